@@ -1,0 +1,125 @@
+//! What is asked for on the command line.
+
+use anyhow::{Context, Result, bail};
+use std::time::Duration;
+
+/// What can be asked for.
+pub(crate) const USAGE: &str = "usage: benches <name> [options]
+
+  write     transactions a second with 0, 1 and 10 events, 1, 8 and 32 writers, beside raw SQL
+  drain     waiting events a second, in order for each key, beside the floor
+  costs     what a drain costs the server: WAL, dead tuples, CPU (on a server of its own)
+  latency   from commit to receipt at 200 and 1,000 events a second, and after a silence
+  memory    the relay's memory while it drains
+  idle      what a relay with nothing to do costs (on a server of its own)
+  publish   waiting events a second to RabbitMQ with confirms, beside a loop by hand
+  consume   messages a second from RabbitMQ with one INSERT each, beside a loop by hand
+  sagas     steps a second beside hand-written SQL that does the same transactions, and sagas a second while 10,000
+            others are in flight, beside while one other is
+  asks      steps a second that another service does, in process and over RabbitMQ, beside hand-written SQL that does the
+            same transactions
+  gate a3   all but RabbitMQ and sagas, beside its targets; fails when one is missed
+  gate b    what concerns RabbitMQ, likewise
+  gate e1   what concerns sagas, likewise
+  gate e2   what concerns steps that other services do, likewise
+
+  --events N   waiting events of drain, costs, memory, publish and consume; sagas of asks
+  --rounds N   rounds, each with ours and the floor
+  --seconds N  length of one round of write, latency and idle
+  --pinned     drain with a transaction open elsewhere
+  --only ours|floor   one side alone, for a profiler";
+
+/// What one run does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Bench {
+    Write,
+    Drain,
+    Costs,
+    Latency,
+    Memory,
+    Idle,
+    Publish,
+    Consume,
+    Sagas,
+    Asks,
+    Gate,
+    GateB,
+    GateE1,
+    GateE2,
+}
+
+/// Which side of a comparison runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Sides {
+    Both,
+    Ours,
+    Floor,
+}
+
+/// The command line.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Args {
+    pub(crate) bench: Bench,
+    pub(crate) events: Option<u32>,
+    pub(crate) rounds: Option<usize>,
+    pub(crate) round: Option<Duration>,
+    pub(crate) pinned: bool,
+    pub(crate) sides: Sides,
+}
+
+impl Args {
+    /// Reads the arguments after the program's name.
+    pub(crate) fn read(words: impl Iterator<Item = String>) -> Result<Self> {
+        let mut words = words.peekable();
+        let bench = match words.next().as_deref() {
+            Some("write") => Bench::Write,
+            Some("drain") => Bench::Drain,
+            Some("costs") => Bench::Costs,
+            Some("latency") => Bench::Latency,
+            Some("memory") => Bench::Memory,
+            Some("idle") => Bench::Idle,
+            Some("publish") => Bench::Publish,
+            Some("consume") => Bench::Consume,
+            Some("sagas") => Bench::Sagas,
+            Some("asks") => Bench::Asks,
+            Some("gate") => match words.next().as_deref() {
+                Some("a3") => Bench::Gate,
+                Some("b") => Bench::GateB,
+                Some("e1") => Bench::GateE1,
+                Some("e2") => Bench::GateE2,
+                _ => bail!("{USAGE}"),
+            },
+            _ => bail!("{USAGE}"),
+        };
+        let (events, rounds, round) = (None, None, None);
+        let mut args = Self { bench, events, rounds, round, pinned: false, sides: Sides::Both };
+        while let Some(word) = words.next() {
+            let mut value = || words.next().with_context(|| format!("{word} wants a value\n\n{USAGE}"));
+            match word.as_str() {
+                "--events" => args.events = Some(value()?.replace('_', "").parse()?),
+                "--rounds" => args.rounds = Some(value()?.parse()?),
+                "--seconds" => args.round = Some(Duration::from_secs(value()?.parse()?)),
+                "--pinned" => args.pinned = true,
+                "--only" => {
+                    args.sides = match value()?.as_str() {
+                        "ours" => Sides::Ours,
+                        "floor" => Sides::Floor,
+                        _ => bail!("{USAGE}"),
+                    };
+                }
+                _ => bail!("{USAGE}"),
+            }
+        }
+        Ok(args)
+    }
+}
+
+impl Sides {
+    pub(crate) fn ours(self) -> bool {
+        self != Self::Floor
+    }
+
+    pub(crate) fn floor(self) -> bool {
+        self != Self::Ours
+    }
+}

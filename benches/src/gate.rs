@@ -1,0 +1,136 @@
+//! Gate A3: every figure that we promise, beside its target, in about ten minutes. Gate B: those of RabbitMQ. Gate E1: those
+//! of sagas. Gate E2: those of steps that other services do.
+
+use crate::{
+    args::{Args, Sides},
+    figures::Report,
+    place::Place,
+    stages::{
+        asks, consume, costs,
+        drain::{self, Drain, Drained},
+        idle,
+        latency::{Latency, Lines},
+        memory, publish,
+        sagas::{self, Load},
+        write::{self, Write},
+    },
+    tell,
+};
+use anyhow::Result;
+use std::time::Duration;
+
+const ROUNDS: usize = 7;
+const MANY: u32 = 1_000_000;
+const SOME: u32 = 100_000;
+/// Messages of one round of receiving: a second or two of it.
+pub(crate) const MESSAGES: u32 = 10_000;
+/// One round of writing; seven of them, both sides, nine kinds of load.
+const WRITE_FOR: Duration = Duration::from_millis(900);
+/// One round of sending: at 200 a second 1,000 events, of which ten are beyond the p99.
+const SEND_FOR: Duration = Duration::from_secs(5);
+const SILENCE: Duration = Duration::from_secs(10);
+const IDLE_FOR: Duration = Duration::from_secs(60);
+/// Sagas of a round.
+pub(crate) const SAGAS: u32 = 600;
+/// Others that are in flight meanwhile.
+const IN_FLIGHT: u32 = 10_000;
+
+/// Runs everything.
+pub(crate) async fn a3() -> Result<Report> {
+    let mut report = Report::default();
+    // First, while this process is small.
+    let memory = memory::run(MANY).await?;
+    let sides = Sides::Floor;
+    let floor = drain::run(Drain { events: MANY, rounds: 1, pinned: false, sides }).await?.floor;
+    let mut many = Drained { floor, ..Drained::default() };
+    many.ours.push(memory.rate);
+    report.absorb(drained("1,000,000 waiting", &many));
+    report.absorb(tell::memory(&memory));
+    let sides = Sides::Both;
+    for (name, pinned) in [("100,000 waiting", false), ("100,000 waiting, a transaction open", true)] {
+        let some = drain::run(Drain { events: SOME, rounds: ROUNDS, pinned, sides }).await?;
+        report.absorb(drained(name, &some));
+    }
+    report.absorb(tell::costs(&costs::run(SOME, sides).await?));
+    report.absorb(write(ROUNDS, WRITE_FOR, sides).await?);
+    report.absorb(latency(ROUNDS, SEND_FOR).await?);
+    report.absorb(tell::idle(&idle::run(IDLE_FOR).await?));
+    Ok(report)
+}
+
+/// Runs what concerns RabbitMQ.
+pub(crate) async fn b() -> Result<Report> {
+    let sides = Sides::Both;
+    let mut report = tell::published(SOME, &publish::run(SOME, ROUNDS, sides).await?);
+    report.absorb(tell::consumed(MESSAGES, &consume::run(MESSAGES, ROUNDS, sides).await?));
+    Ok(report)
+}
+
+/// Runs what concerns sagas.
+pub(crate) async fn e1() -> Result<Report> {
+    sagas(ROUNDS, Sides::Both).await
+}
+
+/// Runs what concerns steps that other services do.
+pub(crate) async fn e2() -> Result<Report> {
+    asks(SAGAS, ROUNDS, Sides::Both).await
+}
+
+/// Measures sagas whose steps another service does, several at once.
+pub(crate) async fn asks(sagas: u32, rounds: usize, sides: Sides) -> Result<Report> {
+    let load = asks::Load { sagas, at_once: 8, rounds, sides };
+    Ok(tell::asked(load.at_once, &asks::run(load).await?))
+}
+
+/// Measures sagas, carried one at a time, and several at once; and several while others are in flight.
+pub(crate) async fn sagas(rounds: usize, sides: Sides) -> Result<Report> {
+    let mut report = Report::default();
+    let place = Place::shared(40).await?;
+    for at_once in [1, 8] {
+        let load = Load { sagas: SAGAS, at_once, rounds, sides };
+        report.absorb(tell::steps(at_once, &sagas::steps(&place, load).await?));
+    }
+    if sides == Sides::Both {
+        let load = Load { sagas: SAGAS, at_once: 8, rounds, sides };
+        report.absorb(tell::in_flight(IN_FLIGHT, &sagas::in_flight(IN_FLIGHT, load).await?));
+    }
+    Ok(report)
+}
+
+fn drained(name: &str, figures: &Drained) -> Report {
+    tell::drained(name, figures)
+}
+
+/// Measures all kinds of writing.
+pub(crate) async fn write(rounds: usize, round: Duration, sides: Sides) -> Result<Report> {
+    let place = Place::shared(40).await?;
+    let mut report = Report::default();
+    for events in [0, 1, 10] {
+        for writers in [1, 8, 32] {
+            let written = write::run(&place, Write { writers, events, rounds, round, sides }).await?;
+            report.absorb(tell::written(writers, events, &written));
+        }
+    }
+    Ok(report)
+}
+
+/// Measures all latencies.
+pub(crate) async fn latency(rounds: usize, round: Duration) -> Result<Report> {
+    let mut report = Report::default();
+    let rates = [200, 1_000];
+    let events: f64 = rates.iter().map(|rate| f64::from(*rate) * round.as_secs_f64()).sum();
+    // Both sides take numbers, and so do the silences and the warming up.
+    let mut lines = Lines::open((events * rounds as f64 * 2.0) as usize + 1_000).await?;
+    for rate in rates {
+        report.absorb(tell::latencies(rate, &lines.run(Latency { rate, rounds, round }).await?));
+    }
+    let silences = lines.after_silence(rounds.min(5), SILENCE).await?;
+    report.absorb(tell::silence(SILENCE.as_secs(), &silences));
+    lines.close().await?;
+    Ok(report)
+}
+
+/// What was asked for, or as the gate has it.
+pub(crate) fn or_as_the_gate(args: &Args) -> (u32, usize) {
+    (args.events.unwrap_or(SOME), args.rounds.unwrap_or(ROUNDS))
+}

@@ -1,0 +1,189 @@
+//! Our relay with its defaults, and a look at when its work is in the database.
+
+use super::checker::{Checker, Looks};
+use anyhow::{Context, Result};
+use async_trait::async_trait;
+use outbox_core::{
+    event::{EventId, LetterId},
+    failure::DeadLetter,
+    outbox::{
+        CarriedLetter, EventReader, Fence, PartitionNo, PartitionRows, ReadPlan, RelayStore, SettleStore, Settled,
+        StoreError, StoredEvent, Verdict,
+    },
+    relay::{Relay, RelaySource},
+    runtime::Wake,
+    transport::{Publisher, everything},
+};
+use outbox_sea_orm::{Outbox, StoreOptions, open_relay_store};
+use std::{
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    time::{Duration, Instant},
+};
+use tokio::{sync::Notify, time::timeout};
+
+/// How long a drain may stand still before it counts as stuck.
+const PATIENCE: Duration = Duration::from_secs(180);
+
+/// What the relay did with its store.
+#[derive(Default)]
+pub(crate) struct Meter {
+    finished: AtomicU64,
+    wanted: u64,
+    all: Notify,
+    reads: AtomicU64,
+    read_us: AtomicU64,
+    settles: AtomicU64,
+    settle_us: AtomicU64,
+}
+
+impl Meter {
+    fn note_finished(&self, events: u64) {
+        if self.finished.fetch_add(events, Relaxed) + events >= self.wanted {
+            self.all.notify_one();
+        }
+    }
+}
+
+impl fmt::Display for Meter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (reads, settles) = (self.reads.load(Relaxed), self.settles.load(Relaxed));
+        let ms = |us: &AtomicU64| us.load(Relaxed) / 1_000;
+        let of = |n: u64| self.finished.load(Relaxed) / n.max(1);
+        write!(
+            f,
+            "{reads} reads of {} events in {} ms, {settles} settles of {} events in {} ms",
+            of(reads),
+            ms(&self.read_us),
+            of(settles),
+            ms(&self.settle_us)
+        )
+    }
+}
+
+/// An outbox whose relays are looked at.
+pub(crate) struct Watched<'a> {
+    outbox: &'a Outbox,
+    meter: Arc<Meter>,
+}
+
+impl<'a> Watched<'a> {
+    /// Looks until so many events are finished.
+    pub(crate) fn new(outbox: &'a Outbox, wanted: u64) -> Self {
+        Self { outbox, meter: Arc::new(Meter { wanted, ..Meter::default() }) }
+    }
+
+    /// Starts a relay with everything at its default and one route that takes all.
+    pub(crate) async fn start(&self, publisher: impl Publisher) -> Result<Relay> {
+        Ok(Relay::builder(self).route("bench", everything(), publisher).start().await?)
+    }
+
+    /// Waits until all events are finished in the database.
+    pub(crate) async fn all(&self) -> Result<()> {
+        timeout(PATIENCE, self.meter.all.notified()).await.context("the drain stands still")
+    }
+
+    pub(crate) fn meter(&self) -> &Meter {
+        &self.meter
+    }
+}
+
+/// Drains the outbox; the time runs from before the relay is started until the last event is finished.
+pub(crate) async fn drain(outbox: &Outbox, events: u32, checker: &Arc<Checker>) -> Result<(Duration, String)> {
+    let watched = Watched::new(outbox, u64::from(events));
+    let begun = Instant::now();
+    let relay = watched.start(Looks(Arc::clone(checker))).await?;
+    watched.all().await?;
+    let took = begun.elapsed();
+    relay.shutdown(Duration::from_secs(10)).await?;
+    Ok((took, watched.meter().to_string()))
+}
+
+#[async_trait]
+impl RelaySource for Watched<'_> {
+    async fn open_relay_store(&self, lease: Duration) -> Result<RelayStore, StoreError> {
+        let options = StoreOptions::new(lease);
+        let mut store = open_relay_store(self.outbox.connection(), self.outbox.schema(), &options).await?;
+        store.reader = Arc::new(Reads(store.reader, Arc::clone(&self.meter)));
+        store.settler = Arc::new(Settles(store.settler, Arc::clone(&self.meter)));
+        Ok(store)
+    }
+
+    fn wake_handle(&self) -> Wake {
+        self.outbox.wake_handle()
+    }
+}
+
+struct Reads(Arc<dyn EventReader>, Arc<Meter>);
+
+#[async_trait]
+impl EventReader for Reads {
+    async fn read(&self, plan: &ReadPlan) -> Result<Vec<PartitionRows>, StoreError> {
+        let begun = Instant::now();
+        let rows = self.0.read(plan).await;
+        self.1.reads.fetch_add(1, Relaxed);
+        self.1.read_us.fetch_add(micros(begun), Relaxed);
+        rows
+    }
+
+    async fn fetch(&self, ids: &[(PartitionNo, EventId)]) -> Result<Vec<StoredEvent>, StoreError> {
+        self.0.fetch(ids).await
+    }
+
+    async fn page(
+        &self,
+        partition: PartitionNo,
+        from: EventId,
+        to: EventId,
+        limit: u32,
+    ) -> Result<Vec<StoredEvent>, StoreError> {
+        self.0.page(partition, from, to, limit).await
+    }
+
+    async fn ids(
+        &self,
+        partition: PartitionNo,
+        from: EventId,
+        to: EventId,
+        limit: u32,
+    ) -> Result<Vec<EventId>, StoreError> {
+        self.0.ids(partition, from, to, limit).await
+    }
+}
+
+struct Settles(Arc<dyn SettleStore>, Arc<Meter>);
+
+#[async_trait]
+impl SettleStore for Settles {
+    async fn finish(&self, fence: &Fence, ids: &[(PartitionNo, EventId)]) -> Result<Settled, StoreError> {
+        let (begun, meter) = (Instant::now(), &self.1);
+        let settled = self.0.finish(fence, ids).await?;
+        meter.settles.fetch_add(1, Relaxed);
+        meter.settle_us.fetch_add(micros(begun), Relaxed);
+        // Not what was deleted: a settle whose answer was lost is made again, and finds nothing.
+        meter.note_finished(ids.iter().filter(|(no, _)| settled.held.contains(no)).count() as u64);
+        Ok(settled)
+    }
+
+    async fn bury_carried(&self, letters: &[CarriedLetter]) -> Result<Vec<LetterId>, StoreError> {
+        self.0.bury_carried(letters).await
+    }
+
+    async fn record(&self, fence: &Fence, verdicts: &[Verdict]) -> Result<Settled, StoreError> {
+        let settled = self.0.record(fence, verdicts).await?;
+        // What failed before is finished here.
+        self.1.note_finished(settled.deleted);
+        Ok(settled)
+    }
+
+    async fn letters(&self, ids: &[LetterId]) -> Result<Vec<DeadLetter>, StoreError> {
+        self.0.letters(ids).await
+    }
+}
+
+fn micros(since: Instant) -> u64 {
+    u64::try_from(since.elapsed().as_micros()).unwrap_or(u64::MAX)
+}

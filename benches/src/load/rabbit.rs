@@ -1,0 +1,151 @@
+//! RabbitMQ as the destination: a queue for each round, a loop by hand, and our relay with its defaults.
+
+use super::{fill::PARTITIONS, ours::Watched};
+use anyhow::{Context, Result, ensure};
+use futures_util::future::join_all;
+use lapin::{
+    BasicProperties, Channel, Confirmation, Connection, ConnectionProperties,
+    options::{BasicPublishOptions, ConfirmSelectOptions, QueueDeclareOptions},
+    types::{AMQPValue, FieldTable, LongString, ShortString},
+};
+use outbox_amqp::AmqpPublisher;
+use outbox_core::{event::MessageId, transport::Publisher};
+use outbox_sea_orm::Outbox;
+use sea_orm::sqlx::{self, Connection as _, PgConnection, Row};
+use std::time::{Duration, Instant};
+use tests::{holds_within, servers::rabbitmq};
+
+/// How long the server may take to tell how much a queue has.
+const COUNTED_WITHIN: Duration = Duration::from_secs(20);
+
+/// Messages that our publisher has in flight at once, by its defaults; the loop by hand has as many.
+pub(crate) fn in_flight() -> Result<usize> {
+    let limits = AmqpPublisher::new(rabbitmq::shared_url())?.limits();
+    Ok(limits.max_batch * limits.max_in_flight)
+}
+
+/// Tells whether the shared server takes connections.
+pub(crate) async fn answers() -> bool {
+    match Connection::connect(&rabbitmq::shared_url(), ConnectionProperties::default()).await {
+        Ok(connection) => connection.close(200, ShortString::default()).await.is_ok(),
+        Err(_) => false,
+    }
+}
+
+/// A quorum queue of the shared server, for one round.
+pub(crate) struct Queue {
+    name: String,
+    channel: Channel,
+    _connection: Connection,
+}
+
+impl Queue {
+    /// Declares one.
+    pub(crate) async fn declare() -> Result<Self> {
+        let connection = Connection::connect(&rabbitmq::shared_url(), ConnectionProperties::default()).await?;
+        let channel = connection.create_channel().await?;
+        let name = format!("bench.{}", MessageId::generate());
+        let mut arguments = FieldTable::default();
+        arguments.insert("x-queue-type".into(), AMQPValue::LongString("quorum".into()));
+        let durable = QueueDeclareOptions { durable: true, ..Default::default() };
+        channel.queue_declare(name.as_str().into(), durable, arguments).await?;
+        Ok(Self { name, channel, _connection: connection })
+    }
+
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Fails where it does not hold so many messages, then deletes it.
+    pub(crate) async fn holds(self, events: u32) -> Result<()> {
+        let passive = QueueDeclareOptions { passive: true, ..Default::default() };
+        let mut count = 0;
+        let all = holds_within(COUNTED_WITHIN, async || {
+            let queue = self.channel.queue_declare(self.name.as_str().into(), passive, FieldTable::default()).await;
+            count = queue.map_or(0, |queue| queue.message_count());
+            count == events
+        })
+        .await;
+        self.delete().await?;
+        ensure!(all, "void: the queue has {count} of {events} messages");
+        Ok(())
+    }
+
+    /// Deletes it.
+    pub(crate) async fn delete(self) -> Result<()> {
+        self.channel.queue_delete(self.name.as_str().into(), Default::default()).await?;
+        Ok(())
+    }
+}
+
+/// Drains by a loop as one writes it by hand: SELECT, publish with confirms, DELETE, partition after partition. A message has
+/// the properties that such a loop would give it, and no attributes of CloudEvents.
+pub(crate) async fn by_hand(database: &str, queue: &Queue) -> Result<Duration> {
+    let (begun, batch) = (Instant::now(), i64::try_from(in_flight()?)?);
+    let mut database = PgConnection::connect(database).await?;
+    let connection = Connection::connect(&rabbitmq::shared_url(), ConnectionProperties::default()).await?;
+    let channel = connection.create_channel().await?;
+    channel.confirm_select(ConfirmSelectOptions::default()).await?;
+    let mut positions = [0_i64; PARTITIONS as usize];
+    let mut found = true;
+    while found {
+        found = false;
+        for (partition, position) in (0_i16..).zip(&mut positions) {
+            let rows = sqlx::query(
+                "SELECT event_id, message_id, event_type, message_key, content_type, payload, created_at \
+                 FROM outbox_events WHERE partition_no = $1 AND event_id > $2 ORDER BY event_id LIMIT $3",
+            )
+            .bind(partition)
+            .bind(*position)
+            .bind(batch)
+            .fetch_all(&mut database)
+            .await?;
+            let Some(last) = rows.last() else { continue };
+            found = true;
+            *position = last.get(0);
+            // All are handed to the connection before the first is waited for.
+            for confirmed in join_all(rows.iter().map(|row| publish(&channel, &queue.name, row))).await {
+                ensure!(confirmed? == Confirmation::Ack(None), "a message was not confirmed");
+            }
+            let ids: Vec<i64> = rows.iter().map(|row| row.get(0)).collect();
+            sqlx::query("DELETE FROM outbox_events WHERE partition_no = $1 AND event_id = ANY($2)")
+                .bind(partition)
+                .bind(&ids)
+                .execute(&mut database)
+                .await?;
+        }
+    }
+    let took = begun.elapsed();
+    connection.close(200, ShortString::default()).await?;
+    database.close().await?;
+    Ok(took)
+}
+
+async fn publish(channel: &Channel, queue: &str, row: &sqlx::postgres::PgRow) -> Result<Confirmation> {
+    let mut headers = FieldTable::default();
+    headers.insert("key".into(), AMQPValue::LongString(LongString::from(row.get::<&str, _>(3))));
+    let id: sea_orm::prelude::Uuid = row.get(1);
+    let properties = BasicProperties::default()
+        .with_delivery_mode(2)
+        .with_message_id(id.to_string().as_str().into())
+        .with_type(row.get::<&str, _>(2).into())
+        .with_content_type(row.get::<&str, _>(4).into())
+        .with_timestamp(u64::try_from(row.get::<i64, _>(6) / 1_000_000)?)
+        .with_headers(headers);
+    let mandatory = BasicPublishOptions { mandatory: true, ..Default::default() };
+    let payload = row.get::<&[u8], _>(5);
+    let publish = channel.basic_publish("".into(), queue.into(), mandatory, payload, properties);
+    publish.await?.await.context("a publish failed")
+}
+
+/// Drains by our relay and publisher, with their defaults; the time runs until the last event is finished in the database.
+pub(crate) async fn by_relay(outbox: &Outbox, events: u32, queue: &Queue) -> Result<(Duration, String)> {
+    let publisher = AmqpPublisher::new(rabbitmq::shared_url())?.queue(&queue.name).build()?;
+    let watched = Watched::new(outbox, u64::from(events));
+    let begun = Instant::now();
+    let relay = watched.start(publisher).await?;
+    watched.all().await?;
+    let took = begun.elapsed();
+    relay.shutdown(Duration::from_secs(10)).await?;
+    Ok((took, watched.meter().to_string()))
+}

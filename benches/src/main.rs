@@ -1,0 +1,83 @@
+//! The figures of the README, each beside its floor. `RESULTS.md` has those of the day.
+#![expect(clippy::print_stdout, clippy::print_stderr, reason = "a command tells its results")]
+#![expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "figures are counts and spans that are small and not negative"
+)]
+
+mod args;
+mod figures;
+mod gate;
+mod load;
+mod machine;
+mod place;
+mod stages;
+mod tell;
+
+use anyhow::Result;
+use args::{Args, Bench};
+use figures::Report;
+use place::Place;
+use stages::{
+    consume, costs,
+    drain::{self, Drain},
+    idle, memory, publish,
+};
+use std::{
+    process::ExitCode,
+    time::{Duration, Instant},
+};
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    match run().await {
+        Ok(missed) if missed.is_empty() => ExitCode::SUCCESS,
+        Ok(missed) => {
+            println!("missed: {}", missed.join("; "));
+            ExitCode::FAILURE
+        }
+        Err(error) => {
+            eprintln!("{error:#}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+/// Runs what was asked for, and names the targets that were missed.
+async fn run() -> Result<Vec<String>> {
+    let args = Args::read(std::env::args().skip(1))?;
+    let begun = Instant::now();
+    println!("{}", machine::describe(&Place::shared(1).await?.pool).await?);
+    let report = measure(&args).await?;
+    println!("{report}\nmeasured in {:.0} s", begun.elapsed().as_secs_f64());
+    Ok(report.missed().into_iter().map(str::to_owned).collect())
+}
+
+async fn measure(args: &Args) -> Result<Report> {
+    let (events, rounds) = gate::or_as_the_gate(args);
+    let round = |usual: u64| args.round.unwrap_or(Duration::from_secs(usual));
+    let Args { pinned, sides, .. } = *args;
+    Ok(match args.bench {
+        Bench::Drain => {
+            let drained = drain::run(Drain { events, rounds, pinned, sides }).await?;
+            tell::drained(&format!("{events} waiting{}", if pinned { ", pinned" } else { "" }), &drained)
+        }
+        Bench::Costs => tell::costs(&costs::run(events, sides).await?),
+        Bench::Memory => tell::memory(&memory::run(args.events.unwrap_or(1_000_000)).await?),
+        Bench::Idle => tell::idle(&idle::run(round(60)).await?),
+        Bench::Write => gate::write(rounds, round(1), sides).await?,
+        Bench::Latency => gate::latency(rounds, round(5)).await?,
+        Bench::Sagas => gate::sagas(rounds, sides).await?,
+        Bench::Asks => gate::asks(args.events.unwrap_or(gate::SAGAS), rounds, sides).await?,
+        Bench::Publish => tell::published(events, &publish::run(events, rounds, sides).await?),
+        Bench::Consume => {
+            let messages = args.events.unwrap_or(gate::MESSAGES);
+            tell::consumed(messages, &consume::run(messages, rounds, sides).await?)
+        }
+        Bench::Gate => gate::a3().await?,
+        Bench::GateB => gate::b().await?,
+        Bench::GateE1 => gate::e1().await?,
+        Bench::GateE2 => gate::e2().await?,
+    })
+}

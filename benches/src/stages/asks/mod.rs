@@ -1,0 +1,198 @@
+//! Sagas whose steps another service does: steps a second over a transport, beside the same transactions written by hand.
+//!
+//! A step is three transactions in two databases, those of the service that asks and of the one that is asked. The asking
+//! one locks the saga's row and writes progress, log and command; the asked one writes inbox, barrier, effect and answer;
+//! the asking one writes inbox, progress and log. Commands and answers are deleted when they are delivered.
+
+mod by_hand;
+mod ours;
+
+use super::drain::per_second;
+use crate::{
+    args::Sides,
+    figures::Rounds,
+    load::{
+        fill::{PAYLOAD, key},
+        rabbit,
+    },
+    place::Place,
+};
+use anyhow::{Result, ensure};
+use outbox_sea_orm::prelude::*;
+use sea_orm::sqlx;
+use serde::{Deserialize, Serialize};
+use std::time::Duration;
+
+/// Steps of a saga, by name.
+const STEPS: [&str; 3] = ["reserve", "charge", "send"];
+/// Sagas of a round that are carried before the clock runs: connections are opened, statements prepared, partitions owned.
+const WARM_UP: u32 = 60;
+/// How long a round may take.
+const PATIENCE: Duration = Duration::from_secs(180);
+/// Connections to each of the databases: as many as both sides together have at work.
+const CONNECTIONS: u32 = 40;
+/// Where answers are expected.
+const REPLIES: &str = "replies";
+/// Records of a saga's log: its start, two of each step, its end.
+const RECORDS: u32 = 2 + 2 * STEPS.len() as u32;
+
+/// How much is done.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Load {
+    pub(crate) sagas: u32,
+    /// Sagas, commands and answers that are in work at once, so many of each; by hand there are three times as many sagas.
+    pub(crate) at_once: usize,
+    pub(crate) rounds: usize,
+    pub(crate) sides: Sides,
+}
+
+/// Steps a second, round by round.
+#[derive(Debug, Default)]
+pub(crate) struct Asked {
+    pub(crate) by_hand: Rounds,
+    /// By us, over the transport within the process.
+    pub(crate) memory: Rounds,
+    /// By us, over RabbitMQ; none where it does not answer.
+    pub(crate) rabbit: Rounds,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Side {
+    ByHand,
+    Memory,
+    Rabbit,
+}
+
+/// Both services, each with a database of its own.
+struct Services {
+    asking: Place,
+    asked: Place,
+}
+
+/// A saga that has others do all its steps.
+#[derive(Serialize, Deserialize)]
+struct Dispatch {
+    number: usize,
+}
+
+/// The command of each step.
+#[derive(Serialize, Deserialize, OutboxEvent)]
+#[outbox(type = "work.do", topic = "work", aggregate = "order")]
+struct Work {
+    #[outbox(key)]
+    order: String,
+    number: i64,
+    note: String,
+}
+
+// The answers are awaited for longer than a round may take: a command that goes out again would void it.
+#[saga(name = "dispatch", version = 1)]
+impl Dispatch {
+    #[step(ask, timeout = "10m")]
+    async fn reserve(&mut self, _: &StepContext) -> Result<Work, StepError> {
+        Ok(Work::new(self.number)?)
+    }
+
+    #[step(ask, timeout = "10m")]
+    async fn charge(&mut self, _: &StepContext) -> Result<Work, StepError> {
+        Ok(Work::new(self.number)?)
+    }
+
+    #[step(ask, timeout = "10m")]
+    async fn send(&mut self, _: &StepContext) -> Result<Work, StepError> {
+        Ok(Work::new(self.number)?)
+    }
+}
+
+impl Work {
+    /// Makes one whose JSON has the size of every payload here.
+    fn new(number: usize) -> Result<Self, std::num::TryFromIntError> {
+        let (order, number) = (key(number), i64::try_from(number)?);
+        let frame = r#"{"order":"","number":,"note":""}"#.len() + order.len() + number.to_string().len();
+        Ok(Self { order, number, note: "x".repeat(PAYLOAD.saturating_sub(frame)) })
+    }
+}
+
+/// Has the steps done by all in turn; which of them begins changes from round to round.
+pub(crate) async fn run(load: Load) -> Result<Asked> {
+    let services = Services { asking: Place::shared(CONNECTIONS).await?, asked: Place::shared(CONNECTIONS).await? };
+    let mut order = vec![Side::ByHand, Side::Memory];
+    if rabbit::answers().await {
+        order.push(Side::Rabbit);
+    } else {
+        eprintln!("RabbitMQ does not answer: its figures are left out");
+    }
+    let mut asked = Asked::default();
+    for _ in 0..load.rounds {
+        for side in order.iter().copied() {
+            if if side == Side::ByHand { load.sides.floor() } else { load.sides.ours() } {
+                one(&services, load, side, &mut asked).await?;
+            }
+        }
+        order.rotate_left(1);
+    }
+    Ok(asked)
+}
+
+async fn one(services: &Services, load: Load, side: Side, asked: &mut Asked) -> Result<()> {
+    services.empty().await?;
+    let (took, rounds) = match side {
+        Side::ByHand => (by_hand::carry(services, load).await?, &mut asked.by_hand),
+        Side::Memory => (ours::in_process(services, load).await?, &mut asked.memory),
+        Side::Rabbit => (ours::by_rabbit(services, load).await?, &mut asked.rabbit),
+    };
+    services.check(load.sagas + WARM_UP).await?;
+    let rate = per_second(steps_of(load.sagas), took);
+    eprintln!("{side:?} {rate:.0}/s");
+    rounds.push(rate);
+    Ok(())
+}
+
+fn steps_of(sagas: u32) -> u32 {
+    sagas * STEPS.len() as u32
+}
+
+/// The sagas of a round, and before them those that warm up; no two have one number.
+fn waves(load: Load) -> [(u32, usize); 2] {
+    [(WARM_UP, load.sagas as usize), (load.sagas, 0)]
+}
+
+impl Services {
+    async fn empty(&self) -> Result<()> {
+        for place in [&self.asking, &self.asked] {
+            place.empty().await?;
+            let sagas = "TRUNCATE outbox_sagas, outbox_saga_log, outbox_saga_barrier, outbox_dead_letters";
+            sqlx::raw_sql(sagas).execute(&place.pool).await?;
+        }
+        Ok(())
+    }
+
+    /// Every step of every saga is done once, and both sides have written the same rows, or the figure is void.
+    async fn check(&self, sagas: u32) -> Result<()> {
+        let Self { asking, asked } = self;
+        let (steps, records) = (steps_of(sagas), sagas * RECORDS);
+        for (what, place, rows, wanted) in [
+            ("sagas", asking, "SELECT count(*)::float8 FROM outbox_sagas", sagas),
+            (
+                "completed sagas",
+                asking,
+                "SELECT count(*)::float8 FROM outbox_sagas WHERE state = 'completed' AND due_at IS NULL",
+                sagas,
+            ),
+            ("records", asking, "SELECT count(*)::float8 FROM outbox_saga_log", records),
+            ("answers received", asking, "SELECT count(*)::float8 FROM outbox_inbox", steps),
+            ("commands left", asking, "SELECT count(*)::float8 FROM outbox_events", 0),
+            ("letters of the asking service", asking, "SELECT count(*)::float8 FROM outbox_dead_letters", 0),
+            ("steps done", asked, "SELECT count(*)::float8 FROM orders", steps),
+            ("different steps done", asked, "SELECT count(DISTINCT (customer, total))::float8 FROM orders", steps),
+            ("commands noted", asked, "SELECT count(*)::float8 FROM outbox_saga_barrier", steps),
+            ("commands received", asked, "SELECT count(*)::float8 FROM outbox_inbox", steps),
+            ("answers left", asked, "SELECT count(*)::float8 FROM outbox_events", 0),
+            ("letters of the asked service", asked, "SELECT count(*)::float8 FROM outbox_dead_letters", 0),
+        ] {
+            let there = place.number(rows).await?;
+            ensure!(there.total_cmp(&f64::from(wanted)).is_eq(), "void: {there} {what} where {wanted} were wanted");
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,12 @@
+//! What is measured.
+
+pub(crate) mod asks;
+pub(crate) mod consume;
+pub(crate) mod costs;
+pub(crate) mod drain;
+pub(crate) mod idle;
+pub(crate) mod latency;
+pub(crate) mod memory;
+pub(crate) mod publish;
+pub(crate) mod sagas;
+pub(crate) mod write;

@@ -1,0 +1,299 @@
+//! Sagas: steps a second beside the same transactions written by hand, and sagas a second while many others are in flight.
+
+use crate::{
+    args::Sides,
+    figures::Rounds,
+    place::Place,
+    stages::write::{INSERT_ORDER, OrderPlaced, insert_event},
+};
+use anyhow::{Context, Result, ensure};
+use outbox_sea_orm::{
+    prelude::*,
+    saga::{SagaData, SagasStats},
+};
+use sea_orm::{
+    ConnectionTrait, DbBackend, Statement,
+    sqlx::{self, PgPool, Row, types::Uuid},
+};
+use serde::{Deserialize, Serialize};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
+    time::{Duration, Instant},
+};
+use tokio::{sync::watch, task::JoinSet, time::timeout};
+
+/// Steps of a saga.
+const STEPS: u32 = 3;
+/// Sagas of a round that are carried before the clock runs: connections are opened, statements prepared.
+const WARM_UP: u32 = 30;
+/// How long a round may take.
+const PATIENCE: Duration = Duration::from_secs(180);
+/// Sagas that are started in one transaction.
+const STARTED_AT_ONCE: u32 = 500;
+
+/// How much is done.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Load {
+    pub(crate) sagas: u32,
+    /// Sagas that are carried at once, by either side.
+    pub(crate) at_once: usize,
+    pub(crate) rounds: usize,
+    pub(crate) sides: Sides,
+}
+
+/// Steps a second.
+#[derive(Debug, Default)]
+pub(crate) struct Steps {
+    pub(crate) ours: Rounds,
+    pub(crate) by_hand: Rounds,
+}
+
+/// Sagas a second.
+#[derive(Debug, Default)]
+pub(crate) struct InFlight {
+    /// While one other is in flight.
+    pub(crate) one: Rounds,
+    /// While many others are.
+    pub(crate) many: Rounds,
+}
+
+/// A saga whose steps do what one transaction of the other benches does: an order, and an event.
+#[derive(Serialize, Deserialize)]
+struct Ship {
+    number: usize,
+}
+
+#[saga(name = "ship", version = 1)]
+impl Ship {
+    #[step]
+    async fn reserve(&mut self, cx: &StepContext) -> Result<(), StepError> {
+        self.order(cx).await
+    }
+
+    #[step]
+    async fn charge(&mut self, cx: &StepContext) -> Result<(), StepError> {
+        self.order(cx).await
+    }
+
+    #[step]
+    async fn send(&mut self, cx: &StepContext) -> Result<(), StepError> {
+        self.order(cx).await
+    }
+}
+
+impl Ship {
+    async fn order(&self, cx: &StepContext) -> Result<(), StepError> {
+        let values = ["a customer".into(), i64::try_from(self.number)?.into()];
+        cx.tx.execute_raw(Statement::from_sql_and_values(DbBackend::Postgres, INSERT_ORDER, values)).await?;
+        cx.tx.emit(OrderPlaced::new(self.number))?;
+        Ok(())
+    }
+}
+
+/// A saga that is done, or in flight until the bench has ended: its second step is to be tried again in days.
+#[derive(Serialize, Deserialize)]
+struct Wait {
+    ends: bool,
+}
+
+#[saga(name = "wait", version = 1)]
+impl Wait {
+    #[step]
+    async fn begin(&mut self, _: &StepContext) -> Result<(), StepError> {
+        Ok(())
+    }
+
+    #[step(retry(max_attempts = 100, backoff = "7d", max_backoff = "7d"))]
+    async fn go_on(&mut self, _: &StepContext) -> Result<(), StepError> {
+        if self.ends { Ok(()) } else { Err(StepError::retry("not today")) }
+    }
+}
+
+/// Carries sagas in turn by our coordinator and by hand.
+pub(crate) async fn steps(place: &Place, load: Load) -> Result<Steps> {
+    let mut steps = Steps::default();
+    for round in 0..load.rounds {
+        for ours in [round % 2 == 0, round % 2 == 1] {
+            if !(if ours { load.sides.ours() } else { load.sides.floor() }) {
+                continue;
+            }
+            empty(place).await?;
+            let took = if ours { by_us(place, load).await? } else { by_hand(place, load).await? };
+            check(place, load.sagas + WARM_UP).await?;
+            let side = if ours { &mut steps.ours } else { &mut steps.by_hand };
+            side.push(f64::from(load.sagas * STEPS) / took.as_secs_f64());
+        }
+    }
+    Ok(steps)
+}
+
+/// Carries sagas in turn where one other is in flight, and where many are. The tables have the same size: the others are done
+/// where they are not in flight.
+pub(crate) async fn in_flight(many: u32, load: Load) -> Result<InFlight> {
+    let places = [Place::shared(40).await?, Place::shared(40).await?];
+    for (place, in_flight) in places.iter().zip([1, many]) {
+        let sagas = coordinator(&place.outbox, load.at_once).await?;
+        let mut stats = sagas.stats();
+        start(&place.outbox, &sagas, many, |number| Wait { ends: number >= in_flight as usize }).await?;
+        seen(&mut stats, |stats| stats.waited + stats.rested >= u64::from(many)).await?;
+        sagas.shutdown(PATIENCE).await?;
+        let waiting = place.number("SELECT count(*)::float8 FROM outbox_sagas WHERE state = 'running'").await?;
+        ensure!(waiting.total_cmp(&f64::from(in_flight)).is_eq(), "{waiting} sagas are in flight");
+        sqlx::raw_sql("VACUUM (ANALYZE)").execute(&place.pool).await?;
+    }
+    let mut flown = InFlight::default();
+    for round in 0..load.rounds {
+        for many in [round % 2 == 0, round % 2 == 1] {
+            let took = by_us(&places[usize::from(many)], load).await?;
+            let side = if many { &mut flown.many } else { &mut flown.one };
+            side.push(f64::from(load.sagas) / took.as_secs_f64());
+        }
+    }
+    for place in &places {
+        check(place, (load.sagas + WARM_UP) * u32::try_from(load.rounds)?).await?;
+    }
+    Ok(flown)
+}
+
+async fn coordinator(outbox: &Outbox, at_once: usize) -> Result<Sagas> {
+    let sagas = Sagas::builder(outbox).register(Ship::saga()).register(Wait::saga()).concurrency(at_once);
+    Ok(sagas.start().await?)
+}
+
+/// Starts sagas; their numbers begin with 0.
+pub(super) async fn start<D: Serialize + Send + 'static>(
+    outbox: &Outbox,
+    sagas: &Sagas,
+    count: u32,
+    data: impl Fn(usize) -> D,
+) -> Result<()> {
+    for first in (0..count).step_by(STARTED_AT_ONCE as usize) {
+        let tx = outbox.begin().await?;
+        for number in first..count.min(first + STARTED_AT_ONCE) {
+            sagas.start(&tx, data(number as usize)).await?;
+        }
+        tx.commit().await?;
+    }
+    Ok(())
+}
+
+/// Waits until a coordinator has done something.
+async fn seen(stats: &mut watch::Receiver<SagasStats>, done: impl FnMut(&SagasStats) -> bool) -> Result<()> {
+    timeout(PATIENCE, stats.wait_for(done)).await.context("the sagas stand still")??;
+    Ok(())
+}
+
+/// Lets a coordinator with its defaults carry sagas that are there already; the time runs from its start.
+async fn by_us(place: &Place, load: Load) -> Result<Duration> {
+    let starter = coordinator(&place.outbox, load.at_once).await?;
+    let mut stats = starter.stats();
+    start(&place.outbox, &starter, WARM_UP, |number| Ship { number }).await?;
+    seen(&mut stats, |stats| stats.rested >= u64::from(WARM_UP)).await?;
+    starter.shutdown(PATIENCE).await?;
+    start(&place.outbox, &starter, load.sagas, |number| Ship { number }).await?;
+    let begun = Instant::now();
+    let sagas = coordinator(&place.outbox, load.at_once).await?;
+    seen(&mut sagas.stats(), |stats| stats.rested >= u64::from(load.sagas)).await?;
+    let took = begun.elapsed();
+    sagas.shutdown(PATIENCE).await?;
+    Ok(took)
+}
+
+/// Does the same with sagas that are there already, each transaction as a careful hand writes it.
+async fn by_hand(place: &Place, load: Load) -> Result<Duration> {
+    let starter = coordinator(&place.outbox, load.at_once).await?;
+    starter.shutdown(PATIENCE).await?;
+    let mut took = Duration::ZERO;
+    for count in [WARM_UP, load.sagas] {
+        start(&place.outbox, &starter, count, |number| Ship { number }).await?;
+        let begun = Instant::now();
+        // A hand knows how many it takes and asks once: the coordinator claims in batches meanwhile.
+        let due = sqlx::query("SELECT saga_id FROM outbox_sagas WHERE due_at IS NOT NULL ORDER BY due_at");
+        let due: Arc<[Uuid]> = due.fetch_all(&place.pool).await?.iter().map(|row| row.get(0)).collect();
+        ensure!(due.len() == count as usize, "{} sagas are due", due.len());
+        let (next, mut hands) = (Arc::new(AtomicUsize::new(0)), JoinSet::new());
+        for _ in 0..load.at_once {
+            let (pool, due, next) = (place.pool.clone(), Arc::clone(&due), Arc::clone(&next));
+            hands.spawn(async move {
+                while let Some(saga) = due.get(next.fetch_add(1, Relaxed)) {
+                    for step in ["reserve", "charge", "send"] {
+                        one_step(&pool, *saga, step).await?;
+                    }
+                }
+                anyhow::Ok(())
+            });
+        }
+        while let Some(hand) = hands.join_next().await {
+            hand??;
+        }
+        took = begun.elapsed();
+    }
+    Ok(took)
+}
+
+/// One transaction: the saga's row is locked and read, the step done, and written down in row, log and outbox.
+async fn one_step(pool: &PgPool, saga: Uuid, step: &str) -> Result<()> {
+    let mut tx = pool.begin().await?;
+    let row = sqlx::query("SELECT progress, data, seq FROM outbox_sagas WHERE saga_id = $1 FOR UPDATE")
+        .bind(saga)
+        .fetch_one(&mut *tx)
+        .await?;
+    let (progress, data, seq): (String, String, i64) = (row.get(0), row.get(1), row.get(2));
+    let ship: Ship = serde_json::from_str(&data)?;
+    let mut progress: serde_json::Value = serde_json::from_str(&progress)?;
+    if let Some(steps) = progress.get_mut("steps").and_then(|steps| steps.as_array_mut()) {
+        steps.push(serde_json::json!({ "step": step, "state": "done", "output": null, "failures": 0 }));
+    }
+    sqlx::query(INSERT_ORDER).bind("a customer").bind(i64::try_from(ship.number)?).execute(&mut *tx).await?;
+    insert_event(&mut tx, &OrderPlaced::new(ship.number)).await?;
+    let body =
+        serde_json::json!({ "done": { "step": step, "output": null, "data": ship, "pivot": false, "attempt": 1 } });
+    let log = "INSERT INTO outbox_saga_log (saga_id, seq, kind, step, body, at_us) VALUES ($1, $2, $3, $4, $5, \
+               (extract(epoch FROM statement_timestamp()) * 1000000)::bigint)";
+    sqlx::query(log).bind(saga).bind(seq + 1).bind("done").bind(step).bind(body.to_string()).execute(&mut *tx).await?;
+    let is_last = step == "send";
+    if is_last {
+        let body = r#""completed""#;
+        let kind = "completed";
+        sqlx::query(log).bind(saga).bind(seq + 2).bind(kind).bind(None::<&str>).bind(body).execute(&mut *tx).await?;
+    }
+    let now = "(extract(epoch FROM statement_timestamp()) * 1000000)::bigint";
+    let update = if is_last {
+        format!(
+            "UPDATE outbox_sagas SET state = 'completed', progress = $1, data = $2, seq = $3, changed_at = {now}, \
+             due_at = NULL, ended_at = {now} WHERE saga_id = $4"
+        )
+    } else {
+        format!("UPDATE outbox_sagas SET progress = $1, data = $2, seq = $3, changed_at = {now} WHERE saga_id = $4")
+    };
+    sqlx::query(sqlx::AssertSqlSafe(update))
+        .bind(progress.to_string())
+        .bind(serde_json::to_string(&ship)?)
+        .bind(seq + 1 + i64::from(is_last))
+        .bind(saga)
+        .execute(&mut *tx)
+        .await?;
+    tx.commit().await?;
+    Ok(())
+}
+
+async fn empty(place: &Place) -> Result<()> {
+    place.empty().await?;
+    sqlx::raw_sql("TRUNCATE outbox_sagas, outbox_saga_log").execute(&place.pool).await?;
+    Ok(())
+}
+
+/// Every step of every saga is done once, or the figure is void.
+async fn check(place: &Place, sagas: u32) -> Result<()> {
+    let completed = "SELECT count(*)::float8 FROM outbox_sagas WHERE state = 'completed' AND name = 'ship'";
+    let completed = place.number(completed).await?;
+    let orders = place.number("SELECT count(*)::float8 FROM orders").await?;
+    let events = place.number("SELECT count(*)::float8 FROM outbox_events").await?;
+    let (sagas, steps) = (f64::from(sagas), f64::from(sagas * STEPS));
+    let as_wanted = (completed, orders, events) == (sagas, steps, steps);
+    ensure!(as_wanted, "{completed} sagas, {orders} orders, {events} events where {sagas} and {steps} were wanted");
+    Ok(())
+}

@@ -1,0 +1,190 @@
+//! Writing: transactions with an order and some events, ours beside the same statements written by hand.
+
+use crate::{
+    args::Sides,
+    figures::{Rounds, percentile},
+    load::fill::{PARTITIONS, PAYLOAD, key},
+    place::Place,
+};
+use anyhow::Result;
+use outbox_core::{event::MessageId, outbox::partition_of};
+use outbox_sea_orm::{Outbox, OutboxEvent};
+use sea_orm::{
+    ConnectionTrait, DbBackend, Statement,
+    sqlx::{self, PgPool, Postgres, Row, Transaction},
+};
+use serde::Serialize;
+use std::{
+    future::Future,
+    time::{Duration, Instant},
+};
+use tokio::task::JoinSet;
+
+/// The data that the event speaks of.
+pub(crate) const INSERT_ORDER: &str = "INSERT INTO orders (customer, total) VALUES ($1, $2)";
+
+/// What is written, and how often.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Write {
+    pub(crate) writers: u32,
+    pub(crate) events: u32,
+    pub(crate) rounds: usize,
+    pub(crate) round: Duration,
+    pub(crate) sides: Sides,
+}
+
+/// One side of a comparison, round by round.
+#[derive(Debug, Default)]
+pub(crate) struct Side {
+    /// Transactions a second.
+    pub(crate) rate: Rounds,
+    /// Milliseconds of a transaction.
+    pub(crate) p50: Rounds,
+    pub(crate) p99: Rounds,
+}
+
+/// Both sides.
+#[derive(Debug, Default)]
+pub(crate) struct Written {
+    pub(crate) ours: Side,
+    pub(crate) raw: Side,
+}
+
+#[derive(Serialize, OutboxEvent)]
+#[outbox(type = "order.placed", topic = "orders", aggregate = "order")]
+pub(crate) struct OrderPlaced {
+    #[outbox(key)]
+    order: String,
+    note: String,
+}
+
+impl OrderPlaced {
+    /// Makes one whose JSON has the size of every payload here.
+    pub(crate) fn new(number: usize) -> Self {
+        let order = key(number);
+        let frame = r#"{"order":"","note":""}"#.len() + order.len();
+        Self { order, note: "x".repeat(PAYLOAD.saturating_sub(frame)) }
+    }
+}
+
+/// Measures both sides in turn.
+pub(crate) async fn run(place: &Place, write: Write) -> Result<Written> {
+    let mut written = Written::default();
+    for round in 0..write.rounds {
+        for ours in [round % 2 == 0, round % 2 == 1] {
+            if !(if ours { write.sides.ours() } else { write.sides.floor() }) {
+                continue;
+            }
+            place.empty().await?;
+            let (outbox, pool, events) = (place.outbox.clone(), place.pool.clone(), write.events);
+            let side = if ours { &mut written.ours } else { &mut written.raw };
+            if ours {
+                let once = move |order| one_of_ours(outbox.clone(), order, events);
+                drive(side, write, once).await?;
+            } else {
+                let once = move |order| one_by_hand(pool.clone(), order, events);
+                drive(side, write, once).await?;
+            }
+        }
+    }
+    Ok(written)
+}
+
+/// Lets the writers write for one round.
+async fn drive<F>(
+    side: &mut Side,
+    write: Write,
+    once: impl Fn(usize) -> F + Clone + Send + Sync + 'static,
+) -> Result<()>
+where
+    F: Future<Output = Result<()>> + Send + 'static,
+{
+    // Connections are opened, statements prepared, before the clock runs.
+    warm_up(write.writers, &once).await?;
+    let (begun, mut writers) = (Instant::now(), JoinSet::new());
+    for writer in 0..write.writers as usize {
+        let once = once.clone();
+        writers.spawn(async move {
+            let (mut spans, mut order) = (Vec::new(), writer << 32);
+            while begun.elapsed() < write.round {
+                let from = Instant::now();
+                once(order).await?;
+                spans.push(from.elapsed().as_secs_f64() * 1_000.0);
+                order += 1;
+            }
+            anyhow::Ok(spans)
+        });
+    }
+    let mut spans = Vec::new();
+    while let Some(of_writer) = writers.join_next().await {
+        spans.extend(of_writer??);
+    }
+    side.rate.push(spans.len() as f64 / begun.elapsed().as_secs_f64());
+    side.p50.push(percentile(&spans, 0.5));
+    side.p99.push(percentile(&spans, 0.99));
+    Ok(())
+}
+
+async fn warm_up<F>(writers: u32, once: &(impl Fn(usize) -> F + Clone)) -> Result<()>
+where
+    F: Future<Output = Result<()>> + Send + 'static,
+{
+    let mut all = JoinSet::new();
+    for writer in 0..writers as usize {
+        let (first, second) = (once(writer), once(writer));
+        all.spawn(async move {
+            first.await?;
+            second.await
+        });
+    }
+    while let Some(done) = all.join_next().await {
+        done??;
+    }
+    Ok(())
+}
+
+async fn one_of_ours(outbox: Outbox, order: usize, events: u32) -> Result<()> {
+    let tx = outbox.begin().await?;
+    let values = ["a customer".into(), i64::try_from(order)?.into()];
+    tx.execute_raw(Statement::from_sql_and_values(DbBackend::Postgres, INSERT_ORDER, values)).await?;
+    for _ in 0..events {
+        tx.emit(OrderPlaced::new(order))?;
+    }
+    tx.commit().await?;
+    Ok(())
+}
+
+async fn one_by_hand(pool: PgPool, order: usize, events: u32) -> Result<()> {
+    let mut tx = pool.begin().await?;
+    sqlx::query(INSERT_ORDER).bind("a customer").bind(i64::try_from(order)?).execute(&mut *tx).await?;
+    for _ in 0..events {
+        insert_event(&mut tx, &OrderPlaced::new(order)).await?;
+    }
+    tx.commit().await?;
+    Ok(())
+}
+
+/// Writes one event as a careful hand would: the same columns, the same values. Gives its partition and id.
+pub(crate) async fn insert_event(tx: &mut Transaction<'_, Postgres>, event: &OrderPlaced) -> Result<(i16, i64)> {
+    let (id, key) = (MessageId::generate(), event.order.as_str());
+    let partition = i16::try_from(partition_of(Some(key), id, PARTITIONS).0)?;
+    let row = sqlx::query(
+        "INSERT INTO outbox_events (partition_no, message_id, source, topic, event_type, event_version, aggregate_type, \
+         message_key, content_type, payload, headers, created_at, expires_at) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, \
+         $9, $10, $11, (extract(epoch FROM statement_timestamp()) * 1000000)::bigint, NULL) RETURNING event_id",
+    )
+    .bind(partition)
+    .bind(*id.as_uuid())
+    .bind("bench")
+    .bind("orders")
+    .bind("order.placed")
+    .bind(1_i32)
+    .bind("order")
+    .bind(key)
+    .bind("application/json")
+    .bind(serde_json::to_vec(event)?)
+    .bind("{}")
+    .fetch_one(&mut **tx)
+    .await?;
+    Ok((partition, row.get(0)))
+}

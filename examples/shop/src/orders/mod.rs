@@ -1,0 +1,131 @@
+//! The orders service: takes orders, sees each one through as a saga, and hears from shipping that it is on its way.
+
+mod saga;
+mod tables;
+
+pub use saga::PlaceOrder;
+pub use tables::order;
+
+use crate::{
+    events::{ParcelSent, REPLIES},
+    service::{Database, Service, Wire},
+};
+use axum::{
+    Json, Router,
+    extract::{Path, State},
+    http::StatusCode,
+    response::{IntoResponse, Response},
+    routing::{get, post},
+};
+use outbox_sea_orm::{prelude::*, saga::SagasError};
+use sea_orm::{ActiveValue::Set, entity::prelude::*};
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+use std::time::Duration;
+
+/// Sagas that are carried at once.
+const AT_ONCE: usize = 4;
+/// How long another instance waits before it goes on with the sagas of one that died; the usual half a minute is long for
+/// somebody who watches.
+const LEASE: Duration = Duration::from_secs(2);
+
+/// What a customer sends.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct NewOrder {
+    pub customer: String,
+    pub product: String,
+    pub total: i64,
+}
+
+/// Why an order was not placed.
+#[derive(Debug, thiserror::Error)]
+pub enum OrderError {
+    #[error("an order has a positive total")]
+    NotPositive,
+    #[error(transparent)]
+    Outbox(#[from] OutboxError),
+    #[error(transparent)]
+    Sagas(#[from] SagasError),
+    #[error(transparent)]
+    Database(#[from] DbErr),
+}
+
+/// Saves an order and the saga that will see it through, in one transaction.
+#[transactional_outbox]
+pub async fn place_order(tx: &OutboxTransaction, sagas: &Sagas, new: NewOrder) -> Result<order::Model, OrderError> {
+    let order = order::ActiveModel {
+        customer: Set(new.customer),
+        product: Set(new.product),
+        total: Set(new.total),
+        status: Set(order::Status::Placed),
+        ..Default::default()
+    };
+    let order = order.insert(tx).await?;
+    sagas.start(tx, PlaceOrder::from(&order)).correlation(format!("order-{}", order.id)).await?;
+    if order.total <= 0 {
+        // Late on purpose: the order is written and its saga started, and the error takes both back.
+        return Err(OrderError::NotPositive);
+    }
+    Ok(order)
+}
+
+/// Notes that an order is on its way. Runs once an event: the inbox row commits with the order's new status.
+async fn note_shipped(event: ParcelSent, cx: &HandlerContext) -> Result<(), HandlerError> {
+    let Some(order) = order::Entity::find_by_id(event.order_id).one(&cx.tx).await? else {
+        return Err(HandlerError::reject(format!("there is no order {}", event.order_id)));
+    };
+    let mut order: order::ActiveModel = order.into();
+    order.status = Set(order::Status::Shipped);
+    order.update(&cx.tx).await?;
+    Ok(())
+}
+
+/// What requests work with.
+#[derive(Clone)]
+struct Orders {
+    outbox: Outbox,
+    sagas: Sagas,
+}
+
+async fn post_order(
+    State(orders): State<Orders>,
+    Json(new): Json<NewOrder>,
+) -> Result<(StatusCode, Json<order::Model>), OrderError> {
+    Ok((StatusCode::CREATED, Json(place_order(&orders.outbox, &orders.sagas, new).await?)))
+}
+
+async fn get_order(State(orders): State<Orders>, Path(id): Path<i64>) -> Result<Response, OrderError> {
+    Ok(match order::Entity::find_by_id(id).one(orders.outbox.connection()).await? {
+        Some(order) => Json(order).into_response(),
+        None => StatusCode::NOT_FOUND.into_response(),
+    })
+}
+
+impl IntoResponse for OrderError {
+    fn into_response(self) -> Response {
+        let status = match self {
+            Self::NotPositive => StatusCode::UNPROCESSABLE_ENTITY,
+            Self::Outbox(_) | Self::Sagas(_) | Self::Database(_) => StatusCode::SERVICE_UNAVAILABLE,
+        };
+        (status, Json(json!({ "error": self.to_string() }))).into_response()
+    }
+}
+
+/// Starts what carries the orders' sagas: it sends the commands, and goes on when the answers are there.
+pub async fn carry(outbox: &Outbox) -> Result<Sagas, SagasError> {
+    let sagas = Sagas::builder(outbox).register(PlaceOrder::saga()).reply_to(REPLIES);
+    sagas.concurrency(AT_ONCE).lease(LEASE).start().await
+}
+
+/// Starts the service. Its relay is started apart, when the addresses of the others are known.
+pub async fn start(database: Database, wire: &Wire) -> anyhow::Result<Service> {
+    database.create_table(order::Entity).await?;
+    let outbox = database.outbox("orders").install().await?;
+    let sagas = carry(&outbox).await?;
+    let (events, subscriber) = wire.receive("orders")?;
+    let consumer =
+        Consumer::new("orders", &outbox).replies(&sagas).on("note-shipped", note_shipped).subscribe(subscriber);
+    let api = Router::new().route("/orders", post(post_order)).route("/orders/{id}", get(get_order));
+    let api = api.with_state(Orders { outbox: outbox.clone(), sagas: sagas.clone() });
+    Ok(Service::start("orders", outbox, database, consumer, api.merge(events)).await?.with_sagas(sagas))
+}

@@ -1,0 +1,72 @@
+//! The payments service: books what customers pay and get back, each payment once.
+
+use crate::{
+    events::{PaymentDeclined, PaymentTaken, RefundPayment, TakePayment},
+    service::{Database, Service, Wire},
+    story::Faults,
+};
+use outbox_sea_orm::prelude::*;
+use sea_orm::{ActiveValue::Set, entity::prelude::*};
+
+/// What a customer is good for at once, in cents.
+const CREDIT: i64 = 9_000;
+
+/// The ledger: what is paid counts up, what is given back counts down. Nothing in it forbids two payments for one order:
+/// that there is one is the inbox's work.
+pub mod payment {
+    use sea_orm::entity::prelude::*;
+
+    #[sea_orm::model]
+    #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
+    #[sea_orm(table_name = "shop_payments")]
+    pub struct Model {
+        #[sea_orm(primary_key)]
+        pub id: i64,
+        pub order_id: i64,
+        pub customer: String,
+        pub amount: i64,
+    }
+
+    impl ActiveModelBehavior for ActiveModel {}
+}
+
+/// Books a payment. The entry, the inbox row and the answer commit together, or not at all.
+async fn take_payment(command: TakePayment, cx: &HandlerContext) -> Result<(), HandlerError> {
+    let TakePayment { order_id, customer, amount } = command;
+    if amount > CREDIT {
+        cx.reject(PaymentDeclined { reason: "over the credit limit".to_owned() })?;
+        return Ok(());
+    }
+    book(order_id, customer, amount, cx).await?;
+    cx.reply(PaymentTaken { amount })?;
+    Ok(())
+}
+
+/// Books its return. It runs only where a payment was taken; one that comes afterwards, late, is not taken any more.
+async fn refund_payment(command: RefundPayment, cx: &HandlerContext) -> Result<(), HandlerError> {
+    book(command.order_id, command.customer, -command.amount, cx).await?;
+    Ok(())
+}
+
+async fn book(order_id: i64, customer: String, amount: i64, cx: &HandlerContext) -> Result<(), DbErr> {
+    let entry = payment::ActiveModel {
+        order_id: Set(order_id),
+        customer: Set(customer),
+        amount: Set(amount),
+        ..Default::default()
+    };
+    entry.insert(&cx.tx).await?;
+    Ok(())
+}
+
+/// Starts the service, with the faults that it is to suffer. Its relay is started apart.
+pub async fn start(database: Database, wire: &Wire, faults: &Faults) -> anyhow::Result<Service> {
+    database.create_table(payment::Entity).await?;
+    let outbox = database.outbox("payments").install().await?;
+    let (events, subscriber) = wire.receive("payments")?;
+    let consumer = Consumer::new("payments", &outbox)
+        .on("take-payment", take_payment)
+        .on("refund-payment", refund_payment)
+        .subscribe(subscriber);
+    Service::start("payments", outbox, database, consumer, faults.around(events)).await
+}

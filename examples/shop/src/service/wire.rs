@@ -1,0 +1,134 @@
+//! How the services reach each other: by signed HTTP, or through a broker. The services themselves do not know.
+
+use super::Link;
+use anyhow::Context;
+use axum::Router;
+use outbox_http::{HttpPublisher, HttpReceiver};
+use outbox_sea_orm::transport::{Publisher, Subscriber};
+use std::sync::Arc;
+
+#[cfg(feature = "amqp")]
+use super::Place;
+#[cfg(feature = "amqp")]
+use crate::events::REPLIES;
+#[cfg(feature = "amqp")]
+use outbox_amqp::{AmqpPublisher, AmqpSubscriber, Exchange, Queue, Topology};
+
+/// The topics that a broker puts into the queue of each service.
+#[cfg(feature = "amqp")]
+const HEARS: [(&str, &[&str]); 4] = [
+    ("orders", &[REPLIES, "parcels"]),
+    ("payments", &["payments"]),
+    ("stock", &["stock"]),
+    ("shipping", &["shipping", "orders"]),
+];
+
+/// What carries events.
+pub enum Wire {
+    /// From one service to the other, signed with a secret that both have.
+    Http { secret: String },
+    /// Through an exchange of RabbitMQ to a queue of each service.
+    #[cfg(feature = "amqp")]
+    Rabbit(Rabbit),
+}
+
+/// What a service receives with: routes to add to its server, and where deliveries come from.
+pub type Receiver = (Router, Box<dyn Subscriber>);
+
+impl Wire {
+    /// Makes the receiving half of a service.
+    pub fn receive(&self, service: &str) -> anyhow::Result<Receiver> {
+        Ok(match self {
+            Self::Http { secret } => {
+                let (router, subscriber) =
+                    HttpReceiver::builder().verify(secret).build().context(format!("{service} cannot receive"))?;
+                (router, Box::new(subscriber))
+            }
+            #[cfg(feature = "amqp")]
+            Self::Rabbit(rabbit) => {
+                let subscriber = AmqpSubscriber::new(&rabbit.url, rabbit.name(service))?;
+                (Router::new(), Box::new(subscriber.declare(rabbit.topology()).build()?))
+            }
+        })
+    }
+
+    /// Makes the sending half towards a service at an address.
+    pub fn publisher(&self, address: &str, link: &Link) -> anyhow::Result<Arc<dyn Publisher>> {
+        Ok(match self {
+            Self::Http { secret } => {
+                let publisher = HttpPublisher::new(format!("{address}/events"))?;
+                Arc::new(publisher.signed(secret).allow_loopback().timeout(link.timeout).build()?)
+            }
+            #[cfg(feature = "amqp")]
+            Self::Rabbit(rabbit) => {
+                let publisher = AmqpPublisher::new(&rabbit.url)?.exchange(rabbit.name("exchange"));
+                let publisher = publisher.routing_key(|message| message.topic.clone());
+                Arc::new(publisher.declare(rabbit.topology()).timeout(link.timeout).build()?)
+            }
+        })
+    }
+
+    /// Says how an event travels.
+    pub const fn how(&self) -> &'static str {
+        match self {
+            Self::Http { .. } => "as a signed POST",
+            #[cfg(feature = "amqp")]
+            Self::Rabbit(_) => "through RabbitMQ",
+        }
+    }
+
+    /// Says who confirms an event.
+    pub const fn confirms(&self) -> &'static str {
+        match self {
+            Self::Http { .. } => "the other service",
+            #[cfg(feature = "amqp")]
+            Self::Rabbit(_) => "RabbitMQ",
+        }
+    }
+
+    /// Says who fails when something goes wrong on the way.
+    pub const fn fails(&self) -> &'static str {
+        match self {
+            Self::Http { .. } => "payments",
+            #[cfg(feature = "amqp")]
+            Self::Rabbit(_) => "RabbitMQ",
+        }
+    }
+}
+
+/// A RabbitMQ and what this shop has there.
+#[cfg(feature = "amqp")]
+pub struct Rabbit {
+    url: String,
+    prefix: String,
+    /// Whether its queues go away when the shop is gone.
+    passes: bool,
+}
+
+#[cfg(feature = "amqp")]
+impl Rabbit {
+    /// How long queues of a shop that is gone stay.
+    const STAYS: std::time::Duration = std::time::Duration::from_mins(2);
+
+    /// Makes one for the shop with its databases at a place: shops at other places have queues of their own.
+    pub fn new(url: String, place: &Place) -> Self {
+        Self { url, prefix: format!("shop.{}", place.name()), passes: place.passes() }
+    }
+
+    fn name(&self, short: &str) -> String {
+        format!("{}.{short}", self.prefix)
+    }
+
+    /// Says what has to be there: each service has a queue of the topics that it listens to.
+    fn topology(&self) -> Topology {
+        let (exchange, dead) = (self.name("exchange"), self.name("dead"));
+        let queues = HEARS.map(|(service, topics)| {
+            let queue = Queue::quorum(self.name(service)).dead_letter_to(&dead);
+            topics.iter().fold(queue, |queue, topic| queue.bind(&exchange, *topic))
+        });
+        let topology = Topology::new().exchange(Exchange::topic(&exchange));
+        queues.into_iter().chain([Queue::quorum(&dead)]).fold(topology, |topology, queue| {
+            topology.queue(if self.passes { queue.expires(Self::STAYS) } else { queue })
+        })
+    }
+}

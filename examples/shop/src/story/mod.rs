@@ -1,0 +1,212 @@
+//! What `cargo run -p shop` shows: one order's life, many orders, faults, and the figures at the end.
+
+#[cfg(feature = "amqp")]
+mod broker;
+mod customers;
+mod faults;
+mod figures;
+mod life;
+mod look;
+
+pub use customers::Customers;
+pub use faults::Faults;
+pub use figures::Figures;
+
+use crate::{
+    events::REPLIES,
+    options::Options,
+    orders, payments,
+    service::{Link, Place, Service, To, Wire},
+    shipping, stock,
+};
+use anyhow::bail;
+use futures_util::future::join_all;
+use outbox_sea_orm::{prelude::*, saga::SagaAdmin};
+use std::time::{Duration, Instant};
+use tokio::time::sleep;
+
+/// How long anything may take that needs no repair.
+pub const PATIENCE: Duration = Duration::from_secs(30);
+/// How long all orders may take to end.
+const SETTLED_WITHIN: Duration = Duration::from_secs(120);
+/// How long the services may take to stop.
+const STOPPED_WITHIN: Duration = Duration::from_secs(10);
+/// How long one service waits for another one's answer.
+const ANSWERED_WITHIN: Duration = Duration::from_secs(10);
+/// The same while answers are late on purpose and somebody watches.
+const ANSWERED_SOON: Duration = Duration::from_secs(1);
+/// Between two looks into the databases.
+const LOOK_AGAIN: Duration = Duration::from_millis(20);
+
+#[cfg(feature = "amqp")]
+type Way = broker::Way;
+#[cfg(not(feature = "amqp"))]
+type Way = std::convert::Infallible;
+
+/// All services.
+pub struct Shop {
+    pub orders: Service,
+    pub payments: Service,
+    pub stock: Service,
+    pub shipping: Service,
+    pub faults: Faults,
+    pub link: Link,
+    /// What stands between the services and the broker, for faults.
+    _way: Option<Way>,
+    /// The last order of former runs on the same database.
+    since: i64,
+}
+
+impl Shop {
+    /// Opens the databases and starts all services, their relays apart.
+    pub async fn open(place: &Place, options: &Options) -> anyhow::Result<Self> {
+        let faults = Faults::default();
+        let (wire, way) = wire(place, options, &faults).await?;
+        let timeout = if options.faults { ANSWERED_SOON } else { ANSWERED_WITHIN };
+        let link = Link { wire, timeout, tells: options.serve };
+        let orders = orders::start(place.open("orders").await?, &link.wire).await?;
+        let payments = payments::start(place.open("payments").await?, &link.wire, &faults).await?;
+        let stock = stock::start(place.open("stock").await?, &link.wire).await?;
+        let shipping = shipping::start(place.open("shipping").await?, &link.wire).await?;
+        let since = look::last_order(&orders.database).await?;
+        Ok(Self { orders, payments, stock, shipping, faults, link, _way: way, since })
+    }
+
+    /// Gives all services.
+    pub fn services(&self) -> [&Service; 4] {
+        [&self.orders, &self.payments, &self.stock, &self.shipping]
+    }
+
+    /// Lets what orders asks go to those who are asked, and what it says to shipping, which listens.
+    pub async fn relay_orders(&mut self) -> anyhow::Result<()> {
+        let [payments, stock, shipping] = [&self.payments, &self.stock, &self.shipping].map(Service::url);
+        let to_payments = To { name: "payments", url: &payments, events: topic("payments") };
+        let to_stock = To { name: "stock", url: &stock, events: topic("stock") };
+        let to_shipping = To { name: "shipping", url: &shipping, events: topic("shipping").or_topic("orders") };
+        self.orders.relay([to_payments, to_stock, to_shipping], &self.link).await
+    }
+
+    /// Lets the answers of the others go to orders, and what shipping says to orders, which listens.
+    pub async fn relay_others(&mut self) -> anyhow::Result<()> {
+        let Self { orders, payments, stock, shipping, link, .. } = self;
+        let url = orders.url();
+        let to_orders = |events| [To { name: "orders", url: &url, events }];
+        payments.relay(to_orders(topic(REPLIES)), link).await?;
+        stock.relay(to_orders(topic(REPLIES)), link).await?;
+        shipping.relay(to_orders(topic(REPLIES).or_topic("parcels")), link).await
+    }
+
+    /// Waits until every order has ended, every customer was told, and all outboxes are empty.
+    pub async fn settle(&self) -> anyhow::Result<()> {
+        until(SETTLED_WITHIN, "every order has ended", async || {
+            if look::open_orders(&self.orders.database).await? > 0 {
+                return Ok(false);
+            }
+            let sagas = self.orders.outbox.saga_counts().await?;
+            if sagas.running + sagas.compensating > 0 {
+                return Ok(false);
+            }
+            for service in self.services() {
+                if !look::waiting(&service.database).await?.is_empty() {
+                    return Ok(false);
+                }
+            }
+            let orders = look::orders(&self.orders.database, self.since).await?.len();
+            Ok(look::notices(&self.shipping.database, self.since).await?.len() >= orders)
+        })
+        .await
+    }
+
+    /// Stops all services; their databases can still be read.
+    pub async fn stop(&mut self) -> anyhow::Result<()> {
+        let Self { orders, payments, stock, shipping, .. } = self;
+        let stopping = [orders, payments, stock, shipping].map(|service| service.stop(STOPPED_WITHIN));
+        join_all(stopping).await.into_iter().collect()
+    }
+}
+
+/// Chooses what carries events: a broker, if one was named, else HTTP.
+#[cfg(feature = "amqp")]
+async fn wire(place: &Place, options: &Options, faults: &Faults) -> anyhow::Result<(Wire, Option<Way>)> {
+    let Some(url) = &options.broker else { return Ok((signed(), None)) };
+    // Without faults nothing stands between.
+    let way = if options.faults { Some(Way::open(url, faults.watch()).await?) } else { None };
+    let url = way.as_ref().map_or_else(|| url.clone(), Way::url);
+    Ok((Wire::Rabbit(crate::service::Rabbit::new(url, place)), way))
+}
+
+/// Chooses what carries events: HTTP.
+#[cfg(not(feature = "amqp"))]
+async fn wire(_: &Place, _: &Options, _: &Faults) -> anyhow::Result<(Wire, Option<Way>)> {
+    Ok((signed(), None))
+}
+
+/// Makes HTTP with a secret that is new at each run: 148 random bits, in letters that are base64 too.
+fn signed() -> Wire {
+    let random = || MessageId::generate().as_uuid().simple().to_string();
+    Wire::Http { secret: format!("whsec_{}{}", random(), random()) }
+}
+
+/// Places the orders and tells what becomes of them.
+pub async fn tell(shop: &mut Shop, options: &Options) -> anyhow::Result<()> {
+    let customers = Customers::of(&shop.orders.url(), options)?;
+    if options.faults {
+        shop.relay_orders().await?;
+        shop.relay_others().await?;
+        faults::storm(shop, &customers, options.orders).await?;
+        return shop.settle().await;
+    }
+    life::tell(shop, &customers).await?;
+    let (begun, more) = (Instant::now(), options.orders - 1);
+    customers.place(1..options.orders).await?;
+    shop.settle().await?;
+    println!("\n{more} more orders, several at a time: all have ended after {:.1} s.", begun.elapsed().as_secs_f64());
+    Ok(())
+}
+
+/// Serves until somebody asks to stop.
+pub async fn serve(shop: &mut Shop) -> anyhow::Result<()> {
+    shop.relay_orders().await?;
+    shop.relay_others().await?;
+    let (url, order) = (shop.orders.url(), r#"{"customer":"ada","product":"lamp","total":1999}"#);
+    println!("\nPlace an order, then look at it; Ctrl-C stops the shop.\n");
+    println!("  curl -s {url}/orders -H 'content-type: application/json' -d '{order}'");
+    println!("  curl -s {url}/orders/1\n");
+    asked_to_stop().await?;
+    println!("stopping");
+    Ok(())
+}
+
+/// Waits for Ctrl-C or, where there is one, SIGTERM.
+async fn asked_to_stop() -> std::io::Result<()> {
+    #[cfg(unix)]
+    {
+        let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
+        tokio::select! {
+            interrupted = tokio::signal::ctrl_c() => interrupted,
+            _ = terminate.recv() => Ok(()),
+        }
+    }
+    #[cfg(not(unix))]
+    tokio::signal::ctrl_c().await
+}
+
+/// Waits until something holds; an error when it does not within the time.
+pub async fn until(
+    within: Duration,
+    what: &str,
+    mut holds: impl AsyncFnMut() -> anyhow::Result<bool>,
+) -> anyhow::Result<()> {
+    let end = Instant::now() + within;
+    while !holds().await? {
+        if Instant::now() >= end {
+            bail!("not within {within:?}: {what}");
+        }
+        sleep(LOOK_AGAIN).await;
+    }
+    Ok(())
+}
+
+fn money(cents: i64) -> String {
+    format!("{}.{:02}", cents / 100, cents % 100)
+}

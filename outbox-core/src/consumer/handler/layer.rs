@@ -1,0 +1,112 @@
+//! Layers: what is done around every handler of a consumer.
+
+use super::{HandlerContext, HandlerError};
+use crate::runtime::now;
+use async_trait::async_trait;
+use futures_util::future::BoxFuture;
+use std::{sync::Arc, time::Duration};
+use tokio::sync::Semaphore;
+
+/// Something that is done around every run of a consumer's handlers: checks, limits, measurements.
+///
+/// A layer runs inside the inbox's transaction. What it answers counts as the handler's own answer.
+///
+/// ```
+/// # use outbox_core::consumer::{HandlerContext, HandlerError, HandlerLayer, Next};
+/// struct OnlyTenant(&'static str);
+///
+/// #[async_trait::async_trait]
+/// impl<Tx: Send + Sync + 'static> HandlerLayer<Tx> for OnlyTenant {
+///     async fn handle(&self, cx: &HandlerContext<Tx>, next: Next<'_, Tx>) -> Result<(), HandlerError> {
+///         if cx.message().headers.get("tenant") != Some(self.0) {
+///             return Err(HandlerError::reject("another tenant's"));
+///         }
+///         next.run(cx).await
+///     }
+/// }
+/// ```
+///
+/// # Cancel safety
+/// The consumer may drop the future at a shutdown's deadline; the transaction is then rolled back.
+#[async_trait]
+pub trait HandlerLayer<Tx: Send + Sync + 'static>: Send + Sync + 'static {
+    /// Does what the layer does, and runs what is inside it: once, or not at all.
+    async fn handle(&self, cx: &HandlerContext<Tx>, next: Next<'_, Tx>) -> Result<(), HandlerError>;
+}
+
+/// Layers, the outermost first.
+pub(in crate::consumer) type Layers<Tx> = Vec<Arc<dyn HandlerLayer<Tx>>>;
+
+/// What a layer is around: the layers inside it, and the handler.
+pub struct Next<'a, Tx> {
+    pub(in crate::consumer) layers: &'a [Arc<dyn HandlerLayer<Tx>>],
+    pub(in crate::consumer) handler: BoxFuture<'a, Result<(), HandlerError>>,
+}
+
+impl<Tx> std::fmt::Debug for Next<'_, Tx> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Next").field("layers", &self.layers.len()).finish_non_exhaustive()
+    }
+}
+
+impl<Tx: Send + Sync + 'static> Next<'_, Tx> {
+    /// Runs it.
+    ///
+    /// # Errors
+    /// What a layer inside, or the handler, answered.
+    ///
+    /// # Cancel safety
+    /// That of the handler.
+    pub async fn run(self, cx: &HandlerContext<Tx>) -> Result<(), HandlerError> {
+        match self.layers.split_first() {
+            Some((layer, inside)) => layer.handle(cx, Next { layers: inside, handler: self.handler }).await,
+            None => self.handler.await,
+        }
+    }
+}
+
+/// A layer that fails a run that takes too long: the transaction rolls back, and the handler is tried again.
+#[derive(Debug, Clone, Copy)]
+pub struct Timeout(pub Duration);
+
+/// A handler that took too long.
+#[derive(Debug, thiserror::Error)]
+#[error("the handler took longer than {limit:?}")]
+struct TooLong {
+    limit: Duration,
+}
+
+#[async_trait]
+impl<Tx: Send + Sync + 'static> HandlerLayer<Tx> for Timeout {
+    async fn handle(&self, cx: &HandlerContext<Tx>, next: Next<'_, Tx>) -> Result<(), HandlerError> {
+        let until = now() + self.0;
+        match tokio::time::timeout_at(until.into(), next.run(cx)).await {
+            Ok(answer) => answer,
+            Err(_) => Err(HandlerError::retry(TooLong { limit: self.0 })),
+        }
+    }
+}
+
+/// A layer that lets only so many handlers run at once, of all consumers that share a clone of it.
+///
+/// The others wait inside their transactions: to hold back before these are opened, see
+/// [`Consumer::concurrency`](super::super::Consumer::concurrency).
+#[derive(Debug, Clone)]
+pub struct ConcurrencyLimit(Arc<Semaphore>);
+
+impl ConcurrencyLimit {
+    /// Lets so many run at once; zero counts as one.
+    #[must_use]
+    pub fn new(handlers: usize) -> Self {
+        Self(Arc::new(Semaphore::new(handlers.clamp(1, Semaphore::MAX_PERMITS))))
+    }
+}
+
+#[async_trait]
+impl<Tx: Send + Sync + 'static> HandlerLayer<Tx> for ConcurrencyLimit {
+    async fn handle(&self, cx: &HandlerContext<Tx>, next: Next<'_, Tx>) -> Result<(), HandlerError> {
+        // It is never closed.
+        let _permit = self.0.acquire().await?;
+        next.run(cx).await
+    }
+}

@@ -1,0 +1,44 @@
+//! Many handlers in one type: what `#[event_handler]` emits.
+
+use super::{EventHandler, HandlerContext, Route};
+use crate::{event::DecodeEvent, outbox::Store};
+
+/// A type that brings several handlers along. Implemented by `#[event_handler]` on an impl block.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` brings no handlers for this store",
+    note = "write `#[event_handler]` on its impl block, and `#[on(\"name\")]` on each handler"
+)]
+pub trait EventHandlers<S: Store>: Send + Sync + 'static {
+    /// Adds them, in their order.
+    fn add_to(self, set: &mut HandlerSet<S>);
+}
+
+/// Handlers under their names.
+pub struct HandlerSet<S: Store>(pub(in crate::consumer) Vec<Route<S>>);
+
+impl<S: Store> std::fmt::Debug for HandlerSet<S> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_list().entries(self.0.iter().map(|route| &route.name)).finish()
+    }
+}
+
+impl<S: Store> HandlerSet<S> {
+    /// Adds one for the event's types.
+    pub fn on<E, H>(&mut self, name: impl AsRef<str>, handler: H)
+    where
+        E: DecodeEvent + Send + 'static,
+        H: EventHandler<E, S>,
+    {
+        self.0.push(Route::new(name.as_ref(), handler));
+    }
+}
+
+/// The transaction of a context, for code that names the context alone.
+pub trait ContextTx {
+    /// The transaction.
+    type Tx;
+}
+
+impl<Tx> ContextTx for HandlerContext<Tx> {
+    type Tx = Tx;
+}

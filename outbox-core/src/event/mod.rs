@@ -1,0 +1,190 @@
+//! What happened: events as domain code writes them, and messages as they are stored and sent.
+
+mod codec;
+mod headers;
+mod id;
+mod key;
+mod message;
+mod timestamp;
+mod trail;
+mod upcast;
+mod variant;
+
+pub use codec::{DecodeError, DecodeEvent, EncodeError, encode_json};
+pub use headers::{HeaderError, Headers};
+pub use id::{EventId, LetterId, MessageId, RelayId, SagaId, jitter, random_u64};
+pub use key::KeyPart;
+pub use message::{Message, MessageParts, NewEvent};
+pub use timestamp::Timestamp;
+pub use trail::{CorrelationError, Trail};
+pub use upcast::{Upcast, UpcastError};
+
+/// What emitted code calls beside the public items.
+pub(crate) mod emitted {
+    pub use super::codec::{JsonWriter, empty_json, encode_with};
+    pub use super::variant::VariantContent;
+}
+
+use crate::failure::RetryPolicy;
+use bytes::Bytes;
+use std::{any::Any, borrow::Cow, time::Duration};
+
+/// A fact that happened, ready to be saved in the transaction of the data it speaks of.
+///
+/// Usually derived; see the `OutboxEvent` derive. The trait is object-safe, so that `&dyn OutboxEvent` can be emitted.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not an outbox event",
+    note = "add `#[derive(serde::Serialize, OutboxEvent)]` and `#[outbox(type = \"..\")]` to it"
+)]
+pub trait OutboxEvent: Send + Sync {
+    /// Describes the event: its type, topic, ordering key and headers.
+    fn meta(&self) -> EventMeta<'_>;
+
+    /// Encodes the content alone (the type is in the envelope), by default as JSON.
+    ///
+    /// # Errors
+    /// [`EncodeError`] when the content has no encoding, such as a map with keys that are no strings.
+    fn payload(&self) -> Result<Bytes, EncodeError>;
+
+    /// Gives the event itself where its type has no lifetimes, for listeners in this process that take it by type.
+    ///
+    /// Derived events give it; `None`, the default, means that no listener hears of the event.
+    fn as_any(&self) -> Option<&dyn Any> {
+        None
+    }
+}
+
+impl<E: OutboxEvent + ?Sized> OutboxEvent for &E {
+    fn meta(&self) -> EventMeta<'_> {
+        (**self).meta()
+    }
+
+    fn payload(&self) -> Result<Bytes, EncodeError> {
+        (**self).payload()
+    }
+
+    fn as_any(&self) -> Option<&dyn Any> {
+        (**self).as_any()
+    }
+}
+
+/// The event types that a Rust type stands for: one for a struct, one for each variant of an enum.
+///
+/// Registries and handlers select by it.
+pub trait EventContract {
+    /// Every type name with its version and topic, without repeats.
+    const TYPES: &'static [EventType];
+}
+
+/// One wire type of an [`EventContract`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct EventType {
+    /// Type name on the wire, such as `order.placed`.
+    pub name: &'static str,
+    /// Version of the payload's shape, from 1.
+    pub version: u16,
+    /// Topic that routes select by.
+    pub topic: &'static str,
+}
+
+/// The envelope of one event as its type describes it.
+///
+/// Built as `EventMeta::new("order.placed").topic("orders").key(Some("7"))`.
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub struct EventMeta<'a> {
+    /// Type name on the wire, 1 to 255 bytes.
+    pub event_type: &'a str,
+    /// Version of the payload's shape, from 1.
+    pub version: u16,
+    /// Topic that routes select by; the type name unless set.
+    pub topic: &'a str,
+    /// Kind of aggregate, such as `order`.
+    pub aggregate: Option<&'a str>,
+    /// Ordering key; events without one have no order among them.
+    pub key: Option<Cow<'a, str>>,
+    /// Extra attributes, name and value.
+    pub headers: Vec<(Cow<'a, str>, Cow<'a, str>)>,
+    /// Media type of the payload.
+    pub content_type: &'a str,
+    /// How long after it was saved the event is still worth delivering.
+    pub ttl: Option<Duration>,
+    /// Retry policy of this type, in place of the route's.
+    pub retry: Option<RetryPolicy>,
+}
+
+impl<'a> EventMeta<'a> {
+    /// Describes an event of a type, version 1, JSON, on the topic of the same name, without key.
+    #[must_use]
+    pub const fn new(event_type: &'a str) -> Self {
+        Self {
+            event_type,
+            version: 1,
+            topic: event_type,
+            aggregate: None,
+            key: None,
+            headers: Vec::new(),
+            content_type: "application/json",
+            ttl: None,
+            retry: None,
+        }
+    }
+
+    /// Sets the version of the payload's shape, from 1.
+    #[must_use]
+    pub fn version(mut self, version: u16) -> Self {
+        self.version = version;
+        self
+    }
+
+    /// Sets the topic.
+    #[must_use]
+    pub fn topic(mut self, topic: &'a str) -> Self {
+        self.topic = topic;
+        self
+    }
+
+    /// Sets the kind of aggregate.
+    #[must_use]
+    pub fn aggregate(mut self, aggregate: &'a str) -> Self {
+        self.aggregate = Some(aggregate);
+        self
+    }
+
+    /// Sets the ordering key; `None` leaves the event without one.
+    #[must_use]
+    pub fn key(mut self, key: Option<impl Into<Cow<'a, str>>>) -> Self {
+        self.key = key.map(Into::into);
+        self
+    }
+
+    /// Adds an attribute; `None` leaves it out.
+    #[must_use]
+    pub fn header(mut self, name: impl Into<Cow<'a, str>>, value: Option<impl Into<Cow<'a, str>>>) -> Self {
+        if let Some(value) = value {
+            self.headers.push((name.into(), value.into()));
+        }
+        self
+    }
+
+    /// Sets the media type of the payload.
+    #[must_use]
+    pub fn content_type(mut self, content_type: &'a str) -> Self {
+        self.content_type = content_type;
+        self
+    }
+
+    /// Sets how long after it was saved the event is still worth delivering.
+    #[must_use]
+    pub fn ttl(mut self, ttl: Duration) -> Self {
+        self.ttl = Some(ttl);
+        self
+    }
+
+    /// Sets a retry policy of this type, in place of the route's.
+    #[must_use]
+    pub fn retry(mut self, retry: RetryPolicy) -> Self {
+        self.retry = Some(retry);
+        self
+    }
+}

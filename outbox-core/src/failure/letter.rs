@@ -1,0 +1,162 @@
+//! Dead letters: what could not go, kept with its whole history.
+
+use super::AttemptError;
+use crate::{
+    event::{EventId, LetterId, Message, Timestamp},
+    runtime::caught,
+};
+use futures_util::future::BoxFuture;
+use std::{fmt, str::FromStr, sync::Arc};
+
+/// Somebody who wants to be told of dead letters.
+pub(crate) type LetterListener = Box<dyn Fn(Arc<DeadLetter>) -> BoxFuture<'static, ()> + Send + Sync>;
+
+/// Tells a listener of a letter that was written; its panic is its own.
+pub(crate) async fn tell_of_letter(listener: &LetterListener, letter: &Arc<DeadLetter>) {
+    if let Err(panic) = caught(listener(letter.clone())).await {
+        tracing::error!(listener = "on_dead_letter", panic, "a listener panicked");
+    }
+}
+
+/// Why an event was put aside.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum DeadReason {
+    /// The destination will never take it.
+    Rejected,
+    /// The retry policy ran out.
+    Exhausted,
+    /// It was no longer worth delivering.
+    Expired,
+    /// No route takes it.
+    Unroutable,
+    /// It ended its process each time it was tried.
+    Crashed,
+    /// Its stored row does not decode.
+    Undecodable,
+    /// An at-most-once route or consumer failed.
+    NotRetried,
+    /// No handler takes its type.
+    UnknownType,
+}
+
+impl DeadReason {
+    const ALL: [Self; 8] = [
+        Self::Rejected,
+        Self::Exhausted,
+        Self::Expired,
+        Self::Unroutable,
+        Self::Crashed,
+        Self::Undecodable,
+        Self::NotRetried,
+        Self::UnknownType,
+    ];
+
+    /// Gives the name that is stored and shown.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Rejected => "rejected",
+            Self::Exhausted => "exhausted",
+            Self::Expired => "expired",
+            Self::Unroutable => "unroutable",
+            Self::Crashed => "crashed",
+            Self::Undecodable => "undecodable",
+            Self::NotRetried => "not_retried",
+            Self::UnknownType => "unknown_type",
+        }
+    }
+}
+
+impl fmt::Display for DeadReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl FromStr for DeadReason {
+    type Err = ();
+    fn from_str(s: &str) -> Result<Self, ()> {
+        Self::ALL.into_iter().find(|r| r.as_str() == s).ok_or(())
+    }
+}
+
+/// What an operator decided about a letter.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fate {
+    /// `redriven`, `discarded` or `resent`.
+    pub what: String,
+    /// When.
+    pub at: Timestamp,
+    /// Who.
+    pub by: String,
+    /// Why, in their words.
+    pub why: String,
+}
+
+/// The consumer that gave a message up.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ReceivedBy {
+    /// Its stable name.
+    pub consumer: String,
+    /// The handler's stable name; empty where none took the message.
+    pub handler: String,
+}
+
+/// An event that was put aside, with everything that is known of it.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct DeadLetter {
+    /// Identity of the letter.
+    pub id: LetterId,
+    /// Place of the event in its outbox; zero where a received message did not say.
+    pub event_id: EventId,
+    /// The event; `None` where its row or the received message does not decode.
+    pub message: Option<Message>,
+    /// The route that gave up; empty where no route takes it, and where a consumer gave up.
+    pub route: String,
+    /// The consumer that gave up; `None` where a route did.
+    pub received: Option<ReceivedBy>,
+    /// Why.
+    pub reason: DeadReason,
+    /// Attempts that were counted.
+    pub attempts: u32,
+    /// What went wrong, the first failure and the last nine.
+    pub errors: Vec<AttemptError>,
+    /// Whether the rest of its key waits for a decision.
+    pub parks: bool,
+    /// When it was put aside.
+    pub dead_at: Timestamp,
+    /// What was decided about it, if anything.
+    pub fate: Option<Fate>,
+    /// The letter that it came from, when it was redriven and failed again.
+    pub previous: Option<LetterId>,
+}
+
+impl DeadLetter {
+    /// Puts a letter together; for stores.
+    #[must_use]
+    #[expect(clippy::too_many_arguments, reason = "one argument a column; only stores call it")]
+    pub fn new(
+        id: LetterId,
+        event_id: EventId,
+        message: Option<Message>,
+        route: String,
+        reason: DeadReason,
+        attempts: u32,
+        errors: Vec<AttemptError>,
+        parks: bool,
+        dead_at: Timestamp,
+        fate: Option<Fate>,
+        previous: Option<LetterId>,
+    ) -> Self {
+        Self { id, event_id, message, route, received: None, reason, attempts, errors, parks, dead_at, fate, previous }
+    }
+
+    /// Says that a consumer gave it up.
+    #[must_use]
+    pub fn received_by(mut self, received: Option<ReceivedBy>) -> Self {
+        self.received = received;
+        self
+    }
+}

@@ -1,0 +1,51 @@
+//! Dependable events between services: saved in the transaction of the data, carried by a relay, received once.
+//!
+//! Follow one event; every module is one stage of its life.
+//!
+//! ```text
+//! domain code -> macros -> event -> outbox (caller's transaction) -> commit -> wake
+//!    -> relay: reader -> dispatcher -> publisher -> transport -> settler
+//!         failure -> retry -> dead letter -> redrive
+//!    -> broker / HTTP -> subscriber -> inbox (handler's transaction) -> handler -> ack
+//! ```
+//!
+//! This crate names no database, no broker and no HTTP. Applications depend on `outbox-sea-orm`, which re-exports it.
+
+pub mod consumer;
+pub mod event;
+pub mod failure;
+mod maintenance;
+pub mod outbox;
+pub mod admin;
+pub mod relay;
+pub mod saga;
+pub mod runtime;
+pub mod telemetry;
+#[cfg(feature = "testing")]
+pub mod testing;
+pub mod transport;
+
+#[cfg(feature = "macros")]
+pub use outbox_macros::{OutboxEvent, event_handler};
+
+// What the macros emit names the crate, in its own tests too.
+#[cfg(all(test, feature = "macros"))]
+extern crate self as outbox_core;
+
+/// What the code emitted by the macros calls. Not part of the public promise.
+#[doc(hidden)]
+pub mod __private {
+    pub use crate::consumer::{ContextTx, EventHandler, EventHandlers, HandlerContext, HandlerError, HandlerSet};
+    pub use crate::event::emitted::*;
+    pub use crate::event::{
+        DecodeError, DecodeEvent, EncodeError, EventContract, EventMeta, EventType, KeyPart, Message, OutboxEvent,
+        Upcast, encode_json,
+    };
+    pub use crate::failure::RetryPolicy;
+    pub use crate::outbox::Store;
+    pub use ::core;
+    pub use bytes::Bytes;
+    pub use serde;
+    pub use serde_json;
+    pub use std::sync::Arc;
+}

@@ -1,0 +1,39 @@
+//! What a store may answer instead.
+
+use crate::failure::FailureClass;
+
+type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
+/// A failure of the store.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StoreError {
+    /// The database cannot be reached, or the connection broke: whether the work was done is unknown.
+    #[error("the database cannot be reached")]
+    Unavailable(#[source] BoxError),
+    /// The database was busy with others: a deadlock, a serialization failure, a lock timeout. Nothing was done.
+    #[error("the database is busy")]
+    Busy(#[source] BoxError),
+    /// The outbox in the database is not what this program expects.
+    #[error("the outbox in the database does not fit: {0}")]
+    Mismatch(String),
+    /// The database refused these values: too long, not of the type, against a constraint.
+    #[error("the database refused")]
+    Refused(#[source] BoxError),
+    /// The database does not do what it is there for, whatever the values are: a privilege was revoked, a setting does not
+    /// fit, a file is damaged. Somebody has to mend it.
+    #[error("the database cannot be used")]
+    Unusable(#[source] BoxError),
+}
+
+impl StoreError {
+    /// Says whether the same call may succeed later.
+    #[must_use]
+    pub const fn class(&self) -> FailureClass {
+        match self {
+            Self::Unavailable(_) => FailureClass::Unavailable,
+            Self::Busy(_) => FailureClass::Transient,
+            Self::Mismatch(_) | Self::Refused(_) | Self::Unusable(_) => FailureClass::Permanent,
+        }
+    }
+}

@@ -1,0 +1,20 @@
+//! Where events wait: partitions, leases, and what a store must do.
+
+mod barrier;
+mod error;
+mod lease;
+mod partition;
+mod received;
+mod status;
+mod store;
+
+pub use barrier::{BarrierStore, CallAnswer, CallKey, CallOutcome, KnownCall};
+pub use error::StoreError;
+pub use lease::{LeaseView, OwnershipPlan, PartitionOwner, RelayRow, plan_ownership};
+pub use partition::{DEFAULT_PARTITIONS, Epoch, PartitionNo, partition_of};
+pub use received::{
+    Admission, Claim, ClaimQuery, ConsumerStore, History, Postponed, PutBy, ReceivedLetter, RetrierStore,
+    StoredDelivery, lane_of,
+};
+pub use status::{AttemptOutcome, RouteRow, RouteState, row_after};
+pub use store::*;

@@ -1,0 +1,197 @@
+//! What may go now: batches of distinct keys, as many as the route takes and its breaker allows.
+
+use crate::relay::board::{Board, RouteNo, Timer, held::LegState, lanes::Ready};
+use crate::{
+    event::{EventId, Message},
+    failure::DeadReason,
+    transport::Guarantee,
+};
+use std::time::Instant;
+
+/// Events of distinct keys on their way to one publisher.
+#[derive(Debug)]
+pub(crate) struct Batch {
+    pub(crate) route: RouteNo,
+    pub(crate) ids: Vec<EventId>,
+    pub(crate) messages: Vec<Message>,
+    /// Which attempt it is, from 1.
+    pub(crate) attempts: Vec<u32>,
+}
+
+/// What became of the candidate at the front.
+enum Next {
+    Go(EventId, Message, u32),
+    Skip,
+}
+
+impl Board {
+    /// Gives the batches that may start now; their events are in flight from here on.
+    pub(crate) fn next_batches(&mut self, now: Instant) -> Vec<Batch> {
+        let mut batches = Vec::new();
+        for route in 0..self.routes.len() {
+            while let Some(batch) = self.next_batch(route, now) {
+                batches.push(batch);
+            }
+        }
+        batches
+    }
+
+    fn next_batch(&mut self, route: RouteNo, now: Instant) -> Option<Batch> {
+        let limits = self.routes[route].limits;
+        let queue = &self.queues[route];
+        if queue.batches >= limits.max_in_flight || queue.ready.is_empty() {
+            return None;
+        }
+        let room = queue.breaker.allows(now).unwrap_or(limits.max_batch).min(limits.max_batch);
+        let mut batch = Batch { route, ids: Vec::new(), messages: Vec::new(), attempts: Vec::new() };
+        while batch.ids.len() < room {
+            let Some(ready) = self.queues[route].ready.pop_front() else { break };
+            let next = match ready {
+                Ready::Single(id) => self.start(id, route, now),
+                Ready::Lane(hash) => self.start_lane(hash, route, now),
+            };
+            if let Next::Go(id, message, attempt) = next {
+                batch.ids.push(id);
+                batch.messages.push(message);
+                batch.attempts.push(attempt);
+            }
+        }
+        if batch.ids.is_empty() {
+            return None;
+        }
+        let queue = &mut self.queues[route];
+        queue.breaker.probe_started();
+        queue.batches += 1;
+        Some(batch)
+    }
+
+    /// Starts the head of a lane.
+    fn start_lane(&mut self, hash: u64, route: RouteNo, now: Instant) -> Next {
+        loop {
+            let Some(lane) = self.queues[route].lanes.get_mut(&hash) else { return Next::Skip };
+            lane.in_ready = false;
+            if lane.parked.is_some() || lane.current.is_some() || lane.blocked.is_some() {
+                return Next::Skip;
+            }
+            let Some(id) = lane.queue.pop_front() else {
+                self.queues[route].drop_idle(hash);
+                return Next::Skip;
+            };
+            let partition = lane.partition;
+            let wants_more = lane.closed.filter(|_| lane.queue.len() <= self.config.per_key / 2);
+            if let Some(closed) = wants_more
+                && self.queues[route].held <= self.config.per_route / 2
+                && let Some(p) = self.partitions.get_mut(&partition)
+            {
+                p.reread_from(closed.first);
+            }
+            let leg = self.held.get(&id).and_then(|h| h.legs.iter().find(|l| l.route == route));
+            let claimed = leg.is_some_and(|l| l.claimed);
+            if leg.is_some_and(|l| matches!(l.state, LegState::Retrying | LegState::Suspect | LegState::Starting)) {
+                let lane = self.queues[route].lane(hash, partition);
+                lane.queue.push_front(id);
+                lane.blocked = Some(id);
+                return Next::Skip;
+            }
+            if self.partitions.get(&partition).is_none_or(|p| p.releasing && !claimed) {
+                self.queues[route].lane(hash, partition).queue.push_front(id);
+                return Next::Skip;
+            }
+            let next = self.start(id, route, now);
+            if let Next::Go(..) = next {
+                self.queues[route].lane(hash, partition).current = Some(id);
+                return next;
+            }
+        }
+    }
+
+    fn start(&mut self, id: EventId, route: RouteNo, now: Instant) -> Next {
+        let Some(held) = self.held.get_mut(&id) else { return Next::Skip };
+        let Some(leg) = held.legs.iter_mut().find(|l| l.route == route && l.state == LegState::Waiting) else {
+            return Next::Skip;
+        };
+        // What is claimed already is published even while its partition is handed back: nobody else would.
+        let Some(partition) = self.partitions.get_mut(&held.partition).filter(|p| !p.releasing || leg.claimed) else {
+            return Next::Skip;
+        };
+        if !leg.claimed && held.expires_at.is_some_and(|at| at <= now) {
+            self.expire(id, route, now);
+            return Next::Skip;
+        }
+        let cleared = leg.past.as_ref().is_some_and(|p| p.cleared);
+        if self.routes[route].guarantee == Guarantee::AtMostOnce {
+            if !cleared {
+                self.claim(id, route, now);
+                return Next::Skip;
+            }
+            leg.state = LegState::InFlight;
+            partition.in_flight += 1;
+            return Next::Go(id, held.message.clone(), 1);
+        }
+        let feared = partition.suspicious > 0 || leg.past.as_ref().is_some_and(|p| p.attempts_started > 0);
+        if feared && !cleared {
+            self.start_carefully(id, route, now);
+            return Next::Skip;
+        }
+        leg.state = LegState::InFlight;
+        partition.in_flight += 1;
+        let attempt = leg.past.as_ref().map_or(0, |p| p.attempts_finished) + 1;
+        let redriven = leg.past.as_ref().is_some_and(|p| p.redriven);
+        let message = if redriven { marked(&held.message) } else { held.message.clone() };
+        Next::Go(id, message, attempt)
+    }
+
+    fn expire(&mut self, id: EventId, route: RouteNo, now: Instant) {
+        self.give_up(id, route, DeadReason::Expired, None, now);
+    }
+
+    /// Lets events go whose timer rang.
+    pub(crate) fn ring(&mut self, timers: &[Timer], now: Instant) {
+        for timer in timers {
+            let Some(held) = self.held.get_mut(&timer.id) else { continue };
+            let lane = held.lane;
+            let Some(leg) = held.legs.iter_mut().find(|l| l.route == timer.route) else { continue };
+            let due = leg.past.as_ref().and_then(|p| p.due_at).is_none_or(|at| at <= now);
+            if !due || !matches!(leg.state, LegState::Retrying | LegState::Suspect) {
+                continue;
+            }
+            leg.state = LegState::Waiting;
+            self.back_in_line(timer.id, timer.route, lane);
+        }
+    }
+
+    /// Puts an event that waits (and stands in its lane) among the ready ones.
+    pub(crate) fn back_in_line(&mut self, id: EventId, route: RouteNo, lane: Option<u64>) {
+        let queue = &mut self.queues[route];
+        match lane {
+            None => queue.ready.push_back(Ready::Single(id)),
+            Some(hash) => {
+                if let Some(lane) = queue.lanes.get_mut(&hash)
+                    && lane.blocked == Some(id)
+                {
+                    lane.blocked = None;
+                }
+                queue.make_ready(hash);
+            }
+        }
+    }
+
+    /// Gives the next instant at which something may go that may not go now: a breaker's probe, a halfway event.
+    pub(crate) fn next_instant(&self) -> Option<Instant> {
+        let probes = self.queues.iter().filter(|q| !q.ready.is_empty()).filter_map(|q| q.breaker.probe_at());
+        probes.chain(self.next_halfway()).min()
+    }
+
+    /// Gives the next instant at which an event that is halfway is to be written down.
+    pub(crate) fn next_halfway(&self) -> Option<Instant> {
+        self.halfway.front().map(|(at, _)| *at)
+    }
+}
+
+/// Says on a message that an operator had it delivered again: it may come after those that were behind it.
+fn marked(message: &Message) -> Message {
+    let mut parts = message.clone().into_parts();
+    // Both are legal, so it cannot fail.
+    let _ = parts.headers.insert("redriven", "true");
+    Message::new(parts)
+}

@@ -1,0 +1,39 @@
+//! What can be set about a relay, with the reason of each default.
+
+use std::time::Duration;
+
+/// Settings of a relay. The defaults are meant to be kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct RelayConfig {
+    /// How long a relay owns its partitions without renewing; renewed at a third of it. 15 s bounds the pause after a
+    /// crash and survives a slow database.
+    pub lease: Duration,
+    /// Longest pause between two reads of an idle relay: the latency when every wake is lost. At most two statements a
+    /// second are spent on it.
+    pub poll: Duration,
+    /// Ids to look back over for events that committed late. With 16 writers 355 were seen at most.
+    pub order_window: u32,
+    /// Events of one route held in memory; more are forgotten and read again.
+    pub per_route: usize,
+    /// Events of one key and route held in memory; more are forgotten and read again.
+    pub per_key: usize,
+    /// Payload bytes of one route held in memory.
+    pub bytes_per_route: usize,
+    /// Whole rows of one read over all partitions.
+    pub read_batch: usize,
+}
+
+impl Default for RelayConfig {
+    fn default() -> Self {
+        Self {
+            lease: Duration::from_secs(15),
+            poll: Duration::from_secs(1),
+            order_window: 10_000,
+            per_route: 8_192,
+            per_key: 1_024,
+            bytes_per_route: 64 << 20,
+            read_batch: 4_096,
+        }
+    }
+}

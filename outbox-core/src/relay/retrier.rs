@@ -1,0 +1,34 @@
+//! The retrier: rings when a retry is due.
+
+use super::{board::Timer, messages::Note};
+use crate::runtime::now;
+use std::{cmp::Reverse, collections::BinaryHeap};
+use tokio::{sync::mpsc, time::sleep_until};
+
+/// Rings until the dispatcher is gone.
+pub(crate) async fn run(mut timers: mpsc::Receiver<Vec<Timer>>, dispatcher: mpsc::Sender<Note>) {
+    let mut heap: BinaryHeap<Reverse<Timer>> = BinaryHeap::new();
+    loop {
+        let first = heap.peek().map(|Reverse(t)| t.at);
+        tokio::select! {
+            set = timers.recv() => match set {
+                Some(set) => heap.extend(set.into_iter().map(Reverse)),
+                None => return,
+            },
+            () = sleep_until(first.unwrap_or_else(now).into()), if first.is_some() => {
+                let now = now();
+                let mut due = Vec::new();
+                while let Some(Reverse(timer)) = heap.peek().copied() {
+                    if timer.at > now {
+                        break;
+                    }
+                    due.push(timer);
+                    heap.pop();
+                }
+                if !due.is_empty() && dispatcher.send(Note::Rang(due)).await.is_err() {
+                    return;
+                }
+            }
+        }
+    }
+}

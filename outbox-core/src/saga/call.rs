@@ -1,0 +1,133 @@
+//! What travels between a saga and the service that does one of its steps: headers of a command, and of its answer.
+
+use crate::event::{Headers, SagaId};
+use std::num::NonZeroU32;
+
+const SAGA: &str = "sagaid";
+const STEP: &str = "sagastep";
+const ROUND: &str = "sagaround";
+const PHASE: &str = "sagaphase";
+const REPLY_TO: &str = "replyto";
+/// Longest step name in bytes, as definitions have it.
+const MAX_STEP: usize = 100;
+
+/// Type of the answer of a handler that did its work and gave no answer of its own.
+pub const DONE: &str = "saga.done";
+/// Type of the answer of a handler that cannot do its work; also of a command that came after its undoing.
+pub const REJECTED: &str = "saga.rejected";
+/// Type of the answer of a handler that has undone its work, or had nothing to undo.
+pub const UNDONE: &str = "saga.undone";
+
+/// What a command asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Phase {
+    /// The step.
+    Do,
+    /// That the step counts for nothing: what was done of it is undone, and what was not is not done any more.
+    Undo,
+}
+
+impl Phase {
+    /// Gives the name that travels and is stored.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Do => "do",
+            Self::Undo => "undo",
+        }
+    }
+}
+
+/// Which command of which saga: the same on every repeat, and on its answer.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Call {
+    /// The saga.
+    pub saga: SagaId,
+    /// The step's stable name.
+    pub step: String,
+    /// How often the step was begun, from 1: an operator may have it done once more.
+    pub round: NonZeroU32,
+    /// What is asked for.
+    pub phase: Phase,
+}
+
+/// Headers that speak of a saga and cannot be read.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("the header `{0}` of a saga is missing or cannot be read")]
+pub struct CallFault(&'static str);
+
+impl Call {
+    /// Reads the headers of a command or of an answer; `None` for a message that speaks of no saga.
+    ///
+    /// # Errors
+    /// [`CallFault`] for one that does, and is not whole.
+    pub fn read(headers: &Headers) -> Result<Option<Self>, CallFault> {
+        let Some(saga) = headers.get(SAGA) else { return Ok(None) };
+        let get = |name| headers.get(name).ok_or(CallFault(name));
+        let phase = match get(PHASE)? {
+            "do" => Phase::Do,
+            "undo" => Phase::Undo,
+            _ => return Err(CallFault(PHASE)),
+        };
+        Ok(Some(Self {
+            saga: saga.parse().map_err(|_| CallFault(SAGA))?,
+            step: get(STEP).ok().filter(|s| !s.is_empty() && s.len() <= MAX_STEP).ok_or(CallFault(STEP))?.to_owned(),
+            round: get(ROUND)?.parse().map_err(|_| CallFault(ROUND))?,
+            phase,
+        }))
+    }
+
+    /// Writes the headers of a command, with the topic on which its answer is expected, or of an answer, without one.
+    pub(crate) fn write(&self, headers: &mut Headers, reply_to: Option<&str>) {
+        headers.keep(SAGA, self.saga.to_string());
+        headers.keep(STEP, self.step.clone());
+        headers.keep(ROUND, self.round.to_string());
+        headers.keep(PHASE, self.phase.as_str().to_owned());
+        match reply_to {
+            Some(topic) => headers.keep(REPLY_TO, topic.to_owned()),
+            None => drop(headers.remove(REPLY_TO)),
+        }
+    }
+}
+
+/// Gives the topic on which a command's answer is expected; an answer has none.
+#[must_use]
+pub fn reply_to(headers: &Headers) -> Option<&str> {
+    headers.get(REPLY_TO)
+}
+
+/// Tells whether a message answers a command.
+#[must_use]
+pub fn is_answer(headers: &Headers) -> bool {
+    headers.get(SAGA).is_some() && headers.get(REPLY_TO).is_none()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_call_reads_back_and_what_is_not_whole_says_what_is_wrong() {
+        let saga = SagaId::generate();
+        let call = Call { saga, step: "charge".into(), round: NonZeroU32::MIN, phase: Phase::Undo };
+        let mut command = Headers::new();
+        call.write(&mut command, Some("orders.replies"));
+        assert_eq!(Call::read(&command), Ok(Some(call.clone())));
+        assert_eq!(reply_to(&command), Some("orders.replies"));
+        let mut answer = command.clone();
+        call.write(&mut answer, None);
+        assert_eq!((Call::read(&answer), reply_to(&answer)), (Ok(Some(call)), None));
+        assert_eq!(Call::read(&Headers::new()), Ok(None));
+        let long = "x".repeat(MAX_STEP + 1);
+        for (name, value) in [(SAGA, "7"), (STEP, ""), (STEP, &long), (ROUND, "0"), (ROUND, "one"), (PHASE, "redo")] {
+            let mut broken = command.clone();
+            broken.insert(name, value).unwrap();
+            assert_eq!(Call::read(&broken), Err(CallFault(name)), "{value}");
+        }
+        for name in [STEP, ROUND, PHASE] {
+            let mut broken = command.clone();
+            broken.remove(name);
+            assert_eq!(Call::read(&broken), Err(CallFault(name)));
+        }
+    }
+}

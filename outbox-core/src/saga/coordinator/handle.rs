@@ -1,0 +1,373 @@
+//! Sagas as their user sees them: put together, started, stopped.
+
+use super::{actor::Coordinator, care::Suspects, registry::Registry, replies::Replies, worker::Worker};
+use crate::{
+    event::{SagaId, jitter},
+    outbox::StoreError,
+    runtime::{ExitCounts, Restarts, Shutdown, Supervisor, SupervisorError, spawn},
+    saga::{
+        definition::{Saga, SagaFault},
+        json::Json,
+        store::{NewSaga, SagaSource, Started},
+    },
+};
+use futures_util::future::BoxFuture;
+use serde::{Serialize, de::DeserializeOwned};
+use std::{
+    any::type_name,
+    future::IntoFuture,
+    sync::{Arc, atomic::AtomicI64},
+    time::Duration,
+};
+use tokio::sync::watch;
+use tracing::Instrument;
+
+/// Longest correlation id in bytes: with the saga's name it is a key of every database.
+const MAX_CORRELATION: usize = 200;
+/// Longest topic in bytes, as events have it.
+const MAX_TOPIC: usize = 255;
+/// Sagas carried at once unless set: about as many as a usual pool has connections.
+const CONCURRENCY: usize = 16;
+/// How long a claim lasts unless set: the pause after a crash, far above a step's usual time.
+const LEASE: Duration = Duration::from_secs(30);
+/// How long ended sagas are kept unless set: a quarter, for those who ask what happened.
+const RETENTION: Duration = Duration::from_hours(90 * 24);
+/// Longest pause between two claims unless set.
+const POLL: Duration = Duration::from_secs(1);
+
+/// What a coordinator has done since its start.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct SagasStats {
+    /// Sagas that were claimed, each time.
+    pub claimed: u64,
+    /// Sagas that were carried to their end, or to where an operator has to decide.
+    pub rested: u64,
+    /// Sagas that wait for a retry or for an answer, each time.
+    pub waited: u64,
+    /// Sagas that somebody else had meanwhile.
+    pub lost: u64,
+    /// Sagas that could not be read.
+    pub broken: u64,
+    /// Sagas that are carried now.
+    pub in_flight: usize,
+    /// Versions of which sagas wait and that are not registered here, looked for once a minute.
+    pub missing_definitions: usize,
+}
+
+/// Why sagas did not start, or did not end well.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum SagasError {
+    /// The definitions or settings have faults; these are all.
+    #[error("the sagas cannot start: {}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))]
+    Invalid(Vec<SagaFault>),
+    /// No definition has data of this type.
+    #[error("no saga with data `{0}` is registered")]
+    NotRegistered(&'static str),
+    /// The correlation id does not fit.
+    #[error("a correlation id has 1 to {MAX_CORRELATION} bytes without control characters")]
+    Correlation,
+    /// The data have no form as JSON.
+    #[error("the saga's data cannot be written")]
+    Data(#[source] serde_json::Error),
+    /// The database failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The coordinator ended by itself with an error, or did not end in time.
+    #[error("the coordinator did not end well")]
+    Stopped(#[from] SupervisorError),
+}
+
+/// Sets up sagas. See [`Sagas::builder`].
+#[must_use = "no saga is carried before `start`"]
+pub struct SagasBuilder<S: SagaSource> {
+    store: S,
+    registry: Registry<S::Tx>,
+    concurrency: usize,
+    lease: Duration,
+    poll: Duration,
+    retention: Duration,
+    restarts: Restarts,
+    reply_to: Option<Arc<str>>,
+}
+
+impl<S: SagaSource> SagasBuilder<S> {
+    /// Adds a definition. Sagas are started as the newest version that is registered for their data; those that run
+    /// finish on theirs, so keep it registered until none of it is left.
+    pub fn register<D>(mut self, saga: Saga<D, S::Tx>) -> Self
+    where
+        D: Serialize + DeserializeOwned + Send + Sync + 'static,
+    {
+        self.registry.add(saga);
+        self
+    }
+
+    /// Sets how many sagas are carried at once, 16 unless set; zero counts as one. Each uses one connection of the
+    /// application's pool while a step is done, and one for each step of a group: a pool that is smaller makes sagas and
+    /// requests wait for each other.
+    pub fn concurrency(mut self, sagas: usize) -> Self {
+        self.concurrency = sagas.max(1);
+        self
+    }
+
+    /// Sets how long a claim lasts from its last use, 30 s unless set: the pause after a crash.
+    pub fn lease(mut self, lease: Duration) -> Self {
+        self.lease = lease;
+        self
+    }
+
+    /// Sets the longest pause between two looks for sagas that are due, 1 s unless set.
+    pub fn poll(mut self, poll: Duration) -> Self {
+        self.poll = poll;
+        self
+    }
+
+    /// Sets how long sagas that have ended are kept, with their logs and correlation ids, 90 days unless set. After that a
+    /// start under the same id is a new saga.
+    pub fn retention(mut self, keep: Duration) -> Self {
+        self.retention = keep;
+        self
+    }
+
+    /// Says on which topic others answer the commands of this service's sagas; needed where a step is one that others are
+    /// asked to do. A consumer of this service has to take the answers:
+    /// [`Consumer::replies`](crate::consumer::Consumer::replies).
+    pub fn reply_to(mut self, topic: impl AsRef<str>) -> Self {
+        self.reply_to = Some(topic.as_ref().into());
+        self
+    }
+
+    /// Sets how often a failed coordinator is started again.
+    pub fn restarts(mut self, restarts: Restarts) -> Self {
+        self.restarts = restarts;
+        self
+    }
+
+    /// Starts carrying sagas.
+    ///
+    /// # Errors
+    /// [`SagasError::Invalid`] with all faults of all definitions.
+    ///
+    /// # Cancel safety
+    /// Nothing is started before it returns.
+    pub async fn start(self) -> Result<Sagas<S>, SagasError> {
+        let faults = self.faults();
+        if !faults.is_empty() {
+            return Err(SagasError::Invalid(faults));
+        }
+        let shutdown = Shutdown::default();
+        let (stats, _) = watch::channel(SagasStats::default());
+        let stats = Arc::new(stats);
+        let worker = Arc::new(Worker {
+            store: self.store,
+            registry: self.registry,
+            lease: self.lease,
+            reply_to: self.reply_to,
+            ahead_us: AtomicI64::new(0),
+            shutdown: shutdown.clone(),
+            jitter,
+            suspects: Suspects::default(),
+            probe: None,
+        });
+        let coordinator = Coordinator {
+            worker: Arc::clone(&worker),
+            wake: worker.store.saga_wake(),
+            poll: self.poll,
+            retention: self.retention,
+            concurrency: self.concurrency,
+            stats: Arc::clone(&stats),
+        };
+        let supervisor =
+            Supervisor::new(shutdown.clone(), self.restarts).actor("coordinator", move || coordinator.clone().run());
+        let exits = supervisor.exits();
+        let (tell, ended) = watch::channel(None);
+        let span = tracing::info_span!(parent: None, "sagas");
+        let work = async move {
+            let outcome = supervisor.run().await;
+            tell.send_replace(Some(outcome));
+        };
+        span.in_scope(|| spawn(work.in_current_span())).detach();
+        Ok(Sagas(Arc::new(Inner { worker, shutdown, stats, exits, ended })))
+    }
+
+    fn faults(&self) -> Vec<SagaFault> {
+        let mut faults = self.registry.faults().to_vec();
+        if self.registry.known().is_empty() {
+            faults.push(SagaFault::Setting("there is no saga; add one with `register`".to_owned()));
+        }
+        match &self.reply_to {
+            None => faults.extend(self.registry.that_ask().map(|shape| SagaFault::NoReplyTo(shape.name.to_string()))),
+            Some(topic) if topic.is_empty() || topic.len() > MAX_TOPIC || topic.chars().any(char::is_control) => {
+                faults.push(SagaFault::Setting(format!(
+                    "the topic for answers, `{topic}`, does not have 1 to {MAX_TOPIC} bytes without control characters"
+                )));
+            }
+            Some(_) => {}
+        }
+        for (what, value, least, most) in [
+            ("lease", self.lease, Duration::from_millis(300), Duration::from_hours(24)),
+            ("poll", self.poll, Duration::from_millis(1), Duration::from_hours(1)),
+        ] {
+            if value < least || value > most {
+                faults.push(SagaFault::Setting(format!("a {what} of {value:?} is not between {least:?} and {most:?}")));
+            }
+        }
+        faults
+    }
+}
+
+/// The sagas of a service: starts them, and carries them until it is shut down. Cloning is cheap.
+pub struct Sagas<S: SagaSource>(Arc<Inner<S>>);
+
+struct Inner<S: SagaSource> {
+    worker: Arc<Worker<S>>,
+    shutdown: Shutdown,
+    stats: Arc<watch::Sender<SagasStats>>,
+    exits: watch::Receiver<ExitCounts>,
+    ended: watch::Receiver<Option<Result<(), SupervisorError>>>,
+}
+
+impl<S: SagaSource> Clone for Sagas<S> {
+    fn clone(&self) -> Self {
+        Self(Arc::clone(&self.0))
+    }
+}
+
+impl<S: SagaSource> std::fmt::Debug for Sagas<S> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Sagas").field("definitions", &self.0.worker.registry.known()).finish_non_exhaustive()
+    }
+}
+
+impl<S: SagaSource> Sagas<S> {
+    /// Sets sagas up on a store.
+    pub fn builder(store: &S) -> SagasBuilder<S> {
+        SagasBuilder {
+            store: store.clone(),
+            registry: Registry::new(),
+            concurrency: CONCURRENCY,
+            lease: LEASE,
+            poll: POLL,
+            retention: RETENTION,
+            restarts: Restarts::default(),
+            reply_to: None,
+        }
+    }
+
+    /// Starts a saga in the caller's transaction: it is there when that commits, and begins then. Await the answer, or
+    /// name what the saga is known by first: two starts under one correlation id are one saga.
+    pub fn start<'a, D>(&'a self, tx: &'a S::Tx, data: D) -> Start<'a, S, D> {
+        Start { sagas: self, tx, data, correlation: None }
+    }
+
+    /// Gives what takes the answers of others. See [`Consumer::replies`](crate::consumer::Consumer::replies).
+    pub(crate) fn replies(&self) -> Replies<S> {
+        Replies(Arc::clone(&self.0.worker))
+    }
+
+    /// Looks for sagas that are due now.
+    pub fn wake(&self) {
+        self.0.worker.store.saga_wake().wake();
+    }
+
+    /// Shows what the coordinator has done.
+    #[must_use]
+    pub fn stats(&self) -> watch::Receiver<SagasStats> {
+        self.0.stats.subscribe()
+    }
+
+    /// Shows the exits of its actors, counted.
+    #[must_use]
+    pub fn exits(&self) -> watch::Receiver<ExitCounts> {
+        self.0.exits.clone()
+    }
+
+    /// Stops claiming, lets running steps end, and gives the sagas back. At the deadline steps that still run are dropped:
+    /// their transactions roll back, and another coordinator does them again.
+    ///
+    /// # Errors
+    /// [`SagasError::Stopped`] when steps had to be dropped, or when the coordinator had failed before.
+    ///
+    /// # Cancel safety
+    /// Once polled, the coordinator stops all the same.
+    pub async fn shutdown(&self, within: Duration) -> Result<(), SagasError> {
+        self.0.shutdown.request(within);
+        self.finished().await
+    }
+
+    /// Gives the signal by which the coordinator can be stopped from elsewhere.
+    #[must_use]
+    pub fn shutdown_signal(&self) -> Shutdown {
+        self.0.shutdown.clone()
+    }
+
+    /// Waits until the coordinator has ended: it was shut down, or it failed.
+    ///
+    /// # Errors
+    /// [`SagasError::Stopped`] with the cause.
+    ///
+    /// # Cancel safety
+    /// Dropping the call leaves the coordinator running.
+    pub async fn finished(&self) -> Result<(), SagasError> {
+        let mut ended = self.0.ended.clone();
+        let gone = |cause: &str| SupervisorError::GaveUp { actor: "supervisor", failures: 1, cause: cause.to_owned() };
+        let outcome = match ended.wait_for(Option::is_some).await {
+            Ok(outcome) => outcome.clone(),
+            Err(_) => None,
+        };
+        Ok(outcome.unwrap_or_else(|| Err(gone("the runtime is shutting down")))?)
+    }
+}
+
+/// A start that is awaited. See [`Sagas::start`].
+#[must_use = "a saga starts when this is awaited"]
+pub struct Start<'a, S: SagaSource, D> {
+    sagas: &'a Sagas<S>,
+    tx: &'a S::Tx,
+    data: D,
+    correlation: Option<String>,
+}
+
+impl<S: SagaSource, D> Start<'_, S, D> {
+    /// Names what the saga is known by, such as `order-7`. Without it, it is known by its identity alone.
+    pub fn correlation(mut self, id: impl Into<String>) -> Self {
+        self.correlation = Some(id.into());
+        self
+    }
+}
+
+impl<'a, S, D> IntoFuture for Start<'a, S, D>
+where
+    S: SagaSource,
+    D: Serialize + Send + 'static,
+{
+    type Output = Result<Started, SagasError>;
+    type IntoFuture = BoxFuture<'a, Self::Output>;
+
+    fn into_future(self) -> Self::IntoFuture {
+        let made = self.made();
+        let (sagas, tx) = (self.sagas, self.tx);
+        Box::pin(async move { Ok(sagas.0.worker.store.start(tx, &made?).await?) })
+    }
+}
+
+impl<S: SagaSource, D: Serialize + 'static> Start<'_, S, D> {
+    fn made(&self) -> Result<NewSaga, SagasError> {
+        let not_registered = || SagasError::NotRegistered(type_name::<D>());
+        let shape = self.sagas.0.worker.registry.newest::<D>().ok_or_else(not_registered)?;
+        let id = SagaId::generate();
+        let correlation = self.correlation.clone().unwrap_or_else(|| id.to_string());
+        if correlation.is_empty() || correlation.len() > MAX_CORRELATION || correlation.chars().any(char::is_control) {
+            return Err(SagasError::Correlation);
+        }
+        Ok(NewSaga {
+            id,
+            name: Arc::clone(&shape.name),
+            version: shape.version,
+            correlation: correlation.into(),
+            data: Json::of(&self.data).map_err(SagasError::Data)?,
+            deadline: shape.deadline,
+        })
+    }
+}

@@ -1,0 +1,115 @@
+//! Answers of others, taken in the transaction of their consumer.
+
+use super::{
+    worker::Worker,
+    writing::{Composed, compose},
+};
+use crate::{
+    consumer::HandlerError,
+    event::Message,
+    saga::{
+        answer::{Answer, Heard, after_answer},
+        call::{Call, Phase, REJECTED},
+        definition::{AnswerFault, Steps},
+        record::Record,
+        store::{Change, Due, SagaSource},
+    },
+};
+use serde::Deserialize;
+use std::{
+    sync::{Arc, atomic::Ordering::Relaxed},
+    time::Duration,
+};
+
+/// Takes the answers of others to the commands of a service's sagas.
+pub struct Replies<S: SagaSource>(pub(crate) Arc<Worker<S>>);
+
+/// What a plain refusal says.
+#[derive(Deserialize)]
+struct Refusal {
+    reason: String,
+}
+
+impl<S: SagaSource> Replies<S> {
+    /// Notes an answer in a transaction; what follows from it is done after the commit. An answer that was known changes
+    /// nothing.
+    ///
+    /// # Errors
+    /// A rejection with the reason for one that belongs to no saga or step that is known here, or does not decode; else
+    /// what the database said.
+    pub(crate) async fn take(&self, tx: &S::Tx, message: &Message) -> Result<(), HandlerError> {
+        let Self(worker) = self;
+        let reject = |reason: String| Err(HandlerError::reject(reason));
+        let call = match Call::read(&message.headers) {
+            Ok(Some(call)) => call,
+            Ok(None) => return reject("it is no answer to a saga: the header `sagaid` is missing".to_owned()),
+            Err(fault) => return reject(fault.to_string()),
+        };
+        let Some((known, mut open)) = worker.store.open_any(tx, call.saga).await? else {
+            return reject(format!("there is no saga {}", call.saga));
+        };
+        open.when.now_us += worker.ahead_us.load(Relaxed);
+        let Some(steps) = worker.registry.get(&known) else {
+            return reject(format!("version {} of the saga `{}` is not registered here", known.1, known.0));
+        };
+        let Some(number) = steps.shape().number(&call.step) else {
+            return reject(format!("version {} of the saga `{}` has no step `{}`", known.1, known.0, call.step));
+        };
+        let answer = match read(&**steps, number, call.phase, message) {
+            Ok(answer) => answer,
+            Err(AnswerFault(fault)) => return reject(format!("the answer to `{}` cannot be read: {fault}", call.step)),
+        };
+        let step = &steps.shape().steps[number];
+        let record = match after_answer(step, &open.instance, &call, answer, &message.event_type, worker.jitter) {
+            Heard::Write(record) => record,
+            Heard::Nothing => {
+                tracing::debug!(saga = %call.saga, step = call.step, answer = message.event_type, "an answer was known");
+                return Ok(());
+            }
+            Heard::Unasked => return reject(format!("the saga {} has not asked for `{}`", call.saga, call.step)),
+        };
+        if matches!(record, Record::Late { .. }) {
+            tracing::warn!(saga = %call.saga, step = call.step, answer = message.event_type, "an answer came late");
+        }
+        let Ok(Composed { instance, records, due }) = compose(steps.shape(), &open, vec![record], Duration::ZERO)
+        else {
+            tracing::debug!(saga = %call.saga, step = call.step, "an answer means nothing where the saga stands");
+            return Ok(());
+        };
+        // A coordinator goes on with it, whoever held it before.
+        let due = if let Due::Held(_) = due { Due::After(Duration::ZERO) } else { due };
+        let data = records.iter().rev().find_map(Record::data);
+        let change = Change { id: call.saga, instance: &instance, data, seq: open.seq, records: &records, due };
+        worker.store.record(tx, &change).await?;
+        worker.store.wake_after(tx);
+        Ok(())
+    }
+}
+
+/// Reads what was answered.
+fn read<Tx: 'static>(
+    steps: &dyn Steps<Tx>,
+    step: usize,
+    phase: Phase,
+    message: &Message,
+) -> Result<Answer, AnswerFault> {
+    let shape = &steps.shape().steps[step];
+    let Some(asks) = &shape.asks else { return Err(AnswerFault("nobody is asked to do it".to_owned())) };
+    let is = |types: &[crate::event::EventType]| types.iter().any(|t| t.name == message.event_type);
+    if message.event_type == REJECTED || is(asks.rejects) {
+        let reason = serde_json::from_slice::<Refusal>(&message.payload).ok().map(|refusal| refusal.reason);
+        return Ok(Answer::Refused(match reason {
+            Some(reason) if message.event_type == REJECTED => reason,
+            Some(reason) => format!("{}: {reason}", message.event_type),
+            None => message.event_type.clone(),
+        }));
+    }
+    if phase == Phase::Undo {
+        return Ok(Answer::Undone);
+    }
+    if !asks.replies.is_empty() && !is(asks.replies) {
+        let awaited: Vec<&str> = asks.replies.iter().chain(asks.rejects).map(|t| t.name).collect();
+        return Err(AnswerFault(format!("its type is `{}`, awaited is {}", message.event_type, awaited.join(" or "))));
+    }
+    steps.answer(step, message).map(Answer::Done)
+}

@@ -1,0 +1,405 @@
+//! One saga, carried from step to step as far as it goes.
+
+use super::{
+    attempt::Task,
+    care::{Care, Next, Suspects},
+    registry::Registry,
+    writing::{Composed, compose},
+};
+use crate::{
+    event::{NewEvent, jitter},
+    failure::{FailureClass, full_text},
+    outbox::StoreError,
+    runtime::{
+        Shutdown,
+        fault::{FaultPoint, reach},
+    },
+    saga::{
+        call::Call,
+        definition::Steps,
+        plan::{Failed, Plan, after_crash, after_failure, plan},
+        record::Record,
+        store::{Change, Claim, Due, OpenSaga, SagaStore},
+    },
+};
+use futures_util::future::join_all;
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicI64, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+
+/// Longest wait before a busy database is asked again: about as long as a deadlock takes to clear.
+const BUSY_WAIT: Duration = Duration::from_millis(50);
+/// Times in a row that a busy database is nothing to speak of.
+const BUSY_LIMIT: u32 = 5;
+/// First and longest wait before a database that is down is asked again.
+const DOWN_WAIT: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
+
+/// What carries sagas.
+pub(crate) struct Worker<S: SagaStore> {
+    pub(crate) store: S,
+    pub(crate) registry: Registry<S::Tx>,
+    /// How long a claim lasts from its last use.
+    pub(crate) lease: Duration,
+    /// The topic on which others answer.
+    pub(crate) reply_to: Option<Arc<str>>,
+    /// How far a test's clock is ahead of the database's, in microseconds.
+    pub(crate) ahead_us: AtomicI64,
+    pub(crate) shutdown: Shutdown,
+    /// Shortens waits before retries.
+    pub(crate) jitter: fn(Duration) -> Duration,
+    /// Those that may have ended a process.
+    pub(crate) suspects: Suspects,
+    /// What a test does to it.
+    pub(crate) probe: Option<Probe>,
+}
+
+/// What a test does at each moment.
+pub(crate) type Probe = Arc<dyn Fn(Moment<'_>) -> Strike + Send + Sync>;
+
+/// Where a test may strike.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Moment<'a> {
+    /// A step, or its compensation, is about to be tried.
+    #[cfg_attr(not(feature = "testing"), expect(dead_code, reason = "only tests look"))]
+    Attempt { step: &'a str, undo: bool },
+    /// A command goes out, if the transaction commits.
+    #[cfg_attr(not(feature = "testing"), expect(dead_code, reason = "only tests look"))]
+    Asked { call: &'a Call, command: &'a NewEvent },
+    /// Records are written and not committed.
+    Written,
+    /// Records are committed.
+    Committed,
+}
+
+/// What a test does.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Strike {
+    /// Nothing.
+    Pass,
+    /// The attempt fails.
+    #[cfg_attr(not(feature = "testing"), expect(dead_code, reason = "only tests strike"))]
+    Fail(Failed),
+    /// The process ends here.
+    Cut,
+}
+
+/// How the carrying of a saga ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum WorkerEnd {
+    /// It is final, or waits for an operator.
+    Rests,
+    /// It is to be tried again after this time.
+    Waits(Duration),
+    /// Somebody else has it.
+    Lost,
+    /// It was given back at shutdown.
+    GivenBack,
+    /// It cannot be read.
+    Broken,
+    /// A test has cut it off.
+    Cut,
+}
+
+/// What one transaction came to.
+enum Advance {
+    /// There is more to do.
+    Goes,
+    Ends(WorkerEnd),
+}
+
+/// How a step of a group ended.
+enum Branch {
+    Done,
+    Failed(Task, Failed),
+    Ends(WorkerEnd),
+}
+
+impl<S: SagaStore> Worker<S> {
+    /// Carries a saga until it rests, waits, or is somebody else's.
+    pub(crate) async fn carry(&self, claim: &Claim) -> WorkerEnd {
+        let (mut failures, mut care) = (0, Care::of(claim));
+        loop {
+            if self.shutdown.is_requested() {
+                if let Err(error) = self.store.release(std::slice::from_ref(claim)).await {
+                    tracing::debug!(error = full_text(&error), "a saga was not given back; its claim runs out");
+                }
+                return WorkerEnd::GivenBack;
+            }
+            match self.advance(claim, &mut care).await {
+                Ok(Advance::Goes) => failures = 0,
+                Ok(Advance::Ends(end)) => return end,
+                Err(error) => {
+                    failures += 1;
+                    let Some(wait) = self.wait_after(claim, &error, failures) else { return WorkerEnd::Broken };
+                    tokio::select! {
+                        () = tokio::time::sleep(wait) => {}
+                        () = self.shutdown.requested() => {}
+                    }
+                }
+            }
+        }
+    }
+
+    /// How long to wait after a failure of the database; `None` when waiting does not help. Nothing is lost by asking
+    /// again: the saga is read anew, under the same claim.
+    fn wait_after(&self, claim: &Claim, error: &StoreError, failures: u32) -> Option<Duration> {
+        match error.class() {
+            FailureClass::Transient => {
+                if failures.is_multiple_of(BUSY_LIMIT) {
+                    tracing::warn!(saga = %claim.id, failures, error = full_text(error), "a step finds the database busy \
+                        again and again");
+                }
+                Some(jitter(BUSY_WAIT * failures.min(20)))
+            }
+            FailureClass::Unavailable => {
+                tracing::warn!(error = full_text(error), "the database failed; the saga is read again");
+                let (first, longest) = DOWN_WAIT;
+                Some(first.saturating_mul(1 << failures.min(10)).min(longest))
+            }
+            FailureClass::Permanent => {
+                tracing::error!(saga = %claim.id, error = full_text(error), "a saga cannot be read");
+                None
+            }
+        }
+    }
+
+    async fn advance(&self, claim: &Claim, care: &mut Care) -> Result<Advance, StoreError> {
+        let Some(steps) = self.registry.get(&claim.definition) else { return Ok(Advance::Ends(WorkerEnd::Broken)) };
+        // Before a connection is taken: the suspect needs one.
+        let beside = if care.is_alone() { None } else { Some(self.suspects.beside().await) };
+        let tx = self.store.begin().await?;
+        let (tx, open) = match self.open(tx, claim).await? {
+            Some(opened) => opened,
+            None => return Ok(Advance::Ends(WorkerEnd::Lost)),
+        };
+        let (numbers, undo) = match plan(steps.shape(), &open.instance, open.when) {
+            Plan::Rest => {
+                self.roll_back(tx).await;
+                return Ok(Advance::Ends(WorkerEnd::Rests));
+            }
+            // Its last holder did not write down how long, or the wait was cut short.
+            Plan::Wait(_) => return self.write(tx, claim, steps, &open, Vec::new()).await,
+            Plan::Note(record) => return self.write(tx, claim, steps, &open, vec![record]).await,
+            Plan::Run(numbers) => (numbers, false),
+            Plan::Undo(numbers) => (numbers, true),
+        };
+        match care.next(steps.shape(), &open.instance, numbers) {
+            Next::Do(numbers) => {
+                let advanced = self.all(tx, claim, steps, open, &numbers, undo).await?;
+                *care = Care::Usual;
+                Ok(advanced)
+            }
+            Next::WriteDown(step) => {
+                let record = after_crash(&steps.shape().steps[step], &open.instance);
+                if matches!(record, Record::Stuck { .. }) {
+                    let step = &*steps.shape().steps[step].name;
+                    tracing::error!(saga = %claim.id, step, "a step has ended its process again and again");
+                }
+                let advanced = self.write(tx, claim, steps, &open, vec![record]).await?;
+                care.written_down(step);
+                Ok(advanced)
+            }
+            Next::WaitForTurn => {
+                // Not while the saga's row is locked, nor while it is itself among those that are waited for.
+                self.roll_back(tx).await;
+                drop(beside);
+                Ok(match self.suspects.turn(self.lease / 2).await {
+                    Some(turn) => {
+                        care.has_turn(turn);
+                        Advance::Goes
+                    }
+                    // Its claim runs out meanwhile.
+                    None => Advance::Ends(WorkerEnd::Waits(self.lease / 2)),
+                })
+            }
+        }
+    }
+
+    /// Locks the saga's row in a transaction; `None` where it is held under another epoch, and the transaction is over.
+    async fn open(&self, tx: S::Tx, claim: &Claim) -> Result<Option<(S::Tx, OpenSaga)>, StoreError> {
+        match self.store.open(&tx, claim).await {
+            Ok(Some(mut open)) => {
+                open.when.now_us += self.ahead_us.load(Relaxed);
+                Ok(Some((tx, open)))
+            }
+            Ok(None) => {
+                self.roll_back(tx).await;
+                Ok(None)
+            }
+            Err(error) => {
+                self.roll_back(tx).await;
+                Err(error)
+            }
+        }
+    }
+
+    /// Does one step in the transaction that has the saga's row, or several in transactions of their own.
+    async fn all(
+        &self,
+        tx: S::Tx,
+        claim: &Claim,
+        steps: &Arc<dyn Steps<S::Tx>>,
+        open: OpenSaga,
+        numbers: &[usize],
+        undo: bool,
+    ) -> Result<Advance, StoreError> {
+        if let [step] = *numbers {
+            let task = Task { step, undo, beside: steps.shape().steps[step].group.is_some() };
+            let (tx, tried) = self.attempt(tx, claim, steps, &open, task).await;
+            let written = match tried {
+                Ok(Ok(record)) => self.write(tx, claim, steps, &open, vec![record]).await,
+                Ok(Err(failed)) => {
+                    self.roll_back(tx).await;
+                    return self.note_failures(claim, steps, vec![(task, failed)]).await;
+                }
+                Err(end) => return Ok(Advance::Ends(end)),
+            };
+            return match written {
+                Err(error) if error.class() == FailureClass::Permanent => {
+                    self.note_failures(claim, steps, vec![(task, Failed::Retry(full_text(&error)))]).await
+                }
+                written => written,
+            };
+        }
+        self.roll_back(tx).await;
+        let open = Arc::new(open);
+        let branches = numbers.iter().map(|step| {
+            let task = Task { step: *step, undo, beside: true };
+            self.branch(claim, steps, &open, task)
+        });
+        let (mut failures, mut broken) = (Vec::new(), None);
+        for ended in join_all(branches).await {
+            match ended {
+                Ok(Branch::Done) => {}
+                Ok(Branch::Failed(task, failed)) => failures.push((task, failed)),
+                Ok(Branch::Ends(end)) => return Ok(Advance::Ends(end)),
+                Err(error) => broken = Some(error),
+            }
+        }
+        // What failed beside a failure of the database failed all the same.
+        let noted =
+            if failures.is_empty() { Ok(Advance::Goes) } else { self.note_failures(claim, steps, failures).await };
+        broken.map_or(noted, Err)
+    }
+
+    /// Does one step of a group. The saga's row is locked after the work, so that others are done at the same time; where
+    /// it is another's by then, or the saga has turned back, the work is rolled back.
+    async fn branch(
+        &self,
+        claim: &Claim,
+        steps: &Arc<dyn Steps<S::Tx>>,
+        open: &OpenSaga,
+        task: Task,
+    ) -> Result<Branch, StoreError> {
+        let tx = self.store.begin().await?;
+        let (tx, tried) = self.attempt(tx, claim, steps, open, task).await;
+        let record = match tried {
+            Ok(Ok(record)) => record,
+            Ok(Err(failed)) => {
+                self.roll_back(tx).await;
+                return Ok(Branch::Failed(task, failed));
+            }
+            Err(end) => return Ok(Branch::Ends(end)),
+        };
+        let Some((tx, now)) = self.open(tx, claim).await? else { return Ok(Branch::Ends(WorkerEnd::Lost)) };
+        if now.instance.after(&record).is_none() {
+            self.roll_back(tx).await;
+            return Ok(Branch::Done);
+        }
+        match self.write(tx, claim, steps, &now, vec![record]).await {
+            Ok(Advance::Ends(end @ (WorkerEnd::Cut | WorkerEnd::Lost))) => Ok(Branch::Ends(end)),
+            Ok(_) => Ok(Branch::Done),
+            Err(error) if error.class() == FailureClass::Permanent => {
+                Ok(Branch::Failed(task, Failed::Retry(full_text(&error))))
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Writes failures down: each one is tried again, turns the saga back, or makes it stuck.
+    async fn note_failures(
+        &self,
+        claim: &Claim,
+        steps: &Arc<dyn Steps<S::Tx>>,
+        failures: Vec<(Task, Failed)>,
+    ) -> Result<Advance, StoreError> {
+        let tx = self.store.begin().await?;
+        let Some((tx, open)) = self.open(tx, claim).await? else { return Ok(Advance::Ends(WorkerEnd::Lost)) };
+        let (mut instance, mut records) = (open.instance.clone(), Vec::new());
+        for (task, failed) in failures {
+            let step = &steps.shape().steps[task.step];
+            tracing::warn!(saga = %claim.id, step = &*step.name, undo = task.undo, ?failed, "a step failed");
+            // It was cancelled meanwhile, or another step of the group has turned it back.
+            if instance.backward != task.undo || !instance.state.is_active() {
+                continue;
+            }
+            let record = after_failure(step, &instance, &failed, self.jitter);
+            if let Some(after) = instance.after(&record) {
+                instance = after;
+                records.push(record);
+            }
+        }
+        if records.is_empty() {
+            self.roll_back(tx).await;
+            return Ok(Advance::Goes);
+        }
+        self.write(tx, claim, steps, &open, records).await
+    }
+
+    /// Writes records, with those that follow from them at once, and commits.
+    async fn write(
+        &self,
+        tx: S::Tx,
+        claim: &Claim,
+        steps: &Arc<dyn Steps<S::Tx>>,
+        open: &OpenSaga,
+        records: Vec<Record>,
+    ) -> Result<Advance, StoreError> {
+        let Composed { instance, records, due } = match compose(steps.shape(), open, records, self.lease) {
+            Ok(composed) => composed,
+            Err(record) => {
+                // Written, it would break the log.
+                self.roll_back(tx).await;
+                tracing::error!(saga = %claim.id, record, "a record does not fit where the saga stands; nothing is written");
+                return Ok(Advance::Ends(WorkerEnd::Broken));
+            }
+        };
+        let data = records.iter().rev().find_map(Record::data);
+        let change = Change { id: claim.id, instance: &instance, data, seq: open.seq, records: &records, due };
+        if let Err(error) = self.store.record(&tx, &change).await {
+            self.roll_back(tx).await;
+            return Err(error);
+        }
+        reach(FaultPoint::AfterStepRecord);
+        if self.strike(Moment::Written) == Strike::Cut {
+            return Ok(Advance::Ends(WorkerEnd::Cut));
+        }
+        self.store.commit(tx).await?;
+        reach(FaultPoint::AfterStepCommit);
+        if self.strike(Moment::Committed) == Strike::Cut {
+            return Ok(Advance::Ends(WorkerEnd::Cut));
+        }
+        for record in &records {
+            tracing::debug!(saga = %claim.id, record = record.kind(), step = record.step(), "a saga went on");
+        }
+        Ok(match due {
+            Due::Held(_) => Advance::Goes,
+            Due::After(wait) => Advance::Ends(WorkerEnd::Waits(wait)),
+            Due::Never => Advance::Ends(WorkerEnd::Rests),
+        })
+    }
+
+    async fn roll_back(&self, tx: S::Tx) {
+        if let Err(error) = self.store.rollback(tx).await {
+            tracing::debug!(error = full_text(&error), "a rollback was not answered; the connection's end does it");
+        }
+    }
+
+    pub(super) fn strike(&self, moment: Moment<'_>) -> Strike {
+        self.probe.as_ref().map_or(Strike::Pass, |probe| probe(moment))
+    }
+}

@@ -1,0 +1,107 @@
+//! Steps that others are asked to do: a command goes out, and its answer is the step's output.
+
+use super::{
+    SagaBuilder, Shape, StepBuilder,
+    shape::Asks,
+    step::{StepContext, StepFn, TakesFn},
+    work::{Action, Undo, answer},
+};
+use crate::event::{DecodeEvent, EventContract, OutboxEvent};
+use serde::{Serialize, de::DeserializeOwned};
+use std::marker::PhantomData;
+
+/// A step that others are asked to do.
+#[derive(Debug)]
+pub struct ByOthers;
+
+impl<D: 'static, Tx: 'static> SagaBuilder<D, Tx> {
+    /// Adds a step that another service is asked to do: what the function returns is the command, an event that goes out
+    /// through the outbox in the step's transaction. Its answer is the step's output.
+    ///
+    /// The command carries the headers `sagaid`, `sagastep`, `sagaround`, `sagaphase` and `replyto`. The handlers of a
+    /// [`Consumer`](crate::consumer::Consumer) answer by themselves. What is different from a step that is done here:
+    /// - [`timeout`](StepBuilder::timeout) is how long the answer is awaited, and has to be set. When it is over the step may
+    ///   be done or not: the saga turns back, and the step is undone as if it were done. Of the pivot, and after it, the
+    ///   command goes out again instead, and once more after twice the time, until there is an answer.
+    /// - A refusal turns the saga back, or makes it stuck past the pivot.
+    /// - It is undone by a command too ([`compensate_ask`](StepBuilder::compensate_ask)).
+    /// - [`retry`](StepBuilder::retry) is for failures of the function itself.
+    pub fn ask<C, F>(self, name: impl AsRef<str>, step: F) -> StepBuilder<D, Tx, (), ByOthers>
+    where
+        C: OutboxEvent + 'static,
+        F: for<'a> StepFn<'a, D, C, StepContext<Tx>>,
+    {
+        let mut step = self.add(name.as_ref(), None, Action::ask(step));
+        step.last().shape.asks = Some(Asks::ANY);
+        step
+    }
+}
+
+impl<D: 'static, Tx: 'static, O, Place> StepBuilder<D, Tx, O, Place> {
+    /// Adds a step that another service is asked to do. See [`SagaBuilder::ask`].
+    pub fn ask<C, F>(self, name: impl AsRef<str>, step: F) -> StepBuilder<D, Tx, (), ByOthers>
+    where
+        C: OutboxEvent + 'static,
+        F: for<'a> StepFn<'a, D, C, StepContext<Tx>>,
+    {
+        self.saga.ask(name, step)
+    }
+}
+
+impl<D: 'static, Tx: 'static> StepBuilder<D, Tx, (), ByOthers> {
+    /// Says which event is the answer that the step is done: it is the step's output. Another one becomes a dead letter.
+    /// Unless set, any answer that is no refusal says that it is done.
+    pub fn reply<R>(mut self) -> StepBuilder<D, Tx, R, ByOthers>
+    where
+        R: DecodeEvent + Serialize + 'static,
+    {
+        self.work().answer = Some(answer::<R>);
+        if let Some(asks) = &mut self.last().shape.asks {
+            asks.replies = R::TYPES;
+        }
+        StepBuilder { saga: self.saga, place: PhantomData }
+    }
+}
+
+impl<D: 'static, Tx: 'static, O> StepBuilder<D, Tx, O, ByOthers> {
+    /// Says which event is the answer that the step cannot be done, beside the plain refusal of a handler.
+    pub fn reject<R: EventContract>(mut self) -> Self {
+        if let Some(asks) = &mut self.last().shape.asks {
+            asks.rejects = R::TYPES;
+        }
+        self
+    }
+
+    /// Says how the step is undone: by a command, which goes out again until there is an answer. The function is given what
+    /// the step returned, or `None` where that is not known: its answer did not come in time. The command then means that
+    /// the step is not to be done any more; consumers see to that.
+    pub fn compensate_ask<C, F>(mut self, undo: F) -> Self
+    where
+        O: DeserializeOwned + 'static,
+        C: OutboxEvent + 'static,
+        F: for<'a> TakesFn<'a, D, Option<O>, C, StepContext<Tx>>,
+    {
+        self.work().undo = Some(Undo::ask(undo));
+        self.last().shape.compensates = true;
+        self
+    }
+
+    /// Says how the step is undone, by a command that does not depend on what the step returned.
+    pub fn compensate_ask_plain<C, F>(mut self, undo: F) -> Self
+    where
+        C: OutboxEvent + 'static,
+        F: for<'a> StepFn<'a, D, C, StepContext<Tx>>,
+    {
+        self.work().undo = Some(Undo::ask_plain(undo));
+        self.last().shape.compensates = true;
+        self
+    }
+}
+
+impl Shape {
+    /// Tells whether others are asked to do one of its steps.
+    #[must_use]
+    pub fn asks(&self) -> bool {
+        self.steps.iter().any(|step| step.asks.is_some())
+    }
+}

@@ -1,0 +1,302 @@
+//! The builder of a definition. `#[saga]` writes nothing else.
+
+use super::{
+    Saga, Shape, StepShape,
+    fault::faults,
+    step::{BranchFn, StepContext, StepFn, TakesFn},
+    work::{Action, Undo, Work, with_value, without_value},
+};
+use crate::failure::RetryPolicy;
+use serde::{Serialize, de::DeserializeOwned};
+use std::{marker::PhantomData, sync::Arc, time::Duration};
+
+/// Attempts of a step before the pivot unless set: enough for a deadlock and a restart of what it talks to.
+const ATTEMPTS: u32 = 4;
+/// Attempts of a compensation unless set: with a wait doubling from 1 s, about a quarter of an hour.
+const UNDO_ATTEMPTS: u32 = 10;
+/// First wait of both.
+const BACKOFF: Duration = Duration::from_secs(1);
+
+/// A definition that has no step yet. See [`Saga::builder`].
+#[must_use = "a saga is defined by `build`"]
+pub struct SagaBuilder<D, Tx> {
+    name: Arc<str>,
+    version: u32,
+    deadline: Option<Duration>,
+    steps: Vec<Draft>,
+    works: Vec<Work<D, Tx>>,
+}
+
+/// A step that is being defined.
+pub(super) struct Draft {
+    pub(super) shape: StepShape,
+    retry: Option<RetryPolicy>,
+}
+
+/// A step outside a group.
+#[derive(Debug)]
+pub struct Single;
+
+/// A step that is done in the saga's own database.
+pub trait Local {}
+
+impl Local for Single {}
+
+impl<Outputs> Local for Branches<Outputs> {}
+
+/// A step of a group whose steps so far return these types.
+pub struct Branches<Outputs>(PhantomData<fn(Outputs)>);
+
+/// A definition whose last step returns `O`; what is set is that step's.
+#[must_use = "a saga is defined by `build`"]
+pub struct StepBuilder<D, Tx, O, Place = Single> {
+    pub(super) saga: SagaBuilder<D, Tx>,
+    pub(super) place: PhantomData<fn(O, Place)>,
+}
+
+/// A definition with a group that has no step yet.
+#[must_use = "a saga is defined by `build`"]
+pub struct GroupBuilder<D, Tx> {
+    saga: SagaBuilder<D, Tx>,
+    group: Arc<str>,
+}
+
+/// Types of a group's outputs with one more.
+pub trait Joined<O> {
+    /// All of them, a tuple.
+    type All;
+}
+
+macro_rules! joined {
+    ($($ty:ident)*) => {
+        impl<$($ty,)* O> Joined<O> for ($($ty,)*) {
+            type All = ($($ty,)* O,);
+        }
+    };
+}
+joined!();
+joined!(A);
+joined!(A B);
+joined!(A B C);
+joined!(A B C E);
+joined!(A B C E F);
+joined!(A B C E F G);
+joined!(A B C E F G H);
+
+impl<D, Tx> SagaBuilder<D, Tx> {
+    pub(super) fn new(name: String, version: u32) -> Self {
+        Self { name: name.into(), version, deadline: None, steps: Vec::new(), works: Vec::new() }
+    }
+
+    /// Sets the time from its start after which the saga turns back, unless it is past its pivot.
+    pub fn deadline(mut self, within: Duration) -> Self {
+        self.deadline = Some(within);
+        self
+    }
+
+    fn build(self) -> Saga<D, Tx> {
+        let mut past_pivot = false;
+        let steps = self.steps.into_iter().map(|draft| {
+            let mut shape = draft.shape;
+            shape.retry = draft.retry.unwrap_or(if past_pivot {
+                RetryPolicy::default().endless()
+            } else {
+                RetryPolicy::attempts(ATTEMPTS, BACKOFF)
+            });
+            past_pivot |= shape.pivot;
+            shape
+        });
+        let shape = Shape { steps: steps.collect(), name: self.name, version: self.version, deadline: self.deadline };
+        Saga { faults: faults(&shape), shape, works: self.works }
+    }
+}
+
+impl<D: 'static, Tx: 'static> SagaBuilder<D, Tx> {
+    /// Adds the next step.
+    pub fn step<O, F>(self, name: impl AsRef<str>, step: F) -> StepBuilder<D, Tx, O>
+    where
+        O: Serialize + 'static,
+        F: for<'a> StepFn<'a, D, O, StepContext<Tx>>,
+    {
+        self.add(name.as_ref(), None, Action::step(step))
+    }
+
+    /// Begins a group of steps that are done at the same time, each in a transaction of its own.
+    ///
+    /// What is different in a group:
+    /// - It has eight steps at most. They read the saga's data and do not change them; a step after the group merges what
+    ///   they returned.
+    /// - None of them is the pivot, or left out by a condition.
+    /// - When one gives up, the others are let finish first. Then all that were done are undone, at the same time too: what
+    ///   their compensations change of the saga's data is not saved.
+    /// - An attempt at a step or a compensation does not hold the saga's row and so ends within half of the lease, 15 s
+    ///   unless set, whatever its timeout.
+    /// - Each uses a connection of its own, beside those of other sagas.
+    /// - After a crash one step of it is tried alone first ([`after_crash`](crate::saga::after_crash)).
+    pub fn parallel(self, group: impl AsRef<str>) -> GroupBuilder<D, Tx> {
+        GroupBuilder { saga: self, group: group.as_ref().into() }
+    }
+
+    pub(super) fn add<O, Place>(
+        mut self,
+        name: &str,
+        group: Option<Arc<str>>,
+        action: Action<D, Tx>,
+    ) -> StepBuilder<D, Tx, O, Place> {
+        let stage = match self.steps.last() {
+            Some(last) if group.is_some() && last.shape.group == group => last.shape.stage,
+            Some(last) => last.shape.stage + 1,
+            None => 0,
+        };
+        let retry = RetryPolicy::attempts(ATTEMPTS, BACKOFF);
+        self.steps.push(Draft {
+            retry: None,
+            shape: StepShape {
+                name: name.into(),
+                retry,
+                undo_retry: RetryPolicy::attempts(UNDO_ATTEMPTS, BACKOFF),
+                timeout: None,
+                asks: None,
+                pivot: false,
+                compensates: false,
+                conditional: false,
+                group,
+                merges: matches!(action, Action::Merge(_)),
+                stage,
+            },
+        });
+        self.works.push(Work { action, undo: None, answer: None, skip_if: None });
+        StepBuilder { saga: self, place: PhantomData }
+    }
+}
+
+impl<D: 'static, Tx: 'static, O, Place: Local> StepBuilder<D, Tx, O, Place> {
+    /// Says how the step is undone: the compensation is given what the step returned.
+    pub fn compensate<F>(mut self, compensation: F) -> Self
+    where
+        O: DeserializeOwned + 'static,
+        F: for<'a> TakesFn<'a, D, O, (), StepContext<Tx>>,
+    {
+        self.work().undo = Some(Undo::Local(with_value("the step's output", compensation)));
+        self.last().shape.compensates = true;
+        self
+    }
+
+    /// Says how the step is undone, by a compensation that does not care what the step returned.
+    pub fn compensate_plain<F>(mut self, compensation: F) -> Self
+    where
+        F: for<'a> StepFn<'a, D, (), StepContext<Tx>>,
+    {
+        self.work().undo = Some(Undo::Local(without_value(compensation)));
+        self.last().shape.compensates = true;
+        self
+    }
+}
+
+impl<D: 'static, Tx: 'static, O, Place> StepBuilder<D, Tx, O, Place> {
+    /// Sets how often the step is tried again after it failed: 3 times with a wait doubling from 1 s unless set, and for
+    /// ever past the pivot.
+    pub fn retries(self, times: u32) -> Self {
+        self.retry(RetryPolicy::attempts(times.saturating_add(1), BACKOFF))
+    }
+
+    /// Sets how the step is tried again.
+    pub fn retry(mut self, policy: RetryPolicy) -> Self {
+        self.last().retry = Some(policy);
+        self
+    }
+
+    /// Sets how the compensation is tried again: 10 attempts with a wait doubling from 1 s unless set. After the last one
+    /// the saga is stuck.
+    pub fn compensate_retry(mut self, policy: RetryPolicy) -> Self {
+        self.last().shape.undo_retry = policy;
+        self
+    }
+
+    /// Drops an attempt after this time: its transaction rolls back, and it counts as failed. Of a step that others are
+    /// asked to do, sets how long their answer is awaited.
+    pub fn timeout(mut self, within: Duration) -> Self {
+        self.last().shape.timeout = Some(within);
+        self
+    }
+
+    /// Makes it the point of no return: when it is done, the saga only goes forward.
+    pub fn pivot(mut self) -> Self {
+        self.last().shape.pivot = true;
+        self
+    }
+
+    /// Leaves the step out where this holds of the saga's data.
+    pub fn skip_if(mut self, condition: impl Fn(&D) -> bool + Send + Sync + 'static) -> Self {
+        self.work().skip_if = Some(Box::new(condition));
+        self.last().shape.conditional = true;
+        self
+    }
+
+    /// Adds the next step.
+    pub fn step<P, F>(self, name: impl AsRef<str>, step: F) -> StepBuilder<D, Tx, P>
+    where
+        P: Serialize + 'static,
+        F: for<'a> StepFn<'a, D, P, StepContext<Tx>>,
+    {
+        self.saga.step(name, step)
+    }
+
+    /// Begins a group of steps that are done at the same time, each in a transaction of its own.
+    pub fn parallel(self, group: impl AsRef<str>) -> GroupBuilder<D, Tx> {
+        self.saga.parallel(group)
+    }
+
+    /// Sets the time from its start after which the saga turns back, unless it is past its pivot.
+    pub fn deadline(mut self, within: Duration) -> Self {
+        self.saga = self.saga.deadline(within);
+        self
+    }
+
+    /// Ends the definition. Its faults are told, all at once, when it is started.
+    pub fn build(self) -> Saga<D, Tx> {
+        self.saga.build()
+    }
+
+    pub(super) fn last(&mut self) -> &mut Draft {
+        self.saga.steps.last_mut().expect("a step builder is made by adding a step")
+    }
+
+    pub(super) fn work(&mut self) -> &mut Work<D, Tx> {
+        self.saga.works.last_mut().expect("a step builder is made by adding a step")
+    }
+}
+
+impl<D: 'static, Tx: 'static> GroupBuilder<D, Tx> {
+    /// Adds the group's first step.
+    pub fn branch<O, F>(self, name: impl AsRef<str>, step: F) -> StepBuilder<D, Tx, O, Branches<(O,)>>
+    where
+        O: Serialize + 'static,
+        F: for<'a> BranchFn<'a, D, O, StepContext<Tx>>,
+    {
+        self.saga.add(name.as_ref(), Some(self.group), Action::branch(step))
+    }
+}
+
+impl<D: 'static, Tx: 'static, O, Outputs> StepBuilder<D, Tx, O, Branches<Outputs>> {
+    /// Adds a step to the group, eight of them at most.
+    pub fn branch<P, F>(self, name: impl AsRef<str>, step: F) -> StepBuilder<D, Tx, P, Branches<Outputs::All>>
+    where
+        Outputs: Joined<P>,
+        P: Serialize + 'static,
+        F: for<'a> BranchFn<'a, D, P, StepContext<Tx>>,
+    {
+        let group = self.saga.steps.last().and_then(|s| s.shape.group.clone());
+        self.saga.add(name.as_ref(), group, Action::branch(step))
+    }
+
+    /// Adds the step after the group, which is given what the group's steps returned, as a tuple in their order.
+    pub fn merge<P, F>(self, name: impl AsRef<str>, step: F) -> StepBuilder<D, Tx, P>
+    where
+        Outputs: DeserializeOwned + 'static,
+        P: Serialize + 'static,
+        F: for<'a> TakesFn<'a, D, Outputs, P, StepContext<Tx>>,
+    {
+        self.saga.add(name.as_ref(), None, Action::merge(step))
+    }
+}

@@ -1,0 +1,149 @@
+//! What can be wrong with a definition.
+
+use super::Shape;
+use std::collections::BTreeSet;
+
+/// Longest name of a saga and of a step in bytes: it fits a key of every database.
+const MAX_NAME: usize = 100;
+
+/// What is wrong with a definition.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum SagaFault {
+    /// A name does not fit the tables.
+    #[error("the name `{0}` does not have 1 to {MAX_NAME} bytes without control characters")]
+    Name(String),
+    /// Versions count from 1.
+    #[error("the version of `{0}` is 0; versions count from 1")]
+    Version(String),
+    /// There is nothing to do.
+    #[error("`{0}` has no step")]
+    NoStep(String),
+    /// Two steps have one name, by which their progress is stored.
+    #[error("two steps of `{saga}` are called `{step}`")]
+    DoubledStep {
+        /// The saga.
+        saga: String,
+        /// The name.
+        step: String,
+    },
+    /// There is one point of no return at most.
+    #[error("`{saga}` has two pivots, `{first}` and `{second}`")]
+    TwoPivots {
+        /// The saga.
+        saga: String,
+        /// The first pivot.
+        first: String,
+        /// The second one.
+        second: String,
+    },
+    /// From its pivot on a saga only goes forward.
+    #[error("`{step}` of `{saga}` has a compensation and is not before the pivot: it would never run")]
+    CompensationPastPivot {
+        /// The saga.
+        saga: String,
+        /// The step.
+        step: String,
+    },
+    /// Something that a step of a parallel group cannot be.
+    #[error("`{step}` of `{saga}` is in a parallel group, where no step is {what}")]
+    InGroup {
+        /// The saga.
+        saga: String,
+        /// The step.
+        step: String,
+        /// What it is.
+        what: &'static str,
+    },
+    /// No attempt could succeed in no time.
+    #[error("the {what} of `{of}` is zero")]
+    NoTime {
+        /// Timeout or deadline.
+        what: &'static str,
+        /// Of what.
+        of: String,
+    },
+    /// An answer that does not come would be awaited for ever.
+    #[error("`{step}` of `{saga}` asks others and does not say how long it waits for their answer: set its timeout")]
+    NoTimeout {
+        /// The saga.
+        saga: String,
+        /// The step.
+        step: String,
+    },
+    /// There is nowhere to answer to.
+    #[error("`{0}` asks others, and it is not said on which topic they answer: set `reply_to`")]
+    NoReplyTo(String),
+    /// Two definitions have one name and version.
+    #[error("`{name}` version {version} is registered twice")]
+    DoubledSaga {
+        /// The saga.
+        name: String,
+        /// The version.
+        version: u32,
+    },
+    /// Two sagas have one type of data, by which a start finds its saga.
+    #[error("`{first}` and `{second}` have the same type of data, so that a start would not know which is meant")]
+    SameData {
+        /// A saga.
+        first: String,
+        /// Another one.
+        second: String,
+    },
+    /// A coordinator's setting is out of range.
+    #[error("{0}")]
+    Setting(String),
+}
+
+/// Finds all faults of a definition.
+pub(super) fn faults(shape: &Shape) -> Vec<SagaFault> {
+    let saga = || shape.name.to_string();
+    let mut faults = Vec::new();
+    let names = std::iter::once(&shape.name).chain(shape.steps.iter().map(|s| &s.name));
+    for name in names.chain(shape.steps.iter().filter_map(|s| s.group.as_ref())) {
+        if name.is_empty() || name.len() > MAX_NAME || name.chars().any(char::is_control) {
+            faults.push(SagaFault::Name(name.to_string()));
+        }
+    }
+    if shape.version == 0 {
+        faults.push(SagaFault::Version(saga()));
+    }
+    if shape.steps.is_empty() {
+        faults.push(SagaFault::NoStep(saga()));
+    }
+    if shape.deadline.is_some_and(|d| d.is_zero()) {
+        faults.push(SagaFault::NoTime { what: "deadline", of: saga() });
+    }
+    let mut seen = BTreeSet::new();
+    let mut pivot: Option<String> = None;
+    for step in &shape.steps {
+        let name = || step.name.to_string();
+        if !seen.insert(&step.name) {
+            faults.push(SagaFault::DoubledStep { saga: saga(), step: name() });
+        }
+        if step.timeout.is_some_and(|t| t.is_zero()) {
+            faults.push(SagaFault::NoTime { what: "timeout", of: name() });
+        }
+        if step.asks.is_some() && step.timeout.is_none() {
+            faults.push(SagaFault::NoTimeout { saga: saga(), step: name() });
+        }
+        if step.group.is_some() {
+            for (is, what) in [(step.pivot, "the pivot"), (step.conditional, "left out by a condition")] {
+                if is {
+                    faults.push(SagaFault::InGroup { saga: saga(), step: name(), what });
+                }
+            }
+        }
+        match &pivot {
+            Some(first) if step.pivot => {
+                faults.push(SagaFault::TwoPivots { saga: saga(), first: first.clone(), second: name() });
+            }
+            None if step.pivot => pivot = Some(name()),
+            _ => {}
+        }
+        if pivot.is_some() && step.compensates {
+            faults.push(SagaFault::CompensationPastPivot { saga: saga(), step: name() });
+        }
+    }
+    faults
+}

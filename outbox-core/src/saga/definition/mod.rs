@@ -1,0 +1,60 @@
+//! What a saga does, in which order, and how each step is undone.
+
+mod ask;
+mod builder;
+mod fault;
+mod shape;
+mod step;
+mod work;
+
+pub use ask::ByOthers;
+pub use builder::{Branches, GroupBuilder, Joined, Local, SagaBuilder, Single, StepBuilder};
+pub use fault::SagaFault;
+pub use shape::{Asks, Shape, StepShape};
+pub(super) use step::Failure;
+pub use step::{BranchFn, IntoStepError, StepContext, StepError, StepFn, TakesFn};
+pub(super) use work::{AnswerFault, Product, Ran, Steps, Undid};
+
+use std::fmt;
+use work::Work;
+
+/// The definition of a saga whose data are `D` and whose steps write through `Tx`.
+///
+/// A definition is registered under its name and version. Sagas that run finish on the version that they were started
+/// with: register the old version beside the new one until none of it is left.
+pub struct Saga<D, Tx> {
+    shape: Shape,
+    faults: Vec<SagaFault>,
+    works: Vec<Work<D, Tx>>,
+}
+
+impl<D, Tx> Saga<D, Tx> {
+    /// Starts a definition. The name and the names of its steps are stored: keep them when the code around them moves.
+    pub fn builder(name: impl Into<String>, version: u32) -> SagaBuilder<D, Tx> {
+        SagaBuilder::new(name.into(), version)
+    }
+
+    /// Gives what can be said of it without its functions.
+    #[must_use]
+    pub const fn shape(&self) -> &Shape {
+        &self.shape
+    }
+
+    /// Gives everything that is wrong with it; a saga with faults is refused at start.
+    #[must_use]
+    pub fn faults(&self) -> &[SagaFault] {
+        &self.faults
+    }
+}
+
+impl<D, Tx> fmt::Debug for Saga<D, Tx> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Saga").field("shape", &self.shape).finish_non_exhaustive()
+    }
+}
+
+/// A type whose impl block is a saga: implemented by `#[saga]`.
+pub trait SagaData<Tx>: Sized {
+    /// Gives the definition.
+    fn saga() -> Saga<Self, Tx>;
+}

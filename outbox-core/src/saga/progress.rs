@@ -1,0 +1,144 @@
+//! Where one step of a saga stands.
+
+use super::json::Json;
+use serde::{Deserialize, Serialize};
+use std::num::NonZeroU32;
+
+/// State of one step.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum StepState {
+    /// It was tried and failed, and nothing of it is done.
+    Failing,
+    /// Its command is on its way, and the answer is awaited.
+    Waiting,
+    /// The answer was that it cannot be done, and that nothing of it is.
+    Refused,
+    /// No answer came in time, or the saga turned back before: it may be done, and may be done yet.
+    Unknown,
+    /// Its effect is there.
+    Done,
+    /// It was left out: by its own condition, or by an operator.
+    Skipped,
+    /// Its effect is there, and its compensation was tried and failed.
+    Undoing,
+    /// The command that undoes it, or keeps it from being done, is on its way, and the answer is awaited.
+    Cancelling,
+    /// Its compensation is done, or an operator said that it counts as done.
+    Undone,
+}
+
+impl StepState {
+    /// Tells whether the saga goes on behind it when it goes forward.
+    #[must_use]
+    pub const fn is_behind(self) -> bool {
+        matches!(self, Self::Done | Self::Skipped)
+    }
+
+    /// Tells whether there is something to undo, or may be.
+    #[must_use]
+    pub const fn is_there(self) -> bool {
+        matches!(self, Self::Done | Self::Undoing | Self::Unknown | Self::Cancelling)
+    }
+
+    /// Tells whether an answer is awaited.
+    #[must_use]
+    pub const fn is_asked(self) -> bool {
+        matches!(self, Self::Waiting | Self::Cancelling)
+    }
+}
+
+/// What is known of one step.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StepProgress {
+    /// Its stable name.
+    pub step: String,
+    /// Its state.
+    pub state: StepState,
+    /// What it returned.
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "super::json::present")]
+    pub output: Option<Json>,
+    /// Failed attempts in a row at what is to be done now: the step, or its compensation.
+    #[serde(default)]
+    pub failures: u32,
+    /// Time since the first of them, waits only, in microseconds.
+    #[serde(default)]
+    pub failing_us: u64,
+    /// Attempts in a row that were begun after one that may have ended its process, and that are not known to have ended.
+    #[serde(default)]
+    pub begun: u32,
+    /// Whether it is the pivot.
+    #[serde(default)]
+    pub pivot: bool,
+    /// Whether it had a compensation when it was done.
+    #[serde(default)]
+    pub compensates: bool,
+    /// What is known of it where others are asked to do it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub asked: Option<Asked>,
+}
+
+/// What is known of a step that others are asked to do.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Asked {
+    /// How often it was begun, from 1.
+    pub round: NonZeroU32,
+    /// Commands in a row for what is to be done now: the step, or its undoing.
+    pub times: u32,
+    /// Until when the answer to the last one is awaited: microseconds since 1970-01-01 UTC, by the database's clock.
+    pub until_us: i64,
+    /// Why it cannot be done, where that was the answer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refusal: Option<String>,
+    /// The last answer that came too late.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub late: Option<String>,
+}
+
+impl StepProgress {
+    /// One of which nothing is known.
+    pub(super) fn new(step: &str) -> Self {
+        Self {
+            step: step.to_owned(),
+            state: StepState::Failing,
+            output: None,
+            failures: 0,
+            failing_us: 0,
+            begun: 0,
+            pivot: false,
+            compensates: false,
+            asked: None,
+        }
+    }
+
+    /// Counts anew.
+    pub(super) fn forget_failures(&mut self) {
+        (self.failures, self.failing_us, self.begun) = (0, 0, 0);
+    }
+
+    /// Tells whether its undoing is under way, or is owed.
+    pub(super) fn is_open_behind(&self) -> bool {
+        let owed = self.state == StepState::Unknown && self.compensates;
+        owed || matches!(self.state, StepState::Undoing | StepState::Cancelling)
+    }
+
+    /// Notes a command that goes out, for the step or for its undoing.
+    pub(super) fn ask(&mut self, state: StepState, until_us: i64) {
+        let known =
+            self.asked.get_or_insert(Asked { round: NonZeroU32::MIN, times: 0, until_us, refusal: None, late: None });
+        known.times = if self.state == state { known.times.saturating_add(1) } else { 1 };
+        known.until_us = until_us;
+        self.state = state;
+        self.begun = 0;
+    }
+
+    /// Forgets everything but in which round it is, to be done once more. A participant that has answered for this round
+    /// would only repeat its answer; one that has not may be doing it yet.
+    pub(super) fn once_more(&self) -> Option<Self> {
+        let known = self.asked.as_ref()?;
+        let open = matches!(self.state, StepState::Waiting | StepState::Unknown | StepState::Failing);
+        let round = if open { known.round } else { known.round.saturating_add(1) };
+        let asked = Asked { round, times: 0, until_us: 0, refusal: None, late: None };
+        Some(Self { asked: Some(asked), ..Self::new(&self.step) })
+    }
+}

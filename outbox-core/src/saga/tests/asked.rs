@@ -1,0 +1,419 @@
+//! Steps that others are asked to do: states, plans, answers, and a wire that does what it likes.
+
+use super::{after, ann, from, resumed, shape, turned};
+use crate::{
+    event::{EncodeError, EventMeta, OutboxEvent, SagaId},
+    failure::RetryPolicy,
+    saga::{
+        Answer, Call, Failed, Heard, Instance, Json, Phase, Plan, Record, Saga, SagaFault, SagaState, Shape,
+        StepContext, StepError, StepState, When, after_answer, after_failure, plan,
+    },
+};
+use bytes::Bytes;
+use proptest::prelude::*;
+use std::{collections::BTreeMap, num::NonZeroU32, time::Duration};
+
+struct Data;
+
+struct Command;
+
+impl OutboxEvent for Command {
+    fn meta(&self) -> EventMeta<'_> {
+        EventMeta::new("do.it")
+    }
+
+    fn payload(&self) -> Result<Bytes, EncodeError> {
+        Ok(Bytes::new())
+    }
+}
+
+async fn ask(_: &mut Data, _: &StepContext<()>) -> Result<Command, StepError> {
+    Ok(Command)
+}
+
+/// How long answers are awaited.
+const PATIENCE_US: i64 = 1_000;
+
+/// `a` and `b`, which can be undone, then the pivot `c`, then `d`; others are asked to do all of them.
+fn asking() -> Shape {
+    let patience = Duration::from_micros(PATIENCE_US.unsigned_abs());
+    let saga = Saga::<Data, ()>::builder("s", 1)
+        .ask("a", ask)
+        .compensate_ask_plain(ask)
+        .timeout(patience)
+        .ask("b", ask)
+        .compensate_ask_plain(ask)
+        .compensate_retry(RetryPolicy::attempts(2, Duration::from_secs(1)))
+        .timeout(patience)
+        .ask("c", ask)
+        .pivot()
+        .timeout(patience)
+        .ask("d", ask)
+        .timeout(patience)
+        .build();
+    assert_eq!(saga.faults(), []);
+    saga.shape().clone()
+}
+
+fn asked(step: &str, until_us: i64) -> Record {
+    let (pivot, compensates) = (step == "c", ["a", "b"].contains(&step));
+    Record::Asked { step: step.into(), data: None, pivot, compensates, times: 1, until_us }
+}
+
+fn answered(step: &str) -> Record {
+    let (pivot, compensates) = (step == "c", ["a", "b"].contains(&step));
+    Record::Done { step: step.into(), output: Json::of(&1).unwrap(), data: None, pivot, compensates, attempt: 1 }
+}
+
+fn refused(step: &str) -> Record {
+    Record::Refused { step: step.into(), reason: "no".into() }
+}
+
+fn timed_out(step: &str) -> Record {
+    Record::TimedOut { step: step.into() }
+}
+
+fn late(step: &str, done: bool) -> Record {
+    Record::Late { step: step.into(), answer: "x".into(), output: done.then(|| Json::of(&1).unwrap()) }
+}
+
+fn undone(step: &str) -> Record {
+    Record::Undone { step: step.into(), data: None, attempt: 1 }
+}
+
+fn stuck_at(step: &str) -> Record {
+    Record::Stuck { step: Some(step.into()), reason: "no".into(), pivot: false }
+}
+
+fn state(at: &Instance, step: &str) -> StepState {
+    at.step(step).unwrap().state
+}
+
+#[test]
+fn what_becomes_of_a_step_that_others_are_asked_to_do() {
+    use StepState::{Cancelling, Done, Refused, Undone, Unknown, Waiting};
+    let forward = [asked("a", 9)];
+    let gone_back = [asked("a", 9), timed_out("a"), turned(None)];
+    let cancelled = [asked("a", 9), turned(Some(ann())), asked("a", 20)];
+    for (records, next, expected) in [
+        (&forward[..], answered("a"), Some(Done)),
+        (&forward, refused("a"), Some(Refused)),
+        (&forward, timed_out("a"), Some(Unknown)),
+        (&forward, asked("a", 20), Some(Waiting)),
+        (&forward, turned(Some(ann())), Some(Unknown)),
+        (&forward, undone("a"), None),
+        (&forward, Record::Completed, Some(Waiting)),
+        (&gone_back, asked("a", 20), Some(Cancelling)),
+        (&gone_back, answered("a"), None),
+        (&gone_back, late("a", true), Some(Done)),
+        (&gone_back, late("a", false), Some(Unknown)),
+        (&gone_back, Record::Compensated, None),
+        (&cancelled, undone("a"), Some(Undone)),
+        (&cancelled, late("a", true), Some(Done)),
+        (&cancelled, refused("a"), None),
+        (&cancelled, timed_out("a"), None),
+        (&cancelled, Record::Compensated, None),
+    ] {
+        let next_state = after(records).after(&next).map(|at| state(&at, "a"));
+        assert_eq!(next_state, expected, "{next:?} after {records:?}");
+    }
+}
+
+#[test]
+fn an_end_does_not_change_and_a_late_answer_is_noted_once() {
+    let compensated = after(&[asked("a", 9), turned(Some(ann())), asked("a", 20), undone("a"), Record::Compensated]);
+    let noted = compensated.after(&late("a", true)).unwrap();
+    assert_eq!((noted.state, state(&noted, "a")), (SagaState::Compensated, StepState::Undone));
+    assert_eq!(noted.after(&late("a", true)), None);
+    for record in [answered("a"), refused("a"), timed_out("a"), asked("a", 30), undone("a")] {
+        assert_eq!(compensated.after(&record), None, "{record:?}");
+    }
+}
+
+#[test]
+fn while_the_pivot_may_be_done_there_is_no_way_back() {
+    let before = [asked("a", 9), answered("a"), asked("b", 9), answered("b")];
+    let at = after(&[&before[..], &[asked("c", 9)]].concat());
+    assert!(at.past_pivot());
+    assert_eq!(at.after(&turned(Some(ann()))), None);
+    assert_eq!(at.after(&timed_out("c")), None);
+    assert_eq!(plan(&asking(), &at, When { now_us: 8, overdue: true }), Plan::Wait(Duration::from_micros(1)));
+    assert_eq!(plan(&asking(), &at, When { now_us: 9, overdue: true }), Plan::Run(vec![2]), "it is asked again");
+    let refused = at.after(&refused("c")).unwrap();
+    assert!(!refused.past_pivot());
+    let Plan::Note(record @ Record::TurnedBack { .. }) = plan(&asking(), &refused, When { now_us: 9, overdue: false })
+    else {
+        panic!("{refused:?}")
+    };
+    assert_eq!(
+        plan(&asking(), &refused.after(&record).unwrap(), When { now_us: 9, overdue: false }),
+        Plan::Undo(vec![1])
+    );
+}
+
+#[test]
+fn what_is_planned_of_steps_that_others_are_asked_to_do() {
+    let shape = asking();
+    let now = When { now_us: 10, overdue: false };
+    let done = |step| [asked(step, 5), answered(step)];
+    let past_pivot = [done("a"), done("b"), done("c")].concat();
+    let wait = |us| Plan::Wait(Duration::from_micros(us));
+    for (records, expected) in [
+        (vec![asked("a", 15)], wait(5)),
+        (vec![asked("a", 10)], Plan::Note(timed_out("a"))),
+        (done("a").to_vec(), Plan::Run(vec![1])),
+        (vec![asked("a", 15), turned(Some(ann()))], Plan::Undo(vec![0])),
+        (vec![asked("a", 15), turned(Some(ann())), asked("a", 12)], wait(2)),
+        (vec![asked("a", 15), turned(Some(ann())), asked("a", 10)], Plan::Undo(vec![0])),
+        (vec![asked("a", 15), refused("a"), turned(None)], Plan::Note(Record::Compensated)),
+        ([&done("a")[..], &[asked("b", 5), timed_out("b"), turned(None)]].concat(), Plan::Undo(vec![1])),
+        ([&past_pivot[..], &[asked("d", 10)]].concat(), Plan::Run(vec![3])),
+        ([&past_pivot[..], &[asked("d", 11)]].concat(), wait(1)),
+    ] {
+        assert_eq!(plan(&shape, &after(&records), now), expected, "{records:?}");
+    }
+    for records in [vec![asked("a", 15), refused("a")], vec![asked("a", 15), timed_out("a")]] {
+        assert!(matches!(plan(&shape, &after(&records), now), Plan::Note(Record::TurnedBack { .. })), "{records:?}");
+    }
+    let refused_past_pivot = after(&[&past_pivot[..], &[asked("d", 10), refused("d")]].concat());
+    assert!(matches!(plan(&shape, &refused_past_pivot, now), Plan::Note(Record::Stuck { .. })));
+    let unasked = after(&[asked("a", 15), turned(Some(ann()))]);
+    assert!(
+        matches!(plan(&super::shape(), &unasked, now), Plan::Note(Record::Stuck { .. })),
+        "a later definition does the step itself"
+    );
+}
+
+#[test]
+fn an_operator_lets_a_step_be_asked_for_once_more() {
+    let round = |at: &Instance| at.step("d").unwrap().asked.as_ref().unwrap().round.get();
+    let done = |step| [asked(step, 5), answered(step)];
+    let past_pivot = [done("a"), done("b"), done("c")].concat();
+    let stuck = after(&[&past_pivot[..], &[asked("d", 10), refused("d"), stuck_at("d")]].concat());
+    for record in [resumed(), from("d"), from("a")] {
+        let again = stuck.after(&record).unwrap();
+        assert_eq!((state(&again, "d"), round(&again)), (StepState::Failing, 2), "a refusal is for its round");
+    }
+    let waiting = after(&[&past_pivot[..], &[asked("d", 10), stuck_at("d")]].concat());
+    assert_eq!(round(&waiting.after(&from("d")).unwrap()), 1, "it may be done yet: the same command again");
+    assert_eq!(
+        state(&waiting.after(&answered("d")).unwrap(), "d"),
+        StepState::Done,
+        "an answer counts while it is stuck"
+    );
+    let passed = stuck.after(&super::passed("d")).unwrap();
+    assert_eq!(state(&passed, "d"), StepState::Skipped);
+}
+
+fn call(step: &str, round: u32, phase: Phase) -> Call {
+    Call {
+        saga: SagaId::from_uuid(uuid::Uuid::nil()),
+        step: step.into(),
+        round: NonZeroU32::new(round).unwrap(),
+        phase,
+    }
+}
+
+fn hear(at: &Instance, call: &Call, answer: Answer) -> Heard {
+    let shape = asking();
+    let step = &shape.steps[shape.number(&call.step).unwrap()];
+    after_answer(step, at, call, answer, "x", |wait| wait)
+}
+
+#[test]
+fn what_follows_from_an_answer() {
+    let done = || Answer::Done(Json::of(&1).unwrap());
+    let no = || Answer::Refused("no".into());
+    let waiting = after(&[asked("a", 9)]);
+    let unknown = after(&[asked("a", 9), turned(Some(ann()))]);
+    let cancelling = unknown.after(&asked("a", 20)).unwrap();
+    let is_done = waiting.after(&answered("a")).unwrap();
+    let is_undone = cancelling.after(&undone("a")).unwrap();
+    for (at, phase, answer, expected) in [
+        (&waiting, Phase::Do, done(), Heard::Write(answered("a"))),
+        (&waiting, Phase::Do, no(), Heard::Write(refused("a"))),
+        (&waiting, Phase::Undo, Answer::Undone, Heard::Nothing),
+        (&is_done, Phase::Do, done(), Heard::Nothing),
+        (&is_done, Phase::Do, no(), Heard::Nothing),
+        (&unknown, Phase::Do, done(), Heard::Write(late("a", true))),
+        (&unknown, Phase::Do, no(), Heard::Write(late("a", false))),
+        (&cancelling, Phase::Do, done(), Heard::Write(late("a", true))),
+        (&cancelling, Phase::Undo, Answer::Undone, Heard::Write(undone("a"))),
+        (&is_undone, Phase::Undo, Answer::Undone, Heard::Nothing),
+        (&is_undone, Phase::Do, done(), Heard::Write(late("a", true))),
+    ] {
+        assert_eq!(hear(at, &call("a", 1, phase), answer.clone()), expected, "{answer:?} to {phase:?} at {at:?}");
+    }
+    let Heard::Write(Record::Failed { attempt: 1, .. }) = hear(&cancelling, &call("a", 1, Phase::Undo), no()) else {
+        panic!("an undoing that is refused is tried again")
+    };
+    assert_eq!(hear(&waiting, &call("a", 2, Phase::Do), done()), Heard::Unasked, "of a round to come");
+    assert_eq!(hear(&waiting, &call("b", 1, Phase::Do), done()), Heard::Unasked, "nobody was asked");
+    assert_eq!(hear(&after(&[]), &call("a", 1, Phase::Do), done()), Heard::Unasked);
+}
+
+#[test]
+fn a_definition_that_waits_for_ever_is_refused() {
+    let saga = Saga::<Data, ()>::builder("s", 1).ask("a", ask).build();
+    assert_eq!(saga.faults(), [SagaFault::NoTimeout { saga: "s".into(), step: "a".into() }]);
+    assert!(!shape().asks() && asking().asks());
+}
+
+/// A participant with its barrier, as a model.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum There {
+    Done,
+    Refused,
+    Undone,
+    Blocked,
+}
+
+/// A saga, those whom it asks, and the wire between.
+struct World {
+    shape: Shape,
+    at: Instance,
+    now_us: i64,
+    commands: Vec<Call>,
+    answers: Vec<(Call, Answer)>,
+    there: BTreeMap<(String, u32), There>,
+}
+
+impl World {
+    fn new() -> Self {
+        let (commands, answers, there) = (Vec::new(), Vec::new(), BTreeMap::new());
+        Self { shape: asking(), at: Instance::default(), now_us: 0, commands, answers, there }
+    }
+
+    /// Does what is planned; `false` where there is nothing to do but to wait, for so long.
+    fn goes_on(&mut self, fails: bool) -> Option<Duration> {
+        match plan(&self.shape, &self.at, When { now_us: self.now_us, overdue: false }) {
+            Plan::Rest => Some(Duration::ZERO),
+            Plan::Wait(wait) => Some(wait),
+            Plan::Note(record) => {
+                self.write(&record);
+                None
+            }
+            Plan::Run(steps) | Plan::Undo(steps) => {
+                let step = self.shape.steps[steps[0]].clone();
+                if fails {
+                    let record = after_failure(&step, &self.at, &Failed::Retry("no".into()), |w| w);
+                    self.write(&record);
+                    return None;
+                }
+                let phase = if self.at.backward { Phase::Undo } else { Phase::Do };
+                let known = self.at.step(&step.name).and_then(|known| known.asked.as_ref());
+                let round = known.map_or(1, |asked| asked.round.get());
+                self.commands.push(call(&step.name, round, phase));
+                self.write(&asked(&step.name, self.now_us + PATIENCE_US));
+                None
+            }
+        }
+    }
+
+    fn write(&mut self, record: &Record) {
+        let ended = self.at.state.is_final();
+        self.at = self.at.after(record).unwrap_or_else(|| panic!("{record:?} at {:?}", self.at));
+        assert!(!ended || self.at.state.is_final(), "an end has changed");
+    }
+
+    fn arrives(&mut self, command: Call, refuses: bool) {
+        let key = (command.step.clone(), command.round.get());
+        let answer = match (command.phase, self.there.get(&key).copied()) {
+            (Phase::Do, None) if refuses => {
+                self.there.insert(key, There::Refused);
+                Answer::Refused("no".into())
+            }
+            (Phase::Do, None) => {
+                self.there.insert(key, There::Done);
+                Answer::Done(Json::of(&1).unwrap())
+            }
+            // What was undone since is answered as it was, as consumers do.
+            (Phase::Do, Some(There::Done | There::Undone)) => Answer::Done(Json::of(&1).unwrap()),
+            (Phase::Do, Some(_)) => Answer::Refused("no".into()),
+            (Phase::Undo, there) => {
+                let next = match there {
+                    None | Some(There::Blocked) => There::Blocked,
+                    Some(There::Done | There::Undone) => There::Undone,
+                    Some(There::Refused) => There::Refused,
+                };
+                self.there.insert(key, next);
+                Answer::Undone
+            }
+        };
+        self.answers.push((command, answer));
+    }
+
+    fn hears(&mut self, (command, answer): (Call, Answer)) {
+        if let Heard::Write(record) = hear(&self.at, &command, answer) {
+            self.write(&record);
+        }
+    }
+
+    /// One thing happens, whatever it is.
+    fn happens(&mut self, kind: u8, which: usize) {
+        let command = (!self.commands.is_empty()).then(|| which % self.commands.len().max(1));
+        let answer = (!self.answers.is_empty()).then(|| which % self.answers.len().max(1));
+        match (kind, command, answer) {
+            (0..4, ..) => drop(self.goes_on(false)),
+            (4, ..) => drop(self.goes_on(true)),
+            (5, ..) => self.now_us += PATIENCE_US / 2,
+            (6..9, Some(n), _) => {
+                let command = self.commands.remove(n);
+                self.arrives(command, false);
+            }
+            (9, Some(n), _) => {
+                let command = self.commands.remove(n);
+                self.arrives(command, true);
+            }
+            (10, Some(n), _) => self.arrives(self.commands[n].clone(), false),
+            (11, Some(n), _) => drop(self.commands.remove(n)),
+            (12..15, _, Some(n)) => {
+                let answer = self.answers.remove(n);
+                self.hears(answer);
+            }
+            (15, _, Some(n)) => self.hears(self.answers[n].clone()),
+            (16, _, Some(n)) => drop(self.answers.remove(n)),
+            (17, ..) if self.at.after(&turned(Some(ann()))).is_some() => self.write(&turned(Some(ann()))),
+            _ => {}
+        }
+    }
+
+    /// Everything arrives, in order, until nothing more happens.
+    fn calms_down(&mut self) {
+        for _ in 0..200 {
+            while let Some(command) = self.commands.pop() {
+                self.arrives(command, false);
+            }
+            while let Some(answer) = self.answers.pop() {
+                self.hears(answer);
+            }
+            match self.goes_on(false) {
+                None => {}
+                Some(Duration::ZERO) => break,
+                Some(wait) => self.now_us += i64::try_from(wait.as_micros()).unwrap(),
+            }
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(2_000))]
+
+    /// Whatever is lost, late, repeated or reordered: a saga ends with everything done or with nothing, or is stuck.
+    #[test]
+    fn whatever_the_wire_does_it_is_all_or_nothing(events in prop::collection::vec((0..18_u8, 0..50_usize), 0..120)) {
+        let mut world = World::new();
+        for (kind, which) in events {
+            world.happens(kind, which);
+        }
+        world.calms_down();
+        let done: Vec<&str> =
+            world.there.iter().filter(|(_, there)| **there == There::Done).map(|((step, _), _)| step.as_str()).collect();
+        match world.at.state {
+            SagaState::Completed => prop_assert_eq!(done, ["a", "b", "c", "d"]),
+            SagaState::Compensated => prop_assert!(done.is_empty(), "{:?} is left, of {:?}", done, world.at),
+            SagaState::Stuck => {}
+            state => prop_assert!(false, "{} has not ended: {:?}", state, world.at),
+        }
+    }
+}

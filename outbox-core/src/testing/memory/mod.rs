@@ -1,0 +1,373 @@
+//! A store in memory with real transactions, for tests of consumers and handlers that need no database.
+
+mod barrier;
+mod deliveries;
+
+use crate::{
+    event::{MessageId, NewEvent, Trail},
+    failure::DeadLetter,
+    outbox::{InboxKey, KnownCall, Store, StoreError},
+    runtime::Wake,
+};
+use async_trait::async_trait;
+use barrier::OwnedCall;
+use deliveries::Row;
+use std::{
+    collections::{BTreeMap, HashMap, HashSet},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+use tokio::sync::watch;
+
+/// A store in memory. What a transaction writes is seen by nobody before its commit; two transactions that note the same
+/// message exclude each other, as a unique index does: the second waits until the first has ended.
+///
+/// Clones share the content.
+#[derive(Debug, Clone, Default)]
+pub struct MemoryStore(Arc<Shared>);
+
+#[derive(Debug, Default)]
+struct Shared {
+    state: Mutex<State>,
+    /// Rings when a transaction has ended.
+    ended: watch::Sender<()>,
+    wake: Wake,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    inbox: HashSet<OwnedKey>,
+    locked: HashSet<OwnedKey>,
+    calls: HashMap<OwnedCall, KnownCall>,
+    locked_calls: HashSet<OwnedCall>,
+    rows: Vec<String>,
+    events: Vec<NewEvent>,
+    open: usize,
+    down: bool,
+    refuse_commits: u32,
+    lose_answers: u32,
+    takes_no_writes: bool,
+    refused_source: Option<String>,
+    /// Stored deliveries in the order of their ids, and the last id that was given.
+    deliveries: BTreeMap<i64, Row>,
+    last_id: i64,
+    letters: Vec<DeadLetter>,
+    inbox_retention: Option<Duration>,
+}
+
+/// An open transaction of a [`MemoryStore`]. Dropped, it rolls back.
+#[derive(Debug)]
+pub struct MemoryTx {
+    store: Arc<Shared>,
+    staged: Arc<Mutex<Staged>>,
+    /// What the transaction around this one has written.
+    around: Option<Arc<Mutex<Staged>>>,
+    trail: Mutex<Option<Trail>>,
+}
+
+#[derive(Debug, Default)]
+struct Staged {
+    keys: Vec<OwnedKey>,
+    calls: HashMap<OwnedCall, KnownCall>,
+    rows: Vec<String>,
+    events: Vec<NewEvent>,
+    put_by: Vec<Row>,
+    finished: Vec<i64>,
+    letters: Vec<DeadLetter>,
+}
+
+/// Consumer, handler, source, message.
+type OwnedKey = (String, String, String, MessageId);
+
+impl MemoryStore {
+    /// Takes the store away or brings it back. While it is away, every call but rollback fails as unavailable.
+    pub fn set_down(&self, down: bool) {
+        self.0.state().down = down;
+        self.0.ended.send_replace(());
+    }
+
+    /// Lets the next commits fail as busy, with everything rolled back, as a deadlock's victim does.
+    pub fn refuse_commits(&self, times: u32) {
+        self.0.state().refuse_commits = times;
+    }
+
+    /// Lets the next commits succeed and their answers get lost: the caller sees the store as unavailable.
+    pub fn lose_commit_answers(&self, times: u32) {
+        self.0.state().lose_answers = times;
+    }
+
+    /// Refuses to note messages of a source, as a database refuses a text that its column does not hold.
+    pub fn refuse_source(&self, source: impl Into<String>) {
+        self.0.state().refused_source = Some(source.into());
+    }
+
+    /// Opens transactions and refuses to note messages and to write letters, as a server does that was made read-only or
+    /// whose privileges were revoked.
+    pub fn set_takes_no_writes(&self, takes_none: bool) {
+        self.0.state().takes_no_writes = takes_none;
+    }
+
+    /// Says for how long the inbox remembers; for ever unless set. Nothing is forgotten here all the same.
+    pub fn set_inbox_retention(&self, retention: Duration) {
+        self.0.state().inbox_retention = Some(retention);
+    }
+
+    /// Gives the committed rows, in order of their commits.
+    #[must_use]
+    pub fn rows(&self) -> Vec<String> {
+        self.0.state().rows.clone()
+    }
+
+    /// Gives the committed events, in order of their commits.
+    #[must_use]
+    pub fn events(&self) -> Vec<NewEvent> {
+        self.0.state().events.clone()
+    }
+
+    /// Gives the letters that were written, in order of their commits.
+    #[must_use]
+    pub fn letters(&self) -> Vec<DeadLetter> {
+        self.0.state().letters.clone()
+    }
+
+    /// Tells how many deliveries are stored.
+    #[must_use]
+    pub fn stored_deliveries(&self) -> usize {
+        self.0.state().deliveries.len()
+    }
+
+    /// Tells how many inbox rows are committed.
+    #[must_use]
+    pub fn inbox_rows(&self) -> usize {
+        self.0.state().inbox.len()
+    }
+
+    /// Tells how many transactions are open.
+    #[must_use]
+    pub fn open_transactions(&self) -> usize {
+        self.0.state().open
+    }
+
+    /// Gives the wake that rings when events were committed.
+    #[must_use]
+    pub fn wake_handle(&self) -> Wake {
+        self.0.wake.clone()
+    }
+}
+
+impl MemoryTx {
+    /// Writes a row.
+    pub fn insert(&self, row: impl Into<String>) {
+        self.staged().rows.push(row.into());
+    }
+
+    fn staged(&self) -> MutexGuard<'_, Staged> {
+        self.staged.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn trail(&self) -> MutexGuard<'_, Option<Trail>> {
+        self.trail.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Tells whether the transaction around this one holds a key, and whether it holds any.
+    fn around_holds(&self, key: &OwnedKey) -> (bool, bool) {
+        let Some(around) = &self.around else { return (false, false) };
+        let around = around.lock().unwrap_or_else(PoisonError::into_inner);
+        (around.keys.contains(key), !around.keys.is_empty())
+    }
+}
+
+impl Drop for MemoryTx {
+    fn drop(&mut self) {
+        let staged = std::mem::take(&mut *self.staged());
+        let mut state = self.store.state();
+        state.open -= 1;
+        for key in staged.keys {
+            state.locked.remove(&key);
+        }
+        for key in staged.calls.into_keys() {
+            state.locked_calls.remove(&key);
+        }
+        drop(state);
+        self.store.ended.send_replace(());
+    }
+}
+
+impl Shared {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn up(&self) -> Result<MutexGuard<'_, State>, StoreError> {
+        let state = self.state();
+        if state.down { Err(away()) } else { Ok(state) }
+    }
+
+    fn writable(&self) -> Result<MutexGuard<'_, State>, StoreError> {
+        let state = self.up()?;
+        if state.takes_no_writes { Err(StoreError::Unusable("a privilege is missing".into())) } else { Ok(state) }
+    }
+
+    /// Notes the key for the transaction; `None` while another transaction holds it.
+    fn try_receive(&self, tx: &MemoryTx, key: &OwnedKey) -> Result<Option<bool>, StoreError> {
+        let mut state = self.writable()?;
+        if state.refused_source.as_ref() == Some(&key.2) {
+            return Err(StoreError::Refused("a text that the column does not hold".into()));
+        }
+        let mut staged = tx.staged();
+        let (holds_this, holds_any) = tx.around_holds(key);
+        if state.inbox.contains(key) || staged.keys.contains(key) || holds_this {
+            return Ok(Some(false));
+        }
+        if state.locked.insert(key.clone()) {
+            staged.keys.push(key.clone());
+            return Ok(Some(true));
+        }
+        if staged.keys.is_empty() && !holds_any {
+            Ok(None)
+        } else {
+            Err(busy("a transaction that holds a key waits for another"))
+        }
+    }
+}
+
+fn away() -> StoreError {
+    StoreError::Unavailable("the store is away".into())
+}
+
+fn busy(text: &'static str) -> StoreError {
+    StoreError::Busy(text.into())
+}
+
+#[async_trait]
+impl Store for MemoryStore {
+    type Tx = MemoryTx;
+
+    async fn begin(&self) -> Result<MemoryTx, StoreError> {
+        self.0.up()?.open += 1;
+        Ok(MemoryTx { store: self.0.clone(), staged: Arc::default(), around: None, trail: Mutex::default() })
+    }
+
+    async fn commit(&self, tx: MemoryTx) -> Result<(), StoreError> {
+        let mut state = self.0.up()?;
+        if let Some(around) = &tx.around {
+            around.lock().unwrap_or_else(PoisonError::into_inner).take_in(std::mem::take(&mut *tx.staged()));
+            drop(state);
+            return Ok(());
+        }
+        if state.refuse_commits > 0 {
+            state.refuse_commits -= 1;
+            return Err(busy("a deadlock's victim"));
+        }
+        let (rows, events) = {
+            let mut staged = tx.staged();
+            state.inbox.extend(staged.keys.iter().cloned());
+            state.calls.extend(staged.calls.iter().map(|(key, call)| (key.clone(), call.clone())));
+            state.settle(&mut staged);
+            (std::mem::take(&mut staged.rows), std::mem::take(&mut staged.events))
+        };
+        let wakes = !events.is_empty();
+        state.rows.extend(rows);
+        state.events.extend(events);
+        let lost = state.lose_answers > 0;
+        state.lose_answers = state.lose_answers.saturating_sub(1);
+        drop(state);
+        drop(tx);
+        if lost {
+            return Err(away());
+        }
+        if wakes {
+            self.0.wake.wake();
+        }
+        Ok(())
+    }
+
+    async fn rollback(&self, tx: MemoryTx) -> Result<(), StoreError> {
+        drop(tx);
+        Ok(())
+    }
+
+    async fn append(&self, tx: &MemoryTx, events: &[NewEvent]) -> Result<(), StoreError> {
+        let _up = self.0.up()?;
+        let mut events = events.to_vec();
+        if let Some(trail) = &*tx.trail() {
+            events.iter_mut().for_each(|event| trail.mark(&mut event.headers));
+        }
+        tx.staged().events.append(&mut events);
+        Ok(())
+    }
+
+    fn follow(&self, tx: &MemoryTx, trail: Trail) {
+        *tx.trail() = Some(trail);
+    }
+
+    async fn receive(&self, tx: &MemoryTx, key: InboxKey<'_>) -> Result<bool, StoreError> {
+        let key = (key.consumer.to_owned(), key.handler.to_owned(), key.source.to_owned(), key.message_id);
+        let mut ended = self.0.ended.subscribe();
+        loop {
+            if let Some(new) = self.0.try_receive(tx, &key)? {
+                return Ok(new);
+            }
+            // The sender lives as long as the store.
+            let _ = ended.changed().await;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use futures_util::FutureExt;
+
+    fn key(id: MessageId) -> InboxKey<'static> {
+        InboxKey { consumer: "c", handler: "h", source: "/s", message_id: id }
+    }
+
+    #[tokio::test]
+    async fn what_is_not_committed_is_seen_by_nobody() {
+        let store = MemoryStore::default();
+        let id = MessageId::generate();
+        let tx = store.begin().await.expect("up");
+        tx.insert("lost");
+        assert!(store.receive(&tx, key(id)).await.expect("up"));
+        drop(tx);
+        assert_eq!((store.rows().len(), store.inbox_rows(), store.open_transactions()), (0, 0, 0));
+        let tx = store.begin().await.expect("up");
+        tx.insert("kept");
+        assert!(store.receive(&tx, key(id)).await.expect("up"), "the rollback freed the key");
+        store.commit(tx).await.expect("up");
+        assert_eq!((store.rows(), store.inbox_rows()), (vec!["kept".to_owned()], 1));
+    }
+
+    #[tokio::test]
+    async fn the_second_of_two_receivers_waits_for_the_first() {
+        let store = MemoryStore::default();
+        let id = MessageId::generate();
+        let (first, second) = (store.begin().await.expect("up"), store.begin().await.expect("up"));
+        assert!(store.receive(&first, key(id)).await.expect("up"));
+        {
+            let mut waiting = store.receive(&second, key(id));
+            assert!((&mut waiting).now_or_never().is_none());
+            store.commit(first).await.expect("up");
+            assert!(!waiting.await.expect("up"), "it was received");
+        }
+        store.rollback(second).await.expect("up");
+    }
+
+    #[tokio::test]
+    async fn a_store_that_is_away_says_so_and_a_lost_answer_is_committed() {
+        let store = MemoryStore::default();
+        let tx = store.begin().await.expect("up");
+        tx.insert("a");
+        store.lose_commit_answers(1);
+        assert!(matches!(store.commit(tx).await, Err(StoreError::Unavailable(_))));
+        assert_eq!(store.rows(), ["a"]);
+        let tx = store.begin().await.expect("up");
+        tx.insert("b");
+        store.set_down(true);
+        assert!(matches!(store.commit(tx).await, Err(StoreError::Unavailable(_))));
+        assert!(matches!(store.begin().await, Err(StoreError::Unavailable(_))));
+        store.set_down(false);
+        assert_eq!((store.rows().len(), store.open_transactions()), (1, 0));
+    }
+}

@@ -1,0 +1,10 @@
+//! Conformance suites, recorder and faults for tests of stores and transports.
+
+mod memory;
+mod recorder;
+pub mod saga;
+pub mod store;
+pub mod transport;
+
+pub use memory::{MemoryStore, MemoryTx};
+pub use recorder::{Late, Recorder};

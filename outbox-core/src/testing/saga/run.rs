@@ -1,0 +1,136 @@
+//! What became of a saga in a test.
+
+use super::others::Others;
+use crate::{
+    event::SagaId,
+    saga::{Instance, Json, LogEntry, Record, SagaAdmin, SagaState, StepState, rebuild},
+};
+use serde::de::DeserializeOwned;
+use std::time::Duration;
+
+/// A saga that was carried until it rested. What is expected and does not hold is a panic that says what is there.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct SagaRun {
+    /// The saga.
+    pub id: SagaId,
+    /// Where it stands.
+    pub instance: Instance,
+    /// Its log.
+    pub log: Vec<LogEntry>,
+    /// Time that it would have waited between attempts, and for answers.
+    pub waited: Duration,
+    /// Steps that are done at those who were asked, by name.
+    pub done_by_others: Vec<String>,
+    pub(super) others: Others,
+    data: Option<Json>,
+}
+
+impl SagaRun {
+    /// Reads a saga by its log alone.
+    pub(super) async fn read(store: &dyn SagaAdmin, id: SagaId, waited: Duration) -> Self {
+        let log = store.saga_log(id).await.expect("the log is read");
+        let (instance, data) = rebuild(log.iter().map(|entry| &entry.record)).expect("the log can be");
+        Self { id, instance, log, waited, done_by_others: Vec::new(), others: Others::default(), data }
+    }
+
+    /// Gives the state.
+    #[must_use]
+    pub const fn state(&self) -> SagaState {
+        self.instance.state
+    }
+
+    /// Gives the saga's data at the end.
+    ///
+    /// # Panics
+    /// When they do not decode.
+    #[must_use]
+    pub fn data<D: DeserializeOwned>(&self) -> D {
+        self.data.as_ref().expect("a started saga has data").read().expect("the data decode")
+    }
+
+    /// Tells whether a step was tried: done, failed, or the reason of the way back.
+    #[must_use]
+    pub fn attempted(&self, step: &str) -> bool {
+        let about = format!("`{step}`");
+        self.log.iter().any(|entry| match &entry.record {
+            Record::TurnedBack { reason, .. } => reason.starts_with(&about),
+            Record::LeftOut { .. } => false,
+            record => record.step() == Some(step),
+        })
+    }
+
+    /// Expects that all steps are done.
+    ///
+    /// # Panics
+    /// When they are not.
+    pub fn expect_completed(&self) -> &Self {
+        self.expect(SagaState::Completed)
+    }
+
+    /// Expects that all that was done is undone.
+    ///
+    /// # Panics
+    /// When it is not.
+    pub fn expect_compensated(&self) -> &Self {
+        self.expect(SagaState::Compensated)
+    }
+
+    /// Expects that the saga is stuck at a step.
+    ///
+    /// # Panics
+    /// When it is not, or elsewhere.
+    pub fn expect_stuck_at(&self, step: &str) -> &Self {
+        self.expect(SagaState::Stuck);
+        assert_eq!(self.instance.stuck_at.as_deref(), Some(step), "{:?}", self.instance);
+        self
+    }
+
+    /// Expects that these steps were done, in this order, and no others.
+    ///
+    /// # Panics
+    /// When it was otherwise.
+    pub fn expect_done(&self, steps: &[&str]) -> &Self {
+        let done = |record: &Record| matches!(record, Record::Done { .. });
+        assert_eq!(self.steps_of(done), steps, "done, of {:?}", self.instance);
+        self
+    }
+
+    /// Expects that these steps were undone, in this order, and no others.
+    ///
+    /// # Panics
+    /// When it was otherwise.
+    pub fn expect_undone(&self, steps: &[&str]) -> &Self {
+        let undone = |record: &Record| matches!(record, Record::Undone { .. });
+        assert_eq!(self.steps_of(undone), steps, "undone, of {:?}", self.instance);
+        self
+    }
+
+    /// Expects that these steps, in the order of their names, are done at those who were asked, and no others.
+    ///
+    /// # Panics
+    /// When it is otherwise.
+    pub fn expect_done_by_others(&self, steps: &[&str]) -> &Self {
+        assert_eq!(self.done_by_others, steps, "of {:?}", self.instance);
+        self
+    }
+
+    /// Expects that a step was left out.
+    ///
+    /// # Panics
+    /// When it was not.
+    pub fn expect_left_out(&self, step: &str) -> &Self {
+        let state = self.instance.step(step).map(|known| known.state);
+        assert_eq!(state, Some(StepState::Skipped), "`{step}`, of {:?}", self.instance);
+        self
+    }
+
+    fn expect(&self, state: SagaState) -> &Self {
+        assert_eq!(self.instance.state, state, "{:?}", self.instance);
+        self
+    }
+
+    fn steps_of(&self, is: impl Fn(&Record) -> bool) -> Vec<&str> {
+        self.log.iter().map(|entry| &entry.record).filter(|record| is(record)).filter_map(Record::step).collect()
+    }
+}

@@ -1,0 +1,114 @@
+//! What could not go is kept whole.
+
+use super::{StoreFixture, owner_of_all, read_all, renew, row, saved};
+use crate::{
+    event::{EventId, LetterId},
+    failure::{AttemptError, DeadLetter, DeadReason, FailureClass},
+    outbox::{Fence, NewLetter, PartitionNo, RelayStore, RouteRow, RouteState, Verdict},
+};
+use std::time::Duration;
+
+/// Buries the route `billing` of an event, and gives the letter.
+async fn bury(store: &RelayStore, fence: &Fence, at: (PartitionNo, EventId), parks: bool) -> DeadLetter {
+    let errors = vec![
+        AttemptError::new(1, FailureClass::Transient, "503"),
+        AttemptError::new(2, FailureClass::Permanent, "422 \u{1f980}"),
+    ];
+    let dead = RouteRow { attempts_finished: 2, errors, ..row("billing", RouteState::Dead) };
+    let letters = vec![NewLetter { route: "billing".into(), reason: DeadReason::Rejected, parks }];
+    let verdict = Verdict { partition: at.0, id: at.1, rows: vec![dead], letters };
+    let settled = store.settler.record(fence, &[verdict]).await.expect("a record succeeds");
+    let [(event, route, id)] = settled.letters.as_slice() else { panic!("one letter, not {:?}", settled.letters) };
+    assert_eq!((*event, &**route), (at.1, "billing"));
+    letter(store, *id).await
+}
+
+async fn letter(store: &RelayStore, id: LetterId) -> DeadLetter {
+    store.settler.letters(&[id]).await.expect("letters are read").swap_remove(0)
+}
+
+/// Reason, attempts and errors, with the message as it was.
+pub async fn a_letter_has_the_whole_history_and_outlives_the_event<F: StoreFixture>() {
+    let fixture = F::create(false).await;
+    let store = fixture.relay().await;
+    let fence = owner_of_all(&store).await;
+    let place = saved(&fixture, &store, "a", 1).await[0];
+    let message = read_all(&store).await.swap_remove(0).body.expect("the row decodes");
+    let letter = bury(&store, &fence, place, false).await;
+    assert_eq!(fixture.counts().await, (0, 0), "the event is gone");
+    assert_eq!(letter.message, Some(message));
+    assert_eq!((letter.event_id, letter.route.as_str(), letter.reason), (place.1, "billing", DeadReason::Rejected));
+    assert_eq!((letter.attempts, letter.parks, letter.previous), (2, false, None));
+    let errors: Vec<_> = letter.errors.iter().map(|e| (e.attempt, e.class, e.text.as_str())).collect();
+    assert_eq!(errors, [(1, FailureClass::Transient, "503"), (2, FailureClass::Permanent, "422 \u{1f980}")]);
+    assert!(letter.fate.is_none());
+    assert!(letter.errors.iter().all(|e| letter.dead_at.since(e.at()) < Duration::from_mins(5) && e.at > 0));
+    assert!(store.settler.letters(&[LetterId(i64::MAX)]).await.expect("letters are read").is_empty());
+}
+
+/// A redriven event has its old place and id; when it dies again, the new letter names the old one.
+pub async fn a_letter_after_a_redrive_links_to_the_one_before<F: StoreFixture>() {
+    let fixture = F::create(false).await;
+    let store = fixture.relay().await;
+    let fence = owner_of_all(&store).await;
+    let place = saved(&fixture, &store, "a", 1).await[0];
+    let mut previous = None;
+    let mut message = None;
+    for _ in 0..3 {
+        let dead = bury(&store, &fence, place, false).await;
+        assert_eq!(dead.previous, previous);
+        assert_eq!(*message.get_or_insert_with(|| dead.message.clone()), dead.message);
+        previous = Some(dead.id);
+
+        fixture.redrive(dead.id).await;
+        let decided = letter(&store, dead.id).await;
+        assert_eq!(decided.fate.map(|fate| fate.what).as_deref(), Some("redriven"));
+        let renewal = renew(&store, &fence.relay).await;
+        assert_eq!(renewal.due.iter().map(|due| (due.partition, due.id)).collect::<Vec<_>>(), [place]);
+        let event = store.reader.fetch(&[place]).await.expect("a fetch succeeds").swap_remove(0);
+        assert_eq!(event.body.ok(), message.clone().flatten());
+        let [row] = event.rows.as_slice() else { panic!("one row, not {:?}", event.rows) };
+        assert_eq!((row.state, row.attempts_finished, row.redriven), (RouteState::Waiting, 0, true));
+    }
+}
+
+/// A head that parks its key is told at each renewal, until somebody decides.
+pub async fn a_parked_key_is_told_until_its_head_is_decided_about<F: StoreFixture>() {
+    let fixture = F::create(false).await;
+    let store = fixture.relay().await;
+    let fence = owner_of_all(&store).await;
+    let places = saved(&fixture, &store, "a", 3).await;
+    let (parking, other) = (bury(&store, &fence, places[0], true).await, bury(&store, &fence, places[1], true).await);
+    bury(&store, &fence, places[2], false).await;
+    let parked = async || -> Vec<LetterId> {
+        let parks = renew(&store, &fence.relay).await.parks;
+        for park in &parks {
+            assert_eq!((park.partition, &*park.route, park.key.as_str()), (places[0].0, "billing", "a"));
+        }
+        let mut letters: Vec<_> = parks.iter().map(|park| park.letter).collect();
+        letters.sort_unstable();
+        letters
+    };
+    assert_eq!(parked().await, [parking.id, other.id]);
+    fixture.discard(parking.id).await;
+    assert_eq!(parked().await, [other.id]);
+    fixture.redrive(other.id).await;
+    assert!(parked().await.is_empty());
+    assert!(letter(&store, parking.id).await.fate.is_some_and(|fate| fate.what == "discarded"));
+}
+
+/// No route takes it: one letter, without a route, and the event is gone.
+pub async fn an_event_without_a_route_is_buried_alone<F: StoreFixture>() {
+    let fixture = F::create(true).await;
+    let store = fixture.relay().await;
+    let fence = owner_of_all(&store).await;
+    let places = saved(&fixture, &store, "a", 2).await;
+    let letters = vec![NewLetter { route: "".into(), reason: DeadReason::Unroutable, parks: false }];
+    let verdict = Verdict { partition: places[0].0, id: places[0].1, rows: Vec::new(), letters };
+    let settled = store.settler.record(&fence, &[verdict]).await.expect("a record succeeds");
+    let letter = letter(&store, settled.letters[0].2).await;
+    assert_eq!((letter.route.as_str(), letter.reason, letter.attempts), ("", DeadReason::Unroutable, 0));
+    assert!(letter.errors.is_empty() && letter.message.is_some());
+    assert_eq!(fixture.counts().await, (1, 0));
+    assert!(fixture.kept().await.is_empty(), "it was not delivered");
+}

@@ -1,0 +1,154 @@
+//! What a server between the two halves owes: nothing that was confirmed is lost, whoever comes, goes or falls.
+
+use super::{Pair, TransportFixture, in_time, next, numbered, take};
+use crate::{
+    event::{Message, MessageId},
+    failure::FailureClass,
+    testing::Recorder,
+    transport::{Delivery, Publisher, Subscriber},
+};
+use async_trait::async_trait;
+use futures_util::future::join_all;
+use std::{collections::BTreeSet, time::Duration};
+
+/// A server between the two halves that the suite may stop and start again, keeping its data.
+#[async_trait]
+pub trait Restart: Send + 'static {
+    /// Stops it, and returns when it has ended.
+    async fn stop(&mut self);
+
+    /// Starts it, and returns when it answers.
+    async fn start(&mut self);
+}
+
+/// How the suite gets at a server of its own.
+#[async_trait]
+pub trait RestartFixture: Send + Sync + 'static {
+    /// Makes a connected pair on an empty destination of a server that nobody else uses.
+    async fn private() -> (Pair, Box<dyn Restart>);
+}
+
+/// Pause between two tries of a publisher whose server is down, as a relay's breaker makes it.
+const PAUSE: Duration = Duration::from_millis(50);
+/// For a server to stop and start: RabbitMQ needs most of a minute on a machine that does much else.
+const RESTARTED_WITHIN: Duration = Duration::from_secs(150);
+
+fn messages(range: std::ops::RangeInclusive<i64>) -> Vec<Message> {
+    range.map(|n| numbered(n, &format!("k{}", n % 17))).collect()
+}
+
+/// Publishes until it is confirmed, as a relay does; no failure on the way may speak of the message.
+async fn insist(publisher: &dyn Publisher, message: &Message) {
+    while let Err(error) = publisher.publish(message).await {
+        assert_ne!(error.class(), FailureClass::Permanent, "{}", error.full_text());
+        tokio::time::sleep(PAUSE).await;
+    }
+}
+
+/// Receives, connecting again whenever it is told of a loss, until all of them were taken at least once.
+async fn drain(subscriber: &mut dyn Subscriber, recorder: &Recorder, all: &[Message]) {
+    while all.iter().any(|message| recorder.times(message.id) == 0) {
+        if let Ok(Some(delivery)) = subscriber.next().await {
+            recorder.take(delivery).await;
+        }
+    }
+}
+
+fn id(delivery: &Delivery) -> MessageId {
+    delivery.message.as_ref().map(|message| message.id).expect("the message can be read")
+}
+
+/// What a subscriber had not answered for when it went away comes to the next one, in whole.
+pub async fn what_was_not_answered_for_comes_to_the_next_subscriber<T: TransportFixture>() {
+    let mut pair = T::pair().await;
+    let Some(again) = pair.again.take() else { return };
+    let sent = messages(1..=12);
+    let published = in_time("a batch", pair.publisher.publish_batch(&sent)).await;
+    assert!(published.iter().all(Result::is_ok), "a broker takes them: {published:?}");
+    let mut seen = BTreeSet::new();
+    for _ in 0..4 {
+        seen.insert(take(pair.subscriber.as_mut()).await.id);
+    }
+    let held = [next(pair.subscriber.as_mut()).await, next(pair.subscriber.as_mut()).await];
+    drop(pair.subscriber);
+    drop(held);
+    let mut other = again();
+    while seen.len() < sent.len() {
+        let message = take(other.as_mut()).await;
+        assert!(seen.insert(message.id), "an answered message does not come again");
+    }
+}
+
+/// Subscribers that share a destination, come and go while messages are published: each message is taken.
+pub async fn subscribers_that_come_and_go_lose_nothing<T: TransportFixture>() {
+    let mut pair = T::pair().await;
+    let Some(again) = pair.again.take() else { return };
+    let sent = messages(1..=300);
+    let recorder = Recorder::new();
+    let publish = async {
+        for batch in sent.chunks(30) {
+            join_all(batch.iter().map(|message| insist(pair.publisher.as_ref(), message))).await;
+        }
+    };
+    let come_and_go = async {
+        for _ in 0..6 {
+            let mut passing = again();
+            for _ in 0..10 {
+                recorder.take(next(passing.as_mut()).await).await;
+            }
+            // Holds some, and goes without a word.
+            let _held = next(passing.as_mut()).await;
+        }
+        drain(pair.subscriber.as_mut(), &recorder, &sent).await;
+    };
+    in_time("all messages", async { tokio::join!(publish, come_and_go) }).await;
+    assert_eq!(recorder.distinct(), sent.len());
+}
+
+/// A server that is stopped while messages are published and received loses none that it had confirmed, and both halves find
+/// it again by themselves.
+pub async fn a_server_that_is_stopped_in_the_middle_loses_nothing<T: RestartFixture>() {
+    let (mut pair, mut server) = T::private().await;
+    let (before, during) = (messages(1..=200), messages(201..=400));
+    let recorder = Recorder::new();
+    in_time("the first half", async {
+        join_all(before.iter().map(|message| insist(pair.publisher.as_ref(), message))).await;
+        recorder.take(next(pair.subscriber.as_mut()).await).await;
+    })
+    .await;
+    let publish = join_all(during.iter().map(|message| insist(pair.publisher.as_ref(), message)));
+    let restart = async {
+        server.stop().await;
+        let refused = pair.publisher.publish(&numbered(1, "down")).await.expect_err("nobody is there");
+        assert_eq!(refused.class(), FailureClass::Unavailable, "{}", refused.full_text());
+        server.start().await;
+    };
+    let all: Vec<Message> = before.iter().chain(&during).cloned().collect();
+    let receive = drain(pair.subscriber.as_mut(), &recorder, &all);
+    let everything = async { tokio::join!(publish, restart, receive) };
+    assert!(tokio::time::timeout(RESTARTED_WITHIN, everything).await.is_ok(), "not all came: {}", recorder.distinct());
+}
+
+/// What was delivered and not answered for when the connection was lost comes again, and the late answer says that it is not
+/// heard.
+pub async fn what_was_not_answered_for_comes_again_after_a_lost_connection<T: RestartFixture>() {
+    let (mut pair, mut server) = T::private().await;
+    let sent = messages(1..=10);
+    let published = in_time("a batch", pair.publisher.publish_batch(&sent)).await;
+    assert!(published.iter().all(Result::is_ok), "{published:?}");
+    let answered = take(pair.subscriber.as_mut()).await.id;
+    let held = [next(pair.subscriber.as_mut()).await, next(pair.subscriber.as_mut()).await];
+    let lost: BTreeSet<MessageId> = held.iter().map(id).collect();
+    server.stop().await;
+    let told = in_time("the loss", pair.subscriber.next()).await;
+    assert!(!matches!(told, Ok(None)), "a lost connection is no end");
+    for delivery in held {
+        assert!(delivery.ack().await.is_err(), "an answer that nobody hears is an error");
+    }
+    server.start().await;
+    let recorder = Recorder::new();
+    let rest: Vec<Message> = sent.into_iter().filter(|message| message.id != answered).collect();
+    in_time("the rest", drain(pair.subscriber.as_mut(), &recorder, &rest)).await;
+    assert!(lost.iter().all(|id| recorder.times(*id) == 1), "what was held came again");
+    assert_eq!(recorder.times(answered), 0, "what was answered for did not");
+}

@@ -1,0 +1,313 @@
+//! The suite that every transport passes, ours and yours, against its real destination.
+//!
+//! A [`TransportFixture`] makes a connected pair and says in a table what the transport promises beyond the traits; the suite
+//! asks for all of it and nothing more.
+//!
+//! ```
+//! use outbox_core::{testing::transport::{Pair, Promises, TransportFixture}, transport::Memory, transport_suite};
+//! struct InProcess;
+//!
+//! #[async_trait::async_trait]
+//! impl TransportFixture for InProcess {
+//!     fn promises() -> Promises {
+//!         Promises::end_to_end()
+//!     }
+//!     async fn pair() -> Pair {
+//!         let (publisher, subscriber) = Memory::channel();
+//!         Pair::new(publisher, subscriber)
+//!     }
+//! }
+//! transport_suite!(InProcess);
+//! ```
+
+mod answers;
+mod broker;
+mod content;
+mod load;
+
+pub use answers::*;
+pub use broker::*;
+pub use content::*;
+pub use load::*;
+
+use crate::{
+    event::{EventId, Headers, Message, MessageId, MessageParts, Timestamp},
+    transport::{Delivery, PublishError, Publisher, Receipt, Subscriber},
+};
+use async_trait::async_trait;
+use bytes::Bytes;
+use std::{any::Any, fmt, sync::Arc, time::Duration};
+
+/// How long anything may take before the suite calls it hung: far longer than a loaded machine needs.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// What a transport promises beyond the traits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Promises {
+    /// A publish returns when the subscriber has answered: `ack` confirms it, `nack` and a dropped delivery fail it as
+    /// transient, `reject` as permanent, and a closed subscriber fails it. Where this is false a broker stands between, which
+    /// confirms on its own and keeps messages.
+    pub end_to_end: bool,
+    /// A delivery that was nacked or dropped comes again by itself.
+    pub redelivers: bool,
+    /// Messages of one key that are published one after another arrive in that order.
+    pub order_per_key: bool,
+    /// `Delivery::attempt` counts deliveries, from 1.
+    pub counts_attempts: bool,
+    /// The longest payload that the fixture's destination takes; the suite sends up to 1 MiB.
+    pub max_payload: usize,
+    /// Header values of up to 1 KiB that hold any character which is no control character, empty ones, and a hundred headers on
+    /// one message arrive unchanged.
+    pub all_header_values: bool,
+}
+
+impl Promises {
+    /// A transport without a broker: the subscriber's answer is the publish's result. Everything else is promised but
+    /// redelivery and counting.
+    #[must_use]
+    pub const fn end_to_end() -> Self {
+        Self {
+            end_to_end: true,
+            redelivers: false,
+            order_per_key: true,
+            counts_attempts: false,
+            max_payload: 1024 * 1024,
+            all_header_values: true,
+        }
+    }
+
+    /// A transport through a broker that keeps messages, confirms on its own and delivers again.
+    #[must_use]
+    pub const fn broker() -> Self {
+        Self { end_to_end: false, redelivers: true, ..Self::end_to_end() }
+    }
+
+    /// Says whether deliveries are counted.
+    #[must_use]
+    pub const fn counts_attempts(mut self, counts: bool) -> Self {
+        self.counts_attempts = counts;
+        self
+    }
+
+    /// Says whether order per key is kept.
+    #[must_use]
+    pub const fn order_per_key(mut self, keeps: bool) -> Self {
+        self.order_per_key = keeps;
+        self
+    }
+
+    /// Says how long a payload may be.
+    #[must_use]
+    pub const fn max_payload(mut self, bytes: usize) -> Self {
+        self.max_payload = bytes;
+        self
+    }
+
+    /// Says whether every header value arrives unchanged.
+    #[must_use]
+    pub const fn all_header_values(mut self, all: bool) -> Self {
+        self.all_header_values = all;
+        self
+    }
+}
+
+/// Makes a subscriber.
+pub type Again = Box<dyn Fn() -> Box<dyn Subscriber> + Send + Sync>;
+
+/// A publisher and a subscriber that are connected, and whatever must live as long as they.
+pub struct Pair {
+    /// The sending half.
+    pub publisher: Arc<dyn Publisher>,
+    /// The receiving half.
+    pub subscriber: Box<dyn Subscriber>,
+    /// Makes one more subscriber of the same destination, where a broker keeps messages for whoever comes.
+    pub again: Option<Again>,
+    /// A server or a container, dropped after both.
+    pub keep: Box<dyn Any + Send>,
+}
+
+impl fmt::Debug for Pair {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Pair").finish_non_exhaustive()
+    }
+}
+
+impl Pair {
+    /// Puts a pair together.
+    #[must_use]
+    pub fn new(publisher: impl Publisher, subscriber: impl Subscriber) -> Self {
+        Self { publisher: Arc::new(publisher), subscriber: Box::new(subscriber), again: None, keep: Box::new(()) }
+    }
+
+    /// Adds how to make one more subscriber of the same destination.
+    #[must_use]
+    pub fn subscribing_again<S: Subscriber>(mut self, again: impl Fn() -> S + Send + Sync + 'static) -> Self {
+        self.again = Some(Box::new(move || Box::new(again())));
+        self
+    }
+
+    /// Adds what must live as long as the pair.
+    #[must_use]
+    pub fn keeping(mut self, keep: impl Any + Send) -> Self {
+        self.keep = Box::new(keep);
+        self
+    }
+}
+
+/// How the suite gets at a transport. Each call of [`pair`](Self::pair) makes a destination of its own, as tests run at the
+/// same time.
+#[async_trait]
+pub trait TransportFixture: Send + Sync + 'static {
+    /// Says what the transport promises.
+    fn promises() -> Promises;
+
+    /// Makes a connected pair on an empty destination.
+    async fn pair() -> Pair;
+}
+
+/// Writes one test for each case of the transport suite, for a type that is a
+/// [`TransportFixture`](crate::testing::transport::TransportFixture); with `, restarts`, for one that is a
+/// [`RestartFixture`](crate::testing::transport::RestartFixture), the cases in which its server is stopped.
+///
+/// The crate that calls it needs `tokio` with `macros` and `rt-multi-thread`.
+#[macro_export]
+macro_rules! transport_suite {
+    ($fixture:ty) => {
+        $crate::transport_suite! { @cases $fixture:
+            every_attribute_arrives_unchanged
+            attributes_that_are_not_set_stay_unset
+            payloads_arrive_byte_for_byte
+            every_legal_header_arrives_unchanged
+            a_repeat_is_the_same_message
+            the_publisher_says_what_it_takes
+            an_acknowledged_message_is_confirmed_and_does_not_come_again
+            a_message_that_was_not_handled_fails_or_comes_again
+            a_dropped_delivery_counts_as_not_handled
+            a_rejected_message_is_refused_for_good
+            a_batch_has_one_verdict_each_in_its_order
+            a_wait_for_a_delivery_that_is_given_up_loses_nothing
+            a_publish_that_is_given_up_disturbs_no_other
+            thousands_of_messages_at_once_all_arrive_once
+            messages_of_one_key_arrive_in_their_order
+            a_subscriber_that_closes_leaves_no_publish_hanging
+            a_closed_subscriber_confirms_nothing
+            what_was_not_answered_for_comes_to_the_next_subscriber
+            subscribers_that_come_and_go_lose_nothing
+        }
+    };
+    ($fixture:ty, restarts) => {
+        $crate::transport_suite! { @cases $fixture:
+            a_server_that_is_stopped_in_the_middle_loses_nothing
+            what_was_not_answered_for_comes_again_after_a_lost_connection
+        }
+    };
+    (@cases $fixture:ty: $($case:ident)*) => {
+        $(
+            #[::tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $case() {
+                $crate::testing::transport::$case::<$fixture>().await;
+            }
+        )*
+    };
+}
+
+/// Makes the `n`th message of a key, small.
+#[must_use]
+pub fn numbered(n: i64, key: &str) -> Message {
+    let mut parts = full().into_parts();
+    parts.sequence = Some(EventId(n));
+    parts.key = Some(key.to_owned());
+    parts.payload = Bytes::from(format!("{{\"n\":{n}}}"));
+    Message::new(parts)
+}
+
+/// Makes a message with every attribute set.
+#[must_use]
+pub fn full() -> Message {
+    let mut headers = Headers::new();
+    for (name, value) in [("tenant", "t-1"), ("traceparent", "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01")]
+    {
+        headers.insert(name, value).expect("the name and the value are legal");
+    }
+    Message::new(MessageParts {
+        id: MessageId::generate(),
+        sequence: Some(EventId(7)),
+        source: "/services/shop".into(),
+        event_type: "order.placed".into(),
+        event_version: 3,
+        topic: "orders".into(),
+        aggregate_type: Some("order".into()),
+        key: Some("order-7".into()),
+        content_type: "application/json".into(),
+        payload: Bytes::from_static(b"{\"total\":100}"),
+        headers,
+        created_at: Timestamp::from_micros(1_700_000_000_123_456),
+        expires_at: Some(Timestamp::from_micros(4_000_000_000_000_001)),
+        retry: None,
+    })
+}
+
+/// Waits for anything, and fails the test where it hangs.
+async fn in_time<T>(what: &str, work: impl Future<Output = T>) -> T {
+    match tokio::time::timeout(PATIENCE, work).await {
+        Ok(done) => done,
+        Err(_) => panic!("{what} took longer than {PATIENCE:?}"),
+    }
+}
+
+/// Waits for the next delivery.
+async fn next(subscriber: &mut dyn Subscriber) -> Delivery {
+    let delivery = in_time("the next delivery", subscriber.next()).await;
+    delivery.expect("the subscription holds").expect("the subscription is open")
+}
+
+/// Takes the next delivery, acknowledges it and gives its message.
+async fn take(subscriber: &mut dyn Subscriber) -> Message {
+    let delivery = next(subscriber).await;
+    let message = delivery.message.clone().expect("the message can be read");
+    delivery.ack().await.expect("the answer is taken");
+    message
+}
+
+/// Publishes a message and receives it.
+async fn exchange(pair: &mut Pair, message: &Message) -> Message {
+    // One that fails says so at once; the delivery would be waited for in vain.
+    let publish = async {
+        in_time("a publish", pair.publisher.publish(message)).await.expect("what was acknowledged is confirmed");
+    };
+    tokio::join!(publish, take(pair.subscriber.as_mut())).1
+}
+
+/// Publishes a message while its one delivery is answered in some way, and gives the publish's result.
+async fn publish_while<F: Future<Output = ()>>(
+    pair: &mut Pair,
+    message: &Message,
+    answer: impl FnOnce(Delivery) -> F,
+) -> Result<Receipt, PublishError> {
+    let publish = in_time("a publish", pair.publisher.publish(message));
+    let answered = async { answer(next(pair.subscriber.as_mut()).await).await };
+    tokio::join!(publish, answered).0
+}
+
+#[cfg(test)]
+mod in_process {
+    use super::*;
+    use crate::transport::Memory;
+
+    struct InProcess;
+
+    #[async_trait]
+    impl TransportFixture for InProcess {
+        fn promises() -> Promises {
+            Promises::end_to_end()
+        }
+
+        async fn pair() -> Pair {
+            let (publisher, subscriber) = Memory::channel();
+            Pair::new(publisher, subscriber)
+        }
+    }
+
+    crate::transport_suite!(InProcess);
+}

@@ -1,0 +1,86 @@
+//! The in-process transport: both halves over one bounded channel. For tests, examples and modular monoliths.
+
+use super::{Acknowledge, Delivery, PublishError, Publisher, Receipt, SubscribeError, Subscriber};
+use crate::event::Message;
+use async_trait::async_trait;
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
+};
+use tokio::sync::{mpsc, oneshot};
+
+/// Deliveries that may wait for the subscriber: enough to keep it busy, few enough to push back.
+const CAPACITY: usize = 256;
+
+/// The publishing half. A publish is confirmed when the subscriber has acknowledged it.
+#[derive(Debug, Clone)]
+pub struct Memory {
+    sender: mpsc::Sender<Delivery>,
+    delivered: Arc<AtomicU64>,
+}
+
+/// The subscribing half.
+#[derive(Debug)]
+pub struct MemorySubscriber(mpsc::Receiver<Delivery>);
+
+impl Memory {
+    /// Makes both halves.
+    #[must_use]
+    pub fn channel() -> (Self, MemorySubscriber) {
+        let (sender, receiver) = mpsc::channel(CAPACITY);
+        (Self { sender, delivered: Arc::default() }, MemorySubscriber(receiver))
+    }
+}
+
+#[derive(Debug)]
+enum Answer {
+    Ack,
+    Nack,
+    Reject(String),
+}
+
+#[derive(Debug)]
+struct Handle(oneshot::Sender<Answer>);
+
+#[async_trait]
+impl Publisher for Memory {
+    async fn publish(&self, message: &Message) -> Result<Receipt, PublishError> {
+        let (answer, answered) = oneshot::channel();
+        let delivery = Delivery::new(Ok(message.clone()), None, Box::new(Handle(answer)));
+        if self.sender.send(delivery).await.is_err() {
+            return Err(PublishError::unavailable("the subscriber is closed"));
+        }
+        match answered.await {
+            Ok(Answer::Ack) => Ok(Receipt::new().at(self.delivered.fetch_add(1, Ordering::Relaxed) + 1)),
+            Ok(Answer::Nack) => Err(PublishError::transient("the subscriber could not handle the message")),
+            Ok(Answer::Reject(reason)) => Err(PublishError::permanent(format!("the subscriber rejected it: {reason}"))),
+            Err(_) => Err(PublishError::transient("the subscriber dropped the message without an answer")),
+        }
+    }
+}
+
+#[async_trait]
+impl Subscriber for MemorySubscriber {
+    async fn next(&mut self) -> Result<Option<Delivery>, SubscribeError> {
+        Ok(self.0.recv().await)
+    }
+}
+
+impl Handle {
+    fn answer(self, answer: Answer) -> Result<(), SubscribeError> {
+        self.0.send(answer).map_err(|_| SubscribeError("the publisher no longer waits for an answer".into()))
+    }
+}
+
+#[async_trait]
+impl Acknowledge for Handle {
+    async fn ack(self: Box<Self>) -> Result<(), SubscribeError> {
+        self.answer(Answer::Ack)
+    }
+    async fn nack(self: Box<Self>, _requeue: bool) -> Result<(), SubscribeError> {
+        self.answer(Answer::Nack)
+    }
+    async fn reject(self: Box<Self>, reason: &str) -> Result<(), SubscribeError> {
+        self.answer(Answer::Reject(reason.to_owned()))
+    }
+}

@@ -1,0 +1,149 @@
+//! The sending half of a transport.
+
+use super::Limits;
+use crate::{event::Message, failure::FailureClass};
+use async_trait::async_trait;
+use futures_util::future::join_all;
+use std::time::Duration;
+
+type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
+/// Publishes messages to one destination.
+///
+/// # Cancel safety
+/// The relay may drop a call at its deadline; the message then counts as not confirmed and is published again.
+#[async_trait]
+pub trait Publisher: Send + Sync + 'static {
+    /// Publishes one message and returns when the destination has confirmed it.
+    ///
+    /// # Errors
+    /// [`PublishError`] with the class of the failure.
+    async fn publish(&self, message: &Message) -> Result<Receipt, PublishError>;
+
+    /// Publishes many at once, no order among them, one verdict each in the order of the messages; by default all of
+    /// them concurrently.
+    async fn publish_batch(&self, messages: &[Message]) -> Vec<Result<Receipt, PublishError>> {
+        join_all(messages.iter().map(|m| self.publish(m))).await
+    }
+
+    /// Checks the configuration, without asking the destination, so that a mistake is found before the first event. The
+    /// relay asks every route when it starts.
+    ///
+    /// # Errors
+    /// [`PublishError`] naming everything that is wrong.
+    fn check(&self) -> Result<(), PublishError> {
+        Ok(())
+    }
+
+    /// Tells what the destination takes; checked at enqueue where the route is known there.
+    fn limits(&self) -> Limits {
+        Limits::default()
+    }
+}
+
+/// What the destination said when it confirmed.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Receipt {
+    /// Where it went, such as a partition, a stream or a URL's host.
+    pub destination: Option<String>,
+    /// Its place there, such as an offset, a sequence or a delivery tag.
+    pub position: Option<u64>,
+    /// Whether the destination had it already.
+    pub duplicate: bool,
+}
+
+impl Receipt {
+    /// A confirmation that says nothing more.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self { destination: None, position: None, duplicate: false }
+    }
+
+    /// Adds where it went.
+    #[must_use]
+    pub fn to(mut self, destination: impl Into<String>) -> Self {
+        self.destination = Some(destination.into());
+        self
+    }
+
+    /// Adds its place there.
+    #[must_use]
+    pub const fn at(mut self, position: u64) -> Self {
+        self.position = Some(position);
+        self
+    }
+
+    /// Adds that the destination had it already.
+    #[must_use]
+    pub const fn duplicate(mut self, duplicate: bool) -> Self {
+        self.duplicate = duplicate;
+        self
+    }
+}
+
+/// A publish that was not confirmed.
+#[derive(Debug, thiserror::Error)]
+#[error("{text}")]
+pub struct PublishError {
+    class: FailureClass,
+    text: String,
+    retry_after: Option<Duration>,
+    source: Option<BoxError>,
+}
+
+impl PublishError {
+    /// This message can never go.
+    pub fn permanent(text: impl Into<String>) -> Self {
+        Self { class: FailureClass::Permanent, text: text.into(), retry_after: None, source: None }
+    }
+
+    /// This message may go later.
+    pub fn transient(text: impl Into<String>) -> Self {
+        Self { class: FailureClass::Transient, ..Self::permanent(text) }
+    }
+
+    /// The destination is down.
+    pub fn unavailable(text: impl Into<String>) -> Self {
+        Self { class: FailureClass::Unavailable, ..Self::permanent(text) }
+    }
+
+    /// Adds the cause.
+    #[must_use]
+    pub fn caused_by(mut self, source: impl Into<BoxError>) -> Self {
+        self.source = Some(source.into());
+        self
+    }
+
+    /// Adds how long the destination asks to wait.
+    #[must_use]
+    pub fn retry_after(mut self, wait: Duration) -> Self {
+        self.retry_after = Some(wait);
+        self
+    }
+
+    /// Says what the failure means.
+    #[must_use]
+    pub const fn class(&self) -> FailureClass {
+        self.class
+    }
+
+    /// Gives how long the destination asked to wait.
+    #[must_use]
+    pub const fn asked_to_wait(&self) -> Option<Duration> {
+        self.retry_after
+    }
+
+    /// Writes the text with all its causes, for storing.
+    #[must_use]
+    pub fn full_text(&self) -> String {
+        let mut text = self.text.clone();
+        let mut cause = self.source.as_deref().map(|s| s as &dyn std::error::Error);
+        while let Some(error) = cause {
+            text.push_str(": ");
+            text.push_str(&error.to_string());
+            cause = error.source();
+        }
+        text
+    }
+}

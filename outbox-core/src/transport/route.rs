@@ -1,0 +1,239 @@
+//! Routes: which events go where, and how hard to try.
+
+use super::{Limits, Publisher};
+use crate::{event::Message, failure::RetryPolicy};
+use std::{fmt, sync::Arc, time::Duration};
+use xxhash_rust::xxh3::Xxh3;
+
+/// How long one batch may take until its destination has confirmed. Transports have shorter deadlines for each message;
+/// this one is the last resort against a publisher that never answers.
+pub const DEFAULT_PUBLISH_DEADLINE: Duration = Duration::from_secs(30);
+
+/// What a route promises.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Guarantee {
+    /// Published until the destination confirms; may repeat.
+    #[default]
+    AtLeastOnce,
+    /// Finished first, then published once; may lose, never repeats, promises no order across a takeover.
+    AtMostOnce,
+}
+
+/// What happens to the rest of a key when its head becomes a dead letter.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum WhenDead {
+    /// The rest goes on; the letter leaves the order.
+    #[default]
+    Continue,
+    /// The rest of the key waits until the head is redriven or discarded.
+    Park,
+}
+
+/// Which events a route takes.
+#[derive(Clone, Default)]
+pub struct Selector {
+    topics: Vec<String>,
+    types: Vec<String>,
+    predicate: Option<(u32, Predicate)>,
+}
+
+type Predicate = Arc<dyn Fn(&Message) -> bool + Send + Sync>;
+
+/// Takes the events of a topic.
+#[must_use]
+pub fn topic(name: impl Into<String>) -> Selector {
+    Selector { topics: vec![name.into()], ..Selector::default() }
+}
+
+/// Takes the events of a type.
+#[must_use]
+pub fn event_type(name: impl Into<String>) -> Selector {
+    Selector { types: vec![name.into()], ..Selector::default() }
+}
+
+/// Takes every event.
+#[must_use]
+pub fn everything() -> Selector {
+    Selector::default()
+}
+
+impl Selector {
+    /// Takes a further topic too.
+    #[must_use]
+    pub fn or_topic(mut self, name: impl Into<String>) -> Self {
+        self.topics.push(name.into());
+        self
+    }
+
+    /// Takes, of the topics chosen so far, only the given types (call it once for each).
+    #[must_use]
+    pub fn of_type(mut self, name: impl Into<String>) -> Self {
+        self.types.push(name.into());
+        self
+    }
+
+    /// Takes, of the events chosen so far, those for which the predicate holds.
+    ///
+    /// Relays on one database must agree on their routes, and code cannot be compared: give the predicate a version and
+    /// raise it at every change.
+    #[must_use]
+    pub fn only_if(mut self, version: u32, predicate: impl Fn(&Message) -> bool + Send + Sync + 'static) -> Self {
+        self.predicate = Some((version, Arc::new(predicate)));
+        self
+    }
+
+    /// Tells whether an event is taken.
+    #[must_use]
+    pub fn takes(&self, message: &Message) -> bool {
+        self.takes_envelope(&message.topic, &message.event_type)
+            && self.predicate.as_ref().is_none_or(|(_, holds)| holds(message))
+    }
+
+    /// Tells whether topic and type are taken, the predicate left aside.
+    #[must_use]
+    pub fn takes_envelope(&self, topic: &str, event_type: &str) -> bool {
+        (self.topics.is_empty() || self.topics.iter().any(|t| t == topic))
+            && (self.types.is_empty() || self.types.iter().any(|t| t == event_type))
+    }
+}
+
+impl fmt::Debug for Selector {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Selector")
+            .field("topics", &self.topics)
+            .field("types", &self.types)
+            .field("predicate", &self.predicate.as_ref().map(|(version, _)| version))
+            .finish()
+    }
+}
+
+/// One destination of a relay.
+#[derive(Clone)]
+pub struct Route {
+    pub(crate) name: Arc<str>,
+    pub(crate) selector: Selector,
+    pub(crate) publisher: Arc<dyn Publisher>,
+    pub(crate) limits: Limits,
+    pub(crate) policy: RetryPolicy,
+    pub(crate) type_policies: Vec<(String, RetryPolicy)>,
+    pub(crate) guarantee: Guarantee,
+    pub(crate) when_dead: WhenDead,
+    pub(crate) deadline: Duration,
+}
+
+impl Route {
+    /// Makes a route. The name is stable: it is stored with every event that waits for it.
+    pub fn new(name: impl Into<Arc<str>>, selector: Selector, publisher: impl Publisher) -> Self {
+        Self::shared(name, selector, Arc::new(publisher))
+    }
+
+    /// Makes a route over a publisher that is shared with others.
+    pub fn shared(name: impl Into<Arc<str>>, selector: Selector, publisher: Arc<dyn Publisher>) -> Self {
+        Self {
+            name: name.into(),
+            selector,
+            limits: publisher.limits(),
+            publisher,
+            policy: RetryPolicy::default(),
+            type_policies: Vec::new(),
+            guarantee: Guarantee::default(),
+            when_dead: WhenDead::default(),
+            deadline: DEFAULT_PUBLISH_DEADLINE,
+        }
+    }
+
+    /// Sets the retry policy of the route.
+    #[must_use]
+    pub fn retry(mut self, policy: RetryPolicy) -> Self {
+        self.policy = policy;
+        self
+    }
+
+    /// Sets the retry policy of one event type on this route. It wins over the event's own and the route's.
+    #[must_use]
+    pub fn retry_type(mut self, event_type: impl Into<String>, policy: RetryPolicy) -> Self {
+        self.type_policies.push((event_type.into(), policy));
+        self
+    }
+
+    /// Publishes at most once: may lose, never repeats.
+    #[must_use]
+    pub fn at_most_once(mut self) -> Self {
+        self.guarantee = Guarantee::AtMostOnce;
+        self
+    }
+
+    /// Lets the rest of a key wait when its head becomes a dead letter.
+    #[must_use]
+    pub fn park_when_dead(mut self) -> Self {
+        self.when_dead = WhenDead::Park;
+        self
+    }
+
+    /// Sets how long one batch may take until it is confirmed.
+    #[must_use]
+    pub fn deadline(mut self, deadline: Duration) -> Self {
+        self.deadline = deadline;
+        self
+    }
+
+    /// Sets what the destination takes, in place of what the publisher says.
+    #[must_use]
+    pub fn limits(mut self, limits: Limits) -> Self {
+        self.limits = limits;
+        self
+    }
+
+    /// Gives the name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Gives what its destination takes.
+    #[must_use]
+    pub fn limits_of(&self) -> Limits {
+        self.limits
+    }
+
+    /// Gives what it takes.
+    #[must_use]
+    pub fn selector(&self) -> &Selector {
+        &self.selector
+    }
+
+    /// Gives the policy for an event: of its type on this route, else its own, else the route's.
+    #[must_use]
+    pub fn policy_for(&self, message: &Message) -> RetryPolicy {
+        self.type_policies
+            .iter()
+            .find(|(t, _)| *t == message.event_type)
+            .map(|(_, p)| *p)
+            .or(message.retry)
+            .unwrap_or(self.policy)
+    }
+}
+
+impl fmt::Debug for Route {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Route")
+            .field("name", &self.name)
+            .field("selector", &self.selector)
+            .field("guarantee", &self.guarantee)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Gives the hash by which relays compare their routes: names, topics, types, predicate versions and guarantees.
+#[must_use]
+pub fn route_set_hash(routes: &[Route]) -> u64 {
+    let mut texts: Vec<String> =
+        routes.iter().map(|r| format!("{:?}|{:?}|{:?}", r.name, r.selector, r.guarantee)).collect();
+    texts.sort();
+    let mut hash = Xxh3::new();
+    for text in texts {
+        hash.update(text.as_bytes());
+        hash.update(&[0xff]);
+    }
+    hash.digest()
+}

@@ -1,0 +1,105 @@
+//! The receiving half of a transport.
+
+use crate::event::Message;
+use async_trait::async_trait;
+use bytes::Bytes;
+
+type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
+/// Receives messages of one destination.
+#[async_trait]
+pub trait Subscriber: Send + 'static {
+    /// Gives the next delivery; `None` when closed.
+    ///
+    /// # Errors
+    /// [`SubscribeError`] when the connection is lost; calling again reconnects.
+    ///
+    /// # Cancel safety
+    /// A call that is dropped loses no delivery.
+    async fn next(&mut self) -> Result<Option<Delivery>, SubscribeError>;
+}
+
+#[async_trait]
+impl<S: Subscriber + ?Sized> Subscriber for Box<S> {
+    async fn next(&mut self) -> Result<Option<Delivery>, SubscribeError> {
+        (**self).next().await
+    }
+}
+
+/// A receiving connection that failed.
+#[derive(Debug, thiserror::Error)]
+#[error("the subscription failed")]
+pub struct SubscribeError(#[source] pub BoxError);
+
+/// How a transport is told what became of a delivery. Implemented by transports, called once.
+#[async_trait]
+pub trait Acknowledge: Send + Sync + 'static {
+    /// The message was handled.
+    async fn ack(self: Box<Self>) -> Result<(), SubscribeError>;
+
+    /// The message was not handled; `requeue` asks for it again.
+    async fn nack(self: Box<Self>, requeue: bool) -> Result<(), SubscribeError>;
+
+    /// The message can never be handled.
+    async fn reject(self: Box<Self>, reason: &str) -> Result<(), SubscribeError>;
+}
+
+/// One message with the means to answer for it. Dropped without an answer, it counts as `nack(true)` where the transport
+/// can tell, else it comes again when the connection ends.
+pub struct Delivery {
+    /// The message, or why it cannot be read.
+    pub message: Result<Message, String>,
+    /// Which delivery this is as the broker counts, from 1; `None` where it does not count.
+    pub attempt: Option<u32>,
+    /// The bytes that came, for a message that cannot be read; where the transport gives them.
+    pub raw: Option<Bytes>,
+    handle: Box<dyn Acknowledge>,
+}
+
+impl std::fmt::Debug for Delivery {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Delivery")
+            .field("message", &self.message)
+            .field("attempt", &self.attempt)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Delivery {
+    /// Puts a delivery together; for transports.
+    #[must_use]
+    pub fn new(message: Result<Message, String>, attempt: Option<u32>, handle: Box<dyn Acknowledge>) -> Self {
+        Self { message, attempt, raw: None, handle }
+    }
+
+    /// Adds the bytes that came, to be kept where the message cannot be read.
+    #[must_use]
+    pub fn with_raw(mut self, bytes: Bytes) -> Self {
+        self.raw = Some(bytes);
+        self
+    }
+
+    /// Says that the message was handled.
+    ///
+    /// # Errors
+    /// [`SubscribeError`] when the transport could not be told; the message then comes again.
+    pub async fn ack(self) -> Result<(), SubscribeError> {
+        self.handle.ack().await
+    }
+
+    /// Says that the message was not handled; `requeue` asks for it again.
+    ///
+    /// # Errors
+    /// As [`ack`](Self::ack).
+    pub async fn nack(self, requeue: bool) -> Result<(), SubscribeError> {
+        self.handle.nack(requeue).await
+    }
+
+    /// Says that the message can never be handled, and why.
+    ///
+    /// # Errors
+    /// As [`ack`](Self::ack).
+    pub async fn reject(self, reason: &str) -> Result<(), SubscribeError> {
+        self.handle.reject(reason).await
+    }
+}

@@ -1,0 +1,228 @@
+//! How a consumer's deliveries flow: order, bounds, the store's absence, shutdown.
+
+use crate::support::{
+    Answer, Cx, Log, OrderPlaced, QueueSubscriber, consumer, order, order_of, queue, stop, until, write,
+};
+use futures_util::future::join_all;
+use outbox_core::{
+    consumer::{Consumer, ConsumerError},
+    failure::RetryPolicy,
+    runtime::SupervisorError,
+    testing::MemoryStore,
+    transport::{Delivery, Memory, Publisher, SubscribeError, Subscriber},
+};
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+use tokio::sync::Semaphore;
+
+#[tokio::test(start_paused = true)]
+async fn deliveries_of_a_key_are_handled_in_order_and_other_keys_beside_them() {
+    let (store, log) = (MemoryStore::default(), Log::default());
+    let (running, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+    let slow = {
+        let (log, running, most) = (log.clone(), running.clone(), most.clone());
+        move |order: OrderPlaced, cx: &Cx| {
+            let (log, running, most) = (log.clone(), running.clone(), most.clone());
+            let key = cx.message().key.clone().unwrap_or_default();
+            async move {
+                most.fetch_max(running.fetch_add(1, Ordering::Relaxed) + 1, Ordering::Relaxed);
+                log.note(format!("{key} begins {}", order.0));
+                // The later, the shorter: without order the last would end first.
+                tokio::time::sleep(Duration::from_millis(100 - order.0)).await;
+                log.note(format!("{key} ends {}", order.0));
+                running.fetch_sub(1, Ordering::Relaxed);
+                Ok::<_, std::io::Error>(())
+            }
+        }
+    };
+    let (queue, subscriber) = queue();
+    let consumer = Consumer::new("receipts", &store).on("slow", slow).subscribe(subscriber).concurrency(4);
+    let handle = consumer.start().await.expect("starts");
+    let keys = ["a", "b", "c", "d", "e", "f"];
+    let answers: Vec<_> =
+        (0..10).flat_map(|n| keys.map(|key| queue.deliver(Ok(order_of(key, n)), None).wait())).collect();
+    assert!(join_all(answers).await.iter().all(|a| *a == Answer::Ack));
+    stop(handle).await;
+    assert_eq!(most.load(Ordering::Relaxed), 4);
+    let mut by_key: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for line in log.lines() {
+        let (key, what) = line.split_once(' ').expect("a key");
+        by_key.entry(key.to_owned()).or_default().push(what.to_owned());
+    }
+    let expected: Vec<String> = (0..10).flat_map(|n| [format!("begins {n}"), format!("ends {n}")]).collect();
+    assert_eq!(by_key.len(), keys.len());
+    for (key, lines) in by_key {
+        assert_eq!(lines, expected, "key {key}");
+    }
+}
+
+/// A handler that begins, waits for a permit, and writes.
+fn gated(gate: Arc<Semaphore>) -> impl Fn(OrderPlaced, &Cx) -> futures_util::future::BoxFuture<'_, Result<(), String>> {
+    move |order, cx| {
+        let gate = gate.clone();
+        Box::pin(async move {
+            cx.tx.insert(format!("first half of {}", order.0));
+            gate.acquire().await.map_err(|e| e.to_string())?.forget();
+            cx.tx.insert(format!("second half of {}", order.0));
+            Ok(())
+        })
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_waits_behind_a_returned_delivery_of_its_key_is_returned_with_it() {
+    let (store, gate) = (MemoryStore::default(), Arc::new(Semaphore::new(0)));
+    let (queue, subscriber) = queue();
+    let consumer = Consumer::new("receipts", &store).on("gated", gated(gate.clone())).subscribe(subscriber);
+    let handle = consumer.start().await.expect("starts");
+    let answers: Vec<_> = (0..3).map(|n| queue.deliver(Ok(order_of("a", n)), None).wait()).collect();
+    until(&handle, |s| s.received == 3).await;
+    store.lose_commit_answers(1);
+    gate.add_permits(3);
+    assert_eq!(join_all(answers).await, [Answer::Nack, Answer::Nack, Answer::Nack]);
+    assert_eq!(store.rows().len(), 2, "the others would have overtaken, had it not been done");
+    assert_eq!(stop(handle).await.returned, 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn shutdown_waits_for_running_handlers_and_returns_what_has_not_begun() {
+    let (store, gate) = (MemoryStore::default(), Arc::new(Semaphore::new(0)));
+    let (queue, subscriber) = queue();
+    let consumer = Consumer::new("receipts", &store).on("gated", gated(gate.clone())).subscribe(subscriber);
+    let handle = consumer.concurrency(2).start().await.expect("starts");
+    let answers: Vec<_> = (0..6).map(|n| queue.deliver(Ok(order(n)), None).wait()).collect();
+    until(&handle, |s| s.in_flight == 2 && s.received == 6).await;
+    let stats = handle.stats();
+    let opener = async {
+        stats.clone().wait_for(|s| s.returned == 4).await.expect("runs");
+        gate.add_permits(2);
+    };
+    let (stopped, ()) = tokio::join!(handle.shutdown(Duration::from_secs(30)), opener);
+    stopped.expect("in time");
+    let answers = join_all(answers).await;
+    assert_eq!(answers.iter().filter(|a| **a == Answer::Ack).count(), 2);
+    assert_eq!(answers.iter().filter(|a| **a == Answer::Nack).count(), 4);
+    assert_eq!((store.rows().len(), store.inbox_rows(), store.open_transactions()), (4, 2, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn at_the_deadline_running_handlers_are_dropped_with_nothing_half_done() {
+    let (store, gate) = (MemoryStore::default(), Arc::new(Semaphore::new(0)));
+    let (queue, subscriber) = queue();
+    let consumer = Consumer::new("receipts", &store).on("gated", gated(gate.clone())).subscribe(subscriber);
+    let handle = consumer.start().await.expect("starts");
+    let answer = queue.deliver(Ok(order(1)), None).wait();
+    until(&handle, |s| s.in_flight == 1).await;
+    let begun = tokio::time::Instant::now();
+    let outcome = handle.shutdown(Duration::from_secs(5)).await;
+    assert!(matches!(outcome, Err(ConsumerError::Stopped(SupervisorError::Deadline { .. }))), "{outcome:?}");
+    assert_eq!(begun.elapsed().as_secs(), 5);
+    assert_eq!(answer.await, Answer::Dropped);
+    assert_eq!((store.rows().len(), store.inbox_rows(), store.open_transactions()), (0, 0, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_shutdown_does_not_wait_for_retries() {
+    let store = MemoryStore::default();
+    let failing = |_: OrderPlaced, _: &Cx| async { Err::<(), _>("down") };
+    let (queue, subscriber) = queue();
+    let consumer = Consumer::new("receipts", &store).on("fail", failing).subscribe(subscriber);
+    let endless =
+        RetryPolicy::default().endless().backoff(Duration::from_hours(1)).max_backoff(Duration::from_hours(1));
+    let handle = consumer.retry(endless).hold(Duration::from_hours(2)).start().await.expect("starts");
+    let answer = queue.deliver(Ok(order(1)), None).wait();
+    until(&handle, |s| s.in_flight == 1).await;
+    handle.shutdown(Duration::from_secs(1)).await.expect("in time");
+    assert_eq!(answer.await, Answer::Nack);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_store_that_is_down_burns_no_attempt_and_is_waited_for() {
+    let (store, log, gate) = (MemoryStore::default(), Log::default(), Arc::new(Semaphore::new(0)));
+    let noting = {
+        let (log, gate) = (log.clone(), gate.clone());
+        move |order: OrderPlaced, cx: &Cx| {
+            log.note(format!("order {} attempt {}", order.0, cx.attempt()));
+            cx.tx.insert("done");
+            let gate = gate.clone();
+            async move { gate.acquire().await.map(drop).map_err(|e| e.to_string()) }
+        }
+    };
+    let (queue, subscriber) = queue();
+    let consumer = Consumer::new("receipts", &store).on("note", noting).subscribe(subscriber).concurrency(1);
+    let handle = consumer.start().await.expect("starts");
+    let answers: Vec<_> = (0..3).map(|n| queue.deliver(Ok(order(n)), None).wait()).collect();
+    until(&handle, |s| s.in_flight == 1 && s.received == 3).await;
+    store.set_down(true);
+    gate.add_permits(1);
+    assert_eq!(join_all(answers).await, [Answer::Nack, Answer::Nack, Answer::Nack], "others may do better");
+    until(&handle, |s| s.store_down).await;
+    let waiting = queue.deliver(Ok(order(9)), Some(2)).wait();
+    tokio::time::sleep(Duration::from_mins(10)).await;
+    assert!(handle.stats().borrow().store_down);
+    assert_eq!(handle.stats().borrow().received, 3, "nothing is taken while the store is down");
+    store.set_down(false);
+    assert_eq!(waiting.await, Answer::Ack);
+    assert_eq!(log.lines(), ["order 0 attempt 1", "order 9 attempt 1"]);
+    assert_eq!(store.rows(), ["done"]);
+    let stats = stop(handle).await;
+    assert_eq!((stats.retried, stats.returned, stats.handled, stats.store_down), (0, 3, 1, false));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_broken_subscription_is_tried_again() {
+    let store = MemoryStore::default();
+    let (queue, subscriber) = queue();
+    let consumer = Consumer::new("receipts", &store).on("write", write).subscribe(subscriber);
+    let handle = consumer.start().await.expect("starts");
+    for _ in 0..20 {
+        queue.break_connection();
+    }
+    assert_eq!(queue.deliver(Ok(order(1)), None).wait().await, Answer::Ack);
+    drop(queue);
+    let exits = handle.exits();
+    handle.finished().await.expect("it ends by itself when the subscriber is closed");
+    assert_eq!(exits.borrow().failed + exits.borrow().panicked, 0);
+}
+
+#[tokio::test]
+async fn several_subscribers_feed_one_consumer_which_ends_with_the_last() {
+    let store = MemoryStore::default();
+    let (first, publisher) = consumer(&store);
+    let (other_publisher, other) = Memory::channel();
+    let handle = first.on("write", write).subscribe(other).start().await.expect("starts");
+    publisher.publish(&order(1)).await.expect("handled");
+    drop(publisher);
+    other_publisher.publish(&order(2)).await.expect("handled");
+    drop(other_publisher);
+    handle.finished().await.expect("ends well");
+    assert_eq!(store.rows(), ["write:1", "write:2"]);
+}
+
+/// Panics at its first call.
+struct Stumbling(QueueSubscriber, bool);
+
+#[async_trait::async_trait]
+impl Subscriber for Stumbling {
+    async fn next(&mut self) -> Result<Option<Delivery>, SubscribeError> {
+        assert!(std::mem::replace(&mut self.1, true), "a broken parser");
+        self.0.next().await
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_subscriber_that_panics_is_called_again() {
+    let store = MemoryStore::default();
+    let (queue, subscriber) = queue();
+    let consumer = Consumer::new("receipts", &store).on("write", write).subscribe(Stumbling(subscriber, false));
+    let handle = consumer.start().await.expect("starts");
+    assert_eq!(queue.deliver(Ok(order(1)), None).wait().await, Answer::Ack);
+    assert_eq!((handle.exits().borrow().panicked, handle.exits().borrow().restarted), (1, 1));
+    stop(handle).await;
+}

@@ -1,0 +1,179 @@
+//! Events, messages and consumers of the tests.
+
+use bytes::Bytes;
+use outbox_core::{
+    consumer::{Consumer, ConsumerHandle, ConsumerStats, HandlerContext},
+    event::{DecodeError, DecodeEvent, EventContract, EventType, Headers, Message, MessageId, MessageParts, Timestamp},
+    testing::{MemoryStore, MemoryTx},
+    transport::{Acknowledge, Delivery, Memory, SubscribeError, Subscriber},
+};
+use std::{
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+use tokio::sync::{mpsc, oneshot};
+
+pub(crate) type Cx = HandlerContext<MemoryTx>;
+
+/// An order with its number, whose type is `order.placed`.
+#[derive(Debug, PartialEq)]
+pub(crate) struct OrderPlaced(pub(crate) u64);
+
+impl EventContract for OrderPlaced {
+    const TYPES: &'static [EventType] = &[EventType { name: "order.placed", version: 1, topic: "orders" }];
+}
+
+impl DecodeEvent for OrderPlaced {
+    fn decode(message: &Message) -> Result<Self, DecodeError> {
+        if message.event_version != 1 {
+            return Err(DecodeError::UnknownVersion {
+                event_type: message.event_type.clone(),
+                version: message.event_version,
+                supported: 1,
+            });
+        }
+        let number = serde_json::from_slice(&message.payload).map_err(|_| DecodeError::Payload {
+            event_type: message.event_type.clone(),
+            source: "a number was expected".into(),
+        })?;
+        Ok(Self(number))
+    }
+}
+
+pub(crate) fn parts(event_type: &str, payload: &str, key: Option<&str>) -> MessageParts {
+    MessageParts {
+        id: MessageId::generate(),
+        sequence: None,
+        source: "/shop".into(),
+        event_type: event_type.into(),
+        event_version: 1,
+        topic: "orders".into(),
+        aggregate_type: None,
+        key: key.map(Into::into),
+        content_type: "application/json".into(),
+        payload: Bytes::copy_from_slice(payload.as_bytes()),
+        headers: Headers::new(),
+        created_at: Timestamp::from_micros(0),
+        expires_at: None,
+        retry: None,
+    }
+}
+
+pub(crate) fn order(number: u64) -> Message {
+    Message::new(parts("order.placed", &number.to_string(), None))
+}
+
+pub(crate) fn order_of(key: &str, number: u64) -> Message {
+    Message::new(parts("order.placed", &number.to_string(), Some(key)))
+}
+
+/// Writes the order's number.
+pub(crate) async fn write(order: OrderPlaced, cx: &Cx) -> Result<(), std::io::Error> {
+    cx.tx.insert(format!("{}:{}", cx.handler(), order.0));
+    Ok(())
+}
+
+pub(crate) fn consumer(store: &MemoryStore) -> (Consumer<MemoryStore>, Memory) {
+    let (publisher, subscriber) = Memory::channel();
+    (Consumer::new("receipts", store).subscribe(subscriber), publisher)
+}
+
+/// Stops a consumer that should stop well, and gives what it has done.
+pub(crate) async fn stop(handle: ConsumerHandle) -> ConsumerStats {
+    let stats = handle.stats();
+    handle.shutdown(Duration::from_secs(10)).await.expect("it stops in time");
+    *stats.borrow()
+}
+
+/// Waits until the consumer has come to a state.
+pub(crate) async fn until(handle: &ConsumerHandle, mut state: impl FnMut(&ConsumerStats) -> bool) {
+    let mut stats = handle.stats();
+    tokio::time::timeout(Duration::from_secs(600), stats.wait_for(|s| state(s)))
+        .await
+        .expect("the state is reached")
+        .expect("the consumer runs");
+}
+
+/// What a consumer answered for a delivery.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Answer {
+    Ack,
+    Nack,
+    Reject(String),
+    /// The delivery was dropped without an answer.
+    Dropped,
+}
+
+/// A broker with one queue: deliveries are sent by hand, in order, and their answers watched.
+pub(crate) struct Queue(mpsc::UnboundedSender<Result<Delivery, String>>);
+
+pub(crate) struct QueueSubscriber(mpsc::UnboundedReceiver<Result<Delivery, String>>);
+
+pub(crate) struct Answered(oneshot::Receiver<Answer>);
+
+pub(crate) fn queue() -> (Queue, QueueSubscriber) {
+    let (sender, receiver) = mpsc::unbounded_channel();
+    (Queue(sender), QueueSubscriber(receiver))
+}
+
+impl Queue {
+    pub(crate) fn deliver(&self, message: Result<Message, String>, attempt: Option<u32>) -> Answered {
+        let (sender, receiver) = oneshot::channel();
+        let delivery = Delivery::new(message, attempt, Box::new(Handle(sender)));
+        self.0.send(Ok(delivery)).expect("the subscriber lives");
+        Answered(receiver)
+    }
+
+    /// Lets the connection break once.
+    pub(crate) fn break_connection(&self) {
+        self.0.send(Err("reset by peer".into())).expect("the subscriber lives");
+    }
+}
+
+impl Answered {
+    pub(crate) async fn wait(self) -> Answer {
+        self.0.await.unwrap_or(Answer::Dropped)
+    }
+}
+
+#[async_trait::async_trait]
+impl Subscriber for QueueSubscriber {
+    async fn next(&mut self) -> Result<Option<Delivery>, SubscribeError> {
+        self.0.recv().await.transpose().map_err(|text| SubscribeError(text.into()))
+    }
+}
+
+struct Handle(oneshot::Sender<Answer>);
+
+impl Handle {
+    fn answer(self, answer: Answer) -> Result<(), SubscribeError> {
+        self.0.send(answer).map_err(|_| SubscribeError("nobody waits".into()))
+    }
+}
+
+#[async_trait::async_trait]
+impl Acknowledge for Handle {
+    async fn ack(self: Box<Self>) -> Result<(), SubscribeError> {
+        self.answer(Answer::Ack)
+    }
+    async fn nack(self: Box<Self>, _requeue: bool) -> Result<(), SubscribeError> {
+        self.answer(Answer::Nack)
+    }
+    async fn reject(self: Box<Self>, reason: &str) -> Result<(), SubscribeError> {
+        self.answer(Answer::Reject(reason.to_owned()))
+    }
+}
+
+/// A log that handlers and tests share.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Log(Arc<Mutex<Vec<String>>>);
+
+impl Log {
+    pub(crate) fn note(&self, line: impl Into<String>) {
+        self.0.lock().expect("no panic while noting").push(line.into());
+    }
+
+    pub(crate) fn lines(&self) -> Vec<String> {
+        self.0.lock().expect("no panic while noting").clone()
+    }
+}

@@ -1,0 +1,127 @@
+//! The handlers of an impl block, checked.
+
+use crate::fallback::Faults;
+use proc_macro2::Ident;
+use std::collections::HashSet;
+use syn::{Attribute, FnArg, ImplItem, ImplItemFn, ItemImpl, LitStr, ReceiverKind, ReturnType, Signature, Type};
+
+/// Longest name of a handler in bytes: what the inbox takes.
+const MAX_NAME: usize = 100;
+const EXAMPLE: &str = "write `async fn bill(&self, event: OrderPlaced, cx: &HandlerContext) -> Result<(), Error>`";
+
+/// What is to be printed beside the block.
+pub(super) struct Model {
+    pub(super) handlers: Vec<Handler>,
+}
+
+/// One method that is a handler.
+pub(super) struct Handler {
+    /// The stable name.
+    pub(super) name: LitStr,
+    pub(super) method: Ident,
+    pub(super) event: Type,
+    /// The context, without its reference.
+    pub(super) context: Type,
+}
+
+impl Model {
+    /// Checks a block, and takes `#[on(..)]` off its methods; `None` when something is missing, which is noted then.
+    pub(super) fn check(block: &mut ItemImpl, faults: &mut Faults) -> Option<Self> {
+        if let Some((path, _)) = &block.trait_ {
+            faults
+                .at(path, "handlers are a type's own methods: put `#[event_handler]` on an impl block without a trait");
+        }
+        let (mut handlers, mut names, mut marked) = (Vec::new(), HashSet::new(), 0);
+        for item in &mut block.items {
+            let ImplItem::Fn(method) = item else { continue };
+            let marks = marks(method);
+            let Some((first, others)) = marks.split_first() else { continue };
+            marked += 1;
+            for other in others {
+                faults.at(other, "`#[on(..)]` is given twice; keep one of them, and one name");
+            }
+            let name = faults.take(name(first));
+            if let Some(name) = &name
+                && !names.insert(name.value())
+            {
+                let message = format!("two handlers are called \"{}\": each has a name of its own", name.value());
+                faults.at(name, message);
+            }
+            let shape = shape(&method.sig, faults);
+            if let (Some(name), Some((event, context))) = (name, shape) {
+                handlers.push(Handler { name, method: method.sig.ident.clone(), event, context });
+            }
+        }
+        if marked == 0 && block.trait_.is_none() {
+            faults
+                .at(&block.self_ty, "no handler here: write `#[on(\"a-stable-name\")]` above each method that is one");
+        }
+        (marked > 0 && handlers.len() == marked).then_some(Self { handlers })
+    }
+}
+
+/// Takes every `#[on(..)]` off a method.
+fn marks(method: &mut ImplItemFn) -> Vec<Attribute> {
+    let (marks, others) = std::mem::take(&mut method.attrs).into_iter().partition(|a| a.path().is_ident("on"));
+    method.attrs = others;
+    marks
+}
+
+fn name(mark: &Attribute) -> syn::Result<LitStr> {
+    let wrong = "the handler's name is stored with each message: write `#[on(\"bill-order\")]`";
+    let name: LitStr = mark.parse_args().map_err(|_| syn::Error::new_spanned(mark, wrong))?;
+    let text = name.value();
+    if text.is_empty() || text.len() > MAX_NAME || text.chars().any(char::is_control) {
+        let message = format!("a handler's name has 1 to {MAX_NAME} bytes and no control character");
+        return Err(syn::Error::new_spanned(name, message));
+    }
+    Ok(name)
+}
+
+/// Checks a method, and gives what it takes.
+fn shape(sig: &Signature, faults: &mut Faults) -> Option<(Type, Type)> {
+    let before = faults.count();
+    if sig.asyncness.is_none() {
+        faults.at(sig.fn_token, format!("a handler is async: write `async fn {}`", sig.ident));
+    }
+    if let Some(parameter) = sig.generics.params.first() {
+        faults.at(parameter, "a handler takes one type of event: it has no parameters of types or lifetimes");
+    }
+    match sig.inputs.first() {
+        Some(FnArg::Receiver(receiver)) if matches!(receiver.kind, ReceiverKind::Reference(_, _, None)) => {}
+        Some(FnArg::Receiver(receiver)) => faults.at(receiver, "many run at once: a handler takes `&self`"),
+        _ => faults.at(&sig.ident, format!("a handler takes `&self`: {EXAMPLE}")),
+    }
+    if matches!(sig.output, ReturnType::Default) {
+        let message = "a handler returns a `Result`: `Ok` commits and `Err` rolls back; write `-> Result<(), Error>`";
+        faults.at(&sig.ident, message);
+    }
+    let typed: Vec<&Type> = sig
+        .inputs
+        .iter()
+        .filter_map(|input| if let FnArg::Typed(input) = input { Some(&*input.ty) } else { None })
+        .collect();
+    let taken = match typed.as_slice() {
+        [event, context] => taken(event, context, faults),
+        _ => {
+            faults.at(&sig.ident, format!("a handler takes an event and its context: {EXAMPLE}"));
+            None
+        }
+    };
+    taken.filter(|_| faults.count() == before)
+}
+
+fn taken(event: &Type, context: &Type, faults: &mut Faults) -> Option<(Type, Type)> {
+    if matches!(event, Type::Reference(_)) {
+        faults.at(event, "the event is the handler's own: take it by value");
+    }
+    match context {
+        Type::Reference(reference) if reference.mutability.is_none() => {
+            Some((event.clone(), (*reference.elem).clone()))
+        }
+        other => {
+            faults.at(other, "the context is borrowed: write `cx: &HandlerContext`");
+            None
+        }
+    }
+}

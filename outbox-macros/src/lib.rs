@@ -1,0 +1,206 @@
+//! Entry points.
+
+mod attr;
+mod event;
+mod fallback;
+mod handler;
+mod paths;
+mod saga;
+mod transactional;
+
+use proc_macro::TokenStream;
+
+/// Makes a type an event: implements `OutboxEvent` and `EventContract`, and `DecodeEvent` where serde can read the type.
+///
+/// ```
+/// use outbox_core::{OutboxEvent, event::OutboxEvent as _};
+/// use serde::{Deserialize, Serialize};
+///
+/// #[derive(Serialize, Deserialize, OutboxEvent)]
+/// #[outbox(type = "order.placed", version = 2, topic = "orders", aggregate = "order", upcast(1 = v1_to_v2))]
+/// pub struct OrderPlaced {
+///     #[outbox(key)]
+///     pub order_id: i64, // order is kept per key
+///     #[outbox(header = "tenant")]
+///     pub tenant: Option<String>, // left out when `None`
+///     pub cents: i64,
+/// }
+///
+/// #[derive(Deserialize)]
+/// struct OrderPlacedV1 {
+///     order_id: i64,
+///     euros: i64,
+/// }
+///
+/// fn v1_to_v2(old: OrderPlacedV1) -> Result<OrderPlaced, std::convert::Infallible> {
+///     Ok(OrderPlaced { order_id: old.order_id, tenant: None, cents: old.euros * 100 })
+/// }
+///
+/// #[derive(Serialize, Deserialize, OutboxEvent)]
+/// #[outbox(topic = "payments", prefix = "payment", max_attempts = 12)]
+/// pub enum PaymentEvent {
+///     Charged { #[outbox(key)] order_id: i64, amount: i64 }, // payment.charged
+///     #[outbox(type = "returned", ttl = "7d")]
+///     Refunded(#[outbox(key)] i64), // payment.returned
+///     #[outbox(no_key)]
+///     Paused, // payment.paused
+/// }
+///
+/// let event = PaymentEvent::Charged { order_id: 7, amount: 12 };
+/// assert_eq!(event.meta().event_type, "payment.charged");
+/// assert_eq!(event.meta().key.as_deref(), Some("7"));
+/// assert_eq!(event.payload().unwrap(), r#"{"order_id":7,"amount":12}"#);
+/// ```
+///
+/// What `#[outbox(..)]` says; on an enum it holds for all variants, on a variant for that one, which goes first:
+///
+/// | argument | on | what it sets |
+/// | --- | --- | --- |
+/// | `type = "order.placed"` | struct, variant | the type's name on the wire; a struct needs one, so that a rename in Rust changes nothing. A variant's is put behind the prefix, by default its own name in snake case |
+/// | `prefix = "payment"` | enum | what the variants' types begin with; by default the enum's name in snake case |
+/// | `version = 2` | struct, enum, variant | version of the payload's shape, from 1, the default |
+/// | `topic = "orders"` | struct, enum, variant | what routes select by; by default the type |
+/// | `aggregate = "order"` | struct, enum, variant | kind of aggregate |
+/// | `header("origin" = "shop")` | struct, enum, variant | a header with a fixed value; several are allowed |
+/// | `ttl = "7d"` | struct, enum, variant | how long after it was saved it is worth delivering: a number and `ms`, `s`, `m`, `h` or `d` |
+/// | `retry(max_attempts = 3, backoff = "1s", factor = 2, max_backoff = "2s", give_up_after = "1h")` | struct, enum, variant | a retry policy in place of the route's; what is left out is the framework's default |
+/// | `max_attempts = 12` | struct, enum, variant | short for `retry(max_attempts = 12)` |
+/// | `upcast(1 = v1_to_v2, 2 = v2_to_v3)` | struct, variant | how older payloads are read: each function takes one version's shape and gives the next one's, `fn(Old) -> Result<New, E>`, where both are types of serde, `serde_json::Value` among them |
+/// | `no_key` | struct, variant | says that there is no key; variants must when others have one |
+/// | `encode_only` | struct, enum | no `DecodeEvent` |
+/// | `crate = path` | struct, enum | where the framework is, if the manifest does not say: by default `outbox-sea-orm` or `outbox-core` among the dependencies, by any name |
+/// | `key` | field | the ordering key, a type that is `KeyPart` |
+/// | `header = "tenant"` | field | a header with the field's value, a type that is `KeyPart` |
+///
+/// The payload of a struct is the JSON that serde makes of it. The payload of a variant is its content alone, since the type is in
+/// the envelope: a named variant is an object, written and read with its fields' `#[serde(..)]` attributes, a variant around one
+/// value is that value, a unit variant is `{}`. How serde tags the enum elsewhere makes no difference.
+///
+/// Types with lifetimes can be emitted without copying their content; they are never read, and nor are types that serde cannot read.
+#[proc_macro_derive(OutboxEvent, attributes(outbox))]
+pub fn derive_outbox_event(input: TokenStream) -> TokenStream {
+    event::derive(input.into()).into()
+}
+
+/// Runs an async function in a transaction of an outbox.
+///
+/// The function takes `tx: &OutboxTransaction`. Callers pass the outbox, of which a transaction is opened, or the `tx` that
+/// they hold, which is joined. `Ok` commits what was opened, and writes the events with the data; `Err`, a panic and a
+/// dropped future roll it back. When a function that has joined fails, the whole transaction can only be rolled back.
+///
+/// ```ignore
+/// #[transactional_outbox]
+/// async fn place_order(tx: &OutboxTransaction, cmd: PlaceOrder) -> Result<order::Model, AppError> {
+///     let order = order::ActiveModel { .. }.insert(tx).await?;
+///     tx.emit(OrderPlaced::from(&order))?;
+///     charge(tx, order.id).await?; // joins
+///     Ok(order)
+/// }
+/// place_order(&outbox, cmd).await?;
+/// ```
+///
+/// | option | what it does |
+/// | --- | --- |
+/// | `tx = self.outbox` | takes the transaction from there and names it `tx`; no parameter then |
+/// | `emit = \|order\| OrderPlaced::from(order)` | emits an event made of what the function returns |
+/// | `nested` | joins by a savepoint: a failure undoes only this function, and its events |
+/// | `mandatory` | keeps the parameter's type: callers must be in a transaction |
+/// | `requires_new` | opens a transaction of its own in any case, on another connection |
+/// | `isolation = Serializable` | opens with it; joining a transaction that was opened with less is an error |
+/// | `retry = 3` | repeats the whole transaction up to so many times after a deadlock or a serialization failure |
+/// | `outbox = self.outbox` | with `emit`, for a function that takes the caller's own `txn: &DatabaseTransaction` |
+/// | `crate = path` | where `outbox_sea_orm` is, if its name in the manifest does not say so |
+///
+/// It goes on functions, on methods, and on methods of trait implementations (also under `#[async_trait]`), where the
+/// trait says `tx: &dyn Transactional`.
+#[proc_macro_attribute]
+pub fn transactional_outbox(options: TokenStream, item: TokenStream) -> TokenStream {
+    transactional::attribute(options.into(), item.into()).into()
+}
+
+/// Makes handlers of a type's methods, which a consumer takes all at once.
+///
+/// The type carries what the work needs. Each method with `#[on("..")]` is a handler under that name, for the type of its
+/// event; the name is stored with each inbox row, so keep it when the method is renamed. Other methods stay what they are.
+///
+/// ```ignore
+/// struct Billing { rate: u64 }
+///
+/// #[event_handler]
+/// impl Billing {
+///     #[on("bill-order")]
+///     async fn bill(&self, order: OrderPlaced, cx: &HandlerContext) -> Result<(), AppError> {
+///         bill::ActiveModel { .. }.insert(&cx.tx).await?;
+///         Ok(())
+///     }
+///
+///     #[on("refund-order")]
+///     async fn refund(&self, order: OrderCancelled, cx: &HandlerContext) -> Result<(), HandlerError> { .. }
+/// }
+///
+/// Consumer::new("billing", &outbox).handlers(Billing { rate: 3 })
+/// ```
+///
+/// A method takes `&self`, the event by value, and `&HandlerContext`; it returns `Result<(), E>`, where `E` is any error, a
+/// boxed one, or `HandlerError`. Several methods may take one type: each has its own transaction, in their order. Write
+/// `#[event_handler(crate = path)]` where the framework's name in the manifest does not say where it is.
+#[proc_macro_attribute]
+pub fn event_handler(options: TokenStream, item: TokenStream) -> TokenStream {
+    handler::attribute(options.into(), item.into()).into()
+}
+
+/// Makes an impl block a saga: its methods with `#[step]` are the steps, in their order.
+///
+/// The type is the saga's data, saved after each step. The attribute implements `SagaData` for it, by the builder of
+/// `Saga`, so that `PlaceOrder::saga()` is the definition to register.
+///
+/// ```ignore
+/// #[saga(name = "place-order", version = 1, deadline = "1h")]
+/// impl PlaceOrder {
+///     #[step(compensate = release_stock, retries = 5)]
+///     async fn reserve_stock(&mut self, cx: &StepContext) -> Result<Reservation, StepError> { .. }
+///     #[step(parallel = "offers")]
+///     async fn ask_north(&self, cx: &StepContext) -> Result<Offer, StepError> { .. }
+///     #[step(parallel = "offers")]
+///     async fn ask_south(&self, cx: &StepContext) -> Result<Offer, StepError> { .. }
+///     #[step(merge)]
+///     async fn choose(&mut self, offers: (Offer, Offer), cx: &StepContext) -> Result<(), StepError> { .. }
+///     #[step(reply = PaymentCaptured, reject = PaymentDeclined, timeout = "30s", compensate = refund)]
+///     async fn charge(&mut self, cx: &StepContext) -> Result<Charge, StepError> { .. }
+///     #[step(pivot, timeout = "30s")]
+///     async fn ship(&mut self, cx: &StepContext) -> Result<(), StepError> { .. }
+///
+///     async fn release_stock(&mut self, r: Reservation, cx: &StepContext) -> Result<(), StepError> { .. }
+///     async fn refund(&mut self, p: Option<PaymentCaptured>, cx: &StepContext) -> Result<Refund, StepError> { .. }
+/// }
+/// ```
+///
+/// `charge` is done by another service: what the method returns is the command, an event that goes out in the step's
+/// transaction. Its compensation is a command too, and is given `None` where no answer came in time.
+///
+/// | option of `#[saga]` | what it sets |
+/// | --- | --- |
+/// | `name = "place-order"` | the stable name, stored with each saga |
+/// | `version = 2` | the definition's version, 1 unless set |
+/// | `deadline = "1h"` | the time from its start after which a saga turns back, unless it is past its pivot |
+/// | `crate = path` | where `outbox_sea_orm` is, if its name in the manifest does not say so |
+///
+/// | option of `#[step]` | what it sets |
+/// | --- | --- |
+/// | `name = "reserve-stock"` | the step's stable name; by default the method's with hyphens |
+/// | `compensate = release_stock` | the method of this block that undoes it: it takes what the step returned, or nothing but `cx` |
+/// | `retries = 5` | how often it is tried again, with a wait doubling from 1 s |
+/// | `retry(max_attempts = 3, backoff = "1s", ..)` | the whole policy, as for events |
+/// | `compensate_retry(..)` | the policy of its compensation |
+/// | `timeout = "30s"` | after which an attempt is dropped and counts as failed; how long the answer of others is awaited |
+/// | `ask` | others are asked to do it: the method returns the command |
+/// | `reply = PaymentCaptured` | the same; this event is the answer that it is done, and the step's output |
+/// | `reject = PaymentDeclined` | the same; this event is the answer that it cannot be done, beside the plain one |
+/// | `skip_if = \|order: &PlaceOrder\| !order.gift` | leaves it out where this holds of the data |
+/// | `pivot` | after it the saga only goes forward |
+/// | `parallel = "offers"` | it is done at the same time as its neighbours of that group, and takes `&self` |
+/// | `merge` | the step after a group, which takes the tuple of what the group returned |
+#[proc_macro_attribute]
+pub fn saga(options: TokenStream, item: TokenStream) -> TokenStream {
+    saga::attribute(options.into(), item.into()).into()
+}

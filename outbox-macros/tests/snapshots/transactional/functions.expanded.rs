@@ -1,0 +1,99 @@
+pub async fn place_order(
+    tx: &(dyn ::outbox_sea_orm::__private::Transactional + '_),
+    cmd: PlaceOrder,
+) -> Result<order::Model, AppError> {
+    let __scope = match ::outbox_sea_orm::__private::enter::<
+        Result<order::Model, AppError>,
+    >(
+            ::outbox_sea_orm::__private::Transactional::__origin(tx),
+            ::outbox_sea_orm::__private::Entry {
+                function: "place_order",
+                propagation: ::outbox_sea_orm::__private::Propagation::Required,
+                isolation: ::core::option::Option::None,
+            },
+        )
+        .await
+    {
+        ::core::result::Result::Ok(__scope) => __scope,
+        ::core::result::Result::Err(__answer) => return __answer,
+    };
+    let __answer: Result<order::Model, AppError> = async {
+        if let ::core::option::Option::Some(__answer) = ::core::option::Option::None::<
+            Result<order::Model, AppError>,
+        > {
+            return __answer;
+        }
+        let tx: &OutboxTransaction = __scope.tx();
+        let order = cmd.into_order().insert(tx).await?;
+        tx.emit(OrderPlaced::from(&order))?;
+        Ok(order)
+    }
+        .await;
+    __scope.finish(__answer).await
+}
+async fn transfer<'a>(
+    tx: &'a (dyn ::outbox_sea_orm::__private::Transactional + 'a),
+    name: &'a str,
+) -> anyhow::Result<order::Model> {
+    let mut __repeats = ::outbox_sea_orm::__private::Repeats::new(3u32);
+    loop {
+        let __scope = match ::outbox_sea_orm::__private::enter_or_repeat::<
+            anyhow::Result<order::Model>,
+        >(
+                ::outbox_sea_orm::__private::Transactional::__origin(tx),
+                ::outbox_sea_orm::__private::Entry {
+                    function: "transfer",
+                    propagation: ::outbox_sea_orm::__private::Propagation::Required,
+                    isolation: ::core::option::Option::Some(
+                        ::outbox_sea_orm::__private::IsolationLevel::Serializable,
+                    ),
+                },
+                &mut __repeats,
+            )
+            .await
+        {
+            ::core::result::Result::Ok(__scope) => __scope,
+            ::core::result::Result::Err(__answer) => return __answer,
+        };
+        let __answer: anyhow::Result<order::Model> = async {
+            if let ::core::option::Option::Some(__answer) = ::core::option::Option::None::<
+                anyhow::Result<order::Model>,
+            > {
+                return __answer;
+            }
+            let tx: &OutboxTransaction = __scope.tx();
+            find(tx, name).await
+        }
+            .await;
+        let __answer = __scope.emit(__answer, |order| OrderPlaced::from(order));
+        if let ::core::ops::ControlFlow::Break(__answer) = __scope
+            .finish_or_repeat(__answer, &mut __repeats)
+            .await
+        {
+            break __answer;
+        }
+    }
+}
+async fn inside(tx: &OutboxTransaction) -> Result<impl Display, DbErr> {
+    let __scope = match ::outbox_sea_orm::__private::enter::<
+        _,
+    >(
+            ::outbox_sea_orm::__private::Transactional::__origin(tx),
+            ::outbox_sea_orm::__private::Entry {
+                function: "inside",
+                propagation: ::outbox_sea_orm::__private::Propagation::Mandatory,
+                isolation: ::core::option::Option::None,
+            },
+        )
+        .await
+    {
+        ::core::result::Result::Ok(__scope) => __scope,
+        ::core::result::Result::Err(__answer) => return __answer,
+    };
+    let __answer = async {
+        let tx: &OutboxTransaction = __scope.tx();
+        Ok(1)
+    }
+        .await;
+    __scope.finish(__answer).await
+}

@@ -1,0 +1,11 @@
+use outbox_core::OutboxEvent;
+use serde::Serialize;
+
+#[derive(Serialize, OutboxEvent)]
+#[outbox(type = "order.placed")]
+struct OrderPlaced {
+    #[outbox(header = "subject")]
+    order_id: i64,
+}
+
+fn main() {}

@@ -1,0 +1,14 @@
+use outbox_core::OutboxEvent;
+use serde::Serialize;
+
+#[derive(Serialize, serde::Deserialize, OutboxEvent)]
+#[outbox(type = "order.placed", encode_only)]
+struct OrderPlaced {
+    order_id: i64,
+}
+
+fn on<E: outbox_core::event::DecodeEvent>(_: fn(E)) {}
+
+fn main() {
+    on(|_: OrderPlaced| {});
+}

@@ -1,0 +1,10 @@
+use outbox_core::OutboxEvent;
+use serde::Serialize;
+
+#[derive(Serialize, OutboxEvent)]
+#[outbox(type = "order.placed", topic = "")]
+struct OrderPlaced {
+    order_id: i64,
+}
+
+fn main() {}

@@ -1,0 +1,9 @@
+use outbox_core::OutboxEvent;
+
+#[derive(OutboxEvent)]
+#[outbox(type = "order.placed")]
+struct OrderPlaced {
+    order_id: i64,
+}
+
+fn main() {}

@@ -1,0 +1,15 @@
+#[path = "../support.rs"]
+mod support;
+use support::*;
+
+#[saga(name = "place-order")]
+impl PlaceOrder {
+    #[step(compensate = relase)]
+    async fn reserve(&mut self, _cx: &StepContext) -> Result<Reservation, StepError> {
+        Err(StepError::abort("no"))
+    }
+}
+
+fn main() {
+    let _ = PlaceOrder::saga();
+}

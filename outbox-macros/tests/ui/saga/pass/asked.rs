@@ -1,0 +1,65 @@
+//! Steps that others are asked to do.
+
+#[path = "../support.rs"]
+mod support;
+use outbox_sea_orm::saga::draw;
+use support::*;
+
+#[derive(Serialize, OutboxEvent)]
+#[outbox(type = "payment.charge", topic = "payments", no_key)]
+struct Charge {
+    amount: i64,
+}
+
+#[derive(Serialize, OutboxEvent)]
+#[outbox(type = "payment.refund", topic = "payments", no_key)]
+struct Refund {
+    payment: Option<i64>,
+}
+
+#[derive(Serialize, Deserialize, OutboxEvent)]
+#[outbox(type = "payment.captured", no_key)]
+struct PaymentCaptured {
+    payment: i64,
+}
+
+#[derive(Serialize, Deserialize, OutboxEvent)]
+#[outbox(type = "payment.declined", no_key)]
+struct PaymentDeclined {
+    reason: String,
+}
+
+#[saga(name = "place-order")]
+impl PlaceOrder {
+    #[step(reply = PaymentCaptured, reject = PaymentDeclined, timeout = "30s", compensate = refund)]
+    async fn charge(&mut self, _cx: &StepContext) -> Result<Charge, StepError> {
+        Ok(Charge { amount: self.order_id })
+    }
+
+    #[step(ask, timeout = "1m", compensate = forget)]
+    async fn announce(&mut self, _cx: &StepContext) -> Result<Charge, std::io::Error> {
+        Ok(Charge { amount: 0 })
+    }
+
+    #[step(reject = PaymentDeclined, timeout = "1m", pivot, retries = 2)]
+    async fn ship(&mut self, _cx: &StepContext) -> Result<Charge, StepError> {
+        Err(StepError::abort("no"))
+    }
+
+    async fn refund(&mut self, captured: Option<PaymentCaptured>, _cx: &StepContext) -> Result<Refund, StepError> {
+        Ok(Refund { payment: captured.map(|captured| captured.payment) })
+    }
+
+    async fn forget(&mut self, _cx: &StepContext) -> Result<Refund, StepError> {
+        Ok(Refund { payment: None })
+    }
+}
+
+fn main() {
+    let saga = PlaceOrder::saga();
+    assert!(saga.faults().is_empty());
+    let asks: Vec<_> = saga.shape().steps.iter().map(|step| step.asks.unwrap()).collect();
+    assert_eq!((asks[0].replies[0].name, asks[0].rejects[0].name), ("payment.captured", "payment.declined"));
+    assert!(asks[1].replies.is_empty() && asks[1].rejects.is_empty() && asks[2].replies.is_empty());
+    assert!(draw(saga.shape()).contains("charge"));
+}

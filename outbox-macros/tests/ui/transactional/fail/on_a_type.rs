@@ -1,0 +1,6 @@
+use outbox_sea_orm::prelude::*;
+
+#[transactional_outbox]
+struct Orders;
+
+fn main() {}

@@ -1,0 +1,8 @@
+use outbox_sea_orm::prelude::*;
+
+#[transactional_outbox(nested, retry = 3)]
+async fn place(tx: &OutboxTransaction) -> Result<bool, OutboxError> {
+    Ok(tx.is_nested())
+}
+
+fn main() {}

@@ -1,0 +1,8 @@
+use outbox_sea_orm::prelude::*;
+
+#[transactional_outbox]
+async fn place(tx: &mut OutboxTransaction) -> Result<bool, OutboxError> {
+    Ok(tx.is_nested())
+}
+
+fn main() {}

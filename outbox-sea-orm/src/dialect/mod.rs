@@ -1,0 +1,348 @@
+//! All SQL that differs by database. The rest of the crate writes one text for all of them, with marks that are filled
+//! in here: table names, `{now}`, lock clauses, and `?` for parameters.
+
+mod fenced;
+mod mysql;
+mod postgres;
+mod read;
+mod sqlite;
+
+#[cfg(feature = "sqlx-postgres")]
+pub(crate) use postgres::NOTIFY;
+pub(crate) use read::{ROWS_SLACK, column, kind};
+
+use crate::namespace::Tables;
+use sea_orm::{ConnectionTrait, DbBackend, DbErr, Statement};
+use std::{sync::Arc, time::Duration};
+
+/// The databases, as far as their SQL differs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Dialect {
+    /// PostgreSQL 13 and later.
+    Postgres,
+    /// MySQL 8.0.17 and later.
+    MySql,
+    /// MariaDB 10.6 and later.
+    MariaDb,
+    /// SQLite 3.35 and later.
+    Sqlite,
+}
+
+/// A table as the migration describes it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct TableDef {
+    /// Name without prefix.
+    pub(crate) name: &'static str,
+    /// Columns and constraints, with marks for types.
+    pub(crate) body: &'static str,
+    /// Whether rows come and go as in a queue.
+    pub(crate) queue: bool,
+    /// Its indexes beside the primary key.
+    pub(crate) indexes: &'static [IndexDef],
+}
+
+/// An index as the migration describes it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct IndexDef {
+    /// Name without prefix.
+    pub(crate) name: &'static str,
+    /// Its columns.
+    pub(crate) columns: &'static str,
+    /// Its columns where an index can have no condition.
+    pub(crate) columns_without_condition: &'static str,
+    /// Which rows it covers, where the database can say so.
+    pub(crate) condition: Option<&'static str>,
+    /// Whether it forbids repeats.
+    pub(crate) unique: bool,
+}
+
+impl Dialect {
+    /// Asks the database which one it is.
+    pub(crate) async fn detect<C: ConnectionTrait>(conn: &C) -> Result<Self, DbErr> {
+        match conn.get_database_backend() {
+            DbBackend::Postgres => Ok(Self::Postgres),
+            DbBackend::Sqlite => Ok(Self::Sqlite),
+            DbBackend::MySql => {
+                let asked = Statement::from_string(DbBackend::MySql, "SELECT version()");
+                let row = conn.query_one_raw(asked).await?;
+                let version: String = match row {
+                    Some(row) => row.try_get_by_index(0)?,
+                    None => return Err(DbErr::Custom("the server does not say its version".into())),
+                };
+                Ok(if version.to_lowercase().contains("mariadb") { Self::MariaDb } else { Self::MySql })
+            }
+            _ => Err(DbErr::BackendNotSupported { db: "unknown", ctx: "outbox" }),
+        }
+    }
+
+    /// Tells SeaORM's name for it.
+    #[must_use]
+    pub const fn backend(self) -> DbBackend {
+        match self {
+            Self::Postgres => DbBackend::Postgres,
+            Self::MySql | Self::MariaDb => DbBackend::MySql,
+            Self::Sqlite => DbBackend::Sqlite,
+        }
+    }
+
+    /// Tells whether it is MySQL or MariaDB.
+    pub(crate) const fn is_mysql(self) -> bool {
+        matches!(self, Self::MySql | Self::MariaDb)
+    }
+
+    /// Tells whether ids may commit out of order: everywhere but where there is one writer.
+    pub(crate) const fn ids_commit_out_of_order(self) -> bool {
+        !matches!(self, Self::Sqlite)
+    }
+
+    /// Quotes an identifier.
+    pub(crate) fn quote(self, name: &str) -> String {
+        if self.is_mysql() {
+            format!("`{}`", name.replace('`', "``"))
+        } else {
+            format!("\"{}\"", name.replace('"', "\"\""))
+        }
+    }
+
+    /// Gives the present instant in microseconds, the same for the whole statement.
+    pub(crate) const fn now(self) -> &'static str {
+        match self {
+            Self::Postgres => postgres::NOW,
+            Self::MySql | Self::MariaDb => mysql::NOW,
+            Self::Sqlite => sqlite::NOW,
+        }
+    }
+
+    /// Fills the marks of a text in and writes its parameters the database's way.
+    ///
+    /// Marks are the tables, `{now}`, `{for_update}`, `{for_share}` and `{skip_locked}`. No text has a `?` that is no
+    /// parameter.
+    pub(crate) fn sql(self, tables: &Tables, text: &str) -> Arc<str> {
+        let (update, share, skip) = match self {
+            Self::Postgres | Self::MySql => (" FOR UPDATE", " FOR SHARE", " SKIP LOCKED"),
+            Self::MariaDb => (" FOR UPDATE", " LOCK IN SHARE MODE", " SKIP LOCKED"),
+            // A write transaction holds the whole file.
+            Self::Sqlite => ("", "", ""),
+        };
+        let filled = tables
+            .fill(text)
+            .replace("{now}", self.now())
+            .replace("{for_update}", update)
+            .replace("{for_share}", share)
+            .replace("{skip_locked}", skip);
+        if self == Self::Postgres { numbered(&filled).into() } else { filled.into() }
+    }
+
+    /// Writes that a column is one of `n` values: PostgreSQL takes a list, the others each value; see
+    /// [`padded`](Self::padded).
+    pub(crate) fn any(self, column: &str, n: usize) -> String {
+        match self {
+            Self::Postgres => format!("{column} = ANY(?)"),
+            _ => format!("{column} IN ({})", vec!["?"; self.padded(n)].join(", ")),
+        }
+    }
+
+    /// Gives how many values stand for `n` of them, the last one repeated: powers of two, so that there are few texts.
+    pub(crate) const fn padded(self, n: usize) -> usize {
+        if matches!(self, Self::Postgres) { 1 } else { n.next_power_of_two() }
+    }
+
+    /// Makes sure of the index on the id alone, where there is one.
+    pub(crate) const fn by_id(self) -> &'static str {
+        if self.is_mysql() { " FORCE INDEX (outbox_event_id)" } else { "" }
+    }
+
+    /// Lists the settings of a relay's connection, as assignments; no statement and no wait on it outlasts `limit`.
+    pub(crate) fn settings(self, limit: Duration, search_path: &str) -> Vec<String> {
+        match self {
+            Self::Postgres => postgres::settings(limit, search_path),
+            Self::MySql => mysql::settings(limit, false),
+            Self::MariaDb => mysql::settings(limit, true),
+            Self::Sqlite => Vec::new(),
+        }
+    }
+
+    /// Gives a question that a database on which no relay can work answers with something else than 0, and why.
+    pub(crate) const fn unfit(self) -> Option<(&'static str, &'static str)> {
+        match self {
+            Self::Postgres => Some(postgres::UNFIT),
+            Self::MySql | Self::MariaDb => Some(mysql::UNFIT),
+            Self::Sqlite => None,
+        }
+    }
+
+    /// Gives what puts the database into the mode in which readers and the writer do not wait for each other, where it
+    /// is not always so.
+    pub(crate) const fn write_ahead(self) -> Option<&'static str> {
+        match self {
+            Self::Sqlite => Some("PRAGMA journal_mode = WAL"),
+            Self::Postgres | Self::MySql | Self::MariaDb => None,
+        }
+    }
+
+    /// Writes the statements that create a table with its indexes, where they are not there yet.
+    pub(crate) fn create_table(self, table: &TableDef, name_of: &dyn Fn(&str) -> String) -> Vec<String> {
+        match self {
+            Self::Postgres => postgres::create_table(table, name_of),
+            Self::MySql => mysql::create_table(table, name_of, "utf8mb4_0900_bin"),
+            Self::MariaDb => mysql::create_table(table, name_of, "utf8mb4_nopad_bin"),
+            Self::Sqlite => sqlite::create_table(table, name_of),
+        }
+    }
+
+    /// Writes an expression that shows microseconds as an instant that people can read.
+    pub(crate) fn readable(self, column: &str) -> String {
+        match self {
+            Self::Postgres => format!("to_timestamp({column} / 1000000.0)"),
+            Self::MySql | Self::MariaDb => format!("TIMESTAMPADD(MICROSECOND, {column}, '1970-01-01 00:00:00')"),
+            Self::Sqlite => format!("strftime('%Y-%m-%dT%H:%M:%fZ', {column} / 1000000.0, 'unixepoch')"),
+        }
+    }
+
+    /// Writes the question that keeps two installations of one outbox apart until the transaction ends, where the database
+    /// needs it: there `CREATE TABLE IF NOT EXISTS` fails when another transaction creates the table at the same time.
+    pub(crate) fn install_alone(self, name: &str) -> Option<String> {
+        match self {
+            Self::Postgres => Some(postgres::install_alone(name)),
+            Self::MySql | Self::MariaDb | Self::Sqlite => None,
+        }
+    }
+
+    /// Gives what opens a transaction of a relay: at READ COMMITTED, or, where it writes, as the only writer.
+    pub(crate) const fn begin(self) -> &'static str {
+        match self {
+            Self::Postgres => "BEGIN ISOLATION LEVEL READ COMMITTED",
+            // The session's own level, which `greeting` sets.
+            Self::MySql | Self::MariaDb => "BEGIN",
+            Self::Sqlite => "BEGIN IMMEDIATE",
+        }
+    }
+
+    /// Writes what makes a relay's connection ready, with its settings.
+    pub(crate) fn greeting(self, settings: &[String]) -> String {
+        match self {
+            Self::Postgres => settings.iter().map(|s| format!("SET {s}; ")).collect(),
+            Self::MySql | Self::MariaDb => mysql::greeting(settings),
+            Self::Sqlite => String::new(),
+        }
+    }
+
+    /// Writes the statement that creates the view anew.
+    pub(crate) const fn create_view(self) -> &'static str {
+        match self {
+            Self::Sqlite => "CREATE VIEW IF NOT EXISTS",
+            _ => "CREATE OR REPLACE VIEW",
+        }
+    }
+
+    /// Writes the insert that claims dedup keys, where `rows` stand for their values: it returns those that were free, or
+    /// else (on MySQL and MariaDB) changes nothing where a key is there and holds its lock.
+    pub(crate) fn claim_keys(self, rows: &str) -> String {
+        let insert = format!("INSERT INTO {{dedup}} (dedup_key, message_id, payload_hash, until) VALUES {rows}");
+        if self.is_mysql() {
+            return format!("{insert} ON DUPLICATE KEY UPDATE payload_hash = {{dedup}}.payload_hash");
+        }
+        format!(
+            "{insert} ON CONFLICT (dedup_key) DO UPDATE SET message_id = excluded.message_id, payload_hash = \
+             excluded.payload_hash, until = excluded.until WHERE {{dedup}}.until < {{now}} \
+             RETURNING dedup_key, message_id, payload_hash"
+        )
+    }
+
+    /// Writes what keeps an insert from failing on a key that is there already, before and after the values.
+    pub(crate) const fn insert_if_absent(self) -> (&'static str, &'static str) {
+        match self {
+            Self::MySql | Self::MariaDb => ("INSERT IGNORE INTO", ""),
+            _ => ("INSERT INTO", " ON CONFLICT DO NOTHING"),
+        }
+    }
+
+    /// Writes what keeps an insert from failing on a key that is there already, and changes nothing then; unlike
+    /// [`insert_if_absent`](Self::insert_if_absent) it lets no other failure pass. Takes any column.
+    pub(crate) fn or_keep(self, column: &str) -> String {
+        if self.is_mysql() {
+            format!(" ON DUPLICATE KEY UPDATE {column} = {column}")
+        } else {
+            " ON CONFLICT DO NOTHING".into()
+        }
+    }
+
+    /// Writes what makes an insert say what it wrote, where it can; else see [`last_id`](Self::last_id).
+    pub(crate) fn returning(self, column: &str) -> String {
+        if self.is_mysql() { String::new() } else { format!(" RETURNING {column}") }
+    }
+
+    /// Tells whether an update and an insert can be one statement.
+    pub(crate) const fn changes_and_inserts(self) -> bool {
+        matches!(self, Self::Postgres)
+    }
+
+    /// Writes an update and an insert as one statement, where the database can; parameters in this order.
+    pub(crate) fn change_and_insert(self, update: &str, insert: &str) -> String {
+        format!("WITH changed AS ({update}) {insert}")
+    }
+
+    /// Writes what turns an insert into a replacement: of these columns, on this key.
+    pub(crate) fn or_replace(self, key: &str, columns: &[&str]) -> String {
+        let assign = |value: &dyn Fn(&str) -> String| {
+            columns.iter().map(|c| format!("{c} = {}", value(c))).collect::<Vec<_>>().join(", ")
+        };
+        if self.is_mysql() {
+            format!(" ON DUPLICATE KEY UPDATE {}", assign(&|c| format!("VALUES({c})")))
+        } else {
+            format!(" ON CONFLICT ({key}) DO UPDATE SET {}", assign(&|c| format!("excluded.{c}")))
+        }
+    }
+}
+
+/// Writes `?` as `$1`, `$2` and so on.
+fn numbered(text: &str) -> String {
+    let mut numbered = String::with_capacity(text.len() + 64);
+    let mut n = 0_u32;
+    for c in text.chars() {
+        if c == '?' {
+            n += 1;
+            numbered.push('$');
+            numbered.push_str(&n.to_string());
+        } else {
+            numbered.push(c);
+        }
+    }
+    numbered
+}
+
+/// Fills type marks in.
+fn typed(body: &str, types: &[(&str, &str)]) -> String {
+    types.iter().fold(body.to_owned(), |text, (mark, name)| text.replace(mark, name))
+}
+
+/// Writes the indexes of a table as statements of their own.
+fn create_indexes(dialect: Dialect, table: &TableDef, name_of: &dyn Fn(&str) -> String) -> Vec<String> {
+    let statement = |index: &IndexDef| {
+        let unique = if index.unique { "UNIQUE " } else { "" };
+        let condition = index.condition.map(|c| format!(" WHERE {c}")).unwrap_or_default();
+        let (name, on) = (dialect.quote(&name_of(index.name)), dialect.quote(&name_of(table.name)));
+        format!("CREATE {unique}INDEX IF NOT EXISTS {name} ON {on} ({}){condition}", index.columns)
+    };
+    table.indexes.iter().map(statement).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::namespace::Namespace;
+
+    #[test]
+    fn one_text_becomes_each_databases_own() {
+        let text = "SELECT a FROM {events} WHERE b = ? AND c < ?{for_share}";
+        for (dialect, expected) in [
+            (Dialect::Postgres, "SELECT a FROM \"outbox_events\" WHERE b = $1 AND c < $2 FOR SHARE"),
+            (Dialect::MySql, "SELECT a FROM `outbox_events` WHERE b = ? AND c < ? FOR SHARE"),
+            (Dialect::MariaDb, "SELECT a FROM `outbox_events` WHERE b = ? AND c < ? LOCK IN SHARE MODE"),
+            (Dialect::Sqlite, "SELECT a FROM \"outbox_events\" WHERE b = ? AND c < ?"),
+        ] {
+            let tables = Tables::new(dialect, &Namespace::default());
+            assert_eq!(&*dialect.sql(&tables, text), expected);
+        }
+    }
+}

@@ -1,0 +1,199 @@
+//! How a relay reads. Every statement gives rows of one shape, told apart by their first column; see [`column`].
+
+use super::Dialect;
+
+/// Rows of `outbox_retries` that one read takes beyond four for each event of its limit: more routes than any relay has.
+pub(crate) const ROWS_SLACK: i64 = 500;
+
+/// What a row is, in its first column.
+pub(crate) mod kind {
+    /// An event, whole.
+    pub(crate) const EVENT: i64 = 0;
+    /// The ids of a window.
+    pub(crate) const WINDOW: i64 = 1;
+    /// What is remembered of an event on a route.
+    pub(crate) const ROUTE: i64 = 2;
+}
+
+/// Places of the columns of what a relay reads.
+pub(crate) mod column {
+    pub(crate) const KIND: usize = 0;
+    pub(crate) const PARTITION: usize = 1;
+    pub(crate) const EVENT_ID: usize = 2;
+    /// First of the columns of an event; the others follow in the order of `EVENT_COLUMNS`.
+    pub(crate) const EVENT: usize = 3;
+    pub(crate) const CREATED_AT: usize = 13;
+    pub(crate) const EXPIRES_AT: usize = 14;
+    pub(crate) const EXPIRES_IN: usize = 15;
+    pub(crate) const IDS: usize = 17;
+
+    // A route's row uses columns of the same types.
+    pub(crate) const ROUTE: usize = 4;
+    pub(crate) const STATE: usize = 5;
+    pub(crate) const REDRIVEN: usize = 7;
+    pub(crate) const ERRORS: usize = 12;
+    pub(crate) const STARTED: usize = 13;
+    pub(crate) const FINISHED: usize = 14;
+    pub(crate) const DUE_IN: usize = 15;
+    pub(crate) const FAILING: usize = 16;
+}
+
+/// Names of literals whose type a database would otherwise guess.
+struct Typed {
+    kind_event: &'static str,
+    partition_event: &'static str,
+    partition_route: &'static str,
+    no_number: &'static str,
+    no_ids: &'static str,
+}
+
+impl Dialect {
+    const fn typed(self) -> Typed {
+        match self {
+            Self::Postgres => Typed {
+                kind_event: "0::bigint",
+                partition_event: "e.partition_no::bigint",
+                partition_route: "r.partition_no::bigint",
+                no_number: "NULL::bigint",
+                no_ids: "NULL::bigint[]",
+            },
+            Self::MySql | Self::MariaDb => Typed {
+                kind_event: "0",
+                partition_event: "e.partition_no",
+                partition_route: "r.partition_no",
+                no_number: "CAST(NULL AS SIGNED)",
+                no_ids: "CAST(NULL AS CHAR)",
+            },
+            Self::Sqlite => Typed {
+                kind_event: "0",
+                partition_event: "e.partition_no",
+                partition_route: "r.partition_no",
+                no_number: "NULL",
+                no_ids: "NULL",
+            },
+        }
+    }
+
+    /// Makes sure of the index on events: for some planners the order by id alone is reason enough to walk all partitions.
+    /// PostgreSQL's is told by the connection's settings.
+    const fn by_key(self) -> &'static str {
+        match self {
+            Self::Postgres => "",
+            Self::MySql | Self::MariaDb => " FORCE INDEX (PRIMARY)",
+            Self::Sqlite => " INDEXED BY {place}",
+        }
+    }
+
+    /// Makes sure of the primary key of what is remembered, which is in the order of reading.
+    const fn rows_by_key(self) -> &'static str {
+        if self.is_mysql() { " FORCE INDEX (PRIMARY)" } else { "" }
+    }
+
+    /// Selects events whole, as `e`.
+    fn event_rows(self, index: &str) -> String {
+        let Typed { kind_event, partition_event, no_number, no_ids, .. } = self.typed();
+        format!(
+            "SELECT {kind_event} AS kind, {partition_event} AS part, e.event_id, e.message_id, e.source, e.topic, \
+             e.event_type, e.event_version, e.aggregate_type, e.message_key, e.content_type, e.payload, e.headers, \
+             e.created_at, e.expires_at, e.expires_at - {{now}} AS span, {no_number} AS failing, {no_ids} AS ids \
+             FROM {{events}} e{index}"
+        )
+    }
+
+    /// Selects what is remembered of routes, as `r`.
+    fn route_rows(self) -> String {
+        format!(
+            "SELECT 2, {}, r.event_id, NULL, r.route, r.state, NULL, CASE WHEN r.redriven THEN 1 ELSE 0 END, NULL, \
+             NULL, NULL, NULL, r.errors, r.attempts_started, r.attempts_finished, r.due_at - {{now}}, r.failing_us, \
+             NULL FROM {{retries}} r{}",
+            self.typed().partition_route,
+            self.rows_by_key()
+        )
+    }
+
+    /// Makes a part of a UNION ALL of a select that has an order and a limit of its own.
+    fn part(self, select: &str) -> String {
+        if self == Self::Sqlite { format!("SELECT * FROM ({select})") } else { format!("({select})") }
+    }
+
+    /// Writes the read over `n` partitions, in one snapshot. With `window` it looks back too.
+    ///
+    /// PostgreSQL takes the lists of partitions, positions, limits and whether to look back, then twice the window. The
+    /// others take for each partition: partition, position, limit; with a window partition, partition, position,
+    /// position, window, whether to look back, partition, position; partition, position, limit of rows.
+    pub(crate) fn read(self, n: usize, window: bool) -> String {
+        if self == Self::Postgres {
+            return super::postgres::read(&self.event_rows(""), &self.route_rows());
+        }
+        let events =
+            self.event_rows(self.by_key()) + " WHERE e.partition_no = ? AND e.event_id > ? ORDER BY e.event_id LIMIT ?";
+        let routes =
+            self.route_rows() + " WHERE r.partition_no = ? AND r.event_id > ? ORDER BY r.event_id, r.route LIMIT ?";
+        let (number, ids) = match self {
+            Self::Sqlite => ("CAST(? AS INTEGER)", "group_concat(w.event_id)"),
+            _ => ("CAST(? AS SIGNED)", "GROUP_CONCAT(w.event_id ORDER BY w.event_id)"),
+        };
+        let looked = format!(
+            "SELECT 1, {number}, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, \
+             NULL, {ids} FROM {{events}} w{by_key} WHERE w.partition_no = ? AND w.event_id <= ? \
+             AND w.event_id > ? - ? AND (? = 1 OR EXISTS (SELECT 1 FROM {{events}} n{by_key} \
+             WHERE n.partition_no = ? AND n.event_id > ?))",
+            by_key = self.by_key()
+        );
+        let mut parts = Vec::with_capacity(n * 3);
+        for _ in 0..n {
+            parts.push(self.part(&events));
+            if window {
+                parts.push(self.part(&looked));
+            }
+            parts.push(self.part(&routes));
+        }
+        parts.join(" UNION ALL ")
+    }
+
+    /// Writes the read of events by id, with what is remembered of them. Takes a list of places on PostgreSQL, twice a
+    /// list of `n` ids on the others.
+    pub(crate) fn fetch(self, n: usize) -> String {
+        let (events, routes) = (self.event_rows(self.by_id()), self.route_rows());
+        match self {
+            Self::Postgres => format!(
+                "WITH d AS MATERIALIZED (SELECT * FROM unnest(?::smallint[], ?::bigint[]) AS u(no, id)) \
+                 ({events} JOIN d ON e.partition_no = d.no AND e.event_id = d.id) UNION ALL \
+                 ({routes} JOIN d ON r.partition_no = d.no AND r.event_id = d.id)"
+            ),
+            _ => {
+                let with_rows = format!(
+                    "{routes} JOIN {{events}} e{} ON r.partition_no = e.partition_no AND r.event_id = e.event_id",
+                    self.by_id()
+                );
+                format!(
+                    "{} UNION ALL {}",
+                    self.part(&format!("{events} WHERE {}", self.any("e.event_id", n))),
+                    self.part(&format!("{with_rows} WHERE {}", self.any("e.event_id", n)))
+                )
+            }
+        }
+    }
+
+    /// Writes the read of a stretch of one partition. Takes partition, first and last id, limit; partition, first id,
+    /// partition, first and last id, limit.
+    pub(crate) fn page(self) -> String {
+        let events = self.event_rows(self.by_key())
+            + " WHERE e.partition_no = ? AND e.event_id >= ? AND e.event_id <= ? ORDER BY e.event_id LIMIT ?";
+        let routes = self.route_rows()
+            + " WHERE r.partition_no = ? AND r.event_id >= ? AND r.event_id <= (SELECT max(x.event_id) FROM (SELECT \
+               l.event_id FROM {events} l"
+            + self.by_key()
+            + " WHERE l.partition_no = ? AND l.event_id >= ? AND l.event_id <= ? ORDER BY l.event_id LIMIT ?) x)";
+        format!("{} UNION ALL {}", self.part(&events), self.part(&routes))
+    }
+
+    /// Writes the read of ids of a stretch of one partition: partition, first and last id, limit.
+    pub(crate) fn ids(self) -> String {
+        format!(
+            "SELECT event_id FROM {{events}}{} WHERE partition_no = ? AND event_id >= ? AND event_id <= ? \
+             ORDER BY event_id LIMIT ?",
+            self.by_key()
+        )
+    }
+}

@@ -1,0 +1,46 @@
+//! Sagas.
+
+use sea_orm::entity::prelude::*;
+
+/// One saga.
+#[derive(Debug, Clone, PartialEq, Eq, DeriveEntityModel)]
+#[sea_orm(table_name = "outbox_sagas")]
+pub struct Model {
+    /// Its identity.
+    #[sea_orm(primary_key, auto_increment = false)]
+    pub saga_id: Uuid,
+    /// The definition's name.
+    pub name: String,
+    /// The definition's version.
+    pub version: i32,
+    /// What it is known by.
+    pub correlation_id: String,
+    /// `running`, `compensating`, `stuck`, `completed` or `compensated`.
+    pub state: String,
+    /// Its steps and where they stand, as JSON.
+    #[sea_orm(column_type = "Text")]
+    pub progress: String,
+    /// Its data, as JSON.
+    #[sea_orm(column_type = "Text")]
+    pub data: String,
+    /// Place of the last record in its log.
+    pub seq: i64,
+    /// Raised by one when it is claimed and when it is given back: odd while somebody has it.
+    pub epoch: i64,
+    /// When it is to be looked at again.
+    pub due_at: Option<i64>,
+    /// When it turns back, unless it is past its pivot.
+    pub deadline_at: Option<i64>,
+    /// When it was started.
+    pub started_at: i64,
+    /// When its last record was written.
+    pub changed_at: i64,
+    /// When it was completed or compensated.
+    pub ended_at: Option<i64>,
+}
+
+/// There are none: rows come and go without asking one another.
+#[derive(Debug, Clone, Copy, EnumIter, DeriveRelation)]
+pub enum Relation {}
+
+impl ActiveModelBehavior for ActiveModel {}

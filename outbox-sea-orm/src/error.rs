@@ -1,0 +1,314 @@
+//! What the caller's transaction may answer instead, and what a database error does to a transaction.
+
+use crate::pool::{Fault, fault_of};
+use outbox_core::{
+    consumer::ReplyError,
+    event::{EncodeError, MessageId},
+    failure::FailureClass,
+    outbox::StoreError,
+    transport::LimitError,
+};
+use sea_orm::{DbBackend, DbErr, IsolationLevel};
+
+/// Any error, boxed.
+pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
+/// A transaction or an outbox that could not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum OutboxError {
+    /// The builder was given something that cannot work; every fault is listed.
+    #[error("the outbox is configured wrongly: {}", .0.join("; "))]
+    Configuration(Vec<String>),
+    /// No transaction was opened.
+    #[error("no transaction could be opened")]
+    Begin(#[source] DbErr),
+    /// A statement failed; the transaction can only be used further if its database allows that.
+    #[error("a statement of the transaction failed")]
+    Database(#[from] DbErr),
+    /// The database has rolled the whole transaction back by itself: a deadlock, a serialization failure, a lost
+    /// connection. Later statements are refused, because some databases would commit them one by one.
+    #[error("the database has rolled the transaction back")]
+    Aborted(#[source] DbErr),
+    /// The database refused to commit; everything is rolled back.
+    #[error("the database refused to commit")]
+    Commit(#[source] DbErr),
+    /// COMMIT was sent, and its answer was lost: the transaction may be committed or not. Repeating it is safe with a
+    /// `dedup_key`.
+    #[error("it is unknown whether the transaction is committed")]
+    OutcomeUnknown(#[source] DbErr),
+    /// The event has no encoding, or its envelope breaks a rule.
+    #[error(transparent)]
+    Encode(#[from] EncodeError),
+    /// A handler's answer to a command of a saga was not taken.
+    #[error(transparent)]
+    Reply(#[from] ReplyError),
+    /// A destination of the event would refuse it.
+    #[error(transparent)]
+    Limit(#[from] LimitError),
+    /// The dedup key has been used already; everything is rolled back.
+    #[error("the dedup key `{dedup_key}` was used already, for message {message_id}")]
+    Duplicate {
+        /// The key.
+        dedup_key: String,
+        /// The message that was saved under it.
+        message_id: MessageId,
+        /// Whether that message had the same content.
+        same_bytes: bool,
+    },
+    /// A function that had joined the transaction failed, and the error was not passed on.
+    #[error(
+        "`{function}` failed inside this transaction and its error was swallowed, so the transaction can only be rolled \
+         back; let `{function}` run in a savepoint with `#[transactional_outbox(nested)]` if its failure may be ignored"
+    )]
+    RollbackOnly {
+        /// The function that failed.
+        function: &'static str,
+    },
+    /// A nested transaction was opened while another one of the same transaction is open.
+    #[error("a nested transaction is open; commit it, roll it back or drop it first")]
+    NestedOpen,
+    /// The transaction was committed while a nested one is open; everything is rolled back.
+    #[error("a nested transaction is still open at commit")]
+    StillNested,
+    /// A function that asks for an isolation level has joined a transaction that was opened with a weaker one.
+    #[error("`{function}` needs isolation {wanted}, and has joined a transaction that was not opened with it")]
+    Isolation {
+        /// The function that was called.
+        function: &'static str,
+        /// What it asks for.
+        wanted: IsolationLevel,
+    },
+    /// The transaction around this one has ended.
+    #[error("the transaction has ended already")]
+    Over,
+    /// A hook or listener of the phase before commit failed; everything is rolled back.
+    #[error("a listener before commit failed")]
+    BeforeCommit(#[source] BoxError),
+    /// `mandatory` was asked for, and the caller passed an outbox instead of a transaction.
+    #[error("`{function}` must be called inside a transaction")]
+    Mandatory {
+        /// The function that was called.
+        function: &'static str,
+    },
+    /// The store's own answer.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+impl OutboxError {
+    /// Says whether the same call may succeed later.
+    #[must_use]
+    pub fn class(&self) -> FailureClass {
+        match self {
+            Self::Begin(e) | Self::Database(e) | Self::Aborted(e) | Self::Commit(e) | Self::OutcomeUnknown(e) => {
+                match fault_of(e) {
+                    Fault::Unavailable => FailureClass::Unavailable,
+                    Fault::Busy => FailureClass::Transient,
+                    Fault::Missing | Fault::Refused | Fault::Unusable => FailureClass::Permanent,
+                }
+            }
+            Self::Store(e) => e.class(),
+            _ => FailureClass::Permanent,
+        }
+    }
+
+    /// Says whether what fails for good does so because of what was to be written: with other values it may succeed.
+    fn is_of_the_values(&self) -> bool {
+        match self {
+            Self::Begin(e) | Self::Database(e) | Self::Aborted(e) | Self::Commit(e) => fault_of(e) == Fault::Refused,
+            _ => true,
+        }
+    }
+
+    /// Says whether repeating the whole transaction is safe and may succeed: a deadlock, a serialization failure, a busy
+    /// database. Never so for [`OutcomeUnknown`](Self::OutcomeUnknown).
+    #[must_use]
+    pub fn is_conflict(&self) -> bool {
+        match self {
+            Self::Begin(e) | Self::Database(e) | Self::Aborted(e) | Self::Commit(e) => fault_of(e) == Fault::Busy,
+            Self::Store(e) => matches!(e, StoreError::Busy(_)),
+            _ => false,
+        }
+    }
+}
+
+impl From<OutboxError> for DbErr {
+    /// Gives the database's own error where there is one, so that SeaORM code can look into it.
+    fn from(error: OutboxError) -> Self {
+        match error {
+            OutboxError::Begin(e)
+            | OutboxError::Database(e)
+            | OutboxError::Aborted(e)
+            | OutboxError::Commit(e)
+            | OutboxError::OutcomeUnknown(e) => e,
+            other => Self::Custom(other.to_string()),
+        }
+    }
+}
+
+impl From<OutboxError> for StoreError {
+    fn from(error: OutboxError) -> Self {
+        match error {
+            OutboxError::Store(e) => e,
+            other => match other.class() {
+                FailureClass::Unavailable => Self::Unavailable(other.into()),
+                FailureClass::Transient => Self::Busy(other.into()),
+                FailureClass::Permanent if other.is_of_the_values() => Self::Refused(other.into()),
+                FailureClass::Permanent => Self::Unusable(other.into()),
+            },
+        }
+    }
+}
+
+/// What a database error did to the transaction it happened in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Effect {
+    /// The statement alone failed. (PostgreSQL refuses the next ones by itself.)
+    Statement,
+    /// The statement alone failed, because of others; the transaction would have to be repeated.
+    Busy,
+    /// The database rolled all back because of others: repeating may help.
+    Conflict,
+    /// The database rolled all back for its own reasons.
+    RolledBack,
+    /// The connection is gone, and the transaction with it.
+    Lost,
+}
+
+impl Effect {
+    /// Tells whether the transaction is gone.
+    pub(crate) const fn ends_transaction(self) -> bool {
+        matches!(self, Self::Conflict | Self::RolledBack | Self::Lost)
+    }
+
+    /// Reads it off SeaORM's error.
+    pub(crate) fn of(error: &DbErr) -> Self {
+        match error {
+            DbErr::ConnectionAcquire(_) => Self::Lost,
+            #[cfg(any(feature = "sqlx-sqlite", feature = "sqlx-postgres", feature = "sqlx-mysql"))]
+            DbErr::Conn(sea_orm::RuntimeErr::SqlxError(e))
+            | DbErr::Exec(sea_orm::RuntimeErr::SqlxError(e))
+            | DbErr::Query(sea_orm::RuntimeErr::SqlxError(e)) => Self::of_sqlx(e),
+            DbErr::Conn(_) => Self::Lost,
+            _ => Self::Statement,
+        }
+    }
+
+    #[cfg(any(feature = "sqlx-sqlite", feature = "sqlx-postgres", feature = "sqlx-mysql"))]
+    fn of_sqlx(error: &sea_orm::SqlxError) -> Self {
+        use sea_orm::SqlxError;
+        let database = match error {
+            SqlxError::Database(e) => e,
+            SqlxError::Io(_)
+            | SqlxError::Tls(_)
+            | SqlxError::Protocol(_)
+            | SqlxError::PoolTimedOut
+            | SqlxError::PoolClosed
+            | SqlxError::WorkerCrashed => return Self::Lost,
+            _ => return Self::Statement,
+        };
+        #[cfg(feature = "sqlx-mysql")]
+        if let Some(e) = database.try_downcast_ref::<sea_orm::SqlxMySqlError>() {
+            return Self::of_mysql(e.number());
+        }
+        #[cfg(feature = "sqlx-sqlite")]
+        if database.try_downcast_ref::<sea_orm::SqlxSqliteError>().is_some() {
+            return Self::of_sqlite(database.code().and_then(|c| c.parse().ok()).unwrap_or(1));
+        }
+        Self::of_sqlstate(&database.code().unwrap_or_default())
+    }
+
+    /// PostgreSQL: class 40 is a rollback of the whole transaction, 55P03 a lock that was not to be had, 57 and 08 an
+    /// end of the connection.
+    fn of_sqlstate(code: &str) -> Self {
+        match code {
+            "55P03" => Self::Busy,
+            "40003" => Self::Lost,
+            // Cancelled by a statement timeout or by an operator: the connection stays.
+            "57014" => Self::Statement,
+            _ if code.starts_with("40") => Self::Conflict,
+            _ if code.starts_with("08") || code.starts_with("57P") => Self::Lost,
+            _ => Self::Statement,
+        }
+    }
+
+    /// MySQL and MariaDB: 1213 deadlock, 1020 snapshot changed, 1205 lock wait timeout, which ends the transaction or
+    /// the statement alone by a server variable that is not asked for each time, so it counts as the former.
+    #[cfg(feature = "sqlx-mysql")]
+    const fn of_mysql(number: u16) -> Self {
+        match number {
+            1020 | 1205 | 1213 => Self::Conflict,
+            1053 | 1077 | 1079 | 1152 | 1184 | 1927 | 2006 | 2013 => Self::Lost,
+            1180 | 1181 => Self::RolledBack,
+            _ => Self::Statement,
+        }
+    }
+
+    /// SQLite: BUSY and LOCKED because of others; NOMEM, INTERRUPT, IOERR, CORRUPT and FULL may have rolled all back.
+    ///
+    /// # Source
+    /// "Transaction", section 3.1, sqlite.org/lang_transaction.html
+    #[cfg(feature = "sqlx-sqlite")]
+    const fn of_sqlite(extended: u32) -> Self {
+        match (extended, extended & 0xff) {
+            // A read snapshot that can never become a write: only a new transaction helps.
+            (517, _) => Self::Conflict,
+            (_, 5 | 6) => Self::Busy,
+            (_, 7 | 9 | 10 | 11 | 13) => Self::RolledBack,
+            _ => Self::Statement,
+        }
+    }
+}
+
+/// Tells whether a failed statement may have left the transaction unable to commit without COMMIT saying so.
+///
+/// # Source
+/// PostgreSQL answers COMMIT of a failed transaction with ROLLBACK, and no error; seen with SeaORM 2.0.4.
+pub(crate) const fn commit_may_lie(backend: DbBackend) -> bool {
+    matches!(backend, DbBackend::Postgres)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn class_40_ends_the_transaction_and_a_constraint_does_not() {
+        for (code, effect) in [
+            ("40001", Effect::Conflict),
+            ("40P01", Effect::Conflict),
+            ("40003", Effect::Lost),
+            ("57P01", Effect::Lost),
+            ("57014", Effect::Statement),
+            ("08006", Effect::Lost),
+            ("55P03", Effect::Busy),
+            ("23505", Effect::Statement),
+            ("", Effect::Statement),
+        ] {
+            assert_eq!(Effect::of_sqlstate(code), effect, "{code}");
+        }
+    }
+
+    #[test]
+    #[cfg(feature = "sqlx-sqlite")]
+    fn a_full_disk_ends_the_transaction_and_a_busy_database_does_not() {
+        for (code, effect) in [
+            (5, Effect::Busy),
+            (517, Effect::Conflict),
+            (13, Effect::RolledBack),
+            (778, Effect::RolledBack),
+            (2067, Effect::Statement),
+        ] {
+            assert_eq!(Effect::of_sqlite(code), effect, "{code}");
+        }
+    }
+
+    #[test]
+    fn a_function_on_seaorm_errors_sees_the_database_s_own() {
+        let error: DbErr = OutboxError::Commit(DbErr::RecordNotInserted).into();
+        assert_eq!(error, DbErr::RecordNotInserted);
+        let error: DbErr = OutboxError::RollbackOnly { function: "charge" }.into();
+        assert!(error.to_string().contains("`charge` failed"), "{error}");
+    }
+}

@@ -1,0 +1,33 @@
+//! What a relay needs of an outbox.
+
+use super::Outbox;
+use crate::store::{StoreOptions, open_relay_store};
+use async_trait::async_trait;
+use outbox_core::{
+    outbox::{RelayStore, StoreError},
+    relay::RelaySource,
+    runtime::Wake,
+    transport::Route,
+};
+use std::time::Duration;
+
+#[async_trait]
+impl RelaySource for Outbox {
+    async fn open_relay_store(&self, lease: Duration) -> Result<RelayStore, StoreError> {
+        let options = StoreOptions::new(lease).retention(self.0.retention).behind_pooler(self.0.behind_pooler);
+        open_relay_store(&self.0.db, &self.0.schema, &options).await
+    }
+
+    fn wake_handle(&self) -> Wake {
+        self.0.wake.clone()
+    }
+
+    fn routes_known(&self, routes: &[Route]) {
+        for route in routes {
+            let selector = route.selector().clone();
+            self.0.limits.set(route.name(), route.limits_of(), move |event| {
+                selector.takes_envelope(&event.topic, &event.event_type)
+            });
+        }
+    }
+}

@@ -1,0 +1,103 @@
+//! Encoded events on their way into the tables.
+
+use super::{EnqueueOptions, OnDuplicate, Outbox, RouteLimits, options::Delivery};
+use crate::{DedupClaim, DeliverAt, error::OutboxError};
+use outbox_core::event::{EncodeError, MessageId, NewEvent, OutboxEvent};
+use outbox_core::telemetry::create_span;
+use sea_orm::ConnectionTrait;
+use xxhash_rust::xxh3::xxh3_64;
+
+/// Most bytes of a dedup key: what every database's column takes.
+const MAX_DEDUP_KEY: usize = 255;
+
+/// An event that is encoded and checked, and not written yet.
+pub(crate) struct Pending {
+    event: NewEvent,
+    options: EnqueueOptions,
+}
+
+impl Pending {
+    /// Encodes an event and checks it against the rules of the envelope and of the routes that take it.
+    pub(crate) fn new<E: OutboxEvent + ?Sized>(
+        event: &E,
+        options: EnqueueOptions,
+        limits: &RouteLimits,
+    ) -> Result<Self, OutboxError> {
+        Self::checked(NewEvent::encode(&event)?, options, limits)
+    }
+
+    /// Checks an event that was encoded elsewhere.
+    pub(crate) fn checked(event: NewEvent, options: EnqueueOptions, limits: &RouteLimits) -> Result<Self, OutboxError> {
+        if let Some(key) = &options.dedup_key
+            && (key.is_empty() || key.len() > MAX_DEDUP_KEY || key.chars().any(char::is_control))
+        {
+            return Err(OutboxError::Encode(EncodeError::Envelope {
+                event_type: event.event_type,
+                field: "dedup key",
+                reason: format!("it must have 1 to {MAX_DEDUP_KEY} bytes and no control character"),
+            }));
+        }
+        create_span(&event.topic, &event.event_type).in_scope(|| limits.check(&event))?;
+        Ok(Self { event, options })
+    }
+
+    pub(crate) const fn message_id(&self) -> MessageId {
+        self.event.message_id
+    }
+}
+
+impl Outbox {
+    /// Writes events: first their dedup keys, then those for now in one INSERT, then those for later.
+    pub(crate) async fn write<C: ConnectionTrait>(
+        &self,
+        connection: &C,
+        mut events: Vec<Pending>,
+    ) -> Result<(), OutboxError> {
+        self.claim(connection, &mut events).await?;
+        let (mut now, mut later) = (Vec::with_capacity(events.len()), Vec::new());
+        for Pending { event, options } in events {
+            match options.delivery {
+                Delivery::Now => now.push(event),
+                Delivery::At(at) => later.push((event, DeliverAt::At(at))),
+                Delivery::In(delay) => later.push((event, DeliverAt::In(delay))),
+            }
+        }
+        if !now.is_empty() {
+            self.schema().append(connection, self.source(), &now).await?;
+        }
+        if !later.is_empty() {
+            self.schema().schedule(connection, self.source(), &later).await?;
+        }
+        Ok(())
+    }
+
+    /// Claims the dedup keys. Events whose key is taken are left out where that is wished, else it is an error.
+    async fn claim<C: ConnectionTrait>(&self, connection: &C, events: &mut Vec<Pending>) -> Result<(), OutboxError> {
+        loop {
+            let (at, claims): (Vec<usize>, Vec<DedupClaim>) =
+                events.iter().enumerate().filter_map(|(at, pending)| Some((at, self.dedup_claim(pending)?))).unzip();
+            if claims.is_empty() {
+                return Ok(());
+            }
+            let Some(conflict) = self.schema().claim_dedup(connection, &claims).await? else { return Ok(()) };
+            let Pending { options, .. } = &events[at[conflict.index]];
+            if options.on_duplicate == OnDuplicate::Fail {
+                return Err(OutboxError::Duplicate {
+                    dedup_key: claims[conflict.index].key.clone(),
+                    message_id: conflict.message_id,
+                    same_bytes: conflict.same_bytes,
+                });
+            }
+            events.remove(at[conflict.index]);
+        }
+    }
+
+    fn dedup_claim(&self, pending: &Pending) -> Option<DedupClaim> {
+        Some(DedupClaim {
+            key: pending.options.dedup_key.clone()?,
+            message_id: pending.event.message_id,
+            payload_hash: xxh3_64(&pending.event.payload).cast_signed(),
+            keep: self.0.dedup_retention,
+        })
+    }
+}

@@ -1,0 +1,229 @@
+//! What an error of the database says: try again, wait for the database, or give up.
+
+use outbox_core::outbox::StoreError;
+use sea_orm::{DbErr, RuntimeErr, sqlx};
+
+/// What an error of the database means for the one who asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Fault {
+    /// Others were in the way; nothing was done, and the whole transaction may be tried again.
+    Busy,
+    /// The connection or the server is gone; what was done is unknown.
+    Unavailable,
+    /// A table is not there.
+    Missing,
+    /// The values do not fit.
+    Refused,
+    /// Anything else: the server does not do its part.
+    Unusable,
+}
+
+/// What the driver reports of an error, cut down to what decides.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Code<'a> {
+    /// No answer of the server.
+    NoAnswer,
+    /// PostgreSQL's SQLSTATE.
+    Postgres(&'a str),
+    /// MySQL's number.
+    MySql(u16),
+    /// SQLite's extended result code, and its text.
+    Sqlite(i32, &'a str),
+    /// Neither server nor connection: a value, a type, a configuration.
+    Other,
+}
+
+/// Tells what an error means.
+///
+/// # Source
+/// PostgreSQL manual, appendix A; MySQL and MariaDB error references; SQLite result codes.
+fn meaning(code: Code<'_>) -> Fault {
+    match code {
+        Code::NoAnswer => Fault::Unavailable,
+        Code::Other => Fault::Refused,
+        Code::Postgres(state) => match state {
+            // Statement timeout, lock timeout.
+            "57014" | "55P03" => Fault::Busy,
+            // Shut down, crashed, not yet up, idle too long, in a transaction or not; a server that became a replica.
+            "57P01" | "57P02" | "57P03" | "57P05" | "25P03" | "25006" => Fault::Unavailable,
+            "42P01" => Fault::Missing,
+            _ if state.starts_with("40") => Fault::Busy,
+            // Connection exceptions; out of connections, memory or disk.
+            _ if state.starts_with("08") || state.starts_with("53") => Fault::Unavailable,
+            // Data exceptions, constraints, a trigger's refusal, more than the server can hold in a row or an index.
+            _ if ["22", "23", "54", "P0"].iter().any(|class| state.starts_with(class)) => Fault::Refused,
+            _ => Fault::Unusable,
+        },
+        Code::MySql(number) => match number {
+            // Lock wait timeout, deadlock, record changed since read, interrupted, statement timeouts.
+            1205 | 1213 | 1020 | 1317 | 1969 | 3024 | 3572 => Fault::Busy,
+            // Out of connections, memory or disk, shut down, killed, aborted, idle too long, read-only after a failover.
+            1021
+            | 1037
+            | 1040
+            | 1041
+            | 1053
+            | 1077
+            | 1079
+            | 1152
+            | 1154..=1161
+            | 1184
+            | 1203
+            | 1226
+            | 1290
+            | 1836
+            | 1927
+            | 2000..=2061
+            | 4031 => Fault::Unavailable,
+            1146 => Fault::Missing,
+            // NULL, a duplicate, a row or packet too large, out of range, not of the type or character set, too long, a
+            // foreign key, a trigger's refusal, a CHECK.
+            1048 | 1062 | 1118 | 1153 | 1264 | 1292 | 1300 | 1366 | 1406 | 1451 | 1452 | 1644 | 3140 | 3819 | 4025 => {
+                Fault::Refused
+            }
+            _ => Fault::Unusable,
+        },
+        Code::Sqlite(code, text) => match code & 0xff {
+            // Busy, locked, and a protocol of locks that took too long.
+            5 | 6 | 15 => Fault::Busy,
+            // Disk error, disk full, cannot open.
+            10 | 13 | 14 => Fault::Unavailable,
+            1 if text.starts_with("no such table") => Fault::Missing,
+            // Too big, a constraint, a type that does not fit.
+            18..=20 => Fault::Refused,
+            _ => Fault::Unusable,
+        },
+    }
+}
+
+/// Tells what an error of the driver means.
+pub(crate) fn fault_of_driver(error: &sqlx::Error) -> Fault {
+    let code = match error {
+        sqlx::Error::Io(_)
+        | sqlx::Error::Tls(_)
+        | sqlx::Error::Protocol(_)
+        | sqlx::Error::PoolTimedOut
+        | sqlx::Error::PoolClosed
+        | sqlx::Error::WorkerCrashed
+        | sqlx::Error::BeginFailed => Code::NoAnswer,
+        sqlx::Error::Database(error) => return fault_of_server(error.as_ref()),
+        _ => Code::Other,
+    };
+    meaning(code)
+}
+
+fn fault_of_server(error: &(dyn sqlx::error::DatabaseError + 'static)) -> Fault {
+    #[cfg(feature = "sqlx-mysql")]
+    if let Some(error) = error.try_downcast_ref::<sqlx::mysql::MySqlDatabaseError>() {
+        return meaning(Code::MySql(error.number()));
+    }
+    #[cfg(feature = "sqlx-postgres")]
+    if let Some(error) = error.try_downcast_ref::<sqlx::postgres::PgDatabaseError>() {
+        return meaning(Code::Postgres(error.code()));
+    }
+    let code = error.code();
+    match code.as_deref().and_then(|c| c.parse().ok()) {
+        Some(code) => meaning(Code::Sqlite(code, error.message())),
+        None => meaning(Code::Other),
+    }
+}
+
+/// Tells what an error of SeaORM means.
+pub(crate) fn fault_of(error: &DbErr) -> Fault {
+    match error {
+        DbErr::ConnectionAcquire(_) => Fault::Unavailable,
+        DbErr::Conn(RuntimeErr::SqlxError(e)) => match fault_of_driver(e) {
+            // A connection that was refused for its configuration is still not there.
+            Fault::Refused | Fault::Unusable if !matches!(**e, sqlx::Error::Configuration(_)) => Fault::Unavailable,
+            fault => fault,
+        },
+        DbErr::Exec(RuntimeErr::SqlxError(e)) | DbErr::Query(RuntimeErr::SqlxError(e)) => fault_of_driver(e),
+        _ => Fault::Refused,
+    }
+}
+
+/// Says it in the words of the store.
+fn told(fault: Fault, error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> StoreError {
+    match fault {
+        Fault::Busy => StoreError::Busy(error.into()),
+        Fault::Unavailable => StoreError::Unavailable(error.into()),
+        Fault::Missing => StoreError::Mismatch(format!("a table is missing: run the migration ({})", error.into())),
+        Fault::Refused => StoreError::Refused(error.into()),
+        Fault::Unusable => StoreError::Unusable(error.into()),
+    }
+}
+
+/// Turns SeaORM's error into the store's.
+pub(crate) fn store_error(error: DbErr) -> StoreError {
+    told(fault_of(&error), error)
+}
+
+/// Turns the driver's error into the store's.
+pub(crate) fn driver_error(error: sqlx::Error) -> StoreError {
+    told(fault_of_driver(&error), error)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_kind_of_error_has_its_meaning() {
+        use Fault::{Busy, Missing, Refused, Unavailable, Unusable};
+        for (code, expected) in [
+            (Code::Postgres("40001"), Busy),
+            (Code::Postgres("40P01"), Busy),
+            (Code::Postgres("55P03"), Busy),
+            (Code::Postgres("57014"), Busy),
+            (Code::Postgres("57P01"), Unavailable),
+            (Code::Postgres("57P02"), Unavailable),
+            (Code::Postgres("57P03"), Unavailable),
+            (Code::Postgres("25P03"), Unavailable),
+            (Code::Postgres("08006"), Unavailable),
+            (Code::Postgres("53300"), Unavailable),
+            (Code::Postgres("25006"), Unavailable),
+            (Code::Postgres("42P01"), Missing),
+            (Code::Postgres("23505"), Refused),
+            (Code::Postgres("22021"), Refused),
+            (Code::Postgres("54000"), Refused),
+            (Code::Postgres("P0001"), Refused),
+            (Code::Postgres("42601"), Unusable),
+            (Code::Postgres("42501"), Unusable),
+            (Code::Postgres("26000"), Unusable),
+            (Code::Postgres("XX001"), Unusable),
+            (Code::MySql(1213), Busy),
+            (Code::MySql(1205), Busy),
+            (Code::MySql(1020), Busy),
+            (Code::MySql(1969), Busy),
+            (Code::MySql(3024), Busy),
+            (Code::MySql(1053), Unavailable),
+            (Code::MySql(1927), Unavailable),
+            (Code::MySql(1040), Unavailable),
+            (Code::MySql(1146), Missing),
+            (Code::MySql(1062), Refused),
+            (Code::MySql(1153), Refused),
+            (Code::MySql(1406), Refused),
+            (Code::MySql(1142), Unusable),
+            (Code::MySql(1114), Unusable),
+            (Code::Sqlite(5, "database is locked"), Busy),
+            (Code::Sqlite(517, "database is locked"), Busy),
+            (Code::Sqlite(262, "database table is locked"), Busy),
+            (Code::Sqlite(14, "unable to open database file"), Unavailable),
+            (Code::Sqlite(1, "no such table: outbox_meta"), Missing),
+            (Code::Sqlite(1, "near \"x\": syntax error"), Unusable),
+            (Code::Sqlite(8, "attempt to write a readonly database"), Unusable),
+            (Code::Sqlite(2067, "UNIQUE constraint failed"), Refused),
+            (Code::NoAnswer, Unavailable),
+            (Code::Other, Refused),
+        ] {
+            assert_eq!(meaning(code), expected, "{code:?}");
+        }
+    }
+
+    #[test]
+    fn a_pool_without_a_free_connection_is_unavailable() {
+        assert_eq!(fault_of_driver(&sqlx::Error::PoolTimedOut), Fault::Unavailable);
+        assert_eq!(fault_of(&DbErr::ConnectionAcquire(sea_orm::error::ConnAcquireErr::Timeout)), Fault::Unavailable);
+        assert_eq!(fault_of(&DbErr::Custom("x".into())), Fault::Refused);
+    }
+}

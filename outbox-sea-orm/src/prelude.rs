@@ -1,0 +1,18 @@
+//! What most programs use.
+
+pub use crate::{
+    EnqueueOptions, OnDuplicate, Outbox, OutboxError, OutboxEvent, OutboxTransaction, Outcome, Phase, Transactional,
+    event_handler, saga,
+    saga::{Saga, SagaData, Sagas, StepContext, StepError},
+    transactional_outbox,
+};
+pub use outbox_core::{
+    consumer::{Consumer, HandlerError},
+    event::{Message, MessageId},
+    failure::RetryPolicy,
+    relay::Relay,
+    transport::{Memory, Route, event_type, everything, topic},
+};
+
+/// What a handler works in: the inbox's transaction, and the message.
+pub type HandlerContext = outbox_core::consumer::HandlerContext<OutboxTransaction>;

@@ -1,0 +1,111 @@
+//! Claiming sagas that are due: which ones, and under which epoch; and forgetting those that ended long ago.
+
+use super::row::{column, database, id, id_value, version};
+use crate::{outbox::Outbox, schema::micros};
+use outbox_core::{
+    event::SagaId,
+    outbox::StoreError,
+    saga::{Claim, Known},
+};
+use sea_orm::{ConnectionTrait, IsolationLevel, QueryResult, TransactionOptions, Value};
+use std::{sync::Arc, time::Duration};
+
+/// Definitions that are reported as missing at once.
+const MISSING: i64 = 20;
+
+impl Outbox {
+    pub(super) async fn claim_sagas(
+        &self,
+        known: &[Known],
+        lease: Duration,
+        limit: u32,
+    ) -> Result<Vec<Claim>, StoreError> {
+        let schema = self.schema();
+        let (of_known, values) = condition(known);
+        // Asked first without a transaction: most looks find nothing, and on SQLite a transaction keeps writers out.
+        let any = schema.sql(&format!("SELECT 1 FROM {{sagas}} WHERE due_at <= {{now}} AND {of_known} LIMIT 1"));
+        let asked = schema.statement(&any, values.clone());
+        if self.connection().query_one_raw(asked).await.map_err(database)?.is_none() {
+            return Ok(Vec::new());
+        }
+        let isolation_level = Some(IsolationLevel::ReadCommitted);
+        let options = TransactionOptions { isolation_level, ..TransactionOptions::default() };
+        let tx = self.begin_with(options).await?;
+        let text = schema.sql(&format!(
+            "SELECT saga_id, epoch, name, version FROM {{sagas}} WHERE due_at <= {{now}} AND {of_known} \
+             ORDER BY due_at LIMIT ?{{for_update}}{{skip_locked}}"
+        ));
+        let values = values.into_iter().chain([Value::from(i64::from(limit))]).collect();
+        let rows = tx.query_all_raw(schema.statement(&text, values)).await.map_err(database)?;
+        let claims: Vec<Claim> = rows.iter().map(claim).collect::<Result<_, StoreError>>()?;
+        if !claims.is_empty() {
+            let (these, ids) = any_of(claims.iter().map(|claim| claim.id));
+            let text =
+                format!("UPDATE {{sagas}} SET epoch = epoch + 1 + epoch % 2, due_at = {{now}} + ? WHERE {these}");
+            let values = [Value::from(micros(lease))].into_iter().chain(ids).collect();
+            tx.execute_raw(schema.statement(&schema.sql(&text), values)).await.map_err(database)?;
+        }
+        tx.commit().await?;
+        Ok(claims)
+    }
+
+    pub(super) async fn forget_sagas(&self, keep: Duration, limit: u32) -> Result<u64, StoreError> {
+        let schema = self.schema();
+        let text = schema.sql("SELECT saga_id FROM {sagas} WHERE ended_at < {now} - ? LIMIT ?");
+        let values = vec![Value::from(micros(keep)), Value::from(i64::from(limit))];
+        let rows = self.connection().query_all_raw(schema.statement(&text, values)).await.map_err(database)?;
+        let ended: Vec<SagaId> = rows.iter().map(|row| id(row, 0)).collect::<Result<_, StoreError>>()?;
+        if ended.is_empty() {
+            return Ok(0);
+        }
+        // An end is for ever: what was read is still so.
+        let tx = Self::begin(self).await?;
+        let mut gone = 0;
+        for table in ["saga_log", "sagas"] {
+            let (these, ids) = any_of(ended.iter().copied());
+            let text = schema.sql(&format!("DELETE FROM {{{table}}} WHERE {these}"));
+            gone = tx.execute_raw(schema.statement(&text, ids)).await.map_err(database)?.rows_affected();
+        }
+        tx.commit().await?;
+        Ok(gone)
+    }
+
+    pub(super) async fn missing_definitions(&self, known: &[Known]) -> Result<Vec<Known>, StoreError> {
+        let schema = self.schema();
+        let (of_known, mut values) = condition(known);
+        let text = schema.sql(&format!(
+            "SELECT DISTINCT name, version FROM {{sagas}} WHERE due_at <= {{now}} AND NOT {of_known} LIMIT ?"
+        ));
+        values.push(Value::from(MISSING));
+        let rows = self.connection().query_all_raw(schema.statement(&text, values)).await.map_err(database)?;
+        rows.iter().map(|row| Ok((Arc::from(column::<String>(row, 0)?), version(row, 1)?))).collect()
+    }
+}
+
+/// Writes that a saga is one of these; powers of two, the last one repeated, so that there are few texts.
+fn any_of(sagas: impl Iterator<Item = SagaId>) -> (String, Vec<Value>) {
+    let mut ids: Vec<Value> = sagas.map(id_value).collect();
+    let padded = ids.len().next_power_of_two();
+    if let Some(last) = ids.last().cloned() {
+        ids.resize(padded, last);
+    }
+    (format!("saga_id IN ({})", vec!["?"; padded].join(", ")), ids)
+}
+
+/// Reads a saga that is about to get the next odd epoch: one that has an odd one was not given back.
+fn claim(row: &QueryResult) -> Result<Claim, StoreError> {
+    let epoch: i64 = column(row, 1)?;
+    let name: String = column(row, 2)?;
+    let taken_over = epoch % 2 != 0;
+    let definition = (name.into(), version(row, 3)?);
+    Ok(Claim { id: id(row, 0)?, epoch: epoch + 1 + i64::from(taken_over), definition, taken_over })
+}
+
+/// Writes that a saga is of one of these definitions.
+fn condition(known: &[Known]) -> (String, Vec<Value>) {
+    let each = vec!["(name = ? AND version = ?)"; known.len()].join(" OR ");
+    let values = known
+        .iter()
+        .flat_map(|(name, version)| [Value::from(&**name), Value::from(i32::try_from(*version).unwrap_or(i32::MAX))]);
+    (format!("({each})"), values.collect())
+}

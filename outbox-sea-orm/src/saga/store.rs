@@ -1,0 +1,102 @@
+//! What starts and steps write, in their own transaction.
+
+use super::row::{column, database, id, id_value, opened, version};
+use crate::{OutboxTransaction, outbox::Outbox, schema::micros};
+use async_trait::async_trait;
+use outbox_core::{
+    event::SagaId,
+    outbox::StoreError,
+    runtime::Wake,
+    saga::{Change, Claim, Instance, Known, NewSaga, OpenSaga, Record, SagaSource, SagaStore, Started},
+};
+use sea_orm::{ConnectionTrait, Value};
+use std::time::Duration;
+
+#[async_trait]
+impl SagaStore for Outbox {
+    async fn start(&self, tx: &OutboxTransaction, saga: &NewSaga) -> Result<Started, StoreError> {
+        let schema = self.schema();
+        let known_by = || [Value::from(&*saga.name), Value::from(&*saga.correlation)];
+        let [name, correlation] = known_by();
+        let version = i32::try_from(saga.version)
+            .map_err(|_| StoreError::Mismatch(format!("version {} is too high", saga.version)))?;
+        let values = vec![
+            id_value(saga.id),
+            name,
+            Value::from(version),
+            correlation,
+            Value::from(serde_json::json!(Instance::default()).to_string()),
+            Value::from(saga.data.as_str()),
+            Value::from(saga.deadline.map(micros)),
+        ];
+        let made = tx.execute_raw(schema.statement(&schema.sagas.start, values)).await.map_err(database)?;
+        if made.rows_affected() > 0 {
+            let record = Record::Started { data: saga.data.clone() };
+            self.append_to_log(tx, saga.id, 0, &[record]).await?;
+            self.wake_after(tx);
+            return Ok(Started { id: saga.id, new: true });
+        }
+        // A plain read does not wait for a step that is done meanwhile. A locking one sees what was committed after this
+        // transaction's first look too.
+        for text in &schema.sagas.known_by {
+            let asked = schema.statement(text, known_by().to_vec());
+            if let Some(row) = tx.query_one_raw(asked).await.map_err(database)? {
+                return Ok(Started { id: id(&row, 0)?, new: false });
+            }
+        }
+        // It was forgotten at this very moment.
+        Err(StoreError::Busy("a saga was there and is not any more".into()))
+    }
+
+    async fn claim(&self, known: &[Known], lease: Duration, limit: u32) -> Result<Vec<Claim>, StoreError> {
+        self.claim_sagas(known, lease, limit).await
+    }
+
+    async fn open(&self, tx: &OutboxTransaction, claim: &Claim) -> Result<Option<OpenSaga>, StoreError> {
+        let schema = self.schema();
+        let values = vec![id_value(claim.id), Value::from(claim.epoch)];
+        let row = tx.query_one_raw(schema.statement(&schema.sagas.open, values)).await.map_err(database)?;
+        row.map(|row| opened(&row)).transpose()
+    }
+
+    async fn open_any(&self, tx: &OutboxTransaction, saga: SagaId) -> Result<Option<(Known, OpenSaga)>, StoreError> {
+        let schema = self.schema();
+        let asked = schema.statement(&schema.sagas.open_any, vec![id_value(saga)]);
+        let row = tx.query_one_raw(asked).await.map_err(database)?;
+        row.map(|row| Ok(((column::<String>(&row, 6)?.into(), version(&row, 7)?), opened(&row)?))).transpose()
+    }
+
+    fn wake_after(&self, tx: &OutboxTransaction) {
+        let wake = self.wake_of_sagas().clone();
+        tx.after_commit(move || wake.wake());
+    }
+
+    async fn record(&self, tx: &OutboxTransaction, change: &Change<'_>) -> Result<(), StoreError> {
+        self.change_saga(tx, change).await
+    }
+
+    async fn release(&self, claims: &[Claim]) -> Result<(), StoreError> {
+        let schema = self.schema();
+        for claim in claims {
+            let values = vec![id_value(claim.id), Value::from(claim.epoch)];
+            let statement = schema.statement(&schema.sagas.release, values);
+            self.connection().execute_raw(statement).await.map_err(database)?;
+        }
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl SagaSource for Outbox {
+    fn saga_wake(&self) -> Wake {
+        self.wake_of_sagas().clone()
+    }
+
+    async fn missing(&self, known: &[Known]) -> Result<Vec<Known>, StoreError> {
+        self.missing_definitions(known).await
+    }
+
+    async fn forget(&self, keep: Duration, limit: u32) -> Result<u64, StoreError> {
+        self.forget_sagas(keep, limit).await
+    }
+}

@@ -1,0 +1,64 @@
+//! Events for later.
+
+use super::{
+    Schema,
+    append::{CHUNK, EVENT_COLUMNS, EVENT_MARKS, push_values},
+    micros, rows,
+};
+use outbox_core::event::{MessageId, NewEvent, Timestamp};
+use sea_orm::{ConnectionTrait, DbErr, Value};
+use std::time::Duration;
+
+/// When a scheduled event enters the outbox.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DeliverAt {
+    /// So long after it was saved, by the database's clock.
+    In(Duration),
+    /// At an instant, by the database's clock.
+    At(Timestamp),
+}
+
+impl Schema {
+    /// Saves events for later. Each enters the outbox when it is due, under a new place, its time to live counted from
+    /// then.
+    ///
+    /// # Errors
+    /// What the database said.
+    pub async fn schedule<C: ConnectionTrait>(
+        &self,
+        conn: &C,
+        source: &str,
+        events: &[(NewEvent, DeliverAt)],
+    ) -> Result<(), DbErr> {
+        // The first mark says whether the second counts from now.
+        let group = format!("(?, {{now}} * ? + ?, ?, {EVENT_MARKS})");
+        for chunk in events.chunks(CHUNK) {
+            let text = self.sql(&format!(
+                "INSERT INTO {{scheduled}} (partition_no, deliver_at, ttl_us, {EVENT_COLUMNS}) VALUES {}",
+                rows(&group, chunk.len())
+            ));
+            let mut bound = Vec::with_capacity(chunk.len() * 14);
+            for (event, when) in chunk {
+                let (from_now, at) = match *when {
+                    DeliverAt::In(wait) => (1_i64, micros(wait)),
+                    DeliverAt::At(instant) => (0, instant.as_micros()),
+                };
+                bound.extend([Value::SmallInt(Some(self.place(event))), Value::from(from_now), Value::from(at)]);
+                bound.push(Value::BigInt(event.ttl.map(micros)));
+                push_values(&mut bound, source, event);
+            }
+            conn.execute_raw(self.statement(&text, bound)).await?;
+        }
+        Ok(())
+    }
+
+    /// Takes a scheduled event back; `false` when it has entered the outbox or was never there.
+    ///
+    /// # Errors
+    /// What the database said.
+    pub async fn cancel_scheduled<C: ConnectionTrait>(&self, conn: &C, message: MessageId) -> Result<bool, DbErr> {
+        let text = self.sql("DELETE FROM {scheduled} WHERE message_id = ?");
+        let bound = vec![Value::from(*message.as_uuid())];
+        Ok(conn.execute_raw(self.statement(&text, bound)).await?.rows_affected() > 0)
+    }
+}

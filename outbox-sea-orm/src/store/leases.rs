@@ -1,0 +1,290 @@
+//! Owning partitions. Locks are taken in one order everywhere: a relay's row, then partitions by number.
+
+use super::{
+    SqlStore,
+    bind::{bind_partitions, numbers},
+    settler::{column, partition},
+};
+use crate::{
+    pool::{Arg, Tx},
+    schema::micros,
+};
+use async_trait::async_trait;
+use outbox_core::{
+    event::{EventId, LetterId, RelayId},
+    outbox::{
+        DUE_LIMIT, DueRetry, Epoch, LeaseStore, OpenPark, OutboxShape, PartitionNo, PartitionOwner, RelayRow, Renewal,
+        StoreError,
+    },
+};
+use sea_orm::QueryResult;
+use std::{sync::Arc, time::Duration};
+
+#[async_trait]
+impl LeaseStore for SqlStore {
+    async fn shape(&self) -> Result<OutboxShape, StoreError> {
+        let text = self.text("shape", 1, || "SELECT partitions FROM {meta} WHERE id = 1".into());
+        let rows = self.keeper.query(&text, &[]).await?;
+        let installed: i32 = rows.first().map_or(Ok(0), |row| column(row, 0))?;
+        if installed != i32::from(self.schema.partitions()) {
+            return Err(StoreError::Mismatch(format!(
+                "it has {installed} partitions, and had {} when this program opened it",
+                self.schema.partitions()
+            )));
+        }
+        let ids_commit_out_of_order = self.dialect().ids_commit_out_of_order();
+        Ok(OutboxShape { partitions: self.schema.partitions(), ids_commit_out_of_order })
+    }
+
+    async fn renew(&self, relay: &RelayId, routes: u64, lease: Duration) -> Result<Renewal, StoreError> {
+        // One statement by itself, and the next one sees what was committed before it: in one transaction with one
+        // snapshot a takeover that came between would stay unseen.
+        let text = self
+            .text("renew", 1, || "UPDATE {relays} SET lease_until = {now} + ?, routes = ? WHERE relay_id = ?".into());
+        let me = Arg::Text(Some(relay.as_str()));
+        let args = [Arg::int(micros(lease)), Arg::int(routes.cast_signed()), me.clone()];
+        let known = self.keeper.execute(&text, &args).await? > 0;
+        if !known {
+            let mut tx = self.keeper.begin().await?;
+            let registered = self.register(&mut tx, relay, routes, lease).await;
+            tx.end(registered).await?;
+        }
+        let rows = self.keeper.query(&self.text("view", 1, view), &[me.clone(), me]).await?;
+        let mut renewal = Renewal { known, ..Renewal::default() };
+        let mut urgent = 0;
+        for row in &rows {
+            seen(row, &mut renewal, &mut urgent)?;
+        }
+        renewal.view.relays.sort_by(|a, b| a.id.cmp(&b.id));
+        renewal.view.partitions.sort_by_key(|p| p.partition);
+        Ok(renewal)
+    }
+
+    async fn take(
+        &self,
+        relay: &RelayId,
+        from: Option<&RelayId>,
+        partitions: &[PartitionNo],
+    ) -> Result<Vec<(PartitionNo, Epoch)>, StoreError> {
+        if partitions.is_empty() {
+            return Ok(Vec::new());
+        }
+        let mut tx = self.keeper.begin().await?;
+        let taken = self.take_in(&mut tx, relay, from, partitions).await;
+        tx.end(taken).await
+    }
+
+    async fn release(&self, relay: &RelayId, partitions: &[(PartitionNo, Epoch)]) -> Result<(), StoreError> {
+        if partitions.is_empty() {
+            return Ok(());
+        }
+        let mut tx = self.keeper.begin().await?;
+        let released = self.release_in(&mut tx, relay, partitions).await;
+        tx.end(released).await
+    }
+
+    async fn leave(&self, relay: &RelayId) -> Result<(), StoreError> {
+        let mut tx = self.keeper.begin().await?;
+        let left = self.leave_in(&mut tx, relay).await;
+        tx.end(left).await
+    }
+}
+
+/// All that a renewal tells, in one snapshot: relays, partitions, what is due, what is parked. The columns are the kind
+/// of row, two texts, three numbers.
+fn view() -> String {
+    format!(
+        "SELECT 0 AS kind, r.relay_id AS a, '' AS b, r.routes AS n, \
+         CASE WHEN r.lease_until >= {{now}} THEN 1 ELSE 0 END AS m, 0 AS k FROM {{relays}} r \
+         UNION ALL SELECT 1, p.owner, '', p.partition_no, p.epoch, 0 FROM {{partitions}} p \
+         UNION ALL SELECT 2, d.route, '', d.partition_no, d.event_id, d.urgent FROM (\
+         SELECT t.route, t.partition_no, t.event_id, CASE WHEN t.redriven THEN 1 ELSE 0 END AS urgent \
+         FROM {{retries}} t JOIN {{partitions}} o ON o.partition_no = t.partition_no \
+         WHERE o.owner = ? AND t.state = 'waiting' AND t.due_at <= {{now}} \
+         ORDER BY urgent DESC, t.due_at, t.event_id LIMIT {DUE_LIMIT}) d \
+         UNION ALL SELECT 3, l.route, l.message_key, l.partition_no, l.letter_id, 0 \
+         FROM {{letters}} l JOIN {{partitions}} q ON q.partition_no = l.partition_no \
+         WHERE q.owner = ? AND l.parks AND l.fate IS NULL AND l.message_key IS NOT NULL"
+    )
+}
+
+/// Reads one row of [`view`].
+fn seen(row: &QueryResult, renewal: &mut Renewal, urgent: &mut usize) -> Result<(), StoreError> {
+    let (kind, text): (i32, Option<String>) = (column(row, 0)?, column(row, 1)?);
+    let (n, m): (i64, i64) = (column(row, 3)?, column(row, 4)?);
+    let partition =
+        || u16::try_from(n).map(PartitionNo).map_err(|_| StoreError::Mismatch(format!("no partition: {n}")));
+    match (kind, text) {
+        (0, Some(id)) => {
+            let id = RelayId::from_stored(&id);
+            renewal.view.relays.push(RelayRow { id, routes: n.cast_unsigned(), live: m != 0 });
+        }
+        (1, owner) => {
+            let owner = owner.as_deref().map(RelayId::from_stored);
+            renewal.view.partitions.push(PartitionOwner { partition: partition()?, owner, epoch: Epoch(m) });
+        }
+        (2, Some(route)) => {
+            let due = DueRetry { partition: partition()?, id: EventId(m), route: Arc::from(route) };
+            if column::<i32>(row, 5)? == 0 {
+                renewal.due.push(due);
+            } else {
+                renewal.due.insert(*urgent, due);
+                *urgent += 1;
+            }
+        }
+        (3, Some(route)) => {
+            let key: String = column(row, 2)?;
+            let route = Arc::from(route);
+            renewal.parks.push(OpenPark { partition: partition()?, route, key, letter: LetterId(m) });
+        }
+        (kind, _) => return Err(StoreError::Mismatch(format!("no kind of row: {kind}"))),
+    }
+    Ok(())
+}
+
+impl SqlStore {
+    /// Puts the relay's row in, with nothing: what it owned before its row went belongs to nobody.
+    async fn register(&self, tx: &mut Tx<'_>, relay: &RelayId, routes: u64, lease: Duration) -> Result<(), StoreError> {
+        let text = self.text("register", 1, || {
+            "INSERT INTO {relays} (relay_id, lease_until, routes, started_at) VALUES (?, {now} + ?, ?, {now})".into()
+        });
+        let me = Arg::Text(Some(relay.as_str()));
+        tx.execute(&text, &[me, Arg::int(micros(lease)), Arg::int(routes.cast_signed())]).await?;
+        self.disown(tx, relay).await
+    }
+
+    async fn take_in(
+        &self,
+        tx: &mut Tx<'_>,
+        relay: &RelayId,
+        from: Option<&RelayId>,
+        partitions: &[PartitionNo],
+    ) -> Result<Vec<(PartitionNo, Epoch)>, StoreError> {
+        // Locked, so that a take whose answer came too late is over before the relay signs off, or takes nothing after it.
+        let text = self.text("me", 1, || {
+            "SELECT relay_id FROM {relays} WHERE relay_id = ? AND lease_until >= {now}{for_update}".into()
+        });
+        if tx.query(&text, &[Arg::Text(Some(relay.as_str()))]).await?.is_empty() {
+            return Ok(Vec::new());
+        }
+        if let Some(old) = from
+            && !self.is_dead(tx, old).await?
+        {
+            return Ok(Vec::new());
+        }
+        let dialect = self.dialect();
+        let (me, old) = (Arg::Text(Some(relay.as_str())), from.map(|old| Arg::Text(Some(old.as_str()))));
+        let name = if from.is_some() { "take from" } else { "take free" };
+        let text = self.list_text(name, partitions.len(), |dialect, n| {
+            format!(
+                "SELECT p.partition_no, p.epoch FROM {{partitions}} p WHERE {} AND {} \
+                 ORDER BY p.partition_no{{for_update}}{{skip_locked}}",
+                dialect.any("p.partition_no", n),
+                if from.is_some() { "p.owner = ?" } else { "p.owner IS NULL" },
+            )
+        });
+        let wanted = numbers(partitions.iter().copied());
+        let mut args = Vec::new();
+        bind_partitions(dialect, &mut args, &wanted);
+        args.extend(old.clone());
+        let free: Vec<(i16, i64)> = tx
+            .query(&text, &args)
+            .await?
+            .iter()
+            .map(|row| Ok((column(row, 0)?, column(row, 1)?)))
+            .collect::<Result<_, StoreError>>()?;
+        if !free.is_empty() {
+            let text = self.list_text("own", free.len(), |dialect, n| {
+                let any = dialect.any("partition_no", n);
+                format!("UPDATE {{partitions}} SET owner = ?, epoch = epoch + 1 WHERE {any}")
+            });
+            let numbers: Vec<i16> = free.iter().map(|(p, _)| *p).collect();
+            let mut args = vec![me];
+            bind_partitions(dialect, &mut args, &numbers);
+            tx.execute(&text, &args).await?;
+        }
+        if let Some(old) = old {
+            // A relay that owns nothing and is dead will not be asked for again.
+            let text = self.text("remove", 1, || {
+                "DELETE FROM {relays} WHERE relay_id = ? AND NOT EXISTS \
+                 (SELECT 1 FROM {partitions} p WHERE p.owner = ?)"
+                    .into()
+            });
+            tx.execute(&text, &[old.clone(), old]).await?;
+        }
+        Ok(free.into_iter().map(|(p, epoch)| (partition(p), Epoch(epoch + 1))).collect())
+    }
+
+    /// Locks a relay's row and tells whether its lease has run out; one without a row is dead too. `false` where
+    /// another holds the row.
+    async fn is_dead(&self, tx: &mut Tx<'_>, relay: &RelayId) -> Result<bool, StoreError> {
+        let text = self.text("dead", 1, || {
+            "SELECT CASE WHEN lease_until < {now} THEN 1 ELSE 0 END FROM {relays} \
+             WHERE relay_id = ?{for_update}{skip_locked}"
+                .into()
+        });
+        let id = Arg::Text(Some(relay.as_str()));
+        if let Some(row) = tx.query(&text, std::slice::from_ref(&id)).await?.first() {
+            return Ok(column::<i32>(row, 0)? != 0);
+        }
+        let text = self.text("there", 1, || "SELECT relay_id FROM {relays} WHERE relay_id = ?".into());
+        Ok(tx.query(&text, &[id]).await?.is_empty())
+    }
+
+    async fn release_in(
+        &self,
+        tx: &mut Tx<'_>,
+        relay: &RelayId,
+        partitions: &[(PartitionNo, Epoch)],
+    ) -> Result<(), StoreError> {
+        let dialect = self.dialect();
+        let text = self.list_text("held alone", partitions.len(), |dialect, n| {
+            let any = dialect.any("partition_no", n);
+            format!(
+                "SELECT partition_no, epoch FROM {{partitions}} WHERE owner = ? AND {any} \
+                 ORDER BY partition_no{{for_update}}"
+            )
+        });
+        let wanted = numbers(partitions.iter().map(|(p, _)| *p));
+        let mut args = vec![Arg::Text(Some(relay.as_str()))];
+        bind_partitions(dialect, &mut args, &wanted);
+        let mut held = Vec::new();
+        for row in tx.query(&text, &args).await? {
+            let number: i16 = column(&row, 0)?;
+            if partitions.contains(&(partition(number), Epoch(column(&row, 1)?))) {
+                held.push(number);
+            }
+        }
+        if held.is_empty() {
+            return Ok(());
+        }
+        let text = self.list_text("free", held.len(), |dialect, n| {
+            format!("UPDATE {{partitions}} SET owner = NULL WHERE {}", dialect.any("partition_no", n))
+        });
+        let mut args = Vec::new();
+        bind_partitions(dialect, &mut args, &held);
+        tx.execute(&text, &args).await.map(|_| ())
+    }
+
+    async fn leave_in(&self, tx: &mut Tx<'_>, relay: &RelayId) -> Result<(), StoreError> {
+        let me = [Arg::Text(Some(relay.as_str()))];
+        let text = self.text("lock me", 1, || "SELECT relay_id FROM {relays} WHERE relay_id = ?{for_update}".into());
+        tx.query(&text, &me).await?;
+        self.disown(tx, relay).await?;
+        let text = self.text("unregister", 1, || "DELETE FROM {relays} WHERE relay_id = ?".into());
+        tx.execute(&text, &me).await.map(|_| ())
+    }
+
+    /// Frees whatever a relay owns.
+    async fn disown(&self, tx: &mut Tx<'_>, relay: &RelayId) -> Result<(), StoreError> {
+        let me = [Arg::Text(Some(relay.as_str()))];
+        let text = self.text("lock mine", 1, || {
+            "SELECT partition_no FROM {partitions} WHERE owner = ? ORDER BY partition_no{for_update}".into()
+        });
+        if tx.query(&text, &me).await?.is_empty() {
+            return Ok(());
+        }
+        let text = self.text("disown", 1, || "UPDATE {partitions} SET owner = NULL WHERE owner = ?".into());
+        tx.execute(&text, &me).await.map(|_| ())
+    }
+}

@@ -1,0 +1,54 @@
+//! How a relay uses its database.
+
+use std::time::Duration;
+
+/// What happens to an event that is finished.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Retention {
+    /// It is deleted.
+    #[default]
+    Delete,
+    /// It is moved to the finished events and kept there for so long.
+    Keep(Duration),
+}
+
+/// How a relay uses its database.
+#[derive(Debug, Clone)]
+pub struct StoreOptions {
+    pub(super) lease: Duration,
+    pub(super) retention: Retention,
+    pub(super) notifications: bool,
+    pub(super) behind_pooler: bool,
+}
+
+impl StoreOptions {
+    /// Starts from the length of a relay's lease: no statement of the relay lasts longer than a third of it.
+    ///
+    /// Finished events are deleted, wakes of other processes heard where the database carries them.
+    #[must_use]
+    pub const fn new(lease: Duration) -> Self {
+        Self { lease, retention: Retention::Delete, notifications: true, behind_pooler: false }
+    }
+
+    /// Sets what happens to finished events.
+    #[must_use]
+    pub const fn retention(mut self, retention: Retention) -> Self {
+        self.retention = retention;
+        self
+    }
+
+    /// Sets whether wakes of other processes are heard (PostgreSQL).
+    #[must_use]
+    pub const fn notifications(mut self, heard: bool) -> Self {
+        self.notifications = heard;
+        self
+    }
+
+    /// Says that a pooler stands between which gives a PostgreSQL connection to another client after each transaction:
+    /// settings then travel with their transactions, and no wakes are heard.
+    #[must_use]
+    pub const fn behind_pooler(mut self, pooled: bool) -> Self {
+        self.behind_pooler = pooled;
+        self
+    }
+}

@@ -1,0 +1,205 @@
+//! Reading events.
+
+use super::{
+    SqlStore,
+    bind::{bind_ids, place_lists},
+    decode::{self, Row},
+};
+use crate::{
+    dialect::{Dialect, ROWS_SLACK},
+    pool::Arg,
+    schema::stored,
+};
+use async_trait::async_trait;
+use outbox_core::{
+    event::EventId,
+    outbox::{EventReader, PartitionNo, PartitionRead, PartitionRows, ReadPlan, RouteRow, StoreError, StoredEvent},
+};
+use sea_orm::QueryResult;
+
+/// Ids of one fetch, where each is a parameter of its own.
+const FETCH_CHUNK: usize = 1_024;
+
+/// What is remembered, by place.
+type Remembered = Vec<(PartitionNo, EventId, RouteRow)>;
+
+#[async_trait]
+impl EventReader for SqlStore {
+    async fn read(&self, plan: &ReadPlan) -> Result<Vec<PartitionRows>, StoreError> {
+        let reads = &plan.partitions;
+        if reads.is_empty() {
+            return Ok(Vec::new());
+        }
+        let dialect = self.dialect();
+        let window = plan.window > 0;
+        let name = if window { "read and look back" } else { "read" };
+        let n = if dialect == Dialect::Postgres { 1 } else { reads.len() };
+        let text = self.text(name, n, || dialect.read(n, window));
+        let rows = if dialect == Dialect::Postgres {
+            let numbers: Vec<i16> = reads.iter().map(|r| stored(r.partition)).collect();
+            let after: Vec<i64> = reads.iter().map(|r| r.after.0).collect();
+            let limits: Vec<i64> = reads.iter().map(|r| i64::from(r.limit)).collect();
+            let look_back: Vec<bool> = reads.iter().map(|r| r.look_back).collect();
+            let window = Arg::int(i64::from(plan.window));
+            let lists = [Arg::Smalls(&numbers), Arg::Ints(&after), Arg::Ints(&limits), Arg::Flags(&look_back)];
+            let [numbers, after, limits, look_back] = lists;
+            self.reader.query(&text, &[numbers, after, limits, look_back, window.clone(), window]).await?
+        } else {
+            let mut args = Vec::with_capacity(reads.len() * 14);
+            for read in reads {
+                bind_read(&mut args, read, plan.window);
+            }
+            self.reader.query(&text, &args).await?
+        };
+        Ok(in_plan_order(&rows, plan)?)
+    }
+
+    async fn fetch(&self, ids: &[(PartitionNo, EventId)]) -> Result<Vec<StoredEvent>, StoreError> {
+        let dialect = self.dialect();
+        let mut found = Vec::with_capacity(ids.len());
+        for chunk in ids.chunks(FETCH_CHUNK) {
+            let (partitions, ids) = place_lists(chunk);
+            let text = self.list_text("fetch", ids.len(), Dialect::fetch);
+            let mut args = Vec::new();
+            if dialect == Dialect::Postgres {
+                args.extend([Arg::Smalls(&partitions), Arg::Ints(&ids)]);
+            } else {
+                bind_ids(dialect, &mut args, &ids);
+                bind_ids(dialect, &mut args, &ids);
+            }
+            let rows = self.reader.query(&text, &args).await?;
+            let (events, remembered, _) = sorted_out(&rows)?;
+            found.extend(joined(events, remembered).into_iter().filter(|e| chunk.contains(&(e.partition, e.id))));
+        }
+        Ok(found)
+    }
+
+    async fn page(
+        &self,
+        partition: PartitionNo,
+        from: EventId,
+        to: EventId,
+        limit: u32,
+    ) -> Result<Vec<StoredEvent>, StoreError> {
+        let text = self.text("page", 1, || self.dialect().page());
+        let stretch = [Arg::Small(stored(partition)), Arg::int(from.0), Arg::int(to.0), Arg::int(i64::from(limit))];
+        let mut args = stretch.to_vec();
+        args.extend_from_slice(&stretch[..2]);
+        args.extend_from_slice(&stretch);
+        let rows = self.reader.query(&text, &args).await?;
+        let (events, remembered, _) = sorted_out(&rows)?;
+        Ok(joined(events, remembered))
+    }
+
+    async fn ids(
+        &self,
+        partition: PartitionNo,
+        from: EventId,
+        to: EventId,
+        limit: u32,
+    ) -> Result<Vec<EventId>, StoreError> {
+        let text = self.text("ids", 1, || self.dialect().ids());
+        let args = [Arg::Small(stored(partition)), Arg::int(from.0), Arg::int(to.0), Arg::int(i64::from(limit))];
+        let rows = self.reader.query(&text, &args).await?;
+        rows.iter().map(|row| decode::get(row, 0, "event_id").map(EventId).map_err(wrong)).collect()
+    }
+}
+
+/// Binds one partition of a read that names each.
+fn bind_read(args: &mut Vec<Arg<'_>>, read: &PartitionRead, window: u32) {
+    let (partition, after) = (Arg::Small(stored(read.partition)), Arg::int(read.after.0));
+    args.extend([partition.clone(), after.clone(), Arg::int(i64::from(read.limit))]);
+    if window > 0 {
+        let (window, look_back) = (Arg::int(i64::from(window)), Arg::int(i64::from(read.look_back)));
+        args.extend([partition.clone(), partition.clone(), after.clone(), after.clone(), window, look_back]);
+        args.extend([partition.clone(), after.clone()]);
+    }
+    args.extend([partition, after, Arg::int(rows_limit(read))]);
+}
+
+/// How many rows of `outbox_retries` a read takes of a partition.
+fn rows_limit(read: &PartitionRead) -> i64 {
+    i64::from(read.limit) * 4 + ROWS_SLACK
+}
+
+/// Puts the rows of a read into the order of its plan.
+fn in_plan_order(rows: &[QueryResult], plan: &ReadPlan) -> Result<Vec<PartitionRows>, StoreError> {
+    let (events, remembered, windows) = sorted_out(rows)?;
+    let mut read: Vec<PartitionRows> = plan.partitions.iter().map(|_| PartitionRows::default()).collect();
+    let place = |partition| plan.partitions.binary_search_by_key(&partition, |r| r.partition).ok();
+    for (partition, ids) in windows {
+        if let Some(i) = place(partition) {
+            read[i].window = ids;
+        }
+    }
+    let mut remembered_of: Vec<Remembered> = plan.partitions.iter().map(|_| Vec::new()).collect();
+    for row in remembered {
+        if let Some(i) = place(row.0) {
+            remembered_of[i].push(row);
+        }
+    }
+    for event in events {
+        if let Some(i) = place(event.partition) {
+            read[i].past.push(event);
+        }
+    }
+    for ((part, remembered), asked) in read.iter_mut().zip(remembered_of).zip(&plan.partitions) {
+        part.full = part.past.len() >= asked.limit as usize;
+        if i64::try_from(remembered.len()).is_ok_and(|n| n >= rows_limit(asked))
+            && let Some((_, last, _)) = remembered.last()
+        {
+            // The limit may have cut the rows of this event; it and those behind it are read again.
+            let covered = part.past.partition_point(|e| e.id < *last);
+            part.full |= covered < part.past.len();
+            part.past.truncate(covered);
+        }
+        part.past = joined(std::mem::take(&mut part.past), remembered);
+    }
+    Ok(read)
+}
+
+/// Reads rows and tells them apart, each kind in order.
+#[expect(clippy::type_complexity, reason = "three lists, taken apart at once")]
+fn sorted_out(
+    rows: &[QueryResult],
+) -> Result<(Vec<StoredEvent>, Remembered, Vec<(PartitionNo, Vec<EventId>)>), StoreError> {
+    let (mut events, mut remembered, mut windows) = (Vec::with_capacity(rows.len()), Vec::new(), Vec::new());
+    for row in rows {
+        match decode::row(row).map_err(wrong)? {
+            Row::Event(event) => events.push(event),
+            Row::Route(partition, id, row) => remembered.push((partition, id, row)),
+            Row::Window(partition, mut ids) => {
+                ids.sort_unstable();
+                windows.push((partition, ids));
+            }
+        }
+    }
+    // They come in order; that a UNION ALL keeps it is custom, not a promise.
+    if !events.is_sorted_by_key(|e| (e.partition, e.id)) {
+        events.sort_by_key(|e| (e.partition, e.id));
+    }
+    if !remembered.is_sorted_by_key(|(p, id, _)| (*p, *id)) {
+        remembered.sort_by_key(|(p, id, _)| (*p, *id));
+    }
+    Ok((events, remembered, windows))
+}
+
+/// Joins events with what is remembered of them; both are in order.
+fn joined(mut events: Vec<StoredEvent>, remembered: Remembered) -> Vec<StoredEvent> {
+    let mut remembered = remembered.into_iter().peekable();
+    if remembered.peek().is_none() {
+        return events;
+    }
+    for event in &mut events {
+        let place = (event.partition, event.id);
+        while remembered.next_if(|(p, id, _)| (*p, *id) < place).is_some() {}
+        while let Some((_, _, row)) = remembered.next_if(|(p, id, _)| (*p, *id) == place) {
+            event.rows.push(row);
+        }
+    }
+    events
+}
+
+fn wrong(reason: String) -> StoreError {
+    StoreError::Mismatch(format!("a row that a relay wrote does not decode: {reason}"))
+}

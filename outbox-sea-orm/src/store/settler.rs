@@ -1,0 +1,157 @@
+//! Finishing events, and what every fenced write begins with.
+
+use super::{
+    Retention, SqlStore,
+    bind::{bind_ids, bind_partitions, fence_lists, numbers, place_lists},
+    letters, record,
+};
+use crate::{
+    dialect::Dialect,
+    pool::{Arg, Tx, store_error},
+    schema::stored,
+};
+use async_trait::async_trait;
+use outbox_core::{
+    event::{EventId, LetterId},
+    failure::DeadLetter,
+    outbox::{CarriedLetter, Epoch, Fence, PartitionNo, SettleStore, Settled, StoreError, Verdict},
+};
+use sea_orm::QueryResult;
+
+/// Ids of one DELETE on MySQL: more lock the index for so long that producers notice.
+const MYSQL_CHUNK: usize = 200;
+/// Ids of one DELETE on SQLite: its limit of parameters is 32,766.
+const SQLITE_CHUNK: usize = 1_024;
+
+/// What a fenced transaction found when it began.
+pub(super) struct Held {
+    /// The partitions that are the relay's, in order; no takeover gets past them before the transaction ends.
+    pub(super) partitions: Vec<PartitionNo>,
+    /// The database's time.
+    pub(super) now: i64,
+}
+
+impl Held {
+    pub(super) fn has(&self, partition: PartitionNo) -> bool {
+        self.partitions.binary_search(&partition).is_ok()
+    }
+}
+
+#[async_trait]
+impl SettleStore for SqlStore {
+    async fn finish(&self, fence: &Fence, ids: &[(PartitionNo, EventId)]) -> Result<Settled, StoreError> {
+        let keep = self.options.retention != Retention::Delete;
+        match self.dialect().finish_at_once(keep) {
+            Some(text) => self.finish_at_once(&self.text("finish", usize::from(keep), || text), fence, ids).await,
+            None => {
+                let mut tx = self.settler.begin().await?;
+                let settled = self.finish_in(&mut tx, fence, ids).await;
+                tx.end(settled).await
+            }
+        }
+    }
+
+    async fn record(&self, fence: &Fence, verdicts: &[Verdict]) -> Result<Settled, StoreError> {
+        let mut tx = self.settler.begin().await?;
+        let settled = record::record(self, &mut tx, fence, verdicts).await;
+        tx.end(settled).await
+    }
+
+    async fn bury_carried(&self, letters: &[CarriedLetter]) -> Result<Vec<LetterId>, StoreError> {
+        letters::write(self, letters).await
+    }
+
+    async fn letters(&self, ids: &[LetterId]) -> Result<Vec<DeadLetter>, StoreError> {
+        letters::read(self, ids).await
+    }
+}
+
+impl SqlStore {
+    async fn finish_at_once(
+        &self,
+        text: &std::sync::Arc<str>,
+        fence: &Fence,
+        ids: &[(PartitionNo, EventId)],
+    ) -> Result<Settled, StoreError> {
+        let ((partitions, epochs), (places, ids)) = (fence_lists(fence), place_lists(ids));
+        let owner = Arg::Text(Some(fence.relay.as_str()));
+        let args = [Arg::Smalls(&partitions), Arg::Ints(&epochs), owner, Arg::Smalls(&places), Arg::Ints(&ids)];
+        let rows = self.settler.query(text, &args).await?;
+        let Some(row) = rows.first() else { return Ok(Settled::default()) };
+        // As text: an array would need PostgreSQL's driver where it is not wanted.
+        let held: Option<String> = column(row, 1)?;
+        let held = held.iter().flat_map(|list| list.split(',')).filter_map(|no| no.parse().ok());
+        Ok(Settled {
+            held: held.map(partition).collect(),
+            deleted: column::<i64>(row, 0)?.unsigned_abs(),
+            letters: Vec::new(),
+        })
+    }
+
+    async fn finish_in(
+        &self,
+        tx: &mut Tx<'_>,
+        fence: &Fence,
+        ids: &[(PartitionNo, EventId)],
+    ) -> Result<Settled, StoreError> {
+        let held = self.hold(tx, fence).await?;
+        let ids: Vec<i64> = ids.iter().filter(|(p, _)| held.has(*p)).map(|(_, id)| id.0).collect();
+        let mut settled = Settled { held: held.partitions, ..Settled::default() };
+        for chunk in ids.chunks(self.delete_chunk()) {
+            let mut args = Vec::new();
+            bind_ids(self.dialect(), &mut args, chunk);
+            if self.options.retention != Retention::Delete {
+                tx.execute(&self.list_text("keep ids", chunk.len(), Dialect::keep_ids), &args).await?;
+            }
+            settled.deleted +=
+                tx.execute(&self.list_text("delete ids", chunk.len(), Dialect::delete_ids), &args).await?;
+        }
+        Ok(settled)
+    }
+
+    /// How many ids one DELETE takes.
+    pub(super) fn delete_chunk(&self) -> usize {
+        match self.dialect() {
+            Dialect::Postgres => usize::MAX,
+            Dialect::MySql | Dialect::MariaDb => MYSQL_CHUNK,
+            Dialect::Sqlite => SQLITE_CHUNK,
+        }
+    }
+
+    /// Locks the partitions of a fence, in order, and says which are the relay's under its epochs.
+    pub(super) async fn hold(&self, tx: &mut Tx<'_>, fence: &Fence) -> Result<Held, StoreError> {
+        let mut held = Held { partitions: Vec::with_capacity(fence.partitions.len()), now: 0 };
+        if fence.partitions.is_empty() {
+            return Ok(held);
+        }
+        let partitions = numbers(fence.partitions.iter().map(|(p, _)| *p));
+        let mut args = vec![Arg::Text(Some(fence.relay.as_str()))];
+        bind_partitions(self.dialect(), &mut args, &partitions);
+        for row in tx.query(&self.list_text("held", partitions.len(), Dialect::held), &args).await? {
+            held.now = column(&row, 2)?;
+            let (number, epoch) = (partition(column(&row, 0)?), Epoch(column(&row, 1)?));
+            if fence.partitions.contains(&(number, epoch)) {
+                held.partitions.push(number);
+            }
+        }
+        held.partitions.sort_unstable();
+        Ok(held)
+    }
+}
+
+/// Reads a column that this crate wrote.
+pub(super) fn column<T: sea_orm::TryGetable>(row: &QueryResult, index: usize) -> Result<T, StoreError> {
+    row.try_get_by_index(index).map_err(store_error)
+}
+
+/// Reads a partition's number.
+pub(super) fn partition(number: i16) -> PartitionNo {
+    PartitionNo(number.unsigned_abs())
+}
+
+/// Binds a partition and ids of it.
+pub(super) fn in_partition<'a>(dialect: Dialect, partition: PartitionNo, ids: &'a [i64]) -> Vec<Arg<'a>> {
+    let mut args = vec![Arg::Small(stored(partition))];
+    bind_ids(dialect, &mut args, ids);
+    args
+}

@@ -1,0 +1,280 @@
+//! The caller's transaction: SeaORM's, with events that are saved with it and phases that follow its end.
+
+mod completion;
+mod lane;
+mod onward;
+mod phases;
+mod savepoint;
+mod scope;
+mod session;
+mod state;
+mod stream;
+
+pub use phases::{Outcome, Phase};
+pub(crate) use scope::{Ended, Scope};
+pub use scope::{Entry, Origin, Propagation, Transactional};
+pub(crate) use session::run_callback;
+pub use stream::TransactionRows;
+
+use crate::{
+    EnqueueOptions, Outbox,
+    error::{BoxError, OutboxError},
+    outbox::Pending,
+};
+use futures_util::future::BoxFuture;
+use lane::{Lane, Turn};
+use onward::Onward;
+use outbox_core::event::{MessageId, NewEvent, OutboxEvent, Trail};
+use phases::Hooks;
+use sea_orm::{DatabaseTransaction, DbErr, TransactionOptions, TransactionTrait};
+use state::{FrameId, State};
+use std::{
+    fmt,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+use tokio::runtime::Handle;
+
+/// An open transaction of an [`Outbox`], or a savepoint inside one.
+///
+/// It takes SeaORM's place: every SeaORM call that takes a connection or a transaction takes `&OutboxTransaction`. Events
+/// given to [`emit`](Self::emit) are written in one INSERT just before COMMIT; then the relay is woken. Dropped without
+/// [`commit`](Self::commit), it rolls back, and its events are gone with its data.
+///
+/// ```
+/// # use outbox_sea_orm::prelude::*;
+/// # async fn example(outbox: &Outbox, order: impl OutboxEvent) -> Result<(), OutboxError> {
+/// let tx = outbox.begin().await?;
+/// // .. any SeaORM call with `&tx` ..
+/// tx.emit(order)?;
+/// tx.commit().await?;
+/// # Ok(()) }
+/// ```
+///
+/// # Cancel safety
+/// A statement whose future is dropped is still driven to its end before the next one begins, so that its outcome is
+/// known to the transaction. BEGIN, COMMIT and ROLLBACK come to their end on a task when their caller is dropped: no connection
+/// stays inside a transaction, and after COMMIT was sent the phases after it run in any case.
+#[must_use = "a transaction that is dropped without `commit()` rolls back"]
+pub struct OutboxTransaction {
+    shared: Arc<Shared>,
+    seat: Seat,
+}
+
+/// What all handles of one transaction share. The last one that goes ends it.
+struct Shared {
+    lane: Lane,
+    txn: Arc<DatabaseTransaction>,
+    ledger: Ledger,
+    outbox: Outbox,
+}
+
+/// The bookkeeping, reachable from statements whose callers are gone.
+#[derive(Clone)]
+struct Ledger(Arc<Mutex<State>>);
+
+impl Ledger {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The right of one handle to its frame; dropped, it gives the frame up.
+struct Seat {
+    id: FrameId,
+    ledger: Ledger,
+    runtime: Handle,
+    taken: bool,
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        if self.taken {
+            completion::give_up(self.id, &self.ledger, &self.runtime);
+        }
+    }
+}
+
+impl OutboxTransaction {
+    /// Opens a transaction. BEGIN comes to its end even when the caller goes away: the driver forgets one that was dropped
+    /// while BEGIN was on its way, and a whole transaction, dropped, rolls back.
+    pub(crate) async fn open(outbox: Outbox, options: TransactionOptions) -> Result<Self, OutboxError> {
+        let isolation = options.isolation_level;
+        let db = outbox.connection().clone();
+        let begin = async move { db.begin_with_options(options).await };
+        let txn = Onward::new(begin, Handle::current()).await.map_err(OutboxError::Begin)?;
+        let ledger = Ledger(Arc::new(Mutex::new(State::new(isolation))));
+        let lane = Lane::new();
+        let seat = Seat { id: 0, ledger: ledger.clone(), runtime: lane.runtime().clone(), taken: true };
+        Ok(Self { shared: Arc::new(Shared { lane, txn: Arc::new(txn), ledger, outbox }), seat })
+    }
+
+    /// Saves an event with the transaction: encoded now, written in one INSERT with all others just before COMMIT.
+    ///
+    /// Gives the message's id. In a nested transaction the event goes when that is rolled back.
+    ///
+    /// # Errors
+    /// [`OutboxError::Encode`] or [`OutboxError::Limit`] when the event could not travel; the transaction goes on.
+    /// [`OutboxError::Over`] and [`OutboxError::Aborted`] when it has ended.
+    pub fn emit<E: OutboxEvent>(&self, event: E) -> Result<MessageId, OutboxError> {
+        self.emit_with(event, EnqueueOptions::new())
+    }
+
+    /// Saves an event with the transaction as [`emit`](Self::emit) does, with options.
+    ///
+    /// # Errors
+    /// Those of [`emit`](Self::emit). A dedup key that was used before fails the commit.
+    pub fn emit_with<E: OutboxEvent>(&self, event: E, options: EnqueueOptions) -> Result<MessageId, OutboxError> {
+        let mut encoded = NewEvent::encode(&event)?;
+        self.mark(&mut encoded);
+        let pending = Pending::checked(encoded, options, self.shared.outbox.limits())?;
+        let id = pending.message_id();
+        let heard = self.shared.outbox.listeners().hear(&event);
+        self.shared.ledger.lock().push(self.seat.id, pending, heard)?;
+        Ok(id)
+    }
+
+    /// Saves events that are encoded already.
+    pub(crate) fn append(&self, events: &[NewEvent]) -> Result<(), OutboxError> {
+        for event in events {
+            let mut event = event.clone();
+            self.mark(&mut event);
+            let pending = Pending::checked(event, EnqueueOptions::new(), self.shared.outbox.limits())?;
+            self.shared.ledger.lock().push(self.seat.id, pending, None)?;
+        }
+        Ok(())
+    }
+
+    /// Lets the events that are emitted from now on, here and in nested transactions that are opened later, follow a
+    /// trail: they carry its ids in the headers `correlationid` and `causationid`, unless they set these themselves.
+    ///
+    /// Consumers and coordinators of sagas do so for their handlers and steps. What is written by
+    /// [`Outbox::enqueue`](crate::Outbox::enqueue) follows nothing.
+    ///
+    /// ```
+    /// # use outbox_sea_orm::{event::Trail, prelude::*};
+    /// # fn example(tx: &OutboxTransaction, request_id: &str) -> Result<(), Box<dyn std::error::Error>> {
+    /// tx.follow(Trail::new(request_id)?);
+    /// # Ok(()) }
+    /// ```
+    pub fn follow(&self, trail: Trail) {
+        self.shared.ledger.lock().follow(self.seat.id, trail);
+    }
+
+    /// Writes what an event follows from.
+    fn mark(&self, event: &mut NewEvent) {
+        let trail = self.shared.ledger.lock().trail(self.seat.id);
+        if let Some(trail) = trail {
+            trail.mark(&mut event.headers);
+        }
+    }
+
+    /// Runs an async hook inside the transaction, before its events are written and COMMIT is sent.
+    ///
+    /// The hook may write and emit; an error rolls everything back. Hooks that it registers run too.
+    ///
+    /// ```
+    /// # use outbox_sea_orm::prelude::*;
+    /// # fn example(tx: &OutboxTransaction) {
+    /// tx.before_commit(|tx| {
+    ///     Box::pin(async move {
+    ///         // .. checks or writes with `tx` ..
+    ///         Ok(())
+    ///     })
+    /// });
+    /// # }
+    /// ```
+    pub fn before_commit<F>(&self, hook: F)
+    where
+        F: for<'t> FnOnce(&'t Self) -> BoxFuture<'t, Result<(), BoxError>> + Send + 'static,
+    {
+        self.register(|hooks| hooks.before_commit.push(Box::new(hook)));
+    }
+
+    /// Runs a hook after data and events are in the database, also when the caller of `commit` is gone by then.
+    ///
+    /// It dies with the process: what must happen goes through the outbox.
+    pub fn after_commit(&self, hook: impl FnOnce() + Send + 'static) {
+        self.register(|hooks| hooks.after_commit(hook));
+    }
+
+    /// Runs a hook after a rollback, whatever caused it: an error, a panic, a dropped future. One registered in a nested
+    /// transaction runs when that is rolled back.
+    pub fn after_rollback(&self, hook: impl FnOnce() + Send + 'static) {
+        self.register(|hooks| hooks.after_rollback(hook));
+    }
+
+    /// Runs a hook after the end, with the outcome.
+    pub fn after_completion(&self, hook: impl FnOnce(Outcome) + Send + 'static) {
+        self.register(|hooks| hooks.after_completion(hook));
+    }
+
+    /// Registers a hook, or runs it at once where the transaction around this one has ended already.
+    fn register(&self, add: impl FnOnce(&mut Hooks)) {
+        let mut state = self.shared.ledger.lock();
+        if let Some(hooks) = state.hooks(self.seat.id) {
+            return add(hooks);
+        }
+        drop(state);
+        let mut late = Hooks::default();
+        add(&mut late);
+        late.run(Outcome::RolledBack);
+    }
+
+    /// The outbox that the transaction belongs to.
+    #[must_use]
+    pub fn outbox(&self) -> &Outbox {
+        &self.shared.outbox
+    }
+
+    /// Tells whether this handle is a savepoint inside another transaction.
+    #[must_use]
+    pub const fn is_nested(&self) -> bool {
+        self.seat.id != 0
+    }
+}
+
+impl Shared {
+    /// Waits for the handle's turn, with dropped savepoints undone.
+    async fn turn(&self, id: FrameId) -> Result<Turn<'_>, OutboxError> {
+        let mut turn = self.lane.turn().await;
+        self.settle(&mut turn).await?;
+        self.ledger.lock().frame(id)?;
+        Ok(turn)
+    }
+
+    /// Runs work on the driver's transaction and notes what it did, even when the caller is gone by then.
+    async fn run<T, F>(&self, turn: &mut Turn<'_>, work: impl FnOnce(Arc<DatabaseTransaction>) -> F) -> Result<T, DbErr>
+    where
+        T: Send + 'static,
+        F: Future<Output = Result<T, DbErr>> + Send + 'static,
+    {
+        let (work, ledger) = (work(Arc::clone(&self.txn)), self.ledger.clone());
+        ledger.lock().expect_answer();
+        turn.run(async move {
+            let answer = work.await;
+            ledger.lock().note(answer.as_ref().map(|_| ()));
+            answer
+        })
+        .await
+    }
+
+    /// Runs one statement of a handle.
+    async fn statement<T, F>(
+        &self,
+        id: FrameId,
+        work: impl FnOnce(Arc<DatabaseTransaction>) -> F + Send,
+    ) -> Result<T, DbErr>
+    where
+        T: Send + 'static,
+        F: Future<Output = Result<T, DbErr>> + Send + 'static,
+    {
+        let mut turn = self.turn(id).await?;
+        self.run(&mut turn, work).await
+    }
+}
+
+impl fmt::Debug for OutboxTransaction {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("OutboxTransaction").field("nested", &self.is_nested()).finish_non_exhaustive()
+    }
+}

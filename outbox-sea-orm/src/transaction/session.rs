@@ -1,0 +1,138 @@
+//! SeaORM's own traits, so that all of SeaORM takes `&OutboxTransaction`.
+
+use super::{OutboxTransaction, TransactionRows};
+use async_trait::async_trait;
+use futures_util::future::BoxFuture;
+use sea_orm::{
+    AccessMode, ConnectionTrait, DbBackend, DbErr, ExecResult, IsolationLevel, QueryResult, Statement, StreamTrait,
+    TransactionError, TransactionOptions, TransactionSession, TransactionTrait,
+};
+
+#[async_trait]
+impl ConnectionTrait for OutboxTransaction {
+    fn get_database_backend(&self) -> DbBackend {
+        ConnectionTrait::get_database_backend(&*self.shared.txn)
+    }
+
+    async fn execute_raw(&self, stmt: Statement) -> Result<ExecResult, DbErr> {
+        self.shared.statement(self.seat.id, |txn| async move { txn.execute_raw(stmt).await }).await
+    }
+
+    async fn execute_unprepared(&self, sql: &str) -> Result<ExecResult, DbErr> {
+        let sql = sql.to_owned();
+        self.shared.statement(self.seat.id, |txn| async move { txn.execute_unprepared(&sql).await }).await
+    }
+
+    async fn query_one_raw(&self, stmt: Statement) -> Result<Option<QueryResult>, DbErr> {
+        self.shared.statement(self.seat.id, |txn| async move { txn.query_one_raw(stmt).await }).await
+    }
+
+    async fn query_all_raw(&self, stmt: Statement) -> Result<Vec<QueryResult>, DbErr> {
+        self.shared.statement(self.seat.id, |txn| async move { txn.query_all_raw(stmt).await }).await
+    }
+
+    fn support_returning(&self) -> bool {
+        self.shared.txn.support_returning()
+    }
+
+    fn is_mock_connection(&self) -> bool {
+        self.shared.txn.is_mock_connection()
+    }
+}
+
+impl StreamTrait for OutboxTransaction {
+    type Stream<'a> = TransactionRows<'a>;
+
+    fn get_database_backend(&self) -> DbBackend {
+        ConnectionTrait::get_database_backend(self)
+    }
+
+    fn stream_raw<'a>(&'a self, stmt: Statement) -> BoxFuture<'a, Result<TransactionRows<'a>, DbErr>> {
+        Box::pin(self.rows(stmt))
+    }
+}
+
+#[async_trait]
+impl TransactionSession for OutboxTransaction {
+    async fn commit(self) -> Result<(), DbErr> {
+        Ok(Self::commit(self).await?)
+    }
+
+    async fn rollback(self) -> Result<(), DbErr> {
+        Ok(Self::rollback(self).await?)
+    }
+}
+
+/// A nested transaction has the isolation of the one around it; asking for another is an error, not a hope.
+fn no_options(options: TransactionOptions) -> Result<(), DbErr> {
+    match options {
+        TransactionOptions { isolation_level: None, access_mode: None, .. } => Ok(()),
+        _ => Err(DbErr::Custom("isolation and access mode belong to the outermost transaction".into())),
+    }
+}
+
+#[async_trait]
+impl TransactionTrait for OutboxTransaction {
+    type Transaction = Self;
+
+    async fn begin(&self) -> Result<Self, DbErr> {
+        Ok(Self::begin(self).await?)
+    }
+
+    async fn begin_with_config(
+        &self,
+        isolation_level: Option<IsolationLevel>,
+        access_mode: Option<AccessMode>,
+    ) -> Result<Self, DbErr> {
+        let options = TransactionOptions { isolation_level, access_mode, ..TransactionOptions::default() };
+        self.begin_with_options(options).await
+    }
+
+    async fn begin_with_options(&self, options: TransactionOptions) -> Result<Self, DbErr> {
+        no_options(options)?;
+        Ok(Self::begin(self).await?)
+    }
+
+    async fn transaction<F, T, E>(&self, callback: F) -> Result<T, TransactionError<E>>
+    where
+        F: for<'c> FnOnce(&'c Self) -> BoxFuture<'c, Result<T, E>> + Send,
+        T: Send,
+        E: std::fmt::Display + std::fmt::Debug + Send,
+    {
+        run_callback(TransactionTrait::begin(self).await?, callback).await
+    }
+
+    async fn transaction_with_config<F, T, E>(
+        &self,
+        callback: F,
+        isolation_level: Option<IsolationLevel>,
+        access_mode: Option<AccessMode>,
+    ) -> Result<T, TransactionError<E>>
+    where
+        F: for<'c> FnOnce(&'c Self) -> BoxFuture<'c, Result<T, E>> + Send,
+        T: Send,
+        E: std::fmt::Display + std::fmt::Debug + Send,
+    {
+        run_callback(self.begin_with_config(isolation_level, access_mode).await?, callback).await
+    }
+}
+
+/// Runs a callback of SeaORM's form: `Ok` commits, `Err` rolls back.
+pub(crate) async fn run_callback<F, T, E>(tx: OutboxTransaction, callback: F) -> Result<T, TransactionError<E>>
+where
+    F: for<'c> FnOnce(&'c OutboxTransaction) -> BoxFuture<'c, Result<T, E>> + Send,
+    T: Send,
+    E: std::fmt::Display + std::fmt::Debug + Send,
+{
+    let answer = callback(&tx).await;
+    match answer {
+        Ok(value) => {
+            tx.commit().await.map_err(|error| TransactionError::Connection(error.into()))?;
+            Ok(value)
+        }
+        Err(error) => {
+            tx.end_unsaved().await;
+            Err(TransactionError::Transaction(error))
+        }
+    }
+}

@@ -1,0 +1,67 @@
+//! Rows of a query, one by one, on the transaction's lane.
+
+use super::{OutboxTransaction, lane::Turn};
+use futures_util::{Stream, StreamExt};
+use sea_orm::{DbErr, QueryResult, Statement, StreamTrait};
+use std::{
+    fmt,
+    pin::Pin,
+    task::{Context, Poll},
+};
+use tokio::sync::mpsc;
+
+/// Rows read ahead: enough that one poll moves several, few enough to hold in memory.
+const AHEAD: usize = 16;
+
+/// Rows of a query in an [`OutboxTransaction`]. While it lives, other statements of the transaction wait.
+pub struct TransactionRows<'a> {
+    // Before the turn, so that a dropped stream stops its query at the next turn.
+    rows: mpsc::Receiver<Result<QueryResult, DbErr>>,
+    turn: Turn<'a>,
+}
+
+impl OutboxTransaction {
+    pub(super) async fn rows(&self, statement: Statement) -> Result<TransactionRows<'_>, DbErr> {
+        let mut turn = self.shared.turn(self.seat.id).await?;
+        let (send, rows) = mpsc::channel(AHEAD);
+        let (txn, ledger) = (self.shared.txn.clone(), self.shared.ledger.clone());
+        ledger.lock().expect_answer();
+        turn.start(async move {
+            let answer = async {
+                let mut stream = txn.stream_raw(statement).await?;
+                while let Some(row) = stream.next().await {
+                    if send.send(Ok(row?)).await.is_err() {
+                        // Nobody reads on. What the database has still to say comes with the next statement.
+                        return Ok(false);
+                    }
+                }
+                Ok(true)
+            };
+            match answer.await {
+                Ok(true) => ledger.lock().note(Ok(())),
+                Ok(false) => {}
+                Err(error) => {
+                    ledger.lock().note(Err(&error));
+                    let _ = send.send(Err(error)).await;
+                }
+            }
+        });
+        Ok(TransactionRows { rows, turn })
+    }
+}
+
+impl Stream for TransactionRows<'_> {
+    type Item = Result<QueryResult, DbErr>;
+
+    fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let this = self.get_mut();
+        let _ = this.turn.poll(cx);
+        this.rows.poll_recv(cx)
+    }
+}
+
+impl fmt::Debug for TransactionRows<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TransactionRows").finish_non_exhaustive()
+    }
+}

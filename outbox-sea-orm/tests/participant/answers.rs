@@ -1,0 +1,84 @@
+//! What handlers answer, and on which messages.
+
+use crate::{
+    payments::{Charge, Refund},
+    world::{Answered, World, charge, headers, message},
+};
+use outbox_core::{
+    event::{Headers, SagaId},
+    saga::{Call, Phase},
+};
+use outbox_sea_orm::prelude::*;
+use std::sync::{Arc, Mutex};
+use tests::{databases::TempDatabase, on_every_database};
+
+on_every_database! {
+    async fn an_answer_to_an_event_is_emitted_under_its_own_topic(db: &TempDatabase) {
+        let world = World::open(db).await;
+        let (queue, _handle) = world.serve(|consumer| consumer).await;
+        for how in ["reply", "reject"] {
+            queue.send(message(&Charge { how: how.into() }, Headers::new())).await;
+        }
+        assert_eq!(world.effects("nobody").await, ["charge", "charge"], "what is no command stays done");
+        let sent = world.sent().await;
+        let [charged, declined] = sent.as_slice() else { panic!("{sent:?}") };
+        assert_eq!((charged.topic.as_str(), charged.key.as_deref()), ("payments.told", Some("7")));
+        assert!(charged.expires && charged.headers.get("tenant") == Some("acme"));
+        assert_eq!((declined.event_type.as_str(), declined.key.as_deref()), ("payment.declined", None));
+    }
+
+    async fn nobody_is_told_a_reason_who_did_not_ask(db: &TempDatabase) {
+        let world = World::open(db).await;
+        let once = RetryPolicy::attempts(1, std::time::Duration::from_secs(1));
+        let (queue, _handle) = world.serve(|consumer| consumer.retry(once)).await;
+        queue.send(message(&Charge { how: "refuse".into() }, Headers::new())).await;
+        let letters = world.letters().await;
+        assert!(letters.len() == 1 && letters[0].2.contains("no command of a saga"), "{letters:?}");
+        assert!(world.effects("nobody").await.is_empty());
+    }
+
+    async fn two_answers_are_one_too_many(db: &TempDatabase) {
+        let (world, saga) = (World::open(db).await, SagaId::generate());
+        let once = RetryPolicy::attempts(1, std::time::Duration::from_secs(1));
+        let (queue, _handle) = world.serve(|consumer| consumer.retry(once)).await;
+        queue.send(charge(saga, "twice")).await;
+        let letters = world.letters().await;
+        assert!(letters.len() == 1 && letters[0].2.contains("has answered already"), "{letters:?}");
+        assert!(world.effects(saga).await.is_empty() && world.sent().await.is_empty());
+        // Nothing of it is known: the saga may ask again.
+        queue.send(charge(saga, "reply")).await;
+        assert_eq!(world.told(saga).await, ["payment.charged"]);
+    }
+
+    async fn an_answer_is_no_command(db: &TempDatabase) {
+        let (world, saga) = (World::open(db).await, SagaId::generate());
+        let (queue, _handle) = world.serve(|consumer| consumer).await;
+        for _ in 0..2 {
+            let mut answer = headers(saga, "do");
+            answer.remove("replyto");
+            queue.send(message(&Refund { how: String::new() }, answer)).await;
+        }
+        assert_eq!(world.effects("nobody").await, ["refund", "refund"], "its handler runs for each");
+        assert!(world.sent().await.is_empty());
+    }
+
+    async fn a_handler_knows_whose_command_it_does(db: &TempDatabase) {
+        let (world, saga) = (World::open(db).await, SagaId::generate());
+        let seen: Arc<Mutex<Vec<Option<Call>>>> = Arc::default();
+        let (queue, receiving) = crate::world::Queue::open();
+        let noting = {
+            let seen = seen.clone();
+            move |_: Charge, cx: &HandlerContext| {
+                seen.lock().unwrap().push(cx.call().cloned());
+                std::future::ready(Ok::<(), OutboxError>(()))
+            }
+        };
+        let consumer = Consumer::new("noting", &world.outbox).on("charge", noting).subscribe(receiving);
+        let _handle = consumer.start().await.unwrap();
+        assert_eq!(queue.deliver(charge(saga, "")).await, Answered::Ack);
+        assert_eq!(queue.deliver(message(&Charge { how: String::new() }, Headers::new())).await, Answered::Ack);
+        let seen = seen.lock().unwrap().clone();
+        let [Some(call), None] = seen.as_slice() else { panic!("{seen:?}") };
+        assert_eq!((call.saga, call.step.as_str(), call.round.get(), call.phase), (saga, "charge", 1, Phase::Do));
+    }
+}

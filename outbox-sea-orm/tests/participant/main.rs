@@ -1,0 +1,18 @@
+//! A service that does steps of sagas of others, on SQLite, PostgreSQL and MariaDB.
+
+#[cfg(test)]
+mod payments;
+#[cfg(test)]
+mod world;
+#[cfg(test)]
+mod calls;
+#[cfg(test)]
+mod answers;
+#[cfg(test)]
+mod modes;
+#[cfg(test)]
+mod races;
+#[cfg(test)]
+mod refusals;
+#[cfg(test)]
+mod trails;

@@ -1,0 +1,189 @@
+//! Answers as they come to a service: what is taken, and what becomes a dead letter, with the reason.
+
+use crate::{
+    asked::{FlightBooked, FlightFull, Trip},
+    world::{SOON, World},
+};
+use outbox_core::event::{Headers, Message, MessageId, MessageParts, NewEvent, OutboxEvent, SagaId, Timestamp};
+use outbox_core::transport::{Memory, Publisher};
+use outbox_sea_orm::{
+    prelude::*,
+    saga::{Record, SagaState, StepState},
+};
+use serde::{Deserialize, Serialize};
+use std::time::Duration;
+use tests::{databases::TempDatabase, on_every_database, wait_until};
+
+/// An answer that says nothing.
+#[derive(Debug, Serialize, Deserialize, OutboxEvent)]
+#[outbox(type = "saga.done", no_key)]
+struct Done;
+
+/// The answer that a step is undone.
+#[derive(Debug, Serialize, Deserialize, OutboxEvent)]
+#[outbox(type = "saga.undone", no_key)]
+struct Undone;
+
+/// An answer whose content is none of a booking.
+#[derive(Debug, Serialize, Deserialize, OutboxEvent)]
+#[outbox(type = "flight.booked", no_key)]
+struct BookedWrongly {
+    seat: String,
+}
+
+/// What an answer says of whom it is for.
+struct To<'a> {
+    saga: String,
+    step: &'a str,
+    round: &'a str,
+    phase: &'a str,
+}
+
+fn to(saga: SagaId, step: &str) -> To<'_> {
+    To { saga: saga.to_string(), step, round: "1", phase: "do" }
+}
+
+fn answer(to: &To<'_>, event: &dyn OutboxEvent) -> Message {
+    let event = NewEvent::encode(event).unwrap();
+    let mut headers = Headers::new();
+    for (name, value) in
+        [("sagaid", &*to.saga), ("sagastep", to.step), ("sagaround", to.round), ("sagaphase", to.phase)]
+    {
+        headers.insert(name, value).unwrap();
+    }
+    Message::new(MessageParts {
+        id: MessageId::generate(),
+        sequence: None,
+        source: "/others".into(),
+        event_type: event.event_type,
+        event_version: 1,
+        topic: "answers".into(),
+        aggregate_type: None,
+        key: None,
+        content_type: event.content_type,
+        payload: event.payload,
+        headers,
+        created_at: Timestamp::from_micros(1),
+        expires_at: None,
+        retry: None,
+    })
+}
+
+/// A service that carries trips, and the wire on which answers come.
+struct Service<'w> {
+    world: &'w World,
+    sagas: Sagas,
+    wire: Memory,
+}
+
+impl<'w> Service<'w> {
+    async fn start(world: &'w World) -> Self {
+        let sagas = Sagas::builder(&world.outbox).register(Trip::saga()).reply_to("answers");
+        let sagas = sagas.poll(Duration::from_millis(50)).start().await.unwrap();
+        let (wire, subscriber) = Memory::channel();
+        let consumer = Consumer::new("trips", &world.outbox).replies(&sagas).subscribe(subscriber);
+        let consumer = consumer.start().await.unwrap();
+        // It runs as long as its wire.
+        drop(tokio::spawn(async move { consumer.finished().await }));
+        Self { world, sagas, wire }
+    }
+
+    async fn trip(&self, number: i64) -> SagaId {
+        let tx = self.world.outbox.begin().await.unwrap();
+        let started = self.sagas.start(&tx, Trip::number(number)).await.unwrap();
+        tx.commit().await.unwrap();
+        self.becomes(started.id, "flight", StepState::Waiting).await;
+        started.id
+    }
+
+    async fn becomes(&self, saga: SagaId, step: &str, state: StepState) {
+        let is = async || {
+            let instance = self.world.view(saga).await.instance;
+            instance.step(step).is_some_and(|known| known.state == state)
+        };
+        wait_until(SOON, "the step has the state", is).await;
+    }
+
+    /// Tells an answer, which is acknowledged then.
+    async fn tell(&self, to: &To<'_>, event: &dyn OutboxEvent) {
+        self.wire.publish(&answer(to, event)).await.unwrap();
+    }
+
+    async fn letters(&self) -> Vec<String> {
+        self.world.texts("SELECT errors FROM outbox_dead_letters ORDER BY letter_id").await
+    }
+}
+
+on_every_database! {
+    async fn answers_carry_a_saga_to_its_end_and_repeats_change_nothing(temp: &TempDatabase) {
+        let world = World::open(temp).await;
+        let service = Service::start(&world).await;
+        let trip = service.trip(1).await;
+        let command = "SELECT headers FROM outbox_events WHERE topic = 'flights' ORDER BY event_id";
+        let headers = world.texts(command).await.remove(0);
+        for expected in [&format!(r#""sagaid":"{trip}""#), r#""sagastep":"flight""#, r#""sagaphase":"do""#, r#""replyto":"answers""#] {
+            assert!(headers.contains(expected), "{headers}");
+        }
+        assert!(headers.contains(r#""correlationid":"#), "{headers}");
+        service.tell(&to(trip, "flight"), &FlightBooked { seat: 12 }).await;
+        service.tell(&to(trip, "flight"), &FlightBooked { seat: 12 }).await;
+        service.becomes(trip, "hotel", StepState::Waiting).await;
+        service.tell(&to(trip, "hotel"), &Done).await;
+        service.becomes(trip, "pay", StepState::Waiting).await;
+        service.tell(&to(trip, "pay"), &Done).await;
+        world.reaches(trip, SagaState::Completed).await;
+        let log = world.log(trip).await.len();
+        service.tell(&to(trip, "pay"), &Done).await;
+        assert_eq!((world.log(trip).await.len(), service.letters().await.len()), (log, 0), "it was known");
+    }
+
+    async fn a_late_answer_to_a_saga_that_has_ended_is_noted_and_changes_nothing(temp: &TempDatabase) {
+        let world = World::open(temp).await;
+        let service = Service::start(&world).await;
+        let trip = service.trip(1).await;
+        let decision = outbox_sea_orm::operator::Decision::new("ann", "the customer wants it");
+        let operation = outbox_sea_orm::saga::Operation::Cancel;
+        assert!(outbox_sea_orm::saga::SagaAdmin::operate(&world.outbox, trip, &operation, &decision).await.unwrap());
+        service.becomes(trip, "flight", StepState::Cancelling).await;
+        service.tell(&To { phase: "undo", ..to(trip, "flight") }, &Undone).await;
+        world.reaches(trip, SagaState::Compensated).await;
+        service.tell(&to(trip, "flight"), &FlightFull { reason: "no".into() }).await;
+        service.tell(&to(trip, "flight"), &FlightBooked { seat: 3 }).await;
+        service.tell(&to(trip, "flight"), &FlightBooked { seat: 3 }).await;
+        let instance = world.reaches(trip, SagaState::Compensated).await;
+        assert_eq!(instance.step("flight").unwrap().state, StepState::Undone);
+        let late = world.log(trip).await.into_iter().filter(|entry| matches!(entry.record, Record::Late { .. }));
+        assert_eq!((late.count(), service.letters().await.len()), (2, 0), "each answer once");
+    }
+
+    async fn an_answer_that_cannot_be_taken_becomes_a_letter_that_says_why(temp: &TempDatabase) {
+        let world = World::open(temp).await;
+        let service = Service::start(&world).await;
+        let trip = service.trip(1).await;
+        let nobody = SagaId::generate();
+        let booked = FlightBooked { seat: 1 };
+        let cases: [(To<'_>, &dyn OutboxEvent, &str); 8] = [
+            (to(nobody, "flight"), &booked, "there is no saga"),
+            (to(trip, "train"), &booked, "has no step `train`"),
+            (to(trip, "hotel"), &booked, "has not asked for `hotel`"),
+            (to(trip, "note"), &booked, "nobody is asked to do it"),
+            (To { round: "2", ..to(trip, "flight") }, &booked, "has not asked for `flight`"),
+            (To { round: "x", ..to(trip, "flight") }, &booked, "header `sagaround`"),
+            (to(trip, "flight"), &Done, "awaited is flight.booked or flight.full"),
+            (to(trip, "flight"), &BookedWrongly { seat: "window".into() }, "the answer to `flight` cannot be read"),
+        ];
+        for (n, (to, event, expected)) in cases.iter().enumerate() {
+            service.tell(to, *event).await;
+            let letters = service.letters().await;
+            assert_eq!(letters.len(), n + 1);
+            assert!(letters[n].contains(expected) && !letters[n].contains("window"), "{expected}: {}", letters[n]);
+        }
+        service.tell(&to(trip, "flight"), &booked).await;
+        service.becomes(trip, "hotel", StepState::Waiting).await;
+        // The definition is of another version now.
+        world.run("UPDATE outbox_sagas SET version = 9").await;
+        service.tell(&to(trip, "hotel"), &Done).await;
+        let last = service.letters().await.pop().unwrap();
+        assert!(last.contains("version 9 of the saga `trip` is not registered here"), "{last}");
+    }
+}

@@ -1,0 +1,22 @@
+//! Sagas on SQLite, PostgreSQL and MariaDB.
+
+#[cfg(test)]
+mod order;
+#[cfg(test)]
+mod world;
+#[cfg(test)]
+mod steps;
+#[cfg(test)]
+mod starts;
+#[cfg(test)]
+mod operator;
+#[cfg(test)]
+mod claims;
+#[cfg(test)]
+mod groups;
+#[cfg(test)]
+mod kit;
+#[cfg(test)]
+mod answers;
+#[cfg(test)]
+mod asked;

@@ -1,0 +1,147 @@
+//! What an operator does: cancel, resume, retry from, skip; conditional, idempotent, noted.
+
+use crate::{
+    order::{PlaceOrder, place_order},
+    world::{SOON, World},
+};
+use outbox_core::{
+    admin::Decision,
+    event::SagaId,
+    saga::{Operation, Record, SagaAdmin, SagaFilter, SagaState},
+};
+use outbox_sea_orm::prelude::*;
+use std::time::Duration;
+use tests::{databases::TempDatabase, holds_within, on_every_database};
+
+fn ann() -> Decision {
+    Decision::new("ann", "the bank is back")
+}
+
+/// A saga that is stuck at the refund of its charge.
+async fn stuck(world: &World, sagas: &Sagas) -> SagaId {
+    world.let_fail(1, "ship", -1).await;
+    world.let_fail(1, "refund", 99).await;
+    let saga = world.start(sagas, PlaceOrder::number(1)).await;
+    world.reaches(saga, SagaState::Stuck).await;
+    saga
+}
+
+on_every_database! {
+    async fn a_stuck_saga_is_seen_and_goes_on_when_somebody_says_so(temp: &TempDatabase) {
+        let world = World::open(temp).await;
+        let sagas = world.sagas(place_order(1)).await;
+        let saga = stuck(&world, &sagas).await;
+        let filter = SagaFilter { state: Some(SagaState::Stuck), ..SagaFilter::default() };
+        let seen = world.outbox.sagas(&filter, None, 10).await.unwrap();
+        assert_eq!(seen.iter().map(|view| view.id).collect::<Vec<_>>(), [saga]);
+        assert_eq!(world.outbox.saga_counts().await.unwrap().stuck, 1);
+
+        world.run("DELETE FROM plans").await;
+        assert!(world.outbox.operate(saga, &Operation::Resume, &ann()).await.unwrap());
+        assert!(!world.outbox.operate(saga, &Operation::Resume, &ann()).await.unwrap(), "a double click");
+        world.reaches(saga, SagaState::Compensated).await;
+        assert_eq!(world.effects(saga).await, ["charge", "refund", "release", "reserve"]);
+        let log = world.log(saga).await;
+        let by = log.iter().find_map(|entry| match &entry.record {
+            Record::Resumed { by } => Some(by.clone()),
+            _ => None,
+        });
+        assert_eq!(by.map(|by| (by.who, by.why)), Some(("ann".into(), "the bank is back".into())));
+        for late in [Operation::Cancel, Operation::Resume, Operation::Skip("charge".into())] {
+            assert!(!world.outbox.operate(saga, &late, &ann()).await.unwrap(), "{late:?}");
+        }
+        sagas.shutdown(SOON).await.unwrap();
+    }
+
+    async fn a_compensation_can_be_skipped_with_a_reason(temp: &TempDatabase) {
+        let world = World::open(temp).await;
+        let sagas = world.sagas(place_order(1)).await;
+        let saga = stuck(&world, &sagas).await;
+        assert!(!world.outbox.operate(saga, &Operation::Skip("nonsense".into()), &ann()).await.unwrap());
+        assert!(world.outbox.operate(saga, &Operation::Skip("charge".into()), &ann()).await.unwrap());
+        world.reaches(saga, SagaState::Compensated).await;
+        assert_eq!(world.effects(saga).await, ["charge", "release", "reserve"]);
+        sagas.shutdown(SOON).await.unwrap();
+    }
+
+    async fn a_saga_that_is_stuck_going_forward_goes_on_from_a_step(temp: &TempDatabase) {
+        let world = World::open(temp).await;
+        let definition = Saga::builder("place-order", 1)
+            .step("ship", PlaceOrder::ship)
+            .pivot()
+            .step("wrap", PlaceOrder::wrap)
+            .step("thank", PlaceOrder::thank)
+            .build();
+        let sagas = world.sagas(definition).await;
+        world.let_fail(1, "wrap", -1).await;
+        world.let_fail(2, "wrap", -1).await;
+        let saga = world.start(&sagas, PlaceOrder::number(1)).await;
+        let other = world.start(&sagas, PlaceOrder::number(2)).await;
+        for id in [saga, other] {
+            let instance = world.reaches(id, SagaState::Stuck).await;
+            assert_eq!(instance.stuck_at.as_deref(), Some("wrap"));
+            assert!(!world.outbox.operate(id, &Operation::Cancel, &ann()).await.unwrap(), "it is past its pivot");
+        }
+        assert!(world.outbox.operate(other, &Operation::Skip("wrap".into()), &ann()).await.unwrap());
+        world.reaches(other, SagaState::Completed).await;
+        assert_eq!(world.effects(other).await, ["ship", "thank"]);
+        // Shipped once more: what it did before was put right by hand.
+        world.run("DELETE FROM plans").await;
+        world.run("DELETE FROM effects").await;
+        assert!(world.outbox.operate(saga, &Operation::RetryFrom("ship".into()), &ann()).await.unwrap());
+        world.reaches(saga, SagaState::Completed).await;
+        assert_eq!(world.effects(saga).await, ["ship", "thank", "wrap"]);
+        sagas.shutdown(SOON).await.unwrap();
+    }
+
+    async fn after_a_pivot_that_was_skipped_there_is_no_way_back(temp: &TempDatabase) {
+        let world = World::open(temp).await;
+        let definition = Saga::builder("place-order", 1)
+            .step("reserve", PlaceOrder::reserve)
+            .compensate(PlaceOrder::release)
+            .step("ship", PlaceOrder::ship)
+            .pivot()
+            .retry(RetryPolicy::attempts(9, Duration::from_secs(3_600)).max_backoff(Duration::from_secs(3_600)))
+            .step("thank", PlaceOrder::thank)
+            .build();
+        let sagas = world.sagas(definition).await;
+        world.let_fail(1, "ship", 9).await;
+        let saga = world.start(&sagas, PlaceOrder::number(1)).await;
+        assert!(holds_within(SOON, async || world.log(saga).await.len() == 3).await);
+        let data = world.texts("SELECT data FROM outbox_sagas").await.remove(0);
+        // What the code cannot read makes it stuck, wherever it is.
+        world.run("UPDATE outbox_sagas SET data = '[]', due_at = 1").await;
+        let instance = world.reaches(saga, SagaState::Stuck).await;
+        assert_eq!((instance.stuck_at.as_deref(), instance.past_pivot()), (Some("ship"), false));
+        assert!(!world.outbox.operate(saga, &Operation::Skip("thank".into()), &ann()).await.unwrap());
+        assert!(world.outbox.operate(saga, &Operation::Skip("ship".into()), &ann()).await.unwrap());
+        let at_thank = async || world.view(saga).await.instance.stuck_at.as_deref() == Some("thank");
+        assert!(holds_within(SOON, at_thank).await);
+        assert!(!world.outbox.operate(saga, &Operation::Cancel, &ann()).await.unwrap(), "it was shipped by hand");
+        world.run(&format!("UPDATE outbox_sagas SET data = '{data}'")).await;
+        assert!(world.outbox.operate(saga, &Operation::Resume, &ann()).await.unwrap());
+        world.reaches(saga, SagaState::Completed).await;
+        assert_eq!(world.effects(saga).await, ["reserve", "thank"]);
+        sagas.shutdown(SOON).await.unwrap();
+    }
+
+    async fn a_saga_is_cancelled_from_outside_between_its_steps(temp: &TempDatabase) {
+        let world = World::open(temp).await;
+        let definition = Saga::builder("place-order", 1)
+            .step("reserve", PlaceOrder::reserve)
+            .compensate(PlaceOrder::release)
+            .step("charge", PlaceOrder::charge)
+            .retry(RetryPolicy::attempts(9, Duration::from_secs(3_600)).max_backoff(Duration::from_secs(3_600)))
+            .build();
+        let sagas = world.sagas(definition).await;
+        world.let_fail(1, "charge", 9).await;
+        let saga = world.start(&sagas, PlaceOrder::number(1)).await;
+        assert!(holds_within(SOON, async || world.log(saga).await.len() == 3).await);
+        assert!(world.outbox.operate(saga, &Operation::Cancel, &ann()).await.unwrap());
+        assert!(!world.outbox.operate(saga, &Operation::Cancel, &ann()).await.unwrap());
+        let instance = world.reaches(saga, SagaState::Compensated).await;
+        assert_eq!(instance.reason.as_deref(), Some("cancelled: the bank is back"));
+        assert_eq!(world.effects(saga).await, ["release", "reserve"]);
+        sagas.shutdown(SOON).await.unwrap();
+    }
+}

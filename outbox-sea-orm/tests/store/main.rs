@@ -1,0 +1,42 @@
+//! The store on SQLite, PostgreSQL and MariaDB: the suite of the core, and what is this crate's own.
+
+#[cfg(test)]
+mod connections;
+#[cfg(test)]
+mod dedup;
+#[cfg(test)]
+mod entities;
+#[cfg(test)]
+mod fixture;
+#[cfg(test)]
+mod consumers;
+#[cfg(test)]
+mod migration;
+#[cfg(test)]
+mod outbox;
+#[cfg(test)]
+mod plans;
+#[cfg(test)]
+mod wakes;
+
+use fixture::{OnMariaDb, OnPostgres, OnSqlite, OnSqliteInMemory};
+
+mod sqlite {
+    use super::*;
+    outbox_core::store_suite!(OnSqlite);
+}
+
+mod sqlite_in_memory {
+    use super::*;
+    outbox_core::store_suite!(OnSqliteInMemory);
+}
+
+mod postgres {
+    use super::*;
+    outbox_core::store_suite!(OnPostgres);
+}
+
+mod mariadb {
+    use super::*;
+    outbox_core::store_suite!(OnMariaDb);
+}

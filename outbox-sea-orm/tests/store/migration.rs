@@ -1,0 +1,193 @@
+//! The tables: made once, by however many at once, and looked at before they are used.
+
+use crate::outbox::{LEASE, installed, owner_of_all, read_all};
+use outbox_core::{
+    outbox::{InboxKey, StoreError},
+    testing::store::{PARTITIONS, event},
+};
+use outbox_sea_orm::{
+    DedupClaim, DeliverAt, Namespace, OutboxMigration, Schema, StoreOptions, install, open_relay_store,
+};
+use sea_orm::{ConnectionTrait, DatabaseConnection, Statement};
+use sea_orm_migration::{MigrationTrait, MigratorTrait};
+use std::{sync::Arc, time::Duration};
+use tests::{databases::TempDatabase, on_every_database};
+
+async fn refused(db: &DatabaseConnection, expected: &str) {
+    match Schema::open(db, &Namespace::default()).await {
+        Err(StoreError::Mismatch(why)) => assert!(why.contains(expected), "{why}"),
+        other => panic!("not refused: {other:?}"),
+    }
+}
+
+struct Migrator;
+
+impl MigratorTrait for Migrator {
+    fn migrations() -> Vec<Box<dyn MigrationTrait>> {
+        let shop = Namespace::new("shop").unwrap();
+        vec![Box::new(OutboxMigration::new(Namespace::default(), PARTITIONS)), Box::new(OutboxMigration::new(shop, 2))]
+    }
+}
+
+on_every_database! {
+    async fn tables_may_be_made_again_and_by_many_at_once(temp: &TempDatabase) {
+        let namespace = Namespace::new("shop").unwrap();
+        // As many programs, each with a pool of its own.
+        let mut programs = Vec::new();
+        for _ in 0..4 {
+            programs.push(temp.connect().await);
+        }
+        let installs = programs.iter().map(|db| install(db, &namespace, 7));
+        for done in futures_util::future::join_all(installs).await {
+            done.unwrap();
+        }
+        install(&programs[0], &namespace, 7).await.unwrap();
+        assert_eq!(Schema::open(&programs[0], &namespace).await.unwrap().partitions(), 7);
+    }
+
+    async fn another_number_of_partitions_is_refused(temp: &TempDatabase) {
+        let db = temp.connect().await;
+        let namespace = Namespace::default();
+        let schema = installed(&db, &namespace).await;
+        for n in [0, PARTITIONS + 1, PARTITIONS - 1, u16::MAX] {
+            let why = install(&db, &namespace, n).await.unwrap_err().to_string();
+            assert!(why.contains("partitions"), "{why}");
+        }
+        assert_eq!(Schema::open(&db, &namespace).await.unwrap().partitions(), PARTITIONS);
+
+        // A program that is running sees it too, when somebody changes it under its feet.
+        let store = open_relay_store(&db, &schema, &StoreOptions::new(LEASE)).await.unwrap();
+        db.execute_unprepared("UPDATE outbox_meta SET partitions = 5").await.unwrap();
+        assert!(matches!(store.leases.shape().await, Err(StoreError::Mismatch(_))));
+        refused(&db, "5 partitions").await;
+    }
+
+    async fn missing_and_old_tables_are_refused_with_what_to_do(temp: &TempDatabase) {
+        let db = temp.connect().await;
+        refused(&db, "run the migration").await;
+        let schema = installed(&db, &Namespace::default()).await;
+        db.execute_unprepared("UPDATE outbox_meta SET version = 0").await.unwrap();
+        refused(&db, "run the migration").await;
+        install(&db, &Namespace::default(), PARTITIONS).await.unwrap();
+        // A later version only adds.
+        db.execute_unprepared("UPDATE outbox_meta SET version = 99").await.unwrap();
+        Schema::open(&db, &Namespace::default()).await.unwrap();
+        db.execute_unprepared("DROP TABLE outbox_partitions").await.unwrap();
+        refused(&db, "run the migration").await;
+        drop(schema);
+    }
+
+    async fn tables_of_the_first_version_are_completed_with_what_is_in_them(temp: &TempDatabase) {
+        let db = temp.connect().await;
+        let schema = installed(&db, &Namespace::default()).await;
+        schema.append(&db, "/shop", &[event("a")]).await.unwrap();
+        db.execute_unprepared("DROP TABLE outbox_deliveries").await.unwrap();
+        db.execute_unprepared("UPDATE outbox_meta SET version = 1").await.unwrap();
+        refused(&db, "run the migration").await;
+        install(&db, &Namespace::default(), PARTITIONS).await.unwrap();
+        let schema = Schema::open(&db, &Namespace::default()).await.unwrap();
+        let (store, _) = owner_of_all(&db, &schema, LEASE).await;
+        assert_eq!(read_all(&*store.reader).await.len(), 1);
+        db.execute_unprepared("DELETE FROM outbox_deliveries").await.unwrap();
+    }
+
+    async fn namespaces_do_not_see_each_other(temp: &TempDatabase) {
+        let db = temp.connect().await;
+        let message = event("a").message_id;
+        let mut seen = Vec::new();
+        for namespace in [Namespace::default(), Namespace::new("shop").unwrap(), Namespace::new("Select").unwrap()] {
+            let schema = installed(&db, &namespace).await;
+            let (store, fence) = owner_of_all(&db, &schema, LEASE).await;
+            let mut mine = event("a");
+            mine.payload = namespace.to_string().into();
+            schema.append(&db, "/shop", &[mine]).await.unwrap();
+            schema.schedule(&db, "/shop", &[(event("a"), DeliverAt::In(Duration::ZERO))]).await.unwrap();
+            let key = InboxKey { consumer: "c", handler: "h", source: "/shop", message_id: message };
+            assert!(schema.receive(&db, key).await.unwrap());
+            let claim = DedupClaim { key: "k".into(), message_id: event("a").message_id, payload_hash: 1, keep: LEASE };
+            assert_eq!(schema.claim_dedup(&db, &[claim]).await.unwrap(), None);
+            seen.push((namespace, store, fence));
+        }
+        for (namespace, store, fence) in &seen {
+            let renewal = store.leases.renew(&fence.relay, 1, LEASE).await.unwrap();
+            assert_eq!(renewal.view.relays.len(), 1);
+            let events = read_all(&*store.reader).await;
+            let payloads: Vec<_> = events.iter().map(|e| e.body.as_ref().unwrap().payload.clone()).collect();
+            assert_eq!(payloads, [namespace.to_string()]);
+            assert_eq!(store.janitor.promote_scheduled(fence, 10).await.unwrap(), 1);
+            let events = read_all(&*store.reader).await;
+            assert_eq!(events.len(), 2);
+            let places: Vec<_> = events.iter().map(|e| (e.partition, e.id)).collect();
+            assert_eq!(store.settler.finish(fence, &places).await.unwrap().deleted, 2);
+            assert!(read_all(&*store.reader).await.is_empty());
+        }
+    }
+
+    async fn the_migration_stands_among_the_users_own(temp: &TempDatabase) {
+        let db = temp.connect().await;
+        Migrator::up(&db, None).await.unwrap();
+        Migrator::up(&db, None).await.unwrap();
+        assert_eq!(Schema::open(&db, &Namespace::default()).await.unwrap().partitions(), PARTITIONS);
+        assert_eq!(Schema::open(&db, &Namespace::new("shop").unwrap()).await.unwrap().partitions(), 2);
+        // What was made by one is known to the other.
+        install(&db, &Namespace::default(), PARTITIONS).await.unwrap();
+        Migrator::down(&db, Some(1)).await.unwrap();
+        assert!(Schema::open(&db, &Namespace::new("shop").unwrap()).await.is_err());
+        Schema::open(&db, &Namespace::default()).await.unwrap();
+        Migrator::down(&db, None).await.unwrap();
+        refused(&db, "run the migration").await;
+    }
+
+    async fn the_view_shows_what_waits_and_what_is_done(temp: &TempDatabase) {
+        let db = temp.connect().await;
+        let schema = installed(&db, &Namespace::default()).await;
+        let keep = outbox_sea_orm::Retention::Keep(Duration::from_hours(1));
+        let store = open_relay_store(&db, &schema, &StoreOptions::new(LEASE).retention(keep)).await.unwrap();
+        let (_, fence) = owner_of_all(&db, &schema, LEASE).await;
+        schema.append(&db, "/shop", &[event("a"), event("b")]).await.unwrap();
+        let first = read_all(&*store.reader).await.into_iter().min_by_key(|e| e.id).unwrap();
+        store.settler.finish(&fence, &[(first.partition, first.id)]).await.unwrap();
+        let asked = "SELECT id, status, CASE WHEN created_at < finished_at THEN 'later' \
+                     WHEN created_at = finished_at THEN 'later' ELSE 'never' END AS finished, topic, message_key \
+                     FROM outbox_view ORDER BY id";
+        let rows = db.query_all_raw(Statement::from_string(db.get_database_backend(), asked)).await.unwrap();
+        let row = |row: &sea_orm::QueryResult| -> Vec<String> {
+            (1..5).map(|i| row.try_get_by_index::<String>(i).unwrap()).collect()
+        };
+        let shown: Vec<_> = rows.iter().map(row).collect();
+        assert_eq!(shown, [["done", "later", "orders", "a"], ["ready", "never", "orders", "b"]]);
+        assert_eq!(rows[0].try_get_by_index::<i64>(0).unwrap(), first.id.0);
+    }
+
+    async fn the_tables_refuse_what_no_transition_leads_to(temp: &TempDatabase) {
+        let db = temp.connect().await;
+        let schema = installed(&db, &Namespace::default()).await;
+        let row = |state: &str, due: &str, attempts: i32| {
+            format!(
+                "INSERT INTO outbox_retries (partition_no, event_id, route, state, attempts_started, \
+                 attempts_finished, due_at, failing_us, errors, redriven) \
+                 VALUES (0, 1, 'x', '{state}', 0, {attempts}, {due}, 0, '[]', FALSE)"
+            )
+        };
+        for impossible in [row("ready", "NULL", 0), row("done", "1", 0), row("dead", "1", 0), row("waiting", "1", -1)] {
+            assert!(db.execute_unprepared(&impossible).await.is_err(), "{impossible}");
+        }
+        db.execute_unprepared(&row("waiting", "1", 0)).await.unwrap();
+        let delivery = |lane: &str, due: &str, finished: i32| {
+            format!(
+                "INSERT INTO outbox_deliveries (consumer, handler, lane, message_id, source, topic, event_type, \
+                 event_version, content_type, payload, headers, created_at, stored_at, due_at, attempts_started, \
+                 attempts_finished, failures, errors) SELECT 'c', 'h', {lane}, message_id, source, topic, event_type, \
+                 event_version, content_type, payload, headers, created_at, created_at, {due}, 1, {finished}, 1, '[]' \
+                 FROM outbox_events"
+            )
+        };
+        schema.append(&db, "/shop", &[event("a")]).await.unwrap();
+        for impossible in [delivery("NULL", "NULL", 1), delivery("1", "1", 0)] {
+            assert!(db.execute_unprepared(&impossible).await.is_err(), "{impossible}");
+        }
+        db.execute_unprepared(&delivery("1", "NULL", 1)).await.unwrap();
+        assert!(db.execute_unprepared("INSERT INTO outbox_meta (id, version, partitions) VALUES (2, 1, 1)").await.is_err());
+        drop(Arc::clone(&schema));
+    }
+}

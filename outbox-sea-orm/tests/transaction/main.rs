@@ -1,0 +1,18 @@
+//! The caller's transaction, on every database.
+
+#[cfg(test)]
+mod cancellation;
+#[cfg(test)]
+mod delivery;
+#[cfg(test)]
+mod entities;
+#[cfg(test)]
+mod forms;
+#[cfg(test)]
+mod hazards;
+#[cfg(test)]
+mod phases;
+#[cfg(test)]
+mod polls;
+#[cfg(test)]
+mod shop;

@@ -1,0 +1,41 @@
+//! A process to be killed that carries the sagas of a database.
+#![expect(clippy::print_stdout, reason = "its lines are what the test waits for")]
+#![expect(clippy::unwrap_used, reason = "a tool of tests: what goes wrong ends it, and the test shows it")]
+
+#[path = "../../tests/story/stage/event.rs"]
+mod event;
+#[path = "../../tests/story/sagas/orders.rs"]
+mod orders;
+#[path = "../victim/stop.rs"]
+mod stop;
+
+use orders::{Coordinating, place_order};
+use outbox_sea_orm::prelude::*;
+use sea_orm::{ConnectOptions, Database};
+use std::{process::ExitCode, time::Duration};
+use tokio::signal::unix::{SignalKind, signal};
+
+/// How long a shutdown may take after SIGTERM.
+const ENDS_WITHIN: Duration = Duration::from_secs(10);
+
+#[tokio::main(worker_threads = 2)]
+async fn main() -> ExitCode {
+    let part: Coordinating = serde_json::from_str(&std::env::args().nth(1).unwrap()).unwrap();
+    if let Some((point, nth)) = &part.stops_at {
+        stop::at(point, *nth);
+    }
+    // The bugs of the saga are part of the story, and told by it.
+    std::panic::set_hook(Box::new(|_| ()));
+    let mut asked_to_end = signal(SignalKind::terminate()).unwrap();
+    let mut options = ConnectOptions::new(&part.url);
+    options.sqlx_logging(false);
+    let outbox = Outbox::builder(Database::connect(options).await.unwrap()).source("story").build().await.unwrap();
+    let lease = Duration::from_millis(part.lease_ms);
+    let sagas = Sagas::builder(&outbox).register(place_order()).lease(lease).poll(Duration::from_millis(100));
+    let sagas = sagas.start().await.unwrap();
+    println!("up");
+    asked_to_end.recv().await;
+    let ended = sagas.shutdown(ENDS_WITHIN).await;
+    println!("ended {ended:?}");
+    if ended.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}

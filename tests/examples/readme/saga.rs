@@ -1,0 +1,47 @@
+//! The README's saga.
+
+use super::shop::{order, receipt};
+use outbox_sea_orm::prelude::*;
+use sea_orm::{ActiveModelTrait, ActiveValue::Set, EntityTrait};
+use serde::{Deserialize, Serialize};
+
+#[derive(Serialize, Deserialize)]
+struct PlaceOrder {
+    order_id: i64,
+    total: i64,
+}
+
+#[saga(name = "place-order", version = 1)]
+impl PlaceOrder {
+    #[step(compensate = release_stock, retries = 5)]
+    async fn reserve_stock(&mut self, cx: &StepContext) -> Result<i64, StepError> {
+        let reserved = receipt::ActiveModel { order_id: Set(self.order_id), ..Default::default() };
+        Ok(reserved.insert(&cx.tx).await?.id) // effect and record are one transaction; an error is tried again
+    }
+
+    #[step]
+    async fn charge(&mut self, _cx: &StepContext) -> Result<(), StepError> {
+        if self.total > 1_000 {
+            return Err(StepError::abort("over the limit")); // what was done is undone, backwards
+        }
+        Ok(())
+    }
+
+    #[step(pivot)] // from here on only forward
+    async fn ship(&mut self, cx: &StepContext) -> Result<(), StepError> {
+        order::Entity::delete_by_id(self.order_id).exec(&cx.tx).await?;
+        Ok(())
+    }
+
+    async fn release_stock(&mut self, reserved: i64, cx: &StepContext) -> Result<(), StepError> {
+        receipt::Entity::delete_by_id(reserved).exec(&cx.tx).await?; // gets what its step returned
+        Ok(())
+    }
+}
+
+pub(crate) async fn sagas(outbox: Outbox, tx: OutboxTransaction) -> super::Done {
+    let sagas = Sagas::builder(&outbox).register(PlaceOrder::saga()).start().await?;
+    sagas.start(&tx, PlaceOrder { order_id: 7, total: 90 }).correlation("order-7").await?; // two are one saga
+    tx.commit().await?;
+    Ok(())
+}

@@ -1,0 +1,147 @@
+//! The parts: a producer, a relay, a consumer, somebody who locks the file.
+
+use crate::{
+    event::Told,
+    handlers,
+    link::Link,
+    part::{Part, RoutePart},
+};
+use async_trait::async_trait;
+use outbox_amqp::AmqpSubscriber;
+use outbox_sea_orm::{
+    Outbox, StoreOptions,
+    consumer::ConsumerHandle,
+    failure::RetryPolicy,
+    open_relay_store,
+    outbox::{RelayStore, StoreError},
+    relay::{Relay, RelaySource},
+    runtime::Wake,
+    transport::{Limits, Memory, MemorySubscriber, Route, everything},
+};
+use sea_orm::{ConnectOptions, ConnectionTrait, Database};
+use std::{process::ExitCode, sync::Mutex, time::Duration};
+use tests::servers::rabbitmq;
+use tokio::signal::unix::{SignalKind, signal};
+
+/// How long a consumer gets to end.
+const CONSUMER_ENDS_WITHIN: Duration = Duration::from_secs(5);
+
+/// An outbox that a relay is started on.
+struct Source(Outbox);
+
+#[async_trait]
+impl RelaySource for Source {
+    async fn open_relay_store(&self, lease: Duration) -> Result<RelayStore, StoreError> {
+        open_relay_store(self.0.connection(), self.0.schema(), &StoreOptions::new(lease)).await
+    }
+
+    fn wake_handle(&self) -> Wake {
+        self.0.wake_handle()
+    }
+}
+
+/// Plays until SIGTERM; the code says whether everything ended well.
+pub(crate) async fn play(part: Part) -> ExitCode {
+    let mut asked_to_end = signal(SignalKind::terminate()).unwrap();
+    let mut options = ConnectOptions::new(&part.url);
+    options.sqlx_logging(false);
+    let db = Database::connect(options).await.unwrap();
+    if part.locks_the_file {
+        db.execute_unprepared("BEGIN EXCLUSIVE").await.unwrap();
+        println!("up");
+        asked_to_end.recv().await;
+        return ExitCode::SUCCESS;
+    }
+    let outbox = Outbox::builder(db).source("story").build().await.unwrap();
+    let (relay, consumer) = match &part.queue {
+        Some(queue) => (None, Some(receive(&part, &outbox, queue).await)),
+        None if part.routes.is_empty() => (None, None),
+        None => relay(&part, &outbox).await,
+    };
+    println!("up");
+    for n in 1..=part.produces {
+        produce(&outbox, &part.name, n).await.unwrap();
+        println!("committed {n}");
+    }
+    println!("done");
+    if relay.is_none() && consumer.is_none() {
+        return ExitCode::SUCCESS;
+    }
+    if let Some(relay) = &relay {
+        tell_changes(relay);
+    }
+    asked_to_end.recv().await;
+    let ended = match relay {
+        Some(relay) => relay.shutdown(Duration::from_millis(part.shutdown_ms)).await,
+        None => Ok(()),
+    };
+    println!("ended {ended:?}");
+    if let Some(consumer) = consumer {
+        println!("consumer ended {:?}", consumer.shutdown(CONSUMER_ENDS_WITHIN).await);
+    }
+    if ended.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// One transaction: a fact and the event that speaks of it.
+async fn produce(outbox: &Outbox, key: &str, n: u64) -> Result<(), outbox_sea_orm::OutboxError> {
+    let tx = outbox.begin().await?;
+    tx.execute_unprepared(&format!("INSERT INTO story_facts (fact) VALUES ('{key} {n}')")).await?;
+    tx.emit(Told::new(key, n))?;
+    tx.commit().await
+}
+
+/// Starts a consumer of a queue of the shared RabbitMQ.
+async fn receive(part: &Part, outbox: &Outbox, queue: &str) -> ConsumerHandle {
+    let subscriber = AmqpSubscriber::new(rabbitmq::shared_url(), queue).unwrap();
+    handlers::consumer(outbox, &part.handler).subscribe(subscriber).start().await.unwrap()
+}
+
+/// Starts the relay, and the consumer where a route leads to it.
+async fn relay(part: &Part, outbox: &Outbox) -> (Option<Relay>, Option<ConsumerHandle>) {
+    let source = Source(outbox.clone());
+    let lease = Duration::from_millis(part.lease_ms);
+    let mut builder = Relay::builder(&source).lease(lease).poll(Duration::from_millis(200));
+    let mut consumer = None;
+    for route in &part.routes {
+        let (made, inside) = self::route(part, route);
+        builder = builder.add_route(made);
+        if let Some(subscriber) = inside {
+            let consuming = handlers::consumer(outbox, &part.handler).subscribe(subscriber);
+            consumer = Some(consuming.start().await.unwrap());
+        }
+    }
+    (Some(builder.start().await.unwrap()), consumer)
+}
+
+fn route(part: &Part, route: &RoutePart) -> (Route, Option<MemorySubscriber>) {
+    let limits = Limits::default().max_batch(route.max_batch).max_in_flight(route.max_in_flight);
+    let (made, inside) = match route.to {
+        Some(to) => {
+            let (from, route) = (part.name.clone(), route.name.clone());
+            let link = Link { to, from, route: route.clone(), limits, idle: Mutex::default() };
+            (Route::new(route, everything(), link), None)
+        }
+        None => {
+            let (publisher, subscriber) = Memory::channel();
+            (Route::new(route.name.clone(), everything(), publisher).limits(limits), Some(subscriber))
+        }
+    };
+    let made = made.retry(RetryPolicy::default().backoff(Duration::from_millis(route.backoff_ms)));
+    let made = if route.parks { made.park_when_dead() } else { made };
+    (if route.at_most_once { made.at_most_once() } else { made }, inside)
+}
+
+/// Says how many partitions are owned and lost, whenever that changes.
+fn tell_changes(relay: &Relay) {
+    let mut stats = relay.stats();
+    tokio::spawn(async move {
+        let mut told = None;
+        while stats.changed().await.is_ok() {
+            let now = *stats.borrow_and_update();
+            let facts = (now.partitions, now.leases_lost);
+            if told.replace(facts) != Some(facts) {
+                println!("partitions {} lost {}", now.partitions, now.leases_lost);
+            }
+        }
+    });
+}

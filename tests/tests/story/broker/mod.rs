@@ -1,0 +1,4 @@
+//! The consumer before RabbitMQ: what is delivered again by a real broker has its effect once.
+
+mod deaths;
+mod once;

@@ -1,0 +1,4 @@
+//! The examples do what they say: programs of the workspace, run as people run them.
+
+mod programs;
+mod shop;

@@ -1,0 +1,56 @@
+//! The small ones: what they print, compared.
+
+use crate::stage::LATE;
+use tests::processes::{Process, program};
+
+/// Runs a program to its end and gives the lines that it printed.
+async fn printed(name: &str) -> Vec<String> {
+    let mut process = Process::start(&mut program(name));
+    let (status, lines) = process.finish(LATE).await;
+    assert!(status.success(), "{name}: {status}, {lines:#?}");
+    lines.iter().map(|line| line.trim_end().to_owned()).collect()
+}
+
+#[tokio::test]
+async fn quickstart_receives_its_event() {
+    let lines = printed("quickstart").await;
+    assert_eq!(lines, ["received OrderPlaced { order_id: 1, total: 4200 } from shop"]);
+}
+
+#[tokio::test]
+async fn after_commit_shows_what_a_listener_and_an_event_survive() {
+    let lines = printed("after-commit").await;
+    assert_eq!(
+        lines,
+        [
+            "                          the process lives on  killed right after COMMIT",
+            "the order is saved        yes                   yes",
+            "mail of the listener      yes                   no",
+            "mail of the event         yes                   yes",
+            "",
+            "A listener is a convenience that dies with its process. What must happen goes through the outbox.",
+        ]
+    );
+}
+
+#[tokio::test]
+async fn delivery_guarantees_shows_one_fault_under_three_guarantees() {
+    let lines = printed("delivery-guarantees").await;
+    assert_eq!(
+        lines[2..6],
+        [
+            "route                   sent    answers lost    payments",
+            "at most once               4               4           4",
+            "at least once              8               4           8",
+            "effectively once           8               4           4",
+        ]
+    );
+}
+
+#[tokio::test]
+async fn custom_transport_carries_its_events_as_lines_of_a_file() {
+    let mut lines = printed("custom-transport").await;
+    assert_eq!(lines.pop().as_deref(), Some("lines in the file: 3"));
+    lines.sort();
+    assert_eq!(lines, (1..=3).map(|order| format!("handled order.placed: order {order}")).collect::<Vec<_>>());
+}

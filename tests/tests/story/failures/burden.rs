@@ -1,0 +1,134 @@
+//! What waits for one route or one key slows no other down.
+
+use crate::stage::{Answer, Destination, LATE, LEASE, SOON, Told, World, relay};
+use outbox_sea_orm::{
+    OutboxEvent,
+    failure::RetryPolicy,
+    relay::Relay,
+    transport::{Route, topic},
+};
+use sea_orm::TransactionTrait;
+use serde::Serialize;
+use std::time::{Duration, Instant};
+use tests::{databases::TempDatabase, on_every_database, wait_until};
+
+/// Events whose rate is measured, over many keys.
+const MEASURED: usize = 6_000;
+const KEYS: usize = 200;
+/// Each rate is the best of so many rounds, with and without the burden in turn, or of up to three times as many while they
+/// are apart: a machine that does other things makes some rounds slow, and none fast.
+const ROUNDS: u64 = 4;
+const MOST_ROUNDS: u64 = 12;
+/// Of the rate without the burden.
+const KEPT: f64 = 0.9;
+
+/// Of the route that is down.
+#[derive(Serialize, OutboxEvent)]
+#[outbox(type = "story.burden", topic = "burden", encode_only)]
+struct Burden {
+    #[outbox(key)]
+    key: String,
+}
+
+/// Events that wait for the key.
+const OF_THE_KEY: u64 = 100_000;
+
+/// Events that wait for the route; a million in the long form.
+fn of_the_route() -> usize {
+    if std::env::var_os("OUTBOX_LONG").is_some() { 1_000_000 } else { 200_000 }
+}
+
+/// A world with a relay whose route `up` takes what is measured.
+struct Runner {
+    world: World,
+    destination: Destination,
+    relay: Relay,
+}
+
+impl Runner {
+    async fn start(db: &TempDatabase) -> Self {
+        let world = World::open(db).await;
+        let destination = Destination::scripted(|sent, _| match (sent.route.as_str(), sent.key.as_deref()) {
+            ("down", _) => Answer::Unavailable,
+            (_, Some("stuck")) => Answer::Transient,
+            _ => Answer::Confirmed,
+        });
+        let source = world.source();
+        let later = RetryPolicy::default().backoff(Duration::from_hours(1)).max_backoff(Duration::from_hours(2));
+        let up = Route::new("up", topic("story"), destination.publisher("up")).retry(later);
+        let down = Route::new("down", topic("burden"), destination.publisher("down"));
+        let relay = relay(&source, LEASE * 2).add_route(up).add_route(down).start().await.unwrap();
+        let runner = Self { world, destination, relay };
+        runner.world.wait_for_shares(&[16], "it owns everything").await;
+        runner
+    }
+
+    async fn save<E: OutboxEvent>(&self, events: &[E]) {
+        for chunk in events.chunks(500) {
+            let txn = self.world.db.begin().await.unwrap();
+            self.world.outbox.enqueue_many(&txn, chunk).await.unwrap();
+            txn.commit().await.unwrap();
+        }
+    }
+
+    /// Saves events and tells how many a second are delivered, from the first save to the last delivery.
+    async fn rate(&self, round: u64) -> f64 {
+        let events: Vec<Told> =
+            (0..MEASURED).map(|n| Told::new(format!("r{}", n % KEYS), round * 1_000 + (n / KEYS) as u64)).collect();
+        let before = self.destination.count();
+        let begun = Instant::now();
+        self.save(&events).await;
+        self.world.outbox.wake();
+        self.destination.wait_for(before + MEASURED, LATE).await;
+        MEASURED as f64 / begun.elapsed().as_secs_f64()
+    }
+
+    async fn end(self) {
+        self.relay.shutdown(SOON).await.unwrap();
+    }
+}
+
+/// Measures a world with a burden beside one without.
+async fn keeps_its_rate(burdened: Runner, free: Runner, what: &str) {
+    let (mut with, mut without) = (0_f64, 0_f64);
+    for round in 0..MOST_ROUNDS {
+        without = without.max(free.rate(round).await);
+        with = with.max(burdened.rate(round).await);
+        if round + 1 >= ROUNDS && with >= KEPT * without {
+            break;
+        }
+    }
+    let ratio = with / without;
+    let stats = *burdened.relay.stats().borrow();
+    told(format!("{what}: {with:.0}/s with it, {without:.0}/s without, ratio {ratio:.2}; {stats:?}"));
+    assert!(ratio >= KEPT, "{what}: {with:.0}/s with it, {without:.0}/s without, ratio {ratio:.2}; {stats:?}");
+    burdened.end().await;
+    free.end().await;
+}
+
+fn told(figure: String) {
+    println!("{figure}");
+}
+
+on_every_database! {
+    async fn a_route_that_is_down_does_not_slow_another_one(db: &TempDatabase) {
+        let other = TempDatabase::create(db.database()).await;
+        let (burdened, free) = (Runner::start(db).await, Runner::start(&other).await);
+        let burden: Vec<Burden> =
+            (0..of_the_route()).map(|n| Burden { key: format!("b{}", n % 1_000) }).collect();
+        burdened.save(&burden).await;
+        let all = i64::try_from(burden.len()).unwrap();
+        assert_eq!(burdened.world.count("outbox_events").await, all, "all of it waits");
+        wait_until(SOON, "the breaker opens", async || burdened.relay.stats().borrow().open_breakers == 1).await;
+        keeps_its_rate(burdened, free, "a route that is down").await;
+    }
+
+    async fn a_key_that_waits_does_not_slow_the_others(db: &TempDatabase) {
+        let other = TempDatabase::create(db.database()).await;
+        let (burdened, free) = (Runner::start(db).await, Runner::start(&other).await);
+        let burden: Vec<Told> = (1..=OF_THE_KEY).map(|n| Told::new("stuck", n)).collect();
+        burdened.save(&burden).await;
+        wait_until(SOON, "its head has failed", async || burdened.world.count("outbox_retries").await > 0).await;
+        keeps_its_rate(burdened, free, "a key that waits").await;
+    }
+}

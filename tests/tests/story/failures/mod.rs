@@ -1,0 +1,10 @@
+//! Destinations and events that fail: nobody else suffers, and what is given up is kept.
+
+mod burden;
+mod fanout;
+mod letters;
+mod once;
+mod operator;
+mod outage;
+mod poison;
+mod routes;

@@ -1,0 +1,160 @@
+//! A destination that is down for a while.
+
+use crate::stage::{Answer, Destination, LATE, LEASE, SOON, Sent, Story, Told, World, keys, relay};
+use axum::{
+    Router,
+    body::Bytes,
+    http::{HeaderMap, StatusCode},
+    routing::post,
+};
+use outbox_http::HttpPublisher;
+use outbox_sea_orm::{
+    failure::RetryPolicy,
+    transport::{Route, everything},
+};
+use std::{
+    net::SocketAddr,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+use tests::{databases::TempDatabase, on_every_database, wait_until};
+use tokio::{
+    net::{TcpListener, TcpSocket},
+    task::JoinSet,
+};
+
+/// How long a scripted destination is down; half a minute in the long form.
+fn outage() -> Duration {
+    Duration::from_secs(if std::env::var_os("OUTBOX_LONG").is_some() { 30 } else { 3 })
+}
+
+/// How long the HTTP servers are down.
+const HALF_A_MINUTE: Duration = Duration::from_secs(30);
+
+/// Every attempt that counts would soon be one too many.
+fn few() -> RetryPolicy {
+    RetryPolicy::attempts(2, Duration::from_millis(50))
+}
+
+/// Tells that nothing that failed so far was counted against an event.
+async fn nothing_is_burned(world: &World) {
+    assert_eq!(world.count("outbox_dead_letters").await, 0);
+    let counted = world.number("SELECT COALESCE(MAX(attempts_finished), 0) FROM outbox_retries").await;
+    assert_eq!(counted, 0, "no attempt is burned");
+}
+
+/// Lets a destination be down from the beginning, and come back.
+async fn outlives(db: &TempDatabase, answer: Answer) {
+    let world = World::open(db).await;
+    let destination = Destination::scripted(move |_, _| answer);
+    let source = world.source();
+    let route = Route::new("a", everything(), destination.publisher("a"));
+    let running = relay(&source, LEASE).add_route(route.retry(few())).start().await.unwrap();
+    let expected = keys(20, 50);
+    world.tell_all(&expected).await;
+    wait_until(SOON, "the breaker opens", async || running.stats().borrow().open_breakers == 1).await;
+    tokio::time::sleep(outage()).await;
+    nothing_is_burned(&world).await;
+    assert_eq!(destination.count(), 0);
+    destination.answer_by(|_, _| Answer::Confirmed);
+    world.drained(LATE).await;
+    running.shutdown(SOON).await.unwrap();
+    Story::of(&destination.confirmed()).is_whole(&expected).is_in_order().repeats_at_most(0);
+    assert_eq!((world.count("outbox_retries").await, world.count("outbox_dead_letters").await), (0, 0));
+}
+
+/// A web server that answers with a status, and keeps what it took.
+#[derive(Clone)]
+struct Web(Arc<Mutex<(StatusCode, Vec<Sent>)>>);
+
+impl Web {
+    fn new(status: StatusCode) -> Self {
+        Self(Arc::new(Mutex::new((status, Vec::new()))))
+    }
+
+    /// Serves until the tasks are dropped.
+    fn serve(&self, listener: TcpListener, tasks: &mut JoinSet<()>) {
+        let web = self.clone();
+        let take = async move |headers: HeaderMap, body: Bytes| web.take(&headers, &body);
+        let router = Router::new().route("/events", post(take));
+        tasks.spawn(async move { axum::serve(listener, router).await.unwrap() });
+    }
+
+    fn take(&self, headers: &HeaderMap, body: &[u8]) -> StatusCode {
+        let told: Told = serde_json::from_slice(body).unwrap();
+        let (status, taken) = &mut *self.0.lock().unwrap();
+        if status.is_success() {
+            taken.push(Sent {
+                from: String::new(),
+                route: String::new(),
+                id: headers["ce-id"].to_str().unwrap().to_owned(),
+                key: Some(told.key),
+                payload: String::from_utf8_lossy(body).into_owned(),
+                cause: None,
+            });
+        }
+        *status
+    }
+
+    fn recovers(&self) {
+        self.0.lock().unwrap().0 = StatusCode::NO_CONTENT;
+    }
+
+    fn taken(&self) -> Vec<Sent> {
+        self.0.lock().unwrap().1.clone()
+    }
+}
+
+fn publisher(to: SocketAddr) -> HttpPublisher {
+    HttpPublisher::new(format!("http://{to}/events")).unwrap().allow_loopback()
+}
+
+on_every_database! {
+    async fn a_destination_that_is_down_costs_no_attempt_and_no_letter(db: &TempDatabase) {
+        outlives(db, Answer::Unavailable).await;
+    }
+
+    async fn a_destination_that_fails_for_everybody_costs_no_attempt_and_no_letter(db: &TempDatabase) {
+        outlives(db, Answer::Transient).await;
+    }
+
+    async fn half_a_minute_of_503_of_refused_connections_and_of_401_costs_no_attempt_and_no_letter(db: &TempDatabase) {
+        let world = World::open(db).await;
+        let mut tasks = JoinSet::new();
+        let overloaded = Web::new(StatusCode::SERVICE_UNAVAILABLE);
+        let strange = Web::new(StatusCode::UNAUTHORIZED);
+        let absent = Web::new(StatusCode::NO_CONTENT);
+        let mut addresses = Vec::new();
+        for web in [&overloaded, &strange] {
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            addresses.push(listener.local_addr().unwrap());
+            web.serve(listener, &mut tasks);
+        }
+        // An address that nobody else can take, and at which nobody listens.
+        let unused = TcpSocket::new_v4().unwrap();
+        unused.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        addresses.push(unused.local_addr().unwrap());
+
+        let source = world.source();
+        let mut builder = relay(&source, LEASE);
+        for (name, to) in ["overloaded", "strange", "absent"].into_iter().zip(addresses) {
+            builder = builder.add_route(Route::new(name, everything(), publisher(to)).retry(few()));
+        }
+        let running = builder.start().await.unwrap();
+        let expected = keys(20, 50);
+        world.tell_all(&expected).await;
+        wait_until(SOON, "the breakers open", async || running.stats().borrow().open_breakers == 3).await;
+        tokio::time::sleep(HALF_A_MINUTE).await;
+        nothing_is_burned(&world).await;
+        assert_eq!(world.count("outbox_events").await, 1_000, "everything waits");
+        overloaded.recovers();
+        strange.recovers();
+        absent.serve(unused.listen(1_024).unwrap(), &mut tasks);
+        world.drained(LATE).await;
+        running.shutdown(SOON).await.unwrap();
+        for web in [overloaded, strange, absent] {
+            Story::of(&web.taken()).is_whole(&expected).is_in_order().repeats_at_most(0);
+        }
+        assert_eq!((world.count("outbox_retries").await, world.count("outbox_dead_letters").await), (0, 0));
+    }
+}

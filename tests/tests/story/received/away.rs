@@ -1,0 +1,80 @@
+//! The consumer's database is away for a while.
+
+use crate::stage::{Answered, Cx, LATE, Queue, SOON, Told, World, effect, message};
+use futures_util::future::join_all;
+use outbox_sea_orm::{
+    Outbox,
+    consumer::{Consumer, EventHandler, HandlerError},
+};
+use sea_orm::ConnectOptions;
+use std::{
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+use tests::servers::{self, Server};
+use tokio::time::sleep;
+
+/// How long the database is away.
+const AWAY: Duration = Duration::from_secs(10);
+/// What a broker waits before it delivers again.
+const AGAIN: Duration = Duration::from_millis(200);
+
+/// Notes its attempts, and takes long enough for the database to go in the middle.
+struct Noting(Arc<Mutex<Vec<u32>>>);
+
+impl EventHandler<Told, Outbox> for Noting {
+    async fn handle(&self, told: Told, cx: &Cx) -> Result<(), HandlerError> {
+        self.0.lock().unwrap().push(cx.attempt());
+        sleep(Duration::from_millis(20)).await;
+        Ok(effect(told, cx).await?)
+    }
+}
+
+async fn comes_back(server: &mut Server) {
+    let mut options = ConnectOptions::new(server.url());
+    options.sqlx_logging(false).max_connections(20).acquire_timeout(Duration::from_secs(2));
+    let world = World::on(sea_orm::Database::connect(options).await.unwrap()).await;
+    let attempts: Arc<Mutex<Vec<u32>>> = Arc::default();
+    let (queue, subscriber) = Queue::open();
+    let consumer = Consumer::new("story", &world.outbox).on("effect", Noting(attempts.clone())).subscribe(subscriber);
+    let handle = consumer.concurrency(8).start().await.unwrap();
+    let done = AtomicUsize::new(0);
+    let deliver = async |key: u64| {
+        for n in 1..=20 {
+            let message = message(&format!("k{key}"), n);
+            while queue.deliver(Ok(message.clone())).await != Answered::Ack {
+                sleep(AGAIN).await;
+            }
+            done.fetch_add(1, Ordering::SeqCst);
+        }
+    };
+    let all = join_all((0..20).map(deliver));
+    let stops = async {
+        tests::holds_within(SOON, async || done.load(Ordering::SeqCst) > 100).await;
+        server.stop().await;
+        assert!(tests::holds_within(SOON, async || handle.stats().borrow().store_down).await, "it notices");
+        sleep(AWAY).await;
+        server.start().await;
+    };
+    tokio::time::timeout(LATE, async { tokio::join!(all, stops) }).await.expect("it goes on by itself");
+    let stats = *handle.stats().borrow();
+    handle.shutdown(SOON).await.unwrap();
+    let told = world.number("SELECT COUNT(DISTINCT told) FROM story_effects").await;
+    assert_eq!((told, world.count("story_effects").await), (400, 400));
+    assert_eq!((world.count("outbox_dead_letters").await, world.count("outbox_deliveries").await), (0, 0));
+    assert!(attempts.lock().unwrap().iter().all(|attempt| *attempt == 1), "no attempt was burned");
+    assert_eq!((stats.retried, stats.buried, stats.stored, stats.store_down), (0, 0, 0, false));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_postgresql_that_stops_under_a_consumer_and_comes_back_costs_no_attempt() {
+    comes_back(&mut servers::postgres::start().await).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_mariadb_that_stops_under_a_consumer_and_comes_back_costs_no_attempt() {
+    comes_back(&mut servers::mariadb::start().await).await;
+}

@@ -1,0 +1,45 @@
+//! Many sagas, random failures at every step, two coordinators, one of them killed again and again.
+
+use super::ledger::{Books, coordinator};
+use crate::stage::SOON;
+use std::time::Duration;
+use tests::{databases::TempDatabase, on_every_database};
+
+/// Sagas of a round, in transactions of ten.
+const ROUND: i64 = 30;
+
+/// How many rounds, each with a death, the longest pause before it, and how long the end may take.
+fn scale() -> (i64, Duration, Duration) {
+    if std::env::var_os("OUTBOX_LONG").is_some() {
+        (334, Duration::from_millis(1_500), Duration::from_secs(600))
+    } else {
+        (10, Duration::from_millis(600), Duration::from_secs(120))
+    }
+}
+
+on_every_database! {
+    async fn every_saga_ends_whoever_dies(temp: &TempDatabase) {
+        let books = Books::open(temp).await;
+        let (rounds, pause, within) = scale();
+        let mut coordinators = [coordinator(temp, None).await, coordinator(temp, None).await];
+        for round in 0..rounds {
+            let first = round * ROUND;
+            for ten in (first..first + ROUND).step_by(10) {
+                books.start(ten..ten + 10).await;
+            }
+            tokio::time::sleep(pause.mul_f64(fastrand::f64())).await;
+            let victim = &mut coordinators[usize::try_from(round % 2).unwrap()];
+            victim.kill().await;
+            *victim = coordinator(temp, None).await;
+        }
+        books.ended(rounds * ROUND, within).await;
+        books.balance().await;
+        books.logs_agree().await;
+        for mut process in coordinators {
+            assert!(process.terminate(SOON).await.success(), "a coordinator that is asked to end ends well");
+        }
+        let completed = books.number("SELECT COUNT(*) FROM outbox_sagas WHERE state = 'completed'").await;
+        let compensated = books.number("SELECT COUNT(*) FROM outbox_sagas WHERE state = 'compensated'").await;
+        assert!(completed > 0 && compensated > 0, "{completed} completed, {compensated} compensated");
+    }
+}

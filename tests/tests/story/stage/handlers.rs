@@ -1,0 +1,56 @@
+//! What the consumers of the stories do, in the test and in its victims alike.
+
+use super::event::Told;
+use outbox_sea_orm::{
+    Outbox, OutboxTransaction,
+    consumer::{Consumer, HandlerContext, HandlerError},
+    failure::RetryPolicy,
+};
+use sea_orm::{ConnectionTrait, DbErr};
+use std::time::Duration;
+
+pub(crate) type Cx = HandlerContext<OutboxTransaction>;
+
+/// How soon what a dead consumer had claimed is another's.
+const CLAIM: Duration = Duration::from_secs(1);
+
+/// What a handler does: one row, in the transaction of its inbox row.
+pub(crate) async fn effect(event: Told, cx: &Cx) -> Result<(), DbErr> {
+    let (message, told) = (cx.message().id, format!("{} {}", event.key, event.n));
+    let sql = format!("INSERT INTO story_effects (message, told) VALUES ('{message}', '{told}')");
+    cx.tx.execute_unprepared(&sql).await.map(|_| ())
+}
+
+/// The same with trouble: of five, the second succeeds at its third attempt, and the third is rejected.
+async fn troubled(event: Told, cx: &Cx) -> Result<(), HandlerError> {
+    let (fifth, attempt) = (event.n % 5, cx.attempt());
+    effect(event, cx).await?;
+    match fifth {
+        2 if attempt < 3 => Err("not yet".into()),
+        3 => Err(HandlerError::reject("never")),
+        _ => Ok(()),
+    }
+}
+
+/// Asks for a moment first; then one of them ends its process, each time.
+async fn killing(event: Told, cx: &Cx) -> Result<(), HandlerError> {
+    let kills = event.n == 3 && event.key == "k0";
+    effect(event, cx).await?;
+    match cx.attempt() {
+        1 => Err(HandlerError::snooze(Duration::from_millis(200))),
+        _ if kills => std::process::abort(),
+        _ => Ok(()),
+    }
+}
+
+/// A consumer with the handler of that name; what it retries is stored, and soon due.
+pub(crate) fn consumer(outbox: &Outbox, handler: &str) -> Consumer<Outbox> {
+    let consumer = Consumer::new("story", outbox);
+    let consumer = match handler {
+        "troubled" => consumer.on("troubled", troubled),
+        "killing" => consumer.on("killing", killing),
+        _ => return consumer.on("effect", effect),
+    };
+    let retry = RetryPolicy::attempts(5, Duration::from_millis(100)).factor(1.0);
+    consumer.retry(retry).hold(Duration::ZERO).lease(CLAIM)
+}

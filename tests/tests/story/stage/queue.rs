@@ -1,0 +1,84 @@
+//! A broker with one queue: deliveries are sent by hand, and their answers watched.
+
+use super::event::Told;
+use async_trait::async_trait;
+use outbox_sea_orm::{
+    event::{Headers, Message, MessageId, MessageParts, Timestamp},
+    transport::{Acknowledge, Delivery, SubscribeError, Subscriber},
+};
+use tokio::sync::{mpsc, oneshot};
+
+/// What a consumer answered for a delivery.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Answered {
+    Ack,
+    Nack,
+    Reject(String),
+}
+
+pub(crate) struct Queue(mpsc::UnboundedSender<Delivery>);
+
+pub(crate) struct Receiving(mpsc::UnboundedReceiver<Delivery>);
+
+impl Queue {
+    pub(crate) fn open() -> (Self, Receiving) {
+        let (sender, receiver) = mpsc::unbounded_channel();
+        (Self(sender), Receiving(receiver))
+    }
+
+    /// Delivers at once; the future gives the answer. One that is dropped unanswered counts as returned.
+    pub(crate) fn deliver(&self, message: Result<Message, String>) -> impl Future<Output = Answered> + use<> {
+        let (sender, receiver) = oneshot::channel();
+        // Whoever is not there any more answers by dropping it.
+        let _ = self.0.send(Delivery::new(message, None, Box::new(Handle(sender))));
+        async { receiver.await.unwrap_or(Answered::Nack) }
+    }
+}
+
+#[async_trait]
+impl Subscriber for Receiving {
+    async fn next(&mut self) -> Result<Option<Delivery>, SubscribeError> {
+        Ok(self.0.recv().await)
+    }
+}
+
+struct Handle(oneshot::Sender<Answered>);
+
+impl Handle {
+    fn tell(self, answer: Answered) -> Result<(), SubscribeError> {
+        self.0.send(answer).map_err(|_| SubscribeError("nobody waits".into()))
+    }
+}
+
+#[async_trait]
+impl Acknowledge for Handle {
+    async fn ack(self: Box<Self>) -> Result<(), SubscribeError> {
+        self.tell(Answered::Ack)
+    }
+    async fn nack(self: Box<Self>, _requeue: bool) -> Result<(), SubscribeError> {
+        self.tell(Answered::Nack)
+    }
+    async fn reject(self: Box<Self>, reason: &str) -> Result<(), SubscribeError> {
+        self.tell(Answered::Reject(reason.to_owned()))
+    }
+}
+
+/// A message that tells one event.
+pub(crate) fn message(key: &str, n: u64) -> Message {
+    Message::new(MessageParts {
+        id: MessageId::generate(),
+        sequence: None,
+        source: "/elsewhere".into(),
+        event_type: "story.told".into(),
+        event_version: 1,
+        topic: "story".into(),
+        aggregate_type: None,
+        key: Some(key.into()),
+        content_type: "application/json".into(),
+        payload: serde_json::to_vec(&Told::new(key, n)).unwrap().into(),
+        headers: Headers::new(),
+        created_at: Timestamp::from_micros(1),
+        expires_at: None,
+        retry: None,
+    })
+}

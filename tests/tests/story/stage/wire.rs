@@ -1,0 +1,57 @@
+//! What a destination is told, and what it says.
+
+use outbox_sea_orm::{
+    event::Message,
+    transport::{PublishError, Receipt},
+};
+use serde::{Deserialize, Serialize};
+
+/// What a destination is told of a message.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Sent {
+    /// Who sends it.
+    pub(crate) from: String,
+    pub(crate) route: String,
+    pub(crate) id: String,
+    pub(crate) key: Option<String>,
+    pub(crate) payload: String,
+    /// The message that it came of.
+    pub(crate) cause: Option<String>,
+}
+
+impl Sent {
+    pub(crate) fn new(from: &str, route: &str, message: &Message) -> Self {
+        Self {
+            from: from.to_owned(),
+            route: route.to_owned(),
+            id: message.id.to_string(),
+            key: message.key.clone(),
+            payload: String::from_utf8_lossy(&message.payload).into_owned(),
+            cause: message.headers.get("causationid").map(str::to_owned),
+        }
+    }
+}
+
+/// What a destination says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Answer {
+    Confirmed,
+    Transient,
+    Unavailable,
+    Permanent,
+    /// The publisher's process ends at once.
+    Death,
+}
+
+impl Answer {
+    /// What a publisher makes of it.
+    pub(crate) fn verdict(self) -> Result<Receipt, PublishError> {
+        match self {
+            Self::Confirmed => Ok(Receipt::new()),
+            Self::Transient => Err(PublishError::transient("not now")),
+            Self::Unavailable => Err(PublishError::unavailable("nobody is here")),
+            Self::Permanent => Err(PublishError::permanent("never")),
+            Self::Death => std::process::abort(),
+        }
+    }
+}

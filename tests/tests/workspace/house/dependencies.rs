@@ -1,0 +1,153 @@
+//! Who may know whom.
+
+use super::tree::{files, libraries, manifests, none};
+use std::collections::BTreeSet;
+
+/// Databases, brokers and HTTP: what the core names none of.
+const OUTSIDE_WORLD: [&str; 24] = [
+    "sea-orm",
+    "sea-orm-migration",
+    "sea-query",
+    "sqlx",
+    "rusqlite",
+    "tokio-postgres",
+    "mysql_async",
+    "diesel",
+    "axum",
+    "hyper",
+    "reqwest",
+    "http",
+    "tonic",
+    "tower",
+    "lapin",
+    "amqprs",
+    "rdkafka",
+    "rskafka",
+    "async-nats",
+    "redis",
+    "fred",
+    "rumqttc",
+    "paho-mqtt",
+    "rustls",
+];
+
+/// Databases only: what transports know nothing of.
+const DATABASES: &[&str] = OUTSIDE_WORLD.split_at(8).0;
+
+/// Lists what a manifest depends on, for its users and for its tests.
+fn dependencies(manifest: &toml::Table, for_tests: bool) -> BTreeSet<String> {
+    let tables: &[&str] = if for_tests {
+        &["dependencies", "build-dependencies", "dev-dependencies"]
+    } else {
+        &["dependencies", "build-dependencies"]
+    };
+    let targets =
+        manifest.get("target").and_then(toml::Value::as_table).into_iter().flat_map(|targets| targets.values());
+    let places = targets.filter_map(toml::Value::as_table).chain([manifest]);
+    let found = places.flat_map(|place| tables.iter().filter_map(|table| place.get(*table)?.as_table()));
+    found.flat_map(|table| table.keys().cloned()).collect()
+}
+
+fn ours(name: &str) -> bool {
+    name.starts_with("outbox-")
+}
+
+#[test]
+fn the_core_names_no_database_no_broker_and_no_http() {
+    let manifests = manifests();
+    let (_, core) = manifests.iter().find(|(file, _)| file.path == "outbox-core/Cargo.toml").unwrap();
+    let known = dependencies(core, true);
+    assert!(known.contains("tokio"), "the manifest was read");
+    none(
+        "outbox-core depends on",
+        OUTSIDE_WORLD.iter().filter(|name| known.contains(**name)).map(ToString::to_string).collect(),
+    );
+
+    let core = libraries().filter(|file| file.path.starts_with("outbox-core/src/"));
+    let found = core.flat_map(|file| {
+        let code = file.shipped();
+        let names = OUTSIDE_WORLD.iter().map(|name| format!("{}::", name.replace('-', "_")));
+        names
+            .flat_map(|name| {
+                code.lines_with(&name)
+                    .into_iter()
+                    .map(|line| format!("{}:{line}: {name}", file.path))
+                    .collect::<Vec<_>>()
+            })
+            .collect::<Vec<_>>()
+    });
+    none("outbox-core names", found.collect());
+}
+
+#[test]
+fn transports_know_neither_sql_nor_each_other() {
+    let manifests = manifests();
+    let transports: Vec<_> = manifests.iter().filter(|(file, _)| file.path.starts_with("transports/")).collect();
+    assert!(!transports.is_empty());
+    let faults = transports.iter().flat_map(|(file, manifest)| {
+        let forbidden = |name: &String| DATABASES.contains(&name.as_str()) || (ours(name) && name != "outbox-core");
+        dependencies(manifest, false).into_iter().filter(forbidden).map(|name| format!("{}: {name}", file.path))
+    });
+    none("a transport knows the core alone", faults.collect());
+}
+
+#[test]
+fn dependencies_point_at_the_core_and_macros_at_nothing() {
+    let may: [(&str, &[&str]); 4] = [
+        ("outbox-macros", &[]),
+        ("outbox-core", &["outbox-macros"]),
+        ("outbox-sea-orm", &["outbox-core", "outbox-macros"]),
+        ("tests", &[]),
+    ];
+    let manifests = manifests();
+    let faults = may.iter().flat_map(|(member, allowed)| {
+        let path = format!("{member}/Cargo.toml");
+        let (_, manifest) = manifests.iter().find(|(file, _)| file.path == path).unwrap();
+        let known = dependencies(manifest, false).into_iter();
+        known
+            .filter(|name| ours(name) && !allowed.contains(&name.as_str()))
+            .map(move |name| format!("{member} -> {name}"))
+    });
+    none("an arrow against the direction", faults.collect());
+}
+
+#[test]
+fn every_member_takes_versions_lints_and_dependencies_from_the_workspace() {
+    let mut faults = Vec::new();
+    for (file, manifest) in manifests() {
+        let inherits = |table: &toml::Table, key: &str| {
+            table
+                .get(key)
+                .and_then(toml::Value::as_table)
+                .is_some_and(|value| value.get("workspace") == Some(&true.into()))
+        };
+        if file.text.contains("[workspace]") {
+            faults.push(format!("{}: a workspace inside the workspace", file.path));
+        }
+        if manifest.get("lints").and_then(|lints| lints.get("workspace")) != Some(&true.into()) {
+            faults.push(format!("{}: lints", file.path));
+        }
+        let package = manifest["package"].as_table().unwrap();
+        let inherited = ["version", "edition", "rust-version", "license", "publish"];
+        faults
+            .extend(inherited.iter().filter(|key| !inherits(package, key)).map(|key| format!("{}: {key}", file.path)));
+        for table in ["dependencies", "dev-dependencies", "build-dependencies"] {
+            let Some(table) = manifest.get(table).and_then(toml::Value::as_table) else { continue };
+            faults.extend(
+                table.keys().filter(|name| !inherits(table, name)).map(|name| format!("{}: {name}", file.path)),
+            );
+        }
+    }
+    none("not inherited from the workspace", faults);
+}
+
+#[test]
+fn nothing_that_is_banned_is_in_the_lockfile() {
+    let file = |path: &str| files().iter().find(|file| file.path == path).unwrap().text.parse::<toml::Table>().unwrap();
+    let (deny, lock) = (file("deny.toml"), file("Cargo.lock"));
+    let name = |entry: &toml::Value| entry["name"].as_str().unwrap().to_owned();
+    let banned: BTreeSet<String> = deny["bans"]["deny"].as_array().unwrap().iter().map(name).collect();
+    let locked: BTreeSet<String> = lock["package"].as_array().unwrap().iter().map(name).collect();
+    assert!(banned.contains("openssl") && locked.contains("tokio"), "both files were read");
+    none("banned by deny.toml", banned.intersection(&locked).cloned().collect());
+}

@@ -1,0 +1,43 @@
+//! What the README says is so: its code compiles, and the tests that it names are there.
+
+use super::tree::{File, files, none, sources};
+
+fn readme() -> &'static File {
+    files().iter().find(|file| file.path == "README.md").expect("there is a README")
+}
+
+/// The text without its line ends and indentation.
+fn words(text: &str) -> String {
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+/// The blocks of Rust in a text.
+fn blocks(text: &str) -> Vec<&str> {
+    text.split("```rust\n").skip(1).filter_map(|rest| rest.split_once("```")).map(|(block, _)| block).collect()
+}
+
+#[test]
+fn the_readmes_code_is_compiled() {
+    let compiled: Vec<String> = sources()
+        .filter(|file| file.path.starts_with("tests/examples/readme/"))
+        .map(|file| words(&file.text))
+        .collect();
+    let blocks = blocks(&readme().text);
+    assert!(blocks.len() >= 7, "the README has code");
+    let strange = |block: &&str| !compiled.iter().any(|code| code.contains(&words(block)));
+    let found = blocks.into_iter().filter(strange).map(str::to_owned).collect();
+    none("of the README, and not in tests/examples/readme", found);
+}
+
+#[test]
+fn the_tests_that_the_readme_names_are_there() {
+    let table = readme().text.lines().filter(|line| line.starts_with("| ") && line.matches('|').count() == 4);
+    let names = table.flat_map(|line| line.split('`').skip(1).step_by(2)).filter(|name| name.matches('_').count() >= 4);
+    let names: Vec<&str> = names.collect();
+    assert!(names.len() >= 12, "the promises name their tests");
+    let is_there = |name: &str| sources().any(|file| file.text.contains(&format!("fn {name}(")));
+    none(
+        "a test that the README names is gone",
+        names.into_iter().filter(|name| !is_there(name)).map(str::to_owned).collect(),
+    );
+}

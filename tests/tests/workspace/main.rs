@@ -1,0 +1,6 @@
+//! What holds for the whole tree, and the tools that all tests stand on.
+
+#[cfg(test)]
+mod house;
+#[cfg(test)]
+mod tools;

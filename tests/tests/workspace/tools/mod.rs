@@ -1,0 +1,6 @@
+//! The tools of the tests, tried on the real thing.
+
+mod databases;
+mod processes;
+mod servers;
+mod waiting;

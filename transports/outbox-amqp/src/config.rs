@@ -1,0 +1,94 @@
+//! What can be wrong with a configuration, all of it at once, without quoting a secret.
+
+use std::fmt;
+
+/// One thing that is wrong with the configuration of a publisher, a subscriber or a topology.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ConfigFault {
+    /// The address is no URL of RabbitMQ. It is not quoted: it may hold a password.
+    #[error("the URL cannot be read; it is amqp://user:password@host:port/vhost, or amqps:// for TLS")]
+    Url,
+    /// A name of an exchange, a queue or a routing key does not fit.
+    #[error("the {what} `{name}` {rule}")]
+    Name {
+        /// What is named.
+        what: &'static str,
+        /// The name, shortened.
+        name: String,
+        /// Its rule, such as "has 1 to 255 bytes".
+        rule: &'static str,
+    },
+    /// Something is declared twice.
+    #[error("the {what} `{name}` is declared twice")]
+    Twice {
+        /// What is declared.
+        what: &'static str,
+        /// Its name.
+        name: String,
+    },
+    /// Two settings of a queue exclude one another.
+    #[error("the queue `{queue}`: {problem}")]
+    Queue {
+        /// Its name.
+        queue: String,
+        /// What is wrong with it.
+        problem: &'static str,
+    },
+    /// A certificate cannot be read, or the system's cannot be loaded.
+    #[error("TLS cannot be set up: {0}")]
+    Tls(String),
+    /// A number or a span of time is out of range.
+    #[error("{what} {rule}")]
+    Range {
+        /// Which setting.
+        what: &'static str,
+        /// Its rule, such as "must be longer than zero".
+        rule: &'static str,
+    },
+}
+
+/// A configuration that cannot work, with everything that is wrong with it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ConfigError(Vec<ConfigFault>);
+
+impl ConfigError {
+    /// Gives all faults, at least one.
+    #[must_use]
+    pub fn faults(&self) -> &[ConfigFault] {
+        &self.0
+    }
+
+    /// Reports the faults, of which there is at least one.
+    pub(crate) const fn new(faults: Vec<ConfigFault>) -> Self {
+        Self(faults)
+    }
+}
+
+impl From<ConfigFault> for ConfigError {
+    fn from(fault: ConfigFault) -> Self {
+        Self(vec![fault])
+    }
+}
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the RabbitMQ transport is not configured right: ")?;
+        for (index, fault) in self.0.iter().enumerate() {
+            let separator = if index == 0 { "" } else { "; " };
+            write!(f, "{separator}{fault}")?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for ConfigError {}
+
+/// Longest name of the protocol ("short string"), in bytes.
+pub(crate) const MAX_NAME: usize = 255;
+
+/// Says what is wrong with a name, if anything.
+pub(crate) fn name_fault(what: &'static str, name: &str) -> Option<ConfigFault> {
+    let wrong = name.is_empty() || name.len() > MAX_NAME;
+    wrong.then(|| ConfigFault::Name { what, name: name.chars().take(64).collect(), rule: "must have 1 to 255 bytes" })
+}

@@ -1,0 +1,55 @@
+//! The resolver under every connection: names become addresses that may be reached, or an error.
+
+use super::Guard;
+use async_trait::async_trait;
+use reqwest::dns::{Addrs, Name, Resolve, Resolving};
+use std::{
+    io,
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+};
+
+/// Resolves names to addresses; the system's resolver unless a publisher is given another.
+#[async_trait]
+pub trait Resolver: Send + Sync + 'static {
+    /// Gives all addresses of a host's name.
+    ///
+    /// # Errors
+    /// The resolver's error when there are none; the destination counts as unavailable then.
+    async fn resolve(&self, host: &str) -> io::Result<Vec<IpAddr>>;
+}
+
+/// The system's resolver.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct SystemResolver;
+
+#[async_trait]
+impl Resolver for SystemResolver {
+    async fn resolve(&self, host: &str) -> io::Result<Vec<IpAddr>> {
+        Ok(tokio::net::lookup_host((host, 0)).await?.map(|address| address.ip()).collect())
+    }
+}
+
+/// A resolver whose every answer was judged by the guard.
+#[derive(Clone)]
+pub(crate) struct GuardedResolver {
+    pub(crate) inner: Arc<dyn Resolver>,
+    pub(crate) guard: Guard,
+}
+
+impl Resolve for GuardedResolver {
+    fn resolve(&self, name: Name) -> Resolving {
+        let this = self.clone();
+        Box::pin(async move {
+            let addresses = this.inner.resolve(name.as_str()).await?;
+            if addresses.is_empty() {
+                return Err(io::Error::other("the name has no address").into());
+            }
+            for &address in &addresses {
+                this.guard.check(address)?;
+            }
+            // Port 0 stands for the URL's port.
+            Ok(Box::new(addresses.into_iter().map(|address| SocketAddr::new(address, 0))) as Addrs)
+        })
+    }
+}
