@@ -84,6 +84,8 @@ pub(crate) struct Tables {
     pub(crate) view: String,
     pub(crate) sagas: String,
     pub(crate) saga_log: String,
+    pub(crate) saga_locks: String,
+    pub(crate) saga_waits: String,
     pub(crate) barrier: String,
     /// SQLite's index of events by place.
     pub(crate) place: String,
@@ -107,6 +109,8 @@ impl Tables {
             view: quoted("outbox_view"),
             sagas: quoted("outbox_sagas"),
             saga_log: quoted("outbox_saga_log"),
+            saga_locks: quoted("outbox_saga_locks"),
+            saga_waits: quoted("outbox_saga_waits"),
             barrier: quoted("outbox_saga_barrier"),
             place: quoted("outbox_events_place"),
         }
@@ -130,6 +134,8 @@ impl Tables {
             ("{view}", &self.view),
             ("{sagas}", &self.sagas),
             ("{saga_log}", &self.saga_log),
+            ("{saga_locks}", &self.saga_locks),
+            ("{saga_waits}", &self.saga_waits),
             ("{barrier}", &self.barrier),
             ("{place}", &self.place),
         ] {

@@ -32,7 +32,9 @@ pub fn draw_instance(shape: &Shape, instance: &Instance, log: &[LogEntry]) -> St
         }
     });
     for (number, step) in shape.steps.iter().enumerate() {
-        let class = match instance.step(&step.name).map(|known| known.state) {
+        let known = instance.step(&step.name);
+        let class = match known.map(|known| known.state) {
+            _ if known.is_some_and(|known| known.held.is_some()) => "waiting",
             Some(StepState::Done) => "done",
             Some(StepState::Failing | StepState::Refused | StepState::Undoing) => "failing",
             Some(StepState::Waiting | StepState::Unknown | StepState::Cancelling) => "waiting",

@@ -18,6 +18,7 @@
 mod json;
 mod call;
 mod answer;
+mod lock;
 mod definition;
 mod progress;
 mod state;
@@ -38,8 +39,9 @@ pub use definition::{
 };
 pub use drawing::{draw, draw_instance};
 pub use json::Json;
-pub use plan::{Failed, Plan, When, after_crash, after_failure, plan};
-pub use progress::{Asked, StepProgress, StepState};
+pub use lock::{Marked, Waiting, gives_way};
+pub use plan::{Failed, Plan, When, after_crash, after_failure, after_held, plan};
+pub use progress::{Asked, Held, StepProgress, StepState};
 pub use record::{BrokenLog, By, LogEntry, Record, rebuild};
 pub use state::{Instance, SagaState};
 pub use store::{

@@ -3,7 +3,7 @@
 
 use super::{
     definition::{Shape, StepShape},
-    progress::{StepProgress, StepState},
+    progress::{Held, StepProgress, StepState},
     record::{Record, cut},
     state::{Instance, SagaState},
 };
@@ -200,6 +200,23 @@ pub fn after_crash(step: &StepShape, instance: &Instance) -> Record {
             &format!("crashed: {begun} attempts in a row ended without a word, as when the process dies"),
         ),
     }
+}
+
+/// Says what follows where another saga has marked an entity that a step, or its compensation, needs: it waits, which is
+/// written down once, or gives way where those that wait for each other are a ring.
+#[must_use]
+pub fn after_held(step: &StepShape, instance: &Instance, held: Held, gives_way: bool) -> Option<Record> {
+    let ring = || format!("`{}` is held by the saga {}, and they wait for each other", held.entity, held.holder);
+    if gives_way && instance.may_turn_back() {
+        return Some(Record::TurnedBack { reason: cut(&format!("`{}`: {}", step.name, ring())), by: None });
+    }
+    if gives_way {
+        return Some(stuck(step, instance, &ring()));
+    }
+    let known = instance.step(&step.name).and_then(|known| known.held.as_ref());
+    let Held { entity, holder, since_us } = held;
+    let waits_on = known.is_some_and(|known| known.entity == entity);
+    (!waits_on).then(|| Record::Held { step: step.name.to_string(), entity, holder, since_us })
 }
 
 fn stuck(step: &StepShape, instance: &Instance, reason: &str) -> Record {

@@ -76,6 +76,20 @@ pub struct StepProgress {
     /// What is known of it where others are asked to do it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub asked: Option<Asked>,
+    /// What it waits for, where another saga has it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub held: Option<Held>,
+}
+
+/// What a step, or its compensation, waits for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Held {
+    /// The entity.
+    pub entity: String,
+    /// The saga that had it when the wait began.
+    pub holder: String,
+    /// Since when: microseconds since 1970-01-01 UTC, by the database's clock.
+    pub since_us: i64,
 }
 
 /// What is known of a step that others are asked to do.
@@ -108,12 +122,13 @@ impl StepProgress {
             pivot: false,
             compensates: false,
             asked: None,
+            held: None,
         }
     }
 
     /// Counts anew.
     pub(super) fn forget_failures(&mut self) {
-        (self.failures, self.failing_us, self.begun) = (0, 0, 0);
+        (self.failures, self.failing_us, self.begun, self.held) = (0, 0, 0, None);
     }
 
     /// Tells whether its undoing is under way, or is owed.
@@ -129,7 +144,7 @@ impl StepProgress {
         known.times = if self.state == state { known.times.saturating_add(1) } else { 1 };
         known.until_us = until_us;
         self.state = state;
-        self.begun = 0;
+        (self.begun, self.held) = (0, None);
     }
 
     /// Forgets everything but in which round it is, to be done once more. A participant that has answered for this round

@@ -81,6 +81,25 @@ pub enum Record {
         /// Whether it is the pivot.
         pivot: bool,
     },
+    /// Entities are marked for the saga until it ends, in the transaction of the step's own record, which follows.
+    Locked {
+        /// The step's name.
+        step: String,
+        /// The entities.
+        entities: Vec<String>,
+    },
+    /// A step, or its compensation where the saga goes back, waits for an entity that another saga has marked. Written once,
+    /// however long it waits.
+    Held {
+        /// The step's name.
+        step: String,
+        /// The entity.
+        entity: String,
+        /// The saga that had it.
+        holder: String,
+        /// Since when it waits: microseconds since 1970-01-01 UTC, by the database's clock.
+        since_us: i64,
+    },
     /// A step, or its compensation where the saga goes back, failed and is tried again.
     Failed {
         /// Its name.
@@ -179,6 +198,8 @@ impl Record {
             Self::TimedOut { .. } => "timed_out",
             Self::Late { .. } => "late",
             Self::LeftOut { .. } => "left_out",
+            Self::Locked { .. } => "locked",
+            Self::Held { .. } => "held",
             Self::Failed { .. } => "failed",
             Self::Begun { .. } => "begun",
             Self::TurnedBack { .. } => "turned_back",
@@ -202,6 +223,8 @@ impl Record {
             | Self::TimedOut { step }
             | Self::Late { step, .. }
             | Self::LeftOut { step, .. }
+            | Self::Locked { step, .. }
+            | Self::Held { step, .. }
             | Self::Failed { step, .. }
             | Self::Begun { step, .. }
             | Self::Undone { step, .. }

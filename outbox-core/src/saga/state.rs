@@ -2,7 +2,7 @@
 
 use super::{
     json::Json,
-    progress::{StepProgress, StepState},
+    progress::{Held, StepProgress, StepState},
     record::Record,
 };
 use serde::{Deserialize, Serialize};
@@ -99,6 +99,9 @@ pub struct Instance {
     /// The step at which it is stuck, where it is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stuck_at: Option<String>,
+    /// Entities that are marked for it, in the order in which they were; until it ends.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub locks: Vec<String>,
 }
 
 impl Default for Instance {
@@ -111,6 +114,7 @@ impl Default for Instance {
             forward_only: false,
             reason: None,
             stuck_at: None,
+            locks: Vec::new(),
         }
     }
 }
@@ -147,6 +151,22 @@ impl Instance {
         self.step(name).map_or(0, |s| s.begun)
     }
 
+    /// Gives what its steps wait for, where other sagas have it.
+    pub fn waits(&self) -> impl Iterator<Item = &Held> {
+        self.steps.iter().filter_map(|known| known.held.as_ref())
+    }
+
+    /// Tells whether it may turn back by itself.
+    #[must_use]
+    pub fn may_turn_back(&self) -> bool {
+        self.state == SagaState::Running && !self.past_pivot()
+    }
+
+    /// Gives the saga after records in a row; the name of one that means nothing where it stands is the error.
+    pub(super) fn after_all(&self, records: &[Record]) -> Result<Self, &'static str> {
+        records.iter().try_fold(self.clone(), |instance, record| instance.after(record).ok_or(record.kind()))
+    }
+
     /// Gives the saga after a record; `None` where the record means nothing there, and nothing changes.
     #[must_use]
     pub fn after(&self, record: &Record) -> Option<Self> {
@@ -172,6 +192,10 @@ impl Instance {
                 next.fail(step, *wait_us)
             }
             (SagaState::Running | SagaState::Compensating, Record::Begun { step, times }) => next.begin(step, *times),
+            (SagaState::Running | SagaState::Compensating, Record::Locked { entities, .. }) => next.lock(entities),
+            (SagaState::Running | SagaState::Compensating, Record::Held { step, entity, holder, since_us }) => {
+                next.hold(step, Held { entity: entity.clone(), holder: holder.clone(), since_us: *since_us })
+            }
             (SagaState::Running, Record::TurnedBack { reason, .. }) => next.turn_back(reason),
             (SagaState::Stuck, Record::TurnedBack { reason, by: Some(_) }) if !self.backward => next.turn_back(reason),
             (SagaState::Compensating, Record::Undone { step, .. }) => next.undone(step),
@@ -300,7 +324,20 @@ impl Instance {
         }
         known.failures = known.failures.saturating_add(1);
         known.failing_us = known.failing_us.saturating_add(wait_us);
-        known.begun = 0;
+        (known.begun, known.held) = (0, None);
+        true
+    }
+
+    /// Notes entities that are marked for it.
+    fn lock(&mut self, entities: &[String]) -> bool {
+        self.locks.extend_from_slice(entities);
+        true
+    }
+
+    /// Notes what a step waits for.
+    fn hold(&mut self, step: &str, held: Held) -> bool {
+        let Some(known) = self.tried(step) else { return false };
+        (known.begun, known.held) = (0, Some(held));
         true
     }
 
@@ -315,6 +352,9 @@ impl Instance {
         self.state = SagaState::Stuck;
         self.stuck_at = step.map(str::to_owned);
         self.reason = Some(reason.to_owned());
+        for known in &mut self.steps {
+            known.held = None;
+        }
         if pivot && let Some(known) = step.and_then(|step| self.tried(step)) {
             known.pivot = true;
         }

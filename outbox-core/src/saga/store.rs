@@ -2,6 +2,7 @@
 
 use super::{
     json::Json,
+    lock::{Marked, Waiting},
     plan::When,
     record::{LogEntry, Record},
     state::{Instance, SagaState},
@@ -88,6 +89,8 @@ pub enum Due {
 pub struct Change<'a> {
     /// The saga.
     pub id: SagaId,
+    /// Where it stood before.
+    pub before: &'a Instance,
     /// Where it stands after it.
     pub instance: &'a Instance,
     /// Its data after it, where they have changed.
@@ -121,8 +124,21 @@ pub trait SagaStore: Store {
     /// Wakes the coordinators of this process after the transaction's commit.
     fn wake_after(&self, tx: &Self::Tx);
 
+    /// Marks an entity for a saga in the transaction, unless another saga has marked it. Waits for a transaction that marks
+    /// it at this moment.
+    async fn lock(&self, tx: &Self::Tx, saga: SagaId, entity: &str) -> Result<Marked, StoreError>;
+
+    /// Says which saga has marked an entity.
+    async fn holder(&self, tx: &Self::Tx, entity: &str) -> Result<Option<SagaId>, StoreError>;
+
+    /// Says of some sagas for which others they wait; those that wait for none are left out.
+    async fn waiting(&self, tx: &Self::Tx, sagas: &[SagaId]) -> Result<Vec<Waiting>, StoreError>;
+
     /// Writes what has changed of a saga that the transaction has opened, and appends to its log. Unless it is due as
     /// [`Due::Held`] it is nobody's afterwards, and no epoch of before opens it.
+    ///
+    /// What it [waits](Instance::waits) for is kept where [`waiting`](Self::waiting) finds it. Where it ends, the entities
+    /// that are marked for it are so no more, and of those that wait for each the first becomes due.
     async fn record(&self, tx: &Self::Tx, change: &Change<'_>) -> Result<(), StoreError>;
 
     /// Gives sagas back that are still held under their epochs: they are due now, and nobody's.

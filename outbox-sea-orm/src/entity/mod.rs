@@ -25,5 +25,7 @@ pub mod relay;
 pub mod retry;
 pub mod saga;
 pub mod saga_barrier;
+pub mod saga_lock;
 pub mod saga_log;
+pub mod saga_wait;
 pub mod scheduled;

@@ -4,6 +4,7 @@ mod m0001_outbox;
 mod m0002_received;
 mod m0003_saga;
 mod m0004_participant;
+mod m0005_lock;
 mod runner;
 
 pub use runner::install;
@@ -15,7 +16,7 @@ use sea_orm_migration::{MigrationName, MigrationTrait, SchemaManager};
 
 /// Version of the tables that this program writes and reads. A later version only adds, so that programs of an earlier
 /// one go on working beside it.
-pub(crate) const VERSION: i32 = 4;
+pub(crate) const VERSION: i32 = 5;
 
 /// Most partitions of an outbox: a read over all of them is one statement, which SQLite limits to 500 parts.
 pub(crate) const MAX_PARTITIONS: u16 = 128;

@@ -1,8 +1,8 @@
 //! Runs the steps. Every step can be repeated, and two programs that start at once do no harm to each other.
 
-use super::{MAX_PARTITIONS, VERSION, m0001_outbox, m0002_received, m0003_saga, m0004_participant};
+use super::{MAX_PARTITIONS, VERSION, m0001_outbox, m0002_received, m0003_saga, m0004_participant, m0005_lock};
 use crate::{
-    dialect::Dialect,
+    dialect::{Dialect, TableDef},
     namespace::{Namespace, Tables},
 };
 use outbox_core::runtime::{Exit, spawn};
@@ -10,6 +10,15 @@ use sea_orm::{
     ConnectionTrait, DatabaseConnection, DbErr, SqliteTransactionMode, Statement, TransactionOptions, TransactionTrait,
     Value,
 };
+
+/// The tables that came with each version.
+const VERSIONS: &[(i32, &[TableDef])] = &[
+    (1, m0001_outbox::TABLES),
+    (2, m0002_received::TABLES),
+    (3, m0003_saga::TABLES),
+    (4, m0004_participant::TABLES),
+    (5, m0005_lock::TABLES),
+];
 
 /// Seconds that a program waits for another one that migrates: tables are made in moments, even on a slow disk.
 const LOCK_SECONDS: u32 = 60;
@@ -84,34 +93,15 @@ pub(super) async fn up<C: ConnectionTrait>(
             "the outbox has {installed} partitions, not {partitions}: install it with {installed}"
         )));
     }
+    for (number, made) in VERSIONS {
+        if version < *number {
+            for statement in made.iter().flat_map(|table| dialect.create_table(table, &name_of)) {
+                conn.execute_unprepared(&statement).await?;
+            }
+        }
+    }
     if version < 1 {
-        for table in m0001_outbox::TABLES {
-            for statement in dialect.create_table(table, &name_of) {
-                conn.execute_unprepared(&statement).await?;
-            }
-        }
         conn.execute_unprepared(&view(dialect, &tables)).await?;
-    }
-    if version < 2 {
-        for table in m0002_received::TABLES {
-            for statement in dialect.create_table(table, &name_of) {
-                conn.execute_unprepared(&statement).await?;
-            }
-        }
-    }
-    if version < 3 {
-        for table in m0003_saga::TABLES {
-            for statement in dialect.create_table(table, &name_of) {
-                conn.execute_unprepared(&statement).await?;
-            }
-        }
-    }
-    if version < 4 {
-        for table in m0004_participant::TABLES {
-            for statement in dialect.create_table(table, &name_of) {
-                conn.execute_unprepared(&statement).await?;
-            }
-        }
     }
     let rows: Vec<String> = (0..partitions).map(|n| format!("({n}, 0)")).collect();
     let fill = format!("{insert} {{partitions}} (partition_no, epoch) VALUES {}{unless_there}", rows.join(", "));
@@ -127,12 +117,7 @@ pub(super) async fn up<C: ConnectionTrait>(
 pub(super) async fn down<C: ConnectionTrait>(conn: &C, dialect: Dialect, namespace: &Namespace) -> Result<(), DbErr> {
     let tables = Tables::new(dialect, namespace);
     conn.execute_unprepared(&tables.fill("DROP VIEW IF EXISTS {view}")).await?;
-    let made = m0001_outbox::TABLES
-        .iter()
-        .chain(m0002_received::TABLES)
-        .chain(m0003_saga::TABLES)
-        .chain(m0004_participant::TABLES)
-        .rev();
+    let made = VERSIONS.iter().flat_map(|(_, made)| *made).rev();
     for table in made.map(|t| t.name).chain(["outbox_meta"]) {
         let name = dialect.quote(&namespace.name(table));
         conn.execute_unprepared(&format!("DROP TABLE IF EXISTS {name}")).await?;

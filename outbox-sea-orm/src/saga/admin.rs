@@ -74,11 +74,12 @@ impl SagaAdmin for Outbox {
         let row = tx.query_one_raw(schema.statement(&text, vec![id_value(saga)])).await.map_err(database)?;
         let Some(row) = row else { return Ok(false) };
         let record = operation.record(decision);
-        let Some(after) = instance(&row, 0)?.after(&record) else { return Ok(false) };
+        let before = instance(&row, 0)?;
+        let Some(after) = before.after(&record) else { return Ok(false) };
         let due = if after.state.is_active() { Due::After(Duration::ZERO) } else { Due::Never };
         let (seq, records) = (count(&row, 1)?, [record]);
-        let change = Change { id: saga, instance: &after, data: None, seq, records: &records, due };
-        self.change_saga(&tx, &change).await?;
+        let change = Change { id: saga, before: &before, instance: &after, data: None, seq, records: &records, due };
+        self.record(&tx, &change).await?;
         self.wake_after(&tx);
         tx.commit().await?;
         Ok(true)

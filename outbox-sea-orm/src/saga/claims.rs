@@ -39,7 +39,7 @@ impl Outbox {
         let rows = tx.query_all_raw(schema.statement(&text, values)).await.map_err(database)?;
         let claims: Vec<Claim> = rows.iter().map(claim).collect::<Result<_, StoreError>>()?;
         if !claims.is_empty() {
-            let (these, ids) = any_of(claims.iter().map(|claim| claim.id));
+            let (these, ids) = any_of("saga_id", claims.iter().map(|claim| claim.id));
             let text =
                 format!("UPDATE {{sagas}} SET epoch = epoch + 1 + epoch % 2, due_at = {{now}} + ? WHERE {these}");
             let values = [Value::from(micros(lease))].into_iter().chain(ids).collect();
@@ -62,7 +62,7 @@ impl Outbox {
         let tx = Self::begin(self).await?;
         let mut gone = 0;
         for table in ["saga_log", "sagas"] {
-            let (these, ids) = any_of(ended.iter().copied());
+            let (these, ids) = any_of("saga_id", ended.iter().copied());
             let text = schema.sql(&format!("DELETE FROM {{{table}}} WHERE {these}"));
             gone = tx.execute_raw(schema.statement(&text, ids)).await.map_err(database)?.rows_affected();
         }
@@ -83,13 +83,13 @@ impl Outbox {
 }
 
 /// Writes that a saga is one of these; powers of two, the last one repeated, so that there are few texts.
-fn any_of(sagas: impl Iterator<Item = SagaId>) -> (String, Vec<Value>) {
+pub(super) fn any_of(column: &str, sagas: impl Iterator<Item = SagaId>) -> (String, Vec<Value>) {
     let mut ids: Vec<Value> = sagas.map(id_value).collect();
     let padded = ids.len().next_power_of_two();
     if let Some(last) = ids.last().cloned() {
         ids.resize(padded, last);
     }
-    (format!("saga_id IN ({})", vec!["?"; padded].join(", ")), ids)
+    (format!("{column} IN ({})", vec!["?"; padded].join(", ")), ids)
 }
 
 /// Reads a saga that is about to get the next odd epoch: one that has an odd one was not given back.

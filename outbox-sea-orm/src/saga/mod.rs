@@ -57,13 +57,14 @@
 
 mod admin;
 mod claims;
+mod locks;
 mod row;
 mod store;
 
 pub use outbox_core::saga::{
-    Asked, Asks, By, Call, CallFault, DONE, Json, LogEntry, Operation, Phase, REJECTED, Record, SagaAdmin, SagaCounts,
-    SagaData, SagaFault, SagaFilter, SagaState, SagaView, SagasError, SagasStats, Shape, Started, StepError,
-    StepProgress, StepState, UNDONE, draw, draw_instance, is_answer, rebuild, reply_to,
+    Asked, Asks, By, Call, CallFault, DONE, Held, Json, LogEntry, Operation, Phase, REJECTED, Record, SagaAdmin,
+    SagaCounts, SagaData, SagaFault, SagaFilter, SagaState, SagaView, SagasError, SagasStats, Shape, Started,
+    StepError, StepProgress, StepState, UNDONE, draw, draw_instance, is_answer, rebuild, reply_to,
 };
 pub(crate) use row::SagaTexts;
 

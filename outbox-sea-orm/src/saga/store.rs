@@ -7,7 +7,9 @@ use outbox_core::{
     event::SagaId,
     outbox::StoreError,
     runtime::Wake,
-    saga::{Change, Claim, Instance, Known, NewSaga, OpenSaga, Record, SagaSource, SagaStore, Started},
+    saga::{
+        Change, Claim, Instance, Known, Marked, NewSaga, OpenSaga, Record, SagaSource, SagaStore, Started, Waiting,
+    },
 };
 use sea_orm::{ConnectionTrait, Value};
 use std::time::Duration;
@@ -71,8 +73,27 @@ impl SagaStore for Outbox {
         tx.after_commit(move || wake.wake());
     }
 
+    async fn lock(&self, tx: &OutboxTransaction, saga: SagaId, entity: &str) -> Result<Marked, StoreError> {
+        self.mark(tx, saga, entity).await
+    }
+
+    async fn holder(&self, tx: &OutboxTransaction, entity: &str) -> Result<Option<SagaId>, StoreError> {
+        self.marked_by(tx, entity, "").await
+    }
+
+    async fn waiting(&self, tx: &OutboxTransaction, sagas: &[SagaId]) -> Result<Vec<Waiting>, StoreError> {
+        self.waiting_sagas(tx, sagas).await
+    }
+
     async fn record(&self, tx: &OutboxTransaction, change: &Change<'_>) -> Result<(), StoreError> {
-        self.change_saga(tx, change).await
+        self.change_saga(tx, change).await?;
+        if !change.before.waits().eq(change.instance.waits()) {
+            self.note_waits(tx, change).await?;
+        }
+        if change.instance.state.is_final() && !change.instance.locks.is_empty() {
+            self.unlock(tx, change.id, &change.instance.locks).await?;
+        }
+        Ok(())
     }
 
     async fn release(&self, claims: &[Claim]) -> Result<(), StoreError> {

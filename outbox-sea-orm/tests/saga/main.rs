@@ -20,3 +20,5 @@ mod kit;
 mod answers;
 #[cfg(test)]
 mod asked;
+#[cfg(test)]
+mod locks;

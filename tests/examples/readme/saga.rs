@@ -39,9 +39,29 @@ impl PlaceOrder {
     }
 }
 
+#[derive(Serialize, Deserialize)]
+struct ChangeOrder {
+    order_id: i64,
+    total: i64,
+}
+
+#[saga(name = "change-order")]
+impl ChangeOrder {
+    #[step]
+    async fn read(&mut self, cx: &StepContext) -> Result<(), StepError> {
+        cx.lock(format!("order/{}", self.order_id)).await?; // until this saga has ended; others that lock it wait here
+        let order = order::Entity::find_by_id(self.order_id).one(&cx.tx).await?;
+        self.total = order.ok_or_else(|| StepError::abort("there is no such order"))?.total;
+        Ok(())
+    }
+}
+
 pub(crate) async fn sagas(outbox: Outbox, tx: OutboxTransaction) -> super::Done {
     let sagas = Sagas::builder(&outbox).register(PlaceOrder::saga()).start().await?;
     sagas.start(&tx, PlaceOrder { order_id: 7, total: 90 }).correlation("order-7").await?; // two are one saga
     tx.commit().await?;
+    let locks = Sagas::builder(&outbox).register(ChangeOrder::saga()).start().await?;
+    let tx = outbox.begin().await?;
+    assert_eq!(locks.holder(&tx, "order/7").await?, None);
     Ok(())
 }

@@ -1,9 +1,12 @@
 //! One attempt at a step, or at its compensation.
 
-use super::worker::{Moment, Strike, Worker, WorkerEnd};
+use super::{
+    held::Fell,
+    worker::{Moment, Strike, Worker, WorkerEnd},
+};
 use crate::{
     event::{NewEvent, Trail},
-    failure::full_text,
+    failure::{FailureClass, full_text},
     runtime::{
         caught,
         fault::{FaultPoint, reach},
@@ -12,6 +15,7 @@ use crate::{
         call::{Call, Phase},
         definition::{Failure, Product, Ran, StepContext, StepError, StepShape, Steps, Undid},
         json::Json,
+        lock::Marker,
         plan::{Failed, patience},
         progress::StepState,
         record::Record,
@@ -31,7 +35,7 @@ pub(super) struct Task {
 }
 
 impl<S: SagaStore> Worker<S> {
-    /// Tries a step or a compensation once; gives the transaction back, and the record of what was done.
+    /// Tries a step or a compensation once; gives the transaction back, and the records of what was done.
     pub(super) async fn attempt(
         &self,
         tx: S::Tx,
@@ -39,11 +43,11 @@ impl<S: SagaStore> Worker<S> {
         steps: &Arc<dyn Steps<S::Tx>>,
         open: &OpenSaga,
         task: Task,
-    ) -> (S::Tx, Result<Result<Record, Failed>, WorkerEnd>) {
+    ) -> (S::Tx, Result<Result<Vec<Record>, Fell>, WorkerEnd>) {
         let shape = &steps.shape().steps[task.step];
         match self.strike(Moment::Attempt { step: &shape.name, undo: task.undo }) {
             Strike::Pass => {}
-            Strike::Fail(failed) => return (tx, Ok(Err(failed))),
+            Strike::Fail(failed) => return (tx, Ok(Err(Fell::Failed(failed)))),
             Strike::Cut => return (tx, Err(WorkerEnd::Cut)),
         }
         let attempt = open.instance.attempts(&shape.name).saturating_add(1);
@@ -51,7 +55,8 @@ impl<S: SagaStore> Worker<S> {
         if let Ok(trail) = Trail::new(Arc::clone(&correlation)) {
             self.store.follow(&tx, trail);
         }
-        let cx = StepContext::new(tx, claim.id, correlation, name, attempt, task.undo);
+        let marker = Marker::new(Arc::new(self.store.clone()));
+        let cx = StepContext::new(tx, claim.id, (correlation, name), attempt, task.undo, marker);
         let work = self.work(steps, open, task, attempt, &cx);
         let ended = match self.limit(shape, task) {
             Some(limit) => match tokio::time::timeout(limit, caught(work)).await {
@@ -61,14 +66,21 @@ impl<S: SagaStore> Worker<S> {
             None => caught(work).await,
         };
         reach(FaultPoint::AfterStep);
+        let (tx, locked) = cx.into_parts();
         let tried = match ended {
-            Ok(Ok(record)) => Ok(record),
-            Ok(Err(StepError(Failure::Retry(error)))) => Err(Failed::Retry(full_text(&*error))),
-            Ok(Err(StepError(Failure::Abort(reason)))) => Err(Failed::Abort(reason)),
-            Ok(Err(StepError(Failure::Stop(reason)))) => Err(Failed::Stop(reason)),
-            Err(panic) => Err(Failed::Retry(format!("a panic: {panic}"))),
+            Ok(Ok(record)) if locked.is_empty() => Ok(vec![record]),
+            Ok(Ok(record)) => Ok(vec![Record::Locked { step: shape.name.to_string(), entities: locked }, record]),
+            Ok(Err(StepError(Failure::Held { entity, holder }))) => Err(Fell::Held { entity, holder }),
+            Ok(Err(StepError(Failure::Store(error)))) if error.class() == FailureClass::Permanent => {
+                Err(Fell::Failed(Failed::Retry(full_text(&error))))
+            }
+            Ok(Err(StepError(Failure::Store(error)))) => Err(Fell::Store(error)),
+            Ok(Err(StepError(Failure::Retry(error)))) => Err(Fell::Failed(Failed::Retry(full_text(&*error)))),
+            Ok(Err(StepError(Failure::Abort(reason)))) => Err(Fell::Failed(Failed::Abort(reason))),
+            Ok(Err(StepError(Failure::Stop(reason)))) => Err(Fell::Failed(Failed::Stop(reason))),
+            Err(panic) => Err(Fell::Failed(Failed::Retry(format!("a panic: {panic}")))),
         };
-        (cx.tx, Ok(tried))
+        (tx, Ok(tried))
     }
 
     /// After which time an attempt is dropped. What is done beside others does not hold the saga's row, and has to end

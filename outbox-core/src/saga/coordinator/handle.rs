@@ -255,6 +255,15 @@ impl<S: SagaSource> Sagas<S> {
         }
     }
 
+    /// Says which saga has marked an entity, by [`StepContext::lock`](crate::saga::StepContext::lock): for those that are no
+    /// sagas and want to know whether what they read is final. Nothing keeps a saga from marking it a moment later.
+    ///
+    /// # Errors
+    /// What the database said.
+    pub async fn holder(&self, tx: &S::Tx, entity: impl AsRef<str> + Send) -> Result<Option<SagaId>, StoreError> {
+        self.0.worker.store.holder(tx, entity.as_ref()).await
+    }
+
     /// Starts a saga in the caller's transaction: it is there when that commits, and begins then. Await the answer, or
     /// name what the saga is known by first: two starts under one correlation id are one saga.
     pub fn start<'a, D>(&'a self, tx: &'a S::Tx, data: D) -> Start<'a, S, D> {

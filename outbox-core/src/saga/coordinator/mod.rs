@@ -5,6 +5,7 @@ mod registry;
 mod actor;
 mod worker;
 mod care;
+mod held;
 mod attempt;
 mod writing;
 mod replies;

@@ -71,7 +71,7 @@ impl<S: SagaSource> Replies<S> {
         if matches!(record, Record::Late { .. }) {
             tracing::warn!(saga = %call.saga, step = call.step, answer = message.event_type, "an answer came late");
         }
-        let Ok(Composed { instance, records, due }) = compose(steps.shape(), &open, vec![record], Duration::ZERO)
+        let Ok(Composed { instance, records, due }) = compose(steps.shape(), &open, vec![record], None, Duration::ZERO)
         else {
             tracing::debug!(saga = %call.saga, step = call.step, "an answer means nothing where the saga stands");
             return Ok(());
@@ -79,7 +79,8 @@ impl<S: SagaSource> Replies<S> {
         // A coordinator goes on with it, whoever held it before.
         let due = if let Due::Held(_) = due { Due::After(Duration::ZERO) } else { due };
         let data = records.iter().rev().find_map(Record::data);
-        let change = Change { id: call.saga, instance: &instance, data, seq: open.seq, records: &records, due };
+        let (before, seq) = (&open.instance, open.seq);
+        let change = Change { id: call.saga, before, instance: &instance, data, seq, records: &records, due };
         worker.store.record(tx, &change).await?;
         worker.store.wake_after(tx);
         Ok(())

@@ -3,6 +3,7 @@
 use super::{
     attempt::Task,
     care::{Care, Next, Suspects},
+    held::Fell,
     registry::Registry,
     writing::{Composed, compose},
 };
@@ -114,7 +115,7 @@ enum Advance {
 /// How a step of a group ended.
 enum Branch {
     Done,
-    Failed(Task, Failed),
+    Fell(Task, Fell),
     Ends(WorkerEnd),
 }
 
@@ -182,8 +183,8 @@ impl<S: SagaStore> Worker<S> {
                 return Ok(Advance::Ends(WorkerEnd::Rests));
             }
             // Its last holder did not write down how long, or the wait was cut short.
-            Plan::Wait(_) => return self.write(tx, claim, steps, &open, Vec::new()).await,
-            Plan::Note(record) => return self.write(tx, claim, steps, &open, vec![record]).await,
+            Plan::Wait(_) => return self.write(tx, claim, steps, &open, (Vec::new(), None)).await,
+            Plan::Note(record) => return self.write(tx, claim, steps, &open, (vec![record], None)).await,
             Plan::Run(numbers) => (numbers, false),
             Plan::Undo(numbers) => (numbers, true),
         };
@@ -199,7 +200,7 @@ impl<S: SagaStore> Worker<S> {
                     let step = &*steps.shape().steps[step].name;
                     tracing::error!(saga = %claim.id, step, "a step has ended its process again and again");
                 }
-                let advanced = self.write(tx, claim, steps, &open, vec![record]).await?;
+                let advanced = self.write(tx, claim, steps, &open, (vec![record], None)).await?;
                 care.written_down(step);
                 Ok(advanced)
             }
@@ -251,16 +252,20 @@ impl<S: SagaStore> Worker<S> {
             let task = Task { step, undo, beside: steps.shape().steps[step].group.is_some() };
             let (tx, tried) = self.attempt(tx, claim, steps, &open, task).await;
             let written = match tried {
-                Ok(Ok(record)) => self.write(tx, claim, steps, &open, vec![record]).await,
-                Ok(Err(failed)) => {
+                Ok(Ok(records)) => self.write(tx, claim, steps, &open, (records, None)).await,
+                Ok(Err(fell)) => {
                     self.roll_back(tx).await;
-                    return self.note_failures(claim, steps, vec![(task, failed)]).await;
+                    return match fell {
+                        Fell::Store(error) => Err(error),
+                        fell => self.note_failures(claim, steps, vec![(task, fell)]).await,
+                    };
                 }
                 Err(end) => return Ok(Advance::Ends(end)),
             };
             return match written {
                 Err(error) if error.class() == FailureClass::Permanent => {
-                    self.note_failures(claim, steps, vec![(task, Failed::Retry(full_text(&error)))]).await
+                    let failed = Failed::Retry(full_text(&error));
+                    self.note_failures(claim, steps, vec![(task, Fell::Failed(failed))]).await
                 }
                 written => written,
             };
@@ -275,7 +280,7 @@ impl<S: SagaStore> Worker<S> {
         for ended in join_all(branches).await {
             match ended {
                 Ok(Branch::Done) => {}
-                Ok(Branch::Failed(task, failed)) => failures.push((task, failed)),
+                Ok(Branch::Fell(task, fell)) => failures.push((task, fell)),
                 Ok(Branch::Ends(end)) => return Ok(Advance::Ends(end)),
                 Err(error) => broken = Some(error),
             }
@@ -297,57 +302,81 @@ impl<S: SagaStore> Worker<S> {
     ) -> Result<Branch, StoreError> {
         let tx = self.store.begin().await?;
         let (tx, tried) = self.attempt(tx, claim, steps, open, task).await;
-        let record = match tried {
-            Ok(Ok(record)) => record,
-            Ok(Err(failed)) => {
+        let records = match tried {
+            Ok(Ok(records)) => records,
+            Ok(Err(fell)) => {
                 self.roll_back(tx).await;
-                return Ok(Branch::Failed(task, failed));
+                return match fell {
+                    Fell::Store(error) => Err(error),
+                    fell => Ok(Branch::Fell(task, fell)),
+                };
             }
             Err(end) => return Ok(Branch::Ends(end)),
         };
         let Some((tx, now)) = self.open(tx, claim).await? else { return Ok(Branch::Ends(WorkerEnd::Lost)) };
-        if now.instance.after(&record).is_none() {
+        if now.instance.after_all(&records).is_err() {
             self.roll_back(tx).await;
             return Ok(Branch::Done);
         }
-        match self.write(tx, claim, steps, &now, vec![record]).await {
+        match self.write(tx, claim, steps, &now, (records, None)).await {
             Ok(Advance::Ends(end @ (WorkerEnd::Cut | WorkerEnd::Lost))) => Ok(Branch::Ends(end)),
             Ok(_) => Ok(Branch::Done),
             Err(error) if error.class() == FailureClass::Permanent => {
-                Ok(Branch::Failed(task, Failed::Retry(full_text(&error))))
+                Ok(Branch::Fell(task, Fell::Failed(Failed::Retry(full_text(&error)))))
             }
             Err(error) => Err(error),
         }
     }
 
-    /// Writes failures down: each one is tried again, turns the saga back, or makes it stuck.
+    /// Writes failures down: each one is tried again, turns the saga back, or makes it stuck. What waits for another saga is
+    /// no failure, and looks again.
     async fn note_failures(
         &self,
         claim: &Claim,
         steps: &Arc<dyn Steps<S::Tx>>,
-        failures: Vec<(Task, Failed)>,
+        failures: Vec<(Task, Fell)>,
     ) -> Result<Advance, StoreError> {
         let tx = self.store.begin().await?;
         let Some((tx, open)) = self.open(tx, claim).await? else { return Ok(Advance::Ends(WorkerEnd::Lost)) };
-        let (mut instance, mut records) = (open.instance.clone(), Vec::new());
-        for (task, failed) in failures {
+        let (mut instance, mut records, mut looks) = (open.instance.clone(), Vec::new(), None);
+        for (task, fell) in failures {
             let step = &steps.shape().steps[task.step];
-            tracing::warn!(saga = %claim.id, step = &*step.name, undo = task.undo, ?failed, "a step failed");
+            if let Fell::Failed(failed) = &fell {
+                tracing::warn!(saga = %claim.id, step = &*step.name, undo = task.undo, ?failed, "a step failed");
+            }
             // It was cancelled meanwhile, or another step of the group has turned it back.
             if instance.backward != task.undo || !instance.state.is_active() {
                 continue;
             }
-            let record = after_failure(step, &instance, &failed, self.jitter);
-            if let Some(after) = instance.after(&record) {
+            let record = match fell {
+                Fell::Store(_) => None,
+                Fell::Failed(failed) => Some(after_failure(step, &instance, &failed, self.jitter)),
+                Fell::Held { entity, holder } => {
+                    let at = (&instance, open.when.now_us);
+                    match self.held(&tx, claim.id, at, step, (entity, holder)).await {
+                        Ok((record, wait)) => {
+                            looks = looks.into_iter().chain([wait]).min();
+                            record
+                        }
+                        Err(error) => {
+                            self.roll_back(tx).await;
+                            return Err(error);
+                        }
+                    }
+                }
+            };
+            if let Some((record, after)) =
+                record.and_then(|record| instance.after(&record).map(|after| (record, after)))
+            {
                 instance = after;
                 records.push(record);
             }
         }
-        if records.is_empty() {
+        if records.is_empty() && looks.is_none() {
             self.roll_back(tx).await;
             return Ok(Advance::Goes);
         }
-        self.write(tx, claim, steps, &open, records).await
+        self.write(tx, claim, steps, &open, (records, looks)).await
     }
 
     /// Writes records, with those that follow from them at once, and commits.
@@ -357,9 +386,9 @@ impl<S: SagaStore> Worker<S> {
         claim: &Claim,
         steps: &Arc<dyn Steps<S::Tx>>,
         open: &OpenSaga,
-        records: Vec<Record>,
+        (records, held): (Vec<Record>, Option<Duration>),
     ) -> Result<Advance, StoreError> {
-        let Composed { instance, records, due } = match compose(steps.shape(), open, records, self.lease) {
+        let Composed { instance, records, due } = match compose(steps.shape(), open, records, held, self.lease) {
             Ok(composed) => composed,
             Err(record) => {
                 // Written, it would break the log.
@@ -369,7 +398,8 @@ impl<S: SagaStore> Worker<S> {
             }
         };
         let data = records.iter().rev().find_map(Record::data);
-        let change = Change { id: claim.id, instance: &instance, data, seq: open.seq, records: &records, due };
+        let (before, seq) = (&open.instance, open.seq);
+        let change = Change { id: claim.id, before, instance: &instance, data, seq, records: &records, due };
         if let Err(error) = self.store.record(&tx, &change).await {
             self.roll_back(tx).await;
             return Err(error);

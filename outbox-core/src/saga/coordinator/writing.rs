@@ -17,22 +17,21 @@ pub(super) struct Composed {
     pub(super) due: Due,
 }
 
-/// Puts records together; the name of one that does not fit where the saga stands is the error.
+/// Puts records together; the name of one that does not fit where the saga stands is the error. A step that is `held` has
+/// no record each time that it looks: so long it waits then.
 pub(super) fn compose(
     shape: &Shape,
     open: &OpenSaga,
     mut records: Vec<Record>,
+    held: Option<Duration>,
     lease: Duration,
 ) -> Result<Composed, &'static str> {
-    let mut instance = open.instance.clone();
-    let mut wait: Option<Duration> = None;
-    for record in &records {
-        if let Record::Failed { wait_us, .. } = record {
-            let this = Duration::from_micros(*wait_us);
-            wait = Some(wait.map_or(this, |least| least.min(this)));
-        }
-        instance = instance.after(record).ok_or(record.kind())?;
-    }
+    let failed = records.iter().filter_map(|record| match record {
+        Record::Failed { wait_us, .. } => Some(Duration::from_micros(*wait_us)),
+        _ => None,
+    });
+    let wait = failed.chain(held).min();
+    let mut instance = open.instance.after_all(&records)?;
     let when = When { overdue: false, ..open.when };
     let next = loop {
         match plan(shape, &instance, when) {

@@ -1,6 +1,10 @@
 //! What users write: steps, compensations, their context, and what they may answer.
 
-use crate::event::SagaId;
+use crate::{
+    event::SagaId,
+    outbox::StoreError,
+    saga::lock::{Marked, Marker, fault_of},
+};
 use std::{fmt, future::Future, sync::Arc};
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
@@ -18,18 +22,24 @@ pub struct StepContext<Tx> {
     step: Arc<str>,
     attempt: u32,
     undoes: bool,
+    marker: Marker<Tx>,
 }
 
 impl<Tx> StepContext<Tx> {
     pub(in crate::saga) fn new(
         tx: Tx,
         saga: SagaId,
-        correlation: Arc<str>,
-        step: Arc<str>,
+        (correlation, step): (Arc<str>, Arc<str>),
         attempt: u32,
         undoes: bool,
+        marker: Marker<Tx>,
     ) -> Self {
-        Self { tx, saga, correlation, step, attempt, undoes }
+        Self { tx, saga, correlation, step, attempt, undoes, marker }
+    }
+
+    /// Gives the transaction back, with the entities that were marked in it.
+    pub(in crate::saga) fn into_parts(self) -> (Tx, Vec<String>) {
+        (self.tx, self.marker.take())
     }
 
     /// Gives the saga's identity.
@@ -68,6 +78,49 @@ impl<Tx> StepContext<Tx> {
     pub fn idempotency_key(&self) -> String {
         format!("{}/{}{}", self.saga, self.step, if self.undoes { "/undo" } else { "" })
     }
+
+    /// Marks an entity for this saga, such as `account/7`: a semantic lock. Others that lock it too wait until this saga has
+    /// ended, completed or compensated; what was committed in between is seen only by those that do not ask.
+    ///
+    /// Where another saga has it, leave the step with the error, by `?`: nothing of the step is done, and it is tried again
+    /// when that saga has ended. Waits are no failures: they count against no retry policy, and end with the saga's
+    /// deadline. Sagas that wait for each other are found, and the youngest that may turn back does. Lock in the step that
+    /// reads first what a later one relies on; several entities in the same order everywhere.
+    ///
+    /// An entity is a name of 1 to 255 bytes without control characters, the same for all sagas of one outbox.
+    ///
+    /// # Errors
+    /// One that makes the saga wait, where another one has the entity; an abort, where the name cannot be; else one with
+    /// what the database said: the step is tried again, and where the database was busy or away that is no failure of it.
+    pub async fn lock(&self, entity: impl AsRef<str> + Send) -> Result<(), StepError>
+    where
+        Tx: Sync,
+    {
+        let entity = entity.as_ref();
+        match self.mark(entity).await? {
+            Marked::New | Marked::Before => Ok(()),
+            Marked::ByOther(holder) => Err(StepError(Failure::Held { entity: entity.to_owned(), holder })),
+        }
+    }
+
+    /// Marks an entity for this saga as [`lock`](Self::lock) does, or says that another saga has it, without waiting: for
+    /// steps that refuse.
+    ///
+    /// # Errors
+    /// As those of [`lock`](Self::lock), but for the first.
+    pub async fn try_lock(&self, entity: impl AsRef<str> + Send) -> Result<bool, StepError>
+    where
+        Tx: Sync,
+    {
+        Ok(!matches!(self.mark(entity.as_ref()).await?, Marked::ByOther(_)))
+    }
+
+    async fn mark(&self, entity: &str) -> Result<Marked, StepError> {
+        match fault_of(entity) {
+            Some(fault) => Err(StepError::abort(fault)),
+            None => self.marker.mark(&self.tx, self.saga, entity).await.map_err(|e| StepError(Failure::Store(e))),
+        }
+    }
 }
 
 /// Why a step did not do its work, and what should follow.
@@ -80,6 +133,13 @@ pub struct StepError(pub(in crate::saga) Failure);
 pub(in crate::saga) enum Failure {
     Retry(BoxError),
     Abort(String),
+    /// Another saga has marked an entity that it needs.
+    Held {
+        entity: String,
+        holder: SagaId,
+    },
+    /// The store failed, and not the step.
+    Store(StoreError),
     /// What is stored does not fit the code.
     Stop(String),
 }
@@ -102,6 +162,8 @@ impl fmt::Debug for StepError {
         match &self.0 {
             Failure::Retry(error) => f.debug_tuple("Retry").field(error).finish(),
             Failure::Abort(reason) => f.debug_tuple("Abort").field(reason).finish(),
+            Failure::Store(error) => f.debug_tuple("Store").field(error).finish(),
+            Failure::Held { entity, holder } => f.debug_tuple("Held").field(entity).field(holder).finish(),
             Failure::Stop(reason) => f.debug_tuple("Stop").field(reason).finish(),
         }
     }
@@ -112,6 +174,8 @@ impl fmt::Display for StepError {
         match &self.0 {
             Failure::Retry(error) => error.fmt(f),
             Failure::Abort(reason) => write!(f, "aborted: {reason}"),
+            Failure::Store(error) => error.fmt(f),
+            Failure::Held { entity, holder } => write!(f, "`{entity}` is held by the saga {holder}"),
             Failure::Stop(reason) => f.write_str(reason),
         }
     }

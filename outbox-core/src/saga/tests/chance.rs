@@ -1,12 +1,16 @@
 //! Logs and runs by chance.
 
-use super::{ann, begun, done, failed, from, passed, resumed, shape, stuck, stuck_at, turned, undone, when};
+use super::{
+    ann, begun, done, failed, from,
+    held::{held, locked},
+    passed, resumed, shape, stuck, stuck_at, turned, undone, when,
+};
 use crate::saga::{Failed, Instance, Json, Plan, Record, SagaState, after_failure, plan, rebuild};
 use proptest::prelude::*;
 
 fn any_record() -> impl Strategy<Value = Record> {
     let name = prop::sample::select(vec!["a", "b", "c", "d", "e"]);
-    (0..15_usize, name).prop_map(|(kind, step)| match kind {
+    (0..17_usize, name).prop_map(|(kind, step)| match kind {
         0..=2 => done(step),
         3 => failed(step),
         4 | 5 => undone(step),
@@ -18,6 +22,8 @@ fn any_record() -> impl Strategy<Value = Record> {
         11 => Record::Compensated,
         12 => begun(step, 1),
         13 => stuck_at(step, step == "d"),
+        14 => held(step, 1),
+        15 => locked(step, &["x"]),
         _ => Record::Completed,
     })
 }

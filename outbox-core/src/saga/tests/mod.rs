@@ -2,6 +2,7 @@
 
 mod asked;
 mod chance;
+mod held;
 
 use super::{
     By, Failed, Instance, Json, Plan, Record, Saga, SagaState, Shape, StepContext, StepError, StepState, When,

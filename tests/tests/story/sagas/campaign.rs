@@ -1,4 +1,4 @@
-//! Many sagas, random failures at every step, two coordinators, one of them killed again and again.
+//! Many sagas, random failures at every step, shelves that they lock, two coordinators, one of them killed again and again.
 
 use super::ledger::{Books, coordinator};
 use crate::stage::SOON;
@@ -7,6 +7,8 @@ use tests::{databases::TempDatabase, on_every_database};
 
 /// Sagas of a round, in transactions of ten.
 const ROUND: i64 = 30;
+/// Shelves that they lock: few enough that they wait for each other.
+const SHELVES: i64 = 100;
 
 /// How many rounds, each with a death, the longest pause before it, and how long the end may take.
 fn scale() -> (i64, Duration, Duration) {
@@ -25,7 +27,7 @@ on_every_database! {
         for round in 0..rounds {
             let first = round * ROUND;
             for ten in (first..first + ROUND).step_by(10) {
-                books.start(ten..ten + 10).await;
+                books.start_with(ten..ten + 10, Some(SHELVES)).await;
             }
             tokio::time::sleep(pause.mul_f64(fastrand::f64())).await;
             let victim = &mut coordinators[usize::try_from(round % 2).unwrap()];
@@ -35,6 +37,8 @@ on_every_database! {
         books.ended(rounds * ROUND, within).await;
         books.balance().await;
         books.logs_agree().await;
+        let (waited, gave_way) = books.shelves_are_free().await;
+        assert!(waited > 0, "{waited} have waited, {gave_way} gave way");
         for mut process in coordinators {
             assert!(process.terminate(SOON).await.success(), "a coordinator that is asked to end ends well");
         }

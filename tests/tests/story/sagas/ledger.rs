@@ -4,10 +4,10 @@ use super::orders::{Coordinating, DEADLY, Order, STUBBORN};
 use crate::stage::SOON;
 use outbox_sea_orm::{
     prelude::*,
-    saga::{SagaAdmin, SagaFilter, SagaState, rebuild},
+    saga::{Record, SagaAdmin, SagaFilter, SagaState, rebuild},
 };
 use sea_orm::{ConnectionTrait, DatabaseConnection, Statement};
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 use tests::{
     databases::TempDatabase,
     processes::{Process, program},
@@ -40,9 +40,14 @@ impl Books {
 
     /// Starts the sagas of these orders in one transaction, each of them twice.
     pub(super) async fn start(&self, orders: std::ops::Range<i64>) {
+        self.start_with(orders, None).await;
+    }
+
+    /// Starts sagas that lock shelves, as [`start`](Self::start) does others.
+    pub(super) async fn start_with(&self, orders: std::ops::Range<i64>, shelves: Option<i64>) {
         let tx = self.outbox.begin().await.unwrap();
         for number in orders {
-            let order = || Order { number, steps: 0 };
+            let order = || Order { number, steps: 0, shelves };
             let start = || self.sagas.start(&tx, order()).correlation(format!("order-{number}"));
             let (first, second) = (start().await.unwrap(), start().await.unwrap());
             assert_eq!((first.id, second.new), (second.id, false));
@@ -88,6 +93,37 @@ impl Books {
             let by_chance = saga.instance.stuck_at.as_deref() != Some("charge");
             assert!(order % STUBBORN.0 == STUBBORN.1 && !by_chance, "stuck without being made to: {saga:?}");
         }
+    }
+
+    /// Checks that each shelf was one saga's at a time, and that all are free; gives how many sagas waited, and how many
+    /// gave way to others.
+    pub(super) async fn shelves_are_free(&self) -> (usize, usize) {
+        let mut held: BTreeMap<String, Vec<(Timestamp, Timestamp)>> = BTreeMap::new();
+        let (mut waited, mut gave_way) = (0, 0);
+        for saga in self.outbox.sagas(&SagaFilter::default(), None, u32::MAX).await.unwrap() {
+            let log = self.outbox.saga_log(saga.id).await.unwrap();
+            let end = log.last().unwrap().at;
+            for entry in &log {
+                match &entry.record {
+                    Record::Locked { entities, .. } => {
+                        let shelf = entities.iter().map(|entity| (entity.clone(), (entry.at, end)));
+                        shelf.for_each(|(entity, span)| held.entry(entity).or_default().push(span));
+                    }
+                    Record::Held { .. } => waited += 1,
+                    Record::TurnedBack { reason, .. } if reason.contains("wait for each other") => gave_way += 1,
+                    _ => {}
+                }
+            }
+        }
+        for (shelf, spans) in &mut held {
+            spans.sort_unstable();
+            let apart = spans.windows(2).all(|pair| pair[0].1 <= pair[1].0);
+            assert!(apart, "{shelf} was two sagas' at once: {spans:?}");
+        }
+        for table in ["outbox_saga_locks", "outbox_saga_waits"] {
+            assert_eq!(self.number(&format!("SELECT COUNT(*) FROM {table}")).await, 0, "{table}");
+        }
+        (waited, gave_way)
     }
 
     /// Checks that the log of each saga says what its row says.

@@ -17,6 +17,9 @@ pub(crate) const DEADLY: std::ops::RangeInclusive<i64> = -3..=-1;
 pub(crate) struct Order {
     pub(crate) number: i64,
     pub(crate) steps: u32,
+    /// How many shelves there are, where orders lock them.
+    #[serde(default)]
+    pub(crate) shelves: Option<i64>,
 }
 
 impl Order {
@@ -42,7 +45,19 @@ impl Order {
         }
     }
 
+    /// Locks a shelf, at the beginning and once more half-way: in no order, so that some orders wait for each other. Those
+    /// that may be stuck lock none, or others would wait for ever.
+    async fn lock_shelf(&self, nth: i64, cx: &StepContext) -> Result<(), StepError> {
+        match self.shelves {
+            Some(shelves) if self.number % STUBBORN.0 != STUBBORN.1 => {
+                cx.lock(format!("shelf/{}", (self.number * (2 * nth + 1) + nth) % shelves)).await
+            }
+            _ => Ok(()),
+        }
+    }
+
     async fn reserve(&mut self, cx: &StepContext) -> Result<i64, StepError> {
+        self.lock_shelf(0, cx).await?;
         self.steps += 1;
         self.book("reserve", 10, cx).await?;
         Ok(10)
@@ -71,6 +86,7 @@ impl Order {
     async fn charge(&mut self, parts: (i64, i64), cx: &StepContext) -> Result<i64, StepError> {
         assert_eq!((self.steps, parts), (1, (3, 2)), "what the steps before have left");
         self.steps += 1;
+        self.lock_shelf(1, cx).await?;
         self.book("charge", 100, cx).await?;
         self.dies(-1);
         Ok(100)

@@ -1,0 +1,62 @@
+//! What follows where another saga has marked an entity that a step needs.
+
+use super::worker::Worker;
+use crate::{
+    event::SagaId,
+    outbox::StoreError,
+    saga::{
+        definition::StepShape,
+        lock::{Waiting, gives_way, next_look},
+        plan::{Failed, after_held},
+        progress::Held,
+        record::Record,
+        state::Instance,
+        store::SagaStore,
+    },
+};
+use std::{collections::HashSet, time::Duration};
+
+/// Sagas that are looked at for a ring of those that wait for each other. One that is longer is not found.
+const LARGEST_RING: usize = 1_000;
+
+/// Why an attempt came to nothing.
+pub(super) enum Fell {
+    Failed(Failed),
+    /// Another saga has marked an entity that it needs.
+    Held {
+        entity: String,
+        holder: SagaId,
+    },
+    /// The store failed, and not the step.
+    Store(StoreError),
+}
+
+impl<S: SagaStore> Worker<S> {
+    /// Says what is to be written down where a saga has to wait for another one, and how long it waits until it looks
+    /// again. Each look asks anew whether there is a ring: of two that begin to wait at the same time neither may see the
+    /// other at first.
+    pub(super) async fn held(
+        &self,
+        tx: &S::Tx,
+        saga: SagaId,
+        (instance, now_us): (&Instance, i64),
+        step: &StepShape,
+        (entity, holder): (String, SagaId),
+    ) -> Result<(Option<Record>, Duration), StoreError> {
+        let mut others: Vec<Waiting> = Vec::new();
+        let (mut seen, mut open) = (HashSet::from([saga]), vec![holder]);
+        while !open.is_empty() && seen.len() < LARGEST_RING {
+            open.retain(|other| seen.insert(*other));
+            let found = self.store.waiting(tx, &open).await?;
+            open = found.iter().flat_map(|waiting| &waiting.waits_for).copied().collect();
+            others.extend(found);
+        }
+        let this = Waiting { saga, waits_for: vec![holder], may_turn_back: instance.may_turn_back() };
+        let in_way = gives_way(&this, &others) == Some(saga);
+        let known = instance.step(&step.name).and_then(|known| known.held.as_ref());
+        let since_us = known.filter(|known| known.entity == entity).map_or(now_us, |known| known.since_us);
+        let held = Held { entity, holder: holder.to_string(), since_us };
+        let wait = next_look(now_us.saturating_sub(since_us));
+        Ok((after_held(step, instance, held, in_way), wait))
+    }
+}

@@ -1,0 +1,127 @@
+//! Semantic locks: entities that are marked for sagas, and the sagas that wait for them.
+
+use super::{
+    claims::any_of,
+    row::{database, id, id_value, instance},
+};
+use crate::{OutboxTransaction, outbox::Outbox};
+use outbox_core::{
+    event::SagaId,
+    outbox::StoreError,
+    saga::{Change, Instance, Marked, SagaStore, Waiting},
+};
+use sea_orm::{ConnectionTrait, QueryResult, Value};
+use std::collections::BTreeMap;
+
+impl Outbox {
+    pub(super) async fn mark(&self, tx: &OutboxTransaction, saga: SagaId, entity: &str) -> Result<Marked, StoreError> {
+        let schema = self.schema();
+        let marked = |holder| if holder == saga { Marked::Before } else { Marked::ByOther(holder) };
+        // Without a lock at first: on MySQL two that wait for a row that is deleted meanwhile would wait for each other.
+        if let Some(holder) = self.marked_by(tx, entity, "").await? {
+            return Ok(marked(holder));
+        }
+        let (insert, unless_there) = schema.dialect().insert_if_absent();
+        let mark = schema
+            .sql(&format!("{insert} {{saga_locks}} (entity, saga_id, locked_at) VALUES (?, ?, {{now}}){unless_there}"));
+        let values = vec![Value::from(entity), id_value(saga)];
+        if tx.execute_raw(schema.statement(&mark, values)).await.map_err(database)?.rows_affected() > 0 {
+            return Ok(Marked::New);
+        }
+        // A locking read sees what was committed after this transaction's first look.
+        match self.marked_by(tx, entity, "{for_share}").await? {
+            Some(holder) => Ok(marked(holder)),
+            None => Err(StoreError::Busy(format!("`{entity}` was given back at this very moment").into())),
+        }
+    }
+
+    pub(super) async fn marked_by(
+        &self,
+        tx: &OutboxTransaction,
+        entity: &str,
+        lock: &str,
+    ) -> Result<Option<SagaId>, StoreError> {
+        let schema = self.schema();
+        let text = schema.sql(&format!("SELECT saga_id FROM {{saga_locks}} WHERE entity = ?{lock}"));
+        let row = tx.query_one_raw(schema.statement(&text, vec![Value::from(entity)])).await.map_err(database)?;
+        row.map(|row| id(&row, 0)).transpose()
+    }
+
+    pub(super) async fn waiting_sagas(
+        &self,
+        tx: &OutboxTransaction,
+        sagas: &[SagaId],
+    ) -> Result<Vec<Waiting>, StoreError> {
+        if sagas.is_empty() {
+            return Ok(Vec::new());
+        }
+        let schema = self.schema();
+        let (these, ids) = any_of("w.saga_id", sagas.iter().copied());
+        let text = schema.sql(&format!(
+            "SELECT w.saga_id, l.saga_id, s.progress FROM {{saga_waits}} w \
+             JOIN {{saga_locks}} l ON l.entity = w.entity JOIN {{sagas}} s ON s.saga_id = w.saga_id WHERE {these}"
+        ));
+        let rows = tx.query_all_raw(schema.statement(&text, ids)).await.map_err(database)?;
+        let mut found: BTreeMap<SagaId, Waiting> = BTreeMap::new();
+        for row in &rows {
+            let (saga, waits_for) = (id(row, 0)?, id(row, 1)?);
+            let may_turn_back = instance(row, 2)?.may_turn_back();
+            let waiting = found.entry(saga).or_insert(Waiting { saga, waits_for: Vec::new(), may_turn_back });
+            waiting.waits_for.push(waits_for);
+        }
+        Ok(found.into_values().collect())
+    }
+
+    /// Writes what a saga waits for now and did not before, and what it waits for no more. Each row by its whole key: on
+    /// MySQL that locks nothing beside it.
+    pub(super) async fn note_waits(&self, tx: &OutboxTransaction, change: &Change<'_>) -> Result<(), StoreError> {
+        let schema = self.schema();
+        // Two steps of a group may wait for the same entity.
+        let of = |instance: &Instance| -> BTreeMap<String, i64> {
+            instance.waits().map(|held| (held.entity.clone(), held.since_us)).collect()
+        };
+        let (before, after) = (of(change.before), of(change.instance));
+        let gone = schema.sql("DELETE FROM {saga_waits} WHERE saga_id = ? AND entity = ?");
+        for entity in before.keys().filter(|entity| !after.contains_key(*entity)) {
+            let values = vec![id_value(change.id), Value::from(entity.as_str())];
+            tx.execute_raw(schema.statement(&gone, values)).await.map_err(database)?;
+        }
+        let note = schema.sql("INSERT INTO {saga_waits} (saga_id, entity, since_us) VALUES (?, ?, ?)");
+        for (entity, since_us) in after.iter().filter(|(entity, _)| !before.contains_key(*entity)) {
+            let values = vec![id_value(change.id), Value::from(entity.as_str()), Value::from(*since_us)];
+            tx.execute_raw(schema.statement(&note, values)).await.map_err(database)?;
+        }
+        Ok(())
+    }
+
+    /// Gives back what is marked for a saga, and makes the first due of those that wait for each entity.
+    ///
+    /// A saga that is being looked at is left, since it cannot be waited for here: it looks again by itself.
+    pub(super) async fn unlock(
+        &self,
+        tx: &OutboxTransaction,
+        saga: SagaId,
+        entities: &[String],
+    ) -> Result<(), StoreError> {
+        let schema = self.schema();
+        let gone = schema.sql("DELETE FROM {saga_locks} WHERE entity = ? AND saga_id = ?");
+        let first = schema.sql("SELECT saga_id FROM {saga_waits} WHERE entity = ? ORDER BY since_us, saga_id LIMIT 1");
+        let at_rest = schema.sql(
+            "SELECT saga_id FROM {sagas} WHERE saga_id = ? AND epoch % 2 = 0 AND due_at > {now}{for_update}{skip_locked}",
+        );
+        let due = schema.sql("UPDATE {sagas} SET due_at = {now} WHERE saga_id = ?");
+        let one = |text: &str, value: Value| schema.statement(text, vec![value]);
+        let found = |row: Option<QueryResult>| row.map(|row| id(&row, 0)).transpose();
+        for entity in entities {
+            let values = vec![Value::from(entity.as_str()), id_value(saga)];
+            tx.execute_raw(schema.statement(&gone, values)).await.map_err(database)?;
+            let row = tx.query_one_raw(one(&first, Value::from(entity.as_str()))).await.map_err(database)?;
+            let Some(waiter) = found(row)? else { continue };
+            let row = tx.query_one_raw(one(&at_rest, id_value(waiter))).await.map_err(database)?;
+            let Some(waiter) = found(row)? else { continue };
+            tx.execute_raw(one(&due, id_value(waiter))).await.map_err(database)?;
+            self.wake_after(tx);
+        }
+        Ok(())
+    }
+}
