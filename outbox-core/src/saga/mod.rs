@@ -34,8 +34,9 @@ pub use answer::{Answer, Heard, after_answer};
 pub use call::{Call, CallFault, DONE, Phase, REJECTED, UNDONE, is_answer, reply_to};
 pub use coordinator::{Replies, Sagas, SagasBuilder, SagasError, SagasStats, Start};
 pub use definition::{
-    Asks, BranchFn, Branches, ByOthers, GroupBuilder, IntoStepError, Joined, Local, Saga, SagaBuilder, SagaData,
-    SagaFault, Shape, Single, StepBuilder, StepContext, StepError, StepFn, StepShape, TakesFn,
+    Asks, BranchByOthers, BranchFn, Branches, ByOthers, GroupBuilder, InGroup, IntoStepError, Joined, Local, Others,
+    Saga, SagaBuilder, SagaData, SagaFault, Shape, Single, StepBuilder, StepContext, StepError, StepFn, StepShape,
+    TakesFn,
 };
 pub use drawing::{draw, draw_instance};
 pub use json::Json;

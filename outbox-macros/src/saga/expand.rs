@@ -47,25 +47,25 @@ fn begun(step: &Step, group: &mut Option<String>) -> TokenStream {
     let function = quote_spanned!(method.span()=> Self::#method);
     let parallel = step.options.parallel.get();
     let before = std::mem::replace(group, parallel.map(syn::LitStr::value));
-    let at = method.span();
-    match parallel {
-        Some(parallel) if before.as_ref() != Some(&parallel.value()) => {
-            quote_spanned!(at=> .parallel(#parallel).branch(#name, #function))
-        }
+    let (at, asks) = (method.span(), step.options.asks());
+    let mut begun = match parallel {
+        Some(parallel) if before.as_ref() != Some(&parallel.value()) => quote_spanned!(at=> .parallel(#parallel)),
+        _ => TokenStream::new(),
+    };
+    begun.extend(match parallel {
+        Some(_) if asks => quote_spanned!(at=> .branch_ask(#name, #function)),
         Some(_) => quote_spanned!(at=> .branch(#name, #function)),
-        None if step.options.asks() => {
-            let mut asked = quote_spanned!(at=> .ask(#name, #function));
-            if let Some(reply) = step.options.reply.get() {
-                asked.extend(quote_spanned!(reply.span()=> .reply::<#reply>()));
-            }
-            if let Some(reject) = step.options.reject.get() {
-                asked.extend(quote_spanned!(reject.span()=> .reject::<#reject>()));
-            }
-            asked
-        }
+        None if asks => quote_spanned!(at=> .ask(#name, #function)),
         None if step.options.merge.is_given() => quote_spanned!(at=> .merge(#name, #function)),
         None => quote_spanned!(at=> .step(#name, #function)),
+    });
+    if let Some(reply) = step.options.reply.get() {
+        begun.extend(quote_spanned!(reply.span()=> .reply::<#reply>()));
     }
+    if let Some(reject) = step.options.reject.get() {
+        begun.extend(quote_spanned!(reject.span()=> .reject::<#reject>()));
+    }
+    begun
 }
 
 /// Prints the calls that set what was said of a step.

@@ -4,10 +4,7 @@ use super::options::{Options, StepOptions};
 use crate::fallback::Faults;
 use proc_macro2::{Ident, Span};
 use std::collections::BTreeMap;
-use syn::{
-    Attribute, FnArg, ImplItem, ImplItemFn, ItemImpl, LitStr, Meta, Receiver, ReceiverKind, ReturnType,
-    spanned::Spanned,
-};
+use syn::{Attribute, FnArg, ImplItem, ImplItemFn, ItemImpl, LitStr, Meta, Receiver, ReceiverKind, ReturnType};
 
 /// What is to be printed.
 pub(super) struct Model {
@@ -238,9 +235,6 @@ fn groups(steps: &[Step], faults: &mut Faults) {
                 ("pivot", step.options.pivot.get().copied()),
                 ("skip_if", step.options.skip_if.get().map(|s| s.1)),
                 ("merge", step.options.merge.get().copied()),
-                ("ask", step.options.ask.get().copied()),
-                ("reply", step.options.reply.get().map(Spanned::span)),
-                ("reject", step.options.reject.get().map(Spanned::span)),
             ];
             for (what, span) in spans {
                 if let Some(span) = span {

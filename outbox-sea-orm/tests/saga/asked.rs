@@ -85,6 +85,51 @@ impl Trip {
     }
 }
 
+/// Two steps that others do and one here, at the same time; the next one takes what they returned.
+#[derive(Debug, Serialize, Deserialize)]
+struct Tour {
+    number: i64,
+    seat: Option<i64>,
+}
+
+#[saga(name = "tour", version = 1)]
+impl Tour {
+    #[step(parallel = "parts", reply = FlightBooked, reject = FlightFull, timeout = "30s", compensate = cancel_flight)]
+    async fn flight(&self, _cx: &StepContext) -> Result<BookFlight, StepError> {
+        Ok(BookFlight { trip: self.number })
+    }
+
+    #[step(parallel = "parts", compensate = forget)]
+    async fn note(&self, cx: &StepContext) -> Result<i64, StepError> {
+        effect("note", cx).await.map(|()| 3)
+    }
+
+    #[step(parallel = "parts", ask, timeout = "1m", compensate = cancel_hotel)]
+    async fn hotel(&self, _cx: &StepContext) -> Result<BookFlight, StepError> {
+        Ok(BookFlight { trip: self.number })
+    }
+
+    #[step(merge, pivot)]
+    async fn thank(&mut self, parts: (FlightBooked, i64, ()), cx: &StepContext) -> Result<(), StepError> {
+        assert_eq!(parts.1, 3);
+        self.seat = Some(parts.0.seat);
+        effect("thank", cx).await
+    }
+
+    async fn cancel_flight(&mut self, seat: Option<FlightBooked>, _: &StepContext) -> Result<CancelFlight, StepError> {
+        Ok(CancelFlight { trip: self.number, seat: seat.map(|booked| booked.seat) })
+    }
+
+    async fn forget(&mut self, parts: i64, cx: &StepContext) -> Result<(), StepError> {
+        assert_eq!(parts, 3);
+        effect("forget", cx).await
+    }
+
+    async fn cancel_hotel(&mut self, _: &StepContext) -> Result<CancelFlight, StepError> {
+        Ok(CancelFlight { trip: self.number, seat: None })
+    }
+}
+
 impl Trip {
     pub(crate) fn number(number: i64) -> Self {
         Self { number, asked: 0 }
@@ -133,6 +178,30 @@ on_every_database! {
         run.expect_completed().expect_done_by_others(&["flight", "hotel", "pay"]);
         assert_eq!(run.waited.as_secs(), 10, "the pivot is asked for again");
         assert_eq!(run.data::<Trip>().asked, 1);
+    }
+
+    async fn others_are_asked_for_parts_of_a_group_at_the_same_time(temp: &TempDatabase) {
+        let world = World::open(temp).await;
+        let kit = SagaKit::new(&world.outbox, Tour::saga).answering("flight", |_| FlightBooked { seat: 12 });
+        let tour = |number| Tour { number, seat: None };
+        let run = kit.given(tour(1)).run().await;
+        run.expect_completed().expect_done_by_others(&["flight", "hotel"]);
+        assert_eq!(run.data::<Tour>().seat, Some(12), "the answer is merged");
+        let run = kit.given(tour(2)).faring("hotel", Fate::Refused).run().await;
+        run.expect_compensated().expect_done_by_others(&[]);
+        let mut ended = [0, 0];
+        let mut check = async |run: &SagaRun| {
+            let completed = run.state() == SagaState::Completed;
+            ended[usize::from(completed)] += 1;
+            let effects = world.effects(run.id).await;
+            let whole = if completed { effects == ["note", "thank"] } else { effects.is_empty() || effects == ["forget", "note"] };
+            assert!(whole, "{effects:?}, of {:?}", run.instance);
+        };
+        kit.disturb_every_answer(tour, &mut check).await;
+        kit.leave_to_chance(0..60, tour, &mut check).await;
+        kit.cut_at_every_record(tour, &mut check).await;
+        kit.repeat_every_step(tour, &mut check).await;
+        assert!(ended.iter().all(|n| *n > 10), "{ended:?} compensated and completed");
     }
 
     async fn whatever_becomes_of_commands_and_answers_it_is_all_or_nothing(temp: &TempDatabase) {

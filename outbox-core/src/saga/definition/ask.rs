@@ -2,7 +2,7 @@
 
 use super::{
     SagaBuilder, Shape, StepBuilder,
-    shape::Asks,
+    builder::{InGroup, Joined},
     step::{StepContext, StepFn, TakesFn},
     work::{Action, Undo, answer},
 };
@@ -13,6 +13,20 @@ use std::marker::PhantomData;
 /// A step that others are asked to do.
 #[derive(Debug)]
 pub struct ByOthers;
+
+/// A step of a group that others are asked to do, behind steps that return these types.
+pub struct BranchByOthers<Before>(PhantomData<fn(Before)>);
+
+/// A step that others are asked to do, in a group or outside one.
+pub trait Others {}
+
+impl Others for ByOthers {}
+
+impl<Before> Others for BranchByOthers<Before> {}
+
+impl<O, Before: Joined<O>> InGroup<O> for BranchByOthers<Before> {
+    type Outputs = Before::All;
+}
 
 impl<D: 'static, Tx: 'static> SagaBuilder<D, Tx> {
     /// Adds a step that another service is asked to do: what the function returns is the command, an event that goes out
@@ -31,9 +45,7 @@ impl<D: 'static, Tx: 'static> SagaBuilder<D, Tx> {
         C: OutboxEvent + 'static,
         F: for<'a> StepFn<'a, D, C, StepContext<Tx>>,
     {
-        let mut step = self.add(name.as_ref(), None, Action::ask(step));
-        step.last().shape.asks = Some(Asks::ANY);
-        step
+        self.add_asked(name.as_ref(), None, Action::ask(step))
     }
 }
 
@@ -48,10 +60,10 @@ impl<D: 'static, Tx: 'static, O, Place> StepBuilder<D, Tx, O, Place> {
     }
 }
 
-impl<D: 'static, Tx: 'static> StepBuilder<D, Tx, (), ByOthers> {
+impl<D: 'static, Tx: 'static, Place: Others> StepBuilder<D, Tx, (), Place> {
     /// Says which event is the answer that the step is done: it is the step's output. Another one becomes a dead letter.
     /// Unless set, any answer that is no refusal says that it is done.
-    pub fn reply<R>(mut self) -> StepBuilder<D, Tx, R, ByOthers>
+    pub fn reply<R>(mut self) -> StepBuilder<D, Tx, R, Place>
     where
         R: DecodeEvent + Serialize + 'static,
     {
@@ -63,7 +75,7 @@ impl<D: 'static, Tx: 'static> StepBuilder<D, Tx, (), ByOthers> {
     }
 }
 
-impl<D: 'static, Tx: 'static, O> StepBuilder<D, Tx, O, ByOthers> {
+impl<D: 'static, Tx: 'static, O, Place: Others> StepBuilder<D, Tx, O, Place> {
     /// Says which event is the answer that the step cannot be done, beside the plain refusal of a handler.
     pub fn reject<R: EventContract>(mut self) -> Self {
         if let Some(asks) = &mut self.last().shape.asks {

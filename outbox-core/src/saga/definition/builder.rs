@@ -1,12 +1,13 @@
 //! The builder of a definition. `#[saga]` writes nothing else.
 
 use super::{
-    Saga, Shape, StepShape,
+    Asks, Saga, Shape, StepShape,
+    ask::BranchByOthers,
     fault::faults,
     step::{BranchFn, StepContext, StepFn, TakesFn},
     work::{Action, Undo, Work, with_value, without_value},
 };
-use crate::failure::RetryPolicy;
+use crate::{event::OutboxEvent, failure::RetryPolicy};
 use serde::{Serialize, de::DeserializeOwned};
 use std::{marker::PhantomData, sync::Arc, time::Duration};
 
@@ -46,6 +47,21 @@ impl<Outputs> Local for Branches<Outputs> {}
 
 /// A step of a group whose steps so far return these types.
 pub struct Branches<Outputs>(PhantomData<fn(Outputs)>);
+
+/// A place in a group, of a step that returns `O`.
+#[diagnostic::on_unimplemented(
+    message = "this step is in no parallel group",
+    label = "in no parallel group",
+    note = "begin one with `.parallel(..)` before the group's first step"
+)]
+pub trait InGroup<O> {
+    /// What the group's steps so far return, a tuple.
+    type Outputs;
+}
+
+impl<O, Outputs> InGroup<O> for Branches<Outputs> {
+    type Outputs = Outputs;
+}
 
 /// A definition whose last step returns `O`; what is set is that step's.
 #[must_use = "a saga is defined by `build`"]
@@ -128,7 +144,8 @@ impl<D: 'static, Tx: 'static> SagaBuilder<D, Tx> {
     ///   they returned.
     /// - None of them is the pivot, or left out by a condition.
     /// - When one gives up, the others are let finish first. Then all that were done are undone, at the same time too: what
-    ///   their compensations change of the saga's data is not saved.
+    ///   their compensations change of the saga's data is not saved. Answers of others are not awaited then: what they were
+    ///   asked to do is undone as if it were done.
     /// - An attempt at a step or a compensation does not hold the saga's row and so ends within half of the lease, 15 s
     ///   unless set, whatever its timeout.
     /// - Each uses a connection of its own, beside those of other sagas.
@@ -167,6 +184,18 @@ impl<D: 'static, Tx: 'static> SagaBuilder<D, Tx> {
         });
         self.works.push(Work { action, undo: None, answer: None, skip_if: None });
         StepBuilder { saga: self, place: PhantomData }
+    }
+
+    /// Adds a step that others are asked to do.
+    pub(super) fn add_asked<Place>(
+        self,
+        name: &str,
+        group: Option<Arc<str>>,
+        action: Action<D, Tx>,
+    ) -> StepBuilder<D, Tx, (), Place> {
+        let mut step = self.add(name, group, action);
+        step.last().shape.asks = Some(Asks::ANY);
+        step
     }
 }
 
@@ -276,27 +305,58 @@ impl<D: 'static, Tx: 'static> GroupBuilder<D, Tx> {
     {
         self.saga.add(name.as_ref(), Some(self.group), Action::branch(step))
     }
+
+    /// Adds the group's first step, one that another service is asked to do. See [`SagaBuilder::ask`].
+    pub fn branch_ask<C, F>(self, name: impl AsRef<str>, step: F) -> StepBuilder<D, Tx, (), BranchByOthers<()>>
+    where
+        C: OutboxEvent + 'static,
+        F: for<'a> BranchFn<'a, D, C, StepContext<Tx>>,
+    {
+        self.saga.add_asked(name.as_ref(), Some(self.group), Action::ask_branch(step))
+    }
 }
 
-impl<D: 'static, Tx: 'static, O, Outputs> StepBuilder<D, Tx, O, Branches<Outputs>> {
+impl<D: 'static, Tx: 'static, O, Place: InGroup<O>> StepBuilder<D, Tx, O, Place> {
     /// Adds a step to the group, eight of them at most.
-    pub fn branch<P, F>(self, name: impl AsRef<str>, step: F) -> StepBuilder<D, Tx, P, Branches<Outputs::All>>
+    pub fn branch<P, F>(
+        self,
+        name: impl AsRef<str>,
+        step: F,
+    ) -> StepBuilder<D, Tx, P, Branches<<Place::Outputs as Joined<P>>::All>>
     where
-        Outputs: Joined<P>,
+        Place::Outputs: Joined<P>,
         P: Serialize + 'static,
         F: for<'a> BranchFn<'a, D, P, StepContext<Tx>>,
     {
-        let group = self.saga.steps.last().and_then(|s| s.shape.group.clone());
+        let group = self.group();
         self.saga.add(name.as_ref(), group, Action::branch(step))
+    }
+
+    /// Adds a step to the group that another service is asked to do. See [`SagaBuilder::ask`].
+    pub fn branch_ask<C, F>(
+        self,
+        name: impl AsRef<str>,
+        step: F,
+    ) -> StepBuilder<D, Tx, (), BranchByOthers<Place::Outputs>>
+    where
+        C: OutboxEvent + 'static,
+        F: for<'a> BranchFn<'a, D, C, StepContext<Tx>>,
+    {
+        let group = self.group();
+        self.saga.add_asked(name.as_ref(), group, Action::ask_branch(step))
     }
 
     /// Adds the step after the group, which is given what the group's steps returned, as a tuple in their order.
     pub fn merge<P, F>(self, name: impl AsRef<str>, step: F) -> StepBuilder<D, Tx, P>
     where
-        Outputs: DeserializeOwned + 'static,
+        Place::Outputs: DeserializeOwned + 'static,
         P: Serialize + 'static,
-        F: for<'a> TakesFn<'a, D, Outputs, P, StepContext<Tx>>,
+        F: for<'a> TakesFn<'a, D, Place::Outputs, P, StepContext<Tx>>,
     {
         self.saga.add(name.as_ref(), None, Action::merge(step))
+    }
+
+    fn group(&self) -> Option<Arc<str>> {
+        self.saga.steps.last().and_then(|s| s.shape.group.clone())
     }
 }

@@ -7,8 +7,8 @@ mod shape;
 mod step;
 mod work;
 
-pub use ask::ByOthers;
-pub use builder::{Branches, GroupBuilder, Joined, Local, SagaBuilder, Single, StepBuilder};
+pub use ask::{BranchByOthers, ByOthers, Others};
+pub use builder::{Branches, GroupBuilder, InGroup, Joined, Local, SagaBuilder, Single, StepBuilder};
 pub use fault::SagaFault;
 pub use shape::{Asks, Shape, StepShape};
 pub(super) use step::Failure;

@@ -18,6 +18,7 @@ type BesideOthers<D, Cx> = Box<dyn for<'a> Fn(&'a D, &'a Cx) -> Made<'a> + Send 
 type WithValue<D, Cx> = Box<dyn for<'a> Fn(&'a mut D, &'a Json, &'a Cx) -> Made<'a> + Send + Sync>;
 type Command<'a> = BoxFuture<'a, Result<NewEvent, StepError>>;
 type AskOnData<D, Cx> = Box<dyn for<'a> Fn(&'a mut D, &'a Cx) -> Command<'a> + Send + Sync>;
+type AskBesideOthers<D, Cx> = Box<dyn for<'a> Fn(&'a D, &'a Cx) -> Command<'a> + Send + Sync>;
 type AskWithValue<D, Cx> = Box<dyn for<'a> Fn(&'a mut D, Option<&'a Json>, &'a Cx) -> Command<'a> + Send + Sync>;
 type ReadAnswer = fn(&Message) -> Result<Json, AnswerFault>;
 type Condition<D> = Box<dyn Fn(&D) -> bool + Send + Sync>;
@@ -41,6 +42,7 @@ pub(super) enum Undo<D, Tx> {
 pub(super) enum Action<D, Tx> {
     /// Makes the command by which others are asked to do it.
     Ask(AskOnData<D, StepContext<Tx>>),
+    AskBranch(AskBesideOthers<D, StepContext<Tx>>),
     Step(OnData<D, StepContext<Tx>>),
     Branch(BesideOthers<D, StepContext<Tx>>),
     Merge(WithValue<D, StepContext<Tx>>),
@@ -72,6 +74,22 @@ impl<D: 'static, Tx: 'static> Action<D, Tx> {
             Box::new(f)
         }
         Self::Ask(boxed(move |data, cx| {
+            let work = step.call(data, cx);
+            Box::pin(async move { command(&work.await?) })
+        }))
+    }
+
+    pub(super) fn ask_branch<C, F>(step: F) -> Self
+    where
+        C: OutboxEvent + 'static,
+        F: for<'a> BranchFn<'a, D, C, StepContext<Tx>>,
+    {
+        fn boxed<D, Cx>(
+            f: impl for<'a> Fn(&'a D, &'a Cx) -> Command<'a> + Send + Sync + 'static,
+        ) -> AskBesideOthers<D, Cx> {
+            Box::new(f)
+        }
+        Self::AskBranch(boxed(move |data, cx| {
             let work = step.call(data, cx);
             Box::pin(async move { command(&work.await?) })
         }))
@@ -276,12 +294,11 @@ where
                 Action::Step(work) => Product::Output(work(&mut data, cx).await?),
                 Action::Merge(work) => Product::Output(work(&mut data, outputs, cx).await?),
                 Action::Ask(work) => Product::Command(Box::new(work(&mut data, cx).await?)),
-                Action::Branch(work) => {
-                    let made = Product::Output(work(&data, cx).await?);
-                    return Ok(Ran { made, data: None });
-                }
+                Action::Branch(work) => Product::Output(work(&data, cx).await?),
+                Action::AskBranch(work) => Product::Command(Box::new(work(&data, cx).await?)),
             };
-            Ok(Ran { made, data: Some(written("the data", &data)?) })
+            let changes = !matches!(self.works[step].action, Action::Branch(_) | Action::AskBranch(_));
+            Ok(Ran { made, data: if changes { Some(written("the data", &data)?) } else { None } })
         })
     }
 

@@ -55,6 +55,32 @@ fn asking() -> Shape {
     saga.shape().clone()
 }
 
+async fn ask_beside(_: &Data, _: &StepContext<()>) -> Result<Command, StepError> {
+    Ok(Command)
+}
+
+/// The same with `a` and `b` at the same time.
+fn asking_together() -> Shape {
+    let patience = Duration::from_micros(PATIENCE_US.unsigned_abs());
+    let saga = Saga::<Data, ()>::builder("s", 1)
+        .parallel("g")
+        .branch_ask("a", ask_beside)
+        .compensate_ask_plain(ask)
+        .timeout(patience)
+        .branch_ask("b", ask_beside)
+        .compensate_ask_plain(ask)
+        .compensate_retry(RetryPolicy::attempts(2, Duration::from_secs(1)))
+        .timeout(patience)
+        .ask("c", ask)
+        .pivot()
+        .timeout(patience)
+        .ask("d", ask)
+        .timeout(patience)
+        .build();
+    assert_eq!(saga.faults(), []);
+    saga.shape().clone()
+}
+
 fn asked(step: &str, until_us: i64) -> Record {
     let (pivot, compensates) = (step == "c", ["a", "b"].contains(&step));
     Record::Asked { step: step.into(), data: None, pivot, compensates, times: 1, until_us }
@@ -279,12 +305,12 @@ struct World {
 }
 
 impl World {
-    fn new() -> Self {
+    fn new(shape: Shape) -> Self {
         let (commands, answers, there) = (Vec::new(), Vec::new(), BTreeMap::new());
-        Self { shape: asking(), at: Instance::default(), now_us: 0, commands, answers, there }
+        Self { shape, at: Instance::default(), now_us: 0, commands, answers, there }
     }
 
-    /// Does what is planned; `false` where there is nothing to do but to wait, for so long.
+    /// Does one thing of what is planned; where there is nothing to do but to wait, says for how long.
     fn goes_on(&mut self, fails: bool) -> Option<Duration> {
         match plan(&self.shape, &self.at, When { now_us: self.now_us, overdue: false }) {
             Plan::Rest => Some(Duration::ZERO),
@@ -294,7 +320,7 @@ impl World {
                 None
             }
             Plan::Run(steps) | Plan::Undo(steps) => {
-                let step = self.shape.steps[steps[0]].clone();
+                let step = self.shape.steps[steps[usize::try_from(self.now_us).unwrap() % steps.len()]].clone();
                 if fails {
                     let record = after_failure(&step, &self.at, &Failed::Retry("no".into()), |w| w);
                     self.write(&record);
@@ -356,7 +382,7 @@ impl World {
         match (kind, command, answer) {
             (0..4, ..) => drop(self.goes_on(false)),
             (4, ..) => drop(self.goes_on(true)),
-            (5, ..) => self.now_us += PATIENCE_US / 2,
+            (5, ..) => self.now_us += PATIENCE_US / 2 + i64::try_from(which % 2).unwrap(),
             (6..9, Some(n), _) => {
                 let command = self.commands.remove(n);
                 self.arrives(command, false);
@@ -401,8 +427,11 @@ proptest! {
 
     /// Whatever is lost, late, repeated or reordered: a saga ends with everything done or with nothing, or is stuck.
     #[test]
-    fn whatever_the_wire_does_it_is_all_or_nothing(events in prop::collection::vec((0..18_u8, 0..50_usize), 0..120)) {
-        let mut world = World::new();
+    fn whatever_the_wire_does_it_is_all_or_nothing(
+        together in any::<bool>(),
+        events in prop::collection::vec((0..18_u8, 0..50_usize), 0..120),
+    ) {
+        let mut world = World::new(if together { asking_together() } else { asking() });
         for (kind, which) in events {
             world.happens(kind, which);
         }

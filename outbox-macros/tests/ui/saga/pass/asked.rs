@@ -55,7 +55,45 @@ impl PlaceOrder {
     }
 }
 
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Quotes {
+    from: i64,
+}
+
+/// Others and this service at the same time.
+#[saga(name = "compare")]
+impl Quotes {
+    #[step(parallel = "quotes", reply = PaymentCaptured, timeout = "30s", compensate = forget)]
+    async fn north(&self, _cx: &StepContext) -> Result<Charge, StepError> {
+        Ok(Charge { amount: self.from })
+    }
+
+    #[step(parallel = "quotes")]
+    async fn own(&self, _cx: &StepContext) -> Result<i64, StepError> {
+        Ok(7)
+    }
+
+    #[step(parallel = "quotes", ask, timeout = "30s")]
+    async fn south(&self, _cx: &StepContext) -> Result<Charge, StepError> {
+        Ok(Charge { amount: self.from })
+    }
+
+    #[step(merge)]
+    async fn choose(&mut self, quotes: (PaymentCaptured, i64, ()), _cx: &StepContext) -> Result<(), StepError> {
+        self.from = quotes.0.payment.min(quotes.1);
+        Ok(())
+    }
+
+    async fn forget(&mut self, captured: Option<PaymentCaptured>, _cx: &StepContext) -> Result<Refund, StepError> {
+        Ok(Refund { payment: captured.map(|captured| captured.payment) })
+    }
+}
+
 fn main() {
+    let quotes = Quotes::saga();
+    assert_eq!(quotes.faults(), []);
+    let of_group = quotes.shape().steps.iter().filter(|step| step.group.as_deref() == Some("quotes"));
+    assert_eq!(of_group.map(|step| step.asks.is_some()).collect::<Vec<_>>(), [true, false, true]);
     let saga = PlaceOrder::saga();
     assert!(saga.faults().is_empty());
     let asks: Vec<_> = saga.shape().steps.iter().map(|step| step.asks.unwrap()).collect();
