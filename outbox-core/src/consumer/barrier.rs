@@ -22,7 +22,7 @@ pub(super) struct Command {
 
 /// What is done about a command.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Course {
+pub(crate) enum Course {
     /// The handler runs.
     Run,
     /// It does not; this is answered.
@@ -77,7 +77,7 @@ impl Command {
 
 /// Says what is done about a command, by what is known of its doing and of its undoing. An undoing has noted by then that
 /// the doing is blocked, where nothing was known of it.
-pub(super) fn course(phase: Phase, doing: Option<KnownCall>, undoing: Option<KnownCall>) -> Course {
+pub(crate) fn course(phase: Phase, doing: Option<KnownCall>, undoing: Option<KnownCall>) -> Course {
     match (phase, doing, undoing) {
         (Phase::Do, None, _) => Course::Run,
         (Phase::Do, Some(known), _) | (Phase::Undo, _, Some(known)) => Course::Answer(answered(known)),
@@ -99,7 +99,7 @@ pub(super) const fn ending(phase: Phase, says_no: Option<bool>) -> Ending {
 }
 
 /// Gives what is noted of a command before its handler runs: what it becomes unless the handler says otherwise.
-pub(super) const fn noted(phase: Phase) -> CallOutcome {
+pub(crate) const fn noted(phase: Phase) -> CallOutcome {
     match phase {
         Phase::Do => CallOutcome::Done,
         Phase::Undo => CallOutcome::Undone,
@@ -112,7 +112,7 @@ fn answered(known: KnownCall) -> CallAnswer {
 }
 
 /// Gives the answer that goes with an outcome.
-pub(super) fn usual(outcome: CallOutcome) -> CallAnswer {
+pub(crate) fn usual(outcome: CallOutcome) -> CallAnswer {
     match outcome {
         CallOutcome::Done => plain(DONE, &serde_json::Value::Null),
         CallOutcome::Undone => plain(UNDONE, &serde_json::Value::Null),
@@ -122,7 +122,7 @@ pub(super) fn usual(outcome: CallOutcome) -> CallAnswer {
 }
 
 /// Gives the answer that says no in plain words.
-pub(super) fn refused(reason: &str) -> CallAnswer {
+pub(crate) fn refused(reason: &str) -> CallAnswer {
     plain(REJECTED, &serde_json::json!({ "reason": reason }))
 }
 

@@ -29,6 +29,8 @@ mod handler;
 mod retrier;
 mod work;
 
+#[cfg(feature = "testing")]
+pub(crate) use barrier::{Course, course, noted, refused, usual};
 pub use config::{AckMode, Consumer, ConsumerFault, DeadLetters};
 pub use flow::KillSwitch;
 pub use handle::{ConsumerError, ConsumerHandle, ConsumerStats};

@@ -73,7 +73,8 @@ pub(crate) enum Moment<'a> {
     /// Records are written and not committed.
     Written,
     /// Records are committed.
-    Committed,
+    #[cfg_attr(not(feature = "testing"), expect(dead_code, reason = "only tests look"))]
+    Committed(&'a [Record]),
 }
 
 /// What a test does.
@@ -115,6 +116,8 @@ enum Advance {
 /// How a step of a group ended.
 enum Branch {
     Done,
+    /// It was the last one, and what it has written gives the saga back.
+    Last(WorkerEnd),
     Fell(Task, Fell),
     Ends(WorkerEnd),
 }
@@ -276,18 +279,18 @@ impl<S: SagaStore> Worker<S> {
             let task = Task { step: *step, undo, beside: true };
             self.branch(claim, steps, &open, task)
         });
-        let (mut failures, mut broken) = (Vec::new(), None);
+        let (mut failures, mut broken, mut goes) = (Vec::new(), None, Advance::Goes);
         for ended in join_all(branches).await {
             match ended {
                 Ok(Branch::Done) => {}
+                Ok(Branch::Last(end)) => goes = Advance::Ends(end),
                 Ok(Branch::Fell(task, fell)) => failures.push((task, fell)),
                 Ok(Branch::Ends(end)) => return Ok(Advance::Ends(end)),
                 Err(error) => broken = Some(error),
             }
         }
         // What failed beside a failure of the database failed all the same.
-        let noted =
-            if failures.is_empty() { Ok(Advance::Goes) } else { self.note_failures(claim, steps, failures).await };
+        let noted = if failures.is_empty() { Ok(goes) } else { self.note_failures(claim, steps, failures).await };
         broken.map_or(noted, Err)
     }
 
@@ -319,8 +322,9 @@ impl<S: SagaStore> Worker<S> {
             return Ok(Branch::Done);
         }
         match self.write(tx, claim, steps, &now, (records, None)).await {
-            Ok(Advance::Ends(end @ (WorkerEnd::Cut | WorkerEnd::Lost))) => Ok(Branch::Ends(end)),
-            Ok(_) => Ok(Branch::Done),
+            Ok(Advance::Ends(end @ (WorkerEnd::Rests | WorkerEnd::Waits(_)))) => Ok(Branch::Last(end)),
+            Ok(Advance::Ends(end)) => Ok(Branch::Ends(end)),
+            Ok(Advance::Goes) => Ok(Branch::Done),
             Err(error) if error.class() == FailureClass::Permanent => {
                 Ok(Branch::Fell(task, Fell::Failed(Failed::Retry(full_text(&error)))))
             }
@@ -410,7 +414,7 @@ impl<S: SagaStore> Worker<S> {
         }
         self.store.commit(tx).await?;
         reach(FaultPoint::AfterStepCommit);
-        if self.strike(Moment::Committed) == Strike::Cut {
+        if self.strike(Moment::Committed(&records)) == Strike::Cut {
             return Ok(Advance::Ends(WorkerEnd::Cut));
         }
         for record in &records {

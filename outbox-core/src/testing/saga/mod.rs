@@ -206,6 +206,7 @@ where
         let script = || script.lock().unwrap_or_else(PoisonError::into_inner);
         let (mut claim, mut waited) = (self.claim(id, &known).await, Duration::ZERO);
         for _ in 0..RUNS {
+            script().lives();
             match worker.carry(&claim).await {
                 WorkerEnd::Waits(wait) => {
                     // It is nobody's now, under the next even epoch, and is gone on with before it is due.
@@ -232,12 +233,9 @@ where
                         run.done_by_others = run.others.done();
                         return (run, script().was_cut());
                     }
-                    if run.instance.steps.iter().any(|step| step.state.is_asked()) {
-                        // It is nobody's, and not due before an answer comes.
-                        claim.epoch += claim.epoch % 2;
-                    } else {
-                        claim = self.claim(id, &known).await;
-                    }
+                    // Either it was given back, and is gone on with before it is due, or another one takes it over.
+                    let given_back = Claim { epoch: claim.epoch + claim.epoch % 2, ..claim.clone() };
+                    claim = if self.opens(&given_back).await { given_back } else { self.claim(id, &known).await };
                 }
                 end => panic!("the saga {id} cannot be carried: {end:?}; does a coordinator run beside the test?"),
             }
@@ -254,6 +252,14 @@ where
             assert!(taken.is_ok(), "an answer is not taken: {taken:?}");
             self.store.commit(tx).await.expect("it commits");
         }
+    }
+
+    /// Tells whether a saga is held as a claim says.
+    async fn opens(&self, claim: &Claim) -> bool {
+        let tx = self.store.begin().await.expect("a transaction begins");
+        let open = self.store.open(&tx, claim).await.expect("a saga is read");
+        self.store.rollback(tx).await.expect("it rolls back");
+        open.is_some()
     }
 
     /// Claims the saga, as another process would.

@@ -2,10 +2,11 @@
 //! and the saga is a wire that loses, delays, repeats and reorders.
 
 use crate::{
-    event::{Headers, Message, MessageId, MessageParts, NewEvent, OutboxEvent, Timestamp},
-    saga::{Call, DONE, Phase, REJECTED, UNDONE},
+    consumer::{Course, course, noted, refused, usual},
+    event::{Headers, Message, MessageId, MessageParts, NewEvent, Timestamp},
+    outbox::{CallAnswer, CallOutcome, KnownCall},
+    saga::{Call, Phase, Record},
 };
-use bytes::Bytes;
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     fmt,
@@ -52,16 +53,8 @@ struct Sent {
     delay: u32,
 }
 
-/// What became of a step there.
-#[derive(Debug, Clone)]
-enum There {
-    Done(Box<NewEvent>),
-    Refused,
-    /// Its answer is kept all the same, as consumers keep it.
-    Undone(Box<NewEvent>),
-    /// It was called off before it came.
-    Blocked,
-}
+/// What is known there of a call: of its doing, and of its undoing.
+type Known = (Option<KnownCall>, Option<KnownCall>);
 
 /// The others, and the wire.
 #[derive(Clone, Default)]
@@ -74,7 +67,7 @@ pub(super) struct Others {
     pending: Vec<Sent>,
     commands: Vec<Sent>,
     answers: Vec<(Message, u32)>,
-    there: BTreeMap<(String, NonZeroU32), There>,
+    there: BTreeMap<(String, NonZeroU32), Known>,
     /// Commands for steps that have arrived or are lost, by step: the first one fares as was said.
     seen: HashMap<String, u32>,
     /// Steps of which an answer is lost.
@@ -96,13 +89,26 @@ impl Others {
         self.pending.push(Sent { call: call.clone(), command: command.clone(), delay: 0 });
     }
 
-    /// Forgets what was sent in a transaction that was rolled back.
+    /// Forgets what was sent in transactions that were rolled back.
     pub(super) fn rolled_back(&mut self) {
         self.pending.clear();
     }
 
-    pub(super) fn committed(&mut self) {
-        for mut sent in std::mem::take(&mut self.pending) {
+    /// Forgets what was sent in an attempt at a step before this one.
+    pub(super) fn begins(&mut self, step: &str) {
+        self.pending.retain(|sent| sent.call.step != step);
+    }
+
+    /// Lets what was sent together with these records be on its way.
+    pub(super) fn committed(&mut self, records: &[Record]) {
+        let by = |sent: &Sent| records.iter().any(|record| record.step() == Some(&sent.call.step));
+        let (sent, pending) = std::mem::take(&mut self.pending).into_iter().partition(by);
+        self.pending = pending;
+        self.depart(sent);
+    }
+
+    fn depart(&mut self, commands: Vec<Sent>) {
+        for mut sent in commands {
             let (of_step, fate) = (sent.call.phase == Phase::Do, self.fate(&sent.call.step));
             let seen = self.seen.entry(sent.call.step.clone()).or_default();
             *seen += u32::from(of_step);
@@ -168,41 +174,35 @@ impl Others {
         self.answers.iter_mut().for_each(|(_, delay)| *delay = delay.saturating_sub(1));
     }
 
-    /// Does what a participant does, with its barrier.
-    fn handle(&mut self, sent: &Sent, fate: Fate) -> NewEvent {
-        let at = (sent.call.step.clone(), sent.call.round);
-        match (sent.call.phase, self.there.get(&at)) {
-            (Phase::Do, Some(There::Done(answer) | There::Undone(answer))) => (**answer).clone(),
-            (Phase::Do, Some(There::Blocked)) => plain(REJECTED, r#"{"reason":"it was called off"}"#),
-            (Phase::Do, Some(There::Refused)) => plain(REJECTED, r#"{"reason":"the test wants it"}"#),
-            (Phase::Do, None) if fate == Fate::Refused => {
-                self.there.insert(at, There::Refused);
-                plain(REJECTED, r#"{"reason":"the test wants it"}"#)
-            }
-            (Phase::Do, None) => {
-                let answer = match self.replies.get(&sent.call.step) {
-                    Some(reply) => reply(&sent.command),
-                    None => plain(DONE, "null"),
-                };
-                self.there.insert(at, There::Done(Box::new(answer.clone())));
-                answer
-            }
-            (Phase::Undo, there) => {
-                let after = match there {
-                    Some(There::Done(answer) | There::Undone(answer)) => There::Undone(answer.clone()),
-                    Some(There::Refused) => There::Refused,
-                    Some(There::Blocked) | None => There::Blocked,
-                };
-                self.there.insert(at, after);
-                plain(UNDONE, "null")
-            }
+    /// Does what a participant does, by the rules of its barrier.
+    fn handle(&mut self, sent: &Sent, fate: Fate) -> CallAnswer {
+        let phase = sent.call.phase;
+        let known = self.there.entry((sent.call.step.clone(), sent.call.round)).or_default();
+        if phase == Phase::Undo && known.0.is_none() {
+            known.0 = Some(KnownCall { outcome: CallOutcome::Blocked, answer: None });
         }
+        let (outcome, answer) = match (course(phase, known.0.clone(), known.1.clone()), phase) {
+            (Course::Answer(answer), Phase::Do) => return answer,
+            (Course::Answer(answer), Phase::Undo) => (noted(phase), answer),
+            (Course::Run, Phase::Do) if fate == Fate::Refused => (CallOutcome::Rejected, refused("the test wants it")),
+            (Course::Run, Phase::Do) => {
+                let reply = self.replies.get(&sent.call.step);
+                (noted(phase), reply.map_or_else(|| usual(noted(phase)), |reply| reply(&sent.command).into()))
+            }
+            (Course::Run, Phase::Undo) => (noted(phase), usual(noted(phase))),
+        };
+        let row = if phase == Phase::Do { &mut known.0 } else { &mut known.1 };
+        *row = Some(KnownCall { outcome, answer: Some(answer.clone()) });
+        answer
     }
 
     /// The steps that are done there, by name.
     pub(super) fn done(&self) -> Vec<String> {
-        let done = self.there.iter().filter(|(_, there)| matches!(there, There::Done(_)));
-        done.map(|((step, _), _)| step.clone()).collect()
+        let is_done = |known: &Known| {
+            let done = known.0.as_ref().is_some_and(|known| known.outcome == CallOutcome::Done);
+            done && known.1.is_none()
+        };
+        self.there.iter().filter(|(_, known)| is_done(known)).map(|((step, _), _)| step.clone()).collect()
     }
 }
 
@@ -216,25 +216,8 @@ fn by_chance(chance: &mut fastrand::Rng) -> (usize, u32) {
     (copies, if chance.u8(..100) < 25 { chance.u32(1..=3) } else { 0 })
 }
 
-/// An event that only has a type.
-struct Plain(&'static str, &'static str);
-
-impl OutboxEvent for Plain {
-    fn meta(&self) -> crate::event::EventMeta<'_> {
-        crate::event::EventMeta::new(self.0)
-    }
-
-    fn payload(&self) -> Result<Bytes, crate::event::EncodeError> {
-        Ok(Bytes::from_static(self.1.as_bytes()))
-    }
-}
-
-fn plain(event_type: &'static str, payload: &'static str) -> NewEvent {
-    NewEvent::encode(&Plain(event_type, payload)).expect("it has a plain envelope")
-}
-
 /// Puts an answer into the envelope in which it arrives.
-fn message(call: &Call, answer: NewEvent) -> Message {
+fn message(call: &Call, answer: CallAnswer) -> Message {
     let mut headers = Headers::new();
     call.write(&mut headers, None);
     Message::new(MessageParts {

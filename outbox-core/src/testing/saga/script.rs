@@ -20,7 +20,9 @@ pub(super) struct Script {
     aborts: Vec<(String, bool)>,
     /// Where to cut, and how often the place is passed before.
     pub(super) cut: Option<(Cut, u32)>,
-    done: bool,
+    was_cut: bool,
+    /// Whether the process has ended: nothing more of it happens, whatever it was at.
+    dead: bool,
     pub(super) others: Others,
 }
 
@@ -38,14 +40,21 @@ impl Script {
     }
 
     pub(super) fn was_cut(&self) -> bool {
-        self.done
+        self.was_cut
+    }
+
+    /// Begins another life.
+    pub(super) fn lives(&mut self) {
+        self.dead = false;
+        self.others.rolled_back();
     }
 
     /// Says what happens at a moment, and remembers it.
     pub(super) fn strike(&mut self, moment: Moment<'_>) -> Strike {
         let here = match moment {
+            Moment::Attempt { .. } if self.dead => return Strike::Cut,
             Moment::Attempt { step, undo } => {
-                self.others.rolled_back();
+                self.others.begins(step);
                 return self.attempt(step, undo);
             }
             Moment::Asked { call, command } => {
@@ -53,16 +62,16 @@ impl Script {
                 return Strike::Pass;
             }
             Moment::Written => Cut::Written,
-            Moment::Committed => {
-                self.others.committed();
+            Moment::Committed(records) => {
+                self.others.committed(records);
                 Cut::Committed
             }
         };
         match &mut self.cut {
+            _ if self.dead => Strike::Cut,
             Some((cut, 0)) if *cut == here => {
                 self.cut = None;
-                self.done = true;
-                self.others.rolled_back();
+                (self.was_cut, self.dead) = (true, true);
                 Strike::Cut
             }
             Some((cut, passes)) if *cut == here => {
