@@ -203,7 +203,7 @@ pub fn after_crash(step: &StepShape, instance: &Instance) -> Record {
 }
 
 /// Says what follows where another saga has marked an entity that a step, or its compensation, needs: it waits, which is
-/// written down once, or gives way where those that wait for each other are a ring.
+/// written down once (and once more after a crash), or gives way where those that wait for each other are a ring.
 #[must_use]
 pub fn after_held(step: &StepShape, instance: &Instance, held: Held, gives_way: bool) -> Option<Record> {
     let ring = || format!("`{}` is held by the saga {}, and they wait for each other", held.entity, held.holder);
@@ -213,10 +213,12 @@ pub fn after_held(step: &StepShape, instance: &Instance, held: Held, gives_way: 
     if gives_way {
         return Some(stuck(step, instance, &ring()));
     }
-    let known = instance.step(&step.name).and_then(|known| known.held.as_ref());
+    let known = instance.step(&step.name);
     let Held { entity, holder, since_us } = held;
-    let waits_on = known.is_some_and(|known| known.entity == entity);
-    (!waits_on).then(|| Record::Held { step: step.name.to_string(), entity, holder, since_us })
+    let waits_on = known.and_then(|known| known.held.as_ref()).is_some_and(|known| known.entity == entity);
+    // An attempt that was written down before has ended: it does not count among those that ended their process.
+    let begun = instance.begun(&step.name) > 0;
+    (begun || !waits_on).then(|| Record::Held { step: step.name.to_string(), entity, holder, since_us })
 }
 
 fn stuck(step: &StepShape, instance: &Instance, reason: &str) -> Record {

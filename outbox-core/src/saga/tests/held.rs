@@ -21,7 +21,7 @@ fn a_step_waits_until_something_else_is_known_of_it() {
     for (what, records, expected) in [
         ("it waits", vec![held("a", 1)], vec!["x"]),
         ("it is begun after a crash", vec![held("a", 1), begun("a", 1)], vec!["x"]),
-        ("it waits once more", vec![begun("a", 1), held("a", 1)], vec!["x"]),
+        ("it waits once more", vec![held("a", 1), begun("a", 1), held("a", 1)], vec!["x"]),
         ("it is done", vec![held("a", 1), locked("a", &["x"]), done("a")], vec![]),
         ("it failed", vec![held("a", 1), failed("a")], vec![]),
         ("the saga turned back", vec![held("a", 1), turned(Some(ann()))], vec![]),
@@ -66,6 +66,9 @@ fn what_follows_where_another_saga_has_the_entity() {
     let fresh = Instance::default();
     assert_eq!(look(0, &fresh, false), Some(held("a", 7)));
     assert_eq!(look(0, &after(&[held("a", 1)]), false), None, "it is written down once");
+    let after_crash = after(&[held("a", 1), begun("a", 1)]);
+    assert_eq!(look(0, &after_crash, false), Some(held("a", 7)), "a look that ended is no crash");
+    assert_eq!(after_crash.after(&held("a", 1)).map(|at| at.begun("a")), Some(0));
     let other = Record::Held { step: "a".into(), entity: "y".into(), holder: "another".into(), since_us: 1 };
     assert_eq!(look(0, &after(&[other]), false), Some(held("a", 7)), "it waits for something else now");
     for waits in [fresh, after(&[held("a", 1)])] {

@@ -2,6 +2,7 @@
 
 use super::orders::{Coordinating, DEADLY, Order, STUBBORN};
 use crate::stage::SOON;
+use outbox_core::event::Timestamp;
 use outbox_sea_orm::{
     prelude::*,
     saga::{Record, SagaAdmin, SagaFilter, SagaState, rebuild},
