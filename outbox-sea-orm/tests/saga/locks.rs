@@ -316,7 +316,7 @@ on_every_database! {
             sagas.poll(Duration::from_millis(50)).lease(Duration::from_secs(5)).start().await.unwrap()
         };
         let coordinators = [start().await, start().await];
-        let mut expected = [1_000_i64; ACCOUNTS as usize];
+        let mut expected: Vec<i64> = (0..ACCOUNTS).map(|_| 1_000).collect();
         let tx = world.outbox.begin().await.unwrap();
         for number in 0..TRANSFERS {
             let (from, to) = (number % ACCOUNTS, (number * 2 + 1) % ACCOUNTS);
