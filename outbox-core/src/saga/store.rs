@@ -121,6 +121,9 @@ pub trait SagaStore: Store {
     /// Locks the row of a saga in the transaction, whoever holds it, and reads it; `None` where there is none.
     async fn open_any(&self, tx: &Self::Tx, saga: SagaId) -> Result<Option<(Known, OpenSaga)>, StoreError>;
 
+    /// Runs this after the transaction's commit. It dies with the process, and its panic is its own.
+    fn after_commit(&self, tx: &Self::Tx, hook: Box<dyn FnOnce() + Send>);
+
     /// Wakes the coordinators of this process after the transaction's commit.
     fn wake_after(&self, tx: &Self::Tx);
 

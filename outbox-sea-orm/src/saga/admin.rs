@@ -7,7 +7,7 @@ use outbox_core::{
     admin::Decision,
     event::{SagaId, Timestamp},
     outbox::StoreError,
-    saga::{Change, Due, LogEntry, Operation, SagaAdmin, SagaCounts, SagaFilter, SagaStore, SagaView},
+    saga::{Change, Due, Instance, LogEntry, Operation, SagaAdmin, SagaCounts, SagaFilter, SagaStore, SagaView},
 };
 use sea_orm::{ConnectionTrait, IsolationLevel, QueryResult, TransactionOptions, Value};
 use std::time::Duration;
@@ -48,7 +48,7 @@ impl SagaAdmin for Outbox {
         }
         values.push(Value::from(i64::from(limit)));
         let text = self.schema().sql(&format!(
-            "SELECT saga_id, name, version, correlation_id, progress, started_at, changed_at FROM {{sagas}} \
+            "SELECT saga_id, name, version, correlation_id, progress, started_at, changed_at, state FROM {{sagas}} \
              WHERE {} ORDER BY saga_id LIMIT ?",
             parts.join(" AND ")
         ));
@@ -86,13 +86,20 @@ impl SagaAdmin for Outbox {
     }
 }
 
+/// Shows what is left of a saga whose progress cannot be read: it must not hide the others.
+fn unreadable(row: &QueryResult, error: &StoreError) -> Result<Instance, StoreError> {
+    let state: String = column(row, 7)?;
+    let strange = |()| StoreError::Mismatch(format!("a saga's state is `{state}`"));
+    Ok(Instance { state: state.parse().map_err(strange)?, reason: Some(error.to_string()), ..Instance::default() })
+}
+
 fn view(row: &QueryResult) -> Result<SagaView, StoreError> {
     let name: String = column(row, 1)?;
     Ok(SagaView {
         id: id(row, 0)?,
         definition: (name.into(), version(row, 2)?),
         correlation: column(row, 3)?,
-        instance: instance(row, 4)?,
+        instance: instance(row, 4).or_else(|error| unreadable(row, &error))?,
         started_at: Timestamp::from_micros(column(row, 5)?),
         changed_at: Timestamp::from_micros(column(row, 6)?),
     })

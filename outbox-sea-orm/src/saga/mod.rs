@@ -64,7 +64,7 @@ mod store;
 pub use outbox_core::saga::{
     Asked, Asks, By, Call, CallFault, DONE, Held, Json, LogEntry, Operation, Phase, REJECTED, Record, SagaAdmin,
     SagaCounts, SagaData, SagaFault, SagaFilter, SagaState, SagaView, SagasError, SagasStats, Shape, Started,
-    StepError, StepProgress, StepState, UNDONE, draw, draw_instance, is_answer, rebuild, reply_to,
+    StepError, StepProgress, StepState, StuckSaga, UNDONE, draw, draw_instance, is_answer, rebuild, reply_to,
 };
 pub(crate) use row::SagaTexts;
 

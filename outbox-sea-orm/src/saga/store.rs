@@ -68,6 +68,10 @@ impl SagaStore for Outbox {
         row.map(|row| Ok(((column::<String>(&row, 6)?.into(), version(&row, 7)?), opened(&row)?))).transpose()
     }
 
+    fn after_commit(&self, tx: &OutboxTransaction, hook: Box<dyn FnOnce() + Send>) {
+        tx.after_commit(hook);
+    }
+
     fn wake_after(&self, tx: &OutboxTransaction) {
         let wake = self.wake_of_sagas().clone();
         tx.after_commit(move || wake.wake());

@@ -27,10 +27,17 @@ async fn stuck(world: &World, sagas: &Sagas) -> SagaId {
 }
 
 on_every_database! {
-    async fn a_stuck_saga_is_seen_and_goes_on_when_somebody_says_so(temp: &TempDatabase) {
+    async fn a_stuck_saga_is_told_of_and_seen_and_goes_on_when_somebody_says_so(temp: &TempDatabase) {
         let world = World::open(temp).await;
-        let sagas = world.sagas(place_order(1)).await;
+        let (told, mut heard) = tokio::sync::mpsc::unbounded_channel();
+        let builder = Sagas::builder(&world.outbox).register(place_order(1)).poll(Duration::from_millis(50));
+        let builder = builder.on_stuck(|_| panic!("a listener's own bug")).on_stuck(move |stuck| told.send(stuck.clone()).unwrap());
+        let sagas = builder.start().await.unwrap();
         let saga = stuck(&world, &sagas).await;
+        let stuck = tokio::time::timeout(SOON, heard.recv()).await.unwrap().unwrap();
+        assert_eq!((stuck.id, stuck.step.as_deref(), stuck.backward), (saga, Some("charge"), true));
+        assert_eq!((&*stuck.definition.0, stuck.definition.1, &*stuck.correlation), ("place-order", 1, "order-1"));
+        assert_eq!(stuck.reason, "refund failed");
         let filter = SagaFilter { state: Some(SagaState::Stuck), ..SagaFilter::default() };
         let seen = world.outbox.sagas(&filter, None, 10).await.unwrap();
         assert_eq!(seen.iter().map(|view| view.id).collect::<Vec<_>>(), [saga]);
@@ -51,6 +58,19 @@ on_every_database! {
             assert!(!world.outbox.operate(saga, &late, &ann()).await.unwrap(), "{late:?}");
         }
         sagas.shutdown(SOON).await.unwrap();
+    }
+
+    async fn a_saga_that_cannot_be_read_does_not_hide_the_others(temp: &TempDatabase) {
+        let world = World::open(temp).await;
+        let sagas = world.sagas(place_order(1)).await;
+        sagas.shutdown(SOON).await.unwrap();
+        let [damaged, sound] = [world.start(&sagas, PlaceOrder::number(1)).await, world.start(&sagas, PlaceOrder::number(2)).await];
+        world.run("UPDATE outbox_sagas SET progress = '{\"state\":7}' WHERE correlation_id = 'order-1'").await;
+        let seen = world.outbox.sagas(&SagaFilter::default(), None, 10).await.unwrap();
+        let shown: Vec<_> = seen.iter().map(|view| (view.id, view.instance.state, view.instance.reason.is_some())).collect();
+        assert_eq!(shown, [(damaged, SagaState::Running, true), (sound, SagaState::Running, false)]);
+        let reason = seen[0].instance.reason.as_deref().unwrap();
+        assert!(reason.contains("a saga's progress"), "{reason}");
     }
 
     async fn a_compensation_can_be_skipped_with_a_reason(temp: &TempDatabase) {

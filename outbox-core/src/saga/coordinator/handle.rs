@@ -1,6 +1,13 @@
 //! Sagas as their user sees them: put together, started, stopped.
 
-use super::{actor::Coordinator, care::Suspects, registry::Registry, replies::Replies, worker::Worker};
+use super::{
+    actor::Coordinator,
+    care::Suspects,
+    registry::Registry,
+    replies::Replies,
+    stuck::{StuckListener, StuckSaga},
+    worker::Worker,
+};
 use crate::{
     event::{SagaId, jitter},
     outbox::StoreError,
@@ -90,6 +97,7 @@ pub struct SagasBuilder<S: SagaSource> {
     retention: Duration,
     restarts: Restarts,
     reply_to: Option<Arc<str>>,
+    on_stuck: Vec<StuckListener>,
 }
 
 impl<S: SagaSource> SagasBuilder<S> {
@@ -138,6 +146,13 @@ impl<S: SagaSource> SagasBuilder<S> {
         self
     }
 
+    /// Is told of every saga that is stuck, by the process that wrote it down, after it did. Must not block. What dies with
+    /// the process before that is not told again: [`sagas`](crate::saga::SagaAdmin::sagas) finds all that are stuck.
+    pub fn on_stuck(mut self, tell: impl Fn(&StuckSaga) + Send + Sync + 'static) -> Self {
+        self.on_stuck.push(Arc::new(tell));
+        self
+    }
+
     /// Sets how often a failed coordinator is started again.
     pub fn restarts(mut self, restarts: Restarts) -> Self {
         self.restarts = restarts;
@@ -168,6 +183,7 @@ impl<S: SagaSource> SagasBuilder<S> {
             shutdown: shutdown.clone(),
             jitter,
             suspects: Suspects::default(),
+            on_stuck: self.on_stuck,
             probe: None,
         });
         let coordinator = Coordinator {
@@ -252,6 +268,7 @@ impl<S: SagaSource> Sagas<S> {
             retention: RETENTION,
             restarts: Restarts::default(),
             reply_to: None,
+            on_stuck: Vec::new(),
         }
     }
 

@@ -8,6 +8,7 @@ mod care;
 mod held;
 mod attempt;
 mod writing;
+mod stuck;
 mod replies;
 
 #[cfg(feature = "testing")]
@@ -16,5 +17,6 @@ pub use handle::{Sagas, SagasBuilder, SagasError, SagasStats, Start};
 #[cfg(feature = "testing")]
 pub(crate) use registry::Registry;
 pub use replies::Replies;
+pub use stuck::StuckSaga;
 #[cfg(feature = "testing")]
 pub(crate) use worker::{Moment, Strike, Worker, WorkerEnd};

@@ -81,6 +81,7 @@ impl<S: SagaSource> Replies<S> {
         let data = records.iter().rev().find_map(Record::data);
         let (before, seq) = (&open.instance, open.seq);
         let change = Change { id: call.saga, before, instance: &instance, data, seq, records: &records, due };
+        worker.tell_if_stuck(tx, (call.saga, &known), &open, &instance);
         worker.store.record(tx, &change).await?;
         worker.store.wake_after(tx);
         Ok(())

@@ -5,6 +5,7 @@ use super::{
     care::{Care, Next, Suspects},
     held::Fell,
     registry::Registry,
+    stuck::StuckListener,
     writing::{Composed, compose},
 };
 use crate::{
@@ -54,6 +55,8 @@ pub(crate) struct Worker<S: SagaStore> {
     pub(crate) jitter: fn(Duration) -> Duration,
     /// Those that may have ended a process.
     pub(crate) suspects: Suspects,
+    /// Those who want to be told of sagas that are stuck.
+    pub(crate) on_stuck: Vec<StuckListener>,
     /// What a test does to it.
     pub(crate) probe: Option<Probe>,
 }
@@ -199,10 +202,6 @@ impl<S: SagaStore> Worker<S> {
             }
             Next::WriteDown(step) => {
                 let record = after_crash(&steps.shape().steps[step], &open.instance);
-                if matches!(record, Record::Stuck { .. }) {
-                    let step = &*steps.shape().steps[step].name;
-                    tracing::error!(saga = %claim.id, step, "a step has ended its process again and again");
-                }
                 let advanced = self.write(tx, claim, steps, &open, (vec![record], None)).await?;
                 care.written_down(step);
                 Ok(advanced)
@@ -404,6 +403,7 @@ impl<S: SagaStore> Worker<S> {
         let data = records.iter().rev().find_map(Record::data);
         let (before, seq) = (&open.instance, open.seq);
         let change = Change { id: claim.id, before, instance: &instance, data, seq, records: &records, due };
+        self.tell_if_stuck(&tx, (claim.id, &claim.definition), open, &instance);
         if let Err(error) = self.store.record(&tx, &change).await {
             self.roll_back(tx).await;
             return Err(error);

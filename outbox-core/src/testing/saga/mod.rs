@@ -198,6 +198,7 @@ where
             shutdown: Shutdown::default(),
             jitter: |wait| wait,
             suspects: Suspects::default(),
+            on_stuck: Vec::new(),
             probe: Some(Arc::new({
                 let script = Arc::clone(&script);
                 move |moment| script.lock().unwrap_or_else(PoisonError::into_inner).strike(moment)
