@@ -42,6 +42,7 @@ pub fn after_answer(
     call: &Call,
     answer: Answer,
     answer_type: &str,
+    now_us: i64,
     jitter: impl FnOnce(Duration) -> Duration,
 ) -> Heard {
     let Some(known) = instance.step(&step.name) else { return Heard::Unasked };
@@ -73,7 +74,8 @@ pub fn after_answer(
             Heard::Write(Record::Undone { step: name(), data: None, attempt: asked.times.max(1) })
         }
         (Phase::Undo, StepState::Cancelling, Answer::Refused(reason)) => {
-            Heard::Write(after_failure(step, instance, &Failed::Retry(format!("refused: {reason}")), jitter))
+            let failed = Failed::Retry(format!("refused: {reason}"));
+            Heard::Write(after_failure(step, instance, &failed, now_us, jitter))
         }
         _ => Heard::Nothing,
     }

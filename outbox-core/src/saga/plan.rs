@@ -25,7 +25,7 @@ pub enum Plan {
     Undo(Vec<usize>),
     /// Write this down, and plan again.
     Note(Record),
-    /// Wait for answers, at most for this time.
+    /// Wait for answers, or to try again, at most for this time.
     Wait(Duration),
     /// Nothing.
     Rest,
@@ -98,11 +98,11 @@ fn given_up(instance: &Instance, known: &StepProgress, now_us: i64) -> Option<Re
     }
 }
 
-/// Leaves those out whose answers are awaited; where none is left, gives the time until the first wait is over.
+/// Leaves those out whose answers are awaited, or whose next attempt is; where none is left, gives the time until the first
+/// wait is over.
 fn those_due(shape: &Shape, instance: &Instance, now_us: i64, stage: Vec<usize>) -> Result<Vec<usize>, Duration> {
     let wait = |n: &usize| {
-        let known = instance.step(&shape.steps[*n].name).filter(|known| known.state.is_asked())?;
-        let left = known.asked.as_ref()?.until_us.saturating_sub(now_us);
+        let left = instance.step(&shape.steps[*n].name)?.waits_until_us().saturating_sub(now_us);
         u64::try_from(left).ok().filter(|left| *left > 0)
     };
     let least = stage.iter().filter_map(wait).min();
@@ -156,6 +156,7 @@ pub fn after_failure(
     step: &StepShape,
     instance: &Instance,
     failed: &Failed,
+    now_us: i64,
     jitter: impl FnOnce(Duration) -> Duration,
 ) -> Record {
     let name = || step.name.to_string();
@@ -178,7 +179,8 @@ pub fn after_failure(
                 Decision::GiveUp => give_up(text),
                 Decision::RetryWithin(wait) => {
                     let wait_us = u64::try_from(jitter(wait).as_micros()).unwrap_or(u64::MAX);
-                    Record::Failed { step: name(), attempt, error: cut(text), wait_us }
+                    let until_us = now_us.saturating_add(i64::try_from(wait_us).unwrap_or(i64::MAX));
+                    Record::Failed { step: name(), attempt, error: cut(text), wait_us, until_us }
                 }
             }
         }

@@ -64,6 +64,9 @@ pub struct StepProgress {
     /// Time since the first of them, waits only, in microseconds.
     #[serde(default)]
     pub failing_us: u64,
+    /// Until when it is not tried again: microseconds since 1970-01-01 UTC, by the database's clock.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub rests_until_us: i64,
     /// Attempts in a row that were begun after one that may have ended its process, and that are not known to have ended.
     #[serde(default)]
     pub begun: u32,
@@ -109,7 +112,20 @@ pub struct Asked {
     pub late: Option<String>,
 }
 
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands a reference")]
+const fn is_zero(number: &i64) -> bool {
+    *number == 0
+}
+
 impl StepProgress {
+    /// Until when there is nothing to do about it but to wait: for an answer, or to try again.
+    pub(super) fn waits_until_us(&self) -> i64 {
+        match &self.asked {
+            Some(asked) if self.state.is_asked() => asked.until_us,
+            _ => self.rests_until_us,
+        }
+    }
+
     /// One of which nothing is known.
     pub(super) fn new(step: &str) -> Self {
         Self {
@@ -118,6 +134,7 @@ impl StepProgress {
             output: None,
             failures: 0,
             failing_us: 0,
+            rests_until_us: 0,
             begun: 0,
             pivot: false,
             compensates: false,
@@ -129,6 +146,7 @@ impl StepProgress {
     /// Counts anew.
     pub(super) fn forget_failures(&mut self) {
         (self.failures, self.failing_us, self.begun, self.held) = (0, 0, 0, None);
+        self.rests_until_us = 0;
     }
 
     /// Tells whether its undoing is under way, or is owed.

@@ -110,6 +110,9 @@ pub enum Record {
         error: String,
         /// The wait before the next one, in microseconds.
         wait_us: u64,
+        /// Its end: microseconds since 1970-01-01 UTC, by the database's clock.
+        #[serde(default)]
+        until_us: i64,
     },
     /// A step, or its compensation where the saga goes back, is about to be tried, after an attempt that may have ended its
     /// process. Unlike others it is written down before, so that it is counted if it ends so too.

@@ -188,8 +188,8 @@ impl Instance {
             (SagaState::Running, Record::LeftOut { step, pivot }) => {
                 next.put(step, StepState::Skipped, None, *pivot, false)
             }
-            (SagaState::Running | SagaState::Compensating, Record::Failed { step, wait_us, .. }) => {
-                next.fail(step, *wait_us)
+            (SagaState::Running | SagaState::Compensating, Record::Failed { step, wait_us, until_us, .. }) => {
+                next.fail(step, *wait_us, *until_us)
             }
             (SagaState::Running | SagaState::Compensating, Record::Begun { step, times }) => next.begin(step, *times),
             (SagaState::Running | SagaState::Compensating, Record::Locked { entities, .. }) => next.lock(entities),
@@ -316,7 +316,7 @@ impl Instance {
         Some(&mut self.steps[at]).filter(|s| matches!(s.state, StepState::Failing | StepState::Waiting))
     }
 
-    fn fail(&mut self, step: &str, wait_us: u64) -> bool {
+    fn fail(&mut self, step: &str, wait_us: u64, until_us: i64) -> bool {
         let backward = self.backward;
         let Some(known) = self.tried(step) else { return false };
         if backward {
@@ -324,7 +324,7 @@ impl Instance {
         }
         known.failures = known.failures.saturating_add(1);
         known.failing_us = known.failing_us.saturating_add(wait_us);
-        (known.begun, known.held) = (0, None);
+        (known.begun, known.held, known.rests_until_us) = (0, None, until_us);
         true
     }
 

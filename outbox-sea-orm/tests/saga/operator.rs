@@ -121,16 +121,16 @@ on_every_database! {
             .compensate(PlaceOrder::release)
             .step("ship", PlaceOrder::ship)
             .pivot()
-            .retry(RetryPolicy::attempts(9, Duration::from_secs(3_600)).max_backoff(Duration::from_secs(3_600)))
+            .retry(RetryPolicy::attempts(99, Duration::from_millis(300)).max_backoff(Duration::from_millis(300)))
             .step("thank", PlaceOrder::thank)
             .build();
         let sagas = world.sagas(definition).await;
-        world.let_fail(1, "ship", 9).await;
+        world.let_fail(1, "ship", 99).await;
         let saga = world.start(&sagas, PlaceOrder::number(1)).await;
-        assert!(holds_within(SOON, async || world.log(saga).await.len() == 3).await);
+        assert!(holds_within(SOON, async || world.log(saga).await.len() >= 3).await);
         let data = world.texts("SELECT data FROM outbox_sagas").await.remove(0);
         // What the code cannot read makes it stuck, wherever it is.
-        world.run("UPDATE outbox_sagas SET data = '[]', due_at = 1").await;
+        world.run("UPDATE outbox_sagas SET data = '[]'").await;
         let instance = world.reaches(saga, SagaState::Stuck).await;
         assert_eq!((instance.stuck_at.as_deref(), instance.past_pivot()), (Some("ship"), false));
         assert!(!world.outbox.operate(saga, &Operation::Skip("thank".into()), &ann()).await.unwrap());

@@ -60,7 +60,8 @@ impl<S: SagaSource> Replies<S> {
             Err(AnswerFault(fault)) => return reject(format!("the answer to `{}` cannot be read: {fault}", call.step)),
         };
         let step = &steps.shape().steps[number];
-        let record = match after_answer(step, &open.instance, &call, answer, &message.event_type, worker.jitter) {
+        let (is, now_us) = (&message.event_type, open.when.now_us);
+        let record = match after_answer(step, &open.instance, &call, answer, is, now_us, worker.jitter) {
             Heard::Write(record) => record,
             Heard::Nothing => {
                 tracing::debug!(saga = %call.saga, step = call.step, answer = message.event_type, "an answer was known");

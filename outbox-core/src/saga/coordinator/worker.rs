@@ -353,7 +353,7 @@ impl<S: SagaStore> Worker<S> {
             }
             let record = match fell {
                 Fell::Store(_) => None,
-                Fell::Failed(failed) => Some(after_failure(step, &instance, &failed, self.jitter)),
+                Fell::Failed(failed) => Some(after_failure(step, &instance, &failed, open.when.now_us, self.jitter)),
                 Fell::Held { entity, holder } => {
                     let at = (&instance, open.when.now_us);
                     match self.held(&tx, claim.id, at, step, (entity, holder)).await {

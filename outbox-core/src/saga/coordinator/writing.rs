@@ -26,11 +26,6 @@ pub(super) fn compose(
     held: Option<Duration>,
     lease: Duration,
 ) -> Result<Composed, &'static str> {
-    let failed = records.iter().filter_map(|record| match record {
-        Record::Failed { wait_us, .. } => Some(Duration::from_micros(*wait_us)),
-        _ => None,
-    });
-    let wait = failed.chain(held).min();
     let mut instance = open.instance.after_all(&records)?;
     let when = When { overdue: false, ..open.when };
     let next = loop {
@@ -46,9 +41,9 @@ pub(super) fn compose(
         }
     };
     let goes_on = instance.state.is_active();
-    let due = match (wait.filter(|_| goes_on && instance.backward == open.instance.backward), next) {
+    let due = match (held.filter(|_| instance.backward == open.instance.backward), next) {
         _ if !goes_on => Due::Never,
-        (Some(wait), Plan::Wait(answer)) => Due::After(wait.min(answer)),
+        (Some(held), Plan::Wait(wait)) => Due::After(held.min(wait)),
         (Some(wait), _) | (None, Plan::Wait(wait)) => Due::After(wait),
         (None, _) => Due::Held(lease),
     };

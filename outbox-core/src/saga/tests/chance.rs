@@ -61,8 +61,8 @@ proptest! {
                 Plan::Run(steps) | Plan::Undo(steps) => {
                     let step = &shape.steps[steps[usize::from(fate) % steps.len()]];
                     let record = match fate {
-                        0 => after_failure(step, &at, &Failed::Abort("no".into()), |w| w),
-                        1..4 if !at.past_pivot() => after_failure(step, &at, &Failed::Retry("no".into()), |w| w),
+                        0 => after_failure(step, &at, &Failed::Abort("no".into()), 0, |w| w),
+                        1..4 if !at.past_pivot() => after_failure(step, &at, &Failed::Retry("no".into()), -i64::MAX, |w| w),
                         _ if at.backward => undone(&step.name),
                         _ => done(&step.name),
                     };

@@ -3,6 +3,7 @@
 mod asked;
 mod chance;
 mod held;
+mod wire;
 
 use super::{
     By, Failed, Instance, Json, Plan, Record, Saga, SagaState, Shape, StepContext, StepError, StepState, When,
@@ -53,7 +54,7 @@ fn done(step: &str) -> Record {
 }
 
 fn failed(step: &str) -> Record {
-    Record::Failed { step: step.into(), attempt: 1, error: "no".into(), wait_us: 5 }
+    Record::Failed { step: step.into(), attempt: 1, error: "no".into(), wait_us: 5, until_us: 0 }
 }
 
 fn undone(step: &str) -> Record {
@@ -265,14 +266,18 @@ fn what_is_planned_where() {
 fn what_follows_from_a_failure() {
     let shape = shape();
     let of = |step: usize, at: &Instance, failed: &Failed| {
-        let record = after_failure(&shape.steps[step], at, failed, |wait| wait / 2);
+        let record = after_failure(&shape.steps[step], at, failed, 100, |wait| wait / 2);
         assert!(at.after(&record).is_some(), "what follows applies");
         record
     };
     let retry = Failed::Retry("no".into());
     let (fresh, again) = (Instance::default(), after(&[failed("a")]));
     let first = of(0, &fresh, &retry);
-    assert!(matches!(first, Record::Failed { attempt: 1, wait_us: 500_000, .. }), "{first:?}");
+    assert!(matches!(first, Record::Failed { attempt: 1, wait_us: 500_000, until_us: 500_100, .. }), "{first:?}");
+    let resting = fresh.after(&first).unwrap();
+    let at = |now_us| plan(&shape, &resting, When { now_us, overdue: false });
+    assert_eq!(at(500_099), Plan::Wait(Duration::from_micros(1)), "whatever it is looked at for");
+    assert_eq!(at(500_100), Plan::Run(vec![0]));
     assert!(matches!(of(0, &again, &retry), Record::TurnedBack { .. }), "two attempts are its policy");
     assert!(matches!(of(0, &fresh, &Failed::Abort("no".into())), Record::TurnedBack { .. }));
     assert!(matches!(of(0, &fresh, &Failed::Stop("no".into())), Record::Stuck { .. }));
@@ -341,7 +346,7 @@ fn a_pivot_that_is_done_once_more_leaves_no_way_back() {
     assert_eq!(plan(&shape(), &again, when(true)), Plan::Run(vec![3]), "no deadline counts");
     assert!(again.past_pivot() && again.after(&turned(None)).is_none() && again.after(&turned(Some(ann()))).is_none());
     let no = Failed::Abort("no".into());
-    let record = after_failure(&shape().steps[3], &again, &no, |wait| wait);
+    let record = after_failure(&shape().steps[3], &again, &no, 0, |wait| wait);
     assert!(matches!(record, Record::Stuck { .. }), "{record:?}");
 }
 
