@@ -134,6 +134,13 @@ pub trait SagaStore: Store {
     /// Says which saga has marked an entity.
     async fn holder(&self, tx: &Self::Tx, entity: &str) -> Result<Option<SagaId>, StoreError>;
 
+    /// Says the same and keeps it so until the transaction ends: waits for one that gives the entity back at this moment, and
+    /// lets none do so meanwhile.
+    async fn pin_holder(&self, tx: &Self::Tx, entity: &str) -> Result<Option<SagaId>, StoreError>;
+
+    /// Makes a saga due that is at rest until later. One that somebody has is left: its holder looks by itself.
+    async fn make_due(&self, tx: &Self::Tx, saga: SagaId) -> Result<(), StoreError>;
+
     /// Says of some sagas for which others they wait; those that wait for none are left out.
     async fn waiting(&self, tx: &Self::Tx, sagas: &[SagaId]) -> Result<Vec<Waiting>, StoreError>;
 
@@ -141,7 +148,8 @@ pub trait SagaStore: Store {
     /// [`Due::Held`] it is nobody's afterwards, and no epoch of before opens it.
     ///
     /// What it [waits](Instance::waits) for is kept where [`waiting`](Self::waiting) finds it. Where it ends, the entities
-    /// that are marked for it are so no more, and of those that wait for each the first becomes due.
+    /// that are marked for it are so no more. Of those that wait for an entity the first becomes due when it is given back,
+    /// and when one that waited for it does not take it.
     async fn record(&self, tx: &Self::Tx, change: &Change<'_>) -> Result<(), StoreError>;
 
     /// Gives sagas back that are still held under their epochs: they are due now, and nobody's.

@@ -10,7 +10,7 @@ use outbox_core::{
     outbox::StoreError,
     saga::{Change, Instance, Marked, SagaStore, Waiting},
 };
-use sea_orm::{ConnectionTrait, QueryResult, Value};
+use sea_orm::{ConnectionTrait, Value};
 use std::collections::BTreeMap;
 
 impl Outbox {
@@ -85,6 +85,10 @@ impl Outbox {
         for entity in before.keys().filter(|entity| !after.contains_key(*entity)) {
             let values = vec![id_value(change.id), Value::from(entity.as_str())];
             tx.execute_raw(schema.statement(&gone, values)).await.map_err(database)?;
+            // It may be the one that was made due when the entity was given back.
+            if !change.instance.locks.contains(entity) {
+                self.wake_first_waiter(tx, entity).await?;
+            }
         }
         let note = schema.sql("INSERT INTO {saga_waits} (saga_id, entity, since_us) VALUES (?, ?, ?)");
         for (entity, since_us) in after.iter().filter(|(entity, _)| !before.contains_key(*entity)) {
@@ -95,8 +99,6 @@ impl Outbox {
     }
 
     /// Gives back what is marked for a saga, and makes the first due of those that wait for each entity.
-    ///
-    /// A saga that is being looked at is left, since it cannot be waited for here: it looks again by itself.
     pub(super) async fn unlock(
         &self,
         tx: &OutboxTransaction,
@@ -105,21 +107,37 @@ impl Outbox {
     ) -> Result<(), StoreError> {
         let schema = self.schema();
         let gone = schema.sql("DELETE FROM {saga_locks} WHERE entity = ? AND saga_id = ?");
-        let first = schema.sql("SELECT saga_id FROM {saga_waits} WHERE entity = ? ORDER BY since_us, saga_id LIMIT 1");
-        let at_rest = schema.sql(
-            "SELECT saga_id FROM {sagas} WHERE saga_id = ? AND epoch % 2 = 0 AND due_at > {now}{for_update}{skip_locked}",
-        );
-        let due = schema.sql("UPDATE {sagas} SET due_at = {now} WHERE saga_id = ?");
-        let one = |text: &str, value: Value| schema.statement(text, vec![value]);
-        let found = |row: Option<QueryResult>| row.map(|row| id(&row, 0)).transpose();
         for entity in entities {
             let values = vec![Value::from(entity.as_str()), id_value(saga)];
             tx.execute_raw(schema.statement(&gone, values)).await.map_err(database)?;
-            let row = tx.query_one_raw(one(&first, Value::from(entity.as_str()))).await.map_err(database)?;
-            let Some(waiter) = found(row)? else { continue };
-            let row = tx.query_one_raw(one(&at_rest, id_value(waiter))).await.map_err(database)?;
-            let Some(waiter) = found(row)? else { continue };
-            tx.execute_raw(one(&due, id_value(waiter))).await.map_err(database)?;
+            self.wake_first_waiter(tx, entity).await?;
+        }
+        Ok(())
+    }
+
+    async fn wake_first_waiter(&self, tx: &OutboxTransaction, entity: &str) -> Result<(), StoreError> {
+        let schema = self.schema();
+        // A locking read sees what was committed after this transaction's first look. One that goes away is passed by.
+        let first = schema.sql(
+            "SELECT saga_id FROM {saga_waits} WHERE entity = ? ORDER BY since_us, saga_id LIMIT 1{for_share}{skip_locked}",
+        );
+        let asked = schema.statement(&first, vec![Value::from(entity)]);
+        match tx.query_one_raw(asked).await.map_err(database)? {
+            Some(row) => self.make_due(tx, id(&row, 0)?).await,
+            None => Ok(()),
+        }
+    }
+
+    pub(super) async fn end_rest(&self, tx: &OutboxTransaction, saga: SagaId) -> Result<(), StoreError> {
+        let schema = self.schema();
+        // One that is being looked at cannot be waited for: it may wait for this transaction.
+        let at_rest = schema.sql(
+            "SELECT saga_id FROM {sagas} WHERE saga_id = ? AND epoch % 2 = 0 AND due_at > {now}{for_update}{skip_locked}",
+        );
+        let asked = schema.statement(&at_rest, vec![id_value(saga)]);
+        if tx.query_one_raw(asked).await.map_err(database)?.is_some() {
+            let due = schema.sql("UPDATE {sagas} SET due_at = {now} WHERE saga_id = ?");
+            tx.execute_raw(schema.statement(&due, vec![id_value(saga)])).await.map_err(database)?;
             self.wake_after(tx);
         }
         Ok(())

@@ -85,6 +85,14 @@ impl SagaStore for Outbox {
         self.marked_by(tx, entity, "").await
     }
 
+    async fn pin_holder(&self, tx: &OutboxTransaction, entity: &str) -> Result<Option<SagaId>, StoreError> {
+        self.marked_by(tx, entity, "{for_share}").await
+    }
+
+    async fn make_due(&self, tx: &OutboxTransaction, saga: SagaId) -> Result<(), StoreError> {
+        self.end_rest(tx, saga).await
+    }
+
     async fn waiting(&self, tx: &OutboxTransaction, sagas: &[SagaId]) -> Result<Vec<Waiting>, StoreError> {
         self.waiting_sagas(tx, sagas).await
     }

@@ -70,7 +70,7 @@ impl<S: SagaStore> Worker<S> {
         let tried = match ended {
             Ok(Ok(record)) if locked.is_empty() => Ok(vec![record]),
             Ok(Ok(record)) => Ok(vec![Record::Locked { step: shape.name.to_string(), entities: locked }, record]),
-            Ok(Err(StepError(Failure::Held { entity, holder }))) => Err(Fell::Held { entity, holder }),
+            Ok(Err(StepError(Failure::Held { entity, .. }))) => Err(Fell::Held { entity }),
             Ok(Err(StepError(Failure::Store(error)))) if error.class() == FailureClass::Permanent => {
                 Err(Fell::Failed(Failed::Retry(full_text(&error))))
             }

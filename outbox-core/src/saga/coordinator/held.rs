@@ -25,7 +25,6 @@ pub(super) enum Fell {
     /// Another saga has marked an entity that it needs.
     Held {
         entity: String,
-        holder: SagaId,
     },
     /// The store failed, and not the step.
     Store(StoreError),
@@ -33,16 +32,23 @@ pub(super) enum Fell {
 
 impl<S: SagaStore> Worker<S> {
     /// Says what is to be written down where a saga has to wait for another one, and how long it waits until it looks
-    /// again. Each look asks anew whether there is a ring: of two that begin to wait at the same time neither may see the
-    /// other at first.
+    /// again; `None` where the entity was given back meanwhile. From here to the commit nobody gives it back, so that
+    /// whoever does so later sees that this saga waits.
+    ///
+    /// Each look asks anew whether there is a ring: of two that begin to wait at the same time neither may see the other at
+    /// first.
     pub(super) async fn held(
         &self,
         tx: &S::Tx,
         saga: SagaId,
         (instance, now_us): (&Instance, i64),
         step: &StepShape,
-        (entity, holder): (String, SagaId),
-    ) -> Result<(Option<Record>, Duration), StoreError> {
+        entity: String,
+    ) -> Result<Option<(Option<Record>, Duration)>, StoreError> {
+        let holder = match self.store.pin_holder(tx, &entity).await? {
+            Some(holder) if holder != saga => holder,
+            _ => return Ok(None),
+        };
         let mut others: Vec<Waiting> = Vec::new();
         let (mut seen, mut open) = (HashSet::from([saga]), vec![holder]);
         while !open.is_empty() && seen.len() < LARGEST_RING {
@@ -52,11 +58,15 @@ impl<S: SagaStore> Worker<S> {
             others.extend(found);
         }
         let this = Waiting { saga, waits_for: vec![holder], may_turn_back: instance.may_turn_back() };
-        let in_way = gives_way(&this, &others) == Some(saga);
+        let gives_way = gives_way(&this, &others);
+        if let Some(other) = gives_way.filter(|other| *other != saga) {
+            // It may look late.
+            self.store.make_due(tx, other).await?;
+        }
         let known = instance.step(&step.name).and_then(|known| known.held.as_ref());
         let since_us = known.filter(|known| known.entity == entity).map_or(now_us, |known| known.since_us);
         let held = Held { entity, holder: holder.to_string(), since_us };
         let wait = next_look(now_us.saturating_sub(since_us));
-        Ok((after_held(step, instance, held, in_way), wait))
+        Ok(Some((after_held(step, instance, held, gives_way == Some(saga)), wait)))
     }
 }

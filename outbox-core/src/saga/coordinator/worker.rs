@@ -354,10 +354,14 @@ impl<S: SagaStore> Worker<S> {
             let record = match fell {
                 Fell::Store(_) => None,
                 Fell::Failed(failed) => Some(after_failure(step, &instance, &failed, open.when.now_us, self.jitter)),
-                Fell::Held { entity, holder } => {
+                Fell::Held { entity } => {
                     let at = (&instance, open.when.now_us);
-                    match self.held(&tx, claim.id, at, step, (entity, holder)).await {
-                        Ok((record, wait)) => {
+                    match self.held(&tx, claim.id, at, step, entity).await {
+                        Ok(None) => {
+                            looks = Some(Duration::ZERO);
+                            None
+                        }
+                        Ok(Some((record, wait))) => {
                             looks = looks.into_iter().chain([wait]).min();
                             record
                         }
