@@ -249,6 +249,25 @@ impl Dialect {
         )
     }
 
+    /// Gives the condition under which a statement sees what was committed after the transaction's first one, where that is
+    /// not so and can be told. MySQL and MariaDB see it so long as nothing was read without a lock.
+    pub(crate) const fn reads_anew(self) -> Option<&'static str> {
+        match self {
+            Self::Postgres => Some("current_setting('transaction_isolation') <> 'repeatable read'"),
+            Self::MySql | Self::MariaDb | Self::Sqlite => None,
+        }
+    }
+
+    /// Writes the insert that marks an entity for a saga, unless another one has it. Waits for a transaction that is about
+    /// to mark it, or to give it back.
+    pub(crate) fn lock_entity(self) -> String {
+        let (insert, unless_there) = self.insert_if_absent();
+        let condition = self.reads_anew().map_or("1 = 1", |condition| condition);
+        format!(
+            "{insert} {{saga_locks}} (entity, saga_id, locked_at) SELECT ?, ?, {{now}} WHERE {condition}{unless_there}"
+        )
+    }
+
     /// Writes what keeps an insert from failing on a key that is there already, before and after the values.
     pub(crate) const fn insert_if_absent(self) -> (&'static str, &'static str) {
         match self {

@@ -16,23 +16,33 @@ use std::collections::BTreeMap;
 impl Outbox {
     pub(super) async fn mark(&self, tx: &OutboxTransaction, saga: SagaId, entity: &str) -> Result<Marked, StoreError> {
         let schema = self.schema();
-        let marked = |holder| if holder == saga { Marked::Before } else { Marked::ByOther(holder) };
-        // Without a lock at first: on MySQL two that wait for a row that is deleted meanwhile would wait for each other.
-        if let Some(holder) = self.marked_by(tx, entity, "").await? {
-            return Ok(marked(holder));
-        }
-        let (insert, unless_there) = schema.dialect().insert_if_absent();
-        let mark = schema
-            .sql(&format!("{insert} {{saga_locks}} (entity, saga_id, locked_at) VALUES (?, ?, {{now}}){unless_there}"));
+        // Nothing is read before: on MySQL a first read would fix what the rest of the transaction sees, and what the last
+        // holder has written would not be among it.
+        let mark = schema.sql(&schema.dialect().lock_entity());
         let values = vec![Value::from(entity), id_value(saga)];
         if tx.execute_raw(schema.statement(&mark, values)).await.map_err(database)?.rows_affected() > 0 {
             return Ok(Marked::New);
         }
-        // A locking read sees what was committed after this transaction's first look.
         match self.marked_by(tx, entity, "{for_share}").await? {
-            Some(holder) => Ok(marked(holder)),
-            None => Err(StoreError::Busy(format!("`{entity}` was given back at this very moment").into())),
+            Some(holder) if holder == saga => Ok(Marked::Before),
+            Some(holder) => Ok(Marked::ByOther(holder)),
+            None => self.why_unmarked(tx, entity).await,
         }
+    }
+
+    /// Says why an entity could not be marked though nobody has it.
+    async fn why_unmarked(&self, tx: &OutboxTransaction, entity: &str) -> Result<Marked, StoreError> {
+        if let Some(condition) = self.schema().dialect().reads_anew() {
+            let asked = self.schema().sql(&format!("SELECT 1 WHERE {condition}"));
+            if tx.query_one_raw(self.schema().statement(&asked, Vec::new())).await.map_err(database)?.is_none() {
+                return Err(StoreError::Mismatch(
+                    "an entity can be locked at READ COMMITTED or SERIALIZABLE; at REPEATABLE READ a step would not see \
+                     what the last holder has written"
+                        .to_owned(),
+                ));
+            }
+        }
+        Err(StoreError::Busy(format!("`{entity}` was given back at this very moment").into()))
     }
 
     pub(super) async fn marked_by(

@@ -13,10 +13,13 @@ use outbox_sea_orm::{
     entity::{saga_lock, saga_wait},
     prelude::*,
 };
-use sea_orm::{ConnectionTrait, EntityTrait, Statement};
+use sea_orm::{ConnectionTrait, EntityTrait, IsolationLevel, Statement, TransactionOptions};
 use serde::{Deserialize, Serialize};
 use std::{sync::Arc, time::Duration};
-use tests::{databases::TempDatabase, on_every_database, wait_until};
+use tests::{
+    databases::{Database, TempDatabase},
+    on_every_database, wait_until,
+};
 
 /// Locks one entity, waits until a test opens its gate, locks another one.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
@@ -307,6 +310,22 @@ on_every_database! {
         let tx = store.begin().await.unwrap();
         assert_eq!(store.lock(&tx, late, "x").await.unwrap(), Marked::New, "it is free for all");
         tx.commit().await.unwrap();
+    }
+
+    async fn a_lock_under_which_old_data_would_be_read_is_refused(temp: &TempDatabase) {
+        let world = World::open(temp).await;
+        let isolation_level = Some(IsolationLevel::RepeatableRead);
+        let options = TransactionOptions { isolation_level, ..TransactionOptions::default() };
+        let tx = world.outbox.begin_with(options).await.unwrap();
+        let marked = world.outbox.lock(&tx, SagaId::generate(), "x").await;
+        if temp.database() == Database::Postgres {
+            let error = marked.unwrap_err().to_string();
+            assert!(error.contains("at REPEATABLE READ a step would not see"), "{error}");
+        } else {
+            // MySQL reads anew after it, SQLite has one writer.
+            assert_eq!(marked.unwrap(), Marked::New);
+        }
+        tx.rollback().await.unwrap();
     }
 
     async fn money_that_is_read_in_one_step_and_written_in_another_is_not_lost(temp: &TempDatabase) {

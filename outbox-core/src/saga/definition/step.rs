@@ -85,7 +85,8 @@ impl<Tx> StepContext<Tx> {
     /// Where another saga has it, leave the step with the error, by `?`: nothing of the step is done, and it is tried again
     /// when that saga has ended. Waits are no failures: they count against no retry policy, and end with the saga's
     /// deadline. Sagas that wait for each other are found, and the youngest that may turn back does. Lock in the step that
-    /// reads first what a later one relies on; several entities in the same order everywhere.
+    /// reads first what a later one relies on, before it reads anything, so that it sees what the last holder has left;
+    /// several entities in the same order everywhere.
     ///
     /// An entity is a name of 1 to 255 bytes without control characters, the same for all sagas of one outbox.
     ///
