@@ -32,7 +32,7 @@ pub(super) enum Fell {
 
 impl<S: SagaStore> Worker<S> {
     /// Says what is to be written down where a saga has to wait for another one, and how long it waits until it looks
-    /// again; `None` where the entity was given back meanwhile. From here to the commit nobody gives it back, so that
+    /// again: not at all where the entity was given back meanwhile. From here to the commit nobody gives it back, so that
     /// whoever does so later sees that this saga waits.
     ///
     /// Each look asks anew whether there is a ring: of two that begin to wait at the same time neither may see the other at
@@ -44,10 +44,14 @@ impl<S: SagaStore> Worker<S> {
         (instance, now_us): (&Instance, i64),
         step: &StepShape,
         entity: String,
-    ) -> Result<Option<(Option<Record>, Duration)>, StoreError> {
-        let holder = match self.store.pin_holder(tx, &entity).await? {
-            Some(holder) if holder != saga => holder,
-            _ => return Ok(None),
+    ) -> Result<(Option<Record>, Duration), StoreError> {
+        let known = instance.step(&step.name).and_then(|known| known.held.as_ref());
+        let since_us = known.filter(|known| known.entity == entity).map_or(now_us, |known| known.since_us);
+        let Some(holder) = self.store.pin_holder(tx, &entity).await?.filter(|holder| *holder != saga) else {
+            // That an attempt has ended is written down where it was written down before.
+            let (step, holder) = (step.name.to_string(), "nobody any more".to_owned());
+            let begun = instance.begun(&step) > 0;
+            return Ok((begun.then_some(Record::Held { step, entity, holder, since_us }), Duration::ZERO));
         };
         let mut others: Vec<Waiting> = Vec::new();
         let (mut seen, mut open) = (HashSet::from([saga]), vec![holder]);
@@ -63,10 +67,8 @@ impl<S: SagaStore> Worker<S> {
             // It may look late.
             self.store.make_due(tx, other).await?;
         }
-        let known = instance.step(&step.name).and_then(|known| known.held.as_ref());
-        let since_us = known.filter(|known| known.entity == entity).map_or(now_us, |known| known.since_us);
         let held = Held { entity, holder: holder.to_string(), since_us };
         let wait = next_look(now_us.saturating_sub(since_us));
-        Ok(Some((after_held(step, instance, held, gives_way == Some(saga)), wait)))
+        Ok((after_held(step, instance, held, gives_way == Some(saga)), wait))
     }
 }

@@ -357,11 +357,7 @@ impl<S: SagaStore> Worker<S> {
                 Fell::Held { entity } => {
                     let at = (&instance, open.when.now_us);
                     match self.held(&tx, claim.id, at, step, entity).await {
-                        Ok(None) => {
-                            looks = Some(Duration::ZERO);
-                            None
-                        }
-                        Ok(Some((record, wait))) => {
+                        Ok((record, wait)) => {
                             looks = looks.into_iter().chain([wait]).min();
                             record
                         }
