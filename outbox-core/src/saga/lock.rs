@@ -18,9 +18,11 @@ use std::{
 const MAX_ENTITY: usize = 255;
 
 /// First and longest pause between two looks at an entity that another saga has marked. The end of that saga makes the
-/// first of those that wait due; early looks find rings of sagas that began to wait at the same time, late ones are for what
-/// nobody thought of.
-const LOOKS: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(30));
+/// first of those that wait due; the first look finds rings of sagas that began to wait at the same time, later ones are
+/// for what nobody thought of. They are few: ten thousand that wait must leave the database to those that work.
+const LOOKS: (Duration, Duration) = (Duration::from_millis(100), Duration::from_mins(10));
+/// How many times longer than it has waited a saga waits until it looks again.
+const GROWTH: u64 = 4;
 
 /// What an attempt to mark an entity came to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,10 +46,11 @@ pub struct Waiting {
     pub may_turn_back: bool,
 }
 
-/// How long a saga that has waited for so long waits until it looks again: half as long, within limits.
+/// How long a saga that has waited for so long waits until it looks again.
 pub(super) fn next_look(waited_us: i64) -> Duration {
     let (first, longest) = LOOKS;
-    Duration::from_micros(u64::try_from(waited_us).unwrap_or(0) / 2).clamp(first, longest)
+    let waited_us = u64::try_from(waited_us).unwrap_or(0);
+    Duration::from_micros(waited_us.saturating_mul(GROWTH)).clamp(first, longest)
 }
 
 /// Finds which saga gives way, where one that is about to wait closes a ring, or is in one; `None` where it is in none.
@@ -169,7 +172,7 @@ mod tests {
     #[test]
     fn pauses_grow_with_the_time_waited() {
         for (waited_us, expected_ms) in
-            [(-5, 50), (0, 50), (100_000, 50), (400_000, 200), (9_000_000, 4_500), (90_000_000, 30_000)]
+            [(-5, 100), (0, 100), (25_000, 100), (100_000, 400), (9_000_000, 36_000), (i64::MAX, 600_000)]
         {
             assert_eq!(next_look(waited_us), Duration::from_millis(expected_ms), "after {waited_us}");
         }
