@@ -121,7 +121,8 @@ impl StepProgress {
     /// Until when there is nothing to do about it but to wait: for an answer, or to try again.
     pub(super) fn waits_until_us(&self) -> i64 {
         match &self.asked {
-            Some(asked) if self.state.is_asked() => asked.until_us,
+            // A command that goes out again may fail before it does.
+            Some(asked) if self.state.is_asked() => asked.until_us.max(self.rests_until_us),
             _ => self.rests_until_us,
         }
     }
@@ -162,7 +163,7 @@ impl StepProgress {
         known.times = if self.state == state { known.times.saturating_add(1) } else { 1 };
         known.until_us = until_us;
         self.state = state;
-        (self.begun, self.held) = (0, None);
+        (self.begun, self.held, self.rests_until_us) = (0, None, 0);
     }
 
     /// Forgets everything but in which round it is, to be done once more. A participant that has answered for this round

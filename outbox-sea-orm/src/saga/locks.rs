@@ -26,23 +26,23 @@ impl Outbox {
         match self.marked_by(tx, entity, "{for_share}").await? {
             Some(holder) if holder == saga => Ok(Marked::Before),
             Some(holder) => Ok(Marked::ByOther(holder)),
-            None => self.why_unmarked(tx, entity).await,
+            None => Err(self.why_unmarked(tx, entity).await?),
         }
     }
 
     /// Says why an entity could not be marked though nobody has it.
-    async fn why_unmarked(&self, tx: &OutboxTransaction, entity: &str) -> Result<Marked, StoreError> {
+    async fn why_unmarked(&self, tx: &OutboxTransaction, entity: &str) -> Result<StoreError, StoreError> {
         if let Some(condition) = self.schema().dialect().reads_anew() {
             let asked = self.schema().sql(&format!("SELECT 1 WHERE {condition}"));
             if tx.query_one_raw(self.schema().statement(&asked, Vec::new())).await.map_err(database)?.is_none() {
-                return Err(StoreError::Mismatch(
+                return Ok(StoreError::Mismatch(
                     "an entity can be locked at READ COMMITTED or SERIALIZABLE; at REPEATABLE READ a step would not see \
                      what the last holder has written"
                         .to_owned(),
                 ));
             }
         }
-        Err(StoreError::Busy(format!("`{entity}` was given back at this very moment").into()))
+        Ok(StoreError::Busy(format!("`{entity}` was given back at this very moment").into()))
     }
 
     pub(super) async fn marked_by(

@@ -102,7 +102,8 @@ impl SagaStore for Outbox {
         if !change.before.waits().eq(change.instance.waits()) {
             self.note_waits(tx, change).await?;
         }
-        if change.instance.state.is_final() && !change.instance.locks.is_empty() {
+        let ends = change.instance.state.is_final() && !change.before.state.is_final();
+        if ends && !change.instance.locks.is_empty() {
             self.unlock(tx, change.id, &change.instance.locks).await?;
         }
         Ok(())

@@ -43,9 +43,48 @@ pub(super) fn compose(
     let goes_on = instance.state.is_active();
     let due = match (held.filter(|_| instance.backward == open.instance.backward), next) {
         _ if !goes_on => Due::Never,
-        (Some(held), Plan::Wait(wait)) => Due::After(held.min(wait)),
-        (Some(wait), _) | (None, Plan::Wait(wait)) => Due::After(wait),
+        // What is held counts as due, and hides what else is waited for.
+        (Some(held), _) => Due::After(first_wait(&instance, when.now_us).map_or(held, |wait| wait.min(held))),
+        (None, Plan::Wait(wait)) => Due::After(wait),
         (None, _) => Due::Held(lease),
     };
     Ok(Composed { instance, records, due })
+}
+
+/// The time until the first step may be tried again, or its answer is late.
+fn first_wait(instance: &Instance, now_us: i64) -> Option<Duration> {
+    let left = instance.steps.iter().map(|known| known.waits_until_us().saturating_sub(now_us));
+    left.filter_map(|left| u64::try_from(left).ok().filter(|left| *left > 0)).min().map(Duration::from_micros)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::saga::{Json, Saga, StepContext, StepError};
+
+    async fn branch(_: &(), _: &StepContext<()>) -> Result<(), StepError> {
+        Ok(())
+    }
+
+    #[test]
+    fn a_step_that_is_held_does_not_keep_the_others_of_its_group_from_their_time() {
+        let saga = Saga::<(), ()>::builder("s", 1).parallel("g").branch("a", branch).branch("b", branch).build();
+        let held = Record::Held { step: "a".into(), entity: "x".into(), holder: "y".into(), since_us: 0 };
+        let rests = Record::Failed { step: "b".into(), attempt: 1, error: "no".into(), wait_us: 40, until_us: 50 };
+        let open = |records: &[Record]| OpenSaga {
+            correlation: "c".into(),
+            instance: Instance::default().after_all(records).unwrap(),
+            data: Json::null(),
+            seq: 1,
+            when: When { now_us: 10, overdue: false },
+        };
+        let due = |open: &OpenSaga, records, look| {
+            let look = Some(Duration::from_micros(look));
+            compose(saga.shape(), open, records, look, Duration::ZERO).map(|composed| composed.due)
+        };
+        let after = |us| Ok(Due::After(Duration::from_micros(us)));
+        assert_eq!(due(&open(&[]), vec![held.clone()], 7), after(7), "its own look");
+        assert_eq!(due(&open(&[]), vec![held.clone(), rests.clone()], 90), after(40), "the other one's rest");
+        assert_eq!(due(&open(&[held, rests]), Vec::new(), 90), after(40), "at a later look too");
+    }
 }

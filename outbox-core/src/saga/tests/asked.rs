@@ -102,6 +102,11 @@ fn late(step: &str, done: bool) -> Record {
     Record::Late { step: step.into(), answer: "x".into(), output: done.then(|| Json::of(&1).unwrap()) }
 }
 
+/// An attempt that failed before its command went out.
+fn rests(step: &str, until_us: i64) -> Record {
+    Record::Failed { step: step.into(), attempt: 1, error: "no".into(), wait_us: 1, until_us }
+}
+
 fn undone(step: &str) -> Record {
     Record::Undone { step: step.into(), data: None, attempt: 1 }
 }
@@ -194,6 +199,8 @@ fn what_is_planned_of_steps_that_others_are_asked_to_do() {
         ([&done("a")[..], &[asked("b", 5), timed_out("b"), turned(None)]].concat(), Plan::Undo(vec![1])),
         ([&past_pivot[..], &[asked("d", 10)]].concat(), Plan::Run(vec![3])),
         ([&past_pivot[..], &[asked("d", 11)]].concat(), wait(1)),
+        ([&past_pivot[..], &[asked("d", 5), rests("d", 14)]].concat(), wait(4)),
+        ([&past_pivot[..], &[asked("d", 5), rests("d", 9), asked("d", 12)]].concat(), wait(2)),
     ] {
         assert_eq!(plan(&shape, &after(&records), now), expected, "{records:?}");
     }
