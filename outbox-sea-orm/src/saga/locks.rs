@@ -129,27 +129,32 @@ impl Outbox {
         let schema = self.schema();
         // A locking read sees what was committed after this transaction's first look. One that goes away is passed by.
         let first = schema.sql(
-            "SELECT saga_id FROM {saga_waits} WHERE entity = ? ORDER BY since_us, saga_id LIMIT 1{for_share}{skip_locked}",
+            "SELECT saga_id FROM {saga_waits} WHERE entity = ? ORDER BY since_us, saga_id LIMIT 8{for_share}{skip_locked}",
         );
         let asked = schema.statement(&first, vec![Value::from(entity)]);
-        match tx.query_one_raw(asked).await.map_err(database)? {
-            Some(row) => self.make_due(tx, id(&row, 0)?).await,
-            None => Ok(()),
+        // One that somebody has, or that nobody carries, may not look soon.
+        for row in tx.query_all_raw(asked).await.map_err(database)? {
+            if self.end_rest(tx, id(&row, 0)?).await? {
+                break;
+            }
         }
+        Ok(())
     }
 
-    pub(super) async fn end_rest(&self, tx: &OutboxTransaction, saga: SagaId) -> Result<(), StoreError> {
+    /// Makes a saga due that is at rest; `false` where it is not.
+    pub(super) async fn end_rest(&self, tx: &OutboxTransaction, saga: SagaId) -> Result<bool, StoreError> {
         let schema = self.schema();
         // One that is being looked at cannot be waited for: it may wait for this transaction.
         let at_rest = schema.sql(
             "SELECT saga_id FROM {sagas} WHERE saga_id = ? AND epoch % 2 = 0 AND due_at > {now}{for_update}{skip_locked}",
         );
         let asked = schema.statement(&at_rest, vec![id_value(saga)]);
-        if tx.query_one_raw(asked).await.map_err(database)?.is_some() {
-            let due = schema.sql("UPDATE {sagas} SET due_at = {now} WHERE saga_id = ?");
-            tx.execute_raw(schema.statement(&due, vec![id_value(saga)])).await.map_err(database)?;
-            self.wake_after(tx);
+        if tx.query_one_raw(asked).await.map_err(database)?.is_none() {
+            return Ok(false);
         }
-        Ok(())
+        let due = schema.sql("UPDATE {sagas} SET due_at = {now} WHERE saga_id = ?");
+        tx.execute_raw(schema.statement(&due, vec![id_value(saga)])).await.map_err(database)?;
+        self.wake_after(tx);
+        Ok(true)
     }
 }

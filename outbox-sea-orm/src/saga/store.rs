@@ -90,7 +90,7 @@ impl SagaStore for Outbox {
     }
 
     async fn make_due(&self, tx: &OutboxTransaction, saga: SagaId) -> Result<(), StoreError> {
-        self.end_rest(tx, saga).await
+        self.end_rest(tx, saga).await.map(drop)
     }
 
     async fn waiting(&self, tx: &OutboxTransaction, sagas: &[SagaId]) -> Result<Vec<Waiting>, StoreError> {

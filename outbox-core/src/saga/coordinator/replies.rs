@@ -2,7 +2,7 @@
 
 use super::{
     worker::Worker,
-    writing::{Composed, compose},
+    writing::{Composed, Looks, compose},
 };
 use crate::{
     consumer::HandlerError,
@@ -72,7 +72,9 @@ impl<S: SagaSource> Replies<S> {
         if matches!(record, Record::Late { .. }) {
             tracing::warn!(saga = %call.saga, step = call.step, answer = message.event_type, "an answer came late");
         }
-        let Ok(Composed { instance, records, due }) = compose(steps.shape(), &open, vec![record], None, Duration::ZERO)
+        let looks = Looks::default();
+        let Ok(Composed { instance, records, due }) =
+            compose(steps.shape(), &open, vec![record], &looks, Duration::ZERO)
         else {
             tracing::debug!(saga = %call.saga, step = call.step, "an answer means nothing where the saga stands");
             return Ok(());

@@ -6,7 +6,7 @@ use super::{
     held::Fell,
     registry::Registry,
     stuck::StuckListener,
-    writing::{Composed, compose},
+    writing::{Composed, Looks, compose},
 };
 use crate::{
     event::{NewEvent, jitter},
@@ -189,8 +189,8 @@ impl<S: SagaStore> Worker<S> {
                 return Ok(Advance::Ends(WorkerEnd::Rests));
             }
             // Its last holder did not write down how long, or the wait was cut short.
-            Plan::Wait(_) => return self.write(tx, claim, steps, &open, (Vec::new(), None)).await,
-            Plan::Note(record) => return self.write(tx, claim, steps, &open, (vec![record], None)).await,
+            Plan::Wait(_) => return self.write(tx, claim, steps, &open, (Vec::new(), Looks::default())).await,
+            Plan::Note(record) => return self.write(tx, claim, steps, &open, (vec![record], Looks::default())).await,
             Plan::Run(numbers) => (numbers, false),
             Plan::Undo(numbers) => (numbers, true),
         };
@@ -202,7 +202,7 @@ impl<S: SagaStore> Worker<S> {
             }
             Next::WriteDown(step) => {
                 let record = after_crash(&steps.shape().steps[step], &open.instance);
-                let advanced = self.write(tx, claim, steps, &open, (vec![record], None)).await?;
+                let advanced = self.write(tx, claim, steps, &open, (vec![record], Looks::default())).await?;
                 care.written_down(step);
                 Ok(advanced)
             }
@@ -254,7 +254,7 @@ impl<S: SagaStore> Worker<S> {
             let task = Task { step, undo, beside: steps.shape().steps[step].group.is_some() };
             let (tx, tried) = self.attempt(tx, claim, steps, &open, task).await;
             let written = match tried {
-                Ok(Ok(records)) => self.write(tx, claim, steps, &open, (records, None)).await,
+                Ok(Ok(records)) => self.write(tx, claim, steps, &open, (records, Looks::default())).await,
                 Ok(Err(fell)) => {
                     self.roll_back(tx).await;
                     return match fell {
@@ -320,7 +320,7 @@ impl<S: SagaStore> Worker<S> {
             self.roll_back(tx).await;
             return Ok(Branch::Done);
         }
-        match self.write(tx, claim, steps, &now, (records, None)).await {
+        match self.write(tx, claim, steps, &now, (records, Looks::default())).await {
             Ok(Advance::Ends(end @ (WorkerEnd::Rests | WorkerEnd::Waits(_)))) => Ok(Branch::Last(end)),
             Ok(Advance::Ends(end)) => Ok(Branch::Ends(end)),
             Ok(Advance::Goes) => Ok(Branch::Done),
@@ -341,7 +341,7 @@ impl<S: SagaStore> Worker<S> {
     ) -> Result<Advance, StoreError> {
         let tx = self.store.begin().await?;
         let Some((tx, open)) = self.open(tx, claim).await? else { return Ok(Advance::Ends(WorkerEnd::Lost)) };
-        let (mut instance, mut records, mut looks) = (open.instance.clone(), Vec::new(), None);
+        let (mut instance, mut records, mut looks) = (open.instance.clone(), Vec::new(), Looks::default());
         for (task, fell) in failures {
             let step = &steps.shape().steps[task.step];
             if let Fell::Failed(failed) = &fell {
@@ -358,7 +358,7 @@ impl<S: SagaStore> Worker<S> {
                     let at = (&instance, open.when.now_us);
                     match self.held(&tx, claim.id, at, step, entity).await {
                         Ok((record, wait)) => {
-                            looks = looks.into_iter().chain([wait]).min();
+                            looks.add(task.step, wait);
                             record
                         }
                         Err(error) => {
@@ -375,7 +375,7 @@ impl<S: SagaStore> Worker<S> {
                 records.push(record);
             }
         }
-        if records.is_empty() && looks.is_none() {
+        if records.is_empty() && looks.is_empty() {
             self.roll_back(tx).await;
             return Ok(Advance::Goes);
         }
@@ -389,9 +389,9 @@ impl<S: SagaStore> Worker<S> {
         claim: &Claim,
         steps: &Arc<dyn Steps<S::Tx>>,
         open: &OpenSaga,
-        (records, held): (Vec<Record>, Option<Duration>),
+        (records, looks): (Vec<Record>, Looks),
     ) -> Result<Advance, StoreError> {
-        let Composed { instance, records, due } = match compose(steps.shape(), open, records, held, self.lease) {
+        let Composed { instance, records, due } = match compose(steps.shape(), open, records, &looks, self.lease) {
             Ok(composed) => composed,
             Err(record) => {
                 // Written, it would break the log.

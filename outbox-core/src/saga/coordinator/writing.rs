@@ -17,13 +17,31 @@ pub(super) struct Composed {
     pub(super) due: Due,
 }
 
-/// Puts records together; the name of one that does not fit where the saga stands is the error. A step that is `held` has
-/// no record each time that it looks: so long it waits then.
+/// The steps that have found what they need held by other sagas just now, and when the first of them looks again.
+#[derive(Default)]
+pub(super) struct Looks {
+    held: Vec<usize>,
+    next: Option<Duration>,
+}
+
+impl Looks {
+    pub(super) fn add(&mut self, step: usize, wait: Duration) {
+        self.held.push(step);
+        self.next = Some(self.next.map_or(wait, |next| next.min(wait)));
+    }
+
+    pub(super) const fn is_empty(&self) -> bool {
+        self.next.is_none()
+    }
+}
+
+/// Puts records together; the name of one that does not fit where the saga stands is the error. A step that is held has
+/// no record each time that it looks; that the saga waits is said by `looks`, and only where nothing else is due.
 pub(super) fn compose(
     shape: &Shape,
     open: &OpenSaga,
     mut records: Vec<Record>,
-    held: Option<Duration>,
+    looks: &Looks,
     lease: Duration,
 ) -> Result<Composed, &'static str> {
     let mut instance = open.instance.after_all(&records)?;
@@ -41,12 +59,14 @@ pub(super) fn compose(
         }
     };
     let goes_on = instance.state.is_active();
-    let due = match (held.filter(|_| instance.backward == open.instance.backward), next) {
+    let due = match (looks.next, next) {
         _ if !goes_on => Due::Never,
+        (_, Plan::Wait(wait)) => Due::After(wait),
         // What is held counts as due, and hides what else is waited for.
-        (Some(held), _) => Due::After(first_wait(&instance, when.now_us).map_or(held, |wait| wait.min(held))),
-        (None, Plan::Wait(wait)) => Due::After(wait),
-        (None, _) => Due::Held(lease),
+        (Some(look), Plan::Run(steps) | Plan::Undo(steps)) if steps.iter().all(|step| looks.held.contains(step)) => {
+            Due::After(first_wait(&instance, when.now_us).map_or(look, |wait| wait.min(look)))
+        }
+        _ => Due::Held(lease),
     };
     Ok(Composed { instance, records, due })
 }
@@ -79,11 +99,18 @@ mod tests {
             when: When { now_us: 10, overdue: false },
         };
         let due = |open: &OpenSaga, records, look| {
-            let look = Some(Duration::from_micros(look));
-            compose(saga.shape(), open, records, look, Duration::ZERO).map(|composed| composed.due)
+            let mut looks = Looks::default();
+            looks.add(0, Duration::from_micros(look));
+            compose(saga.shape(), open, records, &looks, Duration::ZERO).map(|composed| composed.due)
         };
         let after = |us| Ok(Due::After(Duration::from_micros(us)));
-        assert_eq!(due(&open(&[]), vec![held.clone()], 7), after(7), "its own look");
+        let done = Record::LeftOut { step: "b".into(), pivot: false };
+        assert_eq!(due(&open(&[done]), vec![held.clone()], 7), after(7), "its own look");
+        assert_eq!(
+            due(&open(&[]), vec![held.clone()], 7),
+            Ok(Due::Held(Duration::ZERO)),
+            "the other one was not tried"
+        );
         assert_eq!(due(&open(&[]), vec![held.clone(), rests.clone()], 90), after(40), "the other one's rest");
         assert_eq!(due(&open(&[held, rests]), Vec::new(), 90), after(40), "at a later look too");
     }
