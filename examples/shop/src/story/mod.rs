@@ -52,7 +52,7 @@ pub struct Shop {
     pub faults: Faults,
     pub link: Link,
     /// What stands between the services and the broker, for faults.
-    _way: Option<Way>,
+    way: Option<Way>,
     /// The last order of former runs on the same database.
     since: i64,
 }
@@ -69,7 +69,7 @@ impl Shop {
         let stock = stock::start(place.open("stock").await?, &link.wire).await?;
         let shipping = shipping::start(place.open("shipping").await?, &link.wire).await?;
         let since = look::last_order(&orders.database).await?;
-        Ok(Self { orders, payments, stock, shipping, faults, link, _way: way, since })
+        Ok(Self { orders, payments, stock, shipping, faults, link, way, since })
     }
 
     /// Gives all services.
