@@ -3,6 +3,7 @@
 use super::trip::{BOOKED, Role, Trip};
 use crate::stage::SOON;
 use outbox_sea_orm::{
+    operator::{AdminStore, LetterFilter},
     prelude::*,
     saga::{SagaAdmin, SagaFilter, SagaState, rebuild},
 };
@@ -107,13 +108,17 @@ impl Books {
     }
 
     /// Waits until nothing is on its way any more.
-    pub(super) async fn drained(&self) {
-        for service in [&self.orders, &self.others] {
-            let waiting = async || {
-                service.number("SELECT COUNT(*) FROM outbox_events").await
-                    + service.number("SELECT COUNT(*) FROM outbox_deliveries").await
+    pub(super) async fn drained(&self, within: Duration) {
+        for (service, whose) in [(&self.orders, "orders"), (&self.others, "others")] {
+            let left = async || {
+                let mut counts = [0; 2];
+                for (count, table) in counts.iter_mut().zip(["outbox_events", "outbox_deliveries"]) {
+                    *count = service.number(&format!("SELECT COUNT(*) FROM {table}")).await;
+                }
+                counts
             };
-            assert!(tests::holds_within(SOON, async || waiting().await == 0).await, "{} still wait", waiting().await);
+            let over = tests::holds_within(within, async || left().await == [0, 0]).await;
+            assert!(over, "of {whose}, events and stored deliveries still wait: {:?}", left().await);
         }
     }
 
@@ -142,7 +147,9 @@ impl Books {
                 (completed + usize::from(is_completed), compensated + usize::from(!is_completed));
         }
         for service in [&self.orders, &self.others] {
-            assert_eq!(service.number("SELECT COUNT(*) FROM outbox_dead_letters").await, 0, "nothing is given up");
+            let letters = service.outbox.dead_letters(&LetterFilter::all(), None, 20).await.unwrap();
+            let told: Vec<_> = letters.iter().map(|letter| (letter.reason, letter.attempts, &letter.errors)).collect();
+            assert!(told.is_empty(), "nothing is given up: {told:?}");
         }
         (completed, compensated)
     }

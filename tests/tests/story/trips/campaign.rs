@@ -35,7 +35,7 @@ on_every_database! {
             *process = books.process(*carries).await;
         }
         books.ended(rounds * ROUND, within).await;
-        books.drained().await;
+        books.drained(within).await;
         let (completed, compensated) = books.balance().await;
         for (_, mut process) in processes {
             assert!(process.terminate(SOON).await.success(), "a process that is asked to end ends well");

@@ -1,7 +1,10 @@
 //! An event that kills its process is told from an honest failure: after a crash, what may have been in flight is started
 //! only when that start is written down, and what was started in a life that ended so goes alone.
 
-use crate::relay::board::{Board, RouteNo, held::LegState};
+use crate::relay::board::{
+    Board, RouteNo,
+    held::{Held, LegState},
+};
 use crate::{event::EventId, failure::DeadReason, outbox::PartitionNo};
 use std::{collections::VecDeque, time::Instant};
 
@@ -29,12 +32,13 @@ impl Board {
             self.give_up(id, route, DeadReason::Crashed, None, now);
             return;
         }
-        let leg_waits = started > 0 && self.someone_else_alone(id, route, lane);
+        let last = started + 1 == LIVES && self.others_first(route);
+        let leg_waits = last || (started > 0 && self.someone_else_alone(id, route, lane));
         let Some(leg) = self.held.get_mut(&id).and_then(|h| h.legs.iter_mut().find(|l| l.route == route)) else {
             return;
         };
         if leg_waits {
-            // Another one is on its way; this one stands at the head of its lane meanwhile.
+            // Another one is on its way, or goes first; this one stands at the head of its lane meanwhile.
             if !self.suspicion.queue.contains(&(id, route)) {
                 self.suspicion.queue.push_back((id, route));
             }
@@ -56,6 +60,43 @@ impl Board {
         let Some(held) = self.held.get(&other) else { return false };
         let in_flight = held.legs.iter().any(|l| l.route == its_route && l.state == LegState::InFlight);
         in_flight || its_route != route || lane.is_none() || held.lane != lane
+    }
+
+    /// Tells whether others go before an event that has one life left: while nothing was confirmed in this life of the relay,
+    /// a process that is killed from outside dies, as likely as not, with the first event that it tried, as long as its
+    /// connection was being made; and the next life begins with the same one.
+    fn others_first(&self, route: RouteNo) -> bool {
+        self.queues[route].successes == 0 && !self.is_idle(route)
+    }
+
+    /// Tells whether nothing of a route is under way or may go.
+    fn is_idle(&self, route: RouteNo) -> bool {
+        let queue = &self.queues[route];
+        let starting = |held: &Held| held.legs.iter().any(|l| l.route == route && l.state == LegState::Starting);
+        queue.batches == 0 && queue.ready.is_empty() && !self.held.values().any(starting)
+    }
+
+    /// Lets one of those go that wait for others, where there are none.
+    pub(crate) fn let_last_go(&mut self) -> bool {
+        let waits = self.suspicion.alone.is_none() && !self.suspicion.queue.is_empty();
+        waits && self.least_suspected().is_some_and(|(_, route)| self.is_idle(route)) && self.let_one_go()
+    }
+
+    /// Lets the one go of those that wait which has most lives left, unless one is on its way.
+    pub(crate) fn let_one_go(&mut self) -> bool {
+        let Some(next) = self.least_suspected().filter(|_| self.suspicion.alone.is_none()) else { return false };
+        self.suspicion.queue.retain(|one| *one != next);
+        let lane = self.held.get(&next.0).and_then(|h| h.lane);
+        self.back_in_line(next.0, next.1, lane);
+        true
+    }
+
+    fn least_suspected(&self) -> Option<(EventId, RouteNo)> {
+        let strikes = |(id, route): &&(EventId, RouteNo)| {
+            let leg = self.held.get(id).and_then(|h| h.legs.iter().find(|l| l.route == *route));
+            leg.and_then(|l| l.past.as_ref()).map_or(0, |past| past.attempts_started)
+        };
+        self.suspicion.queue.iter().min_by_key(strikes).copied()
     }
 
     /// Lets an event stand at the head of its lane until it may go.
@@ -97,10 +138,7 @@ impl Board {
     pub(crate) fn next_alone(&mut self, id: EventId, route: RouteNo) {
         if self.suspicion.alone == Some((id, route)) {
             self.suspicion.alone = None;
-            if let Some((id, route)) = self.suspicion.queue.pop_front() {
-                let lane = self.held.get(&id).and_then(|h| h.lane);
-                self.back_in_line(id, route, lane);
-            }
+            self.let_one_go();
         }
     }
 

@@ -93,7 +93,8 @@ impl Board {
     fn arrive_again(&mut self, stored: StoredEvent, origin: Origin, now: Instant) {
         let Some(held) = self.held.get_mut(&stored.id) else { return };
         // What is being written down, or was while this was read, is not to be seen here yet: a route that was redriven and
-        // has confirmed meanwhile would look as if it waited. The next renewal tells of one that does.
+        // has confirmed meanwhile would look as if it waited. Another read tells, for which a parked key waits too.
+        let mut another = false;
         let is_stale = held.writing > 0 || self.recorded_during_read.contains_key(&stored.id);
         for row in stored.rows {
             let Some(route) = self.routes.iter().position(|r| r.name == row.route) else { continue };
@@ -102,8 +103,14 @@ impl Board {
             }
             match held.legs.iter_mut().find(|l| l.route == route) {
                 Some(leg) if leg.state.is_final() && leg.written && !is_stale => *leg = Leg::from_row(route, row, now),
-                Some(_) => continue,
-                None if is_stale => continue,
+                Some(leg) => {
+                    another |= is_stale && leg.state.is_final();
+                    continue;
+                }
+                None if is_stale => {
+                    another = true;
+                    continue;
+                }
                 None => held.legs.push(Leg::from_row(route, row, now)),
             }
             // Placed below like one that was forgotten.
@@ -118,6 +125,9 @@ impl Board {
         }
         for route in again {
             self.place(stored.id, route, origin, now);
+        }
+        if another {
+            self.fetch_again(stored.partition, stored.id);
         }
     }
 

@@ -28,12 +28,16 @@ impl Board {
     /// Gives the batches that may start now; their events are in flight from here on.
     pub(crate) fn next_batches(&mut self, now: Instant) -> Vec<Batch> {
         let mut batches = Vec::new();
-        for route in 0..self.routes.len() {
-            while let Some(batch) = self.next_batch(route, now) {
-                batches.push(batch);
+        loop {
+            for route in 0..self.routes.len() {
+                while let Some(batch) = self.next_batch(route, now) {
+                    batches.push(batch);
+                }
+            }
+            if !self.let_last_go() {
+                return batches;
             }
         }
-        batches
     }
 
     fn next_batch(&mut self, route: RouteNo, now: Instant) -> Option<Batch> {

@@ -75,6 +75,7 @@ impl Board {
             self.queues[route].breaker.probe_void(now);
         }
         if confirmed > 0 {
+            self.let_one_go();
             // The destination works: what it refused meanwhile is its own fault.
             for id in std::mem::take(&mut self.queues[route].suspects) {
                 let leg = self.held.get(&id).and_then(|h| h.legs.iter().find(|l| l.route == route));
