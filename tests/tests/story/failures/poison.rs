@@ -6,7 +6,7 @@ use std::{collections::HashSet, ops::Range};
 use tests::{databases::TempDatabase, holds_within, on_every_database};
 
 /// Lives of a process that an event may cost.
-const LIVES: usize = 6;
+const LIVES: usize = 9;
 
 /// A thousand keys with an event each, some of which no destination will ever take.
 async fn poisoned(db: &TempDatabase, poison: Range<u64>) {

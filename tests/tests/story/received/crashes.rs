@@ -5,7 +5,7 @@ use outbox_sea_orm::transport::everything;
 use tests::{databases::TempDatabase, holds_within, on_every_database};
 
 /// Lives of a process that a message may cost.
-const LIVES: usize = 6;
+const LIVES: usize = 9;
 
 on_every_database! {
     async fn a_handler_that_ends_its_process_is_buried_and_its_neighbours_are_handled(db: &TempDatabase) {

@@ -148,7 +148,7 @@ impl Books {
         }
         for service in [&self.orders, &self.others] {
             let letters = service.outbox.dead_letters(&LetterFilter::all(), None, 20).await.unwrap();
-            let told: Vec<_> = letters.iter().map(|letter| (letter.reason, letter.attempts, &letter.errors)).collect();
+            let told: Vec<_> = letters.iter().map(|l| (&l.route, l.reason, l.attempts, &l.errors)).collect();
             assert!(told.is_empty(), "nothing is given up: {told:?}");
         }
         (completed, compensated)
