@@ -20,10 +20,11 @@ pub(crate) const USAGE: &str = "usage: benches <name> [options]
             same transactions
   gate a3   all but RabbitMQ and sagas, beside its targets; fails when one is missed
   gate b    what concerns RabbitMQ, likewise
+  gate c1   what concerns Kafka, likewise, on a broker of its own
   gate e1   what concerns sagas, likewise
   gate e2   what concerns steps that other services do, likewise
 
-  --events N   waiting events of drain, costs, memory, publish and consume; sagas of asks
+  --events N   waiting events of drain, costs, memory, publish, consume and gate c1; sagas of asks
   --rounds N   rounds, each with ours and the floor
   --seconds N  length of one round of write, latency and idle
   --pinned     drain with a transaction open elsewhere
@@ -44,6 +45,7 @@ pub(crate) enum Bench {
     Asks,
     Gate,
     GateB,
+    GateC1,
     GateE1,
     GateE2,
 }
@@ -85,6 +87,7 @@ impl Args {
             Some("gate") => match words.next().as_deref() {
                 Some("a3") => Bench::Gate,
                 Some("b") => Bench::GateB,
+                Some("c1") => Bench::GateC1,
                 Some("e1") => Bench::GateE1,
                 Some("e2") => Bench::GateE2,
                 _ => bail!("{USAGE}"),

@@ -1,5 +1,5 @@
 //! Gate A3: every figure that we promise, beside its target, in about ten minutes. Gate B: those of RabbitMQ. Gate E1: those
-//! of sagas. Gate E2: those of steps that other services do.
+//! of sagas. Gate E2: those of steps that other services do. Gate C1: those of Kafka.
 
 use crate::{
     args::{Args, Sides},
@@ -8,7 +8,7 @@ use crate::{
     stages::{
         asks, consume, costs,
         drain::{self, Drain, Drained},
-        idle,
+        idle, kafka,
         latency::{Latency, Lines},
         memory, publish,
         sagas::{self, Load},
@@ -18,6 +18,10 @@ use crate::{
 };
 use anyhow::Result;
 use std::time::Duration;
+
+/// Whose figures they are.
+pub(crate) const RABBIT: &str = "RabbitMQ";
+const KAFKA: &str = "Kafka (nisshi 0.8.1)";
 
 const ROUNDS: usize = 7;
 const MANY: u32 = 1_000_000;
@@ -61,8 +65,16 @@ pub(crate) async fn a3() -> Result<Report> {
 /// Runs what concerns RabbitMQ.
 pub(crate) async fn b() -> Result<Report> {
     let sides = Sides::Both;
-    let mut report = tell::published(SOME, &publish::run(SOME, ROUNDS, sides).await?);
-    report.absorb(tell::consumed(MESSAGES, &consume::run(MESSAGES, ROUNDS, sides).await?));
+    let mut report = tell::published(RABBIT, SOME, &publish::run(SOME, ROUNDS, sides).await?);
+    report.absorb(tell::consumed(RABBIT, MESSAGES, &consume::run(MESSAGES, ROUNDS, sides).await?));
+    Ok(report)
+}
+
+/// Runs what concerns Kafka, on a broker of its own.
+pub(crate) async fn c1(events: u32, rounds: usize, sides: Sides) -> Result<Report> {
+    let server = tests::servers::kafka::start().await;
+    let mut report = tell::published(KAFKA, events, &kafka::publish(&server, events, rounds, sides).await?);
+    report.absorb(tell::consumed(KAFKA, MESSAGES, &kafka::consume(&server, MESSAGES, rounds, sides).await?));
     Ok(report)
 }
 

@@ -27,9 +27,9 @@ const WRITE_ONE: f64 = 0.9;
 /// Share of a loop by hand that publishing to RabbitMQ is held to.
 const PUBLISH: f64 = 0.8;
 
-pub(crate) fn published(events: u32, published: &Published) -> Report {
+pub(crate) fn published(broker: &str, events: u32, published: &Published) -> Report {
     let mut report = Report::default();
-    let name = format!("RabbitMQ, {events} waiting");
+    let name = format!("{broker}, {events} waiting");
     report.rounds(format!("{name}: by hand, events/s"), &published.by_hand, Told);
     report.rounds(format!("{name}: ours, events/s"), &published.ours, Told);
     let share = published.ours.over(&published.by_hand);
@@ -37,12 +37,12 @@ pub(crate) fn published(events: u32, published: &Published) -> Report {
     report
 }
 
-/// Share of a loop by hand that receiving from RabbitMQ is held to, one by one.
+/// Share of a loop by hand that receiving from a broker is held to, one by one.
 const CONSUME: f64 = 0.8;
 
-pub(crate) fn consumed(messages: u32, consumed: &Consumed) -> Report {
+pub(crate) fn consumed(broker: &str, messages: u32, consumed: &Consumed) -> Report {
     let mut report = Report::default();
-    let name = format!("RabbitMQ, {messages} received");
+    let name = format!("{broker}, {messages} received");
     report.rounds(format!("{name}: by hand, messages/s"), &consumed.by_hand, Told);
     report.rounds(format!("{name}: by hand, each once, messages/s"), &consumed.once, Told);
     report.rounds(format!("{name}: ours, messages/s"), &consumed.ours, Told);

@@ -34,21 +34,21 @@ use tokio::{sync::Mutex, task::JoinSet, time::timeout};
 /// Messages handled at once by ours unless set, each over a connection to the database; by hand there are as many.
 pub(crate) const AT_ONCE: u32 = 16;
 /// Batches handled at once, each over a connection too.
-const BATCHES: usize = 8;
+pub(crate) const BATCHES: usize = 8;
 /// Messages that the broker sends ahead: what the batches hold, and as many beside them.
 const PREFETCH: u16 = 1_024;
 /// How long a side may take.
 const PATIENCE: Duration = Duration::from_secs(180);
 /// What both do with a message.
-const EFFECT: &str = "INSERT INTO orders (customer, total) VALUES ($1, $2)";
+pub(crate) const EFFECT: &str = "INSERT INTO orders (customer, total) VALUES ($1, $2)";
 
 /// An order as a message tells of it.
 #[derive(Debug, Serialize, Deserialize, OutboxEvent)]
 #[outbox(type = "order.received", topic = "orders")]
 pub(crate) struct OrderReceived {
     #[outbox(key)]
-    customer: String,
-    total: i64,
+    pub(crate) customer: String,
+    pub(crate) total: i64,
     note: String,
 }
 
@@ -65,7 +65,7 @@ pub(crate) async fn fill(queue: &Queue, messages: u32) -> Result<()> {
     Ok(())
 }
 
-fn message(number: u32) -> Result<Message> {
+pub(crate) fn message(number: u32) -> Result<Message> {
     let customer = key(usize::try_from(number)? % KEYS);
     let order = |note| OrderReceived { customer: customer.clone(), total: number.into(), note };
     let frame = order(String::new()).payload()?.len();
@@ -164,7 +164,7 @@ pub(crate) async fn by_consumer(
     Ok(took)
 }
 
-async fn receive(order: OrderReceived, cx: &HandlerContext<OutboxTransaction>) -> Result<(), DbErr> {
+pub(crate) async fn receive(order: OrderReceived, cx: &HandlerContext<OutboxTransaction>) -> Result<(), DbErr> {
     let values = [order.customer.into(), order.total.into()];
     cx.tx.execute_raw(Statement::from_sql_and_values(DbBackend::Postgres, EFFECT, values)).await.map(|_| ())
 }

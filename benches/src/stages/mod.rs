@@ -5,6 +5,7 @@ pub(crate) mod consume;
 pub(crate) mod costs;
 pub(crate) mod drain;
 pub(crate) mod idle;
+pub(crate) mod kafka;
 pub(crate) mod latency;
 pub(crate) mod memory;
 pub(crate) mod publish;

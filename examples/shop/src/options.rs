@@ -20,7 +20,7 @@ a relay, received once.
   --serve          places no orders: serves until Ctrl-C
   --data DIR       keeps the SQLite files in this folder; otherwise they are gone at the end
   --database URL   a database on a PostgreSQL (postgres://..) or MySQL or MariaDB (mysql://..) server instead
-  --broker URL     a RabbitMQ (amqp://..) in place of HTTP; with --features amqp
+  --broker URL     a RabbitMQ (amqp://.., with --features amqp) or a Kafka (kafka://.., with --features kafka) in place of HTTP
   --help           this text
 ";
 
@@ -110,11 +110,13 @@ fn server(url: String) -> Result<String, String> {
 }
 
 fn broker(url: String) -> Result<String, String> {
-    match url.starts_with("amqp://") || url.starts_with("amqps://") {
-        true if cfg!(feature = "amqp") => Ok(url),
-        true => Err("this program was built without the feature for amqp".to_owned()),
+    let known =
+        [("amqp", cfg!(feature = "amqp")), ("amqps", cfg!(feature = "amqp")), ("kafka", cfg!(feature = "kafka"))];
+    match known.iter().find(|(scheme, _)| url.starts_with(&format!("{scheme}://"))) {
+        Some((_, true)) => Ok(url),
+        Some((scheme, false)) => Err(format!("this program was built without the feature for {scheme}")),
         // Not quoted: it may hold a password.
-        false => Err("--broker is a URL that starts with amqp://".to_owned()),
+        None => Err("--broker is a URL that starts with amqp:// or kafka://".to_owned()),
     }
 }
 
@@ -180,7 +182,7 @@ mod tests {
                 "--orders is a number from 1 to 100000, not `none`",
                 "`--colour` is not an option",
                 "--database is a URL that starts with postgres:// or mysql://",
-                "--broker is a URL that starts with amqp://",
+                "--broker is a URL that starts with amqp:// or kafka://",
                 "--data needs a value, such as --data ./data",
                 "--serve places no orders, so --faults has nothing to disturb",
             ]

@@ -12,5 +12,5 @@ pub use clock::{now, wall_clock};
 pub use mailbox::{Address, Mailbox, NotSent, OpenMailbox, Stopped, mailbox};
 pub use shutdown::Shutdown;
 pub use supervisor::{ExitCounts, Restarts, Supervisor, SupervisorError};
-pub use tasks::{Exit, Task, Tasks, caught, spawn};
+pub use tasks::{Exit, Task, Tasks, caught, spawn, thread};
 pub use wake::Wake;

@@ -8,6 +8,7 @@ use std::{
     panic::AssertUnwindSafe,
     pin::Pin,
     task::{Context, Poll},
+    thread::JoinHandle as JoinThread,
 };
 use tokio::task::{Id, JoinError, JoinHandle, JoinSet};
 use tracing::Instrument;
@@ -37,6 +38,15 @@ where
     F: Future<Output: Send + 'static> + Send + 'static,
 {
     Task(tokio::spawn(future.in_current_span()))
+}
+
+/// Starts a thread in the current span, for what blocks or calls back: clients of brokers that have no futures.
+///
+/// # Errors
+/// That of the system, when it has no thread to give.
+pub fn thread(name: &str, work: impl FnOnce() + Send + 'static) -> std::io::Result<JoinThread<()>> {
+    let span = tracing::Span::current();
+    std::thread::Builder::new().name(name.to_owned()).spawn(move || span.in_scope(work))
 }
 
 /// Runs a future on the caller's own task and gives the text of a panic in place of unwinding.

@@ -12,6 +12,8 @@ pub struct Limits {
     pub max_text: Option<usize>,
     /// Longest value of a header in bytes.
     pub max_header: Option<usize>,
+    /// What names of topics it takes; `None` for any.
+    pub topics: Option<TopicRule>,
     /// Most messages in one `publish_batch`, from 1.
     pub max_batch: usize,
     /// Most batches in flight at once, from 1.
@@ -21,24 +23,63 @@ pub struct Limits {
 impl Default for Limits {
     /// No limit of size; batches of 256, four in flight.
     fn default() -> Self {
-        Self { max_payload: None, max_text: None, max_header: None, max_batch: 256, max_in_flight: 4 }
+        Self { max_payload: None, max_text: None, max_header: None, topics: None, max_batch: 256, max_in_flight: 4 }
     }
 }
 
+/// What names of topics a destination takes.
+#[derive(Debug, Clone, Copy)]
+pub struct TopicRule {
+    rule: &'static str,
+    holds: fn(&str) -> bool,
+}
+
+impl TopicRule {
+    /// Makes a rule from its words, such as "must have 1 to 249 characters", and its check.
+    #[must_use]
+    pub const fn new(rule: &'static str, holds: fn(&str) -> bool) -> Self {
+        Self { rule, holds }
+    }
+}
+
+impl PartialEq for TopicRule {
+    fn eq(&self, other: &Self) -> bool {
+        self.rule == other.rule
+    }
+}
+
+impl Eq for TopicRule {}
+
 /// An event that the destination would refuse.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("the event `{event_type}` has {actual} bytes of {what}; the route `{route}` takes at most {limit}")]
-pub struct LimitError {
-    /// Type name of the event.
-    pub event_type: String,
-    /// The route.
-    pub route: String,
-    /// What is too long.
-    pub what: &'static str,
-    /// How long it is.
-    pub actual: usize,
-    /// How long it may be.
-    pub limit: usize,
+#[non_exhaustive]
+pub enum LimitError {
+    /// A part of it is too long.
+    #[error("the event `{event_type}` has {actual} bytes of {what}; the route `{route}` takes at most {limit}")]
+    TooLong {
+        /// Type name of the event.
+        event_type: String,
+        /// The route.
+        route: String,
+        /// What is too long.
+        what: &'static str,
+        /// How long it is.
+        actual: usize,
+        /// How long it may be.
+        limit: usize,
+    },
+    /// Its topic is none of the destination's.
+    #[error("the event `{event_type}` has the topic `{topic}`; on the route `{route}` a topic {rule}")]
+    Topic {
+        /// Type name of the event.
+        event_type: String,
+        /// The route.
+        route: String,
+        /// The topic.
+        topic: String,
+        /// What a topic has to be.
+        rule: &'static str,
+    },
 }
 
 impl Limits {
@@ -63,6 +104,13 @@ impl Limits {
         self
     }
 
+    /// Sets what names of topics it takes.
+    #[must_use]
+    pub const fn topics(mut self, rule: TopicRule) -> Self {
+        self.topics = Some(rule);
+        self
+    }
+
     /// Sets the most messages in one batch; zero counts as one.
     #[must_use]
     pub const fn max_batch(mut self, messages: usize) -> Self {
@@ -80,11 +128,16 @@ impl Limits {
     /// Checks an event that would go to the route.
     ///
     /// # Errors
-    /// [`LimitError`] naming the first thing that is too long.
+    /// [`LimitError`] naming the first thing that is too long or not taken.
     pub fn check(&self, route: &str, event: &NewEvent) -> Result<(), LimitError> {
         let fail = |what, actual, limit| {
-            Err(LimitError { event_type: event.event_type.clone(), route: route.to_owned(), what, actual, limit })
+            let (event_type, route) = (event.event_type.clone(), route.to_owned());
+            Err(LimitError::TooLong { event_type, route, what, actual, limit })
         };
+        if let Some(TopicRule { rule, .. }) = self.topics.filter(|topics| !(topics.holds)(&event.topic)) {
+            let (event_type, route) = (event.event_type.clone(), route.to_owned());
+            return Err(LimitError::Topic { event_type, route, topic: event.topic.clone(), rule });
+        }
         if let Some(limit) = self.max_payload.filter(|&l| event.payload.len() > l) {
             return fail("payload", event.payload.len(), limit);
         }
@@ -123,11 +176,19 @@ mod tests {
             ttl: None,
             retry: None,
         };
-        let what = |limits: Limits| limits.check("r", &event).err().map(|error| (error.what, error.limit));
+        let what = |limits: Limits| match limits.check("r", &event) {
+            Ok(()) => None,
+            Err(LimitError::TooLong { what, limit, .. }) => Some((what, limit)),
+            Err(LimitError::Topic { rule, .. }) => Some((rule, 0)),
+        };
         assert_eq!(what(Limits::default()), None);
         assert_eq!(what(Limits::default().max_payload(4)), Some(("payload", 4)));
         assert_eq!(what(Limits::default().max_text(255)), None, "a header's value is no short text");
         assert_eq!(what(Limits::default().max_text(19)), Some(("key", 19)));
         assert_eq!(what(Limits::default().max_header(255)), Some(("a header", 255)));
+        let rule = TopicRule::new("begins with an o", |topic| topic.starts_with('o'));
+        assert_eq!(what(Limits::default().topics(rule)), None);
+        let rule = TopicRule::new("begins with a p", |topic| topic.starts_with('p'));
+        assert_eq!(what(Limits::default().topics(rule)), Some(("begins with a p", 0)));
     }
 }

@@ -7,7 +7,7 @@ mod publisher;
 mod route;
 mod subscriber;
 
-pub use limits::{LimitError, Limits};
+pub use limits::{LimitError, Limits, TopicRule};
 pub use memory::{Memory, MemorySubscriber};
 pub use publisher::{PublishError, Publisher, Receipt};
 pub use route::{

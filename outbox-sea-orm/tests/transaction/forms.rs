@@ -5,7 +5,7 @@ use outbox_sea_orm::{
     OutboxBuilder, RouteLimits,
     outbox::{InboxKey, Store},
     prelude::*,
-    transport::Limits,
+    transport::{LimitError, Limits},
 };
 use sea_orm::{ActiveModelTrait, DatabaseConnection, DatabaseTransaction, DbErr, TransactionTrait};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -250,7 +250,7 @@ on_every_database! {
         tx.emit(OrderPlaced { order_id: 1, total: 1 }).unwrap();
         limits.set("billing", Limits::default().max_payload(5), |event| event.topic == "orders");
         let refused = tx.emit(OrderPlaced { order_id: 1, total: 1 }).unwrap_err();
-        assert!(matches!(&refused, OutboxError::Limit(e) if e.route == "billing"), "{refused}");
+        assert!(matches!(&refused, OutboxError::Limit(LimitError::TooLong { route, .. }) if route == "billing"), "{refused}");
         limits.remove("billing");
         tx.emit(OrderPlaced { order_id: 1, total: 1 }).unwrap();
         tx.commit().await.unwrap();

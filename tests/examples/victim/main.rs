@@ -6,6 +6,8 @@
 mod event;
 #[path = "../../tests/story/stage/handlers.rs"]
 mod handlers;
+#[path = "../../tests/story/stage/kafka.rs"]
+mod kafka;
 mod link;
 #[path = "../../tests/story/stage/part.rs"]
 mod part;

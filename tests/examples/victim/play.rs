@@ -3,6 +3,7 @@
 use crate::{
     event::Told,
     handlers,
+    kafka::member,
     link::Link,
     part::{Part, RoutePart},
 };
@@ -16,7 +17,7 @@ use outbox_sea_orm::{
     outbox::{RelayStore, StoreError},
     relay::{Relay, RelaySource},
     runtime::Wake,
-    transport::{Limits, Memory, MemorySubscriber, Route, everything},
+    transport::{Limits, Memory, MemorySubscriber, Route, Subscriber, everything},
 };
 use sea_orm::{ConnectOptions, ConnectionTrait, Database};
 use std::{process::ExitCode, sync::Mutex, time::Duration};
@@ -53,10 +54,14 @@ pub(crate) async fn play(part: Part) -> ExitCode {
         return ExitCode::SUCCESS;
     }
     let outbox = Outbox::builder(db).source("story").build().await.unwrap();
-    let (relay, consumer) = match &part.queue {
-        Some(queue) => (None, Some(receive(&part, &outbox, queue).await)),
-        None if part.routes.is_empty() => (None, None),
-        None => relay(&part, &outbox).await,
+    let (relay, consumer) = match (&part.queue, &part.kafka) {
+        (Some(queue), _) => {
+            let subscriber = AmqpSubscriber::new(rabbitmq::shared_url(), queue).unwrap();
+            (None, Some(receive(&part, &outbox, subscriber).await))
+        }
+        (None, Some((url, topic))) => (None, Some(receive(&part, &outbox, member(url, topic)).await)),
+        (None, None) if part.routes.is_empty() => (None, None),
+        (None, None) => relay(&part, &outbox).await,
     };
     println!("up");
     for n in 1..=part.produces {
@@ -90,9 +95,8 @@ async fn produce(outbox: &Outbox, key: &str, n: u64) -> Result<(), outbox_sea_or
     tx.commit().await
 }
 
-/// Starts a consumer of a queue of the shared RabbitMQ.
-async fn receive(part: &Part, outbox: &Outbox, queue: &str) -> ConsumerHandle {
-    let subscriber = AmqpSubscriber::new(rabbitmq::shared_url(), queue).unwrap();
+/// Starts a consumer of a broker.
+async fn receive(part: &Part, outbox: &Outbox, subscriber: impl Subscriber) -> ConsumerHandle {
     handlers::consumer(outbox, &part.handler).subscribe(subscriber).start().await.unwrap()
 }
 

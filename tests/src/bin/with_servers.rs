@@ -25,7 +25,7 @@ async fn main() -> ExitCode {
     let mut parts = arguments.splitn(2, |argument| argument == "--");
     let names = parts.next().unwrap_or_default();
     let Some([program, rest @ ..]) = parts.next() else {
-        eprintln!("usage: with-servers [postgres|mariadb|redis|amqp|mqtt|nats].. -- COMMAND [ARGUMENT]..");
+        eprintln!("usage: with-servers [postgres|mariadb|redis|amqp|kafka|mqtt|nats].. -- COMMAND [ARGUMENT]..");
         return ExitCode::from(2);
     };
     let mut command = Command::new(program);
@@ -55,6 +55,7 @@ async fn start(name: &str) -> Option<(&'static str, Server)> {
         "mariadb" => ("OUTBOX_TEST_MARIADB_URL", servers::mariadb::start().await),
         "redis" => ("OUTBOX_TEST_REDIS_URL", servers::redis::start().await),
         "amqp" => ("OUTBOX_TEST_AMQP_URL", servers::rabbitmq::start().await),
+        "kafka" => ("OUTBOX_TEST_KAFKA_URL", servers::kafka::start().await),
         "mqtt" => ("OUTBOX_TEST_MQTT_URL", servers::mosquitto::start().await),
         "nats" => ("OUTBOX_TEST_NATS_URL", servers::nats::start().await),
         _ => return None,

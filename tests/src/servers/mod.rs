@@ -6,6 +6,7 @@
 mod place;
 mod probe;
 
+pub mod kafka;
 pub mod mariadb;
 pub mod mosquitto;
 pub mod nats;

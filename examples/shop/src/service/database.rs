@@ -40,7 +40,7 @@ impl Place {
     }
 
     /// Gives a name that this place has and no other.
-    #[cfg(feature = "amqp")]
+    #[cfg(any(feature = "amqp", feature = "kafka"))]
     pub fn name(&self) -> String {
         use std::hash::{DefaultHasher, Hash, Hasher};
         let mut hasher = DefaultHasher::new();
@@ -53,7 +53,7 @@ impl Place {
     }
 
     /// Tells whether it goes with the run.
-    #[cfg(feature = "amqp")]
+    #[cfg(any(feature = "amqp", feature = "kafka"))]
     pub const fn passes(&self) -> bool {
         matches!(self, Self::Temporary(_))
     }

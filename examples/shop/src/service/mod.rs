@@ -1,10 +1,14 @@
 //! What runs a service: its database, its relay, its consumer, its sagas and its HTTP server.
 
 mod database;
+#[cfg(feature = "kafka")]
+mod kafka;
 mod server;
 mod wire;
 
 pub use database::{Database, Place};
+#[cfg(feature = "kafka")]
+pub use kafka::Kafka;
 #[cfg(feature = "amqp")]
 pub use wire::Rabbit;
 pub use wire::Wire;

@@ -7,16 +7,18 @@ use outbox_http::{HttpPublisher, HttpReceiver};
 use outbox_sea_orm::transport::{Publisher, Subscriber};
 use std::sync::Arc;
 
+#[cfg(feature = "kafka")]
+use super::Kafka;
 #[cfg(feature = "amqp")]
 use super::Place;
-#[cfg(feature = "amqp")]
+#[cfg(any(feature = "amqp", feature = "kafka"))]
 use crate::events::REPLIES;
 #[cfg(feature = "amqp")]
 use outbox_amqp::{AmqpPublisher, AmqpSubscriber, Exchange, Queue, Topology};
 
-/// The topics that a broker puts into the queue of each service.
-#[cfg(feature = "amqp")]
-const HEARS: [(&str, &[&str]); 4] = [
+/// The topics that each service hears of from a broker.
+#[cfg(any(feature = "amqp", feature = "kafka"))]
+pub(super) const HEARS: [(&str, &[&str]); 4] = [
     ("orders", &[REPLIES, "parcels"]),
     ("payments", &["payments"]),
     ("stock", &["stock"]),
@@ -30,6 +32,9 @@ pub enum Wire {
     /// Through an exchange of RabbitMQ to a queue of each service.
     #[cfg(feature = "amqp")]
     Rabbit(Rabbit),
+    /// Through a topic of Kafka for each topic, of which each service has a group.
+    #[cfg(feature = "kafka")]
+    Kafka(Kafka),
 }
 
 /// What a service receives with: routes to add to its server, and where deliveries come from.
@@ -49,6 +54,8 @@ impl Wire {
                 let subscriber = AmqpSubscriber::new(&rabbit.url, rabbit.name(service))?;
                 (Router::new(), Box::new(subscriber.declare(rabbit.topology()).build()?))
             }
+            #[cfg(feature = "kafka")]
+            Self::Kafka(kafka) => (Router::new(), Box::new(kafka.subscriber(service)?)),
         })
     }
 
@@ -65,6 +72,8 @@ impl Wire {
                 let publisher = publisher.routing_key(|message| message.topic.clone());
                 Arc::new(publisher.declare(rabbit.topology()).timeout(link.timeout).build()?)
             }
+            #[cfg(feature = "kafka")]
+            Self::Kafka(kafka) => kafka.publisher(link.timeout)?,
         })
     }
 
@@ -74,6 +83,8 @@ impl Wire {
             Self::Http { .. } => "as a signed POST",
             #[cfg(feature = "amqp")]
             Self::Rabbit(_) => "through RabbitMQ",
+            #[cfg(feature = "kafka")]
+            Self::Kafka(_) => "through Kafka",
         }
     }
 
@@ -83,6 +94,8 @@ impl Wire {
             Self::Http { .. } => "the other service",
             #[cfg(feature = "amqp")]
             Self::Rabbit(_) => "RabbitMQ",
+            #[cfg(feature = "kafka")]
+            Self::Kafka(_) => "Kafka",
         }
     }
 
@@ -92,6 +105,8 @@ impl Wire {
             Self::Http { .. } => "payments",
             #[cfg(feature = "amqp")]
             Self::Rabbit(_) => "RabbitMQ",
+            #[cfg(feature = "kafka")]
+            Self::Kafka(_) => "Kafka",
         }
     }
 }

@@ -65,6 +65,23 @@ impl Faults {
         self.on.subscribe()
     }
 
+    /// Puts the fault between a publisher and its broker.
+    #[cfg(feature = "kafka")]
+    pub fn before<P>(&self, to: P, timeout: Duration) -> super::disturbed::Disturbed<P> {
+        super::disturbed::Disturbed::new(to, self.clone(), timeout)
+    }
+
+    /// Tells which fault is on.
+    #[cfg(feature = "kafka")]
+    pub fn now(&self) -> Option<Fault> {
+        *self.on.borrow()
+    }
+
+    /// Counts what was done without anybody being told.
+    pub fn count_untold(&self, done: u64) {
+        self.untold.send_modify(|untold| *untold += done);
+    }
+
     fn set(&self, fault: Option<Fault>) {
         self.on.send_replace(fault);
     }
@@ -79,7 +96,7 @@ async fn strike(State(faults): State<Faults>, request: Request, next: Next) -> R
         Some(Fault::AnswerLost) => {
             // On a task of its own: the work goes on when the sender has given up.
             let answer = tokio::spawn(next.run(request)).await;
-            faults.untold.send_modify(|untold| *untold += u64::from(answer.is_ok_and(|a| a.status().is_success())));
+            faults.count_untold(u64::from(answer.is_ok_and(|answer| answer.status().is_success())));
             pending().await
         }
     }
@@ -104,8 +121,8 @@ pub async fn storm(shop: &mut Shop, customers: &Customers, orders: u32) -> anyho
         let failed = || *failures.borrow();
         let before = failed();
         // A publish that fails may have been made under the fault before: then nothing was lost of this one yet.
-        let (untold, over_http) = (shop.faults.untold.subscribe(), shop.way.is_none());
-        let met = || fault != Fault::AnswerLost || !over_http || *untold.borrow() > 0;
+        let (untold, counted) = (shop.faults.untold.subscribe(), shop.way.is_none());
+        let met = || fault != Fault::AnswerLost || !counted || *untold.borrow() > 0;
         customers.place(placed..placed + share / 2).await?;
         shop.orders.crash(orders::carry).await?;
         customers.place(placed + share / 2..placed + share).await?;

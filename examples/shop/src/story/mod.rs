@@ -3,6 +3,8 @@
 #[cfg(feature = "amqp")]
 mod broker;
 mod customers;
+#[cfg(feature = "kafka")]
+mod disturbed;
 mod faults;
 mod figures;
 mod life;
@@ -126,19 +128,35 @@ impl Shop {
 }
 
 /// Chooses what carries events: a broker, if one was named, else HTTP.
-#[cfg(feature = "amqp")]
 async fn wire(place: &Place, options: &Options, faults: &Faults) -> anyhow::Result<(Wire, Option<Way>)> {
-    let Some(url) = &options.broker else { return Ok((signed(), None)) };
-    // Without faults nothing stands between.
+    match &options.broker {
+        None => Ok((signed(), None)),
+        #[cfg(feature = "kafka")]
+        Some(url) if url.starts_with("kafka://") => {
+            Ok((Wire::Kafka(crate::service::Kafka::new(url.clone(), place, faults.clone())), None))
+        }
+        Some(url) => by_rabbit(url, place, options, faults).await,
+    }
+}
+
+/// Goes through RabbitMQ. Without faults nothing stands between.
+#[cfg(feature = "amqp")]
+async fn by_rabbit(
+    url: &str,
+    place: &Place,
+    options: &Options,
+    faults: &Faults,
+) -> anyhow::Result<(Wire, Option<Way>)> {
     let way = if options.faults { Some(Way::open(url, faults.watch()).await?) } else { None };
-    let url = way.as_ref().map_or_else(|| url.clone(), Way::url);
+    let url = way.as_ref().map_or_else(|| url.to_owned(), Way::url);
     Ok((Wire::Rabbit(crate::service::Rabbit::new(url, place)), way))
 }
 
-/// Chooses what carries events: HTTP.
+/// Options are read with the features that there are: no such URL comes so far.
 #[cfg(not(feature = "amqp"))]
-async fn wire(_: &Place, _: &Options, _: &Faults) -> anyhow::Result<(Wire, Option<Way>)> {
-    Ok((signed(), None))
+#[expect(clippy::unused_async, reason = "as the one above")]
+async fn by_rabbit(_: &str, _: &Place, _: &Options, _: &Faults) -> anyhow::Result<(Wire, Option<Way>)> {
+    bail!("this program was built without the feature for amqp")
 }
 
 /// Makes HTTP with a secret that is new at each run: 148 random bits, in letters that are base64 too.

@@ -1,4 +1,5 @@
-//! The consumer before RabbitMQ: what is delivered again by a real broker has its effect once.
+//! The consumer before real brokers: what is delivered again has its effect once.
 
 mod deaths;
+mod kafka;
 mod once;

@@ -6,6 +6,7 @@ pub(crate) mod destination;
 pub(crate) mod effects;
 pub(crate) mod event;
 pub(crate) mod handlers;
+pub(crate) mod kafka;
 pub(crate) mod part;
 pub(crate) mod queue;
 pub(crate) mod victims;

@@ -21,6 +21,8 @@ pub(crate) struct Part {
     pub(crate) handler: String,
     /// The queue of the shared RabbitMQ from which its consumer receives; without one it has no such consumer.
     pub(crate) queue: Option<String>,
+    /// The Kafka broker and the topic of it from which its consumer receives, in the same way.
+    pub(crate) kafka: Option<(String, String)>,
     /// The fault point to stop at for ever, and at which reach of it, from 1.
     pub(crate) stops_at: Option<(String, u64)>,
     /// Locks the SQLite file against all writers, and holds it.

@@ -1,0 +1,233 @@
+//! Kafka as the destination and as the source: a topic for each round, loops by hand, and ours.
+//!
+//! All use librdkafka. By hand the producer has the settings that ours has, and the consumer commits what it has handled by
+//! librdkafka's own timer, without an inbox and without regard to the order in which its tasks end.
+
+use super::{
+    fill::PARTITIONS,
+    ours::Watched,
+    receive::{AT_ONCE, BATCHES, EFFECT, OrderReceived, message, receive},
+};
+use anyhow::{Context, Result, ensure};
+use futures_util::future::join_all;
+use outbox_core::{consumer::Consumer, event::MessageId, transport::Publisher};
+use outbox_kafka::{KafkaPublisher, KafkaSubscriber, Topic};
+use outbox_sea_orm::Outbox;
+use rdkafka::{
+    ClientConfig, Message as _,
+    consumer::{Consumer as _, StreamConsumer},
+    message::{Header, OwnedHeaders},
+    producer::{FutureProducer, FutureRecord},
+};
+use sea_orm::sqlx::{self, Connection as _, PgConnection, PgPool, Row};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
+    time::{Duration, Instant},
+};
+use tests::servers::Server;
+use tokio::{task::JoinSet, time::timeout};
+
+/// How long a side may take.
+const PATIENCE: Duration = Duration::from_secs(180);
+
+/// A topic of a broker, for one round.
+pub(crate) struct Bus {
+    brokers: String,
+    topic: String,
+}
+
+impl Bus {
+    /// Names one.
+    pub(crate) fn new(server: &Server) -> Self {
+        Self { brokers: server.url().replace("kafka://", ""), topic: format!("bench.{}", MessageId::generate()) }
+    }
+
+    fn publisher(&self) -> Result<KafkaPublisher> {
+        let topics = [Topic::new(&self.topic).partitions(PARTITIONS)];
+        Ok(KafkaPublisher::new(&self.brokers)?.topic(&self.topic).declare(topics).build()?)
+    }
+
+    /// Makes the topic.
+    pub(crate) async fn declare(&self) -> Result<()> {
+        // What is declared is declared before the first record, even where there is none.
+        self.publisher()?.publish_batch(&[]).await;
+        Ok(())
+    }
+
+    /// Makes the topic and fills it, keys in turn, payloads of the usual size.
+    pub(crate) async fn fill(&self, messages: u32) -> Result<()> {
+        let publisher = self.publisher()?;
+        let numbers: Vec<u32> = (0..messages).collect();
+        for batch in numbers.chunks(1_000) {
+            let batch = batch.iter().map(|number| message(*number)).collect::<Result<Vec<_>>>()?;
+            for verdict in publisher.publish_batch(&batch).await {
+                verdict?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Fails where the topic does not have so many records.
+    pub(crate) async fn holds(&self, records: u32) -> Result<()> {
+        let consumer: StreamConsumer = self.client().set("group.id", "count").create()?;
+        let mut found = 0;
+        for partition in 0..i32::from(PARTITIONS) {
+            let (low, high) = consumer.fetch_watermarks(&self.topic, partition, Duration::from_secs(10))?;
+            found += high - low;
+        }
+        ensure!(found == i64::from(records), "void: the topic has {found} of {records} records");
+        Ok(())
+    }
+
+    fn client(&self) -> ClientConfig {
+        let mut client = ClientConfig::new();
+        client.set("bootstrap.servers", &self.brokers);
+        client
+    }
+}
+
+/// Drains by a loop as one writes it by hand: SELECT, produce with delivery reports, DELETE, partition after partition.
+pub(crate) async fn by_hand(database: &str, bus: &Bus) -> Result<Duration> {
+    let limits = bus.publisher()?.limits();
+    let batch = i64::try_from(limits.max_batch * limits.max_in_flight)?;
+    let begun = Instant::now();
+    let mut database = PgConnection::connect(database).await?;
+    let mut client = bus.client();
+    client.set("enable.idempotence", "true").set("acks", "all").set("linger.ms", "0");
+    client.set("partitioner", "murmur2_random");
+    let producer: FutureProducer = client.create()?;
+    let mut positions = [0_i64; PARTITIONS as usize];
+    let mut found = true;
+    while found {
+        found = false;
+        for (partition, position) in (0_i16..).zip(&mut positions) {
+            let rows = sqlx::query(
+                "SELECT event_id, message_id, event_type, message_key, content_type, payload \
+                 FROM outbox_events WHERE partition_no = $1 AND event_id > $2 ORDER BY event_id LIMIT $3",
+            )
+            .bind(partition)
+            .bind(*position)
+            .bind(batch)
+            .fetch_all(&mut database)
+            .await?;
+            let Some(last) = rows.last() else { continue };
+            found = true;
+            *position = last.get(0);
+            let mut reports = Vec::with_capacity(rows.len());
+            for row in &rows {
+                let id = row.get::<sea_orm::prelude::Uuid, _>(1).to_string();
+                let texts = [("id", id.as_str()), ("type", row.get(2)), ("content-type", row.get(4))];
+                let headers = texts.into_iter().fold(OwnedHeaders::new(), |headers, (key, value)| {
+                    headers.insert(Header { key, value: Some(value) })
+                });
+                let record = FutureRecord::to(&bus.topic).key(row.get::<&str, _>(3)).payload(row.get::<&[u8], _>(5));
+                let sent = producer.send_result(record.headers(headers));
+                reports.push(sent.map_err(|(error, _)| error)?);
+            }
+            for report in join_all(reports).await {
+                report?.map_err(|(error, _)| error)?;
+            }
+            let ids: Vec<i64> = rows.iter().map(|row| row.get(0)).collect();
+            sqlx::query("DELETE FROM outbox_events WHERE partition_no = $1 AND event_id = ANY($2)")
+                .bind(partition)
+                .bind(&ids)
+                .execute(&mut database)
+                .await?;
+        }
+    }
+    let took = begun.elapsed();
+    database.close().await?;
+    Ok(took)
+}
+
+/// Drains by our relay and publisher, with their defaults; the time runs until the last event is finished in the database.
+pub(crate) async fn by_relay(outbox: &Outbox, events: u32, bus: &Bus) -> Result<(Duration, String)> {
+    let publisher = bus.publisher()?;
+    let watched = Watched::new(outbox, u64::from(events));
+    let begun = Instant::now();
+    let relay = watched.start(publisher).await?;
+    watched.all().await?;
+    let took = begun.elapsed();
+    relay.shutdown(Duration::from_secs(10)).await?;
+    Ok((took, watched.meter().to_string()))
+}
+
+/// Receives by a loop as one writes it by hand: so many tasks that take a record and insert one row. With `once`, as one
+/// writes it whose rows must not be there twice: a table of what was seen, in one transaction with the row. The time runs
+/// from the first record, as joining a group takes a while.
+pub(crate) async fn received_by_hand(pool: &PgPool, bus: &Bus, messages: u32, once: bool) -> Result<Duration> {
+    sqlx::raw_sql("CREATE TABLE IF NOT EXISTS seen (id TEXT PRIMARY KEY); TRUNCATE seen").execute(pool).await?;
+    let mut client = bus.client();
+    client.set("group.id", "bench").set("auto.offset.reset", "earliest");
+    client.set("enable.auto.commit", "true").set("enable.auto.offset.store", "false");
+    let consumer: Arc<StreamConsumer> = Arc::new(client.create()?);
+    consumer.subscribe(&[&bus.topic])?;
+    let begun = Arc::new(std::sync::OnceLock::new());
+    let left = Arc::new(AtomicU32::new(messages));
+    let mut tasks = JoinSet::new();
+    for _ in 0..AT_ONCE {
+        let (consumer, left, pool, begun) = (consumer.clone(), left.clone(), pool.clone(), begun.clone());
+        tasks.spawn(async move {
+            while left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)).is_ok() {
+                let record = consumer.recv().await?;
+                begun.get_or_init(Instant::now);
+                let order: OrderReceived = serde_json::from_slice(record.payload().context("a record without value")?)?;
+                let effect = sqlx::query(EFFECT).bind(order.customer).bind(order.total);
+                if once {
+                    let id = id(&record).context("a record without id")?;
+                    let mut tx = pool.begin().await?;
+                    let seen = sqlx::query("INSERT INTO seen VALUES ($1) ON CONFLICT DO NOTHING").bind(id);
+                    if seen.execute(&mut *tx).await?.rows_affected() > 0 {
+                        effect.execute(&mut *tx).await?;
+                    }
+                    tx.commit().await?;
+                } else {
+                    effect.execute(&pool).await?;
+                }
+                consumer.store_offset_from_message(&record)?;
+            }
+            Ok::<_, anyhow::Error>(())
+        });
+    }
+    while let Some(ended) = timeout(PATIENCE, tasks.join_next()).await? {
+        ended??;
+    }
+    Ok(begun.get().context("nothing came")?.elapsed())
+}
+
+fn id(record: &rdkafka::message::BorrowedMessage<'_>) -> Option<String> {
+    use rdkafka::message::Headers as _;
+    let header = record.headers()?.iter().find(|header| header.key == "ce_id")?;
+    String::from_utf8(header.value?.to_vec()).ok()
+}
+
+/// Receives by our consumer with its defaults but for what waits, or with batches of so many; the time runs from the first
+/// message to the last acknowledgement.
+pub(crate) async fn received_by_consumer(
+    outbox: &Outbox,
+    bus: &Bus,
+    messages: u32,
+    batch: Option<usize>,
+) -> Result<Duration> {
+    let subscriber = KafkaSubscriber::new(&bus.brokers, "bench")?.topic(&bus.topic).build()?;
+    let consumer = Consumer::new("bench", outbox).on("receive", receive).subscribe(subscriber);
+    let consumer = match batch {
+        None => consumer,
+        Some(batch) => consumer.batched(batch).concurrency(BATCHES).prefetch(batch * BATCHES),
+    };
+    let handle = consumer.start().await?;
+    let mut stats = handle.stats();
+    timeout(PATIENCE, stats.wait_for(|stats| stats.received > 0)).await.context("nothing comes")??;
+    let begun = Instant::now();
+    timeout(PATIENCE, stats.wait_for(|stats| stats.acked >= u64::from(messages)))
+        .await
+        .context("it stands still")??;
+    let took = begun.elapsed();
+    let stats = *handle.stats().borrow();
+    handle.shutdown(Duration::from_secs(10)).await?;
+    ensure!(stats.handled == u64::from(messages), "void: {stats:?}");
+    Ok(took)
+}

@@ -1,0 +1,91 @@
+//! Publishing to Kafka and receiving from it: events a second, beside loops by hand, on a broker of this run's own.
+
+use super::{
+    consume::{BATCH, Consumed},
+    drain::per_second,
+    publish::Published,
+};
+use crate::{
+    args::Sides,
+    load::{
+        fill::fill,
+        kafka::{self, Bus},
+        receive::AT_ONCE,
+    },
+    place::Place,
+};
+use anyhow::{Result, ensure};
+use tests::servers::Server;
+
+/// Drains, ours and by hand in turn; which of them begins changes from round to round.
+pub(crate) async fn publish(server: &Server, events: u32, rounds: usize, sides: Sides) -> Result<Published> {
+    let place = Place::shared(4).await?;
+    let mut published = Published::default();
+    for round in 0..rounds {
+        for ours in [round % 2 == 0, round % 2 == 1] {
+            if if ours { sides.ours() } else { sides.floor() } {
+                fill(&place, events).await?;
+                let bus = Bus::new(server);
+                bus.declare().await?;
+                let (took, told) = if ours {
+                    kafka::by_relay(&place.outbox, events, &bus).await?
+                } else {
+                    (kafka::by_hand(place.url(), &bus).await?, String::new())
+                };
+                let left = place.number("SELECT count(*)::float8 FROM outbox_events").await?;
+                ensure!(left == 0.0, "the drain is void: {left} left in the table");
+                bus.holds(events).await?;
+                let rate = per_second(events, took);
+                eprintln!("{} {rate:.0}/s; {told}", if ours { "ours   " } else { "by hand" });
+                if ours { &mut published.ours } else { &mut published.by_hand }.push(rate);
+            }
+        }
+    }
+    Ok(published)
+}
+
+/// Receives by all four in turn; which of them begins changes from round to round.
+pub(crate) async fn consume(server: &Server, messages: u32, rounds: usize, sides: Sides) -> Result<Consumed> {
+    let place = Place::shared(AT_ONCE).await?;
+    let mut consumed = Consumed::default();
+    let mut order = [0, 1, 2, 3];
+    for _ in 0..rounds {
+        for side in order {
+            let is_floor = side == 0 || side == 3;
+            if if is_floor { sides.floor() } else { sides.ours() } {
+                place.empty().await?;
+                let bus = Bus::new(server);
+                bus.fill(messages).await?;
+                let (took, rounds, name) = match side {
+                    0 => (
+                        kafka::received_by_hand(&place.pool, &bus, messages, false).await?,
+                        &mut consumed.by_hand,
+                        "by hand",
+                    ),
+                    1 => (
+                        kafka::received_by_consumer(&place.outbox, &bus, messages, None).await?,
+                        &mut consumed.ours,
+                        "ours",
+                    ),
+                    2 => (
+                        kafka::received_by_consumer(&place.outbox, &bus, messages, Some(BATCH)).await?,
+                        &mut consumed.batched,
+                        "ours in batches",
+                    ),
+                    _ => (
+                        kafka::received_by_hand(&place.pool, &bus, messages, true).await?,
+                        &mut consumed.once,
+                        "by hand, each once",
+                    ),
+                };
+                let rows = place.number("SELECT count(*)::float8 FROM orders").await?;
+                ensure!(rows == f64::from(messages), "void: {rows} rows of {messages} messages");
+                let rate = per_second(messages, took);
+                eprintln!("{name} {rate:.0}/s");
+                rounds.push(rate);
+            }
+        }
+        order.rotate_left(1);
+    }
+    Ok(consumed)
+}

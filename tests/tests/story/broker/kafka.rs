@@ -1,0 +1,98 @@
+//! The relay and the consumer over Kafka: members and brokers die, the effect happens once, and every key keeps its order.
+
+use crate::stage::{Cx, LATE, LEASE, Part, SOON, Told, World, consumer, kafka, keys, message, relay, victim};
+use outbox_sea_orm::{
+    consumer::{Consumer, HandlerError},
+    event::MessageId,
+    transport::{Publisher, everything},
+};
+use sea_orm::ConnectionTrait;
+use tests::{
+    databases::{Database, TempDatabase},
+    on_every_database,
+    servers::kafka as broker,
+    wait_until,
+};
+
+/// A topic that nobody else has.
+fn topic() -> String {
+    format!("outbox-test.story.{}", MessageId::generate())
+}
+
+on_every_database! {
+    async fn a_member_that_is_killed_under_load_costs_no_message_and_no_second_effect(db: &TempDatabase) {
+        const KEYS: u64 = 20;
+        const EACH: u64 = 30;
+        let (world, topic, url) = (World::open(db).await, topic(), broker::shared_url());
+        let part = Part { url: db.url().to_owned(), kafka: Some((url.clone(), topic.clone())), ..Part::default() };
+        let mut first = victim(&part).await;
+        let publisher = kafka::publisher(&url, &topic);
+        let publish = async |range: std::ops::RangeInclusive<u64>| {
+            for n in range {
+                let batch: Vec<_> = (0..KEYS).map(|key| message(&format!("k{key}"), n)).collect();
+                let verdicts = publisher.publish_batch(&batch).await;
+                assert!(verdicts.iter().all(Result::is_ok), "{verdicts:?}");
+            }
+        };
+        publish(1..=EACH / 3).await;
+        wait_until(LATE, "the first one is at work", async || world.count("story_effects").await > 0).await;
+        let second = consumer(&world.outbox, "effect").subscribe(kafka::member(&url, &topic)).start().await.unwrap();
+        publish(EACH / 3 + 1..=2 * EACH / 3).await;
+        first.kill().await;
+        publish(2 * EACH / 3 + 1..=EACH).await;
+        let all = i64::try_from(KEYS * EACH).unwrap();
+        wait_until(LATE, "all are handled", async || world.count("story_effects").await >= all).await;
+        second.shutdown(SOON).await.unwrap();
+        assert_eq!((world.count("story_effects").await, world.count("outbox_inbox").await), (all, all));
+        assert_eq!(world.count("outbox_dead_letters").await, 0);
+    }
+}
+
+/// Notes an event, if it is the next of its key.
+async fn in_order(event: Told, cx: &Cx) -> Result<(), HandlerError> {
+    let Told { key, n, .. } = event;
+    let next = format!("UPDATE told SET n = {n} WHERE k = '{key}' AND n = {n} - 1");
+    match cx.tx.execute_unprepared(&next).await?.rows_affected() {
+        1 => Ok(()),
+        _ => Err(HandlerError::reject(format!("{key} {n} is not the next"))),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn twenty_thousand_events_over_three_deaths_of_the_broker_have_their_effect_once_and_in_the_order_of_their_keys()
+{
+    const KEYS: u64 = 100;
+    const EACH: u64 = 200;
+    let db = TempDatabase::create(Database::Postgres).await;
+    let (world, topic, mut server) = (World::open(&db).await, topic(), broker::start().await);
+    world
+        .db
+        .execute_unprepared("CREATE TABLE told (k VARCHAR(64) NOT NULL PRIMARY KEY, n BIGINT NOT NULL)")
+        .await
+        .unwrap();
+    for key in 0..KEYS {
+        world.db.execute_unprepared(&format!("INSERT INTO told (k, n) VALUES ('k{key}', 0)")).await.unwrap();
+    }
+    world.tell_all(&keys(KEYS, EACH)).await;
+    let url = server.url();
+    let source = world.source();
+    let relay =
+        relay(&source, LEASE).route("kafka", everything(), kafka::publisher(&url, &topic)).start().await.unwrap();
+    let consuming = Consumer::new("story", &world.outbox).on("in_order", in_order);
+    let consuming = consuming.subscribe(kafka::member(&url, &topic)).start().await.unwrap();
+    let handled = async || world.number("SELECT CAST(SUM(n) AS BIGINT) FROM told").await;
+    let all = i64::try_from(KEYS * EACH).unwrap();
+    for quarter in 1..=3 {
+        wait_until(LATE, "a quarter more is handled", async || handled().await >= all * quarter / 8).await;
+        server.kill().await;
+        server.start().await;
+    }
+    wait_until(LATE, "all are handled", async || handled().await == all).await;
+    world.drained(LATE).await;
+    relay.shutdown(SOON).await.unwrap();
+    let received = *consuming.stats().borrow();
+    consuming.shutdown(SOON).await.unwrap();
+    assert_eq!((received.handled, received.buried), (all.unsigned_abs(), 0), "{received:?}");
+    assert_eq!(world.number("SELECT COUNT(*) FROM told WHERE n <> 200").await, 0, "each key is whole");
+    assert_eq!((world.count("outbox_inbox").await, world.count("outbox_dead_letters").await), (all, 0));
+}

@@ -1,0 +1,263 @@
+//! Where the brokers are and how to talk to them; and what can be wrong with that, all of it at once, without quoting a secret.
+
+use rdkafka::{ClientConfig, error::KafkaError};
+use std::{collections::BTreeMap, fmt, time::Duration};
+
+/// One thing that is wrong with the configuration of a publisher, a subscriber or a topic.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ConfigFault {
+    /// The list of brokers cannot be read.
+    #[error("the brokers cannot be read; they are host:port[,host:port], with or without kafka:// before them")]
+    Brokers,
+    /// A name does not fit.
+    #[error("the {what} `{name}` {rule}")]
+    Name {
+        /// What is named.
+        what: &'static str,
+        /// The name, shortened.
+        name: String,
+        /// Its rule.
+        rule: &'static str,
+    },
+    /// Nothing is subscribed to.
+    #[error("no topic is subscribed to; name at least one with `topic`")]
+    NoTopic,
+    /// A topic is declared twice.
+    #[error("the topic `{0}` is declared twice")]
+    Twice(String),
+    /// A setting of the client library is not known, or its value is not. The value is not quoted: it may be a secret.
+    #[error("the setting `{0}` is not one of librdkafka's, or has a value that it does not take")]
+    Setting(String),
+    /// A setting that this transport makes itself, as its promises rest on it.
+    #[error("the setting `{0}` cannot be changed; {1}")]
+    Ours(String, &'static str),
+    /// A number or a span of time is out of range.
+    #[error("{what} {rule}")]
+    Range {
+        /// Which setting.
+        what: &'static str,
+        /// Its rule, such as "must be longer than zero".
+        rule: &'static str,
+    },
+    /// The client library was built without what a setting needs.
+    #[error("{0}")]
+    Missing(&'static str),
+}
+
+/// A configuration that cannot work, with everything that is wrong with it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ConfigError(Vec<ConfigFault>);
+
+impl ConfigError {
+    /// Gives all faults, at least one.
+    #[must_use]
+    pub fn faults(&self) -> &[ConfigFault] {
+        &self.0
+    }
+}
+
+impl From<ConfigFault> for ConfigError {
+    fn from(fault: ConfigFault) -> Self {
+        Self(vec![fault])
+    }
+}
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the Kafka transport is not configured right: ")?;
+        for (index, fault) in self.0.iter().enumerate() {
+            let separator = if index == 0 { "" } else { "; " };
+            write!(f, "{separator}{fault}")?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for ConfigError {}
+
+/// Fails with all faults, if there are any.
+pub(crate) fn without(faults: Vec<ConfigFault>) -> Result<(), ConfigError> {
+    if faults.is_empty() { Ok(()) } else { Err(ConfigError(faults)) }
+}
+
+/// What a topic's name may be.
+pub(crate) const TOPIC_RULE: &str =
+    "must have 1 to 249 characters of a-z, A-Z, 0-9, `.`, `_` and `-`, and be neither `.` nor `..`";
+
+/// Tells whether Kafka takes the name of a topic.
+pub(crate) fn is_topic(name: &str) -> bool {
+    let legal = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-');
+    (1..=249).contains(&name.len()) && name.bytes().all(legal) && name != "." && name != ".."
+}
+
+/// Says what is wrong with a topic's name, if anything.
+pub(crate) fn topic_fault(name: &str) -> Option<ConfigFault> {
+    (!is_topic(name)).then(|| ConfigFault::Name { what: "topic", name: shown(name), rule: TOPIC_RULE })
+}
+
+pub(crate) fn shown(name: &str) -> String {
+    name.chars().filter(|c| !c.is_control()).take(64).collect()
+}
+
+/// Where the brokers are, and the settings of the client library that the user made.
+#[derive(Clone)]
+pub(crate) struct Cluster {
+    pub(crate) brokers: String,
+    settings: BTreeMap<String, String>,
+    pub(crate) timeout: Duration,
+}
+
+/// How long the brokers may take to confirm, unless set.
+const TIMEOUT: Duration = Duration::from_secs(10);
+/// Shortest time that librdkafka keeps to.
+const SHORTEST_TIMEOUT: Duration = Duration::from_millis(100);
+/// Longest wait before a broker that was gone is looked for again.
+const LONGEST_RECONNECT_PAUSE_MS: u32 = 1_000;
+
+impl Cluster {
+    /// Reads a list of brokers: `host:port[,host:port]`, with or without `kafka://` before it.
+    pub(crate) fn parse(brokers: &str) -> Result<Self, ConfigError> {
+        let list = brokers.strip_prefix("kafka://").unwrap_or(brokers).trim_end_matches('/');
+        let is_broker = |broker: &str| {
+            let (host, port) = broker.rsplit_once(':').unwrap_or((broker, "9092"));
+            !host.is_empty() && !host.contains(['/', '@', ' ']) && port.parse::<u16>().is_ok_and(|port| port > 0)
+        };
+        if !list.split(',').all(is_broker) {
+            return Err(ConfigFault::Brokers.into());
+        }
+        Ok(Self { brokers: list.to_owned(), settings: BTreeMap::new(), timeout: TIMEOUT })
+    }
+
+    /// Makes a setting of the client library.
+    pub(crate) fn set(&mut self, name: String, value: String) {
+        self.settings.insert(name, value);
+    }
+
+    /// Makes the configuration of a client: the defaults that the user may change, then the user's settings, then those that
+    /// the promises rest on.
+    pub(crate) fn client(&self, defaults: &[(&str, &str)], ours: &[(&str, &str, &'static str)]) -> ClientConfig {
+        let mut config = ClientConfig::new();
+        let timeout = self.timeout.as_millis().to_string();
+        config.set("bootstrap.servers", &self.brokers);
+        config.set("reconnect.backoff.max.ms", LONGEST_RECONNECT_PAUSE_MS.to_string());
+        config.set("socket.connection.setup.timeout.ms", timeout.clone().max("1000".to_owned()));
+        for (name, value) in defaults {
+            config.set(*name, *value);
+        }
+        for (name, value) in &self.settings {
+            config.set(name, value);
+        }
+        for (name, value, _) in ours {
+            config.set(*name, *value);
+        }
+        config
+    }
+
+    /// Says what is wrong with the settings.
+    pub(crate) fn faults(&self, ours: &[(&str, &str, &'static str)]) -> Vec<ConfigFault> {
+        let mut faults = Vec::new();
+        if self.timeout < SHORTEST_TIMEOUT {
+            faults.push(ConfigFault::Range { what: "the timeout", rule: "must be at least 100 ms" });
+        }
+        for (name, value) in &self.settings {
+            let reserved = ours.iter().find(|(reserved, ..)| reserved == name).map(|(.., reason)| *reason);
+            let reserved =
+                reserved.or((name == "bootstrap.servers").then_some("the brokers are named when it is made"));
+            if let Some(reason) = reserved {
+                faults.push(ConfigFault::Ours(shown(name), reason));
+                continue;
+            }
+            let mut alone = ClientConfig::new();
+            alone.set(name, value);
+            match alone.create_native_config() {
+                Ok(_) => {}
+                Err(KafkaError::ClientConfig(_, description, ..)) if is_not_built(&description) => {
+                    faults.push(ConfigFault::Missing(
+                        "TLS and SASL/SCRAM need the feature `tls` of outbox-kafka, and OpenSSL where it is built",
+                    ));
+                }
+                Err(_) => faults.push(ConfigFault::Setting(shown(name))),
+            }
+        }
+        faults
+    }
+}
+
+/// Checks that settings which are right one by one go together.
+pub(crate) fn fits(config: &ClientConfig) -> Result<(), ConfigError> {
+    let fault = |_| ConfigFault::Setting("all of them together".to_owned());
+    config.create_native_config().map(|_| ()).map_err(|error| fault(error).into())
+}
+
+/// Tells whether the client library knows a setting, but was built without it.
+fn is_not_built(description: &str) -> bool {
+    description.contains("not supported in this build") || description.contains("not built with")
+}
+
+impl fmt::Debug for Cluster {
+    /// Shows the brokers and the names of settings; no value, which may be a secret.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Cluster").field("brokers", &self.brokers).field("settings", &self.settings.keys()).finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const OURS: [(&str, &str, &str); 1] = [("acks", "all", "nothing is confirmed before all have it")];
+
+    #[test]
+    fn brokers_are_a_list_with_or_without_a_scheme() {
+        for (text, brokers) in [
+            ("127.0.0.1:9092", Some("127.0.0.1:9092")),
+            ("kafka://a:9092,b:9093", Some("a:9092,b:9093")),
+            ("kafka://a:9092/", Some("a:9092")),
+            ("localhost", Some("localhost")),
+            ("[::1]:9092", Some("[::1]:9092")),
+            ("", None),
+            ("a:9092,", None),
+            ("a:0", None),
+            ("a:nine", None),
+            ("amqp://a:5672", None),
+            ("kafka://user:password@a:9092", None),
+        ] {
+            assert_eq!(Cluster::parse(text).ok().map(|cluster| cluster.brokers).as_deref(), brokers, "{text}");
+        }
+    }
+
+    #[test]
+    fn every_fault_of_a_setting_is_told_and_no_value() {
+        let mut cluster = Cluster::parse("a:9092").unwrap();
+        for (name, value) in
+            [("acks", "1"), ("linger.ms", "canary"), ("no.such.setting", "canary"), ("client.id", "shop")]
+        {
+            cluster.set(name.to_owned(), value.to_owned());
+        }
+        cluster.timeout = Duration::from_millis(1);
+        let error = without(cluster.faults(&OURS)).unwrap_err().to_string();
+        for said in
+            ["`acks` cannot be changed; nothing", "`linger.ms` is not one", "`no.such.setting`", "at least 100 ms"]
+        {
+            assert!(error.contains(said), "{said}: {error}");
+        }
+        assert!(!error.contains("canary") && !error.contains("client.id"), "{error}");
+    }
+
+    #[test]
+    fn a_topic_has_the_letters_that_kafka_takes() {
+        for (name, legal) in [
+            ("orders", true),
+            ("a.b_c-D9", true),
+            ("", false),
+            (".", false),
+            ("..", false),
+            ("a b", false),
+            ("ä", false),
+        ] {
+            assert_eq!(is_topic(name), legal, "{name}");
+        }
+        assert!(is_topic(&"x".repeat(249)) && !is_topic(&"x".repeat(250)));
+    }
+}

@@ -1,0 +1,211 @@
+//! Messages as Kafka carries them: attributes as headers `ce_..`, the media type in `content-type`, the payload untouched as
+//! value, the message key as record key.
+//!
+//! # Source
+//! CloudEvents 1.0.2, Kafka protocol binding.
+
+use bytes::Bytes;
+use outbox_core::{
+    event::{Message, Timestamp},
+    transport::cloudevents::{self, Fallback, PlainJson},
+};
+use rdkafka::message::{Header, Headers, OwnedHeaders};
+
+/// The prefix of attributes.
+const PREFIX: &str = "ce_";
+/// The header that carries the attribute `datacontenttype`.
+const CONTENT_TYPE: &str = "content-type";
+/// The attribute that it carries.
+const DATA_CONTENT_TYPE: &str = "datacontenttype";
+/// Header under which a message keeps the dead-letter headers with which it came.
+const DEAD_PREFIX: &str = "__connect.errors.";
+
+/// Writes a message, in structured mode where that is asked for or where the payload is itself a CloudEvent, which would be
+/// taken for this message.
+pub(crate) fn write(message: &Message, structured: bool) -> (OwnedHeaders, Bytes) {
+    let insert = |headers: OwnedHeaders, key: &str, value: &str| headers.insert(Header { key, value: Some(value) });
+    if structured || cloudevents::is_cloudevents(&message.content_type) {
+        let headers = insert(OwnedHeaders::new_with_capacity(1), CONTENT_TYPE, cloudevents::JSON_MEDIA_TYPE);
+        return (headers, cloudevents::to_json(message));
+    }
+    let attributes = cloudevents::attributes(message);
+    let headers = OwnedHeaders::new_with_capacity(attributes.len());
+    let headers = attributes.iter().fold(headers, |headers, (name, value)| match *name {
+        DATA_CONTENT_TYPE => insert(headers, CONTENT_TYPE, value),
+        name => insert(headers, &[PREFIX, name].concat(), value),
+    });
+    (headers, message.payload.clone())
+}
+
+/// How records without attributes of CloudEvents are read.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Reading {
+    /// How those are read that are plain JSON with a header for their type.
+    pub(crate) plain_json: Option<PlainJson>,
+}
+
+/// A record as it was received.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Record<'r> {
+    pub(crate) topic: &'r str,
+    pub(crate) key: Option<&'r [u8]>,
+    /// Milliseconds since 1970.
+    pub(crate) timestamp: Option<i64>,
+    pub(crate) received_at: Timestamp,
+}
+
+/// Reads a message, or says why it cannot be read.
+pub(crate) fn read(
+    reading: &Reading,
+    record: Record<'_>,
+    headers: Option<&impl Headers>,
+    body: Bytes,
+) -> Result<Message, String> {
+    let headers = texts(headers)?;
+    let sent_at = record.timestamp.and_then(|millis| millis.checked_mul(1_000)).map(Timestamp::from_micros);
+    let fallback = Fallback { topic: Some(record.topic), received_at: sent_at.unwrap_or(record.received_at) };
+    let media = headers.iter().find(|(name, _)| name.eq_ignore_ascii_case(CONTENT_TYPE));
+    let media = media.map_or("", |(_, value)| value.as_str());
+    let message = if cloudevents::is_cloudevents(media) {
+        if !cloudevents::is_json(media) || media.contains("batch") {
+            return Err("of the CloudEvents formats only application/cloudevents+json is read".to_owned());
+        }
+        cloudevents::from_json(&body, &fallback)
+    } else {
+        let mut attributes: Vec<(&str, &str)> =
+            headers.iter().filter_map(|(name, value)| Some((name.strip_prefix(PREFIX)?, value.as_str()))).collect();
+        if attributes.is_empty() {
+            plain(reading, &headers, record.key, body, &fallback)?
+        } else {
+            if !media.is_empty() {
+                attributes.push((DATA_CONTENT_TYPE, media));
+            }
+            cloudevents::from_attributes(attributes, body, &fallback)
+        }
+    };
+    message.map(|message| with_deaths(with_key(message, record.key), &headers)).map_err(|error| error.to_string())
+}
+
+/// Reads a record that is no CloudEvent.
+fn plain(
+    reading: &Reading,
+    headers: &[(String, String)],
+    key: Option<&[u8]>,
+    body: Bytes,
+    fallback: &Fallback<'_>,
+) -> Result<Result<Message, cloudevents::CloudEventError>, String> {
+    let named = || headers.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+    match &reading.plain_json {
+        Some(plain) if plain.is_meant(named()) => {
+            let message = plain.read(named(), body, fallback);
+            Ok(message.map(|message| with_key(message, key)))
+        }
+        Some(_) => Err("it has neither attributes of CloudEvents nor the header for its type".to_owned()),
+        None => Err("it has no attributes of CloudEvents; KafkaSubscriber::plain_json would read it".to_owned()),
+    }
+}
+
+/// Gives a message without a key that of its record, by which Kafka has put it in order.
+fn with_key(message: Message, key: Option<&[u8]>) -> Message {
+    let key = key.and_then(|key| std::str::from_utf8(key).ok()).filter(|key| (1..=255).contains(&key.len()));
+    match (&message.key, key) {
+        (None, Some(key)) => {
+            let mut parts = message.into_parts();
+            parts.key = Some(key.to_owned());
+            Message::new(parts)
+        }
+        _ => message,
+    }
+}
+
+/// Lists the headers that are texts.
+fn texts(headers: Option<&impl Headers>) -> Result<Vec<(String, String)>, String> {
+    let mut list = Vec::new();
+    for header in headers.into_iter().flat_map(Headers::iter) {
+        match std::str::from_utf8(header.value.unwrap_or_default()) {
+            Ok(value) => list.push((header.key.to_owned(), value.to_owned())),
+            Err(_) if header.key.starts_with(PREFIX) || header.key.eq_ignore_ascii_case(CONTENT_TYPE) => {
+                return Err(format!("the header `{}` is no UTF-8", crate::config::shown(header.key)));
+            }
+            Err(_) => {}
+        }
+    }
+    Ok(list)
+}
+
+/// Why a record is a dead letter, as the headers that Kafka Connect has for it tell.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Death {
+    /// The topic from which it was taken.
+    pub topic: String,
+    /// Its partition.
+    pub partition: i32,
+    /// Its place there.
+    pub offset: i64,
+    /// What kind of failure it was.
+    pub class: String,
+    /// Why nobody could handle it.
+    pub message: String,
+}
+
+impl Death {
+    /// Reads why a message is a dead letter; `None` for one that is none.
+    #[must_use]
+    pub fn of(message: &Message) -> Option<Self> {
+        let header = |name: &str| message.headers.get(name);
+        Some(Self {
+            topic: header("deadtopic")?.to_owned(),
+            partition: header("deadpartition")?.parse().ok()?,
+            offset: header("deadoffset")?.parse().ok()?,
+            class: header("deadclass").unwrap_or_default().to_owned(),
+            message: header("deadmessage").unwrap_or_default().to_owned(),
+        })
+    }
+
+    /// Lists the headers of a dead letter.
+    pub(crate) fn headers(&self) -> [(String, String); 5] {
+        let named = |name: &str, value: String| (format!("{DEAD_PREFIX}{name}"), value);
+        [
+            named("topic", self.topic.clone()),
+            named("partition", self.partition.to_string()),
+            named("offset", self.offset.to_string()),
+            named("exception.class.name", self.class.clone()),
+            named("exception.message", self.message.clone()),
+        ]
+    }
+}
+
+/// Keeps the dead-letter headers of a record as headers of its message.
+fn with_deaths(message: Message, headers: &[(String, String)]) -> Message {
+    let kept = [
+        ("topic", "deadtopic"),
+        ("partition", "deadpartition"),
+        ("offset", "deadoffset"),
+        ("exception.class.name", "deadclass"),
+        ("exception.message", "deadmessage"),
+    ];
+    let told = |name: &str| {
+        let is_it = |header: &str| header.strip_prefix(DEAD_PREFIX) == Some(name);
+        headers.iter().rev().find(|(header, _)| is_it(header)).map(|(_, value)| value)
+    };
+    if told("topic").is_none() {
+        return message;
+    }
+    let mut parts = message.into_parts();
+    for (name, header) in kept {
+        if let Some(value) = told(name) {
+            // A text that no header takes is done without; the message is what counts.
+            let _ = parts.headers.insert(header, value.as_str());
+        }
+    }
+    Message::new(parts)
+}
+
+/// Tells whether a header is one of a dead letter's, which the next one replaces.
+pub(crate) fn is_of_a_death(header: &str) -> bool {
+    header.starts_with(DEAD_PREFIX)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,93 @@
+//! Arbitrary headers are a message or a clear error, and what was written reads back.
+
+use super::*;
+use outbox_core::testing::transport::full;
+use proptest::{collection::vec, option, prelude::*};
+
+fn record<'r>(key: Option<&'r [u8]>) -> Record<'r> {
+    Record { topic: "orders", key, timestamp: Some(1_700_000_000_123), received_at: Timestamp::from_micros(5) }
+}
+
+fn headers(list: &[(String, Option<Vec<u8>>)]) -> OwnedHeaders {
+    list.iter().fold(OwnedHeaders::new(), |headers, (key, value)| headers.insert(Header { key, value: value.as_ref() }))
+}
+
+fn named(list: &[(&str, &str)]) -> OwnedHeaders {
+    let list: Vec<_> = list.iter().map(|(name, value)| ((*name).to_owned(), Some(value.as_bytes().to_vec()))).collect();
+    headers(&list)
+}
+
+#[test]
+fn both_modes_read_back() {
+    for structured in [false, true] {
+        let message = full();
+        let (headers, body) = write(&message, structured);
+        assert_eq!(headers.count() == 1, structured);
+        let back = read(&Reading::default(), record(None), Some(&headers), body).expect("readable");
+        assert_eq!(back.into_parts(), message.into_parts());
+    }
+}
+
+#[test]
+fn a_payload_that_is_a_cloud_event_goes_in_structured_mode() {
+    let mut parts = full().into_parts();
+    parts.content_type = "application/cloudevents+json".into();
+    let (headers, body) = write(&Message::new(parts), false);
+    assert!(headers.count() == 1 && body.starts_with(b"{\"specversion\""));
+}
+
+#[test]
+fn a_stranger_s_record_gets_its_key_topic_and_time_from_kafka() {
+    let list = named(&[("ce_specversion", "1.0"), ("ce_id", "7"), ("ce_source", "/x"), ("ce_type", "t")]);
+    let message = read(&Reading::default(), record(Some(b"order-7")), Some(&list), Bytes::new()).expect("readable");
+    assert_eq!((message.key.as_deref(), message.topic.as_str()), (Some("order-7"), "orders"));
+    assert_eq!(message.created_at.as_micros(), 1_700_000_000_123_000);
+    let message = read(&Reading::default(), record(Some(&[0xff])), Some(&list), Bytes::new()).expect("readable");
+    assert_eq!(message.key, None, "a key that is no text orders all the same");
+}
+
+#[test]
+fn why_a_record_is_a_dead_letter_is_read_from_the_last_of_its_headers() {
+    let death = Death {
+        topic: "orders".into(),
+        partition: 3,
+        offset: 42,
+        class: "outbox.Rejected".into(),
+        message: "no such customer: ü".into(),
+    };
+    let (written, body) = write(&full(), false);
+    let older = written.insert(Header { key: "__connect.errors.topic", value: Some("older") });
+    let list = death.headers().iter().fold(older, |l, (key, value)| l.insert(Header { key, value: Some(value) }));
+    let message = read(&Reading::default(), record(None), Some(&list), body).expect("readable");
+    assert_eq!(Death::of(&message), Some(death));
+    assert_eq!(Death::of(&full()), None);
+}
+
+#[test]
+fn what_is_no_cloud_event_says_what_would_read_it() {
+    let told =
+        |reading: &Reading, list: &OwnedHeaders| read(reading, record(None), Some(list), Bytes::new()).unwrap_err();
+    assert!(told(&Reading::default(), &named(&[("type", "t")])).contains("KafkaSubscriber::plain_json"));
+    let plain = Reading { plain_json: Some(PlainJson::new("type", "/plain")) };
+    assert!(told(&plain, &named(&[("other", "t")])).contains("nor the header for its type"));
+    let batch = named(&[("content-type", "application/cloudevents-batch+json")]);
+    assert!(told(&Reading::default(), &batch).contains("only application/cloudevents+json"));
+    let broken = headers(&[("ce_id".to_owned(), Some(vec![0xff]))]);
+    assert!(told(&Reading::default(), &broken).contains("`ce_id` is no UTF-8"));
+}
+
+proptest! {
+    /// Nothing that a stranger sends makes the reader panic.
+    #[test]
+    fn arbitrary_records_are_messages_or_errors(
+        list in vec(("(ce_)?(id|source|type|specversion|time|topic|own1)|content-type|__connect.errors.topic|.{0,8}", option::of(vec(any::<u8>(), 0..20))), 0..8),
+        key in option::of(vec(any::<u8>(), 0..300)),
+        timestamp in option::of(any::<i64>()),
+        body in vec(any::<u8>(), 0..60),
+    ) {
+        let list: Vec<_> = list.into_iter().filter(|(name, _)| !name.contains('\0')).collect();
+        let reading = Reading { plain_json: Some(PlainJson::new("type", "/plain")) };
+        let record = Record { timestamp, ..record(key.as_deref()) };
+        let _ = read(&reading, record, Some(&headers(&list)), body.into());
+    }
+}

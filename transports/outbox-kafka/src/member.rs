@@ -1,0 +1,383 @@
+//! A member of a consumer group, on a thread of its own, for the library calls back from where it is polled.
+//!
+//! What is received waits here until it is asked for; answers come from anywhere. A partition that is to go is given up only
+//! when what is out of it was answered for, within bounds, and its position is committed.
+
+use crate::{
+    headers::{self, Reading, Record},
+    ledger::{Ledger, Place, Ticket},
+    verdict::plain,
+};
+use bytes::Bytes;
+use outbox_core::{
+    event::{Message, Timestamp},
+    runtime::{now, thread, wall_clock},
+};
+use rdkafka::{
+    ClientConfig, ClientContext, Message as _, Offset, TopicPartitionList,
+    config::{FromClientConfigAndContext, RDKafkaLogLevel},
+    consumer::{BaseConsumer, CommitMode, Consumer, ConsumerContext, Rebalance},
+    error::{KafkaError, KafkaResult},
+    message::BorrowedMessage,
+    types::RDKafkaErrorCode as Code,
+};
+use std::{
+    collections::hash_map::DefaultHasher,
+    hash::Hasher,
+    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
+use tokio::sync::Notify;
+
+/// How long one look for records takes at most: how late an answer is committed where nothing else comes.
+const LOOK: Duration = Duration::from_millis(50);
+/// Records that are taken before the member looks after everything else.
+const BURST: usize = 256;
+/// How often positions are committed.
+const COMMIT_EVERY: Duration = Duration::from_millis(100);
+/// Records that are known, of each that may wait: what is done behind one that is not.
+const HELD_FOR_EACH: usize = 64;
+
+/// How a member behaves.
+#[derive(Debug, Clone)]
+pub(crate) struct Manners {
+    pub(crate) topics: Vec<String>,
+    /// Records that may wait to be asked for.
+    pub(crate) prefetch: usize,
+    /// How long a partition that is to go waits for answers.
+    pub(crate) drain: Duration,
+    pub(crate) max_payload: usize,
+    pub(crate) reading: Reading,
+    /// Whether records are kept as they came, for the dead letters.
+    pub(crate) keeps_raw: bool,
+}
+
+/// A record as it came.
+#[derive(Debug)]
+pub(crate) struct Raw {
+    pub(crate) key: Option<Vec<u8>>,
+    pub(crate) headers: Vec<(String, Option<Vec<u8>>)>,
+    pub(crate) body: Bytes,
+}
+
+/// A record that was received.
+#[derive(Debug, Clone)]
+pub(crate) struct Arrived {
+    pub(crate) message: Result<Message, String>,
+    /// Its value, where it cannot be read.
+    pub(crate) unread: Option<Bytes>,
+    pub(crate) raw: Option<Arc<Raw>>,
+}
+
+/// What the member's thread shares with those who ask and answer.
+#[derive(Debug)]
+pub(crate) struct Desk {
+    state: Mutex<State>,
+    /// Something is there to be asked for.
+    news: Notify,
+    /// Something was answered for.
+    answered: Condvar,
+}
+
+#[derive(Debug)]
+struct State {
+    ledger: Ledger<Arrived>,
+    trouble: Option<String>,
+    /// Nobody asks any more.
+    closing: bool,
+    /// The member has left its group.
+    ended: bool,
+}
+
+/// A member, from the side of those who ask. Dropped, it leaves the group when what is out was answered for.
+#[derive(Debug)]
+pub(crate) struct Member(Arc<Desk>);
+
+impl Drop for Member {
+    fn drop(&mut self) {
+        self.0.state().closing = true;
+    }
+}
+
+impl Member {
+    /// Joins the group.
+    pub(crate) fn join(config: &ClientConfig, manners: Manners) -> Result<Self, String> {
+        let desk = Arc::new(Desk {
+            state: Mutex::new(State { ledger: Ledger::new(), trouble: None, closing: false, ended: false }),
+            news: Notify::new(),
+            answered: Condvar::new(),
+        });
+        let calls = Calls { desk: desk.clone(), drain: manners.drain };
+        let consumer =
+            BaseConsumer::from_config_and_context(config, calls).map_err(|error| plain(&error.to_string()))?;
+        let topics: Vec<&str> = manners.topics.iter().map(String::as_str).collect();
+        consumer.subscribe(&topics).map_err(|error| plain(&error.to_string()))?;
+        let (mine, theirs) = (desk.clone(), Self(desk));
+        thread("kafka-member", move || {
+            Looking { consumer, desk: mine.clone(), manners, paused: false, committed_at: now() }.run();
+            mine.state().ended = true;
+            mine.news.notify_one();
+        })
+        .map_err(|error| error.to_string())?;
+        Ok(theirs)
+    }
+
+    /// Waits for the next record that may be handled.
+    ///
+    /// # Errors
+    /// What the brokers said; whether the member has ended by it.
+    ///
+    /// # Cancel safety
+    /// A call that is dropped loses no record.
+    pub(crate) async fn next(&self) -> Result<(Ticket, Arrived), (String, bool)> {
+        loop {
+            {
+                let mut state = self.0.state();
+                if let Some(next) = state.ledger.next() {
+                    return Ok(next);
+                }
+                let ended = state.ended;
+                if let Some(trouble) = state.trouble.take() {
+                    return Err((trouble, ended));
+                }
+                if ended {
+                    return Err(("the member has left its group".to_owned(), true));
+                }
+            }
+            self.0.news.notified().await;
+        }
+    }
+
+    pub(crate) fn desk(&self) -> Arc<Desk> {
+        self.0.clone()
+    }
+}
+
+impl Desk {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Notes that a record is done; `false` when its partition was taken away.
+    pub(crate) fn done(&self, ticket: &Ticket) -> bool {
+        let ours = self.state().ledger.done(ticket);
+        self.tell();
+        ours
+    }
+
+    /// Notes that a record comes back.
+    pub(crate) fn back(&self, ticket: &Ticket) -> bool {
+        let ours = self.state().ledger.back(ticket);
+        self.tell();
+        ours
+    }
+
+    fn tell(&self) {
+        self.news.notify_one();
+        self.answered.notify_all();
+    }
+
+    /// Notes that positions could not be committed.
+    fn not_committed<'p>(&self, places: impl Iterator<Item = &'p Place>) {
+        let mut state = self.state();
+        places.for_each(|place| state.ledger.not_committed(place));
+    }
+}
+
+/// What the library calls.
+struct Calls {
+    desk: Arc<Desk>,
+    drain: Duration,
+}
+
+impl ClientContext for Calls {
+    fn log(&self, _: RDKafkaLogLevel, facility: &str, words: &str) {
+        tracing::debug!(facility, "librdkafka: {words}");
+    }
+}
+
+impl ConsumerContext for Calls {
+    fn pre_rebalance(&self, consumer: &BaseConsumer<Self>, rebalance: &Rebalance<'_>) {
+        match rebalance {
+            Rebalance::Assign(list) => {
+                let mut state = self.desk.state();
+                places(list).into_iter().for_each(|place| state.ledger.assign(place));
+            }
+            Rebalance::Revoke(list) => self.give_up(consumer, &places(list)),
+            Rebalance::Error(error) => tracing::warn!(%error, "a rebalance failed"),
+        }
+    }
+
+    fn commit_callback(&self, result: KafkaResult<()>, offsets: &TopicPartitionList) {
+        if let Err(error) = result {
+            tracing::debug!(%error, "positions were not committed; they are committed again");
+            self.desk.not_committed(places(offsets).iter());
+        }
+    }
+}
+
+impl Calls {
+    /// Waits for what is out of partitions that are to go, commits their positions and forgets them. One that was lost is
+    /// somebody else's already: its records are theirs.
+    fn give_up(&self, consumer: &BaseConsumer<Self>, places: &[Place]) {
+        let end = now() + self.drain;
+        let mut state = self.desk.state();
+        while !consumer.assignment_lost() && places.iter().map(|place| state.ledger.leave(place)).sum::<usize>() > 0 {
+            let left = end.saturating_duration_since(now());
+            if left.is_zero() {
+                tracing::warn!(?places, "partitions go although some of their records are still at work");
+                break;
+            }
+            let waited = self.desk.answered.wait_timeout(state, left.min(LOOK));
+            state = waited.unwrap_or_else(PoisonError::into_inner).0;
+        }
+        let moved = state.ledger.moved();
+        drop(state);
+        if !consumer.assignment_lost() {
+            commit(consumer, &self.desk, &moved, CommitMode::Sync);
+        }
+        let mut state = self.desk.state();
+        places.iter().for_each(|place| state.ledger.revoke(place));
+    }
+}
+
+fn places(list: &TopicPartitionList) -> Vec<Place> {
+    list.elements().iter().map(|element| (Arc::from(element.topic()), element.partition())).collect()
+}
+
+fn list<'p>(places: impl Iterator<Item = (&'p Place, Offset)>) -> TopicPartitionList {
+    let mut list = TopicPartitionList::new();
+    for ((topic, partition), offset) in places {
+        if let Err(error) = list.add_partition_offset(topic, *partition, offset) {
+            tracing::warn!(%error, topic = &**topic, partition, "a position is none of Kafka's");
+        }
+    }
+    list
+}
+
+/// Commits positions; those that could not be are committed again.
+fn commit(consumer: &BaseConsumer<Calls>, desk: &Desk, moved: &[(Place, i64)], mode: CommitMode) {
+    if moved.is_empty() {
+        return;
+    }
+    let positions = list(moved.iter().map(|(place, position)| (place, Offset::Offset(*position))));
+    if let Err(error) = consumer.commit(&positions, mode) {
+        tracing::debug!(%error, "positions were not committed; they are committed again");
+        desk.not_committed(moved.iter().map(|(place, _)| place));
+    }
+}
+
+/// The member's thread.
+struct Looking {
+    consumer: BaseConsumer<Calls>,
+    desk: Arc<Desk>,
+    manners: Manners,
+    paused: bool,
+    committed_at: Instant,
+}
+
+impl Looking {
+    /// Looks for records until nobody asks any more, or the group has shut the member out. Then it leaves, by which the
+    /// library takes its partitions away like at any rebalance.
+    fn run(mut self) {
+        loop {
+            let mut look = LOOK;
+            for _ in 0..BURST {
+                match self.consumer.poll(look) {
+                    Some(Ok(record)) => self.arrived(&record),
+                    Some(Err(error)) => {
+                        if self.failed(&error) {
+                            return;
+                        }
+                    }
+                    None => break,
+                }
+                look = Duration::ZERO;
+            }
+            if self.desk.state().closing {
+                return;
+            }
+            self.commit();
+            self.hold_back();
+        }
+    }
+
+    fn arrived(&self, record: &BorrowedMessage<'_>) {
+        let place: Place = (Arc::from(record.topic()), record.partition());
+        let key = record.key().map(|key| {
+            let mut hasher = DefaultHasher::new();
+            hasher.write(key);
+            hasher.finish()
+        });
+        let arrived = self.read(record);
+        self.desk.state().ledger.arrive(&place, record.offset(), key, arrived);
+        self.desk.news.notify_one();
+    }
+
+    fn read(&self, record: &BorrowedMessage<'_>) -> Arrived {
+        let body = Bytes::copy_from_slice(record.payload().unwrap_or_default());
+        let raw = self.manners.keeps_raw.then(|| Arc::new(Raw::of(record, body.clone())));
+        let limit = self.manners.max_payload;
+        let message = if body.len() > limit {
+            Err(format!("the message has {} bytes, of at most {limit}", body.len()))
+        } else {
+            let (topic, key, timestamp) = (record.topic(), record.key(), record.timestamp().to_millis());
+            let record_of = Record { topic, key, timestamp, received_at: Timestamp::from(wall_clock()) };
+            headers::read(&self.manners.reading, record_of, record.headers(), body.clone())
+        };
+        let unread = message.is_err().then_some(body);
+        Arrived { message, unread, raw }
+    }
+
+    /// Notes an error; tells whether the member is at its end by it.
+    fn failed(&self, error: &KafkaError) -> bool {
+        let fatal = matches!(error, KafkaError::MessageConsumptionFatal(_));
+        // A connection that breaks is made again; that all are broken is worth telling.
+        if !fatal
+            && matches!(error.rdkafka_error_code(), None | Some(Code::BrokerTransportFailure | Code::PartitionEOF))
+        {
+            tracing::debug!(%error, "librdkafka");
+            return false;
+        }
+        self.desk.state().trouble = Some(plain(&error.to_string()));
+        self.desk.news.notify_one();
+        fatal
+    }
+
+    fn commit(&mut self) {
+        if self.committed_at.elapsed() < COMMIT_EVERY {
+            return;
+        }
+        self.committed_at = now();
+        let moved = self.desk.state().ledger.moved();
+        commit(&self.consumer, &self.desk, &moved, CommitMode::Async);
+    }
+
+    /// Pauses the partitions while enough waits, and lets them go on when half of it is gone. Asked again each time, for
+    /// partitions that have come since are not paused.
+    fn hold_back(&mut self) {
+        let (prefetch, most) = (self.manners.prefetch, self.manners.prefetch.saturating_mul(HELD_FOR_EACH));
+        let state = self.desk.state();
+        let (waiting, held) = (state.ledger.waiting(), state.ledger.held());
+        let full = waiting >= prefetch || held >= most;
+        let pause = full || (self.paused && (waiting > prefetch / 2 || held > most / 2));
+        if !pause && !self.paused {
+            return;
+        }
+        let ours = list(state.ledger.places().map(|place| (place, Offset::Invalid)));
+        drop(state);
+        self.paused = pause;
+        let done = if pause { self.consumer.pause(&ours) } else { self.consumer.resume(&ours) };
+        if let Err(error) = done {
+            tracing::debug!(%error, "partitions were neither paused nor resumed");
+        }
+    }
+}
+
+impl Raw {
+    fn of(record: &BorrowedMessage<'_>, body: Bytes) -> Self {
+        let headers = record.headers().into_iter().flat_map(rdkafka::message::Headers::iter);
+        let headers = headers.map(|header| (header.key.to_owned(), header.value.map(<[u8]>::to_vec))).collect();
+        Self { key: record.key().map(<[u8]>::to_vec), headers, body }
+    }
+}

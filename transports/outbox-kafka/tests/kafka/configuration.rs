@@ -1,0 +1,70 @@
+//! What a configuration cannot be is told before anything is sent, and no secret with it.
+
+use crate::support::{full, url};
+use outbox_core::{failure::FailureClass, transport::Publisher};
+use outbox_kafka::{ConfigFault, KafkaPublisher, KafkaSubscriber, Topic};
+use std::time::Duration;
+
+#[test]
+fn every_fault_of_a_publisher_is_told_at_once() {
+    let publisher = KafkaPublisher::new("127.0.0.1:9092").expect("brokers").topic("no spaces");
+    let publisher = publisher.set("acks", "0").set("sasl.passwort", "canary").timeout(Duration::ZERO);
+    let error = publisher.declare([Topic::new("a").partitions(0)]).build().expect_err("four faults");
+    let told = error.to_string();
+    for said in [
+        "`no spaces` must have 1 to 249",
+        "`acks` cannot be changed",
+        "`sasl.passwort` is not one",
+        "at least 100 ms",
+        "at least 1",
+    ] {
+        assert!(told.contains(said), "{said}: {told}");
+    }
+    assert!(!told.contains("canary"), "{told}");
+}
+
+#[test]
+fn every_fault_of_a_subscriber_is_told_at_once() {
+    let subscriber = KafkaSubscriber::new("127.0.0.1:9092", "").expect("brokers");
+    let error =
+        subscriber.prefetch(0).set("enable.auto.commit", "true").dead_letters("").build().expect_err("five faults");
+    let told = error.to_string();
+    for said in [
+        "no topic is subscribed to",
+        "the group `` must have a name",
+        "the prefetch must",
+        "`enable.auto.commit` cannot",
+        "the topic `` must",
+    ] {
+        assert!(told.contains(said), "{said}: {told}");
+    }
+    assert_eq!(error.faults().len(), 5);
+    assert!(matches!(KafkaSubscriber::new("amqp://x", "g"), Err(error) if error.faults() == [ConfigFault::Brokers]));
+}
+
+#[tokio::test]
+async fn a_publisher_that_is_not_configured_right_publishes_nothing_and_says_why() {
+    let publisher = KafkaPublisher::new(url()).expect("brokers").set("no.such.setting", "1");
+    assert!(publisher.check().expect_err("a fault").to_string().contains("`no.such.setting`"));
+    let error = publisher.publish(&full()).await.expect_err("not confirmed");
+    assert_eq!(error.class(), FailureClass::Unavailable);
+}
+
+#[tokio::test]
+async fn whoever_would_rather_not_start_than_wait_is_told_that_nobody_is_there() {
+    KafkaPublisher::connect(url()).await.expect("the broker answers");
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let address = listener.local_addr().expect("an address");
+    drop(listener);
+    let error = KafkaPublisher::connect(format!("{address}")).await.expect_err("nobody is there");
+    assert_eq!(error.class(), FailureClass::Unavailable);
+    assert!(error.to_string().contains("refused"), "{error}");
+}
+
+#[test]
+fn nothing_shows_the_value_of_a_setting() {
+    let publisher = KafkaPublisher::new("127.0.0.1:9092").expect("brokers").set("sasl.password", "canary");
+    let subscriber = KafkaSubscriber::new("127.0.0.1:9092", "g").expect("brokers").set("sasl.password", "canary");
+    let shown = format!("{publisher:?} {subscriber:?}");
+    assert!(!shown.contains("canary") && shown.contains("sasl.password"), "{shown}");
+}

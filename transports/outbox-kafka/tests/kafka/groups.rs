@@ -1,0 +1,181 @@
+//! Members of a group that come, go, and are slow.
+
+use crate::support::{SOON, name, next, number, numbered, publisher, subscriber, url};
+use outbox_core::{
+    event::Message,
+    testing::Recorder,
+    transport::{Publisher, Subscriber},
+};
+use outbox_kafka::KafkaSubscriber;
+use rdkafka::{
+    ClientConfig,
+    admin::{AdminClient, AdminOptions},
+    client::DefaultClientContext,
+};
+use std::{collections::BTreeSet, time::Duration};
+use tokio::{sync::watch, time::timeout};
+
+/// How long a test looks whether something comes that should not.
+const QUIET: Duration = Duration::from_millis(1_500);
+
+/// Deletes a topic, without the transport.
+pub(crate) async fn delete(topic: &str) {
+    let brokers = url().replace("kafka://", "");
+    let admin: AdminClient<DefaultClientContext> =
+        ClientConfig::new().set("bootstrap.servers", brokers).create().expect("a client");
+    let deleted = admin.delete_topics(&[topic], &AdminOptions::new()).await.expect("an answer");
+    assert!(deleted.iter().all(Result::is_ok), "{deleted:?}");
+}
+
+/// Handles what comes, several at once, until it is asked to stop; then answers for what it has and leaves.
+async fn serve(mut member: KafkaSubscriber, recorder: Recorder, mut stop: watch::Receiver<bool>) -> usize {
+    let mut handling = tokio::task::JoinSet::new();
+    let mut taken = 0;
+    loop {
+        tokio::select! {
+            biased;
+            _ = stop.wait_for(|stop| *stop) => break,
+            next = member.next() => if let Ok(Some(delivery)) = next {
+                taken += 1;
+                let recorder = recorder.clone();
+                handling.spawn(async move { recorder.take(delivery).await });
+            }
+        }
+        while handling.try_join_next().is_some() {}
+    }
+    handling.join_all().await;
+    member.close();
+    taken
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn members_that_join_and_leave_under_load_lose_nothing_double_nothing_and_keep_the_order() {
+    const PARTITIONS: u16 = 12;
+    const KEYS: i64 = 40;
+    const EACH: i64 = 100;
+    let topic = name("members");
+    let publisher = publisher(&topic, PARTITIONS);
+    let recorder = Recorder::new();
+    let publish = async {
+        for n in 1..=EACH {
+            let batch: Vec<Message> = (0..KEYS).map(|key| numbered(n, &format!("k{key}"))).collect();
+            let verdicts = publisher.publish_batch(&batch).await;
+            assert!(verdicts.iter().all(Result::is_ok), "{verdicts:?}");
+        }
+    };
+    let all = usize::try_from(KEYS * EACH).expect("few");
+    let stay = watch::channel(false).0;
+    let staying = tokio::spawn(serve(subscriber(&topic, PARTITIONS), recorder.clone(), stay.subscribe()));
+    let come_and_go = async {
+        let mut took_part = 0;
+        for _ in 0..4 {
+            let stop = watch::channel(false).0;
+            let passing = tokio::spawn(serve(subscriber(&topic, PARTITIONS), recorder.clone(), stop.subscribe()));
+            tokio::time::sleep(Duration::from_millis(700)).await;
+            stop.send_replace(true);
+            took_part += passing.await.expect("ended");
+        }
+        took_part
+    };
+    let ((), _) = timeout(SOON, async { tokio::join!(publish, come_and_go) }).await.expect("in time");
+    recorder.wait_for(all, SOON).await.expect("all come");
+    stay.send_replace(true);
+    staying.await.expect("ended");
+    assert_eq!((recorder.distinct(), recorder.repeated()), (all, Vec::new()));
+    assert_eq!(recorder.keys_out_of_order(), Vec::<String>::new());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_static_member_that_comes_back_finds_its_partitions_again_and_nobody_had_them_meanwhile() {
+    let topic = name("static");
+    let publisher = publisher(&topic, 2);
+    let member = |instance: &str| subscriber(&topic, 2).instance(instance);
+    let (mut first, mut second) = (member("first"), member("second"));
+    let mut seen: [BTreeSet<i64>; 2] = Default::default();
+    // Each has one partition when both have received.
+    let both = async {
+        let mut n = 0;
+        while seen.iter().any(BTreeSet::is_empty) {
+            n += 1;
+            publisher.publish(&numbered(n, &format!("k{n}"))).await.expect("confirmed");
+            for (member, seen) in [&mut first, &mut second].into_iter().zip(&mut seen) {
+                if let Ok(Ok(Some(delivery))) = timeout(Duration::from_millis(200), member.next()).await {
+                    seen.insert(number(&delivery));
+                    delivery.ack().await.expect("heard");
+                }
+            }
+        }
+        while let Ok(Ok(Some(delivery))) = timeout(QUIET, first.next()).await {
+            delivery.ack().await.expect("heard");
+        }
+        n
+    };
+    let n = timeout(SOON, both).await.expect("both take part");
+    drop(first);
+    // Of many keys, some are of either partition.
+    let later: Vec<Message> = (n + 1..n + 21).map(|n| numbered(n, &format!("k{n}"))).collect();
+    publisher.publish_batch(&later).await.into_iter().for_each(|verdict| drop(verdict.expect("confirmed")));
+    let mut taken = BTreeSet::new();
+    while let Ok(Ok(Some(delivery))) = timeout(QUIET, second.next()).await {
+        taken.insert(number(&delivery));
+        delivery.ack().await.expect("heard");
+    }
+    let taken_later = taken.iter().filter(|taken| **taken > n).count();
+    assert!(taken_later > 0 && taken_later < later.len(), "the other partition waits for its owner: {taken:?}");
+    let mut again = member("first");
+    while taken.iter().filter(|taken| **taken > n).count() < later.len() {
+        let delivery = next(&mut again).await;
+        taken.insert(number(&delivery));
+        delivery.ack().await.expect("heard");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_partition_that_goes_waits_for_what_is_out_and_a_later_answer_is_an_error() {
+    let topic = name("slow");
+    let publisher = publisher(&topic, 1);
+    publisher.publish(&numbered(1, "k")).await.expect("confirmed");
+    let member = || {
+        let member = subscriber(&topic, 1).set("partition.assignment.strategy", "range");
+        member.drain(Duration::from_millis(500))
+    };
+    let mut first = member();
+    let held = next(&mut first).await;
+    assert_eq!(number(&held), 1);
+    let mut second = member();
+    // Whoever has the partition after the rebalance gets the record again.
+    let again = async {
+        tokio::select! {
+            delivery = next(&mut first) => delivery,
+            delivery = next(&mut second) => delivery,
+        }
+    };
+    let again = timeout(SOON, again).await.expect("in time");
+    assert_eq!(number(&again), 1);
+    let error = held.ack().await.expect_err("too late");
+    assert!(outbox_core::failure::full_text(&error).contains("taken away"), "{error:?}");
+    again.ack().await.expect("heard");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_answer_in_time_moves_the_position_before_the_partition_goes() {
+    let topic = name("in-time");
+    let publisher = publisher(&topic, 1);
+    for n in 1..=2 {
+        publisher.publish(&numbered(n, &format!("k{n}"))).await.expect("confirmed");
+    }
+    let member = || subscriber(&topic, 1).set("partition.assignment.strategy", "range");
+    let (mut first, mut second) = (member(), member());
+    let held = [next(&mut first).await, next(&mut first).await];
+    let joining = tokio::spawn(async move {
+        let came = timeout(QUIET * 2, second.next()).await;
+        (came.is_ok(), second)
+    });
+    tokio::time::sleep(QUIET).await;
+    for held in held {
+        held.ack().await.expect("the partition has waited for it");
+    }
+    let (came, _second) = joining.await.expect("ended");
+    assert!(!came, "nothing comes again");
+    assert!(timeout(QUIET, first.next()).await.is_err(), "nor here");
+}

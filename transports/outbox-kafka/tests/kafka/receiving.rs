@@ -1,0 +1,159 @@
+//! The subscriber: order, back-pressure, dead letters, and what cannot be read.
+
+use crate::support::{SOON, full, message_with, name, next, number, numbered, publisher, subscriber, url};
+use outbox_core::transport::{Publisher, Subscriber};
+use outbox_kafka::{Death, Topic};
+use rdkafka::{
+    ClientConfig,
+    message::{Header, OwnedHeaders},
+    producer::{FutureProducer, FutureRecord},
+};
+use std::time::Duration;
+use tokio::time::timeout;
+
+/// How long a test looks whether something comes that should not.
+const QUIET: Duration = Duration::from_millis(500);
+
+#[tokio::test]
+async fn of_a_key_one_record_is_out_at_a_time_and_one_that_comes_back_goes_before_the_others() {
+    let topic = name("lanes");
+    let publisher = publisher(&topic, 1);
+    for (n, key) in [(1, "a"), (2, "a"), (3, "b"), (4, "a")] {
+        publisher.publish(&numbered(n, key)).await.expect("confirmed");
+    }
+    let mut subscriber = subscriber(&topic, 1);
+    let (first, other) = (next(&mut subscriber).await, next(&mut subscriber).await);
+    assert_eq!((number(&first), number(&other)), (1, 3));
+    assert!(timeout(QUIET, subscriber.next()).await.is_err(), "2 and 4 wait for 1");
+    first.nack(true).await.expect("heard");
+    for expected in [1, 2, 4] {
+        let delivery = next(&mut subscriber).await;
+        assert_eq!(number(&delivery), expected);
+        delivery.ack().await.expect("heard");
+    }
+    other.ack().await.expect("heard");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_slow_consumer_pauses_the_partitions_stays_in_the_group_and_gets_everything() {
+    const MESSAGES: i64 = 2_000;
+    let topic = name("slow");
+    let publisher = publisher(&topic, 3);
+    let all: Vec<_> = (1..=MESSAGES).map(|n| numbered(n, &format!("k{n}"))).collect();
+    for batch in all.chunks(500) {
+        publisher.publish_batch(batch).await.into_iter().for_each(|verdict| drop(verdict.expect("confirmed")));
+    }
+    let mut slow = subscriber(&topic, 3).prefetch(10).set("max.poll.interval.ms", "6000");
+    let held = next(&mut slow).await;
+    // Longer than a member may go without a look for records.
+    tokio::time::sleep(Duration::from_secs(8)).await;
+    held.ack().await.expect("it is still ours");
+    let mut seen = 1;
+    while seen < MESSAGES {
+        next(&mut slow).await.ack().await.expect("heard");
+        seen += 1;
+    }
+    assert!(timeout(QUIET, slow.next()).await.is_err(), "each came once");
+}
+
+#[tokio::test]
+async fn what_is_rejected_goes_to_the_dead_letters_as_it_came_with_the_reason() {
+    let (topic, dead) = (name("rejecting"), name("dead"));
+    let publisher = publisher(&topic, 1);
+    let sent = message_with(|m| m.key = Some("order-9".into()));
+    publisher.publish(&full()).await.expect("confirmed");
+    publisher.publish(&sent).await.expect("confirmed");
+    let topics = [Topic::new(&topic), Topic::new(&dead)];
+    let mut receiving = subscriber(&topic, 1).declare(topics).dead_letters(&dead);
+    next(&mut receiving).await.nack(false).await.expect("buried");
+    next(&mut receiving).await.reject("no such\ncustomer").await.expect("buried");
+
+    let mut letters = subscriber(&dead, 1);
+    let first = next(&mut letters).await;
+    let death = Death::of(first.message.as_ref().expect("readable")).expect("a dead letter");
+    assert_eq!((death.offset, death.class.as_str()), (0, "outbox.NotHandled"));
+    let second = next(&mut letters).await;
+    let letter = second.message.as_ref().expect("readable");
+    assert_eq!((letter.id, letter.key.as_deref(), &letter.payload), (sent.id, Some("order-9"), &sent.payload));
+    let death = Death::of(letter).expect("a dead letter");
+    assert_eq!((death.topic.as_str(), death.partition, death.offset), (topic.as_str(), 0, 1));
+    assert_eq!((death.class.as_str(), death.message.as_str()), ("outbox.Rejected", "no such customer"));
+    first.ack().await.expect("heard");
+    second.ack().await.expect("heard");
+    drop(receiving);
+    // The group has passed both.
+    let mut after = subscriber(&topic, 1);
+    assert!(timeout(QUIET * 4, after.next()).await.is_err());
+}
+
+#[tokio::test]
+async fn a_record_whose_letter_is_not_confirmed_comes_again() {
+    let topic = name("unburied");
+    publisher(&topic, 1).publish(&full()).await.expect("confirmed");
+    // Larger than the client for the letters takes, so that none is ever confirmed.
+    let mut receiving = subscriber(&topic, 1).dead_letters(name("dead")).set("message.max.bytes", "1000");
+    let sent = message_with(|m| m.payload = vec![b'x'; 5_000].into());
+    publisher(&topic, 1).publish(&sent).await.expect("confirmed");
+    next(&mut receiving).await.ack().await.expect("heard");
+    for _ in 0..2 {
+        let delivery = next(&mut receiving).await;
+        let error = delivery.reject("never").await.expect_err("the letter is too large");
+        assert!(outbox_core::failure::full_text(&error).contains("the dead letter"), "{error:?}");
+    }
+    next(&mut receiving).await.ack().await.expect("it is still there");
+}
+
+#[tokio::test]
+async fn what_cannot_be_read_is_delivered_with_the_reason_and_the_rest_goes_on() {
+    let topic = name("strange");
+    let ours = publisher(&topic, 1);
+    let before = full();
+    ours.publish(&before).await.expect("confirmed");
+    let brokers = url().replace("kafka://", "");
+    let stranger: FutureProducer = ClientConfig::new().set("bootstrap.servers", brokers).create().expect("a client");
+    let json = |text: &'static str| (Some("application/cloudevents+json"), text.as_bytes().to_vec());
+    let table = [
+        ((None, b"{}".to_vec()), "no attributes of CloudEvents"),
+        (json("{not json"), "no CloudEvent in JSON"),
+        (json("{\"specversion\":\"1.0\"}"), "`id` is missing"),
+        ((None, vec![b'x'; 1_001]), "1001 bytes, of at most 1000"),
+    ];
+    for ((media, body), _) in &table {
+        let headers = media.map_or_else(OwnedHeaders::new, |value| {
+            OwnedHeaders::new().insert(Header { key: "content-type", value: Some(value) })
+        });
+        let record: FutureRecord<'_, (), Vec<u8>> = FutureRecord::to(&topic).payload(body).headers(headers);
+        stranger.send(record, SOON).await.expect("taken");
+    }
+    ours.publish(&numbered(7, "k")).await.expect("confirmed");
+    let mut subscriber = subscriber(&topic, 1).max_payload(1_000);
+    next(&mut subscriber).await.ack().await.expect("heard");
+    for ((_, body), reason) in &table {
+        let delivery = next(&mut subscriber).await;
+        let problem = delivery.message.as_ref().expect_err("it cannot be read");
+        assert!(problem.contains(reason), "{problem}");
+        assert_eq!(delivery.raw.as_deref(), Some(&body[..]));
+        delivery.reject(reason).await.expect("heard");
+    }
+    assert_eq!(number(&next(&mut subscriber).await), 7);
+}
+
+#[tokio::test]
+async fn a_topic_that_is_not_there_is_told_of_and_received_from_when_it_is() {
+    let topic = name("later");
+    let mut early = outbox_kafka::KafkaSubscriber::new(url(), &topic)
+        .expect("brokers")
+        .topic(&topic)
+        .set("topic.metadata.refresh.interval.ms", "500");
+    let told = timeout(SOON, early.next()).await.expect("in time").expect_err("it is not there");
+    assert!(outbox_core::failure::full_text(&told).contains("Unknown topic"), "{told:?}");
+    publisher(&topic, 1).publish(&numbered(1, "k")).await.expect("confirmed");
+    let delivery = async {
+        loop {
+            if let Ok(Some(delivery)) = early.next().await {
+                return delivery;
+            }
+        }
+    };
+    assert_eq!(number(&timeout(SOON, delivery).await.expect("in time")), 1);
+}
