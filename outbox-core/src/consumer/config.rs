@@ -362,12 +362,20 @@ impl<S: ConsumerStore> Consumer<S> {
         let mut supervisor = Supervisor::new(shutdown.clone(), Restarts::default())
             .actor("core", move || core.clone().run())
             .actor("retrier", move || retrier.clone().run());
-        for subscriber in self.subscribers {
-            let reader = Reader::new(Arc::new(Mutex::new(subscriber)), address.clone(), open.clone(), shutdown.clone());
+        let subscribers: Vec<_> = self.subscribers.into_iter().map(|one| Arc::new(Mutex::new(one))).collect();
+        for subscriber in &subscribers {
+            let reader = Reader::new(subscriber.clone(), address.clone(), open.clone(), shutdown.clone());
             supervisor = supervisor.actor("reader", move || reader.clone().run());
         }
         let exits = supervisor.exits();
-        let task = span.in_scope(|| spawn(supervisor.run().in_current_span()));
+        let running = async move {
+            let outcome = supervisor.run().await;
+            for subscriber in subscribers {
+                subscriber.lock().await.leave().await;
+            }
+            outcome
+        };
+        let task = span.in_scope(|| spawn(running.in_current_span()));
         Ok(ConsumerHandle::new(shutdown, task, stats.subscribe(), exits))
     }
 

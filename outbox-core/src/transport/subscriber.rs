@@ -17,12 +17,23 @@ pub trait Subscriber: Send + 'static {
     /// # Cancel safety
     /// A call that is dropped loses no delivery.
     async fn next(&mut self) -> Result<Option<Delivery>, SubscribeError>;
+
+    /// Says goodbye: a consumer calls it last, when everything was answered for. A transport whose broker would otherwise miss
+    /// it for a while, or has answers still to be told, waits here for a moment; by default there is nothing to do.
+    ///
+    /// # Cancel safety
+    /// A call that is dropped leaves all the same, and nobody waits for it.
+    async fn leave(&mut self) {}
 }
 
 #[async_trait]
 impl<S: Subscriber + ?Sized> Subscriber for Box<S> {
     async fn next(&mut self) -> Result<Option<Delivery>, SubscribeError> {
         (**self).next().await
+    }
+
+    async fn leave(&mut self) {
+        (**self).leave().await;
     }
 }
 

@@ -112,6 +112,8 @@ pub(crate) struct Cluster {
 const TIMEOUT: Duration = Duration::from_secs(10);
 /// Shortest time that librdkafka keeps to.
 const SHORTEST_TIMEOUT: Duration = Duration::from_millis(100);
+/// Shortest time that librdkafka grants a connection.
+const SHORTEST_SET_UP: Duration = Duration::from_secs(1);
 /// Longest wait before a broker that was gone is looked for again.
 const LONGEST_RECONNECT_PAUSE_MS: u32 = 1_000;
 
@@ -138,10 +140,10 @@ impl Cluster {
     /// the promises rest on.
     pub(crate) fn client(&self, defaults: &[(&str, &str)], ours: &[(&str, &str, &'static str)]) -> ClientConfig {
         let mut config = ClientConfig::new();
-        let timeout = self.timeout.as_millis().to_string();
+        let set_up = self.timeout.max(SHORTEST_SET_UP).as_millis().to_string();
         config.set("bootstrap.servers", &self.brokers);
         config.set("reconnect.backoff.max.ms", LONGEST_RECONNECT_PAUSE_MS.to_string());
-        config.set("socket.connection.setup.timeout.ms", timeout.clone().max("1000".to_owned()));
+        config.set("socket.connection.setup.timeout.ms", set_up);
         for (name, value) in defaults {
             config.set(*name, *value);
         }
@@ -174,7 +176,7 @@ impl Cluster {
                 Ok(_) => {}
                 Err(KafkaError::ClientConfig(_, description, ..)) if is_not_built(&description) => {
                     faults.push(ConfigFault::Missing(
-                        "TLS and SASL/SCRAM need the feature `tls` of outbox-kafka, and OpenSSL where it is built",
+                        "TLS and SASL/SCRAM need librdkafka with OpenSSL: add rdkafka with the feature `ssl` to your program",
                     ));
                 }
                 Err(_) => faults.push(ConfigFault::Setting(shown(name))),
@@ -243,6 +245,14 @@ mod tests {
             assert!(error.contains(said), "{said}: {error}");
         }
         assert!(!error.contains("canary") && !error.contains("client.id"), "{error}");
+    }
+
+    #[test]
+    fn what_librdkafka_was_built_without_is_told_with_what_would_bring_it() {
+        let mut cluster = Cluster::parse("a:9092").unwrap();
+        cluster.set("ssl.ca.location".to_owned(), "/canary.pem".to_owned());
+        let error = without(cluster.faults(&OURS)).unwrap_err().to_string();
+        assert!(error.contains("rdkafka with the feature `ssl`") && !error.contains("canary"), "{error}");
     }
 
     #[test]

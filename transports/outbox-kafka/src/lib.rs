@@ -34,8 +34,9 @@
 //!
 //! # TLS and SASL
 //! Settings of librdkafka are passed through ([`KafkaPublisher::set`], [`KafkaSubscriber::set`]): `security.protocol`,
-//! `ssl.ca.location`, `sasl.mechanism`, `sasl.username`, `sasl.password`. TLS and SCRAM need the feature `tls`, and OpenSSL where it is
-//! built. No value of a setting is ever shown.
+//! `ssl.ca.location`, `sasl.mechanism`, `sasl.username`, `sasl.password`. SASL/PLAIN works as it is. TLS and SCRAM need librdkafka with
+//! OpenSSL, which this crate does not ask for: add `rdkafka` with the feature `ssl` (the system's) or `ssl-vendored` beside it, and cargo
+//! builds the one library with both. No value of a setting is ever shown.
 //!
 //! # Source
 //! Apache Kafka's protocol as librdkafka 2.12 speaks it; CloudEvents 1.0.2, Kafka protocol binding; Kafka Connect's names of

@@ -27,12 +27,17 @@ use std::{
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
-use tokio::sync::Notify;
+use tokio::{sync::Notify, time::timeout};
 
 /// How long one look for records takes at most: how late an answer is committed where nothing else comes.
 const LOOK: Duration = Duration::from_millis(50);
 /// Records that are taken before the member looks after everything else.
 const BURST: usize = 256;
+/// How long records may wait in full number before the partitions are paused: librdkafka throws away what it has fetched ahead
+/// of a pause, and fetches it again after.
+const PAUSE_AFTER: Duration = Duration::from_secs(1);
+/// How long the end of a membership may take.
+const LEFT_WITHIN: Duration = Duration::from_secs(5);
 /// How often positions are committed.
 const COMMIT_EVERY: Duration = Duration::from_millis(100);
 /// Records that are known, of each that may wait: what is done behind one that is not.
@@ -96,6 +101,7 @@ pub(crate) struct Member(Arc<Desk>);
 impl Drop for Member {
     fn drop(&mut self) {
         self.0.state().closing = true;
+        self.0.answered.notify_all();
     }
 }
 
@@ -114,7 +120,8 @@ impl Member {
         consumer.subscribe(&topics).map_err(|error| plain(&error.to_string()))?;
         let (mine, theirs) = (desk.clone(), Self(desk));
         thread("kafka-member", move || {
-            Looking { consumer, desk: mine.clone(), manners, paused: false, committed_at: now() }.run();
+            Looking { consumer, desk: mine.clone(), manners, full_since: None, paused: false, committed_at: now() }
+                .run();
             mine.state().ended = true;
             mine.news.notify_one();
         })
@@ -134,6 +141,8 @@ impl Member {
             {
                 let mut state = self.0.state();
                 if let Some(next) = state.ledger.next() {
+                    // There may be room again.
+                    self.0.answered.notify_all();
                     return Ok(next);
                 }
                 let ended = state.ended;
@@ -145,6 +154,20 @@ impl Member {
                 }
             }
             self.0.news.notified().await;
+        }
+    }
+
+    /// Leaves the group, and waits a while for that.
+    pub(crate) async fn leave(self) {
+        let desk = self.desk();
+        drop(self);
+        let left = async {
+            while !desk.state().ended {
+                desk.news.notified().await;
+            }
+        };
+        if timeout(LEFT_WITHIN, left).await.is_err() {
+            tracing::warn!("the group was not left within {LEFT_WITHIN:?}; its brokers will miss this member");
         }
     }
 
@@ -272,6 +295,8 @@ struct Looking {
     consumer: BaseConsumer<Calls>,
     desk: Arc<Desk>,
     manners: Manners,
+    /// Since when as much waits as may.
+    full_since: Option<Instant>,
     paused: bool,
     committed_at: Instant,
 }
@@ -281,8 +306,9 @@ impl Looking {
     /// library takes its partitions away like at any rebalance.
     fn run(mut self) {
         loop {
+            let looks = if self.has_room() { BURST } else { 0 };
             let mut look = LOOK;
-            for _ in 0..BURST {
+            for _ in 0..looks {
                 match self.consumer.poll(look) {
                     Some(Ok(record)) => self.arrived(&record),
                     Some(Err(error)) => {
@@ -298,8 +324,51 @@ impl Looking {
                 return;
             }
             self.commit();
-            self.hold_back();
         }
+    }
+
+    /// Tells whether to look for records; where enough waits, gives it a moment to become less. When it has been enough for
+    /// long, the partitions are paused, so that looking goes on without any: a member that does not look is put out of its
+    /// group.
+    fn has_room(&mut self) -> bool {
+        let (prefetch, most) = (self.manners.prefetch, self.manners.prefetch.saturating_mul(HELD_FOR_EACH));
+        let state = self.desk.state();
+        let (waiting, held) = (state.ledger.waiting(), state.ledger.held());
+        let is_full = waiting >= prefetch || held >= most;
+        let is_well = waiting <= prefetch / 2 && held <= most / 2;
+        if self.paused {
+            drop(state);
+            // Asked again each time, for partitions that have come since are not paused.
+            self.pause(!is_well);
+            return true;
+        }
+        let since = match self.full_since {
+            None if is_full => now(),
+            None => return true,
+            Some(_) if is_well || state.closing => {
+                self.full_since = None;
+                return !state.closing;
+            }
+            Some(since) => since,
+        };
+        self.full_since = Some(since);
+        if since.elapsed() < PAUSE_AFTER {
+            drop(self.desk.answered.wait_timeout(state, LOOK));
+            return false;
+        }
+        drop(state);
+        self.pause(true);
+        true
+    }
+
+    fn pause(&mut self, pause: bool) {
+        let ours = list(self.desk.state().ledger.places().map(|place| (place, Offset::Invalid)));
+        let done = if pause { self.consumer.pause(&ours) } else { self.consumer.resume(&ours) };
+        if let Err(error) = done {
+            tracing::debug!(%error, "partitions were neither paused nor resumed");
+        }
+        self.paused = pause;
+        self.full_since = None;
     }
 
     fn arrived(&self, record: &BorrowedMessage<'_>) {
@@ -351,26 +420,6 @@ impl Looking {
         self.committed_at = now();
         let moved = self.desk.state().ledger.moved();
         commit(&self.consumer, &self.desk, &moved, CommitMode::Async);
-    }
-
-    /// Pauses the partitions while enough waits, and lets them go on when half of it is gone. Asked again each time, for
-    /// partitions that have come since are not paused.
-    fn hold_back(&mut self) {
-        let (prefetch, most) = (self.manners.prefetch, self.manners.prefetch.saturating_mul(HELD_FOR_EACH));
-        let state = self.desk.state();
-        let (waiting, held) = (state.ledger.waiting(), state.ledger.held());
-        let full = waiting >= prefetch || held >= most;
-        let pause = full || (self.paused && (waiting > prefetch / 2 || held > most / 2));
-        if !pause && !self.paused {
-            return;
-        }
-        let ours = list(state.ledger.places().map(|place| (place, Offset::Invalid)));
-        drop(state);
-        self.paused = pause;
-        let done = if pause { self.consumer.pause(&ours) } else { self.consumer.resume(&ours) };
-        if let Err(error) = done {
-            tracing::debug!(%error, "partitions were neither paused nor resumed");
-        }
     }
 }
 

@@ -303,6 +303,12 @@ impl Subscriber for KafkaSubscriber {
             }
         }
     }
+
+    async fn leave(&mut self) {
+        if let Phase::Joined(joined) = std::mem::replace(&mut self.state, Phase::Closed) {
+            joined.member.leave().await;
+        }
+    }
 }
 
 impl KafkaSubscriber {
