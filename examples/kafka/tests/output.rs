@@ -18,7 +18,7 @@ Received, each answered by hand; what comes back goes before what is behind it:
   ticket 3  attempt 3: the printer is jammed for the third time, reject
 
 The dead letters, with Kafka Connect's headers for why:
-  ticket.sold  key 3  outbox.Rejected: the printer is jammed";
+  ticket.sold  key 3  Rejected: the printer is jammed";
 
 /// Where a record went is the broker's and the hash's business.
 fn without_places(line: &str) -> String {

@@ -131,7 +131,7 @@ async fn a_delivery_that_was_never_answered_is_stored_before_it_is_handled() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn one_that_was_begun_and_never_ended_three_times_is_buried_and_its_neighbours_are_handled() {
+async fn one_that_was_begun_and_never_ended_five_times_is_buried_and_its_neighbours_are_handled() {
     let store = MemoryStore::default();
     let snoozing = |_: OrderPlaced, _: &Cx| async { Err::<(), _>(HandlerError::snooze(MINUTE)) };
     let (queue, subscriber) = queue();
@@ -142,9 +142,9 @@ async fn one_that_was_begun_and_never_ended_three_times_is_buried_and_its_neighb
     }
     stop(handle).await;
     tokio::time::sleep(MINUTE).await;
-    // Processes that begin and die: the first takes all of them along, the next two only the one that kills.
+    // Processes that begin and die: the first takes all of them along, the next four only the one that kills.
     let lease = Duration::from_secs(5);
-    for life in 0..3 {
+    for life in 0..5 {
         let by: Arc<str> = format!("life {life}").into();
         let handlers: [Arc<str>; 1] = ["write".into()];
         let query = ClaimQuery { consumer: "receipts", handlers: &handlers, by: &by, lease, limit: 10 };

@@ -352,7 +352,7 @@ impl Looking {
             Some(since) => since,
         };
         self.full_since = Some(since);
-        if since.elapsed() < PAUSE_AFTER {
+        if now() < since + PAUSE_AFTER {
             drop(self.desk.answered.wait_timeout(state, LOOK));
             return false;
         }
@@ -414,7 +414,7 @@ impl Looking {
     }
 
     fn commit(&mut self) {
-        if self.committed_at.elapsed() < COMMIT_EVERY {
+        if now() < self.committed_at + COMMIT_EVERY {
             return;
         }
         self.committed_at = now();

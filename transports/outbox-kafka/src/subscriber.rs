@@ -402,15 +402,11 @@ impl Acknowledge for Unanswered {
     }
 
     async fn nack(mut self: Box<Self>, requeue: bool) -> Result<(), SubscribeError> {
-        if requeue {
-            self.back()
-        } else {
-            self.bury("outbox.NotHandled", "it was not handled, and not asked for again").await
-        }
+        if requeue { self.back() } else { self.bury("NotHandled", "it was not handled, and not asked for again").await }
     }
 
     async fn reject(self: Box<Self>, reason: &str) -> Result<(), SubscribeError> {
-        self.bury("outbox.Rejected", reason).await
+        self.bury("Rejected", reason).await
     }
 }
 

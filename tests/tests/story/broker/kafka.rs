@@ -1,12 +1,14 @@
 //! The relay and the consumer over Kafka: members and brokers die, the effect happens once, and every key keeps its order.
 
 use crate::stage::{Cx, LATE, LEASE, Part, SOON, Told, World, consumer, kafka, keys, message, relay, victim};
+use outbox_kafka::KafkaPublisher;
 use outbox_sea_orm::{
     consumer::{Consumer, HandlerError},
     event::MessageId,
     transport::{Publisher, everything},
 };
 use sea_orm::ConnectionTrait;
+use std::time::Duration;
 use tests::{
     databases::{Database, TempDatabase},
     on_every_database,
@@ -19,6 +21,12 @@ fn topic() -> String {
     format!("outbox-test.story.{}", MessageId::generate())
 }
 
+/// A publisher to the topic, which it declares.
+fn publisher(url: &str, topic: &str) -> KafkaPublisher {
+    let publisher = KafkaPublisher::new(url).unwrap().topic(topic).declare([kafka::declared(topic)]);
+    publisher.timeout(Duration::from_secs(5))
+}
+
 on_every_database! {
     async fn a_member_that_is_killed_under_load_costs_no_message_and_no_second_effect(db: &TempDatabase) {
         const KEYS: u64 = 20;
@@ -26,7 +34,7 @@ on_every_database! {
         let (world, topic, url) = (World::open(db).await, topic(), broker::shared_url());
         let part = Part { url: db.url().to_owned(), kafka: Some((url.clone(), topic.clone())), ..Part::default() };
         let mut first = victim(&part).await;
-        let publisher = kafka::publisher(&url, &topic);
+        let publisher = publisher(&url, &topic);
         let publish = async |range: std::ops::RangeInclusive<u64>| {
             for n in range {
                 let batch: Vec<_> = (0..KEYS).map(|key| message(&format!("k{key}"), n)).collect();
@@ -76,8 +84,7 @@ async fn twenty_thousand_events_over_three_deaths_of_the_broker_have_their_effec
     world.tell_all(&keys(KEYS, EACH)).await;
     let url = server.url();
     let source = world.source();
-    let relay =
-        relay(&source, LEASE).route("kafka", everything(), kafka::publisher(&url, &topic)).start().await.unwrap();
+    let relay = relay(&source, LEASE).route("kafka", everything(), publisher(&url, &topic)).start().await.unwrap();
     let consuming = Consumer::new("story", &world.outbox).on("in_order", in_order);
     let consuming = consuming.subscribe(kafka::member(&url, &topic)).start().await.unwrap();
     let handled = async || world.number("SELECT CAST(SUM(n) AS BIGINT) FROM told").await;

@@ -52,7 +52,7 @@ fn why_a_record_is_a_dead_letter_is_read_from_the_last_of_its_headers() {
         topic: "orders".into(),
         partition: 3,
         offset: 42,
-        class: "outbox.Rejected".into(),
+        class: "Rejected".into(),
         message: "no such customer: ü".into(),
     };
     let (written, body) = write(&full(), false);

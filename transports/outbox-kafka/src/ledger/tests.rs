@@ -117,6 +117,14 @@ fn a_topic_that_was_made_anew_begins_anew() {
     assert_eq!(ledger.moved(), [(place(0), 1)]);
 }
 
+fn at(partition: i32) -> usize {
+    usize::try_from(partition).unwrap()
+}
+
+fn end(log: &[Option<u64>]) -> i64 {
+    i64::try_from(log.len()).unwrap()
+}
+
 #[derive(Debug, Clone)]
 enum Act {
     Arrive(i32, Option<u64>),
@@ -150,14 +158,14 @@ proptest! {
         for act in acts {
             match act {
                 Act::Arrive(p, key) => {
-                    let log = &mut logs[p as usize];
+                    let log = &mut logs[at(p)];
                     log.push(key);
-                    let offset = log.len() as i64 - 1;
+                    let offset = end(log) - 1;
                     ledger.arrive(&place(p), offset, key, offset);
                 }
                 Act::Next => if let Some((ticket, record)) = ledger.next() {
                     prop_assert_eq!(ticket.offset, record);
-                    let p = ticket.place.1 as usize;
+                    let p = at(ticket.place.1);
                     let key = logs[p][usize::try_from(record).unwrap()];
                     if key.is_some() {
                         prop_assert!(out.iter().all(|(o, k)| o.place != ticket.place || *k != key));
@@ -171,24 +179,24 @@ proptest! {
                 Act::Done(i) if i < out.len() => {
                     let (ticket, _) = out.remove(i);
                     prop_assert!(ledger.done(&ticket));
-                    done[ticket.place.1 as usize].insert(ticket.offset);
+                    done[at(ticket.place.1)].insert(ticket.offset);
                 }
                 Act::Back(i) if i < out.len() => prop_assert!(ledger.back(&out.remove(i).0)),
                 Act::Rebalance(p) => {
                     for (place, position) in ledger.moved() {
-                        positions[place.1 as usize] = position;
+                        positions[at(place.1)] = position;
                     }
                     ledger.assign(place(p));
                     out.retain(|(ticket, _)| ticket.place != place(p));
-                    done[p as usize].retain(|offset| *offset < positions[p as usize]);
-                    for offset in positions[p as usize]..logs[p as usize].len() as i64 {
-                        ledger.arrive(&place(p), offset, logs[p as usize][usize::try_from(offset).unwrap()], offset);
+                    done[at(p)].retain(|offset| *offset < positions[at(p)]);
+                    for offset in positions[at(p)]..end(&logs[at(p)]) {
+                        ledger.arrive(&place(p), offset, logs[at(p)][usize::try_from(offset).unwrap()], offset);
                     }
                 }
                 Act::Done(_) | Act::Back(_) => {}
             }
             for (place, position) in ledger.moved() {
-                let p = place.1 as usize;
+                let p = at(place.1);
                 prop_assert!(position > positions[p], "a position never goes back");
                 positions[p] = position;
                 prop_assert!((0..position).all(|offset| done[p].contains(&offset)));
@@ -201,10 +209,10 @@ proptest! {
         }
         prop_assert_eq!((ledger.held(), ledger.waiting()), (0, 0));
         for (place, position) in ledger.moved() {
-            positions[place.1 as usize] = position;
+            positions[at(place.1)] = position;
         }
         for (p, log) in logs.iter().enumerate() {
-            prop_assert_eq!(positions[p], log.len() as i64);
+            prop_assert_eq!(positions[p], end(log));
         }
     }
 }

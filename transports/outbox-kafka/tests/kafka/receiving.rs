@@ -71,13 +71,13 @@ async fn what_is_rejected_goes_to_the_dead_letters_as_it_came_with_the_reason() 
     let mut letters = subscriber(&dead, 1);
     let first = next(&mut letters).await;
     let death = Death::of(first.message.as_ref().expect("readable")).expect("a dead letter");
-    assert_eq!((death.offset, death.class.as_str()), (0, "outbox.NotHandled"));
+    assert_eq!((death.offset, death.class.as_str()), (0, "NotHandled"));
     let second = next(&mut letters).await;
     let letter = second.message.as_ref().expect("readable");
     assert_eq!((letter.id, letter.key.as_deref(), &letter.payload), (sent.id, Some("order-9"), &sent.payload));
     let death = Death::of(letter).expect("a dead letter");
     assert_eq!((death.topic.as_str(), death.partition, death.offset), (topic.as_str(), 0, 1));
-    assert_eq!((death.class.as_str(), death.message.as_str()), ("outbox.Rejected", "no such customer"));
+    assert_eq!((death.class.as_str(), death.message.as_str()), ("Rejected", "no such customer"));
     first.ack().await.expect("heard");
     second.ack().await.expect("heard");
     drop(receiving);
