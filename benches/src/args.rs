@@ -12,21 +12,22 @@ pub(crate) const USAGE: &str = "usage: benches <name> [options]
   latency   from commit to receipt at 200 and 1,000 events a second, and after a silence
   memory    the relay's memory while it drains
   idle      what a relay with nothing to do costs (on a server of its own)
-  publish   waiting events a second to RabbitMQ with confirms, beside a loop by hand
-  consume   messages a second from RabbitMQ with one INSERT each, beside a loop by hand
+  publish   waiting events a second to a broker with confirms, beside a loop by hand
+  consume   messages a second from a broker with one INSERT each, beside a loop by hand
   sagas     steps a second beside hand-written SQL that does the same transactions, and sagas a second while 10,000
             others are in flight, beside while one other is
   asks      steps a second that another service does, in process and over RabbitMQ, beside hand-written SQL that does the
             same transactions
   gate a3   all but RabbitMQ and sagas, beside its targets; fails when one is missed
   gate b    what concerns RabbitMQ, likewise
-  gate c1   what concerns Kafka, likewise, on a broker of its own
+  gate c1   what concerns Kafka, likewise, on brokers of its own: one that keeps what it has, and one that does not
   gate e1   what concerns sagas, likewise
   gate e2   what concerns steps that other services do, likewise
 
-  --events N   waiting events of drain, costs, memory, publish, consume and gate c1; sagas of asks
+  --events N   waiting events of drain, costs, memory, publish, consume; sagas of asks
   --rounds N   rounds, each with ours and the floor
   --seconds N  length of one round of write, latency and idle
+  --broker rabbitmq|kafka|kafka-in-memory   of publish and consume; the latter two are brokers of the run's own
   --pinned     drain with a transaction open elsewhere
   --only ours|floor   one side alone, for a profiler";
 
@@ -58,6 +59,20 @@ pub(crate) enum Sides {
     Floor,
 }
 
+/// Where messages go to and come from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Broker {
+    RabbitMq,
+    Kafka(Kept),
+}
+
+/// What a broker's records are kept in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kept {
+    File,
+    Memory,
+}
+
 /// The command line.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Args {
@@ -67,6 +82,7 @@ pub(crate) struct Args {
     pub(crate) round: Option<Duration>,
     pub(crate) pinned: bool,
     pub(crate) sides: Sides,
+    pub(crate) broker: Broker,
 }
 
 impl Args {
@@ -95,7 +111,8 @@ impl Args {
             _ => bail!("{USAGE}"),
         };
         let (events, rounds, round) = (None, None, None);
-        let mut args = Self { bench, events, rounds, round, pinned: false, sides: Sides::Both };
+        let (sides, broker) = (Sides::Both, Broker::RabbitMq);
+        let mut args = Self { bench, events, rounds, round, pinned: false, sides, broker };
         while let Some(word) = words.next() {
             let mut value = || words.next().with_context(|| format!("{word} wants a value\n\n{USAGE}"));
             match word.as_str() {
@@ -103,6 +120,14 @@ impl Args {
                 "--rounds" => args.rounds = Some(value()?.parse()?),
                 "--seconds" => args.round = Some(Duration::from_secs(value()?.parse()?)),
                 "--pinned" => args.pinned = true,
+                "--broker" => {
+                    args.broker = match value()?.as_str() {
+                        "rabbitmq" => Broker::RabbitMq,
+                        "kafka" => Broker::Kafka(Kept::File),
+                        "kafka-in-memory" => Broker::Kafka(Kept::Memory),
+                        _ => bail!("{USAGE}"),
+                    };
+                }
                 "--only" => {
                     args.sides = match value()?.as_str() {
                         "ours" => Sides::Ours,

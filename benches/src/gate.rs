@@ -2,7 +2,7 @@
 //! of sagas. Gate E2: those of steps that other services do. Gate C1: those of Kafka.
 
 use crate::{
-    args::{Args, Sides},
+    args::{Args, Broker, Kept, Sides},
     figures::Report,
     place::Place,
     stages::{
@@ -18,14 +18,18 @@ use crate::{
 };
 use anyhow::Result;
 use std::time::Duration;
+use tests::servers::{self, Server};
 
 /// Whose figures they are.
-pub(crate) const RABBIT: &str = "RabbitMQ";
+const RABBIT: &str = "RabbitMQ";
 const KAFKA: &str = "Kafka (nisshi 0.8.1)";
+const KAFKA_IN_MEMORY: &str = "Kafka (nisshi 0.8.1, in memory)";
 
 const ROUNDS: usize = 7;
 const MANY: u32 = 1_000_000;
 const SOME: u32 = 100_000;
+/// Waiting events where the broker makes a row of each header: a quarter of a minute of it.
+const FEW: u32 = 20_000;
 /// Messages of one round of receiving: a second or two of it.
 pub(crate) const MESSAGES: u32 = 10_000;
 /// One round of writing; seven of them, both sides, nine kinds of load.
@@ -64,18 +68,44 @@ pub(crate) async fn a3() -> Result<Report> {
 
 /// Runs what concerns RabbitMQ.
 pub(crate) async fn b() -> Result<Report> {
-    let sides = Sides::Both;
-    let mut report = tell::published(RABBIT, SOME, &publish::run(SOME, ROUNDS, sides).await?);
-    report.absorb(tell::consumed(RABBIT, MESSAGES, &consume::run(MESSAGES, ROUNDS, sides).await?));
+    let mut report = publish(Broker::RabbitMq, SOME, ROUNDS, Sides::Both).await?;
+    report.absorb(consume(Broker::RabbitMq, MESSAGES, ROUNDS, Sides::Both).await?);
     Ok(report)
 }
 
-/// Runs what concerns Kafka, on a broker of its own.
-pub(crate) async fn c1(events: u32, rounds: usize, sides: Sides) -> Result<Report> {
-    let server = tests::servers::kafka::start().await;
-    let mut report = tell::published(KAFKA, events, &kafka::publish(&server, events, rounds, sides).await?);
-    report.absorb(tell::consumed(KAFKA, MESSAGES, &kafka::consume(&server, MESSAGES, rounds, sides).await?));
+/// Runs what concerns Kafka, on brokers of its own.
+pub(crate) async fn c1() -> Result<Report> {
+    let mut report = Report::default();
+    for (kept, events) in [(Kept::File, FEW), (Kept::Memory, SOME)] {
+        report.absorb(publish(Broker::Kafka(kept), events, ROUNDS, Sides::Both).await?);
+        report.absorb(consume(Broker::Kafka(kept), MESSAGES, ROUNDS, Sides::Both).await?);
+    }
     Ok(report)
+}
+
+/// Measures publishing to a broker.
+pub(crate) async fn publish(broker: Broker, events: u32, rounds: usize, sides: Sides) -> Result<Report> {
+    let Broker::Kafka(kept) = broker else {
+        return Ok(tell::published(RABBIT, events, &publish::run(events, rounds, sides).await?));
+    };
+    let (name, server) = start(kept).await;
+    Ok(tell::produced(name, kept, events, &kafka::publish(&server, events, rounds, sides).await?))
+}
+
+/// Measures receiving from a broker.
+pub(crate) async fn consume(broker: Broker, messages: u32, rounds: usize, sides: Sides) -> Result<Report> {
+    let Broker::Kafka(kept) = broker else {
+        return Ok(tell::consumed(RABBIT, messages, &consume::run(messages, rounds, sides).await?));
+    };
+    let (name, server) = start(kept).await;
+    Ok(tell::consumed(name, messages, &kafka::consume(&server, messages, rounds, sides).await?))
+}
+
+async fn start(kept: Kept) -> (&'static str, Server) {
+    match kept {
+        Kept::File => (KAFKA, servers::kafka::start().await),
+        Kept::Memory => (KAFKA_IN_MEMORY, servers::kafka::start_in_memory().await),
+    }
 }
 
 /// Runs what concerns sagas.

@@ -20,9 +20,9 @@ use args::{Args, Bench};
 use figures::Report;
 use place::Place;
 use stages::{
-    consume, costs,
+    costs,
     drain::{self, Drain},
-    idle, memory, publish,
+    idle, memory,
 };
 use std::{
     process::ExitCode,
@@ -70,14 +70,13 @@ async fn measure(args: &Args) -> Result<Report> {
         Bench::Latency => gate::latency(rounds, round(5)).await?,
         Bench::Sagas => gate::sagas(rounds, sides).await?,
         Bench::Asks => gate::asks(args.events.unwrap_or(gate::SAGAS), rounds, sides).await?,
-        Bench::Publish => tell::published(gate::RABBIT, events, &publish::run(events, rounds, sides).await?),
+        Bench::Publish => gate::publish(args.broker, events, rounds, sides).await?,
         Bench::Consume => {
-            let messages = args.events.unwrap_or(gate::MESSAGES);
-            tell::consumed(gate::RABBIT, messages, &consume::run(messages, rounds, sides).await?)
+            gate::consume(args.broker, args.events.unwrap_or(gate::MESSAGES), rounds, sides).await?
         }
         Bench::Gate => gate::a3().await?,
         Bench::GateB => gate::b().await?,
-        Bench::GateC1 => gate::c1(events, rounds, sides).await?,
+        Bench::GateC1 => gate::c1().await?,
         Bench::GateE1 => gate::e1().await?,
         Bench::GateE2 => gate::e2().await?,
     })

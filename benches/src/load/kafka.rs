@@ -10,16 +10,19 @@ use super::{
 };
 use anyhow::{Context, Result, ensure};
 use futures_util::future::join_all;
-use outbox_core::{consumer::Consumer, event::MessageId, transport::Publisher};
+use outbox_core::{consumer::Consumer, event::{MessageId, Timestamp}, transport::Publisher};
 use outbox_kafka::{KafkaPublisher, KafkaSubscriber, Topic};
 use outbox_sea_orm::Outbox;
 use rdkafka::{
-    ClientConfig, Message as _,
+    ClientConfig, Message as _, Offset, TopicPartitionList,
     consumer::{Consumer as _, StreamConsumer},
     message::{Header, OwnedHeaders},
     producer::{FutureProducer, FutureRecord},
 };
-use sea_orm::sqlx::{self, Connection as _, PgConnection, PgPool, Row};
+use sea_orm::{
+    prelude::Uuid,
+    sqlx::{self, Connection as _, PgConnection, PgPool, Row, postgres::PgRow},
+};
 use std::{
     sync::{
         Arc,
@@ -82,6 +85,17 @@ impl Bus {
         Ok(())
     }
 
+    /// Names the headers of one record.
+    pub(crate) async fn headers(&self) -> Result<Vec<String>> {
+        use rdkafka::message::Headers as _;
+        let consumer: StreamConsumer = self.client().set("group.id", "look").create()?;
+        let mut place = TopicPartitionList::new();
+        place.add_partition_offset(&self.topic, 0, Offset::Beginning)?;
+        consumer.assign(&place)?;
+        let record = timeout(PATIENCE, consumer.recv()).await??;
+        Ok(record.headers().into_iter().flat_map(|headers| headers.iter()).map(|header| header.key.to_owned()).collect())
+    }
+
     fn client(&self) -> ClientConfig {
         let mut client = ClientConfig::new();
         client.set("bootstrap.servers", &self.brokers);
@@ -89,8 +103,48 @@ impl Bus {
     }
 }
 
+/// The headers of what is written by hand.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) enum Headers {
+    /// Those that our publisher writes: all attributes of CloudEvents.
+    Ours,
+    /// Those that one needs to tell events apart.
+    Three,
+}
+
+impl Headers {
+    fn of(self, row: &PgRow) -> Result<OwnedHeaders> {
+        let id = row.get::<Uuid, _>(1).to_string();
+        if self == Self::Three {
+            return Ok(headers(&[("id", &id), ("type", row.get(2)), ("content-type", row.get(4))]));
+        }
+        let (sequence, version) = (row.get::<i64, _>(0).to_string(), row.get::<i32, _>(8).to_string());
+        let time = Timestamp::from_micros(row.get(10)).to_rfc3339().context("an event of no time")?;
+        Ok(headers(&[
+            ("ce_specversion", "1.0"),
+            ("ce_id", &id),
+            ("ce_source", row.get(6)),
+            ("ce_type", row.get(2)),
+            ("ce_time", &time),
+            ("content-type", row.get(4)),
+            ("ce_subject", row.get(3)),
+            ("ce_partitionkey", row.get(3)),
+            ("ce_sequence", &sequence),
+            ("ce_eventversion", &version),
+            ("ce_aggregatetype", row.get(9)),
+            ("ce_topic", row.get(7)),
+        ]))
+    }
+}
+
+fn headers(texts: &[(&str, &str)]) -> OwnedHeaders {
+    texts.iter().fold(OwnedHeaders::new_with_capacity(texts.len()), |headers, (key, value)| {
+        headers.insert(Header { key, value: Some(*value) })
+    })
+}
+
 /// Drains by a loop as one writes it by hand: SELECT, produce with delivery reports, DELETE, partition after partition.
-pub(crate) async fn by_hand(database: &str, bus: &Bus) -> Result<Duration> {
+pub(crate) async fn by_hand(database: &str, bus: &Bus, headers: Headers) -> Result<Duration> {
     let limits = bus.publisher()?.limits();
     let batch = i64::try_from(limits.max_batch * limits.max_in_flight)?;
     let begun = Instant::now();
@@ -105,7 +159,8 @@ pub(crate) async fn by_hand(database: &str, bus: &Bus) -> Result<Duration> {
         found = false;
         for (partition, position) in (0_i16..).zip(&mut positions) {
             let rows = sqlx::query(
-                "SELECT event_id, message_id, event_type, message_key, content_type, payload \
+                "SELECT event_id, message_id, event_type, message_key, content_type, payload, source, topic, \
+                 event_version, aggregate_type, created_at \
                  FROM outbox_events WHERE partition_no = $1 AND event_id > $2 ORDER BY event_id LIMIT $3",
             )
             .bind(partition)
@@ -118,13 +173,8 @@ pub(crate) async fn by_hand(database: &str, bus: &Bus) -> Result<Duration> {
             *position = last.get(0);
             let mut reports = Vec::with_capacity(rows.len());
             for row in &rows {
-                let id = row.get::<sea_orm::prelude::Uuid, _>(1).to_string();
-                let texts = [("id", id.as_str()), ("type", row.get(2)), ("content-type", row.get(4))];
-                let headers = texts.into_iter().fold(OwnedHeaders::new(), |headers, (key, value)| {
-                    headers.insert(Header { key, value: Some(value) })
-                });
                 let record = FutureRecord::to(&bus.topic).key(row.get::<&str, _>(3)).payload(row.get::<&[u8], _>(5));
-                let sent = producer.send_result(record.headers(headers));
+                let sent = producer.send_result(record.headers(headers.of(row)?));
                 reports.push(sent.map_err(|(error, _)| error)?);
             }
             for report in join_all(reports).await {

@@ -3,13 +3,13 @@
 use super::{
     consume::{BATCH, Consumed},
     drain::per_second,
-    publish::Published,
 };
 use crate::{
     args::Sides,
+    figures::Rounds,
     load::{
         fill::fill,
-        kafka::{self, Bus},
+        kafka::{self, Bus, Headers},
         receive::AT_ONCE,
     },
     place::Place,
@@ -17,31 +17,57 @@ use crate::{
 use anyhow::{Result, ensure};
 use tests::servers::Server;
 
-/// Drains, ours and by hand in turn; which of them begins changes from round to round.
-pub(crate) async fn publish(server: &Server, events: u32, rounds: usize, sides: Sides) -> Result<Published> {
+/// Events a second, round by round.
+#[derive(Debug, Default)]
+pub(crate) struct Produced {
+    pub(crate) ours: Rounds,
+    /// By hand, with the headers that ours have.
+    pub(crate) same: Rounds,
+    /// By hand, with three headers.
+    pub(crate) lean: Rounds,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Side {
+    Ours,
+    ByHand(Headers),
+}
+
+/// Drains by all three in turn; which of them begins changes from round to round.
+pub(crate) async fn publish(server: &Server, events: u32, rounds: usize, sides: Sides) -> Result<Produced> {
     let place = Place::shared(4).await?;
-    let mut published = Published::default();
-    for round in 0..rounds {
-        for ours in [round % 2 == 0, round % 2 == 1] {
-            if if ours { sides.ours() } else { sides.floor() } {
+    let (mut produced, mut seen) = (Produced::default(), Vec::new());
+    let mut order = [Side::Ours, Side::ByHand(Headers::Ours), Side::ByHand(Headers::Three)];
+    for _ in 0..rounds {
+        for side in order {
+            if if side == Side::Ours { sides.ours() } else { sides.floor() } {
                 fill(&place, events).await?;
                 let bus = Bus::new(server);
                 bus.declare().await?;
-                let (took, told) = if ours {
-                    kafka::by_relay(&place.outbox, events, &bus).await?
-                } else {
-                    (kafka::by_hand(place.url(), &bus).await?, String::new())
+                let (took, told) = match side {
+                    Side::Ours => kafka::by_relay(&place.outbox, events, &bus).await?,
+                    Side::ByHand(headers) => (kafka::by_hand(place.url(), &bus, headers).await?, String::new()),
                 };
                 let left = place.number("SELECT count(*)::float8 FROM outbox_events").await?;
                 ensure!(left == 0.0, "the drain is void: {left} left in the table");
                 bus.holds(events).await?;
+                if side != Side::ByHand(Headers::Three) {
+                    seen.push(bus.headers().await?);
+                    ensure!(seen.first() == seen.last(), "void: the records of both sides differ: {seen:?}");
+                }
                 let rate = per_second(events, took);
-                eprintln!("{} {rate:.0}/s; {told}", if ours { "ours   " } else { "by hand" });
-                if ours { &mut published.ours } else { &mut published.by_hand }.push(rate);
+                let (name, rounds) = match side {
+                    Side::Ours => ("ours", &mut produced.ours),
+                    Side::ByHand(Headers::Ours) => ("by hand, our records", &mut produced.same),
+                    Side::ByHand(Headers::Three) => ("by hand, three headers", &mut produced.lean),
+                };
+                eprintln!("{name} {rate:.0}/s; {told}");
+                rounds.push(rate);
             }
         }
+        order.rotate_left(1);
     }
-    Ok(published)
+    Ok(produced)
 }
 
 /// Receives by all four in turn; which of them begins changes from round to round.

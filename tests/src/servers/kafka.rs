@@ -22,12 +22,20 @@ static RECIPE: Recipe = Recipe {
     stop: Signal::TERM,
 };
 
-/// Starts one.
+/// Starts one that keeps what it has, in a file of SQLite where it is started.
 ///
 /// # Panics
 /// When it is not installed or does not start.
 pub async fn start() -> Server {
-    Server::launch(&RECIPE, &[]).await
+    Server::launch(&RECIPE, &["--storage-engine", "sqlite://kafka.db"]).await
+}
+
+/// Starts one that keeps nothing, and is quicker for it.
+///
+/// # Panics
+/// When it is not installed or does not start.
+pub async fn start_in_memory() -> Server {
+    Server::launch(&RECIPE, &["--storage-engine", "memory://nisshi/"]).await
 }
 
 /// Gives the URL of the broker that tests share, each under topics of its own: that of `OUTBOX_TEST_KAFKA_URL`, or the usual
@@ -45,8 +53,6 @@ fn serve(place: &Place) -> Vec<Command> {
     let at = format!("tcp://127.0.0.1:{}", place.port());
     command
         .args(["broker", "--listener-url", &at, "--advertised-listener-url", &at])
-        // Looked for in the folder where it is started.
-        .args(["--storage-engine", "sqlite://kafka.db"])
         .args(["--group-initial-rebalance-delay", "0s", "--group-poll-interval", "100ms"]);
     vec![command]
 }

@@ -56,13 +56,27 @@ async fn replicas_that_are_missing_for_a_while_are_waited_for_and_then_the_messa
 async fn a_producer_that_has_lost_its_place_for_good_is_replaced() {
     let (mock, publisher) = mock();
     publisher.publish(&full()).await.expect("confirmed");
-    // The broker remembers another sequence than ours: an idempotent producer may not go on.
-    let lost = [RDKafkaRespErr::RD_KAFKA_RESP_ERR_INVALID_PRODUCER_EPOCH; 2];
-    mock.request_errors(RDKafkaApiKey::Produce, &lost);
-    let mut failures = 0;
-    while let Err(error) = publisher.publish(&full()).await {
-        assert_ne!(error.class(), Permanent, "{error}");
-        failures += 1;
-        assert!(failures < 20, "{error}");
+    // The broker remembers another sequence than ours, which librdkafka calls fatal: that client sends nothing any more.
+    mock.request_errors(RDKafkaApiKey::Produce, &[RDKafkaRespErr::RD_KAFKA_RESP_ERR_OUT_OF_ORDER_SEQUENCE_NUMBER]);
+    let refused = publisher.publish(&full()).await.expect_err("its place is lost");
+    assert_eq!(refused.class(), Unavailable, "{refused}");
+    publisher.publish(&full()).await.expect("confirmed to a new client");
+}
+
+#[tokio::test]
+async fn a_producer_whose_place_is_found_again_goes_on() {
+    for error in [
+        RDKafkaRespErr::RD_KAFKA_RESP_ERR_UNKNOWN_PRODUCER_ID,
+        RDKafkaRespErr::RD_KAFKA_RESP_ERR_INVALID_PRODUCER_EPOCH,
+    ] {
+        let (mock, publisher) = mock();
+        publisher.publish(&full()).await.expect("confirmed");
+        mock.request_errors(RDKafkaApiKey::Produce, &[error]);
+        let again = async {
+            while let Err(refused) = publisher.publish(&full()).await {
+                assert_ne!(refused.class(), Permanent, "{error:?}: {refused}");
+            }
+        };
+        tokio::time::timeout(SOON, again).await.expect("confirmed again");
     }
 }
