@@ -71,9 +71,7 @@ async fn measure(args: &Args) -> Result<Report> {
         Bench::Sagas => gate::sagas(rounds, sides).await?,
         Bench::Asks => gate::asks(args.events.unwrap_or(gate::SAGAS), rounds, sides).await?,
         Bench::Publish => gate::publish(args.broker, events, rounds, sides).await?,
-        Bench::Consume => {
-            gate::consume(args.broker, args.events.unwrap_or(gate::MESSAGES), rounds, sides).await?
-        }
+        Bench::Consume => gate::consume(args.broker, args.events.unwrap_or(gate::MESSAGES), rounds, sides).await?,
         Bench::Gate => gate::a3().await?,
         Bench::GateB => gate::b().await?,
         Bench::GateC1 => gate::c1().await?,

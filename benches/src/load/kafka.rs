@@ -6,11 +6,15 @@
 use super::{
     fill::PARTITIONS,
     ours::Watched,
-    receive::{AT_ONCE, BATCHES, EFFECT, OrderReceived, message, receive},
+    receive::{AT_ONCE, BATCHES, EFFECT, OrderReceived, acked, message, receive},
 };
 use anyhow::{Context, Result, ensure};
 use futures_util::future::join_all;
-use outbox_core::{consumer::Consumer, event::{MessageId, Timestamp}, transport::Publisher};
+use outbox_core::{
+    consumer::Consumer,
+    event::{MessageId, Timestamp},
+    transport::Publisher,
+};
 use outbox_kafka::{KafkaPublisher, KafkaSubscriber, Topic};
 use outbox_sea_orm::Outbox;
 use rdkafka::{
@@ -93,7 +97,12 @@ impl Bus {
         place.add_partition_offset(&self.topic, 0, Offset::Beginning)?;
         consumer.assign(&place)?;
         let record = timeout(PATIENCE, consumer.recv()).await??;
-        Ok(record.headers().into_iter().flat_map(|headers| headers.iter()).map(|header| header.key.to_owned()).collect())
+        Ok(record
+            .headers()
+            .into_iter()
+            .flat_map(|headers| headers.iter())
+            .map(|header| header.key.to_owned())
+            .collect())
     }
 
     fn client(&self) -> ClientConfig {
@@ -269,12 +278,9 @@ pub(crate) async fn received_by_consumer(
         Some(batch) => consumer.batched(batch).concurrency(BATCHES).prefetch(batch * BATCHES),
     };
     let handle = consumer.start().await?;
-    let mut stats = handle.stats();
-    timeout(PATIENCE, stats.wait_for(|stats| stats.received > 0)).await.context("nothing comes")??;
+    timeout(PATIENCE, handle.stats().wait_for(|stats| stats.received > 0)).await.context("nothing comes")??;
     let begun = Instant::now();
-    timeout(PATIENCE, stats.wait_for(|stats| stats.acked >= u64::from(messages)))
-        .await
-        .context("it stands still")??;
+    acked(&handle, messages).await?;
     let took = begun.elapsed();
     let stats = *handle.stats().borrow();
     handle.shutdown(Duration::from_secs(10)).await?;

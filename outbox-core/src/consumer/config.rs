@@ -1,7 +1,7 @@
 //! How a consumer is put together.
 
 use super::{
-    flow::{Core, KillSwitch, Reader, Switch},
+    flow::{Core, KillSwitch, Reader, Switch, leave},
     handle::{ConsumerError, ConsumerHandle, ConsumerStats},
     handler::{EventHandler, EventHandlers, HandlerLayer, HandlerSet, Layers, Route, UnknownPolicy},
     retrier::Retrier,
@@ -368,11 +368,10 @@ impl<S: ConsumerStore> Consumer<S> {
             supervisor = supervisor.actor("reader", move || reader.clone().run());
         }
         let exits = supervisor.exits();
+        let stopping = shutdown.clone();
         let running = async move {
             let outcome = supervisor.run().await;
-            for subscriber in subscribers {
-                subscriber.lock().await.leave().await;
-            }
+            leave(subscribers, &stopping).await;
             outcome
         };
         let task = span.in_scope(|| spawn(running.in_current_span()));

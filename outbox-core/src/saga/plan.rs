@@ -11,7 +11,7 @@ use crate::failure::Decision;
 use std::time::Duration;
 
 /// Attempts that were written down before, and did not end, after which a saga is stuck: as many as events have.
-const LIVES: u32 = 3;
+const LIVES: u32 = 5;
 
 /// Longest wait for an answer before a command goes out again, unless the step's timeout is longer.
 const LONGEST_WAIT: Duration = Duration::from_hours(1);

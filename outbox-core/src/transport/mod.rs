@@ -1,12 +1,14 @@
 //! The wire: what a transport must do, and what it may say.
 
 pub mod cloudevents;
+mod config;
 mod limits;
 mod memory;
 mod publisher;
 mod route;
 mod subscriber;
 
+pub use config::{ConfigError, ConfigFault};
 pub use limits::{LimitError, Limits, TopicRule};
 pub use memory::{Memory, MemorySubscriber};
 pub use publisher::{PublishError, Publisher, Receipt};

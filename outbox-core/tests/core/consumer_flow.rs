@@ -226,3 +226,31 @@ async fn a_subscriber_that_panics_is_called_again() {
     assert_eq!((handle.exits().borrow().panicked, handle.exits().borrow().restarted), (1, 1));
     stop(handle).await;
 }
+
+/// Waits for ever for an answer to its goodbye.
+struct Unheard(Arc<AtomicUsize>);
+
+#[async_trait::async_trait]
+impl Subscriber for Unheard {
+    async fn next(&mut self) -> Result<Option<Delivery>, SubscribeError> {
+        std::future::pending().await
+    }
+
+    async fn leave(&mut self) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+        std::future::pending().await
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn goodbyes_that_nobody_hears_are_said_at_once_and_end_with_the_shutdown() {
+    for (within, took) in [(5, 5), (0, 1)] {
+        let (store, said) = (MemoryStore::default(), Arc::new(AtomicUsize::new(0)));
+        let consumer = Consumer::new("receipts", &store).on("write", write);
+        let consumer = consumer.subscribe(Unheard(said.clone())).subscribe(Unheard(said.clone()));
+        let handle = consumer.start().await.expect("starts");
+        let begun = tokio::time::Instant::now();
+        handle.shutdown(Duration::from_secs(within)).await.expect("nothing was at work");
+        assert_eq!((begun.elapsed().as_secs(), said.load(Ordering::Relaxed)), (took, 2));
+    }
+}

@@ -51,9 +51,12 @@ pub fn shared_url() -> String {
 fn serve(place: &Place) -> Vec<Command> {
     let mut command = Command::new(program());
     let at = format!("tcp://127.0.0.1:{}", place.port());
-    command
-        .args(["broker", "--listener-url", &at, "--advertised-listener-url", &at])
-        .args(["--group-initial-rebalance-delay", "0s", "--group-poll-interval", "100ms"]);
+    command.args(["broker", "--listener-url", &at, "--advertised-listener-url", &at]).args([
+        "--group-initial-rebalance-delay",
+        "0s",
+        "--group-poll-interval",
+        "100ms",
+    ]);
     vec![command]
 }
 

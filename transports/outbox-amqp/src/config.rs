@@ -1,7 +1,5 @@
 //! What can be wrong with a configuration, all of it at once, without quoting a secret.
 
-use std::fmt;
-
 /// One thing that is wrong with the configuration of a publisher, a subscriber or a topology.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
@@ -49,40 +47,11 @@ pub enum ConfigFault {
 }
 
 /// A configuration that cannot work, with everything that is wrong with it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ConfigError(Vec<ConfigFault>);
+pub type ConfigError = outbox_core::transport::ConfigError<ConfigFault>;
 
-impl ConfigError {
-    /// Gives all faults, at least one.
-    #[must_use]
-    pub fn faults(&self) -> &[ConfigFault] {
-        &self.0
-    }
-
-    /// Reports the faults, of which there is at least one.
-    pub(crate) const fn new(faults: Vec<ConfigFault>) -> Self {
-        Self(faults)
-    }
+impl outbox_core::transport::ConfigFault for ConfigFault {
+    const TRANSPORT: &'static str = "RabbitMQ";
 }
-
-impl From<ConfigFault> for ConfigError {
-    fn from(fault: ConfigFault) -> Self {
-        Self(vec![fault])
-    }
-}
-
-impl fmt::Display for ConfigError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("the RabbitMQ transport is not configured right: ")?;
-        for (index, fault) in self.0.iter().enumerate() {
-            let separator = if index == 0 { "" } else { "; " };
-            write!(f, "{separator}{fault}")?;
-        }
-        Ok(())
-    }
-}
-
-impl std::error::Error for ConfigError {}
 
 /// Longest name of the protocol ("short string"), in bytes.
 pub(crate) const MAX_NAME: usize = 255;

@@ -46,39 +46,10 @@ pub enum ConfigFault {
 }
 
 /// A configuration that cannot work, with everything that is wrong with it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ConfigError(Vec<ConfigFault>);
+pub type ConfigError = outbox_core::transport::ConfigError<ConfigFault>;
 
-impl ConfigError {
-    /// Gives all faults, at least one.
-    #[must_use]
-    pub fn faults(&self) -> &[ConfigFault] {
-        &self.0
-    }
-}
-
-impl From<ConfigFault> for ConfigError {
-    fn from(fault: ConfigFault) -> Self {
-        Self(vec![fault])
-    }
-}
-
-impl fmt::Display for ConfigError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("the Kafka transport is not configured right: ")?;
-        for (index, fault) in self.0.iter().enumerate() {
-            let separator = if index == 0 { "" } else { "; " };
-            write!(f, "{separator}{fault}")?;
-        }
-        Ok(())
-    }
-}
-
-impl std::error::Error for ConfigError {}
-
-/// Fails with all faults, if there are any.
-pub(crate) fn without(faults: Vec<ConfigFault>) -> Result<(), ConfigError> {
-    if faults.is_empty() { Ok(()) } else { Err(ConfigError(faults)) }
+impl outbox_core::transport::ConfigFault for ConfigFault {
+    const TRANSPORT: &'static str = "Kafka";
 }
 
 /// What a topic's name may be.
@@ -238,7 +209,7 @@ mod tests {
             cluster.set(name.to_owned(), value.to_owned());
         }
         cluster.timeout = Duration::from_millis(1);
-        let error = without(cluster.faults(&OURS)).unwrap_err().to_string();
+        let error = ConfigError::unless_none(cluster.faults(&OURS)).unwrap_err().to_string();
         for said in
             ["`acks` cannot be changed; nothing", "`linger.ms` is not one", "`no.such.setting`", "at least 100 ms"]
         {
@@ -251,7 +222,7 @@ mod tests {
     fn what_librdkafka_was_built_without_is_told_with_what_would_bring_it() {
         let mut cluster = Cluster::parse("a:9092").unwrap();
         cluster.set("ssl.ca.location".to_owned(), "/canary.pem".to_owned());
-        let error = without(cluster.faults(&OURS)).unwrap_err().to_string();
+        let error = ConfigError::unless_none(cluster.faults(&OURS)).unwrap_err().to_string();
         assert!(error.contains("rdkafka with the feature `ssl`") && !error.contains("canary"), "{error}");
     }
 

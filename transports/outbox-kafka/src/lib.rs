@@ -45,6 +45,7 @@
 mod config;
 mod headers;
 mod ledger;
+mod desk;
 mod member;
 mod producer;
 mod publisher;

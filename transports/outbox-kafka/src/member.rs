@@ -4,13 +4,14 @@
 //! when what is out of it was answered for, within bounds, and its position is committed.
 
 use crate::{
+    desk::{Arrived, Awaited, Desk, Raw},
     headers::{self, Reading, Record},
-    ledger::{Ledger, Place, Ticket},
+    ledger::{Place, Ticket},
     verdict::plain,
 };
 use bytes::Bytes;
 use outbox_core::{
-    event::{Message, Timestamp},
+    event::Timestamp,
     runtime::{now, thread, wall_clock},
 };
 use rdkafka::{
@@ -24,10 +25,10 @@ use rdkafka::{
 use std::{
     collections::hash_map::DefaultHasher,
     hash::Hasher,
-    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
+    sync::Arc,
     time::{Duration, Instant},
 };
-use tokio::{sync::Notify, time::timeout};
+use tokio::time::timeout;
 
 /// How long one look for records takes at most: how late an answer is committed where nothing else comes.
 const LOOK: Duration = Duration::from_millis(50);
@@ -40,9 +41,6 @@ const PAUSE_AFTER: Duration = Duration::from_secs(1);
 const LEFT_WITHIN: Duration = Duration::from_secs(5);
 /// How often positions are committed.
 const COMMIT_EVERY: Duration = Duration::from_millis(100);
-/// Records that are known, of each that may wait: what is done behind one that is not.
-const HELD_FOR_EACH: usize = 64;
-
 /// How a member behaves.
 #[derive(Debug, Clone)]
 pub(crate) struct Manners {
@@ -57,62 +55,20 @@ pub(crate) struct Manners {
     pub(crate) keeps_raw: bool,
 }
 
-/// A record as it came.
-#[derive(Debug)]
-pub(crate) struct Raw {
-    pub(crate) key: Option<Vec<u8>>,
-    pub(crate) headers: Vec<(String, Option<Vec<u8>>)>,
-    pub(crate) body: Bytes,
-}
-
-/// A record that was received.
-#[derive(Debug, Clone)]
-pub(crate) struct Arrived {
-    pub(crate) message: Result<Message, String>,
-    /// Its value, where it cannot be read.
-    pub(crate) unread: Option<Bytes>,
-    pub(crate) raw: Option<Arc<Raw>>,
-}
-
-/// What the member's thread shares with those who ask and answer.
-#[derive(Debug)]
-pub(crate) struct Desk {
-    state: Mutex<State>,
-    /// Something is there to be asked for.
-    news: Notify,
-    /// Something was answered for.
-    answered: Condvar,
-}
-
-#[derive(Debug)]
-struct State {
-    ledger: Ledger<Arrived>,
-    trouble: Option<String>,
-    /// Nobody asks any more.
-    closing: bool,
-    /// The member has left its group.
-    ended: bool,
-}
-
 /// A member, from the side of those who ask. Dropped, it leaves the group when what is out was answered for.
 #[derive(Debug)]
 pub(crate) struct Member(Arc<Desk>);
 
 impl Drop for Member {
     fn drop(&mut self) {
-        self.0.state().closing = true;
-        self.0.answered.notify_all();
+        self.0.close();
     }
 }
 
 impl Member {
     /// Joins the group.
     pub(crate) fn join(config: &ClientConfig, manners: Manners) -> Result<Self, String> {
-        let desk = Arc::new(Desk {
-            state: Mutex::new(State { ledger: Ledger::new(), trouble: None, closing: false, ended: false }),
-            news: Notify::new(),
-            answered: Condvar::new(),
-        });
+        let desk = Arc::new(Desk::new(manners.prefetch));
         let calls = Calls { desk: desk.clone(), drain: manners.drain };
         let consumer =
             BaseConsumer::from_config_and_context(config, calls).map_err(|error| plain(&error.to_string()))?;
@@ -122,8 +78,7 @@ impl Member {
         thread("kafka-member", move || {
             Looking { consumer, desk: mine.clone(), manners, full_since: None, paused: false, committed_at: now() }
                 .run();
-            mine.state().ended = true;
-            mine.news.notify_one();
+            mine.end();
         })
         .map_err(|error| error.to_string())?;
         Ok(theirs)
@@ -137,73 +92,20 @@ impl Member {
     /// # Cancel safety
     /// A call that is dropped loses no record.
     pub(crate) async fn next(&self) -> Result<(Ticket, Arrived), (String, bool)> {
-        loop {
-            {
-                let mut state = self.0.state();
-                if let Some(next) = state.ledger.next() {
-                    // There may be room again.
-                    self.0.answered.notify_all();
-                    return Ok(next);
-                }
-                let ended = state.ended;
-                if let Some(trouble) = state.trouble.take() {
-                    return Err((trouble, ended));
-                }
-                if ended {
-                    return Err(("the member has left its group".to_owned(), true));
-                }
-            }
-            self.0.news.notified().await;
-        }
+        self.0.next().await
     }
 
     /// Leaves the group, and waits a while for that.
     pub(crate) async fn leave(self) {
         let desk = self.desk();
         drop(self);
-        let left = async {
-            while !desk.state().ended {
-                desk.news.notified().await;
-            }
-        };
-        if timeout(LEFT_WITHIN, left).await.is_err() {
+        if timeout(LEFT_WITHIN, desk.ended()).await.is_err() {
             tracing::warn!("the group was not left within {LEFT_WITHIN:?}; its brokers will miss this member");
         }
     }
 
     pub(crate) fn desk(&self) -> Arc<Desk> {
         self.0.clone()
-    }
-}
-
-impl Desk {
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Notes that a record is done; `false` when its partition was taken away.
-    pub(crate) fn done(&self, ticket: &Ticket) -> bool {
-        let ours = self.state().ledger.done(ticket);
-        self.tell();
-        ours
-    }
-
-    /// Notes that a record comes back.
-    pub(crate) fn back(&self, ticket: &Ticket) -> bool {
-        let ours = self.state().ledger.back(ticket);
-        self.tell();
-        ours
-    }
-
-    fn tell(&self) {
-        self.news.notify_one();
-        self.answered.notify_all();
-    }
-
-    /// Notes that positions could not be committed.
-    fn not_committed<'p>(&self, places: impl Iterator<Item = &'p Place>) {
-        let mut state = self.state();
-        places.for_each(|place| state.ledger.not_committed(place));
     }
 }
 
@@ -251,8 +153,7 @@ impl Calls {
                 tracing::warn!(?places, "partitions go although some of their records are still at work");
                 break;
             }
-            let waited = self.desk.answered.wait_timeout(state, left.min(LOOK));
-            state = waited.unwrap_or_else(PoisonError::into_inner).0;
+            state = self.desk.wait(state, Awaited::Answers, left.min(LOOK));
         }
         let moved = state.ledger.moved();
         drop(state);
@@ -331,11 +232,8 @@ impl Looking {
     /// long, the partitions are paused, so that looking goes on without any: a member that does not look is put out of its
     /// group.
     fn has_room(&mut self) -> bool {
-        let (prefetch, most) = (self.manners.prefetch, self.manners.prefetch.saturating_mul(HELD_FOR_EACH));
         let state = self.desk.state();
-        let (waiting, held) = (state.ledger.waiting(), state.ledger.held());
-        let is_full = waiting >= prefetch || held >= most;
-        let is_well = waiting <= prefetch / 2 && held <= most / 2;
+        let (is_full, is_well) = (state.is_full(), state.is_well());
         if self.paused {
             drop(state);
             // Asked again each time, for partitions that have come since are not paused.
@@ -353,7 +251,7 @@ impl Looking {
         };
         self.full_since = Some(since);
         if now() < since + PAUSE_AFTER {
-            drop(self.desk.answered.wait_timeout(state, LOOK));
+            drop(self.desk.wait(state, Awaited::Room, LOOK));
             return false;
         }
         drop(state);
@@ -379,8 +277,7 @@ impl Looking {
             hasher.finish()
         });
         let arrived = self.read(record);
-        self.desk.state().ledger.arrive(&place, record.offset(), key, arrived);
-        self.desk.news.notify_one();
+        self.desk.arrive(&place, record.offset(), key, arrived);
     }
 
     fn read(&self, record: &BorrowedMessage<'_>) -> Arrived {
@@ -408,8 +305,7 @@ impl Looking {
             tracing::debug!(%error, "librdkafka");
             return false;
         }
-        self.desk.state().trouble = Some(plain(&error.to_string()));
-        self.desk.news.notify_one();
+        self.desk.trouble(plain(&error.to_string()));
         fatal
     }
 
@@ -420,13 +316,5 @@ impl Looking {
         self.committed_at = now();
         let moved = self.desk.state().ledger.moved();
         commit(&self.consumer, &self.desk, &moved, CommitMode::Async);
-    }
-}
-
-impl Raw {
-    fn of(record: &BorrowedMessage<'_>, body: Bytes) -> Self {
-        let headers = record.headers().into_iter().flat_map(rdkafka::message::Headers::iter);
-        let headers = headers.map(|header| (header.key.to_owned(), header.value.map(<[u8]>::to_vec))).collect();
-        Self { key: record.key().map(<[u8]>::to_vec), headers, body }
     }
 }

@@ -1,7 +1,7 @@
 //! The client that sends: one for all records of a publisher, made anew when it can no longer keep its promise.
 
 use crate::{
-    config::{Cluster, ConfigError, ConfigFault, fits, without},
+    config::{Cluster, ConfigError, ConfigFault, fits},
     topics::{self, Topic},
     verdict::{Health, Refused},
 };
@@ -108,7 +108,7 @@ impl Producer {
     pub(crate) fn new(cluster: &Cluster, topics: &[Topic], mut faults: Vec<ConfigFault>) -> Result<Self, ConfigError> {
         faults.extend(cluster.faults(&OURS));
         faults.extend(topics::faults(topics));
-        without(faults)?;
+        ConfigError::unless_none(faults)?;
         let mut config = cluster.client(&DEFAULTS, &OURS);
         config.set("message.timeout.ms", cluster.timeout.as_millis().to_string());
         fits(&config)?;

@@ -1,10 +1,11 @@
 //! The receiving half: a member of a consumer group whose positions move when records are answered for.
 
 use crate::{
-    config::{Cluster, ConfigError, ConfigFault, fits, topic_fault, without},
+    config::{Cluster, ConfigError, ConfigFault, fits, topic_fault},
+    desk::{Arrived, Desk, Raw},
     headers::{Death, Reading, is_of_a_death},
     ledger::Ticket,
-    member::{Arrived, Desk, Manners, Member, Raw},
+    member::{Manners, Member},
     producer::{Outgoing, Producer},
     topics::{self, Topic},
 };
@@ -249,7 +250,7 @@ impl Config {
         if self.manners.prefetch == 0 {
             faults.push(ConfigFault::Range { what: "the prefetch", rule: "must be at least 1" });
         }
-        without(faults)?;
+        ConfigError::unless_none(faults)?;
         let mut client = self.cluster.client(&DEFAULTS, &OURS);
         client.set("group.id", &self.group);
         if let Some(instance) = &self.instance {

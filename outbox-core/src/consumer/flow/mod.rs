@@ -4,7 +4,7 @@ mod lanes;
 mod reader;
 mod switch;
 
-pub(super) use reader::{Arrival, Reader};
+pub(super) use reader::{Arrival, Reader, leave};
 pub use switch::KillSwitch;
 pub(super) use switch::{Gate, Switch};
 

@@ -6,14 +6,19 @@ use crate::{
     runtime::{Address, Shutdown},
     transport::{Delivery, Subscriber},
 };
+use futures_util::future::join_all;
 use std::{
     convert::Infallible,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
     },
+    time::Duration,
 };
-use tokio::sync::Mutex;
+use tokio::{sync::Mutex, time::timeout};
+
+/// How long a goodbye may take that begins at the end of a shutdown's time.
+const GOODBYE: Duration = Duration::from_secs(1);
 
 /// What readers send to the core.
 pub(in crate::consumer) enum Arrival {
@@ -30,6 +35,16 @@ pub(in crate::consumer) struct Reader {
     core: Address<Arrival>,
     open: Arc<AtomicUsize>,
     shutdown: Shutdown,
+}
+
+/// Says goodbye to all brokers at once, for as long as a shutdown leaves, and a moment in any case: where one is away, the others
+/// would wait for it.
+pub(in crate::consumer) async fn leave(subscribers: Vec<Arc<Mutex<Box<dyn Subscriber>>>>, shutdown: &Shutdown) {
+    let goodbyes = join_all(subscribers.iter().map(|subscriber| async { subscriber.lock().await.leave().await }));
+    let within = shutdown.time_left().map_or(Duration::MAX, |left| left.max(GOODBYE));
+    if timeout(within, goodbyes).await.is_err() {
+        tracing::warn!("not every broker could be told goodbye in time; they will miss this consumer");
+    }
 }
 
 impl Reader {

@@ -303,6 +303,7 @@ fn what_is_written_down_after_a_crash() {
         (0, Instance::default(), 1),
         (0, after(&[begun("a", 1)]), 2),
         (0, after(&[begun("a", 1), begun("a", 2)]), 3),
+        (0, after(&[begun("a", 4)]), 5),
         (0, after(&[begun("a", 2), failed("a")]), 1),
         (0, after(&[begun("a", 3), stuck(), resumed()]), 1),
         (4, after(&[begun("d", 3), done("d")]), 1),
@@ -318,10 +319,10 @@ fn what_is_written_down_after_a_crash() {
             Some((at.state, times))
         );
     }
-    let often = after(&[done("a"), done("b"), done("c"), begun("d", 3)]);
+    let often = after(&[done("a"), done("b"), done("c"), begun("d", 5)]);
     let record = after_crash(&shape.steps[3], &often);
     assert!(crashed(&record, "d", true), "{record:?}");
-    let record = after_crash(&shape.steps[0], &undoing(&[begun("a", 3)]));
+    let record = after_crash(&shape.steps[0], &undoing(&[begun("a", 5)]));
     assert!(crashed(&record, "a", false), "{record:?}");
     for at in [after(&[stuck()]), after(&[Record::Completed]), undoing(&[undone("a")])] {
         assert!(at.after(&begun("a", 1)).is_none(), "{at:?}");

@@ -8,9 +8,9 @@ use crate::stage::{LATE, SOON};
 use outbox_sea_orm::saga::{SagaAdmin, SagaFilter, SagaState};
 use tests::{databases::TempDatabase, on_every_database};
 
-/// More lives than it takes: three for each of those that die, the first of them shared, and some in which one dies that
+/// More lives than it takes: five for each of those that die, the first of them shared, and some in which one dies that
 /// stood in nobody's way.
-const LIVES: usize = 20;
+const LIVES: usize = 30;
 /// Sagas beside them.
 const OTHERS: i64 = 30;
 

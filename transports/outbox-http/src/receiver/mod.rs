@@ -175,10 +175,7 @@ impl ReceiverBuilder {
     /// [`ConfigError`] with everything that is wrong: a path or secret that cannot be read, neither or both of `verify` and
     /// `unsigned`, a limit of zero.
     pub fn build(self) -> Result<(Router, HttpSubscriber), ConfigError> {
-        let faults = self.faults();
-        if !faults.is_empty() {
-            return Err(ConfigError::new(faults));
-        }
+        ConfigError::unless_none(self.faults())?;
         // Every request that holds a permit has its place in the channel.
         let (sender, receiver) = mpsc::channel(self.max_in_flight);
         let desk = Arc::new(Desk { rules: self.rules, permits: Semaphore::new(self.max_in_flight), sender });

@@ -1,0 +1,73 @@
+//! What is wrong with a configuration: all of it at once.
+
+use std::fmt;
+
+/// One thing that is wrong with a configuration of a transport. It quotes no secret.
+pub trait ConfigFault: fmt::Debug + fmt::Display {
+    /// Names the transport, such as "Kafka".
+    const TRANSPORT: &'static str;
+}
+
+/// A configuration that cannot work, with everything that is wrong with it.
+///
+/// ```
+/// use outbox_core::transport::{ConfigError, ConfigFault};
+/// #[derive(Debug, thiserror::Error)]
+/// enum Fault {
+///     #[error("the port is missing")]
+///     Port,
+///     #[error("the timeout must be longer than zero")]
+///     Timeout,
+/// }
+/// impl ConfigFault for Fault {
+///     const TRANSPORT: &'static str = "pigeon";
+/// }
+/// let error = ConfigError::unless_none(vec![Fault::Port, Fault::Timeout]).unwrap_err();
+/// assert_eq!(
+///     error.to_string(),
+///     "the pigeon transport is not configured right: the port is missing; the timeout must be longer than zero"
+/// );
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ConfigError<F>(Vec<F>);
+
+impl<F> ConfigError<F> {
+    /// Reports faults, of which there is at least one.
+    #[must_use]
+    pub const fn new(faults: Vec<F>) -> Self {
+        Self(faults)
+    }
+
+    /// Gives all faults, at least one.
+    #[must_use]
+    pub fn faults(&self) -> &[F] {
+        &self.0
+    }
+
+    /// Fails with all faults, if there are any.
+    ///
+    /// # Errors
+    /// The faults.
+    pub fn unless_none(faults: Vec<F>) -> Result<(), Self> {
+        if faults.is_empty() { Ok(()) } else { Err(Self(faults)) }
+    }
+}
+
+impl<F> From<F> for ConfigError<F> {
+    fn from(fault: F) -> Self {
+        Self(vec![fault])
+    }
+}
+
+impl<F: ConfigFault> fmt::Display for ConfigError<F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "the {} transport is not configured right: ", F::TRANSPORT)?;
+        for (index, fault) in self.0.iter().enumerate() {
+            let separator = if index == 0 { "" } else { "; " };
+            write!(f, "{separator}{fault}")?;
+        }
+        Ok(())
+    }
+}
+
+impl<F: ConfigFault> std::error::Error for ConfigError<F> {}

@@ -1,0 +1,213 @@
+//! Where a member's thread meets those who ask for records and answer for them.
+
+use crate::ledger::{Ledger, Place, Ticket};
+use bytes::Bytes;
+use outbox_core::event::Message;
+use rdkafka::{Message as _, message::BorrowedMessage};
+use std::{
+    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+use tokio::sync::Notify;
+
+/// Records that are known, of each that may wait: what is done behind one that is not.
+const HELD_FOR_EACH: usize = 64;
+
+/// A record as it came.
+#[derive(Debug)]
+pub(crate) struct Raw {
+    pub(crate) key: Option<Vec<u8>>,
+    pub(crate) headers: Vec<(String, Option<Vec<u8>>)>,
+    pub(crate) body: Bytes,
+}
+
+/// A record that was received.
+#[derive(Debug, Clone)]
+pub(crate) struct Arrived {
+    pub(crate) message: Result<Message, String>,
+    /// Its value, where it cannot be read.
+    pub(crate) unread: Option<Bytes>,
+    pub(crate) raw: Option<Arc<Raw>>,
+}
+
+/// What the member's thread shares with those who ask and answer.
+#[derive(Debug)]
+pub(crate) struct Desk {
+    state: Mutex<State>,
+    /// Something is there to be asked for.
+    news: Notify,
+    /// What the thread waits for may have come.
+    come: Condvar,
+}
+
+#[derive(Debug)]
+pub(crate) struct State {
+    pub(crate) ledger: Ledger<Arrived>,
+    /// Nobody asks any more.
+    pub(crate) closing: bool,
+    trouble: Option<String>,
+    /// The member has left its group.
+    ended: bool,
+    /// Records that may wait to be asked for.
+    prefetch: usize,
+    awaited: Option<Awaited>,
+}
+
+/// What the member's thread waits for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Awaited {
+    /// An answer.
+    Answers,
+    /// Room for more records.
+    Room,
+}
+
+impl State {
+    /// Tells whether as much waits as may.
+    pub(crate) fn is_full(&self) -> bool {
+        self.ledger.waiting() >= self.prefetch || self.ledger.held() >= self.most()
+    }
+
+    /// Tells whether half of it is gone.
+    pub(crate) fn is_well(&self) -> bool {
+        self.ledger.waiting() <= self.prefetch / 2 && self.ledger.held() <= self.most() / 2
+    }
+
+    fn most(&self) -> usize {
+        self.prefetch.saturating_mul(HELD_FOR_EACH)
+    }
+
+    /// Tells whether the thread is to be woken: that costs more than all else that an answer does.
+    fn is_awaited(&self) -> bool {
+        match self.awaited {
+            None => false,
+            Some(Awaited::Answers) => true,
+            Some(Awaited::Room) => self.is_well() || self.closing,
+        }
+    }
+}
+
+impl Desk {
+    pub(crate) fn new(prefetch: usize) -> Self {
+        let ledger = Ledger::new();
+        let state = State { ledger, closing: false, trouble: None, ended: false, prefetch, awaited: None };
+        Self { state: Mutex::new(state), news: Notify::new(), come: Condvar::new() }
+    }
+
+    pub(crate) fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits for the next record that may be handled.
+    ///
+    /// # Errors
+    /// What the brokers said; whether the member has ended by it.
+    ///
+    /// # Cancel safety
+    /// A call that is dropped loses no record.
+    pub(crate) async fn next(&self) -> Result<(Ticket, Arrived), (String, bool)> {
+        loop {
+            {
+                let mut state = self.state();
+                if let Some(next) = state.ledger.next() {
+                    self.wake(&state);
+                    return Ok(next);
+                }
+                let ended = state.ended;
+                if let Some(trouble) = state.trouble.take() {
+                    return Err((trouble, ended));
+                }
+                if ended {
+                    return Err(("the member has left its group".to_owned(), true));
+                }
+            }
+            self.news.notified().await;
+        }
+    }
+
+    /// Takes in a record.
+    pub(crate) fn arrive(&self, place: &Place, offset: i64, key: Option<u64>, arrived: Arrived) {
+        self.state().ledger.arrive(place, offset, key, arrived);
+        self.news.notify_one();
+    }
+
+    /// Notes what the brokers said, for whoever asks next.
+    pub(crate) fn trouble(&self, trouble: String) {
+        self.state().trouble = Some(trouble);
+        self.news.notify_one();
+    }
+
+    /// Notes that a record is done; `false` when its partition was taken away.
+    pub(crate) fn done(&self, ticket: &Ticket) -> bool {
+        self.answered(|ledger| ledger.done(ticket))
+    }
+
+    /// Notes that a record comes back.
+    pub(crate) fn back(&self, ticket: &Ticket) -> bool {
+        self.answered(|ledger| ledger.back(ticket))
+    }
+
+    fn answered(&self, note: impl FnOnce(&mut Ledger<Arrived>) -> bool) -> bool {
+        let mut state = self.state();
+        let ours = note(&mut state.ledger);
+        self.wake(&state);
+        drop(state);
+        // The next of its key may go, or it again.
+        self.news.notify_one();
+        ours
+    }
+
+    /// Notes that positions could not be committed.
+    pub(crate) fn not_committed<'p>(&self, places: impl Iterator<Item = &'p Place>) {
+        let mut state = self.state();
+        places.for_each(|place| state.ledger.not_committed(place));
+    }
+
+    /// Asks the member to leave.
+    pub(crate) fn close(&self) {
+        let mut state = self.state();
+        state.closing = true;
+        self.wake(&state);
+    }
+
+    /// Notes that the member has left.
+    pub(crate) fn end(&self) {
+        self.state().ended = true;
+        self.news.notify_one();
+    }
+
+    /// Waits until the member has left.
+    pub(crate) async fn ended(&self) {
+        while !self.state().ended {
+            self.news.notified().await;
+        }
+    }
+
+    /// Waits, on the member's thread, for something that others do.
+    pub(crate) fn wait<'d>(
+        &'d self,
+        mut state: MutexGuard<'d, State>,
+        awaited: Awaited,
+        longest: Duration,
+    ) -> MutexGuard<'d, State> {
+        state.awaited = Some(awaited);
+        let waited = self.come.wait_timeout(state, longest);
+        let mut state = waited.unwrap_or_else(PoisonError::into_inner).0;
+        state.awaited = None;
+        state
+    }
+
+    fn wake(&self, state: &State) {
+        if state.is_awaited() {
+            self.come.notify_one();
+        }
+    }
+}
+
+impl Raw {
+    pub(crate) fn of(record: &BorrowedMessage<'_>, body: Bytes) -> Self {
+        let headers = record.headers().into_iter().flat_map(rdkafka::message::Headers::iter);
+        let headers = headers.map(|header| (header.key.to_owned(), header.value.map(<[u8]>::to_vec))).collect();
+        Self { key: record.key().map(<[u8]>::to_vec), headers, body }
+    }
+}
