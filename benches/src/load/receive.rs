@@ -167,8 +167,8 @@ pub(crate) async fn by_consumer(
     Ok(took)
 }
 
-/// Waits until so many are acknowledged. It looks now and then: who waits for the signal is woken by every message, which costs
-/// a tenth of what is measured.
+/// Waits until so many are acknowledged. It looks now and then: who waits for the signal is woken by every message, which is
+/// part of what is measured then.
 pub(crate) async fn acked(handle: &ConsumerHandle, messages: u32) -> Result<()> {
     let (mut looks, stats) = (interval(LOOK_EVERY), handle.stats());
     let all = async {

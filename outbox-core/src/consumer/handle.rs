@@ -69,7 +69,8 @@ impl ConsumerHandle {
     }
 
     /// Stops receiving, returns what has not begun, and waits for running handlers. At the deadline those that still run
-    /// are dropped: their transactions roll back, and their messages come again.
+    /// are dropped: their transactions roll back, and their messages come again. Then it says goodbye to the brokers, for which it
+    /// takes what is left of the time, and 1 s in any case.
     ///
     /// # Errors
     /// [`ConsumerError::Stopped`] when handlers had to be dropped, or when the consumer had failed before.

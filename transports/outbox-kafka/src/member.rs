@@ -41,6 +41,7 @@ const PAUSE_AFTER: Duration = Duration::from_secs(1);
 const LEFT_WITHIN: Duration = Duration::from_secs(5);
 /// How often positions are committed.
 const COMMIT_EVERY: Duration = Duration::from_millis(100);
+
 /// How a member behaves.
 #[derive(Debug, Clone)]
 pub(crate) struct Manners {
