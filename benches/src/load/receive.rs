@@ -173,10 +173,12 @@ pub(crate) async fn acked(handle: &ConsumerHandle, messages: u32) -> Result<()> 
     let (mut looks, stats) = (interval(LOOK_EVERY), handle.stats());
     let all = async {
         while stats.borrow().acked < u64::from(messages) {
+            stats.has_changed().context("it has ended")?;
             looks.tick().await;
         }
+        Ok(())
     };
-    timeout(PATIENCE, all).await.context("it stands still")
+    timeout(PATIENCE, all).await.context("it stands still")?
 }
 
 pub(crate) async fn receive(order: OrderReceived, cx: &HandlerContext<OutboxTransaction>) -> Result<(), DbErr> {

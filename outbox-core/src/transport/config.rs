@@ -3,7 +3,7 @@
 use std::fmt;
 
 /// One thing that is wrong with a configuration of a transport. It quotes no secret.
-pub trait ConfigFault: fmt::Debug + fmt::Display {
+pub trait TransportFault: fmt::Debug + fmt::Display {
     /// Names the transport, such as "Kafka".
     const TRANSPORT: &'static str;
 }
@@ -11,7 +11,7 @@ pub trait ConfigFault: fmt::Debug + fmt::Display {
 /// A configuration that cannot work, with everything that is wrong with it.
 ///
 /// ```
-/// use outbox_core::transport::{ConfigError, ConfigFault};
+/// use outbox_core::transport::{ConfigError, TransportFault};
 /// #[derive(Debug, thiserror::Error)]
 /// enum Fault {
 ///     #[error("the port is missing")]
@@ -19,10 +19,10 @@ pub trait ConfigFault: fmt::Debug + fmt::Display {
 ///     #[error("the timeout must be longer than zero")]
 ///     Timeout,
 /// }
-/// impl ConfigFault for Fault {
+/// impl TransportFault for Fault {
 ///     const TRANSPORT: &'static str = "pigeon";
 /// }
-/// let error = ConfigError::unless_none(vec![Fault::Port, Fault::Timeout]).unwrap_err();
+/// let error = ConfigError::check(vec![Fault::Port, Fault::Timeout]).unwrap_err();
 /// assert_eq!(
 ///     error.to_string(),
 ///     "the pigeon transport is not configured right: the port is missing; the timeout must be longer than zero"
@@ -34,7 +34,8 @@ pub struct ConfigError<F>(Vec<F>);
 impl<F> ConfigError<F> {
     /// Reports faults, of which there is at least one.
     #[must_use]
-    pub const fn new(faults: Vec<F>) -> Self {
+    pub fn new(faults: Vec<F>) -> Self {
+        debug_assert!(!faults.is_empty(), "an error without a fault");
         Self(faults)
     }
 
@@ -48,7 +49,7 @@ impl<F> ConfigError<F> {
     ///
     /// # Errors
     /// The faults.
-    pub fn unless_none(faults: Vec<F>) -> Result<(), Self> {
+    pub fn check(faults: Vec<F>) -> Result<(), Self> {
         if faults.is_empty() { Ok(()) } else { Err(Self(faults)) }
     }
 }
@@ -59,7 +60,7 @@ impl<F> From<F> for ConfigError<F> {
     }
 }
 
-impl<F: ConfigFault> fmt::Display for ConfigError<F> {
+impl<F: TransportFault> fmt::Display for ConfigError<F> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "the {} transport is not configured right: ", F::TRANSPORT)?;
         for (index, fault) in self.0.iter().enumerate() {
@@ -70,4 +71,4 @@ impl<F: ConfigFault> fmt::Display for ConfigError<F> {
     }
 }
 
-impl<F: ConfigFault> std::error::Error for ConfigError<F> {}
+impl<F: TransportFault> std::error::Error for ConfigError<F> {}

@@ -8,7 +8,7 @@ mod publisher;
 mod route;
 mod subscriber;
 
-pub use config::{ConfigError, ConfigFault};
+pub use config::{ConfigError, TransportFault};
 pub use limits::{LimitError, Limits, TopicRule};
 pub use memory::{Memory, MemorySubscriber};
 pub use publisher::{PublishError, Publisher, Receipt};

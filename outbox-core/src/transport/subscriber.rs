@@ -19,7 +19,8 @@ pub trait Subscriber: Send + 'static {
     async fn next(&mut self) -> Result<Option<Delivery>, SubscribeError>;
 
     /// Says goodbye: a consumer calls it last, when everything was answered for. A transport whose broker would otherwise miss
-    /// it for a while, or has answers still to be told, waits here for a moment; by default there is nothing to do.
+    /// it for a while, or has answers still to be told, waits here for a moment; by default there is nothing to do. The consumer
+    /// drops the call when its shutdown's time is up, though not before a second has passed.
     ///
     /// # Cancel safety
     /// A call that is dropped leaves all the same, and nobody waits for it.

@@ -228,29 +228,38 @@ async fn a_subscriber_that_panics_is_called_again() {
 }
 
 /// Waits for ever for an answer to its goodbye.
-struct Unheard(Arc<AtomicUsize>);
+struct Unheard {
+    closes: bool,
+    asked: Arc<AtomicUsize>,
+    said: Arc<AtomicUsize>,
+}
 
 #[async_trait::async_trait]
 impl Subscriber for Unheard {
     async fn next(&mut self) -> Result<Option<Delivery>, SubscribeError> {
-        std::future::pending().await
+        self.asked.fetch_add(1, Ordering::Relaxed);
+        if self.closes { Ok(None) } else { std::future::pending().await }
     }
 
     async fn leave(&mut self) {
-        self.0.fetch_add(1, Ordering::Relaxed);
+        self.said.fetch_add(1, Ordering::Relaxed);
         std::future::pending().await
     }
 }
 
 #[tokio::test(start_paused = true)]
 async fn goodbyes_that_nobody_hears_are_said_at_once_and_end_with_the_shutdown() {
-    for (within, took) in [(5, 5), (0, 1)] {
-        let (store, said) = (MemoryStore::default(), Arc::new(AtomicUsize::new(0)));
+    for (closes, within, took) in [(false, 5, 5), (false, 0, 1), (true, 5, 5), (true, 0, 0)] {
+        let (store, [asked, said]) = (MemoryStore::default(), [0, 0].map(|none| Arc::new(AtomicUsize::new(none))));
+        let unheard = || Unheard { closes, asked: asked.clone(), said: said.clone() };
         let consumer = Consumer::new("receipts", &store).on("write", write);
-        let consumer = consumer.subscribe(Unheard(said.clone())).subscribe(Unheard(said.clone()));
-        let handle = consumer.start().await.expect("starts");
+        let handle = consumer.subscribe(unheard()).subscribe(unheard()).start().await.expect("starts");
+        // By then both are read from, or are closed and have said goodbye for a while.
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        assert_eq!((asked.load(Ordering::Relaxed), said.load(Ordering::Relaxed)), (2, if closes { 2 } else { 0 }));
         let begun = tokio::time::Instant::now();
-        handle.shutdown(Duration::from_secs(within)).await.expect("nothing was at work");
-        assert_eq!((begun.elapsed().as_secs(), said.load(Ordering::Relaxed)), (took, 2));
+        let ended = handle.shutdown(Duration::from_secs(within)).await;
+        assert!(ended.is_ok() || within == 0, "{ended:?}");
+        assert_eq!((begun.elapsed().as_secs(), said.load(Ordering::Relaxed)), (took, 2), "{closes} {within}");
     }
 }

@@ -64,6 +64,6 @@ pub enum ConfigFault {
 /// A configuration that cannot work, with everything that is wrong with it.
 pub type ConfigError = outbox_core::transport::ConfigError<ConfigFault>;
 
-impl outbox_core::transport::ConfigFault for ConfigFault {
+impl outbox_core::transport::TransportFault for ConfigFault {
     const TRANSPORT: &'static str = "HTTP";
 }

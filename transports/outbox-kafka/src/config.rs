@@ -48,7 +48,7 @@ pub enum ConfigFault {
 /// A configuration that cannot work, with everything that is wrong with it.
 pub type ConfigError = outbox_core::transport::ConfigError<ConfigFault>;
 
-impl outbox_core::transport::ConfigFault for ConfigFault {
+impl outbox_core::transport::TransportFault for ConfigFault {
     const TRANSPORT: &'static str = "Kafka";
 }
 
@@ -209,7 +209,7 @@ mod tests {
             cluster.set(name.to_owned(), value.to_owned());
         }
         cluster.timeout = Duration::from_millis(1);
-        let error = ConfigError::unless_none(cluster.faults(&OURS)).unwrap_err().to_string();
+        let error = ConfigError::check(cluster.faults(&OURS)).unwrap_err().to_string();
         for said in
             ["`acks` cannot be changed; nothing", "`linger.ms` is not one", "`no.such.setting`", "at least 100 ms"]
         {
@@ -222,7 +222,7 @@ mod tests {
     fn what_librdkafka_was_built_without_is_told_with_what_would_bring_it() {
         let mut cluster = Cluster::parse("a:9092").unwrap();
         cluster.set("ssl.ca.location".to_owned(), "/canary.pem".to_owned());
-        let error = ConfigError::unless_none(cluster.faults(&OURS)).unwrap_err().to_string();
+        let error = ConfigError::check(cluster.faults(&OURS)).unwrap_err().to_string();
         assert!(error.contains("rdkafka with the feature `ssl`") && !error.contains("canary"), "{error}");
     }
 

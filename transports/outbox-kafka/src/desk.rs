@@ -110,7 +110,7 @@ impl Desk {
             {
                 let mut state = self.state();
                 if let Some(next) = state.ledger.next() {
-                    self.wake(&state);
+                    self.wake(state);
                     return Ok(next);
                 }
                 let ended = state.ended;
@@ -150,8 +150,7 @@ impl Desk {
     fn answered(&self, note: impl FnOnce(&mut Ledger<Arrived>) -> bool) -> bool {
         let mut state = self.state();
         let ours = note(&mut state.ledger);
-        self.wake(&state);
-        drop(state);
+        self.wake(state);
         // The next of its key may go, or it again.
         self.news.notify_one();
         ours
@@ -167,7 +166,7 @@ impl Desk {
     pub(crate) fn close(&self) {
         let mut state = self.state();
         state.closing = true;
-        self.wake(&state);
+        self.wake(state);
     }
 
     /// Notes that the member has left.
@@ -197,8 +196,14 @@ impl Desk {
         state
     }
 
-    fn wake(&self, state: &State) {
-        if state.is_awaited() {
+    /// Wakes the thread once where what it waits for has come.
+    fn wake(&self, mut state: MutexGuard<'_, State>) {
+        let has_come = state.is_awaited();
+        if has_come {
+            state.awaited = None;
+        }
+        drop(state);
+        if has_come {
             self.come.notify_one();
         }
     }
@@ -209,5 +214,76 @@ impl Raw {
         let headers = record.headers().into_iter().flat_map(rdkafka::message::Headers::iter);
         let headers = headers.map(|header| (header.key.to_owned(), header.value.map(<[u8]>::to_vec))).collect();
         Self { key: record.key().map(<[u8]>::to_vec), headers, body }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use futures_util::FutureExt;
+    use outbox_core::runtime::thread;
+    use std::sync::mpsc;
+
+    const LONG: Duration = Duration::from_secs(60);
+    const SOON: Duration = Duration::from_secs(20);
+
+    /// A desk at which four of at most four records wait.
+    fn full() -> Desk {
+        let (desk, place): (_, Place) = (Desk::new(4), ("orders".into(), 0));
+        desk.state().ledger.assign(place.clone());
+        for offset in 0..4 {
+            desk.arrive(&place, offset, None, Arrived { message: Err(String::new()), unread: None, raw: None });
+        }
+        desk
+    }
+
+    fn take(desk: &Desk) -> Ticket {
+        desk.next().now_or_never().expect("one waits").expect("it is well").0
+    }
+
+    #[test]
+    fn the_thread_is_woken_for_what_it_waits_for() {
+        let desk = full();
+        let is_woken = |awaited| {
+            let mut state = desk.state();
+            state.awaited = awaited;
+            let is_woken = state.is_awaited();
+            state.awaited = None;
+            is_woken
+        };
+        let all = [None, Some(Awaited::Answers), Some(Awaited::Room)];
+        assert_eq!(all.map(is_woken), [false, true, false]);
+        take(&desk);
+        assert_eq!(all.map(is_woken), [false, true, false], "three wait");
+        take(&desk);
+        assert_eq!(all.map(is_woken), [false, true, true], "half of it is gone");
+        let desk = full();
+        desk.close();
+        desk.state().awaited = Some(Awaited::Room);
+        assert!(desk.state().is_awaited(), "nobody asks any more");
+    }
+
+    #[test]
+    fn a_thread_that_waits_goes_on_at_once() {
+        type Act = fn(&Desk);
+        let room: Act = |desk| _ = [take(desk), take(desk)];
+        let answer: Act = |desk| {
+            let ticket = take(desk);
+            assert!(desk.done(&ticket));
+        };
+        for (awaited, act) in [(Awaited::Room, room), (Awaited::Room, Desk::close), (Awaited::Answers, answer)] {
+            let (desk, (say, heard)) = (Arc::new(full()), mpsc::channel());
+            let waiting = desk.clone();
+            thread("waits", move || {
+                drop(waiting.wait(waiting.state(), awaited, LONG));
+                let _ = say.send(());
+            })
+            .expect("a thread");
+            while desk.state().awaited.is_none() {
+                std::thread::yield_now();
+            }
+            act(&desk);
+            heard.recv_timeout(SOON).expect("it was woken");
+        }
     }
 }

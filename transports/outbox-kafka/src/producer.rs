@@ -108,7 +108,7 @@ impl Producer {
     pub(crate) fn new(cluster: &Cluster, topics: &[Topic], mut faults: Vec<ConfigFault>) -> Result<Self, ConfigError> {
         faults.extend(cluster.faults(&OURS));
         faults.extend(topics::faults(topics));
-        ConfigError::unless_none(faults)?;
+        ConfigError::check(faults)?;
         let mut config = cluster.client(&DEFAULTS, &OURS);
         config.set("message.timeout.ms", cluster.timeout.as_millis().to_string());
         fits(&config)?;

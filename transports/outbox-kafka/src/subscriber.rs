@@ -250,7 +250,7 @@ impl Config {
         if self.manners.prefetch == 0 {
             faults.push(ConfigFault::Range { what: "the prefetch", rule: "must be at least 1" });
         }
-        ConfigError::unless_none(faults)?;
+        ConfigError::check(faults)?;
         let mut client = self.cluster.client(&DEFAULTS, &OURS);
         client.set("group.id", &self.group);
         if let Some(instance) = &self.instance {

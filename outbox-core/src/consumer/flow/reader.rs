@@ -6,7 +6,7 @@ use crate::{
     runtime::{Address, Shutdown},
     transport::{Delivery, Subscriber},
 };
-use futures_util::future::join_all;
+use futures_util::future::{join, join_all};
 use std::{
     convert::Infallible,
     sync::{
@@ -15,7 +15,7 @@ use std::{
     },
     time::Duration,
 };
-use tokio::{sync::Mutex, time::timeout};
+use tokio::{sync::Mutex, time::sleep};
 
 /// How long a goodbye may take that begins at the end of a shutdown's time.
 const GOODBYE: Duration = Duration::from_secs(1);
@@ -37,16 +37,6 @@ pub(in crate::consumer) struct Reader {
     shutdown: Shutdown,
 }
 
-/// Says goodbye to all brokers at once, for as long as a shutdown leaves, and a moment in any case: where one is away, the others
-/// would wait for it.
-pub(in crate::consumer) async fn leave(subscribers: Vec<Arc<Mutex<Box<dyn Subscriber>>>>, shutdown: &Shutdown) {
-    let goodbyes = join_all(subscribers.iter().map(|subscriber| async { subscriber.lock().await.leave().await }));
-    let within = shutdown.time_left().map_or(Duration::MAX, |left| left.max(GOODBYE));
-    if timeout(within, goodbyes).await.is_err() {
-        tracing::warn!("not every broker could be told goodbye in time; they will miss this consumer");
-    }
-}
-
 impl Reader {
     pub(in crate::consumer) fn new(
         subscriber: Arc<Mutex<Box<dyn Subscriber>>>,
@@ -64,7 +54,7 @@ impl Reader {
             let wait = (failures > 0).then(|| backoff(failures));
             let next = async {
                 if let Some(wait) = wait {
-                    tokio::time::sleep(wait).await;
+                    sleep(wait).await;
                 }
                 // Room first, so that no delivery is taken that nobody would hold.
                 let room = self.core.room().await;
@@ -92,6 +82,19 @@ impl Reader {
                     tracing::warn!(failures, error = full_text(&error), "a subscription failed; it is tried again");
                 }
             }
+        }
+    }
+}
+
+/// Says goodbye to all brokers at once, until a shutdown's time is up, and for a moment in any case: where one is away, the others
+/// would wait for it.
+pub(in crate::consumer) async fn leave(subscribers: Vec<Arc<Mutex<Box<dyn Subscriber>>>>, shutdown: &Shutdown) {
+    let goodbyes = join_all(subscribers.iter().map(|subscriber| async { subscriber.lock().await.leave().await }));
+    tokio::select! {
+        biased;
+        _ = goodbyes => {}
+        _ = join(shutdown.expired(), sleep(GOODBYE)) => {
+            tracing::warn!("not every broker could be told goodbye in time; they will miss this consumer");
         }
     }
 }

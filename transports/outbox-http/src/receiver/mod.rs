@@ -175,7 +175,7 @@ impl ReceiverBuilder {
     /// [`ConfigError`] with everything that is wrong: a path or secret that cannot be read, neither or both of `verify` and
     /// `unsigned`, a limit of zero.
     pub fn build(self) -> Result<(Router, HttpSubscriber), ConfigError> {
-        ConfigError::unless_none(self.faults())?;
+        ConfigError::check(self.faults())?;
         // Every request that holds a permit has its place in the channel.
         let (sender, receiver) = mpsc::channel(self.max_in_flight);
         let desk = Arc::new(Desk { rules: self.rules, permits: Semaphore::new(self.max_in_flight), sender });

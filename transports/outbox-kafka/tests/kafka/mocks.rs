@@ -64,7 +64,7 @@ async fn a_producer_that_has_lost_its_place_for_good_is_replaced() {
 }
 
 #[tokio::test]
-async fn a_producer_whose_place_is_found_again_goes_on() {
+async fn what_a_client_recovers_from_is_never_the_end_of_a_message() {
     for error in [
         RDKafkaRespErr::RD_KAFKA_RESP_ERR_UNKNOWN_PRODUCER_ID,
         RDKafkaRespErr::RD_KAFKA_RESP_ERR_INVALID_PRODUCER_EPOCH,
