@@ -18,13 +18,14 @@ pub(crate) const USAGE: &str = "usage: benches <name> [options]
             others are in flight, beside while one other is
   asks      steps a second that another service does, in process and over RabbitMQ, beside hand-written SQL that does the
             same transactions
+  slow      messages whose handler takes 2 s, in process and over HTTP: how often they are delivered and run
   gate a3   all but RabbitMQ and sagas, beside its targets; fails when one is missed
   gate b    what concerns RabbitMQ, likewise
   gate c1   what concerns Kafka, likewise, on brokers of its own: one that keeps what it has, and one that does not
   gate e1   what concerns sagas, likewise
   gate e2   what concerns steps that other services do, likewise
 
-  --events N   waiting events of drain, costs, memory, publish, consume; sagas of asks
+  --events N   waiting events of drain, costs, memory, publish, consume; sagas of asks; messages of slow
   --rounds N   rounds, each with ours and the floor
   --seconds N  length of one round of write, latency and idle
   --broker rabbitmq|kafka|kafka-in-memory   of publish and consume; the latter two are brokers of the run's own
@@ -44,6 +45,7 @@ pub(crate) enum Bench {
     Consume,
     Sagas,
     Asks,
+    Slow,
     Gate,
     GateB,
     GateC1,
@@ -100,6 +102,7 @@ impl Args {
             Some("consume") => Bench::Consume,
             Some("sagas") => Bench::Sagas,
             Some("asks") => Bench::Asks,
+            Some("slow") => Bench::Slow,
             Some("gate") => match words.next().as_deref() {
                 Some("a3") => Bench::Gate,
                 Some("b") => Bench::GateB,

@@ -22,7 +22,7 @@ use place::Place;
 use stages::{
     costs,
     drain::{self, Drain},
-    idle, memory,
+    idle, memory, slow,
 };
 use std::{
     process::ExitCode,
@@ -72,6 +72,7 @@ async fn measure(args: &Args) -> Result<Report> {
         Bench::Asks => gate::asks(args.events.unwrap_or(gate::SAGAS), rounds, sides).await?,
         Bench::Publish => gate::publish(args.broker, events, rounds, sides).await?,
         Bench::Consume => gate::consume(args.broker, args.events.unwrap_or(gate::MESSAGES), rounds, sides).await?,
+        Bench::Slow => tell::slow(&slow::run(args.events.unwrap_or(400)).await?),
         Bench::Gate => gate::a3().await?,
         Bench::GateB => gate::b().await?,
         Bench::GateC1 => gate::c1().await?,

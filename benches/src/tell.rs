@@ -17,6 +17,7 @@ use crate::{
         memory::Memory,
         publish::Published,
         sagas::{InFlight, Steps},
+        slow::Slow,
         write::Written,
     },
 };
@@ -191,5 +192,19 @@ pub(crate) fn idle(idle: &Idle) -> Report {
     report.one("idle: relay's CPU, % of a core", idle.client_cpu, Below(1.0));
     report.one("idle: server's CPU, % of a core", idle.server_cpu, Told);
     report.one("idle: statements a second", idle.statements_a_second, AtMost(2.0));
+    report
+}
+
+/// Tells what became of messages whose handler is slow. Each is run once; what is said to be late is delivered again.
+pub(crate) fn slow(all: &[Slow]) -> Report {
+    let mut report = Report::default();
+    for slow in all {
+        let name = format!("{}, {} messages, {} at once", slow.over, slow.messages, slow.at_once);
+        report.one(format!("{name}: seconds, as a multiple of what the handlers take"), slow.of_the_least, AtMost(1.5));
+        report.one(format!("{name}: runs of the handler beyond one each"), slow.repeats, AtMost(0.0));
+        report.one(format!("{name}: deliveries that an earlier one made needless"), slow.suppressed, Told);
+        report.one(format!("{name}: returned unbegun, in time"), slow.late, Told);
+        report.one(format!("{name}: answers too late (504)"), slow.timeouts, AtMost(0.0));
+    }
     report
 }

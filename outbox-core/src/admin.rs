@@ -10,7 +10,7 @@ use crate::{
 };
 use async_trait::async_trait;
 use bytes::Bytes;
-use std::ops::Range;
+use std::{ops::Range, time::Duration};
 
 /// Which dead letters are meant. Everything that is set must hold.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -31,6 +31,10 @@ pub struct LetterFilter {
     pub reason: Option<DeadReason>,
     /// Put aside in this time.
     pub dead_at: Option<Range<Timestamp>>,
+    /// Put aside at least so long ago, by the database's clock.
+    pub older_than: Option<Duration>,
+    /// Up to this one, by identity.
+    pub up_to: Option<LetterId>,
     /// Also those about which something was decided.
     pub decided_too: bool,
 }
@@ -85,6 +89,13 @@ impl LetterFilter {
         self
     }
 
+    /// Only those that were put aside at least so long ago, by the database's clock.
+    #[must_use]
+    pub fn older_than(mut self, age: Duration) -> Self {
+        self.older_than = Some(age);
+        self
+    }
+
     /// Only for this reason.
     #[must_use]
     pub fn reason(mut self, reason: DeadReason) -> Self {
@@ -124,7 +135,11 @@ pub trait AdminStore: Send + Sync + 'static {
     /// Gives figures; no count walks a whole table.
     async fn stats(&self) -> Result<OutboxStats, StoreError>;
 
-    /// Gives letters by identity, from the one after `after`, at most `limit`.
+    /// Gives the identity of the newest letter; `None` when there never was one, or all are deleted.
+    async fn newest_letter(&self) -> Result<Option<LetterId>, StoreError>;
+
+    /// Gives letters by identity, from the one after `after`, at most `limit` and as many as one answer takes by their
+    /// bytes (4 MiB with us). Fewer than `limit` are therefore no sign that there are no more; none at all is.
     async fn dead_letters(
         &self,
         filter: &LetterFilter,
@@ -144,9 +159,17 @@ pub trait AdminStore: Send + Sync + 'static {
     /// those that this call discarded.
     async fn discard(&self, letters: &[LetterId], decision: &Decision) -> Result<Vec<LetterId>, StoreError>;
 
+    /// Discards letters about which nothing was decided as [`discard`](Self::discard) does, and deletes the content of these
+    /// and of those that were decided about before: payload, headers and errors. The letters stay, with who decided and why,
+    /// until their retention is over; a key that is parked behind one opens. Gives those that this call discarded.
+    async fn purge(&self, letters: &[LetterId], decision: &Decision) -> Result<Vec<LetterId>, StoreError>;
+
     /// Sends the event of a letter again with other content, as a new event with a new message id and the header
     /// `causationid` naming the old one, and marks the letter. The message of a consumer's letter is stored for its handler
     /// under a new message id. `None` when something was decided about it already.
+    ///
+    /// # Errors
+    /// [`StoreError::Refused`] for content that could not be saved as an event either, which decides nothing.
     async fn resend(
         &self,
         letter: LetterId,
@@ -155,19 +178,23 @@ pub trait AdminStore: Send + Sync + 'static {
     ) -> Result<Option<MessageId>, StoreError>;
 }
 
-/// How far a redrive of many letters has come.
+/// How far an operation on many letters has come.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Progress {
     /// Letters looked at.
     pub seen: u64,
     /// Letters redriven by this call.
     pub redriven: u64,
+    /// Letters discarded by this call, with their content.
+    pub purged: u64,
 }
 
-/// Letters of one transaction when many are redriven: short transactions, so that relays and producers go on.
-const REDRIVE_BATCH: u32 = 200;
+/// Letters of one page when many are decided about: short transactions, so that relays and producers go on.
+const PAGE: u32 = 200;
 
 /// Redrives all letters of a filter in short transactions, telling the progress after each.
+///
+/// Letters that are written after it began are left alone: what a destination refuses again is not redriven again.
 ///
 /// # Errors
 /// [`StoreError`] of the first batch that failed; those before it are redriven, and calling again goes on.
@@ -181,9 +208,10 @@ pub async fn redrive_all(
     mut tell: impl FnMut(Progress) + Send,
 ) -> Result<Progress, StoreError> {
     let mut progress = Progress::default();
+    let Some(filter) = those_of_now(store, filter).await? else { return Ok(progress) };
     let mut after = None;
     loop {
-        let letters = store.dead_letters(filter, after, REDRIVE_BATCH).await?;
+        let letters = store.dead_letters(&filter, after, PAGE).await?;
         let Some(last) = letters.last().map(|l| l.id) else { return Ok(progress) };
         after = Some(last);
         let ids: Vec<LetterId> = letters.iter().filter(|l| l.fate.is_none()).map(|l| l.id).collect();
@@ -191,4 +219,46 @@ pub async fn redrive_all(
         progress.redriven += store.redrive(&ids, decision).await?.len() as u64;
         tell(progress);
     }
+}
+
+/// Discards all letters of a filter that were put aside at least so long ago, and deletes their content, in short
+/// transactions, telling the progress after each. Letters about which something was decided are left to their retention,
+/// unless the filter says [`decided_too`](LetterFilter::decided_too).
+///
+/// Letters that are written after it began are left alone.
+///
+/// # Errors
+/// [`StoreError`] of the first batch that failed; those before it are purged, and calling again goes on.
+///
+/// # Cancel safety
+/// Dropped, it has purged whole batches.
+pub async fn purge_all(
+    store: &dyn AdminStore,
+    filter: &LetterFilter,
+    older_than: Duration,
+    decision: &Decision,
+    mut tell: impl FnMut(Progress) + Send,
+) -> Result<Progress, StoreError> {
+    let mut progress = Progress::default();
+    let Some(filter) = those_of_now(store, filter).await? else { return Ok(progress) };
+    let filter = filter.older_than(older_than);
+    let mut after = None;
+    loop {
+        let letters = store.dead_letters(&filter, after, PAGE).await?;
+        let Some(last) = letters.last().map(|l| l.id) else { return Ok(progress) };
+        after = Some(last);
+        let ids: Vec<LetterId> = letters.iter().map(|l| l.id).collect();
+        progress.seen += letters.len() as u64;
+        progress.purged += store.purge(&ids, decision).await?.len() as u64;
+        tell(progress);
+    }
+}
+
+/// Narrows a filter to the letters that are there now; `None` when there is none.
+async fn those_of_now(store: &dyn AdminStore, filter: &LetterFilter) -> Result<Option<LetterFilter>, StoreError> {
+    let newest = store.newest_letter().await?;
+    Ok(newest.map(|newest| {
+        let up_to = filter.up_to.map_or(newest, |up_to| up_to.min(newest));
+        LetterFilter { up_to: Some(up_to), ..filter.clone() }
+    }))
 }

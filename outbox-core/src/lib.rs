@@ -35,7 +35,9 @@ extern crate self as outbox_core;
 /// What the code emitted by the macros calls. Not part of the public promise.
 #[doc(hidden)]
 pub mod __private {
-    pub use crate::consumer::{ContextTx, EventHandler, EventHandlers, HandlerContext, HandlerError, HandlerSet};
+    pub use crate::consumer::{
+        ContextTx, EventHandler, EventHandlers, HandlerContext, HandlerError, HandlerOptions, HandlerSet,
+    };
     pub use crate::event::emitted::*;
     pub use crate::event::{
         DecodeError, DecodeEvent, EncodeError, EventContract, EventMeta, EventType, KeyPart, Message, OutboxEvent,

@@ -104,11 +104,17 @@ pub fn send_span(route: &str, messages: usize) -> Span {
     )
 }
 
+/// Opens the span in which one handler runs: what it logs at INFO carries these three fields, and no more.
+#[must_use]
+pub fn handle_span(handler: &str, message: &Message) -> Span {
+    tracing::info_span!("handle", handler, message_id = %message.id, event_type = message.event_type.as_str())
+}
+
 /// Opens the span in which a consumer handles a message, with the message's [`TRACEPARENT`] to link to. At its end,
 /// record [`metric::PROCESS_DURATION`], and [`attribute::ERROR_TYPE`] on failure.
 #[must_use]
 pub fn process_span(consumer: &str, message: &Message) -> Span {
-    tracing::info_span!(
+    tracing::debug_span!(
         "process",
         otel.kind = "consumer",
         { attribute::SYSTEM } = SYSTEM,

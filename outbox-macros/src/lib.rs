@@ -68,13 +68,18 @@ use proc_macro::TokenStream;
 /// | `upcast(1 = v1_to_v2, 2 = v2_to_v3)` | struct, variant | how older payloads are read: each function takes one version's shape and gives the next one's, `fn(Old) -> Result<New, E>`, where both are types of serde, `serde_json::Value` among them |
 /// | `no_key` | struct, variant | says that there is no key; variants must when others have one |
 /// | `encode_only` | struct, enum | no `DecodeEvent` |
+/// | `tombstone` | struct, variant | the event has no content: what was told under its key is gone. Kafka carries it as a record without a value, other transports with an empty body; a consumer hears of it with `on_tombstone`. A struct needs no `Serialize` then |
 /// | `crate = path` | struct, enum | where the framework is, if the manifest does not say: by default `outbox-sea-orm` or `outbox-core` among the dependencies, by any name |
 /// | `key` | field | the ordering key, a type that is `KeyPart` |
 /// | `header = "tenant"` | field | a header with the field's value, a type that is `KeyPart` |
 ///
 /// The payload of a struct is the JSON that serde makes of it. The payload of a variant is its content alone, since the type is in
 /// the envelope: a named variant is an object, written and read with its fields' `#[serde(..)]` attributes, a variant around one
-/// value is that value, a unit variant is `{}`. How serde tags the enum elsewhere makes no difference.
+/// value is that value, a unit variant is `{}`. How serde tags the enum elsewhere makes no difference. What converts the whole enum
+/// (`into`, `from`, `try_from`, `remote`), and variants that serde is to skip, are refused: the content would be sent, or taken, as it
+/// is. A `Serialize` of an enum that is written by hand is not asked either: write `OutboxEvent` by hand too, or put it on the types
+/// of the variants' contents. NaN, infinities, what is nested deeper than 127 levels, and a field that is there twice are errors when
+/// the event is saved, with the field's name: no receiver could read them.
 ///
 /// Types with lifetimes can be emitted without copying their content; they are never read, and nor are types that serde cannot read.
 #[proc_macro_derive(OutboxEvent, attributes(outbox))]
@@ -101,15 +106,19 @@ pub fn derive_outbox_event(input: TokenStream) -> TokenStream {
 ///
 /// | option | what it does |
 /// | --- | --- |
-/// | `tx = self.outbox` | takes the transaction from there and names it `tx`; no parameter then |
+/// | `tx = self.outbox` | joins the transaction of that outbox that is open around the call, or opens one, and names it `tx`; no parameter then |
 /// | `emit = \|order\| OrderPlaced::from(order)` | emits an event made of what the function returns |
 /// | `nested` | joins by a savepoint: a failure undoes only this function, and its events |
 /// | `mandatory` | keeps the parameter's type: callers must be in a transaction |
-/// | `requires_new` | opens a transaction of its own in any case, on another connection |
+/// | `requires_new` | opens a transaction of its own in any case, on another connection; inside another one it is refused on SQLite, and waits 2 s at most for a connection elsewhere |
 /// | `isolation = Serializable` | opens with it; joining a transaction that was opened with less is an error |
-/// | `retry = 3` | repeats the whole transaction up to so many times after a deadlock or a serialization failure |
+/// | `retry = 3` | repeats the whole transaction up to so many times after a deadlock or a serialization failure. Each run works with the same parameters, so `mut` ones, `&mut` ones and `&mut self` are refused: the second run would find what the first has left. What is shared behind a lock is not seen |
 /// | `outbox = self.outbox` | with `emit`, for a function that takes the caller's own `txn: &DatabaseTransaction` |
 /// | `crate = path` | where `outbox_sea_orm` is, if its name in the manifest does not say so |
+///
+/// What is open around the call is known by task: that of another transactional function, of `Outbox::transaction`, of a handler
+/// or a step of a saga. A task that holds a transaction from `Outbox::begin` cannot have it joined so, and the call is refused. A
+/// spawned task joins nothing.
 ///
 /// It goes on functions, on methods, and on methods of trait implementations (also under `#[async_trait]`), where the
 /// trait says `tx: &dyn Transactional`.
@@ -140,6 +149,18 @@ pub fn transactional_outbox(options: TokenStream, item: TokenStream) -> TokenStr
 ///
 /// Consumer::new("billing", &outbox).handlers(Billing { rate: 3 })
 /// ```
+///
+/// `#[on_command("..")]` in place of `#[on("..")]` marks the handler that answers commands of sagas of that type.
+///
+/// Behind the name may stand what is set for the handler, as in `#[on("bill-order", timeout = "30s")]`:
+///
+/// | option | what it says |
+/// | --- | --- |
+/// | `timeout = "30s"` | after which a run is dropped, rolled back and counted as failed; the consumer's limit by default, 5 min |
+/// | `no_timeout` | that a run may take as long as it takes |
+/// | `deferred` | that on SQLite the transaction takes the file's write lock with its first write, and not when it begins |
+/// | `no_writes` | that it writes nothing through its transaction, of which it would be warned after a hundred runs |
+/// | `renamed_from = "old-name"` | the name that it had before: what is stored or was received under that is its own |
 ///
 /// A method takes `&self`, the event by value, and `&HandlerContext`; it returns `Result<(), E>`, where `E` is any error, a
 /// boxed one, or `HandlerError`. Several methods may take one type: each has its own transaction, in their order. Write
@@ -192,8 +213,11 @@ pub fn event_handler(options: TokenStream, item: TokenStream) -> TokenStream {
 /// | `retries = 5` | how often it is tried again, with a wait doubling from 1 s |
 /// | `retry(max_attempts = 3, backoff = "1s", ..)` | the whole policy, as for events |
 /// | `compensate_retry(..)` | the policy of its compensation |
-/// | `timeout = "30s"` | after which an attempt is dropped and counts as failed; how long the answer of others is awaited |
+/// | `timeout = "30s"` | after which an attempt is dropped and counts as failed, 5 min by default; how long the answer of others is awaited |
+/// | `no_timeout` | that an attempt may take as long as it takes |
 /// | `ask` | others are asked to do it: the method returns the command |
+/// | `ask = "payments"` | the same, and names the consumer that answers: another one's answer is not taken |
+/// | `source = "/payments"` | the same, and names the source of the answers |
 /// | `reply = PaymentCaptured` | the same; this event is the answer that it is done, and the step's output |
 /// | `reject = PaymentDeclined` | the same; this event is the answer that it cannot be done, beside the plain one |
 /// | `skip_if = \|order: &PlaceOrder\| !order.gift` | leaves it out where this holds of the data |

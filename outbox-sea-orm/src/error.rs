@@ -9,6 +9,7 @@ use outbox_core::{
     transport::LimitError,
 };
 use sea_orm::{DbBackend, DbErr, IsolationLevel};
+use std::time::Duration;
 
 /// Any error, boxed.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
@@ -20,6 +21,10 @@ pub enum OutboxError {
     /// The builder was given something that cannot work; every fault is listed.
     #[error("the outbox is configured wrongly: {}", .0.join("; "))]
     Configuration(Vec<String>),
+    /// The outbox's tables could not be made or brought up to date: there are others, or the role of this program may not make
+    /// them, and which SQL another role is to run.
+    #[error("the outbox could not be installed: {0}")]
+    Install(String),
     /// No transaction was opened.
     #[error("no transaction could be opened")]
     Begin(#[source] DbErr),
@@ -68,6 +73,13 @@ pub enum OutboxError {
     /// A nested transaction was opened while another one of the same transaction is open.
     #[error("a nested transaction is open; commit it, roll it back or drop it first")]
     NestedOpen,
+    /// A stream of the transaction's rows is open. Its connection can do nothing else until the stream has ended or is dropped; a
+    /// statement that waited for that in the stream's own loop would wait for ever. The transaction itself goes on.
+    #[error(
+        "a stream of rows is open in this transaction, and its connection can do nothing else meanwhile: collect the rows first, \
+         with `.all(tx)` or `try_collect`, and write afterwards, or read the stream outside of the transaction"
+    )]
+    Streaming,
     /// The transaction was committed while a nested one is open; everything is rolled back.
     #[error("a nested transaction is still open at commit")]
     StillNested,
@@ -90,6 +102,36 @@ pub enum OutboxError {
     Mandatory {
         /// The function that was called.
         function: &'static str,
+    },
+    /// A function takes its transaction from the task, and would have passed by the one that the task opened itself.
+    #[error(
+        "this task holds a transaction that it opened with `outbox.begin()`, which `{function}` cannot join: call `{function}` \
+         inside `outbox.transaction(async |tx| ..)`, or let it take `tx: &OutboxTransaction` as a parameter; `requires_new` opens \
+         another one on purpose"
+    )]
+    PassedBy {
+        /// The function that was called.
+        function: &'static str,
+    },
+    /// `requires_new` inside a transaction on SQLite, which has one writer: the inner one would wait for the outer one.
+    #[error(
+        "`{function}` asks for a transaction of its own while another one is open, and SQLite has one writer: it would wait for \
+         itself; let it join, or call it before or after"
+    )]
+    WaitsForItself {
+        /// The function that was called.
+        function: &'static str,
+    },
+    /// `requires_new` inside a transaction, and the pool had no second connection.
+    #[error(
+        "`{function}` asks for a transaction of its own while another one is open, and got no connection within {waited:?}: each \
+         such call needs two, so give the pool more `max_connections`, or let the function join"
+    )]
+    NoConnectionBeside {
+        /// The function that was called.
+        function: &'static str,
+        /// For how long it was waited.
+        waited: Duration,
     },
     /// The store's own answer.
     #[error(transparent)]
@@ -224,7 +266,8 @@ impl Effect {
     fn of_sqlstate(code: &str) -> Self {
         match code {
             "55P03" => Self::Busy,
-            "40003" => Self::Lost,
+            // 25P03: the session was ended, since its transaction was idle for too long.
+            "40003" | "25P03" => Self::Lost,
             // Cancelled by a statement timeout or by an operator: the connection stays.
             "57014" => Self::Statement,
             _ if code.starts_with("40") => Self::Conflict,
@@ -233,14 +276,19 @@ impl Effect {
         }
     }
 
-    /// MySQL and MariaDB: 1213 deadlock, 1020 snapshot changed, 1205 lock wait timeout, which ends the transaction or
-    /// the statement alone by a server variable that is not asked for each time, so it counts as the former.
+    /// MySQL and MariaDB: 1213 deadlock, 1020 snapshot changed, 1206 no memory left for locks, 3101 another member of a
+    /// group was faster, each of which rolls all back; 1205 lock wait timeout, which ends the transaction or the statement
+    /// alone by a server variable that is not asked for each time, so it counts as the former. 3100 is a member that could not
+    /// ask its group.
+    ///
+    /// # Source
+    /// "InnoDB Error Handling" in MySQL's manual; `convert_error_code_to_mysql` of InnoDB for 1206.
     #[cfg(feature = "sqlx-mysql")]
     const fn of_mysql(number: u16) -> Self {
         match number {
-            1020 | 1205 | 1213 => Self::Conflict,
+            1020 | 1205 | 1206 | 1213 | 3101 => Self::Conflict,
             1053 | 1077 | 1079 | 1152 | 1184 | 1927 | 2006 | 2013 => Self::Lost,
-            1180 | 1181 => Self::RolledBack,
+            1180 | 1181 | 3100 => Self::RolledBack,
             _ => Self::Statement,
         }
     }
@@ -283,6 +331,7 @@ mod tests {
             ("57014", Effect::Statement),
             ("08006", Effect::Lost),
             ("55P03", Effect::Busy),
+            ("25P03", Effect::Lost),
             ("23505", Effect::Statement),
             ("", Effect::Statement),
         ] {
@@ -301,6 +350,25 @@ mod tests {
             (2067, Effect::Statement),
         ] {
             assert_eq!(Effect::of_sqlite(code), effect, "{code}");
+        }
+    }
+
+    #[test]
+    #[cfg(feature = "sqlx-mysql")]
+    fn what_innodb_or_a_group_rolls_back_ends_the_transaction_and_may_be_repeated() {
+        for (number, effect) in [
+            (1020, Effect::Conflict),
+            (1205, Effect::Conflict),
+            (1206, Effect::Conflict),
+            (1213, Effect::Conflict),
+            (3101, Effect::Conflict),
+            (3100, Effect::RolledBack),
+            (1180, Effect::RolledBack),
+            (1927, Effect::Lost),
+            (1062, Effect::Statement),
+            (1406, Effect::Statement),
+        ] {
+            assert_eq!(Effect::of_mysql(number), effect, "{number}");
         }
     }
 

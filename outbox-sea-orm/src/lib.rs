@@ -29,6 +29,7 @@
 )]
 
 mod admin;
+mod cut;
 mod dialect;
 pub mod entity;
 mod error;
@@ -50,6 +51,9 @@ mod transaction;
 pub use dialect::Dialect;
 pub use error::{BoxError, OutboxError};
 pub(crate) use migration::MAX_PARTITIONS;
+#[cfg(feature = "testing")]
+#[doc(hidden)]
+pub use migration::next;
 pub use migration::{OutboxMigration, install};
 pub use namespace::{Namespace, NamespaceError};
 pub use notify::Notifier;
@@ -57,6 +61,7 @@ pub use outbox::{EnqueueOptions, InTransaction, OnDuplicate, Outbox, OutboxBuild
 pub use outbox_core::event::OutboxEvent;
 pub use outbox_core::{admin as operator, consumer, event, failure, relay, runtime, transport};
 pub use outbox_macros::{OutboxEvent, event_handler, saga, transactional_outbox};
+pub use pool::TransactionLimits;
 pub use schema::{DedupClaim, DedupConflict, DeliverAt, Schema};
 pub use store::{Retention, StoreOptions, open_relay_store};
 pub use transaction::{OutboxTransaction, Outcome, Phase, TransactionRows, Transactional};

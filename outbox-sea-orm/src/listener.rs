@@ -19,6 +19,9 @@ use std::{
     time::Duration,
 };
 
+/// How long a listener or hook may take unless set: far longer than any should, so that only what hangs is ended.
+pub(crate) const TIME_LIMIT: Duration = Duration::from_mins(5);
+
 type Call<E> = Arc<dyn Fn(E) -> BoxFuture<'static, Result<(), BoxError>> + Send + Sync>;
 type Recover<E> = Arc<dyn Fn(E, BoxError) -> BoxFuture<'static, ()> + Send + Sync>;
 
@@ -59,6 +62,7 @@ impl<E: Into<BoxError>> ListenerAnswer for Result<(), E> {
 pub struct Listener<E> {
     call: Call<E>,
     policy: RetryPolicy,
+    timeout: Option<Duration>,
     recover: Option<Recover<E>>,
 }
 
@@ -77,8 +81,23 @@ impl<E: Send + 'static> Listener<E> {
             }),
             // Short: the caller of `commit` waits.
             policy: RetryPolicy::attempts(3, Duration::from_millis(100)),
+            timeout: Some(TIME_LIMIT),
             recover: None,
         }
+    }
+
+    /// Sets after which time one call of it is dropped, 5 min unless set; it counts as failed then.
+    #[must_use]
+    pub fn timeout(mut self, limit: Duration) -> Self {
+        self.timeout = Some(limit);
+        self
+    }
+
+    /// Lets a call take as long as it takes. The caller of `commit`, or the consumer around it, waits for it.
+    #[must_use]
+    pub fn no_timeout(mut self) -> Self {
+        self.timeout = None;
+        self
     }
 
     /// Sets how often it is tried. In the phase before commit the first failure counts.
@@ -98,6 +117,19 @@ impl<E: Send + 'static> Listener<E> {
         self.recover = Some(Arc::new(move |event, error| recover(event, error).boxed()));
         self
     }
+}
+
+/// Drops what takes longer than its limit, which counts as failed.
+pub(crate) async fn limited(
+    what: &'static str,
+    limit: Option<Duration>,
+    work: impl Future<Output = Result<(), BoxError>>,
+) -> Result<(), BoxError> {
+    let Some(limit) = limit else { return work.await };
+    let ended = tokio::time::timeout(limit, work).await;
+    ended.unwrap_or_else(|_| {
+        Err(format!("{what} did not end within its time limit of {limit:?}, and was dropped").into())
+    })
 }
 
 /// What can listen: an async function that takes the event, or a [`Listener`].
@@ -145,7 +177,8 @@ impl<E: Clone + Send + Sync + 'static> Hears for Listener<E> {
         // The call itself is inside too: a handler may panic before its first await.
         let call = Arc::clone(&self.call);
         let caught = AssertUnwindSafe(async move { call(event).await }).catch_unwind();
-        caught.map(|ran| ran.unwrap_or_else(|_| Err("the listener panicked".into()))).boxed()
+        let ran = caught.map(|ran| ran.unwrap_or_else(|_| Err("the listener panicked".into())));
+        limited("the listener", self.timeout, ran).boxed()
     }
 
     fn until_heard(self: Arc<Self>, event: Arc<dyn Any + Send + Sync>) -> BoxFuture<'static, ()> {

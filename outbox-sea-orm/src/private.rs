@@ -4,7 +4,7 @@ use crate::{
     Outbox,
     error::OutboxError,
     outbox::InTransaction,
-    transaction::{Ended, Scope},
+    transaction::{Ended, Scope, within},
 };
 use futures_util::future::BoxFuture;
 use outbox_core::event::jitter;
@@ -133,7 +133,7 @@ where
                 Ok(scope) => return Ok(scope),
                 Err(error) => {
                     // Inside a transaction a failed entry has nothing to do with others.
-                    let conflict = matches!(origin, Origin::Outbox(_)) && error.is_conflict();
+                    let conflict = !matches!(origin, Origin::Transaction(_)) && error.is_conflict();
                     if !repeats.again(conflict).await {
                         return Err(error);
                     }
@@ -148,6 +148,11 @@ impl<R> Run<'_, R> {
     /// The transaction that the function works in.
     pub fn tx(&self) -> &OutboxTransaction {
         self.scope.tx()
+    }
+
+    /// Runs the function's body, in which functions that are given no transaction find this one.
+    pub async fn within<F: Future>(&self, body: F) -> F::Output {
+        within(self.tx(), body).await
     }
 
     /// Ends with the function's answer.

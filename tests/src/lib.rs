@@ -5,7 +5,9 @@
 
 pub mod databases;
 pub mod processes;
+mod proxy;
 pub mod servers;
 mod wait;
 
-pub use wait::{holds_within, wait_until};
+pub use proxy::Proxy;
+pub use wait::{Look, above, equals, holds_within, in_time, wait_until};

@@ -4,7 +4,7 @@ use super::fill::{KEYS, PAYLOAD, number_of};
 use async_trait::async_trait;
 use outbox_core::{
     event::Message,
-    transport::{PublishError, Publisher, Receipt},
+    transport::{Batch, PublishError, Publisher, Receipt},
 };
 use std::{
     fmt,
@@ -103,10 +103,10 @@ impl Publisher for Looks {
         Ok(Receipt::new())
     }
 
-    async fn publish_batch(&self, messages: &[Message]) -> Vec<Result<Receipt, PublishError>> {
-        for message in messages {
+    async fn publish_batch(&self, batch: &mut Batch) {
+        for (place, message) in batch.messages().iter().enumerate() {
             self.0.see(message.sequence.map_or(0, |id| id.0), message.key.as_deref(), &message.payload);
+            batch.done(place, Ok(Receipt::new()));
         }
-        messages.iter().map(|_| Ok(Receipt::new())).collect()
     }
 }

@@ -13,7 +13,7 @@ use futures_util::future::join_all;
 use outbox_core::{
     consumer::Consumer,
     event::{MessageId, Timestamp},
-    transport::Publisher,
+    transport::{Publisher, publish_all},
 };
 use outbox_kafka::{KafkaPublisher, KafkaSubscriber, Topic};
 use outbox_sea_orm::Outbox;
@@ -60,7 +60,7 @@ impl Bus {
     /// Makes the topic.
     pub(crate) async fn declare(&self) -> Result<()> {
         // What is declared is declared before the first record, even where there is none.
-        self.publisher()?.publish_batch(&[]).await;
+        publish_all(&self.publisher()?, &[]).await;
         Ok(())
     }
 
@@ -70,7 +70,7 @@ impl Bus {
         let numbers: Vec<u32> = (0..messages).collect();
         for batch in numbers.chunks(1_000) {
             let batch = batch.iter().map(|number| message(*number)).collect::<Result<Vec<_>>>()?;
-            for verdict in publisher.publish_batch(&batch).await {
+            for verdict in publish_all(&publisher, &batch).await {
                 verdict?;
             }
         }

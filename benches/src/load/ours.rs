@@ -129,8 +129,8 @@ impl EventReader for Reads {
         rows
     }
 
-    async fn fetch(&self, ids: &[(PartitionNo, EventId)]) -> Result<Vec<StoredEvent>, StoreError> {
-        self.0.fetch(ids).await
+    async fn fetch(&self, ids: &[(PartitionNo, EventId)], whole_up_to: u32) -> Result<Vec<StoredEvent>, StoreError> {
+        self.0.fetch(ids, whole_up_to).await
     }
 
     async fn page(
@@ -139,8 +139,9 @@ impl EventReader for Reads {
         from: EventId,
         to: EventId,
         limit: u32,
+        whole_up_to: u32,
     ) -> Result<Vec<StoredEvent>, StoreError> {
-        self.0.page(partition, from, to, limit).await
+        self.0.page(partition, from, to, limit, whole_up_to).await
     }
 
     async fn ids(

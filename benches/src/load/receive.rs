@@ -16,7 +16,7 @@ use outbox_amqp::{AmqpPublisher, AmqpSubscriber};
 use outbox_core::{
     consumer::{Consumer, ConsumerHandle, HandlerContext},
     event::{Headers, Message, MessageId, MessageParts, Timestamp},
-    transport::Publisher,
+    transport::publish_all,
 };
 use outbox_sea_orm::{Outbox, OutboxEvent, OutboxTransaction};
 use sea_orm::{
@@ -35,7 +35,7 @@ use tokio::{
     time::{interval, timeout},
 };
 
-/// Messages handled at once by ours unless set, each over a connection to the database; by hand there are as many.
+/// Messages handled at once by ours, each over a connection to the database; by hand there are as many.
 pub(crate) const AT_ONCE: u32 = 16;
 /// Batches handled at once, each over a connection too.
 pub(crate) const BATCHES: usize = 8;
@@ -64,7 +64,7 @@ pub(crate) async fn fill(queue: &Queue, messages: u32) -> Result<()> {
     let numbers: Vec<u32> = (0..messages).collect();
     for batch in numbers.chunks(1_000) {
         let batch = batch.iter().map(|number| message(*number)).collect::<Result<Vec<_>>>()?;
-        for verdict in publisher.publish_batch(&batch).await {
+        for verdict in publish_all(&publisher, &batch).await {
             verdict?;
         }
     }
@@ -144,7 +144,7 @@ pub(crate) async fn by_hand(pool: &PgPool, queue: &Queue, messages: u32, once: b
     Ok(took)
 }
 
-/// Receives by our consumer with its defaults but for what is sent ahead, or with batches of so many; the time runs until the last acknowledgement.
+/// Receives by our consumer with as many at once as by hand, or with batches of so many; the time runs until the last acknowledgement.
 pub(crate) async fn by_consumer(
     outbox: &Outbox,
     queue: &Queue,
@@ -155,7 +155,7 @@ pub(crate) async fn by_consumer(
     let subscriber = AmqpSubscriber::new(rabbitmq::shared_url(), queue.name())?;
     let consumer = Consumer::new("bench", outbox).on("receive", receive).subscribe(subscriber.prefetch(PREFETCH));
     let consumer = match batch {
-        None => consumer,
+        None => consumer.concurrency(AT_ONCE as usize),
         Some(batch) => consumer.batched(batch).concurrency(BATCHES).prefetch(batch * BATCHES),
     };
     let handle = consumer.start().await?;

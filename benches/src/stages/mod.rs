@@ -10,4 +10,5 @@ pub(crate) mod latency;
 pub(crate) mod memory;
 pub(crate) mod publish;
 pub(crate) mod sagas;
+pub(crate) mod slow;
 pub(crate) mod write;

@@ -6,6 +6,8 @@
 use outbox_sea_orm::prelude::*;
 use serde::{Deserialize, Serialize};
 
+/// The orders service, as its messages name it.
+pub const ORDERS: &str = "orders";
 /// The topic on which orders hears the answers.
 pub const REPLIES: &str = "orders.replies";
 

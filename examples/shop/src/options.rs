@@ -1,5 +1,6 @@
 //! The command line.
 
+use crate::Release;
 use std::path::PathBuf;
 
 /// What `--help` says.
@@ -41,6 +42,7 @@ pub enum Command {
 /// How to run.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Options {
+    pub release: Release,
     pub orders: u32,
     pub declines: u32,
     pub no_stock: u32,

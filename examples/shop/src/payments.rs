@@ -1,7 +1,9 @@
 //! The payments service: books what customers pay and get back, each payment once.
 
 use crate::{
-    events::{PaymentDeclined, PaymentTaken, RefundPayment, TakePayment},
+    Release,
+    events::{ORDERS, PaymentDeclined, PaymentTaken, REPLIES, RefundPayment, TakePayment},
+    next,
     service::{Database, Service, Wire},
     story::Faults,
 };
@@ -9,7 +11,7 @@ use outbox_sea_orm::prelude::*;
 use sea_orm::{ActiveValue::Set, entity::prelude::*};
 
 /// What a customer is good for at once, in cents.
-const CREDIT: i64 = 9_000;
+pub const CREDIT: i64 = 9_000;
 
 /// The ledger: what is paid counts up, what is given back counts down. Nothing in it forbids two payments for one order:
 /// that there is one is the inbox's work.
@@ -48,7 +50,8 @@ async fn refund_payment(command: RefundPayment, cx: &HandlerContext) -> Result<(
     Ok(())
 }
 
-async fn book(order_id: i64, customer: String, amount: i64, cx: &HandlerContext) -> Result<(), DbErr> {
+/// Writes an entry of the ledger.
+pub async fn book(order_id: i64, customer: String, amount: i64, cx: &HandlerContext) -> Result<(), DbErr> {
     let entry = payment::ActiveModel {
         order_id: Set(order_id),
         customer: Set(customer),
@@ -60,13 +63,17 @@ async fn book(order_id: i64, customer: String, amount: i64, cx: &HandlerContext)
 }
 
 /// Starts the service, with the faults that it is to suffer. Its relay is started apart.
-pub async fn start(database: Database, wire: &Wire, faults: &Faults) -> anyhow::Result<Service> {
+pub async fn start(database: Database, wire: &Wire, faults: &Faults, release: Release) -> anyhow::Result<Service> {
     database.create_table(payment::Entity).await?;
     let outbox = database.outbox("payments").install().await?;
     let (events, subscriber) = wire.receive("payments")?;
     let consumer = Consumer::new("payments", &outbox)
-        .on("take-payment", take_payment)
-        .on("refund-payment", refund_payment)
+        .on_command("refund-payment", refund_payment)
+        .commands_from(ORDERS, REPLIES)
         .subscribe(subscriber);
+    let consumer = match release {
+        Release::This => consumer.on_command("take-payment", take_payment),
+        Release::Next => consumer.on_command("take-payment", next::take_payment),
+    };
     Service::start("payments", outbox, database, consumer, faults.around(events)).await
 }

@@ -1,11 +1,13 @@
 //! The shipping service: sends parcels when it is asked, and tells customers what it hears of their orders.
 
 use crate::{
-    events::{ParcelSent, SendParcel},
+    Release,
+    events::{ORDERS, ParcelSent, REPLIES, SendParcel},
+    next::{self, gift},
     notices::{self, notice},
     service::{Database, Service, Wire},
 };
-use outbox_sea_orm::prelude::*;
+use outbox_sea_orm::{consumer::UnhandledPolicy, prelude::*};
 use sea_orm::{ActiveValue::Set, entity::prelude::*};
 
 /// What was sent. Nothing in it forbids two parcels for one order.
@@ -27,22 +29,38 @@ pub mod parcel {
 
 /// Sends a parcel, and says so to whoever listens. The saga may ask again and again: it is sent once.
 async fn send_parcel(command: SendParcel, cx: &HandlerContext) -> Result<(), HandlerError> {
-    let SendParcel { order_id, product } = command;
-    let parcel = parcel::ActiveModel { order_id: Set(order_id), product: Set(product), ..Default::default() };
-    parcel.insert(&cx.tx).await?;
+    let order_id = send(command, cx).await?;
     cx.tx.emit(ParcelSent { order_id })?;
     Ok(())
 }
 
+/// Sends the parcel of an order, and gives the order.
+pub async fn send(command: SendParcel, cx: &HandlerContext) -> Result<i64, DbErr> {
+    let SendParcel { order_id, product } = command;
+    let parcel = parcel::ActiveModel { order_id: Set(order_id), product: Set(product), ..Default::default() };
+    parcel.insert(&cx.tx).await?;
+    Ok(order_id)
+}
+
 /// Starts the service. Its relay is started apart.
-pub async fn start(database: Database, wire: &Wire) -> anyhow::Result<Service> {
+pub async fn start(database: Database, wire: &Wire, release: Release) -> anyhow::Result<Service> {
     database.create_table(parcel::Entity).await?;
     database.create_table(notice::Entity).await?;
+    if release == Release::Next {
+        database.create_table(gift::Entity).await?;
+    }
     let outbox = database.outbox("shipping").install().await?;
     let (events, subscriber) = wire.receive("shipping")?;
-    let consumer = Consumer::new("shipping", &outbox)
-        .on("send-parcel", send_parcel)
-        .on("tell-customer", notices::tell_customer)
-        .subscribe(subscriber);
+    // Nothing comes that is not meant for this service: what it does not know yet is kept, also where no instance that knows it
+    // runs, before a rollout has begun or after it was taken back.
+    let consumer = Consumer::new("shipping", &outbox).others(UnhandledPolicy::Defer).subscribe(subscriber);
+    let consumer = consumer.commands_from(ORDERS, REPLIES);
+    let consumer = match release {
+        Release::This => consumer.on_command("send-parcel", send_parcel).on("tell-customer", notices::tell_customer),
+        Release::Next => consumer
+            .on_command("send-parcel", next::send_parcel)
+            .on_with("notify-customer", next::NOTIFY, notices::tell_customer)
+            .on("send-gift", next::send_gift),
+    };
     Service::start("shipping", outbox, database, consumer, events).await
 }

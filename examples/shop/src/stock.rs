@@ -1,7 +1,7 @@
 //! The stock service: keeps the shelf, and a book of what has left it and come back.
 
 use crate::{
-    events::{ReleaseStock, ReserveStock, SoldOut},
+    events::{ORDERS, REPLIES, ReleaseStock, ReserveStock, SoldOut},
     service::{Database, Service, Wire},
 };
 use outbox_sea_orm::prelude::*;
@@ -107,8 +107,9 @@ pub async fn start(database: Database, wire: &Wire) -> anyhow::Result<Service> {
     let outbox = database.outbox("stock").install().await?;
     let (events, subscriber) = wire.receive("stock")?;
     let consumer = Consumer::new("stock", &outbox)
-        .on("reserve-stock", reserve_stock)
-        .on("release-stock", release_stock)
+        .on_command("reserve-stock", reserve_stock)
+        .on_command("release-stock", release_stock)
+        .commands_from(ORDERS, REPLIES)
         .subscribe(subscriber);
     Service::start("stock", outbox, database, consumer, events).await
 }

@@ -3,21 +3,31 @@
 //! A saga repeats a command under a new message id, which the inbox does not know, and what undoes it may come first. So
 //! a call has one row for its doing and one for its undoing; whoever undoes also writes the row of the doing, so that one
 //! that comes later finds it. Of two transactions, the second waits at that row until the first has ended.
+//!
+//! A row says which command it is of. Another message with a command's headers has rows apart, so that it takes nothing from the
+//! command, whichever comes first. A repeat whose content has changed is the first command still, as its saga says: it is
+//! answered where that is known, and is not taken where it is not, since only the first one is sure to be what was meant.
 
 use crate::{
     event::{Headers, Message, MessageId, NewEvent},
     outbox::{CallAnswer, CallOutcome, KnownCall},
-    saga::{Call, DONE, Phase, REJECTED, UNDONE, reply_to},
+    saga::{Call, CommandHash, DONE, Phase, REJECTED, UNDONE, reply_to},
 };
 
 /// Longest topic in bytes.
 const MAX_TOPIC: usize = 255;
 
 /// What a saga asks a service for.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Command {
     pub(super) call: Call,
     reply_to: String,
+    /// The one that does the step; `None` where a saga that undoes it does not say which that was.
+    pub(super) doing: Option<CommandHash>,
+    /// The one that undoes it, where it is that.
+    pub(super) undoing: CommandHash,
+    /// Whether its content is another one than that of the command that was sent first.
+    pub(super) is_changed: bool,
 }
 
 /// What is done about a command.
@@ -52,13 +62,25 @@ impl Command {
                 "the topic for the answer to a saga does not have 1 to {MAX_TOPIC} bytes without control characters"
             ));
         }
-        Ok(Some(Self { call, reply_to: topic.to_owned() }))
+        let first = CommandHash::read(&message.headers).map_err(|fault| fault.to_string())?;
+        let (own, undoing) =
+            (CommandHash::of(&message.event_type, &message.payload), CommandHash::of_type(&message.event_type));
+        let (doing, is_changed) = match call.phase {
+            Phase::Do => (first.or(Some(own)), first.is_some_and(|first| first != own)),
+            Phase::Undo => (first, false),
+        };
+        Ok(Some(Self { call, reply_to: topic.to_owned(), doing, undoing, is_changed }))
+    }
+
+    /// Gives the topic on which the saga expects its answer.
+    pub(super) fn reply_to(&self) -> &str {
+        &self.reply_to
     }
 
     /// Makes the message of an answer: keyed by the saga, so that all it hears has an order.
-    pub(super) fn event(&self, answer: CallAnswer) -> NewEvent {
+    pub(super) fn event(&self, consumer: &str, answer: CallAnswer) -> NewEvent {
         let CallAnswer { event_type, event_version, content_type, payload, mut headers } = answer;
-        self.call.write(&mut headers, None);
+        self.call.write_answer(&mut headers, consumer);
         NewEvent {
             message_id: MessageId::generate(),
             event_type,
@@ -139,11 +161,14 @@ fn plain(event_type: &str, content: &serde_json::Value) -> CallAnswer {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::event::{MessageParts, SagaId, Timestamp};
+    use crate::{
+        event::{MessageParts, SagaId, Timestamp},
+        saga::answered_by,
+    };
     use std::num::NonZeroU32;
 
     fn known(outcome: CallOutcome) -> Option<KnownCall> {
-        Some(KnownCall { outcome, answer: None })
+        Some(KnownCall { outcome, answer: None, command: None })
     }
 
     #[test]
@@ -175,7 +200,7 @@ mod tests {
     #[test]
     fn a_kept_answer_is_given_again_as_it_was() {
         let kept = CallAnswer { event_type: "payment.charged".into(), event_version: 3, ..usual(CallOutcome::Done) };
-        let known = |outcome| Some(KnownCall { outcome, answer: Some(kept.clone()) });
+        let known = |outcome| Some(KnownCall { outcome, answer: Some(kept.clone()), command: None });
         let again = Course::Answer(kept.clone());
         assert_eq!(course(Phase::Do, known(CallOutcome::Rejected), None), again);
         assert_eq!(course(Phase::Undo, known(CallOutcome::Done), known(CallOutcome::Undone)), again);
@@ -232,16 +257,16 @@ mod tests {
         let call = Call { saga: SagaId::generate(), step: "charge".into(), round: NonZeroU32::MIN, phase: Phase::Do };
         let headers = |topic| {
             let mut headers = Headers::new();
-            call.write(&mut headers, topic);
+            call.write_command(&mut headers, topic, None);
             headers
         };
         let command = Command::read(&message(headers(Some("orders.replies")))).expect("whole").expect("a command");
         let mut own = Headers::new();
         own.insert("tenant", "acme").expect("legal");
-        let event = command.event(CallAnswer { headers: own, ..usual(CallOutcome::Done) });
+        let event = command.event("payments", CallAnswer { headers: own, ..usual(CallOutcome::Done) });
         assert_eq!((event.topic.as_str(), event.key), ("orders.replies", Some(call.saga.to_string())));
         assert_eq!((Call::read(&event.headers), event.headers.get("tenant")), (Ok(Some(call.clone())), Some("acme")));
-        assert_eq!(reply_to(&event.headers), None);
+        assert_eq!((reply_to(&event.headers), answered_by(&event.headers)), (None, Some("payments")));
 
         assert!(Command::read(&message(headers(None))).expect("whole").is_none(), "an answer");
         assert!(Command::read(&message(Headers::new())).expect("whole").is_none(), "an event");
@@ -253,5 +278,45 @@ mod tests {
         let mut torn = headers(Some("orders.replies"));
         torn.keep("sagaround", "0".into());
         assert!(Command::read(&message(torn)).expect_err("not whole").contains("sagaround"));
+    }
+
+    #[test]
+    fn a_command_is_the_one_that_was_sent_first_and_an_undoing_is_of_that() {
+        let hash = |payload: &str| CommandHash::of("payment.charge", payload.as_bytes());
+        for (phase, sent, first, expected) in [
+            (Phase::Do, "{}", None, (Some(hash("{}")), false)),
+            (Phase::Do, "{}", Some("{}"), (Some(hash("{}")), false)),
+            (Phase::Do, "{ }", Some("{}"), (Some(hash("{}")), true)),
+            (Phase::Undo, "{}", None, (None, false)),
+            (Phase::Undo, "7", Some("{}"), (Some(hash("{}")), false)),
+        ] {
+            let call = Call { saga: SagaId::generate(), step: "charge".into(), round: NonZeroU32::MIN, phase };
+            let (mut headers, first) = (Headers::new(), first.map(|first| hash(first).to_string()));
+            call.write_command(&mut headers, Some("orders.replies"), first.as_deref());
+            let mut parts = message(headers).into_parts();
+            parts.payload = sent.to_owned().into();
+            let command = Command::read(&Message::new(parts)).expect("whole").expect("a command");
+            assert_eq!((command.doing, command.is_changed), expected, "{phase:?} {sent} {first:?}");
+            assert_eq!(command.undoing, CommandHash::of_type("payment.charge"));
+        }
+        let mut headers = Headers::new();
+        let call = Call { saga: SagaId::generate(), step: "charge".into(), round: NonZeroU32::MIN, phase: Phase::Do };
+        call.write_command(&mut headers, Some("orders.replies"), Some("7"));
+        assert!(Command::read(&message(headers)).expect_err("no hash").contains("sagacommand"));
+    }
+
+    #[test]
+    fn what_is_known_is_of_one_command_unless_nobody_knows_which() {
+        let [one, other] = ["{}", "7"].map(|payload| CommandHash::of("payment.charge", payload.as_bytes()));
+        let known = |command| KnownCall { outcome: CallOutcome::Done, answer: None, command };
+        for (row, command, expected) in [
+            (Some(one), Some(one), true),
+            (Some(one), Some(other), false),
+            (None, Some(one), true),
+            (Some(one), None, true),
+            (None, None, true),
+        ] {
+            assert_eq!(known(row).is_of(command.as_ref()), expected, "{row:?} {command:?}");
+        }
     }
 }

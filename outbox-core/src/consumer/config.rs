@@ -1,17 +1,21 @@
 //! How a consumer is put together.
 
 use super::{
+    commands::CommandSources,
+    fault::{ConsumerFault, MAX_NAME, of_commands},
     flow::{Core, KillSwitch, Reader, Switch, leave},
     handle::{ConsumerError, ConsumerHandle, ConsumerStats},
-    handler::{EventHandler, EventHandlers, HandlerLayer, HandlerSet, Layers, Route, UnknownPolicy},
+    handler::{EventHandler, EventHandlers, HandlerLayer, HandlerOptions, HandlerSet, Layers, Route, UnhandledPolicy},
+    instance::{Instance, Isolation},
     retrier::Retrier,
-    work::Worker,
+    settings::{AckMode, DeadLetters, Settings, stored_beside},
+    work::{Commands, ConsumerReports, Others, Worker},
 };
 use crate::{
     event::{DecodeEvent, RelayId},
-    failure::{DeadLetter, LetterListener, RetryPolicy},
+    failure::{DeadLetter, LetterListener, RetryPolicy, full_text},
     outbox::ConsumerStore,
-    runtime::{Restarts, Shutdown, Supervisor, Wake, mailbox, spawn},
+    runtime::{Restarts, Shutdown, Supervisor, TIME_LIMIT, Use, Wake, mailbox, now, spawn, take},
     saga::{SagaSource, Sagas},
     transport::Subscriber,
 };
@@ -23,68 +27,23 @@ use std::{
 use tokio::sync::{Mutex, watch};
 use tracing::Instrument;
 
-/// Longest name of a consumer and of a handler in bytes: two of them, the source and the id fit a key of every database.
-const MAX_NAME: usize = 100;
-/// Deliveries handled at once unless set: a few for each connection of a usual pool.
-const CONCURRENCY: usize = 16;
+/// A consumer takes half of a pool, and of stored deliveries a quarter as many run beside the others.
+const CONNECTIONS: Use =
+    Use { one_of: 2, at_once: |concurrency| concurrency.saturating_add(stored_beside(concurrency)) };
 /// Deliveries that may wait for each that may run, unless set: a hot key then holds the others up later, and memory
 /// stays small.
 const PREFETCH_PER_SLOT: usize = 4;
+/// Keys that may be stuck before there is no place left, unless set: more than one goes wrong at a time is rare.
+const KEYS_THAT_MAY_WAIT: usize = 4;
 /// How long a delivery is held unless set: the waits of the usual policy, and far below the 30 s in which brokers and
 /// HTTP clients lose patience.
 const HOLD: Duration = Duration::from_secs(10);
 /// How long a stored delivery belongs to whoever took it, unless prolonged: as soon as that, others go on after a crash.
 const LEASE: Duration = Duration::from_secs(30);
+/// How long a delivery waits for an instance that knows it, unless set: rollouts take minutes, and are looked at for a while.
+const KEEP_UNKNOWN: Duration = Duration::from_hours(1);
 /// For how long a message may be delivered again unless set: what a relay's route tries.
 const REDELIVERED_FOR: Duration = Duration::from_hours(24);
-
-/// When a delivery is acknowledged.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum AckMode {
-    /// After its handlers' transactions are committed, or it is stored for later, or a dead letter is written: at least
-    /// once, with effects that happen once.
-    #[default]
-    AfterHandlers,
-    /// Before its handlers run: at most once. A handler that fails is not tried again, its message becomes a dead letter;
-    /// a crash loses what had begun.
-    Before,
-    /// By the handlers, which [take the delivery](super::HandlerContext::take_delivery). Nothing is retried or stored: an
-    /// error rolls back and returns the delivery, if the handler left it.
-    Manual,
-}
-
-/// Where messages go that a consumer gives up.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum DeadLetters {
-    /// Into the dead letters of its own database, to be listed and redriven there; the delivery is acknowledged.
-    #[default]
-    Stored,
-    /// To the transport: the delivery is rejected, and the broker does with it what it does with those, such as a
-    /// dead-letter queue. What was stored for later has no delivery any more, and becomes a letter all the same.
-    Transport,
-}
-
-/// How a consumer works.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Settings {
-    pub(super) unknown: UnknownPolicy,
-    pub(super) ack: AckMode,
-    pub(super) letters: DeadLetters,
-    pub(super) retry: RetryPolicy,
-    pub(super) hold: Duration,
-    pub(super) lease: Duration,
-    pub(super) redelivered_for: Duration,
-    pub(super) concurrency: usize,
-    pub(super) batch: usize,
-    pub(super) prefetch: usize,
-}
-
-impl Settings {
-    /// How many stored deliveries run at once: a quarter, since they are those that fail.
-    pub(super) fn stored_at_once(&self) -> usize {
-        (self.concurrency / 4).max(1)
-    }
-}
 
 /// Receives messages and hands them to handlers, each message once to each handler.
 ///
@@ -108,48 +67,16 @@ impl Settings {
 pub struct Consumer<S: ConsumerStore> {
     name: String,
     store: S,
-    routes: Vec<Route<S>>,
+    pub(super) routes: Vec<Route<S>>,
+    pub(super) commands: CommandSources,
     layers: Layers<S::Tx>,
     subscribers: Vec<Box<dyn Subscriber>>,
     settings: Settings,
+    concurrency: Option<usize>,
     prefetch: Option<usize>,
+    prefetch_per_key: Option<usize>,
     switch: Option<KillSwitch>,
     dead: Vec<LetterListener>,
-}
-
-/// What is wrong with a consumer's configuration.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum ConsumerFault {
-    /// The consumer's or a handler's name does not fit the inbox.
-    #[error("the name `{0}` does not have 1 to {MAX_NAME} bytes without control characters")]
-    Name(String),
-    /// The consumer's name has a slash, which parts it from a handler's in dead letters.
-    #[error("the consumer's name `{0}` has a slash")]
-    Slash(String),
-    /// Two handlers have one name.
-    #[error("two handlers are called `{0}`")]
-    DoubledHandler(String),
-    /// There is nobody to handle anything.
-    #[error("there is no handler; add one with `on`")]
-    NoHandler,
-    /// There is nothing to receive from.
-    #[error("there is no subscriber; add one with `subscribe`")]
-    NoSubscriber,
-    /// A message may come again after the inbox has forgotten it.
-    #[error(
-        "a message may come again for {redelivered_for:?} (what the sender repeats) + {retried_for:?} (what is retried \
-         here) = {:?}, longer than the {retention:?} that the inbox remembers",
-        .redelivered_for.saturating_add(*.retried_for)
-    )]
-    InboxForgets {
-        /// For how long senders and brokers deliver it again.
-        redelivered_for: Duration,
-        /// The sum of the consumer's own waits.
-        retried_for: Duration,
-        /// For how long the inbox remembers.
-        retention: Duration,
-    },
 }
 
 impl<S: ConsumerStore> std::fmt::Debug for Consumer<S> {
@@ -166,36 +93,67 @@ impl<S: ConsumerStore> Consumer<S> {
             name: name.into(),
             store: store.clone(),
             routes: Vec::new(),
+            commands: CommandSources::default(),
             layers: Vec::new(),
             subscribers: Vec::new(),
             settings: Settings {
-                unknown: UnknownPolicy::default(),
+                unhandled: UnhandledPolicy::default(),
+                keep_unknown: KEEP_UNKNOWN,
                 ack: AckMode::default(),
                 letters: DeadLetters::default(),
                 retry: RetryPolicy::attempts(3, Duration::from_secs(1)).max_backoff(Duration::from_secs(2)),
+                timeout: Some(TIME_LIMIT),
                 hold: HOLD,
                 lease: LEASE,
                 redelivered_for: REDELIVERED_FOR,
-                concurrency: CONCURRENCY,
+                concurrency: 1,
                 batch: 1,
                 prefetch: 0,
+                prefetch_per_key: 0,
             },
+            concurrency: None,
             prefetch: None,
+            prefetch_per_key: None,
             switch: None,
             dead: Vec::new(),
         }
     }
 
-    /// Adds a handler for the event's types. Several may take one type: each has its own transaction, in this order.
+    /// Adds a handler for the event's types. Several may take one type: each has its own transaction, in this order. A command
+    /// of a saga is an event to it; [`on_command`](Self::on_command) adds the one that answers.
     ///
     /// The name is stored with each inbox row; under a new name, messages of the past are handled again if they come
     /// again.
-    pub fn on<E, H>(mut self, name: impl AsRef<str>, handler: H) -> Self
+    pub fn on<E, H>(self, name: impl AsRef<str>, handler: H) -> Self
     where
         E: DecodeEvent + Send + 'static,
         H: EventHandler<E, S>,
     {
-        self.routes.push(Route::new(name.as_ref(), handler));
+        self.on_with(name, HandlerOptions::new(), handler)
+    }
+
+    /// Adds a handler as [`on`](Self::on) does, with options of its own.
+    pub fn on_with<E, H>(mut self, name: impl AsRef<str>, options: HandlerOptions, handler: H) -> Self
+    where
+        E: DecodeEvent + Send + 'static,
+        H: EventHandler<E, S>,
+    {
+        self.routes.push(Route::new(name.as_ref(), options, handler));
+        self
+    }
+
+    /// Sets after which time the run of a handler is dropped that has no time limit of its own, 5 min unless set. Its
+    /// transaction rolls back, and it counts as a failed attempt. After a tenth of that time it is told in the log, and shown
+    /// in [`ConsumerStats::slow`].
+    pub fn timeout(mut self, limit: Duration) -> Self {
+        self.settings.timeout = Some(limit);
+        self
+    }
+
+    /// Lets handlers run that have no time limit of their own for as long as they take. One that never returns holds its
+    /// place, its connection and its locks for ever.
+    pub fn no_timeout(mut self) -> Self {
+        self.settings.timeout = None;
         self
     }
 
@@ -208,8 +166,9 @@ impl<S: ConsumerStore> Consumer<S> {
     }
 
     /// Takes the answers of others to the commands of this service's sagas, which come to the topic that was named with
-    /// [`reply_to`](crate::saga::SagasBuilder::reply_to). An answer that belongs to no saga, comes from another version, or
-    /// does not decode becomes a dead letter with the reason.
+    /// [`reply_to`](crate::saga::SagasBuilder::reply_to). An answer that belongs to no saga or does not decode becomes a dead
+    /// letter with the reason; one to a version of a saga that is not registered here is
+    /// [kept](Self::keep_unknown) for an instance that has it.
     pub fn replies(mut self, sagas: &Sagas<S>) -> Self
     where
         S: SagaSource,
@@ -231,9 +190,21 @@ impl<S: ConsumerStore> Consumer<S> {
         self
     }
 
-    /// Sets what becomes of messages that no handler takes; acknowledged unless set.
-    pub fn unknown(mut self, policy: UnknownPolicy) -> Self {
-        self.settings.unknown = policy;
+    /// Sets what becomes of messages of other types than handlers take, here or in another instance of this consumer;
+    /// acknowledged unless set.
+    pub fn others(mut self, policy: UnhandledPolicy) -> Self {
+        self.settings.unhandled = policy;
+        self
+    }
+
+    /// Sets for how long a delivery is kept that this instance does not know, 1 h unless set: as long as a rollout lasts, and the
+    /// decision to take it back.
+    ///
+    /// What it does not know is a newer version of a type that its handlers take, a type that only another instance of this
+    /// consumer takes, and an answer to a version of a saga that is not registered here. Such a delivery is stored, and claimed by
+    /// instances that know it, whenever they start. When its time is over and no instance knows it, it becomes a dead letter.
+    pub fn keep_unknown(mut self, longest: Duration) -> Self {
+        self.settings.keep_unknown = longest;
         self
     }
 
@@ -259,10 +230,15 @@ impl<S: ConsumerStore> Consumer<S> {
         self
     }
 
-    /// Sets how many deliveries are handled at once, 16 unless set; zero counts as one. Each uses one connection, and so
-    /// do stored deliveries, of which a quarter as many run beside them.
+    /// Sets how many deliveries are handled at once; zero counts as one. Each uses one connection, and so do stored deliveries, of
+    /// which a quarter as many run beside them, one at least.
+    ///
+    /// Unless set it is what fits the store's pool: half of its connections with the stored ones, no more than what the consumers and
+    /// sagas that were started before leave, and 16 at most; with a pool of 10 it is 4. Where the pool is the application's too, as on
+    /// SQLite, a quarter is left to that first. A start that leads to more transactions at once than the pool has connections is
+    /// warned of, with both numbers.
     pub fn concurrency(mut self, deliveries: usize) -> Self {
-        self.settings.concurrency = deliveries.max(1);
+        self.concurrency = Some(deliveries.max(1));
         self
     }
 
@@ -284,6 +260,18 @@ impl<S: ConsumerStore> Consumer<S> {
         self
     }
 
+    /// Sets how many of these places the deliveries of one key may take that wait behind one of theirs: a quarter unless set;
+    /// zero counts as one. One key that is stuck, behind a lock or a slow handler, then leaves places to the others.
+    ///
+    /// What comes of the key beyond its places is returned where its sender sends it again in its order, as over HTTP. Elsewhere
+    /// it stays where it is, in order, and takes no place: with Kafka at the subscriber, which gives out one of a key at a time;
+    /// with other brokers in memory, up to four deliveries for each place of [`prefetch`](Self::prefetch). A queue that sends
+    /// nothing but one key cannot be looked past.
+    pub fn prefetch_per_key(mut self, deliveries: usize) -> Self {
+        self.prefetch_per_key = Some(deliveries.max(1));
+        self
+    }
+
     /// Sets how failed handlers are run again: 3 attempts, 1 s, doubled, at most 2 s unless set.
     ///
     /// Waits that fit the [hold time](Self::hold) are spent while the delivery is unacknowledged; for longer ones it is
@@ -301,7 +289,15 @@ impl<S: ConsumerStore> Consumer<S> {
     }
 
     /// Sets for how long a stored delivery belongs to the instance that took it, 30 s unless set, at least 100 ms. It is
-    /// prolonged while the handler runs; after a crash others go on when it has ended.
+    /// prolonged while the handler runs; after a crash others go on when it has ended. For as long, an instance counts as
+    /// alive that does not renew its row, which it does every third of it.
+    ///
+    /// When an instance ends without signing off, a delivery may have ended its process, and comes again. The other instances,
+    /// and one that is started in its place, then store each delivery before they run it, so that the runs that never end are
+    /// counted, and bury one that ended its process five times. This lasts until as many deliveries as the instance may have had
+    /// in flight have settled, and as long as its broker may take to notice its end (Kafka's session timeout); after a day it is
+    /// over in any case. A broker that counts deliveries itself, as RabbitMQ's quorum queues do, tells which one ends its
+    /// process, and nothing is stored for that. Nothing is written for a delivery while all instances are well.
     pub fn lease(mut self, lease: Duration) -> Self {
         self.settings.lease = lease.max(Duration::from_millis(100));
         self
@@ -334,44 +330,65 @@ impl<S: ConsumerStore> Consumer<S> {
         }
         let span = tracing::info_span!(parent: None, "consumer", name = self.name);
         let shutdown = Shutdown::default();
-        let stats = Arc::new(watch::Sender::new(ConsumerStats::default()));
+        let stats = Arc::new(watch::Sender::new(ConsumerStats { isolating: true, ..ConsumerStats::default() }));
         let mut settings = self.settings;
         if settings.ack != AckMode::AfterHandlers {
             // There is nothing to gather: each is acknowledged by itself, before or in the middle.
             settings.batch = 1;
         }
+        let taken = span.in_scope(|| {
+            take(self.store.connections(), &format!("consumer `{}`", self.name), self.concurrency, CONNECTIONS)
+        });
+        settings.concurrency = taken.concurrency;
         let most = settings.concurrency.saturating_mul(settings.batch);
         settings.prefetch = self.prefetch.unwrap_or_else(|| most.saturating_mul(PREFETCH_PER_SLOT));
+        settings.prefetch_per_key =
+            self.prefetch_per_key.unwrap_or_else(|| (settings.prefetch / KEYS_THAT_MAY_WAIT).max(1));
+        let id = RelayId::generate();
+        let redelivers = self.subscribers.iter().map(|subscriber| subscriber.redelivers_within()).max();
+        let redelivered_within = redelivers.unwrap_or_default().saturating_sub(settings.lease);
         let worker = Arc::new(Worker {
             consumer: self.name.into(),
+            by: id.as_str().into(),
             store: self.store,
+            declared: self.routes.iter().map(Route::declared).collect(),
             routes: self.routes,
+            commands: Commands::new(self.commands),
+            others: Others::default(),
+            started_at: now(),
             layers: self.layers,
             settings,
+            _taken: taken,
             dead: self.dead,
             switch: self.switch.map(|settings| SyncMutex::new(Switch::new(settings))),
             stored: Wake::default(),
             stats: stats.clone(),
+            isolation: Isolation::new(redelivered_within),
+            reports: ConsumerReports::default(),
             shutdown: shutdown.clone(),
         });
         // What waits is counted by the lanes; the mailbox only hands over, one at a time from each reader.
         let (address, arrivals) = mailbox(self.subscribers.len());
         let (open, done) = (Arc::new(AtomicUsize::new(self.subscribers.len())), Shutdown::default());
         let core = Core::new(worker.clone(), arrivals, open.clone(), done.clone());
-        let retrier = Retrier::new(worker, RelayId::generate().as_str(), done);
+        let instance = Instance::new(worker.clone(), id.as_str(), done.clone());
+        let retrier = Retrier::new(worker.clone(), id.as_str(), done);
+        let (last, keeps) = (instance.clone(), move || instance.clone().run());
         let mut supervisor = Supervisor::new(shutdown.clone(), Restarts::default())
+            .actor("instance", keeps)
             .actor("core", move || core.clone().run())
             .actor("retrier", move || retrier.clone().run());
         let subscribers: Vec<_> = self.subscribers.into_iter().map(|one| Arc::new(Mutex::new(one))).collect();
         for subscriber in &subscribers {
-            let reader = Reader::new(subscriber.clone(), address.clone(), open.clone(), shutdown.clone());
+            let name = worker.consumer.clone();
+            let reader = Reader::new(subscriber.clone(), address.clone(), open.clone(), shutdown.clone(), name);
             supervisor = supervisor.actor("reader", move || reader.clone().run());
         }
         let exits = supervisor.exits();
         let stopping = shutdown.clone();
         let running = async move {
             let outcome = supervisor.run().await;
-            leave(subscribers, &stopping).await;
+            tokio::join!(leave(subscribers, &stopping), last.sign_off());
             outcome
         };
         let task = span.in_scope(|| spawn(running.in_current_span()));
@@ -380,7 +397,7 @@ impl<S: ConsumerStore> Consumer<S> {
 
     fn faults(&self) -> Vec<ConsumerFault> {
         let mut faults = Vec::new();
-        let names = std::iter::once(self.name.as_str()).chain(self.routes.iter().map(|r| &*r.name));
+        let names = std::iter::once(self.name.as_str()).chain(self.routes.iter().flat_map(Route::names));
         for name in names {
             if name.is_empty() || name.len() > MAX_NAME || name.chars().any(char::is_control) {
                 faults.push(ConsumerFault::Name(name.to_owned()));
@@ -392,12 +409,23 @@ impl<S: ConsumerStore> Consumer<S> {
         let mut seen = BTreeSet::new();
         let doubled: BTreeSet<_> = self.routes.iter().map(|r| &r.name).filter(|name| !seen.insert(*name)).collect();
         faults.extend(doubled.into_iter().map(|name| ConsumerFault::DoubledHandler(name.to_string())));
+        for route in &self.routes {
+            let Some(before) = route.options.renamed_from else { continue };
+            let is_taken = |other: &Route<S>| &*other.name == before || is_same(route, other, before);
+            if self.routes.iter().any(is_taken) {
+                let (handler, before) = (route.name.to_string(), before.to_owned());
+                faults.push(ConsumerFault::RenamedFrom { handler, before });
+            }
+        }
+        faults.extend(of_commands(&self.routes, &self.commands));
         if self.routes.is_empty() {
             faults.push(ConsumerFault::NoHandler);
         }
         if self.subscribers.is_empty() {
             faults.push(ConsumerFault::NoSubscriber);
         }
+        let wrong = self.subscribers.iter().filter_map(|subscriber| subscriber.check().err());
+        faults.extend(wrong.map(|error| ConsumerFault::Subscriber(full_text(&*error.0))));
         let (redelivered_for, retention) = (self.settings.redelivered_for, self.store.inbox_retention());
         // What is retried for ever is stored, and needs no inbox row but those of the waits before that.
         let retried_for = self.settings.retry.longest().unwrap_or(self.settings.hold);
@@ -406,4 +434,9 @@ impl<S: ConsumerStore> Consumer<S> {
         }
         faults
     }
+}
+
+/// Tells whether another handler says that it had the same name before.
+fn is_same<S: ConsumerStore>(one: &Route<S>, other: &Route<S>, before: &str) -> bool {
+    one.name != other.name && other.options.renamed_from == Some(before)
 }

@@ -1,6 +1,6 @@
 //! A running consumer as its starter sees it.
 
-use super::config::ConsumerFault;
+use super::fault::ConsumerFault;
 use crate::runtime::{Exit, ExitCounts, Shutdown, SupervisorError, Task};
 use std::time::Duration;
 use tokio::sync::watch;
@@ -27,12 +27,33 @@ pub struct ConsumerStats {
     pub rejected: u64,
     /// Deliveries that were returned, to come again.
     pub returned: u64,
-    /// Deliveries that no handler took.
+    /// Those of them that were not begun, since their senders had given up waiting or would have before the answer.
+    pub late: u64,
+    /// Deliveries that no handler took, here or in another instance.
     pub unknown: u64,
+    /// Deliveries that were stored for another instance, each time: one that knows their type, its version, or their saga's.
+    pub left: u64,
+    /// Stored deliveries under names of handlers that no instance has, as of the last count, which stops at 10,000. The log names
+    /// them; after a day they become dead letters.
+    pub orphaned: u64,
+    /// Deliveries without content, which say that what was told under their key is gone.
+    pub tombstones: u64,
+    /// Runs of handlers that were dropped at their time limit.
+    pub timed_out: u64,
+    /// Runs that the database disturbed, by a lock that was not to be had or a connection that was lost: no attempt of them is
+    /// counted, and they are made again.
+    pub disturbed: u64,
+    /// Runs of handlers that are slow now: they have taken longer than a tenth of their time limit.
+    pub slow: usize,
     /// Deliveries that are being handled now.
     pub in_flight: usize,
+    /// Runs of handlers, from the wait for their message's row on, that last for longer than the hold time now, and than 10 s.
+    pub overdue: usize,
     /// Whether the consumer waits for its database.
     pub store_down: bool,
+    /// Whether deliveries are stored before they are run: an instance of this consumer has ended without signing off, and a
+    /// delivery may have ended it; or it is not known yet whether the others live.
+    pub isolating: bool,
     /// Whether the kill switch holds it back.
     pub paused: bool,
 }

@@ -15,27 +15,43 @@
 //! one are returned with it. A returned delivery may still be overtaken by what the broker had sent already; a relay that
 //! publishes straight to a consumer never has two of a key on the way.
 //!
+//! Each instance of a consumer has a row, which it renews and removes when it ends well. One that ends otherwise may have been
+//! ended by a delivery: until what it had in flight has settled, the others store each delivery before they run it, since the runs
+//! of stored deliveries are counted (`instance/isolation.rs`).
+//!
+//! Instances of several versions may run beside each other. What one of them does not know is left to one that does: a newer
+//! version of a type, a type that another instance declares in its row, an answer to a version of a saga. It is stored under the
+//! handler that it is for, and claimed by instances that declare what it needs, whenever they come; what nobody knows for an hour
+//! becomes a letter (`instance/peers.rs`, pure).
+//!
 //! A message may be a command of a saga, which names the call and where the answer is expected ([`Call`](crate::saga::Call)).
-//! It has one handler, whose [answer](HandlerContext::reply) goes out with its effects. Behind the inbox row stands a
-//! barrier: a command that is repeated under another id is answered again and not done again; one that undoes what was
+//! It is one to the handler that was added with [`on_command`](Consumer::on_command), where it comes from a service that
+//! [`commands_from`](Consumer::commands_from) names; to every other handler it is an event. The one handler's
+//! [answer](HandlerContext::reply) goes out with its effects. Behind the inbox row stands a barrier: a command that is repeated under another id is answered again and not done again; one that undoes what was
 //! never done does nothing, and keeps it from being done later. Handlers need no code for it. What the barrier knows is
 //! kept for a time that must be longer than any saga lasts.
 
 mod config;
+mod settings;
+mod fault;
 mod flow;
 mod barrier;
+mod commands;
 mod handle;
 mod handler;
+mod instance;
 mod retrier;
 mod work;
 
 #[cfg(feature = "testing")]
 pub(crate) use barrier::{Course, course, noted, refused, usual};
-pub use config::{AckMode, Consumer, ConsumerFault, DeadLetters};
+pub use config::Consumer;
+pub use fault::ConsumerFault;
 pub use flow::KillSwitch;
 pub use handle::{ConsumerError, ConsumerHandle, ConsumerStats};
 pub use handler::{
     ConcurrencyLimit, ContextTx, EventHandler, EventHandlers, HandlerContext, HandlerError, HandlerFn, HandlerLayer,
-    HandlerSet, Next, ReplyError, Timeout, UnknownPolicy,
+    HandlerOptions, HandlerSet, Next, ReplyError, Timeout, Tombstone, UnhandledPolicy, capturing,
 };
+pub use settings::{AckMode, DeadLetters};
 pub use work::{Runs, Step, Verdict, Wait, next_step};

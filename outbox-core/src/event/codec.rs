@@ -1,6 +1,9 @@
 //! From a Rust value to payload bytes and back.
 
-use super::{EventContract, EventType, Message};
+use super::{
+    EventContract, EventType, Message,
+    json::{self, JsonError, JsonWriter},
+};
 use bytes::Bytes;
 use serde::Serialize;
 use serde_json::error::Category;
@@ -12,7 +15,15 @@ type BoxError = Box<dyn std::error::Error + Send + Sync>;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum EncodeError {
-    /// The content has no encoding.
+    /// A value has no form in JSON that reads back as the same value, such as NaN or a map whose keys are no text.
+    #[error("the event `{event_type}` cannot be encoded: {fault}")]
+    Json {
+        /// Type name of the event.
+        event_type: String,
+        /// Which field, and what is wrong with it.
+        fault: JsonError,
+    },
+    /// An encoder of the event's own has failed.
     #[error("the event `{event_type}` cannot be encoded")]
     Payload {
         /// Type name of the event.
@@ -102,27 +113,23 @@ pub trait DecodeEvent: EventContract + Sized {
 /// Encodes a value as JSON, for an [`OutboxEvent::payload`](super::OutboxEvent::payload) written by hand.
 ///
 /// # Errors
-/// [`EncodeError::Payload`] when it has no JSON form, such as a map with keys that are no strings.
+/// [`EncodeError::Json`] with the field that has no JSON form: NaN or an infinity, a map with keys that are no strings, more than 127
+/// levels.
 pub fn encode_json<T: Serialize + ?Sized>(event_type: &str, content: &T) -> Result<Bytes, EncodeError> {
     encode_with(event_type, |out| content.serialize(out))
 }
 
-/// The serializer that payloads are written with.
-pub type JsonWriter<'a> = serde_json::Serializer<&'a mut Vec<u8>>;
-
 /// Encodes JSON by a function, as emitted code does for the variants of an enum.
 ///
 /// # Errors
-/// [`EncodeError::Payload`] with what the function said.
+/// As of [`encode_json`].
 pub fn encode_with(
     event_type: &str,
-    write: impl FnOnce(&mut JsonWriter<'_>) -> Result<(), serde_json::Error>,
+    write: impl FnOnce(JsonWriter<'_, '_>) -> Result<(), serde_json::Error>,
 ) -> Result<Bytes, EncodeError> {
-    // What serde_json itself starts with.
-    let mut bytes = Vec::with_capacity(128);
-    match write(&mut serde_json::Serializer::new(&mut bytes)) {
-        Ok(()) => Ok(bytes.into()),
-        Err(error) => Err(EncodeError::payload(event_type, error)),
+    match json::write(write) {
+        Ok(bytes) => Ok(bytes.into()),
+        Err(fault) => Err(EncodeError::Json { event_type: event_type.to_owned(), fault }),
     }
 }
 
@@ -199,8 +206,8 @@ mod tests {
     #[test]
     fn content_without_json_form_is_an_error_with_the_type() {
         let error = encode_json("order.placed", &BTreeMap::from([((1, 2), 3)])).expect_err("keys are text");
-        assert_eq!(error.to_string(), "the event `order.placed` cannot be encoded");
-        assert!(matches!(error, EncodeError::Payload { source, .. } if source.to_string() == "key must be a string"));
+        let said = "the event `order.placed` cannot be encoded: `*` cannot be written: key must be a string";
+        assert_eq!(error.to_string(), said);
     }
 
     #[test]

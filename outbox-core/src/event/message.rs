@@ -1,12 +1,15 @@
 //! The envelope with its payload: what is stored, sent and received.
 
 use super::{EncodeError, EventId, Headers, MessageId, OutboxEvent, Timestamp};
-use crate::failure::RetryPolicy;
+use crate::{failure::RetryPolicy, runtime::wall_clock};
 use bytes::Bytes;
 use std::{ops::Deref, sync::Arc, time::Duration};
 
 /// Bytes that every database's column takes.
 const MAX_TEXT: usize = 255;
+
+/// Header of a message that has no content because what was told under its key is gone: `true`.
+pub const TOMBSTONE: &str = "tombstone";
 
 /// An event as it travels: attributes, headers and payload. Cloning is cheap; the content is shared.
 #[derive(Debug, Clone, PartialEq)]
@@ -64,6 +67,51 @@ impl Message {
     #[must_use]
     pub fn new(parts: MessageParts) -> Self {
         Self(Arc::new(parts))
+    }
+
+    /// Makes a message of an event for a unit test, from the source `test`, as a consumer would receive it.
+    ///
+    /// # Errors
+    /// [`EncodeError`] when the event could not be saved.
+    pub fn for_test(event: &dyn OutboxEvent) -> Result<Self, EncodeError> {
+        let NewEvent {
+            message_id: id,
+            event_type,
+            event_version,
+            topic,
+            aggregate_type,
+            key,
+            content_type,
+            payload,
+            headers,
+            ttl: _,
+            retry,
+        } = NewEvent::encode(event)?;
+        let (sequence, source, expires_at) = (None, "test".to_owned(), None);
+        let created_at = Timestamp::from(wall_clock());
+        Ok(Self::new(MessageParts {
+            id,
+            sequence,
+            source,
+            event_type,
+            event_version,
+            topic,
+            aggregate_type,
+            key,
+            content_type,
+            payload,
+            headers,
+            created_at,
+            expires_at,
+            retry,
+        }))
+    }
+
+    /// Tells whether it says that what was told under its key is gone: it has no content, and the header [`TOMBSTONE`]. Kafka carries
+    /// it as a record without a value, by which a compacted topic forgets the key.
+    #[must_use]
+    pub fn is_tombstone(&self) -> bool {
+        self.payload.is_empty() && self.headers.get(TOMBSTONE) == Some("true")
     }
 
     /// Takes the content out, copying it only where it is shared.
@@ -136,6 +184,18 @@ impl NewEvent {
         for (name, value) in &meta.headers {
             headers.insert(name.as_ref(), value.as_ref()).map_err(|e| fail("header", e.to_string()))?;
         }
+        let payload = event.payload()?;
+        if headers.get(TOMBSTONE) == Some("true") {
+            if meta.key.as_deref().is_none_or(str::is_empty) {
+                return Err(fail(
+                    "key",
+                    "a tombstone says that what was told under its key is gone, so it has one".into(),
+                ));
+            }
+            if !payload.is_empty() {
+                return Err(fail("content", "a tombstone has none".into()));
+            }
+        }
         Ok(Self {
             message_id: MessageId::generate(),
             event_type: meta.event_type.to_owned(),
@@ -144,7 +204,7 @@ impl NewEvent {
             aggregate_type: meta.aggregate.map(str::to_owned),
             key: meta.key.as_deref().map(str::to_owned),
             content_type: meta.content_type.to_owned(),
-            payload: event.payload()?,
+            payload,
             headers,
             ttl: meta.ttl,
             retry: meta.retry,

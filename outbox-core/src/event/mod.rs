@@ -1,8 +1,10 @@
 //! What happened: events as domain code writes them, and messages as they are stored and sent.
 
 mod codec;
+mod convert;
 mod headers;
 mod id;
+mod json;
 mod key;
 mod message;
 mod timestamp;
@@ -13,15 +15,18 @@ mod variant;
 pub use codec::{DecodeError, DecodeEvent, EncodeError, encode_json};
 pub use headers::{HeaderError, Headers};
 pub use id::{EventId, LetterId, MessageId, RelayId, SagaId, jitter, random_u64};
+pub use json::JsonError;
+pub(crate) use json::write as write_json;
 pub use key::KeyPart;
-pub use message::{Message, MessageParts, NewEvent};
+pub use message::{Message, MessageParts, NewEvent, TOMBSTONE};
 pub use timestamp::Timestamp;
 pub use trail::{CorrelationError, Trail};
 pub use upcast::{Upcast, UpcastError};
 
 /// What emitted code calls beside the public items.
 pub(crate) mod emitted {
-    pub use super::codec::{JsonWriter, empty_json, encode_with};
+    pub use super::codec::{empty_json, encode_with};
+    pub use super::json::JsonWriter;
     pub use super::variant::VariantContent;
 }
 
@@ -43,7 +48,7 @@ pub trait OutboxEvent: Send + Sync {
     /// Encodes the content alone (the type is in the envelope), by default as JSON.
     ///
     /// # Errors
-    /// [`EncodeError`] when the content has no encoding, such as a map with keys that are no strings.
+    /// [`EncodeError`] when the content has no encoding that reads back as the same value, such as NaN in JSON.
     fn payload(&self) -> Result<Bytes, EncodeError>;
 
     /// Gives the event itself where its type has no lifetimes, for listeners in this process that take it by type.
@@ -165,6 +170,12 @@ impl<'a> EventMeta<'a> {
             self.headers.push((name.into(), value.into()));
         }
         self
+    }
+
+    /// Says that the event has no content, since what was told under its key is gone; see [`Message::is_tombstone`]. It needs a key.
+    #[must_use]
+    pub fn tombstone(self) -> Self {
+        self.header(TOMBSTONE, Some("true"))
     }
 
     /// Sets the media type of the payload.

@@ -1,6 +1,6 @@
 //! From the payload of an older version to the value that today's program reads.
 
-use super::{DecodeError, Message, variant::VariantContent};
+use super::{DecodeError, Message, variant::VariantContent, write_json};
 use serde::{Serialize, de::DeserializeOwned, de::IgnoredAny};
 use std::borrow::Cow;
 
@@ -85,7 +85,9 @@ impl<'m> Upcast<'m> {
             source: Box::new(UpcastError { from, source }),
         };
         let new = step(old).map_err(|e| failed(e.into()))?;
-        self.payload = Cow::Owned(serde_json::to_vec(&new).map_err(|e| failed(e.into()))?);
+        // What is said is stored with the message.
+        let raised = write_json(|out| new.serialize(out)).map_err(|e| failed(e.without_values().into()))?;
+        self.payload = Cow::Owned(raised);
         self.version = from.saturating_add(1);
         Ok(self)
     }
@@ -199,6 +201,19 @@ mod tests {
         let keep = |sum: u128| Ok::<_, Infallible>(sum);
         let read: u128 = Upcast::begin(&large, 2).step(1, keep).and_then(Upcast::json).expect("it is readable");
         assert_eq!(read, 18_446_744_073_709_551_617);
+    }
+
+    #[test]
+    fn a_step_that_makes_a_number_that_json_has_not_fails_and_names_the_field() {
+        #[derive(Serialize)]
+        struct Mean {
+            mean: f64,
+        }
+        let mean = |sum: f64| Ok::<_, Infallible>(Mean { mean: sum / 0.0 });
+        let error = Upcast::begin(&message(1, "0"), 2).step(1, mean).expect_err("it is no number");
+        let error = std::error::Error::source(&error).expect("the step's");
+        let said = error.source().expect("the writer's").to_string();
+        assert!(said.starts_with("`mean` is NaN"), "{said}");
     }
 
     /// Emitted code finds this very crate too.

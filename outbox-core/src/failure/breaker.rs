@@ -6,10 +6,24 @@ use std::time::{Duration, Instant};
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
 /// Longest pause between probes: how late a recovery is noticed at worst.
 const LONGEST_PAUSE: Duration = Duration::from_secs(15);
-/// Longest pause while the destination answers, though it refuses: asking costs it little.
-const LONGEST_REFUSED: Duration = Duration::from_secs(1);
+/// Pause before the next key is probed while the destination answers, though it rejects: asking costs it little.
+const NEXT_KEY: Duration = Duration::from_millis(50);
 /// Failures in a row that open it, though each alone speaks of its message only.
 const RUN: u32 = 5;
+
+/// Keys that wait, at most, for a new one to be probed ahead of the pause.
+const FEW: usize = 2;
+
+/// What a failure says of the destination beside its class.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Failure {
+    /// Whether the destination lives and has answered.
+    pub answered: bool,
+    /// How many keys wait for the destination, and so make a round of probes.
+    pub waiting: usize,
+    /// From 0 to 1: spreads the probes of many relays.
+    pub jitter: f64,
+}
 
 /// Whether a route may publish.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,14 +42,16 @@ pub enum BreakerState {
 /// The breaker of one route.
 ///
 /// It opens at once when the destination is down, and after five failures in a row over at least two keys without a
-/// success between; then single probes go, with pauses that double.
+/// success between; then single probes go, with pauses that double. Where the destination answers its probes, though it
+/// rejects each, the keys are probed one after the other at once, and the pause grows only after a round of all of them.
 #[derive(Debug, Clone)]
 pub struct Breaker {
     state: BreakerState,
     pause: Duration,
-    /// Publishes that make one probe: one, unless the destination answers and refuses; then twice as many each time, so
-    /// that a run of refused messages is soon passed.
-    width: usize,
+    /// Keys that are still to be probed before the pause grows.
+    round: usize,
+    /// Whether the destination answered when it failed last.
+    answers: bool,
     run: u32,
     run_keys: [u64; 2],
     run_distinct: u8,
@@ -43,7 +59,15 @@ pub struct Breaker {
 
 impl Default for Breaker {
     fn default() -> Self {
-        Self { state: BreakerState::Closed, pause: FIRST_PAUSE, width: 1, run: 0, run_keys: [0; 2], run_distinct: 0 }
+        Self {
+            state: BreakerState::Closed,
+            pause: FIRST_PAUSE,
+            round: 0,
+            answers: false,
+            run: 0,
+            run_keys: [0; 2],
+            run_distinct: 0,
+        }
     }
 }
 
@@ -74,7 +98,7 @@ impl Breaker {
     pub fn allows(&self, now: Instant) -> Option<usize> {
         match self.state {
             BreakerState::Closed => None,
-            BreakerState::Open { until } if now >= until => Some(self.width),
+            BreakerState::Open { until } if now >= until => Some(1),
             BreakerState::Open { .. } | BreakerState::Probing => Some(0),
         }
     }
@@ -98,16 +122,16 @@ impl Breaker {
         *self = Self::default();
     }
 
-    /// Notes that the destination is down. `jitter` in 0..1 spreads the probes of many relays.
-    pub fn unavailable(&mut self, now: Instant, jitter: f64) {
-        self.open(false, now, jitter);
+    /// Notes that the destination is down.
+    pub fn unavailable(&mut self, failure: Failure, now: Instant) {
+        self.open(failure, now);
     }
 
-    /// Notes a transient or permanent (`refused`) failure of one message; tells whether it opened (or kept open) the breaker, in
-    /// which case the failures of the run speak of the destination and their attempts are given back.
-    pub fn failed(&mut self, key: u64, refused: bool, now: Instant, jitter: f64) -> bool {
+    /// Notes a transient or permanent failure of one message; tells whether it opened (or kept open) the breaker, in which
+    /// case the failures of the run speak of the destination and their attempts are given back.
+    pub fn failed(&mut self, key: u64, failure: Failure, now: Instant) -> bool {
         if self.is_open() {
-            self.open(refused, now, jitter);
+            self.open(failure, now);
             return true;
         }
         self.run += 1;
@@ -117,23 +141,46 @@ impl Breaker {
             _ => {}
         }
         if self.run >= RUN && self.run_distinct >= 2 {
-            self.open(refused, now, jitter);
+            self.open(failure, now);
             return true;
         }
         false
     }
 
-    fn open(&mut self, refused: bool, now: Instant, jitter: f64) {
+    /// Notes a key that was not tried yet: it is probed soon where all that keeps the breaker open are rejections of a
+    /// few others, `waiting` keys in all.
+    pub fn new_key(&mut self, waiting: usize, now: Instant) {
+        if let BreakerState::Open { until } = self.state
+            && self.answers
+            && waiting <= FEW
+        {
+            self.state = BreakerState::Open { until: until.min(now + NEXT_KEY) };
+            self.round = self.round.max(waiting);
+        }
+    }
+
+    fn open(&mut self, failure: Failure, now: Instant) {
         // An outage that was just noticed by several publishes in flight at once is one outage.
         if let BreakerState::Open { until } = self.state
             && now < until
         {
             return;
         }
-        let longest = if refused { LONGEST_REFUSED } else { LONGEST_PAUSE };
-        self.pause = if self.is_open() { (self.pause * 2).min(longest) } else { FIRST_PAUSE };
-        self.width = if refused { (self.width * 2).min(256) } else { 1 };
-        self.state = BreakerState::Open { until: now + self.pause.mul_f64(0.75 + 0.5 * jitter.clamp(0.0, 1.0)) };
+        let Failure { answered, waiting, jitter } = failure;
+        let was_open = self.is_open();
+        if !was_open || (answered && !self.answers) {
+            self.round = waiting.max(1) + 1;
+        }
+        self.answers = answered;
+        self.round = self.round.saturating_sub(1);
+        let pause = if answered && self.round > 0 {
+            NEXT_KEY
+        } else {
+            self.round = waiting.max(1);
+            self.pause = if was_open { (self.pause * 2).min(LONGEST_PAUSE) } else { FIRST_PAUSE };
+            self.pause.mul_f64(0.75 + 0.5 * jitter.clamp(0.0, 1.0))
+        };
+        self.state = BreakerState::Open { until: now + pause };
         (self.run, self.run_distinct) = (0, 0);
     }
 }
@@ -142,20 +189,20 @@ impl Breaker {
 mod tests {
     use super::*;
 
-    /// Half a second of pause with no spread.
-    const EVEN: f64 = 0.5;
+    /// Half a second of pause with no spread, of a destination that does not answer.
+    const SILENT: Failure = Failure { answered: false, waiting: 10, jitter: 0.5 };
 
     #[test]
     fn a_destination_that_is_down_opens_it_at_once_and_pauses_double() {
         let (mut breaker, start) = (Breaker::default(), Instant::now());
         assert_eq!(breaker.allows(start), None);
-        breaker.unavailable(start, EVEN);
+        breaker.unavailable(SILENT, start);
         assert_eq!(breaker.allows(start), Some(0));
         let probe = start + FIRST_PAUSE;
         assert_eq!(breaker.allows(probe), Some(1));
         breaker.probe_started();
         assert_eq!(breaker.allows(probe), Some(0));
-        breaker.unavailable(probe, EVEN);
+        breaker.unavailable(SILENT, probe);
         assert_eq!(breaker.probe_at(), Some(probe + FIRST_PAUSE * 2));
         breaker.succeeded();
         assert_eq!(breaker.state(), BreakerState::Closed);
@@ -165,7 +212,7 @@ mod tests {
     fn one_outage_seen_by_many_publishes_is_one() {
         let (mut breaker, start) = (Breaker::default(), Instant::now());
         for _ in 0..100 {
-            breaker.unavailable(start, EVEN);
+            breaker.unavailable(SILENT, start);
         }
         assert_eq!(breaker.probe_at(), Some(start + FIRST_PAUSE));
     }
@@ -173,9 +220,9 @@ mod tests {
     #[test]
     fn five_failures_over_two_keys_open_it_but_not_of_one_key() {
         let (mut breaker, now) = (Breaker::default(), Instant::now());
-        assert!((0..50).all(|_| !breaker.failed(1, false, now, EVEN)));
+        assert!((0..50).all(|_| !breaker.failed(1, SILENT, now)));
         let mut breaker = Breaker::default();
-        let opened: Vec<bool> = [1, 1, 1, 1, 2].map(|key| breaker.failed(key, false, now, EVEN)).to_vec();
+        let opened: Vec<bool> = [1, 1, 1, 1, 2].map(|key| breaker.failed(key, SILENT, now)).to_vec();
         assert_eq!(opened, [false, false, false, false, true]);
     }
 
@@ -183,26 +230,52 @@ mod tests {
     fn a_success_between_ends_the_run() {
         let (mut breaker, now) = (Breaker::default(), Instant::now());
         for key in 0..100 {
-            assert!(!breaker.failed(key, false, now, EVEN));
+            assert!(!breaker.failed(key, SILENT, now));
             if key % 4 == 3 {
                 breaker.succeeded();
             }
         }
     }
 
-    #[test]
-    fn probes_widen_while_the_destination_refuses() {
-        let (mut breaker, mut now) = (Breaker::default(), Instant::now());
-        for key in 0..5 {
-            breaker.failed(key, true, now, EVEN);
-        }
-        let mut widths = Vec::new();
-        for _ in 0..9 {
-            now = breaker.probe_at().expect("open");
-            widths.push(breaker.allows(now).expect("open"));
+    /// Probes until a pause grows, and gives the pauses.
+    fn pauses(breaker: &mut Breaker, mut now: Instant, waiting: usize, probes: usize) -> Vec<u128> {
+        let rejected = Failure { answered: true, waiting, jitter: 0.5 };
+        let mut pauses = Vec::new();
+        for _ in 0..probes {
+            let at = breaker.probe_at().expect("open");
+            pauses.push(at.saturating_duration_since(now).as_millis());
+            now = at;
+            assert_eq!(breaker.allows(now), Some(1));
             breaker.probe_started();
-            breaker.failed(1, true, now, EVEN);
+            breaker.failed(1, rejected, now);
         }
-        assert_eq!(widths, [2, 4, 8, 16, 32, 64, 128, 256, 256]);
+        pauses
+    }
+
+    #[test]
+    fn a_destination_that_rejects_is_asked_for_each_key_before_the_pause_grows() {
+        let (mut breaker, now) = (Breaker::default(), Instant::now());
+        for key in 0..5 {
+            breaker.failed(key, Failure { answered: true, waiting: 3, jitter: 0.5 }, now);
+        }
+        assert_eq!(pauses(&mut breaker, now, 3, 11), [50, 50, 50, 1_000, 50, 50, 2_000, 50, 50, 4_000, 50]);
+    }
+
+    #[test]
+    fn a_new_key_is_probed_soon_where_only_a_few_are_rejected() {
+        let now = Instant::now();
+        for (answered, waiting, soon) in [(true, 2, true), (true, 3, false), (false, 2, false)] {
+            let mut breaker = Breaker::default();
+            breaker.unavailable(Failure { answered, waiting: 1, jitter: 0.5 }, now);
+            let mut at = now;
+            for _ in 0..4 {
+                at = breaker.probe_at().expect("open");
+                breaker.probe_started();
+                breaker.unavailable(Failure { answered, waiting: 1, jitter: 0.5 }, at);
+            }
+            breaker.new_key(waiting, at);
+            let wait = breaker.probe_at().expect("open").saturating_duration_since(at);
+            assert_eq!(wait == NEXT_KEY, soon, "{answered} {waiting}: {wait:?}");
+        }
     }
 }

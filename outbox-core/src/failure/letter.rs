@@ -3,19 +3,49 @@
 use super::AttemptError;
 use crate::{
     event::{EventId, LetterId, Message, Timestamp},
-    runtime::caught,
+    runtime::{TIME_LIMIT, caught},
 };
 use futures_util::future::BoxFuture;
 use std::{fmt, str::FromStr, sync::Arc};
+use xxhash_rust::xxh3::xxh3_64;
 
 /// Somebody who wants to be told of dead letters.
 pub(crate) type LetterListener = Box<dyn Fn(Arc<DeadLetter>) -> BoxFuture<'static, ()> + Send + Sync>;
 
-/// Tells a listener of a letter that was written; its panic is its own.
+/// Tells a listener of a letter that was written; its panic is its own, and whoever tells it waits for 5 min at most.
 pub(crate) async fn tell_of_letter(listener: &LetterListener, letter: &Arc<DeadLetter>) {
-    if let Err(panic) = caught(listener(letter.clone())).await {
-        tracing::error!(listener = "on_dead_letter", panic, "a listener panicked");
+    match tokio::time::timeout(TIME_LIMIT, caught(listener(letter.clone()))).await {
+        Ok(Ok(())) => {}
+        Ok(Err(panic)) => tracing::error!(listener = "on_dead_letter", panic, "a listener panicked"),
+        Err(_) => tracing::error!(
+            listener = "on_dead_letter",
+            letter = %letter.id,
+            limit = ?TIME_LIMIT,
+            "a listener did not end within its time limit, and was dropped"
+        ),
     }
+}
+
+/// Logs a letter that was written.
+pub(crate) fn log_letter(letter: &DeadLetter) {
+    let (message, last, received) = (letter.message.as_ref(), letter.errors.last(), letter.received.as_ref());
+    let key_hash = message.and_then(|message| message.key.as_deref()).map(|key| xxh3_64(key.as_bytes()));
+    tracing::warn!(
+        letter = %letter.id,
+        event = (letter.event_id.0 > 0).then(|| tracing::field::display(letter.event_id)),
+        message_id = message.map(|message| tracing::field::display(message.id)),
+        topic = message.map(|message| message.topic.as_str()),
+        event_type = message.map(|message| message.event_type.as_str()),
+        key_hash = key_hash.map(|hash| format!("{hash:016x}")),
+        route = Some(letter.route.as_str()).filter(|route| !route.is_empty()),
+        consumer = received.map(|by| by.consumer.as_str()),
+        handler = received.map(|by| by.handler.as_str()).filter(|handler| !handler.is_empty()),
+        reason = letter.reason.as_str(),
+        attempts = letter.attempts,
+        error = last.map(|error| error.text.as_str()),
+        key_waits = letter.parks,
+        "an event is a dead letter: mend the cause, then redrive or discard it"
+    );
 }
 
 /// Why an event was put aside.
@@ -34,7 +64,7 @@ pub enum DeadReason {
     Crashed,
     /// Its stored row does not decode.
     Undecodable,
-    /// An at-most-once route or consumer failed.
+    /// It failed and is not tried again: on an at-most-once route or consumer, or because the database refuses to store it.
     NotRetried,
     /// No handler takes its type.
     UnknownType,

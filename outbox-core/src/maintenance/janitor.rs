@@ -2,6 +2,7 @@
 
 use crate::{
     event::RelayId,
+    failure::BackgroundWork,
     outbox::{Epoch, Fence, JanitorStore, PartitionNo},
     runtime::{Shutdown, Wake, now},
 };
@@ -26,6 +27,7 @@ pub(crate) struct Janitor {
     pub(crate) owned: watch::Receiver<Vec<(PartitionNo, Epoch)>>,
     pub(crate) wake: Wake,
     pub(crate) shutdown: Shutdown,
+    pub(crate) work: BackgroundWork,
 }
 
 impl Janitor {
@@ -52,13 +54,17 @@ impl Janitor {
         }
         let fence = Fence { relay: self.relay.clone(), partitions };
         match self.store.promote_scheduled(&fence, BATCH).await {
-            Ok(0) => false,
-            Ok(promoted) => {
+            Ok(0) => {
+                self.work.succeeded("promote scheduled events");
+                false
+            }
+            // A batch may be smaller by its bytes: the next one tells whether there is more.
+            Ok(_) => {
                 self.wake.wake();
-                promoted >= u64::from(BATCH)
+                true
             }
             Err(error) => {
-                tracing::warn!(error = &error as &dyn std::error::Error, "scheduled events could not be promoted");
+                self.work.failed("promote scheduled events", &error);
                 false
             }
         }
@@ -69,9 +75,9 @@ impl Janitor {
             return false;
         }
         match self.store.prune(BATCH).await {
-            Ok(deleted) if deleted >= u64::from(BATCH) => return true,
-            Ok(_) => {}
-            Err(error) => tracing::warn!(error = &error as &dyn std::error::Error, "old rows could not be deleted"),
+            Ok(0) => self.work.succeeded("delete old rows"),
+            Ok(_) => return true,
+            Err(error) => self.work.failed("delete old rows", &error),
         }
         *prune_at = now() + PRUNE_EVERY;
         false

@@ -3,11 +3,12 @@
 use super::{Store, StoreError};
 use crate::{
     event::{Headers, SagaId},
-    saga::{Call, Phase},
+    saga::{Call, CommandHash, Phase},
 };
 use async_trait::async_trait;
 use bytes::Bytes;
 use std::{fmt, num::NonZeroU32};
+use uuid::Uuid;
 
 /// What a command is known by at a consumer, however often and under whichever message ids it comes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,6 +30,13 @@ impl<'a> CallKey<'a> {
     #[must_use]
     pub fn of(consumer: &'a str, call: &'a Call, phase: Phase) -> Self {
         Self { consumer, saga: call.saga, step: &call.step, round: call.round, phase }
+    }
+
+    /// Gives the place of a command whose own one is another message's: that of a saga whose id is made of both.
+    #[must_use]
+    pub fn apart(self, command: &CommandHash) -> Self {
+        let saga = Uuid::new_v5(self.saga.as_uuid(), command.as_uuid().as_bytes());
+        Self { saga: SagaId::from_uuid(saga), ..self }
     }
 }
 
@@ -100,17 +108,30 @@ pub struct KnownCall {
     pub outcome: CallOutcome,
     /// What was answered; `None` for the answer that goes with the outcome.
     pub answer: Option<CallAnswer>,
+    /// Which command it was; `None` where nobody knows, and any may be meant.
+    pub command: Option<CommandHash>,
+}
+
+impl KnownCall {
+    /// Tells whether it is known of this command, and not of another message with its headers.
+    #[must_use]
+    pub fn is_of(&self, command: Option<&CommandHash>) -> bool {
+        let (Some(known), Some(command)) = (&self.command, command) else { return true };
+        known == command
+    }
 }
 
 /// Keeps the barrier, in the transactions of handlers. Called by the consumer.
 #[async_trait]
 pub trait BarrierStore: Store {
-    /// Notes in the transaction what became of a command, unless something is known of it: then that is given, as it was
-    /// committed last, whatever the transaction has read before. Waits for another transaction that notes the same.
+    /// Notes in the transaction what became of a command, and which it was, unless something is known under its key: then that is
+    /// given, as it was committed last, whatever the transaction has read before. Waits for another transaction that notes the
+    /// same.
     async fn note_call(
         &self,
         tx: &Self::Tx,
         key: CallKey<'_>,
+        command: Option<CommandHash>,
         outcome: CallOutcome,
     ) -> Result<Option<KnownCall>, StoreError>;
 

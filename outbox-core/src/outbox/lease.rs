@@ -47,6 +47,8 @@ pub struct OwnershipPlan {
     pub give_back: Vec<PartitionNo>,
     /// A live relay with other routes, for which this one waits.
     pub waits_for: Option<RelayId>,
+    /// Whether a live relay has other routes than this one: it waits for its turn, or is about to.
+    pub others_wait: bool,
 }
 
 /// Plans by fair share: `n / live` partitions, one more for the first `n % live` relays by identity.
@@ -58,7 +60,8 @@ pub fn plan_ownership(me: &RelayId, routes: u64, view: &LeaseView) -> OwnershipP
     let owner_of = |p: &PartitionOwner, id: &RelayId| p.owner.as_ref() == Some(id);
     let owns = |id: &RelayId| view.partitions.iter().any(|p| owner_of(p, id));
     let owned: Vec<_> = view.partitions.iter().filter(|p| owner_of(p, me)).map(|p| (p.partition, p.epoch)).collect();
-    let mut plan = OwnershipPlan { owned, ..OwnershipPlan::default() };
+    let others_wait = view.relays.iter().any(|r| r.live && r.routes != routes && r.id != *me);
+    let mut plan = OwnershipPlan { owned, others_wait, ..OwnershipPlan::default() };
 
     if plan.owned.is_empty()
         && let Some(other) = view.relays.iter().find(|r| r.live && r.routes != routes && r.id != *me && owns(&r.id))
@@ -162,6 +165,7 @@ mod tests {
         assert!(plan.take_free.is_empty());
         let plan = plan_ownership(&RelayId::from_stored("a"), 1, &view);
         assert_eq!((numbers(&plan.take_free), plan.waits_for), (vec![1], None));
+        assert!(plan.others_wait, "the owner knows that another one waits");
     }
 
     #[test]
@@ -169,5 +173,6 @@ mod tests {
         let view = view(vec![relay("a", 1, false), relay("b", 2, true)], &[Some("a")]);
         let plan = plan_ownership(&RelayId::from_stored("b"), 2, &view);
         assert_eq!(plan.take_dead.len(), 1);
+        assert!(!plan.others_wait);
     }
 }

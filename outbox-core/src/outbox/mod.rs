@@ -2,6 +2,8 @@
 
 mod barrier;
 mod error;
+mod handover;
+mod instance;
 mod lease;
 mod partition;
 mod received;
@@ -10,6 +12,8 @@ mod store;
 
 pub use barrier::{BarrierStore, CallAnswer, CallKey, CallOutcome, KnownCall};
 pub use error::StoreError;
+pub use handover::{Awaited, AwaitedBy, COUNTED_DELIVERIES, HandlerNameStore, HandoverStore};
+pub use instance::{DeclaredHandler, DeclaredSaga, DeclaredType, InstanceRow, InstanceStore, NewInstance};
 pub use lease::{LeaseView, OwnershipPlan, PartitionOwner, RelayRow, plan_ownership};
 pub use partition::{DEFAULT_PARTITIONS, Epoch, PartitionNo, partition_of};
 pub use received::{

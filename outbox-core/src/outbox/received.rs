@@ -73,6 +73,8 @@ pub struct StoredDelivery {
     pub started: u32,
     /// Whether the message's time had run out when it was claimed, by the database's clock.
     pub expired: bool,
+    /// For how long it has waited for an instance that knows it; `None` where it does not, or was claimed as known.
+    pub awaited_for: Option<Duration>,
     /// What became of it so far.
     pub history: History,
 }
@@ -118,11 +120,32 @@ pub struct ReceivedLetter<'a> {
 
 /// Works for a consumer's deliveries, in the transactions of their handlers.
 #[async_trait]
-pub trait ConsumerStore: RetrierStore + super::BarrierStore {
+pub trait ConsumerStore:
+    RetrierStore + super::BarrierStore + super::InstanceStore + super::HandoverStore + super::HandlerNameStore
+{
     /// Notes in the transaction that a message was received, unless it had been already or has to wait: with a `lane`,
     /// it goes behind stored deliveries of the same consumer, handler and lane. Waits for another transaction that notes
     /// the same.
     async fn admit(&self, tx: &Self::Tx, key: super::InboxKey<'_>, lane: Option<i64>) -> Result<Admission, StoreError>;
+
+    /// Says what [`admit`](Self::admit) would say, without writing, and opens a transaction that does not take the database's only
+    /// write lock when it begins. `None`, the default, where there is no such lock.
+    async fn begin_deferred(
+        &self,
+        _key: super::InboxKey<'_>,
+        _lane: Option<i64>,
+    ) -> Result<Option<(Admission, Self::Tx)>, StoreError> {
+        Ok(None)
+    }
+
+    /// Tells whether a message was received before. By default in a transaction that is rolled back; a store that can ask
+    /// without one does.
+    async fn is_received(&self, key: super::InboxKey<'_>) -> Result<bool, StoreError> {
+        let tx = self.begin().await?;
+        let received = self.receive(&tx, key).await;
+        self.rollback(tx).await?;
+        received.map(|is_new| !is_new)
+    }
 
     /// Stores a delivery in the transaction; one that is stored already stays as it is. `false`, with nothing written,
     /// when it should go behind others and there are none any more: locks the lane's head, so that whoever finishes that
@@ -144,6 +167,15 @@ pub trait ConsumerStore: RetrierStore + super::BarrierStore {
 pub trait RetrierStore: Store {
     /// Claims deliveries that are due, the first of each lane only, for a time; what is claimed by others is left out.
     async fn claim(&self, query: &ClaimQuery<'_>) -> Result<Vec<StoredDelivery>, StoreError>;
+
+    /// Claims the one stored delivery of a message, and counts a run that starts now. Nothing where others of its lane come
+    /// first, where it is claimed, or where it was begun before.
+    async fn claim_new(
+        &self,
+        key: super::InboxKey<'_>,
+        by: &Arc<str>,
+        lease: Duration,
+    ) -> Result<Option<Claim>, StoreError>;
 
     /// Opens a transaction in which a stored delivery is handled and [finished](Self::finish). It has to see, statement
     /// by statement, what others have committed meanwhile: READ COMMITTED, whatever the connection's default is.

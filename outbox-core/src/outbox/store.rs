@@ -4,9 +4,10 @@ use super::{Epoch, LeaseView, PartitionNo, RouteRow, StoreError};
 use crate::{
     event::{EventId, LetterId, Message, MessageId, NewEvent, RelayId, Trail},
     failure::{AttemptError, DeadLetter, DeadReason},
-    runtime::Wake,
+    runtime::{Connections, Wake},
 };
 use async_trait::async_trait;
+use futures_util::future::BoxFuture;
 use std::{sync::Arc, time::Duration};
 
 /// What a relay needs to know of an outbox before it starts.
@@ -27,6 +28,8 @@ pub struct StoredEvent {
     pub id: EventId,
     /// The message, or why the row does not decode.
     pub body: Result<Message, String>,
+    /// The payload's bytes where it was longer than the read took: the message is without it then.
+    pub left_out: Option<u64>,
     /// Time until it expires, from now by the database's clock: zero when that is past, `None` when it never does.
     pub expires_in: Option<Duration>,
     /// What is remembered of it, by route; empty for an event of which nothing has to be remembered.
@@ -62,6 +65,9 @@ pub struct ReadPlan {
     pub partitions: Vec<PartitionRead>,
     /// Ids to look back over, counted from `after`; zero where ids commit in order.
     pub window: u32,
+    /// Payloads of more bytes are [left out](StoredEvent::left_out), so that a read has no more bytes than this for
+    /// each of its rows.
+    pub whole_up_to: u32,
 }
 
 /// What one read found in one partition.
@@ -81,16 +87,19 @@ pub trait EventReader: Send + Sync + 'static {
     /// Reads past the positions, and ids in the windows. One entry for each of the plan's partitions, in its order.
     async fn read(&self, plan: &ReadPlan) -> Result<Vec<PartitionRows>, StoreError>;
 
-    /// Reads events by id, whole, joined with what is remembered of them; absent ones are left out.
-    async fn fetch(&self, ids: &[(PartitionNo, EventId)]) -> Result<Vec<StoredEvent>, StoreError>;
+    /// Reads events by id, joined with what is remembered of them; absent ones are left out, and so are payloads of more
+    /// than `whole_up_to` bytes.
+    async fn fetch(&self, ids: &[(PartitionNo, EventId)], whole_up_to: u32) -> Result<Vec<StoredEvent>, StoreError>;
 
-    /// Reads one partition from an id (inclusive) to an id (inclusive), whole and joined, the first `limit` rows.
+    /// Reads one partition from an id (inclusive) to an id (inclusive), joined, the first `limit` rows; payloads of more
+    /// than `whole_up_to` bytes are left out.
     async fn page(
         &self,
         partition: PartitionNo,
         from: EventId,
         to: EventId,
         limit: u32,
+        whole_up_to: u32,
     ) -> Result<Vec<StoredEvent>, StoreError>;
 
     /// Reads the ids of one partition from an id (inclusive) to an id (inclusive), the first `limit`.
@@ -169,7 +178,8 @@ pub trait SettleStore: Send + Sync + 'static {
     /// Writes what is to be remembered, buries what is dead, and finishes events whose rows are all final.
     async fn record(&self, fence: &Fence, verdicts: &[Verdict]) -> Result<Settled, StoreError>;
 
-    /// Reads letters by identity, for the listeners.
+    /// Reads letters by identity, in its order, for the listeners: the first one that is there, and as many more as one
+    /// answer takes. The caller asks again for those behind the last one; nothing is given where none is there.
     async fn letters(&self, ids: &[LetterId]) -> Result<Vec<DeadLetter>, StoreError>;
 }
 
@@ -197,21 +207,53 @@ pub struct OpenPark {
     pub letter: LetterId,
 }
 
-/// What a renewal answers, read in one snapshot after the lease was renewed.
+/// A letter that parked its key and has been decided about: its key is open.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DecidedPark {
+    /// The key's partition.
+    pub partition: PartitionNo,
+    /// The head of the key.
+    pub event: EventId,
+    /// The route.
+    pub route: Arc<str>,
+    /// The key.
+    pub key: String,
+    /// The letter of the head.
+    pub letter: LetterId,
+    /// Whether the head was redriven, so that it goes before the rest of its key.
+    pub redriven: bool,
+}
+
+/// What a renewal answers, read in one snapshot after the lease was renewed. Its size does not grow with the events, the
+/// letters or the parked keys that are stored.
 #[derive(Debug, Clone, Default)]
 pub struct Renewal {
     /// Whether the relay's own row was still there; otherwise it was put back by this call, owning nothing.
     pub known: bool,
-    /// All relays and all partitions.
+    /// All partitions, and all relays that live or own one.
     pub view: LeaseView,
     /// Waiting routes of owned partitions that are due, redriven ones first, at most [`DUE_LIMIT`].
     pub due: Vec<DueRetry>,
-    /// Parked keys of owned partitions.
-    pub parks: Vec<OpenPark>,
+    /// Parked keys of owned partitions that have been decided about and not been [forgotten](ParkStore::forget_decided)
+    /// since, by letter, at most [`DECIDED_LIMIT`].
+    pub decided: Vec<DecidedPark>,
 }
 
 /// How many due routes a renewal reports; what is beyond is found by the next one.
 pub const DUE_LIMIT: u32 = 1_000;
+
+/// How many decisions about parked keys a renewal reports; what is beyond is reported by the next one.
+pub const DECIDED_LIMIT: u32 = 1_000;
+
+/// Tells of parked keys. Called by the keeper, beside its renewals.
+#[async_trait]
+pub trait ParkStore: Send + Sync + 'static {
+    /// Reads the parked keys of a partition in the order of their letters, from the one after `after`, the first `limit`.
+    async fn parks(&self, partition: PartitionNo, after: LetterId, limit: u32) -> Result<Vec<OpenPark>, StoreError>;
+
+    /// Forgets decisions that a renewal has reported; those that are gone already are left out.
+    async fn forget_decided(&self, letters: &[LetterId]) -> Result<(), StoreError>;
+}
 
 /// Owns partitions. Called by the keeper.
 #[async_trait]
@@ -245,6 +287,8 @@ pub trait LeaseStore: Send + Sync + 'static {
 pub struct RelayStore {
     /// For the keeper.
     pub leases: Arc<dyn LeaseStore>,
+    /// For the keeper, beside its renewals.
+    pub parks: Arc<dyn ParkStore>,
     /// For the reader.
     pub reader: Arc<dyn EventReader>,
     /// For the settler.
@@ -265,9 +309,16 @@ pub trait WakeListener: Send + Sync + 'static {
 
 impl RelayStore {
     /// Uses one store for everything.
-    pub fn new(store: impl LeaseStore + EventReader + SettleStore + JanitorStore) -> Self {
+    pub fn new(store: impl LeaseStore + ParkStore + EventReader + SettleStore + JanitorStore) -> Self {
         let store = Arc::new(store);
-        Self { leases: store.clone(), reader: store.clone(), settler: store.clone(), janitor: store, listener: None }
+        Self {
+            leases: store.clone(),
+            parks: store.clone(),
+            reader: store.clone(),
+            settler: store.clone(),
+            janitor: store,
+            listener: None,
+        }
     }
 
     /// Adds a listener for wakes of other processes.
@@ -281,12 +332,14 @@ impl RelayStore {
 /// Keeps the store clean. Called by the janitor.
 #[async_trait]
 pub trait JanitorStore: Send + Sync + 'static {
-    /// Moves scheduled events that are due into the outbox under new ids, in order of their due time, at most `limit`,
-    /// for partitions held under the fence. Gives how many were moved.
+    /// Moves scheduled events that are due into the outbox under new ids, in order of their due time, at most `limit` and
+    /// as many as one transaction takes by their bytes, for partitions held under the fence. Gives how many were moved;
+    /// zero when none is due.
     async fn promote_scheduled(&self, fence: &Fence, limit: u32) -> Result<u64, StoreError>;
 
-    /// Deletes finished events, dedup keys, rows of the inbox and of the barrier whose retention has passed, at most
-    /// `limit` of each. Gives how many rows went.
+    /// Deletes finished events, dead letters that were decided about, dedup keys, rows of the inbox and of the barrier whose
+    /// retention has passed, at most `limit` of each and as many as one transaction takes by their bytes. Gives how many
+    /// rows went; zero when none was left.
     async fn prune(&self, limit: u32) -> Result<u64, StoreError>;
 }
 
@@ -324,10 +377,49 @@ pub trait Store: Clone + Send + Sync + 'static {
     /// Notes in the transaction that a message was received; `false` when it had been already.
     async fn receive(&self, tx: &Self::Tx, key: InboxKey<'_>) -> Result<bool, StoreError>;
 
+    /// Gives the failure by which the database has disturbed the transaction, where it has: a lock that was not to be had, a
+    /// deadlock, a connection that is gone. A handler or step that fails in such a transaction is not to blame, and no attempt
+    /// of it is counted. A store that tells nothing, the default, counts it.
+    fn disturbance(&self, _tx: &Self::Tx) -> Option<StoreError> {
+        None
+    }
+
+    /// Gives the connections on which consumers and sagas open their transactions, so that no more run at once than there are;
+    /// by default they are not known.
+    fn connections(&self) -> Option<Connections> {
+        None
+    }
+
+    /// Gives how often a transaction was written to so far, as a number that only grows; `None`, the default, where the store
+    /// does not count. A handler that writes nothing through its transaction is warned of.
+    fn writes(&self, _tx: &Self::Tx) -> Option<u64> {
+        None
+    }
+
+    /// Tells whether an open transaction keeps all other writers of the database waiting; not so by default.
+    fn has_one_writer(&self) -> bool {
+        false
+    }
+
+    /// Tells how long an open transaction may be idle before the database ends it; not at all, by default.
+    fn idle_limit(&self) -> Option<Duration> {
+        None
+    }
+
+    /// Keeps an idle transaction from being ended, while a handler or step waits for something else. Called every third of
+    /// the [limit](Self::idle_limit).
+    async fn keep_awake(&self, _tx: &Self::Tx) {}
+
     /// Lets the events that are written in the transaction from now on follow a [`Trail`]: it [marks](Trail::mark) their
     /// headers. Transactions that are opened inside it later follow it too. A store that does nothing, the default,
     /// leaves events without these headers.
     fn follow(&self, _tx: &Self::Tx, _trail: Trail) {}
+
+    /// Runs what a handler or a step does, so that code which is given no transaction finds this one. A store where nothing
+    /// looks for it, the default, runs it as it is.
+    fn within<'a, T: Send + 'a>(&'a self, _tx: &'a Self::Tx, work: BoxFuture<'a, T>) -> BoxFuture<'a, T> {
+        work
+    }
 }
 
 /// Figures of an outbox, for people and gauges. No count walks a whole table: `pending` stops at its limit.

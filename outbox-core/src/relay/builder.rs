@@ -7,7 +7,7 @@ use super::{
 };
 use crate::{
     event::Message,
-    failure::DeadLetter,
+    failure::{DeadLetter, FailureClass},
     outbox::StoreError,
     runtime::{Exit, Restarts, Shutdown, Supervisor, SupervisorError, Task, Wake, spawn},
     transport::{PublishError, Publisher, Receipt, Route, Selector},
@@ -69,6 +69,14 @@ impl<'a> RelayBuilder<'a> {
         self
     }
 
+    /// Sets how long an event that no route of this relay takes waits for one before it becomes a dead letter, 10 min unless
+    /// set: for a relay with that route, which a deployment starts. While a relay with other routes waits for its turn it is
+    /// up to an hour. Zero lets it become a dead letter at once, unless such a relay waits.
+    pub fn unroutable_after(mut self, after: Duration) -> Self {
+        self.config.unroutable_after = after;
+        self
+    }
+
     /// Changes further settings.
     pub fn configure(mut self, change: impl FnOnce(&mut RelayConfig)) -> Self {
         change(&mut self.config);
@@ -99,15 +107,29 @@ impl<'a> RelayBuilder<'a> {
 
     /// Opens the store on connections of its own and starts the actors.
     ///
+    /// A destination that is down does not keep the relay from starting: it is warned of, and probed.
+    ///
     /// # Errors
-    /// [`RelayError::Configuration`] with all faults at once, or [`RelayError::Store`] when the outbox cannot be opened.
+    /// [`RelayError::Configuration`] with all faults at once, those of [publishers](Publisher::check) too, or [`RelayError::Store`] when the outbox cannot be opened.
     ///
     /// # Cancel safety
     /// A call that is dropped starts nothing.
     pub async fn start(self) -> Result<Relay, RelayError> {
-        let faults = self.faults();
+        let mut faults = self.faults();
+        faults.extend(self.faults_of_publishers());
         if !faults.is_empty() {
             return Err(RelayError::Configuration(faults));
+        }
+        for route in &self.routes {
+            if let Some(timeout) = route.publisher.timeout().filter(|timeout| *timeout > route.deadline) {
+                tracing::warn!(
+                    route = &*route.name,
+                    ?timeout,
+                    deadline = ?route.deadline,
+                    "the publisher waits longer for an answer than the deadline of its route: the deadline ends a publish \
+                     that hangs, and what the destination says later is not heard; shorten the publisher's timeout"
+                );
+            }
         }
         let store = self.source.open_relay_store(self.config.lease).await?;
         // Says now what would be said again and again later.
@@ -132,6 +154,14 @@ impl<'a> RelayBuilder<'a> {
         Ok(Relay { task, shutdown, stats: shown, wake })
     }
 
+    /// Asks every publisher for its configuration. A destination that is down is no fault of it.
+    fn faults_of_publishers(&self) -> impl Iterator<Item = String> {
+        self.routes.iter().filter_map(|route| {
+            let error = route.publisher.check().err().filter(|error| error.class() == FailureClass::Permanent)?;
+            Some(format!("the publisher of route `{}` is configured wrongly: {}", route.name, error.full_text()))
+        })
+    }
+
     fn faults(&self) -> Vec<String> {
         let mut faults = Vec::new();
         if self.routes.is_empty() {
@@ -149,6 +179,9 @@ impl<'a> RelayBuilder<'a> {
             if route.deadline.is_zero() {
                 faults.push(format!("the deadline of route `{name}` is zero"));
             }
+            if route.max_in_memory == 0 {
+                faults.push(format!("`max_in_memory` of route `{name}` is zero"));
+            }
         }
         if self.config.lease < Duration::from_millis(300) {
             faults.push(format!(
@@ -162,7 +195,6 @@ impl<'a> RelayBuilder<'a> {
         for (what, value) in [
             ("per_route", self.config.per_route),
             ("per_key", self.config.per_key),
-            ("bytes_per_route", self.config.bytes_per_route),
             ("read_batch", self.config.read_batch),
         ] {
             if value < 2 {
@@ -222,5 +254,63 @@ impl Relay {
             Exit::Panicked(text) => Err(RelayError::Aborted(text)),
             Exit::Cancelled => Err(RelayError::Aborted("cancelled".to_owned())),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{outbox::RelayStore, transport::everything};
+    use async_trait::async_trait;
+
+    struct NoDatabase;
+
+    #[async_trait]
+    impl RelaySource for NoDatabase {
+        async fn open_relay_store(&self, _: Duration) -> Result<RelayStore, StoreError> {
+            Err(StoreError::Mismatch("the start has come to the database".into()))
+        }
+        fn wake_handle(&self) -> Wake {
+            Wake::default()
+        }
+    }
+
+    struct Checked(Option<PublishError>);
+
+    #[async_trait]
+    impl Publisher for Checked {
+        async fn publish(&self, _: &Message) -> Result<Receipt, PublishError> {
+            Ok(Receipt::new())
+        }
+        fn check(&self) -> Result<(), PublishError> {
+            match &self.0 {
+                None => Ok(()),
+                Some(error) if error.class() == FailureClass::Permanent => {
+                    Err(PublishError::permanent(error.to_string()))
+                }
+                Some(error) => Err(PublishError::unavailable(error.to_string())),
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_publisher_that_is_configured_wrongly_refuses_the_start_and_a_destination_that_is_down_does_not() {
+        let wrong = |text: &str| Checked(Some(PublishError::permanent(text)));
+        let start = Relay::builder(&NoDatabase)
+            .route("well", everything(), Checked(None))
+            .route("secret", everything(), wrong("the secret is too short"))
+            .route("url", everything(), wrong("the URL has no host"))
+            .start();
+        match start.await {
+            Err(RelayError::Configuration(faults)) => {
+                assert_eq!(faults.len(), 2, "{faults:?}");
+                assert!(faults[0].contains("`secret`") && faults[0].contains("too short"), "{faults:?}");
+                assert!(faults[1].contains("`url`") && faults[1].contains("no host"), "{faults:?}");
+            }
+            other => panic!("a relay with a wrong secret has started: {other:?}"),
+        }
+        let down = Checked(Some(PublishError::unavailable("connection refused")));
+        let start = Relay::builder(&NoDatabase).route("down", everything(), down).start().await;
+        assert!(matches!(start, Err(RelayError::Store(_))), "{start:?}");
     }
 }

@@ -18,10 +18,11 @@ pub struct RelayConfig {
     pub per_route: usize,
     /// Events of one key and route held in memory; more are forgotten and read again.
     pub per_key: usize,
-    /// Payload bytes of one route held in memory.
-    pub bytes_per_route: usize,
     /// Whole rows of one read over all partitions.
     pub read_batch: usize,
+    /// How long an event that no route takes waits before it becomes a dead letter: a rolling deployment is over in ten
+    /// minutes. While a relay with other routes waits for its turn it is up to an hour.
+    pub unroutable_after: Duration,
 }
 
 impl Default for RelayConfig {
@@ -32,8 +33,8 @@ impl Default for RelayConfig {
             order_window: 10_000,
             per_route: 8_192,
             per_key: 1_024,
-            bytes_per_route: 64 << 20,
             read_batch: 4_096,
+            unroutable_after: Duration::from_mins(10),
         }
     }
 }

@@ -1,11 +1,18 @@
 //! The dispatcher: the one actor that owns the board. It tells the others what to do and never waits for any of them.
 
 use super::{
-    board::{Batch, Board, ReadJob, RelayStats, Timer, Writes},
-    messages::{Gone, Handback, Lease, Note},
+    board::{Board, Notice, ReadJob, RelayStats, RouteBatch, Timer, Writes},
+    messages::{Gained, Gone, Handback, Lease, Note},
 };
-use crate::runtime::{Shutdown, now};
-use std::time::{Duration, Instant};
+use crate::{
+    failure::{BackgroundWork, Report},
+    runtime::{Shutdown, now},
+    transport::Route,
+};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 use tokio::{
     sync::{
         mpsc::{self, error::TrySendError},
@@ -22,6 +29,7 @@ const SHOW_EVERY: Duration = Duration::from_millis(50);
 /// What the dispatcher works with.
 pub(crate) struct Dispatcher {
     pub(crate) board: Board,
+    pub(crate) routes: Arc<[Route]>,
     pub(crate) notes: mpsc::Receiver<Note>,
     pub(crate) wake: watch::Receiver<u64>,
     /// As the keeper told it last, behind what was lost.
@@ -29,11 +37,12 @@ pub(crate) struct Dispatcher {
     pub(crate) shutdown: Shutdown,
     pub(crate) reader: mpsc::Sender<ReadJob>,
     /// Each batch goes with the term of the lease that it was made under.
-    pub(crate) publishers: Vec<mpsc::Sender<(u64, Batch)>>,
+    pub(crate) publishers: Vec<mpsc::Sender<(u64, RouteBatch)>>,
     pub(crate) settler: mpsc::Sender<Writes>,
     pub(crate) retrier: mpsc::Sender<Vec<Timer>>,
     pub(crate) keeper: mpsc::Sender<Handback>,
     pub(crate) stats: watch::Sender<RelayStats>,
+    pub(crate) work: BackgroundWork,
 }
 
 impl Dispatcher {
@@ -44,23 +53,37 @@ impl Dispatcher {
         let mut timers = Vec::new();
         let mut stopping = false;
         let mut shown = now();
-        let (settler, retrier) = (self.settler.clone(), self.retrier.clone());
+        let mut returned = Vec::new();
+        let (settler, retrier, keeper) = (self.settler.clone(), self.retrier.clone(), self.keeper.clone());
         loop {
             let time = now();
             self.plan(stopping, time)?;
+            let drained = stopping && self.board.is_drained(time);
+            if !self.shutdown.is_requested() {
+                returned.extend(self.board.take_released(time));
+            }
             writes.extend(self.board.take_writes());
             timers.extend(self.board.take_timers());
+            self.board.report_due(time);
+            self.log_notices();
             if !writes.is_empty() {
                 writes = offer(&settler, writes)?.unwrap_or_default();
             }
             if !timers.is_empty() {
                 timers = offer(&retrier, timers)?.unwrap_or_default();
             }
-            self.hand_back()?;
-            if stopping && writes.is_empty() && self.board.is_quiet() {
+            if !returned.is_empty()
+                && let Some(Handback::These(list)) = offer(&keeper, Handback::These(std::mem::take(&mut returned)))?
+            {
+                // The keeper is busy with the database.
+                returned = list;
+            }
+            let over = drained && writes.is_empty() && returned.is_empty();
+            if over {
                 self.show();
-                self.keeper.try_send(Handback::Everything).map_err(|_| Gone)?;
-                return Ok(());
+                if offer(&keeper, Handback::Everything)?.is_none() {
+                    return Ok(());
+                }
             }
             if time.saturating_duration_since(shown) >= SHOW_EVERY {
                 shown = time;
@@ -90,6 +113,8 @@ impl Dispatcher {
                 permit = retrier.reserve(), if !timers.is_empty() => {
                     permit.map_err(|_| Gone)?.send(std::mem::take(&mut timers));
                 }
+                // There is room: what is to be handed back is offered once more.
+                permit = keeper.reserve(), if over || !returned.is_empty() => drop(permit.map_err(|_| Gone)?),
                 () = sleep_until(next.into()) => {}
             }
         }
@@ -120,38 +145,34 @@ impl Dispatcher {
                 }
             }
             Note::Release(partitions) => partitions.into_iter().for_each(|no| self.board.release(no)),
-            Note::Renewed { lease, gained, crashed, due, parks, begun } => {
+            Note::Renewed { lease, due, decided, others_wait } => {
                 self.lease = lease;
-                for (no, epoch) in gained {
-                    self.board.gain(no, epoch, crashed.contains(&no));
+                self.board.renewed(due, decided, others_wait);
+            }
+            Note::Gained(gained) => {
+                for Gained { partition, epoch, crashed, parks } in gained {
+                    self.board.gain(partition, epoch, crashed);
+                    // Parked keys are known before the first read of what was gained.
+                    self.board.parked(partition, &parks);
                     if stopping {
-                        self.board.release(no);
+                        self.board.release(partition);
                     }
                 }
-                // Parked keys are known before the first read of what was gained.
-                self.board.renewed(due, &parks, begun);
             }
-            Note::Read(Ok(answer)) => self.board.read_done(answer, time),
+            Note::Read(Ok(answer)) => {
+                self.work.succeeded("read events");
+                self.board.read_done(answer, time);
+            }
             Note::Read(Err(error)) => {
-                tracing::warn!(error = &error as &dyn std::error::Error, "a read failed and is made again");
-                self.board.read_failed(time);
+                self.work.failed("read events", &error);
+                self.board.read_failed(error.class(), time);
             }
-            Note::Published { route, answers } => self.board.published(route, answers, time),
+            Note::Published { route, answers, over } => self.board.published(route, answers, over, time),
             Note::Finished(places) => self.board.finished(&places),
+            Note::Buried(letters) => self.board.buried(&letters),
             Note::Recorded(places) => self.board.recorded(&places, time),
             Note::Rang(timers) => self.board.ring(&timers, time),
         }
-    }
-
-    fn hand_back(&mut self) -> Result<(), Gone> {
-        if self.shutdown.is_requested() {
-            return Ok(());
-        }
-        let released = self.board.take_released();
-        if released.is_empty() {
-            return Ok(());
-        }
-        self.keeper.try_send(Handback::These(released)).map_err(|_| Gone)
     }
 
     /// When to look again though nothing was told.
@@ -162,7 +183,63 @@ impl Dispatcher {
         let moving = if leased { self.board.next_instant() } else { self.board.next_halfway() };
         let show = Some(shown + SHOW_EVERY).filter(|_| *self.stats.borrow() != self.board.stats());
         let idle = now() + Duration::from_mins(1);
-        reading.into_iter().chain(moving).chain(show).min().map_or(idle, |at| at.max(now()))
+        let report = self.board.next_report();
+        reading.into_iter().chain(moving).chain(show).chain(report).min().map_or(idle, |at| at.max(now()))
+    }
+
+    fn log_notices(&mut self) {
+        for notice in self.board.take_notices() {
+            match notice {
+                Notice::RouteDown { route, class, text } => tracing::warn!(
+                    route = &*self.routes[route].name,
+                    destination = self.routes[route].publisher.destination(),
+                    %class,
+                    error = text,
+                    "the destination of a route is down or rejects every event (breaker open): its events wait in order, no \
+                     attempt is counted, and the relay probes it"
+                ),
+                Notice::RouteUp { route, after } => tracing::info!(
+                    route = &*self.routes[route].name,
+                    destination = self.routes[route].publisher.destination(),
+                    down_for = ?after,
+                    "the destination of a route confirms again (breaker closed)"
+                ),
+                Notice::PublishFailed { route, report: Report::Repeated { failures, within }, class, text, next } => {
+                    tracing::warn!(
+                        route = &*self.routes[route].name,
+                        destination = self.routes[route].publisher.destination(),
+                        %class,
+                        error = text,
+                        failures,
+                        ?within,
+                        next,
+                        "further publishes of a route have failed"
+                    );
+                }
+                Notice::PublishFailed { route, class, text, next, .. } => tracing::warn!(
+                    route = &*self.routes[route].name,
+                    destination = self.routes[route].publisher.destination(),
+                    %class,
+                    error = text,
+                    next,
+                    "a publish has failed; further failures of the route are summed up once a minute"
+                ),
+                Notice::Unrouted { id, text, wait } => tracing::warn!(
+                    event = %id,
+                    what = text,
+                    ?wait,
+                    "an event waits for a route that this relay does not have: for a relay that has it, as a deployment \
+                     starts one, and it becomes a dead letter then; add the route, or mend the topic where it is saved"
+                ),
+                Notice::StaysRejected { route, id, text } => tracing::warn!(
+                    route = &*self.routes[route].name,
+                    event = %id,
+                    answer = text,
+                    "the destination has rejected an event for long and its retry policy has no end: it stays, and the later \
+                     events of its key wait behind it; end its policy, or mend the destination"
+                ),
+            }
+        }
     }
 
     fn show(&self) {
@@ -183,3 +260,6 @@ fn offer<T>(address: &mpsc::Sender<T>, message: T) -> Result<Option<T>, Gone> {
         Err(TrySendError::Closed(_)) => Err(Gone),
     }
 }
+
+#[cfg(test)]
+mod tests;

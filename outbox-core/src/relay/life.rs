@@ -14,16 +14,19 @@ use super::{
 };
 use crate::{
     event::{RelayId, jitter},
+    failure::BackgroundWork,
     maintenance::janitor::Janitor,
     outbox::{RelayStore, StoreError, WakeListener},
-    runtime::{Exit, Shutdown, Tasks, Wake},
+    runtime::{Exit, Shutdown, Tasks, Wake, now},
     transport::{Route, route_set_hash},
 };
 use std::{sync::Arc, time::Duration};
 use tokio::{
     sync::{mpsc, watch},
-    time::sleep,
+    time::{sleep, timeout},
 };
+
+const LETTERS_ACTOR: &str = "dead-letter actor";
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
@@ -33,6 +36,8 @@ const NOTES: usize = 256;
 const WRITES: usize = 64;
 /// Sets of letters that may wait for their listeners.
 const LETTERS: usize = 1_024;
+/// For how long a relay that ends waits for the log and the listeners of letters.
+const LAST_LETTERS: Duration = Duration::from_millis(500);
 /// Between two tries to hear wakes of other processes; the relay polls meanwhile.
 const LISTEN_AGAIN: Duration = Duration::from_secs(1);
 
@@ -60,10 +65,21 @@ pub(crate) async fn live(parts: Arc<Parts>) -> Result<(), ActorEnded> {
     let relay = RelayId::generate();
     tracing::info!(%relay, routes = parts.routes.len(), "the relay starts");
     let mut actors = start(&parts, relay);
+    let mut tells_letters = true;
     while let Some((actor, exit)) = actors.next().await {
+        tells_letters &= actor != LETTERS_ACTOR;
         match exit {
-            // The keeper is the last to end when all goes well: it has signed off.
-            Exit::Finished(Ok(())) if actor == "keeper" => return Ok(()),
+            // The keeper is the last to end when all goes well, but for what is still told of letters: it has signed off.
+            Exit::Finished(Ok(())) if actor == "keeper" => {
+                let told = async {
+                    while tells_letters && let Some((actor, _)) = actors.next().await {
+                        tells_letters = actor != LETTERS_ACTOR;
+                    }
+                };
+                let within = parts.shutdown.time_left().unwrap_or_default().min(LAST_LETTERS);
+                _ = timeout(within, told).await;
+                return Ok(());
+            }
             Exit::Finished(Ok(())) if parts.shutdown.is_requested() => {}
             Exit::Finished(Ok(())) => return Err(ActorEnded { actor, cause: "it returned".into() }),
             Exit::Finished(Err(error)) => return Err(ActorEnded { actor, cause: crate::failure::full_text(&*error) }),
@@ -105,11 +121,13 @@ fn start(parts: &Arc<Parts>, relay: RelayId) -> Tasks<String, Result<(), BoxErro
         relay: relay.clone(),
         routes: route_set_hash(&parts.routes),
         store: parts.store.leases.clone(),
+        parks: parts.store.parks.clone(),
         lease: parts.config.lease,
         published: lease_in,
         owned: owned_in,
         dispatcher: notes_in.clone(),
         handback,
+        work: BackgroundWork::default(),
     };
     actors.spawn("keeper".to_owned(), async {
         keeper.run().await;
@@ -122,6 +140,7 @@ fn start(parts: &Arc<Parts>, relay: RelayId) -> Tasks<String, Result<(), BoxErro
         dispatcher: notes_in.clone(),
         letters: letters_in,
         lease: lease.clone(),
+        work: BackgroundWork::default(),
     };
     actors.spawn("settler".to_owned(), async { Ok(settler.run().await?) });
     let (store, dispatcher) = (parts.store.reader.clone(), notes_in.clone());
@@ -134,7 +153,7 @@ fn start(parts: &Arc<Parts>, relay: RelayId) -> Tasks<String, Result<(), BoxErro
         Ok(())
     });
     let (store, observers) = (parts.store.settler.clone(), parts.observers.clone());
-    actors.spawn("dead-letter actor".to_owned(), async {
+    actors.spawn(LETTERS_ACTOR.to_owned(), async {
         tell_of_letters(store, letters, observers).await;
         Ok(())
     });
@@ -144,6 +163,7 @@ fn start(parts: &Arc<Parts>, relay: RelayId) -> Tasks<String, Result<(), BoxErro
         owned,
         wake: parts.wake.clone(),
         shutdown: parts.shutdown.clone(),
+        work: BackgroundWork::default(),
     };
     actors.spawn("janitor".to_owned(), async {
         janitor.run().await;
@@ -159,8 +179,15 @@ fn start(parts: &Arc<Parts>, relay: RelayId) -> Tasks<String, Result<(), BoxErro
             Ok(())
         });
     }
+    let mut board = Board::new(parts.config, parts.routes.clone(), jitter);
+    for (number, route) in parts.routes.iter().enumerate() {
+        if let Err(error) = route.publisher.check() {
+            board.begins_down(number, &error.full_text(), now());
+        }
+    }
     let dispatcher = Dispatcher {
-        board: Board::new(parts.config, parts.routes.clone(), jitter),
+        board,
+        routes: parts.routes.clone(),
         notes,
         wake: parts.wake.listen(),
         lease: Lease::default(),
@@ -171,21 +198,21 @@ fn start(parts: &Arc<Parts>, relay: RelayId) -> Tasks<String, Result<(), BoxErro
         retrier: retrier_in,
         keeper: keeper_in,
         stats: parts.stats.clone(),
+        work: BackgroundWork::default(),
     };
     actors.spawn("dispatcher".to_owned(), async { Ok(dispatcher.run().await?) });
     actors
 }
 
 async fn hear(listener: Arc<dyn WakeListener>, wake: Wake) {
+    let work = BackgroundWork::default();
     loop {
         let error: StoreError = match listener.listen(&wake).await {
             Ok(never) => match never {},
             Err(error) => error,
         };
-        tracing::warn!(
-            error = &error as &dyn std::error::Error,
-            "wakes of other processes cannot be heard; polling goes on"
-        );
+        // Polling goes on.
+        work.failed("hear the wakes of other processes", &error);
         sleep(LISTEN_AGAIN).await;
         // What was rung meanwhile was not heard.
         wake.wake();

@@ -2,11 +2,14 @@
 
 use super::board::{Attempt, ReadAnswer, RouteNo, Timer};
 use crate::{
-    event::EventId,
-    outbox::{DueRetry, Epoch, OpenPark, PartitionNo, StoreError},
+    event::{EventId, LetterId},
+    outbox::{DecidedPark, DueRetry, Epoch, PartitionNo, StoreError},
     runtime::now,
 };
-use std::time::{Duration, Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 /// An event under the ownership in which it was read.
 pub(crate) type Place = (PartitionNo, Epoch, EventId);
@@ -19,26 +22,42 @@ pub(crate) enum Note {
     /// By the keeper: hand these back after what is in flight.
     Release(Vec<PartitionNo>),
     /// By the keeper: the lease, of which the dispatcher hears after it has heard of what was lost, so that it starts nothing
-    /// of that; these are ours from now on, and of all that is ours this is due and parked, asked for at the
-    /// instant. Of the gained ones, the `crashed` were not handed back by their former owner.
-    Renewed {
-        lease: Lease,
-        gained: Vec<(PartitionNo, Epoch)>,
-        crashed: Vec<PartitionNo>,
-        due: Vec<DueRetry>,
-        parks: Vec<OpenPark>,
-        begun: Instant,
-    },
+    /// of that; of all that is ours this is due, and these parked keys have been decided about; and whether a relay with
+    /// other routes waits for its turn.
+    Renewed { lease: Lease, due: Vec<DueRetry>, decided: Vec<DecidedPark>, others_wait: bool },
+    /// By the keeper: these are ours from now on, with all keys that are parked there.
+    Gained(Vec<Gained>),
     /// By the reader.
     Read(Result<ReadAnswer, StoreError>),
-    /// By a publisher.
-    Published { route: RouteNo, answers: Vec<(EventId, Attempt)> },
+    /// By a publisher: answers to a batch, the last ones where it is `over`.
+    Published { route: RouteNo, answers: Vec<(EventId, Attempt)>, over: bool },
     /// By the settler: finished in the database.
     Finished(Vec<Place>),
+    /// By the settler, before it tells what was recorded: letters that were written.
+    Buried(Vec<(EventId, Arc<str>, LetterId)>),
     /// By the settler: remembered in the database.
     Recorded(Vec<Place>),
     /// By the retrier.
     Rang(Vec<Timer>),
+}
+
+/// A partition that was gained.
+#[derive(Debug)]
+pub(crate) struct Gained {
+    pub(crate) partition: PartitionNo,
+    pub(crate) epoch: Epoch,
+    /// Whether its former owner did not hand it back.
+    pub(crate) crashed: bool,
+    pub(crate) parks: Vec<ParkedKey>,
+}
+
+/// A key that waits for a decision about a letter.
+#[derive(Debug, Clone)]
+pub(crate) struct ParkedKey {
+    pub(crate) route: Arc<str>,
+    /// Hash of the key.
+    pub(crate) key: u64,
+    pub(crate) letter: LetterId,
 }
 
 /// Told to the keeper by the dispatcher.

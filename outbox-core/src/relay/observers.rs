@@ -2,7 +2,7 @@
 
 use crate::{
     event::{LetterId, Message},
-    failure::{LetterListener, tell_of_letter},
+    failure::{LetterListener, full_text, log_letter, tell_of_letter},
     outbox::SettleStore,
     transport::{PublishError, Receipt},
 };
@@ -43,26 +43,34 @@ fn guard(name: &'static str, call: impl FnOnce()) {
     }
 }
 
-/// The dead-letter actor: tells the listeners of each letter, one after the other, after it was written.
+/// The dead-letter actor: logs each letter after it was written, then tells its listeners, one after the other.
 pub(crate) async fn tell_of_letters(
     store: Arc<dyn SettleStore>,
     mut written: mpsc::Receiver<Vec<LetterId>>,
     observers: Arc<Observers>,
 ) {
-    while let Some(ids) = written.recv().await {
-        if observers.dead.is_empty() {
-            continue;
-        }
-        let letters = match store.letters(&ids).await {
-            Ok(letters) => letters,
-            Err(error) => {
-                tracing::warn!(%error, letters = ids.len(), "dead letters were written, but could not be read for their listeners");
-                continue;
-            }
-        };
-        for letter in letters.into_iter().map(Arc::new) {
-            for tell in &observers.dead {
-                tell_of_letter(tell, &letter).await;
+    while let Some(mut ids) = written.recv().await {
+        while !ids.is_empty() {
+            let letters = match store.letters(&ids).await {
+                Ok(letters) => letters,
+                Err(error) => {
+                    let letters: Vec<i64> = ids.iter().map(|id| id.0).collect();
+                    let error = full_text(&error);
+                    tracing::warn!(
+                        ?letters,
+                        error,
+                        "dead letters were written, and could not be read for the log and the listeners"
+                    );
+                    break;
+                }
+            };
+            let Some(last) = letters.last().map(|letter| letter.id) else { break };
+            ids.retain(|id| *id > last);
+            letters.iter().for_each(log_letter);
+            for letter in letters.into_iter().map(Arc::new) {
+                for tell in &observers.dead {
+                    tell_of_letter(tell, &letter).await;
+                }
             }
         }
     }

@@ -6,7 +6,7 @@ use super::{
 };
 use crate::{
     event::{EventId, LetterId, RelayId},
-    failure::FailureClass,
+    failure::{BackgroundWork, FailureClass},
     outbox::{CarriedLetter, Epoch, Fence, PartitionNo, SettleStore, Settled, StoreError, Verdict},
     runtime::fault::{FaultPoint, reach},
 };
@@ -16,7 +16,10 @@ use std::{
     time::Duration,
 };
 use tokio::{
-    sync::{mpsc, watch},
+    sync::{
+        mpsc::{self, error::TrySendError},
+        watch,
+    },
     time::sleep,
 };
 
@@ -47,6 +50,7 @@ pub(crate) struct Settler {
     pub(crate) dispatcher: mpsc::Sender<Note>,
     pub(crate) letters: mpsc::Sender<Vec<LetterId>>,
     pub(crate) lease: watch::Receiver<Lease>,
+    pub(crate) work: BackgroundWork,
 }
 
 impl Settler {
@@ -102,6 +106,7 @@ impl Settler {
             }
         };
         reach(FaultPoint::AfterSettle);
+        self.work.succeeded("write down what was delivered");
         self.tell(&fence, places, &settled, Note::Finished).await
     }
 
@@ -121,17 +126,11 @@ impl Settler {
             }
         };
         reach(FaultPoint::AfterRecord);
+        self.work.succeeded("write down what was delivered");
         if !settled.letters.is_empty() {
-            for (event, route, letter) in &settled.letters {
-                tracing::warn!(%event, route = &**route, %letter, "an event was put aside as a dead letter");
-            }
             let ids = settled.letters.iter().map(|(_, _, id)| *id).collect();
-            if self.letters.try_send(ids).is_err() {
-                tracing::warn!(
-                    letters = settled.letters.len(),
-                    "the listeners of dead letters are behind and miss some"
-                );
-            }
+            self.dispatcher.send(Note::Buried(settled.letters.clone())).await.map_err(|_| Gone)?;
+            self.listeners(ids);
         }
         self.tell(&fence, places, &settled, Note::Recorded).await
     }
@@ -150,16 +149,22 @@ impl Settler {
     }
 
     fn listeners(&self, letters: Vec<LetterId>) {
-        let count = letters.len();
-        if count > 0 && self.letters.try_send(letters).is_err() {
-            tracing::warn!(letters = count, "the listeners of dead letters are behind and miss some");
+        if letters.is_empty() {
+            return;
+        }
+        if let Err(TrySendError::Full(letters) | TrySendError::Closed(letters)) = self.letters.try_send(letters) {
+            let letters: Vec<i64> = letters.iter().map(|id| id.0).collect();
+            tracing::warn!(
+                ?letters,
+                "the listeners of dead letters are behind: these were written and are not told of"
+            );
         }
     }
 
     /// Waits before the write is made again. It is made under the same epochs: if the partitions were lost meanwhile,
     /// nothing is written.
     async fn after(&mut self, error: StoreError, pauses: &mut Pauses, refusals: &mut u32) -> Result<(), SettlerError> {
-        tracing::warn!(error = &error as &dyn std::error::Error, "a settle failed and is made again");
+        self.work.failed("write down what was delivered", &error);
         match error.class() {
             FailureClass::Permanent => {
                 *refusals += 1;

@@ -29,7 +29,7 @@ pub enum Heard {
     Write(Record),
     /// Nothing: it was known, or speaks of an earlier round.
     Nothing,
-    /// It answers nothing that was asked.
+    /// It answers no command that is out.
     Unasked,
 }
 
@@ -52,6 +52,9 @@ pub fn after_answer(
     }
     if call.round < asked.round {
         return Heard::Nothing;
+    }
+    if !known.is_out(call.phase) {
+        return Heard::Unasked;
     }
     let name = || step.name.to_string();
     let late = |output| {

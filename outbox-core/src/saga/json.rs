@@ -1,5 +1,6 @@
 //! Values as they are stored: the very text that serde wrote, so that nothing is lost on the way through.
 
+use crate::event::{JsonError, write_json};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::DeserializeOwned};
 use serde_json::value::RawValue;
 use std::{fmt, sync::Arc};
@@ -8,13 +9,18 @@ use std::{fmt, sync::Arc};
 #[derive(Clone, PartialEq, Eq)]
 pub struct Json(Arc<str>);
 
+/// Most bytes of one value: a saga's row, with its data, its outputs and a record, is written in one statement.
+pub(super) const MAX_VALUE: usize = 960 * 1024;
+
 impl Json {
     /// Encodes a value.
     ///
     /// # Errors
-    /// What serde said.
-    pub fn of<T: Serialize + ?Sized>(value: &T) -> Result<Self, serde_json::Error> {
-        serde_json::to_string(value).map(|text| Self(text.into()))
+    /// [`JsonError`] with the field that has no form that reads back as the same value, such as NaN.
+    pub fn of<T: Serialize + ?Sized>(value: &T) -> Result<Self, JsonError> {
+        let bytes = write_json(|out| value.serialize(out))?;
+        let text = String::from_utf8(bytes).expect("the writer writes text");
+        Ok(Self(text.into()))
     }
 
     /// Wraps a text that is JSON.
@@ -31,6 +37,11 @@ impl Json {
     /// What serde said.
     pub fn read<T: DeserializeOwned>(&self) -> Result<T, serde_json::Error> {
         serde_json::from_str(&self.0)
+    }
+
+    /// Tells that the value is longer than what is stored.
+    pub(super) fn is_too_long(&self) -> bool {
+        self.0.len() > MAX_VALUE
     }
 
     /// Gives the text.

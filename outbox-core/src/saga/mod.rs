@@ -31,7 +31,7 @@ mod drawing;
 mod tests;
 
 pub use answer::{Answer, Heard, after_answer};
-pub use call::{Call, CallFault, DONE, Phase, REJECTED, UNDONE, is_answer, reply_to};
+pub use call::{Call, CallFault, CommandHash, DONE, Phase, REJECTED, UNDONE, answered_by, is_answer, reply_to};
 pub use coordinator::{Replies, Sagas, SagasBuilder, SagasError, SagasStats, Start, StuckSaga};
 pub use definition::{
     Asks, BranchByOthers, BranchFn, Branches, ByOthers, GroupBuilder, InGroup, IntoStepError, Joined, Local, Others,
@@ -51,4 +51,4 @@ pub use store::{
 };
 
 #[cfg(feature = "testing")]
-pub(crate) use coordinator::{Moment, Registry, Strike, Suspects, Worker, WorkerEnd};
+pub(crate) use coordinator::{Moment, Probe, Registry, SagaReports, Strike, Suspects, Worker, WorkerEnd};

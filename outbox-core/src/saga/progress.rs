@@ -1,6 +1,6 @@
 //! Where one step of a saga stands.
 
-use super::json::Json;
+use super::{call::Phase, json::Json};
 use serde::{Deserialize, Serialize};
 use std::num::NonZeroU32;
 
@@ -104,6 +104,15 @@ pub struct Asked {
     pub times: u32,
     /// Until when the answer to the last one is awaited: microseconds since 1970-01-01 UTC, by the database's clock.
     pub until_us: i64,
+    /// Hash of the command that was sent first for the step; that of the commands which undo it too.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub command: Option<String>,
+    /// Whether its round has just begun, so that no command of it is out.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub unsent: bool,
+    /// Whether a command to undo it has gone out.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub undoing_sent: bool,
     /// Why it cannot be done, where that was the answer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub refusal: Option<String>,
@@ -117,7 +126,29 @@ const fn is_zero(number: &i64) -> bool {
     *number == 0
 }
 
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands a reference")]
+const fn is_false(flag: &bool) -> bool {
+    !*flag
+}
+
+impl Asked {
+    /// One of a round of which no command is out.
+    const fn begun(round: NonZeroU32) -> Self {
+        let (times, until_us, unsent, undoing_sent) = (0, 0, true, false);
+        Self { round, times, until_us, command: None, unsent, undoing_sent, refusal: None, late: None }
+    }
+}
+
 impl StepProgress {
+    /// Tells whether a command of its round has gone out, and may be answered.
+    pub(super) fn is_out(&self, phase: Phase) -> bool {
+        let Some(asked) = &self.asked else { return false };
+        match phase {
+            Phase::Do => !asked.unsent,
+            Phase::Undo => asked.undoing_sent || matches!(self.state, StepState::Cancelling | StepState::Undone),
+        }
+    }
+
     /// Until when there is nothing to do about it but to wait: for an answer, or to try again.
     pub(super) fn waits_until_us(&self) -> i64 {
         match &self.asked {
@@ -157,22 +188,29 @@ impl StepProgress {
     }
 
     /// Notes a command that goes out, for the step or for its undoing.
-    pub(super) fn ask(&mut self, state: StepState, until_us: i64) {
-        let known =
-            self.asked.get_or_insert(Asked { round: NonZeroU32::MIN, times: 0, until_us, refusal: None, late: None });
+    pub(super) fn ask(&mut self, state: StepState, until_us: i64, command: Option<&str>) {
+        let known = self.asked.get_or_insert(Asked::begun(NonZeroU32::MIN));
         known.times = if self.state == state { known.times.saturating_add(1) } else { 1 };
         known.until_us = until_us;
+        known.command = command.map(str::to_owned);
+        known.unsent &= state != StepState::Waiting;
+        known.undoing_sent |= state == StepState::Cancelling;
         self.state = state;
         (self.begun, self.held, self.rests_until_us) = (0, None, 0);
     }
 
     /// Forgets everything but in which round it is, to be done once more. A participant that has answered for this round
     /// would only repeat its answer; one that has not may be doing it yet.
-    pub(super) fn once_more(&self) -> Option<Self> {
+    ///
+    /// `was_stuck` says that the saga is stuck at this step. Where it is done all the same its answer came meanwhile, unseen by
+    /// the operator who decided: the participant repeats that answer, and does not do it twice.
+    pub(super) fn once_more(&self, was_stuck: bool) -> Option<Self> {
         let known = self.asked.as_ref()?;
-        let open = matches!(self.state, StepState::Waiting | StepState::Unknown | StepState::Failing);
+        let open = matches!(self.state, StepState::Waiting | StepState::Unknown | StepState::Failing)
+            || (was_stuck && self.state == StepState::Done);
         let round = if open { known.round } else { known.round.saturating_add(1) };
-        let asked = Asked { round, times: 0, until_us: 0, refusal: None, late: None };
+        let command = known.command.clone().filter(|_| open);
+        let asked = Asked { unsent: !open || known.unsent, command, ..Asked::begun(round) };
         Some(Self { asked: Some(asked), ..Self::new(&self.step) })
     }
 }

@@ -51,6 +51,9 @@ pub enum Record {
         times: u32,
         /// Until when the answer is awaited: microseconds since 1970-01-01 UTC, by the database's clock.
         until_us: i64,
+        /// Hash of the command that was sent first for the step, where it is known.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        command: Option<String>,
     },
     /// The answer was that a step cannot be done, and that nothing of it is.
     Refused {

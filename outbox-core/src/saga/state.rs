@@ -180,8 +180,8 @@ impl Instance {
             }
             (
                 SagaState::Running | SagaState::Compensating,
-                Record::Asked { step, pivot, compensates, until_us, .. },
-            ) => next.ask(step, *pivot, *compensates, *until_us),
+                Record::Asked { step, pivot, compensates, until_us, command, .. },
+            ) => next.ask(step, (*pivot, *compensates), *until_us, command.as_deref()),
             (SagaState::Running | SagaState::Stuck, Record::Refused { step, reason }) => next.refuse(step, reason),
             (SagaState::Running, Record::TimedOut { step }) => next.time_out(step),
             (_, Record::Late { step, answer, output }) => next.late(step, answer, output.as_ref()),
@@ -249,10 +249,10 @@ impl Instance {
     }
 
     /// Notes that a command goes out, for a step or for its undoing.
-    fn ask(&mut self, step: &str, pivot: bool, compensates: bool, until_us: i64) -> bool {
+    fn ask(&mut self, step: &str, (pivot, compensates): (bool, bool), until_us: i64, command: Option<&str>) -> bool {
         if self.backward {
             let Some(known) = self.tried(step) else { return false };
-            known.ask(StepState::Cancelling, until_us);
+            known.ask(StepState::Cancelling, until_us, command);
             return true;
         }
         let at = self.entry(step);
@@ -261,7 +261,7 @@ impl Instance {
             return false;
         }
         (known.pivot, known.compensates) = (pivot, compensates);
-        known.ask(StepState::Waiting, until_us);
+        known.ask(StepState::Waiting, until_us, command);
         true
     }
 
@@ -397,7 +397,7 @@ impl Instance {
             known.forget_failures();
             // What was refused is asked once more.
             if !self.backward && known.state == StepState::Refused {
-                *known = known.once_more().unwrap_or_else(|| StepProgress::new(&known.step));
+                *known = known.once_more(false).unwrap_or_else(|| StepProgress::new(&known.step));
             }
         }
         true
@@ -415,7 +415,9 @@ impl Instance {
                 known.state = StepState::Done;
             }
         } else {
-            let once_more: Vec<StepProgress> = self.steps[at..].iter().filter_map(StepProgress::once_more).collect();
+            let stuck_at = self.stuck_at.as_deref();
+            let once_more = |known: &StepProgress| known.once_more(stuck_at == Some(&*known.step));
+            let once_more: Vec<StepProgress> = self.steps[at..].iter().filter_map(once_more).collect();
             self.steps.truncate(at);
             self.steps.extend(once_more);
         }

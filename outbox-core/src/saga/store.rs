@@ -247,7 +247,8 @@ pub trait SagaAdmin: Send + Sync + 'static {
     /// Counts the sagas that have not ended; no count walks a whole table.
     async fn saga_counts(&self) -> Result<SagaCounts, StoreError>;
 
-    /// Gives sagas by identity, which is by age, from the one after `after`, at most `limit`.
+    /// Gives sagas by identity, which is by age, from the one after `after`, at most `limit` and as many as one answer takes
+    /// by their bytes: none at all is the sign that there are no more.
     async fn sagas(&self, filter: &SagaFilter, after: Option<SagaId>, limit: u32) -> Result<Vec<SagaView>, StoreError>;
 
     /// Gives the log of a saga, in order.

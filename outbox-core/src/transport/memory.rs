@@ -1,16 +1,23 @@
 //! The in-process transport: both halves over one bounded channel. For tests, examples and modular monoliths.
 
 use super::{Acknowledge, Delivery, PublishError, Publisher, Receipt, SubscribeError, Subscriber};
-use crate::event::Message;
+use crate::{event::Message, runtime::now};
 use async_trait::async_trait;
-use std::sync::{
-    Arc,
-    atomic::{AtomicU64, Ordering},
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
 };
 use tokio::sync::{mpsc, oneshot};
 
 /// Deliveries that may wait for the subscriber: enough to keep it busy, few enough to push back.
 const CAPACITY: usize = 256;
+
+/// Within which time a delivery has to be handled, or is returned without being begun: far less than the deadline of a relay's
+/// route, so that an event that only waits for its turn does not look like one whose publish hangs.
+const ANSWERED_WITHIN: Duration = Duration::from_secs(8);
 
 /// The publishing half. A publish is confirmed when the subscriber has acknowledged it.
 #[derive(Debug, Clone)]
@@ -47,6 +54,7 @@ impl Publisher for Memory {
     async fn publish(&self, message: &Message) -> Result<Receipt, PublishError> {
         let (answer, answered) = oneshot::channel();
         let delivery = Delivery::new(Ok(message.clone()), None, Box::new(Handle(answer)));
+        let delivery = delivery.awaited(now(), now() + ANSWERED_WITHIN);
         if self.sender.send(delivery).await.is_err() {
             return Err(PublishError::unavailable("the subscriber is closed"));
         }
@@ -82,5 +90,8 @@ impl Acknowledge for Handle {
     }
     async fn reject(self: Box<Self>, reason: &str) -> Result<(), SubscribeError> {
         self.answer(Answer::Reject(reason.to_owned()))
+    }
+    fn is_given_up(&self) -> bool {
+        self.0.is_closed()
     }
 }

@@ -1,18 +1,23 @@
 //! The wire: what a transport must do, and what it may say.
 
+mod batch;
 pub mod cloudevents;
 mod config;
 mod limits;
 mod memory;
+mod nearest;
 mod publisher;
 mod route;
 mod subscriber;
 
+pub(crate) use batch::Outcomes;
+pub use batch::{Batch, publish_all};
 pub use config::{ConfigError, TransportFault};
-pub use limits::{LimitError, Limits, TopicRule};
+pub use limits::{Encoding, LimitError, Limits, TopicRule};
 pub use memory::{Memory, MemorySubscriber};
 pub use publisher::{PublishError, Publisher, Receipt};
 pub use route::{
-    DEFAULT_PUBLISH_DEADLINE, Guarantee, Route, Selector, WhenDead, event_type, everything, route_set_hash, topic,
+    DEFAULT_MAX_IN_MEMORY, DEFAULT_PUBLISH_DEADLINE, Guarantee, Route, Selector, WhenDead, event_type, everything,
+    route_set_hash, topic,
 };
 pub use subscriber::{Acknowledge, Delivery, SubscribeError, Subscriber};

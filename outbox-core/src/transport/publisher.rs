@@ -1,9 +1,9 @@
 //! The sending half of a transport.
 
-use super::Limits;
-use crate::{event::Message, failure::FailureClass};
+use super::{Batch, Limits};
+use crate::{event::Message, failure::FailureClass, runtime::caught};
 use async_trait::async_trait;
-use futures_util::future::join_all;
+use futures_util::{StreamExt, stream::FuturesUnordered};
 use std::time::Duration;
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
@@ -20,19 +20,40 @@ pub trait Publisher: Send + Sync + 'static {
     /// [`PublishError`] with the class of the failure.
     async fn publish(&self, message: &Message) -> Result<Receipt, PublishError>;
 
-    /// Publishes many at once, no order among them, one verdict each in the order of the messages; by default all of
-    /// them concurrently.
-    async fn publish_batch(&self, messages: &[Message]) -> Vec<Result<Receipt, PublishError>> {
-        join_all(messages.iter().map(|m| self.publish(m))).await
+    /// Publishes many at once, no order among them, and reports each outcome by [`Batch::done`] as it comes: what is
+    /// reported when the route's deadline ends the call stands, whatever became of the others.
+    ///
+    /// By default a [`publish`](Self::publish) for each, all of them concurrently; one that panics fails alone.
+    async fn publish_batch(&self, batch: &mut Batch) {
+        let messages = batch.messages();
+        let publish = |(index, message)| async move { (index, caught(self.publish(message)).await) };
+        let mut publishing: FuturesUnordered<_> = messages.iter().enumerate().map(publish).collect();
+        while let Some((index, outcome)) = publishing.next().await {
+            let panicked = |text| Err(PublishError::transient(format!("the publisher panicked: {text}")));
+            batch.done(index, outcome.unwrap_or_else(panicked));
+        }
     }
 
     /// Checks the configuration, without asking the destination, so that a mistake is found before the first event. The
     /// relay asks every route when it starts.
     ///
     /// # Errors
-    /// [`PublishError`] naming everything that is wrong.
+    /// [`PublishError`] naming everything that is wrong. A [permanent](PublishError::permanent) one, of a secret, a URL or a
+    /// name, refuses the start. Any other says that the destination is down: the relay starts with a warning, and probes it.
     fn check(&self) -> Result<(), PublishError> {
         Ok(())
+    }
+
+    /// Names where it publishes, such as host and path, exchange, or topic, without secrets; `None`, the default, where that
+    /// is not told. Relays on one outbox must agree on the destinations of their routes, and compare them by a hash.
+    fn destination(&self) -> Option<String> {
+        None
+    }
+
+    /// Tells how long the publisher itself waits for the answer to one message; `None`, the default, where it leaves that to
+    /// the deadline of its route. A relay warns at its start where that is the longer of both.
+    fn timeout(&self) -> Option<Duration> {
+        None
     }
 
     /// Tells what the destination takes; checked at enqueue where the route is known there.
@@ -87,6 +108,7 @@ impl Receipt {
 #[error("{text}")]
 pub struct PublishError {
     class: FailureClass,
+    answered: bool,
     text: String,
     retry_after: Option<Duration>,
     source: Option<BoxError>,
@@ -95,17 +117,26 @@ pub struct PublishError {
 impl PublishError {
     /// This message can never go.
     pub fn permanent(text: impl Into<String>) -> Self {
-        Self { class: FailureClass::Permanent, text: text.into(), retry_after: None, source: None }
+        Self { class: FailureClass::Permanent, answered: true, text: text.into(), retry_after: None, source: None }
     }
 
     /// This message may go later.
     pub fn transient(text: impl Into<String>) -> Self {
-        Self { class: FailureClass::Transient, ..Self::permanent(text) }
+        Self { class: FailureClass::Transient, answered: false, ..Self::permanent(text) }
     }
 
     /// The destination is down.
     pub fn unavailable(text: impl Into<String>) -> Self {
-        Self { class: FailureClass::Unavailable, ..Self::permanent(text) }
+        Self { class: FailureClass::Unavailable, answered: false, ..Self::permanent(text) }
+    }
+
+    /// Adds that the destination lives and has answered, as one does that refuses the sender: the next key is probed
+    /// at once then, and one message that alone is refused does not keep its route paused. A permanent failure always
+    /// is an answer.
+    #[must_use]
+    pub const fn answered(mut self) -> Self {
+        self.answered = true;
+        self
     }
 
     /// Adds the cause.
@@ -126,6 +157,12 @@ impl PublishError {
     #[must_use]
     pub const fn class(&self) -> FailureClass {
         self.class
+    }
+
+    /// Tells whether the destination lives and has answered.
+    #[must_use]
+    pub const fn is_answer(&self) -> bool {
+        self.answered
     }
 
     /// Gives how long the destination asked to wait.

@@ -1,13 +1,19 @@
 //! Routes: which events go where, and how hard to try.
 
 use super::{Limits, Publisher};
-use crate::{event::Message, failure::RetryPolicy};
+use crate::{
+    event::Message,
+    failure::{DEFAULT_GIVE_UP_REJECTED, RetryPolicy},
+};
 use std::{fmt, sync::Arc, time::Duration};
 use xxhash_rust::xxh3::Xxh3;
 
 /// How long one batch may take until its destination has confirmed. Transports have shorter deadlines for each message;
 /// this one is the last resort against a publisher that never answers.
 pub const DEFAULT_PUBLISH_DEADLINE: Duration = Duration::from_secs(30);
+
+/// Bytes of events of one route that a relay holds in memory: some seconds of work at 10 MiB/s, and a small process still.
+pub const DEFAULT_MAX_IN_MEMORY: usize = 32 << 20;
 
 /// What a route promises.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -82,6 +88,17 @@ impl Selector {
         self
     }
 
+    /// Tells whether more than topic and type of an event has to be known: there is a predicate.
+    pub(crate) const fn reads_messages(&self) -> bool {
+        self.predicate.is_some()
+    }
+
+    /// Gives the topics that it takes; none where it takes any.
+    #[must_use]
+    pub fn topics(&self) -> &[String] {
+        &self.topics
+    }
+
     /// Tells whether an event is taken.
     #[must_use]
     pub fn takes(&self, message: &Message) -> bool {
@@ -119,6 +136,8 @@ pub struct Route {
     pub(crate) guarantee: Guarantee,
     pub(crate) when_dead: WhenDead,
     pub(crate) deadline: Duration,
+    pub(crate) max_in_memory: usize,
+    pub(crate) give_up_rejected: Duration,
 }
 
 impl Route {
@@ -139,6 +158,8 @@ impl Route {
             guarantee: Guarantee::default(),
             when_dead: WhenDead::default(),
             deadline: DEFAULT_PUBLISH_DEADLINE,
+            max_in_memory: DEFAULT_MAX_IN_MEMORY,
+            give_up_rejected: DEFAULT_GIVE_UP_REJECTED,
         }
     }
 
@@ -170,10 +191,32 @@ impl Route {
         self
     }
 
-    /// Sets how long one batch may take until it is confirmed.
+    /// Sets how long one publish may take until it is confirmed, [30 s](DEFAULT_PUBLISH_DEADLINE) unless set. It ends
+    /// each message on its own: what was confirmed by then stands. A message that was not counts an attempt where others
+    /// were confirmed meanwhile; where none was, the destination counts as down. It is published alone from then on.
     #[must_use]
     pub fn deadline(mut self, deadline: Duration) -> Self {
         self.deadline = deadline;
+        self
+    }
+
+    /// Sets how many bytes of events of this route a relay holds in memory, from 1, [32 MiB](DEFAULT_MAX_IN_MEMORY) unless
+    /// set; one event is held whatever its size. What is beyond is read again when there is room.
+    #[must_use]
+    pub fn max_in_memory(mut self, bytes: usize) -> Self {
+        self.max_in_memory = bytes;
+        self
+    }
+
+    /// Sets after how long an event becomes a dead letter that alone is rejected, from its first rejection in this process,
+    /// [24 h](DEFAULT_GIVE_UP_REJECTED) unless set.
+    ///
+    /// A permanent answer buries an event at once only while the destination takes others: where it is rejected between two
+    /// confirmations of others and once more. Where nothing is confirmed, the destination is wrong, not the events: they
+    /// wait, in order. Under a retry policy without an end an event that alone is rejected stays, with a warning.
+    #[must_use]
+    pub fn give_up_rejected(mut self, after: Duration) -> Self {
+        self.give_up_rejected = after;
         self
     }
 
@@ -224,11 +267,18 @@ impl fmt::Debug for Route {
     }
 }
 
-/// Gives the hash by which relays compare their routes: names, topics, types, predicate versions and guarantees.
+/// Gives the hash by which relays compare their routes: names, topics, types, predicate versions, guarantees, and the
+/// destinations of publishers that [name](Publisher::destination) them.
 #[must_use]
 pub fn route_set_hash(routes: &[Route]) -> u64 {
-    let mut texts: Vec<String> =
-        routes.iter().map(|r| format!("{:?}|{:?}|{:?}", r.name, r.selector, r.guarantee)).collect();
+    let text = |r: &Route| {
+        let text = format!("{:?}|{:?}|{:?}", r.name, r.selector, r.guarantee);
+        match r.publisher.destination() {
+            Some(destination) => format!("{text}|{destination:?}"),
+            None => text,
+        }
+    };
+    let mut texts: Vec<String> = routes.iter().map(text).collect();
     texts.sort();
     let mut hash = Xxh3::new();
     for text in texts {
@@ -236,4 +286,43 @@ pub fn route_set_hash(routes: &[Route]) -> u64 {
         hash.update(&[0xff]);
     }
     hash.digest()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::transport::{PublishError, Receipt};
+    use async_trait::async_trait;
+
+    struct To(Option<&'static str>);
+
+    #[async_trait]
+    impl Publisher for To {
+        async fn publish(&self, _: &Message) -> Result<Receipt, PublishError> {
+            Ok(Receipt::new())
+        }
+        fn destination(&self) -> Option<String> {
+            self.0.map(str::to_owned)
+        }
+    }
+
+    #[test]
+    fn relays_agree_only_where_name_selector_guarantee_and_destination_of_all_routes_do() {
+        let route = || Route::new("billing", topic("orders"), To(Some("billing.example/events")));
+        let other = || Route::new("ledger", topic("payments"), To(None));
+        let ours = route_set_hash(&[route(), other()]);
+        assert_eq!(ours, route_set_hash(&[other(), route()]), "whatever their order");
+        assert_eq!(ours, route_set_hash(&[route().max_in_memory(1), other()]), "settings are each relay's own");
+        for (what, routes) in [
+            ("name", vec![Route::new("bills", topic("orders"), To(Some("billing.example/events"))), other()]),
+            ("topic", vec![Route::new("billing", topic("order"), To(Some("billing.example/events"))), other()]),
+            ("guarantee", vec![route().at_most_once(), other()]),
+            ("host", vec![Route::new("billing", topic("orders"), To(Some("billing.test/events"))), other()]),
+            ("path", vec![Route::new("billing", topic("orders"), To(Some("billing.example/event"))), other()]),
+            ("destination", vec![Route::new("billing", topic("orders"), To(None)), other()]),
+            ("count", vec![route()]),
+        ] {
+            assert_ne!(ours, route_set_hash(&routes), "another {what}");
+        }
+    }
 }

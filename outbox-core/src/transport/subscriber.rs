@@ -3,6 +3,7 @@
 use crate::event::Message;
 use async_trait::async_trait;
 use bytes::Bytes;
+use std::time::{Duration, Instant};
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
@@ -18,6 +19,15 @@ pub trait Subscriber: Send + 'static {
     /// A call that is dropped loses no delivery.
     async fn next(&mut self) -> Result<Option<Delivery>, SubscribeError>;
 
+    /// Checks the configuration, without asking the broker, so that a mistake is found before the first message. A consumer
+    /// asks every subscriber when it starts, and does not start where one is wrong.
+    ///
+    /// # Errors
+    /// [`SubscribeError`] naming everything that is wrong.
+    fn check(&self) -> Result<(), SubscribeError> {
+        Ok(())
+    }
+
     /// Says goodbye: a consumer calls it last, when everything was answered for. A transport whose broker would otherwise miss
     /// it for a while, or has answers still to be told, waits here for a moment; by default there is nothing to do. The consumer
     /// drops the call when its shutdown's time is up, though not before a second has passed.
@@ -25,6 +35,12 @@ pub trait Subscriber: Send + 'static {
     /// # Cancel safety
     /// A call that is dropped leaves all the same, and nobody waits for it.
     async fn leave(&mut self) {}
+
+    /// Tells how long the broker may take to miss a process that has died, and to deliver again what that had not answered
+    /// for, counted from the process's last sign of life; zero, the default, where it does so at once.
+    fn redelivers_within(&self) -> Duration {
+        Duration::ZERO
+    }
 }
 
 #[async_trait]
@@ -33,8 +49,16 @@ impl<S: Subscriber + ?Sized> Subscriber for Box<S> {
         (**self).next().await
     }
 
+    fn check(&self) -> Result<(), SubscribeError> {
+        (**self).check()
+    }
+
     async fn leave(&mut self) {
         (**self).leave().await;
+    }
+
+    fn redelivers_within(&self) -> Duration {
+        (**self).redelivers_within()
     }
 }
 
@@ -54,6 +78,12 @@ pub trait Acknowledge: Send + Sync + 'static {
 
     /// The message can never be handled.
     async fn reject(self: Box<Self>, reason: &str) -> Result<(), SubscribeError>;
+
+    /// Tells whether the sender has given up waiting for the answer, and will send the message again: what has not begun then
+    /// is not begun. Not so by default, as where a broker keeps the message.
+    fn is_given_up(&self) -> bool {
+        false
+    }
 }
 
 /// One message with the means to answer for it. Dropped without an answer, it counts as `nack(true)` where the transport
@@ -65,6 +95,11 @@ pub struct Delivery {
     pub attempt: Option<u32>,
     /// The bytes that came, for a message that cannot be read; where the transport gives them.
     pub raw: Option<Bytes>,
+    /// Whether its sender waits for the answer, and sends it again after a return, before anything later of its key: where a key
+    /// has more waiting than its places, a consumer returns such a delivery, and keeps any other in memory.
+    pub comes_back_in_order: bool,
+    /// From when on and until when its sender waits for the answer; `None` where nobody does, or it is not known for how long.
+    pub awaited: Option<(Instant, Instant)>,
     handle: Box<dyn Acknowledge>,
 }
 
@@ -81,7 +116,7 @@ impl Delivery {
     /// Puts a delivery together; for transports.
     #[must_use]
     pub fn new(message: Result<Message, String>, attempt: Option<u32>, handle: Box<dyn Acknowledge>) -> Self {
-        Self { message, attempt, raw: None, handle }
+        Self { message, attempt, raw: None, comes_back_in_order: false, awaited: None, handle }
     }
 
     /// Adds the bytes that came, to be kept where the message cannot be read.
@@ -89,6 +124,32 @@ impl Delivery {
     pub fn with_raw(mut self, bytes: Bytes) -> Self {
         self.raw = Some(bytes);
         self
+    }
+
+    /// Says that its sender waits for the answer, and after a return sends it again before anything later of its key.
+    #[must_use]
+    pub fn that_comes_back_in_order(mut self) -> Self {
+        self.comes_back_in_order = true;
+        self
+    }
+
+    /// Says from when on and until when its sender waits for the answer. What cannot be handled within that time is returned
+    /// before it ends, without being begun.
+    #[must_use]
+    pub fn awaited(mut self, since: Instant, until: Instant) -> Self {
+        self.awaited = Some((since, until));
+        self
+    }
+
+    /// Tells whether its sender has given up waiting, and will send it again.
+    #[must_use]
+    pub fn is_given_up(&self) -> bool {
+        self.handle.is_given_up()
+    }
+
+    /// Puts somebody between this and the transport.
+    pub(crate) fn answered_by(self, between: impl FnOnce(Box<dyn Acknowledge>) -> Box<dyn Acknowledge>) -> Self {
+        Self { handle: between(self.handle), ..self }
     }
 
     /// Says that the message was handled.

@@ -2,8 +2,8 @@
 
 use crate::support::{Cx, OrderPlaced, consumer, parts, stop, write};
 use outbox_core::{
-    consumer::ReplyError,
-    event::{EncodeError, EventMeta, Message, NewEvent, OutboxEvent, SagaId},
+    consumer::{Consumer, ConsumerError, ReplyError},
+    event::{EncodeError, EventMeta, Message, MessageParts, NewEvent, OutboxEvent, SagaId},
     failure::{DeadReason, RetryPolicy},
     saga::{Call, REJECTED, UNDONE, reply_to},
     testing::MemoryStore,
@@ -50,6 +50,11 @@ async fn places(order: OrderPlaced, cx: &Cx) -> Result<(), ReplyError> {
     }
 }
 
+/// Adds the handler that answers, to a saga of the shop.
+fn answering(consumer: Consumer<MemoryStore>) -> Consumer<MemoryStore> {
+    consumer.on_command("place", places).commands_from("/shop", "sagas")
+}
+
 fn said(events: &[NewEvent]) -> Vec<(&str, &[u8])> {
     events.iter().map(|event| (event.event_type.as_str(), &event.payload[..])).collect()
 }
@@ -58,9 +63,9 @@ fn said(events: &[NewEvent]) -> Vec<(&str, &[u8])> {
 async fn each_command_is_answered_and_only_what_was_done_stays() {
     let store = MemoryStore::default();
     let (consumer, publisher) = consumer(&store);
-    let handle = consumer.on("place", places).start().await.expect("starts");
+    let handle = answering(consumer).start().await.expect("starts");
     let saga = SagaId::generate();
-    for (phase, number) in [("do", 1), ("do", 9), ("undo", 0), ("undo", 9), ("undo", 1), ("do", 1)] {
+    for (phase, number) in [("do", 1), ("do", 1), ("undo", 0), ("undo", 9), ("undo", 1), ("do", 1)] {
         publisher.publish(&command(saga, phase, number)).await.expect("acknowledged");
     }
     let events = store.events();
@@ -84,10 +89,10 @@ async fn each_command_is_answered_and_only_what_was_done_stays() {
 async fn what_comes_too_late_and_what_was_rejected_leave_nothing() {
     let store = MemoryStore::default();
     let (consumer, publisher) = consumer(&store);
-    let handle = consumer.on("place", places).batched(4).start().await.expect("starts");
+    let handle = answering(consumer).batched(4).start().await.expect("starts");
     let (late, rejected) = (SagaId::generate(), SagaId::generate());
     for (saga, phase, number) in
-        [(late, "undo", 1), (late, "do", 1), (rejected, "do", 2), (rejected, "do", 1), (rejected, "undo", 1)]
+        [(late, "undo", 1), (late, "do", 1), (rejected, "do", 2), (rejected, "do", 2), (rejected, "undo", 1)]
     {
         publisher.publish(&command(saga, phase, number)).await.expect("acknowledged");
     }
@@ -103,7 +108,7 @@ async fn an_event_is_answered_by_an_event_and_one_answer_is_all() {
     let store = MemoryStore::default();
     let (consumer, publisher) = consumer(&store);
     let once = RetryPolicy::attempts(1, Duration::from_secs(1));
-    let handle = consumer.on("place", places).retry(once).start().await.expect("starts");
+    let handle = answering(consumer).retry(once).start().await.expect("starts");
     for number in [1, 0, 3, 9] {
         publisher.publish(&crate::support::order(number)).await.expect("acknowledged");
     }
@@ -116,19 +121,79 @@ async fn an_event_is_answered_by_an_event_and_one_answer_is_all() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn commands_that_nobody_can_answer_for_are_dead_letters() {
+async fn a_command_is_an_event_to_every_other_handler_and_its_headers_make_none_of_it() {
     let store = MemoryStore::default();
     let (consumer, publisher) = consumer(&store);
-    let handle = consumer.on("place", places).on("write", write).start().await.expect("starts");
-    publisher.publish(&command(SagaId::generate(), "do", 9)).await.expect("acknowledged");
-    let mut torn = command(SagaId::generate(), "do", 9).into_parts();
-    torn.headers.remove("sagastep");
-    publisher.publish(&Message::new(torn)).await.expect("acknowledged");
+    let consumer = answering(consumer).on("write", write).on("audit", places);
+    let handle = consumer.start().await.expect("starts");
+    let saga = SagaId::generate();
+    for (phase, number) in [("do", 1), ("undo", 1), ("do", 1)] {
+        publisher.publish(&command(saga, phase, number)).await.expect("acknowledged");
+    }
+    let audited = |event: &&NewEvent| event.topic == "orders.told";
+    let events = store.events();
+    assert_eq!(events.iter().filter(audited).count(), 3, "what it replies is an event: {events:?}");
+    let answers: Vec<NewEvent> = events.into_iter().filter(|event| !audited(&event)).collect();
+    assert_eq!(said(&answers), [("order.accepted", &b"1"[..]); 3], "the handler for commands answers, alone");
+    let rows = store.rows();
+    let count = |row: &str| rows.iter().filter(|other| *other == row).count();
+    assert_eq!((count("do 1"), count("undo 1"), count("event 1"), count("write:1")), (1, 1, 3, 3), "{rows:?}");
+    stop(handle).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn commands_that_are_not_taken_are_dead_letters_and_do_nothing() {
+    let store = MemoryStore::default();
+    let (consumer, publisher) = consumer(&store);
+    let handle = answering(consumer).start().await.expect("starts");
+    let change = |change: fn(&mut MessageParts)| {
+        let mut parts = command(SagaId::generate(), "do", 9).into_parts();
+        change(&mut parts);
+        Message::new(parts)
+    };
+    let cases = [
+        (change(|m| drop(m.headers.remove("sagastep"))), "`sagastep`"),
+        (change(|m| m.source = "/stranger".into()), "no commands of sagas are taken from `/stranger`"),
+        (
+            change(|m| m.headers.insert("replyto", "elsewhere").expect("legal")),
+            "answered on `sagas`, not on `elsewhere`",
+        ),
+        (change(|m| drop(m.headers.remove("replyto"))), "no topic for the answer"),
+    ];
+    for (message, _) in &cases {
+        publisher.publish(message).await.expect("acknowledged");
+    }
     let letters = store.letters();
-    assert_eq!(letters.len(), 4, "one of each handler");
-    assert!(letters.iter().all(|letter| letter.reason == DeadReason::Rejected && letter.attempts == 1));
-    assert!(letters[0].errors[0].text.contains("one handler; `place`, `write` take `order.placed`"));
-    assert!(letters[2].errors[0].text.contains("`sagastep`"), "{}", letters[2].errors[0].text);
+    assert_eq!(letters.len(), cases.len());
+    for (letter, (_, why)) in letters.iter().zip(&cases) {
+        assert_eq!((letter.reason, letter.attempts), (DeadReason::Rejected, 1), "{why}");
+        assert!(letter.errors[0].text.contains(why), "{why}: {}", letter.errors[0].text);
+    }
     assert!(store.events().is_empty() && store.rows().is_empty());
     stop(handle).await;
+}
+
+#[tokio::test]
+async fn who_answers_and_to_whom_is_said_once_and_whole() {
+    let store = MemoryStore::default();
+    let faults = async |with: fn(Consumer<MemoryStore>) -> Consumer<MemoryStore>| match with(consumer(&store).0)
+        .start()
+        .await
+    {
+        Err(ConsumerError::Invalid(faults)) => faults.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "),
+        other => panic!("{other:?}"),
+    };
+    for (with, expected) in [
+        ((|c| c.on_command("place", places)) as fn(Consumer<MemoryStore>) -> _, "the handler `place` answers commands"),
+        (|c| c.on("place", places).commands_from("/shop", "sagas"), "no handler answers them"),
+        (
+            |c| answering(c).on_command("too", places),
+            "`place` and `too` both answer commands of the type `order.placed`",
+        ),
+        (|c| answering(c).commands_from("", "sagas"), "1 to 255 bytes"),
+        (|c| answering(c).commands_from("/shop", "a\nb"), "1 to 255 bytes"),
+    ] {
+        let said = faults(with).await;
+        assert!(said.contains(expected) && !said.contains("; "), "{expected}: {said}");
+    }
 }

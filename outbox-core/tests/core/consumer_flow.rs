@@ -3,7 +3,7 @@
 use crate::support::{
     Answer, Cx, Log, OrderPlaced, QueueSubscriber, consumer, order, order_of, queue, stop, until, write,
 };
-use futures_util::future::join_all;
+use futures_util::future::{BoxFuture, join_all};
 use outbox_core::{
     consumer::{Consumer, ConsumerError},
     failure::RetryPolicy,
@@ -85,9 +85,121 @@ async fn what_waits_behind_a_returned_delivery_of_its_key_is_returned_with_it() 
     until(&handle, |s| s.received == 3).await;
     store.lose_commit_answers(1);
     gate.add_permits(3);
+    until(&handle, |s| s.disturbed == 1).await;
+    store.set_down(true);
     assert_eq!(join_all(answers).await, [Answer::Nack, Answer::Nack, Answer::Nack]);
+    store.set_down(false);
     assert_eq!(store.rows().len(), 2, "the others would have overtaken, had it not been done");
     assert_eq!(stop(handle).await.returned, 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_key_that_is_stuck_leaves_places_to_the_others_and_keeps_its_order() {
+    let (store, log, gate) = (MemoryStore::default(), Log::default(), Arc::new(Semaphore::new(0)));
+    let sticking = {
+        let (log, gate) = (log.clone(), gate.clone());
+        move |order: OrderPlaced, cx: &Cx| {
+            let key = cx.message().key.clone().unwrap_or_default();
+            let (log, gate, sticks) = (log.clone(), gate.clone(), key == "stuck" && order.0 == 0);
+            async move {
+                if sticks {
+                    gate.acquire().await.map_err(|e| e.to_string())?.forget();
+                }
+                log.note(format!("{key} {}", order.0));
+                Ok::<_, String>(())
+            }
+        }
+    };
+    let (queue, subscriber) = queue();
+    let consumer = Consumer::new("receipts", &store).on("stick", sticking).subscribe(subscriber);
+    let handle = consumer.concurrency(2).prefetch(8).start().await.expect("starts");
+    // More than there are places, among others.
+    let mut sent = Vec::new();
+    for n in 0..20 {
+        sent.push(("stuck", queue.deliver(Ok(order_of("stuck", n)), None)));
+        sent.push(("free", queue.deliver(Ok(order_of("free", n)), None)));
+    }
+    let (stuck, free): (Vec<_>, Vec<_>) = sent.into_iter().partition(|(key, _)| *key == "stuck");
+    for (_, answer) in free {
+        assert_eq!(tokio::time::timeout(Duration::from_secs(5), answer.wait()).await, Ok(Answer::Ack));
+    }
+    assert_eq!(handle.stats().borrow().overdue, 0);
+    until(&handle, |s| s.overdue == 1).await;
+    gate.add_permits(1);
+    for (_, answer) in stuck {
+        assert_eq!(answer.wait().await, Answer::Ack);
+    }
+    let of_stuck: Vec<String> = log.lines().into_iter().filter(|line| line.starts_with("stuck")).collect();
+    assert_eq!(of_stuck, (0..20).map(|n| format!("stuck {n}")).collect::<Vec<_>>());
+    let stats = stop(handle).await;
+    assert_eq!((stats.handled, stats.returned, stats.overdue), (40, 0, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn of_a_key_that_is_stuck_a_sender_that_waits_for_answers_gets_the_rest_back() {
+    let (store, gate) = (MemoryStore::default(), Arc::new(Semaphore::new(0)));
+    let (queue, subscriber) = queue();
+    let consumer = Consumer::new("receipts", &store).on("gated", gated(gate.clone())).subscribe(subscriber);
+    let handle = consumer.concurrency(2).prefetch(8).prefetch_per_key(3).start().await.expect("starts");
+    let answers: Vec<_> = (0..6).map(|n| queue.deliver_from_a_sender(order_of("a", n)).wait()).collect();
+    until(&handle, |s| s.received == 6 && s.returned == 2).await;
+    gate.add_permits(4);
+    let answers = join_all(answers).await;
+    assert_eq!(answers[..4], [Answer::Ack, Answer::Ack, Answer::Ack, Answer::Ack], "one in hand, three behind it");
+    assert_eq!(answers[4..], [Answer::Nack, Answer::Nack]);
+    stop(handle).await;
+}
+
+/// A handler that takes so long, and notes when it began.
+fn slow(log: &Log, takes: Duration) -> impl Fn(OrderPlaced, &Cx) -> BoxFuture<'_, Result<(), String>> + use<> {
+    let log = log.clone();
+    let begun = tokio::time::Instant::now();
+    move |order, _| {
+        log.note(format!("{} at {} s", order.0, begun.elapsed().as_secs()));
+        Box::pin(async move {
+            tokio::time::sleep(takes).await;
+            Ok(())
+        })
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_cannot_be_answered_while_its_sender_waits_is_returned_in_time_and_not_begun() {
+    let (store, log) = (MemoryStore::default(), Log::default());
+    let (queue, subscriber) = queue();
+    let handler = slow(&log, Duration::from_secs(3));
+    let consumer = Consumer::new("receipts", &store).on("slow", handler).subscribe(subscriber).concurrency(1);
+    let handle = consumer.prefetch(20).start().await.expect("starts");
+    let begun = tokio::time::Instant::now();
+    let answers = (0..6).map(|n| {
+        let answer = queue.deliver_awaited(order(n), Duration::from_secs(8));
+        async move { (answer.wait().await, begun.elapsed().as_secs()) }
+    });
+    let answers = join_all(answers).await;
+    // Of the third on it is known at the end of the first, 3 s after the beginning, that they would be answered too late.
+    let late = (Answer::Nack, 5);
+    let expected = [(Answer::Ack, 3), (Answer::Ack, 6), late.clone(), late.clone(), late.clone(), late];
+    assert_eq!(answers, expected, "what is begun by 5 s is answered by 8 s");
+    assert_eq!(log.lines(), ["0 at 0 s", "1 at 3 s"]);
+    let stats = stop(handle).await;
+    assert_eq!((stats.received, stats.handled, stats.late, stats.returned), (6, 2, 4, 4));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_its_sender_has_given_up_is_not_begun_and_what_takes_longer_than_senders_wait_is() {
+    let (store, log) = (MemoryStore::default(), Log::default());
+    let (queue, subscriber) = queue();
+    let handler = slow(&log, Duration::from_secs(60));
+    let consumer = Consumer::new("receipts", &store).on("slow", handler).subscribe(subscriber).concurrency(1);
+    let handle = consumer.prefetch(20).start().await.expect("starts");
+    let first = queue.deliver_awaited(order(0), Duration::from_secs(8));
+    let given_up = queue.deliver_from_a_sender(order(1));
+    until(&handle, |s| s.received == 2).await;
+    drop(given_up);
+    assert_eq!(first.wait().await, Answer::Ack, "it is begun, though nobody may hear the answer");
+    assert_eq!(queue.deliver_awaited(order(2), Duration::from_secs(8)).wait().await, Answer::Ack);
+    assert_eq!(log.lines(), ["0 at 0 s", "2 at 60 s"]);
+    assert_eq!(stop(handle).await.late, 1);
 }
 
 #[tokio::test(start_paused = true)]
@@ -225,6 +337,28 @@ async fn a_subscriber_that_panics_is_called_again() {
     assert_eq!(queue.deliver(Ok(order(1)), None).wait().await, Answer::Ack);
     assert_eq!((handle.exits().borrow().panicked, handle.exits().borrow().restarted), (1, 1));
     stop(handle).await;
+}
+
+/// Has no queue.
+struct Unnamed;
+
+#[async_trait::async_trait]
+impl Subscriber for Unnamed {
+    async fn next(&mut self) -> Result<Option<Delivery>, SubscribeError> {
+        Err(SubscribeError("the queue must have a name".into()))
+    }
+
+    fn check(&self) -> Result<(), SubscribeError> {
+        Err(SubscribeError("the queue must have a name".into()))
+    }
+}
+
+#[tokio::test]
+async fn a_consumer_does_not_start_with_a_subscriber_that_is_configured_wrongly() {
+    let store = MemoryStore::default();
+    let started = Consumer::new("receipts", &store).on("write", write).subscribe(Unnamed).start().await;
+    let Err(error) = started else { panic!("it started") };
+    assert!(error.to_string().contains("the queue must have a name"), "{error}");
 }
 
 /// Waits for ever for an answer to its goodbye.

@@ -4,7 +4,8 @@ use crate::support::{Answer, Cx, Log, OrderPlaced, consumer, order, order_of, pa
 use futures_util::future::join_all;
 use outbox_core::{
     consumer::{
-        AckMode, ConcurrencyLimit, Consumer, HandlerContext, HandlerError, HandlerLayer, KillSwitch, Next, Timeout,
+        AckMode, ConcurrencyLimit, Consumer, DeadLetters, HandlerContext, HandlerError, HandlerLayer, KillSwitch, Next,
+        Timeout,
     },
     event::Message,
     failure::DeadReason,
@@ -71,6 +72,68 @@ async fn by_hand_the_handler_answers_when_it_likes() {
     assert_eq!(queue.deliver(Ok(forgotten), None).wait().await, Answer::Ack);
     let stats = stop(handle).await;
     assert_eq!((stats.handled, stats.duplicates, stats.retried, stats.buried), (2, 1, 0, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn by_hand_a_handler_may_ask_for_its_acknowledgement_behind_the_commit() {
+    let (store, log) = (MemoryStore::default(), Log::default());
+    let asking = {
+        let log = log.clone();
+        move |order: OrderPlaced, cx: &Cx| {
+            cx.tx.insert(format!("asked:{}", order.0));
+            log.note(cx.ack_after_commit().to_string());
+            async move { if order.0 == 2 { Err("down") } else { Ok(()) } }
+        }
+    };
+    let (queue, subscriber) = queue();
+    let consumer = Consumer::new("receipts", &store).on("ask", asking).subscribe(subscriber);
+    let handle = consumer.acknowledge(AckMode::Manual).start().await.expect("starts");
+    assert_eq!(queue.deliver(Ok(order(1)), None).wait().await, Answer::Ack);
+    assert_eq!(store.rows(), ["asked:1"], "it is committed by then");
+    assert_eq!(queue.deliver(Ok(order(2)), None).wait().await, Answer::Nack, "nothing was committed");
+    assert_eq!(log.lines(), ["true", "true"]);
+    assert!(store.letters().is_empty());
+    stop(handle).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_handler_acknowledged_and_then_rolled_back_is_a_dead_letter_and_not_lost() {
+    let store = MemoryStore::default();
+    let hasty = |order: OrderPlaced, cx: &Cx| {
+        let delivery = cx.take_delivery().expect("it is here");
+        assert!(!cx.ack_after_commit(), "the consumer has it no more");
+        async move {
+            delivery.ack().await?;
+            if order.0 == 1 { Err(HandlerError::retry("down")) } else { Ok(()) }
+        }
+    };
+    let (queue, subscriber) = queue();
+    let consumer = Consumer::new("receipts", &store).on("hasty", hasty).subscribe(subscriber);
+    let consumer = consumer.dead_letters(DeadLetters::Transport);
+    let handle = consumer.acknowledge(AckMode::Manual).start().await.expect("starts");
+    for n in 1..3 {
+        assert_eq!(queue.deliver(Ok(order(n)), None).wait().await, Answer::Ack);
+    }
+    until(&handle, |s| s.handled == 1 && s.buried == 1).await;
+    let letters = store.letters();
+    assert_eq!(letters.len(), 1, "the second one went well");
+    let message = letters[0].message.as_ref().expect("it is kept");
+    assert_eq!((letters[0].reason, message.payload.as_ref()), (DeadReason::NotRetried, b"1".as_slice()));
+    stop(handle).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_given_up_without_a_delivery_is_a_letter_here_though_letters_go_to_the_transport() {
+    let store = MemoryStore::default();
+    let failing = |_: OrderPlaced, _: &Cx| async { Err::<(), _>("down") };
+    let (queue, subscriber) = queue();
+    let consumer = Consumer::new("receipts", &store).on("fail", failing).subscribe(subscriber);
+    let consumer = consumer.dead_letters(DeadLetters::Transport);
+    let handle = consumer.acknowledge(AckMode::Before).start().await.expect("starts");
+    assert_eq!(queue.deliver(Ok(order(1)), None).wait().await, Answer::Ack);
+    until(&handle, |s| s.buried == 1).await;
+    assert_eq!(store.letters()[0].reason, DeadReason::NotRetried);
+    stop(handle).await;
 }
 
 struct Noting(Log, &'static str);

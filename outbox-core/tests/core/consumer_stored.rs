@@ -6,7 +6,7 @@ use outbox_core::{
     consumer::{Consumer, HandlerError},
     event::{Message, MessageParts, Timestamp},
     failure::{DeadReason, RetryPolicy},
-    outbox::{ClaimQuery, RetrierStore},
+    outbox::{ClaimQuery, ConsumerStore, History, PutBy, RetrierStore, Store},
     testing::MemoryStore,
 };
 use std::{
@@ -128,6 +128,29 @@ async fn a_delivery_that_was_never_answered_is_stored_before_it_is_handled() {
     assert_eq!(queue.deliver(Ok(order(2)), Some(3)).wait().await, Answer::Ack);
     until(&handle, |s| s.handled == 2).await;
     assert_eq!(stop(handle).await.stored, 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stored_delivery_that_the_database_keeps_no_longer_is_a_letter_and_the_others_go_on() {
+    let store = MemoryStore::default();
+    let (_queue, subscriber) = queue();
+    let large = |n: u64| Message::new(MessageParts { source: "/large".into(), ..order(n).into_parts() });
+    // One that fails once more, one that no handler took and that is to be stored for those that do, and a neighbour.
+    for (handler, message) in [("fragile", large(0)), ("", large(1)), ("fragile", order(2))] {
+        let tx = store.begin().await.expect("up");
+        let due_in = Some(Duration::ZERO);
+        let put = PutBy { consumer: "receipts", handler, message: &message, due_in, history: History::default() };
+        assert!(store.put_by(&tx, &put).await.expect("up"));
+        store.commit(tx).await.expect("up");
+    }
+    store.refuse_deliveries("/large");
+    let (log, never) = (Log::default(), Arc::default());
+    let consumer = Consumer::new("receipts", &store).on("fragile", first_fails(&log, &never)).subscribe(subscriber);
+    let handle = consumer.start().await.expect("starts");
+    until(&handle, |s| s.buried == 2 && s.handled == 1).await;
+    let letters = store.letters();
+    assert!(letters.iter().all(|letter| letter.reason == DeadReason::NotRetried), "{letters:?}");
+    assert_eq!((stop(handle).await.retried, store.stored_deliveries(), log.lines().len()), (0, 0, 2));
 }
 
 #[tokio::test(start_paused = true)]

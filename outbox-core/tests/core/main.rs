@@ -3,7 +3,13 @@
 
 mod consumer_answers;
 mod consumer_commands;
+mod consumer_deaths;
 mod consumer_flow;
+mod consumer_forms;
+mod consumer_limits;
 mod consumer_options;
+mod consumer_renames;
 mod consumer_stored;
+mod consumer_versions;
+mod consumer_tombstones;
 mod support;

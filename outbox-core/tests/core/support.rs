@@ -88,10 +88,24 @@ pub(crate) async fn stop(handle: ConsumerHandle) -> ConsumerStats {
 /// Waits until the consumer has come to a state.
 pub(crate) async fn until(handle: &ConsumerHandle, mut state: impl FnMut(&ConsumerStats) -> bool) {
     let mut stats = handle.stats();
-    tokio::time::timeout(Duration::from_secs(600), stats.wait_for(|s| state(s)))
-        .await
-        .expect("the state is reached")
-        .expect("the consumer runs");
+    if let Ok(reached) = tokio::time::timeout(Duration::from_secs(600), stats.wait_for(|s| state(s))).await {
+        reached.expect("the consumer runs");
+        return;
+    }
+    panic!("within ten minutes the consumer came to no more than {:?}", *handle.stats().borrow());
+}
+
+/// Waits until something holds that the consumer does not tell; `seen` is what there is of it.
+pub(crate) async fn until_seen<T: std::fmt::Debug>(what: &str, seen: impl Fn() -> T, holds: impl Fn(&T) -> bool) {
+    let begun = tokio::time::Instant::now();
+    loop {
+        let now = seen();
+        if holds(&now) {
+            return;
+        }
+        assert!(begun.elapsed() < Duration::from_hours(2), "{what}; after two hours there is {now:?}");
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
 }
 
 /// What a consumer answered for a delivery.
@@ -124,6 +138,24 @@ impl Queue {
         Answered(receiver)
     }
 
+    /// Delivers as a sender does that waits so long for the answer.
+    pub(crate) fn deliver_awaited(&self, message: Message, within: Duration) -> Answered {
+        let (sender, receiver) = oneshot::channel();
+        let (now, handle) = (outbox_core::runtime::now(), Box::new(Handle(sender)));
+        self.0
+            .send(Ok(Delivery::new(Ok(message), None, handle).awaited(now, now + within)))
+            .expect("the subscriber lives");
+        Answered(receiver)
+    }
+
+    /// Delivers as a sender does that waits for the answer.
+    pub(crate) fn deliver_from_a_sender(&self, message: Message) -> Answered {
+        let (sender, receiver) = oneshot::channel();
+        let delivery = Delivery::new(Ok(message), None, Box::new(Handle(sender))).that_comes_back_in_order();
+        self.0.send(Ok(delivery)).expect("the subscriber lives");
+        Answered(receiver)
+    }
+
     /// Lets the connection break once.
     pub(crate) fn break_connection(&self) {
         self.0.send(Err("reset by peer".into())).expect("the subscriber lives");
@@ -132,7 +164,8 @@ impl Queue {
 
 impl Answered {
     pub(crate) async fn wait(self) -> Answer {
-        self.0.await.unwrap_or(Answer::Dropped)
+        let answered = tokio::time::timeout(Duration::from_hours(48), self.0).await;
+        answered.expect("the delivery is answered within two days").unwrap_or(Answer::Dropped)
     }
 }
 
@@ -161,6 +194,10 @@ impl Acknowledge for Handle {
     }
     async fn reject(self: Box<Self>, reason: &str) -> Result<(), SubscribeError> {
         self.answer(Answer::Reject(reason.to_owned()))
+    }
+
+    fn is_given_up(&self) -> bool {
+        self.0.is_closed()
     }
 }
 

@@ -35,6 +35,7 @@ impl Place {
                 "no_key",
                 "upcast",
                 "encode_only",
+                "tombstone",
                 "crate",
             ],
             Self::Enum => &[
@@ -49,9 +50,19 @@ impl Place {
                 "encode_only",
                 "crate",
             ],
-            Self::Variant => {
-                &["type", "version", "topic", "aggregate", "header", "retry", "max_attempts", "ttl", "no_key", "upcast"]
-            }
+            Self::Variant => &[
+                "type",
+                "version",
+                "topic",
+                "aggregate",
+                "header",
+                "retry",
+                "max_attempts",
+                "ttl",
+                "no_key",
+                "upcast",
+                "tombstone",
+            ],
         }
     }
 
@@ -64,7 +75,7 @@ impl Place {
             }
             ("prefix", Self::Struct) => "a struct is one event type: write its whole name, `type = \"..\"`",
             ("prefix" | "crate" | "encode_only", Self::Variant) => "this belongs on the enum: move it there",
-            ("no_key" | "upcast", Self::Enum) => "this belongs on a variant: move it there",
+            ("no_key" | "upcast" | "tombstone", Self::Enum) => "this belongs on a variant: move it there",
             _ => return None,
         })
     }
@@ -94,6 +105,7 @@ pub(super) struct Said {
     pub(super) no_key: Slot<Span>,
     pub(super) encode_only: Slot<Span>,
     pub(super) upcast: Slot<Vec<Step>>,
+    pub(super) tombstone: Slot<Span>,
     pub(super) root: Slot<syn::Path>,
 }
 
@@ -130,6 +142,7 @@ impl Said {
             "max_attempts" => self.retry.fill(name, number(name, input, u32::MAX).map(Retry::attempts)),
             "no_key" => self.no_key.fill(name, flag(name, input)),
             "encode_only" => self.encode_only.fill(name, flag(name, input)),
+            "tombstone" => self.tombstone.fill(name, flag(name, input)),
             "upcast" => self.upcast.fill(name, Step::read_all(name, input)),
             _ => self.root.fill(name, path(name, input)),
         }

@@ -42,9 +42,9 @@ fn struct_impls(input: &DeriveInput, model: &Model, contract: &Contract) -> Toke
     let (_, type_generics, _) = input.generics.split_for_impl();
     let this = quote!(#ident #type_generics);
     // Named, so that a missing `Serialize` is told at the type's name.
-    let payload = quote!(__outbox::encode_json::<#this>(#name, self));
+    let payload = if contract.tombstone { nothing() } else { quote!(__outbox::encode_json::<#this>(#name, self)) };
     let mut generics = with_key_bounds(input, &[contract]);
-    if input.generics.type_params().next().is_some() {
+    if !contract.tombstone && input.generics.type_params().next().is_some() {
         generics.make_where_clause().predicates.push(parse_quote!(#this: __outbox::serde::Serialize));
     }
     let event = event_impl(input, &generics, &meta, &payload);
@@ -79,7 +79,9 @@ fn enum_impls(input: &DeriveInput, model: &Model, variants: &[Variant], data: &D
         for bound in content::bounds(input, data, Way::Decode) {
             generics.make_where_clause().predicates.push(parse_quote!(#bound));
         }
-        let arms: Vec<_> = variants.iter().map(|v| (&v.contract, read_variant(v, input))).collect();
+        // A tombstone is no message of its type: it is heard of as a `Tombstone`.
+        let read = variants.iter().filter(|v| !v.contract.tombstone);
+        let arms: Vec<_> = read.map(|v| (&v.contract, read_variant(v, input))).collect();
         let copy = copy(Way::Decode);
         let decode = decode_impl(input, &generics, &select(&arms));
         quote!(#copy #decode)
@@ -188,11 +190,20 @@ fn read_variant(variant: &Variant, input: &DeriveInput) -> TokenStream {
 
 fn payload_arm(variant: &Variant) -> TokenStream {
     let (ident, name) = (&variant.ident, &variant.contract.name);
+    if variant.contract.tombstone {
+        let nothing = nothing();
+        return quote!(Self::#ident { .. } => #nothing);
+    }
     if variant.is_unit {
         return quote!(Self::#ident => __outbox::core::result::Result::Ok(__outbox::empty_json()));
     }
     let (copy, out) = (Way::Encode.ident(), Ident::new("out", Span::mixed_site()));
     quote!(Self::#ident { .. } => __outbox::encode_with(#name, |#out| #copy::serialize(self, #out)))
+}
+
+/// Prints the payload of a tombstone.
+fn nothing() -> TokenStream {
+    quote!(__outbox::core::result::Result::Ok(__outbox::Bytes::new()))
 }
 
 fn meta_arm(variant: &Variant) -> TokenStream {
@@ -251,6 +262,9 @@ fn meta(contract: &Contract, value: impl Fn(&FieldRef) -> TokenStream) -> TokenS
     if let Some(retry) = &contract.retry {
         let retry = policy(retry);
         meta.extend(quote!(.retry(#retry)));
+    }
+    if contract.tombstone {
+        meta.extend(quote!(.tombstone()));
     }
     meta
 }

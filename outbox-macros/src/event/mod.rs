@@ -5,7 +5,7 @@ mod attrs;
 mod content;
 mod expand;
 mod model;
-mod serde;
+pub(crate) mod serde;
 pub(crate) mod value;
 
 use crate::{fallback::Faults, paths};

@@ -3,7 +3,7 @@
 use super::{
     argument::{Retry, Step},
     attrs::{FieldSaid, Place, Said},
-    value,
+    serde, value,
 };
 use crate::fallback::Faults;
 use proc_macro2::Ident;
@@ -41,6 +41,8 @@ pub(super) struct Contract {
     pub(super) retry: Option<Retry>,
     /// Steps from older versions, in order.
     pub(super) upcast: Vec<Step>,
+    /// It has no content: what was told under its key is gone.
+    pub(super) tombstone: bool,
 }
 
 /// A variant as an event type of its own.
@@ -66,7 +68,8 @@ impl Model {
         let said = Said::read(&input.attrs, place, faults);
         let well_said = faults.count() == before;
         let borrowed = input.generics.lifetimes().next().is_some();
-        let encode_only = borrowed || said.encode_only.is_given();
+        // A struct that is a tombstone has nothing to be read from.
+        let encode_only = borrowed || said.encode_only.is_given() || said.tombstone.is_given();
         let root = said.root.get().cloned();
         let shape = match &input.data {
             Data::Struct(data) => {
@@ -78,6 +81,12 @@ impl Model {
                 Shape::Enum(Vec::new())
             }
         };
+        if let Data::Enum(data) = &input.data {
+            serde::check(&input.attrs, serde::OF_ENUM, !encode_only, faults);
+            for variant in &data.variants {
+                serde::check(&variant.attrs, serde::OF_VARIANT, !encode_only, faults);
+            }
+        }
         let model = Self { root, encode_only, shape };
         model.check_steps(borrowed, faults);
         model
@@ -93,7 +102,8 @@ impl Model {
 
     /// Steps that could never run are mistakes.
     fn check_steps(&self, borrowed: bool, faults: &mut Faults) {
-        if !self.encode_only {
+        let is_tombstone = matches!(&self.shape, Shape::Struct(contract) if contract.tombstone);
+        if !self.encode_only || is_tombstone {
             return;
         }
         let reason = if borrowed { "borrows its content" } else { "is `encode_only`" };
@@ -192,6 +202,18 @@ impl Contract {
                 fixed_headers.push((name, content.clone()));
             }
         }
+        if let Some(&at) = own.tombstone.get() {
+            let fault = if key.is_none() {
+                Some("a tombstone says that what was told under its key is gone: mark a field with `#[outbox(key)]`")
+            } else if own.upcast.is_given() {
+                Some("a tombstone has no content, so that there is none to raise: remove `upcast`")
+            } else {
+                None
+            };
+            if let Some(message) = fault {
+                faults.add(syn::Error::new(at, message));
+            }
+        }
         let version = own.version.get().or(common.version.get()).copied().unwrap_or(1);
         let version_is_known = !own.version.is_faulty() && !common.version.is_faulty();
         let upcast = if version_is_known { read_steps(version, own, faults) } else { Vec::new() };
@@ -206,6 +228,7 @@ impl Contract {
             fixed_headers,
             field_headers,
             upcast,
+            tombstone: own.tombstone.is_given(),
         }
     }
 }

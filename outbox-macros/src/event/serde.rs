@@ -1,28 +1,115 @@
 //! The user's `#[serde(..)]` attributes, as far as they shape the payload of a variant.
 
+use crate::fallback::Faults;
 use proc_macro2::TokenStream;
 use quote::quote;
 use syn::{Attribute, Meta, Token, punctuated::Punctuated};
 
-/// What of an enum's own attributes holds inside its variants. Those of its tagging do not: the type is in the envelope.
-const OF_ENUM: &[&str] = &["rename_all_fields", "deny_unknown_fields"];
-/// What of a variant's attributes holds for its content.
-const OF_VARIANT: &[&str] = &["rename_all", "with", "serialize_with", "deserialize_with"];
+/// What becomes of an attribute of serde's on an enum or a variant, whose payload is the content of a variant alone.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Rule {
+    /// It holds for the payload too.
+    Kept,
+    /// It names or tags the variant, which the envelope does, or says nothing of the content.
+    NotOfTheContent,
+    /// It would be passed over: what to write instead.
+    Refused(&'static str),
+    /// The same, where events are read.
+    RefusedIfRead(&'static str),
+}
+
+const CONVERTED: &str = "the payload is the content of a variant alone, so that this conversion of the whole enum would be \
+    passed over, and its content be sent as it is: put it on the type of a variant's content, `Charged(Charge)` with \
+    `#[serde(into = \"..\")] struct Charge`, or write `#[serde(with = \"..\")]` on the variant or field";
+const UNREAD: &str = "the payload is the content of a variant alone, so that this conversion of the whole enum would be passed \
+    over, and what comes in be taken as it is: put it on the type of a variant's content, `Charged(Charge)` with \
+    `#[serde(try_from = \"..\")] struct Charge`, write `#[serde(with = \"..\")]` on the variant or field, or \
+    `#[outbox(encode_only)]` where the event is never read";
+const ELSEWHERE: &str = "this describes how another type is written: derive the event on a type of its own that holds one, with \
+    `#[serde(with = \"..\")]` on the field";
+const IDENTIFIER: &str = "an enum that stands for names of fields or variants is no event: make another one";
+const UNWRITTEN: &str = "a variant that serde must not write is an event type all the same, and would be sent: move it to another \
+    enum, or remove this";
+const NEVER_READ: &str = "a variant that serde must not read would be read all the same: move it to another enum, remove this, or \
+    write `#[outbox(encode_only)]` on the enum where it is never read";
+const CATCH_ALL: &str = "an unknown type does not come here, since a handler gets the types that it names: remove this, and see \
+    `Consumer` for what becomes of other types";
+const UNKNOWN: &str = "this attribute of serde's is not known to `OutboxEvent`, and would be passed over: put it on the type of a \
+    variant's content";
+
+/// Every attribute that serde has for an enum.
+pub(crate) const OF_ENUM: &[(&str, Rule)] = &[
+    ("rename_all_fields", Rule::Kept),
+    ("deny_unknown_fields", Rule::Kept),
+    ("rename", Rule::NotOfTheContent),
+    ("rename_all", Rule::NotOfTheContent),
+    ("tag", Rule::NotOfTheContent),
+    ("content", Rule::NotOfTheContent),
+    ("untagged", Rule::NotOfTheContent),
+    // Bounds are made anew from the fields.
+    ("bound", Rule::NotOfTheContent),
+    ("crate", Rule::NotOfTheContent),
+    ("expecting", Rule::NotOfTheContent),
+    ("into", Rule::Refused(CONVERTED)),
+    ("from", Rule::RefusedIfRead(UNREAD)),
+    ("try_from", Rule::RefusedIfRead(UNREAD)),
+    ("remote", Rule::Refused(ELSEWHERE)),
+    ("variant_identifier", Rule::Refused(IDENTIFIER)),
+    ("field_identifier", Rule::Refused(IDENTIFIER)),
+    // serde itself refuses these on an enum.
+    ("transparent", Rule::NotOfTheContent),
+    ("default", Rule::NotOfTheContent),
+];
+
+/// Every attribute that serde has for a variant.
+pub(crate) const OF_VARIANT: &[(&str, Rule)] = &[
+    ("rename_all", Rule::Kept),
+    ("with", Rule::Kept),
+    ("serialize_with", Rule::Kept),
+    ("deserialize_with", Rule::Kept),
+    ("rename", Rule::NotOfTheContent),
+    ("alias", Rule::NotOfTheContent),
+    ("untagged", Rule::NotOfTheContent),
+    ("bound", Rule::NotOfTheContent),
+    // An event outlives its message.
+    ("borrow", Rule::NotOfTheContent),
+    ("skip", Rule::Refused(UNWRITTEN)),
+    ("skip_serializing", Rule::Refused(UNWRITTEN)),
+    ("skip_deserializing", Rule::RefusedIfRead(NEVER_READ)),
+    ("other", Rule::RefusedIfRead(CATCH_ALL)),
+];
+
+/// What a field's attributes are not kept of: bounds stand on the whole, and an event outlives its message. All others are.
+pub(crate) const NOT_OF_FIELDS: &[&str] = &["bound", "borrow"];
+
+/// Notes the attributes that a payload could not keep.
+pub(super) fn check(attrs: &[Attribute], known: &[(&str, Rule)], is_read: bool, faults: &mut Faults) {
+    for meta in metas(attrs) {
+        match rule(&meta, known) {
+            Rule::Refused(advice) => faults.at(meta.path(), advice),
+            Rule::RefusedIfRead(advice) if is_read => faults.at(meta.path(), advice),
+            Rule::Kept | Rule::NotOfTheContent | Rule::RefusedIfRead(_) => {}
+        }
+    }
+}
+
+fn rule(meta: &Meta, known: &[(&str, Rule)]) -> Rule {
+    known.iter().find(|(name, _)| meta.path().is_ident(name)).map_or(Rule::Refused(UNKNOWN), |(_, rule)| *rule)
+}
 
 /// Gives the attributes of an enum that its payloads keep.
 pub(super) fn of_enum(attrs: &[Attribute]) -> Vec<Meta> {
-    metas(attrs).filter(|m| OF_ENUM.iter().any(|name| m.path().is_ident(name))).collect()
+    metas(attrs).filter(|meta| rule(meta, OF_ENUM) == Rule::Kept).collect()
 }
 
 /// Gives the attributes of a variant that its payload keeps.
 pub(super) fn of_variant(attrs: &[Attribute]) -> Vec<Meta> {
-    metas(attrs).filter(|m| OF_VARIANT.iter().any(|name| m.path().is_ident(name))).collect()
+    metas(attrs).filter(|meta| rule(meta, OF_VARIANT) == Rule::Kept).collect()
 }
 
-/// Gives the attributes of a field that a payload keeps: all but the bounds, which stand on the whole, and borrowing, since an event
-/// outlives its message.
+/// Gives the attributes of a field that a payload keeps.
 pub(super) fn of_field(attrs: &[Attribute]) -> Vec<Meta> {
-    metas(attrs).filter(|m| !m.path().is_ident("bound") && !m.path().is_ident("borrow")).collect()
+    metas(attrs).filter(|meta| !NOT_OF_FIELDS.iter().any(|name| meta.path().is_ident(name))).collect()
 }
 
 /// Prints attributes, or nothing when there are none.

@@ -16,9 +16,16 @@ pub(super) fn block(block: &ItemImpl, model: &Model, root: &TokenStream) -> Toke
     let (impl_generics, _, conditions) = with_store.split_for_impl();
     let (_, ty_generics, _) = generics.split_for_impl();
     let fish = ty_generics.as_turbofish();
-    let added = model.handlers.iter().zip(&adapters).map(|(handler, adapter)| {
-        let (name, event) = (&handler.name, &handler.event);
-        quote!(set.on::<#event, _>(#name, #adapter #fish(#root::Arc::clone(&this)));)
+    let added = model.handlers.iter().zip(&adapters).map(|(each, adapter)| {
+        let (name, event) = (&each.name, &each.event);
+        let handler = quote!(#adapter #fish(#root::Arc::clone(&this)));
+        let (plain, with) = if each.answers { ("on_command", "on_command_with") } else { ("on", "on_with") };
+        let (plain, with) = (format_ident!("{plain}"), format_ident!("{with}"));
+        if !each.options.is_given() {
+            return quote!(set.#plain::<#event, _>(#name, #handler););
+        }
+        let options = options(each, root);
+        quote!(set.#with::<#event, _>(#name, #options, #handler);)
     });
     quote! {
         #block
@@ -33,6 +40,28 @@ pub(super) fn block(block: &ItemImpl, model: &Model, root: &TokenStream) -> Toke
             }
         };
     }
+}
+
+/// Prints what is set for a handler.
+fn options(handler: &Handler, root: &TokenStream) -> TokenStream {
+    let mut printed = quote!(#root::HandlerOptions::new());
+    if let Some((timeout, _)) = handler.options.timeout.get() {
+        let millis = u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX);
+        printed.extend(quote!(.timeout(#root::core::time::Duration::from_millis(#millis))));
+    }
+    if handler.options.no_timeout.is_given() {
+        printed.extend(quote!(.no_timeout()));
+    }
+    if handler.options.deferred.is_given() {
+        printed.extend(quote!(.deferred()));
+    }
+    if handler.options.no_writes.is_given() {
+        printed.extend(quote!(.no_writes()));
+    }
+    if let Some(before) = handler.options.renamed_from.get() {
+        printed.extend(quote!(.renamed_from(#before)));
+    }
+    printed
 }
 
 /// Prints a type that is a handler by calling one method.

@@ -2,6 +2,7 @@
 
 mod expand;
 mod model;
+mod options;
 
 use crate::{
     attr::{self, Slot},

@@ -1,12 +1,15 @@
 //! The handlers of an impl block, checked.
 
+use super::options::OnOptions;
 use crate::fallback::Faults;
 use proc_macro2::Ident;
 use std::collections::HashSet;
 use syn::{Attribute, FnArg, ImplItem, ImplItemFn, ItemImpl, LitStr, ReceiverKind, ReturnType, Signature, Type};
 
-/// Longest name of a handler in bytes: what the inbox takes.
-const MAX_NAME: usize = 100;
+/// Marks a handler.
+const ON: &str = "on";
+/// Marks one that answers commands of sagas.
+const ON_COMMAND: &str = "on_command";
 const EXAMPLE: &str = "write `async fn bill(&self, event: OrderPlaced, cx: &HandlerContext) -> Result<(), Error>`";
 
 /// What is to be printed beside the block.
@@ -18,6 +21,9 @@ pub(super) struct Model {
 pub(super) struct Handler {
     /// The stable name.
     pub(super) name: LitStr,
+    pub(super) options: OnOptions,
+    /// Whether it answers commands of sagas.
+    pub(super) answers: bool,
     pub(super) method: Ident,
     pub(super) event: Type,
     /// The context, without its reference.
@@ -25,7 +31,7 @@ pub(super) struct Handler {
 }
 
 impl Model {
-    /// Checks a block, and takes `#[on(..)]` off its methods; `None` when something is missing, which is noted then.
+    /// Checks a block, and takes `#[on(..)]` and `#[on_command(..)]` off its methods; `None` when something is missing, which is noted then.
     pub(super) fn check(block: &mut ItemImpl, faults: &mut Faults) -> Option<Self> {
         if let Some((path, _)) = &block.trait_ {
             faults
@@ -37,19 +43,44 @@ impl Model {
             let marks = marks(method);
             let Some((first, others)) = marks.split_first() else { continue };
             marked += 1;
+            let answers = first.path().is_ident(ON_COMMAND);
             for other in others {
-                faults.at(other, "`#[on(..)]` is given twice; keep one of them, and one name");
+                let message = if other.path().is_ident(ON_COMMAND) == answers {
+                    format!("`#[{}(..)]` is given twice; keep one of them, and one name", mark_of(first))
+                } else {
+                    "a handler answers commands of sagas, `#[on_command(..)]`, or sees them as events, `#[on(..)]`: keep one of \
+                     them; events run it in either case"
+                        .to_owned()
+                };
+                faults.at(other, message);
             }
-            let name = faults.take(name(first));
-            if let Some(name) = &name
+            let mark = faults.take(OnOptions::read(first, mark_of(first)));
+            let mark = mark.and_then(|(name, options, found)| {
+                if let Some(fault) = found.into_fault() {
+                    faults.add(fault);
+                }
+                Some((name?, options))
+            });
+            if let Some((name, _)) = &mark
                 && !names.insert(name.value())
             {
                 let message = format!("two handlers are called \"{}\": each has a name of its own", name.value());
                 faults.at(name, message);
             }
             let shape = shape(&method.sig, faults);
-            if let (Some(name), Some((event, context))) = (name, shape) {
-                handlers.push(Handler { name, method: method.sig.ident.clone(), event, context });
+            if let (Some((name, options)), Some((event, context))) = (mark, shape) {
+                let method = method.sig.ident.clone();
+                handlers.push(Handler { name, options, answers, method, event, context });
+            }
+        }
+        for before in handlers.iter().filter_map(|handler: &Handler| handler.options.renamed_from.get()) {
+            if names.contains(&before.value()) {
+                let message = format!(
+                    "`renamed_from` names what the handler was called before, and \"{}\" is a handler's name now: leave it out, \
+                     or give that one another name",
+                    before.value()
+                );
+                faults.at(before, message);
             }
         }
         if marked == 0 && block.trait_.is_none() {
@@ -60,22 +91,16 @@ impl Model {
     }
 }
 
-/// Takes every `#[on(..)]` off a method.
+/// Takes every `#[on(..)]` and `#[on_command(..)]` off a method.
 fn marks(method: &mut ImplItemFn) -> Vec<Attribute> {
-    let (marks, others) = std::mem::take(&mut method.attrs).into_iter().partition(|a| a.path().is_ident("on"));
+    let is_mark = |a: &Attribute| a.path().is_ident(ON) || a.path().is_ident(ON_COMMAND);
+    let (marks, others) = std::mem::take(&mut method.attrs).into_iter().partition(is_mark);
     method.attrs = others;
     marks
 }
 
-fn name(mark: &Attribute) -> syn::Result<LitStr> {
-    let wrong = "the handler's name is stored with each message: write `#[on(\"bill-order\")]`";
-    let name: LitStr = mark.parse_args().map_err(|_| syn::Error::new_spanned(mark, wrong))?;
-    let text = name.value();
-    if text.is_empty() || text.len() > MAX_NAME || text.chars().any(char::is_control) {
-        let message = format!("a handler's name has 1 to {MAX_NAME} bytes and no control character");
-        return Err(syn::Error::new_spanned(name, message));
-    }
-    Ok(name)
+fn mark_of(mark: &Attribute) -> &'static str {
+    if mark.path().is_ident(ON_COMMAND) { ON_COMMAND } else { ON }
 }
 
 /// Checks a method, and gives what it takes.

@@ -65,6 +65,12 @@ fn begun(step: &Step, group: &mut Option<String>) -> TokenStream {
     if let Some(reject) = step.options.reject.get() {
         begun.extend(quote_spanned!(reject.span()=> .reject::<#reject>()));
     }
+    if let Some(Some(consumer)) = step.options.ask.get() {
+        begun.extend(quote_spanned!(consumer.span()=> .of(#consumer)));
+    }
+    if let Some(source) = step.options.source.get() {
+        begun.extend(quote_spanned!(source.span()=> .from_source(#source)));
+    }
     begun
 }
 
@@ -96,6 +102,9 @@ fn settings(step: &Step, root: &TokenStream) -> TokenStream {
     if let Some((timeout, _)) = options.timeout.get() {
         let timeout = duration(*timeout, root);
         printed.extend(quote!(.timeout(#timeout)));
+    }
+    if options.no_timeout.is_given() {
+        printed.extend(quote!(.no_timeout()));
     }
     if let Some((condition, _)) = options.skip_if.get() {
         printed.extend(quote!(.skip_if(#condition)));

@@ -121,6 +121,13 @@ fn step(
             faults.add(syn::Error::new(*at, "a step that others are asked to do takes no outputs of a group"));
         }
     }
+    if let (Some(_), Some(at), false) = (options.timeout.get(), options.no_timeout.get(), options.asks()) {
+        faults.add(syn::Error::new(
+            *at,
+            "`timeout` says how long an attempt may take, `no_timeout` that there is no limit: \
+                                         keep one of them",
+        ));
+    }
     if let (Some(_), Some((_, second))) = (options.retry.get(), options.retries.get()) {
         faults.add(syn::Error::new(*second, "`retries` is short for `retry(max_attempts = ..)`: keep one of them"));
     }

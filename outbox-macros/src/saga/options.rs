@@ -7,7 +7,7 @@ use crate::{
 };
 use proc_macro2::{Ident, Span};
 use std::time::Duration;
-use syn::{Expr, LitInt, LitStr, Path, Type, parse::ParseStream};
+use syn::{Expr, LitInt, LitStr, Path, Token, Type, parse::ParseStream};
 
 const OF_SAGA: &[&str] = &["name", "version", "deadline", "crate"];
 const OF_STEP: &[&str] = &[
@@ -17,6 +17,7 @@ const OF_STEP: &[&str] = &[
     "retry",
     "compensate_retry",
     "timeout",
+    "no_timeout",
     "skip_if",
     "pivot",
     "parallel",
@@ -24,9 +25,12 @@ const OF_STEP: &[&str] = &[
     "ask",
     "reply",
     "reject",
+    "source",
 ];
 /// Longest name in bytes, as the tables hold it.
 const MAX_NAME: usize = 100;
+/// Longest source in bytes, as of every event.
+const MAX_SOURCE: usize = 255;
 
 /// What was written in `#[saga(..)]`.
 #[derive(Default)]
@@ -62,11 +66,15 @@ pub(super) struct StepOptions {
     pub(super) retry: Slot<(Retry, Span)>,
     pub(super) compensate_retry: Slot<(Retry, Span)>,
     pub(super) timeout: Slot<(Duration, Span)>,
+    pub(super) no_timeout: Slot<Span>,
     pub(super) skip_if: Slot<(Expr, Span)>,
     pub(super) pivot: Slot<Span>,
     pub(super) parallel: Slot<LitStr>,
     pub(super) merge: Slot<Span>,
-    pub(super) ask: Slot<Span>,
+    /// The consumer that answers, where it is named.
+    pub(super) ask: Slot<Option<LitStr>>,
+    /// The source of its answers.
+    pub(super) source: Slot<LitStr>,
     pub(super) reply: Slot<Type>,
     pub(super) reject: Slot<Type>,
 }
@@ -74,7 +82,7 @@ pub(super) struct StepOptions {
 impl StepOptions {
     /// Tells whether others are asked to do the step.
     pub(super) fn asks(&self) -> bool {
-        self.ask.is_given() || self.reply.is_given() || self.reject.is_given()
+        self.ask.is_given() || self.reply.is_given() || self.reject.is_given() || self.source.is_given()
     }
 
     /// Reads all of them, with the faults.
@@ -101,6 +109,7 @@ impl StepOptions {
                 self.compensate_retry.fill(name, read)
             }
             "timeout" => self.timeout.fill(name, duration(name, input)),
+            "no_timeout" => self.no_timeout.fill(name, flag(name, input)),
             "skip_if" => {
                 let example = "`skip_if` takes a function of the data: write `skip_if = |order| !order.gift`";
                 let read = attr::value(name, input, example).map(|expr| (expr, name.span()));
@@ -109,7 +118,9 @@ impl StepOptions {
             "pivot" => self.pivot.fill(name, flag(name, input)),
             "parallel" => self.parallel.fill(name, stable_name(name, input)),
             "merge" => self.merge.fill(name, flag(name, input)),
-            "ask" => self.ask.fill(name, flag(name, input)),
+            "ask" if input.peek(Token![=]) => self.ask.fill(name, stable_name(name, input).map(Some)),
+            "ask" => self.ask.fill(name, flag(name, input).map(|_| None)),
+            "source" => self.source.fill(name, attr::string(name, input).and_then(a_source)),
             "reply" => {
                 let example = "`reply` names the event that is the step's output: write `reply = PaymentCaptured`";
                 self.reply.fill(name, attr::value(name, input, example))
@@ -129,6 +140,16 @@ fn stable_name(name: &Ident, input: ParseStream<'_>) -> syn::Result<LitStr> {
     let value = text.value();
     if value.is_empty() || value.len() > MAX_NAME || value.chars().any(char::is_control) {
         let message = format!("a name that is stored has 1 to {MAX_NAME} bytes without control characters");
+        return Err(syn::Error::new(text.span(), message));
+    }
+    Ok(text)
+}
+
+/// Checks a source.
+fn a_source(text: LitStr) -> syn::Result<LitStr> {
+    let value = text.value();
+    if value.is_empty() || value.len() > MAX_SOURCE || value.chars().any(char::is_control) {
+        let message = format!("a source has 1 to {MAX_SOURCE} bytes without control characters");
         return Err(syn::Error::new(text.span(), message));
     }
     Ok(text)

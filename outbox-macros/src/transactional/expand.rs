@@ -39,7 +39,10 @@ pub(super) fn stand_in(mut function: ItemFn, root: Option<&TokenStream>) -> Toke
             }
         }
     }
-    function.sig.asyncness.get_or_insert_with(|| parse_quote!(async));
+    // One that returns its future, as `#[async_trait]` leaves it, gives what callers expect already.
+    if super::model::returned(&function).is_none() {
+        function.sig.asyncness.get_or_insert_with(|| parse_quote!(async));
+    }
     let ItemFn { attrs, vis, sig, .. } = &function;
     quote! {
         #(#attrs)*
@@ -86,8 +89,9 @@ fn wrap(
         Source::Expression(name, expr) => {
             let source = internal("source");
             let expr = in_place(expr.to_token_stream(), this);
-            let tx = quote!(let #name: &#root::OutboxTransaction = #scope.tx(););
-            let origin = quote!(#root::Transactional::__origin(#source));
+            // A method that only calls others needs no name for it.
+            let tx = quote!(#[allow(unused_variables)] let #name: &#root::OutboxTransaction = #scope.tx(););
+            let origin = quote!(#root::Transactional::__origin(#source).here());
             (Some(quote!(let #source = &(#expr);)), Some(origin), tx)
         }
         Source::Foreign { txn, outbox } => {
@@ -98,12 +102,13 @@ fn wrap(
             return quote!({
                 #before
                 let #scope = #new(&(#outbox));
-                let #answer #typed = #run;
+                let #answer #typed = #run.await;
                 #scope.emit(#txn, #answer, #emit).await
             });
         }
     };
     let run = run(body, &tx, model);
+    let run = quote!(#scope.within(#run).await);
     let entry = entry(model, root);
     let emit = model.emit.map(event_of).map(|emit| quote!(let #answer = #scope.emit(#answer, #emit);));
     let once = |enter: TokenStream, end: TokenStream| {
@@ -144,7 +149,7 @@ fn binding(parameter: &Parameter, scope: &Ident) -> TokenStream {
     quote!(let #name: #narrow = #scope.tx();)
 }
 
-/// Runs the body, so that `return` and `?` end it and nothing else.
+/// Makes the body a future, so that `return` and `?` end it and nothing else.
 fn run(body: &Block, tx: &TokenStream, model: &Model<'_>) -> TokenStream {
     // Says the type first, so that a wrong value is told where it stands.
     let hint = model.answer.as_ref().map(|ty| {
@@ -156,7 +161,7 @@ fn run(body: &Block, tx: &TokenStream, model: &Model<'_>) -> TokenStream {
     let stmts = &body.stmts;
     let span = body.brace_token.span.join();
     let block = quote_spanned!(span=> { #hint #tx #(#stmts)* });
-    quote!(async #block.await)
+    quote!(async #block)
 }
 
 /// Prints the function that makes the event. A path such as `OrderPlaced::from` names a function for one lifetime; inside
@@ -184,7 +189,7 @@ fn internal(name: &str) -> Ident {
 }
 
 /// Splits what `#[async_trait]` made into the statements before the user's own, and these; other blocks are the user's.
-fn parts(block: &Block) -> (&[Stmt], &Block) {
+pub(super) fn parts(block: &Block) -> (&[Stmt], &Block) {
     let [before @ .., Stmt::Local(local), Stmt::Expr(..)] = block.stmts.as_slice() else { return (&[], block) };
     match &local.init {
         Some(LocalInit { expr, diverge: None, .. }) if bound(&local.pat).is_some_and(|name| name == "__ret") => {

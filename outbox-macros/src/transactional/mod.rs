@@ -3,6 +3,7 @@
 mod expand;
 mod model;
 mod options;
+mod repeat;
 
 use crate::{fallback::Faults, paths};
 use model::Model;

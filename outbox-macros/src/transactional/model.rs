@@ -1,6 +1,6 @@
 //! A transactional function, checked.
 
-use super::options::Options;
+use super::{options::Options, repeat};
 use crate::fallback::Faults;
 use proc_macro2::{Ident, Span, TokenStream};
 use quote::{ToTokens, quote};
@@ -63,6 +63,17 @@ impl<'f> Model<'f> {
         combinations(options, faults);
         let source = source(function, options, faults);
         let nameless = |ty: &Type| ty.to_token_stream().into_iter().any(|token| token.to_string() == "impl");
+        if options.retry.is_given() {
+            let transaction = match &source {
+                Some(Source::Parameter(parameter)) => Some(parameter.at),
+                _ => None,
+            };
+            let before = match &body {
+                Some(Body::Returned(block)) => super::expand::parts(&block.block).0,
+                _ => &[],
+            };
+            repeat::check(function, before, transaction, faults);
+        }
         let answer = answer?;
         Some(Self {
             function: &function.sig.ident,
@@ -91,7 +102,7 @@ fn body<'f>(function: &'f ItemFn, faults: &mut Faults) -> Option<Body<'f>> {
 }
 
 /// Finds the async block in `{ Box::pin(async move { .. }) }` or `{ async move { .. } }`.
-fn returned(function: &ItemFn) -> Option<&ExprAsync> {
+pub(super) fn returned(function: &ItemFn) -> Option<&ExprAsync> {
     let [Stmt::Expr(tail, None)] = function.block.stmts.as_slice() else { return None };
     match tail {
         Expr::Async(block) => Some(block),

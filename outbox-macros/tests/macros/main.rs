@@ -1,7 +1,5 @@
-//! The macros as their users meet them: what they print, what the printed code does, what they say of mistakes.
-//!
-//! `TRYBUILD=overwrite` accepts new compiler messages, `SNAPSHOTS=overwrite` new expansions. To run a part of the cases:
-//! `cargo test -p outbox-macros --test macros -- ui trybuild=event/fail/ttl`.
+//! The macros as their users meet them: what they print, and what the printed code does. What they say of mistakes is in the
+//! test `compile`. `SNAPSHOTS=overwrite` accepts new expansions.
 
 // The macros' own sources: a procedural macro exports nothing else that tests could call.
 #[path = "../../src/attr.rs"]
@@ -22,12 +20,5 @@ mod transactional;
 mod decoding;
 mod manifests;
 mod rules;
+mod serde_attributes;
 mod snapshots;
-
-/// Each case in `ui/<macro>/pass` compiles and runs; each in `ui/<macro>/fail` fails with the messages beside it.
-#[test]
-fn ui() {
-    let cases = trybuild::TestCases::new();
-    cases.pass("tests/ui/*/pass/*.rs");
-    cases.compile_fail("tests/ui/*/fail/*.rs");
-}

@@ -58,11 +58,31 @@ impl Dialect {
         )
     }
 
+    /// Reads parked keys of a partition in the order of their letters: takes the partition, the letter before, a limit.
+    pub(crate) fn parks(self) -> String {
+        format!(
+            "SELECT route, message_key, letter_id FROM {{letters}} WHERE {} AND fate IS NULL AND partition_no = ? \
+             AND letter_id > ? AND message_key IS NOT NULL ORDER BY letter_id LIMIT ?",
+            self.is_set("parks")
+        )
+    }
+
     /// Reads which of `n` events of a partition are there, with their keys: takes the partition, ids.
     pub(crate) fn present(self, n: usize) -> String {
         format!(
             "SELECT e.event_id, e.message_key FROM {{events}} e WHERE e.partition_no = ? AND {}",
             self.any("e.event_id", n)
+        )
+    }
+
+    /// Reads the routes on which an operator has `n` events of a partition delivered again, and how many attempts have failed
+    /// since: takes the partition, ids.
+    pub(crate) fn redriven(self, n: usize) -> String {
+        format!(
+            "SELECT event_id, route, attempts_finished FROM {{retries}} WHERE partition_no = ? AND {} \
+             AND state = 'waiting' AND {}",
+            self.any("event_id", n),
+            self.is_set("redriven")
         )
     }
 
@@ -123,6 +143,23 @@ impl Dialect {
     /// Reads the id that the last INSERT of this connection was given, where it does not say so itself.
     pub(crate) const fn last_id(self) -> Option<&'static str> {
         if self.is_mysql() { Some("SELECT CAST(LAST_INSERT_ID() AS SIGNED)") } else { None }
+    }
+
+    /// Deletes rows of a table where a condition without parameters holds, the first by `order`, up to a limit: takes it.
+    pub(crate) fn prune_first(self, table: &str, key: &str, condition: &str, order: &str) -> String {
+        let ordered = format!("{condition} ORDER BY {order}");
+        if self.is_mysql() {
+            format!("DELETE FROM {table} WHERE {ordered} LIMIT ?")
+        } else {
+            format!(
+                "DELETE FROM {table} WHERE ({key}) IN (SELECT {key} FROM {table} WHERE {ordered} LIMIT ?) AND {condition}"
+            )
+        }
+    }
+
+    /// Reads how many bytes the rows have that [`prune_first`](Self::prune_first) deletes, in its order: takes its limit.
+    pub(crate) fn prune_sizes(self, table: &str, columns: &[&str], condition: &str, order: &str) -> String {
+        format!("SELECT {} FROM {table} WHERE {condition} ORDER BY {order} LIMIT ?", self.bytes_of(columns))
     }
 
     /// Deletes rows of a table where a condition without parameters holds, up to a limit: takes it.

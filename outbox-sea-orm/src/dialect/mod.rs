@@ -1,17 +1,23 @@
 //! All SQL that differs by database. The rest of the crate writes one text for all of them, with marks that are filled
 //! in here: table names, `{now}`, lock clauses, and `?` for parameters.
 
+mod added;
+mod drivers;
 mod fenced;
+mod measure;
 mod mysql;
 mod postgres;
 mod read;
+mod rights;
 mod sqlite;
 
+pub(crate) use added::{AddedColumn, AddedIndex};
+pub(crate) use drivers::Drivers;
 #[cfg(feature = "sqlx-postgres")]
 pub(crate) use postgres::NOTIFY;
 pub(crate) use read::{ROWS_SLACK, column, kind};
 
-use crate::namespace::Tables;
+use crate::{namespace::Tables, pool::TransactionLimits};
 use sea_orm::{ConnectionTrait, DbBackend, DbErr, Statement};
 use std::{sync::Arc, time::Duration};
 
@@ -57,8 +63,11 @@ pub(crate) struct IndexDef {
 }
 
 impl Dialect {
-    /// Asks the database which one it is.
+    /// Asks the database which one it is, and refuses one whose driver is missing.
     pub(crate) async fn detect<C: ConnectionTrait>(conn: &C) -> Result<Self, DbErr> {
+        if let Some(missing) = Drivers::BUILT.missing_for(conn.get_database_backend()) {
+            return Err(DbErr::Custom(missing));
+        }
         match conn.get_database_backend() {
             DbBackend::Postgres => Ok(Self::Postgres),
             DbBackend::Sqlite => Ok(Self::Sqlite),
@@ -93,6 +102,14 @@ impl Dialect {
     /// Tells whether ids may commit out of order: everywhere but where there is one writer.
     pub(crate) const fn ids_commit_out_of_order(self) -> bool {
         !matches!(self, Self::Sqlite)
+    }
+
+    /// Gives the question for the largest statement in bytes, where a larger one ends the connection.
+    pub(crate) const fn largest_packet(self) -> Option<&'static str> {
+        match self {
+            Self::MySql | Self::MariaDb => Some("SELECT CAST(@@max_allowed_packet AS SIGNED)"),
+            Self::Postgres | Self::Sqlite => None,
+        }
     }
 
     /// Quotes an identifier.
@@ -147,6 +164,19 @@ impl Dialect {
         if matches!(self, Self::Postgres) { 1 } else { n.next_power_of_two() }
     }
 
+    /// Writes a payload of no bytes.
+    pub(crate) const fn no_bytes(self) -> &'static str {
+        match self {
+            Self::Postgres => "''::bytea",
+            Self::MySql | Self::MariaDb | Self::Sqlite => "X''",
+        }
+    }
+
+    /// Writes that a flag is set, in the form for which the database uses an index.
+    pub(crate) fn is_set(self, column: &str) -> String {
+        if self.is_mysql() { format!("{column} = 1") } else { column.to_owned() }
+    }
+
     /// Makes sure of the index on the id alone, where there is one.
     pub(crate) const fn by_id(self) -> &'static str {
         if self.is_mysql() { " FORCE INDEX (outbox_event_id)" } else { "" }
@@ -159,6 +189,29 @@ impl Dialect {
             Self::MySql => mysql::settings(limit, false),
             Self::MariaDb => mysql::settings(limit, true),
             Self::Sqlite => Vec::new(),
+        }
+    }
+
+    /// Lists the limits of a connection for handlers, steps and operators: names with their values.
+    pub(crate) fn limits_of_session(self, limits: &TransactionLimits) -> Vec<(&'static str, String)> {
+        match self {
+            Self::Postgres => postgres::limits(limits),
+            Self::MySql => mysql::limits(limits, false),
+            Self::MariaDb => mysql::limits(limits, true),
+            Self::Sqlite => Vec::new(),
+        }
+    }
+
+    /// Writes what sets these limits: for the open transaction where a setting can be so short, else for the session.
+    pub(crate) fn limits_of_transaction(self, limits: &TransactionLimits) -> String {
+        let settings = self.limits_of_session(limits);
+        let written = settings.iter().map(|(name, value)| format!("{name} = {value}"));
+        match self {
+            Self::Postgres => written.map(|setting| format!("SET LOCAL {setting}")).collect::<Vec<_>>().join("; "),
+            Self::MySql | Self::MariaDb => {
+                format!("SET {}", written.map(|setting| format!("SESSION {setting}")).collect::<Vec<_>>().join(", "))
+            }
+            Self::Sqlite => String::new(),
         }
     }
 
@@ -337,13 +390,17 @@ fn typed(body: &str, types: &[(&str, &str)]) -> String {
 
 /// Writes the indexes of a table as statements of their own.
 fn create_indexes(dialect: Dialect, table: &TableDef, name_of: &dyn Fn(&str) -> String) -> Vec<String> {
-    let statement = |index: &IndexDef| {
-        let unique = if index.unique { "UNIQUE " } else { "" };
-        let condition = index.condition.map(|c| format!(" WHERE {c}")).unwrap_or_default();
-        let (name, on) = (dialect.quote(&name_of(index.name)), dialect.quote(&name_of(table.name)));
-        format!("CREATE {unique}INDEX IF NOT EXISTS {name} ON {on} ({}){condition}", index.columns)
-    };
-    table.indexes.iter().map(statement).collect()
+    table.indexes.iter().map(|index| create_index(dialect, table.name, index, name_of)).collect()
+}
+
+fn create_index(dialect: Dialect, table: &str, index: &IndexDef, name_of: &dyn Fn(&str) -> String) -> String {
+    let unique = if index.unique { "UNIQUE " } else { "" };
+    let (name, on) = (dialect.quote(&name_of(index.name)), dialect.quote(&name_of(table)));
+    if dialect.is_mysql() {
+        return format!("CREATE {unique}INDEX {name} ON {on} ({})", index.columns_without_condition);
+    }
+    let condition = index.condition.map(|c| format!(" WHERE {c}")).unwrap_or_default();
+    format!("CREATE {unique}INDEX IF NOT EXISTS {name} ON {on} ({}){condition}", index.columns)
 }
 
 #[cfg(test)]

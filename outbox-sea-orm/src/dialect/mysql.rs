@@ -1,6 +1,7 @@
 //! MySQL and MariaDB.
 
 use super::{Dialect, TableDef, typed};
+use crate::pool::TransactionLimits;
 use std::time::Duration;
 
 /// Time of the statement, in UTC whatever the session's time zone.
@@ -35,6 +36,22 @@ pub(super) fn create_table(table: &TableDef, name_of: &dyn Fn(&str) -> String, c
     )]
 }
 
+/// Asks whether an index is there: MySQL has no `CREATE INDEX IF NOT EXISTS`.
+pub(super) fn has_index(table: &str, index: &str) -> String {
+    format!(
+        "SELECT CAST(count(*) AS SIGNED) FROM information_schema.statistics WHERE table_schema = DATABASE() \
+         AND table_name = '{table}' AND index_name = '{index}'"
+    )
+}
+
+/// Asks whether a column is there.
+pub(super) fn has_column(table: &str, column: &str) -> String {
+    format!(
+        "SELECT CAST(count(*) AS SIGNED) FROM information_schema.columns WHERE table_schema = DATABASE() \
+         AND table_name = '{table}' AND column_name = '{column}'"
+    )
+}
+
 /// Statements in the binary log are not safe at READ COMMITTED, and the server refuses them at the first write.
 pub(super) const UNFIT: (&str, &str) = (
     "SELECT CAST(@@log_bin = 1 AND @@binlog_format = 'STATEMENT' AS SIGNED)",
@@ -54,6 +71,18 @@ pub(super) fn settings(limit: Duration, mariadb: bool) -> Vec<String> {
     }
     // An unfinished window may be long; the default of MySQL is 1,024 bytes.
     settings.push("SESSION group_concat_max_len = 67108864".into());
+    settings
+}
+
+/// Limits of a connection for handlers, steps and operators. MySQL has none for an idle transaction, and one for reads alone.
+pub(super) fn limits(limits: &TransactionLimits, mariadb: bool) -> Vec<(&'static str, String)> {
+    let mut settings = vec![("innodb_lock_wait_timeout", limits.lock_wait.as_secs().to_string())];
+    if mariadb {
+        settings.push(("max_statement_time", limits.statement.as_secs().to_string()));
+        settings.push(("idle_transaction_timeout", limits.idle.as_secs().to_string()));
+    } else {
+        settings.push(("max_execution_time", limits.statement.as_millis().to_string()));
+    }
     settings
 }
 

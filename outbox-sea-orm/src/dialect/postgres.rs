@@ -1,6 +1,7 @@
 //! PostgreSQL.
 
 use super::{Dialect, TableDef, create_indexes, typed};
+use crate::pool::TransactionLimits;
 use std::time::Duration;
 
 /// Time of the statement: the same for all its rows, and usable with an index.
@@ -58,6 +59,15 @@ pub(super) fn settings(limit: Duration, search_path: &str) -> Vec<String> {
         settings.push(format!("search_path = {search_path}"));
     }
     settings
+}
+
+/// Limits of a connection for handlers, steps and operators, in milliseconds.
+pub(super) fn limits(limits: &TransactionLimits) -> Vec<(&'static str, String)> {
+    vec![
+        ("statement_timeout", limits.statement.as_millis().to_string()),
+        ("lock_timeout", limits.lock_wait.as_millis().to_string()),
+        ("idle_in_transaction_session_timeout", limits.idle.as_millis().to_string()),
+    ]
 }
 
 /// One text for any number of partitions. The limit of rows remembered is four for each event, and some.

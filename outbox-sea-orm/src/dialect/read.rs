@@ -25,6 +25,8 @@ pub(crate) mod column {
     pub(crate) const CREATED_AT: usize = 13;
     pub(crate) const EXPIRES_AT: usize = 14;
     pub(crate) const EXPIRES_IN: usize = 15;
+    /// The length of a payload that was left out.
+    pub(crate) const LEFT_OUT: usize = 16;
     pub(crate) const IDS: usize = 17;
 
     // A route's row uses columns of the same types.
@@ -43,7 +45,8 @@ struct Typed {
     kind_event: &'static str,
     partition_event: &'static str,
     partition_route: &'static str,
-    no_number: &'static str,
+    length: &'static str,
+    most: &'static str,
     no_ids: &'static str,
 }
 
@@ -54,21 +57,24 @@ impl Dialect {
                 kind_event: "0::bigint",
                 partition_event: "e.partition_no::bigint",
                 partition_route: "r.partition_no::bigint",
-                no_number: "NULL::bigint",
+                length: "octet_length(e.payload)::bigint",
+                most: "?::bigint",
                 no_ids: "NULL::bigint[]",
             },
             Self::MySql | Self::MariaDb => Typed {
                 kind_event: "0",
                 partition_event: "e.partition_no",
                 partition_route: "r.partition_no",
-                no_number: "CAST(NULL AS SIGNED)",
+                length: "CAST(LENGTH(e.payload) AS SIGNED)",
+                most: "?",
                 no_ids: "CAST(NULL AS CHAR)",
             },
             Self::Sqlite => Typed {
                 kind_event: "0",
                 partition_event: "e.partition_no",
                 partition_route: "r.partition_no",
-                no_number: "NULL",
+                length: "length(e.payload)",
+                most: "?",
                 no_ids: "NULL",
             },
         }
@@ -89,13 +95,16 @@ impl Dialect {
         if self.is_mysql() { " FORCE INDEX (PRIMARY)" } else { "" }
     }
 
-    /// Selects events whole, as `e`.
+    /// Selects events, as `e`. Takes first, twice, the bytes up to which a payload is read: of a longer one there is the
+    /// length, in the column of which only rows of routes make use otherwise.
     fn event_rows(self, index: &str) -> String {
-        let Typed { kind_event, partition_event, no_number, no_ids, .. } = self.typed();
+        let Typed { kind_event, partition_event, length, most, no_ids, .. } = self.typed();
         format!(
             "SELECT {kind_event} AS kind, {partition_event} AS part, e.event_id, e.message_id, e.source, e.topic, \
-             e.event_type, e.event_version, e.aggregate_type, e.message_key, e.content_type, e.payload, e.headers, \
-             e.created_at, e.expires_at, e.expires_at - {{now}} AS span, {no_number} AS failing, {no_ids} AS ids \
+             e.event_type, e.event_version, e.aggregate_type, e.message_key, e.content_type, \
+             CASE WHEN {length} <= {most} THEN e.payload END AS payload, e.headers, \
+             e.created_at, e.expires_at, e.expires_at - {{now}} AS span, \
+             CASE WHEN {length} > {most} THEN {length} END AS failing, {no_ids} AS ids \
              FROM {{events}} e{index}"
         )
     }
@@ -118,8 +127,8 @@ impl Dialect {
 
     /// Writes the read over `n` partitions, in one snapshot. With `window` it looks back too.
     ///
-    /// PostgreSQL takes the lists of partitions, positions, limits and whether to look back, then twice the window. The
-    /// others take for each partition: partition, position, limit; with a window partition, partition, position,
+    /// PostgreSQL takes the lists of partitions, positions, limits and whether to look back, then twice the length of payloads,
+    /// twice the window. The others take for each partition: twice the length, partition, position, limit; with a window partition, partition, position,
     /// position, window, whether to look back, partition, position; partition, position, limit of rows.
     pub(crate) fn read(self, n: usize, window: bool) -> String {
         if self == Self::Postgres {
@@ -151,8 +160,8 @@ impl Dialect {
         parts.join(" UNION ALL ")
     }
 
-    /// Writes the read of events by id, with what is remembered of them. Takes a list of places on PostgreSQL, twice a
-    /// list of `n` ids on the others.
+    /// Writes the read of events by id, with what is remembered of them. Takes a list of places, then twice the length of
+    /// payloads on PostgreSQL; twice the length, then twice a list of `n` ids on the others.
     pub(crate) fn fetch(self, n: usize) -> String {
         let (events, routes) = (self.event_rows(self.by_id()), self.route_rows());
         match self {
@@ -175,7 +184,7 @@ impl Dialect {
         }
     }
 
-    /// Writes the read of a stretch of one partition. Takes partition, first and last id, limit; partition, first id,
+    /// Writes the read of a stretch of one partition. Takes twice the length of payloads; partition, first and last id, limit; partition, first id,
     /// partition, first and last id, limit.
     pub(crate) fn page(self) -> String {
         let events = self.event_rows(self.by_key())

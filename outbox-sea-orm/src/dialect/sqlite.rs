@@ -31,3 +31,8 @@ pub(super) fn create_table(table: &TableDef, name_of: &dyn Fn(&str) -> String) -
     statements.extend(create_indexes(Dialect::Sqlite, table, name_of));
     statements
 }
+
+/// Asks whether a column is there.
+pub(super) fn has_column(table: &str, column: &str) -> String {
+    format!("SELECT count(*) FROM pragma_table_info('{table}') WHERE name = '{column}'")
+}

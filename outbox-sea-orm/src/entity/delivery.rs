@@ -61,6 +61,15 @@ pub struct Model {
     pub claimed_by: Option<String>,
     /// Until when, unless prolonged.
     pub claimed_until: Option<i64>,
+    /// What kind of thing an instance has to know that can run it: `type` or `saga`; empty where only the handler is missing,
+    /// and where nothing is.
+    pub awaits_kind: Option<String>,
+    /// The name of that.
+    pub awaits: Option<String>,
+    /// Its version.
+    pub awaits_version: Option<i32>,
+    /// Since when it waits for such an instance; empty where whoever has the handler may run it.
+    pub awaits_since: Option<i64>,
 }
 
 /// There are none: rows come and go without asking one another.

@@ -20,6 +20,7 @@ pub mod delivery;
 pub mod done;
 pub mod event;
 pub mod inbox;
+pub mod instance;
 pub mod partition;
 pub mod relay;
 pub mod retry;

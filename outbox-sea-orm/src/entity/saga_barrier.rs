@@ -34,6 +34,8 @@ pub struct Model {
     /// Headers of the answer, as JSON.
     #[sea_orm(column_type = "Text", nullable)]
     pub headers: Option<String>,
+    /// Of which command it is, by a hash of type and content; nothing where that is not known.
+    pub command_hash: Option<Uuid>,
     /// When.
     pub written_at: i64,
     /// Until when it is remembered: the retention of the outbox that received it.

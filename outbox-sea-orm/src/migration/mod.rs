@@ -1,27 +1,41 @@
-//! Creates the tables: by [`install`], or as a migration among the user's own.
+//! Creates the tables: by [`install`], as migrations among the user's own, or as SQL for somebody else to run.
 
 mod m0001_outbox;
 mod m0002_received;
 mod m0003_saga;
 mod m0004_participant;
 mod m0005_lock;
+mod m0006_decisions;
+mod m0007_instance;
+mod m0008_awaited;
+mod m0009_source;
+mod m0010_command;
+mod versions;
 mod runner;
+mod rights;
+mod script;
+#[cfg(feature = "testing")]
+#[doc(hidden)]
+pub mod next;
 
 pub use runner::install;
 pub(crate) use runner::{meta, partitions};
+pub(crate) use script::{outdated, script};
 
 use crate::{dialect::Dialect, namespace::Namespace};
 use sea_orm::DbErr;
 use sea_orm_migration::{MigrationName, MigrationTrait, SchemaManager};
+pub(crate) use versions::VERSIONS;
+use versions::{Installation, Version};
 
 /// Version of the tables that this program writes and reads. A later version only adds, so that programs of an earlier
 /// one go on working beside it.
-pub(crate) const VERSION: i32 = 5;
+pub(crate) const VERSION: i32 = 10;
 
 /// Most partitions of an outbox: a read over all of them is one statement, which SQLite limits to 500 parts.
 pub(crate) const MAX_PARTITIONS: u16 = 128;
 
-/// The outbox's tables as a migration of sea-orm-migration, to stand among the user's own.
+/// One version of the outbox's tables as a migration of sea-orm-migration, to stand among the user's own.
 ///
 /// ```
 /// use outbox_sea_orm::{Namespace, OutboxMigration};
@@ -31,7 +45,9 @@ pub(crate) const MAX_PARTITIONS: u16 = 128;
 ///
 /// impl MigratorTrait for Migrator {
 ///     fn migrations() -> Vec<Box<dyn MigrationTrait>> {
-///         vec![Box::new(OutboxMigration::new(Namespace::default(), 16))]
+///         let mut all = OutboxMigration::all(Namespace::default(), 16);
+///         // all.push(Box::new(m20260101_orders::Migration));
+///         all
 ///     }
 /// }
 /// assert_eq!(Migrator::migrations()[0].name(), "m0001_outbox");
@@ -41,13 +57,34 @@ pub struct OutboxMigration {
     name: String,
     namespace: Namespace,
     partitions: u16,
+    number: i32,
+    versions: &'static [Version],
 }
 
 impl OutboxMigration {
-    /// Makes the migration of one outbox with a number of partitions, 1 to 128.
+    /// Gives the migrations of one outbox with a number of partitions, 1 to 128: one for each version of the tables, called
+    /// `m0001_outbox`, `m0002_outbox` and so on, behind the namespace where there is one.
+    ///
+    /// A later release of this crate adds migrations behind these, so that a program which takes them all brings older tables up
+    /// to date, wherever in the list they stand. The first one's `down` drops all tables with what is in them; the others' do
+    /// nothing, since a later version only adds.
     #[must_use]
-    pub fn new(namespace: Namespace, partitions: u16) -> Self {
-        Self { name: namespace.name("m0001_outbox"), namespace, partitions }
+    pub fn all(namespace: Namespace, partitions: u16) -> Vec<Box<dyn MigrationTrait>> {
+        Self::of(&namespace, partitions, VERSIONS)
+    }
+
+    fn of(namespace: &Namespace, partitions: u16, versions: &'static [Version]) -> Vec<Box<dyn MigrationTrait>> {
+        let migration = |version: &Version| -> Box<dyn MigrationTrait> {
+            let number = version.number;
+            let (name, namespace) = (namespace.name(&format!("m{number:04}_outbox")), namespace.clone());
+            Box::new(Self { name, namespace, partitions, number, versions })
+        };
+        versions.iter().map(migration).collect()
+    }
+
+    fn installation(&self, dialect: Dialect) -> Installation<'_> {
+        let Self { namespace, partitions, versions, .. } = self;
+        Installation { dialect, namespace, partitions: *partitions, versions }
     }
 }
 
@@ -63,12 +100,15 @@ impl MigrationTrait for OutboxMigration {
     async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
         let conn = manager.get_connection();
         let dialect = Dialect::detect(conn).await?;
-        runner::up(conn, dialect, &self.namespace, self.partitions).await
+        runner::up(conn, &self.installation(dialect), self.number).await
     }
 
     async fn down(&self, manager: &SchemaManager) -> Result<(), DbErr> {
+        if self.number > 1 {
+            return Ok(());
+        }
         let conn = manager.get_connection();
         let dialect = Dialect::detect(conn).await?;
-        runner::down(conn, dialect, &self.namespace).await
+        runner::down(conn, &self.installation(dialect)).await
     }
 }

@@ -1,9 +1,13 @@
 //! Runs the steps. Every step can be repeated, and two programs that start at once do no harm to each other.
 
-use super::{MAX_PARTITIONS, VERSION, m0001_outbox, m0002_received, m0003_saga, m0004_participant, m0005_lock};
+use super::{
+    MAX_PARTITIONS, rights,
+    versions::{Installation, Step, VERSIONS, Version, last},
+};
 use crate::{
-    dialect::{Dialect, TableDef},
+    dialect::Dialect,
     namespace::{Namespace, Tables},
+    pool::is_denied,
 };
 use outbox_core::runtime::{Exit, spawn};
 use sea_orm::{
@@ -11,32 +15,62 @@ use sea_orm::{
     Value,
 };
 
-/// The tables that came with each version.
-const VERSIONS: &[(i32, &[TableDef])] = &[
-    (1, m0001_outbox::TABLES),
-    (2, m0002_received::TABLES),
-    (3, m0003_saga::TABLES),
-    (4, m0004_participant::TABLES),
-    (5, m0005_lock::TABLES),
-];
-
 /// Seconds that a program waits for another one that migrates: tables are made in moments, even on a slow disk.
 const LOCK_SECONDS: u32 = 60;
 
 /// Creates the tables of an outbox with a number of partitions (1 to 128), or brings them up to date.
 ///
-/// May be called at every start, also by several programs at once.
+/// May be called at every start, also by several programs at once. Where the tables are up to date nothing is written and no
+/// other right is needed than to read them.
 ///
 /// # Errors
-/// [`DbErr::Migration`] when the outbox is there with another number of partitions; else what the database said.
+/// [`DbErr::Migration`] when the outbox is there with another number of partitions, or when the role of this program may not
+/// make the tables: it says which SQL another role is to run. Else what the database said.
 ///
 /// # Cancel safety
 /// Leaves tables that are all there or (on MySQL and MariaDB, where DDL commits by itself) some of them; call again.
 pub async fn install(db: &DatabaseConnection, namespace: &Namespace, partitions: u16) -> Result<(), DbErr> {
+    install_versions(db, namespace, partitions, VERSIONS).await
+}
+
+/// Installs what some versions bring.
+pub(super) async fn install_versions(
+    db: &DatabaseConnection,
+    namespace: &Namespace,
+    partitions: u16,
+    versions: &'static [Version],
+) -> Result<(), DbErr> {
     let dialect = Dialect::detect(db).await?;
-    let (db, namespace) = (db.clone(), namespace.clone());
+    let installation = Installation { dialect, namespace, partitions, versions };
+    if is_up_to_date(db, &installation).await? {
+        return Ok(());
+    }
+    match install_now(db, &installation).await {
+        Err(refusal) if is_denied(&refusal) => {
+            Err(DbErr::Migration(rights::missing(db, &installation, &refusal).await))
+        }
+        done => done,
+    }
+}
+
+/// Tells whether there is nothing to do. What cannot be asked here fails again where the tables are made.
+async fn is_up_to_date(db: &DatabaseConnection, installation: &Installation<'_>) -> Result<bool, DbErr> {
+    let (dialect, tables) = (installation.dialect, installation.tables());
+    let Ok((version, installed)) = meta(db, dialect, &tables).await else { return Ok(false) };
+    if version < last(installation.versions) {
+        return Ok(false);
+    }
+    check_partitions(installation.partitions, Some(installed))?;
+    Ok(partitions(db, dialect, &tables).await.is_ok_and(|rows| rows == i64::from(installed)))
+}
+
+async fn install_now(db: &DatabaseConnection, installation: &Installation<'_>) -> Result<(), DbErr> {
+    let Installation { dialect, partitions, versions, .. } = *installation;
+    let (db, namespace, to) = (db.clone(), installation.namespace.clone(), last(versions));
+    let versions = versions.to_vec();
     // A task of its own: a BEGIN that is cancelled half way would poison the application's pool.
     let work = spawn(async move {
+        let installation = Installation { dialect, namespace: &namespace, partitions, versions: &versions };
         let options = TransactionOptions {
             sqlite_transaction_mode: Some(SqliteTransactionMode::Immediate),
             ..TransactionOptions::default()
@@ -47,7 +81,7 @@ pub async fn install(db: &DatabaseConnection, namespace: &Namespace, partitions:
             let ask = format!("SELECT GET_LOCK('{lock}', {LOCK_SECONDS})");
             tx.query_one_raw(Statement::from_string(dialect.backend(), ask)).await?;
         }
-        let done = up(&tx, dialect, &namespace, partitions).await;
+        let done = up(&tx, &installation, to).await;
         if dialect.is_mysql() {
             let release = format!("SELECT RELEASE_LOCK('{lock}')");
             tx.query_one_raw(Statement::from_string(dialect.backend(), release)).await?;
@@ -63,62 +97,51 @@ pub async fn install(db: &DatabaseConnection, namespace: &Namespace, partitions:
     }
 }
 
-/// Creates or completes the tables, on one connection.
-pub(super) async fn up<C: ConnectionTrait>(
-    conn: &C,
-    dialect: Dialect,
-    namespace: &Namespace,
-    partitions: u16,
-) -> Result<(), DbErr> {
-    if partitions == 0 || partitions > MAX_PARTITIONS {
-        return Err(DbErr::Migration(format!("an outbox has 1 to {MAX_PARTITIONS} partitions, not {partitions}")));
-    }
-    let tables = Tables::new(dialect, namespace);
-    let name_of = |base: &str| namespace.name(base);
-    if let Some(alone) = dialect.install_alone(&name_of("outbox_install")) {
+/// Creates or completes the tables up to a version, on one connection. What is there of a later version stays.
+pub(super) async fn up<C: ConnectionTrait>(conn: &C, installation: &Installation<'_>, to: i32) -> Result<(), DbErr> {
+    let Installation { dialect, namespace, partitions, .. } = *installation;
+    check_partitions(partitions, None)?;
+    if let Some(alone) = dialect.install_alone(&namespace.name("outbox_install")) {
         conn.execute_unprepared(&alone).await?;
     }
-    let (insert, unless_there) = dialect.insert_if_absent();
-    conn.execute_unprepared(&tables.fill(
-        "CREATE TABLE IF NOT EXISTS {meta} (id INTEGER NOT NULL PRIMARY KEY, version INTEGER NOT NULL, \
-         partitions INTEGER NOT NULL, CHECK (id = 1))",
-    ))
-    .await?;
-    let first = format!("{insert} {{meta}} (id, version, partitions) VALUES (1, 0, {partitions}){unless_there}");
-    conn.execute_unprepared(&tables.fill(&first)).await?;
-
-    let (version, installed) = meta(conn, dialect, &tables).await?;
-    if installed != i32::from(partitions) {
-        return Err(DbErr::Migration(format!(
-            "the outbox has {installed} partitions, not {partitions}: install it with {installed}"
-        )));
+    for statement in installation.first() {
+        conn.execute_unprepared(&statement).await?;
     }
-    for (number, made) in VERSIONS {
-        if version < *number {
-            for statement in made.iter().flat_map(|table| dialect.create_table(table, &name_of)) {
-                conn.execute_unprepared(&statement).await?;
-            }
+    let (version, installed) = meta(conn, dialect, &installation.tables()).await?;
+    check_partitions(partitions, Some(installed))?;
+    for step in installation.steps(version, to) {
+        if !is_there(conn, dialect, &step).await? {
+            conn.execute_unprepared(&step.sql).await?;
         }
-    }
-    if version < 1 {
-        conn.execute_unprepared(&view(dialect, &tables)).await?;
-    }
-    let rows: Vec<String> = (0..partitions).map(|n| format!("({n}, 0)")).collect();
-    let fill = format!("{insert} {{partitions}} (partition_no, epoch) VALUES {}{unless_there}", rows.join(", "));
-    conn.execute_unprepared(&tables.fill(&fill)).await?;
-    if version < VERSION {
-        // Last, so that whoever sees the version sees the tables too.
-        conn.execute_unprepared(&tables.fill(&format!("UPDATE {{meta}} SET version = {VERSION}"))).await?;
     }
     Ok(())
 }
 
+/// Checks the number of partitions that is asked for, against the one that is there.
+fn check_partitions(wanted: u16, installed: Option<i32>) -> Result<(), DbErr> {
+    if wanted == 0 || wanted > MAX_PARTITIONS {
+        return Err(DbErr::Migration(format!("an outbox has 1 to {MAX_PARTITIONS} partitions, not {wanted}")));
+    }
+    match installed {
+        Some(installed) if installed != i32::from(wanted) => Err(DbErr::Migration(format!(
+            "the outbox has {installed} partitions, not {wanted}: install it with {installed}"
+        ))),
+        _ => Ok(()),
+    }
+}
+
+/// Asks whether what a step makes is there already; where there is no question, the statement sees to that.
+pub(super) async fn is_there<C: ConnectionTrait>(conn: &C, dialect: Dialect, step: &Step) -> Result<bool, DbErr> {
+    let Some(question) = &step.is_there else { return Ok(false) };
+    let row = conn.query_one_raw(Statement::from_string(dialect.backend(), question)).await?;
+    Ok(row.is_some_and(|row| row.try_get_by_index::<i64>(0).is_ok_and(|n| n > 0)))
+}
+
 /// Drops everything, with what is in it.
-pub(super) async fn down<C: ConnectionTrait>(conn: &C, dialect: Dialect, namespace: &Namespace) -> Result<(), DbErr> {
-    let tables = Tables::new(dialect, namespace);
-    conn.execute_unprepared(&tables.fill("DROP VIEW IF EXISTS {view}")).await?;
-    let made = VERSIONS.iter().flat_map(|(_, made)| *made).rev();
-    for table in made.map(|t| t.name).chain(["outbox_meta"]) {
+pub(super) async fn down<C: ConnectionTrait>(conn: &C, installation: &Installation<'_>) -> Result<(), DbErr> {
+    let Installation { dialect, namespace, .. } = *installation;
+    conn.execute_unprepared(&installation.tables().fill("DROP VIEW IF EXISTS {view}")).await?;
+    for table in installation.made() {
         let name = dialect.quote(&namespace.name(table));
         conn.execute_unprepared(&format!("DROP TABLE IF EXISTS {name}")).await?;
     }
@@ -143,16 +166,4 @@ pub(crate) async fn partitions<C: ConnectionTrait>(conn: &C, dialect: Dialect, t
         Some(row) => row.try_get_by_index(0),
         None => Ok(0),
     }
-}
-
-fn view(dialect: Dialect, tables: &Tables) -> String {
-    let nothing = if dialect == Dialect::Postgres { "NULL::timestamptz" } else { "NULL" };
-    tables.fill(
-        &m0001_outbox::VIEW
-            .replace("{create_view}", dialect.create_view())
-            .replace("{created}", &dialect.readable("created_at"))
-            .replace("{expires}", &dialect.readable("expires_at"))
-            .replace("{finished}", &dialect.readable("finished_at"))
-            .replace("{nothing}", nothing),
-    )
 }

@@ -2,14 +2,14 @@
 
 use outbox_core::{
     event::NewEvent,
-    transport::{LimitError, Limits},
+    transport::{LimitError, Limits, Route},
 };
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 type Takes = Arc<dyn Fn(&NewEvent) -> bool + Send + Sync>;
 
-/// Limits of the routes that are known in this process, shared by all clones. A relay fills it when it starts; a service
-/// without a relay of its own may fill it by hand.
+/// Limits of the routes that are known in this process, shared by all clones. A relay fills it with [all](Self::set_all) of
+/// its routes when it starts; a service without a relay of its own may fill it by hand.
 ///
 /// ```
 /// # use outbox_core::transport::Limits;
@@ -18,12 +18,21 @@ type Takes = Arc<dyn Fn(&NewEvent) -> bool + Send + Sync>;
 /// limits.set("billing", Limits::default().max_payload(262_144), |event| event.topic == "orders");
 /// ```
 #[derive(Clone, Default)]
-pub struct RouteLimits(Arc<RwLock<Vec<Known>>>);
+pub struct RouteLimits(Arc<RwLock<Routes>>);
+
+#[derive(Default)]
+struct Routes {
+    known: Vec<Known>,
+    /// Whether there are no others: what none of them takes is refused.
+    all: bool,
+}
 
 struct Known {
     route: String,
     limits: Limits,
     takes: Takes,
+    /// The topics that it takes, as far as they are known.
+    topics: Vec<String>,
 }
 
 impl RouteLimits {
@@ -34,30 +43,62 @@ impl RouteLimits {
         limits: Limits,
         takes: impl Fn(&NewEvent) -> bool + Send + Sync + 'static,
     ) {
-        let route = route.into();
-        self.remove(&route);
-        let known = Known { route, limits, takes: Arc::new(takes) };
-        self.0.write().unwrap_or_else(PoisonError::into_inner).push(known);
+        self.put(Known { route: route.into(), limits, takes: Arc::new(takes), topics: Vec::new() });
+    }
+
+    /// Adds all routes of a relay. From now on an event that no known route takes, by its topic and type, is refused when it
+    /// is saved; what predicates say is not asked.
+    pub fn set_all(&self, routes: &[Route]) {
+        for route in routes {
+            let selector = route.selector().clone();
+            let topics = selector.topics().to_vec();
+            let takes = move |event: &NewEvent| selector.takes_envelope(&event.topic, &event.event_type);
+            let (name, limits) = (route.name().to_owned(), route.limits_of());
+            self.put(Known { route: name, limits, takes: Arc::new(takes), topics });
+        }
+        self.write().all = true;
     }
 
     /// Forgets a route.
     pub fn remove(&self, route: &str) {
-        self.0.write().unwrap_or_else(PoisonError::into_inner).retain(|known| known.route != route);
+        self.write().known.retain(|known| known.route != route);
     }
 
     /// Checks an event against every route that takes it.
     ///
     /// # Errors
-    /// [`LimitError`] of the first route that would refuse it.
+    /// [`LimitError`] of the first route that would refuse it, or [`LimitError::NoRoute`] where all routes are known and
+    /// none takes it.
     pub fn check(&self, event: &NewEvent) -> Result<(), LimitError> {
-        let known = self.0.read().unwrap_or_else(PoisonError::into_inner);
-        known.iter().filter(|k| (k.takes)(event)).try_for_each(|k| k.limits.check(&k.route, event))
+        let routes = self.read();
+        let mut is_taken = !routes.all;
+        for known in routes.known.iter().filter(|known| (known.takes)(event)) {
+            is_taken = true;
+            known.limits.check(&known.route, event)?;
+        }
+        if is_taken {
+            return Ok(());
+        }
+        Err(LimitError::no_route(event, routes.known.iter().flat_map(|known| &known.topics).map(String::as_str)))
+    }
+
+    fn put(&self, known: Known) {
+        let mut routes = self.write();
+        routes.known.retain(|former| former.route != known.route);
+        routes.known.push(known);
+    }
+
+    fn read(&self) -> RwLockReadGuard<'_, Routes> {
+        self.0.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(&self) -> RwLockWriteGuard<'_, Routes> {
+        self.0.write().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl std::fmt::Debug for RouteLimits {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let known = self.0.read().unwrap_or_else(PoisonError::into_inner);
-        f.debug_map().entries(known.iter().map(|k| (&k.route, &k.limits))).finish()
+        f.debug_map().entries(self.read().known.iter().map(|k| (&k.route, &k.limits))).finish()
     }
 }

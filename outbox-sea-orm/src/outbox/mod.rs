@@ -9,6 +9,7 @@ mod options;
 mod plain;
 mod received;
 mod relay_source;
+mod source;
 mod write;
 
 pub use builder::OutboxBuilder;
@@ -18,14 +19,28 @@ pub use outbox_core::outbox::*;
 pub use plain::InTransaction;
 pub(crate) use write::Pending;
 
-use crate::{Notifier, Retention, Schema, error::OutboxError, listener::Listeners, transaction::OutboxTransaction};
+use crate::{
+    Notifier, Retention, Schema,
+    error::OutboxError,
+    listener::Listeners,
+    pool::WorkPool,
+    schema::Retentions,
+    transaction::{Holders, OutboxTransaction, within},
+};
 use async_trait::async_trait;
+use futures_util::future::BoxFuture;
 use outbox_core::{
     event::{NewEvent, Trail},
-    runtime::Wake,
+    runtime::{Connections, Wake},
+    transport::LimitError,
 };
-use sea_orm::{ConnectionTrait, DatabaseConnection, DbBackend, SqliteTransactionMode, TransactionOptions};
+use sea_orm::{
+    ConnectionTrait, DatabaseConnection, DbBackend, IsolationLevel, SqliteTransactionMode, TransactionOptions,
+};
 use std::{fmt, sync::Arc, time::Duration};
+
+/// Most bytes of all headers, names and values: more than any server or broker takes beside a payload.
+const MAX_HEADERS: usize = 64 * 1024;
 
 /// The outbox of a service: its tables in one database, seen through one connection pool. Cloning is cheap.
 ///
@@ -50,10 +65,16 @@ struct Inner {
     dedup_retention: Duration,
     listeners: Listeners,
     limits: RouteLimits,
+    max_payload: usize,
     notifier: Notifier,
     retention: Retention,
-    inbox_retention: Duration,
+    retentions: Retentions,
     behind_pooler: bool,
+    work: Arc<WorkPool>,
+    holders: Holders,
+    connections: Option<Connections>,
+    /// One connection for signs of life, which must not wait for those of handlers.
+    signs: Arc<WorkPool>,
 }
 
 impl Outbox {
@@ -62,7 +83,7 @@ impl Outbox {
         OutboxBuilder::new(db)
     }
 
-    /// Opens the outbox of a database, with everything at its default. Its tables must be there.
+    /// Opens the outbox of a database, with everything at its default, as tools do. Its tables must be there.
     ///
     /// # Errors
     /// [`OutboxError::Store`] when the tables are missing or are not those of this version.
@@ -91,7 +112,36 @@ impl Outbox {
     ///
     /// # Cancel safety
     /// Dropped, it leaves no connection inside a transaction.
-    pub async fn begin_with(&self, mut options: TransactionOptions) -> Result<OutboxTransaction, OutboxError> {
+    pub async fn begin_with(&self, options: TransactionOptions) -> Result<OutboxTransaction, OutboxError> {
+        Ok(self.open(options).await?.held())
+    }
+
+    /// Opens a transaction that the application gets no handle of, but inside of which it runs.
+    pub(crate) async fn open(&self, mut options: TransactionOptions) -> Result<OutboxTransaction, OutboxError> {
+        self.adapt(&mut options);
+        OutboxTransaction::open(self.clone(), options).await
+    }
+
+    /// Opens a transaction of the framework's own: for a handler, a step of a saga, an operator.
+    pub(crate) async fn begin_work(
+        &self,
+        isolation_level: Option<IsolationLevel>,
+    ) -> Result<OutboxTransaction, OutboxError> {
+        self.begin_work_with(TransactionOptions { isolation_level, ..TransactionOptions::default() }).await
+    }
+
+    /// Opens such a transaction that takes SQLite's write lock with its first write.
+    pub(crate) async fn begin_work_deferred(&self) -> Result<OutboxTransaction, OutboxError> {
+        let sqlite_transaction_mode = Some(SqliteTransactionMode::Deferred);
+        self.begin_work_with(TransactionOptions { sqlite_transaction_mode, ..TransactionOptions::default() }).await
+    }
+
+    async fn begin_work_with(&self, mut options: TransactionOptions) -> Result<OutboxTransaction, OutboxError> {
+        self.adapt(&mut options);
+        OutboxTransaction::open_for_work(self.clone(), options).await
+    }
+
+    fn adapt(&self, options: &mut TransactionOptions) {
         if self.backend() == DbBackend::Sqlite {
             let read_only = options.access_mode == Some(sea_orm::AccessMode::ReadOnly);
             let mode = if read_only { SqliteTransactionMode::Deferred } else { SqliteTransactionMode::Immediate };
@@ -99,10 +149,12 @@ impl Outbox {
             // There is one isolation; the driver would warn of each.
             (options.isolation_level, options.access_mode) = (None, None);
         }
-        OutboxTransaction::open(self.clone(), options).await
     }
 
     /// Runs an async closure in a transaction: `Ok` commits, `Err`, a panic and a dropped future roll back.
+    ///
+    /// `#[transactional_outbox(tx = self.outbox)]` methods that it calls join it. A second call inside the closure opens another
+    /// transaction, which waits for this one on SQLite.
     ///
     /// ```
     /// # use outbox_sea_orm::prelude::*;
@@ -125,8 +177,8 @@ impl Outbox {
         F: AsyncFnOnce(&OutboxTransaction) -> Result<T, E>,
         E: From<OutboxError>,
     {
-        let tx = self.begin().await?;
-        match work(&tx).await {
+        let tx = self.open(TransactionOptions::default()).await?;
+        match within(&tx, work(&tx)).await {
             Ok(value) => {
                 tx.commit().await?;
                 Ok(value)
@@ -158,7 +210,8 @@ impl Outbox {
         &self.0.saga_wake
     }
 
-    /// The name of this service in its events: CloudEvents `source`.
+    /// The name of this service in its events: CloudEvents `source`. Where the builder said none, it is the one that the
+    /// outbox belongs to.
     #[must_use]
     pub fn source(&self) -> &str {
         &self.0.source
@@ -168,6 +221,21 @@ impl Outbox {
     #[must_use]
     pub fn connection(&self) -> &DatabaseConnection {
         &self.0.db
+    }
+
+    /// Who holds transactions that they opened themselves.
+    pub(crate) fn holders(&self) -> &Holders {
+        &self.0.holders
+    }
+
+    /// Tells whether two handles are of one outbox.
+    pub(crate) fn is_same(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+
+    /// The framework's own connections.
+    pub(crate) fn work(&self) -> &Arc<WorkPool> {
+        &self.0.work
     }
 
     /// The tables.
@@ -182,11 +250,24 @@ impl Outbox {
         &self.0.limits
     }
 
+    /// Checks an event against what this outbox takes, and every route that takes it.
+    pub(crate) fn check(&self, event: &NewEvent) -> Result<(), LimitError> {
+        let headers = event.headers.iter().map(|(name, value)| name.len() + value.len()).sum();
+        for (what, actual, limit) in
+            [("payload", event.payload.len(), self.0.max_payload), ("headers", headers, MAX_HEADERS)]
+        {
+            if actual > limit {
+                return Err(LimitError::TooLarge { event_type: event.event_type.clone(), what, actual, limit });
+            }
+        }
+        self.0.limits.check(event)
+    }
+
     pub(crate) fn listeners(&self) -> &Listeners {
         &self.0.listeners
     }
 
-    fn backend(&self) -> DbBackend {
+    pub(crate) fn backend(&self) -> DbBackend {
         ConnectionTrait::get_database_backend(&self.0.db)
     }
 }
@@ -202,7 +283,7 @@ impl Store for Outbox {
     type Tx = OutboxTransaction;
 
     async fn begin(&self) -> Result<OutboxTransaction, StoreError> {
-        Ok(Self::begin(self).await?)
+        Ok(self.begin_work(None).await?)
     }
 
     async fn commit(&self, tx: OutboxTransaction) -> Result<(), StoreError> {
@@ -218,10 +299,38 @@ impl Store for Outbox {
     }
 
     async fn receive(&self, tx: &OutboxTransaction, key: InboxKey<'_>) -> Result<bool, StoreError> {
-        Ok(self.0.schema.receive(tx, key).await.map_err(OutboxError::Database)?)
+        Ok(tx.bounded("the inbox", self.0.schema.receive(tx, key)).await.map_err(OutboxError::Database)?)
+    }
+
+    fn disturbance(&self, tx: &OutboxTransaction) -> Option<StoreError> {
+        tx.disturbance().map(|error| OutboxError::Aborted(error).into())
+    }
+
+    fn connections(&self) -> Option<Connections> {
+        self.0.connections.clone()
+    }
+
+    fn writes(&self, tx: &OutboxTransaction) -> Option<u64> {
+        Some(tx.writes())
+    }
+
+    fn has_one_writer(&self) -> bool {
+        self.backend() == DbBackend::Sqlite
+    }
+
+    fn idle_limit(&self) -> Option<Duration> {
+        Some(self.0.work.limits().idle).filter(|_| self.0.work.ends_idle())
+    }
+
+    async fn keep_awake(&self, tx: &OutboxTransaction) {
+        tx.keep_awake().await;
     }
 
     fn follow(&self, tx: &OutboxTransaction, trail: Trail) {
         tx.follow(trail);
+    }
+
+    fn within<'a, T: Send + 'a>(&'a self, tx: &'a OutboxTransaction, work: BoxFuture<'a, T>) -> BoxFuture<'a, T> {
+        Box::pin(within(tx, work))
     }
 }

@@ -16,6 +16,7 @@ pub struct EnqueueOptions {
     pub(crate) dedup_key: Option<String>,
     pub(crate) on_duplicate: OnDuplicate,
     pub(crate) delivery: Delivery,
+    pub(crate) headers: Vec<(String, String)>,
 }
 
 /// What happens when a dedup key is used a second time.
@@ -43,7 +44,7 @@ pub(crate) enum Delivery {
 impl EnqueueOptions {
     /// Makes options that change nothing.
     pub const fn new() -> Self {
-        Self { dedup_key: None, on_duplicate: OnDuplicate::Fail, delivery: Delivery::Now }
+        Self { dedup_key: None, on_duplicate: OnDuplicate::Fail, delivery: Delivery::Now, headers: Vec::new() }
     }
 
     /// Saves the event once a key: a second use within the retention (7 days by default) is a duplicate.
@@ -57,6 +58,13 @@ impl EnqueueOptions {
     /// Says what a second use of the dedup key does.
     pub const fn on_duplicate(mut self, on_duplicate: OnDuplicate) -> Self {
         self.on_duplicate = on_duplicate;
+        self
+    }
+
+    /// Adds a header to this event, beside those of its type; of one name the last one counts. What headers may be called and hold
+    /// is checked where the event is saved.
+    pub fn header(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
+        self.headers.push((name.into(), value.into()));
         self
     }
 

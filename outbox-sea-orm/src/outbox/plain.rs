@@ -69,7 +69,7 @@ impl Outbox {
         C: InTransaction,
         E: OutboxEvent + ?Sized,
     {
-        let pending = Pending::new(event, options, self.limits());
+        let pending = Pending::new(event, options, self);
         Box::pin(async move {
             let pending = pending?;
             let id = pending.message_id();
@@ -95,7 +95,7 @@ impl Outbox {
         E: OutboxEvent + 'e,
     {
         let pending: Result<Vec<_>, _> =
-            events.into_iter().map(|event| Pending::new(event, EnqueueOptions::new(), self.limits())).collect();
+            events.into_iter().map(|event| Pending::new(event, EnqueueOptions::new(), self)).collect();
         Box::pin(async move {
             let pending = pending?;
             let ids = pending.iter().map(Pending::message_id).collect();
@@ -134,7 +134,7 @@ impl Outbox {
         C: ConnectionTrait,
         E: OutboxEvent + ?Sized,
     {
-        let pending = Pending::new(event, EnqueueOptions::new(), self.limits())?;
+        let pending = Pending::new(event, EnqueueOptions::new(), self)?;
         let id = pending.message_id();
         self.write(connection, vec![pending]).await?;
         Ok(id)

@@ -14,7 +14,10 @@ use std::time::Duration;
 #[async_trait]
 impl RelaySource for Outbox {
     async fn open_relay_store(&self, lease: Duration) -> Result<RelayStore, StoreError> {
-        let options = StoreOptions::new(lease).retention(self.0.retention).behind_pooler(self.0.behind_pooler);
+        let options = StoreOptions::new(lease)
+            .retention(self.0.retention)
+            .letter_retention(self.0.retentions.letters)
+            .behind_pooler(self.0.behind_pooler);
         open_relay_store(&self.0.db, &self.0.schema, &options).await
     }
 
@@ -23,11 +26,6 @@ impl RelaySource for Outbox {
     }
 
     fn routes_known(&self, routes: &[Route]) {
-        for route in routes {
-            let selector = route.selector().clone();
-            self.0.limits.set(route.name(), route.limits_of(), move |event| {
-                selector.takes_envelope(&event.topic, &event.event_type)
-            });
-        }
+        self.0.limits.set_all(routes);
     }
 }

@@ -1,6 +1,6 @@
 //! Encoded events on their way into the tables.
 
-use super::{EnqueueOptions, OnDuplicate, Outbox, RouteLimits, options::Delivery};
+use super::{EnqueueOptions, OnDuplicate, Outbox, options::Delivery};
 use crate::{DedupClaim, DeliverAt, error::OutboxError};
 use outbox_core::event::{EncodeError, MessageId, NewEvent, OutboxEvent};
 use outbox_core::telemetry::create_span;
@@ -17,17 +17,21 @@ pub(crate) struct Pending {
 }
 
 impl Pending {
-    /// Encodes an event and checks it against the rules of the envelope and of the routes that take it.
+    /// Encodes an event and checks it against the rules of the envelope, of the outbox and of the routes that take it.
     pub(crate) fn new<E: OutboxEvent + ?Sized>(
         event: &E,
         options: EnqueueOptions,
-        limits: &RouteLimits,
+        outbox: &Outbox,
     ) -> Result<Self, OutboxError> {
-        Self::checked(NewEvent::encode(&event)?, options, limits)
+        Self::checked(NewEvent::encode(&event)?, options, outbox)
     }
 
     /// Checks an event that was encoded elsewhere.
-    pub(crate) fn checked(event: NewEvent, options: EnqueueOptions, limits: &RouteLimits) -> Result<Self, OutboxError> {
+    pub(crate) fn checked(
+        mut event: NewEvent,
+        mut options: EnqueueOptions,
+        outbox: &Outbox,
+    ) -> Result<Self, OutboxError> {
         if let Some(key) = &options.dedup_key
             && (key.is_empty() || key.len() > MAX_DEDUP_KEY || key.chars().any(char::is_control))
         {
@@ -37,7 +41,13 @@ impl Pending {
                 reason: format!("it must have 1 to {MAX_DEDUP_KEY} bytes and no control character"),
             }));
         }
-        create_span(&event.topic, &event.event_type).in_scope(|| limits.check(&event))?;
+        for (name, value) in std::mem::take(&mut options.headers) {
+            if let Err(fault) = event.headers.insert(&name, &value) {
+                let (event_type, reason) = (event.event_type, fault.to_string());
+                return Err(OutboxError::Encode(EncodeError::Envelope { event_type, field: "header", reason }));
+            }
+        }
+        create_span(&event.topic, &event.event_type).in_scope(|| outbox.check(&event))?;
         Ok(Self { event, options })
     }
 

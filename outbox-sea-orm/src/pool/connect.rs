@@ -2,6 +2,8 @@
 
 use super::{Link, driver_error, store_error};
 use crate::dialect::Dialect;
+#[cfg(not(all(feature = "sqlx-postgres", feature = "sqlx-mysql", feature = "sqlx-sqlite")))]
+use crate::dialect::Drivers;
 use outbox_core::outbox::StoreError;
 use outbox_core::runtime::now;
 #[cfg(feature = "sqlx-sqlite")]
@@ -57,7 +59,9 @@ impl Opener {
         match dialect {
             #[cfg(feature = "sqlx-postgres")]
             Dialect::Postgres => {
-                let path = ask(db, "SELECT current_setting('search_path')").await?;
+                let options = db.get_postgres_connection_pool().connect_options();
+                let question = "SELECT current_setting('search_path')";
+                let path = if pooled { ask_apart(&options, question).await? } else { ask(db, question).await? };
                 let settings = dialect.settings(limit, &path);
                 let (greeting, begin) = if pooled {
                     let local: Vec<String> = settings.iter().map(|s| format!("; SET LOCAL {s}")).collect();
@@ -65,7 +69,7 @@ impl Opener {
                 } else {
                     (dialect.greeting(&settings), dialect.begin().to_owned())
                 };
-                let target = Target::Postgres(db.get_postgres_connection_pool().connect_options());
+                let target = Target::Postgres(options);
                 Ok(Self { target, greeting, begin, pooled, patience })
             }
             #[cfg(feature = "sqlx-mysql")]
@@ -88,7 +92,7 @@ impl Opener {
                 Ok(Self { target, greeting: String::new(), begin: dialect.begin().into(), pooled, patience })
             }
             #[cfg(not(all(feature = "sqlx-postgres", feature = "sqlx-mysql", feature = "sqlx-sqlite")))]
-            _ => Err(StoreError::Mismatch(format!("this program was built without the driver of {dialect:?}"))),
+            _ => Err(StoreError::Mismatch(Drivers::BUILT.missing_for(dialect.backend()).unwrap_or_default())),
         }
     }
 
@@ -96,7 +100,10 @@ impl Opener {
     pub(crate) async fn open(&self) -> Result<Link, sqlx::Error> {
         let mut link = match &self.target {
             #[cfg(feature = "sqlx-postgres")]
-            Target::Postgres(options) => Link::Postgres(sqlx::ConnectOptions::connect(&**options).await?),
+            Target::Postgres(options) => {
+                let connection = sqlx::ConnectOptions::connect(&**options).await?;
+                if self.pooled { Link::Pooled(connection) } else { Link::Postgres(connection) }
+            }
             #[cfg(feature = "sqlx-mysql")]
             Target::MySql(options) => Link::MySql(sqlx::ConnectOptions::connect(&**options).await?),
             #[cfg(feature = "sqlx-sqlite")]
@@ -124,6 +131,10 @@ impl Opener {
         }
         let Some((question, refusal)) = dialect.unfit() else { return Ok(()) };
         let mut link = self.open().await.map_err(driver_error)?;
+        // Behind a pooler a statement without a name is there for its transaction only.
+        if self.pooled {
+            link.run(&self.begin).await.map_err(driver_error)?;
+        }
         let answer = link.query(&question.into(), &[]).await.map_err(driver_error)?;
         match answer.first().map(|row| row.try_get_by_index::<i64>(0).map_err(store_error)).transpose()? {
             Some(0) => Ok(()),
@@ -184,4 +195,16 @@ async fn ask(db: &DatabaseConnection, question: &str) -> Result<String, StoreErr
         Some(row) => row.try_get_by_index(0).map_err(store_error),
         None => Ok(String::new()),
     }
+}
+
+/// Asks for one text over a connection of its own, without a statement that a pooler would have to carry over.
+#[cfg(feature = "sqlx-postgres")]
+async fn ask_apart(options: &sqlx::postgres::PgConnectOptions, question: &'static str) -> Result<String, StoreError> {
+    use sqlx::{Connection, Row};
+    let mut connection = sqlx::ConnectOptions::connect(options).await.map_err(driver_error)?;
+    let row = sqlx::raw_sql(question).fetch_one(&mut connection).await.map_err(driver_error)?;
+    let text = row.try_get(0).map_err(driver_error)?;
+    // It is not needed any more, whatever is said to that.
+    drop(connection.close().await);
+    Ok(text)
 }

@@ -2,6 +2,7 @@
 
 use outbox_core::outbox::StoreError;
 use sea_orm::{DbErr, RuntimeErr, sqlx};
+use std::{io, sync::Arc, time::Duration};
 
 /// What an error of the database means for the one who asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -16,6 +17,24 @@ pub(crate) enum Fault {
     Refused,
     /// Anything else: the server does not do its part.
     Unusable,
+}
+
+/// The client's own bound: an answer did not come.
+#[derive(Debug, thiserror::Error)]
+#[error("{what} gave no answer within {within:?}, and is given up")]
+struct Overdue {
+    what: &'static str,
+    within: Duration,
+}
+
+/// Says that an answer did not come, in the words of the driver.
+pub(crate) fn overdue(what: &'static str, within: Duration) -> DbErr {
+    let error = io::Error::new(io::ErrorKind::TimedOut, Overdue { what, within });
+    DbErr::Query(RuntimeErr::SqlxError(Arc::new(sqlx::Error::Io(error))))
+}
+
+fn is_overdue(error: &io::Error) -> bool {
+    error.get_ref().is_some_and(|error| error.is::<Overdue>())
 }
 
 /// What the driver reports of an error, cut down to what decides.
@@ -55,13 +74,16 @@ fn meaning(code: Code<'_>) -> Fault {
             _ => Fault::Unusable,
         },
         Code::MySql(number) => match number {
-            // Lock wait timeout, deadlock, record changed since read, interrupted, statement timeouts.
-            1205 | 1213 | 1020 | 1317 | 1969 | 3024 | 3572 => Fault::Busy,
-            // Out of connections, memory or disk, shut down, killed, aborted, idle too long, read-only after a failover.
+            // Lock wait timeout, no memory for locks, deadlock, record changed since read, interrupted, statement timeouts, too
+            // many transactions at once, another member of a group was faster.
+            1205 | 1206 | 1213 | 1020 | 1317 | 1637 | 1969 | 3024 | 3101 | 3572 => Fault::Busy,
+            // Out of connections, memory or disk, shut down, killed, aborted, idle too long, read-only after a failover, a
+            // node of a cluster or a member of a group that is cut off from the others.
             1021
             | 1037
             | 1040
             | 1041
+            | 1047
             | 1053
             | 1077
             | 1079
@@ -74,6 +96,8 @@ fn meaning(code: Code<'_>) -> Fault {
             | 1836
             | 1927
             | 2000..=2061
+            | 3100
+            | 3168
             | 4031 => Fault::Unavailable,
             1146 => Fault::Missing,
             // NULL, a duplicate, a row or packet too large, out of range, not of the type or character set, too long, a
@@ -99,6 +123,7 @@ fn meaning(code: Code<'_>) -> Fault {
 /// Tells what an error of the driver means.
 pub(crate) fn fault_of_driver(error: &sqlx::Error) -> Fault {
     let code = match error {
+        sqlx::Error::Io(error) if is_overdue(error) => return Fault::Busy,
         sqlx::Error::Io(_)
         | sqlx::Error::Tls(_)
         | sqlx::Error::Protocol(_)
@@ -137,9 +162,34 @@ pub(crate) fn fault_of(error: &DbErr) -> Fault {
             Fault::Refused | Fault::Unusable if !matches!(**e, sqlx::Error::Configuration(_)) => Fault::Unavailable,
             fault => fault,
         },
+        // Idle for too long inside a transaction: this session was ended, and the database is well.
+        DbErr::Exec(RuntimeErr::SqlxError(e)) | DbErr::Query(RuntimeErr::SqlxError(e)) if ended_idle(e) => Fault::Busy,
         DbErr::Exec(RuntimeErr::SqlxError(e)) | DbErr::Query(RuntimeErr::SqlxError(e)) => fault_of_driver(e),
         _ => Fault::Refused,
     }
+}
+
+/// Tells whether the database refuses a statement for want of a right: of a role, or of a connection that only reads.
+pub(crate) fn is_denied(error: &DbErr) -> bool {
+    let (DbErr::Exec(RuntimeErr::SqlxError(error)) | DbErr::Query(RuntimeErr::SqlxError(error))) = error else {
+        return false;
+    };
+    let Some(error) = error.as_database_error() else { return false };
+    #[cfg(feature = "sqlx-mysql")]
+    if let Some(error) = error.try_downcast_ref::<sqlx::mysql::MySqlDatabaseError>() {
+        // Of a database, a table, a column, an administrator.
+        return matches!(error.number(), 1044 | 1142 | 1143 | 1227);
+    }
+    #[cfg(feature = "sqlx-sqlite")]
+    if error.try_downcast_ref::<sqlx::sqlite::SqliteError>().is_some() {
+        // SQLITE_READONLY, with what extends it.
+        return error.code().and_then(|code| code.parse::<u32>().ok()).is_some_and(|code| code & 0xff == 8);
+    }
+    error.code().is_some_and(|code| code == "42501")
+}
+
+fn ended_idle(error: &sqlx::Error) -> bool {
+    error.as_database_error().and_then(|error| error.code()).is_some_and(|code| code == "25P03")
 }
 
 /// Says it in the words of the store.
@@ -194,6 +244,10 @@ mod tests {
             (Code::MySql(1213), Busy),
             (Code::MySql(1205), Busy),
             (Code::MySql(1020), Busy),
+            (Code::MySql(1206), Busy),
+            (Code::MySql(3101), Busy),
+            (Code::MySql(3100), Unavailable),
+            (Code::MySql(1047), Unavailable),
             (Code::MySql(1969), Busy),
             (Code::MySql(3024), Busy),
             (Code::MySql(1053), Unavailable),

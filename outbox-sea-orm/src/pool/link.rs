@@ -31,6 +31,9 @@ impl Arg<'_> {
 pub(crate) enum Link {
     #[cfg(feature = "sqlx-postgres")]
     Postgres(sqlx::PgConnection),
+    /// Through a pooler, which may give each of its transactions another connection of the server: nothing is prepared under a name.
+    #[cfg(feature = "sqlx-postgres")]
+    Pooled(sqlx::PgConnection),
     #[cfg(feature = "sqlx-mysql")]
     MySql(sqlx::MySqlConnection),
     #[cfg(feature = "sqlx-sqlite")]
@@ -87,7 +90,7 @@ macro_rules! on {
     ($link:expr, $conn:ident, $args:ident => $bound:ident, $call:expr) => {
         match $link {
             #[cfg(feature = "sqlx-postgres")]
-            Link::Postgres($conn) => {
+            Link::Postgres($conn) | Link::Pooled($conn) => {
                 let $bound = postgres($args)?;
                 $call
             }
@@ -114,17 +117,19 @@ macro_rules! on {
 impl Link {
     /// Runs a prepared statement and gives its rows.
     pub(crate) async fn query(&mut self, sql: &Arc<str>, args: &[Arg<'_>]) -> Result<Vec<QueryResult>, sqlx::Error> {
-        let sql = AssertSqlSafe(Arc::clone(sql));
+        let (sql, named) = (AssertSqlSafe(Arc::clone(sql)), self.names_statements());
         on!(self, conn, args => bound, {
-            let rows = sqlx::query_with(sql, bound).fetch_all(conn).await?;
+            let rows = sqlx::query_with(sql, bound).persistent(named).fetch_all(conn).await?;
             Ok(rows.into_iter().map(Into::into).collect())
         })
     }
 
     /// Runs a prepared statement and gives the number of rows that it touched.
     pub(crate) async fn execute(&mut self, sql: &Arc<str>, args: &[Arg<'_>]) -> Result<u64, sqlx::Error> {
-        let sql = AssertSqlSafe(Arc::clone(sql));
-        on!(self, conn, args => bound, Ok(sqlx::query_with(sql, bound).execute(conn).await?.rows_affected()))
+        let (sql, named) = (AssertSqlSafe(Arc::clone(sql)), self.names_statements());
+        on!(self, conn, args => bound, {
+            Ok(sqlx::query_with(sql, bound).persistent(named).execute(conn).await?.rows_affected())
+        })
     }
 
     /// Runs statements that are not worth preparing, in one round trip where the driver can.
@@ -138,6 +143,15 @@ impl Link {
     pub(crate) async fn ping(&mut self) -> Result<(), sqlx::Error> {
         let none: &[Arg<'_>] = &[];
         on!(self, conn, none => _bound, conn.ping().await)
+    }
+
+    /// Tells whether a statement is prepared once, under a name that the server keeps.
+    const fn names_statements(&self) -> bool {
+        #[cfg(feature = "sqlx-postgres")]
+        if matches!(self, Self::Pooled(_)) {
+            return false;
+        }
+        true
     }
 
     /// Tells whether the connection belongs to the application's pool.

@@ -1,7 +1,13 @@
 //! What an operator sees of sagas and does with them.
 
-use super::row::{column, count, database, id, id_value, instance, read, version};
-use crate::outbox::Outbox;
+use super::{
+    claims::any_of,
+    row::{column, count, database, id, id_value, instance, read, size, version},
+};
+use crate::{
+    cut::{ANSWER_BYTES, fitting, stretches},
+    outbox::Outbox,
+};
 use async_trait::async_trait;
 use outbox_core::{
     admin::Decision,
@@ -9,8 +15,11 @@ use outbox_core::{
     outbox::StoreError,
     saga::{Change, Due, Instance, LogEntry, Operation, SagaAdmin, SagaCounts, SagaFilter, SagaStore, SagaView},
 };
-use sea_orm::{ConnectionTrait, IsolationLevel, QueryResult, TransactionOptions, Value};
+use sea_orm::{ConnectionTrait, IsolationLevel, QueryResult, Value};
 use std::time::Duration;
+
+/// Most sagas of one page, whatever was asked for: each is a parameter.
+const LONGEST_PAGE: u32 = 10_000;
 
 #[async_trait]
 impl SagaAdmin for Outbox {
@@ -20,8 +29,8 @@ impl SagaAdmin for Outbox {
             format!("(SELECT count(*) FROM (SELECT 1 FROM {{sagas}} WHERE state = '{state}' LIMIT {limit}) {state}_)")
         };
         let text = format!("SELECT {} AS r, {} AS c, {} AS s", of("running"), of("compensating"), of("stuck"));
-        let statement = self.schema().statement(&self.schema().sql(&text), Vec::new());
-        match self.connection().query_one_raw(statement).await.map_err(database)? {
+        let statement = self.schema().statement(&self.schema().filled(&text), Vec::new());
+        match self.work().query_one_raw(statement).await.map_err(database)? {
             Some(row) => {
                 Ok(SagaCounts { running: count(&row, 0)?, compensating: count(&row, 1)?, stuck: count(&row, 2)? })
             }
@@ -46,31 +55,59 @@ impl SagaAdmin for Outbox {
             parts.push("saga_id > ?");
             values.push(id_value(after));
         }
-        values.push(Value::from(i64::from(limit)));
-        let text = self.schema().sql(&format!(
-            "SELECT saga_id, name, version, correlation_id, progress, started_at, changed_at, state FROM {{sagas}} \
-             WHERE {} ORDER BY saga_id LIMIT ?",
+        values.push(Value::from(i64::from(limit.min(LONGEST_PAGE))));
+        let schema = self.schema();
+        let text = schema.filled(&format!(
+            "SELECT saga_id, {} FROM {{sagas}} WHERE {} ORDER BY saga_id LIMIT ?",
+            schema.dialect().bytes_of(&["progress"]),
             parts.join(" AND ")
         ));
-        let rows = self.connection().query_all_raw(self.schema().statement(&text, values)).await.map_err(database)?;
+        let there = self.work().query_all_raw(schema.statement(&text, values)).await.map_err(database)?;
+        let sizes: Vec<usize> = there.iter().map(|row| size(row, 1)).collect::<Result<_, _>>()?;
+        let page = there.iter().take(fitting(sizes, ANSWER_BYTES)).map(|row| id(row, 0));
+        let page: Vec<SagaId> = page.collect::<Result<_, _>>()?;
+        if page.is_empty() {
+            return Ok(Vec::new());
+        }
+        let (these, ids) = any_of("saga_id", page.into_iter());
+        let text = schema.filled(&format!(
+            "SELECT saga_id, name, version, correlation_id, progress, started_at, changed_at, state FROM {{sagas}} \
+             WHERE {these} ORDER BY saga_id"
+        ));
+        let rows = self.work().query_all_raw(schema.statement(&text, ids)).await.map_err(database)?;
         rows.iter().map(view).collect()
     }
 
     async fn saga_log(&self, saga: SagaId) -> Result<Vec<LogEntry>, StoreError> {
-        let text = self.schema().sql("SELECT seq, body, at_us FROM {saga_log} WHERE saga_id = ? ORDER BY seq");
-        let statement = self.schema().statement(&text, vec![id_value(saga)]);
-        let entry = |row: &QueryResult| {
-            let record = read(&column::<String>(row, 1)?, "log")?;
-            Ok(LogEntry { seq: count(row, 0)?, record, at: Timestamp::from_micros(column(row, 2)?) })
-        };
-        self.connection().query_all_raw(statement).await.map_err(database)?.iter().map(entry).collect()
+        let schema = self.schema();
+        let text = schema.filled(&format!(
+            "SELECT seq, {} FROM {{saga_log}} WHERE saga_id = ? ORDER BY seq",
+            schema.dialect().bytes_of(&["body"])
+        ));
+        let statement = schema.statement(&text, vec![id_value(saga)]);
+        let there = self.work().query_all_raw(statement).await.map_err(database)?;
+        let there = there.iter().map(|row| Ok((column::<i64>(row, 0)?, size(row, 1)?)));
+        let there: Vec<(i64, usize)> = there.collect::<Result<_, StoreError>>()?;
+        let text = schema
+            .filled("SELECT seq, body, at_us FROM {saga_log} WHERE saga_id = ? AND seq >= ? AND seq <= ? ORDER BY seq");
+        let mut log = Vec::with_capacity(there.len());
+        // A step writes several records at once, so a saga of large steps has a log that no answer should carry whole.
+        for stretch in stretches(&there, usize::MAX, ANSWER_BYTES, |(_, size)| *size) {
+            let (Some((first, _)), Some((last, _))) = (stretch.first(), stretch.last()) else { continue };
+            let values = vec![id_value(saga), Value::from(*first), Value::from(*last)];
+            let rows = self.work().query_all_raw(schema.statement(&text, values)).await.map_err(database)?;
+            for row in &rows {
+                let record = read(&column::<String>(row, 1)?, "log")?;
+                log.push(LogEntry { seq: count(row, 0)?, record, at: Timestamp::from_micros(column(row, 2)?) });
+            }
+        }
+        Ok(log)
     }
 
     async fn operate(&self, saga: SagaId, operation: &Operation, decision: &Decision) -> Result<bool, StoreError> {
         let schema = self.schema();
-        let isolation_level = Some(IsolationLevel::ReadCommitted);
-        let tx = self.begin_with(TransactionOptions { isolation_level, ..TransactionOptions::default() }).await?;
-        let text = schema.sql("SELECT progress, seq FROM {sagas} WHERE saga_id = ?{for_update}");
+        let tx = self.begin_work(Some(IsolationLevel::ReadCommitted)).await?;
+        let text = schema.filled("SELECT progress, seq FROM {sagas} WHERE saga_id = ?{for_update}");
         let row = tx.query_one_raw(schema.statement(&text, vec![id_value(saga)])).await.map_err(database)?;
         let Some(row) = row else { return Ok(false) };
         let record = operation.record(decision);

@@ -1,13 +1,17 @@
 //! Claiming sagas that are due: which ones, and under which epoch; and forgetting those that ended long ago.
 
-use super::row::{column, database, id, id_value, version};
-use crate::{outbox::Outbox, schema::micros};
+use super::row::{column, database, id, id_value, size, version};
+use crate::{
+    cut::{ANSWER_BYTES, fitting},
+    outbox::Outbox,
+    schema::micros,
+};
 use outbox_core::{
     event::SagaId,
     outbox::StoreError,
     saga::{Claim, Known},
 };
-use sea_orm::{ConnectionTrait, IsolationLevel, QueryResult, TransactionOptions, Value};
+use sea_orm::{ConnectionTrait, IsolationLevel, QueryResult, Value};
 use std::{sync::Arc, time::Duration};
 
 /// Definitions that are reported as missing at once.
@@ -23,15 +27,13 @@ impl Outbox {
         let schema = self.schema();
         let (of_known, values) = condition(known);
         // Asked first without a transaction: most looks find nothing, and on SQLite a transaction keeps writers out.
-        let any = schema.sql(&format!("SELECT 1 FROM {{sagas}} WHERE due_at <= {{now}} AND {of_known} LIMIT 1"));
+        let any = schema.filled(&format!("SELECT 1 FROM {{sagas}} WHERE due_at <= {{now}} AND {of_known} LIMIT 1"));
         let asked = schema.statement(&any, values.clone());
-        if self.connection().query_one_raw(asked).await.map_err(database)?.is_none() {
+        if self.work().query_one_raw(asked).await.map_err(database)?.is_none() {
             return Ok(Vec::new());
         }
-        let isolation_level = Some(IsolationLevel::ReadCommitted);
-        let options = TransactionOptions { isolation_level, ..TransactionOptions::default() };
-        let tx = self.begin_with(options).await?;
-        let text = schema.sql(&format!(
+        let tx = self.begin_work(Some(IsolationLevel::ReadCommitted)).await?;
+        let text = schema.filled(&format!(
             "SELECT saga_id, epoch, name, version FROM {{sagas}} WHERE due_at <= {{now}} AND {of_known} \
              ORDER BY due_at LIMIT ?{{for_update}}{{skip_locked}}"
         ));
@@ -43,7 +45,7 @@ impl Outbox {
             let text =
                 format!("UPDATE {{sagas}} SET epoch = epoch + 1 + epoch % 2, due_at = {{now}} + ? WHERE {these}");
             let values = [Value::from(micros(lease))].into_iter().chain(ids).collect();
-            tx.execute_raw(schema.statement(&schema.sql(&text), values)).await.map_err(database)?;
+            tx.execute_raw(schema.statement(&schema.filled(&text), values)).await.map_err(database)?;
         }
         tx.commit().await?;
         Ok(claims)
@@ -51,19 +53,28 @@ impl Outbox {
 
     pub(super) async fn forget_sagas(&self, keep: Duration, limit: u32) -> Result<u64, StoreError> {
         let schema = self.schema();
-        let text = schema.sql("SELECT saga_id FROM {sagas} WHERE ended_at < {now} - ? LIMIT ?");
+        let dialect = schema.dialect();
+        let text = schema.filled(&format!(
+            "SELECT s.saga_id, {} + CAST((SELECT COALESCE(SUM({}), 0) FROM {{saga_log}} l WHERE l.saga_id = s.saga_id) \
+             AS {}) FROM {{sagas}} s WHERE s.ended_at < {{now}} - ? ORDER BY s.ended_at LIMIT ?",
+            dialect.bytes_of(&["s.progress", "s.data"]),
+            dialect.bytes_of(&["l.body"]),
+            dialect.whole_number()
+        ));
         let values = vec![Value::from(micros(keep)), Value::from(i64::from(limit))];
-        let rows = self.connection().query_all_raw(schema.statement(&text, values)).await.map_err(database)?;
-        let ended: Vec<SagaId> = rows.iter().map(|row| id(row, 0)).collect::<Result<_, StoreError>>()?;
+        let rows = self.work().query_all_raw(schema.statement(&text, values)).await.map_err(database)?;
+        let sizes: Vec<usize> = rows.iter().map(|row| size(row, 1)).collect::<Result<_, StoreError>>()?;
+        let ended = rows.iter().take(fitting(sizes, ANSWER_BYTES)).map(|row| id(row, 0));
+        let ended: Vec<SagaId> = ended.collect::<Result<_, StoreError>>()?;
         if ended.is_empty() {
             return Ok(0);
         }
         // An end is for ever: what was read is still so.
-        let tx = Self::begin(self).await?;
+        let tx = self.begin_work(None).await?;
         let mut gone = 0;
         for table in ["saga_log", "sagas"] {
             let (these, ids) = any_of("saga_id", ended.iter().copied());
-            let text = schema.sql(&format!("DELETE FROM {{{table}}} WHERE {these}"));
+            let text = schema.filled(&format!("DELETE FROM {{{table}}} WHERE {these}"));
             gone = tx.execute_raw(schema.statement(&text, ids)).await.map_err(database)?.rows_affected();
         }
         tx.commit().await?;
@@ -73,11 +84,11 @@ impl Outbox {
     pub(super) async fn missing_definitions(&self, known: &[Known]) -> Result<Vec<Known>, StoreError> {
         let schema = self.schema();
         let (of_known, mut values) = condition(known);
-        let text = schema.sql(&format!(
+        let text = schema.filled(&format!(
             "SELECT DISTINCT name, version FROM {{sagas}} WHERE due_at <= {{now}} AND NOT {of_known} LIMIT ?"
         ));
         values.push(Value::from(MISSING));
-        let rows = self.connection().query_all_raw(schema.statement(&text, values)).await.map_err(database)?;
+        let rows = self.work().query_all_raw(schema.statement(&text, values)).await.map_err(database)?;
         rows.iter().map(|row| Ok((Arc::from(column::<String>(row, 0)?), version(row, 1)?))).collect()
     }
 }

@@ -13,6 +13,9 @@ use std::sync::Arc;
 /// What is read of a saga that is opened.
 const OPENED: &str = "correlation_id, progress, data, seq, CASE WHEN deadline_at <= {now} THEN 1 ELSE 0 END, {now}";
 
+/// Bytes of a saga's progress at most: half of the packet that MariaDB takes unless told otherwise.
+const MAX_PROGRESS: usize = 8 << 20;
+
 /// The texts that are sent most.
 #[derive(Debug)]
 pub(crate) struct SagaTexts {
@@ -82,7 +85,7 @@ impl Outbox {
             Due::Never if change.instance.state.is_final() => (Next::Ended, Vec::new()),
             Due::Never => (Next::Never, Vec::new()),
         };
-        let mut values = vec![Value::from(change.instance.state.as_str()), Value::from(written(change.instance)?)];
+        let mut values = vec![Value::from(change.instance.state.as_str()), Value::from(progress(change.instance)?)];
         values.extend(change.data.map(|data| Value::from(data.as_str())));
         values.push(Value::from(stored(change.seq + change.records.len() as u64)));
         values.extend(spans.into_iter().map(|span| Value::from(micros(span))));
@@ -90,7 +93,7 @@ impl Outbox {
         let (dialect, with_data) = (schema.dialect(), change.data.is_some());
         let text = match change.records.len() {
             n @ 1..=2 => Arc::clone(&schema.sagas.change[next as usize][usize::from(with_data)][n - 1]),
-            n => schema.sql(&self::change(dialect, next, with_data, n)),
+            n => schema.filled(&self::change(dialect, next, with_data, n)),
         };
         let together = dialect.changes_and_inserts() && !change.records.is_empty();
         if together {
@@ -112,7 +115,7 @@ impl Outbox {
         let text = match records.len() {
             0 => return Ok(()),
             n @ 1..=2 => Arc::clone(&schema.sagas.log[n - 1]),
-            n => schema.sql(&log(n)),
+            n => schema.filled(&log(n)),
         };
         let values = logged(saga, behind, records)?;
         conn.execute_raw(schema.statement(&text, values)).await.map_err(database)?;
@@ -186,6 +189,22 @@ fn data(row: &QueryResult, index: usize) -> Result<Json, StoreError> {
     Json::from_text(&text).map_err(|e| StoreError::Mismatch(format!("a saga's data: {:?}", e.classify())))
 }
 
+/// Writes how far a saga is, with the outputs of its steps: all of it goes in one statement.
+fn progress<T: serde::Serialize>(instance: &T) -> Result<String, StoreError> {
+    let text = written(instance)?;
+    if text.len() > MAX_PROGRESS {
+        let bytes = text.len();
+        return Err(StoreError::Refused(
+            format!(
+                "the outputs of the saga's steps have {bytes} bytes together as JSON, and at most {MAX_PROGRESS} are stored: keep \
+                 large values in a table of your own, and their keys in the outputs"
+            )
+            .into(),
+        ));
+    }
+    Ok(text)
+}
+
 fn written<T: serde::Serialize>(value: &T) -> Result<String, StoreError> {
     serde_json::to_string(value).map_err(|e| StoreError::Refused(e.into()))
 }
@@ -205,6 +224,11 @@ pub(super) fn stored(number: u64) -> i64 {
 
 pub(super) fn count(row: &QueryResult, index: usize) -> Result<u64, StoreError> {
     column::<i64>(row, index).map(i64::unsigned_abs)
+}
+
+/// Reads a number of bytes.
+pub(super) fn size(row: &QueryResult, index: usize) -> Result<usize, StoreError> {
+    Ok(usize::try_from(column::<i64>(row, index)?).unwrap_or(0))
 }
 
 pub(super) fn version(row: &QueryResult, index: usize) -> Result<u32, StoreError> {

@@ -14,6 +14,9 @@ use outbox_core::{
 use sea_orm::{ConnectionTrait, Value};
 use std::time::Duration;
 
+/// Who is waited for.
+const WHAT: &str = "the table of sagas";
+
 #[async_trait]
 impl SagaStore for Outbox {
     async fn start(&self, tx: &OutboxTransaction, saga: &NewSaga) -> Result<Started, StoreError> {
@@ -31,7 +34,8 @@ impl SagaStore for Outbox {
             Value::from(saga.data.as_str()),
             Value::from(saga.deadline.map(micros)),
         ];
-        let made = tx.execute_raw(schema.statement(&schema.sagas.start, values)).await.map_err(database)?;
+        let made =
+            tx.bounded(WHAT, tx.execute_raw(schema.statement(&schema.sagas.start, values))).await.map_err(database)?;
         if made.rows_affected() > 0 {
             let record = Record::Started { data: saga.data.clone() };
             self.append_to_log(tx, saga.id, 0, &[record]).await?;
@@ -42,7 +46,7 @@ impl SagaStore for Outbox {
         // transaction's first look too.
         for text in &schema.sagas.known_by {
             let asked = schema.statement(text, known_by().to_vec());
-            if let Some(row) = tx.query_one_raw(asked).await.map_err(database)? {
+            if let Some(row) = tx.bounded(WHAT, tx.query_one_raw(asked)).await.map_err(database)? {
                 return Ok(Started { id: id(&row, 0)?, new: false });
             }
         }
@@ -57,14 +61,15 @@ impl SagaStore for Outbox {
     async fn open(&self, tx: &OutboxTransaction, claim: &Claim) -> Result<Option<OpenSaga>, StoreError> {
         let schema = self.schema();
         let values = vec![id_value(claim.id), Value::from(claim.epoch)];
-        let row = tx.query_one_raw(schema.statement(&schema.sagas.open, values)).await.map_err(database)?;
+        let row =
+            tx.bounded(WHAT, tx.query_one_raw(schema.statement(&schema.sagas.open, values))).await.map_err(database)?;
         row.map(|row| opened(&row)).transpose()
     }
 
     async fn open_any(&self, tx: &OutboxTransaction, saga: SagaId) -> Result<Option<(Known, OpenSaga)>, StoreError> {
         let schema = self.schema();
         let asked = schema.statement(&schema.sagas.open_any, vec![id_value(saga)]);
-        let row = tx.query_one_raw(asked).await.map_err(database)?;
+        let row = tx.bounded(WHAT, tx.query_one_raw(asked)).await.map_err(database)?;
         row.map(|row| Ok(((column::<String>(&row, 6)?.into(), version(&row, 7)?), opened(&row)?))).transpose()
     }
 
@@ -78,7 +83,7 @@ impl SagaStore for Outbox {
     }
 
     async fn lock(&self, tx: &OutboxTransaction, saga: SagaId, entity: &str) -> Result<Marked, StoreError> {
-        self.mark(tx, saga, entity).await
+        tx.bounded(WHAT, self.mark(tx, saga, entity)).await
     }
 
     async fn holder(&self, tx: &OutboxTransaction, entity: &str) -> Result<Option<SagaId>, StoreError> {
@@ -98,7 +103,7 @@ impl SagaStore for Outbox {
     }
 
     async fn record(&self, tx: &OutboxTransaction, change: &Change<'_>) -> Result<(), StoreError> {
-        self.change_saga(tx, change).await?;
+        tx.bounded(WHAT, self.change_saga(tx, change)).await?;
         if !change.before.waits().eq(change.instance.waits()) {
             self.note_waits(tx, change).await?;
         }
@@ -114,7 +119,7 @@ impl SagaStore for Outbox {
         for claim in claims {
             let values = vec![id_value(claim.id), Value::from(claim.epoch)];
             let statement = schema.statement(&schema.sagas.release, values);
-            self.connection().execute_raw(statement).await.map_err(database)?;
+            self.work().execute_raw(statement).await.map_err(database)?;
         }
         Ok(())
     }

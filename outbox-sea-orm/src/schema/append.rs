@@ -1,7 +1,11 @@
 //! Events go into the outbox.
 
 use super::{Schema, micros, rows};
-use crate::{dialect::Dialect, namespace::Tables};
+use crate::{
+    cut::{STATEMENT_BYTES, of_event, stretches},
+    dialect::Dialect,
+    namespace::Tables,
+};
 use outbox_core::{
     event::{Headers, Message, NewEvent},
     failure::RetryPolicy,
@@ -30,14 +34,14 @@ pub(super) fn text(dialect: Dialect, tables: &Tables, n: usize) -> Arc<str> {
 }
 
 impl Schema {
-    /// Saves events, in the order of their places, in one INSERT (or one for every 500).
+    /// Saves events, in the order of their places, in one INSERT (or one for every 500, and for every 960 KiB).
     ///
     /// `source` is the service that they come from.
     ///
     /// # Errors
     /// What the database said.
     pub async fn append<C: ConnectionTrait>(&self, conn: &C, source: &str, events: &[NewEvent]) -> Result<(), DbErr> {
-        for chunk in events.chunks(CHUNK) {
+        for chunk in stretches(events, CHUNK, STATEMENT_BYTES, of_event) {
             let text = match chunk.len() {
                 1 => Arc::clone(&self.append_one),
                 n => text(self.dialect, &self.tables, n),

@@ -5,8 +5,9 @@ use crate::{dialect::Dialect, error::OutboxError, namespace::Tables};
 use outbox_core::{
     event::Headers,
     outbox::{CallAnswer, CallKey, CallOutcome, KnownCall, StoreError},
+    saga::CommandHash,
 };
-use sea_orm::{ConnectionTrait, DbErr, QueryResult, Value};
+use sea_orm::{ConnectionTrait, DbErr, QueryResult, Value, prelude::Uuid};
 use std::{sync::Arc, time::Duration};
 
 /// Its texts.
@@ -29,13 +30,13 @@ impl BarrierTexts {
         let (insert, unless_there) = dialect.insert_if_absent();
         Self {
             note: sql(&format!(
-                "{insert} {{barrier}} ({BARRIER_KEY}, outcome, written_at, keep_until) \
-                 VALUES (?, ?, ?, ?, ?, ?, {{now}}, {{now}} + {keep}){unless_there}"
+                "{insert} {{barrier}} ({BARRIER_KEY}, command_hash, outcome, written_at, keep_until) \
+                 VALUES (?, ?, ?, ?, ?, ?, ?, {{now}}, {{now}} + {keep}){unless_there}"
             )),
             // A locking read sees what is committed, whatever the transaction has read before. Shared, as the lock that
             // MySQL has taken by then: two that wait for more would wait for each other.
             known: sql(&format!(
-                "SELECT outcome, event_type, event_version, content_type, payload, headers FROM {{barrier}} \
+                "SELECT outcome, event_type, event_version, content_type, payload, headers, command_hash FROM {{barrier}} \
                  WHERE {CALL}{{for_share}}"
             )),
             keep: sql(&format!(
@@ -58,9 +59,11 @@ impl Schema {
         &self,
         conn: &C,
         key: CallKey<'_>,
+        command: Option<CommandHash>,
         outcome: CallOutcome,
     ) -> Result<Option<KnownCall>, StoreError> {
         let mut bound = values(key).to_vec();
+        bound.push(Value::from(command.map(|hash| *hash.as_uuid())));
         bound.push(Value::from(outcome.as_str()));
         let note = self.statement(&self.barrier.note, bound);
         if conn.execute_raw(note).await.map_err(database)?.rows_affected() > 0 {
@@ -122,7 +125,10 @@ fn read(row: &QueryResult) -> Result<KnownCall, StoreError> {
     let outcome: String = column(row, 0)?;
     let strange = |what: String| StoreError::Mismatch(format!("a row of the barrier has {what}"));
     let outcome = CallOutcome::from_stored(&outcome).ok_or_else(|| strange(format!("the outcome `{outcome}`")))?;
-    let Some(event_type) = column::<Option<String>>(row, 1)? else { return Ok(KnownCall { outcome, answer: None }) };
+    let command = column::<Option<Uuid>>(row, 6)?.map(CommandHash::from_uuid);
+    let Some(event_type) = column::<Option<String>>(row, 1)? else {
+        return Ok(KnownCall { outcome, answer: None, command });
+    };
     let version: i32 = column(row, 2)?;
     let headers: String = column(row, 5)?;
     let answer = CallAnswer {
@@ -132,7 +138,7 @@ fn read(row: &QueryResult) -> Result<KnownCall, StoreError> {
         payload: column::<Vec<u8>>(row, 4)?.into(),
         headers: Headers::from_json(&headers).map_err(|_| strange("headers that are no object of texts".into()))?,
     };
-    Ok(KnownCall { outcome, answer: Some(answer) })
+    Ok(KnownCall { outcome, answer: Some(answer), command })
 }
 
 fn column<T: sea_orm::TryGetable>(row: &QueryResult, index: usize) -> Result<T, StoreError> {

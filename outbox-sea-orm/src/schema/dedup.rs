@@ -1,6 +1,7 @@
 //! Keys that make the repeat of a whole transaction harmless.
 
 use super::{Schema, micros, rows};
+use crate::cut::{STATEMENT_BYTES, stretches};
 use outbox_core::event::MessageId;
 use sea_orm::{ConnectionTrait, DbErr, QueryResult, Value};
 use std::{collections::HashMap, time::Duration};
@@ -8,6 +9,8 @@ use uuid::Uuid;
 
 /// Keys of one statement.
 const CHUNK: usize = 500;
+/// Bytes of a claim beside its key.
+const CLAIM: usize = 64;
 /// How often a key is claimed again that was pruned while it was looked at.
 const TRIES: usize = 3;
 
@@ -64,7 +67,7 @@ impl Schema {
                 _ => first.push((index, claim)),
             }
         }
-        for chunk in first.chunks(CHUNK) {
+        for chunk in stretches(&first, CHUNK, STATEMENT_BYTES, |(_, claim)| claim.key.len() + CLAIM) {
             let holders = if self.dialect.is_mysql() {
                 self.claim_and_lock(conn, chunk).await?
             } else {
@@ -86,14 +89,14 @@ impl Schema {
         let mut holders = HashMap::new();
         let mut left: Vec<&DedupClaim> = claims.iter().map(|(_, c)| *c).collect();
         for _ in 0..TRIES {
-            let text = self.sql(&self.dialect.claim_keys(&rows("(?, ?, ?, {now} + ?)", left.len())));
+            let text = self.filled(&self.dialect.claim_keys(&rows("(?, ?, ?, {now} + ?)", left.len())));
             let claimed = conn.query_all_raw(self.statement(&text, insert_values(&left))).await?;
             let claimed = holders_of(&claimed)?;
             left.retain(|c| !claimed.contains_key(&c.key));
             if left.is_empty() {
                 break;
             }
-            let text = self.sql(&format!(
+            let text = self.filled(&format!(
                 "SELECT dedup_key, message_id, payload_hash FROM {{dedup}} WHERE dedup_key IN ({})",
                 rows("?", left.len())
             ));
@@ -114,9 +117,9 @@ impl Schema {
         claims: &[(usize, &DedupClaim)],
     ) -> Result<HashMap<String, Holder>, DbErr> {
         let claims: Vec<&DedupClaim> = claims.iter().map(|(_, c)| *c).collect();
-        let text = self.sql(&self.dialect.claim_keys(&rows("(?, ?, ?, {now} + ?)", claims.len())));
+        let text = self.filled(&self.dialect.claim_keys(&rows("(?, ?, ?, {now} + ?)", claims.len())));
         conn.execute_raw(self.statement(&text, insert_values(&claims))).await?;
-        let text = self.sql(&format!(
+        let text = self.filled(&format!(
             "SELECT dedup_key, message_id, payload_hash, CASE WHEN until < {{now}} THEN 1 ELSE 0 END FROM {{dedup}} \
              WHERE dedup_key IN ({}) ORDER BY dedup_key{{for_update}}",
             rows("?", claims.len())
@@ -127,8 +130,8 @@ impl Schema {
         for row in found {
             let (key, expired): (String, i64) = (row.try_get_by_index(0)?, row.try_get_by_index(3)?);
             let Some(claim) = claims.iter().find(|c| expired != 0 && c.key == key) else { continue };
-            let text =
-                self.sql("UPDATE {dedup} SET message_id = ?, payload_hash = ?, until = {now} + ? WHERE dedup_key = ?");
+            let text = self
+                .filled("UPDATE {dedup} SET message_id = ?, payload_hash = ?, until = {now} + ? WHERE dedup_key = ?");
             let mut bound = insert_values(&[*claim]);
             bound.rotate_left(1);
             conn.execute_raw(self.statement(&text, bound)).await?;

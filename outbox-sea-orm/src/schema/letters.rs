@@ -23,7 +23,7 @@ impl Schema {
         letter: &ReceivedLetter<'_>,
     ) -> Result<DeadLetter, StoreError> {
         let returning = self.dialect.returning("letter_id");
-        let text = self.sql(&format!(
+        let text = self.filled(&format!(
             "INSERT INTO {{letters}} (partition_no, event_id, {EVENT_COLUMNS}, created_at, expires_at, route, reason, \
              attempts, errors, parks, dead_at, previous_id) \
              VALUES ({RECEIVED}, ?, {EVENT_MARKS}, ?, ?, ?, ?, ?, ?, ?, {{now}}, ?){returning}"
@@ -55,7 +55,7 @@ impl Schema {
             }
         };
         let id: i64 = row.map_or(Ok(0), |row| row.try_get_by_index(0)).map_err(|e: DbErr| database(e))?;
-        let text = self.sql(&letters::select("letter_id = ?"));
+        let text = self.filled(&letters::select("letter_id = ?"));
         let row = conn.query_one_raw(self.statement(&text, vec![Value::from(id)])).await.map_err(database)?;
         row.map_or_else(
             || Err(StoreError::Mismatch("a letter that was written is not there".into())),
@@ -76,7 +76,7 @@ impl Schema {
         let id = if other.is_some() { MessageId::generate() } else { message.id };
         let kept = self.dialect.or_keep("stored_id");
         let (columns, others) = EVENT_COLUMNS.split_once(", ").unwrap_or((EVENT_COLUMNS, ""));
-        let text = self.sql(&format!(
+        let text = self.filled(&format!(
             "INSERT INTO {{deliveries}} (consumer, handler, lane, sequence_no, {columns}, {others}, created_at, expires_at, \
              stored_at, due_at, attempts_started, attempts_finished, failures, failing_since, errors, letter_id) \
              SELECT ?, ?, ?, CASE WHEN l.event_id < 0 THEN -l.event_id END, ?, {}, l.created_at, NULL, {{now}}, {{now}}, \
@@ -95,7 +95,7 @@ impl Schema {
         conn.execute_raw(self.statement(&text, bound)).await?;
         if other.is_none() {
             let text =
-                self.sql("DELETE FROM {inbox} WHERE consumer = ? AND handler = ? AND source = ? AND message_id = ?");
+                self.filled("DELETE FROM {inbox} WHERE consumer = ? AND handler = ? AND source = ? AND message_id = ?");
             let bound = vec![
                 Value::from(by.consumer.as_str()),
                 Value::from(by.handler.as_str()),

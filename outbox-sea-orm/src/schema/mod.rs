@@ -6,26 +6,30 @@ mod barrier;
 mod claims;
 mod dedup;
 mod deliveries;
+mod handover;
 mod inbox;
+mod instances;
 mod letters;
+mod prune;
 mod schedule;
+mod source;
 
 pub(crate) use append::{EVENT_COLUMNS, RETRY_HEADER, stored};
-pub(crate) use barrier::BARRIER_KEY;
 pub use dedup::{DedupClaim, DedupConflict};
 pub(crate) use letters::origin;
+pub(crate) use prune::{Pruned, decided_before};
 pub use schedule::DeliverAt;
 
 use crate::{
     dialect::Dialect,
     migration,
     namespace::{Namespace, Tables},
-    pool::store_error,
+    pool::{Fault, fault_of, store_error},
     saga::SagaTexts,
 };
 use barrier::BarrierTexts;
 use outbox_core::outbox::StoreError;
-use sea_orm::{DatabaseConnection, Statement, Value};
+use sea_orm::{ConnectionTrait, DatabaseConnection, DbErr, Statement, Value};
 use std::{sync::Arc, time::Duration};
 
 /// Longest span that is stored, in microseconds: 285 years, so that no sum with an instant overflows.
@@ -34,8 +38,29 @@ const LONGEST: i64 = 9_000_000_000_000_000;
 /// For how long received messages are remembered where nothing else is said: longer than any retry policy lasts.
 pub(crate) const INBOX_RETENTION: Duration = Duration::from_hours(14 * 24);
 
+/// For how long dead letters are kept after they were decided about where nothing else is said: longer than a quarter's
+/// audit looks back.
+pub(crate) const LETTER_RETENTION: Duration = Duration::from_hours(90 * 24);
+
 /// For how long commands of sagas are remembered where nothing else is said: longer than people are waited for.
 pub(crate) const BARRIER_RETENTION: Duration = Duration::from_hours(90 * 24);
+
+/// What is kept for how long.
+#[derive(Debug, Clone)]
+pub(crate) struct Retentions {
+    /// Messages that were received.
+    pub(crate) inbox: Duration,
+    /// Commands of sagas that were received.
+    pub(crate) barrier: Duration,
+    /// Dead letters that were decided about.
+    pub(crate) letters: Duration,
+}
+
+impl Default for Retentions {
+    fn default() -> Self {
+        Self { inbox: INBOX_RETENTION, barrier: BARRIER_RETENTION, letters: LETTER_RETENTION }
+    }
+}
 
 /// One outbox in one database: its dialect, its tables, its number of partitions, and the texts that are sent most.
 #[derive(Debug)]
@@ -44,6 +69,7 @@ pub struct Schema {
     namespace: Namespace,
     tables: Tables,
     partitions: u16,
+    letter_retention: Duration,
     append_one: Arc<str>,
     receive: Arc<str>,
     admit: Arc<str>,
@@ -52,6 +78,28 @@ pub struct Schema {
 }
 
 impl Schema {
+    /// Version of the tables that this program writes and reads. Tables of a later one only have more, so that programs of an
+    /// earlier one go on working beside them.
+    pub const VERSION: i32 = migration::VERSION;
+
+    /// Writes the SQL that brings the tables of an outbox from a version to another one, for somebody who runs it by hand: each
+    /// statement ends with a semicolon and a line. Version 0 stands for no tables; an outbox has 1 to 128 partitions.
+    ///
+    /// ```
+    /// use outbox_sea_orm::{Dialect, Namespace, Schema};
+    ///
+    /// let sql = Schema::sql(Dialect::Postgres, &Namespace::default(), 16, 0, Schema::VERSION)?;
+    /// assert!(sql.starts_with("CREATE TABLE"));
+    /// # Ok::<(), sea_orm::DbErr>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`DbErr::Migration`] where `from` is above `to`, or where this program does not know one of them, or not so many
+    /// partitions.
+    pub fn sql(dialect: Dialect, namespace: &Namespace, partitions: u16, from: i32, to: i32) -> Result<String, DbErr> {
+        migration::script(dialect, (namespace, partitions), (from, to), migration::VERSIONS)
+    }
+
     /// Looks at the outbox in a database: which dialect, how many partitions, and whether its tables are those that
     /// this program knows.
     ///
@@ -59,25 +107,23 @@ impl Schema {
     /// [`StoreError::Mismatch`] when the tables are missing, older than this program, or do not agree with each other;
     /// else what the database said.
     pub async fn open(db: &DatabaseConnection, namespace: &Namespace) -> Result<Arc<Self>, StoreError> {
-        Self::open_with(db, namespace, INBOX_RETENTION, BARRIER_RETENTION).await
+        Self::open_with(db, namespace, &Retentions::default()).await
     }
 
-    /// Looks at the outbox in a database; messages that are received by it are remembered for `inbox_retention`, commands
-    /// of sagas for `barrier_retention`.
+    /// Looks at the outbox in a database, with what is kept for how long.
     pub(crate) async fn open_with(
         db: &DatabaseConnection,
         namespace: &Namespace,
-        inbox_retention: Duration,
-        barrier_retention: Duration,
+        retentions: &Retentions,
     ) -> Result<Arc<Self>, StoreError> {
         let dialect = Dialect::detect(db).await.map_err(store_error)?;
         let tables = Tables::new(dialect, namespace);
-        let (version, said) = migration::meta(db, dialect, &tables).await.map_err(store_error)?;
+        let (version, said) = migration::meta(db, dialect, &tables).await.map_err(|error| match fault_of(&error) {
+            Fault::Missing => StoreError::Mismatch(migration::outdated(0)),
+            _ => store_error(error),
+        })?;
         if version < migration::VERSION {
-            return Err(StoreError::Mismatch(format!(
-                "its version is {version}, this program needs {}: run the migration",
-                migration::VERSION
-            )));
+            return Err(StoreError::Mismatch(migration::outdated(version)));
         }
         let partitions = migration::partitions(db, dialect, &tables).await.map_err(store_error)?;
         let fits = u16::try_from(partitions).ok().filter(|n| i32::from(*n) == said && *n > 0);
@@ -88,14 +134,15 @@ impl Schema {
         };
         Ok(Arc::new(Self {
             append_one: append::text(dialect, &tables, 1),
-            receive: inbox::text(dialect, &tables, inbox_retention),
-            admit: deliveries::admit_text(dialect, &tables, inbox_retention),
-            barrier: BarrierTexts::new(dialect, &tables, barrier_retention),
+            receive: inbox::text(dialect, &tables, retentions.inbox),
+            admit: deliveries::admit_text(dialect, &tables, retentions.inbox),
+            barrier: BarrierTexts::new(dialect, &tables, retentions.barrier),
             sagas: SagaTexts::new(dialect, &tables),
             dialect,
             namespace: namespace.clone(),
             tables,
             partitions,
+            letter_retention: retentions.letters,
         }))
     }
 
@@ -117,8 +164,16 @@ impl Schema {
         &self.namespace
     }
 
+    /// Asks for the largest statement in bytes that the database takes, where it ends the connection over a larger one.
+    pub(crate) async fn largest_packet<C: ConnectionTrait>(&self, db: &C) -> Result<Option<usize>, DbErr> {
+        let Some(ask) = self.dialect.largest_packet() else { return Ok(None) };
+        let row = db.query_one_raw(Statement::from_string(self.dialect.backend(), ask)).await?;
+        let limit: Option<i64> = row.map(|row| row.try_get_by_index(0)).transpose()?;
+        Ok(limit.and_then(|limit| usize::try_from(limit).ok()))
+    }
+
     /// Fills a text in.
-    pub(crate) fn sql(&self, text: &str) -> Arc<str> {
+    pub(crate) fn filled(&self, text: &str) -> Arc<str> {
         self.dialect.sql(&self.tables, text)
     }
 
@@ -134,7 +189,13 @@ impl Schema {
     /// The read over a number of partitions that looks back.
     #[must_use]
     pub fn text_of_read(&self, partitions: usize) -> Arc<str> {
-        self.sql(&self.dialect.read(partitions, true))
+        self.filled(&self.dialect.read(partitions, true))
+    }
+
+    /// The read of a page of parked keys.
+    #[must_use]
+    pub fn text_of_parks(&self) -> Arc<str> {
+        self.filled(&self.dialect.parks())
     }
 
     /// The settings of a relay's connection.
@@ -146,7 +207,7 @@ impl Schema {
     /// The finishing of a number of events: the whole of it, or the DELETE.
     #[must_use]
     pub fn text_of_finish(&self, ids: usize) -> Arc<str> {
-        self.sql(&self.dialect.finish_at_once(false).unwrap_or_else(|| self.dialect.delete_ids(ids)))
+        self.filled(&self.dialect.finish_at_once(false).unwrap_or_else(|| self.dialect.delete_ids(ids)))
     }
 }
 

@@ -5,6 +5,7 @@ use super::{
     append::{CHUNK, EVENT_COLUMNS, EVENT_MARKS, push_values},
     micros, rows,
 };
+use crate::cut::{STATEMENT_BYTES, of_event, stretches};
 use outbox_core::event::{MessageId, NewEvent, Timestamp};
 use sea_orm::{ConnectionTrait, DbErr, Value};
 use std::time::Duration;
@@ -32,8 +33,8 @@ impl Schema {
     ) -> Result<(), DbErr> {
         // The first mark says whether the second counts from now.
         let group = format!("(?, {{now}} * ? + ?, ?, {EVENT_MARKS})");
-        for chunk in events.chunks(CHUNK) {
-            let text = self.sql(&format!(
+        for chunk in stretches(events, CHUNK, STATEMENT_BYTES, |(event, _)| of_event(event)) {
+            let text = self.filled(&format!(
                 "INSERT INTO {{scheduled}} (partition_no, deliver_at, ttl_us, {EVENT_COLUMNS}) VALUES {}",
                 rows(&group, chunk.len())
             ));
@@ -57,7 +58,7 @@ impl Schema {
     /// # Errors
     /// What the database said.
     pub async fn cancel_scheduled<C: ConnectionTrait>(&self, conn: &C, message: MessageId) -> Result<bool, DbErr> {
-        let text = self.sql("DELETE FROM {scheduled} WHERE message_id = ?");
+        let text = self.filled("DELETE FROM {scheduled} WHERE message_id = ?");
         let bound = vec![Value::from(*message.as_uuid())];
         Ok(conn.execute_raw(self.statement(&text, bound)).await?.rows_affected() > 0)
     }

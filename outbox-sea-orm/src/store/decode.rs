@@ -9,7 +9,10 @@ use outbox_core::{
     failure::AttemptError,
     outbox::{PartitionNo, RouteRow, RouteState, StoredEvent},
 };
-use sea_orm::{QueryResult, TryGetable};
+use sea_orm::{
+    QueryResult, TryGetable,
+    sqlx::{Row as _, ValueRef as _},
+};
 use std::{fmt, sync::Arc, time::Duration};
 use uuid::Uuid;
 
@@ -29,11 +32,13 @@ pub(super) fn row(row: &QueryResult) -> Result<Row, String> {
     match get(row, column::KIND, "kind")? {
         kind::EVENT => {
             let id = EventId(get(row, column::EVENT_ID, "event_id")?);
-            let expires_in: Option<i64> = get(row, column::EXPIRES_IN, "expires_at").unwrap_or_default();
+            let expires_in: Option<i64> = option(row, column::EXPIRES_IN, "expires_at").unwrap_or_default();
+            let left_out: Option<i64> = option(row, column::LEFT_OUT, "payload's length")?;
             Ok(Row::Event(StoredEvent {
                 partition,
                 id,
                 body: message(row, id, &READ),
+                left_out: left_out.and_then(|bytes| u64::try_from(bytes).ok()),
                 expires_in: expires_in.map(span),
                 rows: Vec::new(),
             }))
@@ -78,10 +83,10 @@ pub(crate) fn message(row: &QueryResult, id: EventId, at: &Layout) -> Result<Mes
         aggregate_type: get(row, e + 5, "aggregate_type")?,
         key: get(row, e + 6, "message_key")?,
         content_type: get(row, e + 7, "content_type")?,
-        payload: get::<Vec<u8>>(row, e + 8, "payload")?.into(),
+        payload: option::<Vec<u8>>(row, e + 8, "payload")?.unwrap_or_default().into(),
         headers,
         created_at: Timestamp::from_micros(get(row, at.created_at, "created_at")?),
-        expires_at: get::<Option<i64>>(row, at.expires_at, "expires_at")?.map(Timestamp::from_micros),
+        expires_at: option(row, at.expires_at, "expires_at")?.map(Timestamp::from_micros),
         retry,
     }))
 }
@@ -131,6 +136,28 @@ pub(crate) fn history(text: &str) -> Vec<AttemptError> {
 /// Reads a column.
 pub(crate) fn get<T: TryGetable>(row: &QueryResult, index: usize, name: impl fmt::Display) -> Result<T, String> {
     row.try_get_by_index(index).map_err(|error| format!("{name}: {error}"))
+}
+
+/// Reads a column of a row that a relay reads by the thousand. SeaORM writes a text for each absent value that it meets.
+fn option<T: TryGetable>(row: &QueryResult, index: usize, name: &str) -> Result<Option<T>, String> {
+    if is_absent(row, index) { Ok(None) } else { get(row, index, name) }
+}
+
+/// Tells whether a value is surely NULL.
+fn is_absent(row: &QueryResult, index: usize) -> bool {
+    #[cfg(feature = "sqlx-postgres")]
+    if let Some(row) = row.try_as_pg_row() {
+        return row.try_get_raw(index).is_ok_and(|value| value.is_null());
+    }
+    #[cfg(feature = "sqlx-mysql")]
+    if let Some(row) = row.try_as_mysql_row() {
+        return row.try_get_raw(index).is_ok_and(|value| value.is_null());
+    }
+    #[cfg(feature = "sqlx-sqlite")]
+    if let Some(row) = row.try_as_sqlite_row() {
+        return row.try_get_raw(index).is_ok_and(|value| value.is_null());
+    }
+    false
 }
 
 /// Microseconds as a span; what is past is zero.

@@ -3,15 +3,18 @@
 use super::{
     Retention, SqlStore,
     bind::{bind_ids, bind_partitions, numbers},
+    letters::id_and_size,
     settler::column,
 };
 use crate::{
+    cut::{ANSWER_BYTES, fitting},
     dialect::Dialect,
     pool::{Arg, Tx},
-    schema::{BARRIER_KEY, EVENT_COLUMNS, micros},
+    schema::{EVENT_COLUMNS, Pruned, decided_before, micros},
 };
 use async_trait::async_trait;
 use outbox_core::outbox::{Fence, JanitorStore, StoreError};
+use sea_orm::QueryResult;
 
 /// Rows of one INSERT or DELETE where each id is a parameter.
 const CHUNK: usize = 200;
@@ -42,12 +45,14 @@ impl JanitorStore for SqlStore {
         let mut gone = 0;
         if let Retention::Keep(keep) = self.options.retention {
             let old = format!("finished_at < {{now}} - {}", micros(keep));
-            gone += self.delete("prune done", limit, "{done}", "event_id", &old).await?;
+            gone += self.delete_content(limit, &Pruned::done(&old)).await?;
         }
+        let decided = decided_before(self.options.letter_retention);
+        gone += self.delete_content(limit, &Pruned::letters(&decided)).await?;
         gone += self.delete("prune dedup", limit, "{dedup}", "dedup_key", "until < {now}").await?;
         let key = "consumer, handler, source, message_id";
         gone += self.delete("prune inbox", limit, "{inbox}", key, "keep_until < {now}").await?;
-        gone += self.delete("prune barrier", limit, "{barrier}", BARRIER_KEY, "keep_until < {now}").await?;
+        gone += self.delete_content(limit, &Pruned::barrier()).await?;
         let stale = format!(
             "lease_until < {{now}} - {STALE_RELAY} AND NOT EXISTS \
              (SELECT 1 FROM {{partitions}} p WHERE p.owner = relay_id)"
@@ -62,8 +67,9 @@ impl JanitorStore for SqlStore {
 fn due(dialect: Dialect, n: usize, lock: &str) -> String {
     let any = dialect.any("partition_no", n);
     format!(
-        "SELECT scheduled_id FROM {{scheduled}} WHERE {any} AND deliver_at <= {{now}} \
-         ORDER BY deliver_at, scheduled_id LIMIT ?{lock}"
+        "SELECT scheduled_id, {} FROM {{scheduled}} WHERE {any} AND deliver_at <= {{now}} \
+         ORDER BY deliver_at, scheduled_id LIMIT ?{lock}",
+        dialect.bytes_of(&["payload", "headers"])
     )
 }
 
@@ -78,9 +84,11 @@ impl SqlStore {
         let mut args = Vec::new();
         bind_partitions(dialect, &mut args, &held);
         args.push(Arg::int(i64::from(limit)));
-        let ids: Vec<i64> = tx.query(&text, &args).await?.iter().map(|row| column(row, 0)).collect::<Result<_, _>>()?;
+        let due: Vec<(i64, usize)> = tx.query(&text, &args).await?.iter().map(id_and_size).collect::<Result<_, _>>()?;
         let mut moved = 0;
         // In order of their due time, so that the ids they are given now are in it too.
+        let due = &due[..fitting(due.iter().map(|(_, bytes)| *bytes), ANSWER_BYTES)];
+        let ids: Vec<i64> = due.iter().map(|(id, _)| *id).collect();
         for chunk in ids.chunks(CHUNK) {
             let insert = self.list_text("promote", chunk.len(), |dialect, n| {
                 format!(
@@ -101,6 +109,19 @@ impl SqlStore {
         Ok(moved)
     }
 
+    /// Deletes rows that have content: as many of the first `limit` as a transaction may delete by their bytes.
+    async fn delete_content(&self, limit: u32, pruned: &Pruned<'_>) -> Result<u64, StoreError> {
+        let text = self.text(pruned.sizes, 1, || pruned.sizes_text(self.dialect()));
+        let rows = self.janitor.query(&text, &[Arg::int(i64::from(limit))]).await?;
+        let sizes: Vec<usize> = rows.iter().map(size).collect::<Result<_, _>>()?;
+        let n = fitting(sizes, ANSWER_BYTES);
+        if n == 0 {
+            return Ok(0);
+        }
+        let text = self.text(pruned.name, 1, || pruned.text(self.dialect()));
+        self.janitor.execute(&text, &[Arg::int(i64::try_from(n).unwrap_or(1))]).await
+    }
+
     async fn delete(
         &self,
         name: &'static str,
@@ -112,4 +133,9 @@ impl SqlStore {
         let text = self.text(name, 1, || self.dialect().prune(table, key, condition));
         self.janitor.execute(&text, &[Arg::int(i64::from(limit))]).await
     }
+}
+
+/// Reads how many bytes a row has.
+fn size(row: &QueryResult) -> Result<usize, StoreError> {
+    Ok(usize::try_from(column::<i64>(row, 0)?).unwrap_or(0))
 }

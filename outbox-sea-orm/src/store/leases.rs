@@ -2,19 +2,19 @@
 
 use super::{
     SqlStore,
-    bind::{bind_partitions, numbers},
+    bind::{bind_ids, bind_partitions, numbers},
     settler::{column, partition},
 };
 use crate::{
     pool::{Arg, Tx},
-    schema::micros,
+    schema::{micros, stored},
 };
 use async_trait::async_trait;
 use outbox_core::{
     event::{EventId, LetterId, RelayId},
     outbox::{
-        DUE_LIMIT, DueRetry, Epoch, LeaseStore, OpenPark, OutboxShape, PartitionNo, PartitionOwner, RelayRow, Renewal,
-        StoreError,
+        DECIDED_LIMIT, DUE_LIMIT, DecidedPark, DueRetry, Epoch, LeaseStore, OpenPark, OutboxShape, ParkStore,
+        PartitionNo, PartitionOwner, RelayRow, Renewal, StoreError,
     },
 };
 use sea_orm::QueryResult;
@@ -55,6 +55,7 @@ impl LeaseStore for SqlStore {
         for row in &rows {
             seen(row, &mut renewal, &mut urgent)?;
         }
+        renewal.decided.sort_by_key(|park| park.letter);
         renewal.view.relays.sort_by(|a, b| a.id.cmp(&b.id));
         renewal.view.partitions.sort_by_key(|p| p.partition);
         Ok(renewal)
@@ -90,21 +91,48 @@ impl LeaseStore for SqlStore {
     }
 }
 
-/// All that a renewal tells, in one snapshot: relays, partitions, what is due, what is parked. The columns are the kind
-/// of row, two texts, three numbers.
+#[async_trait]
+impl ParkStore for SqlStore {
+    async fn parks(&self, partition: PartitionNo, after: LetterId, limit: u32) -> Result<Vec<OpenPark>, StoreError> {
+        let text = self.text("parks", 1, || self.dialect().parks());
+        let args = [Arg::Small(stored(partition)), Arg::int(after.0), Arg::int(i64::from(limit))];
+        let park = |row: &QueryResult| {
+            let route: String = column(row, 0)?;
+            Ok(OpenPark { partition, route: route.into(), key: column(row, 1)?, letter: LetterId(column(row, 2)?) })
+        };
+        self.keeper.query(&text, &args).await?.iter().map(park).collect()
+    }
+
+    async fn forget_decided(&self, letters: &[LetterId]) -> Result<(), StoreError> {
+        if letters.is_empty() {
+            return Ok(());
+        }
+        let ids: Vec<i64> = letters.iter().map(|letter| letter.0).collect();
+        let text = self.list_text("forget decided", ids.len(), |dialect, n| {
+            format!("DELETE FROM {{decided}} WHERE {}", dialect.any("letter_id", n))
+        });
+        let mut args = Vec::new();
+        bind_ids(self.dialect(), &mut args, &ids);
+        self.keeper.execute(&text, &args).await.map(|_| ())
+    }
+}
+
+/// All that a renewal tells, in one snapshot: partitions, relays that live or own one, what is due, which parked keys
+/// have been decided about. The columns are the kind of row, two texts, three numbers.
 fn view() -> String {
     format!(
         "SELECT 0 AS kind, r.relay_id AS a, '' AS b, r.routes AS n, \
          CASE WHEN r.lease_until >= {{now}} THEN 1 ELSE 0 END AS m, 0 AS k FROM {{relays}} r \
+         WHERE r.lease_until >= {{now}} OR EXISTS (SELECT 1 FROM {{partitions}} w WHERE w.owner = r.relay_id) \
          UNION ALL SELECT 1, p.owner, '', p.partition_no, p.epoch, 0 FROM {{partitions}} p \
          UNION ALL SELECT 2, d.route, '', d.partition_no, d.event_id, d.urgent FROM (\
          SELECT t.route, t.partition_no, t.event_id, CASE WHEN t.redriven THEN 1 ELSE 0 END AS urgent \
          FROM {{retries}} t JOIN {{partitions}} o ON o.partition_no = t.partition_no \
          WHERE o.owner = ? AND t.state = 'waiting' AND t.due_at <= {{now}} \
          ORDER BY urgent DESC, t.due_at, t.event_id LIMIT {DUE_LIMIT}) d \
-         UNION ALL SELECT 3, l.route, l.message_key, l.partition_no, l.letter_id, 0 \
-         FROM {{letters}} l JOIN {{partitions}} q ON q.partition_no = l.partition_no \
-         WHERE q.owner = ? AND l.parks AND l.fate IS NULL AND l.message_key IS NOT NULL"
+         UNION ALL SELECT CASE WHEN c.redriven THEN 4 ELSE 3 END, c.route, c.message_key, c.partition_no, c.event_id, \
+         c.letter_id FROM (SELECT s.* FROM {{decided}} s JOIN {{partitions}} q ON q.partition_no = s.partition_no \
+         WHERE q.owner = ? ORDER BY s.letter_id LIMIT {DECIDED_LIMIT}) c"
     )
 }
 
@@ -125,18 +153,21 @@ fn seen(row: &QueryResult, renewal: &mut Renewal, urgent: &mut usize) -> Result<
         }
         (2, Some(route)) => {
             let due = DueRetry { partition: partition()?, id: EventId(m), route: Arc::from(route) };
-            if column::<i32>(row, 5)? == 0 {
+            if column::<i64>(row, 5)? == 0 {
                 renewal.due.push(due);
             } else {
                 renewal.due.insert(*urgent, due);
                 *urgent += 1;
             }
         }
-        (3, Some(route)) => {
-            let key: String = column(row, 2)?;
-            let route = Arc::from(route);
-            renewal.parks.push(OpenPark { partition: partition()?, route, key, letter: LetterId(m) });
-        }
+        (3 | 4, Some(route)) => renewal.decided.push(DecidedPark {
+            partition: partition()?,
+            event: EventId(m),
+            route: route.into(),
+            key: column(row, 2)?,
+            letter: LetterId(column(row, 5)?),
+            redriven: kind == 4,
+        }),
         (kind, _) => return Err(StoreError::Mismatch(format!("no kind of row: {kind}"))),
     }
     Ok(())

@@ -86,7 +86,7 @@ impl SqlStore {
     /// Gives a text that depends on a number, and keeps it.
     fn text(&self, name: &'static str, n: usize, write: impl FnOnce() -> String) -> Arc<str> {
         let mut texts = self.texts.lock().unwrap_or_else(PoisonError::into_inner);
-        Arc::clone(texts.entry((name, n)).or_insert_with(|| self.schema.sql(&write())))
+        Arc::clone(texts.entry((name, n)).or_insert_with(|| self.schema.filled(&write())))
     }
 
     /// Gives a text for a list of `n` values; there is one for each number that stands for it.

@@ -1,5 +1,6 @@
 //! How a relay uses its database.
 
+use crate::schema::LETTER_RETENTION;
 use std::time::Duration;
 
 /// What happens to an event that is finished.
@@ -17,6 +18,7 @@ pub enum Retention {
 pub struct StoreOptions {
     pub(super) lease: Duration,
     pub(super) retention: Retention,
+    pub(super) letter_retention: Duration,
     pub(super) notifications: bool,
     pub(super) behind_pooler: bool,
 }
@@ -27,13 +29,27 @@ impl StoreOptions {
     /// Finished events are deleted, wakes of other processes heard where the database carries them.
     #[must_use]
     pub const fn new(lease: Duration) -> Self {
-        Self { lease, retention: Retention::Delete, notifications: true, behind_pooler: false }
+        Self {
+            lease,
+            retention: Retention::Delete,
+            letter_retention: LETTER_RETENTION,
+            notifications: true,
+            behind_pooler: false,
+        }
     }
 
     /// Sets what happens to finished events.
     #[must_use]
     pub const fn retention(mut self, retention: Retention) -> Self {
         self.retention = retention;
+        self
+    }
+
+    /// Sets how long a dead letter is kept after it was decided about; 90 days unless set. One about which nothing was
+    /// decided is kept.
+    #[must_use]
+    pub const fn letter_retention(mut self, retention: Duration) -> Self {
+        self.letter_retention = retention;
         self
     }
 

@@ -40,30 +40,33 @@ impl EventReader for SqlStore {
             let after: Vec<i64> = reads.iter().map(|r| r.after.0).collect();
             let limits: Vec<i64> = reads.iter().map(|r| i64::from(r.limit)).collect();
             let look_back: Vec<bool> = reads.iter().map(|r| r.look_back).collect();
-            let window = Arg::int(i64::from(plan.window));
+            let (window, most) = (Arg::int(i64::from(plan.window)), Arg::int(i64::from(plan.whole_up_to)));
             let lists = [Arg::Smalls(&numbers), Arg::Ints(&after), Arg::Ints(&limits), Arg::Flags(&look_back)];
             let [numbers, after, limits, look_back] = lists;
-            self.reader.query(&text, &[numbers, after, limits, look_back, window.clone(), window]).await?
+            let args = [numbers, after, limits, look_back, most.clone(), most, window.clone(), window];
+            self.reader.query(&text, &args).await?
         } else {
-            let mut args = Vec::with_capacity(reads.len() * 14);
+            let mut args = Vec::with_capacity(reads.len() * 16);
             for read in reads {
-                bind_read(&mut args, read, plan.window);
+                bind_read(&mut args, read, plan);
             }
             self.reader.query(&text, &args).await?
         };
         Ok(in_plan_order(&rows, plan)?)
     }
 
-    async fn fetch(&self, ids: &[(PartitionNo, EventId)]) -> Result<Vec<StoredEvent>, StoreError> {
+    async fn fetch(&self, ids: &[(PartitionNo, EventId)], whole_up_to: u32) -> Result<Vec<StoredEvent>, StoreError> {
         let dialect = self.dialect();
+        let most = Arg::int(i64::from(whole_up_to));
         let mut found = Vec::with_capacity(ids.len());
         for chunk in ids.chunks(FETCH_CHUNK) {
             let (partitions, ids) = place_lists(chunk);
             let text = self.list_text("fetch", ids.len(), Dialect::fetch);
             let mut args = Vec::new();
             if dialect == Dialect::Postgres {
-                args.extend([Arg::Smalls(&partitions), Arg::Ints(&ids)]);
+                args.extend([Arg::Smalls(&partitions), Arg::Ints(&ids), most.clone(), most.clone()]);
             } else {
+                args.extend([most.clone(), most.clone()]);
                 bind_ids(dialect, &mut args, &ids);
                 bind_ids(dialect, &mut args, &ids);
             }
@@ -80,10 +83,13 @@ impl EventReader for SqlStore {
         from: EventId,
         to: EventId,
         limit: u32,
+        whole_up_to: u32,
     ) -> Result<Vec<StoredEvent>, StoreError> {
+        let most = Arg::int(i64::from(whole_up_to));
         let text = self.text("page", 1, || self.dialect().page());
         let stretch = [Arg::Small(stored(partition)), Arg::int(from.0), Arg::int(to.0), Arg::int(i64::from(limit))];
-        let mut args = stretch.to_vec();
+        let mut args = vec![most.clone(), most];
+        args.extend_from_slice(&stretch);
         args.extend_from_slice(&stretch[..2]);
         args.extend_from_slice(&stretch);
         let rows = self.reader.query(&text, &args).await?;
@@ -106,8 +112,10 @@ impl EventReader for SqlStore {
 }
 
 /// Binds one partition of a read that names each.
-fn bind_read(args: &mut Vec<Arg<'_>>, read: &PartitionRead, window: u32) {
+fn bind_read(args: &mut Vec<Arg<'_>>, read: &PartitionRead, plan: &ReadPlan) {
     let (partition, after) = (Arg::Small(stored(read.partition)), Arg::int(read.after.0));
+    let (window, most) = (plan.window, Arg::int(i64::from(plan.whole_up_to)));
+    args.extend([most.clone(), most]);
     args.extend([partition.clone(), after.clone(), Arg::int(i64::from(read.limit))]);
     if window > 0 {
         let (window, look_back) = (Arg::int(i64::from(window)), Arg::int(i64::from(read.look_back)));

@@ -2,10 +2,12 @@
 
 use super::{
     Retention, SqlStore,
+    decode::count,
     letters::last_letters,
     settler::{column, in_partition},
 };
 use crate::{
+    cut::{STATEMENT_BYTES, stretches},
     dialect::Dialect,
     pool::{Arg, Tx},
     schema::{micros, stored},
@@ -16,12 +18,14 @@ use outbox_core::{
 };
 use sea_orm::QueryResult;
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, HashSet},
     sync::Arc,
 };
 
 /// Rows that are remembered in one INSERT of eleven parameters each.
 const CHUNK: usize = 50;
+/// Bytes of a row beside its errors: route and key have 255 characters at most.
+const ROW: usize = 2_048;
 
 /// Records verdicts of partitions that are held; repeating it changes nothing.
 pub(super) async fn record(
@@ -60,8 +64,10 @@ impl Work<'_, '_> {
         ids.dedup();
         // An event that is gone was finished by this very record, whose answer was lost.
         let keys: HashMap<i64, Option<String>> = self.keys(&ids).await?;
-        self.remember(verdicts, &keys).await?;
-        self.bury(verdicts, &ids, &keys, settled).await?;
+        let void = self.redriven_since(verdicts, &ids).await?;
+        let verdicts: Vec<&Verdict> = verdicts.iter().copied().filter(|v| !void.contains(&v.id.0)).collect();
+        self.remember(&verdicts, &keys).await?;
+        self.bury(&verdicts, &ids, &keys, settled).await?;
         settled.deleted += self.finish(&ids).await?;
         Ok(())
     }
@@ -73,17 +79,36 @@ impl Work<'_, '_> {
         rows.iter().map(|row| Ok((column(row, 0)?, column(row, 1).unwrap_or_default()))).collect()
     }
 
+    /// Gives the events whose letters an operator has redriven already: their record is made again, since its answer was lost,
+    /// and made once more it would undo the redrive.
+    async fn redriven_since(&mut self, verdicts: &[&Verdict], ids: &[i64]) -> Result<HashSet<i64>, StoreError> {
+        if verdicts.iter().all(|v| v.letters.is_empty()) {
+            return Ok(HashSet::new());
+        }
+        let mut redriven: HashMap<(i64, String), u32> = HashMap::new();
+        for row in self.query("redriven", ids, Dialect::redriven).await? {
+            redriven.insert((column(&row, 0)?, column(&row, 1)?), count(column(&row, 2)?));
+        }
+        let is_void = |verdict: &&&Verdict| {
+            verdict.letters.iter().any(|letter| {
+                let row = verdict.rows.iter().find(|row| row.route == letter.route);
+                let stored = redriven.get(&(verdict.id.0, letter.route.to_string()));
+                row.zip(stored).is_some_and(|(row, failed)| is_redriven_since(row, *failed))
+            })
+        };
+        Ok(verdicts.iter().filter(is_void).map(|verdict| verdict.id.0).collect())
+    }
+
     async fn remember(&mut self, verdicts: &[&Verdict], keys: &HashMap<i64, Option<String>>) -> Result<(), StoreError> {
         // One row a route, the last one said: a statement cannot write the same row twice.
         let mut last: BTreeMap<(i64, &str), &RouteRow> = BTreeMap::new();
         for verdict in verdicts.iter().filter(|v| keys.contains_key(&v.id.0)) {
             last.extend(verdict.rows.iter().map(|row| ((verdict.id.0, &*row.route), row)));
         }
-        let last: Vec<_> = last.into_iter().collect();
-        for chunk in last.chunks(CHUNK) {
-            let histories: Vec<String> = chunk.iter().map(|(_, row)| history(row, self.now)).collect();
+        let histories: Vec<_> = last.into_iter().map(|(of, row)| (of, row, history(row, self.now))).collect();
+        for chunk in stretches(&histories, CHUNK, STATEMENT_BYTES, |(_, _, errors)| errors.len() + ROW) {
             let mut args = Vec::with_capacity(chunk.len() * 11);
-            for (((id, route), row), errors) in chunk.iter().zip(&histories) {
+            for ((id, route), row, errors) in chunk {
                 args.extend([
                     Arg::Small(stored(self.partition)),
                     Arg::int(*id),
@@ -207,6 +232,12 @@ impl Work<'_, '_> {
         let text = self.store.list_text(name, ids.len(), write);
         self.tx.execute(&text, &in_partition(self.store.dialect(), self.partition, ids)).await
     }
+}
+
+/// Tells whether a route that is to be dead by a record was redriven since that record was first made, where it waits as
+/// redriven, with so many attempts failed: the record knows of no redrive, or of failures that are not there any more.
+fn is_redriven_since(row: &RouteRow, failed: u32) -> bool {
+    !row.redriven || failed.saturating_add(1) < row.attempts_finished
 }
 
 /// Writes a history of errors; those that are new get the database's time.

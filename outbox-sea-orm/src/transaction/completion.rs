@@ -1,10 +1,14 @@
 //! The end of a transaction: COMMIT or ROLLBACK, then the phases after it, to their end whoever waits for them.
 
-use super::{Ledger, OutboxTransaction, Outcome, Shared, onward::Onward, savepoint::still_nested, state::FrameId};
+use super::{
+    Ledger, OutboxTransaction, Outcome, Shared, onward::Onward, open::within, prompt::Prompt, savepoint::still_nested,
+    state::FrameId,
+};
 use crate::{
     Outbox,
     error::{Effect, OutboxError},
-    listener::Heard,
+    listener::{Heard, TIME_LIMIT, limited},
+    pool::Bound,
 };
 use outbox_core::runtime::fault::{FaultPoint, reach};
 use sea_orm::DatabaseTransaction;
@@ -74,11 +78,12 @@ impl OutboxTransaction {
                 break;
             }
             for hook in hooks {
-                hook(self).await.map_err(OutboxError::BeforeCommit)?;
+                let ran = limited("a hook before commit", Some(TIME_LIMIT), within(self, hook(self))).await;
+                ran.map_err(OutboxError::BeforeCommit)?;
             }
             told = behind;
             for heard in news {
-                heard.before_commit().await.map_err(OutboxError::BeforeCommit)?;
+                within(self, heard.before_commit()).await.map_err(OutboxError::BeforeCommit)?;
             }
         }
         self.verify().await?;
@@ -89,7 +94,7 @@ impl OutboxTransaction {
             frame.take_events()
         };
         if !events.is_empty() {
-            shared.outbox.write(self, events).await?;
+            shared.outbox.write(&Prompt(self), events).await?;
             shared.ledger.lock().note_written();
         }
         reach(FaultPoint::BeforeCommit);
@@ -106,8 +111,8 @@ impl OutboxTransaction {
 }
 
 async fn send_commit(shared: Shared) -> Result<(), OutboxError> {
-    let (txn, ledger, outbox) = shared.part().await?;
-    let answer = txn.commit().await;
+    let (txn, ledger, outbox, bound) = shared.part().await?;
+    let answer = bound.answer("COMMIT", txn.commit()).await;
     let outcome = match answer.as_ref().map_err(Effect::of) {
         Ok(()) => Outcome::Committed,
         Err(Effect::Lost) => Outcome::Unknown,
@@ -127,8 +132,8 @@ async fn send_commit(shared: Shared) -> Result<(), OutboxError> {
 }
 
 async fn send_rollback(shared: Shared) -> Result<(), OutboxError> {
-    let (txn, ledger, _) = shared.part().await?;
-    let answer = txn.rollback().await;
+    let (txn, ledger, _, bound) = shared.part().await?;
+    let answer = bound.answer("ROLLBACK", txn.rollback()).await;
     conclude(&ledger, Outcome::RolledBack).await;
     Ok(answer?)
 }
@@ -159,11 +164,16 @@ pub(super) fn give_up(id: FrameId, ledger: &Ledger, runtime: &Handle) {
 
 impl Shared {
     /// Waits for the last statement and gives the driver's transaction.
-    async fn part(self) -> Result<(DatabaseTransaction, Ledger, Outbox), OutboxError> {
-        drop(self.lane.turn().await);
-        let Self { lane, txn, ledger, outbox } = self;
+    async fn part(self) -> Result<(DatabaseTransaction, Ledger, Outbox, Bound), OutboxError> {
+        if let Err(error) = self.take_turn().await.map(drop) {
+            conclude(&self.ledger, Outcome::RolledBack).await;
+            return Err(error);
+        }
+        let Self { lane, txn, ledger, outbox, held } = self;
+        drop(held);
+        let bound = lane.bound().clone();
         drop(lane);
         // Only statements hold it, and the last one has ended.
-        Ok((Arc::into_inner(txn).ok_or(OutboxError::StillNested)?, ledger, outbox))
+        Ok((Arc::into_inner(txn).ok_or(OutboxError::StillNested)?, ledger, outbox, bound))
     }
 }

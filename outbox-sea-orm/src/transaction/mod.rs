@@ -3,13 +3,16 @@
 mod completion;
 mod lane;
 mod onward;
+mod open;
 mod phases;
+mod prompt;
 mod savepoint;
 mod scope;
 mod session;
 mod state;
 mod stream;
 
+pub(crate) use open::{Holders, within};
 pub use phases::{Outcome, Phase};
 pub(crate) use scope::{Ended, Scope};
 pub use scope::{Entry, Origin, Propagation, Transactional};
@@ -20,13 +23,15 @@ use crate::{
     EnqueueOptions, Outbox,
     error::{BoxError, OutboxError},
     outbox::Pending,
+    pool::{Bound, overdue},
 };
 use futures_util::future::BoxFuture;
-use lane::{Lane, Turn};
+use lane::{Lane, NoTurn, Turn};
 use onward::Onward;
+use open::Held;
 use outbox_core::event::{MessageId, NewEvent, OutboxEvent, Trail};
 use phases::Hooks;
-use sea_orm::{DatabaseTransaction, DbErr, TransactionOptions, TransactionTrait};
+use sea_orm::{ConnectionTrait, DatabaseTransaction, DbErr, IsolationLevel, TransactionOptions, TransactionTrait};
 use state::{FrameId, State};
 use std::{
     fmt,
@@ -66,6 +71,8 @@ struct Shared {
     txn: Arc<DatabaseTransaction>,
     ledger: Ledger,
     outbox: Outbox,
+    /// Where the application opened it itself.
+    held: Option<Held>,
 }
 
 /// The bookkeeping, reachable from statements whose callers are gone.
@@ -99,13 +106,49 @@ impl OutboxTransaction {
     /// while BEGIN was on its way, and a whole transaction, dropped, rolls back.
     pub(crate) async fn open(outbox: Outbox, options: TransactionOptions) -> Result<Self, OutboxError> {
         let isolation = options.isolation_level;
-        let db = outbox.connection().clone();
-        let begin = async move { db.begin_with_options(options).await };
-        let txn = Onward::new(begin, Handle::current()).await.map_err(OutboxError::Begin)?;
+        let (db, work) = (outbox.connection().clone(), outbox.work().clone());
+        let begin = async move {
+            let within = work.begins_within();
+            let mut beginning = Box::pin(async move { db.begin_with_options(options).await });
+            match tokio::time::timeout(within, &mut beginning).await {
+                Ok(begun) => begun.map(|txn| (txn, work.bound_of_application())),
+                Err(_) => {
+                    // Its answer may still come, and would leave a connection of the application inside a transaction.
+                    tokio::spawn(async move { drop(beginning.await) });
+                    Err(overdue("BEGIN", within))
+                }
+            }
+        };
+        Self::opened(outbox, isolation, begin).await
+    }
+
+    /// Notes that the present task holds it.
+    pub(crate) fn held(mut self) -> Self {
+        let held = self.shared.outbox.holders().hold();
+        if let Some(shared) = Arc::get_mut(&mut self.shared) {
+            shared.held = Some(held);
+        }
+        self
+    }
+
+    /// Opens a transaction for a handler, a step or an operator, over the framework's own connections, as
+    /// [`open`](Self::open) does.
+    pub(crate) async fn open_for_work(outbox: Outbox, options: TransactionOptions) -> Result<Self, OutboxError> {
+        let (isolation, work) = (options.isolation_level, outbox.work().clone());
+        Self::opened(outbox, isolation, async move { work.begin(options).await }).await
+    }
+
+    async fn opened(
+        outbox: Outbox,
+        isolation: Option<IsolationLevel>,
+        begin: impl Future<Output = Result<(DatabaseTransaction, Bound), DbErr>> + Send + 'static,
+    ) -> Result<Self, OutboxError> {
+        let (txn, bound) = Onward::new(begin, Handle::current()).await.map_err(OutboxError::Begin)?;
         let ledger = Ledger(Arc::new(Mutex::new(State::new(isolation))));
-        let lane = Lane::new();
+        let lane = Lane::new(bound);
         let seat = Seat { id: 0, ledger: ledger.clone(), runtime: lane.runtime().clone(), taken: true };
-        Ok(Self { shared: Arc::new(Shared { lane, txn: Arc::new(txn), ledger, outbox }), seat })
+        let shared = Shared { lane, txn: Arc::new(txn), ledger, outbox, held: None };
+        Ok(Self { shared: Arc::new(shared), seat })
     }
 
     /// Saves an event with the transaction: encoded now, written in one INSERT with all others just before COMMIT.
@@ -126,7 +169,7 @@ impl OutboxTransaction {
     pub fn emit_with<E: OutboxEvent>(&self, event: E, options: EnqueueOptions) -> Result<MessageId, OutboxError> {
         let mut encoded = NewEvent::encode(&event)?;
         self.mark(&mut encoded);
-        let pending = Pending::checked(encoded, options, self.shared.outbox.limits())?;
+        let pending = Pending::checked(encoded, options, &self.shared.outbox)?;
         let id = pending.message_id();
         let heard = self.shared.outbox.listeners().hear(&event);
         self.shared.ledger.lock().push(self.seat.id, pending, heard)?;
@@ -138,7 +181,7 @@ impl OutboxTransaction {
         for event in events {
             let mut event = event.clone();
             self.mark(&mut event);
-            let pending = Pending::checked(event, EnqueueOptions::new(), self.shared.outbox.limits())?;
+            let pending = Pending::checked(event, EnqueueOptions::new(), &self.shared.outbox)?;
             self.shared.ledger.lock().push(self.seat.id, pending, None)?;
         }
         Ok(())
@@ -170,7 +213,8 @@ impl OutboxTransaction {
 
     /// Runs an async hook inside the transaction, before its events are written and COMMIT is sent.
     ///
-    /// The hook may write and emit; an error rolls everything back. Hooks that it registers run too.
+    /// The hook may write and emit; an error rolls everything back, and so does one that has not ended after 5 min. Hooks that it
+    /// registers run too.
     ///
     /// ```
     /// # use outbox_sea_orm::prelude::*;
@@ -220,6 +264,49 @@ impl OutboxTransaction {
         late.run(Outcome::RolledBack);
     }
 
+    /// Waits for an answer of the database to the framework's own statements, as long as it waits for a COMMIT's. When it
+    /// does not come, the transaction is lost and its connection closed.
+    pub(crate) async fn bounded<T, E: From<OutboxError>>(
+        &self,
+        what: &'static str,
+        work: impl Future<Output = Result<T, E>>,
+    ) -> Result<T, E> {
+        match tokio::time::timeout(self.shared.lane.bound().within(), work).await {
+            Ok(answer) => answer,
+            Err(_) => Err(OutboxError::Database(self.shared.lose(what)).into()),
+        }
+    }
+
+    /// As [`bounded`](Self::bounded), for one statement.
+    async fn prompt<T>(&self, what: &'static str, work: impl Future<Output = Result<T, DbErr>>) -> Result<T, DbErr> {
+        match tokio::time::timeout(self.shared.lane.bound().within(), work).await {
+            Ok(answer) => answer,
+            Err(_) => Err(self.shared.lose(what)),
+        }
+    }
+
+    /// Keeps an idle transaction from being ended by the server. Does nothing while a statement is under way.
+    pub(crate) async fn keep_awake(&self) {
+        let Some(mut turn) = self.shared.lane.idle_turn() else { return };
+        let sign = self
+            .shared
+            .run_bounded(&mut turn, "a sign of life", |txn| async move { txn.execute_unprepared("SELECT 1").await });
+        if let Err(error) = sign.await {
+            tracing::debug!(%error, "an idle transaction could not be kept awake");
+        }
+    }
+
+    /// Gives the failure by which the database has disturbed the transaction for the sake of others, or lost it: what was
+    /// done in it is not to blame.
+    pub(crate) fn disturbance(&self) -> Option<DbErr> {
+        self.shared.ledger.lock().disturbance().cloned()
+    }
+
+    /// Gives how often it was written to so far: statements that may write, and emitted events.
+    pub(crate) fn writes(&self) -> u64 {
+        self.shared.ledger.lock().writes()
+    }
+
     /// The outbox that the transaction belongs to.
     #[must_use]
     pub fn outbox(&self) -> &Outbox {
@@ -236,10 +323,21 @@ impl OutboxTransaction {
 impl Shared {
     /// Waits for the handle's turn, with dropped savepoints undone.
     async fn turn(&self, id: FrameId) -> Result<Turn<'_>, OutboxError> {
-        let mut turn = self.lane.turn().await;
+        let mut turn = self.take_turn().await?;
         self.settle(&mut turn).await?;
         self.ledger.lock().frame(id)?;
         Ok(turn)
+    }
+
+    /// Waits for a turn, whatever is to be done with it.
+    async fn take_turn(&self) -> Result<Turn<'_>, OutboxError> {
+        self.lane.turn().await.map_err(|none| match none {
+            NoTurn::Streaming => OutboxError::Streaming,
+            NoTurn::Lost(error) => {
+                self.ledger.lock().abort(&error);
+                OutboxError::Aborted(error)
+            }
+        })
     }
 
     /// Runs work on the driver's transaction and notes what it did, even when the caller is gone by then.
@@ -256,6 +354,30 @@ impl Shared {
             answer
         })
         .await
+    }
+
+    /// Runs a statement of the framework's own, whose answer is waited for as long as a COMMIT's.
+    async fn run_bounded<T, F>(
+        &self,
+        turn: &mut Turn<'_>,
+        what: &'static str,
+        work: impl FnOnce(Arc<DatabaseTransaction>) -> F,
+    ) -> Result<T, DbErr>
+    where
+        T: Send + 'static,
+        F: Future<Output = Result<T, DbErr>> + Send + 'static,
+    {
+        match tokio::time::timeout(self.lane.bound().within(), self.run(turn, work)).await {
+            Ok(answer) => answer,
+            Err(_) => Err(self.lose(what)),
+        }
+    }
+
+    /// Gives the transaction up, since an answer is overdue.
+    fn lose(&self, what: &'static str) -> DbErr {
+        let error = self.lane.sever(what);
+        self.ledger.lock().abort(&error);
+        error
     }
 
     /// Runs one statement of a handle.

@@ -38,7 +38,7 @@ impl OutboxTransaction {
             }
             answer
         };
-        self.shared.run(&mut turn, set).await?;
+        self.shared.run_bounded(&mut turn, "a savepoint", set).await?;
         Ok(nested)
     }
 
@@ -63,7 +63,7 @@ impl OutboxTransaction {
                 }
                 Ok(())
             };
-            self.shared.run(&mut turn, set).await?;
+            self.shared.run_bounded(&mut turn, "a savepoint", set).await?;
         }
         Ok(&self.shared.txn)
     }
@@ -74,7 +74,10 @@ impl OutboxTransaction {
         let (id, ledger) = (self.seat.id, self.shared.ledger.clone());
         if mem::take(ledger.lock().frame(id)?.lent()) {
             let release = format!("RELEASE SAVEPOINT {}", lent_name(id));
-            let kept = self.shared.run(&mut turn, |txn| async move { txn.execute_unprepared(&release).await }).await;
+            let kept = self
+                .shared
+                .run_bounded(&mut turn, "a savepoint", |txn| async move { txn.execute_unprepared(&release).await })
+                .await;
             if let Err(error) = kept {
                 ledger.lock().abort(&error);
                 return Err(OutboxError::Aborted(error));
@@ -82,7 +85,9 @@ impl OutboxTransaction {
         }
         let suspect = ledger.lock().suspect();
         if suspect && commit_may_lie(self.shared.txn.get_database_backend()) {
-            let probe = self.shared.run(&mut turn, |txn| async move { txn.execute_unprepared("SELECT 1").await });
+            let probe = self
+                .shared
+                .run_bounded(&mut turn, "a savepoint", |txn| async move { txn.execute_unprepared("SELECT 1").await });
             probe.await.map_err(OutboxError::Commit)?;
         }
         Ok(())
@@ -116,7 +121,7 @@ impl OutboxTransaction {
             }
             answer
         };
-        let answer = self.shared.run(&mut turn, release).await;
+        let answer = self.shared.run_bounded(&mut turn, "a savepoint", release).await;
         drop(turn);
         answer.map(|_| ()).map_err(|error| {
             self.seat.taken = true;
@@ -127,7 +132,7 @@ impl OutboxTransaction {
     /// Rolls a savepoint back.
     pub(super) async fn undo(mut self) -> Result<(), OutboxError> {
         self.seat.give_up();
-        let mut turn = self.shared.lane.turn().await;
+        let mut turn = self.shared.take_turn().await?;
         self.shared.settle(&mut turn).await
     }
 }
@@ -172,7 +177,7 @@ impl Shared {
                 }
                 answer
             };
-            self.run(turn, undo).await.map_err(OutboxError::Aborted)?;
+            self.run_bounded(turn, "a savepoint", undo).await.map_err(OutboxError::Aborted)?;
         }
     }
 }

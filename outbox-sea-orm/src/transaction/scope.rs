@@ -1,14 +1,20 @@
 //! How a function takes part in a transaction: it opens one, joins the caller's, or sets a savepoint in it.
 
-use super::OutboxTransaction;
+use super::{OutboxTransaction, open::joinable};
 use crate::{Outbox, error::OutboxError};
 use sea_orm::{ConnectionTrait, DbBackend, IsolationLevel, TransactionOptions};
-use std::{fmt, sync::Arc};
+use std::{fmt, ops::Deref, sync::Arc, time::Duration};
+
+/// How long a second transaction of a task waits for a connection: the first one keeps its own meanwhile, and a pool whose
+/// connections are all kept so would never free one.
+const BESIDE_WITHIN: Duration = Duration::from_secs(2);
 
 /// What a `#[transactional_outbox]` function can be called with: an [`Outbox`], of which it opens a transaction, or an
 /// [`OutboxTransaction`], which it joins.
 ///
-/// Spring's `Propagation.REQUIRED`. Implemented by those two and by references to them.
+/// Spring's `Propagation.REQUIRED`. A method that names its outbox in the attribute (`tx = self.outbox`) joins the transaction of
+/// that outbox that is open around the call: of another such function, [`Outbox::transaction`], a handler, a step of a saga, a
+/// hook before commit. A spawned task joins nothing. Implemented by those two and by references to them.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` can neither begin nor join an outbox transaction",
     label = "neither an `Outbox` nor an `OutboxTransaction`",
@@ -26,8 +32,21 @@ pub trait Transactional: fmt::Debug + Send + Sync {
 pub enum Origin<'a> {
     /// Opens transactions.
     Outbox(&'a Outbox),
+    /// Opens transactions where none of it is open around the function.
+    Here(&'a Outbox),
     /// Is one.
     Transaction(&'a OutboxTransaction),
+}
+
+impl Origin<'_> {
+    /// Of an outbox, the transaction is meant that is open around the function.
+    #[must_use]
+    pub const fn here(self) -> Self {
+        match self {
+            Self::Outbox(outbox) => Self::Here(outbox),
+            other => other,
+        }
+    }
 }
 
 impl Transactional for Outbox {
@@ -86,7 +105,26 @@ pub(crate) struct Scope<'a> {
 
 enum Stage<'a> {
     Owned(Option<OutboxTransaction>),
-    Joined { tx: &'a OutboxTransaction, ended: bool },
+    Joined { tx: Handle<'a>, ended: bool },
+}
+
+/// The transaction that is joined.
+enum Handle<'a> {
+    /// The caller passed it.
+    Given(&'a OutboxTransaction),
+    /// It is open around the function.
+    Found(OutboxTransaction),
+}
+
+impl Deref for Handle<'_> {
+    type Target = OutboxTransaction;
+
+    fn deref(&self) -> &OutboxTransaction {
+        match self {
+            Self::Given(tx) => tx,
+            Self::Found(tx) => tx,
+        }
+    }
 }
 
 /// How a run of a transactional function ended.
@@ -101,20 +139,37 @@ impl<'a> Scope<'a> {
     /// Enters.
     pub(crate) async fn enter(origin: Origin<'a>, entry: Entry) -> Result<Scope<'a>, OutboxError> {
         let Entry { function, propagation, isolation } = entry;
-        let stage = match (origin, propagation) {
-            (Origin::Outbox(_), Propagation::Mandatory) => return Err(OutboxError::Mandatory { function }),
-            (Origin::Outbox(outbox), _) => Stage::Owned(Some(open(outbox, isolation).await?)),
-            (Origin::Transaction(tx), Propagation::RequiresNew) => {
-                Stage::Owned(Some(open(tx.outbox(), isolation).await?))
+        let around = match origin {
+            Origin::Outbox(_) => None,
+            Origin::Here(outbox) => joinable(outbox).map(Handle::Found),
+            Origin::Transaction(tx) => Some(Handle::Given(tx)),
+        };
+        let stage = match (origin, propagation, around) {
+            (Origin::Transaction(tx), Propagation::RequiresNew, _) => {
+                Stage::Owned(Some(open_beside(tx.outbox(), isolation, function).await?))
             }
-            (Origin::Transaction(tx), Propagation::Nested) => {
-                check_isolation(tx, isolation, function)?;
+            (Origin::Here(outbox), Propagation::RequiresNew, around)
+                if around.is_some() || outbox.holders().holds() =>
+            {
+                Stage::Owned(Some(open_beside(outbox, isolation, function).await?))
+            }
+            (_, Propagation::Nested, Some(tx)) => {
+                check_isolation(&tx, isolation, function)?;
                 Stage::Owned(Some(tx.begin().await?))
             }
-            (Origin::Transaction(tx), Propagation::Required | Propagation::Mandatory) => {
-                check_isolation(tx, isolation, function)?;
+            (_, Propagation::Required | Propagation::Mandatory, Some(tx)) => {
+                check_isolation(&tx, isolation, function)?;
                 Stage::Joined { tx, ended: false }
             }
+            (Origin::Here(outbox), Propagation::Required | Propagation::Nested | Propagation::Mandatory, None)
+                if outbox.holders().holds() =>
+            {
+                return Err(OutboxError::PassedBy { function });
+            }
+            (_, Propagation::Mandatory, None) => return Err(OutboxError::Mandatory { function }),
+            (Origin::Outbox(outbox) | Origin::Here(outbox), _, _) => Stage::Owned(Some(open(outbox, isolation).await?)),
+            // It is around the function.
+            (Origin::Transaction(tx), _, None) => Stage::Joined { tx: Handle::Given(tx), ended: false },
         };
         Ok(Self { stage, function })
     }
@@ -160,7 +215,7 @@ impl<'a> Scope<'a> {
 
 impl Drop for Scope<'_> {
     fn drop(&mut self) {
-        if let Stage::Joined { tx, ended: false } = self.stage {
+        if let Stage::Joined { tx, ended: false } = &self.stage {
             tx.mark_failed(self.function);
         }
     }
@@ -174,7 +229,22 @@ impl OutboxTransaction {
 }
 
 async fn open(outbox: &Outbox, isolation: Option<IsolationLevel>) -> Result<OutboxTransaction, OutboxError> {
-    outbox.begin_with(TransactionOptions { isolation_level: isolation, ..TransactionOptions::default() }).await
+    outbox.open(TransactionOptions { isolation_level: isolation, ..TransactionOptions::default() }).await
+}
+
+/// Opens a transaction while another one of the same task is open, which goes on only after this one.
+async fn open_beside(
+    outbox: &Outbox,
+    isolation: Option<IsolationLevel>,
+    function: &'static str,
+) -> Result<OutboxTransaction, OutboxError> {
+    if outbox.backend() == DbBackend::Sqlite {
+        return Err(OutboxError::WaitsForItself { function });
+    }
+    match tokio::time::timeout(BESIDE_WITHIN, open(outbox, isolation)).await {
+        Ok(opened) => opened,
+        Err(_) => Err(OutboxError::NoConnectionBeside { function, waited: BESIDE_WITHIN }),
+    }
 }
 
 /// A joined transaction must have been opened with at least the isolation that is asked for; a default may be weaker.

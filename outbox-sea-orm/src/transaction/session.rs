@@ -1,6 +1,6 @@
 //! SeaORM's own traits, so that all of SeaORM takes `&OutboxTransaction`.
 
-use super::{OutboxTransaction, TransactionRows};
+use super::{OutboxTransaction, TransactionRows, open::within};
 use async_trait::async_trait;
 use futures_util::future::BoxFuture;
 use sea_orm::{
@@ -15,19 +15,23 @@ impl ConnectionTrait for OutboxTransaction {
     }
 
     async fn execute_raw(&self, stmt: Statement) -> Result<ExecResult, DbErr> {
+        self.note_write(&stmt.sql);
         self.shared.statement(self.seat.id, |txn| async move { txn.execute_raw(stmt).await }).await
     }
 
     async fn execute_unprepared(&self, sql: &str) -> Result<ExecResult, DbErr> {
+        self.note_write(sql);
         let sql = sql.to_owned();
         self.shared.statement(self.seat.id, |txn| async move { txn.execute_unprepared(&sql).await }).await
     }
 
     async fn query_one_raw(&self, stmt: Statement) -> Result<Option<QueryResult>, DbErr> {
+        self.note_write(&stmt.sql);
         self.shared.statement(self.seat.id, |txn| async move { txn.query_one_raw(stmt).await }).await
     }
 
     async fn query_all_raw(&self, stmt: Statement) -> Result<Vec<QueryResult>, DbErr> {
+        self.note_write(&stmt.sql);
         self.shared.statement(self.seat.id, |txn| async move { txn.query_all_raw(stmt).await }).await
     }
 
@@ -37,6 +41,17 @@ impl ConnectionTrait for OutboxTransaction {
 
     fn is_mock_connection(&self) -> bool {
         self.shared.txn.is_mock_connection()
+    }
+}
+
+impl OutboxTransaction {
+    /// Counts a statement that may write: `WITH` too, since a common table expression can.
+    fn note_write(&self, sql: &str) {
+        let sql = sql.trim_start_matches(|c: char| c.is_whitespace() || c == '(');
+        let verb = sql.split(|c: char| !c.is_ascii_alphabetic()).next().unwrap_or_default();
+        if !["select", "show", "explain", "pragma", "set"].iter().any(|read| verb.eq_ignore_ascii_case(read)) {
+            self.shared.ledger.lock().note_write();
+        }
     }
 }
 
@@ -124,7 +139,7 @@ where
     T: Send,
     E: std::fmt::Display + std::fmt::Debug + Send,
 {
-    let answer = callback(&tx).await;
+    let answer = within(&tx, callback(&tx)).await;
     match answer {
         Ok(value) => {
             tx.commit().await.map_err(|error| TransactionError::Connection(error.into()))?;

@@ -47,7 +47,11 @@ pub(super) struct State {
     suspect: bool,
     /// Whether events were written by now, so that the relay is to be woken.
     wrote: bool,
+    /// Statements that write, by what they begin with.
+    statements: u64,
     isolation: Option<IsolationLevel>,
+    /// What others, or a lost connection, have done to it.
+    disturbance: Option<DbErr>,
 }
 
 impl State {
@@ -60,8 +64,20 @@ impl State {
             conflict: false,
             suspect: false,
             wrote: false,
+            statements: 0,
             isolation,
+            disturbance: None,
         }
+    }
+
+    /// Notes a statement that writes.
+    pub(super) const fn note_write(&mut self) {
+        self.statements += 1;
+    }
+
+    /// Gives how often it was written to so far: statements and emitted events.
+    pub(super) const fn writes(&self) -> u64 {
+        self.statements + self.emitted
     }
 
     /// The level that the transaction was opened with.
@@ -72,6 +88,11 @@ impl State {
     /// Tells whether a deadlock or the like was seen, so that repeating the whole transaction may help.
     pub(super) const fn conflict(&self) -> bool {
         self.conflict
+    }
+
+    /// Gives the failure by which others have disturbed it, or by which its connection was lost.
+    pub(super) const fn disturbance(&self) -> Option<&DbErr> {
+        self.disturbance.as_ref()
     }
 
     /// Tells whether a failed statement may have left the transaction unable to commit.
@@ -102,6 +123,9 @@ impl State {
         };
         let effect = Effect::of(error);
         self.conflict |= matches!(effect, Effect::Conflict | Effect::Busy);
+        if matches!(effect, Effect::Conflict | Effect::Busy | Effect::Lost) {
+            self.disturbance.get_or_insert_with(|| error.clone());
+        }
         if effect.ends_transaction() && self.doom.is_none() {
             self.doom = Some(Doom::Aborted(error.clone()));
         }
@@ -208,7 +232,7 @@ impl State {
             self.frames.truncate(at);
         }
         // What failed was undone with it.
-        (self.suspect, self.conflict) = (false, false);
+        (self.suspect, self.conflict, self.disturbance) = (false, false, None);
     }
 
     /// Merges a committed savepoint into the frame around it.

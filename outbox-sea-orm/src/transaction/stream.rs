@@ -1,6 +1,9 @@
 //! Rows of a query, one by one, on the transaction's lane.
 
-use super::{OutboxTransaction, lane::Turn};
+use super::{
+    OutboxTransaction,
+    lane::{Streaming, Turn},
+};
 use futures_util::{Stream, StreamExt};
 use sea_orm::{DbErr, QueryResult, Statement, StreamTrait};
 use std::{
@@ -13,10 +16,31 @@ use tokio::sync::mpsc;
 /// Rows read ahead: enough that one poll moves several, few enough to hold in memory.
 const AHEAD: usize = 16;
 
-/// Rows of a query in an [`OutboxTransaction`]. While it lives, other statements of the transaction wait.
+/// Rows of a query in an [`OutboxTransaction`].
+///
+/// Until it has given the last one or is dropped, the transaction's connection can do nothing else: another statement, a nested transaction and a second stream are
+/// refused with [`OutboxError::Streaming`](crate::OutboxError::Streaming), whichever task asks. Collect the rows before writing:
+///
+/// ```
+/// # use outbox_sea_orm::prelude::*;
+/// # use sea_orm::{ConnectionTrait, DbErr, Statement};
+/// # async fn example(tx: &OutboxTransaction, query: Statement) -> Result<(), DbErr> {
+/// for row in tx.query_all_raw(query).await? {
+///     // .. statements with `tx` ..
+/// # drop(row);
+/// }
+/// # Ok(()) }
+/// ```
 pub struct TransactionRows<'a> {
     // Before the turn, so that a dropped stream stops its query at the next turn.
     rows: mpsc::Receiver<Result<QueryResult, DbErr>>,
+    turn: Option<StreamTurn<'a>>,
+}
+
+/// The connection, for as long as rows are to come.
+struct StreamTurn<'a> {
+    // Before the turn: behind it somebody else may have begun a stream.
+    _streaming: Streaming<'a>,
     turn: Turn<'a>,
 }
 
@@ -46,7 +70,8 @@ impl OutboxTransaction {
                 }
             }
         });
-        Ok(TransactionRows { rows, turn })
+        let turn = StreamTurn { _streaming: self.shared.lane.stream(), turn };
+        Ok(TransactionRows { rows, turn: Some(turn) })
     }
 }
 
@@ -55,8 +80,14 @@ impl Stream for TransactionRows<'_> {
 
     fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         let this = self.get_mut();
-        let _ = this.turn.poll(cx);
-        this.rows.poll_recv(cx)
+        if let Some(turn) = &mut this.turn {
+            let _ = turn.turn.poll(cx);
+        }
+        let row = this.rows.poll_recv(cx);
+        if matches!(row, Poll::Ready(None)) {
+            this.turn = None;
+        }
+        row
     }
 }
 

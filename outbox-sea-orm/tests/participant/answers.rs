@@ -2,7 +2,7 @@
 
 use crate::{
     payments::{Charge, Refund},
-    world::{Answered, World, charge, headers, message},
+    world::{Answered, REPLIES, World, charge, headers, message},
 };
 use outbox_core::{
     event::{Headers, SagaId},
@@ -52,14 +52,21 @@ on_every_database! {
 
     async fn an_answer_is_no_command(db: &TempDatabase) {
         let (world, saga) = (World::open(db).await, SagaId::generate());
-        let (queue, _handle) = world.serve(|consumer| consumer).await;
+        let told = |_: Refund, cx: &HandlerContext| {
+            assert!(cx.call().is_none());
+            std::future::ready(Ok::<(), OutboxError>(()))
+        };
+        let (queue, handle) = world.serve(|consumer| consumer.on("told", told)).await;
         for _ in 0..2 {
             let mut answer = headers(saga, "do");
             answer.remove("replyto");
             queue.send(message(&Refund { how: String::new() }, answer)).await;
         }
-        assert_eq!(world.effects("nobody").await, ["refund", "refund"], "its handler runs for each");
-        assert!(world.sent().await.is_empty());
+        assert_eq!(handle.stats().borrow().handled, 2, "an event handler runs for each");
+        assert!(world.sent().await.is_empty() && world.effects("nobody").await.is_empty());
+        let letters = world.letters().await;
+        assert_eq!(letters.len(), 2, "and the one for commands for none");
+        assert!(letters[0].2.contains("no topic for the answer"), "{letters:?}");
     }
 
     async fn a_handler_knows_whose_command_it_does(db: &TempDatabase) {
@@ -73,7 +80,7 @@ on_every_database! {
                 std::future::ready(Ok::<(), OutboxError>(()))
             }
         };
-        let consumer = Consumer::new("noting", &world.outbox).on("charge", noting).subscribe(receiving);
+        let consumer = Consumer::new("noting", &world.outbox).on_command("charge", noting).commands_from("/orders", REPLIES).subscribe(receiving);
         let _handle = consumer.start().await.unwrap();
         assert_eq!(queue.deliver(charge(saga, "")).await, Answered::Ack);
         assert_eq!(queue.deliver(message(&Charge { how: String::new() }, Headers::new())).await, Answered::Ack);

@@ -67,7 +67,7 @@ on_every_database! {
         let (world, saga) = (World::open(db).await, SagaId::generate());
         let (queue, _handle) = world.serve(|consumer| consumer).await;
         queue.send(charge(saga, "reject and emit")).await;
-        queue.send(charge(saga, "reply")).await;
+        queue.send(charge(saga, "reject and emit")).await;
         queue.send(refund(saga, "reply")).await;
         assert!(world.effects(saga).await.is_empty(), "what a handler wrote that says no is rolled back");
         assert_eq!(world.sent().await.len(), 3, "and so is what it emitted");

@@ -15,4 +15,6 @@ mod races;
 #[cfg(test)]
 mod refusals;
 #[cfg(test)]
+mod strangers;
+#[cfg(test)]
 mod trails;

@@ -35,7 +35,7 @@ on_every_database! {
         let soon = RetryPolicy::attempts(5, Duration::from_millis(50));
         let (queue, handle) = world.serve(|consumer| consumer.hold(Duration::ZERO).retry(soon)).await;
         queue.send(charge(saga, "fail-first reply")).await;
-        wait_until(SOON, "it is answered", async || world.told(saga).await == ["saga.done"]).await;
+        wait_until(SOON, "it is answered", async || tests::equals(world.told(saga).await, ["saga.done"])).await;
         assert_eq!((world.effects(saga).await.len(), handle.stats().borrow().stored), (1, 1));
     }
 
@@ -45,7 +45,7 @@ on_every_database! {
         let (queue, _handle) = world.serve(|consumer| consumer.hold(Duration::ZERO).retry(soon)).await;
         queue.send(charge(saga, "fail")).await;
         queue.send(refund(saga, "")).await;
-        wait_until(SOON, "both are answered", async || world.told(saga).await.len() == 2).await;
+        wait_until(SOON, "both are answered", async || tests::equals(world.told(saga).await.len(), 2)).await;
         assert_eq!(world.told(saga).await, ["saga.undone", "saga.rejected"]);
         assert!(world.effects(saga).await.is_empty());
     }

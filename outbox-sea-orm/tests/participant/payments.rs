@@ -37,12 +37,12 @@ pub(crate) struct Payments;
 
 #[event_handler]
 impl Payments {
-    #[on("charge")]
+    #[on_command("charge")]
     async fn charge(&self, command: Charge, cx: &HandlerContext) -> Result<(), HandlerError> {
         ends(cx, "charge", &command.how).await
     }
 
-    #[on("refund")]
+    #[on_command("refund")]
     async fn refund(&self, command: Refund, cx: &HandlerContext) -> Result<(), HandlerError> {
         ends(cx, "refund", &command.how).await
     }

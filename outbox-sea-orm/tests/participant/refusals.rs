@@ -1,9 +1,6 @@
 //! Commands that become dead letters.
 
-use crate::{
-    payments::Charge,
-    world::{World, charge},
-};
+use crate::world::{World, charge};
 use outbox_core::event::{MessageParts, SagaId};
 use outbox_sea_orm::prelude::*;
 use tests::{databases::TempDatabase, on_every_database};
@@ -34,18 +31,6 @@ on_every_database! {
             assert!(errors.contains(said), "{errors}");
         }
         assert_eq!((world.sent().await.len(), handle.stats().borrow().retried), (0, 0));
-    }
-
-    async fn a_command_that_two_handlers_take_is_a_dead_letter_of_each(db: &TempDatabase) {
-        let (world, saga) = (World::open(db).await, SagaId::generate());
-        let too = |_: Charge, _: &HandlerContext| std::future::ready(Ok::<(), OutboxError>(()));
-        let (queue, _handle) = world.serve(|consumer| consumer.on("too", too)).await;
-        queue.send(charge(saga, "reply")).await;
-        let letters = world.letters().await;
-        let of = |n: usize| (letters[n].0.as_str(), letters[n].1.as_str());
-        assert_eq!((letters.len(), of(0), of(1)), (2, ("payments/charge", "rejected"), ("payments/too", "rejected")));
-        assert!(letters[0].2.contains("a command of a saga has one handler; `charge`, `too` take `payment.charge`"));
-        assert!(world.effects(saga).await.is_empty() && world.sent().await.is_empty());
     }
 
     async fn a_command_that_its_handler_gives_up_is_not_known_and_may_be_undone(db: &TempDatabase) {

@@ -55,7 +55,7 @@ on_every_database! {
             use sea_orm::{EntityTrait, QueryOrder};
             done::Entity::find().order_by_asc(done::Column::EventId).all(&world.db).await.unwrap()
         };
-        wait_until(SOON, "all four are published", async || done().await.len() == 4).await;
+        wait_until(SOON, "all four are published", async || tests::equals(done().await.len(), 4)).await;
         relay.shutdown(SOON).await.unwrap();
         consumer.shutdown(SOON).await.unwrap();
 
@@ -81,7 +81,7 @@ on_every_database! {
         let (queue, _handle) = world.serve(|consumer| consumer.batched(4)).await;
         let mut of_saga = headers(saga, "undo");
         of_saga.insert("correlationid", "order-7").unwrap();
-        let commands = [charge(saga, "reply emit"), charge(saga, ""), message(&Refund { how: String::new() }, of_saga)];
+        let commands = [charge(saga, "reply emit"), charge(saga, "reply emit"), message(&Refund { how: String::new() }, of_saga)];
         let ids: Vec<String> = commands.iter().map(|command| command.id.to_string()).collect();
         for command in commands {
             queue.send(command).await;

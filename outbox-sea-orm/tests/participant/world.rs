@@ -47,7 +47,7 @@ impl World {
     }
 
     pub(crate) fn consumer(&self) -> Consumer<Outbox> {
-        Consumer::new("payments", &self.outbox).handlers(Payments)
+        Consumer::new("payments", &self.outbox).handlers(Payments).commands_from("/orders", REPLIES)
     }
 
     /// Starts the service, with a queue of commands.

@@ -7,9 +7,13 @@ mod world;
 #[cfg(test)]
 mod steps;
 #[cfg(test)]
+mod sizes;
+#[cfg(test)]
 mod starts;
 #[cfg(test)]
 mod operator;
+#[cfg(test)]
+mod numbers;
 #[cfg(test)]
 mod claims;
 #[cfg(test)]
@@ -21,4 +25,10 @@ mod answers;
 #[cfg(test)]
 mod asked;
 #[cfg(test)]
+mod lost;
+#[cfg(test)]
 mod locks;
+#[cfg(test)]
+mod strangers;
+#[cfg(test)]
+mod versions;

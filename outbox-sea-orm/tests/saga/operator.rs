@@ -11,7 +11,7 @@ use outbox_core::{
 };
 use outbox_sea_orm::prelude::*;
 use std::time::Duration;
-use tests::{databases::TempDatabase, holds_within, on_every_database};
+use tests::{databases::TempDatabase, on_every_database, wait_until};
 
 fn ann() -> Decision {
     Decision::new("ann", "the bank is back")
@@ -34,7 +34,7 @@ on_every_database! {
         let builder = builder.on_stuck(|_| panic!("a listener's own bug")).on_stuck(move |stuck| told.send(stuck.clone()).unwrap());
         let sagas = builder.start().await.unwrap();
         let saga = stuck(&world, &sagas).await;
-        let stuck = tokio::time::timeout(SOON, heard.recv()).await.unwrap().unwrap();
+        let stuck = tests::in_time(SOON, "the listener hears of the stuck saga", heard.recv()).await.unwrap();
         assert_eq!((stuck.id, stuck.step.as_deref(), stuck.backward), (saga, Some("charge"), true));
         assert_eq!((&*stuck.definition.0, stuck.definition.1, &*stuck.correlation), ("place-order", 1, "order-1"));
         assert_eq!(stuck.reason, "refund failed");
@@ -127,7 +127,7 @@ on_every_database! {
         let sagas = world.sagas(definition).await;
         world.let_fail(1, "ship", 99).await;
         let saga = world.start(&sagas, PlaceOrder::number(1)).await;
-        assert!(holds_within(SOON, async || world.log(saga).await.len() >= 3).await);
+        wait_until(SOON, "three records are written", async || tests::above(world.log(saga).await.len(), 2)).await;
         let data = world.texts("SELECT data FROM outbox_sagas").await.remove(0);
         // What the code cannot read makes it stuck, wherever it is.
         world.run("UPDATE outbox_sagas SET data = '[]'").await;
@@ -135,8 +135,8 @@ on_every_database! {
         assert_eq!((instance.stuck_at.as_deref(), instance.past_pivot()), (Some("ship"), false));
         assert!(!world.outbox.operate(saga, &Operation::Skip("thank".into()), &ann()).await.unwrap());
         assert!(world.outbox.operate(saga, &Operation::Skip("ship".into()), &ann()).await.unwrap());
-        let at_thank = async || world.view(saga).await.instance.stuck_at.as_deref() == Some("thank");
-        assert!(holds_within(SOON, at_thank).await);
+        let at_thank = async || tests::equals(world.view(saga).await.instance.stuck_at.as_deref(), Some("thank"));
+        wait_until(SOON, "it is stuck at `thank`", at_thank).await;
         assert!(!world.outbox.operate(saga, &Operation::Cancel, &ann()).await.unwrap(), "it was shipped by hand");
         world.run(&format!("UPDATE outbox_sagas SET data = '{data}'")).await;
         assert!(world.outbox.operate(saga, &Operation::Resume, &ann()).await.unwrap());
@@ -156,7 +156,7 @@ on_every_database! {
         let sagas = world.sagas(definition).await;
         world.let_fail(1, "charge", 9).await;
         let saga = world.start(&sagas, PlaceOrder::number(1)).await;
-        assert!(holds_within(SOON, async || world.log(saga).await.len() == 3).await);
+        wait_until(SOON, "three records are written", async || tests::equals(world.log(saga).await.len(), 3)).await;
         assert!(world.outbox.operate(saga, &Operation::Cancel, &ann()).await.unwrap());
         assert!(!world.outbox.operate(saga, &Operation::Cancel, &ann()).await.unwrap());
         let instance = world.reaches(saga, SagaState::Compensated).await;

@@ -8,7 +8,7 @@ use outbox_core::saga::{SagaFault, SagaState, SagasError, draw};
 use outbox_sea_orm::prelude::*;
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
-use tests::{databases::TempDatabase, holds_within, on_every_database};
+use tests::{databases::TempDatabase, on_every_database, wait_until};
 
 on_every_database! {
     async fn two_starts_under_one_correlation_id_are_one_saga(temp: &TempDatabase) {
@@ -61,7 +61,7 @@ on_every_database! {
         world.reaches(new, SagaState::Completed).await;
         assert_eq!(world.state(old).await, SagaState::Running);
         let stats = two.stats();
-        assert!(holds_within(SOON, async || stats.borrow().missing_definitions == 1).await);
+        wait_until(SOON, "its definition is missed", async || tests::equals(stats.borrow().missing_definitions, 1)).await;
         two.shutdown(SOON).await.unwrap();
 
         let both = fast(place_order(1)).register(place_order(2)).start().await.unwrap();
@@ -81,7 +81,7 @@ on_every_database! {
         let sagas = world.sagas(with("reserve")).await;
         world.let_fail(1, "charge", 1).await;
         let saga = world.start(&sagas, PlaceOrder::number(1)).await;
-        assert!(holds_within(SOON, async || world.log(saga).await.len() == 3).await);
+        wait_until(SOON, "three records are written", async || tests::equals(world.log(saga).await.len(), 3)).await;
         sagas.shutdown(SOON).await.unwrap();
         world.run("UPDATE outbox_sagas SET due_at = 1").await;
         let sagas = world.sagas(with("renamed")).await;

@@ -147,8 +147,25 @@ on_every_database! {
         let sagas = world.sagas(hanging).await;
         let saga = world.start(&sagas, PlaceOrder::number(2)).await;
         let instance = world.reaches(saga, SagaState::Compensated).await;
-        assert!(instance.reason.unwrap().contains("within 50ms"));
+        assert!(instance.reason.unwrap().contains("its time limit of 50ms"));
         assert_eq!(world.effects(saga).await, ["release", "reserve"]);
+        sagas.shutdown(SOON).await.unwrap();
+    }
+
+    async fn a_step_and_a_compensation_that_never_return_are_dropped_at_the_coordinators_limit(temp: &TempDatabase) {
+        let world = World::open(temp).await;
+        let first = Saga::<PlaceOrder>::builder("hanging", 1).step("hang", hangs_once).compensate_plain(hangs_once);
+        let definition = first.step("refuse", refuses).build();
+        let builder = Sagas::builder(&world.outbox).register(definition).step_timeout(Duration::from_millis(300));
+        let sagas = builder.poll(Duration::from_millis(50)).start().await.unwrap();
+        let saga = world.start(&sagas, PlaceOrder::number(1)).await;
+        world.reaches(saga, SagaState::Compensated).await;
+        let kinds = world.kinds(saga).await;
+        assert_eq!(kinds, [
+            "started", "failed hang", "done hang", "turned_back", "failed hang", "undone hang", "compensated",
+        ]);
+        let stats = *sagas.stats().borrow();
+        assert_eq!((stats.timed_out, stats.slow), (2, 0));
         sagas.shutdown(SOON).await.unwrap();
     }
 }
@@ -157,4 +174,16 @@ on_every_database! {
 async fn async_late(_: &mut PlaceOrder, cx: &StepContext) -> Result<(), DbErr> {
     tokio::time::sleep(Duration::from_millis(400)).await;
     cx.tx.execute_unprepared("DELETE FROM plans").await.map(drop)
+}
+
+/// Never returns at its first attempt.
+async fn hangs_once(_: &mut PlaceOrder, cx: &StepContext) -> Result<(), StepError> {
+    if cx.attempt() == 1 {
+        std::future::pending::<()>().await;
+    }
+    Ok(())
+}
+
+async fn refuses(_: &mut PlaceOrder, _: &StepContext) -> Result<(), StepError> {
+    Err(StepError::abort("never"))
 }

@@ -52,8 +52,14 @@ impl World {
     }
 
     pub(crate) async fn view(&self, saga: SagaId) -> SagaView {
-        let all = self.outbox.sagas(&SagaFilter::default(), None, 10_000).await.unwrap();
-        all.into_iter().find(|view| view.id == saga).unwrap()
+        let mut after = None;
+        loop {
+            let page = self.outbox.sagas(&SagaFilter::default(), after, 10_000).await.unwrap();
+            after = Some(page.last().expect("it is on one of the pages").id);
+            if let Some(view) = page.into_iter().find(|view| view.id == saga) {
+                return view;
+            }
+        }
     }
 
     pub(crate) async fn state(&self, saga: SagaId) -> SagaState {
@@ -110,6 +116,6 @@ impl World {
 
     pub(crate) async fn ended(&self, n: i64) {
         let sql = "SELECT COUNT(*) FROM outbox_sagas WHERE state IN ('completed', 'compensated', 'stuck')";
-        wait_until(SOON, "all sagas have ended", async || self.number(sql).await == n).await;
+        wait_until(SOON, "all sagas have ended", async || tests::equals(self.number(sql).await, n)).await;
     }
 }

@@ -59,7 +59,7 @@ async fn cancel_everything(db: &DatabaseConnection, schema: &std::sync::Arc<Sche
         drop_after(polls, store.settler.record(&fence, &verdicts)).await;
         drop_after(polls, store.leases.renew(&relay, 1, LEASE)).await;
         drop_after(polls, store.leases.leave(&relay)).await;
-        drop_after(polls, store.reader.fetch(&places)).await;
+        drop_after(polls, store.reader.fetch(&places, u32::MAX)).await;
         drop_after(polls, store.leases.release(&fence.relay, &[])).await;
         drop_after(polls, store.janitor.prune(10)).await;
 

@@ -4,13 +4,19 @@ use crate::outbox::{LEASE, installed, owner_of_all, read_all};
 use outbox_core::{
     event::SagaId,
     failure::DeadReason,
-    outbox::{CallAnswer, CallKey, CallOutcome, History, InboxKey, NewLetter, PutBy, RouteRow, RouteState, Verdict},
-    saga::Phase,
+    outbox::{
+        CallAnswer, CallKey, CallOutcome, History, InboxKey, NewInstance, NewLetter, PutBy, RouteRow, RouteState,
+        Verdict,
+    },
+    saga::{CommandHash, Phase},
     testing::store::{PARTITIONS, event},
 };
 use outbox_sea_orm::{
     DeliverAt, Namespace, Retention, StoreOptions,
-    entity::{dead_letter, delivery, done, event as events, inbox, partition, relay, retry, saga_barrier, scheduled},
+    entity::{
+        dead_letter, delivery, done, event as events, inbox, instance as instances, partition, relay, retry,
+        saga_barrier, scheduled,
+    },
     open_relay_store,
 };
 use sea_orm::{ColumnTrait, EntityTrait, PaginatorTrait, QueryFilter, QueryOrder};
@@ -40,8 +46,11 @@ on_every_database! {
         };
         assert!(schema.put_by(&db, &stored).await.unwrap());
         let key = CallKey { consumer: "c", saga: SagaId::generate(), step: "s", round: NonZeroU32::MIN, phase: Phase::Do };
-        assert_eq!(schema.note_call(&db, key, CallOutcome::Done).await.unwrap(), None);
+        assert_eq!(schema.note_call(&db, key, Some(CommandHash::of("a", b"b")), CallOutcome::Done).await.unwrap(), None);
         schema.keep_answer(&db, key, CallOutcome::Done, &CallAnswer::from(event("a"))).await.unwrap();
+        let id = "i".into();
+        let instance = NewInstance { id: &id, consumer: "c", max_in_flight: 16, handlers: &[] };
+        schema.register_instance(&db, &instance, LEASE).await.unwrap();
         let places: Vec<_> = read_all(&*store.reader).await.iter().map(|e| (e.partition, e.id)).collect();
         store.settler.finish(&fence, &places[..1]).await.unwrap();
         let dead = RouteRow { state: RouteState::Dead, ..RouteRow::waiting("billing".into()) };
@@ -55,6 +64,9 @@ on_every_database! {
         let expected = |n: usize| (places[n].1.0, *saved[n].message_id.as_uuid());
         assert_eq!(ids, [expected(1), expected(2)]);
         assert_eq!((waiting[0].payload.as_slice(), waiting[0].message_key.as_deref()), (&b"{}"[..], Some("a")));
+        let instance = instances::Entity::find().one(&db).await.unwrap().unwrap();
+        assert_eq!((instance.consumer.as_str(), instance.max_in_flight, instance.handlers.as_str()), ("c", 16, "[]"));
+        assert!(instance.lease_until > instance.started_at);
         let finished = done::Entity::find().one(&db).await.unwrap().unwrap();
         assert_eq!((finished.event_id, finished.message_id), expected(0));
         assert!(finished.finished_at >= finished.created_at);

@@ -173,6 +173,11 @@ impl<D: Which> StoreFixture for Fixture<D> {
         assert_eq!(discarded.unwrap(), [letter]);
     }
 
+    async fn discard_all(&self, letters: &[LetterId]) {
+        let discarded = self.operator().await.discard(letters, &Decision::new("ann", "not wanted")).await;
+        assert_eq!(discarded.unwrap(), letters);
+    }
+
     async fn spoil(&self, event: EventId) {
         let damaged = vec![Value::from("{\"tenant\": 7"), Value::from(event.0)];
         assert_eq!(

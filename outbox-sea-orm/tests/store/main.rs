@@ -1,6 +1,10 @@
 //! The store on SQLite, PostgreSQL and MariaDB: the suite of the core, and what is this crate's own.
 
 #[cfg(test)]
+mod busy;
+#[cfg(test)]
+mod bytes;
+#[cfg(test)]
 mod connections;
 #[cfg(test)]
 mod dedup;
@@ -11,11 +15,21 @@ mod fixture;
 #[cfg(test)]
 mod consumers;
 #[cfg(test)]
+mod letters;
+#[cfg(test)]
 mod migration;
 #[cfg(test)]
 mod outbox;
 #[cfg(test)]
 mod plans;
+#[cfg(test)]
+mod sources;
+#[cfg(test)]
+mod upgrades;
+#[cfg(test)]
+mod pooler;
+#[cfg(test)]
+mod rights;
 #[cfg(test)]
 mod wakes;
 

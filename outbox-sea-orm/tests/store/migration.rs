@@ -6,7 +6,7 @@ use outbox_core::{
     testing::store::{PARTITIONS, event},
 };
 use outbox_sea_orm::{
-    DedupClaim, DeliverAt, Namespace, OutboxMigration, Schema, StoreOptions, install, open_relay_store,
+    DedupClaim, DeliverAt, Dialect, Namespace, OutboxMigration, Schema, StoreOptions, install, open_relay_store,
 };
 use sea_orm::{ConnectionTrait, DatabaseConnection, Statement};
 use sea_orm_migration::{MigrationTrait, MigratorTrait};
@@ -25,7 +25,10 @@ struct Migrator;
 impl MigratorTrait for Migrator {
     fn migrations() -> Vec<Box<dyn MigrationTrait>> {
         let shop = Namespace::new("shop").unwrap();
-        vec![Box::new(OutboxMigration::new(Namespace::default(), PARTITIONS)), Box::new(OutboxMigration::new(shop, 2))]
+        OutboxMigration::all(Namespace::default(), PARTITIONS)
+            .into_iter()
+            .chain(OutboxMigration::all(shop, 2))
+            .collect()
     }
 }
 
@@ -82,6 +85,11 @@ on_every_database! {
         let schema = installed(&db, &Namespace::default()).await;
         schema.append(&db, "/shop", &[event("a")]).await.unwrap();
         db.execute_unprepared("DROP TABLE outbox_deliveries").await.unwrap();
+        db.execute_unprepared("DROP TABLE outbox_decided_parks").await.unwrap();
+        let of_table = if schema.dialect() == Dialect::MariaDb { " ON outbox_dead_letters" } else { "" };
+        for index in ["outbox_letters_parked", "outbox_letters_decided"] {
+            db.execute_unprepared(&format!("DROP INDEX {index}{of_table}")).await.unwrap();
+        }
         db.execute_unprepared("UPDATE outbox_meta SET version = 1").await.unwrap();
         refused(&db, "run the migration").await;
         install(&db, &Namespace::default(), PARTITIONS).await.unwrap();
@@ -89,6 +97,46 @@ on_every_database! {
         let (store, _) = owner_of_all(&db, &schema, LEASE).await;
         assert_eq!(read_all(&*store.reader).await.len(), 1);
         db.execute_unprepared("DELETE FROM outbox_deliveries").await.unwrap();
+        for index in ["outbox_letters_parked", "outbox_letters_decided"] {
+            db.execute_unprepared(&format!("DROP INDEX {index}{of_table}")).await.expect("it is there again");
+        }
+    }
+
+    async fn columns_of_a_later_version_are_added_to_what_is_there_and_an_earlier_program_goes_on(temp: &TempDatabase) {
+        let db = temp.connect().await;
+        let namespace = Namespace::new("shop").unwrap();
+        let schema = installed(&db, &namespace).await;
+        let of_table = if schema.dialect() == Dialect::MariaDb { " ON shop_outbox_deliveries" } else { "" };
+        let count = async |what: &str| {
+            let asked = format!("SELECT COUNT(*) FROM shop_outbox_deliveries WHERE {what}");
+            let asked = Statement::from_string(db.get_database_backend(), asked);
+            db.query_one_raw(asked).await.map(|row| row.unwrap().try_get_by_index::<i64>(0).unwrap())
+        };
+        db.execute_unprepared(&format!("DROP INDEX shop_outbox_deliveries_awaits{of_table}")).await.unwrap();
+        for column in ["awaits_kind", "awaits", "awaits_version", "awaits_since"] {
+            db.execute_unprepared(&format!("ALTER TABLE shop_outbox_deliveries DROP COLUMN {column}")).await.unwrap();
+        }
+        db.execute_unprepared("UPDATE shop_outbox_meta SET version = 7").await.unwrap();
+        let earlier = |n: u32| {
+            format!(
+                "INSERT INTO shop_outbox_deliveries (consumer, handler, message_id, source, topic, event_type, event_version, \
+                 content_type, payload, headers, created_at, stored_at, due_at, attempts_started, attempts_finished, \
+                 failures, errors) SELECT 'c', 'h{n}', message_id, source, topic, event_type, event_version, content_type, \
+                 payload, headers, created_at, created_at, 1, 0, 0, 0, '[]' FROM shop_outbox_events"
+            )
+        };
+        schema.append(&db, "/shop", &[event("a")]).await.unwrap();
+        db.execute_unprepared(&earlier(1)).await.unwrap();
+        assert!(count("awaits_since IS NULL").await.is_err(), "the columns are not there");
+        for _ in 0..2 {
+            install(&db, &namespace, PARTITIONS).await.unwrap();
+            // What was done half the way before is done again.
+            db.execute_unprepared("UPDATE shop_outbox_meta SET version = 7").await.unwrap();
+        }
+        install(&db, &namespace, PARTITIONS).await.unwrap();
+        db.execute_unprepared(&earlier(2)).await.unwrap();
+        assert_eq!(count("awaits_since IS NULL AND awaits IS NULL").await.unwrap(), 2);
+        db.execute_unprepared(&format!("DROP INDEX shop_outbox_deliveries_awaits{of_table}")).await.expect("it is there");
     }
 
     async fn namespaces_do_not_see_each_other(temp: &TempDatabase) {
@@ -131,7 +179,7 @@ on_every_database! {
         assert_eq!(Schema::open(&db, &Namespace::new("shop").unwrap()).await.unwrap().partitions(), 2);
         // What was made by one is known to the other.
         install(&db, &Namespace::default(), PARTITIONS).await.unwrap();
-        Migrator::down(&db, Some(1)).await.unwrap();
+        Migrator::down(&db, Some(Schema::VERSION.unsigned_abs())).await.unwrap();
         assert!(Schema::open(&db, &Namespace::new("shop").unwrap()).await.is_err());
         Schema::open(&db, &Namespace::default()).await.unwrap();
         Migrator::down(&db, None).await.unwrap();

@@ -1,7 +1,7 @@
 //! An outbox on any database, for tests that are no part of the suite.
 
 use outbox_core::{
-    event::RelayId,
+    event::{EventId, RelayId},
     outbox::{EventReader, Fence, PartitionNo, RelayStore, StoredEvent},
     testing::store::PARTITIONS,
 };
@@ -37,8 +37,13 @@ pub(crate) async fn owner_of_all(
 pub(crate) async fn read_all(reader: &dyn EventReader) -> Vec<StoredEvent> {
     let mut events = Vec::new();
     for partition in (0..PARTITIONS).map(PartitionNo) {
-        let (first, last) = (outbox_core::event::EventId(0), outbox_core::event::EventId(i64::MAX));
-        events.extend(reader.page(partition, first, last, 100_000).await.unwrap());
+        let (mut first, last) = (EventId(0), EventId(i64::MAX));
+        loop {
+            let page = reader.page(partition, first, last, 100_000, u32::MAX).await.unwrap();
+            let Some(EventId(read)) = page.last().map(|event| event.id) else { break };
+            first = EventId(read + 1);
+            events.extend(page);
+        }
     }
     events
 }

@@ -24,7 +24,7 @@ impl Other {
         let mut heard = wake.listen();
         let listening = tokio::spawn(async move { listener.listen(&wake).await.unwrap_err().to_string() });
         // It wakes once when it listens, for whatever was rung before.
-        tokio::time::timeout(SOON, heard.changed()).await.unwrap().unwrap();
+        tests::in_time(SOON, "a ring is heard", heard.changed()).await.unwrap();
         Self { heard, listening }
     }
 }
@@ -40,12 +40,12 @@ async fn a_ring_is_heard_by_other_processes_of_the_same_outbox_only() {
     // The notifier is dropped at once here: a ring that was not sent yet may be lost, so that it is not.
     let notifier = Notifier::new(&temp.connect().await, &schema);
     notifier.ring();
-    tokio::time::timeout(SOON, here.heard.changed()).await.unwrap().unwrap();
+    tests::in_time(SOON, "a ring is heard", here.heard.changed()).await.unwrap();
     // Rings of the other outbox come by the same server, so that this one would have come before.
     let other = Notifier::new(&temp.connect().await, &elsewhere);
     assert!(!there.heard.has_changed().unwrap());
     other.ring();
-    tokio::time::timeout(SOON, there.heard.changed()).await.unwrap().unwrap();
+    tests::in_time(SOON, "a ring is heard", there.heard.changed()).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -81,23 +81,23 @@ async fn a_listener_whose_connection_is_ended_says_so_and_a_notifier_reconnects(
     let mut other = Other::listens(&db, &schema).await;
     let notifier = Notifier::new(&db, &schema);
     notifier.ring();
-    tokio::time::timeout(SOON, other.heard.changed()).await.unwrap().unwrap();
+    tests::in_time(SOON, "a ring is heard", other.heard.changed()).await.unwrap();
     let end_all = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity \
                    WHERE datname = current_database() AND pid <> pg_backend_pid()";
     db.execute_unprepared(end_all).await.unwrap();
-    let why = tokio::time::timeout(SOON, other.listening).await.unwrap().unwrap();
+    let why = tests::in_time(SOON, "listening ends", other.listening).await.unwrap();
     assert!(why.contains("reached"), "{why}");
 
     let mut again = Other::listens(&db, &schema).await;
-    let rings = tokio::time::timeout(SOON, async {
+    let rings = async {
         loop {
             notifier.ring();
             if tokio::time::timeout(Duration::from_millis(100), again.heard.changed()).await.is_ok() {
                 break;
             }
         }
-    });
-    rings.await.unwrap();
+    };
+    tests::in_time(SOON, "a ring is heard again", rings).await;
 }
 
 #[tokio::test]

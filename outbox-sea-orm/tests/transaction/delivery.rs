@@ -65,6 +65,20 @@ on_every_database! {
         assert_eq!(shop.events().await, 2);
     }
 
+    async fn headers_of_one_event_are_saved_with_it_and_one_that_could_not_travel_is_refused(db: &TempDatabase) {
+        let shop = Shop::open(db).await;
+        let tx = shop.outbox.begin().await.unwrap();
+        for (name, value) in [("source", "a"), ("Tenant", "a"), ("tenant", "a\nb")] {
+            let refused = tx.emit_with(EVENT, EnqueueOptions::new().header(name, value));
+            assert!(matches!(refused, Err(OutboxError::Encode(_))), "{name}");
+        }
+        tx.emit_with(EVENT, EnqueueOptions::new().header("tenant", "first").header("tenant", "acme")).unwrap();
+        tx.emit(EVENT).unwrap();
+        tx.commit().await.unwrap();
+        let with = shop.count("outbox_events WHERE headers LIKE '%tenant%acme%'").await;
+        assert_eq!((with, shop.events().await), (1, 2));
+    }
+
     async fn a_key_that_could_not_be_stored_is_refused(db: &TempDatabase) {
         let shop = Shop::open(db).await;
         let tx = shop.outbox.begin().await.unwrap();

@@ -5,7 +5,7 @@ use outbox_sea_orm::{
     OutboxBuilder, RouteLimits,
     outbox::{InboxKey, Store},
     prelude::*,
-    transport::{LimitError, Limits},
+    transport::{LimitError, Limits, Memory, Route, event_type, topic},
 };
 use sea_orm::{ActiveModelTrait, DatabaseConnection, DatabaseTransaction, DbErr, TransactionTrait};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -253,8 +253,17 @@ on_every_database! {
         assert!(matches!(&refused, OutboxError::Limit(LimitError::TooLong { route, .. }) if route == "billing"), "{refused}");
         limits.remove("billing");
         tx.emit(OrderPlaced { order_id: 1, total: 1 }).unwrap();
+        // Only where all routes are known can it be told that none takes it.
+        limits.set("other", Limits::default(), |event| event.topic == "order");
+        tx.emit(OrderPlaced { order_id: 1, total: 1 }).unwrap();
+        limits.set_all(&[Route::new("all", topic("order"), Memory::channel().0)]);
+        let refused = tx.emit(OrderPlaced { order_id: 1, total: 1 }).unwrap_err();
+        let no_route = |nearest: &Option<String>| nearest.as_deref() == Some("order");
+        assert!(matches!(&refused, OutboxError::Limit(LimitError::NoRoute { nearest, .. }) if no_route(nearest)), "{refused}");
+        limits.set_all(&[Route::new("some", event_type("order.placed"), Memory::channel().0)]);
+        tx.emit(OrderPlaced { order_id: 1, total: 1 }).unwrap();
         tx.commit().await.unwrap();
-        assert_eq!(shop.events().await, 2);
+        assert_eq!(shop.events().await, 4);
     }
 
     async fn a_function_that_needs_an_isolation_does_not_join_less(db: &TempDatabase) {

@@ -11,8 +11,14 @@ mod forms;
 #[cfg(test)]
 mod hazards;
 #[cfg(test)]
+mod joining;
+#[cfg(test)]
+mod numbers;
+#[cfg(test)]
 mod phases;
 #[cfg(test)]
 mod polls;
 #[cfg(test)]
 mod shop;
+#[cfg(test)]
+mod streams;

@@ -41,7 +41,7 @@ struct PaymentDeclined {
 
 #[saga(name = "checkout")]
 impl Checkout {
-    #[step(reply = PaymentCaptured, reject = PaymentDeclined, timeout = "30s", compensate = refund)]
+    #[step(ask = "payments", reply = PaymentCaptured, reject = PaymentDeclined, timeout = "30s", compensate = refund)]
     async fn charge(&mut self, _cx: &StepContext) -> Result<Charge, StepError> {
         Ok(Charge { order_id: self.order_id, cents: self.cents })
     }
@@ -68,5 +68,5 @@ pub(crate) async fn orders(outbox: Outbox, subscriber: impl Subscriber) -> super
 }
 
 pub(crate) fn payments(outbox: &Outbox) -> Consumer<Outbox> {
-    Consumer::new("payments", outbox).on("charge", charge)
+    Consumer::new("payments", outbox).on_command("charge", charge).commands_from("shop", "checkout.answers")
 }

@@ -57,7 +57,7 @@ async fn main() -> ExitCode {
     };
     let consumer = match &sagas {
         Some(sagas) => consumer.replies(sagas),
-        None => consumer.on("book", on_book).on("cancel", on_cancel),
+        None => consumer.on_command("book", on_book).on_command("cancel", on_cancel).commands_from("/orders", ANSWERS),
     };
     let consumer = consumer.start().await.unwrap();
     println!("up");

@@ -4,7 +4,7 @@ use crate::wire::{Answer, Sent};
 use async_trait::async_trait;
 use outbox_sea_orm::{
     event::Message,
-    transport::{Limits, PublishError, Publisher, Receipt},
+    transport::{Batch, Limits, PublishError, Publisher, Receipt, publish_all},
 };
 use std::{
     io,
@@ -55,13 +55,16 @@ impl Link {
 #[async_trait]
 impl Publisher for Link {
     async fn publish(&self, message: &Message) -> Result<Receipt, PublishError> {
-        self.publish_batch(std::slice::from_ref(message)).await.remove(0)
+        publish_all(self, std::slice::from_ref(message)).await.remove(0)
     }
 
-    async fn publish_batch(&self, messages: &[Message]) -> Vec<Result<Receipt, PublishError>> {
-        match self.exchange(messages).await {
-            Ok(answers) => answers.into_iter().map(Answer::verdict).collect(),
-            Err(error) => messages.iter().map(|_| Err(PublishError::unavailable(error.to_string()))).collect(),
+    async fn publish_batch(&self, batch: &mut Batch) {
+        match self.exchange(&batch.messages()).await {
+            Ok(answers) => {
+                let verdicts = answers.into_iter().map(Answer::verdict).enumerate();
+                verdicts.for_each(|(place, verdict)| batch.done(place, verdict));
+            }
+            Err(error) => batch.rest(|| Err(PublishError::unavailable(error.to_string()))),
         }
     }
 

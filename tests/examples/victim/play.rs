@@ -9,8 +9,9 @@ use crate::{
 };
 use async_trait::async_trait;
 use outbox_amqp::AmqpSubscriber;
+use outbox_http::{HttpReceiver, HttpSubscriber};
 use outbox_sea_orm::{
-    Outbox, StoreOptions,
+    Outbox, StoreOptions, TransactionLimits,
     consumer::ConsumerHandle,
     failure::RetryPolicy,
     open_relay_store,
@@ -20,9 +21,12 @@ use outbox_sea_orm::{
     transport::{Limits, Memory, MemorySubscriber, Route, Subscriber, everything},
 };
 use sea_orm::{ConnectOptions, ConnectionTrait, Database};
-use std::{process::ExitCode, sync::Mutex, time::Duration};
+use std::{net::SocketAddr, process::ExitCode, sync::Mutex, time::Duration};
 use tests::servers::rabbitmq;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::{
+    net::TcpListener,
+    signal::unix::{SignalKind, signal},
+};
 
 /// How long a consumer gets to end.
 const CONSUMER_ENDS_WITHIN: Duration = Duration::from_secs(5);
@@ -53,15 +57,20 @@ pub(crate) async fn play(part: Part) -> ExitCode {
         asked_to_end.recv().await;
         return ExitCode::SUCCESS;
     }
-    let outbox = Outbox::builder(db).source("story").build().await.unwrap();
-    let (relay, consumer) = match (&part.queue, &part.kafka) {
-        (Some(queue), _) => {
+    let mut limits = TransactionLimits::new();
+    if part.idle_ms > 0 {
+        limits = limits.idle(Duration::from_millis(part.idle_ms));
+    }
+    let outbox = Outbox::builder(db).source("story").transaction_limits(limits).build().await.unwrap();
+    let (relay, consumer) = match (&part.queue, &part.kafka, part.http) {
+        (Some(queue), _, _) => {
             let subscriber = AmqpSubscriber::new(rabbitmq::shared_url(), queue).unwrap();
             (None, Some(receive(&part, &outbox, subscriber).await))
         }
-        (None, Some((url, topic))) => (None, Some(receive(&part, &outbox, member(url, topic)).await)),
-        (None, None) if part.routes.is_empty() => (None, None),
-        (None, None) => relay(&part, &outbox).await,
+        (None, Some((url, topic)), _) => (None, Some(receive(&part, &outbox, member(url, topic)).await)),
+        (None, None, Some(address)) => (None, Some(receive(&part, &outbox, serve(address).await).await)),
+        (None, None, None) if part.routes.is_empty() => (None, None),
+        (None, None, None) => relay(&part, &outbox).await,
     };
     println!("up");
     for n in 1..=part.produces {
@@ -98,6 +107,14 @@ async fn produce(outbox: &Outbox, key: &str, n: u64) -> Result<(), outbox_sea_or
 /// Starts a consumer of a broker.
 async fn receive(part: &Part, outbox: &Outbox, subscriber: impl Subscriber) -> ConsumerHandle {
     handlers::consumer(outbox, &part.handler).subscribe(subscriber).start().await.unwrap()
+}
+
+/// Serves a receiver, until the process ends.
+async fn serve(address: SocketAddr) -> HttpSubscriber {
+    let (router, subscriber) = HttpReceiver::builder().unsigned().build().unwrap();
+    let listener = TcpListener::bind(address).await.unwrap();
+    tokio::spawn(async move { axum::serve(listener, router).await });
+    subscriber
 }
 
 /// Starts the relay, and the consumer where a route leads to it.

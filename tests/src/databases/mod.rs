@@ -134,15 +134,52 @@ impl TempDatabase {
         connected.unwrap_or_else(|error| panic!("{} cannot be connected to: {error}", self.name))
     }
 
+    /// Gives its URL through something that listens on another port of this machine, such as a pooler.
+    #[must_use]
+    pub fn url_through(&self, port: u16) -> String {
+        url::with_database(&format!("postgres://postgres@127.0.0.1:{port}"), &self.name)
+    }
+
+    /// Makes the role of an application that may read and write every table that is there by now, and make none. Gives the URL
+    /// with which it connects; for SQLite, which has no roles, one that only reads.
+    ///
+    /// # Panics
+    /// When the server refuses.
+    pub async fn restricted_url(&self) -> String {
+        let role = role_of(&self.name);
+        let statements = match self.database {
+            Database::Sqlite => return self.url.replace("mode=rwc", "mode=ro"),
+            Database::Postgres => vec![
+                format!("DO $$ BEGIN CREATE ROLE {role} LOGIN; EXCEPTION WHEN duplicate_object THEN NULL; END $$"),
+                "REVOKE CREATE ON SCHEMA public FROM PUBLIC".to_owned(),
+                format!("GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO {role}"),
+            ],
+            Database::MariaDb => vec![
+                format!("CREATE USER IF NOT EXISTS {role}@'%'"),
+                format!("GRANT SELECT, INSERT, UPDATE, DELETE ON {}.* TO {role}@'%'", self.name),
+            ],
+        };
+        let made = administer(&self.url, &statements).await;
+        made.unwrap_or_else(|error| panic!("no role could be made for {}: {error}", self.name));
+        url::with_user(&self.url, &role)
+    }
+
     /// Drops it on the server.
     async fn remove(database: Database, name: String) -> Result<(), DbErr> {
         let Some(server) = database.server_url() else { return Ok(()) };
         match database {
             Database::MariaDb => {
                 end_sessions(&server, &name).await?;
-                administer(&server, &[format!("DROP DATABASE IF EXISTS {name}")]).await
+                let user = role_of(&name);
+                let drop = [format!("DROP DATABASE IF EXISTS {name}"), format!("DROP USER IF EXISTS {user}@'%'")];
+                administer(&server, &drop).await
             }
-            _ => administer(&server, &[format!("DROP DATABASE IF EXISTS {name} WITH (FORCE)")]).await,
+            _ => {
+                let role = role_of(&name);
+                let drop =
+                    [format!("DROP DATABASE IF EXISTS {name} WITH (FORCE)"), format!("DROP ROLE IF EXISTS {role}")];
+                administer(&server, &drop).await
+            }
         }
     }
 }
@@ -167,6 +204,11 @@ impl Drop for TempDatabase {
             panic!("{} is left on the server: {error}", self.name);
         }
     }
+}
+
+/// Names the role of a database's application; MySQL takes 32 bytes.
+fn role_of(database: &str) -> String {
+    format!("{database}_app")
 }
 
 /// Runs statements on the server, one connection.

@@ -14,6 +14,14 @@ pub(super) fn with_database(url: &str, database: &str) -> String {
     format!("{server}/{database}{parameters}")
 }
 
+/// Names another user, without a password.
+pub(super) fn with_user(url: &str, user: &str) -> String {
+    let (server, rest) = split(url);
+    let (scheme, host) = server.split_once("://").unwrap_or(("", server));
+    let host = host.rsplit_once('@').map_or(host, |(_, host)| host);
+    format!("{scheme}://{user}@{host}{rest}")
+}
+
 /// Tells whether the host is this machine, by an address of its own.
 pub(super) fn is_loopback(url: &str) -> bool {
     let (server, _) = split(url);
@@ -36,6 +44,12 @@ mod tests {
         assert_eq!(with_database("mysql://root@127.0.0.1:3306/test", "b"), "mysql://root@127.0.0.1:3306/b");
         assert_eq!(with_database("mysql://root@127.0.0.1", "b"), "mysql://root@127.0.0.1/b");
         assert_eq!(with_database("mysql://h?ssl-mode=disabled", "b"), "mysql://h/b?ssl-mode=disabled");
+    }
+
+    #[test]
+    fn another_user_keeps_all_but_the_password() {
+        assert_eq!(with_user("postgres://u:p@h:1/a?sslmode=disable", "b"), "postgres://b@h:1/a?sslmode=disable");
+        assert_eq!(with_user("mysql://127.0.0.1:3306/test", "b"), "mysql://b@127.0.0.1:3306/test");
     }
 
     #[test]

@@ -10,6 +10,7 @@ pub mod kafka;
 pub mod mariadb;
 pub mod mosquitto;
 pub mod nats;
+pub mod pgbouncer;
 pub mod postgres;
 pub mod rabbitmq;
 pub mod redis;

@@ -9,9 +9,13 @@ mod examples;
 #[cfg(test)]
 mod failures;
 #[cfg(test)]
+mod logs;
+#[cfg(test)]
 mod order;
 #[cfg(test)]
 mod received;
+#[cfg(test)]
+mod rollouts;
 #[cfg(test)]
 mod sagas;
 #[cfg(test)]

@@ -8,7 +8,7 @@ use crate::{
     connection::{Dial, Link, quiet},
     headers::Packet,
     topology::Topology,
-    verdict::{AFTER_A_STUMBLE, Failure, STUMBLES},
+    verdict::{Failure, UNTIL_A_LEADER},
 };
 use futures_util::{FutureExt, StreamExt, stream::FuturesUnordered};
 use lapin::{
@@ -25,6 +25,7 @@ use std::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
+    time::Duration,
 };
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore},
@@ -34,6 +35,9 @@ use tokio::{
 /// Channels whose batch did not end, kept so that nothing of them is sent to a closed channel. With more the connection is
 /// given up: something is wrong with it.
 const MAX_PARKED: usize = 64;
+
+/// How long queues count as new after they were declared: longer than a server whose cores are taken needs to choose leaders.
+const NEW: Duration = Duration::from_secs(10);
 
 /// A message with its way.
 pub(crate) struct Parcel {
@@ -64,6 +68,8 @@ struct Open {
     link: Link,
     /// Whether the topology is there, as far as is known.
     declared: AtomicBool,
+    /// When it was declared last, if anything was.
+    declared_at: Mutex<Option<Instant>>,
     idle: Mutex<Vec<(Channel, u64)>>,
     parked: Mutex<Vec<Channel>>,
 }
@@ -113,9 +119,9 @@ impl Line {
             return Err(failure.clone());
         }
         let mut ready = self.ready(slot.open.clone()).await;
-        for _ in 0..STUMBLES {
+        for pause in UNTIL_A_LEADER {
             if ready.as_ref().is_err_and(|failure| failure.stumbled) {
-                sleep(AFTER_A_STUMBLE).await;
+                sleep(pause).await;
                 ready = self.ready(None).await;
             }
         }
@@ -143,6 +149,7 @@ impl Line {
     async fn declare(&self, open: Arc<Open>) -> Result<Arc<Open>, Failure> {
         if !open.declared.load(Ordering::Acquire) {
             self.topology.declare(&open.link).await?;
+            *locked(&open.declared_at) = self.topology.has_queues().then(|| now().into());
             open.declared.store(true, Ordering::Release);
         }
         Ok(open)
@@ -159,34 +166,75 @@ impl Line {
     }
 
     /// Publishes parcels and gives the delivery tag or the failure of each. `again` makes one of them once more, by its place.
+    ///
+    /// Two failures are not told at once. One message over which the server closes the channel takes its neighbours down;
+    /// one by one it is told from them. And a quorum queue takes nothing until its leader is chosen: where queues were just
+    /// declared and the channel has published nothing before, what was refused goes again for a moment. (On a channel that
+    /// has published, a refusal means a queue that is full or failed.)
     pub(crate) async fn send(
         &self,
         lane: Lane,
         parcels: Vec<Parcel>,
         again: impl Fn(usize) -> Result<Parcel, Failure>,
     ) -> Vec<Result<u64, Failure>> {
-        let mut verdicts = lane.send(parcels, self.deadline()).await;
+        let deadline = self.deadline();
+        let may_lack_a_leader = lane.is_new() && lane.open.declared_lately();
+        let mut verdicts = lane.send(parcels, deadline).await;
         if verdicts.len() > 1 {
-            // The channel was closed over one message, and the others fell with it: one by one it is told from them.
-            let fallen = |verdict: &Result<u64, Failure>| verdict.as_ref().is_err_and(|failure| failure.of_one_message);
-            for (place, verdict) in verdicts.iter_mut().enumerate().filter(|(_, verdict)| fallen(verdict)) {
-                let ready = async { Ok((self.lane().await?, again(place)?)) };
-                *verdict = match ready.await {
-                    Ok((lane, parcel)) => {
-                        let alone = lane.send(vec![parcel], self.deadline()).await;
-                        alone.into_iter().next().unwrap_or_else(|| Err(Failure::transient("no verdict")))
-                    }
-                    Err(failure) => Err(failure),
-                };
+            let fallen: Vec<usize> = places(&verdicts, |failure| failure.of_one_message);
+            for place in fallen {
+                verdicts[place] = self.send_again(place, &again, self.deadline()).await;
+            }
+        }
+        for pause in UNTIL_A_LEADER.into_iter().filter(|_| may_lack_a_leader) {
+            let refused = places(&verdicts, |failure| failure.refused);
+            if refused.is_empty() || deadline.saturating_duration_since(now().into()) < pause {
+                break;
+            }
+            sleep(pause).await;
+            for place in refused {
+                verdicts[place] = self.send_again(place, &again, deadline).await;
+                if verdicts[place].as_ref().is_err_and(|failure| failure.refused) {
+                    // Still none; the others need not be asked for.
+                    break;
+                }
             }
         }
         verdicts
     }
+
+    async fn send_again(
+        &self,
+        place: usize,
+        again: &impl Fn(usize) -> Result<Parcel, Failure>,
+        deadline: Instant,
+    ) -> Result<u64, Failure> {
+        let (parcel, lane) = (again(place)?, self.lane().await?);
+        let alone = lane.send(vec![parcel], deadline).await;
+        alone.into_iter().next().unwrap_or_else(|| Err(Failure::transient("no verdict")))
+    }
+}
+
+/// Lists the places of failures of a kind.
+fn places(verdicts: &[Result<u64, Failure>], is: impl Fn(&Failure) -> bool) -> Vec<usize> {
+    let failed = |verdict: &Result<u64, Failure>| verdict.as_ref().is_err_and(&is);
+    verdicts.iter().enumerate().filter(|(_, verdict)| failed(verdict)).map(|(place, _)| place).collect()
 }
 
 impl Open {
     fn new(link: Link) -> Arc<Self> {
-        Arc::new(Self { link, declared: AtomicBool::new(false), idle: Mutex::default(), parked: Mutex::default() })
+        Arc::new(Self {
+            link,
+            declared: AtomicBool::new(false),
+            declared_at: Mutex::default(),
+            idle: Mutex::default(),
+            parked: Mutex::default(),
+        })
+    }
+
+    /// Tells whether a queue may be so new that it has no leader yet.
+    fn declared_lately(&self) -> bool {
+        locked(&self.declared_at).is_some_and(|at| Instant::from(now()) < at + NEW)
     }
 
     async fn channel(&self) -> Result<Channel, Failure> {
@@ -206,6 +254,11 @@ impl Open {
 }
 
 impl Lane {
+    /// Tells whether nothing was published on it yet.
+    fn is_new(&self) -> bool {
+        self.tag.load(Ordering::Relaxed) == 0
+    }
+
     /// Gives the largest frame that both sides take.
     pub(crate) fn frame_max(&self) -> usize {
         usize::try_from(self.open.link.frame_max()).unwrap_or(usize::MAX)
@@ -270,7 +323,7 @@ impl Lane {
                 }
                 Some((_, Ok(Confirmation::Nack(message)))) => {
                     returned.extend(message.and_then(of_message));
-                    Err(Failure::transient("the server refused the message (basic.nack): a queue is full or failed"))
+                    Err(Failure::refused())
                 }
                 Some((_, Ok(Confirmation::NotRequested))) => {
                     Err(Failure::unavailable("the channel is not in confirm mode"))

@@ -12,7 +12,7 @@ use async_trait::async_trait;
 use lapin::types::ShortString;
 use outbox_core::{
     event::Message,
-    transport::{Limits, PublishError, Publisher, Receipt},
+    transport::{Batch, Encoding, Limits, PublishError, Publisher, Receipt},
 };
 use std::{
     fmt,
@@ -55,6 +55,8 @@ pub struct AmqpPublisher {
 struct Config {
     address: Address,
     exchange: String,
+    /// Where it publishes straight to a queue.
+    queue: Option<String>,
     routing_key: RoutingKey,
     structured: bool,
     topology: Topology,
@@ -83,10 +85,11 @@ impl AmqpPublisher {
         let config = Config {
             address: Address::parse(url.as_ref())?,
             exchange: String::new(),
+            queue: None,
             routing_key: Arc::new(|message| message.event_type.clone()),
             structured: false,
             topology: Topology::new(),
-            limits: Limits::default().max_payload(MAX_MESSAGE).max_text(MAX_NAME),
+            limits: Limits::default().max_message(MAX_MESSAGE).max_text(MAX_NAME),
         };
         Ok(Self { config, line: OnceLock::new() })
     }
@@ -109,14 +112,15 @@ impl AmqpPublisher {
     /// Publishes to an exchange.
     #[must_use]
     pub fn exchange(self, name: impl Into<String>) -> Self {
-        self.with(|config| config.exchange = name.into())
+        self.with(|config| (config.exchange, config.queue) = (name.into(), None))
     }
 
     /// Publishes straight to a queue, by the default exchange.
     #[must_use]
     pub fn queue(self, name: impl Into<String>) -> Self {
         let name = name.into();
-        self.with(|config| config.exchange.clear()).routing_key(move |_| name.clone())
+        self.with(|config| (config.exchange, config.queue) = (String::new(), Some(name.clone())))
+            .routing_key(move |_| name.clone())
     }
 
     /// Says the routing key of a message: its type, such as `order.placed`, unless set.
@@ -151,7 +155,7 @@ impl AmqpPublisher {
         self.with(|config| config.address.roots.push(pem.as_ref().to_vec()))
     }
 
-    /// Sets the limits that enqueue and relay heed: 128 MiB of payload, 255 bytes of topic, type and key, and four batches of
+    /// Sets the limits that enqueue and relay heed: 128 MiB of body, 255 bytes of topic, type and key, and four batches of
     /// 256, unless set.
     #[must_use]
     pub fn with_limits(self, limits: Limits) -> Self {
@@ -188,7 +192,8 @@ impl AmqpPublisher {
         let exchange = short("exchange", self.config.exchange.clone())?;
         let routing_key = short("routing key", (self.config.routing_key)(message))?;
         let packet = headers::write(message, self.config.structured, frame_max);
-        let (size, limit) = (packet.body.len(), self.config.limits.max_payload.unwrap_or(usize::MAX));
+        let limits = [self.config.limits.max_payload, self.config.limits.max_message];
+        let (size, limit) = (packet.body.len(), limits.into_iter().flatten().min().unwrap_or(usize::MAX));
         if size > limit {
             return Err(Failure::permanent(format!("the message has {size} bytes, of at most {limit}")));
         }
@@ -228,22 +233,34 @@ impl Publisher for AmqpPublisher {
         verdicts.pop().unwrap_or_else(|| Err(PublishError::transient("no verdict")))
     }
 
-    async fn publish_batch(&self, messages: &[Message]) -> Vec<Result<Receipt, PublishError>> {
+    async fn publish_batch(&self, batch: &mut Batch) {
+        let messages = batch.messages();
         if messages.is_empty() {
-            return Vec::new();
+            return;
         }
-        match self.send(messages).await {
-            Ok(verdicts) => verdicts,
-            Err(failure) => messages.iter().map(|_| Err(failure.clone().into())).collect(),
+        // What was returned is known only when all confirms have come, or the publisher's own timeout has.
+        match self.send(&messages).await {
+            Ok(verdicts) => verdicts.into_iter().enumerate().for_each(|(place, verdict)| batch.done(place, verdict)),
+            Err(failure) => batch.rest(|| Err(failure.clone().into())),
         }
     }
 
     fn limits(&self) -> Limits {
-        self.config.limits
+        let encoding = if self.config.structured { Encoding::Structured } else { Encoding::Body };
+        self.config.limits.encoding(encoding)
+    }
+
+    fn timeout(&self) -> Option<Duration> {
+        Some(self.config.address.timeout)
+    }
+
+    fn destination(&self) -> Option<String> {
+        let to = self.config.queue.as_ref().unwrap_or(&self.config.exchange);
+        Some(format!("{}#{to}", self.config.address.destination()))
     }
 
     fn check(&self) -> Result<(), PublishError> {
-        self.line().map(|_| ()).map_err(|error| PublishError::unavailable(error.to_string()))
+        self.line().map(|_| ()).map_err(|error| PublishError::permanent(error.to_string()))
     }
 }
 

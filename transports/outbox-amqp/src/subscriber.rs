@@ -5,7 +5,7 @@ use crate::{
     connection::{Address, Dial, Link, quiet},
     headers::{self, Reading},
     topology::Topology,
-    verdict::{AFTER_A_STUMBLE, Failure, STUMBLES},
+    verdict::{Failure, UNTIL_A_LEADER},
 };
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -28,8 +28,9 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-/// Messages that the server sends ahead of their answers: enough to keep a consumer busy, few enough to share a queue.
-const PREFETCH: u16 = 64;
+/// Messages that the server sends ahead of their answers: more than a consumer has places for, so that a key that is stuck does not
+/// stand for all of them, and few enough to share a queue.
+const PREFETCH: u16 = 128;
 /// Bytes of a message that are taken; what RabbitMQ takes itself.
 const MAX_MESSAGE: usize = 128 * 1024 * 1024;
 /// Wait before connecting again, doubling.
@@ -144,7 +145,8 @@ impl AmqpSubscriber {
         Ok(Self { config, state: State::Idle, pause: Duration::ZERO })
     }
 
-    /// Sets how many messages the server sends ahead of their answers; 64 unless set.
+    /// Sets how many messages the server sends ahead of their answers, 128 unless set. Where all of
+    /// them are of one key that is stuck, nothing else comes: the queue gives them out in its order.
     #[must_use]
     pub fn prefetch(mut self, messages: u16) -> Self {
         self.config.prefetch = messages;
@@ -229,9 +231,9 @@ impl Config {
     /// Opens the subscription, more than once where the server stumbles: a quorum queue that somebody else is just declaring
     /// is there, but cannot be consumed from yet, and RabbitMQ closes the connection over it.
     async fn open(self) -> Result<Open, Failure> {
-        for _ in 0..STUMBLES {
+        for pause in UNTIL_A_LEADER {
             match self.try_open().await {
-                Err(failure) if failure.stumbled => sleep(AFTER_A_STUMBLE).await,
+                Err(failure) if failure.stumbled => sleep(pause).await,
                 other => return other,
             }
         }
@@ -272,6 +274,10 @@ impl Config {
 
 #[async_trait]
 impl Subscriber for AmqpSubscriber {
+    fn check(&self) -> Result<(), SubscribeError> {
+        self.config.dial().map(|_| ()).map_err(|error| SubscribeError(error.into()))
+    }
+
     async fn next(&mut self) -> Result<Option<Delivery>, SubscribeError> {
         loop {
             match &mut self.state {

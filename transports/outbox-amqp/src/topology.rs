@@ -78,6 +78,11 @@ impl Topology {
         self
     }
 
+    /// Tells whether queues are declared, and not exchanges alone.
+    pub(crate) fn has_queues(&self) -> bool {
+        !self.queues.is_empty()
+    }
+
     /// Tells whether a queue counts deliveries, as far as is known: all do that are not declared as classic.
     pub(crate) fn counts(&self, queue: &str) -> bool {
         self.queues.iter().find(|known| known.name == queue).is_none_or(|known| known.quorum)

@@ -7,11 +7,17 @@ use lapin::{
 use outbox_core::{failure::FailureClass, transport::PublishError};
 use std::time::Duration;
 
-/// How often an internal error of the server is looked past while queues are declared or consumed from: a quorum queue that
-/// somebody else is just declaring is ready within milliseconds.
-pub(crate) const STUMBLES: u32 = 5;
-/// Wait before each further try.
-pub(crate) const AFTER_A_STUMBLE: Duration = Duration::from_millis(50);
+/// Waits before each further try while the server chooses the leader of a quorum queue that was just declared, by us or by
+/// somebody else: it answers a declaration or a consumer with an internal error, and a message with basic.nack. Mostly it
+/// takes milliseconds, and seconds where the server's cores are taken.
+pub(crate) const UNTIL_A_LEADER: [Duration; 6] = [
+    Duration::from_millis(50),
+    Duration::from_millis(100),
+    Duration::from_millis(200),
+    Duration::from_millis(400),
+    Duration::from_millis(800),
+    Duration::from_millis(1_600),
+];
 
 /// Characters of the server's own words that are kept.
 const MAX_WORDS: usize = 256;
@@ -27,11 +33,13 @@ pub(crate) struct Failure {
     pub(crate) missing: bool,
     /// The server failed at something that may work at once.
     pub(crate) stumbled: bool,
+    /// The server has answered with basic.nack.
+    pub(crate) refused: bool,
 }
 
 impl Failure {
     fn new(class: FailureClass, text: impl Into<String>) -> Self {
-        Self { class, text: text.into(), of_one_message: false, missing: false, stumbled: false }
+        Self { class, text: text.into(), of_one_message: false, missing: false, stumbled: false, refused: false }
     }
 
     /// This message can never go.
@@ -47,6 +55,12 @@ impl Failure {
     /// The server is down, or does not let us publish at all.
     pub(crate) fn unavailable(text: impl Into<String>) -> Self {
         Self::new(FailureClass::Unavailable, text)
+    }
+
+    /// A queue that the message was routed to did not take it.
+    pub(crate) fn refused() -> Self {
+        let text = "the server refused the message (basic.nack): a queue is full, failed, or has no leader";
+        Self { refused: true, ..Self::transient(text) }
     }
 
     /// The server was silent for too long.

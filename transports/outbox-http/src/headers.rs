@@ -3,17 +3,18 @@
 //! # Source
 //! CloudEvents 1.0.2, HTTP protocol binding, section 3.1.3.
 
-use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, header::CONTENT_TYPE};
 use outbox_core::{
     event::Message,
-    transport::cloudevents::{self, CloudEventError, Fallback, PlainJson},
+    transport::cloudevents::{self, CloudEventError, PlainJson},
 };
 use percent_encoding::{AsciiSet, CONTROLS, percent_decode, utf8_percent_encode};
 use std::borrow::Cow;
 
 /// What the names of attributes begin with.
 pub(crate) const PREFIX: &str = "ce-";
+/// The attribute that is HTTP's own header of the content's type.
+pub(crate) const MEDIA_TYPE: &str = "datacontenttype";
 /// What the binding has encoded besides control characters and everything outside ASCII.
 const ENCODED: &AsciiSet = &CONTROLS.add(b' ').add(b'"').add(b'%');
 
@@ -55,8 +56,9 @@ pub(crate) fn write(message: &Message) -> Result<HeaderMap, String> {
     let list = cloudevents::attributes(message);
     let mut headers = HeaderMap::with_capacity(list.len() + 8);
     for (name, value) in list {
-        let (header, value) = if name == "datacontenttype" {
-            (Ok(CONTENT_TYPE), HeaderValue::from_str(&value))
+        let (header, value) = if name == MEDIA_TYPE {
+            // Servers take white space around a value away, and what is read has to be what was signed.
+            (Ok(CONTENT_TYPE), HeaderValue::from_str(value.trim()))
         } else {
             (HeaderName::try_from(format!("{PREFIX}{name}")), HeaderValue::from_str(&encode(&value)))
         };
@@ -78,13 +80,13 @@ pub(crate) fn size(headers: &HeaderMap) -> usize {
     headers.iter().map(|(name, value)| name.as_str().len() + value.len()).sum()
 }
 
-/// Reads a message in binary mode.
-pub(crate) fn read(headers: &HeaderMap, body: Bytes, fallback: &Fallback<'_>) -> Result<Message, CloudEventError> {
+/// Lists the attributes that a request in binary mode names, in the order in which they came.
+pub(crate) fn attributes(headers: &HeaderMap) -> Result<Vec<(&str, String)>, CloudEventError> {
     let mut attributes = Vec::with_capacity(headers.len());
     for (header, value) in headers {
         let (name, value) = match header.as_str().strip_prefix(PREFIX) {
             Some(name) => (name, decode(value.as_bytes())),
-            None if header == CONTENT_TYPE => ("datacontenttype", value.to_str().ok().map(str::to_owned)),
+            None if header == CONTENT_TYPE => (MEDIA_TYPE, value.to_str().ok().map(str::to_owned)),
             None => continue,
         };
         let value = value.ok_or_else(|| CloudEventError::Invalid {
@@ -93,7 +95,7 @@ pub(crate) fn read(headers: &HeaderMap, body: Bytes, fallback: &Fallback<'_>) ->
         })?;
         attributes.push((name, value));
     }
-    cloudevents::from_attributes(attributes, body, fallback)
+    Ok(attributes)
 }
 
 /// Gives the headers of a request that is no CloudEvent but plain JSON, as far as they are named; `None` where it is not.
@@ -110,13 +112,38 @@ pub(crate) fn named_by<'h>(plain: &PlainJson, headers: &'h HeaderMap) -> Option<
 #[cfg(test)]
 mod tests {
     use super::*;
-    use outbox_core::event::Timestamp;
+    use bytes::Bytes;
+    use outbox_core::{
+        event::Timestamp, testing::transport::attributes_with_control_characters_are_refused as refused,
+        transport::cloudevents::Fallback,
+    };
     use proptest::{collection::vec, prelude::*};
+
+    fn read(headers: &HeaderMap) -> Result<Message, CloudEventError> {
+        let fallback = Fallback { topic: None, received_at: Timestamp::from_micros(0) };
+        cloudevents::from_attributes(attributes(headers)?, Bytes::new(), &fallback)
+    }
 
     #[test]
     fn the_bindings_own_example_is_encoded_as_it_says() {
         assert_eq!(encode("Euro € 😀"), "Euro%20%E2%82%AC%20%F0%9F%98%80");
         assert_eq!(encode("!\"#$%&'()*+,-./09:;<=>?@AZ[\\]^_`az{|}~"), "!%22#$%25&'()*+,-./09:;<=>?@AZ[\\]^_`az{|}~");
+    }
+
+    #[test]
+    fn attributes_with_control_characters_are_refused() {
+        refused(|list| {
+            let mut headers = HeaderMap::new();
+            for (name, value) in list {
+                let named =
+                    if *name == MEDIA_TYPE { CONTENT_TYPE.as_str().to_owned() } else { [PREFIX, name].concat() };
+                let name = HeaderName::try_from(named).map_err(|error| error.to_string())?;
+                let value = if name == CONTENT_TYPE { (*value).to_owned() } else { encode(value).into_owned() };
+                // What no header can carry does not come in.
+                headers.insert(name, HeaderValue::try_from(value).map_err(|error| error.to_string())?);
+            }
+            read(&headers).map_err(|error| error.to_string())
+        });
     }
 
     proptest! {
@@ -144,8 +171,7 @@ mod tests {
                     headers.append(name, value);
                 }
             }
-            let fallback = Fallback { topic: None, received_at: Timestamp::from_micros(0) };
-            if let Err(error) = read(&headers, Bytes::new(), &fallback) {
+            if let Err(error) = read(&headers) {
                 let text = error.to_string();
                 prop_assert!(text.contains("attribute") && text.len() < 300, "{}", text);
             }

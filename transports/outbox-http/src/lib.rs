@@ -22,10 +22,29 @@
 //! # Ok::<(), outbox_http::ConfigError>(())
 //! ```
 //!
-//! # What the signature covers
-//! Standard Webhooks signs the identity, the instant and the body. In binary mode type, source and key are headers beside
-//! the body and not signed: TLS protects them. Where the way to the receiver is not TLS from end to end, use
-//! [`HttpPublisher::structured`] and [`ReceiverBuilder::structured_only`], which put every attribute under the signature.
+//! # What the signatures cover
+//! `webhook-signature` is that of Standard Webhooks and covers identity, instant and body. In structured mode that is everything:
+//! all attributes are in the body. In binary mode they are headers beside it, so a second header, `outbox-signature`, covers all of
+//! them: id, source, type, version, key, topic, the headers of a saga, every other extension, and the content type. It has the
+//! same notation (`v1,` and base64, several for several keys) and is the HMAC-SHA256 with the same key over
+//!
+//! ```text
+//! outbox-signature LF  id  timestamp  body  name value  name value  ..
+//! ```
+//!
+//! where each part behind the line feed is a netstring, its length in bytes in decimal, `:`, the bytes, `,`: so no two requests have
+//! one form. `id` and `timestamp` are the values of `webhook-id` and `webhook-timestamp`. Names are those of attributes, without
+//! `ce-`, and `datacontenttype` for `Content-Type`; values are decoded; pairs are in ascending order of their bytes. In Python:
+//!
+//! ```python
+//! def netstring(part): return b"%d:%b," % (len(part), part)
+//! parts = [id, timestamp, body, *(part for pair in sorted(attributes.items()) for part in pair)]   # bytes
+//! code = hmac.digest(key, b"outbox-signature\n" + b"".join(map(netstring, parts)), "sha256")
+//! ```
+//!
+//! A receiver that verifies takes attributes from headers only under this signature. What has only the standard's is taken by a
+//! receiver that says what it is, [`ReceiverBuilder::webhook`]: type and source are those of its configuration, and nothing else is
+//! read from headers.
 //!
 //! # Replays
 //! A request that was recorded is accepted again for as long as its timestamp is fresh. The inbox suppresses it, as any other

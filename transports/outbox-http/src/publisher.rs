@@ -5,7 +5,7 @@ use crate::{
     guard::{Guard, Resolver, SystemResolver},
     headers,
     line::Line,
-    signature::{self, Secret, sign_all},
+    signature::{self, Secret, sign_all, sign_attributes},
     verdict::{Verdict, refusal, unanswered, verdict},
 };
 use async_trait::async_trait;
@@ -13,7 +13,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, header::CONTENT_TYPE};
 use outbox_core::{
     event::Message,
     runtime::wall_clock,
-    transport::{Limits, PublishError, Publisher, Receipt, cloudevents},
+    transport::{Encoding, Limits, PublishError, Publisher, Receipt, cloudevents},
 };
 use reqwest::Url;
 use std::{
@@ -253,7 +253,9 @@ impl HttpPublisher {
 
     /// Puts one request together.
     fn request(&self, line: &Line, message: &Message) -> Result<reqwest::RequestBuilder, PublishError> {
-        let (mut headers, body) = match self.binary(message)? {
+        let binary = self.binary(message)?;
+        let structured = binary.is_none();
+        let (mut headers, body) = match binary {
             Some(headers) => (headers, message.payload.clone()),
             None => {
                 let mut headers = HeaderMap::new();
@@ -265,15 +267,23 @@ impl HttpPublisher {
             let now = wall_clock().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
             let id = message.id.to_string();
             let signatures = sign_all(&self.config.secrets, &id, now, &body);
-            for (name, value) in
-                [(signature::ID, id), (signature::TIMESTAMP, now.to_string()), (signature::SIGNATURE, signatures)]
-            {
+            let beside = if structured { None } else { Some(self.sign_attributes(&headers, &id, now, &body)?) };
+            let standard =
+                [(signature::ID, id), (signature::TIMESTAMP, now.to_string()), (signature::SIGNATURE, signatures)];
+            for (name, value) in standard.into_iter().chain(beside.map(|value| (signature::ATTRIBUTES, value))) {
                 let value = HeaderValue::from_str(&value)
                     .map_err(|e| PublishError::permanent("the request cannot be signed").caused_by(e))?;
                 headers.insert(HeaderName::from_static(name), value);
             }
         }
         Ok(line.client.post(self.config.url.clone()).headers(self.config.headers.clone()).headers(headers).body(body))
+    }
+
+    /// Signs the attributes as the receiver will read them.
+    fn sign_attributes(&self, headers: &HeaderMap, id: &str, now: u64, body: &[u8]) -> Result<String, PublishError> {
+        let attributes = headers::attributes(headers)
+            .map_err(|e| PublishError::permanent("the attributes cannot be signed").caused_by(e))?;
+        Ok(sign_attributes(&self.config.secrets, id, now, body, &attributes))
     }
 }
 
@@ -299,11 +309,20 @@ impl Publisher for HttpPublisher {
     }
 
     fn limits(&self) -> Limits {
-        self.config.limits
+        let encoding = if self.config.structured { Encoding::Structured } else { Encoding::Body };
+        self.config.limits.encoding(encoding)
+    }
+
+    fn timeout(&self) -> Option<Duration> {
+        Some(self.config.timeout)
+    }
+
+    fn destination(&self) -> Option<String> {
+        Some(format!("{}{}", self.config.destination(), self.config.url.path()))
     }
 
     fn check(&self) -> Result<(), PublishError> {
-        self.line().map(|_| ()).map_err(|e| PublishError::unavailable(e.to_string()))
+        self.line().map(|_| ()).map_err(|e| PublishError::permanent(e.to_string()))
     }
 }
 
@@ -328,6 +347,7 @@ fn checked_header(name: &str, value: &str) -> Result<(HeaderName, HeaderValue), 
     if OURS.contains(&name.as_str())
         || name.as_str().starts_with(headers::PREFIX)
         || name.as_str().starts_with("webhook-")
+        || name.as_str() == signature::ATTRIBUTES
     {
         return Err("has a name that the transport sets itself");
     }

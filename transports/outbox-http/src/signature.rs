@@ -1,7 +1,8 @@
-//! Standard Webhooks signatures: `v1,` and the base64 of HMAC-SHA256 over `{id}.{timestamp}.{body}`.
+//! Standard Webhooks signatures: `v1,` and the base64 of HMAC-SHA256 over `{id}.{timestamp}.{body}`; and those of the
+//! attributes beside a body, in the same notation.
 //!
 //! # Source
-//! Standard Webhooks specification 1.0, "Signature scheme" and "Verifying signatures".
+//! Standard Webhooks specification 1.0, "Signature scheme" and "Verifying signatures". D. J. Bernstein, "Netstrings" (1997).
 
 use base64::{
     Engine,
@@ -60,6 +61,22 @@ impl Secret {
         format!("v1,{}", STANDARD.encode(self.code(id, &timestamp.to_string(), body)))
     }
 
+    /// Signs the attributes of a request in binary mode and gives the signature as it travels in `outbox-signature`: `v1,` and
+    /// base64. `attributes` are names without `ce-` and decoded values, in any order, with `datacontenttype` where the request has
+    /// a `Content-Type`. [The form that is signed](crate#what-the-signatures-cover) begins with id, timestamp and body, so that the
+    /// signature fits no other request.
+    #[must_use]
+    pub fn sign_attributes<'a>(
+        &self,
+        id: &str,
+        timestamp: u64,
+        body: &[u8],
+        attributes: impl IntoIterator<Item = (&'a str, &'a str)>,
+    ) -> String {
+        let attributes = sorted(attributes);
+        format!("v1,{}", STANDARD.encode(self.code_of(id, &timestamp.to_string(), body, &attributes)))
+    }
+
     fn code(&self, id: &str, timestamp: &str, body: &[u8]) -> [u8; 32] {
         let mut code = self.0.clone();
         for part in [id.as_bytes(), b".", timestamp.as_bytes(), b".", body] {
@@ -67,7 +84,29 @@ impl Secret {
         }
         code.finalize().into_bytes().into()
     }
+
+    fn code_of(&self, id: &str, timestamp: &str, body: &[u8], attributes: &[(&str, &str)]) -> [u8; 32] {
+        let mut code = self.0.clone();
+        code.update(DOMAIN);
+        let beside = attributes.iter().flat_map(|(name, value)| [name.as_bytes(), value.as_bytes()]);
+        for part in [id.as_bytes(), timestamp.as_bytes(), body].into_iter().chain(beside) {
+            code.update(part.len().to_string().as_bytes());
+            code.update(b":");
+            code.update(part);
+            code.update(b",");
+        }
+        code.finalize().into_bytes().into()
+    }
 }
+
+fn sorted<'a>(attributes: impl IntoIterator<Item = (&'a str, &'a str)>) -> Vec<(&'a str, &'a str)> {
+    let mut attributes: Vec<_> = attributes.into_iter().collect();
+    attributes.sort_unstable();
+    attributes
+}
+
+/// What signed attributes begin with. No `webhook-id` holds a line end, so that one kind of signature is never the other.
+const DOMAIN: &[u8] = b"outbox-signature\n";
 
 /// Header of the identity that is signed.
 pub(crate) const ID: &str = "webhook-id";
@@ -76,15 +115,47 @@ pub(crate) const TIMESTAMP: &str = "webhook-timestamp";
 /// Header of the signatures, one a key, separated by spaces.
 pub(crate) const SIGNATURE: &str = "webhook-signature";
 
+/// Header of the signatures of what stands beside the body, one a key, separated by spaces.
+pub(crate) const ATTRIBUTES: &str = "outbox-signature";
+
 /// Signs with every key and gives the value of `webhook-signature`, so that a receiver may know any one of them.
 pub(crate) fn sign_all(secrets: &[Secret], id: &str, timestamp: u64, body: &[u8]) -> String {
     secrets.iter().map(|secret| secret.sign(id, timestamp, body)).collect::<Vec<_>>().join(" ")
 }
 
+/// Signs attributes with every key and gives the value of `outbox-signature`.
+pub(crate) fn sign_attributes(
+    secrets: &[Secret],
+    id: &str,
+    timestamp: u64,
+    body: &[u8],
+    attributes: &[(&str, String)],
+) -> String {
+    let attributes = || attributes.iter().map(|(name, value)| (*name, value.as_str()));
+    let signatures = secrets.iter().map(|secret| secret.sign_attributes(id, timestamp, body, attributes()));
+    signatures.collect::<Vec<_>>().join(" ")
+}
+
 /// Tells whether one of the signatures was made with one of the keys.
-///
-/// Every signature is compared with every key over its full length; nothing ends early where it fits.
 pub(crate) fn verify(secrets: &[Secret], id: &str, timestamp: &str, body: &[u8], signatures: &str) -> bool {
+    fits(signatures, secrets.iter().map(|secret| secret.code(id, timestamp, body)))
+}
+
+/// Tells whether one of the signatures of attributes was made with one of the keys.
+pub(crate) fn verify_attributes(
+    secrets: &[Secret],
+    id: &str,
+    timestamp: &str,
+    body: &[u8],
+    attributes: &[(&str, String)],
+    signatures: &str,
+) -> bool {
+    let attributes = sorted(attributes.iter().map(|(name, value)| (*name, value.as_str())));
+    fits(signatures, secrets.iter().map(|secret| secret.code_of(id, timestamp, body, &attributes)))
+}
+
+/// Compares every signature with every code that is expected, over its full length; nothing ends early where it fits.
+fn fits(signatures: &str, expected: impl Iterator<Item = [u8; 32]>) -> bool {
     let given: Vec<Vec<u8>> = signatures
         .split(' ')
         .filter_map(|signature| signature.strip_prefix("v1,"))
@@ -92,8 +163,7 @@ pub(crate) fn verify(secrets: &[Secret], id: &str, timestamp: &str, body: &[u8],
         .filter_map(|encoded| STANDARD.decode(encoded).ok())
         .collect();
     let mut fits = Choice::from(0);
-    for secret in secrets {
-        let expected = secret.code(id, timestamp, body);
+    for expected in expected {
         for signature in &given {
             fits |= expected.ct_eq(signature.as_slice());
         }
@@ -115,6 +185,10 @@ mod tests {
         Secret::parse(&format!("whsec_{}", STANDARD.encode([byte; 32]))).expect("32 bytes")
     }
 
+    fn named(list: &[(String, String)]) -> Vec<(&str, String)> {
+        list.iter().map(|(name, value)| (name.as_str(), value.clone())).collect()
+    }
+
     proptest! {
         #[test]
         fn what_is_signed_fits_and_nothing_else_does(
@@ -134,6 +208,28 @@ mod tests {
             if let (Ok(other_id), Ok(other_text)) = (std::str::from_utf8(other_id), std::str::from_utf8(other_text)) {
                 prop_assert!(!verify(&keys, other_id, other_text, parts.next().unwrap_or_default(), &signatures));
             }
+        }
+
+        #[test]
+        fn signed_attributes_fit_in_any_order_and_no_others_do(
+            list in vec(("[a-z0-9:,]{0,6}", "[a-z0-9:,é]{0,6}"), 0..6),
+            other in vec(("[a-z0-9:,]{0,6}", "[a-z0-9:,é]{0,6}"), 0..6),
+            body in vec(any::<u8>(), 0..20),
+        ) {
+            let (keys, mut list, mut other) = ([secret(1), secret(2)], list, other);
+            let signatures = sign_attributes(&keys, "a", 1, &body, &named(&list));
+            let fits = |keys: &[Secret], list: &[(String, String)], body: &[u8]| {
+                verify_attributes(keys, "a", "1", body, &named(list), &signatures)
+            };
+            list.reverse();
+            prop_assert!(fits(&keys[1..], &list, &body));
+            prop_assert!(!fits(&[secret(3)], &list, &body));
+            prop_assert!(!fits(&keys, &list, &[&body[..], b"x"].concat()));
+            prop_assert!(!verify(&keys, "a", "1", &body, &signatures), "one kind of signature is not the other");
+            let same = fits(&keys, &other, &body);
+            list.sort_unstable();
+            other.sort_unstable();
+            prop_assert_eq!(same, list == other);
         }
 
         #[test]

@@ -5,6 +5,7 @@ use outbox_core::{
     event::Message,
     transport::{Acknowledge, Delivery, SubscribeError, Subscriber},
 };
+use std::time::Instant;
 use tokio::sync::{mpsc, oneshot};
 
 /// What the handler's answer was.
@@ -19,6 +20,8 @@ pub(crate) enum Answer {
 pub(crate) struct Waiting {
     pub(crate) message: Message,
     pub(crate) answer: oneshot::Sender<Answer>,
+    pub(crate) since: Instant,
+    pub(crate) until: Instant,
 }
 
 /// Gives the messages that a [`HttpReceiver`](crate::HttpReceiver)'s router took in.
@@ -38,10 +41,11 @@ impl HttpSubscriber {
 #[async_trait]
 impl Subscriber for HttpSubscriber {
     async fn next(&mut self) -> Result<Option<Delivery>, SubscribeError> {
-        while let Some(Waiting { message, answer }) = self.0.recv().await {
+        while let Some(Waiting { message, answer, since, until }) = self.0.recv().await {
             // Whoever gave up waiting sends it again; handling it now would only be done twice.
             if !answer.is_closed() {
-                return Ok(Some(Delivery::new(Ok(message), None, Box::new(Handle(answer)))));
+                let delivery = Delivery::new(Ok(message), None, Box::new(Handle(answer)));
+                return Ok(Some(delivery.that_comes_back_in_order().awaited(since, until)));
             }
         }
         Ok(None)
@@ -69,5 +73,9 @@ impl Acknowledge for Handle {
 
     async fn reject(self: Box<Self>, reason: &str) -> Result<(), SubscribeError> {
         self.answer(Answer::Reject(reason.to_owned()))
+    }
+
+    fn is_given_up(&self) -> bool {
+        self.0.is_closed()
     }
 }

@@ -59,7 +59,7 @@ pub(crate) fn refusal(
     let error = match class {
         FailureClass::Permanent => PublishError::permanent(text),
         FailureClass::Transient => PublishError::transient(text),
-        FailureClass::Unavailable => PublishError::unavailable(text),
+        FailureClass::Unavailable => PublishError::unavailable(text).answered(),
     };
     match retry_after(headers, wall_clock()).filter(|_| class == FailureClass::Transient) {
         Some(wait) => error.retry_after(wait),

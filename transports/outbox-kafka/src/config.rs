@@ -107,6 +107,11 @@ impl Cluster {
         self.settings.insert(name, value);
     }
 
+    /// Gives a setting that was made and is a number of milliseconds.
+    pub(crate) fn milliseconds(&self, name: &str) -> Option<Duration> {
+        self.settings.get(name)?.parse().ok().map(Duration::from_millis)
+    }
+
     /// Makes the configuration of a client: the defaults that the user may change, then the user's settings, then those that
     /// the promises rest on.
     pub(crate) fn client(&self, defaults: &[(&str, &str)], ours: &[(&str, &str, &'static str)]) -> ClientConfig {

@@ -12,13 +12,16 @@ use tokio::sync::Notify;
 
 /// Records that are known, of each that may wait: what is done behind one that is not.
 const HELD_FOR_EACH: usize = 64;
+/// Keys that may be stuck before no record of another one is fetched.
+const KEYS_THAT_MAY_WAIT: usize = 4;
 
 /// A record as it came.
 #[derive(Debug)]
 pub(crate) struct Raw {
     pub(crate) key: Option<Vec<u8>>,
     pub(crate) headers: Vec<(String, Option<Vec<u8>>)>,
-    pub(crate) body: Bytes,
+    /// `None` where there is no value.
+    pub(crate) body: Option<Bytes>,
 }
 
 /// A record that was received.
@@ -65,12 +68,14 @@ pub(crate) enum Awaited {
 impl State {
     /// Tells whether as much waits as may.
     pub(crate) fn is_full(&self) -> bool {
-        self.ledger.waiting() >= self.prefetch || self.ledger.held() >= self.most()
+        let (waiting, beyond) = (self.ledger.waiting(), self.ledger.beyond());
+        waiting - beyond >= self.prefetch || waiting >= 2 * self.prefetch || self.ledger.held() >= self.most()
     }
 
     /// Tells whether half of it is gone.
     pub(crate) fn is_well(&self) -> bool {
-        self.ledger.waiting() <= self.prefetch / 2 && self.ledger.held() <= self.most() / 2
+        let (waiting, beyond, half) = (self.ledger.waiting(), self.ledger.beyond(), self.prefetch / 2);
+        waiting - beyond <= half && waiting <= self.prefetch + half && self.ledger.held() <= self.most() / 2
     }
 
     fn most(&self) -> usize {
@@ -89,7 +94,7 @@ impl State {
 
 impl Desk {
     pub(crate) fn new(prefetch: usize) -> Self {
-        let ledger = Ledger::new();
+        let ledger = Ledger::new((prefetch / KEYS_THAT_MAY_WAIT).max(1));
         let state = State { ledger, closing: false, trouble: None, ended: false, prefetch, awaited: None };
         Self { state: Mutex::new(state), news: Notify::new(), come: Condvar::new() }
     }
@@ -210,7 +215,7 @@ impl Desk {
 }
 
 impl Raw {
-    pub(crate) fn of(record: &BorrowedMessage<'_>, body: Bytes) -> Self {
+    pub(crate) fn of(record: &BorrowedMessage<'_>, body: Option<Bytes>) -> Self {
         let headers = record.headers().into_iter().flat_map(rdkafka::message::Headers::iter);
         let headers = headers.map(|header| (header.key.to_owned(), header.value.map(<[u8]>::to_vec))).collect();
         Self { key: record.key().map(<[u8]>::to_vec), headers, body }

@@ -105,9 +105,9 @@ fn plain(
     }
 }
 
-/// Gives a message without a key that of its record, by which Kafka has put it in order.
+/// Gives a message without a key that of its record, by which Kafka has put it in order, where that is a text for a key.
 fn with_key(message: Message, key: Option<&[u8]>) -> Message {
-    let key = key.and_then(|key| std::str::from_utf8(key).ok()).filter(|key| (1..=255).contains(&key.len()));
+    let key = key.and_then(cloudevents::key_of);
     match (&message.key, key) {
         (None, Some(key)) => {
             let mut parts = message.into_parts();

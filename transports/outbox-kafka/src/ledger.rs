@@ -29,6 +29,10 @@ pub(crate) struct Ledger<R> {
     epochs: u64,
     waiting: usize,
     held: usize,
+    /// How many may wait behind one of their key that is out and count as waiting.
+    per_key: usize,
+    /// How many wait beyond that.
+    beyond: usize,
 }
 
 #[derive(Debug)]
@@ -64,8 +68,9 @@ enum State<R> {
 }
 
 impl<R: Clone> Ledger<R> {
-    pub(crate) fn new() -> Self {
-        Self { partitions: BTreeMap::new(), last: None, epochs: 0, waiting: 0, held: 0 }
+    /// Makes one in which so many records may wait behind one of their key before they count as waiting no more.
+    pub(crate) fn new(per_key: usize) -> Self {
+        Self { partitions: BTreeMap::new(), last: None, epochs: 0, waiting: 0, held: 0, per_key, beyond: 0 }
     }
 
     /// Takes a partition over. One that was ours already begins anew.
@@ -89,6 +94,7 @@ impl<R: Clone> Ledger<R> {
     pub(crate) fn revoke(&mut self, place: &Place) {
         if let Some(partition) = self.partitions.remove(place) {
             self.held -= partition.slots.len();
+            self.beyond -= partition.lanes.values().map(|lane| beyond(lane, self.per_key)).sum::<usize>();
             self.waiting -= partition.slots.iter().filter(|slot| matches!(slot.state, State::Waiting(_))).count();
         }
     }
@@ -114,6 +120,7 @@ impl<R: Clone> Ledger<R> {
             let lane = partition.lanes.entry(key).or_default();
             lane.push_back(offset);
             if lane.len() > 1 {
+                self.beyond += usize::from(beyond(lane, self.per_key) > 0);
                 return;
             }
         }
@@ -142,14 +149,17 @@ impl<R: Clone> Ledger<R> {
 
     /// Notes that a record is done; `false` when its partition is no longer ours.
     pub(crate) fn done(&mut self, ticket: &Ticket) -> bool {
+        let per_key = self.per_key;
         let Some(partition) = self.owned(ticket) else { return false };
         let Some(slot) = partition.slot(ticket.offset) else { return false };
         slot.state = State::Done;
         let key = slot.key;
         partition.out -= 1;
+        let mut comes_up = 0;
         if let Some(key) = key
             && let Some(lane) = partition.lanes.get_mut(&key)
         {
+            comes_up = usize::from(beyond(lane, per_key) > 0);
             lane.pop_front();
             match lane.front() {
                 Some(next) => _ = partition.ready.insert(*next),
@@ -163,6 +173,7 @@ impl<R: Clone> Ledger<R> {
             gone += 1;
         }
         self.held -= gone;
+        self.beyond -= comes_up;
         true
     }
 
@@ -212,6 +223,11 @@ impl<R: Clone> Ledger<R> {
         self.waiting
     }
 
+    /// How many of them wait behind so many of their key that they take nobody else's place.
+    pub(crate) fn beyond(&self) -> usize {
+        self.beyond
+    }
+
     /// How many records are known: those that wait, those that are out, and those behind them that are done.
     pub(crate) fn held(&self) -> usize {
         self.held
@@ -220,6 +236,11 @@ impl<R: Clone> Ledger<R> {
     fn owned(&mut self, ticket: &Ticket) -> Option<&mut Partition<R>> {
         self.partitions.get_mut(&ticket.place).filter(|partition| partition.epoch == ticket.epoch)
     }
+}
+
+/// Gives how many records of a key wait behind those that count as waiting, and behind the first.
+fn beyond(lane: &VecDeque<i64>, per_key: usize) -> usize {
+    lane.len().saturating_sub(1).saturating_sub(per_key)
 }
 
 impl<R> Partition<R> {

@@ -28,6 +28,12 @@
 //! the producer's own repeats out is its idempotence; a producer that the brokers no longer know (they have lost their data)
 //! fails for good, which is noticed, and a new one is made.
 //!
+//! # Records without a value
+//! A compacted topic forgets a key when a record without a value comes under it, and tells those who read on. Such a record is no
+//! broken event: it is received as a message without content, in the order of its key, acknowledged by a consumer that does not care,
+//! and heard by one that does ([`Consumer::on_tombstone`](outbox_core::consumer::Consumer::on_tombstone)). An event of a type that is
+//! marked `#[outbox(tombstone)]` is published as one, its attributes in headers; over other transports it has an empty body.
+//!
 //! # The time of a record
 //! It is that of its publishing, not of the event, which stands in `ce_time`: a topic keeps records by their time, and an event
 //! that had waited longer than that would be gone at once.
@@ -44,6 +50,7 @@
 
 mod config;
 mod headers;
+mod tombstone;
 mod ledger;
 mod desk;
 mod member;

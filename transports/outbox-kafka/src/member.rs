@@ -7,6 +7,7 @@ use crate::{
     desk::{Arrived, Awaited, Desk, Raw},
     headers::{self, Reading, Record},
     ledger::{Place, Ticket},
+    tombstone,
     verdict::plain,
 };
 use bytes::Bytes;
@@ -282,14 +283,19 @@ impl Looking {
     }
 
     fn read(&self, record: &BorrowedMessage<'_>) -> Arrived {
-        let body = Bytes::copy_from_slice(record.payload().unwrap_or_default());
-        let raw = self.manners.keeps_raw.then(|| Arc::new(Raw::of(record, body.clone())));
+        let value = record.payload().map(Bytes::copy_from_slice);
+        let raw = self.manners.keeps_raw.then(|| Arc::new(Raw::of(record, value.clone())));
+        let (topic, key, timestamp) = (record.topic(), record.key(), record.timestamp().to_millis());
+        let record_of = Record { topic, key, timestamp, received_at: Timestamp::from(wall_clock()) };
+        let Some(body) = value else {
+            let place = (record.partition(), record.offset());
+            let message = tombstone::read(&self.manners.reading, record_of, place, record.headers());
+            return Arrived { message: Ok(message), unread: None, raw };
+        };
         let limit = self.manners.max_payload;
         let message = if body.len() > limit {
             Err(format!("the message has {} bytes, of at most {limit}", body.len()))
         } else {
-            let (topic, key, timestamp) = (record.topic(), record.key(), record.timestamp().to_millis());
-            let record_of = Record { topic, key, timestamp, received_at: Timestamp::from(wall_clock()) };
             headers::read(&self.manners.reading, record_of, record.headers(), body.clone())
         };
         let unread = message.is_err().then_some(body);

@@ -5,6 +5,7 @@ use crate::{
     topics::{self, Topic},
     verdict::{Health, Refused},
 };
+use futures_util::{StreamExt, stream::FuturesUnordered};
 use outbox_core::runtime::{now, thread};
 use rdkafka::{
     ClientConfig, ClientContext,
@@ -56,7 +57,8 @@ pub(crate) struct Outgoing {
     pub(crate) topic: String,
     pub(crate) key: Option<Vec<u8>>,
     pub(crate) headers: OwnedHeaders,
-    pub(crate) body: bytes::Bytes,
+    /// The value; `None` is a tombstone.
+    pub(crate) body: Option<bytes::Bytes>,
 }
 
 /// Sends records and waits for their delivery reports.
@@ -115,29 +117,31 @@ impl Producer {
         Ok(Self { config, topics: topics.to_vec(), timeout: cluster.timeout, live: Mutex::new(None) })
     }
 
-    /// Sends records, and gives one verdict each in their order.
-    pub(crate) async fn send(&self, records: &[Outgoing]) -> Vec<Result<Delivery, Refused>> {
+    /// Sends records, and reports what became of each, by its place among them, as its delivery report comes.
+    pub(crate) async fn send(&self, records: &[Outgoing], mut report: impl FnMut(usize, Result<Delivery, Refused>)) {
         let live = match self.ready().await {
             Ok(live) => live,
-            Err(refused) => return records.iter().map(|_| Err(refused.clone())).collect(),
+            Err(refused) => return (0..records.len()).for_each(|place| report(place, Err(refused.clone()))),
         };
         let end = now() + self.timeout;
-        let mut reports = Vec::with_capacity(records.len());
-        for record in records {
-            reports.push(live.hand_over(record, end).await);
+        let reports = FuturesUnordered::new();
+        for (place, record) in records.iter().enumerate() {
+            let handed = live.hand_over(record, end).await;
+            let live = &live;
+            reports.push(async move {
+                match handed {
+                    Ok(handed) => (place, live.verdict(handed, self.timeout + GRACE).await),
+                    Err(refused) => (place, Err(refused)),
+                }
+            });
         }
-        let mut verdicts = Vec::with_capacity(records.len());
-        for report in reports {
-            let verdict = match report {
-                Ok(report) => live.verdict(report, self.timeout + GRACE).await,
-                Err(refused) => Err(refused),
-            };
+        let mut reports = reports;
+        while let Some((place, verdict)) = reports.next().await {
             if let Err(refused) = &verdict {
                 self.conclude(&live, refused);
             }
-            verdicts.push(verdict);
+            report(place, verdict);
         }
-        verdicts
     }
 
     /// Looks for the brokers, for those who would rather not start than wait.
@@ -212,7 +216,10 @@ impl Live {
     /// Hands a record over; waits for room while the client's queue is full.
     async fn hand_over(&self, record: &Outgoing, end: Instant) -> Result<DeliveryFuture, Refused> {
         let Some(client) = &self.client else { return Err(Refused::unavailable("the client has ended")) };
-        let mut next = FutureRecord::to(&record.topic).payload(&record.body[..]).headers(record.headers.clone());
+        let mut next = FutureRecord::to(&record.topic).headers(record.headers.clone());
+        if let Some(body) = &record.body {
+            next = next.payload(&body[..]);
+        }
         if let Some(key) = &record.key {
             next = next.key(&key[..]);
         }

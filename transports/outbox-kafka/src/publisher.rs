@@ -10,7 +10,7 @@ use crate::{
 use async_trait::async_trait;
 use outbox_core::{
     event::Message,
-    transport::{Limits, PublishError, Publisher, Receipt, TopicRule},
+    transport::{Batch, Encoding, Limits, PublishError, Publisher, Receipt, TopicRule},
 };
 use rdkafka::producer::future_producer::Delivery;
 use std::{
@@ -19,8 +19,9 @@ use std::{
     time::Duration,
 };
 
-/// Bytes of a payload that fit beside key and headers into what Kafka takes unless it is configured otherwise (1,048,588).
-const MAX_PAYLOAD: usize = 1_000_000;
+/// Bytes of payload, key and headers that fit into a batch of one record as Kafka takes it unless it is configured otherwise
+/// (1,048,588, the envelope of the batch included).
+const MAX_MESSAGE: usize = 1_048_588 - 1_024;
 
 type Text = Arc<dyn Fn(&Message) -> String + Send + Sync>;
 type Key = Arc<dyn Fn(&Message) -> Option<Vec<u8>> + Send + Sync>;
@@ -89,7 +90,7 @@ impl KafkaPublisher {
             key: Arc::new(|message| message.key.as_ref().map(|key| key.as_bytes().to_vec())),
             structured: false,
             topics: Vec::new(),
-            limits: Limits::default().max_payload(MAX_PAYLOAD).topics(TopicRule::new(TOPIC_RULE, is_topic)),
+            limits: Limits::default().max_message(MAX_MESSAGE).topics(TopicRule::new(TOPIC_RULE, is_topic)),
         };
         Ok(Self { config, producer: OnceLock::new() })
     }
@@ -162,7 +163,7 @@ impl KafkaPublisher {
         self.with(|config| config.cluster.timeout = timeout)
     }
 
-    /// Sets the limits that enqueue and relay heed: 1,000,000 bytes of payload, topics that Kafka takes, and four batches of
+    /// Sets the limits that enqueue and relay heed: 1,047,564 bytes of payload, key and headers, topics that Kafka takes, and four batches of
     /// 256, unless set.
     #[must_use]
     pub fn with_limits(self, limits: Limits) -> Self {
@@ -189,25 +190,29 @@ impl KafkaPublisher {
         self.producer.get_or_init(|| self.config.producer()).as_ref().map_err(Clone::clone)
     }
 
-    async fn send(&self, messages: &[Message]) -> Result<Vec<Result<Receipt, PublishError>>, ConfigError> {
+    async fn send(
+        &self,
+        messages: &[Message],
+        mut done: impl FnMut(usize, Result<Receipt, PublishError>),
+    ) -> Result<(), ConfigError> {
         let producer = self.producer()?;
-        let (mut records, mut verdicts) = (Vec::with_capacity(messages.len()), Vec::with_capacity(messages.len()));
-        for message in messages {
-            verdicts.push(match self.config.record(message) {
+        let (mut records, mut places) = (Vec::with_capacity(messages.len()), Vec::with_capacity(messages.len()));
+        for (place, message) in messages.iter().enumerate() {
+            match self.config.record(message) {
                 Ok(record) => {
                     records.push(record);
-                    None
+                    places.push(place);
                 }
-                Err(refused) => Some(refused),
-            });
+                Err(refused) => done(place, Err(refused.into())),
+            }
         }
-        let sent = producer.send(&records).await;
-        let mut sent = sent.into_iter().zip(&records).map(|(verdict, record)| Ok(receipt(&record.topic, &verdict?)));
-        let verdict = |refused: Option<Refused>| match refused {
-            Some(refused) => Err(refused.into()),
-            None => sent.next().unwrap_or_else(|| Err(Refused::transient("no verdict"))).map_err(PublishError::from),
+        let topics = &records;
+        let report = |sent: usize, verdict: Result<Delivery, Refused>| {
+            let receipt = verdict.map(|delivery| receipt(&topics[sent].topic, &delivery));
+            done(places[sent], receipt.map_err(PublishError::from));
         };
-        Ok(verdicts.into_iter().map(verdict).collect())
+        producer.send(&records, report).await;
+        Ok(())
     }
 }
 
@@ -236,35 +241,60 @@ impl Config {
         if !is_topic(&topic) {
             return Err(Refused::permanent(format!("the topic `{}` {TOPIC_RULE}", shown(&topic))));
         }
-        let (headers, body) = headers::write(message, self.structured);
+        let (tombstone, key) = (message.is_tombstone(), (self.key)(message));
+        if tombstone && key.is_none() {
+            return Err(Refused::permanent(
+                "a tombstone needs a record key: it says that what was told under it is gone",
+            ));
+        }
+        // Without a value the attributes have to be headers.
+        let (headers, body) = headers::write(message, self.structured && !tombstone);
         let limit = self.limits.max_payload.unwrap_or(usize::MAX);
         if message.payload.len() > limit {
             let size = message.payload.len();
             return Err(Refused::permanent(format!("the payload has {size} bytes, of at most {limit}")));
         }
-        Ok(Outgoing { topic, key: (self.key)(message), headers, body })
+        Ok(Outgoing { topic, key, headers, body: (!tombstone).then_some(body) })
     }
 }
 
 #[async_trait]
 impl Publisher for KafkaPublisher {
     async fn publish(&self, message: &Message) -> Result<Receipt, PublishError> {
-        let mut verdicts = self.publish_batch(std::slice::from_ref(message)).await;
-        verdicts.pop().unwrap_or_else(|| Err(PublishError::transient("no verdict")))
+        let mut outcome = None;
+        let sent = self.send(std::slice::from_ref(message), |_, verdict| outcome = Some(verdict)).await;
+        sent.map_err(|error| PublishError::unavailable(error.to_string()))?;
+        outcome.unwrap_or_else(|| Err(PublishError::transient("no verdict")))
     }
 
-    async fn publish_batch(&self, messages: &[Message]) -> Vec<Result<Receipt, PublishError>> {
-        match self.send(messages).await {
-            Ok(verdicts) => verdicts,
-            Err(error) => messages.iter().map(|_| Err(PublishError::unavailable(error.to_string()))).collect(),
+    async fn publish_batch(&self, batch: &mut Batch) {
+        let messages = batch.messages();
+        if let Err(error) = self.send(&messages, |place, verdict| batch.done(place, verdict)).await {
+            batch.rest(|| Err(PublishError::unavailable(error.to_string())));
         }
     }
 
     fn limits(&self) -> Limits {
-        self.config.limits
+        let encoding = if self.config.structured { Encoding::StructuredRecord } else { Encoding::Record };
+        self.config.limits.encoding(encoding)
+    }
+
+    fn timeout(&self) -> Option<Duration> {
+        Some(self.config.cluster.timeout)
+    }
+
+    fn destination(&self) -> Option<String> {
+        let topic = match &self.config.topic {
+            Where::Own => "the event's own topic",
+            Where::Fixed(name) => name.as_str(),
+            Where::Chosen(_) => "a chosen topic",
+        };
+        let mut brokers: Vec<&str> = self.config.cluster.brokers.split(',').collect();
+        brokers.sort_unstable();
+        Some(format!("{}#{topic}", brokers.join(",")))
     }
 
     fn check(&self) -> Result<(), PublishError> {
-        self.producer().map(|_| ()).map_err(|error| PublishError::unavailable(error.to_string()))
+        self.producer().map(|_| ()).map_err(|error| PublishError::permanent(error.to_string()))
     }
 }

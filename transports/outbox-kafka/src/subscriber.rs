@@ -78,6 +78,9 @@ pub struct KafkaSubscriber {
     pause: Duration,
 }
 
+/// How long librdkafka's group waits for a member's sign of life, unless set.
+const SESSION: Duration = Duration::from_secs(45);
+
 #[derive(Clone)]
 struct Config {
     cluster: Cluster,
@@ -186,7 +189,9 @@ impl KafkaSubscriber {
         self
     }
 
-    /// Sets how many records may wait to be asked for, 1,000 unless set; while that many wait, the partitions are paused.
+    /// Sets how many records may wait to be asked for, 1,000 unless set; while that many wait, the partitions are paused. Of one
+    /// key, of which one record is out at a time, a quarter of them count at most, so that a key that is stuck leaves room to the
+    /// others; twice as many are kept in any case before the partitions are paused.
     #[must_use]
     pub fn prefetch(mut self, records: usize) -> Self {
         self.config.manners.prefetch = records;
@@ -278,6 +283,10 @@ impl Config {
 
 #[async_trait]
 impl Subscriber for KafkaSubscriber {
+    fn check(&self) -> Result<(), SubscribeError> {
+        self.config.client().map(|_| ()).map_err(|error| SubscribeError(error.into()))
+    }
+
     async fn next(&mut self) -> Result<Option<Delivery>, SubscribeError> {
         loop {
             match &mut self.state {
@@ -303,6 +312,11 @@ impl Subscriber for KafkaSubscriber {
                 },
             }
         }
+    }
+
+    /// As long as the group's session lasts: then its partitions go to other members.
+    fn redelivers_within(&self) -> Duration {
+        self.config.cluster.milliseconds("session.timeout.ms").unwrap_or(SESSION)
     }
 
     async fn leave(&mut self) {
@@ -388,7 +402,9 @@ impl Letters {
             .iter()
             .fold(headers, |headers, (key, value)| headers.insert(Header { key, value: Some(value) }));
         let letter = Outgoing { topic: self.topic.clone(), key: raw.key.clone(), headers, body: raw.body.clone() };
-        match self.producer.send(&[letter]).await.pop() {
+        let mut verdict = None;
+        self.producer.send(&[letter], |_, sent| verdict = Some(sent)).await;
+        match verdict {
             Some(Ok(_)) => Ok(()),
             Some(Err(refused)) => Err(SubscribeError(format!("the dead letter: {}", refused.text).into())),
             None => Err(SubscribeError("the dead letter has no verdict".into())),

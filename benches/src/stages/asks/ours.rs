@@ -57,7 +57,11 @@ async fn carry<P: Publisher, S: Subscriber>(
     starter.shutdown(PATIENCE).await?;
     // What it takes is due at once, for whoever carries sagas then.
     let takes = Consumer::new("asking", asking).replies(&starter).concurrency(at_once).subscribe(to_asking);
-    let does = Consumer::new("asked", asked).on("work", work).concurrency(at_once).subscribe(to_asked);
+    let does = Consumer::new("asked", asked)
+        .on_command("work", work)
+        .commands_from("bench", REPLIES)
+        .concurrency(at_once)
+        .subscribe(to_asked);
     let (takes, does) = (takes.start().await?, does.start().await?);
     let (sent, answered) = (Watched::new(asking, all), Watched::new(asked, all));
     let relays = [sent.start(commands).await?, answered.start(answers).await?];

@@ -7,7 +7,9 @@ pub use saga::PlaceOrder;
 pub use tables::order;
 
 use crate::{
-    events::{ParcelSent, REPLIES},
+    Release,
+    events::{ORDERS, ParcelSent, REPLIES},
+    next,
     service::{Database, Service, Wire},
 };
 use axum::{
@@ -52,7 +54,12 @@ pub enum OrderError {
 
 /// Saves an order and the saga that will see it through, in one transaction.
 #[transactional_outbox]
-pub async fn place_order(tx: &OutboxTransaction, sagas: &Sagas, new: NewOrder) -> Result<order::Model, OrderError> {
+pub async fn place_order(
+    tx: &OutboxTransaction,
+    sagas: &Sagas,
+    release: Release,
+    new: NewOrder,
+) -> Result<order::Model, OrderError> {
     let order = order::ActiveModel {
         customer: Set(new.customer),
         product: Set(new.product),
@@ -61,7 +68,11 @@ pub async fn place_order(tx: &OutboxTransaction, sagas: &Sagas, new: NewOrder) -
         ..Default::default()
     };
     let order = order.insert(tx).await?;
-    sagas.start(tx, PlaceOrder::from(&order)).correlation(format!("order-{}", order.id)).await?;
+    let correlation = format!("order-{}", order.id);
+    match release {
+        Release::This => sagas.start(tx, PlaceOrder::from(&order)).correlation(correlation).await?,
+        Release::Next => sagas.start(tx, next::PlaceOrder::from(&order)).correlation(correlation).await?,
+    };
     if order.total <= 0 {
         // Late on purpose: the order is written and its saga started, and the error takes both back.
         return Err(OrderError::NotPositive);
@@ -71,8 +82,13 @@ pub async fn place_order(tx: &OutboxTransaction, sagas: &Sagas, new: NewOrder) -
 
 /// Notes that an order is on its way. Runs once an event: the inbox row commits with the order's new status.
 async fn note_shipped(event: ParcelSent, cx: &HandlerContext) -> Result<(), HandlerError> {
-    let Some(order) = order::Entity::find_by_id(event.order_id).one(&cx.tx).await? else {
-        return Err(HandlerError::reject(format!("there is no order {}", event.order_id)));
+    shipped(event.order_id, cx).await
+}
+
+/// Sets the status of an order that is on its way.
+pub async fn shipped(order_id: i64, cx: &HandlerContext) -> Result<(), HandlerError> {
+    let Some(order) = order::Entity::find_by_id(order_id).one(&cx.tx).await? else {
+        return Err(HandlerError::reject(format!("there is no order {order_id}")));
     };
     let mut order: order::ActiveModel = order.into();
     order.status = Set(order::Status::Shipped);
@@ -85,13 +101,15 @@ async fn note_shipped(event: ParcelSent, cx: &HandlerContext) -> Result<(), Hand
 struct Orders {
     outbox: Outbox,
     sagas: Sagas,
+    release: Release,
 }
 
 async fn post_order(
     State(orders): State<Orders>,
     Json(new): Json<NewOrder>,
 ) -> Result<(StatusCode, Json<order::Model>), OrderError> {
-    Ok((StatusCode::CREATED, Json(place_order(&orders.outbox, &orders.sagas, new).await?)))
+    let order = place_order(&orders.outbox, &orders.sagas, orders.release, new).await?;
+    Ok((StatusCode::CREATED, Json(order)))
 }
 
 async fn get_order(State(orders): State<Orders>, Path(id): Path<i64>) -> Result<Response, OrderError> {
@@ -112,20 +130,27 @@ impl IntoResponse for OrderError {
 }
 
 /// Starts what carries the orders' sagas: it sends the commands, and goes on when the answers are there.
-pub async fn carry(outbox: &Outbox) -> Result<Sagas, SagasError> {
-    let sagas = Sagas::builder(outbox).register(PlaceOrder::saga()).reply_to(REPLIES);
+pub async fn carry(outbox: &Outbox, release: Release) -> Result<Sagas, SagasError> {
+    let mut sagas = Sagas::builder(outbox).register(PlaceOrder::saga()).reply_to(REPLIES);
+    if release == Release::Next {
+        // Beside the first version, until none of it is left.
+        sagas = sagas.register(next::PlaceOrder::saga());
+    }
     sagas.concurrency(AT_ONCE).lease(LEASE).start().await
 }
 
 /// Starts the service. Its relay is started apart, when the addresses of the others are known.
-pub async fn start(database: Database, wire: &Wire) -> anyhow::Result<Service> {
+pub async fn start(database: Database, wire: &Wire, release: Release) -> anyhow::Result<Service> {
     database.create_table(order::Entity).await?;
-    let outbox = database.outbox("orders").install().await?;
-    let sagas = carry(&outbox).await?;
+    let outbox = database.outbox(ORDERS).install().await?;
+    let sagas = carry(&outbox, release).await?;
     let (events, subscriber) = wire.receive("orders")?;
-    let consumer =
-        Consumer::new("orders", &outbox).replies(&sagas).on("note-shipped", note_shipped).subscribe(subscriber);
+    let consumer = Consumer::new("orders", &outbox).replies(&sagas).subscribe(subscriber);
+    let consumer = match release {
+        Release::This => consumer.on("note-shipped", note_shipped),
+        Release::Next => consumer.on("note-shipped", next::note_shipped),
+    };
     let api = Router::new().route("/orders", post(post_order)).route("/orders/{id}", get(get_order));
-    let api = api.with_state(Orders { outbox: outbox.clone(), sagas: sagas.clone() });
+    let api = api.with_state(Orders { outbox: outbox.clone(), sagas: sagas.clone(), release });
     Ok(Service::start("orders", outbox, database, consumer, api.merge(events)).await?.with_sagas(sagas))
 }

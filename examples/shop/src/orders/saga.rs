@@ -30,12 +30,12 @@ impl PlaceOrder {
 
     // A rejection turns the saga back: what was done before is undone, backwards. So does silence, and then this step is
     // undone too, since it may have been done.
-    #[step(reject = SoldOut, timeout = "1m", compensate = release_stock)]
+    #[step(ask = "stock", reject = SoldOut, timeout = "1m", compensate = release_stock)]
     async fn reserve_stock(&mut self, _cx: &StepContext) -> Result<ReserveStock, StepError> {
         Ok(ReserveStock { order_id: self.order_id, product: self.product.clone() })
     }
 
-    #[step(reply = PaymentTaken, reject = PaymentDeclined, timeout = "1m", compensate = refund)]
+    #[step(ask = "payments", reply = PaymentTaken, reject = PaymentDeclined, timeout = "1m", compensate = refund)]
     async fn take_payment(&mut self, _cx: &StepContext) -> Result<TakePayment, StepError> {
         Ok(TakePayment { order_id: self.order_id, customer: self.customer.clone(), amount: self.total })
     }
@@ -46,7 +46,7 @@ impl PlaceOrder {
         self.becomes(Status::Confirmed, cx).await
     }
 
-    #[step(ask, timeout = "5s")] // asked again until there is an answer
+    #[step(ask = "shipping", timeout = "5s")] // asked again until there is an answer
     async fn ship(&mut self, _cx: &StepContext) -> Result<SendParcel, StepError> {
         Ok(SendParcel { order_id: self.order_id, product: self.product.clone() })
     }
@@ -76,7 +76,7 @@ impl From<&order::Model> for PlaceOrder {
 
 impl PlaceOrder {
     /// Sets the order's status.
-    async fn becomes(&self, status: Status, cx: &StepContext) -> Result<(), StepError> {
+    pub async fn becomes(&self, status: Status, cx: &StepContext) -> Result<(), StepError> {
         let order = order::Entity::update_many().col_expr(order::Column::Status, Expr::value(status));
         order.filter(order::Column::Id.eq(self.order_id)).exec(&cx.tx).await?;
         Ok(())

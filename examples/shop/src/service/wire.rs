@@ -12,18 +12,19 @@ use super::Kafka;
 #[cfg(feature = "amqp")]
 use super::Place;
 #[cfg(any(feature = "amqp", feature = "kafka"))]
-use crate::events::REPLIES;
+use crate::{Release, events::REPLIES, next::GIFTS};
 #[cfg(feature = "amqp")]
 use outbox_amqp::{AmqpPublisher, AmqpSubscriber, Exchange, Queue, Topology};
 
 /// The topics that each service hears of from a broker.
 #[cfg(any(feature = "amqp", feature = "kafka"))]
-pub(super) const HEARS: [(&str, &[&str]); 4] = [
-    ("orders", &[REPLIES, "parcels"]),
-    ("payments", &["payments"]),
-    ("stock", &["stock"]),
-    ("shipping", &["shipping", "orders"]),
-];
+pub(super) fn heard(release: Release) -> [(&'static str, &'static [&'static str]); 4] {
+    let by_shipping: &[_] = match release {
+        Release::This => &["shipping", "orders"],
+        Release::Next => &["shipping", "orders", GIFTS],
+    };
+    [("orders", &[REPLIES, "parcels"]), ("payments", &["payments"]), ("stock", &["stock"]), ("shipping", by_shipping)]
+}
 
 /// What carries events.
 pub enum Wire {
@@ -118,6 +119,7 @@ pub struct Rabbit {
     prefix: String,
     /// Whether its queues go away when the shop is gone.
     passes: bool,
+    release: Release,
 }
 
 #[cfg(feature = "amqp")]
@@ -126,8 +128,8 @@ impl Rabbit {
     const STAYS: std::time::Duration = std::time::Duration::from_mins(2);
 
     /// Makes one for the shop with its databases at a place: shops at other places have queues of their own.
-    pub fn new(url: String, place: &Place) -> Self {
-        Self { url, prefix: format!("shop.{}", place.name()), passes: place.passes() }
+    pub fn new(url: String, place: &Place, release: Release) -> Self {
+        Self { url, prefix: format!("shop.{}", place.name()), passes: place.passes(), release }
     }
 
     fn name(&self, short: &str) -> String {
@@ -137,7 +139,7 @@ impl Rabbit {
     /// Says what has to be there: each service has a queue of the topics that it listens to.
     fn topology(&self) -> Topology {
         let (exchange, dead) = (self.name("exchange"), self.name("dead"));
-        let queues = HEARS.map(|(service, topics)| {
+        let queues = heard(self.release).map(|(service, topics)| {
             let queue = Queue::quorum(self.name(service)).dead_letter_to(&dead);
             topics.iter().fold(queue, |queue, topic| queue.bind(&exchange, *topic))
         });

@@ -5,7 +5,7 @@ use super::faults::{Fault, Faults};
 use async_trait::async_trait;
 use outbox_sea_orm::{
     event::Message,
-    transport::{Limits, PublishError, Publisher, Receipt},
+    transport::{Batch, Limits, PublishError, Publisher, Receipt, publish_all},
 };
 use std::time::Duration;
 use tokio::time::sleep;
@@ -27,26 +27,24 @@ impl<P> Disturbed<P> {
 #[async_trait]
 impl<P: Publisher> Publisher for Disturbed<P> {
     async fn publish(&self, message: &Message) -> Result<Receipt, PublishError> {
-        let mut verdicts = self.publish_batch(std::slice::from_ref(message)).await;
+        let mut verdicts = publish_all(self, std::slice::from_ref(message)).await;
         verdicts.pop().unwrap_or_else(|| Err(PublishError::transient("no verdict")))
     }
 
-    async fn publish_batch(&self, messages: &[Message]) -> Vec<Result<Receipt, PublishError>> {
-        let all = |error: fn(&'static str) -> PublishError, text| messages.iter().map(|_| Err(error(text))).collect();
-        let late = |text| all(PublishError::transient, text);
+    async fn publish_batch(&self, batch: &mut Batch) {
         match self.faults.now() {
-            None => self.to.publish_batch(messages).await,
-            Some(Fault::Refuses) => late("refused"),
-            Some(Fault::Vanished) => all(PublishError::unavailable, "no broker answers"),
+            None => self.to.publish_batch(batch).await,
+            Some(Fault::Refuses) => batch.rest(|| Err(PublishError::transient("refused"))),
+            Some(Fault::Vanished) => batch.rest(|| Err(PublishError::unavailable("no broker answers"))),
             Some(Fault::Silent) => {
                 sleep(self.timeout).await;
-                late("not confirmed in time")
+                batch.rest(|| Err(PublishError::transient("not confirmed in time")));
             }
             Some(Fault::AnswerLost) => {
-                let verdicts = self.to.publish_batch(messages).await;
+                let verdicts = publish_all(&self.to, &batch.messages()).await;
                 self.faults.count_untold(verdicts.iter().filter(|verdict| verdict.is_ok()).count() as u64);
                 sleep(self.timeout).await;
-                late("not confirmed in time")
+                batch.rest(|| Err(PublishError::transient("not confirmed in time")));
             }
         }
     }
@@ -55,7 +53,15 @@ impl<P: Publisher> Publisher for Disturbed<P> {
         self.to.limits()
     }
 
+    fn timeout(&self) -> Option<Duration> {
+        self.to.timeout()
+    }
+
     fn check(&self) -> Result<(), PublishError> {
         self.to.check()
+    }
+
+    fn destination(&self) -> Option<String> {
+        self.to.destination()
     }
 }

@@ -124,7 +124,8 @@ pub async fn storm(shop: &mut Shop, customers: &Customers, orders: u32) -> anyho
         let (untold, counted) = (shop.faults.untold.subscribe(), shop.way.is_none());
         let met = || fault != Fault::AnswerLost || !counted || *untold.borrow() > 0;
         customers.place(placed..placed + share / 2).await?;
-        shop.orders.crash(orders::carry).await?;
+        let release = shop.release;
+        shop.orders.crash(async |outbox| orders::carry(outbox, release).await).await?;
         customers.place(placed + share / 2..placed + share).await?;
         placed += share;
         until(NOTICED_WITHIN, "the relay meets the fault", async || Ok(failed() > before && met())).await?;

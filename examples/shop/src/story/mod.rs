@@ -15,7 +15,9 @@ pub use faults::Faults;
 pub use figures::Figures;
 
 use crate::{
+    Release,
     events::REPLIES,
+    next,
     options::Options,
     orders, payments,
     service::{Link, Place, Service, To, Wire},
@@ -53,6 +55,8 @@ pub struct Shop {
     pub shipping: Service,
     pub faults: Faults,
     pub link: Link,
+    /// Which release all of them are.
+    pub release: Release,
     /// What stands between the services and the broker, for faults.
     way: Option<Way>,
     /// The last order of former runs on the same database.
@@ -66,12 +70,13 @@ impl Shop {
         let (wire, way) = wire(place, options, &faults).await?;
         let timeout = if options.faults { ANSWERED_SOON } else { ANSWERED_WITHIN };
         let link = Link { wire, timeout, tells: options.serve };
-        let orders = orders::start(place.open("orders").await?, &link.wire).await?;
-        let payments = payments::start(place.open("payments").await?, &link.wire, &faults).await?;
+        let release = options.release;
+        let orders = orders::start(place.open("orders").await?, &link.wire, release).await?;
+        let payments = payments::start(place.open("payments").await?, &link.wire, &faults, release).await?;
         let stock = stock::start(place.open("stock").await?, &link.wire).await?;
-        let shipping = shipping::start(place.open("shipping").await?, &link.wire).await?;
+        let shipping = shipping::start(place.open("shipping").await?, &link.wire, release).await?;
         let since = look::last_order(&orders.database).await?;
-        Ok(Self { orders, payments, stock, shipping, faults, link, way, since })
+        Ok(Self { orders, payments, stock, shipping, faults, link, release, way, since })
     }
 
     /// Gives all services.
@@ -85,7 +90,11 @@ impl Shop {
         let to_payments = To { name: "payments", url: &payments, events: topic("payments") };
         let to_stock = To { name: "stock", url: &stock, events: topic("stock") };
         let to_shipping = To { name: "shipping", url: &shipping, events: topic("shipping").or_topic("orders") };
-        self.orders.relay([to_payments, to_stock, to_shipping], &self.link).await
+        let mut others = vec![to_payments, to_stock, to_shipping];
+        if self.release == Release::Next {
+            others.push(To { name: "gifts", url: &shipping, events: topic(next::GIFTS) });
+        }
+        self.orders.relay(others, &self.link).await
     }
 
     /// Lets the answers of the others go to orders, and what shipping says to orders, which listens.
@@ -133,7 +142,7 @@ async fn wire(place: &Place, options: &Options, faults: &Faults) -> anyhow::Resu
         None => Ok((signed(), None)),
         #[cfg(feature = "kafka")]
         Some(url) if url.starts_with("kafka://") => {
-            Ok((Wire::Kafka(crate::service::Kafka::new(url.clone(), place, faults.clone())), None))
+            Ok((Wire::Kafka(crate::service::Kafka::new(url.clone(), place, faults.clone(), options.release)), None))
         }
         Some(url) => by_rabbit(url, place, options, faults).await,
     }
@@ -149,7 +158,7 @@ async fn by_rabbit(
 ) -> anyhow::Result<(Wire, Option<Way>)> {
     let way = if options.faults { Some(Way::open(url, faults.watch()).await?) } else { None };
     let url = way.as_ref().map_or_else(|| url.to_owned(), Way::url);
-    Ok((Wire::Rabbit(crate::service::Rabbit::new(url, place)), way))
+    Ok((Wire::Rabbit(crate::service::Rabbit::new(url, place, options.release)), way))
 }
 
 /// Options are read with the features that there are: no such URL comes so far.

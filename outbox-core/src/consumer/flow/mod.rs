@@ -1,6 +1,7 @@
 //! How deliveries flow: a reader for each subscriber, and the core that starts work.
 
 mod lanes;
+mod patience;
 mod reader;
 mod switch;
 
@@ -16,7 +17,8 @@ use crate::{
     runtime::{Exit, Mailbox, Shutdown, Tasks, now},
     transport::Delivery,
 };
-use lanes::Lanes;
+use lanes::{Lanes, Places};
+use patience::Patience;
 use std::{
     convert::Infallible,
     sync::{
@@ -37,8 +39,8 @@ type OrderKey = (String, String);
 
 /// What a task of the core does.
 enum Work {
-    /// Deliveries of different keys, in one transaction where there are several.
-    Deliveries(Vec<Option<OrderKey>>),
+    /// Deliveries of different keys, in one transaction where there are several, from when on.
+    Deliveries(Vec<Option<OrderKey>>, Instant),
     /// Returns deliveries that have not begun.
     Returning,
     /// Waits for the database.
@@ -70,6 +72,9 @@ struct State<S: ConsumerStore> {
     worker: Arc<Worker<S>>,
     lanes: Lanes<OrderKey, Delivery>,
     tasks: Tasks<Work, Vec<Ended>>,
+    patience: Patience,
+    /// When to look for deliveries whose senders will not wait any longer.
+    next_late: Option<Instant>,
     /// Tasks that handle deliveries.
     working: usize,
     /// Times in a row that the database failed; while it is probed nothing is started.
@@ -91,11 +96,22 @@ impl<S: ConsumerStore> Core<S> {
     pub(super) async fn run(self) -> Result<(), Infallible> {
         let mut arrivals = self.arrivals.open().await;
         let shutdown = self.worker.shutdown.clone();
+        tokio::select! {
+            biased;
+            () = shutdown.requested() => {}
+            () = self.worker.isolation.looked() => {}
+        }
         let settings = self.worker.settings;
         let mut state = State {
             worker: self.worker,
-            lanes: Lanes::new(settings.concurrency.saturating_mul(settings.batch), settings.prefetch),
+            lanes: Lanes::new(Places {
+                concurrency: settings.concurrency.saturating_mul(settings.batch),
+                prefetch: settings.prefetch,
+                per_key: settings.prefetch_per_key,
+            }),
             tasks: Tasks::default(),
+            patience: Patience::default(),
+            next_late: None,
             working: 0,
             outages: 0,
             probing: false,
@@ -126,6 +142,7 @@ impl<S: ConsumerStore> Core<S> {
                     None => drained = true,
                 },
                 () = until(opens), if opens.is_some() => {}
+                () = until(state.next_late), if state.next_late.is_some() => state.return_late(),
             }
         }
     }
@@ -144,7 +161,42 @@ impl<S: ConsumerStore> State<S> {
             return self.return_all(vec![delivery]);
         }
         let key = delivery.message.as_ref().ok().and_then(|m| Some((m.source.clone(), m.key.clone()?)));
+        if delivery.comes_back_in_order && key.as_ref().is_some_and(|key| self.lanes.is_full(key)) {
+            return self.return_all(vec![delivery]);
+        }
+        self.next_late = self.next_late.into_iter().chain(self.patience.last_begin(&delivery)).min();
         self.lanes.arrive(key, delivery);
+    }
+
+    /// Returns what waits and could not be answered in time, with what waits behind it.
+    fn return_late(&mut self) {
+        let now = now();
+        let (patience, mut next) = (&self.patience, None::<Instant>);
+        let late = self.lanes.take_if(|delivery| {
+            let last = patience.last_begin(delivery);
+            let is_late = last.is_some_and(|last| last <= now);
+            if !is_late {
+                next = next.into_iter().chain(last).min();
+            }
+            is_late
+        });
+        self.next_late = next;
+        self.worker.count(|s| s.late += late.len() as u64);
+        self.return_all(late);
+    }
+
+    /// Gives the next delivery that may start. Those whose senders will not hear the answer are returned, with what waits behind.
+    fn next(&mut self, now: Instant) -> Option<(Option<OrderKey>, Delivery)> {
+        loop {
+            let (key, delivery) = self.lanes.start()?;
+            if !self.patience.is_late(&delivery, now) {
+                return Some((key, delivery));
+            }
+            let mut late = vec![delivery];
+            late.extend(self.lanes.turn_back(key));
+            self.worker.count(|s| s.late += late.len() as u64);
+            self.return_all(late);
+        }
     }
 
     /// Starts what may start, and tells what the kill switch says.
@@ -158,7 +210,8 @@ impl<S: ConsumerStore> State<S> {
                 Gate::Shut(_) => 0,
             };
             let free = !self.probing && self.working < worker.settings.concurrency;
-            let batch: Vec<_> = if free { (0..most).map_while(|_| self.lanes.start()).collect() } else { Vec::new() };
+            let now = now();
+            let batch: Vec<_> = if free { (0..most).map_while(|_| self.next(now)).collect() } else { Vec::new() };
             if batch.is_empty() {
                 return gate;
             }
@@ -169,7 +222,7 @@ impl<S: ConsumerStore> State<S> {
             self.working += 1;
             let (keys, mut deliveries): (Vec<_>, Vec<_>) = batch.into_iter().unzip();
             let worker = worker.clone();
-            self.tasks.spawn(Work::Deliveries(keys), async move {
+            self.tasks.spawn(Work::Deliveries(keys, now), async move {
                 match (deliveries.pop(), deliveries.is_empty()) {
                     (Some(delivery), true) => vec![worker.work(delivery).await],
                     (last, _) => {
@@ -188,7 +241,12 @@ impl<S: ConsumerStore> State<S> {
                 self.probing = false;
                 return self.worker.count(|s| s.store_down = false);
             }
-            Work::Deliveries(keys) => keys,
+            Work::Deliveries(keys, since) => {
+                if self.patience.took(now().saturating_duration_since(since)) && self.next_late.is_some() {
+                    self.return_late();
+                }
+                keys
+            }
         };
         self.working -= 1;
         self.worker.count(|s| s.in_flight -= keys.len());

@@ -2,8 +2,8 @@
 
 use super::backoff;
 use crate::{
-    failure::full_text,
-    runtime::{Address, Shutdown},
+    failure::{FailureReports, Report, full_text},
+    runtime::{Address, Shutdown, now},
     transport::{Delivery, Subscriber},
 };
 use futures_util::future::{join, join_all};
@@ -35,6 +35,7 @@ pub(in crate::consumer) struct Reader {
     core: Address<Arrival>,
     open: Arc<AtomicUsize>,
     shutdown: Shutdown,
+    consumer: Arc<str>,
 }
 
 impl Reader {
@@ -43,13 +44,14 @@ impl Reader {
         core: Address<Arrival>,
         open: Arc<AtomicUsize>,
         shutdown: Shutdown,
+        consumer: Arc<str>,
     ) -> Self {
-        Self { subscriber, core, open, shutdown }
+        Self { subscriber, core, open, shutdown, consumer }
     }
 
     pub(in crate::consumer) async fn run(self) -> Result<(), Infallible> {
         let mut subscriber = self.subscriber.lock().await;
-        let mut failures = 0;
+        let (mut failures, mut reports) = (0, FailureReports::default());
         loop {
             let wait = (failures > 0).then(|| backoff(failures));
             let next = async {
@@ -70,6 +72,9 @@ impl Reader {
             match next {
                 Ok(Some(delivery)) => {
                     failures = 0;
+                    if let Some(Report::Recovered { failures, after }) = reports.succeeded(now()) {
+                        tracing::info!(consumer = &*self.consumer, failures, ?after, "a subscription delivers again");
+                    }
                     room.send(Arrival::Delivery(delivery));
                 }
                 Ok(None) => {
@@ -79,9 +84,28 @@ impl Reader {
                 }
                 Err(error) => {
                     failures += 1;
-                    tracing::warn!(failures, error = full_text(&error), "a subscription failed; it is tried again");
+                    self.report(reports.failed(now()), &full_text(&error));
                 }
             }
+        }
+    }
+}
+
+impl Reader {
+    fn report(&self, report: Option<Report>, error: &str) {
+        let consumer = &*self.consumer;
+        match report {
+            Some(Report::Repeated { failures, within }) => {
+                tracing::warn!(
+                    consumer,
+                    failures,
+                    ?within,
+                    error,
+                    "a subscription goes on failing, and is tried again"
+                );
+            }
+            Some(_) => tracing::warn!(consumer, error, "a subscription has failed, and is tried again"),
+            None => tracing::debug!(consumer, error, "a subscription has failed again"),
         }
     }
 }

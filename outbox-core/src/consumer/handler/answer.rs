@@ -25,8 +25,8 @@ pub enum ReplyError {
     Answered,
     /// There is nobody to be told in plain words.
     #[error(
-        "the message is no command of a saga, so that nobody is told a reason: emit an event with `reject`, or make the \
-         message a dead letter with `HandlerError::reject`"
+        "the message is no command of a saga, or the handler was added with `on` and not with `on_command`, so that nobody is told \
+         a reason: emit an event with `reject`, or make the message a dead letter with `HandlerError::reject`"
     )]
     NoCommand,
 }
@@ -72,7 +72,8 @@ impl Answers {
 }
 
 impl<Tx> HandlerContext<Tx> {
-    /// Gives the call of a saga whose command the message is; `None` for any other message, an answer among them.
+    /// Gives the call of a saga whose command the message is; `None` for any other message, an answer among them, and for a
+    /// handler that was not added with [`on_command`](crate::consumer::Consumer::on_command).
     ///
     /// A handler that is undone by another one, or told to undo, tells the two apart by
     /// [`phase`](crate::saga::Call::phase) where one takes both.

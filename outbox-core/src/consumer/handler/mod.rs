@@ -1,27 +1,37 @@
 //! What users write: handlers, their context, and what they may answer.
 
 mod answer;
+mod capturing;
+mod command;
+mod hand;
 mod layer;
+mod options;
 mod router;
 mod set;
+mod tombstone;
+mod write_watch;
 
 pub(super) use answer::Given;
 pub use answer::ReplyError;
+pub use capturing::capturing;
+pub(super) use hand::{Hand, Slot};
 pub(super) use layer::Layers;
 pub use layer::{ConcurrencyLimit, HandlerLayer, Next, Timeout};
+pub use options::HandlerOptions;
 pub(super) use router::Route;
-pub use router::UnknownPolicy;
+pub use router::UnhandledPolicy;
 pub use set::{ContextTx, EventHandlers, HandlerSet};
+pub use tombstone::Tombstone;
+use write_watch::WriteWatch;
 
 use super::barrier::Command;
-use crate::{event::Message, outbox::Store, transport::Delivery};
-use answer::Answers;
-use std::{
-    fmt,
-    future::Future,
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
+use crate::{
+    event::Message,
+    outbox::{Awaited, Store},
+    transport::Delivery,
 };
+use answer::Answers;
+use std::{fmt, future::Future, sync::Arc, time::Duration};
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
@@ -41,12 +51,24 @@ pub struct HandlerContext<Tx> {
     answers: Answers,
 }
 
-/// Where a delivery waits for whoever answers for it.
-pub(super) type Slot = Arc<Mutex<Option<Delivery>>>;
-
 impl<Tx> HandlerContext<Tx> {
     pub(super) fn new(tx: Tx, message: Message, handler: Arc<str>, attempt: u32, delivery: Option<u32>) -> Self {
         Self { tx, message, handler, attempt, delivery, slot: None, answers: Answers::default() }
+    }
+
+    /// Makes a context for the unit test of a handler: its first run with a message, under the name `test`.
+    ///
+    /// ```
+    /// # use outbox_core::{consumer::HandlerContext, event::{EncodeError, Message, OutboxEvent}};
+    /// # fn example(order_placed: &dyn OutboxEvent, tx: ()) -> Result<(), EncodeError> {
+    /// let cx = HandlerContext::for_test(tx, Message::for_test(order_placed)?);
+    /// assert_eq!(cx.attempt(), 1);
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn for_test(tx: Tx, message: Message) -> Self {
+        Self::new(tx, message, "test".into(), 1, None)
     }
 
     /// Puts the delivery into the handler's hands.
@@ -91,13 +113,39 @@ impl<Tx> HandlerContext<Tx> {
         self.delivery
     }
 
+    /// Asks for the delivery to be acknowledged when the handler has returned `Ok` and its transaction is committed, under
+    /// [`AckMode::Manual`](super::AckMode::Manual). Where the handler fails or the commit does, the delivery is returned.
+    ///
+    /// Tells whether the consumer still has the delivery: `false` after [`take_delivery`](Self::take_delivery), and under the
+    /// other modes, which acknowledge by themselves. Of several handlers each has to ask.
+    ///
+    /// ```
+    /// # use outbox_core::consumer::{HandlerContext, HandlerError};
+    /// # struct OrderPlaced;
+    /// # struct Sql;
+    /// async fn bill(order: OrderPlaced, cx: &HandlerContext<Sql>) -> Result<(), HandlerError> {
+    ///     // .. write through `cx.tx` ..
+    ///     cx.ack_after_commit();
+    ///     Ok(())
+    /// }
+    /// ```
+    pub fn ack_after_commit(&self) -> bool {
+        self.slot.as_ref().is_some_and(|slot| slot.ack_after_commit())
+    }
+
     /// Takes the delivery, to answer for it by hand; `None` when it was taken before, or is not for the handler to
     /// answer: see [`AckMode::Manual`](super::AckMode::Manual).
     ///
     /// It may be kept and answered after the handler has returned. Dropped without an answer, it comes again.
+    ///
+    /// What it is told reaches the broker at once, and **inside of the handler that is before the commit**: after an `ack()` there
+    /// the broker never delivers the message again, also where the transaction is rolled back, and a process that dies before
+    /// its commit loses the message. To acknowledge what the transaction has written, call
+    /// [`ack_after_commit`](Self::ack_after_commit). Where a transaction is rolled back whose message was acknowledged in it, the
+    /// message becomes a dead letter ([`NotRetried`](crate::failure::DeadReason::NotRetried)), and an error is logged.
     #[must_use]
     pub fn take_delivery(&self) -> Option<Delivery> {
-        self.slot.as_ref()?.lock().unwrap_or_else(PoisonError::into_inner).take()
+        self.slot.as_ref()?.give()
     }
 }
 
@@ -113,6 +161,7 @@ pub(super) enum Kind {
     Reject(String),
     Undecodable(String),
     Snooze(Duration),
+    Unknown(Awaited),
 }
 
 impl HandlerError {
@@ -137,6 +186,17 @@ impl HandlerError {
         Self(Kind::Undecodable(reason.into()))
     }
 
+    /// The message is for an instance that knows this, which this one does not.
+    pub(crate) fn unknown(awaited: Awaited) -> Self {
+        Self(Kind::Unknown(awaited))
+    }
+
+    /// Tells whether the message is for another instance.
+    #[cfg(feature = "testing")]
+    pub(crate) const fn is_unknown(&self) -> bool {
+        matches!(self.0, Kind::Unknown(_))
+    }
+
     pub(super) fn into_kind(self) -> Kind {
         self.0
     }
@@ -149,6 +209,7 @@ impl fmt::Debug for HandlerError {
             Kind::Reject(reason) => f.debug_tuple("Reject").field(reason).finish(),
             Kind::Undecodable(reason) => f.debug_tuple("Undecodable").field(reason).finish(),
             Kind::Snooze(wait) => f.debug_tuple("Snooze").field(wait).finish(),
+            Kind::Unknown(awaited) => f.debug_tuple("Unknown").field(awaited).finish(),
         }
     }
 }
@@ -160,6 +221,7 @@ impl fmt::Display for HandlerError {
             Kind::Reject(reason) => write!(f, "rejected: {reason}"),
             Kind::Undecodable(reason) => write!(f, "undecodable: {reason}"),
             Kind::Snooze(wait) => write!(f, "too early by {wait:?}"),
+            Kind::Unknown(awaited) => write!(f, "{awaited} is not known here"),
         }
     }
 }

@@ -1,6 +1,6 @@
 //! Many handlers in one type: what `#[event_handler]` emits.
 
-use super::{EventHandler, HandlerContext, Route};
+use super::{EventHandler, HandlerContext, HandlerOptions, Route};
 use crate::{event::DecodeEvent, outbox::Store};
 
 /// A type that brings several handlers along. Implemented by `#[event_handler]` on an impl block.
@@ -29,7 +29,34 @@ impl<S: Store> HandlerSet<S> {
         E: DecodeEvent + Send + 'static,
         H: EventHandler<E, S>,
     {
-        self.0.push(Route::new(name.as_ref(), handler));
+        self.on_with(name, HandlerOptions::new(), handler);
+    }
+
+    /// Adds one for the event's types, with options.
+    pub fn on_with<E, H>(&mut self, name: impl AsRef<str>, options: HandlerOptions, handler: H)
+    where
+        E: DecodeEvent + Send + 'static,
+        H: EventHandler<E, S>,
+    {
+        self.0.push(Route::new(name.as_ref(), options, handler));
+    }
+
+    /// Adds the one that answers commands of sagas of the event's types.
+    pub fn on_command<E, H>(&mut self, name: impl AsRef<str>, handler: H)
+    where
+        E: DecodeEvent + Send + 'static,
+        H: EventHandler<E, S>,
+    {
+        self.on_command_with(name, HandlerOptions::new(), handler);
+    }
+
+    /// Adds the one that answers commands of sagas of the event's types, with options.
+    pub fn on_command_with<E, H>(&mut self, name: impl AsRef<str>, options: HandlerOptions, handler: H)
+    where
+        E: DecodeEvent + Send + 'static,
+        H: EventHandler<E, S>,
+    {
+        self.0.push(Route::new(name.as_ref(), options, handler).answering());
     }
 }
 

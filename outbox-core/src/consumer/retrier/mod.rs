@@ -1,8 +1,11 @@
 //! The retrier: an actor that runs stored deliveries when they are due.
 
+mod handover;
 mod lives;
 
-use super::{flow::Gate, flow::backoff, work::Worker};
+pub(super) use handover::KEEP_ORPHANED;
+
+use super::{flow::Gate, flow::backoff, instance::claimed_names, work::Worker};
 use crate::{
     failure::full_text,
     outbox::{ClaimQuery, ConsumerStore, StoreError, StoredDelivery},
@@ -12,6 +15,7 @@ use crate::{
         now,
     },
 };
+use handover::Handover;
 use lives::{Life, next_life};
 use std::{convert::Infallible, sync::Arc, time::Duration};
 use tokio::sync::Semaphore;
@@ -43,8 +47,7 @@ impl<S: ConsumerStore> Clone for Retrier<S> {
 
 impl<S: ConsumerStore> Retrier<S> {
     pub(super) fn new(worker: Arc<Worker<S>>, by: &str, done: Shutdown) -> Self {
-        // The nameless one are messages that no handler took.
-        let handlers = worker.routes.iter().map(|route| route.name.clone()).chain([Arc::from("")]).collect();
+        let handlers = claimed_names(&worker.declared);
         Self { worker, by: by.into(), handlers, done }
     }
 
@@ -53,7 +56,7 @@ impl<S: ConsumerStore> Retrier<S> {
         let places = Arc::new(Semaphore::new(at_once));
         let mut tasks: Tasks<(), ()> = Tasks::default();
         let mut rung = self.worker.stored.listen();
-        let (mut failures, mut forget_at) = (0, now());
+        let (mut failures, mut forget_at, mut handover) = (0, now(), Handover::default());
         loop {
             let mut wait = POLL;
             if tasks.len() < at_once && self.worker.gate() == Gate::Open {
@@ -69,6 +72,18 @@ impl<S: ConsumerStore> Retrier<S> {
                         failures += 1;
                         wait = backoff(failures);
                         tracing::debug!(failures, error = full_text(&error), "stored deliveries could not be claimed");
+                    }
+                }
+            }
+            if failures == 0 && self.worker.gate() == Gate::Open {
+                match self.take_over(at_once.saturating_sub(tasks.len()), &mut handover).await {
+                    Ok(claimed) => {
+                        for stored in claimed {
+                            tasks.spawn((), self.clone().care_for(stored, places.clone()));
+                        }
+                    }
+                    Err(error) => {
+                        tracing::debug!(error = full_text(&error), "what other instances left could not be claimed");
                     }
                 }
             }
@@ -94,16 +109,18 @@ impl<S: ConsumerStore> Retrier<S> {
         Ok(())
     }
 
-    async fn claim(&self, free: usize) -> Result<Vec<StoredDelivery>, StoreError> {
-        let settings = &self.worker.settings;
-        let query = ClaimQuery {
+    fn query<'a>(&'a self, handlers: &'a [Arc<str>], free: usize) -> ClaimQuery<'a> {
+        ClaimQuery {
             consumer: &self.worker.consumer,
-            handlers: &self.handlers,
+            handlers,
             by: &self.by,
-            lease: settings.lease,
+            lease: self.worker.settings.lease,
             limit: u32::try_from(free).unwrap_or(u32::MAX),
-        };
-        let claimed = self.worker.store.claim(&query).await?;
+        }
+    }
+
+    async fn claim(&self, free: usize) -> Result<Vec<StoredDelivery>, StoreError> {
+        let claimed = self.worker.store.claim(&self.query(&self.handlers, free)).await?;
         if !claimed.is_empty() {
             reach(FaultPoint::AfterClaim);
         }
@@ -115,7 +132,8 @@ impl<S: ConsumerStore> Retrier<S> {
         let until = now() + FORGET_FOR;
         loop {
             match self.worker.store.forget(FORGET_BATCH).await {
-                Ok(gone) if gone < u64::from(FORGET_BATCH) => return true,
+                // A batch may be smaller by its bytes.
+                Ok(0) => return true,
                 Ok(_) if now() >= until => return false,
                 Ok(_) => {}
                 Err(error) => {
@@ -130,32 +148,12 @@ impl<S: ConsumerStore> Retrier<S> {
     async fn care_for(self, stored: StoredDelivery, places: Arc<Semaphore>) {
         let lost = tokio::select! {
             () = self.run_one(&stored, &places) => false,
-            () = self.keep(&stored) => true,
+            () = self.worker.keep_claim(&stored) => true,
         };
         if lost {
             tracing::warn!("the claim of a stored delivery was lost; what was not committed is rolled back");
             // The process lives: unless somebody else has it by now, it costs no life.
             self.give_back(&stored).await;
-        }
-    }
-
-    /// Prolongs the claim; returns when it is lost.
-    async fn keep(&self, stored: &StoredDelivery) {
-        let lease = self.worker.settings.lease;
-        let mut held_until = now() + lease;
-        loop {
-            tokio::time::sleep(lease / 3).await;
-            let asked = now();
-            match self.worker.store.prolong(&stored.claim, lease, false).await {
-                Ok(true) => held_until = asked + lease,
-                // It was finished or given back at this very moment, or somebody else has it.
-                Ok(false) => return,
-                // The run itself may keep the database busy, as each writer does on SQLite; if somebody else should have it
-                // by now, it cannot be finished.
-                Err(StoreError::Busy(_)) => {}
-                Err(_) if now() >= held_until => return,
-                Err(error) => tracing::debug!(error = full_text(&error), "a claim could not be prolonged"),
-            }
         }
     }
 

@@ -10,7 +10,7 @@ use crate::{
     failure::{FailureClass, full_text},
     outbox::{ConsumerStore, StoreError},
     runtime::fault::{FaultPoint, reach},
-    telemetry::process_span,
+    telemetry::{handle_span, process_span},
     transport::Delivery,
 };
 use futures_util::future::join_all;
@@ -35,19 +35,22 @@ impl<S: ConsumerStore> Worker<S> {
         for delivery in deliveries {
             match readable(&delivery) {
                 Ok(message) => {
+                    self.note(&message);
                     ended.push(None);
                     items.push(Item { delivery, message, failed: Vec::new(), done: false });
                 }
                 Err(reason) => ended.push(Some(self.unreadable(delivery, reason).await)),
             }
         }
-        let outcome = self.handle_together(&mut items).await;
+        // Whether the transaction was opened: where it was not, the database is down.
+        let mut begun = false;
+        let outcome = self.handle_together(&mut items, &mut begun).await;
         let down = match outcome {
             Ok(()) => false,
             Err(error) => {
                 tracing::debug!(error = full_text(&error), "a batch was not committed");
                 items.iter_mut().for_each(|item| (item.done, item.failed) = (false, Vec::new()));
-                error.class() == FailureClass::Unavailable
+                !begun && error.class() == FailureClass::Unavailable
             }
         };
         let answers = join_all(items.into_iter().map(|item| self.answer_for(item, down))).await;
@@ -67,8 +70,9 @@ impl<S: ConsumerStore> Worker<S> {
         self.process(item.message, item.delivery, item.failed).instrument(span).await
     }
 
-    async fn handle_together(&self, items: &mut [Item]) -> Result<(), StoreError> {
+    async fn handle_together(&self, items: &mut [Item], begun: &mut bool) -> Result<(), StoreError> {
         let tx = self.store.begin().await?;
+        *begun = true;
         let mut handled = 0;
         for item in items.iter_mut() {
             let span = process_span(&self.consumer, &item.message);
@@ -88,7 +92,7 @@ impl<S: ConsumerStore> Worker<S> {
     /// Runs the handlers of one message, each behind a savepoint; gives how many did their work.
     async fn handle_inside(&self, tx: &S::Tx, item: &mut Item) -> Result<u64, StoreError> {
         let (mut handled, mut taken, attempt) = (0, false, item.delivery.attempt);
-        item.done = attempt.is_none_or(|n| n < super::SUSPECT);
+        item.done = attempt.is_none_or(|n| n < super::SUSPECT) && !self.isolates(attempt);
         if !item.done {
             return Ok(0);
         }
@@ -96,7 +100,10 @@ impl<S: ConsumerStore> Worker<S> {
             taken = true;
             let nested = self.store.nest(tx).await?;
             reach(FaultPoint::BeforeInbox);
-            match self.run_in(nested, route, &item.message, 1, &Held::Delivery(attempt)).await {
+            let held = Held::Delivery(attempt);
+            let span = handle_span(&route.name, &item.message);
+            let run = self.run_in(nested, route, &item.message, 1, &held, None).instrument(span);
+            match self.watched(route, &item.message, run).await {
                 Ok((nested, Verdict::Done)) => {
                     self.store.commit(nested).await?;
                     self.watch(false);
@@ -111,7 +118,7 @@ impl<S: ConsumerStore> Worker<S> {
                 Err(Run::Repeat | Run::Lost) => {}
                 // By itself it is stored behind the others.
                 Err(Run::Behind | Run::Ended(_)) => item.done = false,
-                Err(Run::Store(error)) => return Err(error),
+                Err(Run::Disturbed(error) | Run::Store(error)) => return Err(error),
             }
         }
         item.done &= taken;

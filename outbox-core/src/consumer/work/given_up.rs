@@ -1,9 +1,12 @@
 //! What is given up: letters in the consumer's own database.
 
-use super::{Answer, Ended, Worker, permanent};
+use super::{
+    Answer, Ended, Worker, permanent,
+    reports::{Failing, FailureKind},
+};
 use crate::{
-    consumer::config::DeadLetters,
-    failure::{DeadLetter, DeadReason, full_text, tell_of_letter},
+    consumer::settings::DeadLetters,
+    failure::{DeadLetter, DeadReason, full_text, log_letter, tell_of_letter},
     outbox::{Claim, ConsumerStore, History, ReceivedLetter, StoreError},
     runtime::fault::{FaultPoint, reach},
     transport::Delivery,
@@ -25,6 +28,16 @@ impl<S: ConsumerStore> Worker<S> {
         if self.settings.letters == DeadLetters::Transport && claim.is_none() {
             return Ok(Answer::Reject(text));
         }
+        self.give_up_here(letter, claim, text).await
+    }
+
+    /// Gives a message up as [`give_up`](Self::give_up) does, where no delivery is left that the transport could be told of.
+    pub(super) async fn give_up_here(
+        &self,
+        letter: &ReceivedLetter<'_>,
+        claim: Option<&Claim>,
+        text: String,
+    ) -> Result<Answer, StoreError> {
         reach(FaultPoint::BeforeBury);
         let mut buried = self.with_patience(|| self.bury(letter, claim)).await;
         if let (Err(StoreError::Refused(cause)), Ok(message)) = (&buried, letter.message) {
@@ -37,6 +50,7 @@ impl<S: ConsumerStore> Worker<S> {
                 reach(FaultPoint::AfterBury);
                 if let Some(letter) = written {
                     self.count(|s| s.buried += 1);
+                    log_letter(&letter);
                     let letter = Arc::new(letter);
                     for listener in &self.dead {
                         tell_of_letter(listener, &letter).await;
@@ -79,11 +93,10 @@ impl<S: ConsumerStore> Worker<S> {
             return Ok(None);
         }
         if let Ok(message) = letter.message {
-            let admitted = self.store.receive(tx, self.inbox_key(letter.handler, message)).await;
-            match admitted {
-                Ok(true) => {}
-                Ok(false) => return Ok(None),
-                Err(error) => return Err(error),
+            for name in self.names_of(letter.handler) {
+                if !self.store.receive(tx, self.inbox_key(name, message)).await? {
+                    return Ok(None);
+                }
             }
         }
         self.store.bury(tx, letter).await.map(Some)
@@ -91,7 +104,7 @@ impl<S: ConsumerStore> Worker<S> {
 
     /// Gives up what cannot be read.
     pub(super) async fn unreadable(&self, delivery: Delivery, reason: String) -> Ended {
-        tracing::warn!(reason, "a delivery cannot be read");
+        self.report(Failing::of(FailureKind::Unreadable, &reason));
         let history = History { errors: vec![permanent(&reason)], ..History::default() };
         let raw = delivery.raw.clone().or_else(|| delivery.message.as_ref().ok().map(|m| m.payload.clone()));
         let letter = self.letter("", Err(raw.as_ref()), DeadReason::Undecodable, &history);

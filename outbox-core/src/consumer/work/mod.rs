@@ -2,34 +2,46 @@
 
 mod batch;
 mod command;
+mod deferred;
+mod disturbed;
 mod given_up;
 mod hands;
+mod left;
+mod overdue;
+mod reports;
 mod run;
 mod step;
 mod stored;
 
+pub(super) use command::Commands;
+pub(super) use left::Others;
+pub(super) use reports::ConsumerReports;
 pub(super) use run::Held;
 pub(super) use step::Answer;
 pub use step::{Runs, Step, Verdict, Wait, next_step};
 
 use super::{
-    config::{AckMode, Settings},
     flow::Switch,
     handle::ConsumerStats,
-    handler::{Layers, Route, UnknownPolicy},
+    handler::{Layers, Route},
+    instance::Isolation,
+    settings::{AckMode, Settings},
 };
 use crate::{
     event::{Message, jitter},
     failure::{AttemptError, DeadReason, FailureClass, LetterListener, full_text},
-    outbox::{ConsumerStore, History, PutBy, ReceivedLetter, StoreError},
+    outbox::{ConsumerStore, DeclaredHandler, History, ReceivedLetter, StoreError},
     runtime::{
-        Shutdown, Wake,
+        Shutdown, Taken, Wake,
         fault::{FaultPoint, reach},
         now,
     },
     telemetry::{attribute, metric, process_span},
-    transport::Delivery,
+    transport::{Delivery, cloudevents},
 };
+use deferred::Deferred;
+use disturbed::{Again, Disturbances};
+use reports::{Failing, FailureKind};
 use run::Run;
 use std::{
     sync::{Arc, Mutex, PoisonError},
@@ -44,8 +56,6 @@ const BUSY_LIMIT: u32 = 5;
 const BUSY_WAIT: Duration = Duration::from_millis(50);
 /// How long a delivery is held that is returned though the database is well.
 const RETURN_AFTER: Duration = Duration::from_secs(1);
-/// Longest source in bytes that the inbox takes: it is part of the row's key.
-const MAX_SOURCE: usize = 255;
 /// A delivery that the broker makes for this time, or later, is stored before it is handled: two deliveries before it
 /// were never answered, and it may have ended their processes. The runs of stored ones are counted.
 const SUSPECT: u32 = 3;
@@ -53,15 +63,26 @@ const SUSPECT: u32 = 3;
 /// Everything that the handling of a delivery needs.
 pub(super) struct Worker<S: ConsumerStore> {
     pub(super) consumer: Arc<str>,
+    /// Random for each start: who claims stored deliveries.
+    pub(super) by: Arc<str>,
     pub(super) store: S,
     pub(super) routes: Vec<Route<S>>,
+    /// What an instance declares of these.
+    pub(super) declared: Arc<[DeclaredHandler]>,
+    pub(super) commands: Commands,
+    pub(super) others: Others,
+    pub(super) started_at: Instant,
     pub(super) layers: Layers<S::Tx>,
     pub(super) settings: Settings,
+    /// Its connections, as long as it runs.
+    pub(super) _taken: Taken,
     pub(super) dead: Vec<LetterListener>,
     pub(super) switch: Option<Mutex<Switch>>,
     /// Rings when a delivery was stored.
     pub(super) stored: Wake,
     pub(super) stats: Arc<watch::Sender<ConsumerStats>>,
+    pub(super) isolation: Isolation,
+    pub(super) reports: ConsumerReports,
     pub(super) shutdown: Shutdown,
 }
 
@@ -86,9 +107,17 @@ impl<S: ConsumerStore> Worker<S> {
         match readable(&delivery) {
             Ok(message) => {
                 let span = process_span(&self.consumer, &message);
+                self.note(&message);
                 self.process(message, delivery, Vec::new()).instrument(span).await
             }
             Err(reason) => self.unreadable(delivery, reason).await,
+        }
+    }
+
+    /// Counts a message that is of a kind of its own.
+    fn note(&self, message: &Message) {
+        if message.is_tombstone() {
+            self.count(|s| s.tombstones += 1);
         }
     }
 
@@ -116,9 +145,20 @@ impl<S: ConsumerStore> Worker<S> {
     /// Returns a delivery because the database failed.
     async fn return_for(&self, delivery: Delivery, error: &StoreError) -> Ended {
         Span::current().record(attribute::ERROR_TYPE, error.class().as_str());
-        tracing::warn!(error = full_text(error), "the database failed; the delivery is returned");
+        if error.class() == FailureClass::Transient {
+            self.report(Failing::of(FailureKind::DatabaseBusy, &full_text(error)));
+            self.before_a_return().await;
+            return self.answer(delivery, Answer::Nack).await;
+        }
+        self.report(Failing::of(FailureKind::DatabaseFailed, &full_text(error)));
         self.answer(delivery, Answer::Nack).await;
         Ended::StoreDown
+    }
+
+    /// Tells whether a delivery is to be stored before it is run, for the sake of its count: a broker that counts deliveries
+    /// itself tells which one ends its process.
+    pub(super) fn isolates(&self, delivery: Option<u32>) -> bool {
+        delivery.is_none() && self.isolation.is_on()
     }
 
     /// Runs every handler that takes the message; gives what the transport is to be told.
@@ -129,34 +169,27 @@ impl<S: ConsumerStore> Worker<S> {
         mut ran: Vec<(Arc<str>, Verdict)>,
         begun: Instant,
     ) -> Result<Answer, StoreError> {
-        let mut answers = None;
+        let (mut answers, mut settles, isolates) = (None, false, self.isolates(delivery));
+        let defers = isolates || delivery.is_some_and(|n| n >= SUSPECT);
         for route in self.routes.iter().filter(|route| route.takes(message)) {
             let known = ran.iter().position(|(name, _)| *name == route.name).map(|at| ran.swap_remove(at).1);
+            if defers && known.is_none() {
+                let deferred = self.defer(route, message, isolates).await?;
+                settles |= deferred == Deferred::Stored;
+                if deferred != Deferred::Refused {
+                    answers = answers.max(Some(Answer::Ack));
+                    continue;
+                }
+            }
             answers = answers.max(Some(self.handle(route, message, delivery, known, begun).await?));
+        }
+        // What a broker counts is not stored for its count, and may have been in flight all the same.
+        if (isolates && settles) || (delivery.is_some() && self.isolation.is_on()) {
+            self.isolation.settled();
         }
         match answers {
             Some(answer) => Ok(answer),
-            None => self.unknown(message).await,
-        }
-    }
-
-    /// Answers for a message that no handler takes.
-    async fn unknown(&self, message: &Message) -> Result<Answer, StoreError> {
-        tracing::debug!("no handler takes the message");
-        self.count(|s| s.unknown += 1);
-        let reason = format!("no handler takes the type `{}`", message.event_type);
-        match self.settings.unknown {
-            UnknownPolicy::Ack => Ok(Answer::Ack),
-            UnknownPolicy::Nack => {
-                self.before_a_return().await;
-                Ok(Answer::Nack)
-            }
-            UnknownPolicy::Reject => Ok(Answer::Reject(reason)),
-            UnknownPolicy::DeadLetter => {
-                let history = History { errors: vec![permanent(&reason)], ..History::default() };
-                let letter = self.letter("", Ok(message), DeadReason::UnknownType, &history);
-                self.give_up(&letter, None, reason).await
-            }
+            None => self.unhandled(message).await,
         }
     }
 
@@ -170,32 +203,38 @@ impl<S: ConsumerStore> Worker<S> {
         begun: Instant,
     ) -> Result<Answer, StoreError> {
         let mut account = Account::default();
-        if delivery.is_some_and(|n| n >= SUSPECT) {
-            self.put_by(route, message, Some(Duration::ZERO), &account.history).await?;
-            return Ok(Answer::Ack);
-        }
-        let mut busy = 0;
+        let mut disturbances = Disturbances::new(begun);
         loop {
             let ran = match known.take() {
                 Some(verdict) => Run::Ended(verdict),
-                None => self.run(route, message, account.history.runs + 1, &Held::Delivery(delivery)).await,
+                None => self.run_watched(route, message, account.history.runs + 1, &Held::Delivery(delivery)).await,
             };
             let verdict = match ran {
                 Run::Ended(verdict) => verdict,
                 Run::Repeat | Run::Lost => return Ok(Answer::Ack),
                 // Where those before it were finished meanwhile, it is its turn.
-                Run::Behind if self.put_by(route, message, None, &account.history).await? => return Ok(Answer::Ack),
-                Run::Behind => continue,
-                Run::Store(error) if error.class() == FailureClass::Transient && busy < BUSY_LIMIT => {
-                    busy += 1;
-                    tokio::time::sleep(jitter(BUSY_WAIT)).await;
-                    continue;
+                Run::Behind => match self.put_by(route, message, None, &account.history).await? {
+                    Some(answer) => return Ok(answer),
+                    None => continue,
+                },
+                Run::Disturbed(error) => {
+                    match self.disturbed(&route.name, message, &mut disturbances, self.settings.hold, &error) {
+                        Again::Hold(pause) => tokio::select! {
+                            () = tokio::time::sleep(jitter(pause)) => continue,
+                            () = self.shutdown.requested() => return Ok(Answer::Nack),
+                        },
+                        Again::Store(pause) => {
+                            let stored = self.put_by(route, message, Some(jitter(pause)), &account.history).await?;
+                            return Ok(stored.unwrap_or(Answer::Ack));
+                        }
+                        Again::Failed => Verdict::Failed(full_text(&error)),
+                    }
                 }
                 Run::Store(error) => return Err(error),
             };
-            busy = 0;
+            disturbances.clear();
             account.note(&verdict);
-            log(&route.name, account.history.runs, &verdict);
+            self.log_verdict(&route.name, message, account.history.runs, &verdict);
             let hold_left = self.settings.hold.saturating_sub(now().duration_since(begun));
             let runs = Runs { failures: account.history.failures, failing_for: account.history.failing_for, hold_left };
             match next_step(&verdict, runs, &self.settings.retry) {
@@ -205,45 +244,16 @@ impl<S: ConsumerStore> Worker<S> {
                     () = self.shutdown.requested() => return Ok(Answer::Nack),
                 },
                 Step::Store(wait) => {
-                    self.put_by(route, message, Some(wait.spread()), &account.history).await?;
-                    return Ok(Answer::Ack);
+                    let stored = self.put_by(route, message, Some(wait.spread()), &account.history).await?;
+                    return Ok(stored.unwrap_or(Answer::Ack));
+                }
+                Step::Leave => {
+                    return self.leave(self.stored_name(route), message, &account.history, verdict.awaited()).await;
                 }
                 Step::Bury(reason) => {
                     let letter = self.letter(&route.name, Ok(message), reason, &account.history);
                     return self.give_up(&letter, None, text_of(&verdict)).await;
                 }
-            }
-        }
-    }
-
-    /// Stores a delivery for one handler; `false` when it should go behind others that are gone.
-    async fn put_by(
-        &self,
-        route: &Route<S>,
-        message: &Message,
-        due_in: Option<Duration>,
-        history: &History,
-    ) -> Result<bool, StoreError> {
-        let (consumer, handler) = (&*self.consumer, &*route.name);
-        let delivery = PutBy { consumer, handler, message, due_in, history: history.clone() };
-        reach(FaultPoint::BeforePutBy);
-        let stored = self.with_patience(|| self.put_by_once(&delivery)).await?;
-        reach(FaultPoint::AfterPutBy);
-        if stored {
-            tracing::debug!(handler = &*route.name, ?due_in, "the delivery is stored for later");
-            self.count(|s| s.stored += 1);
-            self.stored.wake();
-        }
-        Ok(stored)
-    }
-
-    async fn put_by_once(&self, delivery: &PutBy<'_>) -> Result<bool, StoreError> {
-        let tx = self.store.begin().await?;
-        match self.store.put_by(&tx, delivery).await {
-            Ok(true) => self.store.commit(tx).await.map(|()| true),
-            other => {
-                self.roll_back(tx).await;
-                other
             }
         }
     }
@@ -316,7 +326,7 @@ impl<S: ConsumerStore> Worker<S> {
             }
         };
         if let Err(error) = told {
-            tracing::warn!(error = full_text(&error), "the transport could not be told; the message will come again");
+            self.report(Failing::of(FailureKind::NotAcknowledged, &full_text(&error)));
         }
         ended
     }
@@ -349,7 +359,7 @@ impl Account {
     fn note(&mut self, verdict: &Verdict) {
         self.history.runs += 1;
         let class = match verdict {
-            Verdict::Done | Verdict::Snoozed(_) => return,
+            Verdict::Done | Verdict::Snoozed(_) | Verdict::Unknown(_) => return,
             Verdict::Failed(_) => FailureClass::Transient,
             Verdict::Rejected(_) | Verdict::Undecodable(_) => FailureClass::Permanent,
         };
@@ -378,9 +388,7 @@ fn permanent(reason: &str) -> AttemptError {
 /// Gives the message, or why it cannot be received.
 fn readable(delivery: &Delivery) -> Result<Message, String> {
     let message = delivery.message.clone()?;
-    if message.source.is_empty() || message.source.len() > MAX_SOURCE || message.source.chars().any(char::is_control) {
-        return Err(format!("its source does not have 1 to {MAX_SOURCE} bytes without control characters"));
-    }
+    cloudevents::check(&message).map_err(|error| error.to_string())?;
     Ok(message)
 }
 
@@ -388,16 +396,6 @@ fn readable(delivery: &Delivery) -> Result<Message, String> {
 fn text_of(verdict: &Verdict) -> String {
     match verdict {
         Verdict::Failed(text) | Verdict::Rejected(text) | Verdict::Undecodable(text) => text.clone(),
-        Verdict::Done | Verdict::Snoozed(_) => String::new(),
-    }
-}
-
-fn log(handler: &str, attempt: u32, verdict: &Verdict) {
-    match verdict {
-        Verdict::Done => tracing::debug!(handler, attempt, "handled"),
-        Verdict::Failed(error) => tracing::warn!(handler, attempt, error, "a handler failed"),
-        Verdict::Rejected(reason) => tracing::warn!(handler, attempt, reason, "a handler rejected the message"),
-        Verdict::Undecodable(reason) => tracing::warn!(handler, attempt, reason, "a message does not decode"),
-        Verdict::Snoozed(wait) => tracing::debug!(handler, attempt, ?wait, "a handler asked to be run later"),
+        Verdict::Done | Verdict::Snoozed(_) | Verdict::Unknown(_) => String::new(),
     }
 }

@@ -4,16 +4,24 @@ use super::{Verdict, Worker};
 use crate::{
     consumer::{
         barrier::Command,
+        commands::Meaning,
+        handle::ConsumerStats,
         handler::{Given, HandlerContext, HandlerError, Kind, Next, Route, Slot},
     },
     event::{Message, Trail},
     failure::{FailureClass, full_text},
     outbox::{Admission, Claim, ConsumerStore, InboxKey, StoreError, lane_of},
     runtime::{
-        caught,
+        Watch, caught,
         fault::{FaultPoint, reach},
+        now, watched,
     },
 };
+use std::{sync::Arc, time::Duration};
+use tokio::sync::watch;
+
+/// A handler that holds the only write lock of its database for longer is told of: others have waited for it by then.
+const LOCKED_LONG: Duration = Duration::from_secs(1);
 
 /// What one run of a handler came to.
 pub(super) enum Run {
@@ -24,7 +32,18 @@ pub(super) enum Run {
     Behind,
     /// It was not run, or all was rolled back: the stored delivery is somebody else's by now.
     Lost,
+    /// It was not run, or all was rolled back: the database disturbed it for the sake of others, or its connection was lost.
+    /// No attempt counts.
+    Disturbed(StoreError),
     Store(StoreError),
+}
+
+impl Run {
+    /// Says what a failure of the database comes to that has let a transaction begin. That a connection is lost does not say
+    /// that the database is down; the next beginning does.
+    fn broken(error: StoreError) -> Self {
+        if error.class() == FailureClass::Permanent { Self::Store(error) } else { Self::Disturbed(error) }
+    }
 }
 
 /// Where the message is kept meanwhile.
@@ -59,18 +78,31 @@ impl<S: ConsumerStore> Worker<S> {
     /// Runs a handler once.
     pub(super) async fn run(&self, route: &Route<S>, message: &Message, attempt: u32, held: &Held<'_>) -> Run {
         let claim = if let Held::Store(claim) = held { Some(*claim) } else { None };
-        let tx = match self.begin(claim).await {
-            Ok(tx) => tx,
+        let lane = self.lane(message, held);
+        let deferred = match self.commands.meaning(route, message) {
+            Meaning::Event if route.options.deferred && route.options.renamed_from.is_none() => {
+                self.store.begin_deferred(self.inbox_key(&route.name, message), lane).await
+            }
+            _ => Ok(None),
+        };
+        let begun = match deferred {
+            Ok(None) => self.begin(claim).await.map(|tx| (tx, None)),
+            Ok(Some((admission, tx))) => Ok((tx, Some(admission))),
+            Err(error) => Err(error),
+        };
+        let (tx, known) = match begun {
+            Ok(begun) => begun,
+            Err(error) if error.class() == FailureClass::Transient => return Run::Disturbed(error),
             Err(error) => return Run::Store(error),
         };
         reach(FaultPoint::BeforeInbox);
-        let (tx, verdict) = match self.run_in(tx, route, message, attempt, held).await {
+        let (tx, verdict) = match self.run_in(tx, route, message, attempt, held, known).await {
             Ok(ran) => ran,
             Err(run) => return run,
         };
         if verdict != Verdict::Done {
             if let Some(error) = self.undo(tx, &verdict).await {
-                return Run::Store(error);
+                return Run::broken(error);
             }
             self.watch(matches!(verdict, Verdict::Failed(_)));
             return Run::Ended(verdict);
@@ -84,7 +116,10 @@ impl<S: ConsumerStore> Worker<S> {
                 }
                 Err(error) => {
                     self.roll_back(tx).await;
-                    return Run::Store(error);
+                    return match error {
+                        StoreError::Refused(_) => Run::Ended(Verdict::Failed(full_text(&error))),
+                        error => Run::broken(error),
+                    };
                 }
             }
         }
@@ -100,7 +135,7 @@ impl<S: ConsumerStore> Worker<S> {
                 Run::Ended(Verdict::Failed(full_text(&error)))
             }
             // Whether it is committed may be unknown; the inbox tells when the message comes again.
-            Err(error) => Run::Store(error),
+            Err(error) => Run::broken(error),
         }
     }
 
@@ -112,7 +147,13 @@ impl<S: ConsumerStore> Worker<S> {
         gone.filter(|_| matches!(verdict, Verdict::Failed(_)))
     }
 
-    /// Admits the message and runs the handler in an open transaction; gives that back with the verdict.
+    /// Gives the lane in which the message has to wait; a stored delivery is the first of its lane already.
+    fn lane(&self, message: &Message, held: &Held<'_>) -> Option<i64> {
+        if matches!(held, Held::Store(_)) { None } else { lane_of(message) }
+    }
+
+    /// Admits the message and runs the handler in an open transaction; gives that back with the verdict. In one that is deferred
+    /// what the admission would be is `known`, and it is asked for when the handler is done.
     pub(super) async fn run_in(
         &self,
         tx: S::Tx,
@@ -120,37 +161,83 @@ impl<S: ConsumerStore> Worker<S> {
         message: &Message,
         attempt: u32,
         held: &Held<'_>,
+        known: Option<Admission>,
     ) -> Result<(S::Tx, Verdict), Run> {
-        // A stored delivery is the first of its lane already.
-        let lane = if matches!(held, Held::Store(_)) { None } else { lane_of(message) };
-        match self.store.admit(&tx, self.inbox_key(&route.name, message), lane).await {
-            Ok(Admission::First) => {}
-            Ok(Admission::Behind) => {
-                self.roll_back(tx).await;
-                return Err(Run::Behind);
-            }
-            Ok(Admission::Repeat) => return Err(self.repeated(tx, &route.name, held).await),
-            Err(error) => return self.failed(tx, error).await,
-        }
+        let tx = match self.admit(tx, route, message, held, known).await? {
+            Ok(tx) => tx,
+            Err(failed) => return Ok(failed),
+        };
         self.store.follow(&tx, Trail::of(message));
-        match Command::read(message) {
-            Ok(Some(command)) => self.run_command(tx, route, message, command, attempt, held).await,
-            Ok(None) => {
-                let (tx, verdict, given) = self.call(tx, route, message, None, attempt, held).await;
+        match self.commands.meaning(route, message) {
+            Meaning::Command(command) => self.run_command(tx, route, message, command, attempt, held).await,
+            Meaning::Event => {
+                let (mut tx, verdict, given) = self.call(tx, route, message, None, attempt, held).await?;
+                if known.is_some() && verdict == Verdict::Done {
+                    tx = match self.admit(tx, route, message, held, None).await? {
+                        Ok(tx) => tx,
+                        Err(failed) => return Ok(failed),
+                    };
+                }
                 // On a message that is no command, an answer is an event like others.
                 match given.filter(|_| verdict == Verdict::Done) {
-                    Some(given) => match self.store.append(&tx, &[given.event]).await {
-                        Ok(()) => Ok((tx, verdict)),
-                        Err(error) => self.failed(tx, error).await,
-                    },
+                    Some(given) => {
+                        self.commands.warn_of_an_answer(&self.consumer, route, message);
+                        match self.store.append(&tx, &[given.event]).await {
+                            Ok(()) => Ok((tx, verdict)),
+                            Err(error) => self.failed(tx, error).await,
+                        }
+                    }
                     None => Ok((tx, verdict)),
                 }
             }
-            Err(fault) => Ok((tx, Verdict::Rejected(fault))),
+            Meaning::Refused(reason) => Ok((tx, Verdict::Rejected(reason))),
         }
     }
 
-    /// Runs the handler with its layers; gives the transaction back, with the verdict and what the handler said.
+    /// Admits the message, or says what its run comes to without it.
+    async fn admit(
+        &self,
+        tx: S::Tx,
+        route: &Route<S>,
+        message: &Message,
+        held: &Held<'_>,
+        known: Option<Admission>,
+    ) -> Result<Result<S::Tx, (S::Tx, Verdict)>, Run> {
+        let admission = match known {
+            Some(known) => Ok(known),
+            None => self.admit_under_all_names(&tx, route, message, self.lane(message, held)).await,
+        };
+        match admission {
+            Ok(Admission::First) => Ok(Ok(tx)),
+            Ok(Admission::Behind) => {
+                self.roll_back(tx).await;
+                Err(Run::Behind)
+            }
+            Ok(Admission::Repeat) => Err(self.repeated(tx, &route.name, held).await),
+            Err(error) => self.failed(tx, error).await.map(Err),
+        }
+    }
+
+    /// Admits the message under the name that the handler had before, where it had one, and under its own: what an instance of
+    /// either version has received, or has stored of its key, counts for both.
+    async fn admit_under_all_names(
+        &self,
+        tx: &S::Tx,
+        route: &Route<S>,
+        message: &Message,
+        lane: Option<i64>,
+    ) -> Result<Admission, StoreError> {
+        for name in route.names() {
+            match self.store.admit(tx, self.inbox_key(name, message), lane).await? {
+                Admission::First => {}
+                other => return Ok(other),
+            }
+        }
+        Ok(Admission::First)
+    }
+
+    /// Runs the handler with its layers, until it ends or its time limit does; gives the transaction back, with the verdict and
+    /// what the handler said. Where the database has disturbed the transaction, the handler is not to blame for its failure.
     pub(super) async fn call(
         &self,
         tx: S::Tx,
@@ -159,20 +246,83 @@ impl<S: ConsumerStore> Worker<S> {
         command: Option<Command>,
         attempt: u32,
         held: &Held<'_>,
-    ) -> (S::Tx, Verdict, Option<Given>) {
+    ) -> Result<(S::Tx, Verdict, Option<Given>), Run> {
         let slot = if let Held::Hand(_, slot) = held { Some((*slot).clone()) } else { None };
         let cx = HandlerContext::new(tx, message.clone(), route.name.clone(), attempt, held.delivery());
         let cx = cx.with_delivery(slot).for_command(command);
         let next = Next { layers: &self.layers, handler: route.handle(&cx) };
-        let result = caught(next.run(&cx)).await;
+        let limit = route.options.timeout.unwrap_or(self.settings.timeout);
+        let watch = Watch { limit, awake_every: self.store.idle_limit().map(|limit| limit / 3) };
+        let slow = |after| self.slow(route, message, after, limit);
+        let (begun, writes) = (now(), self.store.writes(&cx.tx));
+        let handling = self.store.within(&cx.tx, Box::pin(next.run(&cx)));
+        let ended = watched(caught(handling), watch, slow, || self.store.keep_awake(&cx.tx)).await;
         reach(FaultPoint::AfterHandler);
-        let verdict = match result {
-            Ok(Ok(())) => Verdict::Done,
-            Ok(Err(error)) => verdict_of(error),
-            Err(panic) => Verdict::Failed(format!("a panic: {panic}")),
+        self.tell_of_the_lock(route, message, now().duration_since(begun));
+        let too_long = ended.is_err();
+        let verdict = match ended {
+            Ok(Ok(Ok(()))) => Verdict::Done,
+            Ok(Ok(Err(error))) => verdict_of(error),
+            Ok(Err(panic)) => Verdict::Failed(format!("a panic: {panic}")),
+            Err(limit) => {
+                self.count(|s| s.timed_out += 1);
+                Verdict::Failed(limit.to_string())
+            }
         };
         let (tx, given) = cx.into_parts();
-        (tx, verdict, given)
+        if verdict == Verdict::Done
+            && let Some(writes) = writes
+        {
+            self.watch_writes(route, given.is_some() || self.store.writes(&tx).is_none_or(|now| now > writes));
+        }
+        if !too_long
+            && matches!(verdict, Verdict::Failed(_))
+            && let Some(error) = self.store.disturbance(&tx)
+        {
+            self.roll_back(tx).await;
+            return Err(Run::broken(error));
+        }
+        Ok((tx, verdict, given))
+    }
+
+    /// Warns of a handler whose runs write nothing through their transaction.
+    fn watch_writes(&self, route: &Route<S>, wrote: bool) {
+        if route.write_watch.note(wrote) && !route.options.no_writes {
+            tracing::warn!(
+                consumer = &*self.consumer,
+                handler = &*route.name,
+                "the first hundred runs of a handler wrote nothing through `cx.tx`: what it writes through another connection is \
+                 done again when a message comes twice; write through `cx.tx`, or say `no_writes` where it writes nothing"
+            );
+        }
+    }
+
+    /// Tells of a handler that kept all other writers of the database waiting.
+    fn tell_of_the_lock(&self, route: &Route<S>, message: &Message, held_for: Duration) {
+        if held_for > LOCKED_LONG && !route.options.deferred && self.store.has_one_writer() {
+            tracing::warn!(
+                consumer = &*self.consumer,
+                handler = &*route.name,
+                message_id = %message.id,
+                ?held_for,
+                "a handler held the database's only write lock, and all other writers waited: let it wait for others before its \
+                 transaction or register it with `deferred()`, or use another database than SQLite"
+            );
+        }
+    }
+
+    /// Tells of a run that takes long, and counts it until what this gives is dropped.
+    fn slow(&self, route: &Route<S>, message: &Message, after: Duration, limit: Option<Duration>) -> SlowRun {
+        tracing::warn!(
+            consumer = &*self.consumer,
+            handler = &*route.name,
+            message_id = %message.id,
+            ?after,
+            ?limit,
+            "a handler is slow; at its time limit, where it has one, it is dropped and counts as failed"
+        );
+        self.count(|s| s.slow += 1);
+        SlowRun(Arc::clone(&self.stats))
     }
 
     /// Says what a failure of the store in the middle of a run comes to.
@@ -182,7 +332,7 @@ impl<S: ConsumerStore> Worker<S> {
             return Ok((tx, Verdict::Failed(full_text(&error))));
         }
         self.roll_back(tx).await;
-        Err(Run::Store(error))
+        Err(Run::broken(error))
     }
 
     /// Ends the transaction of a message that the inbox knew; a stored delivery of it is not needed any more.
@@ -209,8 +359,17 @@ impl<S: ConsumerStore> Worker<S> {
                 self.count(|s| s.duplicates += 1);
                 Run::Repeat
             }
-            Err(error) => Run::Store(error),
+            Err(error) => Run::broken(error),
         }
+    }
+}
+
+/// A run that is slow, counted while it runs.
+struct SlowRun(Arc<watch::Sender<ConsumerStats>>);
+
+impl Drop for SlowRun {
+    fn drop(&mut self) {
+        self.0.send_modify(|stats| stats.slow -= 1);
     }
 }
 
@@ -220,5 +379,6 @@ fn verdict_of(error: HandlerError) -> Verdict {
         Kind::Reject(reason) => Verdict::Rejected(reason),
         Kind::Undecodable(reason) => Verdict::Undecodable(reason),
         Kind::Snooze(wait) => Verdict::Snoozed(wait),
+        Kind::Unknown(awaited) => Verdict::Unknown(awaited),
     }
 }

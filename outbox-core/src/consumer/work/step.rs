@@ -1,6 +1,9 @@
 //! What follows from a handler's verdict: pure.
 
-use crate::failure::{DeadReason, Decision, RetryPolicy};
+use crate::{
+    failure::{DeadReason, Decision, RetryPolicy},
+    outbox::Awaited,
+};
 use std::time::Duration;
 
 /// What became of one run of a handler.
@@ -16,6 +19,8 @@ pub enum Verdict {
     Undecodable(String),
     /// It asked to be run again after this time; all was rolled back.
     Snoozed(Duration),
+    /// It did not run: it takes an instance that knows this.
+    Unknown(Awaited),
 }
 
 /// Runs of one handler with one message so far, the last one included.
@@ -38,6 +43,8 @@ pub enum Step {
     Hold(Wait),
     /// Store the delivery, to be handled after this wait.
     Store(Wait),
+    /// Leave it to an instance that knows it.
+    Leave,
     /// Give it up.
     Bury(DeadReason),
 }
@@ -64,6 +71,7 @@ pub fn next_step(verdict: &Verdict, runs: Runs, policy: &RetryPolicy) -> Step {
         Verdict::Done => return Step::Finish,
         Verdict::Rejected(_) => return Step::Bury(DeadReason::Rejected),
         Verdict::Undecodable(_) => return Step::Bury(DeadReason::Undecodable),
+        Verdict::Unknown(_) => return Step::Leave,
         Verdict::Failed(_) => match policy.decide(runs.failures, runs.failing_for) {
             Decision::RetryWithin(wait) => (Wait::Within(wait), wait),
             Decision::GiveUp => return Step::Bury(DeadReason::Exhausted),
@@ -137,6 +145,7 @@ mod tests {
                 (Verdict::Done, Step::Finish),
                 (Verdict::Rejected("x".into()), Step::Bury(DeadReason::Rejected)),
                 (Verdict::Undecodable("x".into()), Step::Bury(DeadReason::Undecodable)),
+                (Verdict::Unknown(Awaited::Saga { name: "x".into(), version: 2 }), Step::Leave),
             ] {
                 assert_eq!(next_step(&verdict, runs(n, 0), &policy()), step);
             }

@@ -3,7 +3,7 @@
 use super::RouteNo;
 use crate::{
     event::Message,
-    failure::{AttemptError, DeadReason},
+    failure::{AttemptError, DeadReason, Rejection},
     outbox::{Epoch, PartitionNo, RouteRow, RouteState},
     transport::Route,
 };
@@ -13,6 +13,10 @@ use std::time::{Duration, Instant};
 #[derive(Debug)]
 pub(crate) struct Held {
     pub(crate) message: Message,
+    /// Whether it came without its payload, and so can only be forgotten.
+    pub(crate) left_out: bool,
+    /// What it takes of the memory of each of its routes.
+    pub(crate) bytes: usize,
     pub(crate) partition: PartitionNo,
     pub(crate) epoch: Epoch,
     /// Hash of the key; `None` without one.
@@ -27,6 +31,13 @@ pub(crate) struct Held {
     pub(crate) gone: bool,
 }
 
+impl Held {
+    /// Tells whether it is done on some of its routes and not on others, and that is not written down.
+    pub(crate) fn is_halfway(&self) -> bool {
+        self.legs.iter().any(|l| l.state.is_final() && !l.written) && !self.legs.iter().all(|l| l.state.is_final())
+    }
+}
+
 /// Where an event stands on one route.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum LegState {
@@ -38,8 +49,8 @@ pub(crate) enum LegState {
     InFlight,
     /// Failed; the timer will ring.
     Retrying,
-    /// Refused for good, though perhaps the destination refuses everything.
-    Suspect,
+    /// Rejected, though perhaps the destination rejects everything.
+    Unproven,
     /// Not held for this route: found again by reading.
     Forgotten,
     /// Confirmed.
@@ -78,8 +89,12 @@ pub(crate) struct Past {
     pub(crate) failed_at: Option<Instant>,
     /// When it is due, while it waits for that.
     pub(crate) due_at: Option<Instant>,
-    /// Permanent failures of it that may have spoken of the destination.
-    pub(crate) probes: u8,
+    /// Its rejections, which may have spoken of the destination.
+    pub(crate) rejection: Option<Rejection>,
+    /// Since when its publishes are left unanswered.
+    pub(crate) hangs_since: Option<Instant>,
+    /// Whether it was told that it stays, rejected as it is.
+    pub(crate) told: bool,
     /// Times it met a destination that was down, others having succeeded between.
     pub(crate) unavailable: u8,
     /// The route's successes when it last did.
@@ -127,7 +142,7 @@ impl Leg {
             | LegState::Starting
             | LegState::InFlight
             | LegState::Retrying
-            | LegState::Suspect
+            | LegState::Unproven
             | LegState::Forgotten => RouteState::Waiting,
         };
         let mut row = RouteRow { state, ..RouteRow::waiting(routes[self.route].name.clone()) };

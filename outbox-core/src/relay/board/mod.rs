@@ -16,22 +16,23 @@ mod tests;
 
 use super::RelayConfig;
 use crate::{
-    event::EventId,
-    outbox::{CarriedLetter, Epoch, PartitionNo, Verdict},
+    event::{EventId, LetterId},
+    failure::{FailureClass, Report},
+    outbox::{CarriedLetter, DecidedPark, Epoch, PartitionNo, Verdict},
     transport::Route,
 };
 use held::Held;
 use lanes::RouteQueue;
 use reading::Partition;
 use std::{
-    collections::{BTreeMap, HashMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
     hash::{BuildHasherDefault, Hasher},
     sync::Arc,
     time::{Duration, Instant},
 };
 
 pub(crate) use reading::{ReadAnswer, ReadJob};
-pub(crate) use verdicts::{Attempt, Batch};
+pub(crate) use verdicts::{Attempt, RouteBatch};
 
 /// Index of a route in the relay's list.
 pub(crate) type RouteNo = usize;
@@ -68,6 +69,58 @@ pub(crate) struct Timer {
     pub(crate) id: EventId,
     /// The route.
     pub(crate) route: RouteNo,
+}
+
+/// What people are to be told, in the log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Notice {
+    /// The destination of a route is down, or rejects everything.
+    RouteDown {
+        /// The route.
+        route: RouteNo,
+        /// What kind of failure it was.
+        class: FailureClass,
+        /// What was said last.
+        text: String,
+    },
+    /// It confirms again.
+    RouteUp {
+        /// The route.
+        route: RouteNo,
+        /// How long it was down.
+        after: Duration,
+    },
+    /// Attempts of a route have failed.
+    PublishFailed {
+        /// The route.
+        route: RouteNo,
+        /// Whether it is the first one, or how many they are.
+        report: Report,
+        /// What kind of failure the last one was.
+        class: FailureClass,
+        /// What was said last.
+        text: String,
+        /// What happens next.
+        next: String,
+    },
+    /// An event waits for a route that this relay does not have.
+    Unrouted {
+        /// The event.
+        id: EventId,
+        /// What is missing.
+        text: String,
+        /// For how long it waits at least.
+        wait: Duration,
+    },
+    /// An event that alone is rejected has been for long, and its policy has no end.
+    StaysRejected {
+        /// The route.
+        route: RouteNo,
+        /// The event.
+        id: EventId,
+        /// What was said last.
+        text: String,
+    },
 }
 
 /// What the board wants written, in order.
@@ -119,6 +172,8 @@ pub struct RelayStats {
     pub late: u64,
     /// Of these, those found beyond the order window, by the sweep: later events of their key may have overtaken them.
     pub beyond_window: u64,
+    /// Events that wait for a route which this relay does not have.
+    pub unrouted: usize,
     /// Events whose memory was given up for being behind others; they are read again.
     pub forgotten: u64,
     /// Times that partitions were lost to another relay.
@@ -134,6 +189,7 @@ pub(crate) struct Board {
     partitions: BTreeMap<PartitionNo, Partition>,
     writes: Writes,
     timers: Vec<Timer>,
+    notices: Vec<Notice>,
     /// Events that some routes have confirmed while others are still to be tried.
     halfway: VecDeque<(Instant, EventId)>,
     /// Ids that were finished while a read was under way which may still show them.
@@ -147,6 +203,14 @@ pub(crate) struct Board {
     burying: FastMap<EventId, ()>,
     /// Keys to open once their heads have been fetched.
     unparking: Vec<(RouteNo, u64)>,
+    /// Decisions about parked keys that cannot be followed yet, with the epoch of the partition.
+    decided: Vec<(Epoch, DecidedPark)>,
+    /// Further letters of parked keys.
+    also_parked: BTreeSet<(RouteNo, u64, LetterId)>,
+    /// Whether a relay with other routes waits for its turn.
+    others_wait: bool,
+    /// What was told of events that wait for a route.
+    told_unrouted: BTreeSet<String>,
     positions: reading::Positions,
     stats: RelayStats,
     /// Spreads pauses; given by the actor, so that the board stays a function of its input.
@@ -164,6 +228,7 @@ impl Board {
             partitions: BTreeMap::new(),
             writes: Writes::default(),
             timers: Vec::new(),
+            notices: Vec::new(),
             halfway: VecDeque::new(),
             settled_during_read: FastMap::default(),
             recorded_during_read: FastMap::default(),
@@ -171,6 +236,10 @@ impl Board {
             lingering: Vec::new(),
             burying: FastMap::default(),
             unparking: Vec::new(),
+            decided: Vec::new(),
+            also_parked: BTreeSet::new(),
+            others_wait: false,
+            told_unrouted: BTreeSet::new(),
             positions: reading::Positions::default(),
             stats: RelayStats::default(),
             jitter,
@@ -187,6 +256,11 @@ impl Board {
         std::mem::take(&mut self.timers)
     }
 
+    /// Takes what people are to be told.
+    pub(crate) fn take_notices(&mut self) -> Vec<Notice> {
+        std::mem::take(&mut self.notices)
+    }
+
     /// Gives the counters.
     pub(crate) fn stats(&self) -> RelayStats {
         RelayStats {
@@ -194,6 +268,7 @@ impl Board {
             in_flight: self.partitions.values().map(|p| p.in_flight).sum(),
             partitions: self.partitions.len(),
             open_breakers: self.queues.iter().filter(|q| q.breaker.is_open()).count(),
+            unrouted: self.partitions.values().map(|p| p.unrouted.len()).sum(),
             ..self.stats
         }
     }

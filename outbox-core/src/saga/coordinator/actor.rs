@@ -134,6 +134,7 @@ impl<S: SagaSource> Coordinator<S> {
 impl<S: SagaSource> State<S> {
     fn on_time(&mut self) {
         let at = now();
+        self.coordinator.worker.report_due();
         if self.claim_at <= at {
             self.hungry = true;
             self.claim_at = at + self.coordinator.poll;
@@ -145,8 +146,8 @@ impl<S: SagaSource> State<S> {
             self.tasks.spawn(Work::Look, async move {
                 loop {
                     match worker.store.forget(keep, FORGET).await {
-                        // Those that end meanwhile are not old.
-                        Ok(gone) if gone >= u64::from(FORGET) && !worker.shutdown.is_requested() => {}
+                        // A batch may be smaller by its bytes.
+                        Ok(gone) if gone > 0 && !worker.shutdown.is_requested() => {}
                         Ok(_) => break,
                         Err(error) => {
                             tracing::debug!(error = full_text(&error), "sagas that ended long ago are still there");
@@ -196,7 +197,7 @@ impl<S: SagaSource> State<S> {
             Exit::Finished(Came::Claimed(Ok(claims))) => self.claimed(claims, asked.unwrap_or(0)),
             Exit::Finished(Came::Claimed(Err(error))) => {
                 self.failures = self.failures.saturating_add(1);
-                tracing::warn!(error = full_text(&error), "sagas that are due could not be claimed");
+                self.coordinator.worker.reports.work.failed("claim sagas", &error);
                 self.claim_at = now() + backoff(self.failures);
             }
             Exit::Finished(Came::Missing(found)) => self.missing(found),
@@ -209,6 +210,7 @@ impl<S: SagaSource> State<S> {
 
     fn claimed(&mut self, claims: Vec<Claim>, asked: usize) {
         self.failures = 0;
+        self.coordinator.worker.reports.work.succeeded("claim sagas");
         self.hungry |= claims.len() >= asked;
         if claims.is_empty() {
             return;

@@ -1,6 +1,7 @@
 //! One attempt at a step, or at its compensation.
 
 use super::{
+    handle::SagasStats,
     held::Fell,
     worker::{Moment, Strike, Worker, WorkerEnd},
 };
@@ -8,11 +9,12 @@ use crate::{
     event::{NewEvent, Trail},
     failure::{FailureClass, full_text},
     runtime::{
-        caught,
+        Watch, caught,
         fault::{FaultPoint, reach},
+        now, watched,
     },
     saga::{
-        call::{Call, Phase},
+        call::{Call, CommandHash, Phase},
         definition::{Failure, Product, Ran, StepContext, StepError, StepShape, Steps, Undid},
         json::Json,
         lock::Marker,
@@ -24,6 +26,10 @@ use crate::{
     },
 };
 use std::{num::NonZeroU32, sync::Arc, time::Duration};
+use tokio::sync::watch;
+
+/// An attempt that holds the only write lock of its database for longer is told of: others have waited for it by then.
+const LOCKED_LONG: Duration = Duration::from_secs(1);
 
 /// What is tried: a step, or its compensation.
 #[derive(Clone, Copy)]
@@ -57,16 +63,26 @@ impl<S: SagaStore> Worker<S> {
         }
         let marker = Marker::new(Arc::new(self.store.clone()));
         let cx = StepContext::new(tx, claim.id, (correlation, name), attempt, task.undo, marker);
-        let work = self.work(steps, open, task, attempt, &cx);
-        let ended = match self.limit(shape, task) {
-            Some(limit) => match tokio::time::timeout(limit, caught(work)).await {
-                Ok(ended) => ended,
-                Err(_) => Ok(Err(StepError::retry(format!("it did not end within {limit:?}")))),
-            },
-            None => caught(work).await,
+        let work = self.store.within(&cx.tx, Box::pin(self.work(steps, open, task, attempt, &cx)));
+        let limit = self.limit(shape, task);
+        let watch = Watch { limit, awake_every: self.store.idle_limit().map(|limit| limit / 3) };
+        let slow = |after| self.slow(claim, &shape.name, task.undo, after, limit);
+        let begun = now();
+        let (ended, too_long) = match watched(caught(work), watch, slow, || self.store.keep_awake(&cx.tx)).await {
+            Ok(ended) => (ended, false),
+            Err(limit) => {
+                self.stats.send_modify(|stats| stats.timed_out += 1);
+                (Ok(Err(StepError::retry(limit.to_string()))), true)
+            }
         };
         reach(FaultPoint::AfterStep);
+        self.tell_of_the_lock(claim, &shape.name, task.undo, now().duration_since(begun));
         let (tx, locked) = cx.into_parts();
+        let failed = matches!(ended, Ok(Err(StepError(Failure::Retry(_)))) | Err(_)) && !too_long;
+        // The database disturbed it for the sake of others: the step is not to blame.
+        if let Some(error) = self.store.disturbance(&tx).filter(|_| failed) {
+            return (tx, Ok(Err(Fell::Store(error))));
+        }
         let tried = match ended {
             Ok(Ok(record)) if locked.is_empty() => Ok(vec![record]),
             Ok(Ok(record)) => Ok(vec![Record::Locked { step: shape.name.to_string(), entities: locked }, record]),
@@ -88,8 +104,40 @@ impl<S: SagaStore> Worker<S> {
     fn limit(&self, shape: &StepShape, task: Task) -> Option<Duration> {
         // A test's claims last for no time.
         let half = Some(self.lease / 2).filter(|half| task.beside && !half.is_zero());
-        let timeout = shape.timeout.filter(|_| shape.asks.is_none());
-        timeout.map(|limit| half.map_or(limit, |half| half.min(limit))).or(half)
+        // Of a step that others are asked to do, it is how long their answer is awaited.
+        let own = shape.timeout.filter(|_| shape.asks.is_none());
+        let limit = if shape.no_timeout { None } else { own.or(self.step_timeout) };
+        limit.map(|limit| half.map_or(limit, |half| half.min(limit))).or(half)
+    }
+
+    /// Tells of an attempt that kept all other writers of the database waiting.
+    fn tell_of_the_lock(&self, claim: &Claim, step: &str, undo: bool, held_for: Duration) {
+        if held_for > LOCKED_LONG && self.store.has_one_writer() {
+            tracing::warn!(
+                saga = %claim.id,
+                name = &*claim.definition.0,
+                step,
+                undo,
+                ?held_for,
+                "a step held the database's only write lock, and all other writers waited: let others do what takes long \
+                 (`ask`), or use another database than SQLite"
+            );
+        }
+    }
+
+    /// Tells of an attempt that takes long, and counts it until what this gives is dropped.
+    fn slow(&self, claim: &Claim, step: &str, undo: bool, after: Duration, limit: Option<Duration>) -> SlowStep {
+        tracing::warn!(
+            saga = %claim.id,
+            name = &*claim.definition.0,
+            step,
+            undo,
+            ?after,
+            ?limit,
+            "a step is slow; at its time limit, where it has one, it is dropped and counts as failed"
+        );
+        self.stats.send_modify(|stats| stats.slow += 1);
+        SlowStep(Arc::clone(&self.stats))
     }
 
     async fn work(
@@ -142,14 +190,30 @@ impl<S: SagaStore> Worker<S> {
         let before = asked.filter(|_| known.is_some_and(|known| known.state == state)).map_or(0, |asked| asked.times);
         let times = before.saturating_add(1);
         let call = Call { saga: cx.saga(), step: shape.name.to_string(), round, phase };
-        call.write(&mut command.headers, self.reply_to.as_deref());
+        // Of a command that went out already, what it was told by then, also where it is made differently now.
+        let first = match (phase, asked) {
+            (Phase::Do, Some(asked)) if !asked.unsent => asked.command.clone(),
+            (Phase::Do, _) => Some(CommandHash::of(&command.event_type, &command.payload).to_string()),
+            (Phase::Undo, asked) => asked.and_then(|asked| asked.command.clone()),
+        };
+        call.write_command(&mut command.headers, self.reply_to.as_deref(), first.as_deref());
         let _ = self.strike(Moment::Asked { call: &call, command: &command });
         self.store.append(&cx.tx, &[command]).await?;
         let wait = patience(shape.timeout.unwrap_or(self.lease), times);
         let wait_us = i64::try_from(wait.as_micros()).unwrap_or(i64::MAX);
         let until_us = open.when.now_us.saturating_add(wait_us);
         let (pivot, compensates) = (shape.pivot, shape.compensates);
-        Ok(Record::Asked { step: shape.name.to_string(), data, pivot, compensates, times, until_us })
+        let step = shape.name.to_string();
+        Ok(Record::Asked { step, data, pivot, compensates, times, until_us, command: first })
+    }
+}
+
+/// An attempt that is slow, counted while it runs.
+struct SlowStep(Arc<watch::Sender<SagasStats>>);
+
+impl Drop for SlowStep {
+    fn drop(&mut self) {
+        self.0.send_modify(|stats| stats.slow -= 1);
     }
 }
 

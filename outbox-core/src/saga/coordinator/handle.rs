@@ -5,16 +5,17 @@ use super::{
     care::Suspects,
     registry::Registry,
     replies::Replies,
+    reports::SagaReports,
     stuck::{StuckListener, StuckSaga},
     worker::Worker,
 };
 use crate::{
-    event::{SagaId, jitter},
+    event::{JsonError, SagaId, jitter},
     outbox::StoreError,
-    runtime::{ExitCounts, Restarts, Shutdown, Supervisor, SupervisorError, spawn},
+    runtime::{ExitCounts, Restarts, Shutdown, Supervisor, SupervisorError, TIME_LIMIT, Use, spawn, take},
     saga::{
         definition::{Saga, SagaFault},
-        json::Json,
+        json::{Json, MAX_VALUE},
         store::{NewSaga, SagaSource, Started},
     },
 };
@@ -33,8 +34,8 @@ use tracing::Instrument;
 const MAX_CORRELATION: usize = 200;
 /// Longest topic in bytes, as events have it.
 const MAX_TOPIC: usize = 255;
-/// Sagas carried at once unless set: about as many as a usual pool has connections.
-const CONCURRENCY: usize = 16;
+/// Sagas take a quarter of a pool: most of their time they wait for others.
+const CONNECTIONS: Use = Use { one_of: 4, at_once: |concurrency| concurrency };
 /// How long a claim lasts unless set: the pause after a crash, far above a step's usual time.
 const LEASE: Duration = Duration::from_secs(30);
 /// How long ended sagas are kept unless set: a quarter, for those who ask what happened.
@@ -56,6 +57,10 @@ pub struct SagasStats {
     pub lost: u64,
     /// Sagas that could not be read.
     pub broken: u64,
+    /// Attempts at steps and compensations that were dropped at their time limit.
+    pub timed_out: u64,
+    /// Attempts that are slow now: they have taken longer than a tenth of their time limit.
+    pub slow: usize,
     /// Sagas that are carried now.
     pub in_flight: usize,
     /// Versions of which sagas wait and that are not registered here, looked for once a minute.
@@ -75,9 +80,17 @@ pub enum SagasError {
     /// The correlation id does not fit.
     #[error("a correlation id has 1 to {MAX_CORRELATION} bytes without control characters")]
     Correlation,
-    /// The data have no form as JSON.
-    #[error("the saga's data cannot be written")]
-    Data(#[source] serde_json::Error),
+    /// The data have no form in JSON that reads back as the same data; nothing is stored.
+    #[error("the saga's data cannot be written: {0}")]
+    Data(JsonError),
+    /// The data are longer than what is stored.
+    #[error("the saga's data have {actual} bytes as JSON; at most {limit} are stored")]
+    TooLong {
+        /// How long they are.
+        actual: usize,
+        /// How long they may be.
+        limit: usize,
+    },
     /// The database failed.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -91,8 +104,9 @@ pub enum SagasError {
 pub struct SagasBuilder<S: SagaSource> {
     store: S,
     registry: Registry<S::Tx>,
-    concurrency: usize,
+    concurrency: Option<usize>,
     lease: Duration,
+    step_timeout: Option<Duration>,
     poll: Duration,
     retention: Duration,
     restarts: Restarts,
@@ -111,11 +125,14 @@ impl<S: SagaSource> SagasBuilder<S> {
         self
     }
 
-    /// Sets how many sagas are carried at once, 16 unless set; zero counts as one. Each uses one connection of the
-    /// application's pool while a step is done, and one for each step of a group: a pool that is smaller makes sagas and
-    /// requests wait for each other.
+    /// Sets how many sagas are carried at once; zero counts as one. Each uses one connection while a step is done, and one for each
+    /// step of a group.
+    ///
+    /// Unless set it is what fits the store's pool: a quarter of its connections, no more than what the consumers that were started
+    /// before leave, and 16 at most; with a pool of 10 it is 2. A start that leads to more transactions at once than the pool has
+    /// connections is warned of, with both numbers.
     pub fn concurrency(mut self, sagas: usize) -> Self {
-        self.concurrency = sagas.max(1);
+        self.concurrency = Some(sagas.max(1));
         self
     }
 
@@ -153,6 +170,22 @@ impl<S: SagaSource> SagasBuilder<S> {
         self
     }
 
+    /// Sets after which time an attempt at a step or at its compensation is dropped that has no time limit of its own
+    /// ([`timeout`](crate::saga::StepBuilder::timeout)), 5 min unless set; also one that only composes a command for others.
+    /// Its transaction rolls back, and it counts as failed. After a tenth of that time it is told in the log, and shown in
+    /// [`SagasStats::slow`].
+    pub fn step_timeout(mut self, limit: Duration) -> Self {
+        self.step_timeout = Some(limit);
+        self
+    }
+
+    /// Lets attempts that have no time limit of their own take as long as they take. One that never returns holds its place, its
+    /// connection and its locks for ever.
+    pub fn no_step_timeout(mut self) -> Self {
+        self.step_timeout = None;
+        self
+    }
+
     /// Sets how often a failed coordinator is started again.
     pub fn restarts(mut self, restarts: Restarts) -> Self {
         self.restarts = restarts;
@@ -171,6 +204,9 @@ impl<S: SagaSource> SagasBuilder<S> {
         if !faults.is_empty() {
             return Err(SagasError::Invalid(faults));
         }
+        let span = tracing::info_span!(parent: None, "sagas");
+        let taken = span.in_scope(|| take(self.store.connections(), "sagas", self.concurrency, CONNECTIONS));
+        let concurrency = taken.concurrency;
         let shutdown = Shutdown::default();
         let (stats, _) = watch::channel(SagasStats::default());
         let stats = Arc::new(stats);
@@ -178,12 +214,15 @@ impl<S: SagaSource> SagasBuilder<S> {
             store: self.store,
             registry: self.registry,
             lease: self.lease,
+            step_timeout: self.step_timeout,
+            stats: Arc::clone(&stats),
             reply_to: self.reply_to,
             ahead_us: AtomicI64::new(0),
             shutdown: shutdown.clone(),
             jitter,
             suspects: Suspects::default(),
             on_stuck: self.on_stuck,
+            reports: SagaReports::default(),
             probe: None,
         });
         let coordinator = Coordinator {
@@ -191,15 +230,15 @@ impl<S: SagaSource> SagasBuilder<S> {
             wake: worker.store.saga_wake(),
             poll: self.poll,
             retention: self.retention,
-            concurrency: self.concurrency,
+            concurrency,
             stats: Arc::clone(&stats),
         };
         let supervisor =
             Supervisor::new(shutdown.clone(), self.restarts).actor("coordinator", move || coordinator.clone().run());
         let exits = supervisor.exits();
         let (tell, ended) = watch::channel(None);
-        let span = tracing::info_span!(parent: None, "sagas");
         let work = async move {
+            let _taken = taken;
             let outcome = supervisor.run().await;
             tell.send_replace(Some(outcome));
         };
@@ -262,8 +301,9 @@ impl<S: SagaSource> Sagas<S> {
         SagasBuilder {
             store: store.clone(),
             registry: Registry::new(),
-            concurrency: CONCURRENCY,
+            concurrency: None,
             lease: LEASE,
+            step_timeout: Some(TIME_LIMIT),
             poll: POLL,
             retention: RETENTION,
             restarts: Restarts::default(),
@@ -289,7 +329,7 @@ impl<S: SagaSource> Sagas<S> {
 
     /// Gives what takes the answers of others. See [`Consumer::replies`](crate::consumer::Consumer::replies).
     pub(crate) fn replies(&self) -> Replies<S> {
-        Replies(Arc::clone(&self.0.worker))
+        Replies::of(Arc::clone(&self.0.worker))
     }
 
     /// Looks for sagas that are due now.
@@ -387,12 +427,16 @@ impl<S: SagaSource, D: Serialize + 'static> Start<'_, S, D> {
         if correlation.is_empty() || correlation.len() > MAX_CORRELATION || correlation.chars().any(char::is_control) {
             return Err(SagasError::Correlation);
         }
+        let data = Json::of(&self.data).map_err(SagasError::Data)?;
+        if data.is_too_long() {
+            return Err(SagasError::TooLong { actual: data.as_str().len(), limit: MAX_VALUE });
+        }
         Ok(NewSaga {
             id,
             name: Arc::clone(&shape.name),
             version: shape.version,
             correlation: correlation.into(),
-            data: Json::of(&self.data).map_err(SagasError::Data)?,
+            data,
             deadline: shape.deadline,
         })
     }

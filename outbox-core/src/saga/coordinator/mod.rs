@@ -6,10 +6,13 @@ mod actor;
 mod worker;
 mod care;
 mod held;
+mod losses;
 mod attempt;
 mod writing;
+mod reports;
 mod stuck;
 mod replies;
+mod strangers;
 
 #[cfg(feature = "testing")]
 pub(crate) use care::Suspects;
@@ -17,6 +20,8 @@ pub use handle::{Sagas, SagasBuilder, SagasError, SagasStats, Start};
 #[cfg(feature = "testing")]
 pub(crate) use registry::Registry;
 pub use replies::Replies;
+#[cfg(feature = "testing")]
+pub(crate) use reports::SagaReports;
 pub use stuck::StuckSaga;
 #[cfg(feature = "testing")]
-pub(crate) use worker::{Moment, Strike, Worker, WorkerEnd};
+pub(crate) use worker::{Moment, Probe, Strike, Worker, WorkerEnd};

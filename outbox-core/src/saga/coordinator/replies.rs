@@ -1,15 +1,17 @@
 //! Answers of others, taken in the transaction of their consumer.
 
 use super::{
+    strangers::Strangers,
     worker::Worker,
     writing::{Composed, Looks, compose},
 };
 use crate::{
     consumer::HandlerError,
-    event::Message,
+    event::{EventType, Message},
+    outbox::{Awaited, DeclaredSaga, DeclaredType},
     saga::{
         answer::{Answer, Heard, after_answer},
-        call::{Call, Phase, REJECTED},
+        call::{Call, Phase, REJECTED, answered_by},
         definition::{AnswerFault, Steps},
         record::Record,
         store::{Change, Due, SagaSource},
@@ -17,12 +19,16 @@ use crate::{
 };
 use serde::Deserialize;
 use std::{
+    collections::BTreeMap,
     sync::{Arc, atomic::Ordering::Relaxed},
     time::Duration,
 };
 
 /// Takes the answers of others to the commands of a service's sagas.
-pub struct Replies<S: SagaSource>(pub(crate) Arc<Worker<S>>);
+pub struct Replies<S: SagaSource> {
+    worker: Arc<Worker<S>>,
+    strangers: Strangers,
+}
 
 /// What a plain refusal says.
 #[derive(Deserialize)]
@@ -31,14 +37,36 @@ struct Refusal {
 }
 
 impl<S: SagaSource> Replies<S> {
+    pub(crate) fn of(worker: Arc<Worker<S>>) -> Self {
+        Self { worker, strangers: Strangers::default() }
+    }
+
+    /// Lists the sagas whose answers are understood here.
+    pub(crate) fn sagas(&self) -> Vec<DeclaredSaga> {
+        let known = self.worker.registry.known().into_iter();
+        known.map(|(name, version)| DeclaredSaga { name: name.to_string(), version }).collect()
+    }
+
+    /// Lists the types of answers that are awaited here, each in its newest version.
+    pub(crate) fn types(&self) -> Vec<DeclaredType> {
+        let asks = self.worker.registry.that_ask().flat_map(|shape| shape.steps.iter().filter_map(|step| step.asks));
+        let mut types: BTreeMap<&str, u16> = BTreeMap::new();
+        for EventType { name, version, .. } in asks.flat_map(|asks| asks.replies.iter().chain(asks.rejects)) {
+            let newest = types.entry(*name).or_default();
+            *newest = (*newest).max(*version);
+        }
+        types.into_iter().map(|(name, version)| DeclaredType { name: name.to_owned(), version }).collect()
+    }
+
     /// Notes an answer in a transaction; what follows from it is done after the commit. An answer that was known changes
     /// nothing.
     ///
     /// # Errors
-    /// A rejection with the reason for one that belongs to no saga or step that is known here, or does not decode; else
-    /// what the database said.
+    /// Says that it is unknown where it is for another instance: one that has the saga's version, or a newer version of the
+    /// answer's type. A rejection with the reason for one that belongs to no saga or step, or does not decode; else what the
+    /// database said.
     pub(crate) async fn take(&self, tx: &S::Tx, message: &Message) -> Result<(), HandlerError> {
-        let Self(worker) = self;
+        let Self { worker, strangers } = self;
         let reject = |reason: String| Err(HandlerError::reject(reason));
         let call = match Call::read(&message.headers) {
             Ok(Some(call)) => call,
@@ -50,13 +78,19 @@ impl<S: SagaSource> Replies<S> {
         };
         open.when.now_us += worker.ahead_us.load(Relaxed);
         let Some(steps) = worker.registry.get(&known) else {
-            return reject(format!("version {} of the saga `{}` is not registered here", known.1, known.0));
+            return Err(HandlerError::unknown(Awaited::Saga { name: known.0.to_string(), version: known.1 }));
         };
         let Some(number) = steps.shape().number(&call.step) else {
             return reject(format!("version {} of the saga `{}` has no step `{}`", known.1, known.0, call.step));
         };
+        let (asks, by) = (steps.shape().steps[number].asks, answered_by(&message.headers));
+        if !asks.is_none_or(|asks| asks.takes_from(by, &message.source)) {
+            strangers.warn_once(&known.0, &call, asks, message);
+            return Ok(());
+        }
         let answer = match read(&**steps, number, call.phase, message) {
             Ok(answer) => answer,
+            Err(_) if self.is_newer(message) => return Err(HandlerError::unknown(Awaited::type_of(message))),
             Err(AnswerFault(fault)) => return reject(format!("the answer to `{}` cannot be read: {fault}", call.step)),
         };
         let step = &steps.shape().steps[number];
@@ -88,6 +122,11 @@ impl<S: SagaSource> Replies<S> {
         worker.store.record(tx, &change).await?;
         worker.store.wake_after(tx);
         Ok(())
+    }
+
+    /// Tells whether a message is of a newer version of a type that is awaited here.
+    fn is_newer(&self, message: &Message) -> bool {
+        self.types().iter().any(|t| t.name == message.event_type && t.version < message.event_version)
     }
 }
 

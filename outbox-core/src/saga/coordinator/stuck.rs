@@ -32,7 +32,8 @@ pub struct StuckSaga {
 pub(crate) type StuckListener = Arc<dyn Fn(&StuckSaga) + Send + Sync>;
 
 impl<S: SagaStore> Worker<S> {
-    /// Says after the transaction's commit that a saga is stuck, where it is so by it.
+    /// Tells after the transaction's commit what a saga has come to by it, where people should know: that it is stuck, turns
+    /// back, or waits for a lock.
     pub(super) fn tell_if_stuck(
         &self,
         tx: &S::Tx,
@@ -40,6 +41,7 @@ impl<S: SagaStore> Worker<S> {
         open: &OpenSaga,
         after: &Instance,
     ) {
+        self.report_change(tx, (id, definition), open, after);
         if after.state != SagaState::Stuck || open.instance.state == SagaState::Stuck {
             return;
         }
@@ -54,8 +56,9 @@ impl<S: SagaStore> Worker<S> {
         let stuck = Arc::new(stuck);
         let said = Arc::clone(&stuck);
         let say = move || {
-            let StuckSaga { id, step, reason, .. } = &*said;
-            tracing::error!(saga = %id, step, reason, "a saga is stuck until somebody decides");
+            let StuckSaga { id, definition: (name, version), correlation, step, reason, .. } = &*said;
+            let (name, correlation) = (&**name, &**correlation);
+            tracing::error!(saga = %id, name, version, correlation, step, reason, "a saga is stuck until an operator decides");
         };
         self.store.after_commit(tx, Box::new(say));
         // Each by itself, so that the panic of one is its own.

@@ -3,8 +3,11 @@
 use super::{
     attempt::Task,
     care::{Care, Next, Suspects},
+    handle::SagasStats,
     held::Fell,
+    losses::{Losses, refused},
     registry::Registry,
+    reports::SagaReports,
     stuck::StuckListener,
     writing::{Composed, Looks, compose},
 };
@@ -32,6 +35,7 @@ use std::{
     },
     time::Duration,
 };
+use tokio::sync::watch;
 
 /// Longest wait before a busy database is asked again: about as long as a deadlock takes to clear.
 const BUSY_WAIT: Duration = Duration::from_millis(50);
@@ -46,6 +50,9 @@ pub(crate) struct Worker<S: SagaStore> {
     pub(crate) registry: Registry<S::Tx>,
     /// How long a claim lasts from its last use.
     pub(crate) lease: Duration,
+    /// After which time an attempt is dropped whose step has no time limit of its own.
+    pub(crate) step_timeout: Option<Duration>,
+    pub(crate) stats: Arc<watch::Sender<SagasStats>>,
     /// The topic on which others answer.
     pub(crate) reply_to: Option<Arc<str>>,
     /// How far a test's clock is ahead of the database's, in microseconds.
@@ -57,6 +64,7 @@ pub(crate) struct Worker<S: SagaStore> {
     pub(crate) suspects: Suspects,
     /// Those who want to be told of sagas that are stuck.
     pub(crate) on_stuck: Vec<StuckListener>,
+    pub(crate) reports: SagaReports,
     /// What a test does to it.
     pub(crate) probe: Option<Probe>,
 }
@@ -128,7 +136,7 @@ enum Branch {
 impl<S: SagaStore> Worker<S> {
     /// Carries a saga until it rests, waits, or is somebody else's.
     pub(crate) async fn carry(&self, claim: &Claim) -> WorkerEnd {
-        let (mut failures, mut care) = (0, Care::of(claim));
+        let (mut failures, mut care, losses) = (0, Care::of(claim), Losses::default());
         loop {
             if self.shutdown.is_requested() {
                 if let Err(error) = self.store.release(std::slice::from_ref(claim)).await {
@@ -136,7 +144,7 @@ impl<S: SagaStore> Worker<S> {
                 }
                 return WorkerEnd::GivenBack;
             }
-            match self.advance(claim, &mut care).await {
+            match self.advance(claim, &mut care, &losses).await {
                 Ok(Advance::Goes) => failures = 0,
                 Ok(Advance::Ends(end)) => return end,
                 Err(error) => {
@@ -157,13 +165,12 @@ impl<S: SagaStore> Worker<S> {
         match error.class() {
             FailureClass::Transient => {
                 if failures.is_multiple_of(BUSY_LIMIT) {
-                    tracing::warn!(saga = %claim.id, failures, error = full_text(error), "a step finds the database busy \
-                        again and again");
+                    self.reports.work.failed("carry on a saga whose database is busy", error);
                 }
                 Some(jitter(BUSY_WAIT * failures.min(20)))
             }
             FailureClass::Unavailable => {
-                tracing::warn!(error = full_text(error), "the database failed; the saga is read again");
+                self.reports.work.failed("carry on a saga", error);
                 let (first, longest) = DOWN_WAIT;
                 Some(first.saturating_mul(1 << failures.min(10)).min(longest))
             }
@@ -174,11 +181,12 @@ impl<S: SagaStore> Worker<S> {
         }
     }
 
-    async fn advance(&self, claim: &Claim, care: &mut Care) -> Result<Advance, StoreError> {
+    async fn advance(&self, claim: &Claim, care: &mut Care, losses: &Losses) -> Result<Advance, StoreError> {
         let Some(steps) = self.registry.get(&claim.definition) else { return Ok(Advance::Ends(WorkerEnd::Broken)) };
         // Before a connection is taken: the suspect needs one.
         let beside = if care.is_alone() { None } else { Some(self.suspects.beside().await) };
-        let tx = self.store.begin().await?;
+        // A database that is away has lost the connections before, and no step is to blame.
+        let tx = self.store.begin().await.inspect_err(|_| losses.forget())?;
         let (tx, open) = match self.open(tx, claim).await? {
             Some(opened) => opened,
             None => return Ok(Advance::Ends(WorkerEnd::Lost)),
@@ -196,7 +204,7 @@ impl<S: SagaStore> Worker<S> {
         };
         match care.next(steps.shape(), &open.instance, numbers) {
             Next::Do(numbers) => {
-                let advanced = self.all(tx, claim, steps, open, &numbers, undo).await?;
+                let advanced = self.all(tx, (claim, losses), steps, open, &numbers, undo).await?;
                 *care = Care::Usual;
                 Ok(advanced)
             }
@@ -244,7 +252,7 @@ impl<S: SagaStore> Worker<S> {
     async fn all(
         &self,
         tx: S::Tx,
-        claim: &Claim,
+        (claim, losses): (&Claim, &Losses),
         steps: &Arc<dyn Steps<S::Tx>>,
         open: OpenSaga,
         numbers: &[usize],
@@ -257,7 +265,7 @@ impl<S: SagaStore> Worker<S> {
                 Ok(Ok(records)) => self.write(tx, claim, steps, &open, (records, Looks::default())).await,
                 Ok(Err(fell)) => {
                     self.roll_back(tx).await;
-                    return match fell {
+                    return match losses.judge(task, fell) {
                         Fell::Store(error) => Err(error),
                         fell => self.note_failures(claim, steps, vec![(task, fell)]).await,
                     };
@@ -265,18 +273,21 @@ impl<S: SagaStore> Worker<S> {
                 Err(end) => return Ok(Advance::Ends(end)),
             };
             return match written {
-                Err(error) if error.class() == FailureClass::Permanent => {
-                    let failed = Failed::Retry(full_text(&error));
-                    self.note_failures(claim, steps, vec![(task, Fell::Failed(failed))]).await
+                Ok(advance) => {
+                    losses.forget();
+                    Ok(advance)
                 }
-                written => written,
+                Err(error) => match losses.judge(task, refused(error)) {
+                    Fell::Store(error) => Err(error),
+                    fell => self.note_failures(claim, steps, vec![(task, fell)]).await,
+                },
             };
         }
         self.roll_back(tx).await;
         let open = Arc::new(open);
         let branches = numbers.iter().map(|step| {
             let task = Task { step: *step, undo, beside: true };
-            self.branch(claim, steps, &open, task)
+            self.branch((claim, losses), steps, &open, task)
         });
         let (mut failures, mut broken, mut goes) = (Vec::new(), None, Advance::Goes);
         for ended in join_all(branches).await {
@@ -297,18 +308,18 @@ impl<S: SagaStore> Worker<S> {
     /// it is another's by then, or the saga has turned back, the work is rolled back.
     async fn branch(
         &self,
-        claim: &Claim,
+        (claim, losses): (&Claim, &Losses),
         steps: &Arc<dyn Steps<S::Tx>>,
         open: &OpenSaga,
         task: Task,
     ) -> Result<Branch, StoreError> {
-        let tx = self.store.begin().await?;
+        let tx = self.store.begin().await.inspect_err(|_| losses.forget())?;
         let (tx, tried) = self.attempt(tx, claim, steps, open, task).await;
         let records = match tried {
             Ok(Ok(records)) => records,
             Ok(Err(fell)) => {
                 self.roll_back(tx).await;
-                return match fell {
+                return match losses.judge(task, fell) {
                     Fell::Store(error) => Err(error),
                     fell => Ok(Branch::Fell(task, fell)),
                 };
@@ -324,10 +335,10 @@ impl<S: SagaStore> Worker<S> {
             Ok(Advance::Ends(end @ (WorkerEnd::Rests | WorkerEnd::Waits(_)))) => Ok(Branch::Last(end)),
             Ok(Advance::Ends(end)) => Ok(Branch::Ends(end)),
             Ok(Advance::Goes) => Ok(Branch::Done),
-            Err(error) if error.class() == FailureClass::Permanent => {
-                Ok(Branch::Fell(task, Fell::Failed(Failed::Retry(full_text(&error)))))
-            }
-            Err(error) => Err(error),
+            Err(error) => match losses.judge(task, refused(error)) {
+                Fell::Store(error) => Err(error),
+                fell => Ok(Branch::Fell(task, fell)),
+            },
         }
     }
 
@@ -345,7 +356,7 @@ impl<S: SagaStore> Worker<S> {
         for (task, fell) in failures {
             let step = &steps.shape().steps[task.step];
             if let Fell::Failed(failed) = &fell {
-                tracing::warn!(saga = %claim.id, step = &*step.name, undo = task.undo, ?failed, "a step failed");
+                self.report_failure(claim, &open, &step.name, task.undo, failed);
             }
             // It was cancelled meanwhile, or another step of the group has turned it back.
             if instance.backward != task.undo || !instance.state.is_active() {

@@ -38,6 +38,7 @@ impl<D: 'static, Tx: 'static> SagaBuilder<D, Tx> {
     ///   be done or not: the saga turns back, and the step is undone as if it were done. Of the pivot, and after it, the
     ///   command goes out again instead, and once more after twice the time, until there is an answer.
     /// - A refusal turns the saga back, or makes it stuck past the pivot.
+    /// - Whoever gets the command may answer, unless [`of`](StepBuilder::of) names who does.
     /// - It is undone by a command too ([`compensate_ask`](StepBuilder::compensate_ask)).
     /// - [`retry`](StepBuilder::retry) is for failures of the function itself.
     pub fn ask<C, F>(self, name: impl AsRef<str>, step: F) -> StepBuilder<D, Tx, (), ByOthers>
@@ -80,6 +81,25 @@ impl<D: 'static, Tx: 'static, O, Place: Others> StepBuilder<D, Tx, O, Place> {
     pub fn reject<R: EventContract>(mut self) -> Self {
         if let Some(asks) = &mut self.last().shape.asks {
             asks.rejects = R::TYPES;
+        }
+        self
+    }
+
+    /// Names the consumer that answers, 1 to 100 bytes: its name, as in [`Consumer::new`](crate::consumer::Consumer::new). An answer
+    /// of another one, to the command or to its undoing, is not taken, and told once in the log. Unless it is named, the answer of
+    /// any consumer is taken.
+    pub fn of(mut self, consumer: &'static str) -> Self {
+        if let Some(asks) = &mut self.last().shape.asks {
+            asks.of = Some(consumer);
+        }
+        self
+    }
+
+    /// Names the source of the answers, 1 to 255 bytes: that of the service whose consumer answers. An answer from elsewhere is not
+    /// taken, and told once in the log.
+    pub fn from_source(mut self, source: &'static str) -> Self {
+        if let Some(asks) = &mut self.last().shape.asks {
+            asks.from_source = Some(source);
         }
         self
     }

@@ -173,6 +173,7 @@ impl<D: 'static, Tx: 'static> SagaBuilder<D, Tx> {
                 retry,
                 undo_retry: RetryPolicy::attempts(UNDO_ATTEMPTS, BACKOFF),
                 timeout: None,
+                no_timeout: false,
                 asks: None,
                 pivot: false,
                 compensates: false,
@@ -242,10 +243,16 @@ impl<D: 'static, Tx: 'static, O, Place> StepBuilder<D, Tx, O, Place> {
         self
     }
 
-    /// Drops an attempt after this time: its transaction rolls back, and it counts as failed. Of a step that others are
-    /// asked to do, sets how long their answer is awaited.
+    /// Drops an attempt at the step or at its compensation after this time, 5 min unless set: its transaction rolls back, and
+    /// it counts as failed. Of a step that others are asked to do, sets how long their answer is awaited.
     pub fn timeout(mut self, within: Duration) -> Self {
         self.last().shape.timeout = Some(within);
+        self
+    }
+
+    /// Lets an attempt take as long as it takes. One that never returns holds the saga, its connection and its locks for ever.
+    pub fn no_timeout(mut self) -> Self {
+        self.last().shape.no_timeout = true;
         self
     }
 

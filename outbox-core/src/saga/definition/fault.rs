@@ -5,6 +5,8 @@ use std::collections::BTreeSet;
 
 /// Longest name of a saga and of a step in bytes: it fits a key of every database.
 const MAX_NAME: usize = 100;
+/// Longest source in bytes, as of every event.
+const MAX_SOURCE: usize = 255;
 
 /// What is wrong with a definition.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -71,6 +73,16 @@ pub enum SagaFault {
         /// The step.
         step: String,
     },
+    /// Nobody answers from there.
+    #[error(
+        "`{step}` of `{saga}` takes answers from a source that does not have 1 to 255 bytes without control characters"
+    )]
+    Source {
+        /// The saga.
+        saga: String,
+        /// The step.
+        step: String,
+    },
     /// There is nowhere to answer to.
     #[error("`{0}` asks others, and it is not said on which topic they answer: set `reply_to`")]
     NoReplyTo(String),
@@ -95,13 +107,17 @@ pub enum SagaFault {
     Setting(String),
 }
 
+fn is_text(text: &str, longest: usize) -> bool {
+    (1..=longest).contains(&text.len()) && !text.chars().any(char::is_control)
+}
+
 /// Finds all faults of a definition.
 pub(super) fn faults(shape: &Shape) -> Vec<SagaFault> {
     let saga = || shape.name.to_string();
     let mut faults = Vec::new();
     let names = std::iter::once(&shape.name).chain(shape.steps.iter().map(|s| &s.name));
     for name in names.chain(shape.steps.iter().filter_map(|s| s.group.as_ref())) {
-        if name.is_empty() || name.len() > MAX_NAME || name.chars().any(char::is_control) {
+        if !is_text(name, MAX_NAME) {
             faults.push(SagaFault::Name(name.to_string()));
         }
     }
@@ -123,6 +139,12 @@ pub(super) fn faults(shape: &Shape) -> Vec<SagaFault> {
         }
         if step.timeout.is_some_and(|t| t.is_zero()) {
             faults.push(SagaFault::NoTime { what: "timeout", of: name() });
+        }
+        if let Some(of) = step.asks.and_then(|asks| asks.of).filter(|of| !is_text(of, MAX_NAME)) {
+            faults.push(SagaFault::Name(of.to_owned()));
+        }
+        if step.asks.and_then(|asks| asks.from_source).is_some_and(|source| !is_text(source, MAX_SOURCE)) {
+            faults.push(SagaFault::Source { saga: saga(), step: name() });
         }
         if step.asks.is_some() && step.timeout.is_none() {
             faults.push(SagaFault::NoTimeout { saga: saga(), step: name() });

@@ -11,10 +11,20 @@ pub struct Asks {
     pub replies: &'static [EventType],
     /// Types of the answer that it cannot be done, beside [`REJECTED`](crate::saga::REJECTED).
     pub rejects: &'static [EventType],
+    /// The consumer that answers; any, where it is not said.
+    pub of: Option<&'static str>,
+    /// The source of its answers; any, where it is not said.
+    pub from_source: Option<&'static str>,
 }
 
 impl Asks {
-    pub(super) const ANY: Self = Self { replies: &[], rejects: &[] };
+    pub(super) const ANY: Self = Self { replies: &[], rejects: &[], of: None, from_source: None };
+
+    /// Tells whether an answer is from whom the step names, by the consumer that it says it is of, and its source.
+    #[must_use]
+    pub fn takes_from(&self, consumer: Option<&str>, source: &str) -> bool {
+        self.of.is_none_or(|of| consumer == Some(of)) && self.from_source.is_none_or(|from| source == from)
+    }
 }
 
 /// What is known of a step without its functions.
@@ -30,6 +40,8 @@ pub struct StepShape {
     /// After which time an attempt is dropped, and counts as failed; for a step that others are asked to do, how long their
     /// answer is awaited.
     pub timeout: Option<Duration>,
+    /// Whether an attempt may take as long as it takes.
+    pub no_timeout: bool,
     /// Whether others are asked to do it, and what they may answer.
     pub asks: Option<Asks>,
     /// Whether the saga only goes forward after it.

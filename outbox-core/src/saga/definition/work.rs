@@ -7,7 +7,7 @@ use super::{
 use crate::{
     event::{DecodeEvent, Message, NewEvent, OutboxEvent},
     failure::full_text,
-    saga::json::Json,
+    saga::json::{Json, MAX_VALUE},
 };
 use futures_util::future::BoxFuture;
 use serde::{Serialize, de::DeserializeOwned};
@@ -207,7 +207,12 @@ fn command(event: &dyn OutboxEvent) -> Result<NewEvent, StepError> {
 /// Reads an answer as a step's output of a type.
 pub(super) fn answer<R: DecodeEvent + Serialize>(message: &Message) -> Result<Json, AnswerFault> {
     let reply = R::decode(message).map_err(|e| AnswerFault(full_text(&e)))?;
-    Json::of(&reply).map_err(|e| AnswerFault(format!("it has no form as JSON: {:?}", e.classify())))
+    let json = Json::of(&reply).map_err(|e| AnswerFault(e.without_values()))?;
+    if json.is_too_long() {
+        let bytes = json.as_str().len();
+        return Err(AnswerFault(format!("it has {bytes} bytes as JSON; at most {MAX_VALUE} are stored")));
+    }
+    Ok(json)
 }
 
 /// Why an answer cannot be read, in words without its content.
@@ -332,15 +337,23 @@ where
 
 /// Reads what is stored. What does not decode is no failure of a step: nothing goes on until somebody looks.
 fn read<T: DeserializeOwned>(what: &str, json: &Json) -> Result<T, StepError> {
-    json.read().map_err(|error| stop(what, "read", &error))
+    json.read().map_err(|error: serde_json::Error| {
+        // Where it went wrong, and nothing of the value: serde's own text would quote it.
+        let kind = error.classify();
+        StepError(Failure::Stop(format!("{what} cannot be read: {kind:?} at column {}", error.column())))
+    })
 }
 
 fn written<T: Serialize>(what: &str, value: &T) -> Result<Json, StepError> {
-    Json::of(value).map_err(|error| stop(what, "written", &error))
-}
-
-/// Says where it went wrong, and nothing of the value: serde's own text would quote it.
-fn stop(what: &str, verb: &str, error: &serde_json::Error) -> StepError {
-    let kind = error.classify();
-    StepError(Failure::Stop(format!("{what} cannot be {verb}: {kind:?} at column {}", error.column())))
+    let json = Json::of(value).map_err(|error| {
+        // Without the text of a `Serialize` of the user's: it would quote the value, and this is stored.
+        StepError(Failure::Stop(format!("{what} cannot be written: {}", error.without_values())))
+    })?;
+    if json.is_too_long() {
+        let bytes = json.as_str().len();
+        return Err(StepError(Failure::Stop(format!(
+            "{what} has {bytes} bytes as JSON; at most {MAX_VALUE} are stored"
+        ))));
+    }
+    Ok(json)
 }

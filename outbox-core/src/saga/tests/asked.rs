@@ -82,7 +82,7 @@ pub(super) fn asking_together() -> Shape {
 
 pub(super) fn asked(step: &str, until_us: i64) -> Record {
     let (pivot, compensates) = (step == "c", ["a", "b"].contains(&step));
-    Record::Asked { step: step.into(), data: None, pivot, compensates, times: 1, until_us }
+    Record::Asked { step: step.into(), data: None, pivot, compensates, times: 1, until_us, command: None }
 }
 
 fn answered(step: &str) -> Record {
@@ -237,6 +237,21 @@ fn an_operator_lets_a_step_be_asked_for_once_more() {
     assert_eq!(state(&passed, "d"), StepState::Skipped);
 }
 
+/// Seen by reading: the participant had charged a card; charged once more in a second round, it would have been refunded once.
+#[test]
+fn an_answer_that_comes_before_the_operator_s_retry_is_repeated_and_not_earned_twice() {
+    let round = |at: &Instance, step: &str| at.step(step).unwrap().asked.as_ref().unwrap().round.get();
+    let before = [asked("a", 5), answered("a"), asked("b", 10), stuck_at("b")];
+    let answered_meanwhile = after(&[&before[..], &[answered("b")]].concat());
+    assert_eq!(state(&answered_meanwhile, "b"), StepState::Done);
+    for step in ["b", "a"] {
+        let again = answered_meanwhile.after(&from(step)).unwrap();
+        assert_eq!((state(&again, "b"), round(&again, "b")), (StepState::Failing, 1), "retried from {step}");
+    }
+    let explicitly = answered_meanwhile.after(&from("a")).unwrap();
+    assert_eq!(round(&explicitly, "a"), 2, "what was done before, and seen, is done once more");
+}
+
 pub(super) fn call(step: &str, round: u32, phase: Phase) -> Call {
     Call {
         saga: SagaId::from_uuid(uuid::Uuid::nil()),
@@ -260,10 +275,18 @@ fn what_follows_from_an_answer() {
     let cancelling = unknown.after(&asked("a", 20)).unwrap();
     let is_done = waiting.after(&answered("a")).unwrap();
     let is_undone = cancelling.after(&undone("a")).unwrap();
+    let fails_to_undo = is_done.after(&turned(Some(ann()))).unwrap().after(&rests("a", 9)).unwrap();
+    let fails_to_undo_again = cancelling.after(&rests("a", 9)).unwrap();
+    let once_more = is_done.after(&stuck_at("b")).unwrap().after(&from("a")).unwrap();
     for (at, phase, answer, expected) in [
         (&waiting, Phase::Do, done(), Heard::Write(answered("a"))),
         (&waiting, Phase::Do, no(), Heard::Write(refused("a"))),
-        (&waiting, Phase::Undo, Answer::Undone, Heard::Nothing),
+        (&waiting, Phase::Undo, Answer::Undone, Heard::Unasked),
+        (&unknown, Phase::Undo, Answer::Undone, Heard::Unasked),
+        (&is_done, Phase::Undo, Answer::Undone, Heard::Unasked),
+        (&fails_to_undo, Phase::Undo, Answer::Undone, Heard::Unasked),
+        (&fails_to_undo_again, Phase::Undo, Answer::Undone, Heard::Write(undone("a"))),
+        (&once_more, Phase::Do, done(), Heard::Nothing),
         (&is_done, Phase::Do, done(), Heard::Nothing),
         (&is_done, Phase::Do, no(), Heard::Nothing),
         (&unknown, Phase::Do, done(), Heard::Write(late("a", true))),
@@ -285,6 +308,15 @@ fn what_follows_from_an_answer() {
         panic!("an undoing that is refused is tried again")
     };
     assert_eq!(hear(&asking(), &waiting, &call("a", 2, Phase::Do), done()), Heard::Unasked, "of a round to come");
+    assert_eq!(
+        hear(&asking(), &once_more, &call("a", 2, Phase::Do), done()),
+        Heard::Unasked,
+        "of one that has just begun"
+    );
+    let again = once_more.after(&stuck_at("a")).unwrap().after(&from("a")).unwrap();
+    assert_eq!(hear(&asking(), &again, &call("a", 2, Phase::Do), done()), Heard::Unasked, "nor of one begun twice");
+    let asked_again = once_more.after(&asked("a", 9)).unwrap();
+    assert_eq!(hear(&asking(), &asked_again, &call("a", 2, Phase::Do), done()), Heard::Write(answered("a")));
     assert_eq!(hear(&asking(), &waiting, &call("b", 1, Phase::Do), done()), Heard::Unasked, "nobody was asked");
     assert_eq!(hear(&asking(), &after(&[]), &call("a", 1, Phase::Do), done()), Heard::Unasked);
 }
@@ -294,4 +326,34 @@ fn a_definition_that_waits_for_ever_is_refused() {
     let saga = Saga::<Data, ()>::builder("s", 1).ask("a", ask).build();
     assert_eq!(saga.faults(), [SagaFault::NoTimeout { saga: "s".into(), step: "a".into() }]);
     assert!(!shape().asks() && asking().asks());
+}
+
+#[test]
+fn an_answer_is_from_whom_the_step_names() {
+    let patience = Duration::from_secs(1);
+    let asks = |of: Option<&'static str>, source: Option<&'static str>| {
+        let step = Saga::<Data, ()>::builder("s", 1).ask("a", ask).timeout(patience);
+        let step = if let Some(of) = of { step.of(of) } else { step };
+        let step = if let Some(source) = source { step.from_source(source) } else { step };
+        let saga = step.build();
+        (saga.faults().to_vec(), saga.shape().steps[0].asks.unwrap())
+    };
+    for (of, source, by, from, expected) in [
+        (None, None, None, "/x", true),
+        (None, None, Some("audit"), "/x", true),
+        (Some("payments"), None, Some("payments"), "/x", true),
+        (Some("payments"), None, Some("audit"), "/x", false),
+        (Some("payments"), None, Some("payments "), "/x", false),
+        (Some("payments"), None, None, "/x", false),
+        (None, Some("/x"), None, "/x", true),
+        (None, Some("/x"), Some("payments"), "/y", false),
+        (Some("payments"), Some("/x"), Some("payments"), "/x", true),
+        (Some("payments"), Some("/x"), Some("payments"), "/X", false),
+        (Some("payments"), Some("/x"), Some("audit"), "/x", false),
+    ] {
+        let (faults, asks) = asks(of, source);
+        assert!(faults.is_empty() && asks.takes_from(by, from) == expected, "{of:?} {source:?} {by:?} {from}");
+    }
+    assert_eq!(asks(Some(""), None).0, [SagaFault::Name(String::new())]);
+    assert_eq!(asks(None, Some("a\nb")).0, [SagaFault::Source { saga: "s".into(), step: "a".into() }]);
 }

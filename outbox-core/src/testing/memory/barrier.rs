@@ -4,6 +4,7 @@ use super::{MemoryStore, MemoryTx, busy};
 use crate::{
     event::SagaId,
     outbox::{BarrierStore, CallAnswer, CallKey, CallOutcome, KnownCall, StoreError},
+    saga::CommandHash,
 };
 use async_trait::async_trait;
 use std::{num::NonZeroU32, sync::PoisonError};
@@ -21,7 +22,7 @@ impl MemoryStore {
         &self,
         tx: &MemoryTx,
         key: &OwnedCall,
-        outcome: CallOutcome,
+        noted: &KnownCall,
     ) -> Result<Option<Option<KnownCall>>, StoreError> {
         let mut state = self.0.writable()?;
         let around = tx.around.as_ref().map(|around| around.lock().unwrap_or_else(PoisonError::into_inner));
@@ -33,7 +34,7 @@ impl MemoryStore {
             return Ok(Some(known));
         }
         if state.locked_calls.insert(key.clone()) {
-            staged.calls.insert(key.clone(), KnownCall { outcome, answer: None });
+            staged.calls.insert(key.clone(), noted.clone());
             return Ok(Some(None));
         }
         if staged.calls.is_empty() && !holds_outside {
@@ -50,12 +51,13 @@ impl BarrierStore for MemoryStore {
         &self,
         tx: &MemoryTx,
         key: CallKey<'_>,
+        command: Option<CommandHash>,
         outcome: CallOutcome,
     ) -> Result<Option<KnownCall>, StoreError> {
-        let key = owned(key);
+        let (key, noted) = (owned(key), KnownCall { outcome, answer: None, command });
         let mut ended = self.0.ended.subscribe();
         loop {
-            if let Some(known) = self.try_note(tx, &key, outcome)? {
+            if let Some(known) = self.try_note(tx, &key, &noted)? {
                 return Ok(known);
             }
             // The sender lives as long as the store.
@@ -71,7 +73,9 @@ impl BarrierStore for MemoryStore {
         answer: &CallAnswer,
     ) -> Result<(), StoreError> {
         let _up = self.0.up()?;
-        tx.staged().calls.insert(owned(key), KnownCall { outcome, answer: Some(answer.clone()) });
+        let (key, mut staged) = (owned(key), tx.staged());
+        let command = staged.calls.get(&key).and_then(|known| known.command);
+        staged.calls.insert(key, KnownCall { outcome, answer: Some(answer.clone()), command });
         Ok(())
     }
 

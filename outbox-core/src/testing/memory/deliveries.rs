@@ -5,8 +5,8 @@ use crate::{
     event::{EventId, LetterId, Message, Timestamp},
     failure::{DeadLetter, ReceivedBy},
     outbox::{
-        Admission, Claim, ClaimQuery, ConsumerStore, History, InboxKey, Postponed, PutBy, ReceivedLetter, RetrierStore,
-        Store, StoreError, StoredDelivery, lane_of,
+        Admission, Awaited, Claim, ClaimQuery, ConsumerStore, History, InboxKey, Postponed, PutBy, ReceivedLetter,
+        RetrierStore, Store, StoreError, StoredDelivery, lane_of,
     },
     runtime::{now, wall_clock},
 };
@@ -19,17 +19,19 @@ use std::{
 /// A stored delivery.
 #[derive(Debug)]
 pub(super) struct Row {
-    lane: (String, String, Option<i64>),
-    message: Message,
+    pub(super) lane: (String, String, Option<i64>),
+    pub(super) message: Message,
     /// `None` behind others of its lane.
-    due_at: Option<Instant>,
-    started: u32,
-    history: History,
-    claimed: Option<(Arc<str>, Instant)>,
+    pub(super) due_at: Option<Instant>,
+    pub(super) started: u32,
+    pub(super) history: History,
+    pub(super) claimed: Option<(Arc<str>, Instant)>,
+    /// What it waits for, and since when.
+    pub(super) awaits: Option<(Option<Awaited>, Instant)>,
 }
 
 impl Row {
-    fn of(delivery: &PutBy<'_>) -> Self {
+    pub(super) fn of(delivery: &PutBy<'_>) -> Self {
         Self {
             lane: (delivery.consumer.to_owned(), delivery.handler.to_owned(), lane_of(delivery.message)),
             message: delivery.message.clone(),
@@ -37,6 +39,21 @@ impl Row {
             started: delivery.history.runs,
             history: delivery.history.clone(),
             claimed: None,
+            awaits: None,
+        }
+    }
+
+    /// Claims it.
+    pub(super) fn claim(&mut self, id: i64, query: &ClaimQuery<'_>, now: Instant) -> StoredDelivery {
+        self.claimed = Some((query.by.clone(), now + query.lease));
+        StoredDelivery {
+            claim: Claim { id, by: query.by.clone() },
+            handler: self.lane.1.as_str().into(),
+            message: Ok(self.message.clone()),
+            started: self.started,
+            expired: self.message.expires_at.is_some_and(|at| at <= Timestamp::from(wall_clock())),
+            awaited_for: self.awaits.as_ref().map(|(_, since)| now.duration_since(*since)),
+            history: self.history.clone(),
         }
     }
 
@@ -93,7 +110,7 @@ impl State {
 
 impl Shared {
     /// Changes a delivery that is claimed; `false` when it is not.
-    fn change(&self, claim: &Claim, change: impl FnOnce(&mut Row)) -> Result<bool, StoreError> {
+    pub(super) fn change(&self, claim: &Claim, change: impl FnOnce(&mut Row)) -> Result<bool, StoreError> {
         let mut state = self.up()?;
         let Some(row) = state.deliveries.get_mut(&claim.id).filter(|row| row.is_claimed_by(claim)) else {
             return Ok(false);
@@ -119,6 +136,9 @@ impl ConsumerStore for MemoryStore {
 
     async fn put_by(&self, tx: &MemoryTx, delivery: &PutBy<'_>) -> Result<bool, StoreError> {
         let row = Row::of(delivery);
+        if self.0.up()?.refused_delivery.as_ref() == Some(&row.message.source) {
+            return Err(StoreError::Refused("a packet that is too large".into()));
+        }
         if row.due_at.is_none() && !self.0.up()?.is_busy(&row.lane) {
             return Ok(false);
         }
@@ -177,17 +197,26 @@ impl RetrierStore for MemoryStore {
             if !(is_head && is_free && is_due && is_known) || claimed.len() >= query.limit as usize {
                 continue;
             }
-            row.claimed = Some((query.by.clone(), now + query.lease));
-            claimed.push(StoredDelivery {
-                claim: Claim { id: *id, by: query.by.clone() },
-                handler: row.lane.1.as_str().into(),
-                message: Ok(row.message.clone()),
-                started: row.started,
-                expired: row.message.expires_at.is_some_and(|at| at <= Timestamp::from(wall_clock())),
-                history: row.history.clone(),
-            });
+            claimed.push(row.claim(*id, query, now));
         }
         Ok(claimed)
+    }
+
+    async fn claim_new(&self, key: InboxKey<'_>, by: &Arc<str>, lease: Duration) -> Result<Option<Claim>, StoreError> {
+        let mut state = self.0.up()?;
+        let mut heads = Vec::new();
+        for (id, row) in &mut state.deliveries {
+            let is_head = row.lane.2.is_none() || !heads.contains(&row.lane);
+            heads.push(row.lane.clone());
+            let is_it = (row.lane.0.as_str(), row.lane.1.as_str(), row.message.source.as_str(), row.message.id)
+                == (key.consumer, key.handler, key.source, key.message_id);
+            if is_it && is_head && row.started == 0 && row.claimed.is_none() {
+                row.started = 1;
+                row.claimed = Some((by.clone(), now() + lease));
+                return Ok(Some(Claim { id: *id, by: by.clone() }));
+            }
+        }
+        Ok(None)
     }
 
     async fn prolong(&self, claim: &Claim, lease: Duration, begins: bool) -> Result<bool, StoreError> {
@@ -206,9 +235,17 @@ impl RetrierStore for MemoryStore {
     }
 
     async fn postpone(&self, claim: &Claim, postponed: Option<Postponed<'_>>) -> Result<bool, StoreError> {
+        {
+            let state = self.0.up()?;
+            let source = state.deliveries.get(&claim.id).map(|row| &row.message.source);
+            if postponed.is_some() && source.is_some() && source == state.refused_delivery.as_ref() {
+                return Err(StoreError::Refused("a row that is too large".into()));
+            }
+        }
         self.0.change(claim, |row| {
             if let Some(postponed) = &postponed {
                 row.history = postponed.history.clone();
+                row.awaits = None;
             }
             row.due_at = Some(now() + postponed.map_or(Duration::ZERO, |p| p.due_in));
             row.started = row.history.runs;

@@ -2,6 +2,8 @@
 
 mod barrier;
 mod deliveries;
+mod handover;
+mod instances;
 
 use crate::{
     event::{MessageId, NewEvent, Trail},
@@ -48,10 +50,12 @@ struct State {
     lose_answers: u32,
     takes_no_writes: bool,
     refused_source: Option<String>,
+    refused_delivery: Option<String>,
     /// Stored deliveries in the order of their ids, and the last id that was given.
     deliveries: BTreeMap<i64, Row>,
     last_id: i64,
     letters: Vec<DeadLetter>,
+    instances: BTreeMap<Arc<str>, instances::Row>,
     inbox_retention: Option<Duration>,
 }
 
@@ -99,6 +103,11 @@ impl MemoryStore {
     /// Refuses to note messages of a source, as a database refuses a text that its column does not hold.
     pub fn refuse_source(&self, source: impl Into<String>) {
         self.0.state().refused_source = Some(source.into());
+    }
+
+    /// Refuses to store deliveries of a source for later, as a database refuses a packet that is too large.
+    pub fn refuse_deliveries(&self, source: impl Into<String>) {
+        self.0.state().refused_delivery = Some(source.into());
     }
 
     /// Opens transactions and refuses to note messages and to write letters, as a server does that was made read-only or

@@ -14,6 +14,7 @@ mod disturbed;
 mod others;
 mod run;
 mod script;
+mod versions;
 
 pub use others::Fate;
 pub use run::SagaRun;
@@ -23,11 +24,11 @@ use crate::{
     outbox::StoreError,
     runtime::Shutdown,
     saga::{
-        Claim, Json, NewSaga, Operation, Registry, Replies, Saga, SagaAdmin, SagaSource, SagaState, Shape, Suspects,
-        Worker, WorkerEnd,
+        Claim, Json, NewSaga, Operation, Probe, Registry, Replies, Saga, SagaAdmin, SagaReports, SagaSource, SagaState,
+        Shape, Suspects, Worker, WorkerEnd,
     },
 };
-use others::{Others, Reply};
+use others::{Arrived, Others, Reply};
 use script::{Cut, Script};
 use serde::{Serialize, de::DeserializeOwned};
 use std::{
@@ -38,6 +39,7 @@ use std::{
     },
     time::Duration,
 };
+use versions::AddVersion;
 
 /// Looks for a saga that is to be claimed before the kit gives up: a dropped transaction ends in moments.
 const LOOKS: u32 = 2_000;
@@ -54,6 +56,7 @@ pub struct SagaKit<S: SagaSource, D> {
     make: Box<dyn Fn() -> Saga<D, S::Tx> + Send + Sync>,
     shape: Shape,
     replies: HashMap<String, Reply>,
+    beside: Option<AddVersion<S>>,
 }
 
 /// A saga that is about to be driven.
@@ -77,12 +80,12 @@ where
         let definition = make();
         assert!(definition.faults().is_empty(), "the definition has faults: {:?}", definition.faults());
         let shape = definition.shape().clone();
-        Self { store: store.clone(), shape, make: Box::new(make), replies: HashMap::new() }
+        Self { store: store.clone(), shape, make: Box::new(make), replies: HashMap::new(), beside: None }
     }
 
     /// Begins a test with a saga's data.
     pub fn given(&self, data: D) -> Given<'_, S, D> {
-        Given { kit: self, data, script: Script::with(Others::with(self.replies.clone())) }
+        Given { kit: self, data, script: Script::with(Others::with(self.replies.clone(), &self.shape)) }
     }
 
     /// Runs a saga for each step, in which that step says that it never will. What was done before must be undone; past
@@ -188,22 +191,12 @@ where
         let mut registry = Registry::new();
         registry.add((self.make)());
         let known = registry.known();
-        let worker = Arc::new(Worker {
-            store: self.store.clone(),
-            registry,
-            // Whoever claims next may do so at once.
-            lease: Duration::ZERO,
-            reply_to: Some("answers".into()),
-            ahead_us: AtomicI64::new(0),
-            shutdown: Shutdown::default(),
-            jitter: |wait| wait,
-            suspects: Suspects::default(),
-            on_stuck: Vec::new(),
-            probe: Some(Arc::new({
-                let script = Arc::clone(&script);
-                move |moment| script.lock().unwrap_or_else(PoisonError::into_inner).strike(moment)
-            })),
+        let probe: Probe = Arc::new({
+            let script = Arc::clone(&script);
+            move |moment| script.lock().unwrap_or_else(PoisonError::into_inner).strike(moment)
         });
+        let worker = self.worker(registry, Some(probe));
+        let beside = self.instance_beside(id).await;
         let script = || script.lock().unwrap_or_else(PoisonError::into_inner);
         let (mut claim, mut waited) = (self.claim(id, &known).await, Duration::ZERO);
         for _ in 0..RUNS {
@@ -219,14 +212,14 @@ where
                         let wait_us = i64::try_from(wait.as_micros()).unwrap_or(i64::MAX);
                         worker.ahead_us.fetch_add(wait_us, Relaxed);
                     }
-                    self.tell(&worker, answers).await;
+                    self.tell(id, &worker, beside.as_ref(), answers).await;
                 }
                 end @ (WorkerEnd::Rests | WorkerEnd::Cut) => {
                     let mut run = SagaRun::read(&self.store, id, waited).await;
                     if end == WorkerEnd::Rests || !run.state().is_active() {
                         // What is still on its way arrives, and changes nothing of the end.
                         let late = script().others.deliver(true);
-                        self.tell(&worker, late).await;
+                        self.tell(id, &worker, beside.as_ref(), late).await;
                         let state = run.state();
                         run = SagaRun::read(&self.store, id, waited).await;
                         assert_eq!(run.state(), state, "an answer came after the end");
@@ -244,15 +237,54 @@ where
         panic!("the saga {id} does not end: {:?}", SagaRun::read(&self.store, id, waited).await.instance);
     }
 
-    /// Tells the saga what was answered.
-    async fn tell(&self, worker: &Arc<Worker<S>>, answers: Vec<Message>) {
-        let replies = Replies(Arc::clone(worker));
-        for answer in answers {
+    /// Makes what carries sagas of these definitions.
+    fn worker(&self, registry: Registry<S::Tx>, probe: Option<Probe>) -> Arc<Worker<S>> {
+        Arc::new(Worker {
+            store: self.store.clone(),
+            registry,
+            // Whoever claims next may do so at once.
+            lease: Duration::ZERO,
+            step_timeout: None,
+            stats: Arc::default(),
+            reply_to: Some("answers".into()),
+            ahead_us: AtomicI64::new(0),
+            shutdown: Shutdown::default(),
+            jitter: |wait| wait,
+            suspects: Suspects::default(),
+            on_stuck: Vec::new(),
+            reports: SagaReports::default(),
+            probe,
+        })
+    }
+
+    /// Tells the saga what was answered; where an instance with another version runs beside, each answer comes there first.
+    async fn tell(&self, id: SagaId, worker: &Arc<Worker<S>>, beside: Option<&Arc<Worker<S>>>, answers: Vec<Arrived>) {
+        let replies = Replies::of(Arc::clone(worker));
+        for Arrived { message: answer, strange } in answers {
+            if strange {
+                self.is_not_taken(id, &replies, &answer).await;
+                continue;
+            }
+            if let Some(beside) = beside {
+                self.is_left(beside, &answer).await;
+            }
             let tx = self.store.begin().await.expect("a transaction begins");
             let taken = replies.take(&tx, &answer).await;
             assert!(taken.is_ok(), "an answer is not taken: {taken:?}");
             self.store.commit(tx).await.expect("it commits");
         }
+    }
+
+    /// Lets an answer come that nobody has asked for: it must change nothing.
+    async fn is_not_taken(&self, id: SagaId, replies: &Replies<S>, answer: &Message) {
+        let before = self.store.saga_log(id).await.expect("the log is read").len();
+        let tx = self.store.begin().await.expect("a transaction begins");
+        match replies.take(&tx, answer).await {
+            Ok(()) => self.store.commit(tx).await.expect("it commits"),
+            Err(_) => self.store.rollback(tx).await.expect("it rolls back"),
+        }
+        let after = self.store.saga_log(id).await.expect("the log is read").len();
+        assert_eq!(after, before, "an answer of a stranger was taken: {:?}", answer.headers);
     }
 
     /// Tells whether a saga is held as a claim says.

@@ -5,7 +5,7 @@ use crate::{
     consumer::{Course, course, noted, refused, usual},
     event::{Headers, Message, MessageId, MessageParts, NewEvent, Timestamp},
     outbox::{CallAnswer, CallOutcome, KnownCall},
-    saga::{Call, Phase, Record},
+    saga::{Asks, Call, CommandHash, Phase, Record, Shape},
 };
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -13,6 +13,7 @@ use std::{
     num::NonZeroU32,
     sync::Arc,
 };
+use uuid::Uuid;
 
 /// What becomes of the commands for a step, and of the answers.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -33,12 +34,23 @@ pub enum Fate {
     Overtaken,
     /// Everything comes twice.
     Twice,
+    /// Strangers answer too: for undoings and rounds that nobody has asked for, and as another consumer, where the step names the
+    /// one that is asked. Before each command comes another message with its headers.
+    Strangers,
 }
 
 impl Fate {
     /// All of them.
-    pub const ALL: [Self; 7] =
-        [Self::Well, Self::Refused, Self::Lost, Self::Unanswered, Self::Late, Self::Overtaken, Self::Twice];
+    pub const ALL: [Self; 8] = [
+        Self::Well,
+        Self::Refused,
+        Self::Lost,
+        Self::Unanswered,
+        Self::Late,
+        Self::Overtaken,
+        Self::Twice,
+        Self::Strangers,
+    ];
 }
 
 /// Makes the answer of success.
@@ -53,23 +65,40 @@ struct Sent {
     delay: u32,
 }
 
-/// What is known there of a call: of its doing, and of its undoing.
+/// What is known there of a command: of its doing, and of its undoing.
 type Known = (Option<KnownCall>, Option<KnownCall>);
+
+/// A step's name, its round, and which command it was.
+type Place = (String, NonZeroU32, Option<Uuid>);
+
+/// An answer that arrives.
+#[derive(Debug, Clone)]
+pub(super) struct Arrived {
+    pub(super) message: Message,
+    /// Whether it is of somebody who was not asked, or for what was not asked.
+    pub(super) strange: bool,
+}
 
 /// The others, and the wire.
 #[derive(Clone, Default)]
 pub(super) struct Others {
     replies: HashMap<String, Reply>,
+    /// What steps say of who answers.
+    asks: HashMap<String, Asks>,
     pub(super) fates: HashMap<String, Fate>,
     /// Where chance rules over the wire.
     pub(super) chance: Option<fastrand::Rng>,
     /// Sent and not committed.
     pending: Vec<Sent>,
     commands: Vec<Sent>,
-    answers: Vec<(Message, u32)>,
-    there: BTreeMap<(String, NonZeroU32), Known>,
+    answers: Vec<(Arrived, u32)>,
+    there: BTreeMap<Place, Known>,
+    /// What came with a command's headers and is none.
+    strange: BTreeSet<Uuid>,
     /// Commands for steps that have arrived or are lost, by step: the first one fares as was said.
     seen: HashMap<String, u32>,
+    /// Steps of which a command to undo them was sent.
+    undoing: BTreeSet<String>,
     /// Steps of which an answer is lost.
     unheard: BTreeSet<String>,
 }
@@ -81,8 +110,9 @@ impl fmt::Debug for Others {
 }
 
 impl Others {
-    pub(super) fn with(replies: HashMap<String, Reply>) -> Self {
-        Self { replies, ..Self::default() }
+    pub(super) fn with(replies: HashMap<String, Reply>, shape: &Shape) -> Self {
+        let asks = shape.steps.iter().filter_map(|step| Some((step.name.to_string(), step.asks?))).collect();
+        Self { replies, asks, ..Self::default() }
     }
 
     pub(super) fn asked(&mut self, call: &Call, command: &NewEvent) {
@@ -110,6 +140,9 @@ impl Others {
     fn depart(&mut self, commands: Vec<Sent>) {
         for mut sent in commands {
             let (of_step, fate) = (sent.call.phase == Phase::Do, self.fate(&sent.call.step));
+            if !of_step {
+                self.undoing.insert(sent.call.step.clone());
+            }
             let seen = self.seen.entry(sent.call.step.clone()).or_default();
             *seen += u32::from(of_step);
             let first = of_step && *seen == 1;
@@ -136,7 +169,7 @@ impl Others {
     }
 
     /// Lets what is on its way arrive, all of it where nothing more is waited for; gives the answers that arrive.
-    pub(super) fn deliver(&mut self, all: bool) -> Vec<Message> {
+    pub(super) fn deliver(&mut self, all: bool) -> Vec<Arrived> {
         let (mut arrived, later): (Vec<_>, Vec<_>) =
             std::mem::take(&mut self.commands).into_iter().partition(|sent| all || sent.delay == 0);
         self.commands = later;
@@ -145,8 +178,15 @@ impl Others {
         }
         for sent in arrived {
             let (of_step, fate) = (sent.call.phase == Phase::Do, self.fate(&sent.call.step));
+            let strangers = match &mut self.chance {
+                Some(chance) => chance.u8(..100) < 10,
+                None => fate == Fate::Strangers,
+            };
+            if strangers {
+                self.meddle(&sent);
+            }
             let answer = self.handle(&sent, fate);
-            let message = message(&sent.call, answer);
+            let message = Arrived { message: self.answer(&sent.call, answer), strange: false };
             if let Some(chance) = &mut self.chance {
                 let (copies, delay) = by_chance(chance);
                 self.answers.extend(std::iter::repeat_n((message, delay), copies));
@@ -165,7 +205,7 @@ impl Others {
         if let Some(chance) = &mut self.chance {
             chance.shuffle(&mut arrived);
         }
-        arrived.into_iter().map(|(message, _)| message).collect()
+        arrived.into_iter().map(|(arrived, _)| arrived).collect()
     }
 
     /// Lets a wait pass.
@@ -177,9 +217,9 @@ impl Others {
     /// Does what a participant does, by the rules of its barrier.
     fn handle(&mut self, sent: &Sent, fate: Fate) -> CallAnswer {
         let phase = sent.call.phase;
-        let known = self.there.entry((sent.call.step.clone(), sent.call.round)).or_default();
+        let known = self.there.entry(place(sent)).or_default();
         if phase == Phase::Undo && known.0.is_none() {
-            known.0 = Some(KnownCall { outcome: CallOutcome::Blocked, answer: None });
+            known.0 = Some(KnownCall { outcome: CallOutcome::Blocked, answer: None, command: None });
         }
         let (outcome, answer) = match (course(phase, known.0.clone(), known.1.clone()), phase) {
             (Course::Answer(answer), Phase::Do) => return answer,
@@ -192,7 +232,7 @@ impl Others {
             (Course::Run, Phase::Undo) => (noted(phase), usual(noted(phase))),
         };
         let row = if phase == Phase::Do { &mut known.0 } else { &mut known.1 };
-        *row = Some(KnownCall { outcome, answer: Some(answer.clone()) });
+        *row = Some(KnownCall { outcome, answer: Some(answer.clone()), command: None });
         answer
     }
 
@@ -202,8 +242,77 @@ impl Others {
             let done = known.0.as_ref().is_some_and(|known| known.outcome == CallOutcome::Done);
             done && known.1.is_none()
         };
-        self.there.iter().filter(|(_, known)| is_done(known)).map(|((step, _), _)| step.clone()).collect()
+        let is_real = |(.., command): &Place| command.is_none_or(|command| !self.strange.contains(&command));
+        let done = self.there.iter().filter(|(place, known)| is_real(place) && is_done(known));
+        done.map(|((step, ..), _)| step.clone()).collect()
     }
+
+    /// Lets strangers send what they can make of a command that has arrived.
+    fn meddle(&mut self, sent: &Sent) {
+        let mut other = sent.clone();
+        other.command.payload = [&sent.command.payload[..], b" "].concat().into();
+        sent.call.write_command(&mut other.command.headers, None, None);
+        self.strange.extend(place(&other).2);
+        if sent.call.phase == Phase::Do {
+            drop(self.handle(&other, Fate::Well));
+        }
+        let Call { saga, step, round, phase } = sent.call.clone();
+        let next = Call { saga, step: step.clone(), round: round.saturating_add(1), phase };
+        let mut forged =
+            vec![self.answer(&next, usual(CallOutcome::Done)), self.answer(&next, usual(CallOutcome::Undone))];
+        if phase == Phase::Do {
+            let undoing = Call { saga, step: step.clone(), round, phase: Phase::Undo };
+            // Where the saga has turned back meanwhile, an undoing may be out.
+            if !self.undoing.contains(&step) {
+                forged.push(self.answer(&undoing, usual(CallOutcome::Undone)));
+            }
+        }
+        let asks = self.asks.get(&step).copied();
+        for outcome in CallOutcome::ALL {
+            if asks.is_some_and(|asks| asks.of.is_some()) {
+                forged.push(message(&sent.call, usual(outcome), "strangers", source_of(asks)));
+            }
+            if asks.is_some_and(|asks| asks.from_source.is_some()) {
+                forged.push(message(&sent.call, usual(outcome), consumer_of(asks), "/strangers"));
+            }
+        }
+        self.answers.extend(forged.into_iter().map(|message| (Arrived { message, strange: true }, 0)));
+    }
+
+    /// Puts an answer into the envelope in which it arrives.
+    fn answer(&self, call: &Call, answer: CallAnswer) -> Message {
+        let asks = self.asks.get(&call.step).copied();
+        message(call, answer, consumer_of(asks), source_of(asks))
+    }
+}
+
+fn consumer_of(asks: Option<Asks>) -> &'static str {
+    asks.and_then(|asks| asks.of).unwrap_or("others")
+}
+
+fn source_of(asks: Option<Asks>) -> &'static str {
+    asks.and_then(|asks| asks.from_source).unwrap_or("others")
+}
+
+/// Where a participant keeps what it knows of a command.
+///
+/// # Panics
+/// When a step makes another command than the first time: a participant would not know which is meant.
+fn place(sent: &Sent) -> Place {
+    let Sent { call, command, .. } = sent;
+    let first = CommandHash::read(&command.headers).expect("the saga has written it");
+    let own = CommandHash::of(&command.event_type, &command.payload);
+    if call.phase == Phase::Do
+        && let Some(first) = first
+    {
+        assert_eq!(
+            first, own,
+            "`{}` makes another command when it is asked for again; make it from the data alone",
+            call.step
+        );
+    }
+    let of = if call.phase == Phase::Do { first.or(Some(own)) } else { first };
+    (call.step.clone(), call.round, of.map(|hash| *hash.as_uuid()))
 }
 
 /// How often something arrives, and after how many waits.
@@ -216,14 +325,13 @@ fn by_chance(chance: &mut fastrand::Rng) -> (usize, u32) {
     (copies, if chance.u8(..100) < 25 { chance.u32(1..=3) } else { 0 })
 }
 
-/// Puts an answer into the envelope in which it arrives.
-fn message(call: &Call, answer: CallAnswer) -> Message {
+fn message(call: &Call, answer: CallAnswer, consumer: &str, source: &str) -> Message {
     let mut headers = Headers::new();
-    call.write(&mut headers, None);
+    call.write_answer(&mut headers, consumer);
     Message::new(MessageParts {
         id: MessageId::generate(),
         sequence: None,
-        source: "others".to_owned(),
+        source: source.to_owned(),
         event_type: answer.event_type,
         event_version: answer.event_version,
         topic: "answers".to_owned(),

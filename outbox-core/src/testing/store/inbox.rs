@@ -7,7 +7,7 @@ use crate::{
         BarrierStore, CallAnswer, CallKey, CallOutcome, ConsumerStore, Fence, InboxKey, KnownCall, PartitionNo, Store,
         StoreError,
     },
-    saga::Phase,
+    saga::{CommandHash, Phase},
 };
 use std::{num::NonZeroU32, time::Duration};
 
@@ -45,6 +45,9 @@ pub async fn inbox_keys_that_differ_in_anything_are_others<F: StoreFixture>() {
     }
 }
 
+/// The command that is noted.
+const COMMAND: Option<CommandHash> = Some(CommandHash::from_uuid(uuid::Uuid::from_u128(u128::MAX)));
+
 fn call(saga: SagaId, step: &str, phase: Phase) -> CallKey<'_> {
     CallKey { consumer: "c", saga, step, round: NonZeroU32::MIN, phase }
 }
@@ -62,17 +65,17 @@ pub async fn a_command_is_noted_once_and_what_is_known_of_it_is_given<F: StoreFi
         payload: vec![0, 255, b'\'', 0, b'"'].into(),
         headers,
     };
-    let bare = |outcome| Some(KnownCall { outcome, answer: None });
-    let whole = |outcome| Some(KnownCall { outcome, answer: Some(answer.clone()) });
+    let bare = |outcome| Some(KnownCall { outcome, answer: None, command: COMMAND });
+    let whole = |outcome| Some(KnownCall { outcome, answer: Some(answer.clone()), command: COMMAND });
     let long = "s".repeat(100);
     let (doing, undoing) = (call(saga, &long, Phase::Do), call(saga, &long, Phase::Undo));
     let tx = store.begin().await.expect("a transaction opens");
-    assert_eq!(store.note_call(&tx, doing, CallOutcome::Done).await.expect("noted"), None);
-    assert_eq!(store.note_call(&tx, undoing, CallOutcome::Undone).await.expect("noted"), None);
+    assert_eq!(store.note_call(&tx, doing, COMMAND, CallOutcome::Done).await.expect("noted"), None);
+    assert_eq!(store.note_call(&tx, undoing, COMMAND, CallOutcome::Undone).await.expect("noted"), None);
     store.keep_answer(&tx, doing, CallOutcome::Rejected, &answer).await.expect("kept");
     let inside = store.nest(&tx).await.expect("a savepoint is set");
     assert_eq!(
-        store.note_call(&inside, doing, CallOutcome::Blocked).await.expect("answered"),
+        store.note_call(&inside, doing, COMMAND, CallOutcome::Blocked).await.expect("answered"),
         whole(CallOutcome::Rejected)
     );
     store.rollback(inside).await.expect("a savepoint ends");
@@ -80,15 +83,42 @@ pub async fn a_command_is_noted_once_and_what_is_known_of_it_is_given<F: StoreFi
     store.commit(tx).await.expect("a commit succeeds");
 
     let tx = store.begin().await.expect("a transaction opens");
-    assert_eq!(store.note_call(&tx, doing, CallOutcome::Done).await.expect("answered"), whole(CallOutcome::Rejected));
-    assert_eq!(store.note_call(&tx, undoing, CallOutcome::Undone).await.expect("noted"), None);
+    assert_eq!(
+        store.note_call(&tx, doing, COMMAND, CallOutcome::Done).await.expect("answered"),
+        whole(CallOutcome::Rejected)
+    );
+    assert_eq!(store.note_call(&tx, undoing, COMMAND, CallOutcome::Undone).await.expect("noted"), None);
     store.rollback(tx).await.expect("a rollback succeeds");
     let tx = store.begin().await.expect("a transaction opens");
-    assert_eq!(store.note_call(&tx, undoing, CallOutcome::Undone).await.expect("noted"), None);
+    assert_eq!(store.note_call(&tx, undoing, COMMAND, CallOutcome::Undone).await.expect("noted"), None);
     let later = CallKey { round: NonZeroU32::MAX, ..doing };
-    assert_eq!(store.note_call(&tx, later, CallOutcome::Blocked).await.expect("noted"), None);
-    assert_eq!(store.note_call(&tx, later, CallOutcome::Done).await.expect("answered"), bare(CallOutcome::Blocked));
+    assert_eq!(store.note_call(&tx, later, COMMAND, CallOutcome::Blocked).await.expect("noted"), None);
+    assert_eq!(
+        store.note_call(&tx, later, COMMAND, CallOutcome::Done).await.expect("answered"),
+        bare(CallOutcome::Blocked)
+    );
     store.commit(tx).await.expect("a commit succeeds");
+}
+
+/// Which command a row is of is given as it was noted, also where nobody knew; another one's place is apart.
+pub async fn a_row_of_a_command_says_which_it_is_of<F: StoreFixture>() {
+    let fixture = F::create(false).await;
+    let (store, saga) = (fixture.consumer().await, SagaId::generate());
+    let hashes = [CommandHash::of("payment.charge", b"{}"), CommandHash::of("payment.charge", b"7")];
+    let key = call(saga, "charge", Phase::Do);
+    let known = |command| Some(KnownCall { outcome: CallOutcome::Done, answer: None, command });
+    for (key, first) in
+        [(key, Some(hashes[0])), (key.apart(&hashes[1]), Some(hashes[1])), (key.apart(&hashes[0]), None)]
+    {
+        let tx = store.begin().await.expect("a transaction opens");
+        assert_eq!(store.note_call(&tx, key, first, CallOutcome::Done).await.expect("noted"), None);
+        assert_eq!(store.note_call(&tx, key, COMMAND, CallOutcome::Blocked).await.expect("answered"), known(first));
+        store.commit(tx).await.expect("a commit succeeds");
+        let tx = store.begin().await.expect("a transaction opens");
+        assert_eq!(store.note_call(&tx, key, None, CallOutcome::Blocked).await.expect("answered"), known(first));
+        store.rollback(tx).await.expect("a rollback succeeds");
+    }
+    assert_eq!(key.apart(&hashes[0]), key.apart(&hashes[0]), "it is found again");
 }
 
 /// Another transaction's row is waited for, and then what it has committed is known.
@@ -114,7 +144,7 @@ pub async fn of_many_that_note_a_command_one_does<F: StoreFixture>() {
 
 async fn noted<S: BarrierStore>(store: &S, key: CallKey<'_>) -> Result<Option<KnownCall>, StoreError> {
     let tx = store.begin().await?;
-    let known = store.note_call(&tx, key, CallOutcome::Done).await?;
+    let known = store.note_call(&tx, key, COMMAND, CallOutcome::Done).await?;
     store.commit(tx).await.map(|()| known)
 }
 

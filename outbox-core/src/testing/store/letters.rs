@@ -1,10 +1,10 @@
 //! What could not go is kept whole.
 
-use super::{StoreFixture, owner_of_all, read_all, renew, row, saved};
+use super::{PARTITIONS, StoreFixture, event, owner_of_all, read_all, renew, row, save, saved};
 use crate::{
     event::{EventId, LetterId},
     failure::{AttemptError, DeadLetter, DeadReason, FailureClass},
-    outbox::{Fence, NewLetter, PartitionNo, RelayStore, RouteRow, RouteState, Verdict},
+    outbox::{DECIDED_LIMIT, Fence, NewLetter, PartitionNo, RelayStore, RouteRow, RouteState, Verdict},
 };
 use std::time::Duration;
 
@@ -14,7 +14,15 @@ async fn bury(store: &RelayStore, fence: &Fence, at: (PartitionNo, EventId), par
         AttemptError::new(1, FailureClass::Transient, "503"),
         AttemptError::new(2, FailureClass::Permanent, "422 \u{1f980}"),
     ];
-    let dead = RouteRow { attempts_finished: 2, errors, ..row("billing", RouteState::Dead) };
+    // As a relay knows of a redrive that it has read, and has written down the failure before.
+    let known = store.reader.fetch(&[at], u32::MAX).await.expect("a fetch succeeds").swap_remove(0);
+    let redriven = known.rows.iter().any(|row| row.redriven);
+    if redriven {
+        let row = RouteRow { attempts_finished: 1, redriven, ..row("billing", RouteState::Waiting) };
+        let verdict = Verdict { partition: at.0, id: at.1, rows: vec![row], letters: Vec::new() };
+        store.settler.record(fence, &[verdict]).await.expect("a record succeeds");
+    }
+    let dead = RouteRow { attempts_finished: 2, errors, redriven, ..row("billing", RouteState::Dead) };
     let letters = vec![NewLetter { route: "billing".into(), reason: DeadReason::Rejected, parks }];
     let verdict = Verdict { partition: at.0, id: at.1, rows: vec![dead], letters };
     let settled = store.settler.record(fence, &[verdict]).await.expect("a record succeeds");
@@ -65,36 +73,87 @@ pub async fn a_letter_after_a_redrive_links_to_the_one_before<F: StoreFixture>()
         assert_eq!(decided.fate.map(|fate| fate.what).as_deref(), Some("redriven"));
         let renewal = renew(&store, &fence.relay).await;
         assert_eq!(renewal.due.iter().map(|due| (due.partition, due.id)).collect::<Vec<_>>(), [place]);
-        let event = store.reader.fetch(&[place]).await.expect("a fetch succeeds").swap_remove(0);
+        let event = store.reader.fetch(&[place], u32::MAX).await.expect("a fetch succeeds").swap_remove(0);
         assert_eq!(event.body.ok(), message.clone().flatten());
         let [row] = event.rows.as_slice() else { panic!("one row, not {:?}", event.rows) };
         assert_eq!((row.state, row.attempts_finished, row.redriven), (RouteState::Waiting, 0, true));
     }
 }
 
-/// A head that parks its key is told at each renewal, until somebody decides.
-pub async fn a_parked_key_is_told_until_its_head_is_decided_about<F: StoreFixture>() {
+/// A key that is parked is read in pages. A decision about its head is told by each renewal until it is forgotten.
+pub async fn a_parked_key_is_read_in_pages_and_a_decision_is_told_until_it_is_forgotten<F: StoreFixture>() {
     let fixture = F::create(false).await;
     let store = fixture.relay().await;
     let fence = owner_of_all(&store).await;
     let places = saved(&fixture, &store, "a", 3).await;
     let (parking, other) = (bury(&store, &fence, places[0], true).await, bury(&store, &fence, places[1], true).await);
     bury(&store, &fence, places[2], false).await;
-    let parked = async || -> Vec<LetterId> {
-        let parks = renew(&store, &fence.relay).await.parks;
+    let parked = async |after: LetterId, limit: u32| -> Vec<LetterId> {
+        let parks = store.parks.parks(places[0].0, after, limit).await.expect("parks are read");
         for park in &parks {
             assert_eq!((park.partition, &*park.route, park.key.as_str()), (places[0].0, "billing", "a"));
         }
-        let mut letters: Vec<_> = parks.iter().map(|park| park.letter).collect();
-        letters.sort_unstable();
-        letters
+        parks.iter().map(|park| park.letter).collect()
     };
-    assert_eq!(parked().await, [parking.id, other.id]);
+    let first = LetterId(i64::MIN);
+    assert_eq!(parked(first, 10).await, [parking.id, other.id]);
+    assert_eq!(parked(first, 1).await, [parking.id]);
+    assert_eq!(parked(parking.id, 1).await, [other.id]);
+    assert!(parked(other.id, 10).await.is_empty());
+    let elsewhere = PartitionNo((places[0].0.0 + 1) % PARTITIONS);
+    assert!(store.parks.parks(elsewhere, first, 10).await.expect("parks are read").is_empty());
+
+    let told = async || -> Vec<(LetterId, EventId, bool)> {
+        let decided = renew(&store, &fence.relay).await.decided;
+        for park in &decided {
+            assert_eq!((park.partition, &*park.route, park.key.as_str()), (places[0].0, "billing", "a"));
+        }
+        decided.iter().map(|park| (park.letter, park.event, park.redriven)).collect()
+    };
+    assert!(told().await.is_empty());
     fixture.discard(parking.id).await;
-    assert_eq!(parked().await, [other.id]);
+    assert_eq!(parked(first, 10).await, [other.id]);
     fixture.redrive(other.id).await;
-    assert!(parked().await.is_empty());
+    assert!(parked(first, 10).await.is_empty());
+    let both = [(parking.id, places[0].1, false), (other.id, places[1].1, true)];
+    assert_eq!(told().await, both);
+    assert_eq!(told().await, both, "until they are forgotten");
+    store.parks.forget_decided(&[parking.id, parking.id]).await.expect("a decision is forgotten");
+    assert_eq!(told().await, both[1..]);
+    store.parks.forget_decided(&[parking.id, other.id]).await.expect("decisions are forgotten");
+    assert!(told().await.is_empty());
     assert!(letter(&store, parking.id).await.fate.is_some_and(|fate| fate.what == "discarded"));
+}
+
+/// Of a thousand keys that are parked a renewal says nothing, and of as many decisions it tells at most so many.
+pub async fn a_renewal_does_not_grow_with_what_is_parked_or_decided<F: StoreFixture>() {
+    let fixture = F::create(false).await;
+    let store = fixture.relay().await;
+    let fence = owner_of_all(&store).await;
+    let many = DECIDED_LIMIT as usize + 1;
+    let events: Vec<_> = (0..many).map(|n| event(&format!("key-{n}"))).collect();
+    save(&fixture, &events).await;
+    let mut letters = Vec::new();
+    loop {
+        let places: Vec<_> = read_all(&store).await.into_iter().map(|e| (e.partition, e.id)).collect();
+        if places.is_empty() {
+            break;
+        }
+        let verdict = |(partition, id): (PartitionNo, EventId)| Verdict {
+            partition,
+            id,
+            rows: vec![row("billing", RouteState::Dead)],
+            letters: vec![NewLetter { route: "billing".into(), reason: DeadReason::Rejected, parks: true }],
+        };
+        let verdicts: Vec<_> = places.into_iter().map(verdict).collect();
+        let settled = store.settler.record(&fence, &verdicts).await.expect("a record succeeds");
+        letters.extend(settled.letters.into_iter().map(|(_, _, letter)| letter));
+    }
+    assert_eq!(letters.len(), many);
+    let renewal = renew(&store, &fence.relay).await;
+    assert!(renewal.decided.is_empty() && renewal.due.is_empty(), "{} told", renewal.decided.len());
+    fixture.discard_all(&letters).await;
+    assert_eq!(renew(&store, &fence.relay).await.decided.len(), DECIDED_LIMIT as usize);
 }
 
 /// No route takes it: one letter, without a route, and the event is gone.

@@ -4,7 +4,9 @@
 //! operator's redrive, and the damage that time and people do. Implement it and call
 //! [`store_suite!`](crate::store_suite) with its name.
 
+mod handover;
 mod inbox;
+mod instances;
 mod leases;
 mod letters;
 mod races;
@@ -13,7 +15,9 @@ mod received;
 mod recording;
 mod settling;
 
+pub use handover::*;
 pub use inbox::*;
+pub use instances::*;
 pub use leases::*;
 pub use letters::*;
 pub use races::*;
@@ -85,6 +89,9 @@ pub trait StoreFixture: Sized + Send + Sync + 'static {
     /// Discards a letter.
     async fn discard(&self, letter: LetterId);
 
+    /// Discards many letters.
+    async fn discard_all(&self, letters: &[LetterId]);
+
     /// Damages the row of an event so that it does not decode.
     async fn spoil(&self, event: EventId);
 
@@ -136,9 +143,12 @@ macro_rules! store_suite {
             a_kept_event_was_confirmed_somewhere
             a_letter_has_the_whole_history_and_outlives_the_event
             a_letter_after_a_redrive_links_to_the_one_before
-            a_parked_key_is_told_until_its_head_is_decided_about
+            a_parked_key_is_read_in_pages_and_a_decision_is_told_until_it_is_forgotten
+            a_renewal_does_not_grow_with_what_is_parked_or_decided
             an_event_without_a_route_is_buried_alone
             a_redrive_that_races_another_routes_last_settle_finds_its_event
+            a_record_that_is_made_again_does_not_undo_a_redrive
+            a_carried_letter_that_is_written_again_does_not_undo_a_redrive
             a_relay_owns_what_it_takes
             two_relays_never_take_the_same_partition
             a_live_relay_keeps_its_partitions
@@ -165,7 +175,13 @@ macro_rules! store_suite {
             what_is_put_behind_a_head_that_goes_is_found
             a_received_message_that_is_given_up_is_kept_whole
             a_transaction_inside_another_goes_alone
+            what_waits_for_an_instance_that_knows_it_is_claimed_by_that_one_alone
+            a_claimed_delivery_that_is_left_has_waited_since_it_was_left_first
+            deliveries_of_other_handlers_are_counted_left_and_moved
+            an_instance_is_alive_while_it_renews_and_gone_when_it_signs_off
+            an_instance_that_does_not_renew_is_over_until_it_does
             a_command_is_noted_once_and_what_is_known_of_it_is_given
+            a_row_of_a_command_says_which_it_is_of
             of_many_that_note_a_command_one_does
         }
     };
@@ -231,7 +247,11 @@ async fn owner_of_all(store: &RelayStore) -> Fence {
 /// Reads all partitions from after a position.
 async fn read_after(store: &RelayStore, after: EventId, look_back: bool) -> Vec<PartitionRows> {
     let read = |partition| PartitionRead { partition, after, limit: 500, look_back };
-    let plan = ReadPlan { partitions: all_partitions().into_iter().map(read).collect(), window: WINDOW };
+    let plan = ReadPlan {
+        partitions: all_partitions().into_iter().map(read).collect(),
+        window: WINDOW,
+        whole_up_to: u32::MAX,
+    };
     let rows = store.reader.read(&plan).await.expect("a read succeeds");
     assert_eq!(rows.len(), plan.partitions.len(), "one entry a partition");
     rows

@@ -118,7 +118,8 @@ pub async fn ids_committed_out_of_order_are_both_found<F: StoreFixture>() {
     let unknown: Vec<EventId> = read.window.into_iter().filter(|id| *id != position).collect();
     assert_eq!(unknown.len(), 1);
     assert!(unknown[0] < position);
-    let fetched = store.reader.fetch(&[(part, unknown[0]), (part, EventId(i64::MAX))]).await.expect("a fetch succeeds");
+    let fetched =
+        store.reader.fetch(&[(part, unknown[0]), (part, EventId(i64::MAX))], u32::MAX).await.expect("a fetch succeeds");
     assert_eq!(fetched.iter().map(|e| e.id).collect::<Vec<_>>(), unknown, "absent ids are left out");
     assert!(fetched[0].body.is_ok());
 }
@@ -132,7 +133,12 @@ pub async fn a_read_looks_back_where_it_is_asked_or_finds_something<F: StoreFixt
     let ids: Vec<EventId> = places.iter().map(|(_, id)| *id).collect();
     let read = async |after: EventId, look_back, window| {
         let partitions = vec![PartitionRead { partition: places[0].0, after, limit: 10, look_back }];
-        store.reader.read(&ReadPlan { partitions, window }).await.expect("a read succeeds").swap_remove(0)
+        store
+            .reader
+            .read(&ReadPlan { partitions, window, whole_up_to: u32::MAX })
+            .await
+            .expect("a read succeeds")
+            .swap_remove(0)
     };
     let quiet = read(ids[4], false, WINDOW).await;
     assert!(quiet.past.is_empty() && quiet.window.is_empty());
@@ -150,7 +156,7 @@ pub async fn a_read_says_where_its_limit_cut_it<F: StoreFixture>() {
     let (mut found, mut after, mut cuts) = (Vec::new(), EventId(0), Vec::new());
     loop {
         let partitions = vec![PartitionRead { partition: places[0].0, after, limit: 3, look_back: false }];
-        let plan = ReadPlan { partitions, window: WINDOW };
+        let plan = ReadPlan { partitions, window: WINDOW, whole_up_to: u32::MAX };
         let read = store.reader.read(&plan).await.expect("a read succeeds").swap_remove(0);
         cuts.push(read.full);
         found.extend(read.past.iter().map(|e| (e.partition, e.id)));
@@ -186,7 +192,7 @@ pub async fn pages_and_ids_go_through_a_partition<F: StoreFixture>() {
     for limit in [1, 2, 4, 100] {
         let (mut whole, mut lean, mut from) = (Vec::new(), Vec::new(), ids[1]);
         loop {
-            let page = store.reader.page(partition, from, ids[7], limit).await.expect("a page is read");
+            let page = store.reader.page(partition, from, ids[7], limit, u32::MAX).await.expect("a page is read");
             let page_of_ids = store.reader.ids(partition, from, ids[7], limit).await.expect("a page is read");
             let Some(last) = page.last() else {
                 assert!(page_of_ids.is_empty());
@@ -227,7 +233,7 @@ pub async fn events_are_joined_with_what_is_remembered_however_much_it_is<F: Sto
     let (mut found, mut after) = (Vec::new(), EventId(0));
     loop {
         let partitions = vec![PartitionRead { partition, after, limit: 100, look_back: false }];
-        let plan = ReadPlan { partitions, window: WINDOW };
+        let plan = ReadPlan { partitions, window: WINDOW, whole_up_to: u32::MAX };
         let read = store.reader.read(&plan).await.expect("a read succeeds").swap_remove(0);
         complete(&read.past);
         let Some(last) = read.past.last() else {
@@ -238,8 +244,8 @@ pub async fn events_are_joined_with_what_is_remembered_however_much_it_is<F: Sto
         found.extend(read.past.into_iter().map(|e| (e.partition, e.id)));
     }
     assert_eq!(found, places);
-    let page = store.reader.page(partition, places[0].1, places[5].1, 100).await.expect("a page is read");
-    let fetched = store.reader.fetch(&places).await.expect("a fetch succeeds");
+    let page = store.reader.page(partition, places[0].1, places[5].1, 100, u32::MAX).await.expect("a page is read");
+    let fetched = store.reader.fetch(&places, u32::MAX).await.expect("a fetch succeeds");
     for events in [page, fetched] {
         complete(&events);
         assert_eq!(events.iter().map(|e| (e.partition, e.id)).collect::<Vec<_>>(), places);
@@ -253,8 +259,8 @@ pub async fn rows_that_do_not_decode_are_isolated<F: StoreFixture>() {
     let fence = owner_of_all(&store).await;
     let places = saved(&fixture, &store, "a", 3).await;
     fixture.spoil(places[1].1).await;
-    let page = store.reader.page(places[0].0, places[0].1, places[2].1, 10).await.expect("a page is read");
-    let fetched = store.reader.fetch(&places).await.expect("a fetch succeeds");
+    let page = store.reader.page(places[0].0, places[0].1, places[2].1, 10, u32::MAX).await.expect("a page is read");
+    let fetched = store.reader.fetch(&places, u32::MAX).await.expect("a fetch succeeds");
     for events in [read_all(&store).await, page, fetched] {
         let decoded: Vec<bool> = events.iter().map(|e| e.body.is_ok()).collect();
         assert_eq!(decoded, [true, false, true]);

@@ -20,7 +20,7 @@ const SHORT: Duration = Duration::from_millis(100);
 const SOON: Duration = Duration::from_secs(30);
 
 /// A message that uses every attribute.
-fn message(key: Option<&str>) -> Message {
+pub(super) fn message(key: Option<&str>) -> Message {
     let mut headers = Headers::new();
     headers.insert("tenant", "\u{e4}cme \u{1f980}").expect("a legal header");
     Message::new(MessageParts {
@@ -73,14 +73,14 @@ async fn claimed<S: RetrierStore>(store: &S, by: &str, lease: Duration) -> Vec<S
     tokio::time::timeout(SOON, something).await.expect("something comes due")
 }
 
-async fn finish<S: ConsumerStore>(store: &S, claim: &Claim) -> bool {
+pub(super) async fn finish<S: ConsumerStore>(store: &S, claim: &Claim) -> bool {
     let tx = store.begin().await.expect("a transaction opens");
     let finished = store.finish(&tx, claim).await.expect("finishing succeeds");
     store.commit(tx).await.expect("a commit succeeds");
     finished
 }
 
-async fn admit<S: ConsumerStore>(store: &S, message: &Message) -> Admission {
+pub(super) async fn admit<S: ConsumerStore>(store: &S, message: &Message) -> Admission {
     let tx = store.begin().await.expect("a transaction opens");
     let key = InboxKey { consumer: "c", handler: "h", source: &message.source, message_id: message.id };
     let admitted = store.admit(&tx, key, lane_of(message)).await.expect("an admission is answered");
@@ -88,7 +88,7 @@ async fn admit<S: ConsumerStore>(store: &S, message: &Message) -> Admission {
     admitted
 }
 
-fn ids(deliveries: &[StoredDelivery]) -> Vec<MessageId> {
+pub(super) fn ids(deliveries: &[StoredDelivery]) -> Vec<MessageId> {
     deliveries.iter().map(|d| d.message.as_ref().expect("the row decodes").id).collect()
 }
 

@@ -1,12 +1,22 @@
 //! The subscriber's answer is heard, and means the same everywhere.
 
-use super::{TransportFixture, full, in_time, next, numbered, publish_while, take};
+use super::{
+    TransportFixture, confirmed_by_a_broker, full, in_time, next, numbered, publish_batch, publish_while, ready,
+    seeing, take,
+};
 use crate::{
     event::Message,
     failure::FailureClass,
     transport::{Delivery, PublishError},
 };
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
 
 /// How long the suite looks whether something comes that should not.
 const QUIET: Duration = Duration::from_millis(300);
@@ -22,7 +32,7 @@ fn class(result: Result<crate::transport::Receipt, PublishError>) -> Option<Fail
 
 /// An acknowledged message is confirmed, not before the acknowledgement where that is promised, and does not come again.
 pub async fn an_acknowledged_message_is_confirmed_and_does_not_come_again<T: TransportFixture>() {
-    let mut pair = T::pair().await;
+    let mut pair = ready::<T>().await;
     let sent = full();
     let publisher = Arc::clone(&pair.publisher);
     let mut publish = Box::pin(publisher.publish(&sent));
@@ -55,9 +65,9 @@ pub async fn a_dropped_delivery_counts_as_not_handled<T: TransportFixture>() {
 }
 
 async fn not_handled<T: TransportFixture>(answer: impl AsyncFnOnce(Delivery)) {
-    let (mut pair, sent, promises) = (T::pair().await, full(), T::promises());
+    let (mut pair, sent, promises) = (ready::<T>().await, full(), T::promises());
     let mut first_attempt = None;
-    let result = publish_while(&mut pair, &sent, |delivery| {
+    let result = publish_while::<T, _>(&mut pair, &sent, |delivery| {
         first_attempt = delivery.attempt;
         answer(delivery)
     })
@@ -82,8 +92,8 @@ async fn not_handled<T: TransportFixture>(answer: impl AsyncFnOnce(Delivery)) {
 
 /// A rejected message is refused for good: its publish fails as permanent, and it does not come again.
 pub async fn a_rejected_message_is_refused_for_good<T: TransportFixture>() {
-    let mut pair = T::pair().await;
-    let result = publish_while(&mut pair, &full(), |delivery| async {
+    let mut pair = ready::<T>().await;
+    let result = publish_while::<T, _>(&mut pair, &full(), |delivery| async {
         delivery.reject("the order does not exist").await.expect("the answer is taken");
     })
     .await;
@@ -100,11 +110,11 @@ pub async fn a_rejected_message_is_refused_for_good<T: TransportFixture>() {
 /// A batch has one verdict for each message, in the order of the messages, and one failure touches no other.
 pub async fn a_batch_has_one_verdict_each_in_its_order<T: TransportFixture>() {
     const SIZE: i64 = 30;
-    let mut pair = T::pair().await;
+    let mut pair = ready::<T>().await;
     let batch: Vec<Message> = (0..SIZE).map(|n| numbered(n + 1, &format!("k{n}"))).collect();
     let place: HashMap<_, _> = batch.iter().enumerate().map(|(place, message)| (message.id, place)).collect();
     let publisher = Arc::clone(&pair.publisher);
-    let publish = in_time("a batch", publisher.publish_batch(&batch));
+    let publish = publish_batch::<T>(publisher.as_ref(), &batch);
     let answer = async {
         for _ in &batch {
             let delivery = next(pair.subscriber.as_mut()).await;
@@ -133,10 +143,12 @@ pub async fn a_batch_has_one_verdict_each_in_its_order<T: TransportFixture>() {
 /// A wait for a delivery that is given up loses nothing.
 pub async fn a_wait_for_a_delivery_that_is_given_up_loses_nothing<T: TransportFixture>() {
     const MESSAGES: i64 = 20;
-    let mut pair = T::pair().await;
+    let mut pair = ready::<T>().await;
     let publisher = Arc::clone(&pair.publisher);
     let sent: Vec<Message> = (1..=MESSAGES).map(|n| numbered(n, &format!("k{n}"))).collect();
-    let publish = in_time("a batch", publisher.publish_batch(&sent));
+    let publish = publish_batch::<T>(publisher.as_ref(), &sent);
+    let came = AtomicUsize::new(0);
+    let saw = || format!("{} of {} came", came.load(Ordering::Relaxed), sent.len());
     let receive = async {
         let mut received = Vec::new();
         while received.len() < sent.len() {
@@ -146,6 +158,7 @@ pub async fn a_wait_for_a_delivery_that_is_given_up_loses_nothing<T: TransportFi
             if let Ok(delivery) = tokio::time::timeout(patience, &mut wait).await {
                 let delivery = delivery.expect("the subscription holds").expect("the subscription is open");
                 received.push(delivery.message.as_ref().map(|m| m.id).expect("the message can be read"));
+                came.store(received.len(), Ordering::Relaxed);
                 delivery.ack().await.expect("the answer is taken");
             } else {
                 drop(wait);
@@ -154,7 +167,7 @@ pub async fn a_wait_for_a_delivery_that_is_given_up_loses_nothing<T: TransportFi
         }
         received
     };
-    let (results, mut received) = tokio::join!(publish, in_time("all deliveries", receive));
+    let (results, mut received) = tokio::join!(publish, seeing("all deliveries", saw, receive));
     assert!(results.iter().all(Result::is_ok), "{results:?}");
     received.sort_unstable();
     let mut expected: Vec<_> = sent.iter().map(|m| m.id).collect();
@@ -164,13 +177,17 @@ pub async fn a_wait_for_a_delivery_that_is_given_up_loses_nothing<T: TransportFi
 
 /// A publish that is given up halfway disturbs no other.
 pub async fn a_publish_that_is_given_up_disturbs_no_other<T: TransportFixture>() {
-    let mut pair = T::pair().await;
+    let mut pair = ready::<T>().await;
     let given_up = full();
     let publisher = Arc::clone(&pair.publisher);
     let cut = tokio::time::timeout(Duration::from_millis(20), publisher.publish(&given_up)).await;
     assert!(cut.is_err() || !T::promises().end_to_end, "nobody has answered: {cut:?}");
     let sent = full();
-    let publish = in_time("a publish", publisher.publish(&sent));
+    let publish = async {
+        let result = in_time("a publish", publisher.publish(&sent)).await;
+        confirmed_by_a_broker::<T>(&result);
+        result
+    };
     let receive = async {
         loop {
             let delivery = next(pair.subscriber.as_mut()).await;

@@ -1,7 +1,7 @@
 //! What is sent is what arrives.
 
-use super::{TransportFixture, exchange, full};
-use crate::event::{Headers, Message, MessageParts, Timestamp};
+use super::{TransportFixture, exchange, full, ready};
+use crate::event::{Headers, Message, MessageParts, TOMBSTONE, Timestamp};
 use bytes::Bytes;
 
 /// Compares two messages attribute by attribute, so that a failure names the one that differs.
@@ -24,7 +24,7 @@ fn assert_same(received: &Message, sent: &Message) {
 }
 
 async fn arrives_unchanged<T: TransportFixture>(messages: impl IntoIterator<Item = Message>) {
-    let mut pair = T::pair().await;
+    let mut pair = ready::<T>().await;
     for sent in messages {
         let received = exchange(&mut pair, &sent).await;
         assert_same(&received, &sent);
@@ -95,6 +95,18 @@ pub async fn payloads_arrive_byte_for_byte<T: TransportFixture>() {
     .await;
 }
 
+/// A message that says that what was told under its key is gone arrives with key and attributes, and as such a one.
+pub async fn a_tombstone_arrives_as_one<T: TransportFixture>() {
+    let gone = with(|m| {
+        m.payload = Bytes::new();
+        m.headers.insert(TOMBSTONE, "true").expect("the value is legal");
+    });
+    let mut pair = ready::<T>().await;
+    let received = exchange(&mut pair, &gone).await;
+    assert!(received.is_tombstone(), "{received:?}");
+    assert_same(&received, &gone);
+}
+
 /// Every header that can be enqueued arrives unchanged: each printable character, all planes of Unicode, white space at the
 /// ends, escapes that are none, the longest name, a hundred of them.
 pub async fn every_legal_header_arrives_unchanged<T: TransportFixture>() {
@@ -132,7 +144,7 @@ pub async fn every_legal_header_arrives_unchanged<T: TransportFixture>() {
 
 /// A message that is published twice is the same message twice.
 pub async fn a_repeat_is_the_same_message<T: TransportFixture>() {
-    let mut pair = T::pair().await;
+    let mut pair = ready::<T>().await;
     let sent = full();
     let first = exchange(&mut pair, &sent).await;
     assert_same(&first, &sent);
@@ -154,4 +166,24 @@ pub async fn the_publisher_says_what_it_takes<T: TransportFixture>() {
     assert!(limits.max_batch >= 1 && limits.max_in_flight >= 1, "{limits:?}");
     let room = limits.max_payload.unwrap_or(usize::MAX);
     assert!(room >= T::promises().max_payload, "{limits:?} allows less than the fixture promises");
+}
+
+/// Fails unless a binding refuses each attribute that holds a control character, as not every database takes it, and reads it
+/// without one. `read` reads a message that comes with these attributes, each in its place of the binding.
+///
+/// # Panics
+/// When an attribute is taken that should be refused, or the other way round.
+pub fn attributes_with_control_characters_are_refused(read: impl Fn(&[(&str, &str)]) -> Result<Message, String>) {
+    let base = [("specversion", "1.0"), ("id", "1"), ("source", "/s"), ("type", "t")];
+    let names =
+        ["id", "source", "type", "subject", "partitionkey", "topic", "datacontenttype", "aggregatetype", "tenant"];
+    for name in names {
+        for (text, is_taken) in
+            [("a b", true), ("a\0b", false), ("a\nb", false), ("a\u{7f}b", false), ("a\u{85}b", false)]
+        {
+            let others = base.iter().copied().filter(|(other, _)| *other != name);
+            let list: Vec<_> = others.chain([(name, text)]).collect();
+            assert_eq!(read(&list).is_ok(), is_taken, "{name} {text:?}");
+        }
+    }
 }

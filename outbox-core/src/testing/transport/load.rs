@@ -1,6 +1,6 @@
 //! Many at once, in order, and an end that leaves nobody hanging.
 
-use super::{TransportFixture, full, in_time, next, numbered};
+use super::{TransportFixture, all_come, full, in_time, next, numbered, publish_batch, ready};
 use crate::{event::Message, failure::FailureClass, testing::Recorder, transport::Publisher};
 use futures_util::{StreamExt, stream::FuturesUnordered};
 use std::sync::Arc;
@@ -8,7 +8,7 @@ use std::sync::Arc;
 /// Thousands of messages that are published at once all arrive, each once.
 pub async fn thousands_of_messages_at_once_all_arrive_once<T: TransportFixture>() {
     const MESSAGES: i64 = 3_000;
-    let mut pair = T::pair().await;
+    let mut pair = ready::<T>().await;
     let publisher = Arc::clone(&pair.publisher);
     let sent: Vec<Message> = (1..=MESSAGES).map(|n| numbered(n, &format!("k{}", n % 61))).collect();
     let recorder = Recorder::new();
@@ -16,7 +16,7 @@ pub async fn thousands_of_messages_at_once_all_arrive_once<T: TransportFixture>(
         let publishes: FuturesUnordered<_> = sent.iter().map(|message| publisher.publish(message)).collect();
         publishes.collect::<Vec<_>>().await
     };
-    let results = in_time("3,000 messages", async {
+    let results = all_come(&recorder, sent.len(), async {
         let mut publish = Box::pin(publish);
         let drain = async {
             let end = recorder.drain(pair.subscriber.as_mut()).await;
@@ -31,7 +31,7 @@ pub async fn thousands_of_messages_at_once_all_arrive_once<T: TransportFixture>(
     let failed: Vec<_> = results.iter().filter_map(|r| r.as_ref().err()).collect();
     assert!(failed.is_empty(), "{} failed, the first: {:?}", failed.len(), failed.first());
     // A broker may have confirmed before all was delivered.
-    in_time("the rest", async {
+    all_come(&recorder, sent.len(), async {
         while recorder.distinct() < sent.len() {
             let delivery = next(pair.subscriber.as_mut()).await;
             recorder.take(delivery).await;
@@ -52,7 +52,7 @@ pub async fn messages_of_one_key_arrive_in_their_order<T: TransportFixture>() {
     if !T::promises().order_per_key {
         return;
     }
-    let mut pair = T::pair().await;
+    let mut pair = ready::<T>().await;
     let publisher = Arc::clone(&pair.publisher);
     let recorder = Recorder::new();
     let all_keys: FuturesUnordered<_> = (0..KEYS)
@@ -72,7 +72,7 @@ pub async fn messages_of_one_key_arrive_in_their_order<T: TransportFixture>() {
             recorder.take(delivery).await;
         }
     };
-    in_time("all keys", async { tokio::join!(all_keys.collect::<Vec<()>>(), receive) }).await;
+    all_come(&recorder, total, async { tokio::join!(all_keys.collect::<Vec<()>>(), receive) }).await;
     assert_eq!((recorder.distinct(), recorder.keys_out_of_order()), (total, Vec::new()));
 }
 
@@ -81,10 +81,10 @@ pub async fn messages_of_one_key_arrive_in_their_order<T: TransportFixture>() {
 pub async fn a_subscriber_that_closes_leaves_no_publish_hanging<T: TransportFixture>() {
     const MESSAGES: i64 = 200;
     const ACKNOWLEDGED: usize = 20;
-    let mut pair = T::pair().await;
+    let mut pair = ready::<T>().await;
     let publisher: Arc<dyn Publisher> = Arc::clone(&pair.publisher);
     let sent: Vec<Message> = (1..=MESSAGES).map(|n| numbered(n, &format!("k{n}"))).collect();
-    let publish = in_time("publishes without a subscriber", publisher.publish_batch(&sent));
+    let publish = publish_batch::<T>(publisher.as_ref(), &sent);
     let recorder = Recorder::new();
     let close = async {
         for _ in 0..ACKNOWLEDGED {
@@ -111,7 +111,7 @@ pub async fn a_closed_subscriber_confirms_nothing<T: TransportFixture>() {
     if !T::promises().end_to_end {
         return;
     }
-    let pair = T::pair().await;
+    let pair = ready::<T>().await;
     drop(pair.subscriber);
     let error = in_time("a publish without a subscriber", pair.publisher.publish(&full())).await;
     let error = error.expect_err("nobody has acknowledged");

@@ -20,7 +20,7 @@ mod read;
 
 pub use json::{from_json, to_json};
 pub use plain::PlainJson;
-pub use read::{from_attributes, identity};
+pub use read::{check, from_attributes, identity, key_of};
 
 use crate::event::{Message, Timestamp};
 use std::borrow::Cow;
@@ -35,7 +35,7 @@ pub const ORIGINAL_ID: &str = "originalid";
 /// What a received message gets where its sender did not say.
 #[derive(Debug, Clone, Copy)]
 pub struct Fallback<'a> {
-    /// The topic when there is no extension `topic`; the event type when this is `None` too.
+    /// The topic when there is no extension `topic`; the event type when this is `None` too, or no text for a topic.
     pub topic: Option<&'a str>,
     /// The instant when there is no `time`, which the standard leaves to the sender's choice.
     pub received_at: Timestamp,

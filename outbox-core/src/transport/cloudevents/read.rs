@@ -88,7 +88,8 @@ impl Received {
             Some(Ok(version @ 1..)) => version,
             Some(_) => return Err(CloudEventError::invalid("eventversion", "is a number from 1 to 65535")),
         };
-        let topic = self.text("topic")?.unwrap_or_else(|| fallback.topic.unwrap_or(&event_type).to_owned());
+        let named = fallback.topic.filter(|topic| is_text(topic));
+        let topic = self.text("topic")?.unwrap_or_else(|| named.unwrap_or(&event_type).to_owned());
         let content_type = self.text("datacontenttype")?.unwrap_or_else(|| "application/octet-stream".into());
         let (created_at, expires_at) = (self.time("time")?.unwrap_or(fallback.received_at), self.time("expirytime")?);
         let aggregate_type = self.text("aggregatetype")?;
@@ -132,6 +133,44 @@ impl Received {
             retry: None,
         }))
     }
+}
+
+/// Checks what a transport or a test has put together by itself as [`from_attributes`] checks what was received: type, source,
+/// topic and content type have 1 to 255 bytes, key and aggregate type up to 255, and none of them a control character. No
+/// database takes others, or not every one. Headers cannot hold others.
+///
+/// # Errors
+/// [`CloudEventError::Invalid`] naming the first attribute that breaks its rule.
+pub fn check(message: &Message) -> Result<(), CloudEventError> {
+    for (name, text) in [
+        ("source", &message.source),
+        ("type", &message.event_type),
+        ("topic", &message.topic),
+        ("datacontenttype", &message.content_type),
+    ] {
+        if !is_text(text) {
+            return Err(CloudEventError::invalid(name, TEXT));
+        }
+    }
+    for (name, text) in [("partitionkey", &message.key), ("aggregatetype", &message.aggregate_type)] {
+        if text.as_deref().is_some_and(|text| !text.is_empty() && !is_text(text)) {
+            return Err(CloudEventError::invalid(name, "has up to 255 bytes and no control character"));
+        }
+    }
+    Ok(())
+}
+
+/// Gives the key of a message from the bytes by which a transport orders it; nothing where they are no text of 1 to 255 bytes
+/// without control characters, which no message has for its key.
+#[must_use]
+pub fn key_of(bytes: &[u8]) -> Option<&str> {
+    std::str::from_utf8(bytes).ok().filter(|key| is_text(key))
+}
+
+const TEXT: &str = "has 1 to 255 bytes and no control character";
+
+fn is_text(text: &str) -> bool {
+    (1..=MAX_TEXT).contains(&text.len()) && !text.chars().any(char::is_control)
 }
 
 /// Gives the identity of an event: its `id` where that is a UUID, else the version 5 UUID of `source` and `id`.

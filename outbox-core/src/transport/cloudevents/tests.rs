@@ -294,3 +294,45 @@ proptest! {
         }
     }
 }
+
+#[cfg(feature = "testing")]
+#[test]
+fn attributes_with_control_characters_are_refused_in_both_modes_and_in_plain_json() {
+    use crate::testing::transport::attributes_with_control_characters_are_refused as refused;
+    refused(|list| from_attributes(list.iter().copied(), Bytes::new(), &FALLBACK).map_err(|error| error.to_string()));
+    refused(|list| {
+        let members = list.iter().map(|(name, value)| ((*name).to_owned(), json!(value))).collect();
+        from_json(Value::Object(members).to_string().as_bytes(), &FALLBACK).map_err(|error| error.to_string())
+    });
+    let plain = PlainJson::new("type", "/s").id_header("id").key_header("key");
+    for (header, text) in [("type", "a\0b"), ("id", "a\nb"), ("key", "a\u{85}b")] {
+        let others = [("type", "t"), ("id", "1"), ("key", "k")].into_iter().filter(|(other, _)| *other != header);
+        let list: Vec<_> = others.chain([(header, text)]).collect();
+        assert!(plain.read(list, "{}".into(), &FALLBACK).is_err(), "{header} {text:?}");
+    }
+}
+
+#[test]
+fn a_topic_that_a_transport_names_is_taken_where_it_is_a_text_for_one() {
+    for (named, topic) in [("orders", "orders"), ("a\0b", "t"), ("", "t"), (&*"x".repeat(256), "t")] {
+        let fallback = Fallback { topic: Some(named), ..FALLBACK };
+        let message = from_attributes(minimal(&[]), Bytes::new(), &fallback).expect("it is whole");
+        assert_eq!(message.topic, topic, "{named:?}");
+    }
+}
+
+#[test]
+fn a_key_that_a_transport_orders_by_is_a_key_where_it_is_a_text_for_one() {
+    for (bytes, key) in [
+        (&b"k"[..], Some("k")),
+        (b"", None),
+        (b"a\0b", None),
+        (b"\xff", None),
+        (b"a\tb", None),
+        ("\u{85}".as_bytes(), None),
+        (&[b'k'; 255], Some(&*"k".repeat(255))),
+        (&[b'k'; 256], None),
+    ] {
+        assert_eq!(key_of(bytes), key, "{bytes:?}");
+    }
+}

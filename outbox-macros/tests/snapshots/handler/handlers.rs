@@ -14,8 +14,13 @@ impl<R: Rate> Billing<R> {
         write(&cx.tx, self.fee(order.total)).await
     }
 
-    #[on("refund-order")]
+    #[on("refund-order", renamed_from = "refund")]
     async fn refund(&self, order: OrderCancelled, _: &HandlerContext) -> Result<(), HandlerError> {
         Err(HandlerError::reject("never"))
+    }
+
+    #[on_command("charge", timeout = "5s")]
+    async fn charge(&self, command: Charge, cx: &HandlerContext) -> Result<(), HandlerError> {
+        Ok(cx.reply(Charged { order: command.order })?)
     }
 }

@@ -17,17 +17,18 @@ pub async fn place_order(
         ::core::result::Result::Ok(__scope) => __scope,
         ::core::result::Result::Err(__answer) => return __answer,
     };
-    let __answer: Result<order::Model, AppError> = async {
-        if let ::core::option::Option::Some(__answer) = ::core::option::Option::None::<
-            Result<order::Model, AppError>,
-        > {
-            return __answer;
-        }
-        let tx: &OutboxTransaction = __scope.tx();
-        let order = cmd.into_order().insert(tx).await?;
-        tx.emit(OrderPlaced::from(&order))?;
-        Ok(order)
-    }
+    let __answer: Result<order::Model, AppError> = __scope
+        .within(async {
+            if let ::core::option::Option::Some(__answer) = ::core::option::Option::None::<
+                Result<order::Model, AppError>,
+            > {
+                return __answer;
+            }
+            let tx: &OutboxTransaction = __scope.tx();
+            let order = cmd.into_order().insert(tx).await?;
+            tx.emit(OrderPlaced::from(&order))?;
+            Ok(order)
+        })
         .await;
     __scope.finish(__answer).await
 }
@@ -55,15 +56,16 @@ async fn transfer<'a>(
             ::core::result::Result::Ok(__scope) => __scope,
             ::core::result::Result::Err(__answer) => return __answer,
         };
-        let __answer: anyhow::Result<order::Model> = async {
-            if let ::core::option::Option::Some(__answer) = ::core::option::Option::None::<
-                anyhow::Result<order::Model>,
-            > {
-                return __answer;
-            }
-            let tx: &OutboxTransaction = __scope.tx();
-            find(tx, name).await
-        }
+        let __answer: anyhow::Result<order::Model> = __scope
+            .within(async {
+                if let ::core::option::Option::Some(__answer) = ::core::option::Option::None::<
+                    anyhow::Result<order::Model>,
+                > {
+                    return __answer;
+                }
+                let tx: &OutboxTransaction = __scope.tx();
+                find(tx, name).await
+            })
             .await;
         let __answer = __scope.emit(__answer, |order| OrderPlaced::from(order));
         if let ::core::ops::ControlFlow::Break(__answer) = __scope
@@ -90,10 +92,11 @@ async fn inside(tx: &OutboxTransaction) -> Result<impl Display, DbErr> {
         ::core::result::Result::Ok(__scope) => __scope,
         ::core::result::Result::Err(__answer) => return __answer,
     };
-    let __answer = async {
-        let tx: &OutboxTransaction = __scope.tx();
-        Ok(1)
-    }
+    let __answer = __scope
+        .within(async {
+            let tx: &OutboxTransaction = __scope.tx();
+            Ok(1)
+        })
         .await;
     __scope.finish(__answer).await
 }

@@ -4,7 +4,7 @@ impl Orders {
         let __scope = match ::outbox_sea_orm::__private::enter::<
             Result<order::Model, AppError>,
         >(
-                ::outbox_sea_orm::__private::Transactional::__origin(__source),
+                ::outbox_sea_orm::__private::Transactional::__origin(__source).here(),
                 ::outbox_sea_orm::__private::Entry {
                     function: "place",
                     propagation: ::outbox_sea_orm::__private::Propagation::Nested,
@@ -16,15 +16,17 @@ impl Orders {
             ::core::result::Result::Ok(__scope) => __scope,
             ::core::result::Result::Err(__answer) => return __answer,
         };
-        let __answer: Result<order::Model, AppError> = async {
-            if let ::core::option::Option::Some(__answer) = ::core::option::Option::None::<
-                Result<order::Model, AppError>,
-            > {
-                return __answer;
-            }
-            let tx: &::outbox_sea_orm::__private::OutboxTransaction = __scope.tx();
-            place_order(tx, total).await
-        }
+        let __answer: Result<order::Model, AppError> = __scope
+            .within(async {
+                if let ::core::option::Option::Some(__answer) = ::core::option::Option::None::<
+                    Result<order::Model, AppError>,
+                > {
+                    return __answer;
+                }
+                #[allow(unused_variables)]
+                let tx: &::outbox_sea_orm::__private::OutboxTransaction = __scope.tx();
+                place_order(tx, total).await
+            })
             .await;
         __scope.finish(__answer).await
     }
@@ -75,7 +77,8 @@ impl Orders {
                 let __scope = match ::outbox_sea_orm::__private::enter_or_repeat::<
                     Result<i64, AppError>,
                 >(
-                        ::outbox_sea_orm::__private::Transactional::__origin(__source),
+                        ::outbox_sea_orm::__private::Transactional::__origin(__source)
+                            .here(),
                         ::outbox_sea_orm::__private::Entry {
                             function: "under_async_trait",
                             propagation: ::outbox_sea_orm::__private::Propagation::Required,
@@ -88,16 +91,18 @@ impl Orders {
                     ::core::result::Result::Ok(__scope) => __scope,
                     ::core::result::Result::Err(__answer) => return __answer,
                 };
-                let __answer: Result<i64, AppError> = async {
-                    if let ::core::option::Option::Some(__answer) = ::core::option::Option::None::<
-                        Result<i64, AppError>,
-                    > {
-                        return __answer;
-                    }
-                    let tx: &::outbox_sea_orm::__private::OutboxTransaction = __scope
-                        .tx();
-                    __self.save(tx, &name).await
-                }
+                let __answer: Result<i64, AppError> = __scope
+                    .within(async {
+                        if let ::core::option::Option::Some(__answer) = ::core::option::Option::None::<
+                            Result<i64, AppError>,
+                        > {
+                            return __answer;
+                        }
+                        #[allow(unused_variables)]
+                        let tx: &::outbox_sea_orm::__private::OutboxTransaction = __scope
+                            .tx();
+                        __self.save(tx, &name).await
+                    })
                     .await;
                 if let ::core::ops::ControlFlow::Break(__answer) = __scope
                     .finish_or_repeat(__answer, &mut __repeats)

@@ -66,7 +66,7 @@ async fn killed_at(point: FaultPoint, (handler, nth): (&str, u64), database: Dat
     let all = i64::try_from(KEYS * EACH).unwrap();
     let is_over = async || world.count("outbox_inbox").await == all && world.count("outbox_deliveries").await == 0;
     wait_until(SOON, "all are handled or given up", is_over).await;
-    wait_until(SOON, "none is under way", async || next.stats().borrow().in_flight == 0).await;
+    wait_until(SOON, "none is under way", async || tests::equals(next.stats().borrow().in_flight, 0)).await;
     next.shutdown(SOON).await.unwrap();
     broker.is_empty().await;
     let effects = world.number("SELECT COUNT(DISTINCT told) FROM story_effects").await;

@@ -128,6 +128,8 @@ async fn consumer(world: &World, part: Part) {
     let (publisher, consumer) = consuming(world, "effect").await;
     let next = relay(&source, LEASE).route("a", everything(), publisher).start().await.unwrap();
     world.drained(SOON).await;
+    // After a death deliveries are stored before they are run.
+    wait_until(SOON, "nothing is stored", async || tests::equals(world.count("outbox_deliveries").await, 0)).await;
     next.shutdown(SOON).await.unwrap();
     consumer.shutdown(SOON).await.unwrap();
     let effects = world.number("SELECT COUNT(DISTINCT told) FROM story_effects").await;
@@ -146,7 +148,7 @@ async fn troubled_consumer(world: &World, part: Part) {
     let (publisher, consumer) = consuming(world, "troubled").await;
     let next = relay(&source, LEASE).route("a", everything(), publisher).start().await.unwrap();
     world.drained(SOON).await;
-    wait_until(SOON, "nothing is stored", async || world.count("outbox_deliveries").await == 0).await;
+    wait_until(SOON, "nothing is stored", async || tests::equals(world.count("outbox_deliveries").await, 0)).await;
     next.shutdown(SOON).await.unwrap();
     consumer.shutdown(SOON).await.unwrap();
     let effects = world.number("SELECT COUNT(DISTINCT told) FROM story_effects").await;

@@ -4,6 +4,7 @@ use crate::stage::{Destination, LEASE, SOON, Story, Told, World, keys, relay};
 use outbox_sea_orm::{OutboxEvent, transport::topic};
 use sea_orm::{ConnectionTrait, TransactionTrait};
 use serde::Serialize;
+use std::time::Duration;
 use tests::{databases::TempDatabase, on_every_database};
 
 /// Worth nothing after a moment.
@@ -37,7 +38,7 @@ on_every_database! {
 
         let source = world.source();
         let running = relay(&source, LEASE).route("a", topic("story"), destination.publisher("a"));
-        let running = running.start().await.unwrap();
+        let running = running.unroutable_after(Duration::ZERO).start().await.unwrap();
         world.drained(SOON).await;
         running.shutdown(SOON).await.unwrap();
         Story::of(&destination.confirmed()).is_whole(&keys(1, 2)).is_in_order().repeats_at_most(0);

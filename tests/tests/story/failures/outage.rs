@@ -1,6 +1,7 @@
 //! A destination that is down for a while.
 
 use crate::stage::{Answer, Destination, LATE, LEASE, SOON, Sent, Story, Told, World, keys, relay};
+use async_trait::async_trait;
 use axum::{
     Router,
     body::Bytes,
@@ -9,8 +10,9 @@ use axum::{
 };
 use outbox_http::HttpPublisher;
 use outbox_sea_orm::{
+    event::Message,
     failure::RetryPolicy,
-    transport::{Route, everything},
+    transport::{PublishError, Publisher, Receipt, Route, everything},
 };
 use std::{
     net::SocketAddr,
@@ -52,7 +54,7 @@ async fn outlives(db: &TempDatabase, answer: Answer) {
     let running = relay(&source, LEASE).add_route(route.retry(few())).start().await.unwrap();
     let expected = keys(20, 50);
     world.tell_all(&expected).await;
-    wait_until(SOON, "the breaker opens", async || running.stats().borrow().open_breakers == 1).await;
+    wait_until(SOON, "the breaker opens", async || tests::equals(running.stats().borrow().open_breakers, 1)).await;
     tokio::time::sleep(outage()).await;
     nothing_is_burned(&world).await;
     assert_eq!(destination.count(), 0);
@@ -105,6 +107,20 @@ impl Web {
     }
 }
 
+/// Says that its destination is down when it is asked, which it is not any more when something comes.
+struct Away<P>(P);
+
+#[async_trait]
+impl<P: Publisher> Publisher for Away<P> {
+    async fn publish(&self, message: &Message) -> Result<Receipt, PublishError> {
+        self.0.publish(message).await
+    }
+
+    fn check(&self) -> Result<(), PublishError> {
+        Err(PublishError::unavailable("nobody is here"))
+    }
+}
+
 fn publisher(to: SocketAddr) -> HttpPublisher {
     HttpPublisher::new(format!("http://{to}/events")).unwrap().allow_loopback()
 }
@@ -116,6 +132,56 @@ on_every_database! {
 
     async fn a_destination_that_fails_for_everybody_costs_no_attempt_and_no_letter(db: &TempDatabase) {
         outlives(db, Answer::Transient).await;
+    }
+
+    async fn a_relay_starts_though_a_destination_is_down_and_probes_it(db: &TempDatabase) {
+        let (world, destination) = (World::open(db).await, Destination::new());
+        let source = world.source();
+        let running = relay(&source, LEASE)
+            .route("a", everything(), destination.publisher("a"))
+            .route("away", everything(), Away(destination.publisher("away")));
+        let running = running.start().await.unwrap();
+        let is_open = async || tests::equals(running.stats().borrow().open_breakers, 1);
+        wait_until(SOON, "before anything was published there", is_open).await;
+        let expected = keys(5, 10);
+        world.tell_all(&expected).await;
+        world.drained(SOON).await;
+        // The figures are shown a moment later.
+        let is_closed = async || tests::equals(running.stats().borrow().open_breakers, 0);
+        wait_until(SOON, "the destination works", is_closed).await;
+        running.shutdown(SOON).await.unwrap();
+        for name in ["a", "away"] {
+            Story::of(&destination.of_route(name)).is_whole(&expected).is_in_order().repeats_at_most(0);
+        }
+    }
+
+    async fn an_address_that_answers_404_308_or_410_to_everything_buries_nothing_and_keeps_the_order(db: &TempDatabase) {
+        let world = World::open(db).await;
+        let mut tasks = JoinSet::new();
+        let statuses = [StatusCode::NOT_FOUND, StatusCode::PERMANENT_REDIRECT, StatusCode::GONE];
+        let webs = statuses.map(Web::new);
+        let source = world.source();
+        let mut builder = relay(&source, LEASE);
+        for (name, web) in ["404", "308", "410"].into_iter().zip(&webs) {
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            builder = builder.add_route(
+                Route::new(name, everything(), publisher(listener.local_addr().unwrap())).retry(few()),
+            );
+            web.serve(listener, &mut tasks);
+        }
+        let running = builder.start().await.unwrap();
+        let expected = keys(20, 10);
+        world.tell_all(&expected).await;
+        wait_until(SOON, "the breakers open", async || running.stats().borrow().open_breakers == 3).await;
+        tokio::time::sleep(outage()).await;
+        nothing_is_burned(&world).await;
+        webs.iter().for_each(Web::recovers);
+        world.drained(LATE).await;
+        running.shutdown(SOON).await.unwrap();
+        for web in webs {
+            Story::of(&web.taken()).is_whole(&expected).is_in_order().repeats_at_most(0);
+        }
+        assert_eq!((world.count("outbox_retries").await, world.count("outbox_dead_letters").await), (0, 0));
     }
 
     async fn half_a_minute_of_503_of_refused_connections_and_of_401_costs_no_attempt_and_no_letter(db: &TempDatabase) {
@@ -143,7 +209,7 @@ on_every_database! {
         let running = builder.start().await.unwrap();
         let expected = keys(20, 50);
         world.tell_all(&expected).await;
-        wait_until(SOON, "the breakers open", async || running.stats().borrow().open_breakers == 3).await;
+        wait_until(SOON, "the breakers open", async || tests::equals(running.stats().borrow().open_breakers, 3)).await;
         tokio::time::sleep(HALF_A_MINUTE).await;
         nothing_is_burned(&world).await;
         assert_eq!(world.count("outbox_events").await, 1_000, "everything waits");

@@ -53,13 +53,13 @@ async fn comes_back(server: &mut Server) {
     };
     let all = join_all((0..20).map(deliver));
     let stops = async {
-        tests::holds_within(SOON, async || done.load(Ordering::SeqCst) > 100).await;
+        tests::wait_until(SOON, "it works", async || tests::above(done.load(Ordering::SeqCst), 100)).await;
         server.stop().await;
-        assert!(tests::holds_within(SOON, async || handle.stats().borrow().store_down).await, "it notices");
+        tests::wait_until(SOON, "the consumer notices", async || handle.stats().borrow().store_down).await;
         sleep(AWAY).await;
         server.start().await;
     };
-    tokio::time::timeout(LATE, async { tokio::join!(all, stops) }).await.expect("it goes on by itself");
+    tests::in_time(LATE, "it goes on by itself", async { tokio::join!(all, stops) }).await;
     let stats = *handle.stats().borrow();
     handle.shutdown(SOON).await.unwrap();
     let told = world.number("SELECT COUNT(DISTINCT told) FROM story_effects").await;

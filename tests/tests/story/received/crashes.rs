@@ -2,7 +2,7 @@
 
 use crate::stage::{LATE, LEASE, Part, RoutePart, SOON, World, consuming, keys, relay, victim};
 use outbox_sea_orm::transport::everything;
-use tests::{databases::TempDatabase, holds_within, on_every_database};
+use tests::{databases::TempDatabase, holds_within, on_every_database, wait_until};
 
 /// Lives of a process that a message may cost.
 const LIVES: usize = 9;
@@ -39,7 +39,7 @@ on_every_database! {
         let (publisher, consumer) = consuming(&world, "killing").await;
         let next = relay(&source, LEASE).route("a", everything(), publisher).start().await.unwrap();
         world.drained(LATE).await;
-        assert!(holds_within(SOON, async || world.count("outbox_deliveries").await == 0).await);
+        wait_until(SOON, "nothing is stored", async || tests::equals(world.count("outbox_deliveries").await, 0)).await;
         next.shutdown(SOON).await.unwrap();
         consumer.shutdown(SOON).await.unwrap();
         let letters = world.letters().await;

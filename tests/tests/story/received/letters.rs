@@ -3,7 +3,7 @@
 use crate::stage::{Answered, Queue, SOON, World, consumer, message};
 use bytes::Bytes;
 use outbox_sea_orm::{
-    consumer::{Consumer, UnknownPolicy},
+    consumer::{Consumer, UnhandledPolicy},
     event::{Message, MessageParts, Timestamp},
     failure::{DeadReason, ReceivedBy},
     operator::{AdminStore, Decision, LetterFilter, Progress, redrive_all},
@@ -26,7 +26,7 @@ on_every_database! {
     async fn what_cannot_be_read_is_a_letter_with_its_reason_and_stops_nobody(db: &TempDatabase) {
         let world = World::open(db).await;
         let (queue, subscriber) = Queue::open();
-        let consumer = consumer(&world.outbox, "effect").unknown(UnknownPolicy::DeadLetter).subscribe(subscriber);
+        let consumer = consumer(&world.outbox, "effect").others(UnhandledPolicy::DeadLetter).subscribe(subscriber);
         let handle = consumer.start().await.unwrap();
         let fallback = Fallback { topic: None, received_at: Timestamp::from_micros(1) };
         for (body, reason) in unreadable() {
@@ -37,10 +37,10 @@ on_every_database! {
             assert!(errors.contains(reason), "{reason}: {errors}");
         }
         let parts = || message("k0", 1).into_parts();
-        let newer = Message::new(MessageParts { event_version: 9, ..parts() });
+        let never = Message::new(MessageParts { event_version: 0, ..parts() });
         let misshapen = Message::new(MessageParts { payload: Bytes::from_static(b"[]"), ..parts() });
         let unknown = Message::new(MessageParts { event_type: "story.untold".into(), ..parts() });
-        for odd in [newer, misshapen, unknown] {
+        for odd in [never, misshapen, unknown] {
             assert_eq!(queue.deliver(Ok(odd)).await, Answered::Ack);
         }
         assert_eq!(queue.deliver(Ok(message("k0", 2))).await, Answered::Ack);
@@ -51,7 +51,7 @@ on_every_database! {
         let expected = [(DeadReason::Undecodable, "effect"), (DeadReason::Undecodable, "effect"), (DeadReason::UnknownType, "")];
         assert_eq!(told, expected);
         assert!(letters[..5].iter().all(|l| l.message.is_none() && l.reason == DeadReason::Undecodable));
-        assert!(letters[5].errors[0].text.contains("version 9"), "{}", letters[5].errors[0].text);
+        assert!(letters[5].errors[0].text.contains("version 0"), "{}", letters[5].errors[0].text);
         assert_eq!((world.count("story_effects").await, world.count("outbox_deliveries").await), (1, 0));
         // They are not the relay's.
         let of_routes = world.outbox.dead_letters(&LetterFilter::all().route("story/effect"), None, 100).await.unwrap();
@@ -81,7 +81,7 @@ on_every_database! {
         let ids: Vec<_> = letters.iter().map(|letter| letter.id).collect();
         assert_eq!(world.outbox.redrive(&ids[..1], &why).await.unwrap(), ids[..1]);
         assert!(world.outbox.redrive(&ids[..1], &why).await.unwrap().is_empty(), "twice changes nothing");
-        wait_until(SOON, "it is rejected again", async || world.count("outbox_dead_letters").await == 4).await;
+        wait_until(SOON, "it is rejected again", async || tests::equals(world.count("outbox_dead_letters").await, 4)).await;
         let again = world.outbox.dead_letters(&of_handler, Some(ids[2]), 10).await.unwrap().pop().unwrap();
         assert_eq!((again.previous, again.message.as_ref()), (Some(ids[0]), Some(&rejected[0])));
         assert_eq!(world.outbox.discard(&[again.id], &why).await.unwrap(), [again.id]);
@@ -95,8 +95,8 @@ on_every_database! {
         let resent = world.outbox.resend(ids[1], fixed, &why).await.unwrap().unwrap();
         assert_ne!(resent, rejected[1].id);
         let progress = redrive_all(&world.outbox, &of_handler, &why, |_| {}).await.unwrap();
-        assert_eq!(progress, Progress { seen: 1, redriven: 1 });
-        wait_until(SOON, "both are handled", async || world.count("story_effects").await == 2).await;
+        assert_eq!(progress, Progress { seen: 1, redriven: 1, ..Progress::default() });
+        wait_until(SOON, "both are handled", async || tests::equals(world.count("story_effects").await, 2)).await;
         healed.shutdown(SOON).await.unwrap();
         let told = world.number("SELECT COUNT(*) FROM story_effects WHERE told IN ('k1 4', 'k2 3')").await;
         assert_eq!((told, world.count("outbox_deliveries").await), (2, 0));
@@ -123,7 +123,7 @@ on_every_database! {
     async fn a_message_of_an_unknown_type_goes_to_whoever_takes_it_after_its_redrive(db: &TempDatabase) {
         let world = World::open(db).await;
         let (queue, subscriber) = Queue::open();
-        let narrow = consumer(&world.outbox, "effect").unknown(UnknownPolicy::DeadLetter).subscribe(subscriber);
+        let narrow = consumer(&world.outbox, "effect").others(UnhandledPolicy::DeadLetter).subscribe(subscriber);
         let narrow = narrow.start().await.unwrap();
         let parts = MessageParts { event_type: "story.untold".into(), ..message("k0", 1).into_parts() };
         assert_eq!(queue.deliver(Ok(Message::new(parts))).await, Answered::Ack);
@@ -136,7 +136,7 @@ on_every_database! {
         world.outbox.redrive(&[letter.id], &Decision::new("ann", "known now")).await.unwrap();
         let (_queue, subscriber) = Queue::open();
         let wide = consumer(&world.outbox, "effect").subscribe(subscriber).start().await.unwrap();
-        wait_until(SOON, "it is handled", async || world.count("story_effects").await == 1).await;
+        wait_until(SOON, "it is handled", async || tests::equals(world.count("story_effects").await, 1)).await;
         wide.shutdown(SOON).await.unwrap();
         assert_eq!(world.count("outbox_deliveries").await, 0);
     }

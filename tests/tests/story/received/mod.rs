@@ -2,6 +2,12 @@
 
 mod away;
 mod crashes;
+mod deadly;
+mod joins;
 mod kept;
 mod letters;
+mod lost;
 mod once;
+mod refused;
+mod stuck;
+mod vanished;

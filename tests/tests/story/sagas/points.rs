@@ -33,7 +33,7 @@ on_servers! {
         books.start(0..100).await;
         let mut frozen = coordinator(temp, None).await;
         let log = "SELECT COUNT(*) FROM outbox_saga_log";
-        wait_until(SOON, "it is in the middle of its work", async || books.number(log).await > 150).await;
+        wait_until(SOON, "it is in the middle of its work", async || tests::above(books.number(log).await, 150)).await;
         frozen.pause();
         // Its claims run out; what it holds locked, one saga a connection, is left to it.
         let mut next = coordinator(temp, None).await;

@@ -7,7 +7,7 @@ use outbox_sea_orm::{
     failure::RetryPolicy,
 };
 use sea_orm::{ConnectionTrait, DbErr};
-use std::time::Duration;
+use std::{io::Write, time::Duration};
 
 pub(crate) type Cx = HandlerContext<OutboxTransaction>;
 
@@ -43,13 +43,33 @@ async fn killing(event: Told, cx: &Cx) -> Result<(), HandlerError> {
     }
 }
 
+/// One of them ends its process, each time it is run.
+async fn aborting(event: Told, cx: &Cx) -> Result<(), DbErr> {
+    let kills = event.n == 2 && event.key == "k2";
+    effect(event, cx).await?;
+    if kills {
+        std::process::abort();
+    }
+    Ok(())
+}
+
+/// Does its work, says so, and never returns.
+async fn holding(event: Told, cx: &Cx) -> Result<(), HandlerError> {
+    effect(event, cx).await?;
+    writeln!(std::io::stdout(), "holds")?;
+    std::future::pending().await
+}
+
 /// A consumer with the handler of that name; what it retries is stored, and soon due.
 pub(crate) fn consumer(outbox: &Outbox, handler: &str) -> Consumer<Outbox> {
     let consumer = Consumer::new("story", outbox);
     let consumer = match handler {
         "troubled" => consumer.on("troubled", troubled),
         "killing" => consumer.on("killing", killing),
-        _ => return consumer.on("effect", effect),
+        "aborting" => consumer.on("aborting", aborting),
+        // Under the other's name, so that both may have one message.
+        "holding" => return consumer.on("effect", holding).lease(CLAIM),
+        _ => return consumer.on("effect", effect).lease(CLAIM),
     };
     let retry = RetryPolicy::attempts(5, Duration::from_millis(100)).factor(1.0);
     consumer.retry(retry).hold(Duration::ZERO).lease(CLAIM)

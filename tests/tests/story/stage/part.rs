@@ -23,8 +23,12 @@ pub(crate) struct Part {
     pub(crate) queue: Option<String>,
     /// The Kafka broker and the topic of it from which its consumer receives, in the same way.
     pub(crate) kafka: Option<(String, String)>,
+    /// The address at which its consumer receives by HTTP, in the same way.
+    pub(crate) http: Option<SocketAddr>,
     /// The fault point to stop at for ever, and at which reach of it, from 1.
     pub(crate) stops_at: Option<(String, u64)>,
+    /// How long its handlers' transactions may be idle; as usual when it is 0.
+    pub(crate) idle_ms: u64,
     /// Locks the SQLite file against all writers, and holds it.
     pub(crate) locks_the_file: bool,
 }

@@ -1,8 +1,11 @@
 //! Processes that are killed, stopped and resumed.
 
 use super::part::{Part, RoutePart};
-use std::net::SocketAddr;
-use tests::processes::{Process, program};
+use std::{net::SocketAddr, time::Duration};
+use tests::{
+    holds_within,
+    processes::{Process, program},
+};
 
 /// Starts a process that plays a part, and returns when it does.
 pub(crate) async fn victim(part: &Part) -> Process {
@@ -10,6 +13,31 @@ pub(crate) async fn victim(part: &Part) -> Process {
     process.wait_for_line(super::SOON, "up").await;
     process
 }
+
+/// Runs a process that plays a part, and starts another one 0.2 s after each death, until a condition holds; then asks it to
+/// end. Gives how often it died.
+pub(crate) async fn supervised(part: &Part, is_over: impl AsyncFn() -> bool) -> usize {
+    let mut deaths = 0;
+    loop {
+        let mut process = Process::start(program("victim").arg(serde_json::to_string(part).unwrap()));
+        let mut is_done = false;
+        let ended = async || {
+            is_done = is_over().await;
+            is_done || !process.is_running()
+        };
+        assert!(holds_within(super::LATE, ended).await, "it goes on after {deaths} deaths");
+        if is_done {
+            process.terminate(super::SOON).await;
+            return deaths;
+        }
+        deaths += 1;
+        assert!(deaths < 40, "it is over after a few deaths");
+        tokio::time::sleep(RESTARTS_AFTER).await;
+    }
+}
+
+/// How soon a supervisor starts a process again.
+const RESTARTS_AFTER: Duration = Duration::from_millis(200);
 
 impl RoutePart {
     /// A route to a destination, with little in flight.

@@ -39,6 +39,8 @@ pub(crate) enum Answer {
     Transient,
     Unavailable,
     Permanent,
+    /// The destination lives, and does not let this one in.
+    Forbidden,
     /// The publisher's process ends at once.
     Death,
 }
@@ -51,6 +53,7 @@ impl Answer {
             Self::Transient => Err(PublishError::transient("not now")),
             Self::Unavailable => Err(PublishError::unavailable("nobody is here")),
             Self::Permanent => Err(PublishError::permanent("never")),
+            Self::Forbidden => Err(PublishError::unavailable("not for you").answered()),
             Self::Death => std::process::abort(),
         }
     }

@@ -130,7 +130,21 @@ impl World {
     /// Waits until there are so many dead letters.
     pub(crate) async fn wait_for_letters(&self, n: i64, within: Duration) {
         let what = format!("{n} dead letters");
-        wait_until(within, &what, async || self.count("outbox_dead_letters").await >= n).await;
+        wait_until(within, &what, async || tests::above(self.count("outbox_dead_letters").await, n - 1)).await;
+    }
+
+    /// Waits until there are so many dead letters, while events of keys `beside1`, `beside2` and so on are taken: only then is it known that the
+    /// destination rejects some events and not all. Gives how many of these there were.
+    pub(crate) async fn wait_for_letters_beside_others(&self, n: i64, within: Duration) -> u64 {
+        let told = std::cell::Cell::new(0);
+        let what = format!("{n} dead letters beside events that are taken");
+        let there = async || {
+            told.set(told.get() + 1);
+            self.tell(&format!("beside{}", told.get()), 1).await;
+            self.count("outbox_dead_letters").await >= n
+        };
+        wait_until(within, &what, there).await;
+        told.get()
     }
 
     /// Reads the dead letters, in order.

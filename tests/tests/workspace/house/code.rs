@@ -46,6 +46,11 @@ impl Code {
         self.0.windows(sought.len()).filter(same).map(|window| window[0].line).collect()
     }
 
+    /// Gives its tokens.
+    pub(super) fn tokens(&self) -> &[Token] {
+        &self.0
+    }
+
     /// Lists the texts that stand in it, as they are written, with their lines.
     pub(super) fn texts(&self) -> impl Iterator<Item = &Token> {
         self.0.iter().filter(|token| token.text.len() > 1 && token.text.ends_with(['"', '#']))
@@ -53,7 +58,7 @@ impl Code {
 }
 
 /// Position after the bracket that closes the one at a position.
-fn closed(all: &[Token], open: usize) -> usize {
+pub(super) fn closed(all: &[Token], open: usize) -> usize {
     let mut depth = 0_usize;
     for (at, token) in all.iter().enumerate().skip(open) {
         match token.text.as_str() {

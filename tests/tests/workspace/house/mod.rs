@@ -3,6 +3,7 @@
 mod code;
 mod dependencies;
 mod lexer;
+mod logs;
 mod names;
 mod order;
 mod readme;

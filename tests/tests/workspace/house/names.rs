@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 /// Names on the wire, of standards and of our own. A crate spells each in one place, and the rest of it takes it from
 /// there.
-const WIRE_NAMES: [&str; 41] = [
+const WIRE_NAMES: [&str; 44] = [
     "specversion",
     "datacontenttype",
     "dataschema",
@@ -19,12 +19,15 @@ const WIRE_NAMES: [&str; 41] = [
     "sagaid",
     "sagastep",
     "replyto",
+    "sagaconsumer",
+    "sagacommand",
     "outboxretry",
     "application/cloudevents+json",
     "application/cloudevents-batch+json",
     "webhook-id",
     "webhook-timestamp",
     "webhook-signature",
+    "outbox-signature",
     "whsec_",
     "ce-",
     "ce_",

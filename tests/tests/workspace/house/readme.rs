@@ -41,3 +41,17 @@ fn the_tests_that_the_readme_names_are_there() {
         names.into_iter().filter(|name| !is_there(name)).map(str::to_owned).collect(),
     );
 }
+
+#[test]
+fn the_tests_of_a_first_days_mistakes_are_there() {
+    let page = files().iter().find(|file| file.path == "docs/first-day.md").expect("there is a page");
+    let rows: Vec<&str> = page.text.lines().filter(|line| line.starts_with("| ") && line.ends_with("` |")).collect();
+    assert!(rows.len() >= 30, "the mistakes name their tests");
+    let is_there = |name: &str| match name.starts_with("ui/") {
+        true => files().iter().any(|file| file.path == format!("outbox-macros/tests/{name}")),
+        false => sources().any(|file| file.text.contains(&format!("fn {name}("))),
+    };
+    let gone =
+        rows.iter().filter_map(|row| row.trim_end_matches("` |").rsplit('`').next()).filter(|name| !is_there(name));
+    none("a test that docs/first-day.md names is gone", gone.map(str::to_owned).collect());
+}

@@ -43,7 +43,9 @@ fn walk(folder: &Path, paths: &mut Vec<PathBuf>) {
     for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
         let (path, name) = (entry.path(), entry.file_name());
         match entry.file_type() {
-            Ok(kind) if kind.is_dir() && !NOT_OURS.iter().any(|not| name == *not) => walk(&path, paths),
+            // In a worktree `.git` is a file.
+            _ if NOT_OURS.iter().any(|not| name == *not) => (),
+            Ok(kind) if kind.is_dir() => walk(&path, paths),
             Ok(kind) if kind.is_file() => paths.push(path),
             _ => (),
         }

@@ -1,7 +1,7 @@
 //! Waiting until something holds.
 
 use std::{future::pending, time::Duration};
-use tests::{holds_within, wait_until};
+use tests::{equals, holds_within, wait_until};
 
 #[tokio::test(start_paused = true)]
 async fn a_wait_ends_as_soon_as_its_condition_holds() {
@@ -23,8 +23,24 @@ async fn a_wait_in_vain_fails_with_what_was_waited_for() {
 }
 
 #[tokio::test(start_paused = true)]
+#[should_panic(
+    expected = "not within 1s: all have come; seen last of 3 times: 3 in place of 7; the next look took over 9"
+)]
+async fn a_wait_in_vain_says_what_it_saw_last_and_that_a_look_hangs() {
+    let mut looks = 0;
+    wait_until(Duration::from_secs(1), "all have come", async || {
+        looks += 1;
+        if looks > 3 {
+            pending::<()>().await;
+        }
+        equals(looks, 7)
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_look_that_hangs_does_not_outlast_the_deadline() {
     let begun = tokio::time::Instant::now();
-    assert!(!holds_within(Duration::from_secs(3), async || pending().await).await);
+    assert!(!holds_within(Duration::from_secs(3), async || pending::<bool>().await).await);
     assert_eq!(begun.elapsed().as_secs(), 3);
 }

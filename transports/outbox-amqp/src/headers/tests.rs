@@ -1,7 +1,7 @@
 //! Arbitrary properties are a message or a clear error, and what was written reads back.
 
 use super::*;
-use outbox_core::testing::transport::full;
+use outbox_core::testing::transport::{attributes_with_control_characters_are_refused as refused, full};
 use proptest::{collection::vec, prelude::*};
 
 fn reading() -> Reading {
@@ -20,6 +20,25 @@ fn headers_that_do_not_fit_in_a_frame_go_in_the_body() {
     let structured = write(&message, false, 1_000);
     assert!(structured.properties.headers().is_none() && structured.body.starts_with(b"{\"specversion\""));
     assert_eq!(read_back(&binary).map(|m| m.into_parts()).ok(), read_back(&structured).map(|m| m.into_parts()).ok());
+}
+
+#[test]
+fn attributes_with_control_characters_are_refused() {
+    for prefix in [PREFIX, OTHER_PREFIX] {
+        refused(|list| {
+            let (mut table, mut properties) = (FieldTable::default(), BasicProperties::default());
+            for (name, value) in list {
+                if carries_content_type(name) {
+                    properties = properties.with_content_type((*value).into());
+                } else {
+                    let value = AMQPValue::LongString(LongString::from(value.as_bytes()));
+                    table.insert([prefix, name].concat().into(), value);
+                }
+            }
+            let properties = properties.with_headers(table);
+            read(&Reading::default(), &properties, "", Bytes::new(), Timestamp::from_micros(0))
+        });
+    }
 }
 
 #[test]

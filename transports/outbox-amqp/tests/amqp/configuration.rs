@@ -45,10 +45,13 @@ fn a_text_that_is_no_url_of_rabbitmq_is_refused() {
 #[tokio::test]
 async fn what_was_not_built_and_is_wrong_publishes_nothing_and_loses_nothing() {
     let wrong = publisher().exchange("x".repeat(256));
-    assert!(wrong.check().is_err(), "the relay finds it when it starts");
+    let checked = wrong.check().expect_err("the relay finds it when it starts");
+    assert_eq!(checked.class(), FailureClass::Permanent, "a relay does not start with it");
     let error = wrong.publish(&full()).await.expect_err("wrong");
     assert_eq!(error.class(), FailureClass::Unavailable);
-    assert!(subscriber("q").prefetch(0).next().await.is_err());
+    let mut wrong = subscriber("q").prefetch(0);
+    assert!(wrong.check().is_err(), "the consumer finds it when it starts");
+    assert!(wrong.next().await.is_err());
 }
 
 #[tokio::test]
@@ -56,4 +59,13 @@ async fn a_server_that_is_there_is_connected_to() {
     assert!(AmqpPublisher::connect(crate::support::url()).await.is_ok());
     let error = AmqpPublisher::connect("amqp://127.0.0.1:1").await.expect_err("nobody is there");
     assert_eq!(error.class(), FailureClass::Unavailable);
+}
+
+#[test]
+fn relays_compare_server_and_exchange_or_queue_and_no_secret() {
+    let to = || AmqpPublisher::new("amqp://ann:canary@broker.example:5673/shop").expect("a URL");
+    assert_eq!(to().exchange("orders").destination().as_deref(), Some("broker.example:5673/shop#orders"));
+    assert_eq!(to().queue("billing").destination().as_deref(), Some("broker.example:5673/shop#billing"));
+    assert_eq!(to().queue("billing").exchange("orders").destination(), to().exchange("orders").destination());
+    assert_ne!(to().destination(), to().exchange("orders").destination());
 }

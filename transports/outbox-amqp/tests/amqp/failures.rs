@@ -7,7 +7,7 @@ use outbox_amqp::{AmqpPublisher, Exchange, Topology};
 use outbox_core::{
     event::Message,
     failure::FailureClass::{self, Permanent, Transient, Unavailable},
-    transport::{Limits, PublishError, Publisher, Receipt},
+    transport::{Limits, PublishError, Publisher, Receipt, publish_all},
 };
 use std::time::Duration;
 use tokio::net::TcpListener;
@@ -174,7 +174,7 @@ async fn a_batch_tells_the_returned_from_the_confirmed_whatever_their_order() {
     let batches: Vec<Vec<Message>> =
         (0..8).map(|batch| (1..=100).map(|n| numbered(n + batch * 7, &format!("{batch}-{n}"))).collect()).collect();
     // Many batches at once, so that returns and confirms of all mix on the wire.
-    let verdicts = join_all(batches.iter().map(|batch| publisher.publish_batch(batch))).await;
+    let verdicts = join_all(batches.iter().map(|batch| publish_all(&publisher, batch))).await;
     for (message, verdict) in batches.iter().flatten().zip(verdicts.iter().flatten()) {
         let expected = (!routed(message)).then_some(Transient);
         assert_eq!(class(verdict), expected, "{:?}: {verdict:?}", message.sequence);

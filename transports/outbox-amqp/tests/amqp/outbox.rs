@@ -68,7 +68,7 @@ impl World {
     }
 
     pub(crate) async fn drained(&self) {
-        let empty = async || self.number("SELECT COUNT(*) FROM outbox_events").await == 0;
+        let empty = async || tests::equals(self.number("SELECT COUNT(*) FROM outbox_events").await, 0);
         wait_until(SOON, "the outbox is empty", empty).await;
     }
 }
@@ -87,7 +87,7 @@ async fn a_queue_that_is_deleted_under_the_publisher_lets_events_wait_with_no_ro
     client.delete_queue(&name).await;
     world.tell(BEFORE..AFTER).await;
     let named = "SELECT COUNT(*) FROM outbox_retries WHERE errors LIKE '%312 NO_ROUTE%'";
-    wait_until(SOON, "NO_ROUTE is named", async || world.number(named).await > 0).await;
+    wait_until(SOON, "NO_ROUTE is named", async || tests::above(world.number(named).await, 0)).await;
     assert_eq!(world.number("SELECT COUNT(*) FROM outbox_events").await, AFTER - BEFORE, "all wait");
     let finished = "SELECT COUNT(*) FROM outbox_retries WHERE state <> 'waiting'";
     assert_eq!(world.number(finished).await, 0, "nothing is marked done");
@@ -111,7 +111,7 @@ async fn a_full_queue_lets_the_rest_wait_and_drains_as_it_is_read() {
     let relay = world.relay(publisher().queue(&name).declare(topology.clone())).await;
     world.tell(0..EVENTS).await;
     let refused = "SELECT COUNT(*) FROM outbox_retries WHERE errors LIKE '%basic.nack%'";
-    wait_until(SOON, "the queue refuses", async || world.number(refused).await > 0).await;
+    wait_until(SOON, "the queue refuses", async || tests::above(world.number(refused).await, 0)).await;
     let mut subscriber = crate::support::subscriber(&name).declare(topology);
     let mut seen = std::collections::BTreeSet::new();
     while i64::try_from(seen.len()).expect("few") < EVENTS {

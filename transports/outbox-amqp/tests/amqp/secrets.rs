@@ -96,7 +96,8 @@ async fn no_failure_and_no_log_shows_a_secret_whatever_is_returned_refused_or_lo
     delivery.nack(true).await.expect("heard");
     next(&mut subscriber).await.reject("no").await.expect("heard");
     client(&url()).await.delete_queue(&name).await;
-    let lost = tokio::time::timeout(SOON, subscriber.next()).await.expect("in time").expect_err("the queue is gone");
+    let lost =
+        tokio::time::timeout(SOON, subscriber.next()).await.expect("the loss is told").expect_err("the queue is gone");
     assert_silent("the loss", &full_text(&lost));
 
     tracing::info!("the end");

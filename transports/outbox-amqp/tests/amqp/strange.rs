@@ -11,7 +11,7 @@ use lapin::{
 };
 use outbox_sea_orm::{
     OutboxTransaction,
-    consumer::{Consumer, HandlerContext, UnknownPolicy},
+    consumer::{Consumer, HandlerContext, UnhandledPolicy},
     failure::{
         DeadLetter,
         DeadReason::{self, Undecodable, UnknownType},
@@ -99,7 +99,7 @@ fn strangers() -> Vec<Strange> {
                 ("cloudEvents_eventversion".into(), text("9")),
             ]),
             body: event.to_vec(),
-            reason: Undecodable,
+            reason: UnknownType,
             says: "version 9",
             is_message: true,
         },
@@ -134,7 +134,8 @@ on_every_database! {
         world.db.execute_unprepared("CREATE TABLE effects (n BIGINT NOT NULL)").await.expect("made");
         let queue = QueueDeclareOptions { auto_delete: true, ..Default::default() };
         client.channel.queue_declare(name.as_str().into(), queue, FieldTable::default()).await.expect("declared");
-        let consumer = Consumer::new("story", &world.outbox).on("effect", effect).unknown(UnknownPolicy::DeadLetter);
+        let consumer = Consumer::new("story", &world.outbox).on("effect", effect).others(UnhandledPolicy::DeadLetter);
+        let consumer = consumer.keep_unknown(Duration::ZERO);
         let handle = consumer.subscribe(subscriber(&name).max_payload(LONGEST)).start().await.expect("started");
         let strangers = strangers();
         let mut sent = 0;
@@ -145,12 +146,13 @@ on_every_database! {
             publish(&client, &name, with("id", &format!("W-{n}")), well.as_bytes()).await;
             sent += 2;
         }
-        wait_until(SOON, "each is answered for", async || handle.stats().borrow().acked == sent).await;
+        wait_until(SOON, "each is answered for", async || tests::equals(handle.stats().borrow().acked, sent)).await;
         sleep(QUIET).await;
         let stats = *handle.stats().borrow();
         handle.shutdown(SOON).await.expect("stopped");
-        assert_eq!((stats.received, stats.acked), (sent, sent), "each came once");
-        assert_eq!((stats.returned, stats.rejected, stats.retried, stats.stored), (0, 0, 0, 0));
+        // A database that is slow for long has deliveries returned, which come again; nothing else comes twice.
+        assert_eq!((stats.received - stats.returned, stats.acked), (sent, sent), "each came once");
+        assert_eq!((stats.rejected, stats.retried, stats.stored), (0, 0, 0));
         let effects = i64::try_from(strangers.len()).expect("few");
         assert_eq!(world.number("SELECT COUNT(DISTINCT n) FROM effects").await, effects);
         assert_eq!(world.number("SELECT COUNT(*) FROM effects").await, effects);

@@ -1,13 +1,17 @@
 //! What happens to one request, from its headers to its answer.
 
-use super::refusal::Refusal;
+use super::{
+    bodies::{Bodies, Unread},
+    refusal::Refusal,
+    reports::RefusalReports,
+    webhook::Webhook,
+};
 use crate::{
     headers,
-    signature::{self, Secret, seconds, verify},
+    signature::{self, Secret, seconds, verify, verify_attributes},
     subscriber::{Answer, Waiting},
 };
 use axum::{
-    body::Body,
     extract::{Request, State},
     response::{IntoResponse, Response},
 };
@@ -17,20 +21,26 @@ use http::{
     header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE},
     request::Parts,
 };
-use http_body_util::{BodyExt, LengthLimitError, Limited};
 use outbox_core::{
     event::{Message, Timestamp},
     runtime::{now, wall_clock},
-    transport::cloudevents::{self, Fallback, PlainJson},
+    transport::cloudevents::{self, CloudEventError, Fallback, PlainJson},
 };
 use std::{
     sync::Arc,
     time::{Duration, Instant, UNIX_EPOCH},
 };
 use tokio::{
-    sync::{Semaphore, mpsc, oneshot},
+    sync::{
+        Semaphore,
+        mpsc::{self, error::TrySendError},
+        oneshot,
+    },
     time::timeout_at,
 };
+
+/// Why a request is refused when all places are taken.
+pub(super) const BUSY: &str = "too many requests are under way";
 
 /// What is taken and what is refused.
 #[derive(Debug)]
@@ -39,6 +49,7 @@ pub(super) struct Rules {
     pub(super) tolerance: Duration,
     pub(super) topic: Option<String>,
     pub(super) plain_json: Option<PlainJson>,
+    pub(super) webhook: Option<Webhook>,
     pub(super) structured_only: bool,
     pub(super) max_body: usize,
     pub(super) max_headers: usize,
@@ -50,17 +61,20 @@ pub(super) struct Rules {
 /// Where requests come in: the rules, the places, and the way to the subscriber.
 pub(super) struct Desk {
     pub(super) rules: Rules,
+    pub(super) bodies: Bodies,
+    /// Of requests that are handled: what a stranger sends never has one.
     pub(super) permits: Semaphore,
     pub(super) sender: mpsc::Sender<Waiting>,
+    pub(super) reports: RefusalReports,
 }
 
 /// Takes one request and answers it when its delivery was answered.
 pub(super) async fn receive(State(desk): State<Arc<Desk>>, request: Request) -> Response {
-    let until = now() + desk.rules.answer_within;
-    match desk.handle(request, until).await {
+    let since = now();
+    match desk.handle(request, since, since + desk.rules.answer_within).await {
         Ok(()) => StatusCode::NO_CONTENT.into_response(),
         Err(refusal) => {
-            tracing::debug!(status = refusal.status.as_u16(), "a request was not confirmed");
+            desk.reports.report(&refusal);
             refusal.into_response()
         }
     }
@@ -70,35 +84,44 @@ pub(super) async fn receive(State(desk): State<Arc<Desk>>, request: Request) -> 
 struct Signed<'a> {
     id: &'a str,
     timestamp: &'a str,
+    sent_at: u64,
     signatures: String,
+    /// Those of the attributes; empty where only the body is signed.
+    of_attributes: String,
 }
 
 impl Desk {
-    async fn handle(&self, request: Request, until: Instant) -> Result<(), Refusal> {
+    async fn handle(&self, request: Request, since: Instant, until: Instant) -> Result<(), Refusal> {
         let (parts, body) = request.into_parts();
         let rules = &self.rules;
         rules.admit(&parts.headers)?;
         // The cheap questions first: what is unsigned or stale is not read.
         let signed = if rules.secrets.is_empty() { None } else { Some(rules.signed(&parts.headers)?) };
-        let busy = || Refusal::later("too many requests are under way", rules.retry_after);
-        let _permit = self.permits.try_acquire().map_err(|_| busy())?;
+        let busy = || Refusal::later(BUSY, rules.retry_after);
+        if self.permits.available_permits() == 0 {
+            return Err(busy());
+        }
         let closed = || Refusal::later("the receiver is closed", rules.retry_after);
         if self.sender.is_closed() {
             return Err(closed());
         }
-        let body = rules.read(body, until).await?;
+        let body = self.bodies.read(body, rules.max_body, until).await.map_err(|unread| rules.unread(&unread))?;
         if let Some(signed) = &signed
             && !verify(&rules.secrets, signed.id, signed.timestamp, &body, &signed.signatures)
         {
             return Err(unauthorized("no signature fits"));
         }
-        let message = rules.message(&parts, body)?;
+        let message = rules.message(&parts, body, signed.as_ref())?;
         // What identifies the message for the inbox is what was signed, or a recorded request could come as a new one.
         if signed.is_some_and(|signed| cloudevents::identity(signed.id, &message.source) != message.id) {
             return Err(Refusal::new(StatusCode::BAD_REQUEST, "the signed id is not the id of the event"));
         }
+        let _permit = self.permits.try_acquire().map_err(|_| busy())?;
         let (answer, answered) = oneshot::channel();
-        self.sender.try_send(Waiting { message, answer }).map_err(|_| closed())?;
+        self.sender.try_send(Waiting { message, answer, since, until }).map_err(|error| match error {
+            TrySendError::Full(_) => busy(),
+            TrySendError::Closed(_) => closed(),
+        })?;
         match timeout_at(until.into(), answered).await {
             Ok(Ok(Answer::Ack)) => Ok(()),
             Ok(Ok(Answer::Reject(reason))) => Err(Refusal::new(StatusCode::UNPROCESSABLE_ENTITY, reason)),
@@ -136,51 +159,84 @@ impl Rules {
         if id.is_empty() || id.contains('.') {
             return Err(unauthorized("the signed id is empty or holds a dot"));
         }
-        let all = headers.get_all(signature::SIGNATURE).iter().filter_map(|v| v.to_str().ok());
-        let signatures = all.collect::<Vec<_>>().join(" ");
+        let all = |name| headers.get_all(name).iter().filter_map(|v| v.to_str().ok()).collect::<Vec<_>>().join(" ");
+        let (signatures, of_attributes) = (all(signature::SIGNATURE), all(signature::ATTRIBUTES));
         if signatures.is_empty() {
             return Err(unauthorized("the signature's headers are missing"));
         }
-        let sent = seconds(timestamp).ok_or_else(|| unauthorized("the timestamp cannot be read"))?;
+        let sent_at = seconds(timestamp).ok_or_else(|| unauthorized("the timestamp cannot be read"))?;
         let now = wall_clock().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-        if now.abs_diff(sent) > self.tolerance.as_secs() {
+        if now.abs_diff(sent_at) > self.tolerance.as_secs() {
             return Err(unauthorized("the timestamp is too far away"));
         }
-        Ok(Signed { id, timestamp, signatures })
+        Ok(Signed { id, timestamp, sent_at, signatures, of_attributes })
     }
 
-    /// Reads the body up to its bound and until the deadline.
-    async fn read(&self, body: Body, until: Instant) -> Result<Bytes, Refusal> {
-        match timeout_at(until.into(), Limited::new(body, self.max_body).collect()).await {
-            Ok(Ok(body)) => Ok(body.to_bytes()),
-            Ok(Err(error)) if error.is::<LengthLimitError>() => Err(too_large()),
-            Ok(Err(_)) => Err(Refusal::new(StatusCode::BAD_REQUEST, "the body cannot be read")),
-            Err(_) => Err(Refusal::new(StatusCode::REQUEST_TIMEOUT, "the body did not come in time")),
+    /// Says what it means that a body is not there.
+    fn unread(&self, unread: &Unread) -> Refusal {
+        match unread {
+            Unread::TooLarge => too_large(),
+            Unread::Broken => Refusal::new(StatusCode::BAD_REQUEST, "the body cannot be read"),
+            Unread::Late => Refusal::new(StatusCode::REQUEST_TIMEOUT, "the body did not come in time"),
+            Unread::GivenUp => Refusal::later("the body is slow, and others wait", self.retry_after),
         }
     }
 
     /// Reads the message in the mode that it has.
-    fn message(&self, parts: &Parts, body: Bytes) -> Result<Message, Refusal> {
+    fn message(&self, parts: &Parts, body: Bytes, signed: Option<&Signed<'_>>) -> Result<Message, Refusal> {
         let headers = &parts.headers;
         if headers.get(CONTENT_ENCODING).is_some_and(|v| !v.as_bytes().eq_ignore_ascii_case(b"identity")) {
             return Err(unsupported("compressed bodies are not taken"));
         }
         let fallback = Fallback { topic: self.topic.as_deref(), received_at: Timestamp::from(wall_clock()) };
         let media = headers.get(CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or_default();
-        let message = if cloudevents::is_cloudevents(media) {
+        let message = if let (Some(webhook), Some(signed)) = (&self.webhook, signed) {
+            if !signed.of_attributes.is_empty() {
+                return Err(unsupported(
+                    "only webhooks are taken here; an outbox sends to a receiver without `webhook`",
+                ));
+            }
+            webhook.message(signed.id, signed.sent_at, body, &fallback)
+        } else if cloudevents::is_cloudevents(media) {
             if !is_event_json(media) {
                 return Err(unsupported("only application/cloudevents+json in UTF-8 is taken in structured mode"));
             }
             cloudevents::from_json(&body, &fallback)
         } else if self.structured_only {
             return Err(unsupported("only structured mode is taken"));
+        } else if let Some(signed) = signed {
+            let attributes = headers::attributes(headers).map_err(unreadable)?;
+            self.verify_attributes(signed, &body, &attributes)?;
+            cloudevents::from_attributes(attributes, body, &fallback)
         } else {
             match self.plain_json.as_ref().and_then(|plain| Some((plain, headers::named_by(plain, headers)?))) {
                 Some((plain, named)) => plain.read(named, body, &fallback),
-                None => headers::read(headers, body, &fallback),
+                None => {
+                    headers::attributes(headers).and_then(|list| cloudevents::from_attributes(list, body, &fallback))
+                }
             }
         };
-        message.map_err(|error| Refusal::new(StatusCode::BAD_REQUEST, error.to_string()))
+        message.map_err(unreadable)
+    }
+
+    /// Takes attributes beside a body only where they are signed too: whoever records a request could change them.
+    fn verify_attributes(
+        &self,
+        signed: &Signed<'_>,
+        body: &Bytes,
+        attributes: &[(&str, String)],
+    ) -> Result<(), Refusal> {
+        let Signed { id, timestamp, of_attributes, .. } = signed;
+        if of_attributes.is_empty() {
+            return Err(unauthorized(
+                "the header outbox-signature is missing: attributes in headers have to be signed too, or a receiver says \
+                 by `webhook` what signed bodies are",
+            ));
+        }
+        if !verify_attributes(&self.secrets, id, timestamp, body, attributes, of_attributes) {
+            return Err(unauthorized("no outbox-signature fits the attributes"));
+        }
+        Ok(())
     }
 }
 
@@ -191,6 +247,10 @@ fn is_event_json(media: &str) -> bool {
     let charset = parts.find_map(|p| p.to_ascii_lowercase().strip_prefix("charset=").map(str::to_owned));
     essence.eq_ignore_ascii_case(cloudevents::JSON_MEDIA_TYPE)
         && charset.is_none_or(|charset| charset.trim_matches('"') == "utf-8")
+}
+
+fn unreadable(error: CloudEventError) -> Refusal {
+    Refusal::new(StatusCode::BAD_REQUEST, error.to_string())
 }
 
 fn unauthorized(reason: &str) -> Refusal {

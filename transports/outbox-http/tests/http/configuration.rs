@@ -18,6 +18,7 @@ fn a_publisher_reports_all_its_faults_together() {
         .allow_subnet("10.0.0.0/33")
         .header("content-type", "text/plain")
         .header("x good", "1")
+        .header("outbox-signature", "v1,AAAA")
         .header("x-good", "a\r\nb")
         .timeout(Duration::ZERO)
         .max_connections(0);
@@ -29,7 +30,7 @@ fn a_publisher_reports_all_its_faults_together() {
     assert!(faults.iter().any(|f| matches!(f, ConfigFault::Address { what: "private", .. })));
     let headers = faults.iter().filter(|f| matches!(f, ConfigFault::Header { .. })).count();
     let ranges = faults.iter().filter(|f| matches!(f, ConfigFault::Range { .. })).count();
-    assert_eq!((headers, ranges >= 2), (3, true), "{faults:?}");
+    assert_eq!((headers, ranges >= 2), (4, true), "{faults:?}");
     let text = error.to_string();
     assert!(text.contains("number 3") && text.contains("10.0.0.0/33"), "{text}");
 }
@@ -57,6 +58,7 @@ async fn a_publisher_that_is_wrong_loses_no_message() {
     assert!(error.to_string().contains("whsec_"), "{error}");
     let checked = publisher.check().expect_err("the relay hears of it when it starts");
     assert_eq!(checked.to_string(), error.to_string());
+    assert_eq!(checked.class(), FailureClass::Permanent, "a relay does not start with it");
 }
 
 #[test]
@@ -95,4 +97,35 @@ fn a_receiver_reports_all_its_faults_together() {
     assert_eq!((error.faults().len(), ranges), (8, 6), "{error}");
     assert!(error.faults().contains(&ConfigFault::Path("events/{id}".into())));
     assert!(error.faults().contains(&ConfigFault::Secret { number: 1, problem: SecretError::Base64 }));
+}
+
+#[test]
+fn relays_compare_host_and_path_and_no_secret() {
+    let to = |url: &str| HttpPublisher::new(url).expect("a URL").destination();
+    let billing = Some("billing.example:8443/events".to_owned());
+    assert_eq!(to("https://ann:canary@billing.example:8443/events?token=canary#canary"), billing);
+    assert_eq!(
+        HttpPublisher::new("https://billing.example:8443/events").expect("a URL").signed("canary").destination(),
+        billing
+    );
+    assert_ne!(to("https://billing.example:8443/event"), billing);
+    assert_ne!(to("https://billing.test:8443/events"), billing);
+}
+
+#[test]
+fn a_receiver_of_webhooks_says_how_they_are_signed_and_what_they_are() {
+    let long = "x".repeat(256);
+    let webhook = |event_type: &str, source: &str| HttpReceiver::builder().verify(SECRET).webhook(event_type, source);
+    assert!(webhook("billing.webhook", "https://billing.example").build().is_ok());
+    for (builder, rule) in [
+        (HttpReceiver::builder().unsigned().webhook("a", "/b"), "needs verify"),
+        (webhook("a", "/b").structured_only(), "is not taken with structured_only"),
+        (webhook("", "/b"), "1 to 255 bytes"),
+        (webhook("a", ""), "1 to 255 bytes"),
+        (webhook("a", &long), "1 to 255 bytes"),
+        (webhook("a\nb", "/b"), "without control characters"),
+    ] {
+        let error = builder.build().map(|_| ()).expect_err(rule);
+        assert!(error.faults().len() == 1 && error.to_string().contains(rule), "{error}");
+    }
 }

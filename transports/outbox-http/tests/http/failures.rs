@@ -3,7 +3,7 @@
 use crate::support::{closed_port, message, message_with, read_request, serve_answer, serve_raw};
 use outbox_core::{
     failure::FailureClass::{self, Permanent, Transient, Unavailable},
-    transport::{PublishError, Publisher},
+    transport::{PublishError, Publisher, publish_all},
 };
 use outbox_http::{HttpPublisher, Resolver};
 use std::{
@@ -264,7 +264,7 @@ async fn no_more_requests_are_under_way_than_allowed() {
     .await;
     let publisher = server.publisher().max_connections(3);
     let batch: Vec<_> = (0..40).map(|_| message()).collect();
-    let results = publisher.publish_batch(&batch).await;
+    let results = publish_all(&publisher, &batch).await;
     assert!(results.iter().all(Result::is_ok), "{results:?}");
     let most = most.load(Ordering::SeqCst);
     assert!((1..=3).contains(&most), "{most} at once");

@@ -1,5 +1,6 @@
 //! The HTTP transport against real sockets on loopback.
 
+mod attributes;
 mod configuration;
 mod conformance;
 mod failures;
@@ -8,6 +9,7 @@ mod requests;
 mod round_trip;
 mod secrets;
 mod signing;
+mod slow;
 mod support;
 mod tls;
 mod wire;

@@ -48,6 +48,22 @@ async fn a_router_is_nested_in_another() {
 }
 
 #[tokio::test]
+async fn a_delivery_says_that_its_sender_waits_and_sends_it_again() {
+    let (router, mut subscriber) = HttpReceiver::builder().unsigned().build().expect("configured");
+    let server = serve(router).await;
+    let (publisher, sent) = (server.publisher(), message());
+    let (result, ()) = tokio::join!(publisher.publish(&sent), async {
+        let delivery = subscriber.next().await.expect("open").expect("a delivery");
+        assert!(delivery.comes_back_in_order, "a consumer may return what has no place");
+        let (since, until) = delivery.awaited.expect("it says until when");
+        assert_eq!((until - since, delivery.is_given_up()), (Duration::from_secs(8), false));
+        delivery.nack(true).await.expect("the sender waits");
+    });
+    let error = result.expect_err("returned");
+    assert!(error.to_string().contains("503") && error.asked_to_wait().is_some(), "{error:?}");
+}
+
+#[tokio::test]
 async fn connections_are_used_again() {
     let connections = Arc::new(AtomicUsize::new(0));
     let counter = Arc::clone(&connections);

@@ -3,9 +3,10 @@
 use crate::support::{SECRET, Server, serve};
 use axum::Router;
 use outbox_http::{HttpSubscriber, ReceiverBuilder, Secret};
+use percent_encoding::percent_decode_str;
 use std::time::{SystemTime, UNIX_EPOCH};
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
+    io::{AsyncRead, AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
 };
 
@@ -77,11 +78,34 @@ impl Request {
         self
     }
 
+    /// Signs the body, and in binary mode the attributes, as a sender of ours does.
     pub(crate) fn signed_by(self, secret: &str, id: &str, timestamp: u64) -> Self {
+        let of_attributes = Secret::parse(secret).expect("a secret").sign_attributes(
+            id,
+            timestamp,
+            &self.body,
+            self.attributes().iter().map(|(name, value)| (name.as_str(), value.as_str())),
+        );
+        let is_structured = |(name, value): &(String, String)| name == "content-type" && value.contains("cloudevents");
+        let structured = self.headers.iter().any(is_structured);
+        let request = if structured { self } else { self.with("outbox-signature", &of_attributes) };
+        request.body_signed_by(secret, id, timestamp)
+    }
+
+    /// Signs the body alone, as Standard Webhooks says.
+    pub(crate) fn body_signed_by(self, secret: &str, id: &str, timestamp: u64) -> Self {
         let signature = Secret::parse(secret).expect("a secret").sign(id, timestamp, &self.body);
         self.with("webhook-id", id)
             .with("webhook-timestamp", &timestamp.to_string())
             .with("webhook-signature", &signature)
+    }
+
+    fn attributes(&self) -> Vec<(String, String)> {
+        let named = self.headers.iter().filter_map(|(name, value)| {
+            let name = if name == "content-type" { "datacontenttype" } else { name.strip_prefix("ce-")? };
+            Some((name.to_owned(), percent_decode_str(value).decode_utf8_lossy().into_owned()))
+        });
+        named.collect()
     }
 
     pub(crate) fn signed(self) -> Self {
@@ -111,7 +135,7 @@ impl Request {
     }
 }
 
-pub(crate) async fn read_answer(mut stream: TcpStream) -> Answer {
+pub(crate) async fn read_answer(mut stream: impl AsyncRead + Unpin) -> Answer {
     let mut bytes = Vec::new();
     // A server that closes with bytes unread resets; what it said before that counts.
     let _ = stream.read_to_end(&mut bytes).await;

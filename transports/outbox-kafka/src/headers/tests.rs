@@ -1,7 +1,7 @@
 //! Arbitrary headers are a message or a clear error, and what was written reads back.
 
 use super::*;
-use outbox_core::testing::transport::full;
+use outbox_core::testing::transport::{attributes_with_control_characters_are_refused as refused, full};
 use proptest::{collection::vec, option, prelude::*};
 
 fn record<'r>(key: Option<&'r [u8]>) -> Record<'r> {
@@ -42,8 +42,23 @@ fn a_stranger_s_record_gets_its_key_topic_and_time_from_kafka() {
     let message = read(&Reading::default(), record(Some(b"order-7")), Some(&list), Bytes::new()).expect("readable");
     assert_eq!((message.key.as_deref(), message.topic.as_str()), (Some("order-7"), "orders"));
     assert_eq!(message.created_at.as_micros(), 1_700_000_000_123_000);
-    let message = read(&Reading::default(), record(Some(&[0xff])), Some(&list), Bytes::new()).expect("readable");
-    assert_eq!(message.key, None, "a key that is no text orders all the same");
+    for key in [&[0xff][..], b"a\0b", b"a\nb", "a\u{85}b".as_bytes(), &[b'k'; 256], b""] {
+        let message = read(&Reading::default(), record(Some(key)), Some(&list), Bytes::new()).expect("readable");
+        assert_eq!(message.key, None, "a key that is no text for a key orders all the same: {key:?}");
+    }
+}
+
+#[test]
+fn attributes_with_control_characters_are_refused() {
+    refused(|list| {
+        let names: Vec<_> = list.iter().map(|(name, value)| (name_of(name), *value)).collect();
+        let headers = named(&names.iter().map(|(name, value)| (&**name, *value)).collect::<Vec<_>>());
+        read(&Reading::default(), record(None), Some(&headers), Bytes::new())
+    });
+}
+
+fn name_of(attribute: &str) -> String {
+    if attribute == DATA_CONTENT_TYPE { CONTENT_TYPE.to_owned() } else { [PREFIX, attribute].concat() }
 }
 
 #[test]

@@ -8,7 +8,7 @@ fn place(partition: i32) -> Place {
 }
 
 fn with(partitions: i32) -> Ledger<i64> {
-    let mut ledger = Ledger::new();
+    let mut ledger = Ledger::new(2);
     (0..partitions).for_each(|partition| ledger.assign(place(partition)));
     ledger
 }
@@ -66,6 +66,24 @@ fn what_comes_back_goes_again_before_anything_later_of_its_key() {
     assert_eq!(offsets(&again), [0], "1 and 3 wait");
     assert!(ledger.done(&again[0].0));
     assert_eq!(offsets(&given(&mut ledger)), [1]);
+}
+
+#[test]
+fn what_waits_of_a_key_beyond_its_places_takes_none_of_the_others() {
+    let mut ledger = with(2);
+    for offset in 0..10 {
+        ledger.arrive(&place(0), offset, Some(1), offset);
+    }
+    ledger.arrive(&place(1), 0, Some(1), 0);
+    let out = given(&mut ledger);
+    assert_eq!((offsets(&out), ledger.waiting(), ledger.beyond()), (vec![0, 0], 9, 7), "one is out, two have a place");
+    assert!(ledger.back(&out[0].0));
+    assert_eq!((ledger.waiting(), ledger.beyond()), (10, 7));
+    let out = given(&mut ledger);
+    assert!(ledger.done(&out[0].0));
+    assert_eq!((ledger.waiting(), ledger.beyond()), (9, 6), "the next has its place");
+    ledger.revoke(&place(0));
+    assert_eq!((ledger.waiting(), ledger.beyond()), (0, 0));
 }
 
 #[test]

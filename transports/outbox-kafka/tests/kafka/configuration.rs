@@ -1,7 +1,10 @@
 //! What a configuration cannot be is told before anything is sent, and no secret with it.
 
 use crate::support::{full, url};
-use outbox_core::{failure::FailureClass, transport::Publisher};
+use outbox_core::{
+    failure::FailureClass,
+    transport::{Publisher, Subscriber},
+};
 use outbox_kafka::{ConfigFault, KafkaPublisher, KafkaSubscriber, Topic};
 use std::time::Duration;
 
@@ -45,7 +48,11 @@ fn every_fault_of_a_subscriber_is_told_at_once() {
 #[tokio::test]
 async fn a_publisher_that_is_not_configured_right_publishes_nothing_and_says_why() {
     let publisher = KafkaPublisher::new(url()).expect("brokers").set("no.such.setting", "1");
-    assert!(publisher.check().expect_err("a fault").to_string().contains("`no.such.setting`"));
+    let checked = publisher.check().expect_err("a fault");
+    assert!(checked.to_string().contains("`no.such.setting`"), "{checked}");
+    assert_eq!(checked.class(), FailureClass::Permanent, "a relay does not start with it");
+    let subscriber = KafkaSubscriber::new(url(), "").expect("brokers");
+    assert!(subscriber.check().is_err(), "a consumer does not start with it");
     let error = publisher.publish(&full()).await.expect_err("not confirmed");
     assert_eq!(error.class(), FailureClass::Unavailable);
 }
@@ -67,4 +74,15 @@ fn nothing_shows_the_value_of_a_setting() {
     let subscriber = KafkaSubscriber::new("127.0.0.1:9092", "g").expect("brokers").set("sasl.password", "canary");
     let shown = format!("{publisher:?} {subscriber:?}");
     assert!(!shown.contains("canary") && shown.contains("sasl.password"), "{shown}");
+}
+
+#[test]
+fn relays_compare_brokers_in_any_order_and_the_topic_and_no_secret() {
+    let to = |brokers: &str| KafkaPublisher::new(brokers).expect("brokers").set("sasl.password", "canary");
+    let orders = to("a.example:9092,b.example:9092").topic("orders").destination();
+    assert_eq!(orders.as_deref(), Some("a.example:9092,b.example:9092#orders"));
+    assert_eq!(to("kafka://b.example:9092,a.example:9092").topic("orders").destination(), orders);
+    assert_ne!(to("a.example:9092,b.example:9092").topic("order").destination(), orders);
+    assert_ne!(to("a.example:9092,b.example:9092").destination(), orders);
+    assert_ne!(to("c.example:9092").topic("orders").destination(), orders);
 }

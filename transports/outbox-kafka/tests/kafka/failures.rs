@@ -5,7 +5,7 @@ use crate::support::{
 };
 use outbox_core::{
     failure::FailureClass::{Permanent, Transient, Unavailable},
-    transport::{Limits, Publisher},
+    transport::{Limits, Publisher, publish_all},
 };
 use outbox_kafka::KafkaPublisher;
 use std::time::Duration;
@@ -83,7 +83,7 @@ async fn a_batch_has_the_verdict_of_each_beside_the_others() {
             }
         })
         .collect();
-    let verdicts = publisher.publish_batch(&messages).await;
+    let verdicts = publish_all(&publisher, &messages).await;
     for (n, verdict) in verdicts.iter().enumerate() {
         assert_eq!(verdict.as_ref().err().map(|e| e.class()), (n % 7 == 0).then_some(Permanent), "{n}: {verdict:?}");
     }

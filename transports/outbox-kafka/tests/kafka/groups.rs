@@ -4,7 +4,7 @@ use crate::support::{SOON, name, next, number, numbered, publisher, subscriber, 
 use outbox_core::{
     event::Message,
     testing::Recorder,
-    transport::{Publisher, Subscriber},
+    transport::{Publisher, Subscriber, publish_all},
 };
 use outbox_kafka::KafkaSubscriber;
 use rdkafka::{
@@ -59,7 +59,7 @@ async fn members_that_join_and_leave_under_load_lose_nothing_double_nothing_and_
     let publish = async {
         for n in 1..=EACH {
             let batch: Vec<Message> = (0..KEYS).map(|key| numbered(n, &format!("k{key}"))).collect();
-            let verdicts = publisher.publish_batch(&batch).await;
+            let verdicts = publish_all(&publisher, &batch).await;
             assert!(verdicts.iter().all(Result::is_ok), "{verdicts:?}");
         }
     };
@@ -77,7 +77,7 @@ async fn members_that_join_and_leave_under_load_lose_nothing_double_nothing_and_
         }
         took_part
     };
-    let ((), _) = timeout(SOON, async { tokio::join!(publish, come_and_go) }).await.expect("in time");
+    let ((), _) = timeout(SOON, async { tokio::join!(publish, come_and_go) }).await.expect("all came");
     recorder.wait_for(all, SOON).await.expect("all come");
     stay.send_replace(true);
     staying.await.expect("ended");
@@ -114,7 +114,7 @@ async fn a_static_member_that_comes_back_finds_its_partitions_again_and_nobody_h
     drop(first);
     // Of many keys, some are of either partition.
     let later: Vec<Message> = (n + 1..n + 21).map(|n| numbered(n, &format!("k{n}"))).collect();
-    publisher.publish_batch(&later).await.into_iter().for_each(|verdict| drop(verdict.expect("confirmed")));
+    publish_all(&publisher, &later).await.into_iter().for_each(|verdict| drop(verdict.expect("confirmed")));
     let mut taken = BTreeSet::new();
     while let Ok(Ok(Some(delivery))) = timeout(QUIET, second.next()).await {
         taken.insert(number(&delivery));
@@ -150,7 +150,7 @@ async fn a_partition_that_goes_waits_for_what_is_out_and_a_later_answer_is_an_er
             delivery = next(&mut second) => delivery,
         }
     };
-    let again = timeout(SOON, again).await.expect("in time");
+    let again = timeout(SOON, again).await.expect("it comes again");
     assert_eq!(number(&again), 1);
     let error = held.ack().await.expect_err("too late");
     assert!(outbox_core::failure::full_text(&error).contains("taken away"), "{error:?}");

@@ -1,11 +1,12 @@
 //! The subscriber: order, back-pressure, dead letters, and what cannot be read.
 
 use crate::support::{SOON, full, message_with, name, next, number, numbered, publisher, subscriber, url};
-use outbox_core::transport::{Publisher, Subscriber};
+use outbox_core::transport::{Publisher, Subscriber, publish_all};
 use outbox_kafka::{Death, Topic};
 use rdkafka::{
-    ClientConfig,
-    message::{Header, OwnedHeaders},
+    ClientConfig, Message as _,
+    consumer::{Consumer as _, StreamConsumer},
+    message::{Header, Headers as _, OwnedHeaders},
     producer::{FutureProducer, FutureRecord},
 };
 use std::time::Duration;
@@ -41,7 +42,7 @@ async fn a_slow_consumer_pauses_the_partitions_stays_in_the_group_and_gets_every
     let publisher = publisher(&topic, 3);
     let all: Vec<_> = (1..=MESSAGES).map(|n| numbered(n, &format!("k{n}"))).collect();
     for batch in all.chunks(500) {
-        publisher.publish_batch(batch).await.into_iter().for_each(|verdict| drop(verdict.expect("confirmed")));
+        publish_all(&publisher, batch).await.into_iter().for_each(|verdict| drop(verdict.expect("confirmed")));
     }
     let mut slow = subscriber(&topic, 3).prefetch(10).set("max.poll.interval.ms", "6000");
     let held = next(&mut slow).await;
@@ -54,6 +55,82 @@ async fn a_slow_consumer_pauses_the_partitions_stays_in_the_group_and_gets_every
         seen += 1;
     }
     assert!(timeout(QUIET, slow.next()).await.is_err(), "each came once");
+}
+
+/// Sends a record as others do, and gives its offset.
+async fn record(topic: &str, key: &[u8], value: Option<&[u8]>) -> i64 {
+    let mut config = ClientConfig::new();
+    config.set("bootstrap.servers", url().trim_start_matches("kafka://"));
+    let producer: FutureProducer = config.create().expect("a producer");
+    let mut record = FutureRecord::to(topic).key(key);
+    record.payload = value;
+    producer.send(record, SOON).await.expect("confirmed").offset
+}
+
+#[tokio::test]
+async fn a_record_without_a_value_is_a_tombstone_in_its_key_s_order_and_one_with_an_empty_value_is_none() {
+    let topic = name("tombstones");
+    let publisher = publisher(&topic, 1);
+    let told = numbered(1, "a");
+    publisher.publish(&told).await.expect("confirmed");
+    let offset = record(&topic, b"a", None).await;
+    record(&topic, &[0xff, 0], None).await;
+    record(&topic, b"b", Some(b"")).await;
+
+    let mut subscriber = subscriber(&topic, 1);
+    let first = next(&mut subscriber).await;
+    assert_eq!(number(&first), 1);
+    // Another key goes beside it; the tombstone of its own key waits for it.
+    let other = next(&mut subscriber).await;
+    let message = other.message.as_ref().expect("it is no broken event");
+    assert!(message.is_tombstone() && message.key.is_none());
+    assert_eq!(message.headers.get("recordkey"), Some("ff00"));
+    let empty = next(&mut subscriber).await;
+    assert!(empty.message.as_ref().is_err_and(|why| why.contains("no attributes of CloudEvents")), "{empty:?}");
+    first.ack().await.expect("heard");
+    let gone = next(&mut subscriber).await;
+    let message = gone.message.as_ref().expect("it is no broken event").clone();
+    assert!(message.is_tombstone(), "{message:?}");
+    assert_eq!((message.key.as_deref(), message.topic.as_str()), (Some("a"), topic.as_str()));
+    assert_eq!(message.event_type, "tombstone");
+
+    // It comes again under the same identity, so that the inbox knows it.
+    gone.nack(true).await.expect("heard");
+    let again = next(&mut subscriber).await;
+    assert_eq!(again.message.as_ref().expect("readable").id, message.id);
+    assert_eq!(offset, 1);
+    for delivery in [again, other, empty] {
+        delivery.ack().await.expect("heard");
+    }
+}
+
+#[tokio::test]
+async fn a_tombstone_is_published_as_a_record_without_a_value_also_in_structured_mode() {
+    let topic = name("gone");
+    let gone = message_with(|m| {
+        m.payload = bytes::Bytes::new();
+        m.headers.insert(outbox_core::event::TOMBSTONE, "true").expect("a legal header");
+    });
+    publisher(&topic, 1).publish(&gone).await.expect("confirmed");
+    publisher(&topic, 1).structured().publish(&gone).await.expect("confirmed");
+    let keyless = publisher(&topic, 1).record_key(|_| None).publish(&gone).await.expect_err("nothing to forget");
+    assert!(keyless.to_string().contains("needs a record key"), "{keyless}");
+
+    let mut config = ClientConfig::new();
+    config.set("bootstrap.servers", url().trim_start_matches("kafka://")).set("group.id", &topic);
+    config.set("auto.offset.reset", "earliest");
+    let consumer: StreamConsumer = config.create().expect("a consumer");
+    consumer.subscribe(&[&topic]).expect("subscribed");
+    for _ in 0..2 {
+        let record = timeout(SOON, consumer.recv()).await.expect("it comes").expect("a record");
+        assert_eq!((record.payload(), record.key()), (None, gone.key.as_deref().map(str::as_bytes)));
+        let named = |name: &str| {
+            let headers = record.headers().expect("attributes");
+            headers.iter().find(|header| header.key == name).and_then(|header| header.value.map(<[u8]>::to_vec))
+        };
+        assert_eq!(named("ce_id"), Some(gone.id.to_string().into_bytes()));
+        assert_eq!(named("ce_tombstone"), Some(b"true".to_vec()));
+    }
 }
 
 #[tokio::test]
@@ -145,7 +222,7 @@ async fn a_topic_that_is_not_there_is_told_of_and_received_from_when_it_is() {
         .expect("brokers")
         .topic(&topic)
         .set("topic.metadata.refresh.interval.ms", "500");
-    let told = timeout(SOON, early.next()).await.expect("in time").expect_err("it is not there");
+    let told = timeout(SOON, early.next()).await.expect("the fault is told").expect_err("it is not there");
     assert!(outbox_core::failure::full_text(&told).contains("Unknown topic"), "{told:?}");
     publisher(&topic, 1).publish(&numbered(1, "k")).await.expect("confirmed");
     let delivery = async {
@@ -155,5 +232,5 @@ async fn a_topic_that_is_not_there_is_told_of_and_received_from_when_it_is() {
             }
         }
     };
-    assert_eq!(number(&timeout(SOON, delivery).await.expect("in time")), 1);
+    assert_eq!(number(&timeout(SOON, delivery).await.expect("it comes when the topic is there")), 1);
 }

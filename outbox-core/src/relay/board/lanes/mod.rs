@@ -1,17 +1,23 @@
 //! The queue of one route: a lane for each key, at most one event of a lane in flight.
 
+mod loners;
 mod parks;
 mod suspicion;
 
+pub(crate) use loners::{Company, Loners};
 pub(crate) use suspicion::Suspicion;
 
 use crate::relay::board::{
     FastMap,
     held::{Leg, LegState},
 };
-use crate::{event::EventId, failure::Breaker, outbox::PartitionNo};
+use crate::{
+    event::{EventId, LetterId},
+    failure::{Breaker, FailureClass, FailureReports},
+    outbox::PartitionNo,
+};
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, VecDeque, hash_map::Entry},
     time::Instant,
 };
 
@@ -56,8 +62,8 @@ impl Closed {
 pub(crate) struct Parked {
     /// The head that died here; `None` where the database told of it.
     pub(crate) head: Option<EventId>,
-    /// Since when the database knows; `None` while that is being written.
-    pub(crate) written_at: Option<Instant>,
+    /// The letter that is to be decided about; `None` while it is being written.
+    pub(crate) letter: Option<LetterId>,
     /// Whether the key goes on as soon as the letter is written: before that, a crash would bring the head back, and
     /// those behind it must not have overtaken it.
     pub(crate) until_written: bool,
@@ -80,7 +86,7 @@ pub(crate) struct Lane {
 }
 
 impl Lane {
-    fn new(partition: PartitionNo) -> Self {
+    pub(crate) fn new(partition: PartitionNo) -> Self {
         Self {
             partition,
             queue: VecDeque::new(),
@@ -102,6 +108,14 @@ impl Lane {
         if self.blocked.is_some_and(|head| id < head) {
             // The head that waits is no longer the head.
             self.blocked = None;
+        }
+    }
+
+    /// Puts itself among the ready ones, if its head may go.
+    pub(crate) fn make_ready(&mut self, hash: u64, ready: &mut VecDeque<Ready>) {
+        if self.current.is_none() && !self.in_ready && !self.is_stuck() && !self.queue.is_empty() {
+            self.in_ready = true;
+            ready.push_back(Ready::Lane(hash));
         }
     }
 
@@ -134,14 +148,26 @@ pub(crate) struct RouteQueue {
     pub(crate) closed: BTreeMap<PartitionNo, Closed>,
     /// Successes so far.
     pub(crate) successes: u64,
-    /// Refused events that may yet prove the destination wrong.
-    pub(crate) suspects: Vec<EventId>,
+    /// When one was confirmed last.
+    pub(crate) confirmed_at: Option<Instant>,
+    /// The last two different events that failed, and when.
+    pub(crate) failures: [Option<(EventId, Instant)>; 2],
+    /// Rejected events, as long as it is not proven that the destination takes others.
+    pub(crate) unproven_rejections: Vec<EventId>,
+    /// Events that go in no batch with others.
+    pub(crate) loners: Loners,
     /// Events whose failures made the present run.
     pub(crate) run: Vec<EventId>,
     /// Whether keys that do not move should give up the memory of all but their heads.
     pub(crate) shed: bool,
     /// When the breaker opened last.
     pub(crate) opened_at: Option<Instant>,
+    /// What is logged of its failed attempts.
+    pub(crate) failures_logged: FailureReports,
+    /// What is logged of its destination being down.
+    pub(crate) outages_logged: FailureReports,
+    /// The last failure.
+    pub(crate) last_failure: Option<(FailureClass, String)>,
 }
 
 impl RouteQueue {
@@ -149,6 +175,11 @@ impl RouteQueue {
     pub(crate) fn hold(&mut self, bytes: usize) {
         self.held += 1;
         self.bytes += bytes;
+    }
+
+    /// Tells whether more events are wanted: no more than half of the events and of the bytes are held that may be.
+    pub(crate) fn has_room(&self, events: usize, bytes: usize) -> bool {
+        self.held <= events / 2 && self.bytes <= bytes / 2
     }
 
     /// Counts an event out.
@@ -171,27 +202,20 @@ impl RouteQueue {
 
     /// Lets the head of a lane go, if it may.
     pub(crate) fn make_ready(&mut self, hash: u64) {
-        if let Some(lane) = self.lanes.get_mut(&hash)
-            && lane.current.is_none()
-            && !lane.in_ready
-            && lane.blocked.is_none()
-            && lane.parked.is_none()
-            && !lane.queue.is_empty()
-        {
-            lane.in_ready = true;
-            self.ready.push_back(Ready::Lane(hash));
+        if let Some(lane) = self.lanes.get_mut(&hash) {
+            lane.make_ready(hash, &mut self.ready);
         }
     }
 
     /// Ends the flight of a lane's event and lets the next go.
     pub(crate) fn landed(&mut self, hash: u64, id: EventId) {
-        if let Some(lane) = self.lanes.get_mut(&hash)
-            && lane.current == Some(id)
-        {
-            lane.current = None;
+        let Entry::Occupied(mut entry) = self.lanes.entry(hash) else { return };
+        let lane = entry.get_mut();
+        lane.current.take_if(|current| *current == id);
+        lane.make_ready(hash, &mut self.ready);
+        if lane.is_idle() {
+            entry.remove();
         }
-        self.make_ready(hash);
-        self.drop_idle(hash);
     }
 
     /// Removes a lane that holds nothing.

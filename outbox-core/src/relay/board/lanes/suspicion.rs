@@ -105,6 +105,7 @@ impl Board {
             let lane = self.queues[route].lane(hash, no);
             lane.insert(id);
             lane.blocked = Some(id);
+            self.waits_from_now(route, hash);
         }
     }
 

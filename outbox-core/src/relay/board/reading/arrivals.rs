@@ -1,16 +1,17 @@
 //! Events come in from reading: who takes them, and whether there is room.
 
+use super::unrouted::{Missing, Sorted, is_to_be_routed, sorted};
 use crate::relay::board::{
     Board, RouteNo, Timer,
     held::{Held, Leg, LegState},
-    lanes::{Closed, Pass, Ready},
+    lanes::{Closed, Lane, Pass, Ready, RouteQueue},
 };
 use crate::{
-    event::EventId,
+    event::{EventId, Message},
     failure::{AttemptError, DeadReason, FailureClass},
     outbox::{Epoch, NewLetter, PartitionNo, RouteRow, RouteState, StoredEvent, Verdict},
 };
-use std::{sync::Arc, time::Instant};
+use std::time::Instant;
 use xxhash_rust::xxh3::xxh3_64;
 
 /// From where an event comes.
@@ -43,38 +44,51 @@ impl Board {
         let message = match stored.body {
             Ok(message) => message,
             Err(reason) => {
-                self.bury_unread(stored.partition, epoch, stored.id, DeadReason::Undecodable, reason);
+                self.bury_undecodable(stored.partition, epoch, stored.id, stored.rows, &reason);
                 return;
             }
         };
-        let mut legs = Vec::new();
-        let mut orphans = Vec::new();
-        let remembered = !stored.rows.is_empty();
-        for row in stored.rows {
-            match self.routes.iter().position(|r| r.name == row.route) {
-                Some(route) => legs.push(Leg::from_row(route, row, now)),
-                None if row.state == RouteState::Waiting => orphans.push(row),
-                None => {}
-            }
-        }
-        if !remembered {
+        let place = (stored.partition, epoch, stored.id);
+        let (to_be_routed, remembered) = (is_to_be_routed(&stored.rows), !stored.rows.is_empty());
+        let Sorted { mut legs, orphans, sight } = sorted(&self.routes, stored.rows, now);
+        if to_be_routed {
             legs.extend((0..self.routes.len()).filter(|&r| self.routes[r].selector.takes(&message)).map(Leg::new));
-            if legs.is_empty() {
-                let text = format!("no route takes topic `{}`, type `{}`", message.topic, message.event_type);
-                self.bury_unread(stored.partition, epoch, stored.id, DeadReason::Unroutable, text);
+        }
+        let has_no_route = to_be_routed && legs.is_empty();
+        let all_final = legs.iter().all(|l| l.state.is_final());
+        let mut writing = 0;
+        if has_no_route || !orphans.is_empty() {
+            let missing = match has_no_route {
+                true => {
+                    let text = format!("no route takes topic `{}`, type `{}`", message.topic, message.event_type);
+                    Missing { orphans, sight, text }
+                }
+                false => Missing::routes(orphans, sight),
+            };
+            let (is_written, waits) = self.wait_for_route(place, missing);
+            writing += u32::from(is_written);
+            if all_final {
+                if !waits {
+                    self.burying.insert(stored.id, ());
+                }
                 return;
             }
-        }
-        let all_final = legs.iter().all(|l| l.state.is_final());
-        if !orphans.is_empty() || all_final {
+        } else if sight.is_some() {
+            self.routes_found(place, &mut legs, now);
+            writing += 1;
+        } else if all_final {
             // All final, yet still there: the settle that wrote the rows did not come to the event; it is done again.
-            self.bury_orphans(stored.partition, epoch, stored.id, orphans, all_final);
+            let (partition, id) = (stored.partition, stored.id);
+            self.push_record(epoch, Verdict { partition, id, rows: Vec::new(), letters: Vec::new() });
         }
         if all_final {
+            self.burying.insert(stored.id, ());
             return;
         }
         let lane = message.key.as_deref().map(|k| xxh3_64(k.as_bytes()));
         let held = Held {
+            bytes: memory_of(&message),
+            left_out: stored.left_out.is_some(),
             message,
             partition: stored.partition,
             epoch,
@@ -82,7 +96,7 @@ impl Board {
             expires_at: stored.expires_in.map(|d| now + d),
             legs,
             remembered,
-            writing: 0,
+            writing,
             gone: false,
         };
         self.held.insert(stored.id, held);
@@ -96,8 +110,16 @@ impl Board {
         // has confirmed meanwhile would look as if it waited. Another read tells, for which a parked key waits too.
         let mut another = false;
         let is_stale = held.writing > 0 || self.recorded_during_read.contains_key(&stored.id);
+        let (mut orphans, mut sight) = (Vec::new(), None);
         for row in stored.rows {
-            let Some(route) = self.routes.iter().position(|r| r.name == row.route) else { continue };
+            let Some(route) = self.routes.iter().position(|r| r.name == row.route) else {
+                match row.state {
+                    RouteState::Waiting if row.route.is_empty() => sight = Some(row),
+                    RouteState::Waiting => orphans.push(row),
+                    RouteState::Done | RouteState::Dead => {}
+                }
+                continue;
+            };
             if row.state != RouteState::Waiting || !row.redriven {
                 continue;
             }
@@ -123,8 +145,17 @@ impl Board {
             leg.state = LegState::Waiting;
             again.push(leg.route);
         }
+        let epoch = held.epoch;
         for route in again {
             self.place(stored.id, route, origin, now);
+        }
+        // What is stale is told by the next renewal, if it is due.
+        if !orphans.is_empty() && !is_stale {
+            let place = (stored.partition, epoch, stored.id);
+            let (is_written, _) = self.wait_for_route(place, Missing::routes(orphans, sight));
+            if let Some(held) = self.held.get_mut(&stored.id) {
+                held.writing += u32::from(is_written);
+            }
         }
         if another {
             self.fetch_again(stored.partition, stored.id);
@@ -149,40 +180,56 @@ impl Board {
     /// Puts an event in its lane, or forgets it where there is no room.
     fn place(&mut self, id: EventId, route: RouteNo, origin: Origin, now: Instant) {
         let Some(held) = self.held.get_mut(&id) else { return };
-        let (no, bytes) = (held.partition, held.message.payload.len());
+        let (no, bytes) = (held.partition, held.bytes);
         let Some(partition) = self.partitions.get_mut(&no) else { return };
         let queue = &mut self.queues[route];
-        let full = queue.held >= self.config.per_route || queue.bytes + bytes > self.config.bytes_per_route;
-        let crowded = queue.held > self.config.per_route / 2;
+        let most = self.routes[route].max_in_memory;
+        // While anything of the route is left to be read again, or would have to be.
+        let crowded = !queue.closed.is_empty() || !queue.has_room(self.config.per_route, most);
+        let RouteQueue { lanes, closed: all_closed, ready, held: count, bytes: held_bytes, .. } = queue;
+        let mut lane = held.lane.map(|hash| lanes.entry(hash).or_insert_with(|| Lane::new(no)));
+        // An event without its payload is never held: it is read again. Where its key refuses it anyway, the route is not to
+        // blame, and the pass that reads it again goes on.
+        let absent = held.left_out;
+        let is_refused = || lane.as_ref().and_then(|l| l.closed.as_ref()).is_some_and(|c| refuses(c, id, origin));
+        let full =
+            *count >= self.config.per_route || (*count > 0 && *held_bytes + bytes > most) || (absent && !is_refused());
         // Later ones of its key are held: it goes before them, room or not.
-        let overdue = held.lane.and_then(|hash| queue.lanes.get(&hash)?.queue.back()).is_some_and(|last| id < *last);
-        let route_open = if overdue { Ok(()) } else { admit(queue.closed.get_mut(&no), id, origin, full) };
-        let lane_open = match held.lane {
+        let overdue = !absent && lane.as_ref().and_then(|lane| lane.queue.back()).is_some_and(|last| id < *last);
+        let route_open = if overdue { Ok(()) } else { admit(all_closed.get_mut(&no), id, origin, full) };
+        let lane_open = match &mut lane {
             None => Ok(()),
             Some(_) if overdue => Ok(()),
-            Some(hash) => {
-                let lane = queue.lane(hash, no);
-                // A key that waits for its head does not take the room of those that move.
-                let most = if lane.is_stuck() && crowded { 1 } else { self.config.per_key };
+            Some(lane) => {
+                // A key that waits for its head does not take the room of those that move: one that is parked has its head
+                // elsewhere.
+                let most = match crowded {
+                    true if lane.parked.is_some() => 0,
+                    true if lane.blocked.is_some() => 1,
+                    _ => self.config.per_key,
+                };
                 let full = lane.queue.len() >= most;
                 admit(lane.closed.as_mut(), id, origin, full || route_open.is_err())
             }
         };
         let Some(leg) = held.legs.iter_mut().find(|l| l.route == route) else { return };
         if let (Ok(()), Ok(())) = (route_open, lane_open) {
-            partition.forgotten.remove(&id);
-            queue.hold(bytes);
+            partition.forgotten.remove(id);
             if let Some(at) = leg.past.as_ref().and_then(|p| p.due_at).filter(|at| *at > now) {
                 leg.state = LegState::Retrying;
                 self.timers.push(Timer { at, id, route });
             }
-            match held.lane {
-                None if leg.state == LegState::Waiting => queue.ready.push_back(Ready::Single(id)),
+            match held.lane.zip(lane) {
+                None if leg.state == LegState::Waiting => ready.push_back(Ready::Single(id)),
                 None => {}
-                Some(hash) => {
-                    queue.lane(hash, no).insert(id);
-                    queue.make_ready(hash);
+                Some((hash, lane)) => {
+                    lane.insert(id);
+                    lane.make_ready(hash, ready);
                 }
+            }
+            queue.hold(bytes);
+            if queue.breaker.is_open() {
+                queue.breaker.new_key(queue.ready.len(), now);
             }
             return;
         }
@@ -214,34 +261,40 @@ impl Board {
         }
     }
 
-    fn bury_unread(&mut self, partition: PartitionNo, epoch: Epoch, id: EventId, reason: DeadReason, text: String) {
-        let route: Arc<str> = "".into();
-        let errors = vec![AttemptError::new(0, FailureClass::Permanent, text)];
-        let row = RouteRow { state: RouteState::Dead, errors, ..RouteRow::waiting(route.clone()) };
-        let letters = vec![NewLetter { route, reason, parks: false }];
-        self.stats.dead += 1;
+    /// Puts an event aside whose row does not decode, on all routes for which it waits; nothing of it waits any more then.
+    fn bury_undecodable(
+        &mut self,
+        partition: PartitionNo,
+        epoch: Epoch,
+        id: EventId,
+        rows: Vec<RouteRow>,
+        reason: &str,
+    ) {
         self.burying.insert(id, ());
-        self.push_record(epoch, Verdict { partition, id, rows: vec![row], letters });
-    }
-
-    /// Puts aside what waits for routes that are no longer configured; with nothing else to do, the event goes.
-    fn bury_orphans(&mut self, partition: PartitionNo, epoch: Epoch, id: EventId, rows: Vec<RouteRow>, all: bool) {
+        if !rows.is_empty() && rows.iter().all(|row| row.state.is_final()) {
+            // The settle that wrote the rows did not come to the event.
+            self.push_record(epoch, Verdict { partition, id, rows: Vec::new(), letters: Vec::new() });
+            return;
+        }
+        let (sights, mut waiting): (Vec<RouteRow>, Vec<RouteRow>) =
+            rows.into_iter().filter(|row| row.state == RouteState::Waiting).partition(|row| row.route.is_empty());
+        if waiting.is_empty() {
+            waiting.push(RouteRow::waiting("".into()));
+        } else {
+            waiting.extend(sights);
+        }
+        let named = waiting.iter().filter(|row| waiting.len() == 1 || !row.route.is_empty());
         let letter =
-            |row: &RouteRow| NewLetter { route: row.route.clone(), reason: DeadReason::Unroutable, parks: false };
-        let letters: Vec<NewLetter> = rows.iter().map(letter).collect();
+            |row: &RouteRow| NewLetter { route: row.route.clone(), reason: DeadReason::Undecodable, parks: false };
+        let letters: Vec<NewLetter> = named.map(letter).collect();
         let dead = |mut row: RouteRow| {
-            let text = format!("the route `{}` is no longer configured", row.route);
-            AttemptError::push(
-                &mut row.errors,
-                AttemptError::new(row.attempts_finished, FailureClass::Permanent, text),
-            );
+            let error = AttemptError::new(row.attempts_finished, FailureClass::Permanent, reason.to_owned());
+            AttemptError::push(&mut row.errors, error);
             RouteRow { state: RouteState::Dead, due_in: None, ..row }
         };
         self.stats.dead += letters.len() as u64;
-        if all {
-            self.burying.insert(id, ());
-        }
-        self.push_record(epoch, Verdict { partition, id, rows: rows.into_iter().map(dead).collect(), letters });
+        let rows = waiting.into_iter().map(dead).collect();
+        self.push_record(epoch, Verdict { partition, id, rows, letters });
     }
 
     pub(crate) fn push_record(&mut self, epoch: Epoch, verdict: Verdict) {
@@ -250,6 +303,17 @@ impl Board {
             self.writes.record.push((epoch, verdict));
         }
     }
+}
+
+/// Gives what a message takes of the memory of a route, in bytes.
+fn memory_of(message: &Message) -> usize {
+    let headers: usize = message.headers.iter().map(|(name, value)| name.len() + value.len()).sum();
+    message.payload.len() + headers + message.key.as_ref().map_or(0, String::len)
+}
+
+/// Tells whether something closed refuses an event, room or not.
+pub(super) fn refuses(closed: &Closed, id: EventId, origin: Origin) -> bool {
+    id >= closed.first && !(origin == Origin::Again && closed.pass == Pass::Takes)
 }
 
 /// Decides whether an event may be held: `Err(true)` when this refusal begins a closing, `Err(false)` when it is

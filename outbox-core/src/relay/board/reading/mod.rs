@@ -1,19 +1,27 @@
 //! Where to read next: the cursor, the order window, what was forgotten, and the sweep.
 
 mod arrivals;
+mod forgotten;
+mod left_out;
 mod partitions;
 mod passes;
+mod sizes;
+mod unrouted;
 
 use arrivals::Origin;
+use left_out::Stash;
 pub(crate) use partitions::Partition;
+use sizes::ReadSize;
 
 use crate::relay::board::{Board, lanes::RouteQueue};
 use crate::{
     event::EventId,
+    failure::FailureClass,
     outbox::{DueRetry, Epoch, PartitionNo, PartitionRead, PartitionRows, ReadPlan, StoredEvent},
+    transport::Route,
 };
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     time::{Duration, Instant},
 };
 
@@ -34,9 +42,9 @@ pub(crate) enum ReadJob {
     /// Past the cursors of all partitions.
     Main { plan: ReadPlan, epochs: Vec<Epoch>, looks_at_all: bool },
     /// By id, for partitions owned under these epochs.
-    Fetch { ids: Vec<(PartitionNo, EventId)>, epochs: BTreeMap<PartitionNo, Epoch> },
+    Fetch { ids: Vec<(PartitionNo, EventId)>, epochs: BTreeMap<PartitionNo, Epoch>, whole_up_to: u32 },
     /// Forgotten events of one partition, whole.
-    Page { partition: PartitionNo, epoch: Epoch, from: EventId, to: EventId, limit: u32 },
+    Page { partition: PartitionNo, epoch: Epoch, from: EventId, to: EventId, limit: u32, whole_up_to: u32 },
     /// Ids of one partition.
     Ids { partition: PartitionNo, epoch: Epoch, from: EventId, to: EventId, limit: u32 },
 }
@@ -58,12 +66,19 @@ pub(crate) struct Positions {
     /// The read under way.
     reading: Option<ReadJob>,
     started: Option<Instant>,
-    /// Rows past the cursor that wait for those before them.
-    stash: Vec<(PartitionNo, PartitionRows)>,
-    /// Fetched events, until all that were wanted have come.
-    found: Vec<StoredEvent>,
-    /// Ids to fetch: late ones and due ones.
-    wanted: Vec<(PartitionNo, EventId)>,
+    /// What was read and waits for what was left out of it, or comes before it.
+    stash: Option<Stash>,
+    /// The payloads that the stash waits for.
+    holes: BTreeMap<(PartitionNo, EventId), Option<StoredEvent>>,
+    /// Fetched events, until all before them have come.
+    found: BTreeMap<(PartitionNo, EventId), StoredEvent>,
+    /// Ids to fetch: late ones, due ones, and those whose payload was left out, with its size.
+    wanted: BTreeMap<(PartitionNo, EventId), Option<u64>>,
+    /// Ids to fetch by a read that begins after the present one.
+    again: BTreeSet<(PartitionNo, EventId)>,
+    size: ReadSize,
+    /// Which partition is the first to have large payloads read, so that each has its turn.
+    turn: usize,
     woken: bool,
     idle: Duration,
     next_poll: Option<Instant>,
@@ -77,7 +92,7 @@ pub(crate) struct Positions {
 impl Positions {
     /// A read may show what was finished since it began.
     pub(crate) fn is_reading(&self) -> bool {
-        self.reading.is_some() || !self.stash.is_empty() || !self.found.is_empty()
+        self.reading.is_some() || self.stash.is_some() || !self.found.is_empty()
     }
 
     pub(crate) fn wake(&mut self) {
@@ -85,13 +100,26 @@ impl Positions {
     }
 
     pub(crate) fn nothing_wanted(&self) -> bool {
-        self.wanted.is_empty() && !matches!(self.reading, Some(ReadJob::Fetch { .. }))
+        self.wanted.is_empty() && self.again.is_empty() && !matches!(self.reading, Some(ReadJob::Fetch { .. }))
+    }
+
+    /// The present read is over: what was to be fetched after it is wanted now.
+    fn want_again(&mut self) {
+        for id in std::mem::take(&mut self.again) {
+            self.wanted.entry(id).or_insert(None);
+        }
     }
 
     pub(crate) fn partition_lost(&mut self, no: PartitionNo) {
-        self.stash.retain(|(p, _)| *p != no);
-        self.wanted.retain(|(p, _)| *p != no);
-        self.found.retain(|e| e.partition != no);
+        match &mut self.stash {
+            Some(Stash::Past(read)) => read.retain(|(p, _)| *p != no),
+            Some(Stash::Page { partition, .. }) if *partition == no => self.stash = None,
+            Some(Stash::Page { .. }) | None => {}
+        }
+        self.wanted.retain(|(p, _), _| *p != no);
+        self.again.retain(|(p, _)| *p != no);
+        self.holes.retain(|(p, _), _| *p != no);
+        self.found.retain(|(p, _), _| *p != no);
     }
 }
 
@@ -110,23 +138,27 @@ impl Board {
             let wanted = (retry.partition, retry.id);
             // Before a partition has been read to its end, what is due in it may have earlier events of its key before it.
             let caught_up = self.partitions.get(&retry.partition).is_some_and(|p| !p.full);
-            if !known && caught_up && !self.positions.wanted.contains(&wanted) {
-                self.positions.wanted.push(wanted);
+            if !known && caught_up {
+                self.positions.wanted.entry(wanted).or_insert(None);
             }
         }
     }
 
     /// Asks for an event that came while it could not be told whether it is still there.
     pub(crate) fn fetch_again(&mut self, partition: PartitionNo, id: EventId) {
-        if !self.positions.wanted.contains(&(partition, id)) {
-            self.positions.wanted.push((partition, id));
+        let p = &mut self.positions;
+        if p.is_reading() {
+            // Only a read that begins after this one tells, and this one must not wait for it.
+            p.again.insert((partition, id));
+        } else {
+            p.wanted.entry((partition, id)).or_insert(None);
         }
     }
 
     /// Gives the instant at which reading has something to do again.
     pub(crate) fn next_read_at(&self) -> Option<Instant> {
         let p = &self.positions;
-        if p.reading.is_some() {
+        if p.reading.is_some() || self.is_behind_with_writing() {
             return None;
         }
         let poll = if self.room() > 0 { p.next_poll.into_iter().chain(p.next_look).min() } else { None };
@@ -139,12 +171,16 @@ impl Board {
     /// Plans the next read, if one is to be made now; it counts as under way from here on.
     pub(crate) fn next_read(&mut self, now: Instant) -> Option<ReadJob> {
         let p = &self.positions;
-        if p.reading.is_some() || p.paused_until.is_some_and(|until| now < until) || self.partitions.is_empty() {
+        let rests = p.paused_until.is_some_and(|until| now < until) || self.is_behind_with_writing();
+        if p.reading.is_some() || rests || self.partitions.is_empty() {
             return None;
         }
         self.shed_stuck();
+        // New events have their turn however long others are read again.
+        let tick = self.positions.next_look.is_none_or(|at| at <= now);
         let job = self
             .plan_fetch()
+            .or_else(|| if tick { self.plan_main(now) } else { None })
             .or_else(|| self.plan_page())
             .or_else(|| self.plan_main(now))
             .or_else(|| self.plan_sweep(now))?;
@@ -154,23 +190,24 @@ impl Board {
         Some(job)
     }
 
-    fn plan_fetch(&mut self) -> Option<ReadJob> {
-        if self.positions.wanted.is_empty() {
-            return None;
-        }
-        let rest = self.positions.wanted.len().saturating_sub(PAGE as usize);
-        let ids = self.positions.wanted.split_off(rest);
-        let epochs = self.partitions.iter().map(|(no, p)| (*no, p.epoch)).collect();
-        Some(ReadJob::Fetch { ids, epochs })
-    }
-
     /// How many more events may be held: as many as the hungriest route takes.
     fn room(&self) -> usize {
-        let hungry = |q: &RouteQueue| {
-            let bytes_left = q.bytes < self.config.bytes_per_route / 2;
-            if q.held <= self.config.per_route / 2 && bytes_left { self.config.per_route - q.held } else { 0 }
+        let hungry = |(q, route): (&RouteQueue, &Route)| {
+            if q.has_room(self.config.per_route, route.max_in_memory) { self.config.per_route - q.held } else { 0 }
         };
-        self.queues.iter().map(hungry).max().unwrap_or(self.config.read_batch).min(self.config.read_batch)
+        self.queues
+            .iter()
+            .zip(&*self.routes)
+            .map(hungry)
+            .max()
+            .unwrap_or(self.config.read_batch)
+            .min(self.config.read_batch)
+    }
+
+    /// How many more bytes may be held: as many as the hungriest route takes.
+    pub(super) fn room_in_bytes(&self) -> usize {
+        let left = |(q, route): (&RouteQueue, &Route)| route.max_in_memory.saturating_sub(q.bytes);
+        self.queues.iter().zip(&*self.routes).map(left).max().unwrap_or_default()
     }
 
     fn plan_main(&mut self, now: Instant) -> Option<ReadJob> {
@@ -189,17 +226,20 @@ impl Board {
         let looks_at_all = tick && sweep_due && !self.anything_closed();
         let window = if looks_at_all { u32::MAX } else { self.config.order_window };
         let full = self.partitions.values().filter(|p| p.full && !p.releasing).count();
-        let share = room / full.max(1);
-        let mut plan = ReadPlan { partitions: Vec::with_capacity(self.partitions.len()), window };
+        let budget = self.positions.size.budget(room, self.room_in_bytes());
+        let (share, lean) = (budget.rows / full.max(1), LEAN.min(budget.rows / self.partitions.len().max(1)).max(1));
+        let mut plan = ReadPlan { partitions: Vec::with_capacity(self.partitions.len()), window, whole_up_to: 0 };
         let mut epochs = Vec::with_capacity(self.partitions.len());
         for (no, p) in self.partitions.iter().filter(|(_, p)| !p.releasing) {
-            let limit = u32::try_from(if p.full { share } else { LEAN }.max(LEAN.min(room))).unwrap_or(PAGE);
+            let limit = u32::try_from(if p.full { share.max(lean) } else { lean }).unwrap_or(PAGE);
             plan.partitions.push(PartitionRead { partition: *no, after: p.cursor, limit, look_back: tick });
             epochs.push(p.epoch);
         }
         if plan.partitions.is_empty() {
             return None;
         }
+        let rows = plan.partitions.iter().map(|p| p.limit as usize).sum();
+        plan.whole_up_to = budget.whole_up_to(rows);
         self.positions.woken = false;
         Some(ReadJob::Main { plan, epochs, looks_at_all })
     }
@@ -224,23 +264,37 @@ impl Board {
 
     fn is_known(&self, partition: PartitionNo, id: EventId) -> bool {
         self.held.contains_key(&id)
-            || self.settled_during_read.contains_key(&id)
-            || self.burying.contains_key(&id)
-            || self.partitions.get(&partition).is_some_and(|p| p.forgotten.contains(&id))
+            || self.is_known_settled(id)
+            || self.partitions.get(&partition).is_some_and(|p| p.forgotten.contains(id) || p.unrouted.contains_key(&id))
     }
 
-    /// The read failed: it is made again after a pause, from the beginning of all partitions.
-    pub(crate) fn read_failed(&mut self, now: Instant) {
-        let p = &mut self.positions;
-        if let Some(ReadJob::Fetch { ids, .. }) = p.reading.take() {
-            p.wanted.extend(ids);
+    fn is_known_settled(&self, id: EventId) -> bool {
+        self.settled_during_read.contains_key(&id) || self.burying.contains_key(&id)
+    }
+
+    /// The read failed: it is made again after a pause, from the beginning of all partitions, and smaller where its size may
+    /// be to blame.
+    pub(crate) fn read_failed(&mut self, class: FailureClass, now: Instant) {
+        let took = self.positions.started.map_or(Duration::ZERO, |at| now.saturating_duration_since(at));
+        self.positions.size.failed(class, took, now);
+        if let Some(ReadJob::Fetch { ids, epochs, .. }) = self.positions.reading.take() {
+            // A partition that was lost and gained meanwhile is read from its beginning: fetched now, these would go before the
+            // earlier ones of their keys.
+            let ours = |(no, _): &(PartitionNo, EventId)| epochs.get(no).copied() == self.epoch(*no);
+            let ids: Vec<_> = ids.into_iter().filter(ours).map(|id| (id, None)).collect();
+            self.positions.wanted.extend(ids);
         }
-        p.stash.clear();
+        let p = &mut self.positions;
+        p.stash = None;
         p.found.clear();
+        // What the stash waited for is behind the cursors again: fetched now, it would go before the earlier ones of its key.
+        let holes = std::mem::take(&mut p.holes);
+        p.wanted.retain(|id, _| !holes.contains_key(id));
         p.pause = if p.pause.is_zero() { FIRST_PAUSE } else { (p.pause * 2).min(self.config.poll) };
         p.paused_until = Some(now + p.pause);
         self.settled_during_read.clear();
         self.recorded_during_read.clear();
+        self.positions.want_again();
         self.restart_reading();
     }
 
@@ -254,24 +308,20 @@ impl Board {
                 if looks_at_all {
                     self.positions.next_sweep = Some(now + self.config.poll.max(took * (REST + 1)));
                 }
+                let (count, bytes) = rows.iter().fold((0, 0), |(n, b), r| (n + r.past.len(), b + bytes_of(&r.past)));
+                self.positions.size.read(count, bytes, now);
                 self.main_done(&plan, &epochs, rows, now);
             }
             (ReadJob::Fetch { epochs, .. }, ReadAnswer::Events(mut events)) => {
                 // A partition that was lost and gained meanwhile is read from its beginning.
                 events.retain(|e| epochs.get(&e.partition).copied() == self.epoch(e.partition));
-                self.positions.found.extend(events);
-                if self.positions.wanted.is_empty() {
-                    let stash = std::mem::take(&mut self.positions.stash);
-                    let found = std::mem::take(&mut self.positions.found);
-                    self.hand_on(found, stash, now);
-                    if self.positions.wanted.is_empty() {
-                        self.unpark();
-                    }
-                }
+                self.positions.size.read(events.len(), bytes_of(&events), now);
+                self.fetched(events, now);
             }
             (ReadJob::Page { partition, epoch, to, limit, .. }, ReadAnswer::Events(events))
                 if self.epoch(partition) == Some(epoch) =>
             {
+                self.positions.size.read(events.len(), bytes_of(&events), now);
                 self.page_done(partition, to, events, limit, now);
             }
             (ReadJob::Ids { partition, epoch, to, limit, .. }, ReadAnswer::Ids(ids)) => {
@@ -286,6 +336,7 @@ impl Board {
         if !self.positions.is_reading() {
             self.settled_during_read.clear();
             self.recorded_during_read.clear();
+            self.positions.want_again();
             for id in std::mem::take(&mut self.lingering) {
                 self.let_go_if_forgotten(id);
             }
@@ -303,7 +354,7 @@ impl Board {
             }
             for &id in &rows.window {
                 if !self.is_known(read.partition, id) {
-                    self.positions.wanted.push((read.partition, id));
+                    self.positions.wanted.insert((read.partition, id), None);
                     self.stats.late += 1;
                     self.stats.beyond_window += u64::from(id.0 <= read.after.0.saturating_sub(window));
                 }
@@ -312,6 +363,7 @@ impl Board {
             full |= rows.full;
             stash.push((read.partition, rows));
         }
+        full |= self.ask_for_payloads_past(&mut stash);
         let p = &mut self.positions;
         p.idle = match (full, found) {
             (true, _) => Duration::ZERO,
@@ -319,29 +371,43 @@ impl Board {
             (false, _) => BRISK.max(p.idle / 2),
         };
         p.next_poll = Some(now + p.idle.min(self.config.poll));
+        // Nothing of this read is handed on before those that committed late.
+        p.stash = Some(Stash::Past(stash));
         if p.wanted.is_empty() {
-            self.hand_on(Vec::new(), stash, now);
-        } else {
-            // Nothing of this read is handed on before those that committed late.
-            p.stash = stash;
+            self.unstash(now);
         }
     }
 
-    fn hand_on(&mut self, mut found: Vec<StoredEvent>, stash: Vec<(PartitionNo, PartitionRows)>, now: Instant) {
-        found.sort_unstable_by_key(|e| e.id);
-        for event in found {
-            self.arrive(event, Origin::Found, now);
+    /// Asks for the payloads that were left out of a read, in turn over the partitions; what has to wait for another read
+    /// is cut off. Tells whether something was.
+    fn ask_for_payloads_past(&mut self, read: &mut [(PartitionNo, PartitionRows)]) -> bool {
+        if read.iter().all(|(_, rows)| rows.past.iter().all(|event| event.left_out.is_none())) {
+            return false;
         }
+        let mut bytes = self.positions.size.budget(1, self.room_in_bytes()).bytes;
+        let (mut cut, parts) = (false, read.len());
+        self.positions.turn = (self.positions.turn + 1) % parts;
+        for n in 0..parts {
+            let (_, rows) = &mut read[(self.positions.turn + n) % parts];
+            let kept = self.ask_for_payloads(&rows.past, Origin::Past, &mut bytes);
+            if kept < rows.past.len() {
+                rows.past.truncate(kept);
+                rows.full = true;
+                cut = true;
+            }
+        }
+        cut
+    }
+
+    /// Hands on what was read past the cursors, each with the last id that was read there.
+    fn hand_on(&mut self, read: Vec<(PartitionNo, Option<EventId>, PartitionRows)>, now: Instant) {
         let window = i64::from(self.config.order_window);
-        for (no, rows) in stash {
+        for (no, last, rows) in read {
             let Some(partition) = self.partitions.get_mut(&no) else { continue };
             partition.full = rows.full;
-            if let Some(last) = rows.past.last() {
-                partition.cursor = partition.cursor.max(last.id);
-                if !partition.forgotten.is_empty() {
-                    let floor = EventId(partition.cursor.0.saturating_sub(window));
-                    partition.forgotten = partition.forgotten.split_off(&floor);
-                }
+            if let Some(last) = last {
+                partition.cursor = partition.cursor.max(last);
+                partition.forgotten.keep_from(EventId(partition.cursor.0.saturating_sub(window)));
             }
             for event in rows.past {
                 self.arrive(event, Origin::Past, now);
@@ -352,10 +418,19 @@ impl Board {
     fn swept(&mut self, no: PartitionNo, to: EventId, ids: &[EventId], limit: u32) {
         let unknown: Vec<EventId> = ids.iter().copied().filter(|id| !self.is_known(no, *id)).collect();
         for id in unknown {
-            self.positions.wanted.push((no, id));
+            self.positions.wanted.entry((no, id)).or_insert(None);
         }
         if let Some(partition) = self.partitions.get_mut(&no) {
             partition.swept_to = if ids.len() < limit as usize { to } else { ids.last().copied().unwrap_or(to) };
         }
     }
+}
+
+/// Gives the payload bytes of events, those included that were left out.
+fn bytes_of(events: &[StoredEvent]) -> usize {
+    let of = |event: &StoredEvent| match event.left_out {
+        Some(bytes) => usize::try_from(bytes).unwrap_or(usize::MAX),
+        None => event.body.as_ref().map_or(0, |message| message.payload.len()),
+    };
+    events.iter().map(of).sum()
 }

@@ -1,11 +1,12 @@
 //! One owned partition: where reading stands, and what of it is under way.
 
-use crate::relay::board::{Board, RouteNo};
+use super::forgotten::Forgotten;
+use crate::relay::board::{Board, FastMap, RouteNo};
 use crate::{
     event::EventId,
     outbox::{Epoch, PartitionNo},
 };
-use std::collections::{BTreeSet, HashSet};
+use std::{collections::HashSet, time::Instant};
 
 /// One owned partition.
 #[derive(Debug)]
@@ -25,8 +26,10 @@ pub(crate) struct Partition {
     pub(crate) claims: usize,
     /// Keys of which only the first forgotten id is known.
     pub(crate) closed_lanes: HashSet<(RouteNo, u64)>,
-    /// Ids in the order window that are not held.
-    pub(crate) forgotten: BTreeSet<EventId>,
+    /// Ids that are not held, of which a route or key has the first one closed.
+    pub(crate) forgotten: Forgotten,
+    /// Ids of which something waits for a route that this relay does not have.
+    pub(crate) unrouted: FastMap<EventId, ()>,
     /// From where forgotten events are to be read again, as somebody has room.
     pub(crate) reread: Option<EventId>,
     /// From where the present pass over forgotten events began.
@@ -49,7 +52,8 @@ impl Partition {
             writing: 0,
             claims: 0,
             closed_lanes: HashSet::new(),
-            forgotten: BTreeSet::new(),
+            forgotten: Forgotten::default(),
+            unrouted: FastMap::default(),
             reread: None,
             pass_from: None,
             swept_to: EventId(0),
@@ -93,7 +97,7 @@ impl Board {
             queue.drop_partition(no);
             for held in self.held.values().filter(|h| h.partition == no) {
                 for leg in held.legs.iter().filter(|l| l.route == route && !l.state.is_final()) {
-                    queue.forget_leg(leg, held.message.payload.len());
+                    queue.forget_leg(leg, held.bytes);
                 }
             }
         }
@@ -101,6 +105,9 @@ impl Board {
         self.writes.finish.retain(|(p, _, _)| *p != no);
         self.writes.record.retain(|(_, v)| v.partition != no);
         self.positions.partition_lost(no);
+        for queue in &mut self.queues {
+            queue.loners.retain(|id| self.held.contains_key(&id));
+        }
         self.suspects_lost(no);
         self.reread_where_room();
     }
@@ -120,8 +127,10 @@ impl Board {
         }
     }
 
-    /// Gives the partitions that can be handed back now; they are forgotten.
-    pub(crate) fn take_released(&mut self) -> Vec<(PartitionNo, Epoch)> {
+    /// Gives the partitions that can be handed back now; they are forgotten. What some routes have confirmed of their events
+    /// is written down before: the next owner repeats nothing.
+    pub(crate) fn take_released(&mut self, now: Instant) -> Vec<(PartitionNo, Epoch)> {
+        self.record_halfway_of_released(now);
         let done: Vec<_> =
             self.partitions.iter().filter(|(_, p)| p.releasing && p.is_quiet()).map(|(no, p)| (*no, p.epoch)).collect();
         for (no, _) in &done {
@@ -130,11 +139,41 @@ impl Board {
         done
     }
 
+    /// Tells whether nothing is in flight and nothing waits to be written, of a relay that starts nothing more. What some
+    /// routes have confirmed is written down before.
+    pub(crate) fn is_drained(&mut self, now: Instant) -> bool {
+        if !self.is_quiet() {
+            return false;
+        }
+        self.record_halfway_of_released(now);
+        self.is_quiet()
+    }
+
+    /// Writes down what some routes have confirmed and others have not, of partitions that are to be handed back and of
+    /// which nothing else is under way.
+    fn record_halfway_of_released(&mut self, now: Instant) {
+        let over = |no: &PartitionNo| self.partitions.get(no).is_some_and(|p| p.releasing && p.is_quiet());
+        if !self.partitions.keys().any(over) {
+            return;
+        }
+        let mut halfway: Vec<EventId> =
+            self.held.iter().filter(|(_, h)| h.is_halfway() && over(&h.partition)).map(|(id, _)| *id).collect();
+        halfway.sort_unstable();
+        halfway.into_iter().for_each(|id| self.record(id, now));
+    }
+
     /// Starts nothing more at all.
     pub(crate) fn release_all(&mut self) {
         for partition in self.partitions.values_mut() {
             partition.releasing = true;
         }
+    }
+
+    /// Tells whether more waits to be written than of the events that may be held: of events that no route takes none is
+    /// held, and a backlog of them would be read faster than it is written down.
+    pub(super) fn is_behind_with_writing(&self) -> bool {
+        let writing: usize = self.partitions.values().map(|p| p.writing).sum();
+        writing > self.config.per_route.saturating_mul(2 * (self.routes.len() + 1))
     }
 
     /// Gives the epoch under which a partition is owned.

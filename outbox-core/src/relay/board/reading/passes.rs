@@ -1,11 +1,11 @@
 //! Passes over forgotten events: read again in order, from the first forgotten id, as somebody has room.
 
-use super::{PAGE, Partition, ReadJob, arrivals::Origin};
+use super::{PAGE, Partition, ReadJob, Stash, arrivals::Origin};
 use crate::{
     event::EventId,
     outbox::{PartitionNo, StoredEvent},
     relay::board::{
-        Board,
+        Board, RouteNo,
         lanes::{Closed, Pass, RouteQueue},
     },
 };
@@ -13,11 +13,21 @@ use std::time::Instant;
 
 impl Board {
     pub(super) fn plan_page(&mut self) -> Option<ReadJob> {
-        let page = PAGE.min(u32::try_from(self.config.read_batch).unwrap_or(PAGE));
+        let most = self.config.read_batch.min(PAGE as usize);
+        let budget = self.positions.size.budget(most, self.room_in_bytes());
+        let page = u32::try_from(budget.rows).unwrap_or(PAGE);
         let ready = |p: &Partition| !p.releasing && p.reread.is_some_and(|from| from <= p.cursor);
         let (no, partition) = self.partitions.iter_mut().find(|(_, p)| ready(p))?;
         let (no, from) = (*no, partition.reread?);
-        let job = ReadJob::Page { partition: no, epoch: partition.epoch, from, to: partition.cursor, limit: page };
+        let whole_up_to = budget.whole_up_to(budget.rows);
+        let job = ReadJob::Page {
+            partition: no,
+            epoch: partition.epoch,
+            from,
+            to: partition.cursor,
+            limit: page,
+            whole_up_to,
+        };
         if partition.pass_from.is_none() {
             partition.pass_from = Some(from);
             self.each_closed(no, |closed, _| {
@@ -31,12 +41,32 @@ impl Board {
         &mut self,
         no: PartitionNo,
         to: EventId,
-        events: Vec<StoredEvent>,
+        mut events: Vec<StoredEvent>,
         limit: u32,
         now: Instant,
     ) {
-        let whole = events.len() < limit as usize;
-        let last = events.last().map_or(to, |e| e.id);
+        let mut whole = events.len() < limit as usize;
+        let mut bytes = self.positions.size.budget(1, self.room_in_bytes()).bytes;
+        let kept = self.ask_for_payloads(&events, Origin::Again, &mut bytes);
+        if kept < events.len() {
+            events.truncate(kept);
+            whole = false;
+        }
+        self.positions.stash = Some(Stash::Page { partition: no, to, events, whole });
+        if self.positions.wanted.is_empty() {
+            self.unstash(now);
+        }
+    }
+
+    /// Hands on a page, of which an id is known up to which it was asked for, and the last that it has.
+    pub(super) fn page_over(
+        &mut self,
+        no: PartitionNo,
+        (to, last): (EventId, EventId),
+        events: Vec<StoredEvent>,
+        whole: bool,
+        now: Instant,
+    ) {
         for event in events {
             self.arrive(event, Origin::Again, now);
         }
@@ -64,17 +94,17 @@ impl Board {
     /// room.
     fn each_closed(&mut self, no: PartitionNo, mut each: impl FnMut(&mut Closed, bool)) {
         let Some(partition) = self.partitions.get(&no) else { return };
-        let (per_route, per_key, bytes) = (self.config.per_route, self.config.per_key, self.config.bytes_per_route);
-        let roomy = |q: &RouteQueue| q.held <= per_route / 2 && q.bytes <= bytes / 2;
-        for queue in &mut self.queues {
-            let room = roomy(queue);
+        let (per_route, per_key, routes) = (self.config.per_route, self.config.per_key, &self.routes);
+        let roomy = |q: &RouteQueue, r: RouteNo| q.has_room(per_route, routes[r].max_in_memory);
+        for (route, queue) in self.queues.iter_mut().enumerate() {
+            let room = roomy(queue, route);
             if let Some(closed) = queue.closed.get_mut(&no) {
                 each(closed, room);
             }
         }
         for (route, hash) in &partition.closed_lanes {
             let queue = &mut self.queues[*route];
-            let room = roomy(queue);
+            let room = roomy(queue, *route);
             if let Some(lane) = queue.lanes.get_mut(hash)
                 && let stuck = lane.is_stuck()
                 && let Some(closed) = lane.closed.as_mut()

@@ -12,13 +12,17 @@ impl Model {
         let Some((id, route)) = self.letters.keys().nth(self.rng.usize(0..self.letters.len().max(1))).copied() else {
             return;
         };
-        self.letters.remove(&(id, route));
+        let Some((letter, parks)) = self.letters.remove(&(id, route)) else { return };
         let name = self.routes[route].name.clone();
         let row = RouteRow { redriven: true, due_in: Some(Duration::ZERO), ..RouteRow::waiting(name.clone()) };
         let message = self.messages[&id].clone();
         let partition = partition_of(message.key.as_deref(), message.id, PARTITIONS);
         let stored = self.table.entry(id).or_insert(Row { message, partition, visible: true, rows: BTreeMap::new() });
-        stored.rows.insert(name, (row, Some(self.now)));
+        stored.rows.insert(name.clone(), (row, Some(self.now)));
+        if parks {
+            let key = self.messages[&id].key.clone().expect("only keys are parked");
+            self.decided.push(DecidedPark { partition, event: id, route: name, key, letter, redriven: true });
+        }
     }
 
     /// The keeper's renewal.
@@ -34,20 +38,16 @@ impl Model {
             })
         });
         let due = due.collect();
-        let parked = self.letters.iter().filter(|(_, parks)| **parks);
-        let parks: Vec<OpenPark> = parked
-            .map(|((id, route), _)| {
-                let message = &self.messages[id];
-                OpenPark {
-                    partition: partition_of(message.key.as_deref(), message.id, PARTITIONS),
-                    route: self.routes[*route].name.clone(),
-                    key: message.key.clone().expect("only keys are parked"),
-                    letter: crate::event::LetterId(id.0),
-                }
-            })
-            .collect();
-        // It was asked a moment ago; nothing happened since.
-        self.board.renewed(due, &parks, self.now);
+        // What a renewal has told is told again where it could not be forgotten.
+        let mut decided = std::mem::take(&mut self.decided);
+        if self.failing && self.rng.u8(0..4) == 0 {
+            self.decided.clone_from(&decided);
+        }
+        if self.rng.bool() {
+            decided.reverse();
+        }
+        let others_wait = self.deploys && self.failing && self.rng.bool();
+        self.board.renewed(due, decided, others_wait);
     }
 
     pub(super) fn one_answer(&mut self) {
@@ -57,37 +57,66 @@ impl Model {
         let n = self.rng.usize(0..self.pending.len());
         match self.pending.remove(n) {
             Pending::Read(answer) => self.board.read_done(answer, self.now),
-            Pending::Failed => self.board.read_failed(self.now),
+            Pending::Failed => self.board.read_failed(FailureClass::Transient, self.now),
             Pending::Finished(places) => self.board.finished(&places),
-            Pending::Recorded(places) => self.board.recorded(&places, self.now),
-            Pending::Batch(batch) => {
-                let answers = self.publish(&batch);
-                self.board.published(batch.route, answers, self.now);
+            Pending::Recorded(letters, places) => {
+                self.board.buried(&letters);
+                self.board.recorded(&places, self.now);
+            }
+            Pending::Batch(batch) => self.publish(batch),
+            Pending::Hung(batch, begun) => {
+                let after = self.now.saturating_duration_since(begun);
+                let unanswered = |(id, _): &(EventId, u32)| (*id, Attempt::Unanswered { text: "hung".into(), after });
+                let answers = batch.events.iter().map(unanswered).collect();
+                batch.messages.iter().for_each(|message| self.landed(batch.route, message));
+                self.board.published(batch.route, answers, true, self.now);
             }
         }
     }
 
-    pub(super) fn publish(&mut self, batch: &Batch) -> Vec<(EventId, Attempt)> {
+    fn landed(&mut self, route: RouteNo, message: &Message) {
+        if let Some(key) = &message.key {
+            self.in_flight.remove(&(route, key.clone()));
+        }
+    }
+
+    pub(super) fn publish(&mut self, batch: RouteBatch) {
+        let route = batch.route;
+        if self.failing && self.rng.u8(0..200) == 0 {
+            self.rejecting[route] = self.now + Duration::from_millis(self.rng.u64(0..90_000));
+        }
         let down = self.failing && self.rng.u8(0..6) == 0;
+        let rejecting = self.failing && self.now < self.rejecting[route];
+        let hangs = self.failing && self.rng.u8(0..10) == 0;
         let mut answers = Vec::new();
-        for (id, m) in batch.ids.iter().zip(&batch.messages) {
-            if let Some(key) = &m.key {
-                self.in_flight.remove(&(batch.route, key.clone()));
+        let mut hung = RouteBatch { route, events: Vec::new(), messages: Vec::new() };
+        for ((id, attempt), m) in batch.events.into_iter().zip(batch.messages) {
+            if hangs && self.rng.u8(0..3) == 0 {
+                hung.events.push((id, attempt));
+                hung.messages.push(m);
+                continue;
             }
-            let failed = |class| Attempt::Failed { class, text: "no".into(), retry_after: None };
+            self.landed(route, &m);
+            let failed = |class| Attempt::Failed { class, text: "no".into(), retry_after: None, answered: false };
             let answer = match self.rng.u8(0..20) {
+                _ if rejecting => failed(FailureClass::Permanent),
                 _ if down => failed(FailureClass::Unavailable),
                 0 if self.failing => failed(FailureClass::Transient),
                 1 if self.failing => Attempt::Cancelled,
-                2 if self.failing && id.0 % 7 == 0 => failed(FailureClass::Permanent),
+                2 if self.failing && is_poison(id) => failed(FailureClass::Permanent),
+                3 if self.failing => Attempt::Unclear { text: "panicked".into() },
+                _ if self.failing && id.0 % 21 == 0 => failed(FailureClass::Permanent),
                 _ => {
-                    self.delivered[batch.route].push(*id);
+                    self.delivered[route].push(id);
                     Attempt::Confirmed
                 }
             };
-            answers.push((*id, answer));
+            answers.push((id, answer));
         }
-        answers
+        self.board.published(route, answers, hung.events.is_empty(), self.now);
+        if !hung.events.is_empty() {
+            self.pending.push(Pending::Hung(hung, self.now));
+        }
     }
 
     pub(super) fn advance(&mut self, by: Duration) {
@@ -112,11 +141,11 @@ impl Model {
             .collect();
         self.in_flight.retain(|(_, k)| !keys.contains(k));
         self.pending.iter_mut().for_each(|p| {
-            if let Pending::Batch(batch) = p {
+            if let Pending::Batch(batch) | Pending::Hung(batch, _) = p {
                 let keep: Vec<bool> =
                     batch.messages.iter().map(|m| !m.key.as_ref().is_some_and(|k| keys.contains(k))).collect();
                 let mut kept = keep.iter();
-                batch.ids.retain(|_| *kept.next().expect("one each"));
+                batch.events.retain(|_| *kept.next().expect("one each"));
                 let mut kept = keep.iter();
                 batch.messages.retain(|_| *kept.next().expect("one each"));
             }
@@ -127,13 +156,19 @@ impl Model {
 
     pub(super) fn crash(&mut self) {
         self.crashes += 1;
-        self.board = Board::new(self.config, self.routes.clone(), no_jitter);
+        self.begin_anew(true);
+    }
+
+    /// Another relay begins, with nothing of the one before it.
+    pub(super) fn begin_anew(&mut self, crashed: bool) {
+        self.stopping = false;
+        self.board = Board::new(self.config, self.routes[..self.has_routes].into(), no_jitter);
         self.pending.clear();
         self.writes.clear();
         self.timers.clear();
         self.in_flight.clear();
         for no in 0..PARTITIONS {
-            self.gain(PartitionNo(no), true);
+            self.gain(PartitionNo(no), crashed);
         }
     }
 
@@ -147,6 +182,8 @@ impl Model {
             78..80 => self.renew(),
             75..76 if self.failing && self.rng.u8(0..8) == 0 => self.lose_one(),
             76..77 if self.failing && self.rng.u8(0..20) == 0 => self.crash(),
+            80..81 if self.leaves && producing => self.leave(),
+            81..83 if self.leaves && producing => self.hand_over(),
             _ => {
                 let by = Duration::from_millis(self.rng.u64(0..40));
                 self.advance(by);
@@ -155,11 +192,28 @@ impl Model {
         self.pump();
     }
 
+    /// Tells what stands where, for a world in which something waits for ever.
+    fn state(&self) -> String {
+        let mut text = String::new();
+        for (queue, route) in self.board.queues.iter().zip(&*self.routes) {
+            let RouteQueue { held, bytes, ready, closed, shed, lanes, .. } = queue;
+            text += &format!(
+                "\n{}: {held} events, {bytes} bytes of {}, shed {shed}, ready {ready:?}, closed {closed:?}, {lanes:?}",
+                route.name, route.max_in_memory
+            );
+        }
+        for (no, partition) in &self.board.partitions {
+            text += &format!("\n{no:?}: {partition:?}");
+        }
+        text + &format!("\n{:?}", self.board.positions)
+    }
+
     pub(super) fn run(&mut self, events: i64) {
         while self.last_id < events {
             self.step(true);
         }
         self.failing = false;
+        self.end_deployments();
         let mut left = 400_000;
         while !self.table.is_empty()
             || !self.letters.is_empty()
@@ -170,7 +224,8 @@ impl Model {
             left -= 1;
             if left == 0 {
                 let rest: Vec<_> = self.table.keys().take(5).collect();
-                panic!("still waiting: {} events, first {rest:?}; {:?}", self.table.len(), self.board.stats());
+                let stats = self.board.stats();
+                panic!("still waiting: {} events, first {rest:?}; {stats:?}{}", self.table.len(), self.state());
             }
         }
     }

@@ -1,19 +1,24 @@
 //! The board against a model: a database of a few lines, publishers that fail in every way, commits out of order, lost
-//! partitions, failing reads, crashes. All of it in one thread and from one seed, so that a failure can be replayed.
+//! partitions, failing reads, crashes, relays that leave and relays with other routes. All of it in one thread and from one
+//! seed, so that a failure can be replayed.
 
+mod arriving;
 mod doings;
+mod rollouts;
 mod store;
 
 use super::*;
 use crate::{
     event::{Headers, Message, MessageId, MessageParts, Timestamp},
     failure::FailureClass,
-    outbox::{DueRetry, OpenPark, PartitionRows, RouteRow, RouteState, StoredEvent, partition_of},
+    outbox::{DueRetry, PartitionRows, RouteRow, RouteState, StoredEvent, partition_of},
+    relay::messages::ParkedKey,
     transport::{Limits, PublishError, Publisher, Receipt, everything, topic},
 };
 use async_trait::async_trait;
 use fastrand::Rng;
 use std::collections::{BTreeSet, HashSet};
+use xxhash_rust::xxh3::xxh3_64;
 
 struct Nowhere;
 
@@ -38,9 +43,12 @@ struct Row {
 enum Pending {
     Read(ReadAnswer),
     Failed,
-    Batch(Batch),
+    Batch(RouteBatch),
+    /// The rest of a batch, which hangs until its deadline.
+    Hung(RouteBatch, Instant),
     Finished(Vec<(PartitionNo, Epoch, EventId)>),
-    Recorded(Vec<(PartitionNo, Epoch, EventId)>),
+    /// The letters that were written, and then what was recorded.
+    Recorded(Vec<(EventId, Arc<str>, LetterId)>, Vec<(PartitionNo, Epoch, EventId)>),
 }
 
 struct Model {
@@ -51,9 +59,14 @@ struct Model {
     config: RelayConfig,
     table: BTreeMap<EventId, Row>,
     /// Letters about which nothing was decided; `true` where the key waits.
-    letters: BTreeMap<(EventId, RouteNo), bool>,
+    letters: BTreeMap<(EventId, RouteNo), (LetterId, bool)>,
+    last_letter: i64,
+    /// Decisions about parked keys, until a renewal has told them.
+    decided: Vec<DecidedPark>,
     /// All letters that were ever written.
     buried: HashSet<(EventId, RouteNo)>,
+    /// Those of them that the destination had rejected.
+    rejected: HashSet<(EventId, RouteNo)>,
     owned: BTreeMap<PartitionNo, Epoch>,
     last_id: i64,
     /// Keys whose transaction is open: its locks keep others of the key out.
@@ -66,8 +79,27 @@ struct Model {
     all: BTreeMap<EventId, (Option<String>, String)>,
     messages: BTreeMap<EventId, Message>,
     in_flight: HashSet<(RouteNo, String)>,
+    /// Until when the destination of a route rejects everything.
+    rejecting: Vec<Instant>,
     failing: bool,
     crashes: u32,
+    /// Whether relays leave and hand partitions over.
+    leaves: bool,
+    /// Whether the one that runs is asked to end.
+    stopping: bool,
+    /// How many of the routes the one that runs has, the first ones.
+    has_routes: usize,
+    /// Whether others are deployed, and taken back, that have all routes or all but the last.
+    deploys: bool,
+    /// Whether there are events of a third topic.
+    has_third: bool,
+    /// Events that were given up because no route took them.
+    unroutable: HashSet<EventId>,
+}
+
+/// Tells whether destinations reject an event for itself, as long as anything fails.
+fn is_poison(id: EventId) -> bool {
+    id.0 % 7 == 0
 }
 
 fn no_jitter(up_to: Duration) -> Duration {
@@ -76,11 +108,17 @@ fn no_jitter(up_to: Duration) -> Duration {
 
 impl Model {
     fn new(seed: u64, routes: usize) -> Self {
+        Self::with_memory(seed, routes, 1..4_000)
+    }
+
+    /// Makes one whose routes hold so many bytes each.
+    fn with_memory(seed: u64, routes: usize, bytes: std::ops::Range<usize>) -> Self {
         let mut rng = Rng::with_seed(seed);
         let route = |n: usize| {
             let selector = if n == 0 { everything() } else { topic("b") };
             let limits = Limits::default().max_batch(rng.usize(1..6)).max_in_flight(rng.usize(1..4));
             let route = Route::new(format!("route-{n}"), selector, Nowhere).limits(limits);
+            let route = route.max_in_memory(rng.usize(bytes.clone()));
             match n {
                 1 => route.park_when_dead(),
                 2 => route.at_most_once(),
@@ -96,16 +134,21 @@ impl Model {
             ..RelayConfig::default()
         };
         let board = Board::new(config, routes.clone(), no_jitter);
+        let routes_count = routes.len();
         let delivered = routes.iter().map(|_| Vec::new()).collect();
+        let start = Instant::now();
         let mut model = Self {
             rng,
-            now: Instant::now(),
+            now: start,
             board,
             routes,
             config,
             table: BTreeMap::new(),
             letters: BTreeMap::new(),
+            last_letter: 0,
+            decided: Vec::new(),
             buried: HashSet::new(),
+            rejected: HashSet::new(),
             owned: BTreeMap::new(),
             last_id: 0,
             open: BTreeMap::new(),
@@ -116,9 +159,17 @@ impl Model {
             all: BTreeMap::new(),
             messages: BTreeMap::new(),
             in_flight: HashSet::new(),
+            rejecting: Vec::new(),
             failing: true,
             crashes: 0,
+            leaves: false,
+            stopping: false,
+            has_routes: routes_count,
+            deploys: false,
+            has_third: false,
+            unroutable: HashSet::new(),
         };
+        model.rejecting = vec![start; routes_count];
         for no in 0..PARTITIONS {
             model.gain(PartitionNo(no), false);
         }
@@ -129,8 +180,22 @@ impl Model {
         let epoch = Epoch(self.owned.get(&no).map_or(1, |e| e.0 + 1));
         self.owned.insert(no, epoch);
         self.board.gain(no, epoch, crashed);
-        // The keeper tells of parked keys together with what was gained.
-        self.renew();
+        if self.stopping {
+            self.board.release(no);
+        }
+        let of_partition = |id: &EventId| {
+            let message = &self.messages[id];
+            (partition_of(message.key.as_deref(), message.id, PARTITIONS) == no).then(|| message.key.clone())?
+        };
+        let parks: Vec<ParkedKey> = self
+            .letters
+            .iter()
+            .filter_map(|((id, route), (letter, parks))| {
+                let key = xxh3_64(of_partition(id).filter(|_| *parks)?.as_bytes());
+                Some(ParkedKey { route: self.routes[*route].name.clone(), key, letter: *letter })
+            })
+            .collect();
+        self.board.parked(no, &parks);
     }
 
     fn check(&self) {
@@ -157,13 +222,17 @@ impl Model {
                     );
                 }
             }
-            for (id, (_, name)) in &self.all {
-                if number == 0 || name == "b" {
+            for id in self.all.keys() {
+                if route.selector.takes(&self.messages[id]) {
                     let may_be_lost =
                         self.is_once(number) && (self.crashes > 0 || self.buried.contains(&(*id, number)));
-                    assert!(seen.contains(id) || may_be_lost, "{id} lost on {}", route.name);
+                    let is_known = self.unroutable.contains(id);
+                    assert!(seen.contains(id) || may_be_lost || is_known, "{id} lost on {}", route.name);
                 }
             }
+        }
+        for (id, route) in &self.rejected {
+            assert!(is_poison(*id), "{id} was buried on {route} though its destination rejected everything or nothing");
         }
         let stats = self.board.stats();
         assert_eq!((stats.in_flight, stats.partitions), (0, usize::from(PARTITIONS)), "{stats:?}");
@@ -172,10 +241,15 @@ impl Model {
 
 #[test]
 fn nothing_is_lost_and_keys_keep_their_order_whatever_happens() {
-    /// Worlds in which something was wrong once: a letter is redriven while another route of its event is written down.
-    const ONCE_WRONG: [u64; 1] = [254];
+    /// Worlds in which something was wrong once: a letter is redriven while another route of its event is written down; an
+    /// event of a parked key comes without its payload; a fetch fails whose partition was lost and gained meanwhile; a decision
+    /// about a parked key is told while the route is full, or while a page waits for payloads.
+    const ONCE_WRONG: [u64; 6] = [23, 182, 254, 280, 1_142, 2_492];
     let seeds = if std::env::var_os("OUTBOX_LONG").is_some() { 5_000 } else { 60 };
-    for seed in ONCE_WRONG.into_iter().chain(0..seeds) {
+    // One world again: `OUTBOX_SEED=17`.
+    let one = std::env::var("OUTBOX_SEED").ok().map(|seed| seed.parse().expect("a number"));
+    let seeds = one.map_or(0..seeds, |seed: u64| seed..seed + 1);
+    for seed in ONCE_WRONG.into_iter().chain(seeds) {
         let mut model = Model::new(seed, 1 + usize::try_from(seed % 3).expect("small"));
         let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
             model.run(400);
@@ -207,7 +281,7 @@ fn without_crashes_and_failures_nothing_is_delivered_twice() {
 #[test]
 fn an_event_with_one_life_left_goes_when_another_was_confirmed_or_none_is_there() {
     for (others, seed) in [(0, 1), (1, 2), (30, 3), (30, 4)] {
-        let mut model = Model::new(seed, 1);
+        let mut model = Model::with_memory(seed, 1, 1_000_000..1_000_001);
         model.failing = false;
         while i64::try_from(model.table.len()).expect("few") <= others {
             model.produce();

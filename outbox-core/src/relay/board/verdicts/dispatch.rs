@@ -1,6 +1,10 @@
 //! What may go now: batches of distinct keys, as many as the route takes and its breaker allows.
 
-use crate::relay::board::{Board, RouteNo, Timer, held::LegState, lanes::Ready};
+use crate::relay::board::{
+    Board, RouteNo, Timer,
+    held::LegState,
+    lanes::{Company, Ready},
+};
 use crate::{
     event::{EventId, Message},
     failure::DeadReason,
@@ -8,14 +12,17 @@ use crate::{
 };
 use std::time::Instant;
 
+/// Payload bytes of one batch, at least one message: what a publisher encodes at once.
+const BATCH_BYTES: usize = 4 << 20;
+
 /// Events of distinct keys on their way to one publisher.
 #[derive(Debug)]
-pub(crate) struct Batch {
+pub(crate) struct RouteBatch {
     pub(crate) route: RouteNo,
-    pub(crate) ids: Vec<EventId>,
+    /// Each with which attempt it is, from 1.
+    pub(crate) events: Vec<(EventId, u32)>,
+    /// The messages of the events, in their order.
     pub(crate) messages: Vec<Message>,
-    /// Which attempt it is, from 1.
-    pub(crate) attempts: Vec<u32>,
 }
 
 /// What became of the candidate at the front.
@@ -26,7 +33,7 @@ enum Next {
 
 impl Board {
     /// Gives the batches that may start now; their events are in flight from here on.
-    pub(crate) fn next_batches(&mut self, now: Instant) -> Vec<Batch> {
+    pub(crate) fn next_batches(&mut self, now: Instant) -> Vec<RouteBatch> {
         let mut batches = Vec::new();
         loop {
             for route in 0..self.routes.len() {
@@ -40,33 +47,63 @@ impl Board {
         }
     }
 
-    fn next_batch(&mut self, route: RouteNo, now: Instant) -> Option<Batch> {
+    fn next_batch(&mut self, route: RouteNo, now: Instant) -> Option<RouteBatch> {
         let limits = self.routes[route].limits;
         let queue = &self.queues[route];
         if queue.batches >= limits.max_in_flight || queue.ready.is_empty() {
             return None;
         }
         let room = queue.breaker.allows(now).unwrap_or(limits.max_batch).min(limits.max_batch);
-        let mut batch = Batch { route, ids: Vec::new(), messages: Vec::new(), attempts: Vec::new() };
-        while batch.ids.len() < room {
+        let mut batch = RouteBatch { route, events: Vec::new(), messages: Vec::new() };
+        let (mut bytes, mut later) = (0, Vec::new());
+        while batch.events.len() < room && bytes < BATCH_BYTES {
             let Some(ready) = self.queues[route].ready.pop_front() else { break };
+            let company = self.company(ready, route);
+            if company == Company::Later {
+                later.push(ready);
+                continue;
+            }
+            if company == Company::Alone && !batch.events.is_empty() {
+                self.queues[route].ready.push_front(ready);
+                break;
+            }
             let next = match ready {
                 Ready::Single(id) => self.start(id, route, now),
                 Ready::Lane(hash) => self.start_lane(hash, route, now),
             };
             if let Next::Go(id, message, attempt) = next {
-                batch.ids.push(id);
+                bytes += message.payload.len();
+                batch.events.push((id, attempt));
                 batch.messages.push(message);
-                batch.attempts.push(attempt);
+                if company == Company::Alone {
+                    self.queues[route].loners.started(id);
+                    break;
+                }
             }
         }
-        if batch.ids.is_empty() {
+        self.queues[route].ready.extend(later);
+        if batch.events.is_empty() {
             return None;
         }
         let queue = &mut self.queues[route];
         queue.breaker.probe_started();
         queue.batches += 1;
         Some(batch)
+    }
+
+    /// Says with whom what is ready may be published.
+    fn company(&self, ready: Ready, route: RouteNo) -> Company {
+        let queue = &self.queues[route];
+        if queue.loners.is_empty() {
+            return Company::Others;
+        }
+        match ready {
+            Ready::Single(id) => queue.loners.company(id),
+            Ready::Lane(hash) => {
+                let head = queue.lanes.get(&hash).and_then(|lane| lane.queue.front());
+                head.map_or(Company::Others, |id| queue.loners.company(*id))
+            }
+        }
     }
 
     /// Starts the head of a lane.
@@ -84,14 +121,14 @@ impl Board {
             let partition = lane.partition;
             let wants_more = lane.closed.filter(|_| lane.queue.len() <= self.config.per_key / 2);
             if let Some(closed) = wants_more
-                && self.queues[route].held <= self.config.per_route / 2
+                && self.queues[route].has_room(self.config.per_route, self.routes[route].max_in_memory)
                 && let Some(p) = self.partitions.get_mut(&partition)
             {
                 p.reread_from(closed.first);
             }
             let leg = self.held.get(&id).and_then(|h| h.legs.iter().find(|l| l.route == route));
             let claimed = leg.is_some_and(|l| l.claimed);
-            if leg.is_some_and(|l| matches!(l.state, LegState::Retrying | LegState::Suspect | LegState::Starting)) {
+            if leg.is_some_and(|l| matches!(l.state, LegState::Retrying | LegState::Unproven | LegState::Starting)) {
                 let lane = self.queues[route].lane(hash, partition);
                 lane.queue.push_front(id);
                 lane.blocked = Some(id);
@@ -156,7 +193,7 @@ impl Board {
             let lane = held.lane;
             let Some(leg) = held.legs.iter_mut().find(|l| l.route == timer.route) else { continue };
             let due = leg.past.as_ref().and_then(|p| p.due_at).is_none_or(|at| at <= now);
-            if !due || !matches!(leg.state, LegState::Retrying | LegState::Suspect) {
+            if !due || !matches!(leg.state, LegState::Retrying | LegState::Unproven) {
                 continue;
             }
             leg.state = LegState::Waiting;

@@ -1,10 +1,12 @@
 //! What publishers answer, and what becomes of an event by it.
 
 mod dispatch;
+mod failed;
 mod once;
+mod reports;
 mod settled;
 
-pub(crate) use dispatch::Batch;
+pub(crate) use dispatch::RouteBatch;
 
 use crate::relay::board::{
     Board, RouteNo, Timer,
@@ -13,22 +15,16 @@ use crate::relay::board::{
 };
 use crate::{
     event::EventId,
-    failure::{AttemptError, DeadReason, Decision, FailureClass},
+    failure::{AttemptError, DeadReason, FailureClass},
     outbox::{NewLetter, Verdict},
     transport::WhenDead,
 };
+use failed::Failed;
 use std::time::{Duration, Instant};
 
 /// How long an event may be confirmed on some of its routes and untried on others until that is written down: it
 /// bounds what a crash repeats on the confirmed ones.
 const HALFWAY: Duration = Duration::from_millis(250);
-/// Pause after a connection broke under one event while others succeeded.
-const SOON: Duration = Duration::from_millis(200);
-/// Probes of a refused event before it is buried although nothing else could be tried.
-const PROBES: u8 = 3;
-/// Times an event may meet a destination that was down, others succeeding between, before that counts as its failure.
-const UNAVAILABLE: u8 = 3;
-
 /// How one publish ended.
 #[derive(Debug)]
 pub(crate) enum Attempt {
@@ -42,31 +38,57 @@ pub(crate) enum Attempt {
         text: String,
         /// How long the destination asks to wait.
         retry_after: Option<Duration>,
+        /// Whether the destination lives and has answered.
+        answered: bool,
+    },
+    /// Nothing was said of it by the deadline, which came so long after the publish had begun.
+    Unanswered {
+        /// What is told of that.
+        text: String,
+        /// How long it was under way.
+        after: Duration,
+    },
+    /// The publisher failed for several messages at once, and this one may have had no part in it.
+    Unclear {
+        /// What is told of that.
+        text: String,
     },
     /// It was given up before an answer, for reasons of ours.
     Cancelled,
 }
 
 impl Board {
-    /// Takes the answers to one batch.
-    pub(crate) fn published(&mut self, route: RouteNo, answers: Vec<(EventId, Attempt)>, now: Instant) {
+    /// Takes answers to a batch, in the order in which they came; `over` says that they are its last.
+    pub(crate) fn published(&mut self, route: RouteNo, answers: Vec<(EventId, Attempt)>, over: bool, now: Instant) {
         let queue = &mut self.queues[route];
-        queue.batches = queue.batches.saturating_sub(1);
+        queue.batches = queue.batches.saturating_sub(usize::from(over));
         let confirmed = answers.iter().filter(|(_, a)| matches!(a, Attempt::Confirmed)).count();
         if confirmed > 0 {
             queue.successes += confirmed as u64;
-            queue.breaker.succeeded();
-            queue.run.clear();
+            queue.confirmed_at = Some(now);
+            self.route_works(route, now);
         }
         for (id, answer) in answers {
-            if self.landed(id, route) {
-                match answer {
-                    answer if self.is_once(route) => self.published_once(id, route, answer, now),
-                    Attempt::Confirmed => self.confirmed(id, route, now),
-                    Attempt::Failed { class, text, retry_after } => {
-                        self.failed(id, route, class, text, retry_after, confirmed > 0, now);
-                    }
-                    Attempt::Cancelled => self.put_back(id, route, now),
+            if !self.landed(id, route) {
+                continue;
+            }
+            match answer {
+                answer if self.is_once(route) => self.published_once(id, route, answer, now),
+                Attempt::Confirmed => {
+                    self.others_take(route, now);
+                    self.confirmed(id, route, now);
+                }
+                Attempt::Cancelled => self.put_back(id, route, now),
+                Attempt::Unclear { text } => {
+                    self.isolate(id, route);
+                    self.put_back(id, route, now);
+                    self.report_failure((id, route), FailureClass::Transient, text, self.notices.len(), now);
+                }
+                Attempt::Unanswered { text, after } => self.unanswered(id, route, text, after, now),
+                Attempt::Failed { class, text, retry_after, answered } => {
+                    self.answered_after_all(id, route);
+                    let failed = Failed { class, text, retry_after, answered, others_succeeded: confirmed > 0 };
+                    self.failed(id, route, failed, now);
                 }
             }
         }
@@ -76,13 +98,6 @@ impl Board {
         }
         if confirmed > 0 {
             self.let_one_go();
-            // The destination works: what it refused meanwhile is its own fault.
-            for id in std::mem::take(&mut self.queues[route].suspects) {
-                let leg = self.held.get(&id).and_then(|h| h.legs.iter().find(|l| l.route == route));
-                if leg.is_some_and(|l| l.state == LegState::Suspect) {
-                    self.give_up(id, route, DeadReason::Rejected, None, now);
-                }
-            }
         }
     }
 
@@ -97,6 +112,7 @@ impl Board {
             partition.in_flight = partition.in_flight.saturating_sub(1);
         }
         self.answered(id, route);
+        self.queues[route].loners.landed(id);
         true
     }
 
@@ -114,7 +130,8 @@ impl Board {
         if let Some(past) = leg.past.as_mut() {
             past.due_at = None;
         }
-        let (lane, no, bytes) = (held.lane, held.partition, held.message.payload.len());
+        let (lane, no, bytes) = (held.lane, held.partition, held.bytes);
+        self.queues[route].loners.remove(id);
         self.let_go(route, no, bytes);
         if let Some(hash) = lane {
             self.queues[route].landed(hash, id);
@@ -126,7 +143,7 @@ impl Board {
     pub(crate) fn let_go(&mut self, route: RouteNo, no: crate::outbox::PartitionNo, bytes: usize) {
         let queue = &mut self.queues[route];
         queue.let_go(bytes);
-        if queue.held <= self.config.per_route / 2 && !queue.closed.is_empty() {
+        if !queue.closed.is_empty() && queue.has_room(self.config.per_route, self.routes[route].max_in_memory) {
             // Each partition in turn as its events leave; when the queue runs dry, all of them.
             for (closed_no, closed) in &queue.closed {
                 if (*closed_no == no || queue.held < 64)
@@ -160,7 +177,7 @@ impl Board {
 
     fn is_stuck(&self, held: &Held, route: RouteNo, state: LegState) -> bool {
         match state {
-            LegState::Retrying | LegState::Suspect | LegState::Forgotten => true,
+            LegState::Retrying | LegState::Unproven | LegState::Forgotten => true,
             LegState::Starting | LegState::InFlight | LegState::Confirmed | LegState::Dead => false,
             LegState::Waiting => {
                 let queue = &self.queues[route];
@@ -173,10 +190,7 @@ impl Board {
     /// Writes down the events that have been halfway for too long.
     pub(crate) fn write_halfway(&mut self, now: Instant) {
         while let Some((_, id)) = self.halfway.pop_front_if(|(at, _)| *at <= now) {
-            let still = self.held.get(&id).is_some_and(|h| {
-                h.legs.iter().any(|l| l.state.is_final() && !l.written) && h.legs.iter().any(|l| !l.state.is_final())
-            });
-            if still {
+            if self.held.get(&id).is_some_and(Held::is_halfway) {
                 self.record(id, now);
             }
         }
@@ -203,121 +217,6 @@ impl Board {
         self.push_record(epoch, verdict);
     }
 
-    #[expect(clippy::too_many_arguments, reason = "one failure, whole")]
-    fn failed(
-        &mut self,
-        id: EventId,
-        route: RouteNo,
-        class: FailureClass,
-        text: String,
-        retry_after: Option<Duration>,
-        others_succeeded: bool,
-        now: Instant,
-    ) {
-        let spread = (self.jitter)(Duration::from_secs(1)).as_secs_f64();
-        let queue = &mut self.queues[route];
-        let Some(held) = self.held.get_mut(&id) else { return };
-        let crossing = held.lane.unwrap_or(id.0.cast_unsigned());
-        let Some(leg) = held.legs.iter_mut().find(|l| l.route == route) else { return };
-        let past = leg.past();
-        let mut class = class;
-        if class == FailureClass::Unavailable {
-            if past.successes_seen != queue.successes || past.unavailable == 0 {
-                past.unavailable += 1;
-            }
-            past.successes_seen = queue.successes;
-            if past.unavailable > UNAVAILABLE {
-                class = FailureClass::Transient;
-                past.unavailable = 0;
-            }
-        }
-        match class {
-            FailureClass::Unavailable => {
-                if others_succeeded {
-                    self.wait(id, route, LegState::Retrying, SOON, now);
-                } else {
-                    queue.breaker.unavailable(now, spread);
-                    self.put_back(id, route, now);
-                }
-            }
-            FailureClass::Transient => {
-                past.attempts_finished += 1;
-                AttemptError::push(&mut past.errors, AttemptError::new(past.attempts_finished, class, text));
-                // Time in which the breaker was open speaks of the destination, not of the event.
-                if let Some(before) = past.failed_at.replace(now)
-                    && queue.opened_at.is_none_or(|opened| opened < before)
-                {
-                    past.failing_for += now.saturating_duration_since(before);
-                }
-                self.stats.retried += 1;
-                let policy = self.routes[route].policy_for(&held.message);
-                let decision = policy.decide(past.attempts_finished, past.failing_for);
-                let opened = !others_succeeded && queue.breaker.failed(crossing, false, now, spread);
-                queue.run.push(id);
-                match decision {
-                    Decision::GiveUp if !opened => self.give_up(id, route, DeadReason::Exhausted, None, now),
-                    Decision::GiveUp => self.wait(id, route, LegState::Retrying, SOON, now),
-                    Decision::RetryWithin(longest) => {
-                        let wait = (self.jitter)(longest).max(retry_after.unwrap_or_default());
-                        self.wait(id, route, LegState::Retrying, wait, now);
-                        self.record(id, now);
-                    }
-                }
-                if opened {
-                    self.give_attempts_back(route, now);
-                }
-            }
-            FailureClass::Permanent => {
-                past.probes = past.probes.saturating_add(1);
-                let error = AttemptError::new(past.attempts_finished + 1, class, text);
-                let works = others_succeeded || (past.probes > 1 && past.successes_seen != queue.successes);
-                past.successes_seen = queue.successes;
-                if works || past.probes >= PROBES {
-                    self.give_up(id, route, DeadReason::Rejected, Some(error), now);
-                    return;
-                }
-                AttemptError::push(&mut past.errors, error);
-                let pause = SOON * 2 * u32::from(past.probes);
-                queue.run.push(id);
-                queue.suspects.push(id);
-                let opened = queue.breaker.failed(crossing, true, now, spread);
-                self.wait(id, route, LegState::Suspect, pause, now);
-                if opened {
-                    self.give_attempts_back(route, now);
-                }
-            }
-        }
-    }
-
-    /// The failures of the run spoke of the destination: their attempts do not count, and they wait for it, not for
-    /// their own time.
-    fn give_attempts_back(&mut self, route: RouteNo, now: Instant) {
-        self.queues[route].opened_at = Some(now);
-        self.queues[route].suspects.clear();
-        for id in std::mem::take(&mut self.queues[route].run) {
-            let Some(held) = self.held.get_mut(&id) else { continue };
-            let lane = held.lane;
-            let Some(leg) = held.legs.iter_mut().find(|l| l.route == route) else { continue };
-            let counted = match leg.state {
-                LegState::Retrying => true,
-                LegState::Suspect => false,
-                _ => continue,
-            };
-            leg.state = LegState::Waiting;
-            let past = leg.past();
-            past.due_at = None;
-            if counted {
-                past.attempts_finished = past.attempts_finished.saturating_sub(1);
-                self.stats.retried = self.stats.retried.saturating_sub(1);
-                leg.written = false;
-                if held.remembered {
-                    self.record(id, now);
-                }
-            }
-            self.back_in_line(id, route, lane);
-        }
-    }
-
     /// Lets an event wait for a time, in its place.
     fn wait(&mut self, id: EventId, route: RouteNo, state: LegState, wait: Duration, now: Instant) {
         let Some(held) = self.held.get_mut(&id) else { return };
@@ -334,6 +233,7 @@ impl Board {
             lane.insert(id);
             lane.blocked = lane.queue.front().copied().filter(|head| *head == id);
             self.queues[route].make_ready(hash);
+            self.waits_from_now(route, hash);
         }
     }
 
@@ -384,7 +284,8 @@ impl Board {
             if lane.blocked == Some(id) {
                 lane.blocked = None;
             }
-            lane.parked = Some(Parked { head: Some(id), written_at: None, until_written: !parks });
+            lane.parked = Some(Parked { head: Some(id), letter: None, until_written: !parks });
+            self.waits_from_now(route, hash);
         }
         debug_assert_ne!(was, LegState::InFlight, "landed before");
         self.conclude(id, route, LegState::Dead, now);

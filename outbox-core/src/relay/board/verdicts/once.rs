@@ -7,7 +7,7 @@ use crate::{
     outbox::{CarriedLetter, NewLetter},
     transport::Guarantee,
 };
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 impl Board {
     pub(crate) fn is_once(&self, route: RouteNo) -> bool {
@@ -51,28 +51,40 @@ impl Board {
     /// Takes the one answer to an at-most-once publish. A failure is a dead letter.
     pub(crate) fn published_once(&mut self, id: EventId, route: RouteNo, answer: Attempt, now: Instant) {
         let Some(held) = self.held.get_mut(&id) else { return };
-        let (lane, no, bytes) = (held.lane, held.partition, held.message.payload.len());
+        let (lane, no, bytes) = (held.lane, held.partition, held.bytes);
         let failure = match answer {
             Attempt::Confirmed => None,
-            Attempt::Failed { class, text, .. } => Some((class, text)),
-            Attempt::Cancelled => Some((FailureClass::Transient, "given up before an answer came".to_owned())),
+            Attempt::Failed { class, text, answered, .. } => Some((class, text, answered)),
+            Attempt::Unanswered { text, .. } | Attempt::Unclear { text } => {
+                Some((FailureClass::Transient, text, false))
+            }
+            Attempt::Cancelled => Some((FailureClass::Transient, "given up before an answer came".to_owned(), false)),
         };
+        let failure = failure.map(|(class, text, answered)| {
+            let permanent = class == FailureClass::Permanent;
+            (class, text, self.failure(route, answered || permanent))
+        });
+        let Some(held) = self.held.get_mut(&id) else { return };
+        let mut failed = None;
         match failure {
             None => self.stats.delivered += 1,
-            Some((class, text)) => {
+            Some((class, text, failure)) => {
                 let letter =
                     NewLetter { route: self.routes[route].name.clone(), reason: DeadReason::NotRetried, parks: false };
-                let errors = vec![AttemptError::new(1, class, text)];
+                let errors = vec![AttemptError::new(1, class, text.clone())];
                 let message = held.message.clone();
                 self.writes.bury.push(CarriedLetter { partition: no, id, message, letter, errors });
                 self.stats.dead += 1;
-                let spread = (self.jitter)(Duration::from_secs(1)).as_secs_f64();
                 let crossing = lane.unwrap_or(id.0.cast_unsigned());
                 let breaker = &mut self.queues[route].breaker;
-                match class {
-                    FailureClass::Unavailable => breaker.unavailable(now, spread),
-                    class => _ = breaker.failed(crossing, class == FailureClass::Permanent, now, spread),
-                }
+                let opened = match class {
+                    FailureClass::Unavailable => {
+                        breaker.unavailable(failure, now);
+                        true
+                    }
+                    FailureClass::Transient | FailureClass::Permanent => breaker.failed(crossing, failure, now),
+                };
+                failed = Some((class, text, opened));
             }
         }
         if let Some(leg) = held.legs.iter_mut().find(|l| l.route == route) {
@@ -89,6 +101,13 @@ impl Board {
         }
         if over {
             self.drop_held(id);
+        }
+        if let Some((class, text, opened)) = failed {
+            let notices = self.notices.len();
+            if opened {
+                self.note_down(route, class, &text, now);
+            }
+            self.report_failure((id, route), class, text, notices, now);
         }
     }
 }

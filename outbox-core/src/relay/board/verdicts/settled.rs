@@ -32,7 +32,7 @@ impl Board {
             let starting: Vec<_> =
                 held.legs.iter().filter(|l| l.state == LegState::Starting && l.written).map(|l| l.route).collect();
             if held.writing == 0 {
-                self.unpark_clock(*id, now);
+                self.letter_written(*id);
                 starting.into_iter().for_each(|route| self.start_written(*id, route));
             }
             let Some(held) = self.held.get_mut(id) else { continue };
@@ -76,19 +76,20 @@ impl Board {
         }
     }
 
-    /// The letter of a parked head is in the database from now on.
-    fn unpark_clock(&mut self, id: EventId, now: Instant) {
+    /// The letters of an event's dead legs are in the database from now on.
+    fn letter_written(&mut self, id: EventId) {
         let Some(held) = self.held.get(&id) else { return };
         let Some(hash) = held.lane else { return };
-        for queue in &mut self.queues {
+        // A leg that died while another one was being recorded is recorded after that.
+        for leg in held.legs.iter().filter(|l| l.state == LegState::Dead && l.written) {
+            let queue = &mut self.queues[leg.route];
             let Some(lane) = queue.lanes.get_mut(&hash) else { continue };
-            let Some(parked) = lane.parked.as_mut().filter(|p| p.head == Some(id)) else { continue };
-            if parked.until_written {
+            let Some(parked) = lane.parked.filter(|p| p.head == Some(id)) else { continue };
+            // A park without a letter was decided about before its record was made again.
+            if parked.until_written || parked.letter.is_none() {
                 lane.parked = None;
                 queue.make_ready(hash);
                 queue.drop_idle(hash);
-            } else {
-                parked.written_at.get_or_insert(now);
             }
         }
     }

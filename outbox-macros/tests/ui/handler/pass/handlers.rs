@@ -49,7 +49,7 @@ impl<P: Display + Send + Sync + 'static> Billing<P> {
         Ok(())
     }
 
-    #[on("count-order")]
+    #[on("count-order", renamed_from = "count")]
     pub async fn count(&self, OrderPlaced { id, .. }: OrderPlaced, cx: &HandlerContext) -> Result<(), HandlerError> {
         cx.tx.execute_unprepared(&self.text("count", id)).await?;
         Ok(())
@@ -62,6 +62,24 @@ impl<P: Display + Send + Sync + 'static> Billing<P> {
             OrderEvent::Lost => return Err("no id".into()),
         };
         cx.tx.execute_unprepared(&self.text(cx.handler(), id)).await?;
+        Ok(())
+    }
+}
+
+/// Answers commands of sagas, beside one that hears of them.
+struct Payments;
+
+#[event_handler]
+impl Payments {
+    #[on_command("count-for-a-saga", timeout = "10s")]
+    async fn count(&self, order: OrderPlaced, cx: &HandlerContext) -> Result<(), HandlerError> {
+        assert!(cx.call().is_none(), "an event runs it too");
+        let _ = order;
+        Ok(())
+    }
+
+    #[on("hear")]
+    async fn hear(&self, _: OrderPlaced, _: &HandlerContext) -> Result<(), HandlerError> {
         Ok(())
     }
 }
@@ -86,7 +104,8 @@ async fn story() {
     let outbox = Outbox::builder(db).source("shop").install().await.unwrap();
     outbox.execute_unprepared("CREATE TABLE bills (bill TEXT NOT NULL)").await.unwrap();
     let (publisher, subscriber) = Memory::channel();
-    let consumer = Consumer::new("billing", &outbox).handlers(Billing { prefix: "the" }).handlers(Nothing);
+    let consumer = Consumer::new("billing", &outbox).handlers(Billing { prefix: "the" }).handlers(Nothing).handlers(Payments);
+    let consumer = consumer.commands_from("/orders", "orders.replies");
     let handle = consumer.subscribe(subscriber).start().await.unwrap();
     use outbox_sea_orm::transport::Publisher;
     for (event_type, version, payload) in
@@ -95,7 +114,7 @@ async fn story() {
         publisher.publish(&message(event_type, version, payload)).await.unwrap();
     }
     let stats = *handle.stats().borrow();
-    assert_eq!((stats.handled, stats.unknown, stats.buried), (7, 0, 0));
+    assert_eq!((stats.handled, stats.unknown, stats.buried), (11, 0, 0));
     handle.shutdown(Duration::from_secs(5)).await.unwrap();
     let ask = sea_orm::Statement::from_string(sea_orm::DbBackend::Sqlite, "SELECT bill FROM bills ORDER BY bill");
     let rows = outbox.query_all_raw(ask).await.unwrap();

@@ -31,7 +31,7 @@ struct PaymentDeclined {
 
 #[saga(name = "place-order")]
 impl PlaceOrder {
-    #[step(reply = PaymentCaptured, reject = PaymentDeclined, timeout = "30s", compensate = refund)]
+    #[step(ask = "payments", source = "/payments", reply = PaymentCaptured, reject = PaymentDeclined, timeout = "30s", compensate = refund)]
     async fn charge(&mut self, _cx: &StepContext) -> Result<Charge, StepError> {
         Ok(Charge { amount: self.order_id })
     }

@@ -4,7 +4,7 @@ use crate::support::{full, message_with, name, numbered};
 use outbox_amqp::{AmqpPublisher, Queue, Topology};
 use outbox_core::{
     failure::FailureClass,
-    transport::{PublishError, Publisher},
+    transport::{PublishError, Publisher, publish_all},
 };
 use tests::servers::rabbitmq;
 
@@ -22,7 +22,7 @@ async fn a_message_above_the_servers_own_limit_can_never_go_and_takes_no_neighbo
 
     let mut batch: Vec<_> = (1..=20).map(|n| numbered(n, &format!("k{n}"))).collect();
     batch.insert(7, large);
-    let verdicts = publisher.publish_batch(&batch).await;
+    let verdicts = publish_all(&publisher, &batch).await;
     let classes: Vec<_> = verdicts.iter().map(|verdict| verdict.as_ref().err().map(PublishError::class)).collect();
     let expected: Vec<_> = (0..21).map(|place| (place == 7).then_some(FailureClass::Permanent)).collect();
     assert_eq!(classes, expected, "{verdicts:?}");

@@ -30,10 +30,10 @@ async fn a_server_that_is_stopped_under_load_costs_no_event_and_no_letter_and_dr
         told
     };
     tell(4).await;
-    wait_until(SOON, "events flow", async || relay.stats().borrow().delivered > 0).await;
+    wait_until(SOON, "events flow", async || tests::above(relay.stats().borrow().delivered, 0)).await;
     let (_, ()) = tokio::join!(tell(10), server.stop());
     tell(2).await;
-    wait_until(SOON, "the breaker opens", async || relay.stats().borrow().open_breakers == 1).await;
+    wait_until(SOON, "the breaker opens", async || tests::equals(relay.stats().borrow().open_breakers, 1)).await;
     tokio::time::sleep(AWAY).await;
     server.start().await;
     let told = tell(2).await;

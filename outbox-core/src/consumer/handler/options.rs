@@ -1,0 +1,73 @@
+//! What can be set for one handler.
+
+use std::time::Duration;
+
+/// Options of one handler, given to [`on_with`](crate::consumer::Consumer::on_with) or
+/// [`on_command_with`](crate::consumer::Consumer::on_command_with).
+///
+/// ```
+/// # use outbox_core::consumer::HandlerOptions;
+/// # use std::time::Duration;
+/// let options = HandlerOptions::new().timeout(Duration::from_secs(30));
+/// ```
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[must_use]
+pub struct HandlerOptions {
+    /// The time limit; `None` where the consumer's counts, `Some(None)` where there is none.
+    pub(in crate::consumer) timeout: Option<Option<Duration>>,
+    pub(in crate::consumer) deferred: bool,
+    pub(in crate::consumer) renamed_from: Option<&'static str>,
+    pub(in crate::consumer) no_writes: bool,
+}
+
+impl HandlerOptions {
+    /// Starts with what the consumer says.
+    pub const fn new() -> Self {
+        Self { timeout: None, deferred: false, renamed_from: None, no_writes: false }
+    }
+
+    /// Sets after which time a run is dropped: its transaction rolls back, and it counts as a failed attempt.
+    pub const fn timeout(mut self, limit: Duration) -> Self {
+        self.timeout = Some(Some(limit));
+        self
+    }
+
+    /// Lets a run take as long as it takes. One that never returns holds its place, its connection and its locks for ever.
+    pub const fn no_timeout(mut self) -> Self {
+        self.timeout = Some(None);
+        self
+    }
+
+    /// Begins the handler's transaction without the write lock where the database has only one, which is SQLite: other
+    /// writers go on while the handler waits for something else. Its first write takes the lock, and its inbox row is written
+    /// at its end.
+    ///
+    /// Where somebody else has written between the handler's first read and its first write, the write fails, and the handler
+    /// runs again without a failure being counted; so it should write before it reads, or read little. Two deliveries of one
+    /// message at the same time may both run it; one of them commits. In a file that is not in WAL mode, which a relay sets, a
+    /// handler that has read keeps writers waiting all the same. Commands of sagas, batches, [renamed](Self::renamed_from)
+    /// handlers and the other databases are not deferred.
+    pub const fn deferred(mut self) -> Self {
+        self.deferred = true;
+        self
+    }
+
+    /// Says that the handler writes nothing through its transaction and emits nothing: it is not warned of for that. What it does
+    /// elsewhere may happen twice.
+    pub const fn no_writes(mut self) -> Self {
+        self.no_writes = true;
+        self
+    }
+
+    /// Says which name the handler had before: 1 to 100 bytes. What is stored under that name for later is its own, and what was
+    /// received under it is not handled again. Old and new instances may run beside each other, and the release may be taken
+    /// back: each message has an inbox row under either name, and deliveries are stored under the old one while another instance
+    /// has it, and for [an hour](crate::consumer::Consumer::keep_unknown) after the start; then they move to the new one.
+    ///
+    /// Leave it out again when all instances have run with it for as long as a message may be
+    /// [delivered again](crate::consumer::Consumer::redelivered_for).
+    pub const fn renamed_from(mut self, name: &'static str) -> Self {
+        self.renamed_from = Some(name);
+        self
+    }
+}

@@ -1,0 +1,249 @@
+//! What instances of a consumer declare that they know, and what follows for what one of them does not know: pure.
+
+use crate::{
+    event::Message,
+    outbox::{Awaited, AwaitedBy, DeclaredHandler, DeclaredType, InstanceRow},
+    saga::is_answer,
+};
+use std::{sync::Arc, time::Duration};
+
+/// Shortest wait that is given to a delivery once more when its time is over and another instance knows it.
+const ONCE_MORE: Duration = Duration::from_mins(1);
+
+/// What the other instances of a consumer declare, without repeats.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(in crate::consumer) struct Peers {
+    handlers: Vec<DeclaredHandler>,
+    differ: bool,
+}
+
+impl Peers {
+    /// Takes in the rows of the other instances, those that have ended and not signed off among them: they may come back.
+    pub(in crate::consumer) fn of(rows: &[InstanceRow], own: &[DeclaredHandler]) -> Self {
+        let mut handlers: Vec<DeclaredHandler> = Vec::new();
+        for handler in rows.iter().flat_map(|row| &row.handlers) {
+            if !handlers.contains(handler) {
+                handlers.push(handler.clone());
+            }
+        }
+        Self { handlers, differ: rows.iter().any(|row| row.handlers != own) }
+    }
+
+    /// Tells whether another instance declares something else than this one: another version runs beside it.
+    pub(in crate::consumer) const fn differ(&self) -> bool {
+        self.differ
+    }
+
+    /// Gives the names of the handlers of other instances that take a message.
+    pub(in crate::consumer) fn takers(&self, message: &Message) -> Vec<&str> {
+        let mut names: Vec<&str> = self.handlers.iter().filter(|h| takes(h, message)).map(|h| &*h.name).collect();
+        names.sort_unstable();
+        names.dedup();
+        names
+    }
+
+    /// Tells whether another instance can run what waits for this.
+    pub(in crate::consumer) fn know(&self, handler: &str, awaited: Option<&Awaited>) -> bool {
+        knows(&self.handlers, handler, awaited)
+    }
+
+    /// Tells whether another instance has a handler of this very name.
+    pub(in crate::consumer) fn have(&self, handler: &str) -> bool {
+        self.handlers.iter().any(|h| h.name == handler)
+    }
+
+    /// Gives every name under which another instance claims stored deliveries.
+    pub(in crate::consumer) fn names(&self) -> impl Iterator<Item = &str> {
+        self.handlers.iter().flat_map(names)
+    }
+}
+
+fn names(handler: &DeclaredHandler) -> impl Iterator<Item = &str> {
+    std::iter::once(&*handler.name).chain(handler.renamed_from.as_deref())
+}
+
+fn takes(handler: &DeclaredHandler, message: &Message) -> bool {
+    let reads = |t: &DeclaredType| t.name == message.event_type && t.version >= message.event_version;
+    if handler.sagas.is_empty() { handler.types.iter().any(reads) } else { is_answer(&message.headers) }
+}
+
+fn reads(handler: &DeclaredHandler, awaited: &Awaited) -> bool {
+    match awaited {
+        Awaited::Type { name, version } => handler.types.iter().any(|t| t.name == *name && t.version >= *version),
+        Awaited::Saga { name, version } => handler.sagas.iter().any(|s| s.name == *name && s.version == *version),
+    }
+}
+
+/// Tells whether somebody who declares these handlers can run what waits for this. What waits under no name is for any
+/// handler that reads it.
+pub(in crate::consumer) fn knows(declared: &[DeclaredHandler], handler: &str, awaited: Option<&Awaited>) -> bool {
+    declared.iter().any(|known| {
+        let is_it = handler.is_empty() || names(known).any(|name| name == handler);
+        is_it && awaited.is_none_or(|awaited| reads(known, awaited))
+    })
+}
+
+/// Says which of what is waited for can be run by somebody who declares these handlers.
+pub(in crate::consumer) fn known_of(declared: &[DeclaredHandler], mut awaited: Vec<AwaitedBy>) -> Vec<AwaitedBy> {
+    awaited.retain(|by| knows(declared, &by.handler, by.awaited.as_ref()));
+    awaited
+}
+
+/// What follows for a delivery that an instance does not know what to do with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::consumer) enum Unknown {
+    /// It waits for an instance that knows it, for this time.
+    Wait(Duration),
+    /// Nobody knows it: it is given up.
+    GiveUp,
+}
+
+/// Says what follows for a delivery that has waited so long, where the longest wait is `longest`. Whatever another instance knows
+/// is not given up.
+pub(in crate::consumer) fn after_unknown(
+    awaited_for: Option<Duration>,
+    longest: Duration,
+    another_knows_it: bool,
+) -> Unknown {
+    let left = longest.saturating_sub(awaited_for.unwrap_or_default());
+    match (left.is_zero(), another_knows_it) {
+        (false, _) => Unknown::Wait(left),
+        (true, true) => Unknown::Wait(longest.max(ONCE_MORE)),
+        (true, false) => Unknown::GiveUp,
+    }
+}
+
+/// Gives all names under which deliveries are stored that these handlers run, and those of messages that none took.
+pub(in crate::consumer) fn claimed_names(declared: &[DeclaredHandler]) -> Arc<[Arc<str>]> {
+    declared.iter().flat_map(names).chain([""]).map(Arc::from).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        event::{Headers, MessageId, MessageParts, SagaId, Timestamp},
+        outbox::DeclaredSaga,
+        saga::{Call, Phase},
+    };
+    use std::num::NonZeroU32;
+
+    const HOUR: Duration = Duration::from_hours(1);
+
+    fn handler(name: &str, types: &[(&str, u16)]) -> DeclaredHandler {
+        let types = types.iter().map(|(name, version)| DeclaredType { name: (*name).into(), version: *version });
+        DeclaredHandler { name: name.into(), types: types.collect(), ..DeclaredHandler::default() }
+    }
+
+    fn replies(sagas: &[(&str, u32)]) -> DeclaredHandler {
+        let sagas = sagas.iter().map(|(name, version)| DeclaredSaga { name: (*name).into(), version: *version });
+        DeclaredHandler { sagas: sagas.collect(), ..handler("saga-replies", &[("payment.taken", 1)]) }
+    }
+
+    fn row(handlers: &[DeclaredHandler]) -> InstanceRow {
+        let handlers = handlers.to_vec();
+        InstanceRow { id: "x".into(), max_in_flight: 0, lease_until: 0, expired_for: None, handlers }
+    }
+
+    fn message(event_type: &str, version: u16, answers: bool) -> Message {
+        let mut headers = Headers::new();
+        if answers {
+            let (saga, step) = (SagaId::generate(), "charge".to_owned());
+            Call { saga, step, round: NonZeroU32::MIN, phase: Phase::Do }.write_answer(&mut headers, "payments");
+        }
+        Message::new(MessageParts {
+            id: MessageId::generate(),
+            sequence: None,
+            source: "/shop".into(),
+            event_type: event_type.into(),
+            event_version: version,
+            topic: "orders".into(),
+            aggregate_type: None,
+            key: None,
+            content_type: "application/json".into(),
+            payload: "{}".into(),
+            headers,
+            created_at: Timestamp::from_micros(0),
+            expires_at: None,
+            retry: None,
+        })
+    }
+
+    fn of_type(name: &str, version: u16) -> Option<Awaited> {
+        Some(Awaited::Type { name: name.into(), version })
+    }
+
+    fn of_saga(name: &str, version: u32) -> Option<Awaited> {
+        Some(Awaited::Saga { name: name.into(), version })
+    }
+
+    #[test]
+    fn only_who_declares_handler_type_and_version_knows_a_delivery() {
+        let renamed = DeclaredHandler { renamed_from: Some("old".into()), ..handler("new", &[("order.placed", 2)]) };
+        let declared = [renamed, handler("bill", &[("order.paid", 1)]), replies(&[("checkout", 1), ("checkout", 3)])];
+        for (handler, awaited, expected) in [
+            ("new", of_type("order.placed", 1), true),
+            ("new", of_type("order.placed", 2), true),
+            ("new", of_type("order.placed", 3), false),
+            ("old", of_type("order.placed", 2), true),
+            ("old", None, true),
+            ("older", None, false),
+            ("bill", of_type("order.placed", 1), false),
+            // Under no name: any handler that reads it.
+            ("", of_type("order.placed", 2), true),
+            ("", of_type("order.placed", 3), false),
+            ("", of_type("order.left", 1), false),
+            ("saga-replies", of_saga("checkout", 1), true),
+            // A saga is known in its very version only.
+            ("saga-replies", of_saga("checkout", 2), false),
+            ("saga-replies", of_saga("checkout", 3), true),
+            ("saga-replies", of_saga("order.placed", 1), false),
+            ("saga-replies", of_type("payment.taken", 2), false),
+            ("saga-replies", None, true),
+        ] {
+            assert_eq!(knows(&declared, handler, awaited.as_ref()), expected, "{handler} {awaited:?}");
+        }
+    }
+
+    #[test]
+    fn a_message_is_somebodys_where_another_instance_takes_its_type_in_its_version() {
+        let own = [handler("bill", &[("order.placed", 1)])];
+        let other =
+            [handler("bill", &[("order.placed", 2)]), handler("ship", &[("order.paid", 1)]), replies(&[("a", 1)])];
+        let peers = Peers::of(&[row(&own), row(&other), row(&other)], &own);
+        for (event_type, version, answers, expected) in [
+            ("order.placed", 1, false, &["bill"][..]),
+            ("order.placed", 2, false, &["bill"]),
+            ("order.placed", 3, false, &[]),
+            ("order.paid", 1, false, &["ship"]),
+            ("order.left", 1, false, &[]),
+            // The type of an answer is nobody's where it answers nothing.
+            ("payment.taken", 1, false, &[]),
+            ("payment.taken", 1, true, &["saga-replies"]),
+            ("whatever", 9, true, &["saga-replies"]),
+        ] {
+            assert_eq!(peers.takers(&message(event_type, version, answers)), expected, "{event_type} {version}");
+        }
+        assert!(peers.differ() && peers.have("ship") && !peers.have("old"));
+        assert!(!Peers::of(&[row(&own), row(&own)], &own).differ() && !Peers::of(&[], &own).differ());
+    }
+
+    #[test]
+    fn what_nobody_knows_is_given_up_when_its_time_is_over_and_what_another_instance_knows_never() {
+        let minutes = |n| Some(Duration::from_mins(n));
+        for (awaited_for, known, expected) in [
+            (None, false, Unknown::Wait(HOUR)),
+            (minutes(0), false, Unknown::Wait(HOUR)),
+            (minutes(59), false, Unknown::Wait(Duration::from_mins(1))),
+            (minutes(60), false, Unknown::GiveUp),
+            (minutes(600), false, Unknown::GiveUp),
+            (minutes(59), true, Unknown::Wait(Duration::from_mins(1))),
+            (minutes(60), true, Unknown::Wait(HOUR)),
+            (minutes(600), true, Unknown::Wait(HOUR)),
+        ] {
+            assert_eq!(after_unknown(awaited_for, HOUR, known), expected, "{awaited_for:?} {known}");
+        }
+        assert_eq!(after_unknown(None, Duration::ZERO, false), Unknown::GiveUp, "no wait at all");
+        assert_eq!(after_unknown(None, Duration::ZERO, true), Unknown::Wait(ONCE_MORE));
+    }
+}

@@ -1,0 +1,139 @@
+//! What a store must do for deliveries that one instance of a consumer cannot run and another one may: they are stored, and
+//! wait for an instance that knows them.
+
+use super::{Claim, ClaimQuery, Postponed, PutBy, Store, StoreError, StoredDelivery};
+use crate::event::Message;
+use async_trait::async_trait;
+use std::{fmt, sync::Arc, time::Duration};
+
+/// What an instance has to know before it can run a delivery.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Awaited {
+    /// An event type, in this version of its payload's shape or a later one.
+    Type {
+        /// Type name.
+        name: String,
+        /// Version of the payload's shape, from 1.
+        version: u16,
+    },
+    /// A saga in exactly this version.
+    Saga {
+        /// Name of the definition.
+        name: String,
+        /// Version of the definition, from 1.
+        version: u32,
+    },
+}
+
+impl Awaited {
+    /// Says what a message has to be read by: its type, in its version.
+    #[must_use]
+    pub fn type_of(message: &Message) -> Self {
+        Self::Type { name: message.event_type.clone(), version: message.event_version }
+    }
+
+    /// Gives the kind as it is stored: `type` or `saga`.
+    #[must_use]
+    pub const fn kind(&self) -> &'static str {
+        match self {
+            Self::Type { .. } => "type",
+            Self::Saga { .. } => "saga",
+        }
+    }
+
+    /// Gives the name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        match self {
+            Self::Type { name, .. } | Self::Saga { name, .. } => name,
+        }
+    }
+
+    /// Gives the version.
+    #[must_use]
+    pub fn version(&self) -> u32 {
+        match self {
+            Self::Type { version, .. } => u32::from(*version),
+            Self::Saga { version, .. } => *version,
+        }
+    }
+
+    /// Reads what is stored; `None` for what no program writes.
+    #[must_use]
+    pub fn from_stored(kind: &str, name: String, version: u32) -> Option<Self> {
+        match kind {
+            "type" => Some(Self::Type { name, version: version.try_into().ok()? }),
+            "saga" => Some(Self::Saga { name, version }),
+            _ => None,
+        }
+    }
+}
+
+impl fmt::Display for Awaited {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Type { name, version } => write!(f, "version {version} of the type `{name}`"),
+            Self::Saga { name, version } => write!(f, "version {version} of the saga `{name}`"),
+        }
+    }
+}
+
+/// What deliveries of one handler wait for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AwaitedBy {
+    /// The handler's stable name; empty where no handler that was known took the message.
+    pub handler: Arc<str>,
+    /// What an instance has to know beside the handler, if anything.
+    pub awaited: Option<Awaited>,
+}
+
+/// Works for deliveries that wait for an instance that knows them.
+#[async_trait]
+pub trait HandoverStore: Store {
+    /// Stores a delivery in the transaction, to wait for an instance that knows it; one that is stored already stays as it
+    /// is. It comes due for everybody when [`due_in`](PutBy::due_in) has passed, and is due now without it.
+    async fn leave(&self, tx: &Self::Tx, delivery: &PutBy<'_>, awaited: Option<&Awaited>) -> Result<(), StoreError>;
+
+    /// Gives a claimed delivery back, to wait likewise; for how long it has waited before counts on. `false` when the claim is
+    /// lost.
+    async fn leave_claimed(
+        &self,
+        claim: &Claim,
+        postponed: Postponed<'_>,
+        awaited: Option<&Awaited>,
+    ) -> Result<bool, StoreError>;
+
+    /// Lists what deliveries of a consumer wait for, without repeats, at most a thousand.
+    async fn awaited(&self, consumer: &str) -> Result<Vec<AwaitedBy>, StoreError>;
+
+    /// Claims deliveries that wait for one of these, the first of each lane only, whenever they come due. They wait no longer:
+    /// they are due now. The handlers of the query are not asked for.
+    async fn claim_awaited(
+        &self,
+        query: &ClaimQuery<'_>,
+        known: &[AwaitedBy],
+    ) -> Result<Vec<StoredDelivery>, StoreError>;
+}
+
+/// Works for stored deliveries whose handler has another name by now, or is gone.
+#[async_trait]
+pub trait HandlerNameStore: Store {
+    /// Counts stored deliveries of a consumer under other names than these, by name; the counting stops at
+    /// [`COUNTED_DELIVERIES`]. The empty name, under which messages stand that no handler took, is never counted.
+    async fn under_other_names(
+        &self,
+        consumer: &str,
+        handlers: &[Arc<str>],
+    ) -> Result<Vec<(Arc<str>, u64)>, StoreError>;
+
+    /// Lets deliveries under a name wait for an instance that has the handler, and come due for everybody when this time has
+    /// passed; those that wait already, and those that are claimed, stay as they are. At most `limit`; gives how many.
+    async fn leave_all(&self, consumer: &str, handler: &str, due_in: Duration, limit: u32) -> Result<u64, StoreError>;
+
+    /// Moves deliveries from one handler's name to another's, at most `limit`; gives how many. One whose message is stored under
+    /// the other name too stays.
+    async fn rename_handler(&self, consumer: &str, from: &str, to: &str, limit: u32) -> Result<u64, StoreError>;
+}
+
+/// Where the counting of stored deliveries stops.
+pub const COUNTED_DELIVERIES: u32 = 10_000;

@@ -1,0 +1,27 @@
+use outbox_sea_orm::prelude::*;
+use serde::{Deserialize, Serialize};
+
+#[derive(Serialize, Deserialize, OutboxEvent)]
+#[outbox(type = "order.placed")]
+struct OrderPlaced;
+
+struct Billing;
+
+#[event_handler]
+impl Billing {
+    #[on("bill-order", renamed_from = "count-order")]
+    async fn bill(&self, order: OrderPlaced, cx: &HandlerContext) -> Result<(), HandlerError> {
+        let _ = (order, cx);
+        Ok(())
+    }
+
+    #[on("count-order", renamed_from = "")]
+    async fn count(&self, order: OrderPlaced, cx: &HandlerContext) -> Result<(), HandlerError> {
+        let _ = (order, cx);
+        Ok(())
+    }
+}
+
+fn main() {
+    let _ = |consumer: Consumer<Outbox>| consumer.handlers(Billing);
+}

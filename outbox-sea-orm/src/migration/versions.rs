@@ -1,0 +1,165 @@
+//! What each version brings, and the statements that lead from one to another. Pure.
+
+use super::{
+    m0001_outbox, m0002_received, m0003_saga, m0004_participant, m0005_lock, m0006_decisions, m0007_instance,
+    m0008_awaited, m0009_source, m0010_command,
+};
+use crate::{
+    dialect::{AddedColumn, AddedIndex, Dialect, TableDef},
+    namespace::{Namespace, Tables},
+};
+
+/// What came with a version.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Version {
+    pub(crate) number: i32,
+    pub(crate) tables: &'static [TableDef],
+    /// Of tables that were there before.
+    pub(crate) columns: &'static [AddedColumn],
+    /// On tables that were there before.
+    pub(crate) indexes: &'static [AddedIndex],
+}
+
+const fn tables(number: i32, tables: &'static [TableDef]) -> Version {
+    Version { number, tables, columns: &[], indexes: &[] }
+}
+
+/// All versions, in order.
+pub(crate) const VERSIONS: &[Version] = &[
+    tables(1, m0001_outbox::TABLES),
+    tables(2, m0002_received::TABLES),
+    tables(3, m0003_saga::TABLES),
+    tables(4, m0004_participant::TABLES),
+    tables(5, m0005_lock::TABLES),
+    Version { indexes: m0006_decisions::INDEXES, ..tables(6, m0006_decisions::TABLES) },
+    tables(7, m0007_instance::TABLES),
+    Version { number: 8, tables: &[], columns: m0008_awaited::COLUMNS, indexes: m0008_awaited::INDEXES },
+    tables(9, m0009_source::TABLES),
+    Version { columns: m0010_command::COLUMNS, ..tables(10, &[]) },
+];
+
+/// The last of some versions.
+pub(crate) const fn last(versions: &[Version]) -> i32 {
+    match versions {
+        [.., last] => last.number,
+        [] => 0,
+    }
+}
+
+/// One statement of an installation.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Step {
+    pub(super) sql: String,
+    /// Asks whether what it makes is there; `None` where the statement sees to that itself.
+    pub(super) is_there: Option<String>,
+}
+
+impl Step {
+    const fn always(sql: String) -> Self {
+        Self { sql, is_there: None }
+    }
+}
+
+/// An installation: where, and which versions there are.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Installation<'a> {
+    pub(super) dialect: Dialect,
+    pub(super) namespace: &'a Namespace,
+    pub(super) partitions: u16,
+    pub(super) versions: &'a [Version],
+}
+
+impl Installation<'_> {
+    /// Writes the statements that make the table of the version, with a version before the first.
+    pub(super) fn first(&self) -> [String; 2] {
+        let (tables, (insert, unless_there)) = (self.tables(), self.dialect.insert_if_absent());
+        let create = "CREATE TABLE IF NOT EXISTS {meta} (id INTEGER NOT NULL PRIMARY KEY, version INTEGER NOT NULL, \
+                      partitions INTEGER NOT NULL, CHECK (id = 1))";
+        let partitions = self.partitions;
+        let row = format!("{insert} {{meta}} (id, version, partitions) VALUES (1, 0, {partitions}){unless_there}");
+        [tables.fill(create), tables.fill(&row)]
+    }
+
+    /// Lists what brings the tables from a version to another one; the version is written last, so that whoever sees it sees
+    /// the tables too.
+    pub(super) fn steps(&self, from: i32, to: i32) -> Vec<Step> {
+        let (dialect, tables) = (self.dialect, self.tables());
+        let name_of = |base: &str| self.namespace.name(base);
+        let mut steps = Vec::new();
+        let wanted = || self.versions.iter().filter(move |version| (from + 1..=to).contains(&version.number));
+        for table in wanted().flat_map(|version| version.tables) {
+            steps.extend(dialect.create_table(table, &name_of).into_iter().map(Step::always));
+        }
+        for added in wanted().flat_map(|version| version.columns) {
+            let is_there = dialect.has_column(added, &name_of);
+            steps.push(Step { sql: dialect.add_column(added, &name_of), is_there });
+        }
+        for added in wanted().flat_map(|version| version.indexes) {
+            let is_there = dialect.has_index(added, &name_of);
+            steps.push(Step { sql: dialect.add_index(added, &name_of), is_there });
+        }
+        if from < 1 {
+            steps.push(Step::always(view(dialect, &tables)));
+        }
+        let (insert, unless_there) = dialect.insert_if_absent();
+        let rows: Vec<String> = (0..self.partitions).map(|n| format!("({n}, 0)")).collect();
+        let fill = format!("{insert} {{partitions}} (partition_no, epoch) VALUES {}{unless_there}", rows.join(", "));
+        steps.push(Step::always(tables.fill(&fill)));
+        if from < to {
+            let written = format!("UPDATE {{meta}} SET version = {to} WHERE version < {to}");
+            steps.push(Step::always(tables.fill(&written)));
+        }
+        steps
+    }
+
+    /// Lists the tables of all versions, the last ones first.
+    pub(super) fn made(&self) -> impl Iterator<Item = &'static str> {
+        let made = self.versions.iter().rev().flat_map(|version| version.tables.iter().rev());
+        made.map(|table| table.name).chain(["outbox_meta"])
+    }
+
+    pub(super) fn tables(&self) -> Tables {
+        Tables::new(self.dialect, self.namespace)
+    }
+}
+
+fn view(dialect: Dialect, tables: &Tables) -> String {
+    let nothing = if dialect == Dialect::Postgres { "NULL::timestamptz" } else { "NULL" };
+    tables.fill(
+        &m0001_outbox::VIEW
+            .replace("{create_view}", dialect.create_view())
+            .replace("{created}", &dialect.readable("created_at"))
+            .replace("{expires}", &dialect.readable("expires_at"))
+            .replace("{finished}", &dialect.readable("finished_at"))
+            .replace("{nothing}", nothing),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_follow_one_another_and_the_last_one_is_the_programs() {
+        let numbers: Vec<i32> = VERSIONS.iter().map(|version| version.number).collect();
+        assert_eq!(numbers, (1..=super::super::VERSION).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn an_upgrade_has_the_statements_of_its_versions_alone_and_writes_the_version_last() {
+        let namespace = Namespace::default();
+        for dialect in [Dialect::Postgres, Dialect::MySql, Dialect::MariaDb, Dialect::Sqlite] {
+            let installation = Installation { dialect, namespace: &namespace, partitions: 2, versions: VERSIONS };
+            let whole: Vec<String> = installation.steps(0, 10).into_iter().map(|step| step.sql).collect();
+            for from in 0..10 {
+                let steps = installation.steps(from, from + 1);
+                assert!(steps.last().is_some_and(|step| step.sql.contains(&format!("version = {}", from + 1))));
+                let made = steps[..steps.len() - 1].iter();
+                assert!(made.clone().count() > 1, "{dialect:?} {from}: a version brings something");
+                assert!(made.clone().all(|step| whole.contains(&step.sql)), "{dialect:?} {from}");
+            }
+            let nothing = installation.steps(10, 10);
+            assert_eq!(nothing.len(), 1, "the rows of the partitions: {nothing:?}");
+        }
+    }
+}

@@ -1,0 +1,80 @@
+//! A pooler between the program and PostgreSQL, which gives a connection of the server to another client after each transaction.
+//!
+//! The driver prepares each statement once for a connection, under a name (`sqlx_s_1`), and so does SeaORM, whatever it is told. A
+//! pooler that does not carry these names over lets one client's statement fail with another's, or run it. PgBouncer carries them
+//! since 1.21, where `max_prepared_statements` is set.
+
+use sea_orm::{DatabaseConnection, DbErr, RuntimeErr, sqlx};
+
+/// What is said where a statement that was prepared is not there, or is another client's.
+pub(crate) const NEEDED: &str = "a pooler stands before PostgreSQL that does not keep each client's prepared statements apart, \
+    which the driver needs: use PgBouncer 1.21 or later with `max_prepared_statements` above 0 and say `behind_pooler()`, or \
+    `pool_mode = session`, or connect to the server directly";
+
+/// Tells whether an error says that a pooler has mixed up prepared statements, wherever in it that stands.
+pub(crate) fn mixes_statements(error: &(dyn std::error::Error + 'static)) -> bool {
+    let mut next = Some(error);
+    while let Some(error) = next {
+        let of_driver = match error.downcast_ref::<DbErr>() {
+            Some(
+                DbErr::Exec(RuntimeErr::SqlxError(error))
+                | DbErr::Query(RuntimeErr::SqlxError(error))
+                | DbErr::Conn(RuntimeErr::SqlxError(error)),
+            ) => Some(&**error),
+            _ => error.downcast_ref::<sqlx::Error>(),
+        };
+        if of_driver.is_some_and(is_mixed_up) {
+            return true;
+        }
+        next = error.source();
+    }
+    false
+}
+
+/// A name that is taken (duplicate_prepared_statement), or is not known (invalid_sql_statement_name).
+fn is_mixed_up(error: &sqlx::Error) -> bool {
+    let code = error.as_database_error().and_then(|error| error.code());
+    code.is_some_and(|code| code == "42P05" || code == "26000")
+}
+
+/// Makes sure that prepared statements of two clients stay apart, which a pooler may let share one connection of the server.
+///
+/// # Errors
+/// What is [needed](NEEDED) where they do not. That nothing could be asked is left to be told by what is asked next.
+#[cfg(feature = "sqlx-postgres")]
+pub(crate) async fn check(db: &DatabaseConnection) -> Result<(), &'static str> {
+    use sea_orm::{ConnectionTrait, DbBackend, sqlx::Connection};
+
+    /// Both clients in turn, more often than a pooler needs to give one of them the other's connection.
+    const TURNS: usize = 4;
+    if db.get_database_backend() != DbBackend::Postgres || db.is_mock_connection() {
+        return Ok(());
+    }
+    let options = db.get_postgres_connection_pool().connect_options();
+    let mut clients = Vec::new();
+    // Both have the same name for their first statement.
+    for (sql, number) in [("SELECT 1", 1), ("SELECT 2", 2)] {
+        let Ok(client) = sqlx::ConnectOptions::connect(&*options).await else { return Ok(()) };
+        clients.push((client, sql, number));
+    }
+    for _ in 0..TURNS {
+        for (client, sql, number) in &mut clients {
+            match sqlx::query_scalar::<_, i32>(*sql).fetch_one(&mut *client).await {
+                Ok(answer) if answer == *number => {}
+                Err(error) if !is_mixed_up(&error) => return Ok(()),
+                Ok(_) | Err(_) => return Err(NEEDED),
+            }
+        }
+    }
+    for (client, ..) in clients {
+        // It is not needed any more, whatever is said to that.
+        drop(client.close().await);
+    }
+    Ok(())
+}
+
+/// There is no PostgreSQL without its driver.
+#[cfg(not(feature = "sqlx-postgres"))]
+pub(crate) async fn check(_: &DatabaseConnection) -> Result<(), &'static str> {
+    Ok(())
+}

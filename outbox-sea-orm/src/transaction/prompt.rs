@@ -1,0 +1,42 @@
+//! A transaction for the framework's own statements: each one's answer is waited for as long as a COMMIT's.
+
+use super::OutboxTransaction;
+use async_trait::async_trait;
+use sea_orm::{ConnectionTrait, DbBackend, DbErr, ExecResult, QueryResult, Statement};
+
+/// What is waited for.
+const WHAT: &str = "the outbox";
+
+/// A transaction that is lost when one of the statements that go this way is not answered in time.
+pub(super) struct Prompt<'a>(pub(super) &'a OutboxTransaction);
+
+#[async_trait]
+impl ConnectionTrait for Prompt<'_> {
+    fn get_database_backend(&self) -> DbBackend {
+        ConnectionTrait::get_database_backend(self.0)
+    }
+
+    async fn execute_raw(&self, stmt: Statement) -> Result<ExecResult, DbErr> {
+        self.0.prompt(WHAT, self.0.execute_raw(stmt)).await
+    }
+
+    async fn execute_unprepared(&self, sql: &str) -> Result<ExecResult, DbErr> {
+        self.0.prompt(WHAT, self.0.execute_unprepared(sql)).await
+    }
+
+    async fn query_one_raw(&self, stmt: Statement) -> Result<Option<QueryResult>, DbErr> {
+        self.0.prompt(WHAT, self.0.query_one_raw(stmt)).await
+    }
+
+    async fn query_all_raw(&self, stmt: Statement) -> Result<Vec<QueryResult>, DbErr> {
+        self.0.prompt(WHAT, self.0.query_all_raw(stmt)).await
+    }
+
+    fn support_returning(&self) -> bool {
+        self.0.support_returning()
+    }
+
+    fn is_mock_connection(&self) -> bool {
+        self.0.is_mock_connection()
+    }
+}

@@ -1,0 +1,69 @@
+//! Handlers that fail, that write past their transaction, and messages that nobody takes.
+
+use super::{assert_line, told};
+use crate::stage::{Answered, Cx, Logs, Queue, SOON, Told, World, consumer, message};
+use futures_util::future::join_all;
+use outbox_sea_orm::{
+    consumer::{HandlerError, HandlerOptions},
+    event::{Message, MessageParts},
+};
+use tracing::Level;
+
+#[test]
+fn a_handler_that_fails_is_logged_at_once_and_its_further_failures_once_a_minute() {
+    told(async |world: &World, logs: &Logs| {
+        let failing = |told: Told, _: &Cx| async move { Err::<(), _>(HandlerError::reject(format!("not {}", told.n))) };
+        let (queue, subscriber) = Queue::open();
+        let consumer = consumer(&world.outbox, "effect").on("failing", failing).subscribe(subscriber);
+        let handle = consumer.start().await.unwrap();
+        join_all((1..=30).map(|n| queue.deliver(Ok(message("a-secret-key", n))))).await;
+        handle.shutdown(SOON).await.unwrap();
+        let lines = logs.with("a handler has rejected a message");
+        assert_eq!(lines.len(), 1, "{lines:#?}");
+        assert_line(&lines[0], Level::WARN, &["consumer", "handler", "message_id", "event_type", "key_hash", "error"]);
+        assert_eq!((lines[0].field("consumer"), lines[0].field("handler")), ("story", "failing"));
+        assert_eq!(logs.with("an event is a dead letter").len(), 30, "each letter has a line");
+        logs.assert_never(&["a-secret-key"]);
+    });
+}
+
+#[test]
+fn a_handler_whose_first_hundred_runs_write_past_its_transaction_is_warned_of_once() {
+    told(async |world: &World, logs: &Logs| {
+        let past = |_: Told, _: &Cx| async { Ok::<_, HandlerError>(()) };
+        let (queue, subscriber) = Queue::open();
+        let consumer = consumer(&world.outbox, "effect").on("past", past);
+        let consumer = consumer.on_with("declared", HandlerOptions::new().no_writes(), past).subscribe(subscriber);
+        let handle = consumer.start().await.unwrap();
+        let deliver = |n: u64| queue.deliver(Ok(message(&format!("k{n}"), n)));
+        join_all((1..=99).map(deliver)).await;
+        assert!(logs.with("wrote nothing through `cx.tx`").is_empty());
+        join_all((100..=250).map(deliver)).await;
+        handle.shutdown(SOON).await.unwrap();
+        let lines = logs.with("wrote nothing through `cx.tx`");
+        let handlers: Vec<_> = lines.iter().map(|line| line.field("handler")).collect();
+        assert_eq!(handlers, ["past"], "not one that writes, nor one that says so: {lines:#?}");
+        assert_line(&lines[0], Level::WARN, &["consumer"]);
+    });
+}
+
+#[test]
+fn a_type_that_no_handler_takes_is_logged_once() {
+    told(async |world: &World, logs: &Logs| {
+        let (queue, subscriber) = Queue::open();
+        let handle = consumer(&world.outbox, "effect").subscribe(subscriber).start().await.unwrap();
+        let typed = |event_type: &str| -> Message {
+            let mut parts: MessageParts = message("k", 1).into_parts();
+            parts.event_type = event_type.into();
+            Message::new(parts)
+        };
+        for _ in 0..3 {
+            assert_eq!(queue.deliver(Ok(typed("nobody.takes"))).await, Answered::Ack);
+        }
+        handle.shutdown(SOON).await.unwrap();
+        let lines = logs.with("no handler of this consumer takes");
+        assert_eq!(lines.len(), 1, "{lines:#?}");
+        assert_line(&lines[0], Level::WARN, &["consumer", "event_type"]);
+        assert_eq!(lines[0].field("event_type"), "nobody.takes");
+    });
+}

@@ -1,0 +1,46 @@
+//! Webhooks of a sender that is no outbox: a signed body, of which this receiver's configuration says what it is.
+
+use crate::headers::MEDIA_TYPE;
+use bytes::Bytes;
+use outbox_core::{
+    event::{Message, Timestamp},
+    transport::cloudevents::{self, CloudEventError, Fallback, SPEC_VERSION},
+};
+
+/// Longest type and source in bytes, as of every event.
+const MAX_TEXT: usize = 255;
+
+/// What the bodies of a sender are. Nothing of their headers is read but what Standard Webhooks signs.
+#[derive(Debug)]
+pub(super) struct Webhook {
+    pub(super) event_type: String,
+    pub(super) source: String,
+}
+
+impl Webhook {
+    /// Says what no event may have for its type or source.
+    pub(super) fn is_wrong(&self) -> bool {
+        let is_text = |text: &str| (1..=MAX_TEXT).contains(&text.len()) && !text.chars().any(char::is_control);
+        !is_text(&self.event_type) || !is_text(&self.source)
+    }
+
+    /// Puts the message together; `sent_at` in seconds since 1970.
+    pub(super) fn message(
+        &self,
+        id: &str,
+        sent_at: u64,
+        body: Bytes,
+        fallback: &Fallback<'_>,
+    ) -> Result<Message, CloudEventError> {
+        let attributes = [
+            ("specversion", SPEC_VERSION),
+            ("id", id),
+            ("source", &self.source),
+            ("type", &self.event_type),
+            (MEDIA_TYPE, "application/json"),
+        ];
+        let micros = i64::try_from(sent_at).ok().and_then(|seconds| seconds.checked_mul(1_000_000));
+        let received_at = micros.map_or(fallback.received_at, Timestamp::from_micros);
+        cloudevents::from_attributes(attributes, body, &Fallback { received_at, ..*fallback })
+    }
+}
