@@ -17,11 +17,11 @@ const CONSUMER: &str = "sagaconsumer";
 const MAX_STEP: usize = 100;
 
 /// Type of the answer of a handler that did its work and gave no answer of its own.
-pub const DONE: &str = "saga.done";
+pub const DONE: &str = "outbox.saga.done";
 /// Type of the answer of a handler that cannot do its work; also of a command that came after its undoing.
-pub const REJECTED: &str = "saga.rejected";
+pub const REJECTED: &str = "outbox.saga.rejected";
 /// Type of the answer of a handler that has undone its work, or had nothing to undo.
-pub const UNDONE: &str = "saga.undone";
+pub const UNDONE: &str = "outbox.saga.undone";
 
 /// What a command asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

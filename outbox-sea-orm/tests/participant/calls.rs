@@ -33,7 +33,7 @@ on_every_database! {
         let command = charge(saga, "");
         queue.send(command.clone()).await;
         queue.send(command).await;
-        assert_eq!(world.told(saga).await, ["saga.done"]);
+        assert_eq!(world.told(saga).await, ["outbox.saga.done"]);
         assert_eq!(world.answers(saga).await[0].json(), serde_json::Value::Null);
     }
 
@@ -45,7 +45,7 @@ on_every_database! {
         queue.send(refund(saga, "")).await;
         queue.send(charge(saga, "")).await;
         assert_eq!(world.effects(saga).await, ["charge", "refund"]);
-        assert_eq!(world.told(saga).await, ["saga.done", "payment.charged", "payment.charged", "saga.done"]);
+        assert_eq!(world.told(saga).await, ["outbox.saga.done", "payment.charged", "payment.charged", "outbox.saga.done"]);
         let answers = world.answers(saga).await;
         assert_eq!(answers[1].payload, answers[2].payload);
     }
@@ -58,7 +58,7 @@ on_every_database! {
         queue.send(refund(saga, "reply")).await;
         queue.send(charge(saga, "reply")).await;
         assert!(world.effects(saga).await.is_empty());
-        let (undone, rejected) = ("saga.undone", "saga.rejected");
+        let (undone, rejected) = ("outbox.saga.undone", "outbox.saga.rejected");
         assert_eq!(world.told(saga).await, [undone, rejected, undone, rejected]);
         assert_eq!(world.answers(saga).await[1].json(), serde_json::json!({"reason": "it was undone before it came"}));
     }
@@ -71,7 +71,7 @@ on_every_database! {
         queue.send(refund(saga, "reply")).await;
         assert!(world.effects(saga).await.is_empty(), "what a handler wrote that says no is rolled back");
         assert_eq!(world.sent().await.len(), 3, "and so is what it emitted");
-        assert_eq!(world.told(saga).await, ["payment.declined", "payment.declined", "saga.undone"]);
+        assert_eq!(world.told(saga).await, ["payment.declined", "payment.declined", "outbox.saga.undone"]);
         assert_eq!(world.answers(saga).await[1].json(), serde_json::json!({"limit": 100}));
     }
 
@@ -84,7 +84,7 @@ on_every_database! {
         assert_eq!(world.effects(saga).await, ["charge"]);
         queue.send(refund(saga, "")).await;
         assert_eq!(world.effects(saga).await, ["charge", "refund"]);
-        assert_eq!(world.told(saga).await, ["saga.done", "saga.rejected", "payment.declined", "saga.undone"]);
+        assert_eq!(world.told(saga).await, ["outbox.saga.done", "outbox.saga.rejected", "payment.declined", "outbox.saga.undone"]);
         assert_eq!(world.answers(saga).await[1].json(), serde_json::json!({"reason": "over the limit"}));
     }
 

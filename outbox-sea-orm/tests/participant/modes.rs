@@ -18,15 +18,15 @@ on_every_database! {
         for (saga, how) in sagas.iter().zip(how.iter().cycle()) {
             let told = match *how {
                 "reply" => "payment.charged",
-                "refuse" => "saga.rejected",
-                _ => "saga.done",
+                "refuse" => "outbox.saga.rejected",
+                _ => "outbox.saga.done",
             };
             assert_eq!(world.told(*saga).await, [told, told], "{how}");
             assert_eq!(world.effects(*saga).await.len(), usize::from(*how != "refuse"), "{how}");
         }
         join_all(sagas.iter().map(|saga| queue.send(refund(*saga, "")))).await;
         for saga in &sagas {
-            assert_eq!(world.told(*saga).await[2..], ["saga.undone"]);
+            assert_eq!(world.told(*saga).await[2..], ["outbox.saga.undone"]);
         }
     }
 
@@ -35,7 +35,7 @@ on_every_database! {
         let soon = RetryPolicy::attempts(5, Duration::from_millis(50));
         let (queue, handle) = world.serve(|consumer| consumer.hold(Duration::ZERO).retry(soon)).await;
         queue.send(charge(saga, "fail-first reply")).await;
-        wait_until(SOON, "it is answered", async || tests::equals(world.told(saga).await, ["saga.done"])).await;
+        wait_until(SOON, "it is answered", async || tests::equals(world.told(saga).await, ["outbox.saga.done"])).await;
         assert_eq!((world.effects(saga).await.len(), handle.stats().borrow().stored), (1, 1));
     }
 
@@ -46,7 +46,7 @@ on_every_database! {
         queue.send(charge(saga, "fail")).await;
         queue.send(refund(saga, "")).await;
         wait_until(SOON, "both are answered", async || tests::equals(world.told(saga).await.len(), 2)).await;
-        assert_eq!(world.told(saga).await, ["saga.undone", "saga.rejected"]);
+        assert_eq!(world.told(saga).await, ["outbox.saga.undone", "outbox.saga.rejected"]);
         assert!(world.effects(saga).await.is_empty());
     }
 

@@ -40,7 +40,7 @@ on_every_database! {
         assert_eq!(world.letters().await.len(), 1);
         assert!(world.told(saga).await.is_empty());
         queue.send(crate::world::refund(saga, "")).await;
-        assert_eq!(world.told(saga).await, ["saga.undone"]);
+        assert_eq!(world.told(saga).await, ["outbox.saga.undone"]);
         assert!(world.effects(saga).await.is_empty());
     }
 }

@@ -76,7 +76,7 @@ on_every_database! {
             copies.send(command.clone()).await;
             queue.send(command).await;
         }
-        assert_eq!(world.told(saga).await, ["saga.rejected", "saga.rejected", "saga.undone"], "what payments has said");
+        assert_eq!(world.told(saga).await, ["outbox.saga.rejected", "outbox.saga.rejected", "outbox.saga.undone"], "what payments has said");
         assert!(world.answers(saga).await.iter().all(|sent| answered_by(&sent.headers) == Some("payments")));
         assert_eq!(world.effects("audit").await, ["charge", "charge"], "it hears each message");
         let rows = saga_barrier::Entity::find().all(&world.db).await.unwrap();
@@ -120,7 +120,7 @@ on_every_database! {
             queue.send(undoing(late)).await;
             queue.send(real(late)).await;
             assert_eq!(world.effects(late).await, known, "{what}: what is undone before it came is not done");
-            assert_eq!(world.told(late).await[1..], ["saga.undone", "saga.rejected"], "{what}");
+            assert_eq!(world.told(late).await[1..], ["outbox.saga.undone", "outbox.saga.rejected"], "{what}");
             let after = SagaId::generate();
             queue.send(real(after)).await;
             queue.send(strange(after, "")).await;
@@ -154,6 +154,6 @@ on_every_database! {
         queue.send(first(charge(saga, "reply"), "reply")).await;
         queue.send(first(refund(saga, ""), "reply")).await;
         assert_eq!(world.effects(saga).await, ["charge", "refund"]);
-        assert_eq!(world.told(saga).await, ["payment.charged", "payment.charged", "saga.undone"]);
+        assert_eq!(world.told(saga).await, ["payment.charged", "payment.charged", "outbox.saga.undone"]);
     }
 }

@@ -95,7 +95,7 @@ on_every_database! {
             expected("payment.declined", &ids[0], &ids[0]),
             expected("payment.charged", &ids[0], &ids[0]),
             expected("payment.charged", &ids[1], &ids[1]),
-            expected("saga.undone", "order-7", &ids[2]),
+            expected("outbox.saga.undone", "order-7", &ids[2]),
         ]);
     }
 

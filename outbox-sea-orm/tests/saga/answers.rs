@@ -16,12 +16,12 @@ use tests::{databases::TempDatabase, on_every_database, wait_until};
 
 /// An answer that says nothing.
 #[derive(Debug, Serialize, Deserialize, OutboxEvent)]
-#[outbox(type = "saga.done", no_key)]
+#[outbox(type = "outbox.saga.done", no_key)]
 pub(crate) struct Done;
 
 /// The answer that a step is undone.
 #[derive(Debug, Serialize, Deserialize, OutboxEvent)]
-#[outbox(type = "saga.undone", no_key)]
+#[outbox(type = "outbox.saga.undone", no_key)]
 pub(crate) struct Undone;
 
 /// An answer whose content is none of a booking.
@@ -169,7 +169,7 @@ on_every_database! {
             (to(trip, "note"), &booked, "nobody is asked to do it"),
             (To { round: "2", ..to(trip, "flight") }, &booked, "has not asked for `flight`"),
             (To { round: "x", ..to(trip, "flight") }, &booked, "header `sagaround`"),
-            (to(trip, "flight"), &Done, "awaited is flight.booked or flight.full"),
+            (to(trip, "flight"), &Done, "gave no answer of its own (`cx.reply(..)`), so `outbox.saga.done` was sent for it; awaited is flight.booked or flight.full"),
             (to(trip, "flight"), &BookedWrongly { seat: "window".into() }, "the answer to `flight` cannot be read"),
         ];
         for (n, (to, event, expected)) in cases.iter().enumerate() {

@@ -147,6 +147,7 @@ fn main() {
         phases(db, &outbox.begin().await?).await?;
         saga::sagas(outbox.clone(), outbox.begin().await?).await?;
         others::orders(outbox.clone(), Memory::channel().1).await?;
+        others::over_rabbitmq(outbox.clone(), "amqp://").await?;
         drop(others::payments(&outbox));
         letters(&outbox).await
     };

@@ -1,6 +1,7 @@
 //! The README's step in another service.
 
 use super::shop::receipt;
+use outbox_amqp::{AmqpPublisher, AmqpSubscriber, Exchange, Queue, Topology};
 use outbox_sea_orm::{prelude::*, transport::Subscriber};
 use sea_orm::{ActiveModelTrait, ActiveValue::Set};
 use serde::{Deserialize, Serialize};
@@ -64,6 +65,21 @@ pub(crate) async fn orders(outbox: Outbox, subscriber: impl Subscriber) -> super
     let sagas = Sagas::builder(&outbox).register(Checkout::saga()).reply_to("checkout.answers").start().await?;
     let consumer = Consumer::new("checkout", &outbox).replies(&sagas).subscribe(subscriber).start().await?;
     drop(consumer);
+    Ok(())
+}
+
+pub(crate) async fn over_rabbitmq(outbox: Outbox, url: &str) -> super::Done {
+    let topology = Topology::new()
+        .exchange(Exchange::topic("shop"))
+        .queue(Queue::quorum("payments").bind("shop", "payment.*"))
+        .queue(Queue::quorum("checkout").bind("shop", "checkout.answers"));
+    let rabbit = AmqpPublisher::new(url)?.exchange("shop").declare(topology); // the same in both services
+    let relay = Relay::builder(&outbox).route("rabbit", everything(), rabbit).start().await?;
+
+    let sagas = Sagas::builder(&outbox).register(Checkout::saga()).reply_to("checkout.answers").start().await?;
+    let answers = AmqpSubscriber::new(url, "checkout")?; // in payments: the queue `payments`, with `on_command` as above
+    let consumer = Consumer::new("checkout", &outbox).replies(&sagas).subscribe(answers).start().await?;
+    drop((relay, consumer));
     Ok(())
 }
 

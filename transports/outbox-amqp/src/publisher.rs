@@ -12,6 +12,7 @@ use async_trait::async_trait;
 use lapin::types::ShortString;
 use outbox_core::{
     event::Message,
+    saga::is_answer,
     transport::{Batch, Encoding, Limits, PublishError, Publisher, Receipt},
 };
 use std::{
@@ -26,6 +27,12 @@ const MAX_MESSAGE: usize = 128 * 1024 * 1024;
 const MAX_CHANNELS: usize = 32;
 
 type RoutingKey = Arc<dyn Fn(&Message) -> String + Send + Sync>;
+
+/// Gives the routing key of a message for which none was set: its type; the topic for an answer to a saga's command, since the
+/// types of those that the framework writes are nothing that a user thinks of when a queue is bound.
+fn usual_routing_key(message: &Message) -> String {
+    if is_answer(&message.headers) { message.topic.clone() } else { message.event_type.clone() }
+}
 
 /// Publishes messages to an exchange of RabbitMQ.
 ///
@@ -77,7 +84,8 @@ impl fmt::Debug for AmqpPublisher {
 impl AmqpPublisher {
     /// Makes a publisher for the server at a URL: `amqp://user:password@host:port/vhost`, or `amqps://` for TLS.
     ///
-    /// It publishes to the default exchange, with the event's type as routing key, unless told otherwise.
+    /// It publishes to the default exchange, with the event's type as routing key, unless told otherwise. The answer to a saga's
+    /// command has its topic as routing key, whatever its type is: see [`routing_key`](Self::routing_key).
     ///
     /// # Errors
     /// [`ConfigError`] when the text is no such URL.
@@ -86,7 +94,7 @@ impl AmqpPublisher {
             address: Address::parse(url.as_ref())?,
             exchange: String::new(),
             queue: None,
-            routing_key: Arc::new(|message| message.event_type.clone()),
+            routing_key: Arc::new(usual_routing_key),
             structured: false,
             topology: Topology::new(),
             limits: Limits::default().max_message(MAX_MESSAGE).max_text(MAX_NAME),
@@ -123,7 +131,9 @@ impl AmqpPublisher {
             .routing_key(move |_| name.clone())
     }
 
-    /// Says the routing key of a message: its type, such as `order.placed`, unless set.
+    /// Says the routing key of a message. Unless set it is the message's type, such as `order.placed`; of the answer to a saga's
+    /// command it is the topic that the saga has named (`reply_to`), so that one binding by that topic brings a queue all answers,
+    /// those of the framework (`outbox.saga.done`) among them.
     #[must_use]
     pub fn routing_key(self, key: impl Fn(&Message) -> String + Send + Sync + 'static) -> Self {
         self.with(|config| config.routing_key = Arc::new(key))

@@ -75,11 +75,15 @@ impl Failure {
 
     /// No queue takes the message. The queue may come back, so it is tried again.
     pub(crate) fn returned(code: u16, words: &str, exchange: &str, routing_key: &str) -> Self {
+        let (key, exchange) = (plain(routing_key), plain(exchange));
+        let remedy = if exchange.is_empty() {
+            format!("declare the queue: `.declare(Topology::new().queue(Queue::quorum(\"{key}\")))`")
+        } else {
+            format!("bind one: `Queue::quorum(..).bind(\"{exchange}\", \"{key}\")`")
+        };
         Self::transient(format!(
-            "returned {code} {}: no queue takes routing key `{}` of exchange `{}`",
-            plain(words),
-            plain(routing_key),
-            plain(exchange)
+            "returned {code} {}: no queue takes routing key `{key}` of exchange `{exchange}`; {remedy}",
+            plain(words)
         ))
     }
 
@@ -170,8 +174,11 @@ mod tests {
         assert_eq!(failure.class, Transient);
         assert_eq!(
             failure.text,
-            "returned 312 NO_ROUTE: no queue takes routing key `order.placed` of exchange `orders`"
+            "returned 312 NO_ROUTE: no queue takes routing key `order.placed` of exchange `orders`; bind one: \
+             `Queue::quorum(..).bind(\"orders\", \"order.placed\")`"
         );
+        let failure = Failure::returned(312, "NO_ROUTE", "", "billing");
+        assert!(failure.text.ends_with("`.declare(Topology::new().queue(Queue::quorum(\"billing\")))`"), "{}", failure.text);
     }
 
     #[test]

@@ -11,7 +11,7 @@ use crate::{
     outbox::{Awaited, DeclaredSaga, DeclaredType},
     saga::{
         answer::{Answer, Heard, after_answer},
-        call::{Call, Phase, REJECTED, answered_by},
+        call::{Call, DONE, Phase, REJECTED, answered_by},
         definition::{AnswerFault, Steps},
         record::Record,
         store::{Change, Due, SagaSource},
@@ -153,7 +153,12 @@ fn read<Tx: 'static>(
     }
     if !asks.replies.is_empty() && !is(asks.replies) {
         let awaited: Vec<&str> = asks.replies.iter().chain(asks.rejects).map(|t| t.name).collect();
-        return Err(AnswerFault(format!("its type is `{}`, awaited is {}", message.event_type, awaited.join(" or "))));
+        let (is, awaited) = (&message.event_type, awaited.join(" or "));
+        return Err(AnswerFault(if is == DONE {
+            format!("the handler gave no answer of its own (`cx.reply(..)`), so `{is}` was sent for it; awaited is {awaited}")
+        } else {
+            format!("its type is `{is}`, awaited is {awaited}")
+        }));
     }
     steps.answer(step, message).map(Answer::Done)
 }

@@ -7,6 +7,7 @@ mod failures;
 mod faults;
 mod outbox;
 mod receiving;
+mod sagas;
 mod secrets;
 mod strange;
 mod support;

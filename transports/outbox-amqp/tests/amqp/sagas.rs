@@ -1,0 +1,201 @@
+//! A saga and the service that it asks, by the README's recipe: one exchange, one binding for commands and one for answers.
+
+use crate::support::{SOON, name, publisher, queue, subscriber};
+use outbox_amqp::{AmqpPublisher, Exchange, Topology};
+use outbox_core::event::{MessageParts, SagaId};
+use outbox_core::transport::Publisher;
+use outbox_sea_orm::{
+    consumer::ConsumerHandle,
+    operator::{AdminStore, LetterFilter},
+    prelude::*,
+    saga::{SagaAdmin, SagaFilter, SagaState},
+    transport::everything,
+};
+use sea_orm::{ConnectionTrait, Statement};
+use serde::{Deserialize, Serialize};
+use tests::{
+    databases::{Database, TempDatabase},
+    wait_until,
+};
+
+#[derive(Serialize, Deserialize)]
+struct Checkout {
+    order: i64,
+}
+
+#[derive(Serialize, Deserialize, OutboxEvent)]
+#[outbox(type = "payments.charge", topic = "payments")]
+struct Charge {
+    #[outbox(key)]
+    order: i64,
+}
+
+#[derive(Serialize, Deserialize, OutboxEvent)]
+#[outbox(type = "payments.refund", topic = "payments")]
+struct Refund {
+    #[outbox(key)]
+    order: i64,
+}
+
+#[saga(name = "checkout")]
+impl Checkout {
+    // Its answers are of types that only the framework writes: `outbox.saga.done` and its like.
+    #[step(ask = "payments", timeout = "30s", compensate = refund)]
+    async fn charge(&mut self, _cx: &StepContext) -> Result<Charge, StepError> {
+        Ok(Charge { order: self.order })
+    }
+
+    #[step]
+    async fn ship(&mut self, _cx: &StepContext) -> Result<(), StepError> {
+        if self.order % 2 == 0 { Ok(()) } else { Err(StepError::abort("nothing is left")) }
+    }
+
+    async fn refund(&mut self, _cx: &StepContext) -> Result<Refund, StepError> {
+        Ok(Refund { order: self.order })
+    }
+}
+
+async fn note(cx: &HandlerContext, what: &str, order: i64) -> Result<(), HandlerError> {
+    cx.tx.execute_unprepared(&format!("INSERT INTO effects VALUES ('{what} {order}')")).await?;
+    Ok(())
+}
+
+async fn charge(command: Charge, cx: &HandlerContext) -> Result<(), HandlerError> {
+    note(cx, "charged", command.order).await
+}
+
+async fn refund(command: Refund, cx: &HandlerContext) -> Result<(), HandlerError> {
+    note(cx, "refunded", command.order).await
+}
+
+/// One service with a database and a relay of its own.
+struct Service {
+    outbox: Outbox,
+    relay: Relay,
+    _database: TempDatabase,
+}
+
+impl Service {
+    async fn start(source: &str, rabbit: AmqpPublisher) -> Self {
+        let database = TempDatabase::create(Database::Sqlite).await;
+        let outbox = Outbox::builder(database.connect().await).source(source).install().await.unwrap();
+        let relay = Relay::builder(&outbox).route("rabbit", everything(), rabbit).start().await.unwrap();
+        Self { outbox, relay, _database: database }
+    }
+
+    async fn effects(&self) -> Vec<String> {
+        let db = self.outbox.connection();
+        let asked = Statement::from_string(db.get_database_backend(), "SELECT what FROM effects ORDER BY what");
+        db.query_all_raw(asked).await.unwrap().iter().map(|row| row.try_get_by_index(0).unwrap()).collect()
+    }
+}
+
+/// The exchange, with a queue for commands, bound by their types, and one for answers, bound by the topic that the saga names.
+struct Recipe {
+    exchange: String,
+    commands: String,
+    answers: String,
+}
+
+impl Recipe {
+    fn new() -> Self {
+        Self { exchange: name("shop"), commands: name("payments"), answers: name("checkout") }
+    }
+
+    fn publisher(&self) -> AmqpPublisher {
+        let topology = Topology::new()
+            .exchange(Exchange::topic(&self.exchange))
+            .queue(queue(&self.commands).bind(&self.exchange, "payments.*"))
+            .queue(queue(&self.answers).bind(&self.exchange, "checkout.answers"));
+        publisher().exchange(&self.exchange).declare(topology)
+    }
+
+    async fn payments(&self) -> (Service, ConsumerHandle) {
+        let service = Service::start("/payments", self.publisher()).await;
+        let db = service.outbox.connection();
+        db.execute_unprepared("CREATE TABLE effects (what VARCHAR(64) NOT NULL)").await.unwrap();
+        let consumer = Consumer::new("payments", &service.outbox)
+            .on_command("charge", charge)
+            .on_command("refund", refund)
+            .commands_from("/shop", "checkout.answers")
+            .subscribe(subscriber(&self.commands));
+        let handle = consumer.start().await.unwrap();
+        (service, handle)
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_saga_that_asks_others_ends_with_one_binding_for_commands_and_one_for_answers() {
+    let recipe = Recipe::new();
+    let shop = Service::start("/shop", recipe.publisher()).await;
+    let (payments, at_payments) = recipe.payments().await;
+    let sagas = Sagas::builder(&shop.outbox).register(Checkout::saga()).reply_to("checkout.answers").start().await.unwrap();
+    let at_shop =
+        Consumer::new("checkout", &shop.outbox).replies(&sagas).subscribe(subscriber(&recipe.answers)).start().await.unwrap();
+
+    let tx = shop.outbox.begin().await.unwrap();
+    for order in 1..=4 {
+        sagas.start(&tx, Checkout { order }).correlation(format!("order-{order}")).await.unwrap();
+    }
+    tx.commit().await.unwrap();
+    let ended = async || {
+        let sagas = shop.outbox.sagas(&SagaFilter::default(), None, 10).await.unwrap();
+        let states: Vec<_> = sagas.iter().map(|saga| saga.instance.state).collect();
+        let expected = [SagaState::Compensated, SagaState::Completed, SagaState::Compensated, SagaState::Completed];
+        tests::equals(states, expected.to_vec())
+    };
+    wait_until(SOON, "two are completed and two compensated", ended).await;
+    let charged = (1..=4).map(|order| format!("charged {order}"));
+    let expected: Vec<_> = charged.chain([1, 3].map(|order| format!("refunded {order}"))).collect();
+    assert_eq!(payments.effects().await, expected);
+    for service in [&shop, &payments] {
+        let letters = service.outbox.dead_letters(&LetterFilter::all(), None, 9).await.unwrap();
+        assert!(letters.is_empty(), "{letters:?}");
+    }
+    for handle in [at_shop, at_payments] {
+        handle.shutdown(SOON).await.unwrap();
+    }
+    sagas.shutdown(SOON).await.unwrap();
+    for service in [shop, payments] {
+        service.relay.shutdown(SOON).await.unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stranger_s_command_over_rabbitmq_is_a_letter_and_is_answered_to_nobody() {
+    let recipe = Recipe::new();
+    let (payments, handle) = recipe.payments().await;
+    let rabbit = recipe.publisher();
+    let command = |change: fn(&mut MessageParts)| {
+        crate::support::message_with(|parts| {
+            (parts.source, parts.topic, parts.event_type) = ("/shop".into(), "payments".into(), "payments.charge".into());
+            (parts.event_version, parts.payload) = (1, br#"{"order":7}"#.to_vec().into());
+            parts.content_type = "application/json".into();
+            let saga = SagaId::generate().to_string();
+            let headers = [("sagaid", &*saga), ("sagastep", "charge"), ("sagaround", "1"), ("sagaphase", "do")];
+            for (name, value) in headers.into_iter().chain([("replyto", "checkout.answers")]) {
+                parts.headers.insert(name, value).unwrap();
+            }
+            change(parts);
+        })
+    };
+    let strange: [fn(&mut MessageParts); 3] = [
+        |parts| parts.source = "/stranger".into(),
+        |parts| parts.headers.insert("replyto", "strangers").unwrap(),
+        |parts| drop(parts.headers.remove("replyto")),
+    ];
+    for change in strange {
+        rabbit.publish(&command(change)).await.expect("confirmed");
+    }
+    let letters = async || payments.outbox.dead_letters(&LetterFilter::all(), None, 9).await.unwrap().len();
+    wait_until(SOON, "each is a letter", async || tests::equals(letters().await, 3)).await;
+    assert_eq!(payments.effects().await, [""; 0], "nothing was done");
+    assert_eq!(payments.relay.stats().borrow().delivered, 0, "nobody was answered");
+    // Its own command is done and answered.
+    rabbit.publish(&command(|_| {})).await.expect("confirmed");
+    wait_until(SOON, "it is done", async || tests::equals(payments.effects().await, vec!["charged 7".to_owned()])).await;
+    let answered = async || tests::equals(payments.relay.stats().borrow().delivered, 1);
+    wait_until(SOON, "it is answered", answered).await;
+    handle.shutdown(SOON).await.unwrap();
+    payments.relay.shutdown(SOON).await.unwrap();
+}
