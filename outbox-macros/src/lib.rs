@@ -193,6 +193,9 @@ pub fn event_handler(options: TokenStream, item: TokenStream) -> TokenStream {
 ///
 ///     async fn release_stock(&mut self, r: Reservation, cx: &StepContext) -> Result<(), StepError> { .. }
 ///     async fn refund(&mut self, p: Option<PaymentCaptured>, cx: &StepContext) -> Result<Refund, StepError> { .. }
+///
+///     #[on_compensated]
+///     async fn cancelled(&self, cx: &StepContext) -> Result<(), StepError> { .. }
 /// }
 /// ```
 ///
@@ -224,6 +227,12 @@ pub fn event_handler(options: TokenStream, item: TokenStream) -> TokenStream {
 /// | `pivot` | after it the saga only goes forward |
 /// | `parallel = "offers"` | it is done at the same time as its neighbours of that group, and takes `&self` |
 /// | `merge` | the step after a group, which takes the tuple of what the group returned |
+///
+/// | attribute of a method | when it runs, as `async fn(&self, cx: &StepContext) -> Result<(), StepError>` |
+/// | --- | --- |
+/// | `#[on_completed]` | in the transaction that writes down that the saga is completed; again every 5 s where it fails |
+/// | `#[on_compensated]` | in the one that writes down that it is compensated, also where nothing had to be undone; `cx.reason()` says why |
+/// | `#[on_stuck]` | in the one that writes down that it is stuck; where it fails, that is logged at ERROR |
 #[proc_macro_attribute]
 pub fn saga(options: TokenStream, item: TokenStream) -> TokenStream {
     saga::attribute(options.into(), item.into()).into()

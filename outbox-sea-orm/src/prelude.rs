@@ -3,7 +3,7 @@
 pub use crate::{
     EnqueueOptions, OnDuplicate, Outbox, OutboxError, OutboxEvent, OutboxTransaction, Outcome, Phase, Transactional,
     event_handler, saga,
-    saga::{Saga, SagaData, Sagas, StepContext, StepError},
+    saga::{Saga, SagaData, Sagas, Started, StepContext, StepError},
     transactional_outbox,
 };
 pub use outbox_core::{

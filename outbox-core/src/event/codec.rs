@@ -100,7 +100,8 @@ impl DecodeError {
 /// A type that can be read back from a message; derived with `OutboxEvent` for types that serde can read.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot be read back from a message",
-    note = "add `serde::Deserialize` beside `OutboxEvent` to its derives; types with lifetimes and `encode_only` ones are never read"
+    note = "add `serde::Deserialize` beside `OutboxEvent` to its derives; types with lifetimes and `encode_only` ones are never read",
+    note = "a handler takes its event by value: `event: OrderPlaced` and not `event: &OrderPlaced`"
 )]
 pub trait DecodeEvent: EventContract + Sized {
     /// Reads the event from a message of one of its types.

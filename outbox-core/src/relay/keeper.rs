@@ -209,6 +209,7 @@ impl Keeper {
             surplus.into_iter().partition(|no| holding.loading.iter().any(|l| l.partition == *no));
         let back = loading.iter().filter_map(|no| Some((*no, *holding.owned.get(no)?))).collect::<Vec<_>>();
         holding.loading.retain(|l| !loading.contains(&l.partition));
+        holding.crashed.retain(|no| !loading.contains(no));
         if !back.is_empty() {
             self.hand_back(holding, back).await;
         }

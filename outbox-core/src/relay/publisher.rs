@@ -12,7 +12,7 @@ use crate::{
         fault::{FaultPoint, reach},
         now,
     },
-    transport::{Batch, Outcomes, PublishError, Receipt, Route},
+    transport::{Batch, Guarantee, Outcomes, PublishError, Receipt, Route},
 };
 use futures_util::{FutureExt, StreamExt, future::BoxFuture, stream::FuturesUnordered};
 use std::{
@@ -111,7 +111,7 @@ impl RoutePublisher {
 
     fn publish(&self, number: u64, batch: RouteBatch) -> Publishing {
         let RouteBatch { events, messages, .. } = batch;
-        let mut batch = Batch::new(messages);
+        let mut batch = Batch::new(messages).at_most_once(self.route.guarantee == Guarantee::AtMostOnce);
         let (messages, outcomes) = (batch.messages(), batch.outcomes());
         let publisher = self.route.publisher.clone();
         let (route, observers) = (self.route.name.clone(), self.observers.clone());

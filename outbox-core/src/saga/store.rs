@@ -1,6 +1,7 @@
 //! What a store must do for sagas, split by who calls it. All instants are the database's own.
 
 use super::{
+    coordinator::SagaStarts,
     json::Json,
     lock::{Marked, Waiting},
     plan::When,
@@ -35,11 +36,43 @@ pub struct NewSaga {
 
 /// What became of a start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Started {
-    /// The saga under the correlation id.
-    pub id: SagaId,
-    /// Whether this call made it; otherwise it was there, and nothing was written.
-    pub new: bool,
+#[non_exhaustive]
+pub enum Started {
+    /// This call has made the saga.
+    New {
+        /// Its identity.
+        id: SagaId,
+    },
+    /// There is one under the name and correlation id that has not ended; nothing was written.
+    Running {
+        /// Its identity.
+        id: SagaId,
+    },
+    /// There was one under the name and correlation id, and it has ended; nothing was written.
+    AlreadyEnded {
+        /// Its identity.
+        id: SagaId,
+        /// How it has ended: completed or compensated.
+        outcome: SagaState,
+        /// When, by the database's clock.
+        ended_at: Timestamp,
+    },
+}
+
+impl Started {
+    /// Gives the identity of the saga under the correlation id.
+    #[must_use]
+    pub const fn id(&self) -> SagaId {
+        match self {
+            Self::New { id } | Self::Running { id } | Self::AlreadyEnded { id, .. } => *id,
+        }
+    }
+
+    /// Tells whether this call has made it.
+    #[must_use]
+    pub const fn is_new(&self) -> bool {
+        matches!(self, Self::New { .. })
+    }
 }
 
 /// A name and version of a definition.
@@ -109,6 +142,13 @@ pub trait SagaStore: Store {
     /// Writes a saga and the first record of its log in the transaction, unless one is there under its name and
     /// correlation id; wakes the coordinators of this process after the commit.
     async fn start(&self, tx: &Self::Tx, saga: &NewSaga) -> Result<Started, StoreError>;
+
+    /// Gives a saga that has ended another correlation id in the transaction, so that its own is free; nothing where it has
+    /// not ended.
+    async fn set_aside(&self, tx: &Self::Tx, saga: SagaId, correlation: &str) -> Result<(), StoreError>;
+
+    /// What sagas are started as, by the type of their data: of all clones of the store.
+    fn starts(&self) -> &SagaStarts;
 
     /// Takes sagas that are due, the longest due first, at most `limit`: in a transaction of its own each gets a new epoch,
     /// and is due again after `lease`. Sagas that others have locked, and those of other definitions, are left. A claim

@@ -15,6 +15,7 @@ type Outcome = Result<Receipt, PublishError>;
 pub struct Batch {
     messages: Arc<[Message]>,
     outcomes: Outcomes,
+    once: bool,
 }
 
 impl Batch {
@@ -23,7 +24,21 @@ impl Batch {
     pub fn new(messages: impl Into<Arc<[Message]>>) -> Self {
         let messages = messages.into();
         let outcomes = Outcomes::of(messages.len());
-        Self { messages, outcomes }
+        Self { messages, outcomes, once: false }
+    }
+
+    /// Says that no message may reach its destination twice, as on an at-most-once route.
+    #[must_use]
+    pub fn at_most_once(mut self, once: bool) -> Self {
+        self.once = once;
+        self
+    }
+
+    /// Tells whether no message may reach its destination twice: a publisher sends none of them again by itself, however it
+    /// was refused.
+    #[must_use]
+    pub fn is_at_most_once(&self) -> bool {
+        self.once
     }
 
     /// Gives the messages. An outcome is reported by a message's index among them.

@@ -1,6 +1,6 @@
 //! Printing the definition: a call of the builder, as it can be written by hand.
 
-use super::model::{Model, Step};
+use super::model::{Hook, Model, Step};
 use crate::event::argument::Retry;
 use proc_macro2::{Ident, Span, TokenStream};
 use quote::{quote, quote_spanned};
@@ -14,6 +14,9 @@ pub(super) fn definition(block: &ItemImpl, model: &Model, root: &TokenStream) ->
     if let Some(deadline) = model.deadline {
         let deadline = duration(deadline, root);
         built.extend(quote!(.deadline(#deadline)));
+    }
+    for Hook { attribute, method } in &model.hooks {
+        built.extend(quote_spanned!(method.span()=> .#attribute(Self::#method)));
     }
     let mut group = None;
     for step in &model.steps {

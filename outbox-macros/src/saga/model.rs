@@ -12,6 +12,13 @@ pub(super) struct Model {
     pub(super) version: u32,
     pub(super) deadline: Option<std::time::Duration>,
     pub(super) steps: Vec<Step>,
+    pub(super) hooks: Vec<Hook>,
+}
+
+/// A method that runs when the saga has ended or is stuck: which attribute it has, and its name.
+pub(super) struct Hook {
+    pub(super) attribute: Ident,
+    pub(super) method: Ident,
 }
 
 /// One step.
@@ -29,13 +36,16 @@ impl Model {
         if let Some((path, _)) = &block.trait_ {
             faults.at(path, "a saga's methods are its type's own: write `impl PlaceOrder { .. }`");
         }
-        let mut found = Vec::new();
+        let (mut found, mut hooks) = (Vec::new(), Vec::new());
         for item in &mut block.items {
             let ImplItem::Fn(method) = item else { continue };
-            if let Some(options) = take_step(&mut method.attrs, faults) {
+            let step = take_step(&mut method.attrs, faults);
+            hooks.extend(take_hooks(method, step.is_some(), faults));
+            if let Some(options) = step {
                 found.push((method.clone(), options));
             }
         }
+        doubled(&hooks, faults);
         let methods: BTreeMap<String, &ImplItemFn> = block
             .items
             .iter()
@@ -62,7 +72,53 @@ impl Model {
             version: options.version.get().copied().unwrap_or(1),
             deadline: options.deadline.get().map(|(deadline, _)| *deadline),
             steps,
+            hooks,
         })
+    }
+}
+
+/// The attributes of hooks, which are also the builder's methods.
+const HOOKS: [&str; 3] = ["on_completed", "on_compensated", "on_stuck"];
+
+/// Takes the attributes of hooks off a method, and checks its shape.
+fn take_hooks(method: &mut ImplItemFn, is_step: bool, faults: &mut Faults) -> Vec<Hook> {
+    let mut hooks = Vec::new();
+    let mut kept = Vec::with_capacity(method.attrs.len());
+    for attribute in method.attrs.drain(..) {
+        let found = attribute.path().get_ident().filter(|ident| HOOKS.iter().any(|hook| *ident == hook)).cloned();
+        let Some(ident) = found else {
+            kept.push(attribute);
+            continue;
+        };
+        if !matches!(attribute.meta, Meta::Path(_)) {
+            faults.at(&attribute, format!("`#[{ident}]` has no options"));
+        }
+        hooks.push(Hook { attribute: ident, method: method.sig.ident.clone() });
+    }
+    method.attrs = kept;
+    let Some(hook) = hooks.first() else { return hooks };
+    let (sig, attribute) = (&method.sig, &hook.attribute);
+    let reads = matches!(
+        sig.inputs.first(),
+        Some(FnArg::Receiver(Receiver { kind: ReceiverKind::Reference(_, _, None), .. }))
+    );
+    if is_step {
+        faults.at(&sig.ident, format!("a step is no hook: let a method of its own be `#[{attribute}]`"));
+    } else if sig.asyncness.is_none() || !reads || sig.inputs.len() != 2 || matches!(sig.output, ReturnType::Default) {
+        let message = format!(
+            "`#[{attribute}]` reads the saga's data: write `async fn {}(&self, cx: &StepContext) -> Result<(), StepError>`",
+            sig.ident
+        );
+        faults.at(&sig.ident, message);
+    }
+    hooks
+}
+
+fn doubled(hooks: &[Hook], faults: &mut Faults) {
+    for (at, hook) in hooks.iter().enumerate() {
+        if let Some(first) = hooks[..at].iter().find(|first| first.attribute == hook.attribute) {
+            faults.at(&hook.method, format!("`{}` is `#[{}]` already; a saga has one at most", first.method, hook.attribute));
+        }
     }
 }
 

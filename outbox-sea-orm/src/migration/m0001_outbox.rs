@@ -110,7 +110,7 @@ pub(super) const TABLES: &[TableDef] = &[
         indexes: &[
             index("outbox_scheduled_due", "partition_no, deliver_at, scheduled_id"),
             IndexDef {
-                name: "outbox_scheduled_message",
+                name: "outbox_scheduled_msg",
                 columns: "message_id",
                 columns_without_condition: "message_id",
                 condition: None,

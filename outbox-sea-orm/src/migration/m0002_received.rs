@@ -18,7 +18,7 @@ pub(super) const TABLES: &[TableDef] = &[TableDef {
     queue: true,
     indexes: &[
         IndexDef {
-            name: "outbox_deliveries_message",
+            name: "outbox_deliveries_msg",
             columns: "consumer, handler, source, message_id",
             columns_without_condition: "consumer, handler, source, message_id",
             condition: None,

@@ -18,5 +18,5 @@ pub(super) const TABLES: &[TableDef] = &[TableDef {
            CHECK ((event_type IS NULL) = (event_version IS NULL) AND (event_type IS NULL) = (content_type IS NULL)), \
            CHECK ((event_type IS NULL) = (payload IS NULL) AND (event_type IS NULL) = (headers IS NULL))",
     queue: true,
-    indexes: &[index("outbox_saga_barrier_until", "keep_until")],
+    indexes: &[index("outbox_barrier_until", "keep_until")],
 }];

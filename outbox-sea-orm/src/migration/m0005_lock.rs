@@ -17,6 +17,6 @@ pub(super) const TABLES: &[TableDef] = &[
         body: "saga_id {uuid} NOT NULL, entity {name} NOT NULL, since_us BIGINT NOT NULL, \
                PRIMARY KEY (saga_id, entity)",
         queue: true,
-        indexes: &[index("outbox_saga_waits_entity", "entity, since_us")],
+        indexes: &[index("outbox_waits_entity", "entity, since_us")],
     },
 ];

@@ -10,7 +10,7 @@ pub(super) const TABLES: &[TableDef] = &[TableDef {
     body: "letter_id BIGINT NOT NULL PRIMARY KEY, partition_no SMALLINT NOT NULL, event_id BIGINT NOT NULL, \
            route {name} NOT NULL, message_key {name} NOT NULL, redriven {flag} NOT NULL",
     queue: true,
-    indexes: &[index("outbox_decided_parks_place", "partition_no, letter_id")],
+    indexes: &[index("outbox_decided_place", "partition_no, letter_id")],
 }];
 
 pub(super) const INDEXES: &[AddedIndex] = &[

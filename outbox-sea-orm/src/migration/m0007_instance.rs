@@ -11,5 +11,5 @@ pub(super) const TABLES: &[TableDef] = &[TableDef {
            handlers {text} NOT NULL, started_at BIGINT NOT NULL, lease_until BIGINT NOT NULL, \
            CHECK (max_in_flight >= 0)",
     queue: true,
-    indexes: &[index("outbox_instances_consumer", "consumer")],
+    indexes: &[index("outbox_instances_of", "consumer")],
 }];

@@ -14,7 +14,7 @@ pub(super) const COLUMNS: &[AddedColumn] = &[
 pub(super) const INDEXES: &[AddedIndex] = &[AddedIndex {
     table: "outbox_deliveries",
     index: IndexDef {
-        name: "outbox_deliveries_awaits",
+        name: "outbox_awaited",
         columns: "consumer, handler, awaits_kind, awaits, awaits_version",
         columns_without_condition: "consumer, awaits_since",
         condition: Some("awaits_since IS NOT NULL"),

@@ -138,6 +138,18 @@ fn view(dialect: Dialect, tables: &Tables) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::namespace::MAX_PREFIX;
+
+    #[test]
+    fn no_name_of_a_table_or_index_is_cut_by_postgresql_or_refused_by_mysql_behind_the_longest_prefix() {
+        let longest = Namespace::new(&"n".repeat(MAX_PREFIX)).unwrap();
+        let tables = || VERSIONS.iter().flat_map(|version| version.tables);
+        let indexes = tables().flat_map(|table| table.indexes).map(|index| index.name);
+        let added = VERSIONS.iter().flat_map(|version| version.indexes).map(|added| added.index.name);
+        for name in tables().map(|table| table.name).chain(indexes).chain(added) {
+            assert!(longest.name(name).len() <= 63, "{name}");
+        }
+    }
 
     #[test]
     fn versions_follow_one_another_and_the_last_one_is_the_programs() {

@@ -1,6 +1,10 @@
 //! How an outbox is configured: all faults are reported at once.
 
-use super::{Inner, Outbox, RouteLimits, source::SaidSource};
+use super::{
+    Inner, Outbox, RouteLimits,
+    relay_watch::{PATIENCE, RelayWatch},
+    source::SaidSource,
+};
 use crate::{
     MAX_PARTITIONS, Namespace, Notifier, Retention, Schema,
     dialect::Drivers,
@@ -10,8 +14,8 @@ use crate::{
     schema::Retentions,
     transaction::{Holders, Phase},
 };
-use outbox_core::{event::OutboxEvent, outbox::DEFAULT_PARTITIONS, runtime::Wake};
-use sea_orm::{DatabaseConnection, DbErr};
+use outbox_core::{event::OutboxEvent, outbox::DEFAULT_PARTITIONS, runtime::Wake, saga::SagaStarts};
+use sea_orm::{DatabaseConnection, DatabaseConnectionType, DbErr};
 use std::{sync::Arc, time::Duration};
 
 /// Most bytes of a source: what every database's column takes.
@@ -38,6 +42,7 @@ pub struct OutboxBuilder {
     retention: Retention,
     retentions: Retentions,
     behind_pooler: bool,
+    without_relay: Duration,
     work_limits: TransactionLimits,
     pub(crate) drivers: Drivers,
 }
@@ -56,6 +61,7 @@ impl OutboxBuilder {
             retention: Retention::default(),
             retentions: Retentions::default(),
             behind_pooler: false,
+            without_relay: PATIENCE,
             work_limits: TransactionLimits::default(),
             drivers: Drivers::BUILT,
         }
@@ -122,6 +128,13 @@ impl OutboxBuilder {
     /// An event with a longer one is refused when it is saved: [`OutboxError::Limit`].
     pub fn max_payload(mut self, bytes: usize) -> Self {
         self.max_payload = bytes;
+        self
+    }
+
+    /// Sets how long after the first event of this process somebody looks whether a relay runs, here or elsewhere; 60 s by
+    /// default. Where none does, a warning says so, once.
+    pub fn warn_without_relay_after(mut self, patience: Duration) -> Self {
+        self.without_relay = patience;
         self
     }
 
@@ -235,6 +248,8 @@ impl OutboxBuilder {
             schema,
             wake: Wake::default(),
             saga_wake: Wake::default(),
+            saga_starts: SagaStarts::default(),
+            relay_watch: RelayWatch::new(self.without_relay),
             dedup_retention: self.dedup_retention,
             listeners: self.listeners,
             limits: self.limits,
@@ -252,7 +267,11 @@ impl OutboxBuilder {
     }
 
     fn check(&self) -> Result<Namespace, OutboxError> {
-        let mut faults: Vec<String> = self.drivers.missing_for(self.db.get_database_backend()).into_iter().collect();
+        // Of one that is none, SeaORM tells no database.
+        let mut faults: Vec<String> = match self.db.inner {
+            DatabaseConnectionType::Disconnected => vec!["the connection is not open: `Database::connect(url)` gives one".to_owned()],
+            _ => self.drivers.missing_for(self.db.get_database_backend()).into_iter().collect(),
+        };
         let is_wrong = |s: &String| s.is_empty() || s.len() > MAX_SOURCE || s.chars().any(char::is_control);
         if self.source.own.iter().chain(&self.source.former).any(is_wrong) {
             faults.push(format!("the source must have 1 to {MAX_SOURCE} bytes and no control character"));

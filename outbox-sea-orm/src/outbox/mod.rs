@@ -9,6 +9,7 @@ mod options;
 mod plain;
 mod received;
 mod relay_source;
+mod relay_watch;
 mod source;
 mod write;
 
@@ -28,10 +29,12 @@ use crate::{
     transaction::{Holders, OutboxTransaction, within},
 };
 use async_trait::async_trait;
+use relay_watch::RelayWatch;
 use futures_util::future::BoxFuture;
 use outbox_core::{
     event::{NewEvent, Trail},
     runtime::{Connections, Wake},
+    saga::SagaStarts,
     transport::LimitError,
 };
 use sea_orm::{
@@ -72,6 +75,8 @@ struct Inner {
     behind_pooler: bool,
     work: Arc<WorkPool>,
     holders: Holders,
+    saga_starts: SagaStarts,
+    relay_watch: RelayWatch,
     connections: Option<Connections>,
     /// One connection for signs of life, which must not wait for those of handlers.
     signs: Arc<WorkPool>,
@@ -197,6 +202,7 @@ impl Outbox {
     pub fn wake(&self) {
         self.0.wake.wake();
         self.0.notifier.ring();
+        self.look_for_relays();
     }
 
     /// Gives the wake that rings after each commit of this process that wrote events.
@@ -221,6 +227,11 @@ impl Outbox {
     #[must_use]
     pub fn connection(&self) -> &DatabaseConnection {
         &self.0.db
+    }
+
+    /// What sagas are started as.
+    pub(crate) fn saga_starts(&self) -> &SagaStarts {
+        &self.0.saga_starts
     }
 
     /// Who holds transactions that they opened themselves.

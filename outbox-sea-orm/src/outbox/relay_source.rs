@@ -27,5 +27,6 @@ impl RelaySource for Outbox {
 
     fn routes_known(&self, routes: &[Route]) {
         self.0.limits.set_all(routes);
+        self.has_a_relay();
     }
 }

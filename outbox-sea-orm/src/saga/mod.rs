@@ -63,7 +63,7 @@ mod store;
 
 pub use outbox_core::saga::{
     Asked, Asks, By, Call, CallFault, DONE, Held, Json, LogEntry, Operation, Phase, REJECTED, Record, SagaAdmin,
-    SagaCounts, SagaData, SagaFault, SagaFilter, SagaState, SagaView, SagasError, SagasStats, Shape, Started,
+    SagaCounts, SagaData, SagaFault, SagaFilter, SagaStarts, SagaState, SagaView, SagasError, SagasStats, Shape, Started,
     StepError, StepProgress, StepState, StuckSaga, UNDONE, draw, draw_instance, is_answer, rebuild, reply_to,
 };
 pub(crate) use row::SagaTexts;
@@ -72,6 +72,12 @@ use crate::{Outbox, OutboxTransaction};
 
 /// The definition of a saga whose data are `D`.
 pub type Saga<D> = outbox_core::saga::Saga<D, OutboxTransaction>;
+
+/// Starts sagas that other processes carry.
+pub type SagaClient = outbox_core::saga::SagaClient<Outbox>;
+
+/// A start that is awaited.
+pub type Start<'a, D> = outbox_core::saga::Start<'a, Outbox, D>;
 
 /// The sagas of a service.
 pub type Sagas = outbox_core::saga::Sagas<Outbox>;

@@ -22,6 +22,7 @@ pub(crate) struct SagaTexts {
     pub(super) start: Arc<str>,
     /// Without a lock, and with one.
     pub(super) known_by: [Arc<str>; 2],
+    pub(super) set_aside: Arc<str>,
     pub(super) open: Arc<str>,
     pub(super) open_any: Arc<str>,
     pub(super) release: Arc<str>,
@@ -52,7 +53,8 @@ impl SagaTexts {
                  VALUES (?, ?, ?, ?, 'running', ?, ?, 1, 0, {{now}}, {{now}} + ?, {{now}}, {{now}}){unless_there}"
             )),
             known_by: ["", "{for_share}"]
-                .map(|lock| sql(&format!("SELECT saga_id FROM {{sagas}} WHERE name = ? AND correlation_id = ?{lock}"))),
+                .map(|lock| sql(&format!("SELECT saga_id, state, ended_at FROM {{sagas}} WHERE name = ? AND correlation_id = ?{lock}"))),
+            set_aside: sql("UPDATE {sagas} SET correlation_id = ? WHERE saga_id = ? AND ended_at IS NOT NULL"),
             open: sql(&format!("SELECT {OPENED} FROM {{sagas}} WHERE saga_id = ? AND epoch = ?{{for_update}}")),
             open_any: sql(&format!("SELECT {OPENED}, name, version FROM {{sagas}} WHERE saga_id = ?{{for_update}}")),
             release: sql("UPDATE {sagas} SET epoch = epoch + 1, due_at = {now} \

@@ -4,14 +4,14 @@ use super::row::{column, database, id, id_value, opened, version};
 use crate::{OutboxTransaction, outbox::Outbox, schema::micros};
 use async_trait::async_trait;
 use outbox_core::{
-    event::SagaId,
+    event::{SagaId, Timestamp},
     outbox::StoreError,
     runtime::Wake,
     saga::{
-        Change, Claim, Instance, Known, Marked, NewSaga, OpenSaga, Record, SagaSource, SagaStore, Started, Waiting,
+        Change, Claim, Instance, Known, Marked, NewSaga, OpenSaga, Record, SagaSource, SagaStarts, SagaStore, Started, Waiting,
     },
 };
-use sea_orm::{ConnectionTrait, Value};
+use sea_orm::{ConnectionTrait, QueryResult, Value};
 use std::time::Duration;
 
 /// Who is waited for.
@@ -40,18 +40,29 @@ impl SagaStore for Outbox {
             let record = Record::Started { data: saga.data.clone() };
             self.append_to_log(tx, saga.id, 0, &[record]).await?;
             self.wake_after(tx);
-            return Ok(Started { id: saga.id, new: true });
+            return Ok(Started::New { id: saga.id });
         }
         // A plain read does not wait for a step that is done meanwhile. A locking one sees what was committed after this
         // transaction's first look too.
         for text in &schema.sagas.known_by {
             let asked = schema.statement(text, known_by().to_vec());
             if let Some(row) = tx.bounded(WHAT, tx.query_one_raw(asked)).await.map_err(database)? {
-                return Ok(Started { id: id(&row, 0)?, new: false });
+                return started(&row);
             }
         }
         // It was forgotten at this very moment.
         Err(StoreError::Busy("a saga was there and is not any more".into()))
+    }
+
+    async fn set_aside(&self, tx: &OutboxTransaction, saga: SagaId, correlation: &str) -> Result<(), StoreError> {
+        let schema = self.schema();
+        let values = vec![Value::from(correlation), id_value(saga)];
+        tx.bounded(WHAT, tx.execute_raw(schema.statement(&schema.sagas.set_aside, values))).await.map_err(database)?;
+        Ok(())
+    }
+
+    fn starts(&self) -> &SagaStarts {
+        self.saga_starts()
     }
 
     async fn claim(&self, known: &[Known], lease: Duration, limit: u32) -> Result<Vec<Claim>, StoreError> {
@@ -123,6 +134,18 @@ impl SagaStore for Outbox {
         }
         Ok(())
     }
+}
+
+/// Reads what is under a name and correlation id.
+fn started(row: &QueryResult) -> Result<Started, StoreError> {
+    let (id, state) = (id(row, 0)?, column::<String>(row, 1)?);
+    Ok(match column::<Option<i64>>(row, 2)? {
+        None => Started::Running { id },
+        Some(ended_at) => {
+            let outcome = state.parse().map_err(|()| StoreError::Mismatch(format!("the state of a saga, `{state}`")))?;
+            Started::AlreadyEnded { id, outcome, ended_at: Timestamp::from_micros(ended_at) }
+        }
+    })
 }
 
 #[async_trait]

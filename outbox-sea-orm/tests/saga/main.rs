@@ -11,6 +11,8 @@ mod sizes;
 #[cfg(test)]
 mod starts;
 #[cfg(test)]
+mod ends;
+#[cfg(test)]
 mod operator;
 #[cfg(test)]
 mod numbers;

@@ -27,11 +27,11 @@ on_every_database! {
             };
             let (committed, found) = tokio::join!(one.commit(), second);
             committed.unwrap();
-            assert!(made.new && !found.new && found.id == made.id);
+            assert!(made.is_new() && !found.is_new() && found.id() == made.id());
         }
         let tx = world.outbox.begin().await.unwrap();
         let nameless = (sagas.start(&tx, PlaceOrder::number(3)).await.unwrap(), sagas.start(&tx, PlaceOrder::number(3)).await.unwrap());
-        assert_ne!(nameless.0.id, nameless.1.id);
+        assert_ne!(nameless.0.id(), nameless.1.id());
         tx.commit().await.unwrap();
         world.reaches(first, SagaState::Completed).await;
         assert_eq!(world.effects(first).await.len(), 4);

@@ -48,7 +48,7 @@ impl World {
         let correlation = format!("order-{}", order.order_id);
         let started = sagas.start(&tx, order).correlation(correlation).await.unwrap();
         tx.commit().await.unwrap();
-        started.id
+        started.id()
     }
 
     pub(crate) async fn view(&self, saga: SagaId) -> SagaView {

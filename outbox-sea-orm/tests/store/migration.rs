@@ -112,7 +112,7 @@ on_every_database! {
             let asked = Statement::from_string(db.get_database_backend(), asked);
             db.query_one_raw(asked).await.map(|row| row.unwrap().try_get_by_index::<i64>(0).unwrap())
         };
-        db.execute_unprepared(&format!("DROP INDEX shop_outbox_deliveries_awaits{of_table}")).await.unwrap();
+        db.execute_unprepared(&format!("DROP INDEX shop_outbox_awaited{of_table}")).await.unwrap();
         for column in ["awaits_kind", "awaits", "awaits_version", "awaits_since"] {
             db.execute_unprepared(&format!("ALTER TABLE shop_outbox_deliveries DROP COLUMN {column}")).await.unwrap();
         }
@@ -136,7 +136,7 @@ on_every_database! {
         install(&db, &namespace, PARTITIONS).await.unwrap();
         db.execute_unprepared(&earlier(2)).await.unwrap();
         assert_eq!(count("awaits_since IS NULL AND awaits IS NULL").await.unwrap(), 2);
-        db.execute_unprepared(&format!("DROP INDEX shop_outbox_deliveries_awaits{of_table}")).await.expect("it is there");
+        db.execute_unprepared(&format!("DROP INDEX shop_outbox_awaited{of_table}")).await.expect("it is there");
     }
 
     async fn namespaces_do_not_see_each_other(temp: &TempDatabase) {

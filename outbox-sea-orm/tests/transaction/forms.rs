@@ -362,5 +362,6 @@ async fn all_faults_of_a_configuration_are_told_at_once() {
         .await
         .unwrap_err();
     let OutboxError::Configuration(faults) = failed else { panic!("{failed}") };
-    assert_eq!(faults.len(), 3, "{faults:?}");
+    assert_eq!(faults.len(), 4, "{faults:?}");
+    assert!(faults[0].contains("the connection is not open"), "{faults:?}");
 }

@@ -37,6 +37,11 @@ impl PlaceOrder {
         receipt::Entity::delete_by_id(reserved).exec(&cx.tx).await?; // gets what its step returned
         Ok(())
     }
+
+    #[on_compensated] // in the transaction of the saga's end, also where the first step has given up
+    async fn cancelled(&self, _cx: &StepContext) -> Result<(), StepError> {
+        Ok(()) // mark the order as cancelled, for `cx.reason()`
+    }
 }
 
 #[derive(Serialize, Deserialize)]
@@ -58,8 +63,9 @@ impl ChangeOrder {
 
 pub(crate) async fn sagas(outbox: Outbox, tx: OutboxTransaction) -> super::Done {
     let sagas = Sagas::builder(&outbox).register(PlaceOrder::saga()).start().await?;
-    sagas.start(&tx, PlaceOrder { order_id: 7, total: 90 }).correlation("order-7").await?; // two are one saga
+    tx.start_saga(PlaceOrder { order_id: 7, total: 90 }).correlation("order-7").await?; // two are one saga
     tx.commit().await?;
+    drop(sagas);
     let locks = Sagas::builder(&outbox).register(ChangeOrder::saga()).start().await?;
     let tx = outbox.begin().await?;
     assert_eq!(locks.holder(&tx, "order/7").await?, None);

@@ -112,7 +112,14 @@ async fn receive(part: &Part, outbox: &Outbox, subscriber: impl Subscriber) -> C
 /// Serves a receiver, until the process ends.
 async fn serve(address: SocketAddr) -> HttpSubscriber {
     let (router, subscriber) = HttpReceiver::builder().unsigned().build().unwrap();
-    let listener = TcpListener::bind(address).await.unwrap();
+    // Between two lives of this process the port may be somebody else's for a moment.
+    let mut bound = None;
+    tests::wait_until(Duration::from_secs(20), "the port is free", async || {
+        bound = TcpListener::bind(address).await.ok();
+        bound.is_some()
+    })
+    .await;
+    let listener = bound.expect("it was waited for");
     tokio::spawn(async move { axum::serve(listener, router).await });
     subscriber
 }

@@ -39,6 +39,8 @@ pub(crate) struct Address {
     pub(crate) uri: AMQPUri,
     pub(crate) roots: Vec<Vec<u8>>,
     pub(crate) timeout: Duration,
+    /// Whether it was said that events go unencrypted.
+    told: Arc<AtomicBool>,
 }
 
 impl Address {
@@ -56,7 +58,7 @@ impl Address {
             "/".clone_into(&mut uri.vhost);
         }
         uri.query.heartbeat.get_or_insert(HEARTBEAT);
-        Ok(Self { uri, roots: Vec::new(), timeout: TIMEOUT })
+        Ok(Self { uri, roots: Vec::new(), timeout: TIMEOUT, told: Arc::default() })
     }
 
     /// Gives host, port and vhost: the parts of the URL that hold no secret.
@@ -80,7 +82,8 @@ impl Address {
                 }
             },
         };
-        if connector.is_none() && !is_loopback(&self.uri.authority.host) {
+        let is_open = connector.is_none() && !is_loopback(&self.uri.authority.host);
+        if is_open && !self.told.swap(true, Ordering::Relaxed) {
             tracing::warn!(
                 host = self.uri.authority.host,
                 "events go unencrypted: the URL is amqp and the host is not loopback"

@@ -170,16 +170,21 @@ impl Line {
     /// Two failures are not told at once. One message over which the server closes the channel takes its neighbours down;
     /// one by one it is told from them. And a quorum queue takes nothing until its leader is chosen: where queues were just
     /// declared and the channel has published nothing before, what was refused goes again for a moment. (On a channel that
-    /// has published, a refusal means a queue that is full or failed.)
+    /// has published, a refusal means a queue that is full or failed.) Where nothing may arrive twice, nothing goes again.
     pub(crate) async fn send(
         &self,
         lane: Lane,
         parcels: Vec<Parcel>,
+        once: bool,
         again: impl Fn(usize) -> Result<Parcel, Failure>,
     ) -> Vec<Result<u64, Failure>> {
         let deadline = self.deadline();
         let may_lack_a_leader = lane.is_new() && lane.open.declared_lately();
         let mut verdicts = lane.send(parcels, deadline).await;
+        if once {
+            // What was refused may have reached another queue.
+            return verdicts;
+        }
         if verdicts.len() > 1 {
             let fallen: Vec<usize> = places(&verdicts, |failure| failure.of_one_message);
             for place in fallen {

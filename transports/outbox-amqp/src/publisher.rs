@@ -210,7 +210,7 @@ impl AmqpPublisher {
         Ok(Parcel { id: message.id, exchange, routing_key, packet })
     }
 
-    async fn send(&self, messages: &[Message]) -> Result<Vec<Result<Receipt, PublishError>>, Failure> {
+    async fn send(&self, messages: &[Message], once: bool) -> Result<Vec<Result<Receipt, PublishError>>, Failure> {
         let line = self.line().map_err(|error| Failure::unavailable(error.to_string()))?;
         let lane = line.lane().await?;
         let frame_max = lane.frame_max();
@@ -226,7 +226,7 @@ impl AmqpPublisher {
                 Err(failure) => Some(Err(failure)),
             });
         }
-        let mut sent = line.send(lane, parcels, |place| self.parcel(written[place], frame_max)).await.into_iter();
+        let mut sent = line.send(lane, parcels, once, |place| self.parcel(written[place], frame_max)).await.into_iter();
         let verdict = |known: Option<Result<u64, Failure>>| {
             let verdict = known.or_else(|| sent.next()).unwrap_or_else(|| Err(Failure::transient("no verdict")));
             let receipt = |tag| Receipt::new().to(self.config.exchange.as_str()).at(tag);
@@ -239,7 +239,7 @@ impl AmqpPublisher {
 #[async_trait]
 impl Publisher for AmqpPublisher {
     async fn publish(&self, message: &Message) -> Result<Receipt, PublishError> {
-        let mut verdicts = self.send(std::slice::from_ref(message)).await?;
+        let mut verdicts = self.send(std::slice::from_ref(message), false).await?;
         verdicts.pop().unwrap_or_else(|| Err(PublishError::transient("no verdict")))
     }
 
@@ -249,7 +249,7 @@ impl Publisher for AmqpPublisher {
             return;
         }
         // What was returned is known only when all confirms have come, or the publisher's own timeout has.
-        match self.send(&messages).await {
+        match self.send(&messages, batch.is_at_most_once()).await {
             Ok(verdicts) => verdicts.into_iter().enumerate().for_each(|(place, verdict)| batch.done(place, verdict)),
             Err(failure) => batch.rest(|| Err(failure.clone().into())),
         }

@@ -146,7 +146,9 @@ impl AmqpSubscriber {
     }
 
     /// Sets how many messages the server sends ahead of their answers, 128 unless set. Where all of
-    /// them are of one key that is stuck, nothing else comes: the queue gives them out in its order.
+    /// them are of one key that is stuck, nothing else comes: the queue gives them out in its order. They are in memory until they
+    /// are answered, and RabbitMQ bounds them by number alone: with payloads of 960 KiB, the most that an outbox takes unless set,
+    /// 128 are 120 MiB. Where queues have larger ones, set fewer.
     #[must_use]
     pub fn prefetch(mut self, messages: u16) -> Self {
         self.config.prefetch = messages;

@@ -1,6 +1,6 @@
 //! Where a member's thread meets those who ask for records and answer for them.
 
-use crate::ledger::{Ledger, Place, Ticket};
+use crate::ledger::{Ledger, Place, Ticket, Weight};
 use bytes::Bytes;
 use outbox_core::event::Message;
 use rdkafka::{Message as _, message::BorrowedMessage};
@@ -14,6 +14,9 @@ use tokio::sync::Notify;
 const HELD_FOR_EACH: usize = 64;
 /// Keys that may be stuck before no record of another one is fetched.
 const KEYS_THAT_MAY_WAIT: usize = 4;
+
+/// Bytes of records that wait or are out before no more are fetched, and one record beyond.
+const MOST_BYTES: usize = 32 << 20;
 
 /// A record as it came.
 #[derive(Debug)]
@@ -31,6 +34,15 @@ pub(crate) struct Arrived {
     /// Its value, where it cannot be read.
     pub(crate) unread: Option<Bytes>,
     pub(crate) raw: Option<Arc<Raw>>,
+}
+
+impl Weight for Arrived {
+    fn bytes(&self) -> usize {
+        let read = self.message.as_ref().map_or(0, |message| message.payload.len());
+        // A body is shared with the message that was read of it.
+        let raw = self.raw.as_ref().and_then(|raw| raw.body.as_ref()).map_or(0, Bytes::len);
+        read.max(raw).max(self.unread.as_ref().map_or(0, Bytes::len))
+    }
 }
 
 /// What the member's thread shares with those who ask and answer.
@@ -69,13 +81,19 @@ impl State {
     /// Tells whether as much waits as may.
     pub(crate) fn is_full(&self) -> bool {
         let (waiting, beyond) = (self.ledger.waiting(), self.ledger.beyond());
-        waiting - beyond >= self.prefetch || waiting >= 2 * self.prefetch || self.ledger.held() >= self.most()
+        waiting - beyond >= self.prefetch
+            || waiting >= 2 * self.prefetch
+            || self.ledger.held() >= self.most()
+            || self.ledger.bytes() >= MOST_BYTES
     }
 
     /// Tells whether half of it is gone.
     pub(crate) fn is_well(&self) -> bool {
         let (waiting, beyond, half) = (self.ledger.waiting(), self.ledger.beyond(), self.prefetch / 2);
-        waiting - beyond <= half && waiting <= self.prefetch + half && self.ledger.held() <= self.most() / 2
+        waiting - beyond <= half
+            && waiting <= self.prefetch + half
+            && self.ledger.held() <= self.most() / 2
+            && self.ledger.bytes() <= MOST_BYTES / 2
     }
 
     fn most(&self) -> usize {
@@ -240,6 +258,26 @@ mod tests {
             desk.arrive(&place, offset, None, Arrived { message: Err(String::new()), unread: None, raw: None });
         }
         desk
+    }
+
+    #[test]
+    fn large_records_fill_it_before_their_number_does() {
+        let (desk, place): (_, Place) = (Desk::new(1_000), ("orders".into(), 0));
+        desk.state().ledger.assign(place.clone());
+        let large = |offset| {
+            let unread = Some(Bytes::from(vec![0; MOST_BYTES / 4]));
+            desk.arrive(&place, offset, None, Arrived { message: Err(String::new()), unread, raw: None });
+        };
+        (0..3).for_each(large);
+        assert!(!desk.state().is_full());
+        large(3);
+        assert!(desk.state().is_full(), "four quarters");
+        let out = [take(&desk), take(&desk)];
+        assert!(desk.state().is_full(), "what is out is in memory too");
+        for ticket in &out {
+            assert!(desk.state().ledger.done(ticket));
+        }
+        assert!(!desk.state().is_full() && desk.state().is_well());
     }
 
     fn take(desk: &Desk) -> Ticket {

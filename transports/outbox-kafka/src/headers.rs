@@ -119,7 +119,7 @@ fn with_key(message: Message, key: Option<&[u8]>) -> Message {
 }
 
 /// Lists the headers that are texts.
-fn texts(headers: Option<&impl Headers>) -> Result<Vec<(String, String)>, String> {
+pub(crate) fn texts(headers: Option<&impl Headers>) -> Result<Vec<(String, String)>, String> {
     let mut list = Vec::new();
     for header in headers.into_iter().flat_map(Headers::iter) {
         match std::str::from_utf8(header.value.unwrap_or_default()) {
@@ -177,7 +177,7 @@ impl Death {
 }
 
 /// Keeps the dead-letter headers of a record as headers of its message.
-fn with_deaths(message: Message, headers: &[(String, String)]) -> Message {
+pub(crate) fn with_deaths(message: Message, headers: &[(String, String)]) -> Message {
     let kept = [
         ("topic", "deadtopic"),
         ("partition", "deadpartition"),

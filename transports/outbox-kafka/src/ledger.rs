@@ -20,6 +20,12 @@ pub(crate) struct Ticket {
     epoch: u64,
 }
 
+/// What is known of the size of a record.
+pub(crate) trait Weight {
+    /// Bytes that it keeps in memory.
+    fn bytes(&self) -> usize;
+}
+
 /// The partitions that are ours, with what arrived of them.
 #[derive(Debug)]
 pub(crate) struct Ledger<R> {
@@ -33,6 +39,8 @@ pub(crate) struct Ledger<R> {
     per_key: usize,
     /// How many wait beyond that.
     beyond: usize,
+    /// Bytes of those that wait and those that are out.
+    bytes: usize,
 }
 
 #[derive(Debug)]
@@ -67,10 +75,10 @@ enum State<R> {
     Done,
 }
 
-impl<R: Clone> Ledger<R> {
+impl<R: Clone + Weight> Ledger<R> {
     /// Makes one in which so many records may wait behind one of their key before they count as waiting no more.
     pub(crate) fn new(per_key: usize) -> Self {
-        Self { partitions: BTreeMap::new(), last: None, epochs: 0, waiting: 0, held: 0, per_key, beyond: 0 }
+        Self { partitions: BTreeMap::new(), last: None, epochs: 0, waiting: 0, held: 0, per_key, beyond: 0, bytes: 0 }
     }
 
     /// Takes a partition over. One that was ours already begins anew.
@@ -96,6 +104,7 @@ impl<R: Clone> Ledger<R> {
             self.held -= partition.slots.len();
             self.beyond -= partition.lanes.values().map(|lane| beyond(lane, self.per_key)).sum::<usize>();
             self.waiting -= partition.slots.iter().filter(|slot| matches!(slot.state, State::Waiting(_))).count();
+            self.bytes -= partition.slots.iter().map(Slot::bytes).sum::<usize>();
         }
     }
 
@@ -113,6 +122,7 @@ impl<R: Clone> Ledger<R> {
             self.assign(place.clone());
         }
         let Some(partition) = self.partitions.get_mut(place) else { return };
+        self.bytes += record.bytes();
         partition.slots.push_back(Slot { offset, key, state: State::Waiting(record) });
         self.waiting += 1;
         self.held += 1;
@@ -152,8 +162,8 @@ impl<R: Clone> Ledger<R> {
         let per_key = self.per_key;
         let Some(partition) = self.owned(ticket) else { return false };
         let Some(slot) = partition.slot(ticket.offset) else { return false };
+        let (key, bytes) = (slot.key, slot.bytes());
         slot.state = State::Done;
-        let key = slot.key;
         partition.out -= 1;
         let mut comes_up = 0;
         if let Some(key) = key
@@ -174,6 +184,7 @@ impl<R: Clone> Ledger<R> {
         }
         self.held -= gone;
         self.beyond -= comes_up;
+        self.bytes -= bytes;
         true
     }
 
@@ -233,6 +244,11 @@ impl<R: Clone> Ledger<R> {
         self.held
     }
 
+    /// Bytes of the records that wait or are out.
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
     fn owned(&mut self, ticket: &Ticket) -> Option<&mut Partition<R>> {
         self.partitions.get_mut(&ticket.place).filter(|partition| partition.epoch == ticket.epoch)
     }
@@ -241,6 +257,15 @@ impl<R: Clone> Ledger<R> {
 /// Gives how many records of a key wait behind those that count as waiting, and behind the first.
 fn beyond(lane: &VecDeque<i64>, per_key: usize) -> usize {
     lane.len().saturating_sub(1).saturating_sub(per_key)
+}
+
+impl<R: Weight> Slot<R> {
+    fn bytes(&self) -> usize {
+        match &self.state {
+            State::Waiting(record) | State::Out(record) => record.bytes(),
+            State::Done => 0,
+        }
+    }
 }
 
 impl<R> Partition<R> {

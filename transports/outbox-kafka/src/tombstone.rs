@@ -13,6 +13,8 @@ use std::fmt::Write;
 const TYPE: &str = "tombstone";
 /// Header that keeps a record key which is no text for a key, in hexadecimal.
 const RECORD_KEY: &str = "recordkey";
+/// JSON without content.
+const NULL: &[u8] = b"null";
 /// Bytes of such a key that are kept.
 const MAX_KEY: usize = 255;
 
@@ -24,8 +26,12 @@ pub(crate) fn read(
     place: (i32, i64),
     headers: Option<&impl RecordHeaders>,
 ) -> Message {
-    let told = headers::read(reading, record, headers, Bytes::new());
-    let mut parts = told.map_or_else(|_| placed(record, place), Message::into_parts);
+    let read = |body| headers::read(reading, record, headers, Bytes::from_static(body));
+    // Plain JSON is read as such, and its headers say what it is: a body that is none says nothing.
+    let told = read(b"").or_else(|_| read(NULL));
+    let placed = || headers::with_deaths(Message::new(placed(record, place)), &headers::texts(headers).unwrap_or_default());
+    let mut parts = told.unwrap_or_else(|_| placed()).into_parts();
+    parts.payload = Bytes::new();
     let mut insert = |name: &str, value: String| {
         // Letters and digits are a legal value.
         let _ = parts.headers.insert(name, value);

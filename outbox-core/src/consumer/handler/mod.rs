@@ -257,13 +257,16 @@ impl<E: Into<BoxError>> From<E> for HandlerError {
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is no handler of `{E}`",
     label = "not a handler",
-    note = "write `async fn(E, &HandlerContext) -> Result<(), Err>` whose future is `Send`, or implement `EventHandler<{E}, {S}>`"
+    note = "write `async fn(event: {E}, cx: &HandlerContext) -> Result<(), Err>`, with any error for `Err`, whose future is `Send`; \
+            `capturing` takes closures that capture; a type of yours implements `EventHandler<{E}, {S}>`"
 )]
 pub trait EventHandler<E, S: Store>: Send + Sync + 'static {
     /// Handles one event.
     fn handle(&self, event: E, cx: &HandlerContext<S::Tx>) -> impl Future<Output = Result<(), HandlerError>> + Send;
 }
 
+// Otherwise its bounds are told in place of the text above.
+#[diagnostic::do_not_recommend]
 impl<E, S, F> EventHandler<E, S> for F
 where
     E: Send + 'static,
@@ -287,6 +290,7 @@ pub trait HandlerFn<'a, E, Cx: 'a>: Send + Sync + 'static {
     fn call(&self, event: E, cx: &'a Cx) -> Self::Future;
 }
 
+#[diagnostic::do_not_recommend]
 impl<'a, E, Cx, F, Fut, Error> HandlerFn<'a, E, Cx> for F
 where
     Cx: 'a,

@@ -25,6 +25,8 @@ const POLL: Duration = Duration::from_secs(1);
 /// Inbox rows forgotten in one transaction, and how often the retrier looks: retention is counted in days.
 const FORGET_BATCH: u32 = 500;
 const FORGET_EVERY: Duration = Duration::from_mins(1);
+/// Pause after a batch that was not full.
+const FORGET_SOON: Duration = Duration::from_secs(1);
 /// How long it forgets before it looks at what is due again.
 const FORGET_FOR: Duration = Duration::from_millis(200);
 
@@ -88,11 +90,8 @@ impl<S: ConsumerStore> Retrier<S> {
                 }
             }
             if now() >= forget_at && failures == 0 {
-                if self.forget().await {
-                    forget_at = now() + FORGET_EVERY;
-                } else {
-                    wait = Duration::ZERO;
-                }
+                let pause = self.forget().await;
+                (forget_at, wait) = (now() + pause, wait.min(pause));
             }
             tokio::select! {
                 biased;
@@ -127,18 +126,19 @@ impl<S: ConsumerStore> Retrier<S> {
         Ok(claimed)
     }
 
-    /// Forgets old inbox rows for a while; tells whether there are no more.
-    async fn forget(&self) -> bool {
+    /// Forgets old inbox rows for a while; gives after which time there may be more.
+    async fn forget(&self) -> Duration {
         let until = now() + FORGET_FOR;
         loop {
             match self.worker.store.forget(FORGET_BATCH).await {
-                // A batch may be smaller by its bytes.
-                Ok(0) => return true,
-                Ok(_) if now() >= until => return false,
+                Ok(0) => return FORGET_EVERY,
+                // Its bytes may have made it smaller; or else a few have come of age, and more will by then.
+                Ok(gone) if gone < u64::from(FORGET_BATCH) => return FORGET_SOON,
+                Ok(_) if now() >= until => return Duration::ZERO,
                 Ok(_) => {}
                 Err(error) => {
                     tracing::warn!(error = full_text(&error), "old inbox rows could not be deleted");
-                    return true;
+                    return FORGET_EVERY;
                 }
             }
         }

@@ -104,7 +104,11 @@ impl<S: ConsumerStore> Worker<S> {
     /// Gives what the other instances declare: read anew at the first message of a type, and once a second at most after that.
     async fn peers_for(&self, message: &Message) -> Result<Arc<Peers>, StoreError> {
         let came = now();
-        let is_known = self.others.passed().contains(&message.event_type);
+        let is_known = {
+            let passed = self.others.passed();
+            // Whoever goes on naming types anew has no read for each of his messages.
+            passed.len() >= MOST_TYPES || passed.contains(&message.event_type)
+        };
         let is_fresh = |read_at: Option<Instant>| {
             read_at.is_some_and(|at| at >= came || (is_known && came.duration_since(at) < PEERS_ARE_FRESH))
         };

@@ -200,7 +200,7 @@ pub(crate) struct Board {
     /// Events to be read again later, whose memory is given up when the read under way is over.
     lingering: Vec<EventId>,
     /// Events that are put aside without having been held, until that is written.
-    burying: FastMap<EventId, ()>,
+    burying: FastMap<EventId, PartitionNo>,
     /// Keys to open once their heads have been fetched.
     unparking: Vec<(RouteNo, u64)>,
     /// Decisions about parked keys that cannot be followed yet, with the epoch of the partition.

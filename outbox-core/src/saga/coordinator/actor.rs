@@ -25,8 +25,9 @@ use tokio::sync::watch;
 /// Between two looks for sagas whose definition nobody here knows, and for those that ended long ago: rare, and the former
 /// asks for all that are due.
 const LOOK_EVERY: Duration = Duration::from_mins(1);
-/// Sagas that are forgotten at once; a full batch is followed by the next one at the next look.
+/// Sagas that are forgotten at once, and the pause where they were fewer: their bytes may have made the batch smaller.
 const FORGET: u32 = 500;
+const FORGET_SOON: Duration = Duration::from_secs(1);
 
 /// Waits after failures of the database: 100 ms doubling to 5 s, for ever.
 fn backoff(failures: u32) -> Duration {
@@ -66,6 +67,7 @@ enum Came {
     Missing(Result<Vec<Known>, StoreError>),
     Carried(WorkerEnd),
     GivenBack,
+    Forgotten,
 }
 
 /// What a task does.
@@ -73,6 +75,7 @@ enum Came {
 enum Work {
     Claim,
     Look,
+    Forget,
     Carry,
     GiveBack,
 }
@@ -92,6 +95,8 @@ struct State<S: SagaSource> {
     /// When to claim again, whatever happens.
     claim_at: Instant,
     look_at: Instant,
+    /// Whether old sagas are being forgotten.
+    forgetting: bool,
     failures: u32,
     stopping: bool,
 }
@@ -110,6 +115,7 @@ impl<S: SagaSource> Coordinator<S> {
             hungry: true,
             claim_at: now(),
             look_at: now(),
+            forgetting: false,
             failures: 0,
             stopping: false,
         };
@@ -142,21 +148,15 @@ impl<S: SagaSource> State<S> {
         if self.look_at <= at {
             self.look_at = at + LOOK_EVERY;
             let (worker, known) = (Arc::clone(&self.coordinator.worker), Arc::clone(&self.known));
-            let keep = self.coordinator.retention;
-            self.tasks.spawn(Work::Look, async move {
-                loop {
-                    match worker.store.forget(keep, FORGET).await {
-                        // A batch may be smaller by its bytes.
-                        Ok(gone) if gone > 0 && !worker.shutdown.is_requested() => {}
-                        Ok(_) => break,
-                        Err(error) => {
-                            tracing::debug!(error = full_text(&error), "sagas that ended long ago are still there");
-                            break;
-                        }
-                    }
-                }
-                Came::Missing(worker.store.missing(&known).await)
-            });
+            self.tasks.spawn(Work::Look, async move { Came::Missing(worker.store.missing(&known).await) });
+            if !self.forgetting {
+                self.forgetting = true;
+                let (worker, keep) = (Arc::clone(&self.coordinator.worker), self.coordinator.retention);
+                self.tasks.spawn(Work::Forget, async move {
+                    forget(&worker, keep).await;
+                    Came::Forgotten
+                });
+            }
         }
     }
 
@@ -190,6 +190,7 @@ impl<S: SagaSource> State<S> {
     fn ended(&mut self, work: Work, exit: Exit<Came>) {
         match work {
             Work::Carry => self.carried -= 1,
+            Work::Forget => self.forgetting = false,
             Work::Claim | Work::Look | Work::GiveBack => {}
         }
         let asked = if work == Work::Claim { self.claiming.take() } else { None };
@@ -202,7 +203,7 @@ impl<S: SagaSource> State<S> {
             }
             Exit::Finished(Came::Missing(found)) => self.missing(found),
             Exit::Finished(Came::Carried(end)) => self.carried_to(end),
-            Exit::Finished(Came::GivenBack) => {}
+            Exit::Finished(Came::GivenBack | Came::Forgotten) => {}
             Exit::Panicked(cause) => tracing::error!(cause, "carrying a saga panicked; its claim runs out"),
             Exit::Cancelled => {}
         }
@@ -271,5 +272,23 @@ impl<S: SagaSource> State<S> {
 
     fn count(&self, change: impl FnOnce(&mut SagasStats)) {
         self.coordinator.stats.send_modify(change);
+    }
+}
+
+/// Forgets sagas that ended long ago, until there are no more.
+async fn forget<S: SagaSource>(worker: &Worker<S>, keep: Duration) {
+    loop {
+        match worker.store.forget(keep, FORGET).await {
+            Ok(0) => return,
+            Ok(gone) if gone >= u64::from(FORGET) && !worker.shutdown.is_requested() => {}
+            Ok(_) => tokio::select! {
+                () = tokio::time::sleep(FORGET_SOON) => {}
+                () = worker.shutdown.requested() => return,
+            },
+            Err(error) => {
+                tracing::debug!(error = full_text(&error), "sagas that ended long ago are still there");
+                return;
+            }
+        }
     }
 }

@@ -62,7 +62,8 @@ impl<S: SagaStore> Worker<S> {
             self.store.follow(&tx, trail);
         }
         let marker = Marker::new(Arc::new(self.store.clone()));
-        let cx = StepContext::new(tx, claim.id, (correlation, name), attempt, task.undo, marker);
+        let reason = open.instance.reason.clone().filter(|_| task.undo);
+        let cx = StepContext::new(tx, claim.id, (correlation, name), attempt, task.undo, reason, marker);
         let work = self.store.within(&cx.tx, Box::pin(self.work(steps, open, task, attempt, &cx)));
         let limit = self.limit(shape, task);
         let watch = Watch { limit, awake_every: self.store.idle_limit().map(|limit| limit / 3) };
@@ -126,7 +127,7 @@ impl<S: SagaStore> Worker<S> {
     }
 
     /// Tells of an attempt that takes long, and counts it until what this gives is dropped.
-    fn slow(&self, claim: &Claim, step: &str, undo: bool, after: Duration, limit: Option<Duration>) -> SlowStep {
+    pub(super) fn slow(&self, claim: &Claim, step: &str, undo: bool, after: Duration, limit: Option<Duration>) -> SlowStep {
         tracing::warn!(
             saga = %claim.id,
             name = &*claim.definition.0,
@@ -209,7 +210,7 @@ impl<S: SagaStore> Worker<S> {
 }
 
 /// An attempt that is slow, counted while it runs.
-struct SlowStep(Arc<watch::Sender<SagasStats>>);
+pub(super) struct SlowStep(Arc<watch::Sender<SagasStats>>);
 
 impl Drop for SlowStep {
     fn drop(&mut self) {

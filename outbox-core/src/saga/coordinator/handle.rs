@@ -6,6 +6,7 @@ use super::{
     registry::Registry,
     replies::Replies,
     reports::SagaReports,
+    start::{SagaClient, Start},
     stuck::{StuckListener, StuckSaga},
     worker::Worker,
 };
@@ -15,23 +16,17 @@ use crate::{
     runtime::{ExitCounts, Restarts, Shutdown, Supervisor, SupervisorError, TIME_LIMIT, Use, spawn, take},
     saga::{
         definition::{Saga, SagaFault},
-        json::{Json, MAX_VALUE},
-        store::{NewSaga, SagaSource, Started},
+        store::SagaSource,
     },
 };
-use futures_util::future::BoxFuture;
 use serde::{Serialize, de::DeserializeOwned};
 use std::{
-    any::type_name,
-    future::IntoFuture,
     sync::{Arc, atomic::AtomicI64},
     time::Duration,
 };
 use tokio::sync::watch;
 use tracing::Instrument;
 
-/// Longest correlation id in bytes: with the saga's name it is a key of every database.
-const MAX_CORRELATION: usize = 200;
 /// Longest topic in bytes, as events have it.
 const MAX_TOPIC: usize = 255;
 /// Sagas take a quarter of a pool: most of their time they wait for others.
@@ -75,11 +70,17 @@ pub enum SagasError {
     #[error("the sagas cannot start: {}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))]
     Invalid(Vec<SagaFault>),
     /// No definition has data of this type.
-    #[error("no saga with data `{0}` is registered")]
+    #[error("no saga with data `{0}` is registered in this process: `Sagas::builder(&outbox).register(..)` with `start()` or `client()` does that")]
     NotRegistered(&'static str),
     /// The correlation id does not fit.
-    #[error("a correlation id has 1 to {MAX_CORRELATION} bytes without control characters")]
+    #[error("a correlation id has 1 to 200 bytes without control characters")]
     Correlation,
+    /// A saga that was to begin anew has not ended; nothing is written.
+    #[error("the saga {id} under this correlation id has not ended: it cannot begin again")]
+    StillRuns {
+        /// The saga that has not.
+        id: SagaId,
+    },
     /// The data have no form in JSON that reads back as the same data; nothing is stored.
     #[error("the saga's data cannot be written: {0}")]
     Data(JsonError),
@@ -192,6 +193,26 @@ impl<S: SagaSource> SagasBuilder<S> {
         self
     }
 
+    /// Gives what starts sagas of these definitions and carries none: those that it starts are carried by other processes.
+    /// Transactions of this process can start them too, as they can after [`start`](Self::start).
+    ///
+    /// # Errors
+    /// [`SagasError::Invalid`] with all faults of all definitions.
+    pub fn client(self) -> Result<SagaClient<S>, SagasError> {
+        let mut faults = self.registry.faults().to_vec();
+        faults.extend(self.none());
+        if !faults.is_empty() {
+            return Err(SagasError::Invalid(faults));
+        }
+        self.store.starts().add(&self.registry);
+        Ok(SagaClient::new(self.store, self.registry))
+    }
+
+    fn none(&self) -> Option<SagaFault> {
+        let none = self.registry.known().is_empty();
+        none.then(|| SagaFault::Setting("there is no saga; add one with `register`".to_owned()))
+    }
+
     /// Starts carrying sagas.
     ///
     /// # Errors
@@ -204,6 +225,7 @@ impl<S: SagaSource> SagasBuilder<S> {
         if !faults.is_empty() {
             return Err(SagasError::Invalid(faults));
         }
+        self.store.starts().add(&self.registry);
         let span = tracing::info_span!(parent: None, "sagas");
         let taken = span.in_scope(|| take(self.store.connections(), "sagas", self.concurrency, CONNECTIONS));
         let concurrency = taken.concurrency;
@@ -248,9 +270,7 @@ impl<S: SagaSource> SagasBuilder<S> {
 
     fn faults(&self) -> Vec<SagaFault> {
         let mut faults = self.registry.faults().to_vec();
-        if self.registry.known().is_empty() {
-            faults.push(SagaFault::Setting("there is no saga; add one with `register`".to_owned()));
-        }
+        faults.extend(self.none());
         match &self.reply_to {
             None => faults.extend(self.registry.that_ask().map(|shape| SagaFault::NoReplyTo(shape.name.to_string()))),
             Some(topic) if topic.is_empty() || topic.len() > MAX_TOPIC || topic.chars().any(char::is_control) => {
@@ -323,8 +343,10 @@ impl<S: SagaSource> Sagas<S> {
 
     /// Starts a saga in the caller's transaction: it is there when that commits, and begins then. Await the answer, or
     /// name what the saga is known by first: two starts under one correlation id are one saga.
-    pub fn start<'a, D>(&'a self, tx: &'a S::Tx, data: D) -> Start<'a, S, D> {
-        Start { sagas: self, tx, data, correlation: None }
+    /// Where that saga has ended, nothing begins either, unless the start says [`again`](Start::again). A transaction that
+    /// knows its store starts sagas without this handle.
+    pub fn start<'a, D: 'static>(&'a self, tx: &'a S::Tx, data: D) -> Start<'a, S, D> {
+        Start::of(&self.0.worker.store, tx, self.0.worker.registry.newest::<D>(), data)
     }
 
     /// Gives what takes the answers of others. See [`Consumer::replies`](crate::consumer::Consumer::replies).
@@ -383,61 +405,5 @@ impl<S: SagaSource> Sagas<S> {
             Err(_) => None,
         };
         Ok(outcome.unwrap_or_else(|| Err(gone("the runtime is shutting down")))?)
-    }
-}
-
-/// A start that is awaited. See [`Sagas::start`].
-#[must_use = "a saga starts when this is awaited"]
-pub struct Start<'a, S: SagaSource, D> {
-    sagas: &'a Sagas<S>,
-    tx: &'a S::Tx,
-    data: D,
-    correlation: Option<String>,
-}
-
-impl<S: SagaSource, D> Start<'_, S, D> {
-    /// Names what the saga is known by, such as `order-7`. Without it, it is known by its identity alone.
-    pub fn correlation(mut self, id: impl Into<String>) -> Self {
-        self.correlation = Some(id.into());
-        self
-    }
-}
-
-impl<'a, S, D> IntoFuture for Start<'a, S, D>
-where
-    S: SagaSource,
-    D: Serialize + Send + 'static,
-{
-    type Output = Result<Started, SagasError>;
-    type IntoFuture = BoxFuture<'a, Self::Output>;
-
-    fn into_future(self) -> Self::IntoFuture {
-        let made = self.made();
-        let (sagas, tx) = (self.sagas, self.tx);
-        Box::pin(async move { Ok(sagas.0.worker.store.start(tx, &made?).await?) })
-    }
-}
-
-impl<S: SagaSource, D: Serialize + 'static> Start<'_, S, D> {
-    fn made(&self) -> Result<NewSaga, SagasError> {
-        let not_registered = || SagasError::NotRegistered(type_name::<D>());
-        let shape = self.sagas.0.worker.registry.newest::<D>().ok_or_else(not_registered)?;
-        let id = SagaId::generate();
-        let correlation = self.correlation.clone().unwrap_or_else(|| id.to_string());
-        if correlation.is_empty() || correlation.len() > MAX_CORRELATION || correlation.chars().any(char::is_control) {
-            return Err(SagasError::Correlation);
-        }
-        let data = Json::of(&self.data).map_err(SagasError::Data)?;
-        if data.is_too_long() {
-            return Err(SagasError::TooLong { actual: data.as_str().len(), limit: MAX_VALUE });
-        }
-        Ok(NewSaga {
-            id,
-            name: Arc::clone(&shape.name),
-            version: shape.version,
-            correlation: correlation.into(),
-            data,
-            deadline: shape.deadline,
-        })
     }
 }

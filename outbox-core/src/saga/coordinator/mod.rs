@@ -9,6 +9,9 @@ mod held;
 mod losses;
 mod attempt;
 mod writing;
+mod commit;
+mod hooks;
+mod start;
 mod reports;
 mod stuck;
 mod replies;
@@ -16,12 +19,13 @@ mod strangers;
 
 #[cfg(feature = "testing")]
 pub(crate) use care::Suspects;
-pub use handle::{Sagas, SagasBuilder, SagasError, SagasStats, Start};
+pub use handle::{Sagas, SagasBuilder, SagasError, SagasStats};
 #[cfg(feature = "testing")]
 pub(crate) use registry::Registry;
 pub use replies::Replies;
 #[cfg(feature = "testing")]
 pub(crate) use reports::SagaReports;
+pub use start::{SagaClient, SagaStarts, Start};
 pub use stuck::StuckSaga;
 #[cfg(feature = "testing")]
 pub(crate) use worker::{Moment, Probe, Strike, Worker, WorkerEnd};

@@ -55,6 +55,11 @@ impl<Tx: Send + Sync + 'static> Registry<Tx> {
         self.definitions.get(known)
     }
 
+    /// Gives the definitions by the type of their data.
+    pub(super) fn by_data(&self) -> impl Iterator<Item = (TypeId, &Shape)> {
+        self.by_data.iter().filter_map(|(data, known)| Some((*data, self.get(known)?.shape())))
+    }
+
     /// Finds what a saga with these data is started as: the newest version.
     pub(crate) fn newest<D: 'static>(&self) -> Option<&Shape> {
         let data = TypeId::of::<D>();

@@ -108,7 +108,7 @@ impl<S: SagaSource> Replies<S> {
         }
         let looks = Looks::default();
         let Ok(Composed { instance, records, due }) =
-            compose(steps.shape(), &open, vec![record], &looks, Duration::ZERO)
+            compose(steps.shape(), &open, vec![record], &looks, Duration::ZERO, |hook| steps.has(hook))
         else {
             tracing::debug!(saga = %call.saga, step = call.step, "an answer means nothing where the saga stands");
             return Ok(());

@@ -9,7 +9,7 @@ use super::{
     registry::Registry,
     reports::SagaReports,
     stuck::StuckListener,
-    writing::{Composed, Looks, compose},
+    writing::Looks,
 };
 use crate::{
     event::{NewEvent, jitter},
@@ -118,7 +118,7 @@ pub(crate) enum WorkerEnd {
 }
 
 /// What one transaction came to.
-enum Advance {
+pub(super) enum Advance {
     /// There is more to do.
     Goes,
     Ends(WorkerEnd),
@@ -231,7 +231,7 @@ impl<S: SagaStore> Worker<S> {
     }
 
     /// Locks the saga's row in a transaction; `None` where it is held under another epoch, and the transaction is over.
-    async fn open(&self, tx: S::Tx, claim: &Claim) -> Result<Option<(S::Tx, OpenSaga)>, StoreError> {
+    pub(super) async fn open(&self, tx: S::Tx, claim: &Claim) -> Result<Option<(S::Tx, OpenSaga)>, StoreError> {
         match self.store.open(&tx, claim).await {
             Ok(Some(mut open)) => {
                 open.when.now_us += self.ahead_us.load(Relaxed);
@@ -393,52 +393,7 @@ impl<S: SagaStore> Worker<S> {
         self.write(tx, claim, steps, &open, (records, looks)).await
     }
 
-    /// Writes records, with those that follow from them at once, and commits.
-    async fn write(
-        &self,
-        tx: S::Tx,
-        claim: &Claim,
-        steps: &Arc<dyn Steps<S::Tx>>,
-        open: &OpenSaga,
-        (records, looks): (Vec<Record>, Looks),
-    ) -> Result<Advance, StoreError> {
-        let Composed { instance, records, due } = match compose(steps.shape(), open, records, &looks, self.lease) {
-            Ok(composed) => composed,
-            Err(record) => {
-                // Written, it would break the log.
-                self.roll_back(tx).await;
-                tracing::error!(saga = %claim.id, record, "a record does not fit where the saga stands; nothing is written");
-                return Ok(Advance::Ends(WorkerEnd::Broken));
-            }
-        };
-        let data = records.iter().rev().find_map(Record::data);
-        let (before, seq) = (&open.instance, open.seq);
-        let change = Change { id: claim.id, before, instance: &instance, data, seq, records: &records, due };
-        self.tell_if_stuck(&tx, (claim.id, &claim.definition), open, &instance);
-        if let Err(error) = self.store.record(&tx, &change).await {
-            self.roll_back(tx).await;
-            return Err(error);
-        }
-        reach(FaultPoint::AfterStepRecord);
-        if self.strike(Moment::Written) == Strike::Cut {
-            return Ok(Advance::Ends(WorkerEnd::Cut));
-        }
-        self.store.commit(tx).await?;
-        reach(FaultPoint::AfterStepCommit);
-        if self.strike(Moment::Committed(&records)) == Strike::Cut {
-            return Ok(Advance::Ends(WorkerEnd::Cut));
-        }
-        for record in &records {
-            tracing::debug!(saga = %claim.id, record = record.kind(), step = record.step(), "a saga went on");
-        }
-        Ok(match due {
-            Due::Held(_) => Advance::Goes,
-            Due::After(wait) => Advance::Ends(WorkerEnd::Waits(wait)),
-            Due::Never => Advance::Ends(WorkerEnd::Rests),
-        })
-    }
-
-    async fn roll_back(&self, tx: S::Tx) {
+    pub(super) async fn roll_back(&self, tx: S::Tx) {
         if let Err(error) = self.store.rollback(tx).await {
             tracing::debug!(error = full_text(&error), "a rollback was not answered; the connection's end does it");
         }

@@ -1,7 +1,7 @@
 //! What is written of a saga in one transaction: pure.
 
 use crate::saga::{
-    definition::Shape,
+    definition::{Hook, Shape},
     plan::{Plan, When, plan},
     record::Record,
     state::Instance,
@@ -30,24 +30,32 @@ impl Looks {
         self.next = Some(self.next.map_or(wait, |next| next.min(wait)));
     }
 
+    /// Looks at the saga again after this time, whatever is held.
+    pub(super) const fn after(wait: Duration) -> Self {
+        Self { held: Vec::new(), next: Some(wait) }
+    }
+
     pub(super) const fn is_empty(&self) -> bool {
         self.next.is_none()
     }
 }
 
 /// Puts records together; the name of one that does not fit where the saga stands is the error. A step that is held has
-/// no record each time that it looks; that the saga waits is said by `looks`, and only where nothing else is due.
+/// no record each time that it looks; that the saga waits is said by `looks`, and only where nothing else is due. What has a
+/// hook is left to a transaction of its own, in which the hook runs.
 pub(super) fn compose(
     shape: &Shape,
     open: &OpenSaga,
     mut records: Vec<Record>,
     looks: &Looks,
     lease: Duration,
+    has: impl Fn(Hook) -> bool,
 ) -> Result<Composed, &'static str> {
     let mut instance = open.instance.after_all(&records)?;
     let when = When { overdue: false, ..open.when };
     let next = loop {
         match plan(shape, &instance, when) {
+            Plan::Note(next) if Hook::of(&next).is_some_and(&has) => break Plan::Note(next),
             Plan::Note(next) => match instance.after(&next) {
                 Some(after) => {
                     instance = after;
@@ -62,6 +70,7 @@ pub(super) fn compose(
     let due = match (looks.next, next) {
         _ if !goes_on => Due::Never,
         (_, Plan::Wait(wait)) => Due::After(wait),
+        (Some(look), Plan::Note(_)) => Due::After(look),
         // What is held counts as due, and hides what else is waited for.
         (Some(look), Plan::Run(steps) | Plan::Undo(steps)) if steps.iter().all(|step| looks.held.contains(step)) => {
             Due::After(first_wait(&instance, when.now_us).map_or(look, |wait| wait.min(look)))
@@ -101,7 +110,7 @@ mod tests {
         let due = |open: &OpenSaga, records, look| {
             let mut looks = Looks::default();
             looks.add(0, Duration::from_micros(look));
-            compose(saga.shape(), open, records, &looks, Duration::ZERO).map(|composed| composed.due)
+            compose(saga.shape(), open, records, &looks, Duration::ZERO, |_| false).map(|composed| composed.due)
         };
         let after = |us| Ok(Due::After(Duration::from_micros(us)));
         let done = Record::LeftOut { step: "b".into(), pivot: false };

@@ -4,6 +4,7 @@ use super::{
     Asks, Saga, Shape, StepShape,
     ask::BranchByOthers,
     fault::faults,
+    hooks::{Hook, Hooks},
     step::{BranchFn, StepContext, StepFn, TakesFn},
     work::{Action, Undo, Work, with_value, without_value},
 };
@@ -26,6 +27,7 @@ pub struct SagaBuilder<D, Tx> {
     deadline: Option<Duration>,
     steps: Vec<Draft>,
     works: Vec<Work<D, Tx>>,
+    hooks: Hooks<D, Tx>,
 }
 
 /// A step that is being defined.
@@ -101,7 +103,7 @@ joined!(A B C E F G H);
 
 impl<D, Tx> SagaBuilder<D, Tx> {
     pub(super) fn new(name: String, version: u32) -> Self {
-        Self { name: name.into(), version, deadline: None, steps: Vec::new(), works: Vec::new() }
+        Self { name: name.into(), version, deadline: None, steps: Vec::new(), works: Vec::new(), hooks: Hooks::default() }
     }
 
     /// Sets the time from its start after which the saga turns back, unless it is past its pivot.
@@ -123,11 +125,43 @@ impl<D, Tx> SagaBuilder<D, Tx> {
             shape
         });
         let shape = Shape { steps: steps.collect(), name: self.name, version: self.version, deadline: self.deadline };
-        Saga { faults: faults(&shape), shape, works: self.works }
+        Saga { faults: faults(&shape), shape, works: self.works, hooks: self.hooks }
     }
 }
 
 impl<D: 'static, Tx: 'static> SagaBuilder<D, Tx> {
+    /// Runs this in the transaction that writes down that the saga is completed: what it writes is there when the saga has
+    /// ended so, and not before. Where it fails, the saga does not end: it is run again every 5 s, however often it fails.
+    /// It reads the saga's data; its context has `on_completed` for a step.
+    pub fn on_completed<F>(mut self, hook: F) -> Self
+    where
+        F: for<'a> BranchFn<'a, D, (), StepContext<Tx>>,
+    {
+        self.hooks.set(Hook::Completed, hook);
+        self
+    }
+
+    /// Runs this in the transaction that writes down that the saga is compensated, also where nothing had to be undone, as
+    /// when its first step gave up: as [`on_completed`](Self::on_completed) does. [`StepContext::reason`] says why it turned
+    /// back.
+    pub fn on_compensated<F>(mut self, hook: F) -> Self
+    where
+        F: for<'a> BranchFn<'a, D, (), StepContext<Tx>>,
+    {
+        self.hooks.set(Hook::Compensated, hook);
+        self
+    }
+
+    /// Runs this in the transaction that writes down that the saga is stuck; [`StepContext::reason`] says why. Where it fails,
+    /// that is logged at ERROR, and the saga is stuck all the same, without what the hook has written.
+    pub fn on_stuck<F>(mut self, hook: F) -> Self
+    where
+        F: for<'a> BranchFn<'a, D, (), StepContext<Tx>>,
+    {
+        self.hooks.set(Hook::Stuck, hook);
+        self
+    }
+
     /// Adds the next step.
     pub fn step<O, F>(self, name: impl AsRef<str>, step: F) -> StepBuilder<D, Tx, O>
     where
@@ -286,6 +320,33 @@ impl<D: 'static, Tx: 'static, O, Place> StepBuilder<D, Tx, O, Place> {
     /// Sets the time from its start after which the saga turns back, unless it is past its pivot.
     pub fn deadline(mut self, within: Duration) -> Self {
         self.saga = self.saga.deadline(within);
+        self
+    }
+
+    /// Runs this in the transaction that writes down that the saga is completed. See [`SagaBuilder::on_completed`].
+    pub fn on_completed<F>(mut self, hook: F) -> Self
+    where
+        F: for<'a> BranchFn<'a, D, (), StepContext<Tx>>,
+    {
+        self.saga = self.saga.on_completed(hook);
+        self
+    }
+
+    /// Runs this in the transaction that writes down that the saga is compensated. See [`SagaBuilder::on_compensated`].
+    pub fn on_compensated<F>(mut self, hook: F) -> Self
+    where
+        F: for<'a> BranchFn<'a, D, (), StepContext<Tx>>,
+    {
+        self.saga = self.saga.on_compensated(hook);
+        self
+    }
+
+    /// Runs this in the transaction that writes down that the saga is stuck. See [`SagaBuilder::on_stuck`].
+    pub fn on_stuck<F>(mut self, hook: F) -> Self
+    where
+        F: for<'a> BranchFn<'a, D, (), StepContext<Tx>>,
+    {
+        self.saga = self.saga.on_stuck(hook);
         self
     }
 

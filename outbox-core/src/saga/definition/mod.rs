@@ -3,6 +3,7 @@
 mod ask;
 mod builder;
 mod fault;
+mod hooks;
 mod shape;
 mod step;
 mod work;
@@ -10,6 +11,8 @@ mod work;
 pub use ask::{BranchByOthers, ByOthers, Others};
 pub use builder::{Branches, GroupBuilder, InGroup, Joined, Local, SagaBuilder, Single, StepBuilder};
 pub use fault::SagaFault;
+pub(super) use hooks::Hook;
+use hooks::Hooks;
 pub use shape::{Asks, Shape, StepShape};
 pub(super) use step::Failure;
 pub use step::{BranchFn, IntoStepError, StepContext, StepError, StepFn, TakesFn};
@@ -26,6 +29,7 @@ pub struct Saga<D, Tx> {
     shape: Shape,
     faults: Vec<SagaFault>,
     works: Vec<Work<D, Tx>>,
+    hooks: Hooks<D, Tx>,
 }
 
 impl<D, Tx> Saga<D, Tx> {

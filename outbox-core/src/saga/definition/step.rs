@@ -22,6 +22,7 @@ pub struct StepContext<Tx> {
     step: Arc<str>,
     attempt: u32,
     undoes: bool,
+    reason: Option<String>,
     marker: Marker<Tx>,
 }
 
@@ -32,9 +33,10 @@ impl<Tx> StepContext<Tx> {
         (correlation, step): (Arc<str>, Arc<str>),
         attempt: u32,
         undoes: bool,
+        reason: Option<String>,
         marker: Marker<Tx>,
     ) -> Self {
-        Self { tx, saga, correlation, step, attempt, undoes, marker }
+        Self { tx, saga, correlation, step, attempt, undoes, reason, marker }
     }
 
     /// Gives the transaction back, with the entities that were marked in it.
@@ -65,6 +67,13 @@ impl<Tx> StepContext<Tx> {
     #[must_use]
     pub const fn attempt(&self) -> u32 {
         self.attempt
+    }
+
+    /// Says why the saga has turned back, in a compensation and in the hook `on_compensated`, or why it is stuck, in the hook
+    /// `on_stuck`; `None` while it goes forward.
+    #[must_use]
+    pub fn reason(&self) -> Option<&str> {
+        self.reason.as_deref()
     }
 
     /// Gives a key that is the same at every attempt of this step, and another one for its compensation: for calls of

@@ -2,6 +2,7 @@
 
 use super::{
     Saga, Shape,
+    hooks::Hook,
     step::{BranchFn, Failure, StepContext, StepError, StepFn, TakesFn},
 };
 use crate::{
@@ -14,11 +15,12 @@ use serde::{Serialize, de::DeserializeOwned};
 
 type Made<'a> = BoxFuture<'a, Result<Json, StepError>>;
 type OnData<D, Cx> = Box<dyn for<'a> Fn(&'a mut D, &'a Cx) -> Made<'a> + Send + Sync>;
-type BesideOthers<D, Cx> = Box<dyn for<'a> Fn(&'a D, &'a Cx) -> Made<'a> + Send + Sync>;
+/// Reads the data and changes nothing of them.
+pub(super) type BesideOthers<D, O, Cx> =
+    Box<dyn for<'a> Fn(&'a D, &'a Cx) -> BoxFuture<'a, Result<O, StepError>> + Send + Sync>;
 type WithValue<D, Cx> = Box<dyn for<'a> Fn(&'a mut D, &'a Json, &'a Cx) -> Made<'a> + Send + Sync>;
 type Command<'a> = BoxFuture<'a, Result<NewEvent, StepError>>;
 type AskOnData<D, Cx> = Box<dyn for<'a> Fn(&'a mut D, &'a Cx) -> Command<'a> + Send + Sync>;
-type AskBesideOthers<D, Cx> = Box<dyn for<'a> Fn(&'a D, &'a Cx) -> Command<'a> + Send + Sync>;
 type AskWithValue<D, Cx> = Box<dyn for<'a> Fn(&'a mut D, Option<&'a Json>, &'a Cx) -> Command<'a> + Send + Sync>;
 type ReadAnswer = fn(&Message) -> Result<Json, AnswerFault>;
 type Condition<D> = Box<dyn Fn(&D) -> bool + Send + Sync>;
@@ -42,9 +44,9 @@ pub(super) enum Undo<D, Tx> {
 pub(super) enum Action<D, Tx> {
     /// Makes the command by which others are asked to do it.
     Ask(AskOnData<D, StepContext<Tx>>),
-    AskBranch(AskBesideOthers<D, StepContext<Tx>>),
+    AskBranch(BesideOthers<D, NewEvent, StepContext<Tx>>),
     Step(OnData<D, StepContext<Tx>>),
-    Branch(BesideOthers<D, StepContext<Tx>>),
+    Branch(BesideOthers<D, Json, StepContext<Tx>>),
     Merge(WithValue<D, StepContext<Tx>>),
 }
 
@@ -86,7 +88,7 @@ impl<D: 'static, Tx: 'static> Action<D, Tx> {
     {
         fn boxed<D, Cx>(
             f: impl for<'a> Fn(&'a D, &'a Cx) -> Command<'a> + Send + Sync + 'static,
-        ) -> AskBesideOthers<D, Cx> {
+        ) -> BesideOthers<D, NewEvent, Cx> {
             Box::new(f)
         }
         Self::AskBranch(boxed(move |data, cx| {
@@ -100,7 +102,9 @@ impl<D: 'static, Tx: 'static> Action<D, Tx> {
         O: Serialize + 'static,
         F: for<'a> BranchFn<'a, D, O, StepContext<Tx>>,
     {
-        fn boxed<D, Cx>(f: impl for<'a> Fn(&'a D, &'a Cx) -> Made<'a> + Send + Sync + 'static) -> BesideOthers<D, Cx> {
+        fn boxed<D, Cx>(
+            f: impl for<'a> Fn(&'a D, &'a Cx) -> Made<'a> + Send + Sync + 'static,
+        ) -> BesideOthers<D, Json, Cx> {
             Box::new(f)
         }
         Self::Branch(boxed(move |data, cx| {
@@ -268,6 +272,12 @@ pub(in crate::saga) trait Steps<Tx>: Send + Sync + 'static {
 
     /// Reads an answer of success as the output of a step that others are asked to do.
     fn answer(&self, step: usize, message: &Message) -> Result<Json, AnswerFault>;
+
+    /// Tells whether there is a hook for this.
+    fn has(&self, hook: Hook) -> bool;
+
+    /// Runs a hook; nothing, where there is none.
+    fn call<'a>(&'a self, hook: Hook, data: &'a Json, cx: &'a StepContext<Tx>) -> BoxFuture<'a, Result<(), StepError>>;
 }
 
 impl<D, Tx> Steps<Tx> for Saga<D, Tx>
@@ -332,6 +342,18 @@ where
 
     fn answer(&self, step: usize, message: &Message) -> Result<Json, AnswerFault> {
         self.works[step].answer.map_or_else(|| Ok(Json::null()), |read| read(message))
+    }
+
+    fn has(&self, hook: Hook) -> bool {
+        self.hooks.get(hook).is_some()
+    }
+
+    fn call<'a>(&'a self, hook: Hook, data: &'a Json, cx: &'a StepContext<Tx>) -> BoxFuture<'a, Result<(), StepError>> {
+        Box::pin(async move {
+            let Some(work) = self.hooks.get(hook) else { return Ok(()) };
+            let data: D = read("the data", data)?;
+            work(&data, cx).await
+        })
     }
 }
 

@@ -86,7 +86,10 @@ async fn fails_alone(db: &TempDatabase, way: Way) {
     let route = Route::new("a", everything(), publisher).deadline(Duration::from_secs(2)).retry(few);
     let running = relay(&source, LEASE).add_route(route).start().await.unwrap();
     destination.wait_for(200, SOON).await;
-    assert_eq!(world.count("outbox_dead_letters").await, 0, "nobody waited for the one that fails");
+    if way == Way::Hangs {
+        // Its three tries take three deadlines; of one that panics they may be over first.
+        assert_eq!(world.count("outbox_dead_letters").await, 0, "nobody waited for the one that fails");
+    }
     world.wait_for_letters(1, SOON).await;
     world.drained(SOON).await;
     running.shutdown(SOON).await.unwrap();

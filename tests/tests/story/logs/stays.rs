@@ -1,9 +1,10 @@
 //! Publishers that wait for long, and events that stay.
 
 use super::{assert_line, told};
-use crate::stage::{Answer, Destination, Logs, SOON, World, relay};
+use crate::stage::{Answer, Destination, Logs, SOON, Told, World, relay};
 use outbox_http::HttpPublisher;
 use outbox_sea_orm::{
+    Outbox,
     failure::RetryPolicy,
     transport::{Route, everything},
 };
@@ -45,5 +46,34 @@ fn an_event_that_is_rejected_for_long_and_never_given_up_is_told_once() {
         relay.shutdown(SOON).await.unwrap();
         assert_eq!(world.count("outbox_dead_letters").await, 0);
         logs.assert_never(&["a-secret-key"]);
+    });
+}
+
+#[test]
+fn events_that_no_relay_publishes_are_told_of_once_and_not_where_a_relay_runs_elsewhere() {
+    told(async |world: &World, logs: &Logs| {
+        // Each handle is a process of its own to the outbox.
+        let save = async || {
+            let patience = Duration::from_millis(100);
+            let outbox = Outbox::builder(world.db.clone()).source("story").warn_without_relay_after(patience);
+            let outbox = outbox.build().await.unwrap();
+            for n in 1..=3 {
+                let tx = outbox.begin().await.unwrap();
+                tx.emit(Told::new("k", n)).unwrap();
+                tx.commit().await.unwrap();
+            }
+            outbox
+        };
+        let outbox = save().await;
+        let line = logs.wait_for("no relay owns a partition").await;
+        assert_line(&line, Level::WARN, &["source", "pending"]);
+        assert_eq!((line.field("source"), line.field("pending")), ("story", "3"));
+        let (source, destination) = (world.source(), Destination::new());
+        let relay = relay(&source, LEASE).route("all", everything(), destination.publisher("all")).start().await.unwrap();
+        destination.wait_for(3, SOON).await;
+        drop((outbox, save().await));
+        logs.wait_for("a relay owns partitions").await;
+        assert_eq!(logs.with("no relay owns a partition").len(), 1);
+        relay.shutdown(SOON).await.unwrap();
     });
 }

@@ -102,15 +102,15 @@ on_servers! {
         let gate = holding.0.clone();
         let (busy_queue, subscriber) = Queue::open();
         let consumer = Consumer::new("story", &busy).on("effect", holding).subscribe(subscriber);
-        let busy_handle = consumer.concurrency(2).lease(SECOND).start().await.unwrap();
+        let busy_handle = consumer.concurrency(2).lease(2 * SECOND).start().await.unwrap();
         let (_queue, subscriber) = Queue::open();
         let consumer = Consumer::new("story", &world.outbox).on("effect", deadly).subscribe(subscriber);
-        let other = consumer.lease(SECOND).start().await.unwrap();
+        let other = consumer.lease(2 * SECOND).start().await.unwrap();
         wait_until(SOON, "both live", async || !other.stats().borrow().isolating && !busy_handle.stats().borrow().isolating).await;
         let held: Vec<_> = (0..2).map(|key| busy_queue.deliver(Ok(message(&format!("k{key}"), 1)))).collect();
         // Both live in this process, and know that of each other; another one would read it in the row.
         let is_over = async || world.outbox.instances("story").await.unwrap().iter().any(|row| row.expired_for.is_some());
-        assert!(!holds_within(4 * SECOND, is_over).await, "a lease runs out while its handlers wait");
+        assert!(!holds_within(5 * SECOND, is_over).await, "a lease runs out while its handlers wait");
         gate.add_permits(Semaphore::MAX_PERMITS);
         timeout(SOON, join_all(held)).await.expect("both are answered");
         busy_handle.shutdown(SOON).await.unwrap();

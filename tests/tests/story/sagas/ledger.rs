@@ -51,7 +51,7 @@ impl Books {
             let order = || Order { number, steps: 0, shelves };
             let start = || self.sagas.start(&tx, order()).correlation(format!("order-{number}"));
             let (first, second) = (start().await.unwrap(), start().await.unwrap());
-            assert_eq!((first.id, second.new), (second.id, false));
+            assert_eq!((first.id(), second.is_new()), (second.id(), false));
         }
         tx.commit().await.unwrap();
     }

@@ -55,3 +55,14 @@ fn the_tests_of_a_first_days_mistakes_are_there() {
         rows.iter().filter_map(|row| row.trim_end_matches("` |").rsplit('`').next()).filter(|name| !is_there(name));
     none("a test that docs/first-day.md names is gone", gone.map(str::to_owned).collect());
 }
+
+#[test]
+fn the_tests_of_bad_days_are_there() {
+    let page = files().iter().find(|file| file.path == "docs/bad-days.md").expect("there is a page");
+    let tests = page.text.lines().filter_map(|line| line.split(" | ").nth(1)?.split('`').nth(1));
+    let tests: Vec<&str> = tests.map(|path| path.trim_end_matches("::sqlite").trim_end_matches("::postgres")).collect();
+    assert!(tests.len() >= 120, "the faults name their tests");
+    let name = |path: &&str| path.trim_end_matches("::mariadb").rsplit("::").next().unwrap_or_default().to_owned();
+    let gone = tests.iter().map(name).filter(|name| !sources().any(|file| file.text.contains(&format!("fn {name}("))));
+    none("a test that docs/bad-days.md names is gone", gone.collect());
+}

@@ -1,8 +1,9 @@
 //! Bodies that are being read: whoever sends them, nobody knows yet whether they are signed.
 //!
 //! Signed senders send a body at once, and strangers may take their time. So a body takes nothing of what requests are
-//! handled with, and where too many are waited for, the one that was waited for longest is given up. A stranger who opens
-//! connections and sends a byte a second on each takes places from himself.
+//! handled with, and where too many are waited for, the one is given up of which nothing has come for longest. A stranger who
+//! opens connections and sends a byte a second on each, or nothing, takes places from himself: to keep one from somebody else he
+//! has to send more often than that one does.
 
 use axum::body::Body;
 use bytes::{Bytes, BytesMut};
@@ -36,11 +37,11 @@ pub(super) enum Unread {
     /// The connection broke, or what came is no body.
     Broken,
     Late,
-    /// Others came after it, and there are too many.
+    /// Something of all others came later, and there are too many.
     GivenUp,
 }
 
-/// The oldest first.
+/// The one first of which nothing has come for longest.
 #[derive(Default)]
 struct Waiting {
     next: u64,
@@ -94,7 +95,7 @@ impl Bodies {
                     if data.len() > max.saturating_sub(whole.len()) {
                         return Err(Unread::TooLarge);
                     }
-                    if let Some(ticket) = &ticket {
+                    if let Some(ticket) = &mut ticket {
                         ticket.grow(data.len());
                     }
                     whole.append(data);
@@ -124,7 +125,7 @@ impl Bodies {
                 given_up,
                 most = self.most,
                 most_bytes = self.most_bytes,
-                "senders are slow: request bodies that were waited for longest are given up for newer ones; limit slow \
+                "senders are slow: request bodies of which nothing has come for longest are given up for others; limit slow \
                  clients in front of the receiver, or raise max_in_flight"
             );
         }
@@ -144,11 +145,15 @@ impl Waiting {
         number
     }
 
-    fn grow(&mut self, number: u64, bytes: usize) {
-        if let Some(place) = self.places.get_mut(&number) {
-            place.bytes += bytes;
-            self.bytes += bytes;
-        }
+    /// Notes that more of one has come; it goes behind all others, under the number that is given.
+    fn grow(&mut self, number: u64, bytes: usize) -> u64 {
+        let Some(mut place) = self.places.remove(&number) else { return number };
+        place.bytes += bytes;
+        self.bytes += bytes;
+        let number = self.next;
+        self.next += 1;
+        self.places.insert(number, place);
+        number
     }
 
     fn leave(&mut self, number: u64) {
@@ -157,7 +162,7 @@ impl Waiting {
         }
     }
 
-    /// Gives the oldest up until the others are few and small enough, and tells whether any was.
+    /// Gives up those of which nothing has come for longest until the others are few and small enough; tells whether any was.
     fn give_up_surplus(&mut self, most: usize, most_bytes: usize) -> bool {
         let before = self.given_up;
         while self.places.len() > most || (self.bytes > most_bytes && self.places.len() > 1) {
@@ -170,9 +175,9 @@ impl Waiting {
 }
 
 impl Ticket<'_> {
-    fn grow(&self, bytes: usize) {
+    fn grow(&mut self, bytes: usize) {
         let mut waiting = self.bodies.waiting();
-        waiting.grow(self.number, bytes);
+        self.number = waiting.grow(self.number, bytes);
         self.bodies.give_up_surplus(waiting);
     }
 }
@@ -231,8 +236,7 @@ mod tests {
             let mut kept = Vec::new();
             for size in sizes {
                 let (keep, receiver) = oneshot::channel();
-                let number = waiting.enter(0, keep);
-                waiting.grow(number, *size);
+                waiting.enter(*size, keep);
                 kept.push(receiver);
                 waiting.give_up_surplus(3, 100);
             }
@@ -248,6 +252,27 @@ mod tests {
             }
             assert_eq!((waiting.bytes, waiting.places.len()), (0, 0), "{sizes:?}");
         }
+    }
+
+    #[test]
+    fn a_body_that_comes_is_kept_however_many_strangers_open_connections_or_send_more_rarely() {
+        let (mut waiting, mut kept) = (Waiting::default(), Vec::new());
+        let (keep, mut honest) = oneshot::channel();
+        let mut number = waiting.enter(10, keep);
+        for _ in 0..50 {
+            // Between two pieces of it there come as many strangers as leave one place.
+            for _ in 0..2 {
+                let (keep, stranger) = oneshot::channel();
+                waiting.enter(10, keep);
+                kept.push(stranger);
+                waiting.give_up_surplus(3, 1_000_000);
+            }
+            number = waiting.grow(number, 1_000);
+            waiting.give_up_surplus(3, 1_000_000);
+        }
+        assert_eq!(honest.try_recv(), Err(oneshot::error::TryRecvError::Empty), "it is still waited for");
+        waiting.leave(number);
+        assert_eq!((waiting.bytes, waiting.places.len()), (20, 2));
     }
 
     #[test]

@@ -191,7 +191,7 @@ impl Rules {
         let fallback = Fallback { topic: self.topic.as_deref(), received_at: Timestamp::from(wall_clock()) };
         let media = headers.get(CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or_default();
         let message = if let (Some(webhook), Some(signed)) = (&self.webhook, signed) {
-            if !signed.of_attributes.is_empty() {
+            if !signed.of_attributes.is_empty() || cloudevents::is_cloudevents(media) {
                 return Err(unsupported(
                     "only webhooks are taken here; an outbox sends to a receiver without `webhook`",
                 ));

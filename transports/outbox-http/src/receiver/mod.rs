@@ -58,7 +58,7 @@ const RETRY_AFTER: Duration = Duration::from_secs(1);
 /// # Slow senders
 /// A request without the headers of a signature is refused before its body is read. Where the body has to be read to know
 /// its sender, that takes nothing of what signed requests are handled with: as many bodies as may be handled are waited for,
-/// with 64 MiB together, each until the deadline, and where there are more, those waited for longest are refused. Headers
+/// with 64 MiB together, each until the deadline, and where there are more, those are refused of which nothing has come for longest. Headers
 /// that trickle, connections that say nothing, and their number are seen by the server only: give it a timeout for headers
 /// (`header_read_timeout` of hyper; `axum::serve` has none) or put a proxy that has one in front.
 #[derive(Debug, Clone, Copy)]
@@ -217,7 +217,7 @@ impl ReceiverBuilder {
         // Every request that holds a permit has its place in the channel.
         let (sender, receiver) = mpsc::channel(self.max_in_flight);
         let bodies = Bodies::new(self.max_in_flight, self.rules.max_body);
-        let (permits, reports) = (Semaphore::new(self.max_in_flight), RefusalReports::new(&self.path));
+        let (permits, reports) = (Semaphore::new(self.max_in_flight), RefusalReports::new(&self.path, self.unsigned));
         let desk = Arc::new(Desk { rules: self.rules, bodies, permits, sender, reports });
         Ok((Router::new().route(&self.path, post(desk::receive)).with_state(desk), HttpSubscriber(receiver)))
     }

@@ -10,17 +10,18 @@ use outbox_core::{
 /// What was logged of refused requests, by status.
 #[derive(Debug, Default)]
 pub(super) struct RefusalReports {
-    /// Where the receiver takes requests.
+    /// Where the receiver takes requests; not shown where whoever knows it is let in.
     path: String,
     book: ReportBook<u16>,
 }
 
 impl RefusalReports {
-    pub(super) fn new(path: &str) -> Self {
+    pub(super) fn new(path: &str, unsigned: bool) -> Self {
+        let path = if unsigned { "not shown: the receiver is unsigned" } else { path };
         Self { path: path.to_owned(), book: ReportBook::default() }
     }
 
-    /// Logs a refused request, without anything that its sender has said.
+    /// Logs a refused request, without what its sender has said but for the name of an attribute that cannot be read.
     pub(super) fn report(&self, refusal: &Refusal) {
         let (path, status, reason) = (&*self.path, refusal.status.as_u16(), &*refusal.reason);
         let Some(next) = what_to_do(refusal) else {

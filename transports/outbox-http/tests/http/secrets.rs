@@ -76,6 +76,9 @@ fn no_debug_shows_a_secret() {
     let publisher = publisher("127.0.0.1:1");
     assert_silent("the publisher", &format!("{publisher:?} {publisher:#?}"));
     assert!(format!("{publisher:?}").contains("127.0.0.1:1"), "it shows where it publishes");
+    let destination = publisher.destination().expect("there is one");
+    assert_silent("what relays compare and log", &destination);
+    assert!(destination.contains("127.0.0.1:1"), "{destination}");
     let builder = HttpReceiver::builder().verify(SECRET).verify(OTHER_SECRET);
     assert_silent("the receiver", &format!("{builder:?} {builder:#?}"));
     assert_silent("a secret", &format!("{:?}", Secret::parse(SECRET)));

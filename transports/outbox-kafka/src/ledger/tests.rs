@@ -3,6 +3,12 @@
 use super::*;
 use proptest::prelude::*;
 
+impl Weight for i64 {
+    fn bytes(&self) -> usize {
+        1
+    }
+}
+
 fn place(partition: i32) -> Place {
     ("orders".into(), partition)
 }
@@ -49,7 +55,7 @@ fn a_position_stands_before_the_first_record_that_is_not_done() {
     }
     ledger.not_committed(&place(0));
     assert_eq!(ledger.moved(), [(place(0), 13)], "and again when it could not be committed");
-    assert_eq!((ledger.held(), ledger.waiting()), (0, 0));
+    assert_eq!((ledger.held(), ledger.waiting(), ledger.bytes()), (0, 0, 0));
 }
 
 #[test]
@@ -112,7 +118,7 @@ fn a_partition_that_leaves_gives_nothing_more_and_its_answers_count_until_it_is_
     ledger.revoke(&place(0));
     assert!(!ledger.done(&second) && !ledger.back(&second), "somebody else has it");
     ledger.arrive(&place(0), 3, None, 3);
-    assert_eq!((ledger.held(), ledger.waiting()), (0, 0));
+    assert_eq!((ledger.held(), ledger.waiting(), ledger.bytes()), (0, 0, 0));
     // It comes back from where the group stands; an answer of before is not meant.
     ledger.assign(place(0));
     ledger.arrive(&place(0), 1, None, 1);
@@ -225,7 +231,7 @@ proptest! {
         while let Some(ticket) = left.pop().or_else(|| ledger.next().map(|(ticket, _)| ticket)) {
             prop_assert!(ledger.done(&ticket));
         }
-        prop_assert_eq!((ledger.held(), ledger.waiting()), (0, 0));
+        prop_assert_eq!((ledger.held(), ledger.waiting(), ledger.bytes()), (0, 0, 0));
         for (place, position) in ledger.moved() {
             positions[at(place.1)] = position;
         }

@@ -17,7 +17,7 @@ use crate::{
     outbox::PartitionNo,
 };
 use std::{
-    collections::{BTreeMap, VecDeque, hash_map::Entry},
+    collections::{BTreeMap, BTreeSet, VecDeque, hash_map::Entry},
     time::Instant,
 };
 
@@ -153,11 +153,11 @@ pub(crate) struct RouteQueue {
     /// The last two different events that failed, and when.
     pub(crate) failures: [Option<(EventId, Instant)>; 2],
     /// Rejected events, as long as it is not proven that the destination takes others.
-    pub(crate) unproven_rejections: Vec<EventId>,
+    pub(crate) unproven_rejections: BTreeSet<EventId>,
     /// Events that go in no batch with others.
     pub(crate) loners: Loners,
     /// Events whose failures made the present run.
-    pub(crate) run: Vec<EventId>,
+    pub(crate) run: BTreeSet<EventId>,
     /// Whether keys that do not move should give up the memory of all but their heads.
     pub(crate) shed: bool,
     /// When the breaker opened last.

@@ -143,9 +143,8 @@ impl Board {
         }
     }
 
-    /// Forgets those of a partition that is somebody else's.
-    pub(crate) fn suspects_lost(&mut self, no: PartitionNo) {
-        let _ = no;
+    /// Forgets those of partitions that are somebody else's.
+    pub(crate) fn suspects_lost(&mut self) {
         self.suspicion.queue.retain(|(id, _)| self.held.contains_key(id));
         if let Some((id, route)) = self.suspicion.alone
             && !self.held.contains_key(&id)

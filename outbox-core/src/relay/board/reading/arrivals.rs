@@ -69,7 +69,7 @@ impl Board {
             writing += u32::from(is_written);
             if all_final {
                 if !waits {
-                    self.burying.insert(stored.id, ());
+                    self.burying.insert(stored.id, stored.partition);
                 }
                 return;
             }
@@ -82,7 +82,7 @@ impl Board {
             self.push_record(epoch, Verdict { partition, id, rows: Vec::new(), letters: Vec::new() });
         }
         if all_final {
-            self.burying.insert(stored.id, ());
+            self.burying.insert(stored.id, stored.partition);
             return;
         }
         let lane = message.key.as_deref().map(|k| xxh3_64(k.as_bytes()));
@@ -270,7 +270,7 @@ impl Board {
         rows: Vec<RouteRow>,
         reason: &str,
     ) {
-        self.burying.insert(id, ());
+        self.burying.insert(id, partition);
         if !rows.is_empty() && rows.iter().all(|row| row.state.is_final()) {
             // The settle that wrote the rows did not come to the event.
             self.push_record(epoch, Verdict { partition, id, rows: Vec::new(), letters: Vec::new() });

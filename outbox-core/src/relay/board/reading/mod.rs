@@ -158,7 +158,8 @@ impl Board {
     /// Gives the instant at which reading has something to do again.
     pub(crate) fn next_read_at(&self) -> Option<Instant> {
         let p = &self.positions;
-        if p.reading.is_some() || self.is_behind_with_writing() {
+        let any = self.partitions.values().any(|partition| !partition.releasing);
+        if p.reading.is_some() || self.is_behind_with_writing() || !any {
             return None;
         }
         let poll = if self.room() > 0 { p.next_poll.into_iter().chain(p.next_look).min() } else { None };
@@ -170,9 +171,11 @@ impl Board {
 
     /// Plans the next read, if one is to be made now; it counts as under way from here on.
     pub(crate) fn next_read(&mut self, now: Instant) -> Option<ReadJob> {
-        let p = &self.positions;
-        let rests = p.paused_until.is_some_and(|until| now < until) || self.is_behind_with_writing();
-        if p.reading.is_some() || rests || self.partitions.is_empty() {
+        // A pause that is over is forgotten also where there is nothing to read: nobody looks again because of it.
+        let p = &mut self.positions;
+        p.paused_until = p.paused_until.filter(|until| now < *until);
+        let (reading, paused) = (p.reading.is_some(), p.paused_until.is_some());
+        if reading || paused || self.is_behind_with_writing() || self.partitions.is_empty() {
             return None;
         }
         self.shed_stuck();
@@ -184,7 +187,6 @@ impl Board {
             .or_else(|| self.plan_page())
             .or_else(|| self.plan_main(now))
             .or_else(|| self.plan_sweep(now))?;
-        self.positions.paused_until = None;
         self.positions.started = Some(now);
         self.positions.reading = Some(job.clone());
         Some(job)

@@ -105,10 +105,11 @@ impl Board {
         self.writes.finish.retain(|(p, _, _)| *p != no);
         self.writes.record.retain(|(_, v)| v.partition != no);
         self.positions.partition_lost(no);
+        self.burying.retain(|_, partition| *partition != no);
         for queue in &mut self.queues {
             queue.loners.retain(|id| self.held.contains_key(&id));
         }
-        self.suspects_lost(no);
+        self.suspects_lost();
         self.reread_where_room();
     }
 

@@ -146,6 +146,10 @@ impl Model {
             self.pending.push(if failed { Pending::Failed } else { Pending::Read(answer) });
         }
         self.take_what_is_wanted();
+        let turns = [("reading", self.board.next_read_at()), ("publishing", self.board.next_instant())];
+        for (what, turn) in turns {
+            assert!(turn.is_none_or(|at| at > self.now), "{what} has nothing to do now and asks for a turn at once, for ever");
+        }
     }
 
     fn take_what_is_wanted(&mut self) {

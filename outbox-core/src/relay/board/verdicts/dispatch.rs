@@ -219,7 +219,13 @@ impl Board {
 
     /// Gives the next instant at which something may go that may not go now: a breaker's probe, a halfway event.
     pub(crate) fn next_instant(&self) -> Option<Instant> {
-        let probes = self.queues.iter().filter(|q| !q.ready.is_empty()).filter_map(|q| q.breaker.probe_at());
+        let may_go = |route: &RouteNo| {
+            let queue = &self.queues[*route];
+            // An answer to what is in flight comes before anything can.
+            let has_room = queue.batches < self.routes[*route].limits.max_in_flight;
+            has_room && queue.ready.iter().any(|ready| self.company(*ready, *route) != Company::Later)
+        };
+        let probes = (0..self.queues.len()).filter(may_go).filter_map(|route| self.queues[route].breaker.probe_at());
         probes.chain(self.next_halfway()).min()
     }
 

@@ -98,7 +98,7 @@ impl Board {
         let policy = self.routes[route].policy_for(&held.message);
         let decision = policy.decide(past.attempts_finished, past.failing_for);
         let opened = !failed.others_succeeded && queue.breaker.failed(crossing, failure, now);
-        queue.run.push(id);
+        queue.run.insert(id);
         match decision {
             Decision::GiveUp if !opened => self.give_up(id, route, DeadReason::Exhausted, None, now),
             Decision::GiveUp => self.wait(id, route, LegState::Retrying, SOON, now),
@@ -137,8 +137,8 @@ impl Board {
         let Some(held) = self.held.get(&id) else { return };
         let crossing = held.lane.unwrap_or(id.0.cast_unsigned());
         let queue = &mut self.queues[route];
-        queue.run.push(id);
-        queue.unproven_rejections.push(id);
+        queue.run.insert(id);
+        queue.unproven_rejections.insert(id);
         let opened = !failed.others_succeeded && queue.breaker.failed(crossing, failure, now);
         self.wait(id, route, LegState::Unproven, pause, now);
         if opened {

@@ -48,6 +48,18 @@ impl PlaceOrder {
     async fn forget(&mut self, _cx: &StepContext) -> Result<(), StepError> {
         Ok(())
     }
+
+    #[on_completed]
+    async fn confirmed(&self, cx: &StepContext) -> Result<(), std::io::Error> {
+        assert_eq!((self.order_id, cx.step()), (8, "on_completed"));
+        Ok(())
+    }
+
+    #[on_compensated]
+    #[on_stuck]
+    async fn failed(&self, cx: &StepContext) -> Result<(), StepError> {
+        panic!("{:?}", cx.reason())
+    }
 }
 
 #[tokio::main(flavor = "current_thread")]
