@@ -98,10 +98,8 @@ fn take_hooks(method: &mut ImplItemFn, is_step: bool, faults: &mut Faults) -> Ve
     method.attrs = kept;
     let Some(hook) = hooks.first() else { return hooks };
     let (sig, attribute) = (&method.sig, &hook.attribute);
-    let reads = matches!(
-        sig.inputs.first(),
-        Some(FnArg::Receiver(Receiver { kind: ReceiverKind::Reference(_, _, None), .. }))
-    );
+    let reads =
+        matches!(sig.inputs.first(), Some(FnArg::Receiver(Receiver { kind: ReceiverKind::Reference(_, _, None), .. })));
     if is_step {
         faults.at(&sig.ident, format!("a step is no hook: let a method of its own be `#[{attribute}]`"));
     } else if sig.asyncness.is_none() || !reads || sig.inputs.len() != 2 || matches!(sig.output, ReturnType::Default) {
@@ -117,7 +115,10 @@ fn take_hooks(method: &mut ImplItemFn, is_step: bool, faults: &mut Faults) -> Ve
 fn doubled(hooks: &[Hook], faults: &mut Faults) {
     for (at, hook) in hooks.iter().enumerate() {
         if let Some(first) = hooks[..at].iter().find(|first| first.attribute == hook.attribute) {
-            faults.at(&hook.method, format!("`{}` is `#[{}]` already; a saga has one at most", first.method, hook.attribute));
+            faults.at(
+                &hook.method,
+                format!("`{}` is `#[{}]` already; a saga has one at most", first.method, hook.attribute),
+            );
         }
     }
 }

@@ -269,7 +269,9 @@ impl OutboxBuilder {
     fn check(&self) -> Result<Namespace, OutboxError> {
         // Of one that is none, SeaORM tells no database.
         let mut faults: Vec<String> = match self.db.inner {
-            DatabaseConnectionType::Disconnected => vec!["the connection is not open: `Database::connect(url)` gives one".to_owned()],
+            DatabaseConnectionType::Disconnected => {
+                vec!["the connection is not open: `Database::connect(url)` gives one".to_owned()]
+            }
             _ => self.drivers.missing_for(self.db.get_database_backend()).into_iter().collect(),
         };
         let is_wrong = |s: &String| s.is_empty() || s.len() > MAX_SOURCE || s.chars().any(char::is_control);

@@ -29,7 +29,6 @@ use crate::{
     transaction::{Holders, OutboxTransaction, within},
 };
 use async_trait::async_trait;
-use relay_watch::RelayWatch;
 use futures_util::future::BoxFuture;
 use outbox_core::{
     event::{NewEvent, Trail},
@@ -37,6 +36,7 @@ use outbox_core::{
     saga::SagaStarts,
     transport::LimitError,
 };
+use relay_watch::RelayWatch;
 use sea_orm::{
     ConnectionTrait, DatabaseConnection, DbBackend, IsolationLevel, SqliteTransactionMode, TransactionOptions,
 };

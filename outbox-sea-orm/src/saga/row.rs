@@ -52,8 +52,11 @@ impl SagaTexts {
                  deadline_at, started_at, changed_at) \
                  VALUES (?, ?, ?, ?, 'running', ?, ?, 1, 0, {{now}}, {{now}} + ?, {{now}}, {{now}}){unless_there}"
             )),
-            known_by: ["", "{for_share}"]
-                .map(|lock| sql(&format!("SELECT saga_id, state, ended_at FROM {{sagas}} WHERE name = ? AND correlation_id = ?{lock}"))),
+            known_by: ["", "{for_share}"].map(|lock| {
+                sql(&format!(
+                    "SELECT saga_id, state, ended_at FROM {{sagas}} WHERE name = ? AND correlation_id = ?{lock}"
+                ))
+            }),
             set_aside: sql("UPDATE {sagas} SET correlation_id = ? WHERE saga_id = ? AND ended_at IS NOT NULL"),
             open: sql(&format!("SELECT {OPENED} FROM {{sagas}} WHERE saga_id = ? AND epoch = ?{{for_update}}")),
             open_any: sql(&format!("SELECT {OPENED}, name, version FROM {{sagas}} WHERE saga_id = ?{{for_update}}")),

@@ -8,7 +8,8 @@ use outbox_core::{
     outbox::StoreError,
     runtime::Wake,
     saga::{
-        Change, Claim, Instance, Known, Marked, NewSaga, OpenSaga, Record, SagaSource, SagaStarts, SagaStore, Started, Waiting,
+        Change, Claim, Instance, Known, Marked, NewSaga, OpenSaga, Record, SagaSource, SagaStarts, SagaStore, Started,
+        Waiting,
     },
 };
 use sea_orm::{ConnectionTrait, QueryResult, Value};
@@ -142,7 +143,8 @@ fn started(row: &QueryResult) -> Result<Started, StoreError> {
     Ok(match column::<Option<i64>>(row, 2)? {
         None => Started::Running { id },
         Some(ended_at) => {
-            let outcome = state.parse().map_err(|()| StoreError::Mismatch(format!("the state of a saga, `{state}`")))?;
+            let outcome =
+                state.parse().map_err(|()| StoreError::Mismatch(format!("the state of a saga, `{state}`")))?;
             Started::AlreadyEnded { id, outcome, ended_at: Timestamp::from_micros(ended_at) }
         }
     })

@@ -31,7 +31,10 @@ async fn race(world: &World, batch: usize) {
         let (effects, mut told) = (world.effects(*saga).await, world.told(*saga).await);
         told.sort_unstable();
         if effects.is_empty() {
-            assert_eq!(told, ["outbox.saga.rejected", "outbox.saga.rejected", "outbox.saga.undone", "outbox.saga.undone"]);
+            assert_eq!(
+                told,
+                ["outbox.saga.rejected", "outbox.saga.rejected", "outbox.saga.undone", "outbox.saga.undone"]
+            );
         } else {
             assert_eq!(effects, ["charge", "refund"], "once each");
             assert_eq!(told, ["payment.charged"; 4]);

@@ -92,8 +92,8 @@ impl<'w> Service<'w> {
         let tx = self.world.outbox.begin().await.unwrap();
         let started = self.sagas.start(&tx, Trip::number(number)).await.unwrap();
         tx.commit().await.unwrap();
-        self.becomes(started.id, "flight", StepState::Waiting).await;
-        started.id
+        self.becomes(started.id(), "flight", StepState::Waiting).await;
+        started.id()
     }
 
     async fn becomes(&self, saga: SagaId, step: &str, state: StepState) {

@@ -7,7 +7,7 @@ use crate::{
 };
 use outbox_core::{
     event::SagaId,
-    saga::{Record, SagaFilter, SagaAdmin, SagaState, SagasError},
+    saga::{Record, SagaAdmin, SagaFilter, SagaState, SagasError},
 };
 use outbox_sea_orm::prelude::*;
 use serde::{Deserialize, Serialize};

@@ -95,7 +95,7 @@ impl Scene {
     async fn start(&self, visit: Visit) -> SagaId {
         let tx = self.world.outbox.begin().await.unwrap();
         let started = self.sagas.start(&tx, visit.clone()).correlation(format!("visit-{}", visit.number));
-        let id = started.await.unwrap().id;
+        let id = started.await.unwrap().id();
         tx.commit().await.unwrap();
         id
     }

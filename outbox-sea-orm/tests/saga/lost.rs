@@ -43,7 +43,7 @@ on_every_database! {
         for each_time in [true, false, false] {
             let tx = world.outbox.begin().await.unwrap();
             let correlation = started.len().to_string();
-            started.push(sagas.start(&tx, Cut { each_time }).correlation(correlation).await.unwrap().id);
+            started.push(sagas.start(&tx, Cut { each_time }).correlation(correlation).await.unwrap().id());
             tx.commit().await.unwrap();
         }
         world.reaches(started[1], SagaState::Completed).await;

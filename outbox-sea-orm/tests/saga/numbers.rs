@@ -47,7 +47,7 @@ on_every_database! {
         let mut started = Vec::new();
         for data in [Share::of(1.0, 1.0), Share::of(0.0, 1.0), Share::of(1.0, 0.0)] {
             let tx = world.outbox.begin().await.unwrap();
-            started.push(sagas.start(&tx, data).await.unwrap().id);
+            started.push(sagas.start(&tx, data).await.unwrap().id());
             tx.commit().await.unwrap();
         }
         world.reaches(started[0], SagaState::Completed).await;

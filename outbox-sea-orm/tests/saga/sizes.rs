@@ -63,7 +63,7 @@ on_every_database! {
         let mut started = Vec::new();
         for (order, data) in [Book::of(MOST), of(MOST, MOST), of(MOST + 1, 0), of(0, MOST + 1)].into_iter().enumerate() {
             let tx = world.outbox.begin().await.unwrap();
-            started.push(sagas.start(&tx, data).correlation(order.to_string()).await.unwrap().id);
+            started.push(sagas.start(&tx, data).correlation(order.to_string()).await.unwrap().id());
             tx.commit().await.unwrap();
         }
         world.reaches(started[0], SagaState::Completed).await;
@@ -87,7 +87,7 @@ on_every_database! {
         let sagas = Sagas::builder(&world.outbox).register(all).poll(Duration::from_millis(50)).start().await.unwrap();
         let tx = world.outbox.begin().await.unwrap();
         let data = Book { returns: MOST, ..Book::of(0) };
-        let saga = sagas.start(&tx, data).correlation("all").await.unwrap().id;
+        let saga = sagas.start(&tx, data).correlation("all").await.unwrap().id();
         tx.commit().await.unwrap();
         let instance = world.reaches(saga, SagaState::Compensated).await;
         assert!(instance.reason.as_deref().is_some_and(|reason| reason.contains("together")), "{:?}", instance.reason);
@@ -103,7 +103,7 @@ on_every_database! {
         for order in 0..SAGAS {
             let tx = world.outbox.begin().await.unwrap();
             let data = Book { returns: MOST, ..Book::of(0) };
-            started.push(sagas.start(&tx, data).correlation(order.to_string()).await.unwrap().id);
+            started.push(sagas.start(&tx, data).correlation(order.to_string()).await.unwrap().id());
             tx.commit().await.unwrap();
         }
         for saga in &started {

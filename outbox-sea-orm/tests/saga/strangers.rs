@@ -65,7 +65,7 @@ on_every_database! {
         let consumer = Consumer::new("tours", &world.outbox).replies(&sagas).subscribe(subscriber);
         let consumer = consumer.start().await.unwrap();
         let tx = world.outbox.begin().await.unwrap();
-        let tour = sagas.start(&tx, Tour { number: 1 }).await.unwrap().id;
+        let tour = sagas.start(&tx, Tour { number: 1 }).await.unwrap().id();
         tx.commit().await.unwrap();
         let becomes = async |step: &str, state: StepState| {
             let is = async || {

@@ -66,7 +66,7 @@ on_every_database! {
         let tx = outbox.begin().await.unwrap();
         let mut started = Vec::new();
         for number in 0..4 {
-            started.push(next.start(&tx, NextTrip { number }).await.unwrap().id);
+            started.push(next.start(&tx, NextTrip { number }).await.unwrap().id());
         }
         tx.commit().await.unwrap();
         for saga in started {

@@ -178,7 +178,11 @@ mod tests {
              `Queue::quorum(..).bind(\"orders\", \"order.placed\")`"
         );
         let failure = Failure::returned(312, "NO_ROUTE", "", "billing");
-        assert!(failure.text.ends_with("`.declare(Topology::new().queue(Queue::quorum(\"billing\")))`"), "{}", failure.text);
+        assert!(
+            failure.text.ends_with("`.declare(Topology::new().queue(Queue::quorum(\"billing\")))`"),
+            "{}",
+            failure.text
+        );
     }
 
     #[test]

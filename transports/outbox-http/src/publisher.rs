@@ -16,6 +16,7 @@ use outbox_core::{
     transport::{Encoding, Limits, PublishError, Publisher, Receipt, cloudevents},
 };
 use reqwest::Url;
+use sha2::{Digest, Sha256};
 use std::{
     fmt,
     sync::{Arc, OnceLock},
@@ -320,7 +321,11 @@ impl Publisher for HttpPublisher {
     fn destination(&self) -> Option<String> {
         // The path may be a secret of its own: what is shown tells paths apart, and says none.
         let hash = Sha256::digest(self.config.url.path());
-        Some(format!("{}/#{}", self.config.destination(), hash[..4].iter().map(|b| format!("{b:02x}")).collect::<String>()))
+        Some(format!(
+            "{}/#{}",
+            self.config.destination(),
+            hash[..4].iter().map(|b| format!("{b:02x}")).collect::<String>()
+        ))
     }
 
     fn check(&self) -> Result<(), PublishError> {

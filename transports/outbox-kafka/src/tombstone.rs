@@ -29,7 +29,8 @@ pub(crate) fn read(
     let read = |body| headers::read(reading, record, headers, Bytes::from_static(body));
     // Plain JSON is read as such, and its headers say what it is: a body that is none says nothing.
     let told = read(b"").or_else(|_| read(NULL));
-    let placed = || headers::with_deaths(Message::new(placed(record, place)), &headers::texts(headers).unwrap_or_default());
+    let placed =
+        || headers::with_deaths(Message::new(placed(record, place)), &headers::texts(headers).unwrap_or_default());
     let mut parts = told.unwrap_or_else(|_| placed()).into_parts();
     parts.payload = Bytes::new();
     let mut insert = |name: &str, value: String| {

@@ -199,8 +199,14 @@ impl Hand {
         ensure!(noted.rows_affected() == 1, "the step `{step}` of {saga} was done already");
         sqlx::query(INSERT_ORDER).bind(step).bind(work.number).execute(&mut *tx).await?;
         let (key, payload) = (saga.to_string(), b"null".to_vec());
-        let answer =
-            Written { topic: REPLIES, event_type: "outbox.saga.done", aggregate_type: None, key: &key, payload, headers };
+        let answer = Written {
+            topic: REPLIES,
+            event_type: "outbox.saga.done",
+            aggregate_type: None,
+            key: &key,
+            payload,
+            headers,
+        };
         let written = insert(&mut tx, answer).await?;
         tx.commit().await?;
         Ok(written)

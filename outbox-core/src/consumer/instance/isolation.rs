@@ -10,6 +10,10 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 /// After so long nothing of an ended instance comes again, unless a broker says longer.
 const FORGOTTEN_AFTER: Duration = Duration::from_hours(24);
 
+/// Looks at the rows, three to a lease, for which isolation goes on when as many have settled as were in flight: the ones that
+/// were in flight need not be the first that come. A broker with partitions gives those of one out before it has another.
+const LINGERING_LOOKS: u32 = 3;
+
 /// What an instance knows of the other instances of its consumer.
 #[derive(Debug, Default)]
 pub(super) struct CrashIsolation {
@@ -20,6 +24,10 @@ pub(super) struct CrashIsolation {
     has_read: bool,
     /// For how long after an instance's lease its broker may still keep what the instance had in flight.
     redelivered_within: Duration,
+    /// Whether something was settled since isolation was turned on.
+    has_settled: bool,
+    /// Looks for which it goes on.
+    lingers: u32,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,6 +47,8 @@ impl CrashIsolation {
 
     /// Takes in the rows of the other instances.
     pub(super) fn read(&mut self, rows: &[InstanceRow]) {
+        let was_needed = self.is_needed();
+        self.lingers = self.lingers.saturating_sub(1);
         let mut before = std::mem::take(&mut self.others);
         for row in rows {
             let known = before.remove(&row.id);
@@ -52,10 +62,18 @@ impl CrashIsolation {
             }
         }
         self.has_read = true;
+        self.linger_after(was_needed);
     }
 
     /// Notes that a delivery was stored before it is run: it counts for one of the ended instances.
     pub(super) fn settled(&mut self) {
+        let was_needed = self.is_needed();
+        self.has_settled |= was_needed;
+        self.settle_one();
+        self.linger_after(was_needed);
+    }
+
+    fn settle_one(&mut self) {
         for other in self.others.values_mut() {
             if let Other::Ended { left: left @ 1.., .. } = other {
                 *left -= 1;
@@ -65,8 +83,19 @@ impl CrashIsolation {
         self.left_of_removed = self.left_of_removed.saturating_sub(1);
     }
 
+    /// Goes on for a while where as many were settled as were in flight.
+    fn linger_after(&mut self, was_needed: bool) {
+        if was_needed && !self.is_needed() && std::mem::take(&mut self.has_settled) {
+            self.lingers = LINGERING_LOOKS;
+        }
+    }
+
     /// Tells whether deliveries are to be stored before they are run.
     pub(super) fn is_on(&self) -> bool {
+        self.is_needed() || self.lingers > 0
+    }
+
+    fn is_needed(&self) -> bool {
         !self.has_read
             || self.left_of_removed > 0
             || self.others.values().any(|other| *other != Other::Alive && !other.is_over())
@@ -75,7 +104,7 @@ impl CrashIsolation {
     /// Tells whether an instance has ended whose deliveries are not settled yet.
     pub(super) fn knows_of_an_end(&self) -> bool {
         let has_ended = |other: &Other| matches!(other, Other::Ended { .. }) && !other.is_over();
-        self.left_of_removed > 0 || self.others.values().any(has_ended)
+        self.left_of_removed > 0 || self.lingers > 0 || self.others.values().any(has_ended)
     }
 
     /// Lists the ended instances whose rows are needed no longer.
@@ -151,7 +180,12 @@ mod tests {
                     (Settles, true),
                     (Settles, true),
                     (Reads(1, Some(59)), true),
-                    (Reads(1, Some(60)), false),
+                    (Reads(1, Some(60)), true),
+                    (Settles, true),
+                    (ReadsNone, true),
+                    (ReadsNone, true),
+                    (ReadsNone, false),
+                    (Settles, false),
                 ],
             ),
             (
@@ -162,12 +196,33 @@ mod tests {
                     (Reads(1, Some(1)), true),
                     (Reads(1, Some(61)), true),
                     (Settles, true),
-                    (Settles, false),
+                    (Settles, true),
+                    (Reads(1, Some(62)), true),
+                    (Reads(1, Some(63)), true),
+                    (Reads(1, Some(64)), false),
+                ],
+            ),
+            (
+                "another one ends while it lingers",
+                &[
+                    (Reads(1, Some(60)), true),
+                    (Settles, true),
+                    (Settles, true),
+                    (ReadsNone, true),
+                    (Reads(1, Some(60)), true),
+                    (ReadsNone, true),
+                    (ReadsNone, true),
+                    (ReadsNone, true),
+                    (Settles, true),
+                    (Settles, true),
+                    (ReadsNone, true),
+                    (ReadsNone, true),
+                    (ReadsNone, false),
                 ],
             ),
             (
                 "it was dead long before",
-                &[(Reads(1, Some(7_200)), true), (Settles, true), (Settles, false), (Settles, false)],
+                &[(Reads(1, Some(7_200)), true), (Settles, true), (Settles, true), (Settles, true), (ReadsNone, true)],
             ),
             ("it was dead a day before", &[(Reads(1, Some(86_400)), false)]),
             (
@@ -190,7 +245,15 @@ mod tests {
             ),
             (
                 "another instance has removed the row",
-                &[(Reads(1, Some(60)), true), (Settles, true), (ReadsNone, true), (Settles, false)],
+                &[
+                    (Reads(1, Some(60)), true),
+                    (Settles, true),
+                    (ReadsNone, true),
+                    (Settles, true),
+                    (ReadsNone, true),
+                    (ReadsNone, true),
+                    (ReadsNone, false),
+                ],
             ),
         ] {
             let mut isolation = CrashIsolation::new(Duration::from_mins(1));
@@ -216,8 +279,12 @@ mod tests {
             assert!(isolation.is_on());
             isolation.settled();
         }
-        assert!(!isolation.is_on());
         assert_eq!(isolation.removable(), [Arc::from("a"), Arc::from("b")]);
+        for renewals in 3..6 {
+            assert!(isolation.is_on(), "it lingers");
+            isolation.read(&[row("c", renewals, None)]);
+        }
+        assert!(!isolation.is_on());
     }
 
     #[test]

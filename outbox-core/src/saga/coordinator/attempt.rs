@@ -127,7 +127,14 @@ impl<S: SagaStore> Worker<S> {
     }
 
     /// Tells of an attempt that takes long, and counts it until what this gives is dropped.
-    pub(super) fn slow(&self, claim: &Claim, step: &str, undo: bool, after: Duration, limit: Option<Duration>) -> SlowStep {
+    pub(super) fn slow(
+        &self,
+        claim: &Claim,
+        step: &str,
+        undo: bool,
+        after: Duration,
+        limit: Option<Duration>,
+    ) -> SlowStep {
         tracing::warn!(
             saga = %claim.id,
             name = &*claim.definition.0,

@@ -40,7 +40,8 @@ impl<S: SagaStore> Worker<S> {
                 let tx = self.store.begin().await?;
                 let Some((tx, now)) = self.open(tx, claim).await? else { return Ok(Advance::Ends(WorkerEnd::Lost)) };
                 // An answer has come meanwhile: what follows is planned anew.
-                let composed = if now.seq == open.seq { self.compose(claim, steps, &now, records, &looks) } else { None };
+                let composed =
+                    if now.seq == open.seq { self.compose(claim, steps, &now, records, &looks) } else { None };
                 match composed {
                     Some(composed) => self.put(tx, claim, &now, &composed).await,
                     None => {
@@ -71,13 +72,7 @@ impl<S: SagaStore> Worker<S> {
     }
 
     /// Writes and commits.
-    async fn put(
-        &self,
-        tx: S::Tx,
-        claim: &Claim,
-        open: &OpenSaga,
-        composed: &Composed,
-    ) -> Result<Advance, StoreError> {
+    async fn put(&self, tx: S::Tx, claim: &Claim, open: &OpenSaga, composed: &Composed) -> Result<Advance, StoreError> {
         let Composed { instance, records, due } = composed;
         let due = *due;
         let data = records.iter().rev().find_map(Record::data);

@@ -70,7 +70,9 @@ pub enum SagasError {
     #[error("the sagas cannot start: {}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))]
     Invalid(Vec<SagaFault>),
     /// No definition has data of this type.
-    #[error("no saga with data `{0}` is registered in this process: `Sagas::builder(&outbox).register(..)` with `start()` or `client()` does that")]
+    #[error(
+        "no saga with data `{0}` is registered in this process: `Sagas::builder(&outbox).register(..)` with `start()` or `client()` does that"
+    )]
     NotRegistered(&'static str),
     /// The correlation id does not fit.
     #[error("a correlation id has 1 to 200 bytes without control characters")]

@@ -3,7 +3,6 @@
 use super::{worker::Worker, writing::Looks};
 use crate::{
     event::Trail,
-    failure::full_text,
     runtime::{Watch, caught, watched},
     saga::{
         definition::{Hook, StepContext, Steps},
@@ -56,10 +55,12 @@ impl<S: SagaStore> Worker<S> {
         let (tx, locked) = cx.into_parts();
         let failed = match ended {
             Ok(Ok(Ok(()))) if locked.is_empty() => return AfterHook::Goes(tx),
-            Ok(Ok(Ok(()))) => format!("a hook locks nothing: the saga has ended, and nobody would unlock `{}`", locked[0]),
+            Ok(Ok(Ok(()))) => {
+                format!("a hook locks nothing: the saga has ended, and nobody would unlock `{}`", locked[0])
+            }
             Ok(Ok(Err(error))) => error.to_string(),
             Ok(Err(panic)) => format!("a panic: {panic}"),
-            Err(limit) => full_text(&limit),
+            Err(limit) => limit.to_string(),
         };
         if hook == Hook::Stuck {
             let (name, correlation) = (&*claim.definition.0, &*open.correlation);

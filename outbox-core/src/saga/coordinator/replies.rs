@@ -155,7 +155,9 @@ fn read<Tx: 'static>(
         let awaited: Vec<&str> = asks.replies.iter().chain(asks.rejects).map(|t| t.name).collect();
         let (is, awaited) = (&message.event_type, awaited.join(" or "));
         return Err(AnswerFault(if is == DONE {
-            format!("the handler gave no answer of its own (`cx.reply(..)`), so `{is}` was sent for it; awaited is {awaited}")
+            format!(
+                "the handler gave no answer of its own (`cx.reply(..)`), so `{is}` was sent for it; awaited is {awaited}"
+            )
         } else {
             format!("its type is `{is}`, awaited is {awaited}")
         }));

@@ -67,7 +67,11 @@ impl SagaStarts {
     }
 
     fn newest<D: 'static>(&self) -> Option<StartedAs> {
-        self.lock().by_data.iter().find(|(data, _)| *data == TypeId::of::<D>()).map(|(_, started_as)| started_as.clone())
+        self.lock()
+            .by_data
+            .iter()
+            .find(|(data, _)| *data == TypeId::of::<D>())
+            .map(|(_, started_as)| started_as.clone())
     }
 
     /// Logs, once a saga, that it has ended where somebody wants to start it.

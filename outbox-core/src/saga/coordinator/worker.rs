@@ -15,16 +15,13 @@ use crate::{
     event::{NewEvent, jitter},
     failure::{FailureClass, full_text},
     outbox::StoreError,
-    runtime::{
-        Shutdown,
-        fault::{FaultPoint, reach},
-    },
+    runtime::Shutdown,
     saga::{
         call::Call,
         definition::Steps,
         plan::{Failed, Plan, after_crash, after_failure, plan},
         record::Record,
-        store::{Change, Claim, Due, OpenSaga, SagaStore},
+        store::{Claim, OpenSaga, SagaStore},
     },
 };
 use futures_util::future::join_all;

@@ -103,7 +103,14 @@ joined!(A B C E F G H);
 
 impl<D, Tx> SagaBuilder<D, Tx> {
     pub(super) fn new(name: String, version: u32) -> Self {
-        Self { name: name.into(), version, deadline: None, steps: Vec::new(), works: Vec::new(), hooks: Hooks::default() }
+        Self {
+            name: name.into(),
+            version,
+            deadline: None,
+            steps: Vec::new(),
+            works: Vec::new(),
+            hooks: Hooks::default(),
+        }
     }
 
     /// Sets the time from its start after which the saga turns back, unless it is past its pivot.

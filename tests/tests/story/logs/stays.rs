@@ -69,7 +69,8 @@ fn events_that_no_relay_publishes_are_told_of_once_and_not_where_a_relay_runs_el
         assert_line(&line, Level::WARN, &["source", "pending"]);
         assert_eq!((line.field("source"), line.field("pending")), ("story", "3"));
         let (source, destination) = (world.source(), Destination::new());
-        let relay = relay(&source, LEASE).route("all", everything(), destination.publisher("all")).start().await.unwrap();
+        let relay =
+            relay(&source, LEASE).route("all", everything(), destination.publisher("all")).start().await.unwrap();
         destination.wait_for(3, SOON).await;
         drop((outbox, save().await));
         logs.wait_for("a relay owns partitions").await;

@@ -75,7 +75,7 @@ on_every_database! {
         let sagas = Sagas::builder(&world.outbox).register(booking).poll(Duration::from_millis(50)).start().await.unwrap();
         let tx = world.outbox.begin().await.unwrap();
         let data = Booking { database: db.name().to_owned(), fails: 2 };
-        let saga = sagas.start(&tx, data).correlation("one").await.unwrap().id;
+        let saga = sagas.start(&tx, data).correlation("one").await.unwrap().id();
         tx.commit().await.unwrap();
         wait_until(SOON, "the saga completes", async || {
             let found = world.outbox.sagas(&SagaFilter::default(), None, 10).await.unwrap();

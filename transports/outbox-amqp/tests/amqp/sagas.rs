@@ -129,9 +129,14 @@ async fn a_saga_that_asks_others_ends_with_one_binding_for_commands_and_one_for_
     let recipe = Recipe::new();
     let shop = Service::start("/shop", recipe.publisher()).await;
     let (payments, at_payments) = recipe.payments().await;
-    let sagas = Sagas::builder(&shop.outbox).register(Checkout::saga()).reply_to("checkout.answers").start().await.unwrap();
-    let at_shop =
-        Consumer::new("checkout", &shop.outbox).replies(&sagas).subscribe(subscriber(&recipe.answers)).start().await.unwrap();
+    let sagas =
+        Sagas::builder(&shop.outbox).register(Checkout::saga()).reply_to("checkout.answers").start().await.unwrap();
+    let at_shop = Consumer::new("checkout", &shop.outbox)
+        .replies(&sagas)
+        .subscribe(subscriber(&recipe.answers))
+        .start()
+        .await
+        .unwrap();
 
     let tx = shop.outbox.begin().await.unwrap();
     for order in 1..=4 {
@@ -168,7 +173,8 @@ async fn a_stranger_s_command_over_rabbitmq_is_a_letter_and_is_answered_to_nobod
     let rabbit = recipe.publisher();
     let command = |change: fn(&mut MessageParts)| {
         crate::support::message_with(|parts| {
-            (parts.source, parts.topic, parts.event_type) = ("/shop".into(), "payments".into(), "payments.charge".into());
+            (parts.source, parts.topic, parts.event_type) =
+                ("/shop".into(), "payments".into(), "payments.charge".into());
             (parts.event_version, parts.payload) = (1, br#"{"order":7}"#.to_vec().into());
             parts.content_type = "application/json".into();
             let saga = SagaId::generate().to_string();
@@ -194,7 +200,8 @@ async fn a_stranger_s_command_over_rabbitmq_is_a_letter_and_is_answered_to_nobod
     assert_eq!((pending, payments.relay.stats().borrow().delivered), (0, 0), "nobody is or was answered");
     // Its own command is done and answered.
     rabbit.publish(&command(|_| {})).await.expect("confirmed");
-    wait_until(SOON, "it is done", async || tests::equals(payments.effects().await, vec!["charged 7".to_owned()])).await;
+    wait_until(SOON, "it is done", async || tests::equals(payments.effects().await, vec!["charged 7".to_owned()]))
+        .await;
     let answered = async || tests::equals(payments.relay.stats().borrow().delivered, 1);
     wait_until(SOON, "it is answered", answered).await;
     handle.shutdown(SOON).await.unwrap();

@@ -148,7 +148,10 @@ impl Model {
         self.take_what_is_wanted();
         let turns = [("reading", self.board.next_read_at()), ("publishing", self.board.next_instant())];
         for (what, turn) in turns {
-            assert!(turn.is_none_or(|at| at > self.now), "{what} has nothing to do now and asks for a turn at once, for ever");
+            assert!(
+                turn.is_none_or(|at| at > self.now),
+                "{what} has nothing to do now and asks for a turn at once, for ever"
+            );
         }
     }
 
