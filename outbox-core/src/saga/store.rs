@@ -143,9 +143,9 @@ pub trait SagaStore: Store {
     /// correlation id; wakes the coordinators of this process after the commit.
     async fn start(&self, tx: &Self::Tx, saga: &NewSaga) -> Result<Started, StoreError>;
 
-    /// Gives a saga that has ended another correlation id in the transaction, so that its own is free; nothing where it has
-    /// not ended.
-    async fn set_aside(&self, tx: &Self::Tx, saga: SagaId, correlation: &str) -> Result<(), StoreError>;
+    /// Gives the saga that has ended under the name and correlation id of a new one another correlation id in the transaction,
+    /// so that its own is free; nothing where there is none.
+    async fn set_aside(&self, tx: &Self::Tx, new: &NewSaga, correlation: &str) -> Result<(), StoreError>;
 
     /// What sagas are started as, by the type of their data: of all clones of the store.
     fn starts(&self) -> &SagaStarts;

@@ -98,7 +98,8 @@ async fn a_healthy_instance_isolates_crashes_when_another_ends_and_a_repeat_sett
     assert!(handle.stats().borrow().isolating);
     send(&queue, &order(2)).await;
     until(&handle, |s| s.handled == 2).await;
-    tokio::time::sleep(LEASE).await;
+    assert!(handle.stats().borrow().isolating, "what was in flight need not be the first that comes");
+    tokio::time::sleep(2 * LEASE).await;
     let stats = stop(handle).await;
     assert_eq!((stats.stored, stats.duplicates, stats.isolating), (1, 1, false));
 }

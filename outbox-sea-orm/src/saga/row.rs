@@ -57,7 +57,9 @@ impl SagaTexts {
                     "SELECT saga_id, state, ended_at FROM {{sagas}} WHERE name = ? AND correlation_id = ?{lock}"
                 ))
             }),
-            set_aside: sql("UPDATE {sagas} SET correlation_id = ? WHERE saga_id = ? AND ended_at IS NOT NULL"),
+            set_aside: sql(
+                "UPDATE {sagas} SET correlation_id = ? WHERE name = ? AND correlation_id = ? AND ended_at IS NOT NULL",
+            ),
             open: sql(&format!("SELECT {OPENED} FROM {{sagas}} WHERE saga_id = ? AND epoch = ?{{for_update}}")),
             open_any: sql(&format!("SELECT {OPENED}, name, version FROM {{sagas}} WHERE saga_id = ?{{for_update}}")),
             release: sql("UPDATE {sagas} SET epoch = epoch + 1, due_at = {now} \

@@ -55,9 +55,9 @@ impl SagaStore for Outbox {
         Err(StoreError::Busy("a saga was there and is not any more".into()))
     }
 
-    async fn set_aside(&self, tx: &OutboxTransaction, saga: SagaId, correlation: &str) -> Result<(), StoreError> {
+    async fn set_aside(&self, tx: &OutboxTransaction, new: &NewSaga, correlation: &str) -> Result<(), StoreError> {
         let schema = self.schema();
-        let values = vec![Value::from(correlation), id_value(saga)];
+        let values = vec![Value::from(correlation), Value::from(&*new.name), Value::from(&*new.correlation)];
         tx.bounded(WHAT, tx.execute_raw(schema.statement(&schema.sagas.set_aside, values))).await.map_err(database)?;
         Ok(())
     }

@@ -153,7 +153,7 @@ impl<S: SagaStore, D> Start<'_, S, D> {
     }
 
     /// Begins anew where the saga under the correlation id has ended. That one is kept, for as long as it would be
-    /// otherwise, under its correlation id with `#` and its identity behind it. While one runs or is stuck, the start fails
+    /// otherwise, under its correlation id with `#` and the identity of the one that begins behind it. While one runs or is stuck, the start fails
     /// with [`SagasError::StillRuns`].
     pub fn again(mut self) -> Self {
         self.again = true;
@@ -174,12 +174,11 @@ where
         let (store, tx) = (self.store, self.tx);
         Box::pin(async move {
             let new = made?;
-            let mut started = store.start(tx, &new).await?;
-            if again && let Started::AlreadyEnded { id, .. } = started {
-                store.set_aside(tx, id, &format!("{}#{id}", new.correlation)).await?;
-                started = store.start(tx, &new).await?;
+            if again {
+                // First of all: two that do so at once wait for each other here, and hold nothing yet.
+                store.set_aside(tx, &new, &format!("{}#{}", new.correlation, new.id)).await?;
             }
-            match started {
+            match store.start(tx, &new).await? {
                 Started::Running { id } if again => Err(SagasError::StillRuns { id }),
                 started => {
                     store.starts().tell_of_an_end(&new, &started);
