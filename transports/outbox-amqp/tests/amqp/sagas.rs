@@ -170,7 +170,8 @@ async fn a_saga_that_asks_others_ends_with_one_binding_for_commands_and_one_for_
 async fn a_stranger_s_command_over_rabbitmq_is_a_letter_and_is_answered_to_nobody() {
     let recipe = Recipe::new();
     let (payments, handle) = recipe.payments().await;
-    let rabbit = recipe.publisher();
+    // Without its topic for answers a command looks like one.
+    let rabbit = recipe.publisher().routing_key(|message| message.event_type.clone());
     let command = |change: fn(&mut MessageParts)| {
         crate::support::message_with(|parts| {
             (parts.source, parts.topic, parts.event_type) =
