@@ -61,6 +61,15 @@ pub enum OutboxError {
         /// Whether that message had the same content.
         same_bytes: bool,
     },
+    /// The answer of [`respond_once`](crate::Outbox::respond_once) cannot be kept or read, or its key is none; everything is
+    /// rolled back.
+    #[error("the answer under `{dedup_key}`: {problem}")]
+    Answer {
+        /// The key.
+        dedup_key: String,
+        /// What is wrong with it.
+        problem: String,
+    },
     /// A function that had joined the transaction failed, and the error was not passed on.
     #[error(
         "`{function}` failed inside this transaction and its error was swallowed, so the transaction can only be rolled \

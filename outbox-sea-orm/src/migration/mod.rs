@@ -10,6 +10,7 @@ mod m0007_instance;
 mod m0008_awaited;
 mod m0009_source;
 mod m0010_command;
+mod m0011_answers;
 mod versions;
 mod runner;
 mod rights;
@@ -30,7 +31,7 @@ use versions::{Installation, Version};
 
 /// Version of the tables that this program writes and reads. A later version only adds, so that programs of an earlier
 /// one go on working beside it.
-pub(crate) const VERSION: i32 = 10;
+pub(crate) const VERSION: i32 = 11;
 
 /// Most partitions of an outbox: a read over all of them is one statement, which SQLite limits to 500 parts.
 pub(crate) const MAX_PARTITIONS: u16 = 128;

@@ -2,7 +2,7 @@
 
 use super::{
     m0001_outbox, m0002_received, m0003_saga, m0004_participant, m0005_lock, m0006_decisions, m0007_instance,
-    m0008_awaited, m0009_source, m0010_command,
+    m0008_awaited, m0009_source, m0010_command, m0011_answers,
 };
 use crate::{
     dialect::{AddedColumn, AddedIndex, Dialect, TableDef},
@@ -36,6 +36,7 @@ pub(crate) const VERSIONS: &[Version] = &[
     Version { number: 8, tables: &[], columns: m0008_awaited::COLUMNS, indexes: m0008_awaited::INDEXES },
     tables(9, m0009_source::TABLES),
     Version { columns: m0010_command::COLUMNS, ..tables(10, &[]) },
+    tables(11, m0011_answers::TABLES),
 ];
 
 /// The last of some versions.
@@ -162,15 +163,15 @@ mod tests {
         let namespace = Namespace::default();
         for dialect in [Dialect::Postgres, Dialect::MySql, Dialect::MariaDb, Dialect::Sqlite] {
             let installation = Installation { dialect, namespace: &namespace, partitions: 2, versions: VERSIONS };
-            let whole: Vec<String> = installation.steps(0, 10).into_iter().map(|step| step.sql).collect();
-            for from in 0..10 {
+            let whole: Vec<String> = installation.steps(0, 11).into_iter().map(|step| step.sql).collect();
+            for from in 0..11 {
                 let steps = installation.steps(from, from + 1);
                 assert!(steps.last().is_some_and(|step| step.sql.contains(&format!("version = {}", from + 1))));
                 let made = steps[..steps.len() - 1].iter();
                 assert!(made.clone().count() > 1, "{dialect:?} {from}: a version brings something");
                 assert!(made.clone().all(|step| whole.contains(&step.sql)), "{dialect:?} {from}");
             }
-            let nothing = installation.steps(10, 10);
+            let nothing = installation.steps(11, 11);
             assert_eq!(nothing.len(), 1, "the rows of the partitions: {nothing:?}");
         }
     }

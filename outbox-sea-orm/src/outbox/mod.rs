@@ -5,6 +5,7 @@
 mod builder;
 mod connection;
 mod limits;
+mod once;
 mod options;
 mod plain;
 mod received;
@@ -15,6 +16,7 @@ mod write;
 
 pub use builder::OutboxBuilder;
 pub use limits::RouteLimits;
+pub use once::Responded;
 pub use options::{EnqueueOptions, OnDuplicate};
 pub use outbox_core::outbox::*;
 pub use plain::InTransaction;

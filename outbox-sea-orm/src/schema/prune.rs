@@ -61,6 +61,19 @@ impl<'a> Pruned<'a> {
         }
     }
 
+    /// Answers whose dedup key is free again.
+    pub(crate) const fn answers() -> Self {
+        Self {
+            name: "prune answers",
+            sizes: "sizes of answers",
+            table: "{answers}",
+            key: "message_id",
+            content: &["body"],
+            condition: "until < {now}",
+            order: "until",
+        }
+    }
+
     /// Writes the DELETE: takes a limit.
     pub(crate) fn text(&self, dialect: Dialect) -> String {
         dialect.prune_first(self.table, self.key, self.condition, self.order)

@@ -50,6 +50,7 @@ impl JanitorStore for SqlStore {
         let decided = decided_before(self.options.letter_retention);
         gone += self.delete_content(limit, &Pruned::letters(&decided)).await?;
         gone += self.delete("prune dedup", limit, "{dedup}", "dedup_key", "until < {now}").await?;
+        gone += self.delete_content(limit, &Pruned::answers()).await?;
         let key = "consumer, handler, source, message_id";
         gone += self.delete("prune inbox", limit, "{inbox}", key, "keep_until < {now}").await?;
         gone += self.delete_content(limit, &Pruned::barrier()).await?;

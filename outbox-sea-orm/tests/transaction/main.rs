@@ -15,6 +15,8 @@ mod joining;
 #[cfg(test)]
 mod numbers;
 #[cfg(test)]
+mod once;
+#[cfg(test)]
 mod phases;
 #[cfg(test)]
 mod polls;
