@@ -3,6 +3,7 @@
 
 use crate::shop::{AppError, OrderPlaced, Shop, new_order};
 use async_trait::async_trait;
+use futures_util::{StreamExt, TryStreamExt, stream};
 use outbox_sea_orm::prelude::*;
 use sea_orm::{ActiveModelTrait, DbErr, TransactionTrait};
 use std::{
@@ -82,6 +83,30 @@ impl Stock for Shelf {
     async fn reserve(&self, total: i64) -> Result<(), AppError> {
         new_order(total).insert(tx).await?;
         self.audit.note(total).await
+    }
+}
+
+/// The same, behind a trait without a macro.
+trait Ledger {
+    async fn enter(&self, total: i64) -> Result<(), AppError>;
+}
+
+impl Ledger for Shelf {
+    #[transactional_outbox(tx = self.outbox)]
+    async fn enter(&self, total: i64) -> Result<(), AppError> {
+        new_order(total).insert(tx).await?;
+        self.audit.note(total).await
+    }
+}
+
+impl Shelf {
+    /// Calls a service for each item of a stream.
+    #[transactional_outbox(tx = self.outbox)]
+    async fn enter_all(&self, totals: &[i64]) -> Result<usize, AppError> {
+        let noted = stream::iter(totals).then(async |total| self.enter(*total).await);
+        let noted: Vec<()> = noted.try_collect().await?;
+        tx.emit(OrderPlaced { order_id: 0, total: 0 })?;
+        Ok(noted.len())
     }
 }
 
@@ -182,6 +207,25 @@ on_every_database! {
         }).await;
         assert!(matches!(twice, Err(AppError::BadTotal)), "{twice:?}");
         assert_eq!(shop.saved().await, (5, 3));
+    }
+
+    async fn methods_of_a_native_trait_and_those_that_a_stream_calls_join(db: &TempDatabase) {
+        let shop = Shop::open(db).await;
+        let outbox = shop.outbox.clone();
+        let shelf = Shelf { outbox: outbox.clone(), audit: Arc::new(Audit { outbox }) };
+        assert!(matches!(shelf.enter(0).await, Err(AppError::BadTotal)));
+        assert!(matches!(shelf.enter_all(&[1, 2, 0, 3]).await, Err(AppError::BadTotal)));
+        assert_eq!(shop.saved().await, (0, 0), "what came before is gone with what failed");
+        assert_eq!(shelf.enter_all(&[1, 2, 3]).await.unwrap(), 3);
+        assert_eq!(shop.saved().await, (6, 4));
+        // A stream that is left in the middle leaves nothing behind.
+        let left: Result<(), AppError> = shop.outbox.transaction(async |_| {
+            let mut noted = pin!(stream::iter([1, 2]).then(async |total| shelf.enter(total).await));
+            noted.next().await.expect("one")?;
+            Err(AppError::BadTotal)
+        }).await;
+        assert!(left.is_err());
+        assert_eq!(shop.saved().await, (6, 4));
     }
 
     async fn methods_that_are_joined_concurrently_are_one_transaction(db: &TempDatabase) {

@@ -1,6 +1,7 @@
 //! What a consumer receives has its effect once, is kept while it fails, and ends in a letter or not at all.
 
 mod away;
+mod bookings;
 mod crashes;
 mod deadly;
 mod joins;
