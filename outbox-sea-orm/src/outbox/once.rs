@@ -92,7 +92,9 @@ impl Outbox {
             Ok(Some(text)) => {
                 tx.end_unsaved().await;
                 let read = Json::from_text(&text).and_then(|json| json.read());
-                let problem = |error: serde_json::Error| format!("what was answered first is of another type: {:?}", error.classify());
+                let problem = |error: serde_json::Error| {
+                    format!("what was answered first is of another type: {:?}", error.classify())
+                };
                 return Ok(Responded::Again(read.map_err(|error| fault(problem(error)))?));
             }
             Err(error) => {

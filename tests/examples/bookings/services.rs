@@ -2,7 +2,7 @@
 //! call services. Nobody passes a transaction on.
 
 use outbox_sea_orm::{prelude::*, saga::SagasError};
-use sea_orm::{ActiveModelTrait, ActiveValue::Set, DbErr, EntityTrait, QuerySelect, entity::prelude::*};
+use sea_orm::{ActiveModelTrait, ActiveValue::Set, DbErr, EntityTrait, IntoActiveModel, QuerySelect};
 use serde::{Deserialize, Serialize};
 use std::sync::{Arc, OnceLock};
 
@@ -13,7 +13,6 @@ pub(crate) mod entities {
             pub mod $module {
                 use sea_orm::entity::prelude::*;
 
-                #[sea_orm::model]
                 #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
                 #[sea_orm(table_name = $name)]
                 pub struct Model {
@@ -21,6 +20,9 @@ pub(crate) mod entities {
                     pub id: i64,
                     $(pub $field: $ty,)*
                 }
+
+                #[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]
+                pub enum Relation {}
 
                 impl ActiveModelBehavior for ActiveModel {}
             }
@@ -64,7 +66,9 @@ pub(crate) struct Audit {
 impl Audit {
     #[transactional_outbox(tx = self.outbox)]
     async fn note(&self, booking: i64, what: &str) -> Result<(), BookingError> {
-        audit::ActiveModel { booking: Set(booking), what: Set(what.to_owned()), ..Default::default() }.insert(tx).await?;
+        audit::ActiveModel { booking: Set(booking), what: Set(what.to_owned()), ..Default::default() }
+            .insert(tx)
+            .await?;
         Ok(())
     }
 }
@@ -120,7 +124,11 @@ impl Bookings {
     /// Three services deep; what fails last takes all of it back.
     #[transactional_outbox(tx = self.outbox)]
     pub(crate) async fn place(&self, customer: &str) -> Result<i64, BookingError> {
-        let new = booking::ActiveModel { customer: Set(customer.to_owned()), state: Set("placed".to_owned()), ..Default::default() };
+        let new = booking::ActiveModel {
+            customer: Set(customer.to_owned()),
+            state: Set("placed".to_owned()),
+            ..Default::default()
+        };
         let booking = new.insert(tx).await?.id;
         self.audit.note(booking, "placed").await?;
         tx.emit(BookingPlaced { booking })?;

@@ -73,8 +73,16 @@ async fn is_whole(world: &World, point: FaultPoint) {
         all
     };
     let (confirmed, cancelled) = (noted("confirmed").await, noted("cancelled").await);
-    assert_eq!((noted("placed").await, noted("invoiced").await, confirmed + cancelled), (bookings, bookings, bookings), "{point:?}");
-    assert_eq!((world.count("booking_invoices").await, world.count("outbox_sagas").await), (bookings, bookings), "{point:?}");
+    assert_eq!(
+        (noted("placed").await, noted("invoiced").await, confirmed + cancelled),
+        (bookings, bookings, bookings),
+        "{point:?}"
+    );
+    assert_eq!(
+        (world.count("booking_invoices").await, world.count("outbox_sagas").await),
+        (bookings, bookings),
+        "{point:?}"
+    );
     assert_eq!(confirmed, bookings.min(STOCK), "{point:?}");
     assert_eq!(noted("reserved").await, confirmed, "{point:?}");
     let remaining = world.number("SELECT remaining FROM booking_stock").await;
