@@ -107,7 +107,7 @@ on_every_database! {
             dialect = Some(installed(&db, &namespace).await.dialect());
             fill(&db, &namespace).await;
             // As the version before has left it.
-            let before = format!("ALTER TABLE {way}_outbox_saga_barrier DROP COLUMN command_hash");
+            let before = format!("DROP TABLE {way}_outbox_answers");
             db.execute_unprepared(&before).await.unwrap();
             db.execute_unprepared(&format!("UPDATE {way}_outbox_meta SET version = {}", VERSION - 1)).await.unwrap();
             let why = Schema::open(&db, &namespace).await.unwrap_err().to_string();

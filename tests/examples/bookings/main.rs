@@ -27,7 +27,7 @@ async fn main() {
     let mut asked_to_end = signal(SignalKind::terminate()).unwrap();
     let mut options = ConnectOptions::new(&url);
     options.sqlx_logging(false);
-    let outbox = Outbox::builder(Database::connect(options).await.unwrap()).source("bookings").build().await.unwrap();
+    let outbox = Outbox::builder(Database::connect(options).await.unwrap()).source("story").build().await.unwrap();
     let mut services = Services::of(&outbox);
     let invoices = services.invoices.take().unwrap();
     let services = services.publish();
