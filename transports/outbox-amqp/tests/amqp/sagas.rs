@@ -78,15 +78,28 @@ struct Service {
 impl Service {
     async fn start(source: &str, rabbit: AmqpPublisher) -> Self {
         let database = TempDatabase::create(Database::Sqlite).await;
-        let outbox = Outbox::builder(database.connect().await).source(source).install().await.unwrap();
-        let relay = Relay::builder(&outbox).route("rabbit", everything(), rabbit).start().await.unwrap();
+        let outbox = Outbox::builder(database.connect().await)
+            .source(source)
+            .install()
+            .await
+            .expect("database and server answer");
+        let relay = Relay::builder(&outbox)
+            .route("rabbit", everything(), rabbit)
+            .start()
+            .await
+            .expect("database and server answer");
         Self { outbox, relay, _database: database }
     }
 
     async fn effects(&self) -> Vec<String> {
         let db = self.outbox.connection();
         let asked = Statement::from_string(db.get_database_backend(), "SELECT what FROM effects ORDER BY what");
-        db.query_all_raw(asked).await.unwrap().iter().map(|row| row.try_get_by_index(0).unwrap()).collect()
+        db.query_all_raw(asked)
+            .await
+            .expect("database and server answer")
+            .iter()
+            .map(|row| row.try_get_by_index(0).expect("database and server answer"))
+            .collect()
     }
 }
 
@@ -113,13 +126,15 @@ impl Recipe {
     async fn payments(&self) -> (Service, ConsumerHandle) {
         let service = Service::start("/payments", self.publisher()).await;
         let db = service.outbox.connection();
-        db.execute_unprepared("CREATE TABLE effects (what VARCHAR(64) NOT NULL)").await.unwrap();
+        db.execute_unprepared("CREATE TABLE effects (what VARCHAR(64) NOT NULL)")
+            .await
+            .expect("database and server answer");
         let consumer = Consumer::new("payments", &service.outbox)
             .on_command("charge", charge)
             .on_command("refund", refund)
             .commands_from("/shop", "checkout.answers")
             .subscribe(subscriber(&self.commands));
-        let handle = consumer.start().await.unwrap();
+        let handle = consumer.start().await.expect("database and server answer");
         (service, handle)
     }
 }
@@ -129,22 +144,30 @@ async fn a_saga_that_asks_others_ends_with_one_binding_for_commands_and_one_for_
     let recipe = Recipe::new();
     let shop = Service::start("/shop", recipe.publisher()).await;
     let (payments, at_payments) = recipe.payments().await;
-    let sagas =
-        Sagas::builder(&shop.outbox).register(Checkout::saga()).reply_to("checkout.answers").start().await.unwrap();
+    let sagas = Sagas::builder(&shop.outbox)
+        .register(Checkout::saga())
+        .reply_to("checkout.answers")
+        .start()
+        .await
+        .expect("database and server answer");
     let at_shop = Consumer::new("checkout", &shop.outbox)
         .replies(&sagas)
         .subscribe(subscriber(&recipe.answers))
         .start()
         .await
-        .unwrap();
+        .expect("database and server answer");
 
-    let tx = shop.outbox.begin().await.unwrap();
+    let tx = shop.outbox.begin().await.expect("database and server answer");
     for order in 1..=4 {
-        sagas.start(&tx, Checkout { order }).correlation(format!("order-{order}")).await.unwrap();
+        sagas
+            .start(&tx, Checkout { order })
+            .correlation(format!("order-{order}"))
+            .await
+            .expect("database and server answer");
     }
-    tx.commit().await.unwrap();
+    tx.commit().await.expect("database and server answer");
     let ended = async || {
-        let sagas = shop.outbox.sagas(&SagaFilter::default(), None, 10).await.unwrap();
+        let sagas = shop.outbox.sagas(&SagaFilter::default(), None, 10).await.expect("database and server answer");
         let states: Vec<_> = sagas.iter().map(|saga| saga.instance.state).collect();
         let expected = [SagaState::Compensated, SagaState::Completed, SagaState::Compensated, SagaState::Completed];
         tests::equals(states, expected.to_vec())
@@ -154,15 +177,16 @@ async fn a_saga_that_asks_others_ends_with_one_binding_for_commands_and_one_for_
     let expected: Vec<_> = charged.chain([1, 3].map(|order| format!("refunded {order}"))).collect();
     assert_eq!(payments.effects().await, expected);
     for service in [&shop, &payments] {
-        let letters = service.outbox.dead_letters(&LetterFilter::all(), None, 9).await.unwrap();
+        let letters =
+            service.outbox.dead_letters(&LetterFilter::all(), None, 9).await.expect("database and server answer");
         assert!(letters.is_empty(), "{letters:?}");
     }
     for handle in [at_shop, at_payments] {
-        handle.shutdown(SOON).await.unwrap();
+        handle.shutdown(SOON).await.expect("database and server answer");
     }
-    sagas.shutdown(SOON).await.unwrap();
+    sagas.shutdown(SOON).await.expect("database and server answer");
     for service in [shop, payments] {
-        service.relay.shutdown(SOON).await.unwrap();
+        service.relay.shutdown(SOON).await.expect("database and server answer");
     }
 }
 
@@ -181,23 +205,25 @@ async fn a_stranger_s_command_over_rabbitmq_is_a_letter_and_is_answered_to_nobod
             let saga = SagaId::generate().to_string();
             let headers = [("sagaid", &*saga), ("sagastep", "charge"), ("sagaround", "1"), ("sagaphase", "do")];
             for (name, value) in headers.into_iter().chain([("replyto", "checkout.answers")]) {
-                parts.headers.insert(name, value).unwrap();
+                parts.headers.insert(name, value).expect("database and server answer");
             }
             change(parts);
         })
     };
     let strange: [fn(&mut MessageParts); 3] = [
         |parts| parts.source = "/stranger".into(),
-        |parts| parts.headers.insert("replyto", "strangers").unwrap(),
+        |parts| parts.headers.insert("replyto", "strangers").expect("database and server answer"),
         |parts| drop(parts.headers.remove("replyto")),
     ];
     for change in strange {
         rabbit.publish(&command(change)).await.expect("confirmed");
     }
-    let letters = async || payments.outbox.dead_letters(&LetterFilter::all(), None, 9).await.unwrap().len();
+    let letters = async || {
+        payments.outbox.dead_letters(&LetterFilter::all(), None, 9).await.expect("database and server answer").len()
+    };
     wait_until(SOON, "each is a letter", async || tests::equals(letters().await, 3)).await;
     assert_eq!(payments.effects().await, [""; 0], "nothing was done");
-    let pending = payments.outbox.stats().await.unwrap().pending;
+    let pending = payments.outbox.stats().await.expect("database and server answer").pending;
     assert_eq!((pending, payments.relay.stats().borrow().delivered), (0, 0), "nobody is or was answered");
     // Its own command is done and answered.
     rabbit.publish(&command(|_| {})).await.expect("confirmed");
@@ -205,6 +231,6 @@ async fn a_stranger_s_command_over_rabbitmq_is_a_letter_and_is_answered_to_nobod
         .await;
     let answered = async || tests::equals(payments.relay.stats().borrow().delivered, 1);
     wait_until(SOON, "it is answered", answered).await;
-    handle.shutdown(SOON).await.unwrap();
-    payments.relay.shutdown(SOON).await.unwrap();
+    handle.shutdown(SOON).await.expect("database and server answer");
+    payments.relay.shutdown(SOON).await.expect("database and server answer");
 }
