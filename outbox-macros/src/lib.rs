@@ -112,6 +112,7 @@ pub fn derive_outbox_event(input: TokenStream) -> TokenStream {
 /// | `mandatory` | keeps the parameter's type: callers must be in a transaction |
 /// | `requires_new` | opens a transaction of its own in any case, on another connection; inside another one it is refused on SQLite, and waits 2 s at most for a connection elsewhere |
 /// | `isolation = Serializable` | opens with it; joining a transaction that was opened with less is an error |
+/// | `read_only` | opens a transaction in which nothing is written, which databases make cheaper: a statement or an event that would is refused; joining says nothing of it |
 /// | `retry = 3` | repeats the whole transaction up to so many times after a deadlock or a serialization failure. Each run works with the same parameters, so `mut` ones, `&mut` ones and `&mut self` are refused: the second run would find what the first has left. What is shared behind a lock is not seen |
 /// | `outbox = self.outbox` | with `emit`, for a function that takes the caller's own `txn: &DatabaseTransaction` |
 /// | `crate = path` | where `outbox_sea_orm` is, if its name in the manifest does not say so |

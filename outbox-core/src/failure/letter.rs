@@ -4,8 +4,10 @@ use super::AttemptError;
 use crate::{
     event::{EventId, LetterId, Message, Timestamp},
     runtime::{TIME_LIMIT, caught},
+    transport::cloudevents,
 };
 use futures_util::future::BoxFuture;
+use serde::{Serialize, Serializer, ser::Error};
 use std::{fmt, str::FromStr, sync::Arc};
 use xxhash_rust::xxh3::xxh3_64;
 
@@ -49,8 +51,9 @@ pub(crate) fn log_letter(letter: &DeadLetter) {
 }
 
 /// Why an event was put aside.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
 #[non_exhaustive]
+#[serde(rename_all = "snake_case")]
 pub enum DeadReason {
     /// The destination will never take it.
     Rejected,
@@ -112,7 +115,7 @@ impl FromStr for DeadReason {
 }
 
 /// What an operator decided about a letter.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Fate {
     /// `redriven`, `discarded` or `resent`.
     pub what: String,
@@ -125,7 +128,7 @@ pub struct Fate {
 }
 
 /// The consumer that gave a message up.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct ReceivedBy {
     /// Its stable name.
     pub consumer: String,
@@ -134,14 +137,15 @@ pub struct ReceivedBy {
 }
 
 /// An event that was put aside, with everything that is known of it.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize)]
 #[non_exhaustive]
 pub struct DeadLetter {
     /// Identity of the letter.
     pub id: LetterId,
     /// Place of the event in its outbox; zero where a received message did not say.
     pub event_id: EventId,
-    /// The event; `None` where its row or the received message does not decode.
+    /// The event; `None` where its row or the received message does not decode. Serialised as a CloudEvent, with its content.
+    #[serde(serialize_with = "as_cloud_event")]
     pub message: Option<Message>,
     /// The route that gave up; empty where no route takes it, and where a consumer gave up.
     pub route: String,
@@ -161,6 +165,11 @@ pub struct DeadLetter {
     pub fate: Option<Fate>,
     /// The letter that it came from, when it was redriven and failed again.
     pub previous: Option<LetterId>,
+}
+
+fn as_cloud_event<S: Serializer>(message: &Option<Message>, serializer: S) -> Result<S::Ok, S::Error> {
+    let event = message.as_ref().map(|message| serde_json::from_slice::<serde_json::Value>(&cloudevents::to_json(message)));
+    event.transpose().map_err(S::Error::custom)?.serialize(serializer)
 }
 
 impl DeadLetter {
@@ -188,5 +197,22 @@ impl DeadLetter {
     pub fn received_by(mut self, received: Option<ReceivedBy>) -> Self {
         self.received = received;
         self
+    }
+}
+
+#[cfg(test)]
+mod shown {
+    use super::*;
+    use crate::testing::transport::full;
+
+    #[test]
+    fn a_letter_is_shown_as_json_with_its_event_as_a_cloud_event() {
+        let at = Timestamp::from_micros(0);
+        let errors = vec![AttemptError::new(1, super::super::FailureClass::Permanent, "no".to_owned())];
+        let letter =
+            DeadLetter::new(LetterId(7), EventId(9), Some(full()), "billing".into(), DeadReason::NotRetried, 1, errors, true, at, None, None);
+        let json = serde_json::to_value(&letter).unwrap();
+        assert_eq!((&json["id"], &json["reason"], &json["dead_at"]), (&7.into(), &"not_retried".into(), &"1970-01-01T00:00:00Z".into()));
+        assert_eq!((&json["message"]["specversion"], &json["errors"][0]["text"]), (&"1.0".into(), &"no".into()));
     }
 }

@@ -7,6 +7,7 @@ use crate::{
     runtime::{Connections, Wake},
 };
 use async_trait::async_trait;
+use serde::Serialize;
 use futures_util::future::BoxFuture;
 use std::{sync::Arc, time::Duration};
 
@@ -423,7 +424,7 @@ pub trait Store: Clone + Send + Sync + 'static {
 }
 
 /// Figures of an outbox, for people and gauges. No count walks a whole table: `pending` stops at its limit.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 pub struct OutboxStats {
     /// Events that wait, counted up to [`OutboxStats::PENDING_LIMIT`].
     pub pending: u64,

@@ -257,7 +257,7 @@ impl Record {
 }
 
 /// A record as it stands in the log.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct LogEntry {
     /// Its place, from 1, without gaps.
     pub seq: u64,

@@ -15,6 +15,7 @@ use crate::{
     runtime::Wake,
 };
 use async_trait::async_trait;
+use serde::{Serialize, Serializer};
 use std::{sync::Arc, time::Duration};
 
 /// A saga that is to be started.
@@ -221,11 +222,12 @@ pub struct SagaFilter {
 }
 
 /// A saga as people see it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct SagaView {
     /// Its identity.
     pub id: SagaId,
     /// Its definition.
+    #[serde(serialize_with = "definition")]
     pub definition: Known,
     /// What it is known by.
     pub correlation: String,
@@ -235,6 +237,10 @@ pub struct SagaView {
     pub started_at: Timestamp,
     /// When its last record was written.
     pub changed_at: Timestamp,
+}
+
+fn definition<S: Serializer>((name, version): &Known, serializer: S) -> Result<S::Ok, S::Error> {
+    (&**name, version).serialize(serializer)
 }
 
 /// What an operator wants of a saga.
@@ -266,7 +272,7 @@ impl Operation {
 }
 
 /// Sagas counted by state, up to [`SagaCounts::LIMIT`] each.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 pub struct SagaCounts {
     /// Being done.
     pub running: u64,

@@ -179,8 +179,15 @@ fn entry(model: &Model<'_>, root: &TokenStream) -> TokenStream {
         Some(level) => quote!(::core::option::Option::Some(#root::IsolationLevel::#level)),
         None => quote!(::core::option::Option::None),
     };
-    let function = model.function.to_string();
-    quote!(#root::Entry { function: #function, propagation: #root::Propagation::#propagation, isolation: #isolation })
+    let (function, read_only) = (model.function.to_string(), model.read_only);
+    quote! {
+        #root::Entry {
+            function: #function,
+            propagation: #root::Propagation::#propagation,
+            isolation: #isolation,
+            read_only: #read_only,
+        }
+    }
 }
 
 /// A name that the user's code cannot see.

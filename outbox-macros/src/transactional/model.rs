@@ -20,6 +20,7 @@ pub(super) struct Model<'f> {
     pub(super) source: Source<'f>,
     pub(super) propagation: &'static str,
     pub(super) isolation: Option<Ident>,
+    pub(super) read_only: bool,
     pub(super) retry: Option<u32>,
     pub(super) emit: Option<&'f Expr>,
 }
@@ -83,6 +84,7 @@ impl<'f> Model<'f> {
             source: source?,
             propagation,
             isolation: options.isolation.get().cloned(),
+            read_only: options.read_only.is_given(),
             retry: options.retry.get().map(|(_, times)| *times),
             emit: options.emit.get(),
         })
@@ -181,6 +183,12 @@ fn combinations(options: &Options, faults: &mut Faults) {
         let message = "only a whole transaction can be repeated: put `retry` on the function that opens it";
         faults.add(syn::Error::new(*retry, message));
     }
+    if let (Some(read_only), true) = (options.read_only.get(), options.emit.is_given()) {
+        faults.add(syn::Error::new(*read_only, "an event is written: without `emit`, or without `read_only`"));
+    }
+    if let (Some(read_only), true) = (options.read_only.get(), options.nested.is_given()) {
+        faults.add(syn::Error::new(*read_only, "a savepoint of a transaction that is written in is written in too: remove `read_only`"));
+    }
     let Some((outbox, _)) = options.outbox.get() else { return };
     let of_ours = "belongs to transactions of the outbox; with `outbox = ..` the transaction is the caller's own";
     let spans = [
@@ -189,6 +197,7 @@ fn combinations(options: &Options, faults: &mut Faults) {
         ("mandatory", options.mandatory.get().copied()),
         ("requires_new", options.requires_new.get().copied()),
         ("isolation", options.isolation.get().map(Ident::span)),
+        ("read_only", options.read_only.get().copied()),
         ("retry", options.retry.get().map(|(span, _)| *span)),
     ];
     for (name, span) in spans {

@@ -7,7 +7,7 @@ use crate::{
 use proc_macro2::{Ident, Span};
 use syn::{Expr, LitInt, Path, parse::ParseStream, token::Paren};
 
-const KNOWN: &[&str] = &["tx", "outbox", "emit", "nested", "mandatory", "requires_new", "isolation", "retry", "crate"];
+const KNOWN: &[&str] = &["tx", "outbox", "emit", "nested", "mandatory", "requires_new", "isolation", "read_only", "retry", "crate"];
 const LEVELS: &[&str] = &["ReadUncommitted", "ReadCommitted", "RepeatableRead", "Serializable"];
 /// Most repeats: with waits doubling up to a second, ten are some six seconds already.
 const MOST_REPEATS: u32 = 20;
@@ -25,6 +25,7 @@ pub(super) struct Options {
     pub(super) mandatory: Slot<Span>,
     pub(super) requires_new: Slot<Span>,
     pub(super) isolation: Slot<Ident>,
+    pub(super) read_only: Slot<Span>,
     pub(super) retry: Slot<(Span, u32)>,
     /// `crate = path`.
     pub(super) root: Slot<Path>,
@@ -58,6 +59,7 @@ impl Options {
             "mandatory" => self.mandatory.fill(name, flag(name, input)),
             "requires_new" => self.requires_new.fill(name, flag(name, input)),
             "isolation" => self.isolation.fill(name, level(name, input)),
+            "read_only" => self.read_only.fill(name, flag(name, input)),
             "retry" => self.retry.fill(name, times(name, input)),
             "crate" => {
                 let example = "`crate` says where the framework is: write `crate = my_crate::outbox_sea_orm`";

@@ -125,8 +125,9 @@ impl Outbox {
 
     /// Opens a transaction that the application gets no handle of, but inside of which it runs.
     pub(crate) async fn open(&self, mut options: TransactionOptions) -> Result<OutboxTransaction, OutboxError> {
+        let read_only = options.access_mode == Some(sea_orm::AccessMode::ReadOnly);
         self.adapt(&mut options);
-        OutboxTransaction::open(self.clone(), options).await
+        OutboxTransaction::open(self.clone(), options, read_only).await
     }
 
     /// Opens a transaction of the framework's own: for a handler, a step of a saga, an operator.

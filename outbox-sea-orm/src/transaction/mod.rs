@@ -105,7 +105,7 @@ impl Drop for Seat {
 impl OutboxTransaction {
     /// Opens a transaction. BEGIN comes to its end even when the caller goes away: the driver forgets one that was dropped
     /// while BEGIN was on its way, and a whole transaction, dropped, rolls back.
-    pub(crate) async fn open(outbox: Outbox, options: TransactionOptions) -> Result<Self, OutboxError> {
+    pub(crate) async fn open(outbox: Outbox, options: TransactionOptions, read_only: bool) -> Result<Self, OutboxError> {
         let isolation = options.isolation_level;
         let (db, work) = (outbox.connection().clone(), outbox.work().clone());
         let begin = async move {
@@ -120,7 +120,7 @@ impl OutboxTransaction {
                 }
             }
         };
-        Self::opened(outbox, isolation, begin).await
+        Self::opened(outbox, (isolation, read_only), begin).await
     }
 
     /// Notes that the present task holds it.
@@ -136,16 +136,16 @@ impl OutboxTransaction {
     /// [`open`](Self::open) does.
     pub(crate) async fn open_for_work(outbox: Outbox, options: TransactionOptions) -> Result<Self, OutboxError> {
         let (isolation, work) = (options.isolation_level, outbox.work().clone());
-        Self::opened(outbox, isolation, async move { work.begin(options).await }).await
+        Self::opened(outbox, (isolation, false), async move { work.begin(options).await }).await
     }
 
     async fn opened(
         outbox: Outbox,
-        isolation: Option<IsolationLevel>,
+        (isolation, read_only): (Option<IsolationLevel>, bool),
         begin: impl Future<Output = Result<(DatabaseTransaction, Bound), DbErr>> + Send + 'static,
     ) -> Result<Self, OutboxError> {
         let (txn, bound) = Onward::new(begin, Handle::current()).await.map_err(OutboxError::Begin)?;
-        let ledger = Ledger(Arc::new(Mutex::new(State::new(isolation))));
+        let ledger = Ledger(Arc::new(Mutex::new(State::new(isolation, read_only))));
         let lane = Lane::new(bound);
         let seat = Seat { id: 0, ledger: ledger.clone(), runtime: lane.runtime().clone(), taken: true };
         let shared = Shared { lane, txn: Arc::new(txn), ledger, outbox, held: None };
@@ -194,6 +194,7 @@ impl OutboxTransaction {
     /// # Errors
     /// Those of [`emit`](Self::emit). A dedup key that was used before fails the commit.
     pub fn emit_with<E: OutboxEvent>(&self, event: E, options: EnqueueOptions) -> Result<MessageId, OutboxError> {
+        self.check_write().map_err(OutboxError::Database)?;
         let mut encoded = NewEvent::encode(&event)?;
         self.mark(&mut encoded);
         let pending = Pending::checked(encoded, options, &self.shared.outbox)?;

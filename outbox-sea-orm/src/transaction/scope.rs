@@ -2,7 +2,7 @@
 
 use super::{OutboxTransaction, open::joinable};
 use crate::{Outbox, error::OutboxError};
-use sea_orm::{ConnectionTrait, DbBackend, IsolationLevel, TransactionOptions};
+use sea_orm::{AccessMode, ConnectionTrait, DbBackend, IsolationLevel, TransactionOptions};
 use std::{fmt, ops::Deref, sync::Arc, time::Duration};
 
 /// How long a second transaction of a task waits for a connection: the first one keeps its own meanwhile, and a pool whose
@@ -95,6 +95,8 @@ pub struct Entry {
     pub propagation: Propagation,
     /// What it asks of the transaction.
     pub isolation: Option<IsolationLevel>,
+    /// Whether a transaction that it opens may only be read in.
+    pub read_only: bool,
 }
 
 /// One run of a transactional function. Dropped before its end, it rolls back what it opened, or marks what it joined.
@@ -138,7 +140,7 @@ pub(crate) enum Ended {
 impl<'a> Scope<'a> {
     /// Enters.
     pub(crate) async fn enter(origin: Origin<'a>, entry: Entry) -> Result<Scope<'a>, OutboxError> {
-        let Entry { function, propagation, isolation } = entry;
+        let Entry { function, propagation, isolation, .. } = entry;
         let around = match origin {
             Origin::Outbox(_) => None,
             Origin::Here(outbox) => joinable(outbox).map(Handle::Found),
@@ -146,12 +148,12 @@ impl<'a> Scope<'a> {
         };
         let stage = match (origin, propagation, around) {
             (Origin::Transaction(tx), Propagation::RequiresNew, _) => {
-                Stage::Owned(Some(open_beside(tx.outbox(), isolation, function).await?))
+                Stage::Owned(Some(open_beside(tx.outbox(), entry).await?))
             }
             (Origin::Here(outbox), Propagation::RequiresNew, around)
                 if around.is_some() || outbox.holders().holds() =>
             {
-                Stage::Owned(Some(open_beside(outbox, isolation, function).await?))
+                Stage::Owned(Some(open_beside(outbox, entry).await?))
             }
             (_, Propagation::Nested, Some(tx)) => {
                 check_isolation(&tx, isolation, function)?;
@@ -167,7 +169,7 @@ impl<'a> Scope<'a> {
                 return Err(OutboxError::PassedBy { function });
             }
             (_, Propagation::Mandatory, None) => return Err(OutboxError::Mandatory { function }),
-            (Origin::Outbox(outbox) | Origin::Here(outbox), _, _) => Stage::Owned(Some(open(outbox, isolation).await?)),
+            (Origin::Outbox(outbox) | Origin::Here(outbox), _, _) => Stage::Owned(Some(open(outbox, entry).await?)),
             // It is around the function.
             (Origin::Transaction(tx), _, None) => Stage::Joined { tx: Handle::Given(tx), ended: false },
         };
@@ -228,20 +230,18 @@ impl OutboxTransaction {
     }
 }
 
-async fn open(outbox: &Outbox, isolation: Option<IsolationLevel>) -> Result<OutboxTransaction, OutboxError> {
-    outbox.open(TransactionOptions { isolation_level: isolation, ..TransactionOptions::default() }).await
+async fn open(outbox: &Outbox, entry: Entry) -> Result<OutboxTransaction, OutboxError> {
+    let access_mode = entry.read_only.then_some(AccessMode::ReadOnly);
+    outbox.open(TransactionOptions { isolation_level: entry.isolation, access_mode, ..TransactionOptions::default() }).await
 }
 
 /// Opens a transaction while another one of the same task is open, which goes on only after this one.
-async fn open_beside(
-    outbox: &Outbox,
-    isolation: Option<IsolationLevel>,
-    function: &'static str,
-) -> Result<OutboxTransaction, OutboxError> {
+async fn open_beside(outbox: &Outbox, entry: Entry) -> Result<OutboxTransaction, OutboxError> {
+    let function = entry.function;
     if outbox.backend() == DbBackend::Sqlite {
         return Err(OutboxError::WaitsForItself { function });
     }
-    match tokio::time::timeout(BESIDE_WITHIN, open(outbox, isolation)).await {
+    match tokio::time::timeout(BESIDE_WITHIN, open(outbox, entry)).await {
         Ok(opened) => opened,
         Err(_) => Err(OutboxError::NoConnectionBeside { function, waited: BESIDE_WITHIN }),
     }

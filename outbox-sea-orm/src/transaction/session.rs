@@ -15,23 +15,23 @@ impl ConnectionTrait for OutboxTransaction {
     }
 
     async fn execute_raw(&self, stmt: Statement) -> Result<ExecResult, DbErr> {
-        self.note_write(&stmt.sql);
+        self.note_write(&stmt.sql)?;
         self.shared.statement(self.seat.id, |txn| async move { txn.execute_raw(stmt).await }).await
     }
 
     async fn execute_unprepared(&self, sql: &str) -> Result<ExecResult, DbErr> {
-        self.note_write(sql);
+        self.note_write(sql)?;
         let sql = sql.to_owned();
         self.shared.statement(self.seat.id, |txn| async move { txn.execute_unprepared(&sql).await }).await
     }
 
     async fn query_one_raw(&self, stmt: Statement) -> Result<Option<QueryResult>, DbErr> {
-        self.note_write(&stmt.sql);
+        self.note_write(&stmt.sql)?;
         self.shared.statement(self.seat.id, |txn| async move { txn.query_one_raw(stmt).await }).await
     }
 
     async fn query_all_raw(&self, stmt: Statement) -> Result<Vec<QueryResult>, DbErr> {
-        self.note_write(&stmt.sql);
+        self.note_write(&stmt.sql)?;
         self.shared.statement(self.seat.id, |txn| async move { txn.query_all_raw(stmt).await }).await
     }
 
@@ -45,13 +45,32 @@ impl ConnectionTrait for OutboxTransaction {
 }
 
 impl OutboxTransaction {
-    /// Counts a statement that may write: `WITH` too, since a common table expression can.
-    fn note_write(&self, sql: &str) {
+    /// Counts a statement that may write (`WITH` too, since a common table expression can), and refuses one that does where the
+    /// transaction is only read in: SQLite would not.
+    fn note_write(&self, sql: &str) -> Result<(), DbErr> {
+        const READ: [&str; 5] = ["select", "show", "explain", "pragma", "set"];
+        const WRITE: [&str; 9] =
+            ["insert", "update", "delete", "replace", "merge", "create", "drop", "alter", "truncate"];
         let sql = sql.trim_start_matches(|c: char| c.is_whitespace() || c == '(');
         let verb = sql.split(|c: char| !c.is_ascii_alphabetic()).next().unwrap_or_default();
-        if !["select", "show", "explain", "pragma", "set"].iter().any(|read| verb.eq_ignore_ascii_case(read)) {
-            self.shared.ledger.lock().note_write();
+        let is_one_of = |verbs: &[&str]| verbs.iter().any(|known| verb.eq_ignore_ascii_case(known));
+        if is_one_of(&READ) {
+            return Ok(());
         }
+        self.shared.ledger.lock().note_write();
+        if is_one_of(&WRITE) { self.check_write() } else { Ok(()) }
+    }
+
+    /// Refuses to write where the transaction is only read in.
+    pub(super) fn check_write(&self) -> Result<(), DbErr> {
+        if self.shared.ledger.lock().is_read_only() {
+            return Err(DbErr::Custom(
+                "this transaction is only read in (`read_only`): write in a function that says nothing of that, and that is \
+                 called outside of this one"
+                    .to_owned(),
+            ));
+        }
+        Ok(())
     }
 }
 

@@ -50,12 +50,13 @@ pub(super) struct State {
     /// Statements that write, by what they begin with.
     statements: u64,
     isolation: Option<IsolationLevel>,
+    read_only: bool,
     /// What others, or a lost connection, have done to it.
     disturbance: Option<DbErr>,
 }
 
 impl State {
-    pub(super) fn new(isolation: Option<IsolationLevel>) -> Self {
+    pub(super) fn new(isolation: Option<IsolationLevel>, read_only: bool) -> Self {
         Self {
             frames: vec![Frame::default()],
             next: 1,
@@ -66,6 +67,7 @@ impl State {
             wrote: false,
             statements: 0,
             isolation,
+            read_only,
             disturbance: None,
         }
     }
@@ -78,6 +80,11 @@ impl State {
     /// Gives how often it was written to so far: statements and emitted events.
     pub(super) const fn writes(&self) -> u64 {
         self.statements + self.emitted
+    }
+
+    /// Whether it is only read in.
+    pub(super) const fn is_read_only(&self) -> bool {
+        self.read_only
     }
 
     /// The level that the transaction was opened with.

@@ -7,7 +7,7 @@ use outbox_sea_orm::{
     prelude::*,
     transport::{LimitError, Limits, Memory, Route, event_type, topic},
 };
-use sea_orm::{ActiveModelTrait, DatabaseConnection, DatabaseTransaction, DbErr, TransactionTrait};
+use sea_orm::{ActiveModelTrait, DatabaseConnection, DatabaseTransaction, DbErr, EntityTrait, TransactionTrait};
 use std::sync::atomic::{AtomicU32, Ordering};
 use tests::{databases::TempDatabase, on_every_database};
 
@@ -350,6 +350,55 @@ fn a_deadlock_s_victim_is_repeated_on_postgres() {
 #[test]
 fn a_deadlock_s_victim_is_repeated_on_mariadb() {
     tests::databases::tell(tests::databases::Database::MariaDb, crossing);
+}
+
+struct Reports {
+    outbox: Outbox,
+}
+
+impl Reports {
+    #[transactional_outbox(tx = self.outbox, read_only)]
+    async fn orders(&self) -> Result<usize, AppError> {
+        Ok(order::Entity::find().all(tx).await?.len())
+    }
+
+    #[transactional_outbox(tx = self.outbox, read_only)]
+    async fn that_writes(&self) -> Result<(), AppError> {
+        new_order(1).insert(tx).await?;
+        Ok(())
+    }
+
+    #[transactional_outbox(tx = self.outbox, read_only)]
+    async fn that_emits(&self) -> Result<(), AppError> {
+        tx.emit(OrderPlaced { order_id: 1, total: 1 })?;
+        Ok(())
+    }
+
+    /// Written in, whatever it calls.
+    #[transactional_outbox(tx = self.outbox)]
+    async fn written_and_read(&self) -> Result<usize, AppError> {
+        new_order(1).insert(tx).await?;
+        self.orders().await
+    }
+
+    #[transactional_outbox(tx = self.outbox, read_only)]
+    async fn read_and_written(&self) -> Result<usize, AppError> {
+        self.written_and_read().await
+    }
+}
+
+on_every_database! {
+    async fn what_is_read_only_writes_nothing_and_says_so(db: &TempDatabase) {
+        let shop = Shop::open(db).await;
+        let reports = Reports { outbox: shop.outbox.clone() };
+        assert_eq!(reports.orders().await.unwrap(), 0);
+        for refused in [reports.that_writes().await, reports.that_emits().await, reports.read_and_written().await.map(drop)] {
+            let error = refused.unwrap_err();
+            assert!(format!("{error:?}").contains("`read_only`"), "{error:?}");
+        }
+        assert_eq!(reports.written_and_read().await.unwrap(), 1, "it joins one that is written in");
+        assert_eq!((reports.orders().await.unwrap(), shop.saved().await), (1, (1, 0)));
+    }
 }
 
 #[tokio::test]

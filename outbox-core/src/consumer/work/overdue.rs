@@ -1,6 +1,6 @@
 //! Runs that last for longer than they should: told once, and counted while they do.
 
-use super::{Held, Worker, run::Run};
+use super::{Held, Worker, reports::FailureKind, run::Run};
 use crate::{
     consumer::handler::Route,
     event::Message,
@@ -51,11 +51,13 @@ impl<S: ConsumerStore> Worker<S> {
             () = tokio::time::sleep(long) => {}
         }
         let _overdue = Overdue::count(self);
-        tracing::warn!(
-            handler = &*route.name,
-            key_hash = lane_of(message).map(tracing::field::display),
-            "a delivery has been in hand for {long:?}: its handler is slow, or waits for a lock; what comes of its key waits too"
-        );
+        if self.tells(FailureKind::Overdue, &route.name, &format!("for {long:?} and more")) {
+            tracing::warn!(
+                handler = &*route.name,
+                key_hash = lane_of(message).map(tracing::field::display),
+                "a delivery has been in hand for {long:?}: its handler is slow, or waits for a lock; what comes of its key waits too"
+            );
+        }
         run.await
     }
 }

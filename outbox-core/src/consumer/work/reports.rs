@@ -21,6 +21,9 @@ pub(in crate::consumer) enum FailureKind {
     DatabaseBusy,
     DatabaseFailed,
     NotAcknowledged,
+    Slow,
+    Overdue,
+    LockHeld,
 }
 
 impl FailureKind {
@@ -37,6 +40,9 @@ impl FailureKind {
             Self::DatabaseBusy => "the database is busy, and the delivery is returned",
             Self::DatabaseFailed => "the database has failed, and the delivery is returned",
             Self::NotAcknowledged => "the transport could not be told of an outcome, and the message will come again",
+            Self::Slow => "a handler is slow",
+            Self::Overdue => "deliveries are in hand for long",
+            Self::LockHeld => "a handler held the database's only write lock",
         }
     }
 }
@@ -97,6 +103,17 @@ impl<S: ConsumerStore> Worker<S> {
                 error,
                 "{what}"
             ),
+        }
+    }
+
+    /// Tells whether something of a handler is to be told now: once at once, and then summed up once a minute.
+    pub(super) fn tells(&self, kind: FailureKind, handler: &str, what: &str) -> bool {
+        match self.reports.failed((kind, handler.into()), what, now()) {
+            Some(Report::Repeated { failures, within }) => {
+                self.report_repeated((kind, handler), failures, within, what);
+                false
+            }
+            report => report.is_some(),
         }
     }
 

@@ -1,6 +1,6 @@
 //! One run of a handler, in a transaction of its own with its inbox row.
 
-use super::{Verdict, Worker};
+use super::{Verdict, Worker, reports::FailureKind};
 use crate::{
     consumer::{
         barrier::Command,
@@ -299,7 +299,8 @@ impl<S: ConsumerStore> Worker<S> {
 
     /// Tells of a handler that kept all other writers of the database waiting.
     fn tell_of_the_lock(&self, route: &Route<S>, message: &Message, held_for: Duration) {
-        if held_for > LOCKED_LONG && !route.options.deferred && self.store.has_one_writer() {
+        let is_long = held_for > LOCKED_LONG && !route.options.deferred && self.store.has_one_writer();
+        if is_long && self.tells(FailureKind::LockHeld, &route.name, &format!("for {held_for:?}")) {
             tracing::warn!(
                 consumer = &*self.consumer,
                 handler = &*route.name,
@@ -313,14 +314,16 @@ impl<S: ConsumerStore> Worker<S> {
 
     /// Tells of a run that takes long, and counts it until what this gives is dropped.
     fn slow(&self, route: &Route<S>, message: &Message, after: Duration, limit: Option<Duration>) -> SlowRun {
-        tracing::warn!(
-            consumer = &*self.consumer,
-            handler = &*route.name,
-            message_id = %message.id,
-            ?after,
-            ?limit,
-            "a handler is slow; at its time limit, where it has one, it is dropped and counts as failed"
-        );
+        if self.tells(FailureKind::Slow, &route.name, &format!("after {after:?}")) {
+            tracing::warn!(
+                consumer = &*self.consumer,
+                handler = &*route.name,
+                message_id = %message.id,
+                ?after,
+                ?limit,
+                "a handler is slow; at its time limit, where it has one, it is dropped and counts as failed"
+            );
+        }
         self.count(|s| s.slow += 1);
         SlowRun(Arc::clone(&self.stats))
     }

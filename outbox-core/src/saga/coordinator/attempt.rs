@@ -113,7 +113,8 @@ impl<S: SagaStore> Worker<S> {
 
     /// Tells of an attempt that kept all other writers of the database waiting.
     fn tell_of_the_lock(&self, claim: &Claim, step: &str, undo: bool, held_for: Duration) {
-        if held_for > LOCKED_LONG && self.store.has_one_writer() {
+        let is_long = held_for > LOCKED_LONG && self.store.has_one_writer();
+        if is_long && self.tells_slow(claim, step, undo, &format!("it held the only write lock for {held_for:?}")) {
             tracing::warn!(
                 saga = %claim.id,
                 name = &*claim.definition.0,
@@ -135,15 +136,17 @@ impl<S: SagaStore> Worker<S> {
         after: Duration,
         limit: Option<Duration>,
     ) -> SlowStep {
-        tracing::warn!(
-            saga = %claim.id,
-            name = &*claim.definition.0,
-            step,
-            undo,
-            ?after,
-            ?limit,
-            "a step is slow; at its time limit, where it has one, it is dropped and counts as failed"
-        );
+        if self.tells_slow(claim, step, undo, &format!("it is slow after {after:?}")) {
+            tracing::warn!(
+                saga = %claim.id,
+                name = &*claim.definition.0,
+                step,
+                undo,
+                ?after,
+                ?limit,
+                "a step is slow; at its time limit, where it has one, it is dropped and counts as failed"
+            );
+        }
         self.stats.send_modify(|stats| stats.slow += 1);
         SlowStep(Arc::clone(&self.stats))
     }

@@ -12,7 +12,7 @@ use crate::{
         store::{Claim, Known, OpenSaga, SagaStore},
     },
 };
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 /// A step of a definition, or its compensation.
 type StepKey = (Arc<str>, Arc<str>, bool);
@@ -21,6 +21,8 @@ type StepKey = (Arc<str>, Arc<str>, bool);
 #[derive(Debug, Default)]
 pub(crate) struct SagaReports {
     steps: ReportBook<StepKey>,
+    /// Those that take long.
+    slow: ReportBook<StepKey>,
     /// The coordinator's own work.
     pub(super) work: BackgroundWork,
 }
@@ -69,8 +71,25 @@ impl<S: SagaStore> Worker<S> {
         }
     }
 
+    /// Tells whether it is to be told now that a step takes long: once at once, and then summed up once a minute.
+    pub(super) fn tells_slow(&self, claim: &Claim, step: &str, undo: bool, what: &str) -> bool {
+        let key = (claim.definition.0.clone(), step.into(), undo);
+        match self.reports.slow.failed(key.clone(), what, now()) {
+            Some(Report::Repeated { failures, within }) => {
+                report_slow(&key, failures, within, what);
+                false
+            }
+            report => report.is_some(),
+        }
+    }
+
     /// Logs failures of steps that were only counted so far, where their minute is over.
     pub(super) fn report_due(&self) {
+        for (key, report, what) in self.reports.slow.due(now()) {
+            if let Report::Repeated { failures, within } = report {
+                report_slow(&key, failures, within, &what);
+            }
+        }
         for ((name, step, undo), report, error) in self.reports.steps.due(now()) {
             if let Report::Repeated { failures, within } = report {
                 tracing::warn!(name = &*name, step = &*step, undo, failures, ?within, error, "a step goes on failing");
@@ -104,4 +123,8 @@ impl<S: SagaStore> Worker<S> {
             self.store.after_commit(tx, Box::new(log));
         }
     }
+}
+
+fn report_slow((name, step, undo): &StepKey, times: u64, within: Duration, what: &str) {
+    tracing::warn!(name = &**name, step = &**step, undo, times, ?within, what, "a step goes on taking long");
 }
