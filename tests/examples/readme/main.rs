@@ -1,6 +1,7 @@
 //! The README's code, so that it compiles: each of its blocks stands in here, as a test of `workspace` makes sure.
 #![expect(clippy::print_stdout, unreachable_pub, reason = "as the README says it")]
 
+mod around;
 mod others;
 mod saga;
 mod shop;
@@ -119,6 +120,13 @@ async fn phases(db: DatabaseConnection, tx: &OutboxTransaction) -> Done {
     Ok(())
 }
 
+async fn all(outbox: &Outbox) -> Done {
+    let relay = Relay::builder(outbox).route("here", topic("orders"), Memory::channel().0).start().await?;
+    let consumer = Consumer::new("here", outbox).subscribe(Memory::channel().1).start().await?;
+    let sagas = saga::started(outbox).await?;
+    around::ended(relay, consumer, sagas).await
+}
+
 async fn letters(outbox: &Outbox) -> Done {
     let undecided = outbox.dead_letters(&LetterFilter::all().topic("orders"), None, 20).await?;
     println!("{} letters, the first: {:?}", undecided.len(), undecided.first());
@@ -147,8 +155,10 @@ fn main() {
         phases(db, &outbox.begin().await?).await?;
         saga::sagas(outbox.clone(), outbox.begin().await?).await?;
         others::orders(outbox.clone(), Memory::channel().1).await?;
+        around::tested().await?;
         others::over_rabbitmq(outbox.clone(), "amqp://").await?;
         drop(others::payments(&outbox));
+        all(&outbox).await?;
         letters(&outbox).await
     };
 }

@@ -71,3 +71,7 @@ pub(crate) async fn sagas(outbox: Outbox, tx: OutboxTransaction) -> super::Done 
     assert_eq!(locks.holder(&tx, "order/7").await?, None);
     Ok(())
 }
+
+pub(crate) async fn started(outbox: &Outbox) -> Result<Sagas, Box<dyn std::error::Error>> {
+    Ok(Sagas::builder(outbox).register(PlaceOrder::saga()).start().await?)
+}

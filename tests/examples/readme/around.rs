@@ -1,0 +1,46 @@
+//! What the README says around the quickstart.
+
+use outbox_sea_orm::prelude::*;
+use sea_orm::{ActiveModelTrait, ActiveValue::Set, Database};
+use serde::{Deserialize, Serialize};
+
+use super::{
+    Done,
+    shop::{AppError, ReceiptSent, receipt},
+};
+use outbox_sea_orm::{consumer::ConsumerHandle, operator::AdminStore};
+use std::time::Duration;
+
+#[derive(Debug, Serialize, Deserialize, OutboxEvent)]
+#[outbox(type = "order.placed", topic = "orders")]
+struct OrderPlaced {
+    #[outbox(key)]
+    order_id: i64,
+    total: i64,
+}
+
+async fn send_receipt(event: OrderPlaced, cx: &HandlerContext) -> Result<(), AppError> {
+    receipt::ActiveModel { order_id: Set(event.order_id), ..Default::default() }.insert(&cx.tx).await?;
+    cx.tx.emit(ReceiptSent { order_id: event.order_id })?;
+    Ok(())
+}
+
+pub(crate) async fn tested() -> Done {
+    let outbox = Outbox::builder(Database::connect("sqlite::memory:").await?).install().await?;
+    let tx = outbox.begin().await?; // and your own tables
+    let message = Message::for_test(&OrderPlaced { order_id: 7, total: 90 })?;
+    let cx = HandlerContext::for_test(tx, message);
+    send_receipt(OrderPlaced { order_id: 7, total: 90 }, &cx).await?;
+    cx.tx.commit().await?;
+    assert_eq!(outbox.stats().await?.pending, 1); // the event that it has emitted
+    Ok(())
+}
+
+pub(crate) async fn ended(relay: Relay, consumer: ConsumerHandle, sagas: Sagas) -> Done {
+    let within = Duration::from_secs(10);
+    tokio::signal::ctrl_c().await?;
+    let (relay, consumer, sagas) =
+        tokio::join!(relay.shutdown(within), consumer.shutdown(within), sagas.shutdown(within));
+    (relay?, consumer?, sagas?);
+    Ok(())
+}
