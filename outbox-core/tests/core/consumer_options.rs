@@ -138,7 +138,6 @@ async fn what_is_given_up_without_a_delivery_is_a_letter_here_though_letters_go_
 
 struct Noting(Log, &'static str);
 
-#[async_trait::async_trait]
 impl HandlerLayer<MemoryTx> for Noting {
     async fn handle(&self, cx: &HandlerContext<MemoryTx>, next: Next<'_, MemoryTx>) -> Result<(), HandlerError> {
         self.0.note(format!("{} before {}", self.1, cx.handler()));

@@ -2,7 +2,6 @@
 
 use super::{HandlerContext, HandlerError};
 use crate::runtime::now;
-use async_trait::async_trait;
 use futures_util::future::BoxFuture;
 use std::{sync::Arc, time::Duration};
 use tokio::sync::Semaphore;
@@ -15,7 +14,6 @@ use tokio::sync::Semaphore;
 /// # use outbox_core::consumer::{HandlerContext, HandlerError, HandlerLayer, Next};
 /// struct OnlyTenant(&'static str);
 ///
-/// #[async_trait::async_trait]
 /// impl<Tx: Send + Sync + 'static> HandlerLayer<Tx> for OnlyTenant {
 ///     async fn handle(&self, cx: &HandlerContext<Tx>, next: Next<'_, Tx>) -> Result<(), HandlerError> {
 ///         if cx.message().headers.get("tenant") != Some(self.0) {
@@ -28,18 +26,40 @@ use tokio::sync::Semaphore;
 ///
 /// # Cancel safety
 /// The consumer may drop the future at a shutdown's deadline; the transaction is then rolled back.
-#[async_trait]
 pub trait HandlerLayer<Tx: Send + Sync + 'static>: Send + Sync + 'static {
     /// Does what the layer does, and runs what is inside it: once, or not at all.
-    async fn handle(&self, cx: &HandlerContext<Tx>, next: Next<'_, Tx>) -> Result<(), HandlerError>;
+    fn handle(
+        &self,
+        cx: &HandlerContext<Tx>,
+        next: Next<'_, Tx>,
+    ) -> impl Future<Output = Result<(), HandlerError>> + Send;
+}
+
+/// A layer of any type.
+pub(in crate::consumer) trait AnyLayer<Tx>: Send + Sync {
+    fn handle_any<'a>(
+        &'a self,
+        cx: &'a HandlerContext<Tx>,
+        next: Next<'a, Tx>,
+    ) -> BoxFuture<'a, Result<(), HandlerError>>;
+}
+
+impl<Tx: Send + Sync + 'static, L: HandlerLayer<Tx>> AnyLayer<Tx> for L {
+    fn handle_any<'a>(
+        &'a self,
+        cx: &'a HandlerContext<Tx>,
+        next: Next<'a, Tx>,
+    ) -> BoxFuture<'a, Result<(), HandlerError>> {
+        Box::pin(self.handle(cx, next))
+    }
 }
 
 /// Layers, the outermost first.
-pub(in crate::consumer) type Layers<Tx> = Vec<Arc<dyn HandlerLayer<Tx>>>;
+pub(in crate::consumer) type Layers<Tx> = Vec<Arc<dyn AnyLayer<Tx>>>;
 
 /// What a layer is around: the layers inside it, and the handler.
 pub struct Next<'a, Tx> {
-    pub(in crate::consumer) layers: &'a [Arc<dyn HandlerLayer<Tx>>],
+    pub(in crate::consumer) layers: &'a [Arc<dyn AnyLayer<Tx>>],
     pub(in crate::consumer) handler: BoxFuture<'a, Result<(), HandlerError>>,
 }
 
@@ -59,7 +79,7 @@ impl<Tx: Send + Sync + 'static> Next<'_, Tx> {
     /// That of the handler.
     pub async fn run(self, cx: &HandlerContext<Tx>) -> Result<(), HandlerError> {
         match self.layers.split_first() {
-            Some((layer, inside)) => layer.handle(cx, Next { layers: inside, handler: self.handler }).await,
+            Some((layer, inside)) => layer.handle_any(cx, Next { layers: inside, handler: self.handler }).await,
             None => self.handler.await,
         }
     }
@@ -76,7 +96,6 @@ struct TooLong {
     limit: Duration,
 }
 
-#[async_trait]
 impl<Tx: Send + Sync + 'static> HandlerLayer<Tx> for Timeout {
     async fn handle(&self, cx: &HandlerContext<Tx>, next: Next<'_, Tx>) -> Result<(), HandlerError> {
         let until = now() + self.0;
@@ -102,7 +121,6 @@ impl ConcurrencyLimit {
     }
 }
 
-#[async_trait]
 impl<Tx: Send + Sync + 'static> HandlerLayer<Tx> for ConcurrencyLimit {
     async fn handle(&self, cx: &HandlerContext<Tx>, next: Next<'_, Tx>) -> Result<(), HandlerError> {
         // It is never closed.

@@ -18,6 +18,7 @@ pub(super) use step::Failure;
 pub use step::{BranchFn, IntoStepError, StepContext, StepError, StepFn, TakesFn};
 pub(super) use work::{AnswerFault, Product, Ran, Steps, Undid};
 
+use serde::{Serialize, de::DeserializeOwned};
 use std::fmt;
 use work::Work;
 
@@ -58,7 +59,7 @@ impl<D, Tx> fmt::Debug for Saga<D, Tx> {
 }
 
 /// A type whose impl block is a saga: implemented by `#[saga]`.
-pub trait SagaData<Tx>: Sized {
+pub trait SagaData<Tx>: Serialize + DeserializeOwned + Send + Sync + 'static {
     /// Gives the definition.
     fn saga() -> Saga<Self, Tx>;
 }
