@@ -168,7 +168,8 @@ pub struct DeadLetter {
 }
 
 fn as_cloud_event<S: Serializer>(message: &Option<Message>, serializer: S) -> Result<S::Ok, S::Error> {
-    let event = message.as_ref().map(|message| serde_json::from_slice::<serde_json::Value>(&cloudevents::to_json(message)));
+    let event =
+        message.as_ref().map(|message| serde_json::from_slice::<serde_json::Value>(&cloudevents::to_json(message)));
     event.transpose().map_err(S::Error::custom)?.serialize(serializer)
 }
 
@@ -209,10 +210,24 @@ mod shown {
     fn a_letter_is_shown_as_json_with_its_event_as_a_cloud_event() {
         let at = Timestamp::from_micros(0);
         let errors = vec![AttemptError::new(1, super::super::FailureClass::Permanent, "no".to_owned())];
-        let letter =
-            DeadLetter::new(LetterId(7), EventId(9), Some(full()), "billing".into(), DeadReason::NotRetried, 1, errors, true, at, None, None);
+        let letter = DeadLetter::new(
+            LetterId(7),
+            EventId(9),
+            Some(full()),
+            "billing".into(),
+            DeadReason::NotRetried,
+            1,
+            errors,
+            true,
+            at,
+            None,
+            None,
+        );
         let json = serde_json::to_value(&letter).unwrap();
-        assert_eq!((&json["id"], &json["reason"], &json["dead_at"]), (&7.into(), &"not_retried".into(), &"1970-01-01T00:00:00Z".into()));
+        assert_eq!(
+            (&json["id"], &json["reason"], &json["dead_at"]),
+            (&7.into(), &"not_retried".into(), &"1970-01-01T00:00:00Z".into())
+        );
         assert_eq!((&json["message"]["specversion"], &json["errors"][0]["text"]), (&"1.0".into(), &"no".into()));
     }
 }

@@ -7,8 +7,8 @@ use crate::{
     runtime::{Connections, Wake},
 };
 use async_trait::async_trait;
-use serde::Serialize;
 use futures_util::future::BoxFuture;
+use serde::Serialize;
 use std::{sync::Arc, time::Duration};
 
 /// What a relay needs to know of an outbox before it starts.

@@ -187,7 +187,10 @@ fn combinations(options: &Options, faults: &mut Faults) {
         faults.add(syn::Error::new(*read_only, "an event is written: without `emit`, or without `read_only`"));
     }
     if let (Some(read_only), true) = (options.read_only.get(), options.nested.is_given()) {
-        faults.add(syn::Error::new(*read_only, "a savepoint of a transaction that is written in is written in too: remove `read_only`"));
+        faults.add(syn::Error::new(
+            *read_only,
+            "a savepoint of a transaction that is written in is written in too: remove `read_only`",
+        ));
     }
     let Some((outbox, _)) = options.outbox.get() else { return };
     let of_ours = "belongs to transactions of the outbox; with `outbox = ..` the transaction is the caller's own";

@@ -7,7 +7,8 @@ use crate::{
 use proc_macro2::{Ident, Span};
 use syn::{Expr, LitInt, Path, parse::ParseStream, token::Paren};
 
-const KNOWN: &[&str] = &["tx", "outbox", "emit", "nested", "mandatory", "requires_new", "isolation", "read_only", "retry", "crate"];
+const KNOWN: &[&str] =
+    &["tx", "outbox", "emit", "nested", "mandatory", "requires_new", "isolation", "read_only", "retry", "crate"];
 const LEVELS: &[&str] = &["ReadUncommitted", "ReadCommitted", "RepeatableRead", "Serializable"];
 /// Most repeats: with waits doubling up to a second, ten are some six seconds already.
 const MOST_REPEATS: u32 = 20;

@@ -105,7 +105,11 @@ impl Drop for Seat {
 impl OutboxTransaction {
     /// Opens a transaction. BEGIN comes to its end even when the caller goes away: the driver forgets one that was dropped
     /// while BEGIN was on its way, and a whole transaction, dropped, rolls back.
-    pub(crate) async fn open(outbox: Outbox, options: TransactionOptions, read_only: bool) -> Result<Self, OutboxError> {
+    pub(crate) async fn open(
+        outbox: Outbox,
+        options: TransactionOptions,
+        read_only: bool,
+    ) -> Result<Self, OutboxError> {
         let isolation = options.isolation_level;
         let (db, work) = (outbox.connection().clone(), outbox.work().clone());
         let begin = async move {

@@ -232,7 +232,9 @@ impl OutboxTransaction {
 
 async fn open(outbox: &Outbox, entry: Entry) -> Result<OutboxTransaction, OutboxError> {
     let access_mode = entry.read_only.then_some(AccessMode::ReadOnly);
-    outbox.open(TransactionOptions { isolation_level: entry.isolation, access_mode, ..TransactionOptions::default() }).await
+    outbox
+        .open(TransactionOptions { isolation_level: entry.isolation, access_mode, ..TransactionOptions::default() })
+        .await
 }
 
 /// Opens a transaction while another one of the same task is open, which goes on only after this one.
