@@ -10,6 +10,7 @@ pub async fn place_order(
                 function: "place_order",
                 propagation: ::outbox_sea_orm::__private::Propagation::Required,
                 isolation: ::core::option::Option::None,
+                read_only: false,
             },
         )
         .await
@@ -48,6 +49,7 @@ async fn transfer<'a>(
                     isolation: ::core::option::Option::Some(
                         ::outbox_sea_orm::__private::IsolationLevel::Serializable,
                     ),
+                    read_only: false,
                 },
                 &mut __repeats,
             )
@@ -85,6 +87,7 @@ async fn inside(tx: &OutboxTransaction) -> Result<impl Display, DbErr> {
                 function: "inside",
                 propagation: ::outbox_sea_orm::__private::Propagation::Mandatory,
                 isolation: ::core::option::Option::None,
+                read_only: false,
             },
         )
         .await

@@ -9,6 +9,7 @@ impl Orders {
                     function: "place",
                     propagation: ::outbox_sea_orm::__private::Propagation::Nested,
                     isolation: ::core::option::Option::None,
+                    read_only: false,
                 },
             )
             .await
@@ -83,6 +84,7 @@ impl Orders {
                             function: "under_async_trait",
                             propagation: ::outbox_sea_orm::__private::Propagation::Required,
                             isolation: ::core::option::Option::None,
+                            read_only: false,
                         },
                         &mut __repeats,
                     )
