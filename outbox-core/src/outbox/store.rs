@@ -82,7 +82,8 @@ pub struct PartitionRows {
     pub window: Vec<EventId>,
 }
 
-/// Reads events. Called by the reader; every method is one round trip and one snapshot.
+/// Reads events. Called by the reader; every method is one round trip and one snapshot, or gives what one would: never an
+/// event without those of its key that had committed before its transaction got their lock.
 #[async_trait]
 pub trait EventReader: Send + Sync + 'static {
     /// Reads past the positions, and ids in the windows. One entry for each of the plan's partitions, in its order.

@@ -138,15 +138,10 @@ impl Dialect {
             self.event_rows(self.by_key()) + " WHERE e.partition_no = ? AND e.event_id > ? ORDER BY e.event_id LIMIT ?";
         let routes =
             self.route_rows() + " WHERE r.partition_no = ? AND r.event_id > ? ORDER BY r.event_id, r.route LIMIT ?";
-        let (number, ids) = match self {
-            Self::Sqlite => ("CAST(? AS INTEGER)", "group_concat(w.event_id)"),
-            _ => ("CAST(? AS SIGNED)", "GROUP_CONCAT(w.event_id ORDER BY w.event_id)"),
-        };
         let looked = format!(
-            "SELECT 1, {number}, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, \
-             NULL, {ids} FROM {{events}} w{by_key} WHERE w.partition_no = ? AND w.event_id <= ? \
-             AND w.event_id > ? - ? AND (? = 1 OR EXISTS (SELECT 1 FROM {{events}} n{by_key} \
+            "{ids} AND w.event_id > ? - ? AND (? = 1 OR EXISTS (SELECT 1 FROM {{events}} n{by_key} \
              WHERE n.partition_no = ? AND n.event_id > ?))",
+            ids = self.ids_to(),
             by_key = self.by_key()
         );
         let mut parts = Vec::with_capacity(n * 3);
@@ -158,6 +153,30 @@ impl Dialect {
             parts.push(self.part(&routes));
         }
         parts.join(" UNION ALL ")
+    }
+
+    /// Selects the ids of a partition up to one, as `w`. Takes the partition, the partition, the id.
+    fn ids_to(self) -> String {
+        let (number, ids) = match self {
+            Self::Sqlite => ("CAST(? AS INTEGER)", "group_concat(w.event_id)"),
+            _ => ("CAST(? AS SIGNED)", "GROUP_CONCAT(w.event_id ORDER BY w.event_id)"),
+        };
+        format!(
+            "SELECT 1, {number}, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, \
+             NULL, {ids} FROM {{events}} w{by_key} WHERE w.partition_no = ? AND w.event_id <= ?",
+            by_key = self.by_key()
+        )
+    }
+
+    /// Tells whether what a snapshot shows was never caused by what it does not show.
+    pub(crate) const fn snapshot_keeps_causes(self) -> bool {
+        !matches!(self, Self::MariaDb)
+    }
+
+    /// Writes the second look at the ids of `n` partitions. Takes for each: partition, partition, last id, position, window.
+    pub(crate) fn look_again(self, n: usize) -> String {
+        let look = self.part(&format!("{} AND w.event_id > ? - ?", self.ids_to()));
+        vec![look; n].join(" UNION ALL ")
     }
 
     /// Writes the read of events by id, with what is remembered of them. Takes a list of places, then twice the length of

@@ -192,6 +192,12 @@ impl Schema {
         self.filled(&self.dialect.read(partitions, true))
     }
 
+    /// The second look at the ids of a number of partitions.
+    #[must_use]
+    pub fn text_of_second_look(&self, partitions: usize) -> Arc<str> {
+        self.filled(&self.dialect.look_again(partitions))
+    }
+
     /// The read of a page of parked keys.
     #[must_use]
     pub fn text_of_parks(&self) -> Arc<str> {

@@ -8,6 +8,7 @@ pub(crate) mod letters;
 mod options;
 mod reader;
 mod record;
+mod second_look;
 mod settler;
 
 pub use options::{Retention, StoreOptions};

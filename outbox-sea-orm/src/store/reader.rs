@@ -4,6 +4,7 @@ use super::{
     SqlStore,
     bind::{bind_ids, place_lists},
     decode::{self, Row},
+    second_look::{self, LOOKS},
 };
 use crate::{
     dialect::{Dialect, ROWS_SLACK},
@@ -52,7 +53,11 @@ impl EventReader for SqlStore {
             }
             self.reader.query(&text, &args).await?
         };
-        Ok(in_plan_order(&rows, plan)?)
+        let mut read = in_plan_order(&rows, plan)?;
+        if window && !dialect.snapshot_keeps_causes() {
+            self.look_again(plan, &mut read).await?;
+        }
+        Ok(read)
     }
 
     async fn fetch(&self, ids: &[(PartitionNo, EventId)], whole_up_to: u32) -> Result<Vec<StoredEvent>, StoreError> {
@@ -108,6 +113,39 @@ impl EventReader for SqlStore {
         let args = [Arg::Small(stored(partition)), Arg::int(from.0), Arg::int(to.0), Arg::int(i64::from(limit))];
         let rows = self.reader.query(&text, &args).await?;
         rows.iter().map(|row| decode::get(row, 0, "event_id").map(EventId).map_err(wrong)).collect()
+    }
+}
+
+impl SqlStore {
+    /// Looks again at the ids of what was read, until nothing new is in the windows.
+    async fn look_again(&self, plan: &ReadPlan, read: &mut [PartitionRows]) -> Result<(), StoreError> {
+        let mut open: Vec<usize> = (0..read.len()).filter(|i| second_look::has_seen(&read[*i])).collect();
+        for _ in 0..LOOKS {
+            if open.is_empty() {
+                break;
+            }
+            let mut args = Vec::with_capacity(open.len() * 5);
+            for &i in &open {
+                let asked = &plan.partitions[i];
+                let partition = Arg::Small(stored(asked.partition));
+                let to = Arg::int(second_look::seen_to(asked, &read[i]).0);
+                let (after, window) = (Arg::int(asked.after.0), Arg::int(i64::from(plan.window)));
+                args.extend([partition.clone(), partition, to, after, window]);
+            }
+            let text = self.text("look again", open.len(), || self.dialect().look_again(open.len()));
+            let (_, _, looks) = sorted_out(&self.reader.query(&text, &args).await?)?;
+            let mut grew = Vec::new();
+            for (partition, ids) in looks {
+                let found = open.iter().copied().find(|i| plan.partitions[*i].partition == partition);
+                if let Some(i) = found
+                    && second_look::take_in(&plan.partitions[i], &mut read[i], &ids)
+                {
+                    grew.push(i);
+                }
+            }
+            open = grew;
+        }
+        Ok(())
     }
 }
 

@@ -102,6 +102,15 @@ fn is_by_key(dialect: Dialect, [read, finish]: &[String; 2]) {
     }
 }
 
+async fn second_look_is_by_key(db: &DatabaseConnection, schema: &Schema) {
+    let one = |p: i64| [p, p, 150, 100, 10_000];
+    let numbers: Vec<i64> = (0..READ).flat_map(one).collect();
+    let look = plan(db, format!("EXPLAIN {}", with_numbers(&schema.text_of_second_look(4), &numbers))).await;
+    let walks: Vec<_> = look.lines().filter(|line| line.contains(" w ")).collect();
+    assert_eq!(walks.len(), 4, "{look}");
+    assert!(walks.iter().all(|line| line.contains("| PRIMARY |")), "{look}");
+}
+
 /// Explains the read of a page of parked keys, with numbers in place of parameters.
 async fn of_parks(db: &DatabaseConnection, schema: &Schema) -> String {
     let text = schema.text_of_parks();
@@ -148,6 +157,9 @@ on_every_database! {
                 with_literals(&db, &schema).await
             };
             is_by_key(schema.dialect(), &plans);
+            if schema.dialect() == Dialect::MariaDb {
+                second_look_is_by_key(&db, &schema).await;
+            }
         }
     }
 }
