@@ -19,6 +19,7 @@ where
     /// # Panics
     /// When there is no such step.
     #[must_use]
+    #[track_caller]
     pub fn answering<R>(mut self, step: &str, reply: impl Fn(&NewEvent) -> R + Send + Sync + 'static) -> Self
     where
         R: OutboxEvent,
@@ -95,6 +96,7 @@ where
     D: Serialize + DeserializeOwned + Send + Sync + 'static,
 {
     /// Says how the commands for a step that others are asked to do, and the answers, fare.
+    #[track_caller]
     pub fn faring(mut self, step: &str, fate: Fate) -> Self {
         let step = self.known(step).to_owned();
         self.script.others.fates.insert(step, fate);

@@ -76,6 +76,7 @@ where
     ///
     /// # Panics
     /// When the definition has faults.
+    #[track_caller]
     pub fn new(store: &S, make: impl Fn() -> Saga<D, S::Tx> + Send + Sync + 'static) -> Self {
         let definition = make();
         assert!(definition.faults().is_empty(), "the definition has faults: {:?}", definition.faults());
@@ -270,7 +271,10 @@ where
             }
             let tx = self.store.begin().await.expect("a transaction begins");
             let taken = replies.take(&tx, &answer).await;
-            assert!(taken.is_ok(), "an answer is not taken: {taken:?}");
+            assert!(
+                taken.is_ok(),
+                "an answer is not taken: {taken:?}; `answering(step, |command| ..)` says what others answer to a step"
+            );
             self.store.commit(tx).await.expect("it commits");
         }
     }
@@ -314,18 +318,21 @@ where
     D: Serialize + DeserializeOwned + Send + Sync + 'static,
 {
     /// Lets the first attempts at a step fail.
+    #[track_caller]
     pub fn failing(mut self, step: &str, attempts: u32) -> Self {
         self.script.fail(self.known(step), false, attempts);
         self
     }
 
     /// Lets a step say that it never will.
+    #[track_caller]
     pub fn aborting(mut self, step: &str) -> Self {
         self.script.abort(self.known(step), false);
         self
     }
 
     /// Lets the first attempts at a step's compensation fail.
+    #[track_caller]
     pub fn failing_compensation(mut self, step: &str, attempts: u32) -> Self {
         self.script.fail(self.known(step), true, attempts);
         self
@@ -354,6 +361,7 @@ where
     }
 
     /// Fails early where a test names a step that is not there.
+    #[track_caller]
     fn known<'n>(&self, step: &'n str) -> &'n str {
         assert!(self.kit.shape.number(step).is_some(), "`{}` has no step `{step}`", self.kit.shape.name);
         step

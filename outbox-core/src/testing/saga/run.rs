@@ -64,6 +64,7 @@ impl SagaRun {
     ///
     /// # Panics
     /// When they are not.
+    #[track_caller]
     pub fn expect_completed(&self) -> &Self {
         self.expect(SagaState::Completed)
     }
@@ -72,6 +73,7 @@ impl SagaRun {
     ///
     /// # Panics
     /// When it is not.
+    #[track_caller]
     pub fn expect_compensated(&self) -> &Self {
         self.expect(SagaState::Compensated)
     }
@@ -80,6 +82,7 @@ impl SagaRun {
     ///
     /// # Panics
     /// When it is not, or elsewhere.
+    #[track_caller]
     pub fn expect_stuck_at(&self, step: &str) -> &Self {
         self.expect(SagaState::Stuck);
         assert_eq!(self.instance.stuck_at.as_deref(), Some(step), "{:?}", self.instance);
@@ -90,6 +93,7 @@ impl SagaRun {
     ///
     /// # Panics
     /// When it was otherwise.
+    #[track_caller]
     pub fn expect_done(&self, steps: &[&str]) -> &Self {
         let done = |record: &Record| matches!(record, Record::Done { .. });
         assert_eq!(self.steps_of(done), steps, "done, of {:?}", self.instance);
@@ -100,6 +104,7 @@ impl SagaRun {
     ///
     /// # Panics
     /// When it was otherwise.
+    #[track_caller]
     pub fn expect_undone(&self, steps: &[&str]) -> &Self {
         let undone = |record: &Record| matches!(record, Record::Undone { .. });
         assert_eq!(self.steps_of(undone), steps, "undone, of {:?}", self.instance);
@@ -110,6 +115,7 @@ impl SagaRun {
     ///
     /// # Panics
     /// When it is otherwise.
+    #[track_caller]
     pub fn expect_done_by_others(&self, steps: &[&str]) -> &Self {
         assert_eq!(self.done_by_others, steps, "of {:?}", self.instance);
         self
@@ -119,12 +125,14 @@ impl SagaRun {
     ///
     /// # Panics
     /// When it was not.
+    #[track_caller]
     pub fn expect_left_out(&self, step: &str) -> &Self {
         let state = self.instance.step(step).map(|known| known.state);
         assert_eq!(state, Some(StepState::Skipped), "`{step}`, of {:?}", self.instance);
         self
     }
 
+    #[track_caller]
     fn expect(&self, state: SagaState) -> &Self {
         assert_eq!(self.instance.state, state, "{:?}", self.instance);
         self

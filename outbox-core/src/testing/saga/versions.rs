@@ -27,6 +27,7 @@ where
     /// # Panics
     /// When the other definition has faults, or is of the same name and version.
     #[must_use]
+    #[track_caller]
     pub fn beside<O>(mut self, other: impl Fn() -> Saga<O, S::Tx> + Send + Sync + 'static) -> Self
     where
         O: Serialize + DeserializeOwned + Send + Sync + 'static,
