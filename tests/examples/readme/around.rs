@@ -41,6 +41,8 @@ pub(crate) async fn ended(relay: Relay, consumer: ConsumerHandle, sagas: Sagas) 
     tokio::signal::ctrl_c().await?;
     let (relay, consumer, sagas) =
         tokio::join!(relay.shutdown(within), consumer.shutdown(within), sagas.shutdown(within));
-    (relay?, consumer?, sagas?);
+    relay?;
+    consumer?;
+    sagas?;
     Ok(())
 }
