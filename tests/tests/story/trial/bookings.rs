@@ -205,7 +205,8 @@ impl BookingService {
     pub(super) async fn shutdown(self, within: Duration) -> Result<(), BoxError> {
         let (relay, answers, sagas) =
             tokio::join!(self.relay.shutdown(within), self.answers.shutdown(within), self.sagas.shutdown(within));
-        (relay?, answers?, sagas?);
-        Ok(())
+        relay?;
+        answers?;
+        Ok(sagas?)
     }
 }

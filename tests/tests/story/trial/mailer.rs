@@ -118,7 +118,8 @@ impl Mailer {
         drop(self.keep_serving);
         let (consumer, relay, server) =
             tokio::join!(self.consumer.shutdown(within), self.relay.shutdown(within), self.server);
-        (consumer?, relay?, server??);
-        Ok(())
+        consumer?;
+        relay?;
+        Ok(server??)
     }
 }
