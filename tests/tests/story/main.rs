@@ -21,6 +21,8 @@ mod sagas;
 #[cfg(test)]
 mod stage;
 #[cfg(test)]
+mod trial;
+#[cfg(test)]
 mod trips;
 
 #[cfg(test)]
