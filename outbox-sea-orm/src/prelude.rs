@@ -1,13 +1,13 @@
 //! What most programs use.
 
 pub use crate::{
-    EnqueueOptions, OnDuplicate, Outbox, OutboxError, OutboxEvent, OutboxTransaction, Outcome, Phase, Transactional,
-    event_handler, saga,
-    saga::{Saga, SagaData, Sagas, Started, StepContext, StepError},
+    BoxError, EnqueueOptions, OnDuplicate, Outbox, OutboxError, OutboxEvent, OutboxTransaction, Outcome, Phase,
+    Transactional, event_handler, saga,
+    saga::{Saga, SagaData, Sagas, SagasError, Started, StepContext, StepError},
     transactional_outbox,
 };
 pub use outbox_core::{
-    consumer::{Consumer, HandlerError},
+    consumer::{Consumer, ConsumerHandle, HandlerError},
     event::{Message, MessageId},
     failure::RetryPolicy,
     relay::Relay,

@@ -4,6 +4,7 @@ use super::{EncodeError, EventId, Headers, MessageId, OutboxEvent, Timestamp};
 use crate::{failure::RetryPolicy, runtime::wall_clock};
 use bytes::Bytes;
 use std::{ops::Deref, sync::Arc, time::Duration};
+use xxhash_rust::xxh3::xxh3_64;
 
 /// Bytes that every database's column takes.
 const MAX_TEXT: usize = 255;
@@ -67,6 +68,11 @@ impl Message {
     #[must_use]
     pub fn new(parts: MessageParts) -> Self {
         Self(Arc::new(parts))
+    }
+
+    /// Gives the hash of its key as log lines show it, the one by which a relay keeps its order.
+    pub(crate) fn key_hash(&self) -> Option<String> {
+        self.key.as_deref().map(|key| format!("{:016x}", xxh3_64(key.as_bytes())))
     }
 
     /// Makes a message of an event for a unit test, from the source `test`, as a consumer would receive it.

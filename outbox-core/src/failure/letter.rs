@@ -9,7 +9,6 @@ use crate::{
 use futures_util::future::BoxFuture;
 use serde::{Serialize, Serializer, ser::Error};
 use std::{fmt, str::FromStr, sync::Arc};
-use xxhash_rust::xxh3::xxh3_64;
 
 /// Somebody who wants to be told of dead letters.
 pub(crate) type LetterListener = Box<dyn Fn(Arc<DeadLetter>) -> BoxFuture<'static, ()> + Send + Sync>;
@@ -31,14 +30,13 @@ pub(crate) async fn tell_of_letter(listener: &LetterListener, letter: &Arc<DeadL
 /// Logs a letter that was written.
 pub(crate) fn log_letter(letter: &DeadLetter) {
     let (message, last, received) = (letter.message.as_ref(), letter.errors.last(), letter.received.as_ref());
-    let key_hash = message.and_then(|message| message.key.as_deref()).map(|key| xxh3_64(key.as_bytes()));
     tracing::warn!(
         letter = %letter.id,
         event = (letter.event_id.0 > 0).then(|| tracing::field::display(letter.event_id)),
         message_id = message.map(|message| tracing::field::display(message.id)),
         topic = message.map(|message| message.topic.as_str()),
         event_type = message.map(|message| message.event_type.as_str()),
-        key_hash = key_hash.map(|hash| format!("{hash:016x}")),
+        key_hash = message.and_then(Message::key_hash),
         route = Some(letter.route.as_str()).filter(|route| !route.is_empty()),
         consumer = received.map(|by| by.consumer.as_str()),
         handler = received.map(|by| by.handler.as_str()).filter(|handler| !handler.is_empty()),

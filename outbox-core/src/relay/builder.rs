@@ -46,7 +46,8 @@ pub struct RelayBuilder<'a> {
 }
 
 impl<'a> RelayBuilder<'a> {
-    /// Adds a route. Its name is stable: it is stored with every event that waits for it.
+    /// Adds a route. Its name is stable: it is stored with every event that waits for it. An event goes to every route whose
+    /// selector takes it, and is finished when each of them has confirmed it.
     pub fn route(self, name: impl Into<Arc<str>>, selector: Selector, publisher: impl Publisher) -> Self {
         self.add_route(Route::new(name, selector, publisher))
     }

@@ -182,6 +182,12 @@ pub fn is_answer(headers: &Headers) -> bool {
     headers.get(SAGA).is_some() && headers.get(REPLY_TO).is_none()
 }
 
+/// Tells whether a message is a command.
+#[must_use]
+pub fn is_command(headers: &Headers) -> bool {
+    headers.get(SAGA).is_some() && headers.get(REPLY_TO).is_some()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

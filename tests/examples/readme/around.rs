@@ -3,13 +3,13 @@
 use outbox_sea_orm::prelude::*;
 use sea_orm::{ActiveModelTrait, ActiveValue::Set, Database};
 use serde::{Deserialize, Serialize};
+use std::time::Duration;
 
 use super::{
     Done,
     shop::{AppError, ReceiptSent, receipt},
 };
-use outbox_sea_orm::{consumer::ConsumerHandle, operator::AdminStore};
-use std::time::Duration;
+use outbox_sea_orm::operator::AdminStore;
 
 #[derive(Debug, Serialize, Deserialize, OutboxEvent)]
 #[outbox(type = "order.placed", topic = "orders")]

@@ -7,11 +7,8 @@ mod saga;
 mod shop;
 
 use outbox_http::{HttpPublisher, HttpReceiver};
-use outbox_sea_orm::{
-    operator::{AdminStore, Decision, LetterFilter, redrive_all},
-    prelude::*,
-    transport::Memory,
-};
+use outbox_sea_orm::operator::{AdminStore, Decision, LetterFilter, redrive_all};
+use outbox_sea_orm::{prelude::*, transport::Memory};
 use sea_orm::{ActiveModelTrait, ActiveValue::Set, DatabaseConnection, IntoActiveModel, TransactionTrait};
 use serde::{Deserialize, Serialize};
 use shop::{AppError, NewOrder, ReceiptSent, charge, notify_screen, order, receipt};
@@ -48,7 +45,11 @@ async fn quickstart(db: DatabaseConnection) -> Done {
     Ok(())
 }
 
-async fn receiving(outbox: Outbox) -> Done {
+async fn receiving(
+    outbox: Outbox,
+    listener: tokio::net::TcpListener,
+    stopped: impl Future<Output = ()> + Send + 'static,
+) -> Done {
     async fn send_receipt(event: OrderPlaced, cx: &HandlerContext) -> Result<(), AppError> {
         receipt::ActiveModel { order_id: Set(event.order_id), ..Default::default() }.insert(&cx.tx).await?;
         cx.tx.emit(ReceiptSent { order_id: event.order_id })?; // effect, next event, inbox row: one transaction
@@ -58,7 +59,8 @@ async fn receiving(outbox: Outbox) -> Done {
     let (router, subscriber) = HttpReceiver::builder().path("/events").verify("whsec_...").build()?;
     let consumer = Consumer::new("receipts", &outbox).on("send-receipt", send_receipt).subscribe(subscriber);
     let consumer = consumer.start().await?;
-    drop((router, consumer));
+    axum::serve(listener, router).with_graceful_shutdown(stopped).await?; // `stopped` first, then the consumer
+    drop(consumer);
     Ok(())
 }
 
@@ -145,10 +147,10 @@ impl From<&order::Model> for OrderPlaced {
 /// Everything above is only to be compiled.
 fn main() {
     let new = || NewOrder { total: 1 };
-    let _ = |db: DatabaseConnection, outbox: Outbox| async move {
+    let _ = |db: DatabaseConnection, outbox: Outbox, listener: tokio::net::TcpListener| async move {
         first(outbox.clone(), new()).await?;
         quickstart(db.clone()).await?;
-        receiving(outbox.clone()).await?;
+        receiving(outbox.clone(), listener, std::future::ready(())).await?;
         forms();
         as_a_value(&outbox, new()).await?;
         in_any_transaction(&db, &outbox, new()).await?;

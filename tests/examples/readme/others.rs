@@ -37,7 +37,7 @@ struct PaymentCaptured {
 #[derive(Serialize, Deserialize, OutboxEvent)]
 #[outbox(type = "payment.declined", no_key)]
 struct PaymentDeclined {
-    reason: String,
+    reason: String, // a field of this name is shown to people, and is in `cx.reason()`
 }
 
 #[saga(name = "checkout")]
@@ -73,11 +73,11 @@ pub(crate) async fn over_rabbitmq(outbox: Outbox, url: &str) -> super::Done {
         .exchange(Exchange::topic("shop"))
         .queue(Queue::quorum("payments").bind("shop", "payment.*"))
         .queue(Queue::quorum("checkout").bind("shop", "checkout.answers"));
-    let rabbit = AmqpPublisher::new(url)?.exchange("shop").declare(topology); // the same in both services
+    let rabbit = AmqpPublisher::new(url)?.exchange("shop").declare(topology.clone()); // the same in both services
     let relay = Relay::builder(&outbox).route("rabbit", everything(), rabbit).start().await?;
 
     let sagas = Sagas::builder(&outbox).register(Checkout::saga()).reply_to("checkout.answers").start().await?;
-    let answers = AmqpSubscriber::new(url, "checkout")?; // in payments: the queue `payments`, with `on_command` as above
+    let answers = AmqpSubscriber::new(url, "checkout")?.declare(topology); // in payments: the queue `payments`, and `on_command`
     let consumer = Consumer::new("checkout", &outbox).replies(&sagas).subscribe(answers).start().await?;
     drop((relay, consumer));
     Ok(())

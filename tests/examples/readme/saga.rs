@@ -44,6 +44,32 @@ impl PlaceOrder {
     }
 }
 
+struct Orders {
+    outbox: Outbox,
+}
+
+impl Orders {
+    #[transactional_outbox(tx = self.outbox)]
+    async fn confirm(&self, order_id: i64) -> Result<(), OutboxError> {
+        order::Entity::delete_by_id(order_id).exec(tx).await?;
+        Ok(())
+    }
+}
+
+#[derive(Serialize, Deserialize)]
+struct ConfirmOrder {
+    order_id: i64,
+}
+
+#[saga(name = "confirm-order")]
+impl ConfirmOrder {
+    #[step]
+    async fn confirm(&mut self, cx: &StepContext) -> Result<(), StepError> {
+        let orders = Orders { outbox: cx.tx.outbox().clone() };
+        Ok(orders.confirm(self.order_id).await?) // `#[transactional_outbox(tx = self.outbox)]`
+    }
+}
+
 #[derive(Serialize, Deserialize)]
 struct ChangeOrder {
     order_id: i64,
@@ -66,7 +92,7 @@ pub(crate) async fn sagas(outbox: Outbox, tx: OutboxTransaction) -> super::Done 
     tx.start_saga(PlaceOrder { order_id: 7, total: 90 }).correlation("order-7").await?; // two are one saga
     tx.commit().await?;
     drop(sagas);
-    let locks = Sagas::builder(&outbox).register(ChangeOrder::saga()).start().await?;
+    let locks = Sagas::builder(&outbox).register(ChangeOrder::saga()).register(ConfirmOrder::saga()).start().await?;
     let tx = outbox.begin().await?;
     assert_eq!(locks.holder(&tx, "order/7").await?, None);
     Ok(())

@@ -51,6 +51,8 @@ pub(crate) enum AppError {
     Database(#[from] DbErr),
     #[error(transparent)]
     Outbox(#[from] OutboxError),
+    #[error(transparent)]
+    Sagas(#[from] SagasError),
 }
 
 #[derive(Serialize, Deserialize, OutboxEvent)]

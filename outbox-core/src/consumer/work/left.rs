@@ -149,6 +149,17 @@ impl<S: ConsumerStore> Worker<S> {
             );
             return;
         }
+        if crate::saga::is_command(&message.headers) {
+            tracing::warn!(
+                consumer = &*self.consumer,
+                event_type = message.event_type,
+                policy = ?self.settings.unhandled,
+                "no handler of this consumer takes this command of a saga, which waits for its answer until its step times out: add \
+                 `on_command` for the type, also where it undoes another, if this consumer is the one that answers; not told again \
+                 for this type"
+            );
+            return;
+        }
         tracing::warn!(
             consumer = &*self.consumer,
             event_type = message.event_type,

@@ -1,12 +1,7 @@
 //! Runs that last for longer than they should: told once, and counted while they do.
 
 use super::{Held, Worker, reports::FailureKind, run::Run};
-use crate::{
-    consumer::handler::Route,
-    event::Message,
-    outbox::{ConsumerStore, lane_of},
-    telemetry::handle_span,
-};
+use crate::{consumer::handler::Route, event::Message, outbox::ConsumerStore, telemetry::handle_span};
 use std::{pin::pin, time::Duration};
 use tracing::Instrument;
 
@@ -54,7 +49,7 @@ impl<S: ConsumerStore> Worker<S> {
         if self.tells(FailureKind::Overdue, &route.name, &format!("for {long:?} and more")) {
             tracing::warn!(
                 handler = &*route.name,
-                key_hash = lane_of(message).map(tracing::field::display),
+                key_hash = message.key_hash(),
                 "a delivery has been in hand for {long:?}: its handler is slow, or waits for a lock; what comes of its key waits too"
             );
         }

@@ -4,7 +4,7 @@ use super::{Verdict, Worker};
 use crate::{
     event::Message,
     failure::{Report, ReportBook},
-    outbox::{ConsumerStore, lane_of},
+    outbox::ConsumerStore,
     runtime::now,
 };
 use std::sync::Arc;
@@ -78,7 +78,7 @@ impl<S: ConsumerStore> Worker<S> {
         let attempt = Some(attempt).filter(|attempt| *attempt > 0);
         let message_id = message.map(|message| tracing::field::display(message.id));
         let event_type = message.map(|message| message.event_type.as_str());
-        let key_hash = message.and_then(lane_of).map(|hash| format!("{hash:016x}"));
+        let key_hash = message.and_then(Message::key_hash);
         match self.reports.failed((kind, handler.into()), error, now()) {
             Some(Report::Repeated { failures, within }) => {
                 self.report_repeated((kind, handler), failures, within, error)

@@ -36,7 +36,12 @@ impl<S: SagaStore> Worker<S> {
             Failed::Abort(reason) => ("it is not tried again", reason),
             Failed::Stop(reason) => ("the saga is stuck", reason),
         };
-        match self.reports.steps.failed((name.clone(), step.clone(), undo), error, now()) {
+        let report = match failed {
+            // What it says is no failure; that the saga turns back, or is stuck, is told for it.
+            Failed::Abort(_) => None,
+            _ => self.reports.steps.failed((name.clone(), step.clone(), undo), error, now()),
+        };
+        match report {
             Some(Report::Repeated { failures, within }) => {
                 tracing::warn!(
                     name = &**name,

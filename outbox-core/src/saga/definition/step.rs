@@ -70,7 +70,9 @@ impl<Tx> StepContext<Tx> {
     }
 
     /// Says why the saga has turned back, in a compensation and in the hook `on_compensated`, or why it is stuck, in the hook
-    /// `on_stuck`; `None` while it goes forward.
+    /// `on_stuck`; `None` while it goes forward. It is a text for people: the step in backticks, a colon, and what it said,
+    /// as in "`charge`: the customer cannot pay". Where another service has refused a command it is "`charge`: refused:
+    /// payment.declined: over the limit", with the type of the refusing event and, where that has a field `reason`, its text.
     #[must_use]
     pub fn reason(&self) -> Option<&str> {
         self.reason.as_deref()

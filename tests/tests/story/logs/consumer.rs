@@ -1,7 +1,7 @@
 //! Handlers that fail, that write past their transaction, and messages that nobody takes.
 
 use super::{assert_line, told};
-use crate::stage::{Answered, Cx, Logs, Queue, SOON, Told, World, consumer, message};
+use crate::stage::{Answered, Cx, Logs, Queue, SOON, Told, World, command, consumer, message};
 use futures_util::future::join_all;
 use outbox_sea_orm::{
     consumer::{HandlerError, HandlerOptions},
@@ -22,7 +22,12 @@ fn a_handler_that_fails_is_logged_at_once_and_its_further_failures_once_a_minute
         assert_eq!(lines.len(), 1, "{lines:#?}");
         assert_line(&lines[0], Level::WARN, &["consumer", "handler", "message_id", "event_type", "key_hash", "error"]);
         assert_eq!((lines[0].field("consumer"), lines[0].field("handler")), ("story", "failing"));
-        assert_eq!(logs.with("an event is a dead letter").len(), 30, "each letter has a line");
+        let letters = logs.with("an event is a dead letter");
+        assert_eq!(letters.len(), 30, "each letter has a line");
+        assert!(
+            letters.iter().all(|letter| letter.field("key_hash") == lines[0].field("key_hash")),
+            "one key, one hash"
+        );
         logs.assert_never(&["a-secret-key"]);
     });
 }
@@ -59,9 +64,13 @@ fn a_type_that_no_handler_takes_is_logged_once() {
         };
         for _ in 0..3 {
             assert_eq!(queue.deliver(Ok(typed("nobody.takes"))).await, Answered::Ack);
+            assert_eq!(queue.deliver(Ok(command(&typed("nobody.does"), "charge", "answers"))).await, Answered::Ack);
         }
         handle.shutdown(SOON).await.unwrap();
-        let lines = logs.with("no handler of this consumer takes");
+        let commands = logs.with("takes this command of a saga");
+        assert_eq!(commands.len(), 1, "{commands:#?}");
+        assert_eq!(commands[0].field("event_type"), "nobody.does");
+        let lines = logs.with("no handler of this consumer takes messages");
         assert_eq!(lines.len(), 1, "{lines:#?}");
         assert_line(&lines[0], Level::WARN, &["consumer", "event_type"]);
         assert_eq!(lines[0].field("event_type"), "nobody.takes");

@@ -1,10 +1,10 @@
 //! Every write of what a stranger gave has a way out when the database refuses it: the message is given up, and the others are
 //! handled.
 
-use crate::stage::{Answered, Cx, Queue, SOON, Told, World, effect, message};
+use crate::stage::{Answered, Cx, Queue, SOON, Told, World, command, effect, message};
 use outbox_sea_orm::{
     consumer::{Consumer, HandlerError},
-    event::{Message, MessageParts, SagaId},
+    event::{Message, MessageParts},
     failure::RetryPolicy,
 };
 use sea_orm::{ConnectOptions, ConnectionTrait, DbBackend};
@@ -39,17 +39,12 @@ async fn refuse(world: &World, table: &str, column: &str, value: &str) {
 }
 
 /// A message of the stranger; with a step and a topic for the answer it is a command of a saga.
-fn poison(n: u64, command: Option<(&str, &str)>) -> Message {
-    let mut parts = MessageParts { source: POISON.into(), ..message("k", n).into_parts() };
-    if let Some((step, answers)) = command {
-        let saga = SagaId::generate().to_string();
-        let call =
-            [("sagaid", &*saga), ("sagastep", step), ("sagaround", "1"), ("sagaphase", "do"), ("replyto", answers)];
-        for (name, value) in call {
-            parts.headers.insert(name, value).unwrap();
-        }
+fn poison(n: u64, to: Option<(&str, &str)>) -> Message {
+    let poison = Message::new(MessageParts { source: POISON.into(), ..message("k", n).into_parts() });
+    match to {
+        Some((step, answers)) => command(&poison, step, answers),
+        None => poison,
     }
-    Message::new(parts)
 }
 
 /// Fails for the first of a key, rejects the second, and does the others.

@@ -22,7 +22,7 @@ pub(crate) use event::Told;
 pub(crate) use handlers::{Cx, consumer, effect};
 pub(crate) use logs::{LogLine, Logs};
 pub(crate) use part::{Part, RoutePart};
-pub(crate) use queue::{Answered, Queue, message};
+pub(crate) use queue::{Answered, Queue, command, message};
 pub(crate) use victims::{supervised, victim};
 pub(crate) use wire::{Answer, Sent};
 pub(crate) use world::{World, relay};

@@ -3,7 +3,7 @@
 use super::event::Told;
 use async_trait::async_trait;
 use outbox_sea_orm::{
-    event::{Headers, Message, MessageId, MessageParts, Timestamp},
+    event::{Headers, Message, MessageId, MessageParts, SagaId, Timestamp},
     transport::{Acknowledge, Delivery, SubscribeError, Subscriber},
 };
 use tokio::sync::{mpsc, oneshot};
@@ -61,6 +61,17 @@ impl Acknowledge for Handle {
     async fn reject(self: Box<Self>, reason: &str) -> Result<(), SubscribeError> {
         self.tell(Answered::Reject(reason.to_owned()))
     }
+}
+
+/// Makes a message the command of a saga's step, which is answered on a topic.
+pub(crate) fn command(message: &Message, step: &str, answers: &str) -> Message {
+    let mut parts = message.clone().into_parts();
+    let saga = SagaId::generate().to_string();
+    let call = [("sagaid", &*saga), ("sagastep", step), ("sagaround", "1"), ("sagaphase", "do"), ("replyto", answers)];
+    for (name, value) in call {
+        parts.headers.insert(name, value).unwrap();
+    }
+    Message::new(parts)
 }
 
 /// A message that tells one event.
