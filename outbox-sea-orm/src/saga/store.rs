@@ -44,11 +44,14 @@ impl SagaStore for Outbox {
             return Ok(Started::New { id: saga.id });
         }
         // A plain read does not wait for a step that is done meanwhile. A locking one sees what was committed after this
-        // transaction's first look too.
-        for text in &schema.sagas.known_by {
+        // transaction's first look too, where the first look is what a plain one sees: an ended saga may have been set aside.
+        for (text, is_as_of_now) in schema.sagas.known_by.iter().zip([!schema.dialect().is_mysql(), true]) {
             let asked = schema.statement(text, known_by().to_vec());
             if let Some(row) = tx.bounded(WHAT, tx.query_one_raw(asked)).await.map_err(database)? {
-                return started(&row);
+                let started = started(&row)?;
+                if is_as_of_now || !matches!(started, Started::AlreadyEnded { .. }) {
+                    return Ok(started);
+                }
             }
         }
         // It was forgotten at this very moment.
@@ -57,6 +60,16 @@ impl SagaStore for Outbox {
 
     async fn set_aside(&self, tx: &OutboxTransaction, new: &NewSaga, correlation: &str) -> Result<(), StoreError> {
         let schema = self.schema();
+        if schema.dialect().is_mysql() {
+            // Two at once wait for each other at the row itself: one that waited in the index of correlation ids would be in the
+            // way of the other's INSERT there, and InnoDB would end one of them as a deadlock.
+            let asked = vec![Value::from(&*new.name), Value::from(&*new.correlation)];
+            let asked = schema.statement(&schema.sagas.known_by[0], asked);
+            if let Some(row) = tx.bounded(WHAT, tx.query_one_raw(asked)).await.map_err(database)? {
+                let held = schema.statement(&schema.sagas.open_any, vec![id_value(id(&row, 0)?)]);
+                tx.bounded(WHAT, tx.query_one_raw(held)).await.map_err(database)?;
+            }
+        }
         let values = vec![Value::from(correlation), Value::from(&*new.name), Value::from(&*new.correlation)];
         tx.bounded(WHAT, tx.execute_raw(schema.statement(&schema.sagas.set_aside, values))).await.map_err(database)?;
         Ok(())
