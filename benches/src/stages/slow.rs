@@ -66,7 +66,7 @@ async fn make_report(event: ReportAsked, cx: &HandlerContext<OutboxTransaction>)
 pub(crate) async fn run(messages: u32) -> Result<Vec<Slow>> {
     let (publisher, subscriber) = Memory::channel();
     let in_process = one("in process", messages, publisher, subscriber, &Arc::default()).await?;
-    let (router, subscriber) = HttpReceiver::builder().unsigned().build()?;
+    let (router, subscriber) = HttpReceiver::builder().path("/events").unsigned().build()?;
     let timeouts = Arc::default();
     let (url, server) = serve(router, &timeouts).await?;
     let publisher = HttpPublisher::new(&url)?.allow_loopback();
@@ -85,7 +85,7 @@ async fn serve(router: Router, timeouts: &Arc<AtomicU64>) -> Result<(String, Joi
         std::future::ready(response)
     }));
     let listener = TcpListener::bind("127.0.0.1:0").await?;
-    let url = format!("http://{}/", listener.local_addr()?);
+    let url = format!("http://{}/events", listener.local_addr()?);
     let server = tokio::spawn(async move {
         // It is ended with the run.
         let _ = axum::serve(listener, router).await;
