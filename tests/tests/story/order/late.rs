@@ -3,7 +3,7 @@
 
 use crate::stage::{Destination, Expected, LATE, LEASE, SOON, Story, Told, World, keys, on_servers, relay};
 use outbox_sea_orm::transport::everything;
-use sea_orm::{ConnectionTrait, TransactionTrait};
+use sea_orm::{ConnectionTrait, DatabaseTransaction, TransactionTrait};
 use std::{
     sync::{
         Arc,
@@ -21,21 +21,24 @@ const EACH: u64 = 5;
 /// The order window of a relay, unless set.
 const WINDOW: u64 = 10_000;
 
-/// Commits transactions until enough was told: each locks the row of its key, tells, and dawdles.
+/// Locks the row of a key and tells its next events: their ids are given, but not committed.
+async fn tell(world: &World, txn: &DatabaseTransaction, key: u64) {
+    let lock = format!("UPDATE told SET n = n + {EACH} WHERE k = {key}");
+    txn.execute_unprepared(&lock).await.unwrap();
+    let asked = format!("SELECT n FROM told WHERE k = {key}");
+    let asked = sea_orm::Statement::from_string(txn.get_database_backend(), asked);
+    let row = txn.query_one_raw(asked).await.unwrap().unwrap();
+    let last = row.try_get_by_index::<i64>(0).unwrap().cast_unsigned();
+    let events: Vec<Told> = (last - EACH + 1..=last).map(|n| Told::new(format!("k{key}"), n)).collect();
+    world.outbox.enqueue_many(txn, &events).await.unwrap();
+}
+
+/// Commits transactions until enough was told: each dawdles with its ids, so that others may be faster.
 async fn write(world: Arc<World>, left: Arc<AtomicI64>, seed: u64) {
     let mut dice = fastrand::Rng::with_seed(seed);
     while left.fetch_sub(EACH.cast_signed(), Ordering::SeqCst) > 0 {
-        let key = dice.u64(0..KEYS);
         let txn = world.db.begin().await.unwrap();
-        let lock = format!("UPDATE told SET n = n + {EACH} WHERE k = {key}");
-        txn.execute_unprepared(&lock).await.unwrap();
-        let asked = format!("SELECT n FROM told WHERE k = {key}");
-        let asked = sea_orm::Statement::from_string(txn.get_database_backend(), asked);
-        let row = txn.query_one_raw(asked).await.unwrap().unwrap();
-        let last = row.try_get_by_index::<i64>(0).unwrap().cast_unsigned();
-        let events: Vec<Told> = (last - EACH + 1..=last).map(|n| Told::new(format!("k{key}"), n)).collect();
-        world.outbox.enqueue_many(&txn, &events).await.unwrap();
-        // The ids are given; now others may be faster.
+        tell(&world, &txn, dice.u64(0..KEYS)).await;
         tokio::time::sleep(Duration::from_micros(dice.u64(0..3_000))).await;
         txn.commit().await.unwrap();
         world.outbox.wake();
@@ -53,9 +56,14 @@ on_servers! {
         let source = world.source();
         let running = relay(&source, LEASE).route("a", everything(), destination.publisher("a"));
         let running = running.start().await.unwrap();
-        let left = Arc::new(AtomicI64::new(EVENTS));
+        // One is late for certain: a relay that lags behind the sixteen meets none of theirs late.
+        let late = world.db.begin().await.unwrap();
+        tell(&world, &late, 0).await;
+        let left = Arc::new(AtomicI64::new(EVENTS - EACH.cast_signed()));
         let writers: Vec<_> =
             (0..WRITERS).map(|seed| tokio::spawn(write(world.clone(), left.clone(), seed))).collect();
+        destination.wait_for(1, LATE).await;
+        late.commit().await.unwrap();
         for writer in writers {
             writer.await.unwrap();
         }
