@@ -117,7 +117,8 @@ impl Args {
         let (sides, broker) = (Sides::Both, Broker::RabbitMq);
         let mut args = Self { bench, events, rounds, round, pinned: false, sides, broker };
         while let Some(word) = words.next() {
-            let mut value = || words.next().with_context(|| format!("{word} wants a value\n\n{USAGE}"));
+            let mut value =
+                || words.next().with_context(|| format!("{word} wants a value\n\n{USAGE}"));
             match word.as_str() {
                 "--events" => args.events = Some(value()?.replace('_', "").parse()?),
                 "--rounds" => args.rounds = Some(value()?.parse()?),

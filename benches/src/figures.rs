@@ -50,7 +50,10 @@ pub(crate) fn percentile(values: &[f64], rank: f64) -> f64 {
     let mut sorted = values.to_vec();
     sorted.sort_by(f64::total_cmp);
     let at = (sorted.len() as f64 * rank).ceil() as usize;
-    sorted.get(at.saturating_sub(1).min(sorted.len().saturating_sub(1))).copied().unwrap_or(f64::NAN)
+    sorted
+        .get(at.saturating_sub(1).min(sorted.len().saturating_sub(1)))
+        .copied()
+        .unwrap_or(f64::NAN)
 }
 
 /// Writes a number with as many digits as it deserves.
@@ -126,7 +129,12 @@ pub(crate) struct Report(Vec<Figure>);
 impl Report {
     /// Adds a figure of several rounds: its median counts.
     pub(crate) fn rounds(&mut self, name: impl Into<String>, rounds: &Rounds, target: Target) {
-        self.0.push(Figure { name: name.into(), value: rounds.median(), spread: rounds.to_string(), target });
+        self.0.push(Figure {
+            name: name.into(),
+            value: rounds.median(),
+            spread: rounds.to_string(),
+            target,
+        });
     }
 
     /// Adds a figure of one measurement.
@@ -140,7 +148,11 @@ impl Report {
 
     /// Names the figures that miss their targets.
     pub(crate) fn missed(&self) -> Vec<&str> {
-        self.0.iter().filter(|figure| !figure.target.is_met(figure.value)).map(|figure| figure.name.as_str()).collect()
+        self.0
+            .iter()
+            .filter(|figure| !figure.target.is_met(figure.value))
+            .map(|figure| figure.name.as_str())
+            .collect()
     }
 }
 

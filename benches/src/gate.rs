@@ -55,7 +55,9 @@ pub(crate) async fn a3() -> Result<Report> {
     report.absorb(drained("1,000,000 waiting", &many));
     report.absorb(tell::memory(&memory));
     let sides = Sides::Both;
-    for (name, pinned) in [("100,000 waiting", false), ("100,000 waiting, a transaction open", true)] {
+    for (name, pinned) in
+        [("100,000 waiting", false), ("100,000 waiting, a transaction open", true)]
+    {
         let some = drain::run(Drain { events: SOME, rounds: ROUNDS, pinned, sides }).await?;
         report.absorb(drained(name, &some));
     }
@@ -84,7 +86,12 @@ pub(crate) async fn c1() -> Result<Report> {
 }
 
 /// Measures publishing to a broker.
-pub(crate) async fn publish(broker: Broker, events: u32, rounds: usize, sides: Sides) -> Result<Report> {
+pub(crate) async fn publish(
+    broker: Broker,
+    events: u32,
+    rounds: usize,
+    sides: Sides,
+) -> Result<Report> {
     let Broker::Kafka(kept) = broker else {
         return Ok(tell::published(RABBIT, events, &publish::run(events, rounds, sides).await?));
     };
@@ -93,7 +100,12 @@ pub(crate) async fn publish(broker: Broker, events: u32, rounds: usize, sides: S
 }
 
 /// Measures receiving from a broker.
-pub(crate) async fn consume(broker: Broker, messages: u32, rounds: usize, sides: Sides) -> Result<Report> {
+pub(crate) async fn consume(
+    broker: Broker,
+    messages: u32,
+    rounds: usize,
+    sides: Sides,
+) -> Result<Report> {
     let Broker::Kafka(kept) = broker else {
         return Ok(tell::consumed(RABBIT, messages, &consume::run(messages, rounds, sides).await?));
     };
@@ -149,7 +161,8 @@ pub(crate) async fn write(rounds: usize, round: Duration, sides: Sides) -> Resul
     let mut report = Report::default();
     for events in [0, 1, 10] {
         for writers in [1, 8, 32] {
-            let written = write::run(&place, Write { writers, events, rounds, round, sides }).await?;
+            let written =
+                write::run(&place, Write { writers, events, rounds, round, sides }).await?;
             report.absorb(tell::written(writers, events, &written));
         }
     }

@@ -11,16 +11,21 @@ const KIB: f64 = 1_024.0;
 /// Describes the machine and the versions, a line each.
 pub(crate) async fn describe(pool: &PgPool) -> Result<String> {
     let cpuinfo = fs::read_to_string("/proc/cpuinfo")?;
-    let model = cpuinfo.lines().find_map(|line| line.strip_prefix("model name")).unwrap_or("unknown");
+    let model =
+        cpuinfo.lines().find_map(|line| line.strip_prefix("model name")).unwrap_or("unknown");
     let cores = std::thread::available_parallelism()?;
     let memory = field("/proc/meminfo", "MemTotal:")? / KIB / KIB;
     let kernel = fs::read_to_string("/proc/sys/kernel/osrelease")?;
     let load = fs::read_to_string("/proc/loadavg")?;
     let load = load.split(' ').take(2).collect::<Vec<_>>().join(", ");
-    let server: String = sea_orm::sqlx::query("SELECT split_part(version(), ' on ', 1)").fetch_one(pool).await?.get(0);
+    let server: String = sea_orm::sqlx::query("SELECT split_part(version(), ' on ', 1)")
+        .fetch_one(pool)
+        .await?
+        .get(0);
     let mut settings = Vec::new();
     for name in ["fsync", "synchronous_commit", "shared_buffers", "max_wal_size", "autovacuum"] {
-        let row = sea_orm::sqlx::query("SELECT current_setting($1)").bind(name).fetch_one(pool).await?;
+        let row =
+            sea_orm::sqlx::query("SELECT current_setting($1)").bind(name).fetch_one(pool).await?;
         settings.push(format!("{name}={}", row.get::<String, _>(0)));
     }
     Ok(format!(
@@ -94,14 +99,18 @@ fn times(process: &str) -> Result<Times> {
     // The name may hold anything; what follows its bracket is numbers.
     let (_, rest) = text.rsplit_once(") ").context("/proc has another form")?;
     let fields: Vec<&str> = rest.split(' ').collect();
-    let seconds =
-        |from: usize| -> Result<f64> { Ok((fields[from].parse::<f64>()? + fields[from + 1].parse::<f64>()?) / TICKS) };
+    let seconds = |from: usize| -> Result<f64> {
+        Ok((fields[from].parse::<f64>()? + fields[from + 1].parse::<f64>()?) / TICKS)
+    };
     Ok(Times { parent: fields[1].parse()?, own: seconds(11)?, of_ended_children: seconds(13)? })
 }
 
 /// A number of KiB by its name.
 fn field(file: &str, name: &str) -> Result<f64> {
     let text = fs::read_to_string(file)?;
-    let line = text.lines().find_map(|line| line.strip_prefix(name)).with_context(|| format!("{file}: no {name}"))?;
+    let line = text
+        .lines()
+        .find_map(|line| line.strip_prefix(name))
+        .with_context(|| format!("{file}: no {name}"))?;
     Ok(line.trim().trim_end_matches(" kB").parse()?)
 }

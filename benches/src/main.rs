@@ -61,7 +61,10 @@ async fn measure(args: &Args) -> Result<Report> {
     Ok(match args.bench {
         Bench::Drain => {
             let drained = drain::run(Drain { events, rounds, pinned, sides }).await?;
-            tell::drained(&format!("{events} waiting{}", if pinned { ", pinned" } else { "" }), &drained)
+            tell::drained(
+                &format!("{events} waiting{}", if pinned { ", pinned" } else { "" }),
+                &drained,
+            )
         }
         Bench::Costs => tell::costs(&costs::run(events, sides).await?),
         Bench::Memory => tell::memory(&memory::run(args.events.unwrap_or(1_000_000)).await?),
@@ -71,7 +74,9 @@ async fn measure(args: &Args) -> Result<Report> {
         Bench::Sagas => gate::sagas(rounds, sides).await?,
         Bench::Asks => gate::asks(args.events.unwrap_or(gate::SAGAS), rounds, sides).await?,
         Bench::Publish => gate::publish(args.broker, events, rounds, sides).await?,
-        Bench::Consume => gate::consume(args.broker, args.events.unwrap_or(gate::MESSAGES), rounds, sides).await?,
+        Bench::Consume => {
+            gate::consume(args.broker, args.events.unwrap_or(gate::MESSAGES), rounds, sides).await?
+        }
         Bench::Slow => tell::slow(&slow::run(args.events.unwrap_or(400)).await?),
         Bench::Gate => gate::a3().await?,
         Bench::GateB => gate::b().await?,

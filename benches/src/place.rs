@@ -12,8 +12,14 @@ use tests::{
 };
 
 /// Settings of a server of our own: PostgreSQL's defaults, counted statements.
-const SETTINGS: [&str; 6] =
-    ["-c", "fsync=on", "-c", "shared_preload_libraries=pg_stat_statements", "-c", "max_connections=100"];
+const SETTINGS: [&str; 6] = [
+    "-c",
+    "fsync=on",
+    "-c",
+    "shared_preload_libraries=pg_stat_statements",
+    "-c",
+    "max_connections=100",
+];
 
 /// A database with an outbox and a table of orders.
 pub(crate) struct Place {
@@ -72,7 +78,8 @@ impl Place {
 
     /// The server's main process.
     pub(crate) async fn postmaster(&self) -> Result<u32> {
-        let backend: i32 = sqlx::query("SELECT pg_backend_pid()").fetch_one(&self.pool).await?.get(0);
+        let backend: i32 =
+            sqlx::query("SELECT pg_backend_pid()").fetch_one(&self.pool).await?.get(0);
         crate::machine::parent_of(backend.unsigned_abs())
     }
 

@@ -46,12 +46,24 @@ pub(crate) fn produced(broker: &str, kept: Kept, events: u32, produced: &Produce
     let mut report = Report::default();
     let name = format!("{broker}, {events} waiting");
     report.rounds(format!("{name}: by hand, our records, events/s"), &produced.same, Told);
-    report.rounds(format!("{name}: by hand, records of three headers, events/s"), &produced.lean, Told);
+    report.rounds(
+        format!("{name}: by hand, records of three headers, events/s"),
+        &produced.lean,
+        Told,
+    );
     report.rounds(format!("{name}: ours, events/s"), &produced.ours, Told);
     let (same, lean) = (produced.ours.over(&produced.same), produced.ours.over(&produced.lean));
-    report.rounds(format!("{name}: share of the loop by hand with our records"), &same, AtLeast(PUBLISH));
+    report.rounds(
+        format!("{name}: share of the loop by hand with our records"),
+        &same,
+        AtLeast(PUBLISH),
+    );
     let target = if kept == Kept::Memory { AtLeast(PUBLISH) } else { Told };
-    report.rounds(format!("{name}: share of the loop by hand with records of three headers"), &lean, target);
+    report.rounds(
+        format!("{name}: share of the loop by hand with records of three headers"),
+        &lean,
+        target,
+    );
     report
 }
 
@@ -64,13 +76,31 @@ pub(crate) fn consumed(broker: &str, messages: u32, consumed: &Consumed) -> Repo
     report.rounds(format!("{name}: by hand, messages/s"), &consumed.by_hand, Told);
     report.rounds(format!("{name}: by hand, each once, messages/s"), &consumed.once, Told);
     report.rounds(format!("{name}: ours, messages/s"), &consumed.ours, Told);
-    report.rounds(format!("{name}: ours in batches of {BATCH}, messages/s"), &consumed.batched, Told);
-    let (one_by_one, batched) = (consumed.ours.over(&consumed.by_hand), consumed.batched.over(&consumed.by_hand));
+    report.rounds(
+        format!("{name}: ours in batches of {BATCH}, messages/s"),
+        &consumed.batched,
+        Told,
+    );
+    let (one_by_one, batched) =
+        (consumed.ours.over(&consumed.by_hand), consumed.batched.over(&consumed.by_hand));
     report.rounds(format!("{name}: share of the loop by hand"), &one_by_one, AtLeast(CONSUME));
-    report.rounds(format!("{name}: share of the loop by hand, in batches"), &batched, MoreThan(1.0));
-    let (one_by_one, batched) = (consumed.ours.over(&consumed.once), consumed.batched.over(&consumed.once));
-    report.rounds(format!("{name}: share of the loop by hand that does each once"), &one_by_one, Told);
-    report.rounds(format!("{name}: share of the loop by hand that does each once, in batches"), &batched, Told);
+    report.rounds(
+        format!("{name}: share of the loop by hand, in batches"),
+        &batched,
+        MoreThan(1.0),
+    );
+    let (one_by_one, batched) =
+        (consumed.ours.over(&consumed.once), consumed.batched.over(&consumed.once));
+    report.rounds(
+        format!("{name}: share of the loop by hand that does each once"),
+        &one_by_one,
+        Told,
+    );
+    report.rounds(
+        format!("{name}: share of the loop by hand that does each once, in batches"),
+        &batched,
+        Told,
+    );
     report
 }
 
@@ -84,7 +114,11 @@ pub(crate) fn steps(at_once: usize, steps: &Steps) -> Report {
     let name = format!("sagas, {at_once} at once");
     report.rounds(format!("{name}: by hand, steps/s"), &steps.by_hand, Told);
     report.rounds(format!("{name}: ours, steps/s"), &steps.ours, Told);
-    report.rounds(format!("{name}: share of the steps by hand"), &steps.ours.over(&steps.by_hand), AtLeast(STEPS));
+    report.rounds(
+        format!("{name}: share of the steps by hand"),
+        &steps.ours.over(&steps.by_hand),
+        AtLeast(STEPS),
+    );
     report
 }
 
@@ -95,7 +129,8 @@ pub(crate) fn asked(at_once: usize, asked: &Asked) -> Report {
     let mut report = Report::default();
     let name = format!("asked steps, {at_once} at once");
     report.rounds(format!("{name}: by hand, no transport, steps/s"), &asked.by_hand, Told);
-    for (over, ours, target) in [("in process", &asked.memory, AtLeast(ASKED)), ("over RabbitMQ", &asked.rabbit, Told)]
+    for (over, ours, target) in
+        [("in process", &asked.memory, AtLeast(ASKED)), ("over RabbitMQ", &asked.rabbit, Told)]
     {
         report.rounds(format!("{name}: ours {over}, steps/s"), ours, Told);
         let share = ours.over(&asked.by_hand);
@@ -109,7 +144,11 @@ pub(crate) fn in_flight(others: u32, flown: &InFlight) -> Report {
     report.rounds("sagas, one other in flight: sagas/s", &flown.one, Told);
     let name = format!("sagas, {others} others in flight");
     report.rounds(format!("{name}: sagas/s"), &flown.many, Told);
-    report.rounds(format!("{name}: share of the rate with one"), &flown.many.over(&flown.one), AtLeast(IN_FLIGHT));
+    report.rounds(
+        format!("{name}: share of the rate with one"),
+        &flown.many.over(&flown.one),
+        AtLeast(IN_FLIGHT),
+    );
     report
 }
 
@@ -117,7 +156,11 @@ pub(crate) fn drained(name: &str, drained: &Drained) -> Report {
     let mut report = Report::default();
     report.rounds(format!("drain, {name}: floor, events/s"), &drained.floor, Told);
     report.rounds(format!("drain, {name}: ours, events/s"), &drained.ours, Told);
-    report.rounds(format!("drain, {name}: share of the floor"), &drained.ours.over(&drained.floor), AtLeast(DRAIN));
+    report.rounds(
+        format!("drain, {name}: share of the floor"),
+        &drained.ours.over(&drained.floor),
+        AtLeast(DRAIN),
+    );
     report.one(format!("drain, {name}: duplicated"), drained.duplicated as f64, Told);
     report
 }
@@ -148,11 +191,19 @@ pub(crate) fn latencies(rate: u32, latencies: &Latencies) -> Report {
     let held = rate <= 200;
     let (ours, floor) = (&latencies.ours, &latencies.floor);
     report.rounds(format!("{name}: p50 of the floor, ms"), &floor.p50, Told);
-    report.rounds(format!("{name}: p50 of ours, ms"), &ours.p50, if held { Below(2.0) } else { Told });
+    report.rounds(
+        format!("{name}: p50 of ours, ms"),
+        &ours.p50,
+        if held { Below(2.0) } else { Told },
+    );
     report.rounds(format!("{name}: p99 of the floor, ms"), &floor.p99, Told);
     report.rounds(format!("{name}: p99 of ours, ms"), &ours.p99, Told);
     let target = if held { AtMost(2.0) } else { Told };
-    report.rounds(format!("{name}: p99 in multiples of the floor's"), &ours.p99.over(&floor.p99), target);
+    report.rounds(
+        format!("{name}: p99 in multiples of the floor's"),
+        &ours.p99.over(&floor.p99),
+        target,
+    );
     report
 }
 
@@ -200,9 +251,21 @@ pub(crate) fn slow(all: &[Slow]) -> Report {
     let mut report = Report::default();
     for slow in all {
         let name = format!("{}, {} messages, {} at once", slow.over, slow.messages, slow.at_once);
-        report.one(format!("{name}: seconds, as a multiple of what the handlers take"), slow.of_the_least, AtMost(1.5));
-        report.one(format!("{name}: runs of the handler beyond one each"), slow.repeats, AtMost(0.0));
-        report.one(format!("{name}: deliveries that an earlier one made needless"), slow.suppressed, Told);
+        report.one(
+            format!("{name}: seconds, as a multiple of what the handlers take"),
+            slow.of_the_least,
+            AtMost(1.5),
+        );
+        report.one(
+            format!("{name}: runs of the handler beyond one each"),
+            slow.repeats,
+            AtMost(0.0),
+        );
+        report.one(
+            format!("{name}: deliveries that an earlier one made needless"),
+            slow.suppressed,
+            Told,
+        );
         report.one(format!("{name}: returned unbegun, in time"), slow.late, Told);
         report.one(format!("{name}: answers too late (504)"), slow.timeouts, AtMost(0.0));
     }

@@ -153,16 +153,28 @@ pub trait AdminStore: Send + Sync + 'static {
     /// The message of a consumer's letter is stored for its handler, due now; one that cannot be read is left out. A letter
     /// of a consumer that is older than what the inbox remembers is refused unless forced: whether the same message was
     /// handled since, under another letter or delivery, is not known any more.
-    async fn redrive(&self, letters: &[LetterId], decision: &Decision) -> Result<Vec<LetterId>, StoreError>;
+    async fn redrive(
+        &self,
+        letters: &[LetterId],
+        decision: &Decision,
+    ) -> Result<Vec<LetterId>, StoreError>;
 
     /// Discards letters about which nothing was decided: they are marked, and a key that is parked behind one opens. Gives
     /// those that this call discarded.
-    async fn discard(&self, letters: &[LetterId], decision: &Decision) -> Result<Vec<LetterId>, StoreError>;
+    async fn discard(
+        &self,
+        letters: &[LetterId],
+        decision: &Decision,
+    ) -> Result<Vec<LetterId>, StoreError>;
 
     /// Discards letters about which nothing was decided as [`discard`](Self::discard) does, and deletes the content of these
     /// and of those that were decided about before: payload, headers and errors. The letters stay, with who decided and why,
     /// until their retention is over; a key that is parked behind one opens. Gives those that this call discarded.
-    async fn purge(&self, letters: &[LetterId], decision: &Decision) -> Result<Vec<LetterId>, StoreError>;
+    async fn purge(
+        &self,
+        letters: &[LetterId],
+        decision: &Decision,
+    ) -> Result<Vec<LetterId>, StoreError>;
 
     /// Sends the event of a letter again with other content, as a new event with a new message id and the header
     /// `causationid` naming the old one, and marks the letter. The message of a consumer's letter is stored for its handler
@@ -214,7 +226,8 @@ pub async fn redrive_all(
         let letters = store.dead_letters(&filter, after, PAGE).await?;
         let Some(last) = letters.last().map(|l| l.id) else { return Ok(progress) };
         after = Some(last);
-        let ids: Vec<LetterId> = letters.iter().filter(|l| l.fate.is_none()).map(|l| l.id).collect();
+        let ids: Vec<LetterId> =
+            letters.iter().filter(|l| l.fate.is_none()).map(|l| l.id).collect();
         progress.seen += letters.len() as u64;
         progress.redriven += store.redrive(&ids, decision).await?.len() as u64;
         tell(progress);
@@ -255,7 +268,10 @@ pub async fn purge_all(
 }
 
 /// Narrows a filter to the letters that are there now; `None` when there is none.
-async fn those_of_now(store: &dyn AdminStore, filter: &LetterFilter) -> Result<Option<LetterFilter>, StoreError> {
+async fn those_of_now(
+    store: &dyn AdminStore,
+    filter: &LetterFilter,
+) -> Result<Option<LetterFilter>, StoreError> {
     let newest = store.newest_letter().await?;
     Ok(newest.map(|newest| {
         let up_to = filter.up_to.map_or(newest, |up_to| up_to.min(newest));

@@ -36,12 +36,13 @@ extern crate self as outbox_core;
 #[doc(hidden)]
 pub mod __private {
     pub use crate::consumer::{
-        ContextTx, EventHandler, EventHandlers, HandlerContext, HandlerError, HandlerOptions, HandlerSet,
+        ContextTx, EventHandler, EventHandlers, HandlerContext, HandlerError, HandlerOptions,
+        HandlerSet,
     };
     pub use crate::event::emitted::*;
     pub use crate::event::{
-        DecodeError, DecodeEvent, EncodeError, EventContract, EventMeta, EventType, KeyPart, Message, OutboxEvent,
-        Upcast, encode_json,
+        DecodeError, DecodeEvent, EncodeError, EventContract, EventMeta, EventType, KeyPart,
+        Message, OutboxEvent, Upcast, encode_json,
     };
     pub use crate::failure::RetryPolicy;
     pub use crate::outbox::Store;

@@ -17,9 +17,16 @@ pub(crate) fn each(
     mut read: impl FnMut(&Ident, ParseStream<'_>, &mut Faults) -> syn::Result<()>,
 ) {
     while !input.is_empty() {
-        let one = input.call(Ident::parse_any).and_then(|name| read(&name, input, faults)).and_then(|()| {
-            if input.is_empty() || input.peek(Token![,]) { Ok(()) } else { Err(input.error("expected `,` here")) }
-        });
+        let one = input
+            .call(Ident::parse_any)
+            .and_then(|name| read(&name, input, faults))
+            .and_then(|()| {
+                if input.is_empty() || input.peek(Token![,]) {
+                    Ok(())
+                } else {
+                    Err(input.error("expected `,` here"))
+                }
+            });
         if faults.take(one).is_none() {
             skip_to_comma(input);
         }
@@ -98,7 +105,10 @@ impl<T> Slot<T> {
     /// A fault at the name when it was given before, or the fault of the reading.
     pub(crate) fn fill(&mut self, name: &Ident, read: syn::Result<T>) -> syn::Result<()> {
         if std::mem::replace(&mut self.given, true) {
-            return Err(syn::Error::new(name.span(), format!("`{name}` is given twice; keep one of them")));
+            return Err(syn::Error::new(
+                name.span(),
+                format!("`{name}` is given twice; keep one of them"),
+            ));
         }
         self.value = Some(read?);
         Ok(())

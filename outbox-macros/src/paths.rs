@@ -24,7 +24,9 @@ pub(crate) fn private(named: Option<&syn::Path>, crates: &[&str]) -> syn::Result
     let name = match found.as_slice() {
         [] => {
             let wanted = crates.iter().map(|c| format!("`{c}`")).collect::<Vec<_>>().join(" or ");
-            let message = format!("add {wanted} to the dependencies in Cargo.toml, or say where it is: `crate = path`");
+            let message = format!(
+                "add {wanted} to the dependencies in Cargo.toml, or say where it is: `crate = path`"
+            );
             return Err(syn::Error::new(Span::call_site(), message));
         }
         [one] => one,
@@ -55,7 +57,9 @@ fn normal_dependencies() -> Vec<String> {
     });
     let Some(manifest) = manifest else { return Vec::new() };
     let targets = manifest.get("target").and_then(Item::as_table_like);
-    let by_target = targets.into_iter().flat_map(TableLike::iter).filter_map(|(_, t)| t.get("dependencies"));
-    let tables = manifest.get("dependencies").into_iter().chain(by_target).filter_map(Item::as_table_like);
+    let by_target =
+        targets.into_iter().flat_map(TableLike::iter).filter_map(|(_, t)| t.get("dependencies"));
+    let tables =
+        manifest.get("dependencies").into_iter().chain(by_target).filter_map(Item::as_table_like);
     tables.flat_map(TableLike::iter).map(|(name, _)| name.replace('-', "_")).collect()
 }

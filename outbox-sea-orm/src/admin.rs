@@ -53,7 +53,11 @@ impl AdminStore for Outbox {
 
     async fn newest_letter(&self) -> Result<Option<LetterId>, StoreError> {
         let text = self.schema().filled("SELECT max(letter_id) FROM {letters}");
-        let row = self.work().query_one_raw(self.schema().statement(&text, Vec::new())).await.map_err(database)?;
+        let row = self
+            .work()
+            .query_one_raw(self.schema().statement(&text, Vec::new()))
+            .await
+            .map_err(database)?;
         Ok(row.map(|row| column::<Option<i64>>(&row, 0)).transpose()?.flatten().map(LetterId))
     }
 
@@ -64,23 +68,33 @@ impl AdminStore for Outbox {
         limit: u32,
     ) -> Result<Vec<DeadLetter>, StoreError> {
         let (condition, mut values) = condition(filter, after);
-        let sizes = letters::sizes(self.schema().dialect(), &format!("{condition} ORDER BY letter_id LIMIT ?"));
+        let sizes = letters::sizes(
+            self.schema().dialect(),
+            &format!("{condition} ORDER BY letter_id LIMIT ?"),
+        );
         values.push(Value::from(i64::from(limit.min(LONGEST_PAGE))));
         let asked = self.schema().statement(&self.schema().filled(&sizes), values);
         let rows = self.work().query_all_raw(asked).await.map_err(database)?;
-        let there: Vec<(i64, usize)> = rows.iter().map(letters::id_and_size).collect::<Result<_, _>>()?;
+        let there: Vec<(i64, usize)> =
+            rows.iter().map(letters::id_and_size).collect::<Result<_, _>>()?;
         let page = &there[..fitting(there.iter().map(|(_, size)| *size), ANSWER_BYTES)];
         let ids: Vec<LetterId> = page.iter().map(|(id, _)| LetterId(*id)).collect();
         if ids.is_empty() {
             return Ok(Vec::new());
         }
         let text = letters::select(&format!("letter_id IN ({}) ORDER BY letter_id", marks(&ids)));
-        let asked = self.schema().statement(&self.schema().filled(&text), decisions::values(&ids).collect());
+        let asked = self
+            .schema()
+            .statement(&self.schema().filled(&text), decisions::values(&ids).collect());
         let rows = self.work().query_all_raw(asked).await.map_err(database)?;
         rows.iter().map(letters::letter).collect()
     }
 
-    async fn redrive(&self, ids: &[LetterId], decision: &Decision) -> Result<Vec<LetterId>, StoreError> {
+    async fn redrive(
+        &self,
+        ids: &[LetterId],
+        decision: &Decision,
+    ) -> Result<Vec<LetterId>, StoreError> {
         let mut redriven = Vec::new();
         for chunk in self.short_transactions(ids).await? {
             let tx = self.operate().await?;
@@ -93,7 +107,11 @@ impl AdminStore for Outbox {
         Ok(redriven)
     }
 
-    async fn discard(&self, ids: &[LetterId], decision: &Decision) -> Result<Vec<LetterId>, StoreError> {
+    async fn discard(
+        &self,
+        ids: &[LetterId],
+        decision: &Decision,
+    ) -> Result<Vec<LetterId>, StoreError> {
         let mut discarded = Vec::new();
         for chunk in self.short_transactions(ids).await? {
             let tx = self.operate().await?;
@@ -103,7 +121,11 @@ impl AdminStore for Outbox {
         Ok(discarded)
     }
 
-    async fn purge(&self, ids: &[LetterId], decision: &Decision) -> Result<Vec<LetterId>, StoreError> {
+    async fn purge(
+        &self,
+        ids: &[LetterId],
+        decision: &Decision,
+    ) -> Result<Vec<LetterId>, StoreError> {
         let mut purged = Vec::new();
         for chunk in self.short_transactions(ids).await? {
             let tx = self.operate().await?;
@@ -123,7 +145,10 @@ impl AdminStore for Outbox {
         let tx = self.operate().await?;
         let Some(letter) = self.open_letters(&tx, &[letter]).await?.pop() else { return Ok(None) };
         let Some(message) = &letter.message else {
-            return Err(StoreError::Mismatch(format!("the event of letter {} does not decode", letter.id)));
+            return Err(StoreError::Mismatch(format!(
+                "the event of letter {} does not decode",
+                letter.id
+            )));
         };
         let event = again(message, payload);
         self.check(&event).map_err(|error| StoreError::Refused(error.into()))?;
@@ -131,7 +156,11 @@ impl AdminStore for Outbox {
             return Ok(None);
         }
         if let Some(by) = &letter.received {
-            let id = self.schema().store_again(&tx, &letter, by, Some(&event.payload)).await.map_err(database)?;
+            let id = self
+                .schema()
+                .store_again(&tx, &letter, by, Some(&event.payload))
+                .await
+                .map_err(database)?;
             tx.commit().await?;
             return Ok(id);
         }

@@ -43,15 +43,21 @@ pub(crate) fn stretches<T>(
 
 /// Tells how many bytes the row of an event takes in a statement.
 pub(crate) fn of_event(event: &NewEvent) -> usize {
-    let texts = [&event.topic, &event.event_type, &event.content_type].map(String::len).iter().sum::<usize>();
-    let optional = [&event.key, &event.aggregate_type].map(|text| text.as_ref().map_or(0, String::len));
+    let texts = [&event.topic, &event.event_type, &event.content_type]
+        .map(String::len)
+        .iter()
+        .sum::<usize>();
+    let optional =
+        [&event.key, &event.aggregate_type].map(|text| text.as_ref().map_or(0, String::len));
     ROW + event.payload.len() + of_headers(&event.headers) + texts + optional.iter().sum::<usize>()
 }
 
 /// Tells how many bytes the row of a message takes in a statement.
 pub(crate) fn of_message(message: &Message) -> usize {
-    let texts = [&message.topic, &message.event_type, &message.content_type, &message.source].map(String::len);
-    let optional = [&message.key, &message.aggregate_type].map(|text| text.as_ref().map_or(0, String::len));
+    let texts = [&message.topic, &message.event_type, &message.content_type, &message.source]
+        .map(String::len);
+    let optional =
+        [&message.key, &message.aggregate_type].map(|text| text.as_ref().map_or(0, String::len));
     let texts = texts.iter().chain(&optional).sum::<usize>();
     ROW + message.payload.len() + of_headers(&message.headers) + texts
 }
@@ -76,7 +82,8 @@ mod tests {
             (&[0, 10, 0, 1], 9, 10, &[3, 1]),
             (&[10, 0, 0], 1, 10, &[1, 1, 1]),
         ] {
-            let cut: Vec<usize> = stretches(sizes, rows, bytes, |size| *size).map(<[usize]>::len).collect();
+            let cut: Vec<usize> =
+                stretches(sizes, rows, bytes, |size| *size).map(<[usize]>::len).collect();
             assert_eq!(cut, expected, "{sizes:?} by {rows} rows and {bytes} bytes");
         }
     }

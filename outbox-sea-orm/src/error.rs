@@ -93,7 +93,9 @@ pub enum OutboxError {
     #[error("a nested transaction is still open at commit")]
     StillNested,
     /// A function that asks for an isolation level has joined a transaction that was opened with a weaker one.
-    #[error("`{function}` needs isolation {wanted}, and has joined a transaction that was not opened with it")]
+    #[error(
+        "`{function}` needs isolation {wanted}, and has joined a transaction that was not opened with it"
+    )]
     Isolation {
         /// The function that was called.
         function: &'static str,
@@ -152,13 +154,15 @@ impl OutboxError {
     #[must_use]
     pub fn class(&self) -> FailureClass {
         match self {
-            Self::Begin(e) | Self::Database(e) | Self::Aborted(e) | Self::Commit(e) | Self::OutcomeUnknown(e) => {
-                match fault_of(e) {
-                    Fault::Unavailable => FailureClass::Unavailable,
-                    Fault::Busy => FailureClass::Transient,
-                    Fault::Missing | Fault::Refused | Fault::Unusable => FailureClass::Permanent,
-                }
-            }
+            Self::Begin(e)
+            | Self::Database(e)
+            | Self::Aborted(e)
+            | Self::Commit(e)
+            | Self::OutcomeUnknown(e) => match fault_of(e) {
+                Fault::Unavailable => FailureClass::Unavailable,
+                Fault::Busy => FailureClass::Transient,
+                Fault::Missing | Fault::Refused | Fault::Unusable => FailureClass::Permanent,
+            },
             Self::Store(e) => e.class(),
             _ => FailureClass::Permanent,
         }
@@ -167,7 +171,9 @@ impl OutboxError {
     /// Says whether what fails for good does so because of what was to be written: with other values it may succeed.
     fn is_of_the_values(&self) -> bool {
         match self {
-            Self::Begin(e) | Self::Database(e) | Self::Aborted(e) | Self::Commit(e) => fault_of(e) == Fault::Refused,
+            Self::Begin(e) | Self::Database(e) | Self::Aborted(e) | Self::Commit(e) => {
+                fault_of(e) == Fault::Refused
+            }
             _ => true,
         }
     }
@@ -177,7 +183,9 @@ impl OutboxError {
     #[must_use]
     pub fn is_conflict(&self) -> bool {
         match self {
-            Self::Begin(e) | Self::Database(e) | Self::Aborted(e) | Self::Commit(e) => fault_of(e) == Fault::Busy,
+            Self::Begin(e) | Self::Database(e) | Self::Aborted(e) | Self::Commit(e) => {
+                fault_of(e) == Fault::Busy
+            }
             Self::Store(e) => matches!(e, StoreError::Busy(_)),
             _ => false,
         }

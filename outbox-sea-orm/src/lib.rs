@@ -57,7 +57,9 @@ pub use migration::next;
 pub use migration::{OutboxMigration, install};
 pub use namespace::{Namespace, NamespaceError};
 pub use notify::Notifier;
-pub use outbox::{EnqueueOptions, InTransaction, OnDuplicate, Outbox, OutboxBuilder, Responded, RouteLimits};
+pub use outbox::{
+    EnqueueOptions, InTransaction, OnDuplicate, Outbox, OutboxBuilder, Responded, RouteLimits,
+};
 pub use outbox_core::event::OutboxEvent;
 pub use outbox_core::{admin as operator, consumer, event, failure, relay, runtime, transport};
 pub use outbox_macros::{OutboxEvent, event_handler, saga, transactional_outbox};

@@ -128,7 +128,8 @@ pub(crate) async fn limited(
     let Some(limit) = limit else { return work.await };
     let ended = tokio::time::timeout(limit, work).await;
     ended.unwrap_or_else(|_| {
-        Err(format!("{what} did not end within its time limit of {limit:?}, and was dropped").into())
+        Err(format!("{what} did not end within its time limit of {limit:?}, and was dropped")
+            .into())
     })
 }
 
@@ -173,7 +174,9 @@ trait Hears: Send + Sync {
 
 impl<E: Clone + Send + Sync + 'static> Hears for Listener<E> {
     fn once(&self, event: &(dyn Any + Send + Sync)) -> BoxFuture<'static, Result<(), BoxError>> {
-        let Some(event) = event.downcast_ref::<E>().cloned() else { return async { Ok(()) }.boxed() };
+        let Some(event) = event.downcast_ref::<E>().cloned() else {
+            return async { Ok(()) }.boxed();
+        };
         // The call itself is inside too: a handler may panic before its first await.
         let call = Arc::clone(&self.call);
         let caught = AssertUnwindSafe(async move { call(event).await }).catch_unwind();
@@ -187,7 +190,10 @@ impl<E: Clone + Send + Sync + 'static> Hears for Listener<E> {
             loop {
                 let Err(error) = self.once(&*event).await else { return };
                 attempt += 1;
-                match self.policy.decide(attempt, outbox_core::runtime::now().duration_since(started)) {
+                match self
+                    .policy
+                    .decide(attempt, outbox_core::runtime::now().duration_since(started))
+                {
                     Decision::RetryWithin(wait) => tokio::time::sleep(jitter(wait)).await,
                     Decision::GiveUp => return self.gave_up(&*event, attempt, error).await,
                 }
@@ -200,12 +206,22 @@ impl<E: Clone + Send + Sync + 'static> Hears for Listener<E> {
 impl<E: Clone + Send + Sync + 'static> Listener<E> {
     async fn gave_up(&self, event: &(dyn Any + Send + Sync), attempts: u32, error: BoxError) {
         let name = std::any::type_name::<E>();
-        let (Some(recover), Some(event)) = (&self.recover, event.downcast_ref::<E>().cloned()) else {
-            tracing::error!(event = name, attempts, error = &*error as &dyn std::error::Error, "a listener gave up");
+        let (Some(recover), Some(event)) = (&self.recover, event.downcast_ref::<E>().cloned())
+        else {
+            tracing::error!(
+                event = name,
+                attempts,
+                error = &*error as &dyn std::error::Error,
+                "a listener gave up"
+            );
             return;
         };
         let recover = Arc::clone(recover);
-        if AssertUnwindSafe(async move { recover(event, error).await }).catch_unwind().await.is_err() {
+        if AssertUnwindSafe(async move { recover(event, error).await })
+            .catch_unwind()
+            .await
+            .is_err()
+        {
             tracing::error!(event = name, attempts, "the recovery of a listener has panicked");
         }
     }
@@ -223,10 +239,17 @@ pub(crate) struct Listeners(HashMap<TypeId, Arc<Audience>>);
 
 impl Listeners {
     /// Adds one.
-    pub(crate) fn add<E: OutboxEvent + Clone + 'static>(&mut self, phase: Phase, listener: Listener<E>) {
+    pub(crate) fn add<E: OutboxEvent + Clone + 'static>(
+        &mut self,
+        phase: Phase,
+        listener: Listener<E>,
+    ) {
         let audience = self.0.entry(TypeId::of::<E>()).or_insert_with(|| {
             let keep = |event: &dyn Any| {
-                event.downcast_ref::<E>().cloned().map(|event| Arc::new(event) as Arc<dyn Any + Send + Sync>)
+                event
+                    .downcast_ref::<E>()
+                    .cloned()
+                    .map(|event| Arc::new(event) as Arc<dyn Any + Send + Sync>)
             };
             Arc::new(Audience { keep, listeners: Vec::new() })
         });
@@ -256,7 +279,9 @@ pub(crate) struct Heard {
 impl Heard {
     /// Tells those of the phase before commit; the first error stops it.
     pub(crate) async fn before_commit(&self) -> Result<(), BoxError> {
-        for (_, listener) in self.audience.listeners.iter().filter(|(phase, _)| *phase == Phase::BeforeCommit) {
+        for (_, listener) in
+            self.audience.listeners.iter().filter(|(phase, _)| *phase == Phase::BeforeCommit)
+        {
             listener.once(&*self.event).await?;
         }
         Ok(())
@@ -269,7 +294,9 @@ impl Heard {
 
     /// Tells those of the phases that follow the end, one after the other.
     pub(crate) async fn after(&self, outcome: Outcome) {
-        for (_, listener) in self.audience.listeners.iter().filter(|(phase, _)| phase.follows(outcome)) {
+        for (_, listener) in
+            self.audience.listeners.iter().filter(|(phase, _)| phase.follows(outcome))
+        {
             Arc::clone(listener).until_heard(Arc::clone(&self.event)).await;
         }
     }

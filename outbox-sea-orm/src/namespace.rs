@@ -27,7 +27,10 @@ impl Namespace {
     pub fn new(prefix: &str) -> Result<Self, NamespaceError> {
         let mut bytes = prefix.bytes();
         let starts = bytes.next().is_some_and(|b| b.is_ascii_alphabetic() || b == b'_');
-        if starts && prefix.len() <= MAX_PREFIX && bytes.all(|b| b.is_ascii_alphanumeric() || b == b'_') {
+        if starts
+            && prefix.len() <= MAX_PREFIX
+            && bytes.all(|b| b.is_ascii_alphanumeric() || b == b'_')
+        {
             Ok(Self(Some(prefix.into())))
         } else {
             Err(NamespaceError(prefix.chars().take(80).collect()))
@@ -175,6 +178,9 @@ mod tests {
     fn tables_carry_the_prefix_and_are_quoted() {
         let shop = Namespace::new("shop").unwrap();
         assert_eq!(Tables::new(Dialect::Postgres, &shop).events, "\"shop_outbox_events\"");
-        assert_eq!(Tables::new(Dialect::MariaDb, &Namespace::default()).letters, "`outbox_dead_letters`");
+        assert_eq!(
+            Tables::new(Dialect::MariaDb, &Namespace::default()).letters,
+            "`outbox_dead_letters`"
+        );
     }
 }

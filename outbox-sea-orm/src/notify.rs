@@ -68,7 +68,10 @@ impl Drop for Bell {
 pub(crate) struct Listener {
     #[cfg(feature = "sqlx-postgres")]
     options: Arc<sea_orm::sqlx::postgres::PgConnectOptions>,
-    #[cfg_attr(not(feature = "sqlx-postgres"), expect(dead_code, reason = "nothing is made to listen then"))]
+    #[cfg_attr(
+        not(feature = "sqlx-postgres"),
+        expect(dead_code, reason = "nothing is made to listen then")
+    )]
     channel: String,
 }
 

@@ -1,8 +1,8 @@
 //! What most programs use.
 
 pub use crate::{
-    BoxError, EnqueueOptions, OnDuplicate, Outbox, OutboxError, OutboxEvent, OutboxTransaction, Outcome, Phase,
-    Transactional, event_handler, saga,
+    BoxError, EnqueueOptions, OnDuplicate, Outbox, OutboxError, OutboxEvent, OutboxTransaction,
+    Outcome, Phase, Transactional, event_handler, saga,
     saga::{Saga, SagaData, Sagas, SagasError, Started, StepContext, StepError},
     transactional_outbox,
 };

@@ -122,7 +122,11 @@ where
 }
 
 /// Enters the transaction, trying again when the database is busy, or gives the answer that says why not.
-pub fn enter_or_repeat<'f, 'a: 'f, R>(origin: Origin<'a>, entry: Entry, repeats: &'f mut Repeats) -> Entering<'f, 'a, R>
+pub fn enter_or_repeat<'f, 'a: 'f, R>(
+    origin: Origin<'a>,
+    entry: Entry,
+    repeats: &'f mut Repeats,
+) -> Entering<'f, 'a, R>
 where
     R: Answer,
     R::Error: FromOutboxError,
@@ -163,7 +167,11 @@ impl<R> Run<'_, R> {
     /// Ends with the function's answer, or says that it is to run again.
     pub async fn finish_or_repeat(self, answer: R, repeats: &mut Repeats) -> ControlFlow<R> {
         let (answer, conflict) = self.end(answer).await;
-        if repeats.again(conflict).await { ControlFlow::Continue(()) } else { ControlFlow::Break(answer) }
+        if repeats.again(conflict).await {
+            ControlFlow::Continue(())
+        } else {
+            ControlFlow::Break(answer)
+        }
     }
 
     async fn end(self, answer: R) -> (R, bool) {
@@ -177,7 +185,11 @@ impl<R> Run<'_, R> {
 
 impl<T, E> Run<'_, Result<T, E>> {
     /// Emits an event made of what the function returned.
-    pub fn emit<Event: OutboxEvent>(&self, answer: Result<T, E>, event: impl FnOnce(&T) -> Event) -> Result<T, E> {
+    pub fn emit<Event: OutboxEvent>(
+        &self,
+        answer: Result<T, E>,
+        event: impl FnOnce(&T) -> Event,
+    ) -> Result<T, E> {
         let value = answer?;
         match self.tx().emit(event(&value)) {
             Ok(_) => Ok(value),

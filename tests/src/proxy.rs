@@ -76,7 +76,8 @@ async fn forward(client: TcpStream, server: String, network: watch::Receiver<boo
         return;
     }
     let Ok(server) = TcpStream::connect(server).await else { return };
-    let ((from_client, to_client), (from_server, to_server)) = (client.into_split(), server.into_split());
+    let ((from_client, to_client), (from_server, to_server)) =
+        (client.into_split(), server.into_split());
     // Where one side ends, both are closed.
     tokio::select! {
         () = copy(from_client, to_server, network.clone()) => {}
@@ -88,7 +89,10 @@ async fn copy(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, mut network: watc
     let mut bytes = vec![0; 16 * 1024];
     loop {
         let read = from.read(&mut bytes).await.unwrap_or(0);
-        if network.wait_for(|there| *there).await.is_err() || read == 0 || to.write_all(&bytes[..read]).await.is_err() {
+        if network.wait_for(|there| *there).await.is_err()
+            || read == 0
+            || to.write_all(&bytes[..read]).await.is_err()
+        {
             return;
         }
     }
@@ -107,7 +111,8 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_is_sent_while_the_network_is_gone_arrives_when_it_is_back_and_nothing_is_closed() {
+    async fn what_is_sent_while_the_network_is_gone_arrives_when_it_is_back_and_nothing_is_closed()
+    {
         let server = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let proxy = Proxy::before(&format!("test://{}", server.local_addr().unwrap())).await;
         let mut client = TcpStream::connect(proxy.address).await.unwrap();
@@ -118,7 +123,10 @@ mod tests {
         proxy.vanish();
         client.write_all(b"b").await.unwrap();
         let mut heard = async || served.read_exact(&mut bytes).await.is_ok();
-        assert!(!holds_within(Duration::from_millis(100), &mut heard).await, "nothing arrives, and nothing is closed");
+        assert!(
+            !holds_within(Duration::from_millis(100), &mut heard).await,
+            "nothing arrives, and nothing is closed"
+        );
         proxy.come_back();
         wait_until(Duration::from_secs(10), "it arrives", heard).await;
         assert_eq!(bytes, *b"b");

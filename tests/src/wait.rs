@@ -54,7 +54,11 @@ pub fn above<S: PartialOrd<W> + Debug, W: Debug>(seen: S, bound: W) -> Result<()
 /// # Panics
 /// When it does not hold within the deadline; the message is `what`, and what was seen last. A look that hangs counts as one
 /// that says no.
-pub async fn wait_until<L: Look>(deadline: Duration, what: &str, condition: impl AsyncFnMut() -> L) {
+pub async fn wait_until<L: Look>(
+    deadline: Duration,
+    what: &str,
+    condition: impl AsyncFnMut() -> L,
+) {
     if let Err(seen) = watch(deadline, condition).await {
         panic!("not within {deadline:?}: {what}; {seen}");
     }
@@ -80,7 +84,10 @@ pub async fn holds_within<L: Look>(deadline: Duration, condition: impl AsyncFnMu
 }
 
 /// Looks until a condition holds, or says what was seen until the deadline.
-async fn watch<L: Look>(deadline: Duration, mut condition: impl AsyncFnMut() -> L) -> Result<(), String> {
+async fn watch<L: Look>(
+    deadline: Duration,
+    mut condition: impl AsyncFnMut() -> L,
+) -> Result<(), String> {
     let mut steps = Steps::until(deadline);
     let (mut looks, mut seen) = (0_u32, "nothing".to_owned());
     loop {
@@ -88,10 +95,14 @@ async fn watch<L: Look>(deadline: Duration, mut condition: impl AsyncFnMut() -> 
         match timeout(steps.left(), condition()).await.map(Look::holds) {
             Ok(Ok(())) => return Ok(()),
             Ok(Err(instead)) => (looks, seen) = (looks + 1, instead),
-            Err(_) if begun.elapsed() < HANGS => return Err(format!("seen last of {looks} times: {seen}")),
+            Err(_) if begun.elapsed() < HANGS => {
+                return Err(format!("seen last of {looks} times: {seen}"));
+            }
             Err(_) => {
                 let hung = begun.elapsed();
-                return Err(format!("seen last of {looks} times: {seen}; the next look took over {hung:?}"));
+                return Err(format!(
+                    "seen last of {looks} times: {seen}; the next look took over {hung:?}"
+                ));
             }
         }
         if !steps.next().await {

@@ -105,7 +105,11 @@ impl Publisher for Looks {
 
     async fn publish_batch(&self, batch: &mut Batch) {
         for (place, message) in batch.messages().iter().enumerate() {
-            self.0.see(message.sequence.map_or(0, |id| id.0), message.key.as_deref(), &message.payload);
+            self.0.see(
+                message.sequence.map_or(0, |id| id.0),
+                message.key.as_deref(),
+                &message.payload,
+            );
             batch.done(place, Ok(Receipt::new()));
         }
     }

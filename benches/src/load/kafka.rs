@@ -49,7 +49,10 @@ pub(crate) struct Bus {
 impl Bus {
     /// Names one.
     pub(crate) fn new(server: &Server) -> Self {
-        Self { brokers: server.url().replace("kafka://", ""), topic: format!("bench.{}", MessageId::generate()) }
+        Self {
+            brokers: server.url().replace("kafka://", ""),
+            topic: format!("bench.{}", MessageId::generate()),
+        }
     }
 
     fn publisher(&self) -> Result<KafkaPublisher> {
@@ -82,7 +85,8 @@ impl Bus {
         let consumer: StreamConsumer = self.client().set("group.id", "count").create()?;
         let mut found = 0;
         for partition in 0..i32::from(PARTITIONS) {
-            let (low, high) = consumer.fetch_watermarks(&self.topic, partition, Duration::from_secs(10))?;
+            let (low, high) =
+                consumer.fetch_watermarks(&self.topic, partition, Duration::from_secs(10))?;
             found += high - low;
         }
         ensure!(found == i64::from(records), "void: the topic has {found} of {records} records");
@@ -127,8 +131,10 @@ impl Headers {
         if self == Self::Three {
             return Ok(headers(&[("id", &id), ("type", row.get(2)), ("content-type", row.get(4))]));
         }
-        let (sequence, version) = (row.get::<i64, _>(0).to_string(), row.get::<i32, _>(8).to_string());
-        let time = Timestamp::from_micros(row.get(10)).to_rfc3339().context("an event of no time")?;
+        let (sequence, version) =
+            (row.get::<i64, _>(0).to_string(), row.get::<i32, _>(8).to_string());
+        let time =
+            Timestamp::from_micros(row.get(10)).to_rfc3339().context("an event of no time")?;
         Ok(headers(&[
             ("ce_specversion", "1.0"),
             ("ce_id", &id),
@@ -182,7 +188,9 @@ pub(crate) async fn by_hand(database: &str, bus: &Bus, headers: Headers) -> Resu
             *position = last.get(0);
             let mut reports = Vec::with_capacity(rows.len());
             for row in &rows {
-                let record = FutureRecord::to(&bus.topic).key(row.get::<&str, _>(3)).payload(row.get::<&[u8], _>(5));
+                let record = FutureRecord::to(&bus.topic)
+                    .key(row.get::<&str, _>(3))
+                    .payload(row.get::<&[u8], _>(5));
                 let sent = producer.send_result(record.headers(headers.of(row)?));
                 reports.push(sent.map_err(|(error, _)| error)?);
             }
@@ -203,7 +211,11 @@ pub(crate) async fn by_hand(database: &str, bus: &Bus, headers: Headers) -> Resu
 }
 
 /// Drains by our relay and publisher, with their defaults; the time runs until the last event is finished in the database.
-pub(crate) async fn by_relay(outbox: &Outbox, events: u32, bus: &Bus) -> Result<(Duration, String)> {
+pub(crate) async fn by_relay(
+    outbox: &Outbox,
+    events: u32,
+    bus: &Bus,
+) -> Result<(Duration, String)> {
     let publisher = bus.publisher()?;
     let watched = Watched::new(outbox, u64::from(events));
     let begun = Instant::now();
@@ -217,8 +229,15 @@ pub(crate) async fn by_relay(outbox: &Outbox, events: u32, bus: &Bus) -> Result<
 /// Receives by a loop as one writes it by hand: so many tasks that take a record and insert one row. With `once`, as one
 /// writes it whose rows must not be there twice: a table of what was seen, in one transaction with the row. The time runs
 /// from the first record, as joining a group takes a while.
-pub(crate) async fn received_by_hand(pool: &PgPool, bus: &Bus, messages: u32, once: bool) -> Result<Duration> {
-    sqlx::raw_sql("CREATE TABLE IF NOT EXISTS seen (id TEXT PRIMARY KEY); TRUNCATE seen").execute(pool).await?;
+pub(crate) async fn received_by_hand(
+    pool: &PgPool,
+    bus: &Bus,
+    messages: u32,
+    once: bool,
+) -> Result<Duration> {
+    sqlx::raw_sql("CREATE TABLE IF NOT EXISTS seen (id TEXT PRIMARY KEY); TRUNCATE seen")
+        .execute(pool)
+        .await?;
     let mut client = bus.client();
     client.set("group.id", "bench").set("auto.offset.reset", "earliest");
     client.set("enable.auto.commit", "true").set("enable.auto.offset.store", "false");
@@ -228,17 +247,23 @@ pub(crate) async fn received_by_hand(pool: &PgPool, bus: &Bus, messages: u32, on
     let left = Arc::new(AtomicU32::new(messages));
     let mut tasks = JoinSet::new();
     for _ in 0..AT_ONCE {
-        let (consumer, left, pool, begun) = (consumer.clone(), left.clone(), pool.clone(), begun.clone());
+        let (consumer, left, pool, begun) =
+            (consumer.clone(), left.clone(), pool.clone(), begun.clone());
         tasks.spawn(async move {
-            while left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)).is_ok() {
+            while left
+                .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1))
+                .is_ok()
+            {
                 let record = consumer.recv().await?;
                 begun.get_or_init(Instant::now);
-                let order: OrderReceived = serde_json::from_slice(record.payload().context("a record without value")?)?;
+                let order: OrderReceived =
+                    serde_json::from_slice(record.payload().context("a record without value")?)?;
                 let effect = sqlx::query(EFFECT).bind(order.customer).bind(order.total);
                 if once {
                     let id = id(&record).context("a record without id")?;
                     let mut tx = pool.begin().await?;
-                    let seen = sqlx::query("INSERT INTO seen VALUES ($1) ON CONFLICT DO NOTHING").bind(id);
+                    let seen =
+                        sqlx::query("INSERT INTO seen VALUES ($1) ON CONFLICT DO NOTHING").bind(id);
                     if seen.execute(&mut *tx).await?.rows_affected() > 0 {
                         effect.execute(&mut *tx).await?;
                     }
@@ -278,7 +303,9 @@ pub(crate) async fn received_by_consumer(
         Some(batch) => consumer.batched(batch).concurrency(BATCHES).prefetch(batch * BATCHES),
     };
     let handle = consumer.start().await?;
-    timeout(PATIENCE, handle.stats().wait_for(|stats| stats.received > 0)).await.context("nothing comes")??;
+    timeout(PATIENCE, handle.stats().wait_for(|stats| stats.received > 0))
+        .await
+        .context("nothing comes")??;
     let begun = Instant::now();
     acked(&handle, messages).await?;
     let took = begun.elapsed();

@@ -7,8 +7,8 @@ use outbox_core::{
     event::{EventId, LetterId},
     failure::DeadLetter,
     outbox::{
-        CarriedLetter, EventReader, Fence, PartitionNo, PartitionRows, ReadPlan, RelayStore, SettleStore, Settled,
-        StoreError, StoredEvent, Verdict,
+        CarriedLetter, EventReader, Fence, PartitionNo, PartitionRows, ReadPlan, RelayStore,
+        SettleStore, Settled, StoreError, StoredEvent, Verdict,
     },
     relay::{Relay, RelaySource},
     runtime::Wake,
@@ -92,7 +92,11 @@ impl<'a> Watched<'a> {
 }
 
 /// Drains the outbox; the time runs from before the relay is started until the last event is finished.
-pub(crate) async fn drain(outbox: &Outbox, events: u32, checker: &Arc<Checker>) -> Result<(Duration, String)> {
+pub(crate) async fn drain(
+    outbox: &Outbox,
+    events: u32,
+    checker: &Arc<Checker>,
+) -> Result<(Duration, String)> {
     let watched = Watched::new(outbox, u64::from(events));
     let begun = Instant::now();
     let relay = watched.start(Looks(Arc::clone(checker))).await?;
@@ -106,7 +110,8 @@ pub(crate) async fn drain(outbox: &Outbox, events: u32, checker: &Arc<Checker>) 
 impl RelaySource for Watched<'_> {
     async fn open_relay_store(&self, lease: Duration) -> Result<RelayStore, StoreError> {
         let options = StoreOptions::new(lease);
-        let mut store = open_relay_store(self.outbox.connection(), self.outbox.schema(), &options).await?;
+        let mut store =
+            open_relay_store(self.outbox.connection(), self.outbox.schema(), &options).await?;
         store.reader = Arc::new(Reads(store.reader, Arc::clone(&self.meter)));
         store.settler = Arc::new(Settles(store.settler, Arc::clone(&self.meter)));
         Ok(store)
@@ -129,7 +134,11 @@ impl EventReader for Reads {
         rows
     }
 
-    async fn fetch(&self, ids: &[(PartitionNo, EventId)], whole_up_to: u32) -> Result<Vec<StoredEvent>, StoreError> {
+    async fn fetch(
+        &self,
+        ids: &[(PartitionNo, EventId)],
+        whole_up_to: u32,
+    ) -> Result<Vec<StoredEvent>, StoreError> {
         self.0.fetch(ids, whole_up_to).await
     }
 
@@ -159,7 +168,11 @@ struct Settles(Arc<dyn SettleStore>, Arc<Meter>);
 
 #[async_trait]
 impl SettleStore for Settles {
-    async fn finish(&self, fence: &Fence, ids: &[(PartitionNo, EventId)]) -> Result<Settled, StoreError> {
+    async fn finish(
+        &self,
+        fence: &Fence,
+        ids: &[(PartitionNo, EventId)],
+    ) -> Result<Settled, StoreError> {
         let (begun, meter) = (Instant::now(), &self.1);
         let settled = self.0.finish(fence, ids).await?;
         meter.settles.fetch_add(1, Relaxed);

@@ -42,7 +42,8 @@ pub(crate) struct Queue {
 impl Queue {
     /// Declares one.
     pub(crate) async fn declare() -> Result<Self> {
-        let connection = Connection::connect(&rabbitmq::shared_url(), ConnectionProperties::default()).await?;
+        let connection =
+            Connection::connect(&rabbitmq::shared_url(), ConnectionProperties::default()).await?;
         let channel = connection.create_channel().await?;
         let name = format!("bench.{}", MessageId::generate());
         let mut arguments = FieldTable::default();
@@ -61,7 +62,10 @@ impl Queue {
         let passive = QueueDeclareOptions { passive: true, ..Default::default() };
         let mut count = 0;
         let all = holds_within(COUNTED_WITHIN, async || {
-            let queue = self.channel.queue_declare(self.name.as_str().into(), passive, FieldTable::default()).await;
+            let queue = self
+                .channel
+                .queue_declare(self.name.as_str().into(), passive, FieldTable::default())
+                .await;
             count = queue.map_or(0, |queue| queue.message_count());
             count == events
         })
@@ -83,7 +87,8 @@ impl Queue {
 pub(crate) async fn by_hand(database: &str, queue: &Queue) -> Result<Duration> {
     let (begun, batch) = (Instant::now(), i64::try_from(in_flight()?)?);
     let mut database = PgConnection::connect(database).await?;
-    let connection = Connection::connect(&rabbitmq::shared_url(), ConnectionProperties::default()).await?;
+    let connection =
+        Connection::connect(&rabbitmq::shared_url(), ConnectionProperties::default()).await?;
     let channel = connection.create_channel().await?;
     channel.confirm_select(ConfirmSelectOptions::default()).await?;
     let mut positions = [0_i64; PARTITIONS as usize];
@@ -104,7 +109,9 @@ pub(crate) async fn by_hand(database: &str, queue: &Queue) -> Result<Duration> {
             found = true;
             *position = last.get(0);
             // All are handed to the connection before the first is waited for.
-            for confirmed in join_all(rows.iter().map(|row| publish(&channel, &queue.name, row))).await {
+            for confirmed in
+                join_all(rows.iter().map(|row| publish(&channel, &queue.name, row))).await
+            {
                 ensure!(confirmed? == Confirmation::Ack(None), "a message was not confirmed");
             }
             let ids: Vec<i64> = rows.iter().map(|row| row.get(0)).collect();
@@ -121,7 +128,11 @@ pub(crate) async fn by_hand(database: &str, queue: &Queue) -> Result<Duration> {
     Ok(took)
 }
 
-async fn publish(channel: &Channel, queue: &str, row: &sqlx::postgres::PgRow) -> Result<Confirmation> {
+async fn publish(
+    channel: &Channel,
+    queue: &str,
+    row: &sqlx::postgres::PgRow,
+) -> Result<Confirmation> {
     let mut headers = FieldTable::default();
     headers.insert("key".into(), AMQPValue::LongString(LongString::from(row.get::<&str, _>(3))));
     let id: sea_orm::prelude::Uuid = row.get(1);
@@ -139,7 +150,11 @@ async fn publish(channel: &Channel, queue: &str, row: &sqlx::postgres::PgRow) ->
 }
 
 /// Drains by our relay and publisher, with their defaults; the time runs until the last event is finished in the database.
-pub(crate) async fn by_relay(outbox: &Outbox, events: u32, queue: &Queue) -> Result<(Duration, String)> {
+pub(crate) async fn by_relay(
+    outbox: &Outbox,
+    events: u32,
+    queue: &Queue,
+) -> Result<(Duration, String)> {
     let publisher = AmqpPublisher::new(rabbitmq::shared_url())?.queue(&queue.name).build()?;
     let watched = Watched::new(outbox, u64::from(events));
     let begun = Instant::now();

@@ -96,15 +96,22 @@ pub(crate) fn message(number: u32) -> Result<Message> {
 
 /// Receives by a loop as one writes it by hand: so many tasks that take a delivery, insert one row, and acknowledge. With
 /// `once`, as one writes it whose rows must not be there twice: a table of what was seen, in one transaction with the row.
-pub(crate) async fn by_hand(pool: &PgPool, queue: &Queue, messages: u32, once: bool) -> Result<Duration> {
+pub(crate) async fn by_hand(
+    pool: &PgPool,
+    queue: &Queue,
+    messages: u32,
+    once: bool,
+) -> Result<Duration> {
     let seen = "CREATE TABLE IF NOT EXISTS seen (id TEXT PRIMARY KEY); TRUNCATE seen";
     sqlx::raw_sql(seen).execute(pool).await?;
     let begun = Instant::now();
-    let connection = Connection::connect(&rabbitmq::shared_url(), ConnectionProperties::default()).await?;
+    let connection =
+        Connection::connect(&rabbitmq::shared_url(), ConnectionProperties::default()).await?;
     let channel = connection.create_channel().await?;
     channel.basic_qos(PREFETCH, BasicQosOptions::default()).await?;
     let (tag, options) = (ShortString::default(), BasicConsumeOptions::default());
-    let consumer = channel.basic_consume(queue.name().into(), tag, options, FieldTable::default()).await?;
+    let consumer =
+        channel.basic_consume(queue.name().into(), tag, options, FieldTable::default()).await?;
     let shared = Arc::new(Mutex::new((consumer, messages)));
     let mut tasks = JoinSet::new();
     for _ in 0..AT_ONCE {
@@ -122,9 +129,14 @@ pub(crate) async fn by_hand(pool: &PgPool, queue: &Queue, messages: u32, once: b
                 let order: OrderReceived = serde_json::from_slice(&delivery.data)?;
                 let effect = sqlx::query(EFFECT).bind(order.customer).bind(order.total);
                 if once {
-                    let id = delivery.properties.message_id().as_ref().context("a message without id")?;
+                    let id = delivery
+                        .properties
+                        .message_id()
+                        .as_ref()
+                        .context("a message without id")?;
                     let mut tx = pool.begin().await?;
-                    let seen = sqlx::query("INSERT INTO seen VALUES ($1) ON CONFLICT DO NOTHING").bind(id.as_str());
+                    let seen = sqlx::query("INSERT INTO seen VALUES ($1) ON CONFLICT DO NOTHING")
+                        .bind(id.as_str());
                     if seen.execute(&mut *tx).await?.rows_affected() > 0 {
                         effect.execute(&mut *tx).await?;
                     }
@@ -153,7 +165,9 @@ pub(crate) async fn by_consumer(
 ) -> Result<Duration> {
     let begun = Instant::now();
     let subscriber = AmqpSubscriber::new(rabbitmq::shared_url(), queue.name())?;
-    let consumer = Consumer::new("bench", outbox).on("receive", receive).subscribe(subscriber.prefetch(PREFETCH));
+    let consumer = Consumer::new("bench", outbox)
+        .on("receive", receive)
+        .subscribe(subscriber.prefetch(PREFETCH));
     let consumer = match batch {
         None => consumer.concurrency(AT_ONCE as usize),
         Some(batch) => consumer.batched(batch).concurrency(BATCHES).prefetch(batch * BATCHES),
@@ -181,7 +195,13 @@ pub(crate) async fn acked(handle: &ConsumerHandle, messages: u32) -> Result<()> 
     timeout(PATIENCE, all).await.context("it stands still")?
 }
 
-pub(crate) async fn receive(order: OrderReceived, cx: &HandlerContext<OutboxTransaction>) -> Result<(), DbErr> {
+pub(crate) async fn receive(
+    order: OrderReceived,
+    cx: &HandlerContext<OutboxTransaction>,
+) -> Result<(), DbErr> {
     let values = [order.customer.into(), order.total.into()];
-    cx.tx.execute_raw(Statement::from_sql_and_values(DbBackend::Postgres, EFFECT, values)).await.map(|_| ())
+    cx.tx
+        .execute_raw(Statement::from_sql_and_values(DbBackend::Postgres, EFFECT, values))
+        .await
+        .map(|_| ())
 }

@@ -37,7 +37,8 @@ pub(crate) async fn run(messages: u32, rounds: usize, sides: Sides) -> Result<Co
     let mut order = [Side::ByHand, Side::Ours, Side::Batched, Side::Once];
     for _ in 0..rounds {
         for side in order {
-            if if matches!(side, Side::ByHand | Side::Once) { sides.floor() } else { sides.ours() } {
+            if if matches!(side, Side::ByHand | Side::Once) { sides.floor() } else { sides.ours() }
+            {
                 one(&place, messages, side, &mut consumed).await?;
             }
         }
@@ -51,12 +52,19 @@ async fn one(place: &Place, messages: u32, side: Side, consumed: &mut Consumed) 
     let queue = Queue::declare().await?;
     receive::fill(&queue, messages).await?;
     let (took, rounds) = match side {
-        Side::ByHand => (receive::by_hand(&place.pool, &queue, messages, false).await?, &mut consumed.by_hand),
-        Side::Once => (receive::by_hand(&place.pool, &queue, messages, true).await?, &mut consumed.once),
-        Side::Ours => (receive::by_consumer(&place.outbox, &queue, messages, None).await?, &mut consumed.ours),
-        Side::Batched => {
-            (receive::by_consumer(&place.outbox, &queue, messages, Some(BATCH)).await?, &mut consumed.batched)
+        Side::ByHand => {
+            (receive::by_hand(&place.pool, &queue, messages, false).await?, &mut consumed.by_hand)
         }
+        Side::Once => {
+            (receive::by_hand(&place.pool, &queue, messages, true).await?, &mut consumed.once)
+        }
+        Side::Ours => {
+            (receive::by_consumer(&place.outbox, &queue, messages, None).await?, &mut consumed.ours)
+        }
+        Side::Batched => (
+            receive::by_consumer(&place.outbox, &queue, messages, Some(BATCH)).await?,
+            &mut consumed.batched,
+        ),
     };
     let rows = place.number("SELECT count(*)::float8 FROM orders").await?;
     ensure!(rows == f64::from(messages), "void: {rows} rows of {messages} messages");

@@ -82,7 +82,9 @@ async fn one(place: &Place, events: u32, is_ours: bool) -> Result<(Cost, f64)> {
 }
 
 async fn changes(place: &Place) -> Result<(f64, f64)> {
-    let updates = "SELECT n_tup_upd::float8 FROM pg_stat_user_tables WHERE relname = 'outbox_events'";
-    let deletes = "SELECT n_tup_del::float8 FROM pg_stat_user_tables WHERE relname = 'outbox_events'";
+    let updates =
+        "SELECT n_tup_upd::float8 FROM pg_stat_user_tables WHERE relname = 'outbox_events'";
+    let deletes =
+        "SELECT n_tup_del::float8 FROM pg_stat_user_tables WHERE relname = 'outbox_events'";
     Ok((place.number(updates).await?, place.number(deletes).await?))
 }

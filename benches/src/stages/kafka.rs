@@ -34,7 +34,12 @@ enum Side {
 }
 
 /// Drains by all three in turn; which of them begins changes from round to round.
-pub(crate) async fn publish(server: &Server, events: u32, rounds: usize, sides: Sides) -> Result<Produced> {
+pub(crate) async fn publish(
+    server: &Server,
+    events: u32,
+    rounds: usize,
+    sides: Sides,
+) -> Result<Produced> {
     let place = Place::shared(4).await?;
     let (mut produced, mut seen) = (Produced::default(), Vec::new());
     let mut order = [Side::Ours, Side::ByHand(Headers::Ours), Side::ByHand(Headers::Three)];
@@ -46,14 +51,19 @@ pub(crate) async fn publish(server: &Server, events: u32, rounds: usize, sides: 
                 bus.declare().await?;
                 let (took, told) = match side {
                     Side::Ours => kafka::by_relay(&place.outbox, events, &bus).await?,
-                    Side::ByHand(headers) => (kafka::by_hand(place.url(), &bus, headers).await?, String::new()),
+                    Side::ByHand(headers) => {
+                        (kafka::by_hand(place.url(), &bus, headers).await?, String::new())
+                    }
                 };
                 let left = place.number("SELECT count(*)::float8 FROM outbox_events").await?;
                 ensure!(left == 0.0, "the drain is void: {left} left in the table");
                 bus.holds(events).await?;
                 if side != Side::ByHand(Headers::Three) {
                     seen.push(bus.headers().await?);
-                    ensure!(seen.first() == seen.last(), "void: the records of both sides differ: {seen:?}");
+                    ensure!(
+                        seen.first() == seen.last(),
+                        "void: the records of both sides differ: {seen:?}"
+                    );
                 }
                 let rate = per_second(events, took);
                 let (name, rounds) = match side {
@@ -71,7 +81,12 @@ pub(crate) async fn publish(server: &Server, events: u32, rounds: usize, sides: 
 }
 
 /// Receives by all four in turn; which of them begins changes from round to round.
-pub(crate) async fn consume(server: &Server, messages: u32, rounds: usize, sides: Sides) -> Result<Consumed> {
+pub(crate) async fn consume(
+    server: &Server,
+    messages: u32,
+    rounds: usize,
+    sides: Sides,
+) -> Result<Consumed> {
     let place = Place::shared(AT_ONCE).await?;
     let mut consumed = Consumed::default();
     let mut order = [0, 1, 2, 3];
@@ -94,7 +109,8 @@ pub(crate) async fn consume(server: &Server, messages: u32, rounds: usize, sides
                         "ours",
                     ),
                     2 => (
-                        kafka::received_by_consumer(&place.outbox, &bus, messages, Some(BATCH)).await?,
+                        kafka::received_by_consumer(&place.outbox, &bus, messages, Some(BATCH))
+                            .await?,
                         &mut consumed.batched,
                         "ours in batches",
                     ),

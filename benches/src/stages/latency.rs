@@ -87,7 +87,8 @@ impl Lines {
         let watched = Watched::new(&ours.outbox, u64::MAX);
         let relay = watched.start(Receives(Arc::clone(&watches[0]))).await?;
         let (told, hears) = mpsc::unbounded_channel();
-        let consumer = tokio::spawn(consume(floor.url().to_owned(), hears, Arc::clone(&watches[1])));
+        let consumer =
+            tokio::spawn(consume(floor.url().to_owned(), hears, Arc::clone(&watches[1])));
         relay.stats().wait_for(|stats| stats.partitions > 0).await?;
         let mut lines = Self { ours, floor, watches, told, relay, consumer, sent: 0 };
         // Connections, statements, caches.
@@ -102,7 +103,8 @@ impl Lines {
         let events = (latency.round.as_secs_f64() * f64::from(latency.rate)) as usize;
         for round in 0..latency.rounds {
             for is_ours in [round % 2 == 0, round % 2 == 1] {
-                let spans = self.round(is_ours, events, Duration::from_secs(1) / latency.rate).await?;
+                let spans =
+                    self.round(is_ours, events, Duration::from_secs(1) / latency.rate).await?;
                 let side = if is_ours { &mut latencies.ours } else { &mut latencies.floor };
                 side.p50.push(percentile(&spans, 0.5));
                 side.p99.push(percentile(&spans, 0.99));
@@ -112,7 +114,11 @@ impl Lines {
     }
 
     /// Sends one event a side after each silence.
-    pub(crate) async fn after_silence(&mut self, rounds: usize, silence: Duration) -> Result<Latencies> {
+    pub(crate) async fn after_silence(
+        &mut self,
+        rounds: usize,
+        silence: Duration,
+    ) -> Result<Latencies> {
         let mut latencies = Latencies::default();
         for _ in 0..rounds {
             sleep(silence).await;
@@ -148,13 +154,17 @@ impl Lines {
             done??;
         }
         let deadline = Instant::now() + PATIENCE;
-        while let Some(number) = numbers.clone().find(|&number| watch.received[number].get().is_none()) {
+        while let Some(number) =
+            numbers.clone().find(|&number| watch.received[number].get().is_none())
+        {
             if Instant::now() > deadline {
                 bail!("event {number} has not arrived");
             }
             sleep(Duration::from_millis(1)).await;
         }
-        numbers.map(|number| watch.span(number).context("an event was received and not sent")).collect()
+        numbers
+            .map(|number| watch.span(number).context("an event was received and not sent"))
+            .collect()
     }
 }
 
@@ -194,16 +204,26 @@ impl Publisher for Receives {
 async fn send_ours(outbox: Outbox, number: usize, watch: Arc<Watch>) -> Result<()> {
     let tx = outbox.begin().await?;
     let values = ["a customer".into(), i64::try_from(number)?.into()];
-    tx.execute_raw(Statement::from_sql_and_values(DbBackend::Postgres, INSERT_ORDER, values)).await?;
+    tx.execute_raw(Statement::from_sql_and_values(DbBackend::Postgres, INSERT_ORDER, values))
+        .await?;
     tx.emit(OrderPlaced::new(number))?;
     tx.after_commit(move || watch.committed(number));
     tx.commit().await?;
     Ok(())
 }
 
-async fn send_by_hand(pool: PgPool, number: usize, watch: Arc<Watch>, told: mpsc::UnboundedSender<Told>) -> Result<()> {
+async fn send_by_hand(
+    pool: PgPool,
+    number: usize,
+    watch: Arc<Watch>,
+    told: mpsc::UnboundedSender<Told>,
+) -> Result<()> {
     let mut tx = pool.begin().await?;
-    sqlx::query(INSERT_ORDER).bind("a customer").bind(i64::try_from(number)?).execute(&mut *tx).await?;
+    sqlx::query(INSERT_ORDER)
+        .bind("a customer")
+        .bind(i64::try_from(number)?)
+        .execute(&mut *tx)
+        .await?;
     let (partition, id) = insert_event(&mut tx, &OrderPlaced::new(number)).await?;
     tx.commit().await?;
     watch.committed(number);
@@ -212,7 +232,11 @@ async fn send_by_hand(pool: PgPool, number: usize, watch: Arc<Watch>, told: mpsc
 }
 
 /// The floor's consumer: told of each event, it selects the row, has it received, and deletes it.
-async fn consume(url: String, mut hears: mpsc::UnboundedReceiver<Told>, watch: Arc<Watch>) -> Result<()> {
+async fn consume(
+    url: String,
+    mut hears: mpsc::UnboundedReceiver<Told>,
+    watch: Arc<Watch>,
+) -> Result<()> {
     let mut connection = PgConnection::connect(&url).await?;
     while let Some(Told { partition, id, number }) = hears.recv().await {
         sqlx::query(

@@ -87,7 +87,9 @@ impl Ship {
 impl Ship {
     async fn order(&self, cx: &StepContext) -> Result<(), StepError> {
         let values = ["a customer".into(), i64::try_from(self.number)?.into()];
-        cx.tx.execute_raw(Statement::from_sql_and_values(DbBackend::Postgres, INSERT_ORDER, values)).await?;
+        cx.tx
+            .execute_raw(Statement::from_sql_and_values(DbBackend::Postgres, INSERT_ORDER, values))
+            .await?;
         cx.tx.emit(OrderPlaced::new(self.number))?;
         Ok(())
     }
@@ -137,10 +139,13 @@ pub(crate) async fn in_flight(many: u32, load: Load) -> Result<InFlight> {
     for (place, in_flight) in places.iter().zip([1, many]) {
         let sagas = coordinator(&place.outbox, load.at_once).await?;
         let mut stats = sagas.stats();
-        start(&place.outbox, &sagas, many, |number| Wait { ends: number >= in_flight as usize }).await?;
+        start(&place.outbox, &sagas, many, |number| Wait { ends: number >= in_flight as usize })
+            .await?;
         seen(&mut stats, |stats| stats.waited + stats.rested >= u64::from(many)).await?;
         sagas.shutdown(PATIENCE).await?;
-        let waiting = place.number("SELECT count(*)::float8 FROM outbox_sagas WHERE state = 'running'").await?;
+        let waiting = place
+            .number("SELECT count(*)::float8 FROM outbox_sagas WHERE state = 'running'")
+            .await?;
         ensure!(waiting.total_cmp(&f64::from(in_flight)).is_eq(), "{waiting} sagas are in flight");
         sqlx::raw_sql("VACUUM (ANALYZE)").execute(&place.pool).await?;
     }
@@ -159,7 +164,8 @@ pub(crate) async fn in_flight(many: u32, load: Load) -> Result<InFlight> {
 }
 
 async fn coordinator(outbox: &Outbox, at_once: usize) -> Result<Sagas> {
-    let sagas = Sagas::builder(outbox).register(Ship::saga()).register(Wait::saga()).concurrency(at_once);
+    let sagas =
+        Sagas::builder(outbox).register(Ship::saga()).register(Wait::saga()).concurrency(at_once);
     Ok(sagas.start().await?)
 }
 
@@ -181,7 +187,10 @@ pub(super) async fn start<D: Serialize + Send + 'static>(
 }
 
 /// Waits until a coordinator has done something.
-async fn seen(stats: &mut watch::Receiver<SagasStats>, done: impl FnMut(&SagasStats) -> bool) -> Result<()> {
+async fn seen(
+    stats: &mut watch::Receiver<SagasStats>,
+    done: impl FnMut(&SagasStats) -> bool,
+) -> Result<()> {
     timeout(PATIENCE, stats.wait_for(done)).await.context("the sagas stand still")??;
     Ok(())
 }
@@ -211,8 +220,11 @@ async fn by_hand(place: &Place, load: Load) -> Result<Duration> {
         start(&place.outbox, &starter, count, |number| Ship { number }).await?;
         let begun = Instant::now();
         // A hand knows how many it takes and asks once: the coordinator claims in batches meanwhile.
-        let due = sqlx::query("SELECT saga_id FROM outbox_sagas WHERE due_at IS NOT NULL ORDER BY due_at");
-        let due: Arc<[Uuid]> = due.fetch_all(&place.pool).await?.iter().map(|row| row.get(0)).collect();
+        let due = sqlx::query(
+            "SELECT saga_id FROM outbox_sagas WHERE due_at IS NOT NULL ORDER BY due_at",
+        );
+        let due: Arc<[Uuid]> =
+            due.fetch_all(&place.pool).await?.iter().map(|row| row.get(0)).collect();
         ensure!(due.len() == count as usize, "{} sagas are due", due.len());
         let (next, mut hands) = (Arc::new(AtomicUsize::new(0)), JoinSet::new());
         for _ in 0..load.at_once {
@@ -237,28 +249,48 @@ async fn by_hand(place: &Place, load: Load) -> Result<Duration> {
 /// One transaction: the saga's row is locked and read, the step done, and written down in row, log and outbox.
 async fn one_step(pool: &PgPool, saga: Uuid, step: &str) -> Result<()> {
     let mut tx = pool.begin().await?;
-    let row = sqlx::query("SELECT progress, data, seq FROM outbox_sagas WHERE saga_id = $1 FOR UPDATE")
-        .bind(saga)
-        .fetch_one(&mut *tx)
-        .await?;
+    let row =
+        sqlx::query("SELECT progress, data, seq FROM outbox_sagas WHERE saga_id = $1 FOR UPDATE")
+            .bind(saga)
+            .fetch_one(&mut *tx)
+            .await?;
     let (progress, data, seq): (String, String, i64) = (row.get(0), row.get(1), row.get(2));
     let ship: Ship = serde_json::from_str(&data)?;
     let mut progress: serde_json::Value = serde_json::from_str(&progress)?;
     if let Some(steps) = progress.get_mut("steps").and_then(|steps| steps.as_array_mut()) {
-        steps.push(serde_json::json!({ "step": step, "state": "done", "output": null, "failures": 0 }));
+        steps.push(
+            serde_json::json!({ "step": step, "state": "done", "output": null, "failures": 0 }),
+        );
     }
-    sqlx::query(INSERT_ORDER).bind("a customer").bind(i64::try_from(ship.number)?).execute(&mut *tx).await?;
+    sqlx::query(INSERT_ORDER)
+        .bind("a customer")
+        .bind(i64::try_from(ship.number)?)
+        .execute(&mut *tx)
+        .await?;
     insert_event(&mut tx, &OrderPlaced::new(ship.number)).await?;
-    let body =
-        serde_json::json!({ "done": { "step": step, "output": null, "data": ship, "pivot": false, "attempt": 1 } });
+    let body = serde_json::json!({ "done": { "step": step, "output": null, "data": ship, "pivot": false, "attempt": 1 } });
     let log = "INSERT INTO outbox_saga_log (saga_id, seq, kind, step, body, at_us) VALUES ($1, $2, $3, $4, $5, \
                (extract(epoch FROM statement_timestamp()) * 1000000)::bigint)";
-    sqlx::query(log).bind(saga).bind(seq + 1).bind("done").bind(step).bind(body.to_string()).execute(&mut *tx).await?;
+    sqlx::query(log)
+        .bind(saga)
+        .bind(seq + 1)
+        .bind("done")
+        .bind(step)
+        .bind(body.to_string())
+        .execute(&mut *tx)
+        .await?;
     let is_last = step == "send";
     if is_last {
         let body = r#""completed""#;
         let kind = "completed";
-        sqlx::query(log).bind(saga).bind(seq + 2).bind(kind).bind(None::<&str>).bind(body).execute(&mut *tx).await?;
+        sqlx::query(log)
+            .bind(saga)
+            .bind(seq + 2)
+            .bind(kind)
+            .bind(None::<&str>)
+            .bind(body)
+            .execute(&mut *tx)
+            .await?;
     }
     let now = "(extract(epoch FROM statement_timestamp()) * 1000000)::bigint";
     let update = if is_last {
@@ -267,7 +299,9 @@ async fn one_step(pool: &PgPool, saga: Uuid, step: &str) -> Result<()> {
              due_at = NULL, ended_at = {now} WHERE saga_id = $4"
         )
     } else {
-        format!("UPDATE outbox_sagas SET progress = $1, data = $2, seq = $3, changed_at = {now} WHERE saga_id = $4")
+        format!(
+            "UPDATE outbox_sagas SET progress = $1, data = $2, seq = $3, changed_at = {now} WHERE saga_id = $4"
+        )
     };
     sqlx::query(sqlx::AssertSqlSafe(update))
         .bind(progress.to_string())
@@ -288,12 +322,16 @@ async fn empty(place: &Place) -> Result<()> {
 
 /// Every step of every saga is done once, or the figure is void.
 async fn check(place: &Place, sagas: u32) -> Result<()> {
-    let completed = "SELECT count(*)::float8 FROM outbox_sagas WHERE state = 'completed' AND name = 'ship'";
+    let completed =
+        "SELECT count(*)::float8 FROM outbox_sagas WHERE state = 'completed' AND name = 'ship'";
     let completed = place.number(completed).await?;
     let orders = place.number("SELECT count(*)::float8 FROM orders").await?;
     let events = place.number("SELECT count(*)::float8 FROM outbox_events").await?;
     let (sagas, steps) = (f64::from(sagas), f64::from(sagas * STEPS));
     let as_wanted = (completed, orders, events) == (sagas, steps, steps);
-    ensure!(as_wanted, "{completed} sagas, {orders} orders, {events} events where {sagas} and {steps} were wanted");
+    ensure!(
+        as_wanted,
+        "{completed} sagas, {orders} orders, {events} events where {sagas} and {steps} were wanted"
+    );
     Ok(())
 }

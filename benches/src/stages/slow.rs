@@ -52,13 +52,20 @@ static RUNS: AtomicU64 = AtomicU64::new(0);
 static MOST: AtomicU64 = AtomicU64::new(0);
 static RUNNING: AtomicU64 = AtomicU64::new(0);
 
-async fn make_report(event: ReportAsked, cx: &HandlerContext<OutboxTransaction>) -> Result<(), DbErr> {
+async fn make_report(
+    event: ReportAsked,
+    cx: &HandlerContext<OutboxTransaction>,
+) -> Result<(), DbErr> {
     RUNS.fetch_add(1, Ordering::Relaxed);
     MOST.fetch_max(RUNNING.fetch_add(1, Ordering::Relaxed) + 1, Ordering::Relaxed);
     tokio::time::sleep(TAKES).await;
     RUNNING.fetch_sub(1, Ordering::Relaxed);
     let insert = "INSERT INTO orders (customer, total) VALUES ('x', $1)";
-    let insert = Statement::from_sql_and_values(DbBackend::Postgres, insert, [i64::from(event.number).into()]);
+    let insert = Statement::from_sql_and_values(
+        DbBackend::Postgres,
+        insert,
+        [i64::from(event.number).into()],
+    );
     cx.tx.execute_raw(insert).await.map(|_| ())
 }
 
@@ -107,12 +114,18 @@ async fn one(
         tx.emit(ReportAsked { number })?;
     }
     tx.commit().await?;
-    let consumer =
-        Consumer::new("slow", &place.outbox).on("make-report", make_report).subscribe(subscriber).start().await?;
+    let consumer = Consumer::new("slow", &place.outbox)
+        .on("make-report", make_report)
+        .subscribe(subscriber)
+        .start()
+        .await?;
     let begun = Instant::now();
-    let relay = Relay::builder(&place.outbox).route("slow", topic("reports"), publisher).start().await?;
+    let relay =
+        Relay::builder(&place.outbox).route("slow", topic("reports"), publisher).start().await?;
     let mut stats = relay.stats();
-    timeout(PATIENCE, stats.wait_for(|s| s.delivered == u64::from(messages))).await.context("it stands still")??;
+    timeout(PATIENCE, stats.wait_for(|s| s.delivered == u64::from(messages)))
+        .await
+        .context("it stands still")??;
     let took = begun.elapsed();
     relay.shutdown(Duration::from_secs(10)).await?;
     let stats = *consumer.stats().borrow();

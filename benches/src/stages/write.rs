@@ -146,7 +146,8 @@ where
 async fn one_of_ours(outbox: Outbox, order: usize, events: u32) -> Result<()> {
     let tx = outbox.begin().await?;
     let values = ["a customer".into(), i64::try_from(order)?.into()];
-    tx.execute_raw(Statement::from_sql_and_values(DbBackend::Postgres, INSERT_ORDER, values)).await?;
+    tx.execute_raw(Statement::from_sql_and_values(DbBackend::Postgres, INSERT_ORDER, values))
+        .await?;
     for _ in 0..events {
         tx.emit(OrderPlaced::new(order))?;
     }
@@ -156,7 +157,11 @@ async fn one_of_ours(outbox: Outbox, order: usize, events: u32) -> Result<()> {
 
 async fn one_by_hand(pool: PgPool, order: usize, events: u32) -> Result<()> {
     let mut tx = pool.begin().await?;
-    sqlx::query(INSERT_ORDER).bind("a customer").bind(i64::try_from(order)?).execute(&mut *tx).await?;
+    sqlx::query(INSERT_ORDER)
+        .bind("a customer")
+        .bind(i64::try_from(order)?)
+        .execute(&mut *tx)
+        .await?;
     for _ in 0..events {
         insert_event(&mut tx, &OrderPlaced::new(order)).await?;
     }
@@ -165,7 +170,10 @@ async fn one_by_hand(pool: PgPool, order: usize, events: u32) -> Result<()> {
 }
 
 /// Writes one event as a careful hand would: the same columns, the same values. Gives its partition and id.
-pub(crate) async fn insert_event(tx: &mut Transaction<'_, Postgres>, event: &OrderPlaced) -> Result<(i16, i64)> {
+pub(crate) async fn insert_event(
+    tx: &mut Transaction<'_, Postgres>,
+    event: &OrderPlaced,
+) -> Result<(i16, i64)> {
     let (id, key) = (MessageId::generate(), event.order.as_str());
     let partition = i16::try_from(partition_of(Some(key), id, PARTITIONS).0)?;
     let row = sqlx::query(

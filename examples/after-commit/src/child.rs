@@ -23,7 +23,9 @@ const COMMITTED: &str = "committed";
 pub fn asked() -> Option<(PathBuf, bool)> {
     let arguments: Vec<String> = env::args().collect();
     match arguments.get(1..)? {
-        [place, folder, rest @ ..] if place == PLACE => Some((folder.into(), rest.iter().any(|word| word == KILLED))),
+        [place, folder, rest @ ..] if place == PLACE => {
+            Some((folder.into(), rest.iter().any(|word| word == KILLED)))
+        }
         _ => None,
     }
 }
@@ -36,7 +38,8 @@ pub async fn place_order(folder: &Path, killed: bool) -> anyhow::Result<()> {
         let mails = mails.clone();
         async move { mail::send(event.order_id, "listener", &mails).await }
     };
-    let outbox = Outbox::builder(db).source("shop").listen(Phase::AfterCommit, send_mail).install().await?;
+    let outbox =
+        Outbox::builder(db).source("shop").listen(Phase::AfterCommit, send_mail).install().await?;
 
     let tx = outbox.begin().await?;
     let order = order::ActiveModel { total: Set(4200), ..Default::default() }.insert(&tx).await?;
@@ -57,7 +60,12 @@ pub async fn place_order(folder: &Path, killed: bool) -> anyhow::Result<()> {
 /// Runs the child; one that is to be killed gets SIGKILL as soon as it has committed.
 pub async fn run(folder: &Path, killed: bool) -> anyhow::Result<()> {
     let mut command = Command::new(env::current_exe()?);
-    command.arg(PLACE).arg(folder).args(killed.then_some(KILLED)).stdout(Stdio::piped()).kill_on_drop(true);
+    command
+        .arg(PLACE)
+        .arg(folder)
+        .args(killed.then_some(KILLED))
+        .stdout(Stdio::piped())
+        .kill_on_drop(true);
     let mut child = command.spawn()?;
     if !killed {
         let status = child.wait().await?;

@@ -36,7 +36,9 @@ async fn main() -> anyhow::Result<()> {
     line("the order is saved", &|left| left.orders == 1);
     line("mail of the listener", &|left| left.mails.iter().any(|from| from == "listener"));
     line("mail of the event", &|left| left.mails.iter().any(|from| from == "event"));
-    println!("\nA listener is a convenience that dies with its process. What must happen goes through the outbox.");
+    println!(
+        "\nA listener is a convenience that dies with its process. What must happen goes through the outbox."
+    );
     Ok(())
 }
 
@@ -53,7 +55,11 @@ async fn relay_what_is_left(db: &DatabaseConnection) -> anyhow::Result<()> {
     let outbox = Outbox::builder(db.clone()).source("shop").build().await?;
     let (publisher, subscriber) = Memory::channel();
     let relay = Relay::builder(&outbox).route("mails", topic("orders"), publisher).start().await?;
-    let consumer = Consumer::new("mails", &outbox).on("send-mail", send_mail).subscribe(subscriber).start().await?;
+    let consumer = Consumer::new("mails", &outbox)
+        .on("send-mail", send_mail)
+        .subscribe(subscriber)
+        .start()
+        .await?;
     tokio::time::timeout(SOON, consumer.stats().wait_for(|stats| stats.acked == 1)).await??;
     relay.shutdown(SOON).await?;
     consumer.shutdown(SOON).await?;

@@ -36,8 +36,16 @@ pub mod mail {
     impl ActiveModelBehavior for ActiveModel {}
 
     /// Sends a mail: a row stands for it here.
-    pub async fn send(order_id: i64, sent_by: &str, db: &impl ConnectionTrait) -> Result<(), DbErr> {
-        let mail = ActiveModel { order_id: Set(order_id), sent_by: Set(sent_by.into()), ..Default::default() };
+    pub async fn send(
+        order_id: i64,
+        sent_by: &str,
+        db: &impl ConnectionTrait,
+    ) -> Result<(), DbErr> {
+        let mail = ActiveModel {
+            order_id: Set(order_id),
+            sent_by: Set(sent_by.into()),
+            ..Default::default()
+        };
         Entity::insert(mail).exec(db).await?;
         Ok(())
     }
@@ -52,7 +60,8 @@ pub struct OrderPlaced {
 
 /// Opens the database, with its tables.
 pub async fn open(folder: &Path) -> anyhow::Result<DatabaseConnection> {
-    let db = Database::connect(format!("sqlite://{}?mode=rwc", folder.join("shop.db").display())).await?;
+    let db = Database::connect(format!("sqlite://{}?mode=rwc", folder.join("shop.db").display()))
+        .await?;
     let schema = Schema::new(ConnectionTrait::get_database_backend(&db));
     db.execute(schema.create_table_from_entity(order::Entity).if_not_exists()).await?;
     db.execute(schema.create_table_from_entity(mail::Entity).if_not_exists()).await?;

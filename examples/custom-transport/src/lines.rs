@@ -8,7 +8,8 @@ use tokio::{sync::Mutex, sync::mpsc, task::spawn_blocking, time::sleep};
 
 /// Makes both halves on a file, which is created if need be.
 pub fn open(path: &Path) -> io::Result<(LinePublisher, LineSubscriber)> {
-    let publisher = LinePublisher(Arc::new(Mutex::new(File::options().create(true).append(true).open(path)?)));
+    let publisher =
+        LinePublisher(Arc::new(Mutex::new(File::options().create(true).append(true).open(path)?)));
     let (file, returned) = (BufReader::new(File::open(path)?), mpsc::unbounded_channel());
     Ok((publisher, LineSubscriber { file, line: Vec::new(), returned }))
 }
@@ -23,11 +24,14 @@ impl Publisher for LinePublisher {
         // On a thread of its own, which goes on when nobody waits any more: no line is cut, unless the disk is full.
         let append = move || {
             let length = file.metadata()?.len();
-            file.write_all(&line).and_then(|()| file.sync_data()).or_else(|e| file.set_len(length).and(Err(e)))
+            file.write_all(&line)
+                .and_then(|()| file.sync_data())
+                .or_else(|e| file.set_len(length).and(Err(e)))
         };
         let appended = spawn_blocking(append).await.map_err(io::Error::other).flatten();
         // What keeps one line from being written keeps all of them: the destination is down.
-        appended.map_err(|e| PublishError::unavailable("the line cannot be written").caused_by(e))?;
+        appended
+            .map_err(|e| PublishError::unavailable("the line cannot be written").caused_by(e))?;
         Ok(Receipt::new())
     }
 }
@@ -45,7 +49,8 @@ fn line(message: &Message) -> Vec<u8> {
 fn read(line: &[u8]) -> Result<Message, String> {
     let fallback = cloudevents::Fallback { topic: None, received_at: Timestamp::from_micros(0) };
     let text: Option<String> = serde_json::from_slice(line).ok();
-    cloudevents::from_json(text.as_deref().map_or(line, str::as_bytes), &fallback).map_err(|e| e.to_string())
+    cloudevents::from_json(text.as_deref().map_or(line, str::as_bytes), &fallback)
+        .map_err(|e| e.to_string())
 }
 
 /// Follows a file from its beginning: what was read before is known to the inbox.

@@ -26,10 +26,17 @@ async fn read_line(event: OrderPlaced, cx: &HandlerContext) -> Result<(), Outbox
 async fn main() -> Result<(), Box<dyn Error>> {
     let folder = tempfile::tempdir()?;
     let file = folder.path().join("orders.jsonl");
-    let outbox = Outbox::builder(Database::connect("sqlite::memory:").await?).source("shop").install().await?;
+    let outbox = Outbox::builder(Database::connect("sqlite::memory:").await?)
+        .source("shop")
+        .install()
+        .await?;
     let (publisher, subscriber) = lines::open(&file)?;
     let relay = Relay::builder(&outbox).route("file", topic("orders"), publisher).start().await?;
-    let consumer = Consumer::new("readers", &outbox).on("read-line", read_line).subscribe(subscriber).start().await?;
+    let consumer = Consumer::new("readers", &outbox)
+        .on("read-line", read_line)
+        .subscribe(subscriber)
+        .start()
+        .await?;
 
     let tx = outbox.begin().await?;
     for order_id in 1..=3 {
@@ -58,7 +65,8 @@ mod tests {
 
         async fn pair() -> Pair {
             let folder = tempfile::tempdir().expect("there is room for a file");
-            let (publisher, subscriber) = super::lines::open(&folder.path().join("lines")).expect("it can be opened");
+            let (publisher, subscriber) =
+                super::lines::open(&folder.path().join("lines")).expect("it can be opened");
             Pair::new(publisher, subscriber).keeping(folder)
         }
     }

@@ -38,17 +38,30 @@ impl Faults {
 }
 
 /// Books one payment.
-pub(crate) async fn book<C: ConnectionTrait>(guarantee: &str, order_id: u64, db: &C) -> Result<(), DbErr> {
+pub(crate) async fn book<C: ConnectionTrait>(
+    guarantee: &str,
+    order_id: u64,
+    db: &C,
+) -> Result<(), DbErr> {
     let sql = "INSERT INTO payments (guarantee, order_id) VALUES (?, ?)";
     let values = [guarantee.into(), order_id.into()];
-    db.execute_raw(Statement::from_sql_and_values(ConnectionTrait::get_database_backend(db), sql, values)).await?;
+    db.execute_raw(Statement::from_sql_and_values(
+        ConnectionTrait::get_database_backend(db),
+        sql,
+        values,
+    ))
+    .await?;
     Ok(())
 }
 
 /// Counts the payments of a guarantee.
 pub(crate) async fn payments(db: &DatabaseConnection, guarantee: &str) -> Result<i64, DbErr> {
     let sql = "SELECT COUNT(*) FROM payments WHERE guarantee = ?";
-    let asked = Statement::from_sql_and_values(ConnectionTrait::get_database_backend(db), sql, [guarantee.into()]);
+    let asked = Statement::from_sql_and_values(
+        ConnectionTrait::get_database_backend(db),
+        sql,
+        [guarantee.into()],
+    );
     db.query_one_raw(asked).await?.map_or(Ok(0), |row| row.try_get_by_index(0))
 }
 
@@ -67,12 +80,20 @@ enum Service {
 }
 
 impl Lossy {
-    pub(crate) fn booking(guarantee: &'static str, db: &DatabaseConnection, faults: &Faults) -> Self {
+    pub(crate) fn booking(
+        guarantee: &'static str,
+        db: &DatabaseConnection,
+        faults: &Faults,
+    ) -> Self {
         Self { guarantee, service: Service::Booking(db.clone()), faults: faults.clone() }
     }
 
     pub(crate) fn passing_on(inbox: Memory, faults: &Faults) -> Self {
-        Self { guarantee: "effectively once", service: Service::Inbox(inbox), faults: faults.clone() }
+        Self {
+            guarantee: "effectively once",
+            service: Service::Inbox(inbox),
+            faults: faults.clone(),
+        }
     }
 }
 
@@ -81,9 +102,12 @@ impl Publisher for Lossy {
     async fn publish(&self, message: &Message) -> Result<Receipt, PublishError> {
         match &self.service {
             Service::Booking(db) => {
-                let order_id = message.key.as_deref().and_then(|key| key.parse().ok()).unwrap_or_default();
+                let order_id =
+                    message.key.as_deref().and_then(|key| key.parse().ok()).unwrap_or_default();
                 let booked = book(self.guarantee, order_id, db).await;
-                booked.map_err(|e| PublishError::unavailable("the payment cannot be booked").caused_by(e))?;
+                booked.map_err(|e| {
+                    PublishError::unavailable("the payment cannot be booked").caused_by(e)
+                })?;
             }
             Service::Inbox(inbox) => _ = inbox.publish(message).await?,
         }

@@ -35,18 +35,25 @@ async fn take_payment(event: OrderPlaced, cx: &HandlerContext) -> Result<(), Han
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
     let folder = tempfile::tempdir()?;
-    let db = Database::connect(format!("sqlite://{}/shop.db?mode=rwc", folder.path().display())).await?;
-    db.execute_unprepared("CREATE TABLE payments (guarantee TEXT NOT NULL, order_id INTEGER NOT NULL)").await?;
+    let db =
+        Database::connect(format!("sqlite://{}/shop.db?mode=rwc", folder.path().display())).await?;
+    db.execute_unprepared(
+        "CREATE TABLE payments (guarantee TEXT NOT NULL, order_id INTEGER NOT NULL)",
+    )
+    .await?;
     let outbox = Outbox::builder(db.clone()).source("shop").install().await?;
 
     let (inbox, subscriber) = Memory::channel();
-    let consumer = Consumer::new("payments", &outbox).on("take-payment", take_payment).subscribe(subscriber);
+    let consumer =
+        Consumer::new("payments", &outbox).on("take-payment", take_payment).subscribe(subscriber);
     let consumer = consumer.start().await?;
     let retry = RetryPolicy::default().backoff(Duration::from_millis(20));
     let route = |name, lossy: Lossy| Route::new(name, topic("orders"), lossy).retry(retry);
     let faults = Faults::default();
     let relay = Relay::builder(&outbox)
-        .add_route(route("at-most-once", Lossy::booking("at most once", &db, &faults)).at_most_once())
+        .add_route(
+            route("at-most-once", Lossy::booking("at most once", &db, &faults)).at_most_once(),
+        )
         .add_route(route("at-least-once", Lossy::booking("at least once", &db, &faults)))
         .add_route(route("effectively-once", Lossy::passing_on(inbox, &faults)))
         .start()
@@ -59,7 +66,9 @@ async fn main() -> Result<(), Box<dyn Error>> {
     tx.commit().await?;
 
     // Each order is confirmed by the two routes that try again, and given up by the one that does not.
-    let over = |stats: &outbox_sea_orm::relay::RelayStats| stats.delivered == 2 * ORDERS && stats.dead == ORDERS;
+    let over = |stats: &outbox_sea_orm::relay::RelayStats| {
+        stats.delivered == 2 * ORDERS && stats.dead == ORDERS
+    };
     tokio::time::timeout(SOON, relay.stats().wait_for(over)).await??;
     relay.shutdown(SOON).await?;
     consumer.shutdown(SOON).await?;
@@ -76,6 +85,8 @@ async fn tell(db: &DatabaseConnection, faults: &Faults) -> Result<(), Box<dyn Er
     println!(
         "\nAt most once never repeats, and would lose what is lost on the way there; its failures are dead letters."
     );
-    println!("At least once loses nothing and repeats. With an inbox what is repeated has no second effect.");
+    println!(
+        "At least once loses nothing and repeats. With an inbox what is repeated has no second effect."
+    );
     Ok(())
 }

@@ -17,7 +17,10 @@ const SOON: Duration = Duration::from_secs(30);
 /// Prints tickets until each of them was printed or given up.
 ///
 /// A `Consumer` does all of this by itself, with an inbox that tells repeats; this is what it does underneath.
-pub async fn print_tickets(mut tickets: KafkaSubscriber, number: usize) -> anyhow::Result<Vec<String>> {
+pub async fn print_tickets(
+    mut tickets: KafkaSubscriber,
+    number: usize,
+) -> anyhow::Result<Vec<String>> {
     let (mut lines, mut ended) = (Vec::new(), 0);
     // Kafka does not count deliveries.
     let mut attempts: HashMap<i64, u32> = HashMap::new();
@@ -48,7 +51,11 @@ pub async fn print_tickets(mut tickets: KafkaSubscriber, number: usize) -> anyho
 }
 
 /// Listens to the dead letters of a topic.
-pub async fn read_dead_letters(mut dead: KafkaSubscriber, number: usize, of: &str) -> anyhow::Result<Vec<String>> {
+pub async fn read_dead_letters(
+    mut dead: KafkaSubscriber,
+    number: usize,
+    of: &str,
+) -> anyhow::Result<Vec<String>> {
     let mut lines = Vec::new();
     while lines.len() < number {
         let delivery = next(&mut dead).await?;
@@ -56,14 +63,16 @@ pub async fn read_dead_letters(mut dead: KafkaSubscriber, number: usize, of: &st
         let death = Death::of(&message).context("a dead letter says why")?;
         anyhow::ensure!(death.topic == of, "it comes from {}", death.topic);
         let key = message.key.as_deref().unwrap_or("-");
-        lines.push(format!("{}  key {key}  {}: {}", message.event_type, death.class, death.message));
+        lines
+            .push(format!("{}  key {key}  {}: {}", message.event_type, death.class, death.message));
         delivery.ack().await?;
     }
     Ok(lines)
 }
 
 async fn next(subscriber: &mut KafkaSubscriber) -> anyhow::Result<Delivery> {
-    let delivery = tokio::time::timeout(SOON, subscriber.next()).await.context("nothing came")??;
+    let delivery =
+        tokio::time::timeout(SOON, subscriber.next()).await.context("nothing came")??;
     delivery.context("the subscription is closed")
 }
 

@@ -21,16 +21,23 @@ async fn main() -> anyhow::Result<()> {
     // Names that no other run of this program has, of topics that keep nothing for long.
     let run = MessageId::generate();
     let (tickets, dead) = (format!("example.{run}.tickets"), format!("example.{run}.dead"));
-    let topic = |name: &str, partitions| Topic::new(name).partitions(partitions).set("retention.ms", "600000");
+    let topic = |name: &str, partitions| {
+        Topic::new(name).partitions(partitions).set("retention.ms", "600000")
+    };
     let topics = [topic(&tickets, 3), topic(&dead, 1)];
 
-    println!("Saved with the data, relayed, and confirmed by the broker, each key in its partition:");
+    println!(
+        "Saved with the data, relayed, and confirmed by the broker, each key in its partition:"
+    );
     for line in shop::sell(&brokers, &tickets, topics.clone()).await? {
         println!("  {line}");
     }
 
     println!("\nReceived, each answered by hand; what comes back goes before what is behind it:");
-    let desk = KafkaSubscriber::new(&brokers, "printing")?.topic(&tickets).dead_letters(&dead).declare(topics);
+    let desk = KafkaSubscriber::new(&brokers, "printing")?
+        .topic(&tickets)
+        .dead_letters(&dead)
+        .declare(topics);
     for line in desk::print_tickets(desk.build()?, 3).await? {
         println!("  {line}");
     }

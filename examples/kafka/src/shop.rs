@@ -21,9 +21,14 @@ pub struct TicketSold {
 }
 
 /// Sells, and gives what the broker confirmed.
-pub async fn sell(brokers: &str, topic: &str, topics: impl IntoIterator<Item = Topic>) -> anyhow::Result<Vec<String>> {
+pub async fn sell(
+    brokers: &str,
+    topic: &str,
+    topics: impl IntoIterator<Item = Topic>,
+) -> anyhow::Result<Vec<String>> {
     let folder = tempfile::tempdir()?;
-    let db = Database::connect(format!("sqlite://{}/shop.db?mode=rwc", folder.path().display())).await?;
+    let db =
+        Database::connect(format!("sqlite://{}/shop.db?mode=rwc", folder.path().display())).await?;
     let outbox = Outbox::builder(db).source("shop").install().await?;
 
     let tx = outbox.begin().await?;
@@ -39,11 +44,19 @@ pub async fn sell(brokers: &str, topic: &str, topics: impl IntoIterator<Item = T
         // What the producer's callback is elsewhere: the receipt has topic, partition and offset.
         .on_delivered(move |event, receipt| {
             let key = event.key.as_deref().unwrap_or("-");
-            let place = receipt.destination.as_deref().map_or("", |place| &place[place.rfind('[').unwrap_or(0)..]);
+            let place = receipt
+                .destination
+                .as_deref()
+                .map_or("", |place| &place[place.rfind('[').unwrap_or(0)..]);
             let offset = receipt.position.unwrap_or_default();
-            let _ = confirm.send(format!("{}  key {key}  partition {place} offset {offset}", event.event_type));
+            let _ = confirm.send(format!(
+                "{}  key {key}  partition {place} offset {offset}",
+                event.event_type
+            ));
         })
-        .on_failed(|event, error, attempt| println!("  {} was not confirmed ({attempt}): {error}", event.event_type))
+        .on_failed(|event, error, attempt| {
+            println!("  {} was not confirmed ({attempt}): {error}", event.event_type)
+        })
         .start()
         .await?;
     let mut lines = Vec::new();

@@ -25,7 +25,10 @@ fn without_places(line: &str) -> String {
     match line.split_once("partition [") {
         Some((before, rest)) => {
             let (partition, offset) = rest.split_once("] offset ").expect("a place");
-            assert!(partition.parse::<u8>().is_ok_and(|p| p < 3) && offset.parse::<u64>().is_ok(), "{line}");
+            assert!(
+                partition.parse::<u8>().is_ok_and(|p| p < 3) && offset.parse::<u64>().is_ok(),
+                "{line}"
+            );
             format!("{before}partition [..] offset ..")
         }
         None => line.to_owned(),
@@ -34,7 +37,8 @@ fn without_places(line: &str) -> String {
 
 #[tokio::test]
 async fn the_example_says_what_its_reader_is_promised() {
-    let mut program = Process::start(Command::new(env!("CARGO_BIN_EXE_kafka")).arg(kafka::shared_url()));
+    let mut program =
+        Process::start(Command::new(env!("CARGO_BIN_EXE_kafka")).arg(kafka::shared_url()));
     let (status, lines) = program.finish(Duration::from_secs(60)).await;
     let said: Vec<String> = lines.iter().map(|line| without_places(line)).collect();
     assert_eq!(said.join("\n"), SAID);

@@ -43,13 +43,18 @@ async fn send_mail(event: OrderPlaced, cx: &HandlerContext) -> Result<(), DbErr>
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
     let folder = tempfile::tempdir()?;
-    let db = Database::connect(format!("sqlite://{}/shop.db?mode=rwc", folder.path().display())).await?;
+    let db =
+        Database::connect(format!("sqlite://{}/shop.db?mode=rwc", folder.path().display())).await?;
     db.get_schema_builder().register(order::Entity).apply(&db).await?;
     let outbox = Outbox::builder(db).source("shop").install().await?;
 
     let (publisher, subscriber) = Memory::channel();
     let relay = Relay::builder(&outbox).route("mails", topic("orders"), publisher).start().await?;
-    let consumer = Consumer::new("mails", &outbox).on("send-mail", send_mail).subscribe(subscriber).start().await?;
+    let consumer = Consumer::new("mails", &outbox)
+        .on("send-mail", send_mail)
+        .subscribe(subscriber)
+        .start()
+        .await?;
 
     place_order(&outbox, 4200).await?;
 

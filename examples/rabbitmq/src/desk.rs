@@ -17,7 +17,10 @@ const SOON: Duration = Duration::from_secs(30);
 /// Prints tickets until each of them was printed or given up.
 ///
 /// A `Consumer` does all of this by itself, with an inbox that tells repeats; this is what it does underneath.
-pub async fn print_tickets(mut tickets: AmqpSubscriber, number: usize) -> anyhow::Result<Vec<String>> {
+pub async fn print_tickets(
+    mut tickets: AmqpSubscriber,
+    number: usize,
+) -> anyhow::Result<Vec<String>> {
     let (mut lines, mut ended) = (Vec::new(), 0);
     while ended < number {
         let delivery = next(&mut tickets).await?;
@@ -46,7 +49,11 @@ pub async fn print_tickets(mut tickets: AmqpSubscriber, number: usize) -> anyhow
 }
 
 /// Listens to the dead letters.
-pub async fn read_dead_letters(mut dead: AmqpSubscriber, names: &Names, number: usize) -> anyhow::Result<Vec<String>> {
+pub async fn read_dead_letters(
+    mut dead: AmqpSubscriber,
+    names: &Names,
+    number: usize,
+) -> anyhow::Result<Vec<String>> {
     let mut lines = Vec::new();
     while lines.len() < number {
         let delivery = next(&mut dead).await?;
@@ -67,7 +74,8 @@ pub async fn read_dead_letters(mut dead: AmqpSubscriber, names: &Names, number: 
 }
 
 async fn next(subscriber: &mut AmqpSubscriber) -> anyhow::Result<Delivery> {
-    let delivery = tokio::time::timeout(SOON, subscriber.next()).await.context("nothing came")??;
+    let delivery =
+        tokio::time::timeout(SOON, subscriber.next()).await.context("nothing came")??;
     delivery.context("the subscription is closed")
 }
 

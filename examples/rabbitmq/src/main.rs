@@ -18,7 +18,8 @@ use server::Names;
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
-    let url = std::env::args().nth(1).unwrap_or_else(|| "amqp://guest:guest@127.0.0.1:5672".to_owned());
+    let url =
+        std::env::args().nth(1).unwrap_or_else(|| "amqp://guest:guest@127.0.0.1:5672".to_owned());
     let names = Names::of_this_run();
 
     println!("Saved with the data, relayed, and confirmed by the server:");

@@ -42,7 +42,10 @@ impl Names {
             .bind(&exchange, "ticket.sold")
             .dead_letter_to(&dead)
             .max_length(10_000);
-        let offers = Queue::quorum(self.queue("offers")).bind(&exchange, "offer.made").dead_letter_to(&dead).ttl(OFFER);
+        let offers = Queue::quorum(self.queue("offers"))
+            .bind(&exchange, "offer.made")
+            .dead_letter_to(&dead)
+            .ttl(OFFER);
         // Only the newest price counts, so this queue gives the oldest one up when it is too long. Such a queue may lose: what
         // it gives up goes to the dead letters at most once, without a confirm. Never let anything wait in it that must
         // not be missed.

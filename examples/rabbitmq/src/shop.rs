@@ -41,7 +41,8 @@ pub struct PriceChanged {
 /// Sells, and gives what the server confirmed.
 pub async fn sell(url: &str, names: &Names) -> anyhow::Result<Vec<String>> {
     let folder = tempfile::tempdir()?;
-    let db = Database::connect(format!("sqlite://{}/shop.db?mode=rwc", folder.path().display())).await?;
+    let db =
+        Database::connect(format!("sqlite://{}/shop.db?mode=rwc", folder.path().display())).await?;
     let outbox = Outbox::builder(db).source("shop").install().await?;
 
     let tx = outbox.begin().await?;
@@ -55,14 +56,21 @@ pub async fn sell(url: &str, names: &Names) -> anyhow::Result<Vec<String>> {
     tx.commit().await?;
 
     // The routing key is the event's type, unless said otherwise.
-    let publisher = AmqpPublisher::new(url)?.exchange(names.exchange()).declare(names.topology()).build()?;
+    let publisher =
+        AmqpPublisher::new(url)?.exchange(names.exchange()).declare(names.topology()).build()?;
     let (confirm, mut confirmed) = mpsc::unbounded_channel();
     let relay = Relay::builder(&outbox)
         .route("rabbit", topic("shop"), publisher)
         .on_delivered(move |event, _receipt| {
-            let _ = confirm.send(format!("{}  key {}", event.event_type, event.key.as_deref().unwrap_or("-")));
+            let _ = confirm.send(format!(
+                "{}  key {}",
+                event.event_type,
+                event.key.as_deref().unwrap_or("-")
+            ));
         })
-        .on_failed(|event, error, attempt| println!("  {} was not confirmed ({attempt}): {error}", event.event_type))
+        .on_failed(|event, error, attempt| {
+            println!("  {} was not confirmed ({attempt}): {error}", event.event_type)
+        })
         .start()
         .await?;
     let mut lines = Vec::new();

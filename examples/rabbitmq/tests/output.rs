@@ -27,7 +27,8 @@ The dead letters, and what the server wrote of each in x-death:
 
 #[tokio::test]
 async fn the_example_says_what_its_reader_is_promised() {
-    let mut program = Process::start(Command::new(env!("CARGO_BIN_EXE_rabbitmq")).arg(rabbitmq::shared_url()));
+    let mut program =
+        Process::start(Command::new(env!("CARGO_BIN_EXE_rabbitmq")).arg(rabbitmq::shared_url()));
     let (status, lines) = program.finish(Duration::from_secs(60)).await;
     assert_eq!(lines.join("\n"), SAID);
     assert!(status.success());

@@ -72,9 +72,15 @@ async fn run(options: Options) -> anyhow::Result<bool> {
     let place = Place::choose(options.database.clone(), options.data.clone())?;
     let mut shop = Shop::open(&place, &options).await?;
     let [orders, payments, stock, shipping] = shop.services().map(|service| service.url());
-    println!("orders at {orders}, payments at {payments}, stock at {stock}, shipping at {shipping}");
+    println!(
+        "orders at {orders}, payments at {payments}, stock at {stock}, shipping at {shipping}"
+    );
     println!("{place}");
-    let told = if options.serve { story::serve(&mut shop).await } else { story::tell(&mut shop, &options).await };
+    let told = if options.serve {
+        story::serve(&mut shop).await
+    } else {
+        story::tell(&mut shop, &options).await
+    };
     shop.stop().await?;
     let figures = Figures::read(&shop).await?;
     println!("\n{figures}");

@@ -32,11 +32,19 @@ pub mod notice {
 /// Tells a customer how the order has ended, once.
 pub async fn tell_customer(event: OrderEvent, cx: &HandlerContext) -> Result<(), HandlerError> {
     let (order_id, customer, news) = match event {
-        OrderEvent::Confirmed { order_id, customer } => (order_id, customer, notice::News::Confirmed),
-        OrderEvent::Cancelled { order_id, customer } => (order_id, customer, notice::News::Cancelled),
+        OrderEvent::Confirmed { order_id, customer } => {
+            (order_id, customer, notice::News::Confirmed)
+        }
+        OrderEvent::Cancelled { order_id, customer } => {
+            (order_id, customer, notice::News::Cancelled)
+        }
     };
-    let notice =
-        notice::ActiveModel { order_id: Set(order_id), customer: Set(customer), news: Set(news), ..Default::default() };
+    let notice = notice::ActiveModel {
+        order_id: Set(order_id),
+        customer: Set(customer),
+        news: Set(news),
+        ..Default::default()
+    };
     notice.insert(&cx.tx).await?;
     Ok(())
 }

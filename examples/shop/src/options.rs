@@ -63,7 +63,8 @@ pub fn parse(arguments: impl IntoIterator<Item = String>) -> Result<Command, Vec
             None => (argument.as_str(), None),
         };
         let mut value = |example: &str| {
-            let value = given.clone().or_else(|| arguments.next()).filter(|value| !value.is_empty());
+            let value =
+                given.clone().or_else(|| arguments.next()).filter(|value| !value.is_empty());
             value.ok_or_else(|| format!("{name} needs a value, such as {name} {example}"))
         };
         let mut read = || -> Result<(), String> {
@@ -74,8 +75,12 @@ pub fn parse(arguments: impl IntoIterator<Item = String>) -> Result<Command, Vec
                 "--declines" => options.declines = number(name, &value("20")?, 0)?,
                 "--no-stock" => options.no_stock = number(name, &value("20")?, 0)?,
                 "--data" => options.data = Some(value("./data")?.into()),
-                "--database" => options.database = Some(server(value("postgres://user@localhost/shop")?)?),
-                "--broker" => options.broker = Some(broker(value("amqp://guest:guest@127.0.0.1:5672")?)?),
+                "--database" => {
+                    options.database = Some(server(value("postgres://user@localhost/shop")?)?)
+                }
+                "--broker" => {
+                    options.broker = Some(broker(value("amqp://guest:guest@127.0.0.1:5672")?)?)
+                }
                 _ => return Err(format!("`{argument}` is not an option")),
             }
             Ok(())
@@ -105,18 +110,25 @@ fn server(url: String) -> Result<String, String> {
     ];
     match known.iter().find(|(scheme, _)| url.starts_with(&format!("{scheme}://"))) {
         Some((_, true)) => Ok(url),
-        Some((scheme, false)) => Err(format!("this program was built without the feature for {scheme}")),
+        Some((scheme, false)) => {
+            Err(format!("this program was built without the feature for {scheme}"))
+        }
         // Not quoted: it may hold a password.
         None => Err("--database is a URL that starts with postgres:// or mysql://".to_owned()),
     }
 }
 
 fn broker(url: String) -> Result<String, String> {
-    let known =
-        [("amqp", cfg!(feature = "amqp")), ("amqps", cfg!(feature = "amqp")), ("kafka", cfg!(feature = "kafka"))];
+    let known = [
+        ("amqp", cfg!(feature = "amqp")),
+        ("amqps", cfg!(feature = "amqp")),
+        ("kafka", cfg!(feature = "kafka")),
+    ];
     match known.iter().find(|(scheme, _)| url.starts_with(&format!("{scheme}://"))) {
         Some((_, true)) => Ok(url),
-        Some((scheme, false)) => Err(format!("this program was built without the feature for {scheme}")),
+        Some((scheme, false)) => {
+            Err(format!("this program was built without the feature for {scheme}"))
+        }
         // Not quoted: it may hold a password.
         None => Err("--broker is a URL that starts with amqp:// or kafka://".to_owned()),
     }
@@ -124,18 +136,27 @@ fn broker(url: String) -> Result<String, String> {
 
 fn contradictions(options: &Options, orders_given: bool) -> Vec<&'static str> {
     [
-        (options.serve && options.faults, "--serve places no orders, so --faults has nothing to disturb"),
+        (
+            options.serve && options.faults,
+            "--serve places no orders, so --faults has nothing to disturb",
+        ),
         (options.serve && orders_given, "--serve places no orders: leave --orders out"),
         (
             !options.serve && options.declines + options.no_stock >= options.orders,
             "--declines and --no-stock leave no order that can be: raise --orders",
         ),
-        (options.data.is_some() && options.database.is_some(), "--data and --database exclude one another"),
+        (
+            options.data.is_some() && options.database.is_some(),
+            "--data and --database exclude one another",
+        ),
         (
             options.faults && options.broker.as_ref().is_some_and(|url| url.starts_with("amqps")),
             "--faults disturbs the way to the broker, which TLS does not suffer: use amqp://",
         ),
-        (options.faults && options.orders < FEWEST_WITH_FAULTS, "--faults needs at least 10 orders"),
+        (
+            options.faults && options.orders < FEWEST_WITH_FAULTS,
+            "--faults needs at least 10 orders",
+        ),
     ]
     .into_iter()
     .filter_map(|(wrong, fault)| wrong.then_some(fault))
@@ -157,7 +178,10 @@ mod tests {
     #[test]
     fn without_arguments_a_hundred_orders_are_placed_and_with_faults_five_hundred() {
         assert_eq!(read(""), run(Options { orders: 100, ..Options::default() }));
-        assert_eq!(read("--faults"), run(Options { orders: 500, faults: true, ..Options::default() }));
+        assert_eq!(
+            read("--faults"),
+            run(Options { orders: 500, faults: true, ..Options::default() })
+        );
     }
 
     #[test]
@@ -172,12 +196,17 @@ mod tests {
         let expected = Options { orders: 200, declines: 20, no_stock: 30, ..Options::default() };
         assert_eq!(read("--orders 200 --declines 20 --no-stock=30"), run(expected));
         let faults = read("--orders 50 --declines 20 --no-stock 30").unwrap_err();
-        assert_eq!(faults, ["--declines and --no-stock leave no order that can be: raise --orders"]);
+        assert_eq!(
+            faults,
+            ["--declines and --no-stock leave no order that can be: raise --orders"]
+        );
     }
 
     #[test]
     fn all_mistakes_are_told_at_once() {
-        let faults = read("--orders none --colour --serve --faults --database ftp://x --broker q --data").unwrap_err();
+        let faults =
+            read("--orders none --colour --serve --faults --database ftp://x --broker q --data")
+                .unwrap_err();
         assert_eq!(
             faults,
             [

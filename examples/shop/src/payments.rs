@@ -51,7 +51,12 @@ async fn refund_payment(command: RefundPayment, cx: &HandlerContext) -> Result<(
 }
 
 /// Writes an entry of the ledger.
-pub async fn book(order_id: i64, customer: String, amount: i64, cx: &HandlerContext) -> Result<(), DbErr> {
+pub async fn book(
+    order_id: i64,
+    customer: String,
+    amount: i64,
+    cx: &HandlerContext,
+) -> Result<(), DbErr> {
     let entry = payment::ActiveModel {
         order_id: Set(order_id),
         customer: Set(customer),
@@ -63,7 +68,12 @@ pub async fn book(order_id: i64, customer: String, amount: i64, cx: &HandlerCont
 }
 
 /// Starts the service, with the faults that it is to suffer. Its relay is started apart.
-pub async fn start(database: Database, wire: &Wire, faults: &Faults, release: Release) -> anyhow::Result<Service> {
+pub async fn start(
+    database: Database,
+    wire: &Wire,
+    faults: &Faults,
+    release: Release,
+) -> anyhow::Result<Service> {
     database.create_table(payment::Entity).await?;
     let outbox = database.outbox("payments").install().await?;
     let (events, subscriber) = wire.receive("payments")?;

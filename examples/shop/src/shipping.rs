@@ -37,7 +37,11 @@ async fn send_parcel(command: SendParcel, cx: &HandlerContext) -> Result<(), Han
 /// Sends the parcel of an order, and gives the order.
 pub async fn send(command: SendParcel, cx: &HandlerContext) -> Result<i64, DbErr> {
     let SendParcel { order_id, product } = command;
-    let parcel = parcel::ActiveModel { order_id: Set(order_id), product: Set(product), ..Default::default() };
+    let parcel = parcel::ActiveModel {
+        order_id: Set(order_id),
+        product: Set(product),
+        ..Default::default()
+    };
     parcel.insert(&cx.tx).await?;
     Ok(order_id)
 }
@@ -53,10 +57,13 @@ pub async fn start(database: Database, wire: &Wire, release: Release) -> anyhow:
     let (events, subscriber) = wire.receive("shipping")?;
     // Nothing comes that is not meant for this service: what it does not know yet is kept, also where no instance that knows it
     // runs, before a rollout has begun or after it was taken back.
-    let consumer = Consumer::new("shipping", &outbox).others(UnhandledPolicy::Defer).subscribe(subscriber);
+    let consumer =
+        Consumer::new("shipping", &outbox).others(UnhandledPolicy::Defer).subscribe(subscriber);
     let consumer = consumer.commands_from(ORDERS, REPLIES);
     let consumer = match release {
-        Release::This => consumer.on_command("send-parcel", send_parcel).on("tell-customer", notices::tell_customer),
+        Release::This => consumer
+            .on_command("send-parcel", send_parcel)
+            .on("tell-customer", notices::tell_customer),
         Release::Next => consumer
             .on_command("send-parcel", next::send_parcel)
             .on_with("notify-customer", next::NOTIFY, notices::tell_customer)

@@ -71,7 +71,12 @@ async fn release_stock(command: ReleaseStock, cx: &HandlerContext) -> Result<(),
 }
 
 /// Changes the shelf and notes it in the book; `false`, with nothing done, where the shelf does not have so many.
-async fn move_pieces(order_id: i64, product: &str, pieces: i64, cx: &HandlerContext) -> Result<bool, DbErr> {
+async fn move_pieces(
+    order_id: i64,
+    product: &str,
+    pieces: i64,
+    cx: &HandlerContext,
+) -> Result<bool, DbErr> {
     let after = || Expr::col(shelf::Column::Pieces).add(pieces);
     let shelf = shelf::Entity::update_many().col_expr(shelf::Column::Pieces, after());
     let with_enough = shelf.filter(shelf::Column::Product.eq(product)).filter(after().gte(0));

@@ -9,7 +9,8 @@ const ENDED_WITHIN: Duration = Duration::from_secs(240);
 
 async fn run(arguments: &[&str]) -> String {
     let mut command = Command::new(env!("CARGO_BIN_EXE_shop"));
-    let mut shop = Process::start(command.args(["--broker", &rabbitmq::shared_url()]).args(arguments));
+    let mut shop =
+        Process::start(command.args(["--broker", &rabbitmq::shared_url()]).args(arguments));
     let (status, lines) = shop.finish(ENDED_WITHIN).await;
     let said = lines.join("\n");
     assert!(status.success(), "{said}");
@@ -19,7 +20,14 @@ async fn run(arguments: &[&str]) -> String {
 #[tokio::test]
 async fn every_order_ends_with_one_payment() {
     let said = run(&["--orders", "40"]).await;
-    for line in ["through RabbitMQ; confirmed", "orders: 40", "one an order", "duplicates: 0", "dead: 0", "lost: 0"] {
+    for line in [
+        "through RabbitMQ; confirmed",
+        "orders: 40",
+        "one an order",
+        "duplicates: 0",
+        "dead: 0",
+        "lost: 0",
+    ] {
         assert!(said.contains(line), "{line}\n{said}");
     }
 }
@@ -27,7 +35,9 @@ async fn every_order_ends_with_one_payment() {
 #[tokio::test]
 async fn a_broker_that_fails_in_four_ways_costs_no_order_and_no_second_payment() {
     let said = run(&["--orders", "60", "--faults"]).await;
-    for line in ["RabbitMQ works, its answers get lost", "orders: 60", "one an order", "dead: 0", "lost: 0"] {
+    for line in
+        ["RabbitMQ works, its answers get lost", "orders: 60", "one an order", "dead: 0", "lost: 0"]
+    {
         assert!(said.contains(line), "{line}\n{said}");
     }
 }

@@ -32,8 +32,11 @@ async fn every_order_ends_with_one_payment() {
 #[tokio::test]
 async fn a_broker_that_fails_in_four_ways_costs_no_order_and_no_second_payment() {
     let (broker, database) = (kafka::start().await, TempDatabase::create(Database::Postgres).await);
-    let said = run(&broker.url(), &["--database", database.url(), "--orders", "60", "--faults"]).await;
-    for line in ["Kafka works, its answers get lost", "orders: 60", "one an order", "dead: 0", "lost: 0"] {
+    let said =
+        run(&broker.url(), &["--database", database.url(), "--orders", "60", "--faults"]).await;
+    for line in
+        ["Kafka works, its answers get lost", "orders: 60", "one an order", "dead: 0", "lost: 0"]
+    {
         assert!(said.contains(line), "{line}\n{said}");
     }
 }

@@ -55,7 +55,9 @@ impl Command {
     ///
     /// Says what is wrong with one whose headers are not whole.
     pub(super) fn read(message: &Message) -> Result<Option<Self>, String> {
-        let Some(call) = Call::read(&message.headers).map_err(|fault| fault.to_string())? else { return Ok(None) };
+        let Some(call) = Call::read(&message.headers).map_err(|fault| fault.to_string())? else {
+            return Ok(None);
+        };
         let Some(topic) = reply_to(&message.headers) else { return Ok(None) };
         if topic.is_empty() || topic.len() > MAX_TOPIC || topic.chars().any(char::is_control) {
             return Err(format!(
@@ -63,8 +65,10 @@ impl Command {
             ));
         }
         let first = CommandHash::read(&message.headers).map_err(|fault| fault.to_string())?;
-        let (own, undoing) =
-            (CommandHash::of(&message.event_type, &message.payload), CommandHash::of_type(&message.event_type));
+        let (own, undoing) = (
+            CommandHash::of(&message.event_type, &message.payload),
+            CommandHash::of_type(&message.event_type),
+        );
         let (doing, is_changed) = match call.phase {
             Phase::Do => (first.or(Some(own)), first.is_some_and(|first| first != own)),
             Phase::Undo => (first, false),
@@ -102,7 +106,9 @@ impl Command {
 pub(crate) fn course(phase: Phase, doing: Option<KnownCall>, undoing: Option<KnownCall>) -> Course {
     match (phase, doing, undoing) {
         (Phase::Do, None, _) => Course::Run,
-        (Phase::Do, Some(known), _) | (Phase::Undo, _, Some(known)) => Course::Answer(answered(known)),
+        (Phase::Do, Some(known), _) | (Phase::Undo, _, Some(known)) => {
+            Course::Answer(answered(known))
+        }
         (Phase::Undo, Some(KnownCall { outcome: CallOutcome::Done, .. }), None) => Course::Run,
         (Phase::Undo, _, None) => Course::Answer(usual(CallOutcome::Undone)),
     }
@@ -199,11 +205,19 @@ mod tests {
 
     #[test]
     fn a_kept_answer_is_given_again_as_it_was() {
-        let kept = CallAnswer { event_type: "payment.charged".into(), event_version: 3, ..usual(CallOutcome::Done) };
-        let known = |outcome| Some(KnownCall { outcome, answer: Some(kept.clone()), command: None });
+        let kept = CallAnswer {
+            event_type: "payment.charged".into(),
+            event_version: 3,
+            ..usual(CallOutcome::Done)
+        };
+        let known =
+            |outcome| Some(KnownCall { outcome, answer: Some(kept.clone()), command: None });
         let again = Course::Answer(kept.clone());
         assert_eq!(course(Phase::Do, known(CallOutcome::Rejected), None), again);
-        assert_eq!(course(Phase::Undo, known(CallOutcome::Done), known(CallOutcome::Undone)), again);
+        assert_eq!(
+            course(Phase::Undo, known(CallOutcome::Done), known(CallOutcome::Undone)),
+            again
+        );
     }
 
     #[test]
@@ -218,7 +232,10 @@ mod tests {
         ] {
             assert_eq!(ending(phase, says_no), expected, "{phase:?} {says_no:?}");
         }
-        assert_eq!((noted(Phase::Do), noted(Phase::Undo)), (CallOutcome::Done, CallOutcome::Undone));
+        assert_eq!(
+            (noted(Phase::Do), noted(Phase::Undo)),
+            (CallOutcome::Done, CallOutcome::Undone)
+        );
     }
 
     #[test]
@@ -230,7 +247,10 @@ mod tests {
         assert_eq!(said(CallOutcome::Done), (DONE.to_owned(), "null".to_owned()));
         assert_eq!(said(CallOutcome::Undone), (UNDONE.to_owned(), "null".to_owned()));
         let (event_type, payload) = said(CallOutcome::Blocked);
-        assert_eq!((event_type.as_str(), &*payload), (REJECTED, r#"{"reason":"it was undone before it came"}"#));
+        assert_eq!(
+            (event_type.as_str(), &*payload),
+            (REJECTED, r#"{"reason":"it was undone before it came"}"#)
+        );
     }
 
     fn message(headers: Headers) -> Message {
@@ -254,19 +274,36 @@ mod tests {
 
     #[test]
     fn a_command_says_where_its_answer_goes_and_an_answer_is_none() {
-        let call = Call { saga: SagaId::generate(), step: "charge".into(), round: NonZeroU32::MIN, phase: Phase::Do };
+        let call = Call {
+            saga: SagaId::generate(),
+            step: "charge".into(),
+            round: NonZeroU32::MIN,
+            phase: Phase::Do,
+        };
         let headers = |topic| {
             let mut headers = Headers::new();
             call.write_command(&mut headers, topic, None);
             headers
         };
-        let command = Command::read(&message(headers(Some("orders.replies")))).expect("whole").expect("a command");
+        let command = Command::read(&message(headers(Some("orders.replies"))))
+            .expect("whole")
+            .expect("a command");
         let mut own = Headers::new();
         own.insert("tenant", "acme").expect("legal");
-        let event = command.event("payments", CallAnswer { headers: own, ..usual(CallOutcome::Done) });
-        assert_eq!((event.topic.as_str(), event.key), ("orders.replies", Some(call.saga.to_string())));
-        assert_eq!((Call::read(&event.headers), event.headers.get("tenant")), (Ok(Some(call.clone())), Some("acme")));
-        assert_eq!((reply_to(&event.headers), answered_by(&event.headers)), (None, Some("payments")));
+        let event =
+            command.event("payments", CallAnswer { headers: own, ..usual(CallOutcome::Done) });
+        assert_eq!(
+            (event.topic.as_str(), event.key),
+            ("orders.replies", Some(call.saga.to_string()))
+        );
+        assert_eq!(
+            (Call::read(&event.headers), event.headers.get("tenant")),
+            (Ok(Some(call.clone())), Some("acme"))
+        );
+        assert_eq!(
+            (reply_to(&event.headers), answered_by(&event.headers)),
+            (None, Some("payments"))
+        );
 
         assert!(Command::read(&message(headers(None))).expect("whole").is_none(), "an answer");
         assert!(Command::read(&message(Headers::new())).expect("whole").is_none(), "an event");
@@ -290,7 +327,12 @@ mod tests {
             (Phase::Undo, "{}", None, (None, false)),
             (Phase::Undo, "7", Some("{}"), (Some(hash("{}")), false)),
         ] {
-            let call = Call { saga: SagaId::generate(), step: "charge".into(), round: NonZeroU32::MIN, phase };
+            let call = Call {
+                saga: SagaId::generate(),
+                step: "charge".into(),
+                round: NonZeroU32::MIN,
+                phase,
+            };
             let (mut headers, first) = (Headers::new(), first.map(|first| hash(first).to_string()));
             call.write_command(&mut headers, Some("orders.replies"), first.as_deref());
             let mut parts = message(headers).into_parts();
@@ -300,14 +342,20 @@ mod tests {
             assert_eq!(command.undoing, CommandHash::of_type("payment.charge"));
         }
         let mut headers = Headers::new();
-        let call = Call { saga: SagaId::generate(), step: "charge".into(), round: NonZeroU32::MIN, phase: Phase::Do };
+        let call = Call {
+            saga: SagaId::generate(),
+            step: "charge".into(),
+            round: NonZeroU32::MIN,
+            phase: Phase::Do,
+        };
         call.write_command(&mut headers, Some("orders.replies"), Some("7"));
         assert!(Command::read(&message(headers)).expect_err("no hash").contains("sagacommand"));
     }
 
     #[test]
     fn what_is_known_is_of_one_command_unless_nobody_knows_which() {
-        let [one, other] = ["{}", "7"].map(|payload| CommandHash::of("payment.charge", payload.as_bytes()));
+        let [one, other] =
+            ["{}", "7"].map(|payload| CommandHash::of("payment.charge", payload.as_bytes()));
         let known = |command| KnownCall { outcome: CallOutcome::Done, answer: None, command };
         for (row, command, expected) in [
             (Some(one), Some(one), true),

@@ -37,7 +37,9 @@ impl CommandSources {
 
     /// Lists sources and topics that no message has.
     pub(super) fn faults(&self) -> impl Iterator<Item = &(String, String)> {
-        let is_text = |text: &str| (1..=MAX_TEXT).contains(&text.len()) && !text.chars().any(char::is_control);
+        let is_text = |text: &str| {
+            (1..=MAX_TEXT).contains(&text.len()) && !text.chars().any(char::is_control)
+        };
         self.0.iter().filter(move |(source, topic)| !is_text(source) || !is_text(topic))
     }
 
@@ -48,9 +50,9 @@ impl CommandSources {
         }
         match Command::read(message) {
             Err(fault) => Meaning::Refused(fault),
-            Ok(None) if is_answer(&message.headers) => {
-                Meaning::Refused("it has the headers of a saga's command, and no topic for the answer".to_owned())
-            }
+            Ok(None) if is_answer(&message.headers) => Meaning::Refused(
+                "it has the headers of a saga's command, and no topic for the answer".to_owned(),
+            ),
             Ok(None) => Meaning::Event,
             Ok(Some(command)) => match self.refusal(&message.source, command.reply_to()) {
                 Some(refusal) => Meaning::Refused(refusal),
@@ -61,7 +63,8 @@ impl CommandSources {
 
     /// Says why a command from a source is not answered on a topic; `None` where it is.
     fn refusal(&self, source: &str, topic: &str) -> Option<String> {
-        let allowed: Vec<&str> = self.0.iter().filter(|(from, _)| from == source).map(|(_, topic)| &**topic).collect();
+        let allowed: Vec<&str> =
+            self.0.iter().filter(|(from, _)| from == source).map(|(_, topic)| &**topic).collect();
         if allowed.contains(&topic) {
             return None;
         }
@@ -112,9 +115,12 @@ mod tests {
         [("sagaid", "SAGA"), ("sagastep", "charge"), ("sagaround", "1"), ("sagaphase", "do")];
 
     #[test]
-    fn a_message_is_a_command_where_handler_source_and_topic_say_so_and_an_event_to_every_other_handler() {
+    fn a_message_is_a_command_where_handler_source_and_topic_say_so_and_an_event_to_every_other_handler()
+     {
         let mut sources = CommandSources::default();
-        for (source, topic) in [("/orders", "orders.replies"), ("/orders", "orders.more"), ("/returns", "returns")] {
+        for (source, topic) in
+            [("/orders", "orders.replies"), ("/orders", "orders.more"), ("/returns", "returns")]
+        {
             sources.add(source.into(), topic.into());
         }
         let command = |topic: &'static str| [&CALL[..], &[("replyto", topic)]].concat();
@@ -125,10 +131,22 @@ mod tests {
             ("/orders", command("orders.replies"), "command"),
             ("/orders", command("orders.more"), "command"),
             ("/returns", command("returns"), "command"),
-            ("/orders", command("returns"), "answered on `orders.replies`, `orders.more`, not on `returns`"),
+            (
+                "/orders",
+                command("returns"),
+                "answered on `orders.replies`, `orders.more`, not on `returns`",
+            ),
             ("/orders", command("Orders.replies"), "not on `Orders.replies`"),
-            ("/stranger", command("orders.replies"), "no commands of sagas are taken from `/stranger`"),
-            ("/orders/", command("orders.replies"), "no commands of sagas are taken from `/orders/`"),
+            (
+                "/stranger",
+                command("orders.replies"),
+                "no commands of sagas are taken from `/stranger`",
+            ),
+            (
+                "/orders/",
+                command("orders.replies"),
+                "no commands of sagas are taken from `/orders/`",
+            ),
             ("/orders", command(""), "1 to 255 bytes"),
             ("/orders", torn.to_vec(), "sagaphase"),
             ("/stranger", torn.to_vec(), "sagaphase"),
@@ -146,11 +164,17 @@ mod tests {
                     assert_eq!(expected, "command", "{source} {headers:?}");
                     assert_eq!(Some(command.reply_to()), message.headers.get("replyto"));
                 }
-                Meaning::Refused(why) => assert!(why.contains(expected), "{source} {headers:?}: {why}"),
+                Meaning::Refused(why) => {
+                    assert!(why.contains(expected), "{source} {headers:?}: {why}")
+                }
             }
             let unless_said = CommandSources::default().meaning(true, &message);
             let is_refused = matches!(unless_said, Meaning::Refused(_));
-            assert_eq!(is_refused, expected != "event", "none are taken unless said: {source} {headers:?}");
+            assert_eq!(
+                is_refused,
+                expected != "event",
+                "none are taken unless said: {source} {headers:?}"
+            );
         }
     }
 

@@ -5,7 +5,10 @@ use super::{
     fault::{ConsumerFault, MAX_NAME, of_commands},
     flow::{Core, KillSwitch, Reader, Switch, leave},
     handle::{ConsumerError, ConsumerHandle, ConsumerStats},
-    handler::{EventHandler, EventHandlers, HandlerLayer, HandlerOptions, HandlerSet, Layers, Route, UnhandledPolicy},
+    handler::{
+        EventHandler, EventHandlers, HandlerLayer, HandlerOptions, HandlerSet, Layers, Route,
+        UnhandledPolicy,
+    },
     instance::{Instance, Isolation},
     retrier::Retrier,
     settings::{AckMode, DeadLetters, Settings, stored_beside},
@@ -28,8 +31,10 @@ use tokio::sync::{Mutex, watch};
 use tracing::Instrument;
 
 /// A consumer takes half of a pool, and of stored deliveries a quarter as many run beside the others.
-const CONNECTIONS: Use =
-    Use { one_of: 2, at_once: |concurrency| concurrency.saturating_add(stored_beside(concurrency)) };
+const CONNECTIONS: Use = Use {
+    one_of: 2,
+    at_once: |concurrency| concurrency.saturating_add(stored_beside(concurrency)),
+};
 /// Deliveries that may wait for each that may run, unless set: a hot key then holds the others up later, and memory
 /// stays small.
 const PREFETCH_PER_SLOT: usize = 4;
@@ -82,7 +87,10 @@ pub struct Consumer<S: ConsumerStore> {
 impl<S: ConsumerStore> std::fmt::Debug for Consumer<S> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let handlers: Vec<_> = self.routes.iter().map(|r| &r.name).collect();
-        f.debug_struct("Consumer").field("name", &self.name).field("handlers", &handlers).finish_non_exhaustive()
+        f.debug_struct("Consumer")
+            .field("name", &self.name)
+            .field("handlers", &handlers)
+            .finish_non_exhaustive()
     }
 }
 
@@ -101,7 +109,8 @@ impl<S: ConsumerStore> Consumer<S> {
                 keep_unknown: KEEP_UNKNOWN,
                 ack: AckMode::default(),
                 letters: DeadLetters::default(),
-                retry: RetryPolicy::attempts(3, Duration::from_secs(1)).max_backoff(Duration::from_secs(2)),
+                retry: RetryPolicy::attempts(3, Duration::from_secs(1))
+                    .max_backoff(Duration::from_secs(2)),
                 timeout: Some(TIME_LIMIT),
                 hold: HOLD,
                 lease: LEASE,
@@ -133,7 +142,12 @@ impl<S: ConsumerStore> Consumer<S> {
     }
 
     /// Adds a handler as [`on`](Self::on) does, with options of its own.
-    pub fn on_with<E, H>(mut self, name: impl AsRef<str>, options: HandlerOptions, handler: H) -> Self
+    pub fn on_with<E, H>(
+        mut self,
+        name: impl AsRef<str>,
+        options: HandlerOptions,
+        handler: H,
+    ) -> Self
     where
         E: DecodeEvent + Send + 'static,
         H: EventHandler<E, S>,
@@ -222,7 +236,10 @@ impl<S: ConsumerStore> Consumer<S> {
 
     /// Is told of every dead letter after it was written, before the delivery is acknowledged. What dies with the process
     /// before that is not told again; the letter stays.
-    pub fn on_dead_letter<F>(mut self, tell: impl Fn(Arc<DeadLetter>) -> F + Send + Sync + 'static) -> Self
+    pub fn on_dead_letter<F>(
+        mut self,
+        tell: impl Fn(Arc<DeadLetter>) -> F + Send + Sync + 'static,
+    ) -> Self
     where
         F: Future<Output = ()> + Send + 'static,
     {
@@ -330,22 +347,32 @@ impl<S: ConsumerStore> Consumer<S> {
         }
         let span = tracing::info_span!(parent: None, "consumer", name = self.name);
         let shutdown = Shutdown::default();
-        let stats = Arc::new(watch::Sender::new(ConsumerStats { isolating: true, ..ConsumerStats::default() }));
+        let stats = Arc::new(watch::Sender::new(ConsumerStats {
+            isolating: true,
+            ..ConsumerStats::default()
+        }));
         let mut settings = self.settings;
         if settings.ack != AckMode::AfterHandlers {
             // There is nothing to gather: each is acknowledged by itself, before or in the middle.
             settings.batch = 1;
         }
         let taken = span.in_scope(|| {
-            take(self.store.connections(), &format!("consumer `{}`", self.name), self.concurrency, CONNECTIONS)
+            take(
+                self.store.connections(),
+                &format!("consumer `{}`", self.name),
+                self.concurrency,
+                CONNECTIONS,
+            )
         });
         settings.concurrency = taken.concurrency;
         let most = settings.concurrency.saturating_mul(settings.batch);
         settings.prefetch = self.prefetch.unwrap_or_else(|| most.saturating_mul(PREFETCH_PER_SLOT));
-        settings.prefetch_per_key =
-            self.prefetch_per_key.unwrap_or_else(|| (settings.prefetch / KEYS_THAT_MAY_WAIT).max(1));
+        settings.prefetch_per_key = self
+            .prefetch_per_key
+            .unwrap_or_else(|| (settings.prefetch / KEYS_THAT_MAY_WAIT).max(1));
         let id = RelayId::generate();
-        let redelivers = self.subscribers.iter().map(|subscriber| subscriber.redelivers_within()).max();
+        let redelivers =
+            self.subscribers.iter().map(|subscriber| subscriber.redelivers_within()).max();
         let redelivered_within = redelivers.unwrap_or_default().saturating_sub(settings.lease);
         let worker = Arc::new(Worker {
             consumer: self.name.into(),
@@ -369,7 +396,8 @@ impl<S: ConsumerStore> Consumer<S> {
         });
         // What waits is counted by the lanes; the mailbox only hands over, one at a time from each reader.
         let (address, arrivals) = mailbox(self.subscribers.len());
-        let (open, done) = (Arc::new(AtomicUsize::new(self.subscribers.len())), Shutdown::default());
+        let (open, done) =
+            (Arc::new(AtomicUsize::new(self.subscribers.len())), Shutdown::default());
         let core = Core::new(worker.clone(), arrivals, open.clone(), done.clone());
         let instance = Instance::new(worker.clone(), id.as_str(), done.clone());
         let retrier = Retrier::new(worker.clone(), id.as_str(), done);
@@ -378,10 +406,17 @@ impl<S: ConsumerStore> Consumer<S> {
             .actor("instance", keeps)
             .actor("core", move || core.clone().run())
             .actor("retrier", move || retrier.clone().run());
-        let subscribers: Vec<_> = self.subscribers.into_iter().map(|one| Arc::new(Mutex::new(one))).collect();
+        let subscribers: Vec<_> =
+            self.subscribers.into_iter().map(|one| Arc::new(Mutex::new(one))).collect();
         for subscriber in &subscribers {
             let name = worker.consumer.clone();
-            let reader = Reader::new(subscriber.clone(), address.clone(), open.clone(), shutdown.clone(), name);
+            let reader = Reader::new(
+                subscriber.clone(),
+                address.clone(),
+                open.clone(),
+                shutdown.clone(),
+                name,
+            );
             supervisor = supervisor.actor("reader", move || reader.clone().run());
         }
         let exits = supervisor.exits();
@@ -397,7 +432,8 @@ impl<S: ConsumerStore> Consumer<S> {
 
     fn faults(&self) -> Vec<ConsumerFault> {
         let mut faults = Vec::new();
-        let names = std::iter::once(self.name.as_str()).chain(self.routes.iter().flat_map(Route::names));
+        let names =
+            std::iter::once(self.name.as_str()).chain(self.routes.iter().flat_map(Route::names));
         for name in names {
             if name.is_empty() || name.len() > MAX_NAME || name.chars().any(char::is_control) {
                 faults.push(ConsumerFault::Name(name.to_owned()));
@@ -407,11 +443,15 @@ impl<S: ConsumerStore> Consumer<S> {
             faults.push(ConsumerFault::Slash(self.name.clone()));
         }
         let mut seen = BTreeSet::new();
-        let doubled: BTreeSet<_> = self.routes.iter().map(|r| &r.name).filter(|name| !seen.insert(*name)).collect();
-        faults.extend(doubled.into_iter().map(|name| ConsumerFault::DoubledHandler(name.to_string())));
+        let doubled: BTreeSet<_> =
+            self.routes.iter().map(|r| &r.name).filter(|name| !seen.insert(*name)).collect();
+        faults.extend(
+            doubled.into_iter().map(|name| ConsumerFault::DoubledHandler(name.to_string())),
+        );
         for route in &self.routes {
             let Some(before) = route.options.renamed_from else { continue };
-            let is_taken = |other: &Route<S>| &*other.name == before || is_same(route, other, before);
+            let is_taken =
+                |other: &Route<S>| &*other.name == before || is_same(route, other, before);
             if self.routes.iter().any(is_taken) {
                 let (handler, before) = (route.name.to_string(), before.to_owned());
                 faults.push(ConsumerFault::RenamedFrom { handler, before });
@@ -426,7 +466,8 @@ impl<S: ConsumerStore> Consumer<S> {
         }
         let wrong = self.subscribers.iter().filter_map(|subscriber| subscriber.check().err());
         faults.extend(wrong.map(|error| ConsumerFault::Subscriber(full_text(&*error.0))));
-        let (redelivered_for, retention) = (self.settings.redelivered_for, self.store.inbox_retention());
+        let (redelivered_for, retention) =
+            (self.settings.redelivered_for, self.store.inbox_retention());
         // What is retried for ever is stored, and needs no inbox row but those of the waits before that.
         let retried_for = self.settings.retry.longest().unwrap_or(self.settings.hold);
         if redelivered_for.saturating_add(retried_for) > retention {

@@ -91,7 +91,10 @@ pub enum ConsumerFault {
 }
 
 /// Says what is wrong with who answers commands, and whose.
-pub(super) fn of_commands<S: Store>(routes: &[Route<S>], commands: &CommandSources) -> Vec<ConsumerFault> {
+pub(super) fn of_commands<S: Store>(
+    routes: &[Route<S>],
+    commands: &CommandSources,
+) -> Vec<ConsumerFault> {
     let wrong = |(source, topic): &(String, String)| ConsumerFault::CommandsFrom {
         source_name: source.clone(),
         topic: topic.clone(),
@@ -99,7 +102,9 @@ pub(super) fn of_commands<S: Store>(routes: &[Route<S>], commands: &CommandSourc
     let mut faults: Vec<_> = commands.faults().map(wrong).collect();
     let answering = || routes.iter().filter(|route| route.answers);
     match answering().next() {
-        Some(first) if commands.is_empty() => faults.push(ConsumerFault::NoCommandsFrom(first.name.to_string())),
+        Some(first) if commands.is_empty() => {
+            faults.push(ConsumerFault::NoCommandsFrom(first.name.to_string()))
+        }
         None if !commands.is_empty() => faults.push(ConsumerFault::NobodyAnswers),
         _ => {}
     }

@@ -117,7 +117,8 @@ impl ConsumerHandle {
     /// # Cancel safety
     /// Dropping the call leaves the consumer running.
     pub async fn finished(self) -> Result<(), ConsumerError> {
-        let failed = |cause: String| SupervisorError::GaveUp { actor: "supervisor", failures: 1, cause };
+        let failed =
+            |cause: String| SupervisorError::GaveUp { actor: "supervisor", failures: 1, cause };
         match self.task.await {
             Exit::Finished(outcome) => Ok(outcome?),
             Exit::Panicked(text) => Err(failed(format!("a panic: {text}")).into()),

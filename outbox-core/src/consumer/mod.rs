@@ -50,8 +50,9 @@ pub use fault::ConsumerFault;
 pub use flow::KillSwitch;
 pub use handle::{ConsumerError, ConsumerHandle, ConsumerStats};
 pub use handler::{
-    ConcurrencyLimit, ContextTx, EventHandler, EventHandlers, HandlerContext, HandlerError, HandlerFn, HandlerLayer,
-    HandlerOptions, HandlerSet, Next, ReplyError, Timeout, Tombstone, UnhandledPolicy, capturing,
+    ConcurrencyLimit, ContextTx, EventHandler, EventHandlers, HandlerContext, HandlerError,
+    HandlerFn, HandlerLayer, HandlerOptions, HandlerSet, Next, ReplyError, Timeout, Tombstone,
+    UnhandledPolicy, capturing,
 };
 pub use settings::{AckMode, DeadLetters};
 pub use work::{Runs, Step, Verdict, Wait, next_step};

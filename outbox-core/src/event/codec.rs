@@ -63,7 +63,9 @@ pub enum DecodeError {
         known: String,
     },
     /// The version is newer than the type, or older with no upcaster registered.
-    #[error("version {version} of `{event_type}` is not understood; this program reads {supported}")]
+    #[error(
+        "version {version} of `{event_type}` is not understood; this program reads {supported}"
+    )]
     UnknownVersion {
         /// Type name of the message.
         event_type: String,
@@ -93,7 +95,10 @@ impl DecodeError {
     /// Makes the error of a JSON payload that does not fit, without the values that serde quotes.
     #[must_use]
     pub fn json(message: &Message, error: &serde_json::Error) -> Self {
-        Self::Payload { event_type: message.event_type.clone(), source: Box::new(JsonFault::of(error)) }
+        Self::Payload {
+            event_type: message.event_type.clone(),
+            source: Box::new(JsonFault::of(error)),
+        }
     }
 }
 
@@ -116,7 +121,10 @@ pub trait DecodeEvent: EventContract + Sized {
 /// # Errors
 /// [`EncodeError::Json`] with the field that has no JSON form: NaN or an infinity, a map with keys that are no strings, more than 127
 /// levels.
-pub fn encode_json<T: Serialize + ?Sized>(event_type: &str, content: &T) -> Result<Bytes, EncodeError> {
+pub fn encode_json<T: Serialize + ?Sized>(
+    event_type: &str,
+    content: &T,
+) -> Result<Bytes, EncodeError> {
     encode_with(event_type, |out| content.serialize(out))
 }
 
@@ -173,18 +181,33 @@ impl std::error::Error for JsonFault {}
 /// Shortens serde's sentences about data to what the types say: names of fields, kinds, what was expected.
 fn without_values(text: &str) -> String {
     const OF_TYPES: &[&str] = &["missing field `", "duplicate field `"];
-    const OF_VALUES: &[&str] = &["invalid type", "invalid value", "invalid length", "unknown variant", "unknown field"];
-    const KINDS: &[&str] =
-        &["boolean", "integer", "floating point", "character", "string", "null", "sequence", "map", "number"];
+    const OF_VALUES: &[&str] =
+        &["invalid type", "invalid value", "invalid length", "unknown variant", "unknown field"];
+    const KINDS: &[&str] = &[
+        "boolean",
+        "integer",
+        "floating point",
+        "character",
+        "string",
+        "null",
+        "sequence",
+        "map",
+        "number",
+    ];
     if OF_TYPES.iter().any(|start| text.starts_with(start)) {
         return text.to_owned();
     }
     // The last one: an earlier one may be part of a value.
-    let Some((found, expected)) = text.rsplit_once(", expected ") else { return "a value was refused".to_owned() };
+    let Some((found, expected)) = text.rsplit_once(", expected ") else {
+        return "a value was refused".to_owned();
+    };
     let Some(start) = OF_VALUES.iter().find(|start| found.starts_with(*start)) else {
         return "a value was refused".to_owned();
     };
-    match KINDS.iter().find(|kind| found[start.len()..].trim_start_matches([':', ' ']).starts_with(*kind)) {
+    match KINDS
+        .iter()
+        .find(|kind| found[start.len()..].trim_start_matches([':', ' ']).starts_with(*kind))
+    {
         Some(kind) => format!("{start}: {kind}, expected {expected}"),
         None => format!("{start}, expected {expected}"),
     }
@@ -206,7 +229,8 @@ mod tests {
 
     #[test]
     fn content_without_json_form_is_an_error_with_the_type() {
-        let error = encode_json("order.placed", &BTreeMap::from([((1, 2), 3)])).expect_err("keys are text");
+        let error =
+            encode_json("order.placed", &BTreeMap::from([((1, 2), 3)])).expect_err("keys are text");
         let said = "the event `order.placed` cannot be encoded: `*` cannot be written: key must be a string";
         assert_eq!(error.to_string(), said);
     }
@@ -216,11 +240,23 @@ mod tests {
         for (said, kept) in [
             ("missing field `order_id`", "missing field `order_id`"),
             ("duplicate field `id`", "duplicate field `id`"),
-            ("invalid type: string \"4111, expected 4111\", expected i64", "invalid type: string, expected i64"),
-            ("invalid type: floating point `4111.5`, expected i64", "invalid type: floating point, expected i64"),
-            ("invalid type: null, expected struct Order", "invalid type: null, expected struct Order"),
+            (
+                "invalid type: string \"4111, expected 4111\", expected i64",
+                "invalid type: string, expected i64",
+            ),
+            (
+                "invalid type: floating point `4111.5`, expected i64",
+                "invalid type: floating point, expected i64",
+            ),
+            (
+                "invalid type: null, expected struct Order",
+                "invalid type: null, expected struct Order",
+            ),
             ("invalid value: integer `4111`, expected u8", "invalid value: integer, expected u8"),
-            ("invalid length 4111, expected a tuple of size 2", "invalid length, expected a tuple of size 2"),
+            (
+                "invalid length 4111, expected a tuple of size 2",
+                "invalid length, expected a tuple of size 2",
+            ),
             ("unknown variant `4111`, expected `a` or `b`", "unknown variant, expected `a` or `b`"),
             ("unknown variant `4111`, there are no variants", "a value was refused"),
             ("unknown field `4111`, expected `a`", "unknown field, expected `a`"),

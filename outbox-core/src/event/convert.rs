@@ -83,7 +83,10 @@ mod tests {
         comes_back(&EventId(7));
         comes_back(&LetterId(i64::MAX));
         let uuid = *MessageId::generate().as_uuid();
-        assert_eq!((Uuid::from(MessageId::from(uuid)), Uuid::from(SagaId::from(uuid))), (uuid, uuid));
+        assert_eq!(
+            (Uuid::from(MessageId::from(uuid)), Uuid::from(SagaId::from(uuid))),
+            (uuid, uuid)
+        );
         assert!(serde_json::from_str::<MessageId>("\"no uuid\"").is_err());
     }
 }

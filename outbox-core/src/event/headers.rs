@@ -53,7 +53,11 @@ impl Headers {
     ///
     /// # Errors
     /// [`HeaderError`] when the name or the value could not travel.
-    pub fn insert(&mut self, name: impl Into<String>, value: impl Into<String>) -> Result<(), HeaderError> {
+    pub fn insert(
+        &mut self,
+        name: impl Into<String>,
+        value: impl Into<String>,
+    ) -> Result<(), HeaderError> {
         let (name, value) = (name.into(), value.into());
         Self::check_name(&name)?;
         if value.chars().any(|c| c.is_control()) {
@@ -158,7 +162,10 @@ mod tests {
             assert!(headers.insert(*name, "").is_err(), "{name}");
         }
         for value in ["a\r\nb", "\0", "\u{7f}", "\u{85}"] {
-            assert_eq!(headers.insert("tenant", value), Err(HeaderError::Value("tenant".to_owned())));
+            assert_eq!(
+                headers.insert("tenant", value),
+                Err(HeaderError::Value("tenant".to_owned()))
+            );
         }
         assert!(headers.is_empty());
         headers.insert("x".repeat(MAX_NAME), "").expect("the longest name");

@@ -26,7 +26,9 @@ impl FromStr for Timestamp {
 
     /// Reads RFC 3339, and what an instant beyond its years is shown as.
     fn from_str(text: &str) -> Result<Self, NoInstant> {
-        let beyond = || text.strip_suffix(" us").and_then(|micros| micros.parse().ok()).map(Self::from_micros);
+        let beyond = || {
+            text.strip_suffix(" us").and_then(|micros| micros.parse().ok()).map(Self::from_micros)
+        };
         Self::parse_rfc3339(text).or_else(beyond).ok_or(NoInstant)
     }
 }
@@ -36,7 +38,9 @@ impl From<time::OffsetDateTime> for Timestamp {
     /// Converts to whole microseconds.
     fn from(at: time::OffsetDateTime) -> Self {
         // A year has five digits at most there, which microseconds hold.
-        Self::from_micros(i64::try_from(at.unix_timestamp_nanos().div_euclid(1_000)).unwrap_or(i64::MAX))
+        Self::from_micros(
+            i64::try_from(at.unix_timestamp_nanos().div_euclid(1_000)).unwrap_or(i64::MAX),
+        )
     }
 }
 
@@ -97,6 +101,9 @@ mod tests {
             assert_eq!(Timestamp::from(chrono::DateTime::try_from(at).unwrap()), at);
         }
         let beyond = Timestamp::from_micros(i64::MAX);
-        assert!(time::OffsetDateTime::try_from(beyond).is_err() && chrono::DateTime::try_from(beyond).is_err());
+        assert!(
+            time::OffsetDateTime::try_from(beyond).is_err()
+                && chrono::DateTime::try_from(beyond).is_err()
+        );
     }
 }

@@ -77,7 +77,24 @@ macro_rules! by_display {
         }
     )*};
 }
-by_display!(i8, i16, i32, i64, i128, isize, u8, u16, u32, u64, u128, usize, bool, char, uuid::Uuid, super::MessageId);
+by_display!(
+    i8,
+    i16,
+    i32,
+    i64,
+    i128,
+    isize,
+    u8,
+    u16,
+    u32,
+    u64,
+    u128,
+    usize,
+    bool,
+    char,
+    uuid::Uuid,
+    super::MessageId
+);
 
 #[cfg(test)]
 mod tests {

@@ -173,14 +173,22 @@ impl NewEvent {
             field,
             reason,
         };
-        for (field, value) in [("type", meta.event_type), ("topic", meta.topic), ("content type", meta.content_type)] {
+        for (field, value) in
+            [("type", meta.event_type), ("topic", meta.topic), ("content type", meta.content_type)]
+        {
             if value.is_empty() || value.len() > MAX_TEXT || value.chars().any(char::is_control) {
-                return Err(fail(field, format!("it must have 1 to {MAX_TEXT} bytes and no control character")));
+                return Err(fail(
+                    field,
+                    format!("it must have 1 to {MAX_TEXT} bytes and no control character"),
+                ));
             }
         }
         for (field, value) in [("aggregate", meta.aggregate), ("key", meta.key.as_deref())] {
             if value.is_some_and(|v| v.len() > MAX_TEXT || v.chars().any(char::is_control)) {
-                return Err(fail(field, format!("it may have up to {MAX_TEXT} bytes and no control character")));
+                return Err(fail(
+                    field,
+                    format!("it may have up to {MAX_TEXT} bytes and no control character"),
+                ));
             }
         }
         if meta.version == 0 {
@@ -188,14 +196,17 @@ impl NewEvent {
         }
         let mut headers = Headers::new();
         for (name, value) in &meta.headers {
-            headers.insert(name.as_ref(), value.as_ref()).map_err(|e| fail("header", e.to_string()))?;
+            headers
+                .insert(name.as_ref(), value.as_ref())
+                .map_err(|e| fail("header", e.to_string()))?;
         }
         let payload = event.payload()?;
         if headers.get(TOMBSTONE) == Some("true") {
             if meta.key.as_deref().is_none_or(str::is_empty) {
                 return Err(fail(
                     "key",
-                    "a tombstone says that what was told under its key is gone, so it has one".into(),
+                    "a tombstone says that what was told under its key is gone, so it has one"
+                        .into(),
                 ));
             }
             if !payload.is_empty() {
@@ -232,7 +243,9 @@ mod tests {
         }
 
         fn payload(&self) -> Result<Bytes, EncodeError> {
-            self.1.map(Bytes::from_static).map_err(|reason| EncodeError::payload(self.0.event_type, reason))
+            self.1
+                .map(Bytes::from_static)
+                .map_err(|reason| EncodeError::payload(self.0.event_type, reason))
         }
     }
 
@@ -266,7 +279,10 @@ mod tests {
             .ttl(Duration::from_secs(5))
             .retry(retry);
         let new = NewEvent::encode(&Says(meta, Ok(b"\xff"))).expect("it is valid");
-        assert_eq!((new.event_type.as_str(), new.event_version, new.topic.as_str()), ("order.placed", 2, "orders"));
+        assert_eq!(
+            (new.event_type.as_str(), new.event_version, new.topic.as_str()),
+            ("order.placed", 2, "orders")
+        );
         assert_eq!((new.aggregate_type.as_deref(), new.key.as_deref()), (Some("order"), Some("7")));
         assert_eq!(new.headers.iter().collect::<Vec<_>>(), [("tenant", "acme")]);
         assert_eq!((new.content_type.as_str(), &new.payload[..]), ("text/plain", &b"\xff"[..]));
@@ -276,7 +292,8 @@ mod tests {
     #[test]
     fn every_encoding_is_a_new_message() {
         let meta = EventMeta::new("order.placed");
-        let [one, other] = [encode(meta.clone()), encode(meta)].map(|new| new.expect("it is valid").message_id);
+        let [one, other] =
+            [encode(meta.clone()), encode(meta)].map(|new| new.expect("it is valid").message_id);
         assert_ne!(one, other);
         assert_eq!(one.as_uuid().get_version_num(), 7);
     }
@@ -311,8 +328,10 @@ mod tests {
 
     #[test]
     fn headers_that_could_not_travel_are_refused() {
-        let with = |name: &'static str, value| EventMeta::new("order.placed").header(name, Some(value));
-        for (name, value) in [("Tenant", "a"), ("", "a"), ("source", "a"), ("tenant", "a\r\nx: y")] {
+        let with =
+            |name: &'static str, value| EventMeta::new("order.placed").header(name, Some(value));
+        for (name, value) in [("Tenant", "a"), ("", "a"), ("source", "a"), ("tenant", "a\r\nx: y")]
+        {
             assert_eq!(refused(with(name, value)), "header");
         }
         let error = encode(with("id", "a")).expect_err("it belongs to the envelope");
@@ -324,13 +343,18 @@ mod tests {
 
     #[test]
     fn content_without_encoding_is_told_with_its_reason() {
-        let error = NewEvent::encode(&Says(EventMeta::new("order.placed"), Err("keys are text"))).expect_err("refused");
+        let error = NewEvent::encode(&Says(EventMeta::new("order.placed"), Err("keys are text")))
+            .expect_err("refused");
         assert_eq!(error.to_string(), "the event `order.placed` cannot be encoded");
-        assert_eq!(std::error::Error::source(&error).expect("a reason").to_string(), "keys are text");
+        assert_eq!(
+            std::error::Error::source(&error).expect("a reason").to_string(),
+            "keys are text"
+        );
     }
 
     fn parts() -> MessageParts {
-        let new = encode(EventMeta::new("order.placed").header("token", Some("hunter2"))).expect("it is valid");
+        let new = encode(EventMeta::new("order.placed").header("token", Some("hunter2")))
+            .expect("it is valid");
         MessageParts {
             id: new.message_id,
             sequence: Some(EventId(1)),

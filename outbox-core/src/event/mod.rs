@@ -167,7 +167,11 @@ impl<'a> EventMeta<'a> {
 
     /// Adds an attribute; `None` leaves it out.
     #[must_use]
-    pub fn header(mut self, name: impl Into<Cow<'a, str>>, value: Option<impl Into<Cow<'a, str>>>) -> Self {
+    pub fn header(
+        mut self,
+        name: impl Into<Cow<'a, str>>,
+        value: Option<impl Into<Cow<'a, str>>>,
+    ) -> Self {
         if let Some(value) = value {
             self.headers.push((name.into(), value.into()));
         }

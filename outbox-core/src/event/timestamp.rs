@@ -36,7 +36,10 @@ impl Timestamp {
     /// Writes RFC 3339 in UTC; `None` outside the years 0 to 9999, which it cannot write.
     #[must_use]
     pub fn to_rfc3339(self) -> Option<String> {
-        OffsetDateTime::from_unix_timestamp_nanos(i128::from(self.0) * 1_000).ok()?.format(&Rfc3339).ok()
+        OffsetDateTime::from_unix_timestamp_nanos(i128::from(self.0) * 1_000)
+            .ok()?
+            .format(&Rfc3339)
+            .ok()
     }
 }
 
@@ -45,7 +48,9 @@ impl From<std::time::SystemTime> for Timestamp {
     fn from(at: std::time::SystemTime) -> Self {
         Self(match at.duration_since(std::time::UNIX_EPOCH) {
             Ok(after) => i64::try_from(after.as_micros()).unwrap_or(i64::MAX),
-            Err(before) => i64::try_from(before.duration().as_micros()).map_or(i64::MIN, |micros| -micros),
+            Err(before) => {
+                i64::try_from(before.duration().as_micros()).map_or(i64::MIN, |micros| -micros)
+            }
         })
     }
 }

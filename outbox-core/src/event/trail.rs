@@ -39,7 +39,10 @@ impl Trail {
     /// [`CorrelationError`] when it is empty, longer, or has a control character.
     pub fn new(correlation: impl Into<Arc<str>>) -> Result<Self, CorrelationError> {
         let correlation = correlation.into();
-        if correlation.is_empty() || correlation.len() > MAX_CORRELATION || correlation.chars().any(char::is_control) {
+        if correlation.is_empty()
+            || correlation.len() > MAX_CORRELATION
+            || correlation.chars().any(char::is_control)
+        {
             return Err(CorrelationError);
         }
         Ok(Self { correlation: Some(correlation), causation: None })
@@ -117,12 +120,18 @@ mod tests {
         let mut headers = Headers::new();
         Trail::of(&first).mark(&mut headers);
         let first = first.id.to_string();
-        assert_eq!((headers.get(CORRELATION), headers.get(CAUSATION)), (Some(&*first), Some(&*first)));
+        assert_eq!(
+            (headers.get(CORRELATION), headers.get(CAUSATION)),
+            (Some(&*first), Some(&*first))
+        );
         let second = received(headers);
         let mut headers = Headers::new();
         Trail::of(&second).mark(&mut headers);
         let second = second.id.to_string();
-        assert_eq!((headers.get(CORRELATION), headers.get(CAUSATION)), (Some(&*first), Some(&*second)));
+        assert_eq!(
+            (headers.get(CORRELATION), headers.get(CAUSATION)),
+            (Some(&*first), Some(&*second))
+        );
     }
 
     #[test]
@@ -134,7 +143,10 @@ mod tests {
         assert_eq!((headers.get(CORRELATION), headers.get(CAUSATION)), (Some("mine"), None));
         let cause = MessageId::generate();
         trail.caused_by(cause).mark(&mut headers);
-        assert_eq!((headers.get(CORRELATION), headers.get(CAUSATION)), (Some("mine"), Some(&*cause.to_string())));
+        assert_eq!(
+            (headers.get(CORRELATION), headers.get(CAUSATION)),
+            (Some("mine"), Some(&*cause.to_string()))
+        );
     }
 
     #[test]

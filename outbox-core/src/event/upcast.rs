@@ -59,7 +59,12 @@ pub struct UpcastError {
 impl<'m> Upcast<'m> {
     /// Begins with a message as it came; `target` is the version that the program reads.
     pub fn begin(message: &'m Message, target: u16) -> Self {
-        Self { message, version: message.event_version, target, payload: Cow::Borrowed(&message.payload) }
+        Self {
+            message,
+            version: message.event_version,
+            target,
+            payload: Cow::Borrowed(&message.payload),
+        }
     }
 
     /// Raises a payload of version `from` to the next one; a payload of another version is left alone.
@@ -70,7 +75,11 @@ impl<'m> Upcast<'m> {
     /// # Errors
     /// [`DecodeError::Payload`] when the payload does not have the old shape, or with the [`UpcastError`] of the step. What the step
     /// says is logged and stored, so it should not quote the payload.
-    pub fn step<Old, New, E>(mut self, from: u16, step: impl FnOnce(Old) -> Result<New, E>) -> Result<Self, DecodeError>
+    pub fn step<Old, New, E>(
+        mut self,
+        from: u16,
+        step: impl FnOnce(Old) -> Result<New, E>,
+    ) -> Result<Self, DecodeError>
     where
         Old: DeserializeOwned,
         New: Serialize,
@@ -79,14 +88,16 @@ impl<'m> Upcast<'m> {
         if self.version != from || from >= self.target {
             return Ok(self);
         }
-        let old = serde_json::from_slice(&self.payload).map_err(|e| DecodeError::json(self.message, &e))?;
+        let old = serde_json::from_slice(&self.payload)
+            .map_err(|e| DecodeError::json(self.message, &e))?;
         let failed = |source: BoxError| DecodeError::Payload {
             event_type: self.message.event_type.clone(),
             source: Box::new(UpcastError { from, source }),
         };
         let new = step(old).map_err(|e| failed(e.into()))?;
         // What is said is stored with the message.
-        let raised = write_json(|out| new.serialize(out)).map_err(|e| failed(e.without_values().into()))?;
+        let raised =
+            write_json(|out| new.serialize(out)).map_err(|e| failed(e.without_values().into()))?;
         self.payload = Cow::Owned(raised);
         self.version = from.saturating_add(1);
         Ok(self)
@@ -124,7 +135,9 @@ impl<'m> Upcast<'m> {
 
     fn read<T>(
         self,
-        read: impl FnOnce(&mut serde_json::Deserializer<serde_json::de::SliceRead<'_>>) -> Result<T, serde_json::Error>,
+        read: impl FnOnce(
+            &mut serde_json::Deserializer<serde_json::de::SliceRead<'_>>,
+        ) -> Result<T, serde_json::Error>,
     ) -> Result<T, DecodeError> {
         if self.version != self.target {
             return Err(DecodeError::UnknownVersion {
@@ -188,10 +201,17 @@ mod tests {
             );
         }
         let gap = message(1, "10");
-        let stopped = Upcast::begin(&gap, 3).step(1, |sum: i64| Ok::<_, Infallible>(sum)).expect("the step is good");
-        assert!(matches!(stopped.unit(), Err(DecodeError::UnknownVersion { version: 1, supported: 3, .. })));
+        let stopped = Upcast::begin(&gap, 3)
+            .step(1, |sum: i64| Ok::<_, Infallible>(sum))
+            .expect("the step is good");
+        assert!(matches!(
+            stopped.unit(),
+            Err(DecodeError::UnknownVersion { version: 1, supported: 3, .. })
+        ));
         let beyond = message(3, "10");
-        let same = Upcast::begin(&beyond, 3).step(3, |_: i64| Err::<i64, _>("it ran")).expect("it does not run");
+        let same = Upcast::begin(&beyond, 3)
+            .step(3, |_: i64| Err::<i64, _>("it ran"))
+            .expect("it does not run");
         assert_eq!(same.json::<i64>().expect("it is readable"), 10);
     }
 
@@ -199,7 +219,8 @@ mod tests {
     fn numbers_pass_through_steps_unchanged() {
         let large = message(1, "18446744073709551617");
         let keep = |sum: u128| Ok::<_, Infallible>(sum);
-        let read: u128 = Upcast::begin(&large, 2).step(1, keep).and_then(Upcast::json).expect("it is readable");
+        let read: u128 =
+            Upcast::begin(&large, 2).step(1, keep).and_then(Upcast::json).expect("it is readable");
         assert_eq!(read, 18_446_744_073_709_551_617);
     }
 

@@ -1,8 +1,8 @@
 //! Reading one variant of an enum whose name is in the envelope instead of in the payload.
 
 use serde::de::{
-    DeserializeSeed, Deserializer, EnumAccess, IgnoredAny, IntoDeserializer, VariantAccess, Visitor,
-    value::StrDeserializer,
+    DeserializeSeed, Deserializer, EnumAccess, IgnoredAny, IntoDeserializer, VariantAccess,
+    Visitor, value::StrDeserializer,
 };
 use serde::{Deserialize, forward_to_deserialize_any};
 use serde_json::{Error, de::SliceRead};
@@ -51,7 +51,11 @@ impl<'de> VariantAccess<'de> for VariantContent<'_, 'de> {
         self.json.deserialize_tuple(len, visitor)
     }
 
-    fn struct_variant<V: Visitor<'de>>(self, fields: &'static [&'static str], visitor: V) -> Result<V::Value, Error> {
+    fn struct_variant<V: Visitor<'de>>(
+        self,
+        fields: &'static [&'static str],
+        visitor: V,
+    ) -> Result<V::Value, Error> {
         self.json.deserialize_struct(self.name, fields, visitor)
     }
 }

@@ -24,7 +24,9 @@ impl BackgroundWork {
                     "work of the framework goes on failing, and is done again"
                 );
             }
-            Some(_) => tracing::warn!(work, error, "work of the framework has failed, and is done again"),
+            Some(_) => {
+                tracing::warn!(work, error, "work of the framework has failed, and is done again")
+            }
             None => tracing::debug!(work, error, "work of the framework has failed again"),
         }
     }

@@ -222,7 +222,8 @@ mod tests {
         let (mut breaker, now) = (Breaker::default(), Instant::now());
         assert!((0..50).all(|_| !breaker.failed(1, SILENT, now)));
         let mut breaker = Breaker::default();
-        let opened: Vec<bool> = [1, 1, 1, 1, 2].map(|key| breaker.failed(key, SILENT, now)).to_vec();
+        let opened: Vec<bool> =
+            [1, 1, 1, 1, 2].map(|key| breaker.failed(key, SILENT, now)).to_vec();
         assert_eq!(opened, [false, false, false, false, true]);
     }
 
@@ -258,7 +259,10 @@ mod tests {
         for key in 0..5 {
             breaker.failed(key, Failure { answered: true, waiting: 3, jitter: 0.5 }, now);
         }
-        assert_eq!(pauses(&mut breaker, now, 3, 11), [50, 50, 50, 1_000, 50, 50, 2_000, 50, 50, 4_000, 50]);
+        assert_eq!(
+            pauses(&mut breaker, now, 3, 11),
+            [50, 50, 50, 1_000, 50, 50, 2_000, 50, 50, 4_000, 50]
+        );
     }
 
     #[test]

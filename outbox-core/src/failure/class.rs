@@ -37,7 +37,10 @@ impl fmt::Display for FailureClass {
 impl FromStr for FailureClass {
     type Err = ();
     fn from_str(s: &str) -> Result<Self, ()> {
-        [Self::Permanent, Self::Transient, Self::Unavailable].into_iter().find(|c| c.as_str() == s).ok_or(())
+        [Self::Permanent, Self::Transient, Self::Unavailable]
+            .into_iter()
+            .find(|c| c.as_str() == s)
+            .ok_or(())
     }
 }
 

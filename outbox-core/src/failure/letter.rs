@@ -11,13 +11,16 @@ use serde::{Serialize, Serializer, ser::Error};
 use std::{fmt, str::FromStr, sync::Arc};
 
 /// Somebody who wants to be told of dead letters.
-pub(crate) type LetterListener = Box<dyn Fn(Arc<DeadLetter>) -> BoxFuture<'static, ()> + Send + Sync>;
+pub(crate) type LetterListener =
+    Box<dyn Fn(Arc<DeadLetter>) -> BoxFuture<'static, ()> + Send + Sync>;
 
 /// Tells a listener of a letter that was written; its panic is its own, and whoever tells it waits for 5 min at most.
 pub(crate) async fn tell_of_letter(listener: &LetterListener, letter: &Arc<DeadLetter>) {
     match tokio::time::timeout(TIME_LIMIT, caught(listener(letter.clone()))).await {
         Ok(Ok(())) => {}
-        Ok(Err(panic)) => tracing::error!(listener = "on_dead_letter", panic, "a listener panicked"),
+        Ok(Err(panic)) => {
+            tracing::error!(listener = "on_dead_letter", panic, "a listener panicked")
+        }
         Err(_) => tracing::error!(
             listener = "on_dead_letter",
             letter = %letter.id,
@@ -29,7 +32,8 @@ pub(crate) async fn tell_of_letter(listener: &LetterListener, letter: &Arc<DeadL
 
 /// Logs a letter that was written.
 pub(crate) fn log_letter(letter: &DeadLetter) {
-    let (message, last, received) = (letter.message.as_ref(), letter.errors.last(), letter.received.as_ref());
+    let (message, last, received) =
+        (letter.message.as_ref(), letter.errors.last(), letter.received.as_ref());
     tracing::warn!(
         letter = %letter.id,
         event = (letter.event_id.0 > 0).then(|| tracing::field::display(letter.event_id)),
@@ -165,9 +169,13 @@ pub struct DeadLetter {
     pub previous: Option<LetterId>,
 }
 
-fn as_cloud_event<S: Serializer>(message: &Option<Message>, serializer: S) -> Result<S::Ok, S::Error> {
-    let event =
-        message.as_ref().map(|message| serde_json::from_slice::<serde_json::Value>(&cloudevents::to_json(message)));
+fn as_cloud_event<S: Serializer>(
+    message: &Option<Message>,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    let event = message
+        .as_ref()
+        .map(|message| serde_json::from_slice::<serde_json::Value>(&cloudevents::to_json(message)));
     event.transpose().map_err(S::Error::custom)?.serialize(serializer)
 }
 
@@ -188,7 +196,20 @@ impl DeadLetter {
         fate: Option<Fate>,
         previous: Option<LetterId>,
     ) -> Self {
-        Self { id, event_id, message, route, received: None, reason, attempts, errors, parks, dead_at, fate, previous }
+        Self {
+            id,
+            event_id,
+            message,
+            route,
+            received: None,
+            reason,
+            attempts,
+            errors,
+            parks,
+            dead_at,
+            fate,
+            previous,
+        }
     }
 
     /// Says that a consumer gave it up.
@@ -207,7 +228,8 @@ mod shown {
     #[test]
     fn a_letter_is_shown_as_json_with_its_event_as_a_cloud_event() {
         let at = Timestamp::from_micros(0);
-        let errors = vec![AttemptError::new(1, super::super::FailureClass::Permanent, "no".to_owned())];
+        let errors =
+            vec![AttemptError::new(1, super::super::FailureClass::Permanent, "no".to_owned())];
         let letter = DeadLetter::new(
             LetterId(7),
             EventId(9),
@@ -226,6 +248,9 @@ mod shown {
             (&json["id"], &json["reason"], &json["dead_at"]),
             (&7.into(), &"not_retried".into(), &"1970-01-01T00:00:00Z".into())
         );
-        assert_eq!((&json["message"]["specversion"], &json["errors"][0]["text"]), (&"1.0".into(), &"no".into()));
+        assert_eq!(
+            (&json["message"]["specversion"], &json["errors"][0]["text"]),
+            (&"1.0".into(), &"no".into())
+        );
     }
 }

@@ -45,7 +45,12 @@ impl RetryPolicy {
     /// A fixed number of attempts with the given first wait, doubling, at most 5 min apart.
     #[must_use]
     pub fn attempts(max_attempts: u32, backoff: Duration) -> Self {
-        Self { max_attempts: Some(max_attempts.max(1)), backoff, give_up_after: None, ..Self::default() }
+        Self {
+            max_attempts: Some(max_attempts.max(1)),
+            backoff,
+            give_up_after: None,
+            ..Self::default()
+        }
     }
 
     /// Sets the number of attempts, the first included; zero counts as one.
@@ -142,7 +147,13 @@ impl fmt::Display for RetryPolicy {
             Some(n) => write!(f, "{n}")?,
             None => f.write_str("-")?,
         }
-        write!(f, ";{};{};{};", self.backoff.as_millis(), self.factor, self.max_backoff.as_millis())?;
+        write!(
+            f,
+            ";{};{};{};",
+            self.backoff.as_millis(),
+            self.factor,
+            self.max_backoff.as_millis()
+        )?;
         match self.give_up_after {
             Some(d) => write!(f, "{}", d.as_millis()),
             None => f.write_str("-"),
@@ -183,8 +194,10 @@ mod tests {
     #[test]
     fn waits_double_up_to_the_longest() {
         let policy = RetryPolicy::default();
-        let seconds: Vec<u64> =
-            [1, 2, 3, 8, 9, 10, 1_000_000].iter().map(|&a| policy.wait_after(a).as_secs()).collect();
+        let seconds: Vec<u64> = [1, 2, 3, 8, 9, 10, 1_000_000]
+            .iter()
+            .map(|&a| policy.wait_after(a).as_secs())
+            .collect();
         assert_eq!(seconds, [1, 2, 4, 128, 256, 300, 300]);
     }
 

@@ -174,7 +174,10 @@ mod tests {
             // Others are confirmed right now, after a day in which all were rejected.
             (at(day.as_secs() - 30), at(3), day, false),
         ] {
-            assert_eq!(rejection.is_over(day, Others { confirmed, failed }, start + after), expected);
+            assert_eq!(
+                rejection.is_over(day, Others { confirmed, failed }, start + after),
+                expected
+            );
         }
     }
 }

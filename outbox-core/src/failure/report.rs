@@ -97,7 +97,9 @@ impl FailureReports {
         self.is_reported = self.run.is_some();
         let failures = std::mem::take(&mut self.unreported);
         match before {
-            Some(before) if failures > 1 || now.saturating_duration_since(before) < 2 * REPORT_EVERY => {
+            Some(before)
+                if failures > 1 || now.saturating_duration_since(before) < 2 * REPORT_EVERY =>
+            {
                 Report::Repeated { failures, within: now.saturating_duration_since(before) }
             }
             _ => Report::First,
@@ -123,7 +125,8 @@ impl<K: Hash + Eq + Clone> ReportBook<K> {
         let mut subjects = self.lock();
         if subjects.len() >= MOST_SUBJECTS
             && !subjects.contains_key(&subject)
-            && let Some(oldest) = subjects.iter().min_by_key(|(_, (reports, _))| reports.reported_at)
+            && let Some(oldest) =
+                subjects.iter().min_by_key(|(_, (reports, _))| reports.reported_at)
         {
             let oldest = oldest.0.clone();
             subjects.remove(&oldest);
@@ -192,7 +195,10 @@ mod tests {
             (vec![W(0)], vec![None]),
             (vec![F(0), F(1), F(59), F(60)], vec![first, None, None, repeated(3, 60)]),
             // No further failure comes: the time alone brings the line, once.
-            (vec![F(0), F(1), P(59), P(60), P(120)], vec![first, None, None, repeated(1, 60), None]),
+            (
+                vec![F(0), F(1), P(59), P(60), P(120)],
+                vec![first, None, None, repeated(1, 60), None],
+            ),
             (vec![F(0), P(60)], vec![first, None]),
             (vec![F(0), F(5), W(10), W(11)], vec![first, None, recovered(2, 10), None]),
             // What recovered counts is told: nothing is due.
@@ -200,7 +206,16 @@ mod tests {
             // One that comes and goes has one line of each kind a minute.
             (
                 vec![F(0), W(1), F(2), W(3), F(4), W(5), F(60), W(61)],
-                vec![first, recovered(1, 1), None, None, None, None, repeated(3, 60), recovered(1, 1)],
+                vec![
+                    first,
+                    recovered(1, 1),
+                    None,
+                    None,
+                    None,
+                    None,
+                    repeated(3, 60),
+                    recovered(1, 1),
+                ],
             ),
             // Long after, it is a first one again.
             (vec![F(0), W(1), F(600)], vec![first, recovered(1, 1), first]),

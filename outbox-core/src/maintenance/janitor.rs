@@ -141,7 +141,8 @@ mod tests {
         async fn prune(&self, limit: u32) -> Result<u64, StoreError> {
             self.asked.fetch_add(1, Relaxed);
             sleep(Duration::from_millis(5)).await;
-            let aged = now().duration_since(*self.since.get_or_init(now)).as_secs() * self.each_second;
+            let aged =
+                now().duration_since(*self.since.get_or_init(now)).as_secs() * self.each_second;
             let due = self.backlog.load(Relaxed) + aged - self.gone.load(Relaxed);
             let gone = due.min(limit.into());
             self.gone.fetch_add(gone, Relaxed);
@@ -172,7 +173,8 @@ mod tests {
         let (asked, gone) = cleaned(Ages { each_second: 200, ..Ages::default() }).await;
         assert!(asked <= 125, "{asked} transactions in two minutes");
         assert!(gone >= 200 * 59, "{gone} of 24,000 rows");
-        let (asked, gone) = cleaned(Ages { backlog: AtomicU64::new(1_000_000), ..Ages::default() }).await;
+        let (asked, gone) =
+            cleaned(Ages { backlog: AtomicU64::new(1_000_000), ..Ages::default() }).await;
         assert!(gone == 1_000_000 && asked <= 2_010, "{gone} rows in {asked} transactions");
         let (asked, _) = cleaned(Ages::default()).await;
         assert!(asked <= 3, "nothing is there, and it asked {asked} times");

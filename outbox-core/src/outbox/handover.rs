@@ -92,7 +92,12 @@ pub struct AwaitedBy {
 pub trait HandoverStore: Store {
     /// Stores a delivery in the transaction, to wait for an instance that knows it; one that is stored already stays as it
     /// is. It comes due for everybody when [`due_in`](PutBy::due_in) has passed, and is due now without it.
-    async fn leave(&self, tx: &Self::Tx, delivery: &PutBy<'_>, awaited: Option<&Awaited>) -> Result<(), StoreError>;
+    async fn leave(
+        &self,
+        tx: &Self::Tx,
+        delivery: &PutBy<'_>,
+        awaited: Option<&Awaited>,
+    ) -> Result<(), StoreError>;
 
     /// Gives a claimed delivery back, to wait likewise; for how long it has waited before counts on. `false` when the claim is
     /// lost.
@@ -128,11 +133,23 @@ pub trait HandlerNameStore: Store {
 
     /// Lets deliveries under a name wait for an instance that has the handler, and come due for everybody when this time has
     /// passed; those that wait already, and those that are claimed, stay as they are. At most `limit`; gives how many.
-    async fn leave_all(&self, consumer: &str, handler: &str, due_in: Duration, limit: u32) -> Result<u64, StoreError>;
+    async fn leave_all(
+        &self,
+        consumer: &str,
+        handler: &str,
+        due_in: Duration,
+        limit: u32,
+    ) -> Result<u64, StoreError>;
 
     /// Moves deliveries from one handler's name to another's, at most `limit`; gives how many. One whose message is stored under
     /// the other name too stays.
-    async fn rename_handler(&self, consumer: &str, from: &str, to: &str, limit: u32) -> Result<u64, StoreError>;
+    async fn rename_handler(
+        &self,
+        consumer: &str,
+        from: &str,
+        to: &str,
+        limit: u32,
+    ) -> Result<u64, StoreError>;
 }
 
 /// Where the counting of stored deliveries stops.

@@ -77,7 +77,11 @@ pub struct InstanceRow {
 #[async_trait]
 pub trait InstanceStore: Store {
     /// Writes the row of an instance that starts, with a lease from now.
-    async fn register_instance(&self, instance: &NewInstance<'_>, lease: Duration) -> Result<(), StoreError>;
+    async fn register_instance(
+        &self,
+        instance: &NewInstance<'_>,
+        lease: Duration,
+    ) -> Result<(), StoreError>;
 
     /// Renews the lease of an instance, also one that is over; `false` when its row is gone.
     async fn renew_instance(&self, id: &str, lease: Duration) -> Result<bool, StoreError>;

@@ -59,19 +59,29 @@ pub struct OwnershipPlan {
 pub fn plan_ownership(me: &RelayId, routes: u64, view: &LeaseView) -> OwnershipPlan {
     let owner_of = |p: &PartitionOwner, id: &RelayId| p.owner.as_ref() == Some(id);
     let owns = |id: &RelayId| view.partitions.iter().any(|p| owner_of(p, id));
-    let owned: Vec<_> = view.partitions.iter().filter(|p| owner_of(p, me)).map(|p| (p.partition, p.epoch)).collect();
+    let owned: Vec<_> = view
+        .partitions
+        .iter()
+        .filter(|p| owner_of(p, me))
+        .map(|p| (p.partition, p.epoch))
+        .collect();
     let others_wait = view.relays.iter().any(|r| r.live && r.routes != routes && r.id != *me);
     let mut plan = OwnershipPlan { owned, others_wait, ..OwnershipPlan::default() };
 
     if plan.owned.is_empty()
-        && let Some(other) = view.relays.iter().find(|r| r.live && r.routes != routes && r.id != *me && owns(&r.id))
+        && let Some(other) =
+            view.relays.iter().find(|r| r.live && r.routes != routes && r.id != *me && owns(&r.id))
     {
         plan.waits_for = Some(other.id.clone());
         return plan;
     }
 
-    let live: Vec<&RelayId> =
-        view.relays.iter().filter(|r| r.id == *me || (r.live && r.routes == routes)).map(|r| &r.id).collect();
+    let live: Vec<&RelayId> = view
+        .relays
+        .iter()
+        .filter(|r| r.id == *me || (r.live && r.routes == routes))
+        .map(|r| &r.id)
+        .collect();
     let n = view.partitions.len();
     let rank = live.iter().position(|id| *id == me).unwrap_or(0);
     let count = live.len().max(1);
@@ -87,7 +97,8 @@ pub fn plan_ownership(me: &RelayId, routes: u64, view: &LeaseView) -> OwnershipP
     }
     wanted -= plan.take_free.len();
     // An owner without a row is dead too: its row was removed by hand.
-    let dead = |id: &RelayId| id != me && view.relays.iter().find(|r| r.id == *id).is_none_or(|r| !r.live);
+    let dead =
+        |id: &RelayId| id != me && view.relays.iter().find(|r| r.id == *id).is_none_or(|r| !r.live);
     for p in &view.partitions {
         let Some(owner) = p.owner.as_ref().filter(|id| wanted > 0 && dead(id)) else { continue };
         match plan.take_dead.iter_mut().find(|(id, _)| id == owner) {
@@ -134,14 +145,19 @@ mod tests {
     fn shares_are_fair_and_add_up() {
         let ids = ["a", "b", "c"];
         let view = view(ids.iter().map(|id| relay(id, 1, true)).collect(), &[None; 16]);
-        let shares: Vec<usize> =
-            ids.iter().map(|id| plan_ownership(&RelayId::from_stored(id), 1, &view).take_free.len()).collect();
+        let shares: Vec<usize> = ids
+            .iter()
+            .map(|id| plan_ownership(&RelayId::from_stored(id), 1, &view).take_free.len())
+            .collect();
         assert_eq!(shares, [6, 5, 5]);
     }
 
     #[test]
     fn surplus_is_handed_back_and_nothing_taken() {
-        let view = view(vec![relay("a", 1, true), relay("b", 1, true)], &[Some("a"), Some("a"), Some("a"), Some("a")]);
+        let view = view(
+            vec![relay("a", 1, true), relay("b", 1, true)],
+            &[Some("a"), Some("a"), Some("a"), Some("a")],
+        );
         let plan = plan_ownership(&RelayId::from_stored("a"), 1, &view);
         assert_eq!(numbers(&plan.give_back), [2, 3]);
         let plan = plan_ownership(&RelayId::from_stored("b"), 1, &view);
@@ -150,7 +166,10 @@ mod tests {
 
     #[test]
     fn what_the_dead_owned_is_taken_over() {
-        let view = view(vec![relay("a", 1, true), relay("b", 1, false)], &[Some("a"), Some("b"), Some("gone"), None]);
+        let view = view(
+            vec![relay("a", 1, true), relay("b", 1, false)],
+            &[Some("a"), Some("b"), Some("gone"), None],
+        );
         let plan = plan_ownership(&RelayId::from_stored("a"), 1, &view);
         assert_eq!(numbers(&plan.take_free), [3]);
         let dead: Vec<_> = plan.take_dead.iter().map(|(id, p)| (id.as_str(), numbers(p))).collect();

@@ -13,12 +13,14 @@ mod store;
 pub use barrier::{BarrierStore, CallAnswer, CallKey, CallOutcome, KnownCall};
 pub use error::StoreError;
 pub use handover::{Awaited, AwaitedBy, COUNTED_DELIVERIES, HandlerNameStore, HandoverStore};
-pub use instance::{DeclaredHandler, DeclaredSaga, DeclaredType, InstanceRow, InstanceStore, NewInstance};
+pub use instance::{
+    DeclaredHandler, DeclaredSaga, DeclaredType, InstanceRow, InstanceStore, NewInstance,
+};
 pub use lease::{LeaseView, OwnershipPlan, PartitionOwner, RelayRow, plan_ownership};
 pub use partition::{DEFAULT_PARTITIONS, Epoch, PartitionNo, partition_of};
 pub use received::{
-    Admission, Claim, ClaimQuery, ConsumerStore, History, Postponed, PutBy, ReceivedLetter, RetrierStore,
-    StoredDelivery, lane_of,
+    Admission, Claim, ClaimQuery, ConsumerStore, History, Postponed, PutBy, ReceivedLetter,
+    RetrierStore, StoredDelivery, lane_of,
 };
 pub use status::{AttemptOutcome, RouteRow, RouteState, row_after};
 pub use store::*;

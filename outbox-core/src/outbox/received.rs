@@ -121,12 +121,21 @@ pub struct ReceivedLetter<'a> {
 /// Works for a consumer's deliveries, in the transactions of their handlers.
 #[async_trait]
 pub trait ConsumerStore:
-    RetrierStore + super::BarrierStore + super::InstanceStore + super::HandoverStore + super::HandlerNameStore
+    RetrierStore
+    + super::BarrierStore
+    + super::InstanceStore
+    + super::HandoverStore
+    + super::HandlerNameStore
 {
     /// Notes in the transaction that a message was received, unless it had been already or has to wait: with a `lane`,
     /// it goes behind stored deliveries of the same consumer, handler and lane. Waits for another transaction that notes
     /// the same.
-    async fn admit(&self, tx: &Self::Tx, key: super::InboxKey<'_>, lane: Option<i64>) -> Result<Admission, StoreError>;
+    async fn admit(
+        &self,
+        tx: &Self::Tx,
+        key: super::InboxKey<'_>,
+        lane: Option<i64>,
+    ) -> Result<Admission, StoreError>;
 
     /// Says what [`admit`](Self::admit) would say, without writing, and opens a transaction that does not take the database's only
     /// write lock when it begins. `None`, the default, where there is no such lock.
@@ -153,7 +162,11 @@ pub trait ConsumerStore:
     async fn put_by(&self, tx: &Self::Tx, delivery: &PutBy<'_>) -> Result<bool, StoreError>;
 
     /// Writes a letter in the transaction.
-    async fn bury(&self, tx: &Self::Tx, letter: &ReceivedLetter<'_>) -> Result<DeadLetter, StoreError>;
+    async fn bury(
+        &self,
+        tx: &Self::Tx,
+        letter: &ReceivedLetter<'_>,
+    ) -> Result<DeadLetter, StoreError>;
 
     /// Opens a transaction inside another: committed, it stays with it; rolled back, only what was done in it goes.
     async fn nest(&self, tx: &Self::Tx) -> Result<Self::Tx, StoreError>;
@@ -184,14 +197,23 @@ pub trait RetrierStore: Store {
     }
 
     /// Prolongs a claim; `begins` counts a run that starts now. `false` when the claim is lost.
-    async fn prolong(&self, claim: &Claim, lease: Duration, begins: bool) -> Result<bool, StoreError>;
+    async fn prolong(
+        &self,
+        claim: &Claim,
+        lease: Duration,
+        begins: bool,
+    ) -> Result<bool, StoreError>;
 
     /// Removes a stored delivery in the transaction; the next of its lane is due then. `false` when the claim is lost.
     async fn finish(&self, tx: &Self::Tx, claim: &Claim) -> Result<bool, StoreError>;
 
     /// Gives a delivery back, to be due later; without a [`Postponed`] as it was when its run was begun, due at once.
     /// `false` when the claim is lost.
-    async fn postpone(&self, claim: &Claim, postponed: Option<Postponed<'_>>) -> Result<bool, StoreError>;
+    async fn postpone(
+        &self,
+        claim: &Claim,
+        postponed: Option<Postponed<'_>>,
+    ) -> Result<bool, StoreError>;
 
     /// Deletes inbox rows whose retention has passed, and rows of the barrier, at most `limit` of both. Gives how many
     /// went.

@@ -136,7 +136,11 @@ pub fn row_after(mut row: RouteRow, outcome: AttemptOutcome) -> RouteRow {
         }
         (RouteState::Waiting, AttemptOutcome::PutBack { due_in }) => row.due_in = due_in,
         (RouteState::Dead, AttemptOutcome::Redriven) => {
-            row = RouteRow { due_in: Some(Duration::ZERO), redriven: true, ..RouteRow::waiting(row.route) };
+            row = RouteRow {
+                due_in: Some(Duration::ZERO),
+                redriven: true,
+                ..RouteRow::waiting(row.route)
+            };
         }
         (RouteState::Waiting | RouteState::Done, AttemptOutcome::Redriven)
         | (
@@ -190,10 +194,15 @@ mod tests {
     fn a_retry_counts_and_remembers() {
         let mut row = RouteRow::waiting("a".into());
         for attempt in 1..=20 {
-            let error = AttemptError::new(attempt, FailureClass::Transient, format!("no {attempt}"));
+            let error =
+                AttemptError::new(attempt, FailureClass::Transient, format!("no {attempt}"));
             row = row_after(
                 row,
-                AttemptOutcome::RetryIn { wait: Duration::from_secs(1), failing: Duration::from_secs(3), error },
+                AttemptOutcome::RetryIn {
+                    wait: Duration::from_secs(1),
+                    failing: Duration::from_secs(3),
+                    error,
+                },
             );
         }
         assert_eq!((row.attempts_finished, row.failing_for), (20, Duration::from_secs(60)));

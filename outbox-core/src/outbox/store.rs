@@ -91,7 +91,11 @@ pub trait EventReader: Send + Sync + 'static {
 
     /// Reads events by id, joined with what is remembered of them; absent ones are left out, and so are payloads of more
     /// than `whole_up_to` bytes.
-    async fn fetch(&self, ids: &[(PartitionNo, EventId)], whole_up_to: u32) -> Result<Vec<StoredEvent>, StoreError>;
+    async fn fetch(
+        &self,
+        ids: &[(PartitionNo, EventId)],
+        whole_up_to: u32,
+    ) -> Result<Vec<StoredEvent>, StoreError>;
 
     /// Reads one partition from an id (inclusive) to an id (inclusive), joined, the first `limit` rows; payloads of more
     /// than `whole_up_to` bytes are left out.
@@ -171,7 +175,11 @@ pub struct Settled {
 #[async_trait]
 pub trait SettleStore: Send + Sync + 'static {
     /// Finishes events of which nothing is remembered: every route has confirmed. `ids` is sorted by partition and id.
-    async fn finish(&self, fence: &Fence, ids: &[(PartitionNo, EventId)]) -> Result<Settled, StoreError>;
+    async fn finish(
+        &self,
+        fence: &Fence,
+        ids: &[(PartitionNo, EventId)],
+    ) -> Result<Settled, StoreError>;
 
     /// Writes letters of events whose rows may be gone already, with the event as it was carried: of routes that finish
     /// first and publish then.
@@ -251,7 +259,12 @@ pub const DECIDED_LIMIT: u32 = 1_000;
 #[async_trait]
 pub trait ParkStore: Send + Sync + 'static {
     /// Reads the parked keys of a partition in the order of their letters, from the one after `after`, the first `limit`.
-    async fn parks(&self, partition: PartitionNo, after: LetterId, limit: u32) -> Result<Vec<OpenPark>, StoreError>;
+    async fn parks(
+        &self,
+        partition: PartitionNo,
+        after: LetterId,
+        limit: u32,
+    ) -> Result<Vec<OpenPark>, StoreError>;
 
     /// Forgets decisions that a renewal has reported; those that are gone already are left out.
     async fn forget_decided(&self, letters: &[LetterId]) -> Result<(), StoreError>;
@@ -265,7 +278,12 @@ pub trait LeaseStore: Send + Sync + 'static {
 
     /// Renews the relay's lease until `lease` from now by the database's clock, registering it if it is not there, and
     /// reads what it should know: first the UPDATE of its own row, then, in a second statement, the rest.
-    async fn renew(&self, relay: &RelayId, routes: u64, lease: Duration) -> Result<Renewal, StoreError>;
+    async fn renew(
+        &self,
+        relay: &RelayId,
+        routes: u64,
+        lease: Duration,
+    ) -> Result<Renewal, StoreError>;
 
     /// Takes partitions: free ones where `from` is `None`, else those of a relay whose lease has run out. Gives those
     /// that were taken with their new epochs; locked or taken ones are left out. A dead relay that owns nothing any more
@@ -278,7 +296,11 @@ pub trait LeaseStore: Send + Sync + 'static {
     ) -> Result<Vec<(PartitionNo, Epoch)>, StoreError>;
 
     /// Gives partitions back, where they are still held under the given epochs.
-    async fn release(&self, relay: &RelayId, partitions: &[(PartitionNo, Epoch)]) -> Result<(), StoreError>;
+    async fn release(
+        &self,
+        relay: &RelayId,
+        partitions: &[(PartitionNo, Epoch)],
+    ) -> Result<(), StoreError>;
 
     /// Gives everything back and removes the relay's row.
     async fn leave(&self, relay: &RelayId) -> Result<(), StoreError>;
@@ -311,7 +333,9 @@ pub trait WakeListener: Send + Sync + 'static {
 
 impl RelayStore {
     /// Uses one store for everything.
-    pub fn new(store: impl LeaseStore + ParkStore + EventReader + SettleStore + JanitorStore) -> Self {
+    pub fn new(
+        store: impl LeaseStore + ParkStore + EventReader + SettleStore + JanitorStore,
+    ) -> Self {
         let store = Arc::new(store);
         Self {
             leases: store.clone(),
@@ -419,7 +443,11 @@ pub trait Store: Clone + Send + Sync + 'static {
 
     /// Runs what a handler or a step does, so that code which is given no transaction finds this one. A store where nothing
     /// looks for it, the default, runs it as it is.
-    fn within<'a, T: Send + 'a>(&'a self, _tx: &'a Self::Tx, work: BoxFuture<'a, T>) -> BoxFuture<'a, T> {
+    fn within<'a, T: Send + 'a>(
+        &'a self,
+        _tx: &'a Self::Tx,
+        work: BoxFuture<'a, T>,
+    ) -> BoxFuture<'a, T> {
         work
     }
 }

@@ -48,7 +48,12 @@ pub struct RelayBuilder<'a> {
 impl<'a> RelayBuilder<'a> {
     /// Adds a route. Its name is stable: it is stored with every event that waits for it. An event goes to every route whose
     /// selector takes it, and is finished when each of them has confirmed it.
-    pub fn route(self, name: impl Into<Arc<str>>, selector: Selector, publisher: impl Publisher) -> Self {
+    pub fn route(
+        self,
+        name: impl Into<Arc<str>>,
+        selector: Selector,
+        publisher: impl Publisher,
+    ) -> Self {
         self.add_route(Route::new(name, selector, publisher))
     }
 
@@ -85,20 +90,29 @@ impl<'a> RelayBuilder<'a> {
     }
 
     /// Is told of every confirmation, with what the destination said. Must not block.
-    pub fn on_delivered(mut self, tell: impl Fn(&Message, &Receipt) + Send + Sync + 'static) -> Self {
+    pub fn on_delivered(
+        mut self,
+        tell: impl Fn(&Message, &Receipt) + Send + Sync + 'static,
+    ) -> Self {
         self.observers.delivered.push(Box::new(tell));
         self
     }
 
     /// Is told of every failed attempt, with its number from 1. Must not block.
-    pub fn on_failed(mut self, tell: impl Fn(&Message, &PublishError, u32) + Send + Sync + 'static) -> Self {
+    pub fn on_failed(
+        mut self,
+        tell: impl Fn(&Message, &PublishError, u32) + Send + Sync + 'static,
+    ) -> Self {
         self.observers.failed.push(Box::new(tell));
         self
     }
 
     /// Is told of every dead letter after it was written. What dies with the process before that is not told again; the
     /// letter itself is in the database.
-    pub fn on_dead_letter<F>(mut self, tell: impl Fn(Arc<DeadLetter>) -> F + Send + Sync + 'static) -> Self
+    pub fn on_dead_letter<F>(
+        mut self,
+        tell: impl Fn(Arc<DeadLetter>) -> F + Send + Sync + 'static,
+    ) -> Self
     where
         F: Future<Output = ()> + Send + 'static,
     {
@@ -122,7 +136,9 @@ impl<'a> RelayBuilder<'a> {
             return Err(RelayError::Configuration(faults));
         }
         for route in &self.routes {
-            if let Some(timeout) = route.publisher.timeout().filter(|timeout| *timeout > route.deadline) {
+            if let Some(timeout) =
+                route.publisher.timeout().filter(|timeout| *timeout > route.deadline)
+            {
                 tracing::warn!(
                     route = &*route.name,
                     ?timeout,
@@ -149,8 +165,8 @@ impl<'a> RelayBuilder<'a> {
             observers: Arc::new(self.observers),
             stats,
         });
-        let supervisor =
-            Supervisor::new(shutdown.clone(), Restarts::default()).actor("relay", move || live(parts.clone()));
+        let supervisor = Supervisor::new(shutdown.clone(), Restarts::default())
+            .actor("relay", move || live(parts.clone()));
         let task = spawn(supervisor.run());
         Ok(Relay { task, shutdown, stats: shown, wake })
     }
@@ -158,24 +174,41 @@ impl<'a> RelayBuilder<'a> {
     /// Asks every publisher for its configuration. A destination that is down is no fault of it.
     fn faults_of_publishers(&self) -> impl Iterator<Item = String> {
         self.routes.iter().filter_map(|route| {
-            let error = route.publisher.check().err().filter(|error| error.class() == FailureClass::Permanent)?;
-            Some(format!("the publisher of route `{}` is configured wrongly: {}", route.name, error.full_text()))
+            let error = route
+                .publisher
+                .check()
+                .err()
+                .filter(|error| error.class() == FailureClass::Permanent)?;
+            Some(format!(
+                "the publisher of route `{}` is configured wrongly: {}",
+                route.name,
+                error.full_text()
+            ))
         })
     }
 
     fn faults(&self) -> Vec<String> {
         let mut faults = Vec::new();
         if self.routes.is_empty() {
-            faults.push("it has no route; add one with `.route(name, topic(..), publisher)`".to_owned());
+            faults.push(
+                "it has no route; add one with `.route(name, topic(..), publisher)`".to_owned(),
+            );
         }
         let mut seen = HashSet::new();
         for route in &self.routes {
             let name = &*route.name;
-            if name.is_empty() || name.len() > MAX_NAME || name.chars().any(|c| c.is_control() || c.is_whitespace()) {
-                faults.push(format!("the route name `{name}` must have 1 to {MAX_NAME} bytes without spaces"));
+            if name.is_empty()
+                || name.len() > MAX_NAME
+                || name.chars().any(|c| c.is_control() || c.is_whitespace())
+            {
+                faults.push(format!(
+                    "the route name `{name}` must have 1 to {MAX_NAME} bytes without spaces"
+                ));
             }
             if !seen.insert(name) {
-                faults.push(format!("two routes are named `{name}`; names are stored and must be unique"));
+                faults.push(format!(
+                    "two routes are named `{name}`; names are stored and must be unique"
+                ));
             }
             if route.deadline.is_zero() {
                 faults.push(format!("the deadline of route `{name}` is zero"));
@@ -218,7 +251,12 @@ pub struct Relay {
 impl Relay {
     /// Sets up a relay on an outbox.
     pub fn builder(source: &dyn RelaySource) -> RelayBuilder<'_> {
-        RelayBuilder { source, routes: Vec::new(), config: RelayConfig::default(), observers: Observers::default() }
+        RelayBuilder {
+            source,
+            routes: Vec::new(),
+            config: RelayConfig::default(),
+            observers: Observers::default(),
+        }
     }
 
     /// Shows the counters, up to 50 ms old.
@@ -295,7 +333,8 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_publisher_that_is_configured_wrongly_refuses_the_start_and_a_destination_that_is_down_does_not() {
+    async fn a_publisher_that_is_configured_wrongly_refuses_the_start_and_a_destination_that_is_down_does_not()
+     {
         let wrong = |text: &str| Checked(Some(PublishError::permanent(text)));
         let start = Relay::builder(&NoDatabase)
             .route("well", everything(), Checked(None))
@@ -305,7 +344,10 @@ mod tests {
         match start.await {
             Err(RelayError::Configuration(faults)) => {
                 assert_eq!(faults.len(), 2, "{faults:?}");
-                assert!(faults[0].contains("`secret`") && faults[0].contains("too short"), "{faults:?}");
+                assert!(
+                    faults[0].contains("`secret`") && faults[0].contains("too short"),
+                    "{faults:?}"
+                );
                 assert!(faults[1].contains("`url`") && faults[1].contains("no host"), "{faults:?}");
             }
             other => panic!("a relay with a wrong secret has started: {other:?}"),

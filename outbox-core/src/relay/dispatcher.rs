@@ -54,7 +54,8 @@ impl Dispatcher {
         let mut stopping = false;
         let mut shown = now();
         let mut returned = Vec::new();
-        let (settler, retrier, keeper) = (self.settler.clone(), self.retrier.clone(), self.keeper.clone());
+        let (settler, retrier, keeper) =
+            (self.settler.clone(), self.retrier.clone(), self.keeper.clone());
         loop {
             let time = now();
             self.plan(stopping, time)?;
@@ -73,7 +74,8 @@ impl Dispatcher {
                 timers = offer(&retrier, timers)?.unwrap_or_default();
             }
             if !returned.is_empty()
-                && let Some(Handback::These(list)) = offer(&keeper, Handback::These(std::mem::take(&mut returned)))?
+                && let Some(Handback::These(list)) =
+                    offer(&keeper, Handback::These(std::mem::take(&mut returned)))?
             {
                 // The keeper is busy with the database.
                 returned = list;
@@ -144,7 +146,9 @@ impl Dispatcher {
                     self.board.lost(no, epoch);
                 }
             }
-            Note::Release(partitions) => partitions.into_iter().for_each(|no| self.board.release(no)),
+            Note::Release(partitions) => {
+                partitions.into_iter().for_each(|no| self.board.release(no))
+            }
             Note::Renewed { lease, due, decided, others_wait } => {
                 self.lease = lease;
                 self.board.renewed(due, decided, others_wait);
@@ -167,7 +171,9 @@ impl Dispatcher {
                 self.work.failed("read events", &error);
                 self.board.read_failed(error.class(), time);
             }
-            Note::Published { route, answers, over } => self.board.published(route, answers, over, time),
+            Note::Published { route, answers, over } => {
+                self.board.published(route, answers, over, time)
+            }
             Note::Finished(places) => self.board.finished(&places),
             Note::Buried(letters) => self.board.buried(&letters),
             Note::Recorded(places) => self.board.recorded(&places, time),
@@ -184,7 +190,13 @@ impl Dispatcher {
         let show = Some(shown + SHOW_EVERY).filter(|_| *self.stats.borrow() != self.board.stats());
         let idle = now() + Duration::from_mins(1);
         let report = self.board.next_report();
-        reading.into_iter().chain(moving).chain(show).chain(report).min().map_or(idle, |at| at.max(now()))
+        reading
+            .into_iter()
+            .chain(moving)
+            .chain(show)
+            .chain(report)
+            .min()
+            .map_or(idle, |at| at.max(now()))
     }
 
     fn log_notices(&mut self) {
@@ -204,7 +216,13 @@ impl Dispatcher {
                     down_for = ?after,
                     "the destination of a route confirms again (breaker closed)"
                 ),
-                Notice::PublishFailed { route, report: Report::Repeated { failures, within }, class, text, next } => {
+                Notice::PublishFailed {
+                    route,
+                    report: Report::Repeated { failures, within },
+                    class,
+                    text,
+                    next,
+                } => {
                     tracing::warn!(
                         route = &*self.routes[route].name,
                         destination = self.routes[route].publisher.destination(),

@@ -5,7 +5,8 @@ use crate::{
     event::{LetterId, RelayId},
     failure::BackgroundWork,
     outbox::{
-        DecidedPark, Epoch, LeaseStore, OpenPark, OwnershipPlan, ParkStore, PartitionNo, StoreError, plan_ownership,
+        DecidedPark, Epoch, LeaseStore, OpenPark, OwnershipPlan, ParkStore, PartitionNo,
+        StoreError, plan_ownership,
     },
     runtime::{
         fault::{FaultPoint, reach},
@@ -178,8 +179,11 @@ impl Keeper {
         let truth: BTreeMap<PartitionNo, Epoch> = plan.owned.iter().copied().collect();
         let differs = |(no, epoch): &(&PartitionNo, &Epoch)| truth.get(no) != Some(epoch);
         let lost: Vec<_> = holding.owned.iter().filter(differs).map(|(no, e)| (*no, *e)).collect();
-        let gained: Vec<_> =
-            truth.iter().filter(|(no, e)| holding.owned.get(no) != Some(e)).map(|(no, e)| (*no, *e)).collect();
+        let gained: Vec<_> = truth
+            .iter()
+            .filter(|(no, e)| holding.owned.get(no) != Some(e))
+            .map(|(no, e)| (*no, *e))
+            .collect();
         holding.owned = truth;
         self.owned.send_replace(plan.owned.clone());
         holding.releasing.retain(|no| holding.owned.contains_key(no));
@@ -192,22 +196,30 @@ impl Keeper {
             tracing::info!(partitions = gained.len(), "partitions were gained");
             reach(FaultPoint::AfterTake);
         }
-        let loading =
-            |(partition, epoch)| Loading { partition, epoch, after: LetterId(i64::MIN), parks: BTreeMap::new() };
+        let loading = |(partition, epoch)| Loading {
+            partition,
+            epoch,
+            after: LetterId(i64::MIN),
+            parks: BTreeMap::new(),
+        };
         holding.loading.extend(gained.into_iter().map(loading));
         Ok(())
     }
 
     /// Asks back what is more than the fair share, also of what was gained just now: so the dispatcher is told after that.
     async fn ask_back(&self, holding: &mut Holding, plan: &OwnershipPlan) -> Result<(), Gone> {
-        let surplus: Vec<_> = plan.give_back.iter().filter(|no| !holding.releasing.contains(no)).copied().collect();
+        let surplus: Vec<_> =
+            plan.give_back.iter().filter(|no| !holding.releasing.contains(no)).copied().collect();
         if surplus.is_empty() {
             return Ok(());
         }
         // The dispatcher has nothing of what is still loaded.
         let (loading, known): (Vec<_>, Vec<_>) =
             surplus.into_iter().partition(|no| holding.loading.iter().any(|l| l.partition == *no));
-        let back = loading.iter().filter_map(|no| Some((*no, *holding.owned.get(no)?))).collect::<Vec<_>>();
+        let back = loading
+            .iter()
+            .filter_map(|no| Some((*no, *holding.owned.get(no)?)))
+            .collect::<Vec<_>>();
         holding.loading.retain(|l| !loading.contains(&l.partition));
         holding.crashed.retain(|no| !loading.contains(no));
         if !back.is_empty() {
@@ -281,7 +293,9 @@ impl Keeper {
 impl Holding {
     /// Notes a decision about a parked key of a partition that is still loaded; `false` for any other partition.
     fn loads(&mut self, park: &DecidedPark) -> bool {
-        let Some(loading) = self.loading.iter_mut().find(|l| l.partition == park.partition) else { return false };
+        let Some(loading) = self.loading.iter_mut().find(|l| l.partition == park.partition) else {
+            return false;
+        };
         loading.parks.remove(&park.letter);
         true
     }
@@ -289,7 +303,11 @@ impl Holding {
 
 /// Gives what the board needs of a parked key.
 fn compact(park: &OpenPark) -> ParkedKey {
-    ParkedKey { route: Arc::clone(&park.route), key: xxh3_64(park.key.as_bytes()), letter: park.letter }
+    ParkedKey {
+        route: Arc::clone(&park.route),
+        key: xxh3_64(park.key.as_bytes()),
+        letter: park.letter,
+    }
 }
 
 enum RoundError {

@@ -81,8 +81,12 @@ pub(crate) async fn live(parts: Arc<Parts>) -> Result<(), ActorEnded> {
                 return Ok(());
             }
             Exit::Finished(Ok(())) if parts.shutdown.is_requested() => {}
-            Exit::Finished(Ok(())) => return Err(ActorEnded { actor, cause: "it returned".into() }),
-            Exit::Finished(Err(error)) => return Err(ActorEnded { actor, cause: crate::failure::full_text(&*error) }),
+            Exit::Finished(Ok(())) => {
+                return Err(ActorEnded { actor, cause: "it returned".into() });
+            }
+            Exit::Finished(Err(error)) => {
+                return Err(ActorEnded { actor, cause: crate::failure::full_text(&*error) });
+            }
             Exit::Panicked(cause) => return Err(ActorEnded { actor, cause }),
             Exit::Cancelled => return Err(ActorEnded { actor, cause: "it was cancelled".into() }),
         }
@@ -115,7 +119,9 @@ fn start(parts: &Arc<Parts>, relay: RelayId) -> Tasks<String, Result<(), BoxErro
             observers: parts.observers.clone(),
             stop_at: None,
         };
-        actors.spawn(format!("publisher of route `{}`", route.name), async { Ok(publisher.run().await?) });
+        actors.spawn(format!("publisher of route `{}`", route.name), async {
+            Ok(publisher.run().await?)
+        });
     }
     let keeper = Keeper {
         relay: relay.clone(),

@@ -111,11 +111,13 @@ impl RoutePublisher {
 
     fn publish(&self, number: u64, batch: RouteBatch) -> Publishing {
         let RouteBatch { events, messages, .. } = batch;
-        let mut batch = Batch::new(messages).at_most_once(self.route.guarantee == Guarantee::AtMostOnce);
+        let mut batch =
+            Batch::new(messages).at_most_once(self.route.guarantee == Guarantee::AtMostOnce);
         let (messages, outcomes) = (batch.messages(), batch.outcomes());
         let publisher = self.route.publisher.clone();
         let (route, observers) = (self.route.name.clone(), self.observers.clone());
-        let handed = Handed { route, events: events.into(), messages, outcomes, observers, begun: now() };
+        let handed =
+            Handed { route, events: events.into(), messages, outcomes, observers, begun: now() };
         Publishing {
             number,
             work: async move { caught(publisher.publish_batch(&mut batch)).await }.boxed(),
@@ -125,7 +127,10 @@ impl RoutePublisher {
     }
 
     async fn tell(&self, answers: Answers, over: bool) -> Result<(), Gone> {
-        self.dispatcher.send(Note::Published { route: self.number, answers, over }).await.map_err(|_| Gone)
+        self.dispatcher
+            .send(Note::Published { route: self.number, answers, over })
+            .await
+            .map_err(|_| Gone)
     }
 
     /// Tells what was reported of what was in flight, and that the rest was given up.
@@ -202,8 +207,11 @@ impl Publishing {
                 }
                 Err(_) => {
                     let after = now().saturating_duration_since(self.handed.begun);
-                    let text = format!("no answer by the deadline of the route, within {after:.1?}");
-                    answers.extend(self.handed.failed(&text, |text| Attempt::Unanswered { text, after }));
+                    let text =
+                        format!("no answer by the deadline of the route, within {after:.1?}");
+                    answers.extend(
+                        self.handed.failed(&text, |text| Attempt::Unanswered { text, after }),
+                    );
                     return Told { number: self.number, answers, rest: None };
                 }
             };
@@ -220,7 +228,8 @@ impl Publishing {
 impl Handed {
     /// Takes what was reported since, and tells those who watch.
     fn reported(&self) -> Answers {
-        let take = |(index, outcome): (usize, _)| (self.events[index].0, self.observed(index, outcome));
+        let take =
+            |(index, outcome): (usize, _)| (self.events[index].0, self.observed(index, outcome));
         self.outcomes.take().into_iter().map(take).collect()
     }
 

@@ -29,7 +29,9 @@ pub(crate) async fn run(
 async fn read(store: &dyn EventReader, job: ReadJob) -> Result<ReadAnswer, StoreError> {
     Ok(match job {
         ReadJob::Main { plan, .. } => ReadAnswer::Main(store.read(&plan).await?),
-        ReadJob::Fetch { ids, whole_up_to, .. } => ReadAnswer::Events(store.fetch(&ids, whole_up_to).await?),
+        ReadJob::Fetch { ids, whole_up_to, .. } => {
+            ReadAnswer::Events(store.fetch(&ids, whole_up_to).await?)
+        }
         ReadJob::Page { partition, from, to, limit, whole_up_to, .. } => {
             ReadAnswer::Events(store.page(partition, from, to, limit, whole_up_to).await?)
         }

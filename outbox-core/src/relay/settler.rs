@@ -114,7 +114,8 @@ impl Settler {
         let fence = self.fence(batch.iter().map(|(epoch, v)| (v.partition, *epoch)));
         let mut batch = batch;
         batch.retain(|(epoch, v)| fence.partitions.contains(&(v.partition, *epoch)));
-        let places: Vec<Place> = batch.iter().map(|(epoch, v)| (v.partition, *epoch, v.id)).collect();
+        let places: Vec<Place> =
+            batch.iter().map(|(epoch, v)| (v.partition, *epoch, v.id)).collect();
         let verdicts: Vec<Verdict> = batch.into_iter().map(|(_, verdict)| verdict).collect();
         reach(FaultPoint::BeforeRecord);
         let mut pauses = Pauses::new(Duration::from_millis(50), Duration::from_secs(1));
@@ -152,7 +153,9 @@ impl Settler {
         if letters.is_empty() {
             return;
         }
-        if let Err(TrySendError::Full(letters) | TrySendError::Closed(letters)) = self.letters.try_send(letters) {
+        if let Err(TrySendError::Full(letters) | TrySendError::Closed(letters)) =
+            self.letters.try_send(letters)
+        {
             let letters: Vec<i64> = letters.iter().map(|id| id.0).collect();
             tracing::warn!(
                 ?letters,
@@ -163,7 +166,12 @@ impl Settler {
 
     /// Waits before the write is made again. It is made under the same epochs: if the partitions were lost meanwhile,
     /// nothing is written.
-    async fn after(&mut self, error: StoreError, pauses: &mut Pauses, refusals: &mut u32) -> Result<(), SettlerError> {
+    async fn after(
+        &mut self,
+        error: StoreError,
+        pauses: &mut Pauses,
+        refusals: &mut u32,
+    ) -> Result<(), SettlerError> {
         self.work.failed("write down what was delivered", &error);
         match error.class() {
             FailureClass::Permanent => {
@@ -187,11 +195,12 @@ impl Settler {
 
     fn fence(&self, partitions: impl Iterator<Item = (PartitionNo, Epoch)>) -> Fence {
         // Of two epochs of one partition the later is ours; what was decided under the earlier one is void.
-        let partitions: BTreeMap<PartitionNo, Epoch> = partitions.fold(BTreeMap::new(), |mut map, (no, epoch)| {
-            let entry = map.entry(no).or_insert(epoch);
-            *entry = (*entry).max(epoch);
-            map
-        });
+        let partitions: BTreeMap<PartitionNo, Epoch> =
+            partitions.fold(BTreeMap::new(), |mut map, (no, epoch)| {
+                let entry = map.entry(no).or_insert(epoch);
+                *entry = (*entry).max(epoch);
+                map
+            });
         Fence { relay: self.relay.clone(), partitions: partitions.into_iter().collect() }
     }
 
@@ -203,7 +212,8 @@ impl Settler {
         done: fn(Vec<Place>) -> Note,
     ) -> Result<(), SettlerError> {
         let held: HashSet<PartitionNo> = settled.held.iter().copied().collect();
-        let lost: Vec<_> = fence.partitions.iter().filter(|(no, _)| !held.contains(no)).copied().collect();
+        let lost: Vec<_> =
+            fence.partitions.iter().filter(|(no, _)| !held.contains(no)).copied().collect();
         if !lost.is_empty() {
             self.dispatcher.send(Note::Lost(lost)).await.map_err(|_| Gone)?;
         }

@@ -56,7 +56,8 @@ impl Connections {
     /// Describes a pool of so many connections. Of a pool that an application uses too, a quarter is left to it.
     #[must_use]
     pub fn new(most: usize, of_application: bool) -> Self {
-        let reserved = if of_application { most.div_ceil(4).min(most.saturating_sub(1)) } else { 0 };
+        let reserved =
+            if of_application { most.div_ceil(4).min(most.saturating_sub(1)) } else { 0 };
         Self(Arc::new(Shared { most, reserved, users: Mutex::default() }))
     }
 
@@ -75,7 +76,9 @@ impl Connections {
 /// Takes connections for a worker, as many as were set or, where nothing was, as fit. Warns where those that run at once want
 /// more than the pool has. Without a pool that is known it is as many as were set, or 16.
 pub(crate) fn take(from: Option<Connections>, who: &str, set: Option<usize>, how: Use) -> Taken {
-    let Some(connections) = from else { return Taken { concurrency: set.unwrap_or(USUAL), from: None } };
+    let Some(connections) = from else {
+        return Taken { concurrency: set.unwrap_or(USUAL), from: None };
+    };
     let mut users = connections.users();
     let taken = users.iter().map(|(_, n)| n).sum();
     let concurrency = set.unwrap_or_else(|| connections.usual(how, taken));
@@ -84,7 +87,8 @@ pub(crate) fn take(from: Option<Connections>, who: &str, set: Option<usize>, how
     let (most, all) = (connections.0.most, taken + at_once);
     // A pool of one has no more to share, and whoever works on it knows that it waits.
     if all > most && (set.is_some() || (taken > 0 && most > 1)) {
-        let others = users.iter().map(|(user, n)| format!("{user}: {n}")).collect::<Vec<_>>().join(", ");
+        let others =
+            users.iter().map(|(user, n)| format!("{user}: {n}")).collect::<Vec<_>>().join(", ");
         let needed = all + connections.0.reserved;
         tracing::warn!(
             pool = most,

@@ -21,7 +21,8 @@ impl Shutdown {
     /// Asks to stop within a time from now. Asked again, the earlier end counts.
     pub fn request(&self, within: Duration) {
         // Past what the clock can tell there is no deadline; a century serves.
-        let end = now().checked_add(within).unwrap_or_else(|| now() + Duration::from_hours(24 * 36_525));
+        let end =
+            now().checked_add(within).unwrap_or_else(|| now() + Duration::from_hours(24 * 36_525));
         self.0.send_if_modified(|deadline| {
             let earlier = deadline.is_none_or(|set| end < set);
             if earlier {

@@ -33,7 +33,10 @@ impl Default for Restarts {
         Self {
             limit: 5,
             forgiven_after: Duration::from_mins(1),
-            backoff: RetryPolicy::default().endless().backoff(Duration::from_millis(100)).max_backoff(MAX_BACKOFF),
+            backoff: RetryPolicy::default()
+                .endless()
+                .backoff(Duration::from_millis(100))
+                .max_backoff(MAX_BACKOFF),
             grace: Duration::from_secs(10),
         }
     }
@@ -97,7 +100,10 @@ pub struct Supervisor {
 impl std::fmt::Debug for Supervisor {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let names: Vec<_> = self.actors.iter().map(|a| a.name).collect();
-        f.debug_struct("Supervisor").field("actors", &names).field("restarts", &self.restarts).finish_non_exhaustive()
+        f.debug_struct("Supervisor")
+            .field("actors", &names)
+            .field("restarts", &self.restarts)
+            .finish_non_exhaustive()
     }
 }
 
@@ -113,7 +119,11 @@ impl Supervisor {
     /// An actor that returns `Ok` is done. One that returns an error or panics is started again with backoff, up to the
     /// limit, unless the group is stopping.
     #[must_use]
-    pub fn actor<F, E>(mut self, name: &'static str, mut start: impl FnMut() -> F + Send + 'static) -> Self
+    pub fn actor<F, E>(
+        mut self,
+        name: &'static str,
+        mut start: impl FnMut() -> F + Send + 'static,
+    ) -> Self
     where
         F: Future<Output = Result<(), E>> + Send + 'static,
         E: Into<BoxError>,
@@ -233,16 +243,17 @@ mod tests {
     async fn a_failed_actor_is_started_again_with_backoff() {
         let (lives, seen) = counter();
         let begun = now();
-        let supervisor = Supervisor::new(Shutdown::default(), Restarts::default()).actor("reader", move || {
-            let life = lives.fetch_add(1, Ordering::Relaxed);
-            async move {
-                match life {
-                    0 => Err("lost"),
-                    1 => panic!("odd"),
-                    _ => Ok(()),
+        let supervisor =
+            Supervisor::new(Shutdown::default(), Restarts::default()).actor("reader", move || {
+                let life = lives.fetch_add(1, Ordering::Relaxed);
+                async move {
+                    match life {
+                        0 => Err("lost"),
+                        1 => panic!("odd"),
+                        _ => Ok(()),
+                    }
                 }
-            }
-        });
+            });
         let exits = supervisor.exits();
         assert_eq!(supervisor.run().await, Ok(()));
         assert_eq!(seen.load(Ordering::Relaxed), 3);
@@ -267,7 +278,11 @@ mod tests {
             .actor("reader", || async { Err("the table is gone") })
             .run()
             .await;
-        let expected = SupervisorError::GaveUp { actor: "reader", failures: 3, cause: "the table is gone".into() };
+        let expected = SupervisorError::GaveUp {
+            actor: "reader",
+            failures: 3,
+            cause: "the table is gone".into(),
+        };
         assert_eq!(outcome, Err(expected));
     }
 
@@ -293,12 +308,16 @@ mod tests {
         let shutdown = Shutdown::default();
         let asker = shutdown.clone();
         let begun = now();
-        let supervisor = Supervisor::new(shutdown, Restarts::default()).actor("stubborn", move || {
-            asker.request(Duration::from_secs(3));
-            std::future::pending::<Result<(), BoxError>>()
-        });
+        let supervisor =
+            Supervisor::new(shutdown, Restarts::default()).actor("stubborn", move || {
+                asker.request(Duration::from_secs(3));
+                std::future::pending::<Result<(), BoxError>>()
+            });
         let exits = supervisor.exits();
-        assert_eq!(supervisor.run().await, Err(SupervisorError::Deadline { actors: vec!["stubborn"] }));
+        assert_eq!(
+            supervisor.run().await,
+            Err(SupervisorError::Deadline { actors: vec!["stubborn"] })
+        );
         assert_eq!((now().duration_since(begun).as_secs(), exits.borrow().aborted), (3, 1));
     }
 

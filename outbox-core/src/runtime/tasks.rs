@@ -90,7 +90,10 @@ impl<T> From<Result<T, JoinError>> for Exit<T> {
 }
 
 fn panic_text(panic: &(dyn Any + Send)) -> String {
-    let text = panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref::<String>().map(String::as_str));
+    let text = panic
+        .downcast_ref::<&str>()
+        .copied()
+        .or_else(|| panic.downcast_ref::<String>().map(String::as_str));
     text.unwrap_or("a panic without a text").to_owned()
 }
 
@@ -164,7 +167,10 @@ mod tests {
     async fn an_exit_tells_value_panic_and_abort_apart() {
         assert_eq!(spawn(async { 7 }).await, Exit::Finished(7));
         let number = 3;
-        assert_eq!(spawn(async move { panic!("number {number}") }).await, Exit::<()>::Panicked("number 3".into()));
+        assert_eq!(
+            spawn(async move { panic!("number {number}") }).await,
+            Exit::<()>::Panicked("number 3".into())
+        );
         let endless = spawn(std::future::pending::<()>());
         endless.abort();
         assert_eq!(endless.await, Exit::Cancelled);
@@ -184,7 +190,10 @@ mod tests {
         assert_eq!(tasks.len(), 2);
         let mut exits = vec![tasks.next().await, tasks.next().await];
         exits.sort_by_key(|e| e.as_ref().map(|(label, _)| *label));
-        assert_eq!(exits, [Some(("bad", Exit::Panicked("bad luck".into()))), Some(("good", Exit::Finished(1)))]);
+        assert_eq!(
+            exits,
+            [Some(("bad", Exit::Panicked("bad luck".into()))), Some(("good", Exit::Finished(1)))]
+        );
         assert_eq!(tasks.next().await, None);
         assert_eq!(tasks.labels().count(), 0);
     }

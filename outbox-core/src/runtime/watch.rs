@@ -127,7 +127,10 @@ mod tests {
         let done = watched(sleep(5 * SECOND), watch, |_| (), pending).await;
         assert_eq!(done, Ok(()), "it ends while the sign is under way");
         let begun = now();
-        assert_eq!(watched(pending::<()>(), watch, |_| (), pending).await, Err(TooLong(10 * SECOND)));
+        assert_eq!(
+            watched(pending::<()>(), watch, |_| (), pending).await,
+            Err(TooLong(10 * SECOND))
+        );
         assert_eq!(now().duration_since(begun), 10 * SECOND);
     }
 
@@ -135,7 +138,9 @@ mod tests {
     async fn work_without_a_limit_is_slow_after_a_tenth_of_the_usual_one() {
         let watch = Watch { limit: None, awake_every: None };
         let mut slow_after = None;
-        let done = watched(sleep(3600 * SECOND), watch, |after| slow_after = Some(after), || ready(())).await;
+        let done =
+            watched(sleep(3600 * SECOND), watch, |after| slow_after = Some(after), || ready(()))
+                .await;
         assert_eq!((done, slow_after), (Ok(()), Some(TIME_LIMIT / 10)));
     }
 }

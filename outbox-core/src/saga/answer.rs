@@ -62,17 +62,32 @@ pub fn after_answer(
         if instance.after(&record).is_some() { Heard::Write(record) } else { Heard::Nothing }
     };
     match (call.phase, known.state, answer) {
-        (Phase::Do, StepState::Waiting | StepState::Failing, Answer::Done(output)) if !instance.backward => {
+        (Phase::Do, StepState::Waiting | StepState::Failing, Answer::Done(output))
+            if !instance.backward =>
+        {
             let (pivot, compensates, attempt) = (step.pivot, step.compensates, asked.times.max(1));
-            Heard::Write(Record::Done { step: name(), output, data: None, pivot, compensates, attempt })
+            Heard::Write(Record::Done {
+                step: name(),
+                output,
+                data: None,
+                pivot,
+                compensates,
+                attempt,
+            })
         }
         (Phase::Do, StepState::Waiting, Answer::Refused(reason)) => {
             Heard::Write(Record::Refused { step: name(), reason: cut(&reason) })
         }
-        (Phase::Do, StepState::Unknown | StepState::Cancelling | StepState::Undone, Answer::Done(output)) => {
-            late(Some(output))
-        }
-        (Phase::Do, StepState::Unknown | StepState::Cancelling | StepState::Undone, Answer::Refused(_)) => late(None),
+        (
+            Phase::Do,
+            StepState::Unknown | StepState::Cancelling | StepState::Undone,
+            Answer::Done(output),
+        ) => late(Some(output)),
+        (
+            Phase::Do,
+            StepState::Unknown | StepState::Cancelling | StepState::Undone,
+            Answer::Refused(_),
+        ) => late(None),
         (Phase::Undo, StepState::Cancelling | StepState::Undoing, Answer::Undone) => {
             Heard::Write(Record::Undone { step: name(), data: None, attempt: asked.times.max(1) })
         }

@@ -127,7 +127,11 @@ impl Call {
         };
         Ok(Some(Self {
             saga: saga.parse().map_err(|_| CallFault(SAGA))?,
-            step: get(STEP).ok().filter(|s| !s.is_empty() && s.len() <= MAX_STEP).ok_or(CallFault(STEP))?.to_owned(),
+            step: get(STEP)
+                .ok()
+                .filter(|s| !s.is_empty() && s.len() <= MAX_STEP)
+                .ok_or(CallFault(STEP))?
+                .to_owned(),
             round: get(ROUND)?.parse().map_err(|_| CallFault(ROUND))?,
             phase,
         }))
@@ -135,7 +139,12 @@ impl Call {
 
     /// Writes the headers of a command, with the topic on which its answer is expected, and the hash of the one that was sent
     /// first.
-    pub(crate) fn write_command(&self, headers: &mut Headers, reply_to: Option<&str>, first: Option<&str>) {
+    pub(crate) fn write_command(
+        &self,
+        headers: &mut Headers,
+        reply_to: Option<&str>,
+        first: Option<&str>,
+    ) {
         self.write(headers);
         headers.remove(CONSUMER);
         match first {
@@ -208,7 +217,9 @@ mod tests {
         assert_eq!(answer, command, "an event's own header says nothing of who answers");
         assert_eq!(Call::read(&Headers::new()), Ok(None));
         let long = "x".repeat(MAX_STEP + 1);
-        for (name, value) in [(SAGA, "7"), (STEP, ""), (STEP, &long), (ROUND, "0"), (ROUND, "one"), (PHASE, "redo")] {
+        for (name, value) in
+            [(SAGA, "7"), (STEP, ""), (STEP, &long), (ROUND, "0"), (ROUND, "one"), (PHASE, "redo")]
+        {
             let mut broken = command.clone();
             broken.insert(name, value).unwrap();
             assert_eq!(Call::read(&broken), Err(CallFault(name)), "{value}");
@@ -224,17 +235,25 @@ mod tests {
     fn a_command_is_told_by_its_type_and_content_and_by_nothing_that_runs_into_the_other() {
         let of = CommandHash::of;
         assert_eq!(of("payment.charge", b"{}"), of("payment.charge", b"{}"));
-        let different = [of("payment.charge", b"{}"), of("payment.charge", b"{} "), of("payment.refund", b"{}")];
-        let different =
-            [&different[..], &[of("payment.charge{}", b""), CommandHash::of_type("payment.charge")]].concat();
+        let different = [
+            of("payment.charge", b"{}"),
+            of("payment.charge", b"{} "),
+            of("payment.refund", b"{}"),
+        ];
+        let different = [
+            &different[..],
+            &[of("payment.charge{}", b""), CommandHash::of_type("payment.charge")],
+        ]
+        .concat();
         for (n, hash) in different.iter().enumerate() {
             assert!(!different[n + 1..].contains(hash), "{n}");
         }
         let mut headers = Headers::new();
         assert_eq!(CommandHash::read(&headers), Ok(None));
-        for (text, expected) in
-            [(different[0].to_string(), Ok(Some(different[0]))), ("7".into(), Err(CallFault(COMMAND)))]
-        {
+        for (text, expected) in [
+            (different[0].to_string(), Ok(Some(different[0]))),
+            ("7".into(), Err(CallFault(COMMAND))),
+        ] {
             headers.insert(COMMAND, text).unwrap();
             assert_eq!(CommandHash::read(&headers), expected);
         }

@@ -23,7 +23,10 @@ pub fn draw_instance(shape: &Shape, instance: &Instance, log: &[LogEntry]) -> St
     let mut drawing = Drawing::of(shape, |step| {
         let of_step = |entry: &&LogEntry| entry.record.step() == Some(&*step.name);
         let tries = log.iter().filter(of_step).filter(|entry| {
-            matches!(entry.record, Record::Done { .. } | Record::Undone { .. } | Record::Failed { .. })
+            matches!(
+                entry.record,
+                Record::Done { .. } | Record::Undone { .. } | Record::Failed { .. }
+            )
         });
         let tries = tries.count();
         match log.iter().rfind(of_step) {
@@ -44,9 +47,13 @@ pub fn draw_instance(shape: &Shape, instance: &Instance, log: &[LogEntry]) -> St
         };
         drawing.line(format_args!("class s{number} {class}"));
     }
-    for (class, colour) in
-        [("done", "#cfc"), ("failing", "#fcc"), ("waiting", "#ffc"), ("undone", "#ccf"), ("skipped", "#eee")]
-    {
+    for (class, colour) in [
+        ("done", "#cfc"),
+        ("failing", "#fcc"),
+        ("waiting", "#ffc"),
+        ("undone", "#ccf"),
+        ("skipped", "#eee"),
+    ] {
         drawing.line(format_args!("classDef {class} fill:{colour}"));
     }
     let reason = instance.reason.as_deref().map(|r| format!(": {}", quoted(r))).unwrap_or_default();

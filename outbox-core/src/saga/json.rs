@@ -82,6 +82,8 @@ impl<'de> Deserialize<'de> for Json {
 }
 
 /// Reads a value that is there, be it null: for optional fields that are left out where there is none.
-pub(super) fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Json>, D::Error> {
+pub(super) fn present<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<Json>, D::Error> {
     Json::deserialize(deserializer).map(Some)
 }

@@ -59,7 +59,8 @@ pub(super) fn next_look(waited_us: i64) -> Duration {
 /// the youngest of them; then somebody has to decide.
 #[must_use]
 pub fn gives_way(this: &Waiting, others: &[Waiting]) -> Option<SagaId> {
-    let all: HashMap<SagaId, &Waiting> = others.iter().chain([this]).map(|waiting| (waiting.saga, waiting)).collect();
+    let all: HashMap<SagaId, &Waiting> =
+        others.iter().chain([this]).map(|waiting| (waiting.saga, waiting)).collect();
     let reached = |from: &Waiting| {
         let (mut seen, mut open) = (HashSet::new(), from.waits_for.clone());
         while let Some(next) = open.pop() {
@@ -71,9 +72,14 @@ pub fn gives_way(this: &Waiting, others: &[Waiting]) -> Option<SagaId> {
     };
     let ring: Vec<&Waiting> = {
         let from_this = reached(this);
-        all.values().copied().filter(|w| from_this.contains(&w.saga) && reached(w).contains(&this.saga)).collect()
+        all.values()
+            .copied()
+            .filter(|w| from_this.contains(&w.saga) && reached(w).contains(&this.saga))
+            .collect()
     };
-    ring.iter().max_by_key(|waiting| (waiting.may_turn_back, waiting.saga)).map(|waiting| waiting.saga)
+    ring.iter()
+        .max_by_key(|waiting| (waiting.may_turn_back, waiting.saga))
+        .map(|waiting| waiting.saga)
 }
 
 /// Marks entities, whatever the store is.
@@ -100,7 +106,12 @@ impl<Tx> Marker<Tx> {
         Self { store, new: Mutex::default() }
     }
 
-    pub(super) async fn mark(&self, tx: &Tx, saga: SagaId, entity: &str) -> Result<Marked, StoreError> {
+    pub(super) async fn mark(
+        &self,
+        tx: &Tx,
+        saga: SagaId,
+        entity: &str,
+    ) -> Result<Marked, StoreError> {
         let marked = self.store.mark(tx, saga, entity).await?;
         if marked == Marked::New {
             self.new.lock().unwrap_or_else(PoisonError::into_inner).push(entity.to_owned());
@@ -122,7 +133,8 @@ impl<Tx> fmt::Debug for Marker<Tx> {
 
 /// Says what is wrong with the name of an entity.
 pub(super) fn fault_of(entity: &str) -> Option<String> {
-    let fits = !entity.is_empty() && entity.len() <= MAX_ENTITY && !entity.chars().any(char::is_control);
+    let fits =
+        !entity.is_empty() && entity.len() <= MAX_ENTITY && !entity.chars().any(char::is_control);
     (!fits).then(|| {
         let shown: String = entity.chars().take(40).collect();
         format!("the name of an entity, `{shown:?}`, does not have 1 to {MAX_ENTITY} bytes without control characters")
@@ -139,19 +151,38 @@ mod tests {
     }
 
     fn waits(n: u128, waits_for: &[u128], may_turn_back: bool) -> Waiting {
-        Waiting { saga: saga(n), waits_for: waits_for.iter().copied().map(saga).collect(), may_turn_back }
+        Waiting {
+            saga: saga(n),
+            waits_for: waits_for.iter().copied().map(saga).collect(),
+            may_turn_back,
+        }
     }
 
     #[test]
     fn of_those_that_wait_for_each_other_the_youngest_that_may_turn_back_gives_way() {
         for (what, this, others, expected) in [
             ("nobody else waits", waits(1, &[2], true), vec![], None),
-            ("a line is no ring", waits(1, &[2], true), vec![waits(2, &[3], true), waits(4, &[1], true)], None),
+            (
+                "a line is no ring",
+                waits(1, &[2], true),
+                vec![waits(2, &[3], true), waits(4, &[1], true)],
+                None,
+            ),
             ("two", waits(1, &[2], true), vec![waits(2, &[1], true)], Some(2)),
             ("two, the other one asks", waits(2, &[1], true), vec![waits(1, &[2], true)], Some(2)),
-            ("the youngest is past its pivot", waits(1, &[2], true), vec![waits(2, &[1], false)], Some(1)),
+            (
+                "the youngest is past its pivot",
+                waits(1, &[2], true),
+                vec![waits(2, &[1], false)],
+                Some(1),
+            ),
             ("all are past it", waits(1, &[2], false), vec![waits(2, &[1], false)], Some(2)),
-            ("three", waits(3, &[1], true), vec![waits(1, &[2], true), waits(2, &[3], false)], Some(3)),
+            (
+                "three",
+                waits(3, &[1], true),
+                vec![waits(1, &[2], true), waits(2, &[3], false)],
+                Some(3),
+            ),
             (
                 "a ring to which this one only leads",
                 waits(9, &[1], true),
@@ -171,10 +202,19 @@ mod tests {
 
     #[test]
     fn pauses_grow_with_the_time_waited() {
-        for (waited_us, expected_ms) in
-            [(-5, 100), (0, 100), (25_000, 100), (100_000, 400), (9_000_000, 36_000), (i64::MAX, 600_000)]
-        {
-            assert_eq!(next_look(waited_us), Duration::from_millis(expected_ms), "after {waited_us}");
+        for (waited_us, expected_ms) in [
+            (-5, 100),
+            (0, 100),
+            (25_000, 100),
+            (100_000, 400),
+            (9_000_000, 36_000),
+            (i64::MAX, 600_000),
+        ] {
+            assert_eq!(
+                next_look(waited_us),
+                Duration::from_millis(expected_ms),
+                "after {waited_us}"
+            );
         }
     }
 

@@ -32,13 +32,16 @@ mod tests;
 
 pub use answer::{Answer, Heard, after_answer};
 pub use call::{
-    Call, CallFault, CommandHash, DONE, Phase, REJECTED, UNDONE, answered_by, is_answer, is_command, reply_to,
+    Call, CallFault, CommandHash, DONE, Phase, REJECTED, UNDONE, answered_by, is_answer,
+    is_command, reply_to,
 };
-pub use coordinator::{Replies, SagaClient, SagaStarts, Sagas, SagasBuilder, SagasError, SagasStats, Start, StuckSaga};
+pub use coordinator::{
+    Replies, SagaClient, SagaStarts, Sagas, SagasBuilder, SagasError, SagasStats, Start, StuckSaga,
+};
 pub use definition::{
-    Asks, BranchByOthers, BranchFn, Branches, ByOthers, GroupBuilder, InGroup, IntoStepError, Joined, Local, Others,
-    Saga, SagaBuilder, SagaData, SagaFault, Shape, Single, StepBuilder, StepContext, StepError, StepFn, StepShape,
-    TakesFn,
+    Asks, BranchByOthers, BranchFn, Branches, ByOthers, GroupBuilder, InGroup, IntoStepError,
+    Joined, Local, Others, Saga, SagaBuilder, SagaData, SagaFault, Shape, Single, StepBuilder,
+    StepContext, StepError, StepFn, StepShape, TakesFn,
 };
 pub use drawing::{draw, draw_instance};
 pub use json::Json;
@@ -48,9 +51,11 @@ pub use progress::{Asked, Held, StepProgress, StepState};
 pub use record::{BrokenLog, By, LogEntry, Record, rebuild};
 pub use state::{Instance, SagaState};
 pub use store::{
-    Change, Claim, Due, Known, NewSaga, OpenSaga, Operation, SagaAdmin, SagaCounts, SagaFilter, SagaSource, SagaStore,
-    SagaView, Started,
+    Change, Claim, Due, Known, NewSaga, OpenSaga, Operation, SagaAdmin, SagaCounts, SagaFilter,
+    SagaSource, SagaStore, SagaView, Started,
 };
 
 #[cfg(feature = "testing")]
-pub(crate) use coordinator::{Moment, Probe, Registry, SagaReports, Strike, Suspects, Worker, WorkerEnd};
+pub(crate) use coordinator::{
+    Moment, Probe, Registry, SagaReports, Strike, Suspects, Worker, WorkerEnd,
+};

@@ -50,21 +50,31 @@ pub fn plan(shape: &Shape, instance: &Instance, when: When) -> Plan {
         return Plan::Rest;
     }
     if let Some(unknown) = instance.steps.iter().find(|s| shape.number(&s.step).is_none()) {
-        let reason = format!("version {} of `{}` has no step `{}`", shape.version, shape.name, unknown.step);
-        return Plan::Note(Record::Stuck { step: Some(unknown.step.clone()), reason, pivot: false });
+        let reason =
+            format!("version {} of `{}` has no step `{}`", shape.version, shape.name, unknown.step);
+        return Plan::Note(Record::Stuck {
+            step: Some(unknown.step.clone()),
+            reason,
+            pivot: false,
+        });
     }
     let unasked = |s: &&StepProgress| {
         let open = s.state.is_asked() || matches!(s.state, StepState::Unknown | StepState::Refused);
         open && shape.number(&s.step).is_some_and(|n| shape.steps[n].asks.is_none())
     };
     if let Some(step) = instance.steps.iter().find(unasked).map(|s| s.step.clone()) {
-        let reason =
-            format!("version {} of `{}` does not ask others any more to do `{step}`", shape.version, shape.name);
+        let reason = format!(
+            "version {} of `{}` does not ask others any more to do `{step}`",
+            shape.version, shape.name
+        );
         return Plan::Note(Record::Stuck { step: Some(step), reason, pivot: false });
     }
     match instance.state {
         SagaState::Running if when.overdue && !instance.past_pivot() => {
-            Plan::Note(Record::TurnedBack { reason: "its deadline has passed".to_owned(), by: None })
+            Plan::Note(Record::TurnedBack {
+                reason: "its deadline has passed".to_owned(),
+                by: None,
+            })
         }
         SagaState::Running => forward(shape, instance, when.now_us),
         _ => backward(shape, instance, when.now_us),
@@ -73,18 +83,26 @@ pub fn plan(shape: &Shape, instance: &Instance, when: When) -> Plan {
 
 fn forward(shape: &Shape, instance: &Instance, now_us: i64) -> Plan {
     let to_do = |step: &StepShape| instance.step(&step.name).is_none_or(|s| !s.state.is_behind());
-    if let Some(record) = instance.steps.iter().find_map(|known| given_up(instance, known, now_us)) {
+    if let Some(record) = instance.steps.iter().find_map(|known| given_up(instance, known, now_us))
+    {
         return Plan::Note(record);
     }
-    let Some(first) = shape.steps.iter().find(|step| to_do(step)) else { return Plan::Note(Record::Completed) };
-    let stage: Vec<usize> = shape.of_stage(first.stage).filter(|n| to_do(&shape.steps[*n])).collect();
+    let Some(first) = shape.steps.iter().find(|step| to_do(step)) else {
+        return Plan::Note(Record::Completed);
+    };
+    let stage: Vec<usize> =
+        shape.of_stage(first.stage).filter(|n| to_do(&shape.steps[*n])).collect();
     those_due(shape, instance, now_us, stage).map_or_else(Plan::Wait, Plan::Run)
 }
 
 /// Says what follows from a step that was refused, or whose answer did not come in time.
 fn given_up(instance: &Instance, known: &StepProgress, now_us: i64) -> Option<Record> {
-    let refusal = || known.asked.as_ref().and_then(|asked| asked.refusal.as_deref()).unwrap_or_default();
-    let turned_back = |why: &str| Record::TurnedBack { reason: cut(&format!("`{}`: {why}", known.step)), by: None };
+    let refusal =
+        || known.asked.as_ref().and_then(|asked| asked.refusal.as_deref()).unwrap_or_default();
+    let turned_back = |why: &str| Record::TurnedBack {
+        reason: cut(&format!("`{}`: {why}", known.step)),
+        by: None,
+    };
     let (until_us, past_pivot) = (known.asked.as_ref()?.until_us, instance.past_pivot());
     match known.state {
         StepState::Refused if past_pivot => {
@@ -93,14 +111,21 @@ fn given_up(instance: &Instance, known: &StepProgress, now_us: i64) -> Option<Re
         }
         StepState::Refused => Some(turned_back(&format!("refused: {}", refusal()))),
         StepState::Unknown => Some(turned_back("no answer in time")),
-        StepState::Waiting if until_us <= now_us && !past_pivot => Some(Record::TimedOut { step: known.step.clone() }),
+        StepState::Waiting if until_us <= now_us && !past_pivot => {
+            Some(Record::TimedOut { step: known.step.clone() })
+        }
         _ => None,
     }
 }
 
 /// Leaves those out whose answers are awaited, or whose next attempt is; where none is left, gives the time until the first
 /// wait is over.
-fn those_due(shape: &Shape, instance: &Instance, now_us: i64, stage: Vec<usize>) -> Result<Vec<usize>, Duration> {
+fn those_due(
+    shape: &Shape,
+    instance: &Instance,
+    now_us: i64,
+    stage: Vec<usize>,
+) -> Result<Vec<usize>, Duration> {
     let wait = |n: &usize| {
         let left = instance.step(&shape.steps[*n].name)?.waits_until_us().saturating_sub(now_us);
         u64::try_from(left).ok().filter(|left| *left > 0)
@@ -119,14 +144,23 @@ fn backward(shape: &Shape, instance: &Instance, now_us: i64) -> Plan {
         known && shape.number(&s.step).is_some_and(|n| !shape.steps[n].compensates)
     };
     if let Some(step) = instance.steps.iter().find(lost).map(|s| s.step.clone()) {
-        let reason =
-            format!("version {} of `{}` does not say any more how `{step}` is undone", shape.version, shape.name);
+        let reason = format!(
+            "version {} of `{}` does not say any more how `{step}` is undone",
+            shape.version, shape.name
+        );
         return Plan::Note(Record::Stuck { step: Some(step), reason, pivot: false });
     }
-    let to_undo =
-        |step: &StepShape| step.compensates && instance.step(&step.name).is_some_and(|known| known.state.is_there());
-    let done_last = instance.steps.iter().rev().filter_map(|known| shape.number(&known.step).map(|n| &shape.steps[n]));
-    let Some(last) = done_last.into_iter().find(|step| to_undo(step)) else { return Plan::Note(Record::Compensated) };
+    let to_undo = |step: &StepShape| {
+        step.compensates && instance.step(&step.name).is_some_and(|known| known.state.is_there())
+    };
+    let done_last = instance
+        .steps
+        .iter()
+        .rev()
+        .filter_map(|known| shape.number(&known.step).map(|n| &shape.steps[n]));
+    let Some(last) = done_last.into_iter().find(|step| to_undo(step)) else {
+        return Plan::Note(Record::Compensated);
+    };
     let stage = shape.of_stage(last.stage).filter(|n| to_undo(&shape.steps[*n])).collect();
     those_due(shape, instance, now_us, stage).map_or_else(Plan::Wait, Plan::Undo)
 }
@@ -174,12 +208,14 @@ pub fn after_failure(
         Failed::Retry(text) => {
             let policy = if instance.backward { &step.undo_retry } else { &step.retry };
             let attempt = instance.failures(&step.name).saturating_add(1);
-            let failing = Duration::from_micros(instance.step(&step.name).map_or(0, |s| s.failing_us));
+            let failing =
+                Duration::from_micros(instance.step(&step.name).map_or(0, |s| s.failing_us));
             match policy.decide(attempt, failing) {
                 Decision::GiveUp => give_up(text),
                 Decision::RetryWithin(wait) => {
                     let wait_us = u64::try_from(jitter(wait).as_micros()).unwrap_or(u64::MAX);
-                    let until_us = now_us.saturating_add(i64::try_from(wait_us).unwrap_or(i64::MAX));
+                    let until_us =
+                        now_us.saturating_add(i64::try_from(wait_us).unwrap_or(i64::MAX));
                     Record::Failed { step: name(), attempt, error: cut(text), wait_us, until_us }
                 }
             }
@@ -199,7 +235,9 @@ pub fn after_crash(step: &StepShape, instance: &Instance) -> Record {
         begun => stuck(
             step,
             instance,
-            &format!("crashed: {begun} attempts in a row ended without a word, as when the process dies"),
+            &format!(
+                "crashed: {begun} attempts in a row ended without a word, as when the process dies"
+            ),
         ),
     }
 }
@@ -207,22 +245,45 @@ pub fn after_crash(step: &StepShape, instance: &Instance) -> Record {
 /// Says what follows where another saga has marked an entity that a step, or its compensation, needs: it waits, which is
 /// written down once (and once more after a crash), or gives way where those that wait for each other are a ring.
 #[must_use]
-pub fn after_held(step: &StepShape, instance: &Instance, held: Held, gives_way: bool) -> Option<Record> {
-    let ring = || format!("`{}` is held by the saga {}, and they wait for each other", held.entity, held.holder);
+pub fn after_held(
+    step: &StepShape,
+    instance: &Instance,
+    held: Held,
+    gives_way: bool,
+) -> Option<Record> {
+    let ring = || {
+        format!(
+            "`{}` is held by the saga {}, and they wait for each other",
+            held.entity, held.holder
+        )
+    };
     if gives_way && instance.may_turn_back() {
-        return Some(Record::TurnedBack { reason: cut(&format!("`{}`: {}", step.name, ring())), by: None });
+        return Some(Record::TurnedBack {
+            reason: cut(&format!("`{}`: {}", step.name, ring())),
+            by: None,
+        });
     }
     if gives_way {
         return Some(stuck(step, instance, &ring()));
     }
     let known = instance.step(&step.name);
     let Held { entity, holder, since_us } = held;
-    let waits_on = known.and_then(|known| known.held.as_ref()).is_some_and(|known| known.entity == entity);
+    let waits_on =
+        known.and_then(|known| known.held.as_ref()).is_some_and(|known| known.entity == entity);
     // An attempt that was written down before has ended: it does not count among those that ended their process.
     let begun = instance.begun(&step.name) > 0;
-    (begun || !waits_on).then(|| Record::Held { step: step.name.to_string(), entity, holder, since_us })
+    (begun || !waits_on).then(|| Record::Held {
+        step: step.name.to_string(),
+        entity,
+        holder,
+        since_us,
+    })
 }
 
 fn stuck(step: &StepShape, instance: &Instance, reason: &str) -> Record {
-    Record::Stuck { step: Some(step.name.to_string()), reason: cut(reason), pivot: step.pivot && !instance.backward }
+    Record::Stuck {
+        step: Some(step.name.to_string()),
+        reason: cut(reason),
+        pivot: step.pivot && !instance.backward,
+    }
 }

@@ -56,7 +56,11 @@ pub struct StepProgress {
     /// Its state.
     pub state: StepState,
     /// What it returned.
-    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "super::json::present")]
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "super::json::present"
+    )]
     pub output: Option<Json>,
     /// Failed attempts in a row at what is to be done now: the step, or its compensation.
     #[serde(default)]
@@ -135,7 +139,16 @@ impl Asked {
     /// One of a round of which no command is out.
     const fn begun(round: NonZeroU32) -> Self {
         let (times, until_us, unsent, undoing_sent) = (0, 0, true, false);
-        Self { round, times, until_us, command: None, unsent, undoing_sent, refusal: None, late: None }
+        Self {
+            round,
+            times,
+            until_us,
+            command: None,
+            unsent,
+            undoing_sent,
+            refusal: None,
+            late: None,
+        }
     }
 }
 
@@ -145,7 +158,10 @@ impl StepProgress {
         let Some(asked) = &self.asked else { return false };
         match phase {
             Phase::Do => !asked.unsent,
-            Phase::Undo => asked.undoing_sent || matches!(self.state, StepState::Cancelling | StepState::Undone),
+            Phase::Undo => {
+                asked.undoing_sent
+                    || matches!(self.state, StepState::Cancelling | StepState::Undone)
+            }
         }
     }
 
@@ -206,8 +222,9 @@ impl StepProgress {
     /// the operator who decided: the participant repeats that answer, and does not do it twice.
     pub(super) fn once_more(&self, was_stuck: bool) -> Option<Self> {
         let known = self.asked.as_ref()?;
-        let open = matches!(self.state, StepState::Waiting | StepState::Unknown | StepState::Failing)
-            || (was_stuck && self.state == StepState::Done);
+        let open =
+            matches!(self.state, StepState::Waiting | StepState::Unknown | StepState::Failing)
+                || (was_stuck && self.state == StepState::Done);
         let round = if open { known.round } else { known.round.saturating_add(1) };
         let command = known.command.clone().filter(|_| open);
         let asked = Asked { unsent: !open || known.unsent, command, ..Asked::begun(round) };

@@ -26,7 +26,11 @@ pub enum Record {
         /// What it returned.
         output: Json,
         /// The saga's data after it; `None` where it cannot change them.
-        #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "super::json::present")]
+        #[serde(
+            default,
+            skip_serializing_if = "Option::is_none",
+            deserialize_with = "super::json::present"
+        )]
         data: Option<Json>,
         /// Whether it is the pivot.
         pivot: bool,
@@ -41,7 +45,11 @@ pub enum Record {
         /// The step's name.
         step: String,
         /// The saga's data after it.
-        #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "super::json::present")]
+        #[serde(
+            default,
+            skip_serializing_if = "Option::is_none",
+            deserialize_with = "super::json::present"
+        )]
         data: Option<Json>,
         /// Whether it is the pivot.
         pivot: bool,
@@ -74,7 +82,11 @@ pub enum Record {
         /// Type of the answer.
         answer: String,
         /// What the step returned; `None` where it could not be done.
-        #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "super::json::present")]
+        #[serde(
+            default,
+            skip_serializing_if = "Option::is_none",
+            deserialize_with = "super::json::present"
+        )]
         output: Option<Json>,
     },
     /// A step was left out by its own condition.
@@ -137,7 +149,11 @@ pub enum Record {
         /// The step.
         step: String,
         /// The saga's data after it; `None` where others were undone beside it.
-        #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "super::json::present")]
+        #[serde(
+            default,
+            skip_serializing_if = "Option::is_none",
+            deserialize_with = "super::json::present"
+        )]
         data: Option<Json>,
         /// Which attempt did it, from 1.
         attempt: u32,
@@ -250,7 +266,9 @@ impl Record {
     pub const fn data(&self) -> Option<&Json> {
         match self {
             Self::Started { data } => Some(data),
-            Self::Done { data, .. } | Self::Asked { data, .. } | Self::Undone { data, .. } => data.as_ref(),
+            Self::Done { data, .. } | Self::Asked { data, .. } | Self::Undone { data, .. } => {
+                data.as_ref()
+            }
             _ => None,
         }
     }
@@ -283,7 +301,9 @@ pub struct BrokenLog {
 ///
 /// # Errors
 /// [`BrokenLog`] for a record that means nothing where it stands.
-pub fn rebuild<'r>(records: impl IntoIterator<Item = &'r Record>) -> Result<(Instance, Option<Json>), BrokenLog> {
+pub fn rebuild<'r>(
+    records: impl IntoIterator<Item = &'r Record>,
+) -> Result<(Instance, Option<Json>), BrokenLog> {
     let (mut instance, mut data) = (Instance::default(), None);
     for (seq, record) in (1..).zip(records) {
         if !matches!((seq, record), (1, Record::Started { .. })) {

@@ -41,7 +41,8 @@ pub enum SagaState {
 
 impl SagaState {
     /// All of them.
-    pub const ALL: [Self; 5] = [Self::Running, Self::Compensating, Self::Stuck, Self::Completed, Self::Compensated];
+    pub const ALL: [Self; 5] =
+        [Self::Running, Self::Compensating, Self::Stuck, Self::Completed, Self::Compensated];
 
     /// Gives the name that is stored and shown.
     #[must_use]
@@ -164,7 +165,9 @@ impl Instance {
 
     /// Gives the saga after records in a row; the name of one that means nothing where it stands is the error.
     pub(super) fn after_all(&self, records: &[Record]) -> Result<Self, &'static str> {
-        records.iter().try_fold(self.clone(), |instance, record| instance.after(record).ok_or(record.kind()))
+        records
+            .iter()
+            .try_fold(self.clone(), |instance, record| instance.after(record).ok_or(record.kind()))
     }
 
     /// Gives the saga after a record; `None` where the record means nothing there, and nothing changes.
@@ -175,40 +178,61 @@ impl Instance {
             (SagaState::Running, Record::Done { step, output, pivot, compensates, .. }) => {
                 next.put(step, StepState::Done, Some(output.clone()), *pivot, *compensates)
             }
-            (SagaState::Stuck, Record::Done { step, output, pivot, compensates, .. }) if self.awaits(step) => {
+            (SagaState::Stuck, Record::Done { step, output, pivot, compensates, .. })
+                if self.awaits(step) =>
+            {
                 next.put(step, StepState::Done, Some(output.clone()), *pivot, *compensates)
             }
             (
                 SagaState::Running | SagaState::Compensating,
                 Record::Asked { step, pivot, compensates, until_us, command, .. },
             ) => next.ask(step, (*pivot, *compensates), *until_us, command.as_deref()),
-            (SagaState::Running | SagaState::Stuck, Record::Refused { step, reason }) => next.refuse(step, reason),
+            (SagaState::Running | SagaState::Stuck, Record::Refused { step, reason }) => {
+                next.refuse(step, reason)
+            }
             (SagaState::Running, Record::TimedOut { step }) => next.time_out(step),
             (_, Record::Late { step, answer, output }) => next.late(step, answer, output.as_ref()),
             (SagaState::Running, Record::LeftOut { step, pivot }) => {
                 next.put(step, StepState::Skipped, None, *pivot, false)
             }
-            (SagaState::Running | SagaState::Compensating, Record::Failed { step, wait_us, until_us, .. }) => {
-                next.fail(step, *wait_us, *until_us)
+            (
+                SagaState::Running | SagaState::Compensating,
+                Record::Failed { step, wait_us, until_us, .. },
+            ) => next.fail(step, *wait_us, *until_us),
+            (SagaState::Running | SagaState::Compensating, Record::Begun { step, times }) => {
+                next.begin(step, *times)
             }
-            (SagaState::Running | SagaState::Compensating, Record::Begun { step, times }) => next.begin(step, *times),
-            (SagaState::Running | SagaState::Compensating, Record::Locked { entities, .. }) => next.lock(entities),
-            (SagaState::Running | SagaState::Compensating, Record::Held { step, entity, holder, since_us }) => {
-                next.hold(step, Held { entity: entity.clone(), holder: holder.clone(), since_us: *since_us })
+            (SagaState::Running | SagaState::Compensating, Record::Locked { entities, .. }) => {
+                next.lock(entities)
             }
+            (
+                SagaState::Running | SagaState::Compensating,
+                Record::Held { step, entity, holder, since_us },
+            ) => next.hold(
+                step,
+                Held { entity: entity.clone(), holder: holder.clone(), since_us: *since_us },
+            ),
             (SagaState::Running, Record::TurnedBack { reason, .. }) => next.turn_back(reason),
-            (SagaState::Stuck, Record::TurnedBack { reason, by: Some(_) }) if !self.backward => next.turn_back(reason),
-            (SagaState::Compensating, Record::Undone { step, .. }) => next.undone(step),
-            (SagaState::Stuck, Record::Undone { step, .. }) if self.cancels(step) => next.undone(step),
-            (SagaState::Running | SagaState::Compensating, Record::Stuck { step, reason, pivot }) => {
-                next.stop(step.as_deref(), reason, *pivot)
+            (SagaState::Stuck, Record::TurnedBack { reason, by: Some(_) }) if !self.backward => {
+                next.turn_back(reason)
             }
+            (SagaState::Compensating, Record::Undone { step, .. }) => next.undone(step),
+            (SagaState::Stuck, Record::Undone { step, .. }) if self.cancels(step) => {
+                next.undone(step)
+            }
+            (
+                SagaState::Running | SagaState::Compensating,
+                Record::Stuck { step, reason, pivot },
+            ) => next.stop(step.as_deref(), reason, *pivot),
             (SagaState::Stuck, Record::Resumed { .. }) => next.go_on(),
-            (SagaState::Stuck, Record::RetriedFrom { step, .. }) => next.back_to(step) && next.go_on(),
+            (SagaState::Stuck, Record::RetriedFrom { step, .. }) => {
+                next.back_to(step) && next.go_on()
+            }
             (SagaState::Stuck, Record::Passed { step, .. }) => next.pass(step) && next.go_on(),
             (SagaState::Running, Record::Completed) => next.end(SagaState::Completed),
             (SagaState::Compensating, Record::Compensated) => {
-                !self.steps.iter().any(StepProgress::is_open_behind) && next.end(SagaState::Compensated)
+                !self.steps.iter().any(StepProgress::is_open_behind)
+                    && next.end(SagaState::Compensated)
             }
             (_, Record::Started { .. })
             | (SagaState::Running, _)
@@ -220,7 +244,14 @@ impl Instance {
     }
 
     /// Notes that a step is behind; not where it is already.
-    fn put(&mut self, step: &str, state: StepState, output: Option<Json>, pivot: bool, compensates: bool) -> bool {
+    fn put(
+        &mut self,
+        step: &str,
+        state: StepState,
+        output: Option<Json>,
+        pivot: bool,
+        compensates: bool,
+    ) -> bool {
         let at = self.entry(step);
         let known = &mut self.steps[at];
         let fits = match known.state {
@@ -232,7 +263,8 @@ impl Instance {
             return false;
         }
         let asked = known.asked.take();
-        *known = StepProgress { state, output, pivot, compensates, asked, ..StepProgress::new(step) };
+        *known =
+            StepProgress { state, output, pivot, compensates, asked, ..StepProgress::new(step) };
         self.forward_only |= pivot;
         true
     }
@@ -244,12 +276,20 @@ impl Instance {
 
     /// Tells whether an answer to a step's undoing may come.
     fn cancels(&self, step: &str) -> bool {
-        let open = |known: &StepProgress| matches!(known.state, StepState::Cancelling | StepState::Undoing);
+        let open = |known: &StepProgress| {
+            matches!(known.state, StepState::Cancelling | StepState::Undoing)
+        };
         self.step(step).is_some_and(|known| known.asked.is_some() && open(known))
     }
 
     /// Notes that a command goes out, for a step or for its undoing.
-    fn ask(&mut self, step: &str, (pivot, compensates): (bool, bool), until_us: i64, command: Option<&str>) -> bool {
+    fn ask(
+        &mut self,
+        step: &str,
+        (pivot, compensates): (bool, bool),
+        until_us: i64,
+        command: Option<&str>,
+    ) -> bool {
         if self.backward {
             let Some(known) = self.tried(step) else { return false };
             known.ask(StepState::Cancelling, until_us, command);
@@ -267,7 +307,9 @@ impl Instance {
 
     /// Notes that a step cannot be done, and that nothing of it is.
     fn refuse(&mut self, step: &str, reason: &str) -> bool {
-        let Some(known) = self.steps.iter_mut().find(|s| s.step == step && s.state == StepState::Waiting) else {
+        let Some(known) =
+            self.steps.iter_mut().find(|s| s.step == step && s.state == StepState::Waiting)
+        else {
             return false;
         };
         known.state = StepState::Refused;
@@ -283,7 +325,9 @@ impl Instance {
         if self.past_pivot() {
             return false;
         }
-        let Some(known) = self.steps.iter_mut().find(|s| s.step == step && s.state == StepState::Waiting) else {
+        let Some(known) =
+            self.steps.iter_mut().find(|s| s.step == step && s.state == StepState::Waiting)
+        else {
             return false;
         };
         known.state = StepState::Unknown;
@@ -313,7 +357,8 @@ impl Instance {
             return self.steps.iter_mut().find(|s| s.step == step && s.state.is_there());
         }
         let at = self.entry(step);
-        Some(&mut self.steps[at]).filter(|s| matches!(s.state, StepState::Failing | StepState::Waiting))
+        Some(&mut self.steps[at])
+            .filter(|s| matches!(s.state, StepState::Failing | StepState::Waiting))
     }
 
     fn fail(&mut self, step: &str, wait_us: u64, until_us: i64) -> bool {
@@ -380,7 +425,10 @@ impl Instance {
     }
 
     fn undone(&mut self, step: &str) -> bool {
-        let Some(known) = self.steps.iter_mut().find(|s| s.step == step && s.state.is_there()) else { return false };
+        let Some(known) = self.steps.iter_mut().find(|s| s.step == step && s.state.is_there())
+        else {
+            return false;
+        };
         known.state = StepState::Undone;
         known.forget_failures();
         true
@@ -411,13 +459,17 @@ impl Instance {
         };
         if self.backward {
             // What follows in a compensation was done before.
-            for known in self.steps[..=at].iter_mut().filter(|s| s.state == StepState::Undone || s.is_open_behind()) {
+            for known in self.steps[..=at]
+                .iter_mut()
+                .filter(|s| s.state == StepState::Undone || s.is_open_behind())
+            {
                 known.state = StepState::Done;
             }
         } else {
             let stuck_at = self.stuck_at.as_deref();
             let once_more = |known: &StepProgress| known.once_more(stuck_at == Some(&*known.step));
-            let once_more: Vec<StepProgress> = self.steps[at..].iter().filter_map(once_more).collect();
+            let once_more: Vec<StepProgress> =
+                self.steps[at..].iter().filter_map(once_more).collect();
             self.steps.truncate(at);
             self.steps.extend(once_more);
         }
@@ -431,7 +483,11 @@ impl Instance {
             return false;
         }
         let pivot = self.step(step).is_some_and(|known| known.pivot);
-        if self.backward { self.undone(step) } else { self.put(step, StepState::Skipped, None, pivot, false) }
+        if self.backward {
+            self.undone(step)
+        } else {
+            self.put(step, StepState::Skipped, None, pivot, false)
+        }
     }
 
     fn end(&mut self, state: SagaState) -> bool {

@@ -146,7 +146,12 @@ pub trait SagaStore: Store {
 
     /// Gives the saga that has ended under the name and correlation id of a new one another correlation id in the transaction,
     /// so that its own is free; nothing where there is none.
-    async fn set_aside(&self, tx: &Self::Tx, new: &NewSaga, correlation: &str) -> Result<(), StoreError>;
+    async fn set_aside(
+        &self,
+        tx: &Self::Tx,
+        new: &NewSaga,
+        correlation: &str,
+    ) -> Result<(), StoreError>;
 
     /// What sagas are started as, by the type of their data: of all clones of the store.
     fn starts(&self) -> &SagaStarts;
@@ -154,13 +159,22 @@ pub trait SagaStore: Store {
     /// Takes sagas that are due, the longest due first, at most `limit`: in a transaction of its own each gets a new epoch,
     /// and is due again after `lease`. Sagas that others have locked, and those of other definitions, are left. A claim
     /// that ran out is told from a saga that was nobody's.
-    async fn claim(&self, known: &[Known], lease: Duration, limit: u32) -> Result<Vec<Claim>, StoreError>;
+    async fn claim(
+        &self,
+        known: &[Known],
+        lease: Duration,
+        limit: u32,
+    ) -> Result<Vec<Claim>, StoreError>;
 
     /// Locks a saga's row in the transaction and reads it; `None` where it is held under another epoch.
     async fn open(&self, tx: &Self::Tx, claim: &Claim) -> Result<Option<OpenSaga>, StoreError>;
 
     /// Locks the row of a saga in the transaction, whoever holds it, and reads it; `None` where there is none.
-    async fn open_any(&self, tx: &Self::Tx, saga: SagaId) -> Result<Option<(Known, OpenSaga)>, StoreError>;
+    async fn open_any(
+        &self,
+        tx: &Self::Tx,
+        saga: SagaId,
+    ) -> Result<Option<(Known, OpenSaga)>, StoreError>;
 
     /// Runs this after the transaction's commit. It dies with the process, and its panic is its own.
     fn after_commit(&self, tx: &Self::Tx, hook: Box<dyn FnOnce() + Send>);
@@ -263,7 +277,9 @@ impl Operation {
     pub fn record(&self, decision: &Decision) -> Record {
         let by = super::record::By::from(decision);
         match self {
-            Self::Cancel => Record::TurnedBack { reason: format!("cancelled: {}", by.why), by: Some(by) },
+            Self::Cancel => {
+                Record::TurnedBack { reason: format!("cancelled: {}", by.why), by: Some(by) }
+            }
             Self::Resume => Record::Resumed { by },
             Self::RetryFrom(step) => Record::RetriedFrom { step: step.clone(), by },
             Self::Skip(step) => Record::Passed { step: step.clone(), by },
@@ -295,12 +311,22 @@ pub trait SagaAdmin: Send + Sync + 'static {
 
     /// Gives sagas by identity, which is by age, from the one after `after`, at most `limit` and as many as one answer takes
     /// by their bytes: none at all is the sign that there are no more.
-    async fn sagas(&self, filter: &SagaFilter, after: Option<SagaId>, limit: u32) -> Result<Vec<SagaView>, StoreError>;
+    async fn sagas(
+        &self,
+        filter: &SagaFilter,
+        after: Option<SagaId>,
+        limit: u32,
+    ) -> Result<Vec<SagaView>, StoreError>;
 
     /// Gives the log of a saga, in order.
     async fn saga_log(&self, saga: SagaId) -> Result<Vec<LogEntry>, StoreError>;
 
     /// Does what an operator wants, where the saga's state allows it, and notes who and why; `false` where it does not,
     /// as after somebody else was faster.
-    async fn operate(&self, saga: SagaId, operation: &Operation, decision: &Decision) -> Result<bool, StoreError>;
+    async fn operate(
+        &self,
+        saga: SagaId,
+        operation: &Operation,
+        decision: &Decision,
+    ) -> Result<bool, StoreError>;
 }

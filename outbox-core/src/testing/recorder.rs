@@ -68,7 +68,9 @@ impl Recorder {
     /// Makes one that confirms what the script lets pass. The script is given the message and which attempt at it this is,
     /// from 1; what it refuses is not recorded as delivered.
     #[must_use]
-    pub fn scripted(script: impl Fn(&Message, u32) -> Result<(), PublishError> + Send + Sync + 'static) -> Self {
+    pub fn scripted(
+        script: impl Fn(&Message, u32) -> Result<(), PublishError> + Send + Sync + 'static,
+    ) -> Self {
         Self::build(Some(Box::new(script)))
     }
 
@@ -175,9 +177,14 @@ impl Recorder {
     #[must_use]
     pub fn keys_out_of_order(&self) -> Vec<String> {
         let ordered = |messages: &[Message]| {
-            messages.iter().all(|m| m.sequence.is_some()) && messages.is_sorted_by_key(|m| m.sequence)
+            messages.iter().all(|m| m.sequence.is_some())
+                && messages.is_sorted_by_key(|m| m.sequence)
         };
-        self.by_key().into_iter().filter(|(_, messages)| !ordered(messages)).map(|(key, _)| key).collect()
+        self.by_key()
+            .into_iter()
+            .filter(|(_, messages)| !ordered(messages))
+            .map(|(key, _)| key)
+            .collect()
     }
 
     /// Waits until there were at least `n` deliveries, repeats included, and gives all of them.
@@ -192,11 +199,18 @@ impl Recorder {
     ///
     /// # Errors
     /// [`Late`] when that takes longer than `within`.
-    pub async fn wait_for_distinct(&self, n: usize, within: Duration) -> Result<Vec<Message>, Late> {
-        let distinct = |messages: &[Message]| messages.iter().map(|m| m.id).collect::<HashSet<_>>().len();
+    pub async fn wait_for_distinct(
+        &self,
+        n: usize,
+        within: Duration,
+    ) -> Result<Vec<Message>, Late> {
+        let distinct =
+            |messages: &[Message]| messages.iter().map(|m| m.id).collect::<HashSet<_>>().len();
         // The count is looked at first, as it is at hand.
-        self.wait_until(&format!("{n} messages"), within, |messages| messages.len() >= n && distinct(messages) >= n)
-            .await
+        self.wait_until(&format!("{n} messages"), within, |messages| {
+            messages.len() >= n && distinct(messages) >= n
+        })
+        .await
     }
 
     /// Waits until the deliveries are as wished, and gives them. `expected` says what in a failure's words.
@@ -210,7 +224,8 @@ impl Recorder {
         mut wished: impl FnMut(&[Message]) -> bool,
     ) -> Result<Vec<Message>, Late> {
         let mut signal = self.0.delivered.subscribe();
-        let came = timeout(within, signal.wait_for(|_| wished(&self.log().delivered))).await.is_ok();
+        let came =
+            timeout(within, signal.wait_for(|_| wished(&self.log().delivered))).await.is_ok();
         let messages = self.messages();
         if came {
             return Ok(messages);

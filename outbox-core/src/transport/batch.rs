@@ -103,7 +103,10 @@ struct Reported {
 
 impl Outcomes {
     fn of(messages: usize) -> Self {
-        Self(Arc::new(Mutex::new(Reported { seen: vec![false; messages], untaken: Vec::with_capacity(messages) })))
+        Self(Arc::new(Mutex::new(Reported {
+            seen: vec![false; messages],
+            untaken: Vec::with_capacity(messages),
+        })))
     }
 
     fn lock(&self) -> MutexGuard<'_, Reported> {
@@ -129,7 +132,13 @@ impl Outcomes {
 
     /// Gives the indices of which nothing is reported.
     pub(crate) fn missing(&self) -> Vec<usize> {
-        self.lock().seen.iter().enumerate().filter(|(_, seen)| !**seen).map(|(index, _)| index).collect()
+        self.lock()
+            .seen
+            .iter()
+            .enumerate()
+            .filter(|(_, seen)| !**seen)
+            .map(|(index, _)| index)
+            .collect()
     }
 }
 
@@ -141,7 +150,8 @@ pub async fn publish_all<P: Publisher + ?Sized>(
 ) -> Vec<Result<Receipt, PublishError>> {
     let mut batch = Batch::new(messages);
     publisher.publish_batch(&mut batch).await;
-    let untold = || Err(PublishError::transient("the publisher reported no outcome of this message"));
+    let untold =
+        || Err(PublishError::transient("the publisher reported no outcome of this message"));
     batch.into_outcomes().into_iter().map(|outcome| outcome.unwrap_or_else(untold)).collect()
 }
 
@@ -173,7 +183,11 @@ mod tests {
         batch.done(9, Ok(Receipt::new()));
         assert_eq!(batch.outcomes().missing(), [1]);
         batch.rest(|| Err(PublishError::unavailable("gone")));
-        let told: Vec<_> = batch.into_outcomes().into_iter().map(|o| o.expect("all").map(|r| r.position)).collect();
+        let told: Vec<_> = batch
+            .into_outcomes()
+            .into_iter()
+            .map(|o| o.expect("all").map(|r| r.position))
+            .collect();
         assert!(
             matches!(told.as_slice(), [Ok(Some(7)), Err(error)] if error.class() == crate::failure::FailureClass::Unavailable)
         );
@@ -181,11 +195,16 @@ mod tests {
 
     #[tokio::test]
     async fn one_of_many_that_panics_or_hangs_takes_no_other_with_it() {
-        let mut batch = Batch::new(["a", "panics", "hangs", "b"].map(|key| numbered(1, key)).to_vec());
+        let mut batch =
+            Batch::new(["a", "panics", "hangs", "b"].map(|key| numbered(1, key)).to_vec());
         let outcomes = batch.outcomes();
         let publishing = caught(OnePanicsOneHangs.publish_batch(&mut batch));
-        assert!(tokio::time::timeout(std::time::Duration::from_millis(50), publishing).await.is_err(), "one hangs");
-        let mut told: Vec<_> = outcomes.take().into_iter().map(|(index, outcome)| (index, outcome.is_ok())).collect();
+        assert!(
+            tokio::time::timeout(std::time::Duration::from_millis(50), publishing).await.is_err(),
+            "one hangs"
+        );
+        let mut told: Vec<_> =
+            outcomes.take().into_iter().map(|(index, outcome)| (index, outcome.is_ok())).collect();
         told.sort_unstable();
         assert_eq!(told, [(0, true), (1, false), (3, true)]);
         assert_eq!(outcomes.missing(), [2]);

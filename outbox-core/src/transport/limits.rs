@@ -71,7 +71,8 @@ impl Encoding {
             Self::Record => {
                 let message = longest(event);
                 let attributes = cloudevents::attributes(&message);
-                let attributes: usize = attributes.iter().map(|(name, value)| PREFIX + name.len() + value.len()).sum();
+                let attributes: usize =
+                    attributes.iter().map(|(name, value)| PREFIX + name.len() + value.len()).sum();
                 key + attributes + event.payload.len()
             }
         }
@@ -88,9 +89,11 @@ impl Encoding {
             _ if is_text => payload.saturating_mul(6),
             _ => (payload / 3 + 1).saturating_mul(4),
         };
-        let optional = [&event.key, &event.aggregate_type].map(|text| text.as_ref().map_or(0, String::len));
+        let optional =
+            [&event.key, &event.aggregate_type].map(|text| text.as_ref().map_or(0, String::len));
         let texts = event.topic.len() + event.event_type.len() + event.content_type.len();
-        let headers: usize = event.headers.iter().map(|(name, value)| PREFIX + name.len() + value.len()).sum();
+        let headers: usize =
+            event.headers.iter().map(|(name, value)| PREFIX + name.len() + value.len()).sum();
         // A key is written three times: as subject, as partition key, and as the key of a record.
         let texts = 6 * (texts + headers + 3 * optional.iter().sum::<usize>());
         payload.saturating_add(texts + ENVELOPE)
@@ -156,7 +159,9 @@ impl Eq for TopicRule {}
 #[non_exhaustive]
 pub enum LimitError {
     /// A part of it is too long.
-    #[error("the event `{event_type}` has {actual} bytes of {what}; the route `{route}` takes at most {limit}")]
+    #[error(
+        "the event `{event_type}` has {actual} bytes of {what}; the route `{route}` takes at most {limit}"
+    )]
     TooLong {
         /// Type name of the event.
         event_type: String,
@@ -170,7 +175,9 @@ pub enum LimitError {
         limit: usize,
     },
     /// A part of it is longer than the outbox takes, whatever its routes are.
-    #[error("the event `{event_type}` has {actual} bytes of {what}; this outbox takes at most {limit}")]
+    #[error(
+        "the event `{event_type}` has {actual} bytes of {what}; this outbox takes at most {limit}"
+    )]
     TooLarge {
         /// Type name of the event.
         event_type: String,
@@ -182,7 +189,9 @@ pub enum LimitError {
         limit: usize,
     },
     /// Its topic is none of the destination's.
-    #[error("the event `{event_type}` has the topic `{topic}`; on the route `{route}` a topic {rule}")]
+    #[error(
+        "the event `{event_type}` has the topic `{topic}`; on the route `{route}` a topic {rule}"
+    )]
     Topic {
         /// Type name of the event.
         event_type: String,
@@ -283,7 +292,9 @@ impl Limits {
             let (event_type, route) = (event.event_type.clone(), route.to_owned());
             Err(LimitError::TooLong { event_type, route, what, actual, limit })
         };
-        if let Some(TopicRule { rule, .. }) = self.topics.filter(|topics| !(topics.holds)(&event.topic)) {
+        if let Some(TopicRule { rule, .. }) =
+            self.topics.filter(|topics| !(topics.holds)(&event.topic))
+        {
             let (event_type, route) = (event.event_type.clone(), route.to_owned());
             return Err(LimitError::Topic { event_type, route, topic: event.topic.clone(), rule });
         }
@@ -300,7 +311,8 @@ impl Limits {
         let texts = [("topic", event.topic.len()), ("type", event.event_type.len())];
         let key = event.key.as_ref().map(|key| ("key", key.len()));
         let texts = texts.into_iter().chain(key).map(|(what, len)| (what, len, self.max_text));
-        let headers = event.headers.iter().map(|(_, value)| ("a header", value.len(), self.max_header));
+        let headers =
+            event.headers.iter().map(|(_, value)| ("a header", value.len(), self.max_header));
         for (what, len, limit) in texts.chain(headers) {
             if let Some(limit) = limit.filter(|limit| len > *limit) {
                 return fail(what, len, limit);
@@ -336,11 +348,17 @@ mod tests {
             Ok(()) => None,
             Err(LimitError::TooLong { what, limit, .. }) => Some((what, limit)),
             Err(LimitError::Topic { rule, .. }) => Some((rule, 0)),
-            Err(error @ (LimitError::TooLarge { .. } | LimitError::NoRoute { .. })) => panic!("{error}"),
+            Err(error @ (LimitError::TooLarge { .. } | LimitError::NoRoute { .. })) => {
+                panic!("{error}")
+            }
         };
         assert_eq!(what(Limits::default()), None);
         assert_eq!(what(Limits::default().max_payload(4)), Some(("payload", 4)));
-        assert_eq!(what(Limits::default().max_text(255)), None, "a header's value is no short text");
+        assert_eq!(
+            what(Limits::default().max_text(255)),
+            None,
+            "a header's value is no short text"
+        );
         assert_eq!(what(Limits::default().max_text(19)), Some(("key", 19)));
         assert_eq!(what(Limits::default().max_header(255)), Some(("a header", 255)));
         let rule = TopicRule::new("begins with an o", |topic| topic.starts_with('o'));
@@ -381,13 +399,19 @@ mod tests {
             ] {
                 let size = encoding.size(&event);
                 let envelope = size - payload_alone;
-                assert_eq!(envelope > 0, encoding != Encoding::Body, "{encoding:?} of {content_type}");
+                assert_eq!(
+                    envelope > 0,
+                    encoding != Encoding::Body,
+                    "{encoding:?} of {content_type}"
+                );
                 assert!(envelope < ENVELOPE, "{encoding:?} of {content_type}: {envelope}");
                 assert!(size <= encoding.at_most(&event), "{encoding:?} of {content_type}: {size}");
                 let limits = Limits::default().encoding(encoding);
                 assert_eq!(limits.max_message(size).check("r", &event), Ok(()));
                 match limits.max_message(size - 1).check("r", &event) {
-                    Err(LimitError::TooLong { what: "encoded message", actual, .. }) => assert_eq!(actual, size),
+                    Err(LimitError::TooLong { what: "encoded message", actual, .. }) => {
+                        assert_eq!(actual, size)
+                    }
                     other => panic!("{encoding:?} of {content_type}: {other:?}"),
                 }
             }

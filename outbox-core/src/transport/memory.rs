@@ -59,10 +59,18 @@ impl Publisher for Memory {
             return Err(PublishError::unavailable("the subscriber is closed"));
         }
         match answered.await {
-            Ok(Answer::Ack) => Ok(Receipt::new().at(self.delivered.fetch_add(1, Ordering::Relaxed) + 1)),
-            Ok(Answer::Nack) => Err(PublishError::transient("the subscriber could not handle the message")),
-            Ok(Answer::Reject(reason)) => Err(PublishError::permanent(format!("the subscriber rejected it: {reason}"))),
-            Err(_) => Err(PublishError::transient("the subscriber dropped the message without an answer")),
+            Ok(Answer::Ack) => {
+                Ok(Receipt::new().at(self.delivered.fetch_add(1, Ordering::Relaxed) + 1))
+            }
+            Ok(Answer::Nack) => {
+                Err(PublishError::transient("the subscriber could not handle the message"))
+            }
+            Ok(Answer::Reject(reason)) => {
+                Err(PublishError::permanent(format!("the subscriber rejected it: {reason}")))
+            }
+            Err(_) => {
+                Err(PublishError::transient("the subscriber dropped the message without an answer"))
+            }
         }
     }
 }
@@ -76,7 +84,9 @@ impl Subscriber for MemorySubscriber {
 
 impl Handle {
     fn answer(self, answer: Answer) -> Result<(), SubscribeError> {
-        self.0.send(answer).map_err(|_| SubscribeError("the publisher no longer waits for an answer".into()))
+        self.0
+            .send(answer)
+            .map_err(|_| SubscribeError("the publisher no longer waits for an answer".into()))
     }
 }
 

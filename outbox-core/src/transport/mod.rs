@@ -17,7 +17,7 @@ pub use limits::{Encoding, LimitError, Limits, TopicRule};
 pub use memory::{Memory, MemorySubscriber};
 pub use publisher::{PublishError, Publisher, Receipt};
 pub use route::{
-    DEFAULT_MAX_IN_MEMORY, DEFAULT_PUBLISH_DEADLINE, Guarantee, Route, Selector, WhenDead, event_type, everything,
-    route_set_hash, topic,
+    DEFAULT_MAX_IN_MEMORY, DEFAULT_PUBLISH_DEADLINE, Guarantee, Route, Selector, WhenDead,
+    event_type, everything, route_set_hash, topic,
 };
 pub use subscriber::{Acknowledge, Delivery, SubscribeError, Subscriber};

@@ -1,7 +1,10 @@
 //! The name that is spelled most like another one, so that an error can say what was meant.
 
 /// Gives the candidate that differs least from a name: by a third of its letters at most, or two.
-pub(super) fn nearest<'a>(name: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+pub(super) fn nearest<'a>(
+    name: &str,
+    candidates: impl IntoIterator<Item = &'a str>,
+) -> Option<&'a str> {
     let most = (name.chars().count() / 3).max(2);
     let measured = candidates.into_iter().map(|candidate| (distance(name, candidate), candidate));
     measured.filter(|(letters, _)| *letters <= most).min().map(|(_, candidate)| candidate)

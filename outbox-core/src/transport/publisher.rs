@@ -26,10 +26,13 @@ pub trait Publisher: Send + Sync + 'static {
     /// By default a [`publish`](Self::publish) for each, all of them concurrently; one that panics fails alone.
     async fn publish_batch(&self, batch: &mut Batch) {
         let messages = batch.messages();
-        let publish = |(index, message)| async move { (index, caught(self.publish(message)).await) };
-        let mut publishing: FuturesUnordered<_> = messages.iter().enumerate().map(publish).collect();
+        let publish =
+            |(index, message)| async move { (index, caught(self.publish(message)).await) };
+        let mut publishing: FuturesUnordered<_> =
+            messages.iter().enumerate().map(publish).collect();
         while let Some((index, outcome)) = publishing.next().await {
-            let panicked = |text| Err(PublishError::transient(format!("the publisher panicked: {text}")));
+            let panicked =
+                |text| Err(PublishError::transient(format!("the publisher panicked: {text}")));
             batch.done(index, outcome.unwrap_or_else(panicked));
         }
     }
@@ -117,7 +120,13 @@ pub struct PublishError {
 impl PublishError {
     /// This message can never go.
     pub fn permanent(text: impl Into<String>) -> Self {
-        Self { class: FailureClass::Permanent, answered: true, text: text.into(), retry_after: None, source: None }
+        Self {
+            class: FailureClass::Permanent,
+            answered: true,
+            text: text.into(),
+            retry_after: None,
+            source: None,
+        }
     }
 
     /// This message may go later.

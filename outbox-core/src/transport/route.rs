@@ -83,7 +83,11 @@ impl Selector {
     /// Relays on one database must agree on their routes, and code cannot be compared: give the predicate a version and
     /// raise it at every change.
     #[must_use]
-    pub fn only_if(mut self, version: u32, predicate: impl Fn(&Message) -> bool + Send + Sync + 'static) -> Self {
+    pub fn only_if(
+        mut self,
+        version: u32,
+        predicate: impl Fn(&Message) -> bool + Send + Sync + 'static,
+    ) -> Self {
         self.predicate = Some((version, Arc::new(predicate)));
         self
     }
@@ -147,7 +151,11 @@ impl Route {
     }
 
     /// Makes a route over a publisher that is shared with others.
-    pub fn shared(name: impl Into<Arc<str>>, selector: Selector, publisher: Arc<dyn Publisher>) -> Self {
+    pub fn shared(
+        name: impl Into<Arc<str>>,
+        selector: Selector,
+        publisher: Arc<dyn Publisher>,
+    ) -> Self {
         Self {
             name: name.into(),
             selector,
@@ -312,13 +320,41 @@ mod tests {
         let other = || Route::new("ledger", topic("payments"), To(None));
         let ours = route_set_hash(&[route(), other()]);
         assert_eq!(ours, route_set_hash(&[other(), route()]), "whatever their order");
-        assert_eq!(ours, route_set_hash(&[route().max_in_memory(1), other()]), "settings are each relay's own");
+        assert_eq!(
+            ours,
+            route_set_hash(&[route().max_in_memory(1), other()]),
+            "settings are each relay's own"
+        );
         for (what, routes) in [
-            ("name", vec![Route::new("bills", topic("orders"), To(Some("billing.example/events"))), other()]),
-            ("topic", vec![Route::new("billing", topic("order"), To(Some("billing.example/events"))), other()]),
+            (
+                "name",
+                vec![
+                    Route::new("bills", topic("orders"), To(Some("billing.example/events"))),
+                    other(),
+                ],
+            ),
+            (
+                "topic",
+                vec![
+                    Route::new("billing", topic("order"), To(Some("billing.example/events"))),
+                    other(),
+                ],
+            ),
             ("guarantee", vec![route().at_most_once(), other()]),
-            ("host", vec![Route::new("billing", topic("orders"), To(Some("billing.test/events"))), other()]),
-            ("path", vec![Route::new("billing", topic("orders"), To(Some("billing.example/event"))), other()]),
+            (
+                "host",
+                vec![
+                    Route::new("billing", topic("orders"), To(Some("billing.test/events"))),
+                    other(),
+                ],
+            ),
+            (
+                "path",
+                vec![
+                    Route::new("billing", topic("orders"), To(Some("billing.example/event"))),
+                    other(),
+                ],
+            ),
             ("destination", vec![Route::new("billing", topic("orders"), To(None)), other()]),
             ("count", vec![route()]),
         ] {

@@ -115,7 +115,11 @@ impl std::fmt::Debug for Delivery {
 impl Delivery {
     /// Puts a delivery together; for transports.
     #[must_use]
-    pub fn new(message: Result<Message, String>, attempt: Option<u32>, handle: Box<dyn Acknowledge>) -> Self {
+    pub fn new(
+        message: Result<Message, String>,
+        attempt: Option<u32>,
+        handle: Box<dyn Acknowledge>,
+    ) -> Self {
         Self { message, attempt, raw: None, comes_back_in_order: false, awaited: None, handle }
     }
 
@@ -148,7 +152,10 @@ impl Delivery {
     }
 
     /// Puts somebody between this and the transport.
-    pub(crate) fn answered_by(self, between: impl FnOnce(Box<dyn Acknowledge>) -> Box<dyn Acknowledge>) -> Self {
+    pub(crate) fn answered_by(
+        self,
+        between: impl FnOnce(Box<dyn Acknowledge>) -> Box<dyn Acknowledge>,
+    ) -> Self {
         Self { handle: between(self.handle), ..self }
     }
 

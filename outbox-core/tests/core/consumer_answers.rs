@@ -1,9 +1,14 @@
 //! What a consumer does with a delivery: once each, retried, rejected, returned.
 
-use crate::support::{Answer, Cx, Log, OrderPlaced, consumer, order, order_of, parts, queue, stop, until, write};
+use crate::support::{
+    Answer, Cx, Log, OrderPlaced, consumer, order, order_of, parts, queue, stop, until, write,
+};
 use futures_util::future::join_all;
 use outbox_core::{
-    consumer::{Consumer, ConsumerError, ConsumerFault, DeadLetters, EventHandler, HandlerError, UnhandledPolicy},
+    consumer::{
+        Consumer, ConsumerError, ConsumerFault, DeadLetters, EventHandler, HandlerError,
+        UnhandledPolicy,
+    },
     event::{EventMeta, Message, MessageParts, NewEvent, OutboxEvent},
     failure::{DeadReason, FailureClass, RetryPolicy},
     outbox::{Store, StoreError},
@@ -77,13 +82,22 @@ async fn after_the_last_attempt_there_is_a_letter_and_a_repeat_is_acknowledged()
     let letters = store.letters();
     let [letter] = letters.as_slice() else { panic!("one letter, not {letters:?}") };
     let received = letter.received.as_ref().map(|by| (by.consumer.as_str(), by.handler.as_str()));
-    assert_eq!((letter.reason, letter.attempts, received), (DeadReason::Exhausted, 3, Some(("receipts", "fail"))));
+    assert_eq!(
+        (letter.reason, letter.attempts, received),
+        (DeadReason::Exhausted, 3, Some(("receipts", "fail")))
+    );
     assert_eq!(letter.message.as_ref(), Some(&message));
-    assert_eq!(letter.errors.iter().map(|e| e.text.as_str()).collect::<Vec<_>>(), ["no 1", "no 2", "no 3"]);
+    assert_eq!(
+        letter.errors.iter().map(|e| e.text.as_str()).collect::<Vec<_>>(),
+        ["no 1", "no 2", "no 3"]
+    );
     assert_eq!(told.lines(), [format!("{} exhausted", letter.id)]);
     assert_eq!(store.rows(), ["write:1"], "the other handler did its work");
     let stats = stop(handle).await;
-    assert_eq!((stats.handled, stats.retried, stats.buried, stats.acked, stats.duplicates), (1, 2, 1, 2, 2));
+    assert_eq!(
+        (stats.handled, stats.retried, stats.buried, stats.acked, stats.duplicates),
+        (1, 2, 1, 2, 2)
+    );
 }
 
 /// Fails until its third run, and emits an event each time.
@@ -157,7 +171,11 @@ async fn a_rejecting_handler_is_not_run_again_and_the_reason_is_kept() {
 async fn dead_letters_may_be_the_brokers_own() {
     let store = MemoryStore::default();
     let rejecting = |order: OrderPlaced, _: &Cx| async move {
-        if order.0 == 1 { Err(HandlerError::reject("the order is negative")) } else { Err(HandlerError::retry("down")) }
+        if order.0 == 1 {
+            Err(HandlerError::reject("the order is negative"))
+        } else {
+            Err(HandlerError::retry("down"))
+        }
     };
     let (consumer, publisher) = consumer(&store);
     let consumer = consumer.on("reject", rejecting).dead_letters(DeadLetters::Transport);
@@ -168,7 +186,10 @@ async fn dead_letters_may_be_the_brokers_own() {
         assert!(error.to_string().contains(reason), "{error}");
     }
     let stats = stop(handle).await;
-    assert_eq!((stats.rejected, stats.buried, store.letters().len(), store.inbox_rows()), (2, 0, 0, 0));
+    assert_eq!(
+        (stats.rejected, stats.buried, store.letters().len(), store.inbox_rows()),
+        (2, 0, 0, 0)
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -200,7 +221,9 @@ async fn a_short_snooze_is_waited_for_and_a_long_one_is_stored() {
     let snoozing = |order: OrderPlaced, cx: &Cx| {
         let first = cx.attempt() == 1;
         cx.tx.insert(format!("order {}", order.0));
-        async move { if first { Err(HandlerError::snooze(Duration::from_secs(order.0))) } else { Ok(()) } }
+        async move {
+            if first { Err(HandlerError::snooze(Duration::from_secs(order.0))) } else { Ok(()) }
+        }
     };
     let (consumer, publisher) = consumer(&store);
     let handle = consumer.on("snooze", snoozing).start().await.expect("starts");
@@ -211,7 +234,10 @@ async fn a_short_snooze_is_waited_for_and_a_long_one_is_stored() {
     assert_eq!((begun.elapsed().as_secs(), store.stored_deliveries()), (2, 1));
     until(&handle, |s| s.handled == 2).await;
     assert!((61..64).contains(&begun.elapsed().as_secs()), "{:?}", begun.elapsed());
-    assert_eq!((store.rows(), store.stored_deliveries()), (vec!["order 2".to_owned(), "order 60".to_owned()], 0));
+    assert_eq!(
+        (store.rows(), store.stored_deliveries()),
+        (vec!["order 2".to_owned(), "order 60".to_owned()], 0)
+    );
     assert_eq!(stop(handle).await.buried, 0);
 }
 
@@ -238,11 +264,17 @@ async fn a_message_that_nobody_takes_is_answered_by_the_policy() {
 async fn what_cannot_be_read_is_a_letter_with_the_reason() {
     let store = MemoryStore::default();
     let (queue, subscriber) = queue();
-    let handle =
-        Consumer::new("receipts", &store).on("write", write).subscribe(subscriber).start().await.expect("starts");
+    let handle = Consumer::new("receipts", &store)
+        .on("write", write)
+        .subscribe(subscriber)
+        .start()
+        .await
+        .expect("starts");
     let never = Message::new(MessageParts { event_version: 0, ..parts("order.placed", "1", None) });
     let misshapen = Message::new(parts("order.placed", "{}", None));
-    let from = |source: &str| Message::new(MessageParts { source: source.into(), ..parts("order.placed", "1", None) });
+    let from = |source: &str| {
+        Message::new(MessageParts { source: source.into(), ..parts("order.placed", "1", None) })
+    };
     let (nobody, long, strange) = (from(""), from(&"x".repeat(256)), from("/shop\0"));
     let unreadable = Err("no CloudEvents attributes".to_owned());
     for delivered in [unreadable, Ok(misshapen), Ok(never), Ok(nobody), Ok(long), Ok(strange)] {
@@ -251,8 +283,11 @@ async fn what_cannot_be_read_is_a_letter_with_the_reason() {
     let letters = store.letters();
     assert!(letters.iter().all(|letter| letter.reason == DeadReason::Undecodable));
     let texts: Vec<&str> = letters.iter().map(|letter| letter.errors[0].text.as_str()).collect();
-    let expected = ["no CloudEvents attributes", "a number was expected", "version 0 of `order.placed`"];
-    for (text, part) in texts.iter().zip(expected.into_iter().chain(["`source` has 1 to 255 bytes"; 3])) {
+    let expected =
+        ["no CloudEvents attributes", "a number was expected", "version 0 of `order.placed`"];
+    for (text, part) in
+        texts.iter().zip(expected.into_iter().chain(["`source` has 1 to 255 bytes"; 3]))
+    {
         assert!(text.contains(part), "{text}");
     }
     let stats = stop(handle).await;
@@ -266,8 +301,12 @@ type Set = fn(&mut MessageParts, String);
 async fn texts_that_a_database_refuses_are_refused_whichever_transport_delivers_them() {
     let store = MemoryStore::default();
     let (queue, subscriber) = queue();
-    let handle =
-        Consumer::new("receipts", &store).on("write", write).subscribe(subscriber).start().await.expect("starts");
+    let handle = Consumer::new("receipts", &store)
+        .on("write", write)
+        .subscribe(subscriber)
+        .start()
+        .await
+        .expect("starts");
     let base = || parts("order.placed", "1", Some("k"));
     let attributes: [(&str, Set); 6] = [
         ("source", |parts, text| parts.source = text),
@@ -285,7 +324,11 @@ async fn texts_that_a_database_refuses_are_refused_whichever_transport_delivers_
             assert_eq!(queue.deliver(Ok(Message::new(parts)), None).wait().await, Answer::Ack);
             let letter = store.letters().pop().expect("a letter is written");
             assert_eq!(letter.reason, DeadReason::Undecodable, "{name} {text:?}");
-            assert!(letter.errors[0].text.contains(&format!("`{name}`")), "{name}: {}", letter.errors[0].text);
+            assert!(
+                letter.errors[0].text.contains(&format!("`{name}`")),
+                "{name}: {}",
+                letter.errors[0].text
+            );
         }
     }
     assert_eq!(queue.deliver(Ok(Message::new(base())), None).wait().await, Answer::Ack);
@@ -297,14 +340,20 @@ async fn texts_that_a_database_refuses_are_refused_whichever_transport_delivers_
 async fn a_delivery_that_the_database_refuses_to_store_is_a_letter_and_the_others_are_handled() {
     let store = MemoryStore::default();
     let (queue, subscriber) = queue();
-    let failing = |order: OrderPlaced, _: &Cx| async move { if order.0 == 1 { Err("down") } else { Ok(()) } };
+    let failing =
+        |order: OrderPlaced, _: &Cx| async move { if order.0 == 1 { Err("down") } else { Ok(()) } };
     let consumer = Consumer::new("receipts", &store).on("fail", failing).subscribe(subscriber);
     let handle = consumer.hold(Duration::ZERO).start().await.expect("starts");
     store.refuse_deliveries("/large");
-    let large = |n: u64| Message::new(MessageParts { source: "/large".into(), ..order_of("k", n).into_parts() });
+    let large = |n: u64| {
+        Message::new(MessageParts { source: "/large".into(), ..order_of("k", n).into_parts() })
+    };
     let sent = [large(1), order_of("k", 2), large(3)];
     let answers = sent.map(|message| queue.deliver(Ok(message), None).wait());
-    assert_eq!(futures_util::future::join_all(answers).await, [Answer::Ack, Answer::Ack, Answer::Ack]);
+    assert_eq!(
+        futures_util::future::join_all(answers).await,
+        [Answer::Ack, Answer::Ack, Answer::Ack]
+    );
     let [letter] = &store.letters()[..] else { panic!("one letter, not {:?}", store.letters()) };
     assert_eq!((letter.reason, letter.attempts), (DeadReason::NotRetried, 1));
     let texts: Vec<&str> = letter.errors.iter().map(|error| error.text.as_str()).collect();
@@ -324,7 +373,11 @@ async fn a_lost_answer_to_the_commit_makes_no_second_effect() {
     publisher.publish(&message).await.expect("whether it was done is unknown, and the inbox knows");
     let stats = stop(handle).await;
     assert_eq!((store.rows(), stats.handled, stats.duplicates), (vec!["write:3".to_owned()], 0, 1));
-    assert_eq!((stats.disturbed, stats.returned, stats.store_down), (1, 0, false), "one lost answer is no outage");
+    assert_eq!(
+        (stats.disturbed, stats.returned, stats.store_down),
+        (1, 0, false),
+        "one lost answer is no outage"
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -352,12 +405,16 @@ async fn a_message_that_the_inbox_refuses_is_kept_as_it_came_and_does_not_hold_t
     let (consumer, publisher) = consumer(&store);
     let handle = consumer.on("write", write).start().await.expect("starts");
     store.refuse_source("/poison");
-    let poison = Message::new(MessageParts { source: "/poison".into(), ..parts("order.placed", "1", None) });
+    let poison =
+        Message::new(MessageParts { source: "/poison".into(), ..parts("order.placed", "1", None) });
     let other = order(2);
     let (refused, handled) = tokio::join!(publisher.publish(&poison), publisher.publish(&other));
     assert!(refused.is_ok() && handled.is_ok());
     let [letter] = &store.letters()[..] else { panic!("one letter, not {:?}", store.letters()) };
-    assert_eq!((letter.reason, letter.attempts, letter.message.is_none()), (DeadReason::Exhausted, 3, true));
+    assert_eq!(
+        (letter.reason, letter.attempts, letter.message.is_none()),
+        (DeadReason::Exhausted, 3, true)
+    );
     assert!(letter.errors[0].text.contains("does not hold"), "{:?}", letter.errors);
     let stats = stop(handle).await;
     assert_eq!((stats.retried, stats.rejected, stats.buried, stats.store_down), (2, 0, 1, false));
@@ -369,7 +426,8 @@ async fn a_database_that_takes_no_writes_costs_no_message() {
     let store = MemoryStore::default();
     let (queue, subscriber) = queue();
     let consumer = Consumer::new("receipts", &store).on("write", write).subscribe(subscriber);
-    let handle = consumer.retry(RetryPolicy::attempts(1, Duration::ZERO)).start().await.expect("starts");
+    let handle =
+        consumer.retry(RetryPolicy::attempts(1, Duration::ZERO)).start().await.expect("starts");
     store.set_takes_no_writes(true);
     let before = tokio::time::Instant::now();
     let first = queue.deliver(Ok(order(1)), Some(1)).wait().await;
@@ -377,7 +435,10 @@ async fn a_database_that_takes_no_writes_costs_no_message() {
     let again = queue.deliver(Ok(order(1)), Some(2));
     until(&handle, |stats| stats.store_down).await;
     tokio::time::sleep(Duration::from_mins(10)).await;
-    assert!(handle.stats().borrow().store_down, "transactions can be opened, and that is not enough");
+    assert!(
+        handle.stats().borrow().store_down,
+        "transactions can be opened, and that is not enough"
+    );
     assert_eq!(handle.stats().borrow().returned, 1, "what came meanwhile waits");
     store.set_takes_no_writes(false);
     assert_eq!(again.wait().await, Answer::Ack);
@@ -404,11 +465,20 @@ async fn what_a_broker_delivers_again_at_once_is_no_hot_loop() {
 #[tokio::test]
 async fn all_faults_of_a_configuration_are_told_at_once() {
     let store = MemoryStore::default();
-    let Err(ConsumerError::Invalid(faults)) = Consumer::new("", &store).start().await else { panic!("it started") };
-    assert_eq!(faults, [ConsumerFault::Name(String::new()), ConsumerFault::NoHandler, ConsumerFault::NoSubscriber]);
+    let Err(ConsumerError::Invalid(faults)) = Consumer::new("", &store).start().await else {
+        panic!("it started")
+    };
+    assert_eq!(
+        faults,
+        [ConsumerFault::Name(String::new()), ConsumerFault::NoHandler, ConsumerFault::NoSubscriber]
+    );
     let long = "x".repeat(101);
     store.set_inbox_retention(Duration::from_hours(24));
-    let error = Consumer::new("receipts/mail", &store).on("a", write).on("a", write).on(&long, write).on("a", write);
+    let error = Consumer::new("receipts/mail", &store)
+        .on("a", write)
+        .on("a", write)
+        .on(&long, write)
+        .on("a", write);
     let Err(error) = error.start().await else { panic!("it started") };
     let expected = format!(
         "the consumer cannot start: the name `{long}` does not have 1 to 100 bytes without control characters; \
@@ -436,6 +506,7 @@ async fn fault_points_stand_between_the_steps_of_a_delivery() {
     publisher.publish(&message).await.expect("handled");
     publisher.publish(&message).await.expect("a duplicate");
     stop(handle).await;
-    let expected = [BeforeInbox, AfterHandler, BeforeAck, AfterAck, BeforeInbox, BeforeAck, AfterAck];
+    let expected =
+        [BeforeInbox, AfterHandler, BeforeAck, AfterAck, BeforeInbox, BeforeAck, AfterAck];
     assert_eq!(REACHED.take(), expected);
 }

@@ -16,7 +16,10 @@ struct Placed(u64);
 
 impl OutboxEvent for Placed {
     fn meta(&self) -> EventMeta<'_> {
-        EventMeta::new("order.accepted").topic("orders.told").key(Some("own")).header("tenant", Some("acme"))
+        EventMeta::new("order.accepted")
+            .topic("orders.told")
+            .key(Some("own"))
+            .header("tenant", Some("acme"))
     }
 
     fn payload(&self) -> Result<bytes::Bytes, EncodeError> {
@@ -65,7 +68,8 @@ async fn each_command_is_answered_and_only_what_was_done_stays() {
     let (consumer, publisher) = consumer(&store);
     let handle = answering(consumer).start().await.expect("starts");
     let saga = SagaId::generate();
-    for (phase, number) in [("do", 1), ("do", 1), ("undo", 0), ("undo", 9), ("undo", 1), ("do", 1)] {
+    for (phase, number) in [("do", 1), ("do", 1), ("undo", 0), ("undo", 9), ("undo", 1), ("do", 1)]
+    {
         publisher.publish(&command(saga, phase, number)).await.expect("acknowledged");
     }
     let events = store.events();
@@ -76,8 +80,14 @@ async fn each_command_is_answered_and_only_what_was_done_stays() {
     assert_eq!(store.rows(), ["do 1", "undo 9"]);
     for event in &events {
         let call = Call::read(&event.headers).expect("whole").expect("an answer");
-        assert_eq!((call.saga, call.step.as_str(), reply_to(&event.headers)), (saga, "place", None));
-        assert_eq!((event.topic.as_str(), event.key.as_deref()), ("sagas", Some(saga.to_string().as_str())));
+        assert_eq!(
+            (call.saga, call.step.as_str(), reply_to(&event.headers)),
+            (saga, "place", None)
+        );
+        assert_eq!(
+            (event.topic.as_str(), event.key.as_deref()),
+            ("sagas", Some(saga.to_string().as_str()))
+        );
         assert!(event.headers.get("correlationid").is_some(), "it follows from its command");
     }
     assert_eq!(events[1].headers.get("tenant"), Some("acme"));
@@ -91,9 +101,13 @@ async fn what_comes_too_late_and_what_was_rejected_leave_nothing() {
     let (consumer, publisher) = consumer(&store);
     let handle = answering(consumer).batched(4).start().await.expect("starts");
     let (late, rejected) = (SagaId::generate(), SagaId::generate());
-    for (saga, phase, number) in
-        [(late, "undo", 1), (late, "do", 1), (rejected, "do", 2), (rejected, "do", 2), (rejected, "undo", 1)]
-    {
+    for (saga, phase, number) in [
+        (late, "undo", 1),
+        (late, "do", 1),
+        (rejected, "do", 2),
+        (rejected, "do", 2),
+        (rejected, "undo", 1),
+    ] {
         publisher.publish(&command(saga, phase, number)).await.expect("acknowledged");
     }
     let events = store.events();
@@ -113,10 +127,17 @@ async fn an_event_is_answered_by_an_event_and_one_answer_is_all() {
         publisher.publish(&crate::support::order(number)).await.expect("acknowledged");
     }
     assert_eq!(said(&store.events()), [("order.accepted", &b"1"[..])]);
-    assert_eq!((store.events()[0].topic.as_str(), store.events()[0].key.as_deref()), ("orders.told", Some("own")));
+    assert_eq!(
+        (store.events()[0].topic.as_str(), store.events()[0].key.as_deref()),
+        ("orders.told", Some("own"))
+    );
     assert_eq!(store.rows(), ["event 1", "event 9"]);
-    let errors: Vec<String> = store.letters().iter().map(|letter| letter.errors[0].text.clone()).collect();
-    assert!(errors[0].contains("no command") && errors[1].contains("answered already"), "{errors:?}");
+    let errors: Vec<String> =
+        store.letters().iter().map(|letter| letter.errors[0].text.clone()).collect();
+    assert!(
+        errors[0].contains("no command") && errors[1].contains("answered already"),
+        "{errors:?}"
+    );
     stop(handle).await;
 }
 
@@ -134,10 +155,18 @@ async fn a_command_is_an_event_to_every_other_handler_and_its_headers_make_none_
     let events = store.events();
     assert_eq!(events.iter().filter(audited).count(), 3, "what it replies is an event: {events:?}");
     let answers: Vec<NewEvent> = events.into_iter().filter(|event| !audited(&event)).collect();
-    assert_eq!(said(&answers), [("order.accepted", &b"1"[..]); 3], "the handler for commands answers, alone");
+    assert_eq!(
+        said(&answers),
+        [("order.accepted", &b"1"[..]); 3],
+        "the handler for commands answers, alone"
+    );
     let rows = store.rows();
     let count = |row: &str| rows.iter().filter(|other| *other == row).count();
-    assert_eq!((count("do 1"), count("undo 1"), count("event 1"), count("write:1")), (1, 1, 3, 3), "{rows:?}");
+    assert_eq!(
+        (count("do 1"), count("undo 1"), count("event 1"), count("write:1")),
+        (1, 1, 3, 3),
+        "{rows:?}"
+    );
     stop(handle).await;
 }
 
@@ -153,7 +182,10 @@ async fn commands_that_are_not_taken_are_dead_letters_and_do_nothing() {
     };
     let cases = [
         (change(|m| drop(m.headers.remove("sagastep"))), "`sagastep`"),
-        (change(|m| m.source = "/stranger".into()), "no commands of sagas are taken from `/stranger`"),
+        (
+            change(|m| m.source = "/stranger".into()),
+            "no commands of sagas are taken from `/stranger`",
+        ),
         (
             change(|m| m.headers.insert("replyto", "elsewhere").expect("legal")),
             "answered on `sagas`, not on `elsewhere`",
@@ -176,15 +208,22 @@ async fn commands_that_are_not_taken_are_dead_letters_and_do_nothing() {
 #[tokio::test]
 async fn who_answers_and_to_whom_is_said_once_and_whole() {
     let store = MemoryStore::default();
-    let faults = async |with: fn(Consumer<MemoryStore>) -> Consumer<MemoryStore>| match with(consumer(&store).0)
-        .start()
-        .await
+    let faults = async |with: fn(Consumer<MemoryStore>) -> Consumer<MemoryStore>| match with(
+        consumer(&store).0,
+    )
+    .start()
+    .await
     {
-        Err(ConsumerError::Invalid(faults)) => faults.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "),
+        Err(ConsumerError::Invalid(faults)) => {
+            faults.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
+        }
         other => panic!("{other:?}"),
     };
     for (with, expected) in [
-        ((|c| c.on_command("place", places)) as fn(Consumer<MemoryStore>) -> _, "the handler `place` answers commands"),
+        (
+            (|c| c.on_command("place", places)) as fn(Consumer<MemoryStore>) -> _,
+            "the handler `place` answers commands",
+        ),
         (|c| c.on("place", places).commands_from("/shop", "sagas"), "no handler answers them"),
         (
             |c| answering(c).on_command("too", places),

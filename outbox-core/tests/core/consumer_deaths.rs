@@ -60,7 +60,8 @@ async fn nothing_is_written_for_a_delivery_while_all_instances_are_well() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn after_a_death_deliveries_are_stored_before_they_are_run_until_as_many_as_were_in_flight_have_settled() {
+async fn after_a_death_deliveries_are_stored_before_they_are_run_until_as_many_as_were_in_flight_have_settled()
+ {
     let store = MemoryStore::default();
     killed(&store, "dead", 3).await;
     let (queue, handle) = start(&store).await;
@@ -75,7 +76,10 @@ async fn after_a_death_deliveries_are_stored_before_they_are_run_until_as_many_a
     send(&queue, &known).await;
     until(&handle, |s| s.handled == 4).await;
     // A repeat was not in flight without being done: it settles nothing, and nothing is stored of it.
-    assert!(handle.stats().borrow().isolating, "what was settled before the lease ran out counts for nothing");
+    assert!(
+        handle.stats().borrow().isolating,
+        "what was settled before the lease ran out counts for nothing"
+    );
     tokio::time::sleep(LEASE).await;
     send(&queue, &order(5)).await;
     assert_eq!((stored(), handle.stats().borrow().isolating), (4, false));
@@ -98,7 +102,10 @@ async fn a_healthy_instance_isolates_crashes_when_another_ends_and_a_repeat_sett
     assert!(handle.stats().borrow().isolating);
     send(&queue, &order(2)).await;
     until(&handle, |s| s.handled == 2).await;
-    assert!(handle.stats().borrow().isolating, "what was in flight need not be the first that comes");
+    assert!(
+        handle.stats().borrow().isolating,
+        "what was in flight need not be the first that comes"
+    );
     tokio::time::sleep(2 * LEASE).await;
     let stats = stop(handle).await;
     assert_eq!((stats.stored, stats.duplicates, stats.isolating), (1, 1, false));
@@ -118,11 +125,13 @@ async fn what_cannot_be_stored_before_it_is_run_is_run_at_once_and_batches_are_s
             std::future::ready(Ok::<_, std::io::Error>(()))
         }
     };
-    let consumer = Consumer::new("receipts", &store).on("note", noting).subscribe(subscriber).batched(8);
+    let consumer =
+        Consumer::new("receipts", &store).on("note", noting).subscribe(subscriber).batched(8);
     let handle = consumer.start().await.expect("starts");
     let mut large = order(1).into_parts();
     large.source = "/large".into();
-    let sent = [Message::new(large), order(2), order(3)].map(|message| queue.deliver(Ok(message), None).wait());
+    let sent = [Message::new(large), order(2), order(3)]
+        .map(|message| queue.deliver(Ok(message), None).wait());
     assert_eq!(futures_util::future::join_all(sent).await, [Answer::Ack, Answer::Ack, Answer::Ack]);
     until(&handle, |s| s.handled == 3).await;
     assert_eq!((stop(handle).await.stored, log.lines().len(), store.letters().len()), (2, 3, 0));

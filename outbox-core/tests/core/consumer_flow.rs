@@ -1,7 +1,8 @@
 //! How a consumer's deliveries flow: order, bounds, the store's absence, shutdown.
 
 use crate::support::{
-    Answer, Cx, Log, OrderPlaced, QueueSubscriber, consumer, order, order_of, queue, stop, until, write,
+    Answer, Cx, Log, OrderPlaced, QueueSubscriber, consumer, order, order_of, queue, stop, until,
+    write,
 };
 use futures_util::future::{BoxFuture, join_all};
 use outbox_core::{
@@ -42,11 +43,13 @@ async fn deliveries_of_a_key_are_handled_in_order_and_other_keys_beside_them() {
         }
     };
     let (queue, subscriber) = queue();
-    let consumer = Consumer::new("receipts", &store).on("slow", slow).subscribe(subscriber).concurrency(4);
+    let consumer =
+        Consumer::new("receipts", &store).on("slow", slow).subscribe(subscriber).concurrency(4);
     let handle = consumer.start().await.expect("starts");
     let keys = ["a", "b", "c", "d", "e", "f"];
-    let answers: Vec<_> =
-        (0..10).flat_map(|n| keys.map(|key| queue.deliver(Ok(order_of(key, n)), None).wait())).collect();
+    let answers: Vec<_> = (0..10)
+        .flat_map(|n| keys.map(|key| queue.deliver(Ok(order_of(key, n)), None).wait()))
+        .collect();
     assert!(join_all(answers).await.iter().all(|a| *a == Answer::Ack));
     stop(handle).await;
     assert_eq!(most.load(Ordering::Relaxed), 4);
@@ -55,7 +58,8 @@ async fn deliveries_of_a_key_are_handled_in_order_and_other_keys_beside_them() {
         let (key, what) = line.split_once(' ').expect("a key");
         by_key.entry(key.to_owned()).or_default().push(what.to_owned());
     }
-    let expected: Vec<String> = (0..10).flat_map(|n| [format!("begins {n}"), format!("ends {n}")]).collect();
+    let expected: Vec<String> =
+        (0..10).flat_map(|n| [format!("begins {n}"), format!("ends {n}")]).collect();
     assert_eq!(by_key.len(), keys.len());
     for (key, lines) in by_key {
         assert_eq!(lines, expected, "key {key}");
@@ -63,7 +67,9 @@ async fn deliveries_of_a_key_are_handled_in_order_and_other_keys_beside_them() {
 }
 
 /// A handler that begins, waits for a permit, and writes.
-fn gated(gate: Arc<Semaphore>) -> impl Fn(OrderPlaced, &Cx) -> futures_util::future::BoxFuture<'_, Result<(), String>> {
+fn gated(
+    gate: Arc<Semaphore>,
+) -> impl Fn(OrderPlaced, &Cx) -> futures_util::future::BoxFuture<'_, Result<(), String>> {
     move |order, cx| {
         let gate = gate.clone();
         Box::pin(async move {
@@ -79,9 +85,11 @@ fn gated(gate: Arc<Semaphore>) -> impl Fn(OrderPlaced, &Cx) -> futures_util::fut
 async fn what_waits_behind_a_returned_delivery_of_its_key_is_returned_with_it() {
     let (store, gate) = (MemoryStore::default(), Arc::new(Semaphore::new(0)));
     let (queue, subscriber) = queue();
-    let consumer = Consumer::new("receipts", &store).on("gated", gated(gate.clone())).subscribe(subscriber);
+    let consumer =
+        Consumer::new("receipts", &store).on("gated", gated(gate.clone())).subscribe(subscriber);
     let handle = consumer.start().await.expect("starts");
-    let answers: Vec<_> = (0..3).map(|n| queue.deliver(Ok(order_of("a", n)), None).wait()).collect();
+    let answers: Vec<_> =
+        (0..3).map(|n| queue.deliver(Ok(order_of("a", n)), None).wait()).collect();
     until(&handle, |s| s.received == 3).await;
     store.lose_commit_answers(1);
     gate.add_permits(3);
@@ -121,7 +129,10 @@ async fn a_key_that_is_stuck_leaves_places_to_the_others_and_keeps_its_order() {
     }
     let (stuck, free): (Vec<_>, Vec<_>) = sent.into_iter().partition(|(key, _)| *key == "stuck");
     for (_, answer) in free {
-        assert_eq!(tokio::time::timeout(Duration::from_secs(5), answer.wait()).await, Ok(Answer::Ack));
+        assert_eq!(
+            tokio::time::timeout(Duration::from_secs(5), answer.wait()).await,
+            Ok(Answer::Ack)
+        );
     }
     assert_eq!(handle.stats().borrow().overdue, 0);
     until(&handle, |s| s.overdue == 1).await;
@@ -129,7 +140,8 @@ async fn a_key_that_is_stuck_leaves_places_to_the_others_and_keeps_its_order() {
     for (_, answer) in stuck {
         assert_eq!(answer.wait().await, Answer::Ack);
     }
-    let of_stuck: Vec<String> = log.lines().into_iter().filter(|line| line.starts_with("stuck")).collect();
+    let of_stuck: Vec<String> =
+        log.lines().into_iter().filter(|line| line.starts_with("stuck")).collect();
     assert_eq!(of_stuck, (0..20).map(|n| format!("stuck {n}")).collect::<Vec<_>>());
     let stats = stop(handle).await;
     assert_eq!((stats.handled, stats.returned, stats.overdue), (40, 0, 0));
@@ -139,19 +151,29 @@ async fn a_key_that_is_stuck_leaves_places_to_the_others_and_keeps_its_order() {
 async fn of_a_key_that_is_stuck_a_sender_that_waits_for_answers_gets_the_rest_back() {
     let (store, gate) = (MemoryStore::default(), Arc::new(Semaphore::new(0)));
     let (queue, subscriber) = queue();
-    let consumer = Consumer::new("receipts", &store).on("gated", gated(gate.clone())).subscribe(subscriber);
-    let handle = consumer.concurrency(2).prefetch(8).prefetch_per_key(3).start().await.expect("starts");
-    let answers: Vec<_> = (0..6).map(|n| queue.deliver_from_a_sender(order_of("a", n)).wait()).collect();
+    let consumer =
+        Consumer::new("receipts", &store).on("gated", gated(gate.clone())).subscribe(subscriber);
+    let handle =
+        consumer.concurrency(2).prefetch(8).prefetch_per_key(3).start().await.expect("starts");
+    let answers: Vec<_> =
+        (0..6).map(|n| queue.deliver_from_a_sender(order_of("a", n)).wait()).collect();
     until(&handle, |s| s.received == 6 && s.returned == 2).await;
     gate.add_permits(4);
     let answers = join_all(answers).await;
-    assert_eq!(answers[..4], [Answer::Ack, Answer::Ack, Answer::Ack, Answer::Ack], "one in hand, three behind it");
+    assert_eq!(
+        answers[..4],
+        [Answer::Ack, Answer::Ack, Answer::Ack, Answer::Ack],
+        "one in hand, three behind it"
+    );
     assert_eq!(answers[4..], [Answer::Nack, Answer::Nack]);
     stop(handle).await;
 }
 
 /// A handler that takes so long, and notes when it began.
-fn slow(log: &Log, takes: Duration) -> impl Fn(OrderPlaced, &Cx) -> BoxFuture<'_, Result<(), String>> + use<> {
+fn slow(
+    log: &Log,
+    takes: Duration,
+) -> impl Fn(OrderPlaced, &Cx) -> BoxFuture<'_, Result<(), String>> + use<> {
     let log = log.clone();
     let begun = tokio::time::Instant::now();
     move |order, _| {
@@ -168,7 +190,8 @@ async fn what_cannot_be_answered_while_its_sender_waits_is_returned_in_time_and_
     let (store, log) = (MemoryStore::default(), Log::default());
     let (queue, subscriber) = queue();
     let handler = slow(&log, Duration::from_secs(3));
-    let consumer = Consumer::new("receipts", &store).on("slow", handler).subscribe(subscriber).concurrency(1);
+    let consumer =
+        Consumer::new("receipts", &store).on("slow", handler).subscribe(subscriber).concurrency(1);
     let handle = consumer.prefetch(20).start().await.expect("starts");
     let begun = tokio::time::Instant::now();
     let answers = (0..6).map(|n| {
@@ -178,7 +201,8 @@ async fn what_cannot_be_answered_while_its_sender_waits_is_returned_in_time_and_
     let answers = join_all(answers).await;
     // Of the third on it is known at the end of the first, 3 s after the beginning, that they would be answered too late.
     let late = (Answer::Nack, 5);
-    let expected = [(Answer::Ack, 3), (Answer::Ack, 6), late.clone(), late.clone(), late.clone(), late];
+    let expected =
+        [(Answer::Ack, 3), (Answer::Ack, 6), late.clone(), late.clone(), late.clone(), late];
     assert_eq!(answers, expected, "what is begun by 5 s is answered by 8 s");
     assert_eq!(log.lines(), ["0 at 0 s", "1 at 3 s"]);
     let stats = stop(handle).await;
@@ -190,7 +214,8 @@ async fn what_its_sender_has_given_up_is_not_begun_and_what_takes_longer_than_se
     let (store, log) = (MemoryStore::default(), Log::default());
     let (queue, subscriber) = queue();
     let handler = slow(&log, Duration::from_secs(60));
-    let consumer = Consumer::new("receipts", &store).on("slow", handler).subscribe(subscriber).concurrency(1);
+    let consumer =
+        Consumer::new("receipts", &store).on("slow", handler).subscribe(subscriber).concurrency(1);
     let handle = consumer.prefetch(20).start().await.expect("starts");
     let first = queue.deliver_awaited(order(0), Duration::from_secs(8));
     let given_up = queue.deliver_from_a_sender(order(1));
@@ -206,7 +231,8 @@ async fn what_its_sender_has_given_up_is_not_begun_and_what_takes_longer_than_se
 async fn shutdown_waits_for_running_handlers_and_returns_what_has_not_begun() {
     let (store, gate) = (MemoryStore::default(), Arc::new(Semaphore::new(0)));
     let (queue, subscriber) = queue();
-    let consumer = Consumer::new("receipts", &store).on("gated", gated(gate.clone())).subscribe(subscriber);
+    let consumer =
+        Consumer::new("receipts", &store).on("gated", gated(gate.clone())).subscribe(subscriber);
     let handle = consumer.concurrency(2).start().await.expect("starts");
     let answers: Vec<_> = (0..6).map(|n| queue.deliver(Ok(order(n)), None).wait()).collect();
     until(&handle, |s| s.in_flight == 2 && s.received == 6).await;
@@ -227,13 +253,17 @@ async fn shutdown_waits_for_running_handlers_and_returns_what_has_not_begun() {
 async fn at_the_deadline_running_handlers_are_dropped_with_nothing_half_done() {
     let (store, gate) = (MemoryStore::default(), Arc::new(Semaphore::new(0)));
     let (queue, subscriber) = queue();
-    let consumer = Consumer::new("receipts", &store).on("gated", gated(gate.clone())).subscribe(subscriber);
+    let consumer =
+        Consumer::new("receipts", &store).on("gated", gated(gate.clone())).subscribe(subscriber);
     let handle = consumer.start().await.expect("starts");
     let answer = queue.deliver(Ok(order(1)), None).wait();
     until(&handle, |s| s.in_flight == 1).await;
     let begun = tokio::time::Instant::now();
     let outcome = handle.shutdown(Duration::from_secs(5)).await;
-    assert!(matches!(outcome, Err(ConsumerError::Stopped(SupervisorError::Deadline { .. }))), "{outcome:?}");
+    assert!(
+        matches!(outcome, Err(ConsumerError::Stopped(SupervisorError::Deadline { .. }))),
+        "{outcome:?}"
+    );
     assert_eq!(begun.elapsed().as_secs(), 5);
     assert_eq!(answer.await, Answer::Dropped);
     assert_eq!((store.rows().len(), store.inbox_rows(), store.open_transactions()), (0, 0, 0));
@@ -245,9 +275,12 @@ async fn a_shutdown_does_not_wait_for_retries() {
     let failing = |_: OrderPlaced, _: &Cx| async { Err::<(), _>("down") };
     let (queue, subscriber) = queue();
     let consumer = Consumer::new("receipts", &store).on("fail", failing).subscribe(subscriber);
-    let endless =
-        RetryPolicy::default().endless().backoff(Duration::from_hours(1)).max_backoff(Duration::from_hours(1));
-    let handle = consumer.retry(endless).hold(Duration::from_hours(2)).start().await.expect("starts");
+    let endless = RetryPolicy::default()
+        .endless()
+        .backoff(Duration::from_hours(1))
+        .max_backoff(Duration::from_hours(1));
+    let handle =
+        consumer.retry(endless).hold(Duration::from_hours(2)).start().await.expect("starts");
     let answer = queue.deliver(Ok(order(1)), None).wait();
     until(&handle, |s| s.in_flight == 1).await;
     handle.shutdown(Duration::from_secs(1)).await.expect("in time");
@@ -267,13 +300,18 @@ async fn a_store_that_is_down_burns_no_attempt_and_is_waited_for() {
         }
     };
     let (queue, subscriber) = queue();
-    let consumer = Consumer::new("receipts", &store).on("note", noting).subscribe(subscriber).concurrency(1);
+    let consumer =
+        Consumer::new("receipts", &store).on("note", noting).subscribe(subscriber).concurrency(1);
     let handle = consumer.start().await.expect("starts");
     let answers: Vec<_> = (0..3).map(|n| queue.deliver(Ok(order(n)), None).wait()).collect();
     until(&handle, |s| s.in_flight == 1 && s.received == 3).await;
     store.set_down(true);
     gate.add_permits(1);
-    assert_eq!(join_all(answers).await, [Answer::Nack, Answer::Nack, Answer::Nack], "others may do better");
+    assert_eq!(
+        join_all(answers).await,
+        [Answer::Nack, Answer::Nack, Answer::Nack],
+        "others may do better"
+    );
     until(&handle, |s| s.store_down).await;
     let waiting = queue.deliver(Ok(order(9)), Some(2)).wait();
     tokio::time::sleep(Duration::from_mins(10)).await;
@@ -332,7 +370,9 @@ impl Subscriber for Stumbling {
 async fn a_subscriber_that_panics_is_called_again() {
     let store = MemoryStore::default();
     let (queue, subscriber) = queue();
-    let consumer = Consumer::new("receipts", &store).on("write", write).subscribe(Stumbling(subscriber, false));
+    let consumer = Consumer::new("receipts", &store)
+        .on("write", write)
+        .subscribe(Stumbling(subscriber, false));
     let handle = consumer.start().await.expect("starts");
     assert_eq!(queue.deliver(Ok(order(1)), None).wait().await, Answer::Ack);
     assert_eq!((handle.exits().borrow().panicked, handle.exits().borrow().restarted), (1, 1));
@@ -356,7 +396,8 @@ impl Subscriber for Unnamed {
 #[tokio::test]
 async fn a_consumer_does_not_start_with_a_subscriber_that_is_configured_wrongly() {
     let store = MemoryStore::default();
-    let started = Consumer::new("receipts", &store).on("write", write).subscribe(Unnamed).start().await;
+    let started =
+        Consumer::new("receipts", &store).on("write", write).subscribe(Unnamed).start().await;
     let Err(error) = started else { panic!("it started") };
     assert!(error.to_string().contains("the queue must have a name"), "{error}");
 }
@@ -384,16 +425,25 @@ impl Subscriber for Unheard {
 #[tokio::test(start_paused = true)]
 async fn goodbyes_that_nobody_hears_are_said_at_once_and_end_with_the_shutdown() {
     for (closes, within, took) in [(false, 5, 5), (false, 0, 1), (true, 5, 5), (true, 0, 0)] {
-        let (store, [asked, said]) = (MemoryStore::default(), [0, 0].map(|none| Arc::new(AtomicUsize::new(none))));
+        let (store, [asked, said]) =
+            (MemoryStore::default(), [0, 0].map(|none| Arc::new(AtomicUsize::new(none))));
         let unheard = || Unheard { closes, asked: asked.clone(), said: said.clone() };
         let consumer = Consumer::new("receipts", &store).on("write", write);
-        let handle = consumer.subscribe(unheard()).subscribe(unheard()).start().await.expect("starts");
+        let handle =
+            consumer.subscribe(unheard()).subscribe(unheard()).start().await.expect("starts");
         // By then both are read from, or are closed and have said goodbye for a while.
         tokio::time::sleep(Duration::from_secs(2)).await;
-        assert_eq!((asked.load(Ordering::Relaxed), said.load(Ordering::Relaxed)), (2, if closes { 2 } else { 0 }));
+        assert_eq!(
+            (asked.load(Ordering::Relaxed), said.load(Ordering::Relaxed)),
+            (2, if closes { 2 } else { 0 })
+        );
         let begun = tokio::time::Instant::now();
         let ended = handle.shutdown(Duration::from_secs(within)).await;
         assert!(ended.is_ok() || within == 0, "{ended:?}");
-        assert_eq!((begun.elapsed().as_secs(), said.load(Ordering::Relaxed)), (took, 2), "{closes} {within}");
+        assert_eq!(
+            (begun.elapsed().as_secs(), said.load(Ordering::Relaxed)),
+            (took, 2),
+            "{closes} {within}"
+        );
     }
 }

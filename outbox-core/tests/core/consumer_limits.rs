@@ -25,11 +25,13 @@ fn hangs(order: OrderPlaced, cx: &Cx) -> impl Future<Output = Result<(), Error>>
 }
 
 #[tokio::test(start_paused = true)]
-async fn sixteen_handlers_that_never_return_are_shown_dropped_after_five_minutes_and_the_next_one_runs() {
+async fn sixteen_handlers_that_never_return_are_shown_dropped_after_five_minutes_and_the_next_one_runs()
+ {
     let (store, begun) = (MemoryStore::default(), now());
     let (queue, subscriber) = queue();
     let once = RetryPolicy::attempts(1, SECOND);
-    let consumer = Consumer::new("receipts", &store).on("hang", hangs).retry(once).subscribe(subscriber);
+    let consumer =
+        Consumer::new("receipts", &store).on("hang", hangs).retry(once).subscribe(subscriber);
     let handle = consumer.start().await.expect("starts");
     let hanging: Vec<_> = (0..16).map(|n| queue.deliver(Ok(order(n)), None)).collect();
     let good = queue.deliver(Ok(order(GOOD)), None);
@@ -40,7 +42,11 @@ async fn sixteen_handlers_that_never_return_are_shown_dropped_after_five_minutes
     }
     assert_eq!(now().duration_since(begun).as_secs(), 300);
     assert_eq!((store.rows(), store.open_transactions()), (vec![format!("order {GOOD}")], 0));
-    assert!(store.letters()[0].errors[0].text.contains("time limit of 300s"), "{:?}", store.letters()[0].errors);
+    assert!(
+        store.letters()[0].errors[0].text.contains("time limit of 300s"),
+        "{:?}",
+        store.letters()[0].errors
+    );
     let stats = stop(handle).await;
     assert_eq!((stats.timed_out, stats.slow, stats.buried, stats.handled), (16, 0, 16, 1));
 }
@@ -58,17 +64,27 @@ async fn a_handler_that_never_returns_is_dropped_however_its_delivery_is_acknowl
         let store = MemoryStore::default();
         let (queue, subscriber) = queue();
         let options = HandlerOptions::new().timeout(60 * SECOND);
-        let consumer = Consumer::new("receipts", &store).on_with("hang", options, hangs).subscribe(subscriber);
+        let consumer =
+            Consumer::new("receipts", &store).on_with("hang", options, hangs).subscribe(subscriber);
         let retry = RetryPolicy::attempts(attempts, SECOND);
         let consumer = consumer.acknowledge(mode).batched(batch).retry(retry).hold(Duration::ZERO);
         let handle = consumer.start().await.expect("starts");
-        let (hanging, good) = (queue.deliver(Ok(order(1)), None), queue.deliver(Ok(order(GOOD)), None));
+        let (hanging, good) =
+            (queue.deliver(Ok(order(1)), None), queue.deliver(Ok(order(GOOD)), None));
         assert_eq!(hanging.wait().await, expected, "{mode:?} {batch}");
         let _ = good.wait().await;
         until(&handle, |s| s.timed_out == u64::from(attempts) && s.slow == 0).await;
         until(&handle, |s| s.buried == u64::from(reason.is_some())).await;
-        assert_eq!(store.letters().first().map(|letter| letter.reason), reason, "{mode:?} {batch} {attempts}");
-        assert_eq!((store.rows(), store.open_transactions()), (vec![format!("order {GOOD}")], 0), "{mode:?} {batch}");
+        assert_eq!(
+            store.letters().first().map(|letter| letter.reason),
+            reason,
+            "{mode:?} {batch} {attempts}"
+        );
+        assert_eq!(
+            (store.rows(), store.open_transactions()),
+            (vec![format!("order {GOOD}")], 0),
+            "{mode:?} {batch}"
+        );
         stop(handle).await;
     }
 }
@@ -78,7 +94,8 @@ async fn a_handler_without_a_limit_is_shown_and_runs_on() {
     let store = MemoryStore::default();
     let (queue, subscriber) = queue();
     let options = HandlerOptions::new().no_timeout();
-    let consumer = Consumer::new("receipts", &store).on_with("hang", options, hangs).timeout(SECOND);
+    let consumer =
+        Consumer::new("receipts", &store).on_with("hang", options, hangs).timeout(SECOND);
     let handle = consumer.subscribe(subscriber).start().await.expect("starts");
     let hanging = queue.deliver(Ok(order(1)), None);
     until(&handle, |s| s.slow == 1).await;

@@ -1,11 +1,13 @@
 //! What can be set: acknowledgement, layers, batches, the kill switch.
 
-use crate::support::{Answer, Cx, Log, OrderPlaced, consumer, order, order_of, parts, queue, stop, until, write};
+use crate::support::{
+    Answer, Cx, Log, OrderPlaced, consumer, order, order_of, parts, queue, stop, until, write,
+};
 use futures_util::future::join_all;
 use outbox_core::{
     consumer::{
-        AckMode, ConcurrencyLimit, Consumer, DeadLetters, HandlerContext, HandlerError, HandlerLayer, KillSwitch, Next,
-        Timeout,
+        AckMode, ConcurrencyLimit, Consumer, DeadLetters, HandlerContext, HandlerError,
+        HandlerLayer, KillSwitch, Next, Timeout,
     },
     event::Message,
     failure::DeadReason,
@@ -90,7 +92,11 @@ async fn by_hand_a_handler_may_ask_for_its_acknowledgement_behind_the_commit() {
     let handle = consumer.acknowledge(AckMode::Manual).start().await.expect("starts");
     assert_eq!(queue.deliver(Ok(order(1)), None).wait().await, Answer::Ack);
     assert_eq!(store.rows(), ["asked:1"], "it is committed by then");
-    assert_eq!(queue.deliver(Ok(order(2)), None).wait().await, Answer::Nack, "nothing was committed");
+    assert_eq!(
+        queue.deliver(Ok(order(2)), None).wait().await,
+        Answer::Nack,
+        "nothing was committed"
+    );
     assert_eq!(log.lines(), ["true", "true"]);
     assert!(store.letters().is_empty());
     stop(handle).await;
@@ -118,7 +124,10 @@ async fn what_a_handler_acknowledged_and_then_rolled_back_is_a_dead_letter_and_n
     let letters = store.letters();
     assert_eq!(letters.len(), 1, "the second one went well");
     let message = letters[0].message.as_ref().expect("it is kept");
-    assert_eq!((letters[0].reason, message.payload.as_ref()), (DeadReason::NotRetried, b"1".as_slice()));
+    assert_eq!(
+        (letters[0].reason, message.payload.as_ref()),
+        (DeadReason::NotRetried, b"1".as_slice())
+    );
     stop(handle).await;
 }
 
@@ -139,7 +148,11 @@ async fn what_is_given_up_without_a_delivery_is_a_letter_here_though_letters_go_
 struct Noting(Log, &'static str);
 
 impl HandlerLayer<MemoryTx> for Noting {
-    async fn handle(&self, cx: &HandlerContext<MemoryTx>, next: Next<'_, MemoryTx>) -> Result<(), HandlerError> {
+    async fn handle(
+        &self,
+        cx: &HandlerContext<MemoryTx>,
+        next: Next<'_, MemoryTx>,
+    ) -> Result<(), HandlerError> {
         self.0.note(format!("{} before {}", self.1, cx.handler()));
         if cx.message().headers.get("forbidden").is_some() {
             return Err(HandlerError::reject("forbidden"));
@@ -154,10 +167,14 @@ impl HandlerLayer<MemoryTx> for Noting {
 async fn layers_stand_around_every_handler_the_first_outermost() {
     let (store, log) = (MemoryStore::default(), Log::default());
     let (consumer, publisher) = consumer(&store);
-    let consumer = consumer.on("write", write).layer(Noting(log.clone(), "outer")).layer(Noting(log.clone(), "inner"));
+    let consumer = consumer
+        .on("write", write)
+        .layer(Noting(log.clone(), "outer"))
+        .layer(Noting(log.clone(), "inner"));
     let handle = consumer.start().await.expect("starts");
     publisher.publish(&order(1)).await.expect("handled");
-    let expected = ["outer before write", "inner before write", "inner after write", "outer after write"];
+    let expected =
+        ["outer before write", "inner before write", "inner after write", "outer after write"];
     assert_eq!(log.lines(), expected);
     let mut forbidden = parts("order.placed", "2", None);
     forbidden.headers.insert("forbidden", "yes").expect("a legal name");
@@ -181,7 +198,12 @@ async fn a_timeout_is_a_failure_that_leaves_nothing() {
         }
     };
     let (consumer, publisher) = consumer(&store);
-    let handle = consumer.on("slow", slow).layer(Timeout(Duration::from_secs(5))).start().await.expect("starts");
+    let handle = consumer
+        .on("slow", slow)
+        .layer(Timeout(Duration::from_secs(5)))
+        .start()
+        .await
+        .expect("starts");
     publisher.publish(&order(1)).await.expect("the second attempt succeeds");
     assert_eq!((store.rows(), store.open_transactions()), (vec!["attempt 2".to_owned()], 0));
     assert_eq!(stop(handle).await.retried, 1);
@@ -205,11 +227,16 @@ async fn a_concurrency_limit_is_shared_between_consumers() {
             }
         };
         let (queue, subscriber) = queue();
-        let consumer = Consumer::new(name, &store).on("count", counting).layer(limit.clone()).subscribe(subscriber);
+        let consumer = Consumer::new(name, &store)
+            .on("count", counting)
+            .layer(limit.clone())
+            .subscribe(subscriber);
         parts.push((queue, consumer.start().await.expect("starts")));
     }
-    let answers: Vec<_> =
-        parts.iter().flat_map(|(queue, _)| (0..8).map(|n| queue.deliver(Ok(order(n)), None).wait())).collect();
+    let answers: Vec<_> = parts
+        .iter()
+        .flat_map(|(queue, _)| (0..8).map(|n| queue.deliver(Ok(order(n)), None).wait()))
+        .collect();
     assert!(join_all(answers).await.iter().all(|answer| *answer == Answer::Ack));
     assert_eq!(most.load(Ordering::SeqCst), 2);
     for (_, handle) in parts {
@@ -236,16 +263,21 @@ async fn a_batch_is_one_transaction_with_verdicts_for_each_and_the_order_of_keys
         }
     };
     let (queue, subscriber) = queue();
-    let consumer =
-        Consumer::new("receipts", &store).on("picky", picky).subscribe(subscriber).batched(10).concurrency(1);
+    let consumer = Consumer::new("receipts", &store)
+        .on("picky", picky)
+        .subscribe(subscriber)
+        .batched(10)
+        .concurrency(1);
     let twice = order_of("c", 2);
     let mut sent: Vec<Message> = (0..6).map(|n| order_of(&format!("k{n}"), n)).collect();
     sent.extend([order_of("a", 10), order_of("a", 11), twice.clone(), twice, order_of("a", 12)]);
-    let answers: Vec<_> = sent.iter().map(|message| queue.deliver(Ok(message.clone()), None).wait()).collect();
+    let answers: Vec<_> =
+        sent.iter().map(|message| queue.deliver(Ok(message.clone()), None).wait()).collect();
     let handle = consumer.start().await.expect("starts");
     assert!(join_all(answers).await.iter().all(|answer| *answer == Answer::Ack));
     let mut rows = store.rows();
-    let of_a: Vec<_> = rows.iter().filter(|row| row.starts_with('1') && row.len() == 2).cloned().collect();
+    let of_a: Vec<_> =
+        rows.iter().filter(|row| row.starts_with('1') && row.len() == 2).cloned().collect();
     assert_eq!(of_a, ["10", "11", "12"]);
     rows.sort();
     assert_eq!(rows, ["0", "1", "10", "11", "12", "2", "2", "4", "5"]);
@@ -261,8 +293,11 @@ async fn a_batch_is_one_transaction_with_verdicts_for_each_and_the_order_of_keys
 async fn a_batch_whose_commit_is_refused_is_handled_one_by_one() {
     let store = MemoryStore::default();
     let (queue, subscriber) = queue();
-    let consumer =
-        Consumer::new("receipts", &store).on("write", write).subscribe(subscriber).batched(10).concurrency(1);
+    let consumer = Consumer::new("receipts", &store)
+        .on("write", write)
+        .subscribe(subscriber)
+        .batched(10)
+        .concurrency(1);
     let answers: Vec<_> = (0..8).map(|n| queue.deliver(Ok(order(n)), None).wait()).collect();
     store.refuse_commits(1);
     let handle = consumer.start().await.expect("starts");
@@ -281,9 +316,11 @@ async fn while_most_runs_fail_the_consumer_pauses_probes_and_resumes() {
             async move { if fails { Err("down") } else { Ok(()) } }
         }
     };
-    let switch = KillSwitch::default().window(5).pause(Duration::from_secs(10), Duration::from_secs(60));
+    let switch =
+        KillSwitch::default().window(5).pause(Duration::from_secs(10), Duration::from_secs(60));
     let (queue, subscriber) = queue();
-    let consumer = Consumer::new("receipts", &store).on("fail", failing).subscribe(subscriber).concurrency(1);
+    let consumer =
+        Consumer::new("receipts", &store).on("fail", failing).subscribe(subscriber).concurrency(1);
     let once = outbox_core::failure::RetryPolicy::attempts(1, Duration::ZERO);
     let handle = consumer.retry(once).kill_switch(switch).start().await.expect("starts");
     let begun = tokio::time::Instant::now();

@@ -1,8 +1,12 @@
 //! Handlers that have another name than before, and names that no instance has any more.
 
-use crate::support::{Answer, Cx, Log, OrderPlaced, Queue, order, order_of, queue, stop, until, until_seen, write};
+use crate::support::{
+    Answer, Cx, Log, OrderPlaced, Queue, order, order_of, queue, stop, until, until_seen, write,
+};
 use outbox_core::{
-    consumer::{Consumer, ConsumerError, ConsumerFault, ConsumerHandle, HandlerError, HandlerOptions},
+    consumer::{
+        Consumer, ConsumerError, ConsumerFault, ConsumerHandle, HandlerError, HandlerOptions,
+    },
     event::Message,
     failure::{DeadReason, RetryPolicy},
     outbox::HandlerNameStore,
@@ -18,7 +22,11 @@ async fn fails(_: OrderPlaced, _: &Cx) -> Result<(), &'static str> {
     Err("down")
 }
 
-fn named(store: &MemoryStore, name: &str, options: HandlerOptions) -> (Queue, Consumer<MemoryStore>) {
+fn named(
+    store: &MemoryStore,
+    name: &str,
+    options: HandlerOptions,
+) -> (Queue, Consumer<MemoryStore>) {
     let (queue, subscriber) = queue();
     (queue, Consumer::new("receipts", store).on_with(name, options, write).subscribe(subscriber))
 }
@@ -35,7 +43,9 @@ async fn acked(queue: &Queue, message: &Message) {
 async fn stored_before(store: &MemoryStore, messages: &[Message]) {
     let (queue, subscriber) = queue();
     let consumer = Consumer::new("receipts", store).on("before", fails).subscribe(subscriber);
-    let handle = start(consumer.hold(Duration::ZERO).retry(RetryPolicy::attempts(9, MINUTE).factor(1.0))).await;
+    let handle =
+        start(consumer.hold(Duration::ZERO).retry(RetryPolicy::attempts(9, MINUTE).factor(1.0)))
+            .await;
     for message in messages {
         acked(&queue, message).await;
     }
@@ -53,11 +63,15 @@ async fn what_is_stored_under_the_name_before_is_the_renamed_handlers_in_order()
     let rows = store.rows();
     let of_a: Vec<&str> = rows.iter().map(String::as_str).filter(|row| *row != "after:3").collect();
     assert_eq!(of_a, ["after:1", "after:2", "after:4"], "{rows:?}");
-    assert_eq!((stop(handle).await.orphaned, store.stored_deliveries(), store.letters().len()), (0, 0, 0));
+    assert_eq!(
+        (stop(handle).await.orphaned, store.stored_deliveries(), store.letters().len()),
+        (0, 0, 0)
+    );
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_was_received_under_one_name_is_not_handled_again_under_the_other_in_either_direction() {
+async fn what_was_received_under_one_name_is_not_handled_again_under_the_other_in_either_direction()
+{
     let store = MemoryStore::default();
     let (first, consumer) = named(&store, "before", HandlerOptions::new());
     let old = start(consumer).await;
@@ -67,7 +81,9 @@ async fn what_was_received_under_one_name_is_not_handled_again_under_the_other_i
     let last = start(consumer).await;
     let messages: Vec<Message> = (1..4).map(order).collect();
     // Each comes again at the neighbour, as after a connection that was lost: at the next release, and at the one before.
-    for (message, [once, again]) in messages.iter().zip([[&first, &second], [&second, &first], [&second, &third]]) {
+    for (message, [once, again]) in
+        messages.iter().zip([[&first, &second], [&second, &first], [&second, &third]])
+    {
         acked(once, message).await;
         acked(again, message).await;
     }
@@ -90,10 +106,12 @@ async fn while_an_instance_has_the_name_before_both_keep_the_order_of_a_key() {
         }
     };
     let again = RetryPolicy::attempts(9, MINUTE).factor(1.0);
-    let consumer = Consumer::new("receipts", &store).on("before", failing.clone()).subscribe(subscriber);
+    let consumer =
+        Consumer::new("receipts", &store).on("before", failing.clone()).subscribe(subscriber);
     let old = start(consumer.hold(Duration::ZERO).retry(again)).await;
     let (second, subscriber) = queue();
-    let consumer = Consumer::new("receipts", &store).on_with("after", RENAMED, failing).subscribe(subscriber);
+    let consumer =
+        Consumer::new("receipts", &store).on_with("after", RENAMED, failing).subscribe(subscriber);
     let renamed = start(consumer.hold(Duration::ZERO).retry(again)).await;
     // Whoever it is stored by: what comes later at the other one goes behind it.
     for (n, queue) in (1..5).zip([&second, &first, &second, &first]) {
@@ -101,7 +119,10 @@ async fn while_an_instance_has_the_name_before_both_keep_the_order_of_a_key() {
     }
     until_seen("all four are handled", || store.rows(), |rows| rows.len() == 4).await;
     assert_eq!(store.rows(), ["1", "2", "3", "4"], "{:?}", log.lines());
-    assert_eq!((stop(old).await.orphaned, stop(renamed).await.orphaned, store.letters().len()), (0, 0, 0));
+    assert_eq!(
+        (stop(old).await.orphaned, stop(renamed).await.orphaned, store.letters().len()),
+        (0, 0, 0)
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -109,7 +130,8 @@ async fn what_is_stored_moves_to_the_new_name_when_the_release_is_not_taken_back
     let store = MemoryStore::default();
     let (queue, subscriber) = queue();
     let later = |_: OrderPlaced, _: &Cx| async { Err::<(), _>(HandlerError::snooze(DAY)) };
-    let consumer = Consumer::new("receipts", &store).on_with("after", RENAMED, later).subscribe(subscriber);
+    let consumer =
+        Consumer::new("receipts", &store).on_with("after", RENAMED, later).subscribe(subscriber);
     let handle = start(consumer).await;
     let stored_under = async || {
         let nobody: [std::sync::Arc<str>; 0] = [];
@@ -117,7 +139,11 @@ async fn what_is_stored_moves_to_the_new_name_when_the_release_is_not_taken_back
         counted.into_iter().map(|(name, n)| format!("{name} {n}")).collect::<Vec<_>>()
     };
     acked(&queue, &order(1)).await;
-    assert_eq!(stored_under().await, ["before 1"], "an instance of the release before can go on with it");
+    assert_eq!(
+        stored_under().await,
+        ["before 1"],
+        "an instance of the release before can go on with it"
+    );
     tokio::time::sleep(62 * MINUTE).await;
     acked(&queue, &order(2)).await;
     assert_eq!(stored_under().await, ["after 2"]);
@@ -143,7 +169,8 @@ async fn deliveries_under_a_name_that_no_instance_has_are_counted_and_become_let
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_name_that_comes_back_has_its_deliveries_and_one_that_another_instance_has_is_not_orphaned() {
+async fn a_name_that_comes_back_has_its_deliveries_and_one_that_another_instance_has_is_not_orphaned()
+ {
     let store = MemoryStore::default();
     stored_before(&store, &[order(1)]).await;
     let (_queue, consumer) = named(&store, "after", HandlerOptions::new());
@@ -162,12 +189,17 @@ async fn a_name_that_comes_back_has_its_deliveries_and_one_that_another_instance
 async fn a_name_before_that_is_a_handlers_now_is_refused_with_what_to_do() {
     let store = MemoryStore::default();
     let (_queue, subscriber) = queue();
-    let consumer = Consumer::new("receipts", &store).on("before", write).on_with("after", RENAMED, write);
-    let Err(error) = consumer.on_with("other", RENAMED, write).subscribe(subscriber).start().await else {
+    let consumer =
+        Consumer::new("receipts", &store).on("before", write).on_with("after", RENAMED, write);
+    let Err(error) = consumer.on_with("other", RENAMED, write).subscribe(subscriber).start().await
+    else {
         panic!("it started")
     };
     let ConsumerError::Invalid(faults) = &error else { panic!("{error}") };
-    let fault = |handler: &str| ConsumerFault::RenamedFrom { handler: handler.into(), before: "before".into() };
+    let fault = |handler: &str| ConsumerFault::RenamedFrom {
+        handler: handler.into(),
+        before: "before".into(),
+    };
     assert_eq!(*faults, [fault("after"), fault("other")]);
     assert!(error.to_string().contains("leave it out"), "{error}");
 }

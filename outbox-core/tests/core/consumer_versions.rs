@@ -1,6 +1,8 @@
 //! Two versions of a consumer side by side: what one instance does not know is left to one that does.
 
-use crate::support::{Answer, Cx, Log, Queue, order_of, parts, queue, stop, until, until_seen, write};
+use crate::support::{
+    Answer, Cx, Log, Queue, order_of, parts, queue, stop, until, until_seen, write,
+};
 use outbox_core::{
     consumer::{AckMode, Consumer, ConsumerHandle, HandlerOptions, UnhandledPolicy},
     event::{DecodeError, DecodeEvent, EventContract, EventType, Message, MessageParts},
@@ -52,7 +54,10 @@ async fn start(consumer: Consumer<MemoryStore>) -> ConsumerHandle {
 }
 
 fn of(event_type: &str, version: u16, number: u64, key: Option<&str>) -> Message {
-    Message::new(MessageParts { event_version: version, ..parts(event_type, &number.to_string(), key) })
+    Message::new(MessageParts {
+        event_version: version,
+        ..parts(event_type, &number.to_string(), key)
+    })
 }
 
 async fn acked(queue: &Queue, message: Message) {
@@ -67,20 +72,35 @@ async fn a_newer_version_of_a_type_waits_for_an_instance_that_reads_it_and_its_k
     acked(&queue, of("order.placed", 2, 1, Some("a"))).await;
     acked(&queue, order_of("a", 2)).await;
     acked(&queue, order_of("b", 3)).await;
-    assert_eq!((store.rows(), store.letters().len()), (vec!["write:3".to_owned()], 0), "nothing is buried");
+    assert_eq!(
+        (store.rows(), store.letters().len()),
+        (vec!["write:3".to_owned()], 0),
+        "nothing is buried"
+    );
     // A rollout may take its time.
     tokio::time::sleep(HOUR / 2).await;
     let (_later, consumer) = next(&store);
     let begun = tokio::time::Instant::now();
     let other = start(consumer).await;
     until(&other, |s| s.handled > 0).await;
-    assert!(begun.elapsed() < Duration::from_secs(5), "whoever knows it need not wait: {:?}", begun.elapsed());
-    until_seen("nothing is stored any more", || store.stored_deliveries(), |stored| *stored == 0).await;
+    assert!(
+        begun.elapsed() < Duration::from_secs(5),
+        "whoever knows it need not wait: {:?}",
+        begun.elapsed()
+    );
+    until_seen("nothing is stored any more", || store.stored_deliveries(), |stored| *stored == 0)
+        .await;
     let rows = store.rows();
     // The second may be run by either of them, after the first.
     assert_eq!(rows[..2], ["write:3", "order.placed v2 1"]);
-    assert!(rows.len() == 3 && (rows[2] == "write:2" || rows[2] == "order.placed v1 2"), "{rows:?}");
-    assert_eq!((stop(handle).await.left, stop(other).await.buried, store.letters().len()), (1, 0, 0));
+    assert!(
+        rows.len() == 3 && (rows[2] == "write:2" || rows[2] == "order.placed v1 2"),
+        "{rows:?}"
+    );
+    assert_eq!(
+        (stop(handle).await.left, stop(other).await.buried, store.letters().len()),
+        (1, 0, 0)
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -96,7 +116,10 @@ async fn what_no_instance_knows_for_an_hour_is_a_letter_that_says_what_to_do_and
     let letters = store.letters();
     assert_eq!((letters.len(), letters[0].reason), (1, DeadReason::UnknownType));
     let text = &letters[0].errors[0].text;
-    assert!(text.contains("version 2 of the type `order.placed`") && text.contains("redrive"), "{text}");
+    assert!(
+        text.contains("version 2 of the type `order.placed`") && text.contains("redrive"),
+        "{text}"
+    );
     assert_eq!((store.rows(), stop(handle).await.buried), (vec!["write:2".to_owned()], 1));
 }
 
@@ -138,7 +161,11 @@ async fn at_most_once_and_by_hand_too_what_another_instance_takes_is_not_acknowl
         if mode == AckMode::Before {
             until(&other, |s| s.handled == 2).await;
         }
-        assert_eq!((stop(handle).await.buried, stop(other).await.buried, store.letters().len()), (0, 0, 0), "{mode:?}");
+        assert_eq!(
+            (stop(handle).await.buried, stop(other).await.buried, store.letters().len()),
+            (0, 0, 0),
+            "{mode:?}"
+        );
     }
 }
 
@@ -173,7 +200,8 @@ async fn what_a_newer_instance_was_to_try_again_waits_for_it_when_the_release_is
     };
     let again = || {
         let (queue, subscriber) = queue();
-        let consumer = Consumer::new("receipts", &store).on("write", failing.clone()).subscribe(subscriber);
+        let consumer =
+            Consumer::new("receipts", &store).on("write", failing.clone()).subscribe(subscriber);
         (queue, consumer.hold(Duration::ZERO))
     };
     let (queue, consumer) = again();
@@ -198,7 +226,11 @@ async fn a_delivery_that_another_instance_knows_is_not_given_up_however_long_it_
     // It has the handler and takes nothing up: its kill switch is on, or its handler is busy.
     let (_later, subscriber) = crate::support::queue();
     let stuck = |_: Order, _: &Cx| std::future::pending::<Result<(), std::io::Error>>();
-    let consumer = Consumer::new("receipts", &store).on_with("write", HandlerOptions::new().no_timeout(), stuck);
+    let consumer = Consumer::new("receipts", &store).on_with(
+        "write",
+        HandlerOptions::new().no_timeout(),
+        stuck,
+    );
     let other = start(consumer.subscribe(subscriber).concurrency(1)).await;
     acked(&queue, of("order.placed", 2, 1, None)).await;
     acked(&queue, of("order.placed", 2, 2, None)).await;

@@ -3,7 +3,10 @@
 use bytes::Bytes;
 use outbox_core::{
     consumer::{Consumer, ConsumerHandle, ConsumerStats, HandlerContext},
-    event::{DecodeError, DecodeEvent, EventContract, EventType, Headers, Message, MessageId, MessageParts, Timestamp},
+    event::{
+        DecodeError, DecodeEvent, EventContract, EventType, Headers, Message, MessageId,
+        MessageParts, Timestamp,
+    },
     testing::{MemoryStore, MemoryTx},
     transport::{Acknowledge, Delivery, Memory, SubscribeError, Subscriber},
 };
@@ -20,7 +23,8 @@ pub(crate) type Cx = HandlerContext<MemoryTx>;
 pub(crate) struct OrderPlaced(pub(crate) u64);
 
 impl EventContract for OrderPlaced {
-    const TYPES: &'static [EventType] = &[EventType { name: "order.placed", version: 1, topic: "orders" }];
+    const TYPES: &'static [EventType] =
+        &[EventType { name: "order.placed", version: 1, topic: "orders" }];
 }
 
 impl DecodeEvent for OrderPlaced {
@@ -32,10 +36,11 @@ impl DecodeEvent for OrderPlaced {
                 supported: 1,
             });
         }
-        let number = serde_json::from_slice(&message.payload).map_err(|_| DecodeError::Payload {
-            event_type: message.event_type.clone(),
-            source: "a number was expected".into(),
-        })?;
+        let number =
+            serde_json::from_slice(&message.payload).map_err(|_| DecodeError::Payload {
+                event_type: message.event_type.clone(),
+                source: "a number was expected".into(),
+            })?;
         Ok(Self(number))
     }
 }
@@ -88,7 +93,9 @@ pub(crate) async fn stop(handle: ConsumerHandle) -> ConsumerStats {
 /// Waits until the consumer has come to a state.
 pub(crate) async fn until(handle: &ConsumerHandle, mut state: impl FnMut(&ConsumerStats) -> bool) {
     let mut stats = handle.stats();
-    if let Ok(reached) = tokio::time::timeout(Duration::from_secs(600), stats.wait_for(|s| state(s))).await {
+    if let Ok(reached) =
+        tokio::time::timeout(Duration::from_secs(600), stats.wait_for(|s| state(s))).await
+    {
         reached.expect("the consumer runs");
         return;
     }
@@ -96,14 +103,21 @@ pub(crate) async fn until(handle: &ConsumerHandle, mut state: impl FnMut(&Consum
 }
 
 /// Waits until something holds that the consumer does not tell; `seen` is what there is of it.
-pub(crate) async fn until_seen<T: std::fmt::Debug>(what: &str, seen: impl Fn() -> T, holds: impl Fn(&T) -> bool) {
+pub(crate) async fn until_seen<T: std::fmt::Debug>(
+    what: &str,
+    seen: impl Fn() -> T,
+    holds: impl Fn(&T) -> bool,
+) {
     let begun = tokio::time::Instant::now();
     loop {
         let now = seen();
         if holds(&now) {
             return;
         }
-        assert!(begun.elapsed() < Duration::from_hours(2), "{what}; after two hours there is {now:?}");
+        assert!(
+            begun.elapsed() < Duration::from_hours(2),
+            "{what}; after two hours there is {now:?}"
+        );
         tokio::time::sleep(Duration::from_secs(1)).await;
     }
 }
@@ -131,7 +145,11 @@ pub(crate) fn queue() -> (Queue, QueueSubscriber) {
 }
 
 impl Queue {
-    pub(crate) fn deliver(&self, message: Result<Message, String>, attempt: Option<u32>) -> Answered {
+    pub(crate) fn deliver(
+        &self,
+        message: Result<Message, String>,
+        attempt: Option<u32>,
+    ) -> Answered {
         let (sender, receiver) = oneshot::channel();
         let delivery = Delivery::new(message, attempt, Box::new(Handle(sender)));
         self.0.send(Ok(delivery)).expect("the subscriber lives");
@@ -151,7 +169,8 @@ impl Queue {
     /// Delivers as a sender does that waits for the answer.
     pub(crate) fn deliver_from_a_sender(&self, message: Message) -> Answered {
         let (sender, receiver) = oneshot::channel();
-        let delivery = Delivery::new(Ok(message), None, Box::new(Handle(sender))).that_comes_back_in_order();
+        let delivery =
+            Delivery::new(Ok(message), None, Box::new(Handle(sender))).that_comes_back_in_order();
         self.0.send(Ok(delivery)).expect("the subscriber lives");
         Answered(receiver)
     }

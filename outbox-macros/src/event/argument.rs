@@ -23,7 +23,8 @@ pub(crate) struct Retry {
 }
 
 impl Retry {
-    const KNOWN: &'static [&'static str] = &["max_attempts", "backoff", "factor", "max_backoff", "give_up_after"];
+    const KNOWN: &'static [&'static str] =
+        &["max_attempts", "backoff", "factor", "max_backoff", "give_up_after"];
 
     /// The short form: `max_attempts = 3`.
     pub(super) fn attempts(max_attempts: u32) -> Self {
@@ -31,10 +32,16 @@ impl Retry {
     }
 
     /// Reads `(max_attempts = 3, backoff = "1s", ..)`.
-    pub(crate) fn read(name: &Ident, input: ParseStream<'_>, faults: &mut Faults) -> syn::Result<Self> {
-        let wrong = "write the settings in parentheses: `retry(max_attempts = 3, backoff = \"1s\")`";
+    pub(crate) fn read(
+        name: &Ident,
+        input: ParseStream<'_>,
+        faults: &mut Faults,
+    ) -> syn::Result<Self> {
+        let wrong =
+            "write the settings in parentheses: `retry(max_attempts = 3, backoff = \"1s\")`";
         let (mut attempts, mut factor) = (Slot::default(), Slot::default());
-        let (mut backoff, mut max_backoff, mut give_up) = (Slot::default(), Slot::default(), Slot::default());
+        let (mut backoff, mut max_backoff, mut give_up) =
+            (Slot::default(), Slot::default(), Slot::default());
         list(name, input, wrong, |settings| {
             each(settings, faults, |name, input, _| match name.to_string().as_str() {
                 "max_attempts" => attempts.fill(name, number(name, input, u32::MAX)),
@@ -47,9 +54,10 @@ impl Retry {
             Ok(())
         })?;
         let longest = max_backoff.get().map_or(DEFAULT_MAX_BACKOFF, |&(longest, _)| longest);
-        if let Some(&(_, at)) = backoff.get().filter(|(backoff, _)| *backoff > longest && !max_backoff.is_faulty()) {
-            let message =
-                "the first wait is longer than the longest: raise `max_backoff` (5m unless set) or lower this";
+        if let Some(&(_, at)) =
+            backoff.get().filter(|(backoff, _)| *backoff > longest && !max_backoff.is_faulty())
+        {
+            let message = "the first wait is longer than the longest: raise `max_backoff` (5m unless set) or lower this";
             faults.add(syn::Error::new(at, message));
         }
         let time = |slot: &Slot<(Duration, Span)>| slot.get().map(|&(time, _)| time);
@@ -72,15 +80,20 @@ pub(super) struct Step {
 }
 
 impl Step {
-    const WRONG: &'static str = "write a version and the function that raises it by one: `upcast(1 = v1_to_v2)`";
+    const WRONG: &'static str =
+        "write a version and the function that raises it by one: `upcast(1 = v1_to_v2)`";
 
     /// Reads `(1 = function, 2 = function)`.
     pub(super) fn read_all(name: &Ident, input: ParseStream<'_>) -> syn::Result<Vec<Self>> {
-        list(name, input, Self::WRONG, |steps| Ok(steps.parse_terminated(Self::read, Token![,])?.into_iter().collect()))
+        list(name, input, Self::WRONG, |steps| {
+            Ok(steps.parse_terminated(Self::read, Token![,])?.into_iter().collect())
+        })
     }
 
     fn read(input: ParseStream<'_>) -> syn::Result<Self> {
-        let from: LitInt = input.parse().map_err(|fault: syn::Error| syn::Error::new(fault.span(), Self::WRONG))?;
+        let from: LitInt = input
+            .parse()
+            .map_err(|fault: syn::Error| syn::Error::new(fault.span(), Self::WRONG))?;
         let at = from.span();
         if !input.peek(Token![=]) {
             return Err(syn::Error::new(at, Self::WRONG));
@@ -88,14 +101,19 @@ impl Step {
         input.parse::<Token![=]>()?;
         let function = input.parse()?;
         match from.base10_parse() {
-            Ok(0) | Err(_) => Err(syn::Error::new(at, "versions are whole numbers from 1 to 65535")),
+            Ok(0) | Err(_) => {
+                Err(syn::Error::new(at, "versions are whole numbers from 1 to 65535"))
+            }
             Ok(from) => Ok(Self { from, at, function }),
         }
     }
 }
 
 /// Gives the text back when it passes.
-pub(super) fn checked(text: LitStr, check: impl Fn(&str) -> Result<(), String>) -> syn::Result<LitStr> {
+pub(super) fn checked(
+    text: LitStr,
+    check: impl Fn(&str) -> Result<(), String>,
+) -> syn::Result<LitStr> {
     match check(&text.value()) {
         Ok(()) => Ok(text),
         Err(message) => Err(syn::Error::new(text.span(), message)),
@@ -110,12 +128,17 @@ pub(super) fn wire_name(name: &Ident, input: ParseStream<'_>) -> syn::Result<Lit
 /// Reads `= "7d"`; gives the duration and where it stands.
 pub(crate) fn duration(name: &Ident, input: ParseStream<'_>) -> syn::Result<(Duration, Span)> {
     let text = string(name, input)?;
-    let read = value::duration(&text.value()).map_err(|message| syn::Error::new(text.span(), message))?;
+    let read =
+        value::duration(&text.value()).map_err(|message| syn::Error::new(text.span(), message))?;
     Ok((read, text.span()))
 }
 
 /// Reads `= 3`, from 1 to `most`.
-pub(crate) fn number<N: TryFrom<u64> + Display>(name: &Ident, input: ParseStream<'_>, most: N) -> syn::Result<N> {
+pub(crate) fn number<N: TryFrom<u64> + Display>(
+    name: &Ident,
+    input: ParseStream<'_>,
+    most: N,
+) -> syn::Result<N> {
     let wrong = format!("`{name}` takes a whole number from 1 to {most}: write `{name} = 2`");
     let literal: LitInt = attr::value(name, input, &wrong)?;
     let number = literal.base10_parse::<u64>().ok().filter(|n| *n > 0);
@@ -131,7 +154,9 @@ fn multiplier(name: &Ident, input: ParseStream<'_>) -> syn::Result<f64> {
         Lit::Float(number) => number.base10_parse().ok(),
         _ => None,
     };
-    factor.filter(|f| f.is_finite() && *f >= 1.0).ok_or_else(|| syn::Error::new(literal.span(), wrong))
+    factor
+        .filter(|f| f.is_finite() && *f >= 1.0)
+        .ok_or_else(|| syn::Error::new(literal.span(), wrong))
 }
 
 /// Reads nothing; gives where the name stands.
@@ -172,7 +197,9 @@ pub(super) fn pairs(name: &Ident, input: ParseStream<'_>) -> syn::Result<Vec<(Li
         Ok((name, input.parse()?))
     };
     list(name, input, wrong, |pairs| {
-        let pairs = pairs.parse_terminated(pair, Token![,]).map_err(|fault| syn::Error::new(fault.span(), wrong))?;
+        let pairs = pairs
+            .parse_terminated(pair, Token![,])
+            .map_err(|fault| syn::Error::new(fault.span(), wrong))?;
         Ok(pairs.into_iter().collect())
     })
 }

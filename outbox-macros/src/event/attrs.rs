@@ -69,13 +69,21 @@ impl Place {
     /// Says where a name belongs that is known, but not here.
     fn misplaced(self, name: &str) -> Option<&'static str> {
         Some(match (name, self) {
-            ("key", _) => "`key` belongs on a field: write `#[outbox(key)]` before the field that orders the events",
+            ("key", _) => {
+                "`key` belongs on a field: write `#[outbox(key)]` before the field that orders the events"
+            }
             ("type", Self::Enum) => {
                 "the types of an enum are its prefix and its variants' names: write `prefix = \"..\"` here, `type = \"..\"` on a variant"
             }
-            ("prefix", Self::Struct) => "a struct is one event type: write its whole name, `type = \"..\"`",
-            ("prefix" | "crate" | "encode_only", Self::Variant) => "this belongs on the enum: move it there",
-            ("no_key" | "upcast" | "tombstone", Self::Enum) => "this belongs on a variant: move it there",
+            ("prefix", Self::Struct) => {
+                "a struct is one event type: write its whole name, `type = \"..\"`"
+            }
+            ("prefix" | "crate" | "encode_only", Self::Variant) => {
+                "this belongs on the enum: move it there"
+            }
+            ("no_key" | "upcast" | "tombstone", Self::Enum) => {
+                "this belongs on a variant: move it there"
+            }
             _ => return None,
         })
     }
@@ -117,7 +125,13 @@ impl Said {
         said
     }
 
-    fn argument(&mut self, place: Place, name: &Ident, input: ParseStream<'_>, faults: &mut Faults) -> syn::Result<()> {
+    fn argument(
+        &mut self,
+        place: Place,
+        name: &Ident,
+        input: ParseStream<'_>,
+        faults: &mut Faults,
+    ) -> syn::Result<()> {
         let text = name.to_string();
         if !place.known().contains(&text.as_str()) {
             return Err(match place.misplaced(&text) {
@@ -134,12 +148,13 @@ impl Said {
             "ttl" => self.ttl.fill(name, duration(name, input).map(|(ttl, _)| ttl)),
             "header" => self.header(name, input, faults),
             "retry" | "max_attempts" if self.retry.is_given() => {
-                let message =
-                    "the retry policy is given twice: keep one of `retry(..)` and its short form `max_attempts = ..`";
+                let message = "the retry policy is given twice: keep one of `retry(..)` and its short form `max_attempts = ..`";
                 Err(syn::Error::new(name.span(), message))
             }
             "retry" => self.retry.fill(name, Retry::read(name, input, faults)),
-            "max_attempts" => self.retry.fill(name, number(name, input, u32::MAX).map(Retry::attempts)),
+            "max_attempts" => {
+                self.retry.fill(name, number(name, input, u32::MAX).map(Retry::attempts))
+            }
             "no_key" => self.no_key.fill(name, flag(name, input)),
             "encode_only" => self.encode_only.fill(name, flag(name, input)),
             "tombstone" => self.tombstone.fill(name, flag(name, input)),
@@ -149,7 +164,12 @@ impl Said {
     }
 
     /// Reads `("name" = "value", ..)`.
-    fn header(&mut self, name: &Ident, input: ParseStream<'_>, faults: &mut Faults) -> syn::Result<()> {
+    fn header(
+        &mut self,
+        name: &Ident,
+        input: ParseStream<'_>,
+        faults: &mut Faults,
+    ) -> syn::Result<()> {
         for (header, content) in pairs(name, input)? {
             if let Err(message) = value::check_header_value(&content.value()) {
                 faults.at(&content, message);
@@ -157,7 +177,10 @@ impl Said {
             match value::check_header_name(&header.value()) {
                 Err(message) => faults.at(&header, message),
                 Ok(()) if self.headers.iter().any(|(h, _)| h.value() == header.value()) => {
-                    faults.at(&header, format!("the header `{}` is given twice; keep one of them", header.value()));
+                    faults.at(
+                        &header,
+                        format!("the header `{}` is given twice; keep one of them", header.value()),
+                    );
                 }
                 Ok(()) => self.headers.push((header, content.value())),
             }
@@ -183,7 +206,9 @@ impl FieldSaid {
                 name.span(),
                 "a field gives the value of its header: write `header = \"name\"`; a fixed one stands on the type",
             )),
-            "header" => said.header.fill(name, string(name, input).and_then(|n| checked(n, value::check_header_name))),
+            "header" => said
+                .header
+                .fill(name, string(name, input).and_then(|n| checked(n, value::check_header_name))),
             _ => Err(unknown(name, "a field", &["key", "header"])),
         });
         said
@@ -198,7 +223,10 @@ fn arguments(
 ) {
     for attr in attrs.iter().filter(|a| a.path().is_ident("outbox")) {
         if attr.meta.require_list().is_err() {
-            faults.at(attr.path(), "write what to set in parentheses, such as `#[outbox(type = \"..\")]`");
+            faults.at(
+                attr.path(),
+                "write what to set in parentheses, such as `#[outbox(type = \"..\")]`",
+            );
             continue;
         }
         let parsed = attr.parse_args_with(|input: ParseStream<'_>| {

@@ -53,7 +53,9 @@ pub(super) fn copy_of(input: &DeriveInput, data: &DataEnum, way: Way) -> TokenSt
 }
 
 fn copy_variant(variant: &Variant, input: &DeriveInput) -> Variant {
-    let keep = |metas: Vec<Meta>| serde::print(&metas).map(|attr| parse_quote!(#attr)).into_iter().collect();
+    let keep = |metas: Vec<Meta>| {
+        serde::print(&metas).map(|attr| parse_quote!(#attr)).into_iter().collect()
+    };
     let mut copy = variant.clone();
     copy.attrs = keep(serde::of_variant(&variant.attrs));
     copy.discriminant = None;
@@ -69,7 +71,8 @@ fn copy_variant(variant: &Variant, input: &DeriveInput) -> Variant {
 /// Reading is bound by every field, also where no type parameter is involved: an enum with a field that serde cannot read is an event
 /// all the same, only one that is not `DecodeEvent`. The `for<..>` lets such a bound be false without being an error.
 pub(super) fn bounds(input: &DeriveInput, data: &DataEnum, way: Way) -> Vec<TokenStream> {
-    let parameters: BTreeSet<String> = input.generics.type_params().map(|p| p.ident.to_string()).collect();
+    let parameters: BTreeSet<String> =
+        input.generics.type_params().map(|p| p.ident.to_string()).collect();
     let mut bounds = Vec::new();
     for variant in &data.variants {
         let by_variant = serde::of_variant(&variant.attrs);
@@ -80,14 +83,19 @@ pub(super) fn bounds(input: &DeriveInput, data: &DataEnum, way: Way) -> Vec<Toke
                 Way::Encode => {
                     let by_hand = ["with", "serialize_with"];
                     let skipped = serde::has(&own, &["skip", "skip_serializing"]);
-                    if generic && !skipped && !serde::has(&own, &by_hand) && !serde::has(&by_variant, &by_hand) {
+                    if generic
+                        && !skipped
+                        && !serde::has(&own, &by_hand)
+                        && !serde::has(&by_variant, &by_hand)
+                    {
                         bounds.push(quote!(#ty: __outbox::serde::Serialize));
                     }
                 }
                 Way::Decode => {
                     let by_hand = ["with", "deserialize_with"];
                     let skipped = serde::has(&own, &["skip", "skip_deserializing"]);
-                    if !skipped && !serde::has(&own, &by_hand) && !serde::has(&by_variant, &by_hand) {
+                    if !skipped && !serde::has(&own, &by_hand) && !serde::has(&by_variant, &by_hand)
+                    {
                         bounds.push(quote!(for<'__de> #ty: __outbox::serde::Deserialize<'__de>));
                     }
                     if generic && serde::takes_default(&own) {

@@ -8,7 +8,9 @@ use super::{
 use proc_macro2::{Ident, Span, TokenStream};
 use quote::{ToTokens, format_ident, quote, quote_spanned};
 use std::{collections::BTreeSet, time::Duration};
-use syn::{Data, DataEnum, DeriveInput, Generics, parse_quote, parse_quote_spanned, spanned::Spanned};
+use syn::{
+    Data, DataEnum, DeriveInput, Generics, parse_quote, parse_quote_spanned, spanned::Spanned,
+};
 
 /// Prints the impls of a valid input.
 pub(super) fn impls(input: &DeriveInput, model: &Model) -> TokenStream {
@@ -42,10 +44,17 @@ fn struct_impls(input: &DeriveInput, model: &Model, contract: &Contract) -> Toke
     let (_, type_generics, _) = input.generics.split_for_impl();
     let this = quote!(#ident #type_generics);
     // Named, so that a missing `Serialize` is told at the type's name.
-    let payload = if contract.tombstone { nothing() } else { quote!(__outbox::encode_json::<#this>(#name, self)) };
+    let payload = if contract.tombstone {
+        nothing()
+    } else {
+        quote!(__outbox::encode_json::<#this>(#name, self))
+    };
     let mut generics = with_key_bounds(input, &[contract]);
     if !contract.tombstone && input.generics.type_params().next().is_some() {
-        generics.make_where_clause().predicates.push(parse_quote!(#this: __outbox::serde::Serialize));
+        generics
+            .make_where_clause()
+            .predicates
+            .push(parse_quote!(#this: __outbox::serde::Serialize));
     }
     let event = event_impl(input, &generics, &meta, &payload);
     let contracts = contract_impl(input, &[contract]);
@@ -59,7 +68,12 @@ fn struct_impls(input: &DeriveInput, model: &Model, contract: &Contract) -> Toke
     quote!(#event #contracts #decode)
 }
 
-fn enum_impls(input: &DeriveInput, model: &Model, variants: &[Variant], data: &DataEnum) -> TokenStream {
+fn enum_impls(
+    input: &DeriveInput,
+    model: &Model,
+    variants: &[Variant],
+    data: &DataEnum,
+) -> TokenStream {
     let contracts: Vec<&Contract> = variants.iter().map(|v| &v.contract).collect();
     let metas = variants.iter().map(meta_arm);
     let meta = quote!(match self { #(#metas),* });
@@ -89,7 +103,12 @@ fn enum_impls(input: &DeriveInput, model: &Model, variants: &[Variant], data: &D
     quote!(#encode #event #contract #decode)
 }
 
-fn event_impl(input: &DeriveInput, generics: &Generics, meta: &TokenStream, payload: &TokenStream) -> TokenStream {
+fn event_impl(
+    input: &DeriveInput,
+    generics: &Generics,
+    meta: &TokenStream,
+    payload: &TokenStream,
+) -> TokenStream {
     let ident = &input.ident;
     let (_, type_generics, _) = input.generics.split_for_impl();
     let mut generics = generics.clone();
@@ -99,7 +118,8 @@ fn event_impl(input: &DeriveInput, generics: &Generics, meta: &TokenStream, payl
     }
     let (impl_generics, _, where_clause) = generics.split_for_impl();
     // Listeners take events by type, which needs one without lifetimes.
-    let owned = input.generics.lifetimes().next().is_none() && input.generics.type_params().next().is_none();
+    let owned = input.generics.lifetimes().next().is_none()
+        && input.generics.type_params().next().is_none();
     let itself = owned.then(|| {
         quote! {
             fn as_any(&self) -> __outbox::core::option::Option<&dyn __outbox::core::any::Any> {
@@ -277,8 +297,11 @@ fn policy(retry: &Retry) -> TokenStream {
     if let Some(factor) = retry.factor {
         policy.extend(quote!(.factor(#factor)));
     }
-    let times =
-        [("backoff", retry.backoff), ("max_backoff", retry.max_backoff), ("give_up_after", retry.give_up_after)];
+    let times = [
+        ("backoff", retry.backoff),
+        ("max_backoff", retry.max_backoff),
+        ("give_up_after", retry.give_up_after),
+    ];
     for (setter, time) in times.into_iter().filter_map(|(setter, time)| Some((setter, time?))) {
         let (setter, time) = (Ident::new(setter, Span::call_site()), duration(time));
         policy.extend(quote!(.#setter(#time)));
@@ -293,10 +316,12 @@ fn duration(time: Duration) -> TokenStream {
 
 /// Adds what key and header fields of a generic type must be.
 fn with_key_bounds(input: &DeriveInput, contracts: &[&Contract]) -> Generics {
-    let parameters: BTreeSet<String> = input.generics.type_params().map(|p| p.ident.to_string()).collect();
+    let parameters: BTreeSet<String> =
+        input.generics.type_params().map(|p| p.ident.to_string()).collect();
     let mut generics = input.generics.clone();
     for contract in contracts {
-        let fields = contract.key.iter().chain(contract.field_headers.iter().map(|(_, field)| field));
+        let fields =
+            contract.key.iter().chain(contract.field_headers.iter().map(|(_, field)| field));
         for ty in fields.map(|field| &field.ty).filter(|ty| content::mentions(ty, &parameters)) {
             let bound = parse_quote_spanned!(ty.span()=> #ty: __outbox::KeyPart);
             generics.make_where_clause().predicates.push(bound);

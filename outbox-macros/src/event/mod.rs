@@ -26,7 +26,8 @@ pub(crate) fn derive(input: TokenStream) -> TokenStream {
     let impls = match faults.into_errors() {
         None => expand::impls(&input, &model),
         Some(errors) => {
-            let stand_in = root.as_ref().map(|root| within(root, &expand::stand_in(&input, &model)));
+            let stand_in =
+                root.as_ref().map(|root| within(root, &expand::stand_in(&input, &model)));
             return quote!(#errors #stand_in);
         }
     };

@@ -72,9 +72,13 @@ impl Model {
         let encode_only = borrowed || said.encode_only.is_given() || said.tombstone.is_given();
         let root = said.root.get().cloned();
         let shape = match &input.data {
-            Data::Struct(data) => {
-                Shape::Struct(Box::new(read_struct(&input.ident, &said, well_said, &data.fields, faults)))
-            }
+            Data::Struct(data) => Shape::Struct(Box::new(read_struct(
+                &input.ident,
+                &said,
+                well_said,
+                &data.fields,
+                faults,
+            ))),
             Data::Enum(data) => Shape::Enum(read_enum(&input.ident, &said, data, faults)),
             Data::Union(data) => {
                 faults.at(data.union_token, "a union cannot be an event: use a struct or an enum");
@@ -108,20 +112,29 @@ impl Model {
         }
         let reason = if borrowed { "borrows its content" } else { "is `encode_only`" };
         for step in self.contracts().iter().filter_map(|c| c.upcast.first()) {
-            let message = format!("this type {reason}, so it is never read and needs no `upcast`: remove the steps");
+            let message = format!(
+                "this type {reason}, so it is never read and needs no `upcast`: remove the steps"
+            );
             faults.add(syn::Error::new(step.at, message));
         }
     }
 }
 
-fn read_struct(ident: &Ident, said: &Said, well_said: bool, fields: &Fields, faults: &mut Faults) -> Contract {
+fn read_struct(
+    ident: &Ident,
+    said: &Said,
+    well_said: bool,
+    fields: &Fields,
+    faults: &mut Faults,
+) -> Contract {
     let name = match said.name.get() {
         Some(name) => name.value(),
         // Perhaps that fault is why.
         None if !well_said => String::new(),
         None => {
             let example = value::snake_case(&ident.to_string()).replace('_', ".");
-            let message = format!("the event has no type name: add `#[outbox(type = \"{example}\")]`");
+            let message =
+                format!("the event has no type name: add `#[outbox(type = \"{example}\")]`");
             faults.at(ident, message);
             String::new()
         }
@@ -131,9 +144,13 @@ fn read_struct(ident: &Ident, said: &Said, well_said: bool, fields: &Fields, fau
 
 fn read_enum(ident: &Ident, said: &Said, data: &DataEnum, faults: &mut Faults) -> Vec<Variant> {
     if data.variants.is_empty() {
-        faults.at(ident, "an enum without variants cannot be an event: add a variant for each event type");
+        faults.at(
+            ident,
+            "an enum without variants cannot be an event: add a variant for each event type",
+        );
     }
-    let prefix = said.prefix.get().map_or_else(|| value::snake_case(&ident.to_string()), syn::LitStr::value);
+    let prefix =
+        said.prefix.get().map_or_else(|| value::snake_case(&ident.to_string()), syn::LitStr::value);
     let mut unkeyed = Vec::new();
     let mut variants: Vec<Variant> = Vec::new();
     for variant in &data.variants {
@@ -149,7 +166,10 @@ fn read_enum(ident: &Ident, said: &Said, data: &DataEnum, faults: &mut Faults) -
         }
         let name = variant_name(&prefix, &variant.ident, &own, faults);
         if variants.iter().any(|v| v.contract.name == name) && !own.name.is_faulty() {
-            let at = own.name.get().map_or_else(|| variant.ident.to_token_stream(), ToTokens::to_token_stream);
+            let at = own
+                .name
+                .get()
+                .map_or_else(|| variant.ident.to_token_stream(), ToTokens::to_token_stream);
             faults.at(
                 at,
                 format!("another variant has the type `{name}`: give this one a name of its own, `type = \"..\"`"),
@@ -178,11 +198,15 @@ fn read_enum(ident: &Ident, said: &Said, data: &DataEnum, faults: &mut Faults) -
 
 /// Gives `prefix.suffix`.
 fn variant_name(prefix: &str, ident: &Ident, own: &Said, faults: &mut Faults) -> String {
-    let suffix = own.name.get().map_or_else(|| value::snake_case(&ident.to_string()), syn::LitStr::value);
+    let suffix =
+        own.name.get().map_or_else(|| value::snake_case(&ident.to_string()), syn::LitStr::value);
     let name = format!("{prefix}.{suffix}");
     let at = own.name.get().map_or_else(|| ident.to_token_stream(), ToTokens::to_token_stream);
     if let Some(rest) = suffix.strip_prefix(prefix).and_then(|rest| rest.strip_prefix('.')) {
-        faults.at(at, format!("the enum's prefix `{prefix}.` is put before it: write `type = \"{rest}\"`"));
+        faults.at(
+            at,
+            format!("the enum's prefix `{prefix}.` is put before it: write `type = \"{rest}\"`"),
+        );
     } else if let Err(message) = value::check_wire_name("type", &name) {
         faults.at(at, message);
     }
@@ -193,18 +217,21 @@ impl Contract {
     /// Puts together what an enum says for all its variants (`common`) and what is said of this type (`own`, which goes first).
     fn read(name: String, common: &Said, own: &Said, fields: &Fields, faults: &mut Faults) -> Self {
         let (key, field_headers) = read_fields(own, fields, faults);
-        let mut fixed_headers: Vec<_> = own.headers.iter().map(|(n, v)| (n.value(), v.clone())).collect();
+        let mut fixed_headers: Vec<_> =
+            own.headers.iter().map(|(n, v)| (n.value(), v.clone())).collect();
         for (header, content) in &common.headers {
             let name = header.value();
-            let overridden =
-                fixed_headers.iter().any(|(n, _)| *n == name) || field_headers.iter().any(|(n, _)| *n == name);
+            let overridden = fixed_headers.iter().any(|(n, _)| *n == name)
+                || field_headers.iter().any(|(n, _)| *n == name);
             if !overridden {
                 fixed_headers.push((name, content.clone()));
             }
         }
         if let Some(&at) = own.tombstone.get() {
             let fault = if key.is_none() {
-                Some("a tombstone says that what was told under its key is gone: mark a field with `#[outbox(key)]`")
+                Some(
+                    "a tombstone says that what was told under its key is gone: mark a field with `#[outbox(key)]`",
+                )
             } else if own.upcast.is_given() {
                 Some("a tombstone has no content, so that there is none to raise: remove `upcast`")
             } else {
@@ -234,7 +261,11 @@ impl Contract {
 }
 
 /// Finds the key and the headers among the fields.
-fn read_fields(own: &Said, fields: &Fields, faults: &mut Faults) -> (Option<FieldRef>, Vec<(String, FieldRef)>) {
+fn read_fields(
+    own: &Said,
+    fields: &Fields,
+    faults: &mut Faults,
+) -> (Option<FieldRef>, Vec<(String, FieldRef)>) {
     let mut key: Option<FieldRef> = None;
     let mut headers: Vec<(String, FieldRef)> = Vec::new();
     for (member, field) in fields.members().zip(fields) {
@@ -244,8 +275,9 @@ fn read_fields(own: &Said, fields: &Fields, faults: &mut Faults) -> (Option<Fiel
             match &key {
                 Some(first) => {
                     let first = member_name(&first.member);
-                    let message =
-                        format!("`{first}` is the ordering key already: keep one `key`, or make one field of both");
+                    let message = format!(
+                        "`{first}` is the ordering key already: keep one `key`, or make one field of both"
+                    );
                     faults.add(syn::Error::new(at, message));
                 }
                 None => key = Some(field.clone()),
@@ -254,15 +286,20 @@ fn read_fields(own: &Said, fields: &Fields, faults: &mut Faults) -> (Option<Fiel
         if let Some(name) = said.header.get() {
             let given = headers.iter().any(|(n, _)| *n == name.value());
             if given || own.headers.iter().any(|(n, _)| n.value() == name.value()) {
-                faults.at(name, format!("the header `{}` is given twice; keep one of them", name.value()));
+                faults.at(
+                    name,
+                    format!("the header `{}` is given twice; keep one of them", name.value()),
+                );
             } else {
                 headers.push((name.value(), field));
             }
         }
     }
     if let (Some(&at), Some(key)) = (own.no_key.get(), &key) {
-        let message =
-            format!("`{}` is the ordering key: remove `no_key` here, or `key` there", member_name(&key.member));
+        let message = format!(
+            "`{}` is the ordering key: remove `no_key` here, or `key` there",
+            member_name(&key.member)
+        );
         faults.add(syn::Error::new(at, message));
     }
     (key, headers)
@@ -282,7 +319,9 @@ fn read_steps(version: u16, own: &Said, faults: &mut Faults) -> Vec<Step> {
     let mut next = steps.first().map_or(version, |first| first.from);
     for step in &steps {
         let fault = if step.from >= version {
-            Some(format!("the type has version {version}: a step begins below it, or raise `version`"))
+            Some(format!(
+                "the type has version {version}: a step begins below it, or raise `version`"
+            ))
         } else if step.from < next {
             Some(format!("the step from version {} is given twice; keep one of them", step.from))
         } else if step.from > next {
@@ -296,7 +335,10 @@ fn read_steps(version: u16, own: &Said, faults: &mut Faults) -> Vec<Step> {
         next = step.from.saturating_add(1);
     }
     if let Some(last) = steps.last().filter(|_| next < version) {
-        faults.add(syn::Error::new(last.at, format!("the step from version {next} is missing: add `{next} = ..`")));
+        faults.add(syn::Error::new(
+            last.at,
+            format!("the step from version {next} is missing: add `{next} = ..`"),
+        ));
     }
     steps
 }

@@ -27,7 +27,8 @@ const UNREAD: &str = "the payload is the content of a variant alone, so that thi
     `#[outbox(encode_only)]` where the event is never read";
 const ELSEWHERE: &str = "this describes how another type is written: derive the event on a type of its own that holds one, with \
     `#[serde(with = \"..\")]` on the field";
-const IDENTIFIER: &str = "an enum that stands for names of fields or variants is no event: make another one";
+const IDENTIFIER: &str =
+    "an enum that stands for names of fields or variants is no event: make another one";
 const UNWRITTEN: &str = "a variant that serde must not write is an event type all the same, and would be sent: move it to another \
     enum, or remove this";
 const NEVER_READ: &str = "a variant that serde must not read would be read all the same: move it to another enum, remove this, or \
@@ -83,7 +84,12 @@ pub(crate) const OF_VARIANT: &[(&str, Rule)] = &[
 pub(crate) const NOT_OF_FIELDS: &[&str] = &["bound", "borrow"];
 
 /// Notes the attributes that a payload could not keep.
-pub(super) fn check(attrs: &[Attribute], known: &[(&str, Rule)], is_read: bool, faults: &mut Faults) {
+pub(super) fn check(
+    attrs: &[Attribute],
+    known: &[(&str, Rule)],
+    is_read: bool,
+    faults: &mut Faults,
+) {
     for meta in metas(attrs) {
         match rule(&meta, known) {
             Rule::Refused(advice) => faults.at(meta.path(), advice),
@@ -94,7 +100,10 @@ pub(super) fn check(attrs: &[Attribute], known: &[(&str, Rule)], is_read: bool, 
 }
 
 fn rule(meta: &Meta, known: &[(&str, Rule)]) -> Rule {
-    known.iter().find(|(name, _)| meta.path().is_ident(name)).map_or(Rule::Refused(UNKNOWN), |(_, rule)| *rule)
+    known
+        .iter()
+        .find(|(name, _)| meta.path().is_ident(name))
+        .map_or(Rule::Refused(UNKNOWN), |(_, rule)| *rule)
 }
 
 /// Gives the attributes of an enum that its payloads keep.
@@ -109,7 +118,9 @@ pub(super) fn of_variant(attrs: &[Attribute]) -> Vec<Meta> {
 
 /// Gives the attributes of a field that a payload keeps.
 pub(super) fn of_field(attrs: &[Attribute]) -> Vec<Meta> {
-    metas(attrs).filter(|meta| !NOT_OF_FIELDS.iter().any(|name| meta.path().is_ident(name))).collect()
+    metas(attrs)
+        .filter(|meta| !NOT_OF_FIELDS.iter().any(|name| meta.path().is_ident(name)))
+        .collect()
 }
 
 /// Prints attributes, or nothing when there are none.
@@ -131,5 +142,7 @@ pub(super) fn takes_default(metas: &[Meta]) -> bool {
 /// Goes through what all `#[serde(..)]` say. One that cannot be read is left to serde's own derive, which says so.
 fn metas(attrs: &[Attribute]) -> impl Iterator<Item = Meta> {
     let serde = attrs.iter().filter(|a| a.path().is_ident("serde"));
-    serde.filter_map(|a| a.parse_args_with(Punctuated::<Meta, Token![,]>::parse_terminated).ok()).flatten()
+    serde
+        .filter_map(|a| a.parse_args_with(Punctuated::<Meta, Token![,]>::parse_terminated).ok())
+        .flatten()
 }

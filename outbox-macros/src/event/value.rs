@@ -41,7 +41,9 @@ pub(crate) fn check_wire_name(what: &str, text: &str) -> Result<(), String> {
         return Err(format!("the {what} has {} bytes; the most is {MAX_TEXT}", text.len()));
     }
     match text.chars().find(|c| c.is_whitespace() || c.is_control()) {
-        Some(c) => Err(format!("the {what} may not contain {c:?}: write a name such as `{example}`")),
+        Some(c) => {
+            Err(format!("the {what} may not contain {c:?}: write a name such as `{example}`"))
+        }
         None => Ok(()),
     }
 }
@@ -63,7 +65,9 @@ pub(crate) fn check_header_name(name: &str) -> Result<(), String> {
 /// Checks the value of a header.
 pub(crate) fn check_header_value(value: &str) -> Result<(), String> {
     if value.chars().any(char::is_control) {
-        return Err("a header value may not contain control characters, such as line ends".to_owned());
+        return Err(
+            "a header value may not contain control characters, such as line ends".to_owned()
+        );
     }
     Ok(())
 }
@@ -81,7 +85,9 @@ pub(crate) fn duration(text: &str) -> Result<Duration, String> {
         _ => None,
     };
     let Some(millis_each) = millis_each.filter(|_| digits > 0) else {
-        return Err(format!("`{text}` is no duration: write a whole number and one of ms, s, m, h, d, such as `7d`"));
+        return Err(format!(
+            "`{text}` is no duration: write a whole number and one of ms, s, m, h, d, such as `7d`"
+        ));
     };
     let millis = number.parse::<u64>().ok().and_then(|n| n.checked_mul(millis_each));
     match millis {
@@ -98,8 +104,9 @@ pub(crate) fn snake_case(name: &str) -> String {
     for (i, &c) in chars.iter().enumerate() {
         if c.is_uppercase() {
             let after_lower = i > 0 && !chars[i - 1].is_uppercase() && chars[i - 1] != '_';
-            let ends_acronym =
-                i > 0 && chars[i - 1].is_uppercase() && chars.get(i + 1).is_some_and(|n| n.is_lowercase());
+            let ends_acronym = i > 0
+                && chars[i - 1].is_uppercase()
+                && chars.get(i + 1).is_some_and(|n| n.is_lowercase());
             if after_lower || ends_acronym {
                 out.push('_');
             }

@@ -9,9 +9,16 @@ use syn::{Generics, ItemImpl, WherePredicate, parse_quote};
 /// Prints a valid block.
 pub(super) fn block(block: &ItemImpl, model: &Model, root: &TokenStream) -> TokenStream {
     let (this, generics) = (&block.self_ty, &block.generics);
-    let adapters: Vec<Ident> =
-        model.handlers.iter().map(|handler| format_ident!("__Handler_{}", handler.method)).collect();
-    let printed = model.handlers.iter().zip(&adapters).map(|(handler, name)| adapter(block, handler, name, root));
+    let adapters: Vec<Ident> = model
+        .handlers
+        .iter()
+        .map(|handler| format_ident!("__Handler_{}", handler.method))
+        .collect();
+    let printed = model
+        .handlers
+        .iter()
+        .zip(&adapters)
+        .map(|(handler, name)| adapter(block, handler, name, root));
     let with_store = with_store(generics, model.handlers.iter(), block, root);
     let (impl_generics, _, conditions) = with_store.split_for_impl();
     let (_, ty_generics, _) = generics.split_for_impl();
@@ -19,7 +26,8 @@ pub(super) fn block(block: &ItemImpl, model: &Model, root: &TokenStream) -> Toke
     let added = model.handlers.iter().zip(&adapters).map(|(each, adapter)| {
         let (name, event) = (&each.name, &each.event);
         let handler = quote!(#adapter #fish(#root::Arc::clone(&this)));
-        let (plain, with) = if each.answers { ("on_command", "on_command_with") } else { ("on", "on_with") };
+        let (plain, with) =
+            if each.answers { ("on_command", "on_command_with") } else { ("on", "on_with") };
         let (plain, with) = (format_ident!("{plain}"), format_ident!("{with}"));
         if !each.options.is_given() {
             return quote!(set.#plain::<#event, _>(#name, #handler););
@@ -109,7 +117,8 @@ fn with_store<'h>(
         if !seen.insert(context.to_token_stream().to_string()) {
             continue;
         }
-        let same: WherePredicate = parse_quote!(__Store: #root::Store<Tx = <#context as #root::ContextTx>::Tx>);
+        let same: WherePredicate =
+            parse_quote!(__Store: #root::Store<Tx = <#context as #root::ContextTx>::Tx>);
         conditions.push(same);
     }
     if bounded {

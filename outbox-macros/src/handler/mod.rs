@@ -27,7 +27,8 @@ pub(crate) fn attribute(options: TokenStream, item: TokenStream) -> TokenStream 
     let read = |input: syn::parse::ParseStream<'_>| {
         attr::each(input, &mut faults, |name, input, _| match name.to_string().as_str() {
             "crate" => {
-                let example = "`crate` says where the framework is: write `crate = my_crate::outbox_sea_orm`";
+                let example =
+                    "`crate` says where the framework is: write `crate = my_crate::outbox_sea_orm`";
                 root.fill(name, attr::value(name, input, example))
             }
             _ => Err(attr::unknown(name, "`#[event_handler]`", KNOWN)),
@@ -48,7 +49,11 @@ pub(crate) fn attribute(options: TokenStream, item: TokenStream) -> TokenStream 
 }
 
 fn not_a_block(item: TokenStream) -> TokenStream {
-    let at = item.clone().into_iter().next().map_or_else(TokenStream::new, |token| token.into_token_stream());
+    let at = item
+        .clone()
+        .into_iter()
+        .next()
+        .map_or_else(TokenStream::new, |token| token.into_token_stream());
     let message = "`#[event_handler]` goes on an impl block: `impl Billing { #[on(\"bill-order\")] async fn .. }`";
     let fault = syn::Error::new_spanned(at, message).into_compile_error();
     quote!(#fault #item)

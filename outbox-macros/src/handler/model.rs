@@ -4,13 +4,17 @@ use super::options::OnOptions;
 use crate::fallback::Faults;
 use proc_macro2::Ident;
 use std::collections::HashSet;
-use syn::{Attribute, FnArg, ImplItem, ImplItemFn, ItemImpl, LitStr, ReceiverKind, ReturnType, Signature, Type};
+use syn::{
+    Attribute, FnArg, ImplItem, ImplItemFn, ItemImpl, LitStr, ReceiverKind, ReturnType, Signature,
+    Type,
+};
 
 /// Marks a handler.
 const ON: &str = "on";
 /// Marks one that answers commands of sagas.
 const ON_COMMAND: &str = "on_command";
-const EXAMPLE: &str = "write `async fn bill(&self, event: OrderPlaced, cx: &HandlerContext) -> Result<(), Error>`";
+const EXAMPLE: &str =
+    "write `async fn bill(&self, event: OrderPlaced, cx: &HandlerContext) -> Result<(), Error>`";
 
 /// What is to be printed beside the block.
 pub(super) struct Model {
@@ -46,7 +50,10 @@ impl Model {
             let answers = first.path().is_ident(ON_COMMAND);
             for other in others {
                 let message = if other.path().is_ident(ON_COMMAND) == answers {
-                    format!("`#[{}(..)]` is given twice; keep one of them, and one name", mark_of(first))
+                    format!(
+                        "`#[{}(..)]` is given twice; keep one of them, and one name",
+                        mark_of(first)
+                    )
                 } else {
                     "a handler answers commands of sagas, `#[on_command(..)]`, or sees them as events, `#[on(..)]`: keep one of \
                      them; events run it in either case"
@@ -64,7 +71,10 @@ impl Model {
             if let Some((name, _)) = &mark
                 && !names.insert(name.value())
             {
-                let message = format!("two handlers are called \"{}\": each has a name of its own", name.value());
+                let message = format!(
+                    "two handlers are called \"{}\": each has a name of its own",
+                    name.value()
+                );
                 faults.at(name, message);
             }
             let shape = shape(&method.sig, faults);
@@ -73,7 +83,9 @@ impl Model {
                 handlers.push(Handler { name, options, answers, method, event, context });
             }
         }
-        for before in handlers.iter().filter_map(|handler: &Handler| handler.options.renamed_from.get()) {
+        for before in
+            handlers.iter().filter_map(|handler: &Handler| handler.options.renamed_from.get())
+        {
             if names.contains(&before.value()) {
                 let message = format!(
                     "`renamed_from` names what the handler was called before, and \"{}\" is a handler's name now: leave it out, \
@@ -84,8 +96,10 @@ impl Model {
             }
         }
         if marked == 0 && block.trait_.is_none() {
-            faults
-                .at(&block.self_ty, "no handler here: write `#[on(\"a-stable-name\")]` above each method that is one");
+            faults.at(
+                &block.self_ty,
+                "no handler here: write `#[on(\"a-stable-name\")]` above each method that is one",
+            );
         }
         (marked > 0 && handlers.len() == marked).then_some(Self { handlers })
     }
@@ -110,11 +124,17 @@ fn shape(sig: &Signature, faults: &mut Faults) -> Option<(Type, Type)> {
         faults.at(sig.fn_token, format!("a handler is async: write `async fn {}`", sig.ident));
     }
     if let Some(parameter) = sig.generics.params.first() {
-        faults.at(parameter, "a handler takes one type of event: it has no parameters of types or lifetimes");
+        faults.at(
+            parameter,
+            "a handler takes one type of event: it has no parameters of types or lifetimes",
+        );
     }
     match sig.inputs.first() {
-        Some(FnArg::Receiver(receiver)) if matches!(receiver.kind, ReceiverKind::Reference(_, _, None)) => {}
-        Some(FnArg::Receiver(receiver)) => faults.at(receiver, "many run at once: a handler takes `&self`"),
+        Some(FnArg::Receiver(receiver))
+            if matches!(receiver.kind, ReceiverKind::Reference(_, _, None)) => {}
+        Some(FnArg::Receiver(receiver)) => {
+            faults.at(receiver, "many run at once: a handler takes `&self`")
+        }
         _ => faults.at(&sig.ident, format!("a handler takes `&self`: {EXAMPLE}")),
     }
     if matches!(sig.output, ReturnType::Default) {

@@ -26,8 +26,13 @@ pub(super) struct OnOptions {
 
 impl OnOptions {
     /// Reads the name and all options of a mark that is called `on` or `on_command`, with the faults.
-    pub(super) fn read(mark: &Attribute, called: &str) -> syn::Result<(Option<LitStr>, Self, Faults)> {
-        let wrong = &format!("the handler's name is stored with each message: write `#[{called}(\"bill-order\")]`");
+    pub(super) fn read(
+        mark: &Attribute,
+        called: &str,
+    ) -> syn::Result<(Option<LitStr>, Self, Faults)> {
+        let wrong = &format!(
+            "the handler's name is stored with each message: write `#[{called}(\"bill-order\")]`"
+        );
         let read = |input: ParseStream<'_>| {
             let (mut options, mut faults) = (Self::default(), Faults::default());
             let name: LitStr = input.parse().map_err(|_| syn::Error::new_spanned(mark, wrong))?;
@@ -39,12 +44,13 @@ impl OnOptions {
                 "no_timeout" => options.no_timeout.fill(name, flag(name, input)),
                 "deferred" => options.deferred.fill(name, flag(name, input)),
                 "no_writes" => options.no_writes.fill(name, flag(name, input)),
-                "renamed_from" => options.renamed_from.fill(name, attr::string(name, input).and_then(checked)),
+                "renamed_from" => {
+                    options.renamed_from.fill(name, attr::string(name, input).and_then(checked))
+                }
                 _ => Err(attr::unknown(name, &format!("`#[{called}]`"), KNOWN)),
             });
             if let (Some(_), Some(at)) = (options.timeout.get(), options.no_timeout.get()) {
-                let message =
-                    "`timeout` says how long a run may take, `no_timeout` that there is no limit: keep one of them";
+                let message = "`timeout` says how long a run may take, `no_timeout` that there is no limit: keep one of them";
                 faults.add(syn::Error::new(*at, message));
             }
             Ok((faults.take(checked(name)), options, faults))
@@ -67,7 +73,8 @@ impl OnOptions {
 fn checked(name: LitStr) -> syn::Result<LitStr> {
     let text = name.value();
     if text.is_empty() || text.len() > MAX_NAME || text.chars().any(char::is_control) {
-        let message = format!("a handler's name has 1 to {MAX_NAME} bytes and no control character");
+        let message =
+            format!("a handler's name has 1 to {MAX_NAME} bytes and no control character");
         return Err(syn::Error::new_spanned(name, message));
     }
     Ok(name)

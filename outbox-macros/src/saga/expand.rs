@@ -52,7 +52,9 @@ fn begun(step: &Step, group: &mut Option<String>) -> TokenStream {
     let before = std::mem::replace(group, parallel.map(syn::LitStr::value));
     let (at, asks) = (method.span(), step.options.asks());
     let mut begun = match parallel {
-        Some(parallel) if before.as_ref() != Some(&parallel.value()) => quote_spanned!(at=> .parallel(#parallel)),
+        Some(parallel) if before.as_ref() != Some(&parallel.value()) => {
+            quote_spanned!(at=> .parallel(#parallel))
+        }
         _ => TokenStream::new(),
     };
     begun.extend(match parallel {
@@ -126,8 +128,11 @@ fn policy(retry: &Retry, root: &TokenStream) -> TokenStream {
     if let Some(factor) = retry.factor {
         policy.extend(quote!(.factor(#factor)));
     }
-    let times =
-        [("backoff", retry.backoff), ("max_backoff", retry.max_backoff), ("give_up_after", retry.give_up_after)];
+    let times = [
+        ("backoff", retry.backoff),
+        ("max_backoff", retry.max_backoff),
+        ("give_up_after", retry.give_up_after),
+    ];
     for (setter, time) in times.into_iter().filter_map(|(setter, time)| Some((setter, time?))) {
         let (setter, time) = (Ident::new(setter, Span::call_site()), duration(time, root));
         policy.extend(quote!(.#setter(#time)));

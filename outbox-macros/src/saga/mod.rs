@@ -41,8 +41,13 @@ pub(crate) fn attribute(options: TokenStream, item: TokenStream) -> TokenStream 
 }
 
 fn not_a_block(item: TokenStream) -> TokenStream {
-    let at = item.clone().into_iter().next().map_or_else(TokenStream::new, |token| token.into_token_stream());
-    let message = "`#[saga]` goes on the impl block whose methods are the steps: `impl PlaceOrder { .. }`";
+    let at = item
+        .clone()
+        .into_iter()
+        .next()
+        .map_or_else(TokenStream::new, |token| token.into_token_stream());
+    let message =
+        "`#[saga]` goes on the impl block whose methods are the steps: `impl PlaceOrder { .. }`";
     let fault = syn::Error::new_spanned(at, message).into_compile_error();
     quote!(#fault #item)
 }

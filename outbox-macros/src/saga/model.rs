@@ -4,7 +4,10 @@ use super::options::{Options, StepOptions};
 use crate::fallback::Faults;
 use proc_macro2::{Ident, Span};
 use std::collections::BTreeMap;
-use syn::{Attribute, FnArg, ImplItem, ImplItemFn, ItemImpl, LitStr, Meta, Receiver, ReceiverKind, ReturnType};
+use syn::{
+    Attribute, FnArg, ImplItem, ImplItemFn, ItemImpl, LitStr, Meta, Receiver, ReceiverKind,
+    ReturnType,
+};
 
 /// What is to be printed.
 pub(super) struct Model {
@@ -32,7 +35,11 @@ pub(super) struct Step {
 
 impl Model {
     /// Takes the steps' attributes off an impl block and checks them; `None` when something is missing, which is noted.
-    pub(super) fn take(block: &mut ItemImpl, options: &Options, faults: &mut Faults) -> Option<Self> {
+    pub(super) fn take(
+        block: &mut ItemImpl,
+        options: &Options,
+        faults: &mut Faults,
+    ) -> Option<Self> {
         if let Some((path, _)) = &block.trait_ {
             faults.at(path, "a saga's methods are its type's own: write `impl PlaceOrder { .. }`");
         }
@@ -54,10 +61,15 @@ impl Model {
                 _ => None,
             })
             .collect();
-        let steps: Vec<Step> =
-            found.into_iter().map(|(method, options)| step(&method, options, &methods, faults)).collect();
+        let steps: Vec<Step> = found
+            .into_iter()
+            .map(|(method, options)| step(&method, options, &methods, faults))
+            .collect();
         if steps.is_empty() {
-            faults.at(&block.self_ty, "no method of this block is a step: write `#[step]` before those that are");
+            faults.at(
+                &block.self_ty,
+                "no method of this block is a step: write `#[step]` before those that are",
+            );
         }
         pivots(&steps, faults);
         names(&steps, faults);
@@ -85,7 +97,11 @@ fn take_hooks(method: &mut ImplItemFn, is_step: bool, faults: &mut Faults) -> Ve
     let mut hooks = Vec::new();
     let mut kept = Vec::with_capacity(method.attrs.len());
     for attribute in method.attrs.drain(..) {
-        let found = attribute.path().get_ident().filter(|ident| HOOKS.iter().any(|hook| *ident == hook)).cloned();
+        let found = attribute
+            .path()
+            .get_ident()
+            .filter(|ident| HOOKS.iter().any(|hook| *ident == hook))
+            .cloned();
         let Some(ident) = found else {
             kept.push(attribute);
             continue;
@@ -98,11 +114,20 @@ fn take_hooks(method: &mut ImplItemFn, is_step: bool, faults: &mut Faults) -> Ve
     method.attrs = kept;
     let Some(hook) = hooks.first() else { return hooks };
     let (sig, attribute) = (&method.sig, &hook.attribute);
-    let reads =
-        matches!(sig.inputs.first(), Some(FnArg::Receiver(Receiver { kind: ReceiverKind::Reference(_, _, None), .. })));
+    let reads = matches!(
+        sig.inputs.first(),
+        Some(FnArg::Receiver(Receiver { kind: ReceiverKind::Reference(_, _, None), .. }))
+    );
     if is_step {
-        faults.at(&sig.ident, format!("a step is no hook: let a method of its own be `#[{attribute}]`"));
-    } else if sig.asyncness.is_none() || !reads || sig.inputs.len() != 2 || matches!(sig.output, ReturnType::Default) {
+        faults.at(
+            &sig.ident,
+            format!("a step is no hook: let a method of its own be `#[{attribute}]`"),
+        );
+    } else if sig.asyncness.is_none()
+        || !reads
+        || sig.inputs.len() != 2
+        || matches!(sig.output, ReturnType::Default)
+    {
         let message = format!(
             "`#[{attribute}]` reads the saga's data: write `async fn {}(&self, cx: &StepContext) -> Result<(), StepError>`",
             sig.ident
@@ -117,7 +142,10 @@ fn doubled(hooks: &[Hook], faults: &mut Faults) {
         if let Some(first) = hooks[..at].iter().find(|first| first.attribute == hook.attribute) {
             faults.at(
                 &hook.method,
-                format!("`{}` is `#[{}]` already; a saga has one at most", first.method, hook.attribute),
+                format!(
+                    "`{}` is `#[{}]` already; a saga has one at most",
+                    first.method, hook.attribute
+                ),
             );
         }
     }
@@ -175,10 +203,15 @@ fn step(
             faults.at(ident, message);
         }
         if let Some(at) = options.merge.get() {
-            faults.add(syn::Error::new(*at, "a step that others are asked to do takes no outputs of a group"));
+            faults.add(syn::Error::new(
+                *at,
+                "a step that others are asked to do takes no outputs of a group",
+            ));
         }
     }
-    if let (Some(_), Some(at), false) = (options.timeout.get(), options.no_timeout.get(), options.asks()) {
+    if let (Some(_), Some(at), false) =
+        (options.timeout.get(), options.no_timeout.get(), options.asks())
+    {
         faults.add(syn::Error::new(
             *at,
             "`timeout` says how long an attempt may take, `no_timeout` that there is no limit: \
@@ -186,9 +219,13 @@ fn step(
         ));
     }
     if let (Some(_), Some((_, second))) = (options.retry.get(), options.retries.get()) {
-        faults.add(syn::Error::new(*second, "`retries` is short for `retry(max_attempts = ..)`: keep one of them"));
+        faults.add(syn::Error::new(
+            *second,
+            "`retries` is short for `retry(max_attempts = ..)`: keep one of them",
+        ));
     }
-    if let (Some((_, at)), false) = (options.compensate_retry.get(), options.compensate.is_given()) {
+    if let (Some((_, at)), false) = (options.compensate_retry.get(), options.compensate.is_given())
+    {
         faults.add(syn::Error::new(
             *at,
             "there is no compensation to try again: say which, `compensate = release_stock`",
@@ -226,21 +263,31 @@ fn shape(method: &ImplItemFn, options: &StepOptions, faults: &mut Faults) {
     }
     let (beside, merges) = (options.parallel.is_given(), options.merge.is_given());
     match sig.inputs.first() {
-        Some(FnArg::Receiver(Receiver { kind: ReceiverKind::Reference(_, _, mutable), .. })) => {
+        Some(FnArg::Receiver(Receiver {
+            kind: ReceiverKind::Reference(_, _, mutable), ..
+        })) => {
             let receiver = sig.inputs.first();
             if beside && mutable.is_some() {
-                faults.at(receiver, "others are done at the same time: a step of a group takes `&self`");
+                faults.at(
+                    receiver,
+                    "others are done at the same time: a step of a group takes `&self`",
+                );
             } else if !beside && mutable.is_none() {
                 faults.at(receiver, "a step takes `&mut self`, the saga's data");
             }
         }
-        Some(FnArg::Receiver(receiver)) => faults.at(receiver, "a step borrows the saga's data: write `&mut self`"),
+        Some(FnArg::Receiver(receiver)) => {
+            faults.at(receiver, "a step borrows the saga's data: write `&mut self`")
+        }
         _ => faults.at(&sig.ident, "a step is a method: write `&mut self` first"),
     }
     let wanted = if merges { 3 } else { 2 };
     if matches!(sig.inputs.first(), Some(FnArg::Receiver(_))) && sig.inputs.len() != wanted {
-        let example =
-            if merges { "`(&mut self, outputs: (A, B), cx: &StepContext)`" } else { "`(&mut self, cx: &StepContext)`" };
+        let example = if merges {
+            "`(&mut self, outputs: (A, B), cx: &StepContext)`"
+        } else {
+            "`(&mut self, cx: &StepContext)`"
+        };
         faults.at(&sig.ident, format!("this takes {example}"));
     }
 }
@@ -251,15 +298,18 @@ fn pivots(steps: &[Step], faults: &mut Faults) {
         if let Some(at) = step.options.pivot.get() {
             match pivot {
                 Some(first) => {
-                    let message = format!("`{}` is the pivot already; a saga has one at most", first.method);
+                    let message =
+                        format!("`{}` is the pivot already; a saga has one at most", first.method);
                     faults.add(syn::Error::new(*at, message));
                 }
                 None => pivot = Some(step),
             }
         }
         if let (Some(pivot), Some(undo)) = (pivot, step.options.compensate.get()) {
-            let message =
-                format!("`{}` is the pivot: from it on nothing is undone, so this would never run", pivot.method);
+            let message = format!(
+                "`{}` is the pivot: from it on nothing is undone, so this would never run",
+                pivot.method
+            );
             faults.at(undo, message);
         }
     }
@@ -293,7 +343,12 @@ fn groups(steps: &[Step], faults: &mut Faults) {
             if closed.contains(&name)
                 && let Some(literal) = step.options.parallel.get()
             {
-                faults.at(literal, format!("the steps of the group `{name}` stand next to each other: move this one"));
+                faults.at(
+                    literal,
+                    format!(
+                        "the steps of the group `{name}` stand next to each other: move this one"
+                    ),
+                );
             }
             let spans = [
                 ("pivot", step.options.pivot.get().copied()),
@@ -302,11 +357,17 @@ fn groups(steps: &[Step], faults: &mut Faults) {
             ];
             for (what, span) in spans {
                 if let Some(span) = span {
-                    faults.add(syn::Error::new(span, format!("a step of a parallel group cannot have `{what}`")));
+                    faults.add(syn::Error::new(
+                        span,
+                        format!("a step of a parallel group cannot have `{what}`"),
+                    ));
                 }
             }
         } else if let (Some(span), None) = (step.options.merge.get(), &before) {
-            faults.add(syn::Error::new(*span, "there is nothing to merge: the step before is in no parallel group"));
+            faults.add(syn::Error::new(
+                *span,
+                "there is nothing to merge: the step before is in no parallel group",
+            ));
         }
     }
 }

@@ -82,7 +82,10 @@ pub(super) struct StepOptions {
 impl StepOptions {
     /// Tells whether others are asked to do the step.
     pub(super) fn asks(&self) -> bool {
-        self.ask.is_given() || self.reply.is_given() || self.reject.is_given() || self.source.is_given()
+        self.ask.is_given()
+            || self.reply.is_given()
+            || self.reject.is_given()
+            || self.source.is_given()
     }
 
     /// Reads all of them, with the faults.
@@ -92,11 +95,17 @@ impl StepOptions {
         Ok((options, faults))
     }
 
-    fn one(&mut self, name: &Ident, input: ParseStream<'_>, faults: &mut Faults) -> syn::Result<()> {
+    fn one(
+        &mut self,
+        name: &Ident,
+        input: ParseStream<'_>,
+        faults: &mut Faults,
+    ) -> syn::Result<()> {
         match name.to_string().as_str() {
             "name" => self.name.fill(name, stable_name(name, input)),
             "compensate" => {
-                let example = "`compensate` names a method of this block: write `compensate = release_stock`";
+                let example =
+                    "`compensate` names a method of this block: write `compensate = release_stock`";
                 self.compensate.fill(name, attr::value(name, input, example))
             }
             "retries" => self.retries.fill(name, times(name, input)),
@@ -111,14 +120,17 @@ impl StepOptions {
             "timeout" => self.timeout.fill(name, duration(name, input)),
             "no_timeout" => self.no_timeout.fill(name, flag(name, input)),
             "skip_if" => {
-                let example = "`skip_if` takes a function of the data: write `skip_if = |order| !order.gift`";
+                let example =
+                    "`skip_if` takes a function of the data: write `skip_if = |order| !order.gift`";
                 let read = attr::value(name, input, example).map(|expr| (expr, name.span()));
                 self.skip_if.fill(name, read)
             }
             "pivot" => self.pivot.fill(name, flag(name, input)),
             "parallel" => self.parallel.fill(name, stable_name(name, input)),
             "merge" => self.merge.fill(name, flag(name, input)),
-            "ask" if input.peek(Token![=]) => self.ask.fill(name, stable_name(name, input).map(Some)),
+            "ask" if input.peek(Token![=]) => {
+                self.ask.fill(name, stable_name(name, input).map(Some))
+            }
             "ask" => self.ask.fill(name, flag(name, input).map(|_| None)),
             "source" => self.source.fill(name, attr::string(name, input).and_then(a_source)),
             "reply" => {
@@ -126,7 +138,8 @@ impl StepOptions {
                 self.reply.fill(name, attr::value(name, input, example))
             }
             "reject" => {
-                let example = "`reject` names the event that says no: write `reject = PaymentDeclined`";
+                let example =
+                    "`reject` names the event that says no: write `reject = PaymentDeclined`";
                 self.reject.fill(name, attr::value(name, input, example))
             }
             _ => Err(attr::unknown(name, "`#[step]`", OF_STEP)),
@@ -139,7 +152,8 @@ fn stable_name(name: &Ident, input: ParseStream<'_>) -> syn::Result<LitStr> {
     let text = attr::string(name, input)?;
     let value = text.value();
     if value.is_empty() || value.len() > MAX_NAME || value.chars().any(char::is_control) {
-        let message = format!("a name that is stored has 1 to {MAX_NAME} bytes without control characters");
+        let message =
+            format!("a name that is stored has 1 to {MAX_NAME} bytes without control characters");
         return Err(syn::Error::new(text.span(), message));
     }
     Ok(text)

@@ -3,7 +3,9 @@
 use super::model::{Body, Model, Parameter, Source};
 use proc_macro2::{Group, Ident, Span, TokenStream, TokenTree};
 use quote::{ToTokens, quote, quote_spanned};
-use syn::{Block, Expr, FnArg, ItemFn, Lifetime, LocalInit, Pat, Stmt, Type, parse_quote, spanned::Spanned};
+use syn::{
+    Block, Expr, FnArg, ItemFn, Lifetime, LocalInit, Pat, Stmt, Type, parse_quote, spanned::Spanned,
+};
 
 /// Prints a valid function.
 pub(super) fn function(function: &ItemFn, model: &Model<'_>, root: &TokenStream) -> TokenStream {
@@ -13,7 +15,9 @@ pub(super) fn function(function: &ItemFn, model: &Model<'_>, root: &TokenStream)
         origin = Some(take(&mut function.sig.inputs[parameter.at], parameter, root));
     }
     let block = match &model.body {
-        Body::Plain => wrap(&function.block, &TokenStream::new(), origin.as_ref(), None, model, root),
+        Body::Plain => {
+            wrap(&function.block, &TokenStream::new(), origin.as_ref(), None, model, root)
+        }
         Body::Returned(block) => {
             let (before, body) = parts(&block.block);
             let this = before.iter().find_map(receiver);
@@ -62,7 +66,8 @@ fn take(input: &mut FnArg, parameter: &Parameter, root: &TokenStream) -> TokenSt
     if parameter.widens
         && let Type::Reference(reference) = &mut *input.ty
     {
-        let lifetime = reference.lifetime.clone().unwrap_or_else(|| Lifetime::new("'_", reference.span()));
+        let lifetime =
+            reference.lifetime.clone().unwrap_or_else(|| Lifetime::new("'_", reference.span()));
         *reference.elem = parse_quote!((dyn #root::Transactional + #lifetime));
     }
     quote!(#root::Transactional::__origin(#name))
@@ -82,7 +87,12 @@ fn wrap(
     let repeats = internal("repeats");
     let typed = model.answer.as_ref().map(|ty| quote!(: #ty));
     // At the answer's type: there it is told when it is no `Result`, or its error has no place for ours.
-    let span = model.answer_span.clone().into_iter().next().map_or_else(Span::call_site, |token| token.span());
+    let span = model
+        .answer_span
+        .clone()
+        .into_iter()
+        .next()
+        .map_or_else(Span::call_site, |token| token.span());
     let named = model.answer.as_ref().map_or_else(|| quote!(_), ToTokens::to_token_stream);
     let (source, origin, tx) = match &model.source {
         Source::Parameter(parameter) => (None, origin.cloned(), binding(parameter, &scope)),
@@ -110,7 +120,8 @@ fn wrap(
     let run = run(body, &tx, model);
     let run = quote!(#scope.within(#run).await);
     let entry = entry(model, root);
-    let emit = model.emit.map(event_of).map(|emit| quote!(let #answer = #scope.emit(#answer, #emit);));
+    let emit =
+        model.emit.map(event_of).map(|emit| quote!(let #answer = #scope.emit(#answer, #emit);));
     let once = |enter: TokenStream, end: TokenStream| {
         quote! {
             let #scope = match #enter.await {
@@ -197,9 +208,13 @@ fn internal(name: &str) -> Ident {
 
 /// Splits what `#[async_trait]` made into the statements before the user's own, and these; other blocks are the user's.
 pub(super) fn parts(block: &Block) -> (&[Stmt], &Block) {
-    let [before @ .., Stmt::Local(local), Stmt::Expr(..)] = block.stmts.as_slice() else { return (&[], block) };
+    let [before @ .., Stmt::Local(local), Stmt::Expr(..)] = block.stmts.as_slice() else {
+        return (&[], block);
+    };
     match &local.init {
-        Some(LocalInit { expr, diverge: None, .. }) if bound(&local.pat).is_some_and(|name| name == "__ret") => {
+        Some(LocalInit { expr, diverge: None, .. })
+            if bound(&local.pat).is_some_and(|name| name == "__ret") =>
+        {
             match &**expr {
                 Expr::Block(body) => (before, &body.block),
                 _ => (&[], block),
@@ -230,7 +245,9 @@ fn in_place(expr: TokenStream, this: Option<&Ident>) -> TokenStream {
     let Some(this) = this else { return expr };
     expr.into_iter()
         .map(|token| match token {
-            TokenTree::Ident(name) if name == "self" => TokenTree::Ident(Ident::new(&this.to_string(), this.span())),
+            TokenTree::Ident(name) if name == "self" => {
+                TokenTree::Ident(Ident::new(&this.to_string(), this.span()))
+            }
             TokenTree::Group(group) => {
                 let mut inner = Group::new(group.delimiter(), in_place(group.stream(), Some(this)));
                 inner.set_span(group.span());

@@ -46,7 +46,11 @@ fn not_a_function(item: TokenStream) -> TokenStream {
         }
         Err(_) => "`#[transactional_outbox]` goes on an async function or method",
     };
-    let at = item.clone().into_iter().next().map_or_else(TokenStream::new, |token| token.into_token_stream());
+    let at = item
+        .clone()
+        .into_iter()
+        .next()
+        .map_or_else(TokenStream::new, |token| token.into_token_stream());
     let fault = syn::Error::new_spanned(at, message).into_compile_error();
     quote!(#fault #item)
 }

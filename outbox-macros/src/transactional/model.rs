@@ -5,8 +5,8 @@ use crate::fallback::Faults;
 use proc_macro2::{Ident, Span, TokenStream};
 use quote::{ToTokens, quote};
 use syn::{
-    Expr, ExprAsync, FnArg, GenericArgument, ItemFn, Pat, PathArguments, ReturnType, Stmt, Type, TypeParamBound,
-    TypeReference,
+    Expr, ExprAsync, FnArg, GenericArgument, ItemFn, Pat, PathArguments, ReturnType, Stmt, Type,
+    TypeParamBound, TypeReference,
 };
 
 /// What is to be printed.
@@ -57,13 +57,18 @@ pub(super) struct Parameter {
 
 impl<'f> Model<'f> {
     /// Checks a function; `None` when something is missing, which is noted then.
-    pub(super) fn check(function: &'f ItemFn, options: &'f Options, faults: &mut Faults) -> Option<Self> {
+    pub(super) fn check(
+        function: &'f ItemFn,
+        options: &'f Options,
+        faults: &mut Faults,
+    ) -> Option<Self> {
         let body = body(function, faults);
         let answer = answer(function, body.as_ref(), faults);
         let propagation = propagation(options, faults);
         combinations(options, faults);
         let source = source(function, options, faults);
-        let nameless = |ty: &Type| ty.to_token_stream().into_iter().any(|token| token.to_string() == "impl");
+        let nameless =
+            |ty: &Type| ty.to_token_stream().into_iter().any(|token| token.to_string() == "impl");
         if options.retry.is_given() {
             let transaction = match &source {
                 Some(Source::Parameter(parameter)) => Some(parameter.at),
@@ -108,10 +113,12 @@ pub(super) fn returned(function: &ItemFn) -> Option<&ExprAsync> {
     let [Stmt::Expr(tail, None)] = function.block.stmts.as_slice() else { return None };
     match tail {
         Expr::Async(block) => Some(block),
-        Expr::Call(call) => match (call.func.to_token_stream().to_string().ends_with("pin"), call.args.first()) {
-            (true, Some(Expr::Async(block))) if call.args.len() == 1 => Some(block),
-            _ => None,
-        },
+        Expr::Call(call) => {
+            match (call.func.to_token_stream().to_string().ends_with("pin"), call.args.first()) {
+                (true, Some(Expr::Async(block))) if call.args.len() == 1 => Some(block),
+                _ => None,
+            }
+        }
         _ => None,
     }
 }
@@ -127,7 +134,10 @@ fn answer(function: &ItemFn, body: Option<&Body<'_>>, faults: &mut Faults) -> Op
         _ => Some((**returned).clone()),
     };
     if answer.is_none() {
-        faults.at(returned, format!("{wrong}; write `async fn`, so that it can be seen what this one returns"));
+        faults.at(
+            returned,
+            format!("{wrong}; write `async fn`, so that it can be seen what this one returns"),
+        );
     }
     answer
 }
@@ -153,7 +163,9 @@ fn output(ty: &Type) -> Option<Type> {
         let last = bound.path.segments.last().filter(|last| last.ident == "Future")?;
         let PathArguments::AngleBracketed(arguments) = &last.arguments else { return None };
         arguments.args.iter().find_map(|argument| match argument {
-            GenericArgument::AssocType(output) if output.ident == "Output" => Some(output.ty.clone()),
+            GenericArgument::AssocType(output) if output.ident == "Output" => {
+                Some(output.ty.clone())
+            }
             _ => None,
         })
     })
@@ -180,11 +192,15 @@ fn combinations(options: &Options, faults: &mut Faults) {
     if let Some((retry, _)) = options.retry.get()
         && (options.nested.is_given() || options.mandatory.is_given())
     {
-        let message = "only a whole transaction can be repeated: put `retry` on the function that opens it";
+        let message =
+            "only a whole transaction can be repeated: put `retry` on the function that opens it";
         faults.add(syn::Error::new(*retry, message));
     }
     if let (Some(read_only), true) = (options.read_only.get(), options.emit.is_given()) {
-        faults.add(syn::Error::new(*read_only, "an event is written: without `emit`, or without `read_only`"));
+        faults.add(syn::Error::new(
+            *read_only,
+            "an event is written: without `emit`, or without `read_only`",
+        ));
     }
     if let (Some(read_only), true) = (options.read_only.get(), options.nested.is_given()) {
         faults.add(syn::Error::new(
@@ -214,7 +230,11 @@ fn combinations(options: &Options, faults: &mut Faults) {
     }
 }
 
-fn source<'f>(function: &'f ItemFn, options: &'f Options, faults: &mut Faults) -> Option<Source<'f>> {
+fn source<'f>(
+    function: &'f ItemFn,
+    options: &'f Options,
+    faults: &mut Faults,
+) -> Option<Source<'f>> {
     let parameters = parameters(function, faults)?;
     if let Some((_, outbox)) = options.outbox.get() {
         return foreign(function, faults).map(|txn| Source::Foreign { txn, outbox });
@@ -222,7 +242,10 @@ fn source<'f>(function: &'f ItemFn, options: &'f Options, faults: &mut Faults) -
     match (options.tx.get(), parameters.as_slice()) {
         (Some((name, expr)), []) => Some(Source::Expression(name, expr)),
         (Some((name, _)), [_, ..]) => {
-            faults.at(name, "the transaction is a parameter already: remove `tx = ..`, or the parameter");
+            faults.at(
+                name,
+                "the transaction is a parameter already: remove `tx = ..`, or the parameter",
+            );
             None
         }
         (None, [(at, reference)]) => {
@@ -230,7 +253,10 @@ fn source<'f>(function: &'f ItemFn, options: &'f Options, faults: &mut Faults) -
             Some(Source::Parameter(parameter(function, *at, reference, widens)))
         }
         (None, [_, (at, _), ..]) => {
-            faults.at(&function.sig.inputs[*at], "a function works in one transaction: keep one `&OutboxTransaction`");
+            faults.at(
+                &function.sig.inputs[*at],
+                "a function works in one transaction: keep one `&OutboxTransaction`",
+            );
             None
         }
         (None, []) if options.tx.is_faulty() || options.outbox.is_faulty() => None,
@@ -242,20 +268,31 @@ fn source<'f>(function: &'f ItemFn, options: &'f Options, faults: &mut Faults) -
 }
 
 /// Finds the parameters that are `&OutboxTransaction`.
-fn parameters<'f>(function: &'f ItemFn, faults: &mut Faults) -> Option<Vec<(usize, &'f TypeReference)>> {
+fn parameters<'f>(
+    function: &'f ItemFn,
+    faults: &mut Faults,
+) -> Option<Vec<(usize, &'f TypeReference)>> {
     let mut found = Vec::new();
     for (at, input) in function.sig.inputs.iter().enumerate() {
         let FnArg::Typed(input) = input else { continue };
         match &*input.ty {
-            Type::Reference(reference) if is(&reference.elem, "OutboxTransaction") => match reference.mutability {
-                None => found.push((at, reference)),
-                Some(_) => {
-                    faults.at(reference, "a shared reference is enough: write `&OutboxTransaction`");
-                    return None;
+            Type::Reference(reference) if is(&reference.elem, "OutboxTransaction") => {
+                match reference.mutability {
+                    None => found.push((at, reference)),
+                    Some(_) => {
+                        faults.at(
+                            reference,
+                            "a shared reference is enough: write `&OutboxTransaction`",
+                        );
+                        return None;
+                    }
                 }
-            },
+            }
             owned if is(owned, "OutboxTransaction") => {
-                faults.at(owned, "the attribute commits, so take a reference: write `&OutboxTransaction`");
+                faults.at(
+                    owned,
+                    "the attribute commits, so take a reference: write `&OutboxTransaction`",
+                );
                 return None;
             }
             _ => {}
@@ -289,7 +326,9 @@ fn parameter(function: &ItemFn, at: usize, reference: &TypeReference, widens: bo
 fn foreign(function: &ItemFn, faults: &mut Faults) -> Option<Ident> {
     let mut found = function.sig.inputs.iter().filter_map(|input| match input {
         FnArg::Typed(input) => match (&*input.ty, &*input.pat) {
-            (Type::Reference(ty), Pat::Ident(name)) if is(&ty.elem, "DatabaseTransaction") || name.ident == "txn" => {
+            (Type::Reference(ty), Pat::Ident(name))
+                if is(&ty.elem, "DatabaseTransaction") || name.ident == "txn" =>
+            {
                 Some(name.ident.clone())
             }
             _ => None,
@@ -299,11 +338,13 @@ fn foreign(function: &ItemFn, faults: &mut Faults) -> Option<Ident> {
     match (found.next(), found.next()) {
         (Some(txn), None) => Some(txn),
         (Some(_), Some(second)) => {
-            faults.at(second, "a function works in one transaction: keep one `&DatabaseTransaction`");
+            faults
+                .at(second, "a function works in one transaction: keep one `&DatabaseTransaction`");
             None
         }
         (None, _) => {
-            let message = "no transaction here: with `outbox = ..`, take one as `txn: &DatabaseTransaction`";
+            let message =
+                "no transaction here: with `outbox = ..`, take one as `txn: &DatabaseTransaction`";
             faults.at(&function.sig.ident, message);
             None
         }

@@ -7,8 +7,18 @@ use crate::{
 use proc_macro2::{Ident, Span};
 use syn::{Expr, LitInt, Path, parse::ParseStream, token::Paren};
 
-const KNOWN: &[&str] =
-    &["tx", "outbox", "emit", "nested", "mandatory", "requires_new", "isolation", "read_only", "retry", "crate"];
+const KNOWN: &[&str] = &[
+    "tx",
+    "outbox",
+    "emit",
+    "nested",
+    "mandatory",
+    "requires_new",
+    "isolation",
+    "read_only",
+    "retry",
+    "crate",
+];
 const LEVELS: &[&str] = &["ReadUncommitted", "ReadCommitted", "RepeatableRead", "Serializable"];
 /// Most repeats: with waits doubling up to a second, ten are some six seconds already.
 const MOST_REPEATS: u32 = 20;
@@ -43,12 +53,14 @@ impl Options {
     fn one(&mut self, name: &Ident, input: ParseStream<'_>) -> syn::Result<()> {
         match name.to_string().as_str() {
             "tx" => {
-                let example = "`tx` says where the transaction comes from: write `tx = self.outbox`";
+                let example =
+                    "`tx` says where the transaction comes from: write `tx = self.outbox`";
                 let read = attr::value(name, input, example).map(|expr| (name.clone(), expr));
                 self.tx.fill(name, read)
             }
             "outbox" => {
-                let example = "`outbox` says which outbox saves the event: write `outbox = self.outbox`";
+                let example =
+                    "`outbox` says which outbox saves the event: write `outbox = self.outbox`";
                 let read = attr::value(name, input, example).map(|expr| (name.clone(), expr));
                 self.outbox.fill(name, read)
             }
@@ -63,7 +75,8 @@ impl Options {
             "read_only" => self.read_only.fill(name, flag(name, input)),
             "retry" => self.retry.fill(name, times(name, input)),
             "crate" => {
-                let example = "`crate` says where the framework is: write `crate = my_crate::outbox_sea_orm`";
+                let example =
+                    "`crate` says where the framework is: write `crate = my_crate::outbox_sea_orm`";
                 let read = attr::value(name, input, example);
                 self.root.fill(name, read)
             }
@@ -74,7 +87,10 @@ impl Options {
 
 fn flag(name: &Ident, input: ParseStream<'_>) -> syn::Result<Span> {
     if input.peek(syn::Token![=]) || input.peek(Paren) {
-        return Err(syn::Error::new(name.span(), format!("`{name}` takes no value: write `{name}` alone")));
+        return Err(syn::Error::new(
+            name.span(),
+            format!("`{name}` takes no value: write `{name}` alone"),
+        ));
     }
     Ok(name.span())
 }
@@ -90,7 +106,9 @@ fn level(name: &Ident, input: ParseStream<'_>) -> syn::Result<Ident> {
 }
 
 fn times(name: &Ident, input: ParseStream<'_>) -> syn::Result<(Span, u32)> {
-    let wrong = format!("`retry` is how often to repeat the transaction, from 1 to {MOST_REPEATS}: write `retry = 3`");
+    let wrong = format!(
+        "`retry` is how often to repeat the transaction, from 1 to {MOST_REPEATS}: write `retry = 3`"
+    );
     let times: LitInt = attr::value(name, input, &wrong)?;
     match times.base10_parse() {
         Ok(n @ 1..=MOST_REPEATS) => Ok((name.span(), n)),

@@ -6,14 +6,21 @@
 use crate::fallback::Faults;
 use quote::ToTokens;
 use syn::{
-    FnArg, ItemFn, ParenthesizedGenericArguments, Pat, PatIdent, Receiver, ReceiverKind, Stmt, Type, TypeFnPtr,
-    TypeReference, visit::Visit,
+    FnArg, ItemFn, ParenthesizedGenericArguments, Pat, PatIdent, Receiver, ReceiverKind, Stmt,
+    Type, TypeFnPtr, TypeReference, visit::Visit,
 };
 
 /// Notes the parameters that one run could hand to the next in another state. `before` are the statements that stand before the
 /// body and run once, `transaction` is the parameter that each run gets anew.
-pub(super) fn check(function: &ItemFn, before: &[Stmt], transaction: Option<usize>, faults: &mut Faults) {
-    for (at, input) in function.sig.inputs.iter().enumerate().filter(|(at, _)| Some(*at) != transaction) {
+pub(super) fn check(
+    function: &ItemFn,
+    before: &[Stmt],
+    transaction: Option<usize>,
+    faults: &mut Faults,
+) {
+    for (at, input) in
+        function.sig.inputs.iter().enumerate().filter(|(at, _)| Some(*at) != transaction)
+    {
         match input {
             FnArg::Receiver(receiver) => receiver_stays(receiver, faults),
             FnArg::Typed(input) => {

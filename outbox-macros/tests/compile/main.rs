@@ -31,8 +31,9 @@ fn cases() -> io::Result<Vec<Trial>> {
     let mut cases = Vec::new();
     for folder in entries(&package().join("tests/ui"))? {
         for (kind, judge) in [("fail", fails as fn(&Path) -> _), ("pass", passes)] {
-            let sources =
-                entries(&folder.join(kind))?.into_iter().filter(|path| path.extension().is_some_and(|e| e == "rs"));
+            let sources = entries(&folder.join(kind))?
+                .into_iter()
+                .filter(|path| path.extension().is_some_and(|e| e == "rs"));
             cases.extend(sources.map(|source| {
                 let name = format!("{}::{kind}::{}", stem(&folder), stem(&source));
                 Trial::test(name, move || judge(&source))
@@ -73,7 +74,8 @@ fn passes(source: &Path) -> Result<(), Failed> {
     if output.status.success() {
         return Ok(());
     }
-    Err(format!("it ended with {}:\n{}", output.status, String::from_utf8_lossy(&output.stderr)).into())
+    Err(format!("it ended with {}:\n{}", output.status, String::from_utf8_lossy(&output.stderr))
+        .into())
 }
 
 /// Compiles a program into a file.
@@ -105,7 +107,10 @@ fn shared<'a>(arguments: &[&'a str]) -> Vec<&'a str> {
             shared.push(argument);
         } else if argument == "-C" {
             shared.extend(
-                rest.next().filter(|option| option.starts_with("link")).into_iter().flat_map(|option| ["-C", option]),
+                rest.next()
+                    .filter(|option| option.starts_with("link"))
+                    .into_iter()
+                    .flat_map(|option| ["-C", option]),
             );
         }
     }
@@ -125,7 +130,8 @@ fn stem(path: &Path) -> String {
 }
 
 fn entries(folder: &Path) -> io::Result<Vec<PathBuf>> {
-    let mut paths = fs::read_dir(folder)?.map(|entry| Ok(entry?.path())).collect::<io::Result<Vec<_>>>()?;
+    let mut paths =
+        fs::read_dir(folder)?.map(|entry| Ok(entry?.path())).collect::<io::Result<Vec<_>>>()?;
     paths.sort();
     Ok(paths)
 }

@@ -39,7 +39,8 @@ pub(crate) fn of(stderr: &[u8], source: &Path, package: &Path, workspace: &Path)
             // The compiler's own failure is told as it is.
             Err(_) => Some(line.to_owned()),
         };
-        let message = rendered.map(|rendered| unindented(&filtered(&rendered, &places))).unwrap_or_default();
+        let message =
+            rendered.map(|rendered| unindented(&filtered(&rendered, &places))).unwrap_or_default();
         if !message.is_empty() && !seen.contains(&line.to_owned()) {
             seen.push(line.to_owned());
             said.push(message);
@@ -57,13 +58,16 @@ fn filtered(rendered: &str, places: &Places) -> String {
         let mut line = (*line).to_owned();
         if numbers_hidden > 0 {
             numbers_hidden -= 1;
-            let numbered = line.find(|c: char| c != ' ' && !c.is_ascii_digit()).unwrap_or(line.len());
+            let numbered =
+                line.find(|c: char| c != ' ' && !c.is_ascii_digit()).unwrap_or(line.len());
             line.replace_range(..numbered, &" ".repeat(numbered));
         }
         if line.trim_start().starts_with("--> ") || line.trim_start().starts_with("::: ") {
             if location(&mut line, places) {
-                let code =
-                    |line: &&&str| line.trim_start().starts_with(|c: char| c.is_ascii_digit() || c == '|' || c == '.');
+                let code = |line: &&&str| {
+                    line.trim_start()
+                        .starts_with(|c: char| c.is_ascii_digit() || c == '|' || c == '.')
+                };
                 numbers_hidden = lines[at + 1..].iter().take_while(code).count();
             }
         } else if is_noise(&line) || !shortened(&mut line, lines.get(at + 1), &mut types_listed) {
@@ -84,25 +88,33 @@ fn filtered(rendered: &str, places: &Places) -> String {
 fn location(line: &mut String, places: &Places) -> bool {
     let from = line.len() - line.trim_start().len() + "--> ".len();
     let path = line.split_off(from).replace('\\', "/");
-    let behind = |text: &str, mark: &str| text.find(mark).map(|at| text[at + mark.len()..].to_owned());
+    let behind =
+        |text: &str, mark: &str| text.find(mark).map(|at| text[at + mark.len()..].to_owned());
     let path = if let Some(own) = path.strip_prefix(&places.package) {
         if own.starts_with(&places.source) {
             line.push_str(own);
             return false;
         }
         own.to_owned()
-    } else if let Some(own) = path.strip_prefix(&places.workspace).or_else(|| is_of_a_member(&path).then_some(&path)) {
+    } else if let Some(own) =
+        path.strip_prefix(&places.workspace).or_else(|| is_of_a_member(&path).then_some(&path))
+    {
         format!("$WORKSPACE/{own}")
     } else if let Some(library) = behind(&path, "/rustlib/src/rust/library/") {
         format!("$RUST/{library}")
-    } else if let Some((_, library)) = path.strip_prefix("/rustc/").and_then(|path| path.split_once("/library/")) {
+    } else if let Some((_, library)) =
+        path.strip_prefix("/rustc/").and_then(|path| path.split_once("/library/"))
+    {
         format!("$RUST/{library}")
-    } else if let Some((_, library)) = behind(&path, "/registry/src/").as_deref().and_then(|path| path.split_once('/'))
+    } else if let Some((_, library)) =
+        behind(&path, "/registry/src/").as_deref().and_then(|path| path.split_once('/'))
     {
         // `serde_json-1.0.64/src/de.rs`: the version begins behind the last dash before the first dot.
         let version = library.find('.').and_then(|dot| library[..dot].rfind('-'));
         match (version, library.find('/')) {
-            (Some(from), Some(to)) if from < to => format!("$CARGO/{}-$VERSION{}", &library[..from], &library[to..]),
+            (Some(from), Some(to)) if from < to => {
+                format!("$CARGO/{}-$VERSION{}", &library[..from], &library[to..])
+            }
             _ => format!("$CARGO/{library}"),
         }
     } else {
@@ -111,7 +123,10 @@ fn location(line: &mut String, places: &Places) -> bool {
     };
     let mut path = path.as_str();
     for _ in 0..2 {
-        path = path.rsplit_once(':').filter(|(_, number)| number.parse::<u32>().is_ok()).map_or(path, |(path, _)| path);
+        path = path
+            .rsplit_once(':')
+            .filter(|(_, number)| number.parse::<u32>().is_ok())
+            .map_or(path, |(path, _)| path);
     }
     line.push_str(path);
     true
@@ -119,7 +134,8 @@ fn location(line: &mut String, places: &Places) -> bool {
 
 /// Tells whether a path is from the workspace's root on, as cargo names the files of its members.
 fn is_of_a_member(path: &str) -> bool {
-    !Path::new(path).has_root() && path.split_once('/').is_some_and(|(first, _)| !first.contains([':', '<']))
+    !Path::new(path).has_root()
+        && path.split_once('/').is_some_and(|(first, _)| !first.contains([':', '<']))
 }
 
 /// Tells lines that say nothing about the case.
@@ -139,8 +155,10 @@ fn is_noise(line: &str) -> bool {
 
 /// Cuts the list of types that have a trait after the eighth: it grows with every library. Tells whether the line stays.
 fn shortened(line: &mut String, next: Option<&&str>, listed: &mut Option<usize>) -> bool {
-    const LISTS: [&str; 2] =
-        ["= help: the following types implement trait ", "= help: the following other types implement trait "];
+    const LISTS: [&str; 2] = [
+        "= help: the following types implement trait ",
+        "= help: the following other types implement trait ",
+    ];
     let indent = |line: &str| line.len() - line.trim_start().len();
     let (trimmed, own) = (line.trim_start().to_owned(), indent(line));
     let count = trimmed.strip_prefix("and ").and_then(|rest| rest.strip_suffix(" others"));
@@ -223,7 +241,9 @@ fn unindented(text: &str) -> String {
 fn kind(line: &str, is_first: bool, under_a_note: &mut bool) -> Line {
     let was_under_a_note = std::mem::take(under_a_note);
     let heading = line.strip_prefix("error").or_else(|| line.strip_prefix("warning"));
-    if heading.is_some_and(|rest| rest.starts_with([':', '['])) || (is_first && line.starts_with("note: ")) {
+    if heading.is_some_and(|rest| rest.starts_with([':', '[']))
+        || (is_first && line.starts_with("note: "))
+    {
         return Line::Heading;
     }
     let at_the_margin = line.starts_with("note:") || line.starts_with("help:") || line == "...";
@@ -240,7 +260,9 @@ fn kind(line: &str, is_first: bool, under_a_note: &mut bool) -> Line {
     let digits = rest.len() - rest.trim_start_matches(|c: char| c.is_ascii_digit()).len();
     let spaces = before + spaces_of(&rest[digits..]);
     let rest = &line[digits + spaces..];
-    let sign = |sign: &str| rest == sign || rest.strip_prefix(sign).is_some_and(|rest| rest.starts_with(' '));
+    let sign = |sign: &str| {
+        rest == sign || rest.strip_prefix(sign).is_some_and(|rest| rest.starts_with(' '))
+    };
     let is_code = sign("|")
         || (digits > 0 && ["~", "+", "-"].into_iter().any(sign))
         || (digits == 0 && ["--> ", "::: ", "= "].iter().any(|start| rest.starts_with(start)));

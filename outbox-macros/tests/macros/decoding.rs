@@ -2,7 +2,8 @@
 
 use outbox_core::OutboxEvent;
 use outbox_core::event::{
-    DecodeError, DecodeEvent, EventId, Message, MessageParts, NewEvent, OutboxEvent as Event, Timestamp,
+    DecodeError, DecodeEvent, EventId, Message, MessageParts, NewEvent, OutboxEvent as Event,
+    Timestamp,
 };
 use proptest::prelude::*;
 use serde::{Deserialize, Serialize};
@@ -116,7 +117,9 @@ enum Payment {
     Paused,
 }
 
-fn refusal_v1_to_v2(reason: String) -> Result<BTreeMap<&'static str, String>, std::convert::Infallible> {
+fn refusal_v1_to_v2(
+    reason: String,
+) -> Result<BTreeMap<&'static str, String>, std::convert::Infallible> {
     Ok(BTreeMap::from([("reason", reason)]))
 }
 
@@ -134,8 +137,9 @@ fn a_struct_reads_back_what_it_wrote() {
 
 #[test]
 fn older_payloads_are_raised_step_by_step() {
-    let read =
-        |version, payload: &str| OrderPlaced::decode(&altered(&placed(), "order.placed", version, payload.as_bytes()));
+    let read = |version, payload: &str| {
+        OrderPlaced::decode(&altered(&placed(), "order.placed", version, payload.as_bytes()))
+    };
     let expected = OrderPlaced { order_id: 7, cents: 1200, lines: Vec::new() };
     assert_eq!(read(1, r#"{"order_id":7,"euros":12}"#).expect("two steps"), expected);
     assert_eq!(read(2, r#"{"order_id":7,"cents":1200}"#).expect("one step"), expected);
@@ -146,34 +150,39 @@ fn older_payloads_are_raised_step_by_step() {
 #[test]
 fn a_failed_step_is_told_with_its_version_and_its_reason() {
     let payload = br#"{"order_id":7,"euros":9223372036854775807}"#;
-    let error = OrderPlaced::decode(&altered(&placed(), "order.placed", 1, payload)).expect_err("it overflows");
+    let error = OrderPlaced::decode(&altered(&placed(), "order.placed", 1, payload))
+        .expect_err("it overflows");
     assert_eq!(
         chain(&error),
         "the payload of `order.placed` does not have the expected shape: the step from version 1 to the next failed: \
          the total does not fit"
     );
-    let error = OrderPlaced::decode(&altered(&placed(), "order.placed", 1, b"{}")).expect_err("it has another shape");
+    let error = OrderPlaced::decode(&altered(&placed(), "order.placed", 1, b"{}"))
+        .expect_err("it has another shape");
     assert!(chain(&error).contains("missing field `order_id`"), "{}", chain(&error));
 }
 
 #[test]
 fn unknown_types_and_versions_are_told_with_the_known_ones() {
-    let error = OrderPlaced::decode(&altered(&placed(), "order.lost", 3, b"{}")).expect_err("another type");
+    let error =
+        OrderPlaced::decode(&altered(&placed(), "order.lost", 3, b"{}")).expect_err("another type");
     assert_eq!(error.to_string(), "no event type `order.lost` here; known: order.placed");
-    let error = Payment::decode(&altered(&Payment::Paused, "payment", 1, b"{}")).expect_err("another type");
+    let error =
+        Payment::decode(&altered(&Payment::Paused, "payment", 1, b"{}")).expect_err("another type");
     assert_eq!(
         error.to_string(),
         "no event type `payment` here; known: payment.charged, payment.refunded, payment.refused, payment.paused"
     );
     for version in [0, 4, u16::MAX] {
-        let error =
-            OrderPlaced::decode(&altered(&placed(), "order.placed", version, b"{}")).expect_err("no such version");
+        let error = OrderPlaced::decode(&altered(&placed(), "order.placed", version, b"{}"))
+            .expect_err("no such version");
         assert!(
             matches!(&error, DecodeError::UnknownVersion { version: v, supported: 3, .. } if *v == version),
             "{error:?}"
         );
     }
-    let error = Payment::decode(&altered(&Payment::Paused, "payment.refused", 3, b"{}")).expect_err("too new");
+    let error = Payment::decode(&altered(&Payment::Paused, "payment.refused", 3, b"{}"))
+        .expect_err("too new");
     assert!(matches!(error, DecodeError::UnknownVersion { version: 3, supported: 2, .. }));
 }
 
@@ -182,7 +191,10 @@ fn the_payload_of_a_variant_is_its_content_alone() {
     let charged = Payment::Charged {
         order_id: 7,
         card_holder: None,
-        more: BTreeMap::from([("zone".to_owned(), Value::from(3)), ("area".to_owned(), Value::Null)]),
+        more: BTreeMap::from([
+            ("zone".to_owned(), Value::from(3)),
+            ("area".to_owned(), Value::Null),
+        ]),
     };
     let line = Line { article: "book".to_owned(), amount: 2 };
     for (event, payload) in [
@@ -197,19 +209,23 @@ fn the_payload_of_a_variant_is_its_content_alone() {
     }
     // Later versions may give it content.
     assert_eq!(
-        Payment::decode(&altered(&Payment::Paused, "payment.paused", 1, br#"{"by":1}"#)).expect("it is valid"),
+        Payment::decode(&altered(&Payment::Paused, "payment.paused", 1, br#"{"by":1}"#))
+            .expect("it is valid"),
         Payment::Paused
     );
 }
 
 #[test]
 fn a_payload_with_something_behind_it_is_refused() {
-    for (event_type, payload) in
-        [("payment.paused", "{} {}"), ("payment.refused", r#"{"reason":"a"}x"#), ("payment.paused", "")]
-    {
+    for (event_type, payload) in [
+        ("payment.paused", "{} {}"),
+        ("payment.refused", r#"{"reason":"a"}x"#),
+        ("payment.paused", ""),
+    ] {
         let version = if event_type == "payment.refused" { 2 } else { 1 };
         let error =
-            Payment::decode(&altered(&Payment::Paused, event_type, version, payload.as_bytes())).expect_err(payload);
+            Payment::decode(&altered(&Payment::Paused, event_type, version, payload.as_bytes()))
+                .expect_err(payload);
         assert!(matches!(error, DecodeError::Payload { .. }), "{error:?}");
     }
 }
@@ -217,10 +233,13 @@ fn a_payload_with_something_behind_it_is_refused() {
 #[test]
 fn nesting_without_end_is_an_error_and_no_stack_overflow() {
     let deep = "[".repeat(200_000);
-    for (event_type, version) in [("payment.charged", 1), ("payment.paused", 1), ("payment.refused", 2)] {
+    for (event_type, version) in
+        [("payment.charged", 1), ("payment.paused", 1), ("payment.refused", 2)]
+    {
         let content = format!(r#"{{"orderId":1,"reason":{deep}"#);
         let error =
-            Payment::decode(&altered(&Payment::Paused, event_type, version, content.as_bytes())).expect_err("too deep");
+            Payment::decode(&altered(&Payment::Paused, event_type, version, content.as_bytes()))
+                .expect_err("too deep");
         assert!(matches!(error, DecodeError::Payload { .. }), "{error:?}");
     }
 }
@@ -229,15 +248,41 @@ fn nesting_without_end_is_an_error_and_no_stack_overflow() {
 fn errors_say_what_was_expected_and_never_what_was_there() {
     let secret = "4111-1111, expected 4222";
     for (event_type, version, payload, expected) in [
-        ("order.placed", 3, format!(r#"{{"order_id":"{secret}"}}"#), "invalid type: string, expected i64"),
-        ("order.placed", 3, format!(r#""{secret}""#), "invalid type: string, expected struct OrderPlaced"),
-        ("order.placed", 3, r#"{"order_id":4111.5}"#.to_owned(), "invalid type: floating point, expected i64"),
-        ("order.placed", 3, r#"{"order_id":1,"order_id":2}"#.to_owned(), "duplicate field `order_id`"),
-        ("order.placed", 1, format!(r#"{{"order_id":"{secret}"}}"#), "invalid type: string, expected i64"),
+        (
+            "order.placed",
+            3,
+            format!(r#"{{"order_id":"{secret}"}}"#),
+            "invalid type: string, expected i64",
+        ),
+        (
+            "order.placed",
+            3,
+            format!(r#""{secret}""#),
+            "invalid type: string, expected struct OrderPlaced",
+        ),
+        (
+            "order.placed",
+            3,
+            r#"{"order_id":4111.5}"#.to_owned(),
+            "invalid type: floating point, expected i64",
+        ),
+        (
+            "order.placed",
+            3,
+            r#"{"order_id":1,"order_id":2}"#.to_owned(),
+            "duplicate field `order_id`",
+        ),
+        (
+            "order.placed",
+            1,
+            format!(r#"{{"order_id":"{secret}"}}"#),
+            "invalid type: string, expected i64",
+        ),
         ("order.placed", 3, format!(r#"{{"order_id":"{secret}"#), "EOF while parsing a string"),
     ] {
-        let error = OrderPlaced::decode(&altered(&placed(), event_type, version, payload.as_bytes()))
-            .expect_err("a wrong shape");
+        let error =
+            OrderPlaced::decode(&altered(&placed(), event_type, version, payload.as_bytes()))
+                .expect_err("a wrong shape");
         let text = chain(&error);
         assert!(text.contains(expected), "{text}");
         assert!(!text.contains("4111") && !text.contains("4222"), "{text}");
@@ -270,8 +315,14 @@ fn secrets() -> impl Strategy<Value = Value> {
     })
 }
 
-const TYPES: &[&str] =
-    &["order.placed", "payment.charged", "payment.refunded", "payment.refused", "payment.paused", "payment"];
+const TYPES: &[&str] = &[
+    "order.placed",
+    "payment.charged",
+    "payment.refunded",
+    "payment.refused",
+    "payment.paused",
+    "payment",
+];
 
 proptest! {
     #[test]

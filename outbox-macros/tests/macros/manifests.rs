@@ -41,7 +41,8 @@ fn found(package: &str, workspace: Option<&str>) -> String {
         .output()
         .expect("this program runs");
     let text = String::from_utf8(output.stdout).expect("text");
-    let line = text.lines().find_map(|line| line.split_once("found=")).expect("the answer is printed");
+    let line =
+        text.lines().find_map(|line| line.split_once("found=")).expect("the answer is printed");
     line.1.to_owned()
 }
 
@@ -64,23 +65,26 @@ fn a_renamed_dependency_is_found_by_its_new_name() {
 
 #[test]
 fn a_dependency_inherited_from_the_workspace_is_found_renamed_or_not() {
-    let workspace =
-        "[workspace.dependencies]\noutbox-core = \"0.1\"\nkept = { package = \"outbox-sea-orm\", version = \"0.1\" }";
+    let workspace = "[workspace.dependencies]\noutbox-core = \"0.1\"\nkept = { package = \"outbox-sea-orm\", version = \"0.1\" }";
     assert_eq!(found("[dependencies]\noutbox-core = { workspace = true }", Some(workspace)), CORE);
     assert_eq!(found("[dependencies]\noutbox-core.workspace = true", Some(workspace)), CORE);
-    assert_eq!(found("[dependencies]\nkept.workspace = true", Some(workspace)), "::kept::__private");
+    assert_eq!(
+        found("[dependencies]\nkept.workspace = true", Some(workspace)),
+        "::kept::__private"
+    );
 }
 
 #[test]
 fn of_two_the_normal_dependency_is_taken_and_then_the_one_of_applications() {
     let both = "[dependencies]\noutbox-core = \"0.1\"\noutbox-sea-orm = \"0.1\"";
     assert_eq!(found(both, None), SEA_ORM);
-    let events = "[dependencies]\noutbox-core = \"0.1\"\n[dev-dependencies]\noutbox-sea-orm = \"0.1\"";
+    let events =
+        "[dependencies]\noutbox-core = \"0.1\"\n[dev-dependencies]\noutbox-sea-orm = \"0.1\"";
     assert_eq!(found(events, None), CORE);
-    let application = "[dependencies]\noutbox-sea-orm = \"0.1\"\n[dev-dependencies]\noutbox-core = \"0.1\"";
+    let application =
+        "[dependencies]\noutbox-sea-orm = \"0.1\"\n[dev-dependencies]\noutbox-core = \"0.1\"";
     assert_eq!(found(application, None), SEA_ORM);
-    let by_target =
-        "[target.'cfg(unix)'.dependencies]\noutbox-core = \"0.1\"\n[dev-dependencies]\noutbox-sea-orm = \"0.1\"";
+    let by_target = "[target.'cfg(unix)'.dependencies]\noutbox-core = \"0.1\"\n[dev-dependencies]\noutbox-sea-orm = \"0.1\"";
     assert_eq!(found(by_target, None), CORE);
 }
 

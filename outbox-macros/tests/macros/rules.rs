@@ -7,7 +7,9 @@ use std::time::Duration;
 
 #[test]
 fn durations_are_a_whole_number_and_a_unit() {
-    for (text, millis) in [("1ms", 1), ("500ms", 500), ("30s", 30_000), ("15m", 900_000), ("2h", 7_200_000)] {
+    for (text, millis) in
+        [("1ms", 1), ("500ms", 500), ("30s", 30_000), ("15m", 900_000), ("2h", 7_200_000)]
+    {
         assert_eq!(duration(text), Ok(Duration::from_millis(millis)), "{text}");
     }
     assert_eq!(duration("7d"), Ok(Duration::from_hours(7 * 24)));

@@ -124,9 +124,15 @@ fn every_attribute_of_serde_is_kept_or_says_nothing_of_a_content_or_is_refused()
 #[test]
 fn the_tables_of_attributes_are_those_of_serde() {
     let listed = |cases: &[(&'static str, Does)]| -> BTreeSet<&str> {
-        cases.iter().map(|(attribute, _)| name(attribute)).filter(|name| *name != "of_a_later_serde").collect()
+        cases
+            .iter()
+            .map(|(attribute, _)| name(attribute))
+            .filter(|name| *name != "of_a_later_serde")
+            .collect()
     };
-    let known = |table: &[(&'static str, crate::event::serde::Rule)]| table.iter().map(|(name, _)| *name).collect();
+    let known = |table: &[(&'static str, crate::event::serde::Rule)]| {
+        table.iter().map(|(name, _)| *name).collect()
+    };
     assert_eq!(listed(ENUM), known(OF_ENUM));
     assert_eq!(listed(VARIANT), known(OF_VARIANT));
     assert!(NOT_OF_FIELDS.iter().all(|name| listed(FIELD).contains(name)));

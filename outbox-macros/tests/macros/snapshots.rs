@@ -15,12 +15,19 @@ fn expansions_are_the_recorded_ones() {
     let mut cases = 0;
     let mut changed = Vec::new();
     for folder in entries(&root) {
-        let name = folder.file_name().and_then(|n| n.to_str()).expect("a folder has a name").to_owned();
-        for case in entries(&folder).into_iter().filter(|path| !path.to_string_lossy().ends_with(".expanded.rs")) {
+        let name =
+            folder.file_name().and_then(|n| n.to_str()).expect("a folder has a name").to_owned();
+        for case in entries(&folder)
+            .into_iter()
+            .filter(|path| !path.to_string_lossy().ends_with(".expanded.rs"))
+        {
             let input = fs::read_to_string(&case).expect("a case is text");
-            let file = syn::parse_file(&input).unwrap_or_else(|e| panic!("{}: {e}", case.display()));
-            let expanded: TokenStream = file.items.into_iter().map(|item| expand(&name, item)).collect();
-            let printed = prettyplease::unparse(&syn::parse2(expanded).expect("expansions are items"));
+            let file =
+                syn::parse_file(&input).unwrap_or_else(|e| panic!("{}: {e}", case.display()));
+            let expanded: TokenStream =
+                file.items.into_iter().map(|item| expand(&name, item)).collect();
+            let printed =
+                prettyplease::unparse(&syn::parse2(expanded).expect("expansions are items"));
             let recorded = case.with_extension("expanded.rs");
             if overwrite {
                 fs::write(&recorded, &printed).expect("the snapshot is written");
@@ -31,7 +38,11 @@ fn expansions_are_the_recorded_ones() {
         }
     }
     assert!(cases > 0, "no cases in {}", root.display());
-    assert!(changed.is_empty(), "not as recorded (SNAPSHOTS=overwrite accepts it):\n{}", changed.join("\n"));
+    assert!(
+        changed.is_empty(),
+        "not as recorded (SNAPSHOTS=overwrite accepts it):\n{}",
+        changed.join("\n")
+    );
 }
 
 /// Runs the macro of a folder on one item of a case.
@@ -63,7 +74,10 @@ fn transactional(item: syn::Item) -> TokenStream {
                 if let syn::ImplItem::Fn(method) = item
                     && let Some(options) = options(&mut method.attrs, "transactional_outbox")
                 {
-                    *item = syn::ImplItem::Verbatim(crate::transactional::attribute(options, method.to_token_stream()));
+                    *item = syn::ImplItem::Verbatim(crate::transactional::attribute(
+                        options,
+                        method.to_token_stream(),
+                    ));
                 }
             }
             block.into_token_stream()

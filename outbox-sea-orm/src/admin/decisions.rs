@@ -27,14 +27,21 @@ impl Outbox {
     }
 
     /// Cuts letters into those of one transaction each, by number and by the bytes that it copies or writes anew.
-    pub(super) async fn short_transactions(&self, ids: &[LetterId]) -> Result<Vec<Vec<LetterId>>, StoreError> {
+    pub(super) async fn short_transactions(
+        &self,
+        ids: &[LetterId],
+    ) -> Result<Vec<Vec<LetterId>>, StoreError> {
         let mut cut = Vec::new();
         for chunk in ids.chunks(CHUNK) {
-            let text =
-                letters::sizes(self.schema().dialect(), &format!("letter_id IN ({}) ORDER BY letter_id", marks(chunk)));
-            let asked = self.schema().statement(&self.schema().filled(&text), values(chunk).collect());
+            let text = letters::sizes(
+                self.schema().dialect(),
+                &format!("letter_id IN ({}) ORDER BY letter_id", marks(chunk)),
+            );
+            let asked =
+                self.schema().statement(&self.schema().filled(&text), values(chunk).collect());
             let rows = self.work().query_all_raw(asked).await.map_err(database)?;
-            let there: Vec<(i64, usize)> = rows.iter().map(letters::id_and_size).collect::<Result<_, _>>()?;
+            let there: Vec<(i64, usize)> =
+                rows.iter().map(letters::id_and_size).collect::<Result<_, _>>()?;
             let stretches = stretches(&there, CHUNK, ANSWER_BYTES, |(_, size)| *size);
             cut.extend(stretches.map(|these| these.iter().map(|(id, _)| LetterId(*id)).collect()));
         }
@@ -42,14 +49,20 @@ impl Outbox {
     }
 
     /// Deletes the content of letters that have been decided about.
-    pub(super) async fn delete_content(&self, tx: &OutboxTransaction, ids: &[LetterId]) -> Result<(), StoreError> {
+    pub(super) async fn delete_content(
+        &self,
+        tx: &OutboxTransaction,
+        ids: &[LetterId],
+    ) -> Result<(), StoreError> {
         let text = self.schema().filled(&format!(
             "UPDATE {{letters}} SET payload = {}, headers = '{{}}', errors = '[]' \
              WHERE letter_id IN ({}) AND fate IS NOT NULL",
             self.schema().dialect().no_bytes(),
             marks(ids)
         ));
-        tx.execute_raw(self.schema().statement(&text, values(ids).collect())).await.map_err(database)?;
+        tx.execute_raw(self.schema().statement(&text, values(ids).collect()))
+            .await
+            .map_err(database)?;
         Ok(())
     }
 
@@ -60,20 +73,26 @@ impl Outbox {
         decision: &Decision,
     ) -> Result<Vec<LetterId>, StoreError> {
         let letters = self.open_letters(tx, ids).await?;
-        let (received, letters): (Vec<_>, Vec<_>) = letters.into_iter().partition(|letter| letter.received.is_some());
+        let (received, letters): (Vec<_>, Vec<_>) =
+            letters.into_iter().partition(|letter| letter.received.is_some());
         let received = self.redrive_received(tx, &received, decision).await?;
         // First all partitions, by number: no settle of a relay is between its lock and its end then.
         let places: BTreeSet<PartitionNo> = letters.iter().map(|l| self.partition(l)).collect();
-        let lock = self.schema().filled("SELECT partition_no FROM {partitions} WHERE partition_no = ?{for_update}");
+        let lock = self
+            .schema()
+            .filled("SELECT partition_no FROM {partitions} WHERE partition_no = ?{for_update}");
         for place in &places {
             let args = vec![Value::SmallInt(Some(stored(*place)))];
             tx.query_all_raw(self.schema().statement(&lock, args)).await.map_err(database)?;
         }
         let ids: Vec<LetterId> = letters.iter().map(|letter| letter.id).collect();
-        let decided: HashSet<LetterId> = self.decide(tx, &ids, "redriven", decision).await?.into_iter().collect();
-        let letters: Vec<DeadLetter> = letters.into_iter().filter(|letter| decided.contains(&letter.id)).collect();
+        let decided: HashSet<LetterId> =
+            self.decide(tx, &ids, "redriven", decision).await?.into_iter().collect();
+        let letters: Vec<DeadLetter> =
+            letters.into_iter().filter(|letter| decided.contains(&letter.id)).collect();
         for place in places {
-            let here: Vec<&DeadLetter> = letters.iter().filter(|letter| self.partition(letter) == place).collect();
+            let here: Vec<&DeadLetter> =
+                letters.iter().filter(|letter| self.partition(letter) == place).collect();
             self.put_back(tx, place, &here).await.map_err(database)?;
         }
         Ok(received.into_iter().chain(letters.iter().map(|letter| letter.id)).collect())
@@ -89,7 +108,8 @@ impl Outbox {
         if !decision.force && !letters.is_empty() {
             self.refuse_forgotten(tx, letters).await?;
         }
-        let ids: Vec<LetterId> = letters.iter().filter(|l| l.message.is_some()).map(|letter| letter.id).collect();
+        let ids: Vec<LetterId> =
+            letters.iter().filter(|l| l.message.is_some()).map(|letter| letter.id).collect();
         let decided = self.decide(tx, &ids, "redriven", decision).await?;
         for letter in letters.iter().filter(|letter| decided.contains(&letter.id)) {
             let Some(by) = &letter.received else { continue };
@@ -99,7 +119,11 @@ impl Outbox {
     }
 
     /// Refuses letters that are older than what the inbox remembers.
-    async fn refuse_forgotten(&self, tx: &OutboxTransaction, letters: &[DeadLetter]) -> Result<(), StoreError> {
+    async fn refuse_forgotten(
+        &self,
+        tx: &OutboxTransaction,
+        letters: &[DeadLetter],
+    ) -> Result<(), StoreError> {
         let keep = micros(self.inbox_retention());
         let ids: Vec<LetterId> = letters.iter().map(|letter| letter.id).collect();
         let text = self.schema().filled(&format!(
@@ -111,17 +135,26 @@ impl Outbox {
         match row.map(|row| column::<Option<i64>>(&row, 0)).transpose()?.flatten() {
             None => Ok(()),
             Some(id) => Err(StoreError::Refused(
-                format!("letter {id} is older than what the inbox remembers: redrive it with force").into(),
+                format!(
+                    "letter {id} is older than what the inbox remembers: redrive it with force"
+                )
+                .into(),
             )),
         }
     }
 
     /// Puts the events of letters of one partition back under their old ids, due now on their letters' routes.
-    async fn put_back(&self, tx: &OutboxTransaction, at: PartitionNo, letters: &[&DeadLetter]) -> Result<(), DbErr> {
+    async fn put_back(
+        &self,
+        tx: &OutboxTransaction,
+        at: PartitionNo,
+        letters: &[&DeadLetter],
+    ) -> Result<(), DbErr> {
         let place = Value::SmallInt(Some(stored(at)));
         // An event has a letter for each route that gave it up, but comes back once.
         let mut seen = HashSet::new();
-        let events: Vec<LetterId> = letters.iter().filter(|l| seen.insert(l.event_id)).map(|l| l.id).collect();
+        let events: Vec<LetterId> =
+            letters.iter().filter(|l| seen.insert(l.event_id)).map(|l| l.id).collect();
         if events.is_empty() {
             return Ok(());
         }
@@ -135,19 +168,30 @@ impl Outbox {
             of_letter.join(", "),
             marks(&events)
         ));
-        let args = [place.clone()].into_iter().chain(values(&events)).chain([place.clone()]).collect();
+        let args =
+            [place.clone()].into_iter().chain(values(&events)).chain([place.clone()]).collect();
         tx.execute_raw(self.schema().statement(&text, args)).await?;
 
         // What no route took is routed anew.
         let mut seen = HashSet::new();
-        let legs = letters.iter().filter(|l| !l.route.is_empty() && seen.insert((l.event_id, l.route.as_str())));
+        let legs = letters
+            .iter()
+            .filter(|l| !l.route.is_empty() && seen.insert((l.event_id, l.route.as_str())));
         let legs: Vec<LetterId> = legs.map(|letter| letter.id).collect();
         if legs.is_empty() {
             return Ok(());
         }
         let replaced = self.schema().dialect().or_replace(
             "partition_no, event_id, route",
-            &["state", "attempts_started", "attempts_finished", "due_at", "failing_us", "errors", "redriven"],
+            &[
+                "state",
+                "attempts_started",
+                "attempts_finished",
+                "due_at",
+                "failing_us",
+                "errors",
+                "redriven",
+            ],
         );
         let text = self.schema().filled(&format!(
             "INSERT INTO {{retries}} (partition_no, event_id, route, message_key, state, attempts_started, \
@@ -172,7 +216,8 @@ impl Outbox {
         }
         let open = format!("letter_id IN ({}) AND fate IS NULL ORDER BY letter_id", marks(ids));
         let text = letters::select_without_payload(self.schema().dialect(), &open);
-        let statement = self.schema().statement(&self.schema().filled(&text), values(ids).collect());
+        let statement =
+            self.schema().statement(&self.schema().filled(&text), values(ids).collect());
         let rows = tx.query_all_raw(statement).await.map_err(database)?;
         rows.iter().map(letters::letter).collect()
     }
@@ -192,8 +237,12 @@ impl Outbox {
             "SELECT letter_id FROM {{letters}} WHERE letter_id IN ({}) AND fate IS NULL ORDER BY letter_id{{for_update}}",
             marks(ids)
         ));
-        let rows = tx.query_all_raw(self.schema().statement(&text, values(ids).collect())).await.map_err(database)?;
-        let open: Vec<LetterId> = rows.iter().map(|row| column(row, 0).map(LetterId)).collect::<Result<_, _>>()?;
+        let rows = tx
+            .query_all_raw(self.schema().statement(&text, values(ids).collect()))
+            .await
+            .map_err(database)?;
+        let open: Vec<LetterId> =
+            rows.iter().map(|row| column(row, 0).map(LetterId)).collect::<Result<_, _>>()?;
         if open.is_empty() {
             return Ok(open);
         }
@@ -221,7 +270,9 @@ impl Outbox {
         let n = self.schema().partitions();
         match &letter.message {
             Some(message) => partition_of(message.key.as_deref(), message.id, n),
-            None => PartitionNo(u16::try_from(letter.event_id.0.rem_euclid(i64::from(n))).unwrap_or(0)),
+            None => {
+                PartitionNo(u16::try_from(letter.event_id.0.rem_euclid(i64::from(n))).unwrap_or(0))
+            }
         }
     }
 }

@@ -29,12 +29,20 @@ impl Dialect {
     }
 
     /// Writes the question whether an index is there, where the statement that adds it does not see to that itself.
-    pub(crate) fn has_index(self, added: &AddedIndex, name_of: &dyn Fn(&str) -> String) -> Option<String> {
+    pub(crate) fn has_index(
+        self,
+        added: &AddedIndex,
+        name_of: &dyn Fn(&str) -> String,
+    ) -> Option<String> {
         self.is_mysql().then(|| mysql::has_index(&name_of(added.table), &name_of(added.index.name)))
     }
 
     /// Writes the statement that adds a column to a table.
-    pub(crate) fn add_column(self, added: &AddedColumn, name_of: &dyn Fn(&str) -> String) -> String {
+    pub(crate) fn add_column(
+        self,
+        added: &AddedColumn,
+        name_of: &dyn Fn(&str) -> String,
+    ) -> String {
         let (word, name, uuid) = match self {
             Self::MySql | Self::MariaDb => ("VARCHAR(128)", "VARCHAR(255)", "BINARY(16)"),
             Self::Postgres => ("TEXT", "TEXT", "UUID"),
@@ -42,11 +50,19 @@ impl Dialect {
         };
         let unless_there = if self == Self::Postgres { "IF NOT EXISTS " } else { "" };
         let kind = typed(added.kind, &[("{word}", word), ("{name}", name), ("{uuid}", uuid)]);
-        format!("ALTER TABLE {} ADD COLUMN {unless_there}{} {kind}", self.quote(&name_of(added.table)), added.name)
+        format!(
+            "ALTER TABLE {} ADD COLUMN {unless_there}{} {kind}",
+            self.quote(&name_of(added.table)),
+            added.name
+        )
     }
 
     /// Writes the question whether a column is there, where the statement that adds it does not see to that itself.
-    pub(crate) fn has_column(self, added: &AddedColumn, name_of: &dyn Fn(&str) -> String) -> Option<String> {
+    pub(crate) fn has_column(
+        self,
+        added: &AddedColumn,
+        name_of: &dyn Fn(&str) -> String,
+    ) -> Option<String> {
         let table = name_of(added.table);
         match self {
             Self::Postgres => None,

@@ -50,12 +50,18 @@ mod tests {
             (DbBackend::Sqlite, "sqlx-sqlite"),
         ] {
             let text = none.missing_for(backend).expect("it is missing");
-            assert!(text.contains(&format!("add the feature \"{feature}\" of outbox-sea-orm")), "{text}");
+            assert!(
+                text.contains(&format!("add the feature \"{feature}\" of outbox-sea-orm")),
+                "{text}"
+            );
             assert_eq!(all.missing_for(backend), None);
         }
         let other = Drivers { postgres: true, ..none };
         assert_eq!(
-            (other.missing_for(DbBackend::Postgres), other.missing_for(DbBackend::Sqlite).is_some()),
+            (
+                other.missing_for(DbBackend::Postgres),
+                other.missing_for(DbBackend::Sqlite).is_some()
+            ),
             (None, true)
         );
     }
@@ -71,12 +77,17 @@ mod tests {
         };
         for refused in [builder().install().await, builder().build().await] {
             match refused {
-                Err(OutboxError::Configuration(faults)) => assert!(faults[0].contains("\"sqlx-sqlite\""), "{faults:?}"),
+                Err(OutboxError::Configuration(faults)) => {
+                    assert!(faults[0].contains("\"sqlx-sqlite\""), "{faults:?}")
+                }
                 other => panic!("not refused: {:?}", other.err()),
             }
         }
         let tables = "SELECT name FROM sqlite_master";
-        let there = db.query_all_raw(sea_orm::Statement::from_string(DbBackend::Sqlite, tables)).await.expect("a list");
+        let there = db
+            .query_all_raw(sea_orm::Statement::from_string(DbBackend::Sqlite, tables))
+            .await
+            .expect("a list");
         assert!(there.is_empty(), "{} tables were made", there.len());
     }
 }

@@ -107,7 +107,15 @@ impl Dialect {
     /// started and finished, wait, span of failing, errors, whether redriven.
     pub(crate) fn remember(self, n: usize) -> String {
         let row = "(?, ?, ?, ?, ?, ?, ?, {now} + ?, ?, ?, ?)";
-        let replaced = ["state", "attempts_started", "attempts_finished", "due_at", "failing_us", "errors", "redriven"];
+        let replaced = [
+            "state",
+            "attempts_started",
+            "attempts_finished",
+            "due_at",
+            "failing_us",
+            "errors",
+            "redriven",
+        ];
         format!(
             "INSERT INTO {{retries}} (partition_no, event_id, route, message_key, state, attempts_started, \
              attempts_finished, due_at, failing_us, errors, redriven) VALUES {}{}",
@@ -146,7 +154,13 @@ impl Dialect {
     }
 
     /// Deletes rows of a table where a condition without parameters holds, the first by `order`, up to a limit: takes it.
-    pub(crate) fn prune_first(self, table: &str, key: &str, condition: &str, order: &str) -> String {
+    pub(crate) fn prune_first(
+        self,
+        table: &str,
+        key: &str,
+        condition: &str,
+        order: &str,
+    ) -> String {
         let ordered = format!("{condition} ORDER BY {order}");
         if self.is_mysql() {
             format!("DELETE FROM {table} WHERE {ordered} LIMIT ?")
@@ -158,8 +172,17 @@ impl Dialect {
     }
 
     /// Reads how many bytes the rows have that [`prune_first`](Self::prune_first) deletes, in its order: takes its limit.
-    pub(crate) fn prune_sizes(self, table: &str, columns: &[&str], condition: &str, order: &str) -> String {
-        format!("SELECT {} FROM {table} WHERE {condition} ORDER BY {order} LIMIT ?", self.bytes_of(columns))
+    pub(crate) fn prune_sizes(
+        self,
+        table: &str,
+        columns: &[&str],
+        condition: &str,
+        order: &str,
+    ) -> String {
+        format!(
+            "SELECT {} FROM {table} WHERE {condition} ORDER BY {order} LIMIT ?",
+            self.bytes_of(columns)
+        )
     }
 
     /// Deletes rows of a table where a condition without parameters holds, up to a limit: takes it.

@@ -76,9 +76,15 @@ impl Dialect {
                 let row = conn.query_one_raw(asked).await?;
                 let version: String = match row {
                     Some(row) => row.try_get_by_index(0)?,
-                    None => return Err(DbErr::Custom("the server does not say its version".into())),
+                    None => {
+                        return Err(DbErr::Custom("the server does not say its version".into()));
+                    }
                 };
-                Ok(if version.to_lowercase().contains("mariadb") { Self::MariaDb } else { Self::MySql })
+                Ok(if version.to_lowercase().contains("mariadb") {
+                    Self::MariaDb
+                } else {
+                    Self::MySql
+                })
             }
             _ => Err(DbErr::BackendNotSupported { db: "unknown", ctx: "outbox" }),
         }
@@ -193,7 +199,10 @@ impl Dialect {
     }
 
     /// Lists the limits of a connection for handlers, steps and operators: names with their values.
-    pub(crate) fn limits_of_session(self, limits: &TransactionLimits) -> Vec<(&'static str, String)> {
+    pub(crate) fn limits_of_session(
+        self,
+        limits: &TransactionLimits,
+    ) -> Vec<(&'static str, String)> {
         match self {
             Self::Postgres => postgres::limits(limits),
             Self::MySql => mysql::limits(limits, false),
@@ -207,9 +216,17 @@ impl Dialect {
         let settings = self.limits_of_session(limits);
         let written = settings.iter().map(|(name, value)| format!("{name} = {value}"));
         match self {
-            Self::Postgres => written.map(|setting| format!("SET LOCAL {setting}")).collect::<Vec<_>>().join("; "),
+            Self::Postgres => {
+                written.map(|setting| format!("SET LOCAL {setting}")).collect::<Vec<_>>().join("; ")
+            }
             Self::MySql | Self::MariaDb => {
-                format!("SET {}", written.map(|setting| format!("SESSION {setting}")).collect::<Vec<_>>().join(", "))
+                format!(
+                    "SET {}",
+                    written
+                        .map(|setting| format!("SESSION {setting}"))
+                        .collect::<Vec<_>>()
+                        .join(", ")
+                )
             }
             Self::Sqlite => String::new(),
         }
@@ -234,7 +251,11 @@ impl Dialect {
     }
 
     /// Writes the statements that create a table with its indexes, where they are not there yet.
-    pub(crate) fn create_table(self, table: &TableDef, name_of: &dyn Fn(&str) -> String) -> Vec<String> {
+    pub(crate) fn create_table(
+        self,
+        table: &TableDef,
+        name_of: &dyn Fn(&str) -> String,
+    ) -> Vec<String> {
         match self {
             Self::Postgres => postgres::create_table(table, name_of),
             Self::MySql => mysql::create_table(table, name_of, "utf8mb4_0900_bin"),
@@ -247,8 +268,12 @@ impl Dialect {
     pub(crate) fn readable(self, column: &str) -> String {
         match self {
             Self::Postgres => format!("to_timestamp({column} / 1000000.0)"),
-            Self::MySql | Self::MariaDb => format!("TIMESTAMPADD(MICROSECOND, {column}, '1970-01-01 00:00:00')"),
-            Self::Sqlite => format!("strftime('%Y-%m-%dT%H:%M:%fZ', {column} / 1000000.0, 'unixepoch')"),
+            Self::MySql | Self::MariaDb => {
+                format!("TIMESTAMPADD(MICROSECOND, {column}, '1970-01-01 00:00:00')")
+            }
+            Self::Sqlite => {
+                format!("strftime('%Y-%m-%dT%H:%M:%fZ', {column} / 1000000.0, 'unixepoch')")
+            }
         }
     }
 
@@ -291,9 +316,13 @@ impl Dialect {
     /// Writes the insert that claims dedup keys, where `rows` stand for their values: it returns those that were free, or
     /// else (on MySQL and MariaDB) changes nothing where a key is there and holds its lock.
     pub(crate) fn claim_keys(self, rows: &str) -> String {
-        let insert = format!("INSERT INTO {{dedup}} (dedup_key, message_id, payload_hash, until) VALUES {rows}");
+        let insert = format!(
+            "INSERT INTO {{dedup}} (dedup_key, message_id, payload_hash, until) VALUES {rows}"
+        );
         if self.is_mysql() {
-            return format!("{insert} ON DUPLICATE KEY UPDATE payload_hash = {{dedup}}.payload_hash");
+            return format!(
+                "{insert} ON DUPLICATE KEY UPDATE payload_hash = {{dedup}}.payload_hash"
+            );
         }
         format!(
             "{insert} ON CONFLICT (dedup_key) DO UPDATE SET message_id = excluded.message_id, payload_hash = \
@@ -389,15 +418,27 @@ fn typed(body: &str, types: &[(&str, &str)]) -> String {
 }
 
 /// Writes the indexes of a table as statements of their own.
-fn create_indexes(dialect: Dialect, table: &TableDef, name_of: &dyn Fn(&str) -> String) -> Vec<String> {
+fn create_indexes(
+    dialect: Dialect,
+    table: &TableDef,
+    name_of: &dyn Fn(&str) -> String,
+) -> Vec<String> {
     table.indexes.iter().map(|index| create_index(dialect, table.name, index, name_of)).collect()
 }
 
-fn create_index(dialect: Dialect, table: &str, index: &IndexDef, name_of: &dyn Fn(&str) -> String) -> String {
+fn create_index(
+    dialect: Dialect,
+    table: &str,
+    index: &IndexDef,
+    name_of: &dyn Fn(&str) -> String,
+) -> String {
     let unique = if index.unique { "UNIQUE " } else { "" };
     let (name, on) = (dialect.quote(&name_of(index.name)), dialect.quote(&name_of(table)));
     if dialect.is_mysql() {
-        return format!("CREATE {unique}INDEX {name} ON {on} ({})", index.columns_without_condition);
+        return format!(
+            "CREATE {unique}INDEX {name} ON {on} ({})",
+            index.columns_without_condition
+        );
     }
     let condition = index.condition.map(|c| format!(" WHERE {c}")).unwrap_or_default();
     format!("CREATE {unique}INDEX IF NOT EXISTS {name} ON {on} ({}){condition}", index.columns)
@@ -412,9 +453,15 @@ mod tests {
     fn one_text_becomes_each_databases_own() {
         let text = "SELECT a FROM {events} WHERE b = ? AND c < ?{for_share}";
         for (dialect, expected) in [
-            (Dialect::Postgres, "SELECT a FROM \"outbox_events\" WHERE b = $1 AND c < $2 FOR SHARE"),
+            (
+                Dialect::Postgres,
+                "SELECT a FROM \"outbox_events\" WHERE b = $1 AND c < $2 FOR SHARE",
+            ),
             (Dialect::MySql, "SELECT a FROM `outbox_events` WHERE b = ? AND c < ? FOR SHARE"),
-            (Dialect::MariaDb, "SELECT a FROM `outbox_events` WHERE b = ? AND c < ? LOCK IN SHARE MODE"),
+            (
+                Dialect::MariaDb,
+                "SELECT a FROM `outbox_events` WHERE b = ? AND c < ? LOCK IN SHARE MODE",
+            ),
             (Dialect::Sqlite, "SELECT a FROM \"outbox_events\" WHERE b = ? AND c < ?"),
         ] {
             let tables = Tables::new(dialect, &Namespace::default());

@@ -8,12 +8,19 @@ use std::time::Duration;
 pub(super) const NOW: &str = "TIMESTAMPDIFF(MICROSECOND, '1970-01-01 00:00:00', UTC_TIMESTAMP(6))";
 
 /// Writes indexes into the table, since there is no `CREATE INDEX IF NOT EXISTS`.
-pub(super) fn create_table(table: &TableDef, name_of: &dyn Fn(&str) -> String, collation: &str) -> Vec<String> {
+pub(super) fn create_table(
+    table: &TableDef,
+    name_of: &dyn Fn(&str) -> String,
+    collation: &str,
+) -> Vec<String> {
     let mut body = typed(
         table.body,
         &[
             ("{ordered_id}", "BIGINT NOT NULL AUTO_INCREMENT"),
-            ("{ordered_key}", ", PRIMARY KEY (partition_no, event_id), KEY outbox_event_id (event_id)"),
+            (
+                "{ordered_key}",
+                ", PRIMARY KEY (partition_no, event_id), KEY outbox_event_id (event_id)",
+            ),
             ("{serial}", "BIGINT NOT NULL AUTO_INCREMENT PRIMARY KEY"),
             // What stands together in one key has 3,072 bytes at most, four a character.
             ("{word}", "VARCHAR(128)"),
@@ -27,7 +34,10 @@ pub(super) fn create_table(table: &TableDef, name_of: &dyn Fn(&str) -> String, c
     for index in table.indexes {
         let kind = if index.unique { "UNIQUE KEY" } else { "KEY" };
         let columns = index.columns_without_condition;
-        body.push_str(&format!(", {kind} {} ({columns})", Dialect::MySql.quote(&name_of(index.name))));
+        body.push_str(&format!(
+            ", {kind} {} ({columns})",
+            Dialect::MySql.quote(&name_of(index.name))
+        ));
     }
     let name = Dialect::MySql.quote(&name_of(table.name));
     // The collation compares bytes and does not ignore spaces at the end, as the other databases do not.

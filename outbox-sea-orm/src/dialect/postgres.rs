@@ -37,8 +37,10 @@ pub(super) fn create_table(table: &TableDef, name_of: &dyn Fn(&str) -> String) -
 }
 
 /// A replica takes no leases.
-pub(super) const UNFIT: (&str, &str) =
-    ("SELECT CASE WHEN pg_is_in_recovery() THEN 1 ELSE 0 END::bigint", "it is a replica, which takes no writes");
+pub(super) const UNFIT: (&str, &str) = (
+    "SELECT CASE WHEN pg_is_in_recovery() THEN 1 ELSE 0 END::bigint",
+    "it is a replica, which takes no writes",
+);
 
 /// Timeouts, the application's search path, and the one plan that is right for a queue: nested loops over the primary
 /// key. The planner's own choice depends on statistics, which are always wrong for a table that fills and empties in
@@ -52,7 +54,8 @@ pub(super) fn settings(limit: Duration, search_path: &str) -> Vec<String> {
         "default_transaction_isolation = 'read committed'".into(),
         "plan_cache_mode = 'force_generic_plan'".into(),
     ];
-    for off in ["enable_seqscan", "enable_bitmapscan", "enable_hashjoin", "enable_mergejoin", "jit"] {
+    for off in ["enable_seqscan", "enable_bitmapscan", "enable_hashjoin", "enable_mergejoin", "jit"]
+    {
         settings.push(format!("{off} = off"));
     }
     if !search_path.is_empty() {

@@ -122,7 +122,11 @@ impl Dialect {
 
     /// Makes a part of a UNION ALL of a select that has an order and a limit of its own.
     fn part(self, select: &str) -> String {
-        if self == Self::Sqlite { format!("SELECT * FROM ({select})") } else { format!("({select})") }
+        if self == Self::Sqlite {
+            format!("SELECT * FROM ({select})")
+        } else {
+            format!("({select})")
+        }
     }
 
     /// Writes the read over `n` partitions, in one snapshot. With `window` it looks back too.
@@ -134,10 +138,10 @@ impl Dialect {
         if self == Self::Postgres {
             return super::postgres::read(&self.event_rows(""), &self.route_rows());
         }
-        let events =
-            self.event_rows(self.by_key()) + " WHERE e.partition_no = ? AND e.event_id > ? ORDER BY e.event_id LIMIT ?";
-        let routes =
-            self.route_rows() + " WHERE r.partition_no = ? AND r.event_id > ? ORDER BY r.event_id, r.route LIMIT ?";
+        let events = self.event_rows(self.by_key())
+            + " WHERE e.partition_no = ? AND e.event_id > ? ORDER BY e.event_id LIMIT ?";
+        let routes = self.route_rows()
+            + " WHERE r.partition_no = ? AND r.event_id > ? ORDER BY r.event_id, r.route LIMIT ?";
         let looked = format!(
             "{ids} AND w.event_id > ? - ? AND (? = 1 OR EXISTS (SELECT 1 FROM {{events}} n{by_key} \
              WHERE n.partition_no = ? AND n.event_id > ?))",

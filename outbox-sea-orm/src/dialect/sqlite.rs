@@ -3,7 +3,8 @@
 use super::{Dialect, TableDef, create_indexes, typed};
 
 /// Time in whole milliseconds, which is what SQLite's clock gives; `unixepoch('subsec')` is newer than 3.35.
-pub(super) const NOW: &str = "(CAST(round((julianday('now') - 2440587.5) * 86400000.0) AS INTEGER) * 1000)";
+pub(super) const NOW: &str =
+    "(CAST(round((julianday('now') - 2440587.5) * 86400000.0) AS INTEGER) * 1000)";
 
 pub(super) fn create_table(table: &TableDef, name_of: &dyn Fn(&str) -> String) -> Vec<String> {
     let body = typed(
@@ -26,7 +27,9 @@ pub(super) fn create_table(table: &TableDef, name_of: &dyn Fn(&str) -> String) -
     if table.body.contains("{ordered_key}") {
         // By name, so that a read can insist on it: after an ANALYZE the planner prefers to walk the ids of all partitions.
         let place = Dialect::Sqlite.quote(&name_of("outbox_events_place"));
-        statements.push(format!("CREATE UNIQUE INDEX IF NOT EXISTS {place} ON {name} (partition_no, event_id)"));
+        statements.push(format!(
+            "CREATE UNIQUE INDEX IF NOT EXISTS {place} ON {name} (partition_no, event_id)"
+        ));
     }
     statements.extend(create_indexes(Dialect::Sqlite, table, name_of));
     statements

@@ -74,10 +74,15 @@ impl OutboxMigration {
         Self::of(&namespace, partitions, VERSIONS)
     }
 
-    fn of(namespace: &Namespace, partitions: u16, versions: &'static [Version]) -> Vec<Box<dyn MigrationTrait>> {
+    fn of(
+        namespace: &Namespace,
+        partitions: u16,
+        versions: &'static [Version],
+    ) -> Vec<Box<dyn MigrationTrait>> {
         let migration = |version: &Version| -> Box<dyn MigrationTrait> {
             let number = version.number;
-            let (name, namespace) = (namespace.name(&format!("m{number:04}_outbox")), namespace.clone());
+            let (name, namespace) =
+                (namespace.name(&format!("m{number:04}_outbox")), namespace.clone());
             Box::new(Self { name, namespace, partitions, number, versions })
         };
         versions.iter().map(migration).collect()

@@ -35,10 +35,15 @@ const NEXT: Version = Version {
     }],
 };
 
-static ALL: LazyLock<Vec<Version>> = LazyLock::new(|| VERSIONS.iter().copied().chain([NEXT]).collect());
+static ALL: LazyLock<Vec<Version>> =
+    LazyLock::new(|| VERSIONS.iter().copied().chain([NEXT]).collect());
 
 /// As [`install`](super::install), to the next version.
-pub async fn install(db: &DatabaseConnection, namespace: &Namespace, partitions: u16) -> Result<(), DbErr> {
+pub async fn install(
+    db: &DatabaseConnection,
+    namespace: &Namespace,
+    partitions: u16,
+) -> Result<(), DbErr> {
     runner::install_versions(db, namespace, partitions, &ALL).await
 }
 
@@ -48,6 +53,12 @@ pub fn migrations(namespace: &Namespace, partitions: u16) -> Vec<Box<dyn Migrati
 }
 
 /// As [`Schema::sql`](crate::Schema::sql), with the next version.
-pub fn sql(dialect: Dialect, namespace: &Namespace, partitions: u16, from: i32, to: i32) -> Result<String, DbErr> {
+pub fn sql(
+    dialect: Dialect,
+    namespace: &Namespace,
+    partitions: u16,
+    from: i32,
+    to: i32,
+) -> Result<String, DbErr> {
     script(dialect, (namespace, partitions), (from, to), &ALL)
 }

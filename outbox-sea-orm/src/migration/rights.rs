@@ -7,11 +7,17 @@ use super::{
 use sea_orm::{ConnectionTrait, DatabaseConnection, DbErr, Statement};
 
 /// Says what is refused, and which SQL is to be run instead, one statement a line.
-pub(super) async fn missing(db: &DatabaseConnection, installation: &Installation<'_>, refusal: &DbErr) -> String {
+pub(super) async fn missing(
+    db: &DatabaseConnection,
+    installation: &Installation<'_>,
+    refusal: &DbErr,
+) -> String {
     let dialect = installation.dialect;
     let version = meta(db, dialect, &installation.tables()).await.ok().map(|(version, _)| version);
     let role = match dialect.current_role() {
-        Some(ask) => db.query_one_raw(Statement::from_string(dialect.backend(), ask)).await.ok().flatten(),
+        Some(ask) => {
+            db.query_one_raw(Statement::from_string(dialect.backend(), ask)).await.ok().flatten()
+        }
         None => None,
     };
     let role: Option<String> = role.and_then(|row| row.try_get_by_index(0).ok());

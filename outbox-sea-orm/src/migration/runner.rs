@@ -11,8 +11,8 @@ use crate::{
 };
 use outbox_core::runtime::{Exit, spawn};
 use sea_orm::{
-    ConnectionTrait, DatabaseConnection, DbErr, SqliteTransactionMode, Statement, TransactionOptions, TransactionTrait,
-    Value,
+    ConnectionTrait, DatabaseConnection, DbErr, SqliteTransactionMode, Statement,
+    TransactionOptions, TransactionTrait, Value,
 };
 
 /// Seconds that a program waits for another one that migrates: tables are made in moments, even on a slow disk.
@@ -29,7 +29,11 @@ const LOCK_SECONDS: u32 = 60;
 ///
 /// # Cancel safety
 /// Leaves tables that are all there or (on MySQL and MariaDB, where DDL commits by itself) some of them; call again.
-pub async fn install(db: &DatabaseConnection, namespace: &Namespace, partitions: u16) -> Result<(), DbErr> {
+pub async fn install(
+    db: &DatabaseConnection,
+    namespace: &Namespace,
+    partitions: u16,
+) -> Result<(), DbErr> {
     install_versions(db, namespace, partitions, VERSIONS).await
 }
 
@@ -54,7 +58,10 @@ pub(super) async fn install_versions(
 }
 
 /// Tells whether there is nothing to do. What cannot be asked here fails again where the tables are made.
-async fn is_up_to_date(db: &DatabaseConnection, installation: &Installation<'_>) -> Result<bool, DbErr> {
+async fn is_up_to_date(
+    db: &DatabaseConnection,
+    installation: &Installation<'_>,
+) -> Result<bool, DbErr> {
     let (dialect, tables) = (installation.dialect, installation.tables());
     let Ok((version, installed)) = meta(db, dialect, &tables).await else { return Ok(false) };
     if version < last(installation.versions) {
@@ -64,13 +71,17 @@ async fn is_up_to_date(db: &DatabaseConnection, installation: &Installation<'_>)
     Ok(partitions(db, dialect, &tables).await.is_ok_and(|rows| rows == i64::from(installed)))
 }
 
-async fn install_now(db: &DatabaseConnection, installation: &Installation<'_>) -> Result<(), DbErr> {
+async fn install_now(
+    db: &DatabaseConnection,
+    installation: &Installation<'_>,
+) -> Result<(), DbErr> {
     let Installation { dialect, partitions, versions, .. } = *installation;
     let (db, namespace, to) = (db.clone(), installation.namespace.clone(), last(versions));
     let versions = versions.to_vec();
     // A task of its own: a BEGIN that is cancelled half way would poison the application's pool.
     let work = spawn(async move {
-        let installation = Installation { dialect, namespace: &namespace, partitions, versions: &versions };
+        let installation =
+            Installation { dialect, namespace: &namespace, partitions, versions: &versions };
         let options = TransactionOptions {
             sqlite_transaction_mode: Some(SqliteTransactionMode::Immediate),
             ..TransactionOptions::default()
@@ -98,7 +109,11 @@ async fn install_now(db: &DatabaseConnection, installation: &Installation<'_>) -
 }
 
 /// Creates or completes the tables up to a version, on one connection. What is there of a later version stays.
-pub(super) async fn up<C: ConnectionTrait>(conn: &C, installation: &Installation<'_>, to: i32) -> Result<(), DbErr> {
+pub(super) async fn up<C: ConnectionTrait>(
+    conn: &C,
+    installation: &Installation<'_>,
+    to: i32,
+) -> Result<(), DbErr> {
     let Installation { dialect, namespace, partitions, .. } = *installation;
     check_partitions(partitions, None)?;
     if let Some(alone) = dialect.install_alone(&namespace.name("outbox_install")) {
@@ -120,7 +135,9 @@ pub(super) async fn up<C: ConnectionTrait>(conn: &C, installation: &Installation
 /// Checks the number of partitions that is asked for, against the one that is there.
 fn check_partitions(wanted: u16, installed: Option<i32>) -> Result<(), DbErr> {
     if wanted == 0 || wanted > MAX_PARTITIONS {
-        return Err(DbErr::Migration(format!("an outbox has 1 to {MAX_PARTITIONS} partitions, not {wanted}")));
+        return Err(DbErr::Migration(format!(
+            "an outbox has 1 to {MAX_PARTITIONS} partitions, not {wanted}"
+        )));
     }
     match installed {
         Some(installed) if installed != i32::from(wanted) => Err(DbErr::Migration(format!(
@@ -131,14 +148,21 @@ fn check_partitions(wanted: u16, installed: Option<i32>) -> Result<(), DbErr> {
 }
 
 /// Asks whether what a step makes is there already; where there is no question, the statement sees to that.
-pub(super) async fn is_there<C: ConnectionTrait>(conn: &C, dialect: Dialect, step: &Step) -> Result<bool, DbErr> {
+pub(super) async fn is_there<C: ConnectionTrait>(
+    conn: &C,
+    dialect: Dialect,
+    step: &Step,
+) -> Result<bool, DbErr> {
     let Some(question) = &step.is_there else { return Ok(false) };
     let row = conn.query_one_raw(Statement::from_string(dialect.backend(), question)).await?;
     Ok(row.is_some_and(|row| row.try_get_by_index::<i64>(0).is_ok_and(|n| n > 0)))
 }
 
 /// Drops everything, with what is in it.
-pub(super) async fn down<C: ConnectionTrait>(conn: &C, installation: &Installation<'_>) -> Result<(), DbErr> {
+pub(super) async fn down<C: ConnectionTrait>(
+    conn: &C,
+    installation: &Installation<'_>,
+) -> Result<(), DbErr> {
     let Installation { dialect, namespace, .. } = *installation;
     conn.execute_unprepared(&installation.tables().fill("DROP VIEW IF EXISTS {view}")).await?;
     for table in installation.made() {
@@ -149,7 +173,11 @@ pub(super) async fn down<C: ConnectionTrait>(conn: &C, installation: &Installati
 }
 
 /// Reads version and number of partitions.
-pub(crate) async fn meta<C: ConnectionTrait>(conn: &C, dialect: Dialect, tables: &Tables) -> Result<(i32, i32), DbErr> {
+pub(crate) async fn meta<C: ConnectionTrait>(
+    conn: &C,
+    dialect: Dialect,
+    tables: &Tables,
+) -> Result<(i32, i32), DbErr> {
     let text = tables.fill("SELECT version, partitions FROM {meta} WHERE id = ")
         + if dialect == Dialect::Postgres { "$1" } else { "?" };
     let ask = Statement::from_sql_and_values(dialect.backend(), text, [Value::Int(Some(1))]);
@@ -160,7 +188,11 @@ pub(crate) async fn meta<C: ConnectionTrait>(conn: &C, dialect: Dialect, tables:
 }
 
 /// Counts the partitions, from the rows that owners are written to.
-pub(crate) async fn partitions<C: ConnectionTrait>(conn: &C, dialect: Dialect, tables: &Tables) -> Result<i64, DbErr> {
+pub(crate) async fn partitions<C: ConnectionTrait>(
+    conn: &C,
+    dialect: Dialect,
+    tables: &Tables,
+) -> Result<i64, DbErr> {
     let text = tables.fill("SELECT count(*) FROM {partitions}");
     match conn.query_one_raw(Statement::from_string(dialect.backend(), text)).await? {
         Some(row) => row.try_get_by_index(0),

@@ -1,8 +1,8 @@
 //! What each version brings, and the statements that lead from one to another. Pure.
 
 use super::{
-    m0001_outbox, m0002_received, m0003_saga, m0004_participant, m0005_lock, m0006_decisions, m0007_instance,
-    m0008_awaited, m0009_source, m0010_command, m0011_answers,
+    m0001_outbox, m0002_received, m0003_saga, m0004_participant, m0005_lock, m0006_decisions,
+    m0007_instance, m0008_awaited, m0009_source, m0010_command, m0011_answers,
 };
 use crate::{
     dialect::{AddedColumn, AddedIndex, Dialect, TableDef},
@@ -33,7 +33,12 @@ pub(crate) const VERSIONS: &[Version] = &[
     tables(5, m0005_lock::TABLES),
     Version { indexes: m0006_decisions::INDEXES, ..tables(6, m0006_decisions::TABLES) },
     tables(7, m0007_instance::TABLES),
-    Version { number: 8, tables: &[], columns: m0008_awaited::COLUMNS, indexes: m0008_awaited::INDEXES },
+    Version {
+        number: 8,
+        tables: &[],
+        columns: m0008_awaited::COLUMNS,
+        indexes: m0008_awaited::INDEXES,
+    },
     tables(9, m0009_source::TABLES),
     Version { columns: m0010_command::COLUMNS, ..tables(10, &[]) },
     tables(11, m0011_answers::TABLES),
@@ -77,7 +82,9 @@ impl Installation<'_> {
         let create = "CREATE TABLE IF NOT EXISTS {meta} (id INTEGER NOT NULL PRIMARY KEY, version INTEGER NOT NULL, \
                       partitions INTEGER NOT NULL, CHECK (id = 1))";
         let partitions = self.partitions;
-        let row = format!("{insert} {{meta}} (id, version, partitions) VALUES (1, 0, {partitions}){unless_there}");
+        let row = format!(
+            "{insert} {{meta}} (id, version, partitions) VALUES (1, 0, {partitions}){unless_there}"
+        );
         [tables.fill(create), tables.fill(&row)]
     }
 
@@ -87,7 +94,9 @@ impl Installation<'_> {
         let (dialect, tables) = (self.dialect, self.tables());
         let name_of = |base: &str| self.namespace.name(base);
         let mut steps = Vec::new();
-        let wanted = || self.versions.iter().filter(move |version| (from + 1..=to).contains(&version.number));
+        let wanted = || {
+            self.versions.iter().filter(move |version| (from + 1..=to).contains(&version.number))
+        };
         for table in wanted().flat_map(|version| version.tables) {
             steps.extend(dialect.create_table(table, &name_of).into_iter().map(Step::always));
         }
@@ -104,7 +113,10 @@ impl Installation<'_> {
         }
         let (insert, unless_there) = dialect.insert_if_absent();
         let rows: Vec<String> = (0..self.partitions).map(|n| format!("({n}, 0)")).collect();
-        let fill = format!("{insert} {{partitions}} (partition_no, epoch) VALUES {}{unless_there}", rows.join(", "));
+        let fill = format!(
+            "{insert} {{partitions}} (partition_no, epoch) VALUES {}{unless_there}",
+            rows.join(", ")
+        );
         steps.push(Step::always(tables.fill(&fill)));
         if from < to {
             let written = format!("UPDATE {{meta}} SET version = {to} WHERE version < {to}");
@@ -142,11 +154,13 @@ mod tests {
     use crate::namespace::MAX_PREFIX;
 
     #[test]
-    fn no_name_of_a_table_or_index_is_cut_by_postgresql_or_refused_by_mysql_behind_the_longest_prefix() {
+    fn no_name_of_a_table_or_index_is_cut_by_postgresql_or_refused_by_mysql_behind_the_longest_prefix()
+     {
         let longest = Namespace::new(&"n".repeat(MAX_PREFIX)).unwrap();
         let tables = || VERSIONS.iter().flat_map(|version| version.tables);
         let indexes = tables().flat_map(|table| table.indexes).map(|index| index.name);
-        let added = VERSIONS.iter().flat_map(|version| version.indexes).map(|added| added.index.name);
+        let added =
+            VERSIONS.iter().flat_map(|version| version.indexes).map(|added| added.index.name);
         for name in tables().map(|table| table.name).chain(indexes).chain(added) {
             assert!(longest.name(name).len() <= 63, "{name}");
         }
@@ -162,11 +176,17 @@ mod tests {
     fn an_upgrade_has_the_statements_of_its_versions_alone_and_writes_the_version_last() {
         let namespace = Namespace::default();
         for dialect in [Dialect::Postgres, Dialect::MySql, Dialect::MariaDb, Dialect::Sqlite] {
-            let installation = Installation { dialect, namespace: &namespace, partitions: 2, versions: VERSIONS };
-            let whole: Vec<String> = installation.steps(0, 11).into_iter().map(|step| step.sql).collect();
+            let installation =
+                Installation { dialect, namespace: &namespace, partitions: 2, versions: VERSIONS };
+            let whole: Vec<String> =
+                installation.steps(0, 11).into_iter().map(|step| step.sql).collect();
             for from in 0..11 {
                 let steps = installation.steps(from, from + 1);
-                assert!(steps.last().is_some_and(|step| step.sql.contains(&format!("version = {}", from + 1))));
+                assert!(
+                    steps
+                        .last()
+                        .is_some_and(|step| step.sql.contains(&format!("version = {}", from + 1)))
+                );
                 let made = steps[..steps.len() - 1].iter();
                 assert!(made.clone().count() > 1, "{dialect:?} {from}: a version brings something");
                 assert!(made.clone().all(|step| whole.contains(&step.sql)), "{dialect:?} {from}");

@@ -14,7 +14,9 @@ use crate::{
     schema::Retentions,
     transaction::{Holders, Phase},
 };
-use outbox_core::{event::OutboxEvent, outbox::DEFAULT_PARTITIONS, runtime::Wake, saga::SagaStarts};
+use outbox_core::{
+    event::OutboxEvent, outbox::DEFAULT_PARTITIONS, runtime::Wake, saga::SagaStarts,
+};
 use sea_orm::{DatabaseConnection, DatabaseConnectionType, DbErr};
 use std::{sync::Arc, time::Duration};
 
@@ -220,10 +222,12 @@ impl OutboxBuilder {
     }
 
     async fn install_in(self, namespace: Namespace) -> Result<Outbox, OutboxError> {
-        crate::install(&self.db, &namespace, self.partitions).await.map_err(|error| match error {
-            DbErr::Migration(why) => OutboxError::Install(why),
-            other => other.into(),
-        })?;
+        crate::install(&self.db, &namespace, self.partitions).await.map_err(
+            |error| match error {
+                DbErr::Migration(why) => OutboxError::Install(why),
+                other => other.into(),
+            },
+        )?;
         self.open(&namespace).await
     }
 
@@ -232,8 +236,10 @@ impl OutboxBuilder {
         retentions.barrier = retentions.barrier.max(retentions.inbox);
         let schema = Schema::open_with(&self.db, namespace, &retentions).await?;
         let source = self.source.settle(&self.db, &schema).await?;
-        let notifier = if self.behind_pooler { Notifier::silent() } else { Notifier::new(&self.db, &schema) };
-        let pool = || WorkPool::new(&self.db, schema.dialect(), self.work_limits, self.behind_pooler);
+        let notifier =
+            if self.behind_pooler { Notifier::silent() } else { Notifier::new(&self.db, &schema) };
+        let pool =
+            || WorkPool::new(&self.db, schema.dialect(), self.work_limits, self.behind_pooler);
         let (work, signs) = (pool(), pool().at_most(1));
         Ok(Outbox(Arc::new(Inner {
             signs: Arc::new(signs),
@@ -274,16 +280,24 @@ impl OutboxBuilder {
             }
             _ => self.drivers.missing_for(self.db.get_database_backend()).into_iter().collect(),
         };
-        let is_wrong = |s: &String| s.is_empty() || s.len() > MAX_SOURCE || s.chars().any(char::is_control);
+        let is_wrong =
+            |s: &String| s.is_empty() || s.len() > MAX_SOURCE || s.chars().any(char::is_control);
         if self.source.own.iter().chain(&self.source.former).any(is_wrong) {
-            faults.push(format!("the source must have 1 to {MAX_SOURCE} bytes and no control character"));
+            faults.push(format!(
+                "the source must have 1 to {MAX_SOURCE} bytes and no control character"
+            ));
         }
         if !(1..=MAX_PARTITIONS).contains(&self.partitions) {
-            faults.push(format!("there must be 1 to {MAX_PARTITIONS} partitions, not {}", self.partitions));
+            faults.push(format!(
+                "there must be 1 to {MAX_PARTITIONS} partitions, not {}",
+                self.partitions
+            ));
         }
         if !(1..=LARGEST_PAYLOAD).contains(&self.max_payload) {
-            faults
-                .push(format!("the longest payload must have 1 to {LARGEST_PAYLOAD} bytes, not {}", self.max_payload));
+            faults.push(format!(
+                "the longest payload must have 1 to {LARGEST_PAYLOAD} bytes, not {}",
+                self.max_payload
+            ));
         }
         let namespace = match self.namespace.as_str() {
             "" => Ok(Namespace::default()),
@@ -302,5 +316,9 @@ impl OutboxBuilder {
 
 /// Says what a pooler lacks that nobody has told of.
 fn told_of_pooler(error: OutboxError) -> OutboxError {
-    if mixes_statements(&error) { OutboxError::Configuration(vec![NEEDED_OF_POOLER.to_owned()]) } else { error }
+    if mixes_statements(&error) {
+        OutboxError::Configuration(vec![NEEDED_OF_POOLER.to_owned()])
+    } else {
+        error
+    }
 }

@@ -6,8 +6,8 @@ use crate::transaction::{OutboxTransaction, run_callback};
 use async_trait::async_trait;
 use futures_util::future::BoxFuture;
 use sea_orm::{
-    AccessMode, ConnectionTrait, DbBackend, DbErr, ExecResult, IsolationLevel, QueryResult, Statement,
-    TransactionError, TransactionOptions, TransactionTrait,
+    AccessMode, ConnectionTrait, DbBackend, DbErr, ExecResult, IsolationLevel, QueryResult,
+    Statement, TransactionError, TransactionOptions, TransactionTrait,
 };
 use std::fmt;
 
@@ -55,11 +55,15 @@ impl TransactionTrait for Outbox {
         isolation_level: Option<IsolationLevel>,
         access_mode: Option<AccessMode>,
     ) -> Result<OutboxTransaction, DbErr> {
-        let options = TransactionOptions { isolation_level, access_mode, ..TransactionOptions::default() };
+        let options =
+            TransactionOptions { isolation_level, access_mode, ..TransactionOptions::default() };
         Ok(self.begin_with(options).await?)
     }
 
-    async fn begin_with_options(&self, options: TransactionOptions) -> Result<OutboxTransaction, DbErr> {
+    async fn begin_with_options(
+        &self,
+        options: TransactionOptions,
+    ) -> Result<OutboxTransaction, DbErr> {
         Ok(self.begin_with(options).await?)
     }
 

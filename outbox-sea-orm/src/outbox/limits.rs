@@ -52,7 +52,8 @@ impl RouteLimits {
         for route in routes {
             let selector = route.selector().clone();
             let topics = selector.topics().to_vec();
-            let takes = move |event: &NewEvent| selector.takes_envelope(&event.topic, &event.event_type);
+            let takes =
+                move |event: &NewEvent| selector.takes_envelope(&event.topic, &event.event_type);
             let (name, limits) = (route.name().to_owned(), route.limits_of());
             self.put(Known { route: name, limits, takes: Arc::new(takes), topics });
         }
@@ -79,7 +80,10 @@ impl RouteLimits {
         if is_taken {
             return Ok(());
         }
-        Err(LimitError::no_route(event, routes.known.iter().flat_map(|known| &known.topics).map(String::as_str)))
+        Err(LimitError::no_route(
+            event,
+            routes.known.iter().flat_map(|known| &known.topics).map(String::as_str),
+        ))
     }
 
     fn put(&self, known: Known) {

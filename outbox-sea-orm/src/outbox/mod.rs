@@ -40,7 +40,8 @@ use outbox_core::{
 };
 use relay_watch::RelayWatch;
 use sea_orm::{
-    ConnectionTrait, DatabaseConnection, DbBackend, IsolationLevel, SqliteTransactionMode, TransactionOptions,
+    ConnectionTrait, DatabaseConnection, DbBackend, IsolationLevel, SqliteTransactionMode,
+    TransactionOptions,
 };
 use std::{fmt, sync::Arc, time::Duration};
 
@@ -119,12 +120,18 @@ impl Outbox {
     ///
     /// # Cancel safety
     /// Dropped, it leaves no connection inside a transaction.
-    pub async fn begin_with(&self, options: TransactionOptions) -> Result<OutboxTransaction, OutboxError> {
+    pub async fn begin_with(
+        &self,
+        options: TransactionOptions,
+    ) -> Result<OutboxTransaction, OutboxError> {
         Ok(self.open(options).await?.held())
     }
 
     /// Opens a transaction that the application gets no handle of, but inside of which it runs.
-    pub(crate) async fn open(&self, mut options: TransactionOptions) -> Result<OutboxTransaction, OutboxError> {
+    pub(crate) async fn open(
+        &self,
+        mut options: TransactionOptions,
+    ) -> Result<OutboxTransaction, OutboxError> {
         let read_only = options.access_mode == Some(sea_orm::AccessMode::ReadOnly);
         self.adapt(&mut options);
         OutboxTransaction::open(self.clone(), options, read_only).await
@@ -135,16 +142,27 @@ impl Outbox {
         &self,
         isolation_level: Option<IsolationLevel>,
     ) -> Result<OutboxTransaction, OutboxError> {
-        self.begin_work_with(TransactionOptions { isolation_level, ..TransactionOptions::default() }).await
+        self.begin_work_with(TransactionOptions {
+            isolation_level,
+            ..TransactionOptions::default()
+        })
+        .await
     }
 
     /// Opens such a transaction that takes SQLite's write lock with its first write.
     pub(crate) async fn begin_work_deferred(&self) -> Result<OutboxTransaction, OutboxError> {
         let sqlite_transaction_mode = Some(SqliteTransactionMode::Deferred);
-        self.begin_work_with(TransactionOptions { sqlite_transaction_mode, ..TransactionOptions::default() }).await
+        self.begin_work_with(TransactionOptions {
+            sqlite_transaction_mode,
+            ..TransactionOptions::default()
+        })
+        .await
     }
 
-    async fn begin_work_with(&self, mut options: TransactionOptions) -> Result<OutboxTransaction, OutboxError> {
+    async fn begin_work_with(
+        &self,
+        mut options: TransactionOptions,
+    ) -> Result<OutboxTransaction, OutboxError> {
         self.adapt(&mut options);
         OutboxTransaction::open_for_work(self.clone(), options).await
     }
@@ -152,7 +170,11 @@ impl Outbox {
     fn adapt(&self, options: &mut TransactionOptions) {
         if self.backend() == DbBackend::Sqlite {
             let read_only = options.access_mode == Some(sea_orm::AccessMode::ReadOnly);
-            let mode = if read_only { SqliteTransactionMode::Deferred } else { SqliteTransactionMode::Immediate };
+            let mode = if read_only {
+                SqliteTransactionMode::Deferred
+            } else {
+                SqliteTransactionMode::Immediate
+            };
             options.sqlite_transaction_mode.get_or_insert(mode);
             // There is one isolation; the driver would warn of each.
             (options.isolation_level, options.access_mode) = (None, None);
@@ -267,11 +289,17 @@ impl Outbox {
     /// Checks an event against what this outbox takes, and every route that takes it.
     pub(crate) fn check(&self, event: &NewEvent) -> Result<(), LimitError> {
         let headers = event.headers.iter().map(|(name, value)| name.len() + value.len()).sum();
-        for (what, actual, limit) in
-            [("payload", event.payload.len(), self.0.max_payload), ("headers", headers, MAX_HEADERS)]
-        {
+        for (what, actual, limit) in [
+            ("payload", event.payload.len(), self.0.max_payload),
+            ("headers", headers, MAX_HEADERS),
+        ] {
             if actual > limit {
-                return Err(LimitError::TooLarge { event_type: event.event_type.clone(), what, actual, limit });
+                return Err(LimitError::TooLarge {
+                    event_type: event.event_type.clone(),
+                    what,
+                    actual,
+                    limit,
+                });
             }
         }
         self.0.limits.check(event)
@@ -313,7 +341,10 @@ impl Store for Outbox {
     }
 
     async fn receive(&self, tx: &OutboxTransaction, key: InboxKey<'_>) -> Result<bool, StoreError> {
-        Ok(tx.bounded("the inbox", self.0.schema.receive(tx, key)).await.map_err(OutboxError::Database)?)
+        Ok(tx
+            .bounded("the inbox", self.0.schema.receive(tx, key))
+            .await
+            .map_err(OutboxError::Database)?)
     }
 
     fn disturbance(&self, tx: &OutboxTransaction) -> Option<StoreError> {
@@ -344,7 +375,11 @@ impl Store for Outbox {
         tx.follow(trail);
     }
 
-    fn within<'a, T: Send + 'a>(&'a self, tx: &'a OutboxTransaction, work: BoxFuture<'a, T>) -> BoxFuture<'a, T> {
+    fn within<'a, T: Send + 'a>(
+        &'a self,
+        tx: &'a OutboxTransaction,
+        work: BoxFuture<'a, T>,
+    ) -> BoxFuture<'a, T> {
         Box::pin(within(tx, work))
     }
 }

@@ -1,7 +1,9 @@
 //! Work that is done once a key, and whose answer a repeat is given.
 
 use super::Outbox;
-use crate::{DedupClaim, OutboxTransaction, error::OutboxError, schema::micros, transaction::within};
+use crate::{
+    DedupClaim, OutboxTransaction, error::OutboxError, schema::micros, transaction::within,
+};
 use outbox_core::{event::MessageId, saga::Json};
 use sea_orm::{ConnectionTrait, TransactionOptions, Value};
 use serde::{Serialize, de::DeserializeOwned};
@@ -69,7 +71,11 @@ impl Outbox {
     ///
     /// # Cancel safety
     /// That of [`commit`](OutboxTransaction::commit).
-    pub async fn respond_once<F, A, E>(&self, key: impl Into<String>, work: F) -> Result<Responded<A>, E>
+    pub async fn respond_once<F, A, E>(
+        &self,
+        key: impl Into<String>,
+        work: F,
+    ) -> Result<Responded<A>, E>
     where
         F: AsyncFnOnce(&OutboxTransaction) -> Result<A, E>,
         A: Serialize + DeserializeOwned,
@@ -78,7 +84,9 @@ impl Outbox {
         let key = key.into();
         let fault = |problem: String| OutboxError::Answer { dedup_key: key.clone(), problem };
         if key.is_empty() || key.len() > MAX_KEY || key.chars().any(char::is_control) {
-            return Err(fault(format!("a key has 1 to {MAX_KEY} bytes and no control character")).into());
+            return Err(
+                fault(format!("a key has 1 to {MAX_KEY} bytes and no control character")).into()
+            );
         }
         let claim = DedupClaim {
             key: key.clone(),
@@ -112,7 +120,9 @@ impl Outbox {
         let saved = match Json::of(&answer) {
             Ok(json) if json.as_str().len() > MAX_ANSWER => {
                 let bytes = json.as_str().len();
-                Err(fault(format!("the answer has {bytes} bytes as JSON; at most {MAX_ANSWER} are kept")))
+                Err(fault(format!(
+                    "the answer has {bytes} bytes as JSON; at most {MAX_ANSWER} are kept"
+                )))
             }
             Ok(json) => self.save_answer(&tx, &claim, &json).await,
             Err(error) => Err(fault(format!("the answer cannot be written: {error}"))),
@@ -126,9 +136,15 @@ impl Outbox {
     }
 
     /// Claims the key in the transaction; gives the answer that is there under it, where there is one.
-    async fn answer_before(&self, tx: &OutboxTransaction, claim: &DedupClaim) -> Result<Option<String>, OutboxError> {
+    async fn answer_before(
+        &self,
+        tx: &OutboxTransaction,
+        claim: &DedupClaim,
+    ) -> Result<Option<String>, OutboxError> {
         let schema = self.schema();
-        let Some(held) = schema.claim_dedup(tx, std::slice::from_ref(claim)).await? else { return Ok(None) };
+        let Some(held) = schema.claim_dedup(tx, std::slice::from_ref(claim)).await? else {
+            return Ok(None);
+        };
         let text = schema.filled("SELECT body FROM {answers} WHERE message_id = ?{for_share}");
         let asked = schema.statement(&text, vec![Value::from(*held.message_id.as_uuid())]);
         match tx.query_one_raw(asked).await? {
@@ -141,9 +157,15 @@ impl Outbox {
         }
     }
 
-    async fn save_answer(&self, tx: &OutboxTransaction, claim: &DedupClaim, answer: &Json) -> Result<(), OutboxError> {
+    async fn save_answer(
+        &self,
+        tx: &OutboxTransaction,
+        claim: &DedupClaim,
+        answer: &Json,
+    ) -> Result<(), OutboxError> {
         let schema = self.schema();
-        let text = schema.filled("INSERT INTO {answers} (message_id, body, until) VALUES (?, ?, {now} + ?)");
+        let text = schema
+            .filled("INSERT INTO {answers} (message_id, body, until) VALUES (?, ?, {now} + ?)");
         let values = vec![
             Value::from(*claim.message_id.as_uuid()),
             Value::from(answer.as_str()),

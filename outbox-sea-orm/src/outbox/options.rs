@@ -44,7 +44,12 @@ pub(crate) enum Delivery {
 impl EnqueueOptions {
     /// Makes options that change nothing.
     pub const fn new() -> Self {
-        Self { dedup_key: None, on_duplicate: OnDuplicate::Fail, delivery: Delivery::Now, headers: Vec::new() }
+        Self {
+            dedup_key: None,
+            on_duplicate: OnDuplicate::Fail,
+            delivery: Delivery::Now,
+            headers: Vec::new(),
+        }
     }
 
     /// Saves the event once a key: a second use within the retention (7 days by default) is a duplicate.

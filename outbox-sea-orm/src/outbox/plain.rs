@@ -44,7 +44,11 @@ impl Outbox {
     /// As SeaORM's own: whether the event was written is unknown then, so roll back.
     // The future is boxed, here and below, so that its type does not name `C`: of an opaque one the compiler tells three
     // times that a connection is no transaction.
-    pub fn enqueue<'a, C, E>(&'a self, txn: &'a C, event: &E) -> BoxFuture<'a, Result<MessageId, OutboxError>>
+    pub fn enqueue<'a, C, E>(
+        &'a self,
+        txn: &'a C,
+        event: &E,
+    ) -> BoxFuture<'a, Result<MessageId, OutboxError>>
     where
         C: InTransaction,
         E: OutboxEvent + ?Sized,
@@ -94,8 +98,10 @@ impl Outbox {
         C: InTransaction,
         E: OutboxEvent + 'e,
     {
-        let pending: Result<Vec<_>, _> =
-            events.into_iter().map(|event| Pending::new(event, EnqueueOptions::new(), self)).collect();
+        let pending: Result<Vec<_>, _> = events
+            .into_iter()
+            .map(|event| Pending::new(event, EnqueueOptions::new(), self))
+            .collect();
         Box::pin(async move {
             let pending = pending?;
             let ids = pending.iter().map(Pending::message_id).collect();
@@ -129,7 +135,11 @@ impl Outbox {
     ///
     /// # Cancel safety
     /// That of [`enqueue`](Self::enqueue).
-    pub async fn enqueue_unchecked<C, E>(&self, connection: &C, event: &E) -> Result<MessageId, OutboxError>
+    pub async fn enqueue_unchecked<C, E>(
+        &self,
+        connection: &C,
+        event: &E,
+    ) -> Result<MessageId, OutboxError>
     where
         C: ConnectionTrait,
         E: OutboxEvent + ?Sized,

@@ -7,9 +7,10 @@ use bytes::Bytes;
 use outbox_core::{
     failure::DeadLetter,
     outbox::{
-        Admission, Awaited, AwaitedBy, BarrierStore, CallAnswer, CallKey, CallOutcome, Claim, ClaimQuery,
-        ConsumerStore, HandlerNameStore, HandoverStore, InboxKey, InstanceRow, InstanceStore, KnownCall, NewInstance,
-        Postponed, PutBy, ReceivedLetter, RetrierStore, Store, StoreError, StoredDelivery,
+        Admission, Awaited, AwaitedBy, BarrierStore, CallAnswer, CallKey, CallOutcome, Claim,
+        ClaimQuery, ConsumerStore, HandlerNameStore, HandoverStore, InboxKey, InstanceRow,
+        InstanceStore, KnownCall, NewInstance, Postponed, PutBy, ReceivedLetter, RetrierStore,
+        Store, StoreError, StoredDelivery,
     },
     saga::CommandHash,
 };
@@ -38,7 +39,11 @@ impl BarrierStore for Outbox {
         self.0.schema.keep_answer(tx, key, outcome, answer).await
     }
 
-    async fn unnote_call(&self, tx: &OutboxTransaction, key: CallKey<'_>) -> Result<(), StoreError> {
+    async fn unnote_call(
+        &self,
+        tx: &OutboxTransaction,
+        key: CallKey<'_>,
+    ) -> Result<(), StoreError> {
         self.0.schema.unnote_call(tx, key).await
     }
 }
@@ -71,19 +76,30 @@ impl ConsumerStore for Outbox {
         self.0.schema.is_received(&*self.0.work, key).await.map_err(database)
     }
 
-    async fn put_by(&self, tx: &OutboxTransaction, delivery: &PutBy<'_>) -> Result<bool, StoreError> {
+    async fn put_by(
+        &self,
+        tx: &OutboxTransaction,
+        delivery: &PutBy<'_>,
+    ) -> Result<bool, StoreError> {
         match tx.bounded("the database", self.0.schema.put_by(tx, delivery)).await {
             Ok(stored) => Ok(stored),
-            Err(error) => Err(self.refused_if_too_large(delivery.message.payload.len(), database(error)).await),
+            Err(error) => Err(self
+                .refused_if_too_large(delivery.message.payload.len(), database(error))
+                .await),
         }
     }
 
-    async fn bury(&self, tx: &OutboxTransaction, letter: &ReceivedLetter<'_>) -> Result<DeadLetter, StoreError> {
+    async fn bury(
+        &self,
+        tx: &OutboxTransaction,
+        letter: &ReceivedLetter<'_>,
+    ) -> Result<DeadLetter, StoreError> {
         match tx.bounded("the database", self.0.schema.bury(tx, letter)).await {
             Ok(letter) => Ok(letter),
             Err(error) => {
-                let payload =
-                    letter.message.map_or_else(|raw| raw.map_or(0, Bytes::len), |message| message.payload.len());
+                let payload = letter
+                    .message
+                    .map_or_else(|raw| raw.map_or(0, Bytes::len), |message| message.payload.len());
                 Err(self.refused_if_too_large(payload, error).await)
             }
         }
@@ -100,7 +116,11 @@ impl ConsumerStore for Outbox {
 
 #[async_trait]
 impl InstanceStore for Outbox {
-    async fn register_instance(&self, instance: &NewInstance<'_>, lease: Duration) -> Result<(), StoreError> {
+    async fn register_instance(
+        &self,
+        instance: &NewInstance<'_>,
+        lease: Duration,
+    ) -> Result<(), StoreError> {
         self.0.schema.register_instance(&*self.0.signs, instance, lease).await.map_err(database)
     }
 
@@ -123,7 +143,12 @@ impl RetrierStore for Outbox {
         self.0.schema.claim_deliveries(&*self.0.work, query).await.map_err(database)
     }
 
-    async fn claim_new(&self, key: InboxKey<'_>, by: &Arc<str>, lease: Duration) -> Result<Option<Claim>, StoreError> {
+    async fn claim_new(
+        &self,
+        key: InboxKey<'_>,
+        by: &Arc<str>,
+        lease: Duration,
+    ) -> Result<Option<Claim>, StoreError> {
         self.0.schema.claim_new(&*self.0.work, key, by, lease).await.map_err(database)
     }
 
@@ -131,7 +156,12 @@ impl RetrierStore for Outbox {
         Ok(self.begin_work(Some(IsolationLevel::ReadCommitted)).await?)
     }
 
-    async fn prolong(&self, claim: &Claim, lease: Duration, begins: bool) -> Result<bool, StoreError> {
+    async fn prolong(
+        &self,
+        claim: &Claim,
+        lease: Duration,
+        begins: bool,
+    ) -> Result<bool, StoreError> {
         self.0.schema.prolong_claim(&*self.0.signs, claim, lease, begins).await.map_err(database)
     }
 
@@ -139,8 +169,16 @@ impl RetrierStore for Outbox {
         tx.bounded("the database", self.0.schema.finish_delivery(tx, claim)).await.map_err(database)
     }
 
-    async fn postpone(&self, claim: &Claim, postponed: Option<Postponed<'_>>) -> Result<bool, StoreError> {
-        self.0.schema.postpone_delivery(&*self.0.work, claim, postponed, None).await.map_err(database)
+    async fn postpone(
+        &self,
+        claim: &Claim,
+        postponed: Option<Postponed<'_>>,
+    ) -> Result<bool, StoreError> {
+        self.0
+            .schema
+            .postpone_delivery(&*self.0.work, claim, postponed, None)
+            .await
+            .map_err(database)
     }
 
     async fn forget(&self, limit: u32) -> Result<u64, StoreError> {
@@ -158,7 +196,9 @@ impl HandoverStore for Outbox {
     ) -> Result<(), StoreError> {
         match tx.bounded("the database", self.0.schema.leave(tx, delivery, awaited)).await {
             Ok(()) => Ok(()),
-            Err(error) => Err(self.refused_if_too_large(delivery.message.payload.len(), database(error)).await),
+            Err(error) => Err(self
+                .refused_if_too_large(delivery.message.payload.len(), database(error))
+                .await),
         }
     }
 
@@ -169,7 +209,10 @@ impl HandoverStore for Outbox {
         awaited: Option<&Awaited>,
     ) -> Result<bool, StoreError> {
         let (schema, work) = (&self.0.schema, &*self.0.work);
-        schema.postpone_delivery(work, claim, Some(postponed), Some(awaited)).await.map_err(database)
+        schema
+            .postpone_delivery(work, claim, Some(postponed), Some(awaited))
+            .await
+            .map_err(database)
     }
 
     async fn awaited(&self, consumer: &str) -> Result<Vec<AwaitedBy>, StoreError> {
@@ -195,12 +238,32 @@ impl HandlerNameStore for Outbox {
         self.0.schema.under_other_names(&*self.0.work, consumer, handlers).await.map_err(database)
     }
 
-    async fn leave_all(&self, consumer: &str, handler: &str, due_in: Duration, limit: u32) -> Result<u64, StoreError> {
-        self.0.schema.leave_all(&*self.0.work, (consumer, handler), due_in, limit).await.map_err(database)
+    async fn leave_all(
+        &self,
+        consumer: &str,
+        handler: &str,
+        due_in: Duration,
+        limit: u32,
+    ) -> Result<u64, StoreError> {
+        self.0
+            .schema
+            .leave_all(&*self.0.work, (consumer, handler), due_in, limit)
+            .await
+            .map_err(database)
     }
 
-    async fn rename_handler(&self, consumer: &str, from: &str, to: &str, limit: u32) -> Result<u64, StoreError> {
-        self.0.schema.rename_handler(&*self.0.work, consumer, (from, to), limit).await.map_err(database)
+    async fn rename_handler(
+        &self,
+        consumer: &str,
+        from: &str,
+        to: &str,
+        limit: u32,
+    ) -> Result<u64, StoreError> {
+        self.0
+            .schema
+            .rename_handler(&*self.0.work, consumer, (from, to), limit)
+            .await
+            .map_err(database)
     }
 }
 

@@ -56,7 +56,10 @@ impl Outbox {
 
     async fn warn_without_relays(&self) {
         match self.waits_for_a_relay().await {
-            Ok(None) => tracing::debug!(source = self.source(), "a relay owns partitions, or nothing waits for one"),
+            Ok(None) => tracing::debug!(
+                source = self.source(),
+                "a relay owns partitions, or nothing waits for one"
+            ),
             Ok(Some(pending)) => tracing::warn!(
                 source = self.source(),
                 pending,
@@ -64,7 +67,10 @@ impl Outbox {
                  `Relay::builder(&outbox).route(..).start()`"
             ),
             Err(error) => {
-                tracing::debug!(error = &error as &dyn std::error::Error, "it was not seen whether there is a relay");
+                tracing::debug!(
+                    error = &error as &dyn std::error::Error,
+                    "it was not seen whether there is a relay"
+                );
             }
         }
     }

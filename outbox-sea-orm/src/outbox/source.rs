@@ -37,13 +37,19 @@ impl SaidSource {
             (None, stored) => Claim::Is(stored.unwrap_or(UNNAMED)),
             (Some(own), None) => Claim::Write(own),
             (Some(own), Some(stored)) if own == stored || self.is_shared => Claim::Is(own),
-            (Some(own), Some(stored)) if self.former.as_deref() == Some(stored) => Claim::Replace(stored, own),
+            (Some(own), Some(stored)) if self.former.as_deref() == Some(stored) => {
+                Claim::Replace(stored, own)
+            }
             (Some(own), Some(stored)) => Claim::Refused(stored, own),
         }
     }
 
     /// Makes sure that the outbox belongs to the source, and gives it.
-    pub(super) async fn settle(&self, db: &DatabaseConnection, schema: &Schema) -> Result<String, OutboxError> {
+    pub(super) async fn settle(
+        &self,
+        db: &DatabaseConnection,
+        schema: &Schema,
+    ) -> Result<String, OutboxError> {
         let stored = schema.source(db).await.map_err(store_error)?;
         let now = match self.claim(stored.as_deref()) {
             Claim::Is(source) => return Ok(source.to_owned()),
@@ -62,7 +68,9 @@ impl SaidSource {
         // Another service may have been faster.
         match self.claim(Some(&now)) {
             Claim::Is(source) => Ok(source.to_owned()),
-            Claim::Write(own) | Claim::Replace(_, own) | Claim::Refused(_, own) => Err(refused(&now, own)),
+            Claim::Write(own) | Claim::Replace(_, own) | Claim::Refused(_, own) => {
+                Err(refused(&now, own))
+            }
         }
     }
 }
@@ -97,7 +105,11 @@ mod tests {
             (said(Some("bank"), false, Some("shop")), Some("shop"), Claim::Replace("shop", "bank")),
             (said(Some("bank"), false, Some("shop")), Some("bank"), Claim::Is("bank")),
             (said(Some("bank"), false, Some("shop")), None, Claim::Write("bank")),
-            (said(Some("bank"), false, Some("store")), Some("shop"), Claim::Refused("shop", "bank")),
+            (
+                said(Some("bank"), false, Some("store")),
+                Some("shop"),
+                Claim::Refused("shop", "bank"),
+            ),
         ] {
             assert_eq!(said.claim(stored), expected, "{said:?} where {stored:?} is written down");
         }

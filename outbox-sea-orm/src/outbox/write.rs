@@ -44,7 +44,11 @@ impl Pending {
         for (name, value) in std::mem::take(&mut options.headers) {
             if let Err(fault) = event.headers.insert(&name, &value) {
                 let (event_type, reason) = (event.event_type, fault.to_string());
-                return Err(OutboxError::Encode(EncodeError::Envelope { event_type, field: "header", reason }));
+                return Err(OutboxError::Encode(EncodeError::Envelope {
+                    event_type,
+                    field: "header",
+                    reason,
+                }));
             }
         }
         create_span(&event.topic, &event.event_type).in_scope(|| outbox.check(&event))?;
@@ -82,14 +86,23 @@ impl Outbox {
     }
 
     /// Claims the dedup keys. Events whose key is taken are left out where that is wished, else it is an error.
-    async fn claim<C: ConnectionTrait>(&self, connection: &C, events: &mut Vec<Pending>) -> Result<(), OutboxError> {
+    async fn claim<C: ConnectionTrait>(
+        &self,
+        connection: &C,
+        events: &mut Vec<Pending>,
+    ) -> Result<(), OutboxError> {
         loop {
-            let (at, claims): (Vec<usize>, Vec<DedupClaim>) =
-                events.iter().enumerate().filter_map(|(at, pending)| Some((at, self.dedup_claim(pending)?))).unzip();
+            let (at, claims): (Vec<usize>, Vec<DedupClaim>) = events
+                .iter()
+                .enumerate()
+                .filter_map(|(at, pending)| Some((at, self.dedup_claim(pending)?)))
+                .unzip();
             if claims.is_empty() {
                 return Ok(());
             }
-            let Some(conflict) = self.schema().claim_dedup(connection, &claims).await? else { return Ok(()) };
+            let Some(conflict) = self.schema().claim_dedup(connection, &claims).await? else {
+                return Ok(());
+            };
             let Pending { options, .. } = &events[at[conflict.index]];
             if options.on_duplicate == OnDuplicate::Fail {
                 return Err(OutboxError::Duplicate {

@@ -61,10 +61,15 @@ impl Opener {
             Dialect::Postgres => {
                 let options = db.get_postgres_connection_pool().connect_options();
                 let question = "SELECT current_setting('search_path')";
-                let path = if pooled { ask_apart(&options, question).await? } else { ask(db, question).await? };
+                let path = if pooled {
+                    ask_apart(&options, question).await?
+                } else {
+                    ask(db, question).await?
+                };
                 let settings = dialect.settings(limit, &path);
                 let (greeting, begin) = if pooled {
-                    let local: Vec<String> = settings.iter().map(|s| format!("; SET LOCAL {s}")).collect();
+                    let local: Vec<String> =
+                        settings.iter().map(|s| format!("; SET LOCAL {s}")).collect();
                     (String::new(), format!("{}{}", dialect.begin(), local.concat()))
                 } else {
                     (dialect.greeting(&settings), dialect.begin().to_owned())
@@ -82,17 +87,30 @@ impl Opener {
             #[cfg(feature = "sqlx-sqlite")]
             Dialect::Sqlite => {
                 let pool = db.get_sqlite_connection_pool();
-                let file = ask(db, "SELECT file FROM pragma_database_list WHERE name = 'main'").await?;
+                let file =
+                    ask(db, "SELECT file FROM pragma_database_list WHERE name = 'main'").await?;
                 let target = if file.is_empty() {
                     Target::Shared(pool.clone())
                 } else {
                     let options = (*pool.connect_options()).clone();
                     Target::Sqlite(Box::new(options.busy_timeout(limit).create_if_missing(false)))
                 };
-                Ok(Self { target, greeting: String::new(), begin: dialect.begin().into(), pooled, patience })
+                Ok(Self {
+                    target,
+                    greeting: String::new(),
+                    begin: dialect.begin().into(),
+                    pooled,
+                    patience,
+                })
             }
-            #[cfg(not(all(feature = "sqlx-postgres", feature = "sqlx-mysql", feature = "sqlx-sqlite")))]
-            _ => Err(StoreError::Mismatch(Drivers::BUILT.missing_for(dialect.backend()).unwrap_or_default())),
+            #[cfg(not(all(
+                feature = "sqlx-postgres",
+                feature = "sqlx-mysql",
+                feature = "sqlx-sqlite"
+            )))]
+            _ => Err(StoreError::Mismatch(
+                Drivers::BUILT.missing_for(dialect.backend()).unwrap_or_default(),
+            )),
         }
     }
 
@@ -107,7 +125,9 @@ impl Opener {
             #[cfg(feature = "sqlx-mysql")]
             Target::MySql(options) => Link::MySql(sqlx::ConnectOptions::connect(&**options).await?),
             #[cfg(feature = "sqlx-sqlite")]
-            Target::Sqlite(options) => Link::Sqlite(sqlx::ConnectOptions::connect(&**options).await?),
+            Target::Sqlite(options) => {
+                Link::Sqlite(sqlx::ConnectOptions::connect(&**options).await?)
+            }
             #[cfg(feature = "sqlx-sqlite")]
             Target::Shared(pool) => {
                 // A task of its own: the driver closes the connection of a cancelled `acquire`, and with it the database.
@@ -136,7 +156,11 @@ impl Opener {
             link.run(&self.begin).await.map_err(driver_error)?;
         }
         let answer = link.query(&question.into(), &[]).await.map_err(driver_error)?;
-        match answer.first().map(|row| row.try_get_by_index::<i64>(0).map_err(store_error)).transpose()? {
+        match answer
+            .first()
+            .map(|row| row.try_get_by_index::<i64>(0).map_err(store_error))
+            .transpose()?
+        {
             Some(0) => Ok(()),
             _ => Err(StoreError::Mismatch(refusal.to_owned())),
         }
@@ -199,7 +223,10 @@ async fn ask(db: &DatabaseConnection, question: &str) -> Result<String, StoreErr
 
 /// Asks for one text over a connection of its own, without a statement that a pooler would have to carry over.
 #[cfg(feature = "sqlx-postgres")]
-async fn ask_apart(options: &sqlx::postgres::PgConnectOptions, question: &'static str) -> Result<String, StoreError> {
+async fn ask_apart(
+    options: &sqlx::postgres::PgConnectOptions,
+    question: &'static str,
+) -> Result<String, StoreError> {
     use sqlx::{Connection, Row};
     let mut connection = sqlx::ConnectOptions::connect(options).await.map_err(driver_error)?;
     let row = sqlx::raw_sql(question).fetch_one(&mut connection).await.map_err(driver_error)?;

@@ -70,7 +70,9 @@ fn meaning(code: Code<'_>) -> Fault {
             // Connection exceptions; out of connections, memory or disk.
             _ if state.starts_with("08") || state.starts_with("53") => Fault::Unavailable,
             // Data exceptions, constraints, a trigger's refusal, more than the server can hold in a row or an index.
-            _ if ["22", "23", "54", "P0"].iter().any(|class| state.starts_with(class)) => Fault::Refused,
+            _ if ["22", "23", "54", "P0"].iter().any(|class| state.starts_with(class)) => {
+                Fault::Refused
+            }
             _ => Fault::Unusable,
         },
         Code::MySql(number) => match number {
@@ -102,9 +104,8 @@ fn meaning(code: Code<'_>) -> Fault {
             1146 => Fault::Missing,
             // NULL, a duplicate, a row or packet too large, out of range, not of the type or character set, too long, a
             // foreign key, a trigger's refusal, a CHECK.
-            1048 | 1062 | 1118 | 1153 | 1264 | 1292 | 1300 | 1366 | 1406 | 1451 | 1452 | 1644 | 3140 | 3819 | 4025 => {
-                Fault::Refused
-            }
+            1048 | 1062 | 1118 | 1153 | 1264 | 1292 | 1300 | 1366 | 1406 | 1451 | 1452 | 1644
+            | 3140 | 3819 | 4025 => Fault::Refused,
             _ => Fault::Unusable,
         },
         Code::Sqlite(code, text) => match code & 0xff {
@@ -159,19 +160,29 @@ pub(crate) fn fault_of(error: &DbErr) -> Fault {
         DbErr::ConnectionAcquire(_) => Fault::Unavailable,
         DbErr::Conn(RuntimeErr::SqlxError(e)) => match fault_of_driver(e) {
             // A connection that was refused for its configuration is still not there.
-            Fault::Refused | Fault::Unusable if !matches!(**e, sqlx::Error::Configuration(_)) => Fault::Unavailable,
+            Fault::Refused | Fault::Unusable if !matches!(**e, sqlx::Error::Configuration(_)) => {
+                Fault::Unavailable
+            }
             fault => fault,
         },
         // Idle for too long inside a transaction: this session was ended, and the database is well.
-        DbErr::Exec(RuntimeErr::SqlxError(e)) | DbErr::Query(RuntimeErr::SqlxError(e)) if ended_idle(e) => Fault::Busy,
-        DbErr::Exec(RuntimeErr::SqlxError(e)) | DbErr::Query(RuntimeErr::SqlxError(e)) => fault_of_driver(e),
+        DbErr::Exec(RuntimeErr::SqlxError(e)) | DbErr::Query(RuntimeErr::SqlxError(e))
+            if ended_idle(e) =>
+        {
+            Fault::Busy
+        }
+        DbErr::Exec(RuntimeErr::SqlxError(e)) | DbErr::Query(RuntimeErr::SqlxError(e)) => {
+            fault_of_driver(e)
+        }
         _ => Fault::Refused,
     }
 }
 
 /// Tells whether the database refuses a statement for want of a right: of a role, or of a connection that only reads.
 pub(crate) fn is_denied(error: &DbErr) -> bool {
-    let (DbErr::Exec(RuntimeErr::SqlxError(error)) | DbErr::Query(RuntimeErr::SqlxError(error))) = error else {
+    let (DbErr::Exec(RuntimeErr::SqlxError(error)) | DbErr::Query(RuntimeErr::SqlxError(error))) =
+        error
+    else {
         return false;
     };
     let Some(error) = error.as_database_error() else { return false };
@@ -183,7 +194,10 @@ pub(crate) fn is_denied(error: &DbErr) -> bool {
     #[cfg(feature = "sqlx-sqlite")]
     if error.try_downcast_ref::<sqlx::sqlite::SqliteError>().is_some() {
         // SQLITE_READONLY, with what extends it.
-        return error.code().and_then(|code| code.parse::<u32>().ok()).is_some_and(|code| code & 0xff == 8);
+        return error
+            .code()
+            .and_then(|code| code.parse::<u32>().ok())
+            .is_some_and(|code| code & 0xff == 8);
     }
     error.code().is_some_and(|code| code == "42501")
 }
@@ -197,7 +211,10 @@ fn told(fault: Fault, error: impl Into<Box<dyn std::error::Error + Send + Sync>>
     match fault {
         Fault::Busy => StoreError::Busy(error.into()),
         Fault::Unavailable => StoreError::Unavailable(error.into()),
-        Fault::Missing => StoreError::Mismatch(format!("a table is missing: run the migration ({})", error.into())),
+        Fault::Missing => StoreError::Mismatch(format!(
+            "a table is missing: run the migration ({})",
+            error.into()
+        )),
         Fault::Refused => StoreError::Refused(error.into()),
         Fault::Unusable => StoreError::Unusable(error.into()),
     }
@@ -277,7 +294,10 @@ mod tests {
     #[test]
     fn a_pool_without_a_free_connection_is_unavailable() {
         assert_eq!(fault_of_driver(&sqlx::Error::PoolTimedOut), Fault::Unavailable);
-        assert_eq!(fault_of(&DbErr::ConnectionAcquire(sea_orm::error::ConnAcquireErr::Timeout)), Fault::Unavailable);
+        assert_eq!(
+            fault_of(&DbErr::ConnectionAcquire(sea_orm::error::ConnAcquireErr::Timeout)),
+            Fault::Unavailable
+        );
         assert_eq!(fault_of(&DbErr::Custom("x".into())), Fault::Refused);
     }
 }

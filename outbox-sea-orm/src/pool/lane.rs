@@ -43,7 +43,11 @@ impl Lane {
     }
 
     /// Runs one statement by itself and gives its rows.
-    pub(crate) async fn query(&self, sql: &Arc<str>, args: &[Arg<'_>]) -> Result<Vec<QueryResult>, StoreError> {
+    pub(crate) async fn query(
+        &self,
+        sql: &Arc<str>,
+        args: &[Arg<'_>],
+    ) -> Result<Vec<QueryResult>, StoreError> {
         if self.opener.is_pooled() {
             let mut tx = self.begin().await?;
             let rows = tx.query(sql, args).await;
@@ -55,7 +59,11 @@ impl Lane {
     }
 
     /// Runs one statement by itself and gives the number of rows that it touched.
-    pub(crate) async fn execute(&self, sql: &Arc<str>, args: &[Arg<'_>]) -> Result<u64, StoreError> {
+    pub(crate) async fn execute(
+        &self,
+        sql: &Arc<str>,
+        args: &[Arg<'_>],
+    ) -> Result<u64, StoreError> {
         if self.opener.is_pooled() {
             let mut tx = self.begin().await?;
             let touched = tx.execute(sql, args).await;
@@ -96,12 +104,20 @@ impl Lane {
 
 impl Tx<'_> {
     /// Runs a statement and gives its rows.
-    pub(crate) async fn query(&mut self, sql: &Arc<str>, args: &[Arg<'_>]) -> Result<Vec<QueryResult>, StoreError> {
+    pub(crate) async fn query(
+        &mut self,
+        sql: &Arc<str>,
+        args: &[Arg<'_>],
+    ) -> Result<Vec<QueryResult>, StoreError> {
         self.0.query(sql, args).await
     }
 
     /// Runs a statement and gives the number of rows that it touched.
-    pub(crate) async fn execute(&mut self, sql: &Arc<str>, args: &[Arg<'_>]) -> Result<u64, StoreError> {
+    pub(crate) async fn execute(
+        &mut self,
+        sql: &Arc<str>,
+        args: &[Arg<'_>],
+    ) -> Result<u64, StoreError> {
         self.0.execute(sql, args).await
     }
 
@@ -121,7 +137,11 @@ impl Tx<'_> {
 }
 
 impl Taken<'_> {
-    async fn query(&mut self, sql: &Arc<str>, args: &[Arg<'_>]) -> Result<Vec<QueryResult>, StoreError> {
+    async fn query(
+        &mut self,
+        sql: &Arc<str>,
+        args: &[Arg<'_>],
+    ) -> Result<Vec<QueryResult>, StoreError> {
         bounded(self.patience, present(&mut self.link)?.query(sql, args)).await
     }
 
@@ -142,7 +162,8 @@ impl Taken<'_> {
         if !matches!(outcome, Err(StoreError::Unavailable(_))) {
             self.open = false;
             // A shared one goes back to the application's pool at once.
-            *self.rest = self.link.take().filter(|link| !link.is_shared()).map(|link| (link, now()));
+            *self.rest =
+                self.link.take().filter(|link| !link.is_shared()).map(|link| (link, now()));
         }
         outcome
     }

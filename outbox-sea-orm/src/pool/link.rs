@@ -116,7 +116,11 @@ macro_rules! on {
 
 impl Link {
     /// Runs a prepared statement and gives its rows.
-    pub(crate) async fn query(&mut self, sql: &Arc<str>, args: &[Arg<'_>]) -> Result<Vec<QueryResult>, sqlx::Error> {
+    pub(crate) async fn query(
+        &mut self,
+        sql: &Arc<str>,
+        args: &[Arg<'_>],
+    ) -> Result<Vec<QueryResult>, sqlx::Error> {
         let (sql, named) = (AssertSqlSafe(Arc::clone(sql)), self.names_statements());
         on!(self, conn, args => bound, {
             let rows = sqlx::query_with(sql, bound).persistent(named).fetch_all(conn).await?;
@@ -125,7 +129,11 @@ impl Link {
     }
 
     /// Runs a prepared statement and gives the number of rows that it touched.
-    pub(crate) async fn execute(&mut self, sql: &Arc<str>, args: &[Arg<'_>]) -> Result<u64, sqlx::Error> {
+    pub(crate) async fn execute(
+        &mut self,
+        sql: &Arc<str>,
+        args: &[Arg<'_>],
+    ) -> Result<u64, sqlx::Error> {
         let (sql, named) = (AssertSqlSafe(Arc::clone(sql)), self.names_statements());
         on!(self, conn, args => bound, {
             Ok(sqlx::query_with(sql, bound).persistent(named).execute(conn).await?.rows_affected())

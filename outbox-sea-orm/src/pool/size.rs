@@ -8,7 +8,9 @@ pub(super) fn pool_size(db: &DatabaseConnection) -> Option<u32> {
     match db.get_database_backend() {
         _ if !is_real(db) => None,
         #[cfg(feature = "sqlx-postgres")]
-        DbBackend::Postgres => Some(db.get_postgres_connection_pool().options().get_max_connections()),
+        DbBackend::Postgres => {
+            Some(db.get_postgres_connection_pool().options().get_max_connections())
+        }
         #[cfg(feature = "sqlx-mysql")]
         DbBackend::MySql => Some(db.get_mysql_connection_pool().options().get_max_connections()),
         #[cfg(feature = "sqlx-sqlite")]

@@ -10,8 +10,8 @@ use crate::dialect::Dialect;
 use async_trait::async_trait;
 use outbox_core::runtime::{Connections, now};
 use sea_orm::{
-    ConnectionTrait, DatabaseConnection, DatabaseTransaction, DbBackend, DbErr, ExecResult, QueryResult, RuntimeErr,
-    Statement, TransactionOptions, TransactionTrait,
+    ConnectionTrait, DatabaseConnection, DatabaseTransaction, DbBackend, DbErr, ExecResult,
+    QueryResult, RuntimeErr, Statement, TransactionOptions, TransactionTrait,
 };
 use std::{
     pin::pin,
@@ -181,7 +181,14 @@ impl WorkPool {
         behind_pooler: bool,
     ) -> Self {
         let with_each = AtomicBool::new(behind_pooler && dialect == Dialect::Postgres);
-        Self { application: application.clone(), dialect, limits, with_each, most: None, opened: Mutex::new(None) }
+        Self {
+            application: application.clone(),
+            dialect,
+            limits,
+            with_each,
+            most: None,
+            opened: Mutex::new(None),
+        }
     }
 
     /// Has so many connections at most.
@@ -193,7 +200,8 @@ impl WorkPool {
     /// Gives its connections, to be shared out; `None` where it has no pool.
     pub(crate) fn connections(&self) -> Option<Connections> {
         let most = self.most.or_else(|| pool_size(&self.application))?;
-        let of_application = !matches!(self.dialect, Dialect::Postgres | Dialect::MySql | Dialect::MariaDb);
+        let of_application =
+            !matches!(self.dialect, Dialect::Postgres | Dialect::MySql | Dialect::MariaDb);
         Some(Connections::new(most as usize, of_application))
     }
 
@@ -221,7 +229,10 @@ impl WorkPool {
     ///
     /// # Errors
     /// What the database said, or that it said nothing.
-    pub(crate) async fn begin(&self, options: TransactionOptions) -> Result<(DatabaseTransaction, Bound), DbErr> {
+    pub(crate) async fn begin(
+        &self,
+        options: TransactionOptions,
+    ) -> Result<(DatabaseTransaction, Bound), DbErr> {
         self.on_open(|opened| async move {
             let txn = opened.db.begin_with_options(options).await?;
             let bound = Bound { within: self.limits.answer(), from: Some(opened.lend()) };
@@ -298,31 +309,42 @@ impl WorkPool {
                 if let Some(most) = self.most {
                     pool = pool.max_connections(most);
                 }
-                Some(sea_orm::SqlxPostgresConnector::from_sqlx_postgres_pool(pool.connect_lazy_with(options)))
+                Some(sea_orm::SqlxPostgresConnector::from_sqlx_postgres_pool(
+                    pool.connect_lazy_with(options),
+                ))
             }
             #[cfg(feature = "sqlx-mysql")]
             Dialect::MySql | Dialect::MariaDb if is_real(&self.application) => {
                 let pool = self.application.get_mysql_connection_pool();
                 let options = (*pool.connect_options()).clone();
                 let settings = self.dialect.limits_of_transaction(&self.limits);
-                let mut made = pool.options().clone().min_connections(0).after_connect(move |conn, _| {
-                    let settings = settings.clone();
-                    Box::pin(async move {
-                        use sea_orm::sqlx::{AssertSqlSafe, raw_sql};
-                        raw_sql(AssertSqlSafe(settings)).execute(conn).await.map(|_| ())
-                    })
-                });
+                let mut made =
+                    pool.options().clone().min_connections(0).after_connect(move |conn, _| {
+                        let settings = settings.clone();
+                        Box::pin(async move {
+                            use sea_orm::sqlx::{AssertSqlSafe, raw_sql};
+                            raw_sql(AssertSqlSafe(settings)).execute(conn).await.map(|_| ())
+                        })
+                    });
                 if let Some(most) = self.most {
                     made = made.max_connections(most);
                 }
-                Some(sea_orm::SqlxMySqlConnector::from_sqlx_mysql_pool(made.connect_lazy_with(options)))
+                Some(sea_orm::SqlxMySqlConnector::from_sqlx_mysql_pool(
+                    made.connect_lazy_with(options),
+                ))
             }
             // A file has no network, and a database in memory is there for its own pool only.
             _ => None,
         };
         let shared = db.is_none();
         let db = db.unwrap_or_else(|| self.application.clone());
-        Opened { db, shared, plain: plain || shared, closed: AtomicBool::new(false), lent: AtomicUsize::new(0) }
+        Opened {
+            db,
+            shared,
+            plain: plain || shared,
+            closed: AtomicBool::new(false),
+            lent: AtomicUsize::new(0),
+        }
     }
 }
 

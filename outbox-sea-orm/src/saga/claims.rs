@@ -27,7 +27,9 @@ impl Outbox {
         let schema = self.schema();
         let (of_known, values) = condition(known);
         // Asked first without a transaction: most looks find nothing, and on SQLite a transaction keeps writers out.
-        let any = schema.filled(&format!("SELECT 1 FROM {{sagas}} WHERE due_at <= {{now}} AND {of_known} LIMIT 1"));
+        let any = schema.filled(&format!(
+            "SELECT 1 FROM {{sagas}} WHERE due_at <= {{now}} AND {of_known} LIMIT 1"
+        ));
         let asked = schema.statement(&any, values.clone());
         if self.work().query_one_raw(asked).await.map_err(database)?.is_none() {
             return Ok(Vec::new());
@@ -42,10 +44,13 @@ impl Outbox {
         let claims: Vec<Claim> = rows.iter().map(claim).collect::<Result<_, StoreError>>()?;
         if !claims.is_empty() {
             let (these, ids) = any_of("saga_id", claims.iter().map(|claim| claim.id));
-            let text =
-                format!("UPDATE {{sagas}} SET epoch = epoch + 1 + epoch % 2, due_at = {{now}} + ? WHERE {these}");
+            let text = format!(
+                "UPDATE {{sagas}} SET epoch = epoch + 1 + epoch % 2, due_at = {{now}} + ? WHERE {these}"
+            );
             let values = [Value::from(micros(lease))].into_iter().chain(ids).collect();
-            tx.execute_raw(schema.statement(&schema.filled(&text), values)).await.map_err(database)?;
+            tx.execute_raw(schema.statement(&schema.filled(&text), values))
+                .await
+                .map_err(database)?;
         }
         tx.commit().await?;
         Ok(claims)
@@ -62,8 +67,10 @@ impl Outbox {
             dialect.whole_number()
         ));
         let values = vec![Value::from(micros(keep)), Value::from(i64::from(limit))];
-        let rows = self.work().query_all_raw(schema.statement(&text, values)).await.map_err(database)?;
-        let sizes: Vec<usize> = rows.iter().map(|row| size(row, 1)).collect::<Result<_, StoreError>>()?;
+        let rows =
+            self.work().query_all_raw(schema.statement(&text, values)).await.map_err(database)?;
+        let sizes: Vec<usize> =
+            rows.iter().map(|row| size(row, 1)).collect::<Result<_, StoreError>>()?;
         let ended = rows.iter().take(fitting(sizes, ANSWER_BYTES)).map(|row| id(row, 0));
         let ended: Vec<SagaId> = ended.collect::<Result<_, StoreError>>()?;
         if ended.is_empty() {
@@ -75,21 +82,31 @@ impl Outbox {
         for table in ["saga_log", "sagas"] {
             let (these, ids) = any_of("saga_id", ended.iter().copied());
             let text = schema.filled(&format!("DELETE FROM {{{table}}} WHERE {these}"));
-            gone = tx.execute_raw(schema.statement(&text, ids)).await.map_err(database)?.rows_affected();
+            gone = tx
+                .execute_raw(schema.statement(&text, ids))
+                .await
+                .map_err(database)?
+                .rows_affected();
         }
         tx.commit().await?;
         Ok(gone)
     }
 
-    pub(super) async fn missing_definitions(&self, known: &[Known]) -> Result<Vec<Known>, StoreError> {
+    pub(super) async fn missing_definitions(
+        &self,
+        known: &[Known],
+    ) -> Result<Vec<Known>, StoreError> {
         let schema = self.schema();
         let (of_known, mut values) = condition(known);
         let text = schema.filled(&format!(
             "SELECT DISTINCT name, version FROM {{sagas}} WHERE due_at <= {{now}} AND NOT {of_known} LIMIT ?"
         ));
         values.push(Value::from(MISSING));
-        let rows = self.work().query_all_raw(schema.statement(&text, values)).await.map_err(database)?;
-        rows.iter().map(|row| Ok((Arc::from(column::<String>(row, 0)?), version(row, 1)?))).collect()
+        let rows =
+            self.work().query_all_raw(schema.statement(&text, values)).await.map_err(database)?;
+        rows.iter()
+            .map(|row| Ok((Arc::from(column::<String>(row, 0)?), version(row, 1)?)))
+            .collect()
     }
 }
 
@@ -115,8 +132,8 @@ fn claim(row: &QueryResult) -> Result<Claim, StoreError> {
 /// Writes that a saga is of one of these definitions.
 fn condition(known: &[Known]) -> (String, Vec<Value>) {
     let each = vec!["(name = ? AND version = ?)"; known.len()].join(" OR ");
-    let values = known
-        .iter()
-        .flat_map(|(name, version)| [Value::from(&**name), Value::from(i32::try_from(*version).unwrap_or(i32::MAX))]);
+    let values = known.iter().flat_map(|(name, version)| {
+        [Value::from(&**name), Value::from(i32::try_from(*version).unwrap_or(i32::MAX))]
+    });
     (format!("({each})"), values.collect())
 }

@@ -17,13 +17,20 @@ use std::collections::BTreeMap;
 const WAITING: usize = 8;
 
 impl Outbox {
-    pub(super) async fn mark(&self, tx: &OutboxTransaction, saga: SagaId, entity: &str) -> Result<Marked, StoreError> {
+    pub(super) async fn mark(
+        &self,
+        tx: &OutboxTransaction,
+        saga: SagaId,
+        entity: &str,
+    ) -> Result<Marked, StoreError> {
         let schema = self.schema();
         // Nothing is read before: on MySQL a first read would fix what the rest of the transaction sees, and what the last
         // holder has written would not be among it.
         let mark = schema.filled(&schema.dialect().lock_entity());
         let values = vec![Value::from(entity), id_value(saga)];
-        if tx.execute_raw(schema.statement(&mark, values)).await.map_err(database)?.rows_affected() > 0 {
+        if tx.execute_raw(schema.statement(&mark, values)).await.map_err(database)?.rows_affected()
+            > 0
+        {
             return Ok(Marked::New);
         }
         match self.marked_by(tx, entity, "{for_share}").await? {
@@ -34,10 +41,19 @@ impl Outbox {
     }
 
     /// Says why an entity could not be marked though nobody has it.
-    async fn why_unmarked(&self, tx: &OutboxTransaction, entity: &str) -> Result<StoreError, StoreError> {
+    async fn why_unmarked(
+        &self,
+        tx: &OutboxTransaction,
+        entity: &str,
+    ) -> Result<StoreError, StoreError> {
         if let Some(condition) = self.schema().dialect().reads_anew() {
             let asked = self.schema().filled(&format!("SELECT 1 WHERE {condition}"));
-            if tx.query_one_raw(self.schema().statement(&asked, Vec::new())).await.map_err(database)?.is_none() {
+            if tx
+                .query_one_raw(self.schema().statement(&asked, Vec::new()))
+                .await
+                .map_err(database)?
+                .is_none()
+            {
                 return Ok(StoreError::Mismatch(
                     "an entity can be locked at READ COMMITTED or SERIALIZABLE; at REPEATABLE READ a step would not see \
                      what the last holder has written"
@@ -55,8 +71,12 @@ impl Outbox {
         lock: &str,
     ) -> Result<Option<SagaId>, StoreError> {
         let schema = self.schema();
-        let text = schema.filled(&format!("SELECT saga_id FROM {{saga_locks}} WHERE entity = ?{lock}"));
-        let row = tx.query_one_raw(schema.statement(&text, vec![Value::from(entity)])).await.map_err(database)?;
+        let text =
+            schema.filled(&format!("SELECT saga_id FROM {{saga_locks}} WHERE entity = ?{lock}"));
+        let row = tx
+            .query_one_raw(schema.statement(&text, vec![Value::from(entity)]))
+            .await
+            .map_err(database)?;
         row.map(|row| id(&row, 0)).transpose()
     }
 
@@ -81,7 +101,11 @@ impl Outbox {
             for row in &rows {
                 let (saga, waits_for) = (id(row, 0)?, id(row, 1)?);
                 let may_turn_back = instance(row, 2)?.may_turn_back();
-                let waiting = found.entry(saga).or_insert(Waiting { saga, waits_for: Vec::new(), may_turn_back });
+                let waiting = found.entry(saga).or_insert(Waiting {
+                    saga,
+                    waits_for: Vec::new(),
+                    may_turn_back,
+                });
                 waiting.waits_for.push(waits_for);
             }
         }
@@ -90,7 +114,11 @@ impl Outbox {
 
     /// Writes what a saga waits for now and did not before, and what it waits for no more. Each row by its whole key: on
     /// MySQL that locks nothing beside it.
-    pub(super) async fn note_waits(&self, tx: &OutboxTransaction, change: &Change<'_>) -> Result<(), StoreError> {
+    pub(super) async fn note_waits(
+        &self,
+        tx: &OutboxTransaction,
+        change: &Change<'_>,
+    ) -> Result<(), StoreError> {
         let schema = self.schema();
         // Two steps of a group may wait for the same entity.
         let of = |instance: &Instance| -> BTreeMap<String, i64> {
@@ -106,9 +134,11 @@ impl Outbox {
                 self.wake_first_waiter(tx, entity).await?;
             }
         }
-        let note = schema.filled("INSERT INTO {saga_waits} (saga_id, entity, since_us) VALUES (?, ?, ?)");
+        let note =
+            schema.filled("INSERT INTO {saga_waits} (saga_id, entity, since_us) VALUES (?, ?, ?)");
         for (entity, since_us) in after.iter().filter(|(entity, _)| !before.contains_key(*entity)) {
-            let values = vec![id_value(change.id), Value::from(entity.as_str()), Value::from(*since_us)];
+            let values =
+                vec![id_value(change.id), Value::from(entity.as_str()), Value::from(*since_us)];
             tx.execute_raw(schema.statement(&note, values)).await.map_err(database)?;
         }
         Ok(())
@@ -131,7 +161,11 @@ impl Outbox {
         Ok(())
     }
 
-    async fn wake_first_waiter(&self, tx: &OutboxTransaction, entity: &str) -> Result<(), StoreError> {
+    async fn wake_first_waiter(
+        &self,
+        tx: &OutboxTransaction,
+        entity: &str,
+    ) -> Result<(), StoreError> {
         let schema = self.schema();
         // A locking read sees what was committed after this transaction's first look. One that goes away is passed by.
         let first = schema.filled(
@@ -148,7 +182,11 @@ impl Outbox {
     }
 
     /// Makes a saga due that is at rest; `false` where it is not.
-    pub(super) async fn end_rest(&self, tx: &OutboxTransaction, saga: SagaId) -> Result<bool, StoreError> {
+    pub(super) async fn end_rest(
+        &self,
+        tx: &OutboxTransaction,
+        saga: SagaId,
+    ) -> Result<bool, StoreError> {
         let schema = self.schema();
         // One that is being looked at cannot be waited for: it may wait for this transaction.
         let at_rest = schema.filled(

@@ -62,9 +62,10 @@ mod row;
 mod store;
 
 pub use outbox_core::saga::{
-    Asked, Asks, By, Call, CallFault, DONE, Held, Json, LogEntry, Operation, Phase, REJECTED, Record, SagaAdmin,
-    SagaCounts, SagaData, SagaFault, SagaFilter, SagaStarts, SagaState, SagaView, SagasError, SagasStats, Shape,
-    Started, StepError, StepProgress, StepState, StuckSaga, UNDONE, draw, draw_instance, is_answer, rebuild, reply_to,
+    Asked, Asks, By, Call, CallFault, DONE, Held, Json, LogEntry, Operation, Phase, REJECTED,
+    Record, SagaAdmin, SagaCounts, SagaData, SagaFault, SagaFilter, SagaStarts, SagaState,
+    SagaView, SagasError, SagasStats, Shape, Started, StepError, StepProgress, StepState,
+    StuckSaga, UNDONE, draw, draw_instance, is_answer, rebuild, reply_to,
 };
 pub(crate) use row::SagaTexts;
 

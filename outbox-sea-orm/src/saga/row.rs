@@ -1,6 +1,8 @@
 //! Rows of sagas and of their log: texts, and how they are read and written.
 
-use crate::{dialect::Dialect, error::OutboxError, namespace::Tables, outbox::Outbox, schema::micros};
+use crate::{
+    dialect::Dialect, error::OutboxError, namespace::Tables, outbox::Outbox, schema::micros,
+};
 use outbox_core::{
     event::SagaId,
     outbox::StoreError,
@@ -11,7 +13,8 @@ use serde::de::DeserializeOwned;
 use std::sync::Arc;
 
 /// What is read of a saga that is opened.
-const OPENED: &str = "correlation_id, progress, data, seq, CASE WHEN deadline_at <= {now} THEN 1 ELSE 0 END, {now}";
+const OPENED: &str =
+    "correlation_id, progress, data, seq, CASE WHEN deadline_at <= {now} THEN 1 ELSE 0 END, {now}";
 
 /// Bytes of a saga's progress at most: half of the packet that MariaDB takes unless told otherwise.
 const MAX_PROGRESS: usize = 8 << 20;
@@ -45,7 +48,9 @@ impl SagaTexts {
     pub(crate) fn new(dialect: Dialect, tables: &Tables) -> Self {
         let sql = |text: &str| dialect.sql(tables, text);
         let (insert, unless_there) = dialect.insert_if_absent();
-        let change = |next: Next| [false, true].map(|data| [1, 2].map(|n| sql(&change(dialect, next, data, n))));
+        let change = |next: Next| {
+            [false, true].map(|data| [1, 2].map(|n| sql(&change(dialect, next, data, n))))
+        };
         Self {
             start: sql(&format!(
                 "{insert} {{sagas}} (saga_id, name, version, correlation_id, state, progress, data, seq, epoch, due_at, \
@@ -92,14 +97,19 @@ impl Outbox {
             Due::Never if change.instance.state.is_final() => (Next::Ended, Vec::new()),
             Due::Never => (Next::Never, Vec::new()),
         };
-        let mut values = vec![Value::from(change.instance.state.as_str()), Value::from(progress(change.instance)?)];
+        let mut values = vec![
+            Value::from(change.instance.state.as_str()),
+            Value::from(progress(change.instance)?),
+        ];
         values.extend(change.data.map(|data| Value::from(data.as_str())));
         values.push(Value::from(stored(change.seq + change.records.len() as u64)));
         values.extend(spans.into_iter().map(|span| Value::from(micros(span))));
         values.push(id_value(change.id));
         let (dialect, with_data) = (schema.dialect(), change.data.is_some());
         let text = match change.records.len() {
-            n @ 1..=2 => Arc::clone(&schema.sagas.change[next as usize][usize::from(with_data)][n - 1]),
+            n @ 1..=2 => {
+                Arc::clone(&schema.sagas.change[next as usize][usize::from(with_data)][n - 1])
+            }
             n => schema.filled(&self::change(dialect, next, with_data, n)),
         };
         let together = dialect.changes_and_inserts() && !change.records.is_empty();
@@ -107,7 +117,11 @@ impl Outbox {
             values.extend(logged(change.id, change.seq, change.records)?);
         }
         conn.execute_raw(schema.statement(&text, values)).await.map_err(database)?;
-        if together { Ok(()) } else { self.append_to_log(conn, change.id, change.seq, change.records).await }
+        if together {
+            Ok(())
+        } else {
+            self.append_to_log(conn, change.id, change.seq, change.records).await
+        }
     }
 
     /// Appends records behind a place of a saga's log.
@@ -187,13 +201,15 @@ pub(super) fn instance(row: &QueryResult, index: usize) -> Result<Instance, Stor
 
 /// Reads JSON of the store's own.
 pub(super) fn read<T: DeserializeOwned>(text: &str, what: &str) -> Result<T, StoreError> {
-    serde_json::from_str(text).map_err(|e| StoreError::Mismatch(format!("a saga's {what}: {:?}", e.classify())))
+    serde_json::from_str(text)
+        .map_err(|e| StoreError::Mismatch(format!("a saga's {what}: {:?}", e.classify())))
 }
 
 /// Reads a saga's data.
 fn data(row: &QueryResult, index: usize) -> Result<Json, StoreError> {
     let text: String = column(row, index)?;
-    Json::from_text(&text).map_err(|e| StoreError::Mismatch(format!("a saga's data: {:?}", e.classify())))
+    Json::from_text(&text)
+        .map_err(|e| StoreError::Mismatch(format!("a saga's data: {:?}", e.classify())))
 }
 
 /// Writes how far a saga is, with the outputs of its steps: all of it goes in one statement.

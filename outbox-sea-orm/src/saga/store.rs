@@ -8,8 +8,8 @@ use outbox_core::{
     outbox::StoreError,
     runtime::Wake,
     saga::{
-        Change, Claim, Instance, Known, Marked, NewSaga, OpenSaga, Record, SagaSource, SagaStarts, SagaStore, Started,
-        Waiting,
+        Change, Claim, Instance, Known, Marked, NewSaga, OpenSaga, Record, SagaSource, SagaStarts,
+        SagaStore, Started, Waiting,
     },
 };
 use sea_orm::{ConnectionTrait, QueryResult, Value};
@@ -35,8 +35,10 @@ impl SagaStore for Outbox {
             Value::from(saga.data.as_str()),
             Value::from(saga.deadline.map(micros)),
         ];
-        let made =
-            tx.bounded(WHAT, tx.execute_raw(schema.statement(&schema.sagas.start, values))).await.map_err(database)?;
+        let made = tx
+            .bounded(WHAT, tx.execute_raw(schema.statement(&schema.sagas.start, values)))
+            .await
+            .map_err(database)?;
         if made.rows_affected() > 0 {
             let record = Record::Started { data: saga.data.clone() };
             self.append_to_log(tx, saga.id, 0, &[record]).await?;
@@ -45,7 +47,9 @@ impl SagaStore for Outbox {
         }
         // A plain read does not wait for a step that is done meanwhile. A locking one sees what was committed after this
         // transaction's first look too, where the first look is what a plain one sees: an ended saga may have been set aside.
-        for (text, is_as_of_now) in schema.sagas.known_by.iter().zip([!schema.dialect().is_mysql(), true]) {
+        for (text, is_as_of_now) in
+            schema.sagas.known_by.iter().zip([!schema.dialect().is_mysql(), true])
+        {
             let asked = schema.statement(text, known_by().to_vec());
             if let Some(row) = tx.bounded(WHAT, tx.query_one_raw(asked)).await.map_err(database)? {
                 let started = started(&row)?;
@@ -58,7 +62,12 @@ impl SagaStore for Outbox {
         Err(StoreError::Busy("a saga was there and is not any more".into()))
     }
 
-    async fn set_aside(&self, tx: &OutboxTransaction, new: &NewSaga, correlation: &str) -> Result<(), StoreError> {
+    async fn set_aside(
+        &self,
+        tx: &OutboxTransaction,
+        new: &NewSaga,
+        correlation: &str,
+    ) -> Result<(), StoreError> {
         let schema = self.schema();
         if schema.dialect().is_mysql() {
             // Two at once wait for each other at the row itself: one that waited in the index of correlation ids would be in the
@@ -70,8 +79,11 @@ impl SagaStore for Outbox {
                 tx.bounded(WHAT, tx.query_one_raw(held)).await.map_err(database)?;
             }
         }
-        let values = vec![Value::from(correlation), Value::from(&*new.name), Value::from(&*new.correlation)];
-        tx.bounded(WHAT, tx.execute_raw(schema.statement(&schema.sagas.set_aside, values))).await.map_err(database)?;
+        let values =
+            vec![Value::from(correlation), Value::from(&*new.name), Value::from(&*new.correlation)];
+        tx.bounded(WHAT, tx.execute_raw(schema.statement(&schema.sagas.set_aside, values)))
+            .await
+            .map_err(database)?;
         Ok(())
     }
 
@@ -79,23 +91,39 @@ impl SagaStore for Outbox {
         self.saga_starts()
     }
 
-    async fn claim(&self, known: &[Known], lease: Duration, limit: u32) -> Result<Vec<Claim>, StoreError> {
+    async fn claim(
+        &self,
+        known: &[Known],
+        lease: Duration,
+        limit: u32,
+    ) -> Result<Vec<Claim>, StoreError> {
         self.claim_sagas(known, lease, limit).await
     }
 
-    async fn open(&self, tx: &OutboxTransaction, claim: &Claim) -> Result<Option<OpenSaga>, StoreError> {
+    async fn open(
+        &self,
+        tx: &OutboxTransaction,
+        claim: &Claim,
+    ) -> Result<Option<OpenSaga>, StoreError> {
         let schema = self.schema();
         let values = vec![id_value(claim.id), Value::from(claim.epoch)];
-        let row =
-            tx.bounded(WHAT, tx.query_one_raw(schema.statement(&schema.sagas.open, values))).await.map_err(database)?;
+        let row = tx
+            .bounded(WHAT, tx.query_one_raw(schema.statement(&schema.sagas.open, values)))
+            .await
+            .map_err(database)?;
         row.map(|row| opened(&row)).transpose()
     }
 
-    async fn open_any(&self, tx: &OutboxTransaction, saga: SagaId) -> Result<Option<(Known, OpenSaga)>, StoreError> {
+    async fn open_any(
+        &self,
+        tx: &OutboxTransaction,
+        saga: SagaId,
+    ) -> Result<Option<(Known, OpenSaga)>, StoreError> {
         let schema = self.schema();
         let asked = schema.statement(&schema.sagas.open_any, vec![id_value(saga)]);
         let row = tx.bounded(WHAT, tx.query_one_raw(asked)).await.map_err(database)?;
-        row.map(|row| Ok(((column::<String>(&row, 6)?.into(), version(&row, 7)?), opened(&row)?))).transpose()
+        row.map(|row| Ok(((column::<String>(&row, 6)?.into(), version(&row, 7)?), opened(&row)?)))
+            .transpose()
     }
 
     fn after_commit(&self, tx: &OutboxTransaction, hook: Box<dyn FnOnce() + Send>) {
@@ -107,15 +135,28 @@ impl SagaStore for Outbox {
         tx.after_commit(move || wake.wake());
     }
 
-    async fn lock(&self, tx: &OutboxTransaction, saga: SagaId, entity: &str) -> Result<Marked, StoreError> {
+    async fn lock(
+        &self,
+        tx: &OutboxTransaction,
+        saga: SagaId,
+        entity: &str,
+    ) -> Result<Marked, StoreError> {
         tx.bounded(WHAT, self.mark(tx, saga, entity)).await
     }
 
-    async fn holder(&self, tx: &OutboxTransaction, entity: &str) -> Result<Option<SagaId>, StoreError> {
+    async fn holder(
+        &self,
+        tx: &OutboxTransaction,
+        entity: &str,
+    ) -> Result<Option<SagaId>, StoreError> {
         self.marked_by(tx, entity, "").await
     }
 
-    async fn pin_holder(&self, tx: &OutboxTransaction, entity: &str) -> Result<Option<SagaId>, StoreError> {
+    async fn pin_holder(
+        &self,
+        tx: &OutboxTransaction,
+        entity: &str,
+    ) -> Result<Option<SagaId>, StoreError> {
         self.marked_by(tx, entity, "{for_share}").await
     }
 
@@ -123,7 +164,11 @@ impl SagaStore for Outbox {
         self.end_rest(tx, saga).await.map(drop)
     }
 
-    async fn waiting(&self, tx: &OutboxTransaction, sagas: &[SagaId]) -> Result<Vec<Waiting>, StoreError> {
+    async fn waiting(
+        &self,
+        tx: &OutboxTransaction,
+        sagas: &[SagaId],
+    ) -> Result<Vec<Waiting>, StoreError> {
         self.waiting_sagas(tx, sagas).await
     }
 
@@ -156,8 +201,9 @@ fn started(row: &QueryResult) -> Result<Started, StoreError> {
     Ok(match column::<Option<i64>>(row, 2)? {
         None => Started::Running { id },
         Some(ended_at) => {
-            let outcome =
-                state.parse().map_err(|()| StoreError::Mismatch(format!("the state of a saga, `{state}`")))?;
+            let outcome = state
+                .parse()
+                .map_err(|()| StoreError::Mismatch(format!("the state of a saga, `{state}`")))?;
             Started::AlreadyEnded { id, outcome, ended_at: Timestamp::from_micros(ended_at) }
         }
     })

@@ -40,7 +40,12 @@ impl Schema {
     ///
     /// # Errors
     /// What the database said.
-    pub async fn append<C: ConnectionTrait>(&self, conn: &C, source: &str, events: &[NewEvent]) -> Result<(), DbErr> {
+    pub async fn append<C: ConnectionTrait>(
+        &self,
+        conn: &C,
+        source: &str,
+        events: &[NewEvent],
+    ) -> Result<(), DbErr> {
         for chunk in stretches(events, CHUNK, STATEMENT_BYTES, of_event) {
             let text = match chunk.len() {
                 1 => Arc::clone(&self.append_one),
@@ -100,6 +105,8 @@ pub(super) fn push_message(bound: &mut Vec<Value>, message: &Message) {
 fn with_retry(headers: &Headers, retry: Option<RetryPolicy>) -> Cow<'_, Headers> {
     let Some(retry) = retry else { return Cow::Borrowed(headers) };
     let mut headers = headers.clone();
-    headers.insert(RETRY_HEADER, retry.to_string()).expect("digits and semicolons are a legal value");
+    headers
+        .insert(RETRY_HEADER, retry.to_string())
+        .expect("digits and semicolons are a legal value");
     Cow::Owned(headers)
 }

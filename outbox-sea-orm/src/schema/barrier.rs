@@ -104,7 +104,11 @@ impl Schema {
     ///
     /// # Errors
     /// What the database said.
-    pub async fn unnote_call<C: ConnectionTrait>(&self, conn: &C, key: CallKey<'_>) -> Result<(), StoreError> {
+    pub async fn unnote_call<C: ConnectionTrait>(
+        &self,
+        conn: &C,
+        key: CallKey<'_>,
+    ) -> Result<(), StoreError> {
         let unnote = self.statement(&self.barrier.unnote, values(key).to_vec());
         conn.execute_raw(unnote).await.map_err(database)?;
         Ok(())
@@ -124,7 +128,8 @@ fn values(key: CallKey<'_>) -> [Value; 5] {
 fn read(row: &QueryResult) -> Result<KnownCall, StoreError> {
     let outcome: String = column(row, 0)?;
     let strange = |what: String| StoreError::Mismatch(format!("a row of the barrier has {what}"));
-    let outcome = CallOutcome::from_stored(&outcome).ok_or_else(|| strange(format!("the outcome `{outcome}`")))?;
+    let outcome = CallOutcome::from_stored(&outcome)
+        .ok_or_else(|| strange(format!("the outcome `{outcome}`")))?;
     let command = column::<Option<Uuid>>(row, 6)?.map(CommandHash::from_uuid);
     let Some(event_type) = column::<Option<String>>(row, 1)? else {
         return Ok(KnownCall { outcome, answer: None, command });
@@ -136,7 +141,8 @@ fn read(row: &QueryResult) -> Result<KnownCall, StoreError> {
         event_version: u16::try_from(version).map_err(|_| strange(format!("version {version}")))?,
         content_type: column(row, 3)?,
         payload: column::<Vec<u8>>(row, 4)?.into(),
-        headers: Headers::from_json(&headers).map_err(|_| strange("headers that are no object of texts".into()))?,
+        headers: Headers::from_json(&headers)
+            .map_err(|_| strange("headers that are no object of texts".into()))?,
     };
     Ok(KnownCall { outcome, answer: Some(answer), command })
 }

@@ -55,7 +55,10 @@ impl Schema {
         bound.push(Value::from(i64::from(query.limit)));
         let due = conn.query_all_raw(self.statement(&text, bound)).await?;
         let id_and_size = |row: &QueryResult| -> Result<(i64, usize), DbErr> {
-            Ok((row.try_get_by_index(0)?, usize::try_from(row.try_get_by_index::<i64>(1)?).unwrap_or(0)))
+            Ok((
+                row.try_get_by_index(0)?,
+                usize::try_from(row.try_get_by_index::<i64>(1)?).unwrap_or(0),
+            ))
         };
         let due: Vec<(i64, usize)> = due.iter().map(id_and_size).collect::<Result<_, _>>()?;
         let due = &due[..fitting(due.iter().map(|(_, size)| *size), ANSWER_BYTES)];
@@ -65,7 +68,8 @@ impl Schema {
         ));
         let mut mine = Vec::with_capacity(due.len());
         for (id, _) in due {
-            let bound = vec![Value::from(&**query.by), Value::from(micros(query.lease)), Value::from(*id)];
+            let bound =
+                vec![Value::from(&**query.by), Value::from(micros(query.lease)), Value::from(*id)];
             if conn.execute_raw(self.statement(&take, bound)).await?.rows_affected() > 0 {
                 mine.push(*id);
             }
@@ -104,7 +108,9 @@ impl Schema {
              AND d.message_id = ? AND NOT EXISTS (SELECT 1 FROM {deliveries} e WHERE e.consumer = d.consumer \
              AND e.handler = d.handler AND e.lane = d.lane AND e.stored_id < d.stored_id)",
         );
-        let Some(row) = conn.query_one_raw(self.statement(&text, super::inbox::values(&key))).await? else {
+        let Some(row) =
+            conn.query_one_raw(self.statement(&text, super::inbox::values(&key))).await?
+        else {
             return Ok(None);
         };
         let id: i64 = row.try_get_by_index(0)?;
@@ -158,7 +164,10 @@ impl Schema {
         let since = if left.is_some() { "COALESCE(awaits_since, {now})" } else { "NULL" };
         let awaits = format!("{kind} = ?, {name} = ?, {version} = ?, awaits_since = {since}");
         let (text, mut bound) = match postponed {
-            None => (format!("due_at = {{now}}, attempts_started = attempts_finished, {free}"), Vec::new()),
+            None => (
+                format!("due_at = {{now}}, attempts_started = attempts_finished, {free}"),
+                Vec::new(),
+            ),
             Some(Postponed { due_in, history }) => (
                 format!(
                     "due_at = {{now}} + ?, attempts_started = ?, attempts_finished = ?, failures = ?, \
@@ -177,7 +186,9 @@ impl Schema {
                 .collect(),
             ),
         };
-        let text = self.filled(&format!("UPDATE {{deliveries}} SET {text} WHERE stored_id = ? AND claimed_by = ?"));
+        let text = self.filled(&format!(
+            "UPDATE {{deliveries}} SET {text} WHERE stored_id = ? AND claimed_by = ?"
+        ));
         bound.extend([Value::from(claim.id), Value::from(&*claim.by)]);
         Ok(conn.execute_raw(self.statement(&text, bound)).await?.rows_affected() > 0)
     }

@@ -67,14 +67,17 @@ impl Schema {
                 _ => first.push((index, claim)),
             }
         }
-        for chunk in stretches(&first, CHUNK, STATEMENT_BYTES, |(_, claim)| claim.key.len() + CLAIM) {
+        for chunk in stretches(&first, CHUNK, STATEMENT_BYTES, |(_, claim)| claim.key.len() + CLAIM)
+        {
             let holders = if self.dialect.is_mysql() {
                 self.claim_and_lock(conn, chunk).await?
             } else {
                 self.claim_returning(conn, chunk).await?
             };
             for (index, claim) in chunk {
-                conflicts.extend(holders.get(&claim.key).and_then(|holder| conflict(*index, claim, *holder)));
+                conflicts.extend(
+                    holders.get(&claim.key).and_then(|holder| conflict(*index, claim, *holder)),
+                );
             }
         }
         Ok(conflicts.into_iter().min_by_key(|c| c.index))
@@ -89,7 +92,8 @@ impl Schema {
         let mut holders = HashMap::new();
         let mut left: Vec<&DedupClaim> = claims.iter().map(|(_, c)| *c).collect();
         for _ in 0..TRIES {
-            let text = self.filled(&self.dialect.claim_keys(&rows("(?, ?, ?, {now} + ?)", left.len())));
+            let text =
+                self.filled(&self.dialect.claim_keys(&rows("(?, ?, ?, {now} + ?)", left.len())));
             let claimed = conn.query_all_raw(self.statement(&text, insert_values(&left))).await?;
             let claimed = holders_of(&claimed)?;
             left.retain(|c| !claimed.contains_key(&c.key));
@@ -117,7 +121,8 @@ impl Schema {
         claims: &[(usize, &DedupClaim)],
     ) -> Result<HashMap<String, Holder>, DbErr> {
         let claims: Vec<&DedupClaim> = claims.iter().map(|(_, c)| *c).collect();
-        let text = self.filled(&self.dialect.claim_keys(&rows("(?, ?, ?, {now} + ?)", claims.len())));
+        let text =
+            self.filled(&self.dialect.claim_keys(&rows("(?, ?, ?, {now} + ?)", claims.len())));
         conn.execute_raw(self.statement(&text, insert_values(&claims))).await?;
         let text = self.filled(&format!(
             "SELECT dedup_key, message_id, payload_hash, CASE WHEN until < {{now}} THEN 1 ELSE 0 END FROM {{dedup}} \
@@ -128,8 +133,11 @@ impl Schema {
         let found = conn.query_all_raw(self.statement(&text, keys)).await?;
         let mut holders = holders_of(&found)?;
         for row in found {
-            let (key, expired): (String, i64) = (row.try_get_by_index(0)?, row.try_get_by_index(3)?);
-            let Some(claim) = claims.iter().find(|c| expired != 0 && c.key == key) else { continue };
+            let (key, expired): (String, i64) =
+                (row.try_get_by_index(0)?, row.try_get_by_index(3)?);
+            let Some(claim) = claims.iter().find(|c| expired != 0 && c.key == key) else {
+                continue;
+            };
             let text = self
                 .filled("UPDATE {dedup} SET message_id = ?, payload_hash = ?, until = {now} + ? WHERE dedup_key = ?");
             let mut bound = insert_values(&[*claim]);

@@ -42,7 +42,11 @@ impl Schema {
         lane: Option<i64>,
     ) -> Result<Admission, DbErr> {
         let Some(lane) = lane else {
-            return Ok(if self.receive(conn, key).await? { Admission::First } else { Admission::Repeat });
+            return Ok(if self.receive(conn, key).await? {
+                Admission::First
+            } else {
+                Admission::Repeat
+            });
         };
         super::inbox::check(&key)?;
         let place = [Value::from(key.consumer), Value::from(key.handler), Value::from(lane)];
@@ -50,7 +54,11 @@ impl Schema {
             // There, an insert from a selection locks what it has read, and what it has not found.
             let text = self.filled(&format!("SELECT 1 FROM {{deliveries}} WHERE {LANE} LIMIT 1"));
             if conn.query_one_raw(self.statement(&text, place.to_vec())).await?.is_none() {
-                return Ok(if self.receive(conn, key).await? { Admission::First } else { Admission::Repeat });
+                return Ok(if self.receive(conn, key).await? {
+                    Admission::First
+                } else {
+                    Admission::Repeat
+                });
             }
         } else {
             let mut bound = super::inbox::values(&key);
@@ -87,12 +95,20 @@ impl Schema {
     ///
     /// # Errors
     /// As [`receive`](Self::receive).
-    pub(crate) async fn is_received<C: ConnectionTrait>(&self, conn: &C, key: InboxKey<'_>) -> Result<bool, DbErr> {
+    pub(crate) async fn is_received<C: ConnectionTrait>(
+        &self,
+        conn: &C,
+        key: InboxKey<'_>,
+    ) -> Result<bool, DbErr> {
         super::inbox::check(&key)?;
         self.is_known(conn, &key).await
     }
 
-    async fn is_known<C: ConnectionTrait>(&self, conn: &C, key: &InboxKey<'_>) -> Result<bool, DbErr> {
+    async fn is_known<C: ConnectionTrait>(
+        &self,
+        conn: &C,
+        key: &InboxKey<'_>,
+    ) -> Result<bool, DbErr> {
         let text =
             self.filled("SELECT 1 FROM {inbox} WHERE consumer = ? AND handler = ? AND source = ? AND message_id = ?");
         Ok(conn.query_one_raw(self.statement(&text, super::inbox::values(key))).await?.is_some())
@@ -103,11 +119,17 @@ impl Schema {
     ///
     /// # Errors
     /// What the database said.
-    pub async fn put_by<C: ConnectionTrait>(&self, conn: &C, delivery: &PutBy<'_>) -> Result<bool, DbErr> {
+    pub async fn put_by<C: ConnectionTrait>(
+        &self,
+        conn: &C,
+        delivery: &PutBy<'_>,
+    ) -> Result<bool, DbErr> {
         let PutBy { consumer, handler, message, due_in, .. } = delivery;
         if due_in.is_none() {
             let lane = lane_of(message);
-            let Some(head) = self.head(conn, consumer, handler, lane).await? else { return Ok(false) };
+            let Some(head) = self.head(conn, consumer, handler, lane).await? else {
+                return Ok(false);
+            };
             // Written, not only locked: whoever finishes the head on a snapshot that does not show what is put behind it
             // is told so by the database.
             let text = self.filled("UPDATE {deliveries} SET due_at = due_at WHERE stored_id = ?");
@@ -127,7 +149,9 @@ impl Schema {
         let lane = lane_of(message);
         let kept = self.dialect.or_keep("stored_id");
         let (awaits, marks) = match left {
-            Some(_) => (format!(", {}, awaits_since", handover::AWAITS.join(", ")), ", ?, ?, ?, {now}"),
+            Some(_) => {
+                (format!(", {}, awaits_since", handover::AWAITS.join(", ")), ", ?, ?, ?, {now}")
+            }
             None => (String::new(), ""),
         };
         let text = self.filled(&format!(
@@ -163,13 +187,20 @@ impl Schema {
     ///
     /// # Errors
     /// What the database said.
-    pub async fn finish_delivery<C: ConnectionTrait>(&self, conn: &C, claim: &Claim) -> Result<bool, DbErr> {
+    pub async fn finish_delivery<C: ConnectionTrait>(
+        &self,
+        conn: &C,
+        claim: &Claim,
+    ) -> Result<bool, DbErr> {
         let mine = || vec![Value::from(claim.id), Value::from(&*claim.by)];
         let text = self.filled(
             "SELECT consumer, handler, lane FROM {deliveries} WHERE stored_id = ? AND claimed_by = ?{for_update}",
         );
-        let Some(row) = conn.query_one_raw(self.statement(&text, mine())).await? else { return Ok(false) };
-        let (consumer, handler): (String, String) = (row.try_get_by_index(0)?, row.try_get_by_index(1)?);
+        let Some(row) = conn.query_one_raw(self.statement(&text, mine())).await? else {
+            return Ok(false);
+        };
+        let (consumer, handler): (String, String) =
+            (row.try_get_by_index(0)?, row.try_get_by_index(1)?);
         let lane: Option<i64> = row.try_get_by_index(2)?;
         let text = self.filled("DELETE FROM {deliveries} WHERE stored_id = ? AND claimed_by = ?");
         if conn.execute_raw(self.statement(&text, mine())).await?.rows_affected() == 0 {
@@ -177,7 +208,9 @@ impl Schema {
         }
         // A second statement, which sees what was put behind this one while its row was waited for.
         if let Some(next) = self.head(conn, &consumer, &handler, lane).await? {
-            let text = self.filled("UPDATE {deliveries} SET due_at = {now} WHERE stored_id = ? AND due_at IS NULL");
+            let text = self.filled(
+                "UPDATE {deliveries} SET due_at = {now} WHERE stored_id = ? AND due_at IS NULL",
+            );
             conn.execute_raw(self.statement(&text, vec![Value::from(next)])).await?;
         }
         Ok(true)
@@ -201,7 +234,11 @@ impl Schema {
     }
 
     /// Writes errors as they are stored; those that are new get the database's time.
-    pub(super) async fn errors<C: ConnectionTrait>(&self, conn: &C, errors: &[AttemptError]) -> Result<String, DbErr> {
+    pub(super) async fn errors<C: ConnectionTrait>(
+        &self,
+        conn: &C,
+        errors: &[AttemptError],
+    ) -> Result<String, DbErr> {
         if errors.iter().all(|error| error.at != 0) {
             return Ok(serde_json::json!(errors).to_string());
         }

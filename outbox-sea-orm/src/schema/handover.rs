@@ -2,7 +2,9 @@
 
 use super::{Schema, claims::CLAIMABLE, micros};
 use crate::store::decode::count;
-use outbox_core::outbox::{Awaited, AwaitedBy, COUNTED_DELIVERIES, ClaimQuery, PutBy, StoredDelivery};
+use outbox_core::outbox::{
+    Awaited, AwaitedBy, COUNTED_DELIVERIES, ClaimQuery, PutBy, StoredDelivery,
+};
 use sea_orm::{ConnectionTrait, DbErr, QueryResult, Value};
 use std::{sync::Arc, time::Duration};
 
@@ -41,7 +43,11 @@ impl Schema {
     ///
     /// # Errors
     /// What the database said.
-    pub async fn awaited<C: ConnectionTrait>(&self, conn: &C, consumer: &str) -> Result<Vec<AwaitedBy>, DbErr> {
+    pub async fn awaited<C: ConnectionTrait>(
+        &self,
+        conn: &C,
+        consumer: &str,
+    ) -> Result<Vec<AwaitedBy>, DbErr> {
         let text = self.filled(&format!(
             "SELECT DISTINCT handler, {} FROM {{deliveries}} WHERE consumer = ? AND awaits_since IS NOT NULL LIMIT ?",
             AWAITS.join(", ")
@@ -67,7 +73,8 @@ impl Schema {
             if left == 0 {
                 break;
             }
-            let (mut parts, mut bound) = (Vec::with_capacity(chunk.len()), Vec::with_capacity(chunk.len() * 4));
+            let (mut parts, mut bound) =
+                (Vec::with_capacity(chunk.len()), Vec::with_capacity(chunk.len() * 4));
             for AwaitedBy { handler, awaited } in chunk {
                 bound.push(Value::from(&**handler));
                 if awaited.is_some() {
@@ -78,10 +85,13 @@ impl Schema {
                 }
             }
             let condition = format!("d.awaits_since IS NOT NULL AND ({})", parts.join(" OR "));
-            let nothing: String = AWAITS.iter().map(|column| format!(", {column} = NULL")).collect();
+            let nothing: String =
+                AWAITS.iter().map(|column| format!(", {column} = NULL")).collect();
             let sets = format!(", due_at = {{now}}{nothing}, awaits_since = NULL");
             let query = ClaimQuery { limit: left, ..query.clone() };
-            let some = self.claim_where(conn, &query, (&condition, bound), (&sets, "awaits_since IS NOT NULL")).await?;
+            let some = self
+                .claim_where(conn, &query, (&condition, bound), (&sets, "awaits_since IS NOT NULL"))
+                .await?;
             claimed.extend(some);
         }
         Ok(claimed)
@@ -107,7 +117,10 @@ impl Schema {
         bound.push(Value::from(i64::from(COUNTED_DELIVERIES)));
         let rows = conn.query_all_raw(self.statement(&text, bound)).await?;
         let counted = |row: &QueryResult| -> Result<(Arc<str>, u64), DbErr> {
-            Ok((Arc::from(row.try_get_by_index::<String>(0)?), u64::from(count(row.try_get_by_index(1)?))))
+            Ok((
+                Arc::from(row.try_get_by_index::<String>(0)?),
+                u64::from(count(row.try_get_by_index(1)?)),
+            ))
         };
         rows.iter().map(counted).collect()
     }
@@ -127,7 +140,8 @@ impl Schema {
         let text = self.filled(&format!(
             "SELECT stored_id FROM {{deliveries}} WHERE consumer = ? AND handler = ? AND {free} LIMIT ?"
         ));
-        let bound = vec![Value::from(consumer), Value::from(handler), Value::from(i64::from(limit))];
+        let bound =
+            vec![Value::from(consumer), Value::from(handler), Value::from(i64::from(limit))];
         let (ids, marks) = self.ids(conn, &text, bound).await?;
         if ids.is_empty() {
             return Ok(0);
@@ -157,7 +171,12 @@ impl Schema {
              FROM {deliveries} e WHERE e.consumer = d.consumer AND e.handler = ? AND e.source = d.source \
              AND e.message_id = d.message_id) ORDER BY d.stored_id LIMIT ?",
         );
-        let bound = vec![Value::from(consumer), Value::from(from), Value::from(to), Value::from(i64::from(limit))];
+        let bound = vec![
+            Value::from(consumer),
+            Value::from(from),
+            Value::from(to),
+            Value::from(i64::from(limit)),
+        ];
         let (ids, marks) = self.ids(conn, &text, bound).await?;
         if ids.is_empty() {
             return Ok(0);
@@ -187,8 +206,11 @@ impl Schema {
 
 /// Reads what is waited for; nothing where a later program has written something else.
 fn awaited_by(row: &QueryResult) -> Result<Option<AwaitedBy>, DbErr> {
-    let (handler, kind): (String, Option<String>) = (row.try_get_by_index(0)?, row.try_get_by_index(1)?);
-    let Some(kind) = kind else { return Ok(Some(AwaitedBy { handler: handler.into(), awaited: None })) };
+    let (handler, kind): (String, Option<String>) =
+        (row.try_get_by_index(0)?, row.try_get_by_index(1)?);
+    let Some(kind) = kind else {
+        return Ok(Some(AwaitedBy { handler: handler.into(), awaited: None }));
+    };
     let (name, version): (String, i32) = (row.try_get_by_index(2)?, row.try_get_by_index(3)?);
     let awaited = Awaited::from_stored(&kind, name, u32::try_from(version).unwrap_or(0));
     Ok(awaited.map(|awaited| AwaitedBy { handler: handler.into(), awaited: Some(awaited) }))

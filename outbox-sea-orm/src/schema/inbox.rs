@@ -26,7 +26,11 @@ impl Schema {
     /// # Errors
     /// [`DbErr::Custom`] for a name that the table does not hold (consumer and handler up to 128 characters, source up
     /// to 255, no NUL); else what the database said.
-    pub async fn receive<C: ConnectionTrait>(&self, conn: &C, key: InboxKey<'_>) -> Result<bool, DbErr> {
+    pub async fn receive<C: ConnectionTrait>(
+        &self,
+        conn: &C,
+        key: InboxKey<'_>,
+    ) -> Result<bool, DbErr> {
         check(&key)?;
         let bound = values(&key);
         Ok(conn.execute_raw(self.statement(&self.receive, bound)).await?.rows_affected() > 0)
@@ -36,11 +40,15 @@ impl Schema {
 /// Checked here: what ignores a repeat on MySQL would also cut a long name off, and a NUL aborts the transaction on
 /// PostgreSQL.
 pub(super) fn check(key: &InboxKey<'_>) -> Result<(), DbErr> {
-    for (what, value, longest) in
-        [("consumer", key.consumer, 128), ("handler", key.handler, 128), ("source", key.source, 255)]
-    {
+    for (what, value, longest) in [
+        ("consumer", key.consumer, 128),
+        ("handler", key.handler, 128),
+        ("source", key.source, 255),
+    ] {
         if value.chars().count() > longest || value.contains('\0') {
-            return Err(DbErr::Custom(format!("the {what} of an inbox row has up to {longest} characters, no NUL")));
+            return Err(DbErr::Custom(format!(
+                "the {what} of an inbox row has up to {longest} characters, no NUL"
+            )));
         }
     }
     Ok(())

@@ -38,8 +38,14 @@ impl Schema {
     ///
     /// # Errors
     /// What the database said.
-    pub async fn renew_instance<C: ConnectionTrait>(&self, conn: &C, id: &str, lease: Duration) -> Result<bool, DbErr> {
-        let text = self.filled("UPDATE {instances} SET lease_until = {now} + ? WHERE instance_id = ?");
+    pub async fn renew_instance<C: ConnectionTrait>(
+        &self,
+        conn: &C,
+        id: &str,
+        lease: Duration,
+    ) -> Result<bool, DbErr> {
+        let text =
+            self.filled("UPDATE {instances} SET lease_until = {now} + ? WHERE instance_id = ?");
         let bound = vec![Value::from(micros(lease)), Value::from(id)];
         Ok(conn.execute_raw(self.statement(&text, bound)).await?.rows_affected() > 0)
     }
@@ -48,7 +54,11 @@ impl Schema {
     ///
     /// # Errors
     /// What the database said.
-    pub async fn instances<C: ConnectionTrait>(&self, conn: &C, consumer: &str) -> Result<Vec<InstanceRow>, DbErr> {
+    pub async fn instances<C: ConnectionTrait>(
+        &self,
+        conn: &C,
+        consumer: &str,
+    ) -> Result<Vec<InstanceRow>, DbErr> {
         let text = self.filled(
             "SELECT instance_id, max_in_flight, lease_until, {now} - lease_until, handlers FROM {instances} \
              WHERE consumer = ?",
@@ -63,7 +73,8 @@ impl Schema {
                     lease_until: row.try_get_by_index(2)?,
                     expired_for: (over >= 0).then(|| span(over)),
                     // A later program may say it otherwise.
-                    handlers: serde_json::from_str(&row.try_get_by_index::<String>(4)?).unwrap_or_default(),
+                    handlers: serde_json::from_str(&row.try_get_by_index::<String>(4)?)
+                        .unwrap_or_default(),
                 })
             })
             .collect()
@@ -73,9 +84,15 @@ impl Schema {
     ///
     /// # Errors
     /// What the database said.
-    pub async fn remove_instance<C: ConnectionTrait>(&self, conn: &C, id: &str, if_expired: bool) -> Result<(), DbErr> {
+    pub async fn remove_instance<C: ConnectionTrait>(
+        &self,
+        conn: &C,
+        id: &str,
+        if_expired: bool,
+    ) -> Result<(), DbErr> {
         let condition = if if_expired { " AND lease_until < {now}" } else { "" };
-        let text = self.filled(&format!("DELETE FROM {{instances}} WHERE instance_id = ?{condition}"));
+        let text =
+            self.filled(&format!("DELETE FROM {{instances}} WHERE instance_id = ?{condition}"));
         conn.execute_raw(self.statement(&text, vec![Value::from(id)])).await.map(|_| ())
     }
 }

@@ -54,9 +54,13 @@ impl Schema {
                 conn.query_one_raw(self.statement(ask, Vec::new())).await.map_err(database)?
             }
         };
-        let id: i64 = row.map_or(Ok(0), |row| row.try_get_by_index(0)).map_err(|e: DbErr| database(e))?;
+        let id: i64 =
+            row.map_or(Ok(0), |row| row.try_get_by_index(0)).map_err(|e: DbErr| database(e))?;
         let text = self.filled(&letters::select("letter_id = ?"));
-        let row = conn.query_one_raw(self.statement(&text, vec![Value::from(id)])).await.map_err(database)?;
+        let row = conn
+            .query_one_raw(self.statement(&text, vec![Value::from(id)]))
+            .await
+            .map_err(database)?;
         row.map_or_else(
             || Err(StoreError::Mismatch("a letter that was written is not there".into())),
             |r| letters::letter(&r),

@@ -96,7 +96,13 @@ impl Schema {
     /// # Errors
     /// [`DbErr::Migration`] where `from` is above `to`, or where this program does not know one of them, or not so many
     /// partitions.
-    pub fn sql(dialect: Dialect, namespace: &Namespace, partitions: u16, from: i32, to: i32) -> Result<String, DbErr> {
+    pub fn sql(
+        dialect: Dialect,
+        namespace: &Namespace,
+        partitions: u16,
+        from: i32,
+        to: i32,
+    ) -> Result<String, DbErr> {
         migration::script(dialect, (namespace, partitions), (from, to), migration::VERSIONS)
     }
 
@@ -106,7 +112,10 @@ impl Schema {
     /// # Errors
     /// [`StoreError::Mismatch`] when the tables are missing, older than this program, or do not agree with each other;
     /// else what the database said.
-    pub async fn open(db: &DatabaseConnection, namespace: &Namespace) -> Result<Arc<Self>, StoreError> {
+    pub async fn open(
+        db: &DatabaseConnection,
+        namespace: &Namespace,
+    ) -> Result<Arc<Self>, StoreError> {
         Self::open_with(db, namespace, &Retentions::default()).await
     }
 
@@ -118,9 +127,11 @@ impl Schema {
     ) -> Result<Arc<Self>, StoreError> {
         let dialect = Dialect::detect(db).await.map_err(store_error)?;
         let tables = Tables::new(dialect, namespace);
-        let (version, said) = migration::meta(db, dialect, &tables).await.map_err(|error| match fault_of(&error) {
-            Fault::Missing => StoreError::Mismatch(migration::outdated(0)),
-            _ => store_error(error),
+        let (version, said) = migration::meta(db, dialect, &tables).await.map_err(|error| {
+            match fault_of(&error) {
+                Fault::Missing => StoreError::Mismatch(migration::outdated(0)),
+                _ => store_error(error),
+            }
         })?;
         if version < migration::VERSION {
             return Err(StoreError::Mismatch(migration::outdated(version)));
@@ -165,7 +176,10 @@ impl Schema {
     }
 
     /// Asks for the largest statement in bytes that the database takes, where it ends the connection over a larger one.
-    pub(crate) async fn largest_packet<C: ConnectionTrait>(&self, db: &C) -> Result<Option<usize>, DbErr> {
+    pub(crate) async fn largest_packet<C: ConnectionTrait>(
+        &self,
+        db: &C,
+    ) -> Result<Option<usize>, DbErr> {
         let Some(ask) = self.dialect.largest_packet() else { return Ok(None) };
         let row = db.query_one_raw(Statement::from_string(self.dialect.backend(), ask)).await?;
         let limit: Option<i64> = row.map(|row| row.try_get_by_index(0)).transpose()?;
@@ -213,7 +227,9 @@ impl Schema {
     /// The finishing of a number of events: the whole of it, or the DELETE.
     #[must_use]
     pub fn text_of_finish(&self, ids: usize) -> Arc<str> {
-        self.filled(&self.dialect.finish_at_once(false).unwrap_or_else(|| self.dialect.delete_ids(ids)))
+        self.filled(
+            &self.dialect.finish_at_once(false).unwrap_or_else(|| self.dialect.delete_ids(ids)),
+        )
     }
 }
 

@@ -96,17 +96,28 @@ impl Schema {
     ///
     /// # Errors
     /// What the database said.
-    pub async fn forget_received<C: ConnectionTrait>(&self, conn: &C, limit: u32) -> Result<u64, DbErr> {
-        let text =
-            self.filled(&self.dialect.prune("{inbox}", "consumer, handler, source, message_id", "keep_until < {now}"));
+    pub async fn forget_received<C: ConnectionTrait>(
+        &self,
+        conn: &C,
+        limit: u32,
+    ) -> Result<u64, DbErr> {
+        let text = self.filled(&self.dialect.prune(
+            "{inbox}",
+            "consumer, handler, source, message_id",
+            "keep_until < {now}",
+        ));
         let bound = vec![Value::from(i64::from(limit))];
         let mut gone = conn.execute_raw(self.statement(&text, bound)).await?.rows_affected();
         let decided = decided_before(self.letter_retention);
         for pruned in [Pruned::barrier(), Pruned::letters(&decided)] {
             let left = u64::from(limit).saturating_sub(gone);
             let text = self.filled(&pruned.sizes_text(self.dialect));
-            let rows = conn.query_all_raw(self.statement(&text, vec![Value::from(left.cast_signed())])).await?;
-            let size = |row: &QueryResult| row.try_get_by_index::<i64>(0).map(|n| usize::try_from(n).unwrap_or(0));
+            let rows = conn
+                .query_all_raw(self.statement(&text, vec![Value::from(left.cast_signed())]))
+                .await?;
+            let size = |row: &QueryResult| {
+                row.try_get_by_index::<i64>(0).map(|n| usize::try_from(n).unwrap_or(0))
+            };
             let sizes: Vec<usize> = rows.iter().map(size).collect::<Result<_, DbErr>>()?;
             let n = fitting(sizes, ANSWER_BYTES);
             if n > 0 {

@@ -44,7 +44,11 @@ impl Schema {
                     DeliverAt::In(wait) => (1_i64, micros(wait)),
                     DeliverAt::At(instant) => (0, instant.as_micros()),
                 };
-                bound.extend([Value::SmallInt(Some(self.place(event))), Value::from(from_now), Value::from(at)]);
+                bound.extend([
+                    Value::SmallInt(Some(self.place(event))),
+                    Value::from(from_now),
+                    Value::from(at),
+                ]);
                 bound.push(Value::BigInt(event.ttl.map(micros)));
                 push_values(&mut bound, source, event);
             }
@@ -57,7 +61,11 @@ impl Schema {
     ///
     /// # Errors
     /// What the database said.
-    pub async fn cancel_scheduled<C: ConnectionTrait>(&self, conn: &C, message: MessageId) -> Result<bool, DbErr> {
+    pub async fn cancel_scheduled<C: ConnectionTrait>(
+        &self,
+        conn: &C,
+        message: MessageId,
+    ) -> Result<bool, DbErr> {
         let text = self.filled("DELETE FROM {scheduled} WHERE message_id = ?");
         let bound = vec![Value::from(*message.as_uuid())];
         Ok(conn.execute_raw(self.statement(&text, bound)).await?.rows_affected() > 0)

@@ -19,7 +19,11 @@ impl Schema {
     ///
     /// # Errors
     /// What the database said.
-    pub(crate) async fn claim_source<C: ConnectionTrait>(&self, conn: &C, source: &str) -> Result<String, DbErr> {
+    pub(crate) async fn claim_source<C: ConnectionTrait>(
+        &self,
+        conn: &C,
+        source: &str,
+    ) -> Result<String, DbErr> {
         // A role that only reads this table goes with one that is written down.
         if let Some(there) = self.source(conn).await? {
             return Ok(there);
@@ -28,7 +32,8 @@ impl Schema {
             "INSERT INTO {{source}} (id, source, written_at) VALUES (?, ?, {{now}}){}",
             self.dialect.or_keep("id")
         ));
-        conn.execute_raw(self.statement(&text, vec![Value::from(1_i32), Value::from(source)])).await?;
+        conn.execute_raw(self.statement(&text, vec![Value::from(1_i32), Value::from(source)]))
+            .await?;
         Ok(self.source(conn).await?.unwrap_or_else(|| source.to_owned()))
     }
 
@@ -42,7 +47,9 @@ impl Schema {
         former: &str,
         source: &str,
     ) -> Result<String, DbErr> {
-        let text = self.filled("UPDATE {source} SET source = ?, written_at = {now} WHERE id = ? AND source = ?");
+        let text = self.filled(
+            "UPDATE {source} SET source = ?, written_at = {now} WHERE id = ? AND source = ?",
+        );
         let bound = vec![Value::from(source), Value::from(1_i32), Value::from(former)];
         conn.execute_raw(self.statement(&text, bound)).await?;
         Ok(self.source(conn).await?.unwrap_or_else(|| source.to_owned()))

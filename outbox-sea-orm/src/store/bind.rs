@@ -33,12 +33,19 @@ pub(super) fn bind_ids<'a>(dialect: Dialect, args: &mut Vec<Arg<'a>>, ids: &'a [
 }
 
 /// Binds a list of partitions for [`Dialect::any`].
-pub(super) fn bind_partitions<'a>(dialect: Dialect, args: &mut Vec<Arg<'a>>, partitions: &'a [i16]) {
+pub(super) fn bind_partitions<'a>(
+    dialect: Dialect,
+    args: &mut Vec<Arg<'a>>,
+    partitions: &'a [i16],
+) {
     if dialect == Dialect::Postgres {
         args.push(Arg::Smalls(partitions));
     } else {
         let last = partitions.last().copied().unwrap_or_default();
         args.extend(partitions.iter().copied().map(Arg::Small));
-        args.extend(std::iter::repeat_n(Arg::Small(last), dialect.padded(partitions.len()) - partitions.len()));
+        args.extend(std::iter::repeat_n(
+            Arg::Small(last),
+            dialect.padded(partitions.len()) - partitions.len(),
+        ));
     }
 }

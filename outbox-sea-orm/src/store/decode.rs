@@ -28,11 +28,13 @@ pub(super) enum Row {
 /// Reads a row. Without kind, place or id it cannot be told what it is about, and the statement itself is wrong.
 pub(super) fn row(row: &QueryResult) -> Result<Row, String> {
     let partition: i64 = get(row, column::PARTITION, "partition_no")?;
-    let partition = PartitionNo(u16::try_from(partition).map_err(|_| format!("no partition: {partition}"))?);
+    let partition =
+        PartitionNo(u16::try_from(partition).map_err(|_| format!("no partition: {partition}"))?);
     match get(row, column::KIND, "kind")? {
         kind::EVENT => {
             let id = EventId(get(row, column::EVENT_ID, "event_id")?);
-            let expires_in: Option<i64> = option(row, column::EXPIRES_IN, "expires_at").unwrap_or_default();
+            let expires_in: Option<i64> =
+                option(row, column::EXPIRES_IN, "expires_at").unwrap_or_default();
             let left_out: Option<i64> = option(row, column::LEFT_OUT, "payload's length")?;
             Ok(Row::Event(StoredEvent {
                 partition,
@@ -60,7 +62,8 @@ pub(crate) struct Layout {
 }
 
 /// The layout of what a relay reads.
-const READ: Layout = Layout { event: column::EVENT, created_at: column::CREATED_AT, expires_at: column::EXPIRES_AT };
+const READ: Layout =
+    Layout { event: column::EVENT, created_at: column::CREATED_AT, expires_at: column::EXPIRES_AT };
 
 /// Reads the message of a row.
 pub(crate) fn message(row: &QueryResult, id: EventId, at: &Layout) -> Result<Message, String> {
@@ -134,7 +137,11 @@ pub(crate) fn history(text: &str) -> Vec<AttemptError> {
 }
 
 /// Reads a column.
-pub(crate) fn get<T: TryGetable>(row: &QueryResult, index: usize, name: impl fmt::Display) -> Result<T, String> {
+pub(crate) fn get<T: TryGetable>(
+    row: &QueryResult,
+    index: usize,
+    name: impl fmt::Display,
+) -> Result<T, String> {
     row.try_get_by_index(index).map_err(|error| format!("{name}: {error}"))
 }
 

@@ -75,17 +75,25 @@ fn due(dialect: Dialect, n: usize, lock: &str) -> String {
 }
 
 impl SqlStore {
-    async fn promote_in(&self, tx: &mut Tx<'_>, fence: &Fence, limit: u32) -> Result<u64, StoreError> {
+    async fn promote_in(
+        &self,
+        tx: &mut Tx<'_>,
+        fence: &Fence,
+        limit: u32,
+    ) -> Result<u64, StoreError> {
         let dialect = self.dialect();
         let held = numbers(self.hold(tx, fence).await?.partitions);
         if held.is_empty() {
             return Ok(0);
         }
-        let text = self.list_text("due, locked", held.len(), |dialect, n| due(dialect, n, "{for_update}{skip_locked}"));
+        let text = self.list_text("due, locked", held.len(), |dialect, n| {
+            due(dialect, n, "{for_update}{skip_locked}")
+        });
         let mut args = Vec::new();
         bind_partitions(dialect, &mut args, &held);
         args.push(Arg::int(i64::from(limit)));
-        let due: Vec<(i64, usize)> = tx.query(&text, &args).await?.iter().map(id_and_size).collect::<Result<_, _>>()?;
+        let due: Vec<(i64, usize)> =
+            tx.query(&text, &args).await?.iter().map(id_and_size).collect::<Result<_, _>>()?;
         let mut moved = 0;
         // In order of their due time, so that the ids they are given now are in it too.
         let due = &due[..fitting(due.iter().map(|(_, bytes)| *bytes), ANSWER_BYTES)];

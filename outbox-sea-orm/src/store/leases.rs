@@ -13,8 +13,8 @@ use async_trait::async_trait;
 use outbox_core::{
     event::{EventId, LetterId, RelayId},
     outbox::{
-        DECIDED_LIMIT, DUE_LIMIT, DecidedPark, DueRetry, Epoch, LeaseStore, OpenPark, OutboxShape, ParkStore,
-        PartitionNo, PartitionOwner, RelayRow, Renewal, StoreError,
+        DECIDED_LIMIT, DUE_LIMIT, DecidedPark, DueRetry, Epoch, LeaseStore, OpenPark, OutboxShape,
+        ParkStore, PartitionNo, PartitionOwner, RelayRow, Renewal, StoreError,
     },
 };
 use sea_orm::QueryResult;
@@ -36,11 +36,17 @@ impl LeaseStore for SqlStore {
         Ok(OutboxShape { partitions: self.schema.partitions(), ids_commit_out_of_order })
     }
 
-    async fn renew(&self, relay: &RelayId, routes: u64, lease: Duration) -> Result<Renewal, StoreError> {
+    async fn renew(
+        &self,
+        relay: &RelayId,
+        routes: u64,
+        lease: Duration,
+    ) -> Result<Renewal, StoreError> {
         // One statement by itself, and the next one sees what was committed before it: in one transaction with one
         // snapshot a takeover that came between would stay unseen.
-        let text = self
-            .text("renew", 1, || "UPDATE {relays} SET lease_until = {now} + ?, routes = ? WHERE relay_id = ?".into());
+        let text = self.text("renew", 1, || {
+            "UPDATE {relays} SET lease_until = {now} + ?, routes = ? WHERE relay_id = ?".into()
+        });
         let me = Arg::Text(Some(relay.as_str()));
         let args = [Arg::int(micros(lease)), Arg::int(routes.cast_signed()), me.clone()];
         let known = self.keeper.execute(&text, &args).await? > 0;
@@ -75,7 +81,11 @@ impl LeaseStore for SqlStore {
         tx.end(taken).await
     }
 
-    async fn release(&self, relay: &RelayId, partitions: &[(PartitionNo, Epoch)]) -> Result<(), StoreError> {
+    async fn release(
+        &self,
+        relay: &RelayId,
+        partitions: &[(PartitionNo, Epoch)],
+    ) -> Result<(), StoreError> {
         if partitions.is_empty() {
             return Ok(());
         }
@@ -93,12 +103,22 @@ impl LeaseStore for SqlStore {
 
 #[async_trait]
 impl ParkStore for SqlStore {
-    async fn parks(&self, partition: PartitionNo, after: LetterId, limit: u32) -> Result<Vec<OpenPark>, StoreError> {
+    async fn parks(
+        &self,
+        partition: PartitionNo,
+        after: LetterId,
+        limit: u32,
+    ) -> Result<Vec<OpenPark>, StoreError> {
         let text = self.text("parks", 1, || self.dialect().parks());
         let args = [Arg::Small(stored(partition)), Arg::int(after.0), Arg::int(i64::from(limit))];
         let park = |row: &QueryResult| {
             let route: String = column(row, 0)?;
-            Ok(OpenPark { partition, route: route.into(), key: column(row, 1)?, letter: LetterId(column(row, 2)?) })
+            Ok(OpenPark {
+                partition,
+                route: route.into(),
+                key: column(row, 1)?,
+                letter: LetterId(column(row, 2)?),
+            })
         };
         self.keeper.query(&text, &args).await?.iter().map(park).collect()
     }
@@ -140,8 +160,11 @@ fn view() -> String {
 fn seen(row: &QueryResult, renewal: &mut Renewal, urgent: &mut usize) -> Result<(), StoreError> {
     let (kind, text): (i32, Option<String>) = (column(row, 0)?, column(row, 1)?);
     let (n, m): (i64, i64) = (column(row, 3)?, column(row, 4)?);
-    let partition =
-        || u16::try_from(n).map(PartitionNo).map_err(|_| StoreError::Mismatch(format!("no partition: {n}")));
+    let partition = || {
+        u16::try_from(n)
+            .map(PartitionNo)
+            .map_err(|_| StoreError::Mismatch(format!("no partition: {n}")))
+    };
     match (kind, text) {
         (0, Some(id)) => {
             let id = RelayId::from_stored(&id);
@@ -149,7 +172,11 @@ fn seen(row: &QueryResult, renewal: &mut Renewal, urgent: &mut usize) -> Result<
         }
         (1, owner) => {
             let owner = owner.as_deref().map(RelayId::from_stored);
-            renewal.view.partitions.push(PartitionOwner { partition: partition()?, owner, epoch: Epoch(m) });
+            renewal.view.partitions.push(PartitionOwner {
+                partition: partition()?,
+                owner,
+                epoch: Epoch(m),
+            });
         }
         (2, Some(route)) => {
             let due = DueRetry { partition: partition()?, id: EventId(m), route: Arc::from(route) };
@@ -175,7 +202,13 @@ fn seen(row: &QueryResult, renewal: &mut Renewal, urgent: &mut usize) -> Result<
 
 impl SqlStore {
     /// Puts the relay's row in, with nothing: what it owned before its row went belongs to nobody.
-    async fn register(&self, tx: &mut Tx<'_>, relay: &RelayId, routes: u64, lease: Duration) -> Result<(), StoreError> {
+    async fn register(
+        &self,
+        tx: &mut Tx<'_>,
+        relay: &RelayId,
+        routes: u64,
+        lease: Duration,
+    ) -> Result<(), StoreError> {
         let text = self.text("register", 1, || {
             "INSERT INTO {relays} (relay_id, lease_until, routes, started_at) VALUES (?, {now} + ?, ?, {now})".into()
         });
@@ -204,7 +237,8 @@ impl SqlStore {
             return Ok(Vec::new());
         }
         let dialect = self.dialect();
-        let (me, old) = (Arg::Text(Some(relay.as_str())), from.map(|old| Arg::Text(Some(old.as_str()))));
+        let (me, old) =
+            (Arg::Text(Some(relay.as_str())), from.map(|old| Arg::Text(Some(old.as_str()))));
         let name = if from.is_some() { "take from" } else { "take free" };
         let text = self.list_text(name, partitions.len(), |dialect, n| {
             format!(
@@ -258,7 +292,8 @@ impl SqlStore {
         if let Some(row) = tx.query(&text, std::slice::from_ref(&id)).await?.first() {
             return Ok(column::<i32>(row, 0)? != 0);
         }
-        let text = self.text("there", 1, || "SELECT relay_id FROM {relays} WHERE relay_id = ?".into());
+        let text =
+            self.text("there", 1, || "SELECT relay_id FROM {relays} WHERE relay_id = ?".into());
         Ok(tx.query(&text, &[id]).await?.is_empty())
     }
 
@@ -290,7 +325,10 @@ impl SqlStore {
             return Ok(());
         }
         let text = self.list_text("free", held.len(), |dialect, n| {
-            format!("UPDATE {{partitions}} SET owner = NULL WHERE {}", dialect.any("partition_no", n))
+            format!(
+                "UPDATE {{partitions}} SET owner = NULL WHERE {}",
+                dialect.any("partition_no", n)
+            )
         });
         let mut args = Vec::new();
         bind_partitions(dialect, &mut args, &held);
@@ -299,7 +337,9 @@ impl SqlStore {
 
     async fn leave_in(&self, tx: &mut Tx<'_>, relay: &RelayId) -> Result<(), StoreError> {
         let me = [Arg::Text(Some(relay.as_str()))];
-        let text = self.text("lock me", 1, || "SELECT relay_id FROM {relays} WHERE relay_id = ?{for_update}".into());
+        let text = self.text("lock me", 1, || {
+            "SELECT relay_id FROM {relays} WHERE relay_id = ?{for_update}".into()
+        });
         tx.query(&text, &me).await?;
         self.disown(tx, relay).await?;
         let text = self.text("unregister", 1, || "DELETE FROM {relays} WHERE relay_id = ?".into());
@@ -315,7 +355,8 @@ impl SqlStore {
         if tx.query(&text, &me).await?.is_empty() {
             return Ok(());
         }
-        let text = self.text("disown", 1, || "UPDATE {partitions} SET owner = NULL WHERE owner = ?".into());
+        let text = self
+            .text("disown", 1, || "UPDATE {partitions} SET owner = NULL WHERE owner = ?".into());
         tx.execute(&text, &me).await.map(|_| ())
     }
 }

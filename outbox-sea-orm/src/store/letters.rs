@@ -37,7 +37,10 @@ pub(super) type LastLetters = HashMap<(i64, String), (i64, bool)>;
 const LAYOUT: Layout = Layout { event: 2, created_at: AFTER, expires_at: AFTER + 1 };
 
 /// Reads letters by id, in their order: the first one that is there, and as many more as an answer takes.
-pub(super) async fn read(store: &SqlStore, ids: &[LetterId]) -> Result<Vec<DeadLetter>, StoreError> {
+pub(super) async fn read(
+    store: &SqlStore,
+    ids: &[LetterId],
+) -> Result<Vec<DeadLetter>, StoreError> {
     let mut ids: Vec<i64> = ids.iter().map(|id| id.0).collect();
     ids.sort_unstable();
     ids.dedup();
@@ -47,8 +50,13 @@ pub(super) async fn read(store: &SqlStore, ids: &[LetterId]) -> Result<Vec<DeadL
         let text = store.list_text("sizes of letters", chunk.len(), |dialect, n| {
             sizes(dialect, &format!("{} ORDER BY letter_id", dialect.any("letter_id", n)))
         });
-        let there: Vec<(i64, usize)> =
-            store.janitor.query(&text, &args).await?.iter().map(id_and_size).collect::<Result<_, _>>()?;
+        let there: Vec<(i64, usize)> = store
+            .janitor
+            .query(&text, &args)
+            .await?
+            .iter()
+            .map(id_and_size)
+            .collect::<Result<_, _>>()?;
         let fitting = fitting(there.iter().map(|(_, size)| *size), ANSWER_BYTES);
         if fitting == 0 {
             continue;
@@ -90,7 +98,10 @@ pub(crate) fn select_without_payload(dialect: Dialect, condition: &str) -> Strin
 
 /// Writes letters that bring their events along, unless they are there already; gives the ids of all. What does not fit
 /// in one statement is written in transactions of its own: a write that is made again finds what is there.
-pub(super) async fn write(store: &SqlStore, letters: &[CarriedLetter]) -> Result<Vec<LetterId>, StoreError> {
+pub(super) async fn write(
+    store: &SqlStore,
+    letters: &[CarriedLetter],
+) -> Result<Vec<LetterId>, StoreError> {
     let mut written = Vec::with_capacity(letters.len());
     let size = |carried: &CarriedLetter| of_message(&carried.message) + ERRORS;
     for chunk in stretches(letters, CHUNK, STATEMENT_BYTES, size) {
@@ -101,7 +112,11 @@ pub(super) async fn write(store: &SqlStore, letters: &[CarriedLetter]) -> Result
     Ok(written)
 }
 
-async fn write_in(store: &SqlStore, tx: &mut Tx<'_>, chunk: &[CarriedLetter]) -> Result<Vec<LetterId>, StoreError> {
+async fn write_in(
+    store: &SqlStore,
+    tx: &mut Tx<'_>,
+    chunk: &[CarriedLetter],
+) -> Result<Vec<LetterId>, StoreError> {
     let mut written = Vec::with_capacity(chunk.len());
     let mut ids: Vec<i64> = chunk.iter().map(|carried| carried.id.0).collect();
     ids.sort_unstable();
@@ -109,15 +124,20 @@ async fn write_in(store: &SqlStore, tx: &mut Tx<'_>, chunk: &[CarriedLetter]) ->
     // A write whose answer was lost is made again. A letter that was decided about is one of an earlier life.
     let before = last_letters(store, tx, &ids).await?;
     let void = redriven_since(store, tx, chunk, &before).await?;
-    let chunk: Vec<&CarriedLetter> = chunk.iter().filter(|carried| !void.contains(&of(carried))).collect();
+    let chunk: Vec<&CarriedLetter> =
+        chunk.iter().filter(|carried| !void.contains(&of(carried))).collect();
     let is_new = |of: &_| !matches!(before.get(of), Some((_, true)));
-    let new: BTreeMap<_, _> = chunk.iter().map(|c| (of(c), *c)).filter(|(of, _)| is_new(of)).collect();
+    let new: BTreeMap<_, _> =
+        chunk.iter().map(|c| (of(c), *c)).filter(|(of, _)| is_new(of)).collect();
     if new.is_empty() {
-        written.extend(chunk.iter().filter_map(|c| before.get(&of(c))).map(|(id, _)| LetterId(*id)));
+        written
+            .extend(chunk.iter().filter_map(|c| before.get(&of(c))).map(|(id, _)| LetterId(*id)));
         return Ok(written);
     }
-    let texts: Vec<(String, String)> =
-        new.values().map(|c| (c.message.headers.to_json(), serde_json::json!(c.errors).to_string())).collect();
+    let texts: Vec<(String, String)> = new
+        .values()
+        .map(|c| (c.message.headers.to_json(), serde_json::json!(c.errors).to_string()))
+        .collect();
     let mut args = Vec::with_capacity(new.len() * 20);
     for ((of, carried), (headers, errors)) in new.iter().zip(&texts) {
         let m = &carried.message;
@@ -167,7 +187,9 @@ async fn redriven_since(
     before: &LastLetters,
 ) -> Result<HashSet<(i64, String)>, StoreError> {
     let mut decided: BTreeMap<PartitionNo, Vec<i64>> = BTreeMap::new();
-    for carried in chunk.iter().filter(|carried| matches!(before.get(&of(carried)), Some((_, false)))) {
+    for carried in
+        chunk.iter().filter(|carried| matches!(before.get(&of(carried)), Some((_, false))))
+    {
         decided.entry(carried.partition).or_default().push(carried.id.0);
     }
     let mut void = HashSet::new();
@@ -186,7 +208,11 @@ fn of(carried: &CarriedLetter) -> (i64, String) {
 }
 
 /// Reads the last letter of each route of the events.
-pub(super) async fn last_letters(store: &SqlStore, tx: &mut Tx<'_>, ids: &[i64]) -> Result<LastLetters, StoreError> {
+pub(super) async fn last_letters(
+    store: &SqlStore,
+    tx: &mut Tx<'_>,
+    ids: &[i64],
+) -> Result<LastLetters, StoreError> {
     let mut args = Vec::new();
     bind_ids(store.dialect(), &mut args, ids);
     let text = store.list_text("letters of", ids.len(), Dialect::letters_of);
@@ -209,8 +235,9 @@ pub(crate) fn letter(row: &QueryResult) -> Result<DeadLetter, StoreError> {
         ReceivedBy { consumer: consumer.to_owned(), handler: handler.to_owned() }
     });
     let reason: String = column(row, AFTER + 3)?;
-    let reason: DeadReason =
-        reason.parse().map_err(|()| StoreError::Mismatch(format!("no reason of a dead letter: {reason}")))?;
+    let reason: DeadReason = reason
+        .parse()
+        .map_err(|()| StoreError::Mismatch(format!("no reason of a dead letter: {reason}")))?;
     let fate = match column::<Option<String>>(row, AFTER + 9)? {
         None => None,
         Some(what) => Some(Fate {

@@ -48,7 +48,9 @@ pub async fn open_relay_store(
     let limit = options.lease / 3;
     let opener = Arc::new(Opener::new(db, dialect, limit, options.behind_pooler).await?);
     opener.prepare(dialect).await?;
-    let listener = (options.notifications && !options.behind_pooler).then(|| Listener::new(db, schema)).flatten();
+    let listener = (options.notifications && !options.behind_pooler)
+        .then(|| Listener::new(db, schema))
+        .flatten();
     let store = RelayStore::new(SqlStore::new(schema, &opener, options));
     Ok(match listener {
         Some(listener) => store.with_listener(listener),
@@ -91,7 +93,12 @@ impl SqlStore {
     }
 
     /// Gives a text for a list of `n` values; there is one for each number that stands for it.
-    fn list_text(&self, name: &'static str, n: usize, write: impl FnOnce(Dialect, usize) -> String) -> Arc<str> {
+    fn list_text(
+        &self,
+        name: &'static str,
+        n: usize,
+        write: impl FnOnce(Dialect, usize) -> String,
+    ) -> Arc<str> {
         let dialect = self.dialect();
         self.text(name, dialect.padded(n), || write(dialect, n))
     }

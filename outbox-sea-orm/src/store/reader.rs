@@ -14,7 +14,10 @@ use crate::{
 use async_trait::async_trait;
 use outbox_core::{
     event::EventId,
-    outbox::{EventReader, PartitionNo, PartitionRead, PartitionRows, ReadPlan, RouteRow, StoreError, StoredEvent},
+    outbox::{
+        EventReader, PartitionNo, PartitionRead, PartitionRows, ReadPlan, RouteRow, StoreError,
+        StoredEvent,
+    },
 };
 use sea_orm::QueryResult;
 
@@ -41,10 +44,17 @@ impl EventReader for SqlStore {
             let after: Vec<i64> = reads.iter().map(|r| r.after.0).collect();
             let limits: Vec<i64> = reads.iter().map(|r| i64::from(r.limit)).collect();
             let look_back: Vec<bool> = reads.iter().map(|r| r.look_back).collect();
-            let (window, most) = (Arg::int(i64::from(plan.window)), Arg::int(i64::from(plan.whole_up_to)));
-            let lists = [Arg::Smalls(&numbers), Arg::Ints(&after), Arg::Ints(&limits), Arg::Flags(&look_back)];
+            let (window, most) =
+                (Arg::int(i64::from(plan.window)), Arg::int(i64::from(plan.whole_up_to)));
+            let lists = [
+                Arg::Smalls(&numbers),
+                Arg::Ints(&after),
+                Arg::Ints(&limits),
+                Arg::Flags(&look_back),
+            ];
             let [numbers, after, limits, look_back] = lists;
-            let args = [numbers, after, limits, look_back, most.clone(), most, window.clone(), window];
+            let args =
+                [numbers, after, limits, look_back, most.clone(), most, window.clone(), window];
             self.reader.query(&text, &args).await?
         } else {
             let mut args = Vec::with_capacity(reads.len() * 16);
@@ -60,7 +70,11 @@ impl EventReader for SqlStore {
         Ok(read)
     }
 
-    async fn fetch(&self, ids: &[(PartitionNo, EventId)], whole_up_to: u32) -> Result<Vec<StoredEvent>, StoreError> {
+    async fn fetch(
+        &self,
+        ids: &[(PartitionNo, EventId)],
+        whole_up_to: u32,
+    ) -> Result<Vec<StoredEvent>, StoreError> {
         let dialect = self.dialect();
         let most = Arg::int(i64::from(whole_up_to));
         let mut found = Vec::with_capacity(ids.len());
@@ -69,7 +83,12 @@ impl EventReader for SqlStore {
             let text = self.list_text("fetch", ids.len(), Dialect::fetch);
             let mut args = Vec::new();
             if dialect == Dialect::Postgres {
-                args.extend([Arg::Smalls(&partitions), Arg::Ints(&ids), most.clone(), most.clone()]);
+                args.extend([
+                    Arg::Smalls(&partitions),
+                    Arg::Ints(&ids),
+                    most.clone(),
+                    most.clone(),
+                ]);
             } else {
                 args.extend([most.clone(), most.clone()]);
                 bind_ids(dialect, &mut args, &ids);
@@ -77,7 +96,11 @@ impl EventReader for SqlStore {
             }
             let rows = self.reader.query(&text, &args).await?;
             let (events, remembered, _) = sorted_out(&rows)?;
-            found.extend(joined(events, remembered).into_iter().filter(|e| chunk.contains(&(e.partition, e.id))));
+            found.extend(
+                joined(events, remembered)
+                    .into_iter()
+                    .filter(|e| chunk.contains(&(e.partition, e.id))),
+            );
         }
         Ok(found)
     }
@@ -92,7 +115,12 @@ impl EventReader for SqlStore {
     ) -> Result<Vec<StoredEvent>, StoreError> {
         let most = Arg::int(i64::from(whole_up_to));
         let text = self.text("page", 1, || self.dialect().page());
-        let stretch = [Arg::Small(stored(partition)), Arg::int(from.0), Arg::int(to.0), Arg::int(i64::from(limit))];
+        let stretch = [
+            Arg::Small(stored(partition)),
+            Arg::int(from.0),
+            Arg::int(to.0),
+            Arg::int(i64::from(limit)),
+        ];
         let mut args = vec![most.clone(), most];
         args.extend_from_slice(&stretch);
         args.extend_from_slice(&stretch[..2]);
@@ -110,7 +138,12 @@ impl EventReader for SqlStore {
         limit: u32,
     ) -> Result<Vec<EventId>, StoreError> {
         let text = self.text("ids", 1, || self.dialect().ids());
-        let args = [Arg::Small(stored(partition)), Arg::int(from.0), Arg::int(to.0), Arg::int(i64::from(limit))];
+        let args = [
+            Arg::Small(stored(partition)),
+            Arg::int(from.0),
+            Arg::int(to.0),
+            Arg::int(i64::from(limit)),
+        ];
         let rows = self.reader.query(&text, &args).await?;
         rows.iter().map(|row| decode::get(row, 0, "event_id").map(EventId).map_err(wrong)).collect()
     }
@@ -118,8 +151,13 @@ impl EventReader for SqlStore {
 
 impl SqlStore {
     /// Looks again at the ids of what was read, until nothing new is in the windows.
-    async fn look_again(&self, plan: &ReadPlan, read: &mut [PartitionRows]) -> Result<(), StoreError> {
-        let mut open: Vec<usize> = (0..read.len()).filter(|i| second_look::has_seen(&read[*i])).collect();
+    async fn look_again(
+        &self,
+        plan: &ReadPlan,
+        read: &mut [PartitionRows],
+    ) -> Result<(), StoreError> {
+        let mut open: Vec<usize> =
+            (0..read.len()).filter(|i| second_look::has_seen(&read[*i])).collect();
         for _ in 0..LOOKS {
             if open.is_empty() {
                 break;
@@ -132,11 +170,13 @@ impl SqlStore {
                 let (after, window) = (Arg::int(asked.after.0), Arg::int(i64::from(plan.window)));
                 args.extend([partition.clone(), partition, to, after, window]);
             }
-            let text = self.text("look again", open.len(), || self.dialect().look_again(open.len()));
+            let text =
+                self.text("look again", open.len(), || self.dialect().look_again(open.len()));
             let (_, _, looks) = sorted_out(&self.reader.query(&text, &args).await?)?;
             let mut grew = Vec::new();
             for (partition, ids) in looks {
-                let found = open.iter().copied().find(|i| plan.partitions[*i].partition == partition);
+                let found =
+                    open.iter().copied().find(|i| plan.partitions[*i].partition == partition);
                 if let Some(i) = found
                     && second_look::take_in(&plan.partitions[i], &mut read[i], &ids)
                 {
@@ -156,8 +196,16 @@ fn bind_read(args: &mut Vec<Arg<'_>>, read: &PartitionRead, plan: &ReadPlan) {
     args.extend([most.clone(), most]);
     args.extend([partition.clone(), after.clone(), Arg::int(i64::from(read.limit))]);
     if window > 0 {
-        let (window, look_back) = (Arg::int(i64::from(window)), Arg::int(i64::from(read.look_back)));
-        args.extend([partition.clone(), partition.clone(), after.clone(), after.clone(), window, look_back]);
+        let (window, look_back) =
+            (Arg::int(i64::from(window)), Arg::int(i64::from(read.look_back)));
+        args.extend([
+            partition.clone(),
+            partition.clone(),
+            after.clone(),
+            after.clone(),
+            window,
+            look_back,
+        ]);
         args.extend([partition.clone(), after.clone()]);
     }
     args.extend([partition, after, Arg::int(rows_limit(read))]);
@@ -171,7 +219,8 @@ fn rows_limit(read: &PartitionRead) -> i64 {
 /// Puts the rows of a read into the order of its plan.
 fn in_plan_order(rows: &[QueryResult], plan: &ReadPlan) -> Result<Vec<PartitionRows>, StoreError> {
     let (events, remembered, windows) = sorted_out(rows)?;
-    let mut read: Vec<PartitionRows> = plan.partitions.iter().map(|_| PartitionRows::default()).collect();
+    let mut read: Vec<PartitionRows> =
+        plan.partitions.iter().map(|_| PartitionRows::default()).collect();
     let place = |partition| plan.partitions.binary_search_by_key(&partition, |r| r.partition).ok();
     for (partition, ids) in windows {
         if let Some(i) = place(partition) {
@@ -209,7 +258,8 @@ fn in_plan_order(rows: &[QueryResult], plan: &ReadPlan) -> Result<Vec<PartitionR
 fn sorted_out(
     rows: &[QueryResult],
 ) -> Result<(Vec<StoredEvent>, Remembered, Vec<(PartitionNo, Vec<EventId>)>), StoreError> {
-    let (mut events, mut remembered, mut windows) = (Vec::with_capacity(rows.len()), Vec::new(), Vec::new());
+    let (mut events, mut remembered, mut windows) =
+        (Vec::with_capacity(rows.len()), Vec::new(), Vec::new());
     for row in rows {
         match decode::row(row).map_err(wrong)? {
             Row::Event(event) => events.push(event),

@@ -58,14 +58,19 @@ struct Work<'a, 't> {
 }
 
 impl Work<'_, '_> {
-    async fn record(&mut self, verdicts: &[&Verdict], settled: &mut Settled) -> Result<(), StoreError> {
+    async fn record(
+        &mut self,
+        verdicts: &[&Verdict],
+        settled: &mut Settled,
+    ) -> Result<(), StoreError> {
         let mut ids: Vec<i64> = verdicts.iter().map(|v| v.id.0).collect();
         ids.sort_unstable();
         ids.dedup();
         // An event that is gone was finished by this very record, whose answer was lost.
         let keys: HashMap<i64, Option<String>> = self.keys(&ids).await?;
         let void = self.redriven_since(verdicts, &ids).await?;
-        let verdicts: Vec<&Verdict> = verdicts.iter().copied().filter(|v| !void.contains(&v.id.0)).collect();
+        let verdicts: Vec<&Verdict> =
+            verdicts.iter().copied().filter(|v| !void.contains(&v.id.0)).collect();
         self.remember(&verdicts, &keys).await?;
         self.bury(&verdicts, &ids, &keys, settled).await?;
         settled.deleted += self.finish(&ids).await?;
@@ -81,7 +86,11 @@ impl Work<'_, '_> {
 
     /// Gives the events whose letters an operator has redriven already: their record is made again, since its answer was lost,
     /// and made once more it would undo the redrive.
-    async fn redriven_since(&mut self, verdicts: &[&Verdict], ids: &[i64]) -> Result<HashSet<i64>, StoreError> {
+    async fn redriven_since(
+        &mut self,
+        verdicts: &[&Verdict],
+        ids: &[i64],
+    ) -> Result<HashSet<i64>, StoreError> {
         if verdicts.iter().all(|v| v.letters.is_empty()) {
             return Ok(HashSet::new());
         }
@@ -99,14 +108,21 @@ impl Work<'_, '_> {
         Ok(verdicts.iter().filter(is_void).map(|verdict| verdict.id.0).collect())
     }
 
-    async fn remember(&mut self, verdicts: &[&Verdict], keys: &HashMap<i64, Option<String>>) -> Result<(), StoreError> {
+    async fn remember(
+        &mut self,
+        verdicts: &[&Verdict],
+        keys: &HashMap<i64, Option<String>>,
+    ) -> Result<(), StoreError> {
         // One row a route, the last one said: a statement cannot write the same row twice.
         let mut last: BTreeMap<(i64, &str), &RouteRow> = BTreeMap::new();
         for verdict in verdicts.iter().filter(|v| keys.contains_key(&v.id.0)) {
             last.extend(verdict.rows.iter().map(|row| ((verdict.id.0, &*row.route), row)));
         }
-        let histories: Vec<_> = last.into_iter().map(|(of, row)| (of, row, history(row, self.now))).collect();
-        for chunk in stretches(&histories, CHUNK, STATEMENT_BYTES, |(_, _, errors)| errors.len() + ROW) {
+        let histories: Vec<_> =
+            last.into_iter().map(|(of, row)| (of, row, history(row, self.now))).collect();
+        for chunk in
+            stretches(&histories, CHUNK, STATEMENT_BYTES, |(_, _, errors)| errors.len() + ROW)
+        {
             let mut args = Vec::with_capacity(chunk.len() * 11);
             for ((id, route), row, errors) in chunk {
                 args.extend([
@@ -123,7 +139,9 @@ impl Work<'_, '_> {
                     Arg::Flag(row.redriven),
                 ]);
             }
-            let text = self.store.text("remember", chunk.len(), || self.store.dialect().remember(chunk.len()));
+            let text = self
+                .store
+                .text("remember", chunk.len(), || self.store.dialect().remember(chunk.len()));
             self.tx.execute(&text, &args).await?;
         }
         Ok(())
@@ -202,7 +220,8 @@ impl Work<'_, '_> {
         }
         if self.store.options.retention != Retention::Delete {
             // What no route confirmed is in the letters, and was not done.
-            let done: Vec<i64> = finished.iter().filter(|(_, done)| *done).map(|(id, _)| *id).collect();
+            let done: Vec<i64> =
+                finished.iter().filter(|(_, done)| *done).map(|(id, _)| *id).collect();
             if !done.is_empty() {
                 self.execute("keep", &done, Dialect::keep_of_partition).await?;
             }

@@ -28,7 +28,8 @@ pub(super) const fn has_seen(read: &PartitionRows) -> bool {
 /// that the read overlooked past the position are cut off, for the next read. Tells whether the window got new ids.
 pub(super) fn take_in(asked: &PartitionRead, read: &mut PartitionRows, ids: &[EventId]) -> bool {
     let (window, past) = ids.split_at(ids.partition_point(|id| *id <= asked.after));
-    let overlooked = past.iter().find(|id| read.past.binary_search_by_key(*id, |event| event.id).is_err());
+    let overlooked =
+        past.iter().find(|id| read.past.binary_search_by_key(*id, |event| event.id).is_err());
     if let Some(overlooked) = overlooked {
         read.past.truncate(read.past.partition_point(|event| event.id < *overlooked));
         read.full = true;
@@ -53,7 +54,14 @@ mod tests {
 
     fn event(id: i64) -> StoredEvent {
         let body = Err("not looked at".to_owned());
-        StoredEvent { partition: PartitionNo(3), id: EventId(id), body, left_out: None, expires_in: None, rows: vec![] }
+        StoredEvent {
+            partition: PartitionNo(3),
+            id: EventId(id),
+            body,
+            left_out: None,
+            expires_in: None,
+            rows: vec![],
+        }
     }
 
     /// What a read saw, the ids of the next look, and what comes of them.

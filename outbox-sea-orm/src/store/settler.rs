@@ -39,10 +39,17 @@ impl Held {
 
 #[async_trait]
 impl SettleStore for SqlStore {
-    async fn finish(&self, fence: &Fence, ids: &[(PartitionNo, EventId)]) -> Result<Settled, StoreError> {
+    async fn finish(
+        &self,
+        fence: &Fence,
+        ids: &[(PartitionNo, EventId)],
+    ) -> Result<Settled, StoreError> {
         let keep = self.options.retention != Retention::Delete;
         match self.dialect().finish_at_once(keep) {
-            Some(text) => self.finish_at_once(&self.text("finish", usize::from(keep), || text), fence, ids).await,
+            Some(text) => {
+                self.finish_at_once(&self.text("finish", usize::from(keep), || text), fence, ids)
+                    .await
+            }
             None => {
                 let mut tx = self.settler.begin().await?;
                 let settled = self.finish_in(&mut tx, fence, ids).await;
@@ -75,7 +82,13 @@ impl SqlStore {
     ) -> Result<Settled, StoreError> {
         let ((partitions, epochs), (places, ids)) = (fence_lists(fence), place_lists(ids));
         let owner = Arg::Text(Some(fence.relay.as_str()));
-        let args = [Arg::Smalls(&partitions), Arg::Ints(&epochs), owner, Arg::Smalls(&places), Arg::Ints(&ids)];
+        let args = [
+            Arg::Smalls(&partitions),
+            Arg::Ints(&epochs),
+            owner,
+            Arg::Smalls(&places),
+            Arg::Ints(&ids),
+        ];
         let rows = self.settler.query(text, &args).await?;
         let Some(row) = rows.first() else { return Ok(Settled::default()) };
         // As text: an array would need PostgreSQL's driver where it is not wanted.
@@ -101,10 +114,12 @@ impl SqlStore {
             let mut args = Vec::new();
             bind_ids(self.dialect(), &mut args, chunk);
             if self.options.retention != Retention::Delete {
-                tx.execute(&self.list_text("keep ids", chunk.len(), Dialect::keep_ids), &args).await?;
+                tx.execute(&self.list_text("keep ids", chunk.len(), Dialect::keep_ids), &args)
+                    .await?;
             }
-            settled.deleted +=
-                tx.execute(&self.list_text("delete ids", chunk.len(), Dialect::delete_ids), &args).await?;
+            settled.deleted += tx
+                .execute(&self.list_text("delete ids", chunk.len(), Dialect::delete_ids), &args)
+                .await?;
         }
         Ok(settled)
     }
@@ -127,7 +142,8 @@ impl SqlStore {
         let partitions = numbers(fence.partitions.iter().map(|(p, _)| *p));
         let mut args = vec![Arg::Text(Some(fence.relay.as_str()))];
         bind_partitions(self.dialect(), &mut args, &partitions);
-        for row in tx.query(&self.list_text("held", partitions.len(), Dialect::held), &args).await? {
+        for row in tx.query(&self.list_text("held", partitions.len(), Dialect::held), &args).await?
+        {
             held.now = column(&row, 2)?;
             let (number, epoch) = (partition(column(&row, 0)?), Epoch(column(&row, 1)?));
             if fence.partitions.contains(&(number, epoch)) {
@@ -140,7 +156,10 @@ impl SqlStore {
 }
 
 /// Reads a column that this crate wrote.
-pub(super) fn column<T: sea_orm::TryGetable>(row: &QueryResult, index: usize) -> Result<T, StoreError> {
+pub(super) fn column<T: sea_orm::TryGetable>(
+    row: &QueryResult,
+    index: usize,
+) -> Result<T, StoreError> {
     row.try_get_by_index(index).map_err(store_error)
 }
 
@@ -150,7 +169,11 @@ pub(super) fn partition(number: i16) -> PartitionNo {
 }
 
 /// Binds a partition and ids of it.
-pub(super) fn in_partition<'a>(dialect: Dialect, partition: PartitionNo, ids: &'a [i64]) -> Vec<Arg<'a>> {
+pub(super) fn in_partition<'a>(
+    dialect: Dialect,
+    partition: PartitionNo,
+    ids: &'a [i64],
+) -> Vec<Arg<'a>> {
     let mut args = vec![Arg::Small(stored(partition))];
     bind_ids(dialect, &mut args, ids);
     args

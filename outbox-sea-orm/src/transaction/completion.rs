@@ -1,8 +1,8 @@
 //! The end of a transaction: COMMIT or ROLLBACK, then the phases after it, to their end whoever waits for them.
 
 use super::{
-    Ledger, OutboxTransaction, Outcome, Shared, onward::Onward, open::within, prompt::Prompt, savepoint::still_nested,
-    state::FrameId,
+    Ledger, OutboxTransaction, Outcome, Shared, onward::Onward, open::within, prompt::Prompt,
+    savepoint::still_nested, state::FrameId,
 };
 use crate::{
     Outbox,
@@ -58,7 +58,10 @@ impl OutboxTransaction {
     /// Rolls back on the way out with an error that says more than the rollback's own.
     pub(crate) async fn end_unsaved(self) {
         if let Err(error) = self.rollback().await {
-            tracing::debug!(error = &error as &dyn std::error::Error, "a rollback was not answered");
+            tracing::debug!(
+                error = &error as &dyn std::error::Error,
+                "a rollback was not answered"
+            );
         }
     }
 
@@ -78,7 +81,9 @@ impl OutboxTransaction {
                 break;
             }
             for hook in hooks {
-                let ran = limited("a hook before commit", Some(TIME_LIMIT), within(self, hook(self))).await;
+                let ran =
+                    limited("a hook before commit", Some(TIME_LIMIT), within(self, hook(self)))
+                        .await;
                 ran.map_err(OutboxError::BeforeCommit)?;
             }
             told = behind;
@@ -128,7 +133,11 @@ async fn send_commit(shared: Shared) -> Result<(), OutboxError> {
         outbox.wake();
     }
     conclude(&ledger, outcome).await;
-    answer.map_err(if outcome == Outcome::Unknown { OutboxError::OutcomeUnknown } else { OutboxError::Commit })
+    answer.map_err(if outcome == Outcome::Unknown {
+        OutboxError::OutcomeUnknown
+    } else {
+        OutboxError::Commit
+    })
 }
 
 async fn send_rollback(shared: Shared) -> Result<(), OutboxError> {
@@ -149,8 +158,11 @@ async fn conclude(ledger: &Ledger, outcome: Outcome) {
 /// Gives up a frame whose handle is gone. Its listeners run on a task, for a drop cannot wait.
 pub(super) fn give_up(id: FrameId, ledger: &Ledger, runtime: &Handle) {
     let left = ledger.lock().abandon(id);
-    let heard: Vec<Heard> =
-        left.run_hooks(Outcome::RolledBack).into_iter().filter(|heard| heard.follows(Outcome::RolledBack)).collect();
+    let heard: Vec<Heard> = left
+        .run_hooks(Outcome::RolledBack)
+        .into_iter()
+        .filter(|heard| heard.follows(Outcome::RolledBack))
+        .collect();
     if heard.is_empty() {
         return;
     }

@@ -158,7 +158,10 @@ impl Turn<'_> {
     ///
     /// # Cancel safety
     /// When dropped, the work goes on at the next turn, or on a task when the lane is dropped.
-    pub(super) async fn run<T: Send + 'static>(&mut self, work: impl Future<Output = T> + Send + 'static) -> T {
+    pub(super) async fn run<T: Send + 'static>(
+        &mut self,
+        work: impl Future<Output = T> + Send + 'static,
+    ) -> T {
         let place = Arc::new(SyncMutex::new(None));
         let answer = Arc::clone(&place);
         self.start(async move {
@@ -188,7 +191,9 @@ fn poll(slot: &mut Slot, cx: &mut Context<'_>) -> Poll<()> {
 
 impl Drop for Lane {
     fn drop(&mut self) {
-        let Some(work) = self.slot.get_mut().take().filter(|_| !*self.severed.get_mut()) else { return };
+        let Some(work) = self.slot.get_mut().take().filter(|_| !*self.severed.get_mut()) else {
+            return;
+        };
         let bound = self.bound.clone();
         self.runtime.spawn(async move {
             let ended = async {
@@ -225,16 +230,22 @@ mod tests {
         assert!(left.now_or_never().is_none(), "its caller goes");
         drop(turn);
         let next = tokio::time::timeout(Duration::from_secs(60), lane.turn()).await;
-        let Err(NoTurn::Lost(late)) = next.expect("it is given up after 5 s") else { panic!("it gets no answer") };
+        let Err(NoTurn::Lost(late)) = next.expect("it is given up after 5 s") else {
+            panic!("it gets no answer")
+        };
         let late = late.to_string();
         assert!(late.contains("gave no answer within 5s, and is given up"), "{late}");
         assert_eq!(Arc::strong_count(&held), 1, "it is not driven on");
-        assert!(lane.turn().await.is_err() && lane.idle_turn().is_none(), "nothing more runs on it");
+        assert!(
+            lane.turn().await.is_err() && lane.idle_turn().is_none(),
+            "nothing more runs on it"
+        );
     }
 
     #[tokio::test]
     async fn work_whose_caller_is_gone_ends_before_the_next_begins() {
-        let (lane, gate, order) = (lane(), Arc::new(Notify::new()), Arc::new(SyncMutex::new(Vec::new())));
+        let (lane, gate, order) =
+            (lane(), Arc::new(Notify::new()), Arc::new(SyncMutex::new(Vec::new())));
         {
             let mut turn = lane.turn().await.unwrap();
             let (gate, order) = (gate.clone(), order.clone());
@@ -246,7 +257,8 @@ mod tests {
         }
         gate.notify_one();
         let seen = order.clone();
-        let length = lane.turn().await.unwrap().run(async move { seen.lock().unwrap().len() }).await;
+        let length =
+            lane.turn().await.unwrap().run(async move { seen.lock().unwrap().len() }).await;
         assert_eq!(length, 1);
     }
 

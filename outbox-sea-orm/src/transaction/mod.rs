@@ -32,7 +32,10 @@ use onward::Onward;
 use open::Held;
 use outbox_core::event::{MessageId, NewEvent, OutboxEvent, Trail};
 use phases::Hooks;
-use sea_orm::{ConnectionTrait, DatabaseTransaction, DbErr, IsolationLevel, TransactionOptions, TransactionTrait};
+use sea_orm::{
+    ConnectionTrait, DatabaseTransaction, DbErr, IsolationLevel, TransactionOptions,
+    TransactionTrait,
+};
 use state::{FrameId, State};
 use std::{
     fmt,
@@ -138,7 +141,10 @@ impl OutboxTransaction {
 
     /// Opens a transaction for a handler, a step or an operator, over the framework's own connections, as
     /// [`open`](Self::open) does.
-    pub(crate) async fn open_for_work(outbox: Outbox, options: TransactionOptions) -> Result<Self, OutboxError> {
+    pub(crate) async fn open_for_work(
+        outbox: Outbox,
+        options: TransactionOptions,
+    ) -> Result<Self, OutboxError> {
         let (isolation, work) = (options.isolation_level, outbox.work().clone());
         Self::opened(outbox, (isolation, false), async move { work.begin(options).await }).await
     }
@@ -148,10 +154,12 @@ impl OutboxTransaction {
         (isolation, read_only): (Option<IsolationLevel>, bool),
         begin: impl Future<Output = Result<(DatabaseTransaction, Bound), DbErr>> + Send + 'static,
     ) -> Result<Self, OutboxError> {
-        let (txn, bound) = Onward::new(begin, Handle::current()).await.map_err(OutboxError::Begin)?;
+        let (txn, bound) =
+            Onward::new(begin, Handle::current()).await.map_err(OutboxError::Begin)?;
         let ledger = Ledger(Arc::new(Mutex::new(State::new(isolation, read_only))));
         let lane = Lane::new(bound);
-        let seat = Seat { id: 0, ledger: ledger.clone(), runtime: lane.runtime().clone(), taken: true };
+        let seat =
+            Seat { id: 0, ledger: ledger.clone(), runtime: lane.runtime().clone(), taken: true };
         let shared = Shared { lane, txn: Arc::new(txn), ledger, outbox, held: None };
         Ok(Self { shared: Arc::new(shared), seat })
     }
@@ -197,7 +205,11 @@ impl OutboxTransaction {
     ///
     /// # Errors
     /// Those of [`emit`](Self::emit). A dedup key that was used before fails the commit.
-    pub fn emit_with<E: OutboxEvent>(&self, event: E, options: EnqueueOptions) -> Result<MessageId, OutboxError> {
+    pub fn emit_with<E: OutboxEvent>(
+        &self,
+        event: E,
+        options: EnqueueOptions,
+    ) -> Result<MessageId, OutboxError> {
         self.check_write().map_err(OutboxError::Database)?;
         let mut encoded = NewEvent::encode(&event)?;
         self.mark(&mut encoded);
@@ -310,7 +322,11 @@ impl OutboxTransaction {
     }
 
     /// As [`bounded`](Self::bounded), for one statement.
-    async fn prompt<T>(&self, what: &'static str, work: impl Future<Output = Result<T, DbErr>>) -> Result<T, DbErr> {
+    async fn prompt<T>(
+        &self,
+        what: &'static str,
+        work: impl Future<Output = Result<T, DbErr>>,
+    ) -> Result<T, DbErr> {
         match tokio::time::timeout(self.shared.lane.bound().within(), work).await {
             Ok(answer) => answer,
             Err(_) => Err(self.shared.lose(what)),
@@ -320,9 +336,9 @@ impl OutboxTransaction {
     /// Keeps an idle transaction from being ended by the server. Does nothing while a statement is under way.
     pub(crate) async fn keep_awake(&self) {
         let Some(mut turn) = self.shared.lane.idle_turn() else { return };
-        let sign = self
-            .shared
-            .run_bounded(&mut turn, "a sign of life", |txn| async move { txn.execute_unprepared("SELECT 1").await });
+        let sign = self.shared.run_bounded(&mut turn, "a sign of life", |txn| async move {
+            txn.execute_unprepared("SELECT 1").await
+        });
         if let Err(error) = sign.await {
             tracing::debug!(%error, "an idle transaction could not be kept awake");
         }
@@ -373,7 +389,11 @@ impl Shared {
     }
 
     /// Runs work on the driver's transaction and notes what it did, even when the caller is gone by then.
-    async fn run<T, F>(&self, turn: &mut Turn<'_>, work: impl FnOnce(Arc<DatabaseTransaction>) -> F) -> Result<T, DbErr>
+    async fn run<T, F>(
+        &self,
+        turn: &mut Turn<'_>,
+        work: impl FnOnce(Arc<DatabaseTransaction>) -> F,
+    ) -> Result<T, DbErr>
     where
         T: Send + 'static,
         F: Future<Output = Result<T, DbErr>> + Send + 'static,
@@ -429,6 +449,8 @@ impl Shared {
 
 impl fmt::Debug for OutboxTransaction {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("OutboxTransaction").field("nested", &self.is_nested()).finish_non_exhaustive()
+        f.debug_struct("OutboxTransaction")
+            .field("nested", &self.is_nested())
+            .finish_non_exhaustive()
     }
 }

@@ -62,7 +62,10 @@ mod tests {
             wait.notified().await;
             say.notify_one();
         };
-        assert!(Onward::new(work, Handle::current()).now_or_never().is_none(), "it waits for the gate");
+        assert!(
+            Onward::new(work, Handle::current()).now_or_never().is_none(),
+            "it waits for the gate"
+        );
         gate.notify_one();
         done.notified().await;
     }

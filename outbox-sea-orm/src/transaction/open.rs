@@ -111,7 +111,10 @@ mod tests {
         let holders = Holders::default();
         let (first, second) = (holders.hold(), holders.hold());
         let other = holders.clone();
-        assert!(!tokio::spawn(async move { other.holds() }).await.unwrap(), "another task holds none");
+        assert!(
+            !tokio::spawn(async move { other.holds() }).await.unwrap(),
+            "another task holds none"
+        );
         drop(first);
         assert!(holders.holds());
         // It may end elsewhere.

@@ -84,7 +84,8 @@ impl Hooks {
             self.after.into_iter().partition(|hook| matches!(hook, After::Completion(_)));
         for hook in own.into_iter().chain(completion) {
             let ran = catch_unwind(AssertUnwindSafe(|| match (hook, outcome) {
-                (After::Commit(hook), Outcome::Committed) | (After::Rollback(hook), Outcome::RolledBack) => hook(),
+                (After::Commit(hook), Outcome::Committed)
+                | (After::Rollback(hook), Outcome::RolledBack) => hook(),
                 (After::Completion(hook), outcome) => hook(outcome),
                 _ => {}
             }));

@@ -29,7 +29,8 @@ impl OutboxTransaction {
         let mut turn = self.shared.turn(self.seat.id).await?;
         let ledger = self.shared.ledger.clone();
         let id = ledger.lock().open(self.seat.id)?;
-        let seat = Seat { id, ledger: ledger.clone(), runtime: self.seat.runtime.clone(), taken: true };
+        let seat =
+            Seat { id, ledger: ledger.clone(), runtime: self.seat.runtime.clone(), taken: true };
         let nested = Self { shared: Arc::clone(&self.shared), seat };
         let set = move |txn: Arc<DatabaseTransaction>| async move {
             let answer = txn.execute_unprepared(&format!("SAVEPOINT {}", name(id))).await;
@@ -76,7 +77,9 @@ impl OutboxTransaction {
             let release = format!("RELEASE SAVEPOINT {}", lent_name(id));
             let kept = self
                 .shared
-                .run_bounded(&mut turn, "a savepoint", |txn| async move { txn.execute_unprepared(&release).await })
+                .run_bounded(&mut turn, "a savepoint", |txn| async move {
+                    txn.execute_unprepared(&release).await
+                })
                 .await;
             if let Err(error) = kept {
                 ledger.lock().abort(&error);
@@ -85,9 +88,9 @@ impl OutboxTransaction {
         }
         let suspect = ledger.lock().suspect();
         if suspect && commit_may_lie(self.shared.txn.get_database_backend()) {
-            let probe = self
-                .shared
-                .run_bounded(&mut turn, "a savepoint", |txn| async move { txn.execute_unprepared("SELECT 1").await });
+            let probe = self.shared.run_bounded(&mut turn, "a savepoint", |txn| async move {
+                txn.execute_unprepared("SELECT 1").await
+            });
             probe.await.map_err(OutboxError::Commit)?;
         }
         Ok(())
@@ -97,7 +100,10 @@ impl OutboxTransaction {
     pub(super) async fn release(mut self) -> Result<(), OutboxError> {
         if let Err(error) = self.try_release().await {
             if let Err(undo) = self.undo().await {
-                tracing::debug!(error = &undo as &dyn std::error::Error, "a savepoint could not be rolled back");
+                tracing::debug!(
+                    error = &undo as &dyn std::error::Error,
+                    "a savepoint could not be rolled back"
+                );
             }
             return Err(error);
         }

@@ -163,15 +163,21 @@ impl<'a> Scope<'a> {
                 check_isolation(&tx, isolation, function)?;
                 Stage::Joined { tx, ended: false }
             }
-            (Origin::Here(outbox), Propagation::Required | Propagation::Nested | Propagation::Mandatory, None)
-                if outbox.holders().holds() =>
-            {
+            (
+                Origin::Here(outbox),
+                Propagation::Required | Propagation::Nested | Propagation::Mandatory,
+                None,
+            ) if outbox.holders().holds() => {
                 return Err(OutboxError::PassedBy { function });
             }
             (_, Propagation::Mandatory, None) => return Err(OutboxError::Mandatory { function }),
-            (Origin::Outbox(outbox) | Origin::Here(outbox), _, _) => Stage::Owned(Some(open(outbox, entry).await?)),
+            (Origin::Outbox(outbox) | Origin::Here(outbox), _, _) => {
+                Stage::Owned(Some(open(outbox, entry).await?))
+            }
             // It is around the function.
-            (Origin::Transaction(tx), _, None) => Stage::Joined { tx: Handle::Given(tx), ended: false },
+            (Origin::Transaction(tx), _, None) => {
+                Stage::Joined { tx: Handle::Given(tx), ended: false }
+            }
         };
         Ok(Self { stage, function })
     }
@@ -233,7 +239,11 @@ impl OutboxTransaction {
 async fn open(outbox: &Outbox, entry: Entry) -> Result<OutboxTransaction, OutboxError> {
     let access_mode = entry.read_only.then_some(AccessMode::ReadOnly);
     outbox
-        .open(TransactionOptions { isolation_level: entry.isolation, access_mode, ..TransactionOptions::default() })
+        .open(TransactionOptions {
+            isolation_level: entry.isolation,
+            access_mode,
+            ..TransactionOptions::default()
+        })
         .await
 }
 

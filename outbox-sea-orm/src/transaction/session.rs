@@ -4,8 +4,9 @@ use super::{OutboxTransaction, TransactionRows, open::within};
 use async_trait::async_trait;
 use futures_util::future::BoxFuture;
 use sea_orm::{
-    AccessMode, ConnectionTrait, DbBackend, DbErr, ExecResult, IsolationLevel, QueryResult, Statement, StreamTrait,
-    TransactionError, TransactionOptions, TransactionSession, TransactionTrait,
+    AccessMode, ConnectionTrait, DbBackend, DbErr, ExecResult, IsolationLevel, QueryResult,
+    Statement, StreamTrait, TransactionError, TransactionOptions, TransactionSession,
+    TransactionTrait,
 };
 
 #[async_trait]
@@ -22,17 +23,23 @@ impl ConnectionTrait for OutboxTransaction {
     async fn execute_unprepared(&self, sql: &str) -> Result<ExecResult, DbErr> {
         self.note_write(sql)?;
         let sql = sql.to_owned();
-        self.shared.statement(self.seat.id, |txn| async move { txn.execute_unprepared(&sql).await }).await
+        self.shared
+            .statement(self.seat.id, |txn| async move { txn.execute_unprepared(&sql).await })
+            .await
     }
 
     async fn query_one_raw(&self, stmt: Statement) -> Result<Option<QueryResult>, DbErr> {
         self.note_write(&stmt.sql)?;
-        self.shared.statement(self.seat.id, |txn| async move { txn.query_one_raw(stmt).await }).await
+        self.shared
+            .statement(self.seat.id, |txn| async move { txn.query_one_raw(stmt).await })
+            .await
     }
 
     async fn query_all_raw(&self, stmt: Statement) -> Result<Vec<QueryResult>, DbErr> {
         self.note_write(&stmt.sql)?;
-        self.shared.statement(self.seat.id, |txn| async move { txn.query_all_raw(stmt).await }).await
+        self.shared
+            .statement(self.seat.id, |txn| async move { txn.query_all_raw(stmt).await })
+            .await
     }
 
     fn support_returning(&self) -> bool {
@@ -49,8 +56,9 @@ impl OutboxTransaction {
     /// transaction is only read in: SQLite would not.
     fn note_write(&self, sql: &str) -> Result<(), DbErr> {
         const READ: [&str; 5] = ["select", "show", "explain", "pragma", "set"];
-        const WRITE: [&str; 9] =
-            ["insert", "update", "delete", "replace", "merge", "create", "drop", "alter", "truncate"];
+        const WRITE: [&str; 9] = [
+            "insert", "update", "delete", "replace", "merge", "create", "drop", "alter", "truncate",
+        ];
         let sql = sql.trim_start_matches(|c: char| c.is_whitespace() || c == '(');
         let verb = sql.split(|c: char| !c.is_ascii_alphabetic()).next().unwrap_or_default();
         let is_one_of = |verbs: &[&str]| verbs.iter().any(|known| verb.eq_ignore_ascii_case(known));
@@ -81,7 +89,10 @@ impl StreamTrait for OutboxTransaction {
         ConnectionTrait::get_database_backend(self)
     }
 
-    fn stream_raw<'a>(&'a self, stmt: Statement) -> BoxFuture<'a, Result<TransactionRows<'a>, DbErr>> {
+    fn stream_raw<'a>(
+        &'a self,
+        stmt: Statement,
+    ) -> BoxFuture<'a, Result<TransactionRows<'a>, DbErr>> {
         Box::pin(self.rows(stmt))
     }
 }
@@ -101,7 +112,9 @@ impl TransactionSession for OutboxTransaction {
 fn no_options(options: TransactionOptions) -> Result<(), DbErr> {
     match options {
         TransactionOptions { isolation_level: None, access_mode: None, .. } => Ok(()),
-        _ => Err(DbErr::Custom("isolation and access mode belong to the outermost transaction".into())),
+        _ => Err(DbErr::Custom(
+            "isolation and access mode belong to the outermost transaction".into(),
+        )),
     }
 }
 
@@ -118,7 +131,8 @@ impl TransactionTrait for OutboxTransaction {
         isolation_level: Option<IsolationLevel>,
         access_mode: Option<AccessMode>,
     ) -> Result<Self, DbErr> {
-        let options = TransactionOptions { isolation_level, access_mode, ..TransactionOptions::default() };
+        let options =
+            TransactionOptions { isolation_level, access_mode, ..TransactionOptions::default() };
         self.begin_with_options(options).await
     }
 
@@ -152,7 +166,10 @@ impl TransactionTrait for OutboxTransaction {
 }
 
 /// Runs a callback of SeaORM's form: `Ok` commits, `Err` rolls back.
-pub(crate) async fn run_callback<F, T, E>(tx: OutboxTransaction, callback: F) -> Result<T, TransactionError<E>>
+pub(crate) async fn run_callback<F, T, E>(
+    tx: OutboxTransaction,
+    callback: F,
+) -> Result<T, TransactionError<E>>
 where
     F: for<'c> FnOnce(&'c OutboxTransaction) -> BoxFuture<'c, Result<T, E>> + Send,
     T: Send,

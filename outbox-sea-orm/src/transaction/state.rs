@@ -155,7 +155,12 @@ impl State {
     }
 
     /// Adds an event to a frame, and who is to hear of it.
-    pub(super) fn push(&mut self, id: FrameId, event: Pending, heard: Option<Heard>) -> Result<(), OutboxError> {
+    pub(super) fn push(
+        &mut self,
+        id: FrameId,
+        event: Pending,
+        heard: Option<Heard>,
+    ) -> Result<(), OutboxError> {
         let (at, place) = (self.find(id)?, self.emitted);
         self.emitted += 1;
         self.frames[at].events.push((place, event));
@@ -244,7 +249,9 @@ impl State {
 
     /// Merges a committed savepoint into the frame around it.
     pub(super) fn released(&mut self, id: FrameId) {
-        let Some(at) = self.frames.iter().position(|f| f.id == id).filter(|at| *at > 0) else { return };
+        let Some(at) = self.frames.iter().position(|f| f.id == id).filter(|at| *at > 0) else {
+            return;
+        };
         for inner in self.frames.split_off(at) {
             let outer = &mut self.frames[at - 1];
             outer.events.extend(inner.events);
@@ -276,7 +283,12 @@ impl Frame {
     pub(super) fn heard_from(&mut self, place: u64) -> (Vec<Heard>, u64) {
         self.heard.sort_by_key(|(place, _)| *place);
         let behind = self.heard.last().map_or(place, |(last, _)| place.max(last + 1));
-        let news = self.heard.iter().filter(|(at, _)| *at >= place).map(|(_, heard)| heard.clone()).collect();
+        let news = self
+            .heard
+            .iter()
+            .filter(|(at, _)| *at >= place)
+            .map(|(_, heard)| heard.clone())
+            .collect();
         (news, behind)
     }
 

@@ -73,6 +73,8 @@ async fn ends(cx: &HandlerContext, what: &str, how: &str) -> Result<(), HandlerE
 
 async fn effect(cx: &HandlerContext, what: &str) -> Result<(), DbErr> {
     let of = cx.call().map_or("nobody".to_owned(), |call| call.saga.to_string());
-    cx.tx.execute_unprepared(&format!("INSERT INTO effects (saga, what) VALUES ('{of}', '{what}')")).await?;
+    cx.tx
+        .execute_unprepared(&format!("INSERT INTO effects (saga, what) VALUES ('{of}', '{what}')"))
+        .await?;
     Ok(())
 }

@@ -23,7 +23,12 @@ async fn race(world: &World, batch: usize) {
         let commands = some.iter().enumerate().flat_map(|(n, saga)| {
             let (does, undoes) = (charge(*saga, "reply"), refund(*saga, "reply"));
             let (here, there) = if n % 2 == 0 { (&one, &other) } else { (&other, &one) };
-            [here.send(does), there.send(undoes), there.send(charge(*saga, "reply")), here.send(refund(*saga, "reply"))]
+            [
+                here.send(does),
+                there.send(undoes),
+                there.send(charge(*saga, "reply")),
+                here.send(refund(*saga, "reply")),
+            ]
         });
         join_all(commands).await;
     }
@@ -33,7 +38,12 @@ async fn race(world: &World, batch: usize) {
         if effects.is_empty() {
             assert_eq!(
                 told,
-                ["outbox.saga.rejected", "outbox.saga.rejected", "outbox.saga.undone", "outbox.saga.undone"]
+                [
+                    "outbox.saga.rejected",
+                    "outbox.saga.rejected",
+                    "outbox.saga.undone",
+                    "outbox.saga.undone"
+                ]
             );
         } else {
             assert_eq!(effects, ["charge", "refund"], "once each");
@@ -76,7 +86,10 @@ on_every_database! {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn at_repeatable_read_too() {
     let temp = TempDatabase::create(Database::Postgres).await;
-    let stricter = format!("ALTER DATABASE \"{}\" SET default_transaction_isolation = 'repeatable read'", temp.name());
+    let stricter = format!(
+        "ALTER DATABASE \"{}\" SET default_transaction_isolation = 'repeatable read'",
+        temp.name()
+    );
     temp.connect().await.execute_unprepared(&stricter).await.unwrap();
     race(&World::open(&temp).await, 1).await;
 }

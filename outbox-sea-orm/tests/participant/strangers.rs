@@ -16,11 +16,17 @@ use tests::{databases::TempDatabase, on_every_database};
 fn first(command: Message, how: &str) -> Message {
     let first = format!(r#"{{"how":"{how}"}}"#);
     let mut parts = command.into_parts();
-    parts.headers.insert("sagacommand", CommandHash::of("payment.charge", first.as_bytes()).to_string()).unwrap();
+    parts
+        .headers
+        .insert("sagacommand", CommandHash::of("payment.charge", first.as_bytes()).to_string())
+        .unwrap();
     Message::new(parts)
 }
 
-fn changed(command: Message, change: impl FnOnce(&mut outbox_core::event::MessageParts)) -> Message {
+fn changed(
+    command: Message,
+    change: impl FnOnce(&mut outbox_core::event::MessageParts),
+) -> Message {
     let mut parts = command.into_parts();
     change(&mut parts);
     Message::new(parts)

@@ -40,9 +40,11 @@ impl World {
     pub(crate) async fn open(temp: &TempDatabase) -> Self {
         let db = temp.connect().await;
         let outbox = Outbox::builder(db.clone()).source("payments").install().await.unwrap();
-        db.execute_unprepared("CREATE TABLE effects (saga VARCHAR(64) NOT NULL, what VARCHAR(64) NOT NULL)")
-            .await
-            .unwrap();
+        db.execute_unprepared(
+            "CREATE TABLE effects (saga VARCHAR(64) NOT NULL, what VARCHAR(64) NOT NULL)",
+        )
+        .await
+        .unwrap();
         Self { db, outbox }
     }
 
@@ -61,14 +63,19 @@ impl World {
 
     /// Everything that was sent, in its order.
     pub(crate) async fn sent(&self) -> Vec<Sent> {
-        let rows = event::Entity::find().order_by_asc(event::Column::EventId).all(&self.db).await.unwrap();
+        let rows =
+            event::Entity::find().order_by_asc(event::Column::EventId).all(&self.db).await.unwrap();
         rows.into_iter().map(sent).collect()
     }
 
     /// What a saga was answered, in its order.
     pub(crate) async fn answers(&self, saga: SagaId) -> Vec<Sent> {
         let key = Some(saga.to_string());
-        self.sent().await.into_iter().filter(|sent| sent.topic == REPLIES && sent.key == key).collect()
+        self.sent()
+            .await
+            .into_iter()
+            .filter(|sent| sent.topic == REPLIES && sent.key == key)
+            .collect()
     }
 
     /// The types of the answers to a saga.
@@ -78,14 +85,23 @@ impl World {
 
     /// What was done for a saga, in no order.
     pub(crate) async fn effects(&self, saga: impl ToString) -> Vec<String> {
-        let sql = format!("SELECT what FROM effects WHERE saga = '{}' ORDER BY what", saga.to_string());
-        let rows = self.db.query_all_raw(Statement::from_string(self.db.get_database_backend(), sql)).await.unwrap();
+        let sql =
+            format!("SELECT what FROM effects WHERE saga = '{}' ORDER BY what", saga.to_string());
+        let rows = self
+            .db
+            .query_all_raw(Statement::from_string(self.db.get_database_backend(), sql))
+            .await
+            .unwrap();
         rows.iter().map(|row| row.try_get_by_index(0).unwrap()).collect()
     }
 
     /// Handlers, reasons and errors of the letters.
     pub(crate) async fn letters(&self) -> Vec<(String, String, String)> {
-        let rows = dead_letter::Entity::find().order_by_asc(dead_letter::Column::LetterId).all(&self.db).await.unwrap();
+        let rows = dead_letter::Entity::find()
+            .order_by_asc(dead_letter::Column::LetterId)
+            .all(&self.db)
+            .await
+            .unwrap();
         rows.into_iter().map(|row| (row.route, row.reason, row.errors)).collect()
     }
 }

@@ -4,7 +4,9 @@ use crate::{
     asked::{FlightBooked, FlightFull, Trip},
     world::{SOON, World},
 };
-use outbox_core::event::{Headers, Message, MessageId, MessageParts, NewEvent, OutboxEvent, SagaId, Timestamp};
+use outbox_core::event::{
+    Headers, Message, MessageId, MessageParts, NewEvent, OutboxEvent, SagaId, Timestamp,
+};
 use outbox_core::transport::{Memory, Publisher};
 use outbox_sea_orm::{
     prelude::*,
@@ -46,9 +48,12 @@ pub(crate) fn to(saga: SagaId, step: &str) -> To<'_> {
 pub(crate) fn answer(to: &To<'_>, event: &dyn OutboxEvent) -> Message {
     let event = NewEvent::encode(event).unwrap();
     let mut headers = Headers::new();
-    for (name, value) in
-        [("sagaid", &*to.saga), ("sagastep", to.step), ("sagaround", to.round), ("sagaphase", to.phase)]
-    {
+    for (name, value) in [
+        ("sagaid", &*to.saga),
+        ("sagastep", to.step),
+        ("sagaround", to.round),
+        ("sagaphase", to.phase),
+    ] {
         headers.insert(name, value).unwrap();
     }
     Message::new(MessageParts {

@@ -75,8 +75,15 @@ impl Trip {
         effect("forget", cx).await
     }
 
-    async fn cancel_flight(&mut self, seat: Option<FlightBooked>, _: &StepContext) -> Result<CancelFlight, StepError> {
-        assert!(seat.as_ref().is_none_or(|booked| booked.seat == 12), "the answer is handed on: {seat:?}");
+    async fn cancel_flight(
+        &mut self,
+        seat: Option<FlightBooked>,
+        _: &StepContext,
+    ) -> Result<CancelFlight, StepError> {
+        assert!(
+            seat.as_ref().is_none_or(|booked| booked.seat == 12),
+            "the answer is handed on: {seat:?}"
+        );
         Ok(CancelFlight { trip: self.number, seat: seat.map(|booked| booked.seat) })
     }
 
@@ -110,13 +117,21 @@ impl Tour {
     }
 
     #[step(merge, pivot)]
-    async fn thank(&mut self, parts: (FlightBooked, i64, ()), cx: &StepContext) -> Result<(), StepError> {
+    async fn thank(
+        &mut self,
+        parts: (FlightBooked, i64, ()),
+        cx: &StepContext,
+    ) -> Result<(), StepError> {
         assert_eq!(parts.1, 3);
         self.seat = Some(parts.0.seat);
         effect("thank", cx).await
     }
 
-    async fn cancel_flight(&mut self, seat: Option<FlightBooked>, _: &StepContext) -> Result<CancelFlight, StepError> {
+    async fn cancel_flight(
+        &mut self,
+        seat: Option<FlightBooked>,
+        _: &StepContext,
+    ) -> Result<CancelFlight, StepError> {
         Ok(CancelFlight { trip: self.number, seat: seat.map(|booked| booked.seat) })
     }
 

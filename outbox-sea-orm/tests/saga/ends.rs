@@ -213,11 +213,18 @@ async fn a_client_without_definitions_or_with_wrong_ones_is_refused() {
     async fn step(_: &mut Nothing, _: &StepContext) -> Result<(), StepError> {
         Ok(())
     }
-    let outbox = Outbox::builder(sea_orm::Database::connect("sqlite::memory:").await.unwrap()).install().await.unwrap();
-    let Err(SagasError::Invalid(faults)) = Sagas::builder(&outbox).client() else { panic!("it is refused") };
+    let outbox = Outbox::builder(sea_orm::Database::connect("sqlite::memory:").await.unwrap())
+        .install()
+        .await
+        .unwrap();
+    let Err(SagasError::Invalid(faults)) = Sagas::builder(&outbox).client() else {
+        panic!("it is refused")
+    };
     assert!(faults[0].to_string().contains("there is no saga"), "{faults:?}");
     let twice = || Saga::builder("twice", 1).step("one", step).build();
-    let Err(SagasError::Invalid(faults)) = Sagas::builder(&outbox).register(twice()).register(twice()).client() else {
+    let Err(SagasError::Invalid(faults)) =
+        Sagas::builder(&outbox).register(twice()).register(twice()).client()
+    else {
         panic!("it is refused")
     };
     assert_eq!(faults.len(), 1, "{faults:?}");

@@ -30,7 +30,11 @@ impl PlaceOrder {
         self.does("leave south", cx).await
     }
 
-    async fn choose(&mut self, (north, south): (i64, String), cx: &StepContext) -> Result<String, StepError> {
+    async fn choose(
+        &mut self,
+        (north, south): (i64, String),
+        cx: &StepContext,
+    ) -> Result<String, StepError> {
         self.does("choose", cx).await?;
         self.notes.push(format!("{north} or {south}"));
         Ok(south)
@@ -84,8 +88,12 @@ on_every_database! {
 
 #[tokio::test]
 async fn what_a_step_of_a_group_cannot_be_is_refused() {
-    let outbox = Outbox::builder(sea_orm::Database::connect("sqlite::memory:").await.unwrap()).install().await.unwrap();
-    let bad = Saga::builder("offers", 1).parallel("ask").branch("north", PlaceOrder::ask_north).pivot();
+    let outbox = Outbox::builder(sea_orm::Database::connect("sqlite::memory:").await.unwrap())
+        .install()
+        .await
+        .unwrap();
+    let bad =
+        Saga::builder("offers", 1).parallel("ask").branch("north", PlaceOrder::ask_north).pivot();
     let bad = bad.skip_if(|_| true).timeout(Duration::from_secs(1)).build();
     let refused = Sagas::builder(&outbox).register(bad).start().await;
     let Err(SagasError::Invalid(faults)) = refused else { panic!("it is refused") };

@@ -7,7 +7,10 @@ use crate::{
 use outbox_core::{
     admin::Decision,
     event::SagaId,
-    saga::{Change, Claim, Due, Json, Marked, NewSaga, Operation, Record, SagaAdmin, SagaState, SagaStore, Waiting},
+    saga::{
+        Change, Claim, Due, Json, Marked, NewSaga, Operation, Record, SagaAdmin, SagaState,
+        SagaStore, Waiting,
+    },
 };
 use outbox_sea_orm::{
     entity::{saga_lock, saga_wait},
@@ -56,10 +59,15 @@ impl Visit {
     }
 
     async fn wait(&mut self, cx: &StepContext) -> Result<(), StepError> {
-        let sql = format!("SELECT failures FROM plans WHERE of_order = {} AND step = 'gate'", self.number);
+        let sql = format!(
+            "SELECT failures FROM plans WHERE of_order = {} AND step = 'gate'",
+            self.number
+        );
         let backend = ConnectionTrait::get_database_backend(&cx.tx);
         match cx.tx.query_one_raw(Statement::from_string(backend, sql)).await? {
-            Some(row) if row.try_get_by_index::<i32>(0)? < 0 => Err(StepError::abort("the gate is closed for ever")),
+            Some(row) if row.try_get_by_index::<i32>(0)? < 0 => {
+                Err(StepError::abort("the gate is closed for ever"))
+            }
             Some(_) => Ok(()),
             None => Err(StepError::retry("the gate is closed")),
         }
@@ -88,13 +96,19 @@ impl Scene {
     async fn open(temp: &TempDatabase, definition: Saga<Visit>) -> Self {
         let world = World::open(temp).await;
         let builder = Sagas::builder(&world.outbox).register(definition);
-        let sagas = builder.poll(Duration::from_millis(50)).lease(Duration::from_secs(5)).start().await.unwrap();
+        let sagas = builder
+            .poll(Duration::from_millis(50))
+            .lease(Duration::from_secs(5))
+            .start()
+            .await
+            .unwrap();
         Self { world, sagas }
     }
 
     async fn start(&self, visit: Visit) -> SagaId {
         let tx = self.world.outbox.begin().await.unwrap();
-        let started = self.sagas.start(&tx, visit.clone()).correlation(format!("visit-{}", visit.number));
+        let started =
+            self.sagas.start(&tx, visit.clone()).correlation(format!("visit-{}", visit.number));
         let id = started.await.unwrap().id();
         tx.commit().await.unwrap();
         id
@@ -106,8 +120,10 @@ impl Scene {
 
     /// Waits until a saga has tried its gate, and so has locked its first entity.
     async fn at_gate(&self, saga: SagaId) {
-        wait_until(SOON, "a saga is at its gate", async || self.world.view(saga).await.instance.step("gate").is_some())
-            .await;
+        wait_until(SOON, "a saga is at its gate", async || {
+            self.world.view(saga).await.instance.step("gate").is_some()
+        })
+        .await;
     }
 
     async fn waits(&self, saga: SagaId) {
@@ -405,7 +421,11 @@ impl Transfer {
         let Some((from, to)) = self.read else { return Err(StepError::abort("nothing was read")) };
         let to = if self.from == self.to { from } else { to + self.amount };
         for (id, amount) in [(self.from, from - self.amount), (self.to, to)] {
-            cx.tx.execute_unprepared(&format!("UPDATE accounts SET amount = {amount} WHERE id = {id}")).await?;
+            cx.tx
+                .execute_unprepared(&format!(
+                    "UPDATE accounts SET amount = {amount} WHERE id = {id}"
+                ))
+                .await?;
         }
         Ok(())
     }

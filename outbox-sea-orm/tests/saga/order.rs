@@ -33,8 +33,15 @@ impl PlaceOrder {
     /// Leaves an effect, then fails if it is planned: the effect must go with the failure.
     pub(crate) async fn does(&self, what: &str, cx: &StepContext) -> Result<(), StepError> {
         let saga = cx.saga();
-        cx.tx.execute_unprepared(&format!("INSERT INTO effects (saga, what) VALUES ('{saga}', '{what}')")).await?;
-        let asked = format!("SELECT failures FROM plans WHERE of_order = {} AND step = '{what}'", self.order_id);
+        cx.tx
+            .execute_unprepared(&format!(
+                "INSERT INTO effects (saga, what) VALUES ('{saga}', '{what}')"
+            ))
+            .await?;
+        let asked = format!(
+            "SELECT failures FROM plans WHERE of_order = {} AND step = '{what}'",
+            self.order_id
+        );
         let backend = ConnectionTrait::get_database_backend(&cx.tx);
         let row = cx.tx.query_one_raw(Statement::from_string(backend, asked)).await?;
         let failures: i32 = row.map_or(Ok(0), |row| row.try_get_by_index(0))?;
@@ -53,7 +60,11 @@ impl PlaceOrder {
         Ok(Reservation { place: format!("shelf {}", self.order_id) })
     }
 
-    pub(crate) async fn release(&mut self, reservation: Reservation, cx: &StepContext) -> Result<(), StepError> {
+    pub(crate) async fn release(
+        &mut self,
+        reservation: Reservation,
+        cx: &StepContext,
+    ) -> Result<(), StepError> {
         assert_eq!(reservation.place, format!("shelf {}", self.order_id));
         self.does("release", cx).await
     }

@@ -104,7 +104,10 @@ async fn undo(_: &mut Other, _: i32, _: &StepContext) -> Result<(), StepError> {
 
 #[tokio::test]
 async fn all_faults_of_all_definitions_are_told_at_once() {
-    let outbox = Outbox::builder(sea_orm::Database::connect("sqlite::memory:").await.unwrap()).install().await.unwrap();
+    let outbox = Outbox::builder(sea_orm::Database::connect("sqlite::memory:").await.unwrap())
+        .install()
+        .await
+        .unwrap();
     let bad = Saga::builder("", 0)
         .step("one", step)
         .pivot()
@@ -115,8 +118,13 @@ async fn all_faults_of_all_definitions_are_told_at_once() {
         .deadline(Duration::ZERO)
         .build();
     let twice = || Saga::builder("twice", 1).step("one", step).build();
-    let refused =
-        Sagas::builder(&outbox).register(bad).register(twice()).register(twice()).lease(Duration::ZERO).start().await;
+    let refused = Sagas::builder(&outbox)
+        .register(bad)
+        .register(twice())
+        .register(twice())
+        .lease(Duration::ZERO)
+        .start()
+        .await;
     let Err(SagasError::Invalid(faults)) = refused else { panic!("it is refused") };
     let has = |wanted: fn(&SagaFault) -> bool| assert!(faults.iter().any(wanted), "{faults:?}");
     has(|f| matches!(f, SagaFault::Name(_)));
@@ -133,7 +141,10 @@ async fn all_faults_of_all_definitions_are_told_at_once() {
 
 #[tokio::test]
 async fn a_start_says_what_is_wrong_with_it() {
-    let outbox = Outbox::builder(sea_orm::Database::connect("sqlite::memory:").await.unwrap()).install().await.unwrap();
+    let outbox = Outbox::builder(sea_orm::Database::connect("sqlite::memory:").await.unwrap())
+        .install()
+        .await
+        .unwrap();
     let sagas = Sagas::builder(&outbox).register(place_order(1)).start().await.unwrap();
     let tx = outbox.begin().await.unwrap();
     assert!(matches!(sagas.start(&tx, Other).await, Err(SagasError::NotRegistered(_))));

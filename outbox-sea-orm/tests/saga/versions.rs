@@ -32,7 +32,11 @@ impl NextTrip {
         Ok(BookFlight { trip: self.number })
     }
 
-    async fn cancel_flight(&mut self, seat: Option<FlightBooked>, _: &StepContext) -> Result<CancelFlight, StepError> {
+    async fn cancel_flight(
+        &mut self,
+        seat: Option<FlightBooked>,
+        _: &StepContext,
+    ) -> Result<CancelFlight, StepError> {
         Ok(CancelFlight { trip: self.number, seat: seat.map(|booked| booked.seat) })
     }
 }

@@ -39,7 +39,9 @@ impl World {
 
     /// Lets a step of an order fail so many times; a negative number aborts.
     pub(crate) async fn let_fail(&self, order: i64, step: &str, failures: i32) {
-        let sql = format!("INSERT INTO plans (of_order, step, failures) VALUES ({order}, '{step}', {failures})");
+        let sql = format!(
+            "INSERT INTO plans (of_order, step, failures) VALUES ({order}, '{step}', {failures})"
+        );
         self.db.execute_unprepared(&sql).await.unwrap();
     }
 
@@ -101,12 +103,20 @@ impl World {
     }
 
     pub(crate) async fn texts(&self, sql: &str) -> Vec<String> {
-        let rows = self.db.query_all_raw(Statement::from_string(self.db.get_database_backend(), sql)).await.unwrap();
+        let rows = self
+            .db
+            .query_all_raw(Statement::from_string(self.db.get_database_backend(), sql))
+            .await
+            .unwrap();
         rows.iter().map(|row| row.try_get_by_index(0).unwrap()).collect()
     }
 
     pub(crate) async fn number(&self, sql: &str) -> i64 {
-        let row = self.db.query_one_raw(Statement::from_string(self.db.get_database_backend(), sql)).await.unwrap();
+        let row = self
+            .db
+            .query_one_raw(Statement::from_string(self.db.get_database_backend(), sql))
+            .await
+            .unwrap();
         row.map_or(0, |row| row.try_get_by_index(0).unwrap())
     }
 
@@ -116,6 +126,7 @@ impl World {
 
     pub(crate) async fn ended(&self, n: i64) {
         let sql = "SELECT COUNT(*) FROM outbox_sagas WHERE state IN ('completed', 'compensated', 'stuck')";
-        wait_until(SOON, "all sagas have ended", async || tests::equals(self.number(sql).await, n)).await;
+        wait_until(SOON, "all sagas have ended", async || tests::equals(self.number(sql).await, n))
+            .await;
     }
 }

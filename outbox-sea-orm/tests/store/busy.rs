@@ -2,8 +2,13 @@
 
 use crate::outbox::installed;
 use outbox_core::{
-    consumer::{Consumer, ConsumerHandle, EventHandler, HandlerContext, HandlerError, HandlerOptions},
-    event::{DecodeError, DecodeEvent, EventContract, EventType, Headers, Message, MessageId, MessageParts, Timestamp},
+    consumer::{
+        Consumer, ConsumerHandle, EventHandler, HandlerContext, HandlerError, HandlerOptions,
+    },
+    event::{
+        DecodeError, DecodeEvent, EventContract, EventType, Headers, Message, MessageId,
+        MessageParts, Timestamp,
+    },
     outbox::Store,
     transport::{Memory, Publisher},
 };
@@ -24,7 +29,8 @@ const SOON: Duration = Duration::from_secs(60);
 struct Counted;
 
 impl EventContract for Counted {
-    const TYPES: &'static [EventType] = &[EventType { name: "counted", version: 1, topic: "counted" }];
+    const TYPES: &'static [EventType] =
+        &[EventType { name: "counted", version: 1, topic: "counted" }];
 }
 
 impl DecodeEvent for Counted {
@@ -54,7 +60,11 @@ impl Counting {
 }
 
 impl EventHandler<Counted, Outbox> for Counting {
-    async fn handle(&self, _: Counted, cx: &HandlerContext<OutboxTransaction>) -> Result<(), HandlerError> {
+    async fn handle(
+        &self,
+        _: Counted,
+        cx: &HandlerContext<OutboxTransaction>,
+    ) -> Result<(), HandlerError> {
         self.attempts.lock().unwrap().push(cx.attempt());
         if self.reads {
             count(&cx.tx).await;
@@ -87,9 +97,14 @@ async fn world(temp: &TempDatabase) -> (DatabaseConnection, Outbox) {
     (db, Outbox::builder(several).source("/shop").transaction_limits(limits).build().await.unwrap())
 }
 
-async fn consumer(outbox: &Outbox, options: HandlerOptions, handler: Counting) -> (Memory, ConsumerHandle) {
+async fn consumer(
+    outbox: &Outbox,
+    options: HandlerOptions,
+    handler: Counting,
+) -> (Memory, ConsumerHandle) {
     let (publisher, subscriber) = Memory::channel();
-    let consumer = Consumer::new("c", outbox).on_with("count", options, handler).subscribe(subscriber);
+    let consumer =
+        Consumer::new("c", outbox).on_with("count", options, handler).subscribe(subscriber);
     let handle = consumer.start().await.unwrap();
     // It has written its row, and knows that no other instance has ended: deliveries are run as they come.
     handle.stats().wait_for(|stats| !stats.isolating).await.unwrap();
@@ -183,7 +198,8 @@ fn a_deferred_handler_of_sqlite_keeps_no_writer_waiting_while_it_waits_itself() 
     tests::databases::tell(Database::Sqlite, async |temp: &TempDatabase| {
         let (db, outbox) = world(temp).await;
         let handler = Counting::new(false, 0);
-        let (publisher, handle) = consumer(&outbox, HandlerOptions::new().deferred(), handler.clone()).await;
+        let (publisher, handle) =
+            consumer(&outbox, HandlerOptions::new().deferred(), handler.clone()).await;
         let message = message();
         let others_write = async {
             handler.begun.acquire().await.unwrap().forget();
@@ -197,7 +213,11 @@ fn a_deferred_handler_of_sqlite_keeps_no_writer_waiting_while_it_waits_itself() 
         publisher.publish(&message).await.unwrap();
         let stats = *handle.stats().borrow();
         handle.shutdown(SOON).await.unwrap();
-        assert_eq!((stats.handled, stats.duplicates, stats.disturbed), (1, 1, 0), "its inbox row is there");
+        assert_eq!(
+            (stats.handled, stats.duplicates, stats.disturbed),
+            (1, 1, 0),
+            "its inbox row is there"
+        );
     });
 }
 
@@ -206,7 +226,8 @@ fn a_deferred_handler_whose_write_comes_too_late_runs_again_and_counts_no_attemp
     tests::databases::tell(Database::Sqlite, async |temp: &TempDatabase| {
         let (db, outbox) = world(temp).await;
         let handler = Counting::new(true, 0);
-        let (publisher, handle) = consumer(&outbox, HandlerOptions::new().deferred(), handler.clone()).await;
+        let (publisher, handle) =
+            consumer(&outbox, HandlerOptions::new().deferred(), handler.clone()).await;
         let message = message();
         let others_write = async {
             handler.begun.acquire().await.unwrap().forget();
@@ -218,6 +239,9 @@ fn a_deferred_handler_whose_write_comes_too_late_runs_again_and_counts_no_attemp
         let stats = *handle.stats().borrow();
         handle.shutdown(SOON).await.unwrap();
         assert_eq!((count(&db).await, handler.attempts()), (2, vec![1, 1]));
-        assert_eq!((stats.handled, stats.disturbed, stats.buried, stats.store_down), (1, 1, 0, false));
+        assert_eq!(
+            (stats.handled, stats.disturbed, stats.buried, stats.store_down),
+            (1, 1, 0, false)
+        );
     });
 }

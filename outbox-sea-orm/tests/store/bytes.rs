@@ -5,17 +5,19 @@ use bytes::Bytes;
 use outbox_core::{
     admin::{AdminStore, Decision, LetterFilter, Progress, redrive_all},
     event::{
-        EncodeError, EventId, EventMeta, Headers, LetterId, Message, MessageId, MessageParts, NewEvent, OutboxEvent,
-        Timestamp,
+        EncodeError, EventId, EventMeta, Headers, LetterId, Message, MessageId, MessageParts,
+        NewEvent, OutboxEvent, Timestamp,
     },
     failure::{AttemptError, DeadLetter, DeadReason, FailureClass},
     outbox::{
-        CarriedLetter, ClaimQuery, ConsumerStore, Fence, History, NewLetter, OutboxStats, PutBy, RelayStore,
-        RetrierStore, RouteRow, RouteState, Store, StoreError, StoredEvent, Verdict,
+        CarriedLetter, ClaimQuery, ConsumerStore, Fence, History, NewLetter, OutboxStats, PutBy,
+        RelayStore, RetrierStore, RouteRow, RouteState, Store, StoreError, StoredEvent, Verdict,
     },
     testing::store::{PARTITIONS, event},
 };
-use outbox_sea_orm::{DeliverAt, EnqueueOptions, Outbox, OutboxError, Retention, StoreOptions, open_relay_store};
+use outbox_sea_orm::{
+    DeliverAt, EnqueueOptions, Outbox, OutboxError, Retention, StoreOptions, open_relay_store,
+};
 use sea_orm::ConnectionTrait;
 use std::{sync::Arc, time::Duration};
 use tests::{databases::TempDatabase, on_every_database};
@@ -29,7 +31,11 @@ const ANSWER: usize = 4 * 1024 * 1024;
 
 fn large(n: usize) -> NewEvent {
     let payload = vec![u8::try_from(n).unwrap(); LARGE];
-    NewEvent { payload: payload.into(), content_type: "application/octet-stream".into(), ..event(&format!("key-{n}")) }
+    NewEvent {
+        payload: payload.into(),
+        content_type: "application/octet-stream".into(),
+        ..event(&format!("key-{n}"))
+    }
 }
 
 fn received(n: usize) -> Message {
@@ -54,13 +60,20 @@ fn received(n: usize) -> Message {
 
 async fn installed(temp: &TempDatabase) -> Outbox {
     let builder = Outbox::builder(temp.connect().await).source("/shop").partitions(PARTITIONS);
-    builder.retention(Retention::Keep(Duration::ZERO)).dead_letter_retention(Duration::ZERO).install().await.unwrap()
+    builder
+        .retention(Retention::Keep(Duration::ZERO))
+        .dead_letter_retention(Duration::ZERO)
+        .install()
+        .await
+        .unwrap()
 }
 
 /// Opens a relay's store that keeps nothing longer than it must, and owns all partitions.
 async fn relay(outbox: &Outbox) -> (RelayStore, Fence) {
     let (_, fence) = owner_of_all(outbox.connection(), outbox.schema(), LEASE).await;
-    let options = StoreOptions::new(LEASE).retention(Retention::Keep(Duration::ZERO)).letter_retention(Duration::ZERO);
+    let options = StoreOptions::new(LEASE)
+        .retention(Retention::Keep(Duration::ZERO))
+        .letter_retention(Duration::ZERO);
     (open_relay_store(outbox.connection(), outbox.schema(), &options).await.unwrap(), fence)
 }
 
@@ -93,7 +106,8 @@ pub(crate) async fn bury_all(store: &RelayStore, fence: &Fence, parks: bool) -> 
     };
     let verdicts: Vec<Verdict> = read_all(&*store.reader).await.iter().map(verdict).collect();
     let settled = store.settler.record(fence, &verdicts).await.unwrap();
-    let mut letters: Vec<LetterId> = settled.letters.into_iter().map(|(_, _, letter)| letter).collect();
+    let mut letters: Vec<LetterId> =
+        settled.letters.into_iter().map(|(_, _, letter)| letter).collect();
     letters.sort_unstable();
     letters
 }
@@ -309,17 +323,29 @@ impl AdminStore for Refusing {
         self.outbox.dead_letters(filter, after, limit).await
     }
 
-    async fn redrive(&self, letters: &[LetterId], decision: &Decision) -> Result<Vec<LetterId>, StoreError> {
+    async fn redrive(
+        &self,
+        letters: &[LetterId],
+        decision: &Decision,
+    ) -> Result<Vec<LetterId>, StoreError> {
         let redriven = self.outbox.redrive(letters, decision).await?;
         bury_all(&self.store, &self.fence, false).await;
         Ok(redriven)
     }
 
-    async fn discard(&self, letters: &[LetterId], decision: &Decision) -> Result<Vec<LetterId>, StoreError> {
+    async fn discard(
+        &self,
+        letters: &[LetterId],
+        decision: &Decision,
+    ) -> Result<Vec<LetterId>, StoreError> {
         self.outbox.discard(letters, decision).await
     }
 
-    async fn purge(&self, letters: &[LetterId], decision: &Decision) -> Result<Vec<LetterId>, StoreError> {
+    async fn purge(
+        &self,
+        letters: &[LetterId],
+        decision: &Decision,
+    ) -> Result<Vec<LetterId>, StoreError> {
         self.outbox.purge(letters, decision).await
     }
 

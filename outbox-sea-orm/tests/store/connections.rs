@@ -4,7 +4,9 @@ use crate::outbox::{LEASE, installed, owner_of_all, read_all, writing};
 use outbox_core::{
     event::RelayId,
     failure::DeadReason,
-    outbox::{Fence, NewLetter, PartitionNo, RelayStore, RouteRow, RouteState, StoreError, Verdict},
+    outbox::{
+        Fence, NewLetter, PartitionNo, RelayStore, RouteRow, RouteState, StoreError, Verdict,
+    },
     testing::store::{PARTITIONS, event},
 };
 use outbox_sea_orm::{Namespace, Schema, StoreOptions, install, open_relay_store};
@@ -42,7 +44,8 @@ async fn drop_after<T>(polls: usize, future: impl Future<Output = T>) -> Option<
 fn verdict(at: (PartitionNo, outbox_core::event::EventId)) -> Verdict {
     let dead = RouteRow { state: RouteState::Dead, ..RouteRow::waiting("billing".into()) };
     let waiting = RouteRow::waiting("ledger".into());
-    let letters = vec![NewLetter { route: "billing".into(), reason: DeadReason::Rejected, parks: true }];
+    let letters =
+        vec![NewLetter { route: "billing".into(), reason: DeadReason::Rejected, parks: true }];
     Verdict { partition: at.0, id: at.1, rows: vec![dead, waiting], letters }
 }
 
@@ -51,7 +54,8 @@ async fn cancel_everything(db: &DatabaseConnection, schema: &std::sync::Arc<Sche
     let (store, fence) = owner_of_all(db, schema, LEASE).await;
     schema.append(db, "/shop", &[event("a"), event("b")]).await.unwrap();
     db.execute_unprepared("CREATE TABLE diary (line INTEGER)").await.unwrap();
-    let places: Vec<_> = read_all(&*store.reader).await.iter().map(|e| (e.partition, e.id)).collect();
+    let places: Vec<_> =
+        read_all(&*store.reader).await.iter().map(|e| (e.partition, e.id)).collect();
     let mut lines = 0;
     for polls in 0..30 {
         let verdicts = [verdict(places[0])];
@@ -65,13 +69,17 @@ async fn cancel_everything(db: &DatabaseConnection, schema: &std::sync::Arc<Sche
 
         // An application that writes in between: what it wrote stays, and it waits for nobody.
         let write = db.execute_unprepared("INSERT INTO diary (line) VALUES (1)");
-        tokio::time::timeout(Duration::from_secs(5), write).await.expect("nobody is in the way").unwrap();
+        tokio::time::timeout(Duration::from_secs(5), write)
+            .await
+            .expect("nobody is in the way")
+            .unwrap();
         lines += 1;
         let tx = writing(db).await;
         tx.execute_unprepared("UPDATE outbox_partitions SET epoch = epoch").await.unwrap();
         tx.commit().await.unwrap();
         let count = Statement::from_string(db.get_database_backend(), "SELECT count(*) FROM diary");
-        let written: i64 = db.query_one_raw(count).await.unwrap().unwrap().try_get_by_index(0).unwrap();
+        let written: i64 =
+            db.query_one_raw(count).await.unwrap().unwrap().try_get_by_index(0).unwrap();
         assert_eq!(written, lines, "a write of the application was undone after {polls} polls");
     }
     let settled = store.settler.record(&fence, &[verdict(places[0])]).await.unwrap();
@@ -134,25 +142,36 @@ async fn a_dropped_call_on_a_shared_connection_in_memory_leaves_it_clean() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_takeover_that_a_settle_waited_for_fences_it_whatever_the_databases_own_isolation() {
     for (database, serializable) in [
-        (Database::Postgres, "ALTER DATABASE {} SET default_transaction_isolation = 'serializable'"),
+        (
+            Database::Postgres,
+            "ALTER DATABASE {} SET default_transaction_isolation = 'serializable'",
+        ),
         (Database::MariaDb, "SELECT 1"),
     ] {
         let temp = TempDatabase::create(database).await;
-        temp.connect().await.execute_unprepared(&serializable.replace("{}", temp.name())).await.unwrap();
+        temp.connect()
+            .await
+            .execute_unprepared(&serializable.replace("{}", temp.name()))
+            .await
+            .unwrap();
         let db = temp.connect().await;
         let schema = installed(&db, &Namespace::default()).await;
         let (store, fence) = owner_of_all(&db, &schema, LEASE).await;
         schema.append(&db, "/shop", &[event("a")]).await.unwrap();
         let place = read_all(&*store.reader).await.first().map(|e| (e.partition, e.id)).unwrap();
         let tx = writing(&db).await;
-        tx.execute_unprepared("UPDATE outbox_partitions SET owner = 'another', epoch = epoch + 1").await.unwrap();
+        tx.execute_unprepared("UPDATE outbox_partitions SET owner = 'another', epoch = epoch + 1")
+            .await
+            .unwrap();
         let settle = {
             let (settler, fence) = (store.settler.clone(), fence.clone());
             tokio::spawn(async move { settler.finish(&fence, &[place]).await })
         };
         let recorded = {
-            let (store, fence): (RelayStore, Fence) =
-                (open_relay_store(&db, &schema, &StoreOptions::new(LEASE)).await.unwrap(), fence.clone());
+            let (store, fence): (RelayStore, Fence) = (
+                open_relay_store(&db, &schema, &StoreOptions::new(LEASE)).await.unwrap(),
+                fence.clone(),
+            );
             tokio::spawn(async move { store.settler.record(&fence, &[verdict(place)]).await })
         };
         let both_wait = async || waiting_for_locks(&db).await >= 2;
@@ -180,7 +199,8 @@ async fn a_relay_finds_its_way_back_after_the_server_ended_its_connections() {
             Ok(_) | Err(StoreError::Unavailable(_)) => {}
             Err(other) => panic!("a connection that is gone is unavailable, not {other:?}"),
         }
-        let renewal = store.leases.renew(&fence.relay, 1, LEASE).await.expect("the next call opens another");
+        let renewal =
+            store.leases.renew(&fence.relay, 1, LEASE).await.expect("the next call opens another");
         assert!(renewal.known);
     }
 }
@@ -194,7 +214,10 @@ async fn a_server_that_is_not_there_is_unavailable() {
     drop(temp);
     for _ in 0..2 {
         let answer = store.leases.renew(&fence.relay, 1, LEASE).await;
-        assert!(matches!(answer, Err(StoreError::Unavailable(_) | StoreError::Unusable(_))), "{answer:?}");
+        assert!(
+            matches!(answer, Err(StoreError::Unavailable(_) | StoreError::Unusable(_))),
+            "{answer:?}"
+        );
     }
 }
 
@@ -241,7 +264,15 @@ async fn the_applications_search_path_is_the_relays_too() {
 /// Asks on a new connection: one that is open already sees a change only when it next reads.
 async fn journal_mode(database: &TempDatabase) -> String {
     let asked = Statement::from_string(DbBackend::Sqlite, "PRAGMA journal_mode");
-    database.connect().await.query_one_raw(asked).await.unwrap().unwrap().try_get_by_index(0).unwrap()
+    database
+        .connect()
+        .await
+        .query_one_raw(asked)
+        .await
+        .unwrap()
+        .unwrap()
+        .try_get_by_index(0)
+        .unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -297,12 +328,18 @@ async fn a_take_that_comes_too_late_takes_nothing_for_a_relay_that_has_signed_of
         store.leases.renew(&relay, 1, LEASE).await.unwrap();
         let signs_off = db.begin().await.unwrap();
         let of_it = format!("WHERE relay_id = '{}'", relay.as_str());
-        signs_off.execute_unprepared(&format!("UPDATE outbox_relays SET routes = 2 {of_it}")).await.unwrap();
+        signs_off
+            .execute_unprepared(&format!("UPDATE outbox_relays SET routes = 2 {of_it}"))
+            .await
+            .unwrap();
         let all: Vec<PartitionNo> = (0..PARTITIONS).map(PartitionNo).collect();
         let take = store.leases.take(&relay, None, &all);
         let ends = async {
             wait_until(LEASE, "the take waits", async || waiting_for_locks(&db).await == 1).await;
-            signs_off.execute_unprepared(&format!("DELETE FROM outbox_relays {of_it}")).await.unwrap();
+            signs_off
+                .execute_unprepared(&format!("DELETE FROM outbox_relays {of_it}"))
+                .await
+                .unwrap();
             signs_off.commit().await.unwrap();
         };
         let (taken, ()) = tokio::join!(take, ends);

@@ -4,7 +4,9 @@ use crate::outbox::installed;
 use bytes::Bytes;
 use outbox_core::{
     event::{Headers, Message, MessageId, MessageParts, Timestamp},
-    outbox::{ClaimQuery, ConsumerStore, History, InboxKey, PutBy, RetrierStore, Store, StoredDelivery},
+    outbox::{
+        ClaimQuery, ConsumerStore, History, InboxKey, PutBy, RetrierStore, Store, StoredDelivery,
+    },
 };
 use outbox_sea_orm::{Namespace, Outbox};
 use sea_orm::{ConnectionTrait, Statement};
@@ -35,7 +37,8 @@ fn message() -> Message {
 
 async fn put(outbox: &Outbox, message: &Message, due_in: Option<Duration>) -> bool {
     let tx = Store::begin(outbox).await.unwrap();
-    let delivery = PutBy { consumer: "c", handler: "h", message, due_in, history: History::default() };
+    let delivery =
+        PutBy { consumer: "c", handler: "h", message, due_in, history: History::default() };
     let put = outbox.put_by(&tx, &delivery).await.unwrap();
     outbox.commit(tx).await.unwrap();
     put
@@ -44,7 +47,10 @@ async fn put(outbox: &Outbox, message: &Message, due_in: Option<Duration>) -> bo
 async fn claimed(outbox: &Outbox) -> Vec<StoredDelivery> {
     let (handlers, me) = ([Arc::from("h")], Arc::from("me"));
     let lease = Duration::from_mins(1);
-    outbox.claim(&ClaimQuery { consumer: "c", handlers: &handlers, by: &me, lease, limit: 10 }).await.unwrap()
+    outbox
+        .claim(&ClaimQuery { consumer: "c", handlers: &handlers, by: &me, lease, limit: 10 })
+        .await
+        .unwrap()
 }
 
 /// What is put behind the head of a lane while the head is handled, on a server whose default is REPEATABLE READ.
@@ -54,7 +60,9 @@ async fn is_found(database: Database) {
     installed(&db, &Namespace::default()).await;
     if database == Database::Postgres {
         let name = temp.url().rsplit('/').next().unwrap();
-        let stricter = format!("ALTER DATABASE \"{name}\" SET default_transaction_isolation = 'repeatable read'");
+        let stricter = format!(
+            "ALTER DATABASE \"{name}\" SET default_transaction_isolation = 'repeatable read'"
+        );
         db.execute_unprepared(&stricter).await.unwrap();
     }
     let outbox = Outbox::builder(temp.connect().await).source("/shop").build().await.unwrap();
@@ -70,12 +78,14 @@ async fn is_found(database: Database) {
     assert!(outbox.finish(&tx, &head.claim).await.unwrap());
     outbox.commit(tx).await.unwrap();
 
-    let next: Vec<_> = claimed(&outbox).await.into_iter().map(|stored| stored.message.unwrap().id).collect();
+    let next: Vec<_> =
+        claimed(&outbox).await.into_iter().map(|stored| stored.message.unwrap().id).collect();
     assert_eq!(next, [second.id], "{database:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_is_put_behind_a_delivery_that_is_handled_is_found_whatever_the_default_isolation_is() {
+async fn what_is_put_behind_a_delivery_that_is_handled_is_found_whatever_the_default_isolation_is()
+{
     is_found(Database::Postgres).await;
     is_found(Database::MariaDb).await;
 }

@@ -22,7 +22,11 @@ async fn opened(temp: &TempDatabase) -> (DatabaseConnection, Arc<Schema>) {
     (db, schema)
 }
 
-async fn claimed(db: &DatabaseConnection, schema: &Schema, claims: &[DedupClaim]) -> Option<DedupConflict> {
+async fn claimed(
+    db: &DatabaseConnection,
+    schema: &Schema,
+    claims: &[DedupClaim],
+) -> Option<DedupConflict> {
     let tx = writing(db).await;
     let conflict = schema.claim_dedup(&tx, claims).await.unwrap();
     // Whatever the answer was, the transaction can go on.

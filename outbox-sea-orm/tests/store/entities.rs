@@ -5,8 +5,8 @@ use outbox_core::{
     event::SagaId,
     failure::DeadReason,
     outbox::{
-        CallAnswer, CallKey, CallOutcome, History, InboxKey, NewInstance, NewLetter, PutBy, RouteRow, RouteState,
-        Verdict,
+        CallAnswer, CallKey, CallOutcome, History, InboxKey, NewInstance, NewLetter, PutBy,
+        RouteRow, RouteState, Verdict,
     },
     saga::{CommandHash, Phase},
     testing::store::{PARTITIONS, event},
@@ -14,8 +14,8 @@ use outbox_core::{
 use outbox_sea_orm::{
     DeliverAt, Namespace, Retention, StoreOptions,
     entity::{
-        dead_letter, delivery, done, event as events, inbox, instance as instances, partition, relay, retry,
-        saga_barrier, scheduled,
+        dead_letter, delivery, done, event as events, inbox, instance as instances, partition,
+        relay, retry, saga_barrier, scheduled,
     },
     open_relay_store,
 };

@@ -7,10 +7,12 @@ use outbox_core::{
     outbox::{InboxKey, RelayStore},
     testing::store::{PARTITIONS, StoreFixture},
 };
-use outbox_sea_orm::{DeliverAt, Namespace, Outbox, Retention, Schema, StoreOptions, install, open_relay_store};
+use outbox_sea_orm::{
+    DeliverAt, Namespace, Outbox, Retention, Schema, StoreOptions, install, open_relay_store,
+};
 use sea_orm::{
-    ConnectionTrait, DatabaseConnection, DatabaseTransaction, DbBackend, SqliteTransactionMode, Statement,
-    TransactionOptions, TransactionTrait, Value,
+    ConnectionTrait, DatabaseConnection, DatabaseTransaction, DbBackend, SqliteTransactionMode,
+    Statement, TransactionOptions, TransactionTrait, Value,
 };
 use std::{marker::PhantomData, sync::Arc, time::Duration};
 use tests::databases::{Database, TempDatabase};
@@ -85,7 +87,9 @@ impl<D> Fixture<D> {
         let mut n = 0;
         for part in text.split_inclusive(['{', '}', '?']) {
             match part.as_bytes().last() {
-                Some(b'{') => sql.push_str(&format!("{}{quote}shop_outbox_", part.trim_end_matches('{'))),
+                Some(b'{') => {
+                    sql.push_str(&format!("{}{quote}shop_outbox_", part.trim_end_matches('{')))
+                }
                 Some(b'}') => sql.push_str(&format!("{}{quote}", part.trim_end_matches('}'))),
                 Some(b'?') if backend == DbBackend::Postgres => {
                     n += 1;
@@ -122,8 +126,15 @@ impl<D: Which> StoreFixture for Fixture<D> {
         let namespace = Namespace::new("shop").unwrap();
         install(&db, &namespace, PARTITIONS).await.unwrap();
         let schema = Schema::open(&db, &namespace).await.unwrap();
-        let retention = if keep { Retention::Keep(Duration::from_hours(1)) } else { Retention::Delete };
-        Self { db, schema, options: StoreOptions::new(LEASE).retention(retention), _temp: temp, _which: PhantomData }
+        let retention =
+            if keep { Retention::Keep(Duration::from_hours(1)) } else { Retention::Delete };
+        Self {
+            db,
+            schema,
+            options: StoreOptions::new(LEASE).retention(retention),
+            _temp: temp,
+            _which: PhantomData,
+        }
     }
 
     async fn relay(&self) -> RelayStore {
@@ -164,34 +175,46 @@ impl<D: Which> StoreFixture for Fixture<D> {
     }
 
     async fn redrive(&self, letter: LetterId) {
-        let redriven = self.operator().await.redrive(&[letter], &Decision::new("ann", "repaired")).await;
+        let redriven =
+            self.operator().await.redrive(&[letter], &Decision::new("ann", "repaired")).await;
         assert_eq!(redriven.unwrap(), [letter]);
     }
 
     async fn discard(&self, letter: LetterId) {
-        let discarded = self.operator().await.discard(&[letter], &Decision::new("ann", "not wanted")).await;
+        let discarded =
+            self.operator().await.discard(&[letter], &Decision::new("ann", "not wanted")).await;
         assert_eq!(discarded.unwrap(), [letter]);
     }
 
     async fn discard_all(&self, letters: &[LetterId]) {
-        let discarded = self.operator().await.discard(letters, &Decision::new("ann", "not wanted")).await;
+        let discarded =
+            self.operator().await.discard(letters, &Decision::new("ann", "not wanted")).await;
         assert_eq!(discarded.unwrap(), letters);
     }
 
     async fn spoil(&self, event: EventId) {
         let damaged = vec![Value::from("{\"tenant\": 7"), Value::from(event.0)];
         assert_eq!(
-            self.run("UPDATE {events} SET headers = ?, event_version = 70000 WHERE event_id = ?", damaged).await,
+            self.run(
+                "UPDATE {events} SET headers = ?, event_version = 70000 WHERE event_id = ?",
+                damaged
+            )
+            .await,
             1
         );
     }
 
     async fn expire(&self, relay: &RelayId) {
-        self.run("UPDATE {relays} SET lease_until = 0 WHERE relay_id = ?", vec![Value::from(relay.as_str())]).await;
+        self.run(
+            "UPDATE {relays} SET lease_until = 0 WHERE relay_id = ?",
+            vec![Value::from(relay.as_str())],
+        )
+        .await;
     }
 
     async fn remove(&self, relay: &RelayId) {
-        self.run("DELETE FROM {relays} WHERE relay_id = ?", vec![Value::from(relay.as_str())]).await;
+        self.run("DELETE FROM {relays} WHERE relay_id = ?", vec![Value::from(relay.as_str())])
+            .await;
     }
 
     async fn age(&self) {
@@ -201,7 +224,8 @@ impl<D: Which> StoreFixture for Fixture<D> {
     }
 
     async fn kept(&self) -> Vec<(EventId, MessageId)> {
-        let asked = self.statement("SELECT event_id, message_id FROM {done} ORDER BY event_id", Vec::new());
+        let asked =
+            self.statement("SELECT event_id, message_id FROM {done} ORDER BY event_id", Vec::new());
         let kept = self.db.query_all_raw(asked).await.unwrap();
         let row = |row: &sea_orm::QueryResult| {
             let id: Uuid = row.try_get_by_index(1).unwrap();

@@ -19,17 +19,29 @@ use tests::{databases::TempDatabase, on_every_database};
 const NINETY_DAYS: i64 = (90 * 24 + 1) * 3_600_000_000;
 
 async fn installed(temp: &TempDatabase) -> Outbox {
-    Outbox::builder(temp.connect().await).source("/shop").partitions(PARTITIONS).install().await.unwrap()
+    Outbox::builder(temp.connect().await)
+        .source("/shop")
+        .partitions(PARTITIONS)
+        .install()
+        .await
+        .unwrap()
 }
 
 async fn all(outbox: &Outbox) -> Vec<LetterId> {
     let filter = LetterFilter { decided_too: true, ..LetterFilter::all() };
-    outbox.dead_letters(&filter, None, 100).await.unwrap().into_iter().map(|letter| letter.id).collect()
+    outbox
+        .dead_letters(&filter, None, 100)
+        .await
+        .unwrap()
+        .into_iter()
+        .map(|letter| letter.id)
+        .collect()
 }
 
 async fn age_letters(outbox: &Outbox) {
-    let text =
-        format!("UPDATE outbox_dead_letters SET dead_at = dead_at - {NINETY_DAYS}, fate_at = fate_at - {NINETY_DAYS}");
+    let text = format!(
+        "UPDATE outbox_dead_letters SET dead_at = dead_at - {NINETY_DAYS}, fate_at = fate_at - {NINETY_DAYS}"
+    );
     outbox.connection().execute_unprepared(&text).await.unwrap();
 }
 

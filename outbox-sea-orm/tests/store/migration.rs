@@ -6,7 +6,8 @@ use outbox_core::{
     testing::store::{PARTITIONS, event},
 };
 use outbox_sea_orm::{
-    DedupClaim, DeliverAt, Dialect, Namespace, OutboxMigration, Schema, StoreOptions, install, open_relay_store,
+    DedupClaim, DeliverAt, Dialect, Namespace, OutboxMigration, Schema, StoreOptions, install,
+    open_relay_store,
 };
 use sea_orm::{ConnectionTrait, DatabaseConnection, Statement};
 use sea_orm_migration::{MigrationTrait, MigratorTrait};

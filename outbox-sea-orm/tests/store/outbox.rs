@@ -51,6 +51,7 @@ pub(crate) async fn read_all(reader: &dyn EventReader) -> Vec<StoredEvent> {
 /// Opens a transaction that writes.
 pub(crate) async fn writing(db: &DatabaseConnection) -> sea_orm::DatabaseTransaction {
     let mode = Some(sea_orm::SqliteTransactionMode::Immediate);
-    let options = TransactionOptions { sqlite_transaction_mode: mode, ..TransactionOptions::default() };
+    let options =
+        TransactionOptions { sqlite_transaction_mode: mode, ..TransactionOptions::default() };
     db.begin_with_options(options).await.unwrap()
 }

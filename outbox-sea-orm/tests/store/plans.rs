@@ -3,7 +3,10 @@
 use crate::outbox::installed;
 use outbox_core::testing::store::event;
 use outbox_sea_orm::{Dialect, Namespace, Schema};
-use sea_orm::{ConnectionTrait, DatabaseConnection, DatabaseTransaction, DbBackend, Statement, TransactionTrait};
+use sea_orm::{
+    ConnectionTrait, DatabaseConnection, DatabaseTransaction, DbBackend, Statement,
+    TransactionTrait,
+};
 use std::time::Duration;
 use tests::{databases::TempDatabase, on_every_database};
 
@@ -13,10 +16,12 @@ const READ: i64 = 4;
 
 /// Gives the plan of a statement as the database prints it, a line for each of its rows.
 async fn plan<C: ConnectionTrait>(db: &C, explain: String) -> String {
-    let rows = db.query_all_raw(Statement::from_string(db.get_database_backend(), explain)).await.unwrap();
+    let rows =
+        db.query_all_raw(Statement::from_string(db.get_database_backend(), explain)).await.unwrap();
     let text = |row: &sea_orm::QueryResult| {
         let columns = 0..row.column_names().len();
-        let words = columns.filter_map(|i| row.try_get_by_index::<Option<String>>(i).ok().flatten());
+        let words =
+            columns.filter_map(|i| row.try_get_by_index::<Option<String>>(i).ok().flatten());
         words.collect::<Vec<_>>().join(" | ") + "\n"
     };
     rows.iter().map(text).collect()
@@ -27,7 +32,9 @@ fn with_numbers(text: &str, numbers: &[i64]) -> String {
     let mut numbers = numbers.iter();
     text.split_inclusive('?')
         .map(|part| match part.strip_suffix('?') {
-            Some(before) => format!("{before}{}", numbers.next().expect("a number for each parameter")),
+            Some(before) => {
+                format!("{before}{}", numbers.next().expect("a number for each parameter"))
+            }
             None => part.to_owned(),
         })
         .collect()
@@ -56,10 +63,13 @@ async fn postgres(tx: &DatabaseTransaction, schema: &Schema) -> [String; 2] {
     let types = "smallint[], bigint[], bigint[], boolean[], bigint, bigint, bigint, bigint";
     tx.execute_unprepared(&format!("PREPARE outbox_read ({types}) AS {read}")).await.unwrap();
     let finished = "smallint[], bigint[], text, smallint[], bigint[]";
-    tx.execute_unprepared(&format!("PREPARE outbox_finish ({finished}) AS {finish}")).await.unwrap();
+    tx.execute_unprepared(&format!("PREPARE outbox_finish ({finished}) AS {finish}"))
+        .await
+        .unwrap();
     let read = "EXPLAIN (ANALYZE, COSTS OFF, TIMING OFF, SUMMARY OFF) EXECUTE outbox_read \
                 ('{0,1,2,3}', '{100,100,100,100}', '{50,50,50,50}', '{t,t,t,t}', 2000, 2000, 10000, 10000)";
-    let finish = "EXPLAIN (COSTS OFF) EXECUTE outbox_finish ('{0}', '{1}', 'me', '{0,0,0}', '{1,2,3}')";
+    let finish =
+        "EXPLAIN (COSTS OFF) EXECUTE outbox_finish ('{0}', '{1}', 'me', '{0,0,0}', '{1,2,3}')";
     let plans = [plan(tx, read.into()).await, plan(tx, finish.into()).await];
     tx.execute_unprepared("DEALLOCATE outbox_read; DEALLOCATE outbox_finish").await.unwrap();
     plans
@@ -67,7 +77,8 @@ async fn postgres(tx: &DatabaseTransaction, schema: &Schema) -> [String; 2] {
 
 /// Explains them on the others, with numbers in place of parameters.
 async fn with_literals(db: &DatabaseConnection, schema: &Schema) -> [String; 2] {
-    let explain = if schema.dialect() == Dialect::Sqlite { "EXPLAIN QUERY PLAN" } else { "EXPLAIN" };
+    let explain =
+        if schema.dialect() == Dialect::Sqlite { "EXPLAIN QUERY PLAN" } else { "EXPLAIN" };
     let one = |p: i64| [2_000, 2_000, p, 100, 50, p, p, 100, 100, 10_000, 1, p, 100, p, 100, 700];
     let numbers: Vec<i64> = (0..READ).flat_map(one).collect();
     let read = with_numbers(&schema.text_of_read(4), &numbers);
@@ -78,9 +89,20 @@ async fn with_literals(db: &DatabaseConnection, schema: &Schema) -> [String; 2] 
 fn is_by_key(dialect: Dialect, [read, finish]: &[String; 2]) {
     match dialect {
         Dialect::Postgres => {
-            assert!(read.contains("Index Scan using shop_outbox_events_pkey on shop_outbox_events e"), "{read}");
-            assert!(read.contains("Index Only Scan using shop_outbox_events_pkey on shop_outbox_events l"), "{read}");
-            assert!(finish.contains("Index Scan using shop_outbox_events_pkey on shop_outbox_events e"), "{finish}");
+            assert!(
+                read.contains("Index Scan using shop_outbox_events_pkey on shop_outbox_events e"),
+                "{read}"
+            );
+            assert!(
+                read.contains(
+                    "Index Only Scan using shop_outbox_events_pkey on shop_outbox_events l"
+                ),
+                "{read}"
+            );
+            assert!(
+                finish.contains("Index Scan using shop_outbox_events_pkey on shop_outbox_events e"),
+                "{finish}"
+            );
             for walk in ["Seq Scan", "Bitmap", "Rows Removed by Filter", "Hash", "Merge"] {
                 assert!(!read.contains(walk) && !finish.contains(walk), "{walk} in {read}{finish}");
             }
@@ -93,7 +115,8 @@ fn is_by_key(dialect: Dialect, [read, finish]: &[String; 2]) {
             assert!(finish.contains("USING INTEGER PRIMARY KEY (rowid=?)"), "{finish}");
         }
         Dialect::MySql | Dialect::MariaDb => {
-            let events = read.lines().filter(|line| [" e ", " w ", " n "].iter().any(|t| line.contains(t)));
+            let events =
+                read.lines().filter(|line| [" e ", " w ", " n "].iter().any(|t| line.contains(t)));
             let events: Vec<_> = events.collect();
             assert!(events.len() >= 8, "{read}");
             assert!(events.iter().all(|line| line.contains("| PRIMARY |")), "{read}");
@@ -105,7 +128,9 @@ fn is_by_key(dialect: Dialect, [read, finish]: &[String; 2]) {
 async fn second_look_is_by_key(db: &DatabaseConnection, schema: &Schema) {
     let one = |p: i64| [p, p, 150, 100, 10_000];
     let numbers: Vec<i64> = (0..READ).flat_map(one).collect();
-    let look = plan(db, format!("EXPLAIN {}", with_numbers(&schema.text_of_second_look(4), &numbers))).await;
+    let look =
+        plan(db, format!("EXPLAIN {}", with_numbers(&schema.text_of_second_look(4), &numbers)))
+            .await;
     let walks: Vec<_> = look.lines().filter(|line| line.contains(" w ")).collect();
     assert_eq!(walks.len(), 4, "{look}");
     assert!(walks.iter().all(|line| line.contains("| PRIMARY |")), "{look}");
@@ -115,14 +140,17 @@ async fn second_look_is_by_key(db: &DatabaseConnection, schema: &Schema) {
 async fn of_parks(db: &DatabaseConnection, schema: &Schema) -> String {
     let text = schema.text_of_parks();
     if db.get_database_backend() != DbBackend::Postgres {
-        let explain = if schema.dialect() == Dialect::Sqlite { "EXPLAIN QUERY PLAN" } else { "EXPLAIN" };
+        let explain =
+            if schema.dialect() == Dialect::Sqlite { "EXPLAIN QUERY PLAN" } else { "EXPLAIN" };
         return plan(db, format!("{explain} {}", with_numbers(&text, &[0, 100, 50]))).await;
     }
     let tx = db.begin().await.unwrap();
     for setting in schema.settings_of_relay(Duration::from_secs(60)) {
         tx.execute_unprepared(&format!("SET LOCAL {setting}")).await.unwrap();
     }
-    tx.execute_unprepared(&format!("PREPARE outbox_parks (smallint, bigint, bigint) AS {text}")).await.unwrap();
+    tx.execute_unprepared(&format!("PREPARE outbox_parks (smallint, bigint, bigint) AS {text}"))
+        .await
+        .unwrap();
     let shown = plan(&tx, "EXPLAIN (COSTS OFF) EXECUTE outbox_parks (0, 100, 50)".into()).await;
     tx.execute_unprepared("DEALLOCATE outbox_parks").await.unwrap();
     tx.rollback().await.unwrap();

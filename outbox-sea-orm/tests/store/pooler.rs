@@ -5,7 +5,9 @@ use outbox_core::{
     outbox::{EventReader, Fence, PartitionNo},
     testing::store::{PARTITIONS, event},
 };
-use outbox_sea_orm::{Namespace, Outbox, OutboxError, Schema, StoreOptions, install, open_relay_store};
+use outbox_sea_orm::{
+    Namespace, Outbox, OutboxError, Schema, StoreOptions, install, open_relay_store,
+};
 use sea_orm::{ConnectOptions, ConnectionTrait, DatabaseConnection, TransactionTrait};
 use std::time::Duration;
 use tests::{
@@ -21,7 +23,9 @@ async fn through(temp: &TempDatabase, port: u16) -> DatabaseConnection {
 
 fn says_what_is_needed(error: &OutboxError) -> bool {
     let text = error.to_string();
-    matches!(error, OutboxError::Configuration(_)) && text.contains("PgBouncer 1.21") && text.contains("directly")
+    matches!(error, OutboxError::Configuration(_))
+        && text.contains("PgBouncer 1.21")
+        && text.contains("directly")
 }
 
 /// PgBouncer 1.18, which Debian has, and later ones up to 1.20 are refused; what they would do is no outbox.
@@ -30,14 +34,22 @@ async fn a_pooler_that_mixes_prepared_statements_up_is_refused_at_the_start_and_
     let temp = TempDatabase::create(Database::Postgres).await;
     let server = pgbouncer::start().await;
     let db = through(&temp, server.port()).await;
-    let opened = Outbox::builder(db.clone()).source("shop").partitions(PARTITIONS).behind_pooler().install().await;
+    let opened = Outbox::builder(db.clone())
+        .source("shop")
+        .partitions(PARTITIONS)
+        .behind_pooler()
+        .install()
+        .await;
     if !pgbouncer::carries_statements() {
         let error = opened.expect_err("SeaORM itself fails behind it");
         assert!(says_what_is_needed(&error), "{error}");
         let schema = temp.connect().await;
         install(&schema, &Namespace::default(), PARTITIONS).await.unwrap();
-        let error =
-            Outbox::builder(db).behind_pooler().build().await.expect_err("nor is it opened where its tables are");
+        let error = Outbox::builder(db)
+            .behind_pooler()
+            .build()
+            .await
+            .expect_err("nor is it opened where its tables are");
         assert!(says_what_is_needed(&error), "{error}");
         return;
     }
@@ -79,12 +91,16 @@ async fn a_relays_own_connections_work_behind_any_pooler() {
     let fence = Fence { relay, partitions };
     let mut delivered = 0;
     for round in 0..10 {
-        schema.append(&direct, "/shop", &[event(&format!("a{round}")), event(&format!("b{round}"))]).await.unwrap();
+        schema
+            .append(&direct, "/shop", &[event(&format!("a{round}")), event(&format!("b{round}"))])
+            .await
+            .unwrap();
         // Each store in turn, and all of them at once.
         for store in &stores {
             store.leases.renew(&fence.relay, 1, Duration::from_secs(600)).await.unwrap();
         }
-        let pages = futures_util::future::join_all(stores.iter().map(|store| read(&*store.reader))).await;
+        let pages =
+            futures_util::future::join_all(stores.iter().map(|store| read(&*store.reader))).await;
         assert!(pages.iter().all(|page| *page == pages[0] && page.len() == 2), "{pages:?}");
         delivered += stores[round % 3].settler.finish(&fence, &pages[0]).await.unwrap().deleted;
     }
@@ -95,7 +111,8 @@ async fn a_relays_own_connections_work_behind_any_pooler() {
 async fn read(reader: &dyn EventReader) -> Vec<(PartitionNo, EventId)> {
     let mut places = Vec::new();
     for partition in (0..PARTITIONS).map(PartitionNo) {
-        let page = reader.page(partition, EventId(0), EventId(i64::MAX), 100_000, u32::MAX).await.unwrap();
+        let page =
+            reader.page(partition, EventId(0), EventId(i64::MAX), 100_000, u32::MAX).await.unwrap();
         places.extend(page.into_iter().map(|event| (event.partition, event.id)));
     }
     places
@@ -103,7 +120,10 @@ async fn read(reader: &dyn EventReader) -> Vec<(PartitionNo, EventId)> {
 
 async fn all_events(db: &DatabaseConnection) -> i64 {
     let tx = db.begin().await.unwrap();
-    let count = sea_orm::Statement::from_string(sea_orm::DbBackend::Postgres, "SELECT COUNT(*) FROM outbox_events");
+    let count = sea_orm::Statement::from_string(
+        sea_orm::DbBackend::Postgres,
+        "SELECT COUNT(*) FROM outbox_events",
+    );
     let count = tx.query_one_raw(count).await.unwrap().unwrap().try_get_by_index(0).unwrap();
     tx.commit().await.unwrap();
     count

@@ -39,7 +39,9 @@ impl MigratorTrait for Next {
 
 async fn run(db: &DatabaseConnection, sql: &str) {
     for statement in sql.split(";\n").filter(|statement| !statement.trim().is_empty()) {
-        db.execute_unprepared(statement).await.unwrap_or_else(|error| panic!("{error}: {statement}"));
+        db.execute_unprepared(statement)
+            .await
+            .unwrap_or_else(|error| panic!("{error}: {statement}"));
     }
 }
 
@@ -86,14 +88,17 @@ async fn shape(db: &DatabaseConnection, dialect: Dialect, namespace: &str) -> Ve
     let rows = db.query_all_raw(Statement::from_string(dialect.backend(), asked)).await.unwrap();
     let of = format!("{namespace}_outbox_");
     let texts = rows.iter().map(|row| row.try_get_by_index::<String>(0).unwrap());
-    let mut shape: Vec<String> = texts.filter(|text| text.contains(&of)).map(|text| text.replace(&of, "")).collect();
+    let mut shape: Vec<String> =
+        texts.filter(|text| text.contains(&of)).map(|text| text.replace(&of, "")).collect();
     shape.sort();
     shape
 }
 
 async fn version(db: &DatabaseConnection, namespace: &str) -> i32 {
-    let asked =
-        Statement::from_string(db.get_database_backend(), format!("SELECT version FROM {namespace}_outbox_meta"));
+    let asked = Statement::from_string(
+        db.get_database_backend(),
+        format!("SELECT version FROM {namespace}_outbox_meta"),
+    );
     db.query_one_raw(asked).await.unwrap().unwrap().try_get_by_index(0).unwrap()
 }
 

@@ -18,11 +18,13 @@ struct Other {
 
 impl Other {
     async fn listens(db: &DatabaseConnection, schema: &Arc<Schema>) -> Self {
-        let store: RelayStore = open_relay_store(db, schema, &StoreOptions::new(LEASE)).await.unwrap();
+        let store: RelayStore =
+            open_relay_store(db, schema, &StoreOptions::new(LEASE)).await.unwrap();
         let listener = store.listener.expect("PostgreSQL carries wakes");
         let wake = Wake::default();
         let mut heard = wake.listen();
-        let listening = tokio::spawn(async move { listener.listen(&wake).await.unwrap_err().to_string() });
+        let listening =
+            tokio::spawn(async move { listener.listen(&wake).await.unwrap_err().to_string() });
         // It wakes once when it listens, for whatever was rung before.
         tests::in_time(SOON, "a ring is heard", heard.changed()).await.unwrap();
         Self { heard, listening }
@@ -35,7 +37,8 @@ async fn a_ring_is_heard_by_other_processes_of_the_same_outbox_only() {
     let db = temp.connect().await;
     let schema = installed(&db, &Namespace::default()).await;
     let elsewhere = installed(&db, &Namespace::new("shop").unwrap()).await;
-    let (mut here, mut there) = (Other::listens(&db, &schema).await, Other::listens(&db, &elsewhere).await);
+    let (mut here, mut there) =
+        (Other::listens(&db, &schema).await, Other::listens(&db, &elsewhere).await);
     Notifier::new(&temp.connect().await, &schema).ring();
     // The notifier is dropped at once here: a ring that was not sent yet may be lost, so that it is not.
     let notifier = Notifier::new(&temp.connect().await, &schema);
@@ -92,7 +95,8 @@ async fn a_listener_whose_connection_is_ended_says_so_and_a_notifier_reconnects(
     let rings = async {
         loop {
             notifier.ring();
-            if tokio::time::timeout(Duration::from_millis(100), again.heard.changed()).await.is_ok() {
+            if tokio::time::timeout(Duration::from_millis(100), again.heard.changed()).await.is_ok()
+            {
                 break;
             }
         }

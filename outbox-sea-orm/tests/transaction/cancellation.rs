@@ -6,7 +6,9 @@ use crate::{
     shop::{AppError, OrderPlaced, Shop, new_order, place},
 };
 use outbox_sea_orm::prelude::*;
-use sea_orm::{ActiveModelTrait, ColumnTrait, ConnectionTrait, EntityTrait, PaginatorTrait, QueryFilter};
+use sea_orm::{
+    ActiveModelTrait, ColumnTrait, ConnectionTrait, EntityTrait, PaginatorTrait, QueryFilter,
+};
 use std::sync::{Arc, Mutex};
 use tests::{
     databases::{Database, TempDatabase},

@@ -4,8 +4,9 @@ use crate::shop::{OrderPlaced, Shop, new_order, order};
 use futures_util::{StreamExt, TryStreamExt};
 use outbox_sea_orm::prelude::*;
 use sea_orm::{
-    ActiveModelTrait, ColumnTrait, ConnectionTrait, DbErr, EntityTrait, IntoActiveModel, ModelTrait, PaginatorTrait,
-    QueryFilter, QueryOrder, Set, StreamTrait, TransactionError, TransactionSession, TransactionTrait,
+    ActiveModelTrait, ColumnTrait, ConnectionTrait, DbErr, EntityTrait, IntoActiveModel,
+    ModelTrait, PaginatorTrait, QueryFilter, QueryOrder, Set, StreamTrait, TransactionError,
+    TransactionSession, TransactionTrait,
 };
 use tests::{databases::TempDatabase, on_every_database};
 

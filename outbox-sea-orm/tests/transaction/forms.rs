@@ -7,7 +7,9 @@ use outbox_sea_orm::{
     prelude::*,
     transport::{LimitError, Limits, Memory, Route, event_type, topic},
 };
-use sea_orm::{ActiveModelTrait, DatabaseConnection, DatabaseTransaction, DbErr, EntityTrait, TransactionTrait};
+use sea_orm::{
+    ActiveModelTrait, DatabaseConnection, DatabaseTransaction, DbErr, EntityTrait, TransactionTrait,
+};
 use std::sync::atomic::{AtomicU32, Ordering};
 use tests::{databases::TempDatabase, on_every_database};
 
@@ -70,7 +72,11 @@ impl Orders {
     }
 
     #[transactional_outbox(outbox = self.outbox, emit = |order| OrderPlaced::from(order))]
-    async fn create(&self, txn: &DatabaseTransaction, total: i64) -> Result<order::Model, AppError> {
+    async fn create(
+        &self,
+        txn: &DatabaseTransaction,
+        total: i64,
+    ) -> Result<order::Model, AppError> {
         Ok(new_order(total).insert(txn).await?)
     }
 }
@@ -324,7 +330,11 @@ async fn crossing(db: &TempDatabase) {
     ) -> Result<(), DbErr> {
         let first_run = runs.fetch_add(1, Ordering::SeqCst) < 2;
         for id in ids {
-            let order = order::ActiveModel { id: sea_orm::Set(id), total: sea_orm::Set(ids[0]), ..Default::default() };
+            let order = order::ActiveModel {
+                id: sea_orm::Set(id),
+                total: sea_orm::Set(ids[0]),
+                ..Default::default()
+            };
             order.update(tx).await?;
             if first_run && id == ids[0] {
                 meet.wait().await;
@@ -336,7 +346,10 @@ async fn crossing(db: &TempDatabase) {
     let shop = Shop::open(db).await;
     place_two(&shop.outbox, 1, 1).await.unwrap();
     let (meet, runs) = (tokio::sync::Barrier::new(2), AtomicU32::new(0));
-    let (a, b) = tokio::join!(cross(&shop.outbox, [1, 2], &meet, &runs), cross(&shop.outbox, [2, 1], &meet, &runs));
+    let (a, b) = tokio::join!(
+        cross(&shop.outbox, [1, 2], &meet, &runs),
+        cross(&shop.outbox, [2, 1], &meet, &runs)
+    );
     assert_eq!((a, b), (Ok(()), Ok(())));
     assert!(runs.into_inner() >= 3, "one of them was the victim and ran again");
     assert_eq!(shop.saved().await, (2, 4));

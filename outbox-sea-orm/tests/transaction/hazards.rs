@@ -7,8 +7,8 @@ use crate::{
 };
 use outbox_sea_orm::prelude::*;
 use sea_orm::{
-    ActiveModelTrait, ColumnTrait, ConnectionTrait, DatabaseConnection, EntityTrait, PaginatorTrait, QueryFilter, Set,
-    TransactionTrait,
+    ActiveModelTrait, ColumnTrait, ConnectionTrait, DatabaseConnection, EntityTrait,
+    PaginatorTrait, QueryFilter, Set, TransactionTrait,
 };
 use std::sync::{
     Arc,
@@ -271,7 +271,8 @@ async fn the_victim_swallows(db: &TempDatabase) {
         let tx = shop.outbox.begin().await.unwrap();
         let mut victim = false;
         for id in ids {
-            let order = order::ActiveModel { id: Set(id), total: Set(100 + ids[0]), ..Default::default() };
+            let order =
+                order::ActiveModel { id: Set(id), total: Set(100 + ids[0]), ..Default::default() };
             victim |= order.update(&tx).await.is_err();
             if id == ids[0] {
                 meet.wait().await;
@@ -292,7 +293,11 @@ async fn the_victim_swallows(db: &TempDatabase) {
     assert!(a ^ b, "one of the two is the victim");
     assert_eq!(shop.saved().await, (3, 1));
     let winner = if a { 2 } else { 1 };
-    let touched = order::Entity::find().filter(order::Column::Total.eq(100 + winner)).count(&shop.db).await.unwrap();
+    let touched = order::Entity::find()
+        .filter(order::Column::Total.eq(100 + winner))
+        .count(&shop.db)
+        .await
+        .unwrap();
     assert_eq!(touched, 2, "both updates of the winner, none of the victim");
 }
 
@@ -309,7 +314,9 @@ fn a_deadlock_s_victim_that_swallows_the_error_saves_nothing_on_postgres() {
 /// Tells how many sessions of a database are inside a transaction.
 pub(crate) async fn open_transactions(db: &TempDatabase, onlooker: &DatabaseConnection) -> usize {
     if db.database() == Database::Sqlite {
-        return usize::from(onlooker.execute_unprepared("BEGIN IMMEDIATE; ROLLBACK").await.is_err());
+        return usize::from(
+            onlooker.execute_unprepared("BEGIN IMMEDIATE; ROLLBACK").await.is_err(),
+        );
     }
     tests::databases::open_transactions(onlooker).await
 }
@@ -317,5 +324,10 @@ pub(crate) async fn open_transactions(db: &TempDatabase, onlooker: &DatabaseConn
 /// Waits until no session is inside a transaction.
 pub(crate) async fn all_at_rest(db: &TempDatabase, onlooker: &DatabaseConnection) {
     let at_rest = async || open_transactions(db, onlooker).await == 0;
-    wait_until(std::time::Duration::from_secs(5), "no connection stays inside a transaction", at_rest).await;
+    wait_until(
+        std::time::Duration::from_secs(5),
+        "no connection stays inside a transaction",
+        at_rest,
+    )
+    .await;
 }

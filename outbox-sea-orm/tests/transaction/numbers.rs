@@ -40,7 +40,10 @@ fn names<T: std::fmt::Debug>(refused: Result<T, OutboxError>, field: &str) {
     match refused {
         Err(OutboxError::Encode(EncodeError::Json { fault, event_type })) => {
             assert_eq!(fault.path(), field);
-            assert!(fault.to_string().contains("for which JSON has no number"), "{fault} of {event_type}");
+            assert!(
+                fault.to_string().contains("for which JSON has no number"),
+                "{fault} of {event_type}"
+            );
         }
         other => panic!("it is not refused: {other:?}"),
     }

@@ -198,7 +198,9 @@ fn events_keep_the_order_of_their_emission_across_handles() {
         };
         let shop = Shop::open_with(db, |_| (), listening).await;
         let tx = shop.outbox.begin().await.unwrap();
-        let emit = |handle: &OutboxTransaction, total| handle.emit(OrderPlaced { order_id: 1, total }).unwrap();
+        let emit = |handle: &OutboxTransaction, total| {
+            handle.emit(OrderPlaced { order_id: 1, total }).unwrap()
+        };
         emit(&tx, 1);
         let nested = tx.begin().await.unwrap();
         emit(&nested, 2);
@@ -213,10 +215,15 @@ fn events_keep_the_order_of_their_emission_across_handles() {
         assert_eq!(heard.take(), ["1", "2", "3", "4", "6"]);
         let backend = ConnectionTrait::get_database_backend(&shop.db);
         let rows = "SELECT CAST(payload AS TEXT) FROM outbox_events ORDER BY event_id";
-        let rows = shop.db.query_all_raw(sea_orm::Statement::from_string(backend, rows)).await.unwrap();
+        let rows =
+            shop.db.query_all_raw(sea_orm::Statement::from_string(backend, rows)).await.unwrap();
         let totals: Vec<i64> = rows
             .iter()
-            .map(|row| serde_json::from_str::<OrderPlaced>(&row.try_get_by_index::<String>(0).unwrap()).unwrap().total)
+            .map(|row| {
+                serde_json::from_str::<OrderPlaced>(&row.try_get_by_index::<String>(0).unwrap())
+                    .unwrap()
+                    .total
+            })
             .collect();
         assert_eq!(totals, [1, 2, 3, 4, 6]);
     });
@@ -233,7 +240,8 @@ fn a_listener_is_tried_three_times_and_then_recovers() {
         let (tries, recovered) = (Arc::new(AtomicU32::new(0)), Log::default());
         let (count, log) = (tries.clone(), recovered.clone());
         let listener = Listener::new(move |_: OrderPlaced| {
-            let failed: Result<(), BoxError> = Err(format!("try {}", count.fetch_add(1, Ordering::SeqCst) + 1).into());
+            let failed: Result<(), BoxError> =
+                Err(format!("try {}", count.fetch_add(1, Ordering::SeqCst) + 1).into());
             async move { failed }
         })
         .recover(move |event, error| {
@@ -245,7 +253,10 @@ fn a_listener_is_tried_three_times_and_then_recovers() {
         let tx = shop.outbox.begin().await.unwrap();
         place(&tx, 9).await.unwrap();
         tx.commit().await.expect("a listener after the commit cannot undo it");
-        assert_eq!((tries.load(Ordering::SeqCst), recovered.take()), (3, vec!["9: try 3".to_owned()]));
+        assert_eq!(
+            (tries.load(Ordering::SeqCst), recovered.take()),
+            (3, vec!["9: try 3".to_owned()])
+        );
         assert_eq!(shop.saved().await, (1, 1));
     });
 }
@@ -317,8 +328,10 @@ fn a_commit_on_a_lost_connection_has_an_unknown_outcome() {
         tx.after_completion(move |outcome| note.note(format!("{outcome:?}")));
         tx.after_commit(log.noting("commit"));
         tx.after_rollback(log.noting("rollback"));
-        let backend =
-            tx.query_one_raw(sea_orm::Statement::from_string(sea_orm::DbBackend::Postgres, "SELECT pg_backend_pid()"));
+        let backend = tx.query_one_raw(sea_orm::Statement::from_string(
+            sea_orm::DbBackend::Postgres,
+            "SELECT pg_backend_pid()",
+        ));
         let pid: i32 = backend.await.unwrap().unwrap().try_get_by_index(0).unwrap();
         shop.db.execute_unprepared(&format!("SELECT pg_terminate_backend({pid})")).await.unwrap();
         let gone = async || crate::hazards::open_transactions(db, &shop.db).await == 0;

@@ -2,7 +2,8 @@
 
 use outbox_sea_orm::prelude::*;
 use sea_orm::{
-    ActiveValue::Set, ConnectOptions, ConnectionTrait, DatabaseConnection, Schema, Statement, entity::prelude::*,
+    ActiveValue::Set, ConnectOptions, ConnectionTrait, DatabaseConnection, Schema, Statement,
+    entity::prelude::*,
 };
 use serde::{Deserialize, Serialize};
 use tests::databases::{Database, TempDatabase};
@@ -114,7 +115,10 @@ impl Shop {
     }
 
     pub(crate) async fn count_in(&self, connection: &impl ConnectionTrait, table: &str) -> i64 {
-        let count = Statement::from_string(connection.get_database_backend(), format!("SELECT COUNT(*) FROM {table}"));
+        let count = Statement::from_string(
+            connection.get_database_backend(),
+            format!("SELECT COUNT(*) FROM {table}"),
+        );
         connection.query_one_raw(count).await.unwrap().unwrap().try_get_by_index(0).unwrap()
     }
 }

@@ -3,7 +3,10 @@
 use crate::shop::{OrderPlaced, Shop, new_order, order, place};
 use futures_util::TryStreamExt;
 use outbox_sea_orm::prelude::*;
-use sea_orm::{ActiveModelTrait, ConnectionTrait, DbErr, EntityTrait, PaginatorTrait, StreamTrait, TransactionTrait};
+use sea_orm::{
+    ActiveModelTrait, ConnectionTrait, DbErr, EntityTrait, PaginatorTrait, StreamTrait,
+    TransactionTrait,
+};
 use std::time::Duration;
 use tests::{databases::TempDatabase, on_every_database};
 

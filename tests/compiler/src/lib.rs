@@ -13,7 +13,8 @@ use std::env;
 pub fn compiler_arguments(_: TokenStream) -> TokenStream {
     let program = env::current_exe().unwrap_or_default().to_string_lossy().into_owned();
     let arguments = env::args_os().skip(1).map(|argument| argument.to_string_lossy().into_owned());
-    let texts = std::iter::once(program).chain(arguments).map(|text| Literal::string(&text).to_string());
+    let texts =
+        std::iter::once(program).chain(arguments).map(|text| Literal::string(&text).to_string());
     let texts: Vec<String> = texts.collect();
     format!("&[{}]", texts.join(", ")).parse().unwrap_or_default()
 }

@@ -2,7 +2,9 @@
 //! call services. Nobody passes a transaction on.
 
 use outbox_sea_orm::{prelude::*, saga::SagasError};
-use sea_orm::{ActiveModelTrait, ActiveValue::Set, DbErr, EntityTrait, IntoActiveModel, QuerySelect};
+use sea_orm::{
+    ActiveModelTrait, ActiveValue::Set, DbErr, EntityTrait, IntoActiveModel, QuerySelect,
+};
 use serde::{Deserialize, Serialize};
 use std::sync::{Arc, OnceLock};
 
@@ -66,9 +68,13 @@ pub(crate) struct Audit {
 impl Audit {
     #[transactional_outbox(tx = self.outbox)]
     async fn note(&self, booking: i64, what: &str) -> Result<(), BookingError> {
-        audit::ActiveModel { booking: Set(booking), what: Set(what.to_owned()), ..Default::default() }
-            .insert(tx)
-            .await?;
+        audit::ActiveModel {
+            booking: Set(booking),
+            what: Set(what.to_owned()),
+            ..Default::default()
+        }
+        .insert(tx)
+        .await?;
         Ok(())
     }
 }
@@ -82,7 +88,11 @@ pub(crate) struct Stock {
 impl Stock {
     #[transactional_outbox(tx = self.outbox)]
     async fn reserve(&self, booking: i64) -> Result<(), BookingError> {
-        let there = stock::Entity::find_by_id(1).lock_exclusive().one(tx).await?.ok_or(BookingError::SoldOut)?;
+        let there = stock::Entity::find_by_id(1)
+            .lock_exclusive()
+            .one(tx)
+            .await?
+            .ok_or(BookingError::SoldOut)?;
         if there.remaining == 0 {
             return Err(BookingError::SoldOut);
         }
@@ -145,7 +155,10 @@ impl Bookings {
 
     #[transactional_outbox(tx = self.outbox)]
     async fn settle(&self, booking: i64, state: &str) -> Result<(), BookingError> {
-        let found = booking::Entity::find_by_id(booking).one(tx).await?.ok_or(BookingError::Unknown(booking))?;
+        let found = booking::Entity::find_by_id(booking)
+            .one(tx)
+            .await?
+            .ok_or(BookingError::Unknown(booking))?;
         let mut change = found.into_active_model();
         change.state = Set(state.to_owned());
         change.update(tx).await?;

@@ -1,6 +1,9 @@
 //! A process to be killed that carries the sagas of a database.
 #![expect(clippy::print_stdout, reason = "its lines are what the test waits for")]
-#![expect(clippy::unwrap_used, reason = "a tool of tests: what goes wrong ends it, and the test shows it")]
+#![expect(
+    clippy::unwrap_used,
+    reason = "a tool of tests: what goes wrong ends it, and the test shows it"
+)]
 
 #[path = "../../tests/story/stage/event.rs"]
 mod event;
@@ -29,9 +32,16 @@ async fn main() -> ExitCode {
     let mut asked_to_end = signal(SignalKind::terminate()).unwrap();
     let mut options = ConnectOptions::new(&part.url);
     options.sqlx_logging(false);
-    let outbox = Outbox::builder(Database::connect(options).await.unwrap()).source("story").build().await.unwrap();
+    let outbox = Outbox::builder(Database::connect(options).await.unwrap())
+        .source("story")
+        .build()
+        .await
+        .unwrap();
     let lease = Duration::from_millis(part.lease_ms);
-    let sagas = Sagas::builder(&outbox).register(place_order()).lease(lease).poll(Duration::from_millis(100));
+    let sagas = Sagas::builder(&outbox)
+        .register(place_order())
+        .lease(lease)
+        .poll(Duration::from_millis(100));
     let sagas = sagas.start().await.unwrap();
     println!("up");
     asked_to_end.recv().await;

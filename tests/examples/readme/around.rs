@@ -20,7 +20,9 @@ struct OrderPlaced {
 }
 
 async fn send_receipt(event: OrderPlaced, cx: &HandlerContext) -> Result<(), AppError> {
-    receipt::ActiveModel { order_id: Set(event.order_id), ..Default::default() }.insert(&cx.tx).await?;
+    receipt::ActiveModel { order_id: Set(event.order_id), ..Default::default() }
+        .insert(&cx.tx)
+        .await?;
     cx.tx.emit(ReceiptSent { order_id: event.order_id })?;
     Ok(())
 }

@@ -9,7 +9,9 @@ mod shop;
 use outbox_http::{HttpPublisher, HttpReceiver};
 use outbox_sea_orm::operator::{AdminStore, Decision, LetterFilter, redrive_all};
 use outbox_sea_orm::{prelude::*, transport::Memory};
-use sea_orm::{ActiveModelTrait, ActiveValue::Set, DatabaseConnection, IntoActiveModel, TransactionTrait};
+use sea_orm::{
+    ActiveModelTrait, ActiveValue::Set, DatabaseConnection, IntoActiveModel, TransactionTrait,
+};
 use serde::{Deserialize, Serialize};
 use shop::{AppError, NewOrder, ReceiptSent, charge, notify_screen, order, receipt};
 use std::time::Duration;
@@ -51,13 +53,17 @@ async fn receiving(
     stopped: impl Future<Output = ()> + Send + 'static,
 ) -> Done {
     async fn send_receipt(event: OrderPlaced, cx: &HandlerContext) -> Result<(), AppError> {
-        receipt::ActiveModel { order_id: Set(event.order_id), ..Default::default() }.insert(&cx.tx).await?;
+        receipt::ActiveModel { order_id: Set(event.order_id), ..Default::default() }
+            .insert(&cx.tx)
+            .await?;
         cx.tx.emit(ReceiptSent { order_id: event.order_id })?; // effect, next event, inbox row: one transaction
         Ok(())
     }
 
-    let (router, subscriber) = HttpReceiver::builder().path("/events").verify("whsec_...").build()?;
-    let consumer = Consumer::new("receipts", &outbox).on("send-receipt", send_receipt).subscribe(subscriber);
+    let (router, subscriber) =
+        HttpReceiver::builder().path("/events").verify("whsec_...").build()?;
+    let consumer =
+        Consumer::new("receipts", &outbox).on("send-receipt", send_receipt).subscribe(subscriber);
     let consumer = consumer.start().await?;
     axum::serve(listener, router).with_graceful_shutdown(stopped).await?; // `stopped` first, then the consumer
     drop(consumer);
@@ -123,7 +129,8 @@ async fn phases(db: DatabaseConnection, tx: &OutboxTransaction) -> Done {
 }
 
 async fn all(outbox: &Outbox) -> Done {
-    let relay = Relay::builder(outbox).route("here", topic("orders"), Memory::channel().0).start().await?;
+    let relay =
+        Relay::builder(outbox).route("here", topic("orders"), Memory::channel().0).start().await?;
     let consumer = Consumer::new("here", outbox).subscribe(Memory::channel().1).start().await?;
     let sagas = saga::started(outbox).await?;
     around::ended(relay, consumer, sagas).await
@@ -134,7 +141,10 @@ async fn letters(outbox: &Outbox) -> Done {
     println!("{} letters, the first: {:?}", undecided.len(), undecided.first());
 
     let why = Decision::new("ann", "billing is repaired");
-    redrive_all(outbox, &LetterFilter::all().topic("orders"), &why, |progress| println!("{progress:?}")).await?;
+    redrive_all(outbox, &LetterFilter::all().topic("orders"), &why, |progress| {
+        println!("{progress:?}")
+    })
+    .await?;
     Ok(())
 }
 

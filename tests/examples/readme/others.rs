@@ -47,7 +47,11 @@ impl Checkout {
         Ok(Charge { order_id: self.order_id, cents: self.cents })
     }
 
-    async fn refund(&mut self, captured: Option<PaymentCaptured>, _cx: &StepContext) -> Result<Refund, StepError> {
+    async fn refund(
+        &mut self,
+        captured: Option<PaymentCaptured>,
+        _cx: &StepContext,
+    ) -> Result<Refund, StepError> {
         Ok(Refund { order_id: self.order_id, payment: captured.map(|c| c.payment) }) // `None`: no answer came in time
     }
 }
@@ -62,8 +66,13 @@ async fn charge(command: Charge, cx: &HandlerContext) -> Result<(), HandlerError
 }
 
 pub(crate) async fn orders(outbox: Outbox, subscriber: impl Subscriber) -> super::Done {
-    let sagas = Sagas::builder(&outbox).register(Checkout::saga()).reply_to("checkout.answers").start().await?;
-    let consumer = Consumer::new("checkout", &outbox).replies(&sagas).subscribe(subscriber).start().await?;
+    let sagas = Sagas::builder(&outbox)
+        .register(Checkout::saga())
+        .reply_to("checkout.answers")
+        .start()
+        .await?;
+    let consumer =
+        Consumer::new("checkout", &outbox).replies(&sagas).subscribe(subscriber).start().await?;
     drop(consumer);
     Ok(())
 }
@@ -76,13 +85,20 @@ pub(crate) async fn over_rabbitmq(outbox: Outbox, url: &str) -> super::Done {
     let rabbit = AmqpPublisher::new(url)?.exchange("shop").declare(topology.clone()); // the same in both services
     let relay = Relay::builder(&outbox).route("rabbit", everything(), rabbit).start().await?;
 
-    let sagas = Sagas::builder(&outbox).register(Checkout::saga()).reply_to("checkout.answers").start().await?;
+    let sagas = Sagas::builder(&outbox)
+        .register(Checkout::saga())
+        .reply_to("checkout.answers")
+        .start()
+        .await?;
     let answers = AmqpSubscriber::new(url, "checkout")?.declare(topology); // in payments: the queue `payments`, and `on_command`
-    let consumer = Consumer::new("checkout", &outbox).replies(&sagas).subscribe(answers).start().await?;
+    let consumer =
+        Consumer::new("checkout", &outbox).replies(&sagas).subscribe(answers).start().await?;
     drop((relay, consumer));
     Ok(())
 }
 
 pub(crate) fn payments(outbox: &Outbox) -> Consumer<Outbox> {
-    Consumer::new("payments", outbox).on_command("charge", charge).commands_from("shop", "checkout.answers")
+    Consumer::new("payments", outbox)
+        .on_command("charge", charge)
+        .commands_from("shop", "checkout.answers")
 }

@@ -92,7 +92,11 @@ pub(crate) async fn sagas(outbox: Outbox, tx: OutboxTransaction) -> super::Done 
     tx.start_saga(PlaceOrder { order_id: 7, total: 90 }).correlation("order-7").await?; // two are one saga
     tx.commit().await?;
     drop(sagas);
-    let locks = Sagas::builder(&outbox).register(ChangeOrder::saga()).register(ConfirmOrder::saga()).start().await?;
+    let locks = Sagas::builder(&outbox)
+        .register(ChangeOrder::saga())
+        .register(ConfirmOrder::saga())
+        .start()
+        .await?;
     let tx = outbox.begin().await?;
     assert_eq!(locks.holder(&tx, "order/7").await?, None);
     Ok(())

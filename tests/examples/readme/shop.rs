@@ -63,7 +63,11 @@ pub(crate) struct ReceiptSent {
 }
 
 #[transactional_outbox]
-pub(crate) async fn charge(tx: &OutboxTransaction, order: i64, amount: i64) -> Result<(), AppError> {
+pub(crate) async fn charge(
+    tx: &OutboxTransaction,
+    order: i64,
+    amount: i64,
+) -> Result<(), AppError> {
     tx.emit(OrderPlaced { order_id: order, total: amount })?;
     Ok(())
 }

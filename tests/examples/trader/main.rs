@@ -1,6 +1,9 @@
 //! A process to be killed: one side of the trips, with its relay, its consumer, and its sagas where it carries them.
 #![expect(clippy::print_stdout, reason = "its lines are what the test waits for")]
-#![expect(clippy::unwrap_used, reason = "a tool of tests: what goes wrong ends it, and the test shows it")]
+#![expect(
+    clippy::unwrap_used,
+    reason = "a tool of tests: what goes wrong ends it, and the test shows it"
+)]
 
 mod others;
 #[path = "../../tests/story/trips/trip.rs"]
@@ -33,22 +36,35 @@ async fn main() -> ExitCode {
     let mut options = ConnectOptions::new(&role.url);
     options.sqlx_logging(false);
     let source = if role.carries { "/orders" } else { "/others" };
-    let outbox = Outbox::builder(Database::connect(options).await.unwrap()).source(source).build().await.unwrap();
+    let outbox = Outbox::builder(Database::connect(options).await.unwrap())
+        .source(source)
+        .build()
+        .await
+        .unwrap();
     let lease = Duration::from_millis(role.lease_ms);
-    let topology = |queue: &str| Topology::new().queue(Queue::quorum(queue).expires(Duration::from_mins(10)));
+    let topology =
+        |queue: &str| Topology::new().queue(Queue::quorum(queue).expires(Duration::from_mins(10)));
 
     let publisher = AmqpPublisher::new(rabbitmq::shared_url()).unwrap().queue(&role.sends);
     let publisher = publisher.declare(topology(&role.sends)).build().unwrap();
-    let retry = RetryPolicy::default().backoff(Duration::from_millis(20)).max_backoff(Duration::from_millis(200));
+    let retry = RetryPolicy::default()
+        .backoff(Duration::from_millis(20))
+        .max_backoff(Duration::from_millis(200));
     let route = Route::new("wire", everything(), Disturbed::new(publisher, role.seed)).retry(retry);
-    let relay =
-        Relay::builder(&outbox).lease(lease).poll(Duration::from_millis(200)).add_route(route).start().await.unwrap();
+    let relay = Relay::builder(&outbox)
+        .lease(lease)
+        .poll(Duration::from_millis(200))
+        .add_route(route)
+        .start()
+        .await
+        .unwrap();
 
     let subscriber = AmqpSubscriber::new(rabbitmq::shared_url(), &role.receives).unwrap();
     let subscriber = subscriber.declare(topology(&role.receives)).build().unwrap();
     let consumer = Consumer::new("trips", &outbox).subscribe(subscriber).lease(lease);
-    let consumer =
-        consumer.retry(RetryPolicy::attempts(60, Duration::from_millis(5)).max_backoff(Duration::from_millis(50)));
+    let consumer = consumer.retry(
+        RetryPolicy::attempts(60, Duration::from_millis(5)).max_backoff(Duration::from_millis(50)),
+    );
     let sagas = if role.carries {
         let sagas = Sagas::builder(&outbox).register(Trip::saga()).reply_to(ANSWERS).lease(lease);
         Some(sagas.poll(Duration::from_millis(100)).start().await.unwrap())
@@ -57,7 +73,10 @@ async fn main() -> ExitCode {
     };
     let consumer = match &sagas {
         Some(sagas) => consumer.replies(sagas),
-        None => consumer.on_command("book", on_book).on_command("cancel", on_cancel).commands_from("/orders", ANSWERS),
+        None => consumer
+            .on_command("book", on_book)
+            .on_command("cancel", on_cancel)
+            .commands_from("/orders", ANSWERS),
     };
     let consumer = consumer.start().await.unwrap();
     println!("up");

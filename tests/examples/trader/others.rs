@@ -30,8 +30,15 @@ pub(crate) async fn on_cancel(command: Cancel, cx: &HandlerContext) -> Result<()
     }
 }
 
-async fn write(cx: &HandlerContext, trip: &str, entry: &str, amount: i64) -> Result<(), HandlerError> {
-    let sql = format!("INSERT INTO story_ledger (of_trip, entry, amount) VALUES ('{trip}', '{entry}', {amount})");
+async fn write(
+    cx: &HandlerContext,
+    trip: &str,
+    entry: &str,
+    amount: i64,
+) -> Result<(), HandlerError> {
+    let sql = format!(
+        "INSERT INTO story_ledger (of_trip, entry, amount) VALUES ('{trip}', '{entry}', {amount})"
+    );
     cx.tx.execute_unprepared(&sql).await?;
     Ok(())
 }

@@ -61,14 +61,19 @@ pub(crate) async fn play(part: Part) -> ExitCode {
     if part.idle_ms > 0 {
         limits = limits.idle(Duration::from_millis(part.idle_ms));
     }
-    let outbox = Outbox::builder(db).source("story").transaction_limits(limits).build().await.unwrap();
+    let outbox =
+        Outbox::builder(db).source("story").transaction_limits(limits).build().await.unwrap();
     let (relay, consumer) = match (&part.queue, &part.kafka, part.http) {
         (Some(queue), _, _) => {
             let subscriber = AmqpSubscriber::new(rabbitmq::shared_url(), queue).unwrap();
             (None, Some(receive(&part, &outbox, subscriber).await))
         }
-        (None, Some((url, topic)), _) => (None, Some(receive(&part, &outbox, member(url, topic)).await)),
-        (None, None, Some(address)) => (None, Some(receive(&part, &outbox, serve(address).await).await)),
+        (None, Some((url, topic)), _) => {
+            (None, Some(receive(&part, &outbox, member(url, topic)).await))
+        }
+        (None, None, Some(address)) => {
+            (None, Some(receive(&part, &outbox, serve(address).await).await))
+        }
         (None, None, None) if part.routes.is_empty() => (None, None),
         (None, None, None) => relay(&part, &outbox).await,
     };
@@ -151,7 +156,10 @@ fn route(part: &Part, route: &RoutePart) -> (Route, Option<MemorySubscriber>) {
         }
         None => {
             let (publisher, subscriber) = Memory::channel();
-            (Route::new(route.name.clone(), everything(), publisher).limits(limits), Some(subscriber))
+            (
+                Route::new(route.name.clone(), everything(), publisher).limits(limits),
+                Some(subscriber),
+            )
         }
     };
     let made = made.retry(RetryPolicy::default().backoff(Duration::from_millis(route.backoff_ms)));

@@ -13,7 +13,8 @@ static STOPPED: AtomicBool = AtomicBool::new(false);
 
 /// Stops at the `nth` reach of a point, from 1.
 pub(crate) fn at(point: &str, nth: u64) {
-    let named = FaultPoint::ALL.into_iter().chain(FaultPoint::OF_SAGAS).find(|p| format!("{p:?}") == point);
+    let named =
+        FaultPoint::ALL.into_iter().chain(FaultPoint::OF_SAGAS).find(|p| format!("{p:?}") == point);
     POINT.set(named.unwrap()).unwrap();
     LEFT.store(nth, Ordering::SeqCst);
     install(reached);

@@ -25,7 +25,9 @@ async fn main() -> ExitCode {
     let mut parts = arguments.splitn(2, |argument| argument == "--");
     let names = parts.next().unwrap_or_default();
     let Some([program, rest @ ..]) = parts.next() else {
-        eprintln!("usage: with-servers [postgres|mariadb|redis|amqp|kafka|mqtt|nats].. -- COMMAND [ARGUMENT]..");
+        eprintln!(
+            "usage: with-servers [postgres|mariadb|redis|amqp|kafka|mqtt|nats].. -- COMMAND [ARGUMENT].."
+        );
         return ExitCode::from(2);
     };
     let mut command = Command::new(program);
@@ -82,6 +84,7 @@ async fn ended(mut child: Child) -> std::io::Result<ExitStatus> {
 
 /// Passes the command's exit code on; a command that a signal ended has failed.
 fn code_of(status: std::io::Result<ExitStatus>) -> ExitCode {
-    let code = status.ok().and_then(|status| status.code()).and_then(|code| u8::try_from(code).ok());
+    let code =
+        status.ok().and_then(|status| status.code()).and_then(|code| u8::try_from(code).ok());
     code.map_or(ExitCode::FAILURE, ExitCode::from)
 }

@@ -46,7 +46,8 @@ macro_rules! on_every_database {
 /// # Panics
 /// When the story does.
 pub fn tell<T>(database: Database, story: impl AsyncFnOnce(&TempDatabase) -> T) -> T {
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
     runtime.expect("a runtime can be made").block_on(async {
         let db = TempDatabase::create(database).await;
         story(&db).await

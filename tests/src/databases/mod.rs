@@ -42,7 +42,9 @@ impl Database {
     pub fn server_url(self) -> Option<String> {
         let (variable, usual) = match self {
             Self::Sqlite => return None,
-            Self::Postgres => ("OUTBOX_TEST_POSTGRES_URL", "postgres://postgres@127.0.0.1:5432/postgres"),
+            Self::Postgres => {
+                ("OUTBOX_TEST_POSTGRES_URL", "postgres://postgres@127.0.0.1:5432/postgres")
+            }
             Self::MariaDb => ("OUTBOX_TEST_MARIADB_URL", "mysql://root@127.0.0.1:3306/test"),
         };
         Some(server_url(variable, usual))
@@ -51,7 +53,8 @@ impl Database {
 
 /// Gives the URL of a shared server: that of a variable of the environment, or the usual one.
 pub(crate) fn server_url(variable: &str, usual: &str) -> String {
-    let server = env::var(variable).ok().filter(|url| !url.is_empty()).unwrap_or_else(|| usual.to_owned());
+    let server =
+        env::var(variable).ok().filter(|url| !url.is_empty()).unwrap_or_else(|| usual.to_owned());
     let allowed = env::var("OUTBOX_TEST_ALLOW_REMOTE").is_ok_and(|value| value == "1");
     assert!(
         allowed || url::is_loopback(&server),
@@ -80,7 +83,10 @@ impl TempDatabase {
         let Some(server) = database.server_url() else {
             let folder = tempfile::Builder::new().prefix("outbox-sqlite-").tempdir();
             let folder = folder.expect("a folder can be made where temporary files go");
-            let url = format!("sqlite://{}?mode=rwc", folder.path().join(&name).with_extension("db").display());
+            let url = format!(
+                "sqlite://{}?mode=rwc",
+                folder.path().join(&name).with_extension("db").display()
+            );
             return Self { database, name, url, folder: Some(folder) };
         };
         let statement = match database {
@@ -88,7 +94,9 @@ impl TempDatabase {
             Database::Postgres | Database::Sqlite => format!("CREATE DATABASE {name}"),
         };
         if let Err(error) = administer(&server, &[statement]).await {
-            panic!("no database could be made on the {database:?} server ({error}); tests/run brings it up");
+            panic!(
+                "no database could be made on the {database:?} server ({error}); tests/run brings it up"
+            );
         }
         Self { database, url: url::with_database(&server, &name), name, folder: None }
     }
@@ -123,9 +131,15 @@ impl TempDatabase {
     ///
     /// # Panics
     /// When it cannot connect.
-    pub async fn connect_with(&self, choose: impl FnOnce(&mut ConnectOptions)) -> DatabaseConnection {
+    pub async fn connect_with(
+        &self,
+        choose: impl FnOnce(&mut ConnectOptions),
+    ) -> DatabaseConnection {
         let mut options = ConnectOptions::new(&self.url);
-        options.sqlx_logging(false).acquire_timeout(CONNECTED_WITHIN).connect_timeout(CONNECTED_WITHIN);
+        options
+            .sqlx_logging(false)
+            .acquire_timeout(CONNECTED_WITHIN)
+            .connect_timeout(CONNECTED_WITHIN);
         if self.database != Database::Sqlite {
             options.max_connections(10);
         }
@@ -150,9 +164,13 @@ impl TempDatabase {
         let statements = match self.database {
             Database::Sqlite => return self.url.replace("mode=rwc", "mode=ro"),
             Database::Postgres => vec![
-                format!("DO $$ BEGIN CREATE ROLE {role} LOGIN; EXCEPTION WHEN duplicate_object THEN NULL; END $$"),
+                format!(
+                    "DO $$ BEGIN CREATE ROLE {role} LOGIN; EXCEPTION WHEN duplicate_object THEN NULL; END $$"
+                ),
                 "REVOKE CREATE ON SCHEMA public FROM PUBLIC".to_owned(),
-                format!("GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO {role}"),
+                format!(
+                    "GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO {role}"
+                ),
             ],
             Database::MariaDb => vec![
                 format!("CREATE USER IF NOT EXISTS {role}@'%'"),
@@ -171,13 +189,18 @@ impl TempDatabase {
             Database::MariaDb => {
                 end_sessions(&server, &name).await?;
                 let user = role_of(&name);
-                let drop = [format!("DROP DATABASE IF EXISTS {name}"), format!("DROP USER IF EXISTS {user}@'%'")];
+                let drop = [
+                    format!("DROP DATABASE IF EXISTS {name}"),
+                    format!("DROP USER IF EXISTS {user}@'%'"),
+                ];
                 administer(&server, &drop).await
             }
             _ => {
                 let role = role_of(&name);
-                let drop =
-                    [format!("DROP DATABASE IF EXISTS {name} WITH (FORCE)"), format!("DROP ROLE IF EXISTS {role}")];
+                let drop = [
+                    format!("DROP DATABASE IF EXISTS {name} WITH (FORCE)"),
+                    format!("DROP ROLE IF EXISTS {role}"),
+                ];
                 administer(&server, &drop).await
             }
         }
@@ -194,10 +217,13 @@ impl Drop for TempDatabase {
         let removal = thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
             runtime
-                .block_on(async { tokio::time::timeout(DROPPED_WITHIN, Self::remove(database, name)).await })?
+                .block_on(async {
+                    tokio::time::timeout(DROPPED_WITHIN, Self::remove(database, name)).await
+                })?
                 .map_err(std::io::Error::other)
         });
-        let removed = removal.join().unwrap_or_else(|_| Err(std::io::Error::other("the removal panicked")));
+        let removed =
+            removal.join().unwrap_or_else(|_| Err(std::io::Error::other("the removal panicked")));
         if let Err(error) = removed
             && !thread::panicking()
         {
@@ -223,7 +249,9 @@ async fn administer(server: &str, statements: &[String]) -> Result<(), DbErr> {
 /// Ends the sessions of a MariaDB database: an open transaction in one of them would keep it from being dropped.
 async fn end_sessions(server: &str, name: &str) -> Result<(), DbErr> {
     let connection = connect_once(server).await?;
-    let sessions = format!("SELECT CAST(id AS SIGNED) AS id FROM information_schema.processlist WHERE db = '{name}'");
+    let sessions = format!(
+        "SELECT CAST(id AS SIGNED) AS id FROM information_schema.processlist WHERE db = '{name}'"
+    );
     let statement = sea_orm::Statement::from_string(sea_orm::DbBackend::MySql, sessions);
     for row in connection.query_all_raw(statement).await? {
         let id: i64 = row.try_get("", "id")?;
@@ -235,6 +263,10 @@ async fn end_sessions(server: &str, name: &str) -> Result<(), DbErr> {
 
 async fn connect_once(server: &str) -> Result<DatabaseConnection, DbErr> {
     let mut options = ConnectOptions::new(server);
-    options.max_connections(1).sqlx_logging(false).acquire_timeout(CONNECTED_WITHIN).connect_timeout(CONNECTED_WITHIN);
+    options
+        .max_connections(1)
+        .sqlx_logging(false)
+        .acquire_timeout(CONNECTED_WITHIN)
+        .connect_timeout(CONNECTED_WITHIN);
     sea_orm::Database::connect(options).await
 }

@@ -17,11 +17,16 @@ pub async fn waiting_for_locks(connection: &DatabaseConnection) -> usize {
 /// # Panics
 /// When the server does not tell.
 pub async fn open_transactions(connection: &DatabaseConnection) -> usize {
-    let postgres = "pid <> pg_backend_pid() AND xact_start IS NOT NULL AND backend_type = 'client backend'";
+    let postgres =
+        "pid <> pg_backend_pid() AND xact_start IS NOT NULL AND backend_type = 'client backend'";
     counted(connection, postgres, |transaction| !transaction.contains(", not started\n")).await
 }
 
-async fn counted(connection: &DatabaseConnection, postgres: &str, mariadb: fn(&str) -> bool) -> usize {
+async fn counted(
+    connection: &DatabaseConnection,
+    postgres: &str,
+    mariadb: fn(&str) -> bool,
+) -> usize {
     let counted = match connection.get_database_backend() {
         DbBackend::Postgres => on_postgres(connection, postgres).await,
         DbBackend::MySql => on_mariadb(connection, mariadb).await,
@@ -31,7 +36,9 @@ async fn counted(connection: &DatabaseConnection, postgres: &str, mariadb: fn(&s
 }
 
 async fn on_postgres(connection: &DatabaseConnection, condition: &str) -> Result<usize, DbErr> {
-    let sql = format!("SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND {condition}");
+    let sql = format!(
+        "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND {condition}"
+    );
     let row = connection.query_one_raw(Statement::from_string(DbBackend::Postgres, sql)).await?;
     let count: i64 = row.map_or(Ok(0), |row| row.try_get_by_index(0))?;
     Ok(usize::try_from(count).unwrap_or(0))
@@ -39,9 +46,14 @@ async fn on_postgres(connection: &DatabaseConnection, condition: &str) -> Result
 
 /// Asks the storage engine for its report: the tables of `information_schema` about it are a copy that is not made anew
 /// as long as anybody looks more often than ten times a second.
-async fn on_mariadb(connection: &DatabaseConnection, counts: fn(&str) -> bool) -> Result<usize, DbErr> {
+async fn on_mariadb(
+    connection: &DatabaseConnection,
+    counts: fn(&str) -> bool,
+) -> Result<usize, DbErr> {
     let asked = |sql| Statement::from_string(DbBackend::MySql, sql);
-    let Some(report) = connection.query_one_raw(asked("SHOW ENGINE INNODB STATUS")).await? else { return Ok(0) };
+    let Some(report) = connection.query_one_raw(asked("SHOW ENGINE INNODB STATUS")).await? else {
+        return Ok(0);
+    };
     let threads = threads(&report.try_get::<String>("", "Status")?, counts);
     let sessions = "SELECT CAST(id AS UNSIGNED) FROM information_schema.processlist \
                     WHERE db = database() AND id <> connection_id()";

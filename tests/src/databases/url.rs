@@ -27,11 +27,12 @@ pub(super) fn is_loopback(url: &str) -> bool {
     let (server, _) = split(url);
     let after_scheme = server.rsplit_once("://").map_or(server, |(_, rest)| rest);
     let host = after_scheme.rsplit_once('@').map_or(after_scheme, |(_, host)| host);
-    let host = host
-        .strip_prefix('[')
-        .and_then(|host| host.split_once(']'))
-        .map_or_else(|| host.rsplit_once(':').map_or(host, |(name, _)| name), |(address, _)| address);
-    host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
+    let host = host.strip_prefix('[').and_then(|host| host.split_once(']')).map_or_else(
+        || host.rsplit_once(':').map_or(host, |(name, _)| name),
+        |(address, _)| address,
+    );
+    host == "localhost"
+        || host.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
 }
 
 #[cfg(test)]
@@ -40,21 +41,38 @@ mod tests {
 
     #[test]
     fn another_database_keeps_server_and_parameters() {
-        assert_eq!(with_database("postgres://u:p@h:1/a?sslmode=disable", "b"), "postgres://u:p@h:1/b?sslmode=disable");
-        assert_eq!(with_database("mysql://root@127.0.0.1:3306/test", "b"), "mysql://root@127.0.0.1:3306/b");
+        assert_eq!(
+            with_database("postgres://u:p@h:1/a?sslmode=disable", "b"),
+            "postgres://u:p@h:1/b?sslmode=disable"
+        );
+        assert_eq!(
+            with_database("mysql://root@127.0.0.1:3306/test", "b"),
+            "mysql://root@127.0.0.1:3306/b"
+        );
         assert_eq!(with_database("mysql://root@127.0.0.1", "b"), "mysql://root@127.0.0.1/b");
-        assert_eq!(with_database("mysql://h?ssl-mode=disabled", "b"), "mysql://h/b?ssl-mode=disabled");
+        assert_eq!(
+            with_database("mysql://h?ssl-mode=disabled", "b"),
+            "mysql://h/b?ssl-mode=disabled"
+        );
     }
 
     #[test]
     fn another_user_keeps_all_but_the_password() {
-        assert_eq!(with_user("postgres://u:p@h:1/a?sslmode=disable", "b"), "postgres://b@h:1/a?sslmode=disable");
+        assert_eq!(
+            with_user("postgres://u:p@h:1/a?sslmode=disable", "b"),
+            "postgres://b@h:1/a?sslmode=disable"
+        );
         assert_eq!(with_user("mysql://127.0.0.1:3306/test", "b"), "mysql://b@127.0.0.1:3306/test");
     }
 
     #[test]
     fn only_addresses_of_this_machine_are_loopback() {
-        for url in ["postgres://u@127.0.0.1:5432/x", "mysql://localhost", "mysql://u:p@[::1]:3306/x", "x://127.9.9.9"] {
+        for url in [
+            "postgres://u@127.0.0.1:5432/x",
+            "mysql://localhost",
+            "mysql://u:p@[::1]:3306/x",
+            "x://127.9.9.9",
+        ] {
             assert!(is_loopback(url), "{url}");
         }
         for url in [

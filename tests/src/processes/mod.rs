@@ -27,9 +27,19 @@ const KILLED_WITHIN: Duration = Duration::from_secs(10);
 /// When it is not built: `tests/run` builds all of them before the tests, `cargo test -p tests` alone does not.
 #[must_use]
 pub fn program(name: &str) -> Command {
-    let told = ["CARGO_BIN_EXE_", "NEXTEST_BIN_EXE_"].iter().find_map(|prefix| env::var_os(format!("{prefix}{name}")));
-    let built = told.map(PathBuf::from).into_iter().chain(beside_this_program(name)).find(|path| path.is_file());
-    Command::new(built.unwrap_or_else(|| panic!("{name} is not built: cargo build -p {name} --bins --examples")))
+    let told = ["CARGO_BIN_EXE_", "NEXTEST_BIN_EXE_"]
+        .iter()
+        .find_map(|prefix| env::var_os(format!("{prefix}{name}")));
+    let built = told
+        .map(PathBuf::from)
+        .into_iter()
+        .chain(beside_this_program(name))
+        .find(|path| path.is_file());
+    Command::new(
+        built.unwrap_or_else(|| {
+            panic!("{name} is not built: cargo build -p {name} --bins --examples")
+        }),
+    )
 }
 
 /// Lists where cargo puts a program, seen from a test or another program of the same target folder.
@@ -73,12 +83,17 @@ impl Process {
     pub fn start_logged(command: &mut Command, log: &Path) -> Self {
         let open = || File::options().create(true).append(true).open(log);
         let files = open().and_then(|output| Ok((output, open()?)));
-        let (output, errors) = files.unwrap_or_else(|error| panic!("{} cannot be written: {error}", log.display()));
+        let (output, errors) =
+            files.unwrap_or_else(|error| panic!("{} cannot be written: {error}", log.display()));
         Self::spawn(command.stdout(output).stderr(errors))
     }
 
     fn spawn(command: &mut Command) -> Self {
-        let name = Path::new(command.get_program()).file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let name = Path::new(command.get_program())
+            .file_name()
+            .unwrap_or_default()
+            .to_string_lossy()
+            .into_owned();
         let child = command.stdin(Stdio::null()).spawn();
         let child = child.unwrap_or_else(|error| panic!("{name} cannot be started: {error}"));
         Self { name, child, lines: mpsc::unbounded_channel().1, seen: Vec::new() }
@@ -122,8 +137,16 @@ impl Process {
                         return line;
                     }
                 }
-                Ok(None) => panic!("{} ended its output without {text:?}:\n{}", self.name, self.seen.join("\n")),
-                Err(_) => panic!("{} wrote no {text:?} within {deadline:?}:\n{}", self.name, self.seen.join("\n")),
+                Ok(None) => panic!(
+                    "{} ended its output without {text:?}:\n{}",
+                    self.name,
+                    self.seen.join("\n")
+                ),
+                Err(_) => panic!(
+                    "{} wrote no {text:?} within {deadline:?}:\n{}",
+                    self.name,
+                    self.seen.join("\n")
+                ),
             }
         }
     }

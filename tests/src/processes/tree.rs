@@ -17,7 +17,8 @@ pub(super) fn freeze(root: Pid) -> Vec<Pid> {
     let mut frozen = vec![root];
     let _ = kill_process(root, Signal::STOP);
     loop {
-        let born: Vec<Pid> = descendants(root).into_iter().filter(|process| !frozen.contains(process)).collect();
+        let born: Vec<Pid> =
+            descendants(root).into_iter().filter(|process| !frozen.contains(process)).collect();
         if born.is_empty() {
             wait_until_stopped(&frozen);
             return frozen.split_off(1);
@@ -31,7 +32,10 @@ pub(super) fn freeze(root: Pid) -> Vec<Pid> {
 fn wait_until_stopped(processes: &[Pid]) {
     let begun = Instant::now();
     while let Some(running) = processes.iter().find(|process| !is_stopped(**process)) {
-        assert!(begun.elapsed() < STOPPED_WITHIN, "process {running:?} still runs {STOPPED_WITHIN:?} after SIGSTOP");
+        assert!(
+            begun.elapsed() < STOPPED_WITHIN,
+            "process {running:?} still runs {STOPPED_WITHIN:?} after SIGSTOP"
+        );
         // It takes as long as another core needs to be interrupted.
         std::thread::yield_now();
     }
@@ -41,11 +45,18 @@ fn wait_until_stopped(processes: &[Pid]) {
 fn is_stopped(process: Pid) -> bool {
     let stands_still = |state: &str| state.starts_with(['T', 't', 'Z', 'X']);
     if cfg!(target_os = "linux") {
-        let threads = fs::read_dir(format!("/proc/{}/task", process.as_raw_pid())).into_iter().flatten().flatten();
-        let stats = threads.filter_map(|thread| fs::read_to_string(thread.path().join("stat")).ok());
+        let threads = fs::read_dir(format!("/proc/{}/task", process.as_raw_pid()))
+            .into_iter()
+            .flatten()
+            .flatten();
+        let stats =
+            threads.filter_map(|thread| fs::read_to_string(thread.path().join("stat")).ok());
         stats.into_iter().all(|stat| state_of_stat(&stat).is_none_or(stands_still))
     } else {
-        family().iter().find(|member| member.id == process).is_none_or(|member| stands_still(&member.state))
+        family()
+            .iter()
+            .find(|member| member.id == process)
+            .is_none_or(|member| stands_still(&member.state))
     }
 }
 
@@ -66,7 +77,8 @@ pub(super) fn signal_all(processes: &[Pid], signal: Signal) {
 
 /// Tells whether a process has ended; one that only waits to be reaped by its parent has.
 pub(super) fn is_gone(process: Pid) -> bool {
-    test_kill_process(process).is_err() || family().iter().all(|member| member.id != process || member.has_ended)
+    test_kill_process(process).is_err()
+        || family().iter().all(|member| member.id != process || member.has_ended)
 }
 
 /// Lists the descendants of a process, parents before children.
@@ -96,11 +108,14 @@ struct Member {
 fn family() -> Vec<Member> {
     if cfg!(target_os = "linux") {
         let folders = fs::read_dir("/proc").into_iter().flatten().flatten();
-        let stats = folders.filter_map(|folder| fs::read_to_string(folder.path().join("stat")).ok());
+        let stats =
+            folders.filter_map(|folder| fs::read_to_string(folder.path().join("stat")).ok());
         stats.filter_map(|stat| member_of_stat(&stat)).collect()
     } else {
         let output = Command::new("ps").args(["-A", "-o", "pid=,ppid=,state="]).output();
-        let text = output.map(|output| String::from_utf8_lossy(&output.stdout).into_owned()).unwrap_or_default();
+        let text = output
+            .map(|output| String::from_utf8_lossy(&output.stdout).into_owned())
+            .unwrap_or_default();
         text.lines().filter_map(member_of_ps).collect()
     }
 }

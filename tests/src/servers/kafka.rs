@@ -17,7 +17,10 @@ static RECIPE: Recipe = Recipe {
     prepare: |_| Vec::new(),
     serve,
     // Its size, our correlation, and no error.
-    probe: Probe { hello: HELLO, is_answer: |answer| answer.get(4..10) == Some(&[0, 0, 0, 1, 0, 0]) },
+    probe: Probe {
+        hello: HELLO,
+        is_answer: |answer| answer.get(4..10) == Some(&[0, 0, 0, 1, 0, 0]),
+    },
     url: |port| format!("kafka://127.0.0.1:{port}"),
     stop: Signal::TERM,
 };
@@ -63,12 +66,19 @@ fn serve(place: &Place) -> Vec<Command> {
 /// Finds the program: in the PATH, or where `tests/run` has installed it.
 fn program() -> PathBuf {
     let cache = env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
-    let cache = cache.or_else(|| Some(PathBuf::from(env::var_os("HOME")?).join(".cache"))).unwrap_or_default();
+    let cache = cache
+        .or_else(|| Some(PathBuf::from(env::var_os("HOME")?).join(".cache")))
+        .unwrap_or_default();
     let folders = env::split_paths(&env::var_os("PATH").unwrap_or_default()).collect::<Vec<_>>();
     let own = cache.join(format!("outbox-tests/nisshi-{VERSION}/bin"));
-    let found = folders.into_iter().chain([own]).map(|folder| folder.join("nisshi")).find(|path| path.is_file());
-    found
-        .unwrap_or_else(|| panic!("nisshi {VERSION} is not installed: ./tests/run builds it once, in some ten minutes"))
+    let found = folders
+        .into_iter()
+        .chain([own])
+        .map(|folder| folder.join("nisshi"))
+        .find(|path| path.is_file());
+    found.unwrap_or_else(|| {
+        panic!("nisshi {VERSION} is not installed: ./tests/run builds it once, in some ten minutes")
+    })
 }
 
 /// Lets a broker that is stopped forget everything, as one does whose disk is lost.

@@ -64,7 +64,12 @@ impl Server {
             server.place.run_as_account(&mut command);
             let mut step = Process::start_logged(&mut command, &server.place.log());
             let status = step.wait(PREPARED_WITHIN).await;
-            assert!(status.success(), "{} could not be prepared:\n{}", recipe.name, server.place.log_end());
+            assert!(
+                status.success(),
+                "{} could not be prepared:\n{}",
+                recipe.name,
+                server.place.log_end()
+            );
         }
         server.start().await;
         server
@@ -105,7 +110,12 @@ impl Server {
         while !self.answers().await {
             let in_time = steps.next().await;
             let runs = self.processes.last_mut().is_some_and(Process::is_running);
-            assert!(in_time && runs, "{} does not answer:\n{}", self.recipe.name, self.place.log_end());
+            assert!(
+                in_time && runs,
+                "{} does not answer:\n{}",
+                self.recipe.name,
+                self.place.log_end()
+            );
         }
     }
 

@@ -50,7 +50,8 @@ fn program() -> PathBuf {
 
 /// `PgBouncer 1.18.0` on its first line.
 fn version() -> (u32, u32) {
-    let told = Command::new(program()).arg("--version").output().expect("PgBouncer says its version");
+    let told =
+        Command::new(program()).arg("--version").output().expect("PgBouncer says its version");
     let told = String::from_utf8_lossy(&told.stdout).into_owned();
     let version = told.split_whitespace().nth(1).unwrap_or_default();
     let mut numbers = version.split('.').map_while(|number| number.parse().ok());

@@ -40,7 +40,10 @@ impl Place {
     pub(super) fn new(account: &str) -> Self {
         let folder = tempfile::Builder::new().prefix("outbox-server-").tempdir();
         let folder = folder.expect("a folder can be made where temporary files go");
-        let account = geteuid().is_root().then(|| account_of(account).or_else(|| account_of("nobody"))).flatten();
+        let account = geteuid()
+            .is_root()
+            .then(|| account_of(account).or_else(|| account_of("nobody")))
+            .flatten();
         if let Some(Account { user, group }) = account {
             chown(folder.path(), Some(user), Some(group)).expect("root may give a folder away");
             let visible = fs::Permissions::from_mode(0o755);

@@ -37,7 +37,13 @@ pub async fn start_with(settings: &[&str]) -> Server {
 
 fn prepare(place: &Place) -> Vec<Command> {
     let mut command = Command::new(installed("initdb", "postgresql"));
-    command.args(["--username=postgres", "--auth=trust", "--encoding=UTF8", "--locale=C", "--no-sync"]);
+    command.args([
+        "--username=postgres",
+        "--auth=trust",
+        "--encoding=UTF8",
+        "--locale=C",
+        "--no-sync",
+    ]);
     command.arg(place.inside("data"));
     vec![command]
 }

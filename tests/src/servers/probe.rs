@@ -21,7 +21,9 @@ pub(super) struct Probe {
 impl Probe {
     /// Tells whether the server on the port answers now.
     pub(super) async fn answers(&self, port: u16) -> bool {
-        timeout(ANSWERED_WITHIN, self.converse(port)).await.is_ok_and(|answered| answered.unwrap_or(false))
+        timeout(ANSWERED_WITHIN, self.converse(port))
+            .await
+            .is_ok_and(|answered| answered.unwrap_or(false))
     }
 
     async fn converse(&self, port: u16) -> std::io::Result<bool> {

@@ -17,7 +17,10 @@ static RECIPE: Recipe = Recipe {
     account: "rabbitmq",
     prepare: |_| Vec::new(),
     serve,
-    probe: Probe { hello: b"AMQP\0\0\x09\x01", is_answer: |answer| answer.get(METHOD_AT) == Some(&[0, 10, 0, 10]) },
+    probe: Probe {
+        hello: b"AMQP\0\0\x09\x01",
+        is_answer: |answer| answer.get(METHOD_AT) == Some(&[0, 10, 0, 10]),
+    },
     url: |port| format!("amqp://guest:guest@127.0.0.1:{port}"),
     stop: Signal::TERM,
 };

@@ -34,6 +34,15 @@ pub async fn start_with(settings: &[&str]) -> Server {
 fn serve(place: &Place) -> Vec<Command> {
     let mut command = Command::new(installed("redis-server", "redis-server"));
     command.args(["--bind", "127.0.0.1", "--port", &place.port().to_string()]);
-    command.args(["--dir", &place.inside(""), "--appendonly", "yes", "--appendfsync", "everysec", "--save", ""]);
+    command.args([
+        "--dir",
+        &place.inside(""),
+        "--appendonly",
+        "yes",
+        "--appendfsync",
+        "everysec",
+        "--save",
+        "",
+    ]);
     vec![command]
 }

@@ -5,7 +5,9 @@
 #[non_exhaustive]
 pub enum ConfigFault {
     /// The address is no URL of RabbitMQ. It is not quoted: it may hold a password.
-    #[error("the URL cannot be read; it is amqp://user:password@host:port/vhost, or amqps:// for TLS")]
+    #[error(
+        "the URL cannot be read; it is amqp://user:password@host:port/vhost, or amqps:// for TLS"
+    )]
     Url,
     /// A name of an exchange, a queue or a routing key does not fit.
     #[error("the {what} `{name}` {rule}")]
@@ -59,5 +61,9 @@ pub(crate) const MAX_NAME: usize = 255;
 /// Says what is wrong with a name, if anything.
 pub(crate) fn name_fault(what: &'static str, name: &str) -> Option<ConfigFault> {
     let wrong = name.is_empty() || name.len() > MAX_NAME;
-    wrong.then(|| ConfigFault::Name { what, name: name.chars().take(64).collect(), rule: "must have 1 to 255 bytes" })
+    wrong.then(|| ConfigFault::Name {
+        what,
+        name: name.chars().take(64).collect(),
+        rule: "must have 1 to 255 bytes",
+    })
 }

@@ -70,7 +70,8 @@ impl Address {
     /// Checks the settings and makes ready for connecting.
     pub(crate) fn dial(&self, faults: &mut Vec<ConfigFault>) -> Option<Dial> {
         if self.timeout.is_zero() {
-            faults.push(ConfigFault::Range { what: "the timeout", rule: "must be longer than zero" });
+            faults
+                .push(ConfigFault::Range { what: "the timeout", rule: "must be longer than zero" });
         }
         let connector = match self.uri.scheme {
             AMQPScheme::AMQP => None,
@@ -116,11 +117,19 @@ fn tls(roots: &[Vec<u8>]) -> Result<RustlsConnector, ConfigFault> {
         let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
         match found {
             Ok(found) if !found.is_empty() => trusted.extend(found),
-            _ => return Err(ConfigFault::Tls("a certificate given to trust() is no PEM certificate".into())),
+            _ => {
+                return Err(ConfigFault::Tls(
+                    "a certificate given to trust() is no PEM certificate".into(),
+                ));
+            }
         }
     }
     let verifier = Verifier::new_with_extra_roots(trusted, provider).map_err(|e| fault(&e))?;
-    Ok(builder.dangerous().with_custom_certificate_verifier(Arc::new(verifier)).with_no_client_auth().into())
+    Ok(builder
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(verifier))
+        .with_no_client_auth()
+        .into())
 }
 
 /// Connects to one server.
@@ -149,7 +158,8 @@ impl Dial {
                 async move |uri: AMQPUri, runtime| {
                     silence();
                     let host = uri.authority.host.as_str();
-                    let addresses: Vec<_> = lookup_host((host, uri.authority.port)).await?.collect();
+                    let addresses: Vec<_> =
+                        lookup_host((host, uri.authority.port)).await?.collect();
                     let plain = AsyncTcpStream::connect(&runtime, addresses).await?;
                     if let AsyncTcpStream::Plain(stream) = &plain {
                         opened.hold(SockRef::from(stream.get_ref()).try_clone()?);
@@ -170,7 +180,13 @@ impl Dial {
                 guard.open();
                 let events = connection.events_listener().boxed();
                 let blocked = Mutex::new(Blocked { events, reason: None });
-                Ok(Link { connection, blocked, cut, given_up: AtomicBool::new(false), timeout: self.timeout })
+                Ok(Link {
+                    connection,
+                    blocked,
+                    cut,
+                    given_up: AtomicBool::new(false),
+                    timeout: self.timeout,
+                })
             }
             Ok(Err(error)) => Err(Failure::of(&error)),
             Err(_) => Err(Failure::silent("did not let us in", self.timeout)),
@@ -233,7 +249,10 @@ impl Link {
             Err(_) => {
                 let blocked = self.blocked();
                 self.give_up();
-                Err(blocked.map_or_else(|| Failure::silent(what, self.timeout), |reason| Failure::blocked(&reason)))
+                Err(blocked.map_or_else(
+                    || Failure::silent(what, self.timeout),
+                    |reason| Failure::blocked(&reason),
+                ))
             }
         }
     }

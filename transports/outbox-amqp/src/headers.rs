@@ -75,7 +75,8 @@ pub(crate) fn write(message: &Message, structured: bool, frame_max: usize) -> Pa
             body: message.payload.clone(),
         },
         None => Packet {
-            properties: properties.with_content_type(ShortString::from(cloudevents::JSON_MEDIA_TYPE)),
+            properties: properties
+                .with_content_type(ShortString::from(cloudevents::JSON_MEDIA_TYPE)),
             body: cloudevents::to_json(message),
         },
     }
@@ -110,7 +111,8 @@ pub(crate) fn read(
     body: Bytes,
     received_at: Timestamp,
 ) -> Result<Message, String> {
-    let sent_at = properties.timestamp().and_then(|seconds| i64::try_from(seconds).ok()?.checked_mul(MICROS));
+    let sent_at =
+        properties.timestamp().and_then(|seconds| i64::try_from(seconds).ok()?.checked_mul(MICROS));
     let fallback = Fallback {
         topic: Some(exchange).filter(|exchange| !exchange.is_empty()),
         received_at: sent_at.map_or(received_at, Timestamp::from_micros),
@@ -120,7 +122,9 @@ pub(crate) fn read(
         if cloudevents::is_json(media) && !media.contains("batch") {
             cloudevents::from_json(&body, &fallback)
         } else {
-            return Err("of the CloudEvents formats only application/cloudevents+json is read".to_owned());
+            return Err(
+                "of the CloudEvents formats only application/cloudevents+json is read".to_owned()
+            );
         }
     } else {
         let mut list = attributes(properties)?;
@@ -128,7 +132,9 @@ pub(crate) fn read(
             if let Some((plain, headers)) = plain_json(reading, properties) {
                 let headers = headers.iter().map(|(name, value)| (name.as_str(), value.as_str()));
                 let read = plain.read(headers, body, &fallback);
-                return read.map(|message| keep_deaths(message, properties)).map_err(|error| error.to_string());
+                return read
+                    .map(|message| keep_deaths(message, properties))
+                    .map_err(|error| error.to_string());
             }
             list = plain(reading, properties)?;
         }
@@ -144,7 +150,10 @@ pub(crate) fn read(
 fn attributes(properties: &BasicProperties) -> Result<Vec<(String, String)>, String> {
     let mut list = Vec::new();
     for (header, value) in table(properties) {
-        let name = header.as_str().strip_prefix(PREFIX).or_else(|| header.as_str().strip_prefix(OTHER_PREFIX));
+        let name = header
+            .as_str()
+            .strip_prefix(PREFIX)
+            .or_else(|| header.as_str().strip_prefix(OTHER_PREFIX));
         let Some(name) = name else { continue };
         let Some(value) = text(value) else {
             return Err(format!("the attribute `{}` is no text, number or time", shown(name)));
@@ -161,8 +170,9 @@ fn plain_json<'r>(
     properties: &BasicProperties,
 ) -> Option<(&'r PlainJson, Vec<(String, String)>)> {
     let plain = reading.plain_json.as_ref()?;
-    let mut headers: Vec<(String, String)> =
-        table(properties).filter_map(|(name, value)| Some((name.as_str().to_owned(), text(value)?))).collect();
+    let mut headers: Vec<(String, String)> = table(properties)
+        .filter_map(|(name, value)| Some((name.as_str().to_owned(), text(value)?)))
+        .collect();
     for (name, property) in [("message-id", properties.message_id()), ("type", properties.kind())] {
         if let Some(property) = property
             && !headers.iter().any(|(header, _)| header.eq_ignore_ascii_case(name))
@@ -170,7 +180,8 @@ fn plain_json<'r>(
             headers.push((name.to_owned(), property.as_str().to_owned()));
         }
     }
-    let is_meant = plain.is_meant(headers.iter().map(|(name, value)| (name.as_str(), value.as_str())));
+    let is_meant =
+        plain.is_meant(headers.iter().map(|(name, value)| (name.as_str(), value.as_str())));
     is_meant.then_some((plain, headers))
 }
 
@@ -178,15 +189,22 @@ fn plain_json<'r>(
 fn plain(reading: &Reading, properties: &BasicProperties) -> Result<Vec<(String, String)>, String> {
     let Some(source) = &reading.plain_source else {
         let problem = match reading.plain_json {
-            None => "it has no attributes of CloudEvents; AmqpSubscriber::plain or plain_json would read it",
+            None => {
+                "it has no attributes of CloudEvents; AmqpSubscriber::plain or plain_json would read it"
+            }
             Some(_) => "it has neither attributes of CloudEvents nor the header for its type",
         };
         return Err(problem.to_owned());
     };
-    let header = |name: &str| table(properties).find(|(header, _)| header.as_str() == name).and_then(|(_, v)| text(v));
-    let named = |property: &Option<ShortString>| property.as_ref().map(|text| text.as_str().to_owned());
-    let mut list =
-        vec![("specversion".to_owned(), cloudevents::SPEC_VERSION.to_owned()), ("source".to_owned(), source.clone())];
+    let header = |name: &str| {
+        table(properties).find(|(header, _)| header.as_str() == name).and_then(|(_, v)| text(v))
+    };
+    let named =
+        |property: &Option<ShortString>| property.as_ref().map(|text| text.as_str().to_owned());
+    let mut list = vec![
+        ("specversion".to_owned(), cloudevents::SPEC_VERSION.to_owned()),
+        ("source".to_owned(), source.clone()),
+    ];
     let id = named(properties.message_id()).or_else(|| header("id"));
     let event_type = named(properties.kind()).or_else(|| header("type"));
     list.extend(id.map(|id| ("id".to_owned(), id)));
@@ -238,7 +256,11 @@ fn whole(value: &AMQPValue) -> Option<i64> {
 
 /// Says which delivery this is, from 1; `None` where the queue does not count. A queue that counts says nothing of a first
 /// delivery.
-pub(crate) fn attempt(properties: &BasicProperties, redelivered: bool, counts: bool) -> Option<u32> {
+pub(crate) fn attempt(
+    properties: &BasicProperties,
+    redelivered: bool,
+    counts: bool,
+) -> Option<u32> {
     match table(properties).find(|(name, _)| name.as_str() == X_DELIVERY_COUNT) {
         Some((_, count)) => u32::try_from(whole(count)?).ok()?.checked_add(1),
         None => (counts && !redelivered).then_some(1),
@@ -298,10 +320,13 @@ impl Death {
 
 /// Keeps what the server wrote of a message's deaths as a header, in JSON.
 fn keep_deaths(message: Message, properties: &BasicProperties) -> Message {
-    let Some((_, AMQPValue::FieldArray(entries))) = table(properties).find(|(name, _)| name.as_str() == X_DEATH) else {
+    let Some((_, AMQPValue::FieldArray(entries))) =
+        table(properties).find(|(name, _)| name.as_str() == X_DEATH)
+    else {
         return message;
     };
-    let deaths: Vec<Death> = entries.as_slice().iter().take(MAX_DEATHS).filter_map(Death::of).collect();
+    let deaths: Vec<Death> =
+        entries.as_slice().iter().take(MAX_DEATHS).filter_map(Death::of).collect();
     let mut parts = message.into_parts();
     if let Ok(text) = serde_json::to_string(&deaths) {
         // A text that no header takes (U+0085 in a queue's name) is done without; the message is what counts.

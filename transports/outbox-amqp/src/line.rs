@@ -87,7 +87,13 @@ pub(crate) struct Lane {
 impl Line {
     pub(crate) fn new(dial: Dial, topology: Topology, channels: usize) -> Self {
         let lanes = Arc::new(Semaphore::new(channels));
-        Self { dial, topology, lanes, failures: AtomicU64::new(0), slot: tokio::sync::Mutex::default() }
+        Self {
+            dial,
+            topology,
+            lanes,
+            failures: AtomicU64::new(0),
+            slot: tokio::sync::Mutex::default(),
+        }
     }
 
     /// Takes a channel. Waits for as long as others have them all; they end by their own deadlines.
@@ -223,7 +229,12 @@ impl Line {
 /// Lists the places of failures of a kind.
 fn places(verdicts: &[Result<u64, Failure>], is: impl Fn(&Failure) -> bool) -> Vec<usize> {
     let failed = |verdict: &Result<u64, Failure>| verdict.as_ref().is_err_and(&is);
-    verdicts.iter().enumerate().filter(|(_, verdict)| failed(verdict)).map(|(place, _)| place).collect()
+    verdicts
+        .iter()
+        .enumerate()
+        .filter(|(_, verdict)| failed(verdict))
+        .map(|(place, _)| place)
+        .collect()
 }
 
 impl Open {
@@ -273,16 +284,21 @@ impl Lane {
     async fn send(mut self, parcels: Vec<Parcel>, deadline: Instant) -> Vec<Result<u64, Failure>> {
         let written = AtomicUsize::new(0);
         let ids: Vec<MessageId> = parcels.iter().map(|parcel| parcel.id).collect();
-        let mut answers: Vec<Option<(u64, lapin::Result<Confirmation>)>> = parcels.iter().map(|_| None).collect();
+        let mut answers: Vec<Option<(u64, lapin::Result<Confirmation>)>> =
+            parcels.iter().map(|_| None).collect();
         {
             let publish = async |place: usize, parcel: Parcel| {
                 let tag = self.tag.fetch_add(1, Ordering::Relaxed) + 1;
                 let answer = self.publish(parcel, &written).await;
                 (place, tag, answer)
             };
-            let mut under_way: FuturesUnordered<_> =
-                parcels.into_iter().enumerate().map(|(place, parcel)| quiet(publish(place, parcel)).fuse()).collect();
-            while let Ok(Some((place, tag, answer))) = timeout_at(deadline, under_way.next()).await {
+            let mut under_way: FuturesUnordered<_> = parcels
+                .into_iter()
+                .enumerate()
+                .map(|(place, parcel)| quiet(publish(place, parcel)).fuse())
+                .collect();
+            while let Ok(Some((place, tag, answer))) = timeout_at(deadline, under_way.next()).await
+            {
                 answers[place] = Some((tag, answer));
             }
             // What has come by the deadline counts whole: a confirm that was not looked at may carry the return of a message
@@ -306,7 +322,13 @@ impl Lane {
     async fn publish(&self, parcel: Parcel, written: &AtomicUsize) -> lapin::Result<Confirmation> {
         let Parcel { exchange, routing_key, packet, .. } = parcel;
         let mandatory = BasicPublishOptions { mandatory: true, ..Default::default() };
-        let publish = self.channel.basic_publish(exchange, routing_key, mandatory, &packet.body, packet.properties);
+        let publish = self.channel.basic_publish(
+            exchange,
+            routing_key,
+            mandatory,
+            &packet.body,
+            packet.properties,
+        );
         let confirm = publish.await?;
         written.fetch_add(1, Ordering::Relaxed);
         confirm.await
@@ -318,7 +340,8 @@ impl Lane {
         answers: Vec<Option<(u64, lapin::Result<Confirmation>)>>,
         written: usize,
     ) -> Vec<Result<u64, Failure>> {
-        let unanswered = answers.iter().any(Option::is_none).then(|| self.unanswered(ids.len(), written));
+        let unanswered =
+            answers.iter().any(Option::is_none).then(|| self.unanswered(ids.len(), written));
         let (mut returned, mut verdicts) = (HashMap::new(), Vec::with_capacity(ids.len()));
         for answer in answers {
             verdicts.push(match answer {

@@ -196,25 +196,34 @@ impl AmqpPublisher {
     fn parcel(&self, message: &Message, frame_max: usize) -> Result<Parcel, Failure> {
         let short = |what: &str, text: String| {
             let length = text.len();
-            ShortString::try_new(text)
-                .map_err(|_| Failure::permanent(format!("the {what} has {length} bytes, of at most {MAX_NAME}")))
+            ShortString::try_new(text).map_err(|_| {
+                Failure::permanent(format!("the {what} has {length} bytes, of at most {MAX_NAME}"))
+            })
         };
         let exchange = short("exchange", self.config.exchange.clone())?;
         let routing_key = short("routing key", (self.config.routing_key)(message))?;
         let packet = headers::write(message, self.config.structured, frame_max);
         let limits = [self.config.limits.max_payload, self.config.limits.max_message];
-        let (size, limit) = (packet.body.len(), limits.into_iter().flatten().min().unwrap_or(usize::MAX));
+        let (size, limit) =
+            (packet.body.len(), limits.into_iter().flatten().min().unwrap_or(usize::MAX));
         if size > limit {
-            return Err(Failure::permanent(format!("the message has {size} bytes, of at most {limit}")));
+            return Err(Failure::permanent(format!(
+                "the message has {size} bytes, of at most {limit}"
+            )));
         }
         Ok(Parcel { id: message.id, exchange, routing_key, packet })
     }
 
-    async fn send(&self, messages: &[Message], once: bool) -> Result<Vec<Result<Receipt, PublishError>>, Failure> {
+    async fn send(
+        &self,
+        messages: &[Message],
+        once: bool,
+    ) -> Result<Vec<Result<Receipt, PublishError>>, Failure> {
         let line = self.line().map_err(|error| Failure::unavailable(error.to_string()))?;
         let lane = line.lane().await?;
         let frame_max = lane.frame_max();
-        let (mut parcels, mut verdicts) = (Vec::with_capacity(messages.len()), Vec::with_capacity(messages.len()));
+        let (mut parcels, mut verdicts) =
+            (Vec::with_capacity(messages.len()), Vec::with_capacity(messages.len()));
         let mut written = Vec::with_capacity(messages.len());
         for message in messages {
             verdicts.push(match self.parcel(message, frame_max) {
@@ -226,9 +235,14 @@ impl AmqpPublisher {
                 Err(failure) => Some(Err(failure)),
             });
         }
-        let mut sent = line.send(lane, parcels, once, |place| self.parcel(written[place], frame_max)).await.into_iter();
+        let mut sent = line
+            .send(lane, parcels, once, |place| self.parcel(written[place], frame_max))
+            .await
+            .into_iter();
         let verdict = |known: Option<Result<u64, Failure>>| {
-            let verdict = known.or_else(|| sent.next()).unwrap_or_else(|| Err(Failure::transient("no verdict")));
+            let verdict = known
+                .or_else(|| sent.next())
+                .unwrap_or_else(|| Err(Failure::transient("no verdict")));
             let receipt = |tag| Receipt::new().to(self.config.exchange.as_str()).at(tag);
             verdict.map(receipt).map_err(PublishError::from)
         };
@@ -250,7 +264,10 @@ impl Publisher for AmqpPublisher {
         }
         // What was returned is known only when all confirms have come, or the publisher's own timeout has.
         match self.send(&messages, batch.is_at_most_once()).await {
-            Ok(verdicts) => verdicts.into_iter().enumerate().for_each(|(place, verdict)| batch.done(place, verdict)),
+            Ok(verdicts) => verdicts
+                .into_iter()
+                .enumerate()
+                .for_each(|(place, verdict)| batch.done(place, verdict)),
             Err(failure) => batch.rest(|| Err(failure.clone().into())),
         }
     }
@@ -286,7 +303,9 @@ impl Config {
             });
         }
         match self.address.dial(&mut faults) {
-            Some(dial) if faults.is_empty() => Ok(Line::new(dial, self.topology.clone(), MAX_CHANNELS)),
+            Some(dial) if faults.is_empty() => {
+                Ok(Line::new(dial, self.topology.clone(), MAX_CHANNELS))
+            }
             _ => Err(ConfigError::new(faults)),
         }
     }

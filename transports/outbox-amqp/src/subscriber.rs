@@ -13,7 +13,8 @@ use futures_util::{FutureExt, StreamExt, future::BoxFuture};
 use lapin::{
     Acker, Channel,
     options::{
-        BasicAckOptions, BasicCancelOptions, BasicConsumeOptions, BasicNackOptions, BasicQosOptions, BasicRejectOptions,
+        BasicAckOptions, BasicCancelOptions, BasicConsumeOptions, BasicNackOptions,
+        BasicQosOptions, BasicRejectOptions,
     },
     types::{FieldTable, ShortString},
 };
@@ -87,7 +88,8 @@ struct Open {
 impl Drop for Open {
     fn drop(&mut self) {
         // The first poll hands it over.
-        let end = self.line.channel.basic_cancel(self.consumer.tag(), BasicCancelOptions::default());
+        let end =
+            self.line.channel.basic_cancel(self.consumer.tag(), BasicCancelOptions::default());
         let _ = quiet(end).now_or_never();
         let (mut rest, line) = (self.consumer.clone(), self.line.clone());
         let answer = async move {
@@ -249,8 +251,8 @@ impl Config {
         let channel = link.channel().await?;
         let prefetch = channel.basic_qos(self.prefetch, BasicQosOptions::default());
         link.ask("set no prefetch", prefetch).await?;
-        let queue =
-            ShortString::try_new(self.queue.as_str()).map_err(|error| Failure::unavailable(error.to_string()))?;
+        let queue = ShortString::try_new(self.queue.as_str())
+            .map_err(|error| Failure::unavailable(error.to_string()))?;
         let (tag, options) = (ShortString::default(), BasicConsumeOptions::default());
         let consumer = channel.basic_consume(queue, tag, options, FieldTable::default());
         let consumer = link.ask("gives no messages", consumer).await?;
@@ -258,7 +260,8 @@ impl Config {
     }
 
     fn delivery(&self, received: lapin::message::Delivery, line: &Arc<Wire>) -> Delivery {
-        let lapin::message::Delivery { exchange, redelivered, properties, data, acker, .. } = received;
+        let lapin::message::Delivery { exchange, redelivered, properties, data, acker, .. } =
+            received;
         let body = Bytes::from(data);
         let message = if body.len() > self.max_payload {
             Err(format!("the message has {} bytes, of at most {}", body.len(), self.max_payload))
@@ -306,7 +309,8 @@ impl Subscriber for AmqpSubscriber {
                             return Ok(Some(self.config.delivery(received, &open.line)));
                         }
                         Some(Err(error)) => Failure::of(&error).text,
-                        None => "the server cancelled the consumer: its queue was deleted or moved".to_owned(),
+                        None => "the server cancelled the consumer: its queue was deleted or moved"
+                            .to_owned(),
                     };
                     self.state = State::Idle;
                     self.pause = self.pause.max(FIRST_PAUSE);
@@ -323,12 +327,19 @@ struct Unanswered {
 }
 
 impl Unanswered {
-    async fn answer(&self, answer: impl Future<Output = lapin::Result<bool>>) -> Result<(), SubscribeError> {
+    async fn answer(
+        &self,
+        answer: impl Future<Output = lapin::Result<bool>>,
+    ) -> Result<(), SubscribeError> {
         match timeout(self.line.timeout, quiet(answer)).await {
             Ok(Ok(true)) => Ok(()),
-            Ok(Ok(false)) => Err(SubscribeError("the channel was lost; the server delivers the message again".into())),
+            Ok(Ok(false)) => Err(SubscribeError(
+                "the channel was lost; the server delivers the message again".into(),
+            )),
             Ok(Err(error)) => Err(SubscribeError(Failure::of(&error).text.into())),
-            Err(_) => Err(SubscribeError(format!("the server took no answer within {:?}", self.line.timeout).into())),
+            Err(_) => Err(SubscribeError(
+                format!("the server took no answer within {:?}", self.line.timeout).into(),
+            )),
         }
     }
 }

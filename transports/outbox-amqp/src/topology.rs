@@ -94,7 +94,8 @@ impl Topology {
         let (mut exchanges, mut queues) = (BTreeSet::new(), BTreeSet::new());
         for Exchange { name, alternate, bindings, .. } in &self.exchanges {
             faults.extend(name_fault("exchange", name));
-            faults.extend(alternate.iter().filter_map(|name| name_fault("alternate exchange", name)));
+            faults
+                .extend(alternate.iter().filter_map(|name| name_fault("alternate exchange", name)));
             faults.extend(bindings.iter().flat_map(binding_faults));
             if !exchanges.insert(name) {
                 faults.push(ConfigFault::Twice { what: "exchange", name: name.clone() });
@@ -136,7 +137,8 @@ impl Topology {
             for (exchange, key) in &queue.bindings {
                 let options = QueueBindOptions::default();
                 let (queue, exchange, key) = (name(&queue.name)?, name(exchange)?, name(key)?);
-                let bound = channel.queue_bind(queue, exchange, key, options, FieldTable::default());
+                let bound =
+                    channel.queue_bind(queue, exchange, key, options, FieldTable::default());
                 link.ask("bound no queue", bound).await?;
             }
         }
@@ -237,7 +239,11 @@ impl Queue {
 
     /// As [`dead_letter_to`](Self::dead_letter_to), through an exchange and with a routing key.
     #[must_use]
-    pub fn dead_letter_through(mut self, exchange: impl Into<String>, routing_key: impl Into<String>) -> Self {
+    pub fn dead_letter_through(
+        mut self,
+        exchange: impl Into<String>,
+        routing_key: impl Into<String>,
+    ) -> Self {
         self.dead_letter = Some((exchange.into(), routing_key.into()));
         self
     }
@@ -298,9 +304,13 @@ impl Queue {
         faults.extend(name_fault("queue", &self.name));
         faults.extend(self.bindings.iter().flat_map(binding_faults));
         if let Some((exchange, key)) = &self.dead_letter
-            && (exchange.len() > MAX_NAME || key.len() > MAX_NAME || (exchange.is_empty() && key.is_empty()))
+            && (exchange.len() > MAX_NAME
+                || key.len() > MAX_NAME
+                || (exchange.is_empty() && key.is_empty()))
         {
-            faults.push(self.fault("the place for its dead letters must be named, in at most 255 bytes"));
+            faults.push(
+                self.fault("the place for its dead letters must be named, in at most 255 bytes"),
+            );
         }
         if self.drop_head && self.max_length.is_none() && self.max_bytes.is_none() {
             faults.push(self.fault("drop_head needs max_length or max_bytes"));
@@ -308,7 +318,9 @@ impl Queue {
         if self.delivery_limit.is_some() && !self.quorum {
             faults.push(self.fault("only quorum queues count deliveries"));
         }
-        for (span, what) in [(self.ttl, "the ttl of a queue"), (self.expires, "the expiry of a queue")] {
+        for (span, what) in
+            [(self.ttl, "the ttl of a queue"), (self.expires, "the expiry of a queue")]
+        {
             if span.is_some_and(|span| !(1..=u128::from(u32::MAX)).contains(&span.as_millis())) {
                 faults.push(ConfigFault::Range { what, rule: "must have 1 ms to 49 days" });
             }
@@ -335,7 +347,10 @@ impl Queue {
         }
         // At-least-once dead-lettering asks for it, limit or not.
         if safe || limited {
-            table.insert("x-overflow".into(), words(if self.drop_head { "drop-head" } else { "reject-publish" }));
+            table.insert(
+                "x-overflow".into(),
+                words(if self.drop_head { "drop-head" } else { "reject-publish" }),
+            );
         }
         let millis = |span: Duration| u32::try_from(span.as_millis()).unwrap_or(u32::MAX);
         for (argument, value) in [
@@ -349,7 +364,10 @@ impl Queue {
             }
         }
         if let Some(bytes) = self.max_bytes {
-            table.insert("x-max-length-bytes".into(), AMQPValue::LongLongInt(bytes.try_into().unwrap_or(i64::MAX)));
+            table.insert(
+                "x-max-length-bytes".into(),
+                AMQPValue::LongLongInt(bytes.try_into().unwrap_or(i64::MAX)),
+            );
         }
         if self.single_active_consumer {
             table.insert("x-single-active-consumer".into(), AMQPValue::Boolean(true));

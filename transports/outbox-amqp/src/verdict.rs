@@ -39,7 +39,14 @@ pub(crate) struct Failure {
 
 impl Failure {
     fn new(class: FailureClass, text: impl Into<String>) -> Self {
-        Self { class, text: text.into(), of_one_message: false, missing: false, stumbled: false, refused: false }
+        Self {
+            class,
+            text: text.into(),
+            of_one_message: false,
+            missing: false,
+            stumbled: false,
+            refused: false,
+        }
     }
 
     /// This message can never go.
@@ -70,14 +77,19 @@ impl Failure {
 
     /// The server holds publishers back.
     pub(crate) fn blocked(reason: &str) -> Self {
-        Self::unavailable(format!("the server blocks publishers (connection.blocked): {}", plain(reason)))
+        Self::unavailable(format!(
+            "the server blocks publishers (connection.blocked): {}",
+            plain(reason)
+        ))
     }
 
     /// No queue takes the message. The queue may come back, so it is tried again.
     pub(crate) fn returned(code: u16, words: &str, exchange: &str, routing_key: &str) -> Self {
         let (key, exchange) = (plain(routing_key), plain(exchange));
         let remedy = if exchange.is_empty() {
-            format!("declare the queue: `.declare(Topology::new().queue(Queue::quorum(\"{key}\")))`")
+            format!(
+                "declare the queue: `.declare(Topology::new().queue(Queue::quorum(\"{key}\")))`"
+            )
         } else {
             format!("bind one: `Queue::quorum(..).bind(\"{exchange}\", \"{key}\")`")
         };
@@ -91,16 +103,24 @@ impl Failure {
     pub(crate) fn of(error: &lapin::Error) -> Self {
         match error.kind() {
             ErrorKind::ProtocolError(said) => Self::said(said),
-            ErrorKind::SerialisationError(_) => Self::permanent("the message cannot be encoded as AMQP 0-9-1"),
+            ErrorKind::SerialisationError(_) => {
+                Self::permanent("the message cannot be encoded as AMQP 0-9-1")
+            }
             ErrorKind::InvalidChannelState(..) | ErrorKind::InvalidChannel(_) => {
                 Self::unavailable("the channel was lost")
             }
             ErrorKind::InvalidConnectionState(_) => Self::unavailable("the connection was lost"),
-            ErrorKind::MissingHeartbeatError => Self::unavailable("the server went silent: no heartbeat"),
-            ErrorKind::IOError(cause) => {
-                Self::unavailable(format!("no connection to the server: {}", plain(&cause.to_string())))
+            ErrorKind::MissingHeartbeatError => {
+                Self::unavailable("the server went silent: no heartbeat")
             }
-            other => Self::unavailable(format!("no connection to the server: {}", plain(&format!("{other:?}")))),
+            ErrorKind::IOError(cause) => Self::unavailable(format!(
+                "no connection to the server: {}",
+                plain(&cause.to_string())
+            )),
+            other => Self::unavailable(format!(
+                "no connection to the server: {}",
+                plain(&format!("{other:?}"))
+            )),
         }
     }
 
@@ -109,14 +129,20 @@ impl Failure {
         let words = plain(error.get_message().as_str());
         let text = format!("the server closed with {} {words}", error.get_id());
         match error.kind() {
-            AMQPErrorKind::Soft(AMQPSoftError::PRECONDITIONFAILED) if words.contains("message size") => {
+            AMQPErrorKind::Soft(AMQPSoftError::PRECONDITIONFAILED)
+                if words.contains("message size") =>
+            {
                 Self { of_one_message: true, ..Self::permanent(text) }
             }
             AMQPErrorKind::Soft(AMQPSoftError::CONTENTTOOLARGE) => {
                 Self { of_one_message: true, ..Self::permanent(text) }
             }
-            AMQPErrorKind::Soft(AMQPSoftError::NOTFOUND) => Self { missing: true, ..Self::unavailable(text) },
-            AMQPErrorKind::Hard(AMQPHardError::INTERNALERROR) => Self { stumbled: true, ..Self::unavailable(text) },
+            AMQPErrorKind::Soft(AMQPSoftError::NOTFOUND) => {
+                Self { missing: true, ..Self::unavailable(text) }
+            }
+            AMQPErrorKind::Hard(AMQPHardError::INTERNALERROR) => {
+                Self { stumbled: true, ..Self::unavailable(text) }
+            }
             // Access refused, a declaration that differs, a shutdown, a missing vhost: it speaks of no message.
             AMQPErrorKind::Soft(_) | AMQPErrorKind::Hard(_) => Self::unavailable(text),
         }
@@ -152,7 +178,12 @@ mod tests {
         let size = "PRECONDITION_FAILED - message size 20 is larger than configured max size 10";
         let table: [(AMQPErrorKind, &str, FailureClass, bool); 8] = [
             (AMQPSoftError::PRECONDITIONFAILED.into(), size, Permanent, true),
-            (AMQPSoftError::PRECONDITIONFAILED.into(), "PRECONDITION_FAILED - inequivalent arg", Unavailable, false),
+            (
+                AMQPSoftError::PRECONDITIONFAILED.into(),
+                "PRECONDITION_FAILED - inequivalent arg",
+                Unavailable,
+                false,
+            ),
             (AMQPSoftError::CONTENTTOOLARGE.into(), "CONTENT_TOO_LARGE", Permanent, true),
             (AMQPSoftError::NOTFOUND.into(), "NOT_FOUND - no exchange 'x'", Unavailable, false),
             (AMQPSoftError::ACCESSREFUSED.into(), "ACCESS_REFUSED", Unavailable, false),
@@ -188,6 +219,10 @@ mod tests {
     #[test]
     fn words_become_one_bounded_line() {
         let failure = Failure::blocked(&format!("low on\r\nmemory {}", "x".repeat(1000)));
-        assert!(failure.text.len() < 400 && !failure.text.chars().any(char::is_control), "{}", failure.text);
+        assert!(
+            failure.text.len() < 400 && !failure.text.chars().any(char::is_control),
+            "{}",
+            failure.text
+        );
     }
 }

@@ -13,7 +13,9 @@ pub enum ConfigFault {
     #[error("the URL's scheme is `{0}`; it must be http or https")]
     Scheme(String),
     /// The URL names an address that may not be reached.
-    #[error("the URL names the address {address}, which is {what}; allow_subnet or allow_loopback would permit it")]
+    #[error(
+        "the URL names the address {address}, which is {what}; allow_subnet or allow_loopback would permit it"
+    )]
     Address {
         /// The address.
         address: std::net::IpAddr,

@@ -60,7 +60,10 @@ pub(crate) fn write(message: &Message) -> Result<HeaderMap, String> {
             // Servers take white space around a value away, and what is read has to be what was signed.
             (Ok(CONTENT_TYPE), HeaderValue::from_str(value.trim()))
         } else {
-            (HeaderName::try_from(format!("{PREFIX}{name}")), HeaderValue::from_str(&encode(&value)))
+            (
+                HeaderName::try_from(format!("{PREFIX}{name}")),
+                HeaderValue::from_str(&encode(&value)),
+            )
         };
         let (Ok(header), Ok(value)) = (header, value) else {
             return Err(name.to_owned());
@@ -99,13 +102,18 @@ pub(crate) fn attributes(headers: &HeaderMap) -> Result<Vec<(&str, String)>, Clo
 }
 
 /// Gives the headers of a request that is no CloudEvent but plain JSON, as far as they are named; `None` where it is not.
-pub(crate) fn named_by<'h>(plain: &PlainJson, headers: &'h HeaderMap) -> Option<Vec<(&'h str, &'h str)>> {
+pub(crate) fn named_by<'h>(
+    plain: &PlainJson,
+    headers: &'h HeaderMap,
+) -> Option<Vec<(&'h str, &'h str)>> {
     if headers.keys().any(|header| header.as_str().starts_with(PREFIX)) {
         return None;
     }
-    let is_named = |header: &HeaderName| plain.names().any(|name| header.as_str().eq_ignore_ascii_case(name));
+    let is_named =
+        |header: &HeaderName| plain.names().any(|name| header.as_str().eq_ignore_ascii_case(name));
     let named = headers.iter().filter(|(header, _)| is_named(header));
-    let named: Vec<_> = named.filter_map(|(header, value)| Some((header.as_str(), value.to_str().ok()?))).collect();
+    let named: Vec<_> =
+        named.filter_map(|(header, value)| Some((header.as_str(), value.to_str().ok()?))).collect();
     plain.is_meant(named.iter().copied()).then_some(named)
 }
 
@@ -114,7 +122,8 @@ mod tests {
     use super::*;
     use bytes::Bytes;
     use outbox_core::{
-        event::Timestamp, testing::transport::attributes_with_control_characters_are_refused as refused,
+        event::Timestamp,
+        testing::transport::attributes_with_control_characters_are_refused as refused,
         transport::cloudevents::Fallback,
     };
     use proptest::{collection::vec, prelude::*};
@@ -127,7 +136,10 @@ mod tests {
     #[test]
     fn the_bindings_own_example_is_encoded_as_it_says() {
         assert_eq!(encode("Euro € 😀"), "Euro%20%E2%82%AC%20%F0%9F%98%80");
-        assert_eq!(encode("!\"#$%&'()*+,-./09:;<=>?@AZ[\\]^_`az{|}~"), "!%22#$%25&'()*+,-./09:;<=>?@AZ[\\]^_`az{|}~");
+        assert_eq!(
+            encode("!\"#$%&'()*+,-./09:;<=>?@AZ[\\]^_`az{|}~"),
+            "!%22#$%25&'()*+,-./09:;<=>?@AZ[\\]^_`az{|}~"
+        );
     }
 
     #[test]
@@ -135,12 +147,20 @@ mod tests {
         refused(|list| {
             let mut headers = HeaderMap::new();
             for (name, value) in list {
-                let named =
-                    if *name == MEDIA_TYPE { CONTENT_TYPE.as_str().to_owned() } else { [PREFIX, name].concat() };
+                let named = if *name == MEDIA_TYPE {
+                    CONTENT_TYPE.as_str().to_owned()
+                } else {
+                    [PREFIX, name].concat()
+                };
                 let name = HeaderName::try_from(named).map_err(|error| error.to_string())?;
-                let value = if name == CONTENT_TYPE { (*value).to_owned() } else { encode(value).into_owned() };
+                let value = if name == CONTENT_TYPE {
+                    (*value).to_owned()
+                } else {
+                    encode(value).into_owned()
+                };
                 // What no header can carry does not come in.
-                headers.insert(name, HeaderValue::try_from(value).map_err(|error| error.to_string())?);
+                headers
+                    .insert(name, HeaderValue::try_from(value).map_err(|error| error.to_string())?);
             }
             read(&headers).map_err(|error| error.to_string())
         });

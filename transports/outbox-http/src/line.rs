@@ -40,9 +40,17 @@ impl Line {
         for (wrong, what, rule) in [
             (config.timeout.is_zero(), "the timeout", "must be longer than zero"),
             (connect_timeout.is_zero(), "the connect timeout", "must be longer than zero"),
-            (connect_timeout >= config.timeout, "the connect timeout", "must be shorter than the timeout"),
+            (
+                connect_timeout >= config.timeout,
+                "the connect timeout",
+                "must be shorter than the timeout",
+            ),
             (config.max_connections == 0, "the number of connections", "must be at least 1"),
-            (config.max_connections > Semaphore::MAX_PERMITS, "the number of connections", "is too large"),
+            (
+                config.max_connections > Semaphore::MAX_PERMITS,
+                "the number of connections",
+                "is too large",
+            ),
         ] {
             if wrong {
                 faults.push(ConfigFault::Range { what, rule });
@@ -57,7 +65,10 @@ impl Line {
         };
         let client = Client::builder()
             .tls_backend_preconfigured(tls)
-            .dns_resolver(GuardedResolver { inner: config.resolver.clone(), guard: config.guard.clone() })
+            .dns_resolver(GuardedResolver {
+                inner: config.resolver.clone(),
+                guard: config.guard.clone(),
+            })
             .redirect(redirect::Policy::none())
             .no_proxy()
             .timeout(config.timeout)
@@ -67,7 +78,10 @@ impl Line {
             .build()
             .map_err(|error| ConfigFault::Tls(error.without_url().to_string()))?;
         if config.url.scheme() == "http" && !is_loopback(host) {
-            tracing::warn!(host, "events go out unencrypted: the URL is http and the host is not loopback");
+            tracing::warn!(
+                host,
+                "events go out unencrypted: the URL is http and the host is not loopback"
+            );
         }
         Ok(Self { client, permits: Semaphore::new(config.max_connections) })
     }
@@ -91,7 +105,8 @@ impl Line {
 }
 
 fn is_loopback(host: &str) -> bool {
-    host == "localhost" || host.trim_matches(['[', ']']).parse::<IpAddr>().is_ok_and(|a| a.is_loopback())
+    host == "localhost"
+        || host.trim_matches(['[', ']']).parse::<IpAddr>().is_ok_and(|a| a.is_loopback())
 }
 
 /// Sets TLS up with the provider of this crate's choice, whatever the process has installed.
@@ -110,9 +125,16 @@ fn tls(config: &Config) -> Result<ClientConfig, ConfigFault> {
         let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
         match found {
             Ok(found) if !found.is_empty() => roots.extend(found),
-            _ => return Err(ConfigFault::Tls("a certificate given to trust() is no PEM certificate".into())),
+            _ => {
+                return Err(ConfigFault::Tls(
+                    "a certificate given to trust() is no PEM certificate".into(),
+                ));
+            }
         }
     }
     let verifier = Verifier::new_with_extra_roots(roots, provider).map_err(|e| fault(&e))?;
-    Ok(builder.dangerous().with_custom_certificate_verifier(Arc::new(verifier)).with_no_client_auth())
+    Ok(builder
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(verifier))
+        .with_no_client_auth())
 }

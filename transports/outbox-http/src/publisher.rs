@@ -126,7 +126,9 @@ impl HttpPublisher {
             config.signings += 1;
             match Secret::parse(secret.as_ref()) {
                 Ok(secret) => config.secrets.push(secret),
-                Err(problem) => config.faults.push(ConfigFault::Secret { number: config.signings, problem }),
+                Err(problem) => {
+                    config.faults.push(ConfigFault::Secret { number: config.signings, problem })
+                }
             }
         })
     }
@@ -160,7 +162,9 @@ impl HttpPublisher {
                 Ok((name, value)) => {
                     config.headers.insert(name, value);
                 }
-                Err(problem) => config.faults.push(ConfigFault::Header { number: config.added_headers, problem }),
+                Err(problem) => config
+                    .faults
+                    .push(ConfigFault::Header { number: config.added_headers, problem }),
             }
         })
     }
@@ -248,19 +252,26 @@ impl HttpPublisher {
         }
         match headers::write(message) {
             Ok(headers) => Ok(Some(headers).filter(headers::fit)),
-            Err(name) => Err(PublishError::permanent(format!("no header can carry the attribute `{name}`"))),
+            Err(name) => {
+                Err(PublishError::permanent(format!("no header can carry the attribute `{name}`")))
+            }
         }
     }
 
     /// Puts one request together.
-    fn request(&self, line: &Line, message: &Message) -> Result<reqwest::RequestBuilder, PublishError> {
+    fn request(
+        &self,
+        line: &Line,
+        message: &Message,
+    ) -> Result<reqwest::RequestBuilder, PublishError> {
         let binary = self.binary(message)?;
         let structured = binary.is_none();
         let (mut headers, body) = match binary {
             Some(headers) => (headers, message.payload.clone()),
             None => {
                 let mut headers = HeaderMap::new();
-                headers.insert(CONTENT_TYPE, HeaderValue::from_static(cloudevents::JSON_MEDIA_TYPE));
+                headers
+                    .insert(CONTENT_TYPE, HeaderValue::from_static(cloudevents::JSON_MEDIA_TYPE));
                 (headers, cloudevents::to_json(message))
             }
         };
@@ -268,20 +279,41 @@ impl HttpPublisher {
             let now = wall_clock().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
             let id = message.id.to_string();
             let signatures = sign_all(&self.config.secrets, &id, now, &body);
-            let beside = if structured { None } else { Some(self.sign_attributes(&headers, &id, now, &body)?) };
-            let standard =
-                [(signature::ID, id), (signature::TIMESTAMP, now.to_string()), (signature::SIGNATURE, signatures)];
-            for (name, value) in standard.into_iter().chain(beside.map(|value| (signature::ATTRIBUTES, value))) {
-                let value = HeaderValue::from_str(&value)
-                    .map_err(|e| PublishError::permanent("the request cannot be signed").caused_by(e))?;
+            let beside = if structured {
+                None
+            } else {
+                Some(self.sign_attributes(&headers, &id, now, &body)?)
+            };
+            let standard = [
+                (signature::ID, id),
+                (signature::TIMESTAMP, now.to_string()),
+                (signature::SIGNATURE, signatures),
+            ];
+            for (name, value) in
+                standard.into_iter().chain(beside.map(|value| (signature::ATTRIBUTES, value)))
+            {
+                let value = HeaderValue::from_str(&value).map_err(|e| {
+                    PublishError::permanent("the request cannot be signed").caused_by(e)
+                })?;
                 headers.insert(HeaderName::from_static(name), value);
             }
         }
-        Ok(line.client.post(self.config.url.clone()).headers(self.config.headers.clone()).headers(headers).body(body))
+        Ok(line
+            .client
+            .post(self.config.url.clone())
+            .headers(self.config.headers.clone())
+            .headers(headers)
+            .body(body))
     }
 
     /// Signs the attributes as the receiver will read them.
-    fn sign_attributes(&self, headers: &HeaderMap, id: &str, now: u64, body: &[u8]) -> Result<String, PublishError> {
+    fn sign_attributes(
+        &self,
+        headers: &HeaderMap,
+        id: &str,
+        now: u64,
+        body: &[u8],
+    ) -> Result<String, PublishError> {
         let attributes = headers::attributes(headers)
             .map_err(|e| PublishError::permanent("the attributes cannot be signed").caused_by(e))?;
         Ok(sign_attributes(&self.config.secrets, id, now, body, &attributes))
@@ -292,7 +324,11 @@ impl HttpPublisher {
 impl Publisher for HttpPublisher {
     async fn publish(&self, message: &Message) -> Result<Receipt, PublishError> {
         let line = self.line().map_err(|e| PublishError::unavailable(e.to_string()))?;
-        let _permit = line.permits.acquire().await.map_err(|e| PublishError::unavailable("closed").caused_by(e))?;
+        let _permit = line
+            .permits
+            .acquire()
+            .await
+            .map_err(|e| PublishError::unavailable("closed").caused_by(e))?;
         let mut answer = self.request(line, message)?.send().await.map_err(unanswered)?;
         let status = answer.status();
         let class = match verdict(status) {
@@ -349,7 +385,8 @@ impl Config {
 }
 
 fn checked_header(name: &str, value: &str) -> Result<(HeaderName, HeaderValue), &'static str> {
-    const OURS: [&str; 6] = ["content-type", "content-length", "transfer-encoding", "connection", "host", "upgrade"];
+    const OURS: [&str; 6] =
+        ["content-type", "content-length", "transfer-encoding", "connection", "host", "upgrade"];
     let name = HeaderName::try_from(name).map_err(|_| "has a name that is no header's")?;
     if OURS.contains(&name.as_str())
         || name.as_str().starts_with(headers::PREFIX)
@@ -358,7 +395,8 @@ fn checked_header(name: &str, value: &str) -> Result<(HeaderName, HeaderValue), 
     {
         return Err("has a name that the transport sets itself");
     }
-    let mut value = HeaderValue::from_str(value).map_err(|_| "has a value that no header can carry")?;
+    let mut value =
+        HeaderValue::from_str(value).map_err(|_| "has a value that no header can carry")?;
     value.set_sensitive(true);
     Ok((name, value))
 }

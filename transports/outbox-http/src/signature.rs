@@ -48,7 +48,9 @@ impl Secret {
     /// [`SecretError`], which says what is wrong without quoting the text.
     pub fn parse(text: &str) -> Result<Self, SecretError> {
         let encoded = text.trim().strip_prefix("whsec_").ok_or(SecretError::Prefix)?;
-        let bytes = STANDARD_NO_PAD.decode(encoded.trim_end_matches('=')).map_err(|_| SecretError::Base64)?;
+        let bytes = STANDARD_NO_PAD
+            .decode(encoded.trim_end_matches('='))
+            .map_err(|_| SecretError::Base64)?;
         if !(24..=64).contains(&bytes.len()) {
             return Err(SecretError::Length(bytes.len()));
         }
@@ -74,7 +76,10 @@ impl Secret {
         attributes: impl IntoIterator<Item = (&'a str, &'a str)>,
     ) -> String {
         let attributes = sorted(attributes);
-        format!("v1,{}", STANDARD.encode(self.code_of(id, &timestamp.to_string(), body, &attributes)))
+        format!(
+            "v1,{}",
+            STANDARD.encode(self.code_of(id, &timestamp.to_string(), body, &attributes))
+        )
     }
 
     fn code(&self, id: &str, timestamp: &str, body: &[u8]) -> [u8; 32] {
@@ -85,10 +90,17 @@ impl Secret {
         code.finalize().into_bytes().into()
     }
 
-    fn code_of(&self, id: &str, timestamp: &str, body: &[u8], attributes: &[(&str, &str)]) -> [u8; 32] {
+    fn code_of(
+        &self,
+        id: &str,
+        timestamp: &str,
+        body: &[u8],
+        attributes: &[(&str, &str)],
+    ) -> [u8; 32] {
         let mut code = self.0.clone();
         code.update(DOMAIN);
-        let beside = attributes.iter().flat_map(|(name, value)| [name.as_bytes(), value.as_bytes()]);
+        let beside =
+            attributes.iter().flat_map(|(name, value)| [name.as_bytes(), value.as_bytes()]);
         for part in [id.as_bytes(), timestamp.as_bytes(), body].into_iter().chain(beside) {
             code.update(part.len().to_string().as_bytes());
             code.update(b":");
@@ -132,12 +144,19 @@ pub(crate) fn sign_attributes(
     attributes: &[(&str, String)],
 ) -> String {
     let attributes = || attributes.iter().map(|(name, value)| (*name, value.as_str()));
-    let signatures = secrets.iter().map(|secret| secret.sign_attributes(id, timestamp, body, attributes()));
+    let signatures =
+        secrets.iter().map(|secret| secret.sign_attributes(id, timestamp, body, attributes()));
     signatures.collect::<Vec<_>>().join(" ")
 }
 
 /// Tells whether one of the signatures was made with one of the keys.
-pub(crate) fn verify(secrets: &[Secret], id: &str, timestamp: &str, body: &[u8], signatures: &str) -> bool {
+pub(crate) fn verify(
+    secrets: &[Secret],
+    id: &str,
+    timestamp: &str,
+    body: &[u8],
+    signatures: &str,
+) -> bool {
     fits(signatures, secrets.iter().map(|secret| secret.code(id, timestamp, body)))
 }
 

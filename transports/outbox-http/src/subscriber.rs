@@ -56,7 +56,9 @@ struct Handle(oneshot::Sender<Answer>);
 
 impl Handle {
     fn answer(self, answer: Answer) -> Result<(), SubscribeError> {
-        self.0.send(answer).map_err(|_| SubscribeError("the sender no longer waits, and will send it again".into()))
+        self.0.send(answer).map_err(|_| {
+            SubscribeError("the sender no longer waits, and will send it again".into())
+        })
     }
 }
 

@@ -95,7 +95,9 @@ pub(crate) fn unanswered(error: reqwest::Error) -> PublishError {
     let failed = if error.is_builder() {
         PublishError::permanent("the request cannot be built")
     } else if error.is_dns() {
-        PublishError::unavailable("the destination's name does not resolve to an address that may be reached")
+        PublishError::unavailable(
+            "the destination's name does not resolve to an address that may be reached",
+        )
     } else if error.is_connect() {
         PublishError::unavailable("no connection to the destination")
     } else if error.is_timeout() {

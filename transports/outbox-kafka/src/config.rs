@@ -8,7 +8,9 @@ use std::{collections::BTreeMap, fmt, time::Duration};
 #[non_exhaustive]
 pub enum ConfigFault {
     /// The list of brokers cannot be read.
-    #[error("the brokers cannot be read; they are host:port[,host:port], with or without kafka:// before them")]
+    #[error(
+        "the brokers cannot be read; they are host:port[,host:port], with or without kafka:// before them"
+    )]
     Brokers,
     /// A name does not fit.
     #[error("the {what} `{name}` {rule}")]
@@ -64,7 +66,11 @@ pub(crate) fn is_topic(name: &str) -> bool {
 
 /// Says what is wrong with a topic's name, if anything.
 pub(crate) fn topic_fault(name: &str) -> Option<ConfigFault> {
-    (!is_topic(name)).then(|| ConfigFault::Name { what: "topic", name: shown(name), rule: TOPIC_RULE })
+    (!is_topic(name)).then(|| ConfigFault::Name {
+        what: "topic",
+        name: shown(name),
+        rule: TOPIC_RULE,
+    })
 }
 
 pub(crate) fn shown(name: &str) -> String {
@@ -94,7 +100,9 @@ impl Cluster {
         let list = brokers.strip_prefix("kafka://").unwrap_or(brokers).trim_end_matches('/');
         let is_broker = |broker: &str| {
             let (host, port) = broker.rsplit_once(':').unwrap_or((broker, "9092"));
-            !host.is_empty() && !host.contains(['/', '@', ' ']) && port.parse::<u16>().is_ok_and(|port| port > 0)
+            !host.is_empty()
+                && !host.contains(['/', '@', ' '])
+                && port.parse::<u16>().is_ok_and(|port| port > 0)
         };
         if !list.split(',').all(is_broker) {
             return Err(ConfigFault::Brokers.into());
@@ -114,7 +122,11 @@ impl Cluster {
 
     /// Makes the configuration of a client: the defaults that the user may change, then the user's settings, then those that
     /// the promises rest on.
-    pub(crate) fn client(&self, defaults: &[(&str, &str)], ours: &[(&str, &str, &'static str)]) -> ClientConfig {
+    pub(crate) fn client(
+        &self,
+        defaults: &[(&str, &str)],
+        ours: &[(&str, &str, &'static str)],
+    ) -> ClientConfig {
         let mut config = ClientConfig::new();
         let set_up = self.timeout.max(SHORTEST_SET_UP).as_millis().to_string();
         config.set("bootstrap.servers", &self.brokers);
@@ -136,12 +148,15 @@ impl Cluster {
     pub(crate) fn faults(&self, ours: &[(&str, &str, &'static str)]) -> Vec<ConfigFault> {
         let mut faults = Vec::new();
         if self.timeout < SHORTEST_TIMEOUT {
-            faults.push(ConfigFault::Range { what: "the timeout", rule: "must be at least 100 ms" });
+            faults
+                .push(ConfigFault::Range { what: "the timeout", rule: "must be at least 100 ms" });
         }
         for (name, value) in &self.settings {
-            let reserved = ours.iter().find(|(reserved, ..)| reserved == name).map(|(.., reason)| *reason);
             let reserved =
-                reserved.or((name == "bootstrap.servers").then_some("the brokers are named when it is made"));
+                ours.iter().find(|(reserved, ..)| reserved == name).map(|(.., reason)| *reason);
+            let reserved = reserved
+                .or((name == "bootstrap.servers")
+                    .then_some("the brokers are named when it is made"));
             if let Some(reason) = reserved {
                 faults.push(ConfigFault::Ours(shown(name), reason));
                 continue;
@@ -176,7 +191,10 @@ fn is_not_built(description: &str) -> bool {
 impl fmt::Debug for Cluster {
     /// Shows the brokers and the names of settings; no value, which may be a secret.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Cluster").field("brokers", &self.brokers).field("settings", &self.settings.keys()).finish()
+        f.debug_struct("Cluster")
+            .field("brokers", &self.brokers)
+            .field("settings", &self.settings.keys())
+            .finish()
     }
 }
 
@@ -184,7 +202,8 @@ impl fmt::Debug for Cluster {
 mod tests {
     use super::*;
 
-    const OURS: [(&str, &str, &str); 1] = [("acks", "all", "nothing is confirmed before all have it")];
+    const OURS: [(&str, &str, &str); 1] =
+        [("acks", "all", "nothing is confirmed before all have it")];
 
     #[test]
     fn brokers_are_a_list_with_or_without_a_scheme() {
@@ -201,23 +220,33 @@ mod tests {
             ("amqp://a:5672", None),
             ("kafka://user:password@a:9092", None),
         ] {
-            assert_eq!(Cluster::parse(text).ok().map(|cluster| cluster.brokers).as_deref(), brokers, "{text}");
+            assert_eq!(
+                Cluster::parse(text).ok().map(|cluster| cluster.brokers).as_deref(),
+                brokers,
+                "{text}"
+            );
         }
     }
 
     #[test]
     fn every_fault_of_a_setting_is_told_and_no_value() {
         let mut cluster = Cluster::parse("a:9092").unwrap();
-        for (name, value) in
-            [("acks", "1"), ("linger.ms", "canary"), ("no.such.setting", "canary"), ("client.id", "shop")]
-        {
+        for (name, value) in [
+            ("acks", "1"),
+            ("linger.ms", "canary"),
+            ("no.such.setting", "canary"),
+            ("client.id", "shop"),
+        ] {
             cluster.set(name.to_owned(), value.to_owned());
         }
         cluster.timeout = Duration::from_millis(1);
         let error = ConfigError::check(cluster.faults(&OURS)).unwrap_err().to_string();
-        for said in
-            ["`acks` cannot be changed; nothing", "`linger.ms` is not one", "`no.such.setting`", "at least 100 ms"]
-        {
+        for said in [
+            "`acks` cannot be changed; nothing",
+            "`linger.ms` is not one",
+            "`no.such.setting`",
+            "at least 100 ms",
+        ] {
             assert!(error.contains(said), "{said}: {error}");
         }
         assert!(!error.contains("canary") && !error.contains("client.id"), "{error}");
@@ -228,7 +257,10 @@ mod tests {
         let mut cluster = Cluster::parse("a:9092").unwrap();
         cluster.set("ssl.ca.location".to_owned(), "/canary.pem".to_owned());
         let error = ConfigError::check(cluster.faults(&OURS)).unwrap_err().to_string();
-        assert!(error.contains("rdkafka with the feature `ssl`") && !error.contains("canary"), "{error}");
+        assert!(
+            error.contains("rdkafka with the feature `ssl`") && !error.contains("canary"),
+            "{error}"
+        );
     }
 
     #[test]

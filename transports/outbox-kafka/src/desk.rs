@@ -89,7 +89,8 @@ impl State {
 
     /// Tells whether half of it is gone.
     pub(crate) fn is_well(&self) -> bool {
-        let (waiting, beyond, half) = (self.ledger.waiting(), self.ledger.beyond(), self.prefetch / 2);
+        let (waiting, beyond, half) =
+            (self.ledger.waiting(), self.ledger.beyond(), self.prefetch / 2);
         waiting - beyond <= half
             && waiting <= self.prefetch + half
             && self.ledger.held() <= self.most() / 2
@@ -113,7 +114,8 @@ impl State {
 impl Desk {
     pub(crate) fn new(prefetch: usize) -> Self {
         let ledger = Ledger::new((prefetch / KEYS_THAT_MAY_WAIT).max(1));
-        let state = State { ledger, closing: false, trouble: None, ended: false, prefetch, awaited: None };
+        let state =
+            State { ledger, closing: false, trouble: None, ended: false, prefetch, awaited: None };
         Self { state: Mutex::new(state), news: Notify::new(), come: Condvar::new() }
     }
 
@@ -235,7 +237,9 @@ impl Desk {
 impl Raw {
     pub(crate) fn of(record: &BorrowedMessage<'_>, body: Option<Bytes>) -> Self {
         let headers = record.headers().into_iter().flat_map(rdkafka::message::Headers::iter);
-        let headers = headers.map(|header| (header.key.to_owned(), header.value.map(<[u8]>::to_vec))).collect();
+        let headers = headers
+            .map(|header| (header.key.to_owned(), header.value.map(<[u8]>::to_vec)))
+            .collect();
         Self { key: record.key().map(<[u8]>::to_vec), headers, body }
     }
 }
@@ -255,7 +259,12 @@ mod tests {
         let (desk, place): (_, Place) = (Desk::new(4), ("orders".into(), 0));
         desk.state().ledger.assign(place.clone());
         for offset in 0..4 {
-            desk.arrive(&place, offset, None, Arrived { message: Err(String::new()), unread: None, raw: None });
+            desk.arrive(
+                &place,
+                offset,
+                None,
+                Arrived { message: Err(String::new()), unread: None, raw: None },
+            );
         }
         desk
     }
@@ -266,7 +275,12 @@ mod tests {
         desk.state().ledger.assign(place.clone());
         let large = |offset| {
             let unread = Some(Bytes::from(vec![0; MOST_BYTES / 4]));
-            desk.arrive(&place, offset, None, Arrived { message: Err(String::new()), unread, raw: None });
+            desk.arrive(
+                &place,
+                offset,
+                None,
+                Arrived { message: Err(String::new()), unread, raw: None },
+            );
         };
         (0..3).for_each(large);
         assert!(!desk.state().is_full());
@@ -314,7 +328,9 @@ mod tests {
             let ticket = take(desk);
             assert!(desk.done(&ticket));
         };
-        for (awaited, act) in [(Awaited::Room, room), (Awaited::Room, Desk::close), (Awaited::Answers, answer)] {
+        for (awaited, act) in
+            [(Awaited::Room, room), (Awaited::Room, Desk::close), (Awaited::Answers, answer)]
+        {
             let (desk, (say, heard)) = (Arc::new(full()), mpsc::channel());
             let waiting = desk.clone();
             thread("waits", move || {

@@ -23,9 +23,12 @@ const DEAD_PREFIX: &str = "__connect.errors.";
 /// Writes a message, in structured mode where that is asked for or where the payload is itself a CloudEvent, which would be
 /// taken for this message.
 pub(crate) fn write(message: &Message, structured: bool) -> (OwnedHeaders, Bytes) {
-    let insert = |headers: OwnedHeaders, key: &str, value: &str| headers.insert(Header { key, value: Some(value) });
+    let insert = |headers: OwnedHeaders, key: &str, value: &str| {
+        headers.insert(Header { key, value: Some(value) })
+    };
     if structured || cloudevents::is_cloudevents(&message.content_type) {
-        let headers = insert(OwnedHeaders::new_with_capacity(1), CONTENT_TYPE, cloudevents::JSON_MEDIA_TYPE);
+        let headers =
+            insert(OwnedHeaders::new_with_capacity(1), CONTENT_TYPE, cloudevents::JSON_MEDIA_TYPE);
         return (headers, cloudevents::to_json(message));
     }
     let attributes = cloudevents::attributes(message);
@@ -62,18 +65,24 @@ pub(crate) fn read(
     body: Bytes,
 ) -> Result<Message, String> {
     let headers = texts(headers)?;
-    let sent_at = record.timestamp.and_then(|millis| millis.checked_mul(1_000)).map(Timestamp::from_micros);
-    let fallback = Fallback { topic: Some(record.topic), received_at: sent_at.unwrap_or(record.received_at) };
+    let sent_at =
+        record.timestamp.and_then(|millis| millis.checked_mul(1_000)).map(Timestamp::from_micros);
+    let fallback =
+        Fallback { topic: Some(record.topic), received_at: sent_at.unwrap_or(record.received_at) };
     let media = headers.iter().find(|(name, _)| name.eq_ignore_ascii_case(CONTENT_TYPE));
     let media = media.map_or("", |(_, value)| value.as_str());
     let message = if cloudevents::is_cloudevents(media) {
         if !cloudevents::is_json(media) || media.contains("batch") {
-            return Err("of the CloudEvents formats only application/cloudevents+json is read".to_owned());
+            return Err(
+                "of the CloudEvents formats only application/cloudevents+json is read".to_owned()
+            );
         }
         cloudevents::from_json(&body, &fallback)
     } else {
-        let mut attributes: Vec<(&str, &str)> =
-            headers.iter().filter_map(|(name, value)| Some((name.strip_prefix(PREFIX)?, value.as_str()))).collect();
+        let mut attributes: Vec<(&str, &str)> = headers
+            .iter()
+            .filter_map(|(name, value)| Some((name.strip_prefix(PREFIX)?, value.as_str())))
+            .collect();
         if attributes.is_empty() {
             plain(reading, &headers, record.key, body, &fallback)?
         } else {
@@ -83,7 +92,9 @@ pub(crate) fn read(
             cloudevents::from_attributes(attributes, body, &fallback)
         }
     };
-    message.map(|message| with_deaths(with_key(message, record.key), &headers)).map_err(|error| error.to_string())
+    message
+        .map(|message| with_deaths(with_key(message, record.key), &headers))
+        .map_err(|error| error.to_string())
 }
 
 /// Reads a record that is no CloudEvent.
@@ -100,8 +111,13 @@ fn plain(
             let message = plain.read(named(), body, fallback);
             Ok(message.map(|message| with_key(message, key)))
         }
-        Some(_) => Err("it has neither attributes of CloudEvents nor the header for its type".to_owned()),
-        None => Err("it has no attributes of CloudEvents; KafkaSubscriber::plain_json would read it".to_owned()),
+        Some(_) => {
+            Err("it has neither attributes of CloudEvents nor the header for its type".to_owned())
+        }
+        None => {
+            Err("it has no attributes of CloudEvents; KafkaSubscriber::plain_json would read it"
+                .to_owned())
+        }
     }
 }
 
@@ -124,8 +140,14 @@ pub(crate) fn texts(headers: Option<&impl Headers>) -> Result<Vec<(String, Strin
     for header in headers.into_iter().flat_map(Headers::iter) {
         match std::str::from_utf8(header.value.unwrap_or_default()) {
             Ok(value) => list.push((header.key.to_owned(), value.to_owned())),
-            Err(_) if header.key.starts_with(PREFIX) || header.key.eq_ignore_ascii_case(CONTENT_TYPE) => {
-                return Err(format!("the header `{}` is no UTF-8", crate::config::shown(header.key)));
+            Err(_)
+                if header.key.starts_with(PREFIX)
+                    || header.key.eq_ignore_ascii_case(CONTENT_TYPE) =>
+            {
+                return Err(format!(
+                    "the header `{}` is no UTF-8",
+                    crate::config::shown(header.key)
+                ));
             }
             Err(_) => {}
         }

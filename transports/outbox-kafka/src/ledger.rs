@@ -78,7 +78,16 @@ enum State<R> {
 impl<R: Clone + Weight> Ledger<R> {
     /// Makes one in which so many records may wait behind one of their key before they count as waiting no more.
     pub(crate) fn new(per_key: usize) -> Self {
-        Self { partitions: BTreeMap::new(), last: None, epochs: 0, waiting: 0, held: 0, per_key, beyond: 0, bytes: 0 }
+        Self {
+            partitions: BTreeMap::new(),
+            last: None,
+            epochs: 0,
+            waiting: 0,
+            held: 0,
+            per_key,
+            beyond: 0,
+            bytes: 0,
+        }
     }
 
     /// Takes a partition over. One that was ours already begins anew.
@@ -102,8 +111,13 @@ impl<R: Clone + Weight> Ledger<R> {
     pub(crate) fn revoke(&mut self, place: &Place) {
         if let Some(partition) = self.partitions.remove(place) {
             self.held -= partition.slots.len();
-            self.beyond -= partition.lanes.values().map(|lane| beyond(lane, self.per_key)).sum::<usize>();
-            self.waiting -= partition.slots.iter().filter(|slot| matches!(slot.state, State::Waiting(_))).count();
+            self.beyond -=
+                partition.lanes.values().map(|lane| beyond(lane, self.per_key)).sum::<usize>();
+            self.waiting -= partition
+                .slots
+                .iter()
+                .filter(|slot| matches!(slot.state, State::Waiting(_)))
+                .count();
             self.bytes -= partition.slots.iter().map(Slot::bytes).sum::<usize>();
         }
     }
@@ -117,7 +131,11 @@ impl<R: Clone + Weight> Ledger<R> {
     /// was made anew or cut off, and the partition begins anew too.
     pub(crate) fn arrive(&mut self, place: &Place, offset: i64, key: Option<u64>, record: R) {
         let Some(partition) = self.partitions.get(place) else { return };
-        let last = partition.slots.back().map(|slot| slot.offset).or(partition.position.map(|next| next - 1));
+        let last = partition
+            .slots
+            .back()
+            .map(|slot| slot.offset)
+            .or(partition.position.map(|next| next - 1));
         if last.is_some_and(|last| offset <= last) {
             self.assign(place.clone());
         }
@@ -139,10 +157,13 @@ impl<R: Clone + Weight> Ledger<R> {
 
     /// Gives out the next record: of each partition in turn, the earliest that may go.
     pub(crate) fn next(&mut self) -> Option<(Ticket, R)> {
-        let may = |(_, partition): &(&Place, &Partition<R>)| !partition.leaving && !partition.ready.is_empty();
+        let may = |(_, partition): &(&Place, &Partition<R>)| {
+            !partition.leaving && !partition.ready.is_empty()
+        };
         let behind = self.last.clone().map_or(Bound::Unbounded, Bound::Excluded);
         let turn = self.partitions.range((behind, Bound::Unbounded)).find(may);
-        let place = turn.or_else(|| self.partitions.iter().find(may)).map(|(place, _)| place.clone())?;
+        let place =
+            turn.or_else(|| self.partitions.iter().find(may)).map(|(place, _)| place.clone())?;
         self.last = Some(place.clone());
         let partition = self.partitions.get_mut(&place)?;
         let offset = partition.ready.pop_first()?;

@@ -72,14 +72,21 @@ impl Member {
     pub(crate) fn join(config: &ClientConfig, manners: Manners) -> Result<Self, String> {
         let desk = Arc::new(Desk::new(manners.prefetch));
         let calls = Calls { desk: desk.clone(), drain: manners.drain };
-        let consumer =
-            BaseConsumer::from_config_and_context(config, calls).map_err(|error| plain(&error.to_string()))?;
+        let consumer = BaseConsumer::from_config_and_context(config, calls)
+            .map_err(|error| plain(&error.to_string()))?;
         let topics: Vec<&str> = manners.topics.iter().map(String::as_str).collect();
         consumer.subscribe(&topics).map_err(|error| plain(&error.to_string()))?;
         let (mine, theirs) = (desk.clone(), Self(desk));
         thread("kafka-member", move || {
-            Looking { consumer, desk: mine.clone(), manners, full_since: None, paused: false, committed_at: now() }
-                .run();
+            Looking {
+                consumer,
+                desk: mine.clone(),
+                manners,
+                full_since: None,
+                paused: false,
+                committed_at: now(),
+            }
+            .run();
             mine.end();
         })
         .map_err(|error| error.to_string())?;
@@ -102,7 +109,9 @@ impl Member {
         let desk = self.desk();
         drop(self);
         if timeout(LEFT_WITHIN, desk.ended()).await.is_err() {
-            tracing::warn!("the group was not left within {LEFT_WITHIN:?}; its brokers will miss this member");
+            tracing::warn!(
+                "the group was not left within {LEFT_WITHIN:?}; its brokers will miss this member"
+            );
         }
     }
 
@@ -149,10 +158,15 @@ impl Calls {
     fn give_up(&self, consumer: &BaseConsumer<Self>, places: &[Place]) {
         let end = now() + self.drain;
         let mut state = self.desk.state();
-        while !consumer.assignment_lost() && places.iter().map(|place| state.ledger.leave(place)).sum::<usize>() > 0 {
+        while !consumer.assignment_lost()
+            && places.iter().map(|place| state.ledger.leave(place)).sum::<usize>() > 0
+        {
             let left = end.saturating_duration_since(now());
             if left.is_zero() {
-                tracing::warn!(?places, "partitions go although some of their records are still at work");
+                tracing::warn!(
+                    ?places,
+                    "partitions go although some of their records are still at work"
+                );
                 break;
             }
             state = self.desk.wait(state, Awaited::Answers, left.min(LOOK));
@@ -168,7 +182,10 @@ impl Calls {
 }
 
 fn places(list: &TopicPartitionList) -> Vec<Place> {
-    list.elements().iter().map(|element| (Arc::from(element.topic()), element.partition())).collect()
+    list.elements()
+        .iter()
+        .map(|element| (Arc::from(element.topic()), element.partition()))
+        .collect()
 }
 
 fn list<'p>(places: impl Iterator<Item = (&'p Place, Offset)>) -> TopicPartitionList {
@@ -285,11 +302,14 @@ impl Looking {
     fn read(&self, record: &BorrowedMessage<'_>) -> Arrived {
         let value = record.payload().map(Bytes::copy_from_slice);
         let raw = self.manners.keeps_raw.then(|| Arc::new(Raw::of(record, value.clone())));
-        let (topic, key, timestamp) = (record.topic(), record.key(), record.timestamp().to_millis());
-        let record_of = Record { topic, key, timestamp, received_at: Timestamp::from(wall_clock()) };
+        let (topic, key, timestamp) =
+            (record.topic(), record.key(), record.timestamp().to_millis());
+        let record_of =
+            Record { topic, key, timestamp, received_at: Timestamp::from(wall_clock()) };
         let Some(body) = value else {
             let place = (record.partition(), record.offset());
-            let message = tombstone::read(&self.manners.reading, record_of, place, record.headers());
+            let message =
+                tombstone::read(&self.manners.reading, record_of, place, record.headers());
             return Arrived { message: Ok(message), unread: None, raw };
         };
         let limit = self.manners.max_payload;
@@ -307,7 +327,10 @@ impl Looking {
         let fatal = matches!(error, KafkaError::MessageConsumptionFatal(_));
         // A connection that breaks is made again; that all are broken is worth telling.
         if !fatal
-            && matches!(error.rdkafka_error_code(), None | Some(Code::BrokerTransportFailure | Code::PartitionEOF))
+            && matches!(
+                error.rdkafka_error_code(),
+                None | Some(Code::BrokerTransportFailure | Code::PartitionEOF)
+            )
         {
             tracing::debug!(%error, "librdkafka");
             return false;

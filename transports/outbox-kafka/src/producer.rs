@@ -42,7 +42,11 @@ const DEFAULTS: [(&str, &str); 5] = [
 
 /// Settings on which the promises rest.
 const OURS: [(&str, &str, &str); 2] = [
-    ("enable.idempotence", "true", "without it a record could be doubled or overtake another of its key"),
+    (
+        "enable.idempotence",
+        "true",
+        "without it a record could be doubled or overtake another of its key",
+    ),
     ("acks", "all", "a record counts as delivered when all replicas that are in sync have it"),
 ];
 
@@ -107,21 +111,36 @@ impl Drop for Live {
 
 impl Producer {
     /// Checks a configuration and makes ready; opens no connection.
-    pub(crate) fn new(cluster: &Cluster, topics: &[Topic], mut faults: Vec<ConfigFault>) -> Result<Self, ConfigError> {
+    pub(crate) fn new(
+        cluster: &Cluster,
+        topics: &[Topic],
+        mut faults: Vec<ConfigFault>,
+    ) -> Result<Self, ConfigError> {
         faults.extend(cluster.faults(&OURS));
         faults.extend(topics::faults(topics));
         ConfigError::check(faults)?;
         let mut config = cluster.client(&DEFAULTS, &OURS);
         config.set("message.timeout.ms", cluster.timeout.as_millis().to_string());
         fits(&config)?;
-        Ok(Self { config, topics: topics.to_vec(), timeout: cluster.timeout, live: Mutex::new(None) })
+        Ok(Self {
+            config,
+            topics: topics.to_vec(),
+            timeout: cluster.timeout,
+            live: Mutex::new(None),
+        })
     }
 
     /// Sends records, and reports what became of each, by its place among them, as its delivery report comes.
-    pub(crate) async fn send(&self, records: &[Outgoing], mut report: impl FnMut(usize, Result<Delivery, Refused>)) {
+    pub(crate) async fn send(
+        &self,
+        records: &[Outgoing],
+        mut report: impl FnMut(usize, Result<Delivery, Refused>),
+    ) {
         let live = match self.ready().await {
             Ok(live) => live,
-            Err(refused) => return (0..records.len()).for_each(|place| report(place, Err(refused.clone()))),
+            Err(refused) => {
+                return (0..records.len()).for_each(|place| report(place, Err(refused.clone())));
+            }
         };
         let end = now() + self.timeout;
         let reports = FuturesUnordered::new();
@@ -150,7 +169,10 @@ impl Producer {
         let (within, (say, heard)) = (self.timeout, oneshot::channel());
         let asking = live.clone();
         let asked = thread("kafka-reach", move || {
-            let found = asking.client.as_ref().map(|client| client.client().fetch_metadata(None, within).map(|_| ()));
+            let found = asking
+                .client
+                .as_ref()
+                .map(|client| client.client().fetch_metadata(None, within).map(|_| ()));
             let _ = say.send(found);
         });
         let refused = |error: String| Refused::unavailable(live.health.trouble().unwrap_or(error));
@@ -181,8 +203,13 @@ impl Producer {
         }
         let health = Arc::new(Health::default());
         let client = Client::from_config_and_context(&self.config, Watch(health.clone()));
-        let client = client.map_err(|error| Refused::unavailable(format!("the producer cannot start: {error}")))?;
-        let new = Arc::new(Live { client: Some(client), health, declared: AsyncMutex::new(self.topics.is_empty()) });
+        let client = client
+            .map_err(|error| Refused::unavailable(format!("the producer cannot start: {error}")))?;
+        let new = Arc::new(Live {
+            client: Some(client),
+            health,
+            declared: AsyncMutex::new(self.topics.is_empty()),
+        });
         *live = Some(new.clone());
         Ok(new)
     }
@@ -191,8 +218,10 @@ impl Producer {
     /// the client has known before wait for it until their time is up), and a client that has lost its place in the brokers'
     /// memory is given up.
     fn conclude(&self, live: &Arc<Live>, refused: &Refused) {
-        if matches!(refused.code, Some(Code::UnknownTopic | Code::UnknownTopicOrPartition | Code::MessageTimedOut))
-            && !self.topics.is_empty()
+        if matches!(
+            refused.code,
+            Some(Code::UnknownTopic | Code::UnknownTopicOrPartition | Code::MessageTimedOut)
+        ) && !self.topics.is_empty()
             && let Ok(mut declared) = live.declared.try_lock()
         {
             *declared = false;
@@ -200,7 +229,9 @@ impl Producer {
         if !live.is_usable() {
             let mut current = self.live.lock().unwrap_or_else(PoisonError::into_inner);
             if current.as_ref().is_some_and(|current| Arc::ptr_eq(current, live)) {
-                tracing::warn!("the Kafka producer can no longer keep its promise; a new one is made");
+                tracing::warn!(
+                    "the Kafka producer can no longer keep its promise; a new one is made"
+                );
                 *current = None;
             }
         }
@@ -215,7 +246,9 @@ impl Live {
 
     /// Hands a record over; waits for room while the client's queue is full.
     async fn hand_over(&self, record: &Outgoing, end: Instant) -> Result<DeliveryFuture, Refused> {
-        let Some(client) = &self.client else { return Err(Refused::unavailable("the client has ended")) };
+        let Some(client) = &self.client else {
+            return Err(Refused::unavailable("the client has ended"));
+        };
         let mut next = FutureRecord::to(&record.topic).headers(record.headers.clone());
         if let Some(body) = &record.body {
             next = next.payload(&body[..]);
@@ -243,8 +276,12 @@ impl Live {
                 Ok(delivery)
             }
             Ok(Ok(Err((error, _)))) => Err(self.health.verdict(&error)),
-            Ok(Err(_)) => Err(Refused::unavailable("the client ended before the record was confirmed")),
-            Err(_) => Err(Refused::unavailable(format!("the client said nothing within {within:?}"))),
+            Ok(Err(_)) => {
+                Err(Refused::unavailable("the client ended before the record was confirmed"))
+            }
+            Err(_) => {
+                Err(Refused::unavailable(format!("the client said nothing within {within:?}")))
+            }
         }
     }
 }

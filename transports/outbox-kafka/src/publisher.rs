@@ -90,7 +90,9 @@ impl KafkaPublisher {
             key: Arc::new(|message| message.key.as_ref().map(|key| key.as_bytes().to_vec())),
             structured: false,
             topics: Vec::new(),
-            limits: Limits::default().max_message(MAX_MESSAGE).topics(TopicRule::new(TOPIC_RULE, is_topic)),
+            limits: Limits::default()
+                .max_message(MAX_MESSAGE)
+                .topics(TopicRule::new(TOPIC_RULE, is_topic)),
         };
         Ok(Self { config, producer: OnceLock::new() })
     }
@@ -132,7 +134,10 @@ impl KafkaPublisher {
     /// Says the record key of a message, by which Kafka chooses the partition: its own key, unless set. Records without a key
     /// go to any partition.
     #[must_use]
-    pub fn record_key(self, key: impl Fn(&Message) -> Option<Vec<u8>> + Send + Sync + 'static) -> Self {
+    pub fn record_key(
+        self,
+        key: impl Fn(&Message) -> Option<Vec<u8>> + Send + Sync + 'static,
+    ) -> Self {
         self.with(|config| config.key = Arc::new(key))
     }
 
@@ -196,7 +201,8 @@ impl KafkaPublisher {
         mut done: impl FnMut(usize, Result<Receipt, PublishError>),
     ) -> Result<(), ConfigError> {
         let producer = self.producer()?;
-        let (mut records, mut places) = (Vec::with_capacity(messages.len()), Vec::with_capacity(messages.len()));
+        let (mut records, mut places) =
+            (Vec::with_capacity(messages.len()), Vec::with_capacity(messages.len()));
         for (place, message) in messages.iter().enumerate() {
             match self.config.record(message) {
                 Ok(record) => {
@@ -252,7 +258,9 @@ impl Config {
         let limit = self.limits.max_payload.unwrap_or(usize::MAX);
         if message.payload.len() > limit {
             let size = message.payload.len();
-            return Err(Refused::permanent(format!("the payload has {size} bytes, of at most {limit}")));
+            return Err(Refused::permanent(format!(
+                "the payload has {size} bytes, of at most {limit}"
+            )));
         }
         Ok(Outgoing { topic, key, headers, body: (!tombstone).then_some(body) })
     }
@@ -262,20 +270,23 @@ impl Config {
 impl Publisher for KafkaPublisher {
     async fn publish(&self, message: &Message) -> Result<Receipt, PublishError> {
         let mut outcome = None;
-        let sent = self.send(std::slice::from_ref(message), |_, verdict| outcome = Some(verdict)).await;
+        let sent =
+            self.send(std::slice::from_ref(message), |_, verdict| outcome = Some(verdict)).await;
         sent.map_err(|error| PublishError::unavailable(error.to_string()))?;
         outcome.unwrap_or_else(|| Err(PublishError::transient("no verdict")))
     }
 
     async fn publish_batch(&self, batch: &mut Batch) {
         let messages = batch.messages();
-        if let Err(error) = self.send(&messages, |place, verdict| batch.done(place, verdict)).await {
+        if let Err(error) = self.send(&messages, |place, verdict| batch.done(place, verdict)).await
+        {
             batch.rest(|| Err(PublishError::unavailable(error.to_string())));
         }
     }
 
     fn limits(&self) -> Limits {
-        let encoding = if self.config.structured { Encoding::StructuredRecord } else { Encoding::Record };
+        let encoding =
+            if self.config.structured { Encoding::StructuredRecord } else { Encoding::Record };
         self.config.limits.encoding(encoding)
     }
 

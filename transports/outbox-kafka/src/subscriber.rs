@@ -10,7 +10,9 @@ use crate::{
     topics::{self, Topic},
 };
 use async_trait::async_trait;
-use outbox_core::transport::{Acknowledge, Delivery, SubscribeError, Subscriber, cloudevents::PlainJson};
+use outbox_core::transport::{
+    Acknowledge, Delivery, SubscribeError, Subscriber, cloudevents::PlainJson,
+};
 use rdkafka::{
     ClientConfig,
     message::{Header, OwnedHeaders},
@@ -250,7 +252,11 @@ impl Config {
             faults.push(ConfigFault::NoTopic);
         }
         if self.group.is_empty() {
-            faults.push(ConfigFault::Name { what: "group", name: String::new(), rule: "must have a name" });
+            faults.push(ConfigFault::Name {
+                what: "group",
+                name: String::new(),
+                rule: "must have a name",
+            });
         }
         if self.manners.prefetch == 0 {
             faults.push(ConfigFault::Range { what: "the prefetch", rule: "must be at least 1" });
@@ -274,7 +280,9 @@ impl Config {
 
     async fn join(self) -> Result<Joined, String> {
         let (client, letters) = self.client().map_err(|error| error.to_string())?;
-        topics::declare(&client, &self.declared, self.cluster.timeout).await.map_err(|refused| refused.text)?;
+        topics::declare(&client, &self.declared, self.cluster.timeout)
+            .await
+            .map_err(|refused| refused.text)?;
         let (topics, keeps_raw) = (self.topics.clone(), letters.is_some());
         let member = Member::join(&client, Manners { topics, keeps_raw, ..self.manners })?;
         Ok(Joined { member, letters })
@@ -338,7 +346,11 @@ impl Joined {
     fn delivery(&self, ticket: Ticket, arrived: Arrived) -> Delivery {
         let Arrived { message, unread, raw } = arrived;
         let (desk, letters) = (self.member.desk(), self.letters.clone());
-        let delivery = Delivery::new(message, None, Box::new(Unanswered { ticket: Some(ticket), desk, raw, letters }));
+        let delivery = Delivery::new(
+            message,
+            None,
+            Box::new(Unanswered { ticket: Some(ticket), desk, raw, letters }),
+        );
         match unread {
             Some(bytes) => delivery.with_raw(bytes),
             None => delivery,
@@ -376,7 +388,11 @@ impl Unanswered {
             letters.send(raw, &death).await?;
         } else {
             let place = self.ticket.as_ref().map(|ticket| (&ticket.place, ticket.offset));
-            tracing::warn!(?place, reason, "a record was rejected, and there is no dead-letter topic: it is passed");
+            tracing::warn!(
+                ?place,
+                reason,
+                "a record was rejected, and there is no dead-letter topic: it is passed"
+            );
         }
         self.done()
     }
@@ -388,25 +404,35 @@ fn heard(ours: bool) -> Result<(), SubscribeError> {
 }
 
 fn shortened(reason: &str) -> String {
-    let end = (0..=MAX_REASON.min(reason.len())).rev().find(|end| reason.is_char_boundary(*end)).unwrap_or(0);
+    let end = (0..=MAX_REASON.min(reason.len()))
+        .rev()
+        .find(|end| reason.is_char_boundary(*end))
+        .unwrap_or(0);
     reason[..end].chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
 
 impl Letters {
     async fn send(&self, raw: &Raw, death: &Death) -> Result<(), SubscribeError> {
         let headers = raw.headers.iter().filter(|(name, _)| !is_of_a_death(name));
-        let headers = headers
-            .fold(OwnedHeaders::new(), |headers, (key, value)| headers.insert(Header { key, value: value.as_ref() }));
-        let headers = death
-            .headers()
-            .iter()
-            .fold(headers, |headers, (key, value)| headers.insert(Header { key, value: Some(value) }));
-        let letter = Outgoing { topic: self.topic.clone(), key: raw.key.clone(), headers, body: raw.body.clone() };
+        let headers = headers.fold(OwnedHeaders::new(), |headers, (key, value)| {
+            headers.insert(Header { key, value: value.as_ref() })
+        });
+        let headers = death.headers().iter().fold(headers, |headers, (key, value)| {
+            headers.insert(Header { key, value: Some(value) })
+        });
+        let letter = Outgoing {
+            topic: self.topic.clone(),
+            key: raw.key.clone(),
+            headers,
+            body: raw.body.clone(),
+        };
         let mut verdict = None;
         self.producer.send(&[letter], |_, sent| verdict = Some(sent)).await;
         match verdict {
             Some(Ok(_)) => Ok(()),
-            Some(Err(refused)) => Err(SubscribeError(format!("the dead letter: {}", refused.text).into())),
+            Some(Err(refused)) => {
+                Err(SubscribeError(format!("the dead letter: {}", refused.text).into()))
+            }
             None => Err(SubscribeError("the dead letter has no verdict".into())),
         }
     }
@@ -419,7 +445,11 @@ impl Acknowledge for Unanswered {
     }
 
     async fn nack(mut self: Box<Self>, requeue: bool) -> Result<(), SubscribeError> {
-        if requeue { self.back() } else { self.bury("NotHandled", "it was not handled, and not asked for again").await }
+        if requeue {
+            self.back()
+        } else {
+            self.bury("NotHandled", "it was not handled, and not asked for again").await
+        }
     }
 
     async fn reject(self: Box<Self>, reason: &str) -> Result<(), SubscribeError> {

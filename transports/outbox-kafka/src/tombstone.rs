@@ -29,8 +29,12 @@ pub(crate) fn read(
     let read = |body| headers::read(reading, record, headers, Bytes::from_static(body));
     // Plain JSON is read as such, and its headers say what it is: a body that is none says nothing.
     let told = read(b"").or_else(|_| read(NULL));
-    let placed =
-        || headers::with_deaths(Message::new(placed(record, place)), &headers::texts(headers).unwrap_or_default());
+    let placed = || {
+        headers::with_deaths(
+            Message::new(placed(record, place)),
+            &headers::texts(headers).unwrap_or_default(),
+        )
+    };
     let mut parts = told.unwrap_or_else(|_| placed()).into_parts();
     parts.payload = Bytes::new();
     let mut insert = |name: &str, value: String| {
@@ -50,7 +54,8 @@ pub(crate) fn read(
 
 /// A message for a record that says nothing but its key.
 fn placed(record: Record<'_>, (partition, offset): (i32, i64)) -> MessageParts {
-    let sent_at = record.timestamp.and_then(|millis| millis.checked_mul(1_000)).map(Timestamp::from_micros);
+    let sent_at =
+        record.timestamp.and_then(|millis| millis.checked_mul(1_000)).map(Timestamp::from_micros);
     let source = format!("kafka:{}", record.topic);
     // With the instant, for a topic of the same name that is made anew.
     let id = format!("{partition}/{offset}/{}", record.timestamp.unwrap_or_default());

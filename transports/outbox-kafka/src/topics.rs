@@ -55,14 +55,16 @@ impl Topic {
     fn wanted(&self) -> NewTopic<'_> {
         // A number of copies that is not said is the brokers' own.
         let copies = self.replication.map_or(-1, i32::from);
-        let topic = NewTopic::new(&self.name, i32::from(self.partitions), TopicReplication::Fixed(copies));
+        let topic =
+            NewTopic::new(&self.name, i32::from(self.partitions), TopicReplication::Fixed(copies));
         self.settings.iter().fold(topic, |topic, (name, value)| topic.set(name, value))
     }
 }
 
 /// Says what is wrong with declared topics.
 pub(crate) fn faults(topics: &[Topic]) -> Vec<ConfigFault> {
-    let mut faults: Vec<ConfigFault> = topics.iter().filter_map(|topic| topic_fault(&topic.name)).collect();
+    let mut faults: Vec<ConfigFault> =
+        topics.iter().filter_map(|topic| topic_fault(&topic.name)).collect();
     let mut names = BTreeSet::new();
     for topic in topics {
         if !names.insert(&topic.name) {
@@ -79,24 +81,36 @@ pub(crate) fn faults(topics: &[Topic]) -> Vec<ConfigFault> {
 }
 
 /// Declares topics. What is there already stays as it is.
-pub(crate) async fn declare(client: &ClientConfig, topics: &[Topic], timeout: Duration) -> Result<(), Refused> {
+pub(crate) async fn declare(
+    client: &ClientConfig,
+    topics: &[Topic],
+    timeout: Duration,
+) -> Result<(), Refused> {
     if topics.is_empty() {
         return Ok(());
     }
-    let refused = |what: &str| Refused::unavailable(format!("topics could not be declared: {}", plain(what)));
-    let admin: AdminClient<DefaultClientContext> = client.create().map_err(|error| refused(&error.to_string()))?;
+    let refused =
+        |what: &str| Refused::unavailable(format!("topics could not be declared: {}", plain(what)));
+    let admin: AdminClient<DefaultClientContext> =
+        client.create().map_err(|error| refused(&error.to_string()))?;
     let wanted: Vec<NewTopic<'_>> = topics.iter().map(Topic::wanted).collect();
-    let options = AdminOptions::new().operation_timeout(Some(timeout)).request_timeout(Some(timeout));
+    let options =
+        AdminOptions::new().operation_timeout(Some(timeout)).request_timeout(Some(timeout));
     let created = admin.create_topics(&wanted, &options).await;
     for verdict in created.map_err(|error| refused(&error.to_string()))? {
         match verdict {
             Ok(_) | Err((_, Code::TopicAlreadyExists)) => {}
             Err((name, code)) => {
-                let text = format!("the topic `{}` could not be declared: {code}", crate::config::shown(&name));
+                let text = format!(
+                    "the topic `{}` could not be declared: {code}",
+                    crate::config::shown(&name)
+                );
                 // Settings that a broker refuses are a matter for whoever wrote them, not for the message.
                 return Err(match class(code) {
                     FailureClass::Transient => Refused::transient(text),
-                    FailureClass::Permanent | FailureClass::Unavailable => Refused::unavailable(text),
+                    FailureClass::Permanent | FailureClass::Unavailable => {
+                        Refused::unavailable(text)
+                    }
                 });
             }
         }
@@ -110,12 +124,19 @@ mod tests {
 
     #[test]
     fn every_fault_of_a_declaration_is_told() {
-        let topics = [Topic::new("orders").partitions(0), Topic::new("orders"), Topic::new("no spaces")];
+        let topics =
+            [Topic::new("orders").partitions(0), Topic::new("orders"), Topic::new("no spaces")];
         let faults: Vec<String> = faults(&topics).iter().map(ToString::to_string).collect();
         assert_eq!(faults.len(), 3, "{faults:?}");
         for said in ["`no spaces` must have 1 to 249", "at least 1", "`orders` is declared twice"] {
             assert!(faults.iter().any(|fault| fault.contains(said)), "{said}: {faults:?}");
         }
-        assert_eq!(super::faults(&[Topic::new("a").partitions(3).replication(1).set("retention.ms", "1000")]), []);
+        assert_eq!(
+            super::faults(&[Topic::new("a")
+                .partitions(3)
+                .replication(1)
+                .set("retention.ms", "1000")]),
+            []
+        );
     }
 }

@@ -95,14 +95,17 @@ impl Health {
     /// message.
     pub(crate) fn verdict(&self, error: &KafkaError) -> Refused {
         let Some(code) = error.rdkafka_error_code() else {
-            let text = format!("the message cannot be written for Kafka: {}", plain(&error.to_string()));
+            let text =
+                format!("the message cannot be written for Kafka: {}", plain(&error.to_string()));
             return Refused { code: None, class: FailureClass::Permanent, text };
         };
         let (class, text) = match (code, self.trouble()) {
             (Code::MessageTimedOut, Some(trouble)) => {
                 (FailureClass::Unavailable, format!("not confirmed in time: {trouble}"))
             }
-            (Code::MessageTimedOut, None) => (FailureClass::Transient, "not confirmed in time".to_owned()),
+            (Code::MessageTimedOut, None) => {
+                (FailureClass::Transient, "not confirmed in time".to_owned())
+            }
             _ => (class(code), format!("not confirmed: {code}")),
         };
         Refused { code: Some(code), class, text }
@@ -179,9 +182,13 @@ mod tests {
 
     #[test]
     fn a_time_that_ran_out_while_no_broker_answers_says_nothing_of_the_message() {
-        let (health, late) = (Health::default(), KafkaError::MessageProduction(Code::MessageTimedOut));
+        let (health, late) =
+            (Health::default(), KafkaError::MessageProduction(Code::MessageTimedOut));
         assert_eq!(health.verdict(&late).class, Transient);
-        health.note(&KafkaError::Global(Code::BrokerTransportFailure), "connect to 127.0.0.1:1 failed:\n refused");
+        health.note(
+            &KafkaError::Global(Code::BrokerTransportFailure),
+            "connect to 127.0.0.1:1 failed:\n refused",
+        );
         assert_eq!(health.verdict(&late).class, Transient, "another broker may be well");
         health.note(&KafkaError::Global(Code::AllBrokersDown), "1/1 brokers are down");
         let verdict = health.verdict(&late);

@@ -63,14 +63,19 @@ pub(super) async fn carry(services: &Services, load: Load) -> Result<Duration> {
     starter.shutdown(PATIENCE).await?;
     let mut took = Duration::ZERO;
     for (count, first) in waves(load) {
-        start(&asking.outbox, &starter, count, |number| Dispatch { number: first + number }).await?;
+        start(&asking.outbox, &starter, count, |number| Dispatch { number: first + number })
+            .await?;
         let begun = Instant::now();
         // A hand knows how many it takes and asks once.
-        let due = sqlx::query("SELECT saga_id FROM outbox_sagas WHERE due_at IS NOT NULL ORDER BY due_at");
-        let due: Arc<[Uuid]> = due.fetch_all(&asking.pool).await?.iter().map(|row| row.get(0)).collect();
+        let due = sqlx::query(
+            "SELECT saga_id FROM outbox_sagas WHERE due_at IS NOT NULL ORDER BY due_at",
+        );
+        let due: Arc<[Uuid]> =
+            due.fetch_all(&asking.pool).await?.iter().map(|row| row.get(0)).collect();
         ensure!(due.len() == count as usize, "{} sagas are due", due.len());
         let ((commands, delivered), (answers, taken)) = (unbounded_channel(), unbounded_channel());
-        let hand = Hand { asking: asking.pool.clone(), asked: asked.pool.clone(), commands, answers };
+        let hand =
+            Hand { asking: asking.pool.clone(), asked: asked.pool.clone(), commands, answers };
         let (next, mut hands) = (Arc::new(AtomicUsize::new(0)), JoinSet::new());
         hands.spawn(delete(asking.pool.clone(), delivered));
         hands.spawn(delete(asked.pool.clone(), taken));
@@ -113,8 +118,7 @@ async fn delete(pool: PgPool, mut delivered: UnboundedReceiver<Stored>) -> Resul
 
 impl Hand {
     async fn step(&self, saga: Uuid, step: &str) -> Result<()> {
-        let mut call =
-            json!({ "sagaid": saga, "sagastep": step, "sagaround": "1", "sagaphase": "do", "correlationid": saga });
+        let mut call = json!({ "sagaid": saga, "sagastep": step, "sagaround": "1", "sagaphase": "do", "correlationid": saga });
         let (command, stored, work) = self.ask(saga, step, &call).await?;
         call["causationid"] = json!(command);
         let (answer, answered) = self.work(saga, step, command, &work, call).await?;
@@ -125,7 +129,12 @@ impl Hand {
     }
 
     /// The step's first transaction: progress, record and command.
-    async fn ask(&self, saga: Uuid, step: &str, call: &JsonValue) -> Result<(Uuid, Stored, Vec<u8>)> {
+    async fn ask(
+        &self,
+        saga: Uuid,
+        step: &str,
+        call: &JsonValue,
+    ) -> Result<(Uuid, Stored, Vec<u8>)> {
         let mut tx = self.asking.begin().await?;
         let (mut progress, data, seq) = open(&mut tx, saga).await?;
         let dispatch: Dispatch = serde_json::from_str(&data)?;
@@ -221,8 +230,7 @@ impl Hand {
             known["state"] = json!("done");
             known["output"] = JsonValue::Null;
         }
-        let body =
-            json!({ "done": { "step": step, "output": null, "pivot": false, "compensates": false, "attempt": 1 } });
+        let body = json!({ "done": { "step": step, "output": null, "pivot": false, "compensates": false, "attempt": 1 } });
         log(&mut tx, saga, seq + 1, "done", Some(step), &body).await?;
         let is_last = STEPS.last() == Some(&step);
         let next = if is_last {
@@ -231,8 +239,9 @@ impl Hand {
         } else {
             format!("due_at = {NOW}")
         };
-        let update =
-            format!("UPDATE outbox_sagas SET progress = $1, seq = $2, changed_at = {NOW}, {next} WHERE saga_id = $3");
+        let update = format!(
+            "UPDATE outbox_sagas SET progress = $1, seq = $2, changed_at = {NOW}, {next} WHERE saga_id = $3"
+        );
         sqlx::query(sqlx::AssertSqlSafe(update))
             .bind(progress.to_string())
             .bind(seq + 1 + i64::from(is_last))
@@ -246,7 +255,9 @@ impl Hand {
 
 /// Locks a saga's row; gives its progress, its data, and how long its log is.
 async fn open(tx: &mut Transaction<'_, Postgres>, saga: Uuid) -> Result<(JsonValue, String, i64)> {
-    let open = sqlx::query("SELECT progress, data, seq FROM outbox_sagas WHERE saga_id = $1 FOR UPDATE").bind(saga);
+    let open =
+        sqlx::query("SELECT progress, data, seq FROM outbox_sagas WHERE saga_id = $1 FOR UPDATE")
+            .bind(saga);
     let row = open.fetch_one(&mut **tx).await?;
     Ok((serde_json::from_str(row.get(0))?, row.get(1), row.get(2)))
 }
@@ -262,13 +273,22 @@ async fn log(
     let log = format!(
         "INSERT INTO outbox_saga_log (saga_id, seq, kind, step, body, at_us) VALUES ($1, $2, $3, $4, $5, {NOW})"
     );
-    let log = sqlx::query(sqlx::AssertSqlSafe(log)).bind(saga).bind(seq).bind(kind).bind(step).bind(body.to_string());
+    let log = sqlx::query(sqlx::AssertSqlSafe(log))
+        .bind(saga)
+        .bind(seq)
+        .bind(kind)
+        .bind(step)
+        .bind(body.to_string());
     log.execute(&mut **tx).await?;
     Ok(())
 }
 
 /// Notes what a handler has received; fails where it has received it before.
-async fn receive(tx: &mut Transaction<'_, Postgres>, [consumer, handler]: [&str; 2], message: Uuid) -> Result<()> {
+async fn receive(
+    tx: &mut Transaction<'_, Postgres>,
+    [consumer, handler]: [&str; 2],
+    message: Uuid,
+) -> Result<()> {
     let receive = format!(
         "INSERT INTO outbox_inbox (consumer, handler, source, message_id, keep_until) \
          VALUES ($1, $2, $3, $4, {NOW} + $5) ON CONFLICT DO NOTHING"
@@ -286,7 +306,10 @@ async fn receive(tx: &mut Transaction<'_, Postgres>, [consumer, handler]: [&str;
 }
 
 /// Writes one message; gives its identity, and where it is stored.
-async fn insert(tx: &mut Transaction<'_, Postgres>, message: Written<'_>) -> Result<(Uuid, Stored)> {
+async fn insert(
+    tx: &mut Transaction<'_, Postgres>,
+    message: Written<'_>,
+) -> Result<(Uuid, Stored)> {
     let Written { topic, event_type, aggregate_type, key, payload, headers } = message;
     let id = MessageId::generate();
     let partition = i16::try_from(partition_of(Some(key), id, PARTITIONS).0)?;

@@ -108,14 +108,18 @@ impl Work {
     /// Makes one whose JSON has the size of every payload here.
     fn new(number: usize) -> Result<Self, std::num::TryFromIntError> {
         let (order, number) = (key(number), i64::try_from(number)?);
-        let frame = r#"{"order":"","number":,"note":""}"#.len() + order.len() + number.to_string().len();
+        let frame =
+            r#"{"order":"","number":,"note":""}"#.len() + order.len() + number.to_string().len();
         Ok(Self { order, number, note: "x".repeat(PAYLOAD.saturating_sub(frame)) })
     }
 }
 
 /// Has the steps done by all in turn; which of them begins changes from round to round.
 pub(crate) async fn run(load: Load) -> Result<Asked> {
-    let services = Services { asking: Place::shared(CONNECTIONS).await?, asked: Place::shared(CONNECTIONS).await? };
+    let services = Services {
+        asking: Place::shared(CONNECTIONS).await?,
+        asked: Place::shared(CONNECTIONS).await?,
+    };
     let mut order = vec![Side::ByHand, Side::Memory];
     if rabbit::answers().await {
         order.push(Side::Rabbit);
@@ -161,7 +165,8 @@ impl Services {
     async fn empty(&self) -> Result<()> {
         for place in [&self.asking, &self.asked] {
             place.empty().await?;
-            let sagas = "TRUNCATE outbox_sagas, outbox_saga_log, outbox_saga_barrier, outbox_dead_letters";
+            let sagas =
+                "TRUNCATE outbox_sagas, outbox_saga_log, outbox_saga_barrier, outbox_dead_letters";
             sqlx::raw_sql(sagas).execute(&place.pool).await?;
         }
         Ok(())
@@ -182,16 +187,34 @@ impl Services {
             ("records", asking, "SELECT count(*)::float8 FROM outbox_saga_log", records),
             ("answers received", asking, "SELECT count(*)::float8 FROM outbox_inbox", steps),
             ("commands left", asking, "SELECT count(*)::float8 FROM outbox_events", 0),
-            ("letters of the asking service", asking, "SELECT count(*)::float8 FROM outbox_dead_letters", 0),
+            (
+                "letters of the asking service",
+                asking,
+                "SELECT count(*)::float8 FROM outbox_dead_letters",
+                0,
+            ),
             ("steps done", asked, "SELECT count(*)::float8 FROM orders", steps),
-            ("different steps done", asked, "SELECT count(DISTINCT (customer, total))::float8 FROM orders", steps),
+            (
+                "different steps done",
+                asked,
+                "SELECT count(DISTINCT (customer, total))::float8 FROM orders",
+                steps,
+            ),
             ("commands noted", asked, "SELECT count(*)::float8 FROM outbox_saga_barrier", steps),
             ("commands received", asked, "SELECT count(*)::float8 FROM outbox_inbox", steps),
             ("answers left", asked, "SELECT count(*)::float8 FROM outbox_events", 0),
-            ("letters of the asked service", asked, "SELECT count(*)::float8 FROM outbox_dead_letters", 0),
+            (
+                "letters of the asked service",
+                asked,
+                "SELECT count(*)::float8 FROM outbox_dead_letters",
+                0,
+            ),
         ] {
             let there = place.number(rows).await?;
-            ensure!(there.total_cmp(&f64::from(wanted)).is_eq(), "void: {there} {what} where {wanted} were wanted");
+            ensure!(
+                there.total_cmp(&f64::from(wanted)).is_eq(),
+                "void: {there} {what} where {wanted} were wanted"
+            );
         }
         Ok(())
     }

@@ -34,12 +34,16 @@ pub(super) async fn by_rabbit(services: &Services, load: Load) -> Result<Duratio
 
 fn both_ends(queue: &Queue) -> Result<(AmqpPublisher, AmqpSubscriber)> {
     let url = rabbitmq::shared_url();
-    Ok((AmqpPublisher::new(&url)?.queue(queue.name()).build()?, AmqpSubscriber::new(&url, queue.name())?.build()?))
+    Ok((
+        AmqpPublisher::new(&url)?.queue(queue.name()).build()?,
+        AmqpSubscriber::new(&url, queue.name())?.build()?,
+    ))
 }
 
 /// Gives a coordinator of the sagas here.
 pub(super) async fn coordinator(outbox: &Outbox, at_once: usize) -> Result<Sagas> {
-    let sagas = Sagas::builder(outbox).register(Dispatch::saga()).reply_to(REPLIES).concurrency(at_once);
+    let sagas =
+        Sagas::builder(outbox).register(Dispatch::saga()).reply_to(REPLIES).concurrency(at_once);
     Ok(sagas.start().await?)
 }
 
@@ -56,7 +60,8 @@ async fn carry<P: Publisher, S: Subscriber>(
     let starter = coordinator(asking, at_once).await?;
     starter.shutdown(PATIENCE).await?;
     // What it takes is due at once, for whoever carries sagas then.
-    let takes = Consumer::new("asking", asking).replies(&starter).concurrency(at_once).subscribe(to_asking);
+    let takes =
+        Consumer::new("asking", asking).replies(&starter).concurrency(at_once).subscribe(to_asking);
     let does = Consumer::new("asked", asked)
         .on_command("work", work)
         .commands_from("bench", REPLIES)
@@ -99,6 +104,8 @@ async fn handled(takes: &ConsumerHandle, answers: u32) -> Result<()> {
 async fn work(command: Work, cx: &HandlerContext) -> Result<(), HandlerError> {
     let call = cx.call().ok_or_else(|| HandlerError::reject("it is no command of a saga"))?;
     let values = [call.step.as_str().into(), command.number.into()];
-    cx.tx.execute_raw(Statement::from_sql_and_values(DbBackend::Postgres, INSERT_ORDER, values)).await?;
+    cx.tx
+        .execute_raw(Statement::from_sql_and_values(DbBackend::Postgres, INSERT_ORDER, values))
+        .await?;
     Ok(())
 }

@@ -71,7 +71,11 @@ pub async fn note_shipped(event: ParcelSent, cx: &HandlerContext) -> Result<(), 
 
 /// Sends the gift that was promised with an order.
 pub async fn send_gift(event: GiftPromised, cx: &HandlerContext) -> Result<(), HandlerError> {
-    let gift = gift::ActiveModel { order_id: Set(event.order_id), gift: Set(event.gift), ..Default::default() };
+    let gift = gift::ActiveModel {
+        order_id: Set(event.order_id),
+        gift: Set(event.gift),
+        ..Default::default()
+    };
     gift.insert(&cx.tx).await?;
     Ok(())
 }

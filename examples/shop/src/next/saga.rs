@@ -3,7 +3,8 @@
 use super::{GiftPromised, TakePayment, events::EURO};
 use crate::{
     events::{
-        OrderEvent, PaymentDeclined, PaymentTaken, RefundPayment, ReleaseStock, ReserveStock, SendParcel, SoldOut,
+        OrderEvent, PaymentDeclined, PaymentTaken, RefundPayment, ReleaseStock, ReserveStock,
+        SendParcel, SoldOut,
     },
     orders::{self, order},
 };
@@ -58,7 +59,11 @@ impl PlaceOrder {
         Ok(ReleaseStock { order_id: self.order.order_id, product: self.order.product.clone() })
     }
 
-    async fn refund(&mut self, taken: Option<PaymentTaken>, _cx: &StepContext) -> Result<RefundPayment, StepError> {
+    async fn refund(
+        &mut self,
+        taken: Option<PaymentTaken>,
+        _cx: &StepContext,
+    ) -> Result<RefundPayment, StepError> {
         let orders::PlaceOrder { order_id, customer, total, .. } = self.order.clone();
         Ok(RefundPayment { order_id, customer, amount: taken.map_or(total, |taken| taken.amount) })
     }

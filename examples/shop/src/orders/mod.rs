@@ -71,7 +71,9 @@ pub async fn place_order(
     let correlation = format!("order-{}", order.id);
     match release {
         Release::This => sagas.start(tx, PlaceOrder::from(&order)).correlation(correlation).await?,
-        Release::Next => sagas.start(tx, next::PlaceOrder::from(&order)).correlation(correlation).await?,
+        Release::Next => {
+            sagas.start(tx, next::PlaceOrder::from(&order)).correlation(correlation).await?
+        }
     };
     if order.total <= 0 {
         // Late on purpose: the order is written and its saga started, and the error takes both back.
@@ -112,7 +114,10 @@ async fn post_order(
     Ok((StatusCode::CREATED, Json(order)))
 }
 
-async fn get_order(State(orders): State<Orders>, Path(id): Path<i64>) -> Result<Response, OrderError> {
+async fn get_order(
+    State(orders): State<Orders>,
+    Path(id): Path<i64>,
+) -> Result<Response, OrderError> {
     Ok(match order::Entity::find_by_id(id).one(orders.outbox.connection()).await? {
         Some(order) => Json(order).into_response(),
         None => StatusCode::NOT_FOUND.into_response(),
@@ -150,7 +155,10 @@ pub async fn start(database: Database, wire: &Wire, release: Release) -> anyhow:
         Release::This => consumer.on("note-shipped", note_shipped),
         Release::Next => consumer.on("note-shipped", next::note_shipped),
     };
-    let api = Router::new().route("/orders", post(post_order)).route("/orders/{id}", get(get_order));
+    let api =
+        Router::new().route("/orders", post(post_order)).route("/orders/{id}", get(get_order));
     let api = api.with_state(Orders { outbox: outbox.clone(), sagas: sagas.clone(), release });
-    Ok(Service::start("orders", outbox, database, consumer, api.merge(events)).await?.with_sagas(sagas))
+    Ok(Service::start("orders", outbox, database, consumer, api.merge(events))
+        .await?
+        .with_sagas(sagas))
 }

@@ -5,8 +5,8 @@
 
 use super::tables::order::{self, Status};
 use crate::events::{
-    OrderEvent, PaymentDeclined, PaymentTaken, RefundPayment, ReleaseStock, ReserveStock, SendParcel, SoldOut,
-    TakePayment,
+    OrderEvent, PaymentDeclined, PaymentTaken, RefundPayment, ReleaseStock, ReserveStock,
+    SendParcel, SoldOut, TakePayment,
 };
 use outbox_sea_orm::prelude::*;
 use sea_orm::{entity::prelude::*, sea_query::Expr};
@@ -37,12 +37,19 @@ impl PlaceOrder {
 
     #[step(ask = "payments", reply = PaymentTaken, reject = PaymentDeclined, timeout = "1m", compensate = refund)]
     async fn take_payment(&mut self, _cx: &StepContext) -> Result<TakePayment, StepError> {
-        Ok(TakePayment { order_id: self.order_id, customer: self.customer.clone(), amount: self.total })
+        Ok(TakePayment {
+            order_id: self.order_id,
+            customer: self.customer.clone(),
+            amount: self.total,
+        })
     }
 
     #[step(pivot)] // from here on only forward
     async fn confirm(&mut self, cx: &StepContext) -> Result<(), StepError> {
-        cx.tx.emit(OrderEvent::Confirmed { order_id: self.order_id, customer: self.customer.clone() })?;
+        cx.tx.emit(OrderEvent::Confirmed {
+            order_id: self.order_id,
+            customer: self.customer.clone(),
+        })?;
         self.becomes(Status::Confirmed, cx).await
     }
 
@@ -52,7 +59,10 @@ impl PlaceOrder {
     }
 
     async fn cancel(&mut self, cx: &StepContext) -> Result<(), StepError> {
-        cx.tx.emit(OrderEvent::Cancelled { order_id: self.order_id, customer: self.customer.clone() })?;
+        cx.tx.emit(OrderEvent::Cancelled {
+            order_id: self.order_id,
+            customer: self.customer.clone(),
+        })?;
         self.becomes(Status::Cancelled, cx).await
     }
 
@@ -61,7 +71,11 @@ impl PlaceOrder {
     }
 
     /// Is given the answer of `take_payment`, or `None` if there was none in time. Payments gives back only what it took.
-    async fn refund(&mut self, taken: Option<PaymentTaken>, _cx: &StepContext) -> Result<RefundPayment, StepError> {
+    async fn refund(
+        &mut self,
+        taken: Option<PaymentTaken>,
+        _cx: &StepContext,
+    ) -> Result<RefundPayment, StepError> {
         let amount = taken.map_or(self.total, |taken| taken.amount);
         Ok(RefundPayment { order_id: self.order_id, customer: self.customer.clone(), amount })
     }
@@ -77,7 +91,8 @@ impl From<&order::Model> for PlaceOrder {
 impl PlaceOrder {
     /// Sets the order's status.
     pub async fn becomes(&self, status: Status, cx: &StepContext) -> Result<(), StepError> {
-        let order = order::Entity::update_many().col_expr(order::Column::Status, Expr::value(status));
+        let order =
+            order::Entity::update_many().col_expr(order::Column::Status, Expr::value(status));
         order.filter(order::Column::Id.eq(self.order_id)).exec(&cx.tx).await?;
         Ok(())
     }
@@ -101,10 +116,17 @@ mod tests {
         let database = place.open("orders").await.unwrap();
         database.create_table(order::Entity).await.unwrap();
         let outbox = database.outbox("orders").install().await.unwrap();
-        let kit = SagaKit::new(&outbox, PlaceOrder::saga).answering("take-payment", |_| PaymentTaken { amount: 1_000 });
-        let order = |n| PlaceOrder { order_id: n, customer: "ada".into(), product: "lamp".into(), total: 1_000 };
+        let kit = SagaKit::new(&outbox, PlaceOrder::saga)
+            .answering("take-payment", |_| PaymentTaken { amount: 1_000 });
+        let order = |n| PlaceOrder {
+            order_id: n,
+            customer: "ada".into(),
+            product: "lamp".into(),
+            total: 1_000,
+        };
         let events = async |event_type: &str| {
-            let asked = format!("SELECT message_id FROM outbox_events WHERE event_type = '{event_type}'");
+            let asked =
+                format!("SELECT message_id FROM outbox_events WHERE event_type = '{event_type}'");
             let asked = Statement::from_string(database.onlooker.get_database_backend(), asked);
             database.onlooker.query_all_raw(asked).await.unwrap().len()
         };
@@ -117,12 +139,14 @@ mod tests {
                 }
                 SagaState::Compensated => {
                     run.expect_done_by_others(&[]);
-                    let accepted = run.instance.reason.as_ref().is_none_or(|why| !why.starts_with("`accept`"));
+                    let accepted =
+                        run.instance.reason.as_ref().is_none_or(|why| !why.starts_with("`accept`"));
                     cancelled += usize::from(accepted);
                 }
                 // Past the pivot shipping said no: somebody has to look, and the order stays confirmed.
                 _ => {
-                    run.expect_stuck_at("ship").expect_done_by_others(&["reserve-stock", "take-payment"]);
+                    run.expect_stuck_at("ship")
+                        .expect_done_by_others(&["reserve-stock", "take-payment"]);
                     confirmed += 1;
                 }
             }

@@ -32,10 +32,13 @@ impl Place {
         Ok(match (server, folder) {
             (Some(url), _) => Self::Server(url),
             (None, Some(folder)) => {
-                fs::create_dir_all(&folder).with_context(|| format!("{} cannot be made", folder.display()))?;
+                fs::create_dir_all(&folder)
+                    .with_context(|| format!("{} cannot be made", folder.display()))?;
                 Self::Folder(folder)
             }
-            (None, None) => Self::Temporary(tempfile::Builder::new().prefix("outbox-shop-").tempdir()?),
+            (None, None) => {
+                Self::Temporary(tempfile::Builder::new().prefix("outbox-shop-").tempdir()?)
+            }
         })
     }
 
@@ -46,7 +49,9 @@ impl Place {
         let mut hasher = DefaultHasher::new();
         match self {
             Self::Temporary(folder) => folder.path().hash(&mut hasher),
-            Self::Folder(folder) => fs::canonicalize(folder).unwrap_or_else(|_| folder.clone()).hash(&mut hasher),
+            Self::Folder(folder) => {
+                fs::canonicalize(folder).unwrap_or_else(|_| folder.clone()).hash(&mut hasher)
+            }
             Self::Server(url) => url.hash(&mut hasher),
         }
         format!("{:016x}", hasher.finish())
@@ -65,7 +70,9 @@ impl Place {
             Self::Folder(folder) => (in_folder(folder, service), ""),
             Self::Server(url) => (url.clone(), service),
         };
-        let pool = connect(&url, None).await.with_context(|| format!("the database of {service} cannot be opened"))?;
+        let pool = connect(&url, None)
+            .await
+            .with_context(|| format!("the database of {service} cannot be opened"))?;
         let onlooker = connect(&url, Some(1)).await?;
         Ok(Database { pool, onlooker, namespace })
     }
@@ -74,7 +81,9 @@ impl Place {
 impl fmt::Display for Place {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Temporary(_) => write!(f, "a SQLite file each, gone at the end; --data DIR keeps them"),
+            Self::Temporary(_) => {
+                write!(f, "a SQLite file each, gone at the end; --data DIR keeps them")
+            }
             Self::Folder(folder) => write!(f, "a SQLite file each in {}", folder.display()),
             // Without the URL, which may hold a password.
             Self::Server(_) => write!(f, "tables of their own on the server; they stay there"),

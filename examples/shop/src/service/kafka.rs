@@ -25,14 +25,22 @@ pub struct Kafka {
 impl Kafka {
     /// Makes one for the shop with its databases at a place: shops at other places have topics of their own.
     pub fn new(url: String, place: &Place, faults: Faults, release: Release) -> Self {
-        Self { url, prefix: format!("shop.{}", place.name()), passes: place.passes(), faults, release }
+        Self {
+            url,
+            prefix: format!("shop.{}", place.name()),
+            passes: place.passes(),
+            faults,
+            release,
+        }
     }
 
     /// Makes a service's member of its group, which reads the topics that it hears of.
     pub fn subscriber(&self, service: &str) -> anyhow::Result<KafkaSubscriber> {
         let member = KafkaSubscriber::new(&self.url, self.name(service))?.declare(self.topics());
-        let heard =
-            heard(self.release).into_iter().filter(|(whose, _)| *whose == service).flat_map(|(_, topics)| topics);
+        let heard = heard(self.release)
+            .into_iter()
+            .filter(|(whose, _)| *whose == service)
+            .flat_map(|(_, topics)| topics);
         Ok(heard.fold(member, |member, topic| member.topic(self.name(topic))).build()?)
     }
 
@@ -40,7 +48,8 @@ impl Kafka {
     pub fn publisher(&self, timeout: Duration) -> anyhow::Result<Arc<dyn Publisher>> {
         let prefix = self.prefix.clone();
         let publisher = KafkaPublisher::new(&self.url)?.declare(self.topics()).timeout(timeout);
-        let publisher = publisher.topic_of(move |message| format!("{prefix}.{}", message.topic)).build()?;
+        let publisher =
+            publisher.topic_of(move |message| format!("{prefix}.{}", message.topic)).build()?;
         Ok(Arc::new(self.faults.before(publisher, timeout)))
     }
 
@@ -49,10 +58,14 @@ impl Kafka {
     }
 
     fn topics(&self) -> Vec<Topic> {
-        let names: BTreeSet<&str> =
-            heard(self.release).into_iter().flat_map(|(_, topics)| topics.iter().copied()).collect();
+        let names: BTreeSet<&str> = heard(self.release)
+            .into_iter()
+            .flat_map(|(_, topics)| topics.iter().copied())
+            .collect();
         let topic = |name: &str| Topic::new(self.name(name)).partitions(PARTITIONS);
-        let kept = |topic: Topic| if self.passes { topic.set("retention.ms", PASSES_AFTER) } else { topic };
+        let kept = |topic: Topic| {
+            if self.passes { topic.set("retention.ms", PASSES_AFTER) } else { topic }
+        };
         names.into_iter().map(topic).map(kept).collect()
     }
 }

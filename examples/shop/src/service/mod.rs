@@ -106,7 +106,11 @@ impl Service {
     }
 
     /// Starts the relay: events go to the other services as soon as they are committed.
-    pub async fn relay(&mut self, others: impl IntoIterator<Item = To<'_>>, link: &Link) -> anyhow::Result<()> {
+    pub async fn relay(
+        &mut self,
+        others: impl IntoIterator<Item = To<'_>>,
+        link: &Link,
+    ) -> anyhow::Result<()> {
         let retry = RetryPolicy::default().backoff(BACKOFF).max_backoff(LONGEST_BACKOFF);
         let limits = Limits::default().max_batch(BATCH).max_in_flight(BATCHES);
         let (failing, failed) = watch::channel(0);
@@ -120,7 +124,11 @@ impl Service {
             .on_failed(move |_event, _error, _attempt| failing.send_modify(|failed| *failed += 1))
             .on_delivered(move |event, _receipt| {
                 if tells {
-                    println!("{name} has sent {}  key {}", event.event_type, event.key.as_deref().unwrap_or("-"));
+                    println!(
+                        "{name} has sent {}  key {}",
+                        event.event_type,
+                        event.key.as_deref().unwrap_or("-")
+                    );
                 }
             })
             .start()
@@ -131,7 +139,10 @@ impl Service {
     }
 
     /// Lets what carries the sagas die in the middle of its steps, as when its process is killed, and another one go on.
-    pub async fn crash(&mut self, next: impl AsyncFnOnce(&Outbox) -> Result<Sagas, SagasError>) -> anyhow::Result<()> {
+    pub async fn crash(
+        &mut self,
+        next: impl AsyncFnOnce(&Outbox) -> Result<Sagas, SagasError>,
+    ) -> anyhow::Result<()> {
         if let Some(sagas) = self.sagas.take() {
             // An error says that steps were cut off, which is what is wanted.
             let _ = sagas.shutdown(Duration::ZERO).await;

@@ -32,7 +32,8 @@ impl Server {
     /// Serves an application on a free port.
     pub fn start(app: Router) -> io::Result<Self> {
         let socket = bind((Ipv4Addr::LOCALHOST, 0).into())?;
-        let mut server = Self { address: socket.local_addr()?, app, running: None, place: Some(socket) };
+        let mut server =
+            Self { address: socket.local_addr()?, app, running: None, place: Some(socket) };
         server.open()?;
         Ok(server)
     }
@@ -61,7 +62,11 @@ impl Server {
     }
 }
 
-async fn serve(listener: TcpListener, app: Router, stopped: oneshot::Receiver<()>) -> io::Result<()> {
+async fn serve(
+    listener: TcpListener,
+    app: Router,
+    stopped: oneshot::Receiver<()>,
+) -> io::Result<()> {
     let stopped = async move {
         // An error means that the server was dropped.
         let _ = stopped.await;

@@ -23,7 +23,12 @@ pub(super) fn heard(release: Release) -> [(&'static str, &'static [&'static str]
         Release::This => &["shipping", "orders"],
         Release::Next => &["shipping", "orders", GIFTS],
     };
-    [("orders", &[REPLIES, "parcels"]), ("payments", &["payments"]), ("stock", &["stock"]), ("shipping", by_shipping)]
+    [
+        ("orders", &[REPLIES, "parcels"]),
+        ("payments", &["payments"]),
+        ("stock", &["stock"]),
+        ("shipping", by_shipping),
+    ]
 }
 
 /// What carries events.
@@ -46,8 +51,10 @@ impl Wire {
     pub fn receive(&self, service: &str) -> anyhow::Result<Receiver> {
         Ok(match self {
             Self::Http { secret } => {
-                let (router, subscriber) =
-                    HttpReceiver::builder().verify(secret).build().context(format!("{service} cannot receive"))?;
+                let (router, subscriber) = HttpReceiver::builder()
+                    .verify(secret)
+                    .build()
+                    .context(format!("{service} cannot receive"))?;
                 (router, Box::new(subscriber))
             }
             #[cfg(feature = "amqp")]

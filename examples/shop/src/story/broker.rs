@@ -27,7 +27,8 @@ impl Way {
     pub async fn open(url: &str, fault: watch::Receiver<Option<Fault>>) -> anyhow::Result<Self> {
         let (scheme, rest) = url.split_once("://").context("the broker's URL has no scheme")?;
         let authority = rest.split(['/', '?']).next().unwrap_or_default();
-        let (user, broker) = authority.rsplit_once('@').map_or(("", authority), |(user, host)| (user, host));
+        let (user, broker) =
+            authority.rsplit_once('@').map_or(("", authority), |(user, host)| (user, host));
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let address = listener.local_addr()?;
         let at = if user.is_empty() { "" } else { "@" };
@@ -46,7 +47,12 @@ impl Way {
 }
 
 /// Takes connections, unless the broker is to have vanished.
-async fn serve(listener: TcpListener, address: SocketAddr, broker: String, mut fault: watch::Receiver<Option<Fault>>) {
+async fn serve(
+    listener: TcpListener,
+    address: SocketAddr,
+    broker: String,
+    mut fault: watch::Receiver<Option<Fault>>,
+) {
     let mut listener = Some(listener);
     let mut connections = JoinSet::new();
     loop {
@@ -87,9 +93,12 @@ async fn carry(mut client: TcpStream, broker: String, mut fault: watch::Receiver
         return;
     }
     let Ok(mut server) = TcpStream::connect(broker).await else { return };
-    let ((mut from_client, mut to_client), (mut from_server, mut to_server)) = (client.split(), server.split());
-    let (mut there, mut back) =
-        (pin!(copy(&mut from_client, &mut to_server)), pin!(copy(&mut from_server, &mut to_client)));
+    let ((mut from_client, mut to_client), (mut from_server, mut to_server)) =
+        (client.split(), server.split());
+    let (mut there, mut back) = (
+        pin!(copy(&mut from_client, &mut to_server)),
+        pin!(copy(&mut from_server, &mut to_client)),
+    );
     loop {
         let now = *fault.borrow_and_update();
         tokio::select! {

@@ -40,12 +40,17 @@ impl Customers {
     pub fn of(url: &str, options: &Options) -> anyhow::Result<Self> {
         let Options { orders, declines, no_stock, .. } = *options;
         let wishes = Wishes { orders, declines, no_stock };
-        Ok(Self { http: Client::builder().no_proxy().build()?, url: format!("{url}/orders"), wishes })
+        Ok(Self {
+            http: Client::builder().no_proxy().build()?,
+            url: format!("{url}/orders"),
+            wishes,
+        })
     }
 
     /// Places the orders with these numbers, several at once.
     pub async fn place(&self, numbers: Range<u32>) -> anyhow::Result<()> {
-        let placing = stream::iter(numbers).map(|number| self.order(number)).buffer_unordered(AT_ONCE);
+        let placing =
+            stream::iter(numbers).map(|number| self.order(number)).buffer_unordered(AT_ONCE);
         placing.try_for_each(async |_| Ok(())).await
     }
 
@@ -57,13 +62,22 @@ impl Customers {
     /// Places one order.
     pub async fn order(&self, number: u32) -> anyhow::Result<order::Model> {
         let answer = self.send(&self.wishes.nth(number)).await?;
-        ensure!(answer.status() == StatusCode::CREATED, "order {number} was answered {}", answer.status());
+        ensure!(
+            answer.status() == StatusCode::CREATED,
+            "order {number} was answered {}",
+            answer.status()
+        );
         Ok(answer.json().await?)
     }
 
     /// Sends an order and gives the answer, whatever it is.
     pub async fn send(&self, new: &NewOrder) -> anyhow::Result<Response> {
-        self.http.post(&self.url).json(new).send().await.context("the orders service does not answer")
+        self.http
+            .post(&self.url)
+            .json(new)
+            .send()
+            .await
+            .context("the orders service does not answer")
     }
 }
 
@@ -71,13 +85,18 @@ impl Wishes {
     /// Gives the order with a number. Those that cannot be are spread evenly, and the first one can.
     pub fn nth(&self, number: u32) -> NewOrder {
         let cannot_be = self.declines + self.no_stock;
-        let declined =
-            spread(number, cannot_be, self.orders).map(|nth| spread(nth, self.declines, cannot_be).is_some());
+        let declined = spread(number, cannot_be, self.orders)
+            .map(|nth| spread(nth, self.declines, cannot_be).is_some());
         let at = number as usize;
         NewOrder {
             customer: NAMES[at % NAMES.len()].to_owned(),
-            product: if declined == Some(false) { SOLD_OUT } else { WISHES[at % WISHES.len()] }.to_owned(),
-            total: if declined == Some(true) { TOO_MUCH } else { 1_000 * (1 + i64::from(number % 9)) },
+            product: if declined == Some(false) { SOLD_OUT } else { WISHES[at % WISHES.len()] }
+                .to_owned(),
+            total: if declined == Some(true) {
+                TOO_MUCH
+            } else {
+                1_000 * (1 + i64::from(number % 9))
+            },
         }
     }
 }
@@ -94,11 +113,14 @@ mod tests {
 
     #[test]
     fn as_many_orders_as_were_asked_for_cannot_be_and_the_first_one_can() {
-        for (orders, declines, no_stock) in [(200, 20, 20), (40, 0, 0), (7, 3, 3), (10, 9, 0), (10, 0, 9), (1, 0, 0)] {
+        for (orders, declines, no_stock) in
+            [(200, 20, 20), (40, 0, 0), (7, 3, 3), (10, 9, 0), (10, 0, 9), (1, 0, 0)]
+        {
             let wishes = Wishes { orders, declines, no_stock };
             let all: Vec<NewOrder> = (0..orders).map(|number| wishes.nth(number)).collect();
             let count = |is: fn(&NewOrder) -> bool| all.iter().filter(|order| is(order)).count();
-            let [too_much, sold_out] = [count(|o| o.total == TOO_MUCH), count(|o| o.product == SOLD_OUT)];
+            let [too_much, sold_out] =
+                [count(|o| o.total == TOO_MUCH), count(|o| o.product == SOLD_OUT)];
             assert_eq!((too_much, sold_out), (declines as usize, no_stock as usize), "{wishes:?}");
             assert!(all[0].total < TOO_MUCH && all[0].product != SOLD_OUT, "{wishes:?}");
         }

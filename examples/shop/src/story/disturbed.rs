@@ -35,14 +35,17 @@ impl<P: Publisher> Publisher for Disturbed<P> {
         match self.faults.now() {
             None => self.to.publish_batch(batch).await,
             Some(Fault::Refuses) => batch.rest(|| Err(PublishError::transient("refused"))),
-            Some(Fault::Vanished) => batch.rest(|| Err(PublishError::unavailable("no broker answers"))),
+            Some(Fault::Vanished) => {
+                batch.rest(|| Err(PublishError::unavailable("no broker answers")))
+            }
             Some(Fault::Silent) => {
                 sleep(self.timeout).await;
                 batch.rest(|| Err(PublishError::transient("not confirmed in time")));
             }
             Some(Fault::AnswerLost) => {
                 let verdicts = publish_all(&self.to, &batch.messages()).await;
-                self.faults.count_untold(verdicts.iter().filter(|verdict| verdict.is_ok()).count() as u64);
+                self.faults
+                    .count_untold(verdicts.iter().filter(|verdict| verdict.is_ok()).count() as u64);
                 sleep(self.timeout).await;
                 batch.rest(|| Err(PublishError::transient("not confirmed in time")));
             }

@@ -128,12 +128,18 @@ pub async fn storm(shop: &mut Shop, customers: &Customers, orders: u32) -> anyho
         shop.orders.crash(async |outbox| orders::carry(outbox, release).await).await?;
         customers.place(placed + share / 2..placed + share).await?;
         placed += share;
-        until(NOTICED_WITHIN, "the relay meets the fault", async || Ok(failed() > before && met())).await?;
+        until(NOTICED_WITHIN, "the relay meets the fault", async || Ok(failed() > before && met()))
+            .await?;
         let failed = failed() - before;
 
         shop.faults.set(None);
         shop.payments.server.open()?;
-        tell(begun, &format!("  all is well again; orders placed meanwhile {share}, publishes failed {failed}"));
+        tell(
+            begun,
+            &format!(
+                "  all is well again; orders placed meanwhile {share}, publishes failed {failed}"
+            ),
+        );
         let sent = || *shop.orders.sent.borrow();
         let delivered = sent().delivered;
         until(NOTICED_WITHIN, "the relay recovers", async || {

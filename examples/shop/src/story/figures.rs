@@ -75,8 +75,10 @@ impl Figures {
     pub async fn read(shop: &Shop) -> anyhow::Result<Self> {
         let since = shop.since;
         let orders = look::orders(&shop.orders.database, since).await?;
-        let state = |(order, saga): (i64, SagaView)| (order, saga.instance.state, saga.instance.reason);
-        let sagas: Vec<_> = look::sagas(&shop.orders.outbox, since).await?.into_iter().map(state).collect();
+        let state =
+            |(order, saga): (i64, SagaView)| (order, saga.instance.state, saga.instance.reason);
+        let sagas: Vec<_> =
+            look::sagas(&shop.orders.outbox, since).await?.into_iter().map(state).collect();
         let payments = look::payments(&shop.payments.database, since).await?;
         let movements = look::movements(&shop.stock.database, since).await?;
         let parcels = look::parcels(&shop.shipping.database, since).await?;
@@ -95,7 +97,8 @@ impl Figures {
             waiting: &waiting,
         });
         // Of all runs: the shelf does not know when a piece has left it.
-        let moved: i64 = look::movements(&shop.stock.database, 0).await?.iter().map(|(_, pieces)| pieces).sum();
+        let moved: i64 =
+            look::movements(&shop.stock.database, 0).await?.iter().map(|(_, pieces)| pieces).sum();
         figures.missing = stocked() + moved - look::on_shelf(&shop.stock.database).await?;
         figures.confirmed_by = shop.link.wire.confirms();
         for service in shop.services() {
@@ -109,16 +112,20 @@ impl Figures {
 
     /// Compares what the databases say.
     fn of(read: &Read<'_>) -> Self {
-        let [payments, movements, parcels] = [read.payments, read.movements, read.parcels].map(Ledger::of);
-        let mut figures = Self { orders: read.orders.len(), waiting: read.waiting.len(), ..Self::default() };
+        let [payments, movements, parcels] =
+            [read.payments, read.movements, read.parcels].map(Ledger::of);
+        let mut figures =
+            Self { orders: read.orders.len(), waiting: read.waiting.len(), ..Self::default() };
         let mut on_the_way: HashSet<&str> = read.waiting.iter().map(String::as_str).collect();
-        let not_ended: Vec<String> = read.sagas.iter().filter(|s| !s.1.is_final()).map(|s| s.0.to_string()).collect();
+        let not_ended: Vec<String> =
+            read.sagas.iter().filter(|s| !s.1.is_final()).map(|s| s.0.to_string()).collect();
         on_the_way.extend(not_ended.iter().map(String::as_str));
         for (_, state, reason) in read.sagas {
             match state {
                 SagaState::Completed => figures.completed += 1,
                 SagaState::Compensated => {
-                    *figures.compensated.entry(reason.clone().unwrap_or_default()).or_default() += 1;
+                    *figures.compensated.entry(reason.clone().unwrap_or_default()).or_default() +=
+                        1;
                 }
                 SagaState::Stuck => figures.stuck += 1,
                 SagaState::Running | SagaState::Compensating => figures.under_way += 1,
@@ -136,8 +143,9 @@ impl Figures {
                 Status::Confirmed | Status::Shipped => ([*total, -1, 1], News::Confirmed),
                 Status::Placed | Status::Accepted | Status::Cancelled => ([0; 3], News::Cancelled),
             };
-            figures.unbalanced +=
-                usize::from([&payments, &movements, &parcels].map(|ledger| ledger.sum(*id)) != booked);
+            figures.unbalanced += usize::from(
+                [&payments, &movements, &parcels].map(|ledger| ledger.sum(*id)) != booked,
+            );
             figures.misled += usize::from(told.get(id).map(Vec::as_slice) != Some(&[news]));
             figures.lost += usize::from(!matches!(status, Status::Shipped | Status::Cancelled));
         }
@@ -151,7 +159,9 @@ impl Figures {
 
     /// Tells whether every promise was kept.
     pub fn is_well(&self) -> bool {
-        [self.lost, self.doubled, self.stuck, self.misled] == [0; 4] && self.dead == 0 && self.is_balanced()
+        [self.lost, self.doubled, self.stuck, self.misled] == [0; 4]
+            && self.dead == 0
+            && self.is_balanced()
     }
 
     fn is_balanced(&self) -> bool {
@@ -183,17 +193,25 @@ impl Ledger {
 
 impl fmt::Display for Figures {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut line = |name: &str, n: u64, words: &str| writeln!(f, "  {:<18}{words}", format!("{name}: {n}"));
+        let mut line = |name: &str, n: u64, words: &str| {
+            writeln!(f, "  {:<18}{words}", format!("{name}: {n}"))
+        };
         let size = |n: usize| n as u64;
         let money = super::money(self.paid);
         let each = match self.doubled {
             0 => "one an order".to_owned(),
             doubled => format!("{doubled} TOO MANY"),
         };
-        let why: Vec<String> = self.compensated.iter().map(|(reason, n)| format!("{n} {reason}")).collect();
-        let why = if why.is_empty() { "orders that could not be".to_owned() } else { why.join(", ") };
+        let why: Vec<String> =
+            self.compensated.iter().map(|(reason, n)| format!("{n} {reason}")).collect();
+        let why =
+            if why.is_empty() { "orders that could not be".to_owned() } else { why.join(", ") };
         line("orders", size(self.orders), "a saga each")?;
-        line("completed", size(self.completed), "stock reserved, payment taken, order confirmed and sent")?;
+        line(
+            "completed",
+            size(self.completed),
+            "stock reserved, payment taken, order confirmed and sent",
+        )?;
         line("compensated", size(self.compensated.values().sum()), &why)?;
         line("stuck", size(self.stuck), "sagas that wait for an operator")?;
         line("payments", size(self.payments), &format!("{money} in all; {each}"))?;
@@ -209,10 +227,18 @@ impl fmt::Display for Figures {
             &format!("commands, answers and events that {} has confirmed", self.confirmed_by),
         )?;
         line("retried", self.retried, "publishes that failed and were made again")?;
-        line("duplicates", self.duplicates, "messages that came again and were suppressed by an inbox")?;
+        line(
+            "duplicates",
+            self.duplicates,
+            "messages that came again and were suppressed by an inbox",
+        )?;
         line("dead", self.dead.unsigned_abs(), "dead letters")?;
         if self.waiting > 0 {
-            line("waiting", size(self.waiting), "messages in an outbox, which the next start will deliver")?;
+            line(
+                "waiting",
+                size(self.waiting),
+                "messages in an outbox, which the next start will deliver",
+            )?;
         }
         if self.under_way > 0 {
             line("under way", size(self.under_way), "sagas, which the next start will carry on")?;
@@ -224,7 +250,11 @@ impl fmt::Display for Figures {
                 "  books balanced:   orders, payments, stock and shipping agree on {money} and {} pieces",
                 self.pieces
             ),
-            false => writeln!(f, "  BOOKS DO NOT BALANCE: {} orders, {} pieces", self.unbalanced, self.missing),
+            false => writeln!(
+                f,
+                "  BOOKS DO NOT BALANCE: {} orders, {} pieces",
+                self.unbalanced, self.missing
+            ),
         }
     }
 }
@@ -249,9 +279,13 @@ mod tests {
         };
         let figures = Figures::of(&well);
         assert!(figures.is_well(), "{figures:?}");
-        assert_eq!((figures.completed, figures.compensated["sold out"], figures.payments), (1, 1, 1));
+        assert_eq!(
+            (figures.completed, figures.compensated["sold out"], figures.payments),
+            (1, 1, 1)
+        );
         assert_eq!((figures.paid, figures.pieces), (500, 1));
-        let doubled = Figures::of(&Read { payments: &[(1, 500), (1, 500), (2, 900), (2, -900)], ..well });
+        let doubled =
+            Figures::of(&Read { payments: &[(1, 500), (1, 500), (2, 900), (2, -900)], ..well });
         assert_eq!((doubled.doubled, doubled.unbalanced, doubled.is_well()), (1, 1, false));
         let unpaid = Figures::of(&Read { payments: &[], ..well });
         assert_eq!((unpaid.unbalanced, unpaid.is_well()), (1, false));
@@ -269,11 +303,17 @@ mod tests {
 
     #[test]
     fn an_order_without_an_end_is_lost_unless_an_event_or_its_saga_is_on_the_way() {
-        let booked = Read { payments: &[(1, 500)], movements: &[(1, -1)], sagas: &[DONE], ..Read::default() };
+        let booked = Read {
+            payments: &[(1, 500)],
+            movements: &[(1, -1)],
+            sagas: &[DONE],
+            ..Read::default()
+        };
         let lost = Read { orders: &[(1, 500, Confirmed)], ..booked };
         assert_eq!(Figures::of(&lost).lost, 1);
         assert_eq!(Figures::of(&Read { waiting: &["1".to_owned()], ..lost }).lost, 0);
-        let running = Read { orders: &[(1, 500, Accepted)], sagas: &[(1, SagaState::Running, None)], ..lost };
+        let running =
+            Read { orders: &[(1, 500, Accepted)], sagas: &[(1, SagaState::Running, None)], ..lost };
         let figures = Figures::of(&running);
         assert_eq!((figures.under_way, figures.lost, figures.unbalanced), (1, 0, 0));
     }

@@ -34,7 +34,10 @@ async fn refused(shop: &Shop, customers: &Customers) -> anyhow::Result<()> {
     step(1, "An order that fails after it was written leaves neither row nor saga.");
     let nothing = NewOrder { customer: "eve".to_owned(), total: 0, ..customers.first() };
     let answer = customers.send(&nothing).await?.status();
-    ensure!(answer == StatusCode::UNPROCESSABLE_ENTITY, "an order of nothing was answered {answer}");
+    ensure!(
+        answer == StatusCode::UNPROCESSABLE_ENTITY,
+        "an order of nothing was answered {answer}"
+    );
     request(&nothing, answer)?;
     let orders = look::orders(&shop.orders.database, shop.since).await?.len();
     row(&shop.orders, "orders", &rows_of(orders));
@@ -71,27 +74,48 @@ async fn done_elsewhere(shop: &mut Shop, id: i64, command: &EventRow) -> anyhow:
     })
     .await?;
     let how = shop.link.wire.how();
-    step(4, &format!("The relay of orders has sent the command, {how}; confirmed, it leaves the outbox."));
+    step(
+        4,
+        &format!(
+            "The relay of orders has sent the command, {how}; confirmed, it leaves the outbox."
+        ),
+    );
     show_events(&shop.orders, &key).await?;
 
-    step(5, "stock has done it once: inbox row, shelf, book and answer were saved in one transaction.");
+    step(
+        5,
+        "stock has done it once: inbox row, shelf, book and answer were saved in one transaction.",
+    );
     show_receipt(stock, command).await?;
     let booked = movement::Entity::find().filter(movement::Column::OrderId.eq(id));
     for movement in booked.all(&stock.database.onlooker).await? {
-        row(stock, "stock_movements", &format!("order {}  {}  {}", id, movement.product, movement.pieces));
+        row(
+            stock,
+            "stock_movements",
+            &format!("order {}  {}  {}", id, movement.product, movement.pieces),
+        );
     }
     show_events(stock, &saga(shop, id).await?.id.to_string()).await
 }
 
 async fn carried_on(shop: &mut Shop, id: i64) -> anyhow::Result<()> {
     shop.relay_others().await?;
-    until(PATIENCE, "the saga is completed", async || Ok(saga(shop, id).await?.instance.state == SagaState::Completed))
-        .await?;
-    step(6, "The relays of the others send their answers, and the saga goes on by them, to its end.");
+    until(PATIENCE, "the saga is completed", async || {
+        Ok(saga(shop, id).await?.instance.state == SagaState::Completed)
+    })
+    .await?;
+    step(
+        6,
+        "The relays of the others send their answers, and the saga goes on by them, to its end.",
+    );
     show_log(shop, id).await?;
     let booked = payment::Entity::find().filter(payment::Column::OrderId.eq(id));
     for payment in booked.all(&shop.payments.database.onlooker).await? {
-        row(&shop.payments, "payments", &format!("order {}  {}  {}", id, payment.customer, money(payment.amount)));
+        row(
+            &shop.payments,
+            "payments",
+            &format!("order {}  {}  {}", id, payment.customer, money(payment.amount)),
+        );
     }
     let sent = parcel::Entity::find().filter(parcel::Column::OrderId.eq(id));
     for parcel in sent.all(&shop.shipping.database.onlooker).await? {
@@ -111,7 +135,11 @@ async fn listened(shop: &Shop, id: i64) -> anyhow::Result<()> {
     .await?;
     step(7, "What nobody asked for: shipping has heard order.confirmed, and orders parcel.sent.");
     for notice in told().await? {
-        row(&shop.shipping, "notices", &format!("order {}  {}  {}", id, notice.customer, lower(notice.news)));
+        row(
+            &shop.shipping,
+            "notices",
+            &format!("order {}  {}  {}", id, notice.customer, lower(notice.news)),
+        );
     }
     show_order(shop, id).await
 }
@@ -136,7 +164,9 @@ async fn show_order(shop: &Shop, id: i64) -> anyhow::Result<()> {
 }
 
 async fn show_log(shop: &Shop, id: i64) -> anyhow::Result<()> {
-    for LogEntry { seq, record, .. } in shop.orders.outbox.saga_log(saga(shop, id).await?.id).await? {
+    for LogEntry { seq, record, .. } in
+        shop.orders.outbox.saga_log(saga(shop, id).await?.id).await?
+    {
         let words = format!("{seq:>2}  {:<9} {}", record.kind(), record.step().unwrap_or_default());
         row(&shop.orders, "outbox_saga_log", words.trim_end());
     }
@@ -161,8 +191,10 @@ async fn show_receipt(service: &Service, event: &EventRow) -> anyhow::Result<()>
         Ok(!look::received(&service.database, event.message_id).await?.is_empty())
     })
     .await?;
-    let InboxRow { handler, message_id } =
-        one(look::received(&service.database, event.message_id).await?, "inbox row of the message")?;
+    let InboxRow { handler, message_id } = one(
+        look::received(&service.database, event.message_id).await?,
+        "inbox row of the message",
+    )?;
     row(service, "outbox_inbox", &format!("{handler}  message {message_id}"));
     Ok(())
 }

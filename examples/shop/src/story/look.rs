@@ -87,7 +87,11 @@ pub async fn dead(database: &Database) -> Result<i64, DbErr> {
 /// Gives number, total and state of every order past a number.
 pub async fn orders(database: &Database, since: i64) -> Result<Vec<(i64, i64, Status)>, DbErr> {
     let past = order::Entity::find().filter(order::Column::Id.gt(since));
-    let chosen = past.select_only().columns([order::Column::Id, order::Column::Total, order::Column::Status]);
+    let chosen = past.select_only().columns([
+        order::Column::Id,
+        order::Column::Total,
+        order::Column::Status,
+    ]);
     chosen.order_by_asc(order::Column::Id).into_tuple().all(&database.onlooker).await
 }
 
@@ -99,7 +103,8 @@ pub async fn open_orders(database: &Database) -> Result<u64, DbErr> {
 
 /// Gives the highest number of an order; zero where there is none.
 pub async fn last_order(database: &Database) -> Result<i64, DbErr> {
-    let last = order::Entity::find().order_by_desc(order::Column::Id).one(&database.onlooker).await?;
+    let last =
+        order::Entity::find().order_by_desc(order::Column::Id).one(&database.onlooker).await?;
     Ok(last.map_or(0, |order| order.id))
 }
 
@@ -125,8 +130,12 @@ pub async fn movements(database: &Database, since: i64) -> Result<Vec<Entry>, Db
 /// Gives the orders past a number of which shipping has sent a parcel, and one for each parcel.
 pub async fn parcels(database: &Database, since: i64) -> Result<Vec<Entry>, DbErr> {
     let past = parcel::Entity::find().filter(parcel::Column::OrderId.gt(since));
-    let chosen: Vec<i64> =
-        past.select_only().column(parcel::Column::OrderId).into_tuple().all(&database.onlooker).await?;
+    let chosen: Vec<i64> = past
+        .select_only()
+        .column(parcel::Column::OrderId)
+        .into_tuple()
+        .all(&database.onlooker)
+        .await?;
     Ok(chosen.into_iter().map(|order| (order, 1)).collect())
 }
 
@@ -153,7 +162,10 @@ pub async fn sagas(outbox: &Outbox, since: i64) -> anyhow::Result<Vec<(i64, Saga
     }
 }
 
-async fn rows<R: FromQueryResult>(database: &Database, ask: &SelectStatement) -> Result<Vec<R>, DbErr> {
+async fn rows<R: FromQueryResult>(
+    database: &Database,
+    ask: &SelectStatement,
+) -> Result<Vec<R>, DbErr> {
     R::find_by_statement(statement(database, ask)).all(&database.onlooker).await
 }
 

@@ -72,7 +72,8 @@ impl Shop {
         let link = Link { wire, timeout, tells: options.serve };
         let release = options.release;
         let orders = orders::start(place.open("orders").await?, &link.wire, release).await?;
-        let payments = payments::start(place.open("payments").await?, &link.wire, &faults, release).await?;
+        let payments =
+            payments::start(place.open("payments").await?, &link.wire, &faults, release).await?;
         let stock = stock::start(place.open("stock").await?, &link.wire).await?;
         let shipping = shipping::start(place.open("shipping").await?, &link.wire, release).await?;
         let since = look::last_order(&orders.database).await?;
@@ -86,10 +87,12 @@ impl Shop {
 
     /// Lets what orders asks go to those who are asked, and what it says to shipping, which listens.
     pub async fn relay_orders(&mut self) -> anyhow::Result<()> {
-        let [payments, stock, shipping] = [&self.payments, &self.stock, &self.shipping].map(Service::url);
+        let [payments, stock, shipping] =
+            [&self.payments, &self.stock, &self.shipping].map(Service::url);
         let to_payments = To { name: "payments", url: &payments, events: topic("payments") };
         let to_stock = To { name: "stock", url: &stock, events: topic("stock") };
-        let to_shipping = To { name: "shipping", url: &shipping, events: topic("shipping").or_topic("orders") };
+        let to_shipping =
+            To { name: "shipping", url: &shipping, events: topic("shipping").or_topic("orders") };
         let mut others = vec![to_payments, to_stock, to_shipping];
         if self.release == Release::Next {
             others.push(To { name: "gifts", url: &shipping, events: topic(next::GIFTS) });
@@ -131,19 +134,30 @@ impl Shop {
     /// Stops all services; their databases can still be read.
     pub async fn stop(&mut self) -> anyhow::Result<()> {
         let Self { orders, payments, stock, shipping, .. } = self;
-        let stopping = [orders, payments, stock, shipping].map(|service| service.stop(STOPPED_WITHIN));
+        let stopping =
+            [orders, payments, stock, shipping].map(|service| service.stop(STOPPED_WITHIN));
         join_all(stopping).await.into_iter().collect()
     }
 }
 
 /// Chooses what carries events: a broker, if one was named, else HTTP.
-async fn wire(place: &Place, options: &Options, faults: &Faults) -> anyhow::Result<(Wire, Option<Way>)> {
+async fn wire(
+    place: &Place,
+    options: &Options,
+    faults: &Faults,
+) -> anyhow::Result<(Wire, Option<Way>)> {
     match &options.broker {
         None => Ok((signed(), None)),
         #[cfg(feature = "kafka")]
-        Some(url) if url.starts_with("kafka://") => {
-            Ok((Wire::Kafka(crate::service::Kafka::new(url.clone(), place, faults.clone(), options.release)), None))
-        }
+        Some(url) if url.starts_with("kafka://") => Ok((
+            Wire::Kafka(crate::service::Kafka::new(
+                url.clone(),
+                place,
+                faults.clone(),
+                options.release,
+            )),
+            None,
+        )),
         Some(url) => by_rabbit(url, place, options, faults).await,
     }
 }
@@ -164,7 +178,12 @@ async fn by_rabbit(
 /// Options are read with the features that there are: no such URL comes so far.
 #[cfg(not(feature = "amqp"))]
 #[expect(clippy::unused_async, reason = "as the one above")]
-async fn by_rabbit(_: &str, _: &Place, _: &Options, _: &Faults) -> anyhow::Result<(Wire, Option<Way>)> {
+async fn by_rabbit(
+    _: &str,
+    _: &Place,
+    _: &Options,
+    _: &Faults,
+) -> anyhow::Result<(Wire, Option<Way>)> {
     bail!("this program was built without the feature for amqp")
 }
 
@@ -187,7 +206,10 @@ pub async fn tell(shop: &mut Shop, options: &Options) -> anyhow::Result<()> {
     let (begun, more) = (Instant::now(), options.orders - 1);
     customers.place(1..options.orders).await?;
     shop.settle().await?;
-    println!("\n{more} more orders, several at a time: all have ended after {:.1} s.", begun.elapsed().as_secs_f64());
+    println!(
+        "\n{more} more orders, several at a time: all have ended after {:.1} s.",
+        begun.elapsed().as_secs_f64()
+    );
     Ok(())
 }
 
@@ -208,7 +230,8 @@ pub async fn serve(shop: &mut Shop) -> anyhow::Result<()> {
 async fn asked_to_stop() -> std::io::Result<()> {
     #[cfg(unix)]
     {
-        let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
+        let mut terminate =
+            tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
         tokio::select! {
             interrupted = tokio::signal::ctrl_c() => interrupted,
             _ = terminate.recv() => Ok(()),

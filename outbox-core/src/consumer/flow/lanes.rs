@@ -35,8 +35,19 @@ const IN_MEMORY_PER_PLACE: usize = 4;
 impl<K: Eq + Hash + Clone, T> Lanes<K, T> {
     pub(super) fn new(places: Places) -> Self {
         let Places { concurrency, prefetch, per_key } = places;
-        let places = Places { concurrency: concurrency.max(1), prefetch: prefetch.max(1), per_key: per_key.max(1) };
-        Self { busy: HashMap::new(), ready: VecDeque::new(), waiting: 0, beyond: 0, running: 0, places }
+        let places = Places {
+            concurrency: concurrency.max(1),
+            prefetch: prefetch.max(1),
+            per_key: per_key.max(1),
+        };
+        Self {
+            busy: HashMap::new(),
+            ready: VecDeque::new(),
+            waiting: 0,
+            beyond: 0,
+            running: 0,
+            places,
+        }
     }
 
     /// Tells whether nothing waits.
@@ -47,7 +58,8 @@ impl<K: Eq + Hash + Clone, T> Lanes<K, T> {
     /// Tells whether one more delivery may arrive.
     pub(super) fn has_room(&self) -> bool {
         let Places { prefetch, .. } = self.places;
-        self.waiting - self.beyond < prefetch && self.waiting < prefetch.saturating_mul(IN_MEMORY_PER_PLACE)
+        self.waiting - self.beyond < prefetch
+            && self.waiting < prefetch.saturating_mul(IN_MEMORY_PER_PLACE)
     }
 
     /// Tells whether the deliveries of a key take all places that they may.

@@ -30,7 +30,9 @@ use std::{
 
 /// Waits after failures of a broker or a database: 100 ms doubling to 5 s, for ever.
 pub(super) fn backoff(failures: u32) -> Duration {
-    let policy = RetryPolicy::default().backoff(Duration::from_millis(100)).max_backoff(Duration::from_secs(5));
+    let policy = RetryPolicy::default()
+        .backoff(Duration::from_millis(100))
+        .max_backoff(Duration::from_secs(5));
     policy.wait_after(failures.max(1))
 }
 
@@ -127,7 +129,8 @@ impl<S: ConsumerStore> Core<S> {
                 return Ok(());
             }
             let shut = matches!(gate, Gate::Shut(_));
-            let takes = !drained && (state.stopping || (!state.probing && !shut && state.lanes.has_room()));
+            let takes =
+                !drained && (state.stopping || (!state.probing && !shut && state.lanes.has_room()));
             let opens = if let Gate::Shut(Some(until)) = gate { Some(until) } else { None };
             tokio::select! {
                 biased;
@@ -160,11 +163,13 @@ impl<S: ConsumerStore> State<S> {
         if self.stopping {
             return self.return_all(vec![delivery]);
         }
-        let key = delivery.message.as_ref().ok().and_then(|m| Some((m.source.clone(), m.key.clone()?)));
+        let key =
+            delivery.message.as_ref().ok().and_then(|m| Some((m.source.clone(), m.key.clone()?)));
         if delivery.comes_back_in_order && key.as_ref().is_some_and(|key| self.lanes.is_full(key)) {
             return self.return_all(vec![delivery]);
         }
-        self.next_late = self.next_late.into_iter().chain(self.patience.last_begin(&delivery)).min();
+        self.next_late =
+            self.next_late.into_iter().chain(self.patience.last_begin(&delivery)).min();
         self.lanes.arrive(key, delivery);
     }
 
@@ -211,7 +216,8 @@ impl<S: ConsumerStore> State<S> {
             };
             let free = !self.probing && self.working < worker.settings.concurrency;
             let now = now();
-            let batch: Vec<_> = if free { (0..most).map_while(|_| self.next(now)).collect() } else { Vec::new() };
+            let batch: Vec<_> =
+                if free { (0..most).map_while(|_| self.next(now)).collect() } else { Vec::new() };
             if batch.is_empty() {
                 return gate;
             }
@@ -242,7 +248,9 @@ impl<S: ConsumerStore> State<S> {
                 return self.worker.count(|s| s.store_down = false);
             }
             Work::Deliveries(keys, since) => {
-                if self.patience.took(now().saturating_duration_since(since)) && self.next_late.is_some() {
+                if self.patience.took(now().saturating_duration_since(since))
+                    && self.next_late.is_some()
+                {
                     self.return_late();
                 }
                 keys
@@ -326,15 +334,21 @@ impl<S: ConsumerStore> Worker<S> {
             Some(switch) => switch.lock().unwrap_or_else(PoisonError::into_inner).gate(now()),
             None => return Gate::Open,
         };
-        self.stats.send_if_modified(|stats| std::mem::replace(&mut stats.paused, gate != Gate::Open) != stats.paused);
+        self.stats.send_if_modified(|stats| {
+            std::mem::replace(&mut stats.paused, gate != Gate::Open) != stats.paused
+        });
         gate
     }
 
     /// Does what every message begins with; a server that opens transactions may still take no writes.
     async fn try_the_store(&self) -> Result<(), StoreError> {
         let tx = self.store.begin().await?;
-        let key =
-            InboxKey { consumer: &self.consumer, handler: "", source: "probe", message_id: MessageId::generate() };
+        let key = InboxKey {
+            consumer: &self.consumer,
+            handler: "",
+            source: "probe",
+            message_id: MessageId::generate(),
+        };
         let noted = self.store.receive(&tx, key).await;
         self.roll_back(tx).await;
         noted.map(|_| ())
@@ -357,7 +371,10 @@ async fn probe<S: ConsumerStore>(worker: Arc<Worker<S>>, outages: u32) -> Vec<En
         match worker.try_the_store().await {
             Ok(()) => break,
             Err(error) if error.class() == FailureClass::Permanent => {
-                tracing::error!(error = full_text(&error), "the database takes nothing; somebody has to mend it");
+                tracing::error!(
+                    error = full_text(&error),
+                    "the database takes nothing; somebody has to mend it"
+                );
             }
             Err(error) => tracing::debug!(error = full_text(&error), "the database is still down"),
         }

@@ -61,10 +61,13 @@ mod tests {
     fn a_delivery_is_begun_while_its_answer_can_still_be_heard() {
         let (start, second) = (Instant::now(), Duration::from_secs(1));
         // How long deliveries take, and until when one may be begun that is awaited for 8 s.
-        for (takes, last) in [(0, 8_000), (100, 7_900), (2_000, 6_000), (4_000, 4_000), (60_000, 4_000)] {
+        for (takes, last) in
+            [(0, 8_000), (100, 7_900), (2_000, 6_000), (4_000, 4_000), (60_000, 4_000)]
+        {
             let mut patience = Patience::default();
             patience.took(Duration::from_millis(takes));
-            let delivery = Delivery::new(Err(String::new()), None, Box::new(Sender { gave_up: false }));
+            let delivery =
+                Delivery::new(Err(String::new()), None, Box::new(Sender { gave_up: false }));
             assert!(!patience.is_late(&delivery, start + 3_600 * second), "nobody waits for it");
             let delivery = delivery.awaited(start, start + 8 * second);
             let last = start + Duration::from_millis(last);

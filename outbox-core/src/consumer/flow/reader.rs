@@ -73,7 +73,12 @@ impl Reader {
                 Ok(Some(delivery)) => {
                     failures = 0;
                     if let Some(Report::Recovered { failures, after }) = reports.succeeded(now()) {
-                        tracing::info!(consumer = &*self.consumer, failures, ?after, "a subscription delivers again");
+                        tracing::info!(
+                            consumer = &*self.consumer,
+                            failures,
+                            ?after,
+                            "a subscription delivers again"
+                        );
                     }
                     room.send(Arrival::Delivery(delivery));
                 }
@@ -104,7 +109,9 @@ impl Reader {
                     "a subscription goes on failing, and is tried again"
                 );
             }
-            Some(_) => tracing::warn!(consumer, error, "a subscription has failed, and is tried again"),
+            Some(_) => {
+                tracing::warn!(consumer, error, "a subscription has failed, and is tried again")
+            }
             None => tracing::debug!(consumer, error, "a subscription has failed again"),
         }
     }
@@ -112,8 +119,13 @@ impl Reader {
 
 /// Says goodbye to all brokers at once, until a shutdown's time is up, and for a moment in any case: where one is away, the others
 /// would wait for it.
-pub(in crate::consumer) async fn leave(subscribers: Vec<Arc<Mutex<Box<dyn Subscriber>>>>, shutdown: &Shutdown) {
-    let goodbyes = join_all(subscribers.iter().map(|subscriber| async { subscriber.lock().await.leave().await }));
+pub(in crate::consumer) async fn leave(
+    subscribers: Vec<Arc<Mutex<Box<dyn Subscriber>>>>,
+    shutdown: &Shutdown,
+) {
+    let goodbyes = join_all(
+        subscribers.iter().map(|subscriber| async { subscriber.lock().await.leave().await }),
+    );
     tokio::select! {
         biased;
         _ = goodbyes => {}

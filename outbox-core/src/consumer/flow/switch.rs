@@ -23,7 +23,12 @@ pub struct KillSwitch {
 
 impl Default for KillSwitch {
     fn default() -> Self {
-        Self { window: 20, threshold: 0.8, pause: Duration::from_secs(5), max_pause: Duration::from_mins(1) }
+        Self {
+            window: 20,
+            threshold: 0.8,
+            pause: Duration::from_secs(5),
+            max_pause: Duration::from_mins(1),
+        }
     }
 }
 

@@ -48,7 +48,9 @@ pub(super) struct Answers {
 
 impl fmt::Debug for Answers {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Answers").field("call", &self.command.as_ref().map(|c| &c.call)).finish_non_exhaustive()
+        f.debug_struct("Answers")
+            .field("call", &self.command.as_ref().map(|c| &c.call))
+            .finish_non_exhaustive()
     }
 }
 

@@ -31,7 +31,10 @@ use futures_util::future::BoxFuture;
 // It gives the closure back as it is: by the bound the compiler knows that its future may borrow the context, of any lifetime.
 pub fn capturing<E, Tx, F>(closure: F) -> F
 where
-    F: for<'a> Fn(E, &'a HandlerContext<Tx>) -> BoxFuture<'a, Result<(), HandlerError>> + Send + Sync + 'static,
+    F: for<'a> Fn(E, &'a HandlerContext<Tx>) -> BoxFuture<'a, Result<(), HandlerError>>
+        + Send
+        + Sync
+        + 'static,
 {
     closure
 }

@@ -34,7 +34,12 @@ impl<S: ConsumerStore> Consumer<S> {
     }
 
     /// Adds a handler as [`on_command`](Self::on_command) does, with options of its own.
-    pub fn on_command_with<E, H>(mut self, name: impl AsRef<str>, options: HandlerOptions, handler: H) -> Self
+    pub fn on_command_with<E, H>(
+        mut self,
+        name: impl AsRef<str>,
+        options: HandlerOptions,
+        handler: H,
+    ) -> Self
     where
         E: DecodeEvent + Send + 'static,
         H: EventHandler<E, S>,

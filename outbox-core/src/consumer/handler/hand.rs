@@ -35,7 +35,12 @@ pub(in crate::consumer) struct Said {
 impl Hand {
     pub(in crate::consumer) fn of(delivery: Delivery) -> Slot {
         let flag = || AtomicBool::new(false);
-        Arc::new(Self { delivery: Mutex::new(Some(delivery)), open: flag(), ack: flag(), told: flag() })
+        Arc::new(Self {
+            delivery: Mutex::new(Some(delivery)),
+            open: flag(),
+            ack: flag(),
+            told: flag(),
+        })
     }
 
     /// Says that a handler's transaction is being opened.
@@ -48,7 +53,10 @@ impl Hand {
     /// Says that it has ended.
     pub(in crate::consumer) fn close(&self) -> Said {
         self.open.store(false, Ordering::Relaxed);
-        Said { ack_after_commit: self.ack.load(Ordering::Relaxed), acknowledged: self.told.load(Ordering::Relaxed) }
+        Said {
+            ack_after_commit: self.ack.load(Ordering::Relaxed),
+            acknowledged: self.told.load(Ordering::Relaxed),
+        }
     }
 
     /// Takes the delivery for the consumer itself.
@@ -59,7 +67,8 @@ impl Hand {
     /// Takes it for a handler.
     pub(super) fn give(self: &Arc<Self>) -> Option<Delivery> {
         let hand = Arc::clone(self);
-        self.take().map(|delivery| delivery.answered_by(|inner| Box::new(ByHandler { inner, hand })))
+        self.take()
+            .map(|delivery| delivery.answered_by(|inner| Box::new(ByHandler { inner, hand })))
     }
 
     /// Asks for an acknowledgement behind the commit. Tells whether the delivery is there for it.

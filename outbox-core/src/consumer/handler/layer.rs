@@ -79,7 +79,9 @@ impl<Tx: Send + Sync + 'static> Next<'_, Tx> {
     /// That of the handler.
     pub async fn run(self, cx: &HandlerContext<Tx>) -> Result<(), HandlerError> {
         match self.layers.split_first() {
-            Some((layer, inside)) => layer.handle_any(cx, Next { layers: inside, handler: self.handler }).await,
+            Some((layer, inside)) => {
+                layer.handle_any(cx, Next { layers: inside, handler: self.handler }).await
+            }
             None => self.handler.await,
         }
     }
@@ -97,7 +99,11 @@ struct TooLong {
 }
 
 impl<Tx: Send + Sync + 'static> HandlerLayer<Tx> for Timeout {
-    async fn handle(&self, cx: &HandlerContext<Tx>, next: Next<'_, Tx>) -> Result<(), HandlerError> {
+    async fn handle(
+        &self,
+        cx: &HandlerContext<Tx>,
+        next: Next<'_, Tx>,
+    ) -> Result<(), HandlerError> {
         let until = now() + self.0;
         match tokio::time::timeout_at(until.into(), next.run(cx)).await {
             Ok(answer) => answer,
@@ -122,7 +128,11 @@ impl ConcurrencyLimit {
 }
 
 impl<Tx: Send + Sync + 'static> HandlerLayer<Tx> for ConcurrencyLimit {
-    async fn handle(&self, cx: &HandlerContext<Tx>, next: Next<'_, Tx>) -> Result<(), HandlerError> {
+    async fn handle(
+        &self,
+        cx: &HandlerContext<Tx>,
+        next: Next<'_, Tx>,
+    ) -> Result<(), HandlerError> {
         // It is never closed.
         let _permit = self.0.acquire().await?;
         next.run(cx).await

@@ -52,7 +52,13 @@ pub struct HandlerContext<Tx> {
 }
 
 impl<Tx> HandlerContext<Tx> {
-    pub(super) fn new(tx: Tx, message: Message, handler: Arc<str>, attempt: u32, delivery: Option<u32>) -> Self {
+    pub(super) fn new(
+        tx: Tx,
+        message: Message,
+        handler: Arc<str>,
+        attempt: u32,
+        delivery: Option<u32>,
+    ) -> Self {
         Self { tx, message, handler, attempt, delivery, slot: None, answers: Answers::default() }
     }
 
@@ -262,7 +268,11 @@ impl<E: Into<BoxError>> From<E> for HandlerError {
 )]
 pub trait EventHandler<E, S: Store>: Send + Sync + 'static {
     /// Handles one event.
-    fn handle(&self, event: E, cx: &HandlerContext<S::Tx>) -> impl Future<Output = Result<(), HandlerError>> + Send;
+    fn handle(
+        &self,
+        event: E,
+        cx: &HandlerContext<S::Tx>,
+    ) -> impl Future<Output = Result<(), HandlerError>> + Send;
 }
 
 // Otherwise its bounds are told in place of the text above.

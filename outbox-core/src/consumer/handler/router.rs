@@ -65,7 +65,14 @@ impl<S: Store> Route<S> {
     {
         let handler = Box::new(Typed(handler, PhantomData::<fn(E)>));
         let write_watch = WriteWatch::default();
-        Self { name: name.into(), options, write_watch, answers: false, takes: Takes::Types(E::TYPES), handler }
+        Self {
+            name: name.into(),
+            options,
+            write_watch,
+            answers: false,
+            takes: Takes::Types(E::TYPES),
+            handler,
+        }
     }
 
     /// Makes it the one that answers commands of sagas.
@@ -74,7 +81,9 @@ impl<S: Store> Route<S> {
     }
 
     /// Gives the types whose commands it answers.
-    pub(in crate::consumer) fn answered_types(&self) -> impl Iterator<Item = &'static str> + use<S> {
+    pub(in crate::consumer) fn answered_types(
+        &self,
+    ) -> impl Iterator<Item = &'static str> + use<S> {
         let types = match &self.takes {
             Takes::Types(types) if self.answers => *types,
             _ => &[],
@@ -82,7 +91,10 @@ impl<S: Store> Route<S> {
         types.iter().map(|t| t.name)
     }
 
-    pub(in crate::consumer) fn tombstones<H: EventHandler<Tombstone, S>>(name: &str, handler: H) -> Self {
+    pub(in crate::consumer) fn tombstones<H: EventHandler<Tombstone, S>>(
+        name: &str,
+        handler: H,
+    ) -> Self {
         Self { takes: Takes::Tombstones, ..Self::new(name, HandlerOptions::new(), handler) }
     }
 
@@ -93,7 +105,14 @@ impl<S: Store> Route<S> {
         let options = HandlerOptions::new();
         let takes = Takes::Answers(replies.sagas(), replies.types());
         let write_watch = WriteWatch::default();
-        Self { name: REPLIES.into(), options, write_watch, answers: false, takes, handler: Box::new(replies) }
+        Self {
+            name: REPLIES.into(),
+            options,
+            write_watch,
+            answers: false,
+            takes,
+            handler: Box::new(replies),
+        }
     }
 
     /// Gives what an instance declares of it.
@@ -131,11 +150,17 @@ impl<S: Store> Route<S> {
 }
 
 trait Erased<S: Store>: Send + Sync + 'static {
-    fn handle<'a>(&'a self, cx: &'a HandlerContext<S::Tx>) -> BoxFuture<'a, Result<(), HandlerError>>;
+    fn handle<'a>(
+        &'a self,
+        cx: &'a HandlerContext<S::Tx>,
+    ) -> BoxFuture<'a, Result<(), HandlerError>>;
 }
 
 impl<S: SagaSource> Erased<S> for Replies<S> {
-    fn handle<'a>(&'a self, cx: &'a HandlerContext<S::Tx>) -> BoxFuture<'a, Result<(), HandlerError>> {
+    fn handle<'a>(
+        &'a self,
+        cx: &'a HandlerContext<S::Tx>,
+    ) -> BoxFuture<'a, Result<(), HandlerError>> {
         Box::pin(self.take(&cx.tx, cx.message()))
     }
 }
@@ -148,9 +173,13 @@ where
     S: Store,
     H: EventHandler<E, S>,
 {
-    fn handle<'a>(&'a self, cx: &'a HandlerContext<S::Tx>) -> BoxFuture<'a, Result<(), HandlerError>> {
+    fn handle<'a>(
+        &'a self,
+        cx: &'a HandlerContext<S::Tx>,
+    ) -> BoxFuture<'a, Result<(), HandlerError>> {
         Box::pin(async move {
-            let event = E::decode(cx.message()).map_err(|error| undecoded(E::TYPES, cx.message(), &error))?;
+            let event = E::decode(cx.message())
+                .map_err(|error| undecoded(E::TYPES, cx.message(), &error))?;
             self.0.handle(event, cx).await
         })
     }
@@ -158,7 +187,8 @@ where
 
 /// Says what it means that a message cannot be read as one of these types: a newer version is another instance's to read.
 fn undecoded(types: &[EventType], message: &Message, error: &DecodeError) -> HandlerError {
-    let is_newer = |t: &EventType| t.name == message.event_type && t.version < message.event_version;
+    let is_newer =
+        |t: &EventType| t.name == message.event_type && t.version < message.event_version;
     if types.iter().any(is_newer) {
         return HandlerError::unknown(Awaited::type_of(message));
     }

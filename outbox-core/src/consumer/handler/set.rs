@@ -51,8 +51,12 @@ impl<S: Store> HandlerSet<S> {
     }
 
     /// Adds the one that answers commands of sagas of the event's types, with options.
-    pub fn on_command_with<E, H>(&mut self, name: impl AsRef<str>, options: HandlerOptions, handler: H)
-    where
+    pub fn on_command_with<E, H>(
+        &mut self,
+        name: impl AsRef<str>,
+        options: HandlerOptions,
+        handler: H,
+    ) where
         E: DecodeEvent + Send + 'static,
         H: EventHandler<E, S>,
     {

@@ -28,7 +28,11 @@ impl EventContract for Tombstone {
 
 impl DecodeEvent for Tombstone {
     fn decode(message: &Message) -> Result<Self, DecodeError> {
-        Ok(Self { topic: message.topic.clone(), key: message.key.clone(), event_type: message.event_type.clone() })
+        Ok(Self {
+            topic: message.topic.clone(),
+            key: message.key.clone(),
+            event_type: message.event_type.clone(),
+        })
     }
 }
 
@@ -49,7 +53,11 @@ impl<S: ConsumerStore> Consumer<S> {
     ///     Ok(())
     /// }
     /// ```
-    pub fn on_tombstone(self, name: impl AsRef<str>, handler: impl EventHandler<Tombstone, S>) -> Self {
+    pub fn on_tombstone(
+        self,
+        name: impl AsRef<str>,
+        handler: impl EventHandler<Tombstone, S>,
+    ) -> Self {
         self.handlers(One(Route::tombstones(name.as_ref(), handler)))
     }
 }

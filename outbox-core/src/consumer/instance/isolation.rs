@@ -52,7 +52,8 @@ impl CrashIsolation {
         let mut before = std::mem::take(&mut self.others);
         for row in rows {
             let known = before.remove(&row.id);
-            self.others.insert(row.id.clone(), next(known, row, !self.has_read, self.redelivered_within));
+            self.others
+                .insert(row.id.clone(), next(known, row, !self.has_read, self.redelivered_within));
         }
         for other in before.into_values() {
             // An instance that has signed off leaves nothing behind; the row of an ended one goes when another instance has
@@ -121,11 +122,18 @@ impl Other {
 }
 
 /// Tells what is known of an instance after its row was read.
-fn next(known: Option<Other>, row: &InstanceRow, at_start: bool, redelivered_within: Duration) -> Other {
+fn next(
+    known: Option<Other>,
+    row: &InstanceRow,
+    at_start: bool,
+    redelivered_within: Duration,
+) -> Other {
     let Some(expired_for) = row.expired_for else {
         return match known {
             None if at_start => Other::Unproven { lease_until: row.lease_until },
-            Some(Other::Unproven { lease_until }) if lease_until == row.lease_until => Other::Unproven { lease_until },
+            Some(Other::Unproven { lease_until }) if lease_until == row.lease_until => {
+                Other::Unproven { lease_until }
+            }
             // One whose lease was over and is not has only stood still.
             _ => Other::Alive,
         };
@@ -149,7 +157,13 @@ mod tests {
     /// A row by the number of its renewals, and the seconds since its lease ran out.
     fn row(id: &str, renewed: i64, expired: Option<u64>) -> InstanceRow {
         let expired_for = expired.map(Duration::from_secs);
-        InstanceRow { id: id.into(), max_in_flight: IN_FLIGHT, lease_until: renewed, expired_for, handlers: Vec::new() }
+        InstanceRow {
+            id: id.into(),
+            max_in_flight: IN_FLIGHT,
+            lease_until: renewed,
+            expired_for,
+            handlers: Vec::new(),
+        }
     }
 
     #[derive(Debug, Clone, Copy)]
@@ -167,7 +181,10 @@ mod tests {
         // What happens, and whether isolation is on after it.
         for (name, steps) in [
             ("alone", &[(ReadsNone, false), (ReadsNone, false)][..]),
-            ("beside one that lives", &[(Reads(1, None), true), (Reads(1, None), true), (Reads(2, None), false)]),
+            (
+                "beside one that lives",
+                &[(Reads(1, None), true), (Reads(1, None), true), (Reads(2, None), false)],
+            ),
             ("beside one that signs off", &[(Reads(1, None), true), (ReadsNone, false)]),
             ("one that starts later is alive", &[(ReadsNone, false), (Reads(1, None), false)]),
             (
@@ -222,7 +239,13 @@ mod tests {
             ),
             (
                 "it was dead long before",
-                &[(Reads(1, Some(7_200)), true), (Settles, true), (Settles, true), (Settles, true), (ReadsNone, true)],
+                &[
+                    (Reads(1, Some(7_200)), true),
+                    (Settles, true),
+                    (Settles, true),
+                    (Settles, true),
+                    (ReadsNone, true),
+                ],
             ),
             ("it was dead a day before", &[(Reads(1, Some(86_400)), false)]),
             (
@@ -265,7 +288,10 @@ mod tests {
                     Settles => isolation.settled(),
                 }
                 assert_eq!(isolation.is_on(), *on, "{name}, step {at}: {then:?}");
-                assert!(isolation.is_on() || !isolation.knows_of_an_end(), "{name}, step {at}: {then:?}");
+                assert!(
+                    isolation.is_on() || !isolation.knows_of_an_end(),
+                    "{name}, step {at}: {then:?}"
+                );
             }
         }
     }

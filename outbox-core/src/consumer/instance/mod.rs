@@ -133,7 +133,8 @@ impl<S: ConsumerStore> Clone for Instance<S> {
 
 impl<S: ConsumerStore> Instance<S> {
     pub(super) fn new(worker: Arc<Worker<S>>, id: &str, done: Shutdown) -> Self {
-        let max_in_flight = u32::try_from(worker.settings.comes_again_at_once()).unwrap_or(u32::MAX);
+        let max_in_flight =
+            u32::try_from(worker.settings.comes_again_at_once()).unwrap_or(u32::MAX);
         let id: Arc<str> = id.into();
         Self { worker, living: Living::new(id.clone()), id, max_in_flight, done }
     }
@@ -162,9 +163,13 @@ impl<S: ConsumerStore> Instance<S> {
         }
         // The last renewal: the others count it as alive until its handlers had their time.
         let time_left = self.worker.shutdown.time_left().unwrap_or_default().min(LONGEST_SHUTDOWN);
-        match timeout(LAST_WORD, self.worker.store.renew_instance(&self.id, lease + time_left)).await {
+        match timeout(LAST_WORD, self.worker.store.renew_instance(&self.id, lease + time_left))
+            .await
+        {
             Ok(Ok(_)) => {}
-            Ok(Err(error)) => tracing::debug!(error = full_text(&error), "the instance's lease was not renewed"),
+            Ok(Err(error)) => {
+                tracing::debug!(error = full_text(&error), "the instance's lease was not renewed")
+            }
             Err(_) => tracing::debug!("the instance's lease was not renewed in time"),
         }
         Ok(())
@@ -176,7 +181,12 @@ impl<S: ConsumerStore> Instance<S> {
         // A row that is gone was taken for dead for long; the instance has only stood still.
         if !(*registered && store.renew_instance(&self.id, lease).await?) {
             let (consumer, max_in_flight) = (&*self.worker.consumer, self.max_in_flight);
-            let row = NewInstance { id: &self.id, consumer, max_in_flight, handlers: &self.worker.declared };
+            let row = NewInstance {
+                id: &self.id,
+                consumer,
+                max_in_flight,
+                handlers: &self.worker.declared,
+            };
             store.register_instance(&row, lease).await?;
             *registered = true;
         }
@@ -191,7 +201,9 @@ impl<S: ConsumerStore> Instance<S> {
             now.tell();
             *told = now;
         }
-        self.worker.stats.send_if_modified(|stats| std::mem::replace(&mut stats.isolating, on) != on);
+        self.worker
+            .stats
+            .send_if_modified(|stats| std::mem::replace(&mut stats.isolating, on) != on);
         for id in isolation.removable() {
             store.remove_instance(&id, true).await?;
         }
@@ -221,7 +233,11 @@ impl<S: ConsumerStore> Instance<S> {
 /// Tells of the first failure in a row; a database that is away shows itself in many ways.
 fn not_looked(failures: u32, error: &StoreError) {
     if failures > 1 {
-        tracing::debug!(failures, error = full_text(error), "the row of this instance is still not renewed");
+        tracing::debug!(
+            failures,
+            error = full_text(error),
+            "the row of this instance is still not renewed"
+        );
         return;
     }
     tracing::warn!(
@@ -245,7 +261,9 @@ impl Told {
     fn tell(self) {
         match self {
             Self::Off => {
-                tracing::info!("deliveries are run as they come: no instance of this consumer has ended unsettled")
+                tracing::info!(
+                    "deliveries are run as they come: no instance of this consumer has ended unsettled"
+                )
             }
             Self::Unproven => tracing::info!(
                 "deliveries are stored before they are run, until the other instances of this consumer have shown that they live"

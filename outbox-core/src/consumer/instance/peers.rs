@@ -36,7 +36,8 @@ impl Peers {
 
     /// Gives the names of the handlers of other instances that take a message.
     pub(in crate::consumer) fn takers(&self, message: &Message) -> Vec<&str> {
-        let mut names: Vec<&str> = self.handlers.iter().filter(|h| takes(h, message)).map(|h| &*h.name).collect();
+        let mut names: Vec<&str> =
+            self.handlers.iter().filter(|h| takes(h, message)).map(|h| &*h.name).collect();
         names.sort_unstable();
         names.dedup();
         names
@@ -63,20 +64,33 @@ fn names(handler: &DeclaredHandler) -> impl Iterator<Item = &str> {
 }
 
 fn takes(handler: &DeclaredHandler, message: &Message) -> bool {
-    let reads = |t: &DeclaredType| t.name == message.event_type && t.version >= message.event_version;
-    if handler.sagas.is_empty() { handler.types.iter().any(reads) } else { is_answer(&message.headers) }
+    let reads =
+        |t: &DeclaredType| t.name == message.event_type && t.version >= message.event_version;
+    if handler.sagas.is_empty() {
+        handler.types.iter().any(reads)
+    } else {
+        is_answer(&message.headers)
+    }
 }
 
 fn reads(handler: &DeclaredHandler, awaited: &Awaited) -> bool {
     match awaited {
-        Awaited::Type { name, version } => handler.types.iter().any(|t| t.name == *name && t.version >= *version),
-        Awaited::Saga { name, version } => handler.sagas.iter().any(|s| s.name == *name && s.version == *version),
+        Awaited::Type { name, version } => {
+            handler.types.iter().any(|t| t.name == *name && t.version >= *version)
+        }
+        Awaited::Saga { name, version } => {
+            handler.sagas.iter().any(|s| s.name == *name && s.version == *version)
+        }
     }
 }
 
 /// Tells whether somebody who declares these handlers can run what waits for this. What waits under no name is for any
 /// handler that reads it.
-pub(in crate::consumer) fn knows(declared: &[DeclaredHandler], handler: &str, awaited: Option<&Awaited>) -> bool {
+pub(in crate::consumer) fn knows(
+    declared: &[DeclaredHandler],
+    handler: &str,
+    awaited: Option<&Awaited>,
+) -> bool {
     declared.iter().any(|known| {
         let is_it = handler.is_empty() || names(known).any(|name| name == handler);
         is_it && awaited.is_none_or(|awaited| reads(known, awaited))
@@ -84,7 +98,10 @@ pub(in crate::consumer) fn knows(declared: &[DeclaredHandler], handler: &str, aw
 }
 
 /// Says which of what is waited for can be run by somebody who declares these handlers.
-pub(in crate::consumer) fn known_of(declared: &[DeclaredHandler], mut awaited: Vec<AwaitedBy>) -> Vec<AwaitedBy> {
+pub(in crate::consumer) fn known_of(
+    declared: &[DeclaredHandler],
+    mut awaited: Vec<AwaitedBy>,
+) -> Vec<AwaitedBy> {
     awaited.retain(|by| knows(declared, &by.handler, by.awaited.as_ref()));
     awaited
 }
@@ -131,25 +148,39 @@ mod tests {
     const HOUR: Duration = Duration::from_hours(1);
 
     fn handler(name: &str, types: &[(&str, u16)]) -> DeclaredHandler {
-        let types = types.iter().map(|(name, version)| DeclaredType { name: (*name).into(), version: *version });
+        let types = types
+            .iter()
+            .map(|(name, version)| DeclaredType { name: (*name).into(), version: *version });
         DeclaredHandler { name: name.into(), types: types.collect(), ..DeclaredHandler::default() }
     }
 
     fn replies(sagas: &[(&str, u32)]) -> DeclaredHandler {
-        let sagas = sagas.iter().map(|(name, version)| DeclaredSaga { name: (*name).into(), version: *version });
-        DeclaredHandler { sagas: sagas.collect(), ..handler("saga-replies", &[("payment.taken", 1)]) }
+        let sagas = sagas
+            .iter()
+            .map(|(name, version)| DeclaredSaga { name: (*name).into(), version: *version });
+        DeclaredHandler {
+            sagas: sagas.collect(),
+            ..handler("saga-replies", &[("payment.taken", 1)])
+        }
     }
 
     fn row(handlers: &[DeclaredHandler]) -> InstanceRow {
         let handlers = handlers.to_vec();
-        InstanceRow { id: "x".into(), max_in_flight: 0, lease_until: 0, expired_for: None, handlers }
+        InstanceRow {
+            id: "x".into(),
+            max_in_flight: 0,
+            lease_until: 0,
+            expired_for: None,
+            handlers,
+        }
     }
 
     fn message(event_type: &str, version: u16, answers: bool) -> Message {
         let mut headers = Headers::new();
         if answers {
             let (saga, step) = (SagaId::generate(), "charge".to_owned());
-            Call { saga, step, round: NonZeroU32::MIN, phase: Phase::Do }.write_answer(&mut headers, "payments");
+            Call { saga, step, round: NonZeroU32::MIN, phase: Phase::Do }
+                .write_answer(&mut headers, "payments");
         }
         Message::new(MessageParts {
             id: MessageId::generate(),
@@ -179,8 +210,15 @@ mod tests {
 
     #[test]
     fn only_who_declares_handler_type_and_version_knows_a_delivery() {
-        let renamed = DeclaredHandler { renamed_from: Some("old".into()), ..handler("new", &[("order.placed", 2)]) };
-        let declared = [renamed, handler("bill", &[("order.paid", 1)]), replies(&[("checkout", 1), ("checkout", 3)])];
+        let renamed = DeclaredHandler {
+            renamed_from: Some("old".into()),
+            ..handler("new", &[("order.placed", 2)])
+        };
+        let declared = [
+            renamed,
+            handler("bill", &[("order.paid", 1)]),
+            replies(&[("checkout", 1), ("checkout", 3)]),
+        ];
         for (handler, awaited, expected) in [
             ("new", of_type("order.placed", 1), true),
             ("new", of_type("order.placed", 2), true),
@@ -201,15 +239,22 @@ mod tests {
             ("saga-replies", of_type("payment.taken", 2), false),
             ("saga-replies", None, true),
         ] {
-            assert_eq!(knows(&declared, handler, awaited.as_ref()), expected, "{handler} {awaited:?}");
+            assert_eq!(
+                knows(&declared, handler, awaited.as_ref()),
+                expected,
+                "{handler} {awaited:?}"
+            );
         }
     }
 
     #[test]
     fn a_message_is_somebodys_where_another_instance_takes_its_type_in_its_version() {
         let own = [handler("bill", &[("order.placed", 1)])];
-        let other =
-            [handler("bill", &[("order.placed", 2)]), handler("ship", &[("order.paid", 1)]), replies(&[("a", 1)])];
+        let other = [
+            handler("bill", &[("order.placed", 2)]),
+            handler("ship", &[("order.paid", 1)]),
+            replies(&[("a", 1)]),
+        ];
         let peers = Peers::of(&[row(&own), row(&other), row(&other)], &own);
         for (event_type, version, answers, expected) in [
             ("order.placed", 1, false, &["bill"][..]),
@@ -222,10 +267,16 @@ mod tests {
             ("payment.taken", 1, true, &["saga-replies"]),
             ("whatever", 9, true, &["saga-replies"]),
         ] {
-            assert_eq!(peers.takers(&message(event_type, version, answers)), expected, "{event_type} {version}");
+            assert_eq!(
+                peers.takers(&message(event_type, version, answers)),
+                expected,
+                "{event_type} {version}"
+            );
         }
         assert!(peers.differ() && peers.have("ship") && !peers.have("old"));
-        assert!(!Peers::of(&[row(&own), row(&own)], &own).differ() && !Peers::of(&[], &own).differ());
+        assert!(
+            !Peers::of(&[row(&own), row(&own)], &own).differ() && !Peers::of(&[], &own).differ()
+        );
     }
 
     #[test]
@@ -241,7 +292,11 @@ mod tests {
             (minutes(60), true, Unknown::Wait(HOUR)),
             (minutes(600), true, Unknown::Wait(HOUR)),
         ] {
-            assert_eq!(after_unknown(awaited_for, HOUR, known), expected, "{awaited_for:?} {known}");
+            assert_eq!(
+                after_unknown(awaited_for, HOUR, known),
+                expected,
+                "{awaited_for:?} {known}"
+            );
         }
         assert_eq!(after_unknown(None, Duration::ZERO, false), Unknown::GiveUp, "no wait at all");
         assert_eq!(after_unknown(None, Duration::ZERO, true), Unknown::Wait(ONCE_MORE));

@@ -37,14 +37,17 @@ impl<S: ConsumerStore> Retrier<S> {
         handover: &mut Handover,
     ) -> Result<Vec<StoredDelivery>, StoreError> {
         let worker = &self.worker;
-        let is_over = |since: Option<Instant>, pause| since.is_none_or(|at| now().duration_since(at) >= pause);
+        let is_over = |since: Option<Instant>, pause| {
+            since.is_none_or(|at| now().duration_since(at) >= pause)
+        };
         let mut claimed = Vec::new();
         // While another version runs beside this one, it leaves something at any time.
         let pause = if worker.others.peers().differ() { POLL } else { SELDOM };
         if free > 0 && is_over(handover.looked_at, pause) {
             let awaited = known_of(&worker.declared, worker.store.awaited(&worker.consumer).await?);
             if !awaited.is_empty() {
-                claimed = worker.store.claim_awaited(&self.query(&self.handlers, free), &awaited).await?;
+                claimed =
+                    worker.store.claim_awaited(&self.query(&self.handlers, free), &awaited).await?;
             }
             // With all places taken there may be more.
             handover.looked_at = (claimed.len() < free).then(now);
@@ -71,7 +74,12 @@ impl<S: ConsumerStore> Retrier<S> {
                 moved += more;
                 if more == 0 || now() >= until {
                     if moved > 0 {
-                        tracing::info!(handler = to, renamed_from = from, moved, "stored deliveries have a new name");
+                        tracing::info!(
+                            handler = to,
+                            renamed_from = from,
+                            moved,
+                            "stored deliveries have a new name"
+                        );
                     }
                     if more > 0 {
                         return Ok(false);
@@ -85,10 +93,15 @@ impl<S: ConsumerStore> Retrier<S> {
 
     /// Counts and tells of deliveries under names that no instance has, lets them wait for one that has, and claims those whose
     /// time is over.
-    async fn orphaned(&self, free: usize, handover: &mut Handover) -> Result<Vec<StoredDelivery>, StoreError> {
+    async fn orphaned(
+        &self,
+        free: usize,
+        handover: &mut Handover,
+    ) -> Result<Vec<StoredDelivery>, StoreError> {
         let (worker, consumer) = (&self.worker, &*self.worker.consumer);
         let peers = worker.others.peers();
-        let known: Vec<Arc<str>> = self.handlers.iter().cloned().chain(peers.names().map(Arc::from)).collect();
+        let known: Vec<Arc<str>> =
+            self.handlers.iter().cloned().chain(peers.names().map(Arc::from)).collect();
         let orphaned = worker.store.under_other_names(consumer, &known).await?;
         let sum: u64 = orphaned.iter().map(|(_, n)| n).sum();
         worker.stats.send_if_modified(|stats| std::mem::replace(&mut stats.orphaned, sum) != sum);
@@ -109,7 +122,9 @@ impl<S: ConsumerStore> Retrier<S> {
         }
         let until = now() + MOVES_FOR;
         for (handler, _) in &orphaned {
-            while worker.store.leave_all(consumer, handler, KEEP_ORPHANED, BATCH).await? > 0 && now() < until {}
+            while worker.store.leave_all(consumer, handler, KEEP_ORPHANED, BATCH).await? > 0
+                && now() < until
+            {}
         }
         let names: Vec<Arc<str>> = orphaned.into_iter().map(|(name, _)| name).collect();
         if free > 0 { worker.store.claim(&self.query(&names, free)).await } else { Ok(Vec::new()) }

@@ -43,7 +43,12 @@ pub(super) struct Retrier<S: ConsumerStore> {
 impl<S: ConsumerStore> Clone for Retrier<S> {
     fn clone(&self) -> Self {
         let Self { worker, by, handlers, done } = self;
-        Self { worker: worker.clone(), by: by.clone(), handlers: handlers.clone(), done: done.clone() }
+        Self {
+            worker: worker.clone(),
+            by: by.clone(),
+            handlers: handlers.clone(),
+            done: done.clone(),
+        }
     }
 }
 
@@ -73,7 +78,11 @@ impl<S: ConsumerStore> Retrier<S> {
                     Err(error) => {
                         failures += 1;
                         wait = backoff(failures);
-                        tracing::debug!(failures, error = full_text(&error), "stored deliveries could not be claimed");
+                        tracing::debug!(
+                            failures,
+                            error = full_text(&error),
+                            "stored deliveries could not be claimed"
+                        );
                     }
                 }
             }
@@ -85,7 +94,10 @@ impl<S: ConsumerStore> Retrier<S> {
                         }
                     }
                     Err(error) => {
-                        tracing::debug!(error = full_text(&error), "what other instances left could not be claimed");
+                        tracing::debug!(
+                            error = full_text(&error),
+                            "what other instances left could not be claimed"
+                        );
                     }
                 }
             }
@@ -137,7 +149,10 @@ impl<S: ConsumerStore> Retrier<S> {
                 Ok(_) if now() >= until => return Duration::ZERO,
                 Ok(_) => {}
                 Err(error) => {
-                    tracing::warn!(error = full_text(&error), "old inbox rows could not be deleted");
+                    tracing::warn!(
+                        error = full_text(&error),
+                        "old inbox rows could not be deleted"
+                    );
                     return FORGET_EVERY;
                 }
             }
@@ -151,7 +166,9 @@ impl<S: ConsumerStore> Retrier<S> {
             () = self.worker.keep_claim(&stored) => true,
         };
         if lost {
-            tracing::warn!("the claim of a stored delivery was lost; what was not committed is rolled back");
+            tracing::warn!(
+                "the claim of a stored delivery was lost; what was not committed is rolled back"
+            );
             // The process lives: unless somebody else has it by now, it costs no life.
             self.give_back(&stored).await;
         }
@@ -171,13 +188,21 @@ impl<S: ConsumerStore> Retrier<S> {
         let done = match (begins, life) {
             (_, Life::Over) => self.worker.crashed(stored).await,
             (false, _) => self.worker.store.postpone(&stored.claim, None).await.map(|_| ()),
-            (true, _) => match self.worker.store.prolong(&stored.claim, self.worker.settings.lease, true).await {
+            (true, _) => match self
+                .worker
+                .store
+                .prolong(&stored.claim, self.worker.settings.lease, true)
+                .await
+            {
                 Ok(true) => self.worker.work_stored(stored).await,
                 other => other.map(|_| ()),
             },
         };
         if let Err(error) = done {
-            tracing::warn!(error = full_text(&error), "the database failed; a stored delivery is given back");
+            tracing::warn!(
+                error = full_text(&error),
+                "the database failed; a stored delivery is given back"
+            );
             self.give_back(stored).await;
         }
     }
@@ -192,7 +217,9 @@ impl<S: ConsumerStore> Retrier<S> {
             match self.worker.store.postpone(&stored.claim, None).await {
                 Ok(_) => return,
                 Err(_) if self.worker.shutdown.is_requested() => return,
-                Err(error) => tracing::debug!(error = full_text(&error), "the database is still down"),
+                Err(error) => {
+                    tracing::debug!(error = full_text(&error), "the database is still down")
+                }
             }
         }
     }

@@ -55,7 +55,10 @@ impl<S: ConsumerStore> Worker<S> {
         };
         let answers = join_all(items.into_iter().map(|item| self.answer_for(item, down))).await;
         let mut answers = answers.into_iter();
-        ended.into_iter().map(|ended| ended.or_else(|| answers.next()).unwrap_or(Ended::Returned)).collect()
+        ended
+            .into_iter()
+            .map(|ended| ended.or_else(|| answers.next()).unwrap_or(Ended::Returned))
+            .collect()
     }
 
     async fn answer_for(&self, item: Item, down: bool) -> Ended {
@@ -70,7 +73,11 @@ impl<S: ConsumerStore> Worker<S> {
         self.process(item.message, item.delivery, item.failed).instrument(span).await
     }
 
-    async fn handle_together(&self, items: &mut [Item], begun: &mut bool) -> Result<(), StoreError> {
+    async fn handle_together(
+        &self,
+        items: &mut [Item],
+        begun: &mut bool,
+    ) -> Result<(), StoreError> {
         let tx = self.store.begin().await?;
         *begun = true;
         let mut handled = 0;

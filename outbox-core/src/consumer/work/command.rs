@@ -39,9 +39,18 @@ impl Commands {
     }
 
     /// Warns, once, of a handler that answers a command which it sees as an event.
-    pub(super) fn warn_of_an_answer<S: ConsumerStore>(&self, consumer: &str, route: &Route<S>, message: &Message) {
+    pub(super) fn warn_of_an_answer<S: ConsumerStore>(
+        &self,
+        consumer: &str,
+        route: &Route<S>,
+        message: &Message,
+    ) {
         if reply_to(&message.headers).is_none()
-            || !self.warned.lock().unwrap_or_else(PoisonError::into_inner).insert(route.name.clone())
+            || !self
+                .warned
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .insert(route.name.clone())
         {
             return;
         }
@@ -67,7 +76,9 @@ impl<S: ConsumerStore> Worker<S> {
         held: &Held<'_>,
     ) -> Result<(S::Tx, Verdict), Run> {
         let saga = match self.course(&tx, &command).await {
-            Ok((Course::Run, _)) if command.is_changed => return Ok((tx, Verdict::Rejected(CHANGED.to_owned()))),
+            Ok((Course::Run, _)) if command.is_changed => {
+                return Ok((tx, Verdict::Rejected(CHANGED.to_owned())));
+            }
             Ok((Course::Run, saga)) => saga,
             Ok((Course::Answer(answer), _)) => {
                 tracing::debug!(handler = &*route.name, call = ?command.call, "a command was answered without its handler");
@@ -96,7 +107,11 @@ impl<S: ConsumerStore> Worker<S> {
             return Ok((tx, verdict));
         }
         let says_no = given.as_ref().is_some_and(|given| given.says_no);
-        let ended = if says_no { self.store.rollback(inside).await } else { self.store.commit(inside).await };
+        let ended = if says_no {
+            self.store.rollback(inside).await
+        } else {
+            self.store.commit(inside).await
+        };
         let settled = match ended {
             Ok(()) => self.settle(&tx, &command, saga, given).await,
             // What the handler did keeps its savepoint from being released.
@@ -116,14 +131,18 @@ impl<S: ConsumerStore> Worker<S> {
         let doing = command.doing.as_ref();
         match command.call.phase {
             Phase::Do => {
-                let (saga, known) = self.note_command(tx, command, Phase::Do, doing, noted(Phase::Do)).await?;
+                let (saga, known) =
+                    self.note_command(tx, command, Phase::Do, doing, noted(Phase::Do)).await?;
                 Ok((course(Phase::Do, known, None), saga))
             }
             Phase::Undo => {
                 // First, as one that does it: of two, one waits here, and neither holds what the other waits for.
-                let (_, done) = self.note_command(tx, command, Phase::Do, doing, CallOutcome::Blocked).await?;
+                let (_, done) =
+                    self.note_command(tx, command, Phase::Do, doing, CallOutcome::Blocked).await?;
                 let undoing = Some(&command.undoing);
-                let (saga, undone) = self.note_command(tx, command, Phase::Undo, undoing, noted(Phase::Undo)).await?;
+                let (saga, undone) = self
+                    .note_command(tx, command, Phase::Undo, undoing, noted(Phase::Undo))
+                    .await?;
                 Ok((course(Phase::Undo, done, undone), saga))
             }
         }
@@ -161,7 +180,8 @@ impl<S: ConsumerStore> Worker<S> {
     ) -> Result<(), StoreError> {
         let phase = command.call.phase;
         let key = CallKey { saga, ..CallKey::of(&self.consumer, &command.call, phase) };
-        let (says_no, answer) = given.map(|given| (given.says_no, CallAnswer::from(given.event))).unzip();
+        let (says_no, answer) =
+            given.map(|given| (given.says_no, CallAnswer::from(given.event))).unzip();
         let answer = answer.unwrap_or_else(|| usual(noted(phase)));
         match ending(phase, says_no) {
             Ending::AsNoted => {}
@@ -171,7 +191,12 @@ impl<S: ConsumerStore> Worker<S> {
         self.send(tx, command, answer).await
     }
 
-    async fn send(&self, tx: &S::Tx, command: &Command, answer: CallAnswer) -> Result<(), StoreError> {
+    async fn send(
+        &self,
+        tx: &S::Tx,
+        command: &Command,
+        answer: CallAnswer,
+    ) -> Result<(), StoreError> {
         self.store.append(tx, &[command.event(&self.consumer, answer)]).await
     }
 }

@@ -60,13 +60,23 @@ impl<S: ConsumerStore> Worker<S> {
     /// Runs what was stored a moment ago.
     async fn run_new(&self, route: &Route<S>, message: &Message) -> Result<(), StoreError> {
         let (key, lease) = (self.inbox_key(self.stored_name(route), message), self.settings.lease);
-        let Some(claim) = self.with_patience(|| self.store.claim_new(key.clone(), &self.by, lease)).await? else {
+        let Some(claim) =
+            self.with_patience(|| self.store.claim_new(key.clone(), &self.by, lease)).await?
+        else {
             self.stored.wake();
             return Ok(());
         };
         let (handler, history) = (route.name.clone(), History::default());
         let (message, awaited_for) = (Ok(message.clone()), None);
-        let stored = StoredDelivery { claim, handler, message, started: 1, expired: false, awaited_for, history };
+        let stored = StoredDelivery {
+            claim,
+            handler,
+            message,
+            started: 1,
+            expired: false,
+            awaited_for,
+            history,
+        };
         let done = tokio::select! {
             done = self.work_stored(&stored) => done,
             () = self.keep_claim(&stored) => Ok(()),
@@ -108,11 +118,13 @@ impl<S: ConsumerStore> Worker<S> {
                 Ok(stored.then_some(Answer::Ack))
             }
             Err(StoreError::Refused(cause)) => {
-                let text = format!("the database refused to store it for later: {}", full_text(&*cause));
+                let text =
+                    format!("the database refused to store it for later: {}", full_text(&*cause));
                 tracing::error!(handler = &*route.name, error = text, "a delivery is given up");
                 let mut history = history.clone();
                 history.errors.push(permanent(&text));
-                let letter = self.letter(&route.name, Ok(message), DeadReason::NotRetried, &history);
+                let letter =
+                    self.letter(&route.name, Ok(message), DeadReason::NotRetried, &history);
                 self.give_up(&letter, None, text).await.map(Some)
             }
             Err(error) => Err(error),
@@ -129,9 +141,16 @@ impl<S: ConsumerStore> Worker<S> {
         reach(FaultPoint::BeforePutBy);
         let mut stored = false;
         // Behind others of its key, under whichever name these are stored.
-        let names: Vec<&str> = if due_in.is_some() { vec![self.stored_name(route)] } else { route.names().collect() };
+        let names: Vec<&str> =
+            if due_in.is_some() { vec![self.stored_name(route)] } else { route.names().collect() };
         for handler in names {
-            let delivery = PutBy { consumer: &self.consumer, handler, message, due_in, history: history.clone() };
+            let delivery = PutBy {
+                consumer: &self.consumer,
+                handler,
+                message,
+                due_in,
+                history: history.clone(),
+            };
             stored = self.with_patience(|| self.store_once(&delivery)).await?;
             if stored {
                 break;

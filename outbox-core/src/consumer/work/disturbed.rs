@@ -118,7 +118,8 @@ mod tests {
         let begun = now();
         let mut disturbances = Disturbances::new(begun);
         let pauses = (0..9).map(|_| disturbances.next(Transient, 10 * SECOND, begun));
-        let expected = [50, 100, 200, 400, 800, 1600, 3200, 5000, 5000].map(|ms| Again::Hold(ms * MS));
+        let expected =
+            [50, 100, 200, 400, 800, 1600, 3200, 5000, 5000].map(|ms| Again::Hold(ms * MS));
         assert_eq!(pauses.collect::<Vec<_>>(), expected);
         for (hold, elapsed, expected) in [
             (10 * SECOND, 9 * SECOND, Again::Hold(50 * MS)),

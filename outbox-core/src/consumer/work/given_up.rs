@@ -41,7 +41,10 @@ impl<S: ConsumerStore> Worker<S> {
         reach(FaultPoint::BeforeBury);
         let mut buried = self.with_patience(|| self.bury(letter, claim)).await;
         if let (Err(StoreError::Refused(cause)), Ok(message)) = (&buried, letter.message) {
-            tracing::error!(error = full_text(&**cause), "the database refused a dead letter; its body alone is kept");
+            tracing::error!(
+                error = full_text(&**cause),
+                "the database refused a dead letter; its body alone is kept"
+            );
             let bare = ReceivedLetter { message: Err(Some(&message.payload)), ..letter.clone() };
             buried = self.with_patience(|| self.bury(&bare, claim)).await;
         }
@@ -70,7 +73,11 @@ impl<S: ConsumerStore> Worker<S> {
     }
 
     /// Writes the letter together with the inbox row, so that a repeat changes nothing.
-    async fn bury(&self, letter: &ReceivedLetter<'_>, claim: Option<&Claim>) -> Result<Option<DeadLetter>, StoreError> {
+    async fn bury(
+        &self,
+        letter: &ReceivedLetter<'_>,
+        claim: Option<&Claim>,
+    ) -> Result<Option<DeadLetter>, StoreError> {
         let tx = self.begin(claim).await?;
         match self.bury_in(&tx, letter, claim).await {
             Ok(written) => self.store.commit(tx).await.map(|()| written),
@@ -106,7 +113,10 @@ impl<S: ConsumerStore> Worker<S> {
     pub(super) async fn unreadable(&self, delivery: Delivery, reason: String) -> Ended {
         self.report(Failing::of(FailureKind::Unreadable, &reason));
         let history = History { errors: vec![permanent(&reason)], ..History::default() };
-        let raw = delivery.raw.clone().or_else(|| delivery.message.as_ref().ok().map(|m| m.payload.clone()));
+        let raw = delivery
+            .raw
+            .clone()
+            .or_else(|| delivery.message.as_ref().ok().map(|m| m.payload.clone()));
         let letter = self.letter("", Err(raw.as_ref()), DeadReason::Undecodable, &history);
         match self.give_up(&letter, None, reason).await {
             Ok(answer) => self.answer(delivery, answer).await,

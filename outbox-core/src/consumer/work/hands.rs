@@ -35,15 +35,23 @@ impl<S: ConsumerStore> Worker<S> {
         ended
     }
 
-    async fn run_once(&self, route: &Route<S>, message: &Message, delivery: Option<u32>) -> Result<(), StoreError> {
+    async fn run_once(
+        &self,
+        route: &Route<S>,
+        message: &Message,
+        delivery: Option<u32>,
+    ) -> Result<(), StoreError> {
         loop {
-            let verdict = match self.run_watched(route, message, 1, &Held::Delivery(delivery)).await {
+            let verdict = match self.run_watched(route, message, 1, &Held::Delivery(delivery)).await
+            {
                 Run::Ended(verdict) => verdict,
                 Run::Repeat | Run::Lost => return Ok(()),
-                Run::Behind => match self.put_by(route, message, None, &History::default()).await? {
-                    Some(_) => return Ok(()),
-                    None => continue,
-                },
+                Run::Behind => {
+                    match self.put_by(route, message, None, &History::default()).await? {
+                        Some(_) => return Ok(()),
+                        None => continue,
+                    }
+                }
                 // It may have run, and does not run twice.
                 Run::Disturbed(error) => Verdict::Failed(full_text(&error)),
                 Run::Store(error) => return Err(error),
@@ -58,11 +66,19 @@ impl<S: ConsumerStore> Worker<S> {
                 Verdict::Unknown(awaited) => {
                     let history = History { runs: 1, ..History::default() };
                     let handler = self.stored_name(route);
-                    return self.leave(handler, message, &history, Some(&awaited)).await.map(|_| ());
+                    return self
+                        .leave(handler, message, &history, Some(&awaited))
+                        .await
+                        .map(|_| ());
                 }
             };
             let text = text_of(&verdict);
-            let history = History { runs: 1, failures: 1, errors: vec![permanent(&text)], ..History::default() };
+            let history = History {
+                runs: 1,
+                failures: 1,
+                errors: vec![permanent(&text)],
+                ..History::default()
+            };
             let letter = self.letter(&route.name, Ok(message), reason, &history);
             return self.give_up_here(&letter, None, text).await.map(|_| ());
         }
@@ -116,7 +132,9 @@ impl<S: ConsumerStore> Worker<S> {
                 Verdict::Done if said.ack_after_commit => Answer::Ack,
                 // A handler that succeeds and answers nothing is asked again, and then the inbox answers for it.
                 // One that this instance does not know is another's.
-                Verdict::Done | Verdict::Failed(_) | Verdict::Snoozed(_) | Verdict::Unknown(_) => Answer::Nack,
+                Verdict::Done | Verdict::Failed(_) | Verdict::Snoozed(_) | Verdict::Unknown(_) => {
+                    Answer::Nack
+                }
             };
             answer = answer.max(Some(told));
         }
@@ -150,7 +168,8 @@ impl<S: ConsumerStore> Worker<S> {
             "a handler acknowledged its delivery before its transaction was committed, and that was rolled back: the message \
              becomes a dead letter; let the handler call `ack_after_commit()`"
         );
-        let history = History { runs: 1, failures: 1, errors: vec![permanent(&text)], ..History::default() };
+        let history =
+            History { runs: 1, failures: 1, errors: vec![permanent(&text)], ..History::default() };
         let letter = self.letter(&route.name, Ok(message), DeadReason::NotRetried, &history);
         if let Err(error) = self.give_up_here(&letter, None, text).await {
             tracing::error!(

@@ -110,7 +110,9 @@ impl<S: ConsumerStore> Worker<S> {
             passed.len() >= MOST_TYPES || passed.contains(&message.event_type)
         };
         let is_fresh = |read_at: Option<Instant>| {
-            read_at.is_some_and(|at| at >= came || (is_known && came.duration_since(at) < PEERS_ARE_FRESH))
+            read_at.is_some_and(|at| {
+                at >= came || (is_known && came.duration_since(at) < PEERS_ARE_FRESH)
+            })
         };
         let (peers, read_at) = self.others.read();
         if is_fresh(read_at) {
@@ -187,7 +189,8 @@ impl<S: ConsumerStore> Worker<S> {
             Unknown::Wait(longest) => {
                 let history = history.clone();
                 let due_in = Some(longest);
-                let delivery = PutBy { consumer: &self.consumer, handler, message, due_in, history };
+                let delivery =
+                    PutBy { consumer: &self.consumer, handler, message, due_in, history };
                 match self.with_patience(|| self.leave_once(&delivery, awaited)).await {
                     Ok(()) => {
                         tracing::debug!(handler, awaited = ?awaited, ?longest, "a delivery is left to another instance");
@@ -195,7 +198,10 @@ impl<S: ConsumerStore> Worker<S> {
                         return Ok(Answer::Ack);
                     }
                     Err(StoreError::Refused(cause)) => {
-                        format!(": the database refused to store it: {}", crate::failure::full_text(&*cause))
+                        format!(
+                            ": the database refused to store it: {}",
+                            crate::failure::full_text(&*cause)
+                        )
                     }
                     Err(error) => return Err(error),
                 }
@@ -209,7 +215,11 @@ impl<S: ConsumerStore> Worker<S> {
         self.give_up(&letter, None, text).await
     }
 
-    async fn leave_once(&self, delivery: &PutBy<'_>, awaited: Option<&Awaited>) -> Result<(), StoreError> {
+    async fn leave_once(
+        &self,
+        delivery: &PutBy<'_>,
+        awaited: Option<&Awaited>,
+    ) -> Result<(), StoreError> {
         let tx = self.store.begin().await?;
         match self.store.leave(&tx, delivery, awaited).await {
             Ok(()) => self.store.commit(tx).await,
@@ -268,7 +278,11 @@ impl<S: ConsumerStore> Worker<S> {
     /// Gives the names under which the inbox knows what a handler has received.
     pub(super) fn names_of<'a>(&'a self, handler: &'a str) -> impl Iterator<Item = &'a str> {
         let route = self.route(handler);
-        route.is_none().then_some(handler).into_iter().chain(route.into_iter().flat_map(Route::names))
+        route
+            .is_none()
+            .then_some(handler)
+            .into_iter()
+            .chain(route.into_iter().flat_map(Route::names))
     }
 
     /// Gives the name under which a delivery is stored for a handler: the one that it had before, while another instance has that

@@ -122,7 +122,12 @@ impl<S: ConsumerStore> Worker<S> {
     }
 
     /// Handles a message; `ran` are handlers' verdicts on it that are known already.
-    async fn process(&self, message: Message, delivery: Delivery, ran: Vec<(Arc<str>, Verdict)>) -> Ended {
+    async fn process(
+        &self,
+        message: Message,
+        delivery: Delivery,
+        ran: Vec<(Arc<str>, Verdict)>,
+    ) -> Ended {
         let begun = now();
         let (span, attempt) = (Span::current(), delivery.attempt);
         let ended = match self.settings.ack {
@@ -172,7 +177,10 @@ impl<S: ConsumerStore> Worker<S> {
         let (mut answers, mut settles, isolates) = (None, false, self.isolates(delivery));
         let defers = isolates || delivery.is_some_and(|n| n >= SUSPECT);
         for route in self.routes.iter().filter(|route| route.takes(message)) {
-            let known = ran.iter().position(|(name, _)| *name == route.name).map(|at| ran.swap_remove(at).1);
+            let known = ran
+                .iter()
+                .position(|(name, _)| *name == route.name)
+                .map(|at| ran.swap_remove(at).1);
             if defers && known.is_none() {
                 let deferred = self.defer(route, message, isolates).await?;
                 settles |= deferred == Deferred::Stored;
@@ -207,7 +215,15 @@ impl<S: ConsumerStore> Worker<S> {
         loop {
             let ran = match known.take() {
                 Some(verdict) => Run::Ended(verdict),
-                None => self.run_watched(route, message, account.history.runs + 1, &Held::Delivery(delivery)).await,
+                None => {
+                    self.run_watched(
+                        route,
+                        message,
+                        account.history.runs + 1,
+                        &Held::Delivery(delivery),
+                    )
+                    .await
+                }
             };
             let verdict = match ran {
                 Run::Ended(verdict) => verdict,
@@ -218,13 +234,21 @@ impl<S: ConsumerStore> Worker<S> {
                     None => continue,
                 },
                 Run::Disturbed(error) => {
-                    match self.disturbed(&route.name, message, &mut disturbances, self.settings.hold, &error) {
+                    match self.disturbed(
+                        &route.name,
+                        message,
+                        &mut disturbances,
+                        self.settings.hold,
+                        &error,
+                    ) {
                         Again::Hold(pause) => tokio::select! {
                             () = tokio::time::sleep(jitter(pause)) => continue,
                             () = self.shutdown.requested() => return Ok(Answer::Nack),
                         },
                         Again::Store(pause) => {
-                            let stored = self.put_by(route, message, Some(jitter(pause)), &account.history).await?;
+                            let stored = self
+                                .put_by(route, message, Some(jitter(pause)), &account.history)
+                                .await?;
                             return Ok(stored.unwrap_or(Answer::Ack));
                         }
                         Again::Failed => Verdict::Failed(full_text(&error)),
@@ -236,7 +260,11 @@ impl<S: ConsumerStore> Worker<S> {
             account.note(&verdict);
             self.log_verdict(&route.name, message, account.history.runs, &verdict);
             let hold_left = self.settings.hold.saturating_sub(now().duration_since(begun));
-            let runs = Runs { failures: account.history.failures, failing_for: account.history.failing_for, hold_left };
+            let runs = Runs {
+                failures: account.history.failures,
+                failing_for: account.history.failing_for,
+                hold_left,
+            };
             match next_step(&verdict, runs, &self.settings.retry) {
                 Step::Finish => return Ok(Answer::Ack),
                 Step::Hold(wait) => tokio::select! {
@@ -244,11 +272,19 @@ impl<S: ConsumerStore> Worker<S> {
                     () = self.shutdown.requested() => return Ok(Answer::Nack),
                 },
                 Step::Store(wait) => {
-                    let stored = self.put_by(route, message, Some(wait.spread()), &account.history).await?;
+                    let stored =
+                        self.put_by(route, message, Some(wait.spread()), &account.history).await?;
                     return Ok(stored.unwrap_or(Answer::Ack));
                 }
                 Step::Leave => {
-                    return self.leave(self.stored_name(route), message, &account.history, verdict.awaited()).await;
+                    return self
+                        .leave(
+                            self.stored_name(route),
+                            message,
+                            &account.history,
+                            verdict.awaited(),
+                        )
+                        .await;
                 }
                 Step::Bury(reason) => {
                     let letter = self.letter(&route.name, Ok(message), reason, &account.history);
@@ -293,7 +329,10 @@ impl<S: ConsumerStore> Worker<S> {
 
     pub(super) async fn roll_back(&self, tx: S::Tx) {
         if let Err(error) = self.store.rollback(tx).await {
-            tracing::debug!(error = full_text(&error), "a rollback was not answered; the connection's end does it");
+            tracing::debug!(
+                error = full_text(&error),
+                "a rollback was not answered; the connection's end does it"
+            );
         }
     }
 
@@ -395,7 +434,9 @@ fn readable(delivery: &Delivery) -> Result<Message, String> {
 /// Says what went wrong.
 fn text_of(verdict: &Verdict) -> String {
     match verdict {
-        Verdict::Failed(text) | Verdict::Rejected(text) | Verdict::Undecodable(text) => text.clone(),
+        Verdict::Failed(text) | Verdict::Rejected(text) | Verdict::Undecodable(text) => {
+            text.clone()
+        }
         Verdict::Done | Verdict::Snoozed(_) | Verdict::Unknown(_) => String::new(),
     }
 }

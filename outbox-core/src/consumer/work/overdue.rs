@@ -1,7 +1,9 @@
 //! Runs that last for longer than they should: told once, and counted while they do.
 
 use super::{Held, Worker, reports::FailureKind, run::Run};
-use crate::{consumer::handler::Route, event::Message, outbox::ConsumerStore, telemetry::handle_span};
+use crate::{
+    consumer::handler::Route, event::Message, outbox::ConsumerStore, telemetry::handle_span,
+};
 use std::{pin::pin, time::Duration};
 use tracing::Instrument;
 
@@ -26,7 +28,13 @@ impl<S: ConsumerStore> Drop for Overdue<'_, S> {
 
 impl<S: ConsumerStore> Worker<S> {
     /// [Runs](Self::run) a handler once, and tells when that takes long.
-    pub(super) async fn run_watched(&self, route: &Route<S>, message: &Message, attempt: u32, held: &Held<'_>) -> Run {
+    pub(super) async fn run_watched(
+        &self,
+        route: &Route<S>,
+        message: &Message,
+        attempt: u32,
+        held: &Held<'_>,
+    ) -> Run {
         let span = handle_span(&route.name, message);
         self.watched(route, message, self.run(route, message, attempt, held).instrument(span)).await
     }

@@ -33,13 +33,17 @@ impl FailureKind {
             Self::HandlerRejected => "a handler has rejected a message",
             Self::Undecodable => "a message does not decode",
             Self::Unreadable => "a delivery cannot be read",
-            Self::Disturbed => "the database has disturbed a run, which is made again without counting an attempt",
+            Self::Disturbed => {
+                "the database has disturbed a run, which is made again without counting an attempt"
+            }
             Self::Returned => {
                 "the database has disturbed a run, and the delivery is returned unless its handler answers for it"
             }
             Self::DatabaseBusy => "the database is busy, and the delivery is returned",
             Self::DatabaseFailed => "the database has failed, and the delivery is returned",
-            Self::NotAcknowledged => "the transport could not be told of an outcome, and the message will come again",
+            Self::NotAcknowledged => {
+                "the transport could not be told of an outcome, and the message will come again"
+            }
             Self::Slow => "a handler is slow",
             Self::Overdue => "deliveries are in hand for long",
             Self::LockHeld => "a handler held the database's only write lock",
@@ -139,7 +143,13 @@ impl<S: ConsumerStore> Worker<S> {
     }
 
     /// Logs how a run ended.
-    pub(super) fn log_verdict(&self, handler: &str, message: &Message, attempt: u32, verdict: &Verdict) {
+    pub(super) fn log_verdict(
+        &self,
+        handler: &str,
+        message: &Message,
+        attempt: u32,
+        verdict: &Verdict,
+    ) {
         let (kind, error) = match verdict {
             Verdict::Failed(error) => (FailureKind::HandlerFailed, error),
             Verdict::Rejected(reason) => (FailureKind::HandlerRejected, reason),

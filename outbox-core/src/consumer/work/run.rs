@@ -42,7 +42,11 @@ impl Run {
     /// Says what a failure of the database comes to that has let a transaction begin. That a connection is lost does not say
     /// that the database is down; the next beginning does.
     fn broken(error: StoreError) -> Self {
-        if error.class() == FailureClass::Permanent { Self::Store(error) } else { Self::Disturbed(error) }
+        if error.class() == FailureClass::Permanent {
+            Self::Store(error)
+        } else {
+            Self::Disturbed(error)
+        }
     }
 }
 
@@ -67,7 +71,12 @@ impl Held<'_> {
 
 impl<S: ConsumerStore> Worker<S> {
     pub(super) fn inbox_key<'a>(&'a self, handler: &'a str, message: &'a Message) -> InboxKey<'a> {
-        InboxKey { consumer: &self.consumer, handler, source: &message.source, message_id: message.id }
+        InboxKey {
+            consumer: &self.consumer,
+            handler,
+            source: &message.source,
+            message_id: message.id,
+        }
     }
 
     /// Opens a transaction, for a stored delivery where there is a claim.
@@ -76,7 +85,13 @@ impl<S: ConsumerStore> Worker<S> {
     }
 
     /// Runs a handler once.
-    pub(super) async fn run(&self, route: &Route<S>, message: &Message, attempt: u32, held: &Held<'_>) -> Run {
+    pub(super) async fn run(
+        &self,
+        route: &Route<S>,
+        message: &Message,
+        attempt: u32,
+        held: &Held<'_>,
+    ) -> Run {
         let claim = if let Held::Store(claim) = held { Some(*claim) } else { None };
         let lane = self.lane(message, held);
         let deferred = match self.commands.meaning(route, message) {
@@ -169,9 +184,12 @@ impl<S: ConsumerStore> Worker<S> {
         };
         self.store.follow(&tx, Trail::of(message));
         match self.commands.meaning(route, message) {
-            Meaning::Command(command) => self.run_command(tx, route, message, command, attempt, held).await,
+            Meaning::Command(command) => {
+                self.run_command(tx, route, message, command, attempt, held).await
+            }
             Meaning::Event => {
-                let (mut tx, verdict, given) = self.call(tx, route, message, None, attempt, held).await?;
+                let (mut tx, verdict, given) =
+                    self.call(tx, route, message, None, attempt, held).await?;
                 if known.is_some() && verdict == Verdict::Done {
                     tx = match self.admit(tx, route, message, held, None).await? {
                         Ok(tx) => tx,
@@ -248,7 +266,8 @@ impl<S: ConsumerStore> Worker<S> {
         held: &Held<'_>,
     ) -> Result<(S::Tx, Verdict, Option<Given>), Run> {
         let slot = if let Held::Hand(_, slot) = held { Some((*slot).clone()) } else { None };
-        let cx = HandlerContext::new(tx, message.clone(), route.name.clone(), attempt, held.delivery());
+        let cx =
+            HandlerContext::new(tx, message.clone(), route.name.clone(), attempt, held.delivery());
         let cx = cx.with_delivery(slot).for_command(command);
         let next = Next { layers: &self.layers, handler: route.handle(&cx) };
         let limit = route.options.timeout.unwrap_or(self.settings.timeout);
@@ -273,7 +292,10 @@ impl<S: ConsumerStore> Worker<S> {
         if verdict == Verdict::Done
             && let Some(writes) = writes
         {
-            self.watch_writes(route, given.is_some() || self.store.writes(&tx).is_none_or(|now| now > writes));
+            self.watch_writes(
+                route,
+                given.is_some() || self.store.writes(&tx).is_none_or(|now| now > writes),
+            );
         }
         if !too_long
             && matches!(verdict, Verdict::Failed(_))
@@ -299,7 +321,8 @@ impl<S: ConsumerStore> Worker<S> {
 
     /// Tells of a handler that kept all other writers of the database waiting.
     fn tell_of_the_lock(&self, route: &Route<S>, message: &Message, held_for: Duration) {
-        let is_long = held_for > LOCKED_LONG && !route.options.deferred && self.store.has_one_writer();
+        let is_long =
+            held_for > LOCKED_LONG && !route.options.deferred && self.store.has_one_writer();
         if is_long && self.tells(FailureKind::LockHeld, &route.name, &format!("for {held_for:?}")) {
             tracing::warn!(
                 consumer = &*self.consumer,
@@ -313,7 +336,13 @@ impl<S: ConsumerStore> Worker<S> {
     }
 
     /// Tells of a run that takes long, and counts it until what this gives is dropped.
-    fn slow(&self, route: &Route<S>, message: &Message, after: Duration, limit: Option<Duration>) -> SlowRun {
+    fn slow(
+        &self,
+        route: &Route<S>,
+        message: &Message,
+        after: Duration,
+        limit: Option<Duration>,
+    ) -> SlowRun {
         if self.tells(FailureKind::Slow, &route.name, &format!("after {after:?}")) {
             tracing::warn!(
                 consumer = &*self.consumer,
@@ -329,7 +358,11 @@ impl<S: ConsumerStore> Worker<S> {
     }
 
     /// Says what a failure of the store in the middle of a run comes to.
-    pub(super) async fn failed(&self, tx: S::Tx, error: StoreError) -> Result<(S::Tx, Verdict), Run> {
+    pub(super) async fn failed(
+        &self,
+        tx: S::Tx,
+        error: StoreError,
+    ) -> Result<(S::Tx, Verdict), Run> {
         // What was refused is this message, whose attributes come from a stranger: the others must not wait.
         if matches!(error, StoreError::Refused(_)) {
             return Ok((tx, Verdict::Failed(full_text(&error))));

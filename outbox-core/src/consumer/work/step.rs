@@ -110,7 +110,8 @@ mod tests {
     #[test]
     fn a_failure_is_retried_until_the_policy_ends_and_then_given_up() {
         let failed = Verdict::Failed("no".into());
-        let steps: Vec<Step> = (1..=4).map(|n| next_step(&failed, runs(n, 10), &policy())).collect();
+        let steps: Vec<Step> =
+            (1..=4).map(|n| next_step(&failed, runs(n, 10), &policy())).collect();
         let hold = |seconds: u32| Step::Hold(Wait::Within(seconds * SECOND));
         let end = Step::Bury(DeadReason::Exhausted);
         assert_eq!(steps, [hold(1), hold(2), end.clone(), end]);
@@ -132,7 +133,8 @@ mod tests {
 
     #[test]
     fn the_policy_also_ends_by_time() {
-        let (policy, failed) = (policy().endless().give_up_after(SECOND), Verdict::Failed(String::new()));
+        let (policy, failed) =
+            (policy().endless().give_up_after(SECOND), Verdict::Failed(String::new()));
         let late = Runs { failing_for: SECOND, ..runs(1, 10) };
         assert_eq!(next_step(&failed, late, &policy), Step::Bury(DeadReason::Exhausted));
         assert_eq!(next_step(&failed, runs(99, 10), &policy), Step::Hold(Wait::Within(2 * SECOND)));
@@ -155,10 +157,22 @@ mod tests {
     #[test]
     fn a_short_snooze_is_waited_for_a_long_one_stored_and_none_is_a_failure() {
         let snoozed = |seconds: u32| Verdict::Snoozed(seconds * SECOND);
-        assert_eq!(next_step(&snoozed(1), runs(2, 10), &policy()), Step::Hold(Wait::Exactly(SECOND)));
-        assert_eq!(next_step(&snoozed(30), runs(0, 10), &policy()), Step::Store(Wait::Exactly(30 * SECOND)));
-        assert_eq!(next_step(&snoozed(1), runs(9, 10), &policy()), Step::Hold(Wait::Exactly(SECOND)));
-        assert_eq!(next_step(&snoozed(0), runs(0, 10), &policy()), Step::Hold(Wait::Exactly(SHORTEST_SNOOZE)));
+        assert_eq!(
+            next_step(&snoozed(1), runs(2, 10), &policy()),
+            Step::Hold(Wait::Exactly(SECOND))
+        );
+        assert_eq!(
+            next_step(&snoozed(30), runs(0, 10), &policy()),
+            Step::Store(Wait::Exactly(30 * SECOND))
+        );
+        assert_eq!(
+            next_step(&snoozed(1), runs(9, 10), &policy()),
+            Step::Hold(Wait::Exactly(SECOND))
+        );
+        assert_eq!(
+            next_step(&snoozed(0), runs(0, 10), &policy()),
+            Step::Hold(Wait::Exactly(SHORTEST_SNOOZE))
+        );
     }
 
     #[test]

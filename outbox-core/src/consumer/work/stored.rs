@@ -1,11 +1,16 @@
 //! The work for one stored delivery.
 
-use super::{Account, Again, Disturbances, Held, Run, Runs, Step, Verdict, Worker, next_step, permanent, text_of};
+use super::{
+    Account, Again, Disturbances, Held, Run, Runs, Step, Verdict, Worker, next_step, permanent,
+    text_of,
+};
 use crate::{
     consumer::{handler::UnhandledPolicy, retrier::KEEP_ORPHANED},
     event::{Message, jitter},
     failure::{DeadReason, FailureClass, full_text},
-    outbox::{Awaited, Claim, ConsumerStore, History, Postponed, PutBy, StoreError, StoredDelivery},
+    outbox::{
+        Awaited, Claim, ConsumerStore, History, Postponed, PutBy, StoreError, StoredDelivery,
+    },
     runtime::{
         fault::{FaultPoint, reach},
         now,
@@ -20,13 +25,18 @@ const REFUSED_WAIT: Duration = Duration::from_mins(1);
 
 impl<S: ConsumerStore> Worker<S> {
     /// Runs a stored delivery whose turn it is.
-    pub(in crate::consumer) async fn work_stored(&self, stored: &StoredDelivery) -> Result<(), StoreError> {
+    pub(in crate::consumer) async fn work_stored(
+        &self,
+        stored: &StoredDelivery,
+    ) -> Result<(), StoreError> {
         let message = match &stored.message {
             Ok(message) => message,
             Err(reason) => {
                 let mut history = stored.history.clone();
                 history.errors.push(permanent(reason));
-                return self.bury_stored(stored, None, DeadReason::Undecodable, &history, reason.clone()).await;
+                return self
+                    .bury_stored(stored, None, DeadReason::Undecodable, &history, reason.clone())
+                    .await;
             }
         };
         let span = process_span(&self.consumer, message);
@@ -55,17 +65,24 @@ impl<S: ConsumerStore> Worker<S> {
                 // by now, it cannot be finished.
                 Err(StoreError::Busy(_)) => {}
                 Err(_) if now() >= held_until => return,
-                Err(error) => tracing::debug!(error = full_text(&error), "a claim could not be prolonged"),
+                Err(error) => {
+                    tracing::debug!(error = full_text(&error), "a claim could not be prolonged")
+                }
             }
         }
     }
 
     /// Buries a stored delivery that ended its process each time it was run.
-    pub(in crate::consumer) async fn crashed(&self, stored: &StoredDelivery) -> Result<(), StoreError> {
-        let text = format!("it was begun {} times and never ended", stored.started - stored.history.runs);
+    pub(in crate::consumer) async fn crashed(
+        &self,
+        stored: &StoredDelivery,
+    ) -> Result<(), StoreError> {
+        let text =
+            format!("it was begun {} times and never ended", stored.started - stored.history.runs);
         let mut history = stored.history.clone();
         history.errors.push(permanent(&text));
-        self.bury_stored(stored, stored.message.as_ref().ok(), DeadReason::Crashed, &history, text).await
+        self.bury_stored(stored, stored.message.as_ref().ok(), DeadReason::Crashed, &history, text)
+            .await
     }
 
     pub(super) async fn bury_stored(
@@ -90,14 +107,20 @@ impl<S: ConsumerStore> Worker<S> {
         }
     }
 
-    async fn run_stored(&self, stored: &StoredDelivery, message: &Message) -> Result<(), StoreError> {
+    async fn run_stored(
+        &self,
+        stored: &StoredDelivery,
+        message: &Message,
+    ) -> Result<(), StoreError> {
         if stored.handler.is_empty() {
             return self.hand_on(stored, message).await;
         }
         let Some(route) = self.route(&stored.handler) else {
             // Its time is over, which whoever stored it has said, unless it waits from now on.
             let longest = if stored.awaited_for.is_some() { Duration::ZERO } else { KEEP_ORPHANED };
-            return self.leave_stored(stored, message, stored.history.clone(), (None, longest)).await;
+            return self
+                .leave_stored(stored, message, stored.history.clone(), (None, longest))
+                .await;
         };
         let mut account = Account { history: stored.history.clone(), ..Account::default() };
         let (held, mut disturbances) = (Held::Store(&stored.claim), Disturbances::new(now()));
@@ -110,11 +133,22 @@ impl<S: ConsumerStore> Worker<S> {
                     return Ok(());
                 }
                 Run::Disturbed(error) => {
-                    match self.disturbed(&route.name, message, &mut disturbances, Duration::ZERO, &error) {
+                    match self.disturbed(
+                        &route.name,
+                        message,
+                        &mut disturbances,
+                        Duration::ZERO,
+                        &error,
+                    ) {
                         Again::Hold(pause) => tokio::time::sleep(jitter(pause)).await,
                         Again::Store(pause) => {
-                            let postponed = Postponed { due_in: jitter(pause), history: &account.history };
-                            return self.store.postpone(&stored.claim, Some(postponed)).await.map(|_| ());
+                            let postponed =
+                                Postponed { due_in: jitter(pause), history: &account.history };
+                            return self
+                                .store
+                                .postpone(&stored.claim, Some(postponed))
+                                .await
+                                .map(|_| ());
                         }
                         Again::Failed => break Verdict::Failed(full_text(&error)),
                     }
@@ -151,8 +185,12 @@ impl<S: ConsumerStore> Worker<S> {
 
     /// Hands a message that no handler took on to those that take it now.
     async fn hand_on(&self, stored: &StoredDelivery, message: &Message) -> Result<(), StoreError> {
-        let mut takers: Vec<&str> =
-            self.routes.iter().filter(|route| route.takes(message)).map(|route| self.stored_name(route)).collect();
+        let mut takers: Vec<&str> = self
+            .routes
+            .iter()
+            .filter(|route| route.takes(message))
+            .map(|route| self.stored_name(route))
+            .collect();
         let peers = self.others.peers();
         if takers.is_empty() {
             takers = peers.takers(message);
@@ -166,9 +204,13 @@ impl<S: ConsumerStore> Worker<S> {
             let text = format!("no handler takes the type `{}`", message.event_type);
             let mut history = stored.history.clone();
             history.errors.push(permanent(&text));
-            return self.bury_stored(stored, Some(message), DeadReason::UnknownType, &history, text).await;
+            return self
+                .bury_stored(stored, Some(message), DeadReason::UnknownType, &history, text)
+                .await;
         }
-        if let Err(error) = self.with_patience(|| self.hand_on_once(&stored.claim, message, &takers)).await {
+        if let Err(error) =
+            self.with_patience(|| self.hand_on_once(&stored.claim, message, &takers)).await
+        {
             return self.not_kept(stored, message, stored.history.clone(), error).await;
         }
         self.stored.wake();
@@ -190,12 +232,18 @@ impl<S: ConsumerStore> Worker<S> {
         self.bury_stored(stored, Some(message), DeadReason::NotRetried, &history, text).await
     }
 
-    async fn hand_on_once(&self, claim: &Claim, message: &Message, takers: &[&str]) -> Result<(), StoreError> {
+    async fn hand_on_once(
+        &self,
+        claim: &Claim,
+        message: &Message,
+        takers: &[&str],
+    ) -> Result<(), StoreError> {
         let tx = self.store.begin_stored().await?;
         let handed_on = async {
             for handler in takers {
                 let (consumer, due_in) = (&*self.consumer, Some(Duration::ZERO));
-                let delivery = PutBy { consumer, handler, message, due_in, history: History::default() };
+                let delivery =
+                    PutBy { consumer, handler, message, due_in, history: History::default() };
                 self.store.put_by(&tx, &delivery).await?;
             }
             self.store.finish(&tx, claim).await

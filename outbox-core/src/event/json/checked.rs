@@ -95,7 +95,11 @@ impl<'t, S: Serializer> Checked<'t, S> {
     }
 
     /// Opens so many levels.
-    fn enter<C>(self, levels: u8, open: impl FnOnce(S) -> Result<C, S::Error>) -> Result<Elements<'t, C>, S::Error> {
+    fn enter<C>(
+        self,
+        levels: u8,
+        open: impl FnOnce(S) -> Result<C, S::Error>,
+    ) -> Result<Elements<'t, C>, S::Error> {
         let Self { inner, trace, depth, .. } = self;
         let depth = depth + levels;
         if depth > MAX_DEPTH {
@@ -187,12 +191,22 @@ impl<'t, S: Serializer> Serializer for Checked<'t, S> {
         self.inner.serialize_unit()
     }
 
-    fn serialize_unit_variant(self, name: &'static str, index: u32, variant: &'static str) -> Result<S::Ok, S::Error> {
+    fn serialize_unit_variant(
+        self,
+        name: &'static str,
+        index: u32,
+        variant: &'static str,
+    ) -> Result<S::Ok, S::Error> {
         self.inner.serialize_unit_variant(name, index, variant)
     }
 
-    fn serialize_newtype_struct<T: Serialize + ?Sized>(self, name: &'static str, value: &T) -> Result<S::Ok, S::Error> {
-        self.inner.serialize_newtype_struct(name, &Within { value, trace: self.trace, depth: self.depth })
+    fn serialize_newtype_struct<T: Serialize + ?Sized>(
+        self,
+        name: &'static str,
+        value: &T,
+    ) -> Result<S::Ok, S::Error> {
+        self.inner
+            .serialize_newtype_struct(name, &Within { value, trace: self.trace, depth: self.depth })
     }
 
     fn serialize_newtype_variant<T: Serialize + ?Sized>(
@@ -203,7 +217,8 @@ impl<'t, S: Serializer> Serializer for Checked<'t, S> {
         value: &T,
     ) -> Result<S::Ok, S::Error> {
         let Elements { inner, trace, depth, .. } = self.enter(1, Ok)?;
-        let written = inner.serialize_newtype_variant(name, index, variant, &Within { value, trace, depth });
+        let written =
+            inner.serialize_newtype_variant(name, index, variant, &Within { value, trace, depth });
         written.map_err(|error| trace.leave(error, Segment::Field(variant)))
     }
 
@@ -215,7 +230,11 @@ impl<'t, S: Serializer> Serializer for Checked<'t, S> {
         self.enter(1, |inner| inner.serialize_tuple(len))
     }
 
-    fn serialize_tuple_struct(self, name: &'static str, len: usize) -> Result<Self::SerializeTupleStruct, S::Error> {
+    fn serialize_tuple_struct(
+        self,
+        name: &'static str,
+        len: usize,
+    ) -> Result<Self::SerializeTupleStruct, S::Error> {
         self.enter(1, |inner| inner.serialize_tuple_struct(name, len))
     }
 
@@ -234,7 +253,11 @@ impl<'t, S: Serializer> Serializer for Checked<'t, S> {
         Ok(Entries { of, keys: len.is_none().then(Keys::default) })
     }
 
-    fn serialize_struct(self, name: &'static str, len: usize) -> Result<Self::SerializeStruct, S::Error> {
+    fn serialize_struct(
+        self,
+        name: &'static str,
+        len: usize,
+    ) -> Result<Self::SerializeStruct, S::Error> {
         self.enter(1, |inner| inner.serialize_struct(name, len))
     }
 

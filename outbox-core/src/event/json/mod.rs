@@ -49,7 +49,9 @@ impl JsonError {
     /// Says what is wrong without the text of a `Serialize` of the user's, which may quote the value: for what is stored.
     pub(crate) fn without_values(&self) -> String {
         match &self.fault {
-            Fault::Refused(error) if error.is_data() => format!("{} cannot be written", self.place()),
+            Fault::Refused(error) if error.is_data() => {
+                format!("{} cannot be written", self.place())
+            }
             _ => self.to_string(),
         }
     }

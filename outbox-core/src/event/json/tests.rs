@@ -35,7 +35,8 @@ fn a_field_that_is_there_twice_is_refused_and_a_key_of_another_object_is_not() {
         more: BTreeMap<String, u8>,
     }
     let flat = |key: &str| {
-        let more: BTreeMap<String, u8> = (0..40).map(|n| (format!("k{n}"), n)).chain([(key.to_owned(), 1)]).collect();
+        let more: BTreeMap<String, u8> =
+            (0..40).map(|n| (format!("k{n}"), n)).chain([(key.to_owned(), 1)]).collect();
         Flat { id: 1, inner: BTreeMap::from([("id".to_owned(), 1), ("k7".to_owned(), 2)]), more }
     };
     for key in ["id", "inner"] {
@@ -94,10 +95,25 @@ fn a_number_that_json_has_not_is_refused_with_the_path_of_its_field() {
 #[test]
 fn what_is_written_is_byte_for_byte_what_serde_json_writes() {
     assert_eq!(of(&order()).unwrap(), serde_json::to_vec(&order()).unwrap());
-    let raw: &serde_json::value::RawValue = serde_json::from_str(r#"{"a" : [1.50, null]}"#).unwrap();
-    let odd = (i128::MIN, u128::MAX, f64::MIN_POSITIVE, -0.0_f32, "ß\u{1}", [0_u8, 255], Some(()), raw, 'x');
+    let raw: &serde_json::value::RawValue =
+        serde_json::from_str(r#"{"a" : [1.50, null]}"#).unwrap();
+    let odd = (
+        i128::MIN,
+        u128::MAX,
+        f64::MIN_POSITIVE,
+        -0.0_f32,
+        "ß\u{1}",
+        [0_u8, 255],
+        Some(()),
+        raw,
+        'x',
+    );
     assert_eq!(of(&odd).unwrap(), serde_json::to_vec(&odd).unwrap());
-    let keys = (BTreeMap::from([(true, 1)]), BTreeMap::from([(-1_i64, 1)]), BTreeMap::from([('k', Kind::Plain)]));
+    let keys = (
+        BTreeMap::from([(true, 1)]),
+        BTreeMap::from([(-1_i64, 1)]),
+        BTreeMap::from([('k', Kind::Plain)]),
+    );
     assert_eq!(of(&keys).unwrap(), serde_json::to_vec(&keys).unwrap());
 }
 
@@ -141,7 +157,10 @@ fn what_could_not_be_read_back_for_its_depth_is_refused_and_nothing_else_is() {
             assert_eq!(of(&value).is_ok(), reads, "{links} links of kind {kind}");
         }
         let said = refused(&chain(70, kind));
-        assert!(said.starts_with("`next") && said.contains("is nested deeper than the 127 levels"), "{said}");
+        assert!(
+            said.starts_with("`next") && said.contains("is nested deeper than the 127 levels"),
+            "{said}"
+        );
         assert!(said.len() < 300, "{said}");
     }
 }

@@ -34,7 +34,8 @@ pub(crate) struct Held {
 impl Held {
     /// Tells whether it is done on some of its routes and not on others, and that is not written down.
     pub(crate) fn is_halfway(&self) -> bool {
-        self.legs.iter().any(|l| l.state.is_final() && !l.written) && !self.legs.iter().all(|l| l.state.is_final())
+        self.legs.iter().any(|l| l.state.is_final() && !l.written)
+            && !self.legs.iter().all(|l| l.state.is_final())
     }
 }
 

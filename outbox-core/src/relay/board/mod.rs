@@ -218,7 +218,11 @@ pub(crate) struct Board {
 }
 
 impl Board {
-    pub(crate) fn new(config: RelayConfig, routes: Arc<[Route]>, jitter: fn(Duration) -> Duration) -> Self {
+    pub(crate) fn new(
+        config: RelayConfig,
+        routes: Arc<[Route]>,
+        jitter: fn(Duration) -> Duration,
+    ) -> Self {
         let queues = routes.iter().map(|_| RouteQueue::default()).collect();
         Self {
             config,

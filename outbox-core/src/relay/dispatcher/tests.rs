@@ -31,7 +31,12 @@ async fn partitions_are_handed_back_to_a_busy_keeper_as_soon_as_it_has_time() {
         stats: watch::Sender::new(RelayStats::default()),
         work: crate::failure::BackgroundWork::default(),
     };
-    let gained = |no| Gained { partition: PartitionNo(no), epoch: Epoch(1), crashed: false, parks: Vec::new() };
+    let gained = |no| Gained {
+        partition: PartitionNo(no),
+        epoch: Epoch(1),
+        crashed: false,
+        parks: Vec::new(),
+    };
     // One note a turn, since no more wait: each partition is handed back in a turn of its own.
     let told = async {
         _ = notes_in.send(Note::Gained((0..3).map(gained).collect())).await;

@@ -51,7 +51,12 @@ impl LeaseStore for Slow {
 
 #[async_trait]
 impl ParkStore for Slow {
-    async fn parks(&self, _: PartitionNo, _: LetterId, _: u32) -> Result<Vec<OpenPark>, StoreError> {
+    async fn parks(
+        &self,
+        _: PartitionNo,
+        _: LetterId,
+        _: u32,
+    ) -> Result<Vec<OpenPark>, StoreError> {
         Ok(Vec::new())
     }
 
@@ -88,7 +93,8 @@ fn keeper<S: LeaseStore + ParkStore>(
 #[tokio::test]
 async fn a_relay_that_is_stopped_while_it_renews_signs_off() {
     let store = Arc::new(Slow::default());
-    let (keeper, _leases, notes, everything) = keeper(&store, RelayId::generate(), Duration::from_secs(30));
+    let (keeper, _leases, notes, everything) =
+        keeper(&store, RelayId::generate(), Duration::from_secs(30));
     let stopped = async {
         store.renews.notified().await;
         everything.send(Handback::Everything).await.unwrap();
@@ -125,11 +131,15 @@ impl LeaseStore for Parked {
     }
 
     async fn renew(&self, _: &RelayId, _: u64, _: Duration) -> Result<Renewal, StoreError> {
-        let owner =
-            |no| PartitionOwner { partition: PartitionNo(no), owner: Some(self.relay.clone()), epoch: Epoch(1) };
+        let owner = |no| PartitionOwner {
+            partition: PartitionNo(no),
+            owner: Some(self.relay.clone()),
+            epoch: Epoch(1),
+        };
         let relays = vec![RelayRow { id: self.relay.clone(), routes: 1, live: true }];
         let view = LeaseView { relays, partitions: vec![owner(0), owner(1)] };
-        let is_known = self.forgotten.lock().unwrap().contains(&DECIDED) || self.limits.lock().unwrap().len() < 10;
+        let is_known = self.forgotten.lock().unwrap().contains(&DECIDED)
+            || self.limits.lock().unwrap().len() < 10;
         let decided = (!is_known).then(|| DecidedPark {
             partition: PartitionNo(0),
             event: EventId(1),
@@ -162,7 +172,12 @@ impl LeaseStore for Parked {
 
 #[async_trait]
 impl ParkStore for Parked {
-    async fn parks(&self, partition: PartitionNo, after: LetterId, limit: u32) -> Result<Vec<OpenPark>, StoreError> {
+    async fn parks(
+        &self,
+        partition: PartitionNo,
+        after: LetterId,
+        limit: u32,
+    ) -> Result<Vec<OpenPark>, StoreError> {
         self.limits.lock().unwrap().push(limit);
         if self.failures.load(Relaxed) > 0 {
             self.failures.fetch_sub(1, Relaxed);
@@ -171,7 +186,12 @@ impl ParkStore for Parked {
         let last = if partition.0 == 0 { KEYS } else { 0 };
         let from = after.0.max(0) + 1;
         let page: Vec<OpenPark> = (from..=last.min(from + i64::from(limit) - 1))
-            .map(|n| OpenPark { partition, route: "billing".into(), key: n.to_string(), letter: LetterId(n) })
+            .map(|n| OpenPark {
+                partition,
+                route: "billing".into(),
+                key: n.to_string(),
+                letter: LetterId(n),
+            })
             .collect();
         sleep(Self::send(page.len())).await;
         Ok(page)
@@ -199,7 +219,9 @@ async fn the_lease_is_kept_while_the_parked_keys_of_a_gained_partition_are_read(
         while gained.len() < 2 {
             match notes.recv().await.unwrap() {
                 Note::Gained(these) => gained.extend(these),
-                Note::Renewed { decided, .. } => assert!(decided.is_empty(), "told of a partition that is not known"),
+                Note::Renewed { decided, .. } => {
+                    assert!(decided.is_empty(), "told of a partition that is not known")
+                }
                 note => panic!("{note:?}"),
             }
         }

@@ -31,7 +31,9 @@ const FORGET_SOON: Duration = Duration::from_secs(1);
 
 /// Waits after failures of the database: 100 ms doubling to 5 s, for ever.
 fn backoff(failures: u32) -> Duration {
-    let policy = RetryPolicy::default().backoff(Duration::from_millis(100)).max_backoff(Duration::from_secs(5));
+    let policy = RetryPolicy::default()
+        .backoff(Duration::from_millis(100))
+        .max_backoff(Duration::from_secs(5));
     policy.wait_after(failures.max(1))
 }
 
@@ -148,10 +150,13 @@ impl<S: SagaSource> State<S> {
         if self.look_at <= at {
             self.look_at = at + LOOK_EVERY;
             let (worker, known) = (Arc::clone(&self.coordinator.worker), Arc::clone(&self.known));
-            self.tasks.spawn(Work::Look, async move { Came::Missing(worker.store.missing(&known).await) });
+            self.tasks.spawn(Work::Look, async move {
+                Came::Missing(worker.store.missing(&known).await)
+            });
             if !self.forgetting {
                 self.forgetting = true;
-                let (worker, keep) = (Arc::clone(&self.coordinator.worker), self.coordinator.retention);
+                let (worker, keep) =
+                    (Arc::clone(&self.coordinator.worker), self.coordinator.retention);
                 self.tasks.spawn(Work::Forget, async move {
                     forget(&worker, keep).await;
                     Came::Forgotten
@@ -169,7 +174,8 @@ impl<S: SagaSource> State<S> {
             self.tasks.spawn(Work::Carry, async move { Came::Carried(worker.carry(&claim).await) });
         }
         // As many wait as are carried, so that a claim is one transaction for many.
-        let room = (2 * self.coordinator.concurrency).saturating_sub(self.carried + self.waiting.len());
+        let room =
+            (2 * self.coordinator.concurrency).saturating_sub(self.carried + self.waiting.len());
         let low = 2 * self.waiting.len() <= self.coordinator.concurrency;
         if self.hungry && !self.stopping && self.claiming.is_none() && low && room > 0 {
             self.hungry = false;
@@ -204,7 +210,9 @@ impl<S: SagaSource> State<S> {
             Exit::Finished(Came::Missing(found)) => self.missing(found),
             Exit::Finished(Came::Carried(end)) => self.carried_to(end),
             Exit::Finished(Came::GivenBack | Came::Forgotten) => {}
-            Exit::Panicked(cause) => tracing::error!(cause, "carrying a saga panicked; its claim runs out"),
+            Exit::Panicked(cause) => {
+                tracing::error!(cause, "carrying a saga panicked; its claim runs out")
+            }
             Exit::Cancelled => {}
         }
     }
@@ -243,11 +251,18 @@ impl<S: SagaSource> State<S> {
         match found {
             Ok(found) => {
                 for (name, version) in &found {
-                    tracing::error!(saga = &**name, version, "sagas of this version wait, and it is not registered");
+                    tracing::error!(
+                        saga = &**name,
+                        version,
+                        "sagas of this version wait, and it is not registered"
+                    );
                 }
                 self.count(|stats| stats.missing_definitions = found.len());
             }
-            Err(error) => tracing::debug!(error = full_text(&error), "it is unknown whether definitions are missing"),
+            Err(error) => tracing::debug!(
+                error = full_text(&error),
+                "it is unknown whether definitions are missing"
+            ),
         }
     }
 
@@ -264,7 +279,10 @@ impl<S: SagaSource> State<S> {
         let worker = Arc::clone(&self.coordinator.worker);
         self.tasks.spawn(Work::GiveBack, async move {
             if let Err(error) = worker.store.release(&claims).await {
-                tracing::debug!(error = full_text(&error), "sagas were not given back; their claims run out");
+                tracing::debug!(
+                    error = full_text(&error),
+                    "sagas were not given back; their claims run out"
+                );
             }
             Came::GivenBack
         });
@@ -286,7 +304,10 @@ async fn forget<S: SagaSource>(worker: &Worker<S>, keep: Duration) {
                 () = worker.shutdown.requested() => return,
             },
             Err(error) => {
-                tracing::debug!(error = full_text(&error), "sagas that ended long ago are still there");
+                tracing::debug!(
+                    error = full_text(&error),
+                    "sagas that ended long ago are still there"
+                );
                 return;
             }
         }

@@ -63,19 +63,21 @@ impl<S: SagaStore> Worker<S> {
         }
         let marker = Marker::new(Arc::new(self.store.clone()));
         let reason = open.instance.reason.clone().filter(|_| task.undo);
-        let cx = StepContext::new(tx, claim.id, (correlation, name), attempt, task.undo, reason, marker);
+        let cx =
+            StepContext::new(tx, claim.id, (correlation, name), attempt, task.undo, reason, marker);
         let work = self.store.within(&cx.tx, Box::pin(self.work(steps, open, task, attempt, &cx)));
         let limit = self.limit(shape, task);
         let watch = Watch { limit, awake_every: self.store.idle_limit().map(|limit| limit / 3) };
         let slow = |after| self.slow(claim, &shape.name, task.undo, after, limit);
         let begun = now();
-        let (ended, too_long) = match watched(caught(work), watch, slow, || self.store.keep_awake(&cx.tx)).await {
-            Ok(ended) => (ended, false),
-            Err(limit) => {
-                self.stats.send_modify(|stats| stats.timed_out += 1);
-                (Ok(Err(StepError::retry(limit.to_string()))), true)
-            }
-        };
+        let (ended, too_long) =
+            match watched(caught(work), watch, slow, || self.store.keep_awake(&cx.tx)).await {
+                Ok(ended) => (ended, false),
+                Err(limit) => {
+                    self.stats.send_modify(|stats| stats.timed_out += 1);
+                    (Ok(Err(StepError::retry(limit.to_string()))), true)
+                }
+            };
         reach(FaultPoint::AfterStep);
         self.tell_of_the_lock(claim, &shape.name, task.undo, now().duration_since(begun));
         let (tx, locked) = cx.into_parts();
@@ -86,13 +88,19 @@ impl<S: SagaStore> Worker<S> {
         }
         let tried = match ended {
             Ok(Ok(record)) if locked.is_empty() => Ok(vec![record]),
-            Ok(Ok(record)) => Ok(vec![Record::Locked { step: shape.name.to_string(), entities: locked }, record]),
+            Ok(Ok(record)) => {
+                Ok(vec![Record::Locked { step: shape.name.to_string(), entities: locked }, record])
+            }
             Ok(Err(StepError(Failure::Held { entity, .. }))) => Err(Fell::Held { entity }),
-            Ok(Err(StepError(Failure::Store(error)))) if error.class() == FailureClass::Permanent => {
+            Ok(Err(StepError(Failure::Store(error))))
+                if error.class() == FailureClass::Permanent =>
+            {
                 Err(Fell::Failed(Failed::Retry(full_text(&error))))
             }
             Ok(Err(StepError(Failure::Store(error)))) => Err(Fell::Store(error)),
-            Ok(Err(StepError(Failure::Retry(error)))) => Err(Fell::Failed(Failed::Retry(full_text(&*error)))),
+            Ok(Err(StepError(Failure::Retry(error)))) => {
+                Err(Fell::Failed(Failed::Retry(full_text(&*error))))
+            }
             Ok(Err(StepError(Failure::Abort(reason)))) => Err(Fell::Failed(Failed::Abort(reason))),
             Ok(Err(StepError(Failure::Stop(reason)))) => Err(Fell::Failed(Failed::Stop(reason))),
             Err(panic) => Err(Fell::Failed(Failed::Retry(format!("a panic: {panic}")))),
@@ -114,7 +122,14 @@ impl<S: SagaStore> Worker<S> {
     /// Tells of an attempt that kept all other writers of the database waiting.
     fn tell_of_the_lock(&self, claim: &Claim, step: &str, undo: bool, held_for: Duration) {
         let is_long = held_for > LOCKED_LONG && self.store.has_one_writer();
-        if is_long && self.tells_slow(claim, step, undo, &format!("it held the only write lock for {held_for:?}")) {
+        if is_long
+            && self.tells_slow(
+                claim,
+                step,
+                undo,
+                &format!("it held the only write lock for {held_for:?}"),
+            )
+        {
             tracing::warn!(
                 saga = %claim.id,
                 name = &*claim.definition.0,
@@ -173,11 +188,17 @@ impl<S: SagaStore> Worker<S> {
         if steps.leaves_out(task.step, &open.data)? {
             return Ok(Record::LeftOut { step, pivot: shape.pivot });
         }
-        let outputs = if shape.merges { of_group_before(steps, &open.instance, task.step) } else { nothing() };
+        let outputs = if shape.merges {
+            of_group_before(steps, &open.instance, task.step)
+        } else {
+            nothing()
+        };
         let Ran { made, data } = steps.run(task.step, &open.data, &outputs, cx).await?;
         let (pivot, compensates) = (shape.pivot, shape.compensates);
         match made {
-            Product::Output(output) => Ok(Record::Done { step, output, data, pivot, compensates, attempt }),
+            Product::Output(output) => {
+                Ok(Record::Done { step, output, data, pivot, compensates, attempt })
+            }
             Product::Command(command) => self.ask(shape, open, Phase::Do, data, *command, cx).await,
         }
     }
@@ -198,13 +219,17 @@ impl<S: SagaStore> Worker<S> {
         };
         let asked = known.and_then(|known| known.asked.as_ref());
         let round = asked.map_or(NonZeroU32::MIN, |asked| asked.round);
-        let before = asked.filter(|_| known.is_some_and(|known| known.state == state)).map_or(0, |asked| asked.times);
+        let before = asked
+            .filter(|_| known.is_some_and(|known| known.state == state))
+            .map_or(0, |asked| asked.times);
         let times = before.saturating_add(1);
         let call = Call { saga: cx.saga(), step: shape.name.to_string(), round, phase };
         // Of a command that went out already, what it was told by then, also where it is made differently now.
         let first = match (phase, asked) {
             (Phase::Do, Some(asked)) if !asked.unsent => asked.command.clone(),
-            (Phase::Do, _) => Some(CommandHash::of(&command.event_type, &command.payload).to_string()),
+            (Phase::Do, _) => {
+                Some(CommandHash::of(&command.event_type, &command.payload).to_string())
+            }
             (Phase::Undo, asked) => asked.and_then(|asked| asked.command.clone()),
         };
         call.write_command(&mut command.headers, self.reply_to.as_deref(), first.as_deref());
@@ -238,7 +263,11 @@ fn output_of<'i>(instance: &'i Instance, step: &str) -> Option<&'i Json> {
 }
 
 /// What the steps of the group before a step returned, in their order.
-fn of_group_before<Tx: 'static>(steps: &Arc<dyn Steps<Tx>>, instance: &Instance, step: usize) -> Json {
+fn of_group_before<Tx: 'static>(
+    steps: &Arc<dyn Steps<Tx>>,
+    instance: &Instance,
+    step: usize,
+) -> Json {
     let shape = steps.shape();
     let before = shape.steps[step].stage.saturating_sub(1);
     let null = Json::null();

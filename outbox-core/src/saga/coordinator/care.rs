@@ -107,10 +107,19 @@ mod tests {
 
     #[tokio::test]
     async fn what_comes_next_where_two_steps_are_planned() {
-        let saga = Saga::<(), ()>::builder("s", 1).parallel("g").branch("a", branch).branch("b", branch).build();
+        let saga = Saga::<(), ()>::builder("s", 1)
+            .parallel("g")
+            .branch("a", branch)
+            .branch("b", branch)
+            .build();
         let begun = Record::Begun { step: "b".into(), times: 1 };
         let (fresh, suspect) = (Instance::default(), Instance::default().after(&begun).unwrap());
-        let claim = |taken_over| Claim { id: SagaId::generate(), epoch: 1, definition: ("s".into(), 1), taken_over };
+        let claim = |taken_over| Claim {
+            id: SagaId::generate(),
+            epoch: 1,
+            definition: ("s".into(), 1),
+            taken_over,
+        };
         let next = |care: &Care, instance| care.next(saga.shape(), instance, vec![0, 1]);
         let suspects = Suspects::default();
         let [usual, mut needed] = [false, true].map(|taken_over| Care::of(&claim(taken_over)));
@@ -120,12 +129,19 @@ mod tests {
         assert_eq!(next(&needed, &suspect), Next::WaitForTurn);
         let turn = suspects.turn(Duration::ZERO).await.unwrap();
         assert!(suspects.turn(Duration::ZERO).await.is_none(), "one after the other");
-        assert!(tokio::time::timeout(Duration::ZERO, suspects.beside()).await.is_err(), "and nothing beside it");
+        assert!(
+            tokio::time::timeout(Duration::ZERO, suspects.beside()).await.is_err(),
+            "and nothing beside it"
+        );
         needed.has_turn(turn);
         assert_eq!(next(&needed, &suspect), Next::WriteDown(1), "the suspect first");
         needed.written_down(1);
         assert_eq!(next(&needed, &suspect), Next::Do(vec![1]));
-        assert_eq!(needed.next(saga.shape(), &fresh, vec![0]), Next::Do(vec![0]), "it was cancelled meanwhile");
+        assert_eq!(
+            needed.next(saga.shape(), &fresh, vec![0]),
+            Next::Do(vec![0]),
+            "it was cancelled meanwhile"
+        );
         drop(needed);
         let beside = [suspects.beside().await, suspects.beside().await];
         assert!(suspects.turn(Duration::ZERO).await.is_none(), "others are at work");

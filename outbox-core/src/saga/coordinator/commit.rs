@@ -38,10 +38,15 @@ impl<S: SagaStore> Worker<S> {
             AfterHook::Failed(tx, records, looks) => {
                 self.roll_back(tx).await;
                 let tx = self.store.begin().await?;
-                let Some((tx, now)) = self.open(tx, claim).await? else { return Ok(Advance::Ends(WorkerEnd::Lost)) };
+                let Some((tx, now)) = self.open(tx, claim).await? else {
+                    return Ok(Advance::Ends(WorkerEnd::Lost));
+                };
                 // An answer has come meanwhile: what follows is planned anew.
-                let composed =
-                    if now.seq == open.seq { self.compose(claim, steps, &now, records, &looks) } else { None };
+                let composed = if now.seq == open.seq {
+                    self.compose(claim, steps, &now, records, &looks)
+                } else {
+                    None
+                };
                 match composed {
                     Some(composed) => self.put(tx, claim, &now, &composed).await,
                     None => {
@@ -62,7 +67,8 @@ impl<S: SagaStore> Worker<S> {
         records: Vec<Record>,
         looks: &Looks,
     ) -> Option<Composed> {
-        let composed = compose(steps.shape(), open, records, looks, self.lease, |hook| steps.has(hook));
+        let composed =
+            compose(steps.shape(), open, records, looks, self.lease, |hook| steps.has(hook));
         // Written, it would break the log.
         composed
             .inspect_err(|record| {
@@ -72,7 +78,13 @@ impl<S: SagaStore> Worker<S> {
     }
 
     /// Writes and commits.
-    async fn put(&self, tx: S::Tx, claim: &Claim, open: &OpenSaga, composed: &Composed) -> Result<Advance, StoreError> {
+    async fn put(
+        &self,
+        tx: S::Tx,
+        claim: &Claim,
+        open: &OpenSaga,
+        composed: &Composed,
+    ) -> Result<Advance, StoreError> {
         let Composed { instance, records, due } = composed;
         let due = *due;
         let data = records.iter().rev().find_map(Record::data);

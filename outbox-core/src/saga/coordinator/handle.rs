@@ -13,7 +13,9 @@ use super::{
 use crate::{
     event::{JsonError, SagaId, jitter},
     outbox::StoreError,
-    runtime::{ExitCounts, Restarts, Shutdown, Supervisor, SupervisorError, TIME_LIMIT, Use, spawn, take},
+    runtime::{
+        ExitCounts, Restarts, Shutdown, Supervisor, SupervisorError, TIME_LIMIT, Use, spawn, take,
+    },
     saga::{
         definition::{Saga, SagaFault},
         store::SagaSource,
@@ -229,7 +231,8 @@ impl<S: SagaSource> SagasBuilder<S> {
         }
         self.store.starts().add(&self.registry);
         let span = tracing::info_span!(parent: None, "sagas");
-        let taken = span.in_scope(|| take(self.store.connections(), "sagas", self.concurrency, CONNECTIONS));
+        let taken = span
+            .in_scope(|| take(self.store.connections(), "sagas", self.concurrency, CONNECTIONS));
         let concurrency = taken.concurrency;
         let shutdown = Shutdown::default();
         let (stats, _) = watch::channel(SagasStats::default());
@@ -257,8 +260,8 @@ impl<S: SagaSource> SagasBuilder<S> {
             concurrency,
             stats: Arc::clone(&stats),
         };
-        let supervisor =
-            Supervisor::new(shutdown.clone(), self.restarts).actor("coordinator", move || coordinator.clone().run());
+        let supervisor = Supervisor::new(shutdown.clone(), self.restarts)
+            .actor("coordinator", move || coordinator.clone().run());
         let exits = supervisor.exits();
         let (tell, ended) = watch::channel(None);
         let work = async move {
@@ -274,8 +277,14 @@ impl<S: SagaSource> SagasBuilder<S> {
         let mut faults = self.registry.faults().to_vec();
         faults.extend(self.none());
         match &self.reply_to {
-            None => faults.extend(self.registry.that_ask().map(|shape| SagaFault::NoReplyTo(shape.name.to_string()))),
-            Some(topic) if topic.is_empty() || topic.len() > MAX_TOPIC || topic.chars().any(char::is_control) => {
+            None => faults.extend(
+                self.registry.that_ask().map(|shape| SagaFault::NoReplyTo(shape.name.to_string())),
+            ),
+            Some(topic)
+                if topic.is_empty()
+                    || topic.len() > MAX_TOPIC
+                    || topic.chars().any(char::is_control) =>
+            {
                 faults.push(SagaFault::Setting(format!(
                     "the topic for answers, `{topic}`, does not have 1 to {MAX_TOPIC} bytes without control characters"
                 )));
@@ -287,7 +296,9 @@ impl<S: SagaSource> SagasBuilder<S> {
             ("poll", self.poll, Duration::from_millis(1), Duration::from_hours(1)),
         ] {
             if value < least || value > most {
-                faults.push(SagaFault::Setting(format!("a {what} of {value:?} is not between {least:?} and {most:?}")));
+                faults.push(SagaFault::Setting(format!(
+                    "a {what} of {value:?} is not between {least:?} and {most:?}"
+                )));
             }
         }
         faults
@@ -313,7 +324,9 @@ impl<S: SagaSource> Clone for Sagas<S> {
 
 impl<S: SagaSource> std::fmt::Debug for Sagas<S> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Sagas").field("definitions", &self.0.worker.registry.known()).finish_non_exhaustive()
+        f.debug_struct("Sagas")
+            .field("definitions", &self.0.worker.registry.known())
+            .finish_non_exhaustive()
     }
 }
 
@@ -339,7 +352,11 @@ impl<S: SagaSource> Sagas<S> {
     ///
     /// # Errors
     /// What the database said.
-    pub async fn holder(&self, tx: &S::Tx, entity: impl AsRef<str> + Send) -> Result<Option<SagaId>, StoreError> {
+    pub async fn holder(
+        &self,
+        tx: &S::Tx,
+        entity: impl AsRef<str> + Send,
+    ) -> Result<Option<SagaId>, StoreError> {
         self.0.worker.store.holder(tx, entity.as_ref()).await
     }
 
@@ -401,7 +418,11 @@ impl<S: SagaSource> Sagas<S> {
     /// Dropping the call leaves the coordinator running.
     pub async fn finished(&self) -> Result<(), SagasError> {
         let mut ended = self.0.ended.clone();
-        let gone = |cause: &str| SupervisorError::GaveUp { actor: "supervisor", failures: 1, cause: cause.to_owned() };
+        let gone = |cause: &str| SupervisorError::GaveUp {
+            actor: "supervisor",
+            failures: 1,
+            cause: cause.to_owned(),
+        };
         let outcome = match ended.wait_for(Option::is_some).await {
             Ok(outcome) => outcome.clone(),
             Err(_) => None,

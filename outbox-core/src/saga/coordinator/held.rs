@@ -46,12 +46,18 @@ impl<S: SagaStore> Worker<S> {
         entity: String,
     ) -> Result<(Option<Record>, Duration), StoreError> {
         let known = instance.step(&step.name).and_then(|known| known.held.as_ref());
-        let since_us = known.filter(|known| known.entity == entity).map_or(now_us, |known| known.since_us);
-        let Some(holder) = self.store.pin_holder(tx, &entity).await?.filter(|holder| *holder != saga) else {
+        let since_us =
+            known.filter(|known| known.entity == entity).map_or(now_us, |known| known.since_us);
+        let Some(holder) =
+            self.store.pin_holder(tx, &entity).await?.filter(|holder| *holder != saga)
+        else {
             // That an attempt has ended is written down where it was written down before.
             let (step, holder) = (step.name.to_string(), "nobody any more".to_owned());
             let begun = instance.begun(&step) > 0;
-            return Ok((begun.then_some(Record::Held { step, entity, holder, since_us }), Duration::ZERO));
+            return Ok((
+                begun.then_some(Record::Held { step, entity, holder, since_us }),
+                Duration::ZERO,
+            ));
         };
         let mut others: Vec<Waiting> = Vec::new();
         let (mut seen, mut open) = (HashSet::from([saga]), vec![holder]);
@@ -61,7 +67,8 @@ impl<S: SagaStore> Worker<S> {
             open = found.iter().flat_map(|waiting| &waiting.waits_for).copied().collect();
             others.extend(found);
         }
-        let this = Waiting { saga, waits_for: vec![holder], may_turn_back: instance.may_turn_back() };
+        let this =
+            Waiting { saga, waits_for: vec![holder], may_turn_back: instance.may_turn_back() };
         let gives_way = gives_way(&this, &others);
         if let Some(other) = gives_way.filter(|other| *other != saga) {
             // It may look late.

@@ -37,7 +37,9 @@ impl<S: SagaStore> Worker<S> {
         (open, after, data): (&OpenSaga, &Instance, Option<&Json>),
         records: &[Record],
     ) -> AfterHook<S::Tx> {
-        let Some(hook) = Hook::between(open.instance.state, after.state).filter(|hook| steps.has(*hook)) else {
+        let Some(hook) =
+            Hook::between(open.instance.state, after.state).filter(|hook| steps.has(*hook))
+        else {
             return AfterHook::Goes(tx);
         };
         let (name, correlation) = (hook.name(), Arc::clone(&open.correlation));
@@ -45,7 +47,15 @@ impl<S: SagaStore> Worker<S> {
             self.store.follow(&tx, trail);
         }
         let (marker, reason) = (Marker::new(Arc::new(self.store.clone())), after.reason.clone());
-        let cx = StepContext::new(tx, claim.id, (correlation, Arc::clone(&name)), 1, false, reason, marker);
+        let cx = StepContext::new(
+            tx,
+            claim.id,
+            (correlation, Arc::clone(&name)),
+            1,
+            false,
+            reason,
+            marker,
+        );
         let data = data.unwrap_or(&open.data);
         let work = self.store.within(&cx.tx, Box::pin(steps.call(hook, data, &cx)));
         let limit = self.step_timeout;
@@ -56,7 +66,10 @@ impl<S: SagaStore> Worker<S> {
         let failed = match ended {
             Ok(Ok(Ok(()))) if locked.is_empty() => return AfterHook::Goes(tx),
             Ok(Ok(Ok(()))) => {
-                format!("a hook locks nothing: the saga has ended, and nobody would unlock `{}`", locked[0])
+                format!(
+                    "a hook locks nothing: the saga has ended, and nobody would unlock `{}`",
+                    locked[0]
+                )
             }
             Ok(Ok(Err(error))) => error.to_string(),
             Ok(Err(panic)) => format!("a panic: {panic}"),

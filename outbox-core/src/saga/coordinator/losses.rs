@@ -84,10 +84,18 @@ mod tests {
                 let task = |step| Task { step, undo: false, beside: false };
                 match *then {
                     Lost(step, expected) => {
-                        let fell = losses.judge(task(step), Fell::Store(StoreError::Unavailable("gone".into())));
-                        assert_eq!(matches!(fell, Fell::Failed(Failed::Retry(_))), expected, "{steps:?} at {at}");
+                        let fell = losses
+                            .judge(task(step), Fell::Store(StoreError::Unavailable("gone".into())));
+                        assert_eq!(
+                            matches!(fell, Fell::Failed(Failed::Retry(_))),
+                            expected,
+                            "{steps:?} at {at}"
+                        );
                     }
-                    Busy(step) => _ = losses.judge(task(step), Fell::Store(StoreError::Busy("in the way".into()))),
+                    Busy(step) => {
+                        _ = losses
+                            .judge(task(step), Fell::Store(StoreError::Busy("in the way".into())))
+                    }
                     Forgets => losses.forget(),
                 }
             }

@@ -27,11 +27,17 @@ impl<Tx: Send + Sync + 'static> Registry<Tx> {
         let known: Known = (shape.name.clone(), shape.version);
         self.faults.extend_from_slice(saga.faults());
         if self.definitions.contains_key(&known) {
-            self.faults.push(SagaFault::DoubledSaga { name: known.0.to_string(), version: known.1 });
+            self.faults
+                .push(SagaFault::DoubledSaga { name: known.0.to_string(), version: known.1 });
         }
         let data = TypeId::of::<D>();
-        if let Some((_, other)) = self.by_data.iter().find(|(id, other)| *id == data && other.0 != known.0) {
-            self.faults.push(SagaFault::SameData { first: other.0.to_string(), second: known.0.to_string() });
+        if let Some((_, other)) =
+            self.by_data.iter().find(|(id, other)| *id == data && other.0 != known.0)
+        {
+            self.faults.push(SagaFault::SameData {
+                first: other.0.to_string(),
+                second: known.0.to_string(),
+            });
         }
         self.by_data.push((data, known.clone()));
         self.definitions.insert(known, Arc::new(saga));
@@ -64,6 +70,9 @@ impl<Tx: Send + Sync + 'static> Registry<Tx> {
     pub(crate) fn newest<D: 'static>(&self) -> Option<&Shape> {
         let data = TypeId::of::<D>();
         let of_data = self.by_data.iter().filter(|(id, _)| *id == data).map(|(_, known)| known);
-        of_data.max_by_key(|known| known.1).and_then(|known| self.get(known)).map(|steps| steps.shape())
+        of_data
+            .max_by_key(|known| known.1)
+            .and_then(|known| self.get(known))
+            .map(|steps| steps.shape())
     }
 }

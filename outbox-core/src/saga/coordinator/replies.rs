@@ -49,13 +49,22 @@ impl<S: SagaSource> Replies<S> {
 
     /// Lists the types of answers that are awaited here, each in its newest version.
     pub(crate) fn types(&self) -> Vec<DeclaredType> {
-        let asks = self.worker.registry.that_ask().flat_map(|shape| shape.steps.iter().filter_map(|step| step.asks));
+        let asks = self
+            .worker
+            .registry
+            .that_ask()
+            .flat_map(|shape| shape.steps.iter().filter_map(|step| step.asks));
         let mut types: BTreeMap<&str, u16> = BTreeMap::new();
-        for EventType { name, version, .. } in asks.flat_map(|asks| asks.replies.iter().chain(asks.rejects)) {
+        for EventType { name, version, .. } in
+            asks.flat_map(|asks| asks.replies.iter().chain(asks.rejects))
+        {
             let newest = types.entry(*name).or_default();
             *newest = (*newest).max(*version);
         }
-        types.into_iter().map(|(name, version)| DeclaredType { name: name.to_owned(), version }).collect()
+        types
+            .into_iter()
+            .map(|(name, version)| DeclaredType { name: name.to_owned(), version })
+            .collect()
     }
 
     /// Notes an answer in a transaction; what follows from it is done after the commit. An answer that was known changes
@@ -70,7 +79,11 @@ impl<S: SagaSource> Replies<S> {
         let reject = |reason: String| Err(HandlerError::reject(reason));
         let call = match Call::read(&message.headers) {
             Ok(Some(call)) => call,
-            Ok(None) => return reject("it is no answer to a saga: the header `sagaid` is missing".to_owned()),
+            Ok(None) => {
+                return reject(
+                    "it is no answer to a saga: the header `sagaid` is missing".to_owned(),
+                );
+            }
             Err(fault) => return reject(fault.to_string()),
         };
         let Some((known, mut open)) = worker.store.open_any(tx, call.saga).await? else {
@@ -78,10 +91,16 @@ impl<S: SagaSource> Replies<S> {
         };
         open.when.now_us += worker.ahead_us.load(Relaxed);
         let Some(steps) = worker.registry.get(&known) else {
-            return Err(HandlerError::unknown(Awaited::Saga { name: known.0.to_string(), version: known.1 }));
+            return Err(HandlerError::unknown(Awaited::Saga {
+                name: known.0.to_string(),
+                version: known.1,
+            }));
         };
         let Some(number) = steps.shape().number(&call.step) else {
-            return reject(format!("version {} of the saga `{}` has no step `{}`", known.1, known.0, call.step));
+            return reject(format!(
+                "version {} of the saga `{}` has no step `{}`",
+                known.1, known.0, call.step
+            ));
         };
         let (asks, by) = (steps.shape().steps[number].asks, answered_by(&message.headers));
         if !asks.is_none_or(|asks| asks.takes_from(by, &message.source)) {
@@ -90,25 +109,41 @@ impl<S: SagaSource> Replies<S> {
         }
         let answer = match read(&**steps, number, call.phase, message) {
             Ok(answer) => answer,
-            Err(_) if self.is_newer(message) => return Err(HandlerError::unknown(Awaited::type_of(message))),
-            Err(AnswerFault(fault)) => return reject(format!("the answer to `{}` cannot be read: {fault}", call.step)),
+            Err(_) if self.is_newer(message) => {
+                return Err(HandlerError::unknown(Awaited::type_of(message)));
+            }
+            Err(AnswerFault(fault)) => {
+                return reject(format!("the answer to `{}` cannot be read: {fault}", call.step));
+            }
         };
         let step = &steps.shape().steps[number];
         let (is, now_us) = (&message.event_type, open.when.now_us);
-        let record = match after_answer(step, &open.instance, &call, answer, is, now_us, worker.jitter) {
+        let record = match after_answer(
+            step,
+            &open.instance,
+            &call,
+            answer,
+            is,
+            now_us,
+            worker.jitter,
+        ) {
             Heard::Write(record) => record,
             Heard::Nothing => {
                 tracing::debug!(saga = %call.saga, step = call.step, answer = message.event_type, "an answer was known");
                 return Ok(());
             }
-            Heard::Unasked => return reject(format!("the saga {} has not asked for `{}`", call.saga, call.step)),
+            Heard::Unasked => {
+                return reject(format!("the saga {} has not asked for `{}`", call.saga, call.step));
+            }
         };
         if matches!(record, Record::Late { .. }) {
             tracing::warn!(saga = %call.saga, step = call.step, answer = message.event_type, "an answer came late");
         }
         let looks = Looks::default();
         let Ok(Composed { instance, records, due }) =
-            compose(steps.shape(), &open, vec![record], &looks, Duration::ZERO, |hook| steps.has(hook))
+            compose(steps.shape(), &open, vec![record], &looks, Duration::ZERO, |hook| {
+                steps.has(hook)
+            })
         else {
             tracing::debug!(saga = %call.saga, step = call.step, "an answer means nothing where the saga stands");
             return Ok(());
@@ -117,7 +152,15 @@ impl<S: SagaSource> Replies<S> {
         let due = if let Due::Held(_) = due { Due::After(Duration::ZERO) } else { due };
         let data = records.iter().rev().find_map(Record::data);
         let (before, seq) = (&open.instance, open.seq);
-        let change = Change { id: call.saga, before, instance: &instance, data, seq, records: &records, due };
+        let change = Change {
+            id: call.saga,
+            before,
+            instance: &instance,
+            data,
+            seq,
+            records: &records,
+            due,
+        };
         worker.tell_if_stuck(tx, (call.saga, &known), &open, &instance);
         worker.store.record(tx, &change).await?;
         worker.store.wake_after(tx);
@@ -126,7 +169,9 @@ impl<S: SagaSource> Replies<S> {
 
     /// Tells whether a message is of a newer version of a type that is awaited here.
     fn is_newer(&self, message: &Message) -> bool {
-        self.types().iter().any(|t| t.name == message.event_type && t.version < message.event_version)
+        self.types()
+            .iter()
+            .any(|t| t.name == message.event_type && t.version < message.event_version)
     }
 }
 
@@ -138,10 +183,13 @@ fn read<Tx: 'static>(
     message: &Message,
 ) -> Result<Answer, AnswerFault> {
     let shape = &steps.shape().steps[step];
-    let Some(asks) = &shape.asks else { return Err(AnswerFault("nobody is asked to do it".to_owned())) };
+    let Some(asks) = &shape.asks else {
+        return Err(AnswerFault("nobody is asked to do it".to_owned()));
+    };
     let is = |types: &[crate::event::EventType]| types.iter().any(|t| t.name == message.event_type);
     if message.event_type == REJECTED || is(asks.rejects) {
-        let reason = serde_json::from_slice::<Refusal>(&message.payload).ok().map(|refusal| refusal.reason);
+        let reason =
+            serde_json::from_slice::<Refusal>(&message.payload).ok().map(|refusal| refusal.reason);
         return Ok(Answer::Refused(match reason {
             Some(reason) if message.event_type == REJECTED => reason,
             Some(reason) => format!("{}: {reason}", message.event_type),

@@ -29,7 +29,14 @@ pub(crate) struct SagaReports {
 
 impl<S: SagaStore> Worker<S> {
     /// Logs an attempt of a step that has failed.
-    pub(super) fn report_failure(&self, claim: &Claim, open: &OpenSaga, step: &Arc<str>, undo: bool, failed: &Failed) {
+    pub(super) fn report_failure(
+        &self,
+        claim: &Claim,
+        open: &OpenSaga,
+        step: &Arc<str>,
+        undo: bool,
+        failed: &Failed,
+    ) {
         let (name, correlation) = (&claim.definition.0, &*open.correlation);
         let (next, error) = match failed {
             Failed::Retry(error) => ("it is tried again by its retry policy", error),
@@ -97,14 +104,29 @@ impl<S: SagaStore> Worker<S> {
         }
         for ((name, step, undo), report, error) in self.reports.steps.due(now()) {
             if let Report::Repeated { failures, within } = report {
-                tracing::warn!(name = &*name, step = &*step, undo, failures, ?within, error, "a step goes on failing");
+                tracing::warn!(
+                    name = &*name,
+                    step = &*step,
+                    undo,
+                    failures,
+                    ?within,
+                    error,
+                    "a step goes on failing"
+                );
             }
         }
     }
 
     /// Logs after the transaction's commit that a saga turns back, or waits for an entity that another one has locked.
-    pub(super) fn report_change(&self, tx: &S::Tx, (id, known): (SagaId, &Known), open: &OpenSaga, after: &Instance) {
-        let (before, name, correlation) = (&open.instance, known.0.clone(), open.correlation.clone());
+    pub(super) fn report_change(
+        &self,
+        tx: &S::Tx,
+        (id, known): (SagaId, &Known),
+        open: &OpenSaga,
+        after: &Instance,
+    ) {
+        let (before, name, correlation) =
+            (&open.instance, known.0.clone(), open.correlation.clone());
         if after.backward && !before.backward {
             let reason = after.reason.clone().unwrap_or_default();
             let (name, correlation) = (name.clone(), correlation.clone());
@@ -120,7 +142,8 @@ impl<S: SagaStore> Worker<S> {
             if known.is_some_and(|known| known.entity == held.entity) {
                 continue;
             }
-            let (name, correlation, step) = (name.clone(), correlation.clone(), progress.step.clone());
+            let (name, correlation, step) =
+                (name.clone(), correlation.clone(), progress.step.clone());
             let log = move || {
                 let (name, correlation, holder) = (&*name, &*correlation, &*held.holder);
                 tracing::info!(saga = %id, name, correlation, step, holder, "a saga waits for an entity that another one has locked");
@@ -131,5 +154,13 @@ impl<S: SagaStore> Worker<S> {
 }
 
 fn report_slow((name, step, undo): &StepKey, times: u64, within: Duration, what: &str) {
-    tracing::warn!(name = &**name, step = &**step, undo, times, ?within, what, "a step goes on taking long");
+    tracing::warn!(
+        name = &**name,
+        step = &**step,
+        undo,
+        times,
+        ?within,
+        what,
+        "a step goes on taking long"
+    );
 }

@@ -106,7 +106,9 @@ impl<S: SagaSource> Clone for SagaClient<S> {
 
 impl<S: SagaSource> std::fmt::Debug for SagaClient<S> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("SagaClient").field("definitions", &self.registry.known()).finish_non_exhaustive()
+        f.debug_struct("SagaClient")
+            .field("definitions", &self.registry.known())
+            .finish_non_exhaustive()
     }
 }
 
@@ -140,7 +142,14 @@ impl<'a, S: SagaStore, D: 'static> Start<'a, S, D> {
     /// Makes one by what sagas and clients of this process have registered on the store, for transactions that know their
     /// store.
     pub fn by_store(store: &'a S, tx: &'a S::Tx, data: D) -> Self {
-        Self { store, tx, started_as: store.starts().newest::<D>(), data, correlation: None, again: false }
+        Self {
+            store,
+            tx,
+            started_as: store.starts().newest::<D>(),
+            data,
+            correlation: None,
+            again: false,
+        }
     }
 }
 
@@ -195,7 +204,10 @@ impl<S: SagaStore, D: Serialize + 'static> Start<'_, S, D> {
             self.started_as.clone().ok_or(SagasError::NotRegistered(type_name::<D>()))?;
         let id = SagaId::generate();
         let correlation = self.correlation.clone().unwrap_or_else(|| id.to_string());
-        if correlation.is_empty() || correlation.len() > MAX_CORRELATION || correlation.chars().any(char::is_control) {
+        if correlation.is_empty()
+            || correlation.len() > MAX_CORRELATION
+            || correlation.chars().any(char::is_control)
+        {
             return Err(SagasError::Correlation);
         }
         let data = Json::of(&self.data).map_err(SagasError::Data)?;

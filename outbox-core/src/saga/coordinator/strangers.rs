@@ -26,7 +26,8 @@ impl Strangers {
     /// Warns of an answer that is not from whom the step names.
     pub(super) fn warn_once(&self, name: &str, call: &Call, asks: Option<Asks>, message: &Message) {
         let by = answered_by(&message.headers);
-        let stranger = (name.to_owned(), call.step.clone(), by.map(str::to_owned), message.source.clone());
+        let stranger =
+            (name.to_owned(), call.step.clone(), by.map(str::to_owned), message.source.clone());
         if !self.note(stranger) {
             return;
         }
@@ -60,7 +61,12 @@ mod tests {
         let of = |step: &str, consumer: Option<&str>, source: &str| -> Stranger {
             ("s".into(), step.into(), consumer.map(Into::into), source.into())
         };
-        for stranger in [of("a", None, "/x"), of("b", None, "/x"), of("a", Some("c"), "/x"), of("a", None, "/y")] {
+        for stranger in [
+            of("a", None, "/x"),
+            of("b", None, "/x"),
+            of("a", Some("c"), "/x"),
+            of("a", None, "/y"),
+        ] {
             assert!(strangers.note(stranger.clone()), "{stranger:?}");
             assert!(!strangers.note(stranger.clone()), "{stranger:?} again");
         }

@@ -56,7 +56,8 @@ impl<S: SagaStore> Worker<S> {
         let stuck = Arc::new(stuck);
         let said = Arc::clone(&stuck);
         let say = move || {
-            let StuckSaga { id, definition: (name, version), correlation, step, reason, .. } = &*said;
+            let StuckSaga { id, definition: (name, version), correlation, step, reason, .. } =
+                &*said;
             let (name, correlation) = (&**name, &**correlation);
             tracing::error!(saga = %id, name, version, correlation, step, reason, "a saga is stuck until an operator decides");
         };

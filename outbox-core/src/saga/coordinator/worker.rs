@@ -137,7 +137,10 @@ impl<S: SagaStore> Worker<S> {
         loop {
             if self.shutdown.is_requested() {
                 if let Err(error) = self.store.release(std::slice::from_ref(claim)).await {
-                    tracing::debug!(error = full_text(&error), "a saga was not given back; its claim runs out");
+                    tracing::debug!(
+                        error = full_text(&error),
+                        "a saga was not given back; its claim runs out"
+                    );
                 }
                 return WorkerEnd::GivenBack;
             }
@@ -146,7 +149,9 @@ impl<S: SagaStore> Worker<S> {
                 Ok(Advance::Ends(end)) => return end,
                 Err(error) => {
                     failures += 1;
-                    let Some(wait) = self.wait_after(claim, &error, failures) else { return WorkerEnd::Broken };
+                    let Some(wait) = self.wait_after(claim, &error, failures) else {
+                        return WorkerEnd::Broken;
+                    };
                     tokio::select! {
                         () = tokio::time::sleep(wait) => {}
                         () = self.shutdown.requested() => {}
@@ -178,8 +183,15 @@ impl<S: SagaStore> Worker<S> {
         }
     }
 
-    async fn advance(&self, claim: &Claim, care: &mut Care, losses: &Losses) -> Result<Advance, StoreError> {
-        let Some(steps) = self.registry.get(&claim.definition) else { return Ok(Advance::Ends(WorkerEnd::Broken)) };
+    async fn advance(
+        &self,
+        claim: &Claim,
+        care: &mut Care,
+        losses: &Losses,
+    ) -> Result<Advance, StoreError> {
+        let Some(steps) = self.registry.get(&claim.definition) else {
+            return Ok(Advance::Ends(WorkerEnd::Broken));
+        };
         // Before a connection is taken: the suspect needs one.
         let beside = if care.is_alone() { None } else { Some(self.suspects.beside().await) };
         // A database that is away has lost the connections before, and no step is to blame.
@@ -194,8 +206,12 @@ impl<S: SagaStore> Worker<S> {
                 return Ok(Advance::Ends(WorkerEnd::Rests));
             }
             // Its last holder did not write down how long, or the wait was cut short.
-            Plan::Wait(_) => return self.write(tx, claim, steps, &open, (Vec::new(), Looks::default())).await,
-            Plan::Note(record) => return self.write(tx, claim, steps, &open, (vec![record], Looks::default())).await,
+            Plan::Wait(_) => {
+                return self.write(tx, claim, steps, &open, (Vec::new(), Looks::default())).await;
+            }
+            Plan::Note(record) => {
+                return self.write(tx, claim, steps, &open, (vec![record], Looks::default())).await;
+            }
             Plan::Run(numbers) => (numbers, false),
             Plan::Undo(numbers) => (numbers, true),
         };
@@ -207,7 +223,8 @@ impl<S: SagaStore> Worker<S> {
             }
             Next::WriteDown(step) => {
                 let record = after_crash(&steps.shape().steps[step], &open.instance);
-                let advanced = self.write(tx, claim, steps, &open, (vec![record], Looks::default())).await?;
+                let advanced =
+                    self.write(tx, claim, steps, &open, (vec![record], Looks::default())).await?;
                 care.written_down(step);
                 Ok(advanced)
             }
@@ -228,7 +245,11 @@ impl<S: SagaStore> Worker<S> {
     }
 
     /// Locks the saga's row in a transaction; `None` where it is held under another epoch, and the transaction is over.
-    pub(super) async fn open(&self, tx: S::Tx, claim: &Claim) -> Result<Option<(S::Tx, OpenSaga)>, StoreError> {
+    pub(super) async fn open(
+        &self,
+        tx: S::Tx,
+        claim: &Claim,
+    ) -> Result<Option<(S::Tx, OpenSaga)>, StoreError> {
         match self.store.open(&tx, claim).await {
             Ok(Some(mut open)) => {
                 open.when.now_us += self.ahead_us.load(Relaxed);
@@ -259,7 +280,9 @@ impl<S: SagaStore> Worker<S> {
             let task = Task { step, undo, beside: steps.shape().steps[step].group.is_some() };
             let (tx, tried) = self.attempt(tx, claim, steps, &open, task).await;
             let written = match tried {
-                Ok(Ok(records)) => self.write(tx, claim, steps, &open, (records, Looks::default())).await,
+                Ok(Ok(records)) => {
+                    self.write(tx, claim, steps, &open, (records, Looks::default())).await
+                }
                 Ok(Err(fell)) => {
                     self.roll_back(tx).await;
                     return match losses.judge(task, fell) {
@@ -297,7 +320,11 @@ impl<S: SagaStore> Worker<S> {
             }
         }
         // What failed beside a failure of the database failed all the same.
-        let noted = if failures.is_empty() { Ok(goes) } else { self.note_failures(claim, steps, failures).await };
+        let noted = if failures.is_empty() {
+            Ok(goes)
+        } else {
+            self.note_failures(claim, steps, failures).await
+        };
         broken.map_or(noted, Err)
     }
 
@@ -323,13 +350,17 @@ impl<S: SagaStore> Worker<S> {
             }
             Err(end) => return Ok(Branch::Ends(end)),
         };
-        let Some((tx, now)) = self.open(tx, claim).await? else { return Ok(Branch::Ends(WorkerEnd::Lost)) };
+        let Some((tx, now)) = self.open(tx, claim).await? else {
+            return Ok(Branch::Ends(WorkerEnd::Lost));
+        };
         if now.instance.after_all(&records).is_err() {
             self.roll_back(tx).await;
             return Ok(Branch::Done);
         }
         match self.write(tx, claim, steps, &now, (records, Looks::default())).await {
-            Ok(Advance::Ends(end @ (WorkerEnd::Rests | WorkerEnd::Waits(_)))) => Ok(Branch::Last(end)),
+            Ok(Advance::Ends(end @ (WorkerEnd::Rests | WorkerEnd::Waits(_)))) => {
+                Ok(Branch::Last(end))
+            }
             Ok(Advance::Ends(end)) => Ok(Branch::Ends(end)),
             Ok(Advance::Goes) => Ok(Branch::Done),
             Err(error) => match losses.judge(task, refused(error)) {
@@ -348,8 +379,11 @@ impl<S: SagaStore> Worker<S> {
         failures: Vec<(Task, Fell)>,
     ) -> Result<Advance, StoreError> {
         let tx = self.store.begin().await?;
-        let Some((tx, open)) = self.open(tx, claim).await? else { return Ok(Advance::Ends(WorkerEnd::Lost)) };
-        let (mut instance, mut records, mut looks) = (open.instance.clone(), Vec::new(), Looks::default());
+        let Some((tx, open)) = self.open(tx, claim).await? else {
+            return Ok(Advance::Ends(WorkerEnd::Lost));
+        };
+        let (mut instance, mut records, mut looks) =
+            (open.instance.clone(), Vec::new(), Looks::default());
         for (task, fell) in failures {
             let step = &steps.shape().steps[task.step];
             if let Fell::Failed(failed) = &fell {
@@ -361,7 +395,9 @@ impl<S: SagaStore> Worker<S> {
             }
             let record = match fell {
                 Fell::Store(_) => None,
-                Fell::Failed(failed) => Some(after_failure(step, &instance, &failed, open.when.now_us, self.jitter)),
+                Fell::Failed(failed) => {
+                    Some(after_failure(step, &instance, &failed, open.when.now_us, self.jitter))
+                }
                 Fell::Held { entity } => {
                     let at = (&instance, open.when.now_us);
                     match self.held(&tx, claim.id, at, step, entity).await {
@@ -392,7 +428,10 @@ impl<S: SagaStore> Worker<S> {
 
     pub(super) async fn roll_back(&self, tx: S::Tx) {
         if let Err(error) = self.store.rollback(tx).await {
-            tracing::debug!(error = full_text(&error), "a rollback was not answered; the connection's end does it");
+            tracing::debug!(
+                error = full_text(&error),
+                "a rollback was not answered; the connection's end does it"
+            );
         }
     }
 

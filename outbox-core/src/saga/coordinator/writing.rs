@@ -72,7 +72,9 @@ pub(super) fn compose(
         (_, Plan::Wait(wait)) => Due::After(wait),
         (Some(look), Plan::Note(_)) => Due::After(look),
         // What is held counts as due, and hides what else is waited for.
-        (Some(look), Plan::Run(steps) | Plan::Undo(steps)) if steps.iter().all(|step| looks.held.contains(step)) => {
+        (Some(look), Plan::Run(steps) | Plan::Undo(steps))
+            if steps.iter().all(|step| looks.held.contains(step)) =>
+        {
             Due::After(first_wait(&instance, when.now_us).map_or(look, |wait| wait.min(look)))
         }
         _ => Due::Held(lease),
@@ -83,7 +85,9 @@ pub(super) fn compose(
 /// The time until the first step may be tried again, or its answer is late.
 fn first_wait(instance: &Instance, now_us: i64) -> Option<Duration> {
     let left = instance.steps.iter().map(|known| known.waits_until_us().saturating_sub(now_us));
-    left.filter_map(|left| u64::try_from(left).ok().filter(|left| *left > 0)).min().map(Duration::from_micros)
+    left.filter_map(|left| u64::try_from(left).ok().filter(|left| *left > 0))
+        .min()
+        .map(Duration::from_micros)
 }
 
 #[cfg(test)]
@@ -97,9 +101,20 @@ mod tests {
 
     #[test]
     fn a_step_that_is_held_does_not_keep_the_others_of_its_group_from_their_time() {
-        let saga = Saga::<(), ()>::builder("s", 1).parallel("g").branch("a", branch).branch("b", branch).build();
-        let held = Record::Held { step: "a".into(), entity: "x".into(), holder: "y".into(), since_us: 0 };
-        let rests = Record::Failed { step: "b".into(), attempt: 1, error: "no".into(), wait_us: 40, until_us: 50 };
+        let saga = Saga::<(), ()>::builder("s", 1)
+            .parallel("g")
+            .branch("a", branch)
+            .branch("b", branch)
+            .build();
+        let held =
+            Record::Held { step: "a".into(), entity: "x".into(), holder: "y".into(), since_us: 0 };
+        let rests = Record::Failed {
+            step: "b".into(),
+            attempt: 1,
+            error: "no".into(),
+            wait_us: 40,
+            until_us: 50,
+        };
         let open = |records: &[Record]| OpenSaga {
             correlation: "c".into(),
             instance: Instance::default().after_all(records).unwrap(),
@@ -110,7 +125,8 @@ mod tests {
         let due = |open: &OpenSaga, records, look| {
             let mut looks = Looks::default();
             looks.add(0, Duration::from_micros(look));
-            compose(saga.shape(), open, records, &looks, Duration::ZERO, |_| false).map(|composed| composed.due)
+            compose(saga.shape(), open, records, &looks, Duration::ZERO, |_| false)
+                .map(|composed| composed.due)
         };
         let after = |us| Ok(Due::After(Duration::from_micros(us)));
         let done = Record::LeftOut { step: "b".into(), pivot: false };
@@ -120,7 +136,11 @@ mod tests {
             Ok(Due::Held(Duration::ZERO)),
             "the other one was not tried"
         );
-        assert_eq!(due(&open(&[]), vec![held.clone(), rests.clone()], 90), after(40), "the other one's rest");
+        assert_eq!(
+            due(&open(&[]), vec![held.clone(), rests.clone()], 90),
+            after(40),
+            "the other one's rest"
+        );
         assert_eq!(due(&open(&[held, rests]), Vec::new(), 90), after(40), "at a later look too");
     }
 }

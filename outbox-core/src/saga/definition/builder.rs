@@ -131,7 +131,12 @@ impl<D, Tx> SagaBuilder<D, Tx> {
             past_pivot |= shape.pivot;
             shape
         });
-        let shape = Shape { steps: steps.collect(), name: self.name, version: self.version, deadline: self.deadline };
+        let shape = Shape {
+            steps: steps.collect(),
+            name: self.name,
+            version: self.version,
+            deadline: self.deadline,
+        };
         Saga { faults: faults(&shape), shape, works: self.works, hooks: self.hooks }
     }
 }
@@ -373,7 +378,11 @@ impl<D: 'static, Tx: 'static, O, Place> StepBuilder<D, Tx, O, Place> {
 
 impl<D: 'static, Tx: 'static> GroupBuilder<D, Tx> {
     /// Adds the group's first step.
-    pub fn branch<O, F>(self, name: impl AsRef<str>, step: F) -> StepBuilder<D, Tx, O, Branches<(O,)>>
+    pub fn branch<O, F>(
+        self,
+        name: impl AsRef<str>,
+        step: F,
+    ) -> StepBuilder<D, Tx, O, Branches<(O,)>>
     where
         O: Serialize + 'static,
         F: for<'a> BranchFn<'a, D, O, StepContext<Tx>>,
@@ -382,7 +391,11 @@ impl<D: 'static, Tx: 'static> GroupBuilder<D, Tx> {
     }
 
     /// Adds the group's first step, one that another service is asked to do. See [`SagaBuilder::ask`].
-    pub fn branch_ask<C, F>(self, name: impl AsRef<str>, step: F) -> StepBuilder<D, Tx, (), BranchByOthers<()>>
+    pub fn branch_ask<C, F>(
+        self,
+        name: impl AsRef<str>,
+        step: F,
+    ) -> StepBuilder<D, Tx, (), BranchByOthers<()>>
     where
         C: OutboxEvent + 'static,
         F: for<'a> BranchFn<'a, D, C, StepContext<Tx>>,

@@ -40,7 +40,9 @@ pub enum SagaFault {
         second: String,
     },
     /// From its pivot on a saga only goes forward.
-    #[error("`{step}` of `{saga}` has a compensation and is not before the pivot: it would never run")]
+    #[error(
+        "`{step}` of `{saga}` has a compensation and is not before the pivot: it would never run"
+    )]
     CompensationPastPivot {
         /// The saga.
         saga: String,
@@ -66,7 +68,9 @@ pub enum SagaFault {
         of: String,
     },
     /// An answer that does not come would be awaited for ever.
-    #[error("`{step}` of `{saga}` asks others and does not say how long it waits for their answer: set its timeout")]
+    #[error(
+        "`{step}` of `{saga}` asks others and does not say how long it waits for their answer: set its timeout"
+    )]
     NoTimeout {
         /// The saga.
         saga: String,
@@ -95,7 +99,9 @@ pub enum SagaFault {
         version: u32,
     },
     /// Two sagas have one type of data, by which a start finds its saga.
-    #[error("`{first}` and `{second}` have the same type of data, so that a start would not know which is meant")]
+    #[error(
+        "`{first}` and `{second}` have the same type of data, so that a start would not know which is meant"
+    )]
     SameData {
         /// A saga.
         first: String,
@@ -143,14 +149,20 @@ pub(super) fn faults(shape: &Shape) -> Vec<SagaFault> {
         if let Some(of) = step.asks.and_then(|asks| asks.of).filter(|of| !is_text(of, MAX_NAME)) {
             faults.push(SagaFault::Name(of.to_owned()));
         }
-        if step.asks.and_then(|asks| asks.from_source).is_some_and(|source| !is_text(source, MAX_SOURCE)) {
+        if step
+            .asks
+            .and_then(|asks| asks.from_source)
+            .is_some_and(|source| !is_text(source, MAX_SOURCE))
+        {
             faults.push(SagaFault::Source { saga: saga(), step: name() });
         }
         if step.asks.is_some() && step.timeout.is_none() {
             faults.push(SagaFault::NoTimeout { saga: saga(), step: name() });
         }
         if step.group.is_some() {
-            for (is, what) in [(step.pivot, "the pivot"), (step.conditional, "left out by a condition")] {
+            for (is, what) in
+                [(step.pivot, "the pivot"), (step.conditional, "left out by a condition")]
+            {
                 if is {
                     faults.push(SagaFault::InGroup { saga: saga(), step: name(), what });
                 }
@@ -158,7 +170,11 @@ pub(super) fn faults(shape: &Shape) -> Vec<SagaFault> {
         }
         match &pivot {
             Some(first) if step.pivot => {
-                faults.push(SagaFault::TwoPivots { saga: saga(), first: first.clone(), second: name() });
+                faults.push(SagaFault::TwoPivots {
+                    saga: saga(),
+                    first: first.clone(),
+                    second: name(),
+                });
             }
             None if step.pivot => pivot = Some(name()),
             _ => {}

@@ -87,7 +87,10 @@ impl<D: 'static, Tx: 'static> Hooks<D, Tx> {
         F: for<'a> BranchFn<'a, D, (), StepContext<Tx>>,
     {
         fn boxed<D, Cx>(
-            f: impl for<'a> Fn(&'a D, &'a Cx) -> BoxFuture<'a, Result<(), StepError>> + Send + Sync + 'static,
+            f: impl for<'a> Fn(&'a D, &'a Cx) -> BoxFuture<'a, Result<(), StepError>>
+            + Send
+            + Sync
+            + 'static,
         ) -> BesideOthers<D, (), Cx> {
             Box::new(f)
         }

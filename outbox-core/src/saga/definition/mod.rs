@@ -9,7 +9,9 @@ mod step;
 mod work;
 
 pub use ask::{BranchByOthers, ByOthers, Others};
-pub use builder::{Branches, GroupBuilder, InGroup, Joined, Local, SagaBuilder, Single, StepBuilder};
+pub use builder::{
+    Branches, GroupBuilder, InGroup, Joined, Local, SagaBuilder, Single, StepBuilder,
+};
 pub use fault::SagaFault;
 pub(super) use hooks::Hook;
 use hooks::Hooks;

@@ -23,7 +23,8 @@ impl Asks {
     /// Tells whether an answer is from whom the step names, by the consumer that it says it is of, and its source.
     #[must_use]
     pub fn takes_from(&self, consumer: Option<&str>, source: &str) -> bool {
-        self.of.is_none_or(|of| consumer == Some(of)) && self.from_source.is_none_or(|from| source == from)
+        self.of.is_none_or(|of| consumer == Some(of))
+            && self.from_source.is_none_or(|from| source == from)
     }
 }
 

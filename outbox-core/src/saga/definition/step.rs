@@ -111,7 +111,9 @@ impl<Tx> StepContext<Tx> {
         let entity = entity.as_ref();
         match self.mark(entity).await? {
             Marked::New | Marked::Before => Ok(()),
-            Marked::ByOther(holder) => Err(StepError(Failure::Held { entity: entity.to_owned(), holder })),
+            Marked::ByOther(holder) => {
+                Err(StepError(Failure::Held { entity: entity.to_owned(), holder }))
+            }
         }
     }
 
@@ -130,7 +132,11 @@ impl<Tx> StepContext<Tx> {
     async fn mark(&self, entity: &str) -> Result<Marked, StepError> {
         match fault_of(entity) {
             Some(fault) => Err(StepError::abort(fault)),
-            None => self.marker.mark(&self.tx, self.saga, entity).await.map_err(|e| StepError(Failure::Store(e))),
+            None => self
+                .marker
+                .mark(&self.tx, self.saga, entity)
+                .await
+                .map_err(|e| StepError(Failure::Store(e))),
         }
     }
 }
@@ -175,7 +181,9 @@ impl fmt::Debug for StepError {
             Failure::Retry(error) => f.debug_tuple("Retry").field(error).finish(),
             Failure::Abort(reason) => f.debug_tuple("Abort").field(reason).finish(),
             Failure::Store(error) => f.debug_tuple("Store").field(error).finish(),
-            Failure::Held { entity, holder } => f.debug_tuple("Held").field(entity).field(holder).finish(),
+            Failure::Held { entity, holder } => {
+                f.debug_tuple("Held").field(entity).field(holder).finish()
+            }
             Failure::Stop(reason) => f.debug_tuple("Stop").field(reason).finish(),
         }
     }
@@ -187,7 +195,9 @@ impl fmt::Display for StepError {
             Failure::Retry(error) => error.fmt(f),
             Failure::Abort(reason) => write!(f, "aborted: {reason}"),
             Failure::Store(error) => error.fmt(f),
-            Failure::Held { entity, holder } => write!(f, "`{entity}` is held by the saga {holder}"),
+            Failure::Held { entity, holder } => {
+                write!(f, "`{entity}` is held by the saga {holder}")
+            }
             Failure::Stop(reason) => f.write_str(reason),
         }
     }

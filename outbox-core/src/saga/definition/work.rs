@@ -21,7 +21,8 @@ pub(super) type BesideOthers<D, O, Cx> =
 type WithValue<D, Cx> = Box<dyn for<'a> Fn(&'a mut D, &'a Json, &'a Cx) -> Made<'a> + Send + Sync>;
 type Command<'a> = BoxFuture<'a, Result<NewEvent, StepError>>;
 type AskOnData<D, Cx> = Box<dyn for<'a> Fn(&'a mut D, &'a Cx) -> Command<'a> + Send + Sync>;
-type AskWithValue<D, Cx> = Box<dyn for<'a> Fn(&'a mut D, Option<&'a Json>, &'a Cx) -> Command<'a> + Send + Sync>;
+type AskWithValue<D, Cx> =
+    Box<dyn for<'a> Fn(&'a mut D, Option<&'a Json>, &'a Cx) -> Command<'a> + Send + Sync>;
 type ReadAnswer = fn(&Message) -> Result<Json, AnswerFault>;
 type Condition<D> = Box<dyn Fn(&D) -> bool + Send + Sync>;
 
@@ -56,7 +57,9 @@ impl<D: 'static, Tx: 'static> Action<D, Tx> {
         O: Serialize + 'static,
         F: for<'a> StepFn<'a, D, O, StepContext<Tx>>,
     {
-        fn boxed<D, Cx>(f: impl for<'a> Fn(&'a mut D, &'a Cx) -> Made<'a> + Send + Sync + 'static) -> OnData<D, Cx> {
+        fn boxed<D, Cx>(
+            f: impl for<'a> Fn(&'a mut D, &'a Cx) -> Made<'a> + Send + Sync + 'static,
+        ) -> OnData<D, Cx> {
             Box::new(f)
         }
         Self::Step(boxed(move |data, cx| {
@@ -124,7 +127,10 @@ impl<D: 'static, Tx: 'static> Action<D, Tx> {
 }
 
 /// Puts a function behind the stored form of the value that it takes.
-pub(super) fn with_value<D, V, O, Tx, F>(what: &'static str, work: F) -> WithValue<D, StepContext<Tx>>
+pub(super) fn with_value<D, V, O, Tx, F>(
+    what: &'static str,
+    work: F,
+) -> WithValue<D, StepContext<Tx>>
 where
     D: 'static,
     Tx: 'static,
@@ -173,16 +179,21 @@ impl<D: 'static, Tx: 'static> Undo<D, Tx> {
         F: for<'a> TakesFn<'a, D, Option<O>, C, StepContext<Tx>>,
     {
         fn boxed<D, Cx>(
-            f: impl for<'a> Fn(&'a mut D, Option<&'a Json>, &'a Cx) -> Command<'a> + Send + Sync + 'static,
+            f: impl for<'a> Fn(&'a mut D, Option<&'a Json>, &'a Cx) -> Command<'a>
+            + Send
+            + Sync
+            + 'static,
         ) -> AskWithValue<D, Cx> {
             Box::new(f)
         }
-        Self::Ask(boxed(move |data, output, cx| match output.map(|o| read::<O>("the step's output", o)).transpose() {
-            Ok(output) => {
-                let work = undo.call(data, output, cx);
-                Box::pin(async move { command(&work.await?) })
+        Self::Ask(boxed(move |data, output, cx| {
+            match output.map(|o| read::<O>("the step's output", o)).transpose() {
+                Ok(output) => {
+                    let work = undo.call(data, output, cx);
+                    Box::pin(async move { command(&work.await?) })
+                }
+                Err(error) => Box::pin(async move { Err(error) }),
             }
-            Err(error) => Box::pin(async move { Err(error) }),
         }))
     }
 
@@ -193,7 +204,10 @@ impl<D: 'static, Tx: 'static> Undo<D, Tx> {
         F: for<'a> StepFn<'a, D, C, StepContext<Tx>>,
     {
         fn boxed<D, Cx>(
-            f: impl for<'a> Fn(&'a mut D, Option<&'a Json>, &'a Cx) -> Command<'a> + Send + Sync + 'static,
+            f: impl for<'a> Fn(&'a mut D, Option<&'a Json>, &'a Cx) -> Command<'a>
+            + Send
+            + Sync
+            + 'static,
         ) -> AskWithValue<D, Cx> {
             Box::new(f)
         }
@@ -214,7 +228,9 @@ pub(super) fn answer<R: DecodeEvent + Serialize>(message: &Message) -> Result<Js
     let json = Json::of(&reply).map_err(|e| AnswerFault(e.without_values()))?;
     if json.is_too_long() {
         let bytes = json.as_str().len();
-        return Err(AnswerFault(format!("it has {bytes} bytes as JSON; at most {MAX_VALUE} are stored")));
+        return Err(AnswerFault(format!(
+            "it has {bytes} bytes as JSON; at most {MAX_VALUE} are stored"
+        )));
     }
     Ok(json)
 }
@@ -277,7 +293,12 @@ pub(in crate::saga) trait Steps<Tx>: Send + Sync + 'static {
     fn has(&self, hook: Hook) -> bool;
 
     /// Runs a hook; nothing, where there is none.
-    fn call<'a>(&'a self, hook: Hook, data: &'a Json, cx: &'a StepContext<Tx>) -> BoxFuture<'a, Result<(), StepError>>;
+    fn call<'a>(
+        &'a self,
+        hook: Hook,
+        data: &'a Json,
+        cx: &'a StepContext<Tx>,
+    ) -> BoxFuture<'a, Result<(), StepError>>;
 }
 
 impl<D, Tx> Steps<Tx> for Saga<D, Tx>
@@ -312,7 +333,8 @@ where
                 Action::Branch(work) => Product::Output(work(&data, cx).await?),
                 Action::AskBranch(work) => Product::Command(Box::new(work(&data, cx).await?)),
             };
-            let changes = !matches!(self.works[step].action, Action::Branch(_) | Action::AskBranch(_));
+            let changes =
+                !matches!(self.works[step].action, Action::Branch(_) | Action::AskBranch(_));
             Ok(Ran { made, data: if changes { Some(written("the data", &data)?) } else { None } })
         })
     }
@@ -333,7 +355,9 @@ where
                     let null = Json::null();
                     drop(work(&mut data, output.unwrap_or(&null), cx).await?);
                 }
-                Some(Undo::Ask(work)) => command = Some(Box::new(work(&mut data, output, cx).await?)),
+                Some(Undo::Ask(work)) => {
+                    command = Some(Box::new(work(&mut data, output, cx).await?))
+                }
                 None => {}
             }
             Ok(Undid { data: written("the data", &data)?, command })
@@ -348,7 +372,12 @@ where
         self.hooks.get(hook).is_some()
     }
 
-    fn call<'a>(&'a self, hook: Hook, data: &'a Json, cx: &'a StepContext<Tx>) -> BoxFuture<'a, Result<(), StepError>> {
+    fn call<'a>(
+        &'a self,
+        hook: Hook,
+        data: &'a Json,
+        cx: &'a StepContext<Tx>,
+    ) -> BoxFuture<'a, Result<(), StepError>> {
         Box::pin(async move {
             let Some(work) = self.hooks.get(hook) else { return Ok(()) };
             let data: D = read("the data", data)?;
@@ -362,7 +391,10 @@ fn read<T: DeserializeOwned>(what: &str, json: &Json) -> Result<T, StepError> {
     json.read().map_err(|error: serde_json::Error| {
         // Where it went wrong, and nothing of the value: serde's own text would quote it.
         let kind = error.classify();
-        StepError(Failure::Stop(format!("{what} cannot be read: {kind:?} at column {}", error.column())))
+        StepError(Failure::Stop(format!(
+            "{what} cannot be read: {kind:?} at column {}",
+            error.column()
+        )))
     })
 }
 

@@ -5,8 +5,8 @@ use crate::{
     event::{EncodeError, EventMeta, OutboxEvent, SagaId},
     failure::RetryPolicy,
     saga::{
-        Answer, Call, Heard, Instance, Json, Phase, Plan, Record, Saga, SagaFault, SagaState, Shape, StepContext,
-        StepError, StepState, When, after_answer, plan,
+        Answer, Call, Heard, Instance, Json, Phase, Plan, Record, Saga, SagaFault, SagaState,
+        Shape, StepContext, StepError, StepState, When, after_answer, plan,
     },
 };
 use bytes::Bytes;
@@ -82,12 +82,27 @@ pub(super) fn asking_together() -> Shape {
 
 pub(super) fn asked(step: &str, until_us: i64) -> Record {
     let (pivot, compensates) = (step == "c", ["a", "b"].contains(&step));
-    Record::Asked { step: step.into(), data: None, pivot, compensates, times: 1, until_us, command: None }
+    Record::Asked {
+        step: step.into(),
+        data: None,
+        pivot,
+        compensates,
+        times: 1,
+        until_us,
+        command: None,
+    }
 }
 
 fn answered(step: &str) -> Record {
     let (pivot, compensates) = (step == "c", ["a", "b"].contains(&step));
-    Record::Done { step: step.into(), output: Json::of(&1).unwrap(), data: None, pivot, compensates, attempt: 1 }
+    Record::Done {
+        step: step.into(),
+        output: Json::of(&1).unwrap(),
+        data: None,
+        pivot,
+        compensates,
+        attempt: 1,
+    }
 }
 
 fn refused(step: &str) -> Record {
@@ -99,7 +114,11 @@ fn timed_out(step: &str) -> Record {
 }
 
 fn late(step: &str, done: bool) -> Record {
-    Record::Late { step: step.into(), answer: "x".into(), output: done.then(|| Json::of(&1).unwrap()) }
+    Record::Late {
+        step: step.into(),
+        answer: "x".into(),
+        output: done.then(|| Json::of(&1).unwrap()),
+    }
 }
 
 /// An attempt that failed before its command went out.
@@ -151,7 +170,13 @@ fn what_becomes_of_a_step_that_others_are_asked_to_do() {
 
 #[test]
 fn an_end_does_not_change_and_a_late_answer_is_noted_once() {
-    let compensated = after(&[asked("a", 9), turned(Some(ann())), asked("a", 20), undone("a"), Record::Compensated]);
+    let compensated = after(&[
+        asked("a", 9),
+        turned(Some(ann())),
+        asked("a", 20),
+        undone("a"),
+        Record::Compensated,
+    ]);
     let noted = compensated.after(&late("a", true)).unwrap();
     assert_eq!((noted.state, state(&noted, "a")), (SagaState::Compensated, StepState::Undone));
     assert_eq!(noted.after(&late("a", true)), None);
@@ -167,11 +192,19 @@ fn while_the_pivot_may_be_done_there_is_no_way_back() {
     assert!(at.past_pivot());
     assert_eq!(at.after(&turned(Some(ann()))), None);
     assert_eq!(at.after(&timed_out("c")), None);
-    assert_eq!(plan(&asking(), &at, When { now_us: 8, overdue: true }), Plan::Wait(Duration::from_micros(1)));
-    assert_eq!(plan(&asking(), &at, When { now_us: 9, overdue: true }), Plan::Run(vec![2]), "it is asked again");
+    assert_eq!(
+        plan(&asking(), &at, When { now_us: 8, overdue: true }),
+        Plan::Wait(Duration::from_micros(1))
+    );
+    assert_eq!(
+        plan(&asking(), &at, When { now_us: 9, overdue: true }),
+        Plan::Run(vec![2]),
+        "it is asked again"
+    );
     let refused = at.after(&refused("c")).unwrap();
     assert!(!refused.past_pivot());
-    let Plan::Note(record @ Record::TurnedBack { .. }) = plan(&asking(), &refused, When { now_us: 9, overdue: false })
+    let Plan::Note(record @ Record::TurnedBack { .. }) =
+        plan(&asking(), &refused, When { now_us: 9, overdue: false })
     else {
         panic!("{refused:?}")
     };
@@ -196,7 +229,10 @@ fn what_is_planned_of_steps_that_others_are_asked_to_do() {
         (vec![asked("a", 15), turned(Some(ann())), asked("a", 12)], wait(2)),
         (vec![asked("a", 15), turned(Some(ann())), asked("a", 10)], Plan::Undo(vec![0])),
         (vec![asked("a", 15), refused("a"), turned(None)], Plan::Note(Record::Compensated)),
-        ([&done("a")[..], &[asked("b", 5), timed_out("b"), turned(None)]].concat(), Plan::Undo(vec![1])),
+        (
+            [&done("a")[..], &[asked("b", 5), timed_out("b"), turned(None)]].concat(),
+            Plan::Undo(vec![1]),
+        ),
         ([&past_pivot[..], &[asked("d", 10)]].concat(), Plan::Run(vec![3])),
         ([&past_pivot[..], &[asked("d", 11)]].concat(), wait(1)),
         ([&past_pivot[..], &[asked("d", 5), rests("d", 14)]].concat(), wait(4)),
@@ -205,7 +241,10 @@ fn what_is_planned_of_steps_that_others_are_asked_to_do() {
         assert_eq!(plan(&shape, &after(&records), now), expected, "{records:?}");
     }
     for records in [vec![asked("a", 15), refused("a")], vec![asked("a", 15), timed_out("a")]] {
-        assert!(matches!(plan(&shape, &after(&records), now), Plan::Note(Record::TurnedBack { .. })), "{records:?}");
+        assert!(
+            matches!(plan(&shape, &after(&records), now), Plan::Note(Record::TurnedBack { .. })),
+            "{records:?}"
+        );
     }
     let refused_past_pivot = after(&[&past_pivot[..], &[asked("d", 10), refused("d")]].concat());
     assert!(matches!(plan(&shape, &refused_past_pivot, now), Plan::Note(Record::Stuck { .. })));
@@ -224,10 +263,18 @@ fn an_operator_lets_a_step_be_asked_for_once_more() {
     let stuck = after(&[&past_pivot[..], &[asked("d", 10), refused("d"), stuck_at("d")]].concat());
     for record in [resumed(), from("d"), from("a")] {
         let again = stuck.after(&record).unwrap();
-        assert_eq!((state(&again, "d"), round(&again)), (StepState::Failing, 2), "a refusal is for its round");
+        assert_eq!(
+            (state(&again, "d"), round(&again)),
+            (StepState::Failing, 2),
+            "a refusal is for its round"
+        );
     }
     let waiting = after(&[&past_pivot[..], &[asked("d", 10), stuck_at("d")]].concat());
-    assert_eq!(round(&waiting.after(&from("d")).unwrap()), 1, "it may be done yet: the same command again");
+    assert_eq!(
+        round(&waiting.after(&from("d")).unwrap()),
+        1,
+        "it may be done yet: the same command again"
+    );
     assert_eq!(
         state(&waiting.after(&answered("d")).unwrap(), "d"),
         StepState::Done,
@@ -240,13 +287,18 @@ fn an_operator_lets_a_step_be_asked_for_once_more() {
 /// Seen by reading: the participant had charged a card; charged once more in a second round, it would have been refunded once.
 #[test]
 fn an_answer_that_comes_before_the_operator_s_retry_is_repeated_and_not_earned_twice() {
-    let round = |at: &Instance, step: &str| at.step(step).unwrap().asked.as_ref().unwrap().round.get();
+    let round =
+        |at: &Instance, step: &str| at.step(step).unwrap().asked.as_ref().unwrap().round.get();
     let before = [asked("a", 5), answered("a"), asked("b", 10), stuck_at("b")];
     let answered_meanwhile = after(&[&before[..], &[answered("b")]].concat());
     assert_eq!(state(&answered_meanwhile, "b"), StepState::Done);
     for step in ["b", "a"] {
         let again = answered_meanwhile.after(&from(step)).unwrap();
-        assert_eq!((state(&again, "b"), round(&again, "b")), (StepState::Failing, 1), "retried from {step}");
+        assert_eq!(
+            (state(&again, "b"), round(&again, "b")),
+            (StepState::Failing, 1),
+            "retried from {step}"
+        );
     }
     let explicitly = answered_meanwhile.after(&from("a")).unwrap();
     assert_eq!(round(&explicitly, "a"), 2, "what was done before, and seen, is done once more");
@@ -307,17 +359,32 @@ fn what_follows_from_an_answer() {
     else {
         panic!("an undoing that is refused is tried again")
     };
-    assert_eq!(hear(&asking(), &waiting, &call("a", 2, Phase::Do), done()), Heard::Unasked, "of a round to come");
+    assert_eq!(
+        hear(&asking(), &waiting, &call("a", 2, Phase::Do), done()),
+        Heard::Unasked,
+        "of a round to come"
+    );
     assert_eq!(
         hear(&asking(), &once_more, &call("a", 2, Phase::Do), done()),
         Heard::Unasked,
         "of one that has just begun"
     );
     let again = once_more.after(&stuck_at("a")).unwrap().after(&from("a")).unwrap();
-    assert_eq!(hear(&asking(), &again, &call("a", 2, Phase::Do), done()), Heard::Unasked, "nor of one begun twice");
+    assert_eq!(
+        hear(&asking(), &again, &call("a", 2, Phase::Do), done()),
+        Heard::Unasked,
+        "nor of one begun twice"
+    );
     let asked_again = once_more.after(&asked("a", 9)).unwrap();
-    assert_eq!(hear(&asking(), &asked_again, &call("a", 2, Phase::Do), done()), Heard::Write(answered("a")));
-    assert_eq!(hear(&asking(), &waiting, &call("b", 1, Phase::Do), done()), Heard::Unasked, "nobody was asked");
+    assert_eq!(
+        hear(&asking(), &asked_again, &call("a", 2, Phase::Do), done()),
+        Heard::Write(answered("a"))
+    );
+    assert_eq!(
+        hear(&asking(), &waiting, &call("b", 1, Phase::Do), done()),
+        Heard::Unasked,
+        "nobody was asked"
+    );
     assert_eq!(hear(&asking(), &after(&[]), &call("a", 1, Phase::Do), done()), Heard::Unasked);
 }
 
@@ -352,8 +419,14 @@ fn an_answer_is_from_whom_the_step_names() {
         (Some("payments"), Some("/x"), Some("audit"), "/x", false),
     ] {
         let (faults, asks) = asks(of, source);
-        assert!(faults.is_empty() && asks.takes_from(by, from) == expected, "{of:?} {source:?} {by:?} {from}");
+        assert!(
+            faults.is_empty() && asks.takes_from(by, from) == expected,
+            "{of:?} {source:?} {by:?} {from}"
+        );
     }
     assert_eq!(asks(Some(""), None).0, [SagaFault::Name(String::new())]);
-    assert_eq!(asks(None, Some("a\nb")).0, [SagaFault::Source { saga: "s".into(), step: "a".into() }]);
+    assert_eq!(
+        asks(None, Some("a\nb")).0,
+        [SagaFault::Source { saga: "s".into(), step: "a".into() }]
+    );
 }

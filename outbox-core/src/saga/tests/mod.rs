@@ -6,8 +6,8 @@ mod held;
 mod wire;
 
 use super::{
-    By, Failed, Instance, Json, Plan, Record, Saga, SagaState, Shape, StepContext, StepError, StepState, When,
-    after_crash, after_failure, plan,
+    By, Failed, Instance, Json, Plan, Record, Saga, SagaState, Shape, StepContext, StepError,
+    StepState, When, after_crash, after_failure, plan,
 };
 use crate::failure::RetryPolicy;
 use std::time::Duration;
@@ -50,7 +50,14 @@ fn shape() -> Shape {
 fn done(step: &str) -> Record {
     let (output, pivot) = (Json::of(&1).unwrap(), step == "d");
     let compensates = ["a", "b", "c"].contains(&step);
-    Record::Done { step: step.into(), output: output.clone(), data: Some(output), pivot, compensates, attempt: 1 }
+    Record::Done {
+        step: step.into(),
+        output: output.clone(),
+        data: Some(output),
+        pivot,
+        compensates,
+        attempt: 1,
+    }
 }
 
 fn failed(step: &str) -> Record {
@@ -98,7 +105,9 @@ const fn when(overdue: bool) -> When {
 }
 
 fn after(records: &[Record]) -> Instance {
-    let apply = |at: Instance, record: &Record| at.after(record).unwrap_or_else(|| panic!("{record:?} at {at:?}"));
+    let apply = |at: Instance, record: &Record| {
+        at.after(record).unwrap_or_else(|| panic!("{record:?} at {at:?}"))
+    };
     records.iter().fold(Instance::default(), apply)
 }
 
@@ -107,7 +116,16 @@ fn every() -> Vec<Record> {
     let started = Record::Started { data: Json::of(&0).unwrap() };
     let left_out = Record::LeftOut { step: "e".into(), pivot: false };
     let ended = [Record::Completed, Record::Compensated];
-    let rest = [done("e"), failed("a"), turned(None), turned(Some(ann())), undone("a"), stuck(), resumed(), from("a")];
+    let rest = [
+        done("e"),
+        failed("a"),
+        turned(None),
+        turned(Some(ann())),
+        undone("a"),
+        stuck(),
+        resumed(),
+        from("a"),
+    ];
     [started, left_out].into_iter().chain(rest).chain([passed("a")]).chain(ended).collect()
 }
 
@@ -157,7 +175,21 @@ fn every_state_with_every_record() {
         (
             "past its pivot",
             past_pivot(),
-            [no, Some(Running), Some(Running), Some(Running), no, no, no, Some(Stuck), no, no, no, Some(Completed), no],
+            [
+                no,
+                Some(Running),
+                Some(Running),
+                Some(Running),
+                no,
+                no,
+                no,
+                Some(Stuck),
+                no,
+                no,
+                no,
+                Some(Completed),
+                no,
+            ],
         ),
         (
             "compensating",
@@ -181,7 +213,21 @@ fn every_state_with_every_record() {
         (
             "stuck forward",
             forward_stuck(),
-            [no, no, no, no, no, Some(Compensating), no, no, Some(Running), Some(Running), Some(Running), no, no],
+            [
+                no,
+                no,
+                no,
+                no,
+                no,
+                Some(Compensating),
+                no,
+                no,
+                Some(Running),
+                Some(Running),
+                Some(Running),
+                no,
+                no,
+            ],
         ),
         (
             "stuck past its pivot",
@@ -191,7 +237,21 @@ fn every_state_with_every_record() {
         (
             "stuck backward",
             backward_stuck(),
-            [no, no, no, no, no, no, no, no, Some(Compensating), Some(Compensating), Some(Compensating), no, no],
+            [
+                no,
+                no,
+                no,
+                no,
+                no,
+                no,
+                no,
+                no,
+                Some(Compensating),
+                Some(Compensating),
+                Some(Compensating),
+                no,
+                no,
+            ],
         ),
         ("completed", after(&[Record::Completed]), [no; 13]),
         ("compensated", after(&[turned(None), Record::Compensated]), [no; 13]),
@@ -221,8 +281,16 @@ fn a_step_counts_its_failures_until_it_is_done_and_its_undoing_anew() {
 fn an_operator_s_retry_goes_back_to_the_step_and_no_further() {
     let at = after(&[done("a"), done("d"), failed("e"), stuck(), from("d")]);
     assert_eq!(at.steps.iter().map(|s| s.step.as_str()).collect::<Vec<_>>(), ["a"]);
-    let backward =
-        after(&[done("a"), done("b"), done("c"), turned(None), undone("c"), undone("b"), stuck(), from("b")]);
+    let backward = after(&[
+        done("a"),
+        done("b"),
+        done("c"),
+        turned(None),
+        undone("c"),
+        undone("b"),
+        stuck(),
+        from("b"),
+    ]);
     let states: Vec<_> = backward.steps.iter().map(|s| s.state).collect();
     assert_eq!(states, [StepState::Done, StepState::Done, StepState::Undone]);
     assert!(after(&[stuck()]).after(&from("nonsense")).is_none());
@@ -244,7 +312,15 @@ fn what_is_planned_where() {
         (after(&[done("a")]), run(&[1, 2])),
         (after(&[done("a"), done("c"), failed("b")]), run(&[1])),
         (after(&all()[..3]), run(&[3])),
-        (after(&[done("a"), done("b"), done("c"), Record::LeftOut { step: "d".into(), pivot: true }]), run(&[4])),
+        (
+            after(&[
+                done("a"),
+                done("b"),
+                done("c"),
+                Record::LeftOut { step: "d".into(), pivot: true },
+            ]),
+            run(&[4]),
+        ),
         (after(&all()), Plan::Note(Record::Completed)),
         (with(all(), &[Record::Completed]), Plan::Rest),
         (with(all()[..3].to_vec(), &[turned(None)]), undo(&[1, 2])),
@@ -258,8 +334,15 @@ fn what_is_planned_where() {
     }
     let unknown = after(&[done("z")]);
     assert!(matches!(plan(&shape, &unknown, when(false)), Plan::Note(Record::Stuck { .. })));
-    assert!(matches!(plan(&shape, &after(&[done("a")]), when(true)), Plan::Note(Record::TurnedBack { .. })));
-    assert_eq!(plan(&shape, &after(&all()[..4]), when(true)), run(&[4]), "past its pivot no deadline counts");
+    assert!(matches!(
+        plan(&shape, &after(&[done("a")]), when(true)),
+        Plan::Note(Record::TurnedBack { .. })
+    ));
+    assert_eq!(
+        plan(&shape, &after(&all()[..4]), when(true)),
+        run(&[4]),
+        "past its pivot no deadline counts"
+    );
 }
 
 #[test]
@@ -273,16 +356,25 @@ fn what_follows_from_a_failure() {
     let retry = Failed::Retry("no".into());
     let (fresh, again) = (Instance::default(), after(&[failed("a")]));
     let first = of(0, &fresh, &retry);
-    assert!(matches!(first, Record::Failed { attempt: 1, wait_us: 500_000, until_us: 500_100, .. }), "{first:?}");
+    assert!(
+        matches!(first, Record::Failed { attempt: 1, wait_us: 500_000, until_us: 500_100, .. }),
+        "{first:?}"
+    );
     let resting = fresh.after(&first).unwrap();
     let at = |now_us| plan(&shape, &resting, When { now_us, overdue: false });
     assert_eq!(at(500_099), Plan::Wait(Duration::from_micros(1)), "whatever it is looked at for");
     assert_eq!(at(500_100), Plan::Run(vec![0]));
-    assert!(matches!(of(0, &again, &retry), Record::TurnedBack { .. }), "two attempts are its policy");
+    assert!(
+        matches!(of(0, &again, &retry), Record::TurnedBack { .. }),
+        "two attempts are its policy"
+    );
     assert!(matches!(of(0, &fresh, &Failed::Abort("no".into())), Record::TurnedBack { .. }));
     assert!(matches!(of(0, &fresh, &Failed::Stop("no".into())), Record::Stuck { .. }));
     let undoing = after(&[done("a"), turned(None), failed("a")]);
-    assert!(matches!(of(0, &undoing, &retry), Record::Stuck { .. }), "a compensation never gives up silently");
+    assert!(
+        matches!(of(0, &undoing, &retry), Record::Stuck { .. }),
+        "a compensation never gives up silently"
+    );
     assert!(matches!(of(0, &undoing, &Failed::Abort("no".into())), Record::Stuck { .. }));
     let past = after(&[done("a"), done("b"), done("c"), done("d")]);
     assert!(matches!(of(4, &past, &retry), Record::Failed { .. }), "for ever past the pivot");
@@ -333,7 +425,10 @@ fn what_is_written_down_after_a_crash() {
 fn a_pivot_that_is_skipped_counts_as_done() {
     let before = [done("a"), done("b"), done("c")];
     let at_pivot = after(&[&before[..], &[stuck_at("d", true)]].concat());
-    assert!(!at_pivot.past_pivot() && at_pivot.after(&turned(Some(ann()))).is_some(), "until then there is a way back");
+    assert!(
+        !at_pivot.past_pivot() && at_pivot.after(&turned(Some(ann()))).is_some(),
+        "until then there is a way back"
+    );
     assert!(at_pivot.after(&passed("e")).is_none(), "only where it is stuck");
     let skipped = at_pivot.after(&passed("d")).unwrap();
     assert!(skipped.past_pivot() && skipped.after(&turned(Some(ann()))).is_none(), "{skipped:?}");
@@ -345,7 +440,11 @@ fn a_pivot_that_is_done_once_more_leaves_no_way_back() {
     let stuck_behind = after(&[done("a"), done("b"), done("c"), done("d"), stuck_at("e", false)]);
     let again = stuck_behind.after(&Record::RetriedFrom { step: "d".into(), by: ann() }).unwrap();
     assert_eq!(plan(&shape(), &again, when(true)), Plan::Run(vec![3]), "no deadline counts");
-    assert!(again.past_pivot() && again.after(&turned(None)).is_none() && again.after(&turned(Some(ann()))).is_none());
+    assert!(
+        again.past_pivot()
+            && again.after(&turned(None)).is_none()
+            && again.after(&turned(Some(ann()))).is_none()
+    );
     let no = Failed::Abort("no".into());
     let record = after_failure(&shape().steps[3], &again, &no, 0, |wait| wait);
     assert!(matches!(record, Record::Stuck { .. }), "{record:?}");
@@ -358,7 +457,10 @@ fn a_compensation_that_a_definition_has_lost_is_missed_by_nobody() {
     for records in [vec![done("a"), turned(None)], vec![done("a"), turned(None), failed("a")]] {
         let back = after(&records);
         let Plan::Note(record) = plan(&without, &back, when(false)) else { panic!("{back:?}") };
-        assert!(matches!(&record, Record::Stuck { step: Some(step), .. } if step == "a"), "{record:?}");
+        assert!(
+            matches!(&record, Record::Stuck { step: Some(step), .. } if step == "a"),
+            "{record:?}"
+        );
         let stuck = back.after(&record).unwrap();
         assert_eq!(plan(&without, &stuck, when(false)), Plan::Rest);
         // By hand.

@@ -6,7 +6,8 @@ use super::{
     turned,
 };
 use crate::saga::{
-    Answer, Call, Failed, Heard, Instance, Json, Phase, Plan, Record, SagaState, Shape, When, after_failure, plan,
+    Answer, Call, Failed, Heard, Instance, Json, Phase, Plan, Record, SagaState, Shape, When,
+    after_failure, plan,
 };
 use proptest::prelude::*;
 use std::{collections::BTreeMap, time::Duration};
@@ -49,9 +50,17 @@ impl World {
                 None
             }
             Plan::Run(steps) | Plan::Undo(steps) => {
-                let step = self.shape.steps[steps[usize::try_from(self.now_us).unwrap() % steps.len()]].clone();
+                let step = self.shape.steps
+                    [steps[usize::try_from(self.now_us).unwrap() % steps.len()]]
+                .clone();
                 if fails {
-                    let record = after_failure(&step, &self.at, &Failed::Retry("no".into()), self.now_us, |_| RETRY);
+                    let record = after_failure(
+                        &step,
+                        &self.at,
+                        &Failed::Retry("no".into()),
+                        self.now_us,
+                        |_| RETRY,
+                    );
                     self.write(&record);
                     return None;
                 }
@@ -128,7 +137,9 @@ impl World {
             }
             (15, _, Some(n)) => self.hears(self.answers[n].clone()),
             (16, _, Some(n)) => drop(self.answers.remove(n)),
-            (17, ..) if self.at.after(&turned(Some(ann()))).is_some() => self.write(&turned(Some(ann()))),
+            (17, ..) if self.at.after(&turned(Some(ann()))).is_some() => {
+                self.write(&turned(Some(ann())))
+            }
             _ => {}
         }
     }

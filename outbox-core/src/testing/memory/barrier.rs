@@ -25,11 +25,13 @@ impl MemoryStore {
         noted: &KnownCall,
     ) -> Result<Option<Option<KnownCall>>, StoreError> {
         let mut state = self.0.writable()?;
-        let around = tx.around.as_ref().map(|around| around.lock().unwrap_or_else(PoisonError::into_inner));
+        let around =
+            tx.around.as_ref().map(|around| around.lock().unwrap_or_else(PoisonError::into_inner));
         let outside = around.as_ref().and_then(|staged| staged.calls.get(key).cloned());
         let holds_outside = around.is_some_and(|staged| !staged.calls.is_empty());
         let mut staged = tx.staged();
-        let known = staged.calls.get(key).cloned().or(outside).or_else(|| state.calls.get(key).cloned());
+        let known =
+            staged.calls.get(key).cloned().or(outside).or_else(|| state.calls.get(key).cloned());
         if known.is_some() {
             return Ok(Some(known));
         }

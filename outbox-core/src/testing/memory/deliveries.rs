@@ -5,8 +5,8 @@ use crate::{
     event::{EventId, LetterId, Message, Timestamp},
     failure::{DeadLetter, ReceivedBy},
     outbox::{
-        Admission, Awaited, Claim, ClaimQuery, ConsumerStore, History, InboxKey, Postponed, PutBy, ReceivedLetter,
-        RetrierStore, Store, StoreError, StoredDelivery, lane_of,
+        Admission, Awaited, Claim, ClaimQuery, ConsumerStore, History, InboxKey, Postponed, PutBy,
+        ReceivedLetter, RetrierStore, Store, StoreError, StoredDelivery, lane_of,
     },
     runtime::{now, wall_clock},
 };
@@ -33,7 +33,11 @@ pub(super) struct Row {
 impl Row {
     pub(super) fn of(delivery: &PutBy<'_>) -> Self {
         Self {
-            lane: (delivery.consumer.to_owned(), delivery.handler.to_owned(), lane_of(delivery.message)),
+            lane: (
+                delivery.consumer.to_owned(),
+                delivery.handler.to_owned(),
+                lane_of(delivery.message),
+            ),
             message: delivery.message.clone(),
             due_at: delivery.due_in.map(|wait| now() + wait),
             started: delivery.history.runs,
@@ -44,7 +48,12 @@ impl Row {
     }
 
     /// Claims it.
-    pub(super) fn claim(&mut self, id: i64, query: &ClaimQuery<'_>, now: Instant) -> StoredDelivery {
+    pub(super) fn claim(
+        &mut self,
+        id: i64,
+        query: &ClaimQuery<'_>,
+        now: Instant,
+    ) -> StoredDelivery {
         self.claimed = Some((query.by.clone(), now + query.lease));
         StoredDelivery {
             claim: Claim { id, by: query.by.clone() },
@@ -58,7 +67,9 @@ impl Row {
     }
 
     fn is_same(&self, other: &Self) -> bool {
-        let who = |row: &Self| (row.lane.0.clone(), row.lane.1.clone(), row.message.source.clone(), row.message.id);
+        let who = |row: &Self| {
+            (row.lane.0.clone(), row.lane.1.clone(), row.message.source.clone(), row.message.id)
+        };
         who(self) == who(other)
     }
 
@@ -110,9 +121,14 @@ impl State {
 
 impl Shared {
     /// Changes a delivery that is claimed; `false` when it is not.
-    pub(super) fn change(&self, claim: &Claim, change: impl FnOnce(&mut Row)) -> Result<bool, StoreError> {
+    pub(super) fn change(
+        &self,
+        claim: &Claim,
+        change: impl FnOnce(&mut Row),
+    ) -> Result<bool, StoreError> {
         let mut state = self.up()?;
-        let Some(row) = state.deliveries.get_mut(&claim.id).filter(|row| row.is_claimed_by(claim)) else {
+        let Some(row) = state.deliveries.get_mut(&claim.id).filter(|row| row.is_claimed_by(claim))
+        else {
             return Ok(false);
         };
         change(row);
@@ -122,13 +138,27 @@ impl Shared {
 
 #[async_trait]
 impl ConsumerStore for MemoryStore {
-    async fn admit(&self, tx: &MemoryTx, key: InboxKey<'_>, lane: Option<i64>) -> Result<Admission, StoreError> {
+    async fn admit(
+        &self,
+        tx: &MemoryTx,
+        key: InboxKey<'_>,
+        lane: Option<i64>,
+    ) -> Result<Admission, StoreError> {
         {
             let state = self.0.up()?;
-            let owned = (key.consumer.to_owned(), key.handler.to_owned(), key.source.to_owned(), key.message_id);
+            let owned = (
+                key.consumer.to_owned(),
+                key.handler.to_owned(),
+                key.source.to_owned(),
+                key.message_id,
+            );
             let lane = (owned.0.clone(), owned.1.clone(), lane);
             if state.is_busy(&lane) {
-                return Ok(if state.inbox.contains(&owned) { Admission::Repeat } else { Admission::Behind });
+                return Ok(if state.inbox.contains(&owned) {
+                    Admission::Repeat
+                } else {
+                    Admission::Behind
+                });
             }
         }
         Ok(if self.receive(tx, key).await? { Admission::First } else { Admission::Repeat })
@@ -146,7 +176,11 @@ impl ConsumerStore for MemoryStore {
         Ok(true)
     }
 
-    async fn bury(&self, tx: &MemoryTx, letter: &ReceivedLetter<'_>) -> Result<DeadLetter, StoreError> {
+    async fn bury(
+        &self,
+        tx: &MemoryTx,
+        letter: &ReceivedLetter<'_>,
+    ) -> Result<DeadLetter, StoreError> {
         let id = {
             let mut state = self.0.writable()?;
             state.last_id += 1;
@@ -166,7 +200,10 @@ impl ConsumerStore for MemoryStore {
             None,
             letter.history.letter,
         )
-        .received_by(Some(ReceivedBy { consumer: letter.consumer.to_owned(), handler: letter.handler.to_owned() }));
+        .received_by(Some(ReceivedBy {
+            consumer: letter.consumer.to_owned(),
+            handler: letter.handler.to_owned(),
+        }));
         tx.staged().letters.push(letter.clone());
         Ok(letter)
     }
@@ -193,8 +230,10 @@ impl RetrierStore for MemoryStore {
             heads.push(row.lane.clone());
             let is_free = row.claimed.as_ref().is_none_or(|(_, until)| *until <= now);
             let is_due = row.due_at.is_some_and(|at| at <= now);
-            let is_known = row.lane.0 == query.consumer && query.handlers.iter().any(|known| **known == *row.lane.1);
-            if !(is_head && is_free && is_due && is_known) || claimed.len() >= query.limit as usize {
+            let is_known = row.lane.0 == query.consumer
+                && query.handlers.iter().any(|known| **known == *row.lane.1);
+            if !(is_head && is_free && is_due && is_known) || claimed.len() >= query.limit as usize
+            {
                 continue;
             }
             claimed.push(row.claim(*id, query, now));
@@ -202,14 +241,23 @@ impl RetrierStore for MemoryStore {
         Ok(claimed)
     }
 
-    async fn claim_new(&self, key: InboxKey<'_>, by: &Arc<str>, lease: Duration) -> Result<Option<Claim>, StoreError> {
+    async fn claim_new(
+        &self,
+        key: InboxKey<'_>,
+        by: &Arc<str>,
+        lease: Duration,
+    ) -> Result<Option<Claim>, StoreError> {
         let mut state = self.0.up()?;
         let mut heads = Vec::new();
         for (id, row) in &mut state.deliveries {
             let is_head = row.lane.2.is_none() || !heads.contains(&row.lane);
             heads.push(row.lane.clone());
-            let is_it = (row.lane.0.as_str(), row.lane.1.as_str(), row.message.source.as_str(), row.message.id)
-                == (key.consumer, key.handler, key.source, key.message_id);
+            let is_it = (
+                row.lane.0.as_str(),
+                row.lane.1.as_str(),
+                row.message.source.as_str(),
+                row.message.id,
+            ) == (key.consumer, key.handler, key.source, key.message_id);
             if is_it && is_head && row.started == 0 && row.claimed.is_none() {
                 row.started = 1;
                 row.claimed = Some((by.clone(), now() + lease));
@@ -219,7 +267,12 @@ impl RetrierStore for MemoryStore {
         Ok(None)
     }
 
-    async fn prolong(&self, claim: &Claim, lease: Duration, begins: bool) -> Result<bool, StoreError> {
+    async fn prolong(
+        &self,
+        claim: &Claim,
+        lease: Duration,
+        begins: bool,
+    ) -> Result<bool, StoreError> {
         self.0.change(claim, |row| {
             row.claimed = Some((claim.by.clone(), now() + lease));
             row.started += u32::from(begins);
@@ -234,11 +287,16 @@ impl RetrierStore for MemoryStore {
         Ok(held)
     }
 
-    async fn postpone(&self, claim: &Claim, postponed: Option<Postponed<'_>>) -> Result<bool, StoreError> {
+    async fn postpone(
+        &self,
+        claim: &Claim,
+        postponed: Option<Postponed<'_>>,
+    ) -> Result<bool, StoreError> {
         {
             let state = self.0.up()?;
             let source = state.deliveries.get(&claim.id).map(|row| &row.message.source);
-            if postponed.is_some() && source.is_some() && source == state.refused_delivery.as_ref() {
+            if postponed.is_some() && source.is_some() && source == state.refused_delivery.as_ref()
+            {
                 return Err(StoreError::Refused("a row that is too large".into()));
             }
         }

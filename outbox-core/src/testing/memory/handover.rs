@@ -3,8 +3,8 @@
 use super::{MemoryStore, MemoryTx, deliveries::Row};
 use crate::{
     outbox::{
-        Awaited, AwaitedBy, Claim, ClaimQuery, HandlerNameStore, HandoverStore, Postponed, PutBy, StoreError,
-        StoredDelivery,
+        Awaited, AwaitedBy, Claim, ClaimQuery, HandlerNameStore, HandoverStore, Postponed, PutBy,
+        StoreError, StoredDelivery,
     },
     runtime::now,
 };
@@ -13,7 +13,12 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 #[async_trait]
 impl HandoverStore for MemoryStore {
-    async fn leave(&self, tx: &MemoryTx, delivery: &PutBy<'_>, awaited: Option<&Awaited>) -> Result<(), StoreError> {
+    async fn leave(
+        &self,
+        tx: &MemoryTx,
+        delivery: &PutBy<'_>,
+        awaited: Option<&Awaited>,
+    ) -> Result<(), StoreError> {
         let mut row = Row::of(delivery);
         if self.0.up()?.refused_delivery.as_ref() == Some(&row.message.source) {
             return Err(StoreError::Refused("a packet that is too large".into()));
@@ -60,7 +65,8 @@ impl HandoverStore for MemoryStore {
     ) -> Result<Vec<StoredDelivery>, StoreError> {
         let is_known = |row: &Row| {
             let waits_for = |by: &AwaitedBy| {
-                *by.handler == *row.lane.1 && row.awaits.as_ref().is_some_and(|(awaited, _)| *awaited == by.awaited)
+                *by.handler == *row.lane.1
+                    && row.awaits.as_ref().is_some_and(|(awaited, _)| *awaited == by.awaited)
             };
             known.iter().any(waits_for)
         };
@@ -91,17 +97,27 @@ impl HandlerNameStore for MemoryStore {
         let mut counts: BTreeMap<&str, u64> = BTreeMap::new();
         for row in state.deliveries.values() {
             let name = row.lane.1.as_str();
-            if row.lane.0 == consumer && !name.is_empty() && handlers.iter().all(|known| **known != *name) {
+            if row.lane.0 == consumer
+                && !name.is_empty()
+                && handlers.iter().all(|known| **known != *name)
+            {
                 *counts.entry(name).or_default() += 1;
             }
         }
         Ok(counts.into_iter().map(|(name, n)| (name.into(), n)).collect())
     }
 
-    async fn leave_all(&self, consumer: &str, handler: &str, due_in: Duration, limit: u32) -> Result<u64, StoreError> {
+    async fn leave_all(
+        &self,
+        consumer: &str,
+        handler: &str,
+        due_in: Duration,
+        limit: u32,
+    ) -> Result<u64, StoreError> {
         let (mut state, now) = (self.0.up()?, now());
         let is_free = |row: &Row| row.claimed.as_ref().is_none_or(|(_, until)| *until <= now);
-        let of_handler = |row: &&mut Row| (row.lane.0.as_str(), row.lane.1.as_str()) == (consumer, handler);
+        let of_handler =
+            |row: &&mut Row| (row.lane.0.as_str(), row.lane.1.as_str()) == (consumer, handler);
         let rows = state.deliveries.values_mut().filter(of_handler);
         let mut left = 0;
         for row in rows.filter(|row| row.awaits.is_none() && is_free(row)).take(limit as usize) {
@@ -111,11 +127,18 @@ impl HandlerNameStore for MemoryStore {
         Ok(left)
     }
 
-    async fn rename_handler(&self, consumer: &str, from: &str, to: &str, limit: u32) -> Result<u64, StoreError> {
+    async fn rename_handler(
+        &self,
+        consumer: &str,
+        from: &str,
+        to: &str,
+        limit: u32,
+    ) -> Result<u64, StoreError> {
         let mut state = self.0.up()?;
         let is_twin = |row: &Row, other: &Row| {
             (other.lane.0.as_str(), other.lane.1.as_str()) == (consumer, to)
-                && (&other.message.source, other.message.id) == (&row.message.source, row.message.id)
+                && (&other.message.source, other.message.id)
+                    == (&row.message.source, row.message.id)
         };
         let all = state.deliveries.iter();
         let moved: Vec<i64> = all

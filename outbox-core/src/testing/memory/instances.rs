@@ -28,7 +28,11 @@ impl MemoryStore {
 
 #[async_trait]
 impl InstanceStore for MemoryStore {
-    async fn register_instance(&self, instance: &NewInstance<'_>, lease: Duration) -> Result<(), StoreError> {
+    async fn register_instance(
+        &self,
+        instance: &NewInstance<'_>,
+        lease: Duration,
+    ) -> Result<(), StoreError> {
         let row = Row {
             consumer: instance.consumer.to_owned(),
             max_in_flight: instance.max_in_flight,

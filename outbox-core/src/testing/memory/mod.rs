@@ -214,7 +214,11 @@ impl Shared {
 
     fn writable(&self) -> Result<MutexGuard<'_, State>, StoreError> {
         let state = self.up()?;
-        if state.takes_no_writes { Err(StoreError::Unusable("a privilege is missing".into())) } else { Ok(state) }
+        if state.takes_no_writes {
+            Err(StoreError::Unusable("a privilege is missing".into()))
+        } else {
+            Ok(state)
+        }
     }
 
     /// Notes the key for the transaction; `None` while another transaction holds it.
@@ -254,13 +258,21 @@ impl Store for MemoryStore {
 
     async fn begin(&self) -> Result<MemoryTx, StoreError> {
         self.0.up()?.open += 1;
-        Ok(MemoryTx { store: self.0.clone(), staged: Arc::default(), around: None, trail: Mutex::default() })
+        Ok(MemoryTx {
+            store: self.0.clone(),
+            staged: Arc::default(),
+            around: None,
+            trail: Mutex::default(),
+        })
     }
 
     async fn commit(&self, tx: MemoryTx) -> Result<(), StoreError> {
         let mut state = self.0.up()?;
         if let Some(around) = &tx.around {
-            around.lock().unwrap_or_else(PoisonError::into_inner).take_in(std::mem::take(&mut *tx.staged()));
+            around
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .take_in(std::mem::take(&mut *tx.staged()));
             drop(state);
             return Ok(());
         }
@@ -311,7 +323,12 @@ impl Store for MemoryStore {
     }
 
     async fn receive(&self, tx: &MemoryTx, key: InboxKey<'_>) -> Result<bool, StoreError> {
-        let key = (key.consumer.to_owned(), key.handler.to_owned(), key.source.to_owned(), key.message_id);
+        let key = (
+            key.consumer.to_owned(),
+            key.handler.to_owned(),
+            key.source.to_owned(),
+            key.message_id,
+        );
         let mut ended = self.0.ended.subscribe();
         loop {
             if let Some(new) = self.0.try_receive(tx, &key)? {

@@ -20,12 +20,18 @@ where
     /// When there is no such step.
     #[must_use]
     #[track_caller]
-    pub fn answering<R>(mut self, step: &str, reply: impl Fn(&NewEvent) -> R + Send + Sync + 'static) -> Self
+    pub fn answering<R>(
+        mut self,
+        step: &str,
+        reply: impl Fn(&NewEvent) -> R + Send + Sync + 'static,
+    ) -> Self
     where
         R: OutboxEvent,
     {
         assert!(self.shape.number(step).is_some(), "`{}` has no step `{step}`", self.shape.name);
-        let reply: Reply = Arc::new(move |command| NewEvent::encode(&reply(command)).expect("the answer is encoded"));
+        let reply: Reply = Arc::new(move |command| {
+            NewEvent::encode(&reply(command)).expect("the answer is encoded")
+        });
         self.replies.insert(step.to_owned(), reply);
         self
     }
@@ -35,9 +41,18 @@ where
     ///
     /// # Panics
     /// When a saga ends otherwise; and when the check does.
-    pub async fn disturb_every_answer(&self, mut data: impl FnMut(i64) -> D, mut check: impl AsyncFnMut(&SagaRun)) {
-        let asked: Vec<Arc<str>> =
-            self.shape.steps.iter().filter(|s| s.asks.is_some()).map(|s| Arc::clone(&s.name)).collect();
+    pub async fn disturb_every_answer(
+        &self,
+        mut data: impl FnMut(i64) -> D,
+        mut check: impl AsyncFnMut(&SagaRun),
+    ) {
+        let asked: Vec<Arc<str>> = self
+            .shape
+            .steps
+            .iter()
+            .filter(|s| s.asks.is_some())
+            .map(|s| Arc::clone(&s.name))
+            .collect();
         let mut n = 0;
         for step in &asked {
             for fate in Fate::ALL {
@@ -72,9 +87,13 @@ where
         let mut names: Vec<&str> = asked.map(|s| &*s.name).collect();
         names.sort_unstable();
         match run.state() {
-            SagaState::Completed => assert_eq!(run.done_by_others, names, "{of}: {:?}", run.instance),
+            SagaState::Completed => {
+                assert_eq!(run.done_by_others, names, "{of}: {:?}", run.instance)
+            }
             SagaState::Compensated => {
-                let undone = |step: &String| self.shape.number(step).is_some_and(|n| self.shape.steps[n].compensates);
+                let undone = |step: &String| {
+                    self.shape.number(step).is_some_and(|n| self.shape.steps[n].compensates)
+                };
                 let left: Vec<_> = run.done_by_others.iter().filter(|step| undone(step)).collect();
                 assert!(left.is_empty(), "{of}: {left:?} are left, of {:?}", run.instance);
             }

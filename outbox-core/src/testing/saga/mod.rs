@@ -24,8 +24,8 @@ use crate::{
     outbox::StoreError,
     runtime::Shutdown,
     saga::{
-        Claim, Json, NewSaga, Operation, Probe, Registry, Replies, Saga, SagaAdmin, SagaReports, SagaSource, SagaState,
-        Shape, Suspects, Worker, WorkerEnd,
+        Claim, Json, NewSaga, Operation, Probe, Registry, Replies, Saga, SagaAdmin, SagaReports,
+        SagaSource, SagaState, Shape, Suspects, Worker, WorkerEnd,
     },
 };
 use others::{Arrived, Others, Reply};
@@ -79,14 +79,28 @@ where
     #[track_caller]
     pub fn new(store: &S, make: impl Fn() -> Saga<D, S::Tx> + Send + Sync + 'static) -> Self {
         let definition = make();
-        assert!(definition.faults().is_empty(), "the definition has faults: {:?}", definition.faults());
+        assert!(
+            definition.faults().is_empty(),
+            "the definition has faults: {:?}",
+            definition.faults()
+        );
         let shape = definition.shape().clone();
-        Self { store: store.clone(), shape, make: Box::new(make), replies: HashMap::new(), beside: None }
+        Self {
+            store: store.clone(),
+            shape,
+            make: Box::new(make),
+            replies: HashMap::new(),
+            beside: None,
+        }
     }
 
     /// Begins a test with a saga's data.
     pub fn given(&self, data: D) -> Given<'_, S, D> {
-        Given { kit: self, data, script: Script::with(Others::with(self.replies.clone(), &self.shape)) }
+        Given {
+            kit: self,
+            data,
+            script: Script::with(Others::with(self.replies.clone(), &self.shape)),
+        }
     }
 
     /// Runs a saga for each step, in which that step says that it never will. What was done before must be undone; past
@@ -94,7 +108,11 @@ where
     ///
     /// # Panics
     /// When a saga ends otherwise; and when the check does.
-    pub async fn fail_every_step(&self, mut data: impl FnMut(i64) -> D, mut check: impl AsyncFnMut(&SagaRun)) {
+    pub async fn fail_every_step(
+        &self,
+        mut data: impl FnMut(i64) -> D,
+        mut check: impl AsyncFnMut(&SagaRun),
+    ) {
         for (n, step) in (1..).zip(&self.shape.steps) {
             let run = self.given(data(n)).aborting(&step.name).run().await;
             let reached = run.attempted(&step.name);
@@ -114,10 +132,17 @@ where
     ///
     /// # Panics
     /// When a saga ends otherwise; and when the check does, which is run at the end.
-    pub async fn fail_every_compensation(&self, mut data: impl FnMut(i64) -> D, mut check: impl AsyncFnMut(&SagaRun)) {
+    pub async fn fail_every_compensation(
+        &self,
+        mut data: impl FnMut(i64) -> D,
+        mut check: impl AsyncFnMut(&SagaRun),
+    ) {
         let last = self.last_that_turns_back();
-        for (n, step) in (1..).zip(&self.shape.steps).filter(|(_, step)| step.compensates && step.name != last) {
-            let given = self.given(data(n)).aborting(&last).failing_compensation(&step.name, u32::MAX);
+        for (n, step) in
+            (1..).zip(&self.shape.steps).filter(|(_, step)| step.compensates && step.name != last)
+        {
+            let given =
+                self.given(data(n)).aborting(&last).failing_compensation(&step.name, u32::MAX);
             let run = given.run().await;
             run.expect_stuck_at(&step.name);
             let run = self.resumed(&run).await;
@@ -131,7 +156,11 @@ where
     ///
     /// # Panics
     /// When a saga ends otherwise than without it; and when the check does.
-    pub async fn repeat_every_step(&self, data: impl FnMut(i64) -> D, check: impl AsyncFnMut(&SagaRun)) {
+    pub async fn repeat_every_step(
+        &self,
+        data: impl FnMut(i64) -> D,
+        check: impl AsyncFnMut(&SagaRun),
+    ) {
         self.cut_everywhere(Cut::Written, data, check).await;
     }
 
@@ -140,11 +169,20 @@ where
     ///
     /// # Panics
     /// When a saga ends otherwise than without it; and when the check does.
-    pub async fn cut_at_every_record(&self, data: impl FnMut(i64) -> D, check: impl AsyncFnMut(&SagaRun)) {
+    pub async fn cut_at_every_record(
+        &self,
+        data: impl FnMut(i64) -> D,
+        check: impl AsyncFnMut(&SagaRun),
+    ) {
         self.cut_everywhere(Cut::Committed, data, check).await;
     }
 
-    async fn cut_everywhere(&self, cut: Cut, mut data: impl FnMut(i64) -> D, mut check: impl AsyncFnMut(&SagaRun)) {
+    async fn cut_everywhere(
+        &self,
+        cut: Cut,
+        mut data: impl FnMut(i64) -> D,
+        mut check: impl AsyncFnMut(&SagaRun),
+    ) {
         let last = self.last_that_turns_back();
         let mut n = 0;
         for turns_back in [false, true] {
@@ -156,7 +194,8 @@ where
                 }
                 given.script.cut = Some((cut, record));
                 let (run, was_cut) = given.run_to_end().await;
-                let expected = if turns_back { SagaState::Compensated } else { SagaState::Completed };
+                let expected =
+                    if turns_back { SagaState::Compensated } else { SagaState::Completed };
                 assert_eq!(run.state(), expected, "{cut:?} at record {record}: {:?}", run.instance);
                 check(&run).await;
                 if !was_cut {
@@ -169,7 +208,10 @@ where
     /// The last step whose failure turns a saga back: the pivot, or the last one.
     fn last_that_turns_back(&self) -> Arc<str> {
         let pivot = self.shape.steps.iter().find(|step| step.pivot);
-        pivot.or(self.shape.steps.last()).map(|step| Arc::clone(&step.name)).expect("a definition has a step")
+        pivot
+            .or(self.shape.steps.last())
+            .map(|step| Arc::clone(&step.name))
+            .expect("a definition has a step")
     }
 
     /// Whether the pivot is before the step of a number, from 1.
@@ -229,13 +271,23 @@ where
                         return (run, script().was_cut());
                     }
                     // Either it was given back, and is gone on with before it is due, or another one takes it over.
-                    let given_back = Claim { epoch: claim.epoch + claim.epoch % 2, ..claim.clone() };
-                    claim = if self.opens(&given_back).await { given_back } else { self.claim(id, &known).await };
+                    let given_back =
+                        Claim { epoch: claim.epoch + claim.epoch % 2, ..claim.clone() };
+                    claim = if self.opens(&given_back).await {
+                        given_back
+                    } else {
+                        self.claim(id, &known).await
+                    };
                 }
-                end => panic!("the saga {id} cannot be carried: {end:?}; does a coordinator run beside the test?"),
+                end => panic!(
+                    "the saga {id} cannot be carried: {end:?}; does a coordinator run beside the test?"
+                ),
             }
         }
-        panic!("the saga {id} does not end: {:?}", SagaRun::read(&self.store, id, waited).await.instance);
+        panic!(
+            "the saga {id} does not end: {:?}",
+            SagaRun::read(&self.store, id, waited).await.instance
+        );
     }
 
     /// Makes what carries sagas of these definitions.
@@ -259,7 +311,13 @@ where
     }
 
     /// Tells the saga what was answered; where an instance with another version runs beside, each answer comes there first.
-    async fn tell(&self, id: SagaId, worker: &Arc<Worker<S>>, beside: Option<&Arc<Worker<S>>>, answers: Vec<Arrived>) {
+    async fn tell(
+        &self,
+        id: SagaId,
+        worker: &Arc<Worker<S>>,
+        beside: Option<&Arc<Worker<S>>>,
+        answers: Vec<Arrived>,
+    ) {
         let replies = Replies::of(Arc::clone(worker));
         for Arrived { message: answer, strange } in answers {
             if strange {
@@ -302,7 +360,11 @@ where
     /// Claims the saga, as another process would.
     async fn claim(&self, id: SagaId, known: &[(Arc<str>, u32)]) -> Claim {
         for _ in 0..LOOKS {
-            let claims = self.store.claim(known, Duration::ZERO, u32::from(u16::MAX)).await.expect("sagas are claimed");
+            let claims = self
+                .store
+                .claim(known, Duration::ZERO, u32::from(u16::MAX))
+                .await
+                .expect("sagas are claimed");
             if let Some(claim) = claims.into_iter().find(|claim| claim.id == id) {
                 return claim;
             }
@@ -363,7 +425,11 @@ where
     /// Fails early where a test names a step that is not there.
     #[track_caller]
     fn known<'n>(&self, step: &'n str) -> &'n str {
-        assert!(self.kit.shape.number(step).is_some(), "`{}` has no step `{step}`", self.kit.shape.name);
+        assert!(
+            self.kit.shape.number(step).is_some(),
+            "`{}` has no step `{step}`",
+            self.kit.shape.name
+        );
         step
     }
 }

@@ -105,13 +105,20 @@ pub(super) struct Others {
 
 impl fmt::Debug for Others {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Others").field("fates", &self.fates).field("there", &self.there).finish_non_exhaustive()
+        f.debug_struct("Others")
+            .field("fates", &self.fates)
+            .field("there", &self.there)
+            .finish_non_exhaustive()
     }
 }
 
 impl Others {
     pub(super) fn with(replies: HashMap<String, Reply>, shape: &Shape) -> Self {
-        let asks = shape.steps.iter().filter_map(|step| Some((step.name.to_string(), step.asks?))).collect();
+        let asks = shape
+            .steps
+            .iter()
+            .filter_map(|step| Some((step.name.to_string(), step.asks?)))
+            .collect();
         Self { replies, asks, ..Self::default() }
     }
 
@@ -199,8 +206,9 @@ impl Others {
                 _ => self.answers.push((message, 0)),
             }
         }
-        let (mut arrived, later): (Vec<_>, Vec<_>) =
-            std::mem::take(&mut self.answers).into_iter().partition(|(_, delay)| all || *delay == 0);
+        let (mut arrived, later): (Vec<_>, Vec<_>) = std::mem::take(&mut self.answers)
+            .into_iter()
+            .partition(|(_, delay)| all || *delay == 0);
         self.answers = later;
         if let Some(chance) = &mut self.chance {
             chance.shuffle(&mut arrived);
@@ -219,15 +227,21 @@ impl Others {
         let phase = sent.call.phase;
         let known = self.there.entry(place(sent)).or_default();
         if phase == Phase::Undo && known.0.is_none() {
-            known.0 = Some(KnownCall { outcome: CallOutcome::Blocked, answer: None, command: None });
+            known.0 =
+                Some(KnownCall { outcome: CallOutcome::Blocked, answer: None, command: None });
         }
         let (outcome, answer) = match (course(phase, known.0.clone(), known.1.clone()), phase) {
             (Course::Answer(answer), Phase::Do) => return answer,
             (Course::Answer(answer), Phase::Undo) => (noted(phase), answer),
-            (Course::Run, Phase::Do) if fate == Fate::Refused => (CallOutcome::Rejected, refused("the test wants it")),
+            (Course::Run, Phase::Do) if fate == Fate::Refused => {
+                (CallOutcome::Rejected, refused("the test wants it"))
+            }
             (Course::Run, Phase::Do) => {
                 let reply = self.replies.get(&sent.call.step);
-                (noted(phase), reply.map_or_else(|| usual(noted(phase)), |reply| reply(&sent.command).into()))
+                (
+                    noted(phase),
+                    reply.map_or_else(|| usual(noted(phase)), |reply| reply(&sent.command).into()),
+                )
             }
             (Course::Run, Phase::Undo) => (noted(phase), usual(noted(phase))),
         };
@@ -242,7 +256,8 @@ impl Others {
             let done = known.0.as_ref().is_some_and(|known| known.outcome == CallOutcome::Done);
             done && known.1.is_none()
         };
-        let is_real = |(.., command): &Place| command.is_none_or(|command| !self.strange.contains(&command));
+        let is_real =
+            |(.., command): &Place| command.is_none_or(|command| !self.strange.contains(&command));
         let done = self.there.iter().filter(|(place, known)| is_real(place) && is_done(known));
         done.map(|((step, ..), _)| step.clone()).collect()
     }
@@ -258,8 +273,10 @@ impl Others {
         }
         let Call { saga, step, round, phase } = sent.call.clone();
         let next = Call { saga, step: step.clone(), round: round.saturating_add(1), phase };
-        let mut forged =
-            vec![self.answer(&next, usual(CallOutcome::Done)), self.answer(&next, usual(CallOutcome::Undone))];
+        let mut forged = vec![
+            self.answer(&next, usual(CallOutcome::Done)),
+            self.answer(&next, usual(CallOutcome::Undone)),
+        ];
         if phase == Phase::Do {
             let undoing = Call { saga, step: step.clone(), round, phase: Phase::Undo };
             // Where the saga has turned back meanwhile, an undoing may be out.
@@ -276,7 +293,8 @@ impl Others {
                 forged.push(message(&sent.call, usual(outcome), consumer_of(asks), "/strangers"));
             }
         }
-        self.answers.extend(forged.into_iter().map(|message| (Arrived { message, strange: true }, 0)));
+        self.answers
+            .extend(forged.into_iter().map(|message| (Arrived { message, strange: true }, 0)));
     }
 
     /// Puts an answer into the envelope in which it arrives.

@@ -30,8 +30,17 @@ impl SagaRun {
     /// Reads a saga by its log alone.
     pub(super) async fn read(store: &dyn SagaAdmin, id: SagaId, waited: Duration) -> Self {
         let log = store.saga_log(id).await.expect("the log is read");
-        let (instance, data) = rebuild(log.iter().map(|entry| &entry.record)).expect("the log can be");
-        Self { id, instance, log, waited, done_by_others: Vec::new(), others: Others::default(), data }
+        let (instance, data) =
+            rebuild(log.iter().map(|entry| &entry.record)).expect("the log can be");
+        Self {
+            id,
+            instance,
+            log,
+            waited,
+            done_by_others: Vec::new(),
+            others: Others::default(),
+            data,
+        }
     }
 
     /// Gives the state.
@@ -139,6 +148,11 @@ impl SagaRun {
     }
 
     fn steps_of(&self, is: impl Fn(&Record) -> bool) -> Vec<&str> {
-        self.log.iter().map(|entry| &entry.record).filter(|record| is(record)).filter_map(Record::step).collect()
+        self.log
+            .iter()
+            .map(|entry| &entry.record)
+            .filter(|record| is(record))
+            .filter_map(Record::step)
+            .collect()
     }
 }

@@ -9,7 +9,8 @@ use serde::{Serialize, de::DeserializeOwned};
 use std::{sync::Arc, time::Duration};
 
 /// Adds the definition that an instance has which runs beside.
-pub(super) type AddVersion<S> = Box<dyn Fn(&mut Registry<<S as crate::outbox::Store>::Tx>) + Send + Sync>;
+pub(super) type AddVersion<S> =
+    Box<dyn Fn(&mut Registry<<S as crate::outbox::Store>::Tx>) + Send + Sync>;
 
 impl<S, D> SagaKit<S, D>
 where
@@ -33,10 +34,17 @@ where
         O: Serialize + DeserializeOwned + Send + Sync + 'static,
     {
         let definition = other();
-        assert!(definition.faults().is_empty(), "the other definition has faults: {:?}", definition.faults());
+        assert!(
+            definition.faults().is_empty(),
+            "the other definition has faults: {:?}",
+            definition.faults()
+        );
         let shape = definition.shape();
         let (name, version) = (&self.shape.name, self.shape.version);
-        assert!(shape.name != *name || shape.version != version, "`{name}` is of version {version} in both");
+        assert!(
+            shape.name != *name || shape.version != version,
+            "`{name}` is of version {version} in both"
+        );
         self.beside = Some(Box::new(move |registry| registry.add(other())));
         self
     }
@@ -47,7 +55,11 @@ where
         let mut registry = Registry::new();
         add(&mut registry);
         let known = registry.known();
-        let claims = self.store.claim(&known, Duration::ZERO, u32::from(u16::MAX)).await.expect("sagas are claimed");
+        let claims = self
+            .store
+            .claim(&known, Duration::ZERO, u32::from(u16::MAX))
+            .await
+            .expect("sagas are claimed");
         assert!(
             claims.iter().all(|claim| claim.id != id),
             "an instance claims a saga of a version that it does not have"
@@ -60,7 +72,10 @@ where
         let tx = self.store.begin().await.expect("a transaction begins");
         let taken = Replies::of(Arc::clone(beside)).take(&tx, answer).await;
         let is_left = taken.as_ref().is_err_and(|error| error.is_unknown());
-        assert!(is_left, "an instance without the saga's version does not leave its answer to another one: {taken:?}");
+        assert!(
+            is_left,
+            "an instance without the saga's version does not leave its answer to another one: {taken:?}"
+        );
         self.store.rollback(tx).await.expect("it rolls back");
     }
 }

@@ -7,8 +7,8 @@ use super::{
 use crate::{
     event::Message,
     outbox::{
-        Admission, Awaited, AwaitedBy, ClaimQuery, ConsumerStore, HandlerNameStore, HandoverStore, History, Postponed,
-        PutBy, RetrierStore, StoredDelivery,
+        Admission, Awaited, AwaitedBy, ClaimQuery, ConsumerStore, HandlerNameStore, HandoverStore,
+        History, Postponed, PutBy, RetrierStore, StoredDelivery,
     },
 };
 use std::{sync::Arc, time::Duration};
@@ -23,7 +23,9 @@ fn delivery<'a>(handler: &'a str, message: &'a Message, due_in: Duration) -> Put
 
 async fn put<S: ConsumerStore>(store: &S, handler: &str, message: &Message, due_in: Duration) {
     let tx = store.begin().await.expect("a transaction opens");
-    assert!(store.put_by(&tx, &delivery(handler, message, due_in)).await.expect("a delivery is stored"));
+    assert!(
+        store.put_by(&tx, &delivery(handler, message, due_in)).await.expect("a delivery is stored")
+    );
     store.commit(tx).await.expect("a commit succeeds");
 }
 
@@ -34,12 +36,19 @@ async fn leave<S: ConsumerStore>(
     (due_in, awaited): (Duration, Option<&Awaited>),
 ) {
     let tx = store.begin().await.expect("a transaction opens");
-    store.leave(&tx, &delivery(handler, message, due_in), awaited).await.expect("a delivery is left");
+    store
+        .leave(&tx, &delivery(handler, message, due_in), awaited)
+        .await
+        .expect("a delivery is left");
     store.commit(tx).await.expect("a commit succeeds");
 }
 
 /// Claims what is due for some handlers, or what waits for something.
-async fn claim<S: ConsumerStore>(store: &S, handlers: &[&str], known: Option<&[AwaitedBy]>) -> Vec<StoredDelivery> {
+async fn claim<S: ConsumerStore>(
+    store: &S,
+    handlers: &[&str],
+    known: Option<&[AwaitedBy]>,
+) -> Vec<StoredDelivery> {
     let handlers: Vec<Arc<str>> = handlers.iter().map(|handler| Arc::from(*handler)).collect();
     let by: Arc<str> = "me".into();
     let query = ClaimQuery { consumer: "c", handlers: &handlers, by: &by, lease: LONG, limit: 100 };
@@ -63,7 +72,9 @@ fn saga() -> Awaited {
 }
 
 /// By handler, kind, name and version; later ones of a key wait behind it.
-pub async fn what_waits_for_an_instance_that_knows_it_is_claimed_by_that_one_alone<F: StoreFixture>() {
+pub async fn what_waits_for_an_instance_that_knows_it_is_claimed_by_that_one_alone<
+    F: StoreFixture,
+>() {
     let fixture = F::create(false).await;
     let store = fixture.consumer().await;
     let (newer, answer, nameless) = (message(Some("a")), message(None), message(Some("b")));
@@ -75,7 +86,10 @@ pub async fn what_waits_for_an_instance_that_knows_it_is_claimed_by_that_one_alo
     let behind = message(Some("a"));
     assert_eq!(admit(&store, &behind).await, Admission::Behind);
     put(&store, "h", &behind, Duration::ZERO).await;
-    assert!(claim(&store, &["h", ""], None).await.is_empty(), "nothing of it is due, and the key waits");
+    assert!(
+        claim(&store, &["h", ""], None).await.is_empty(),
+        "nothing of it is due, and the key waits"
+    );
 
     let mut awaited = store.awaited("c").await.expect("it is told");
     awaited.sort_by_key(|by| (by.handler.clone(), by.awaited.clone()));
@@ -83,14 +97,16 @@ pub async fn what_waits_for_an_instance_that_knows_it_is_claimed_by_that_one_alo
     assert_eq!(awaited, all);
     assert!(store.awaited("other").await.expect("it is told").is_empty());
 
-    let others = [by("h", Some(of_type(4))), by("g", Some(of_type(3))), by("h", None), by("", Some(saga()))];
+    let others =
+        [by("h", Some(of_type(4))), by("g", Some(of_type(3))), by("h", None), by("", Some(saga()))];
     assert!(claim(&store, &["h"], Some(&others)).await.is_empty(), "none of them is waited for");
     let claimed = claim(&store, &[], Some(&[others.as_slice(), &all[1..2]].concat())).await;
     assert_eq!((ids(&claimed), claimed[0].awaited_for), (vec![newer.id], None));
     assert!(claim(&store, &[], Some(&all[1..2])).await.is_empty(), "it is claimed");
     assert!(finish(&store, &claimed[0].claim).await);
     assert_eq!(ids(&claim(&store, &["h"], None).await), [behind.id], "the key goes on");
-    let many: Vec<AwaitedBy> = (10..200).map(|version| by("h", Some(of_type(version)))).chain(all.clone()).collect();
+    let many: Vec<AwaitedBy> =
+        (10..200).map(|version| by("h", Some(of_type(version)))).chain(all.clone()).collect();
     assert_eq!(claim(&store, &[], Some(&many)).await.len(), 2, "however many are known");
     assert!(store.awaited("c").await.expect("it is told").is_empty(), "nothing waits any more");
 }
@@ -106,8 +122,19 @@ pub async fn a_claimed_delivery_that_is_left_has_waited_since_it_was_left_first<
     let history = History { runs: 1, ..History::default() };
     let postponed = |due_in| Postponed { due_in, history: &history };
     let (now, wanted) = (Duration::ZERO, of_type(3));
-    assert!(store.leave_claimed(&claimed[0].claim, postponed(now), Some(&wanted)).await.expect("answered"));
-    assert!(!store.leave_claimed(&claimed[0].claim, postponed(now), Some(&wanted)).await.expect("answered"), "lost");
+    assert!(
+        store
+            .leave_claimed(&claimed[0].claim, postponed(now), Some(&wanted))
+            .await
+            .expect("answered")
+    );
+    assert!(
+        !store
+            .leave_claimed(&claimed[0].claim, postponed(now), Some(&wanted))
+            .await
+            .expect("answered"),
+        "lost"
+    );
     // Its time is over, and whoever claims it then does not know it either.
     let first = claim(&store, &["h"], None).await;
     tokio::time::sleep(Duration::from_millis(50)).await;
@@ -127,9 +154,14 @@ pub async fn deliveries_of_other_handlers_are_counted_left_and_moved<F: StoreFix
     let store = fixture.consumer().await;
     let known: [Arc<str>; 1] = ["h".into()];
     let (first, second, twin) = (message(Some("a")), message(Some("a")), message(None));
-    for (handler, message) in
-        [("old", &first), ("h", &second), ("old", &twin), ("h", &twin), ("gone", &second), ("", &first)]
-    {
+    for (handler, message) in [
+        ("old", &first),
+        ("h", &second),
+        ("old", &twin),
+        ("h", &twin),
+        ("gone", &second),
+        ("", &first),
+    ] {
         put(&store, handler, message, Duration::ZERO).await;
     }
     let counted = store.under_other_names("c", &known).await.expect("counted");
@@ -154,7 +186,10 @@ pub async fn deliveries_of_other_handlers_are_counted_left_and_moved<F: StoreFix
     let mut expected = vec![first.id, twin.id];
     expected.sort();
     assert_eq!(told, expected, "the first of its key comes first under the new name too");
-    let of_first = claimed.iter().find(|c| c.message.as_ref().is_ok_and(|m| m.id == first.id)).expect("it is there");
+    let of_first = claimed
+        .iter()
+        .find(|c| c.message.as_ref().is_ok_and(|m| m.id == first.id))
+        .expect("it is there");
     assert!(finish(&store, &of_first.claim).await);
     assert_eq!(ids(&claim(&store, &["h"], None).await), [second.id]);
 }

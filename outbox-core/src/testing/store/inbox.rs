@@ -4,8 +4,8 @@ use super::{StoreFixture, event, owner_of_all, partition_of_key, read_all};
 use crate::{
     event::{EventId, Headers, MessageId, NewEvent, RelayId, SagaId},
     outbox::{
-        BarrierStore, CallAnswer, CallKey, CallOutcome, ConsumerStore, Fence, InboxKey, KnownCall, PartitionNo, Store,
-        StoreError,
+        BarrierStore, CallAnswer, CallKey, CallOutcome, ConsumerStore, Fence, InboxKey, KnownCall,
+        PartitionNo, Store, StoreError,
     },
     saga::{CommandHash, Phase},
 };
@@ -15,8 +15,14 @@ use std::{num::NonZeroU32, time::Duration};
 pub async fn a_message_is_received_once_however_many_ask_at_once<F: StoreFixture>() {
     let fixture = F::create(false).await;
     for _ in 0..5 {
-        let key = InboxKey { consumer: "c", handler: "h", source: "/shop", message_id: MessageId::generate() };
-        let asked = futures_util::future::join_all((0..8).map(|_| fixture.receive(key.clone()))).await;
+        let key = InboxKey {
+            consumer: "c",
+            handler: "h",
+            source: "/shop",
+            message_id: MessageId::generate(),
+        };
+        let asked =
+            futures_util::future::join_all((0..8).map(|_| fixture.receive(key.clone()))).await;
         assert_eq!(asked.iter().filter(|first| **first).count(), 1);
         assert!(!fixture.receive(key).await);
     }
@@ -66,12 +72,16 @@ pub async fn a_command_is_noted_once_and_what_is_known_of_it_is_given<F: StoreFi
         headers,
     };
     let bare = |outcome| Some(KnownCall { outcome, answer: None, command: COMMAND });
-    let whole = |outcome| Some(KnownCall { outcome, answer: Some(answer.clone()), command: COMMAND });
+    let whole =
+        |outcome| Some(KnownCall { outcome, answer: Some(answer.clone()), command: COMMAND });
     let long = "s".repeat(100);
     let (doing, undoing) = (call(saga, &long, Phase::Do), call(saga, &long, Phase::Undo));
     let tx = store.begin().await.expect("a transaction opens");
     assert_eq!(store.note_call(&tx, doing, COMMAND, CallOutcome::Done).await.expect("noted"), None);
-    assert_eq!(store.note_call(&tx, undoing, COMMAND, CallOutcome::Undone).await.expect("noted"), None);
+    assert_eq!(
+        store.note_call(&tx, undoing, COMMAND, CallOutcome::Undone).await.expect("noted"),
+        None
+    );
     store.keep_answer(&tx, doing, CallOutcome::Rejected, &answer).await.expect("kept");
     let inside = store.nest(&tx).await.expect("a savepoint is set");
     assert_eq!(
@@ -87,12 +97,21 @@ pub async fn a_command_is_noted_once_and_what_is_known_of_it_is_given<F: StoreFi
         store.note_call(&tx, doing, COMMAND, CallOutcome::Done).await.expect("answered"),
         whole(CallOutcome::Rejected)
     );
-    assert_eq!(store.note_call(&tx, undoing, COMMAND, CallOutcome::Undone).await.expect("noted"), None);
+    assert_eq!(
+        store.note_call(&tx, undoing, COMMAND, CallOutcome::Undone).await.expect("noted"),
+        None
+    );
     store.rollback(tx).await.expect("a rollback succeeds");
     let tx = store.begin().await.expect("a transaction opens");
-    assert_eq!(store.note_call(&tx, undoing, COMMAND, CallOutcome::Undone).await.expect("noted"), None);
+    assert_eq!(
+        store.note_call(&tx, undoing, COMMAND, CallOutcome::Undone).await.expect("noted"),
+        None
+    );
     let later = CallKey { round: NonZeroU32::MAX, ..doing };
-    assert_eq!(store.note_call(&tx, later, COMMAND, CallOutcome::Blocked).await.expect("noted"), None);
+    assert_eq!(
+        store.note_call(&tx, later, COMMAND, CallOutcome::Blocked).await.expect("noted"),
+        None
+    );
     assert_eq!(
         store.note_call(&tx, later, COMMAND, CallOutcome::Done).await.expect("answered"),
         bare(CallOutcome::Blocked)
@@ -104,18 +123,27 @@ pub async fn a_command_is_noted_once_and_what_is_known_of_it_is_given<F: StoreFi
 pub async fn a_row_of_a_command_says_which_it_is_of<F: StoreFixture>() {
     let fixture = F::create(false).await;
     let (store, saga) = (fixture.consumer().await, SagaId::generate());
-    let hashes = [CommandHash::of("payment.charge", b"{}"), CommandHash::of("payment.charge", b"7")];
+    let hashes =
+        [CommandHash::of("payment.charge", b"{}"), CommandHash::of("payment.charge", b"7")];
     let key = call(saga, "charge", Phase::Do);
     let known = |command| Some(KnownCall { outcome: CallOutcome::Done, answer: None, command });
-    for (key, first) in
-        [(key, Some(hashes[0])), (key.apart(&hashes[1]), Some(hashes[1])), (key.apart(&hashes[0]), None)]
-    {
+    for (key, first) in [
+        (key, Some(hashes[0])),
+        (key.apart(&hashes[1]), Some(hashes[1])),
+        (key.apart(&hashes[0]), None),
+    ] {
         let tx = store.begin().await.expect("a transaction opens");
         assert_eq!(store.note_call(&tx, key, first, CallOutcome::Done).await.expect("noted"), None);
-        assert_eq!(store.note_call(&tx, key, COMMAND, CallOutcome::Blocked).await.expect("answered"), known(first));
+        assert_eq!(
+            store.note_call(&tx, key, COMMAND, CallOutcome::Blocked).await.expect("answered"),
+            known(first)
+        );
         store.commit(tx).await.expect("a commit succeeds");
         let tx = store.begin().await.expect("a transaction opens");
-        assert_eq!(store.note_call(&tx, key, None, CallOutcome::Blocked).await.expect("answered"), known(first));
+        assert_eq!(
+            store.note_call(&tx, key, None, CallOutcome::Blocked).await.expect("answered"),
+            known(first)
+        );
         store.rollback(tx).await.expect("a rollback succeeds");
     }
     assert_eq!(key.apart(&hashes[0]), key.apart(&hashes[0]), "it is found again");
@@ -142,7 +170,10 @@ pub async fn of_many_that_note_a_command_one_does<F: StoreFixture>() {
     }
 }
 
-async fn noted<S: BarrierStore>(store: &S, key: CallKey<'_>) -> Result<Option<KnownCall>, StoreError> {
+async fn noted<S: BarrierStore>(
+    store: &S,
+    key: CallKey<'_>,
+) -> Result<Option<KnownCall>, StoreError> {
     let tx = store.begin().await?;
     let known = store.note_call(&tx, key, COMMAND, CallOutcome::Done).await?;
     store.commit(tx).await.map(|()| known)
@@ -181,15 +212,18 @@ pub async fn scheduled_events_enter_in_order_of_their_time_under_new_ids<F: Stor
     let moved = async {
         let mut moved = 0;
         while moved < 3 {
-            moved += store.janitor.promote_scheduled(&fence, 2).await.expect("a promotion succeeds");
+            moved +=
+                store.janitor.promote_scheduled(&fence, 2).await.expect("a promotion succeeds");
             tokio::task::yield_now().await;
         }
         moved
     };
-    let moved = tokio::time::timeout(Duration::from_secs(30), moved).await.expect("what is due enters");
+    let moved =
+        tokio::time::timeout(Duration::from_secs(30), moved).await.expect("what is due enters");
     assert_eq!(moved, 3);
     let read = read_all(&store).await;
-    let ids: Vec<MessageId> = read.iter().map(|e| e.body.as_ref().expect("the row decodes").id).collect();
+    let ids: Vec<MessageId> =
+        read.iter().map(|e| e.body.as_ref().expect("the row decodes").id).collect();
     assert_eq!(ids, [first.message_id, second.message_id, third.message_id]);
     for (event, saved) in read.iter().zip([&first, &second, &third]) {
         let message = event.body.as_ref().expect("the row decodes");
@@ -198,9 +232,16 @@ pub async fn scheduled_events_enter_in_order_of_their_time_under_new_ids<F: Stor
             (&saved.key, &saved.payload, partition_of_key("a"))
         );
         let expires_at = message.expires_at.expect("it has a time to live");
-        assert_eq!(expires_at.since(message.created_at), Duration::from_hours(1), "counted from when it entered");
+        assert_eq!(
+            expires_at.since(message.created_at),
+            Duration::from_hours(1),
+            "counted from when it entered"
+        );
     }
-    assert_eq!(store.janitor.promote_scheduled(&fence, 100).await.expect("a promotion succeeds"), 0);
+    assert_eq!(
+        store.janitor.promote_scheduled(&fence, 100).await.expect("a promotion succeeds"),
+        0
+    );
 }
 
 /// Only the owner of a partition moves its events, and not before their time.
@@ -216,7 +257,10 @@ pub async fn a_scheduled_event_that_is_not_due_or_not_owned_stays<F: StoreFixtur
     let elsewhere = Fence { relay: fence.relay.clone(), partitions: elsewhere };
     let nothing = Fence { relay: fence.relay.clone(), partitions: Vec::new() };
     for fence in [&stranger, &elsewhere, &nothing] {
-        assert_eq!(store.janitor.promote_scheduled(fence, 10).await.expect("a promotion is answered"), 0);
+        assert_eq!(
+            store.janitor.promote_scheduled(fence, 10).await.expect("a promotion is answered"),
+            0
+        );
     }
     assert!(read_all(&store).await.is_empty());
     assert_eq!(store.janitor.promote_scheduled(&fence, 10).await.expect("a promotion succeeds"), 1);

@@ -1,7 +1,9 @@
 //! Instances of consumers: alive, over, signed off.
 
 use super::StoreFixture;
-use crate::outbox::{DeclaredHandler, DeclaredSaga, DeclaredType, InstanceRow, InstanceStore, NewInstance};
+use crate::outbox::{
+    DeclaredHandler, DeclaredSaga, DeclaredType, InstanceRow, InstanceStore, NewInstance,
+};
 use std::{sync::Arc, time::Duration};
 
 /// A lease that no test outlives, and one whose end tests wait for.
@@ -40,7 +42,8 @@ pub async fn an_instance_is_alive_while_it_renews_and_gone_when_it_signs_off<F: 
     // Registering again, after an answer that was lost, is one row.
     register(&store, "b", "c", LONG).await;
     let rows = of(&store, "c").await;
-    let told: Vec<_> = rows.iter().map(|row| (&*row.id, row.max_in_flight, row.expired_for)).collect();
+    let told: Vec<_> =
+        rows.iter().map(|row| (&*row.id, row.max_in_flight, row.expired_for)).collect();
     assert_eq!(told, [("a", 16, None), ("b", 16, None)]);
     let declared = &rows[0].handlers[0];
     assert_eq!((&*declared.name, declared.renamed_from.as_deref()), ("h", Some("before")));
@@ -72,7 +75,10 @@ pub async fn an_instance_that_does_not_renew_is_over_until_it_does<F: StoreFixtu
     tokio::time::timeout(SOON, over).await.expect("both leases end");
     assert!(renew(&store, "a").await);
     let rows = of(&store, "c").await;
-    assert!(rows[0].expired_for.is_none() && rows[1].expired_for > Some(Duration::ZERO), "{rows:?}");
+    assert!(
+        rows[0].expired_for.is_none() && rows[1].expired_for > Some(Duration::ZERO),
+        "{rows:?}"
+    );
     for id in ["a", "b"] {
         store.remove_instance(id, true).await.expect("answered");
     }

@@ -12,7 +12,11 @@ fn owned(renewal: &Renewal, relay: &RelayId) -> Vec<(PartitionNo, Epoch)> {
     mine.map(|p| (p.partition, p.epoch)).collect()
 }
 
-async fn take(store: &RelayStore, relay: &RelayId, from: Option<&RelayId>) -> Vec<(PartitionNo, Epoch)> {
+async fn take(
+    store: &RelayStore,
+    relay: &RelayId,
+    from: Option<&RelayId>,
+) -> Vec<(PartitionNo, Epoch)> {
     store.leases.take(relay, from, &all_partitions()).await.expect("a take is answered")
 }
 
@@ -25,7 +29,9 @@ pub async fn a_relay_owns_what_it_takes<F: StoreFixture>() {
     assert!(!first.known);
     assert_eq!(first.view.partitions.len(), usize::from(PARTITIONS));
     assert!(first.view.partitions.iter().all(|p| p.owner.is_none()));
-    let [seen] = first.view.relays.as_slice() else { panic!("one relay, not {:?}", first.view.relays) };
+    let [seen] = first.view.relays.as_slice() else {
+        panic!("one relay, not {:?}", first.view.relays)
+    };
     assert_eq!((&seen.id, seen.routes, seen.live), (&relay, ROUTES, true));
     let wanted = [PartitionNo(2), PartitionNo(0)];
     let taken = store.leases.take(&relay, None, &wanted).await.expect("free partitions are taken");
@@ -35,7 +41,10 @@ pub async fn a_relay_owns_what_it_takes<F: StoreFixture>() {
     assert_eq!(owned(&second, &relay), taken);
     let numbers: Vec<u16> = second.view.partitions.iter().map(|p| p.partition.0).collect();
     assert_eq!(numbers, (0..PARTITIONS).collect::<Vec<_>>());
-    assert!(take(&store, &relay, None).await.iter().all(|(p, _)| !wanted.contains(p)), "its own are not free");
+    assert!(
+        take(&store, &relay, None).await.iter().all(|(p, _)| !wanted.contains(p)),
+        "its own are not free"
+    );
 }
 
 /// However many want the same ones at once.
@@ -94,7 +103,8 @@ pub async fn a_dead_relay_is_taken_from_under_new_epochs<F: StoreFixture>() {
     let view = renew(&store, &relay).await.view;
     assert!(view.relays.iter().any(|r| r.id == dead.relay && !r.live));
 
-    let first = store.leases.take(&relay, Some(&dead.relay), &[PartitionNo(3)]).await.expect("it is taken");
+    let first =
+        store.leases.take(&relay, Some(&dead.relay), &[PartitionNo(3)]).await.expect("it is taken");
     assert_eq!(first, [(PartitionNo(3), Epoch(dead.partitions[3].1.0 + 1))]);
     let view = renew(&store, &relay).await.view;
     assert!(view.relays.iter().any(|r| r.id == dead.relay), "it owns something still");
@@ -105,7 +115,10 @@ pub async fn a_dead_relay_is_taken_from_under_new_epochs<F: StoreFixture>() {
     }
     let view = renew(&store, &relay).await.view;
     assert_eq!(view.relays.iter().map(|r| &r.id).collect::<Vec<_>>(), [&relay]);
-    assert!(owned(&renew(&store, &dead.relay).await, &dead.relay).is_empty(), "it comes back as one that owns nothing");
+    assert!(
+        owned(&renew(&store, &dead.relay).await, &dead.relay).is_empty(),
+        "it comes back as one that owns nothing"
+    );
 }
 
 /// Only owner and epoch decide, not the time, as long as nobody took anything.
@@ -121,7 +134,8 @@ pub async fn a_lease_that_ran_out_and_was_not_taken_is_renewed<F: StoreFixture>(
     let other = RelayId::generate();
     renew(&store, &other).await;
     assert!(take(&store, &other, Some(&fence.relay)).await.is_empty());
-    let short = store.leases.renew(&fence.relay, ROUTES, Duration::ZERO).await.expect("a renewal succeeds");
+    let short =
+        store.leases.renew(&fence.relay, ROUTES, Duration::ZERO).await.expect("a renewal succeeds");
     assert!(short.known);
 }
 
@@ -132,13 +146,20 @@ pub async fn a_relay_whose_row_was_removed_begins_with_nothing<F: StoreFixture>(
     let (fence, other) = (owner_of_all(&store).await, RelayId::generate());
     renew(&store, &other).await;
     fixture.remove(&fence.relay).await;
-    let taken = store.leases.take(&other, Some(&fence.relay), &[PartitionNo(1)]).await.expect("it is taken");
+    let taken = store
+        .leases
+        .take(&other, Some(&fence.relay), &[PartitionNo(1)])
+        .await
+        .expect("it is taken");
     assert_eq!(taken.len(), 1);
     let renewal = renew(&store, &fence.relay).await;
     assert!(!renewal.known);
     assert!(owned(&renewal, &fence.relay).is_empty());
     assert_eq!(owned(&renewal, &other), taken);
-    assert!(renewal.view.partitions.iter().filter(|p| p.owner.is_none()).count() == 3, "the rest is free");
+    assert!(
+        renewal.view.partitions.iter().filter(|p| p.owner.is_none()).count() == 3,
+        "the rest is free"
+    );
     assert!(store.settler.finish(&fence, &[]).await.expect("a settle is answered").held.is_empty());
 }
 
@@ -153,9 +174,16 @@ pub async fn what_is_released_is_free_and_what_was_lost_is_not_released<F: Store
     for ((_, epoch), (_, before)) in again.iter().zip(&fence.partitions) {
         assert!(epoch > before, "who takes a partition again is another owner");
     }
-    store.leases.release(&fence.relay, &fence.partitions[..2]).await.expect("a release is answered");
+    store
+        .leases
+        .release(&fence.relay, &fence.partitions[..2])
+        .await
+        .expect("a release is answered");
     store.leases.release(&RelayId::generate(), &again).await.expect("a release is answered");
-    assert_eq!(owned(&renew(&store, &fence.relay).await, &fence.relay).len(), usize::from(PARTITIONS));
+    assert_eq!(
+        owned(&renew(&store, &fence.relay).await, &fence.relay).len(),
+        usize::from(PARTITIONS)
+    );
 }
 
 /// Its partitions are free at once, its row is gone, and leaving twice is no fault.
@@ -183,14 +211,20 @@ pub async fn a_renewal_that_races_a_takeover_never_leaves_two_owners<F: StoreFix
     let (mut renewed, mut taken_over, all) = (0, 0, all_partitions());
     for round in 0..rounds() {
         fixture.expire(&a).await;
-        let (renewal, taken) = tokio::join!(one.leases.renew(&a, ROUTES, LONG), two.leases.take(&b, Some(&a), &all));
+        let (renewal, taken) =
+            tokio::join!(one.leases.renew(&a, ROUTES, LONG), two.leases.take(&b, Some(&a), &all));
         // A database that is busy has done nothing; the keeper tries again.
         let taken = taken.unwrap_or_default();
         if let Ok(renewal) = renewal {
             let believed = owned(&renewal, &a);
-            let both: Vec<_> = taken.iter().filter(|(p, _)| believed.iter().any(|(q, _)| p == q)).collect();
+            let both: Vec<_> =
+                taken.iter().filter(|(p, _)| believed.iter().any(|(q, _)| p == q)).collect();
             assert!(both.is_empty(), "round {round}: two owners of {both:?}");
-            assert_eq!(believed.len() + taken.len(), owner.len(), "round {round}: {believed:?} and {taken:?}");
+            assert_eq!(
+                believed.len() + taken.len(),
+                owner.len(),
+                "round {round}: {believed:?} and {taken:?}"
+            );
         }
         if taken.is_empty() {
             renewed += 1;

@@ -4,12 +4,19 @@ use super::{PARTITIONS, StoreFixture, event, owner_of_all, read_all, renew, row,
 use crate::{
     event::{EventId, LetterId},
     failure::{AttemptError, DeadLetter, DeadReason, FailureClass},
-    outbox::{DECIDED_LIMIT, Fence, NewLetter, PartitionNo, RelayStore, RouteRow, RouteState, Verdict},
+    outbox::{
+        DECIDED_LIMIT, Fence, NewLetter, PartitionNo, RelayStore, RouteRow, RouteState, Verdict,
+    },
 };
 use std::time::Duration;
 
 /// Buries the route `billing` of an event, and gives the letter.
-async fn bury(store: &RelayStore, fence: &Fence, at: (PartitionNo, EventId), parks: bool) -> DeadLetter {
+async fn bury(
+    store: &RelayStore,
+    fence: &Fence,
+    at: (PartitionNo, EventId),
+    parks: bool,
+) -> DeadLetter {
     let errors = vec![
         AttemptError::new(1, FailureClass::Transient, "503"),
         AttemptError::new(2, FailureClass::Permanent, "422 \u{1f980}"),
@@ -18,15 +25,19 @@ async fn bury(store: &RelayStore, fence: &Fence, at: (PartitionNo, EventId), par
     let known = store.reader.fetch(&[at], u32::MAX).await.expect("a fetch succeeds").swap_remove(0);
     let redriven = known.rows.iter().any(|row| row.redriven);
     if redriven {
-        let row = RouteRow { attempts_finished: 1, redriven, ..row("billing", RouteState::Waiting) };
+        let row =
+            RouteRow { attempts_finished: 1, redriven, ..row("billing", RouteState::Waiting) };
         let verdict = Verdict { partition: at.0, id: at.1, rows: vec![row], letters: Vec::new() };
         store.settler.record(fence, &[verdict]).await.expect("a record succeeds");
     }
-    let dead = RouteRow { attempts_finished: 2, errors, redriven, ..row("billing", RouteState::Dead) };
+    let dead =
+        RouteRow { attempts_finished: 2, errors, redriven, ..row("billing", RouteState::Dead) };
     let letters = vec![NewLetter { route: "billing".into(), reason: DeadReason::Rejected, parks }];
     let verdict = Verdict { partition: at.0, id: at.1, rows: vec![dead], letters };
     let settled = store.settler.record(fence, &[verdict]).await.expect("a record succeeds");
-    let [(event, route, id)] = settled.letters.as_slice() else { panic!("one letter, not {:?}", settled.letters) };
+    let [(event, route, id)] = settled.letters.as_slice() else {
+        panic!("one letter, not {:?}", settled.letters)
+    };
     assert_eq!((*event, &**route), (at.1, "billing"));
     letter(store, *id).await
 }
@@ -45,13 +56,27 @@ pub async fn a_letter_has_the_whole_history_and_outlives_the_event<F: StoreFixtu
     let letter = bury(&store, &fence, place, false).await;
     assert_eq!(fixture.counts().await, (0, 0), "the event is gone");
     assert_eq!(letter.message, Some(message));
-    assert_eq!((letter.event_id, letter.route.as_str(), letter.reason), (place.1, "billing", DeadReason::Rejected));
+    assert_eq!(
+        (letter.event_id, letter.route.as_str(), letter.reason),
+        (place.1, "billing", DeadReason::Rejected)
+    );
     assert_eq!((letter.attempts, letter.parks, letter.previous), (2, false, None));
-    let errors: Vec<_> = letter.errors.iter().map(|e| (e.attempt, e.class, e.text.as_str())).collect();
-    assert_eq!(errors, [(1, FailureClass::Transient, "503"), (2, FailureClass::Permanent, "422 \u{1f980}")]);
+    let errors: Vec<_> =
+        letter.errors.iter().map(|e| (e.attempt, e.class, e.text.as_str())).collect();
+    assert_eq!(
+        errors,
+        [(1, FailureClass::Transient, "503"), (2, FailureClass::Permanent, "422 \u{1f980}")]
+    );
     assert!(letter.fate.is_none());
-    assert!(letter.errors.iter().all(|e| letter.dead_at.since(e.at()) < Duration::from_mins(5) && e.at > 0));
-    assert!(store.settler.letters(&[LetterId(i64::MAX)]).await.expect("letters are read").is_empty());
+    assert!(
+        letter
+            .errors
+            .iter()
+            .all(|e| letter.dead_at.since(e.at()) < Duration::from_mins(5) && e.at > 0)
+    );
+    assert!(
+        store.settler.letters(&[LetterId(i64::MAX)]).await.expect("letters are read").is_empty()
+    );
 }
 
 /// A redriven event has its old place and id; when it dies again, the new letter names the old one.
@@ -72,26 +97,39 @@ pub async fn a_letter_after_a_redrive_links_to_the_one_before<F: StoreFixture>()
         let decided = letter(&store, dead.id).await;
         assert_eq!(decided.fate.map(|fate| fate.what).as_deref(), Some("redriven"));
         let renewal = renew(&store, &fence.relay).await;
-        assert_eq!(renewal.due.iter().map(|due| (due.partition, due.id)).collect::<Vec<_>>(), [place]);
-        let event = store.reader.fetch(&[place], u32::MAX).await.expect("a fetch succeeds").swap_remove(0);
+        assert_eq!(
+            renewal.due.iter().map(|due| (due.partition, due.id)).collect::<Vec<_>>(),
+            [place]
+        );
+        let event =
+            store.reader.fetch(&[place], u32::MAX).await.expect("a fetch succeeds").swap_remove(0);
         assert_eq!(event.body.ok(), message.clone().flatten());
         let [row] = event.rows.as_slice() else { panic!("one row, not {:?}", event.rows) };
-        assert_eq!((row.state, row.attempts_finished, row.redriven), (RouteState::Waiting, 0, true));
+        assert_eq!(
+            (row.state, row.attempts_finished, row.redriven),
+            (RouteState::Waiting, 0, true)
+        );
     }
 }
 
 /// A key that is parked is read in pages. A decision about its head is told by each renewal until it is forgotten.
-pub async fn a_parked_key_is_read_in_pages_and_a_decision_is_told_until_it_is_forgotten<F: StoreFixture>() {
+pub async fn a_parked_key_is_read_in_pages_and_a_decision_is_told_until_it_is_forgotten<
+    F: StoreFixture,
+>() {
     let fixture = F::create(false).await;
     let store = fixture.relay().await;
     let fence = owner_of_all(&store).await;
     let places = saved(&fixture, &store, "a", 3).await;
-    let (parking, other) = (bury(&store, &fence, places[0], true).await, bury(&store, &fence, places[1], true).await);
+    let (parking, other) =
+        (bury(&store, &fence, places[0], true).await, bury(&store, &fence, places[1], true).await);
     bury(&store, &fence, places[2], false).await;
     let parked = async |after: LetterId, limit: u32| -> Vec<LetterId> {
         let parks = store.parks.parks(places[0].0, after, limit).await.expect("parks are read");
         for park in &parks {
-            assert_eq!((park.partition, &*park.route, park.key.as_str()), (places[0].0, "billing", "a"));
+            assert_eq!(
+                (park.partition, &*park.route, park.key.as_str()),
+                (places[0].0, "billing", "a")
+            );
         }
         parks.iter().map(|park| park.letter).collect()
     };
@@ -106,7 +144,10 @@ pub async fn a_parked_key_is_read_in_pages_and_a_decision_is_told_until_it_is_fo
     let told = async || -> Vec<(LetterId, EventId, bool)> {
         let decided = renew(&store, &fence.relay).await.decided;
         for park in &decided {
-            assert_eq!((park.partition, &*park.route, park.key.as_str()), (places[0].0, "billing", "a"));
+            assert_eq!(
+                (park.partition, &*park.route, park.key.as_str()),
+                (places[0].0, "billing", "a")
+            );
         }
         decided.iter().map(|park| (park.letter, park.event, park.redriven)).collect()
     };
@@ -135,7 +176,8 @@ pub async fn a_renewal_does_not_grow_with_what_is_parked_or_decided<F: StoreFixt
     save(&fixture, &events).await;
     let mut letters = Vec::new();
     loop {
-        let places: Vec<_> = read_all(&store).await.into_iter().map(|e| (e.partition, e.id)).collect();
+        let places: Vec<_> =
+            read_all(&store).await.into_iter().map(|e| (e.partition, e.id)).collect();
         if places.is_empty() {
             break;
         }
@@ -143,7 +185,11 @@ pub async fn a_renewal_does_not_grow_with_what_is_parked_or_decided<F: StoreFixt
             partition,
             id,
             rows: vec![row("billing", RouteState::Dead)],
-            letters: vec![NewLetter { route: "billing".into(), reason: DeadReason::Rejected, parks: true }],
+            letters: vec![NewLetter {
+                route: "billing".into(),
+                reason: DeadReason::Rejected,
+                parks: true,
+            }],
         };
         let verdicts: Vec<_> = places.into_iter().map(verdict).collect();
         let settled = store.settler.record(&fence, &verdicts).await.expect("a record succeeds");
@@ -162,11 +208,15 @@ pub async fn an_event_without_a_route_is_buried_alone<F: StoreFixture>() {
     let store = fixture.relay().await;
     let fence = owner_of_all(&store).await;
     let places = saved(&fixture, &store, "a", 2).await;
-    let letters = vec![NewLetter { route: "".into(), reason: DeadReason::Unroutable, parks: false }];
+    let letters =
+        vec![NewLetter { route: "".into(), reason: DeadReason::Unroutable, parks: false }];
     let verdict = Verdict { partition: places[0].0, id: places[0].1, rows: Vec::new(), letters };
     let settled = store.settler.record(&fence, &[verdict]).await.expect("a record succeeds");
     let letter = letter(&store, settled.letters[0].2).await;
-    assert_eq!((letter.route.as_str(), letter.reason, letter.attempts), ("", DeadReason::Unroutable, 0));
+    assert_eq!(
+        (letter.route.as_str(), letter.reason, letter.attempts),
+        ("", DeadReason::Unroutable, 0)
+    );
     assert!(letter.errors.is_empty() && letter.message.is_some());
     assert_eq!(fixture.counts().await, (1, 0));
     assert!(fixture.kept().await.is_empty(), "it was not delivered");

@@ -29,8 +29,8 @@ pub use settling::*;
 use crate::{
     event::{EventId, Headers, LetterId, MessageId, NewEvent, RelayId},
     outbox::{
-        ConsumerStore, Fence, InboxKey, PartitionNo, PartitionRead, PartitionRows, ReadPlan, RelayStore, Renewal,
-        RouteRow, RouteState, StoredEvent, partition_of,
+        ConsumerStore, Fence, InboxKey, PartitionNo, PartitionRead, PartitionRows, ReadPlan,
+        RelayStore, Renewal, RouteRow, RouteState, StoredEvent, partition_of,
     },
 };
 use async_trait::async_trait;
@@ -239,7 +239,11 @@ async fn renew(store: &RelayStore, relay: &RelayId) -> Renewal {
 async fn owner_of_all(store: &RelayStore) -> Fence {
     let relay = RelayId::generate();
     renew(store, &relay).await;
-    let partitions = store.leases.take(&relay, None, &all_partitions()).await.expect("free partitions are taken");
+    let partitions = store
+        .leases
+        .take(&relay, None, &all_partitions())
+        .await
+        .expect("free partitions are taken");
     assert_eq!(partitions.len(), usize::from(PARTITIONS));
     Fence { relay, partitions }
 }
@@ -266,11 +270,20 @@ async fn read_all(store: &RelayStore) -> Vec<StoredEvent> {
 }
 
 /// Saves events of one key, one after the other, and gives their places.
-async fn saved<F: StoreFixture>(fixture: &F, store: &RelayStore, key: &str, n: usize) -> Vec<(PartitionNo, EventId)> {
+async fn saved<F: StoreFixture>(
+    fixture: &F,
+    store: &RelayStore,
+    key: &str,
+    n: usize,
+) -> Vec<(PartitionNo, EventId)> {
     let before = read_all(store).await.last().map_or(EventId(0), |e| e.id);
     save(fixture, &vec![(); n].iter().map(|()| event(key)).collect::<Vec<_>>()).await;
-    let places: Vec<_> =
-        read_all(store).await.into_iter().filter(|e| e.id > before).map(|e| (e.partition, e.id)).collect();
+    let places: Vec<_> = read_all(store)
+        .await
+        .into_iter()
+        .filter(|e| e.id > before)
+        .map(|e| (e.partition, e.id))
+        .collect();
     assert_eq!(places.len(), n);
     places
 }

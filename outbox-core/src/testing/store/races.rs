@@ -4,7 +4,10 @@ use super::{StoreFixture, owner_of_all, read_all, rounds, row, saved};
 use crate::{
     event::{EventId, LetterId},
     failure::DeadReason,
-    outbox::{CarriedLetter, Fence, NewLetter, PartitionNo, RelayStore, RouteRow, RouteState, StoreError, Verdict},
+    outbox::{
+        CarriedLetter, Fence, NewLetter, PartitionNo, RelayStore, RouteRow, RouteState, StoreError,
+        Verdict,
+    },
 };
 use std::slice;
 
@@ -18,8 +21,14 @@ async fn record(
     rows: Vec<RouteRow>,
     dead: Option<&str>,
 ) -> Vec<LetterId> {
-    let letter = |route: &str| NewLetter { route: route.into(), reason: DeadReason::Rejected, parks: false };
-    let verdict = Verdict { partition: at.0, id: at.1, rows, letters: dead.map(letter).into_iter().collect() };
+    let letter =
+        |route: &str| NewLetter { route: route.into(), reason: DeadReason::Rejected, parks: false };
+    let verdict = Verdict {
+        partition: at.0,
+        id: at.1,
+        rows,
+        letters: dead.map(letter).into_iter().collect(),
+    };
     loop {
         match store.settler.record(fence, slice::from_ref(&verdict)).await {
             Ok(settled) => return settled.letters.into_iter().map(|(_, _, id)| id).collect(),
@@ -38,23 +47,41 @@ pub async fn a_redrive_that_races_another_routes_last_settle_finds_its_event<F: 
         let fence = owner_of_all(&store).await;
         for round in 0..rounds() {
             let place = saved(&fixture, &store, "a", 1).await[0];
-            let at_first = vec![row("billing", RouteState::Dead), row("ledger", RouteState::Waiting)];
+            let at_first =
+                vec![row("billing", RouteState::Dead), row("ledger", RouteState::Waiting)];
             let letters = record(&store, &fence, place, at_first, Some("billing")).await;
-            let [letter] = letters.as_slice() else { panic!("round {round}: one letter, not {letters:?}") };
+            let [letter] = letters.as_slice() else {
+                panic!("round {round}: one letter, not {letters:?}")
+            };
             let ledger_is_done = vec![row("ledger", RouteState::Done)];
             let settle = record(&store, &fence, place, ledger_is_done, None);
             let (none, ()) = tokio::join!(settle, fixture.redrive(*letter));
             assert!(none.is_empty());
 
             let found = store.reader.fetch(&[place], u32::MAX).await.expect("a fetch succeeds");
-            let [event] = found.as_slice() else { panic!("round {round}, keep {keep}: {} events", found.len()) };
+            let [event] = found.as_slice() else {
+                panic!("round {round}, keep {keep}: {} events", found.len())
+            };
             assert!(event.body.is_ok(), "round {round}");
-            let state = |route: &str| event.rows.iter().find(|r| &*r.route == route).map(|r| (r.state, r.redriven));
-            assert_eq!(state("billing"), Some((RouteState::Waiting, true)), "round {round}, keep {keep}");
-            assert!(matches!(state("ledger"), None | Some((RouteState::Done, _))), "round {round}, keep {keep}");
+            let state = |route: &str| {
+                event.rows.iter().find(|r| &*r.route == route).map(|r| (r.state, r.redriven))
+            };
+            assert_eq!(
+                state("billing"),
+                Some((RouteState::Waiting, true)),
+                "round {round}, keep {keep}"
+            );
+            assert!(
+                matches!(state("ledger"), None | Some((RouteState::Done, _))),
+                "round {round}, keep {keep}"
+            );
 
             record(&store, &fence, place, vec![row("billing", RouteState::Done)], None).await;
-            assert_eq!(fixture.counts().await, (0, 0), "round {round}, keep {keep}: it is finished");
+            assert_eq!(
+                fixture.counts().await,
+                (0, 0),
+                "round {round}, keep {keep}: it is finished"
+            );
         }
         let kept: Vec<EventId> = fixture.kept().await.into_iter().map(|(id, _)| id).collect();
         assert_eq!(kept.len(), if keep { rounds() } else { 0 }, "each is kept once");
@@ -78,11 +105,16 @@ pub async fn a_record_that_is_made_again_does_not_undo_a_redrive<F: StoreFixture
         assert!(again.is_empty(), "a second letter of one failure: {again:?}");
         let found = store.reader.fetch(&[place], u32::MAX).await.expect("a fetch succeeds");
         let [event] = found.as_slice() else { panic!("{} events", found.len()) };
-        let billing = event.rows.iter().find(|r| &*r.route == "billing").expect("it is to be delivered again");
+        let billing = event
+            .rows
+            .iter()
+            .find(|r| &*r.route == "billing")
+            .expect("it is to be delivered again");
         assert_eq!((billing.state, billing.redriven), (RouteState::Waiting, true));
 
         // It fails again, which is news.
-        let dead = RouteRow { redriven: true, attempts_finished: 1, ..row("billing", RouteState::Dead) };
+        let dead =
+            RouteRow { redriven: true, attempts_finished: 1, ..row("billing", RouteState::Dead) };
         let second = record(&store, &fence, place, vec![dead], Some("billing")).await;
         assert_eq!(second.len(), 1);
         let written = store.settler.letters(&second).await.expect("letters are read");

@@ -1,8 +1,8 @@
 //! What was saved is found, and nothing else.
 
 use super::{
-    PARTITIONS, StoreFixture, WINDOW, all_partitions, event, owner_of_all, partition_of_key, read_after, read_all, row,
-    save, saved,
+    PARTITIONS, StoreFixture, WINDOW, all_partitions, event, owner_of_all, partition_of_key,
+    read_after, read_all, row, save, saved,
 };
 use crate::{
     event::{EventId, Headers, NewEvent},
@@ -13,8 +13,14 @@ use std::time::Duration;
 
 /// Contents that a database, a driver or a careless line of code might change.
 fn strange() -> Vec<NewEvent> {
-    let payloads: [&[u8]; 6] =
-        [b"", b"\0", &[0xff, 0xfe, 0x00, 0xc0], b"{\"a\":1,\"a\":2.0e0}", b"'; DROP TABLE outbox_events; --", b"\\x00"];
+    let payloads: [&[u8]; 6] = [
+        b"",
+        b"\0",
+        &[0xff, 0xfe, 0x00, 0xc0],
+        b"{\"a\":1,\"a\":2.0e0}",
+        b"'; DROP TABLE outbox_events; --",
+        b"\\x00",
+    ];
     let keys = ["a ", " a", "\u{1f980} \u{e4}", "'\"`\\%_", "{events}?$1", "a"];
     let mut events: Vec<NewEvent> = payloads
         .iter()
@@ -24,12 +30,18 @@ fn strange() -> Vec<NewEvent> {
     events.push(NewEvent { key: None, aggregate_type: None, event_version: u16::MAX, ..event("") });
     events.push(NewEvent { payload: vec![0xa5; 1024 * 1024].into(), ..event("large") });
     let mut headers = Headers::new();
-    for (name, value) in
-        [("tenant", "\u{e4} \"quoted\" \\ \u{1f980}"), ("empty", ""), ("outboxretry", "no policy at all")]
-    {
+    for (name, value) in [
+        ("tenant", "\u{e4} \"quoted\" \\ \u{1f980}"),
+        ("empty", ""),
+        ("outboxretry", "no policy at all"),
+    ] {
         headers.insert(name, value).expect("the header is legal");
     }
-    events.push(NewEvent { headers, content_type: "text/plain; charset=utf-8".into(), ..event("headers") });
+    events.push(NewEvent {
+        headers,
+        content_type: "text/plain; charset=utf-8".into(),
+        ..event("headers")
+    });
     events
 }
 
@@ -46,7 +58,10 @@ pub async fn what_was_saved_is_read_unchanged<F: StoreFixture>() {
         assert_eq!(message.sequence, Some(read.id));
         assert_eq!(message.id, saved.message_id);
         assert_eq!((&message.key, &message.aggregate_type), (&saved.key, &saved.aggregate_type));
-        assert_eq!((&message.event_type, message.event_version), (&saved.event_type, saved.event_version));
+        assert_eq!(
+            (&message.event_type, message.event_version),
+            (&saved.event_type, saved.event_version)
+        );
         assert_eq!((&message.topic, &message.content_type), (&saved.topic, &saved.content_type));
         assert!(message.payload == saved.payload, "the payload of {:?} was changed", saved.key);
         assert_eq!(message.headers, saved.headers);
@@ -66,7 +81,8 @@ pub async fn an_event_of_its_own_policy_and_time_to_live_keeps_both<F: StoreFixt
     let hour = Duration::from_hours(1);
     let mut headers = Headers::new();
     headers.insert("tenant", "t-1").expect("the header is legal");
-    let lasting = NewEvent { ttl: Some(hour), retry: Some(retry), headers: headers.clone(), ..event("a") };
+    let lasting =
+        NewEvent { ttl: Some(hour), retry: Some(retry), headers: headers.clone(), ..event("a") };
     save(&fixture, &[lasting, NewEvent { ttl: Some(Duration::ZERO), ..event("a") }]).await;
     let read = read_all(&store).await;
     let message = read[0].body.as_ref().expect("the row decodes");
@@ -86,8 +102,11 @@ pub async fn nothing_of_a_rolled_back_transaction_is_read<F: StoreFixture>() {
     fixture.append(&mut tx, &[event("a"), event("b")]).await;
     drop(tx);
     save(&fixture, &[event("c")]).await;
-    let keys: Vec<_> =
-        read_all(&store).await.into_iter().map(|e| e.body.expect("the row decodes").key.clone()).collect();
+    let keys: Vec<_> = read_all(&store)
+        .await
+        .into_iter()
+        .map(|e| e.body.expect("the row decodes").key.clone())
+        .collect();
     assert_eq!(keys, [Some("c".to_owned())]);
 }
 
@@ -118,9 +137,16 @@ pub async fn ids_committed_out_of_order_are_both_found<F: StoreFixture>() {
     let unknown: Vec<EventId> = read.window.into_iter().filter(|id| *id != position).collect();
     assert_eq!(unknown.len(), 1);
     assert!(unknown[0] < position);
-    let fetched =
-        store.reader.fetch(&[(part, unknown[0]), (part, EventId(i64::MAX))], u32::MAX).await.expect("a fetch succeeds");
-    assert_eq!(fetched.iter().map(|e| e.id).collect::<Vec<_>>(), unknown, "absent ids are left out");
+    let fetched = store
+        .reader
+        .fetch(&[(part, unknown[0]), (part, EventId(i64::MAX))], u32::MAX)
+        .await
+        .expect("a fetch succeeds");
+    assert_eq!(
+        fetched.iter().map(|e| e.id).collect::<Vec<_>>(),
+        unknown,
+        "absent ids are left out"
+    );
     assert!(fetched[0].body.is_ok());
 }
 
@@ -132,7 +158,8 @@ pub async fn a_read_looks_back_where_it_is_asked_or_finds_something<F: StoreFixt
     let places = saved(&fixture, &store, "a", 5).await;
     let ids: Vec<EventId> = places.iter().map(|(_, id)| *id).collect();
     let read = async |after: EventId, look_back, window| {
-        let partitions = vec![PartitionRead { partition: places[0].0, after, limit: 10, look_back }];
+        let partitions =
+            vec![PartitionRead { partition: places[0].0, after, limit: 10, look_back }];
         store
             .reader
             .read(&ReadPlan { partitions, window, whole_up_to: u32::MAX })
@@ -155,7 +182,8 @@ pub async fn a_read_says_where_its_limit_cut_it<F: StoreFixture>() {
     let places = saved(&fixture, &store, "a", 7).await;
     let (mut found, mut after, mut cuts) = (Vec::new(), EventId(0), Vec::new());
     loop {
-        let partitions = vec![PartitionRead { partition: places[0].0, after, limit: 3, look_back: false }];
+        let partitions =
+            vec![PartitionRead { partition: places[0].0, after, limit: 3, look_back: false }];
         let plan = ReadPlan { partitions, window: WINDOW, whole_up_to: u32::MAX };
         let read = store.reader.read(&plan).await.expect("a read succeeds").swap_remove(0);
         cuts.push(read.full);
@@ -192,8 +220,13 @@ pub async fn pages_and_ids_go_through_a_partition<F: StoreFixture>() {
     for limit in [1, 2, 4, 100] {
         let (mut whole, mut lean, mut from) = (Vec::new(), Vec::new(), ids[1]);
         loop {
-            let page = store.reader.page(partition, from, ids[7], limit, u32::MAX).await.expect("a page is read");
-            let page_of_ids = store.reader.ids(partition, from, ids[7], limit).await.expect("a page is read");
+            let page = store
+                .reader
+                .page(partition, from, ids[7], limit, u32::MAX)
+                .await
+                .expect("a page is read");
+            let page_of_ids =
+                store.reader.ids(partition, from, ids[7], limit).await.expect("a page is read");
             let Some(last) = page.last() else {
                 assert!(page_of_ids.is_empty());
                 break;
@@ -208,7 +241,9 @@ pub async fn pages_and_ids_go_through_a_partition<F: StoreFixture>() {
 
 /// Keys of the partitions that one key is not in.
 fn all_keys_but(key: &str) -> Vec<NewEvent> {
-    let others = (0..64).map(|n| format!("other-{n}")).filter(|k| partition_of_key(k) != partition_of_key(key));
+    let others = (0..64)
+        .map(|n| format!("other-{n}"))
+        .filter(|k| partition_of_key(k) != partition_of_key(key));
     others.map(|k| event(&k)).collect()
 }
 
@@ -220,7 +255,8 @@ pub async fn events_are_joined_with_what_is_remembered_however_much_it_is<F: Sto
     let places = saved(&fixture, &store, "a", 6).await;
     let (partition, routes) = (places[0].0, 300);
     for (partition, id) in &places[..5] {
-        let rows = (0..routes).map(|n| row(&format!("route-{n:03}"), RouteState::Waiting)).collect();
+        let rows =
+            (0..routes).map(|n| row(&format!("route-{n:03}"), RouteState::Waiting)).collect();
         let verdict = Verdict { partition: *partition, id: *id, rows, letters: Vec::new() };
         store.settler.record(&fence, &[verdict]).await.expect("a record succeeds");
     }
@@ -244,7 +280,11 @@ pub async fn events_are_joined_with_what_is_remembered_however_much_it_is<F: Sto
         found.extend(read.past.into_iter().map(|e| (e.partition, e.id)));
     }
     assert_eq!(found, places);
-    let page = store.reader.page(partition, places[0].1, places[5].1, 100, u32::MAX).await.expect("a page is read");
+    let page = store
+        .reader
+        .page(partition, places[0].1, places[5].1, 100, u32::MAX)
+        .await
+        .expect("a page is read");
     let fetched = store.reader.fetch(&places, u32::MAX).await.expect("a fetch succeeds");
     for events in [page, fetched] {
         complete(&events);
@@ -259,17 +299,27 @@ pub async fn rows_that_do_not_decode_are_isolated<F: StoreFixture>() {
     let fence = owner_of_all(&store).await;
     let places = saved(&fixture, &store, "a", 3).await;
     fixture.spoil(places[1].1).await;
-    let page = store.reader.page(places[0].0, places[0].1, places[2].1, 10, u32::MAX).await.expect("a page is read");
+    let page = store
+        .reader
+        .page(places[0].0, places[0].1, places[2].1, 10, u32::MAX)
+        .await
+        .expect("a page is read");
     let fetched = store.reader.fetch(&places, u32::MAX).await.expect("a fetch succeeds");
     for events in [read_all(&store).await, page, fetched] {
         let decoded: Vec<bool> = events.iter().map(|e| e.body.is_ok()).collect();
         assert_eq!(decoded, [true, false, true]);
         assert!(!events[1].body.as_ref().expect_err("it does not decode").is_empty());
     }
-    let letters = vec![NewLetter { route: "".into(), reason: DeadReason::Undecodable, parks: false }];
+    let letters =
+        vec![NewLetter { route: "".into(), reason: DeadReason::Undecodable, parks: false }];
     let verdict = Verdict { partition: places[1].0, id: places[1].1, rows: Vec::new(), letters };
     let settled = store.settler.record(&fence, &[verdict]).await.expect("a record succeeds");
-    let letter = store.settler.letters(&[settled.letters[0].2]).await.expect("letters are read").swap_remove(0);
+    let letter = store
+        .settler
+        .letters(&[settled.letters[0].2])
+        .await
+        .expect("letters are read")
+        .swap_remove(0);
     assert!(letter.message.is_none());
     assert_eq!((letter.event_id, letter.reason), (places[1].1, DeadReason::Undecodable));
     let left: Vec<_> = read_all(&store).await.iter().map(|e| (e.partition, e.id)).collect();

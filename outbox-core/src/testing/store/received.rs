@@ -5,8 +5,8 @@ use crate::{
     event::{EventId, Headers, LetterId, Message, MessageId, MessageParts, Timestamp},
     failure::{AttemptError, DeadReason, FailureClass, ReceivedBy, RetryPolicy},
     outbox::{
-        Admission, Claim, ClaimQuery, ConsumerStore, History, InboxKey, Postponed, PutBy, ReceivedLetter, RetrierStore,
-        Store, StoredDelivery, lane_of,
+        Admission, Claim, ClaimQuery, ConsumerStore, History, InboxKey, Postponed, PutBy,
+        ReceivedLetter, RetrierStore, Store, StoredDelivery, lane_of,
     },
 };
 use std::{sync::Arc, time::Duration};
@@ -45,7 +45,12 @@ async fn put<S: ConsumerStore>(store: &S, message: &Message, due_in: Option<Dura
     put_with(store, message, due_in, History::default()).await
 }
 
-async fn put_with<S: ConsumerStore>(store: &S, message: &Message, due_in: Option<Duration>, history: History) -> bool {
+async fn put_with<S: ConsumerStore>(
+    store: &S,
+    message: &Message,
+    due_in: Option<Duration>,
+    history: History,
+) -> bool {
     let delivery = PutBy { consumer: "c", handler: "h", message, due_in, history };
     let tx = store.begin().await.expect("a transaction opens");
     let stored = store.put_by(&tx, &delivery).await.expect("a delivery is stored");
@@ -82,7 +87,8 @@ pub(super) async fn finish<S: ConsumerStore>(store: &S, claim: &Claim) -> bool {
 
 pub(super) async fn admit<S: ConsumerStore>(store: &S, message: &Message) -> Admission {
     let tx = store.begin().await.expect("a transaction opens");
-    let key = InboxKey { consumer: "c", handler: "h", source: &message.source, message_id: message.id };
+    let key =
+        InboxKey { consumer: "c", handler: "h", source: &message.source, message_id: message.id };
     let admitted = store.admit(&tx, key, lane_of(message)).await.expect("an admission is answered");
     store.commit(tx).await.expect("a commit succeeds");
     admitted
@@ -114,8 +120,13 @@ pub async fn a_delivery_is_stored_whole_and_claimed_when_it_is_due<F: StoreFixtu
     let [first, second] = claimed.as_slice() else { panic!("two are due, not {claimed:?}") };
     assert_eq!((first.message.as_ref(), second.message.as_ref()), (Ok(&full), Ok(&bare)));
     assert_eq!((&*first.handler, first.started), ("h", 4));
-    assert_eq!((first.history.runs, first.history.failures, first.history.letter), (4, 2, Some(LetterId(9))));
-    assert!((Duration::from_secs(60)..Duration::from_secs(120)).contains(&first.history.failing_for));
+    assert_eq!(
+        (first.history.runs, first.history.failures, first.history.letter),
+        (4, 2, Some(LetterId(9)))
+    );
+    assert!(
+        (Duration::from_secs(60)..Duration::from_secs(120)).contains(&first.history.failing_for)
+    );
     assert_eq!(first.history.errors[0].text, "503 \u{1f980}");
     assert!(first.history.errors[0].at > 0, "it has the database's time");
     assert_eq!(second.history, History::default());
@@ -168,7 +179,9 @@ pub async fn a_lane_is_handled_from_its_head_and_other_lanes_beside_it<F: StoreF
 }
 
 /// What is new, what is a repeat, and what has to wait.
-pub async fn a_message_is_admitted_unless_known_or_behind_others_of_its_own_lane<F: StoreFixture>() {
+pub async fn a_message_is_admitted_unless_known_or_behind_others_of_its_own_lane<
+    F: StoreFixture,
+>() {
     let fixture = F::create(false).await;
     let store = fixture.consumer().await;
     let (done, waiting) = (message(Some("a")), message(Some("a")));
@@ -182,9 +195,13 @@ pub async fn a_message_is_admitted_unless_known_or_behind_others_of_its_own_lane
     let keyless = message(None);
     assert!(put(&store, &keyless, LATER).await);
     assert_eq!(admit(&store, &keyless).await, Admission::First, "it has no lane");
-    let other = InboxKey { consumer: "c", handler: "other", source: "/elsewhere", message_id: waiting.id };
+    let other =
+        InboxKey { consumer: "c", handler: "other", source: "/elsewhere", message_id: waiting.id };
     let tx = store.begin().await.expect("a transaction opens");
-    assert_eq!(store.admit(&tx, other, lane_of(&waiting)).await.expect("answered"), Admission::First);
+    assert_eq!(
+        store.admit(&tx, other, lane_of(&waiting)).await.expect("answered"),
+        Admission::First
+    );
     store.rollback(tx).await.expect("a rollback succeeds");
 }
 
@@ -196,7 +213,11 @@ pub async fn a_claim_that_ran_out_is_anothers<F: StoreFixture>() {
     let mine = claim(&store, "me", SHORT).await.swap_remove(0);
     assert!(store.prolong(&mine.claim, SHORT, true).await.expect("prolonging succeeds"));
     let theirs = claimed(&store, "you", LONG).await.swap_remove(0);
-    assert_eq!((theirs.claim.id, theirs.started, theirs.history.runs), (mine.claim.id, 1, 0), "a run that never ended");
+    assert_eq!(
+        (theirs.claim.id, theirs.started, theirs.history.runs),
+        (mine.claim.id, 1, 0),
+        "a run that never ended"
+    );
     assert!(!store.prolong(&mine.claim, LONG, false).await.expect("prolonging is answered"));
     assert!(!store.postpone(&mine.claim, None).await.expect("giving back is answered"));
     assert!(!finish(&store, &mine.claim).await);
@@ -253,7 +274,8 @@ pub async fn a_stored_delivery_tells_that_its_time_ran_out<F: StoreFixture>() {
         let message = Message::new(MessageParts { expires_at, ..message(None).into_parts() });
         assert!(put(&store, &message, NOW).await);
     }
-    let expired: Vec<bool> = claim(&store, "me", LONG).await.iter().map(|stored| stored.expired).collect();
+    let expired: Vec<bool> =
+        claim(&store, "me", LONG).await.iter().map(|stored| stored.expired).collect();
     assert_eq!(expired, [true, false, false]);
 }
 
@@ -268,7 +290,8 @@ pub async fn what_is_put_behind_a_head_that_goes_is_found<F: StoreFixture>() {
             let next = message(Some("a"));
             // As a consumer does: admitted, or behind, or asked again.
             for _ in 0..100 {
-                if admit(&store, &next).await != Admission::Behind || patiently(&store, &next).await {
+                if admit(&store, &next).await != Admission::Behind || patiently(&store, &next).await
+                {
                     return;
                 }
             }
@@ -285,7 +308,13 @@ pub async fn what_is_put_behind_a_head_that_goes_is_found<F: StoreFixture>() {
         // Whatever came first: nothing is left that is not due.
         let tx = store.begin().await.expect("a transaction opens");
         let probe = message(Some("a"));
-        let behind = PutBy { consumer: "c", handler: "h", message: &probe, due_in: None, history: History::default() };
+        let behind = PutBy {
+            consumer: "c",
+            handler: "h",
+            message: &probe,
+            due_in: None,
+            history: History::default(),
+        };
         let waits = store.put_by(&tx, &behind).await.expect("answered");
         store.rollback(tx).await.expect("a rollback succeeds");
         if waits {
@@ -297,7 +326,8 @@ pub async fn what_is_put_behind_a_head_that_goes_is_found<F: StoreFixture>() {
 
 /// Stores behind others; `false` when nothing is there, or the database was too busy.
 async fn patiently<S: ConsumerStore>(store: &S, message: &Message) -> bool {
-    let delivery = PutBy { consumer: "c", handler: "h", message, due_in: None, history: History::default() };
+    let delivery =
+        PutBy { consumer: "c", handler: "h", message, due_in: None, history: History::default() };
     let Ok(tx) = store.begin().await else { return false };
     match store.put_by(&tx, &delivery).await {
         Ok(true) => store.commit(tx).await.is_ok(),
@@ -319,20 +349,39 @@ pub async fn a_received_message_that_is_given_up_is_kept_whole<F: StoreFixture>(
     let store = fixture.consumer().await;
     let message = message(Some("a"));
     let errors = vec![AttemptError::new(3, FailureClass::Transient, "503")];
-    let history = History { runs: 4, failures: 3, errors, letter: Some(LetterId(7)), ..History::default() };
+    let history =
+        History { runs: 4, failures: 3, errors, letter: Some(LetterId(7)), ..History::default() };
     let tx = store.begin().await.expect("a transaction opens");
-    let letter = |message, reason| ReceivedLetter { consumer: "c", handler: "h/1", message, reason, history: &history };
+    let letter = |message, reason| ReceivedLetter {
+        consumer: "c",
+        handler: "h/1",
+        message,
+        reason,
+        history: &history,
+    };
     let raw = bytes::Bytes::from_static(b"\0raw");
-    let whole = store.bury(&tx, &letter(Ok(&message), DeadReason::Exhausted)).await.expect("a letter is written");
-    let unread = store.bury(&tx, &letter(Err(Some(&raw)), DeadReason::Undecodable)).await.expect("a letter is written");
+    let whole = store
+        .bury(&tx, &letter(Ok(&message), DeadReason::Exhausted))
+        .await
+        .expect("a letter is written");
+    let unread = store
+        .bury(&tx, &letter(Err(Some(&raw)), DeadReason::Undecodable))
+        .await
+        .expect("a letter is written");
     store.commit(tx).await.expect("a commit succeeds");
     let by = ReceivedBy { consumer: "c".into(), handler: "h/1".into() };
     assert_eq!(
         (whole.message.as_ref(), whole.received.as_ref(), whole.route.as_str()),
         (Some(&message), Some(&by), "")
     );
-    assert_eq!((whole.reason, whole.attempts, whole.event_id), (DeadReason::Exhausted, 3, EventId(4_711)));
-    assert_eq!((whole.errors[0].text.as_str(), whole.previous, whole.fate.is_none()), ("503", Some(LetterId(7)), true));
+    assert_eq!(
+        (whole.reason, whole.attempts, whole.event_id),
+        (DeadReason::Exhausted, 3, EventId(4_711))
+    );
+    assert_eq!(
+        (whole.errors[0].text.as_str(), whole.previous, whole.fate.is_none()),
+        ("503", Some(LetterId(7)), true)
+    );
     assert!(whole.errors[0].at > 0 && whole.dead_at.as_micros() > 0);
     assert_eq!((unread.message, unread.reason), (None, DeadReason::Undecodable));
     assert!(unread.id > whole.id);

@@ -9,7 +9,12 @@ use crate::{
 use std::time::Duration;
 
 /// Records one verdict without letters.
-async fn record(store: &RelayStore, fence: &Fence, at: (PartitionNo, EventId), rows: Vec<RouteRow>) -> Settled {
+async fn record(
+    store: &RelayStore,
+    fence: &Fence,
+    at: (PartitionNo, EventId),
+    rows: Vec<RouteRow>,
+) -> Settled {
     let verdict = Verdict { partition: at.0, id: at.1, rows, letters: Vec::new() };
     store.settler.record(fence, &[verdict]).await.expect("a record succeeds")
 }
@@ -27,8 +32,13 @@ pub async fn an_event_goes_when_all_its_routes_are_final<F: StoreFixture>() {
     let settled = record(&store, &fence, places[0], vec![row("ledger", RouteState::Done)]).await;
     assert_eq!(settled.deleted, 1);
     assert_eq!(fixture.counts().await, (1, 0), "its rows went with it");
-    let settled =
-        record(&store, &fence, places[1], vec![row("ledger", RouteState::Dead), row("x", RouteState::Done)]).await;
+    let settled = record(
+        &store,
+        &fence,
+        places[1],
+        vec![row("ledger", RouteState::Dead), row("x", RouteState::Done)],
+    )
+    .await;
     assert_eq!(settled.deleted, 1, "what nobody waits for goes at once");
     assert_eq!(fixture.counts().await, (0, 0));
 }
@@ -84,7 +94,12 @@ pub async fn an_earlier_owner_records_nothing<F: StoreFixture>() {
     renew(&store, &relay).await;
     store.leases.take(&relay, Some(&old.relay), &all_partitions()).await.expect("they are taken");
     let letters = vec![NewLetter { route: "x".into(), reason: DeadReason::Rejected, parks: false }];
-    let verdict = Verdict { partition: place.0, id: place.1, rows: vec![row("x", RouteState::Dead)], letters };
+    let verdict = Verdict {
+        partition: place.0,
+        id: place.1,
+        rows: vec![row("x", RouteState::Dead)],
+        letters,
+    };
     let settled = store.settler.record(&old, &[verdict]).await.expect("a record is answered");
     assert!(settled.held.is_empty() && settled.letters.is_empty());
     assert_eq!((settled.deleted, fixture.counts().await), (0, (1, 0)));
@@ -98,7 +113,12 @@ pub async fn recording_an_event_that_is_gone_changes_nothing<F: StoreFixture>() 
     let place = saved(&fixture, &store, "a", 1).await[0];
     store.settler.finish(&fence, &[place]).await.expect("a settle succeeds");
     let letters = vec![NewLetter { route: "x".into(), reason: DeadReason::Rejected, parks: false }];
-    let verdict = Verdict { partition: place.0, id: place.1, rows: vec![row("x", RouteState::Waiting)], letters };
+    let verdict = Verdict {
+        partition: place.0,
+        id: place.1,
+        rows: vec![row("x", RouteState::Waiting)],
+        letters,
+    };
     let settled = store.settler.record(&fence, &[verdict]).await.expect("a record succeeds");
     assert!(settled.letters.is_empty());
     assert_eq!((settled.deleted, fixture.counts().await), (0, (0, 0)));
@@ -114,7 +134,11 @@ pub async fn recording_again_changes_nothing<F: StoreFixture>() {
         partition: places[n].0,
         id: places[n].1,
         rows: vec![row("billing", RouteState::Dead), row("ledger", other)],
-        letters: vec![NewLetter { route: "billing".into(), reason: DeadReason::Rejected, parks: false }],
+        letters: vec![NewLetter {
+            route: "billing".into(),
+            reason: DeadReason::Rejected,
+            parks: false,
+        }],
     };
     // One event stays for its other route, the other goes.
     let verdicts = [verdict(0, RouteState::Waiting), verdict(1, RouteState::Done)];
@@ -132,7 +156,8 @@ pub async fn due_routes_are_told_the_redriven_ones_first<F: StoreFixture>() {
     let store = fixture.relay().await;
     let fence = owner_of_all(&store).await;
     let places = saved(&fixture, &store, "a", 4).await;
-    let waiting = |due_in, redriven| RouteRow { due_in, redriven, ..row("billing", RouteState::Waiting) };
+    let waiting =
+        |due_in, redriven| RouteRow { due_in, redriven, ..row("billing", RouteState::Waiting) };
     for (place, row) in places.iter().zip([
         waiting(Some(Duration::ZERO), false),
         waiting(None, false),
@@ -146,7 +171,10 @@ pub async fn due_routes_are_told_the_redriven_ones_first<F: StoreFixture>() {
     };
     let due = |n: usize| (places[n].0, places[n].1, "billing".to_owned());
     assert_eq!(told(renew(&store, &fence.relay).await), [due(3), due(0)]);
-    assert!(told(renew(&store, &RelayId::generate()).await).is_empty(), "they are not another relay's business");
+    assert!(
+        told(renew(&store, &RelayId::generate()).await).is_empty(),
+        "they are not another relay's business"
+    );
 }
 
 /// An event that no route confirmed is no finished event: it is in the letters.
@@ -155,8 +183,10 @@ pub async fn a_kept_event_was_confirmed_somewhere<F: StoreFixture>() {
     let store = fixture.relay().await;
     let fence = owner_of_all(&store).await;
     let places = saved(&fixture, &store, "a", 2).await;
-    record(&store, &fence, places[0], vec![row("x", RouteState::Dead), row("y", RouteState::Dead)]).await;
-    record(&store, &fence, places[1], vec![row("x", RouteState::Dead), row("y", RouteState::Done)]).await;
+    record(&store, &fence, places[0], vec![row("x", RouteState::Dead), row("y", RouteState::Dead)])
+        .await;
+    record(&store, &fence, places[1], vec![row("x", RouteState::Dead), row("y", RouteState::Done)])
+        .await;
     assert_eq!(fixture.counts().await, (0, 0));
     let kept: Vec<EventId> = fixture.kept().await.into_iter().map(|(id, _)| id).collect();
     assert_eq!(kept, [places[1].1]);

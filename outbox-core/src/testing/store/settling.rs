@@ -1,6 +1,8 @@
 //! Finishing is fenced, and can be repeated.
 
-use super::{PARTITIONS, StoreFixture, all_partitions, event, owner_of_all, read_all, renew, save, saved};
+use super::{
+    PARTITIONS, StoreFixture, all_partitions, event, owner_of_all, read_all, renew, save, saved,
+};
 use crate::{
     event::RelayId,
     outbox::{Epoch, Fence, PartitionNo},
@@ -45,7 +47,11 @@ pub async fn an_earlier_owner_finishes_nothing<F: StoreFixture>() {
     fixture.expire(&old.relay).await;
     let relay = RelayId::generate();
     renew(&store, &relay).await;
-    let partitions = store.leases.take(&relay, Some(&old.relay), &all_partitions()).await.expect("they are taken");
+    let partitions = store
+        .leases
+        .take(&relay, Some(&old.relay), &all_partitions())
+        .await
+        .expect("they are taken");
     let new = Fence { relay, partitions };
     let stale_epochs = Fence { relay: new.relay.clone(), partitions: old.partitions.clone() };
     let stranger = Fence { relay: RelayId::generate(), partitions: new.partitions.clone() };
@@ -69,14 +75,20 @@ pub async fn a_fence_of_several_partitions_writes_where_it_holds<F: StoreFixture
     let mut places: Vec<_> = read_all(&store).await.iter().map(|e| (e.partition, e.id)).collect();
     places.sort_unstable();
     let lost = PartitionNo(1);
-    assert!((0..PARTITIONS).all(|p| places.iter().any(|(q, _)| q.0 == p)), "every partition has events");
+    assert!(
+        (0..PARTITIONS).all(|p| places.iter().any(|(q, _)| q.0 == p)),
+        "every partition has events"
+    );
     store.leases.release(&fence.relay, &fence.partitions[1..2]).await.expect("a release succeeds");
     let settled = store.settler.finish(&fence, &places).await.expect("a settle is answered");
     assert_eq!(settled.held, [PartitionNo(0), PartitionNo(2), PartitionNo(3)]);
     let left: Vec<_> = read_all(&store).await.iter().map(|e| (e.partition, e.id)).collect();
     let of_lost: Vec<_> = places.iter().copied().filter(|(p, _)| *p == lost).collect();
     assert_eq!(left, of_lost);
-    assert_eq!(settled.deleted, u64::try_from(places.len() - of_lost.len()).expect("a small number"));
+    assert_eq!(
+        settled.deleted,
+        u64::try_from(places.len() - of_lost.len()).expect("a small number")
+    );
 }
 
 /// Where finished events are kept, they are moved whole, and go when their time has passed.
@@ -89,9 +101,13 @@ pub async fn kept_events_are_moved_and_pruned_when_their_time_has_passed<F: Stor
     let read = read_all(&store).await;
     let mut places: Vec<_> = read.iter().map(|e| (e.partition, e.id)).collect();
     places.sort_unstable();
-    assert_eq!(store.settler.finish(&fence, &places).await.expect("a settle succeeds").deleted, 300);
+    assert_eq!(
+        store.settler.finish(&fence, &places).await.expect("a settle succeeds").deleted,
+        300
+    );
     assert_eq!(store.settler.finish(&fence, &places).await.expect("a settle succeeds").deleted, 0);
-    let expected: Vec<_> = read.iter().map(|e| (e.id, e.body.as_ref().expect("the row decodes").id)).collect();
+    let expected: Vec<_> =
+        read.iter().map(|e| (e.id, e.body.as_ref().expect("the row decodes").id)).collect();
     assert_eq!(fixture.kept().await, expected);
     assert_eq!(fixture.counts().await, (0, 0));
 

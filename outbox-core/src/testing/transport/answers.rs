@@ -1,8 +1,8 @@
 //! The subscriber's answer is heard, and means the same everywhere.
 
 use super::{
-    TransportFixture, confirmed_by_a_broker, full, in_time, next, numbered, publish_batch, publish_while, ready,
-    seeing, take,
+    TransportFixture, confirmed_by_a_broker, full, in_time, next, numbered, publish_batch,
+    publish_while, ready, seeing, take,
 };
 use crate::{
     event::Message,
@@ -56,7 +56,10 @@ pub async fn an_acknowledged_message_is_confirmed_and_does_not_come_again<T: Tra
 
 /// A message that was not handled fails its publish as transient, or comes again and counts.
 pub async fn a_message_that_was_not_handled_fails_or_comes_again<T: TransportFixture>() {
-    not_handled::<T>(|delivery: Delivery| async { delivery.nack(true).await.expect("the answer is taken") }).await;
+    not_handled::<T>(|delivery: Delivery| async {
+        delivery.nack(true).await.expect("the answer is taken")
+    })
+    .await;
 }
 
 /// A delivery that is dropped counts as not handled.
@@ -100,7 +103,11 @@ pub async fn a_rejected_message_is_refused_for_good<T: TransportFixture>() {
     if T::promises().end_to_end {
         let error = result.expect_err("a rejected message is not confirmed");
         assert_eq!(error.class(), FailureClass::Permanent);
-        assert!(error.full_text().contains("the order does not exist"), "the reason travels: {}", error.full_text());
+        assert!(
+            error.full_text().contains("the order does not exist"),
+            "the reason travels: {}",
+            error.full_text()
+        );
     } else {
         assert_eq!(class(result), None, "the broker has confirmed");
     }
@@ -112,7 +119,8 @@ pub async fn a_batch_has_one_verdict_each_in_its_order<T: TransportFixture>() {
     const SIZE: i64 = 30;
     let mut pair = ready::<T>().await;
     let batch: Vec<Message> = (0..SIZE).map(|n| numbered(n + 1, &format!("k{n}"))).collect();
-    let place: HashMap<_, _> = batch.iter().enumerate().map(|(place, message)| (message.id, place)).collect();
+    let place: HashMap<_, _> =
+        batch.iter().enumerate().map(|(place, message)| (message.id, place)).collect();
     let publisher = Arc::clone(&pair.publisher);
     let publish = publish_batch::<T>(publisher.as_ref(), &batch);
     let answer = async {
@@ -156,8 +164,11 @@ pub async fn a_wait_for_a_delivery_that_is_given_up_loses_nothing<T: TransportFi
             // Given up after one poll, and after a little while, in turn.
             let patience = Duration::from_millis(if received.len() % 2 == 0 { 0 } else { 5 });
             if let Ok(delivery) = tokio::time::timeout(patience, &mut wait).await {
-                let delivery = delivery.expect("the subscription holds").expect("the subscription is open");
-                received.push(delivery.message.as_ref().map(|m| m.id).expect("the message can be read"));
+                let delivery =
+                    delivery.expect("the subscription holds").expect("the subscription is open");
+                received.push(
+                    delivery.message.as_ref().map(|m| m.id).expect("the message can be read"),
+                );
                 came.store(received.len(), Ordering::Relaxed);
                 delivery.ack().await.expect("the answer is taken");
             } else {

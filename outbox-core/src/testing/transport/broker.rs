@@ -126,14 +126,19 @@ pub async fn a_server_that_is_stopped_in_the_middle_loses_nothing<T: RestartFixt
     let publish = join_all(during.iter().map(|message| insist(pair.publisher.as_ref(), message)));
     let restart = async {
         server.stop().await;
-        let refused = pair.publisher.publish(&numbered(1, "down")).await.expect_err("nobody is there");
+        let refused =
+            pair.publisher.publish(&numbered(1, "down")).await.expect_err("nobody is there");
         assert_eq!(refused.class(), FailureClass::Unavailable, "{}", refused.full_text());
         server.start().await;
     };
     let all: Vec<Message> = before.iter().chain(&during).cloned().collect();
     let receive = drain(pair.subscriber.as_mut(), &recorder, &all);
     let everything = async { tokio::join!(publish, restart, receive) };
-    assert!(tokio::time::timeout(RESTARTED_WITHIN, everything).await.is_ok(), "not all came: {}", recorder.distinct());
+    assert!(
+        tokio::time::timeout(RESTARTED_WITHIN, everything).await.is_ok(),
+        "not all came: {}",
+        recorder.distinct()
+    );
 }
 
 /// What was delivered and not answered for when the connection was lost comes again, and the late answer says that it is not
@@ -162,7 +167,8 @@ pub async fn what_was_not_answered_for_comes_again_after_a_lost_connection<T: Re
     }
     server.start().await;
     let recorder = Recorder::new();
-    let rest: Vec<Message> = sent.into_iter().filter(|message| !kept.contains(&message.id)).collect();
+    let rest: Vec<Message> =
+        sent.into_iter().filter(|message| !kept.contains(&message.id)).collect();
     all_come(&recorder, rest.len(), drain(pair.subscriber.as_mut(), &recorder, &rest)).await;
     if T::answers_outlive_connections() {
         return;

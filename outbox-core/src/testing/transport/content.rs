@@ -84,7 +84,10 @@ pub async fn payloads_arrive_byte_for_byte<T: TransportFixture>() {
         ("application/json", b"null".to_vec()),
         ("text/plain; charset=utf-8", "größer 🚀\u{0}".as_bytes().to_vec()),
         ("text/plain", vec![0xff, 0xfe]),
-        ("application/cloudevents+json", b"{\"specversion\":\"1.0\",\"id\":\"inner\",\"type\":\"t\"}".to_vec()),
+        (
+            "application/cloudevents+json",
+            b"{\"specversion\":\"1.0\",\"id\":\"inner\",\"type\":\"t\"}".to_vec(),
+        ),
     ];
     arrives_unchanged::<T>(payloads.into_iter().map(|(content_type, payload)| {
         with(|m| {
@@ -115,10 +118,12 @@ pub async fn every_legal_header_arrives_unchanged<T: TransportFixture>() {
     let mut values = vec![ascii, latin];
     if T::promises().all_header_values {
         values.extend(
-            ["", " ", " both ends ", "%41%zz%", "\"quoted \\\" text\"", "a,b;c=d", "=?UTF-8?Q?a?="].map(str::to_owned),
+            ["", " ", " both ends ", "%41%zz%", "\"quoted \\\" text\"", "a,b;c=d", "=?UTF-8?Q?a?="]
+                .map(str::to_owned),
         );
         values.extend(
-            ["ß日本語🚀\u{10ffff}\u{feff}e\u{301}", "\u{202e}right to left", "\u{2028}\u{2029}"].map(str::to_owned),
+            ["ß日本語🚀\u{10ffff}\u{feff}e\u{301}", "\u{202e}right to left", "\u{2028}\u{2029}"]
+                .map(str::to_owned),
         );
         values.push("x".repeat(1024));
     }
@@ -173,14 +178,29 @@ pub async fn the_publisher_says_what_it_takes<T: TransportFixture>() {
 ///
 /// # Panics
 /// When an attribute is taken that should be refused, or the other way round.
-pub fn attributes_with_control_characters_are_refused(read: impl Fn(&[(&str, &str)]) -> Result<Message, String>) {
+pub fn attributes_with_control_characters_are_refused(
+    read: impl Fn(&[(&str, &str)]) -> Result<Message, String>,
+) {
     let base = [("specversion", "1.0"), ("id", "1"), ("source", "/s"), ("type", "t")];
-    let names =
-        ["id", "source", "type", "subject", "partitionkey", "topic", "datacontenttype", "aggregatetype", "tenant"];
+    let names = [
+        "id",
+        "source",
+        "type",
+        "subject",
+        "partitionkey",
+        "topic",
+        "datacontenttype",
+        "aggregatetype",
+        "tenant",
+    ];
     for name in names {
-        for (text, is_taken) in
-            [("a b", true), ("a\0b", false), ("a\nb", false), ("a\u{7f}b", false), ("a\u{85}b", false)]
-        {
+        for (text, is_taken) in [
+            ("a b", true),
+            ("a\0b", false),
+            ("a\nb", false),
+            ("a\u{7f}b", false),
+            ("a\u{85}b", false),
+        ] {
             let others = base.iter().copied().filter(|(other, _)| *other != name);
             let list: Vec<_> = others.chain([(name, text)]).collect();
             assert_eq!(read(&list).is_ok(), is_taken, "{name} {text:?}");

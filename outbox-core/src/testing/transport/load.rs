@@ -13,7 +13,8 @@ pub async fn thousands_of_messages_at_once_all_arrive_once<T: TransportFixture>(
     let sent: Vec<Message> = (1..=MESSAGES).map(|n| numbered(n, &format!("k{}", n % 61))).collect();
     let recorder = Recorder::new();
     let publish = async {
-        let publishes: FuturesUnordered<_> = sent.iter().map(|message| publisher.publish(message)).collect();
+        let publishes: FuturesUnordered<_> =
+            sent.iter().map(|message| publisher.publish(message)).collect();
         publishes.collect::<Vec<_>>().await
     };
     let results = all_come(&recorder, sent.len(), async {
@@ -39,9 +40,14 @@ pub async fn thousands_of_messages_at_once_all_arrive_once<T: TransportFixture>(
     })
     .await;
     assert_eq!((recorder.distinct(), recorder.repeated()), (sent.len(), Vec::new()));
-    let payloads: std::collections::HashMap<_, _> = sent.iter().map(|m| (m.id, &m.payload)).collect();
+    let payloads: std::collections::HashMap<_, _> =
+        sent.iter().map(|m| (m.id, &m.payload)).collect();
     for message in recorder.messages() {
-        assert_eq!(payloads.get(&message.id), Some(&&message.payload), "each arrives with its own payload");
+        assert_eq!(
+            payloads.get(&message.id),
+            Some(&&message.payload),
+            "each arrives with its own payload"
+        );
     }
 }
 
@@ -72,7 +78,8 @@ pub async fn messages_of_one_key_arrive_in_their_order<T: TransportFixture>() {
             recorder.take(delivery).await;
         }
     };
-    all_come(&recorder, total, async { tokio::join!(all_keys.collect::<Vec<()>>(), receive) }).await;
+    all_come(&recorder, total, async { tokio::join!(all_keys.collect::<Vec<()>>(), receive) })
+        .await;
     assert_eq!((recorder.distinct(), recorder.keys_out_of_order()), (total, Vec::new()));
 }
 
@@ -95,12 +102,17 @@ pub async fn a_subscriber_that_closes_leaves_no_publish_hanging<T: TransportFixt
     };
     let (results, ()) = tokio::join!(publish, close);
     if !T::promises().end_to_end {
-        assert!(results.iter().all(Result::is_ok), "a broker takes messages without a subscriber: {results:?}");
+        assert!(
+            results.iter().all(Result::is_ok),
+            "a broker takes messages without a subscriber: {results:?}"
+        );
         return;
     }
     for (message, result) in sent.iter().zip(results) {
         match result {
-            Ok(_) => assert_eq!(recorder.times(message.id), 1, "only what was acknowledged is confirmed"),
+            Ok(_) => {
+                assert_eq!(recorder.times(message.id), 1, "only what was acknowledged is confirmed")
+            }
             Err(error) => assert_ne!(error.class(), FailureClass::Permanent, "{error:?}"),
         }
     }
@@ -115,5 +127,9 @@ pub async fn a_closed_subscriber_confirms_nothing<T: TransportFixture>() {
     drop(pair.subscriber);
     let error = in_time("a publish without a subscriber", pair.publisher.publish(&full())).await;
     let error = error.expect_err("nobody has acknowledged");
-    assert_ne!(error.class(), FailureClass::Permanent, "the message may go when someone subscribes again");
+    assert_ne!(
+        error.class(),
+        FailureClass::Permanent,
+        "the message may go when someone subscribes again"
+    );
 }

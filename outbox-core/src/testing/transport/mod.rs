@@ -145,12 +145,20 @@ impl Pair {
     /// Puts a pair together.
     #[must_use]
     pub fn new(publisher: impl Publisher, subscriber: impl Subscriber) -> Self {
-        Self { publisher: Arc::new(publisher), subscriber: Box::new(subscriber), again: None, keep: Box::new(()) }
+        Self {
+            publisher: Arc::new(publisher),
+            subscriber: Box::new(subscriber),
+            again: None,
+            keep: Box::new(()),
+        }
     }
 
     /// Adds how to make one more subscriber of the same destination.
     #[must_use]
-    pub fn subscribing_again<S: Subscriber>(mut self, again: impl Fn() -> S + Send + Sync + 'static) -> Self {
+    pub fn subscribing_again<S: Subscriber>(
+        mut self,
+        again: impl Fn() -> S + Send + Sync + 'static,
+    ) -> Self {
         self.again = Some(Box::new(move || Box::new(again())));
         self
     }
@@ -235,8 +243,10 @@ pub fn numbered(n: i64, key: &str) -> Message {
 #[must_use]
 pub fn full() -> Message {
     let mut headers = Headers::new();
-    for (name, value) in [("tenant", "t-1"), ("traceparent", "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01")]
-    {
+    for (name, value) in [
+        ("tenant", "t-1"),
+        ("traceparent", "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"),
+    ] {
         headers.insert(name, value).expect("the name and the value are legal");
     }
     Message::new(MessageParts {
@@ -290,7 +300,9 @@ async fn go_through(pair: &mut Pair) {
     const PAUSE: Duration = Duration::from_millis(50);
     let first = full();
     let refusal = Mutex::new("nothing".to_owned());
-    let saw = || format!("the last failure was: {}", refusal.lock().unwrap_or_else(PoisonError::into_inner));
+    let saw = || {
+        format!("the last failure was: {}", refusal.lock().unwrap_or_else(PoisonError::into_inner))
+    };
     let note = |failure: String| *refusal.lock().unwrap_or_else(PoisonError::into_inner) = failure;
     seeing("the first publish", saw, async {
         while let Err(error) = pair.publisher.publish(&first).await {
@@ -350,7 +362,9 @@ async fn take(subscriber: &mut dyn Subscriber) -> Message {
 async fn exchange(pair: &mut Pair, message: &Message) -> Message {
     // One that fails says so at once; the delivery would be waited for in vain.
     let publish = async {
-        in_time("a publish", pair.publisher.publish(message)).await.expect("what was acknowledged is confirmed");
+        in_time("a publish", pair.publisher.publish(message))
+            .await
+            .expect("what was acknowledged is confirmed");
     };
     tokio::join!(publish, take(pair.subscriber.as_mut())).1
 }

@@ -73,11 +73,16 @@ pub fn from_json(text: &[u8], fallback: &Fallback<'_>) -> Result<Message, CloudE
             Value::Null => {}
             Value::String(text) => attributes.push((name, text)),
             Value::Bool(value) => attributes.push((name, value.to_string())),
-            Value::Number(number) if number.is_i64() || number.is_u64() => attributes.push((name, number.to_string())),
+            Value::Number(number) if number.is_i64() || number.is_u64() => {
+                attributes.push((name, number.to_string()))
+            }
             _ => return Err(CloudEventError::invalid(&name, "is no string, boolean or integer")),
         }
     }
-    let declared = attributes.iter().find(|(name, _)| name == "datacontenttype").map(|(_, value)| value.as_str());
+    let declared = attributes
+        .iter()
+        .find(|(name, _)| name == "datacontenttype")
+        .map(|(_, value)| value.as_str());
     let payload = payload(members.data, members.data_base64, declared.is_none_or(is_json))?;
     if declared.is_none() {
         attributes.push(("datacontenttype".into(), "application/json".into()));
@@ -85,14 +90,23 @@ pub fn from_json(text: &[u8], fallback: &Fallback<'_>) -> Result<Message, CloudE
     from_attributes(attributes, payload, fallback)
 }
 
-fn payload(data: Option<Box<RawValue>>, base64: Option<Value>, json: bool) -> Result<Bytes, CloudEventError> {
+fn payload(
+    data: Option<Box<RawValue>>,
+    base64: Option<Value>,
+    json: bool,
+) -> Result<Bytes, CloudEventError> {
     match (data, base64) {
-        (Some(_), Some(_)) => Err(CloudEventError::invalid("data", "and `data_base64` are both there")),
+        (Some(_), Some(_)) => {
+            Err(CloudEventError::invalid("data", "and `data_base64` are both there"))
+        }
         (Some(data), None) if json => Ok(Bytes::from(String::from(Box::<str>::from(data)))),
         (Some(data), None) if data.get() == "null" => Ok(Bytes::new()),
         (Some(data), None) => match serde_json::from_str::<String>(data.get()) {
             Ok(text) => Ok(Bytes::from(text)),
-            Err(_) => Err(CloudEventError::invalid("data", "is no string, though `datacontenttype` is not JSON")),
+            Err(_) => Err(CloudEventError::invalid(
+                "data",
+                "is no string, though `datacontenttype` is not JSON",
+            )),
         },
         (None, Some(Value::String(text))) => match STANDARD.decode(text) {
             Ok(bytes) => Ok(Bytes::from(bytes)),

@@ -76,7 +76,10 @@ pub enum CloudEventError {
 
 impl CloudEventError {
     fn invalid(attribute: &str, rule: &'static str) -> Self {
-        Self::Invalid { attribute: attribute.chars().filter(|c| !c.is_control()).take(64).collect(), rule }
+        Self::Invalid {
+            attribute: attribute.chars().filter(|c| !c.is_control()).take(64).collect(),
+            rule,
+        }
     }
 }
 

@@ -70,7 +70,9 @@ impl PlainJson {
     /// Lists the headers that are named here, for transports whose other headers are none of the message's.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         let others = [self.key_header.as_deref(), self.version_header.as_deref()];
-        [self.type_header.as_str(), self.id_header.as_str()].into_iter().chain(others.into_iter().flatten())
+        [self.type_header.as_str(), self.id_header.as_str()]
+            .into_iter()
+            .chain(others.into_iter().flatten())
     }
 
     /// Puts a message together from headers and the payload as it came. Names are compared without case; other headers
@@ -101,11 +103,17 @@ impl PlainJson {
             ("datacontenttype".to_owned(), "application/json".to_owned()),
         ];
         for (name, value) in headers {
-            let meant = named.iter().find(|(header, _)| header.is_some_and(|h| name.eq_ignore_ascii_case(h)));
+            let meant = named
+                .iter()
+                .find(|(header, _)| header.is_some_and(|h| name.eq_ignore_ascii_case(h)));
             let name = name.to_ascii_lowercase();
             match meant {
-                Some((_, attribute)) => attributes.push(((*attribute).to_owned(), value.to_owned())),
-                None if Headers::new().insert(&name, value).is_ok() => attributes.push((name, value.to_owned())),
+                Some((_, attribute)) => {
+                    attributes.push(((*attribute).to_owned(), value.to_owned()))
+                }
+                None if Headers::new().insert(&name, value).is_ok() => {
+                    attributes.push((name, value.to_owned()))
+                }
                 None => {}
             }
         }
@@ -119,7 +127,8 @@ mod tests {
     use crate::event::Timestamp;
 
     fn read(headers: &[(&str, &str)], payload: &'static str) -> Result<Message, CloudEventError> {
-        let plain = PlainJson::new("x-type", "/legacy").key_header("x-key").version_header("x-version");
+        let plain =
+            PlainJson::new("x-type", "/legacy").key_header("x-key").version_header("x-version");
         let fallback = Fallback { topic: None, received_at: Timestamp::from_micros(7) };
         plain.read(headers.iter().copied(), payload.into(), &fallback)
     }
@@ -140,7 +149,10 @@ mod tests {
             ("order.placed", 3, Some("k"))
         );
         assert_eq!((message.source.as_str(), message.topic.as_str()), ("/legacy", "order.placed"));
-        assert_eq!((message.headers.get("tenant"), message.headers.get("originalid")), (Some("acme"), Some("17")));
+        assert_eq!(
+            (message.headers.get("tenant"), message.headers.get("originalid")),
+            (Some("acme"), Some("17"))
+        );
         assert_eq!((&*message.payload, message.created_at.as_micros()), (&b" {\"a\": 1} "[..], 7));
         let again = read(&headers, "{}").expect("it is whole");
         assert_eq!(message.id, again.id, "the identity is that of the header");

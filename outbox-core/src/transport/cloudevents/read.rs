@@ -52,7 +52,9 @@ impl Received {
             return Err(CloudEventError::invalid(name, "holds a control character"));
         }
         match self.0.insert(name.to_owned(), value) {
-            Some(_) => Err(CloudEventError::Duplicate(name.chars().filter(|c| !c.is_control()).take(64).collect())),
+            Some(_) => Err(CloudEventError::Duplicate(
+                name.chars().filter(|c| !c.is_control()).take(64).collect(),
+            )),
             None => Ok(()),
         }
     }
@@ -74,24 +76,36 @@ impl Received {
     fn time(&mut self, name: &'static str) -> Result<Option<Timestamp>, CloudEventError> {
         self.0
             .remove(name)
-            .map(|text| Timestamp::parse_rfc3339(&text).ok_or(CloudEventError::invalid(name, "is no RFC 3339 time")))
+            .map(|text| {
+                Timestamp::parse_rfc3339(&text)
+                    .ok_or(CloudEventError::invalid(name, "is no RFC 3339 time"))
+            })
             .transpose()
     }
 
-    fn into_message(mut self, payload: Bytes, fallback: &Fallback<'_>) -> Result<Message, CloudEventError> {
+    fn into_message(
+        mut self,
+        payload: Bytes,
+        fallback: &Fallback<'_>,
+    ) -> Result<Message, CloudEventError> {
         if self.needed("specversion")? != SPEC_VERSION {
             return Err(CloudEventError::invalid("specversion", "is not 1.0"));
         }
-        let (id, source, event_type) = (self.needed("id")?, self.needed("source")?, self.needed("type")?);
+        let (id, source, event_type) =
+            (self.needed("id")?, self.needed("source")?, self.needed("type")?);
         let event_version = match self.0.remove("eventversion").map(|v| v.parse()) {
             None => 1,
             Some(Ok(version @ 1..)) => version,
-            Some(_) => return Err(CloudEventError::invalid("eventversion", "is a number from 1 to 65535")),
+            Some(_) => {
+                return Err(CloudEventError::invalid("eventversion", "is a number from 1 to 65535"));
+            }
         };
         let named = fallback.topic.filter(|topic| is_text(topic));
         let topic = self.text("topic")?.unwrap_or_else(|| named.unwrap_or(&event_type).to_owned());
-        let content_type = self.text("datacontenttype")?.unwrap_or_else(|| "application/octet-stream".into());
-        let (created_at, expires_at) = (self.time("time")?.unwrap_or(fallback.received_at), self.time("expirytime")?);
+        let content_type =
+            self.text("datacontenttype")?.unwrap_or_else(|| "application/octet-stream".into());
+        let (created_at, expires_at) =
+            (self.time("time")?.unwrap_or(fallback.received_at), self.time("expirytime")?);
         let aggregate_type = self.text("aggregatetype")?;
 
         let mut headers = Headers::new();
@@ -114,7 +128,9 @@ impl Received {
         let (id, text) = (identity(&id, &source), id);
         let original = (text != id.to_string()).then(|| (ORIGINAL_ID.to_owned(), text));
         for (name, value) in self.0.into_iter().chain(original) {
-            headers.insert(&name, value).map_err(|error| CloudEventError::invalid(&name, rule(&error)))?;
+            headers
+                .insert(&name, value)
+                .map_err(|error| CloudEventError::invalid(&name, rule(&error)))?;
         }
         Ok(Message::new(MessageParts {
             id,
@@ -152,9 +168,13 @@ pub fn check(message: &Message) -> Result<(), CloudEventError> {
             return Err(CloudEventError::invalid(name, TEXT));
         }
     }
-    for (name, text) in [("partitionkey", &message.key), ("aggregatetype", &message.aggregate_type)] {
+    for (name, text) in [("partitionkey", &message.key), ("aggregatetype", &message.aggregate_type)]
+    {
         if text.as_deref().is_some_and(|text| !text.is_empty() && !is_text(text)) {
-            return Err(CloudEventError::invalid(name, "has up to 255 bytes and no control character"));
+            return Err(CloudEventError::invalid(
+                name,
+                "has up to 255 bytes and no control character",
+            ));
         }
     }
     Ok(())

@@ -4,7 +4,8 @@ use bytes::Bytes;
 use proptest::{collection::vec, option, prelude::*};
 use serde_json::{Value, json};
 
-const FALLBACK: Fallback<'static> = Fallback { topic: Some("inbox"), received_at: Timestamp::from_micros(77) };
+const FALLBACK: Fallback<'static> =
+    Fallback { topic: Some("inbox"), received_at: Timestamp::from_micros(77) };
 
 fn order_placed() -> MessageParts {
     let mut headers = Headers::new();
@@ -31,7 +32,8 @@ fn order_placed() -> MessageParts {
 /// A list of names and values that makes an event, with changes: a value replaces, `None` removes.
 fn minimal<'a>(changes: &[(&'a str, Option<&'a str>)]) -> Vec<(&'a str, &'a str)> {
     let base = [("specversion", "1.0"), ("id", "1"), ("source", "/s"), ("type", "t")];
-    let kept = base.into_iter().filter(|(name, _)| !changes.iter().any(|(changed, _)| changed == name));
+    let kept =
+        base.into_iter().filter(|(name, _)| !changes.iter().any(|(changed, _)| changed == name));
     kept.chain(changes.iter().filter_map(|(name, value)| value.map(|v| (*name, v)))).collect()
 }
 
@@ -42,8 +44,10 @@ fn read(changes: &[(&str, Option<&str>)]) -> Result<Message, CloudEventError> {
 #[test]
 fn an_event_is_written_with_the_names_of_the_standard() {
     let message = Message::new(order_placed());
-    let list: Vec<(String, String)> =
-        attributes(&message).into_iter().map(|(name, value)| (name.to_owned(), value.into_owned())).collect();
+    let list: Vec<(String, String)> = attributes(&message)
+        .into_iter()
+        .map(|(name, value)| (name.to_owned(), value.into_owned()))
+        .collect();
     let expected = [
         ("specversion", "1.0"),
         ("id", "01890a5d-ac96-774b-bcce-b302099a8057"),
@@ -89,7 +93,10 @@ fn a_payload_that_is_not_what_it_says_travels_as_base64() {
         });
         let text = to_json(&message);
         let value: Value = serde_json::from_slice(&text).expect("JSON");
-        assert!(value["data_base64"].is_string() && value.get("data").is_none(), "{content_type} {payload:?}");
+        assert!(
+            value["data_base64"].is_string() && value.get("data").is_none(),
+            "{content_type} {payload:?}"
+        );
         assert_eq!(from_json(&text, &FALLBACK), Ok(message));
     }
 }
@@ -100,7 +107,9 @@ fn what_the_standard_leaves_out_is_filled_in() {
     assert_eq!((message.topic.as_str(), message.created_at), ("inbox", Timestamp::from_micros(77)));
     assert_eq!((message.event_version, message.key.as_deref(), message.sequence), (1, None, None));
     assert_eq!(message.content_type, "application/octet-stream");
-    let by_type = from_attributes(minimal(&[]), Bytes::new(), &Fallback { topic: None, ..FALLBACK }).expect("an event");
+    let by_type =
+        from_attributes(minimal(&[]), Bytes::new(), &Fallback { topic: None, ..FALLBACK })
+            .expect("an event");
     assert_eq!(by_type.topic, "t");
     let said = read(&[("topic", Some("orders"))]).expect("an event");
     assert_eq!(said.topic, "orders");
@@ -205,9 +214,15 @@ fn json_types_of_the_format_become_their_texts() {
     let text =
         br#"{"specversion":"1.0","id":"1","source":"/s","type":"t","flag":true,"count":-3,"gone":null,"data":null}"#;
     let message = from_json(text, &FALLBACK).expect("an event");
-    assert_eq!((message.headers.get("flag"), message.headers.get("count")), (Some("true"), Some("-3")));
+    assert_eq!(
+        (message.headers.get("flag"), message.headers.get("count")),
+        (Some("true"), Some("-3"))
+    );
     assert_eq!(message.headers.get("gone"), None);
-    assert_eq!((&message.payload[..], message.content_type.as_str()), (&b"null"[..], "application/json"));
+    assert_eq!(
+        (&message.payload[..], message.content_type.as_str()),
+        (&b"null"[..], "application/json")
+    );
 }
 
 #[test]
@@ -224,37 +239,44 @@ fn text() -> impl Strategy<Value = String> {
 fn any_message() -> impl Strategy<Value = Message> {
     let times = -62_135_596_800_000_000i64..253_402_300_800_000_000;
     let names = (any::<u128>(), option::of(1i64..), text(), text(), 1u16.., text());
-    let more = (option::of(text()), option::of(text()), text(), vec(("x[a-z0-9]{1,20}", "[^\\p{Cc}]{0,60}"), 0..6));
+    let more = (
+        option::of(text()),
+        option::of(text()),
+        text(),
+        vec(("x[a-z0-9]{1,20}", "[^\\p{Cc}]{0,60}"), 0..6),
+    );
     let content = prop_oneof![
         vec(any::<u8>(), 0..200).prop_map(|b| ("application/octet-stream", b)),
         vec(any::<u8>(), 0..200).prop_map(|b| ("application/json", b)),
         "\\PC{0,60}".prop_map(|t| ("text/plain; charset=utf-8", t.into_bytes())),
         "\\PC{0,60}".prop_map(|t| ("application/x+json", Value::from(t).to_string().into_bytes())),
     ];
-    (names, more, content, times.clone(), option::of(times)).prop_map(|(names, more, content, created, expires)| {
-        let (id, sequence, source, event_type, event_version, topic) = names;
-        let (aggregate_type, key, _, extra) = more;
-        let mut headers = Headers::new();
-        for (name, value) in extra {
-            headers.insert(name, value).expect("legal");
-        }
-        Message::new(MessageParts {
-            id: MessageId::from_uuid(uuid::Uuid::from_u128(id)),
-            sequence: sequence.map(EventId),
-            source,
-            event_type,
-            event_version,
-            topic,
-            aggregate_type,
-            key,
-            content_type: content.0.into(),
-            payload: content.1.into(),
-            headers,
-            created_at: Timestamp::from_micros(created),
-            expires_at: expires.map(Timestamp::from_micros),
-            retry: None,
-        })
-    })
+    (names, more, content, times.clone(), option::of(times)).prop_map(
+        |(names, more, content, created, expires)| {
+            let (id, sequence, source, event_type, event_version, topic) = names;
+            let (aggregate_type, key, _, extra) = more;
+            let mut headers = Headers::new();
+            for (name, value) in extra {
+                headers.insert(name, value).expect("legal");
+            }
+            Message::new(MessageParts {
+                id: MessageId::from_uuid(uuid::Uuid::from_u128(id)),
+                sequence: sequence.map(EventId),
+                source,
+                event_type,
+                event_version,
+                topic,
+                aggregate_type,
+                key,
+                content_type: content.0.into(),
+                payload: content.1.into(),
+                headers,
+                created_at: Timestamp::from_micros(created),
+                expires_at: expires.map(Timestamp::from_micros),
+                retry: None,
+            })
+        },
+    )
 }
 
 proptest! {
@@ -299,14 +321,20 @@ proptest! {
 #[test]
 fn attributes_with_control_characters_are_refused_in_both_modes_and_in_plain_json() {
     use crate::testing::transport::attributes_with_control_characters_are_refused as refused;
-    refused(|list| from_attributes(list.iter().copied(), Bytes::new(), &FALLBACK).map_err(|error| error.to_string()));
+    refused(|list| {
+        from_attributes(list.iter().copied(), Bytes::new(), &FALLBACK)
+            .map_err(|error| error.to_string())
+    });
     refused(|list| {
         let members = list.iter().map(|(name, value)| ((*name).to_owned(), json!(value))).collect();
-        from_json(Value::Object(members).to_string().as_bytes(), &FALLBACK).map_err(|error| error.to_string())
+        from_json(Value::Object(members).to_string().as_bytes(), &FALLBACK)
+            .map_err(|error| error.to_string())
     });
     let plain = PlainJson::new("type", "/s").id_header("id").key_header("key");
     for (header, text) in [("type", "a\0b"), ("id", "a\nb"), ("key", "a\u{85}b")] {
-        let others = [("type", "t"), ("id", "1"), ("key", "k")].into_iter().filter(|(other, _)| *other != header);
+        let others = [("type", "t"), ("id", "1"), ("key", "k")]
+            .into_iter()
+            .filter(|(other, _)| *other != header);
         let list: Vec<_> = others.chain([(header, text)]).collect();
         assert!(plain.read(list, "{}".into(), &FALLBACK).is_err(), "{header} {text:?}");
     }
@@ -314,7 +342,8 @@ fn attributes_with_control_characters_are_refused_in_both_modes_and_in_plain_jso
 
 #[test]
 fn a_topic_that_a_transport_names_is_taken_where_it_is_a_text_for_one() {
-    for (named, topic) in [("orders", "orders"), ("a\0b", "t"), ("", "t"), (&*"x".repeat(256), "t")] {
+    for (named, topic) in [("orders", "orders"), ("a\0b", "t"), ("", "t"), (&*"x".repeat(256), "t")]
+    {
         let fallback = Fallback { topic: Some(named), ..FALLBACK };
         let message = from_attributes(minimal(&[]), Bytes::new(), &fallback).expect("it is whole");
         assert_eq!(message.topic, topic, "{named:?}");

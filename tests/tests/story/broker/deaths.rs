@@ -32,9 +32,10 @@ on_every_database! {
 /// The handler that leads to a point, and at which reach of it the consumer is killed.
 fn scene(point: FaultPoint) -> Option<(&'static str, u64)> {
     match point {
-        FaultPoint::BeforeInbox | FaultPoint::AfterHandler | FaultPoint::BeforeAck | FaultPoint::AfterAck => {
-            Some(("effect", 7))
-        }
+        FaultPoint::BeforeInbox
+        | FaultPoint::AfterHandler
+        | FaultPoint::BeforeAck
+        | FaultPoint::AfterAck => Some(("effect", 7)),
         FaultPoint::BeforePutBy
         | FaultPoint::AfterPutBy
         | FaultPoint::AfterClaim
@@ -49,7 +50,8 @@ fn scene(point: FaultPoint) -> Option<(&'static str, u64)> {
 async fn killed_at(point: FaultPoint, (handler, nth): (&str, u64), database: Database) {
     let db = TempDatabase::create(database).await;
     let (world, broker) = (World::open(&db).await, Broker::new());
-    let messages: Vec<_> = (1..=EACH).flat_map(|n| (0..KEYS).map(move |key| message(&format!("k{key}"), n))).collect();
+    let messages: Vec<_> =
+        (1..=EACH).flat_map(|n| (0..KEYS).map(move |key| message(&format!("k{key}"), n))).collect();
     broker.publish(&messages).await;
     let part = Part {
         url: db.url().to_owned(),
@@ -62,11 +64,17 @@ async fn killed_at(point: FaultPoint, (handler, nth): (&str, u64), database: Dat
     first.wait_for_line(SOON, "reached").await;
     first.kill().await;
 
-    let next = consumer(&world.outbox, handler).subscribe(broker.subscriber()).start().await.unwrap();
+    let next =
+        consumer(&world.outbox, handler).subscribe(broker.subscriber()).start().await.unwrap();
     let all = i64::try_from(KEYS * EACH).unwrap();
-    let is_over = async || world.count("outbox_inbox").await == all && world.count("outbox_deliveries").await == 0;
+    let is_over = async || {
+        world.count("outbox_inbox").await == all && world.count("outbox_deliveries").await == 0
+    };
     wait_until(SOON, "all are handled or given up", is_over).await;
-    wait_until(SOON, "none is under way", async || tests::equals(next.stats().borrow().in_flight, 0)).await;
+    wait_until(SOON, "none is under way", async || {
+        tests::equals(next.stats().borrow().in_flight, 0)
+    })
+    .await;
     next.shutdown(SOON).await.unwrap();
     broker.is_empty().await;
     let effects = world.number("SELECT COUNT(DISTINCT told) FROM story_effects").await;
@@ -74,6 +82,9 @@ async fn killed_at(point: FaultPoint, (handler, nth): (&str, u64), database: Dat
     let given_up = if handler == "troubled" { i64::try_from(KEYS).unwrap() } else { 0 };
     assert_eq!((effects, world.count("story_effects").await), (all - given_up, all - given_up));
     let letters = world.letters().await;
-    assert!(letters.iter().all(|l| l.route == "story/troubled" && l.reason == "rejected"), "{letters:?}");
+    assert!(
+        letters.iter().all(|l| l.route == "story/troubled" && l.reason == "rejected"),
+        "{letters:?}"
+    );
     assert_eq!(i64::try_from(letters.len()).unwrap(), given_up);
 }

@@ -1,6 +1,8 @@
 //! The relay and the consumer over Kafka: members and brokers die, the effect happens once, and every key keeps its order.
 
-use crate::stage::{Cx, LATE, LEASE, Part, SOON, Told, World, consumer, kafka, keys, message, relay, victim};
+use crate::stage::{
+    Cx, LATE, LEASE, Part, SOON, Told, World, consumer, kafka, keys, message, relay, victim,
+};
 use outbox_kafka::KafkaPublisher;
 use outbox_sea_orm::{
     consumer::{Consumer, HandlerError},
@@ -23,7 +25,8 @@ fn topic() -> String {
 
 /// A publisher to the topic, which it declares.
 fn publisher(url: &str, topic: &str) -> KafkaPublisher {
-    let publisher = KafkaPublisher::new(url).unwrap().topic(topic).declare([kafka::declared(topic)]);
+    let publisher =
+        KafkaPublisher::new(url).unwrap().topic(topic).declare([kafka::declared(topic)]);
     publisher.timeout(Duration::from_secs(5))
 }
 
@@ -68,7 +71,7 @@ async fn in_order(event: Told, cx: &Cx) -> Result<(), HandlerError> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn twenty_thousand_events_over_three_deaths_of_the_broker_have_their_effect_once_and_in_the_order_of_their_keys()
-{
+ {
     const KEYS: u64 = 100;
     const EACH: u64 = 200;
     /// The broker, which keeps all in a file and is built without optimisation, takes most of the time.
@@ -77,22 +80,35 @@ async fn twenty_thousand_events_over_three_deaths_of_the_broker_have_their_effec
     let (world, topic, mut server) = (World::open(&db).await, topic(), broker::start().await);
     world
         .db
-        .execute_unprepared("CREATE TABLE told (k VARCHAR(64) NOT NULL PRIMARY KEY, n BIGINT NOT NULL)")
+        .execute_unprepared(
+            "CREATE TABLE told (k VARCHAR(64) NOT NULL PRIMARY KEY, n BIGINT NOT NULL)",
+        )
         .await
         .unwrap();
     for key in 0..KEYS {
-        world.db.execute_unprepared(&format!("INSERT INTO told (k, n) VALUES ('k{key}', 0)")).await.unwrap();
+        world
+            .db
+            .execute_unprepared(&format!("INSERT INTO told (k, n) VALUES ('k{key}', 0)"))
+            .await
+            .unwrap();
     }
     world.tell_all(&keys(KEYS, EACH)).await;
     let url = server.url();
     let source = world.source();
-    let relay = relay(&source, LEASE).route("kafka", everything(), publisher(&url, &topic)).start().await.unwrap();
+    let relay = relay(&source, LEASE)
+        .route("kafka", everything(), publisher(&url, &topic))
+        .start()
+        .await
+        .unwrap();
     let consuming = Consumer::new("story", &world.outbox).on("in_order", in_order);
     let consuming = consuming.subscribe(kafka::member(&url, &topic)).start().await.unwrap();
     let handled = async || world.number("SELECT CAST(SUM(n) AS BIGINT) FROM told").await;
     let all = i64::try_from(KEYS * EACH).unwrap();
     for quarter in 1..=3 {
-        wait_until(LATE, "a quarter more is handled", async || handled().await >= all * quarter / 8).await;
+        wait_until(LATE, "a quarter more is handled", async || {
+            handled().await >= all * quarter / 8
+        })
+        .await;
         server.kill().await;
         server.start().await;
     }
@@ -102,6 +118,13 @@ async fn twenty_thousand_events_over_three_deaths_of_the_broker_have_their_effec
     let received = *consuming.stats().borrow();
     consuming.shutdown(SOON).await.unwrap();
     assert_eq!((received.handled, received.buried), (all.unsigned_abs(), 0), "{received:?}");
-    assert_eq!(world.number("SELECT COUNT(*) FROM told WHERE n <> 200").await, 0, "each key is whole");
-    assert_eq!((world.count("outbox_inbox").await, world.count("outbox_dead_letters").await), (all, 0));
+    assert_eq!(
+        world.number("SELECT COUNT(*) FROM told WHERE n <> 200").await,
+        0,
+        "each key is whole"
+    );
+    assert_eq!(
+        (world.count("outbox_inbox").await, world.count("outbox_dead_letters").await),
+        (all, 0)
+    );
 }

@@ -1,6 +1,8 @@
 //! Connections are cut, servers stop, files are locked, while the relay works.
 
-use crate::stage::{Destination, LATE, LEASE, Part, SOON, Story, World, keys, on_servers, relay, victim};
+use crate::stage::{
+    Destination, LATE, LEASE, Part, SOON, Story, World, keys, on_servers, relay, victim,
+};
 use outbox_sea_orm::transport::everything;
 use sea_orm::{ConnectOptions, ConnectionTrait, DatabaseConnection};
 use std::{
@@ -31,7 +33,9 @@ async fn cut_all(connection: &DatabaseConnection, database: Database) {
     }
     let sql = "SELECT CAST(id AS SIGNED) FROM information_schema.processlist \
                WHERE db = DATABASE() AND id <> CONNECTION_ID()";
-    for row in connection.query_all_raw(Statement::from_string(DbBackend::MySql, sql)).await.unwrap() {
+    for row in
+        connection.query_all_raw(Statement::from_string(DbBackend::MySql, sql)).await.unwrap()
+    {
         let id: i64 = row.try_get_by_index(0).unwrap();
         // It may have ended by itself.
         let _ = connection.execute_unprepared(&format!("KILL {id}")).await;
@@ -71,7 +75,11 @@ async fn comes_back(server: &mut Server) {
     let world = Arc::new(World::on(sea_orm::Database::connect(options).await.unwrap()).await);
     let destination = Destination::new();
     let source = world.source();
-    let running = relay(&source, LEASE).route("a", everything(), destination.publisher("a")).start().await.unwrap();
+    let running = relay(&source, LEASE)
+        .route("a", everything(), destination.publisher("a"))
+        .start()
+        .await
+        .unwrap();
     let expected = keys(50, 400);
     world.tell_all(&expected).await;
     destination.wait_for(1_000, SOON).await;
@@ -106,7 +114,11 @@ fn a_sqlite_file_that_another_process_locks_costs_nothing() {
 async fn file_locked(db: &TempDatabase) {
     let (world, destination) = (Arc::new(World::open(db).await), Destination::new());
     let source = world.source();
-    let running = relay(&source, LEASE).route("a", everything(), destination.publisher("a")).start().await.unwrap();
+    let running = relay(&source, LEASE)
+        .route("a", everything(), destination.publisher("a"))
+        .start()
+        .await
+        .unwrap();
     let expected = keys(50, 400);
     world.tell_all(&expected).await;
     destination.wait_for(1_000, SOON).await;

@@ -1,6 +1,8 @@
 //! A process is killed at every fault point in turn.
 
-use crate::stage::{Answer, Destination, LEASE, Part, RoutePart, SOON, Story, World, consuming, keys, relay, victim};
+use crate::stage::{
+    Answer, Destination, LEASE, Part, RoutePart, SOON, Story, World, consuming, keys, relay, victim,
+};
 use futures_util::{FutureExt, StreamExt, stream};
 use outbox_sea_orm::{runtime::fault::FaultPoint, transport::everything};
 use rustix::process::Signal;
@@ -34,24 +36,35 @@ on_every_database! {
 async fn killed_at(point: FaultPoint, database: Database) {
     let db = TempDatabase::create(database).await;
     let world = World::open(&db).await;
-    let part = Part { url: db.url().to_owned(), name: "k0".into(), lease_ms: 1_000, ..Part::default() };
+    let part =
+        Part { url: db.url().to_owned(), name: "k0".into(), lease_ms: 1_000, ..Part::default() };
     // In the middle of the work, where there is a middle.
     let stops = |nth| Part { stops_at: Some((format!("{point:?}"), nth)), ..part.clone() };
     let mut letters = 0;
     match point {
         FaultPoint::BeforeCommit | FaultPoint::AfterCommit => {
-            producer(&world, Part { produces: 9, ..stops(4) }, if point == FaultPoint::AfterCommit { 4 } else { 3 })
-                .await;
+            producer(
+                &world,
+                Part { produces: 9, ..stops(4) },
+                if point == FaultPoint::AfterCommit { 4 } else { 3 },
+            )
+            .await;
         }
         FaultPoint::AfterTake => publisher(&world, stops(1), false).await,
         FaultPoint::AfterRead | FaultPoint::BeforePublish | FaultPoint::AfterPublish => {
             publisher(&world, stops(3), false).await;
         }
-        FaultPoint::BeforeSettle | FaultPoint::AfterSettle | FaultPoint::BeforeRecord | FaultPoint::AfterRecord => {
+        FaultPoint::BeforeSettle
+        | FaultPoint::AfterSettle
+        | FaultPoint::BeforeRecord
+        | FaultPoint::AfterRecord => {
             publisher(&world, stops(2), false).await;
         }
         FaultPoint::BeforeRelease => publisher(&world, stops(1), true).await,
-        FaultPoint::BeforeInbox | FaultPoint::AfterHandler | FaultPoint::BeforeAck | FaultPoint::AfterAck => {
+        FaultPoint::BeforeInbox
+        | FaultPoint::AfterHandler
+        | FaultPoint::BeforeAck
+        | FaultPoint::AfterAck => {
             consumer(&world, stops(7)).await;
         }
         FaultPoint::BeforePutBy
@@ -65,7 +78,10 @@ async fn killed_at(point: FaultPoint, database: Database) {
         }
         _ => panic!("no scene leads to {point:?}"),
     }
-    assert_eq!((world.count("outbox_retries").await, world.count("outbox_dead_letters").await), (0, letters));
+    assert_eq!(
+        (world.count("outbox_retries").await, world.count("outbox_dead_letters").await),
+        (0, letters)
+    );
 }
 
 /// Waits until a victim has come to its point, and kills it there.
@@ -79,7 +95,11 @@ async fn producer(world: &World, part: Part, committed: u64) {
     kill_there(&mut victim(&part).await).await;
     let destination = Destination::new();
     let source = world.source();
-    let next = relay(&source, LEASE).route("a", everything(), destination.publisher("a")).start().await.unwrap();
+    let next = relay(&source, LEASE)
+        .route("a", everything(), destination.publisher("a"))
+        .start()
+        .await
+        .unwrap();
     // One more, told by somebody who lives, shows that everything before it was read.
     world.tell("after", 1).await;
     destination.wait_for(usize::try_from(committed).unwrap() + 1, SOON).await;
@@ -113,10 +133,17 @@ async fn publisher(world: &World, part: Part, ends: bool) {
     let in_flight = (destination.count() + left).saturating_sub(told);
 
     let source = world.source();
-    let next = relay(&source, LEASE).route("a", everything(), destination.publisher("a")).start().await.unwrap();
+    let next = relay(&source, LEASE)
+        .route("a", everything(), destination.publisher("a"))
+        .start()
+        .await
+        .unwrap();
     world.drained(SOON).await;
     next.shutdown(SOON).await.unwrap();
-    Story::of(&destination.confirmed()).is_whole(&expected).is_in_order().repeats_at_most(in_flight);
+    Story::of(&destination.confirmed())
+        .is_whole(&expected)
+        .is_in_order()
+        .repeats_at_most(in_flight);
 }
 
 /// A consumer that dies leaves its effect and its inbox row, or neither; what comes again has no effect.
@@ -129,12 +156,18 @@ async fn consumer(world: &World, part: Part) {
     let next = relay(&source, LEASE).route("a", everything(), publisher).start().await.unwrap();
     world.drained(SOON).await;
     // After a death deliveries are stored before they are run.
-    wait_until(SOON, "nothing is stored", async || tests::equals(world.count("outbox_deliveries").await, 0)).await;
+    wait_until(SOON, "nothing is stored", async || {
+        tests::equals(world.count("outbox_deliveries").await, 0)
+    })
+    .await;
     next.shutdown(SOON).await.unwrap();
     consumer.shutdown(SOON).await.unwrap();
     let effects = world.number("SELECT COUNT(DISTINCT told) FROM story_effects").await;
     let told = i64::try_from(keys * each).unwrap();
-    assert_eq!((effects, world.count("story_effects").await, world.count("outbox_inbox").await), (told, told, told));
+    assert_eq!(
+        (effects, world.count("story_effects").await, world.count("outbox_inbox").await),
+        (told, told, told)
+    );
 }
 
 /// A consumer that dies while it stores, claims, postpones or buries: what was promised for later is done, once, and what
@@ -148,11 +181,20 @@ async fn troubled_consumer(world: &World, part: Part) {
     let (publisher, consumer) = consuming(world, "troubled").await;
     let next = relay(&source, LEASE).route("a", everything(), publisher).start().await.unwrap();
     world.drained(SOON).await;
-    wait_until(SOON, "nothing is stored", async || tests::equals(world.count("outbox_deliveries").await, 0)).await;
+    wait_until(SOON, "nothing is stored", async || {
+        tests::equals(world.count("outbox_deliveries").await, 0)
+    })
+    .await;
     next.shutdown(SOON).await.unwrap();
     consumer.shutdown(SOON).await.unwrap();
     let effects = world.number("SELECT COUNT(DISTINCT told) FROM story_effects").await;
-    assert_eq!((effects, world.count("story_effects").await, world.count("outbox_inbox").await), (16, 16, 20));
+    assert_eq!(
+        (effects, world.count("story_effects").await, world.count("outbox_inbox").await),
+        (16, 16, 20)
+    );
     let letters = world.letters().await;
-    assert_eq!(letters.iter().filter(|l| l.route == "story/troubled" && l.reason == "rejected").count(), 4);
+    assert_eq!(
+        letters.iter().filter(|l| l.route == "story/troubled" && l.reason == "rejected").count(),
+        4
+    );
 }

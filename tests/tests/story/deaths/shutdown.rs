@@ -1,6 +1,8 @@
 //! SIGTERM.
 
-use crate::stage::{Destination, LATE, LEASE, Part, RoutePart, SOON, Story, World, keys, relay, victim};
+use crate::stage::{
+    Destination, LATE, LEASE, Part, RoutePart, SOON, Story, World, keys, relay, victim,
+};
 use outbox_sea_orm::transport::everything;
 use std::time::Duration;
 use tests::{databases::TempDatabase, on_every_database};

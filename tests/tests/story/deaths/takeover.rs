@@ -1,6 +1,8 @@
 //! Relays that come and go.
 
-use crate::stage::{Destination, LATE, LEASE, Part, RoutePart, SOON, Story, World, keys, relay, victim};
+use crate::stage::{
+    Destination, LATE, LEASE, Part, RoutePart, SOON, Story, World, keys, relay, victim,
+};
 use outbox_sea_orm::transport::everything;
 use std::{
     sync::{
@@ -22,7 +24,13 @@ async fn start(world: &World, db: &TempDatabase, name: &str, route: RoutePart) -
 }
 
 /// Starts a relay in a process of its own, with a lease of so many milliseconds.
-async fn start_for(world: &World, db: &TempDatabase, name: &str, route: RoutePart, lease_ms: u64) -> Process {
+async fn start_for(
+    world: &World,
+    db: &TempDatabase,
+    name: &str,
+    route: RoutePart,
+    lease_ms: u64,
+) -> Process {
     let part = Part {
         url: db.url().to_owned(),
         name: name.to_owned(),
@@ -32,7 +40,10 @@ async fn start_for(world: &World, db: &TempDatabase, name: &str, route: RoutePar
         ..Part::default()
     };
     let process = victim(&part).await;
-    wait_until(SOON, "the new relay is registered", async || tests::above(world.count("outbox_relays").await, 0)).await;
+    wait_until(SOON, "the new relay is registered", async || {
+        tests::above(world.count("outbox_relays").await, 0)
+    })
+    .await;
     process
 }
 

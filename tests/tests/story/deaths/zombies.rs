@@ -1,7 +1,8 @@
 //! Processes that stand still for longer than their lease.
 
 use crate::stage::{
-    Answer, Destination, HERE, LATE, LEASE, Part, RoutePart, SOON, Story, World, keys, on_servers, relay, victim,
+    Answer, Destination, HERE, LATE, LEASE, Part, RoutePart, SOON, Story, World, keys, on_servers,
+    relay, victim,
 };
 use outbox_sea_orm::transport::everything;
 use sea_orm::{ConnectionTrait, DatabaseTransaction, TransactionTrait};
@@ -72,11 +73,14 @@ on_every_database! {
 async fn hold_up(world: &World, database: Database) -> DatabaseTransaction {
     let holder = world.db.begin().await.unwrap();
     match database {
-        Database::Postgres => holder.execute_unprepared("LOCK TABLE outbox_retries IN EXCLUSIVE MODE").await.unwrap(),
-        // A gap that an insert has to wait for: with no row in it, this locks the whole table's.
-        _ => {
-            holder.execute_unprepared("SELECT 1 FROM outbox_retries WHERE partition_no >= 0 FOR UPDATE").await.unwrap()
+        Database::Postgres => {
+            holder.execute_unprepared("LOCK TABLE outbox_retries IN EXCLUSIVE MODE").await.unwrap()
         }
+        // A gap that an insert has to wait for: with no row in it, this locks the whole table's.
+        _ => holder
+            .execute_unprepared("SELECT 1 FROM outbox_retries WHERE partition_no >= 0 FOR UPDATE")
+            .await
+            .unwrap(),
     };
     holder
 }

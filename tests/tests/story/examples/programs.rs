@@ -52,5 +52,8 @@ async fn custom_transport_carries_its_events_as_lines_of_a_file() {
     let mut lines = printed("custom-transport").await;
     assert_eq!(lines.pop().as_deref(), Some("lines in the file: 3"));
     lines.sort();
-    assert_eq!(lines, (1..=3).map(|order| format!("handled order.placed: order {order}")).collect::<Vec<_>>());
+    assert_eq!(
+        lines,
+        (1..=3).map(|order| format!("handled order.placed: order {order}")).collect::<Vec<_>>()
+    );
 }

@@ -15,7 +15,10 @@ async fn figures(arguments: &[&str]) -> impl Fn(&str) -> u64 + use<> {
     assert!(lines.iter().any(|line| line.contains("books balanced")), "{lines:#?}");
     let lines: Vec<String> = lines.to_vec();
     move |name| {
-        let figure = lines.iter().rev().find_map(|line| line.trim_start().strip_prefix(name)?.strip_prefix(": "));
+        let figure = lines
+            .iter()
+            .rev()
+            .find_map(|line| line.trim_start().strip_prefix(name)?.strip_prefix(": "));
         let figure = figure.unwrap_or_else(|| panic!("no {name} in {lines:#?}"));
         figure.split_whitespace().next().unwrap().parse().unwrap()
     }

@@ -83,19 +83,25 @@ async fn fails_alone(db: &TempDatabase, way: Way) {
     expected.remove(CULPRIT);
     let source = world.source();
     let few = RetryPolicy::attempts(3, Duration::from_millis(50));
-    let route = Route::new("a", everything(), publisher).deadline(Duration::from_secs(2)).retry(few);
+    let route =
+        Route::new("a", everything(), publisher).deadline(Duration::from_secs(2)).retry(few);
     let running = relay(&source, LEASE).add_route(route).start().await.unwrap();
     destination.wait_for(200, SOON).await;
     if way == Way::Hangs {
         // Its three tries take three deadlines; of one that panics they may be over first.
-        assert_eq!(world.count("outbox_dead_letters").await, 0, "nobody waited for the one that fails");
+        assert_eq!(
+            world.count("outbox_dead_letters").await,
+            0,
+            "nobody waited for the one that fails"
+        );
     }
     world.wait_for_letters(1, SOON).await;
     world.drained(SOON).await;
     running.shutdown(SOON).await.unwrap();
     Story::of(&destination.confirmed()).is_whole(&expected).is_in_order().repeats_at_most(0);
     let letters = world.letters().await;
-    let told: Vec<_> = letters.iter().map(|l| (l.key.as_deref(), l.reason.as_str(), l.attempts)).collect();
+    let told: Vec<_> =
+        letters.iter().map(|l| (l.key.as_deref(), l.reason.as_str(), l.attempts)).collect();
     assert_eq!(told, [(Some(CULPRIT), "exhausted", 3)]);
     assert_eq!(tried.load(Ordering::SeqCst), 3);
 }

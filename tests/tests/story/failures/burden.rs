@@ -48,13 +48,16 @@ struct Runner {
 impl Runner {
     async fn start(db: &TempDatabase) -> Self {
         let world = World::open(db).await;
-        let destination = Destination::scripted(|sent, _| match (sent.route.as_str(), sent.key.as_deref()) {
-            ("down", _) => Answer::Unavailable,
-            (_, Some("stuck")) => Answer::Transient,
-            _ => Answer::Confirmed,
-        });
+        let destination =
+            Destination::scripted(|sent, _| match (sent.route.as_str(), sent.key.as_deref()) {
+                ("down", _) => Answer::Unavailable,
+                (_, Some("stuck")) => Answer::Transient,
+                _ => Answer::Confirmed,
+            });
         let source = world.source();
-        let later = RetryPolicy::default().backoff(Duration::from_hours(1)).max_backoff(Duration::from_hours(2));
+        let later = RetryPolicy::default()
+            .backoff(Duration::from_hours(1))
+            .max_backoff(Duration::from_hours(2));
         let up = Route::new("up", topic("story"), destination.publisher("up")).retry(later);
         let down = Route::new("down", topic("burden"), destination.publisher("down"));
         let relay = relay(&source, LEASE * 2).add_route(up).add_route(down).start().await.unwrap();
@@ -73,8 +76,9 @@ impl Runner {
 
     /// Saves events and tells how many a second are delivered, from the first save to the last delivery.
     async fn rate(&self, round: u64) -> f64 {
-        let events: Vec<Told> =
-            (0..MEASURED).map(|n| Told::new(format!("r{}", n % KEYS), round * 1_000 + (n / KEYS) as u64)).collect();
+        let events: Vec<Told> = (0..MEASURED)
+            .map(|n| Told::new(format!("r{}", n % KEYS), round * 1_000 + (n / KEYS) as u64))
+            .collect();
         let before = self.destination.count();
         let begun = Instant::now();
         self.save(&events).await;
@@ -114,7 +118,10 @@ async fn keeps_its_rate(burdened: Runner, free: Runner, (what, burden): (&str, u
     told(&found);
     assert!(ratio >= KEPT, "{found}; {ratios:.2?}");
     // Once each, and those that were measured hardly ever: what waits is not fetched again to find out that it waits.
-    assert!(stats.forgotten <= burden + burden / 10, "{found}: events that wait are read again and again");
+    assert!(
+        stats.forgotten <= burden + burden / 10,
+        "{found}: events that wait are read again and again"
+    );
     burdened.end().await;
     free.end().await;
 }

@@ -1,6 +1,8 @@
 //! One event to two routes.
 
-use crate::stage::{Answer, Destination, LATE, LEASE, Part, RoutePart, SOON, Story, World, keys, relay, victim};
+use crate::stage::{
+    Answer, Destination, LATE, LEASE, Part, RoutePart, SOON, Story, World, keys, relay, victim,
+};
 use async_trait::async_trait;
 use outbox_sea_orm::{
     event::Message,

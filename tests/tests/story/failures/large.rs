@@ -6,7 +6,9 @@ use outbox_sea_orm::{
     OutboxEvent, StoreOptions,
     event::EventId,
     open_relay_store,
-    outbox::{EventReader, PartitionNo, PartitionRows, ReadPlan, RelayStore, StoreError, StoredEvent},
+    outbox::{
+        EventReader, PartitionNo, PartitionRows, ReadPlan, RelayStore, StoreError, StoredEvent,
+    },
     relay::{Relay, RelaySource},
     runtime::Wake,
     transport::{Route, everything},
@@ -48,7 +50,8 @@ struct Reader(Arc<dyn EventReader>, Scales);
 
 impl Scales {
     fn weigh<'a>(&self, events: impl Iterator<Item = &'a StoredEvent>) {
-        let read: usize = events.filter_map(|e| e.body.as_ref().ok()).map(|message| message.payload.len()).sum();
+        let read: usize =
+            events.filter_map(|e| e.body.as_ref().ok()).map(|message| message.payload.len()).sum();
         self.0.0.fetch_add(read, Ordering::SeqCst);
         self.0.1.fetch_max(read, Ordering::SeqCst);
     }
@@ -62,7 +65,11 @@ impl EventReader for Reader {
         Ok(rows)
     }
 
-    async fn fetch(&self, ids: &[(PartitionNo, EventId)], whole_up_to: u32) -> Result<Vec<StoredEvent>, StoreError> {
+    async fn fetch(
+        &self,
+        ids: &[(PartitionNo, EventId)],
+        whole_up_to: u32,
+    ) -> Result<Vec<StoredEvent>, StoreError> {
         let events = self.0.fetch(ids, whole_up_to).await?;
         self.1.weigh(events.iter());
         Ok(events)
@@ -96,7 +103,9 @@ impl EventReader for Reader {
 impl RelaySource for Weighed {
     async fn open_relay_store(&self, lease: Duration) -> Result<RelayStore, StoreError> {
         let outbox = &self.world.outbox;
-        let mut store = open_relay_store(outbox.connection(), outbox.schema(), &StoreOptions::new(lease)).await?;
+        let mut store =
+            open_relay_store(outbox.connection(), outbox.schema(), &StoreOptions::new(lease))
+                .await?;
         store.reader = Arc::new(Reader(store.reader, self.scales.clone()));
         Ok(store)
     }

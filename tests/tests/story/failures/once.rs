@@ -1,6 +1,8 @@
 //! At most once.
 
-use crate::stage::{Answer, Destination, LEASE, Part, RoutePart, SOON, Story, World, keys, relay, victim};
+use crate::stage::{
+    Answer, Destination, LEASE, Part, RoutePart, SOON, Story, World, keys, relay, victim,
+};
 use futures_util::{StreamExt, stream};
 use outbox_sea_orm::{
     failure::DeadLetter,

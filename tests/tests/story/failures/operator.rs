@@ -1,6 +1,9 @@
 //! What an operator does about dead letters: redrive, discard, send again.
 
-use crate::stage::{Answer, Destination, LATE, LEASE, Part, RoutePart, SOON, Story, Told, World, keys, relay, victim};
+use crate::stage::{
+    Answer, Destination, LATE, LEASE, Part, RoutePart, SOON, Story, Told, World, keys, relay,
+    victim,
+};
 use bytes::Bytes;
 use outbox_sea_orm::{
     failure::DeadLetter,

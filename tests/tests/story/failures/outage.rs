@@ -41,7 +41,8 @@ fn few() -> RetryPolicy {
 /// Tells that nothing that failed so far was counted against an event.
 async fn nothing_is_burned(world: &World) {
     assert_eq!(world.count("outbox_dead_letters").await, 0);
-    let counted = world.number("SELECT COALESCE(MAX(attempts_finished), 0) FROM outbox_retries").await;
+    let counted =
+        world.number("SELECT COALESCE(MAX(attempts_finished), 0) FROM outbox_retries").await;
     assert_eq!(counted, 0, "no attempt is burned");
 }
 
@@ -54,7 +55,10 @@ async fn outlives(db: &TempDatabase, answer: Answer) {
     let running = relay(&source, LEASE).add_route(route.retry(few())).start().await.unwrap();
     let expected = keys(20, 50);
     world.tell_all(&expected).await;
-    wait_until(SOON, "the breaker opens", async || tests::equals(running.stats().borrow().open_breakers, 1)).await;
+    wait_until(SOON, "the breaker opens", async || {
+        tests::equals(running.stats().borrow().open_breakers, 1)
+    })
+    .await;
     tokio::time::sleep(outage()).await;
     nothing_is_burned(&world).await;
     assert_eq!(destination.count(), 0);
@@ -62,7 +66,10 @@ async fn outlives(db: &TempDatabase, answer: Answer) {
     world.drained(LATE).await;
     running.shutdown(SOON).await.unwrap();
     Story::of(&destination.confirmed()).is_whole(&expected).is_in_order().repeats_at_most(0);
-    assert_eq!((world.count("outbox_retries").await, world.count("outbox_dead_letters").await), (0, 0));
+    assert_eq!(
+        (world.count("outbox_retries").await, world.count("outbox_dead_letters").await),
+        (0, 0)
+    );
 }
 
 /// A web server that answers with a status, and keeps what it took.

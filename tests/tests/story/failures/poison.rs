@@ -1,6 +1,8 @@
 //! Events that no destination will take, and one that kills.
 
-use crate::stage::{Answer, Destination, LATE, LEASE, Part, RoutePart, SOON, Story, World, keys, relay, victim};
+use crate::stage::{
+    Answer, Destination, LATE, LEASE, Part, RoutePart, SOON, Story, World, keys, relay, victim,
+};
 use outbox_sea_orm::transport::everything;
 use std::{collections::HashSet, ops::Range};
 use tests::{databases::TempDatabase, holds_within, on_every_database};
@@ -21,7 +23,11 @@ async fn poisoned(db: &TempDatabase, poison: Range<u64>) {
     let mut expected = (0..1_000).map(|key| (format!("k{key:04}"), 1)).collect();
     world.tell_all(&expected).await;
     let source = world.source();
-    let running = relay(&source, LEASE).route("a", everything(), destination.publisher("a")).start().await.unwrap();
+    let running = relay(&source, LEASE)
+        .route("a", everything(), destination.publisher("a"))
+        .start()
+        .await
+        .unwrap();
     world.drained(LATE).await;
     running.shutdown(SOON).await.unwrap();
     expected.retain(|key, _| !is_poison.contains(key));

@@ -1,6 +1,8 @@
 //! Relays that do not have the same routes.
 
-use crate::stage::{Answer, Destination, LATE, Part, RoutePart, SOON, Sent, Story, World, keys, relay, victim};
+use crate::stage::{
+    Answer, Destination, LATE, Part, RoutePart, SOON, Sent, Story, World, keys, relay, victim,
+};
 use outbox_sea_orm::{
     Outbox, OutboxError, OutboxEvent,
     failure::RetryPolicy,
@@ -30,13 +32,17 @@ struct Added {
 
 /// Gives the numbers of what was sent.
 fn numbers(sent: &[Sent]) -> Vec<u64> {
-    let number = |sent: &Sent| serde_json::from_str::<serde_json::Value>(&sent.payload).unwrap()["n"].as_u64().unwrap();
+    let number = |sent: &Sent| {
+        serde_json::from_str::<serde_json::Value>(&sent.payload).unwrap()["n"].as_u64().unwrap()
+    };
     sent.iter().map(number).collect()
 }
 
 /// Waits until so many events wait for a route that the relay does not have, with a condition on what is written down.
 async fn wait_for_unrouted(world: &World, n: i64, condition: &str) {
-    let sql = format!("SELECT COUNT(*) FROM outbox_retries WHERE route = '' AND state = 'waiting' AND {condition}");
+    let sql = format!(
+        "SELECT COUNT(*) FROM outbox_retries WHERE route = '' AND state = 'waiting' AND {condition}"
+    );
     wait_until(SOON, condition, async || tests::equals(world.number(&sql).await, n)).await;
 }
 

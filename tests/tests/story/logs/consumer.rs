@@ -12,15 +12,22 @@ use tracing::Level;
 #[test]
 fn a_handler_that_fails_is_logged_at_once_and_its_further_failures_once_a_minute() {
     told(async |world: &World, logs: &Logs| {
-        let failing = |told: Told, _: &Cx| async move { Err::<(), _>(HandlerError::reject(format!("not {}", told.n))) };
+        let failing = |told: Told, _: &Cx| async move {
+            Err::<(), _>(HandlerError::reject(format!("not {}", told.n)))
+        };
         let (queue, subscriber) = Queue::open();
-        let consumer = consumer(&world.outbox, "effect").on("failing", failing).subscribe(subscriber);
+        let consumer =
+            consumer(&world.outbox, "effect").on("failing", failing).subscribe(subscriber);
         let handle = consumer.start().await.unwrap();
         join_all((1..=30).map(|n| queue.deliver(Ok(message("a-secret-key", n))))).await;
         handle.shutdown(SOON).await.unwrap();
         let lines = logs.with("a handler has rejected a message");
         assert_eq!(lines.len(), 1, "{lines:#?}");
-        assert_line(&lines[0], Level::WARN, &["consumer", "handler", "message_id", "event_type", "key_hash", "error"]);
+        assert_line(
+            &lines[0],
+            Level::WARN,
+            &["consumer", "handler", "message_id", "event_type", "key_hash", "error"],
+        );
         assert_eq!((lines[0].field("consumer"), lines[0].field("handler")), ("story", "failing"));
         let letters = logs.with("an event is a dead letter");
         assert_eq!(letters.len(), 30, "each letter has a line");
@@ -38,7 +45,9 @@ fn a_handler_whose_first_hundred_runs_write_past_its_transaction_is_warned_of_on
         let past = |_: Told, _: &Cx| async { Ok::<_, HandlerError>(()) };
         let (queue, subscriber) = Queue::open();
         let consumer = consumer(&world.outbox, "effect").on("past", past);
-        let consumer = consumer.on_with("declared", HandlerOptions::new().no_writes(), past).subscribe(subscriber);
+        let consumer = consumer
+            .on_with("declared", HandlerOptions::new().no_writes(), past)
+            .subscribe(subscriber);
         let handle = consumer.start().await.unwrap();
         let deliver = |n: u64| queue.deliver(Ok(message(&format!("k{n}"), n)));
         join_all((1..=99).map(deliver)).await;
@@ -64,7 +73,10 @@ fn a_type_that_no_handler_takes_is_logged_once() {
         };
         for _ in 0..3 {
             assert_eq!(queue.deliver(Ok(typed("nobody.takes"))).await, Answered::Ack);
-            assert_eq!(queue.deliver(Ok(command(&typed("nobody.does"), "charge", "answers"))).await, Answered::Ack);
+            assert_eq!(
+                queue.deliver(Ok(command(&typed("nobody.does"), "charge", "answers"))).await,
+                Answered::Ack
+            );
         }
         handle.shutdown(SOON).await.unwrap();
         let commands = logs.with("takes this command of a saga");

@@ -26,7 +26,8 @@ fn a_handler_that_holds_the_only_write_lock_for_over_a_second_is_named_and_a_def
     told(async |world: &World, logs: &Logs| {
         let (queue, subscriber) = Queue::open();
         let consumer = Consumer::new("story", &world.outbox).on("holds", asks);
-        let consumer = consumer.on_with("waits", HandlerOptions::new().deferred(), asks).subscribe(subscriber);
+        let consumer =
+            consumer.on_with("waits", HandlerOptions::new().deferred(), asks).subscribe(subscriber);
         let handle = consumer.start().await.unwrap();
         assert_eq!(queue.deliver(Ok(message("k", 1))).await, Answered::Ack);
         handle.shutdown(SOON).await.unwrap();

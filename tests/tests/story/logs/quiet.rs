@@ -11,10 +11,15 @@ use tracing::Level;
 fn a_run_in_which_nothing_fails_logs_nothing_at_warn() {
     told(async |world: &World, logs: &Logs| {
         let (source, destination) = (world.source(), Destination::new());
-        let relay = relay(&source, Duration::from_secs(3)).route("all", everything(), destination.publisher("all"));
+        let relay = relay(&source, Duration::from_secs(3)).route(
+            "all",
+            everything(),
+            destination.publisher("all"),
+        );
         let relay = relay.start().await.unwrap();
         let (queue, subscriber) = Queue::open();
-        let consumer = consumer(&world.outbox, "effect").subscribe(subscriber).start().await.unwrap();
+        let consumer =
+            consumer(&world.outbox, "effect").subscribe(subscriber).start().await.unwrap();
         world.tell_all(&keys(10, 5)).await;
         join_all((1..=120).map(|n| queue.deliver(Ok(message("k", n))))).await;
         world.drained(SOON).await;
@@ -23,7 +28,8 @@ fn a_run_in_which_nothing_fails_logs_nothing_at_warn() {
         assert_eq!(world.count("story_effects").await, 120);
         // A slow disk is no fault of the framework's.
         let is_slow = |text: &str| text.contains("write lock") || text.contains("is slow");
-        let lines: Vec<_> = logs.at_least(Level::WARN).into_iter().filter(|line| !is_slow(&line.text)).collect();
+        let lines: Vec<_> =
+            logs.at_least(Level::WARN).into_iter().filter(|line| !is_slow(&line.text)).collect();
         assert!(lines.is_empty(), "{lines:#?}");
         assert!(!logs.at_least(Level::INFO).is_empty(), "the log is heard");
     });

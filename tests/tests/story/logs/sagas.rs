@@ -45,7 +45,8 @@ impl Booking {
 }
 
 fn booking() -> Saga<Booking> {
-    let quick = RetryPolicy::attempts(5, Duration::from_millis(5)).max_backoff(Duration::from_millis(10));
+    let quick =
+        RetryPolicy::attempts(5, Duration::from_millis(5)).max_backoff(Duration::from_millis(10));
     Saga::builder("booking", 1)
         .step("reserve", Booking::reserve)
         .compensate(Booking::release)
@@ -63,9 +64,11 @@ async fn start(world: &World, sagas: &Sagas, correlation: &str, ends: &str, lock
 }
 
 #[test]
-fn a_saga_that_fails_turns_back_is_stuck_or_waits_for_a_lock_says_so_with_its_name_and_correlation() {
+fn a_saga_that_fails_turns_back_is_stuck_or_waits_for_a_lock_says_so_with_its_name_and_correlation()
+{
     told(async |world: &World, logs: &Logs| {
-        let sagas = Sagas::builder(&world.outbox).register(booking()).poll(POLL).start().await.unwrap();
+        let sagas =
+            Sagas::builder(&world.outbox).register(booking()).poll(POLL).start().await.unwrap();
         start(world, &sagas, "order-2", "turns back", None).await;
         let back = logs.wait_for("a saga turns back").await;
         assert_line(&back, Level::INFO, &["saga", "name", "correlation", "reason"]);
@@ -75,12 +78,20 @@ fn a_saga_that_fails_turns_back_is_stuck_or_waits_for_a_lock_says_so_with_its_na
         // A step that says no has not failed; the first of its lines is of this one.
         start(world, &sagas, "order-1", "fails", None).await;
         let failed = logs.wait_for("a step has failed").await;
-        assert_line(&failed, Level::WARN, &["saga", "name", "correlation", "step", "error", "next"]);
+        assert_line(
+            &failed,
+            Level::WARN,
+            &["saga", "name", "correlation", "step", "error", "next"],
+        );
         assert_eq!((failed.field("correlation"), failed.field("error")), ("order-1", "not yet"));
 
         start(world, &sagas, "order-3", "stuck", None).await;
         let stuck = logs.wait_for("a saga is stuck").await;
-        assert_line(&stuck, Level::ERROR, &["saga", "name", "version", "correlation", "step", "reason"]);
+        assert_line(
+            &stuck,
+            Level::ERROR,
+            &["saga", "name", "version", "correlation", "step", "reason"],
+        );
         assert_eq!(stuck.field("correlation"), "order-3");
 
         start(world, &sagas, "order-4", "waits", Some("account/secret")).await;
@@ -92,7 +103,11 @@ fn a_saga_that_fails_turns_back_is_stuck_or_waits_for_a_lock_says_so_with_its_na
         sagas.shutdown(SOON).await.unwrap();
         let failed = logs.with("a step has failed");
         let forward: Vec<_> = failed.iter().filter(|line| line.field("undo") == "false").collect();
-        assert_eq!(forward.len(), 1, "further failures of a step are summed up once a minute: {failed:#?}");
+        assert_eq!(
+            forward.len(),
+            1,
+            "further failures of a step are summed up once a minute: {failed:#?}"
+        );
         logs.assert_never(&["account/secret"]);
     });
 }
@@ -101,7 +116,9 @@ fn a_saga_that_fails_turns_back_is_stuck_or_waits_for_a_lock_says_so_with_its_na
 async fn logs_of_step(logs: &Logs, correlation: &str) {
     let tried = async || {
         let lines = logs.at_least(Level::DEBUG);
-        lines.iter().any(|line| line.field("correlation") == correlation && line.field("step") == "charge")
+        lines
+            .iter()
+            .any(|line| line.field("correlation") == correlation && line.field("step") == "charge")
     };
     tests::wait_until(SOON, correlation, tried).await;
 }
@@ -131,7 +148,10 @@ impl Checkout {
     }
 }
 
-async fn charged(command: Charge, cx: &HandlerContext<OutboxTransaction>) -> Result<(), HandlerError> {
+async fn charged(
+    command: Charge,
+    cx: &HandlerContext<OutboxTransaction>,
+) -> Result<(), HandlerError> {
     cx.reply(Charged { order: command.order })?;
     Ok(())
 }
@@ -141,11 +161,23 @@ fn answers_to_a_saga_that_nobody_takes_are_logged_once_with_the_line_that_is_mis
     told(async |world: &World, logs: &Logs| {
         let saga = Saga::builder("checkout", 1).ask("charge", Checkout::charge).reply::<Charged>();
         let saga = saga.timeout(Duration::from_secs(60)).build();
-        let sagas = Sagas::builder(&world.outbox).register(saga).reply_to("answers").poll(POLL).start().await.unwrap();
+        let sagas = Sagas::builder(&world.outbox)
+            .register(saga)
+            .reply_to("answers")
+            .poll(POLL)
+            .start()
+            .await
+            .unwrap();
         let (memory, subscriber) = Memory::channel();
         let source = world.source();
-        let relay = relay(&source, Duration::from_secs(3)).route("all", everything(), memory).start().await.unwrap();
-        let consumer = Consumer::new("payments", &world.outbox).on_command("charge", charged).subscribe(subscriber);
+        let relay = relay(&source, Duration::from_secs(3))
+            .route("all", everything(), memory)
+            .start()
+            .await
+            .unwrap();
+        let consumer = Consumer::new("payments", &world.outbox)
+            .on_command("charge", charged)
+            .subscribe(subscriber);
         let consumer = consumer.commands_from("story", "answers").start().await.unwrap();
         for order in 1..=3 {
             let tx = world.outbox.begin().await.unwrap();

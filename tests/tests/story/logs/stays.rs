@@ -17,7 +17,8 @@ const LEASE: Duration = Duration::from_secs(3);
 fn a_publisher_that_waits_longer_than_the_deadline_of_its_route_is_told_at_the_start() {
     told(async |world: &World, logs: &Logs| {
         let route = |name: &str, deadline: u64| {
-            let publisher = HttpPublisher::new("http://127.0.0.1:1/events").unwrap().allow_loopback();
+            let publisher =
+                HttpPublisher::new("http://127.0.0.1:1/events").unwrap().allow_loopback();
             let publisher = publisher.timeout(Duration::from_secs(10));
             Route::new(name, everything(), publisher).deadline(Duration::from_secs(deadline))
         };
@@ -37,7 +38,8 @@ fn an_event_that_is_rejected_for_long_and_never_given_up_is_told_once() {
         let destination = Destination::scripted(|_, _| Answer::Permanent);
         let source = world.source();
         let briefly = Duration::from_secs(1);
-        let route = Route::new("billing", everything(), destination.publisher("billing")).give_up_rejected(briefly);
+        let route = Route::new("billing", everything(), destination.publisher("billing"))
+            .give_up_rejected(briefly);
         let relay = relay(&source, LEASE).add_route(route.retry(RetryPolicy::default().endless()));
         let relay = relay.start().await.unwrap();
         world.tell("a-secret-key", 1).await;
@@ -55,7 +57,9 @@ fn events_that_no_relay_publishes_are_told_of_once_and_not_where_a_relay_runs_el
         // Each handle is a process of its own to the outbox.
         let save = async || {
             let patience = Duration::from_millis(100);
-            let outbox = Outbox::builder(world.db.clone()).source("story").warn_without_relay_after(patience);
+            let outbox = Outbox::builder(world.db.clone())
+                .source("story")
+                .warn_without_relay_after(patience);
             let outbox = outbox.build().await.unwrap();
             for n in 1..=3 {
                 let tx = outbox.begin().await.unwrap();
@@ -69,12 +73,18 @@ fn events_that_no_relay_publishes_are_told_of_once_and_not_where_a_relay_runs_el
         assert_line(&line, Level::WARN, &["source", "pending"]);
         assert_eq!((line.field("source"), line.field("pending")), ("story", "3"));
         let (source, destination) = (world.source(), Destination::new());
-        let relay =
-            relay(&source, LEASE).route("all", everything(), destination.publisher("all")).start().await.unwrap();
+        let relay = relay(&source, LEASE)
+            .route("all", everything(), destination.publisher("all"))
+            .start()
+            .await
+            .unwrap();
         destination.wait_for(3, SOON).await;
         let another = save().await;
-        let seen =
-            async || logs.at_least(Level::DEBUG).iter().any(|line| line.text.contains("a relay owns partitions"));
+        let seen = async || {
+            logs.at_least(Level::DEBUG)
+                .iter()
+                .any(|line| line.text.contains("a relay owns partitions"))
+        };
         tests::wait_until(SOON, "the relay is seen", seen).await;
         drop((outbox, another));
         assert_eq!(logs.with("no relay owns a partition").len(), 1);

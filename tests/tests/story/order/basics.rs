@@ -7,7 +7,10 @@ use tests::{databases::TempDatabase, on_every_database};
 
 /// Says in the database what an event says.
 async fn note(connection: &impl ConnectionTrait, fact: &str) {
-    connection.execute_unprepared(&format!("INSERT INTO story_facts (fact) VALUES ('{fact}')")).await.unwrap();
+    connection
+        .execute_unprepared(&format!("INSERT INTO story_facts (fact) VALUES ('{fact}')"))
+        .await
+        .unwrap();
 }
 
 on_every_database! {

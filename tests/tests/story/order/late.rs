@@ -1,7 +1,9 @@
 //! Ids are given before their transactions commit: later ones are seen first. SQLite has one writer, so that its ids
 //! commit in their order.
 
-use crate::stage::{Destination, Expected, LATE, LEASE, SOON, Story, Told, World, keys, on_servers, relay};
+use crate::stage::{
+    Destination, Expected, LATE, LEASE, SOON, Story, Told, World, keys, on_servers, relay,
+};
 use outbox_sea_orm::transport::everything;
 use sea_orm::{ConnectionTrait, DatabaseTransaction, TransactionTrait};
 use std::{
@@ -29,7 +31,8 @@ async fn tell(world: &World, txn: &DatabaseTransaction, key: u64) {
     let asked = sea_orm::Statement::from_string(txn.get_database_backend(), asked);
     let row = txn.query_one_raw(asked).await.unwrap().unwrap();
     let last = row.try_get_by_index::<i64>(0).unwrap().cast_unsigned();
-    let events: Vec<Told> = (last - EACH + 1..=last).map(|n| Told::new(format!("k{key}"), n)).collect();
+    let events: Vec<Told> =
+        (last - EACH + 1..=last).map(|n| Told::new(format!("k{key}"), n)).collect();
     world.outbox.enqueue_many(txn, &events).await.unwrap();
 }
 

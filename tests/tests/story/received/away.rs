@@ -39,7 +39,9 @@ async fn comes_back(server: &mut Server) {
     let world = World::on(sea_orm::Database::connect(options).await.unwrap()).await;
     let attempts: Arc<Mutex<Vec<u32>>> = Arc::default();
     let (queue, subscriber) = Queue::open();
-    let consumer = Consumer::new("story", &world.outbox).on("effect", Noting(attempts.clone())).subscribe(subscriber);
+    let consumer = Consumer::new("story", &world.outbox)
+        .on("effect", Noting(attempts.clone()))
+        .subscribe(subscriber);
     let handle = consumer.concurrency(8).start().await.unwrap();
     let done = AtomicUsize::new(0);
     let deliver = async |key: u64| {
@@ -53,9 +55,15 @@ async fn comes_back(server: &mut Server) {
     };
     let all = join_all((0..20).map(deliver));
     let stops = async {
-        tests::wait_until(SOON, "it works", async || tests::above(done.load(Ordering::SeqCst), 100)).await;
+        tests::wait_until(SOON, "it works", async || {
+            tests::above(done.load(Ordering::SeqCst), 100)
+        })
+        .await;
         server.stop().await;
-        tests::wait_until(SOON, "the consumer notices", async || handle.stats().borrow().store_down).await;
+        tests::wait_until(SOON, "the consumer notices", async || {
+            handle.stats().borrow().store_down
+        })
+        .await;
         sleep(AWAY).await;
         server.start().await;
     };
@@ -64,7 +72,10 @@ async fn comes_back(server: &mut Server) {
     handle.shutdown(SOON).await.unwrap();
     let told = world.number("SELECT COUNT(DISTINCT told) FROM story_effects").await;
     assert_eq!((told, world.count("story_effects").await), (400, 400));
-    assert_eq!((world.count("outbox_dead_letters").await, world.count("outbox_deliveries").await), (0, 0));
+    assert_eq!(
+        (world.count("outbox_dead_letters").await, world.count("outbox_deliveries").await),
+        (0, 0)
+    );
     assert!(attempts.lock().unwrap().iter().all(|attempt| *attempt == 1), "no attempt was burned");
     assert_eq!((stats.retried, stats.buried, stats.stored, stats.store_down), (0, 0, 0, false));
 }

@@ -36,7 +36,8 @@ const POINTS: [(FaultPoint, u64); 15] = [
 
 async fn process(db: &TempDatabase, places: u32, stops_at: Option<(String, u64)>) -> Process {
     let part = (db.url(), places, stops_at);
-    let mut process = Process::start(program("bookings").arg(serde_json::to_string(&part).unwrap()));
+    let mut process =
+        Process::start(program("bookings").arg(serde_json::to_string(&part).unwrap()));
     process.wait_for_line(SOON, "up").await;
     process
 }
@@ -54,7 +55,11 @@ async fn prepared(db: &TempDatabase) -> World {
         "booking_invoices (id ID, booking BIGINT NOT NULL)",
         "booking_stock (id ID, remaining BIGINT NOT NULL)",
     ] {
-        world.db.execute_unprepared(&format!("CREATE TABLE {}", table.replace("ID", id))).await.unwrap();
+        world
+            .db
+            .execute_unprepared(&format!("CREATE TABLE {}", table.replace("ID", id)))
+            .await
+            .unwrap();
     }
     let stock = format!("INSERT INTO booking_stock (id, remaining) VALUES (1, {STOCK})");
     world.db.execute_unprepared(&stock).await.unwrap();
@@ -64,10 +69,15 @@ async fn prepared(db: &TempDatabase) -> World {
 /// Asserts that each booking is whole.
 async fn is_whole(world: &World, point: FaultPoint) {
     let bookings = world.count("bookings").await;
-    assert_eq!(world.number("SELECT COUNT(*) FROM bookings WHERE customer = 'mallory'").await, 0, "{point:?}");
+    assert_eq!(
+        world.number("SELECT COUNT(*) FROM bookings WHERE customer = 'mallory'").await,
+        0,
+        "{point:?}"
+    );
     let noted = async |what: &str| {
         let all = format!("SELECT COUNT(*) FROM booking_audit WHERE what = '{what}'");
-        let different = format!("SELECT COUNT(DISTINCT booking) FROM booking_audit WHERE what = '{what}'");
+        let different =
+            format!("SELECT COUNT(DISTINCT booking) FROM booking_audit WHERE what = '{what}'");
         let (all, different) = (world.number(&all).await, world.number(&different).await);
         assert_eq!(all, different, "{point:?}: {what} twice");
         all
@@ -87,8 +97,13 @@ async fn is_whole(world: &World, point: FaultPoint) {
     assert_eq!(noted("reserved").await, confirmed, "{point:?}");
     let remaining = world.number("SELECT remaining FROM booking_stock").await;
     assert_eq!(remaining, STOCK - confirmed, "{point:?}");
-    let orphans = "SELECT COUNT(*) FROM booking_audit WHERE booking NOT IN (SELECT id FROM bookings)";
-    assert_eq!((world.number(orphans).await, world.count("outbox_dead_letters").await), (0, 0), "{point:?}");
+    let orphans =
+        "SELECT COUNT(*) FROM booking_audit WHERE booking NOT IN (SELECT id FROM bookings)";
+    assert_eq!(
+        (world.number(orphans).await, world.count("outbox_dead_letters").await),
+        (0, 0),
+        "{point:?}"
+    );
     for (state, count) in [("confirmed", confirmed), ("cancelled", cancelled)] {
         let there = format!("SELECT COUNT(*) FROM bookings WHERE state = '{state}'");
         assert_eq!(world.number(&there).await, count, "{point:?}");

@@ -12,7 +12,9 @@ use std::{
     net::{SocketAddr, TcpListener},
     time::Duration,
 };
-use tests::{databases::TempDatabase, on_every_database, servers::kafka as kafka_broker, wait_until};
+use tests::{
+    databases::TempDatabase, on_every_database, servers::kafka as kafka_broker, wait_until,
+};
 
 /// Keys, and messages of each; the seventh of all is the one that kills.
 const KEYS: u64 = 4;
@@ -36,7 +38,8 @@ async fn is_over(world: &World) -> bool {
 
 async fn one_is_buried_and_the_others_are_handled(world: &World) {
     let letters = world.letters().await;
-    let told: Vec<_> = letters.iter().map(|l| (l.route.as_str(), l.reason.as_str(), l.payload.as_str())).collect();
+    let told: Vec<_> =
+        letters.iter().map(|l| (l.route.as_str(), l.reason.as_str(), l.payload.as_str())).collect();
     assert_eq!(told, [("story/aborting", "crashed", r#"{"key":"k2","n":2}"#)]);
     let effects = world.number("SELECT COUNT(DISTINCT told) FROM story_effects").await;
     assert_eq!((effects, world.count("story_effects").await), (ALL - 1, ALL - 1));

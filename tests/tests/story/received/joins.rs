@@ -22,7 +22,10 @@ struct Books {
 impl Books {
     #[transactional_outbox(tx = self.outbox)]
     async fn book(&self, key: &str) -> Result<(), OutboxError> {
-        tx.execute_unprepared(&format!("INSERT INTO story_effects (message, told) VALUES ('{key}', '{key}')")).await?;
+        tx.execute_unprepared(&format!(
+            "INSERT INTO story_effects (message, told) VALUES ('{key}', '{key}')"
+        ))
+        .await?;
         tx.emit(Told::new(key, 1))?;
         Ok(())
     }
@@ -47,7 +50,14 @@ struct Booking {
 impl Booking {
     async fn book(&mut self, cx: &StepContext) -> Result<(), StepError> {
         let known = SERVICE.get_or_init(Default::default);
-        let books = known.lock().unwrap().iter().find(|(name, _)| *name == self.database).unwrap().1.clone();
+        let books = known
+            .lock()
+            .unwrap()
+            .iter()
+            .find(|(name, _)| *name == self.database)
+            .unwrap()
+            .1
+            .clone();
         books.book("step").await?;
         if cx.attempt() <= self.fails { Err(StepError::retry("not yet")) } else { Ok(()) }
     }

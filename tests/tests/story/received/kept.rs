@@ -43,7 +43,8 @@ async fn fragile(outbox: &Outbox, log: &Log, heals: &Arc<AtomicBool>) -> (Queue,
     let handler = Fragile { log: log.clone(), heals: heals.clone() };
     let (queue, subscriber) = Queue::open();
     let endless = RetryPolicy::default().endless().backoff(Duration::from_millis(500)).factor(1.0);
-    let consumer = Consumer::new("story", outbox).on("fragile", handler).retry(endless).hold(Duration::ZERO);
+    let consumer =
+        Consumer::new("story", outbox).on("fragile", handler).retry(endless).hold(Duration::ZERO);
     (queue, consumer.subscribe(subscriber).start().await.unwrap())
 }
 

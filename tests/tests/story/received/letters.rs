@@ -18,8 +18,16 @@ fn unreadable() -> Vec<(Vec<u8>, &'static str)> {
     let bomb = [b"{\"a\":".repeat(20_000), b"}".repeat(20_000)].concat();
     let without_id = br#"{"specversion":"1.0","source":"/s","type":"story.told"}"#.to_vec();
     let headers: String = (0..2_000).map(|n| format!(",\"x{n}\":\"y\"")).collect();
-    let many = format!(r#"{{"specversion":"1.0","id":"1","source":"/s","type":"story.told"{headers}}}"#).into_bytes();
-    vec![(b"{".to_vec(), "JSON"), (bomb, "JSON"), (vec![0xff, 0xfe], "JSON"), (without_id, "id"), (many, "attributes")]
+    let many =
+        format!(r#"{{"specversion":"1.0","id":"1","source":"/s","type":"story.told"{headers}}}"#)
+            .into_bytes();
+    vec![
+        (b"{".to_vec(), "JSON"),
+        (bomb, "JSON"),
+        (vec![0xff, 0xfe], "JSON"),
+        (without_id, "id"),
+        (many, "attributes"),
+    ]
 }
 
 on_every_database! {

@@ -35,7 +35,11 @@ async fn deadly(told: Told, cx: &Cx) -> Result<(), HandlerError> {
 
 async fn pool(url: &str, connections: u32) -> DatabaseConnection {
     let mut options = sea_orm::ConnectOptions::new(url);
-    options.sqlx_logging(false).max_connections(connections).acquire_timeout(SECOND).test_before_acquire(false);
+    options
+        .sqlx_logging(false)
+        .max_connections(connections)
+        .acquire_timeout(SECOND)
+        .test_before_acquire(false);
     sea_orm::Database::connect(options).await.unwrap()
 }
 

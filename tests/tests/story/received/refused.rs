@@ -23,7 +23,9 @@ async fn refuse(world: &World, table: &str, column: &str, value: &str) {
                 "CREATE FUNCTION refuse_{table}() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN IF {condition} THEN RAISE \
                  EXCEPTION 'refused'; END IF; RETURN NEW; END $$"
             ),
-            format!("CREATE TRIGGER refuse BEFORE INSERT ON {table} FOR EACH ROW EXECUTE FUNCTION refuse_{table}()"),
+            format!(
+                "CREATE TRIGGER refuse BEFORE INSERT ON {table} FOR EACH ROW EXECUTE FUNCTION refuse_{table}()"
+            ),
         ],
         DbBackend::MySql => vec![format!(
             "CREATE TRIGGER refuse_{table} BEFORE INSERT ON {table} FOR EACH ROW IF {condition} THEN SIGNAL SQLSTATE '45000' \
@@ -40,7 +42,8 @@ async fn refuse(world: &World, table: &str, column: &str, value: &str) {
 
 /// A message of the stranger; with a step and a topic for the answer it is a command of a saga.
 fn poison(n: u64, to: Option<(&str, &str)>) -> Message {
-    let poison = Message::new(MessageParts { source: POISON.into(), ..message("k", n).into_parts() });
+    let poison =
+        Message::new(MessageParts { source: POISON.into(), ..message("k", n).into_parts() });
     match to {
         Some((step, answers)) => command(&poison, step, answers),
         None => poison,
@@ -71,12 +74,28 @@ struct Case {
 
 /// Every table that is written of a message.
 fn cases() -> Vec<Case> {
-    let case = |table, column, value, poison, reason| Case { table, column, value, poison, hold: SOON, reason };
+    let case = |table, column, value, poison, reason| Case {
+        table,
+        column,
+        value,
+        poison,
+        hold: SOON,
+        reason,
+    };
     vec![
         case("outbox_inbox", "source", POISON, poison(3, None), "exhausted"),
-        Case { hold: Duration::ZERO, ..case("outbox_deliveries", "source", POISON, poison(1, None), "not_retried") },
+        Case {
+            hold: Duration::ZERO,
+            ..case("outbox_deliveries", "source", POISON, poison(1, None), "not_retried")
+        },
         case("outbox_dead_letters", "source", POISON, poison(2, None), "rejected"),
-        case("outbox_saga_barrier", "step", "poison", poison(3, Some(("poison", "answers"))), "exhausted"),
+        case(
+            "outbox_saga_barrier",
+            "step",
+            "poison",
+            poison(3, Some(("poison", "answers"))),
+            "exhausted",
+        ),
         case("outbox_events", "topic", "poison", poison(3, Some(("step", "poison"))), "exhausted"),
     ]
 }
@@ -112,14 +131,22 @@ async fn a_delivery_larger_than_a_packet_of_mariadb_is_rejected_and_the_others_a
     options.sqlx_logging(false);
     let world = World::on(sea_orm::Database::connect(options).await.unwrap()).await;
     let (queue, subscriber) = Queue::open();
-    let consumer = Consumer::new("story", &world.outbox).on("by_number", by_number).hold(Duration::ZERO);
+    let consumer =
+        Consumer::new("story", &world.outbox).on("by_number", by_number).hold(Duration::ZERO);
     let handle = consumer.subscribe(subscriber).start().await.unwrap();
     // The server says so of the first; over the second it ends the connection while that is still being written to.
     for mib in [2, 24] {
         let mut large = poison(1, None).into_parts();
         large.payload = [&large.payload[..], &vec![b' '; mib * 1024 * 1024]].concat().into();
-        let answers = tokio::join!(queue.deliver(Ok(Message::new(large))), queue.deliver(Ok(message("other", 5))));
-        assert!(matches!(answers.0, Answered::Reject(_)), "{mib} MiB, neither stored nor a letter: {:?}", answers.0);
+        let answers = tokio::join!(
+            queue.deliver(Ok(Message::new(large))),
+            queue.deliver(Ok(message("other", 5)))
+        );
+        assert!(
+            matches!(answers.0, Answered::Reject(_)),
+            "{mib} MiB, neither stored nor a letter: {:?}",
+            answers.0
+        );
         assert_eq!(answers.1, Answered::Ack);
     }
     let stats = *handle.stats().borrow();

@@ -1,6 +1,8 @@
 //! A process or its network stands still inside a handler's transaction.
 
-use crate::stage::{Answered, Cx, Part, Queue, RoutePart, SOON, Told, World, effect, message, on_servers, victim};
+use crate::stage::{
+    Answered, Cx, Part, Queue, RoutePart, SOON, Told, World, effect, message, on_servers, victim,
+};
 use futures_util::future::join_all;
 use outbox_sea_orm::{
     Outbox, TransactionLimits,
@@ -48,7 +50,9 @@ impl EventHandler<Told, Outbox> for Gated {
 async fn outbox_at(database: &TempDatabase, url: &str) -> Outbox {
     let mut options = sea_orm::ConnectOptions::new(url);
     options.sqlx_logging(false).max_connections(10).acquire_timeout(2 * LIMIT);
-    let db = sea_orm::Database::connect(options).await.unwrap_or_else(|e| panic!("{}: {e}", database.name()));
+    let db = sea_orm::Database::connect(options)
+        .await
+        .unwrap_or_else(|e| panic!("{}: {e}", database.name()));
     let limits = TransactionLimits::new().idle(2 * LIMIT).lock_wait(LIMIT);
     Outbox::builder(db).source("story").transaction_limits(limits).build().await.unwrap()
 }

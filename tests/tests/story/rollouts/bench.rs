@@ -68,8 +68,15 @@ impl Bench {
     /// Begins without an instance; customers knock in vain.
     pub(super) fn new(database: &str, broker: &str) -> Self {
         let street = Arc::new(Street::default());
-        let customers = (0..CUSTOMERS).map(|n| tokio::spawn(order_on(Arc::clone(&street), n))).collect();
-        Self { database: database.to_owned(), broker: broker.to_owned(), instances: Vec::new(), street, customers }
+        let customers =
+            (0..CUSTOMERS).map(|n| tokio::spawn(order_on(Arc::clone(&street), n))).collect();
+        Self {
+            database: database.to_owned(),
+            broker: broker.to_owned(),
+            instances: Vec::new(),
+            street,
+            customers,
+        }
     }
 
     /// Lets something happen, and some orders be placed after it.
@@ -146,7 +153,8 @@ async fn order_on(street: Arc<Street>, customer: usize) {
             6 => (PRODUCTS[customer % 4], 10_000),
             _ => (PRODUCTS[n % 4], 1_000),
         };
-        let order = format!(r#"{{"customer":"c{customer}","product":"{product}","total":{total}}}"#);
+        let order =
+            format!(r#"{{"customer":"c{customer}","product":"{product}","total":{total}}}"#);
         if matches!(timeout(SOON, is_created(&address, &order)).await, Ok(Ok(true))) {
             street.accepted.send_modify(|n| *n += 1);
         }
@@ -156,8 +164,9 @@ async fn order_on(street: Arc<Street>, customer: usize) {
 /// Posts an order; tells whether it was accepted.
 async fn is_created(address: &str, order: &str) -> io::Result<bool> {
     let mut stream = TcpStream::connect(address).await?;
-    let head =
-        format!("POST /orders HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\ncontent-type: application/json");
+    let head = format!(
+        "POST /orders HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\ncontent-type: application/json"
+    );
     let request = format!("{head}\r\ncontent-length: {}\r\n\r\n{order}", order.len());
     stream.write_all(request.as_bytes()).await?;
     let mut answer = String::new();

@@ -10,14 +10,16 @@ pub(super) struct Books(pub(super) DatabaseConnection);
 impl Books {
     pub(super) async fn number(&self, sql: &str) -> i64 {
         let asked = Statement::from_string(self.0.get_database_backend(), sql);
-        let row = self.0.query_one_raw(asked).await.unwrap_or_else(|error| panic!("{sql}: {error}"));
+        let row =
+            self.0.query_one_raw(asked).await.unwrap_or_else(|error| panic!("{sql}: {error}"));
         row.map_or(0, |row| row.try_get_by_index(0).unwrap())
     }
 
     async fn of_all(&self, table: &str, condition: &str) -> i64 {
         let mut sum = 0;
         for service in SERVICES {
-            sum += self.number(&format!("SELECT COUNT(*) FROM {service}_{table} {condition}")).await;
+            sum +=
+                self.number(&format!("SELECT COUNT(*) FROM {service}_{table} {condition}")).await;
         }
         sum
     }
@@ -25,17 +27,23 @@ impl Books {
     /// Tells whether nothing is under way any more.
     pub(super) async fn are_settled(&self) -> bool {
         let open = "SELECT COUNT(*) FROM shop_orders WHERE status NOT IN ('shipped', 'cancelled')";
-        let untold = "SELECT (SELECT COUNT(*) FROM shop_orders) - (SELECT COUNT(*) FROM shop_notices)";
+        let untold =
+            "SELECT (SELECT COUNT(*) FROM shop_orders) - (SELECT COUNT(*) FROM shop_notices)";
         self.number(open).await == 0
-            && self.of_all("outbox_events", "").await + self.of_all("outbox_deliveries", "").await == 0
-            && self.number("SELECT COUNT(*) FROM orders_outbox_sagas WHERE ended_at IS NULL").await == 0
+            && self.of_all("outbox_events", "").await + self.of_all("outbox_deliveries", "").await
+                == 0
+            && self.number("SELECT COUNT(*) FROM orders_outbox_sagas WHERE ended_at IS NULL").await
+                == 0
             && self.number(untold).await <= 0
     }
 
     /// Fails unless every promise was kept: nothing buried, nothing undone that was to be done, each thing once.
     pub(super) async fn balance(&self) {
         assert_eq!(self.of_all("outbox_dead_letters", "").await, 0, "nothing is buried");
-        assert_eq!(self.number("SELECT COUNT(*) FROM orders_outbox_sagas WHERE state = 'stuck'").await, 0);
+        assert_eq!(
+            self.number("SELECT COUNT(*) FROM orders_outbox_sagas WHERE state = 'stuck'").await,
+            0
+        );
         let cannot_be = "total > 9000 OR product = 'unicorn'";
         for (what, wrong) in [
             ("an order that can be is sent", format!("NOT ({cannot_be}) AND status <> 'shipped'")),

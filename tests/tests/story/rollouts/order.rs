@@ -42,9 +42,12 @@ fn calmly(old: Told) -> Result<NextTold, Infallible> {
 
 /// Notes an event, which has to be the next of its key. Some succeed at their second attempt.
 async fn note(key: &str, n: u64, cx: &Cx) -> Result<(), HandlerError> {
-    let next = format!("UPDATE story_progress SET n = {n} WHERE of_key = '{key}' AND n = {}", n - 1);
+    let next =
+        format!("UPDATE story_progress SET n = {n} WHERE of_key = '{key}' AND n = {}", n - 1);
     if cx.tx.execute_unprepared(&next).await?.rows_affected() != 1 {
-        cx.tx.execute_unprepared(&format!("INSERT INTO story_facts (fact) VALUES ('{key} {n}')")).await?;
+        cx.tx
+            .execute_unprepared(&format!("INSERT INTO story_facts (fact) VALUES ('{key} {n}')"))
+            .await?;
     }
     if n % 5 == 2 && cx.attempt() == 1 { Err("not yet".into()) } else { Ok(()) }
 }
@@ -73,7 +76,10 @@ impl Publisher for Whoever {
         let n = self.1.fetch_add(1, Ordering::Relaxed);
         let mut chosen = None;
         self.change(|there| chosen = n.checked_rem(there.len()).map(|at| there[at].clone()));
-        chosen.ok_or_else(|| PublishError::unavailable("no instance is there"))?.publish(message).await
+        chosen
+            .ok_or_else(|| PublishError::unavailable("no instance is there"))?
+            .publish(message)
+            .await
     }
 }
 
@@ -91,7 +97,9 @@ impl Instances<'_> {
         let consumer = Consumer::new("story", &self.world.outbox).subscribe(subscriber);
         let consumer = match next {
             false => consumer.on("told", told),
-            true => consumer.on_with("told-next", HandlerOptions::new().renamed_from("told"), next_told),
+            true => {
+                consumer.on_with("told-next", HandlerOptions::new().renamed_from("told"), next_told)
+            }
         };
         let again = RetryPolicy::attempts(9, Duration::from_millis(100)).factor(1.0);
         let consumer = consumer.retry(again).hold(Duration::ZERO).lease(Duration::from_secs(1));

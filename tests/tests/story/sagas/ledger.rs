@@ -19,8 +19,7 @@ const TOTAL: i64 = 116;
 /// A lease whose end a test waits for.
 const LEASE_MS: u64 = 1_500;
 /// Without a primary key, so that what is booked twice is seen.
-const LEDGER: &str =
-    "CREATE TABLE story_ledger (of_order VARCHAR(64) NOT NULL, entry VARCHAR(64) NOT NULL, amount BIGINT NOT NULL)";
+const LEDGER: &str = "CREATE TABLE story_ledger (of_order VARCHAR(64) NOT NULL, entry VARCHAR(64) NOT NULL, amount BIGINT NOT NULL)";
 
 /// A database with a ledger and an outbox, and a handle that starts sagas and carries none.
 pub(super) struct Books {
@@ -34,7 +33,8 @@ impl Books {
         let db = temp.connect().await;
         let outbox = Outbox::builder(db.clone()).source("story").install().await.unwrap();
         db.execute_unprepared(LEDGER).await.unwrap();
-        let sagas = Sagas::builder(&outbox).register(super::orders::place_order()).start().await.unwrap();
+        let sagas =
+            Sagas::builder(&outbox).register(super::orders::place_order()).start().await.unwrap();
         sagas.shutdown(SOON).await.unwrap();
         Self { db, outbox, sagas }
     }
@@ -57,7 +57,11 @@ impl Books {
     }
 
     pub(super) async fn number(&self, sql: &str) -> i64 {
-        let row = self.db.query_one_raw(Statement::from_string(self.db.get_database_backend(), sql)).await.unwrap();
+        let row = self
+            .db
+            .query_one_raw(Statement::from_string(self.db.get_database_backend(), sql))
+            .await
+            .unwrap();
         row.map_or(0, |row| row.try_get_by_index(0).unwrap())
     }
 
@@ -83,8 +87,13 @@ impl Books {
         };
         assert_eq!(self.number(&unbalanced("completed", TOTAL)).await, 0, "something was not done");
         assert_eq!(self.number(&unbalanced("compensated", 0)).await, 0, "something was not undone");
-        let completed = self.number("SELECT COUNT(*) FROM outbox_sagas WHERE state = 'completed'").await;
-        assert_eq!(self.number("SELECT COUNT(*) FROM outbox_events").await, completed, "an event a completed saga");
+        let completed =
+            self.number("SELECT COUNT(*) FROM outbox_sagas WHERE state = 'completed'").await;
+        assert_eq!(
+            self.number("SELECT COUNT(*) FROM outbox_events").await,
+            completed,
+            "an event a completed saga"
+        );
         let stuck = SagaFilter { state: Some(SagaState::Stuck), ..SagaFilter::default() };
         for saga in self.outbox.sagas(&stuck, None, u32::MAX).await.unwrap() {
             let order: i64 = saga.correlation.trim_start_matches("order-").parse().unwrap();
@@ -92,7 +101,10 @@ impl Books {
                 continue;
             }
             let by_chance = saga.instance.stuck_at.as_deref() != Some("charge");
-            assert!(order % STUBBORN.0 == STUBBORN.1 && !by_chance, "stuck without being made to: {saga:?}");
+            assert!(
+                order % STUBBORN.0 == STUBBORN.1 && !by_chance,
+                "stuck without being made to: {saga:?}"
+            );
         }
     }
 
@@ -111,7 +123,9 @@ impl Books {
                         shelf.for_each(|(entity, span)| held.entry(entity).or_default().push(span));
                     }
                     Record::Held { .. } => waited += 1,
-                    Record::TurnedBack { reason, .. } if reason.contains("wait for each other") => gave_way += 1,
+                    Record::TurnedBack { reason, .. } if reason.contains("wait for each other") => {
+                        gave_way += 1
+                    }
                     _ => {}
                 }
             }
@@ -141,7 +155,8 @@ impl Books {
 /// Starts a process that carries the sagas of a database.
 pub(super) async fn coordinator(temp: &TempDatabase, stops_at: Option<(String, u64)>) -> Process {
     let part = Coordinating { url: temp.url().to_owned(), lease_ms: LEASE_MS, stops_at };
-    let mut process = Process::start(program("coordinator").arg(serde_json::to_string(&part).unwrap()));
+    let mut process =
+        Process::start(program("coordinator").arg(serde_json::to_string(&part).unwrap()));
     process.wait_for_line(SOON, "up").await;
     process
 }

@@ -26,7 +26,9 @@ impl Order {
     /// Books an amount, and fails at times; what was booked must go with the failure.
     async fn book(&self, entry: &str, amount: i64, cx: &StepContext) -> Result<(), StepError> {
         let order = cx.correlation();
-        let sql = format!("INSERT INTO story_ledger (of_order, entry, amount) VALUES ('{order}', '{entry}', {amount})");
+        let sql = format!(
+            "INSERT INTO story_ledger (of_order, entry, amount) VALUES ('{order}', '{entry}', {amount})"
+        );
         cx.tx.execute_unprepared(&sql).await?;
         let undoes = amount < 0;
         match fastrand::u8(..100) {
@@ -120,8 +122,10 @@ impl Order {
 
 /// The definition, with waits that a test can wait for.
 pub(crate) fn place_order() -> Saga<Order> {
-    let quick =
-        |attempts| RetryPolicy::attempts(attempts, Duration::from_millis(5)).max_backoff(Duration::from_millis(40));
+    let quick = |attempts| {
+        RetryPolicy::attempts(attempts, Duration::from_millis(5))
+            .max_backoff(Duration::from_millis(40))
+    };
     Saga::builder("story-order", 1)
         .step("reserve", Order::reserve)
         .compensate(Order::release)

@@ -42,7 +42,9 @@ impl Broker {
     }
 
     pub(crate) fn subscriber(&self) -> AmqpSubscriber {
-        AmqpSubscriber::new(rabbitmq::shared_url(), &self.queue).unwrap().declare(self.topology.clone())
+        AmqpSubscriber::new(rabbitmq::shared_url(), &self.queue)
+            .unwrap()
+            .declare(self.topology.clone())
     }
 
     /// Publishes all at once, confirmed.

@@ -29,7 +29,11 @@ impl Story {
         let mut repeats = 0;
         for sent in deliveries {
             if let Some(earlier) = seen.insert(&sent.id, sent) {
-                assert_eq!((&sent.key, &sent.payload), (&earlier.key, &earlier.payload), "a repeat has the same bytes");
+                assert_eq!(
+                    (&sent.key, &sent.payload),
+                    (&earlier.key, &earlier.payload),
+                    "a repeat has the same bytes"
+                );
                 repeats += 1;
                 continue;
             }
@@ -50,8 +54,13 @@ impl Story {
         }
         for (key, count) in expected {
             let numbers = found.remove(key.as_str()).unwrap_or_default();
-            let lost: Vec<u64> = (1..=*count).filter(|n| numbers.binary_search(n).is_err()).take(20).collect();
-            assert!(lost.is_empty(), "lost of {key}: {lost:?} (of {count}, {} came)", numbers.len());
+            let lost: Vec<u64> =
+                (1..=*count).filter(|n| numbers.binary_search(n).is_err()).take(20).collect();
+            assert!(
+                lost.is_empty(),
+                "lost of {key}: {lost:?} (of {count}, {} came)",
+                numbers.len()
+            );
             assert_eq!(numbers.len() as u64, *count, "{key} has more than was told");
         }
         assert!(found.is_empty(), "nobody told {found:?}");

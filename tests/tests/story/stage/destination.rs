@@ -48,7 +48,11 @@ impl Destination {
     /// Makes one that answers by a script.
     pub(crate) fn scripted(script: impl FnMut(&Sent, u32) -> Answer + Send + 'static) -> Self {
         let log = Log { confirmed: Vec::new(), attempts: HashMap::new(), script: Box::new(script) };
-        Self(Arc::new(Inner { log: Mutex::new(log), confirmed: watch::Sender::new(0), gate: watch::Sender::default() }))
+        Self(Arc::new(Inner {
+            log: Mutex::new(log),
+            confirmed: watch::Sender::new(0),
+            gate: watch::Sender::default(),
+        }))
     }
 
     /// Answers by another script from now on.

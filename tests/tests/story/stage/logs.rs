@@ -71,7 +71,11 @@ impl Subscriber for Lines {
     fn record_follows_from(&self, _: &span::Id, _: &span::Id) {}
 
     fn event(&self, event: &Event<'_>) {
-        let mut line = LogLine { level: *event.metadata().level(), text: String::new(), fields: BTreeMap::new() };
+        let mut line = LogLine {
+            level: *event.metadata().level(),
+            text: String::new(),
+            fields: BTreeMap::new(),
+        };
         event.record(&mut line);
         self.0.lock().unwrap_or_else(PoisonError::into_inner).push(line);
     }

@@ -27,7 +27,10 @@ impl Queue {
     }
 
     /// Delivers at once; the future gives the answer. One that is dropped unanswered counts as returned.
-    pub(crate) fn deliver(&self, message: Result<Message, String>) -> impl Future<Output = Answered> + use<> {
+    pub(crate) fn deliver(
+        &self,
+        message: Result<Message, String>,
+    ) -> impl Future<Output = Answered> + use<> {
         let (sender, receiver) = oneshot::channel();
         // Whoever is not there any more answers by dropping it.
         let _ = self.0.send(Delivery::new(message, None, Box::new(Handle(sender))));
@@ -67,7 +70,13 @@ impl Acknowledge for Handle {
 pub(crate) fn command(message: &Message, step: &str, answers: &str) -> Message {
     let mut parts = message.clone().into_parts();
     let saga = SagaId::generate().to_string();
-    let call = [("sagaid", &*saga), ("sagastep", step), ("sagaround", "1"), ("sagaphase", "do"), ("replyto", answers)];
+    let call = [
+        ("sagaid", &*saga),
+        ("sagastep", step),
+        ("sagaround", "1"),
+        ("sagaphase", "do"),
+        ("replyto", answers),
+    ];
     for (name, value) in call {
         parts.headers.insert(name, value).unwrap();
     }

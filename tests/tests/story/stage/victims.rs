@@ -19,7 +19,8 @@ pub(crate) async fn victim(part: &Part) -> Process {
 pub(crate) async fn supervised(part: &Part, is_over: impl AsyncFn() -> bool) -> usize {
     let mut deaths = 0;
     loop {
-        let mut process = Process::start(program("victim").arg(serde_json::to_string(part).unwrap()));
+        let mut process =
+            Process::start(program("victim").arg(serde_json::to_string(part).unwrap()));
         let mut is_done = false;
         let ended = async || {
             is_done = is_over().await;

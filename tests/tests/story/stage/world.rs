@@ -18,7 +18,8 @@ const CHUNK: usize = 500;
 /// What happens in a transaction beside its event.
 const FACTS: &str = "CREATE TABLE story_facts (fact VARCHAR(64) NOT NULL PRIMARY KEY)";
 /// What a handler does in its transaction.
-const EFFECTS: &str = "CREATE TABLE story_effects (message VARCHAR(64) NOT NULL, told VARCHAR(64) NOT NULL)";
+const EFFECTS: &str =
+    "CREATE TABLE story_effects (message VARCHAR(64) NOT NULL, told VARCHAR(64) NOT NULL)";
 
 /// A database with an outbox in it.
 pub(crate) struct World {
@@ -60,7 +61,10 @@ impl World {
     /// Makes the tables and opens the outbox, on a connection.
     pub(crate) async fn on(db: DatabaseConnection) -> Self {
         // Shown where the test fails. A second world of one process finds it set.
-        let _ = tracing_subscriber::fmt().with_test_writer().with_max_level(tracing::Level::WARN).try_init();
+        let _ = tracing_subscriber::fmt()
+            .with_test_writer()
+            .with_max_level(tracing::Level::WARN)
+            .try_init();
         let outbox = Outbox::builder(db.clone()).source("story").install().await.unwrap();
         for table in [FACTS, EFFECTS] {
             db.execute_unprepared(table).await.unwrap();
@@ -84,7 +88,10 @@ impl World {
     pub(crate) async fn tell_all(&self, expected: &Expected) {
         let most = expected.values().copied().max().unwrap_or(0);
         let events = (1..=most).flat_map(|n| {
-            expected.iter().filter(move |(_, count)| n <= **count).map(move |(key, _)| Told::new(key.as_str(), n))
+            expected
+                .iter()
+                .filter(move |(_, count)| n <= **count)
+                .map(move |(key, _)| Told::new(key.as_str(), n))
         });
         let events: Vec<Told> = events.collect();
         for chunk in events.chunks(CHUNK) {
@@ -103,7 +110,10 @@ impl World {
 
     /// Asks for rows.
     pub(crate) async fn rows(&self, sql: &str) -> Vec<QueryResult> {
-        self.db.query_all_raw(Statement::from_string(self.db.get_database_backend(), sql)).await.unwrap()
+        self.db
+            .query_all_raw(Statement::from_string(self.db.get_database_backend(), sql))
+            .await
+            .unwrap()
     }
 
     /// Counts the rows of a table.
@@ -119,10 +129,14 @@ impl World {
 
     /// Waits until no event waits.
     pub(crate) async fn drained(&self, within: Duration) {
-        let is_empty = async || self.rows("SELECT event_id FROM outbox_events LIMIT 1").await.is_empty();
+        let is_empty =
+            async || self.rows("SELECT event_id FROM outbox_events LIMIT 1").await.is_empty();
         if !tests::holds_within(within, is_empty).await {
             let left = self.count("outbox_events").await;
-            let owners = self.rows("SELECT DISTINCT owner FROM outbox_partitions WHERE owner IS NOT NULL").await.len();
+            let owners = self
+                .rows("SELECT DISTINCT owner FROM outbox_partitions WHERE owner IS NOT NULL")
+                .await
+                .len();
             panic!("{left} events are left after {within:?}; {owners} relays own partitions");
         }
     }
@@ -130,7 +144,10 @@ impl World {
     /// Waits until there are so many dead letters.
     pub(crate) async fn wait_for_letters(&self, n: i64, within: Duration) {
         let what = format!("{n} dead letters");
-        wait_until(within, &what, async || tests::above(self.count("outbox_dead_letters").await, n - 1)).await;
+        wait_until(within, &what, async || {
+            tests::above(self.count("outbox_dead_letters").await, n - 1)
+        })
+        .await;
     }
 
     /// Waits until there are so many dead letters, while events of keys `beside1`, `beside2` and so on are taken: only then is it known that the
@@ -157,7 +174,8 @@ impl World {
             attempts: row.try_get_by_index(2).unwrap(),
             errors: row.try_get_by_index(3).unwrap(),
             key: row.try_get_by_index(4).unwrap(),
-            payload: String::from_utf8_lossy(&row.try_get_by_index::<Vec<u8>>(5).unwrap()).into_owned(),
+            payload: String::from_utf8_lossy(&row.try_get_by_index::<Vec<u8>>(5).unwrap())
+                .into_owned(),
         };
         self.rows(sql).await.into_iter().map(letter).collect()
     }
@@ -167,14 +185,19 @@ impl World {
         if tests::holds_within(super::SOON, async || self.shares().await == shares).await {
             return;
         }
-        let relays = "SELECT relay_id, lease_until, started_at FROM outbox_relays ORDER BY started_at";
+        let relays =
+            "SELECT relay_id, lease_until, started_at FROM outbox_relays ORDER BY started_at";
         let relays = self.rows(relays).await;
         let told = relays.iter().map(|row| -> (String, i64, i64) {
             let number = |index| row.try_get_by_index(index).unwrap();
             (row.try_get_by_index(0).unwrap(), number(1), number(2))
         });
         let told: Vec<_> = told.collect();
-        panic!("not within {:?}: {what}; shares {:?}, relays {told:?}", super::SOON, self.shares().await);
+        panic!(
+            "not within {:?}: {what}; shares {:?}, relays {told:?}",
+            super::SOON,
+            self.shares().await
+        );
     }
 
     /// Reads how many partitions each relay owns.

@@ -4,7 +4,8 @@ use super::{ANSWERS, BookingPlaced, Broker, MailRefused, MailSent, SendMail, Wit
 use outbox_http::HttpPublisher;
 use outbox_sea_orm::{BoxError, consumer::ConsumerHandle, prelude::*, saga::SagasError};
 use sea_orm::{
-    ActiveModelTrait, ActiveValue::Set, ColumnTrait, DatabaseConnection, DbErr, EntityTrait, QueryFilter, QueryOrder,
+    ActiveModelTrait, ActiveValue::Set, ColumnTrait, DatabaseConnection, DbErr, EntityTrait,
+    QueryFilter, QueryOrder,
 };
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
@@ -89,34 +90,51 @@ impl Bookings {
 
     #[transactional_outbox(tx = self.outbox)]
     async fn confirm(&self, id: i64) -> Result<(), AppError> {
-        let confirmed = booking::ActiveModel { id: Set(id), state: Set(State::Confirmed), ..Default::default() };
+        let confirmed = booking::ActiveModel {
+            id: Set(id),
+            state: Set(State::Confirmed),
+            ..Default::default()
+        };
         confirmed.update(tx).await?;
         self.note(id, "confirmed").await
     }
 
     #[transactional_outbox(tx = self.outbox)]
     async fn cancel(&self, id: i64, reason: &str) -> Result<(), AppError> {
-        let cancelled = booking::ActiveModel { id: Set(id), state: Set(State::Cancelled), ..Default::default() };
+        let cancelled = booking::ActiveModel {
+            id: Set(id),
+            state: Set(State::Cancelled),
+            ..Default::default()
+        };
         cancelled.update(tx).await?;
         self.note(id, &format!("cancelled: {reason}")).await
     }
 
     #[transactional_outbox(tx = self.outbox)]
     async fn note(&self, id: i64, what: &str) -> Result<(), AppError> {
-        let line = audit::ActiveModel { booking_id: Set(id), what: Set(what.to_owned()), ..Default::default() };
+        let line = audit::ActiveModel {
+            booking_id: Set(id),
+            what: Set(what.to_owned()),
+            ..Default::default()
+        };
         line.insert(tx).await?;
         Ok(())
     }
 
     /// The states of all bookings, the oldest first.
     pub(super) async fn states(&self) -> Result<Vec<State>, DbErr> {
-        let all = booking::Entity::find().order_by_asc(booking::Column::Id).all(self.outbox.connection()).await?;
+        let all = booking::Entity::find()
+            .order_by_asc(booking::Column::Id)
+            .all(self.outbox.connection())
+            .await?;
         Ok(all.into_iter().map(|booking| booking.state).collect())
     }
 
     /// What happened to a booking.
     pub(super) async fn history(&self, id: i64) -> Result<Vec<String>, DbErr> {
-        let lines = audit::Entity::find().filter(audit::Column::BookingId.eq(id)).order_by_asc(audit::Column::Id);
+        let lines = audit::Entity::find()
+            .filter(audit::Column::BookingId.eq(id))
+            .order_by_asc(audit::Column::Id);
         Ok(lines.all(self.outbox.connection()).await?.into_iter().map(|line| line.what).collect())
     }
 }
@@ -188,7 +206,11 @@ impl BookingService {
         webhook: HttpPublisher,
         delivered: impl Fn(&Message) + Send + Sync + 'static,
     ) -> Result<Self, BoxError> {
-        db.get_schema_builder().register(booking::Entity).register(audit::Entity).apply(&db).await?;
+        db.get_schema_builder()
+            .register(booking::Entity)
+            .register(audit::Entity)
+            .apply(&db)
+            .await?;
         let outbox = Outbox::builder(db).source("bookings").install().await?;
         let relay = Relay::builder(&outbox)
             .route("mailer-webhook", topic("bookings"), webhook)
@@ -196,15 +218,23 @@ impl BookingService {
             .on_delivered(move |message, _receipt| delivered(message))
             .start()
             .await?;
-        let sagas = Sagas::builder(&outbox).register(ConfirmBooking::saga()).reply_to(ANSWERS).start().await?;
+        let sagas = Sagas::builder(&outbox)
+            .register(ConfirmBooking::saga())
+            .reply_to(ANSWERS)
+            .start()
+            .await?;
         let answers = broker.subscriber(&broker.answers)?;
-        let answers = Consumer::new("bookings", &outbox).replies(&sagas).subscribe(answers).start().await?;
+        let answers =
+            Consumer::new("bookings", &outbox).replies(&sagas).subscribe(answers).start().await?;
         Ok(Self { bookings: Bookings { outbox }, relay, sagas, answers })
     }
 
     pub(super) async fn shutdown(self, within: Duration) -> Result<(), BoxError> {
-        let (relay, answers, sagas) =
-            tokio::join!(self.relay.shutdown(within), self.answers.shutdown(within), self.sagas.shutdown(within));
+        let (relay, answers, sagas) = tokio::join!(
+            self.relay.shutdown(within),
+            self.answers.shutdown(within),
+            self.sagas.shutdown(within)
+        );
         relay?;
         answers?;
         Ok(sagas?)

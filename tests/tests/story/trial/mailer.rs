@@ -1,10 +1,13 @@
 //! The service that sends mails to customers, on MariaDB.
 
-use super::{ANSWERS, BookingPlaced, Broker, MailRefused, MailSent, SECRET, SendMail, WithdrawMail};
+use super::{
+    ANSWERS, BookingPlaced, Broker, MailRefused, MailSent, SECRET, SendMail, WithdrawMail,
+};
 use outbox_http::HttpReceiver;
 use outbox_sea_orm::{BoxError, consumer::ConsumerHandle, prelude::*};
 use sea_orm::{
-    ActiveModelTrait, ActiveValue::Set, ColumnTrait, DatabaseConnection, DbErr, EntityTrait, QueryFilter, QueryOrder,
+    ActiveModelTrait, ActiveValue::Set, ColumnTrait, DatabaseConnection, DbErr, EntityTrait,
+    QueryFilter, QueryOrder,
 };
 use std::{io, net::SocketAddr, time::Duration};
 use tokio::{net::TcpListener, sync::oneshot, task::JoinHandle};
@@ -45,7 +48,9 @@ mod heard {
 }
 
 async fn hear(event: BookingPlaced, cx: &HandlerContext) -> Result<(), DbErr> {
-    heard::ActiveModel { booking_id: Set(event.booking_id), ..Default::default() }.insert(&cx.tx).await?;
+    heard::ActiveModel { booking_id: Set(event.booking_id), ..Default::default() }
+        .insert(&cx.tx)
+        .await?;
     Ok(())
 }
 
@@ -83,7 +88,10 @@ impl Mailer {
     pub(super) async fn start(db: DatabaseConnection, broker: &Broker) -> Result<Self, BoxError> {
         db.get_schema_builder().register(mail::Entity).register(heard::Entity).apply(&db).await?;
         let outbox = Outbox::builder(db).source("mailer").install().await?;
-        let relay = Relay::builder(&outbox).route("rabbit", everything(), broker.publisher()?).start().await?;
+        let relay = Relay::builder(&outbox)
+            .route("rabbit", everything(), broker.publisher()?)
+            .start()
+            .await?;
         let (router, webhooks) = HttpReceiver::builder().path("/events").verify(SECRET).build()?;
         let consumer = Consumer::new("mailer", &outbox)
             .on("hear-of-booking", hear)
@@ -97,20 +105,27 @@ impl Mailer {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let address = listener.local_addr()?;
         let (keep_serving, ended) = oneshot::channel::<()>();
-        let server = axum::serve(listener, router).with_graceful_shutdown(async { drop(ended.await) });
+        let server =
+            axum::serve(listener, router).with_graceful_shutdown(async { drop(ended.await) });
         let server = tokio::spawn(server.into_future());
         Ok(Self { outbox, relay, consumer, address, server, keep_serving })
     }
 
     /// The customers to whom a mail went that stands.
     pub(super) async fn mails(&self) -> Result<Vec<String>, DbErr> {
-        let all = mail::Entity::find().order_by_asc(mail::Column::Customer).all(self.outbox.connection()).await?;
+        let all = mail::Entity::find()
+            .order_by_asc(mail::Column::Customer)
+            .all(self.outbox.connection())
+            .await?;
         Ok(all.into_iter().map(|mail| mail.customer).collect())
     }
 
     /// The bookings that it was told of, each as often as that had an effect.
     pub(super) async fn heard_of(&self) -> Result<Vec<i64>, DbErr> {
-        let all = heard::Entity::find().order_by_asc(heard::Column::BookingId).all(self.outbox.connection()).await?;
+        let all = heard::Entity::find()
+            .order_by_asc(heard::Column::BookingId)
+            .all(self.outbox.connection())
+            .await?;
         Ok(all.into_iter().map(|heard| heard.booking_id).collect())
     }
 

@@ -87,18 +87,26 @@ struct Broker {
 impl Broker {
     fn of_this_test() -> Self {
         let name = format!("trial-{:016x}", fastrand::u64(..));
-        Self { commands: format!("{name}.mailer"), answers: format!("{name}.bookings"), exchange: name }
+        Self {
+            commands: format!("{name}.mailer"),
+            answers: format!("{name}.bookings"),
+            exchange: name,
+        }
     }
 
     /// What has to be there for either service, whichever comes first.
     fn topology(&self) -> Topology {
-        let commands = Queue::quorum(&self.commands).bind(&self.exchange, "mail.*").expires(UNUSED_FOR);
-        let answers = Queue::quorum(&self.answers).bind(&self.exchange, ANSWERS).expires(UNUSED_FOR);
+        let commands =
+            Queue::quorum(&self.commands).bind(&self.exchange, "mail.*").expires(UNUSED_FOR);
+        let answers =
+            Queue::quorum(&self.answers).bind(&self.exchange, ANSWERS).expires(UNUSED_FOR);
         Topology::new().exchange(Exchange::topic(&self.exchange)).queue(commands).queue(answers)
     }
 
     fn publisher(&self) -> Result<AmqpPublisher, ConfigError> {
-        Ok(AmqpPublisher::new(rabbitmq::shared_url())?.exchange(&self.exchange).declare(self.topology()))
+        Ok(AmqpPublisher::new(rabbitmq::shared_url())?
+            .exchange(&self.exchange)
+            .declare(self.topology()))
     }
 
     fn subscriber(&self, queue: &str) -> Result<AmqpSubscriber, ConfigError> {
@@ -118,7 +126,8 @@ async fn assert_all_delivered(outbox: &Outbox) {
         equals(outbox.stats().await.expect("the database answers").pending, 0)
     })
     .await;
-    let letters = outbox.dead_letters(&LetterFilter::all(), None, 10).await.expect("the database answers");
+    let letters =
+        outbox.dead_letters(&LetterFilter::all(), None, 10).await.expect("the database answers");
     assert!(letters.is_empty(), "{letters:?}");
 }
 
@@ -129,7 +138,8 @@ async fn two_services_written_from_the_readme_alone_do_their_work() {
     let broker = Broker::of_this_test();
     let (told, deliveries) = mpsc::channel();
 
-    let mailer = Mailer::start(mailer_db.connect().await, &broker).await.expect("the mailer starts");
+    let mailer =
+        Mailer::start(mailer_db.connect().await, &broker).await.expect("the mailer starts");
     let service = BookingService::start(
         bookings_db.connect().await,
         &broker,
@@ -155,19 +165,30 @@ async fn two_services_written_from_the_readme_alone_do_their_work() {
     assert_all_delivered(&service.bookings.outbox).await;
     assert_all_delivered(&mailer.outbox).await;
 
-    assert_eq!(mailer.mails().await.unwrap(), ["ann", "bob"], "the mail to whom the money lacked is withdrawn");
+    assert_eq!(
+        mailer.mails().await.unwrap(),
+        ["ann", "bob"],
+        "the mail to whom the money lacked is withdrawn"
+    );
     let history = service.bookings.history(placed[0]).await.unwrap();
     assert_eq!(history, ["placed", "room held", "confirmed"]);
-    for (booking, why) in [(placed[1], "there is no such mailbox"), (placed[3], "the customer cannot pay")] {
+    for (booking, why) in
+        [(placed[1], "there is no such mailbox"), (placed[3], "the customer cannot pay")]
+    {
         let history = service.bookings.history(booking).await.unwrap();
         assert_eq!(history[..3], ["placed", "room held", "room released"]);
         assert!(
-            history.len() == 4 && history[3].starts_with("cancelled: ") && history[3].ends_with(why),
+            history.len() == 4
+                && history[3].starts_with("cancelled: ")
+                && history[3].ends_with(why),
             "{history:?}"
         );
     }
 
-    let again = deliveries.try_iter().find(|message| message.topic == "bookings").expect("a booking was told of");
+    let again = deliveries
+        .try_iter()
+        .find(|message| message.topic == "bookings")
+        .expect("a booking was told of");
     webhook(mailer.address).publish(&again).await.expect("a repeat is confirmed as well");
     assert_eq!(mailer.heard_of().await.unwrap(), placed, "a repeat has no effect");
 

@@ -78,7 +78,12 @@ impl Trip {
         Ok(self.asks("room", cx))
     }
 
-    #[step(ask, timeout = "1s", pivot, retry(max_attempts = 30, backoff = "5ms", max_backoff = "40ms"))]
+    #[step(
+        ask,
+        timeout = "1s",
+        pivot,
+        retry(max_attempts = 30, backoff = "5ms", max_backoff = "40ms")
+    )]
     async fn pay(&mut self, cx: &StepContext) -> Result<Book, StepError> {
         at_times("pay")?;
         Ok(self.asks("pay", cx))
@@ -95,7 +100,11 @@ impl Trip {
         book(&cx.tx, cx.correlation(), "release", -1).await
     }
 
-    async fn cancel_seat(&mut self, booked: Option<Booked>, cx: &StepContext) -> Result<Cancel, StepError> {
+    async fn cancel_seat(
+        &mut self,
+        booked: Option<Booked>,
+        cx: &StepContext,
+    ) -> Result<Cancel, StepError> {
         assert!(booked.is_none_or(|booked| booked.amount == 10), "the answer is handed on");
         Ok(Cancel { what: "seat".into(), trip: cx.correlation().to_owned() })
     }
@@ -114,11 +123,22 @@ impl Trip {
 
 /// Fails at times.
 fn at_times(what: &str) -> Result<(), StepError> {
-    if fastrand::u8(..100) < 8 { Err(StepError::retry(format!("no {what} this time"))) } else { Ok(()) }
+    if fastrand::u8(..100) < 8 {
+        Err(StepError::retry(format!("no {what} this time")))
+    } else {
+        Ok(())
+    }
 }
 
-async fn book(tx: &OutboxTransaction, trip: &str, entry: &str, amount: i64) -> Result<(), StepError> {
-    let sql = format!("INSERT INTO story_ledger (of_trip, entry, amount) VALUES ('{trip}', '{entry}', {amount})");
+async fn book(
+    tx: &OutboxTransaction,
+    trip: &str,
+    entry: &str,
+    amount: i64,
+) -> Result<(), StepError> {
+    let sql = format!(
+        "INSERT INTO story_ledger (of_trip, entry, amount) VALUES ('{trip}', '{entry}', {amount})"
+    );
     tx.execute_unprepared(&sql).await?;
     Ok(())
 }

@@ -42,7 +42,9 @@ impl Code {
     /// Lists the lines on which a piece of code stands, such as `Instant::now`.
     pub(super) fn lines_with(&self, piece: &str) -> Vec<usize> {
         let sought = tokens(piece);
-        let same = |window: &&[Token]| window.iter().zip(&sought).all(|(token, wanted)| token.text == wanted.text);
+        let same = |window: &&[Token]| {
+            window.iter().zip(&sought).all(|(token, wanted)| token.text == wanted.text)
+        };
         self.0.windows(sought.len()).filter(same).map(|window| window[0].line).collect()
     }
 
@@ -117,7 +119,8 @@ fn item_ends(all: &[Token], mut at: usize) -> usize {
 /// Position after the code at a position that a macro emits.
 fn emitted_at(all: &[Token], at: usize) -> Option<usize> {
     let [name, mark, _, ..] = all.get(at..)? else { return None };
-    let emits = ["quote", "quote_spanned", "parse_quote"].contains(&name.text.as_str()) && mark.text == "!";
+    let emits =
+        ["quote", "quote_spanned", "parse_quote"].contains(&name.text.as_str()) && mark.text == "!";
     emits.then(|| closed(all, at + 2))
 }
 
@@ -151,7 +154,11 @@ fn e() { Instant::now() }
     fn comments_documents_texts_and_tests_are_not_shipped_code() {
         assert_eq!(Code::read(SAMPLE, Part::Shipped).lines_with("Instant::now"), [8, 16, 20]);
         assert_eq!(Code::read(SAMPLE, Part::Whole).lines_with("Instant::now"), [8, 13, 16, 19, 20]);
-        assert!(Code::read("#![cfg(test)]\nfn a() { Instant::now() }", Part::Shipped).lines_with("fn").is_empty());
+        assert!(
+            Code::read("#![cfg(test)]\nfn a() { Instant::now() }", Part::Shipped)
+                .lines_with("fn")
+                .is_empty()
+        );
     }
 
     #[test]

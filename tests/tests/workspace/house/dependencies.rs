@@ -41,10 +41,14 @@ fn dependencies(manifest: &toml::Table, for_tests: bool) -> BTreeSet<String> {
     } else {
         &["dependencies", "build-dependencies"]
     };
-    let targets =
-        manifest.get("target").and_then(toml::Value::as_table).into_iter().flat_map(|targets| targets.values());
+    let targets = manifest
+        .get("target")
+        .and_then(toml::Value::as_table)
+        .into_iter()
+        .flat_map(|targets| targets.values());
     let places = targets.filter_map(toml::Value::as_table).chain([manifest]);
-    let found = places.flat_map(|place| tables.iter().filter_map(|table| place.get(*table)?.as_table()));
+    let found =
+        places.flat_map(|place| tables.iter().filter_map(|table| place.get(*table)?.as_table()));
     found.flat_map(|table| table.keys().cloned()).collect()
 }
 
@@ -55,12 +59,17 @@ fn ours(name: &str) -> bool {
 #[test]
 fn the_core_names_no_database_no_broker_and_no_http() {
     let manifests = manifests();
-    let (_, core) = manifests.iter().find(|(file, _)| file.path == "outbox-core/Cargo.toml").unwrap();
+    let (_, core) =
+        manifests.iter().find(|(file, _)| file.path == "outbox-core/Cargo.toml").unwrap();
     let known = dependencies(core, true);
     assert!(known.contains("tokio"), "the manifest was read");
     none(
         "outbox-core depends on",
-        OUTSIDE_WORLD.iter().filter(|name| known.contains(**name)).map(ToString::to_string).collect(),
+        OUTSIDE_WORLD
+            .iter()
+            .filter(|name| known.contains(**name))
+            .map(ToString::to_string)
+            .collect(),
     );
 
     let core = libraries().filter(|file| file.path.starts_with("outbox-core/src/"));
@@ -82,11 +91,17 @@ fn the_core_names_no_database_no_broker_and_no_http() {
 #[test]
 fn transports_know_neither_sql_nor_each_other() {
     let manifests = manifests();
-    let transports: Vec<_> = manifests.iter().filter(|(file, _)| file.path.starts_with("transports/")).collect();
+    let transports: Vec<_> =
+        manifests.iter().filter(|(file, _)| file.path.starts_with("transports/")).collect();
     assert!(!transports.is_empty());
     let faults = transports.iter().flat_map(|(file, manifest)| {
-        let forbidden = |name: &String| DATABASES.contains(&name.as_str()) || (ours(name) && name != "outbox-core");
-        dependencies(manifest, false).into_iter().filter(forbidden).map(|name| format!("{}: {name}", file.path))
+        let forbidden = |name: &String| {
+            DATABASES.contains(&name.as_str()) || (ours(name) && name != "outbox-core")
+        };
+        dependencies(manifest, false)
+            .into_iter()
+            .filter(forbidden)
+            .map(|name| format!("{}: {name}", file.path))
     });
     none("a transport knows the core alone", faults.collect());
 }
@@ -129,12 +144,19 @@ fn every_member_takes_versions_lints_and_dependencies_from_the_workspace() {
         }
         let package = manifest["package"].as_table().unwrap();
         let inherited = ["version", "edition", "rust-version", "license", "publish"];
-        faults
-            .extend(inherited.iter().filter(|key| !inherits(package, key)).map(|key| format!("{}: {key}", file.path)));
+        faults.extend(
+            inherited
+                .iter()
+                .filter(|key| !inherits(package, key))
+                .map(|key| format!("{}: {key}", file.path)),
+        );
         for table in ["dependencies", "dev-dependencies", "build-dependencies"] {
             let Some(table) = manifest.get(table).and_then(toml::Value::as_table) else { continue };
             faults.extend(
-                table.keys().filter(|name| !inherits(table, name)).map(|name| format!("{}: {name}", file.path)),
+                table
+                    .keys()
+                    .filter(|name| !inherits(table, name))
+                    .map(|name| format!("{}: {name}", file.path)),
             );
         }
     }
@@ -143,10 +165,13 @@ fn every_member_takes_versions_lints_and_dependencies_from_the_workspace() {
 
 #[test]
 fn nothing_that_is_banned_is_in_the_lockfile() {
-    let file = |path: &str| files().iter().find(|file| file.path == path).unwrap().text.parse::<toml::Table>().unwrap();
+    let file = |path: &str| {
+        files().iter().find(|file| file.path == path).unwrap().text.parse::<toml::Table>().unwrap()
+    };
     let (deny, lock) = (file("deny.toml"), file("Cargo.lock"));
     let name = |entry: &toml::Value| entry["name"].as_str().unwrap().to_owned();
-    let banned: BTreeSet<String> = deny["bans"]["deny"].as_array().unwrap().iter().map(name).collect();
+    let banned: BTreeSet<String> =
+        deny["bans"]["deny"].as_array().unwrap().iter().map(name).collect();
     let locked: BTreeSet<String> = lock["package"].as_array().unwrap().iter().map(name).collect();
     assert!(banned.contains("openssl") && locked.contains("tokio"), "both files were read");
     none("banned by deny.toml", banned.intersection(&locked).cloned().collect());

@@ -55,9 +55,9 @@ fn block_comment(text: &str) -> usize {
 
 /// Length of the text literal that a text begins with: plain, of bytes or for C, raw or not.
 fn quoted(text: &str) -> Option<usize> {
-    let prefix = ["br", "cr", "b", "c", "r", ""]
-        .into_iter()
-        .find(|prefix| text.strip_prefix(prefix).is_some_and(|rest| rest.trim_start_matches('#').starts_with('"')))?;
+    let prefix = ["br", "cr", "b", "c", "r", ""].into_iter().find(|prefix| {
+        text.strip_prefix(prefix).is_some_and(|rest| rest.trim_start_matches('#').starts_with('"'))
+    })?;
     let body = &text[prefix.len()..];
     let hashes = body.len() - body.trim_start_matches('#').len();
     let begun = prefix.len() + hashes + 1;
@@ -96,8 +96,10 @@ mod tests {
 
     #[test]
     fn comments_vanish_and_texts_stay_whole() {
-        let text = "a/*x /* y */ \"*/b // c\n/// d\ne\"//f\\\"\"g r#\"h\"//\"#i b\"j\" br##\"k\"#\"##";
-        let expected = ["a", "b", "e", "\"//f\\\"\"", "g", "r#\"h\"//\"#", "i", "b\"j\"", "br##\"k\"#\"##"];
+        let text =
+            "a/*x /* y */ \"*/b // c\n/// d\ne\"//f\\\"\"g r#\"h\"//\"#i b\"j\" br##\"k\"#\"##";
+        let expected =
+            ["a", "b", "e", "\"//f\\\"\"", "g", "r#\"h\"//\"#", "i", "b\"j\"", "br##\"k\"#\"##"];
         assert_eq!(texts(text), expected);
     }
 
@@ -105,7 +107,19 @@ mod tests {
     fn characters_are_told_from_lifetimes() {
         assert_eq!(
             texts(r#"'"' 'a' '\'' '\u{1F600}' 'é' &'a str 'outer: loop"#),
-            ["'\"'", "'a'", "'\\''", "'\\u{1F600}'", "'é'", "&", "'a", "str", "'outer", ":", "loop"]
+            [
+                "'\"'",
+                "'a'",
+                "'\\''",
+                "'\\u{1F600}'",
+                "'é'",
+                "&",
+                "'a",
+                "str",
+                "'outer",
+                ":",
+                "loop"
+            ]
         );
     }
 
@@ -115,7 +129,8 @@ mod tests {
             texts("x.r#type::<u8>(0..10_u8)"),
             ["x", ".", "r#type", ":", ":", "<", "u8", ">", "(", "0", ".", ".", "10_u8", ")"]
         );
-        let lines: Vec<usize> = super::tokens("a\n\"b\nc\" d\n\n/* \n */ e").iter().map(|token| token.line).collect();
+        let lines: Vec<usize> =
+            super::tokens("a\n\"b\nc\" d\n\n/* \n */ e").iter().map(|token| token.line).collect();
         assert_eq!(lines, [1, 2, 3, 6]);
     }
 }

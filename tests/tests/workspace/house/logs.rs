@@ -9,7 +9,8 @@ use std::{collections::BTreeSet, fmt::Write, fs};
 
 const PAGE: &str = "docs/log-lines.md";
 /// What stands around the part of the page that is made from the code.
-const MARKS: [&str; 2] = ["<!-- made from the code: begin -->\n", "<!-- made from the code: end -->\n"];
+const MARKS: [&str; 2] =
+    ["<!-- made from the code: begin -->\n", "<!-- made from the code: end -->\n"];
 const LEVELS: [&str; 4] = ["error", "warn", "info", "debug"];
 /// What stands in the file with the texts that one line says in turn.
 const WHAT: &str = "pub(in crate::consumer) enum FailureKind {";
@@ -64,7 +65,8 @@ fn line(level: usize, member: &str, inner: &[Token]) -> Line {
 }
 
 fn lines_of(file: &'static File) -> Vec<Line> {
-    let (code, member) = (file.shipped(), file.path.split_once("/src/").map_or("", |(member, _)| member));
+    let (code, member) =
+        (file.shipped(), file.path.split_once("/src/").map_or("", |(member, _)| member));
     let (all, mut found) = (code.tokens(), Vec::new());
     for at in 0..all.len().saturating_sub(5) {
         let is = |after: usize, text: &str| all[at + after].text == text;
@@ -82,19 +84,34 @@ fn table() -> String {
     assert!(lines.len() > 100, "lines were found: {}", lines.len());
     let mut table = String::new();
     for (level, name) in LEVELS.iter().enumerate() {
-        let _ = write!(table, "\n## {}\n\n| line | fields | crate |\n| --- | --- | --- |\n", name.to_uppercase());
+        let _ = write!(
+            table,
+            "\n## {}\n\n| line | fields | crate |\n| --- | --- | --- |\n",
+            name.to_uppercase()
+        );
         for Line { text, member, fields, .. } in lines.iter().filter(|line| line.level == level) {
             let fields: Vec<String> = fields.iter().map(|field| format!("`{field}`")).collect();
             let member = member.trim_start_matches("transports/");
-            let _ = writeln!(table, "| {} | {} | {member} |", text.replace('|', "\\|"), fields.join(", "));
+            let _ = writeln!(
+                table,
+                "| {} | {} | {member} |",
+                text.replace('|', "\\|"),
+                fields.join(", ")
+            );
         }
     }
     table.push_str("\nWhat `{what}` is:\n\n");
     let file = libraries().find(|file| file.text.contains(WHAT)).expect("it is there");
     let code = file.shipped();
     let from = code.tokens().iter().position(|token| token.text == "what").expect("it says what");
-    let until = code.tokens().iter().skip(from).position(|token| token.text == "fn").expect("and then others do");
-    for text in code.tokens()[from..from + until].iter().filter(|token| token.text.starts_with('"')) {
+    let until = code
+        .tokens()
+        .iter()
+        .skip(from)
+        .position(|token| token.text == "fn")
+        .expect("and then others do");
+    for text in code.tokens()[from..from + until].iter().filter(|token| token.text.starts_with('"'))
+    {
         let _ = writeln!(table, "- {}", said(&text.text));
     }
     table
@@ -109,11 +126,14 @@ fn the_page_of_log_lines_has_every_line_with_its_level_and_its_fields() {
     let (written, after) = rest.split_once(MARKS[1]).expect("it says where they end");
     let made = table();
     if std::env::var_os("LOG_LINES").is_some_and(|what| what == "overwrite") {
-        fs::write(&path, format!("{before}{}{made}{}{after}", MARKS[0], MARKS[1])).expect("it can be written");
+        fs::write(&path, format!("{before}{}{made}{}{after}", MARKS[0], MARKS[1]))
+            .expect("it can be written");
         return;
     }
-    let strange: Vec<&str> = written.lines().filter(|line| !made.lines().any(|is| is == *line)).collect();
-    let missing: Vec<&str> = made.lines().filter(|line| !written.lines().any(|is| is == *line)).collect();
+    let strange: Vec<&str> =
+        written.lines().filter(|line| !made.lines().any(|is| is == *line)).collect();
+    let missing: Vec<&str> =
+        made.lines().filter(|line| !written.lines().any(|is| is == *line)).collect();
     assert!(
         written == made,
         "{PAGE} differs from the code; LOG_LINES=overwrite mends it\ngone from the code: {strange:#?}\nnot on the page: \
@@ -123,10 +143,13 @@ fn the_page_of_log_lines_has_every_line_with_its_level_and_its_fields() {
 
 #[test]
 fn every_line_says_something_in_words_and_names_no_field_that_could_hold_a_payload_or_a_secret() {
-    const NEVER: [&str; 8] = ["payload", "body", "secret", "password", "token", "url", "key", "headers"];
+    const NEVER: [&str; 8] =
+        ["payload", "body", "secret", "password", "token", "url", "key", "headers"];
     let wrong: Vec<Line> = libraries()
         .flat_map(lines_of)
-        .filter(|line| line.text.is_empty() || line.fields.iter().any(|field| NEVER.contains(&field.as_str())))
+        .filter(|line| {
+            line.text.is_empty() || line.fields.iter().any(|field| NEVER.contains(&field.as_str()))
+        })
         .collect();
     assert!(wrong.is_empty(), "{wrong:#?}");
 }

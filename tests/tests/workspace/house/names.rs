@@ -53,7 +53,8 @@ const WIRE_NAMES: [&str; 44] = [
 ];
 
 /// One place of several files: the attributes of CloudEvents, and the list of what no header may be called.
-const CLOUDEVENTS: [&str; 2] = ["outbox-core/src/transport/cloudevents/", "outbox-core/src/event/headers.rs"];
+const CLOUDEVENTS: [&str; 2] =
+    ["outbox-core/src/transport/cloudevents/", "outbox-core/src/event/headers.rs"];
 
 /// Tells what a text says, without its quotes and marks.
 fn said(text: &str) -> &str {
@@ -82,7 +83,10 @@ fn every_wire_name_is_written_in_one_place_of_a_crate() {
     }
     assert!(written.len() > 5, "the names were found where they are");
     let twice = written.into_iter().filter(|(_, places)| places.len() > 1);
-    none("a name is written twice", twice.map(|((_, name), places)| format!("{name}: {places:?}")).collect());
+    none(
+        "a name is written twice",
+        twice.map(|((_, name), places)| format!("{name}: {places:?}")).collect(),
+    );
 }
 
 #[test]
@@ -90,12 +94,19 @@ fn spans_and_metrics_are_named_by_telemetry() {
     const TELEMETRY: &str = "outbox-core/src/telemetry.rs";
     let named = |file: &File| {
         let code = file.shipped();
-        let names =
-            code.texts().filter(|text| text.text.starts_with("\"messaging.") || text.text.starts_with("\"outbox."));
+        let names = code.texts().filter(|text| {
+            text.text.starts_with("\"messaging.") || text.text.starts_with("\"outbox.")
+        });
         // Types of events that the framework writes itself.
         let names = names.filter(|text| !text.text.starts_with("\"outbox.saga."));
         names.map(|text| format!("{}:{}: {}", file.path, text.line, text.text)).collect::<Vec<_>>()
     };
-    assert!(libraries().filter(|file| file.path == TELEMETRY).flat_map(named).count() > 5, "telemetry names them");
-    none("a name of telemetry elsewhere", libraries().filter(|file| file.path != TELEMETRY).flat_map(named).collect());
+    assert!(
+        libraries().filter(|file| file.path == TELEMETRY).flat_map(named).count() > 5,
+        "telemetry names them"
+    );
+    none(
+        "a name of telemetry elsewhere",
+        libraries().filter(|file| file.path != TELEMETRY).flat_map(named).collect(),
+    );
 }

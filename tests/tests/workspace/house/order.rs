@@ -13,15 +13,23 @@ const LONGEST_FILE: usize = 450;
 fn no_file_is_longer_than_450_lines() {
     let lines = |text: &str| text.lines().count();
     let long = sources().filter(|file| lines(&file.text) > LONGEST_FILE);
-    none("too long", long.map(|file| format!("{}: {} lines", file.path, lines(&file.text))).collect());
+    none(
+        "too long",
+        long.map(|file| format!("{}: {} lines", file.path, lines(&file.text))).collect(),
+    );
 }
 
 #[test]
 fn no_test_is_ignored_and_no_lint_is_silenced() {
     let found = sources().flat_map(|file| {
         let code = file.code(Part::Unquoted);
-        let silenced = ["#[ignore", "#[allow", "#![allow"].map(|attribute| code.lines_with(attribute));
-        silenced.concat().into_iter().map(|line| format!("{}:{line}", file.path)).collect::<Vec<_>>()
+        let silenced =
+            ["#[ignore", "#[allow", "#![allow"].map(|attribute| code.lines_with(attribute));
+        silenced
+            .concat()
+            .into_iter()
+            .map(|line| format!("{}:{line}", file.path))
+            .collect::<Vec<_>>()
     });
     none("fix it, or #[expect(.., reason = \"..\")]", found.collect());
 }
@@ -39,7 +47,8 @@ fn nothing_is_left_to_do() {
 
     let stubs = sources().flat_map(|file| {
         let code = file.code(Part::Unquoted);
-        let lines = ["todo!", "unimplemented!", "dbg!"].into_iter().flat_map(|stub| code.lines_with(stub));
+        let lines =
+            ["todo!", "unimplemented!", "dbg!"].into_iter().flat_map(|stub| code.lines_with(stub));
         lines.map(|line| format!("{}:{line}", file.path)).collect::<Vec<_>>()
     });
     none("a stub", stubs.collect());
@@ -57,11 +66,18 @@ fn no_test_sleeps_on_a_thread() {
 #[test]
 fn no_path_of_one_machine_stands_in_the_tree() {
     // Written in two, so that this file is not found.
-    let homes = [concat!("/wo", "rk/"), concat!("/ro", "ot/"), concat!("/ho", "me/"), concat!("/Us", "ers/")];
+    let homes = [
+        concat!("/wo", "rk/"),
+        concat!("/ro", "ot/"),
+        concat!("/ho", "me/"),
+        concat!("/Us", "ers/"),
+    ];
     let here = root().to_string_lossy();
     let found = files().iter().flat_map(|file| {
         let lines = file.text.lines().enumerate();
-        let named = lines.filter(|(_, line)| homes.iter().any(|home| line.contains(home)) || line.contains(&*here));
+        let named = lines.filter(|(_, line)| {
+            homes.iter().any(|home| line.contains(home)) || line.contains(&*here)
+        });
         named.map(|(at, _)| format!("{}:{}", file.path, at + 1)).collect::<Vec<_>>()
     });
     none("a path that other machines do not have", found.collect());
@@ -70,7 +86,10 @@ fn no_path_of_one_machine_stands_in_the_tree() {
 #[test]
 fn what_is_to_be_run_can_be_run() {
     for script in ["tests/run", ".ci/run"] {
-        let file = files().iter().find(|file| file.path == script).unwrap_or_else(|| panic!("{script} is missing"));
+        let file = files()
+            .iter()
+            .find(|file| file.path == script)
+            .unwrap_or_else(|| panic!("{script} is missing"));
         assert!(file.text.starts_with("#!/usr/bin/env bash\n"), "{script} says what runs it");
         let mode = std::fs::metadata(root().join(script)).unwrap().permissions().mode();
         assert_eq!(mode & 0o111, 0o111, "{script} is executable");
@@ -82,7 +101,10 @@ fn the_architecture_names_every_room_and_no_other() {
     let text = &files().iter().find(|file| file.path == "ARCHITECTURE.md").unwrap().text;
     let rows = text.lines().filter(|line| line.starts_with("| ") && line.contains("/`"));
     let named: BTreeSet<&str> = rows.filter_map(|row| row.split('`').nth(1)).collect();
-    let gone = named.iter().filter(|room| !root().join(room).is_dir()).map(|room| format!("{room} is not there"));
+    let gone = named
+        .iter()
+        .filter(|room| !root().join(room).is_dir())
+        .map(|room| format!("{room} is not there"));
 
     // A room is a folder right under a library's `src/`.
     let room = |file: &'static File| {

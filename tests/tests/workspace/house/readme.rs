@@ -13,7 +13,11 @@ fn words(text: &str) -> String {
 
 /// The blocks of Rust in a text.
 fn blocks(text: &str) -> Vec<&str> {
-    text.split("```rust\n").skip(1).filter_map(|rest| rest.split_once("```")).map(|(block, _)| block).collect()
+    text.split("```rust\n")
+        .skip(1)
+        .filter_map(|rest| rest.split_once("```"))
+        .map(|(block, _)| block)
+        .collect()
 }
 
 #[test]
@@ -32,8 +36,13 @@ fn the_readmes_code_is_compiled() {
 
 #[test]
 fn the_tests_that_the_readme_names_are_there() {
-    let table = readme().text.lines().filter(|line| line.starts_with("| ") && line.matches('|').count() == 4);
-    let names = table.flat_map(|line| line.split('`').skip(1).step_by(2)).filter(|name| name.matches('_').count() >= 4);
+    let table = readme()
+        .text
+        .lines()
+        .filter(|line| line.starts_with("| ") && line.matches('|').count() == 4);
+    let names = table
+        .flat_map(|line| line.split('`').skip(1).step_by(2))
+        .filter(|name| name.matches('_').count() >= 4);
     let names: Vec<&str> = names.collect();
     assert!(names.len() >= 12, "the promises name their tests");
     let is_there = |name: &str| sources().any(|file| file.text.contains(&format!("fn {name}(")));
@@ -45,25 +54,35 @@ fn the_tests_that_the_readme_names_are_there() {
 
 #[test]
 fn the_tests_of_a_first_days_mistakes_are_there() {
-    let page = files().iter().find(|file| file.path == "docs/first-day.md").expect("there is a page");
-    let rows: Vec<&str> = page.text.lines().filter(|line| line.starts_with("| ") && line.ends_with("` |")).collect();
+    let page =
+        files().iter().find(|file| file.path == "docs/first-day.md").expect("there is a page");
+    let rows: Vec<&str> =
+        page.text.lines().filter(|line| line.starts_with("| ") && line.ends_with("` |")).collect();
     assert!(rows.len() >= 30, "the mistakes name their tests");
     let is_there = |name: &str| match name.starts_with("ui/") {
         true => files().iter().any(|file| file.path == format!("outbox-macros/tests/{name}")),
         false => sources().any(|file| file.text.contains(&format!("fn {name}("))),
     };
-    let gone =
-        rows.iter().filter_map(|row| row.trim_end_matches("` |").rsplit('`').next()).filter(|name| !is_there(name));
+    let gone = rows
+        .iter()
+        .filter_map(|row| row.trim_end_matches("` |").rsplit('`').next())
+        .filter(|name| !is_there(name));
     none("a test that docs/first-day.md names is gone", gone.map(str::to_owned).collect());
 }
 
 #[test]
 fn the_tests_of_bad_days_are_there() {
-    let page = files().iter().find(|file| file.path == "docs/bad-days.md").expect("there is a page");
+    let page =
+        files().iter().find(|file| file.path == "docs/bad-days.md").expect("there is a page");
     let tests = page.text.lines().filter_map(|line| line.split(" | ").nth(1)?.split('`').nth(1));
-    let tests: Vec<&str> = tests.map(|path| path.trim_end_matches("::sqlite").trim_end_matches("::postgres")).collect();
+    let tests: Vec<&str> = tests
+        .map(|path| path.trim_end_matches("::sqlite").trim_end_matches("::postgres"))
+        .collect();
     assert!(tests.len() >= 120, "the faults name their tests");
-    let name = |path: &&str| path.trim_end_matches("::mariadb").rsplit("::").next().unwrap_or_default().to_owned();
-    let gone = tests.iter().map(name).filter(|name| !sources().any(|file| file.text.contains(name)));
+    let name = |path: &&str| {
+        path.trim_end_matches("::mariadb").rsplit("::").next().unwrap_or_default().to_owned()
+    };
+    let gone =
+        tests.iter().map(name).filter(|name| !sources().any(|file| file.text.contains(name)));
     none("a test that docs/bad-days.md names is gone", gone.collect());
 }

@@ -3,12 +3,19 @@
 use super::tree::{File, libraries, none};
 
 /// Lists where shipped code has one of these pieces outside the given places.
-fn outside(pieces: &[&str], files: impl Iterator<Item = &'static File>, places: &[&str]) -> Vec<String> {
+fn outside(
+    pieces: &[&str],
+    files: impl Iterator<Item = &'static File>,
+    places: &[&str],
+) -> Vec<String> {
     let elsewhere = files.filter(|file| !file.is_in(places));
     let found = elsewhere.flat_map(|file| {
         let code = file.shipped();
-        let lines = |piece: &&str| code.lines_with(piece).into_iter().map(|line| (line, (*piece).to_owned())).collect();
-        let hits: Vec<(usize, String)> = pieces.iter().flat_map(|piece| -> Vec<_> { lines(piece) }).collect();
+        let lines = |piece: &&str| {
+            code.lines_with(piece).into_iter().map(|line| (line, (*piece).to_owned())).collect()
+        };
+        let hits: Vec<(usize, String)> =
+            pieces.iter().flat_map(|piece| -> Vec<_> { lines(piece) }).collect();
         hits.into_iter().map(|(line, piece)| format!("{}:{line}: {piece}", file.path))
     });
     found.collect()
@@ -24,7 +31,8 @@ fn room_does(pieces: &[&str], room: &str) {
 #[test]
 fn only_the_clock_is_asked_for_the_time() {
     const CLOCK: &str = "outbox-core/src/runtime/clock.rs";
-    const ASKS: [&str; 5] = ["Instant::now", "SystemTime::now", "OffsetDateTime::now_utc", "Utc::now", ".elapsed()"];
+    const ASKS: [&str; 5] =
+        ["Instant::now", "SystemTime::now", "OffsetDateTime::now_utc", "Utc::now", ".elapsed()"];
     room_does(&ASKS, CLOCK);
     none("asks a clock; take outbox_core::runtime::now()", outside(&ASKS, libraries(), &[CLOCK]));
 }
@@ -43,7 +51,10 @@ fn only_the_room_of_identities_is_random() {
         "use fastrand",
     ];
     room_does(&DICE, IDS);
-    none("makes an id or a random number; take outbox_core::event's", outside(&DICE, libraries(), &[IDS]));
+    none(
+        "makes an id or a random number; take outbox_core::event's",
+        outside(&DICE, libraries(), &[IDS]),
+    );
 }
 
 #[test]
@@ -65,7 +76,10 @@ fn only_the_runtime_starts_tasks() {
     ];
     room_does(&STARTS, RUNTIME);
     room_does(&STARTS, TRANSACTION);
-    none("starts a task; take outbox_core::runtime's", outside(&STARTS, libraries(), &[RUNTIME, TRANSACTION]));
+    none(
+        "starts a task; take outbox_core::runtime's",
+        outside(&STARTS, libraries(), &[RUNTIME, TRANSACTION]),
+    );
 }
 
 /// Words of SQL that some of the databases do not have, or have with another meaning.
@@ -130,7 +144,8 @@ fn sql_that_differs_by_database_lives_with_the_dialects() {
 
 #[test]
 fn no_sql_stands_outside_the_store() {
-    const STATEMENTS: [&str; 5] = ["INSERT INTO ", "DELETE FROM ", "SELECT ", "CREATE TABLE ", "UPDATE "];
+    const STATEMENTS: [&str; 5] =
+        ["INSERT INTO ", "DELETE FROM ", "SELECT ", "CREATE TABLE ", "UPDATE "];
     let others = libraries().filter(|file| !file.path.starts_with("outbox-sea-orm/"));
     let found = others.flat_map(|file| {
         let code = file.shipped();
@@ -149,9 +164,12 @@ fn no_row_of_an_event_is_ever_updated() {
     let found = store.flat_map(|file| {
         let code = file.shipped();
         let lines = code.texts().filter(|text| {
-            let words: Vec<&str> = text.text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_').collect();
+            let words: Vec<&str> =
+                text.text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_').collect();
             let words: Vec<&str> = words.into_iter().filter(|word| !word.is_empty()).collect();
-            words.windows(2).any(|pair| pair[0] == "UPDATE" && ["events", "outbox_events"].contains(&pair[1]))
+            words
+                .windows(2)
+                .any(|pair| pair[0] == "UPDATE" && ["events", "outbox_events"].contains(&pair[1]))
         });
         lines.map(|text| format!("{}:{}", file.path, text.line)).collect::<Vec<_>>()
     });

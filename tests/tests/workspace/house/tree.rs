@@ -54,9 +54,11 @@ fn walk(folder: &Path, paths: &mut Vec<PathBuf>) {
 
 /// Every Rust source but the inputs and outputs of macro tests.
 pub(super) fn sources() -> impl Iterator<Item = &'static File> {
-    files()
-        .iter()
-        .filter(|file| file.path.ends_with(".rs") && !file.path.contains("/ui/") && !file.path.contains("/snapshots/"))
+    files().iter().filter(|file| {
+        file.path.ends_with(".rs")
+            && !file.path.contains("/ui/")
+            && !file.path.contains("/snapshots/")
+    })
 }
 
 /// The sources of the libraries: what users get. Rooms with tools for tests are left out.

@@ -15,8 +15,13 @@ async fn exists(db: Database, name: &str, url: &str) -> bool {
     };
     let connection = sea_orm::Database::connect(server).await.unwrap();
     let (backend, catalogue) = match db {
-        Database::Postgres => (DbBackend::Postgres, "SELECT datname FROM pg_database WHERE datname"),
-        _ => (DbBackend::MySql, "SELECT schema_name FROM information_schema.schemata WHERE schema_name"),
+        Database::Postgres => {
+            (DbBackend::Postgres, "SELECT datname FROM pg_database WHERE datname")
+        }
+        _ => (
+            DbBackend::MySql,
+            "SELECT schema_name FROM information_schema.schemata WHERE schema_name",
+        ),
     };
     let query = Statement::from_string(backend, format!("{catalogue} = '{name}'"));
     connection.query_one_raw(query).await.unwrap().is_some()

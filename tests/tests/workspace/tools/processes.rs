@@ -57,7 +57,8 @@ async fn a_process_that_will_not_end_is_killed_and_the_test_fails() {
     let mut process = shell("trap '' TERM; echo up; while :; do sleep 0.05; done");
     process.wait_for_line(SOON, "up").await;
     let id = process.id();
-    let refusal = tokio::spawn(async move { process.terminate(Duration::from_millis(200)).await }).await;
+    let refusal =
+        tokio::spawn(async move { process.terminate(Duration::from_millis(200)).await }).await;
     assert!(refusal.unwrap_err().is_panic());
     assert!(!exists(id));
 }
@@ -70,7 +71,8 @@ async fn killing_takes_the_descendants_too_and_leaves_no_zombie() {
     process.kill().await;
     assert!(!exists(process.id()), "the child is reaped");
     tests::wait_until(SOON, "init reaps the orphan", async || {
-        std::fs::read_to_string(format!("/proc/{child}/stat")).map_or(true, |stat| stat.contains(") Z "))
+        std::fs::read_to_string(format!("/proc/{child}/stat"))
+            .map_or(true, |stat| stat.contains(") Z "))
     })
     .await;
 }
@@ -97,13 +99,16 @@ async fn a_paused_process_stands_still_until_it_is_resumed() {
 
 #[tokio::test]
 async fn a_program_of_the_workspace_is_found_and_passes_codes_on() {
-    let mut process = Process::start(program("with-servers").args(["--", "sh", "-c", "echo found; exit 3"]));
+    let mut process =
+        Process::start(program("with-servers").args(["--", "sh", "-c", "echo found; exit 3"]));
     let (status, lines) = process.finish(SOON).await;
     assert_eq!((status.code(), lines), (Some(3), &["found".to_owned()][..]));
 }
 
 #[test]
-#[should_panic(expected = "no-such-program is not built: cargo build -p no-such-program --bins --examples")]
+#[should_panic(
+    expected = "no-such-program is not built: cargo build -p no-such-program --bins --examples"
+)]
 fn a_program_that_is_not_built_is_named() {
     let _ = program("no-such-program");
 }

@@ -1,6 +1,8 @@
 //! Private servers. Each test starts one; the runner lets few of them run at once.
 
-use sea_orm::{ConnectOptions, ConnectionTrait, Database, DatabaseConnection, DbBackend, Statement};
+use sea_orm::{
+    ConnectOptions, ConnectionTrait, Database, DatabaseConnection, DbBackend, Statement,
+};
 use std::time::Duration;
 use tests::{
     processes::{Process, program},
@@ -35,7 +37,11 @@ async fn connect(server: &Server) -> DatabaseConnection {
 }
 
 async fn rows(connection: &DatabaseConnection, backend: DbBackend) -> usize {
-    connection.query_all_raw(Statement::from_string(backend, "SELECT id FROM kept")).await.unwrap().len()
+    connection
+        .query_all_raw(Statement::from_string(backend, "SELECT id FROM kept"))
+        .await
+        .unwrap()
+        .len()
 }
 
 /// Lets a database live through everything with rows in it.
@@ -59,8 +65,13 @@ async fn a_private_postgresql_stops_dies_freezes_and_keeps_what_was_committed() 
     let mut server = servers::postgres::start_with(&["-c", "max_connections=20"]).await;
     let connection = connect(&server).await;
     let setting = Statement::from_string(DbBackend::Postgres, "SHOW max_connections");
-    let value: String =
-        connection.query_one_raw(setting).await.unwrap().unwrap().try_get("", "max_connections").unwrap();
+    let value: String = connection
+        .query_one_raw(setting)
+        .await
+        .unwrap()
+        .unwrap()
+        .try_get("", "max_connections")
+        .unwrap();
     assert_eq!(value, "20");
     keeps_what_was_committed(&mut server, DbBackend::Postgres).await;
 }
@@ -71,7 +82,8 @@ async fn a_paused_postgresql_answers_no_session_that_is_open() {
     let connection = connect(&server).await;
     server.pause();
     let query = tokio::spawn(async move { connection.execute_unprepared("SELECT 1").await });
-    let answered = tests::holds_within(Duration::from_millis(300), async || query.is_finished()).await;
+    let answered =
+        tests::holds_within(Duration::from_millis(300), async || query.is_finished()).await;
     assert!(!answered, "backends are frozen with the server");
     server.resume();
     query.await.unwrap().unwrap();
@@ -108,7 +120,13 @@ async fn a_dropped_server_leaves_neither_process_nor_folder() {
     let server = servers::postgres::start().await;
     let connection = connect(&server).await;
     let asked = Statement::from_string(DbBackend::Postgres, "SHOW data_directory");
-    let folder: String = connection.query_one_raw(asked).await.unwrap().unwrap().try_get("", "data_directory").unwrap();
+    let folder: String = connection
+        .query_one_raw(asked)
+        .await
+        .unwrap()
+        .unwrap()
+        .try_get("", "data_directory")
+        .unwrap();
     assert!(std::path::Path::new(&folder).exists());
     let port = server.port();
     drop(server);
@@ -119,7 +137,8 @@ async fn a_dropped_server_leaves_neither_process_nor_folder() {
 #[tokio::test]
 async fn a_command_with_servers_finds_their_urls() {
     let script = "echo $OUTBOX_TEST_REDIS_URL; echo $OUTBOX_TEST_NATS_URL";
-    let mut process = Process::start(program("with-servers").args(["redis", "nats", "--", "sh", "-c", script]));
+    let mut process =
+        Process::start(program("with-servers").args(["redis", "nats", "--", "sh", "-c", script]));
     let (status, lines) = process.finish(SOON).await;
     assert!(status.success());
     assert!(lines[0].starts_with("redis://127.0.0.1:"), "{lines:?}");

@@ -1,7 +1,9 @@
 //! Arbitrary properties are a message or a clear error, and what was written reads back.
 
 use super::*;
-use outbox_core::testing::transport::{attributes_with_control_characters_are_refused as refused, full};
+use outbox_core::testing::transport::{
+    attributes_with_control_characters_are_refused as refused, full,
+};
 use proptest::{collection::vec, prelude::*};
 
 fn reading() -> Reading {
@@ -9,7 +11,13 @@ fn reading() -> Reading {
 }
 
 fn read_back(packet: &Packet) -> Result<Message, String> {
-    read(&Reading::default(), &packet.properties, "", packet.body.clone(), Timestamp::from_micros(0))
+    read(
+        &Reading::default(),
+        &packet.properties,
+        "",
+        packet.body.clone(),
+        Timestamp::from_micros(0),
+    )
 }
 
 #[test]
@@ -18,8 +26,14 @@ fn headers_that_do_not_fit_in_a_frame_go_in_the_body() {
     let binary = write(&message, false, 131_072);
     assert!(binary.properties.headers().is_some());
     let structured = write(&message, false, 1_000);
-    assert!(structured.properties.headers().is_none() && structured.body.starts_with(b"{\"specversion\""));
-    assert_eq!(read_back(&binary).map(|m| m.into_parts()).ok(), read_back(&structured).map(|m| m.into_parts()).ok());
+    assert!(
+        structured.properties.headers().is_none()
+            && structured.body.starts_with(b"{\"specversion\"")
+    );
+    assert_eq!(
+        read_back(&binary).map(|m| m.into_parts()).ok(),
+        read_back(&structured).map(|m| m.into_parts()).ok()
+    );
 }
 
 #[test]
@@ -64,7 +78,9 @@ fn value() -> impl Strategy<Value = AMQPValue> {
         any::<bool>().prop_map(AMQPValue::Boolean),
         any::<f64>().prop_map(AMQPValue::Double),
         Just(AMQPValue::Void),
-        Just(AMQPValue::FieldArray(vec![AMQPValue::Void, AMQPValue::FieldTable(FieldTable::default())].into())),
+        Just(AMQPValue::FieldArray(
+            vec![AMQPValue::Void, AMQPValue::FieldTable(FieldTable::default())].into()
+        )),
     ]
 }
 

@@ -17,7 +17,8 @@ fn all_faults_are_told_at_once() {
         .queue(Queue::classic("c").delivery_limit(3))
         .queue(Queue::quorum("d").drop_head().dead_letter_through("", ""))
         .queue(Queue::quorum("t").ttl(Duration::ZERO));
-    let error = publisher().exchange("x".repeat(256)).timeout(Duration::ZERO).declare(topology).build();
+    let error =
+        publisher().exchange("x".repeat(256)).timeout(Duration::ZERO).declare(topology).build();
     let error = error.expect_err("wrong in many ways");
     assert_eq!(error.faults().len(), 8, "{error}");
     for part in [
@@ -37,7 +38,11 @@ fn all_faults_are_told_at_once() {
 #[test]
 fn a_text_that_is_no_url_of_rabbitmq_is_refused() {
     for wrong in ["", "http://127.0.0.1", "127.0.0.1:5672", "amqp://"] {
-        assert_eq!(AmqpPublisher::new(wrong).expect_err("wrong").faults(), [ConfigFault::Url], "{wrong}");
+        assert_eq!(
+            AmqpPublisher::new(wrong).expect_err("wrong").faults(),
+            [ConfigFault::Url],
+            "{wrong}"
+        );
         assert!(AmqpSubscriber::new(wrong, "q").is_err(), "{wrong}");
     }
 }
@@ -64,8 +69,17 @@ async fn a_server_that_is_there_is_connected_to() {
 #[test]
 fn relays_compare_server_and_exchange_or_queue_and_no_secret() {
     let to = || AmqpPublisher::new("amqp://ann:canary@broker.example:5673/shop").expect("a URL");
-    assert_eq!(to().exchange("orders").destination().as_deref(), Some("broker.example:5673/shop#orders"));
-    assert_eq!(to().queue("billing").destination().as_deref(), Some("broker.example:5673/shop#billing"));
-    assert_eq!(to().queue("billing").exchange("orders").destination(), to().exchange("orders").destination());
+    assert_eq!(
+        to().exchange("orders").destination().as_deref(),
+        Some("broker.example:5673/shop#orders")
+    );
+    assert_eq!(
+        to().queue("billing").destination().as_deref(),
+        Some("broker.example:5673/shop#billing")
+    );
+    assert_eq!(
+        to().queue("billing").exchange("orders").destination(),
+        to().exchange("orders").destination()
+    );
     assert_ne!(to().destination(), to().exchange("orders").destination());
 }

@@ -11,7 +11,8 @@ fn pair(queue: Queue, name: &str, refine: impl FnOnce(AmqpPublisher) -> AmqpPubl
     let topology = Topology::new().queue(queue);
     let publisher = AmqpPublisher::new(url()).expect("a URL").queue(name).declare(topology.clone());
     let (name, publisher) = (name.to_owned(), refine(publisher).build().expect("configured"));
-    let subscribe = move || AmqpSubscriber::new(url(), &name).expect("a URL").declare(topology.clone());
+    let subscribe =
+        move || AmqpSubscriber::new(url(), &name).expect("a URL").declare(topology.clone());
     Pair::new(publisher, subscribe().build().expect("configured")).subscribing_again(subscribe)
 }
 

@@ -1,6 +1,8 @@
 //! Which failure is which: every row of the table, and what a batch makes of them.
 
-use crate::support::{SOON, client, failure, full, message_with, name, numbered, publisher, queue, subscriber, url};
+use crate::support::{
+    SOON, client, failure, full, message_with, name, numbered, publisher, queue, subscriber, url,
+};
 use futures_util::future::join_all;
 use lapin::{ExchangeKind, options::ExchangeDeclareOptions};
 use outbox_amqp::{AmqpPublisher, Exchange, Topology};
@@ -32,10 +34,22 @@ async fn what_the_server_acknowledges_is_confirmed_with_its_delivery_tag() {
 async fn a_message_or_a_routing_key_that_is_too_long_can_never_go() {
     let name = name("long");
     let topology = Topology::new().queue(queue(&name));
-    let small = publisher().queue(&name).declare(topology.clone()).with_limits(Limits::default().max_payload(100));
-    let error = small.publish(&message_with(|m| m.payload = vec![b'x'; 101].into())).await.expect_err("too long");
-    assert_eq!((error.class(), error.to_string().as_str()), (Permanent, "the message has 101 bytes, of at most 100"));
-    small.publish(&message_with(|m| m.payload = vec![b'x'; 100].into())).await.expect("the longest");
+    let small = publisher()
+        .queue(&name)
+        .declare(topology.clone())
+        .with_limits(Limits::default().max_payload(100));
+    let error = small
+        .publish(&message_with(|m| m.payload = vec![b'x'; 101].into()))
+        .await
+        .expect_err("too long");
+    assert_eq!(
+        (error.class(), error.to_string().as_str()),
+        (Permanent, "the message has 101 bytes, of at most 100")
+    );
+    small
+        .publish(&message_with(|m| m.payload = vec![b'x'; 100].into()))
+        .await
+        .expect("the longest");
 
     let keyed = publisher().routing_key(|_| "k".repeat(256)).declare(topology);
     let error = failure(&keyed).await;
@@ -92,7 +106,9 @@ async fn a_missing_exchange_makes_the_destination_unavailable_until_it_is_declar
     assert_eq!(error.class(), Unavailable);
     assert!(error.to_string().contains("404 NOT_FOUND - no exchange"), "{error}");
 
-    let topology = Topology::new().exchange(Exchange::topic(&exchange)).queue(queue(&name).bind(&exchange, "order.*"));
+    let topology = Topology::new()
+        .exchange(Exchange::topic(&exchange))
+        .queue(queue(&name).bind(&exchange, "order.*"));
     let declaring = publisher().exchange(&exchange).declare(topology);
     declaring.publish(&full()).await.expect("declared at the first connection");
     publisher_only.publish(&full()).await.expect("the other finds it too");
@@ -107,13 +123,20 @@ async fn access_that_is_refused_makes_the_destination_unavailable() {
     let stranger = url().replace("guest:guest", "guest:canary-password");
     let error = failure(&AmqpPublisher::new(stranger).expect("a URL").queue("q")).await;
     assert_eq!(error.class(), Unavailable);
-    assert!(error.to_string().contains("403 ACCESS_REFUSED") && !error.full_text().contains("canary"), "{error}");
+    assert!(
+        error.to_string().contains("403 ACCESS_REFUSED") && !error.full_text().contains("canary"),
+        "{error}"
+    );
 
     // Nobody may publish to an internal exchange.
     let (internal, client) = (name("internal"), client(&url()).await);
     let options = ExchangeDeclareOptions { internal: true, ..Default::default() };
-    let declared =
-        client.channel.exchange_declare(internal.as_str().into(), ExchangeKind::Topic, options, Default::default());
+    let declared = client.channel.exchange_declare(
+        internal.as_str().into(),
+        ExchangeKind::Topic,
+        options,
+        Default::default(),
+    );
     declared.await.expect("declared");
     let error = failure(&publisher().exchange(&internal)).await;
     assert_eq!(error.class(), Unavailable);
@@ -123,7 +146,9 @@ async fn access_that_is_refused_makes_the_destination_unavailable() {
 
 #[tokio::test]
 async fn a_vhost_that_does_not_exist_makes_the_destination_unavailable() {
-    let error = failure(&AmqpPublisher::new(format!("{}/no-such-vhost", url())).expect("a URL").queue("q")).await;
+    let error =
+        failure(&AmqpPublisher::new(format!("{}/no-such-vhost", url())).expect("a URL").queue("q"))
+            .await;
     assert_eq!(error.class(), Unavailable);
     assert!(error.to_string().contains("NOT_ALLOWED"), "{error}");
 }
@@ -133,7 +158,8 @@ async fn a_declaration_that_differs_makes_the_destination_unavailable_and_says_w
     let name = name("differs");
     let first = publisher().queue(&name).declare(Topology::new().queue(queue(&name)));
     first.publish(&full()).await.expect("confirmed");
-    let second = publisher().queue(&name).declare(Topology::new().queue(queue(&name).max_length(5)));
+    let second =
+        publisher().queue(&name).declare(Topology::new().queue(queue(&name).max_length(5)));
     let error = failure(&second).await;
     assert_eq!(error.class(), Unavailable);
     assert!(error.to_string().contains("x-max-length"), "{error}");
@@ -144,9 +170,12 @@ async fn nobody_at_the_address_makes_the_destination_unavailable() {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
     let address = listener.local_addr().expect("an address");
     drop(listener);
-    let error = failure(&AmqpPublisher::new(format!("amqp://{address}")).expect("a URL").queue("q")).await;
+    let error =
+        failure(&AmqpPublisher::new(format!("amqp://{address}")).expect("a URL").queue("q")).await;
     assert_eq!(error.class(), Unavailable);
-    let error = failure(&AmqpPublisher::new("amqp://no-such-host.invalid").expect("a URL").queue("q")).await;
+    let error =
+        failure(&AmqpPublisher::new("amqp://no-such-host.invalid").expect("a URL").queue("q"))
+            .await;
     assert_eq!(error.class(), Unavailable);
 }
 
@@ -154,7 +183,9 @@ async fn nobody_at_the_address_makes_the_destination_unavailable() {
 async fn a_server_that_accepts_and_is_silent_is_unavailable_in_time_and_let_go() {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
     let address = listener.local_addr().expect("an address");
-    let publisher = AmqpPublisher::new(format!("amqp://{address}")).expect("a URL").timeout(Duration::from_millis(200));
+    let publisher = AmqpPublisher::new(format!("amqp://{address}"))
+        .expect("a URL")
+        .timeout(Duration::from_millis(200));
     let (error, (mut stream, _)) =
         tokio::join!(failure(&publisher), async { listener.accept().await.expect("a connection") });
     assert_eq!(error.class(), Unavailable);
@@ -167,12 +198,15 @@ async fn a_server_that_accepts_and_is_silent_is_unavailable_in_time_and_let_go()
 #[tokio::test]
 async fn a_batch_tells_the_returned_from_the_confirmed_whatever_their_order() {
     let (exchange, name) = (name("exchange"), name("q"));
-    let topology = Topology::new().exchange(Exchange::direct(&exchange)).queue(queue(&name).bind(&exchange, "yes"));
+    let topology = Topology::new()
+        .exchange(Exchange::direct(&exchange))
+        .queue(queue(&name).bind(&exchange, "yes"));
     let routed = |message: &Message| message.sequence.is_some_and(|n| n.0 % 3 != 0);
     let key = move |message: &Message| if routed(message) { "yes" } else { "no" }.to_owned();
     let publisher = publisher().exchange(&exchange).routing_key(key).declare(topology.clone());
-    let batches: Vec<Vec<Message>> =
-        (0..8).map(|batch| (1..=100).map(|n| numbered(n + batch * 7, &format!("{batch}-{n}"))).collect()).collect();
+    let batches: Vec<Vec<Message>> = (0..8)
+        .map(|batch| (1..=100).map(|n| numbered(n + batch * 7, &format!("{batch}-{n}"))).collect())
+        .collect();
     // Many batches at once, so that returns and confirms of all mix on the wire.
     let verdicts = join_all(batches.iter().map(|batch| publish_all(&publisher, batch))).await;
     for (message, verdict) in batches.iter().flatten().zip(verdicts.iter().flatten()) {
@@ -181,7 +215,9 @@ async fn a_batch_tells_the_returned_from_the_confirmed_whatever_their_order() {
     }
     let confirmed = batches.iter().flatten().filter(|message| routed(message)).count();
     let client = client(&url()).await;
-    let waiting = async || usize::try_from(client.waiting(&name).await).is_ok_and(|waiting| waiting == confirmed);
+    let waiting = async || {
+        usize::try_from(client.waiting(&name).await).is_ok_and(|waiting| waiting == confirmed)
+    };
     tests::wait_until(SOON, "what is confirmed is in the queue", waiting).await;
     client.delete_exchange(&exchange).await;
 }
@@ -192,7 +228,8 @@ async fn a_publish_that_is_given_up_leaves_the_channel_and_others_go_on() {
     let publisher = publisher().queue(&name).declare(Topology::new().queue(queue(&name)));
     publisher.publish(&full()).await.expect("confirmed");
     for n in 1..=20 {
-        let cut = tokio::time::timeout(Duration::from_micros(n * 50), publisher.publish(&full())).await;
+        let cut =
+            tokio::time::timeout(Duration::from_micros(n * 50), publisher.publish(&full())).await;
         drop(cut);
         publisher.publish(&full()).await.expect("the next is confirmed");
     }

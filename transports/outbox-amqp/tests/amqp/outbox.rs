@@ -41,7 +41,8 @@ impl World {
     /// One in a database that its caller keeps.
     pub(crate) async fn on(database: &TempDatabase) -> Self {
         let db = database.connect().await;
-        let outbox = Outbox::builder(db.clone()).source("story").install().await.expect("installed");
+        let outbox =
+            Outbox::builder(db.clone()).source("story").install().await.expect("installed");
         Self { outbox, db, _database: None }
     }
 
@@ -62,19 +63,23 @@ impl World {
 
     /// Starts a relay with one route.
     pub(crate) async fn relay(&self, publisher: AmqpPublisher) -> Relay {
-        let retry = RetryPolicy::default().backoff(Duration::from_millis(50)).max_backoff(Duration::from_millis(200));
+        let retry = RetryPolicy::default()
+            .backoff(Duration::from_millis(50))
+            .max_backoff(Duration::from_millis(200));
         let route = Route::new("rabbit", everything(), publisher).retry(retry);
         Relay::builder(&self.outbox).add_route(route).start().await.expect("started")
     }
 
     pub(crate) async fn drained(&self) {
-        let empty = async || tests::equals(self.number("SELECT COUNT(*) FROM outbox_events").await, 0);
+        let empty =
+            async || tests::equals(self.number("SELECT COUNT(*) FROM outbox_events").await, 0);
         wait_until(SOON, "the outbox is empty", empty).await;
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_queue_that_is_deleted_under_the_publisher_lets_events_wait_with_no_route_as_their_error() {
+async fn a_queue_that_is_deleted_under_the_publisher_lets_events_wait_with_no_route_as_their_error()
+{
     const BEFORE: i64 = 40;
     const AFTER: i64 = 100;
     let (world, name) = (World::open().await, name("deleted"));
@@ -87,8 +92,13 @@ async fn a_queue_that_is_deleted_under_the_publisher_lets_events_wait_with_no_ro
     client.delete_queue(&name).await;
     world.tell(BEFORE..AFTER).await;
     let named = "SELECT COUNT(*) FROM outbox_retries WHERE errors LIKE '%312 NO_ROUTE%'";
-    wait_until(SOON, "NO_ROUTE is named", async || tests::above(world.number(named).await, 0)).await;
-    assert_eq!(world.number("SELECT COUNT(*) FROM outbox_events").await, AFTER - BEFORE, "all wait");
+    wait_until(SOON, "NO_ROUTE is named", async || tests::above(world.number(named).await, 0))
+        .await;
+    assert_eq!(
+        world.number("SELECT COUNT(*) FROM outbox_events").await,
+        AFTER - BEFORE,
+        "all wait"
+    );
     let finished = "SELECT COUNT(*) FROM outbox_retries WHERE state <> 'waiting'";
     assert_eq!(world.number(finished).await, 0, "nothing is marked done");
     assert_eq!(world.number("SELECT COUNT(*) FROM outbox_dead_letters").await, 0);
@@ -111,7 +121,8 @@ async fn a_full_queue_lets_the_rest_wait_and_drains_as_it_is_read() {
     let relay = world.relay(publisher().queue(&name).declare(topology.clone())).await;
     world.tell(0..EVENTS).await;
     let refused = "SELECT COUNT(*) FROM outbox_retries WHERE errors LIKE '%basic.nack%'";
-    wait_until(SOON, "the queue refuses", async || tests::above(world.number(refused).await, 0)).await;
+    wait_until(SOON, "the queue refuses", async || tests::above(world.number(refused).await, 0))
+        .await;
     let mut subscriber = crate::support::subscriber(&name).declare(topology);
     let mut seen = std::collections::BTreeSet::new();
     while i64::try_from(seen.len()).expect("few") < EVENTS {

@@ -1,7 +1,8 @@
 //! The subscriber: what it counts, what it holds, what it says when the server takes something away.
 
 use crate::support::{
-    SOON, client, full, message_with, name, next, numbered, publisher, queue, subscribed, subscriber, url,
+    SOON, client, full, message_with, name, next, numbered, publisher, queue, subscribed,
+    subscriber, url,
 };
 use lapin::BasicProperties;
 use outbox_amqp::{Death, Queue, Topology};
@@ -15,7 +16,9 @@ const QUIET: Duration = Duration::from_millis(300);
 #[tokio::test]
 async fn a_quorum_queue_counts_deliveries_and_gives_up_at_its_limit() {
     let (name, dead) = (name("limit"), name("dead"));
-    let queues = Topology::new().queue(queue(&name).delivery_limit(2).dead_letter_to(&dead)).queue(queue(&dead));
+    let queues = Topology::new()
+        .queue(queue(&name).delivery_limit(2).dead_letter_to(&dead))
+        .queue(queue(&dead));
     publisher().queue(&name).declare(queues.clone()).publish(&full()).await.expect("confirmed");
     let mut subscription = subscriber(&name).declare(queues);
     for attempt in 1..=3 {
@@ -26,13 +29,17 @@ async fn a_quorum_queue_counts_deliveries_and_gives_up_at_its_limit() {
     let delivery = next(&mut subscriber(&dead)).await;
     let deaths = Death::all_of(delivery.message.as_ref().expect("readable"));
     assert_eq!(deaths.len(), 1, "{deaths:?}");
-    assert_eq!((deaths[0].queue.as_str(), deaths[0].reason.as_str()), (name.as_str(), "delivery_limit"));
+    assert_eq!(
+        (deaths[0].queue.as_str(), deaths[0].reason.as_str()),
+        (name.as_str(), "delivery_limit")
+    );
     delivery.ack().await.expect("heard");
 }
 
 #[tokio::test]
 async fn every_way_to_the_dead_letters_is_told() {
-    let (rejecting, expiring, overflowing) = (name("rejecting"), name("expiring"), name("overflowing"));
+    let (rejecting, expiring, overflowing) =
+        (name("rejecting"), name("expiring"), name("overflowing"));
     let dead = name("dead");
     let queues = Topology::new()
         .queue(queue(&rejecting).dead_letter_to(&dead))
@@ -59,8 +66,12 @@ async fn every_way_to_the_dead_letters_is_told() {
         let delivery = next(&mut letters).await;
         let message = delivery.message.as_ref().expect("readable");
         let deaths = Death::all_of(message);
-        let (_, queue, reason) = *expected.iter().find(|(id, ..)| *id == message.id).expect("a letter that is awaited");
-        assert_eq!((deaths[0].queue.as_str(), deaths[0].reason.as_str(), deaths[0].count), (queue, reason, 1));
+        let (_, queue, reason) =
+            *expected.iter().find(|(id, ..)| *id == message.id).expect("a letter that is awaited");
+        assert_eq!(
+            (deaths[0].queue.as_str(), deaths[0].reason.as_str(), deaths[0].count),
+            (queue, reason, 1)
+        );
         assert_eq!(deaths[0].routing_keys, [queue]);
         assert!(deaths[0].at.is_some_and(|seconds| seconds > 1_700_000_000), "{deaths:?}");
         delivery.ack().await.expect("heard");
@@ -99,7 +110,9 @@ async fn a_closed_subscriber_gives_no_more_and_hears_late_answers() {
     let mut rest = Vec::new();
     for _ in 0..4 {
         let delivery = next(&mut second).await;
-        rest.push(delivery.message.as_ref().map(|m| m.sequence.map_or(0, |n| n.0)).expect("readable"));
+        rest.push(
+            delivery.message.as_ref().map(|m| m.sequence.map_or(0, |n| n.0)).expect("readable"),
+        );
         delivery.ack().await.expect("heard");
     }
     rest.sort_unstable();
@@ -108,7 +121,10 @@ async fn a_closed_subscriber_gives_no_more_and_hears_late_answers() {
     held.ack().await.expect("the answer is heard");
     drop(second);
     let client = client(&url()).await;
-    tests::wait_until(SOON, "nothing is left", async || tests::equals(client.waiting(&name).await, 0)).await;
+    tests::wait_until(SOON, "nothing is left", async || {
+        tests::equals(client.waiting(&name).await, 0)
+    })
+    .await;
 }
 
 #[tokio::test]
@@ -117,17 +133,24 @@ async fn a_queue_that_is_deleted_is_told_of_and_received_from_again_when_it_is_b
     let queues = Topology::new().queue(queue(&name));
     let publisher = publisher().queue(&name).declare(queues.clone());
     publisher.publish(&numbered(1, "k")).await.expect("confirmed");
-    let (mut plain, mut declaring) = (subscriber(&name).prefetch(1), subscriber(&name).prefetch(1).declare(queues));
+    let (mut plain, mut declaring) =
+        (subscriber(&name).prefetch(1), subscriber(&name).prefetch(1).declare(queues));
     next(&mut declaring).await.ack().await.expect("heard");
     subscribed(&mut plain, &name, 2).await;
 
     client(&url()).await.delete_queue(&name).await;
     for told in [plain.next().await, declaring.next().await] {
         let error = told.expect_err("the loss is told");
-        assert!(outbox_core::failure::full_text(&error).contains("cancelled the consumer"), "{error:?}");
+        assert!(
+            outbox_core::failure::full_text(&error).contains("cancelled the consumer"),
+            "{error:?}"
+        );
     }
     let error = plain.next().await.expect_err("it is not there");
-    assert!(outbox_core::failure::full_text(&error).contains("404 NOT_FOUND - no queue"), "{error:?}");
+    assert!(
+        outbox_core::failure::full_text(&error).contains("404 NOT_FOUND - no queue"),
+        "{error:?}"
+    );
     subscribed(&mut declaring, &name, 1).await;
     drop(declaring);
     publisher.publish(&numbered(2, "k")).await.expect("the queue is back");
@@ -158,8 +181,13 @@ async fn what_cannot_be_read_is_delivered_with_the_reason_and_can_be_rejected() 
         (BasicProperties::default(), vec![b'x'; 1_001], "1001 bytes, of at most 1000"),
     ];
     for (properties, body, reason) in table {
-        let publish =
-            client.channel.basic_publish("".into(), name.as_str().into(), Default::default(), &body, properties);
+        let publish = client.channel.basic_publish(
+            "".into(),
+            name.as_str().into(),
+            Default::default(),
+            &body,
+            properties,
+        );
         publish.await.expect("sent").await.expect("taken");
         let delivery = next(&mut subscriber).await;
         let problem = delivery.message.as_ref().expect_err("it cannot be read");

@@ -93,7 +93,10 @@ impl Service {
 
     async fn effects(&self) -> Vec<String> {
         let db = self.outbox.connection();
-        let asked = Statement::from_string(db.get_database_backend(), "SELECT what FROM effects ORDER BY what");
+        let asked = Statement::from_string(
+            db.get_database_backend(),
+            "SELECT what FROM effects ORDER BY what",
+        );
         db.query_all_raw(asked)
             .await
             .expect("database and server answer")
@@ -167,9 +170,18 @@ async fn a_saga_that_asks_others_ends_with_one_binding_for_commands_and_one_for_
     }
     tx.commit().await.expect("database and server answer");
     let ended = async || {
-        let sagas = shop.outbox.sagas(&SagaFilter::default(), None, 10).await.expect("database and server answer");
+        let sagas = shop
+            .outbox
+            .sagas(&SagaFilter::default(), None, 10)
+            .await
+            .expect("database and server answer");
         let states: Vec<_> = sagas.iter().map(|saga| saga.instance.state).collect();
-        let expected = [SagaState::Compensated, SagaState::Completed, SagaState::Compensated, SagaState::Completed];
+        let expected = [
+            SagaState::Compensated,
+            SagaState::Completed,
+            SagaState::Compensated,
+            SagaState::Completed,
+        ];
         tests::equals(states, expected.to_vec())
     };
     wait_until(SOON, "two are completed and two compensated", ended).await;
@@ -177,8 +189,11 @@ async fn a_saga_that_asks_others_ends_with_one_binding_for_commands_and_one_for_
     let expected: Vec<_> = charged.chain([1, 3].map(|order| format!("refunded {order}"))).collect();
     assert_eq!(payments.effects().await, expected);
     for service in [&shop, &payments] {
-        let letters =
-            service.outbox.dead_letters(&LetterFilter::all(), None, 9).await.expect("database and server answer");
+        let letters = service
+            .outbox
+            .dead_letters(&LetterFilter::all(), None, 9)
+            .await
+            .expect("database and server answer");
         assert!(letters.is_empty(), "{letters:?}");
     }
     for handle in [at_shop, at_payments] {
@@ -203,7 +218,12 @@ async fn a_stranger_s_command_over_rabbitmq_is_a_letter_and_is_answered_to_nobod
             (parts.event_version, parts.payload) = (1, br#"{"order":7}"#.to_vec().into());
             parts.content_type = "application/json".into();
             let saga = SagaId::generate().to_string();
-            let headers = [("sagaid", &*saga), ("sagastep", "charge"), ("sagaround", "1"), ("sagaphase", "do")];
+            let headers = [
+                ("sagaid", &*saga),
+                ("sagastep", "charge"),
+                ("sagaround", "1"),
+                ("sagaphase", "do"),
+            ];
             for (name, value) in headers.into_iter().chain([("replyto", "checkout.answers")]) {
                 parts.headers.insert(name, value).expect("database and server answer");
             }
@@ -219,16 +239,27 @@ async fn a_stranger_s_command_over_rabbitmq_is_a_letter_and_is_answered_to_nobod
         rabbit.publish(&command(change)).await.expect("confirmed");
     }
     let letters = async || {
-        payments.outbox.dead_letters(&LetterFilter::all(), None, 9).await.expect("database and server answer").len()
+        payments
+            .outbox
+            .dead_letters(&LetterFilter::all(), None, 9)
+            .await
+            .expect("database and server answer")
+            .len()
     };
     wait_until(SOON, "each is a letter", async || tests::equals(letters().await, 3)).await;
     assert_eq!(payments.effects().await, [""; 0], "nothing was done");
     let pending = payments.outbox.stats().await.expect("database and server answer").pending;
-    assert_eq!((pending, payments.relay.stats().borrow().delivered), (0, 0), "nobody is or was answered");
+    assert_eq!(
+        (pending, payments.relay.stats().borrow().delivered),
+        (0, 0),
+        "nobody is or was answered"
+    );
     // Its own command is done and answered.
     rabbit.publish(&command(|_| {})).await.expect("confirmed");
-    wait_until(SOON, "it is done", async || tests::equals(payments.effects().await, vec!["charged 7".to_owned()]))
-        .await;
+    wait_until(SOON, "it is done", async || {
+        tests::equals(payments.effects().await, vec!["charged 7".to_owned()])
+    })
+    .await;
     let answered = async || tests::equals(payments.relay.stats().borrow().delivered, 1);
     wait_until(SOON, "it is answered", answered).await;
     handle.shutdown(SOON).await.expect("database and server answer");

@@ -13,7 +13,8 @@ use std::{
 use tracing_subscriber::fmt::MakeWriter;
 
 /// What may be seen nowhere: a password, a payload as text and as a list of bytes, a header.
-const CANARIES: [&str; 4] = ["canary-password", "canary-payload", "99, 97, 110, 97, 114, 121", "canary-header"];
+const CANARIES: [&str; 4] =
+    ["canary-password", "canary-payload", "99, 97, 110, 97, 114, 121", "canary-header"];
 
 fn assert_silent(what: &str, text: &str) {
     for canary in CANARIES {
@@ -62,7 +63,11 @@ fn no_debug_and_no_configuration_error_shows_a_secret() {
     assert!(format!("{publisher:?}").contains("127.0.0.1:"), "it shows where it publishes");
     let subscriber = AmqpSubscriber::new(stranger(), "q").expect("a URL");
     assert_silent("the subscriber", &format!("{subscriber:?} {subscriber:#?}"));
-    for url in ["amqp://user:canary-password@[::1", "ftp://user:canary-password@h", "user:canary-password@h"] {
+    for url in [
+        "amqp://user:canary-password@[::1",
+        "ftp://user:canary-password@h",
+        "user:canary-password@h",
+    ] {
         let error = AmqpPublisher::new(url).expect_err("wrong");
         assert_silent("the URL's fault", &format!("{error} {error:?}"));
     }
@@ -72,13 +77,21 @@ fn no_debug_and_no_configuration_error_shows_a_secret() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_failure_and_no_log_shows_a_secret_whatever_is_returned_refused_or_lost() {
     let log = Log::default();
-    let listening = tracing_subscriber::fmt().with_max_level(tracing::Level::TRACE).with_writer(log.clone()).finish();
+    let listening = tracing_subscriber::fmt()
+        .with_max_level(tracing::Level::TRACE)
+        .with_writer(log.clone())
+        .finish();
     tracing::subscriber::set_global_default(listening).expect("the first");
     let sent = canary_message();
 
-    let refused = AmqpPublisher::new(stranger()).expect("a URL").publish(&sent).await.expect_err("not let in");
+    let refused = AmqpPublisher::new(stranger())
+        .expect("a URL")
+        .publish(&sent)
+        .await
+        .expect_err("not let in");
     assert_silent("the refusal", &format!("{refused:?} {}", refused.full_text()));
-    let refused = AmqpSubscriber::new(stranger(), "q").expect("a URL").next().await.expect_err("not let in");
+    let refused =
+        AmqpSubscriber::new(stranger(), "q").expect("a URL").next().await.expect_err("not let in");
     assert_silent("the refusal", &format!("{refused:?} {}", full_text(&refused)));
     let returned = publisher().queue(name("nobody")).publish(&sent).await.expect_err("returned");
     assert_silent("the return", &format!("{returned:?} {}", returned.full_text()));
@@ -96,12 +109,18 @@ async fn no_failure_and_no_log_shows_a_secret_whatever_is_returned_refused_or_lo
     delivery.nack(true).await.expect("heard");
     next(&mut subscriber).await.reject("no").await.expect("heard");
     client(&url()).await.delete_queue(&name).await;
-    let lost =
-        tokio::time::timeout(SOON, subscriber.next()).await.expect("the loss is told").expect_err("the queue is gone");
+    let lost = tokio::time::timeout(SOON, subscriber.next())
+        .await
+        .expect("the loss is told")
+        .expect_err("the queue is gone");
     assert_silent("the loss", &full_text(&lost));
 
     tracing::info!("the end");
-    let text = String::from_utf8_lossy(&log.0.lock().expect("no panic under the lock")).into_owned();
-    assert!(text.contains("the end") && text.contains("a message was rejected"), "something was logged: {text}");
+    let text =
+        String::from_utf8_lossy(&log.0.lock().expect("no panic under the lock")).into_owned();
+    assert!(
+        text.contains("the end") && text.contains("a message was rejected"),
+        "something was logged: {text}"
+    );
     assert_silent("the log", &text);
 }

@@ -45,9 +45,13 @@ fn text(text: impl AsRef<str>) -> AMQPValue {
 /// The attributes of an event, with some more or others.
 fn attributes(others: impl IntoIterator<Item = (String, AMQPValue)>) -> BasicProperties {
     let mut table = FieldTable::default();
-    for (name, value) in
-        [("specversion", "1.0"), ("id", "A-1"), ("source", "/elsewhere"), ("type", "story.told"), ("topic", "story")]
-    {
+    for (name, value) in [
+        ("specversion", "1.0"),
+        ("id", "A-1"),
+        ("source", "/elsewhere"),
+        ("type", "story.told"),
+        ("topic", "story"),
+    ] {
         table.insert(format!("cloudEvents_{name}").as_str().into(), text(value));
     }
     for (name, value) in others {
@@ -61,7 +65,8 @@ fn with(name: &str, value: &str) -> BasicProperties {
 }
 
 fn strangers() -> Vec<Strange> {
-    let structured = || BasicProperties::default().with_content_type("application/cloudevents+json".into());
+    let structured =
+        || BasicProperties::default().with_content_type("application/cloudevents+json".into());
     let unreadable = |properties, body: &[u8], says| Strange {
         properties,
         body: body.to_vec(),
@@ -87,7 +92,11 @@ fn strangers() -> Vec<Strange> {
         unreadable(structured(), b"\xff\xfe\0", "not JSON"),
         unreadable(BasicProperties::default(), event, "no attributes of CloudEvents"),
         unreadable(without_id, event, "`id` is missing"),
-        unreadable(structured(), br#"{"specversion":"1.0","source":"/s","type":"story.told"}"#, "`id` is missing"),
+        unreadable(
+            structured(),
+            br#"{"specversion":"1.0","source":"/s","type":"story.told"}"#,
+            "`id` is missing",
+        ),
         unreadable(with("specversion", "0.3"), event, "`specversion` is not 1.0"),
         unreadable(with("eventversion", "no number"), event, "`eventversion`"),
         // All that fit in one frame.
@@ -120,12 +129,16 @@ fn strangers() -> Vec<Strange> {
 }
 
 async fn publish(client: &Client, queue: &str, properties: BasicProperties, body: &[u8]) {
-    let sent = client.channel.basic_publish("".into(), queue.into(), Default::default(), body, properties);
+    let sent =
+        client.channel.basic_publish("".into(), queue.into(), Default::default(), body, properties);
     sent.await.expect("sent").await.expect("taken");
 }
 
 async fn effect(told: Told, cx: &HandlerContext<OutboxTransaction>) -> Result<(), DbErr> {
-    cx.tx.execute_unprepared(&format!("INSERT INTO effects (n) VALUES ({})", told.n)).await.map(|_| ())
+    cx.tx
+        .execute_unprepared(&format!("INSERT INTO effects (n) VALUES ({})", told.n))
+        .await
+        .map(|_| ())
 }
 
 on_every_database! {

@@ -53,7 +53,9 @@ pub(crate) struct Client {
 
 /// Connects to a server without the transport.
 pub(crate) async fn client(url: &str) -> Client {
-    let connection = Connection::connect(url, ConnectionProperties::default()).await.expect("the server lets us in");
+    let connection = Connection::connect(url, ConnectionProperties::default())
+        .await
+        .expect("the server lets us in");
     let channel = connection.create_channel().await.expect("a channel");
     Client { channel, connection }
 }
@@ -85,8 +87,13 @@ impl Client {
 }
 
 /// Asks for a queue and does not make one.
-const PASSIVE: QueueDeclareOptions =
-    QueueDeclareOptions { passive: true, durable: false, exclusive: false, auto_delete: false, nowait: false };
+const PASSIVE: QueueDeclareOptions = QueueDeclareOptions {
+    passive: true,
+    durable: false,
+    exclusive: false,
+    auto_delete: false,
+    nowait: false,
+};
 
 /// Waits until a subscription holds that gives nothing, which is one of so many on its queue.
 pub(crate) async fn subscribed(subscriber: &mut AmqpSubscriber, queue: &str, consumers: u32) {
@@ -101,13 +108,15 @@ pub(crate) async fn subscribed(subscriber: &mut AmqpSubscriber, queue: &str, con
 /// Publishes something that is not confirmed.
 pub(crate) async fn failure(publisher: &AmqpPublisher) -> PublishError {
     let result = tokio::time::timeout(SOON, publisher.publish(&full())).await;
-    let result = result.unwrap_or_else(|_| panic!("no verdict on a publish within {SOON:?} by {publisher:?}"));
+    let result = result
+        .unwrap_or_else(|_| panic!("no verdict on a publish within {SOON:?} by {publisher:?}"));
     result.expect_err("the message was not confirmed")
 }
 
 /// Waits for the next delivery.
 pub(crate) async fn next(subscriber: &mut AmqpSubscriber) -> Delivery {
     let delivery = tokio::time::timeout(SOON, subscriber.next()).await;
-    let delivery = delivery.unwrap_or_else(|_| panic!("nothing came within {SOON:?} to {subscriber:?}"));
+    let delivery =
+        delivery.unwrap_or_else(|_| panic!("nothing came within {SOON:?} to {subscriber:?}"));
     delivery.expect("the subscription holds").expect("the subscription is open")
 }

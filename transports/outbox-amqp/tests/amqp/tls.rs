@@ -23,17 +23,19 @@ struct Front {
 async fn front(name: &str) -> Front {
     let mut params = CertificateParams::default();
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    let issuer = CertifiedIssuer::self_signed(params, KeyPair::generate().expect("a key")).expect("a certificate");
+    let issuer = CertifiedIssuer::self_signed(params, KeyPair::generate().expect("a key"))
+        .expect("a certificate");
     let key = KeyPair::generate().expect("a key");
     let params = CertificateParams::new([name.to_owned()]).expect("a name");
     let certificate = params.signed_by(&key, &issuer).expect("a certificate");
     let key = PrivateKeyDer::try_from(key.serialize_der()).expect("a key");
-    let config = ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
-        .with_safe_default_protocol_versions()
-        .expect("versions")
-        .with_no_client_auth()
-        .with_single_cert(vec![certificate.der().clone()], key)
-        .expect("a certificate");
+    let config =
+        ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+            .with_safe_default_protocol_versions()
+            .expect("versions")
+            .with_no_client_auth()
+            .with_single_cert(vec![certificate.der().clone()], key)
+            .expect("a certificate");
     let acceptor = TlsAcceptor::from(Arc::new(config));
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
     let address = listener.local_addr().expect("an address");
@@ -68,7 +70,8 @@ async fn both_halves_speak_tls_to_a_server_that_they_trust() {
     let publisher = AmqpPublisher::new(front.url()).expect("a URL").trust(&front.authority);
     let sent = full();
     publisher.queue(&name).declare(topology).publish(&sent).await.expect("confirmed");
-    let mut subscriber = AmqpSubscriber::new(front.url(), &name).expect("a URL").trust(&front.authority);
+    let mut subscriber =
+        AmqpSubscriber::new(front.url(), &name).expect("a URL").trust(&front.authority);
     let delivery = next(&mut subscriber).await;
     assert_eq!(delivery.message.as_ref().map(|message| message.id), Ok(sent.id));
     delivery.ack().await.expect("heard");
@@ -81,7 +84,8 @@ async fn a_certificate_of_a_stranger_or_of_another_name_is_no_connection() {
     assert_eq!(error.class(), FailureClass::Unavailable);
     assert!(error.to_string().contains("certificate"), "{error}");
     let misnamed = front("other.example").await;
-    let trusting = AmqpPublisher::new(misnamed.url()).expect("a URL").trust(&misnamed.authority).queue("q");
+    let trusting =
+        AmqpPublisher::new(misnamed.url()).expect("a URL").trust(&misnamed.authority).queue("q");
     let error = failure(&trusting).await;
     assert_eq!(error.class(), FailureClass::Unavailable);
     assert!(error.to_string().contains("certificate"), "{error}");
@@ -89,6 +93,10 @@ async fn a_certificate_of_a_stranger_or_of_another_name_is_no_connection() {
 
 #[test]
 fn a_text_that_is_no_certificate_is_refused() {
-    let error = AmqpPublisher::new("amqps://localhost").expect("a URL").trust("nonsense").build().expect_err("wrong");
+    let error = AmqpPublisher::new("amqps://localhost")
+        .expect("a URL")
+        .trust("nonsense")
+        .build()
+        .expect_err("wrong");
     assert!(error.to_string().contains("no PEM certificate"), "{error}");
 }

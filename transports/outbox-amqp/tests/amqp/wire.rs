@@ -14,7 +14,8 @@ async fn sent(structured: bool) -> BasicGetMessage {
     let publisher = publisher().queue(&name).declare(Topology::new().queue(queue(&name)));
     let publisher = if structured { publisher.structured() } else { publisher };
     publisher.publish(&full()).await.expect("confirmed");
-    let got = client(&url()).await.channel.basic_get(name.as_str().into(), Default::default()).await;
+    let got =
+        client(&url()).await.channel.basic_get(name.as_str().into(), Default::default()).await;
     got.expect("an answer").expect("a message")
 }
 
@@ -32,7 +33,10 @@ async fn binary_mode_has_attributes_in_headers_and_the_rest_in_properties() {
     let properties = &message.properties;
     assert_eq!(properties.content_type().as_ref().map(|t| t.as_str()), Some("application/json"));
     assert_eq!(properties.kind().as_ref().map(|t| t.as_str()), Some("order.placed"));
-    assert_eq!((properties.delivery_mode(), properties.timestamp()), (&Some(2), &Some(1_700_000_000)));
+    assert_eq!(
+        (properties.delivery_mode(), properties.timestamp()),
+        (&Some(2), &Some(1_700_000_000))
+    );
     let id = properties.message_id().as_ref().map(|id| id.as_str().as_bytes());
     assert_eq!(header(&message, "cloudEvents_id"), id);
     for (name, value) in [
@@ -55,11 +59,17 @@ async fn binary_mode_has_attributes_in_headers_and_the_rest_in_properties() {
 async fn structured_mode_is_one_json_object() {
     let message = sent(true).await;
     let properties = &message.properties;
-    assert_eq!(properties.content_type().as_ref().map(|t| t.as_str()), Some("application/cloudevents+json"));
+    assert_eq!(
+        properties.content_type().as_ref().map(|t| t.as_str()),
+        Some("application/cloudevents+json")
+    );
     assert!(properties.message_id().is_some());
     assert_eq!(header(&message, "cloudEvents_id"), None);
     let body = String::from_utf8(message.data.clone()).expect("text");
-    assert!(body.starts_with("{\"specversion\":\"1.0\"") && body.ends_with("\"data\":{\"total\":100}}"), "{body}");
+    assert!(
+        body.starts_with("{\"specversion\":\"1.0\"") && body.ends_with("\"data\":{\"total\":100}}"),
+        "{body}"
+    );
 }
 
 /// Publishes by the test's own client and receives by the transport.
@@ -73,7 +83,13 @@ async fn received(
     publisher().queue(&name).declare(topology).publish(&full()).await.expect("declared");
     let mut subscriber = configure(subscriber(&name));
     next(&mut subscriber).await.ack().await.expect("heard");
-    let publish = client.channel.basic_publish("".into(), name.as_str().into(), Default::default(), body, properties);
+    let publish = client.channel.basic_publish(
+        "".into(),
+        name.as_str().into(),
+        Default::default(),
+        body,
+        properties,
+    );
     publish.await.expect("sent").await.expect("taken");
     next(&mut subscriber).await.message.clone()
 }
@@ -106,15 +122,22 @@ async fn the_bindings_other_prefix_and_typed_values_are_read() {
         ("cloudEvents:urgent", AMQPValue::Boolean(true)),
         ("x-their-own", AMQPValue::Void),
     ]);
-    let properties = BasicProperties::default().with_content_type("text/plain".into()).with_headers(headers);
+    let properties =
+        BasicProperties::default().with_content_type("text/plain".into()).with_headers(headers);
     let message = received(properties, b"hello", as_it_is).await.expect("readable");
     assert_eq!(
         (message.source.as_str(), message.event_type.as_str(), &message.payload[..]),
         ("/java", "order.placed", &b"hello"[..])
     );
     assert_eq!(message.created_at.as_micros(), 1_700_000_000_000_000);
-    assert_eq!((message.headers.get("weight"), message.headers.get("urgent")), (Some("-3"), Some("true")));
-    assert_eq!((message.headers.get("originalid"), message.content_type.as_str()), (Some("A-1"), "text/plain"));
+    assert_eq!(
+        (message.headers.get("weight"), message.headers.get("urgent")),
+        (Some("-3"), Some("true"))
+    );
+    assert_eq!(
+        (message.headers.get("originalid"), message.content_type.as_str()),
+        (Some("A-1"), "text/plain")
+    );
 }
 
 #[tokio::test]
@@ -126,7 +149,9 @@ async fn an_attribute_under_both_prefixes_is_refused_because_two_readers_could_s
         ("cloudEvents:type", text("t")),
         ("cloudEvents:source", text("/s")),
     ]);
-    let error = received(BasicProperties::default().with_headers(headers), b"", as_it_is).await.expect_err("refused");
+    let error = received(BasicProperties::default().with_headers(headers), b"", as_it_is)
+        .await
+        .expect_err("refused");
     assert!(error.contains("`id` is there twice"), "{error}");
 }
 
@@ -138,7 +163,8 @@ async fn a_message_without_attributes_is_read_from_its_properties_where_that_is_
         .with_type("invoice.sent".into())
         .with_timestamp(1_700_000_000)
         .with_headers(table([("tenant", text("t-9")), ("X-Other", text("left out"))]));
-    let message = received(properties, b"{\"n\":1}", |s| s.plain("/legacy")).await.expect("readable");
+    let message =
+        received(properties, b"{\"n\":1}", |s| s.plain("/legacy")).await.expect("readable");
     assert_eq!((message.event_type.as_str(), message.source.as_str()), ("invoice.sent", "/legacy"));
     assert_eq!(message.id.to_string(), "0190f1f0-0000-7000-8000-000000000001");
     assert_eq!((message.headers.get("tenant"), message.headers.len()), (Some("t-9"), 1));
@@ -147,7 +173,9 @@ async fn a_message_without_attributes_is_read_from_its_properties_where_that_is_
 
 #[tokio::test]
 async fn plain_json_with_a_header_for_its_type_is_read_where_that_is_asked_for() {
-    let plain = || PlainJson::new("x-event-type", "/legacy").key_header("x-order").version_header("x-version");
+    let plain = || {
+        PlainJson::new("x-event-type", "/legacy").key_header("x-order").version_header("x-version")
+    };
     let asked = |subscriber: AmqpSubscriber| subscriber.plain_json(plain());
     let headers = || {
         vec![
@@ -163,14 +191,23 @@ async fn plain_json_with_a_header_for_its_type_is_read_where_that_is_asked_for()
         for (name, value) in headers {
             table.insert(name.into(), value);
         }
-        BasicProperties::default().with_message_id("I-1".into()).with_timestamp(1_700_000_000).with_headers(table)
+        BasicProperties::default()
+            .with_message_id("I-1".into())
+            .with_timestamp(1_700_000_000)
+            .with_headers(table)
     };
     let message = received(properties(headers()), b"{\"n\":1}", asked).await.expect("readable");
     assert_eq!((message.event_type.as_str(), message.event_version), ("invoice.sent", 2));
     assert_eq!((message.source.as_str(), message.key.as_deref()), ("/legacy", Some("7")));
-    assert_eq!((message.headers.get("tenant"), message.headers.get("originalid")), (Some("t-9"), Some("I-1")));
+    assert_eq!(
+        (message.headers.get("tenant"), message.headers.get("originalid")),
+        (Some("t-9"), Some("I-1"))
+    );
     assert_eq!((message.headers.len(), message.created_at.as_micros()), (2, 1_700_000_000_000_000));
-    assert_eq!((message.content_type.as_str(), &message.payload[..]), ("application/json", &b"{\"n\":1}"[..]));
+    assert_eq!(
+        (message.content_type.as_str(), &message.payload[..]),
+        ("application/json", &b"{\"n\":1}"[..])
+    );
 
     // An identity among the headers counts before the property.
     let mut own = headers();
@@ -184,8 +221,12 @@ async fn plain_json_with_a_header_for_its_type_is_read_where_that_is_asked_for()
     let message = received(untyped(), b"{}", |s| asked(s).plain("/older")).await.expect("readable");
     assert_eq!((message.event_type.as_str(), message.source.as_str()), ("invoice.paid", "/older"));
     // And the property may be the type.
-    let by_property = |subscriber: AmqpSubscriber| subscriber.plain_json(PlainJson::new("type", "/legacy"));
-    assert_eq!(received(untyped(), b"{}", by_property).await.expect("readable").event_type, "invoice.paid");
+    let by_property =
+        |subscriber: AmqpSubscriber| subscriber.plain_json(PlainJson::new("type", "/legacy"));
+    assert_eq!(
+        received(untyped(), b"{}", by_property).await.expect("readable").event_type,
+        "invoice.paid"
+    );
 
     let error = received(properties(headers()), b"{", asked).await.expect_err("refused");
     assert!(error.contains("not JSON"), "{error}");

@@ -71,7 +71,12 @@ impl Bodies {
     }
 
     /// Reads a body of at most `max` bytes, up to a deadline.
-    pub(super) async fn read(&self, mut body: Body, max: usize, until: Instant) -> Result<Bytes, Unread> {
+    pub(super) async fn read(
+        &self,
+        mut body: Body,
+        max: usize,
+        until: Instant,
+    ) -> Result<Bytes, Unread> {
         let (mut whole, mut ticket) = (Whole::default(), None);
         while !body.is_end_stream() {
             let mut frame = body.frame();
@@ -270,7 +275,11 @@ mod tests {
             number = waiting.grow(number, 1_000);
             waiting.give_up_surplus(3, 1_000_000);
         }
-        assert_eq!(honest.try_recv(), Err(oneshot::error::TryRecvError::Empty), "it is still waited for");
+        assert_eq!(
+            honest.try_recv(),
+            Err(oneshot::error::TryRecvError::Empty),
+            "it is still waited for"
+        );
         waiting.leave(number);
         assert_eq!((waiting.bytes, waiting.places.len()), (20, 2));
     }

@@ -91,12 +91,18 @@ struct Signed<'a> {
 }
 
 impl Desk {
-    async fn handle(&self, request: Request, since: Instant, until: Instant) -> Result<(), Refusal> {
+    async fn handle(
+        &self,
+        request: Request,
+        since: Instant,
+        until: Instant,
+    ) -> Result<(), Refusal> {
         let (parts, body) = request.into_parts();
         let rules = &self.rules;
         rules.admit(&parts.headers)?;
         // The cheap questions first: what is unsigned or stale is not read.
-        let signed = if rules.secrets.is_empty() { None } else { Some(rules.signed(&parts.headers)?) };
+        let signed =
+            if rules.secrets.is_empty() { None } else { Some(rules.signed(&parts.headers)?) };
         let busy = || Refusal::later(BUSY, rules.retry_after);
         if self.permits.available_permits() == 0 {
             return Err(busy());
@@ -105,7 +111,11 @@ impl Desk {
         if self.sender.is_closed() {
             return Err(closed());
         }
-        let body = self.bodies.read(body, rules.max_body, until).await.map_err(|unread| rules.unread(&unread))?;
+        let body = self
+            .bodies
+            .read(body, rules.max_body, until)
+            .await
+            .map_err(|unread| rules.unread(&unread))?;
         if let Some(signed) = &signed
             && !verify(&rules.secrets, signed.id, signed.timestamp, &body, &signed.signatures)
         {
@@ -113,21 +123,36 @@ impl Desk {
         }
         let message = rules.message(&parts, body, signed.as_ref())?;
         // What identifies the message for the inbox is what was signed, or a recorded request could come as a new one.
-        if signed.is_some_and(|signed| cloudevents::identity(signed.id, &message.source) != message.id) {
-            return Err(Refusal::new(StatusCode::BAD_REQUEST, "the signed id is not the id of the event"));
+        if signed
+            .is_some_and(|signed| cloudevents::identity(signed.id, &message.source) != message.id)
+        {
+            return Err(Refusal::new(
+                StatusCode::BAD_REQUEST,
+                "the signed id is not the id of the event",
+            ));
         }
         let _permit = self.permits.try_acquire().map_err(|_| busy())?;
         let (answer, answered) = oneshot::channel();
-        self.sender.try_send(Waiting { message, answer, since, until }).map_err(|error| match error {
-            TrySendError::Full(_) => busy(),
-            TrySendError::Closed(_) => closed(),
-        })?;
+        self.sender.try_send(Waiting { message, answer, since, until }).map_err(
+            |error| match error {
+                TrySendError::Full(_) => busy(),
+                TrySendError::Closed(_) => closed(),
+            },
+        )?;
         match timeout_at(until.into(), answered).await {
             Ok(Ok(Answer::Ack)) => Ok(()),
-            Ok(Ok(Answer::Reject(reason))) => Err(Refusal::new(StatusCode::UNPROCESSABLE_ENTITY, reason)),
-            Ok(Ok(Answer::Nack)) => Err(Refusal::later("the message could not be handled", rules.retry_after)),
-            Ok(Err(_)) => Err(Refusal::later("the message was dropped without an answer", rules.retry_after)),
-            Err(_) => Err(Refusal::new(StatusCode::GATEWAY_TIMEOUT, "the handler did not answer in time")),
+            Ok(Ok(Answer::Reject(reason))) => {
+                Err(Refusal::new(StatusCode::UNPROCESSABLE_ENTITY, reason))
+            }
+            Ok(Ok(Answer::Nack)) => {
+                Err(Refusal::later("the message could not be handled", rules.retry_after))
+            }
+            Ok(Err(_)) => {
+                Err(Refusal::later("the message was dropped without an answer", rules.retry_after))
+            }
+            Err(_) => {
+                Err(Refusal::new(StatusCode::GATEWAY_TIMEOUT, "the handler did not answer in time"))
+            }
         }
     }
 }
@@ -136,10 +161,18 @@ impl Rules {
     /// Looks at size and form as the headers announce them.
     fn admit(&self, headers: &HeaderMap) -> Result<(), Refusal> {
         if headers.len() > self.max_headers || headers::size(headers) > self.max_header_bytes {
-            return Err(Refusal::new(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "the headers are too large"));
+            return Err(Refusal::new(
+                StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+                "the headers are too large",
+            ));
         }
-        let length = headers.get(CONTENT_LENGTH).and_then(|v| v.to_str().ok()).and_then(|v| v.parse::<u64>().ok());
-        if length.is_some_and(|length| usize::try_from(length).map_or(true, |length| length > self.max_body)) {
+        let length = headers
+            .get(CONTENT_LENGTH)
+            .and_then(|v| v.to_str().ok())
+            .and_then(|v| v.parse::<u64>().ok());
+        if length.is_some_and(|length| {
+            usize::try_from(length).map_or(true, |length| length > self.max_body)
+        }) {
             return Err(too_large());
         }
         Ok(())
@@ -159,12 +192,20 @@ impl Rules {
         if id.is_empty() || id.contains('.') {
             return Err(unauthorized("the signed id is empty or holds a dot"));
         }
-        let all = |name| headers.get_all(name).iter().filter_map(|v| v.to_str().ok()).collect::<Vec<_>>().join(" ");
+        let all = |name| {
+            headers
+                .get_all(name)
+                .iter()
+                .filter_map(|v| v.to_str().ok())
+                .collect::<Vec<_>>()
+                .join(" ")
+        };
         let (signatures, of_attributes) = (all(signature::SIGNATURE), all(signature::ATTRIBUTES));
         if signatures.is_empty() {
             return Err(unauthorized("the signature's headers are missing"));
         }
-        let sent_at = seconds(timestamp).ok_or_else(|| unauthorized("the timestamp cannot be read"))?;
+        let sent_at =
+            seconds(timestamp).ok_or_else(|| unauthorized("the timestamp cannot be read"))?;
         let now = wall_clock().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
         if now.abs_diff(sent_at) > self.tolerance.as_secs() {
             return Err(unauthorized("the timestamp is too far away"));
@@ -177,18 +218,31 @@ impl Rules {
         match unread {
             Unread::TooLarge => too_large(),
             Unread::Broken => Refusal::new(StatusCode::BAD_REQUEST, "the body cannot be read"),
-            Unread::Late => Refusal::new(StatusCode::REQUEST_TIMEOUT, "the body did not come in time"),
-            Unread::GivenUp => Refusal::later("the body is slow, and others wait", self.retry_after),
+            Unread::Late => {
+                Refusal::new(StatusCode::REQUEST_TIMEOUT, "the body did not come in time")
+            }
+            Unread::GivenUp => {
+                Refusal::later("the body is slow, and others wait", self.retry_after)
+            }
         }
     }
 
     /// Reads the message in the mode that it has.
-    fn message(&self, parts: &Parts, body: Bytes, signed: Option<&Signed<'_>>) -> Result<Message, Refusal> {
+    fn message(
+        &self,
+        parts: &Parts,
+        body: Bytes,
+        signed: Option<&Signed<'_>>,
+    ) -> Result<Message, Refusal> {
         let headers = &parts.headers;
-        if headers.get(CONTENT_ENCODING).is_some_and(|v| !v.as_bytes().eq_ignore_ascii_case(b"identity")) {
+        if headers
+            .get(CONTENT_ENCODING)
+            .is_some_and(|v| !v.as_bytes().eq_ignore_ascii_case(b"identity"))
+        {
             return Err(unsupported("compressed bodies are not taken"));
         }
-        let fallback = Fallback { topic: self.topic.as_deref(), received_at: Timestamp::from(wall_clock()) };
+        let fallback =
+            Fallback { topic: self.topic.as_deref(), received_at: Timestamp::from(wall_clock()) };
         let media = headers.get(CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or_default();
         let message = if let (Some(webhook), Some(signed)) = (&self.webhook, signed) {
             if !signed.of_attributes.is_empty() || cloudevents::is_cloudevents(media) {
@@ -199,7 +253,9 @@ impl Rules {
             webhook.message(signed.id, signed.sent_at, body, &fallback)
         } else if cloudevents::is_cloudevents(media) {
             if !is_event_json(media) {
-                return Err(unsupported("only application/cloudevents+json in UTF-8 is taken in structured mode"));
+                return Err(unsupported(
+                    "only application/cloudevents+json in UTF-8 is taken in structured mode",
+                ));
             }
             cloudevents::from_json(&body, &fallback)
         } else if self.structured_only {
@@ -209,11 +265,14 @@ impl Rules {
             self.verify_attributes(signed, &body, &attributes)?;
             cloudevents::from_attributes(attributes, body, &fallback)
         } else {
-            match self.plain_json.as_ref().and_then(|plain| Some((plain, headers::named_by(plain, headers)?))) {
+            match self
+                .plain_json
+                .as_ref()
+                .and_then(|plain| Some((plain, headers::named_by(plain, headers)?)))
+            {
                 Some((plain, named)) => plain.read(named, body, &fallback),
-                None => {
-                    headers::attributes(headers).and_then(|list| cloudevents::from_attributes(list, body, &fallback))
-                }
+                None => headers::attributes(headers)
+                    .and_then(|list| cloudevents::from_attributes(list, body, &fallback)),
             }
         };
         message.map_err(unreadable)
@@ -244,7 +303,8 @@ impl Rules {
 fn is_event_json(media: &str) -> bool {
     let mut parts = media.split(';').map(str::trim);
     let essence = parts.next().unwrap_or_default();
-    let charset = parts.find_map(|p| p.to_ascii_lowercase().strip_prefix("charset=").map(str::to_owned));
+    let charset =
+        parts.find_map(|p| p.to_ascii_lowercase().strip_prefix("charset=").map(str::to_owned));
     essence.eq_ignore_ascii_case(cloudevents::JSON_MEDIA_TYPE)
         && charset.is_none_or(|charset| charset.trim_matches('"') == "utf-8")
 }

@@ -114,7 +114,9 @@ impl ReceiverBuilder {
         self.verifications += 1;
         match Secret::parse(secret.as_ref()) {
             Ok(secret) => self.rules.secrets.push(secret),
-            Err(problem) => self.faults.push(ConfigFault::Secret { number: self.verifications, problem }),
+            Err(problem) => {
+                self.faults.push(ConfigFault::Secret { number: self.verifications, problem })
+            }
         }
         self
     }
@@ -217,16 +219,22 @@ impl ReceiverBuilder {
         // Every request that holds a permit has its place in the channel.
         let (sender, receiver) = mpsc::channel(self.max_in_flight);
         let bodies = Bodies::new(self.max_in_flight, self.rules.max_body);
-        let (permits, reports) = (Semaphore::new(self.max_in_flight), RefusalReports::new(&self.path, self.unsigned));
+        let (permits, reports) =
+            (Semaphore::new(self.max_in_flight), RefusalReports::new(&self.path, self.unsigned));
         let desk = Arc::new(Desk { rules: self.rules, bodies, permits, sender, reports });
-        Ok((Router::new().route(&self.path, post(desk::receive)).with_state(desk), HttpSubscriber(receiver)))
+        Ok((
+            Router::new().route(&self.path, post(desk::receive)).with_state(desk),
+            HttpSubscriber(receiver),
+        ))
     }
 
     fn faults(&self) -> Vec<ConfigFault> {
         let mut faults = self.faults.clone();
         let plain = |b: u8| b.is_ascii_alphanumeric() || b"-._~/".contains(&b);
         if !self.path.starts_with('/') || !self.path.bytes().all(plain) {
-            faults.push(ConfigFault::Path(self.path.chars().filter(|c| !c.is_control()).take(64).collect()));
+            faults.push(ConfigFault::Path(
+                self.path.chars().filter(|c| !c.is_control()).take(64).collect(),
+            ));
         }
         match (self.verifications, self.unsigned) {
             (0, false) => faults.push(ConfigFault::Unverified),
@@ -241,20 +249,32 @@ impl ReceiverBuilder {
             ("the time to answer", rules.answer_within.is_zero(), "must be longer than zero"),
             ("the number of requests", self.max_in_flight == 0, "must be at least 1"),
             ("the number of requests", self.max_in_flight > Semaphore::MAX_PERMITS, "is too large"),
-            ("plain JSON", rules.structured_only && rules.plain_json.is_some(), "is not taken with structured_only"),
+            (
+                "plain JSON",
+                rules.structured_only && rules.plain_json.is_some(),
+                "is not taken with structured_only",
+            ),
             (
                 "plain JSON",
                 verifies && rules.plain_json.is_some(),
                 "is not taken with verify; say what it is with webhook",
             ),
             ("the webhook", rules.webhook.is_some() && !verifies, "needs verify"),
-            ("the webhook", rules.webhook.is_some() && rules.structured_only, "is not taken with structured_only"),
+            (
+                "the webhook",
+                rules.webhook.is_some() && rules.structured_only,
+                "is not taken with structured_only",
+            ),
             (
                 "the webhook",
                 rules.webhook.as_ref().is_some_and(Webhook::is_wrong),
                 "has a type and a source of 1 to 255 bytes without control characters",
             ),
-            ("the topic", rules.topic.as_ref().is_some_and(|t| t.is_empty() || t.len() > 255), "has 1 to 255 bytes"),
+            (
+                "the topic",
+                rules.topic.as_ref().is_some_and(|t| t.is_empty() || t.len() > 255),
+                "has 1 to 255 bytes",
+            ),
         ] {
             if wrong {
                 faults.push(ConfigFault::Range { what, rule });

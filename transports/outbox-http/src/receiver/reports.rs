@@ -29,7 +29,15 @@ impl RefusalReports {
         };
         match self.book.failed(status, reason, now()) {
             Some(Report::Repeated { failures, within }) => {
-                tracing::warn!(path, status, reason, next, failures, ?within, "the receiver goes on refusing requests");
+                tracing::warn!(
+                    path,
+                    status,
+                    reason,
+                    next,
+                    failures,
+                    ?within,
+                    "the receiver goes on refusing requests"
+                );
             }
             Some(_) => tracing::warn!(
                 path,
@@ -52,7 +60,9 @@ fn what_to_do(refusal: &Refusal) -> Option<&'static str> {
         StatusCode::SERVICE_UNAVAILABLE if refusal.reason == BUSY => {
             "raise `max_in_flight`, or make the handlers faster"
         }
-        StatusCode::GATEWAY_TIMEOUT => "make the handlers faster, or raise `answer_within` and the sender's timeout",
+        StatusCode::GATEWAY_TIMEOUT => {
+            "make the handlers faster, or raise `answer_within` and the sender's timeout"
+        }
         StatusCode::UNPROCESSABLE_ENTITY | StatusCode::SERVICE_UNAVAILABLE => return None,
         _ => "look at what the sender publishes and at what this receiver is told to take",
     })

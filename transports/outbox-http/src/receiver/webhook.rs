@@ -20,7 +20,9 @@ pub(super) struct Webhook {
 impl Webhook {
     /// Says what no event may have for its type or source.
     pub(super) fn is_wrong(&self) -> bool {
-        let is_text = |text: &str| (1..=MAX_TEXT).contains(&text.len()) && !text.chars().any(char::is_control);
+        let is_text = |text: &str| {
+            (1..=MAX_TEXT).contains(&text.len()) && !text.chars().any(char::is_control)
+        };
         !is_text(&self.event_type) || !is_text(&self.source)
     }
 

@@ -34,13 +34,19 @@ fn command() -> Message {
 }
 
 /// Records the request by which a publisher sends a message.
-async fn recorded(message: &Message, refine: impl FnOnce(HttpPublisher) -> HttpPublisher) -> Request {
+async fn recorded(
+    message: &Message,
+    refine: impl FnOnce(HttpPublisher) -> HttpPublisher,
+) -> Request {
     let (seen, mut requests) = mpsc::unbounded_channel();
     let server = serve_raw(move |mut stream| {
         let seen = seen.clone();
         async move {
             let request = read_request(&mut stream).await;
-            stream.write_all(b"HTTP/1.1 204 X\r\nconnection: close\r\n\r\n").await.expect("the client reads");
+            stream
+                .write_all(b"HTTP/1.1 204 X\r\nconnection: close\r\n\r\n")
+                .await
+                .expect("the client reads");
             seen.send(request).expect("the test listens");
         }
     })
@@ -48,13 +54,21 @@ async fn recorded(message: &Message, refine: impl FnOnce(HttpPublisher) -> HttpP
     refine(server.publisher()).publish(message).await.expect("confirmed");
     let text = requests.recv().await.expect("a request");
     let (head, body) = text.split_once("\r\n\r\n").expect("a head and a body");
-    let headers = head.lines().skip(1).filter_map(|line| line.split_once(": ")).filter(|(n, _)| *n != "content-length");
+    let headers = head
+        .lines()
+        .skip(1)
+        .filter_map(|line| line.split_once(": "))
+        .filter(|(n, _)| *n != "content-length");
     let headers = headers.map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
     Request { method: "POST", path: "/events".into(), headers, body: body.into(), length: true }
 }
 
 /// Sends a request; gives the status, and the message where it was handed out.
-async fn sent(request: &Request, server: &Server, subscriber: &mut HttpSubscriber) -> (u16, Option<Message>) {
+async fn sent(
+    request: &Request,
+    server: &Server,
+    subscriber: &mut HttpSubscriber,
+) -> (u16, Option<Message>) {
     let answer = request.send(server);
     tokio::pin!(answer);
     tokio::select! {
@@ -77,29 +91,59 @@ async fn a_recorded_request_is_refused_with_any_attribute_changed_taken_away_add
     let command = command();
     let request = recorded(&command, |publisher| publisher.signed(SECRET)).await;
     let (server, mut subscriber) = receiver(verifying()).await;
-    assert_eq!(sent(&request, &server, &mut subscriber).await, (204, Some(command.clone())), "it is taken as it was");
+    assert_eq!(
+        sent(&request, &server, &mut subscriber).await,
+        (204, Some(command.clone())),
+        "it is taken as it was"
+    );
     let names: Vec<String> = request.headers.iter().map(|(name, _)| name.clone()).collect();
     let of_event = |name: &&String| name.starts_with("ce-") || *name == "content-type";
     let attributes: Vec<&String> = names.iter().filter(of_event).collect();
-    for name in ["id", "source", "type", "eventversion", "partitionkey", "topic", "sagaid", "sagastep", "replyto"] {
-        assert!(attributes.contains(&&format!("ce-{name}")), "{name} is among them: {attributes:?}");
+    for name in [
+        "id",
+        "source",
+        "type",
+        "eventversion",
+        "partitionkey",
+        "topic",
+        "sagaid",
+        "sagastep",
+        "replyto",
+    ] {
+        assert!(
+            attributes.contains(&&format!("ce-{name}")),
+            "{name} is among them: {attributes:?}"
+        );
     }
     for name in attributes {
-        let value = &request.headers.iter().find(|(other, _)| other == name).expect("it is there").1;
+        let value =
+            &request.headers.iter().find(|(other, _)| other == name).expect("it is there").1;
         for (what, spoiled) in [
             ("changed", request.clone().with(name, &format!("{value}x"))),
             ("emptied", request.clone().with(name, "")),
             ("taken away", request.clone().without(name)),
             ("repeated", request.clone().and(name, value)),
-            ("renamed", request.clone().without(name).and(&format!("{name}x").replace("content-typex", "ce-x"), value)),
+            (
+                "renamed",
+                request
+                    .clone()
+                    .without(name)
+                    .and(&format!("{name}x").replace("content-typex", "ce-x"), value),
+            ),
         ] {
             if what == "emptied" && value.is_empty() {
                 continue;
             }
-            assert_eq!(sent(&spoiled, &server, &mut subscriber).await, (401, None), "{name} {what}");
+            assert_eq!(
+                sent(&spoiled, &server, &mut subscriber).await,
+                (401, None),
+                "{name} {what}"
+            );
         }
     }
-    for (name, value) in [("ce-added", "x"), ("ce-", "x"), ("ce-sagaround", "2"), ("ce-deliverat", "")] {
+    for (name, value) in
+        [("ce-added", "x"), ("ce-", "x"), ("ce-sagaround", "2"), ("ce-deliverat", "")]
+    {
         let spoiled = request.clone().and(name, value);
         assert_eq!(sent(&spoiled, &server, &mut subscriber).await, (401, None), "{name} added");
     }
@@ -113,22 +157,36 @@ async fn a_recorded_request_in_structured_mode_is_refused_with_any_attribute_cha
     let command = command();
     let request = recorded(&command, |publisher| publisher.signed(SECRET).structured()).await;
     let (server, mut subscriber) = receiver(verifying()).await;
-    assert_eq!(sent(&request, &server, &mut subscriber).await, (204, Some(command.clone())), "it is taken as it was");
-    let event: serde_json::Map<String, serde_json::Value> = serde_json::from_slice(&request.body).expect("JSON");
+    assert_eq!(
+        sent(&request, &server, &mut subscriber).await,
+        (204, Some(command.clone())),
+        "it is taken as it was"
+    );
+    let event: serde_json::Map<String, serde_json::Value> =
+        serde_json::from_slice(&request.body).expect("JSON");
     for name in event.keys().filter(|name| *name != "data") {
         for value in [Some("x"), None] {
             let mut spoiled = event.clone();
             spoiled.remove(name);
             spoiled.extend(value.map(|value| (name.clone(), value.into())));
             let spoiled = request.clone().body(serde_json::to_vec(&spoiled).expect("JSON"));
-            assert_eq!(sent(&spoiled, &server, &mut subscriber).await, (401, None), "{name} {value:?}");
+            assert_eq!(
+                sent(&spoiled, &server, &mut subscriber).await,
+                (401, None),
+                "{name} {value:?}"
+            );
         }
     }
     // Attributes in headers say nothing about an event that has its own.
     let beside = request.clone().and("ce-source", "/stranger").and("ce-replyto", "stranger");
     assert_eq!(sent(&beside, &server, &mut subscriber).await, (204, Some(command)));
-    let as_binary = request.clone().with("content-type", "application/json").and("ce-source", "/stranger");
-    assert_eq!(sent(&as_binary, &server, &mut subscriber).await, (401, None), "read in the other mode");
+    let as_binary =
+        request.clone().with("content-type", "application/json").and("ce-source", "/stranger");
+    assert_eq!(
+        sent(&as_binary, &server, &mut subscriber).await,
+        (401, None),
+        "read in the other mode"
+    );
 }
 
 #[tokio::test]
@@ -148,7 +206,10 @@ async fn a_signature_of_attributes_fits_its_own_request_only() {
         ("an empty one", right.clone().with("outbox-signature", "")),
         ("of another body", lent(Request::binary().body("{\"n\":2}").signed())),
         ("of another instant", lent(Request::binary().signed_by(SECRET, ID, at - 60))),
-        ("of another id", lent(Request::binary().signed_by(SECRET, "01890a5d-ac96-774b-bcce-b302099a8058", at))),
+        (
+            "of another id",
+            lent(Request::binary().signed_by(SECRET, "01890a5d-ac96-774b-bcce-b302099a8058", at)),
+        ),
         ("of another key", lent(Request::binary().signed_by(OTHER_SECRET, ID, at))),
         ("the standard's", right.clone().with("outbox-signature", &key.sign(ID, at, b"{\"n\":1}"))),
         ("for the standard's", right.clone().with("webhook-signature", &real)),
@@ -161,7 +222,11 @@ async fn a_signature_of_attributes_fits_its_own_request_only() {
         assert_eq!(sent(&request, &server, &mut subscriber).await, (401, None), "{what}");
     }
     let long = right.clone().with("outbox-signature", &"v1,AAAA ".repeat(4_000));
-    assert_eq!(sent(&long, &server, &mut subscriber).await, (431, None), "a longer one than headers may be");
+    assert_eq!(
+        sent(&long, &server, &mut subscriber).await,
+        (431, None),
+        "a longer one than headers may be"
+    );
     for request in [
         right.clone().with("outbox-signature", &format!("v2,BBBB v1,AAAA {real}")),
         right.clone().with("outbox-signature", "v1,AAAA").and("outbox-signature", &real),
@@ -183,7 +248,8 @@ async fn what_no_header_value_holds_is_refused_signed_or_not() {
     ] {
         assert_eq!(sent(&request, &server, &mut subscriber).await, (400, None), "{what}");
     }
-    let (taken, message) = sent(&Request::binary().and("ce-tenant", "").signed(), &server, &mut subscriber).await;
+    let (taken, message) =
+        sent(&Request::binary().and("ce-tenant", "").signed(), &server, &mut subscriber).await;
     assert_eq!((taken, message.expect("handed out").headers.get("tenant")), (204, Some("")));
 }
 
@@ -229,16 +295,28 @@ async fn a_webhook_is_what_its_receiver_says_whatever_its_headers_say() {
             (1, None, "billing.webhook"),
             "{what}"
         );
-        assert_eq!((&*message.content_type, &message.payload[..]), ("application/json", &b"{\"n\":1}"[..]), "{what}");
+        assert_eq!(
+            (&*message.content_type, &message.payload[..]),
+            ("application/json", &b"{\"n\":1}"[..]),
+            "{what}"
+        );
         assert_eq!(message.headers.iter().collect::<Vec<_>>(), [("originalid", "msg_1")], "{what}");
         assert_eq!(message.created_at.as_micros() % 1_000_000, 0, "the signed instant");
     }
     let event = Request::binary().signed();
     assert_eq!(sent(&event, &server, &mut subscriber).await, (415, None), "an outbox's event");
     let unsigned = Request::binary();
-    assert_eq!(sent(&unsigned, &server, &mut subscriber).await, (401, None), "a body that is not signed");
+    assert_eq!(
+        sent(&unsigned, &server, &mut subscriber).await,
+        (401, None),
+        "a body that is not signed"
+    );
     let structured = Request::structured().body_signed_by(SECRET, ID, now());
-    assert_eq!(sent(&structured, &server, &mut subscriber).await, (415, None), "an outbox's event in structured mode");
+    assert_eq!(
+        sent(&structured, &server, &mut subscriber).await,
+        (415, None),
+        "an outbox's event in structured mode"
+    );
 }
 
 #[test]
@@ -256,7 +334,11 @@ fn the_form_of_signed_attributes_is_the_documented_one() {
     // Computed with the Python of the crate's documentation.
     let signed = secret.sign_attributes(ID, 1_700_000_000, b"{\"n\":1}", attributes);
     assert_eq!(signed, "v1,jZHWMb29WD/rNRJ4eJA35p499iUPzIL4mKsggUTsfKc=");
-    let reversed = secret.sign_attributes(ID, 1_700_000_000, b"{\"n\":1}", attributes.into_iter().rev());
+    let reversed =
+        secret.sign_attributes(ID, 1_700_000_000, b"{\"n\":1}", attributes.into_iter().rev());
     assert_eq!(reversed, signed, "in any order");
-    assert_eq!(secret.sign_attributes("a", 0, b"", []), "v1,0nS8qN2NsDz12+SrB8F48URaj2nDx+sjzAp2L2Yo7UI=");
+    assert_eq!(
+        secret.sign_attributes("a", 0, b"", []),
+        "v1,0nS8qN2NsDz12+SrB8F48URaj2nDx+sjzAp2L2Yo7UI="
+    );
 }

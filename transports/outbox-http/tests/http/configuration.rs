@@ -37,8 +37,14 @@ fn a_publisher_reports_all_its_faults_together() {
 
 #[test]
 fn a_url_that_is_none_of_http_is_refused_at_once() {
-    for url in ["", "billing.example/events", "ftp://billing.example/", "file:///etc/passwd", "http://", "http://[::1"]
-    {
+    for url in [
+        "",
+        "billing.example/events",
+        "ftp://billing.example/",
+        "file:///etc/passwd",
+        "http://",
+        "http://[::1",
+    ] {
         assert!(HttpPublisher::new(url).is_err(), "{url}");
     }
 }
@@ -63,7 +69,11 @@ async fn a_publisher_that_is_wrong_loses_no_message() {
 
 #[test]
 fn what_is_configured_after_a_build_counts_too() {
-    let publisher = HttpPublisher::new("http://127.0.0.1/").expect("a URL").allow_loopback().build().expect("right");
+    let publisher = HttpPublisher::new("http://127.0.0.1/")
+        .expect("a URL")
+        .allow_loopback()
+        .build()
+        .expect("right");
     let error = publisher.signed("typo").build().expect_err("wrong");
     assert_eq!(error.faults().len(), 1, "{error}");
 }
@@ -80,10 +90,14 @@ fn limits_are_what_was_set() {
 fn a_receiver_says_whom_it_trusts_or_is_not_built() {
     let neither = HttpReceiver::builder().build().map(|_| ()).expect_err("wrong");
     assert_eq!(neither.faults(), [ConfigFault::Unverified]);
-    let both = HttpReceiver::builder().verify(SECRET).unsigned().build().map(|_| ()).expect_err("wrong");
+    let both =
+        HttpReceiver::builder().verify(SECRET).unsigned().build().map(|_| ()).expect_err("wrong");
     assert_eq!(both.faults(), [ConfigFault::Contradiction]);
     let unreadable = HttpReceiver::builder().verify("typo").build().map(|_| ()).expect_err("wrong");
-    assert_eq!(unreadable.faults(), [ConfigFault::Secret { number: 1, problem: SecretError::Prefix }]);
+    assert_eq!(
+        unreadable.faults(),
+        [ConfigFault::Secret { number: 1, problem: SecretError::Prefix }]
+    );
     assert!(HttpReceiver::builder().unsigned().build().is_ok());
     assert!(HttpReceiver::builder().verify(SECRET).build().is_ok());
 }
@@ -91,22 +105,31 @@ fn a_receiver_says_whom_it_trusts_or_is_not_built() {
 #[test]
 fn a_receiver_reports_all_its_faults_together() {
     let builder = HttpReceiver::builder().path("events/{id}").verify("whsec_!").topic("");
-    let builder = builder.max_body(0).max_headers(0, 0).answer_within(Duration::ZERO).max_in_flight(0);
+    let builder =
+        builder.max_body(0).max_headers(0, 0).answer_within(Duration::ZERO).max_in_flight(0);
     let error = builder.build().map(|_| ()).expect_err("wrong");
     let ranges = error.faults().iter().filter(|f| matches!(f, ConfigFault::Range { .. })).count();
     assert_eq!((error.faults().len(), ranges), (8, 6), "{error}");
     assert!(error.faults().contains(&ConfigFault::Path("events/{id}".into())));
-    assert!(error.faults().contains(&ConfigFault::Secret { number: 1, problem: SecretError::Base64 }));
+    assert!(
+        error.faults().contains(&ConfigFault::Secret { number: 1, problem: SecretError::Base64 })
+    );
 }
 
 #[test]
 fn relays_compare_host_and_path_and_no_secret() {
     let to = |url: &str| HttpPublisher::new(url).expect("a URL").destination();
     let billing = to("https://billing.example:8443/events");
-    assert!(billing.as_ref().is_some_and(|to| to.starts_with("billing.example:8443/#")), "{billing:?}");
+    assert!(
+        billing.as_ref().is_some_and(|to| to.starts_with("billing.example:8443/#")),
+        "{billing:?}"
+    );
     assert_eq!(to("https://ann:canary@billing.example:8443/events?token=canary#canary"), billing);
     assert_eq!(
-        HttpPublisher::new("https://billing.example:8443/events").expect("a URL").signed("canary").destination(),
+        HttpPublisher::new("https://billing.example:8443/events")
+            .expect("a URL")
+            .signed("canary")
+            .destination(),
         billing
     );
     assert_ne!(to("https://billing.example:8443/event"), billing);
@@ -116,7 +139,9 @@ fn relays_compare_host_and_path_and_no_secret() {
 #[test]
 fn a_receiver_of_webhooks_says_how_they_are_signed_and_what_they_are() {
     let long = "x".repeat(256);
-    let webhook = |event_type: &str, source: &str| HttpReceiver::builder().verify(SECRET).webhook(event_type, source);
+    let webhook = |event_type: &str, source: &str| {
+        HttpReceiver::builder().verify(SECRET).webhook(event_type, source)
+    };
     assert!(webhook("billing.webhook", "https://billing.example").build().is_ok());
     for (builder, rule) in [
         (HttpReceiver::builder().unsigned().webhook("a", "/b"), "needs verify"),

@@ -23,7 +23,8 @@ async fn failure(publisher: &HttpPublisher) -> PublishError {
 
 /// Leaks an answer with a status and further header lines, as the servers take static ones.
 fn answer(status: u16, headers: &str) -> &'static str {
-    let text = format!("HTTP/1.1 {status} X\r\ncontent-length: 0\r\nconnection: close\r\n{headers}\r\n");
+    let text =
+        format!("HTTP/1.1 {status} X\r\ncontent-length: 0\r\nconnection: close\r\n{headers}\r\n");
     Box::leak(text.into_boxed_str())
 }
 
@@ -48,7 +49,8 @@ async fn every_2xx_confirms() {
 async fn answers_that_speak_of_the_message_are_permanent() {
     all_are(Permanent, [300, 301, 302, 303, 304, 307, 308]).await;
     all_are(Permanent, [400, 404, 405, 409, 410, 413, 415, 422]).await;
-    all_are(Permanent, [402, 406, 411, 412, 414, 416, 418, 421, 423, 424, 426, 428, 431, 451, 499]).await;
+    all_are(Permanent, [402, 406, 411, 412, 414, 416, 418, 421, 423, 424, 426, 428, 431, 451, 499])
+        .await;
 }
 
 #[tokio::test]
@@ -175,8 +177,10 @@ async fn a_connection_that_stays_silent_means_unavailable() {
         drop(stream);
     })
     .await;
-    let publisher = HttpPublisher::new(format!("https://{}/", server.address)).expect("a URL").allow_loopback();
-    let publisher = publisher.trust(crate::tls::authority().pem()).connect_timeout(Duration::from_millis(200));
+    let publisher =
+        HttpPublisher::new(format!("https://{}/", server.address)).expect("a URL").allow_loopback();
+    let publisher =
+        publisher.trust(crate::tls::authority().pem()).connect_timeout(Duration::from_millis(200));
     let error = failure(&publisher).await;
     assert_eq!(error.class(), Unavailable, "{}", error.full_text());
 }
@@ -215,17 +219,24 @@ async fn an_attribute_that_no_header_can_carry_is_permanent() {
     let error = server.publisher().publish(&sent).await.expect_err("never sent");
     assert_eq!(error.class(), Permanent);
     assert!(error.to_string().contains("datacontenttype"), "{error}");
-    assert!(server.publisher().structured().publish(&sent).await.is_ok(), "a JSON text can carry it");
+    assert!(
+        server.publisher().structured().publish(&sent).await.is_ok(),
+        "a JSON text can carry it"
+    );
 }
 
 #[tokio::test]
 async fn the_destinations_words_are_kept_only_on_request() {
-    const WORDS: &str = "HTTP/1.1 400 Bad Request\r\ncontent-length: 22\r\n\r\nthe total is\r\n\x07missing";
+    const WORDS: &str =
+        "HTTP/1.1 400 Bad Request\r\ncontent-length: 22\r\n\r\nthe total is\r\n\x07missing";
     let server = serve_answer(WORDS).await;
     let error = failure(&server.publisher()).await;
     assert_eq!(error.full_text(), "the destination answered 400 Bad Request");
     let error = failure(&server.publisher().quote_answers()).await;
-    assert_eq!(error.full_text(), "the destination answered 400 Bad Request: the total is   missing");
+    assert_eq!(
+        error.full_text(),
+        "the destination answered 400 Bad Request: the total is   missing"
+    );
 }
 
 #[tokio::test]
@@ -287,7 +298,8 @@ async fn no_proxy_is_taken_from_the_environment() {
     for variable in ["HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"] {
         child.env(variable, format!("http://{}", proxy.address));
     }
-    let output = child.env_remove("NO_PROXY").env_remove("no_proxy").output().await.expect("the child runs");
+    let output =
+        child.env_remove("NO_PROXY").env_remove("no_proxy").output().await.expect("the child runs");
     let text = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success() && text.contains("1 passed"), "{text}");
 }

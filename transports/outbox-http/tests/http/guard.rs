@@ -18,20 +18,42 @@ use tokio::io::AsyncWriteExt;
 fn every_block_that_is_not_public_is_forbidden_from_its_first_to_its_last_address() {
     for (what, addresses) in [
         ("unspecified", &["0.0.0.0", "0.255.255.255", "::"][..]),
-        ("private", &["10.0.0.0", "10.255.255.255", "172.16.0.0", "172.31.255.255", "192.168.0.0", "192.168.255.255"]),
+        (
+            "private",
+            &[
+                "10.0.0.0",
+                "10.255.255.255",
+                "172.16.0.0",
+                "172.31.255.255",
+                "192.168.0.0",
+                "192.168.255.255",
+            ],
+        ),
         ("private", &["fc00::", "fdff:ffff:ffff:ffff:ffff:ffff:ffff:ffff", "fd00:ec2::254"]),
         ("shared by a carrier (CGNAT)", &["100.64.0.0", "100.127.255.255", "100.100.100.200"]),
         ("loopback", &["127.0.0.0", "127.0.0.1", "127.255.255.255", "::1"]),
-        ("link-local", &["169.254.0.0", "169.254.169.254", "169.254.255.255", "fe80::", "febf:ffff::1"]),
+        (
+            "link-local",
+            &["169.254.0.0", "169.254.169.254", "169.254.255.255", "fe80::", "febf:ffff::1"],
+        ),
         ("reserved for protocols", &["192.0.0.0", "192.0.0.255", "2001:1::", "2001:1ff:ffff::"]),
-        ("for documentation", &["192.0.2.1", "198.51.100.255", "203.0.113.0", "2001:db8::1", "3fff:fff::"]),
+        (
+            "for documentation",
+            &["192.0.2.1", "198.51.100.255", "203.0.113.0", "2001:db8::1", "3fff:fff::"],
+        ),
         ("a 6to4 relay", &["192.88.99.1"]),
         ("for benchmarks", &["198.18.0.0", "198.19.255.255"]),
         ("multicast", &["224.0.0.0", "239.255.255.255", "ff00::", "ff02::1"]),
-        ("reserved", &["240.0.0.0", "255.255.255.255", "1::", "1fff:ffff::", "4000::", "5f00::1", "fe00::"]),
+        (
+            "reserved",
+            &["240.0.0.0", "255.255.255.255", "1::", "1fff:ffff::", "4000::", "5f00::1", "fe00::"],
+        ),
         ("IPv4-mapped", &["::ffff:127.0.0.1", "::ffff:8.8.8.8"]),
         ("IPv4-compatible", &["::2", "::127.0.0.1"]),
-        ("translated to IPv4 (NAT64)", &["64:ff9b::7f00:1", "64:ff9b::808:808", "64:ff9b:1::", "64:ff9b:1:ffff::1"]),
+        (
+            "translated to IPv4 (NAT64)",
+            &["64:ff9b::7f00:1", "64:ff9b::808:808", "64:ff9b:1::", "64:ff9b:1:ffff::1"],
+        ),
         ("for discarding", &["100::", "100::ffff"]),
         ("a Teredo tunnel", &["2001::", "2001:0:ffff::"]),
         ("a 6to4 tunnel", &["2002::", "2002:7f00:1::", "2002:ffff:ffff::"]),
@@ -118,15 +140,24 @@ fn a_literal_address_is_refused_in_every_form_that_a_url_has_for_it() {
             assert!(matches!(error.faults(), [ConfigFault::Address { .. }]), "{url}: {error}");
         }
     }
-    for host in ["93.184.215.14", "[2606:2800:21f:cb07:6820:80da:af6b:8b2c]", "localhost.example", "127.0.0.1.example"]
-    {
-        assert!(HttpPublisher::new(format!("http://{host}/x")).expect(host).build().is_ok(), "{host}");
+    for host in [
+        "93.184.215.14",
+        "[2606:2800:21f:cb07:6820:80da:af6b:8b2c]",
+        "localhost.example",
+        "127.0.0.1.example",
+    ] {
+        assert!(
+            HttpPublisher::new(format!("http://{host}/x")).expect(host).build().is_ok(),
+            "{host}"
+        );
     }
 }
 
 #[test]
 fn only_the_allowed_subnet_is_opened() {
-    let allowed = |url: &str, subnet: &str| HttpPublisher::new(url).expect(url).allow_subnet(subnet).build().is_ok();
+    let allowed = |url: &str, subnet: &str| {
+        HttpPublisher::new(url).expect(url).allow_subnet(subnet).build().is_ok()
+    };
     assert!(allowed("http://10.1.2.3/", "10.1.0.0/16"));
     assert!(!allowed("http://10.2.2.3/", "10.1.0.0/16"));
     assert!(!allowed("http://127.0.0.1/", "10.1.0.0/16"));
@@ -135,7 +166,9 @@ fn only_the_allowed_subnet_is_opened() {
     assert!(allowed("http://[fd00::1]/", "fd00::/8"));
     assert!(!allowed("http://[::1]/", "127.0.0.0/8"));
     let loopback = |url: &str| HttpPublisher::new(url).expect(url).allow_loopback().build().is_ok();
-    assert!(loopback("http://127.0.0.2/") && loopback("http://[::1]/") && !loopback("http://10.0.0.1/"));
+    assert!(
+        loopback("http://127.0.0.2/") && loopback("http://[::1]/") && !loopback("http://10.0.0.1/")
+    );
 }
 
 /// Gives prepared answers, one a question.
@@ -143,7 +176,9 @@ struct Prepared(Mutex<VecDeque<Vec<IpAddr>>>);
 
 impl Prepared {
     fn new(answers: &[&[&str]]) -> Self {
-        let parse = |answer: &&[&str]| answer.iter().map(|text| text.parse().expect("an address")).collect();
+        let parse = |answer: &&[&str]| {
+            answer.iter().map(|text| text.parse().expect("an address")).collect()
+        };
         Self(Mutex::new(answers.iter().map(parse).collect()))
     }
 }
@@ -165,7 +200,10 @@ async fn counting() -> (crate::support::Server, Arc<AtomicUsize>) {
         counter.fetch_add(1, Ordering::SeqCst);
         async move {
             crate::support::read_request(&mut stream).await;
-            stream.write_all(b"HTTP/1.1 204 No Content\r\nconnection: close\r\n\r\n").await.expect("the client reads");
+            stream
+                .write_all(b"HTTP/1.1 204 No Content\r\nconnection: close\r\n\r\n")
+                .await
+                .expect("the client reads");
         }
     })
     .await;
@@ -190,8 +228,16 @@ async fn a_name_that_leads_inside_is_refused_before_any_connection() {
     ] {
         let publisher = to_name(server.address, Prepared::new(&[answer]));
         let error = publisher.publish(&message()).await.expect_err("refused");
-        assert_eq!(error.class(), FailureClass::Unavailable, "no message is lost to a name server's mistake");
-        assert!(error.full_text().contains("refused unless its subnet is allowed"), "{}", error.full_text());
+        assert_eq!(
+            error.class(),
+            FailureClass::Unavailable,
+            "no message is lost to a name server's mistake"
+        );
+        assert!(
+            error.full_text().contains("refused unless its subnet is allowed"),
+            "{}",
+            error.full_text()
+        );
     }
     assert_eq!(hits.load(Ordering::SeqCst), 0);
 }
@@ -199,8 +245,10 @@ async fn a_name_that_leads_inside_is_refused_before_any_connection() {
 #[tokio::test]
 async fn an_allowed_subnet_is_reached_by_name_and_nothing_beside_it() {
     let (server, hits) = counting().await;
-    let publisher =
-        to_name(server.address, Prepared::new(&[&["127.0.0.1"], &["127.0.0.2"], &["127.0.0.1", "10.0.0.1"]]));
+    let publisher = to_name(
+        server.address,
+        Prepared::new(&[&["127.0.0.1"], &["127.0.0.2"], &["127.0.0.1", "10.0.0.1"]]),
+    );
     let publisher = publisher.allow_subnet("127.0.0.1/32");
     assert!(publisher.publish(&message()).await.is_ok());
     assert!(publisher.publish(&message()).await.is_err(), "an address beside the subnet");
@@ -211,7 +259,10 @@ async fn an_allowed_subnet_is_reached_by_name_and_nothing_beside_it() {
 #[tokio::test]
 async fn a_name_is_judged_again_for_each_new_connection() {
     let (server, hits) = counting().await;
-    let publisher = to_name(server.address, Prepared::new(&[&["127.0.0.1"], &["169.254.169.254"], &["127.0.0.1"]]));
+    let publisher = to_name(
+        server.address,
+        Prepared::new(&[&["127.0.0.1"], &["169.254.169.254"], &["127.0.0.1"]]),
+    );
     let publisher = publisher.allow_loopback();
     let results = [
         publisher.publish(&message()).await.is_ok(),

@@ -28,7 +28,10 @@ async fn assert_nothing_handed_out(subscriber: &mut HttpSubscriber) {
 }
 
 /// Sends each request and expects its status, with nothing handed out.
-async fn are_refused(builder: ReceiverBuilder, cases: impl IntoIterator<Item = (&'static str, Request, u16)>) {
+async fn are_refused(
+    builder: ReceiverBuilder,
+    cases: impl IntoIterator<Item = (&'static str, Request, u16)>,
+) {
     let (server, mut subscriber) = receiver(builder).await;
     for (what, request, status) in cases {
         let answer = request.send(&server).await;
@@ -62,8 +65,14 @@ async fn is_taken(builder: ReceiverBuilder, request: Request) -> Message {
 async fn right_requests_are_taken_in_both_modes() {
     let unsigned = || HttpReceiver::builder().unsigned();
     for request in [Request::binary(), Request::structured()] {
-        for message in [is_taken(verifying(), request.clone().signed()).await, is_taken(unsigned(), request).await] {
-            assert_eq!((message.id.to_string().as_str(), message.event_type.as_str()), (ID, "order.placed"));
+        for message in [
+            is_taken(verifying(), request.clone().signed()).await,
+            is_taken(unsigned(), request).await,
+        ] {
+            assert_eq!(
+                (message.id.to_string().as_str(), message.event_type.as_str()),
+                (ID, "order.placed")
+            );
             assert_eq!(&message.payload[..], b"{\"n\":1}");
         }
     }
@@ -93,14 +102,19 @@ async fn the_examples_of_the_http_binding_are_read() {
         assert_eq!(message.headers.get(name), Some(value), "{name}");
     }
     assert_eq!(is_taken(unsigned().topic("hooks"), Request::binary()).await.topic, "hooks");
-    assert_eq!(is_taken(unsigned().topic("hooks"), Request::binary().and("ce-topic", "said")).await.topic, "said");
+    assert_eq!(
+        is_taken(unsigned().topic("hooks"), Request::binary().and("ce-topic", "said")).await.topic,
+        "said"
+    );
 }
 
 #[tokio::test]
 async fn plain_json_is_taken_where_that_is_configured_with_no_header_that_was_not_named() {
-    let plain = || PlainJson::new("x-event", "/legacy").id_header("webhook-id").key_header("x-order");
+    let plain =
+        || PlainJson::new("x-event", "/legacy").id_header("webhook-id").key_header("x-order");
     let request = || {
-        let base = Request::binary().without("ce-specversion").without("ce-id").without("ce-source");
+        let base =
+            Request::binary().without("ce-specversion").without("ce-id").without("ce-source");
         let base = base.without("ce-type").and("x-event", "invoice.sent").and("x-order", "7");
         base.and("authorization", "canary").and("tenant", "acme").and("webhook-id", "I-1")
     };
@@ -112,7 +126,11 @@ async fn plain_json_is_taken_where_that_is_configured_with_no_header_that_was_no
     let kept: Vec<_> = message.headers.iter().collect();
     assert_eq!((kept, &message.payload[..]), (vec![("originalid", "I-1")], &b"{\"n\":1}"[..]));
     // An event is still an event.
-    is_taken(HttpReceiver::builder().unsigned().plain_json(plain()), Request::binary().and("x-event", "other")).await;
+    is_taken(
+        HttpReceiver::builder().unsigned().plain_json(plain()),
+        Request::binary().and("x-event", "other"),
+    )
+    .await;
     are_refused(
         HttpReceiver::builder().unsigned().plain_json(plain()),
         [
@@ -126,7 +144,8 @@ async fn plain_json_is_taken_where_that_is_configured_with_no_header_that_was_no
     are_refused(HttpReceiver::builder().unsigned(), [("not configured", request(), 400)]).await;
     let both = HttpReceiver::builder().unsigned().plain_json(plain()).structured_only().build();
     assert!(both.expect_err("one excludes the other").to_string().contains("structured_only"));
-    let signed = verifying().plain_json(plain()).build().expect_err("its headers are under no signature");
+    let signed =
+        verifying().plain_json(plain()).build().expect_err("its headers are under no signature");
     assert!(signed.to_string().contains("say what it is with webhook"), "{signed}");
 }
 
@@ -171,10 +190,18 @@ async fn what_is_unsigned_or_signed_wrongly_is_refused() {
 async fn a_signature_among_others_fits() {
     let request = Request::binary().signed();
     let real = request.headers.last().expect("a signature").1.clone();
-    for value in [format!("v1a,AAAA v2,BBBB v1,#### v1, {real}"), format!("{real} {real}"), format!(" {real} ")] {
+    for value in [
+        format!("v1a,AAAA v2,BBBB v1,#### v1, {real}"),
+        format!("{real} {real}"),
+        format!(" {real} "),
+    ] {
         is_taken(verifying(), request.clone().with("webhook-signature", &value)).await;
     }
-    is_taken(verifying(), request.clone().with("webhook-signature", "v1,AAAA").and("webhook-signature", &real)).await;
+    is_taken(
+        verifying(),
+        request.clone().with("webhook-signature", "v1,AAAA").and("webhook-signature", &real),
+    )
+    .await;
 }
 
 #[tokio::test]
@@ -197,7 +224,11 @@ async fn a_stale_or_unreadable_timestamp_is_refused() {
         ],
     )
     .await;
-    are_refused(verifying().tolerance(Duration::from_secs(10)), [("too old for this one", at(now() - 60), 401)]).await;
+    are_refused(
+        verifying().tolerance(Duration::from_secs(10)),
+        [("too old for this one", at(now() - 60), 401)],
+    )
+    .await;
     is_taken(verifying(), at(now() - 290)).await;
     is_taken(verifying(), at(now() + 290)).await;
     is_taken(verifying().tolerance(Duration::from_secs(1000)), at(now() - 900)).await;
@@ -216,8 +247,16 @@ async fn a_recorded_request_cannot_come_as_another_message() {
                 recorded.clone().with("ce-id", OTHER).and("ce-originalid", ID),
                 401,
             ),
-            ("an event signed under another id", Request::binary().with("ce-id", OTHER).signed(), 400),
-            ("an id signed for another message", Request::structured().signed_by(SECRET, OTHER, now()), 400),
+            (
+                "an event signed under another id",
+                Request::binary().with("ce-id", OTHER).signed(),
+                400,
+            ),
+            (
+                "an id signed for another message",
+                Request::structured().signed_by(SECRET, OTHER, now()),
+                400,
+            ),
         ],
     )
     .await;
@@ -321,12 +360,24 @@ async fn what_cannot_be_read_is_refused() {
             ("an encoded NUL", binary("ce-tenant", "%00"), 400),
             ("a name that no attribute has", binary("ce-my-own", "x"), 400),
             ("an attribute twice", Request::binary().and("ce-type", "x").signed(), 400),
-            ("two content types", Request::binary().and("content-type", "text/plain").signed(), 400),
+            (
+                "two content types",
+                Request::binary().and("content-type", "text/plain").signed(),
+                400,
+            ),
             ("no JSON", json("{"), 400),
             ("no object", json("[]"), 400),
             ("nothing", json(""), 400),
-            ("JSON that is no UTF-8", Request::structured().body(vec![b'{', 0xff, b'}']).signed(), 400),
-            ("a member twice", json(r#"{"specversion":"1.0","id":"a","id":"b","source":"s","type":"t"}"#), 400),
+            (
+                "JSON that is no UTF-8",
+                Request::structured().body(vec![b'{', 0xff, b'}']).signed(),
+                400,
+            ),
+            (
+                "a member twice",
+                json(r#"{"specversion":"1.0","id":"a","id":"b","source":"s","type":"t"}"#),
+                400,
+            ),
             ("no type in JSON", json(r#"{"specversion":"1.0","id":"a","source":"s"}"#), 400),
         ],
     )
@@ -335,7 +386,8 @@ async fn what_cannot_be_read_is_refused() {
     get.method = "GET";
     let mut elsewhere = Request::binary().signed();
     elsewhere.path = "/other".into();
-    are_refused(verifying(), [("another method", get, 405), ("another path", elsewhere, 404)]).await;
+    are_refused(verifying(), [("another method", get, 405), ("another path", elsewhere, 404)])
+        .await;
 }
 
 #[tokio::test]
@@ -349,7 +401,8 @@ async fn a_refusal_says_why_and_quotes_nothing() {
 
 #[tokio::test]
 async fn a_body_that_does_not_come_is_not_waited_for() {
-    let (server, mut subscriber) = receiver(verifying().answer_within(Duration::from_millis(200))).await;
+    let (server, mut subscriber) =
+        receiver(verifying().answer_within(Duration::from_millis(200))).await;
     let stream = Request::binary().signed().open(&server).await;
     let answer = read_answer(stream).await;
     assert_eq!(answer.status, 408, "{}", answer.text);
@@ -417,28 +470,34 @@ async fn a_sender_that_has_gone_is_not_worked_for() {
     let (left, mut leaving) = mpsc::unbounded_channel();
     let (entered, mut entering) = mpsc::unbounded_channel();
     let (router, mut subscriber) = verifying().max_in_flight(1).build().expect("configured");
-    let watched = middleware::from_fn(move |request: axum::extract::Request, next: middleware::Next| {
-        let (entered, left) = (entered.clone(), Left(left.clone()));
-        let read = move |frame| {
-            entered.send(()).expect("the test listens");
-            frame
-        };
-        async move {
-            let _left = left;
-            next.run(request.map(|body| Body::new(body.map_frame(read)))).await
-        }
-    });
+    let watched =
+        middleware::from_fn(move |request: axum::extract::Request, next: middleware::Next| {
+            let (entered, left) = (entered.clone(), Left(left.clone()));
+            let read = move |frame| {
+                entered.send(()).expect("the test listens");
+                frame
+            };
+            async move {
+                let _left = left;
+                next.run(request.map(|body| Body::new(body.map_frame(read)))).await
+            }
+        });
     let server = serve(router.layer(watched)).await;
     let request = Request::binary().signed();
     let mut impatient = request.open(&server).await;
     impatient.write_all(&request.body).await.expect("the server reads");
     // The body is read and the place is taken in one step.
     entering.recv().await.expect("the request has come");
-    assert_eq!(request.send(&server).await.status, 503, "the only place is taken, and nobody answers");
+    assert_eq!(
+        request.send(&server).await.status,
+        503,
+        "the only place is taken, and nobody answers"
+    );
     leaving.recv().await.expect("the refused request has left");
     drop(impatient);
     leaving.recv().await.expect("the server has noticed");
     assert_nothing_handed_out(&mut subscriber).await;
-    let (answer, _) = tokio::join!(request.send(&server), async { next(&mut subscriber).await.ack().await });
+    let (answer, _) =
+        tokio::join!(request.send(&server), async { next(&mut subscriber).await.ack().await });
     assert_eq!(answer.status, 204, "its place is free again");
 }

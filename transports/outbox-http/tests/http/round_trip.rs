@@ -17,9 +17,12 @@ use tokio::io::AsyncWriteExt;
 
 #[tokio::test]
 async fn a_signed_message_arrives_with_every_attribute_in_both_modes() {
-    let (router, mut subscriber) = HttpReceiver::builder().verify(SECRET).build().expect("configured");
+    let (router, mut subscriber) =
+        HttpReceiver::builder().verify(SECRET).build().expect("configured");
     let server = serve(router).await;
-    for publisher in [server.publisher().signed(SECRET), server.publisher().signed(SECRET).structured()] {
+    for publisher in
+        [server.publisher().signed(SECRET), server.publisher().signed(SECRET).structured()]
+    {
         let sent = message();
         let receive = async {
             let delivery = subscriber.next().await.expect("open").expect("a delivery");
@@ -42,7 +45,14 @@ async fn a_router_is_nested_in_another() {
     let publisher = HttpPublisher::new(url).expect("a URL").allow_loopback().signed(SECRET);
     let sent = message();
     let (result, _) = tokio::join!(publisher.publish(&sent), async {
-        subscriber.next().await.expect("open").expect("a delivery").ack().await.expect("the sender waits");
+        subscriber
+            .next()
+            .await
+            .expect("open")
+            .expect("a delivery")
+            .ack()
+            .await
+            .expect("the sender waits");
     });
     assert!(result.is_ok(), "{result:?}");
 }
@@ -108,10 +118,20 @@ async fn the_answer_of_the_delivery_is_the_verdict_of_the_publish() {
     let sent = message();
 
     let (result, _) = tokio::join!(publisher.publish(&sent), async {
-        subscriber.next().await.expect("open").expect("a delivery").nack(true).await.expect("the sender waits");
+        subscriber
+            .next()
+            .await
+            .expect("open")
+            .expect("a delivery")
+            .nack(true)
+            .await
+            .expect("the sender waits");
     });
     let error = result.expect_err("not handled");
-    assert_eq!((error.class(), error.asked_to_wait()), (FailureClass::Transient, Some(Duration::from_secs(7))));
+    assert_eq!(
+        (error.class(), error.asked_to_wait()),
+        (FailureClass::Transient, Some(Duration::from_secs(7)))
+    );
 
     let (result, _) = tokio::join!(publisher.publish(&sent), async {
         let delivery = subscriber.next().await.expect("open").expect("a delivery");
@@ -120,7 +140,10 @@ async fn the_answer_of_the_delivery_is_the_verdict_of_the_publish() {
     let error = result.expect_err("rejected");
     assert_eq!(error.class(), FailureClass::Permanent);
     let text = error.to_string();
-    assert_eq!(text, "the destination answered 422 Unprocessable Entity: the order is für immer gone");
+    assert_eq!(
+        text,
+        "the destination answered 422 Unprocessable Entity: the order is für immer gone"
+    );
 
     let (result, _) = tokio::join!(publisher.publish(&sent), async {
         drop(subscriber.next().await.expect("open").expect("a delivery"));
@@ -137,7 +160,8 @@ async fn the_answer_of_the_delivery_is_the_verdict_of_the_publish() {
 
 #[tokio::test]
 async fn a_message_that_is_too_large_for_the_receiver_is_refused_for_good() {
-    let (router, mut subscriber) = HttpReceiver::builder().unsigned().max_body(1024).build().expect("configured");
+    let (router, mut subscriber) =
+        HttpReceiver::builder().unsigned().max_body(1024).build().expect("configured");
     let server = serve(router).await;
     for size in [1025, 100 * 1024, 8 * 1024 * 1024] {
         let sent = message_with(|m| m.payload = vec![b'1'; size].into());

@@ -29,7 +29,11 @@ fn assert_silent(what: &str, text: &str) {
 
 fn publisher(address: &str) -> HttpPublisher {
     let url = format!("http://user:canary-password@{address}/canary-path?token=canary-query");
-    let publisher = HttpPublisher::new(url).expect("a URL").allow_loopback().signed(SECRET).signed(OTHER_SECRET);
+    let publisher = HttpPublisher::new(url)
+        .expect("a URL")
+        .allow_loopback()
+        .signed(SECRET)
+        .signed(OTHER_SECRET);
     publisher.header("authorization", "Bearer canary-header")
 }
 
@@ -66,7 +70,9 @@ impl Log {
     }
 
     fn listen(&self) -> tracing::subscriber::DefaultGuard {
-        let subscriber = tracing_subscriber::fmt().with_max_level(tracing::Level::TRACE).with_writer(self.clone());
+        let subscriber = tracing_subscriber::fmt()
+            .with_max_level(tracing::Level::TRACE)
+            .with_writer(self.clone());
         tracing::subscriber::set_default(subscriber.finish())
     }
 }
@@ -88,15 +94,23 @@ fn no_debug_shows_a_secret() {
 #[test]
 fn no_configuration_error_quotes_a_secret() {
     let key = SECRET.trim_start_matches("whsec_");
-    for text in [key.to_owned(), format!("whsec {key}"), format!("{SECRET}!"), format!("{SECRET}{key}{key}")] {
+    for text in [
+        key.to_owned(),
+        format!("whsec {key}"),
+        format!("{SECRET}!"),
+        format!("{SECRET}{key}{key}"),
+    ] {
         let error = publisher("127.0.0.1:1").signed(&text).build().expect_err("wrong");
         assert_silent("the publisher's fault", &format!("{error} {error:?}"));
         let error = HttpReceiver::builder().verify(&text).build().map(|_| ()).expect_err("wrong");
         assert_silent("the receiver's fault", &format!("{error} {error:?}"));
     }
-    let error = publisher("127.0.0.1:1").header("x-token", "canary-header\n").build().expect_err("wrong");
+    let error =
+        publisher("127.0.0.1:1").header("x-token", "canary-header\n").build().expect_err("wrong");
     assert_silent("the header's fault", &format!("{error} {error:?}"));
-    for url in ["http://user:canary-password@[::1/canary-path", "ftp://user:canary-password@h/canary-path"] {
+    for url in
+        ["http://user:canary-password@[::1/canary-path", "ftp://user:canary-password@h/canary-path"]
+    {
         let error = HttpPublisher::new(url).expect_err("wrong");
         assert_silent("the URL's fault", &format!("{error} {error:?}"));
     }
@@ -109,9 +123,11 @@ async fn no_failure_and_no_log_shows_a_secret() {
     let echo = "HTTP/1.1 400 X\r\nconnection: close\r\ncontent-length: 14\r\n\r\ncanary-payload";
     let garbage = serve_answer("canary\r\n\r\n").await;
     let refusing = serve_answer(echo).await;
-    let redirecting = serve_answer("HTTP/1.1 307 X\r\nlocation: /canary-path\r\nconnection: close\r\n\r\n").await;
+    let redirecting =
+        serve_answer("HTTP/1.1 307 X\r\nlocation: /canary-path\r\nconnection: close\r\n\r\n").await;
     let closed = closed_port().await.to_string();
-    let addresses = [garbage.address, refusing.address, redirecting.address].map(|address| address.to_string());
+    let addresses =
+        [garbage.address, refusing.address, redirecting.address].map(|address| address.to_string());
     for address in addresses.iter().chain([&closed, &"10.0.0.1:80".to_owned()]) {
         let error = publisher(address).publish(&canary_message()).await.expect_err("not confirmed");
         assert_silent("the failure", &format!("{error} {error:?} {}", error.full_text()));
@@ -129,13 +145,18 @@ async fn no_failure_and_no_log_shows_a_secret() {
     });
     let receipt = result.expect("confirmed");
     assert_silent("the receipt", &format!("{receipt:?}"));
-    let stranger = sender.header("webhook-id", "canary-header").publish(&sent).await.expect_err("a fault");
+    let stranger =
+        sender.header("webhook-id", "canary-header").publish(&sent).await.expect_err("a fault");
     assert_silent("the failure", &stranger.full_text());
-    let unsigned = server.publisher().publish(&sent).await.expect_err("the path and the signature are wrong");
+    let unsigned =
+        server.publisher().publish(&sent).await.expect_err("the path and the signature are wrong");
     assert_silent("the failure", &unsigned.full_text());
     drop(listening);
     let text = log.text();
-    assert!(text.contains("a request was not confirmed") || text.contains("TRACE"), "something was logged: {text}");
+    assert!(
+        text.contains("a request was not confirmed") || text.contains("TRACE"),
+        "something was logged: {text}"
+    );
     assert_silent("the log", &text);
 }
 
@@ -151,7 +172,12 @@ async fn a_plain_connection_to_another_host_is_warned_of() {
     };
     assert!(warned("http://billing.example/events"));
     assert!(warned("http://93.184.215.14/events"));
-    for quiet in ["https://billing.example/events", "http://127.0.0.1/", "http://[::1]/", "http://localhost/"] {
+    for quiet in [
+        "https://billing.example/events",
+        "http://127.0.0.1/",
+        "http://[::1]/",
+        "http://localhost/",
+    ] {
         assert!(!warned(quiet), "{quiet}");
     }
 }

@@ -45,9 +45,19 @@ fn signatures_are_those_of_the_standard() {
             &all_bytes,
             "v1,dUrqzFVq6wW6XLf7DTLTjDfow9U59wp4lDYEM1KciGY=",
         ),
-        (longest, "a", u64::MAX, "größe".as_bytes(), "v1,VwX75BKsjQacXkslJUtvKM8G0lvOC2RuyuRFlCWY+Oc="),
+        (
+            longest,
+            "a",
+            u64::MAX,
+            "größe".as_bytes(),
+            "v1,VwX75BKsjQacXkslJUtvKM8G0lvOC2RuyuRFlCWY+Oc=",
+        ),
     ] {
-        assert_eq!(Secret::parse(secret).expect("a secret").sign(id, timestamp, body), expected, "{id}");
+        assert_eq!(
+            Secret::parse(secret).expect("a secret").sign(id, timestamp, body),
+            expected,
+            "{id}"
+        );
     }
 }
 
@@ -84,7 +94,8 @@ async fn keys_change_without_a_gap_on_both_sides() {
         (&[SECRET, OTHER_SECRET], &[THIRD], false),
         (&[], &[SECRET], false),
     ] {
-        let receiver = verifies.iter().fold(HttpReceiver::builder(), |builder, secret| builder.verify(secret));
+        let receiver =
+            verifies.iter().fold(HttpReceiver::builder(), |builder, secret| builder.verify(secret));
         let (router, mut subscriber) = receiver.build().expect("configured");
         let server = serve(router).await;
         let publisher = signs.iter().fold(server.publisher(), HttpPublisher::signed);
@@ -100,7 +111,9 @@ async fn keys_change_without_a_gap_on_both_sides() {
         };
         match result {
             Ok(_) => assert!(fits),
-            Err(error) => assert_eq!((fits, error.class()), (false, FailureClass::Unavailable), "{error}"),
+            Err(error) => {
+                assert_eq!((fits, error.class()), (false, FailureClass::Unavailable), "{error}")
+            }
         }
     }
 }
@@ -112,7 +125,10 @@ async fn a_repeat_is_signed_anew_over_the_same_bytes() {
         let seen = seen.clone();
         async move {
             let request = crate::support::read_request(&mut stream).await;
-            stream.write_all(b"HTTP/1.1 500 X\r\nconnection: close\r\n\r\n").await.expect("the client reads");
+            stream
+                .write_all(b"HTTP/1.1 500 X\r\nconnection: close\r\n\r\n")
+                .await
+                .expect("the client reads");
             seen.send(request).expect("the test listens");
         }
     })

@@ -24,7 +24,10 @@ const AT_ONCE: Duration = Duration::from_secs(5);
 
 /// A receiver that would wait for a body for longer than the test lasts.
 fn patient() -> ReceiverBuilder {
-    HttpReceiver::builder().verify(SECRET).max_in_flight(PLACES).answer_within(Duration::from_mins(10))
+    HttpReceiver::builder()
+        .verify(SECRET)
+        .max_in_flight(PLACES)
+        .answer_within(Duration::from_mins(10))
 }
 
 /// A request that only its whole body tells from a signed one.
@@ -58,8 +61,11 @@ async fn besiege(server: &Server) -> Strangers {
     for n in 0..STRANGERS {
         // Half of them with a length, half without.
         let chunked = n % 2 == 0;
-        let request =
-            if chunked { Request { length: false, ..forged().with("transfer-encoding", "chunked") } } else { forged() };
+        let request = if chunked {
+            Request { length: false, ..forged().with("transfer-encoding", "chunked") }
+        } else {
+            forged()
+        };
         let stream = request.open(server).await;
         let told = told.clone();
         tasks.spawn(async move {
@@ -74,7 +80,8 @@ async fn besiege(server: &Server) -> Strangers {
     }
     // Those that are too many have their answers; the others are waited for.
     for _ in PLACES..STRANGERS {
-        let status = timeout(SOON, refused.recv()).await.expect("strangers who are too many are refused");
+        let status =
+            timeout(SOON, refused.recv()).await.expect("strangers who are too many are refused");
         assert_eq!(status, Some(503));
     }
     Strangers { refused, _tasks: tasks }
@@ -122,7 +129,8 @@ async fn a_stranger_who_ends_a_body_halfway_leaves_his_place() {
         let _ = timeout(SOON, read).await.expect("the connection ends");
         assert!(!rest.starts_with(b"HTTP/1.1 2"), "{}", String::from_utf8_lossy(&rest));
     }
-    let acknowledged = async { subscriber.next().await.expect("open").expect("a delivery").ack().await };
+    let acknowledged =
+        async { subscriber.next().await.expect("open").expect("a delivery").ack().await };
     let request = Request::binary().signed();
     let (answer, acknowledged) = tokio::join!(request.send(&server), acknowledged);
     assert!(acknowledged.is_ok() && answer.status == 204, "{}", answer.text);

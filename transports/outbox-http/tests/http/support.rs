@@ -89,7 +89,9 @@ pub(crate) async fn read_request_from(stream: &mut (impl AsyncRead + Unpin)) -> 
             return text.into_owned();
         }
         if let Some((head, body)) = text.split_once("\r\n\r\n") {
-            let length = head.lines().find_map(|line| line.strip_prefix("content-length: ")?.parse::<usize>().ok());
+            let length = head
+                .lines()
+                .find_map(|line| line.strip_prefix("content-length: ")?.parse::<usize>().ok());
             if body.len() >= length.unwrap_or(0) {
                 return text.into_owned();
             }

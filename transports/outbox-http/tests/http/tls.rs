@@ -17,7 +17,8 @@ use tokio_rustls::TlsAcceptor;
 pub(crate) fn authority() -> CertifiedIssuer<'static, KeyPair> {
     let mut params = CertificateParams::default();
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    CertifiedIssuer::self_signed(params, KeyPair::generate().expect("a key")).expect("a certificate")
+    CertifiedIssuer::self_signed(params, KeyPair::generate().expect("a key"))
+        .expect("a certificate")
 }
 
 /// Serves 204 over TLS with a certificate for the name.
@@ -26,12 +27,13 @@ async fn serve_tls(issuer: &CertifiedIssuer<'static, KeyPair>, name: &str) -> Se
     let params = CertificateParams::new([name.to_owned()]).expect("a name");
     let certificate = params.signed_by(&key, issuer).expect("a certificate");
     let key = PrivateKeyDer::try_from(key.serialize_der()).expect("a key");
-    let config = ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
-        .with_safe_default_protocol_versions()
-        .expect("versions")
-        .with_no_client_auth()
-        .with_single_cert(vec![certificate.der().clone()], key)
-        .expect("a certificate");
+    let config =
+        ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+            .with_safe_default_protocol_versions()
+            .expect("versions")
+            .with_no_client_auth()
+            .with_single_cert(vec![certificate.der().clone()], key)
+            .expect("a certificate");
     let acceptor = TlsAcceptor::from(Arc::new(config));
     serve_raw(move |stream| {
         let acceptor = acceptor.clone();
@@ -67,7 +69,8 @@ fn publisher(server: &Server) -> HttpPublisher {
 async fn a_trusted_certificate_for_the_name_is_a_connection() {
     let issuer = authority();
     let server = serve_tls(&issuer, "billing.test").await;
-    let receipt = publisher(&server).trust(issuer.pem()).publish(&message()).await.expect("confirmed");
+    let receipt =
+        publisher(&server).trust(issuer.pem()).publish(&message()).await.expect("confirmed");
     assert_eq!(receipt.destination, Some(format!("billing.test:{}", server.address.port())));
 }
 
@@ -79,7 +82,8 @@ async fn a_failure_of_tls_means_unavailable() {
         ("a certificate for another name", serve_tls(&issuer, "shipping.test").await),
         ("no TLS at all", serve_answer("HTTP/1.1 204 No Content\r\n\r\n").await),
     ] {
-        let error = publisher(&server).trust(issuer.pem()).publish(&message()).await.expect_err(what);
+        let error =
+            publisher(&server).trust(issuer.pem()).publish(&message()).await.expect_err(what);
         assert_eq!(error.class(), FailureClass::Unavailable, "{what}: {}", error.full_text());
     }
 }

@@ -44,7 +44,13 @@ impl Request {
             ("ce-type", "order.placed"),
         ];
         let headers = headers.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec();
-        Self { method: "POST", path: "/events".into(), headers, body: b"{\"n\":1}".to_vec(), length: true }
+        Self {
+            method: "POST",
+            path: "/events".into(),
+            headers,
+            body: b"{\"n\":1}".to_vec(),
+            length: true,
+        }
     }
 
     /// A right one in structured mode, unsigned.
@@ -53,8 +59,12 @@ impl Request {
             "{{\"specversion\":\"1.0\",\"id\":\"{ID}\",\"source\":\"/shop\",\"type\":\"order.placed\",\"data\":{{\"n\":1}}}}"
         );
         let media = "application/cloudevents+json; charset=UTF-8";
-        Self { headers: vec![("host".into(), "localhost".into())], body: body.into(), ..Self::binary() }
-            .with("content-type", media)
+        Self {
+            headers: vec![("host".into(), "localhost".into())],
+            body: body.into(),
+            ..Self::binary()
+        }
+        .with("content-type", media)
     }
 
     /// Sets a header, replacing it.
@@ -86,7 +96,9 @@ impl Request {
             &self.body,
             self.attributes().iter().map(|(name, value)| (name.as_str(), value.as_str())),
         );
-        let is_structured = |(name, value): &(String, String)| name == "content-type" && value.contains("cloudevents");
+        let is_structured = |(name, value): &(String, String)| {
+            name == "content-type" && value.contains("cloudevents")
+        };
         let structured = self.headers.iter().any(is_structured);
         let request = if structured { self } else { self.with("outbox-signature", &of_attributes) };
         request.body_signed_by(secret, id, timestamp)
@@ -102,7 +114,8 @@ impl Request {
 
     fn attributes(&self) -> Vec<(String, String)> {
         let named = self.headers.iter().filter_map(|(name, value)| {
-            let name = if name == "content-type" { "datacontenttype" } else { name.strip_prefix("ce-")? };
+            let name =
+                if name == "content-type" { "datacontenttype" } else { name.strip_prefix("ce-")? };
             Some((name.to_owned(), percent_decode_str(value).decode_utf8_lossy().into_owned()))
         });
         named.collect()
@@ -114,7 +127,8 @@ impl Request {
 
     pub(crate) async fn open(&self, server: &Server) -> TcpStream {
         let mut stream = TcpStream::connect(server.address).await.expect("the server listens");
-        let mut head = format!("{} {} HTTP/1.1\r\nconnection: close\r\n", self.method, self.path).into_bytes();
+        let mut head =
+            format!("{} {} HTTP/1.1\r\nconnection: close\r\n", self.method, self.path).into_bytes();
         for (name, value) in &self.headers {
             // Header bytes as they are, so that a test can send what no client would.
             head.extend_from_slice(format!("{name}: {value}\r\n").as_bytes());

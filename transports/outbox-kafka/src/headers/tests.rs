@@ -1,19 +1,31 @@
 //! Arbitrary headers are a message or a clear error, and what was written reads back.
 
 use super::*;
-use outbox_core::testing::transport::{attributes_with_control_characters_are_refused as refused, full};
+use outbox_core::testing::transport::{
+    attributes_with_control_characters_are_refused as refused, full,
+};
 use proptest::{collection::vec, option, prelude::*};
 
 fn record<'r>(key: Option<&'r [u8]>) -> Record<'r> {
-    Record { topic: "orders", key, timestamp: Some(1_700_000_000_123), received_at: Timestamp::from_micros(5) }
+    Record {
+        topic: "orders",
+        key,
+        timestamp: Some(1_700_000_000_123),
+        received_at: Timestamp::from_micros(5),
+    }
 }
 
 fn headers(list: &[(String, Option<Vec<u8>>)]) -> OwnedHeaders {
-    list.iter().fold(OwnedHeaders::new(), |headers, (key, value)| headers.insert(Header { key, value: value.as_ref() }))
+    list.iter().fold(OwnedHeaders::new(), |headers, (key, value)| {
+        headers.insert(Header { key, value: value.as_ref() })
+    })
 }
 
 fn named(list: &[(&str, &str)]) -> OwnedHeaders {
-    let list: Vec<_> = list.iter().map(|(name, value)| ((*name).to_owned(), Some(value.as_bytes().to_vec()))).collect();
+    let list: Vec<_> = list
+        .iter()
+        .map(|(name, value)| ((*name).to_owned(), Some(value.as_bytes().to_vec())))
+        .collect();
     headers(&list)
 }
 
@@ -38,13 +50,19 @@ fn a_payload_that_is_a_cloud_event_goes_in_structured_mode() {
 
 #[test]
 fn a_stranger_s_record_gets_its_key_topic_and_time_from_kafka() {
-    let list = named(&[("ce_specversion", "1.0"), ("ce_id", "7"), ("ce_source", "/x"), ("ce_type", "t")]);
-    let message = read(&Reading::default(), record(Some(b"order-7")), Some(&list), Bytes::new()).expect("readable");
+    let list =
+        named(&[("ce_specversion", "1.0"), ("ce_id", "7"), ("ce_source", "/x"), ("ce_type", "t")]);
+    let message = read(&Reading::default(), record(Some(b"order-7")), Some(&list), Bytes::new())
+        .expect("readable");
     assert_eq!((message.key.as_deref(), message.topic.as_str()), (Some("order-7"), "orders"));
     assert_eq!(message.created_at.as_micros(), 1_700_000_000_123_000);
     for key in [&[0xff][..], b"a\0b", b"a\nb", "a\u{85}b".as_bytes(), &[b'k'; 256], b""] {
-        let message = read(&Reading::default(), record(Some(key)), Some(&list), Bytes::new()).expect("readable");
-        assert_eq!(message.key, None, "a key that is no text for a key orders all the same: {key:?}");
+        let message = read(&Reading::default(), record(Some(key)), Some(&list), Bytes::new())
+            .expect("readable");
+        assert_eq!(
+            message.key, None,
+            "a key that is no text for a key orders all the same: {key:?}"
+        );
     }
 }
 
@@ -52,13 +70,18 @@ fn a_stranger_s_record_gets_its_key_topic_and_time_from_kafka() {
 fn attributes_with_control_characters_are_refused() {
     refused(|list| {
         let names: Vec<_> = list.iter().map(|(name, value)| (name_of(name), *value)).collect();
-        let headers = named(&names.iter().map(|(name, value)| (&**name, *value)).collect::<Vec<_>>());
+        let headers =
+            named(&names.iter().map(|(name, value)| (&**name, *value)).collect::<Vec<_>>());
         read(&Reading::default(), record(None), Some(&headers), Bytes::new())
     });
 }
 
 fn name_of(attribute: &str) -> String {
-    if attribute == DATA_CONTENT_TYPE { CONTENT_TYPE.to_owned() } else { [PREFIX, attribute].concat() }
+    if attribute == DATA_CONTENT_TYPE {
+        CONTENT_TYPE.to_owned()
+    } else {
+        [PREFIX, attribute].concat()
+    }
 }
 
 #[test]
@@ -72,7 +95,10 @@ fn why_a_record_is_a_dead_letter_is_read_from_the_last_of_its_headers() {
     };
     let (written, body) = write(&full(), false);
     let older = written.insert(Header { key: "__connect.errors.topic", value: Some("older") });
-    let list = death.headers().iter().fold(older, |l, (key, value)| l.insert(Header { key, value: Some(value) }));
+    let list = death
+        .headers()
+        .iter()
+        .fold(older, |l, (key, value)| l.insert(Header { key, value: Some(value) }));
     let message = read(&Reading::default(), record(None), Some(&list), body).expect("readable");
     assert_eq!(Death::of(&message), Some(death));
     assert_eq!(Death::of(&full()), None);
@@ -80,9 +106,12 @@ fn why_a_record_is_a_dead_letter_is_read_from_the_last_of_its_headers() {
 
 #[test]
 fn what_is_no_cloud_event_says_what_would_read_it() {
-    let told =
-        |reading: &Reading, list: &OwnedHeaders| read(reading, record(None), Some(list), Bytes::new()).unwrap_err();
-    assert!(told(&Reading::default(), &named(&[("type", "t")])).contains("KafkaSubscriber::plain_json"));
+    let told = |reading: &Reading, list: &OwnedHeaders| {
+        read(reading, record(None), Some(list), Bytes::new()).unwrap_err()
+    };
+    assert!(
+        told(&Reading::default(), &named(&[("type", "t")])).contains("KafkaSubscriber::plain_json")
+    );
     let plain = Reading { plain_json: Some(PlainJson::new("type", "/plain")) };
     assert!(told(&plain, &named(&[("other", "t")])).contains("nor the header for its type"));
     let batch = named(&[("content-type", "application/cloudevents-batch+json")]);

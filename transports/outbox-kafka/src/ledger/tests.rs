@@ -50,7 +50,11 @@ fn a_position_stands_before_the_first_record_that_is_not_done() {
     let out = given(&mut ledger);
     for (nth, moved) in [(1, None), (3, None), (0, Some(7)), (2, Some(13))] {
         assert!(ledger.done(&out[nth].0));
-        assert_eq!(ledger.moved(), moved.map(|offset| (place(0), offset)).into_iter().collect::<Vec<_>>(), "{nth}");
+        assert_eq!(
+            ledger.moved(),
+            moved.map(|offset| (place(0), offset)).into_iter().collect::<Vec<_>>(),
+            "{nth}"
+        );
         assert_eq!(ledger.moved(), [], "it is told once");
     }
     ledger.not_committed(&place(0));
@@ -82,7 +86,11 @@ fn what_waits_of_a_key_beyond_its_places_takes_none_of_the_others() {
     }
     ledger.arrive(&place(1), 0, Some(1), 0);
     let out = given(&mut ledger);
-    assert_eq!((offsets(&out), ledger.waiting(), ledger.beyond()), (vec![0, 0], 9, 7), "one is out, two have a place");
+    assert_eq!(
+        (offsets(&out), ledger.waiting(), ledger.beyond()),
+        (vec![0, 0], 9, 7),
+        "one is out, two have a place"
+    );
     assert!(ledger.back(&out[0].0));
     assert_eq!((ledger.waiting(), ledger.beyond()), (10, 7));
     let out = given(&mut ledger);

@@ -11,8 +11,10 @@ use std::time::Duration;
 #[test]
 fn every_fault_of_a_publisher_is_told_at_once() {
     let publisher = KafkaPublisher::new("127.0.0.1:9092").expect("brokers").topic("no spaces");
-    let publisher = publisher.set("acks", "0").set("sasl.passwort", "canary").timeout(Duration::ZERO);
-    let error = publisher.declare([Topic::new("a").partitions(0)]).build().expect_err("four faults");
+    let publisher =
+        publisher.set("acks", "0").set("sasl.passwort", "canary").timeout(Duration::ZERO);
+    let error =
+        publisher.declare([Topic::new("a").partitions(0)]).build().expect_err("four faults");
     let told = error.to_string();
     for said in [
         "`no spaces` must have 1 to 249",
@@ -29,8 +31,12 @@ fn every_fault_of_a_publisher_is_told_at_once() {
 #[test]
 fn every_fault_of_a_subscriber_is_told_at_once() {
     let subscriber = KafkaSubscriber::new("127.0.0.1:9092", "").expect("brokers");
-    let error =
-        subscriber.prefetch(0).set("enable.auto.commit", "true").dead_letters("").build().expect_err("five faults");
+    let error = subscriber
+        .prefetch(0)
+        .set("enable.auto.commit", "true")
+        .dead_letters("")
+        .build()
+        .expect_err("five faults");
     let told = error.to_string();
     for said in [
         "no topic is subscribed to",
@@ -42,7 +48,9 @@ fn every_fault_of_a_subscriber_is_told_at_once() {
         assert!(told.contains(said), "{said}: {told}");
     }
     assert_eq!(error.faults().len(), 5);
-    assert!(matches!(KafkaSubscriber::new("amqp://x", "g"), Err(error) if error.faults() == [ConfigFault::Brokers]));
+    assert!(
+        matches!(KafkaSubscriber::new("amqp://x", "g"), Err(error) if error.faults() == [ConfigFault::Brokers])
+    );
 }
 
 #[tokio::test]
@@ -70,15 +78,20 @@ async fn whoever_would_rather_not_start_than_wait_is_told_that_nobody_is_there()
 
 #[test]
 fn nothing_shows_the_value_of_a_setting() {
-    let publisher = KafkaPublisher::new("127.0.0.1:9092").expect("brokers").set("sasl.password", "canary");
-    let subscriber = KafkaSubscriber::new("127.0.0.1:9092", "g").expect("brokers").set("sasl.password", "canary");
+    let publisher =
+        KafkaPublisher::new("127.0.0.1:9092").expect("brokers").set("sasl.password", "canary");
+    let subscriber = KafkaSubscriber::new("127.0.0.1:9092", "g")
+        .expect("brokers")
+        .set("sasl.password", "canary");
     let shown = format!("{publisher:?} {subscriber:?}");
     assert!(!shown.contains("canary") && shown.contains("sasl.password"), "{shown}");
 }
 
 #[test]
 fn relays_compare_brokers_in_any_order_and_the_topic_and_no_secret() {
-    let to = |brokers: &str| KafkaPublisher::new(brokers).expect("brokers").set("sasl.password", "canary");
+    let to = |brokers: &str| {
+        KafkaPublisher::new(brokers).expect("brokers").set("sasl.password", "canary")
+    };
     let orders = to("a.example:9092,b.example:9092").topic("orders").destination();
     assert_eq!(orders.as_deref(), Some("a.example:9092,b.example:9092#orders"));
     assert_eq!(to("kafka://b.example:9092,a.example:9092").topic("orders").destination(), orders);

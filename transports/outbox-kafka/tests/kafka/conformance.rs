@@ -15,7 +15,10 @@ fn promises() -> Promises {
     Promises::broker().max_payload(1_000_000)
 }
 
-fn pair(publish: fn(KafkaPublisher) -> KafkaPublisher, subscribe: fn(KafkaSubscriber) -> KafkaSubscriber) -> Pair {
+fn pair(
+    publish: fn(KafkaPublisher) -> KafkaPublisher,
+    subscribe: fn(KafkaSubscriber) -> KafkaSubscriber,
+) -> Pair {
     let topic = name("suite");
     let publisher = publish(publisher(&topic, PARTITIONS)).build().expect("configured");
     let subscribe = move || subscribe(subscriber(&topic, PARTITIONS)).build().expect("configured");
@@ -54,8 +57,9 @@ mod structured_and_eager {
         }
 
         async fn pair() -> Pair {
-            let eager =
-                |subscriber: KafkaSubscriber| subscriber.set("partition.assignment.strategy", "range,roundrobin");
+            let eager = |subscriber: KafkaSubscriber| {
+                subscriber.set("partition.assignment.strategy", "range,roundrobin")
+            };
             pair(KafkaPublisher::structured, eager)
         }
     }

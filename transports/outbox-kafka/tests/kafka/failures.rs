@@ -1,7 +1,8 @@
 //! Which failure is which, and what a confirmation says.
 
 use crate::support::{
-    SOON, failure, full, message_with, name, next, numbered, publisher, publisher_at, subscriber, url,
+    SOON, failure, full, message_with, name, next, numbered, publisher, publisher_at, subscriber,
+    url,
 };
 use outbox_core::{
     failure::FailureClass::{Permanent, Transient, Unavailable},
@@ -18,7 +19,10 @@ async fn a_confirmation_names_topic_partition_and_offset() {
     let publisher = publisher(&topic, 1);
     for offset in 0..3 {
         let receipt = publisher.publish(&full()).await.expect("confirmed");
-        assert_eq!((receipt.destination, receipt.position), (Some(format!("{topic}[0]")), Some(offset)));
+        assert_eq!(
+            (receipt.destination, receipt.position),
+            (Some(format!("{topic}[0]")), Some(offset))
+        );
     }
 }
 
@@ -26,10 +30,14 @@ async fn a_confirmation_names_topic_partition_and_offset() {
 async fn a_message_goes_to_the_topic_and_with_the_key_that_are_chosen_for_it() {
     let topic = name("chosen");
     let chosen = topic.clone();
-    let publisher = publisher(&topic, 4).topic_of(move |_| chosen.clone()).record_key(|_| Some(b"one".to_vec()));
+    let publisher = publisher(&topic, 4)
+        .topic_of(move |_| chosen.clone())
+        .record_key(|_| Some(b"one".to_vec()));
     let mut partitions = Vec::new();
     for n in 1..=8 {
-        partitions.push(publisher.publish(&numbered(n, &format!("k{n}"))).await.expect("confirmed").destination);
+        partitions.push(
+            publisher.publish(&numbered(n, &format!("k{n}"))).await.expect("confirmed").destination,
+        );
     }
     partitions.dedup();
     assert_eq!(partitions.len(), 1, "of one key, all are in one partition");
@@ -58,11 +66,20 @@ fn murmur2_table() -> Vec<(&'static str, i32)> {
 async fn what_is_too_long_or_has_no_topic_that_kafka_takes_can_never_go() {
     let topic = name("long");
     let small = publisher(&topic, 1).with_limits(Limits::default().max_payload(100));
-    let error = small.publish(&message_with(|m| m.payload = vec![b'x'; 101].into())).await.expect_err("too long");
-    assert_eq!((error.class(), error.to_string().as_str()), (Permanent, "the payload has 101 bytes, of at most 100"));
+    let error = small
+        .publish(&message_with(|m| m.payload = vec![b'x'; 101].into()))
+        .await
+        .expect_err("too long");
+    assert_eq!(
+        (error.class(), error.to_string().as_str()),
+        (Permanent, "the payload has 101 bytes, of at most 100")
+    );
     // Larger than the client takes, headers included.
     let large = publisher(&topic, 1).with_limits(Limits::default());
-    let error = large.publish(&message_with(|m| m.payload = vec![b'x'; 2_000_000].into())).await.expect_err("too long");
+    let error = large
+        .publish(&message_with(|m| m.payload = vec![b'x'; 2_000_000].into()))
+        .await
+        .expect_err("too long");
     assert_eq!(error.class(), Permanent, "{error}");
     let nowhere = KafkaPublisher::new(url()).expect("brokers").topic_of(|_| "no spaces".to_owned());
     let error = failure(&nowhere).await;
@@ -85,7 +102,11 @@ async fn a_batch_has_the_verdict_of_each_beside_the_others() {
         .collect();
     let verdicts = publish_all(&publisher, &messages).await;
     for (n, verdict) in verdicts.iter().enumerate() {
-        assert_eq!(verdict.as_ref().err().map(|e| e.class()), (n % 7 == 0).then_some(Permanent), "{n}: {verdict:?}");
+        assert_eq!(
+            verdict.as_ref().err().map(|e| e.class()),
+            (n % 7 == 0).then_some(Permanent),
+            "{n}: {verdict:?}"
+        );
     }
 }
 
@@ -94,7 +115,8 @@ async fn nobody_at_the_address_makes_the_destination_unavailable() {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
     let address = listener.local_addr().expect("an address");
     drop(listener);
-    let publisher = KafkaPublisher::new(address.to_string()).expect("brokers").timeout(Duration::from_secs(1));
+    let publisher =
+        KafkaPublisher::new(address.to_string()).expect("brokers").timeout(Duration::from_secs(1));
     let error = failure(&publisher).await;
     assert_eq!(error.class(), Unavailable, "{error}");
     assert!(error.to_string().contains("refused"), "{error}");

@@ -28,7 +28,11 @@ pub(crate) async fn delete(topic: &str) {
 }
 
 /// Handles what comes, several at once, until it is asked to stop; then answers for what it has and leaves.
-async fn serve(mut member: KafkaSubscriber, recorder: Recorder, mut stop: watch::Receiver<bool>) -> usize {
+async fn serve(
+    mut member: KafkaSubscriber,
+    recorder: Recorder,
+    mut stop: watch::Receiver<bool>,
+) -> usize {
     let mut handling = tokio::task::JoinSet::new();
     let mut taken = 0;
     loop {
@@ -58,26 +62,33 @@ async fn members_that_join_and_leave_under_load_lose_nothing_double_nothing_and_
     let recorder = Recorder::new();
     let publish = async {
         for n in 1..=EACH {
-            let batch: Vec<Message> = (0..KEYS).map(|key| numbered(n, &format!("k{key}"))).collect();
+            let batch: Vec<Message> =
+                (0..KEYS).map(|key| numbered(n, &format!("k{key}"))).collect();
             let verdicts = publish_all(&publisher, &batch).await;
             assert!(verdicts.iter().all(Result::is_ok), "{verdicts:?}");
         }
     };
     let all = usize::try_from(KEYS * EACH).expect("few");
     let stay = watch::channel(false).0;
-    let staying = tokio::spawn(serve(subscriber(&topic, PARTITIONS), recorder.clone(), stay.subscribe()));
+    let staying =
+        tokio::spawn(serve(subscriber(&topic, PARTITIONS), recorder.clone(), stay.subscribe()));
     let come_and_go = async {
         let mut took_part = 0;
         for _ in 0..4 {
             let stop = watch::channel(false).0;
-            let passing = tokio::spawn(serve(subscriber(&topic, PARTITIONS), recorder.clone(), stop.subscribe()));
+            let passing = tokio::spawn(serve(
+                subscriber(&topic, PARTITIONS),
+                recorder.clone(),
+                stop.subscribe(),
+            ));
             tokio::time::sleep(Duration::from_millis(700)).await;
             stop.send_replace(true);
             took_part += passing.await.expect("ended");
         }
         took_part
     };
-    let ((), _) = timeout(SOON, async { tokio::join!(publish, come_and_go) }).await.expect("all came");
+    let ((), _) =
+        timeout(SOON, async { tokio::join!(publish, come_and_go) }).await.expect("all came");
     recorder.wait_for(all, SOON).await.expect("all come");
     stay.send_replace(true);
     staying.await.expect("ended");
@@ -86,7 +97,8 @@ async fn members_that_join_and_leave_under_load_lose_nothing_double_nothing_and_
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_static_member_that_comes_back_finds_its_partitions_again_and_nobody_had_them_meanwhile() {
+async fn a_static_member_that_comes_back_finds_its_partitions_again_and_nobody_had_them_meanwhile()
+{
     let topic = name("static");
     let publisher = publisher(&topic, 2);
     let member = |instance: &str| subscriber(&topic, 2).instance(instance);
@@ -99,7 +111,9 @@ async fn a_static_member_that_comes_back_finds_its_partitions_again_and_nobody_h
             n += 1;
             publisher.publish(&numbered(n, &format!("k{n}"))).await.expect("confirmed");
             for (member, seen) in [&mut first, &mut second].into_iter().zip(&mut seen) {
-                if let Ok(Ok(Some(delivery))) = timeout(Duration::from_millis(200), member.next()).await {
+                if let Ok(Ok(Some(delivery))) =
+                    timeout(Duration::from_millis(200), member.next()).await
+                {
                     seen.insert(number(&delivery));
                     delivery.ack().await.expect("heard");
                 }
@@ -114,14 +128,20 @@ async fn a_static_member_that_comes_back_finds_its_partitions_again_and_nobody_h
     drop(first);
     // Of many keys, some are of either partition.
     let later: Vec<Message> = (n + 1..n + 21).map(|n| numbered(n, &format!("k{n}"))).collect();
-    publish_all(&publisher, &later).await.into_iter().for_each(|verdict| drop(verdict.expect("confirmed")));
+    publish_all(&publisher, &later)
+        .await
+        .into_iter()
+        .for_each(|verdict| drop(verdict.expect("confirmed")));
     let mut taken = BTreeSet::new();
     while let Ok(Ok(Some(delivery))) = timeout(QUIET, second.next()).await {
         taken.insert(number(&delivery));
         delivery.ack().await.expect("heard");
     }
     let taken_later = taken.iter().filter(|taken| **taken > n).count();
-    assert!(taken_later > 0 && taken_later < later.len(), "the other partition waits for its owner: {taken:?}");
+    assert!(
+        taken_later > 0 && taken_later < later.len(),
+        "the other partition waits for its owner: {taken:?}"
+    );
     let mut again = member("first");
     while taken.iter().filter(|taken| **taken > n).count() < later.len() {
         let delivery = next(&mut again).await;

@@ -47,7 +47,10 @@ async fn replicas_that_are_missing_for_a_while_are_waited_for_and_then_the_messa
     let few = [RDKafkaRespErr::RD_KAFKA_RESP_ERR_NOT_ENOUGH_REPLICAS; 2];
     mock.request_errors(RDKafkaApiKey::Produce, &few);
     publisher.publish(&full()).await.expect("it was sent again");
-    mock.request_errors(RDKafkaApiKey::Produce, &[RDKafkaRespErr::RD_KAFKA_RESP_ERR_NOT_ENOUGH_REPLICAS; 1_000]);
+    mock.request_errors(
+        RDKafkaApiKey::Produce,
+        &[RDKafkaRespErr::RD_KAFKA_RESP_ERR_NOT_ENOUGH_REPLICAS; 1_000],
+    );
     let refused = failure(&publisher).await;
     assert_eq!(refused.class(), Transient, "{refused}");
 }
@@ -57,7 +60,10 @@ async fn a_producer_that_has_lost_its_place_for_good_is_replaced() {
     let (mock, publisher) = mock();
     publisher.publish(&full()).await.expect("confirmed");
     // The broker remembers another sequence than ours, which librdkafka calls fatal: that client sends nothing any more.
-    mock.request_errors(RDKafkaApiKey::Produce, &[RDKafkaRespErr::RD_KAFKA_RESP_ERR_OUT_OF_ORDER_SEQUENCE_NUMBER]);
+    mock.request_errors(
+        RDKafkaApiKey::Produce,
+        &[RDKafkaRespErr::RD_KAFKA_RESP_ERR_OUT_OF_ORDER_SEQUENCE_NUMBER],
+    );
     let refused = publisher.publish(&full()).await.expect_err("its place is lost");
     assert_eq!(refused.class(), Unavailable, "{refused}");
     publisher.publish(&full()).await.expect("confirmed to a new client");

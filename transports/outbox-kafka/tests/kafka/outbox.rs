@@ -47,7 +47,8 @@ impl World {
     async fn open() -> Self {
         let database = TempDatabase::create(Database::Sqlite).await;
         let db = database.connect().await;
-        let outbox = Outbox::builder(db.clone()).source("story").install().await.expect("installed");
+        let outbox =
+            Outbox::builder(db.clone()).source("story").install().await.expect("installed");
         Self { outbox, db, _database: database }
     }
 
@@ -66,12 +67,16 @@ impl World {
     }
 
     fn relay(&self, publisher: KafkaPublisher) -> RelayBuilder<'_> {
-        let retry = RetryPolicy::default().backoff(Duration::from_millis(50)).max_backoff(Duration::from_millis(200));
-        Relay::builder(&self.outbox).add_route(Route::new("kafka", everything(), publisher).retry(retry))
+        let retry = RetryPolicy::default()
+            .backoff(Duration::from_millis(50))
+            .max_backoff(Duration::from_millis(200));
+        Relay::builder(&self.outbox)
+            .add_route(Route::new("kafka", everything(), publisher).retry(retry))
     }
 
     async fn drained(&self) {
-        let empty = async || tests::equals(self.number("SELECT COUNT(*) FROM outbox_events").await, 0);
+        let empty =
+            async || tests::equals(self.number("SELECT COUNT(*) FROM outbox_events").await, 0);
         wait_until(SOON, "the outbox is empty", empty).await;
         assert_eq!(self.number("SELECT COUNT(*) FROM outbox_dead_letters").await, 0, "dead: 0");
     }
@@ -99,7 +104,9 @@ async fn the_user_sees_partition_and_offset_of_what_is_delivered_and_the_error_o
     assert_eq!(told, [(place.clone(), Some(0)), (place.clone(), Some(1)), (place, Some(2))]);
     drop(server);
     world.tell(3..4).await;
-    let told = async || failed.lock().expect("whole").iter().any(|error| error.contains("not confirmed in time"));
+    let told = async || {
+        failed.lock().expect("whole").iter().any(|error| error.contains("not confirmed in time"))
+    };
     wait_until(SOON, "the failure is told", told).await;
     relay.shutdown(SOON).await.expect("stopped");
 }
@@ -111,10 +118,14 @@ async fn a_broker_that_is_gone_under_load_costs_no_event_and_no_letter_and_all_d
     let publisher = publisher_at(&server.url(), &topic, 3).timeout(Duration::from_secs(2));
     let relay = world.relay(publisher).start().await.expect("started");
     world.tell(0..4 * CHUNK).await;
-    wait_until(SOON, "events flow", async || tests::above(relay.stats().borrow().delivered, 0)).await;
+    wait_until(SOON, "events flow", async || tests::above(relay.stats().borrow().delivered, 0))
+        .await;
     server.kill().await;
     world.tell(4 * CHUNK..16 * CHUNK).await;
-    wait_until(SOON, "the breaker opens", async || tests::equals(relay.stats().borrow().open_breakers, 1)).await;
+    wait_until(SOON, "the breaker opens", async || {
+        tests::equals(relay.stats().borrow().open_breakers, 1)
+    })
+    .await;
     server.start().await;
     world.tell(16 * CHUNK..18 * CHUNK).await;
     world.drained().await;
@@ -129,7 +140,9 @@ async fn a_broker_that_is_gone_under_load_costs_no_event_and_no_letter_and_all_d
             }
         }
     };
-    tokio::time::timeout(SOON, drain).await.unwrap_or_else(|_| panic!("{} of {all} came", recorder.distinct()));
+    tokio::time::timeout(SOON, drain)
+        .await
+        .unwrap_or_else(|_| panic!("{} of {all} came", recorder.distinct()));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -154,7 +167,8 @@ async fn a_broker_that_has_forgotten_everything_gets_a_new_producer_and_the_topi
 #[tokio::test]
 async fn a_topic_that_kafka_does_not_take_is_refused_at_enqueue() {
     let world = World::open().await;
-    let relay = world.relay(KafkaPublisher::new(url()).expect("brokers")).start().await.expect("started");
+    let relay =
+        world.relay(KafkaPublisher::new(url()).expect("brokers")).start().await.expect("started");
     let tx = world.outbox.begin().await.expect("a transaction");
     let error = tx.emit(Lost { n: 1 }).expect_err("refused");
     let OutboxError::Limit(LimitError::Topic { topic, .. }) = &error else { panic!("{error:?}") };

@@ -1,6 +1,8 @@
 //! The subscriber: order, back-pressure, dead letters, and what cannot be read.
 
-use crate::support::{SOON, full, message_with, name, next, number, numbered, publisher, subscriber, url};
+use crate::support::{
+    SOON, full, message_with, name, next, number, numbered, publisher, subscriber, url,
+};
 use outbox_core::transport::{Publisher, Subscriber, publish_all};
 use outbox_kafka::{Death, Topic};
 use rdkafka::{
@@ -42,7 +44,10 @@ async fn a_slow_consumer_pauses_the_partitions_stays_in_the_group_and_gets_every
     let publisher = publisher(&topic, 3);
     let all: Vec<_> = (1..=MESSAGES).map(|n| numbered(n, &format!("k{n}"))).collect();
     for batch in all.chunks(500) {
-        publish_all(&publisher, batch).await.into_iter().for_each(|verdict| drop(verdict.expect("confirmed")));
+        publish_all(&publisher, batch)
+            .await
+            .into_iter()
+            .for_each(|verdict| drop(verdict.expect("confirmed")));
     }
     let mut slow = subscriber(&topic, 3).prefetch(10).set("max.poll.interval.ms", "6000");
     let held = next(&mut slow).await;
@@ -68,7 +73,8 @@ async fn record(topic: &str, key: &[u8], value: Option<&[u8]>) -> i64 {
 }
 
 #[tokio::test]
-async fn a_record_without_a_value_is_a_tombstone_in_its_key_s_order_and_one_with_an_empty_value_is_none() {
+async fn a_record_without_a_value_is_a_tombstone_in_its_key_s_order_and_one_with_an_empty_value_is_none()
+ {
     let topic = name("tombstones");
     let publisher = publisher(&topic, 1);
     let told = numbered(1, "a");
@@ -86,7 +92,10 @@ async fn a_record_without_a_value_is_a_tombstone_in_its_key_s_order_and_one_with
     assert!(message.is_tombstone() && message.key.is_none());
     assert_eq!(message.headers.get("recordkey"), Some("ff00"));
     let empty = next(&mut subscriber).await;
-    assert!(empty.message.as_ref().is_err_and(|why| why.contains("no attributes of CloudEvents")), "{empty:?}");
+    assert!(
+        empty.message.as_ref().is_err_and(|why| why.contains("no attributes of CloudEvents")),
+        "{empty:?}"
+    );
     first.ack().await.expect("heard");
     let gone = next(&mut subscriber).await;
     let message = gone.message.as_ref().expect("it is no broken event").clone();
@@ -113,7 +122,11 @@ async fn a_tombstone_is_published_as_a_record_without_a_value_also_in_structured
     });
     publisher(&topic, 1).publish(&gone).await.expect("confirmed");
     publisher(&topic, 1).structured().publish(&gone).await.expect("confirmed");
-    let keyless = publisher(&topic, 1).record_key(|_| None).publish(&gone).await.expect_err("nothing to forget");
+    let keyless = publisher(&topic, 1)
+        .record_key(|_| None)
+        .publish(&gone)
+        .await
+        .expect_err("nothing to forget");
     assert!(keyless.to_string().contains("needs a record key"), "{keyless}");
 
     let mut config = ClientConfig::new();
@@ -123,10 +136,16 @@ async fn a_tombstone_is_published_as_a_record_without_a_value_also_in_structured
     consumer.subscribe(&[&topic]).expect("subscribed");
     for _ in 0..2 {
         let record = timeout(SOON, consumer.recv()).await.expect("it comes").expect("a record");
-        assert_eq!((record.payload(), record.key()), (None, gone.key.as_deref().map(str::as_bytes)));
+        assert_eq!(
+            (record.payload(), record.key()),
+            (None, gone.key.as_deref().map(str::as_bytes))
+        );
         let named = |name: &str| {
             let headers = record.headers().expect("attributes");
-            headers.iter().find(|header| header.key == name).and_then(|header| header.value.map(<[u8]>::to_vec))
+            headers
+                .iter()
+                .find(|header| header.key == name)
+                .and_then(|header| header.value.map(<[u8]>::to_vec))
         };
         assert_eq!(named("ce_id"), Some(gone.id.to_string().into_bytes()));
         assert_eq!(named("ce_tombstone"), Some(b"true".to_vec()));
@@ -151,7 +170,10 @@ async fn what_is_rejected_goes_to_the_dead_letters_as_it_came_with_the_reason() 
     assert_eq!((death.offset, death.class.as_str()), (0, "NotHandled"));
     let second = next(&mut letters).await;
     let letter = second.message.as_ref().expect("readable");
-    assert_eq!((letter.id, letter.key.as_deref(), &letter.payload), (sent.id, Some("order-9"), &sent.payload));
+    assert_eq!(
+        (letter.id, letter.key.as_deref(), &letter.payload),
+        (sent.id, Some("order-9"), &sent.payload)
+    );
     let death = Death::of(letter).expect("a dead letter");
     assert_eq!((death.topic.as_str(), death.partition, death.offset), (topic.as_str(), 0, 1));
     assert_eq!((death.class.as_str(), death.message.as_str()), ("Rejected", "no such customer"));
@@ -168,7 +190,8 @@ async fn a_record_whose_letter_is_not_confirmed_comes_again() {
     let topic = name("unburied");
     publisher(&topic, 1).publish(&full()).await.expect("confirmed");
     // Larger than the client for the letters takes, so that none is ever confirmed.
-    let mut receiving = subscriber(&topic, 1).dead_letters(name("dead")).set("message.max.bytes", "1000");
+    let mut receiving =
+        subscriber(&topic, 1).dead_letters(name("dead")).set("message.max.bytes", "1000");
     let sent = message_with(|m| m.payload = vec![b'x'; 5_000].into());
     publisher(&topic, 1).publish(&sent).await.expect("confirmed");
     next(&mut receiving).await.ack().await.expect("heard");
@@ -187,8 +210,10 @@ async fn what_cannot_be_read_is_delivered_with_the_reason_and_the_rest_goes_on()
     let before = full();
     ours.publish(&before).await.expect("confirmed");
     let brokers = url().replace("kafka://", "");
-    let stranger: FutureProducer = ClientConfig::new().set("bootstrap.servers", brokers).create().expect("a client");
-    let json = |text: &'static str| (Some("application/cloudevents+json"), text.as_bytes().to_vec());
+    let stranger: FutureProducer =
+        ClientConfig::new().set("bootstrap.servers", brokers).create().expect("a client");
+    let json =
+        |text: &'static str| (Some("application/cloudevents+json"), text.as_bytes().to_vec());
     let table = [
         ((None, b"{}".to_vec()), "no attributes of CloudEvents"),
         (json("{not json"), "no CloudEvent in JSON"),
@@ -199,7 +224,8 @@ async fn what_cannot_be_read_is_delivered_with_the_reason_and_the_rest_goes_on()
         let headers = media.map_or_else(OwnedHeaders::new, |value| {
             OwnedHeaders::new().insert(Header { key: "content-type", value: Some(value) })
         });
-        let record: FutureRecord<'_, (), Vec<u8>> = FutureRecord::to(&topic).payload(body).headers(headers);
+        let record: FutureRecord<'_, (), Vec<u8>> =
+            FutureRecord::to(&topic).payload(body).headers(headers);
         stranger.send(record, SOON).await.expect("taken");
     }
     ours.publish(&numbered(7, "k")).await.expect("confirmed");
@@ -222,7 +248,8 @@ async fn a_topic_that_is_not_there_is_told_of_and_received_from_when_it_is() {
         .expect("brokers")
         .topic(&topic)
         .set("topic.metadata.refresh.interval.ms", "500");
-    let told = timeout(SOON, early.next()).await.expect("the fault is told").expect_err("it is not there");
+    let told =
+        timeout(SOON, early.next()).await.expect("the fault is told").expect_err("it is not there");
     assert!(outbox_core::failure::full_text(&told).contains("Unknown topic"), "{told:?}");
     publisher(&topic, 1).publish(&numbered(1, "k")).await.expect("confirmed");
     let delivery = async {
@@ -232,5 +259,8 @@ async fn a_topic_that_is_not_there_is_told_of_and_received_from_when_it_is() {
             }
         }
     };
-    assert_eq!(number(&timeout(SOON, delivery).await.expect("it comes when the topic is there")), 1);
+    assert_eq!(
+        number(&timeout(SOON, delivery).await.expect("it comes when the topic is there")),
+        1
+    );
 }

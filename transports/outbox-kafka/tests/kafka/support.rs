@@ -58,14 +58,16 @@ pub(crate) fn message_with(change: impl FnOnce(&mut MessageParts)) -> Message {
 /// Publishes something that is not confirmed.
 pub(crate) async fn failure(publisher: &KafkaPublisher) -> PublishError {
     let result = tokio::time::timeout(SOON, publisher.publish(&full())).await;
-    let result = result.unwrap_or_else(|_| panic!("no verdict on a publish within {SOON:?} by {publisher:?}"));
+    let result = result
+        .unwrap_or_else(|_| panic!("no verdict on a publish within {SOON:?} by {publisher:?}"));
     result.expect_err("the message was not confirmed")
 }
 
 /// Waits for the next delivery.
 pub(crate) async fn next(subscriber: &mut KafkaSubscriber) -> Delivery {
     let delivery = tokio::time::timeout(SOON, subscriber.next()).await;
-    let delivery = delivery.unwrap_or_else(|_| panic!("nothing came within {SOON:?} to {subscriber:?}"));
+    let delivery =
+        delivery.unwrap_or_else(|_| panic!("nothing came within {SOON:?} to {subscriber:?}"));
     delivery.expect("the subscription holds").expect("the subscription is open")
 }
 

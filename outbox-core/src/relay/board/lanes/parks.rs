@@ -17,7 +17,12 @@ use xxhash_rust::xxh3::xxh3_64;
 impl Board {
     /// Takes what a renewal says of due retries, of parked keys that have been decided about, and whether a relay with other
     /// routes waits for its turn.
-    pub(crate) fn renewed(&mut self, due: Vec<DueRetry>, decided: Vec<DecidedPark>, others_wait: bool) {
+    pub(crate) fn renewed(
+        &mut self,
+        due: Vec<DueRetry>,
+        decided: Vec<DecidedPark>,
+        others_wait: bool,
+    ) {
         self.others_wait = others_wait;
         self.due_in_database(due);
         for park in decided {
@@ -34,11 +39,17 @@ impl Board {
         // What is left of an earlier ownership of the partition; its lanes are gone.
         self.also_parked.retain(|(route, hash, _)| queues[*route].lanes.contains_key(hash));
         for park in parks {
-            let Some(route) = self.routes.iter().position(|r| r.name == park.route) else { continue };
+            let Some(route) = self.routes.iter().position(|r| r.name == park.route) else {
+                continue;
+            };
             let lane = queues[route].lane(park.key, partition);
             match lane.parked {
                 None => {
-                    lane.parked = Some(Parked { head: None, letter: Some(park.letter), until_written: false });
+                    lane.parked = Some(Parked {
+                        head: None,
+                        letter: Some(park.letter),
+                        until_written: false,
+                    });
                 }
                 Some(_) => {
                     self.also_parked.insert((route, park.key, park.letter));
@@ -53,7 +64,9 @@ impl Board {
             let Some(route) = self.routes.iter().position(|r| r.name == *route) else { continue };
             let Some(hash) = self.held.get(id).and_then(|held| held.lane) else { continue };
             let lane = self.queues[route].lanes.get_mut(&hash);
-            if let Some(parked) = lane.and_then(|lane| lane.parked.as_mut()).filter(|p| p.head == Some(*id)) {
+            if let Some(parked) =
+                lane.and_then(|lane| lane.parked.as_mut()).filter(|p| p.head == Some(*id))
+            {
                 parked.letter = Some(*letter);
             }
         }
@@ -63,8 +76,13 @@ impl Board {
     fn open_decided(&mut self) {
         let mut heads = Vec::new();
         for (epoch, park) in std::mem::take(&mut self.decided) {
-            let Some(partition) = self.partitions.get(&park.partition).filter(|p| p.epoch == epoch) else { continue };
-            let Some(route) = self.routes.iter().position(|r| r.name == park.route) else { continue };
+            let Some(partition) = self.partitions.get(&park.partition).filter(|p| p.epoch == epoch)
+            else {
+                continue;
+            };
+            let Some(route) = self.routes.iter().position(|r| r.name == park.route) else {
+                continue;
+            };
             let hash = xxh3_64(park.key.as_bytes());
             let lane = self.queues[route].lanes.get_mut(&hash);
             let Some(parked) = lane.and_then(|lane| lane.parked.as_mut()) else { continue };
@@ -130,7 +148,8 @@ impl Board {
     pub(crate) fn waits_from_now(&mut self, route: RouteNo, hash: u64) {
         let most = self.routes[route].max_in_memory;
         let queue = &mut self.queues[route];
-        let holds_more = |l: &Lane| l.is_stuck() && l.queue.len() > usize::from(l.blocked.is_some());
+        let holds_more =
+            |l: &Lane| l.is_stuck() && l.queue.len() > usize::from(l.blocked.is_some());
         if !queue.closed.is_empty()
             && !queue.has_room(self.config.per_route, most)
             && queue.lanes.get(&hash).is_some_and(holds_more)
@@ -168,7 +187,11 @@ impl Board {
     /// An event whose other routes have confirmed gets its rows before its memory goes.
     fn resolve_forgotten(&mut self, id: EventId) {
         let Some(held) = self.held.get(&id) else { return };
-        if held.legs.iter().all(|l| l.state.is_final() == l.written || l.state == LegState::Forgotten) {
+        if held
+            .legs
+            .iter()
+            .all(|l| l.state.is_final() == l.written || l.state == LegState::Forgotten)
+        {
             self.let_go_if_forgotten(id);
         }
         // Else it is halfway, and written down by that.

@@ -34,7 +34,9 @@ impl Board {
         }
         let last = started + 1 == LIVES && self.others_first(route);
         let leg_waits = last || (started > 0 && self.someone_else_alone(id, route, lane));
-        let Some(leg) = self.held.get_mut(&id).and_then(|h| h.legs.iter_mut().find(|l| l.route == route)) else {
+        let Some(leg) =
+            self.held.get_mut(&id).and_then(|h| h.legs.iter_mut().find(|l| l.route == route))
+        else {
             return;
         };
         if leg_waits {
@@ -56,9 +58,13 @@ impl Board {
 
     /// Tells whether another event is on its way alone. One that stands behind this one in the same lane gives way.
     fn someone_else_alone(&self, id: EventId, route: RouteNo, lane: Option<u64>) -> bool {
-        let Some((other, its_route)) = self.suspicion.alone.filter(|one| *one != (id, route)) else { return false };
+        let Some((other, its_route)) = self.suspicion.alone.filter(|one| *one != (id, route))
+        else {
+            return false;
+        };
         let Some(held) = self.held.get(&other) else { return false };
-        let in_flight = held.legs.iter().any(|l| l.route == its_route && l.state == LegState::InFlight);
+        let in_flight =
+            held.legs.iter().any(|l| l.route == its_route && l.state == LegState::InFlight);
         in_flight || its_route != route || lane.is_none() || held.lane != lane
     }
 
@@ -72,19 +78,25 @@ impl Board {
     /// Tells whether nothing of a route is under way or may go.
     fn is_idle(&self, route: RouteNo) -> bool {
         let queue = &self.queues[route];
-        let starting = |held: &Held| held.legs.iter().any(|l| l.route == route && l.state == LegState::Starting);
+        let starting = |held: &Held| {
+            held.legs.iter().any(|l| l.route == route && l.state == LegState::Starting)
+        };
         queue.batches == 0 && queue.ready.is_empty() && !self.held.values().any(starting)
     }
 
     /// Lets one of those go that wait for others, where there are none.
     pub(crate) fn let_last_go(&mut self) -> bool {
         let waits = self.suspicion.alone.is_none() && !self.suspicion.queue.is_empty();
-        waits && self.least_suspected().is_some_and(|(_, route)| self.is_idle(route)) && self.let_one_go()
+        waits
+            && self.least_suspected().is_some_and(|(_, route)| self.is_idle(route))
+            && self.let_one_go()
     }
 
     /// Lets the one go of those that wait which has most lives left, unless one is on its way.
     pub(crate) fn let_one_go(&mut self) -> bool {
-        let Some(next) = self.least_suspected().filter(|_| self.suspicion.alone.is_none()) else { return false };
+        let Some(next) = self.least_suspected().filter(|_| self.suspicion.alone.is_none()) else {
+            return false;
+        };
         self.suspicion.queue.retain(|one| *one != next);
         let lane = self.held.get(&next.0).and_then(|h| h.lane);
         self.back_in_line(next.0, next.1, lane);
@@ -100,7 +112,13 @@ impl Board {
     }
 
     /// Lets an event stand at the head of its lane until it may go.
-    pub(crate) fn hold_back(&mut self, id: EventId, route: RouteNo, lane: Option<u64>, no: PartitionNo) {
+    pub(crate) fn hold_back(
+        &mut self,
+        id: EventId,
+        route: RouteNo,
+        lane: Option<u64>,
+        no: PartitionNo,
+    ) {
         if let Some(hash) = lane {
             let lane = self.queues[route].lane(hash, no);
             lane.insert(id);

@@ -30,7 +30,9 @@ impl Board {
     pub(crate) fn arrive(&mut self, stored: StoredEvent, origin: Origin, now: Instant) {
         let Some(partition) = self.partitions.get(&stored.partition) else { return };
         let epoch = partition.epoch;
-        if self.settled_during_read.contains_key(&stored.id) || self.burying.contains_key(&stored.id) {
+        if self.settled_during_read.contains_key(&stored.id)
+            || self.burying.contains_key(&stored.id)
+        {
             if stored.rows.iter().any(|row| row.redriven && row.state == RouteState::Waiting) {
                 // Redriven right after it was settled, or this read is older than that: another read tells.
                 self.fetch_again(stored.partition, stored.id);
@@ -52,7 +54,11 @@ impl Board {
         let (to_be_routed, remembered) = (is_to_be_routed(&stored.rows), !stored.rows.is_empty());
         let Sorted { mut legs, orphans, sight } = sorted(&self.routes, stored.rows, now);
         if to_be_routed {
-            legs.extend((0..self.routes.len()).filter(|&r| self.routes[r].selector.takes(&message)).map(Leg::new));
+            legs.extend(
+                (0..self.routes.len())
+                    .filter(|&r| self.routes[r].selector.takes(&message))
+                    .map(Leg::new),
+            );
         }
         let has_no_route = to_be_routed && legs.is_empty();
         let all_final = legs.iter().all(|l| l.state.is_final());
@@ -60,7 +66,10 @@ impl Board {
         if has_no_route || !orphans.is_empty() {
             let missing = match has_no_route {
                 true => {
-                    let text = format!("no route takes topic `{}`, type `{}`", message.topic, message.event_type);
+                    let text = format!(
+                        "no route takes topic `{}`, type `{}`",
+                        message.topic, message.event_type
+                    );
                     Missing { orphans, sight, text }
                 }
                 false => Missing::routes(orphans, sight),
@@ -79,7 +88,10 @@ impl Board {
         } else if all_final {
             // All final, yet still there: the settle that wrote the rows did not come to the event; it is done again.
             let (partition, id) = (stored.partition, stored.id);
-            self.push_record(epoch, Verdict { partition, id, rows: Vec::new(), letters: Vec::new() });
+            self.push_record(
+                epoch,
+                Verdict { partition, id, rows: Vec::new(), letters: Vec::new() },
+            );
         }
         if all_final {
             self.burying.insert(stored.id, stored.partition);
@@ -124,7 +136,9 @@ impl Board {
                 continue;
             }
             match held.legs.iter_mut().find(|l| l.route == route) {
-                Some(leg) if leg.state.is_final() && leg.written && !is_stale => *leg = Leg::from_row(route, row, now),
+                Some(leg) if leg.state.is_final() && leg.written && !is_stale => {
+                    *leg = Leg::from_row(route, row, now)
+                }
                 Some(leg) => {
                     another |= is_stale && leg.state.is_final();
                     continue;
@@ -168,8 +182,12 @@ impl Board {
             let route = leg.route;
             self.place(id, route, origin, now);
         } else {
-            let waiting: Vec<RouteNo> =
-                held.legs.iter().filter(|l| l.state == LegState::Waiting).map(|l| l.route).collect();
+            let waiting: Vec<RouteNo> = held
+                .legs
+                .iter()
+                .filter(|l| l.state == LegState::Waiting)
+                .map(|l| l.route)
+                .collect();
             for route in waiting {
                 self.place(id, route, origin, now);
             }
@@ -186,17 +204,23 @@ impl Board {
         let most = self.routes[route].max_in_memory;
         // While anything of the route is left to be read again, or would have to be.
         let crowded = !queue.closed.is_empty() || !queue.has_room(self.config.per_route, most);
-        let RouteQueue { lanes, closed: all_closed, ready, held: count, bytes: held_bytes, .. } = queue;
+        let RouteQueue { lanes, closed: all_closed, ready, held: count, bytes: held_bytes, .. } =
+            queue;
         let mut lane = held.lane.map(|hash| lanes.entry(hash).or_insert_with(|| Lane::new(no)));
         // An event without its payload is never held: it is read again. Where its key refuses it anyway, the route is not to
         // blame, and the pass that reads it again goes on.
         let absent = held.left_out;
-        let is_refused = || lane.as_ref().and_then(|l| l.closed.as_ref()).is_some_and(|c| refuses(c, id, origin));
-        let full =
-            *count >= self.config.per_route || (*count > 0 && *held_bytes + bytes > most) || (absent && !is_refused());
+        let is_refused = || {
+            lane.as_ref().and_then(|l| l.closed.as_ref()).is_some_and(|c| refuses(c, id, origin))
+        };
+        let full = *count >= self.config.per_route
+            || (*count > 0 && *held_bytes + bytes > most)
+            || (absent && !is_refused());
         // Later ones of its key are held: it goes before them, room or not.
-        let overdue = !absent && lane.as_ref().and_then(|lane| lane.queue.back()).is_some_and(|last| id < *last);
-        let route_open = if overdue { Ok(()) } else { admit(all_closed.get_mut(&no), id, origin, full) };
+        let overdue = !absent
+            && lane.as_ref().and_then(|lane| lane.queue.back()).is_some_and(|last| id < *last);
+        let route_open =
+            if overdue { Ok(()) } else { admit(all_closed.get_mut(&no), id, origin, full) };
         let lane_open = match &mut lane {
             None => Ok(()),
             Some(_) if overdue => Ok(()),
@@ -254,7 +278,8 @@ impl Board {
     /// Gives up the memory of an event that is not held for any route.
     pub(crate) fn let_go_if_forgotten(&mut self, id: EventId) {
         let nothing_held = self.held.get(&id).is_some_and(|h| {
-            h.writing == 0 && h.legs.iter().all(|l| l.state.is_final() || l.state == LegState::Forgotten)
+            h.writing == 0
+                && h.legs.iter().all(|l| l.state.is_final() || l.state == LegState::Forgotten)
         });
         if nothing_held {
             self.held.remove(&id);
@@ -273,22 +298,34 @@ impl Board {
         self.burying.insert(id, partition);
         if !rows.is_empty() && rows.iter().all(|row| row.state.is_final()) {
             // The settle that wrote the rows did not come to the event.
-            self.push_record(epoch, Verdict { partition, id, rows: Vec::new(), letters: Vec::new() });
+            self.push_record(
+                epoch,
+                Verdict { partition, id, rows: Vec::new(), letters: Vec::new() },
+            );
             return;
         }
-        let (sights, mut waiting): (Vec<RouteRow>, Vec<RouteRow>) =
-            rows.into_iter().filter(|row| row.state == RouteState::Waiting).partition(|row| row.route.is_empty());
+        let (sights, mut waiting): (Vec<RouteRow>, Vec<RouteRow>) = rows
+            .into_iter()
+            .filter(|row| row.state == RouteState::Waiting)
+            .partition(|row| row.route.is_empty());
         if waiting.is_empty() {
             waiting.push(RouteRow::waiting("".into()));
         } else {
             waiting.extend(sights);
         }
         let named = waiting.iter().filter(|row| waiting.len() == 1 || !row.route.is_empty());
-        let letter =
-            |row: &RouteRow| NewLetter { route: row.route.clone(), reason: DeadReason::Undecodable, parks: false };
+        let letter = |row: &RouteRow| NewLetter {
+            route: row.route.clone(),
+            reason: DeadReason::Undecodable,
+            parks: false,
+        };
         let letters: Vec<NewLetter> = named.map(letter).collect();
         let dead = |mut row: RouteRow| {
-            let error = AttemptError::new(row.attempts_finished, FailureClass::Permanent, reason.to_owned());
+            let error = AttemptError::new(
+                row.attempts_finished,
+                FailureClass::Permanent,
+                reason.to_owned(),
+            );
             AttemptError::push(&mut row.errors, error);
             RouteRow { state: RouteState::Dead, due_in: None, ..row }
         };
@@ -298,7 +335,9 @@ impl Board {
     }
 
     pub(crate) fn push_record(&mut self, epoch: Epoch, verdict: Verdict) {
-        if let Some(partition) = self.partitions.get_mut(&verdict.partition).filter(|p| p.epoch == epoch) {
+        if let Some(partition) =
+            self.partitions.get_mut(&verdict.partition).filter(|p| p.epoch == epoch)
+        {
             partition.writing += 1;
             self.writes.record.push((epoch, verdict));
         }

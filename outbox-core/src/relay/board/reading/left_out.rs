@@ -26,15 +26,22 @@ impl Board {
         let (_, first) = p.wanted.first_key_value()?;
         let sized = first.is_some();
         let mut bytes = 0;
-        let mut fits = |(at, (_, size)): &(usize, (&(PartitionNo, EventId), &Option<u64>))| match size {
-            Some(size) if sized => {
-                bytes += usize::try_from(*size).unwrap_or(usize::MAX);
-                *at == 0 || (bytes <= budget.bytes && *at < PAGE as usize)
-            }
-            None if !sized => *at < budget.rows,
-            Some(_) | None => false,
-        };
-        let ids: Vec<_> = p.wanted.iter().enumerate().take_while(|one| fits(one)).map(|(_, (id, _))| *id).collect();
+        let mut fits =
+            |(at, (_, size)): &(usize, (&(PartitionNo, EventId), &Option<u64>))| match size {
+                Some(size) if sized => {
+                    bytes += usize::try_from(*size).unwrap_or(usize::MAX);
+                    *at == 0 || (bytes <= budget.bytes && *at < PAGE as usize)
+                }
+                None if !sized => *at < budget.rows,
+                Some(_) | None => false,
+            };
+        let ids: Vec<_> = p
+            .wanted
+            .iter()
+            .enumerate()
+            .take_while(|one| fits(one))
+            .map(|(_, (id, _))| *id)
+            .collect();
         ids.iter().for_each(|id| _ = self.positions.wanted.remove(id));
         let epochs = self.partitions.iter().map(|(no, p)| (*no, p.epoch)).collect();
         let whole_up_to = if sized { u32::MAX } else { budget.whole_up_to(ids.len()) };
@@ -46,7 +53,9 @@ impl Board {
         for event in events {
             if let Some(hole) = self.positions.holes.get_mut(&(event.partition, event.id)) {
                 *hole = Some(event);
-            } else if let Some(bytes) = event.left_out.filter(|_| self.wants_payload(&event, Origin::Found)) {
+            } else if let Some(bytes) =
+                event.left_out.filter(|_| self.wants_payload(&event, Origin::Found))
+            {
                 self.positions.wanted.insert((event.partition, event.id), Some(bytes));
             } else {
                 self.positions.found.insert((event.partition, event.id), event);
@@ -106,9 +115,16 @@ impl Board {
 
     /// Asks for the payloads that were left out of events in order, as far as the bytes go that a read may have; gives how
     /// many of the events can be handed on with them.
-    pub(super) fn ask_for_payloads(&mut self, events: &[StoredEvent], origin: Origin, bytes: &mut usize) -> usize {
+    pub(super) fn ask_for_payloads(
+        &mut self,
+        events: &[StoredEvent],
+        origin: Origin,
+        bytes: &mut usize,
+    ) -> usize {
         for (at, event) in events.iter().enumerate() {
-            let Some(size) = event.left_out.filter(|_| self.wants_payload(event, origin)) else { continue };
+            let Some(size) = event.left_out.filter(|_| self.wants_payload(event, origin)) else {
+                continue;
+            };
             let size_here = usize::try_from(size).unwrap_or(usize::MAX);
             if size_here > *bytes && !self.positions.holes.is_empty() {
                 *bytes = 0;
@@ -144,7 +160,8 @@ impl Board {
             let is_full = queue.held >= self.config.per_route;
             let lane = hash.and_then(|hash| queue.lanes.get(&hash));
             let is_closed = |closed| refuses(closed, event.id, origin);
-            let overdue = lane.and_then(|lane| lane.queue.back()).is_some_and(|last| event.id < *last);
+            let overdue =
+                lane.and_then(|lane| lane.queue.back()).is_some_and(|last| event.id < *last);
             overdue
                 || !(is_full
                     || queue.closed.get(&event.partition).is_some_and(is_closed)

@@ -42,9 +42,20 @@ pub(crate) enum ReadJob {
     /// Past the cursors of all partitions.
     Main { plan: ReadPlan, epochs: Vec<Epoch>, looks_at_all: bool },
     /// By id, for partitions owned under these epochs.
-    Fetch { ids: Vec<(PartitionNo, EventId)>, epochs: BTreeMap<PartitionNo, Epoch>, whole_up_to: u32 },
+    Fetch {
+        ids: Vec<(PartitionNo, EventId)>,
+        epochs: BTreeMap<PartitionNo, Epoch>,
+        whole_up_to: u32,
+    },
     /// Forgotten events of one partition, whole.
-    Page { partition: PartitionNo, epoch: Epoch, from: EventId, to: EventId, limit: u32, whole_up_to: u32 },
+    Page {
+        partition: PartitionNo,
+        epoch: Epoch,
+        from: EventId,
+        to: EventId,
+        limit: u32,
+        whole_up_to: u32,
+    },
     /// Ids of one partition.
     Ids { partition: PartitionNo, epoch: Epoch, from: EventId, to: EventId, limit: u32 },
 }
@@ -100,7 +111,9 @@ impl Positions {
     }
 
     pub(crate) fn nothing_wanted(&self) -> bool {
-        self.wanted.is_empty() && self.again.is_empty() && !matches!(self.reading, Some(ReadJob::Fetch { .. }))
+        self.wanted.is_empty()
+            && self.again.is_empty()
+            && !matches!(self.reading, Some(ReadJob::Fetch { .. }))
     }
 
     /// The present read is over: what was to be fetched after it is wanted now.
@@ -133,7 +146,9 @@ impl Board {
     pub(crate) fn due_in_database(&mut self, due: Vec<DueRetry>) {
         for retry in due {
             let known = self.held.get(&retry.id).is_some_and(|held| {
-                held.legs.iter().any(|l| self.routes[l.route].name == retry.route && !(l.state.is_final() && l.written))
+                held.legs.iter().any(|l| {
+                    self.routes[l.route].name == retry.route && !(l.state.is_final() && l.written)
+                })
             });
             let wanted = (retry.partition, retry.id);
             // Before a partition has been read to its end, what is due in it may have earlier events of its key before it.
@@ -162,7 +177,8 @@ impl Board {
         if p.reading.is_some() || self.is_behind_with_writing() || !any {
             return None;
         }
-        let poll = if self.room() > 0 { p.next_poll.into_iter().chain(p.next_look).min() } else { None };
+        let poll =
+            if self.room() > 0 { p.next_poll.into_iter().chain(p.next_look).min() } else { None };
         match p.paused_until {
             Some(until) => Some(until),
             None => poll.into_iter().chain(p.next_sweep.filter(|_| self.anything_closed())).min(),
@@ -195,7 +211,11 @@ impl Board {
     /// How many more events may be held: as many as the hungriest route takes.
     fn room(&self) -> usize {
         let hungry = |(q, route): (&RouteQueue, &Route)| {
-            if q.has_room(self.config.per_route, route.max_in_memory) { self.config.per_route - q.held } else { 0 }
+            if q.has_room(self.config.per_route, route.max_in_memory) {
+                self.config.per_route - q.held
+            } else {
+                0
+            }
         };
         self.queues
             .iter()
@@ -229,12 +249,24 @@ impl Board {
         let window = if looks_at_all { u32::MAX } else { self.config.order_window };
         let full = self.partitions.values().filter(|p| p.full && !p.releasing).count();
         let budget = self.positions.size.budget(room, self.room_in_bytes());
-        let (share, lean) = (budget.rows / full.max(1), LEAN.min(budget.rows / self.partitions.len().max(1)).max(1));
-        let mut plan = ReadPlan { partitions: Vec::with_capacity(self.partitions.len()), window, whole_up_to: 0 };
+        let (share, lean) = (
+            budget.rows / full.max(1),
+            LEAN.min(budget.rows / self.partitions.len().max(1)).max(1),
+        );
+        let mut plan = ReadPlan {
+            partitions: Vec::with_capacity(self.partitions.len()),
+            window,
+            whole_up_to: 0,
+        };
         let mut epochs = Vec::with_capacity(self.partitions.len());
         for (no, p) in self.partitions.iter().filter(|(_, p)| !p.releasing) {
             let limit = u32::try_from(if p.full { share.max(lean) } else { lean }).unwrap_or(PAGE);
-            plan.partitions.push(PartitionRead { partition: *no, after: p.cursor, limit, look_back: tick });
+            plan.partitions.push(PartitionRead {
+                partition: *no,
+                after: p.cursor,
+                limit,
+                look_back: tick,
+            });
             epochs.push(p.epoch);
         }
         if plan.partitions.is_empty() {
@@ -252,7 +284,8 @@ impl Board {
         }
         let window = i64::from(self.config.order_window);
         let end = |cursor: EventId| EventId(cursor.0.saturating_sub(window));
-        let behind = self.partitions.iter().filter(|(_, p)| !p.releasing && p.swept_to < end(p.cursor));
+        let behind =
+            self.partitions.iter().filter(|(_, p)| !p.releasing && p.swept_to < end(p.cursor));
         let Some((no, p)) = behind.min_by_key(|(_, p)| p.swept_to) else {
             for p in self.partitions.values_mut() {
                 p.swept_to = EventId(0);
@@ -267,7 +300,10 @@ impl Board {
     fn is_known(&self, partition: PartitionNo, id: EventId) -> bool {
         self.held.contains_key(&id)
             || self.is_known_settled(id)
-            || self.partitions.get(&partition).is_some_and(|p| p.forgotten.contains(id) || p.unrouted.contains_key(&id))
+            || self
+                .partitions
+                .get(&partition)
+                .is_some_and(|p| p.forgotten.contains(id) || p.unrouted.contains_key(&id))
     }
 
     fn is_known_settled(&self, id: EventId) -> bool {
@@ -277,12 +313,14 @@ impl Board {
     /// The read failed: it is made again after a pause, from the beginning of all partitions, and smaller where its size may
     /// be to blame.
     pub(crate) fn read_failed(&mut self, class: FailureClass, now: Instant) {
-        let took = self.positions.started.map_or(Duration::ZERO, |at| now.saturating_duration_since(at));
+        let took =
+            self.positions.started.map_or(Duration::ZERO, |at| now.saturating_duration_since(at));
         self.positions.size.failed(class, took, now);
         if let Some(ReadJob::Fetch { ids, epochs, .. }) = self.positions.reading.take() {
             // A partition that was lost and gained meanwhile is read from its beginning: fetched now, these would go before the
             // earlier ones of their keys.
-            let ours = |(no, _): &(PartitionNo, EventId)| epochs.get(no).copied() == self.epoch(*no);
+            let ours =
+                |(no, _): &(PartitionNo, EventId)| epochs.get(no).copied() == self.epoch(*no);
             let ids: Vec<_> = ids.into_iter().filter(ours).map(|id| (id, None)).collect();
             self.positions.wanted.extend(ids);
         }
@@ -303,14 +341,16 @@ impl Board {
     /// Takes the answer to the read under way.
     pub(crate) fn read_done(&mut self, answer: ReadAnswer, now: Instant) {
         let Some(job) = self.positions.reading.take() else { return };
-        let took = self.positions.started.map_or(Duration::ZERO, |at| now.saturating_duration_since(at));
+        let took =
+            self.positions.started.map_or(Duration::ZERO, |at| now.saturating_duration_since(at));
         (self.positions.pause, self.positions.paused_until) = (Duration::ZERO, None);
         match (job, answer) {
             (ReadJob::Main { plan, epochs, looks_at_all }, ReadAnswer::Main(rows)) => {
                 if looks_at_all {
                     self.positions.next_sweep = Some(now + self.config.poll.max(took * (REST + 1)));
                 }
-                let (count, bytes) = rows.iter().fold((0, 0), |(n, b), r| (n + r.past.len(), b + bytes_of(&r.past)));
+                let (count, bytes) =
+                    rows.iter().fold((0, 0), |(n, b), r| (n + r.past.len(), b + bytes_of(&r.past)));
                 self.positions.size.read(count, bytes, now);
                 self.main_done(&plan, &epochs, rows, now);
             }
@@ -345,7 +385,13 @@ impl Board {
         }
     }
 
-    fn main_done(&mut self, plan: &ReadPlan, epochs: &[Epoch], rows: Vec<PartitionRows>, now: Instant) {
+    fn main_done(
+        &mut self,
+        plan: &ReadPlan,
+        epochs: &[Epoch],
+        rows: Vec<PartitionRows>,
+        now: Instant,
+    ) {
         let window = i64::from(self.config.order_window);
         let mut stash = Vec::with_capacity(rows.len());
         let mut found = 0;
@@ -358,7 +404,8 @@ impl Board {
                 if !self.is_known(read.partition, id) {
                     self.positions.wanted.insert((read.partition, id), None);
                     self.stats.late += 1;
-                    self.stats.beyond_window += u64::from(id.0 <= read.after.0.saturating_sub(window));
+                    self.stats.beyond_window +=
+                        u64::from(id.0 <= read.after.0.saturating_sub(window));
                 }
             }
             found += rows.past.len();
@@ -418,12 +465,14 @@ impl Board {
     }
 
     fn swept(&mut self, no: PartitionNo, to: EventId, ids: &[EventId], limit: u32) {
-        let unknown: Vec<EventId> = ids.iter().copied().filter(|id| !self.is_known(no, *id)).collect();
+        let unknown: Vec<EventId> =
+            ids.iter().copied().filter(|id| !self.is_known(no, *id)).collect();
         for id in unknown {
             self.positions.wanted.entry((no, id)).or_insert(None);
         }
         if let Some(partition) = self.partitions.get_mut(&no) {
-            partition.swept_to = if ids.len() < limit as usize { to } else { ids.last().copied().unwrap_or(to) };
+            partition.swept_to =
+                if ids.len() < limit as usize { to } else { ids.last().copied().unwrap_or(to) };
         }
     }
 }

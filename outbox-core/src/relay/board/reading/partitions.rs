@@ -82,7 +82,8 @@ impl Board {
         }
         let mut partition = Partition::new(epoch);
         if crashed {
-            partition.suspicious = self.routes.iter().map(|r| r.limits.max_batch * r.limits.max_in_flight).sum();
+            partition.suspicious =
+                self.routes.iter().map(|r| r.limits.max_batch * r.limits.max_in_flight).sum();
         }
         self.partitions.insert(no, partition);
         self.positions.wake();
@@ -132,8 +133,12 @@ impl Board {
     /// is written down before: the next owner repeats nothing.
     pub(crate) fn take_released(&mut self, now: Instant) -> Vec<(PartitionNo, Epoch)> {
         self.record_halfway_of_released(now);
-        let done: Vec<_> =
-            self.partitions.iter().filter(|(_, p)| p.releasing && p.is_quiet()).map(|(no, p)| (*no, p.epoch)).collect();
+        let done: Vec<_> = self
+            .partitions
+            .iter()
+            .filter(|(_, p)| p.releasing && p.is_quiet())
+            .map(|(no, p)| (*no, p.epoch))
+            .collect();
         for (no, _) in &done {
             self.lose(*no);
         }
@@ -153,12 +158,17 @@ impl Board {
     /// Writes down what some routes have confirmed and others have not, of partitions that are to be handed back and of
     /// which nothing else is under way.
     fn record_halfway_of_released(&mut self, now: Instant) {
-        let over = |no: &PartitionNo| self.partitions.get(no).is_some_and(|p| p.releasing && p.is_quiet());
+        let over =
+            |no: &PartitionNo| self.partitions.get(no).is_some_and(|p| p.releasing && p.is_quiet());
         if !self.partitions.keys().any(over) {
             return;
         }
-        let mut halfway: Vec<EventId> =
-            self.held.iter().filter(|(_, h)| h.is_halfway() && over(&h.partition)).map(|(id, _)| *id).collect();
+        let mut halfway: Vec<EventId> = self
+            .held
+            .iter()
+            .filter(|(_, h)| h.is_halfway() && over(&h.partition))
+            .map(|(id, _)| *id)
+            .collect();
         halfway.sort_unstable();
         halfway.into_iter().for_each(|id| self.record(id, now));
     }

@@ -94,7 +94,8 @@ impl Board {
     /// room.
     fn each_closed(&mut self, no: PartitionNo, mut each: impl FnMut(&mut Closed, bool)) {
         let Some(partition) = self.partitions.get(&no) else { return };
-        let (per_route, per_key, routes) = (self.config.per_route, self.config.per_key, &self.routes);
+        let (per_route, per_key, routes) =
+            (self.config.per_route, self.config.per_key, &self.routes);
         let roomy = |q: &RouteQueue, r: RouteNo| q.has_room(per_route, routes[r].max_in_memory);
         for (route, queue) in self.queues.iter_mut().enumerate() {
             let room = roomy(queue, route);
@@ -151,12 +152,15 @@ impl Board {
             }
             true
         });
-        if partition.closed_lanes.is_empty() && self.queues.iter().all(|q| !q.closed.contains_key(&no)) {
+        if partition.closed_lanes.is_empty()
+            && self.queues.iter().all(|q| !q.closed.contains_key(&no))
+        {
             partition.forgotten.clear();
         }
     }
 
     pub(super) fn anything_closed(&self) -> bool {
-        self.queues.iter().any(|q| !q.closed.is_empty()) || self.partitions.values().any(|p| !p.closed_lanes.is_empty())
+        self.queues.iter().any(|q| !q.closed.is_empty())
+            || self.partitions.values().any(|p| !p.closed_lanes.is_empty())
     }
 }

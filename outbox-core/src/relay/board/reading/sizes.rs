@@ -88,7 +88,8 @@ mod tests {
 
     #[test]
     fn small_events_are_read_by_the_thousand_and_large_ones_by_the_megabyte() {
-        for (average, rows) in [(200, 4_096), (1_024, 4_096), (5_000, 838), (100_000, 41), (1 << 20, 4), (20 << 20, 1)]
+        for (average, rows) in
+            [(200, 4_096), (1_024, 4_096), (5_000, 838), (100_000, 41), (1 << 20, 4), (20 << 20, 1)]
         {
             let size = ReadSize { average, ..ReadSize::default() };
             let budget = size.budget(4_096, usize::MAX);
@@ -133,7 +134,11 @@ mod tests {
         ] {
             let (mut size, now) = (ReadSize::default(), Instant::now());
             (0..times).for_each(|_| size.failed(class, took, now));
-            assert_eq!(size.budget(4_096, usize::MAX).bytes, expected, "{class:?} after {took:?}, {times} times");
+            assert_eq!(
+                size.budget(4_096, usize::MAX).bytes,
+                expected,
+                "{class:?} after {took:?}, {times} times"
+            );
         }
     }
 

@@ -92,26 +92,39 @@ impl Missing {
     /// What waits for routes that a relay does not have.
     pub(super) fn routes(orphans: Vec<RouteRow>, sight: Option<RouteRow>) -> Self {
         let names: Vec<String> = orphans.iter().map(|row| format!("`{}`", row.route)).collect();
-        Self { text: format!("this relay does not have the route {}", names.join(", ")), orphans, sight }
+        Self {
+            text: format!("this relay does not have the route {}", names.join(", ")),
+            orphans,
+            sight,
+        }
     }
 
     /// Gives the rows and letters to write by a decision.
     fn written(self, decision: Unrouted) -> (Vec<RouteRow>, Vec<NewLetter>) {
         let no_route = || RouteRow::waiting(Arc::from(""));
-        let letter =
-            |route: &Arc<str>| NewLetter { route: route.clone(), reason: DeadReason::Unroutable, parks: false };
+        let letter = |route: &Arc<str>| NewLetter {
+            route: route.clone(),
+            reason: DeadReason::Unroutable,
+            parks: false,
+        };
         let error = |attempt, class| AttemptError::new(attempt, class, self.text.clone());
         match decision {
             Unrouted::WaitsFor { .. } | Unrouted::Waits => {
                 // Nothing of it is due before the wait is over. Under a route that is there again, it goes at once.
                 let due = self.orphans.into_iter().filter(|row| row.due_in.is_some());
-                let mut rows: Vec<RouteRow> = due.map(|row| RouteRow { due_in: None, ..row }).collect();
+                let mut rows: Vec<RouteRow> =
+                    due.map(|row| RouteRow { due_in: None, ..row }).collect();
                 if let Unrouted::WaitsFor { next, total } = decision {
                     let errors = match self.sight {
                         Some(row) => row.errors,
                         None => vec![AttemptError::new(0, FailureClass::Transient, self.text)],
                     };
-                    rows.push(RouteRow { due_in: Some(next), failing_for: total, errors, ..no_route() });
+                    rows.push(RouteRow {
+                        due_in: Some(next),
+                        failing_for: total,
+                        errors,
+                        ..no_route()
+                    });
                 }
                 (rows, Vec::new())
             }
@@ -126,7 +139,10 @@ impl Missing {
                 let letters = self.orphans.iter().map(|row| letter(&row.route)).collect();
                 let dead = |row: &RouteRow| {
                     let mut row = RouteRow { state: RouteState::Dead, due_in: None, ..row.clone() };
-                    AttemptError::push(&mut row.errors, error(row.attempts_finished, FailureClass::Permanent));
+                    AttemptError::push(
+                        &mut row.errors,
+                        error(row.attempts_finished, FailureClass::Permanent),
+                    );
                     row
                 };
                 let mut rows: Vec<RouteRow> = self.orphans.iter().map(dead).collect();
@@ -146,7 +162,8 @@ impl Board {
         missing: Missing,
     ) -> (bool, bool) {
         let Some(owned) = self.partitions.get_mut(&partition) else { return (false, false) };
-        let decision = unrouted(missing.sight.as_ref(), self.others_wait, self.config.unroutable_after);
+        let decision =
+            unrouted(missing.sight.as_ref(), self.others_wait, self.config.unroutable_after);
         let waits = decision != Unrouted::GivenUp;
         if waits {
             owned.unrouted.insert(id, ());
@@ -176,7 +193,8 @@ impl Board {
         if let Some(owned) = self.partitions.get_mut(&partition) {
             owned.unrouted.remove(&id);
         }
-        let mut rows = vec![RouteRow { state: RouteState::Dead, ..RouteRow::waiting(Arc::from("")) }];
+        let mut rows =
+            vec![RouteRow { state: RouteState::Dead, ..RouteRow::waiting(Arc::from("")) }];
         for leg in legs.iter_mut().filter(|leg| !leg.written) {
             rows.push(leg.row(&self.routes, now));
             leg.written = true;
@@ -201,12 +219,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_event_without_a_route_waits_ten_minutes_and_an_hour_for_a_relay_that_waits_for_its_turn() {
+    fn an_event_without_a_route_waits_ten_minutes_and_an_hour_for_a_relay_that_waits_for_its_turn()
+    {
         const MINUTE: Duration = Duration::from_mins(1);
         let sight = |due_in, waited: u32| {
-            Some(RouteRow { due_in: Some(due_in), failing_for: waited * MINUTE, ..RouteRow::waiting("".into()) })
+            Some(RouteRow {
+                due_in: Some(due_in),
+                failing_for: waited * MINUTE,
+                ..RouteRow::waiting("".into())
+            })
         };
-        let waits = |next: u32, total: u32| Unrouted::WaitsFor { next: next * MINUTE, total: total * MINUTE };
+        let waits = |next: u32, total: u32| Unrouted::WaitsFor {
+            next: next * MINUTE,
+            total: total * MINUTE,
+        };
         let none = Duration::ZERO;
         for (sight, others_wait, after, expected) in [
             (None, false, 10 * MINUTE, waits(10, 10)),

@@ -21,7 +21,14 @@ impl One {
 
     fn read(&mut self, body: Result<Message, String>, rows: Vec<RouteRow>) {
         let Some(ReadJob::Main { .. }) = self.board.next_read(self.now) else { panic!("it reads") };
-        let event = StoredEvent { partition: NO, id: EventId(1), body, left_out: None, expires_in: None, rows };
+        let event = StoredEvent {
+            partition: NO,
+            id: EventId(1),
+            body,
+            left_out: None,
+            expires_in: None,
+            rows,
+        };
         self.is_read(vec![event], false);
     }
 
@@ -84,13 +91,19 @@ fn of_an_event_that_does_not_decode_nothing_waits_any_more() {
     for (rows, letters) in [
         (vec![], vec![""]),
         (vec![waiting("a")], vec!["a"]),
-        (vec![waiting("a"), waiting("b"), RouteRow { state: RouteState::Done, ..waiting("c") }], vec!["a", "b"]),
+        (
+            vec![waiting("a"), waiting("b"), RouteRow { state: RouteState::Done, ..waiting("c") }],
+            vec!["a", "b"],
+        ),
         (vec![waiting("a"), waiting("")], vec!["a"]),
         (vec![waiting("")], vec![""]),
         (vec![RouteRow { state: RouteState::Done, ..waiting("a") }], vec![]),
     ] {
-        let open: BTreeSet<Arc<str>> =
-            rows.iter().filter(|row| row.state == RouteState::Waiting).map(|row| row.route.clone()).collect();
+        let open: BTreeSet<Arc<str>> = rows
+            .iter()
+            .filter(|row| row.state == RouteState::Waiting)
+            .map(|row| row.route.clone())
+            .collect();
         let mut one = One::new(false);
         one.read(Err("headers: no JSON".into()), rows);
         let recorded = one.recorded();
@@ -114,21 +127,36 @@ fn an_event_that_no_route_takes_is_held_by_its_id_from_a_first_sight_that_is_wri
     let recorded = one.recorded();
     let [verdict] = recorded.as_slice() else { panic!("{recorded:?}") };
     let ten = Duration::from_mins(10);
-    assert_eq!((&*verdict.rows[0].route, verdict.rows[0].due_in, verdict.rows[0].failing_for), ("", Some(ten), ten));
+    assert_eq!(
+        (&*verdict.rows[0].route, verdict.rows[0].due_in, verdict.rows[0].failing_for),
+        ("", Some(ten), ten)
+    );
     assert!(verdict.letters.is_empty());
     let stats = one.board.stats();
     assert_eq!((stats.held, stats.unrouted, stats.dead), (0, 1, 0));
     let notices = one.board.take_notices();
-    assert!(matches!(&notices[..], [Notice::Unrouted { text, .. }] if text.contains("topic `a`")), "{notices:?}");
+    assert!(
+        matches!(&notices[..], [Notice::Unrouted { text, .. }] if text.contains("topic `a`")),
+        "{notices:?}"
+    );
 
     // It is due, and a relay with other routes waits for its turn; then that one is gone.
     let due = DueRetry { partition: NO, id: EventId(1), route: "".into() };
     for (others_wait, letters) in [(true, 0), (false, 1)] {
         one.board.renewed(vec![due.clone()], Vec::new(), others_wait);
-        let Some(ReadJob::Fetch { .. }) = one.board.next_read(one.now) else { panic!("it is fetched") };
+        let Some(ReadJob::Fetch { .. }) = one.board.next_read(one.now) else {
+            panic!("it is fetched")
+        };
         let rows = vec![RouteRow { failing_for: ten, ..waiting("") }];
         let body = Ok(message());
-        let event = StoredEvent { partition: NO, id: EventId(1), body, left_out: None, expires_in: None, rows };
+        let event = StoredEvent {
+            partition: NO,
+            id: EventId(1),
+            body,
+            left_out: None,
+            expires_in: None,
+            rows,
+        };
         one.board.read_done(ReadAnswer::Events(vec![event]), one.now);
         let recorded = one.recorded();
         assert_eq!(recorded[0].letters.len(), letters, "others wait: {others_wait}, {recorded:?}");
@@ -147,7 +175,14 @@ fn a_backlog_that_no_route_takes_is_read_no_faster_than_it_is_written_down() {
     one.board.gain(NO, Epoch(1), false);
     let event = |id| {
         let body = Ok(message());
-        StoredEvent { partition: NO, id: EventId(id), body, left_out: None, expires_in: None, rows: Vec::new() }
+        StoredEvent {
+            partition: NO,
+            id: EventId(id),
+            body,
+            left_out: None,
+            expires_in: None,
+            rows: Vec::new(),
+        }
     };
     let mut last = 0;
     while let Some(ReadJob::Main { .. }) = one.board.next_read(one.now) {
@@ -156,7 +191,8 @@ fn a_backlog_that_no_route_takes_is_read_no_faster_than_it_is_written_down() {
         assert!(last < 1_000_000, "it reads on, and nothing is written");
     }
     assert_eq!(one.board.next_read_at(), None, "and nobody waits in vain for the next read");
-    let places: Vec<_> = one.recorded().into_iter().map(|verdict| (NO, Epoch(1), verdict.id)).collect();
+    let places: Vec<_> =
+        one.recorded().into_iter().map(|verdict| (NO, Epoch(1), verdict.id)).collect();
     one.board.recorded(&places, one.now);
     assert!(one.board.next_read(one.now).is_some(), "written down, it goes on");
 }
@@ -165,7 +201,12 @@ fn a_backlog_that_no_route_takes_is_read_no_faster_than_it_is_written_down() {
 fn a_destination_that_stays_down_is_told_at_once_and_its_probes_are_summed_up_once_a_minute() {
     let down = || {
         let text = "connection refused".to_owned();
-        Attempt::Failed { class: FailureClass::Unavailable, text, retry_after: None, answered: false }
+        Attempt::Failed {
+            class: FailureClass::Unavailable,
+            text,
+            retry_after: None,
+            answered: false,
+        }
     };
     let mut one = One::new(false);
     one.read(Ok(message()), Vec::new());
@@ -176,14 +217,22 @@ fn a_destination_that_stays_down_is_told_at_once_and_its_probes_are_summed_up_on
             one.board.published(batch.route, answers, true, one.now);
         }
         one.board.report_due(one.now);
-        told.extend(one.board.take_notices().into_iter().map(|notice| ((one.now - begun).as_secs(), notice)));
+        told.extend(
+            one.board
+                .take_notices()
+                .into_iter()
+                .map(|notice| ((one.now - begun).as_secs(), notice)),
+        );
         one.now += Duration::from_millis(500);
     }
-    let [(0, Notice::RouteDown { route: 0, class, text }), repeated @ ..] = &told[..] else { panic!("{told:?}") };
+    let [(0, Notice::RouteDown { route: 0, class, text }), repeated @ ..] = &told[..] else {
+        panic!("{told:?}")
+    };
     assert_eq!((*class, text.as_str()), (FailureClass::Unavailable, "connection refused"));
     assert_eq!(repeated.len(), 2, "{told:?}");
     for (at, notice) in repeated {
-        let Notice::PublishFailed { report: Report::Repeated { failures, within }, .. } = notice else {
+        let Notice::PublishFailed { report: Report::Repeated { failures, within }, .. } = notice
+        else {
             panic!("{told:?}")
         };
         assert!(*failures > 1 && *within >= REPORT_EVERY && at % 60 < 31, "{told:?}");

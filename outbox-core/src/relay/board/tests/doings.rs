@@ -9,19 +9,37 @@ impl Model {
 
     /// An operator redrives a letter.
     pub(super) fn redrive(&mut self) {
-        let Some((id, route)) = self.letters.keys().nth(self.rng.usize(0..self.letters.len().max(1))).copied() else {
+        let Some((id, route)) =
+            self.letters.keys().nth(self.rng.usize(0..self.letters.len().max(1))).copied()
+        else {
             return;
         };
         let Some((letter, parks)) = self.letters.remove(&(id, route)) else { return };
         let name = self.routes[route].name.clone();
-        let row = RouteRow { redriven: true, due_in: Some(Duration::ZERO), ..RouteRow::waiting(name.clone()) };
+        let row = RouteRow {
+            redriven: true,
+            due_in: Some(Duration::ZERO),
+            ..RouteRow::waiting(name.clone())
+        };
         let message = self.messages[&id].clone();
         let partition = partition_of(message.key.as_deref(), message.id, PARTITIONS);
-        let stored = self.table.entry(id).or_insert(Row { message, partition, visible: true, rows: BTreeMap::new() });
+        let stored = self.table.entry(id).or_insert(Row {
+            message,
+            partition,
+            visible: true,
+            rows: BTreeMap::new(),
+        });
         stored.rows.insert(name.clone(), (row, Some(self.now)));
         if parks {
             let key = self.messages[&id].key.clone().expect("only keys are parked");
-            self.decided.push(DecidedPark { partition, event: id, route: name, key, letter, redriven: true });
+            self.decided.push(DecidedPark {
+                partition,
+                event: id,
+                route: name,
+                key,
+                letter,
+                redriven: true,
+            });
         }
     }
 
@@ -66,7 +84,9 @@ impl Model {
             Pending::Batch(batch) => self.publish(batch),
             Pending::Hung(batch, begun) => {
                 let after = self.now.saturating_duration_since(begun);
-                let unanswered = |(id, _): &(EventId, u32)| (*id, Attempt::Unanswered { text: "hung".into(), after });
+                let unanswered = |(id, _): &(EventId, u32)| {
+                    (*id, Attempt::Unanswered { text: "hung".into(), after })
+                };
                 let answers = batch.events.iter().map(unanswered).collect();
                 batch.messages.iter().for_each(|message| self.landed(batch.route, message));
                 self.board.published(batch.route, answers, true, self.now);
@@ -97,7 +117,12 @@ impl Model {
                 continue;
             }
             self.landed(route, &m);
-            let failed = |class| Attempt::Failed { class, text: "no".into(), retry_after: None, answered: false };
+            let failed = |class| Attempt::Failed {
+                class,
+                text: "no".into(),
+                retry_after: None,
+                answered: false,
+            };
             let answer = match self.rng.u8(0..20) {
                 _ if rejecting => failed(FailureClass::Permanent),
                 _ if down => failed(FailureClass::Unavailable),
@@ -121,9 +146,11 @@ impl Model {
 
     pub(super) fn advance(&mut self, by: Duration) {
         self.now += by;
-        let due: Vec<_> = self.timers.iter().take_while(|(at, ..)| *at <= self.now).copied().collect();
+        let due: Vec<_> =
+            self.timers.iter().take_while(|(at, ..)| *at <= self.now).copied().collect();
         self.timers.retain(|t| t.0 > self.now);
-        let timers: Vec<_> = due.into_iter().map(|(at, id, route)| Timer { at, id, route }).collect();
+        let timers: Vec<_> =
+            due.into_iter().map(|(at, id, route)| Timer { at, id, route }).collect();
         self.board.ring(&timers, self.now);
     }
 
@@ -137,13 +164,18 @@ impl Model {
             .all
             .values()
             .filter_map(|(k, _)| k.clone())
-            .filter(|k| partition_of(Some(k), MessageId::from_uuid(uuid::Uuid::nil()), PARTITIONS) == no)
+            .filter(|k| {
+                partition_of(Some(k), MessageId::from_uuid(uuid::Uuid::nil()), PARTITIONS) == no
+            })
             .collect();
         self.in_flight.retain(|(_, k)| !keys.contains(k));
         self.pending.iter_mut().for_each(|p| {
             if let Pending::Batch(batch) | Pending::Hung(batch, _) = p {
-                let keep: Vec<bool> =
-                    batch.messages.iter().map(|m| !m.key.as_ref().is_some_and(|k| keys.contains(k))).collect();
+                let keep: Vec<bool> = batch
+                    .messages
+                    .iter()
+                    .map(|m| !m.key.as_ref().is_some_and(|k| keys.contains(k)))
+                    .collect();
                 let mut kept = keep.iter();
                 batch.events.retain(|_| *kept.next().expect("one each"));
                 let mut kept = keep.iter();
@@ -225,7 +257,11 @@ impl Model {
             if left == 0 {
                 let rest: Vec<_> = self.table.keys().take(5).collect();
                 let stats = self.board.stats();
-                panic!("still waiting: {} events, first {rest:?}; {stats:?}{}", self.table.len(), self.state());
+                panic!(
+                    "still waiting: {} events, first {rest:?}; {stats:?}{}",
+                    self.table.len(),
+                    self.state()
+                );
             }
         }
     }

@@ -116,7 +116,8 @@ impl Model {
         let mut rng = Rng::with_seed(seed);
         let route = |n: usize| {
             let selector = if n == 0 { everything() } else { topic("b") };
-            let limits = Limits::default().max_batch(rng.usize(1..6)).max_in_flight(rng.usize(1..4));
+            let limits =
+                Limits::default().max_batch(rng.usize(1..6)).max_in_flight(rng.usize(1..4));
             let route = Route::new(format!("route-{n}"), selector, Nowhere).limits(limits);
             let route = route.max_in_memory(rng.usize(bytes.clone()));
             match n {
@@ -185,7 +186,8 @@ impl Model {
         }
         let of_partition = |id: &EventId| {
             let message = &self.messages[id];
-            (partition_of(message.key.as_deref(), message.id, PARTITIONS) == no).then(|| message.key.clone())?
+            (partition_of(message.key.as_deref(), message.id, PARTITIONS) == no)
+                .then(|| message.key.clone())?
         };
         let parks: Vec<ParkedKey> = self
             .letters
@@ -224,15 +226,22 @@ impl Model {
             }
             for id in self.all.keys() {
                 if route.selector.takes(&self.messages[id]) {
-                    let may_be_lost =
-                        self.is_once(number) && (self.crashes > 0 || self.buried.contains(&(*id, number)));
+                    let may_be_lost = self.is_once(number)
+                        && (self.crashes > 0 || self.buried.contains(&(*id, number)));
                     let is_known = self.unroutable.contains(id);
-                    assert!(seen.contains(id) || may_be_lost || is_known, "{id} lost on {}", route.name);
+                    assert!(
+                        seen.contains(id) || may_be_lost || is_known,
+                        "{id} lost on {}",
+                        route.name
+                    );
                 }
             }
         }
         for (id, route) in &self.rejected {
-            assert!(is_poison(*id), "{id} was buried on {route} though its destination rejected everything or nothing");
+            assert!(
+                is_poison(*id),
+                "{id} was buried on {route} though its destination rejected everything or nothing"
+            );
         }
         let stats = self.board.stats();
         assert_eq!((stats.in_flight, stats.partitions), (0, usize::from(PARTITIONS)), "{stats:?}");
@@ -288,12 +297,25 @@ fn an_event_with_one_life_left_goes_when_another_was_confirmed_or_none_is_there(
             model.commit_one();
         }
         let first = *model.table.keys().next().expect("there is one");
-        let row = RouteRow { attempts_started: 4, due_in: None, ..RouteRow::waiting(model.routes[0].name.clone()) };
-        model.table.get_mut(&first).expect("stored").rows.insert(model.routes[0].name.clone(), (row, None));
+        let row = RouteRow {
+            attempts_started: 4,
+            due_in: None,
+            ..RouteRow::waiting(model.routes[0].name.clone())
+        };
+        model
+            .table
+            .get_mut(&first)
+            .expect("stored")
+            .rows
+            .insert(model.routes[0].name.clone(), (row, None));
         model.crash();
         model.run(model.last_id);
         let place = model.delivered[0].iter().position(|id| *id == first);
-        assert!(place.is_some_and(|place| (place > 0) == (others > 0)), "{others} others: {:?}", model.delivered[0]);
+        assert!(
+            place.is_some_and(|place| (place > 0) == (others > 0)),
+            "{others} others: {:?}",
+            model.delivered[0]
+        );
         assert!(model.buried.is_empty(), "{:?}", model.buried);
     }
 }

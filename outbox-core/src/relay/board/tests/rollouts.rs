@@ -81,7 +81,8 @@ fn a_relay_that_leaves_repeats_nothing_on_any_route() {
 fn what_waits_for_a_route_of_another_version_is_delivered_when_that_runs_again() {
     let seeds = if std::env::var_os("OUTBOX_LONG").is_some() { 2_000 } else { 60 };
     for seed in 0..seeds {
-        let mut model = Model::with_deployments(seed, 2 + usize::try_from(seed % 2).expect("small"));
+        let mut model =
+            Model::with_deployments(seed, 2 + usize::try_from(seed % 2).expect("small"));
         model.run(300);
         assert!(model.unroutable.is_empty(), "seed {seed}: {:?} were given up", model.unroutable);
         model.check();

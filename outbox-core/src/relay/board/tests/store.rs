@@ -52,13 +52,15 @@ impl Model {
 
     /// Gives a row as it is read; a payload of more bytes is left out.
     pub(super) fn stored(&self, id: EventId, row: &Row, whole_up_to: u32) -> StoredEvent {
-        let rows = row
-            .rows
-            .values()
-            .map(|(r, due)| RouteRow { due_in: due.map(|at| at.saturating_duration_since(self.now)), ..r.clone() });
+        let rows = row.rows.values().map(|(r, due)| RouteRow {
+            due_in: due.map(|at| at.saturating_duration_since(self.now)),
+            ..r.clone()
+        });
         let is_large = row.message.payload.len() > whole_up_to as usize;
-        let without_payload =
-            Message::new(MessageParts { payload: bytes::Bytes::new(), ..row.message.clone().into_parts() });
+        let without_payload = Message::new(MessageParts {
+            payload: bytes::Bytes::new(),
+            ..row.message.clone().into_parts()
+        });
         StoredEvent {
             partition: row.partition,
             id,
@@ -74,7 +76,9 @@ impl Model {
         // As if a read had few bytes for each of its rows.
         let few = self.rng.u32(0..2_000);
 
-        let of = |no: PartitionNo| self.table.iter().filter(move |(_, r)| r.partition == no && r.visible);
+        let of = |no: PartitionNo| {
+            self.table.iter().filter(move |(_, r)| r.partition == no && r.visible)
+        };
         match job {
             ReadJob::Main { plan, .. } => ReadAnswer::Main(
                 plan.partitions
@@ -128,7 +132,10 @@ impl Model {
             for ((id, _), m) in batch.events.iter().zip(&batch.messages) {
                 assert_eq!(m.payload, self.messages[id].payload, "{id} without its payload");
                 if let Some(key) = &m.key {
-                    assert!(self.in_flight.insert((batch.route, key.clone())), "two of a key in flight");
+                    assert!(
+                        self.in_flight.insert((batch.route, key.clone())),
+                        "two of a key in flight"
+                    );
                 }
             }
             self.pending.push(Pending::Batch(batch));
@@ -146,7 +153,8 @@ impl Model {
             self.pending.push(if failed { Pending::Failed } else { Pending::Read(answer) });
         }
         self.take_what_is_wanted();
-        let turns = [("reading", self.board.next_read_at()), ("publishing", self.board.next_instant())];
+        let turns =
+            [("reading", self.board.next_read_at()), ("publishing", self.board.next_instant())];
         for (what, turn) in turns {
             assert!(
                 turn.is_none_or(|at| at > self.now),
@@ -191,7 +199,11 @@ impl Model {
                     self.unroutable.insert(verdict.id);
                     continue;
                 }
-                let route = self.routes.iter().position(|r| r.name == letter.route).expect("a route of ours");
+                let route = self
+                    .routes
+                    .iter()
+                    .position(|r| r.name == letter.route)
+                    .expect("a route of ours");
                 self.last_letter += 1;
                 let id = LetterId(self.last_letter);
                 buried.push((verdict.id, letter.route.clone(), id));
@@ -210,7 +222,11 @@ impl Model {
             }
         }
         for carried in writes.bury {
-            let route = self.routes.iter().position(|r| r.name == carried.letter.route).expect("a route of ours");
+            let route = self
+                .routes
+                .iter()
+                .position(|r| r.name == carried.letter.route)
+                .expect("a route of ours");
             assert!(self.is_once(route));
             self.buried.insert((carried.id, route));
         }

@@ -121,14 +121,17 @@ impl Board {
             let partition = lane.partition;
             let wants_more = lane.closed.filter(|_| lane.queue.len() <= self.config.per_key / 2);
             if let Some(closed) = wants_more
-                && self.queues[route].has_room(self.config.per_route, self.routes[route].max_in_memory)
+                && self.queues[route]
+                    .has_room(self.config.per_route, self.routes[route].max_in_memory)
                 && let Some(p) = self.partitions.get_mut(&partition)
             {
                 p.reread_from(closed.first);
             }
             let leg = self.held.get(&id).and_then(|h| h.legs.iter().find(|l| l.route == route));
             let claimed = leg.is_some_and(|l| l.claimed);
-            if leg.is_some_and(|l| matches!(l.state, LegState::Retrying | LegState::Unproven | LegState::Starting)) {
+            if leg.is_some_and(|l| {
+                matches!(l.state, LegState::Retrying | LegState::Unproven | LegState::Starting)
+            }) {
                 let lane = self.queues[route].lane(hash, partition);
                 lane.queue.push_front(id);
                 lane.blocked = Some(id);
@@ -148,11 +151,15 @@ impl Board {
 
     fn start(&mut self, id: EventId, route: RouteNo, now: Instant) -> Next {
         let Some(held) = self.held.get_mut(&id) else { return Next::Skip };
-        let Some(leg) = held.legs.iter_mut().find(|l| l.route == route && l.state == LegState::Waiting) else {
+        let Some(leg) =
+            held.legs.iter_mut().find(|l| l.route == route && l.state == LegState::Waiting)
+        else {
             return Next::Skip;
         };
         // What is claimed already is published even while its partition is handed back: nobody else would.
-        let Some(partition) = self.partitions.get_mut(&held.partition).filter(|p| !p.releasing || leg.claimed) else {
+        let Some(partition) =
+            self.partitions.get_mut(&held.partition).filter(|p| !p.releasing || leg.claimed)
+        else {
             return Next::Skip;
         };
         if !leg.claimed && held.expires_at.is_some_and(|at| at <= now) {
@@ -169,7 +176,8 @@ impl Board {
             partition.in_flight += 1;
             return Next::Go(id, held.message.clone(), 1);
         }
-        let feared = partition.suspicious > 0 || leg.past.as_ref().is_some_and(|p| p.attempts_started > 0);
+        let feared =
+            partition.suspicious > 0 || leg.past.as_ref().is_some_and(|p| p.attempts_started > 0);
         if feared && !cleared {
             self.start_carefully(id, route, now);
             return Next::Skip;
@@ -223,9 +231,12 @@ impl Board {
             let queue = &self.queues[*route];
             // An answer to what is in flight comes before anything can.
             let has_room = queue.batches < self.routes[*route].limits.max_in_flight;
-            has_room && queue.ready.iter().any(|ready| self.company(*ready, *route) != Company::Later)
+            has_room
+                && queue.ready.iter().any(|ready| self.company(*ready, *route) != Company::Later)
         };
-        let probes = (0..self.queues.len()).filter(may_go).filter_map(|route| self.queues[route].breaker.probe_at());
+        let probes = (0..self.queues.len())
+            .filter(may_go)
+            .filter_map(|route| self.queues[route].breaker.probe_at());
         probes.chain(self.next_halfway()).min()
     }
 

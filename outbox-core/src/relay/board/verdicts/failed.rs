@@ -6,7 +6,9 @@ use crate::relay::board::{
 };
 use crate::{
     event::EventId,
-    failure::{AttemptError, DeadReason, Decision, Failure, FailureClass, Others, Rejected, Rejection},
+    failure::{
+        AttemptError, DeadReason, Decision, Failure, FailureClass, Others, Rejected, Rejection,
+    },
 };
 use std::time::{Duration, Instant};
 
@@ -66,7 +68,8 @@ impl Board {
             let Some(past) = self.past(id, route) else { return };
             let rejection = past.rejection.get_or_insert_with(|| Rejection::starting(now));
             if limit.is_some_and(|limit| rejection.is_over(limit, others, now)) {
-                let error = AttemptError::new(past.attempts_finished + 1, failed.class, failed.text);
+                let error =
+                    AttemptError::new(past.attempts_finished + 1, failed.class, failed.text);
                 self.give_up(id, route, DeadReason::Rejected, Some(error), now);
                 return;
             }
@@ -86,7 +89,8 @@ impl Board {
         let Some(leg) = held.legs.iter_mut().find(|l| l.route == route) else { return };
         let past = leg.past();
         past.attempts_finished += 1;
-        let error = AttemptError::new(past.attempts_finished, FailureClass::Transient, failed.text.clone());
+        let error =
+            AttemptError::new(past.attempts_finished, FailureClass::Transient, failed.text.clone());
         AttemptError::push(&mut past.errors, error);
         // Time in which the breaker was open speaks of the destination, not of the event.
         if let Some(before) = past.failed_at.replace(now)
@@ -100,7 +104,9 @@ impl Board {
         let opened = !failed.others_succeeded && queue.breaker.failed(crossing, failure, now);
         queue.run.insert(id);
         match decision {
-            Decision::GiveUp if !opened => self.give_up(id, route, DeadReason::Exhausted, None, now),
+            Decision::GiveUp if !opened => {
+                self.give_up(id, route, DeadReason::Exhausted, None, now)
+            }
             Decision::GiveUp => self.wait(id, route, LegState::Retrying, SOON, now),
             Decision::RetryWithin(longest) => {
                 let wait = (self.jitter)(longest).max(failed.retry_after.unwrap_or_default());
@@ -116,14 +122,23 @@ impl Board {
 
     /// A permanent answer buries the event only where the destination is known to take others.
     fn rejected(&mut self, id: EventId, route: RouteNo, failed: Failed, now: Instant) {
-        let (limit, usual) = (self.give_up_rejected(id, route), self.routes[route].give_up_rejected);
+        let (limit, usual) =
+            (self.give_up_rejected(id, route), self.routes[route].give_up_rejected);
         let failure = self.failure(route, true);
         let others = self.queues[route].others_than(id);
         let Some(past) = self.past(id, route) else { return };
-        let error = AttemptError::new(past.attempts_finished + 1, FailureClass::Permanent, failed.text.clone());
+        let error = AttemptError::new(
+            past.attempts_finished + 1,
+            FailureClass::Permanent,
+            failed.text.clone(),
+        );
         let rejection = past.rejection.get_or_insert_with(|| Rejection::starting(now));
         let pause = match rejection.rejected(others, now) {
-            Rejected::Unproven(pause) if limit.is_none_or(|limit| !rejection.is_over(limit, others, now)) => pause,
+            Rejected::Unproven(pause)
+                if limit.is_none_or(|limit| !rejection.is_over(limit, others, now)) =>
+            {
+                pause
+            }
             Rejected::Unproven(_) | Rejected::Proven => {
                 self.give_up(id, route, DeadReason::Rejected, Some(error), now);
                 return;
@@ -149,7 +164,14 @@ impl Board {
 
     /// The destination said nothing by the deadline. That is the event's own failure where others were confirmed meanwhile,
     /// or since it began to hang and not long ago; else the destination is down. The event is tried alone from now on.
-    pub(super) fn unanswered(&mut self, id: EventId, route: RouteNo, text: String, after: Duration, now: Instant) {
+    pub(super) fn unanswered(
+        &mut self,
+        id: EventId,
+        route: RouteNo,
+        text: String,
+        after: Duration,
+        now: Instant,
+    ) {
         let begun = now.checked_sub(after).unwrap_or(now);
         self.isolate(id, route);
         let confirmed = self.queues[route].confirmed_at;
@@ -279,7 +301,8 @@ impl crate::relay::board::lanes::RouteQueue {
 
     /// Gives what is known of the route beside one event.
     fn others_than(&self, id: EventId) -> Others {
-        let failed = self.failures.iter().flatten().find(|(other, _)| *other != id).map(|(_, at)| *at);
+        let failed =
+            self.failures.iter().flatten().find(|(other, _)| *other != id).map(|(_, at)| *at);
         Others { confirmed: self.confirmed_at, failed }
     }
 }

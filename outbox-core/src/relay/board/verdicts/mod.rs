@@ -59,7 +59,13 @@ pub(crate) enum Attempt {
 
 impl Board {
     /// Takes answers to a batch, in the order in which they came; `over` says that they are its last.
-    pub(crate) fn published(&mut self, route: RouteNo, answers: Vec<(EventId, Attempt)>, over: bool, now: Instant) {
+    pub(crate) fn published(
+        &mut self,
+        route: RouteNo,
+        answers: Vec<(EventId, Attempt)>,
+        over: bool,
+        now: Instant,
+    ) {
         let queue = &mut self.queues[route];
         queue.batches = queue.batches.saturating_sub(usize::from(over));
         let confirmed = answers.iter().filter(|(_, a)| matches!(a, Attempt::Confirmed)).count();
@@ -82,12 +88,24 @@ impl Board {
                 Attempt::Unclear { text } => {
                     self.isolate(id, route);
                     self.put_back(id, route, now);
-                    self.report_failure((id, route), FailureClass::Transient, text, self.notices.len(), now);
+                    self.report_failure(
+                        (id, route),
+                        FailureClass::Transient,
+                        text,
+                        self.notices.len(),
+                        now,
+                    );
                 }
                 Attempt::Unanswered { text, after } => self.unanswered(id, route, text, after, now),
                 Attempt::Failed { class, text, retry_after, answered } => {
                     self.answered_after_all(id, route);
-                    let failed = Failed { class, text, retry_after, answered, others_succeeded: confirmed > 0 };
+                    let failed = Failed {
+                        class,
+                        text,
+                        retry_after,
+                        answered,
+                        others_succeeded: confirmed > 0,
+                    };
                     self.failed(id, route, failed, now);
                 }
             }
@@ -104,7 +122,9 @@ impl Board {
     /// Ends the flight; `false` when the event is no longer ours.
     fn landed(&mut self, id: EventId, route: RouteNo) -> bool {
         let Some(held) = self.held.get_mut(&id) else { return false };
-        let Some(leg) = held.legs.iter_mut().find(|l| l.route == route && l.state == LegState::InFlight) else {
+        let Some(leg) =
+            held.legs.iter_mut().find(|l| l.route == route && l.state == LegState::InFlight)
+        else {
             return false;
         };
         leg.state = LegState::Waiting;
@@ -143,7 +163,9 @@ impl Board {
     pub(crate) fn let_go(&mut self, route: RouteNo, no: crate::outbox::PartitionNo, bytes: usize) {
         let queue = &mut self.queues[route];
         queue.let_go(bytes);
-        if !queue.closed.is_empty() && queue.has_room(self.config.per_route, self.routes[route].max_in_memory) {
+        if !queue.closed.is_empty()
+            && queue.has_room(self.config.per_route, self.routes[route].max_in_memory)
+        {
             // Each partition in turn as its events leave; when the queue runs dry, all of them.
             for (closed_no, closed) in &queue.closed {
                 if (*closed_no == no || queue.held < 64)
@@ -168,7 +190,8 @@ impl Board {
                     self.writes.finish.push((no, epoch, id));
                 }
             }
-        } else if held.remembered || held.legs.iter().any(|l| self.is_stuck(held, l.route, l.state)) {
+        } else if held.remembered || held.legs.iter().any(|l| self.is_stuck(held, l.route, l.state))
+        {
             self.record(id, now);
         } else {
             self.halfway.push_back((now + HALFWAY, id));
@@ -182,7 +205,8 @@ impl Board {
             LegState::Waiting => {
                 let queue = &self.queues[route];
                 let lane = held.lane.and_then(|hash| queue.lanes.get(&hash));
-                queue.breaker.is_open() || lane.is_some_and(|l| l.blocked.is_some() || l.parked.is_some())
+                queue.breaker.is_open()
+                    || lane.is_some_and(|l| l.blocked.is_some() || l.parked.is_some())
             }
         }
     }
@@ -199,14 +223,17 @@ impl Board {
     /// Writes what is to be remembered of an event: all its legs the first time, then those that changed.
     pub(crate) fn record(&mut self, id: EventId, now: Instant) {
         let Some(held) = self.held.get_mut(&id) else { return };
-        let mut verdict = Verdict { partition: held.partition, id, rows: Vec::new(), letters: Vec::new() };
+        let mut verdict =
+            Verdict { partition: held.partition, id, rows: Vec::new(), letters: Vec::new() };
         for leg in held.legs.iter_mut().filter(|l| !held.remembered || !l.written) {
             verdict.rows.push(leg.row(&self.routes, now));
             if leg.state == LegState::Dead
                 && let Some(reason) = leg.past.as_mut().and_then(|p| p.reason.take())
             {
                 let route = &self.routes[leg.route];
-                let parks = route.when_dead == WhenDead::Park && held.lane.is_some() && reason != DeadReason::Expired;
+                let parks = route.when_dead == WhenDead::Park
+                    && held.lane.is_some()
+                    && reason != DeadReason::Expired;
                 verdict.letters.push(NewLetter { route: route.name.clone(), reason, parks });
             }
             leg.written = true;
@@ -264,7 +291,10 @@ impl Board {
     ) {
         let Some(held) = self.held.get_mut(&id) else { return };
         let (lane, no) = (held.lane, held.partition);
-        let Some(leg) = held.legs.iter_mut().find(|l| l.route == route && !l.state.is_final()) else { return };
+        let Some(leg) = held.legs.iter_mut().find(|l| l.route == route && !l.state.is_final())
+        else {
+            return;
+        };
         let was = leg.state;
         let past = leg.past();
         past.reason = Some(reason);
@@ -276,7 +306,8 @@ impl Board {
         }
         self.stats.dead += 1;
         if let Some(hash) = lane {
-            let parks = self.routes[route].when_dead == WhenDead::Park && reason != DeadReason::Expired;
+            let parks =
+                self.routes[route].when_dead == WhenDead::Park && reason != DeadReason::Expired;
             let lane = self.queues[route].lane(hash, no);
             if let Ok(at) = lane.queue.binary_search(&id) {
                 lane.queue.remove(at);

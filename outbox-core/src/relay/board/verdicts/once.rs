@@ -18,7 +18,8 @@ impl Board {
     pub(crate) fn claim(&mut self, id: EventId, route: RouteNo, now: Instant) {
         let Some(held) = self.held.get_mut(&id) else { return };
         let (lane, no, epoch) = (held.lane, held.partition, held.epoch);
-        let others_done = held.legs.iter().all(|l| l.route == route || l.state == LegState::Confirmed);
+        let others_done =
+            held.legs.iter().all(|l| l.route == route || l.state == LegState::Confirmed);
         let Some(leg) = held.legs.iter_mut().find(|l| l.route == route) else { return };
         leg.state = LegState::Starting;
         leg.claimed = true;
@@ -40,7 +41,9 @@ impl Board {
     /// Its row is finished; `true` when it is to be published only now.
     pub(crate) fn claim_finished(&mut self, id: EventId) -> bool {
         let Some(held) = self.held.get_mut(&id) else { return false };
-        let Some(route) = held.legs.iter().find(|l| l.claimed && l.state == LegState::Starting).map(|l| l.route) else {
+        let Some(route) =
+            held.legs.iter().find(|l| l.claimed && l.state == LegState::Starting).map(|l| l.route)
+        else {
             return false;
         };
         held.gone = true;
@@ -49,7 +52,13 @@ impl Board {
     }
 
     /// Takes the one answer to an at-most-once publish. A failure is a dead letter.
-    pub(crate) fn published_once(&mut self, id: EventId, route: RouteNo, answer: Attempt, now: Instant) {
+    pub(crate) fn published_once(
+        &mut self,
+        id: EventId,
+        route: RouteNo,
+        answer: Attempt,
+        now: Instant,
+    ) {
         let Some(held) = self.held.get_mut(&id) else { return };
         let (lane, no, bytes) = (held.lane, held.partition, held.bytes);
         let failure = match answer {
@@ -58,7 +67,9 @@ impl Board {
             Attempt::Unanswered { text, .. } | Attempt::Unclear { text } => {
                 Some((FailureClass::Transient, text, false))
             }
-            Attempt::Cancelled => Some((FailureClass::Transient, "given up before an answer came".to_owned(), false)),
+            Attempt::Cancelled => {
+                Some((FailureClass::Transient, "given up before an answer came".to_owned(), false))
+            }
         };
         let failure = failure.map(|(class, text, answered)| {
             let permanent = class == FailureClass::Permanent;
@@ -69,8 +80,11 @@ impl Board {
         match failure {
             None => self.stats.delivered += 1,
             Some((class, text, failure)) => {
-                let letter =
-                    NewLetter { route: self.routes[route].name.clone(), reason: DeadReason::NotRetried, parks: false };
+                let letter = NewLetter {
+                    route: self.routes[route].name.clone(),
+                    reason: DeadReason::NotRetried,
+                    parks: false,
+                };
                 let errors = vec![AttemptError::new(1, class, text.clone())];
                 let message = held.message.clone();
                 self.writes.bury.push(CarriedLetter { partition: no, id, message, letter, errors });
@@ -82,7 +96,9 @@ impl Board {
                         breaker.unavailable(failure, now);
                         true
                     }
-                    FailureClass::Transient | FailureClass::Permanent => breaker.failed(crossing, failure, now),
+                    FailureClass::Transient | FailureClass::Permanent => {
+                        breaker.failed(crossing, failure, now)
+                    }
                 };
                 failed = Some((class, text, opened));
             }
@@ -94,7 +110,8 @@ impl Board {
         if let Some(partition) = self.partitions.get_mut(&no) {
             partition.claims = partition.claims.saturating_sub(1);
         }
-        let over = held.gone || (held.writing == 0 && held.legs.iter().all(|l| l.state.is_final() && l.written));
+        let over = held.gone
+            || (held.writing == 0 && held.legs.iter().all(|l| l.state.is_final() && l.written));
         self.let_go(route, no, bytes);
         if let Some(hash) = lane {
             self.queues[route].landed(hash, id);

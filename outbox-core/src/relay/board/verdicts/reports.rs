@@ -18,7 +18,11 @@ impl Board {
         since: usize,
         now: Instant,
     ) {
-        let is_told = self.notices.iter().skip(since).any(|notice| matches!(notice, Notice::RouteDown { .. }));
+        let is_told = self
+            .notices
+            .iter()
+            .skip(since)
+            .any(|notice| matches!(notice, Notice::RouteDown { .. }));
         let queue = &mut self.queues[route];
         let report = queue.failures_logged.failed(now);
         queue.last_failure = Some((class, text.clone()));
@@ -32,7 +36,8 @@ impl Board {
     pub(crate) fn report_due(&mut self, now: Instant) {
         for (route, queue) in self.queues.iter_mut().enumerate() {
             let report = queue.failures_logged.due(now);
-            let is_down = queue.outages_logged.due(now).is_some() && queue.outages_logged.is_failing();
+            let is_down =
+                queue.outages_logged.due(now).is_some() && queue.outages_logged.is_failing();
             let Some((class, text)) = &queue.last_failure else { continue };
             let (class, text) = (*class, text.clone());
             if is_down {
@@ -43,7 +48,13 @@ impl Board {
                     true => "the relay probes the destination, and no attempt is counted",
                     false => "each event is tried again by its retry policy",
                 };
-                self.notices.push(Notice::PublishFailed { route, report, class, text, next: next.to_owned() });
+                self.notices.push(Notice::PublishFailed {
+                    route,
+                    report,
+                    class,
+                    text,
+                    next: next.to_owned(),
+                });
             }
         }
     }
@@ -51,13 +62,22 @@ impl Board {
     /// Gives when counted failures are to be logged.
     pub(crate) fn next_report(&self) -> Option<Instant> {
         let due = |queue: &crate::relay::board::lanes::RouteQueue| {
-            [queue.failures_logged.due_at(), queue.outages_logged.due_at()].into_iter().flatten().min()
+            [queue.failures_logged.due_at(), queue.outages_logged.due_at()]
+                .into_iter()
+                .flatten()
+                .min()
         };
         self.queues.iter().filter_map(due).min()
     }
 
     /// Logs that a destination is down: one that comes and goes, once a minute.
-    pub(super) fn note_down(&mut self, route: RouteNo, class: FailureClass, text: &str, now: Instant) {
+    pub(super) fn note_down(
+        &mut self,
+        route: RouteNo,
+        class: FailureClass,
+        text: &str,
+        now: Instant,
+    ) {
         let queue = &mut self.queues[route];
         if queue.outages_logged.is_failing() {
             return;
@@ -70,24 +90,31 @@ impl Board {
 
     /// Logs that a destination confirms again.
     pub(super) fn report_up(&mut self, route: RouteNo, now: Instant) {
-        if let Some(Report::Recovered { after, .. }) = self.queues[route].outages_logged.succeeded(now) {
+        if let Some(Report::Recovered { after, .. }) =
+            self.queues[route].outages_logged.succeeded(now)
+        {
             self.notices.push(Notice::RouteUp { route, after });
         }
     }
 
     fn next_of(&self, id: EventId, route: RouteNo, now: Instant) -> String {
-        let leg = self.held.get(&id).and_then(|held| held.legs.iter().find(|leg| leg.route == route));
+        let leg =
+            self.held.get(&id).and_then(|held| held.legs.iter().find(|leg| leg.route == route));
         let due_at = leg.and_then(|leg| leg.past.as_ref()?.due_at);
         let wait = due_at.map(|at| at.saturating_duration_since(now)).unwrap_or_default();
         match leg.map(|leg| leg.state) {
             Some(LegState::Retrying) => format!("the event is tried again in {wait:.1?}"),
             Some(LegState::Unproven) => {
-                format!("the event is tried again in {wait:.1?}, or when the destination has taken another one")
+                format!(
+                    "the event is tried again in {wait:.1?}, or when the destination has taken another one"
+                )
             }
-            Some(LegState::Dead | LegState::Confirmed) | None => "the event becomes a dead letter".to_owned(),
-            Some(LegState::Waiting | LegState::Starting | LegState::InFlight | LegState::Forgotten) => {
-                "the event is tried again in its turn, and no attempt is counted".to_owned()
+            Some(LegState::Dead | LegState::Confirmed) | None => {
+                "the event becomes a dead letter".to_owned()
             }
+            Some(
+                LegState::Waiting | LegState::Starting | LegState::InFlight | LegState::Forgotten,
+            ) => "the event is tried again in its turn, and no attempt is counted".to_owned(),
         }
     }
 }

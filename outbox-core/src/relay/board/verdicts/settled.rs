@@ -29,14 +29,20 @@ impl Board {
             }
             let Some(held) = self.held.get_mut(id) else { continue };
             held.writing = held.writing.saturating_sub(1);
-            let starting: Vec<_> =
-                held.legs.iter().filter(|l| l.state == LegState::Starting && l.written).map(|l| l.route).collect();
+            let starting: Vec<_> = held
+                .legs
+                .iter()
+                .filter(|l| l.state == LegState::Starting && l.written)
+                .map(|l| l.route)
+                .collect();
             if held.writing == 0 {
                 self.letter_written(*id);
                 starting.into_iter().for_each(|route| self.start_written(*id, route));
             }
             let Some(held) = self.held.get_mut(id) else { continue };
-            if held.writing > 0 || !held.legs.iter().all(|l| l.state.is_final() || l.state == LegState::Forgotten) {
+            if held.writing > 0
+                || !held.legs.iter().all(|l| l.state.is_final() || l.state == LegState::Forgotten)
+            {
                 continue;
             }
             let all_final = held.legs.iter().all(|l| l.state.is_final());

@@ -53,7 +53,10 @@ async fn a_memory_alarm_blocks_publishers_says_so_and_costs_nothing_when_it_is_l
     };
     wait_until(SOON, "the publisher says that it is blocked, and why", blocked).await;
     world.tell(EVENTS..2 * EVENTS).await;
-    wait_until(SOON, "the breaker opens", async || tests::equals(relay.stats().borrow().open_breakers, 1)).await;
+    wait_until(SOON, "the breaker opens", async || {
+        tests::equals(relay.stats().borrow().open_breakers, 1)
+    })
+    .await;
 
     lift(&server).await;
     world.drained().await;

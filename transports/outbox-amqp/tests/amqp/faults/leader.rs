@@ -16,7 +16,8 @@ async fn a_publisher_that_has_just_declared_a_queue_waits_until_the_server_has_c
     let server = rabbitmq::start().await;
     let name = name("leader");
     let topology = Topology::new().queue(Queue::quorum(&name));
-    let publisher = || AmqpPublisher::new(server.url()).expect("a URL").queue(&name).declare(topology.clone());
+    let publisher =
+        || AmqpPublisher::new(server.url()).expect("a URL").queue(&name).declare(topology.clone());
     let first = full();
     publisher().publish(&first).await.expect("confirmed");
 

@@ -11,7 +11,8 @@ use tests::servers::rabbitmq;
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_message_above_the_servers_own_limit_can_never_go_and_takes_no_neighbour_with_it() {
     let server = rabbitmq::start().await;
-    rabbitmq::control(&server, &["eval", "application:set_env(rabbit, max_message_size, 1000)."]).await;
+    rabbitmq::control(&server, &["eval", "application:set_env(rabbit, max_message_size, 1000)."])
+        .await;
     let name = name("small");
     let topology = Topology::new().queue(Queue::quorum(&name));
     let publisher = AmqpPublisher::new(server.url()).expect("a URL").queue(&name).declare(topology);
@@ -23,8 +24,10 @@ async fn a_message_above_the_servers_own_limit_can_never_go_and_takes_no_neighbo
     let mut batch: Vec<_> = (1..=20).map(|n| numbered(n, &format!("k{n}"))).collect();
     batch.insert(7, large);
     let verdicts = publish_all(&publisher, &batch).await;
-    let classes: Vec<_> = verdicts.iter().map(|verdict| verdict.as_ref().err().map(PublishError::class)).collect();
-    let expected: Vec<_> = (0..21).map(|place| (place == 7).then_some(FailureClass::Permanent)).collect();
+    let classes: Vec<_> =
+        verdicts.iter().map(|verdict| verdict.as_ref().err().map(PublishError::class)).collect();
+    let expected: Vec<_> =
+        (0..21).map(|place| (place == 7).then_some(FailureClass::Permanent)).collect();
     assert_eq!(classes, expected, "{verdicts:?}");
 
     // A user without the right to write.

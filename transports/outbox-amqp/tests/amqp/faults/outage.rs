@@ -18,7 +18,8 @@ async fn a_server_that_is_stopped_under_load_costs_no_event_and_no_letter_and_dr
     let mut server = rabbitmq::start().await;
     let name = name("outage");
     let topology = Topology::new().queue(Queue::quorum(&name));
-    let publisher = AmqpPublisher::new(server.url()).expect("a URL").queue(&name).declare(topology.clone());
+    let publisher =
+        AmqpPublisher::new(server.url()).expect("a URL").queue(&name).declare(topology.clone());
     let world = World::open().await;
     let relay = world.relay(publisher).await;
     let mut told = 0;
@@ -30,10 +31,14 @@ async fn a_server_that_is_stopped_under_load_costs_no_event_and_no_letter_and_dr
         told
     };
     tell(4).await;
-    wait_until(SOON, "events flow", async || tests::above(relay.stats().borrow().delivered, 0)).await;
+    wait_until(SOON, "events flow", async || tests::above(relay.stats().borrow().delivered, 0))
+        .await;
     let (_, ()) = tokio::join!(tell(10), server.stop());
     tell(2).await;
-    wait_until(SOON, "the breaker opens", async || tests::equals(relay.stats().borrow().open_breakers, 1)).await;
+    wait_until(SOON, "the breaker opens", async || {
+        tests::equals(relay.stats().borrow().open_breakers, 1)
+    })
+    .await;
     tokio::time::sleep(AWAY).await;
     server.start().await;
     let told = tell(2).await;
@@ -50,7 +55,13 @@ async fn a_server_that_is_stopped_under_load_costs_no_event_and_no_letter_and_dr
             }
         }
     };
-    tokio::time::timeout(SOON, drain).await.unwrap_or_else(|_| panic!("{} of {all} came", recorder.distinct()));
+    tokio::time::timeout(SOON, drain)
+        .await
+        .unwrap_or_else(|_| panic!("{} of {all} came", recorder.distinct()));
     assert_eq!(world.number("SELECT COUNT(*) FROM outbox_dead_letters").await, 0, "dead: 0");
-    assert_eq!(world.number("SELECT COUNT(*) FROM outbox_retries").await, 0, "nothing is left behind");
+    assert_eq!(
+        world.number("SELECT COUNT(*) FROM outbox_retries").await,
+        0,
+        "nothing is left behind"
+    );
 }

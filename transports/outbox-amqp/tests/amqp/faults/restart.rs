@@ -29,7 +29,8 @@ impl RestartFixture for Private {
         let server = rabbitmq::start().await;
         let name = name("restart");
         let topology = Topology::new().queue(Queue::quorum(&name));
-        let publisher = AmqpPublisher::new(server.url()).expect("a URL").queue(&name).declare(topology.clone());
+        let publisher =
+            AmqpPublisher::new(server.url()).expect("a URL").queue(&name).declare(topology.clone());
         let subscriber = AmqpSubscriber::new(server.url(), &name).expect("a URL").declare(topology);
         (Pair::new(publisher, subscriber), Box::new(Restartable(server)))
     }
