@@ -1,9 +1,9 @@
-//! What is asked for on the command line.
+//! The command line.
 
 use anyhow::{Context, Result, bail};
 use std::time::Duration;
 
-/// What can be asked for.
+/// The usage text.
 pub(crate) const USAGE: &str = "usage: benches <name> [options]
 
   write     transactions a second with 0, 1 and 10 events, 1, 8 and 32 writers, beside raw SQL
@@ -32,7 +32,7 @@ pub(crate) const USAGE: &str = "usage: benches <name> [options]
   --pinned     drain with a transaction open elsewhere
   --only ours|floor   one side alone, for a profiler";
 
-/// What one run does.
+/// The benchmark of a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Bench {
     Write,
@@ -61,14 +61,14 @@ pub(crate) enum Sides {
     Floor,
 }
 
-/// Where messages go to and come from.
+/// The broker of the messages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Broker {
     RabbitMq,
     Kafka(Kept),
 }
 
-/// What a broker's records are kept in.
+/// Where a broker keeps its records.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kept {
     File,

@@ -1,4 +1,4 @@
-//! Figures: medians with their range, percentiles, and what they are held to.
+//! Figures: medians with their range, percentiles, and targets.
 
 use std::fmt;
 
@@ -56,7 +56,7 @@ pub(crate) fn percentile(values: &[f64], rank: f64) -> f64 {
         .unwrap_or(f64::NAN)
 }
 
-/// Writes a number with as many digits as it deserves.
+/// Writes a number with three or four significant digits.
 pub(crate) fn short(value: f64) -> String {
     match value.abs() {
         v if v >= 10_000.0 => grouped(value.round()),
@@ -78,11 +78,11 @@ fn grouped(value: f64) -> String {
     if value < 0.0 { format!("-{text}") } else { text }
 }
 
-/// What a figure is held to.
+/// The target of a figure.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) enum Target {
-    /// Nothing: it is told for its own sake.
-    Told,
+    /// None: the figure is informational.
+    Informational,
     AtLeast(f64),
     MoreThan(f64),
     AtMost(f64),
@@ -92,7 +92,7 @@ pub(crate) enum Target {
 impl Target {
     fn is_met(self, value: f64) -> bool {
         match self {
-            Self::Told => true,
+            Self::Informational => true,
             Self::AtLeast(t) => value >= t,
             Self::MoreThan(t) => value > t,
             Self::AtMost(t) => value <= t,
@@ -104,7 +104,7 @@ impl Target {
 impl fmt::Display for Target {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Told => f.write_str("-"),
+            Self::Informational => f.write_str("-"),
             Self::AtLeast(t) => write!(f, "at least {}", short(*t)),
             Self::MoreThan(t) => write!(f, "more than {}", short(*t)),
             Self::AtMost(t) => write!(f, "at most {}", short(*t)),
@@ -161,12 +161,12 @@ impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "| figure | median (range) | target | |\n| --- | --- | --- | --- |")?;
         for Figure { name, value, spread, target } in &self.0 {
-            let verdict = match target {
-                Target::Told => "",
+            let outcome = match target {
+                Target::Informational => "",
                 target if target.is_met(*value) => "met",
                 _ => "**missed**",
             };
-            writeln!(f, "| {name} | {spread} | {target} | {verdict} |")?;
+            writeln!(f, "| {name} | {spread} | {target} | {outcome} |")?;
         }
         Ok(())
     }

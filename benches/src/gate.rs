@@ -1,26 +1,26 @@
-//! Gate A3: every figure that we promise, beside its target, in about ten minutes. Gate B: those of RabbitMQ. Gate E1: those
-//! of sagas. Gate E2: those of steps that other services do. Gate C1: those of Kafka.
+//! Gate A3: every promised figure with its target, in about ten minutes. Gate B: those of RabbitMQ.
+//! Gate E1: those of sagas. Gate E2: those of remote steps. Gate C1: those of Kafka.
 
 use crate::{
     args::{Args, Broker, Kept, Sides},
+    environment::Environment,
     figures::Report,
-    place::Place,
+    report,
     stages::{
         asks, consume, costs,
         drain::{self, Drain, Drained},
         idle, kafka,
-        latency::{Latency, Lines},
+        latency::{Latency, LatencyRun},
         memory, publish,
         sagas::{self, Load},
         write::{self, Write},
     },
-    tell,
 };
 use anyhow::Result;
 use std::time::Duration;
 use tests::servers::{self, Server};
 
-/// Whose figures they are.
+/// The names of the brokers in figures.
 const RABBIT: &str = "RabbitMQ";
 const KAFKA: &str = "Kafka (nisshi 0.8.1)";
 const KAFKA_IN_MEMORY: &str = "Kafka (nisshi 0.8.1, in memory)";
@@ -28,22 +28,22 @@ const KAFKA_IN_MEMORY: &str = "Kafka (nisshi 0.8.1, in memory)";
 const ROUNDS: usize = 7;
 const MANY: u32 = 1_000_000;
 const SOME: u32 = 100_000;
-/// Waiting events where the broker makes a row of each header: a quarter of a minute of it.
+/// Waiting events where the broker inserts a row for each header: they take a quarter of a minute.
 const FEW: u32 = 20_000;
-/// Messages of one round of receiving: a second or two of it.
+/// Messages of one round of receiving: they take a second or two.
 pub(crate) const MESSAGES: u32 = 10_000;
-/// One round of writing; seven of them, both sides, nine kinds of load.
+/// The duration of one round of writing: there are seven, of both sides, for nine kinds of load.
 const WRITE_FOR: Duration = Duration::from_millis(900);
-/// One round of sending: at 200 a second 1,000 events, of which ten are beyond the p99.
+/// The duration of one round of sending: at 200 a second 1,000 events, of which ten exceed the p99.
 const SEND_FOR: Duration = Duration::from_secs(5);
 const SILENCE: Duration = Duration::from_secs(10);
 const IDLE_FOR: Duration = Duration::from_secs(60);
 /// Sagas of a round.
 pub(crate) const SAGAS: u32 = 600;
-/// Others that are in flight meanwhile.
+/// Other sagas that are in flight meanwhile.
 const IN_FLIGHT: u32 = 10_000;
 
-/// Runs everything.
+/// Runs all but RabbitMQ, Kafka and sagas.
 pub(crate) async fn a3() -> Result<Report> {
     let mut report = Report::default();
     // First, while this process is small.
@@ -53,7 +53,7 @@ pub(crate) async fn a3() -> Result<Report> {
     let mut many = Drained { floor, ..Drained::default() };
     many.ours.push(memory.rate);
     report.absorb(drained("1,000,000 waiting", &many));
-    report.absorb(tell::memory(&memory));
+    report.absorb(report::memory(&memory));
     let sides = Sides::Both;
     for (name, pinned) in
         [("100,000 waiting", false), ("100,000 waiting, a transaction open", true)]
@@ -61,21 +61,21 @@ pub(crate) async fn a3() -> Result<Report> {
         let some = drain::run(Drain { events: SOME, rounds: ROUNDS, pinned, sides }).await?;
         report.absorb(drained(name, &some));
     }
-    report.absorb(tell::costs(&costs::run(SOME, sides).await?));
+    report.absorb(report::costs(&costs::run(SOME, sides).await?));
     report.absorb(write(ROUNDS, WRITE_FOR, sides).await?);
     report.absorb(latency(ROUNDS, SEND_FOR).await?);
-    report.absorb(tell::idle(&idle::run(IDLE_FOR).await?));
+    report.absorb(report::idle(&idle::run(IDLE_FOR).await?));
     Ok(report)
 }
 
-/// Runs what concerns RabbitMQ.
+/// Runs the benchmarks of RabbitMQ.
 pub(crate) async fn b() -> Result<Report> {
     let mut report = publish(Broker::RabbitMq, SOME, ROUNDS, Sides::Both).await?;
     report.absorb(consume(Broker::RabbitMq, MESSAGES, ROUNDS, Sides::Both).await?);
     Ok(report)
 }
 
-/// Runs what concerns Kafka, on brokers of its own.
+/// Runs the benchmarks of Kafka, on private brokers.
 pub(crate) async fn c1() -> Result<Report> {
     let mut report = Report::default();
     for (kept, events) in [(Kept::File, FEW), (Kept::Memory, SOME)] {
@@ -93,10 +93,10 @@ pub(crate) async fn publish(
     sides: Sides,
 ) -> Result<Report> {
     let Broker::Kafka(kept) = broker else {
-        return Ok(tell::published(RABBIT, events, &publish::run(events, rounds, sides).await?));
+        return Ok(report::published(RABBIT, events, &publish::run(events, rounds, sides).await?));
     };
     let (name, server) = start(kept).await;
-    Ok(tell::produced(name, kept, events, &kafka::publish(&server, events, rounds, sides).await?))
+    Ok(report::produced(name, kept, events, &kafka::publish(&server, events, rounds, sides).await?))
 }
 
 /// Measures receiving from a broker.
@@ -107,10 +107,14 @@ pub(crate) async fn consume(
     sides: Sides,
 ) -> Result<Report> {
     let Broker::Kafka(kept) = broker else {
-        return Ok(tell::consumed(RABBIT, messages, &consume::run(messages, rounds, sides).await?));
+        return Ok(report::consumed(
+            RABBIT,
+            messages,
+            &consume::run(messages, rounds, sides).await?,
+        ));
     };
     let (name, server) = start(kept).await;
-    Ok(tell::consumed(name, messages, &kafka::consume(&server, messages, rounds, sides).await?))
+    Ok(report::consumed(name, messages, &kafka::consume(&server, messages, rounds, sides).await?))
 }
 
 async fn start(kept: Kept) -> (&'static str, Server) {
@@ -120,50 +124,50 @@ async fn start(kept: Kept) -> (&'static str, Server) {
     }
 }
 
-/// Runs what concerns sagas.
+/// Runs the benchmarks of sagas.
 pub(crate) async fn e1() -> Result<Report> {
     sagas(ROUNDS, Sides::Both).await
 }
 
-/// Runs what concerns steps that other services do.
+/// Runs the benchmarks of remote steps.
 pub(crate) async fn e2() -> Result<Report> {
     asks(SAGAS, ROUNDS, Sides::Both).await
 }
 
-/// Measures sagas whose steps another service does, several at once.
+/// Measures sagas with remote steps, several at once.
 pub(crate) async fn asks(sagas: u32, rounds: usize, sides: Sides) -> Result<Report> {
     let load = asks::Load { sagas, at_once: 8, rounds, sides };
-    Ok(tell::asked(load.at_once, &asks::run(load).await?))
+    Ok(report::asked(load.at_once, &asks::run(load).await?))
 }
 
-/// Measures sagas, carried one at a time, and several at once; and several while others are in flight.
+/// Measures sagas, one at a time and several at once; and several while others are in flight.
 pub(crate) async fn sagas(rounds: usize, sides: Sides) -> Result<Report> {
     let mut report = Report::default();
-    let place = Place::shared(40).await?;
+    let environment = Environment::shared(40).await?;
     for at_once in [1, 8] {
         let load = Load { sagas: SAGAS, at_once, rounds, sides };
-        report.absorb(tell::steps(at_once, &sagas::steps(&place, load).await?));
+        report.absorb(report::steps(at_once, &sagas::steps(&environment, load).await?));
     }
     if sides == Sides::Both {
         let load = Load { sagas: SAGAS, at_once: 8, rounds, sides };
-        report.absorb(tell::in_flight(IN_FLIGHT, &sagas::in_flight(IN_FLIGHT, load).await?));
+        report.absorb(report::in_flight(IN_FLIGHT, &sagas::in_flight(IN_FLIGHT, load).await?));
     }
     Ok(report)
 }
 
 fn drained(name: &str, figures: &Drained) -> Report {
-    tell::drained(name, figures)
+    report::drained(name, figures)
 }
 
 /// Measures all kinds of writing.
 pub(crate) async fn write(rounds: usize, round: Duration, sides: Sides) -> Result<Report> {
-    let place = Place::shared(40).await?;
+    let environment = Environment::shared(40).await?;
     let mut report = Report::default();
     for events in [0, 1, 10] {
         for writers in [1, 8, 32] {
             let written =
-                write::run(&place, Write { writers, events, rounds, round, sides }).await?;
-            report.absorb(tell::written(writers, events, &written));
+                write::run(&environment, Write { writers, events, rounds, round, sides }).await?;
+            report.absorb(report::written(writers, events, &written));
         }
     }
     Ok(report)
@@ -174,18 +178,21 @@ pub(crate) async fn latency(rounds: usize, round: Duration) -> Result<Report> {
     let mut report = Report::default();
     let rates = [200, 1_000];
     let events: f64 = rates.iter().map(|rate| f64::from(*rate) * round.as_secs_f64()).sum();
-    // Both sides take numbers, and so do the silences and the warming up.
-    let mut lines = Lines::open((events * rounds as f64 * 2.0) as usize + 1_000).await?;
+    // Both sides use numbers, and so do the silences and the warm-up.
+    let mut latency_run = LatencyRun::open((events * rounds as f64 * 2.0) as usize + 1_000).await?;
     for rate in rates {
-        report.absorb(tell::latencies(rate, &lines.run(Latency { rate, rounds, round }).await?));
+        report.absorb(report::latencies(
+            rate,
+            &latency_run.run(Latency { rate, rounds, round }).await?,
+        ));
     }
-    let silences = lines.after_silence(rounds.min(5), SILENCE).await?;
-    report.absorb(tell::silence(SILENCE.as_secs(), &silences));
-    lines.close().await?;
+    let silences = latency_run.after_silence(rounds.min(5), SILENCE).await?;
+    report.absorb(report::silence(SILENCE.as_secs(), &silences));
+    latency_run.close().await?;
     Ok(report)
 }
 
-/// What was asked for, or as the gate has it.
+/// Gives the numbers of the command line, or those of the gate.
 pub(crate) fn or_as_the_gate(args: &Args) -> (u32, usize) {
     (args.events.unwrap_or(SOME), args.rounds.unwrap_or(ROUNDS))
 }

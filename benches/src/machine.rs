@@ -1,4 +1,4 @@
-//! The machine: what it is, and what processes take of it.
+//! The machine: its description, and the CPU and memory of processes.
 
 use anyhow::{Context, Result};
 use sea_orm::sqlx::{PgPool, Row};
@@ -59,7 +59,7 @@ pub(crate) fn server_cpu(postmaster: u32) -> Result<f64> {
         if main.of_ended_children <= before.of_ended_children {
             return Ok(main.own + main.of_ended_children + of_children);
         }
-        // One ended on the way, and was counted twice or not at all.
+        // A process ended meanwhile, and was counted twice or not at all.
         before = main;
     }
 }
@@ -96,7 +96,7 @@ struct Times {
 
 fn times(process: &str) -> Result<Times> {
     let text = fs::read_to_string(format!("/proc/{process}/stat"))?;
-    // The name may hold anything; what follows its bracket is numbers.
+    // The name may contain any character; numbers follow its bracket.
     let (_, rest) = text.rsplit_once(") ").context("/proc has another form")?;
     let fields: Vec<&str> = rest.split(' ').collect();
     let seconds = |from: usize| -> Result<f64> {

@@ -1,4 +1,4 @@
-//! The figures of the README, each beside its floor. `RESULTS.md` has those of the day.
+//! The figures of the README, each beside its baseline. `RESULTS.md` has the recorded ones.
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a command tells its results")]
 #![expect(
     clippy::cast_possible_truncation,
@@ -7,18 +7,18 @@
 )]
 
 mod args;
+mod environment;
 mod figures;
 mod gate;
 mod load;
 mod machine;
-mod place;
+mod report;
 mod stages;
-mod tell;
 
 use anyhow::Result;
 use args::{Args, Bench};
+use environment::Environment;
 use figures::Report;
-use place::Place;
 use stages::{
     costs,
     drain::{self, Drain},
@@ -44,11 +44,11 @@ async fn main() -> ExitCode {
     }
 }
 
-/// Runs what was asked for, and names the targets that were missed.
+/// Runs the benchmark of the command line, and names the targets that were missed.
 async fn run() -> Result<Vec<String>> {
     let args = Args::read(std::env::args().skip(1))?;
     let begun = Instant::now();
-    println!("{}", machine::describe(&Place::shared(1).await?.pool).await?);
+    println!("{}", machine::describe(&Environment::shared(1).await?.pool).await?);
     let report = measure(&args).await?;
     println!("{report}\nmeasured in {:.0} s", begun.elapsed().as_secs_f64());
     Ok(report.missed().into_iter().map(str::to_owned).collect())
@@ -61,14 +61,14 @@ async fn measure(args: &Args) -> Result<Report> {
     Ok(match args.bench {
         Bench::Drain => {
             let drained = drain::run(Drain { events, rounds, pinned, sides }).await?;
-            tell::drained(
+            report::drained(
                 &format!("{events} waiting{}", if pinned { ", pinned" } else { "" }),
                 &drained,
             )
         }
-        Bench::Costs => tell::costs(&costs::run(events, sides).await?),
-        Bench::Memory => tell::memory(&memory::run(args.events.unwrap_or(1_000_000)).await?),
-        Bench::Idle => tell::idle(&idle::run(round(60)).await?),
+        Bench::Costs => report::costs(&costs::run(events, sides).await?),
+        Bench::Memory => report::memory(&memory::run(args.events.unwrap_or(1_000_000)).await?),
+        Bench::Idle => report::idle(&idle::run(round(60)).await?),
         Bench::Write => gate::write(rounds, round(1), sides).await?,
         Bench::Latency => gate::latency(rounds, round(5)).await?,
         Bench::Sagas => gate::sagas(rounds, sides).await?,
@@ -77,7 +77,7 @@ async fn measure(args: &Args) -> Result<Report> {
         Bench::Consume => {
             gate::consume(args.broker, args.events.unwrap_or(gate::MESSAGES), rounds, sides).await?
         }
-        Bench::Slow => tell::slow(&slow::run(args.events.unwrap_or(400)).await?),
+        Bench::Slow => report::slow(&slow::run(args.events.unwrap_or(400)).await?),
         Bench::Gate => gate::a3().await?,
         Bench::GateB => gate::b().await?,
         Bench::GateC1 => gate::c1().await?,

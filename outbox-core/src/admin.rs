@@ -1,7 +1,8 @@
-//! The one operator surface, behind command line and dashboard: what waits, what is dead, and what can be done about it.
+//! The operator's interface, behind command line and dashboard: statistics, and dead letters with what can be done about
+//! them.
 //!
-//! Everything that changes something is conditional (it does nothing where somebody else was faster), idempotent, and
-//! noted with who did it and why.
+//! Every operation that writes is conditional (it changes nothing that another operator has changed first), idempotent, and
+//! stored with the operator's name and reason.
 
 use crate::{
     event::{LetterId, MessageId, Timestamp},
@@ -12,9 +13,9 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use std::{ops::Range, time::Duration};
 
-/// Which dead letters are meant. Everything that is set must hold.
+/// Selects dead letters. All conditions that are set must hold.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct LetterFilter {
+pub struct DeadLetterFilter {
     /// On this topic.
     pub topic: Option<String>,
     /// Of this event type.
@@ -25,23 +26,23 @@ pub struct LetterFilter {
     pub route: Option<String>,
     /// Given up by this consumer.
     pub consumer: Option<String>,
-    /// Given up by this handler of the consumer; nothing without one.
+    /// Given up by this handler of the consumer; matches nothing without a consumer.
     pub handler: Option<String>,
     /// For this reason.
     pub reason: Option<DeadReason>,
-    /// Put aside in this time.
+    /// Given up in this time.
     pub dead_at: Option<Range<Timestamp>>,
-    /// Put aside at least so long ago, by the database's clock.
+    /// Given up at least so long ago, by the database's clock.
     pub older_than: Option<Duration>,
-    /// Up to this one, by identity.
+    /// Up to this letter, by identity.
     pub up_to: Option<LetterId>,
-    /// Also those about which something was decided.
-    pub decided_too: bool,
+    /// Whether resolved letters are selected too.
+    pub include_resolved: bool,
 }
 
-impl LetterFilter {
-    /// Means every letter about which nothing was decided. Said explicitly, so that nobody redrives all by leaving
-    /// something out.
+impl DeadLetterFilter {
+    /// Selects every open letter. A call of its own, so that an operator does not redrive all letters by omitting a
+    /// condition.
     #[must_use]
     pub fn all() -> Self {
         Self::default()
@@ -89,7 +90,7 @@ impl LetterFilter {
         self
     }
 
-    /// Only those that were put aside at least so long ago, by the database's clock.
+    /// Only letters that were given up at least so long ago, by the database's clock.
     #[must_use]
     pub fn older_than(mut self, age: Duration) -> Self {
         self.older_than = Some(age);
@@ -104,24 +105,24 @@ impl LetterFilter {
     }
 }
 
-/// Who decides, and why; stored with the decision.
+/// The operator and the reason of an operation; stored with it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Decision {
-    /// Who, such as a login name.
+pub struct OperatorNote {
+    /// The operator, such as a login name.
     pub by: String,
-    /// Why, in their words.
-    pub why: String,
-    /// Whether also that is done which is refused unless somebody insists; see [`AdminStore::redrive`].
+    /// The reason, in the operator's words.
+    pub reason: String,
+    /// Whether to do also what is refused otherwise; see [`AdminStore::redrive`].
     pub force: bool,
 }
 
-impl Decision {
-    /// Names who decides, and why.
-    pub fn new(by: impl Into<String>, why: impl Into<String>) -> Self {
-        Self { by: by.into(), why: why.into(), force: false }
+impl OperatorNote {
+    /// Makes a note with the operator and the reason.
+    pub fn new(by: impl Into<String>, reason: impl Into<String>) -> Self {
+        Self { by: by.into(), reason: reason.into(), force: false }
     }
 
-    /// Insists.
+    /// Forces the operation.
     #[must_use]
     pub fn force(mut self) -> Self {
         self.force = true;
@@ -129,71 +130,71 @@ impl Decision {
     }
 }
 
-/// What an operator can see and do. Implemented by stores.
+/// The operator's operations. Implemented by stores.
 #[async_trait]
 pub trait AdminStore: Send + Sync + 'static {
-    /// Gives figures; no count walks a whole table.
+    /// Gives statistics; no count scans a whole table.
     async fn stats(&self) -> Result<OutboxStats, StoreError>;
 
     /// Gives the identity of the newest letter; `None` when there never was one, or all are deleted.
     async fn newest_letter(&self) -> Result<Option<LetterId>, StoreError>;
 
-    /// Gives letters by identity, from the one after `after`, at most `limit` and as many as one answer takes by their
-    /// bytes (4 MiB with us). Fewer than `limit` are therefore no sign that there are no more; none at all is.
+    /// Gives letters by identity, from the one after `after`, at most `limit` and as many as fit one result by their
+    /// bytes (4 MiB here). So fewer than `limit` letters do not mean that there are no more; an empty result does.
     async fn dead_letters(
         &self,
-        filter: &LetterFilter,
+        filter: &DeadLetterFilter,
         after: Option<LetterId>,
         limit: u32,
     ) -> Result<Vec<DeadLetter>, StoreError>;
 
-    /// Redrives letters about which nothing was decided: in one transaction each event is put back under its old id and
-    /// due now on the letter's route, with no attempts, and the letter is marked. Gives those that this call redrove.
+    /// Redrives open letters: one transaction stores each event again under its old id, due now on the letter's route and
+    /// without attempts, and marks the letter. Gives the letters that this call redrove.
     ///
-    /// The message of a consumer's letter is stored for its handler, due now; one that cannot be read is left out. A letter
-    /// of a consumer that is older than what the inbox remembers is refused unless forced: whether the same message was
-    /// handled since, under another letter or delivery, is not known any more.
+    /// The message of a consumer's letter is stored for its handler, due now; a message that cannot be read is left out. A
+    /// consumer's letter that is older than the inbox retention is refused unless forced: the inbox no longer shows whether
+    /// the handler has had the same message since, by another letter or delivery.
     async fn redrive(
         &self,
         letters: &[LetterId],
-        decision: &Decision,
+        note: &OperatorNote,
     ) -> Result<Vec<LetterId>, StoreError>;
 
-    /// Discards letters about which nothing was decided: they are marked, and a key that is parked behind one opens. Gives
-    /// those that this call discarded.
+    /// Discards open letters: marks them, and unparks keys that wait behind them. Gives the letters that this call
+    /// discarded.
     async fn discard(
         &self,
         letters: &[LetterId],
-        decision: &Decision,
+        note: &OperatorNote,
     ) -> Result<Vec<LetterId>, StoreError>;
 
-    /// Discards letters about which nothing was decided as [`discard`](Self::discard) does, and deletes the content of these
-    /// and of those that were decided about before: payload, headers and errors. The letters stay, with who decided and why,
-    /// until their retention is over; a key that is parked behind one opens. Gives those that this call discarded.
+    /// Discards open letters as [`discard`](Self::discard) does, and deletes the content of these and of resolved ones:
+    /// payload, headers and errors. The letters stay, with operator and reason, until their retention is over; keys that
+    /// wait behind them are unparked. Gives the letters that this call discarded.
     async fn purge(
         &self,
         letters: &[LetterId],
-        decision: &Decision,
+        note: &OperatorNote,
     ) -> Result<Vec<LetterId>, StoreError>;
 
     /// Sends the event of a letter again with other content, as a new event with a new message id and the header
     /// `causationid` naming the old one, and marks the letter. The message of a consumer's letter is stored for its handler
-    /// under a new message id. `None` when something was decided about it already.
+    /// under a new message id. `None` for a letter that was resolved already.
     ///
     /// # Errors
-    /// [`StoreError::Refused`] for content that could not be saved as an event either, which decides nothing.
+    /// [`StoreError::Refused`] for content that could not be saved as an event either; the letter stays open.
     async fn resend(
         &self,
         letter: LetterId,
         payload: Bytes,
-        decision: &Decision,
+        note: &OperatorNote,
     ) -> Result<Option<MessageId>, StoreError>;
 }
 
-/// How far an operation on many letters has come.
+/// Progress of an operation on many letters.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Progress {
-    /// Letters looked at.
+    /// Letters that were read.
     pub seen: u64,
     /// Letters redriven by this call.
     pub redriven: u64,
@@ -201,12 +202,13 @@ pub struct Progress {
     pub purged: u64,
 }
 
-/// Letters of one page when many are decided about: short transactions, so that relays and producers go on.
+/// Letters of one page of an operation on many: short transactions, which do not delay relays and producers.
 const PAGE: u32 = 200;
 
-/// Redrives all letters of a filter in short transactions, telling the progress after each.
+/// Redrives all letters of a filter in short transactions, and reports the progress after each.
 ///
-/// Letters that are written after it began are left alone: what a destination refuses again is not redriven again.
+/// Letters that are written after the start are left alone: an event that its destination rejects again is not redriven
+/// again.
 ///
 /// # Errors
 /// [`StoreError`] of the first batch that failed; those before it are redriven, and calling again goes on.
@@ -215,30 +217,30 @@ const PAGE: u32 = 200;
 /// Dropped, it has redriven whole batches.
 pub async fn redrive_all(
     store: &dyn AdminStore,
-    filter: &LetterFilter,
-    decision: &Decision,
-    mut tell: impl FnMut(Progress) + Send,
+    filter: &DeadLetterFilter,
+    note: &OperatorNote,
+    mut on_progress: impl FnMut(Progress) + Send,
 ) -> Result<Progress, StoreError> {
     let mut progress = Progress::default();
-    let Some(filter) = those_of_now(store, filter).await? else { return Ok(progress) };
+    let Some(filter) = up_to_newest(store, filter).await? else { return Ok(progress) };
     let mut after = None;
     loop {
         let letters = store.dead_letters(&filter, after, PAGE).await?;
         let Some(last) = letters.last().map(|l| l.id) else { return Ok(progress) };
         after = Some(last);
         let ids: Vec<LetterId> =
-            letters.iter().filter(|l| l.fate.is_none()).map(|l| l.id).collect();
+            letters.iter().filter(|l| l.resolution.is_none()).map(|l| l.id).collect();
         progress.seen += letters.len() as u64;
-        progress.redriven += store.redrive(&ids, decision).await?.len() as u64;
-        tell(progress);
+        progress.redriven += store.redrive(&ids, note).await?.len() as u64;
+        on_progress(progress);
     }
 }
 
-/// Discards all letters of a filter that were put aside at least so long ago, and deletes their content, in short
-/// transactions, telling the progress after each. Letters about which something was decided are left to their retention,
-/// unless the filter says [`decided_too`](LetterFilter::decided_too).
+/// Discards all letters of a filter that were given up at least so long ago, and deletes their content, in short
+/// transactions; reports the progress after each. Resolved letters are left to their retention, unless the filter has
+/// [`include_resolved`](DeadLetterFilter::include_resolved).
 ///
-/// Letters that are written after it began are left alone.
+/// Letters that are written after the start are left alone.
 ///
 /// # Errors
 /// [`StoreError`] of the first batch that failed; those before it are purged, and calling again goes on.
@@ -247,13 +249,13 @@ pub async fn redrive_all(
 /// Dropped, it has purged whole batches.
 pub async fn purge_all(
     store: &dyn AdminStore,
-    filter: &LetterFilter,
+    filter: &DeadLetterFilter,
     older_than: Duration,
-    decision: &Decision,
-    mut tell: impl FnMut(Progress) + Send,
+    note: &OperatorNote,
+    mut on_progress: impl FnMut(Progress) + Send,
 ) -> Result<Progress, StoreError> {
     let mut progress = Progress::default();
-    let Some(filter) = those_of_now(store, filter).await? else { return Ok(progress) };
+    let Some(filter) = up_to_newest(store, filter).await? else { return Ok(progress) };
     let filter = filter.older_than(older_than);
     let mut after = None;
     loop {
@@ -262,19 +264,19 @@ pub async fn purge_all(
         after = Some(last);
         let ids: Vec<LetterId> = letters.iter().map(|l| l.id).collect();
         progress.seen += letters.len() as u64;
-        progress.purged += store.purge(&ids, decision).await?.len() as u64;
-        tell(progress);
+        progress.purged += store.purge(&ids, note).await?.len() as u64;
+        on_progress(progress);
     }
 }
 
-/// Narrows a filter to the letters that are there now; `None` when there is none.
-async fn those_of_now(
+/// Narrows a filter to the letters that exist now; `None` when there is none.
+async fn up_to_newest(
     store: &dyn AdminStore,
-    filter: &LetterFilter,
-) -> Result<Option<LetterFilter>, StoreError> {
+    filter: &DeadLetterFilter,
+) -> Result<Option<DeadLetterFilter>, StoreError> {
     let newest = store.newest_letter().await?;
     Ok(newest.map(|newest| {
         let up_to = filter.up_to.map_or(newest, |up_to| up_to.min(newest));
-        LetterFilter { up_to: Some(up_to), ..filter.clone() }
+        DeadLetterFilter { up_to: Some(up_to), ..filter.clone() }
     }))
 }

@@ -1,6 +1,6 @@
-//! Dependable events between services: saved in the transaction of the data, carried by a relay, received once.
+//! Reliable events between services: saved in the transaction of the data, published by a relay, handled once.
 //!
-//! Follow one event; every module is one stage of its life.
+//! Each module is one stage of an event:
 //!
 //! ```text
 //! domain code -> macros -> event -> outbox (caller's transaction) -> commit -> wake
@@ -32,7 +32,7 @@ pub use outbox_macros::{OutboxEvent, event_handler};
 #[cfg(all(test, feature = "macros"))]
 extern crate self as outbox_core;
 
-/// What the code emitted by the macros calls. Not part of the public promise.
+/// Paths for the code that the macros emit. Not part of the public API.
 #[doc(hidden)]
 pub mod __private {
     pub use crate::consumer::{

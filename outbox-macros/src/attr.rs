@@ -10,7 +10,7 @@ use syn::{
     token,
 };
 
-/// Reads arguments separated by commas. A fault in one is noted and reading goes on behind the next comma.
+/// Reads arguments separated by commas. After a fault in one it goes on behind the next comma.
 pub(crate) fn each(
     input: ParseStream<'_>,
     faults: &mut Faults,
@@ -43,7 +43,8 @@ fn skip_to_comma(input: ParseStream<'_>) {
     }
 }
 
-/// Reads `= value`; `wrong` says what to write instead, at the name when nothing follows, else at what does.
+/// Reads `= value`; `wrong` says what to write instead, at the name when nothing follows, else at
+/// what does.
 pub(crate) fn value<T: Parse>(name: &Ident, input: ParseStream<'_>, wrong: &str) -> syn::Result<T> {
     if !input.peek(Token![=]) {
         return Err(syn::Error::new(name.span(), wrong));
@@ -74,12 +75,12 @@ pub(crate) fn list<T>(
         return Err(syn::Error::new(name.span(), wrong));
     }
     let result = read(&content);
-    // What is left would be a fault of its own.
+    // The rest would be a fault of its own.
     while !content.is_empty() && content.parse::<TokenTree>().is_ok() {}
     result
 }
 
-/// Makes the fault of a name that means nothing at a place, such as `a struct`.
+/// Makes the fault of an unknown name at a place, such as `a struct`.
 pub(crate) fn unknown(name: &Ident, place: &str, known: &[&str]) -> syn::Error {
     let known = known.iter().map(|k| format!("`{k}`")).collect::<Vec<_>>().join(", ");
     syn::Error::new(name.span(), format!("`{name}` is unknown on {place}; known here: {known}"))

@@ -1,4 +1,4 @@
-//! The faults of one input, told all at once.
+//! The faults of one input, reported all at once.
 
 use proc_macro2::TokenStream;
 use quote::ToTokens;
@@ -26,7 +26,7 @@ impl Faults {
         }
     }
 
-    /// Gives the value, or notes why there is none.
+    /// Gives the value, or notes the fault.
     pub(crate) fn take<T>(&mut self, result: syn::Result<T>) -> Option<T> {
         result.map_err(|fault| self.add(fault)).ok()
     }
@@ -41,9 +41,10 @@ impl Faults {
         self.all
     }
 
-    /// Gives the `compile_error!` calls, or `None` when all is well.
+    /// Gives the `compile_error!` calls, or `None` without faults.
     ///
-    /// The caller prints them beside a stand-in of what it would have made, so that code which uses the item does not fail as well.
+    /// The caller prints them beside a stand-in for the expansion, so that code which uses the item
+    /// does not fail as well.
     pub(crate) fn into_errors(self) -> Option<TokenStream> {
         self.all.map(syn::Error::into_compile_error)
     }

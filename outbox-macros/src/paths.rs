@@ -1,4 +1,4 @@
-//! Where emitted code finds the framework: the crate's name in the user's manifest.
+//! The path of the framework in expanded code: the crate's name in the user's manifest.
 
 use proc_macro_crate::{FoundCrate, crate_name};
 use proc_macro2::{Ident, Span, TokenStream};
@@ -11,8 +11,9 @@ pub(crate) const EVENTS: &[&str] = &["outbox-sea-orm", "outbox-core"];
 
 /// Gives the path of the `__private` module that emitted code calls.
 ///
-/// It is in the crate that the user names (`crate = path`), else in the first of `crates` that the user's manifest has. A normal
-/// dependency goes before a development one, which the library itself would not see.
+/// It is in the crate that the user names (`crate = path`), else in the first of `crates` that the
+/// user's manifest has. A normal dependency goes before a development one, which the library itself
+/// would not see.
 ///
 /// # Errors
 /// A fault at the macro's call when the manifest has none of them.
@@ -39,12 +40,13 @@ pub(crate) fn private(named: Option<&syn::Path>, crates: &[&str]) -> syn::Result
     Ok(quote!(::#ident::__private))
 }
 
-/// Gives the name under which the user's code sees a package, renames and workspace inheritance considered.
+/// Gives the name under which the user's code sees a package, renames and workspace inheritance
+/// considered.
 fn extern_name(package: &str) -> Option<String> {
     match crate_name(package).ok()? {
         FoundCrate::Name(name) => Some(name),
-        // Its examples, doc tests and integration tests see it under its own name, and so does the library itself by its
-        // `extern crate self as ..`.
+        // Its examples, doc tests and integration tests see it under its own name, and so does the
+        // library itself by its `extern crate self as ..`.
         FoundCrate::Itself => Some(package.replace('-', "_")),
     }
 }

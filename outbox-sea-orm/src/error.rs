@@ -1,6 +1,6 @@
-//! What the caller's transaction may answer instead, and what a database error does to a transaction.
+//! The errors of the caller's transaction, and the effect of a database error on a transaction.
 
-use crate::pool::{Fault, fault_of};
+use crate::pool::{DbErrorClass, classify};
 use outbox_core::{
     consumer::ReplyError,
     event::{EncodeError, MessageId},
@@ -14,38 +14,39 @@ use std::time::Duration;
 /// Any error, boxed.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
-/// A transaction or an outbox that could not do what it was asked.
+/// An error of a transaction or of an outbox.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum OutboxError {
-    /// The builder was given something that cannot work; every fault is listed.
+    /// The builder has settings that cannot work; every fault is listed.
     #[error("the outbox is configured wrongly: {}", .0.join("; "))]
     Configuration(Vec<String>),
-    /// The outbox's tables could not be made or brought up to date: there are others, or the role of this program may not make
-    /// them, and which SQL another role is to run.
+    /// The outbox's tables could not be created or upgraded: others exist, or the role of this
+    /// program may not create them; then the error has the SQL for a role that may.
     #[error("the outbox could not be installed: {0}")]
     Install(String),
     /// No transaction was opened.
     #[error("no transaction could be opened")]
     Begin(#[source] DbErr),
-    /// A statement failed; the transaction can only be used further if its database allows that.
+    /// A statement failed; the transaction goes on only if its database allows that.
     #[error("a statement of the transaction failed")]
     Database(#[from] DbErr),
-    /// The database has rolled the whole transaction back by itself: a deadlock, a serialization failure, a lost
-    /// connection. Later statements are refused, because some databases would commit them one by one.
+    /// The database has rolled the whole transaction back by itself: a deadlock, a serialization
+    /// failure, a lost connection. Later statements are refused, because some databases would
+    /// commit them one by one.
     #[error("the database has rolled the transaction back")]
     Aborted(#[source] DbErr),
     /// The database refused to commit; everything is rolled back.
     #[error("the database refused to commit")]
     Commit(#[source] DbErr),
-    /// COMMIT was sent, and its answer was lost: the transaction may be committed or not. Repeating it is safe with a
-    /// `dedup_key`.
+    /// COMMIT was sent, and its response was lost: the transaction may be committed or not.
+    /// Repeating it is safe with a `dedup_key`.
     #[error("it is unknown whether the transaction is committed")]
     OutcomeUnknown(#[source] DbErr),
     /// The event has no encoding, or its envelope breaks a rule.
     #[error(transparent)]
     Encode(#[from] EncodeError),
-    /// A handler's answer to a command of a saga was not taken.
+    /// A handler's reply to a command of a saga was refused.
     #[error(transparent)]
     Reply(#[from] ReplyError),
     /// A destination of the event would refuse it.
@@ -61,16 +62,16 @@ pub enum OutboxError {
         /// Whether that message had the same content.
         same_bytes: bool,
     },
-    /// The answer of [`respond_once`](crate::Outbox::respond_once) cannot be kept or read, or its key is none; everything is
-    /// rolled back.
-    #[error("the answer under `{dedup_key}`: {problem}")]
-    Answer {
+    /// The response of [`respond_once`](crate::Outbox::respond_once) cannot be saved or read, or
+    /// its key is invalid; everything is rolled back.
+    #[error("the response under `{dedup_key}`: {problem}")]
+    Response {
         /// The key.
         dedup_key: String,
         /// What is wrong with it.
         problem: String,
     },
-    /// A function that had joined the transaction failed, and the error was not passed on.
+    /// A function that had joined the transaction failed, and its caller swallowed the error.
     #[error(
         "`{function}` failed inside this transaction and its error was swallowed, so the transaction can only be rolled \
          back; let `{function}` run in a savepoint with `#[transactional_outbox(nested)]` if its failure may be ignored"
@@ -82,8 +83,9 @@ pub enum OutboxError {
     /// A nested transaction was opened while another one of the same transaction is open.
     #[error("a nested transaction is open; commit it, roll it back or drop it first")]
     NestedOpen,
-    /// A stream of the transaction's rows is open. Its connection can do nothing else until the stream has ended or is dropped; a
-    /// statement that waited for that in the stream's own loop would wait for ever. The transaction itself goes on.
+    /// A stream of the transaction's rows is open. Its connection can do nothing else until the
+    /// stream has ended or is dropped; a statement in the stream's own loop would wait for ever.
+    /// The transaction itself goes on.
     #[error(
         "a stream of rows is open in this transaction, and its connection can do nothing else meanwhile: collect the rows first, \
          with `.all(tx)` or `try_collect`, and write afterwards, or read the stream outside of the transaction"
@@ -91,45 +93,48 @@ pub enum OutboxError {
     Streaming,
     /// The transaction was committed while a nested one is open; everything is rolled back.
     #[error("a nested transaction is still open at commit")]
-    StillNested,
-    /// A function that asks for an isolation level has joined a transaction that was opened with a weaker one.
+    NestedStillOpen,
+    /// A function that needs an isolation level has joined a transaction that was opened with a
+    /// weaker one.
     #[error(
         "`{function}` needs isolation {wanted}, and has joined a transaction that was not opened with it"
     )]
     Isolation {
         /// The function that was called.
         function: &'static str,
-        /// What it asks for.
+        /// The isolation that it needs.
         wanted: IsolationLevel,
     },
     /// The transaction around this one has ended.
     #[error("the transaction has ended already")]
-    Over,
+    Ended,
     /// A hook or listener of the phase before commit failed; everything is rolled back.
     #[error("a listener before commit failed")]
     BeforeCommit(#[source] BoxError),
-    /// `mandatory` was asked for, and the caller passed an outbox instead of a transaction.
+    /// The caller of a `mandatory` function passed an outbox instead of a transaction.
     #[error("`{function}` must be called inside a transaction")]
     Mandatory {
         /// The function that was called.
         function: &'static str,
     },
-    /// A function takes its transaction from the task, and would have passed by the one that the task opened itself.
+    /// A function that takes its transaction from the task cannot join the one that the task opened
+    /// itself, and would open a second one beside it.
     #[error(
         "this task holds a transaction that it opened with `outbox.begin()`, which `{function}` cannot join: call `{function}` \
          inside `outbox.transaction(async |tx| ..)`, or let it take `tx: &OutboxTransaction` as a parameter; `requires_new` opens \
          another one on purpose"
     )]
-    PassedBy {
+    CannotJoin {
         /// The function that was called.
         function: &'static str,
     },
-    /// `requires_new` inside a transaction on SQLite, which has one writer: the inner one would wait for the outer one.
+    /// `requires_new` inside a transaction on SQLite, which has one writer: the inner one would
+    /// wait for the outer one.
     #[error(
         "`{function}` asks for a transaction of its own while another one is open, and SQLite has one writer: it would wait for \
          itself; let it join, or call it before or after"
     )]
-    WaitsForItself {
+    SelfDeadlock {
         /// The function that was called.
         function: &'static str,
     },
@@ -138,19 +143,19 @@ pub enum OutboxError {
         "`{function}` asks for a transaction of its own while another one is open, and got no connection within {waited:?}: each \
          such call needs two, so give the pool more `max_connections`, or let the function join"
     )]
-    NoConnectionBeside {
+    NoSecondConnection {
         /// The function that was called.
         function: &'static str,
-        /// For how long it was waited.
+        /// How long the function waited.
         waited: Duration,
     },
-    /// The store's own answer.
+    /// An error of the store.
     #[error(transparent)]
     Store(#[from] StoreError),
 }
 
 impl OutboxError {
-    /// Says whether the same call may succeed later.
+    /// Tells whether the same call may succeed later.
     #[must_use]
     pub fn class(&self) -> FailureClass {
         match self {
@@ -158,33 +163,37 @@ impl OutboxError {
             | Self::Database(e)
             | Self::Aborted(e)
             | Self::Commit(e)
-            | Self::OutcomeUnknown(e) => match fault_of(e) {
-                Fault::Unavailable => FailureClass::Unavailable,
-                Fault::Busy => FailureClass::Transient,
-                Fault::Missing | Fault::Refused | Fault::Unusable => FailureClass::Permanent,
+            | Self::OutcomeUnknown(e) => match classify(e) {
+                DbErrorClass::Unavailable => FailureClass::Unavailable,
+                DbErrorClass::Busy => FailureClass::Transient,
+                DbErrorClass::Missing | DbErrorClass::Refused | DbErrorClass::Unusable => {
+                    FailureClass::Permanent
+                }
             },
             Self::Store(e) => e.class(),
             _ => FailureClass::Permanent,
         }
     }
 
-    /// Says whether what fails for good does so because of what was to be written: with other values it may succeed.
-    fn is_of_the_values(&self) -> bool {
+    /// Tells whether a permanent failure is one of the written values: with other values the call
+    /// may succeed.
+    fn is_caused_by_values(&self) -> bool {
         match self {
             Self::Begin(e) | Self::Database(e) | Self::Aborted(e) | Self::Commit(e) => {
-                fault_of(e) == Fault::Refused
+                classify(e) == DbErrorClass::Refused
             }
             _ => true,
         }
     }
 
-    /// Says whether repeating the whole transaction is safe and may succeed: a deadlock, a serialization failure, a busy
-    /// database. Never so for [`OutcomeUnknown`](Self::OutcomeUnknown).
+    /// Tells whether repeating the whole transaction is safe and may succeed: a deadlock, a
+    /// serialization failure, a busy database. Never so for
+    /// [`OutcomeUnknown`](Self::OutcomeUnknown).
     #[must_use]
     pub fn is_conflict(&self) -> bool {
         match self {
             Self::Begin(e) | Self::Database(e) | Self::Aborted(e) | Self::Commit(e) => {
-                fault_of(e) == Fault::Busy
+                classify(e) == DbErrorClass::Busy
             }
             Self::Store(e) => matches!(e, StoreError::Busy(_)),
             _ => false,
@@ -193,7 +202,7 @@ impl OutboxError {
 }
 
 impl From<OutboxError> for DbErr {
-    /// Gives the database's own error where there is one, so that SeaORM code can look into it.
+    /// Gives the database's own error where there is one, so that SeaORM code can match on it.
     fn from(error: OutboxError) -> Self {
         match error {
             OutboxError::Begin(e)
@@ -213,35 +222,38 @@ impl From<OutboxError> for StoreError {
             other => match other.class() {
                 FailureClass::Unavailable => Self::Unavailable(other.into()),
                 FailureClass::Transient => Self::Busy(other.into()),
-                FailureClass::Permanent if other.is_of_the_values() => Self::Refused(other.into()),
+                FailureClass::Permanent if other.is_caused_by_values() => {
+                    Self::Refused(other.into())
+                }
                 FailureClass::Permanent => Self::Unusable(other.into()),
             },
         }
     }
 }
 
-/// What a database error did to the transaction it happened in.
+/// The effect of a database error on its transaction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Effect {
+pub(crate) enum TxEffect {
     /// The statement alone failed. (PostgreSQL refuses the next ones by itself.)
     Statement,
-    /// The statement alone failed, because of others; the transaction would have to be repeated.
+    /// The statement alone failed, because of other transactions; a repeat needs the whole
+    /// transaction.
     Busy,
-    /// The database rolled all back because of others: repeating may help.
+    /// The database rolled the transaction back because of another one: repeating may help.
     Conflict,
-    /// The database rolled all back for its own reasons.
+    /// The database rolled the transaction back for its own reasons.
     RolledBack,
-    /// The connection is gone, and the transaction with it.
+    /// The connection is lost, and the transaction with it.
     Lost,
 }
 
-impl Effect {
+impl TxEffect {
     /// Tells whether the transaction is gone.
     pub(crate) const fn ends_transaction(self) -> bool {
         matches!(self, Self::Conflict | Self::RolledBack | Self::Lost)
     }
 
-    /// Reads it off SeaORM's error.
+    /// Derives it from SeaORM's error.
     pub(crate) fn of(error: &DbErr) -> Self {
         match error {
             DbErr::ConnectionAcquire(_) => Self::Lost,
@@ -278,8 +290,8 @@ impl Effect {
         Self::of_sqlstate(&database.code().unwrap_or_default())
     }
 
-    /// PostgreSQL: class 40 is a rollback of the whole transaction, 55P03 a lock that was not to be had, 57 and 08 an
-    /// end of the connection.
+    /// PostgreSQL: class 40 is a rollback of the whole transaction, 55P03 a lock that is not
+    /// available, 57 and 08 an end of the connection.
     fn of_sqlstate(code: &str) -> Self {
         match code {
             "55P03" => Self::Busy,
@@ -293,10 +305,11 @@ impl Effect {
         }
     }
 
-    /// MySQL and MariaDB: 1213 deadlock, 1020 snapshot changed, 1206 no memory left for locks, 3101 another member of a
-    /// group was faster, each of which rolls all back; 1205 lock wait timeout, which ends the transaction or the statement
-    /// alone by a server variable that is not asked for each time, so it counts as the former. 3100 is a member that could not
-    /// ask its group.
+    /// MySQL and MariaDB: 1213 deadlock, 1020 snapshot changed, 1206 no memory left for locks, 3101
+    /// another member of a group was faster, each of which rolls the transaction back; 1205 lock
+    /// wait timeout, where a server variable decides whether it ends the transaction or the
+    /// statement alone, so it counts as the former. 3100 is a member that could not reach its
+    /// group.
     ///
     /// # Source
     /// "InnoDB Error Handling" in MySQL's manual; `convert_error_code_to_mysql` of InnoDB for 1206.
@@ -310,7 +323,8 @@ impl Effect {
         }
     }
 
-    /// SQLite: BUSY and LOCKED because of others; NOMEM, INTERRUPT, IOERR, CORRUPT and FULL may have rolled all back.
+    /// SQLite: BUSY and LOCKED because of other writers; NOMEM, INTERRUPT, IOERR, CORRUPT and FULL
+    /// may have rolled the transaction back.
     ///
     /// # Source
     /// "Transaction", section 3.1, sqlite.org/lang_transaction.html
@@ -326,11 +340,12 @@ impl Effect {
     }
 }
 
-/// Tells whether a failed statement may have left the transaction unable to commit without COMMIT saying so.
+/// Tells whether COMMIT after a failed statement may roll back without an error.
 ///
 /// # Source
-/// PostgreSQL answers COMMIT of a failed transaction with ROLLBACK, and no error; seen with SeaORM 2.0.4.
-pub(crate) const fn commit_may_lie(backend: DbBackend) -> bool {
+/// PostgreSQL responds to COMMIT of a failed transaction with ROLLBACK and no error; seen with
+/// SeaORM 2.0.4.
+pub(crate) const fn commit_may_silently_roll_back(backend: DbBackend) -> bool {
     matches!(backend, DbBackend::Postgres)
 }
 
@@ -341,18 +356,18 @@ mod tests {
     #[test]
     fn class_40_ends_the_transaction_and_a_constraint_does_not() {
         for (code, effect) in [
-            ("40001", Effect::Conflict),
-            ("40P01", Effect::Conflict),
-            ("40003", Effect::Lost),
-            ("57P01", Effect::Lost),
-            ("57014", Effect::Statement),
-            ("08006", Effect::Lost),
-            ("55P03", Effect::Busy),
-            ("25P03", Effect::Lost),
-            ("23505", Effect::Statement),
-            ("", Effect::Statement),
+            ("40001", TxEffect::Conflict),
+            ("40P01", TxEffect::Conflict),
+            ("40003", TxEffect::Lost),
+            ("57P01", TxEffect::Lost),
+            ("57014", TxEffect::Statement),
+            ("08006", TxEffect::Lost),
+            ("55P03", TxEffect::Busy),
+            ("25P03", TxEffect::Lost),
+            ("23505", TxEffect::Statement),
+            ("", TxEffect::Statement),
         ] {
-            assert_eq!(Effect::of_sqlstate(code), effect, "{code}");
+            assert_eq!(TxEffect::of_sqlstate(code), effect, "{code}");
         }
     }
 
@@ -360,13 +375,13 @@ mod tests {
     #[cfg(feature = "sqlx-sqlite")]
     fn a_full_disk_ends_the_transaction_and_a_busy_database_does_not() {
         for (code, effect) in [
-            (5, Effect::Busy),
-            (517, Effect::Conflict),
-            (13, Effect::RolledBack),
-            (778, Effect::RolledBack),
-            (2067, Effect::Statement),
+            (5, TxEffect::Busy),
+            (517, TxEffect::Conflict),
+            (13, TxEffect::RolledBack),
+            (778, TxEffect::RolledBack),
+            (2067, TxEffect::Statement),
         ] {
-            assert_eq!(Effect::of_sqlite(code), effect, "{code}");
+            assert_eq!(TxEffect::of_sqlite(code), effect, "{code}");
         }
     }
 
@@ -374,18 +389,18 @@ mod tests {
     #[cfg(feature = "sqlx-mysql")]
     fn what_innodb_or_a_group_rolls_back_ends_the_transaction_and_may_be_repeated() {
         for (number, effect) in [
-            (1020, Effect::Conflict),
-            (1205, Effect::Conflict),
-            (1206, Effect::Conflict),
-            (1213, Effect::Conflict),
-            (3101, Effect::Conflict),
-            (3100, Effect::RolledBack),
-            (1180, Effect::RolledBack),
-            (1927, Effect::Lost),
-            (1062, Effect::Statement),
-            (1406, Effect::Statement),
+            (1020, TxEffect::Conflict),
+            (1205, TxEffect::Conflict),
+            (1206, TxEffect::Conflict),
+            (1213, TxEffect::Conflict),
+            (3101, TxEffect::Conflict),
+            (3100, TxEffect::RolledBack),
+            (1180, TxEffect::RolledBack),
+            (1927, TxEffect::Lost),
+            (1062, TxEffect::Statement),
+            (1406, TxEffect::Statement),
         ] {
-            assert_eq!(Effect::of_mysql(number), effect, "{number}");
+            assert_eq!(TxEffect::of_mysql(number), effect, "{number}");
         }
     }
 

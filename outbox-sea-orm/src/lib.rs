@@ -1,5 +1,6 @@
-//! The transactional outbox on SeaORM: events are saved in the transaction of the data that they speak of, and a relay
-//! carries them to where they are wanted. SQLite, PostgreSQL, MySQL and MariaDB.
+//! The transactional outbox on SeaORM: events are saved in the transaction of the data that they
+//! speak of, and a relay carries them to where they are wanted. SQLite, PostgreSQL, MySQL and
+//! MariaDB.
 //!
 //! ```
 //! use outbox_sea_orm::prelude::*;
@@ -22,14 +23,15 @@
 //! # Ok(()) }
 //! ```
 //!
-//! Follow one event; every module is one stage of its life. This crate re-exports [`outbox_core`]: depend on it alone.
+//! Follow one event; every module is one stage of its life. This crate re-exports [`outbox_core`]:
+//! depend on it alone.
 #![cfg_attr(
     not(all(feature = "sqlx-postgres", feature = "sqlx-mysql")),
     expect(dead_code, reason = "what belongs to the databases that are left out")
 )]
 
-mod admin;
-mod cut;
+mod admin_store;
+mod chunks;
 mod dialect;
 pub mod entity;
 mod error;
@@ -61,9 +63,9 @@ pub use outbox::{
     EnqueueOptions, InTransaction, OnDuplicate, Outbox, OutboxBuilder, Responded, RouteLimits,
 };
 pub use outbox_core::event::OutboxEvent;
-pub use outbox_core::{admin as operator, consumer, event, failure, relay, runtime, transport};
+pub use outbox_core::{admin, consumer, event, failure, relay, runtime, transport};
 pub use outbox_macros::{OutboxEvent, event_handler, saga, transactional_outbox};
 pub use pool::TransactionLimits;
-pub use schema::{DedupClaim, DedupConflict, DeliverAt, Schema};
+pub use schema::{DedupConflict, DedupReservation, DeliverAt, Schema};
 pub use store::{Retention, StoreOptions, open_relay_store};
 pub use transaction::{OutboxTransaction, Outcome, Phase, TransactionRows, Transactional};

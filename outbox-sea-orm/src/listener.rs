@@ -1,6 +1,6 @@
 //! Listeners of events by type, in this process, in a phase of the transaction that emits them.
 //!
-//! They are a convenience that dies with the process. What must happen goes through the outbox.
+//! They are a convenience that ends with the process. What must happen goes through the outbox.
 
 use crate::{
     error::BoxError,
@@ -19,28 +19,29 @@ use std::{
     time::Duration,
 };
 
-/// How long a listener or hook may take unless set: far longer than any should, so that only what hangs is ended.
+/// Time limit of a listener or hook unless set: far longer than any should take, so that it ends
+/// only those that hang.
 pub(crate) const TIME_LIMIT: Duration = Duration::from_mins(5);
 
 type Call<E> = Arc<dyn Fn(E) -> BoxFuture<'static, Result<(), BoxError>> + Send + Sync>;
 type Recover<E> = Arc<dyn Fn(E, BoxError) -> BoxFuture<'static, ()> + Send + Sync>;
 
-/// What a listener may answer: nothing, or a result whose error is retried.
-pub trait ListenerAnswer {
-    /// Makes it a result.
+/// What a listener returns: nothing, or a result whose error is retried.
+pub trait ListenerOutput {
+    /// Turns it into a result.
     ///
     /// # Errors
-    /// The listener's own.
+    /// The error of the listener.
     fn into_result(self) -> Result<(), BoxError>;
 }
 
-impl ListenerAnswer for () {
+impl ListenerOutput for () {
     fn into_result(self) -> Result<(), BoxError> {
         Ok(())
     }
 }
 
-impl<E: Into<BoxError>> ListenerAnswer for Result<(), E> {
+impl<E: Into<BoxError>> ListenerOutput for Result<(), E> {
     fn into_result(self) -> Result<(), BoxError> {
         self.map_err(Into::into)
     }
@@ -48,7 +49,8 @@ impl<E: Into<BoxError>> ListenerAnswer for Result<(), E> {
 
 /// A handler of one event type, with its retry policy.
 ///
-/// An `async fn(Event)` alone is one too: three attempts, 100 ms apart at most after the first, then a log line.
+/// An `async fn(Event)` alone is one too: three attempts, 100 ms apart at most after the first,
+/// then a log line.
 ///
 /// ```
 /// # use outbox_sea_orm::{listener::Listener, prelude::*};
@@ -67,17 +69,17 @@ pub struct Listener<E> {
 }
 
 impl<E: Send + 'static> Listener<E> {
-    /// Makes one of an async function or closure that takes the event.
+    /// Wraps an async function or closure that takes the event.
     pub fn new<F, Fut, R>(handler: F) -> Self
     where
         F: Fn(E) -> Fut + Send + Sync + 'static,
         Fut: Future<Output = R> + Send + 'static,
-        R: ListenerAnswer,
+        R: ListenerOutput,
     {
         Self {
             call: Arc::new(move |event| {
-                let answer = handler(event);
-                async move { answer.await.into_result() }.boxed()
+                let output = handler(event);
+                async move { output.await.into_result() }.boxed()
             }),
             // Short: the caller of `commit` waits.
             policy: RetryPolicy::attempts(3, Duration::from_millis(100)),
@@ -86,28 +88,29 @@ impl<E: Send + 'static> Listener<E> {
         }
     }
 
-    /// Sets after which time one call of it is dropped, 5 min unless set; it counts as failed then.
+    /// Sets the time after which a call is dropped and counts as failed; 5 min unless set.
     #[must_use]
     pub fn timeout(mut self, limit: Duration) -> Self {
         self.timeout = Some(limit);
         self
     }
 
-    /// Lets a call take as long as it takes. The caller of `commit`, or the consumer around it, waits for it.
+    /// Removes the time limit. The caller of `commit`, or the consumer around it, waits for the
+    /// call.
     #[must_use]
     pub fn no_timeout(mut self) -> Self {
         self.timeout = None;
         self
     }
 
-    /// Sets how often it is tried. In the phase before commit the first failure counts.
+    /// Sets the retry policy. In the phase before commit the first failure counts.
     #[must_use]
     pub fn retry(mut self, policy: RetryPolicy) -> Self {
         self.policy = policy;
         self
     }
 
-    /// Sets what happens when the attempts have run out, in place of a log line.
+    /// Sets what runs when the attempts are exhausted, in place of a log line.
     #[must_use]
     pub fn recover<F, Fut>(mut self, recover: F) -> Self
     where
@@ -119,7 +122,7 @@ impl<E: Send + 'static> Listener<E> {
     }
 }
 
-/// Drops what takes longer than its limit, which counts as failed.
+/// Drops work that exceeds its limit, which counts as failed.
 pub(crate) async fn limited(
     what: &'static str,
     limit: Option<Duration>,
@@ -133,7 +136,7 @@ pub(crate) async fn limited(
     })
 }
 
-/// What can listen: an async function that takes the event, or a [`Listener`].
+/// An async function that takes the event, or a [`Listener`].
 ///
 /// `Marker` lets the compiler tell the two apart; it is always inferred.
 #[diagnostic::on_unimplemented(
@@ -142,7 +145,7 @@ pub(crate) async fn limited(
     note = "its event must be `OutboxEvent + Clone`"
 )]
 pub trait IntoListener<E, Marker>: Sized {
-    /// Makes a listener of it.
+    /// Turns it into a listener.
     fn into_listener(self) -> Listener<E>;
 }
 
@@ -157,23 +160,32 @@ where
     E: Send + 'static,
     F: Fn(E) -> Fut + Send + Sync + 'static,
     Fut: Future<Output = R> + Send + 'static,
-    R: ListenerAnswer,
+    R: ListenerOutput,
 {
     fn into_listener(self) -> Listener<E> {
         Listener::new(self)
     }
 }
 
-/// A listener with its event's type forgotten.
-trait Hears: Send + Sync {
-    /// Tells it once, without retries.
-    fn once(&self, event: &(dyn Any + Send + Sync)) -> BoxFuture<'static, Result<(), BoxError>>;
-    /// Tells it as its policy says, and recovers.
-    fn until_heard(self: Arc<Self>, event: Arc<dyn Any + Send + Sync>) -> BoxFuture<'static, ()>;
+/// A listener with its event's type erased.
+trait ErasedListener: Send + Sync {
+    /// Calls it once, without retries.
+    fn notify_once(
+        &self,
+        event: &(dyn Any + Send + Sync),
+    ) -> BoxFuture<'static, Result<(), BoxError>>;
+    /// Calls it with the retries of its policy, then the recovery.
+    fn notify_with_retries(
+        self: Arc<Self>,
+        event: Arc<dyn Any + Send + Sync>,
+    ) -> BoxFuture<'static, ()>;
 }
 
-impl<E: Clone + Send + Sync + 'static> Hears for Listener<E> {
-    fn once(&self, event: &(dyn Any + Send + Sync)) -> BoxFuture<'static, Result<(), BoxError>> {
+impl<E: Clone + Send + Sync + 'static> ErasedListener for Listener<E> {
+    fn notify_once(
+        &self,
+        event: &(dyn Any + Send + Sync),
+    ) -> BoxFuture<'static, Result<(), BoxError>> {
         let Some(event) = event.downcast_ref::<E>().cloned() else {
             return async { Ok(()) }.boxed();
         };
@@ -184,18 +196,21 @@ impl<E: Clone + Send + Sync + 'static> Hears for Listener<E> {
         limited("the listener", self.timeout, ran).boxed()
     }
 
-    fn until_heard(self: Arc<Self>, event: Arc<dyn Any + Send + Sync>) -> BoxFuture<'static, ()> {
+    fn notify_with_retries(
+        self: Arc<Self>,
+        event: Arc<dyn Any + Send + Sync>,
+    ) -> BoxFuture<'static, ()> {
         async move {
             let (started, mut attempt) = (outbox_core::runtime::now(), 0);
             loop {
-                let Err(error) = self.once(&*event).await else { return };
+                let Err(error) = self.notify_once(&*event).await else { return };
                 attempt += 1;
                 match self
                     .policy
                     .decide(attempt, outbox_core::runtime::now().duration_since(started))
                 {
                     Decision::RetryWithin(wait) => tokio::time::sleep(jitter(wait)).await,
-                    Decision::GiveUp => return self.gave_up(&*event, attempt, error).await,
+                    Decision::GiveUp => return self.recover_or_log(&*event, attempt, error).await,
                 }
             }
         }
@@ -204,7 +219,12 @@ impl<E: Clone + Send + Sync + 'static> Hears for Listener<E> {
 }
 
 impl<E: Clone + Send + Sync + 'static> Listener<E> {
-    async fn gave_up(&self, event: &(dyn Any + Send + Sync), attempts: u32, error: BoxError) {
+    async fn recover_or_log(
+        &self,
+        event: &(dyn Any + Send + Sync),
+        attempts: u32,
+        error: BoxError,
+    ) {
         let name = std::any::type_name::<E>();
         let (Some(recover), Some(event)) = (&self.recover, event.downcast_ref::<E>().cloned())
         else {
@@ -228,14 +248,14 @@ impl<E: Clone + Send + Sync + 'static> Listener<E> {
 }
 
 /// The listeners of one event type.
-struct Audience {
-    keep: fn(&dyn Any) -> Option<Arc<dyn Any + Send + Sync>>,
-    listeners: Vec<(Phase, Arc<dyn Hears>)>,
+struct ListenerSet {
+    clone_event: fn(&dyn Any) -> Option<Arc<dyn Any + Send + Sync>>,
+    listeners: Vec<(Phase, Arc<dyn ErasedListener>)>,
 }
 
 /// All listeners of an outbox, by event type.
 #[derive(Default)]
-pub(crate) struct Listeners(HashMap<TypeId, Arc<Audience>>);
+pub(crate) struct Listeners(HashMap<TypeId, Arc<ListenerSet>>);
 
 impl Listeners {
     /// Adds one.
@@ -244,60 +264,63 @@ impl Listeners {
         phase: Phase,
         listener: Listener<E>,
     ) {
-        let audience = self.0.entry(TypeId::of::<E>()).or_insert_with(|| {
-            let keep = |event: &dyn Any| {
+        let listener_set = self.0.entry(TypeId::of::<E>()).or_insert_with(|| {
+            let clone_event = |event: &dyn Any| {
                 event
                     .downcast_ref::<E>()
                     .cloned()
                     .map(|event| Arc::new(event) as Arc<dyn Any + Send + Sync>)
             };
-            Arc::new(Audience { keep, listeners: Vec::new() })
+            Arc::new(ListenerSet { clone_event, listeners: Vec::new() })
         });
-        if let Some(audience) = Arc::get_mut(audience) {
-            audience.listeners.push((phase, Arc::new(listener)));
+        if let Some(listener_set) = Arc::get_mut(listener_set) {
+            listener_set.listeners.push((phase, Arc::new(listener)));
         }
     }
 
-    /// Keeps the event for its listeners; `None` where there are none.
-    pub(crate) fn hear(&self, event: &impl OutboxEvent) -> Option<Heard> {
+    /// Clones the event for its listeners; `None` where there are none.
+    pub(crate) fn match_event(&self, event: &impl OutboxEvent) -> Option<QueuedNotification> {
         if self.0.is_empty() {
             return None;
         }
         let event = event.as_any()?;
-        let audience = self.0.get(&event.type_id())?;
-        Some(Heard { event: (audience.keep)(event)?, audience: Arc::clone(audience) })
+        let listener_set = self.0.get(&event.type_id())?;
+        Some(QueuedNotification {
+            event: (listener_set.clone_event)(event)?,
+            listener_set: Arc::clone(listener_set),
+        })
     }
 }
 
-/// An event that listeners wait for.
+/// An event with the listeners to notify of it.
 #[derive(Clone)]
-pub(crate) struct Heard {
+pub(crate) struct QueuedNotification {
     event: Arc<dyn Any + Send + Sync>,
-    audience: Arc<Audience>,
+    listener_set: Arc<ListenerSet>,
 }
 
-impl Heard {
-    /// Tells those of the phase before commit; the first error stops it.
+impl QueuedNotification {
+    /// Calls the listeners of the phase before commit; the first error stops it.
     pub(crate) async fn before_commit(&self) -> Result<(), BoxError> {
         for (_, listener) in
-            self.audience.listeners.iter().filter(|(phase, _)| *phase == Phase::BeforeCommit)
+            self.listener_set.listeners.iter().filter(|(phase, _)| *phase == Phase::BeforeCommit)
         {
-            listener.once(&*self.event).await?;
+            listener.notify_once(&*self.event).await?;
         }
         Ok(())
     }
 
-    /// Tells whether somebody listens after such an end.
-    pub(crate) fn follows(&self, outcome: Outcome) -> bool {
-        self.audience.listeners.iter().any(|(phase, _)| phase.follows(outcome))
+    /// Tells whether a listener runs after an outcome.
+    pub(crate) fn has_listener_after(&self, outcome: Outcome) -> bool {
+        self.listener_set.listeners.iter().any(|(phase, _)| phase.runs_after(outcome))
     }
 
-    /// Tells those of the phases that follow the end, one after the other.
+    /// Calls the listeners of the phases after an outcome, one after the other.
     pub(crate) async fn after(&self, outcome: Outcome) {
         for (_, listener) in
-            self.audience.listeners.iter().filter(|(phase, _)| phase.follows(outcome))
+            self.listener_set.listeners.iter().filter(|(phase, _)| phase.runs_after(outcome))
         {
-            Arc::clone(listener).until_heard(Arc::clone(&self.event)).await;
+            Arc::clone(listener).notify_with_retries(Arc::clone(&self.event)).await;
         }
     }
 }

@@ -1,9 +1,10 @@
-//! The names of the tables, so that several outboxes share a database unseen by each other.
+//! The names of the tables, with a prefix where several outboxes share a database.
 
 use crate::dialect::Dialect;
 use std::{fmt, str::FromStr};
 
-/// Longest prefix. PostgreSQL cuts identifiers at 63 bytes, and no name behind the prefix and its underscore has more than 22.
+/// Longest prefix. PostgreSQL cuts identifiers at 63 bytes; a name behind the prefix and its
+/// underscore has at most 22.
 pub(crate) const MAX_PREFIX: usize = 40;
 
 /// Prefix of the tables of one outbox; the default has none.
@@ -51,7 +52,7 @@ impl Namespace {
         }
     }
 
-    /// Gives the name of the channel on which wakes go.
+    /// Gives the name of the channel for wake notifications.
     pub(crate) fn channel(&self) -> String {
         self.name("outbox_wake")
     }
@@ -75,17 +76,17 @@ impl fmt::Display for Namespace {
 pub(crate) struct Tables {
     pub(crate) meta: String,
     pub(crate) events: String,
-    pub(crate) done: String,
+    pub(crate) archive: String,
     pub(crate) relays: String,
     pub(crate) partitions: String,
     pub(crate) retries: String,
     pub(crate) letters: String,
-    pub(crate) decided: String,
+    pub(crate) unparked: String,
     pub(crate) scheduled: String,
     pub(crate) dedup: String,
-    pub(crate) answers: String,
+    pub(crate) responses: String,
     pub(crate) inbox: String,
-    pub(crate) deliveries: String,
+    pub(crate) deferred: String,
     pub(crate) instances: String,
     pub(crate) source: String,
     pub(crate) view: String,
@@ -104,17 +105,17 @@ impl Tables {
         Self {
             meta: quoted("outbox_meta"),
             events: quoted("outbox_events"),
-            done: quoted("outbox_done"),
+            archive: quoted("outbox_archive"),
             relays: quoted("outbox_relays"),
             partitions: quoted("outbox_partitions"),
             retries: quoted("outbox_retries"),
             letters: quoted("outbox_dead_letters"),
-            decided: quoted("outbox_decided_parks"),
+            unparked: quoted("outbox_unparked"),
             scheduled: quoted("outbox_scheduled"),
             dedup: quoted("outbox_dedup"),
-            answers: quoted("outbox_answers"),
+            responses: quoted("outbox_responses"),
             inbox: quoted("outbox_inbox"),
-            deliveries: quoted("outbox_deliveries"),
+            deferred: quoted("outbox_deferred"),
             instances: quoted("outbox_instances"),
             source: quoted("outbox_source"),
             view: quoted("outbox_view"),
@@ -127,23 +128,23 @@ impl Tables {
         }
     }
 
-    /// Puts the names into a text: `{events}`, `{done}` and so on.
-    pub(crate) fn fill(&self, text: &str) -> String {
-        let mut filled = text.to_owned();
+    /// Puts the table names in place of their marks: `{events}`, `{archive}` and so on.
+    pub(crate) fn fill(&self, sql: &str) -> String {
+        let mut filled = sql.to_owned();
         for (mark, name) in [
             ("{meta}", &self.meta),
             ("{events}", &self.events),
-            ("{done}", &self.done),
+            ("{archive}", &self.archive),
             ("{relays}", &self.relays),
             ("{partitions}", &self.partitions),
             ("{retries}", &self.retries),
             ("{letters}", &self.letters),
-            ("{decided}", &self.decided),
+            ("{unparked}", &self.unparked),
             ("{scheduled}", &self.scheduled),
             ("{dedup}", &self.dedup),
-            ("{answers}", &self.answers),
+            ("{responses}", &self.responses),
             ("{inbox}", &self.inbox),
-            ("{deliveries}", &self.deliveries),
+            ("{deferred}", &self.deferred),
             ("{instances}", &self.instances),
             ("{source}", &self.source),
             ("{view}", &self.view),

@@ -1,7 +1,7 @@
-//! Wakes that go from process to process through PostgreSQL: LISTEN and NOTIFY on connections of their own.
+//! Wakes between processes through PostgreSQL: LISTEN and NOTIFY on connections of their own.
 //!
-//! Never a NOTIFY in a business transaction: it takes a lock at commit that the whole cluster shares, and was measured to
-//! cost six sevenths of the throughput. A wake that is lost costs one poll.
+//! Never a NOTIFY in a business transaction: at commit it takes a lock that the whole cluster
+//! shares, which cost six sevenths of the throughput when measured. A lost wake costs one poll.
 
 use crate::schema::Schema;
 use async_trait::async_trait;
@@ -13,20 +13,20 @@ use sea_orm::DatabaseConnection;
 use std::{convert::Infallible, sync::Arc};
 use tokio::sync::Notify;
 
-/// Rings the relays of other processes, where the database can carry it (PostgreSQL).
+/// Wakes the relays of other processes, where the database has notifications (PostgreSQL).
 ///
-/// Cloning is cheap. Where the database carries no wakes, ringing does nothing.
+/// Cloning is cheap. On a database without notifications it does nothing.
 #[derive(Debug, Clone)]
-pub struct Notifier(Option<Arc<Bell>>);
+pub struct Notifier(Option<Arc<NotifyTask>>);
 
 #[derive(Debug)]
-struct Bell {
-    rung: Arc<Notify>,
+struct NotifyTask {
+    requested: Arc<Notify>,
     task: Task<()>,
 }
 
 impl Notifier {
-    /// Makes a notifier for an outbox. Its connection is opened at the first ring.
+    /// Makes a notifier for an outbox. It opens its connection at the first notification.
     ///
     /// # Panics
     /// Outside of a tokio runtime.
@@ -34,49 +34,50 @@ impl Notifier {
     pub fn new(db: &DatabaseConnection, schema: &Schema) -> Self {
         #[cfg(feature = "sqlx-postgres")]
         if schema.dialect() == crate::Dialect::Postgres {
-            let rung = Arc::new(Notify::new());
+            let requested = Arc::new(Notify::new());
             let options = db.get_postgres_connection_pool().connect_options();
-            let ring = postgres::ring(options, schema.namespace().channel(), Arc::clone(&rung));
-            let task = outbox_core::runtime::spawn(ring);
-            return Self(Some(Arc::new(Bell { rung, task })));
+            let channel = schema.namespace().channel();
+            let notifying = postgres::notify_on_request(options, channel, Arc::clone(&requested));
+            let task = outbox_core::runtime::spawn(notifying);
+            return Self(Some(Arc::new(NotifyTask { requested, task })));
         }
         let _ = (db, schema);
         Self(None)
     }
 
-    /// Makes one that nobody hears.
+    /// Makes a notifier that does nothing.
     #[must_use]
-    pub const fn silent() -> Self {
+    pub const fn disabled() -> Self {
         Self(None)
     }
 
-    /// Rings. Never blocks; rings that come within 5 ms of one another are one.
-    pub fn ring(&self) {
-        if let Some(bell) = &self.0 {
-            bell.rung.notify_one();
+    /// Requests a notification. Never blocks; requests within 5 ms of one another are sent as one.
+    pub fn notify(&self) {
+        if let Some(task) = &self.0 {
+            task.requested.notify_one();
         }
     }
 }
 
-impl Drop for Bell {
+impl Drop for NotifyTask {
     fn drop(&mut self) {
         self.task.abort();
     }
 }
 
-/// Hears the rings of other processes, and of this one.
-pub(crate) struct Listener {
+/// Listens to the notifications of all processes, this one included.
+pub(crate) struct PgWakeListener {
     #[cfg(feature = "sqlx-postgres")]
     options: Arc<sea_orm::sqlx::postgres::PgConnectOptions>,
     #[cfg_attr(
         not(feature = "sqlx-postgres"),
-        expect(dead_code, reason = "nothing is made to listen then")
+        expect(dead_code, reason = "there is no listener then")
     )]
     channel: String,
 }
 
-impl Listener {
-    /// Makes a listener, where the database carries wakes.
+impl PgWakeListener {
+    /// Makes a listener, where the database has notifications.
     pub(crate) fn new(db: &DatabaseConnection, schema: &Schema) -> Option<Self> {
         #[cfg(feature = "sqlx-postgres")]
         if schema.dialect() == crate::Dialect::Postgres {
@@ -89,7 +90,7 @@ impl Listener {
 }
 
 #[async_trait]
-impl WakeListener for Listener {
+impl WakeListener for PgWakeListener {
     async fn listen(&self, wake: &Wake) -> Result<Infallible, StoreError> {
         #[cfg(feature = "sqlx-postgres")]
         return postgres::listen(&self.options, &self.channel, wake).await;
@@ -112,24 +113,30 @@ mod postgres {
     use std::{convert::Infallible, sync::Arc, time::Duration};
     use tokio::sync::Notify;
 
-    /// Least time between two notifications: a wake is not worth more than 200 statements a second.
+    /// Least time between two notifications: wakes are not worth more than 200 statements a second.
     const PAUSE: Duration = Duration::from_millis(5);
-    /// Least time between two tries to reach a server that is gone.
+    /// Least time between two tries to reach a server that is away.
     const RETRY: Duration = Duration::from_secs(1);
-    /// How long a server may take to answer before another connection is tried.
-    const PATIENCE: Duration = Duration::from_secs(5);
+    /// How long a server may take to respond before the task opens another connection.
+    const RESPONSE_TIMEOUT: Duration = Duration::from_secs(5);
 
-    /// Sends a notification after every ring, until it is stopped.
-    pub(super) async fn ring(options: Arc<PgConnectOptions>, channel: String, rung: Arc<Notify>) {
-        let mut link: Option<PgConnection> = None;
+    /// Sends a notification after every request, until the task is aborted.
+    pub(super) async fn notify_on_request(
+        options: Arc<PgConnectOptions>,
+        channel: String,
+        requested: Arc<Notify>,
+    ) {
+        let mut connection: Option<PgConnection> = None;
         loop {
-            rung.notified().await;
-            let sent = tokio::time::timeout(PATIENCE, notify(&mut link, &options, &channel)).await;
+            requested.notified().await;
+            let sending = notify(&mut connection, &options, &channel);
+            let sent = tokio::time::timeout(RESPONSE_TIMEOUT, sending).await;
             match sent {
                 Ok(Ok(())) => tokio::time::sleep(PAUSE).await,
                 failed => {
-                    // Lost: the others poll. The connection may be broken, and is not used again.
-                    link = None;
+                    // The wake is lost: the other relays poll. The connection may be broken, and is
+                    // not used again.
+                    connection = None;
                     tracing::debug!(?failed, "no notification could be sent");
                     tokio::time::sleep(RETRY).await;
                 }
@@ -138,13 +145,13 @@ mod postgres {
     }
 
     async fn notify(
-        link: &mut Option<PgConnection>,
+        connection: &mut Option<PgConnection>,
         options: &PgConnectOptions,
         channel: &str,
     ) -> Result<(), sqlx::Error> {
-        let open = match link.as_mut() {
+        let open = match connection.as_mut() {
             Some(open) => open,
-            None => link.insert(options.connect().await?),
+            None => connection.insert(options.connect().await?),
         };
         sqlx::query(NOTIFY).bind(channel).execute(open).await.map(|_| ())
     }
@@ -159,18 +166,18 @@ mod postgres {
             .max_connections(1)
             .idle_timeout(None)
             .max_lifetime(None)
-            .acquire_timeout(PATIENCE)
+            .acquire_timeout(RESPONSE_TIMEOUT)
             .connect_with(options.clone())
             .await
             .map_err(driver_error)?;
         let mut listener = PgListener::connect_with(&pool).await.map_err(driver_error)?;
         listener.eager_reconnect(false);
         listener.listen(channel).await.map_err(driver_error)?;
-        // Whatever was rung while nobody listened.
+        // A notification may have come before this listener did.
         wake.wake();
         while listener.try_recv().await.map_err(driver_error)?.is_some() {
             wake.wake();
         }
-        Err(StoreError::Unavailable("the connection that listens is gone".into()))
+        Err(StoreError::Unavailable("the listener's connection is gone".into()))
     }
 }

@@ -7,7 +7,7 @@ pub use crate::{
     transactional_outbox,
 };
 pub use outbox_core::{
-    consumer::{Consumer, ConsumerHandle, HandlerError},
+    consumer::{Consumer, ConsumerBuilder, HandlerError},
     event::{Message, MessageId},
     failure::RetryPolicy,
     relay::Relay,

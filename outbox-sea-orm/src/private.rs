@@ -1,10 +1,10 @@
-//! What the code emitted by the macros calls. Not part of the public promise.
+//! The functions that the code of the macros calls. Not part of the public API.
 
 use crate::{
     Outbox,
     error::OutboxError,
     outbox::InTransaction,
-    transaction::{Ended, Scope, within},
+    transaction::{Scope, ScopeResult, within},
 };
 use futures_util::future::BoxFuture;
 use outbox_core::event::jitter;
@@ -17,35 +17,35 @@ use std::{
 
 pub use crate::{
     OutboxTransaction, Transactional,
-    transaction::{Entry, Origin, Propagation},
+    transaction::{Entry, Propagation, TxSource},
 };
 pub use outbox_core::__private::*;
 pub use outbox_core::saga::{Saga, SagaData};
 pub use sea_orm::IsolationLevel;
 
-/// What a transactional function returns: a `Result`.
+/// The return type of a transactional function: a `Result`.
 #[diagnostic::on_unimplemented(
     message = "a transactional function returns a `Result`, not `{Self}`",
     label = "not a `Result`",
     note = "`Ok` commits and `Err` rolls back: return `Result<_, Error>`"
 )]
-pub trait Answer {
+pub trait TxResult {
     /// Its error.
     type Error;
     /// Tells whether it is `Ok`.
-    fn is_well(&self) -> bool;
-    /// Makes it of an error.
-    fn failed(error: Self::Error) -> Self;
+    fn is_ok(&self) -> bool;
+    /// Makes it from an error.
+    fn from_error(error: Self::Error) -> Self;
 }
 
-impl<T, E> Answer for Result<T, E> {
+impl<T, E> TxResult for Result<T, E> {
     type Error = E;
 
-    fn is_well(&self) -> bool {
-        self.is_ok()
+    fn is_ok(&self) -> bool {
+        matches!(self, Ok(_))
     }
 
-    fn failed(error: E) -> Self {
+    fn from_error(error: E) -> Self {
         Err(error)
     }
 }
@@ -57,7 +57,7 @@ impl<T, E> Answer for Result<T, E> {
     note = "add a variant such as `#[error(transparent)] Outbox(#[from] OutboxError)`"
 )]
 pub trait FromOutboxError {
-    /// Makes it of an outbox error.
+    /// Converts an outbox error.
     fn from_outbox_error(error: OutboxError) -> Self;
 }
 
@@ -67,85 +67,92 @@ impl<E: From<OutboxError>> FromOutboxError for E {
     }
 }
 
-/// The two things that must be done with an answer. Kept as functions, so that an answer which cannot do them is told once.
-struct Means<R> {
-    is_well: fn(&R) -> bool,
-    failed: fn(OutboxError) -> R,
+/// What the framework does with a result. Kept as functions, so that the compiler reports a wrong
+/// result type once.
+struct ResultFns<R> {
+    is_ok: fn(&R) -> bool,
+    from_error: fn(OutboxError) -> R,
 }
 
-impl<R> Clone for Means<R> {
+impl<R> Clone for ResultFns<R> {
     fn clone(&self) -> Self {
         *self
     }
 }
 
-impl<R> Copy for Means<R> {}
+impl<R> Copy for ResultFns<R> {}
 
-impl<R: Answer<Error: FromOutboxError>> Means<R> {
+impl<R: TxResult<Error: FromOutboxError>> ResultFns<R> {
     const fn new() -> Self {
-        Self { is_well: R::is_well, failed: |error| R::failed(R::Error::from_outbox_error(error)) }
+        Self {
+            is_ok: R::is_ok,
+            from_error: |error| R::from_error(R::Error::from_outbox_error(error)),
+        }
     }
 }
 
-/// One run of a function that answers `R`.
+/// One run of a function that returns `R`.
 pub struct Run<'a, R> {
     scope: Scope<'a>,
-    means: Means<R>,
+    fns: ResultFns<R>,
 }
 
-/// A function on its way into its transaction. It asks nothing of the answer, which [`enter`] has checked: so a mistake is
-/// told once, and not once more where this is awaited.
-pub struct Entering<'f, 'a, R> {
-    entering: BoxFuture<'f, Result<Scope<'a>, OutboxError>>,
-    means: Means<R>,
+/// Opens or joins the transaction of a function. It has no bound on the result type, which
+/// [`enter`] has checked: so the compiler reports a mistake once, and not once more where this is
+/// awaited.
+pub struct EnterFuture<'f, 'a, R> {
+    future: BoxFuture<'f, Result<Scope<'a>, OutboxError>>,
+    fns: ResultFns<R>,
 }
 
-impl<'a, R> Future for Entering<'_, 'a, R> {
+impl<'a, R> Future for EnterFuture<'_, 'a, R> {
     type Output = Result<Run<'a, R>, R>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let means = self.means;
-        self.entering.as_mut().poll(cx).map(|entered| match entered {
-            Ok(scope) => Ok(Run { scope, means }),
-            Err(error) => Err((means.failed)(error)),
+        let fns = self.fns;
+        self.future.as_mut().poll(cx).map(|entered| match entered {
+            Ok(scope) => Ok(Run { scope, fns }),
+            Err(error) => Err((fns.from_error)(error)),
         })
     }
 }
 
-/// Enters the transaction, or gives the answer that says why not.
-pub fn enter<'a, R>(origin: Origin<'a>, entry: Entry) -> Entering<'a, 'a, R>
+/// Enters the transaction, or gives the result with the error.
+pub fn enter<'a, R>(source: TxSource<'a>, entry: Entry) -> EnterFuture<'a, 'a, R>
 where
-    R: Answer,
+    R: TxResult,
     R::Error: FromOutboxError,
 {
-    Entering { entering: Box::pin(Scope::enter(origin, entry)), means: Means::new() }
+    EnterFuture { future: Box::pin(Scope::enter(source, entry)), fns: ResultFns::new() }
 }
 
-/// Enters the transaction, trying again when the database is busy, or gives the answer that says why not.
-pub fn enter_or_repeat<'f, 'a: 'f, R>(
-    origin: Origin<'a>,
+/// Enters the transaction, with retries while the database is busy, or gives the result with the
+/// error.
+pub fn enter_with_retry<'f, 'a: 'f, R>(
+    source: TxSource<'a>,
     entry: Entry,
-    repeats: &'f mut Repeats,
-) -> Entering<'f, 'a, R>
+    retries: &'f mut RetryBudget,
+) -> EnterFuture<'f, 'a, R>
 where
-    R: Answer,
+    R: TxResult,
     R::Error: FromOutboxError,
 {
-    let entering = async move {
+    let future = async move {
         loop {
-            match Scope::enter(origin, entry).await {
+            match Scope::enter(source, entry).await {
                 Ok(scope) => return Ok(scope),
                 Err(error) => {
-                    // Inside a transaction a failed entry has nothing to do with others.
-                    let conflict = !matches!(origin, Origin::Transaction(_)) && error.is_conflict();
-                    if !repeats.again(conflict).await {
+                    // Inside a transaction no other transaction makes an entry fail.
+                    let conflict =
+                        !matches!(source, TxSource::Transaction(_)) && error.is_conflict();
+                    if !retries.allow_retry(conflict).await {
                         return Err(error);
                     }
                 }
             }
         }
     };
-    Entering { entering: Box::pin(entering), means: Means::new() }
+    EnterFuture { future: Box::pin(future), fns: ResultFns::new() }
 }
 
 impl<R> Run<'_, R> {
@@ -154,106 +161,106 @@ impl<R> Run<'_, R> {
         self.scope.tx()
     }
 
-    /// Runs the function's body, in which functions that are given no transaction find this one.
+    /// Runs the function's body, in which functions without a transaction parameter join this one.
     pub async fn within<F: Future>(&self, body: F) -> F::Output {
         within(self.tx(), body).await
     }
 
-    /// Ends with the function's answer.
-    pub async fn finish(self, answer: R) -> R {
-        self.end(answer).await.0
+    /// Ends with the function's result.
+    pub async fn finish(self, result: R) -> R {
+        self.end(result).await.0
     }
 
-    /// Ends with the function's answer, or says that it is to run again.
-    pub async fn finish_or_repeat(self, answer: R, repeats: &mut Repeats) -> ControlFlow<R> {
-        let (answer, conflict) = self.end(answer).await;
-        if repeats.again(conflict).await {
+    /// Ends with the function's result, or tells the caller to run it again.
+    pub async fn finish_or_retry(self, result: R, retries: &mut RetryBudget) -> ControlFlow<R> {
+        let (result, conflict) = self.end(result).await;
+        if retries.allow_retry(conflict).await {
             ControlFlow::Continue(())
         } else {
-            ControlFlow::Break(answer)
+            ControlFlow::Break(result)
         }
     }
 
-    async fn end(self, answer: R) -> (R, bool) {
-        let Self { scope, means } = self;
-        match scope.finish((means.is_well)(&answer)).await {
-            (Ended::AsSaid, conflict) => (answer, conflict),
-            (Ended::NotCommitted(error), conflict) => ((means.failed)(error), conflict),
+    async fn end(self, result: R) -> (R, bool) {
+        let Self { scope, fns } = self;
+        match scope.finish((fns.is_ok)(&result)).await {
+            (ScopeResult::AsReturned, conflict) => (result, conflict),
+            (ScopeResult::NotCommitted(error), conflict) => ((fns.from_error)(error), conflict),
         }
     }
 }
 
 impl<T, E> Run<'_, Result<T, E>> {
-    /// Emits an event made of what the function returned.
+    /// Emits an event made of the returned value.
     pub fn emit<Event: OutboxEvent>(
         &self,
-        answer: Result<T, E>,
+        result: Result<T, E>,
         event: impl FnOnce(&T) -> Event,
     ) -> Result<T, E> {
-        let value = answer?;
+        let value = result?;
         match self.tx().emit(event(&value)) {
             Ok(_) => Ok(value),
-            Err(error) => (self.means.failed)(error),
+            Err(error) => (self.fns.from_error)(error),
         }
     }
 }
 
-/// A function that works in a transaction of SeaORM's and emits what it returns.
-pub struct Foreign<'a, R> {
+/// A function that works in a transaction of SeaORM and emits an event made of its returned value.
+pub struct ForeignTx<'a, R> {
     outbox: &'a Outbox,
-    means: Means<R>,
+    fns: ResultFns<R>,
 }
 
-impl<'a, R> Foreign<'a, R>
+impl<'a, R> ForeignTx<'a, R>
 where
-    R: Answer,
+    R: TxResult,
     R::Error: FromOutboxError,
 {
-    /// Begins one.
+    /// Makes one.
     pub const fn new(outbox: &'a Outbox) -> Self {
-        Self { outbox, means: Means::new() }
+        Self { outbox, fns: ResultFns::new() }
     }
 }
 
-impl<T, E> Foreign<'_, Result<T, E>> {
-    /// Saves an event made of what the function returned.
+impl<T, E> ForeignTx<'_, Result<T, E>> {
+    /// Saves an event made of the returned value.
     pub async fn emit<C: InTransaction, Event: OutboxEvent>(
         self,
         txn: &C,
-        answer: Result<T, E>,
+        result: Result<T, E>,
         event: impl FnOnce(&T) -> Event,
     ) -> Result<T, E> {
-        let value = answer?;
+        let value = result?;
         let event = event(&value);
         match self.outbox.enqueue(txn, &event).await {
             Ok(_) => Ok(value),
-            Err(error) => (self.means.failed)(error),
+            Err(error) => (self.fns.from_error)(error),
         }
     }
 }
 
-/// Waits between runs of a repeated transaction.
+/// The retries of a transaction that are left, with the wait before the next one.
 ///
 /// # Source
 /// Marc Brooker, "Exponential Backoff And Jitter", AWS Architecture Blog, 2015.
-pub struct Repeats {
+pub struct RetryBudget {
     left: u32,
     wait: Duration,
 }
 
-impl Repeats {
-    /// First wait: longer than most transactions, so that the other one has ended.
+impl RetryBudget {
+    /// First wait: longer than most transactions last, so that the conflicting one has ended.
     const FIRST: Duration = Duration::from_millis(20);
-    /// Longest wait: a caller is waiting too.
+    /// Longest wait: the caller waits too.
     const LONGEST: Duration = Duration::from_secs(1);
 
-    /// Allows so many runs after the first.
+    /// Allows so many retries.
     pub const fn new(times: u32) -> Self {
         Self { left: times, wait: Self::FIRST }
     }
 
-    /// Waits and allows one more run, or says that there is none.
-    async fn again(&mut self, conflict: bool) -> bool {
+    /// Waits and gives `true` while a retry is left.
+    async fn allow_retry(&mut self, conflict: bool) -> bool {
         if !conflict || self.left == 0 {
             return false;
         }

@@ -1,7 +1,9 @@
-//! What the tests share: temporary databases, private servers, child processes, and waiting without sleeping.
+//! Tools of the tests: temporary databases, private servers, child processes, and waiting without
+//! sleeping.
 //!
-//! It knows nothing of the outbox, so that every crate's tests may use it (`tests.workspace = true` under
-//! `[dev-dependencies]`). What it cannot do it says by a panic that names what is missing: in a test, that is the message.
+//! It does not depend on the outbox, so that every crate's tests may use it (`tests.workspace =
+//! true` under `[dev-dependencies]`). Its functions panic with a message that names what is
+//! missing.
 
 pub mod databases;
 pub mod processes;
@@ -10,4 +12,4 @@ pub mod servers;
 mod wait;
 
 pub use proxy::Proxy;
-pub use wait::{Look, above, equals, holds_within, in_time, wait_until};
+pub use wait::{Condition, above, equals, holds_within, in_time, wait_until};

@@ -1,4 +1,5 @@
-//! A network between a test and a server that can vanish: nothing is forwarded, nothing is closed.
+//! A network between a test and a server that can fail silently: it forwards nothing and closes
+//! nothing.
 
 use std::net::SocketAddr;
 use tokio::{
@@ -50,13 +51,13 @@ impl Proxy {
         format!("{before}{}{behind}", self.address)
     }
 
-    /// The network vanishes: both sides keep their connections and hear nothing more. New connections are taken, and hear
-    /// nothing either.
+    /// The network fails silently: both sides keep their connections and receive nothing more. New
+    /// connections are accepted, and receive nothing either.
     pub fn vanish(&self) {
         self.there.send_replace(false);
     }
 
-    /// The network comes back; what was sent meanwhile arrives.
+    /// The network works again; bytes that were sent meanwhile arrive.
     pub fn come_back(&self) {
         self.there.send_replace(true);
     }

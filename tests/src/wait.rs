@@ -1,65 +1,66 @@
-//! Waiting for something to become true, with a deadline. A wait in vain says what it waited for, and what it saw.
+//! Waiting for a condition, with a deadline. A wait that fails names the condition and the last
+//! value.
 
 use std::{fmt::Debug, time::Duration};
 use tokio::time::{Instant, sleep, timeout};
 
-/// The first pause between two looks; most waits end within a few of them.
+/// The first pause between two polls; most waits end within a few of them.
 const SHORTEST_STEP: Duration = Duration::from_millis(2);
 
-/// The longest pause between two looks: what a wait may come late by.
+/// The longest pause between two polls: the delay of a wait's end.
 const LONGEST_STEP: Duration = Duration::from_millis(50);
 
-/// A look that the deadline cuts off after less is not worth a word.
+/// A poll that hung for less when the deadline came is not reported.
 const HANGS: Duration = Duration::from_millis(500);
 
-/// What one look at a condition gives: whether it holds, and if not, what was seen in its place.
-pub trait Look {
-    /// Gives what was seen where the condition does not hold.
+/// The result of one poll of a condition: whether it holds, and if not, the value instead.
+pub trait Condition {
+    /// Gives the value where the condition does not hold.
     ///
     /// # Errors
     /// The condition does not hold.
     fn holds(self) -> Result<(), String>;
 }
 
-impl Look for bool {
+impl Condition for bool {
     fn holds(self) -> Result<(), String> {
         if self { Ok(()) } else { Err("it did not hold".to_owned()) }
     }
 }
 
-impl Look for Result<(), String> {
+impl Condition for Result<(), String> {
     fn holds(self) -> Result<(), String> {
         self
     }
 }
 
-/// A look that holds when something is as wanted.
+/// A condition that holds when a value equals another.
 ///
 /// # Errors
-/// It is not; the text shows both.
+/// It does not; the text shows both.
 pub fn equals<S: PartialEq<W> + Debug, W: Debug>(seen: S, wanted: W) -> Result<(), String> {
     if seen == wanted { Ok(()) } else { Err(format!("{seen:?} in place of {wanted:?}")) }
 }
 
-/// A look that holds when something is more than a bound.
+/// A condition that holds when a value exceeds a bound.
 ///
 /// # Errors
-/// It is not; the text shows both.
+/// It does not; the text shows both.
 pub fn above<S: PartialOrd<W> + Debug, W: Debug>(seen: S, bound: W) -> Result<(), String> {
     if seen > bound { Ok(()) } else { Err(format!("{seen:?}, not above {bound:?}")) }
 }
 
-/// Waits until a condition holds, looking again in small steps.
+/// Waits until a condition holds, polling in small steps.
 ///
 /// # Panics
-/// When it does not hold within the deadline; the message is `what`, and what was seen last. A look that hangs counts as one
-/// that says no.
-pub async fn wait_until<L: Look>(
+/// When it does not hold within the deadline; the message has `what` and the last value. A poll that
+/// hangs counts as one that does not hold.
+pub async fn wait_until<L: Condition>(
     deadline: Duration,
     what: &str,
     condition: impl AsyncFnMut() -> L,
 ) {
-    if let Err(seen) = watch(deadline, condition).await {
+    if let Err(seen) = poll_until(deadline, condition).await {
         panic!("not within {deadline:?}: {what}; {seen}");
     }
 }
@@ -75,44 +76,47 @@ pub async fn in_time<T>(deadline: Duration, what: &str, work: impl Future<Output
     }
 }
 
-/// Tells whether a condition comes to hold within a time, looking again in small steps.
+/// Tells whether a condition comes to hold within a time, polling in small steps.
 ///
 /// # Cancel safety
-/// The look that is under way is dropped at the deadline.
-pub async fn holds_within<L: Look>(deadline: Duration, condition: impl AsyncFnMut() -> L) -> bool {
-    watch(deadline, condition).await.is_ok()
+/// The running poll is dropped at the deadline.
+pub async fn holds_within<L: Condition>(
+    deadline: Duration,
+    condition: impl AsyncFnMut() -> L,
+) -> bool {
+    poll_until(deadline, condition).await.is_ok()
 }
 
-/// Looks until a condition holds, or says what was seen until the deadline.
-async fn watch<L: Look>(
+/// Polls until a condition holds, or gives the last value at the deadline.
+async fn poll_until<L: Condition>(
     deadline: Duration,
     mut condition: impl AsyncFnMut() -> L,
 ) -> Result<(), String> {
     let mut steps = Steps::until(deadline);
-    let (mut looks, mut seen) = (0_u32, "nothing".to_owned());
+    let (mut polls, mut seen) = (0_u32, "nothing".to_owned());
     loop {
         let begun = Instant::now();
-        match timeout(steps.left(), condition()).await.map(Look::holds) {
+        match timeout(steps.left(), condition()).await.map(Condition::holds) {
             Ok(Ok(())) => return Ok(()),
-            Ok(Err(instead)) => (looks, seen) = (looks + 1, instead),
+            Ok(Err(instead)) => (polls, seen) = (polls + 1, instead),
             Err(_) if begun.elapsed() < HANGS => {
-                return Err(format!("seen last of {looks} times: {seen}"));
+                return Err(format!("seen last of {polls} times: {seen}"));
             }
             Err(_) => {
                 let hung = begun.elapsed();
                 return Err(format!(
-                    "seen last of {looks} times: {seen}; the next look took over {hung:?}"
+                    "seen last of {polls} times: {seen}; the next poll took over {hung:?}"
                 ));
             }
         }
         if !steps.next().await {
-            return Err(format!("seen last of {looks} times: {seen}"));
+            return Err(format!("seen last of {polls} times: {seen}"));
         }
     }
 }
 
-/// Pauses between looks, growing, up to a deadline. For loops whose futures must be `Send`, which the compiler cannot see
-/// of those that hold an async closure.
+/// Growing pauses between polls, up to a deadline. For loops whose futures must be `Send`, which
+/// the compiler cannot see of those that hold an async closure.
 pub(crate) struct Steps {
     end: Instant,
     step: Duration,
@@ -129,7 +133,7 @@ impl Steps {
         self.end.saturating_duration_since(Instant::now())
     }
 
-    /// Pauses, and tells whether there is time for another look.
+    /// Pauses, and tells whether there is time for another poll.
     pub(crate) async fn next(&mut self) -> bool {
         let left = self.left();
         sleep(self.step.min(left)).await;

@@ -1,4 +1,4 @@
-//! Sees every event and keeps count: none lost, none twice, none of a key before its turn.
+//! Records every event of a drain: none lost, none duplicated, none of a key out of order.
 
 use super::fill::{KEYS, PAYLOAD, number_of};
 use async_trait::async_trait;
@@ -14,7 +14,7 @@ use std::{
     },
 };
 
-/// What was seen of the ids from 1 to a last one.
+/// The recorded events, by ids from 1 to a last one.
 pub(crate) struct Checker {
     seen: Vec<AtomicBool>,
     last_of_key: Vec<AtomicI64>,
@@ -24,7 +24,7 @@ pub(crate) struct Checker {
     damaged: AtomicU64,
 }
 
-/// What went wrong with a drain.
+/// The faults of a drain.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Faults {
     pub(crate) lost: u64,
@@ -45,15 +45,15 @@ impl Checker {
         })
     }
 
-    /// Sees one event.
-    pub(crate) fn see(&self, id: i64, key: Option<&str>, payload: &[u8]) {
-        let place = usize::try_from(id).ok().and_then(|id| self.seen.get(id));
+    /// Records one event.
+    pub(crate) fn record(&self, id: i64, key: Option<&str>, payload: &[u8]) {
+        let seen = usize::try_from(id).ok().and_then(|id| self.seen.get(id));
         let last = key.and_then(number_of).and_then(|number| self.last_of_key.get(number));
-        let (Some(place), Some(last), PAYLOAD) = (place, last, payload.len()) else {
+        let (Some(seen), Some(last), PAYLOAD) = (seen, last, payload.len()) else {
             self.damaged.fetch_add(1, Relaxed);
             return;
         };
-        if place.swap(true, Relaxed) {
+        if seen.swap(true, Relaxed) {
             self.twice.fetch_add(1, Relaxed);
             return;
         }
@@ -63,12 +63,12 @@ impl Checker {
         }
     }
 
-    /// Tells how many events were seen, each once.
+    /// Gives the number of distinct recorded events.
     pub(crate) fn distinct(&self) -> u64 {
         self.distinct.load(Relaxed)
     }
 
-    /// Sums up.
+    /// Gives the faults so far.
     pub(crate) fn faults(&self) -> Faults {
         Faults {
             lost: (self.seen.len() as u64 - 1).saturating_sub(self.distinct()),
@@ -80,7 +80,7 @@ impl Checker {
 }
 
 impl Faults {
-    /// Tells whether a figure of this drain counts for anything.
+    /// Tells whether the figure of this drain is void.
     pub(crate) fn void(&self) -> bool {
         self.lost > 0 || self.reordered > 0 || self.damaged > 0
     }
@@ -93,24 +93,28 @@ impl fmt::Display for Faults {
     }
 }
 
-/// A destination that does nothing but look.
-pub(crate) struct Looks(pub(crate) Arc<Checker>);
+/// A destination that checks each event and does nothing else.
+pub(crate) struct CheckingPublisher(pub(crate) Arc<Checker>);
 
 #[async_trait]
-impl Publisher for Looks {
+impl Publisher for CheckingPublisher {
     async fn publish(&self, message: &Message) -> Result<Receipt, PublishError> {
-        self.0.see(message.sequence.map_or(0, |id| id.0), message.key.as_deref(), &message.payload);
+        self.0.record(
+            message.sequence.map_or(0, |id| id.0),
+            message.key.as_deref(),
+            &message.payload,
+        );
         Ok(Receipt::new())
     }
 
     async fn publish_batch(&self, batch: &mut Batch) {
-        for (place, message) in batch.messages().iter().enumerate() {
-            self.0.see(
+        for (index, message) in batch.messages().iter().enumerate() {
+            self.0.record(
                 message.sequence.map_or(0, |id| id.0),
                 message.key.as_deref(),
                 &message.payload,
             );
-            batch.done(place, Ok(Receipt::new()));
+            batch.done(index, Ok(Receipt::new()));
         }
     }
 }

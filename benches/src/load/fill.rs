@@ -1,6 +1,6 @@
 //! Fills the outbox with waiting events.
 
-use crate::place::Place;
+use crate::environment::Environment;
 use anyhow::Result;
 use outbox_core::{event::MessageId, outbox::partition_of};
 use sea_orm::sqlx;
@@ -21,19 +21,20 @@ pub(crate) fn number_of(key: &str) -> Option<usize> {
     key.strip_prefix('k')?.parse().ok()
 }
 
-/// Empties the outbox and puts events in, spread over all keys, with ids from 1, as vacuum and ANALYZE leave them.
-pub(crate) async fn fill(place: &Place, events: u32) -> Result<()> {
-    place.empty().await?;
+/// Empties the outbox and inserts events, spread over all keys, with ids from 1, then vacuums and
+/// analyzes.
+pub(crate) async fn fill(environment: &Environment, events: u32) -> Result<()> {
+    environment.empty().await?;
     let (mut numbers, mut keys, mut partitions) = (Vec::new(), Vec::new(), Vec::new());
     for number in 0..KEYS {
         let key = key(number);
-        // With a key the message id decides nothing.
+        // With a key the partition does not depend on the message id.
         let partition = partition_of(Some(&key), MessageId::generate(), PARTITIONS);
         numbers.push(i64::try_from(number)?);
         partitions.push(i16::try_from(partition.0)?);
         keys.push(key);
     }
-    let mut tx = place.pool.begin().await?;
+    let mut tx = environment.pool.begin().await?;
     // 7,919 has no divisor in common with the number of keys: each comes once in every 10,000 events.
     let insert = "INSERT INTO outbox_events (partition_no, message_id, source, topic, event_type, event_version, \
                   aggregate_type, message_key, content_type, payload, headers, created_at) \
@@ -52,6 +53,6 @@ pub(crate) async fn fill(place: &Place, events: u32) -> Result<()> {
         .execute(&mut *tx)
         .await?;
     tx.commit().await?;
-    sqlx::raw_sql("VACUUM (ANALYZE) outbox_events").execute(&place.pool).await?;
+    sqlx::raw_sql("VACUUM (ANALYZE) outbox_events").execute(&environment.pool).await?;
     Ok(())
 }

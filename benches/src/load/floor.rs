@@ -1,5 +1,5 @@
-//! The floor: what a program of thirty lines does that knows nothing but this one task. No leases, no retries, no late
-//! commits, no second process. Every drain is told as a share of it.
+//! The floor: a program of thirty lines for this one task, without leases, retries, late commits or
+//! a second process. Every drain is reported as a share of it.
 
 use super::{checker::Checker, fill::PARTITIONS};
 use anyhow::Result;
@@ -35,7 +35,7 @@ pub(crate) async fn drain(url: &str, checker: &Checker) -> Result<Duration> {
             ids.clear();
             for row in &rows {
                 let id: i64 = row.get(0);
-                checker.see(id, row.get::<Option<&str>, _>(7), row.get::<&[u8], _>(9));
+                checker.record(id, row.get::<Option<&str>, _>(7), row.get::<&[u8], _>(9));
                 ids.push(id);
                 *position = id;
             }

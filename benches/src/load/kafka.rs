@@ -1,11 +1,13 @@
-//! Kafka as the destination and as the source: a topic for each round, loops by hand, and ours.
+//! Kafka as the destination and as the source: a topic for each round, hand-written loops, and
+//! ours.
 //!
-//! All use librdkafka. By hand the producer has the settings that ours has, and the consumer commits what it has handled by
-//! librdkafka's own timer, without an inbox and without regard to the order in which its tasks end.
+//! All use librdkafka. The baseline's producer has the settings of ours, and its consumer commits
+//! by librdkafka's own timer, without an inbox and without regard to the order in which its tasks
+//! end.
 
 use super::{
     fill::PARTITIONS,
-    ours::Watched,
+    ours::MeteredOutbox,
     receive::{AT_ONCE, BATCHES, EFFECT, OrderReceived, acked, message, receive},
 };
 use anyhow::{Context, Result, ensure};
@@ -38,7 +40,7 @@ use tests::servers::Server;
 use tokio::{task::JoinSet, time::timeout};
 
 /// How long a side may take.
-const PATIENCE: Duration = Duration::from_secs(180);
+const TIME_LIMIT: Duration = Duration::from_secs(180);
 
 /// A topic of a broker, for one round.
 pub(crate) struct Bus {
@@ -62,7 +64,7 @@ impl Bus {
 
     /// Makes the topic.
     pub(crate) async fn declare(&self) -> Result<()> {
-        // What is declared is declared before the first record, even where there is none.
+        // A publisher declares its topics before the first record, even where there is none.
         publish_all(&self.publisher()?, &[]).await;
         Ok(())
     }
@@ -73,8 +75,8 @@ impl Bus {
         let numbers: Vec<u32> = (0..messages).collect();
         for batch in numbers.chunks(1_000) {
             let batch = batch.iter().map(|number| message(*number)).collect::<Result<Vec<_>>>()?;
-            for verdict in publish_all(&publisher, &batch).await {
-                verdict?;
+            for outcome in publish_all(&publisher, &batch).await {
+                outcome?;
             }
         }
         Ok(())
@@ -97,10 +99,10 @@ impl Bus {
     pub(crate) async fn headers(&self) -> Result<Vec<String>> {
         use rdkafka::message::Headers as _;
         let consumer: StreamConsumer = self.client().set("group.id", "look").create()?;
-        let mut place = TopicPartitionList::new();
-        place.add_partition_offset(&self.topic, 0, Offset::Beginning)?;
-        consumer.assign(&place)?;
-        let record = timeout(PATIENCE, consumer.recv()).await??;
+        let mut assignment = TopicPartitionList::new();
+        assignment.add_partition_offset(&self.topic, 0, Offset::Beginning)?;
+        consumer.assign(&assignment)?;
+        let record = timeout(TIME_LIMIT, consumer.recv()).await??;
         Ok(record
             .headers()
             .into_iter()
@@ -116,12 +118,12 @@ impl Bus {
     }
 }
 
-/// The headers of what is written by hand.
+/// The headers of the baseline's records.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) enum Headers {
-    /// Those that our publisher writes: all attributes of CloudEvents.
+    /// The headers of our publisher: all attributes of CloudEvents.
     Ours,
-    /// Those that one needs to tell events apart.
+    /// The three headers that distinguish events.
     Three,
 }
 
@@ -158,8 +160,9 @@ fn headers(texts: &[(&str, &str)]) -> OwnedHeaders {
     })
 }
 
-/// Drains by a loop as one writes it by hand: SELECT, produce with delivery reports, DELETE, partition after partition.
-pub(crate) async fn by_hand(database: &str, bus: &Bus, headers: Headers) -> Result<Duration> {
+/// Drains by a hand-written loop: SELECT, produce with delivery reports, DELETE, partition after
+/// partition.
+pub(crate) async fn baseline(database: &str, bus: &Bus, headers: Headers) -> Result<Duration> {
     let limits = bus.publisher()?.limits();
     let batch = i64::try_from(limits.max_batch * limits.max_in_flight)?;
     let begun = Instant::now();
@@ -217,19 +220,19 @@ pub(crate) async fn by_relay(
     bus: &Bus,
 ) -> Result<(Duration, String)> {
     let publisher = bus.publisher()?;
-    let watched = Watched::new(outbox, u64::from(events));
+    let metered = MeteredOutbox::new(outbox, u64::from(events));
     let begun = Instant::now();
-    let relay = watched.start(publisher).await?;
-    watched.all().await?;
+    let relay = metered.start(publisher).await?;
+    metered.all().await?;
     let took = begun.elapsed();
     relay.shutdown(Duration::from_secs(10)).await?;
-    Ok((took, watched.meter().to_string()))
+    Ok((took, metered.meter().to_string()))
 }
 
-/// Receives by a loop as one writes it by hand: so many tasks that take a record and insert one row. With `once`, as one
-/// writes it whose rows must not be there twice: a table of what was seen, in one transaction with the row. The time runs
-/// from the first record, as joining a group takes a while.
-pub(crate) async fn received_by_hand(
+/// Receives by a hand-written loop: so many tasks that take a record and insert one row. With
+/// `once` it avoids duplicate rows: it inserts into a table of received messages, in one
+/// transaction with the row. The time runs from the first record, as joining a group takes a while.
+pub(crate) async fn received_by_baseline(
     pool: &PgPool,
     bus: &Bus,
     messages: u32,
@@ -276,7 +279,7 @@ pub(crate) async fn received_by_hand(
             Ok::<_, anyhow::Error>(())
         });
     }
-    while let Some(ended) = timeout(PATIENCE, tasks.join_next()).await? {
+    while let Some(ended) = timeout(TIME_LIMIT, tasks.join_next()).await? {
         ended??;
     }
     Ok(begun.get().context("nothing came")?.elapsed())
@@ -288,8 +291,8 @@ fn id(record: &rdkafka::message::BorrowedMessage<'_>) -> Option<String> {
     String::from_utf8(header.value?.to_vec()).ok()
 }
 
-/// Receives by our consumer with its defaults but for what waits, or with batches of so many; the time runs from the first
-/// message to the last acknowledgement.
+/// Receives by our consumer with its defaults but the prefetch, or with batches of so many; the
+/// time runs from the first message to the last acknowledgement.
 pub(crate) async fn received_by_consumer(
     outbox: &Outbox,
     bus: &Bus,
@@ -297,13 +300,13 @@ pub(crate) async fn received_by_consumer(
     batch: Option<usize>,
 ) -> Result<Duration> {
     let subscriber = KafkaSubscriber::new(&bus.brokers, "bench")?.topic(&bus.topic).build()?;
-    let consumer = Consumer::new("bench", outbox).on("receive", receive).subscribe(subscriber);
+    let consumer = Consumer::builder("bench", outbox).on("receive", receive).subscribe(subscriber);
     let consumer = match batch {
         None => consumer,
         Some(batch) => consumer.batched(batch).concurrency(BATCHES).prefetch(batch * BATCHES),
     };
     let handle = consumer.start().await?;
-    timeout(PATIENCE, handle.stats().wait_for(|stats| stats.received > 0))
+    timeout(TIME_LIMIT, handle.stats().wait_for(|stats| stats.received > 0))
         .await
         .context("nothing comes")??;
     let begun = Instant::now();

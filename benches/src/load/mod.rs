@@ -1,4 +1,4 @@
-//! What is carried, by whom, and who checks it.
+//! The load of the benchmarks: the events, both sides, and the checks.
 
 pub(crate) mod checker;
 pub(crate) mod fill;

@@ -1,14 +1,14 @@
-//! Our relay with its defaults, and a look at when its work is in the database.
+//! Our relay with its defaults, over a store that measures its calls.
 
-use super::checker::{Checker, Looks};
+use super::checker::{Checker, CheckingPublisher};
 use anyhow::{Context, Result};
 use async_trait::async_trait;
 use outbox_core::{
     event::{EventId, LetterId},
     failure::DeadLetter,
     outbox::{
-        CarriedLetter, EventReader, Fence, PartitionNo, PartitionRows, ReadPlan, RelayStore,
-        SettleStore, Settled, StoreError, StoredEvent, Verdict,
+        DetachedLetter, EventReader, Fence, PartitionNo, PartitionRows, ReadPlan, RelayStore,
+        RouteUpdate, SettleStore, Settled, StoreError, StoredEvent,
     },
     relay::{Relay, RelaySource},
     runtime::Wake,
@@ -25,10 +25,10 @@ use std::{
 };
 use tokio::{sync::Notify, time::timeout};
 
-/// How long a drain may stand still before it counts as stuck.
-const PATIENCE: Duration = Duration::from_secs(180);
+/// How long a drain may make no progress before it counts as stuck.
+const TIME_LIMIT: Duration = Duration::from_secs(180);
 
-/// What the relay did with its store.
+/// The relay's calls of its store.
 #[derive(Default)]
 pub(crate) struct Meter {
     finished: AtomicU64,
@@ -64,26 +64,26 @@ impl fmt::Display for Meter {
     }
 }
 
-/// An outbox whose relays are looked at.
-pub(crate) struct Watched<'a> {
+/// An outbox whose relays have a metered store.
+pub(crate) struct MeteredOutbox<'a> {
     outbox: &'a Outbox,
     meter: Arc<Meter>,
 }
 
-impl<'a> Watched<'a> {
-    /// Looks until so many events are finished.
+impl<'a> MeteredOutbox<'a> {
+    /// Measures until so many events are finished.
     pub(crate) fn new(outbox: &'a Outbox, wanted: u64) -> Self {
         Self { outbox, meter: Arc::new(Meter { wanted, ..Meter::default() }) }
     }
 
-    /// Starts a relay with everything at its default and one route that takes all.
+    /// Starts a relay with all defaults and one route for all events.
     pub(crate) async fn start(&self, publisher: impl Publisher) -> Result<Relay> {
         Ok(Relay::builder(self).route("bench", everything(), publisher).start().await?)
     }
 
     /// Waits until all events are finished in the database.
     pub(crate) async fn all(&self) -> Result<()> {
-        timeout(PATIENCE, self.meter.all.notified()).await.context("the drain stands still")
+        timeout(TIME_LIMIT, self.meter.all.notified()).await.context("the drain stands still")
     }
 
     pub(crate) fn meter(&self) -> &Meter {
@@ -97,17 +97,17 @@ pub(crate) async fn drain(
     events: u32,
     checker: &Arc<Checker>,
 ) -> Result<(Duration, String)> {
-    let watched = Watched::new(outbox, u64::from(events));
+    let metered = MeteredOutbox::new(outbox, u64::from(events));
     let begun = Instant::now();
-    let relay = watched.start(Looks(Arc::clone(checker))).await?;
-    watched.all().await?;
+    let relay = metered.start(CheckingPublisher(Arc::clone(checker))).await?;
+    metered.all().await?;
     let took = begun.elapsed();
     relay.shutdown(Duration::from_secs(10)).await?;
-    Ok((took, watched.meter().to_string()))
+    Ok((took, metered.meter().to_string()))
 }
 
 #[async_trait]
-impl RelaySource for Watched<'_> {
+impl RelaySource for MeteredOutbox<'_> {
     async fn open_relay_store(&self, lease: Duration) -> Result<RelayStore, StoreError> {
         let options = StoreOptions::new(lease);
         let mut store =
@@ -137,9 +137,9 @@ impl EventReader for Reads {
     async fn fetch(
         &self,
         ids: &[(PartitionNo, EventId)],
-        whole_up_to: u32,
+        payload_limit: u32,
     ) -> Result<Vec<StoredEvent>, StoreError> {
-        self.0.fetch(ids, whole_up_to).await
+        self.0.fetch(ids, payload_limit).await
     }
 
     async fn page(
@@ -148,9 +148,9 @@ impl EventReader for Reads {
         from: EventId,
         to: EventId,
         limit: u32,
-        whole_up_to: u32,
+        payload_limit: u32,
     ) -> Result<Vec<StoredEvent>, StoreError> {
-        self.0.page(partition, from, to, limit, whole_up_to).await
+        self.0.page(partition, from, to, limit, payload_limit).await
     }
 
     async fn ids(
@@ -177,18 +177,21 @@ impl SettleStore for Settles {
         let settled = self.0.finish(fence, ids).await?;
         meter.settles.fetch_add(1, Relaxed);
         meter.settle_us.fetch_add(micros(begun), Relaxed);
-        // Not what was deleted: a settle whose answer was lost is made again, and finds nothing.
+        // Not the deleted rows: a settle whose answer was lost is repeated, and deletes none.
         meter.note_finished(ids.iter().filter(|(no, _)| settled.held.contains(no)).count() as u64);
         Ok(settled)
     }
 
-    async fn bury_carried(&self, letters: &[CarriedLetter]) -> Result<Vec<LetterId>, StoreError> {
-        self.0.bury_carried(letters).await
+    async fn write_detached_letters(
+        &self,
+        letters: &[DetachedLetter],
+    ) -> Result<Vec<LetterId>, StoreError> {
+        self.0.write_detached_letters(letters).await
     }
 
-    async fn record(&self, fence: &Fence, verdicts: &[Verdict]) -> Result<Settled, StoreError> {
-        let settled = self.0.record(fence, verdicts).await?;
-        // What failed before is finished here.
+    async fn record(&self, fence: &Fence, updates: &[RouteUpdate]) -> Result<Settled, StoreError> {
+        let settled = self.0.record(fence, updates).await?;
+        // Events that failed before are finished here.
         self.1.note_finished(settled.deleted);
         Ok(settled)
     }

@@ -1,6 +1,7 @@
-//! RabbitMQ as the destination: a queue for each round, a loop by hand, and our relay with its defaults.
+//! RabbitMQ as the destination: a queue for each round, a hand-written loop, and our relay with its
+//! defaults.
 
-use super::{fill::PARTITIONS, ours::Watched};
+use super::{fill::PARTITIONS, ours::MeteredOutbox};
 use anyhow::{Context, Result, ensure};
 use futures_util::future::join_all;
 use lapin::{
@@ -15,10 +16,10 @@ use sea_orm::sqlx::{self, Connection as _, PgConnection, Row};
 use std::time::{Duration, Instant};
 use tests::{holds_within, servers::rabbitmq};
 
-/// How long the server may take to tell how much a queue has.
+/// How long the server may take to report the length of a queue.
 const COUNTED_WITHIN: Duration = Duration::from_secs(20);
 
-/// Messages that our publisher has in flight at once, by its defaults; the loop by hand has as many.
+/// Messages that our publisher has in flight at once, by its defaults; the baseline has as many.
 pub(crate) fn in_flight() -> Result<usize> {
     let limits = AmqpPublisher::new(rabbitmq::shared_url())?.limits();
     Ok(limits.max_batch * limits.max_in_flight)
@@ -82,9 +83,9 @@ impl Queue {
     }
 }
 
-/// Drains by a loop as one writes it by hand: SELECT, publish with confirms, DELETE, partition after partition. A message has
-/// the properties that such a loop would give it, and no attributes of CloudEvents.
-pub(crate) async fn by_hand(database: &str, queue: &Queue) -> Result<Duration> {
+/// Drains by a hand-written loop: SELECT, publish with confirms, DELETE, partition after partition.
+/// A message has the properties that such a loop would set, and no attributes of CloudEvents.
+pub(crate) async fn baseline(database: &str, queue: &Queue) -> Result<Duration> {
     let (begun, batch) = (Instant::now(), i64::try_from(in_flight()?)?);
     let mut database = PgConnection::connect(database).await?;
     let connection =
@@ -108,7 +109,7 @@ pub(crate) async fn by_hand(database: &str, queue: &Queue) -> Result<Duration> {
             let Some(last) = rows.last() else { continue };
             found = true;
             *position = last.get(0);
-            // All are handed to the connection before the first is waited for.
+            // It sends all messages before it waits for the first confirm.
             for confirmed in
                 join_all(rows.iter().map(|row| publish(&channel, &queue.name, row))).await
             {
@@ -156,11 +157,11 @@ pub(crate) async fn by_relay(
     queue: &Queue,
 ) -> Result<(Duration, String)> {
     let publisher = AmqpPublisher::new(rabbitmq::shared_url())?.queue(&queue.name).build()?;
-    let watched = Watched::new(outbox, u64::from(events));
+    let metered = MeteredOutbox::new(outbox, u64::from(events));
     let begun = Instant::now();
-    let relay = watched.start(publisher).await?;
-    watched.all().await?;
+    let relay = metered.start(publisher).await?;
+    metered.all().await?;
     let took = begun.elapsed();
     relay.shutdown(Duration::from_secs(10)).await?;
-    Ok((took, watched.meter().to_string()))
+    Ok((took, metered.meter().to_string()))
 }

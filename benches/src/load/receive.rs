@@ -1,5 +1,6 @@
-//! RabbitMQ as the source: a loop by hand with one INSERT a message, and our consumer with a handler that does the same.
-//! Both have as many messages ahead, as many database connections, and one connection to the broker.
+//! RabbitMQ as the source: a hand-written loop with one INSERT a message, and our consumer with a
+//! handler that does the same. Both have the same prefetch, as many database connections, and one
+//! connection to the broker.
 
 use super::{
     fill::{KEYS, PAYLOAD, key},
@@ -14,7 +15,7 @@ use lapin::{
 };
 use outbox_amqp::{AmqpPublisher, AmqpSubscriber};
 use outbox_core::{
-    consumer::{Consumer, ConsumerHandle, HandlerContext},
+    consumer::{Consumer, HandlerContext},
     event::{Headers, Message, MessageId, MessageParts, Timestamp},
     transport::publish_all,
 };
@@ -35,20 +36,21 @@ use tokio::{
     time::{interval, timeout},
 };
 
-/// Messages handled at once by ours, each over a connection to the database; by hand there are as many.
+/// Messages that ours handles at once, each over a connection to the database; the baseline handles
+/// as many.
 pub(crate) const AT_ONCE: u32 = 16;
 /// Batches handled at once, each over a connection too.
 pub(crate) const BATCHES: usize = 8;
-/// Messages that the broker sends ahead: what the batches hold, and as many beside them.
+/// The prefetch: the size of the batches, twice.
 const PREFETCH: u16 = 1_024;
-/// How late it may be noticed that all are acknowledged.
-const LOOK_EVERY: Duration = Duration::from_millis(2);
+/// The pause between two polls for the last acknowledgement.
+const POLL_INTERVAL: Duration = Duration::from_millis(2);
 /// How long a side may take.
-const PATIENCE: Duration = Duration::from_secs(180);
-/// What both do with a message.
+const TIME_LIMIT: Duration = Duration::from_secs(180);
+/// The statement of both sides for a message.
 pub(crate) const EFFECT: &str = "INSERT INTO orders (customer, total) VALUES ($1, $2)";
 
-/// An order as a message tells of it.
+/// The order of a message.
 #[derive(Debug, Serialize, Deserialize, OutboxEvent)]
 #[outbox(type = "order.received", topic = "orders")]
 pub(crate) struct OrderReceived {
@@ -64,8 +66,8 @@ pub(crate) async fn fill(queue: &Queue, messages: u32) -> Result<()> {
     let numbers: Vec<u32> = (0..messages).collect();
     for batch in numbers.chunks(1_000) {
         let batch = batch.iter().map(|number| message(*number)).collect::<Result<Vec<_>>>()?;
-        for verdict in publish_all(&publisher, &batch).await {
-            verdict?;
+        for outcome in publish_all(&publisher, &batch).await {
+            outcome?;
         }
     }
     Ok(())
@@ -94,9 +96,10 @@ pub(crate) fn message(number: u32) -> Result<Message> {
     }))
 }
 
-/// Receives by a loop as one writes it by hand: so many tasks that take a delivery, insert one row, and acknowledge. With
-/// `once`, as one writes it whose rows must not be there twice: a table of what was seen, in one transaction with the row.
-pub(crate) async fn by_hand(
+/// Receives by a hand-written loop: so many tasks that take a delivery, insert one row, and
+/// acknowledge. With `once` it avoids duplicate rows: it inserts into a table of received messages,
+/// in one transaction with the row.
+pub(crate) async fn baseline(
     pool: &PgPool,
     queue: &Queue,
     messages: u32,
@@ -148,7 +151,7 @@ pub(crate) async fn by_hand(
             }
         });
     }
-    while let Some(ended) = timeout(PATIENCE, tasks.join_next()).await? {
+    while let Some(ended) = timeout(TIME_LIMIT, tasks.join_next()).await? {
         ended??;
     }
     let took = begun.elapsed();
@@ -156,7 +159,8 @@ pub(crate) async fn by_hand(
     Ok(took)
 }
 
-/// Receives by our consumer with as many at once as by hand, or with batches of so many; the time runs until the last acknowledgement.
+/// Receives by our consumer with the concurrency of the baseline, or with batches of so many; the
+/// time runs until the last acknowledgement.
 pub(crate) async fn by_consumer(
     outbox: &Outbox,
     queue: &Queue,
@@ -165,7 +169,7 @@ pub(crate) async fn by_consumer(
 ) -> Result<Duration> {
     let begun = Instant::now();
     let subscriber = AmqpSubscriber::new(rabbitmq::shared_url(), queue.name())?;
-    let consumer = Consumer::new("bench", outbox)
+    let consumer = Consumer::builder("bench", outbox)
         .on("receive", receive)
         .subscribe(subscriber.prefetch(PREFETCH));
     let consumer = match batch {
@@ -181,18 +185,18 @@ pub(crate) async fn by_consumer(
     Ok(took)
 }
 
-/// Waits until so many are acknowledged. It looks now and then: who waits for the signal is woken by every message, which is
-/// part of what is measured then.
-pub(crate) async fn acked(handle: &ConsumerHandle, messages: u32) -> Result<()> {
-    let (mut looks, stats) = (interval(LOOK_EVERY), handle.stats());
+/// Waits until so many are acknowledged. It polls: a wait for the signal would wake at every
+/// message, and be part of the measurement.
+pub(crate) async fn acked(handle: &Consumer, messages: u32) -> Result<()> {
+    let (mut polls, stats) = (interval(POLL_INTERVAL), handle.stats());
     let all = async {
         while stats.borrow().acked < u64::from(messages) {
             stats.has_changed().context("it has ended")?;
-            looks.tick().await;
+            polls.tick().await;
         }
         Ok(())
     };
-    timeout(PATIENCE, all).await.context("it stands still")?
+    timeout(TIME_LIMIT, all).await.context("it stands still")?
 }
 
 pub(crate) async fn receive(

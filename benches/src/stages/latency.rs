@@ -1,9 +1,10 @@
-//! From commit to receipt: at a steady rate that does not wait for anybody, and after a silence.
+//! From commit to receipt: at a steady rate, whatever becomes of earlier events, and after a
+//! silence.
 
 use crate::{
+    environment::Environment,
     figures::{Rounds, percentile},
-    load::{fill::number_of, ours::Watched},
-    place::Place,
+    load::{fill::number_of, ours::MeteredOutbox},
     stages::write::{INSERT_ORDER, OrderPlaced, insert_event},
 };
 use anyhow::{Context, Result, bail};
@@ -27,12 +28,12 @@ use tokio::{
     time::{sleep, sleep_until},
 };
 
-/// Connections of the producers: at 1,000 a second as many as a slow disk makes wait.
+/// Connections of the producers: at 1,000 events a second as many as wait for a slow disk.
 const PRODUCERS: u32 = 32;
 /// How long the last event of a round may take.
-const PATIENCE: Duration = Duration::from_secs(20);
+const TIME_LIMIT: Duration = Duration::from_secs(20);
 
-/// What is sent, and how often.
+/// The load of a run.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Latency {
     /// Events a second.
@@ -61,40 +62,41 @@ struct Watch {
     received: Vec<OnceLock<Instant>>,
 }
 
-/// Both sides, running: a relay, and a consumer that is told in-process.
-pub(crate) struct Lines {
-    ours: Place,
-    floor: Place,
+/// Both sides, running: a relay, and a consumer that its producer notifies in this process.
+pub(crate) struct LatencyRun {
+    ours: Environment,
+    floor: Environment,
     watches: [Arc<Watch>; 2],
-    told: mpsc::UnboundedSender<Told>,
+    committed: mpsc::UnboundedSender<Committed>,
     relay: outbox_core::relay::Relay,
     consumer: tokio::task::JoinHandle<Result<()>>,
     sent: usize,
 }
 
-/// What the floor's producer says to its consumer.
-struct Told {
+/// What the floor's producer sends to its consumer: one event that it has committed.
+struct Committed {
     partition: i16,
     id: i64,
     number: usize,
 }
 
-impl Lines {
+impl LatencyRun {
     /// Opens both, for so many events.
     pub(crate) async fn open(events: usize) -> Result<Self> {
-        let (ours, floor) = (Place::shared(PRODUCERS).await?, Place::shared(PRODUCERS).await?);
+        let (ours, floor) =
+            (Environment::shared(PRODUCERS).await?, Environment::shared(PRODUCERS).await?);
         let watches = [Watch::new(events), Watch::new(events)];
-        let watched = Watched::new(&ours.outbox, u64::MAX);
-        let relay = watched.start(Receives(Arc::clone(&watches[0]))).await?;
-        let (told, hears) = mpsc::unbounded_channel();
+        let metered = MeteredOutbox::new(&ours.outbox, u64::MAX);
+        let relay = metered.start(Receives(Arc::clone(&watches[0]))).await?;
+        let (committed, received) = mpsc::unbounded_channel();
         let consumer =
-            tokio::spawn(consume(floor.url().to_owned(), hears, Arc::clone(&watches[1])));
+            tokio::spawn(consume(floor.url().to_owned(), received, Arc::clone(&watches[1])));
         relay.stats().wait_for(|stats| stats.partitions > 0).await?;
-        let mut lines = Self { ours, floor, watches, told, relay, consumer, sent: 0 };
+        let mut run = Self { ours, floor, watches, committed, relay, consumer, sent: 0 };
         // Connections, statements, caches.
         let warm = Latency { rate: 200, rounds: 1, round: Duration::from_millis(500) };
-        lines.run(warm).await?;
-        Ok(lines)
+        run.run(warm).await?;
+        Ok(run)
     }
 
     /// Sends at a rate, ours and the floor in turn.
@@ -131,11 +133,11 @@ impl Lines {
     /// Ends both.
     pub(crate) async fn close(self) -> Result<()> {
         self.relay.shutdown(Duration::from_secs(10)).await?;
-        drop(self.told);
+        drop(self.committed);
         self.consumer.await?
     }
 
-    /// Sends events on time whatever becomes of those before them, and gives the milliseconds of each.
+    /// Sends events on time, whatever becomes of earlier ones, and gives the milliseconds of each.
     async fn round(&mut self, is_ours: bool, events: usize, pause: Duration) -> Result<Vec<f64>> {
         let watch = Arc::clone(&self.watches[usize::from(!is_ours)]);
         let numbers = self.sent..self.sent + events;
@@ -147,13 +149,18 @@ impl Lines {
             if is_ours {
                 sent.spawn(send_ours(self.ours.outbox.clone(), number, watch));
             } else {
-                sent.spawn(send_by_hand(self.floor.pool.clone(), number, watch, self.told.clone()));
+                sent.spawn(send_baseline(
+                    self.floor.pool.clone(),
+                    number,
+                    watch,
+                    self.committed.clone(),
+                ));
             }
         }
         while let Some(done) = sent.join_next().await {
             done??;
         }
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + TIME_LIMIT;
         while let Some(number) =
             numbers.clone().find(|&number| watch.received[number].get().is_none())
         {
@@ -189,7 +196,7 @@ impl Watch {
     }
 }
 
-/// A destination that notes the instant.
+/// A destination that records the instant of receipt.
 struct Receives(Arc<Watch>);
 
 #[async_trait]
@@ -212,11 +219,11 @@ async fn send_ours(outbox: Outbox, number: usize, watch: Arc<Watch>) -> Result<(
     Ok(())
 }
 
-async fn send_by_hand(
+async fn send_baseline(
     pool: PgPool,
     number: usize,
     watch: Arc<Watch>,
-    told: mpsc::UnboundedSender<Told>,
+    committed: mpsc::UnboundedSender<Committed>,
 ) -> Result<()> {
     let mut tx = pool.begin().await?;
     sqlx::query(INSERT_ORDER)
@@ -227,18 +234,18 @@ async fn send_by_hand(
     let (partition, id) = insert_event(&mut tx, &OrderPlaced::new(number)).await?;
     tx.commit().await?;
     watch.committed(number);
-    told.send(Told { partition, id, number })?;
+    committed.send(Committed { partition, id, number })?;
     Ok(())
 }
 
-/// The floor's consumer: told of each event, it selects the row, has it received, and deletes it.
+/// The floor's consumer: for each announced event it selects the row, counts it as received, and deletes it.
 async fn consume(
     url: String,
-    mut hears: mpsc::UnboundedReceiver<Told>,
+    mut received: mpsc::UnboundedReceiver<Committed>,
     watch: Arc<Watch>,
 ) -> Result<()> {
     let mut connection = PgConnection::connect(&url).await?;
-    while let Some(Told { partition, id, number }) = hears.recv().await {
+    while let Some(Committed { partition, id, number }) = received.recv().await {
         sqlx::query(
             "SELECT event_id, message_id, source, topic, event_type, event_version, aggregate_type, message_key, \
              content_type, payload, headers, created_at, expires_at FROM outbox_events \

@@ -1,4 +1,4 @@
-//! What is measured.
+//! The benchmarks.
 
 pub(crate) mod asks;
 pub(crate) mod consume;

@@ -1,9 +1,10 @@
-//! Sagas: steps a second beside the same transactions written by hand, and sagas a second while many others are in flight.
+//! Sagas: steps a second beside the same hand-written transactions, and sagas a second while many
+//! others are in flight.
 
 use crate::{
     args::Sides,
+    environment::Environment,
     figures::Rounds,
-    place::Place,
     stages::write::{INSERT_ORDER, OrderPlaced, insert_event},
 };
 use anyhow::{Context, Result, ensure};
@@ -27,18 +28,18 @@ use tokio::{sync::watch, task::JoinSet, time::timeout};
 
 /// Steps of a saga.
 const STEPS: u32 = 3;
-/// Sagas of a round that are carried before the clock runs: connections are opened, statements prepared.
+/// Sagas that run before the clock starts: connections are opened, statements prepared.
 const WARM_UP: u32 = 30;
 /// How long a round may take.
-const PATIENCE: Duration = Duration::from_secs(180);
+const TIME_LIMIT: Duration = Duration::from_secs(180);
 /// Sagas that are started in one transaction.
 const STARTED_AT_ONCE: u32 = 500;
 
-/// How much is done.
+/// The load of a run.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Load {
     pub(crate) sagas: u32,
-    /// Sagas that are carried at once, by either side.
+    /// Sagas that run at once, on either side.
     pub(crate) at_once: usize,
     pub(crate) rounds: usize,
     pub(crate) sides: Sides,
@@ -48,19 +49,20 @@ pub(crate) struct Load {
 #[derive(Debug, Default)]
 pub(crate) struct Steps {
     pub(crate) ours: Rounds,
-    pub(crate) by_hand: Rounds,
+    pub(crate) baseline: Rounds,
 }
 
 /// Sagas a second.
 #[derive(Debug, Default)]
 pub(crate) struct InFlight {
-    /// While one other is in flight.
+    /// While one other saga is in flight.
     pub(crate) one: Rounds,
-    /// While many others are.
+    /// While many others are in flight.
     pub(crate) many: Rounds,
 }
 
-/// A saga whose steps do what one transaction of the other benches does: an order, and an event.
+/// A saga whose steps do the work of one transaction of the other benchmarks: an order, and an
+/// event.
 #[derive(Serialize, Deserialize)]
 struct Ship {
     number: usize,
@@ -95,7 +97,8 @@ impl Ship {
     }
 }
 
-/// A saga that is done, or in flight until the bench has ended: its second step is to be tried again in days.
+/// A saga that is completed, or in flight until the benchmark has ended: the retry of its second
+/// step is due in days.
 #[derive(Serialize, Deserialize)]
 struct Wait {
     ends: bool,
@@ -114,40 +117,46 @@ impl Wait {
     }
 }
 
-/// Carries sagas in turn by our coordinator and by hand.
-pub(crate) async fn steps(place: &Place, load: Load) -> Result<Steps> {
+/// Runs sagas by our coordinator and by the baseline in turn.
+pub(crate) async fn steps(environment: &Environment, load: Load) -> Result<Steps> {
     let mut steps = Steps::default();
     for round in 0..load.rounds {
         for ours in [round % 2 == 0, round % 2 == 1] {
             if !(if ours { load.sides.ours() } else { load.sides.floor() }) {
                 continue;
             }
-            empty(place).await?;
-            let took = if ours { by_us(place, load).await? } else { by_hand(place, load).await? };
-            check(place, load.sagas + WARM_UP).await?;
-            let side = if ours { &mut steps.ours } else { &mut steps.by_hand };
+            empty(environment).await?;
+            let took = if ours {
+                by_us(environment, load).await?
+            } else {
+                baseline(environment, load).await?
+            };
+            check(environment, load.sagas + WARM_UP).await?;
+            let side = if ours { &mut steps.ours } else { &mut steps.baseline };
             side.push(f64::from(load.sagas * STEPS) / took.as_secs_f64());
         }
     }
     Ok(steps)
 }
 
-/// Carries sagas in turn where one other is in flight, and where many are. The tables have the same size: the others are done
-/// where they are not in flight.
+/// Runs sagas in turn beside one saga in flight and beside many. The tables have the same size: the
+/// other sagas are completed where they are not in flight.
 pub(crate) async fn in_flight(many: u32, load: Load) -> Result<InFlight> {
-    let places = [Place::shared(40).await?, Place::shared(40).await?];
-    for (place, in_flight) in places.iter().zip([1, many]) {
-        let sagas = coordinator(&place.outbox, load.at_once).await?;
+    let places = [Environment::shared(40).await?, Environment::shared(40).await?];
+    for (environment, in_flight) in places.iter().zip([1, many]) {
+        let sagas = coordinator(&environment.outbox, load.at_once).await?;
         let mut stats = sagas.stats();
-        start(&place.outbox, &sagas, many, |number| Wait { ends: number >= in_flight as usize })
-            .await?;
-        seen(&mut stats, |stats| stats.waited + stats.rested >= u64::from(many)).await?;
-        sagas.shutdown(PATIENCE).await?;
-        let waiting = place
+        start(&environment.outbox, &sagas, many, |number| Wait {
+            ends: number >= in_flight as usize,
+        })
+        .await?;
+        seen(&mut stats, |stats| stats.waited + stats.idle >= u64::from(many)).await?;
+        sagas.shutdown(TIME_LIMIT).await?;
+        let waiting = environment
             .number("SELECT count(*)::float8 FROM outbox_sagas WHERE state = 'running'")
             .await?;
         ensure!(waiting.total_cmp(&f64::from(in_flight)).is_eq(), "{waiting} sagas are in flight");
-        sqlx::raw_sql("VACUUM (ANALYZE)").execute(&place.pool).await?;
+        sqlx::raw_sql("VACUUM (ANALYZE)").execute(&environment.pool).await?;
     }
     let mut flown = InFlight::default();
     for round in 0..load.rounds {
@@ -157,8 +166,8 @@ pub(crate) async fn in_flight(many: u32, load: Load) -> Result<InFlight> {
             side.push(f64::from(load.sagas) / took.as_secs_f64());
         }
     }
-    for place in &places {
-        check(place, (load.sagas + WARM_UP) * u32::try_from(load.rounds)?).await?;
+    for environment in &places {
+        check(environment, (load.sagas + WARM_UP) * u32::try_from(load.rounds)?).await?;
     }
     Ok(flown)
 }
@@ -186,49 +195,50 @@ pub(super) async fn start<D: Serialize + Send + 'static>(
     Ok(())
 }
 
-/// Waits until a coordinator has done something.
+/// Waits until a coordinator has reached a number.
 async fn seen(
     stats: &mut watch::Receiver<SagasStats>,
     done: impl FnMut(&SagasStats) -> bool,
 ) -> Result<()> {
-    timeout(PATIENCE, stats.wait_for(done)).await.context("the sagas stand still")??;
+    timeout(TIME_LIMIT, stats.wait_for(done)).await.context("the sagas stand still")??;
     Ok(())
 }
 
-/// Lets a coordinator with its defaults carry sagas that are there already; the time runs from its start.
-async fn by_us(place: &Place, load: Load) -> Result<Duration> {
-    let starter = coordinator(&place.outbox, load.at_once).await?;
+/// Runs existing sagas by a coordinator with its defaults; the time runs from its start.
+async fn by_us(environment: &Environment, load: Load) -> Result<Duration> {
+    let starter = coordinator(&environment.outbox, load.at_once).await?;
     let mut stats = starter.stats();
-    start(&place.outbox, &starter, WARM_UP, |number| Ship { number }).await?;
-    seen(&mut stats, |stats| stats.rested >= u64::from(WARM_UP)).await?;
-    starter.shutdown(PATIENCE).await?;
-    start(&place.outbox, &starter, load.sagas, |number| Ship { number }).await?;
+    start(&environment.outbox, &starter, WARM_UP, |number| Ship { number }).await?;
+    seen(&mut stats, |stats| stats.idle >= u64::from(WARM_UP)).await?;
+    starter.shutdown(TIME_LIMIT).await?;
+    start(&environment.outbox, &starter, load.sagas, |number| Ship { number }).await?;
     let begun = Instant::now();
-    let sagas = coordinator(&place.outbox, load.at_once).await?;
-    seen(&mut sagas.stats(), |stats| stats.rested >= u64::from(load.sagas)).await?;
+    let sagas = coordinator(&environment.outbox, load.at_once).await?;
+    seen(&mut sagas.stats(), |stats| stats.idle >= u64::from(load.sagas)).await?;
     let took = begun.elapsed();
-    sagas.shutdown(PATIENCE).await?;
+    sagas.shutdown(TIME_LIMIT).await?;
     Ok(took)
 }
 
-/// Does the same with sagas that are there already, each transaction as a careful hand writes it.
-async fn by_hand(place: &Place, load: Load) -> Result<Duration> {
-    let starter = coordinator(&place.outbox, load.at_once).await?;
-    starter.shutdown(PATIENCE).await?;
+/// Runs existing sagas by hand-written transactions, without the framework.
+async fn baseline(environment: &Environment, load: Load) -> Result<Duration> {
+    let starter = coordinator(&environment.outbox, load.at_once).await?;
+    starter.shutdown(TIME_LIMIT).await?;
     let mut took = Duration::ZERO;
     for count in [WARM_UP, load.sagas] {
-        start(&place.outbox, &starter, count, |number| Ship { number }).await?;
+        start(&environment.outbox, &starter, count, |number| Ship { number }).await?;
         let begun = Instant::now();
-        // A hand knows how many it takes and asks once: the coordinator claims in batches meanwhile.
+        // The baseline knows its number of sagas and queries once, where the coordinator claims in
+        // batches.
         let due = sqlx::query(
             "SELECT saga_id FROM outbox_sagas WHERE due_at IS NOT NULL ORDER BY due_at",
         );
         let due: Arc<[Uuid]> =
-            due.fetch_all(&place.pool).await?.iter().map(|row| row.get(0)).collect();
+            due.fetch_all(&environment.pool).await?.iter().map(|row| row.get(0)).collect();
         ensure!(due.len() == count as usize, "{} sagas are due", due.len());
         let (next, mut hands) = (Arc::new(AtomicUsize::new(0)), JoinSet::new());
         for _ in 0..load.at_once {
-            let (pool, due, next) = (place.pool.clone(), Arc::clone(&due), Arc::clone(&next));
+            let (pool, due, next) = (environment.pool.clone(), Arc::clone(&due), Arc::clone(&next));
             hands.spawn(async move {
                 while let Some(saga) = due.get(next.fetch_add(1, Relaxed)) {
                     for step in ["reserve", "charge", "send"] {
@@ -246,7 +256,8 @@ async fn by_hand(place: &Place, load: Load) -> Result<Duration> {
     Ok(took)
 }
 
-/// One transaction: the saga's row is locked and read, the step done, and written down in row, log and outbox.
+/// Runs one transaction: it locks and reads the saga's row, runs the step, and writes row, log and
+/// event.
 async fn one_step(pool: &PgPool, saga: Uuid, step: &str) -> Result<()> {
     let mut tx = pool.begin().await?;
     let row =
@@ -314,19 +325,19 @@ async fn one_step(pool: &PgPool, saga: Uuid, step: &str) -> Result<()> {
     Ok(())
 }
 
-async fn empty(place: &Place) -> Result<()> {
-    place.empty().await?;
-    sqlx::raw_sql("TRUNCATE outbox_sagas, outbox_saga_log").execute(&place.pool).await?;
+async fn empty(environment: &Environment) -> Result<()> {
+    environment.empty().await?;
+    sqlx::raw_sql("TRUNCATE outbox_sagas, outbox_saga_log").execute(&environment.pool).await?;
     Ok(())
 }
 
-/// Every step of every saga is done once, or the figure is void.
-async fn check(place: &Place, sagas: u32) -> Result<()> {
+/// Fails where a step of a saga did not run exactly once: the figure is void then.
+async fn check(environment: &Environment, sagas: u32) -> Result<()> {
     let completed =
         "SELECT count(*)::float8 FROM outbox_sagas WHERE state = 'completed' AND name = 'ship'";
-    let completed = place.number(completed).await?;
-    let orders = place.number("SELECT count(*)::float8 FROM orders").await?;
-    let events = place.number("SELECT count(*)::float8 FROM outbox_events").await?;
+    let completed = environment.number(completed).await?;
+    let orders = environment.number("SELECT count(*)::float8 FROM orders").await?;
+    let events = environment.number("SELECT count(*)::float8 FROM outbox_events").await?;
     let (sagas, steps) = (f64::from(sagas), f64::from(sagas * STEPS));
     let as_wanted = (completed, orders, events) == (sagas, steps, steps);
     ensure!(

@@ -1,6 +1,7 @@
-//! Messages whose handler takes long, with all defaults of relay, transport and consumer: whether waiting ones are repeated.
+//! Messages with a slow handler, with all defaults of relay, transport and consumer: how often
+//! waiting ones are repeated.
 
-use crate::place::Place;
+use crate::environment::Environment;
 use anyhow::{Context, Result};
 use axum::{Router, http::StatusCode, middleware::map_response, response::Response};
 use outbox_core::{
@@ -21,20 +22,20 @@ use std::{
 };
 use tokio::{net::TcpListener, task::JoinHandle, time::timeout};
 
-/// What the handler takes.
+/// The duration of the handler.
 const TAKES: Duration = Duration::from_secs(2);
-/// Connections of the pool, as most have.
+/// The usual size of a pool.
 const CONNECTIONS: u32 = 10;
-/// How long it may take in all.
-const PATIENCE: Duration = Duration::from_secs(1_200);
+/// The time limit of a run.
+const TIME_LIMIT: Duration = Duration::from_secs(1_200);
 
-/// What became of the messages.
+/// The outcome of a run.
 #[derive(Debug)]
 pub(crate) struct Slow {
     pub(crate) over: &'static str,
     pub(crate) messages: u32,
     pub(crate) at_once: usize,
-    /// The time that it took, over that of the handlers.
+    /// The duration of the run, over that of the handlers.
     pub(crate) of_the_least: f64,
     pub(crate) repeats: f64,
     pub(crate) suppressed: f64,
@@ -82,7 +83,7 @@ pub(crate) async fn run(messages: u32) -> Result<Vec<Slow>> {
     Ok(vec![in_process, over_http])
 }
 
-/// Serves a receiver, counting answers that are too late.
+/// Serves a receiver, and counts late responses.
 async fn serve(router: Router, timeouts: &Arc<AtomicU64>) -> Result<(String, JoinHandle<()>)> {
     let timeouts = Arc::clone(timeouts);
     let router = router.layer(map_response(move |response: Response| {
@@ -94,7 +95,7 @@ async fn serve(router: Router, timeouts: &Arc<AtomicU64>) -> Result<(String, Joi
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     let url = format!("http://{}/events", listener.local_addr()?);
     let server = tokio::spawn(async move {
-        // It is ended with the run.
+        // It ends with the run.
         let _ = axum::serve(listener, router).await;
     });
     Ok((url, server))
@@ -107,23 +108,25 @@ async fn one(
     subscriber: impl Subscriber,
     timeouts: &Arc<AtomicU64>,
 ) -> Result<Slow> {
-    let place = Place::shared(CONNECTIONS).await?;
+    let environment = Environment::shared(CONNECTIONS).await?;
     [&RUNS, &MOST, &RUNNING].iter().for_each(|count| count.store(0, Ordering::Relaxed));
-    let tx = place.outbox.begin().await?;
+    let tx = environment.outbox.begin().await?;
     for number in 0..messages {
         tx.emit(ReportAsked { number })?;
     }
     tx.commit().await?;
-    let consumer = Consumer::new("slow", &place.outbox)
+    let consumer = Consumer::builder("slow", &environment.outbox)
         .on("make-report", make_report)
         .subscribe(subscriber)
         .start()
         .await?;
     let begun = Instant::now();
-    let relay =
-        Relay::builder(&place.outbox).route("slow", topic("reports"), publisher).start().await?;
+    let relay = Relay::builder(&environment.outbox)
+        .route("slow", topic("reports"), publisher)
+        .start()
+        .await?;
     let mut stats = relay.stats();
-    timeout(PATIENCE, stats.wait_for(|s| s.delivered == u64::from(messages)))
+    timeout(TIME_LIMIT, stats.wait_for(|s| s.delivered == u64::from(messages)))
         .await
         .context("it stands still")??;
     let took = begun.elapsed();

@@ -1,10 +1,10 @@
-//! Writing: transactions with an order and some events, ours beside the same statements written by hand.
+//! Writing: transactions with an order and some events, beside the same hand-written statements.
 
 use crate::{
     args::Sides,
+    environment::Environment,
     figures::{Rounds, percentile},
     load::fill::{PARTITIONS, PAYLOAD, key},
-    place::Place,
 };
 use anyhow::Result;
 use outbox_core::{event::MessageId, outbox::partition_of};
@@ -20,10 +20,10 @@ use std::{
 };
 use tokio::task::JoinSet;
 
-/// The data that the event speaks of.
+/// The order of the event.
 pub(crate) const INSERT_ORDER: &str = "INSERT INTO orders (customer, total) VALUES ($1, $2)";
 
-/// What is written, and how often.
+/// The load of a run.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Write {
     pub(crate) writers: u32,
@@ -59,7 +59,7 @@ pub(crate) struct OrderPlaced {
 }
 
 impl OrderPlaced {
-    /// Makes one whose JSON has the size of every payload here.
+    /// Makes an event whose JSON has the size of every payload here.
     pub(crate) fn new(number: usize) -> Self {
         let order = key(number);
         let frame = r#"{"order":"","note":""}"#.len() + order.len();
@@ -68,15 +68,16 @@ impl OrderPlaced {
 }
 
 /// Measures both sides in turn.
-pub(crate) async fn run(place: &Place, write: Write) -> Result<Written> {
+pub(crate) async fn run(environment: &Environment, write: Write) -> Result<Written> {
     let mut written = Written::default();
     for round in 0..write.rounds {
         for ours in [round % 2 == 0, round % 2 == 1] {
             if !(if ours { write.sides.ours() } else { write.sides.floor() }) {
                 continue;
             }
-            place.empty().await?;
-            let (outbox, pool, events) = (place.outbox.clone(), place.pool.clone(), write.events);
+            environment.empty().await?;
+            let (outbox, pool, events) =
+                (environment.outbox.clone(), environment.pool.clone(), write.events);
             let side = if ours { &mut written.ours } else { &mut written.raw };
             if ours {
                 let once = move |order| one_of_ours(outbox.clone(), order, events);
@@ -90,7 +91,7 @@ pub(crate) async fn run(place: &Place, write: Write) -> Result<Written> {
     Ok(written)
 }
 
-/// Lets the writers write for one round.
+/// Runs the writers for one round.
 async fn drive<F>(
     side: &mut Side,
     write: Write,
@@ -169,7 +170,8 @@ async fn one_by_hand(pool: PgPool, order: usize, events: u32) -> Result<()> {
     Ok(())
 }
 
-/// Writes one event as a careful hand would: the same columns, the same values. Gives its partition and id.
+/// Writes one event by hand-written SQL: the same columns, the same values. Gives its partition and
+/// id.
 pub(crate) async fn insert_event(
     tx: &mut Transaction<'_, Postgres>,
     event: &OrderPlaced,

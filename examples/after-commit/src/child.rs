@@ -1,4 +1,4 @@
-//! The process that places the order: this program once more, with other arguments.
+//! The process that places the order: this program, with other arguments.
 
 use crate::tables::{self, OrderPlaced, mail, order};
 use anyhow::{Context, ensure};
@@ -16,7 +16,7 @@ use tokio::{
 
 const PLACE: &str = "--place-order-in";
 const KILLED: &str = "--to-be-killed";
-/// What the child says when COMMIT was answered.
+/// The output of the child after COMMIT.
 const COMMITTED: &str = "committed";
 
 /// Tells whether this process is the child, where its database is, and whether it will be killed.
@@ -45,7 +45,8 @@ pub async fn place_order(folder: &Path, killed: bool) -> anyhow::Result<()> {
     let order = order::ActiveModel { total: Set(4200), ..Default::default() }.insert(&tx).await?;
     tx.emit(OrderPlaced { order_id: order.id })?;
     if killed {
-        // Hooks run before listeners: here COMMIT is answered and no mail is sent. The process goes no further.
+        // Hooks run before listeners: here the transaction is committed and no mail is sent. The
+        // process goes no further.
         tx.after_commit(|| {
             println!("{COMMITTED}");
             loop {

@@ -1,7 +1,8 @@
-//! What a listener in the phase after commit and an event in the outbox survive.
+//! What survives a crash: the mail of an after-commit listener, or that of an event in the outbox.
 //!
-//! A child process places an order in one transaction. The order is to be followed by two mails: one from a listener in
-//! that process, one from whoever receives the event. In the second run the child is killed (SIGKILL) right after COMMIT.
+//! A child process places an order in one transaction. Two mails are to follow: one from a listener
+//! in that process, one from the consumer of the event. In the second run the child is killed
+//! (SIGKILL) right after COMMIT.
 #![expect(clippy::print_stdout, reason = "an example speaks to its reader")]
 #![expect(unreachable_pub, reason = "written as a library would be")]
 
@@ -15,7 +16,7 @@ use tables::{OrderPlaced, mail, order};
 
 const SOON: Duration = Duration::from_secs(10);
 
-/// What is left of one run.
+/// The result of one run.
 struct Left {
     orders: u64,
     mails: Vec<String>,
@@ -26,12 +27,12 @@ async fn main() -> anyhow::Result<()> {
     if let Some((folder, killed)) = child::asked() {
         return child::place_order(&folder, killed).await;
     }
-    let (lives, killed) = (run(false).await?, run(true).await?);
+    let (kept_running, killed) = (run(false).await?, run(true).await?);
 
     println!("{:<26}{:<22}killed right after COMMIT", "", "the process lives on");
     let line = |what: &str, says: &dyn Fn(&Left) -> bool| {
         let word = |left: &Left| if says(left) { "yes" } else { "no" };
-        println!("{what:<26}{:<22}{}", word(&lives), word(&killed));
+        println!("{what:<26}{:<22}{}", word(&kept_running), word(&killed));
     };
     line("the order is saved", &|left| left.orders == 1);
     line("mail of the listener", &|left| left.mails.iter().any(|from| from == "listener"));
@@ -42,7 +43,7 @@ async fn main() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Lets a child place an order, then relays what it left behind.
+/// Runs a child that places an order, then relays the events that it left.
 async fn run(killed: bool) -> anyhow::Result<Left> {
     let folder = tempfile::tempdir()?;
     child::run(folder.path(), killed).await?;
@@ -55,7 +56,7 @@ async fn relay_what_is_left(db: &DatabaseConnection) -> anyhow::Result<()> {
     let outbox = Outbox::builder(db.clone()).source("shop").build().await?;
     let (publisher, subscriber) = Memory::channel();
     let relay = Relay::builder(&outbox).route("mails", topic("orders"), publisher).start().await?;
-    let consumer = Consumer::new("mails", &outbox)
+    let consumer = Consumer::builder("mails", &outbox)
         .on("send-mail", send_mail)
         .subscribe(subscriber)
         .start()

@@ -6,7 +6,7 @@ use std::io::{self, BufRead, BufReader, Write};
 use std::{fs::File, path::Path, sync::Arc, time::Duration};
 use tokio::{sync::Mutex, sync::mpsc, task::spawn_blocking, time::sleep};
 
-/// Makes both halves on a file, which is created if need be.
+/// Makes publisher and subscriber of a file, which is created if need be.
 pub fn open(path: &Path) -> io::Result<(LinePublisher, LineSubscriber)> {
     let publisher =
         LinePublisher(Arc::new(Mutex::new(File::options().create(true).append(true).open(path)?)));
@@ -21,7 +21,8 @@ pub struct LinePublisher(Arc<Mutex<File>>);
 impl Publisher for LinePublisher {
     async fn publish(&self, message: &Message) -> Result<Receipt, PublishError> {
         let (line, mut file) = (line(message), self.0.clone().lock_owned().await);
-        // On a thread of its own, which goes on when nobody waits any more: no line is cut, unless the disk is full.
+        // On a thread of its own, which finishes also where the caller is dropped: no line is cut,
+        // unless the disk is full.
         let append = move || {
             let length = file.metadata()?.len();
             file.write_all(&line)
@@ -29,14 +30,15 @@ impl Publisher for LinePublisher {
                 .or_else(|e| file.set_len(length).and(Err(e)))
         };
         let appended = spawn_blocking(append).await.map_err(io::Error::other).flatten();
-        // What keeps one line from being written keeps all of them: the destination is down.
+        // A failure to write one line concerns all lines: the destination is down.
         appended
             .map_err(|e| PublishError::unavailable("the line cannot be written").caused_by(e))?;
         Ok(Receipt::new())
     }
 }
 
-/// One line. A payload may have line ends between its tokens: such an event goes as a text in JSON.
+/// One line. A payload may have line ends between its tokens: such an event is written as a JSON
+/// string.
 fn line(message: &Message) -> Vec<u8> {
     let mut line = cloudevents::to_json(message).to_vec();
     if line.contains(&b'\n') {
@@ -53,7 +55,7 @@ fn read(line: &[u8]) -> Result<Message, String> {
         .map_err(|e| e.to_string())
 }
 
-/// Follows a file from its beginning: what was read before is known to the inbox.
+/// Follows a file from its beginning: the inbox suppresses the lines that were read before.
 pub struct LineSubscriber {
     file: BufReader<File>,
     /// The line that is being read; its end may not be written yet.
@@ -79,12 +81,12 @@ impl Subscriber for LineSubscriber {
     }
 }
 
-/// What became of a line. Dropped, it comes again.
+/// The settlement of a line. Dropped, the line is delivered again.
 struct Answer(Vec<u8>, mpsc::UnboundedSender<Vec<u8>>);
 
 impl Drop for Answer {
     fn drop(&mut self) {
-        // A subscriber that is gone reads the file anew when it comes back.
+        // A subscriber that has ended reads the file anew at its next start.
         let _ = (!self.0.is_empty()).then(|| self.1.send(std::mem::take(&mut self.0)));
     }
 }

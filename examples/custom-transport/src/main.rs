@@ -1,5 +1,5 @@
-//! A transport of one's own in under a hundred lines (`lines.rs`), and that it keeps what transports promise: the suite
-//! below is the one that ours pass too.
+//! A custom transport in under a hundred lines (`lines.rs`), and the conformance suite of all
+//! transports, which it passes.
 #![expect(clippy::print_stdout, reason = "an example speaks to its reader")]
 #![expect(unreachable_pub, reason = "written as a library would be")]
 
@@ -32,7 +32,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
         .await?;
     let (publisher, subscriber) = lines::open(&file)?;
     let relay = Relay::builder(&outbox).route("file", topic("orders"), publisher).start().await?;
-    let consumer = Consumer::new("readers", &outbox)
+    let consumer = Consumer::builder("readers", &outbox)
         .on("read-line", read_line)
         .subscribe(subscriber)
         .start()

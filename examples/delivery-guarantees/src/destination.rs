@@ -1,4 +1,4 @@
-//! The payments service, with a network that loses answers.
+//! The payments service, behind a network that loses responses.
 
 use async_trait::async_trait;
 use outbox_sea_orm::{
@@ -11,7 +11,7 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-/// What the network has done.
+/// The traffic of the network.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Faults(Arc<Mutex<HashMap<&'static str, Traffic>>>);
 
@@ -22,7 +22,7 @@ struct Traffic {
 }
 
 impl Faults {
-    /// Tells whether the answer to a message is lost: the first one is.
+    /// Tells whether the network loses the response to a message: it loses the first one.
     fn strike(&self, guarantee: &'static str, message: &Message) -> bool {
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let traffic = all.entry(guarantee).or_default();
@@ -30,7 +30,7 @@ impl Faults {
         traffic.lost.insert(message.id)
     }
 
-    /// Tells how often something was sent under a guarantee, and how many answers were lost.
+    /// Gives the number of requests under a guarantee, and of lost responses.
     pub(crate) fn of(&self, guarantee: &str) -> (u64, usize) {
         let all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         all.get(guarantee).map_or((0, 0), |traffic| (traffic.sent, traffic.lost.len()))
@@ -65,7 +65,7 @@ pub(crate) async fn payments(db: &DatabaseConnection, guarantee: &str) -> Result
     db.query_one_raw(asked).await?.map_or(Ok(0), |row| row.try_get_by_index(0))
 }
 
-/// A way to the payments service that loses the first answer to every message.
+/// A publisher to the payments service that loses the first response to every message.
 pub(crate) struct Lossy {
     guarantee: &'static str,
     service: Service,
@@ -73,9 +73,9 @@ pub(crate) struct Lossy {
 }
 
 enum Service {
-    /// Books at once, whatever it has seen before.
+    /// Books at once, without an inbox.
     Booking(DatabaseConnection),
-    /// Hands over to a consumer with an inbox.
+    /// Publishes to a consumer with an inbox.
     Inbox(Memory),
 }
 

@@ -1,7 +1,8 @@
 //! One fault, three guarantees.
 //!
-//! Every order is to be paid. The payment is booked, and then the answer is lost on the way back: once for each order. The
-//! relay cannot know whether it was booked. What it does then is the guarantee of its route:
+//! Every order is to be paid. The payment is booked, and then the response is lost, once for each
+//! order. The relay cannot know whether it was booked; the guarantee of its route decides what it
+//! does:
 //!
 //! - at most once: it does not try again. A message that was lost on the way there would stay lost.
 //! - at least once: it tries again, and the payment is booked twice.
@@ -26,7 +27,7 @@ struct OrderPlaced {
     order_id: u64,
 }
 
-/// With the inbox: the payment and the note that the message was received are one transaction.
+/// With the inbox: the payment and the inbox row are one transaction.
 async fn take_payment(event: OrderPlaced, cx: &HandlerContext) -> Result<(), HandlerError> {
     book("effectively once", event.order_id, &cx.tx).await?;
     Ok(())
@@ -44,8 +45,9 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let outbox = Outbox::builder(db.clone()).source("shop").install().await?;
 
     let (inbox, subscriber) = Memory::channel();
-    let consumer =
-        Consumer::new("payments", &outbox).on("take-payment", take_payment).subscribe(subscriber);
+    let consumer = Consumer::builder("payments", &outbox)
+        .on("take-payment", take_payment)
+        .subscribe(subscriber);
     let consumer = consumer.start().await?;
     let retry = RetryPolicy::default().backoff(Duration::from_millis(20));
     let route = |name, lossy: Lossy| Route::new(name, topic("orders"), lossy).retry(retry);
@@ -72,10 +74,10 @@ async fn main() -> Result<(), Box<dyn Error>> {
     tokio::time::timeout(SOON, relay.stats().wait_for(over)).await??;
     relay.shutdown(SOON).await?;
     consumer.shutdown(SOON).await?;
-    tell(&db, &faults).await
+    print_table(&db, &faults).await
 }
 
-async fn tell(db: &DatabaseConnection, faults: &Faults) -> Result<(), Box<dyn Error>> {
+async fn print_table(db: &DatabaseConnection, faults: &Faults) -> Result<(), Box<dyn Error>> {
     println!("{ORDERS} orders; of each the answer to its first payment is lost\n");
     println!("{:<20}{:>8}{:>16}{:>12}", "route", "sent", "answers lost", "payments");
     for guarantee in ["at most once", "at least once", "effectively once"] {

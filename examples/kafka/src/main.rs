@@ -1,7 +1,7 @@
-//! What users of Kafka know, with an outbox before it: producer callbacks with partition and offset, manual acknowledgement, a
-//! dead-letter topic and a listener of it.
+//! Kafka with an outbox in front of it: producer callbacks with partition and offset, manual
+//! acknowledgement, a dead-letter topic and its reader.
 //!
-//! `shop.rs` saves events and relays them, `desk.rs` receives.
+//! `shop.rs` saves events and relays them, `worker.rs` receives.
 //!
 //! ```text
 //! cargo run -p kafka [-- host:9092]
@@ -9,7 +9,7 @@
 #![expect(clippy::print_stdout, reason = "an example speaks to its reader")]
 #![expect(unreachable_pub, reason = "written as a library would be")]
 
-mod desk;
+mod worker;
 mod shop;
 
 use outbox_kafka::{KafkaSubscriber, Topic};
@@ -18,7 +18,7 @@ use outbox_sea_orm::prelude::MessageId;
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
     let brokers = std::env::args().nth(1).unwrap_or_else(|| "127.0.0.1:9092".to_owned());
-    // Names that no other run of this program has, of topics that keep nothing for long.
+    // Names of this run alone, for topics with a short retention.
     let run = MessageId::generate();
     let (tickets, dead) = (format!("example.{run}.tickets"), format!("example.{run}.dead"));
     let topic = |name: &str, partitions| {
@@ -34,17 +34,17 @@ async fn main() -> anyhow::Result<()> {
     }
 
     println!("\nReceived, each answered by hand; what comes back goes before what is behind it:");
-    let desk = KafkaSubscriber::new(&brokers, "printing")?
+    let tickets_subscriber = KafkaSubscriber::new(&brokers, "printing")?
         .topic(&tickets)
         .dead_letters(&dead)
         .declare(topics);
-    for line in desk::print_tickets(desk.build()?, 3).await? {
+    for line in worker::print_tickets(tickets_subscriber.build()?, 3).await? {
         println!("  {line}");
     }
 
     println!("\nThe dead letters, with Kafka Connect's headers for why:");
     let letters = KafkaSubscriber::new(&brokers, "looking-after")?.topic(&dead).build()?;
-    for line in desk::read_dead_letters(letters, 1, &tickets).await? {
+    for line in worker::read_dead_letters(letters, 1, &tickets).await? {
         println!("  {line}");
     }
     Ok(())

@@ -41,7 +41,7 @@ pub async fn sell(
     let (confirm, mut confirmed) = mpsc::unbounded_channel();
     let relay = Relay::builder(&outbox)
         .route("kafka", everything(), publisher)
-        // What the producer's callback is elsewhere: the receipt has topic, partition and offset.
+        // The counterpart of a producer's callback: the receipt has topic, partition and offset.
         .on_delivered(move |event, receipt| {
             let key = event.key.as_deref().unwrap_or("-");
             let place = receipt

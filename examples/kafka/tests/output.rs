@@ -1,4 +1,4 @@
-//! What the example says, against the shared broker.
+//! The output of the example, with the shared broker.
 
 use std::{process::Command, time::Duration};
 use tests::{processes::Process, servers::kafka};
@@ -20,7 +20,7 @@ Received, each answered by hand; what comes back goes before what is behind it:
 The dead letters, with Kafka Connect's headers for why:
   ticket.sold  key 3  Rejected: the printer is jammed";
 
-/// Where a record went is the broker's and the hash's business.
+/// Partition and offset of a record depend on the broker and the hash.
 fn without_places(line: &str) -> String {
     match line.split_once("partition [") {
         Some((before, rest)) => {

@@ -50,7 +50,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
 
     let (publisher, subscriber) = Memory::channel();
     let relay = Relay::builder(&outbox).route("mails", topic("orders"), publisher).start().await?;
-    let consumer = Consumer::new("mails", &outbox)
+    let consumer = Consumer::builder("mails", &outbox)
         .on("send-mail", send_mail)
         .subscribe(subscriber)
         .start()

@@ -1,7 +1,8 @@
-//! What users of RabbitMQ know, with an outbox before it: publisher confirms, manual acknowledgement, three attempts and then
-//! the dead-letter queue, which is reached in three ways, and a listener of it.
+//! RabbitMQ with an outbox in front of it: publisher confirms, manual acknowledgement, three
+//! attempts and then the dead-letter queue, which messages reach in three ways, and its reader.
 //!
-//! `server.rs` says which exchange and queues there are, `shop.rs` saves events and relays them, `desk.rs` receives.
+//! `server.rs` has the exchange and queues, `shop.rs` saves events and relays them, `worker.rs`
+//! receives.
 //!
 //! ```text
 //! cargo run -p rabbitmq [-- amqp://user:password@host:5672]
@@ -9,7 +10,7 @@
 #![expect(clippy::print_stdout, reason = "an example speaks to its reader")]
 #![expect(unreachable_pub, reason = "written as a library would be")]
 
-mod desk;
+mod worker;
 mod server;
 mod shop;
 
@@ -29,13 +30,13 @@ async fn main() -> anyhow::Result<()> {
 
     println!("\nReceived, each answered by hand; what fails is tried three times:");
     let tickets = AmqpSubscriber::new(&url, names.queue("tickets"))?.prefetch(1).build()?;
-    for line in desk::print_tickets(tickets, 3).await? {
+    for line in worker::print_tickets(tickets, 3).await? {
         println!("  {line}");
     }
 
     println!("\nThe dead letters, and what the server wrote of each in x-death:");
     let dead = AmqpSubscriber::new(&url, names.queue("dead"))?.build()?;
-    for line in desk::read_dead_letters(dead, &names, 3).await? {
+    for line in worker::read_dead_letters(dead, &names, 3).await? {
         println!("  {line}");
     }
     Ok(())

@@ -1,15 +1,16 @@
-//! What is on the server: one exchange, three queues, and one queue for the dead letters of all three.
+//! The topology of the example: one exchange, three queues, and one queue for the dead letters of
+//! all three.
 
 use outbox_amqp::{Exchange, Queue, Topology};
 use outbox_sea_orm::prelude::MessageId;
 use std::time::Duration;
 
-/// Everything goes away by itself when nobody has used it for so long, as this is an example.
+/// The server deletes queues that were unused for so long, as this is an example.
 const UNUSED: Duration = Duration::from_mins(1);
-/// How long an offer stands.
+/// The time to live of an offer.
 const OFFER: Duration = Duration::from_millis(200);
 
-/// Names that no other run of this program has.
+/// Names of this run alone.
 pub struct Names(String);
 
 impl Names {
@@ -33,11 +34,12 @@ impl Names {
         queue.strip_prefix(&self.0).map_or(queue, |short| short.trim_start_matches('.'))
     }
 
-    /// Says what has to be there. Publishers and subscribers declare it whenever they connect.
+    /// Gives the topology. Publishers and subscribers declare it whenever they connect.
     pub fn topology(&self) -> Topology {
         let (exchange, dead) = (self.exchange(), self.queue("dead"));
-        // A quorum queue hands what is rejected to the dead letters at least once: it forgets a message only when the other
-        // queue has confirmed it. For that it refuses new messages at a limit, rather than giving old ones up.
+        // A quorum queue forwards rejected messages to the dead letters at least once: it deletes a
+        // message only when the other queue has confirmed it. For that it rejects new messages at
+        // its limit, instead of dropping old ones.
         let tickets = Queue::quorum(self.queue("tickets"))
             .bind(&exchange, "ticket.sold")
             .dead_letter_to(&dead)
@@ -46,9 +48,9 @@ impl Names {
             .bind(&exchange, "offer.made")
             .dead_letter_to(&dead)
             .ttl(OFFER);
-        // Only the newest price counts, so this queue gives the oldest one up when it is too long. Such a queue may lose: what
-        // it gives up goes to the dead letters at most once, without a confirm. Never let anything wait in it that must
-        // not be missed.
+        // Only the newest price counts, so this queue drops the oldest one at its limit. Such a
+        // queue may lose messages: it forwards dropped ones to the dead letters at most once,
+        // without a confirm. Do not use it for messages that must not be lost.
         let prices = Queue::quorum(self.queue("prices"))
             .bind(&exchange, "price.changed")
             .dead_letter_to(&dead)

@@ -21,7 +21,7 @@ pub struct TicketSold {
     pub jams: u32,
 }
 
-/// An offer that nobody takes.
+/// An offer without a consumer: its time to live runs out.
 #[derive(Debug, Serialize, Deserialize, OutboxEvent)]
 #[outbox(type = "offer.made", topic = "shop")]
 pub struct OfferMade {
@@ -55,7 +55,7 @@ pub async fn sell(url: &str, names: &Names) -> anyhow::Result<Vec<String>> {
     }
     tx.commit().await?;
 
-    // The routing key is the event's type, unless said otherwise.
+    // The routing key is the event's type by default.
     let publisher =
         AmqpPublisher::new(url)?.exchange(names.exchange()).declare(names.topology()).build()?;
     let (confirm, mut confirmed) = mpsc::unbounded_channel();

@@ -1,4 +1,4 @@
-//! What the example says, against the shared server.
+//! The output of the example, with the shared server.
 
 use std::{process::Command, time::Duration};
 use tests::{processes::Process, servers::rabbitmq};

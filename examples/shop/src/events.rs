@@ -1,34 +1,34 @@
-//! What the services say to each other: what orders asks the others to do, what they answer, and what has happened.
+//! The messages of the services: the commands of orders, the replies of the others, and events.
 //!
-//! An answer is no event of its own topic: it goes back to the saga that asked, on the topic that orders named. A service
-//! that has nothing to add to "done" answers without a type of its own.
+//! A reply has no topic of its own: it goes to the saga on the reply topic of orders. A service
+//! without an output replies without a type of its own.
 
 use outbox_sea_orm::prelude::*;
 use serde::{Deserialize, Serialize};
 
-/// The orders service, as its messages name it.
+/// The source of the orders service.
 pub const ORDERS: &str = "orders";
-/// The topic on which orders hears the answers.
+/// The reply topic of orders.
 pub const REPLIES: &str = "orders.replies";
 
-/// Orders asks stock: take a piece from the shelf.
+/// The command to stock: take a piece from the shelf.
 #[derive(Debug, Serialize, Deserialize, OutboxEvent)]
 #[outbox(type = "stock.reserve", topic = "stock", aggregate = "order")]
 pub struct ReserveStock {
-    /// What is said of one order arrives in its order.
+    /// The messages of one order arrive in order.
     #[outbox(key)]
     pub order_id: i64,
     pub product: String,
 }
 
-/// Stock answers: there is none.
+/// The rejection of stock: there is none.
 #[derive(Debug, Serialize, Deserialize, OutboxEvent)]
 #[outbox(type = "stock.sold-out", topic = "stock.answers")]
 pub struct SoldOut {
     pub product: String,
 }
 
-/// Orders asks stock: put it back.
+/// The command to stock: put the piece back.
 #[derive(Debug, Serialize, Deserialize, OutboxEvent)]
 #[outbox(type = "stock.release", topic = "stock", aggregate = "order")]
 pub struct ReleaseStock {
@@ -37,7 +37,7 @@ pub struct ReleaseStock {
     pub product: String,
 }
 
-/// Orders asks payments: let the customer pay.
+/// The command to payments: take the payment.
 #[derive(Debug, Serialize, Deserialize, OutboxEvent)]
 #[outbox(type = "payment.take", topic = "payments", aggregate = "order")]
 pub struct TakePayment {
@@ -48,23 +48,23 @@ pub struct TakePayment {
     pub amount: i64,
 }
 
-/// Payments answers: the customer has paid.
+/// The reply of payments: the customer has paid.
 #[derive(Debug, Serialize, Deserialize, OutboxEvent)]
 #[outbox(type = "payment.taken", topic = "payments.answers")]
 pub struct PaymentTaken {
-    /// What was taken, in cents.
+    /// The payment, in cents.
     pub amount: i64,
 }
 
-/// Payments answers: the customer cannot.
+/// The rejection of payments: the customer cannot pay.
 #[derive(Debug, Serialize, Deserialize, OutboxEvent)]
 #[outbox(type = "payment.declined", topic = "payments.answers")]
 pub struct PaymentDeclined {
-    /// The saga keeps it as the reason for which it turned back.
+    /// The saga stores it as the reason of its compensation.
     pub reason: String,
 }
 
-/// Orders asks payments: give it back.
+/// The command to payments: refund the payment.
 #[derive(Debug, Serialize, Deserialize, OutboxEvent)]
 #[outbox(type = "payment.refund", topic = "payments", aggregate = "order")]
 pub struct RefundPayment {
@@ -74,7 +74,7 @@ pub struct RefundPayment {
     pub amount: i64,
 }
 
-/// Orders asks shipping: send the parcel.
+/// The command to shipping: send the parcel.
 #[derive(Debug, Serialize, Deserialize, OutboxEvent)]
 #[outbox(type = "parcel.send", topic = "shipping", aggregate = "order")]
 pub struct SendParcel {
@@ -83,17 +83,17 @@ pub struct SendParcel {
     pub product: String,
 }
 
-/// Orders says, to whoever listens, how an order has ended: `order.confirmed` or `order.cancelled`.
+/// The event of orders at the end of an order: `order.confirmed` or `order.cancelled`.
 #[derive(Debug, Serialize, Deserialize, OutboxEvent)]
 #[outbox(topic = "orders", prefix = "order", aggregate = "order")]
 pub enum OrderEvent {
-    /// Nothing will be undone any more.
+    /// The order will not be compensated any more.
     Confirmed {
         #[outbox(key)]
         order_id: i64,
         customer: String,
     },
-    /// All that was done is undone.
+    /// All steps are compensated.
     Cancelled {
         #[outbox(key)]
         order_id: i64,
@@ -101,7 +101,7 @@ pub enum OrderEvent {
     },
 }
 
-/// Shipping says, to whoever listens: it is on its way.
+/// The event of shipping: the parcel was sent.
 #[derive(Debug, Serialize, Deserialize, OutboxEvent)]
 #[outbox(type = "parcel.sent", topic = "parcels", aggregate = "order")]
 pub struct ParcelSent {

@@ -1,10 +1,13 @@
-//! Four services with a database each: an order goes through all of them, or is undone in all of them.
+//! Four services with a database each: an order is completed in all of them, or compensated in all
+//! of them.
 //!
-//! `orders/`, `payments.rs`, `stock.rs` and `shipping.rs` are the services as users write them, `events.rs` is what they say to
-//! each other. `orders/saga.rs` is orchestrated: it asks the others and goes on by their answers. `notices.rs` is
-//! choreographed: it listens, and nobody asks it. `service/` runs them, `story/` shows what happens.
+//! `orders/`, `payments.rs`, `stock.rs` and `shipping.rs` are the services as users write them,
+//! `events.rs` has their messages. `orders/saga.rs` is orchestrated: it sends commands and
+//! continues by the replies. `notices.rs` is choreographed: it subscribes to events. `service/`
+//! runs them, `story/` shows what happens.
 //!
-//! `next/` is what the next release changes: the programs `shop` and `shop-next` run side by side during a rollout.
+//! `next/` has the changes of the next release: the programs `shop` and `shop-next` run side by
+//! side during a rollout.
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "an example speaks to its reader")]
 #![expect(unreachable_pub, reason = "written as a library would be")]
 
@@ -20,21 +23,21 @@ mod stock;
 mod story;
 
 use options::{Command, Options, USAGE};
-use service::Place;
+use service::Location;
 use std::process::ExitCode;
 use story::{Figures, Shop};
 
 /// A release of the shop.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Release {
-    /// This one.
+    /// The present one.
     #[default]
     This,
-    /// The one that follows it.
+    /// The next one.
     Next,
 }
 
-/// A command line that cannot be understood.
+/// An invalid command line.
 const MISUSED: u8 = 2;
 
 /// Runs a release of the shop as the command line says.
@@ -50,7 +53,7 @@ pub async fn main(release: Release) -> ExitCode {
             return MISUSED.into();
         }
     };
-    // RUST_LOG=debug shows what the outbox itself has to say.
+    // RUST_LOG=debug shows the log lines of the outbox.
     if std::env::var_os("RUST_LOG").is_some() {
         let filter = tracing_subscriber::EnvFilter::from_default_env();
         tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
@@ -67,23 +70,24 @@ pub async fn main(release: Release) -> ExitCode {
 
 /// Runs the shop; `false` when a promise was broken.
 async fn run(options: Options) -> anyhow::Result<bool> {
-    // The client that customers use asks for a provider of cryptography, though nothing here is encrypted.
+    // The HTTP client of the customers needs a provider of cryptography, though nothing here is
+    // encrypted.
     let _ = rustls::crypto::ring::default_provider().install_default();
-    let place = Place::choose(options.database.clone(), options.data.clone())?;
-    let mut shop = Shop::open(&place, &options).await?;
+    let location = Location::choose(options.database.clone(), options.data.clone())?;
+    let mut shop = Shop::open(&location, &options).await?;
     let [orders, payments, stock, shipping] = shop.services().map(|service| service.url());
     println!(
         "orders at {orders}, payments at {payments}, stock at {stock}, shipping at {shipping}"
     );
-    println!("{place}");
-    let told = if options.serve {
+    println!("{location}");
+    let ended = if options.serve {
         story::serve(&mut shop).await
     } else {
-        story::tell(&mut shop, &options).await
+        story::run(&mut shop, &options).await
     };
     shop.stop().await?;
     let figures = Figures::read(&shop).await?;
     println!("\n{figures}");
-    told?;
+    ended?;
     Ok(figures.is_well())
 }

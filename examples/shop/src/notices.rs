@@ -1,10 +1,10 @@
-//! Notices to customers. Nobody asks for them: they follow from what orders says about itself.
+//! Notices to customers, by subscribing to the events of orders.
 
 use crate::events::OrderEvent;
 use outbox_sea_orm::prelude::*;
 use sea_orm::{ActiveValue::Set, entity::prelude::*};
 
-/// What customers were told.
+/// The notices of customers.
 pub mod notice {
     use sea_orm::entity::prelude::*;
 
@@ -29,7 +29,7 @@ pub mod notice {
     impl ActiveModelBehavior for ActiveModel {}
 }
 
-/// Tells a customer how the order has ended, once.
+/// Notifies a customer how the order has ended, once.
 pub async fn tell_customer(event: OrderEvent, cx: &HandlerContext) -> Result<(), HandlerError> {
     let (order_id, customer, news) = match event {
         OrderEvent::Confirmed { order_id, customer } => {

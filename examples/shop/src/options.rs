@@ -3,7 +3,7 @@
 use crate::Release;
 use std::path::PathBuf;
 
-/// What `--help` says.
+/// The text of `--help`.
 pub const USAGE: &str = "\
 usage: cargo run -p shop -- [--orders N] [--declines N] [--no-stock N] [--faults] [--data DIR | --database URL] [--broker URL]
        cargo run -p shop -- --serve [--data DIR | --database URL] [--broker URL]
@@ -25,21 +25,21 @@ a relay, received once.
   --help           this text
 ";
 
-/// Fewest orders with faults: some for each of them.
+/// The least number of orders with faults: some for each of them.
 const FEWEST_WITH_FAULTS: u32 = 10;
-/// Most orders: more belong into a benchmark.
+/// The largest number of orders: more belong into a benchmark.
 const MOST: u32 = 100_000;
 
-/// What was asked for.
+/// The command of the command line.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Command {
-    /// Say how it is used.
+    /// Print the usage.
     Help,
     /// Run.
     Run(Options),
 }
 
-/// How to run.
+/// The options of a run.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Options {
     pub release: Release,
@@ -53,7 +53,7 @@ pub struct Options {
     pub broker: Option<String>,
 }
 
-/// Reads the arguments, or says everything that is wrong with them.
+/// Reads the arguments, or reports all their faults.
 pub fn parse(arguments: impl IntoIterator<Item = String>) -> Result<Command, Vec<String>> {
     let (mut options, mut orders, mut faults) = (Options::default(), None, Vec::new());
     let mut arguments = arguments.into_iter();

@@ -1,4 +1,4 @@
-//! The payments service: books what customers pay and get back, each payment once.
+//! The payments service: it books payments and refunds, each payment once.
 
 use crate::{
     Release,
@@ -10,11 +10,11 @@ use crate::{
 use outbox_sea_orm::prelude::*;
 use sea_orm::{ActiveValue::Set, entity::prelude::*};
 
-/// What a customer is good for at once, in cents.
+/// The credit of a customer for one payment, in cents.
 pub const CREDIT: i64 = 9_000;
 
-/// The ledger: what is paid counts up, what is given back counts down. Nothing in it forbids two payments for one order:
-/// that there is one is the inbox's work.
+/// The ledger: payments are positive, refunds negative. The table permits two payments for one
+/// order: the inbox ensures that there is one.
 pub mod payment {
     use sea_orm::entity::prelude::*;
 
@@ -32,7 +32,7 @@ pub mod payment {
     impl ActiveModelBehavior for ActiveModel {}
 }
 
-/// Books a payment. The entry, the inbox row and the answer commit together, or not at all.
+/// Books a payment. The entry, the inbox row and the reply commit together, or not at all.
 async fn take_payment(command: TakePayment, cx: &HandlerContext) -> Result<(), HandlerError> {
     let TakePayment { order_id, customer, amount } = command;
     if amount > CREDIT {
@@ -44,7 +44,8 @@ async fn take_payment(command: TakePayment, cx: &HandlerContext) -> Result<(), H
     Ok(())
 }
 
-/// Books its return. It runs only where a payment was taken; one that comes afterwards, late, is not taken any more.
+/// Books a refund. It runs only where a payment was taken; a payment that arrives after it is
+/// blocked.
 async fn refund_payment(command: RefundPayment, cx: &HandlerContext) -> Result<(), HandlerError> {
     book(command.order_id, command.customer, -command.amount, cx).await?;
     Ok(())
@@ -67,7 +68,7 @@ pub async fn book(
     Ok(())
 }
 
-/// Starts the service, with the faults that it is to suffer. Its relay is started apart.
+/// Starts the service, with the faults to inject and without its relay.
 pub async fn start(
     database: Database,
     wire: &Wire,
@@ -77,7 +78,7 @@ pub async fn start(
     database.create_table(payment::Entity).await?;
     let outbox = database.outbox("payments").install().await?;
     let (events, subscriber) = wire.receive("payments")?;
-    let consumer = Consumer::new("payments", &outbox)
+    let consumer = Consumer::builder("payments", &outbox)
         .on_command("refund-payment", refund_payment)
         .commands_from(ORDERS, REPLIES)
         .subscribe(subscriber);

@@ -1,4 +1,5 @@
-//! The shipping service: sends parcels when it is asked, and tells customers what it hears of their orders.
+//! The shipping service: it sends parcels by command, and notifies customers of the events of their
+//! orders.
 
 use crate::{
     Release,
@@ -10,7 +11,7 @@ use crate::{
 use outbox_sea_orm::{consumer::UnhandledPolicy, prelude::*};
 use sea_orm::{ActiveValue::Set, entity::prelude::*};
 
-/// What was sent. Nothing in it forbids two parcels for one order.
+/// The sent parcels. The table permits two parcels for one order.
 pub mod parcel {
     use sea_orm::entity::prelude::*;
 
@@ -27,7 +28,7 @@ pub mod parcel {
     impl ActiveModelBehavior for ActiveModel {}
 }
 
-/// Sends a parcel, and says so to whoever listens. The saga may ask again and again: it is sent once.
+/// Sends a parcel, and emits its event. The saga may repeat the command: the parcel is sent once.
 async fn send_parcel(command: SendParcel, cx: &HandlerContext) -> Result<(), HandlerError> {
     let order_id = send(command, cx).await?;
     cx.tx.emit(ParcelSent { order_id })?;
@@ -46,7 +47,7 @@ pub async fn send(command: SendParcel, cx: &HandlerContext) -> Result<i64, DbErr
     Ok(order_id)
 }
 
-/// Starts the service. Its relay is started apart.
+/// Starts the service, without its relay.
 pub async fn start(database: Database, wire: &Wire, release: Release) -> anyhow::Result<Service> {
     database.create_table(parcel::Entity).await?;
     database.create_table(notice::Entity).await?;
@@ -55,10 +56,11 @@ pub async fn start(database: Database, wire: &Wire, release: Release) -> anyhow:
     }
     let outbox = database.outbox("shipping").install().await?;
     let (events, subscriber) = wire.receive("shipping")?;
-    // Nothing comes that is not meant for this service: what it does not know yet is kept, also where no instance that knows it
-    // runs, before a rollout has begun or after it was taken back.
-    let consumer =
-        Consumer::new("shipping", &outbox).others(UnhandledPolicy::Defer).subscribe(subscriber);
+    // Every message of its queue is for this service: it stores messages of unknown types, also
+    // while no instance that handles them runs, before a rollout or after a rollback.
+    let consumer = Consumer::builder("shipping", &outbox)
+        .unhandled(UnhandledPolicy::Defer)
+        .subscribe(subscriber);
     let consumer = consumer.commands_from(ORDERS, REPLIES);
     let consumer = match release {
         Release::This => consumer

@@ -1,4 +1,4 @@
-//! The stock service: keeps the shelf, and a book of what has left it and come back.
+//! The stock service: it keeps the stock of products, and a ledger of its movements.
 
 use crate::{
     events::{ORDERS, REPLIES, ReleaseStock, ReserveStock, SoldOut},
@@ -11,12 +11,13 @@ use sea_orm::{
     sea_query::{Expr, ExprTrait},
 };
 
-/// What the shop sells.
+/// The products of the shop.
 const PRODUCTS: [&str; 4] = ["chair", "desk", "lamp", "shelf"];
-/// Pieces of each to begin with.
+/// The initial pieces of each.
 const PIECES: i64 = 1_000_000;
 
-/// What there is. Nothing here says for which order a piece was taken: that each takes one is the work of saga and inbox.
+/// The stock. It does not record the order of a piece: saga and inbox ensure that each order takes
+/// one.
 pub mod shelf {
     use sea_orm::entity::prelude::*;
 
@@ -32,7 +33,7 @@ pub mod shelf {
     impl ActiveModelBehavior for ActiveModel {}
 }
 
-/// The book: what leaves the shelf counts down, what comes back counts up.
+/// The ledger: pieces that leave the shelf are negative, pieces that come back positive.
 pub mod movement {
     use sea_orm::entity::prelude::*;
 
@@ -50,12 +51,12 @@ pub mod movement {
     impl ActiveModelBehavior for ActiveModel {}
 }
 
-/// Counts all pieces that there are to begin with.
+/// Counts the initial pieces.
 pub fn stocked() -> i64 {
     PRODUCTS.iter().map(|_| PIECES).sum()
 }
 
-/// Takes a piece from the shelf. Shelf, book, inbox row and answer commit together, or not at all.
+/// Takes a piece from the shelf. Stock, ledger, inbox row and reply commit together, or not at all.
 async fn reserve_stock(command: ReserveStock, cx: &HandlerContext) -> Result<(), HandlerError> {
     let ReserveStock { order_id, product } = command;
     if !move_pieces(order_id, &product, -1, cx).await? {
@@ -64,13 +65,14 @@ async fn reserve_stock(command: ReserveStock, cx: &HandlerContext) -> Result<(),
     Ok(()) // without an answer of its own, the saga is told that it is done
 }
 
-/// Puts a piece back. It runs only where one was taken, whatever became of commands and answers on their way.
+/// Puts a piece back. It runs only where one was taken, whichever commands and replies were lost.
 async fn release_stock(command: ReleaseStock, cx: &HandlerContext) -> Result<(), HandlerError> {
     move_pieces(command.order_id, &command.product, 1, cx).await?;
     Ok(())
 }
 
-/// Changes the shelf and notes it in the book; `false`, with nothing done, where the shelf does not have so many.
+/// Changes the stock and writes the ledger; `false`, with nothing done, where the shelf does not
+/// have so many.
 async fn move_pieces(
     order_id: i64,
     product: &str,
@@ -93,7 +95,7 @@ async fn move_pieces(
     Ok(true)
 }
 
-/// Creates the tables, and puts onto the shelf what was never there.
+/// Creates the tables, and inserts the products that are missing.
 async fn set_up(database: &Database) -> anyhow::Result<()> {
     database.create_table(movement::Entity).await?;
     database.create_table(shelf::Entity).await?;
@@ -106,12 +108,12 @@ async fn set_up(database: &Database) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Starts the service. Its relay is started apart.
+/// Starts the service, without its relay.
 pub async fn start(database: Database, wire: &Wire) -> anyhow::Result<Service> {
     set_up(&database).await?;
     let outbox = database.outbox("stock").install().await?;
     let (events, subscriber) = wire.receive("stock")?;
-    let consumer = Consumer::new("stock", &outbox)
+    let consumer = Consumer::builder("stock", &outbox)
         .on_command("reserve-stock", reserve_stock)
         .on_command("release-stock", release_stock)
         .commands_from(ORDERS, REPLIES)

@@ -4,7 +4,7 @@
 use std::{process::Command, time::Duration};
 use tests::{processes::Process, servers::rabbitmq};
 
-/// How long a run may take: the relay looks for a broker that was gone with growing pauses.
+/// How long a run may take: the relay probes a broker that was down with growing pauses.
 const ENDED_WITHIN: Duration = Duration::from_secs(240);
 
 async fn run(arguments: &[&str]) -> String {

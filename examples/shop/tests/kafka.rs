@@ -8,7 +8,7 @@ use tests::{
     servers::kafka,
 };
 
-/// How long a run may take: the relay looks for a broker that was gone with growing pauses.
+/// How long a run may take: the relay probes a broker that was down with growing pauses.
 const ENDED_WITHIN: Duration = Duration::from_secs(240);
 
 async fn run(broker: &str, arguments: &[&str]) -> String {

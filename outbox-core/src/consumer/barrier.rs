@@ -1,67 +1,75 @@
-//! Which commands of sagas are done, and what is answered to the others: pure.
+//! Which commands of sagas run, and which reply the others get: pure.
 //!
-//! A saga repeats a command under a new message id, which the inbox does not know, and what undoes it may come first. So
-//! a call has one row for its doing and one for its undoing; whoever undoes also writes the row of the doing, so that one
-//! that comes later finds it. Of two transactions, the second waits at that row until the first has ended.
+//! A saga repeats a command under a new message id, which the inbox does not know, and the command
+//! that undoes it may arrive first. So the barrier has one row for the command that does a step and
+//! one for the command that undoes it. The undoing command also writes the row of the doing one, so
+//! that a doing command which arrives later is blocked. Of two transactions, the second waits at that
+//! row until the first has ended.
 //!
-//! A row says which command it is of. Another message with a command's headers has rows apart, so that it takes nothing from the
-//! command, whichever comes first. A repeat whose content has changed is the first command still, as its saga says: it is
-//! answered where that is known, and is not taken where it is not, since only the first one is sure to be what was meant.
+//! A row holds the hash of its command. Another message with a command's headers has rows of its own,
+//! so that it blocks no command, whichever arrives first. A repeat whose content has changed counts as
+//! the first command: it gets the recorded reply where there is one, and is rejected where there is
+//! none, since only the first content is sure to be what the saga meant.
+//!
+//! # Source
+//! The barrier of DTM (<https://en.dtm.pub/practice/barrier.html>): rows that a second transaction
+//! meets, for a repeated command, an undoing without a doing, and a doing after its undoing.
 
 use crate::{
     event::{Headers, Message, MessageId, NewEvent},
-    outbox::{CallAnswer, CallOutcome, KnownCall},
-    saga::{Call, CommandHash, DONE, Phase, REJECTED, UNDONE, reply_to},
+    outbox::{CommandOutcome, RecordedCommand, StoredReply},
+    saga::{CommandHash, CommandId, CommandPhase, DONE, REJECTED, UNDONE, reply_to},
 };
 
 /// Longest topic in bytes.
 const MAX_TOPIC: usize = 255;
 
-/// What a saga asks a service for.
+/// A command of a saga.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Command {
-    pub(super) call: Call,
+    pub(super) id: CommandId,
     reply_to: String,
-    /// The one that does the step; `None` where a saga that undoes it does not say which that was.
+    /// Hash of the command that does the step; `None` where the saga undoes it and does not say which
+    /// command that was.
     pub(super) doing: Option<CommandHash>,
-    /// The one that undoes it, where it is that.
+    /// Hash of the command that undoes the step, where this is that command.
     pub(super) undoing: CommandHash,
-    /// Whether its content is another one than that of the command that was sent first.
+    /// Whether its content differs from that of the command which the saga sent first.
     pub(super) is_changed: bool,
 }
 
-/// What is done about a command.
+/// What the consumer does about a command.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Course {
-    /// The handler runs.
+pub(crate) enum CommandAction {
+    /// It runs the handler.
     Run,
-    /// It does not; this is answered.
-    Answer(CallAnswer),
+    /// It sends this reply, without the handler.
+    Reply(StoredReply),
 }
 
-/// What becomes of the row of a command whose handler ran.
+/// What the consumer does to the row of a command whose handler ran.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Ending {
-    /// It stays as it was noted before the handler ran.
-    AsNoted,
-    /// It keeps this outcome, with the answer.
-    Keep(CallOutcome),
-    /// It goes, so that the command is done again when it is repeated.
-    TakeBack,
+pub(super) enum RowUpdate {
+    /// It keeps the row as it was recorded before the handler ran.
+    Keep,
+    /// It stores this outcome, with the reply.
+    Store(CommandOutcome),
+    /// It removes the row, so that the handler runs again when the saga repeats the command.
+    Remove,
 }
 
 impl Command {
-    /// Reads a command from its message; `None` for one that is none: an event, or an answer to a command.
+    /// Reads a command from its message; `None` for an event and for a reply to a command.
     ///
-    /// Says what is wrong with one whose headers are not whole.
+    /// Says what is wrong with incomplete headers.
     pub(super) fn read(message: &Message) -> Result<Option<Self>, String> {
-        let Some(call) = Call::read(&message.headers).map_err(|fault| fault.to_string())? else {
+        let Some(id) = CommandId::read(&message.headers).map_err(|fault| fault.to_string())? else {
             return Ok(None);
         };
         let Some(topic) = reply_to(&message.headers) else { return Ok(None) };
         if topic.is_empty() || topic.len() > MAX_TOPIC || topic.chars().any(char::is_control) {
             return Err(format!(
-                "the topic for the answer to a saga does not have 1 to {MAX_TOPIC} bytes without control characters"
+                "the topic for the reply to a saga does not have 1 to {MAX_TOPIC} bytes without control characters"
             ));
         }
         let first = CommandHash::read(&message.headers).map_err(|fault| fault.to_string())?;
@@ -69,29 +77,29 @@ impl Command {
             CommandHash::of(&message.event_type, &message.payload),
             CommandHash::of_type(&message.event_type),
         );
-        let (doing, is_changed) = match call.phase {
-            Phase::Do => (first.or(Some(own)), first.is_some_and(|first| first != own)),
-            Phase::Undo => (first, false),
+        let (doing, is_changed) = match id.phase {
+            CommandPhase::Do => (first.or(Some(own)), first.is_some_and(|first| first != own)),
+            CommandPhase::Undo => (first, false),
         };
-        Ok(Some(Self { call, reply_to: topic.to_owned(), doing, undoing, is_changed }))
+        Ok(Some(Self { id, reply_to: topic.to_owned(), doing, undoing, is_changed }))
     }
 
-    /// Gives the topic on which the saga expects its answer.
+    /// Gives the topic on which the saga expects the reply.
     pub(super) fn reply_to(&self) -> &str {
         &self.reply_to
     }
 
-    /// Makes the message of an answer: keyed by the saga, so that all it hears has an order.
-    pub(super) fn event(&self, consumer: &str, answer: CallAnswer) -> NewEvent {
-        let CallAnswer { event_type, event_version, content_type, payload, mut headers } = answer;
-        self.call.write_answer(&mut headers, consumer);
+    /// Makes the event of a reply: keyed by the saga, so that the saga receives its replies in order.
+    pub(super) fn reply_event(&self, consumer: &str, reply: StoredReply) -> NewEvent {
+        let StoredReply { event_type, event_version, content_type, payload, mut headers } = reply;
+        self.id.write_reply(&mut headers, consumer);
         NewEvent {
             message_id: MessageId::generate(),
             event_type,
             event_version,
             topic: self.reply_to.clone(),
             aggregate_type: None,
-            key: Some(self.call.saga.to_string()),
+            key: Some(self.id.saga.to_string()),
             content_type,
             payload,
             headers,
@@ -101,61 +109,71 @@ impl Command {
     }
 }
 
-/// Says what is done about a command, by what is known of its doing and of its undoing. An undoing has noted by then that
-/// the doing is blocked, where nothing was known of it.
-pub(crate) fn course(phase: Phase, doing: Option<KnownCall>, undoing: Option<KnownCall>) -> Course {
+/// Says what the consumer does about a command, by the recorded commands that do and undo the step. An
+/// undoing command has recorded by then that the doing one is blocked, where that was not recorded.
+pub(crate) fn decide(
+    phase: CommandPhase,
+    doing: Option<RecordedCommand>,
+    undoing: Option<RecordedCommand>,
+) -> CommandAction {
     match (phase, doing, undoing) {
-        (Phase::Do, None, _) => Course::Run,
-        (Phase::Do, Some(known), _) | (Phase::Undo, _, Some(known)) => {
-            Course::Answer(answered(known))
+        (CommandPhase::Do, None, _) => CommandAction::Run,
+        (CommandPhase::Do, Some(known), _) | (CommandPhase::Undo, _, Some(known)) => {
+            CommandAction::Reply(recorded_reply(known))
         }
-        (Phase::Undo, Some(KnownCall { outcome: CallOutcome::Done, .. }), None) => Course::Run,
-        (Phase::Undo, _, None) => Course::Answer(usual(CallOutcome::Undone)),
+        (CommandPhase::Undo, Some(RecordedCommand { outcome: CommandOutcome::Done, .. }), None) => {
+            CommandAction::Run
+        }
+        (CommandPhase::Undo, _, None) => {
+            CommandAction::Reply(default_reply(CommandOutcome::Undone))
+        }
     }
 }
 
-/// Says what becomes of a command's row when its handler has run, and whether it gave an answer that says no.
-pub(super) const fn ending(phase: Phase, says_no: Option<bool>) -> Ending {
-    match (phase, says_no) {
-        (_, None) => Ending::AsNoted,
-        (Phase::Do, Some(false)) => Ending::Keep(CallOutcome::Done),
-        (Phase::Do, Some(true)) => Ending::Keep(CallOutcome::Rejected),
-        (Phase::Undo, Some(false)) => Ending::Keep(CallOutcome::Undone),
-        // What was done is still to be undone.
-        (Phase::Undo, Some(true)) => Ending::TakeBack,
+/// Says what the consumer does to a command's row when its handler has run. `is_rejection` tells
+/// whether the handler's reply is a rejection; `None` where it gave no reply.
+pub(super) const fn row_update(phase: CommandPhase, is_rejection: Option<bool>) -> RowUpdate {
+    match (phase, is_rejection) {
+        (_, None) => RowUpdate::Keep,
+        (CommandPhase::Do, Some(false)) => RowUpdate::Store(CommandOutcome::Done),
+        (CommandPhase::Do, Some(true)) => RowUpdate::Store(CommandOutcome::Rejected),
+        (CommandPhase::Undo, Some(false)) => RowUpdate::Store(CommandOutcome::Undone),
+        // The step still has to be undone.
+        (CommandPhase::Undo, Some(true)) => RowUpdate::Remove,
     }
 }
 
-/// Gives what is noted of a command before its handler runs: what it becomes unless the handler says otherwise.
-pub(crate) const fn noted(phase: Phase) -> CallOutcome {
+/// Gives the outcome that the consumer records before the handler runs; it stays unless the handler's
+/// reply says otherwise.
+pub(crate) const fn provisional_outcome(phase: CommandPhase) -> CommandOutcome {
     match phase {
-        Phase::Do => CallOutcome::Done,
-        Phase::Undo => CallOutcome::Undone,
+        CommandPhase::Do => CommandOutcome::Done,
+        CommandPhase::Undo => CommandOutcome::Undone,
     }
 }
 
-/// Gives the answer to a command of which something is known.
-fn answered(known: KnownCall) -> CallAnswer {
-    known.answer.unwrap_or_else(|| usual(known.outcome))
+/// Gives the reply to a command that is recorded.
+fn recorded_reply(known: RecordedCommand) -> StoredReply {
+    known.reply.unwrap_or_else(|| default_reply(known.outcome))
 }
 
-/// Gives the answer that goes with an outcome.
-pub(crate) fn usual(outcome: CallOutcome) -> CallAnswer {
+/// Gives the reply that goes with an outcome.
+pub(crate) fn default_reply(outcome: CommandOutcome) -> StoredReply {
     match outcome {
-        CallOutcome::Done => plain(DONE, &serde_json::Value::Null),
-        CallOutcome::Undone => plain(UNDONE, &serde_json::Value::Null),
-        CallOutcome::Rejected => refused("it was rejected"),
-        CallOutcome::Blocked => refused("it was undone before it came"),
+        CommandOutcome::Done => standard_reply(DONE, &serde_json::Value::Null),
+        CommandOutcome::Undone => standard_reply(UNDONE, &serde_json::Value::Null),
+        CommandOutcome::Rejected => rejection("it was rejected"),
+        CommandOutcome::Blocked => rejection("it was undone before it came"),
     }
 }
 
-/// Gives the answer that says no in plain words.
-pub(crate) fn refused(reason: &str) -> CallAnswer {
-    plain(REJECTED, &serde_json::json!({ "reason": reason }))
+/// Gives the reply that rejects a command, with a reason.
+pub(crate) fn rejection(reason: &str) -> StoredReply {
+    standard_reply(REJECTED, &serde_json::json!({ "reason": reason }))
 }
 
-fn plain(event_type: &str, content: &serde_json::Value) -> CallAnswer {
-    CallAnswer {
+fn standard_reply(event_type: &str, content: &serde_json::Value) -> StoredReply {
+    StoredReply {
         event_type: event_type.to_owned(),
         event_version: 1,
         content_type: "application/json".to_owned(),
@@ -169,34 +187,34 @@ mod tests {
     use super::*;
     use crate::{
         event::{MessageParts, SagaId, Timestamp},
-        saga::answered_by,
+        saga::replied_by,
     };
     use std::num::NonZeroU32;
 
-    fn known(outcome: CallOutcome) -> Option<KnownCall> {
-        Some(KnownCall { outcome, answer: None, command: None })
+    fn known(outcome: CommandOutcome) -> Option<RecordedCommand> {
+        Some(RecordedCommand { outcome, reply: None, command: None })
     }
 
     #[test]
-    fn every_command_has_its_course() {
-        use CallOutcome::{Blocked, Done, Rejected, Undone};
-        let answer = |outcome| Course::Answer(usual(outcome));
+    fn every_command_has_its_action() {
+        use CommandOutcome::{Blocked, Done, Rejected, Undone};
+        let answer = |outcome| CommandAction::Reply(default_reply(outcome));
         for (phase, doing, undoing, expected) in [
-            (Phase::Do, None, None, Course::Run),
-            (Phase::Do, Some(Done), None, answer(Done)),
-            (Phase::Do, Some(Rejected), None, answer(Rejected)),
-            (Phase::Do, Some(Blocked), None, answer(Blocked)),
-            (Phase::Do, Some(Done), Some(Undone), answer(Done)),
-            (Phase::Undo, None, None, answer(Undone)),
-            (Phase::Undo, Some(Done), None, Course::Run),
-            (Phase::Undo, Some(Rejected), None, answer(Undone)),
-            (Phase::Undo, Some(Blocked), None, answer(Undone)),
-            (Phase::Undo, None, Some(Undone), answer(Undone)),
-            (Phase::Undo, Some(Done), Some(Undone), answer(Undone)),
-            (Phase::Undo, Some(Blocked), Some(Undone), answer(Undone)),
+            (CommandPhase::Do, None, None, CommandAction::Run),
+            (CommandPhase::Do, Some(Done), None, answer(Done)),
+            (CommandPhase::Do, Some(Rejected), None, answer(Rejected)),
+            (CommandPhase::Do, Some(Blocked), None, answer(Blocked)),
+            (CommandPhase::Do, Some(Done), Some(Undone), answer(Done)),
+            (CommandPhase::Undo, None, None, answer(Undone)),
+            (CommandPhase::Undo, Some(Done), None, CommandAction::Run),
+            (CommandPhase::Undo, Some(Rejected), None, answer(Undone)),
+            (CommandPhase::Undo, Some(Blocked), None, answer(Undone)),
+            (CommandPhase::Undo, None, Some(Undone), answer(Undone)),
+            (CommandPhase::Undo, Some(Done), Some(Undone), answer(Undone)),
+            (CommandPhase::Undo, Some(Blocked), Some(Undone), answer(Undone)),
         ] {
             assert_eq!(
-                course(phase, doing.and_then(known), undoing.and_then(known)),
+                decide(phase, doing.and_then(known), undoing.and_then(known)),
                 expected,
                 "{phase:?} {doing:?} {undoing:?}"
             );
@@ -204,49 +222,49 @@ mod tests {
     }
 
     #[test]
-    fn a_kept_answer_is_given_again_as_it_was() {
-        let kept = CallAnswer {
+    fn a_stored_reply_is_sent_again_unchanged() {
+        let kept = StoredReply {
             event_type: "payment.charged".into(),
             event_version: 3,
-            ..usual(CallOutcome::Done)
+            ..default_reply(CommandOutcome::Done)
         };
         let known =
-            |outcome| Some(KnownCall { outcome, answer: Some(kept.clone()), command: None });
-        let again = Course::Answer(kept.clone());
-        assert_eq!(course(Phase::Do, known(CallOutcome::Rejected), None), again);
+            |outcome| Some(RecordedCommand { outcome, reply: Some(kept.clone()), command: None });
+        let again = CommandAction::Reply(kept.clone());
+        assert_eq!(decide(CommandPhase::Do, known(CommandOutcome::Rejected), None), again);
         assert_eq!(
-            course(Phase::Undo, known(CallOutcome::Done), known(CallOutcome::Undone)),
+            decide(CommandPhase::Undo, known(CommandOutcome::Done), known(CommandOutcome::Undone)),
             again
         );
     }
 
     #[test]
-    fn every_end_of_a_handler_has_its_row() {
-        for (phase, says_no, expected) in [
-            (Phase::Do, None, Ending::AsNoted),
-            (Phase::Do, Some(false), Ending::Keep(CallOutcome::Done)),
-            (Phase::Do, Some(true), Ending::Keep(CallOutcome::Rejected)),
-            (Phase::Undo, None, Ending::AsNoted),
-            (Phase::Undo, Some(false), Ending::Keep(CallOutcome::Undone)),
-            (Phase::Undo, Some(true), Ending::TakeBack),
+    fn every_reply_of_a_handler_has_its_row_update() {
+        for (phase, is_rejection, expected) in [
+            (CommandPhase::Do, None, RowUpdate::Keep),
+            (CommandPhase::Do, Some(false), RowUpdate::Store(CommandOutcome::Done)),
+            (CommandPhase::Do, Some(true), RowUpdate::Store(CommandOutcome::Rejected)),
+            (CommandPhase::Undo, None, RowUpdate::Keep),
+            (CommandPhase::Undo, Some(false), RowUpdate::Store(CommandOutcome::Undone)),
+            (CommandPhase::Undo, Some(true), RowUpdate::Remove),
         ] {
-            assert_eq!(ending(phase, says_no), expected, "{phase:?} {says_no:?}");
+            assert_eq!(row_update(phase, is_rejection), expected, "{phase:?} {is_rejection:?}");
         }
         assert_eq!(
-            (noted(Phase::Do), noted(Phase::Undo)),
-            (CallOutcome::Done, CallOutcome::Undone)
+            (provisional_outcome(CommandPhase::Do), provisional_outcome(CommandPhase::Undo)),
+            (CommandOutcome::Done, CommandOutcome::Undone)
         );
     }
 
     #[test]
-    fn the_usual_answers_say_what_became_of_the_command() {
+    fn the_default_replies_say_what_became_of_the_command() {
         let said = |outcome| {
-            let CallAnswer { event_type, payload, .. } = usual(outcome);
+            let StoredReply { event_type, payload, .. } = default_reply(outcome);
             (event_type, String::from_utf8(payload.to_vec()).expect("JSON"))
         };
-        assert_eq!(said(CallOutcome::Done), (DONE.to_owned(), "null".to_owned()));
-        assert_eq!(said(CallOutcome::Undone), (UNDONE.to_owned(), "null".to_owned()));
-        let (event_type, payload) = said(CallOutcome::Blocked);
+        assert_eq!(said(CommandOutcome::Done), (DONE.to_owned(), "null".to_owned()));
+        assert_eq!(said(CommandOutcome::Undone), (UNDONE.to_owned(), "null".to_owned()));
+        let (event_type, payload) = said(CommandOutcome::Blocked);
         assert_eq!(
             (event_type.as_str(), &*payload),
             (REJECTED, r#"{"reason":"it was undone before it came"}"#)
@@ -273,16 +291,16 @@ mod tests {
     }
 
     #[test]
-    fn a_command_says_where_its_answer_goes_and_an_answer_is_none() {
-        let call = Call {
+    fn a_command_names_the_topic_of_its_reply_and_a_reply_is_no_command() {
+        let id = CommandId {
             saga: SagaId::generate(),
             step: "charge".into(),
             round: NonZeroU32::MIN,
-            phase: Phase::Do,
+            phase: CommandPhase::Do,
         };
         let headers = |topic| {
             let mut headers = Headers::new();
-            call.write_command(&mut headers, topic, None);
+            id.write_command(&mut headers, topic, None);
             headers
         };
         let command = Command::read(&message(headers(Some("orders.replies"))))
@@ -290,18 +308,20 @@ mod tests {
             .expect("a command");
         let mut own = Headers::new();
         own.insert("tenant", "acme").expect("legal");
-        let event =
-            command.event("payments", CallAnswer { headers: own, ..usual(CallOutcome::Done) });
+        let event = command.reply_event(
+            "payments",
+            StoredReply { headers: own, ..default_reply(CommandOutcome::Done) },
+        );
         assert_eq!(
             (event.topic.as_str(), event.key),
-            ("orders.replies", Some(call.saga.to_string()))
+            ("orders.replies", Some(id.saga.to_string()))
         );
         assert_eq!(
-            (Call::read(&event.headers), event.headers.get("tenant")),
-            (Ok(Some(call.clone())), Some("acme"))
+            (CommandId::read(&event.headers), event.headers.get("tenant")),
+            (Ok(Some(id.clone())), Some("acme"))
         );
         assert_eq!(
-            (reply_to(&event.headers), answered_by(&event.headers)),
+            (reply_to(&event.headers), replied_by(&event.headers)),
             (None, Some("payments"))
         );
 
@@ -318,23 +338,23 @@ mod tests {
     }
 
     #[test]
-    fn a_command_is_the_one_that_was_sent_first_and_an_undoing_is_of_that() {
+    fn a_repeated_command_counts_as_the_first_and_an_undoing_belongs_to_that() {
         let hash = |payload: &str| CommandHash::of("payment.charge", payload.as_bytes());
         for (phase, sent, first, expected) in [
-            (Phase::Do, "{}", None, (Some(hash("{}")), false)),
-            (Phase::Do, "{}", Some("{}"), (Some(hash("{}")), false)),
-            (Phase::Do, "{ }", Some("{}"), (Some(hash("{}")), true)),
-            (Phase::Undo, "{}", None, (None, false)),
-            (Phase::Undo, "7", Some("{}"), (Some(hash("{}")), false)),
+            (CommandPhase::Do, "{}", None, (Some(hash("{}")), false)),
+            (CommandPhase::Do, "{}", Some("{}"), (Some(hash("{}")), false)),
+            (CommandPhase::Do, "{ }", Some("{}"), (Some(hash("{}")), true)),
+            (CommandPhase::Undo, "{}", None, (None, false)),
+            (CommandPhase::Undo, "7", Some("{}"), (Some(hash("{}")), false)),
         ] {
-            let call = Call {
+            let id = CommandId {
                 saga: SagaId::generate(),
                 step: "charge".into(),
                 round: NonZeroU32::MIN,
                 phase,
             };
             let (mut headers, first) = (Headers::new(), first.map(|first| hash(first).to_string()));
-            call.write_command(&mut headers, Some("orders.replies"), first.as_deref());
+            id.write_command(&mut headers, Some("orders.replies"), first.as_deref());
             let mut parts = message(headers).into_parts();
             parts.payload = sent.to_owned().into();
             let command = Command::read(&Message::new(parts)).expect("whole").expect("a command");
@@ -342,21 +362,22 @@ mod tests {
             assert_eq!(command.undoing, CommandHash::of_type("payment.charge"));
         }
         let mut headers = Headers::new();
-        let call = Call {
+        let id = CommandId {
             saga: SagaId::generate(),
             step: "charge".into(),
             round: NonZeroU32::MIN,
-            phase: Phase::Do,
+            phase: CommandPhase::Do,
         };
-        call.write_command(&mut headers, Some("orders.replies"), Some("7"));
+        id.write_command(&mut headers, Some("orders.replies"), Some("7"));
         assert!(Command::read(&message(headers)).expect_err("no hash").contains("sagacommand"));
     }
 
     #[test]
-    fn what_is_known_is_of_one_command_unless_nobody_knows_which() {
+    fn a_recorded_command_is_of_one_hash_unless_it_has_none() {
         let [one, other] =
             ["{}", "7"].map(|payload| CommandHash::of("payment.charge", payload.as_bytes()));
-        let known = |command| KnownCall { outcome: CallOutcome::Done, answer: None, command };
+        let known =
+            |command| RecordedCommand { outcome: CommandOutcome::Done, reply: None, command };
         for (row, command, expected) in [
             (Some(one), Some(one), true),
             (Some(one), Some(other), false),

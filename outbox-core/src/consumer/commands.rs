@@ -1,32 +1,32 @@
-//! What a message with the headers of a saga is to a handler: pure.
+//! Whether a message with the headers of a saga is a command to a handler: pure.
 //!
-//! Whoever can send a message can write these headers. So a consumer answers commands only with handlers that say so, only
-//! those of services that it names, and only on the topics that it names for them. To any other handler the same message is an
-//! event.
+//! Any sender can write these headers. So a consumer handles commands only with handlers that were added for
+//! them, only those of services that it names, and replies only on the topics that it names for them. To any
+//! other handler the same message is an event.
 
 use super::barrier::Command;
-use crate::{event::Message, saga::is_answer};
+use crate::{event::Message, saga::is_reply};
 
 /// Longest source and topic in bytes.
 const MAX_TEXT: usize = 255;
 
-/// From which services commands are taken, and on which topics each of them is answered.
+/// The services whose commands the consumer takes, and the topics on which each receives its replies.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct CommandSources(Vec<(String, String)>);
 
-/// What a message is to a handler.
+/// The role of a message for a handler.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Meaning {
-    /// An event: the handler runs, and nobody is answered.
+pub(super) enum MessageRole {
+    /// An event: the handler runs, and no reply is sent.
     Event,
-    /// A command: it is behind the barrier, and is answered.
+    /// A command: the handler runs behind the barrier, and the consumer sends its reply.
     Command(Command),
-    /// A command that is not taken, and why.
-    Refused(String),
+    /// A command that the consumer does not take, and why.
+    Rejected(String),
 }
 
 impl CommandSources {
-    /// Takes commands from one more source, to be answered on a topic.
+    /// Takes commands from one more source, with replies on a topic.
     pub(super) fn add(&mut self, source: String, topic: String) {
         self.0.push((source, topic));
     }
@@ -43,26 +43,26 @@ impl CommandSources {
         self.0.iter().filter(move |(source, topic)| !is_text(source) || !is_text(topic))
     }
 
-    /// Says what a message is to a handler that answers commands, or does not.
-    pub(super) fn meaning(&self, answers: bool, message: &Message) -> Meaning {
-        if !answers {
-            return Meaning::Event;
+    /// Gives the role of a message for a handler that handles commands, or does not.
+    pub(super) fn role(&self, handles_commands: bool, message: &Message) -> MessageRole {
+        if !handles_commands {
+            return MessageRole::Event;
         }
         match Command::read(message) {
-            Err(fault) => Meaning::Refused(fault),
-            Ok(None) if is_answer(&message.headers) => Meaning::Refused(
-                "it has the headers of a saga's command, and no topic for the answer".to_owned(),
+            Err(fault) => MessageRole::Rejected(fault),
+            Ok(None) if is_reply(&message.headers) => MessageRole::Rejected(
+                "it has the headers of a saga's command, and no topic for the reply".to_owned(),
             ),
-            Ok(None) => Meaning::Event,
-            Ok(Some(command)) => match self.refusal(&message.source, command.reply_to()) {
-                Some(refusal) => Meaning::Refused(refusal),
-                None => Meaning::Command(command),
+            Ok(None) => MessageRole::Event,
+            Ok(Some(command)) => match self.rejection(&message.source, command.reply_to()) {
+                Some(rejection) => MessageRole::Rejected(rejection),
+                None => MessageRole::Command(command),
             },
         }
     }
 
-    /// Says why a command from a source is not answered on a topic; `None` where it is.
-    fn refusal(&self, source: &str, topic: &str) -> Option<String> {
+    /// Says why the consumer does not take a command from a source with replies on a topic; `None` where it does.
+    fn rejection(&self, source: &str, topic: &str) -> Option<String> {
         let allowed: Vec<&str> =
             self.0.iter().filter(|(from, _)| from == source).map(|(_, topic)| &**topic).collect();
         if allowed.contains(&topic) {
@@ -70,11 +70,11 @@ impl CommandSources {
         }
         Some(if allowed.is_empty() {
             format!(
-                "no commands of sagas are taken from `{source}`; `commands_from(\"{source}\", \"{topic}\")` takes them"
+                "this consumer takes no commands of sagas from `{source}`; `commands_from(\"{source}\", \"{topic}\")` takes them"
             )
         } else {
             format!(
-                "commands from `{source}` are answered on `{}`, not on `{topic}`; `commands_from` names the topics",
+                "commands from `{source}` get their replies on `{}`, not on `{topic}`; `commands_from` names the topics",
                 allowed.join("`, `")
             )
         })
@@ -126,7 +126,7 @@ mod tests {
         let command = |topic: &'static str| [&CALL[..], &[("replyto", topic)]].concat();
         let torn = [("sagaid", "SAGA"), ("replyto", "orders.replies")];
         let of_another = [("tenant", "acme")];
-        let unanswerable = "no topic for the answer";
+        let unanswerable = "no topic for the reply";
         for (source, headers, expected) in [
             ("/orders", command("orders.replies"), "command"),
             ("/orders", command("orders.more"), "command"),
@@ -134,19 +134,11 @@ mod tests {
             (
                 "/orders",
                 command("returns"),
-                "answered on `orders.replies`, `orders.more`, not on `returns`",
+                "get their replies on `orders.replies`, `orders.more`, not on `returns`",
             ),
             ("/orders", command("Orders.replies"), "not on `Orders.replies`"),
-            (
-                "/stranger",
-                command("orders.replies"),
-                "no commands of sagas are taken from `/stranger`",
-            ),
-            (
-                "/orders/",
-                command("orders.replies"),
-                "no commands of sagas are taken from `/orders/`",
-            ),
+            ("/stranger", command("orders.replies"), "takes no commands of sagas from `/stranger`"),
+            ("/orders/", command("orders.replies"), "takes no commands of sagas from `/orders/`"),
             ("/orders", command(""), "1 to 255 bytes"),
             ("/orders", torn.to_vec(), "sagaphase"),
             ("/stranger", torn.to_vec(), "sagaphase"),
@@ -157,23 +149,23 @@ mod tests {
             ("/orders", Vec::new(), "event"),
         ] {
             let message = message(source, &headers);
-            assert_eq!(sources.meaning(false, &message), Meaning::Event, "{source} {headers:?}");
-            match sources.meaning(true, &message) {
-                Meaning::Event => assert_eq!(expected, "event", "{source} {headers:?}"),
-                Meaning::Command(command) => {
+            assert_eq!(sources.role(false, &message), MessageRole::Event, "{source} {headers:?}");
+            match sources.role(true, &message) {
+                MessageRole::Event => assert_eq!(expected, "event", "{source} {headers:?}"),
+                MessageRole::Command(command) => {
                     assert_eq!(expected, "command", "{source} {headers:?}");
                     assert_eq!(Some(command.reply_to()), message.headers.get("replyto"));
                 }
-                Meaning::Refused(why) => {
-                    assert!(why.contains(expected), "{source} {headers:?}: {why}")
+                MessageRole::Rejected(reason) => {
+                    assert!(reason.contains(expected), "{source} {headers:?}: {reason}")
                 }
             }
-            let unless_said = CommandSources::default().meaning(true, &message);
-            let is_refused = matches!(unless_said, Meaning::Refused(_));
+            let by_default = CommandSources::default().role(true, &message);
+            let is_rejected = matches!(by_default, MessageRole::Rejected(_));
             assert_eq!(
-                is_refused,
+                is_rejected,
                 expected != "event",
-                "none are taken unless said: {source} {headers:?}"
+                "no commands are taken by default: {source} {headers:?}"
             );
         }
     }

@@ -1,13 +1,20 @@
-//! What can be wrong with a consumer's configuration.
+//! Faults of a consumer's configuration.
 
-use super::{commands::CommandSources, handler::Route};
-use crate::outbox::Store;
-use std::{collections::BTreeMap, time::Duration};
+use super::{commands::CommandSources, handler::HandlerEntry, settings::Settings};
+use crate::{
+    failure::full_text,
+    outbox::{ConsumerStore, Store},
+    transport::Subscriber,
+};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 /// Longest name of a consumer and of a handler in bytes: two of them, the source and the id fit a key of every database.
-pub(super) const MAX_NAME: usize = 100;
+const MAX_NAME: usize = 100;
 
-/// What is wrong with a consumer's configuration.
+/// A fault of a consumer's configuration.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ConsumerFault {
@@ -19,24 +26,24 @@ pub enum ConsumerFault {
     Slash(String),
     /// Two handlers have one name.
     #[error("two handlers are called `{0}`")]
-    DoubledHandler(String),
-    /// The name that a handler had before is a handler's name now.
+    DuplicateHandler(String),
+    /// A handler's former name is the name of another handler.
     #[error(
-        "the handler `{handler}` says `renamed_from = \"{before}\"`, which is the name of a handler: leave it out, or give \
+        "the handler `{handler}` has `renamed_from = \"{before}\"`, which is the name of a handler: leave it out, or give \
          the other one another name"
     )]
     RenamedFrom {
         /// The handler's name.
         handler: String,
-        /// The name that it is said to have had.
+        /// The former name.
         before: String,
     },
-    /// A command of a saga has one answer.
+    /// Two handlers handle commands of one type, which has one reply.
     #[error(
-        "`{first}` and `{second}` both answer commands of the type `{event_type}`: add one of them with `on`, to which it is an \
+        "`{first}` and `{second}` both handle commands of the type `{event_type}`: add one of them with `on`, to which it is an \
          event"
     )]
-    TwoAnswer {
+    DuplicateCommandHandler {
         /// The type.
         event_type: &'static str,
         /// A handler.
@@ -44,17 +51,17 @@ pub enum ConsumerFault {
         /// Another one.
         second: String,
     },
-    /// A handler answers commands of sagas, and none are taken.
+    /// A handler handles commands of sagas, and the consumer takes none.
     #[error(
-        "the handler `{0}` answers commands of sagas, and it is not said whose: write `commands_from(\"/orders\", \
-         \"orders.replies\")` with the source of the service that asks and the topic of its `reply_to`"
+        "the handler `{0}` handles commands of sagas, and the consumer takes none: write `commands_from(\"/orders\", \
+         \"orders.replies\")` with the source of the service that sends them and the topic of its `reply_to`"
     )]
     NoCommandsFrom(String),
-    /// Commands of sagas are taken, and no handler answers them.
+    /// The consumer takes commands of sagas, and no handler handles them.
     #[error(
-        "commands of sagas are taken, and no handler answers them: add the one that does with `on_command`, not with `on`"
+        "the consumer takes commands of sagas, and no handler handles them: add the handler with `on_command`, not with `on`"
     )]
-    NobodyAnswers,
+    NoCommandHandler,
     /// A source or a topic that no message has.
     #[error(
         "`commands_from(\"{source_name}\", \"{topic}\")` does not name a source and a topic of 1 to 255 bytes without control characters"
@@ -65,34 +72,98 @@ pub enum ConsumerFault {
         /// The topic.
         topic: String,
     },
-    /// There is nobody to handle anything.
+    /// The consumer has no handler.
     #[error("there is no handler; add one with `on`")]
     NoHandler,
-    /// There is nothing to receive from.
+    /// The consumer has no subscriber.
     #[error("there is no subscriber; add one with `subscribe`")]
     NoSubscriber,
     /// A subscriber cannot work as it is configured.
     #[error("a subscriber is configured wrongly: {0}")]
     Subscriber(String),
-    /// A message may come again after the inbox has forgotten it.
+    /// A message may be delivered again after the inbox has deleted its row.
     #[error(
-        "a message may come again for {redelivered_for:?} (what the sender repeats) + {retried_for:?} (what is retried \
-         here) = {:?}, longer than the {retention:?} that the inbox remembers",
-        .redelivered_for.saturating_add(*.retried_for)
+        "a message may be delivered again for {redelivery_window:?} (by its sender) + {retried_for:?} (retries of this consumer) \
+         = {:?}, longer than the inbox retention of {retention:?}",
+        .redelivery_window.saturating_add(*.retried_for)
     )]
-    InboxForgets {
-        /// For how long senders and brokers deliver it again.
-        redelivered_for: Duration,
+    InboxRetentionTooShort {
+        /// For how long senders and brokers may deliver it again.
+        redelivery_window: Duration,
         /// The sum of the consumer's own waits.
         retried_for: Duration,
-        /// For how long the inbox remembers.
+        /// How long the inbox keeps its rows.
         retention: Duration,
     },
 }
 
-/// Says what is wrong with who answers commands, and whose.
-pub(super) fn of_commands<S: Store>(
-    routes: &[Route<S>],
+/// Gives all faults of a consumer's configuration.
+pub(super) fn of_consumer<S: ConsumerStore>(
+    consumer: &str,
+    (handlers, commands): (&[HandlerEntry<S>], &CommandSources),
+    subscribers: &[Box<dyn Subscriber>],
+    settings: &Settings,
+    retention: Duration,
+) -> Vec<ConsumerFault> {
+    let mut faults = Vec::new();
+    for name in std::iter::once(consumer).chain(handlers.iter().flat_map(HandlerEntry::names)) {
+        if name.is_empty() || name.len() > MAX_NAME || name.chars().any(char::is_control) {
+            faults.push(ConsumerFault::Name(name.to_owned()));
+        }
+    }
+    if consumer.contains('/') {
+        faults.push(ConsumerFault::Slash(consumer.to_owned()));
+    }
+    let mut seen = BTreeSet::new();
+    let duplicates: BTreeSet<_> =
+        handlers.iter().map(|entry| &entry.name).filter(|name| !seen.insert(*name)).collect();
+    faults.extend(
+        duplicates.into_iter().map(|name| ConsumerFault::DuplicateHandler(name.to_string())),
+    );
+    for entry in handlers {
+        let Some(before) = entry.options.renamed_from else { continue };
+        let is_taken = |other: &HandlerEntry<S>| {
+            &*other.name == before || has_same_former_name(entry, other, before)
+        };
+        if handlers.iter().any(is_taken) {
+            let (handler, before) = (entry.name.to_string(), before.to_owned());
+            faults.push(ConsumerFault::RenamedFrom { handler, before });
+        }
+    }
+    faults.extend(of_commands(handlers, commands));
+    if handlers.is_empty() {
+        faults.push(ConsumerFault::NoHandler);
+    }
+    if subscribers.is_empty() {
+        faults.push(ConsumerFault::NoSubscriber);
+    }
+    let invalid = subscribers.iter().filter_map(|subscriber| subscriber.check().err());
+    faults.extend(invalid.map(|error| ConsumerFault::Subscriber(full_text(&*error.0))));
+    let redelivery_window = settings.redelivery_window;
+    // A delivery that is retried for ever is stored, and needs an inbox row only for the waits before that.
+    let retried_for = settings.retry.longest().unwrap_or(settings.max_unacked_time);
+    if redelivery_window.saturating_add(retried_for) > retention {
+        faults.push(ConsumerFault::InboxRetentionTooShort {
+            redelivery_window,
+            retried_for,
+            retention,
+        });
+    }
+    faults
+}
+
+/// Tells whether another handler has the same former name.
+fn has_same_former_name<S: Store>(
+    one: &HandlerEntry<S>,
+    other: &HandlerEntry<S>,
+    before: &str,
+) -> bool {
+    one.name != other.name && other.options.renamed_from == Some(before)
+}
+
+/// Gives the faults of command handlers and of the services whose commands the consumer takes.
+fn of_commands<S: Store>(
+    handlers: &[HandlerEntry<S>],
     commands: &CommandSources,
 ) -> Vec<ConsumerFault> {
     let wrong = |(source, topic): &(String, String)| ConsumerFault::CommandsFrom {
@@ -100,20 +171,20 @@ pub(super) fn of_commands<S: Store>(
         topic: topic.clone(),
     };
     let mut faults: Vec<_> = commands.faults().map(wrong).collect();
-    let answering = || routes.iter().filter(|route| route.answers);
-    match answering().next() {
+    let command_handlers = || handlers.iter().filter(|entry| entry.handles_commands);
+    match command_handlers().next() {
         Some(first) if commands.is_empty() => {
             faults.push(ConsumerFault::NoCommandsFrom(first.name.to_string()))
         }
-        None if !commands.is_empty() => faults.push(ConsumerFault::NobodyAnswers),
+        None if !commands.is_empty() => faults.push(ConsumerFault::NoCommandHandler),
         _ => {}
     }
     let mut seen: BTreeMap<&str, &str> = BTreeMap::new();
-    for route in answering() {
-        for event_type in route.answered_types() {
-            if let Some(first) = seen.insert(event_type, &route.name) {
-                let (first, second) = (first.to_owned(), route.name.to_string());
-                faults.push(ConsumerFault::TwoAnswer { event_type, first, second });
+    for entry in command_handlers() {
+        for event_type in entry.command_types() {
+            if let Some(first) = seen.insert(event_type, &entry.name) {
+                let (first, second) = (first.to_owned(), entry.name.to_string());
+                faults.push(ConsumerFault::DuplicateCommandHandler { event_type, first, second });
             }
         }
     }

@@ -1,11 +1,14 @@
-//! A running consumer as its starter sees it.
+//! The handle of a running consumer.
 
-use super::fault::ConsumerFault;
-use crate::runtime::{Exit, ExitCounts, Shutdown, SupervisorError, Task};
+use super::{builder::ConsumerBuilder, fault::ConsumerFault};
+use crate::{
+    outbox::ConsumerStore,
+    runtime::{Exit, ExitCounts, Running, Shutdown, SupervisorError, Task},
+};
 use std::time::Duration;
 use tokio::sync::watch;
 
-/// What a consumer has done since its start.
+/// Counts of a consumer since its start, and its present state.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ConsumerStats {
@@ -13,48 +16,51 @@ pub struct ConsumerStats {
     pub received: u64,
     /// Handlers' transactions that were committed.
     pub handled: u64,
-    /// Handlers that were not run, for the inbox knew the message.
+    /// Handlers that did not run, because the inbox knew the message.
     pub duplicates: u64,
-    /// Runs of handlers that failed and were to be repeated, while the delivery was held or after it was stored.
+    /// Runs of handlers that failed and were retried, while the delivery stayed unacknowledged or after it was stored.
     pub retried: u64,
-    /// Deliveries that were stored for one of their handlers, to be handled later.
+    /// Deliveries that were stored for one of their handlers, to run later.
     pub stored: u64,
     /// Dead letters that were written.
-    pub buried: u64,
+    pub dead_lettered: u64,
     /// Deliveries that were acknowledged.
     pub acked: u64,
     /// Deliveries that were rejected.
     pub rejected: u64,
-    /// Deliveries that were returned, to come again.
+    /// Deliveries that were returned, to be delivered again.
     pub returned: u64,
-    /// Those of them that were not begun, since their senders had given up waiting or would have before the answer.
+    /// Returned deliveries that were not started, since their senders had stopped waiting or would have before the
+    /// acknowledgement.
     pub late: u64,
     /// Deliveries that no handler took, here or in another instance.
     pub unknown: u64,
-    /// Deliveries that were stored for another instance, each time: one that knows their type, its version, or their saga's.
-    pub left: u64,
-    /// Stored deliveries under names of handlers that no instance has, as of the last count, which stops at 10,000. The log names
-    /// them; after a day they become dead letters.
+    /// Deliveries that were handed over to another instance, each time: one that knows their type, its version, or the
+    /// version of their saga.
+    pub handed_over: u64,
+    /// Stored deliveries under names of handlers that no instance has, as of the last count, which stops at 10,000. The log
+    /// names them; after a day they become dead letters.
     pub orphaned: u64,
-    /// Deliveries without content, which say that what was told under their key is gone.
+    /// Deliveries without content, which say that the entity of their key is deleted.
     pub tombstones: u64,
     /// Runs of handlers that were dropped at their time limit.
     pub timed_out: u64,
-    /// Runs that the database disturbed, by a lock that was not to be had or a connection that was lost: no attempt of them is
-    /// counted, and they are made again.
+    /// Runs that the database disturbed, by a lock that was not granted or a connection that was lost: they are
+    /// repeated without counting an attempt.
     pub disturbed: u64,
     /// Runs of handlers that are slow now: they have taken longer than a tenth of their time limit.
     pub slow: usize,
     /// Deliveries that are being handled now.
     pub in_flight: usize,
-    /// Runs of handlers, from the wait for their message's row on, that last for longer than the hold time now, and than 10 s.
+    /// Runs of handlers, from the wait for their message's row on, that have lasted for longer than
+    /// [`max_unacked_time`](super::ConsumerBuilder::max_unacked_time) and than 10 s.
     pub overdue: usize,
-    /// Whether the consumer waits for its database.
+    /// Whether the consumer waits until its database is up.
     pub store_down: bool,
-    /// Whether deliveries are stored before they are run: an instance of this consumer has ended without signing off, and a
-    /// delivery may have ended it; or it is not known yet whether the others live.
+    /// Whether deliveries are stored before they are run: an instance of this consumer has ended without deregistering,
+    /// and a delivery may have ended it; or it is not known yet whether the other instances are alive.
     pub isolating: bool,
-    /// Whether the kill switch holds it back.
+    /// Whether the kill switch has paused it.
     pub paused: bool,
 }
 
@@ -72,15 +78,21 @@ pub enum ConsumerError {
 
 /// A running consumer. Dropped, the consumer runs on.
 #[derive(Debug)]
-pub struct ConsumerHandle {
+pub struct Consumer {
     shutdown: Shutdown,
     task: Task<Result<(), SupervisorError>>,
     stats: watch::Receiver<ConsumerStats>,
     exits: watch::Receiver<ExitCounts>,
 }
 
-impl ConsumerHandle {
-    pub(super) fn new(
+impl Consumer {
+    /// Sets up a consumer of a service's events. Its name is stored with each inbox row: keep it when the code around it
+    /// moves.
+    pub fn builder<S: ConsumerStore>(name: impl Into<String>, store: &S) -> ConsumerBuilder<S> {
+        ConsumerBuilder::new(name.into(), store)
+    }
+
+    pub(super) fn running(
         shutdown: Shutdown,
         task: Task<Result<(), SupervisorError>>,
         stats: watch::Receiver<ConsumerStats>,
@@ -89,9 +101,9 @@ impl ConsumerHandle {
         Self { shutdown, task, stats, exits }
     }
 
-    /// Stops receiving, returns what has not begun, and waits for running handlers. At the deadline those that still run
-    /// are dropped: their transactions roll back, and their messages come again. Then it says goodbye to the brokers, for which it
-    /// takes what is left of the time, and 1 s in any case.
+    /// Stops receiving, returns deliveries that have not been started, and waits for running handlers. At the deadline
+    /// it drops handlers that still run: their transactions roll back, and their messages are delivered again. Then it
+    /// closes the subscriptions, for which it takes the rest of the time, and 1 s in any case.
     ///
     /// # Errors
     /// [`ConsumerError::Stopped`] when handlers had to be dropped, or when the consumer had failed before.
@@ -126,7 +138,7 @@ impl ConsumerHandle {
         }
     }
 
-    /// Shows what the consumer has done.
+    /// Shows the consumer's counts and state.
     #[must_use]
     pub fn stats(&self) -> watch::Receiver<ConsumerStats> {
         self.stats.clone()
@@ -136,5 +148,11 @@ impl ConsumerHandle {
     #[must_use]
     pub fn exits(&self) -> watch::Receiver<ExitCounts> {
         self.exits.clone()
+    }
+}
+
+impl From<Consumer> for Running {
+    fn from(consumer: Consumer) -> Self {
+        Self::new("the consumer", consumer.shutdown_signal(), consumer.finished())
     }
 }

@@ -1,4 +1,4 @@
-//! What can be set for a consumer.
+//! The settings of a consumer.
 
 use super::handler::UnhandledPolicy;
 use crate::failure::RetryPolicy;
@@ -7,27 +7,29 @@ use std::time::Duration;
 /// When a delivery is acknowledged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum AckMode {
-    /// After its handlers' transactions are committed, or it is stored for later, or a dead letter is written: at least
-    /// once, with effects that happen once.
+    /// After its handlers' transactions are committed, or it is stored for later, or a dead letter is written: at
+    /// least once, with effects that happen once.
     #[default]
     AfterHandlers,
-    /// Before its handlers run: at most once. A handler that fails is not tried again, its message becomes a dead letter;
-    /// a crash loses what had begun.
+    /// Before its handlers run: at most once. A handler that fails is not retried, its message becomes a dead letter; a
+    /// crash loses the deliveries whose handlers had begun.
     Before,
-    /// By the handlers, which ask for it [behind their commit](super::HandlerContext::ack_after_commit), or
-    /// [take the delivery](super::HandlerContext::take_delivery) and answer when they like. Nothing is retried or stored: an
-    /// error rolls back and returns the delivery, if the handler left it. So does a message that only another instance knows.
+    /// By the handlers, which ask for it [after their commit](super::HandlerContext::ack_after_commit), or
+    /// [take the delivery](super::HandlerContext::take_delivery) and acknowledge it at any time. Nothing is retried or
+    /// stored: an error rolls back and returns the delivery, unless the handler took it. A message that only another
+    /// instance knows is returned too.
     Manual,
 }
 
-/// Where messages go that a consumer gives up.
+/// Where the messages go that a consumer gives up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum DeadLetters {
     /// Into the dead letters of its own database, to be listed and redriven there; the delivery is acknowledged.
     #[default]
     Stored,
-    /// To the transport: the delivery is rejected, and the broker does with it what it does with those, such as a
-    /// dead-letter queue. What was stored for later has no delivery any more, and becomes a letter all the same.
+    /// To the transport: the delivery is rejected, and the broker moves it to a dead-letter queue, or does what else
+    /// it is configured to do. A stored delivery is acknowledged already, and becomes a dead letter of the database all
+    /// the same.
     Transport,
 }
 
@@ -40,9 +42,9 @@ pub(super) struct Settings {
     pub(super) letters: DeadLetters,
     pub(super) retry: RetryPolicy,
     pub(super) timeout: Option<Duration>,
-    pub(super) hold: Duration,
+    pub(super) max_unacked_time: Duration,
     pub(super) lease: Duration,
-    pub(super) redelivered_for: Duration,
+    pub(super) redelivery_window: Duration,
     pub(super) concurrency: usize,
     pub(super) batch: usize,
     pub(super) prefetch: usize,
@@ -51,13 +53,13 @@ pub(super) struct Settings {
 
 impl Settings {
     /// How many stored deliveries run at once.
-    pub(super) fn stored_at_once(&self) -> usize {
-        stored_beside(self.concurrency)
+    pub(super) fn deferred_concurrency(&self) -> usize {
+        deferred_beside(self.concurrency)
     }
 
-    /// How many deliveries may be begun at once that come again when the process dies: none of those that are acknowledged
-    /// first, and those that a handler answers for are its own matter.
-    pub(super) fn comes_again_at_once(&self) -> usize {
+    /// How many deliveries may be started at once that are delivered again when the process dies: none where they are
+    /// acknowledged first, and none where the handlers acknowledge, which is their own responsibility.
+    pub(super) fn max_in_flight(&self) -> usize {
         match self.ack {
             AckMode::AfterHandlers => self.concurrency.saturating_mul(self.batch),
             AckMode::Before | AckMode::Manual => 0,
@@ -66,6 +68,6 @@ impl Settings {
 }
 
 /// How many stored deliveries run at once beside others: a quarter, since they are those that fail.
-pub(super) fn stored_beside(concurrency: usize) -> usize {
+pub(super) fn deferred_beside(concurrency: usize) -> usize {
     (concurrency / 4).max(1)
 }

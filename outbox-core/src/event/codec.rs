@@ -20,7 +20,7 @@ pub enum EncodeError {
     Json {
         /// Type name of the event.
         event_type: String,
-        /// Which field, and what is wrong with it.
+        /// The field and its fault.
         fault: JsonError,
     },
     /// An encoder of the event's own has failed.
@@ -28,7 +28,7 @@ pub enum EncodeError {
     Payload {
         /// Type name of the event.
         event_type: String,
-        /// What the encoder said.
+        /// The encoder's error.
         source: BoxError,
     },
     /// The envelope breaks a rule: an empty type, a key too long, an illegal header name.
@@ -36,9 +36,9 @@ pub enum EncodeError {
     Envelope {
         /// Type name of the event.
         event_type: String,
-        /// Which attribute.
+        /// The attribute.
         field: &'static str,
-        /// What is wrong, and what is allowed.
+        /// The fault, and the rule.
         reason: String,
     },
 }
@@ -79,7 +79,7 @@ pub enum DecodeError {
     Payload {
         /// Type name of the message.
         event_type: String,
-        /// What the decoder said; it may quote a field's name, never the payload.
+        /// The decoder's error; it may quote a field's name, never the payload.
         source: BoxError,
     },
 }
@@ -148,7 +148,7 @@ pub const fn empty_json() -> Bytes {
     Bytes::from_static(b"{}")
 }
 
-/// What serde said of a payload, without the payload's values, which may be secret: errors are logged and stored.
+/// Serde's error about a payload, without the payload's values, which may be secret: errors are logged and stored.
 #[derive(Debug)]
 struct JsonFault {
     reason: String,

@@ -97,7 +97,7 @@ impl FromStr for SagaId {
     }
 }
 
-/// Identity of one relay process, random at each start so that a process that returns from the dead is a stranger.
+/// Identity of one relay process, random at each start, so that a restarted or paused process has no lease of its former identity.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct RelayId(Arc<str>);
 

@@ -9,7 +9,7 @@ use xxhash_rust::xxh3::xxh3_64;
 /// Bytes that every database's column takes.
 const MAX_TEXT: usize = 255;
 
-/// Header of a message that has no content because what was told under its key is gone: `true`.
+/// Header of a tombstone, a message without content because the entity of its key is deleted: `true`.
 pub const TOMBSTONE: &str = "tombstone";
 
 /// An event as it travels: attributes, headers and payload. Cloning is cheap; the content is shared.
@@ -21,7 +21,7 @@ pub struct Message(Arc<MessageParts>);
 pub struct MessageParts {
     /// Public identity, the same on every repeat.
     pub id: MessageId,
-    /// Place in the order of its outbox; `None` on a message that did not say.
+    /// Place in the order of its outbox; `None` for a message without one.
     pub sequence: Option<EventId>,
     /// The service that it comes from, a URI reference.
     pub source: String,
@@ -43,7 +43,7 @@ pub struct MessageParts {
     pub headers: Headers,
     /// When it was saved, by the database's clock.
     pub created_at: Timestamp,
-    /// When it stops being worth delivering.
+    /// When it expires: it is not delivered after that.
     pub expires_at: Option<Timestamp>,
     /// Retry policy that its type asked for, in place of the route's. Does not travel.
     pub retry: Option<RetryPolicy>,
@@ -64,7 +64,7 @@ impl std::fmt::Debug for MessageParts {
 }
 
 impl Message {
-    /// Puts a message together.
+    /// Makes a message.
     #[must_use]
     pub fn new(parts: MessageParts) -> Self {
         Self(Arc::new(parts))
@@ -113,8 +113,9 @@ impl Message {
         }))
     }
 
-    /// Tells whether it says that what was told under its key is gone: it has no content, and the header [`TOMBSTONE`]. Kafka carries
-    /// it as a record without a value, by which a compacted topic forgets the key.
+    /// Tells whether it is a tombstone, which says that the entity of its key is deleted: it has no content, and the
+    /// header [`TOMBSTONE`]. Kafka carries
+    /// it as a record without a value, by which a compacted topic drops the key.
     #[must_use]
     pub fn is_tombstone(&self) -> bool {
         self.payload.is_empty() && self.headers.get(TOMBSTONE) == Some("true")
@@ -155,7 +156,7 @@ pub struct NewEvent {
     pub payload: Bytes,
     /// Extra attributes.
     pub headers: Headers,
-    /// How long after it is saved it is worth delivering.
+    /// Time to live, from when it is saved.
     pub ttl: Option<Duration>,
     /// Retry policy of its type.
     pub retry: Option<RetryPolicy>,
@@ -205,8 +206,7 @@ impl NewEvent {
             if meta.key.as_deref().is_none_or(str::is_empty) {
                 return Err(fail(
                     "key",
-                    "a tombstone says that what was told under its key is gone, so it has one"
-                        .into(),
+                    "a tombstone says that the entity of its key is deleted, so it has one".into(),
                 ));
             }
             if !payload.is_empty() {

@@ -1,4 +1,4 @@
-//! What happened: events as domain code writes them, and messages as they are stored and sent.
+//! Events as domain code writes them, and messages as they are stored and sent.
 
 mod codec;
 mod convert;
@@ -9,11 +9,12 @@ mod json;
 mod key;
 mod message;
 mod timestamp;
-mod trail;
+mod correlation;
 mod upcast;
 mod variant;
 
 pub use codec::{DecodeError, DecodeEvent, EncodeError, encode_json};
+pub use correlation::{CorrelationContext, CorrelationError};
 pub use headers::{HeaderError, Headers};
 pub use id::{EventId, LetterId, MessageId, RelayId, SagaId, jitter, random_u64};
 pub use instant::NoInstant;
@@ -22,10 +23,9 @@ pub(crate) use json::write as write_json;
 pub use key::KeyPart;
 pub use message::{Message, MessageParts, NewEvent, TOMBSTONE};
 pub use timestamp::Timestamp;
-pub use trail::{CorrelationError, Trail};
 pub use upcast::{Upcast, UpcastError};
 
-/// What emitted code calls beside the public items.
+/// Items beside the public ones that emitted code calls.
 pub(crate) mod emitted {
     pub use super::codec::{empty_json, encode_with};
     pub use super::json::JsonWriter;
@@ -55,7 +55,7 @@ pub trait OutboxEvent: Send + Sync {
 
     /// Gives the event itself where its type has no lifetimes, for listeners in this process that take it by type.
     ///
-    /// Derived events give it; `None`, the default, means that no listener hears of the event.
+    /// Derived events give it; `None`, the default, means that no listener is called for the event.
     fn as_any(&self) -> Option<&dyn Any> {
         None
     }
@@ -178,7 +178,7 @@ impl<'a> EventMeta<'a> {
         self
     }
 
-    /// Says that the event has no content, since what was told under its key is gone; see [`Message::is_tombstone`]. It needs a key.
+    /// Makes the event a tombstone, without content, since the entity of its key is deleted; see [`Message::is_tombstone`]. It needs a key.
     #[must_use]
     pub fn tombstone(self) -> Self {
         self.header(TOMBSTONE, Some("true"))

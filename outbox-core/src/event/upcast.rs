@@ -52,12 +52,12 @@ pub struct Upcast<'m> {
 pub struct UpcastError {
     /// The version that the step begins at.
     pub from: u16,
-    /// What the step said.
+    /// The step's error.
     pub source: BoxError,
 }
 
 impl<'m> Upcast<'m> {
-    /// Begins with a message as it came; `target` is the version that the program reads.
+    /// Begins with a message as received; `target` is the version that the program reads.
     pub fn begin(message: &'m Message, target: u16) -> Self {
         Self {
             message,
@@ -73,8 +73,8 @@ impl<'m> Upcast<'m> {
     /// message may be read many times.
     ///
     /// # Errors
-    /// [`DecodeError::Payload`] when the payload does not have the old shape, or with the [`UpcastError`] of the step. What the step
-    /// says is logged and stored, so it should not quote the payload.
+    /// [`DecodeError::Payload`] when the payload does not have the old shape, or with the [`UpcastError`] of the step. The step's
+    /// error is logged and stored, so it should not quote the payload.
     pub fn step<Old, New, E>(
         mut self,
         from: u16,

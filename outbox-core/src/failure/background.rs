@@ -1,17 +1,17 @@
-//! What is logged of the framework's own work when it fails: renewals, reads, clean-up.
+//! The log of the framework's own work when it fails: renewals, reads, clean-up.
 
 use super::{Report, ReportBook};
 use crate::runtime::now;
 use std::error::Error;
 
-/// The failures of one actor's work, by what it does.
+/// The failures of one actor's work, by the name of the work.
 #[derive(Debug, Default)]
 pub(crate) struct BackgroundWork {
     book: ReportBook<&'static str>,
 }
 
 impl BackgroundWork {
-    /// Logs that a piece of work has failed and is done again: at once, then once a minute.
+    /// Logs that work has failed and is retried: at once, then once a minute.
     pub(crate) fn failed(&self, work: &'static str, error: &(dyn Error + 'static)) {
         let error = super::full_text(error);
         match self.book.failed(work, &error, now()) {
@@ -21,11 +21,11 @@ impl BackgroundWork {
                     error,
                     failures,
                     ?within,
-                    "work of the framework goes on failing, and is done again"
+                    "work of the framework keeps failing; retrying"
                 );
             }
             Some(_) => {
-                tracing::warn!(work, error, "work of the framework has failed, and is done again")
+                tracing::warn!(work, error, "work of the framework has failed; retrying")
             }
             None => tracing::debug!(work, error, "work of the framework has failed again"),
         }

@@ -4,22 +4,23 @@ use std::time::{Duration, Instant};
 
 /// First pause after the breaker opened: short, as most outages are.
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
-/// Longest pause between probes: how late a recovery is noticed at worst.
+/// Longest pause between probes: the longest delay until a recovery is noticed.
 const LONGEST_PAUSE: Duration = Duration::from_secs(15);
-/// Pause before the next key is probed while the destination answers, though it rejects: asking costs it little.
-const NEXT_KEY: Duration = Duration::from_millis(50);
-/// Failures in a row that open it, though each alone speaks of its message only.
-const RUN: u32 = 5;
+/// Pause before the next key is probed while the destination responds, though it rejects: a probe
+/// costs it little.
+const NEXT_KEY_PAUSE: Duration = Duration::from_millis(50);
+/// Failures in a row that open the breaker, though each alone may be its message's.
+const MAX_STREAK: u32 = 5;
 
-/// Keys that wait, at most, for a new one to be probed ahead of the pause.
-const FEW: usize = 2;
+/// Waiting keys at most for a new one to be probed before the pause ends.
+const FEW_KEYS: usize = 2;
 
-/// What a failure says of the destination beside its class.
+/// What a failure tells about the destination beside its class.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct Failure {
-    /// Whether the destination lives and has answered.
-    pub answered: bool,
-    /// How many keys wait for the destination, and so make a round of probes.
+    /// Whether the destination has responded.
+    pub responded: bool,
+    /// Keys that wait for the destination: the size of a round of probes.
     pub waiting: usize,
     /// From 0 to 1: spreads the probes of many relays.
     pub jitter: f64,
@@ -28,11 +29,11 @@ pub struct Failure {
 /// Whether a route may publish.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum BreakerState {
-    /// All goes.
+    /// Publishes start freely.
     Closed,
-    /// Nothing goes before the instant.
+    /// No publish starts before the instant.
     Open {
-        /// When a probe may go.
+        /// When a probe may start.
         until: Instant,
     },
     /// One probe is under way.
@@ -41,20 +42,22 @@ pub enum BreakerState {
 
 /// The breaker of one route.
 ///
-/// It opens at once when the destination is down, and after five failures in a row over at least two keys without a
-/// success between; then single probes go, with pauses that double. Where the destination answers its probes, though it
-/// rejects each, the keys are probed one after the other at once, and the pause grows only after a round of all of them.
+/// It opens at once when the destination is down, and after five failures in a row over at least
+/// two keys without a success between; then single probes start, with pauses that double. If the
+/// destination answers its probes, though it rejects each, the keys are probed one after the other
+/// at once, and the pause grows only after a round of all of them.
 #[derive(Debug, Clone)]
 pub struct Breaker {
     state: BreakerState,
     pause: Duration,
     /// Keys that are still to be probed before the pause grows.
-    round: usize,
-    /// Whether the destination answered when it failed last.
-    answers: bool,
-    run: u32,
-    run_keys: [u64; 2],
-    run_distinct: u8,
+    probe_size: usize,
+    /// Whether the destination responded at the last failure.
+    responds: bool,
+    /// Failures in a row, and up to two keys of them.
+    failure_streak: u32,
+    streak_keys: [u64; 2],
+    distinct_keys: u8,
 }
 
 impl Default for Breaker {
@@ -62,11 +65,11 @@ impl Default for Breaker {
         Self {
             state: BreakerState::Closed,
             pause: FIRST_PAUSE,
-            round: 0,
-            answers: false,
-            run: 0,
-            run_keys: [0; 2],
-            run_distinct: 0,
+            probe_size: 0,
+            responds: false,
+            failure_streak: 0,
+            streak_keys: [0; 2],
+            distinct_keys: 0,
         }
     }
 }
@@ -84,7 +87,7 @@ impl Breaker {
         !matches!(self.state, BreakerState::Closed)
     }
 
-    /// Gives when a probe may go.
+    /// Gives when a probe may start.
     #[must_use]
     pub const fn probe_at(&self) -> Option<Instant> {
         match self.state {
@@ -110,14 +113,14 @@ impl Breaker {
         }
     }
 
-    /// Notes that a probe ended without saying anything of the destination (it was cancelled).
-    pub fn probe_void(&mut self, now: Instant) {
+    /// Notes that a probe ended without an outcome (it was cancelled).
+    pub fn probe_inconclusive(&mut self, now: Instant) {
         if self.state == BreakerState::Probing {
             self.state = BreakerState::Open { until: now };
         }
     }
 
-    /// Notes a success: all goes.
+    /// Notes a success: the breaker closes.
     pub fn succeeded(&mut self) {
         *self = Self::default();
     }
@@ -127,35 +130,38 @@ impl Breaker {
         self.open(failure, now);
     }
 
-    /// Notes a transient or permanent failure of one message; tells whether it opened (or kept open) the breaker, in which
-    /// case the failures of the run speak of the destination and their attempts are given back.
+    /// Notes a transient or permanent failure of one message; tells whether it opened (or kept
+    /// open) the breaker, in which case the failures of the streak are the destination's, and their
+    /// attempts are refunded.
     pub fn failed(&mut self, key: u64, failure: Failure, now: Instant) -> bool {
         if self.is_open() {
             self.open(failure, now);
             return true;
         }
-        self.run += 1;
-        match self.run_distinct {
-            0 => (self.run_keys[0], self.run_distinct) = (key, 1),
-            1 if self.run_keys[0] != key => (self.run_keys[1], self.run_distinct) = (key, 2),
+        self.failure_streak += 1;
+        match self.distinct_keys {
+            0 => (self.streak_keys[0], self.distinct_keys) = (key, 1),
+            1 if self.streak_keys[0] != key => {
+                (self.streak_keys[1], self.distinct_keys) = (key, 2);
+            }
             _ => {}
         }
-        if self.run >= RUN && self.run_distinct >= 2 {
+        if self.failure_streak >= MAX_STREAK && self.distinct_keys >= 2 {
             self.open(failure, now);
             return true;
         }
         false
     }
 
-    /// Notes a key that was not tried yet: it is probed soon where all that keeps the breaker open are rejections of a
-    /// few others, `waiting` keys in all.
+    /// Notes a key that was not tried yet: it is probed soon if only rejections of a few other keys
+    /// keep the breaker open; `waiting` keys wait in all.
     pub fn new_key(&mut self, waiting: usize, now: Instant) {
         if let BreakerState::Open { until } = self.state
-            && self.answers
-            && waiting <= FEW
+            && self.responds
+            && waiting <= FEW_KEYS
         {
-            self.state = BreakerState::Open { until: until.min(now + NEXT_KEY) };
-            self.round = self.round.max(waiting);
+            self.state = BreakerState::Open { until: until.min(now + NEXT_KEY_PAUSE) };
+            self.probe_size = self.probe_size.max(waiting);
         }
     }
 
@@ -166,22 +172,22 @@ impl Breaker {
         {
             return;
         }
-        let Failure { answered, waiting, jitter } = failure;
+        let Failure { responded, waiting, jitter } = failure;
         let was_open = self.is_open();
-        if !was_open || (answered && !self.answers) {
-            self.round = waiting.max(1) + 1;
+        if !was_open || (responded && !self.responds) {
+            self.probe_size = waiting.max(1) + 1;
         }
-        self.answers = answered;
-        self.round = self.round.saturating_sub(1);
-        let pause = if answered && self.round > 0 {
-            NEXT_KEY
+        self.responds = responded;
+        self.probe_size = self.probe_size.saturating_sub(1);
+        let pause = if responded && self.probe_size > 0 {
+            NEXT_KEY_PAUSE
         } else {
-            self.round = waiting.max(1);
+            self.probe_size = waiting.max(1);
             self.pause = if was_open { (self.pause * 2).min(LONGEST_PAUSE) } else { FIRST_PAUSE };
             self.pause.mul_f64(0.75 + 0.5 * jitter.clamp(0.0, 1.0))
         };
         self.state = BreakerState::Open { until: now + pause };
-        (self.run, self.run_distinct) = (0, 0);
+        (self.failure_streak, self.distinct_keys) = (0, 0);
     }
 }
 
@@ -189,8 +195,8 @@ impl Breaker {
 mod tests {
     use super::*;
 
-    /// Half a second of pause with no spread, of a destination that does not answer.
-    const SILENT: Failure = Failure { answered: false, waiting: 10, jitter: 0.5 };
+    /// Half a second of pause with no spread, of a destination that does not respond.
+    const SILENT: Failure = Failure { responded: false, waiting: 10, jitter: 0.5 };
 
     #[test]
     fn a_destination_that_is_down_opens_it_at_once_and_pauses_double() {
@@ -228,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn a_success_between_ends_the_run() {
+    fn a_success_ends_the_failure_streak() {
         let (mut breaker, now) = (Breaker::default(), Instant::now());
         for key in 0..100 {
             assert!(!breaker.failed(key, SILENT, now));
@@ -240,7 +246,7 @@ mod tests {
 
     /// Probes until a pause grows, and gives the pauses.
     fn pauses(breaker: &mut Breaker, mut now: Instant, waiting: usize, probes: usize) -> Vec<u128> {
-        let rejected = Failure { answered: true, waiting, jitter: 0.5 };
+        let rejected = Failure { responded: true, waiting, jitter: 0.5 };
         let mut pauses = Vec::new();
         for _ in 0..probes {
             let at = breaker.probe_at().expect("open");
@@ -254,10 +260,10 @@ mod tests {
     }
 
     #[test]
-    fn a_destination_that_rejects_is_asked_for_each_key_before_the_pause_grows() {
+    fn a_destination_that_rejects_is_probed_with_each_key_before_the_pause_grows() {
         let (mut breaker, now) = (Breaker::default(), Instant::now());
         for key in 0..5 {
-            breaker.failed(key, Failure { answered: true, waiting: 3, jitter: 0.5 }, now);
+            breaker.failed(key, Failure { responded: true, waiting: 3, jitter: 0.5 }, now);
         }
         assert_eq!(
             pauses(&mut breaker, now, 3, 11),
@@ -268,18 +274,18 @@ mod tests {
     #[test]
     fn a_new_key_is_probed_soon_where_only_a_few_are_rejected() {
         let now = Instant::now();
-        for (answered, waiting, soon) in [(true, 2, true), (true, 3, false), (false, 2, false)] {
+        for (responded, waiting, soon) in [(true, 2, true), (true, 3, false), (false, 2, false)] {
             let mut breaker = Breaker::default();
-            breaker.unavailable(Failure { answered, waiting: 1, jitter: 0.5 }, now);
+            breaker.unavailable(Failure { responded, waiting: 1, jitter: 0.5 }, now);
             let mut at = now;
             for _ in 0..4 {
                 at = breaker.probe_at().expect("open");
                 breaker.probe_started();
-                breaker.unavailable(Failure { answered, waiting: 1, jitter: 0.5 }, at);
+                breaker.unavailable(Failure { responded, waiting: 1, jitter: 0.5 }, at);
             }
             breaker.new_key(waiting, at);
             let wait = breaker.probe_at().expect("open").saturating_duration_since(at);
-            assert_eq!(wait == NEXT_KEY, soon, "{answered} {waiting}: {wait:?}");
+            assert_eq!(wait == NEXT_KEY_PAUSE, soon, "{responded} {waiting}: {wait:?}");
         }
     }
 }

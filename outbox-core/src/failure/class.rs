@@ -1,16 +1,16 @@
-//! The three classes of failure, by which everything else is decided.
+//! The three classes of failure, on which every other decision depends.
 
 use crate::event::Timestamp;
 use serde::{Deserialize, Serialize};
 use std::{fmt, str::FromStr};
 
-/// What a failure says of the message and of its destination.
+/// What a failure shows of the message and of its destination.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum FailureClass {
-    /// This message can never go: it becomes a dead letter.
+    /// This message can never be delivered: it becomes a dead letter.
     Permanent,
-    /// This message may go later: the attempt counts.
+    /// This message may be delivered later: the attempt counts.
     Transient,
     /// The destination is down: no attempt counts, and the route pauses.
     Unavailable,
@@ -64,7 +64,7 @@ pub struct AttemptError {
     pub attempt: u32,
     /// Its class.
     pub class: FailureClass,
-    /// What the transport said, at most [`AttemptError::MAX_TEXT`] bytes.
+    /// The error's text, at most [`AttemptError::MAX_TEXT`] bytes.
     pub text: String,
     /// When, in microseconds since 1970-01-01 UTC, by the database's clock; zero until it is stored.
     #[serde(default)]

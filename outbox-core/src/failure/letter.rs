@@ -1,22 +1,23 @@
-//! Dead letters: what could not go, kept with its whole history.
+//! Dead letters: messages that were given up, kept with their whole history.
 
 use super::AttemptError;
 use crate::{
     event::{EventId, LetterId, Message, Timestamp},
-    runtime::{TIME_LIMIT, caught},
+    runtime::{TIME_LIMIT, catch_unwind},
     transport::cloudevents,
 };
 use futures_util::future::BoxFuture;
 use serde::{Serialize, Serializer, ser::Error};
 use std::{fmt, str::FromStr, sync::Arc};
 
-/// Somebody who wants to be told of dead letters.
-pub(crate) type LetterListener =
+/// A listener for dead letters.
+pub(crate) type DeadLetterListener =
     Box<dyn Fn(Arc<DeadLetter>) -> BoxFuture<'static, ()> + Send + Sync>;
 
-/// Tells a listener of a letter that was written; its panic is its own, and whoever tells it waits for 5 min at most.
-pub(crate) async fn tell_of_letter(listener: &LetterListener, letter: &Arc<DeadLetter>) {
-    match tokio::time::timeout(TIME_LIMIT, caught(listener(letter.clone()))).await {
+/// Calls a listener with a letter that was written; a panic of the listener is caught, and the caller waits for 5 min at
+/// most.
+pub(crate) async fn notify_dead_letter(listener: &DeadLetterListener, letter: &Arc<DeadLetter>) {
+    match tokio::time::timeout(TIME_LIMIT, catch_unwind(listener(letter.clone()))).await {
         Ok(Ok(())) => {}
         Ok(Err(panic)) => {
             tracing::error!(listener = "on_dead_letter", panic, "a listener panicked")
@@ -33,7 +34,7 @@ pub(crate) async fn tell_of_letter(listener: &LetterListener, letter: &Arc<DeadL
 /// Logs a letter that was written.
 pub(crate) fn log_letter(letter: &DeadLetter) {
     let (message, last, received) =
-        (letter.message.as_ref(), letter.errors.last(), letter.received.as_ref());
+        (letter.message.as_ref(), letter.errors.last(), letter.consumer_origin.as_ref());
     tracing::warn!(
         letter = %letter.id,
         event = (letter.event_id.0 > 0).then(|| tracing::field::display(letter.event_id)),
@@ -48,20 +49,20 @@ pub(crate) fn log_letter(letter: &DeadLetter) {
         attempts = letter.attempts,
         error = last.map(|error| error.text.as_str()),
         key_waits = letter.parks,
-        "an event is a dead letter: mend the cause, then redrive or discard it"
+        "an event is a dead letter: fix the cause, then redrive or discard it"
     );
 }
 
-/// Why an event was put aside.
+/// Why an event became a dead letter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
 #[non_exhaustive]
 #[serde(rename_all = "snake_case")]
 pub enum DeadReason {
-    /// The destination will never take it.
+    /// The destination rejected it for good.
     Rejected,
     /// The retry policy ran out.
     Exhausted,
-    /// It was no longer worth delivering.
+    /// Its time to live had passed.
     Expired,
     /// No route takes it.
     Unroutable,
@@ -69,7 +70,7 @@ pub enum DeadReason {
     Crashed,
     /// Its stored row does not decode.
     Undecodable,
-    /// It failed and is not tried again: on an at-most-once route or consumer, or because the database refuses to store it.
+    /// It failed and is not retried: on an at-most-once route or consumer, or because the database refuses to store it.
     NotRetried,
     /// No handler takes its type.
     UnknownType,
@@ -116,35 +117,35 @@ impl FromStr for DeadReason {
     }
 }
 
-/// What an operator decided about a letter.
+/// How an operator resolved a letter.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Fate {
+pub struct Resolution {
     /// `redriven`, `discarded` or `resent`.
-    pub what: String,
+    pub action: String,
     /// When.
     pub at: Timestamp,
-    /// Who.
+    /// The operator, such as a login name.
     pub by: String,
-    /// Why, in their words.
-    pub why: String,
+    /// The operator's reason.
+    pub reason: String,
 }
 
 /// The consumer that gave a message up.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct ReceivedBy {
+pub struct ConsumerOrigin {
     /// Its stable name.
     pub consumer: String,
     /// The handler's stable name; empty where none took the message.
     pub handler: String,
 }
 
-/// An event that was put aside, with everything that is known of it.
+/// An event that was given up, with its whole history.
 #[derive(Debug, Clone, Serialize)]
 #[non_exhaustive]
 pub struct DeadLetter {
     /// Identity of the letter.
     pub id: LetterId,
-    /// Place of the event in its outbox; zero where a received message did not say.
+    /// Place of the event in its outbox; zero where a received message had none.
     pub event_id: EventId,
     /// The event; `None` where its row or the received message does not decode. Serialised as a CloudEvent, with its content.
     #[serde(serialize_with = "as_cloud_event")]
@@ -152,19 +153,19 @@ pub struct DeadLetter {
     /// The route that gave up; empty where no route takes it, and where a consumer gave up.
     pub route: String,
     /// The consumer that gave up; `None` where a route did.
-    pub received: Option<ReceivedBy>,
-    /// Why.
+    pub consumer_origin: Option<ConsumerOrigin>,
+    /// Why it was given up.
     pub reason: DeadReason,
     /// Attempts that were counted.
     pub attempts: u32,
-    /// What went wrong, the first failure and the last nine.
+    /// The first failure and the last nine.
     pub errors: Vec<AttemptError>,
-    /// Whether the rest of its key waits for a decision.
+    /// Whether later events of its key wait until the letter is resolved.
     pub parks: bool,
-    /// When it was put aside.
+    /// When it was given up.
     pub dead_at: Timestamp,
-    /// What was decided about it, if anything.
-    pub fate: Option<Fate>,
+    /// How an operator resolved it; `None` for an open letter.
+    pub resolution: Option<Resolution>,
     /// The letter that it came from, when it was redriven and failed again.
     pub previous: Option<LetterId>,
 }
@@ -180,7 +181,7 @@ fn as_cloud_event<S: Serializer>(
 }
 
 impl DeadLetter {
-    /// Puts a letter together; for stores.
+    /// Makes a letter; for stores.
     #[must_use]
     #[expect(clippy::too_many_arguments, reason = "one argument a column; only stores call it")]
     pub fn new(
@@ -193,7 +194,7 @@ impl DeadLetter {
         errors: Vec<AttemptError>,
         parks: bool,
         dead_at: Timestamp,
-        fate: Option<Fate>,
+        resolution: Option<Resolution>,
         previous: Option<LetterId>,
     ) -> Self {
         Self {
@@ -201,21 +202,21 @@ impl DeadLetter {
             event_id,
             message,
             route,
-            received: None,
+            consumer_origin: None,
             reason,
             attempts,
             errors,
             parks,
             dead_at,
-            fate,
+            resolution,
             previous,
         }
     }
 
-    /// Says that a consumer gave it up.
+    /// Sets the consumer that gave the message up.
     #[must_use]
-    pub fn received_by(mut self, received: Option<ReceivedBy>) -> Self {
-        self.received = received;
+    pub fn with_consumer_origin(mut self, origin: Option<ConsumerOrigin>) -> Self {
+        self.consumer_origin = origin;
         self
     }
 }

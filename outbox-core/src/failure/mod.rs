@@ -1,4 +1,4 @@
-//! What went wrong, whether it may go later, and where it ends.
+//! Failures: their classes, retries, breakers and dead letters.
 
 mod background;
 mod breaker;
@@ -11,8 +11,9 @@ mod report;
 pub(crate) use background::BackgroundWork;
 pub use breaker::{Breaker, BreakerState, Failure};
 pub use class::{AttemptError, FailureClass, full_text};
-pub use letter::{DeadLetter, DeadReason, Fate, ReceivedBy};
-pub(crate) use letter::{LetterListener, log_letter, tell_of_letter};
+pub use letter::{ConsumerOrigin, DeadLetter, DeadReason, Resolution};
+pub(crate) use letter::{DeadLetterListener, log_letter, notify_dead_letter};
+pub(crate) use policy::MAX_CRASHES;
 pub use policy::{Decision, RetryPolicy};
-pub use rejection::{DEFAULT_GIVE_UP_REJECTED, Others, Rejected, Rejection};
+pub use rejection::{DEFAULT_GIVE_UP_REJECTED, OtherMessages, Rejected, Rejection};
 pub use report::{FailureReports, REPORT_EVERY, Report, ReportBook};

@@ -1,22 +1,22 @@
-//! What a permanent answer means: of one message, or of the destination. Pure, fed with instants.
+//! Whether a rejection speaks of the message or of its destination. Pure, fed with instants.
 
 use std::time::{Duration, Instant};
 
-/// For how long a confirmation shows that the destination takes messages.
+/// For how long a confirmation shows that the destination accepts messages.
 const EVIDENCE: Duration = Duration::from_mins(1);
-/// First pause before a rejected message is tried again while nothing was confirmed; doubled each time.
+/// First pause before a rejected message is retried while no other was confirmed; doubled each time.
 const FIRST_PAUSE: Duration = Duration::from_millis(400);
-/// Longest such pause: how late a lone message goes after its destination was mended.
+/// Longest such pause: the longest delay of a lone message after its destination was repaired.
 const LONGEST_PAUSE: Duration = Duration::from_secs(15);
 
-/// After how long a message is given up that alone is rejected, unless its route says otherwise.
+/// After how long a message that alone is rejected is given up, unless its route says otherwise.
 pub const DEFAULT_GIVE_UP_REJECTED: Duration = Duration::from_hours(24);
 
-/// The rejections of one message on one route that may speak of the destination, not of the message.
+/// The rejections of one message on one route, which may speak of the destination and not of the message.
 ///
-/// A destination that rejects every message is wrong itself: a path that answers 404, a service that moved. One that takes
-/// others and rejects this one means this one. So a rejection proves something only between two confirmations of other
-/// messages that are younger than a minute, and the message is tried once more after the second of them.
+/// A destination that rejects every message is wrong itself: a path that responds with 404, a service that moved. A
+/// destination that accepts others and rejects this one speaks of this one. So a rejection is proven only between two
+/// confirmations of other messages that are younger than a minute, and by one more try after the second of them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rejection {
     first: Instant,
@@ -27,18 +27,18 @@ pub struct Rejection {
     between: Option<(Instant, Instant)>,
 }
 
-/// What a further rejection means.
+/// Whether a further rejection is proven.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Rejected {
-    /// The destination takes others: the message is a dead letter.
+    /// The destination accepts others: the message becomes a dead letter.
     Proven,
-    /// Nothing is proven: the message waits so long, or until another one is confirmed.
+    /// The destination may be wrong: the message waits so long, or until another one is confirmed.
     Unproven(Duration),
 }
 
-/// What is known of the route beside the message that was rejected.
+/// The last results of other messages on the route of a rejected one.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Others {
+pub struct OtherMessages {
     /// When another message was confirmed last.
     pub confirmed: Option<Instant>,
     /// When another message failed last.
@@ -53,7 +53,7 @@ impl Rejection {
     }
 
     /// Notes a rejection.
-    pub fn rejected(&mut self, others: Others, now: Instant) -> Rejected {
+    pub fn rejected(&mut self, others: OtherMessages, now: Instant) -> Rejected {
         let is_fresh = |at: Instant| now.saturating_duration_since(at) < EVIDENCE;
         if self.between.is_some_and(|(first, second)| is_fresh(first) && is_fresh(second)) {
             return Rejected::Proven;
@@ -72,11 +72,11 @@ impl Rejection {
         }
     }
 
-    /// Tells whether a message that was just rejected has been for so long, and alone: nothing else failed since its first
-    /// rejection. Messages that wait behind a destination that rejects all are not alone, and what they were answered then
-    /// says nothing when it takes messages again.
+    /// Tells whether a message that was just rejected has been rejected for so long, and alone: no other message failed
+    /// since its first rejection. Messages that wait for a destination that rejects all are not alone, and those rejections
+    /// prove nothing when the destination accepts messages again.
     #[must_use]
-    pub fn is_over(&self, limit: Duration, others: Others, now: Instant) -> bool {
+    pub fn is_over(&self, limit: Duration, others: OtherMessages, now: Instant) -> bool {
         let is_alone = others.failed.is_none_or(|at| at < self.first);
         is_alone && now.saturating_duration_since(self.first) >= limit
     }
@@ -98,7 +98,7 @@ mod tests {
 
     fn story(events: &[Event]) -> Vec<bool> {
         let start = Instant::now();
-        let (mut rejection, mut others) = (None, Others::default());
+        let (mut rejection, mut others) = (None, OtherMessages::default());
         let mut proven = Vec::new();
         for event in events {
             match *event {
@@ -149,7 +149,7 @@ mod tests {
         let now = Instant::now();
         let mut rejection = Rejection::starting(now);
         let pauses: Vec<u128> = (0..8)
-            .map(|_| match rejection.rejected(Others::default(), now) {
+            .map(|_| match rejection.rejected(OtherMessages::default(), now) {
                 Rejected::Unproven(pause) => pause.as_millis(),
                 Rejected::Proven => panic!("nothing was confirmed"),
             })
@@ -175,7 +175,7 @@ mod tests {
             (at(day.as_secs() - 30), at(3), day, false),
         ] {
             assert_eq!(
-                rejection.is_over(day, Others { confirmed, failed }, start + after),
+                rejection.is_over(day, OtherMessages { confirmed, failed }, start + after),
                 expected
             );
         }

@@ -1,4 +1,4 @@
-//! What is logged of failures that repeat. Pure, fed with instants.
+//! When failures that repeat are logged. Pure, fed with instants.
 //!
 //! | the subject | what happens | what is logged |
 //! | --- | --- | --- |
@@ -17,15 +17,16 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// At most one line of failures is logged in this time: often enough to see that something goes on, seldom enough for a night.
+/// At most one line of failures is logged in this time: often enough to see that a failure lasts, seldom enough for a
+/// whole night.
 pub const REPORT_EVERY: Duration = Duration::from_mins(1);
-/// Subjects that are told apart at once. What comes from outside, such as addresses, may name any number of them.
+/// Subjects that are kept apart at once. Input from outside, such as addresses, may name any number of them.
 const MOST_SUBJECTS: usize = 256;
 
-/// What is to be logged.
+/// A line to log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Report {
-    /// A failure of something that worked.
+    /// A failure of a subject that worked.
     First,
     /// Further failures, and in which time.
     Repeated {
@@ -34,7 +35,7 @@ pub enum Report {
         /// Time since the last line.
         within: Duration,
     },
-    /// It works again.
+    /// The subject works again.
     Recovered {
         /// Failures in a row before.
         failures: u64,
@@ -46,9 +47,9 @@ pub enum Report {
 /// The failures of one subject: a route, a subscription, a handler.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct FailureReports {
-    /// The first failure of the present run, and their number.
-    run: Option<(Instant, u64)>,
-    /// Whether a line was logged of the present run.
+    /// The first of the present consecutive failures, and their number.
+    streak: Option<(Instant, u64)>,
+    /// Whether a line was logged of these.
     is_reported: bool,
     reported_at: Option<Instant>,
     unreported: u64,
@@ -57,7 +58,7 @@ pub struct FailureReports {
 impl FailureReports {
     /// Notes a failure.
     pub fn failed(&mut self, now: Instant) -> Option<Report> {
-        self.run.get_or_insert((now, 0)).1 += 1;
+        self.streak.get_or_insert((now, 0)).1 += 1;
         self.unreported += 1;
         if self.reported_at.is_some_and(|at| now.saturating_duration_since(at) < REPORT_EVERY) {
             return None;
@@ -65,9 +66,9 @@ impl FailureReports {
         Some(self.report(now))
     }
 
-    /// Notes that it works.
+    /// Notes that the subject works.
     pub fn succeeded(&mut self, now: Instant) -> Option<Report> {
-        let (since, failures) = self.run.take()?;
+        let (since, failures) = self.streak.take()?;
         if !std::mem::take(&mut self.is_reported) {
             return None;
         }
@@ -81,20 +82,20 @@ impl FailureReports {
         self.reported_at.filter(|_| self.unreported > 0).map(|at| at + REPORT_EVERY)
     }
 
-    /// Gives what is to be logged because its time has come.
+    /// Gives the line that is due, if one is.
     pub fn due(&mut self, now: Instant) -> Option<Report> {
         self.due_at().filter(|at| *at <= now).map(|_| self.report(now))
     }
 
-    /// Tells whether it failed when it was heard of last.
+    /// Tells whether the last note was a failure.
     #[must_use]
     pub const fn is_failing(&self) -> bool {
-        self.run.is_some()
+        self.streak.is_some()
     }
 
     fn report(&mut self, now: Instant) -> Report {
         let before = self.reported_at.replace(now);
-        self.is_reported = self.run.is_some();
+        self.is_reported = self.streak.is_some();
         let failures = std::mem::take(&mut self.unreported);
         match before {
             Some(before)
@@ -107,7 +108,7 @@ impl FailureReports {
     }
 }
 
-/// The failures of many subjects, each with what was said last. Shared by those who meet them.
+/// The failures of many subjects, each with its last text. Shared by the tasks that note them.
 #[derive(Debug)]
 pub struct ReportBook<K> {
     subjects: Mutex<HashMap<K, (FailureReports, String)>>,
@@ -120,7 +121,8 @@ impl<K> Default for ReportBook<K> {
 }
 
 impl<K: Hash + Eq + Clone> ReportBook<K> {
-    /// Notes a failure of a subject, with what was said. A subject of which nothing was logged for longest makes room.
+    /// Notes a failure of a subject, with its text. Where the book is full, the subject that was logged longest ago is
+    /// dropped.
     pub fn failed(&self, subject: K, text: &str, now: Instant) -> Option<Report> {
         let mut subjects = self.lock();
         if subjects.len() >= MOST_SUBJECTS
@@ -141,7 +143,7 @@ impl<K: Hash + Eq + Clone> ReportBook<K> {
         self.lock().get_mut(subject).and_then(|(reports, _)| reports.succeeded(now))
     }
 
-    /// Gives what is to be logged because its time has come, each with what was said last.
+    /// Gives the lines that are due, each with its subject and last text.
     pub fn due(&self, now: Instant) -> Vec<(K, Report, String)> {
         let mut subjects = self.lock();
         let due = |(subject, (reports, text)): (&K, &mut (FailureReports, String))| {

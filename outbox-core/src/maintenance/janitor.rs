@@ -1,4 +1,5 @@
-//! The janitor: moves scheduled events when they are due, deletes what nobody needs any more.
+//! The janitor: moves scheduled events when they are due, and deletes rows whose retention has
+//! passed.
 
 use crate::{
     event::RelayId,
@@ -14,24 +15,26 @@ use tokio::{sync::watch, time::sleep};
 
 /// Events promoted in one transaction, and rows of each kind deleted in one.
 const BATCH: u32 = 500;
-/// How late a scheduled event may be; with reading and renewing it makes less than two statements a second.
+/// How late a scheduled event may be; with reading and renewing it makes less than two statements a
+/// second.
 const PROMOTE_EVERY: Duration = Duration::from_secs(2);
 /// Retention is counted in hours.
 const PRUNE_EVERY: Duration = Duration::from_mins(1);
 
-/// Pause where a batch was not full: what comes up meanwhile goes together, and what its bytes have made smaller goes on.
-const SOON: Duration = Duration::from_secs(1);
+/// Pause after a batch that was not full: rows that come due meanwhile are handled in one
+/// transaction, and a batch that its bytes cut short goes on soon.
+const SHORT_PAUSE: Duration = Duration::from_secs(1);
 
-/// When there is more to do.
+/// When the next batch follows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Again {
+enum NextBatch {
     AtOnce,
     Soon,
     Later,
 }
 
-impl Again {
-    /// Says it after a batch of so many.
+impl NextBatch {
+    /// Decides it after a batch of `done` rows.
     fn after(done: u64) -> Self {
         match done {
             0 => Self::Later,
@@ -41,11 +44,11 @@ impl Again {
     }
 }
 
-/// What the janitor works with.
+/// The janitor with its store and channels.
 pub(crate) struct Janitor {
     pub(crate) relay: RelayId,
     pub(crate) store: Arc<dyn JanitorStore>,
-    /// What the relay owns, as the keeper last saw it.
+    /// The relay's partitions, by the keeper's last renewal.
     pub(crate) owned: watch::Receiver<Vec<(PartitionNo, Epoch)>>,
     pub(crate) wake: Wake,
     pub(crate) shutdown: Shutdown,
@@ -59,10 +62,10 @@ impl Janitor {
         loop {
             let promoted = self.promote().await;
             let pause = match promoted.min(self.prune(&mut prune_at).await) {
-                Again::AtOnce if self.shutdown.is_requested() => return,
-                Again::AtOnce => continue,
-                Again::Soon => SOON,
-                Again::Later => PROMOTE_EVERY,
+                NextBatch::AtOnce if self.shutdown.is_requested() => return,
+                NextBatch::AtOnce => continue,
+                NextBatch::Soon => SHORT_PAUSE,
+                NextBatch::Later => PROMOTE_EVERY,
             };
             tokio::select! {
                 () = sleep(pause) => {}
@@ -71,10 +74,10 @@ impl Janitor {
         }
     }
 
-    async fn promote(&self) -> Again {
+    async fn promote(&self) -> NextBatch {
         let partitions = self.owned.borrow().clone();
         if partitions.is_empty() {
-            return Again::Later;
+            return NextBatch::Later;
         }
         let fence = Fence { relay: self.relay.clone(), partitions };
         match self.store.promote_scheduled(&fence, BATCH).await {
@@ -83,35 +86,35 @@ impl Janitor {
                 if promoted > 0 {
                     self.wake.wake();
                 }
-                Again::after(promoted)
+                NextBatch::after(promoted)
             }
             Err(error) => {
                 self.work.failed("promote scheduled events", &error);
-                Again::Later
+                NextBatch::Later
             }
         }
     }
 
-    async fn prune(&self, prune_at: &mut Instant) -> Again {
+    async fn prune(&self, prune_at: &mut Instant) -> NextBatch {
         if now() < *prune_at {
-            return Again::Later;
+            return NextBatch::Later;
         }
-        let (again, pause) = match self.store.prune(BATCH).await {
+        let (next, pause) = match self.store.prune(BATCH).await {
             Ok(deleted) => {
                 self.work.succeeded("delete old rows");
-                match Again::after(deleted) {
-                    Again::AtOnce => (Again::AtOnce, Duration::ZERO),
-                    Again::Soon => (Again::Soon, SOON),
-                    Again::Later => (Again::Later, PRUNE_EVERY),
+                match NextBatch::after(deleted) {
+                    NextBatch::AtOnce => (NextBatch::AtOnce, Duration::ZERO),
+                    NextBatch::Soon => (NextBatch::Soon, SHORT_PAUSE),
+                    NextBatch::Later => (NextBatch::Later, PRUNE_EVERY),
                 }
             }
             Err(error) => {
                 self.work.failed("delete old rows", &error);
-                (Again::Later, PRUNE_EVERY)
+                (NextBatch::Later, PRUNE_EVERY)
             }
         };
         *prune_at = now() + pause;
-        again
+        next
     }
 }
 
@@ -122,7 +125,8 @@ mod tests {
     use async_trait::async_trait;
     use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-    /// A store of which so many rows come of age each second, and that says how often it was asked to delete some.
+    /// A store in which rows come of age each second, and which counts how often it was asked to
+    /// delete some.
     #[derive(Default)]
     struct Ages {
         each_second: u64,
@@ -150,7 +154,7 @@ mod tests {
         }
     }
 
-    /// Lets a janitor clean for two minutes; gives how often it deleted, and how many rows went.
+    /// Runs a janitor for two minutes; gives how often it deleted, and how many rows.
     async fn cleaned(store: Ages) -> (u64, u64) {
         let (store, shutdown) = (Arc::new(store), Shutdown::default());
         let janitor = Janitor {

@@ -1,59 +1,61 @@
-//! What a store must do for a participant of sagas: which commands were done, and what was answered.
+//! What a store must do for a participant of sagas: the barrier, with the commands that were handled and the
+//! replies that were sent.
 
 use super::{Store, StoreError};
 use crate::{
     event::{Headers, SagaId},
-    saga::{Call, CommandHash, Phase},
+    saga::{CommandHash, CommandId, CommandPhase},
 };
 use async_trait::async_trait;
 use bytes::Bytes;
 use std::{fmt, num::NonZeroU32};
 use uuid::Uuid;
 
-/// What a command is known by at a consumer, however often and under whichever message ids it comes.
+/// The key of a command at a consumer, the same for each repeat and under any message id.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct CallKey<'a> {
+pub struct CommandKey<'a> {
     /// The consumer's stable name.
     pub consumer: &'a str,
     /// The saga.
     pub saga: SagaId,
     /// The step's stable name, 1 to 100 bytes.
     pub step: &'a str,
-    /// How often the step was begun, from 1.
+    /// Round of the step, from 1: how often it was started.
     pub round: NonZeroU32,
-    /// What is asked for.
-    pub phase: Phase,
+    /// Whether the command does the step or undoes it.
+    pub phase: CommandPhase,
 }
 
-impl<'a> CallKey<'a> {
-    /// Makes the key of a call, in a phase that may be another than its own.
+impl<'a> CommandKey<'a> {
+    /// Makes the key of a command, in a phase that may be another than its own.
     #[must_use]
-    pub fn of(consumer: &'a str, call: &'a Call, phase: Phase) -> Self {
-        Self { consumer, saga: call.saga, step: &call.step, round: call.round, phase }
+    pub fn of(consumer: &'a str, id: &'a CommandId, phase: CommandPhase) -> Self {
+        Self { consumer, saga: id.saga, step: &id.step, round: id.round, phase }
     }
 
-    /// Gives the place of a command whose own one is another message's: that of a saga whose id is made of both.
+    /// Gives another key for a command whose own key another message has taken: with a saga id made of the saga's
+    /// and the command's hash.
     #[must_use]
-    pub fn apart(self, command: &CommandHash) -> Self {
+    pub fn disambiguated(self, command: &CommandHash) -> Self {
         let saga = Uuid::new_v5(self.saga.as_uuid(), command.as_uuid().as_bytes());
         Self { saga: SagaId::from_uuid(saga), ..self }
     }
 }
 
-/// What became of a command.
+/// The outcome of a command.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum CallOutcome {
-    /// It was done.
+pub enum CommandOutcome {
+    /// The step was done.
     Done,
-    /// It cannot be done, and nothing was.
+    /// The participant rejected it: the step cannot be done, and nothing was done.
     Rejected,
-    /// It must not be done any more: its undoing came first.
+    /// The step must not be done any more: the command that undoes it came first.
     Blocked,
-    /// It was undone, or there was nothing to undo.
+    /// The step was undone, or there was nothing to undo.
     Undone,
 }
 
-impl CallOutcome {
+impl CommandOutcome {
     /// All of them.
     pub const ALL: [Self; 4] = [Self::Done, Self::Rejected, Self::Blocked, Self::Undone];
 
@@ -75,9 +77,9 @@ impl CallOutcome {
     }
 }
 
-/// The content of an answer: what is kept of it, and sent again when the command is repeated.
+/// The stored part of a reply, which is sent again when the saga repeats the command.
 #[derive(Clone, PartialEq, Eq)]
-pub struct CallAnswer {
+pub struct StoredReply {
     /// Type name, 1 to 255 bytes.
     pub event_type: String,
     /// Version of the payload's shape, from 1.
@@ -86,14 +88,14 @@ pub struct CallAnswer {
     pub content_type: String,
     /// The content, byte for byte.
     pub payload: Bytes,
-    /// Headers that the answer's event set itself.
+    /// Headers that the reply's event set itself.
     pub headers: Headers,
 }
 
-impl fmt::Debug for CallAnswer {
+impl fmt::Debug for StoredReply {
     /// Shows everything but payload and header values, which may be secret.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("CallAnswer")
+        f.debug_struct("StoredReply")
             .field("type", &self.event_type)
             .field("version", &self.event_version)
             .field("payload_bytes", &self.payload.len())
@@ -101,19 +103,19 @@ impl fmt::Debug for CallAnswer {
     }
 }
 
-/// What is known of a command.
+/// A command as the barrier has recorded it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct KnownCall {
-    /// What became of it.
-    pub outcome: CallOutcome,
-    /// What was answered; `None` for the answer that goes with the outcome.
-    pub answer: Option<CallAnswer>,
-    /// Which command it was; `None` where nobody knows, and any may be meant.
+pub struct RecordedCommand {
+    /// Its outcome.
+    pub outcome: CommandOutcome,
+    /// Its reply; `None` for the default reply of the outcome.
+    pub reply: Option<StoredReply>,
+    /// Its hash; `None` where the hash was not known, and any command matches.
     pub command: Option<CommandHash>,
 }
 
-impl KnownCall {
-    /// Tells whether it is known of this command, and not of another message with its headers.
+impl RecordedCommand {
+    /// Tells whether this command is recorded, and not another message with its headers.
     #[must_use]
     pub fn is_of(&self, command: Option<&CommandHash>) -> bool {
         let (Some(known), Some(command)) = (&self.command, command) else { return true };
@@ -124,26 +126,26 @@ impl KnownCall {
 /// Keeps the barrier, in the transactions of handlers. Called by the consumer.
 #[async_trait]
 pub trait BarrierStore: Store {
-    /// Notes in the transaction what became of a command, and which it was, unless something is known under its key: then that is
-    /// given, as it was committed last, whatever the transaction has read before. Waits for another transaction that notes the
-    /// same.
-    async fn note_call(
+    /// Records a command with its hash and outcome in the transaction, unless one is recorded under its key:
+    /// then gives that, as it was committed last, whatever the transaction has read before. Waits for another
+    /// transaction that records the same key.
+    async fn record_command(
         &self,
         tx: &Self::Tx,
-        key: CallKey<'_>,
+        key: CommandKey<'_>,
         command: Option<CommandHash>,
-        outcome: CallOutcome,
-    ) -> Result<Option<KnownCall>, StoreError>;
+        outcome: CommandOutcome,
+    ) -> Result<Option<RecordedCommand>, StoreError>;
 
-    /// Keeps the answer to a command that this transaction has noted.
-    async fn keep_answer(
+    /// Stores outcome and reply of a command that this transaction has recorded.
+    async fn store_reply(
         &self,
         tx: &Self::Tx,
-        key: CallKey<'_>,
-        outcome: CallOutcome,
-        answer: &CallAnswer,
+        key: CommandKey<'_>,
+        outcome: CommandOutcome,
+        reply: &StoredReply,
     ) -> Result<(), StoreError>;
 
-    /// Takes back what this transaction has noted of a command.
-    async fn unnote_call(&self, tx: &Self::Tx, key: CallKey<'_>) -> Result<(), StoreError>;
+    /// Removes a command that this transaction has recorded.
+    async fn remove_command(&self, tx: &Self::Tx, key: CommandKey<'_>) -> Result<(), StoreError>;
 }

@@ -1,4 +1,4 @@
-//! What a store may answer instead.
+//! The failures of a store.
 
 use crate::failure::FailureClass;
 
@@ -8,10 +8,12 @@ type BoxError = Box<dyn std::error::Error + Send + Sync>;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum StoreError {
-    /// The database cannot be reached, or the connection broke: whether the work was done is unknown.
+    /// The database cannot be reached, or the connection broke: whether the work was done is
+    /// unknown.
     #[error("the database cannot be reached")]
     Unavailable(#[source] BoxError),
-    /// The database was busy with others: a deadlock, a serialization failure, a lock timeout. Nothing was done.
+    /// The database was busy with other transactions: a deadlock, a serialization failure, a lock
+    /// timeout. Nothing was done.
     #[error("the database is busy")]
     Busy(#[source] BoxError),
     /// The outbox in the database is not what this program expects.
@@ -20,8 +22,8 @@ pub enum StoreError {
     /// The database refused these values: too long, not of the type, against a constraint.
     #[error("the database refused")]
     Refused(#[source] BoxError),
-    /// The database does not do what it is there for, whatever the values are: a privilege was revoked, a setting does not
-    /// fit, a file is damaged. Somebody has to mend it.
+    /// The database refuses every write, whatever the values are: a privilege was revoked, a
+    /// setting does not fit, a file is damaged. An operator has to repair it.
     #[error("the database cannot be used")]
     Unusable(#[source] BoxError),
 }

@@ -1,7 +1,9 @@
-//! What a store must do for deliveries that one instance of a consumer cannot run and another one may: they are stored, and
-//! wait for an instance that knows them.
+//! What a store must do for deliveries that one instance of a consumer cannot run and another one
+//! may: the consumer defers them, and they wait for an instance that knows their type or saga.
 
-use super::{Claim, ClaimQuery, Postponed, PutBy, Store, StoreError, StoredDelivery};
+use super::{
+    ClaimQuery, Deferral, DeferredDelivery, DeliveryClaim, Store, StoreError, StoredDelivery,
+};
 use crate::event::Message;
 use async_trait::async_trait;
 use std::{fmt, sync::Arc, time::Duration};
@@ -26,7 +28,7 @@ pub enum Awaited {
 }
 
 impl Awaited {
-    /// Says what a message has to be read by: its type, in its version.
+    /// Gives what an instance has to know to read a message: its type, in its version.
     #[must_use]
     pub fn type_of(message: &Message) -> Self {
         Self::Type { name: message.event_type.clone(), version: message.event_version }
@@ -58,7 +60,7 @@ impl Awaited {
         }
     }
 
-    /// Reads what is stored; `None` for what no program writes.
+    /// Reads the stored form; `None` for an unknown kind or a version out of range.
     #[must_use]
     pub fn from_stored(kind: &str, name: String, version: u32) -> Option<Self> {
         match kind {
@@ -81,38 +83,39 @@ impl fmt::Display for Awaited {
 /// What deliveries of one handler wait for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AwaitedBy {
-    /// The handler's stable name; empty where no handler that was known took the message.
+    /// The handler's stable name; empty if no known handler took the message.
     pub handler: Arc<str>,
     /// What an instance has to know beside the handler, if anything.
     pub awaited: Option<Awaited>,
 }
 
-/// Works for deliveries that wait for an instance that knows them.
+/// Stores deliveries that wait for an instance that knows them.
 #[async_trait]
 pub trait HandoverStore: Store {
-    /// Stores a delivery in the transaction, to wait for an instance that knows it; one that is stored already stays as it
-    /// is. It comes due for everybody when [`due_in`](PutBy::due_in) has passed, and is due now without it.
-    async fn leave(
+    /// Stores a delivery in the transaction, to wait for an instance that knows it; a delivery that
+    /// is stored already stays as it is. It comes due for every instance when
+    /// [`due_in`](DeferredDelivery::due_in) has passed, and is due now without it.
+    async fn hand_over(
         &self,
         tx: &Self::Tx,
-        delivery: &PutBy<'_>,
+        delivery: &DeferredDelivery<'_>,
         awaited: Option<&Awaited>,
     ) -> Result<(), StoreError>;
 
-    /// Gives a claimed delivery back, to wait likewise; for how long it has waited before counts on. `false` when the claim is
-    /// lost.
-    async fn leave_claimed(
+    /// Releases a claimed delivery, to wait likewise; the time that it has waited before counts.
+    /// `false` when the claim is lost.
+    async fn hand_over_claimed(
         &self,
-        claim: &Claim,
-        postponed: Postponed<'_>,
+        claim: &DeliveryClaim,
+        deferral: Deferral<'_>,
         awaited: Option<&Awaited>,
     ) -> Result<bool, StoreError>;
 
     /// Lists what deliveries of a consumer wait for, without repeats, at most a thousand.
     async fn awaited(&self, consumer: &str) -> Result<Vec<AwaitedBy>, StoreError>;
 
-    /// Claims deliveries that wait for one of these, the first of each lane only, whenever they come due. They wait no longer:
-    /// they are due now. The handlers of the query are not asked for.
+    /// Claims deliveries that wait for one of `known`, only the first of each key, due or not. They
+    /// no longer wait: they are due now. The query's handlers are ignored.
     async fn claim_awaited(
         &self,
         query: &ClaimQuery<'_>,
@@ -120,20 +123,22 @@ pub trait HandoverStore: Store {
     ) -> Result<Vec<StoredDelivery>, StoreError>;
 }
 
-/// Works for stored deliveries whose handler has another name by now, or is gone.
+/// Moves deferred deliveries whose handler was renamed, or is gone.
 #[async_trait]
 pub trait HandlerNameStore: Store {
-    /// Counts stored deliveries of a consumer under other names than these, by name; the counting stops at
-    /// [`COUNTED_DELIVERIES`]. The empty name, under which messages stand that no handler took, is never counted.
+    /// Counts deferred deliveries of a consumer under other handler names than these, by name;
+    /// counting stops at [`COUNTED_DELIVERIES`]. The empty name, of messages that no handler took,
+    /// is never counted.
     async fn under_other_names(
         &self,
         consumer: &str,
         handlers: &[Arc<str>],
     ) -> Result<Vec<(Arc<str>, u64)>, StoreError>;
 
-    /// Lets deliveries under a name wait for an instance that has the handler, and come due for everybody when this time has
-    /// passed; those that wait already, and those that are claimed, stay as they are. At most `limit`; gives how many.
-    async fn leave_all(
+    /// Lets deliveries of a handler wait for an instance that has it; after `due_in` they come due
+    /// for every instance. Deliveries that wait already, and claimed ones, stay as they are.
+    /// Changes at most `limit`; gives how many.
+    async fn hand_over_all(
         &self,
         consumer: &str,
         handler: &str,
@@ -141,8 +146,8 @@ pub trait HandlerNameStore: Store {
         limit: u32,
     ) -> Result<u64, StoreError>;
 
-    /// Moves deliveries from one handler's name to another's, at most `limit`; gives how many. One whose message is stored under
-    /// the other name too stays.
+    /// Moves deliveries from one handler's name to another's, at most `limit`; gives how many. A
+    /// delivery whose message is stored under the other name too stays.
     async fn rename_handler(
         &self,
         consumer: &str,
@@ -152,5 +157,5 @@ pub trait HandlerNameStore: Store {
     ) -> Result<u64, StoreError>;
 }
 
-/// Where the counting of stored deliveries stops.
+/// At which number the counting of deferred deliveries stops.
 pub const COUNTED_DELIVERIES: u32 = 10_000;

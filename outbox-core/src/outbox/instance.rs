@@ -1,4 +1,5 @@
-//! What a store must do for the instances of a consumer: a row for each process, by which the others see that it ended.
+//! What a store must do for the instances of a consumer: a row for each process, by which the other
+//! instances see that it has ended.
 
 use super::{Store, StoreError};
 use crate::event::EventType;
@@ -11,12 +12,13 @@ use std::{sync::Arc, time::Duration};
 pub struct DeclaredHandler {
     /// Its stable name.
     pub name: String,
-    /// The event types that it takes, or, where it takes the answers to sagas, those of the answers.
+    /// The event types that it takes, or, where it takes the answers to sagas, those of the
+    /// answers.
     pub types: Vec<DeclaredType>,
     /// The sagas whose answers it takes; empty for a handler of events.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub sagas: Vec<DeclaredSaga>,
-    /// The name that it had before, whose stored deliveries are its own.
+    /// The name that it had before; deferred deliveries under that name are its own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub renamed_from: Option<String>,
 }
@@ -52,7 +54,8 @@ pub struct NewInstance<'a> {
     pub id: &'a Arc<str>,
     /// The consumer's stable name.
     pub consumer: &'a str,
-    /// Deliveries that it may have begun at once and that come again after its death; 0 where none does.
+    /// Deliveries that it may have in flight and that the broker redelivers after its death; 0 if
+    /// the broker redelivers none.
     pub max_in_flight: u32,
     /// What it handles.
     pub handlers: &'a [DeclaredHandler],
@@ -63,13 +66,14 @@ pub struct NewInstance<'a> {
 pub struct InstanceRow {
     /// Identity of the instance.
     pub id: Arc<str>,
-    /// Deliveries that it may have begun at once.
+    /// Deliveries that it may have in flight.
     pub max_in_flight: u32,
-    /// Until when it counts as alive, in microseconds by the database's clock. A renewal changes it.
+    /// The instant at which its lease ends, in microseconds by the database's clock. A renewal
+    /// changes it.
     pub lease_until: i64,
-    /// For how long the lease has been over, by the database's clock; `None` while it lasts.
+    /// How long ago the lease ended, by the database's clock; `None` while it is valid.
     pub expired_for: Option<Duration>,
-    /// What it handles; nothing where that cannot be read.
+    /// What it handles; empty if the column cannot be decoded.
     pub handlers: Vec<DeclaredHandler>,
 }
 
@@ -83,12 +87,12 @@ pub trait InstanceStore: Store {
         lease: Duration,
     ) -> Result<(), StoreError>;
 
-    /// Renews the lease of an instance, also one that is over; `false` when its row is gone.
+    /// Renews the lease of an instance, also one that has ended; `false` when its row is gone.
     async fn renew_instance(&self, id: &str, lease: Duration) -> Result<bool, StoreError>;
 
     /// Reads the rows of a consumer, in no order.
     async fn instances(&self, consumer: &str) -> Result<Vec<InstanceRow>, StoreError>;
 
-    /// Removes the row of an instance; with `if_expired` only where its lease is over.
+    /// Removes the row of an instance; with `if_expired` only if its lease has ended.
     async fn remove_instance(&self, id: &str, if_expired: bool) -> Result<(), StoreError>;
 }

@@ -1,4 +1,5 @@
-//! Who owns which partition: pure arithmetic over what a renewal saw.
+//! Which relay owns which partition: a pure function of the relays and partitions that a renewal
+//! has read.
 
 use super::{Epoch, PartitionNo};
 use crate::event::RelayId;
@@ -10,7 +11,7 @@ pub struct RelayRow {
     pub id: RelayId,
     /// Hash of its route set.
     pub routes: u64,
-    /// Whether its lease holds, by the database's clock.
+    /// Whether its lease is valid, by the database's clock.
     pub live: bool,
 }
 
@@ -34,27 +35,30 @@ pub struct LeaseView {
     pub partitions: Vec<PartitionOwner>,
 }
 
-/// What a relay should do about its partitions.
+/// The steps by which a relay comes to its share of the partitions.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct OwnershipPlan {
-    /// What it owns, with epochs.
+    /// Partitions that it owns, with epochs.
     pub owned: Vec<(PartitionNo, Epoch)>,
     /// Free partitions to take.
     pub take_free: Vec<PartitionNo>,
-    /// Partitions of dead relays to take, by relay.
-    pub take_dead: Vec<(RelayId, Vec<PartitionNo>)>,
-    /// Partitions to hand back, after what is in flight.
-    pub give_back: Vec<PartitionNo>,
+    /// Partitions of dead relays to take over, by relay.
+    pub take_over: Vec<(RelayId, Vec<PartitionNo>)>,
+    /// Surplus partitions to release when nothing of them is in flight.
+    pub release: Vec<PartitionNo>,
     /// A live relay with other routes, for which this one waits.
     pub waits_for: Option<RelayId>,
-    /// Whether a live relay has other routes than this one: it waits for its turn, or is about to.
-    pub others_wait: bool,
+    /// Whether a live relay has other routes than this one: that relay waits for its turn, or is
+    /// about to.
+    pub other_routes_wait: bool,
 }
 
-/// Plans by fair share: `n / live` partitions, one more for the first `n % live` relays by identity.
+/// Plans by fair share: `n / live` partitions, one more for the first `n % live` relays by
+/// identity.
 ///
-/// A relay whose routes differ from those of a live relay that owns something takes nothing until that one is gone.
-/// Relays that own nothing themselves and differ from an owner do not count as live: they wait too.
+/// A relay whose routes differ from those of a live owner takes no partition until that owner is
+/// gone. Relays that own nothing and whose routes differ from an owner's do not count as live: they
+/// wait too.
 #[must_use]
 pub fn plan_ownership(me: &RelayId, routes: u64, view: &LeaseView) -> OwnershipPlan {
     let owner_of = |p: &PartitionOwner, id: &RelayId| p.owner.as_ref() == Some(id);
@@ -65,8 +69,8 @@ pub fn plan_ownership(me: &RelayId, routes: u64, view: &LeaseView) -> OwnershipP
         .filter(|p| owner_of(p, me))
         .map(|p| (p.partition, p.epoch))
         .collect();
-    let others_wait = view.relays.iter().any(|r| r.live && r.routes != routes && r.id != *me);
-    let mut plan = OwnershipPlan { owned, others_wait, ..OwnershipPlan::default() };
+    let other_routes_wait = view.relays.iter().any(|r| r.live && r.routes != routes && r.id != *me);
+    let mut plan = OwnershipPlan { owned, other_routes_wait, ..OwnershipPlan::default() };
 
     if plan.owned.is_empty()
         && let Some(other) =
@@ -88,7 +92,7 @@ pub fn plan_ownership(me: &RelayId, routes: u64, view: &LeaseView) -> OwnershipP
     let share = n / count + usize::from(rank < n % count);
 
     if plan.owned.len() > share {
-        plan.give_back = plan.owned[share..].iter().map(|(p, _)| *p).collect();
+        plan.release = plan.owned[share..].iter().map(|(p, _)| *p).collect();
         return plan;
     }
     let mut wanted = share - plan.owned.len();
@@ -101,9 +105,9 @@ pub fn plan_ownership(me: &RelayId, routes: u64, view: &LeaseView) -> OwnershipP
         |id: &RelayId| id != me && view.relays.iter().find(|r| r.id == *id).is_none_or(|r| !r.live);
     for p in &view.partitions {
         let Some(owner) = p.owner.as_ref().filter(|id| wanted > 0 && dead(id)) else { continue };
-        match plan.take_dead.iter_mut().find(|(id, _)| id == owner) {
+        match plan.take_over.iter_mut().find(|(id, _)| id == owner) {
             Some((_, list)) => list.push(p.partition),
-            None => plan.take_dead.push((owner.clone(), vec![p.partition])),
+            None => plan.take_over.push((owner.clone(), vec![p.partition])),
         }
         wanted -= 1;
     }
@@ -153,45 +157,45 @@ mod tests {
     }
 
     #[test]
-    fn surplus_is_handed_back_and_nothing_taken() {
+    fn surplus_is_released_and_nothing_taken() {
         let view = view(
             vec![relay("a", 1, true), relay("b", 1, true)],
             &[Some("a"), Some("a"), Some("a"), Some("a")],
         );
         let plan = plan_ownership(&RelayId::from_stored("a"), 1, &view);
-        assert_eq!(numbers(&plan.give_back), [2, 3]);
+        assert_eq!(numbers(&plan.release), [2, 3]);
         let plan = plan_ownership(&RelayId::from_stored("b"), 1, &view);
-        assert!(plan.take_free.is_empty() && plan.take_dead.is_empty());
+        assert!(plan.take_free.is_empty() && plan.take_over.is_empty());
     }
 
     #[test]
-    fn what_the_dead_owned_is_taken_over() {
+    fn partitions_of_dead_relays_are_taken_over() {
         let view = view(
             vec![relay("a", 1, true), relay("b", 1, false)],
             &[Some("a"), Some("b"), Some("gone"), None],
         );
         let plan = plan_ownership(&RelayId::from_stored("a"), 1, &view);
         assert_eq!(numbers(&plan.take_free), [3]);
-        let dead: Vec<_> = plan.take_dead.iter().map(|(id, p)| (id.as_str(), numbers(p))).collect();
+        let dead: Vec<_> = plan.take_over.iter().map(|(id, p)| (id.as_str(), numbers(p))).collect();
         assert_eq!(dead, [("b", vec![1]), ("gone", vec![2])]);
     }
 
     #[test]
-    fn a_relay_with_other_routes_waits_for_the_owner_and_says_for_whom() {
+    fn a_relay_with_other_routes_waits_for_the_owner_and_names_it() {
         let view = view(vec![relay("a", 1, true), relay("b", 2, true)], &[Some("a"), None]);
         let plan = plan_ownership(&RelayId::from_stored("b"), 2, &view);
         assert_eq!(plan.waits_for, Some(RelayId::from_stored("a")));
         assert!(plan.take_free.is_empty());
         let plan = plan_ownership(&RelayId::from_stored("a"), 1, &view);
         assert_eq!((numbers(&plan.take_free), plan.waits_for), (vec![1], None));
-        assert!(plan.others_wait, "the owner knows that another one waits");
+        assert!(plan.other_routes_wait, "the owner knows that a relay with other routes waits");
     }
 
     #[test]
-    fn a_dead_relay_with_other_routes_stops_nobody() {
+    fn a_dead_relay_with_other_routes_stops_no_other_relay() {
         let view = view(vec![relay("a", 1, false), relay("b", 2, true)], &[Some("a")]);
         let plan = plan_ownership(&RelayId::from_stored("b"), 2, &view);
-        assert_eq!(plan.take_dead.len(), 1);
-        assert!(!plan.others_wait);
+        assert_eq!(plan.take_over.len(), 1);
+        assert!(!plan.other_routes_wait);
     }
 }

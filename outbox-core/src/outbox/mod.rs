@@ -10,7 +10,7 @@ mod received;
 mod status;
 mod store;
 
-pub use barrier::{BarrierStore, CallAnswer, CallKey, CallOutcome, KnownCall};
+pub use barrier::{BarrierStore, CommandKey, CommandOutcome, RecordedCommand, StoredReply};
 pub use error::StoreError;
 pub use handover::{Awaited, AwaitedBy, COUNTED_DELIVERIES, HandlerNameStore, HandoverStore};
 pub use instance::{
@@ -19,8 +19,8 @@ pub use instance::{
 pub use lease::{LeaseView, OwnershipPlan, PartitionOwner, RelayRow, plan_ownership};
 pub use partition::{DEFAULT_PARTITIONS, Epoch, PartitionNo, partition_of};
 pub use received::{
-    Admission, Claim, ClaimQuery, ConsumerStore, History, Postponed, PutBy, ReceivedLetter,
-    RetrierStore, StoredDelivery, lane_of,
+    Admission, ClaimQuery, ConsumerStore, Deferral, DeferredDelivery, DeliveryClaim, History,
+    ReceivedLetter, RetrierStore, StoredDelivery, order_hash,
 };
 pub use status::{AttemptOutcome, RouteRow, RouteState, row_after};
 pub use store::*;

@@ -1,4 +1,4 @@
-//! Which partition an event waits in.
+//! The partition of an event.
 
 use crate::event::MessageId;
 use xxhash_rust::xxh3::xxh3_64;
@@ -10,7 +10,7 @@ pub const DEFAULT_PARTITIONS: u16 = 16;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct PartitionNo(pub u16);
 
-/// Counts the owners that a partition has had; a write of an earlier owner is refused by it.
+/// Counts the owners that a partition has had; the store refuses writes under an earlier epoch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Epoch(pub i64);
 
@@ -20,8 +20,8 @@ impl std::fmt::Display for PartitionNo {
     }
 }
 
-/// Gives the partition of an event: XXH3-64 (seed 0) of the key's UTF-8 bytes modulo `partitions`; without a key, of the
-/// 16 bytes of the message id.
+/// Gives the partition of an event: XXH3-64 (seed 0) of the key's UTF-8 bytes modulo `partitions`;
+/// without a key, of the 16 bytes of the message id.
 ///
 /// `partitions` is at least 1.
 ///
@@ -42,8 +42,9 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    // Written down so that any language can check its own. Computed with the reference implementation in C (xxHash 0.8.4, through
-    // Python's `xxhash`): `xxhash.xxh3_64_intdigest(key.encode()) % 16`.
+    // Written down so that any language can check its own. Computed with the reference
+    // implementation in C (xxHash 0.8.4, through Python's `xxhash`):
+    // `xxhash.xxh3_64_intdigest(key.encode()) % 16`.
     //
     // | key | bytes | XXH3-64 | partition of 16 |
     // | --- | --- | --- | --- |
@@ -80,7 +81,8 @@ mod tests {
         }
     }
 
-    /// Of the 16 bytes of the id in network order; the hashes are d0a66a65c7528968 and 872096fd63fbe14d.
+    /// Of the 16 bytes of the id in network order; the hashes are d0a66a65c7528968 and
+    /// 872096fd63fbe14d.
     #[test]
     fn events_without_a_key_are_spread_by_their_id() {
         for (id, of_16, of_7) in [(0, 8, 4), (0x0190_f5c0_0000_7000_8000_0000_0000_0001, 13, 4)] {
@@ -92,7 +94,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn every_key_has_one_partition_whatever_its_id(key in "\\PC{0,40}", one: u128, other: u128, n in 1u16..) {
+        fn every_key_has_one_partition_whatever_the_message_id(key in "\\PC{0,40}", one: u128, other: u128, n in 1u16..) {
             let [one, other] = [one, other].map(|id| MessageId::from_uuid(uuid::Uuid::from_u128(id)));
             let partition = partition_of(Some(&key), one, n);
             prop_assert!(partition.0 < n);

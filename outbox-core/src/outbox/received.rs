@@ -1,4 +1,4 @@
-//! What a store must do for consumers beside the inbox: deliveries kept for later, and letters of those given up.
+//! What a store must do for consumers beside the inbox: deferred deliveries, and dead letters.
 
 use super::{Store, StoreError};
 use crate::{
@@ -10,40 +10,40 @@ use bytes::Bytes;
 use std::{sync::Arc, time::Duration};
 use xxhash_rust::xxh3::xxh3_64;
 
-/// What a store says of a message before a handler runs.
+/// The store's decision about a message before a handler runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Admission {
-    /// The inbox row is written: the handler's turn.
-    First,
-    /// The handler had it already; nothing is written.
-    Repeat,
-    /// Deliveries of its key are stored for this handler: it goes behind them. Nothing is written.
-    Behind,
+    /// The inbox row is written: the handler runs.
+    New,
+    /// The handler had the message already; nothing is written.
+    Duplicate,
+    /// Deliveries of the message's key are stored for this handler: it is queued behind them. Nothing is written.
+    QueueBehind,
 }
 
-/// A delivery that is to be stored for one handler.
+/// A delivery to store for one handler.
 #[derive(Debug, Clone)]
-pub struct PutBy<'a> {
+pub struct DeferredDelivery<'a> {
     /// The consumer's stable name.
     pub consumer: &'a str,
     /// The handler's stable name.
     pub handler: &'a str,
     /// The message, stored whole.
     pub message: &'a Message,
-    /// Time until it is due; `None` for one that goes behind others of its key.
+    /// Time until it is due; `None` for a delivery that is queued behind others of its key.
     pub due_in: Option<Duration>,
-    /// What became of it so far.
+    /// Its runs so far.
     pub history: History,
 }
 
-/// What became of a delivery so far.
+/// The runs of a delivery so far.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct History {
-    /// Runs that have ended, however they did.
-    pub runs: u32,
-    /// Those of them that failed.
+    /// Runs that have ended, with any outcome.
+    pub attempts: u32,
+    /// Runs that failed.
     pub failures: u32,
-    /// Time since the first of them failed.
+    /// Time since the first failure.
     pub failing_for: Duration,
     /// The first failure and the last nine.
     pub errors: Vec<AttemptError>,
@@ -51,74 +51,75 @@ pub struct History {
     pub letter: Option<LetterId>,
 }
 
-/// Whose a stored delivery is for the moment.
+/// The claim of a consumer's instance on a stored delivery.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Claim {
+pub struct DeliveryClaim {
     /// Identity of the stored delivery.
     pub id: i64,
-    /// Who has claimed it.
+    /// The instance that has claimed it.
     pub by: Arc<str>,
 }
 
-/// A stored delivery that was claimed.
+/// A stored delivery that an instance has claimed.
 #[derive(Debug, Clone)]
 pub struct StoredDelivery {
-    /// Whose it is.
-    pub claim: Claim,
-    /// The handler's stable name; empty for one that no handler took.
+    /// The claim.
+    pub claim: DeliveryClaim,
+    /// The handler's stable name; empty for a message that no handler took.
     pub handler: Arc<str>,
     /// The message, or why the row does not decode.
     pub message: Result<Message, String>,
-    /// Runs that were begun.
+    /// Runs that were started.
     pub started: u32,
-    /// Whether the message's time had run out when it was claimed, by the database's clock.
+    /// Whether the message had expired when it was claimed, by the database's clock.
     pub expired: bool,
-    /// For how long it has waited for an instance that knows it; `None` where it does not, or was claimed as known.
+    /// For how long it has waited for an instance that knows it; `None` where it does not wait, or was claimed
+    /// by one that knows it.
     pub awaited_for: Option<Duration>,
-    /// What became of it so far.
+    /// Its runs so far.
     pub history: History,
 }
 
-/// Who asks for stored deliveries.
+/// A query for stored deliveries to claim.
 #[derive(Debug, Clone)]
 pub struct ClaimQuery<'a> {
     /// The consumer's stable name.
     pub consumer: &'a str,
-    /// The handlers that are known here.
+    /// The handlers that this instance has.
     pub handlers: &'a [Arc<str>],
-    /// Who claims: random for each start of a consumer.
+    /// The instance that claims: random for each start of a consumer.
     pub by: &'a Arc<str>,
-    /// For how long, by the database's clock.
+    /// How long the claims last, by the database's clock.
     pub lease: Duration,
-    /// At most so many, from 1.
+    /// Number of deliveries at most, from 1.
     pub limit: u32,
 }
 
-/// How the run of a stored delivery ended that stays stored.
+/// How to store a delivery again whose run has ended.
 #[derive(Debug, Clone)]
-pub struct Postponed<'a> {
+pub struct Deferral<'a> {
     /// Time until it is due again.
     pub due_in: Duration,
-    /// What became of it so far, this run included.
+    /// Its runs so far, this one included.
     pub history: &'a History,
 }
 
-/// A letter that a consumer writes.
+/// A dead letter to write for a consumer.
 #[derive(Debug, Clone)]
 pub struct ReceivedLetter<'a> {
     /// The consumer's stable name, which has no slash.
     pub consumer: &'a str,
-    /// The handler that gives up; empty where none took the message.
+    /// The handler that gives the message up; empty where no handler took it.
     pub handler: &'a str,
-    /// The message; where it cannot be read, the bytes that came, as far as the transport gave them.
+    /// The message; where it cannot be read, its bytes, as far as the transport gave them.
     pub message: Result<&'a Message, Option<&'a Bytes>>,
-    /// Why.
+    /// Why the message is given up.
     pub reason: DeadReason,
-    /// What became of it.
+    /// The runs of the delivery.
     pub history: &'a History,
 }
 
-/// Works for a consumer's deliveries, in the transactions of their handlers.
+/// Admits, defers and gives up a consumer's deliveries, in the transactions of their handlers.
 #[async_trait]
 pub trait ConsumerStore:
     RetrierStore
@@ -127,28 +128,28 @@ pub trait ConsumerStore:
     + super::HandoverStore
     + super::HandlerNameStore
 {
-    /// Notes in the transaction that a message was received, unless it had been already or has to wait: with a `lane`,
-    /// it goes behind stored deliveries of the same consumer, handler and lane. Waits for another transaction that notes
-    /// the same.
+    /// Writes the inbox row of a message in the transaction, unless it is a duplicate or has to wait: with an
+    /// `order_hash`, it is queued behind stored deliveries of the same consumer, handler and hash. Waits for
+    /// another transaction that writes the same row.
     async fn admit(
         &self,
         tx: &Self::Tx,
         key: super::InboxKey<'_>,
-        lane: Option<i64>,
+        order_hash: Option<i64>,
     ) -> Result<Admission, StoreError>;
 
-    /// Says what [`admit`](Self::admit) would say, without writing, and opens a transaction that does not take the database's only
-    /// write lock when it begins. `None`, the default, where there is no such lock.
-    async fn begin_deferred(
+    /// Gives the decision of [`admit`](Self::admit), without writing, and opens a transaction that takes the
+    /// database's only write lock with its first write. `None`, the default, where there is no such lock.
+    async fn begin_with_deferred_lock(
         &self,
         _key: super::InboxKey<'_>,
-        _lane: Option<i64>,
+        _order_hash: Option<i64>,
     ) -> Result<Option<(Admission, Self::Tx)>, StoreError> {
         Ok(None)
     }
 
-    /// Tells whether a message was received before. By default in a transaction that is rolled back; a store that can ask
-    /// without one does.
+    /// Tells whether a message was received before. By default in a transaction that is rolled back; a store that
+    /// can read the inbox without one overrides it.
     async fn is_received(&self, key: super::InboxKey<'_>) -> Result<bool, StoreError> {
         let tx = self.begin().await?;
         let received = self.receive(&tx, key).await;
@@ -156,75 +157,80 @@ pub trait ConsumerStore:
         received.map(|is_new| !is_new)
     }
 
-    /// Stores a delivery in the transaction; one that is stored already stays as it is. `false`, with nothing written,
-    /// when it should go behind others and there are none any more: locks the lane's head, so that whoever finishes that
-    /// sees what was put behind it.
-    async fn put_by(&self, tx: &Self::Tx, delivery: &PutBy<'_>) -> Result<bool, StoreError>;
+    /// Stores a delivery in the transaction; one that is stored already stays as it is. `false`, with nothing
+    /// written, when the delivery is to be queued behind others and there are none any more. Locks the head of
+    /// the key's queue, so that the transaction that finishes the head sees the deliveries behind it.
+    async fn defer(
+        &self,
+        tx: &Self::Tx,
+        delivery: &DeferredDelivery<'_>,
+    ) -> Result<bool, StoreError>;
 
-    /// Writes a letter in the transaction.
-    async fn bury(
+    /// Writes a dead letter in the transaction.
+    async fn write_dead_letter(
         &self,
         tx: &Self::Tx,
         letter: &ReceivedLetter<'_>,
     ) -> Result<DeadLetter, StoreError>;
 
-    /// Opens a transaction inside another: committed, it stays with it; rolled back, only what was done in it goes.
-    async fn nest(&self, tx: &Self::Tx) -> Result<Self::Tx, StoreError>;
+    /// Opens a nested transaction: committed, it takes effect with the outer one; rolled back, only its own work
+    /// is undone.
+    async fn begin_nested(&self, tx: &Self::Tx) -> Result<Self::Tx, StoreError>;
 
-    /// Tells for how long the inbox remembers.
+    /// Tells how long the inbox keeps its rows.
     fn inbox_retention(&self) -> Duration;
 }
 
-/// Works for the stored deliveries. Called by the retrier.
+/// Claims and finishes stored deliveries. Called by the retrier.
 #[async_trait]
 pub trait RetrierStore: Store {
-    /// Claims deliveries that are due, the first of each lane only, for a time; what is claimed by others is left out.
+    /// Claims due deliveries for a time: of each key only the first, and none that another instance has claimed.
     async fn claim(&self, query: &ClaimQuery<'_>) -> Result<Vec<StoredDelivery>, StoreError>;
 
-    /// Claims the one stored delivery of a message, and counts a run that starts now. Nothing where others of its lane come
-    /// first, where it is claimed, or where it was begun before.
+    /// Claims the stored delivery of a message, and counts a run that starts now. `None` where others of its key
+    /// come first, where it is claimed, or where a run of it was started before.
     async fn claim_new(
         &self,
         key: super::InboxKey<'_>,
         by: &Arc<str>,
         lease: Duration,
-    ) -> Result<Option<Claim>, StoreError>;
+    ) -> Result<Option<DeliveryClaim>, StoreError>;
 
-    /// Opens a transaction in which a stored delivery is handled and [finished](Self::finish). It has to see, statement
-    /// by statement, what others have committed meanwhile: READ COMMITTED, whatever the connection's default is.
+    /// Opens a transaction in which a stored delivery is handled and [finished](Self::finish). Each statement must
+    /// see what other transactions have committed: READ COMMITTED, whatever the connection's default is.
     async fn begin_stored(&self) -> Result<Self::Tx, StoreError> {
         self.begin().await
     }
 
-    /// Prolongs a claim; `begins` counts a run that starts now. `false` when the claim is lost.
-    async fn prolong(
+    /// Extends a claim; `starts` counts a run that starts now. `false` when the claim is lost.
+    async fn extend_claim(
         &self,
-        claim: &Claim,
+        claim: &DeliveryClaim,
         lease: Duration,
-        begins: bool,
+        starts: bool,
     ) -> Result<bool, StoreError>;
 
-    /// Removes a stored delivery in the transaction; the next of its lane is due then. `false` when the claim is lost.
-    async fn finish(&self, tx: &Self::Tx, claim: &Claim) -> Result<bool, StoreError>;
+    /// Removes a stored delivery in the transaction; the next of its key is due then. `false` when the claim is lost.
+    async fn finish(&self, tx: &Self::Tx, claim: &DeliveryClaim) -> Result<bool, StoreError>;
 
-    /// Gives a delivery back, to be due later; without a [`Postponed`] as it was when its run was begun, due at once.
+    /// Releases a claimed delivery, due later; without a [`Deferral`] as it was before the run, due at once.
     /// `false` when the claim is lost.
-    async fn postpone(
+    async fn reschedule(
         &self,
-        claim: &Claim,
-        postponed: Option<Postponed<'_>>,
+        claim: &DeliveryClaim,
+        deferral: Option<Deferral<'_>>,
     ) -> Result<bool, StoreError>;
 
-    /// Deletes inbox rows whose retention has passed, and rows of the barrier, at most `limit` of both. Gives how many
-    /// went.
-    async fn forget(&self, limit: u32) -> Result<u64, StoreError>;
+    /// Deletes inbox rows whose retention has passed, and rows of the barrier, at most `limit` of both. Gives how
+    /// many it deleted.
+    async fn prune_inbox(&self, limit: u32) -> Result<u64, StoreError>;
 }
 
-/// Gives the lane of a message within its consumer and handler: a hash of source and key, under which order is kept.
+/// Gives the hash of a message's source and key, by which a consumer keeps the order of deliveries.
 ///
-/// Two keys with one hash wait for each other, and nothing worse. A message without a key has no lane.
+/// Two keys with one hash wait for each other, and nothing worse. A message without a key has no order.
 #[must_use]
-pub fn lane_of(message: &Message) -> Option<i64> {
+pub fn order_hash(message: &Message) -> Option<i64> {
     let key = message.key.as_ref()?;
     let text = [message.source.as_bytes(), key.as_bytes()].join(&0);
     Some(xxh3_64(&text).cast_signed())

@@ -1,16 +1,17 @@
-//! The state of one event on one route: a pure transition function. The same rule stands as a CHECK in the migration.
+//! The state of one event on one route: a pure transition function. The same rule stands as a CHECK
+//! in the migration.
 
 use crate::failure::AttemptError;
 use std::{fmt, str::FromStr, sync::Arc, time::Duration};
 
-/// State of an event on one route, once something has to be remembered of it.
+/// State of an event on one route, once the event has a row for it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum RouteState {
     /// To be published.
     Waiting,
     /// Confirmed.
     Done,
-    /// Put aside.
+    /// Given up, with a dead letter.
     Dead,
 }
 
@@ -25,7 +26,7 @@ impl RouteState {
         }
     }
 
-    /// Tells whether nothing is left to do.
+    /// Tells whether no attempt follows.
     #[must_use]
     pub const fn is_final(self) -> bool {
         !matches!(self, Self::Waiting)
@@ -45,25 +46,26 @@ impl FromStr for RouteState {
     }
 }
 
-/// What is remembered of one event on one route.
+/// The row of one event on one route. An event has none until its first failure.
 #[derive(Debug, Clone, PartialEq)]
 pub struct RouteRow {
     /// The route's stable name.
     pub route: Arc<str>,
     /// Its state.
     pub state: RouteState,
-    /// Attempts begun while a crash was feared.
+    /// Attempts whose start was written down first, because a former process may have died of the
+    /// event.
     pub attempts_started: u32,
     /// Attempts that ended in a counted failure.
     pub attempts_finished: u32,
-    /// Time until it is due, from now by the database's clock; `None` where position alone decides (it was forgotten for
-    /// being behind others, and is found again by reading).
+    /// Time until it is due, from now by the database's clock; `None` if the relay finds it by
+    /// reading in order (the board had evicted it behind others of its key).
     pub due_in: Option<Duration>,
     /// For how long failures have been counted.
     pub failing_for: Duration,
     /// The first failure and the last nine.
     pub errors: Vec<AttemptError>,
-    /// Whether an operator set it to be delivered again.
+    /// Whether an operator redrove it.
     pub redriven: bool,
 }
 
@@ -72,31 +74,31 @@ pub struct RouteRow {
 pub enum AttemptOutcome {
     /// The destination confirmed.
     Confirmed,
-    /// It failed and may go later.
+    /// It failed and is retried.
     RetryIn {
         /// The wait.
         wait: Duration,
-        /// Time by which the count of failing grows.
+        /// Time that is added to [`failing_for`](RouteRow::failing_for).
         failing: Duration,
         /// What went wrong.
         error: AttemptError,
     },
-    /// It is put aside.
+    /// It becomes a dead letter.
     GaveUp {
         /// What went wrong last, if an attempt was made.
         error: Option<AttemptError>,
     },
-    /// It was not tried, or what was said speaks of the destination: no attempt counts.
-    PutBack {
-        /// Time until it is due, `None` where position decides.
+    /// It was not tried, or the failure is the destination's: no attempt counts.
+    Requeued {
+        /// Time until it is due, `None` if the relay finds it by reading in order.
         due_in: Option<Duration>,
     },
-    /// An operator wants it again.
+    /// An operator redrives it.
     Redriven,
 }
 
 impl RouteRow {
-    /// The row of an event of which nothing has to be remembered yet.
+    /// The row of an event that was not tried yet.
     #[must_use]
     pub fn waiting(route: Arc<str>) -> Self {
         Self {
@@ -112,7 +114,8 @@ impl RouteRow {
     }
 }
 
-/// Gives the row after an attempt. Final rows stay as they are, except that an operator may redrive a dead one.
+/// Gives the row after an attempt. Final rows stay as they are, except that an operator may redrive
+/// a dead one.
 #[must_use]
 pub fn row_after(mut row: RouteRow, outcome: AttemptOutcome) -> RouteRow {
     match (row.state, outcome) {
@@ -134,7 +137,7 @@ pub fn row_after(mut row: RouteRow, outcome: AttemptOutcome) -> RouteRow {
             row.state = RouteState::Dead;
             row.due_in = None;
         }
-        (RouteState::Waiting, AttemptOutcome::PutBack { due_in }) => row.due_in = due_in,
+        (RouteState::Waiting, AttemptOutcome::Requeued { due_in }) => row.due_in = due_in,
         (RouteState::Dead, AttemptOutcome::Redriven) => {
             row = RouteRow {
                 due_in: Some(Duration::ZERO),
@@ -148,7 +151,7 @@ pub fn row_after(mut row: RouteRow, outcome: AttemptOutcome) -> RouteRow {
             AttemptOutcome::Confirmed
             | AttemptOutcome::RetryIn { .. }
             | AttemptOutcome::GaveUp { .. }
-            | AttemptOutcome::PutBack { .. },
+            | AttemptOutcome::Requeued { .. },
         ) => {}
     }
     row
@@ -173,17 +176,17 @@ mod tests {
             (Waiting, AttemptOutcome::Confirmed, Done),
             (Waiting, retry(), Waiting),
             (Waiting, AttemptOutcome::GaveUp { error: Some(error()) }, Dead),
-            (Waiting, AttemptOutcome::PutBack { due_in: None }, Waiting),
+            (Waiting, AttemptOutcome::Requeued { due_in: None }, Waiting),
             (Waiting, AttemptOutcome::Redriven, Waiting),
             (Done, AttemptOutcome::Confirmed, Done),
             (Done, retry(), Done),
             (Done, AttemptOutcome::GaveUp { error: None }, Done),
-            (Done, AttemptOutcome::PutBack { due_in: None }, Done),
+            (Done, AttemptOutcome::Requeued { due_in: None }, Done),
             (Done, AttemptOutcome::Redriven, Done),
             (Dead, AttemptOutcome::Confirmed, Dead),
             (Dead, retry(), Dead),
             (Dead, AttemptOutcome::GaveUp { error: None }, Dead),
-            (Dead, AttemptOutcome::PutBack { due_in: None }, Dead),
+            (Dead, AttemptOutcome::Requeued { due_in: None }, Dead),
             (Dead, AttemptOutcome::Redriven, Waiting),
         ] {
             assert_eq!(row_after(row(from), outcome.clone()).state, to, "{from} with {outcome:?}");
@@ -191,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn a_retry_counts_and_remembers() {
+    fn a_retry_counts_and_keeps_its_errors() {
         let mut row = RouteRow::waiting("a".into());
         for attempt in 1..=20 {
             let error =

@@ -1,8 +1,8 @@
-//! What a store must do, split by who calls it. All instants are the database's own.
+//! What a store must do: one trait for each caller. All instants are the database's own.
 
 use super::{Epoch, LeaseView, PartitionNo, RouteRow, StoreError};
 use crate::{
-    event::{EventId, LetterId, Message, MessageId, NewEvent, RelayId, Trail},
+    event::{CorrelationContext, EventId, LetterId, Message, MessageId, NewEvent, RelayId},
     failure::{AttemptError, DeadLetter, DeadReason},
     runtime::{Connections, Wake},
 };
@@ -13,7 +13,7 @@ use std::{sync::Arc, time::Duration};
 
 /// What a relay needs to know of an outbox before it starts.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct OutboxShape {
+pub struct OutboxInfo {
     /// Number of partitions, from 1.
     pub partitions: u16,
     /// Whether ids may commit out of order (several writers at once), so that reads must look back.
@@ -25,28 +25,32 @@ pub struct OutboxShape {
 pub struct StoredEvent {
     /// Its partition.
     pub partition: PartitionNo,
-    /// Its place in the order.
+    /// Its id, by which the events of a key are ordered.
     pub id: EventId,
     /// The message, or why the row does not decode.
     pub body: Result<Message, String>,
-    /// The payload's bytes where it was longer than the read took: the message is without it then.
+    /// The payload's length in bytes if it exceeds the read's limit: the message comes without its
+    /// payload then.
     pub left_out: Option<u64>,
-    /// Time until it expires, from now by the database's clock: zero when that is past, `None` when it never does.
+    /// Time until it expires, from now by the database's clock: zero when that is past, `None` when
+    /// it never does.
     pub expires_in: Option<Duration>,
-    /// What is remembered of it, by route; empty for an event of which nothing has to be remembered.
+    /// Its rows, one for each route; empty for an event that has none yet.
     pub rows: Vec<RouteRow>,
 }
 
-/// Whose write it is: refused for partitions that have another owner or epoch by now.
+/// The owner under which a write is made: the store refuses it for partitions that have another
+/// owner or epoch by now.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Fence {
     /// The relay.
     pub relay: RelayId,
-    /// The partitions that are written to, with the epochs under which they are owned; sorted by number.
+    /// The partitions of the write, with the epochs under which the relay owns them; sorted by
+    /// number.
     pub partitions: Vec<(PartitionNo, Epoch)>,
 }
 
-/// How one read looks at one partition.
+/// What one read asks of one partition.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PartitionRead {
     /// The partition.
@@ -55,7 +59,7 @@ pub struct PartitionRead {
     pub after: EventId,
     /// At most so many, from 1.
     pub limit: u32,
-    /// Whether to look back even where nothing is found past `after`.
+    /// Whether to look back over the window even if no row is found past `after`.
     pub look_back: bool,
 }
 
@@ -66,49 +70,52 @@ pub struct ReadPlan {
     pub partitions: Vec<PartitionRead>,
     /// Ids to look back over, counted from `after`; zero where ids commit in order.
     pub window: u32,
-    /// Payloads of more bytes are [left out](StoredEvent::left_out), so that a read has no more bytes than this for
-    /// each of its rows.
-    pub whole_up_to: u32,
+    /// Longer payloads are [left out](StoredEvent::left_out), in bytes: this times its rows bounds
+    /// the bytes of a read.
+    pub payload_limit: u32,
 }
 
-/// What one read found in one partition.
+/// The rows that one read found in one partition.
 #[derive(Debug, Clone, Default)]
 pub struct PartitionRows {
-    /// Rows past the position, whole, by id, joined with what is remembered of them.
+    /// Events past the position, by id, joined with their route rows.
     pub past: Vec<StoredEvent>,
-    /// Whether the limit cut them.
+    /// Whether the limit cut the list.
     pub full: bool,
-    /// Ids in the window up to and including the position: all that exist there, in order.
+    /// The ids of all events in the window, up to and including the position, in order.
     pub window: Vec<EventId>,
 }
 
-/// Reads events. Called by the reader; every method is one round trip and one snapshot, or gives what one would: never an
-/// event without those of its key that had committed before its transaction got their lock.
+/// Reads events. Called by the reader. Every method is one round trip and one snapshot, or gives
+/// the rows that one would: an event never comes without the events of its key that committed
+/// before its own transaction got their lock.
 #[async_trait]
 pub trait EventReader: Send + Sync + 'static {
-    /// Reads past the positions, and ids in the windows. One entry for each of the plan's partitions, in its order.
+    /// Reads events past the positions, and ids in the windows. Gives one entry for each of the
+    /// plan's partitions, in its order.
     async fn read(&self, plan: &ReadPlan) -> Result<Vec<PartitionRows>, StoreError>;
 
-    /// Reads events by id, joined with what is remembered of them; absent ones are left out, and so are payloads of more
-    /// than `whole_up_to` bytes.
+    /// Reads events by id, joined with their route rows. Events that do not exist are skipped;
+    /// payloads of more than `payload_limit` bytes are left out.
     async fn fetch(
         &self,
         ids: &[(PartitionNo, EventId)],
-        whole_up_to: u32,
+        payload_limit: u32,
     ) -> Result<Vec<StoredEvent>, StoreError>;
 
-    /// Reads one partition from an id (inclusive) to an id (inclusive), joined, the first `limit` rows; payloads of more
-    /// than `whole_up_to` bytes are left out.
+    /// Reads one partition from an id (inclusive) to an id (inclusive), joined, the first `limit`
+    /// rows; payloads of more than `payload_limit` bytes are left out.
     async fn page(
         &self,
         partition: PartitionNo,
         from: EventId,
         to: EventId,
         limit: u32,
-        whole_up_to: u32,
+        payload_limit: u32,
     ) -> Result<Vec<StoredEvent>, StoreError>;
 
-    /// Reads the ids of one partition from an id (inclusive) to an id (inclusive), the first `limit`.
+    /// Reads the ids of one partition from an id (inclusive) to an id (inclusive), the first
+    /// `limit`.
     async fn ids(
         &self,
         partition: PartitionNo,
@@ -118,41 +125,42 @@ pub trait EventReader: Send + Sync + 'static {
     ) -> Result<Vec<EventId>, StoreError>;
 }
 
-/// A letter to be written.
+/// A dead letter to be written.
 #[derive(Debug, Clone, PartialEq)]
 pub struct NewLetter {
-    /// The route that gives up; empty where no route takes the event.
+    /// The route that gives the event up; empty if no route takes the event.
     pub route: Arc<str>,
     /// Why.
     pub reason: DeadReason,
-    /// Whether the rest of the key waits for a decision.
+    /// Whether the later events of the key wait until an operator has decided about this letter.
     pub parks: bool,
 }
 
-/// A letter that brings its event along.
+/// A dead letter with its event, whose row may be deleted already.
 #[derive(Debug, Clone, PartialEq)]
-pub struct CarriedLetter {
+pub struct DetachedLetter {
     /// The event's partition.
     pub partition: PartitionNo,
-    /// Its place in the order.
+    /// The event's id.
     pub id: EventId,
     /// The event.
     pub message: Message,
-    /// Route, reason, and whether the key is parked.
+    /// Route, reason, and whether the letter parks its key.
     pub letter: NewLetter,
     /// What went wrong.
     pub errors: Vec<AttemptError>,
 }
 
-/// What is to be remembered of one event.
+/// The changes to the route rows of one event.
 ///
-/// The rows are written as they stand; each letter copies the event, and attempts and errors from its route's row. The
-/// event is deleted with all its rows when every row of it in the database is final.
+/// The store writes the rows as they are given. Each letter copies the event, and attempts and
+/// errors from its route's row. The event is deleted with all its rows when every row of it in the
+/// database is final.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Verdict {
+pub struct RouteUpdate {
     /// Its partition.
     pub partition: PartitionNo,
-    /// Its place in the order.
+    /// Its id.
     pub id: EventId,
     /// Rows to insert or replace, by route.
     pub rows: Vec<RouteRow>,
@@ -163,33 +171,40 @@ pub struct Verdict {
 /// What a fenced write did.
 #[derive(Debug, Clone, Default)]
 pub struct Settled {
-    /// The partitions of the fence that were held; the others belong to somebody else, and nothing was written there.
+    /// The partitions of the fence that the relay still owns; the others belong to another relay,
+    /// and the write changed nothing there.
     pub held: Vec<PartitionNo>,
-    /// Events that were deleted, by count; fewer than asked for is normal after a repeated settle.
+    /// How many events were deleted; after a repeated settle fewer than asked for is normal.
     pub deleted: u64,
     /// Letters that were written, with event, route and identity.
     pub letters: Vec<(EventId, Arc<str>, LetterId)>,
 }
 
-/// Finishes events. Called by the settler; every method is fenced, one transaction at READ COMMITTED.
+/// Finishes events. Called by the settler; every method is fenced, one transaction at READ
+/// COMMITTED.
 #[async_trait]
 pub trait SettleStore: Send + Sync + 'static {
-    /// Finishes events of which nothing is remembered: every route has confirmed. `ids` is sorted by partition and id.
+    /// Finishes events without route rows: every route has confirmed them. `ids` is sorted by
+    /// partition and id.
     async fn finish(
         &self,
         fence: &Fence,
         ids: &[(PartitionNo, EventId)],
     ) -> Result<Settled, StoreError>;
 
-    /// Writes letters of events whose rows may be gone already, with the event as it was carried: of routes that finish
-    /// first and publish then.
-    async fn bury_carried(&self, letters: &[CarriedLetter]) -> Result<Vec<LetterId>, StoreError>;
+    /// Writes letters of events whose rows may be deleted already, from the copy that the letter
+    /// carries: at-most-once routes finish an event before they publish it.
+    async fn write_detached_letters(
+        &self,
+        letters: &[DetachedLetter],
+    ) -> Result<Vec<LetterId>, StoreError>;
 
-    /// Writes what is to be remembered, buries what is dead, and finishes events whose rows are all final.
-    async fn record(&self, fence: &Fence, verdicts: &[Verdict]) -> Result<Settled, StoreError>;
+    /// Writes route rows and dead letters, and finishes events whose rows are all final.
+    async fn record(&self, fence: &Fence, updates: &[RouteUpdate]) -> Result<Settled, StoreError>;
 
-    /// Reads letters by identity, in its order, for the listeners: the first one that is there, and as many more as one
-    /// answer takes. The caller asks again for those behind the last one; nothing is given where none is there.
+    /// Reads letters by identity, in its order, for the listeners: the first one that exists, and
+    /// as many more as one answer takes. The caller asks again for those behind the last one; the
+    /// list is empty if none exists.
     async fn letters(&self, ids: &[LetterId]) -> Result<Vec<DeadLetter>, StoreError>;
 }
 
@@ -204,80 +219,85 @@ pub struct DueRetry {
     pub route: Arc<str>,
 }
 
-/// A key that waits for an operator's decision about its head.
+/// A key whose events wait for an operator's decision about the dead letter of its first event.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct OpenPark {
+pub struct ParkedKey {
     /// The key's partition.
     pub partition: PartitionNo,
     /// The route.
     pub route: Arc<str>,
     /// The key.
     pub key: String,
-    /// The letter of its head.
+    /// The dead letter of its first event.
     pub letter: LetterId,
 }
 
-/// A letter that parked its key and has been decided about: its key is open.
+/// A key that was parked, and about whose dead letter an operator has decided.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct DecidedPark {
+pub struct UnparkedKey {
     /// The key's partition.
     pub partition: PartitionNo,
-    /// The head of the key.
+    /// The event of the dead letter.
     pub event: EventId,
     /// The route.
     pub route: Arc<str>,
     /// The key.
     pub key: String,
-    /// The letter of the head.
+    /// The dead letter.
     pub letter: LetterId,
-    /// Whether the head was redriven, so that it goes before the rest of its key.
+    /// Whether the operator redrove the letter, so that its event goes before the later events of
+    /// its key.
     pub redriven: bool,
 }
 
-/// What a renewal answers, read in one snapshot after the lease was renewed. Its size does not grow with the events, the
-/// letters or the parked keys that are stored.
+/// The answer to a renewal, read in one snapshot after the lease was renewed. Its size does not
+/// grow with the events, the letters or the parked keys that are stored.
 #[derive(Debug, Clone, Default)]
 pub struct Renewal {
-    /// Whether the relay's own row was still there; otherwise it was put back by this call, owning nothing.
+    /// Whether the relay's own row existed; if not, this call registered the relay anew, without
+    /// partitions.
     pub known: bool,
-    /// All partitions, and all relays that live or own one.
+    /// All partitions, and all relays that have a valid lease or own a partition.
     pub view: LeaseView,
     /// Waiting routes of owned partitions that are due, redriven ones first, at most [`DUE_LIMIT`].
     pub due: Vec<DueRetry>,
-    /// Parked keys of owned partitions that have been decided about and not been [forgotten](ParkStore::forget_decided)
-    /// since, by letter, at most [`DECIDED_LIMIT`].
-    pub decided: Vec<DecidedPark>,
+    /// Keys of owned partitions that an operator's decision has unparked and whose row was not
+    /// [deleted](ParkStore::delete_unparked) since, by letter, at most [`UNPARKED_LIMIT`].
+    pub unparked: Vec<UnparkedKey>,
 }
 
-/// How many due routes a renewal reports; what is beyond is found by the next one.
+/// How many due routes a renewal reports; the next one reports the rest.
 pub const DUE_LIMIT: u32 = 1_000;
 
-/// How many decisions about parked keys a renewal reports; what is beyond is reported by the next one.
-pub const DECIDED_LIMIT: u32 = 1_000;
+/// How many unparked keys a renewal reports; the next one reports the rest.
+pub const UNPARKED_LIMIT: u32 = 1_000;
 
-/// Tells of parked keys. Called by the keeper, beside its renewals.
+/// Reads parked keys. Called by the keeper, beside its renewals.
 #[async_trait]
 pub trait ParkStore: Send + Sync + 'static {
-    /// Reads the parked keys of a partition in the order of their letters, from the one after `after`, the first `limit`.
-    async fn parks(
+    /// Reads the parked keys of a partition in the order of their letters, from the one after
+    /// `after`, the first `limit`.
+    async fn parked_keys(
         &self,
         partition: PartitionNo,
         after: LetterId,
         limit: u32,
-    ) -> Result<Vec<OpenPark>, StoreError>;
+    ) -> Result<Vec<ParkedKey>, StoreError>;
 
-    /// Forgets decisions that a renewal has reported; those that are gone already are left out.
-    async fn forget_decided(&self, letters: &[LetterId]) -> Result<(), StoreError>;
+    /// Deletes the rows of unparked keys that a renewal has reported; rows that are gone already
+    /// are skipped.
+    async fn delete_unparked(&self, letters: &[LetterId]) -> Result<(), StoreError>;
 }
 
 /// Owns partitions. Called by the keeper.
 #[async_trait]
 pub trait LeaseStore: Send + Sync + 'static {
-    /// Reads the shape of the outbox.
-    async fn shape(&self) -> Result<OutboxShape, StoreError>;
+    /// Reads how the outbox is set up.
+    async fn info(&self) -> Result<OutboxInfo, StoreError>;
 
-    /// Renews the relay's lease until `lease` from now by the database's clock, registering it if it is not there, and
-    /// reads what it should know: first the UPDATE of its own row, then, in a second statement, the rest.
+    /// Renews the relay's lease until `lease` from now by the database's clock, registering the
+    /// relay if it has no row, and reads the [`Renewal`]: first the UPDATE of its own row, then the
+    /// rest in a second statement.
     async fn renew(
         &self,
         relay: &RelayId,
@@ -285,9 +305,9 @@ pub trait LeaseStore: Send + Sync + 'static {
         lease: Duration,
     ) -> Result<Renewal, StoreError>;
 
-    /// Takes partitions: free ones where `from` is `None`, else those of a relay whose lease has run out. Gives those
-    /// that were taken with their new epochs; locked or taken ones are left out. A dead relay that owns nothing any more
-    /// is removed.
+    /// Takes partitions: free ones if `from` is `None`, else those of a relay whose lease has run
+    /// out. Gives the partitions that it took with their new epochs, and skips locked ones and
+    /// those that another relay took. The row of a dead relay without partitions is deleted.
     async fn take(
         &self,
         relay: &RelayId,
@@ -295,18 +315,18 @@ pub trait LeaseStore: Send + Sync + 'static {
         partitions: &[PartitionNo],
     ) -> Result<Vec<(PartitionNo, Epoch)>, StoreError>;
 
-    /// Gives partitions back, where they are still held under the given epochs.
+    /// Releases partitions that the relay still owns under the given epochs.
     async fn release(
         &self,
         relay: &RelayId,
         partitions: &[(PartitionNo, Epoch)],
     ) -> Result<(), StoreError>;
 
-    /// Gives everything back and removes the relay's row.
-    async fn leave(&self, relay: &RelayId) -> Result<(), StoreError>;
+    /// Releases all partitions of the relay and deletes its row.
+    async fn deregister(&self, relay: &RelayId) -> Result<(), StoreError>;
 }
 
-/// Everything that a relay needs of a store.
+/// The parts of a store that a relay uses.
 #[derive(Clone)]
 pub struct RelayStore {
     /// For the keeper.
@@ -319,20 +339,20 @@ pub struct RelayStore {
     pub settler: Arc<dyn SettleStore>,
     /// For the janitor.
     pub janitor: Arc<dyn JanitorStore>,
-    /// Wakes that come from other processes, where the database can carry them.
+    /// Receives wakes of other processes, if the database can carry them.
     pub listener: Option<Arc<dyn WakeListener>>,
 }
 
-/// Hears wakes of other processes through the database.
+/// Receives wakes of other processes through the database.
 #[async_trait]
 pub trait WakeListener: Send + Sync + 'static {
-    /// Rings the wake whenever another process rang; returns only with an error. The caller calls again, with backoff,
-    /// and polls meanwhile.
+    /// Triggers the wake whenever another process sent one; returns only with an error. The caller
+    /// calls again, with backoff, and polls meanwhile.
     async fn listen(&self, wake: &Wake) -> Result<std::convert::Infallible, StoreError>;
 }
 
 impl RelayStore {
-    /// Uses one store for everything.
+    /// Uses one store for all parts.
     pub fn new(
         store: impl LeaseStore + ParkStore + EventReader + SettleStore + JanitorStore,
     ) -> Self {
@@ -355,21 +375,21 @@ impl RelayStore {
     }
 }
 
-/// Keeps the store clean. Called by the janitor.
+/// Moves due events and deletes old rows. Called by the janitor.
 #[async_trait]
 pub trait JanitorStore: Send + Sync + 'static {
-    /// Moves scheduled events that are due into the outbox under new ids, in order of their due time, at most `limit` and
-    /// as many as one transaction takes by their bytes, for partitions held under the fence. Gives how many were moved;
-    /// zero when none is due.
+    /// Moves scheduled events that are due into the outbox under new ids, in order of their due
+    /// time, at most `limit` and as many as one transaction takes by their bytes, for the fence's
+    /// partitions that the relay owns. Gives how many it moved; zero when none is due.
     async fn promote_scheduled(&self, fence: &Fence, limit: u32) -> Result<u64, StoreError>;
 
-    /// Deletes finished events, dead letters that were decided about, dedup keys, rows of the inbox and of the barrier whose
-    /// retention has passed, at most `limit` of each and as many as one transaction takes by their bytes. Gives how many
-    /// rows went; zero when none was left.
+    /// Deletes finished events, resolved dead letters, dedup keys, rows of the inbox and of the
+    /// barrier whose retention has passed, at most `limit` of each and as many as one transaction
+    /// takes by their bytes. Gives how many rows it deleted; zero when none was left.
     async fn prune(&self, limit: u32) -> Result<u64, StoreError>;
 }
 
-/// What a consumer's inbox row is known by.
+/// The key of a consumer's inbox row.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct InboxKey<'a> {
     /// The consumer's stable name.
@@ -400,49 +420,53 @@ pub trait Store: Clone + Send + Sync + 'static {
     /// Writes events in the transaction, in one INSERT.
     async fn append(&self, tx: &Self::Tx, events: &[NewEvent]) -> Result<(), StoreError>;
 
-    /// Notes in the transaction that a message was received; `false` when it had been already.
+    /// Writes the inbox row of a message in the transaction; `false` if the row exists already.
     async fn receive(&self, tx: &Self::Tx, key: InboxKey<'_>) -> Result<bool, StoreError>;
 
-    /// Gives the failure by which the database has disturbed the transaction, where it has: a lock that was not to be had, a
-    /// deadlock, a connection that is gone. A handler or step that fails in such a transaction is not to blame, and no attempt
-    /// of it is counted. A store that tells nothing, the default, counts it.
+    /// Gives the database failure that has disturbed the transaction, if any: a lock timeout, a
+    /// deadlock, a lost connection. If a handler or step fails in such a transaction, no attempt of
+    /// it is counted. By default there is none, and every failure is counted.
     fn disturbance(&self, _tx: &Self::Tx) -> Option<StoreError> {
         None
     }
 
-    /// Gives the connections on which consumers and sagas open their transactions, so that no more run at once than there are;
-    /// by default they are not known.
+    /// Gives the pool in which consumers and sagas open their transactions: it bounds their
+    /// concurrency. By default it is not known.
     fn connections(&self) -> Option<Connections> {
         None
     }
 
-    /// Gives how often a transaction was written to so far, as a number that only grows; `None`, the default, where the store
-    /// does not count. A handler that writes nothing through its transaction is warned of.
+    /// Gives how often a transaction was written to so far, as a number that only grows; `None`,
+    /// the default, if the store does not count. By it the consumer warns of handlers that write
+    /// nothing through their transaction.
     fn writes(&self, _tx: &Self::Tx) -> Option<u64> {
         None
     }
 
-    /// Tells whether an open transaction keeps all other writers of the database waiting; not so by default.
+    /// Tells whether an open transaction blocks all other writers of the database; `false` by
+    /// default.
     fn has_one_writer(&self) -> bool {
         false
     }
 
-    /// Tells how long an open transaction may be idle before the database ends it; not at all, by default.
+    /// Gives how long a transaction may be idle before the database ends it; `None`, the default,
+    /// without a limit.
     fn idle_limit(&self) -> Option<Duration> {
         None
     }
 
-    /// Keeps an idle transaction from being ended, while a handler or step waits for something else. Called every third of
-    /// the [limit](Self::idle_limit).
-    async fn keep_awake(&self, _tx: &Self::Tx) {}
+    /// Keeps an idle transaction from being ended by the database while its handler or step waits
+    /// for something else. Called every third of the [limit](Self::idle_limit).
+    async fn keep_alive(&self, _tx: &Self::Tx) {}
 
-    /// Lets the events that are written in the transaction from now on follow a [`Trail`]: it [marks](Trail::mark) their
-    /// headers. Transactions that are opened inside it later follow it too. A store that does nothing, the default,
-    /// leaves events without these headers.
-    fn follow(&self, _tx: &Self::Tx, _trail: Trail) {}
+    /// Sets the [`CorrelationContext`] of the events that are written in the transaction from now
+    /// on: the store [applies](CorrelationContext::apply_to) it to their headers. Transactions that
+    /// are opened inside this one later have it too. By default it is ignored, and events lack
+    /// these headers.
+    fn correlate(&self, _tx: &Self::Tx, _context: CorrelationContext) {}
 
-    /// Runs what a handler or a step does, so that code which is given no transaction finds this one. A store where nothing
-    /// looks for it, the default, runs it as it is.
+    /// Runs the work of a handler or step so that code without a transaction parameter finds this
+    /// transaction. By default the work runs as it is.
     fn within<'a, T: Send + 'a>(
         &'a self,
         _tx: &'a Self::Tx,
@@ -452,16 +476,17 @@ pub trait Store: Clone + Send + Sync + 'static {
     }
 }
 
-/// Figures of an outbox, for people and gauges. No count walks a whole table: `pending` stops at its limit.
+/// Figures of an outbox for operators and gauges. No count walks a whole table: `pending` stops at
+/// its limit.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 pub struct OutboxStats {
-    /// Events that wait, counted up to [`OutboxStats::PENDING_LIMIT`].
+    /// Events that wait to be published, counted up to [`OutboxStats::PENDING_LIMIT`].
     pub pending: u64,
     /// Age of the oldest of them.
     pub oldest_pending: Option<Duration>,
     /// Routes that wait for a retry, counted up to the same limit.
     pub retrying: u64,
-    /// Dead letters about which nothing was decided.
+    /// Dead letters that no operator has resolved.
     pub dead: u64,
 }
 

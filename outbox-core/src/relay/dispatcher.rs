@@ -1,8 +1,9 @@
-//! The dispatcher: the one actor that owns the board. It tells the others what to do and never waits for any of them.
+//! The dispatcher: the actor that owns the board. It sends work to the other actors and never waits
+//! for any of them.
 
 use super::{
     board::{Board, Notice, ReadJob, RelayStats, RouteBatch, Timer, Writes},
-    messages::{Gained, Gone, Handback, Lease, Note},
+    messages::{DispatcherMsg, DispatcherStopped, Gained, Lease, ReleaseMsg},
 };
 use crate::{
     failure::{BackgroundWork, Report},
@@ -21,47 +22,49 @@ use tokio::{
     time::sleep_until,
 };
 
-/// Notes taken in one turn, so that plans are made for many at once.
-const NOTES: usize = 64;
-/// How often the counters are shown at most.
-const SHOW_EVERY: Duration = Duration::from_millis(50);
+/// Messages taken in one turn: the board plans once for all of them.
+const MAX_MESSAGES: usize = 64;
+/// Shortest pause between two updates of the shown counters.
+const SHOW_INTERVAL: Duration = Duration::from_millis(50);
 
-/// What the dispatcher works with.
+/// The dispatcher with its channels.
 pub(crate) struct Dispatcher {
     pub(crate) board: Board,
     pub(crate) routes: Arc<[Route]>,
-    pub(crate) notes: mpsc::Receiver<Note>,
+    pub(crate) mailbox: mpsc::Receiver<DispatcherMsg>,
     pub(crate) wake: watch::Receiver<u64>,
-    /// As the keeper told it last, behind what was lost.
+    /// The lease by the keeper's last message. It comes in the same mailbox as lost partitions,
+    /// behind them: in a channel of its own it overtook them, and events of lost partitions were
+    /// published.
     pub(crate) lease: Lease,
     pub(crate) shutdown: Shutdown,
     pub(crate) reader: mpsc::Sender<ReadJob>,
-    /// Each batch goes with the term of the lease that it was made under.
+    /// Batches, each with the term of the lease under which it was made.
     pub(crate) publishers: Vec<mpsc::Sender<(u64, RouteBatch)>>,
     pub(crate) settler: mpsc::Sender<Writes>,
-    pub(crate) retrier: mpsc::Sender<Vec<Timer>>,
-    pub(crate) keeper: mpsc::Sender<Handback>,
+    pub(crate) timer_actor: mpsc::Sender<Vec<Timer>>,
+    pub(crate) keeper: mpsc::Sender<ReleaseMsg>,
     pub(crate) stats: watch::Sender<RelayStats>,
     pub(crate) work: BackgroundWork,
 }
 
 impl Dispatcher {
     /// Dispatches until the shutdown has drained everything.
-    pub(crate) async fn run(mut self) -> Result<(), Gone> {
-        let mut notes = Vec::with_capacity(NOTES);
+    pub(crate) async fn run(mut self) -> Result<(), DispatcherStopped> {
+        let mut messages = Vec::with_capacity(MAX_MESSAGES);
         let mut writes = Writes::default();
         let mut timers = Vec::new();
         let mut stopping = false;
         let mut shown = now();
-        let mut returned = Vec::new();
-        let (settler, retrier, keeper) =
-            (self.settler.clone(), self.retrier.clone(), self.keeper.clone());
+        let mut released = Vec::new();
+        let (settler, timer_actor, keeper) =
+            (self.settler.clone(), self.timer_actor.clone(), self.keeper.clone());
         loop {
             let time = now();
             self.plan(stopping, time)?;
             let drained = stopping && self.board.is_drained(time);
             if !self.shutdown.is_requested() {
-                returned.extend(self.board.take_released(time));
+                released.extend(self.board.take_released(time));
             }
             writes.extend(self.board.take_writes());
             timers.extend(self.board.take_timers());
@@ -71,23 +74,23 @@ impl Dispatcher {
                 writes = offer(&settler, writes)?.unwrap_or_default();
             }
             if !timers.is_empty() {
-                timers = offer(&retrier, timers)?.unwrap_or_default();
+                timers = offer(&timer_actor, timers)?.unwrap_or_default();
             }
-            if !returned.is_empty()
-                && let Some(Handback::These(list)) =
-                    offer(&keeper, Handback::These(std::mem::take(&mut returned)))?
+            if !released.is_empty()
+                && let Some(ReleaseMsg::Partitions(list)) =
+                    offer(&keeper, ReleaseMsg::Partitions(std::mem::take(&mut released)))?
             {
-                // The keeper is busy with the database.
-                returned = list;
+                // The keeper's mailbox is full while it waits for the database.
+                released = list;
             }
-            let over = drained && writes.is_empty() && returned.is_empty();
-            if over {
+            let is_over = drained && writes.is_empty() && released.is_empty();
+            if is_over {
                 self.show();
-                if offer(&keeper, Handback::Everything)?.is_none() {
+                if offer(&keeper, ReleaseMsg::All)?.is_none() {
                     return Ok(());
                 }
             }
-            if time.saturating_duration_since(shown) >= SHOW_EVERY {
+            if time.saturating_duration_since(shown) >= SHOW_INTERVAL {
                 shown = time;
                 self.show();
             }
@@ -99,100 +102,112 @@ impl Dispatcher {
                     stopping = true;
                     self.board.release_all();
                 }
-                n = self.notes.recv_many(&mut notes, NOTES) => {
+                n = self.mailbox.recv_many(&mut messages, MAX_MESSAGES) => {
                     if n == 0 {
-                        return Err(Gone);
+                        return Err(DispatcherStopped);
                     }
                     let time = now();
-                    for note in notes.drain(..) {
-                        self.take(note, stopping, time);
+                    for message in messages.drain(..) {
+                        self.handle(message, stopping, time);
                     }
                 }
                 Ok(()) = self.wake.changed() => self.board.wake(),
                 permit = settler.reserve(), if !writes.is_empty() => {
-                    permit.map_err(|_| Gone)?.send(std::mem::take(&mut writes));
+                    permit.map_err(|_| DispatcherStopped)?.send(std::mem::take(&mut writes));
                 }
-                permit = retrier.reserve(), if !timers.is_empty() => {
-                    permit.map_err(|_| Gone)?.send(std::mem::take(&mut timers));
+                permit = timer_actor.reserve(), if !timers.is_empty() => {
+                    permit.map_err(|_| DispatcherStopped)?.send(std::mem::take(&mut timers));
                 }
-                // There is room: what is to be handed back is offered once more.
-                permit = keeper.reserve(), if over || !returned.is_empty() => drop(permit.map_err(|_| Gone)?),
+                // The keeper has room: the released partitions are offered again.
+                permit = keeper.reserve(), if is_over || !released.is_empty() => {
+                    drop(permit.map_err(|_| DispatcherStopped)?);
+                }
                 () = sleep_until(next.into()) => {}
             }
         }
     }
 
-    /// Makes what can be done now.
-    fn plan(&mut self, stopping: bool, time: Instant) -> Result<(), Gone> {
-        self.board.write_halfway(time);
+    /// Sends the batches and the read that can start now.
+    fn plan(&mut self, stopping: bool, time: Instant) -> Result<(), DispatcherStopped> {
+        self.board.record_partially_confirmed(time);
         if !self.lease.is_valid() {
             return Ok(());
         }
-        // While stopping the board starts nothing but what it has claimed already.
+        // While the relay stops, the board starts only at-most-once events that are marked as done
+        // already.
         for batch in self.board.next_batches(time) {
-            // The board never has more batches of a route on their way than its mailbox holds.
-            self.publishers[batch.route].try_send((self.lease.term, batch)).map_err(|_| Gone)?;
+            // It has room: a route has at most as many batches in flight as its channel holds.
+            self.publishers[batch.route]
+                .try_send((self.lease.term, batch))
+                .map_err(|_| DispatcherStopped)?;
         }
         if !stopping && let Some(job) = self.board.next_read(time) {
-            self.reader.try_send(job).map_err(|_| Gone)?;
+            self.reader.try_send(job).map_err(|_| DispatcherStopped)?;
         }
         Ok(())
     }
 
-    fn take(&mut self, note: Note, stopping: bool, time: Instant) {
-        match note {
-            Note::Lost(partitions) => {
+    /// Handles a message.
+    fn handle(&mut self, message: DispatcherMsg, stopping: bool, time: Instant) {
+        match message {
+            DispatcherMsg::Lost(partitions) => {
                 for (no, epoch) in partitions {
                     self.board.lost(no, epoch);
                 }
             }
-            Note::Release(partitions) => {
+            DispatcherMsg::Release(partitions) => {
                 partitions.into_iter().for_each(|no| self.board.release(no))
             }
-            Note::Renewed { lease, due, decided, others_wait } => {
+            DispatcherMsg::Renewed { lease, due, unparked, other_routes_wait } => {
                 self.lease = lease;
-                self.board.renewed(due, decided, others_wait);
+                self.board.renewed(due, unparked, other_routes_wait);
             }
-            Note::Gained(gained) => {
-                for Gained { partition, epoch, crashed, parks } in gained {
+            DispatcherMsg::Gained(gained) => {
+                for Gained { partition, epoch, crashed, parked } in gained {
                     self.board.gain(partition, epoch, crashed);
-                    // Parked keys are known before the first read of what was gained.
-                    self.board.parked(partition, &parks);
+                    // Before the first read of the partition, or events of parked keys would be
+                    // published.
+                    self.board.park_gained(partition, &parked);
                     if stopping {
                         self.board.release(partition);
                     }
                 }
             }
-            Note::Read(Ok(answer)) => {
+            DispatcherMsg::Read(Ok(answer)) => {
                 self.work.succeeded("read events");
                 self.board.read_done(answer, time);
             }
-            Note::Read(Err(error)) => {
+            DispatcherMsg::Read(Err(error)) => {
                 self.work.failed("read events", &error);
                 self.board.read_failed(error.class(), time);
             }
-            Note::Published { route, answers, over } => {
-                self.board.published(route, answers, over, time)
+            DispatcherMsg::Published { route, results, is_last } => {
+                self.board.published(route, results, is_last, time)
             }
-            Note::Finished(places) => self.board.finished(&places),
-            Note::Buried(letters) => self.board.buried(&letters),
-            Note::Recorded(places) => self.board.recorded(&places, time),
-            Note::Rang(timers) => self.board.ring(&timers, time),
+            DispatcherMsg::Finished(events) => self.board.finished(&events),
+            DispatcherMsg::LettersWritten(letters) => self.board.letters_written(&letters),
+            DispatcherMsg::Recorded(events) => self.board.recorded(&events, time),
+            DispatcherMsg::TimersFired(timers) => self.board.timers_fired(&timers, time),
         }
     }
 
-    /// When to look again though nothing was told.
+    /// Gives the instant of the next turn if no message comes.
     fn next_turn(&self, stopping: bool, shown: Instant) -> Instant {
-        // Without a lease nothing is planned, however long it has been due: the renewal wakes.
+        // Without a lease nothing is planned, however long it has been due: the message of the
+        // renewal begins a turn.
         let leased = self.lease.is_valid();
         let reading = if stopping || !leased { None } else { self.board.next_read_at() };
-        let moving = if leased { self.board.next_instant() } else { self.board.next_halfway() };
-        let show = Some(shown + SHOW_EVERY).filter(|_| *self.stats.borrow() != self.board.stats());
+        let publishing = match leased {
+            true => self.board.next_instant(),
+            false => self.board.next_partial_record(),
+        };
+        let show =
+            Some(shown + SHOW_INTERVAL).filter(|_| *self.stats.borrow() != self.board.stats());
         let idle = now() + Duration::from_mins(1);
         let report = self.board.next_report();
         reading
             .into_iter()
-            .chain(moving)
+            .chain(publishing)
             .chain(show)
             .chain(report)
             .min()
@@ -271,11 +286,11 @@ impl Dispatcher {
 }
 
 /// Sends if there is room; else gives the message back.
-fn offer<T>(address: &mpsc::Sender<T>, message: T) -> Result<Option<T>, Gone> {
-    match address.try_send(message) {
+fn offer<T>(sender: &mpsc::Sender<T>, message: T) -> Result<Option<T>, DispatcherStopped> {
+    match sender.try_send(message) {
         Ok(()) => Ok(None),
         Err(TrySendError::Full(message)) => Ok(Some(message)),
-        Err(TrySendError::Closed(_)) => Err(Gone),
+        Err(TrySendError::Closed(_)) => Err(DispatcherStopped),
     }
 }
 

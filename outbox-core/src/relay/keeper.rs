@@ -1,15 +1,18 @@
-//! The keeper: renews the lease, takes the relay's fair share of the partitions, hands surplus back.
+//! The keeper: renews the lease, takes the relay's fair share of the partitions, and releases
+//! surplus ones.
 
-use super::messages::{Gained, Gone, Handback, Lease, Note, ParkedKey, Pauses};
+use super::messages::{
+    Backoff, DispatcherMsg, DispatcherStopped, Gained, Lease, ParkedKeyHash, ReleaseMsg,
+};
 use crate::{
     event::{LetterId, RelayId},
     failure::BackgroundWork,
     outbox::{
-        DecidedPark, Epoch, LeaseStore, OpenPark, OwnershipPlan, ParkStore, PartitionNo,
-        StoreError, plan_ownership,
+        Epoch, LeaseStore, OwnershipPlan, ParkStore, ParkedKey, PartitionNo, StoreError,
+        UnparkedKey, plan_ownership,
     },
     runtime::{
-        fault::{FaultPoint, reach},
+        fault::{FaultPoint, fault_point},
         now,
     },
 };
@@ -24,10 +27,11 @@ use tokio::{
 };
 use xxhash_rust::xxh3::xxh3_64;
 
-/// Parked keys of one page at most: some 100 KB, which the slowest database sends well within a third of a lease.
-const PAGE: u32 = 1_000;
+/// Parked keys of one page at most: some 100 KB, which the slowest database sends well within a
+/// third of a lease.
+const MAX_PAGE: u32 = 1_000;
 
-/// What the keeper works with.
+/// The keeper with its stores and channels.
 pub(crate) struct Keeper {
     pub(crate) relay: RelayId,
     pub(crate) routes: u64,
@@ -36,70 +40,73 @@ pub(crate) struct Keeper {
     pub(crate) lease: Duration,
     pub(crate) published: watch::Sender<Lease>,
     pub(crate) owned: watch::Sender<Vec<(PartitionNo, Epoch)>>,
-    pub(crate) dispatcher: mpsc::Sender<Note>,
-    pub(crate) handback: mpsc::Receiver<Handback>,
+    pub(crate) dispatcher: mpsc::Sender<DispatcherMsg>,
+    pub(crate) releases: mpsc::Receiver<ReleaseMsg>,
     pub(crate) work: BackgroundWork,
 }
 
-/// What it knows.
+/// The partitions of the relay, by the last renewal.
 #[derive(Default)]
-struct Holding {
+struct LeaseState {
     owned: BTreeMap<PartitionNo, Epoch>,
-    /// Asked back from the dispatcher and not yet returned.
+    /// Partitions that the dispatcher is asked to release and has not released yet.
     releasing: Vec<PartitionNo>,
-    /// No takeover before this: after an outage of our own, others must have had the time to renew.
+    /// The relay takes over no partition before this: after an outage, other relays need time to
+    /// renew their leases.
     no_takeover_before: Option<Instant>,
     waits_for: Option<RelayId>,
-    /// Taken from relays that did not hand them back.
+    /// Partitions taken over from relays that did not release them.
     crashed: HashSet<PartitionNo>,
-    /// Gained, while their parked keys are read: the dispatcher does not know of them yet.
-    loading: VecDeque<Loading>,
-    /// Parked keys of the next page; `None` before the first.
-    page: Option<u32>,
+    /// Gained partitions whose parked keys are being read. The dispatcher does not know of them
+    /// yet: events of a parked key must not be published.
+    loading: VecDeque<LoadingPartition>,
+    /// Row limit of the next page of parked keys; `None` before the first.
+    page_size: Option<u32>,
 }
 
 /// A partition whose parked keys are read.
-struct Loading {
+struct LoadingPartition {
     partition: PartitionNo,
     epoch: Epoch,
     after: LetterId,
-    parks: BTreeMap<LetterId, ParkedKey>,
+    parked: BTreeMap<LetterId, ParkedKeyHash>,
 }
 
 impl Keeper {
-    /// Keeps the lease until the dispatcher hands everything back, which may be in the middle of a renewal; then it signs
-    /// off.
+    /// Keeps the lease until the dispatcher has drained the board, which may be in the middle of a
+    /// renewal; then it deregisters the relay.
     pub(crate) async fn run(mut self) {
-        let mut holding = Holding::default();
-        let mut pauses = Pauses::new(Duration::from_millis(100), Duration::from_secs(1));
+        let mut state = LeaseState::default();
+        let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(1));
         loop {
             let begun = now();
-            let next = match self.round(&mut holding, begun).await {
-                Ok(again_at_once) => {
+            let next = match self.renew_once(&mut state, begun).await {
+                Ok(renew_again) => {
                     self.work.succeeded("renew the lease");
-                    pauses.reset();
-                    if again_at_once { now() } else { begun + self.lease / 3 }
+                    backoff.reset();
+                    if renew_again { now() } else { begun + self.lease / 3 }
                 }
-                Err(RoundError::Gone(Gone)) => {
-                    // What it still had to say is there.
-                    while let Some(Handback::These(list)) = self.handback.recv().await {
-                        self.hand_back(&mut holding, list).await;
+                Err(RenewError::DispatcherStopped(DispatcherStopped)) => {
+                    // The messages that the dispatcher sent before it stopped are still in the
+                    // channel.
+                    while let Some(ReleaseMsg::Partitions(list)) = self.releases.recv().await {
+                        self.release(&mut state, list).await;
                     }
-                    return self.leave().await;
+                    return self.deregister().await;
                 }
-                Err(RoundError::Store(error)) => {
+                Err(RenewError::Store(error)) => {
                     self.work.failed("renew the lease", &error);
-                    // Counted from the reconnect, which is not before the next try.
-                    let next = now() + pauses.take();
-                    holding.no_takeover_before = Some(next + self.lease / 3);
+                    // Counted from the reconnect, which is the next attempt at the earliest.
+                    let next = now() + backoff.take();
+                    state.no_takeover_before = Some(next + self.lease / 3);
                     next
                 }
             };
             loop {
                 tokio::select! {
-                    back = self.handback.recv() => match back {
-                        Some(Handback::These(list)) => self.hand_back(&mut holding, list).await,
-                        Some(Handback::Everything) | None => return self.leave().await,
+                    message = self.releases.recv() => match message {
+                        Some(ReleaseMsg::Partitions(list)) => self.release(&mut state, list).await,
+                        Some(ReleaseMsg::All) | None => return self.deregister().await,
                     },
                     () = sleep_until(next.into()) => break,
                 }
@@ -107,221 +114,244 @@ impl Keeper {
         }
     }
 
-    /// Renews once and does what the answer asks for; `true` when the next round should follow at once.
-    async fn round(&mut self, holding: &mut Holding, begun: Instant) -> Result<bool, RoundError> {
+    /// Renews once and acts on the answer; `true` when the next renewal should follow at once.
+    async fn renew_once(
+        &mut self,
+        state: &mut LeaseState,
+        begun: Instant,
+    ) -> Result<bool, RenewError> {
         let renewal = self.store.renew(&self.relay, self.routes, self.lease).await?;
         let plan = plan_ownership(&self.relay, self.routes, &renewal.view);
-        // What was lost is told first: the lease that was renewed does not cover it.
-        self.compare(holding, &plan).await?;
+        // Lost partitions are reported first: the renewed lease does not cover them. After a pause
+        // longer than the lease the relay learns both from one answer.
+        self.apply_ownership(state, &plan).await?;
         self.published.send_modify(|lease| lease.renewed(begun + self.lease));
         let lease = *self.published.borrow();
-        self.say_for_whom(holding, &plan);
-        let letters: Vec<LetterId> = renewal.decided.iter().map(|park| park.letter).collect();
-        let decided = renewal.decided.into_iter().filter(|park| !holding.loads(park)).collect();
-        let others_wait = plan.others_wait;
-        self.tell(Note::Renewed { lease, due: renewal.due, decided, others_wait }).await?;
-        self.forget_decided(&letters).await;
-        self.load(holding, begun + self.lease / 3).await?;
-        self.ask_back(holding, &plan).await?;
-        self.take(holding, &plan).await
+        self.log_waiting_for(state, &plan);
+        let letters: Vec<LetterId> = renewal.unparked.iter().map(|key| key.letter).collect();
+        let unparked =
+            renewal.unparked.into_iter().filter(|key| !state.unpark_loading(key)).collect();
+        let other_routes_wait = plan.other_routes_wait;
+        let due = renewal.due;
+        self.send(DispatcherMsg::Renewed { lease, due, unparked, other_routes_wait }).await?;
+        self.delete_unparked(&letters).await;
+        self.load_parked_keys(state, begun + self.lease / 3).await?;
+        self.request_release(state, &plan).await?;
+        self.take(state, &plan).await
     }
 
-    /// Forgets decisions that the dispatcher was told of.
-    async fn forget_decided(&self, letters: &[LetterId]) {
+    /// Deletes the rows of unparked keys of which the dispatcher knows.
+    async fn delete_unparked(&self, letters: &[LetterId]) {
         if !letters.is_empty()
-            && let Err(error) = self.parks.forget_decided(letters).await
+            && let Err(error) = self.parks.delete_unparked(letters).await
         {
-            // The next renewal tells them again, and the board knows them.
-            self.work.failed("forget decisions about parked keys", &error);
+            // The next renewal reports them again, and the board ignores what it knows.
+            self.work.failed("delete the rows of unparked keys", &error);
         }
     }
 
-    /// Reads the parked keys of what was gained, page by page until an instant, and tells the dispatcher of each partition
-    /// whose keys are all known. The next renewal is not kept waiting: what is not read by then is read after it.
-    async fn load(&self, holding: &mut Holding, until: Instant) -> Result<(), Gone> {
+    /// Reads the parked keys of gained partitions, page by page until an instant, and reports each
+    /// partition whose keys are all known to the dispatcher. It does not delay the next renewal:
+    /// the remaining pages are read after it.
+    async fn load_parked_keys(
+        &self,
+        state: &mut LeaseState,
+        until: Instant,
+    ) -> Result<(), DispatcherStopped> {
         let mut gained = Vec::new();
-        while let Some(mut first) = holding.loading.pop_front() {
-            let limit = holding.page.unwrap_or(PAGE);
-            match self.parks.parks(first.partition, first.after, limit).await {
+        while let Some(mut first) = state.loading.pop_front() {
+            let limit = state.page_size.unwrap_or(MAX_PAGE);
+            match self.parks.parked_keys(first.partition, first.after, limit).await {
                 Ok(page) => {
-                    holding.page = Some((limit * 2).min(PAGE));
+                    state.page_size = Some((limit * 2).min(MAX_PAGE));
                     let is_last = page.len() < limit as usize;
-                    first.after = page.last().map_or(first.after, |park| park.letter);
-                    first.parks.extend(page.into_iter().map(|park| (park.letter, compact(&park))));
+                    first.after = page.last().map_or(first.after, |key| key.letter);
+                    first.parked.extend(page.into_iter().map(|key| (key.letter, hash_key(&key))));
                     if is_last {
                         gained.push(Gained {
                             partition: first.partition,
                             epoch: first.epoch,
-                            crashed: holding.crashed.remove(&first.partition),
-                            parks: first.parks.into_values().collect(),
+                            crashed: state.crashed.remove(&first.partition),
+                            parked: first.parked.into_values().collect(),
                         });
                     } else {
-                        // The others do not wait for it.
-                        holding.loading.push_back(first);
+                        // The other partitions have their turn before its next page.
+                        state.loading.push_back(first);
                     }
                 }
                 Err(error) => {
                     self.work.failed("read the parked keys of a gained partition", &error);
-                    holding.page = Some((limit / 2).max(1));
-                    holding.loading.push_front(first);
+                    state.page_size = Some((limit / 2).max(1));
+                    state.loading.push_front(first);
                     break;
                 }
             }
-            if now() >= until || !self.handback.is_empty() {
+            if now() >= until || !self.releases.is_empty() {
                 break;
             }
         }
-        if gained.is_empty() { Ok(()) } else { self.tell(Note::Gained(gained)).await }
+        if gained.is_empty() { Ok(()) } else { self.send(DispatcherMsg::Gained(gained)).await }
     }
 
-    /// Tells the dispatcher what was lost; what was gained by the takes of the round before is to be loaded.
-    async fn compare(&self, holding: &mut Holding, plan: &OwnershipPlan) -> Result<(), Gone> {
+    /// Reports lost partitions to the dispatcher, and begins to load the parked keys of gained
+    /// ones.
+    async fn apply_ownership(
+        &self,
+        state: &mut LeaseState,
+        plan: &OwnershipPlan,
+    ) -> Result<(), DispatcherStopped> {
         let truth: BTreeMap<PartitionNo, Epoch> = plan.owned.iter().copied().collect();
         let differs = |(no, epoch): &(&PartitionNo, &Epoch)| truth.get(no) != Some(epoch);
-        let lost: Vec<_> = holding.owned.iter().filter(differs).map(|(no, e)| (*no, *e)).collect();
+        let lost: Vec<_> = state.owned.iter().filter(differs).map(|(no, e)| (*no, *e)).collect();
         let gained: Vec<_> = truth
             .iter()
-            .filter(|(no, e)| holding.owned.get(no) != Some(e))
+            .filter(|(no, e)| state.owned.get(no) != Some(e))
             .map(|(no, e)| (*no, *e))
             .collect();
-        holding.owned = truth;
+        state.owned = truth;
         self.owned.send_replace(plan.owned.clone());
-        holding.releasing.retain(|no| holding.owned.contains_key(no));
-        holding.loading.retain(|l| holding.owned.get(&l.partition) == Some(&l.epoch));
+        state.releasing.retain(|no| state.owned.contains_key(no));
+        state.loading.retain(|l| state.owned.get(&l.partition) == Some(&l.epoch));
         if !lost.is_empty() {
             tracing::warn!(partitions = lost.len(), "partitions were lost to another relay");
-            self.tell(Note::Lost(lost)).await?;
+            self.send(DispatcherMsg::Lost(lost)).await?;
         }
         if !gained.is_empty() {
             tracing::info!(partitions = gained.len(), "partitions were gained");
-            reach(FaultPoint::AfterTake);
+            fault_point(FaultPoint::AfterTake);
         }
-        let loading = |(partition, epoch)| Loading {
+        let loading = |(partition, epoch)| LoadingPartition {
             partition,
             epoch,
             after: LetterId(i64::MIN),
-            parks: BTreeMap::new(),
+            parked: BTreeMap::new(),
         };
-        holding.loading.extend(gained.into_iter().map(loading));
+        state.loading.extend(gained.into_iter().map(loading));
         Ok(())
     }
 
-    /// Asks back what is more than the fair share, also of what was gained just now: so the dispatcher is told after that.
-    async fn ask_back(&self, holding: &mut Holding, plan: &OwnershipPlan) -> Result<(), Gone> {
+    /// Asks the dispatcher to release surplus partitions. After `load_parked_keys`: a partition
+    /// that the dispatcher was just told of may be surplus too.
+    async fn request_release(
+        &self,
+        state: &mut LeaseState,
+        plan: &OwnershipPlan,
+    ) -> Result<(), DispatcherStopped> {
         let surplus: Vec<_> =
-            plan.give_back.iter().filter(|no| !holding.releasing.contains(no)).copied().collect();
+            plan.release.iter().filter(|no| !state.releasing.contains(no)).copied().collect();
         if surplus.is_empty() {
             return Ok(());
         }
-        // The dispatcher has nothing of what is still loaded.
+        // The dispatcher does not know of partitions that are still loading: the keeper releases
+        // them itself.
         let (loading, known): (Vec<_>, Vec<_>) =
-            surplus.into_iter().partition(|no| holding.loading.iter().any(|l| l.partition == *no));
-        let back = loading
-            .iter()
-            .filter_map(|no| Some((*no, *holding.owned.get(no)?)))
-            .collect::<Vec<_>>();
-        holding.loading.retain(|l| !loading.contains(&l.partition));
-        holding.crashed.retain(|no| !loading.contains(no));
-        if !back.is_empty() {
-            self.hand_back(holding, back).await;
+            surplus.into_iter().partition(|no| state.loading.iter().any(|l| l.partition == *no));
+        let unknown =
+            loading.iter().filter_map(|no| Some((*no, *state.owned.get(no)?))).collect::<Vec<_>>();
+        state.loading.retain(|l| !loading.contains(&l.partition));
+        state.crashed.retain(|no| !loading.contains(no));
+        if !unknown.is_empty() {
+            self.release(state, unknown).await;
         }
         if known.is_empty() {
             return Ok(());
         }
-        holding.releasing.extend(&known);
-        self.tell(Note::Release(known)).await
+        state.releasing.extend(&known);
+        self.send(DispatcherMsg::Release(known)).await
     }
 
-    /// Takes what the plan says. The dispatcher is told of it after the next renewal, when its parked keys have been read.
-    async fn take(&self, holding: &mut Holding, plan: &OwnershipPlan) -> Result<bool, RoundError> {
+    /// Takes the partitions of the plan; `true` if it got any. The next renewal shows them, and the
+    /// dispatcher learns of them when their parked keys have been read.
+    async fn take(&self, state: &mut LeaseState, plan: &OwnershipPlan) -> Result<bool, RenewError> {
         let mut taken = 0;
         if !plan.take_free.is_empty() {
             taken += self.store.take(&self.relay, None, &plan.take_free).await?.len();
         }
-        if holding.no_takeover_before.is_none_or(|at| at <= now()) {
-            for (dead, partitions) in &plan.take_dead {
+        if state.no_takeover_before.is_none_or(|at| at <= now()) {
+            for (dead, partitions) in &plan.take_over {
                 tracing::warn!(relay = %dead, partitions = partitions.len(), "taking over from a relay whose lease ran out");
                 let got = self.store.take(&self.relay, Some(dead), partitions).await?;
                 taken += got.len();
-                holding.crashed.extend(got.into_iter().map(|(no, _)| no));
+                state.crashed.extend(got.into_iter().map(|(no, _)| no));
             }
         }
         Ok(taken > 0)
     }
 
-    fn say_for_whom(&self, holding: &mut Holding, plan: &OwnershipPlan) {
-        if holding.waits_for != plan.waits_for {
+    fn log_waiting_for(&self, state: &mut LeaseState, plan: &OwnershipPlan) {
+        if state.waits_for != plan.waits_for {
             if let Some(other) = &plan.waits_for {
                 tracing::warn!(
                     relay = %other,
-                    "this relay has other routes than the one that runs, in their names, in what they take, guarantee or in \
-                     where they publish, and waits until it is gone"
+                    "the routes of this relay differ from those of the running one in name, \
+                     selector, guarantee or destination: this relay waits until it is gone"
                 );
             }
-            holding.waits_for.clone_from(&plan.waits_for);
+            state.waits_for.clone_from(&plan.waits_for);
         }
     }
 
-    async fn hand_back(&self, holding: &mut Holding, list: Vec<(PartitionNo, Epoch)>) {
-        reach(FaultPoint::BeforeRelease);
+    async fn release(&self, state: &mut LeaseState, list: Vec<(PartitionNo, Epoch)>) {
+        fault_point(FaultPoint::BeforeRelease);
         match self.store.release(&self.relay, &list).await {
-            Ok(()) => tracing::info!(partitions = list.len(), "partitions were handed back"),
-            // They are ours until the lease ends; the next round finds them and begins anew.
-            Err(error) => self.work.failed("hand partitions back", &error),
+            Ok(()) => tracing::info!(partitions = list.len(), "partitions were released"),
+            // The relay owns them until its lease ends; the next renewal shows them as gained.
+            Err(error) => self.work.failed("release partitions", &error),
         }
         for (no, _) in list {
-            holding.owned.remove(&no);
-            holding.releasing.retain(|p| *p != no);
+            state.owned.remove(&no);
+            state.releasing.retain(|p| *p != no);
         }
     }
 
-    async fn leave(&self) {
-        reach(FaultPoint::BeforeRelease);
-        let mut pauses = Pauses::new(Duration::from_millis(50), Duration::from_millis(500));
-        // Bounded by the deadline of the shutdown; what is not left is free when the lease ends.
-        while let Err(error) = self.store.leave(&self.relay).await {
-            self.work.failed("sign the relay off", &error);
-            sleep(pauses.take()).await;
+    async fn deregister(&self) {
+        fault_point(FaultPoint::BeforeRelease);
+        let mut backoff = Backoff::new(Duration::from_millis(50), Duration::from_millis(500));
+        // Bounded by the deadline of the shutdown; after that the partitions are free when the
+        // lease ends.
+        while let Err(error) = self.store.deregister(&self.relay).await {
+            self.work.failed("deregister the relay", &error);
+            sleep(backoff.take()).await;
         }
     }
 
-    async fn tell(&self, note: Note) -> Result<(), Gone> {
-        self.dispatcher.send(note).await.map_err(|_| Gone)
+    async fn send(&self, message: DispatcherMsg) -> Result<(), DispatcherStopped> {
+        self.dispatcher.send(message).await.map_err(|_| DispatcherStopped)
     }
 }
 
-impl Holding {
-    /// Notes a decision about a parked key of a partition that is still loaded; `false` for any other partition.
-    fn loads(&mut self, park: &DecidedPark) -> bool {
-        let Some(loading) = self.loading.iter_mut().find(|l| l.partition == park.partition) else {
+impl LeaseState {
+    /// Drops an unparked key of a partition that is still loading; `false` for any other partition.
+    fn unpark_loading(&mut self, key: &UnparkedKey) -> bool {
+        let Some(loading) = self.loading.iter_mut().find(|l| l.partition == key.partition) else {
             return false;
         };
-        loading.parks.remove(&park.letter);
+        loading.parked.remove(&key.letter);
         true
     }
 }
 
-/// Gives what the board needs of a parked key.
-fn compact(park: &OpenPark) -> ParkedKey {
-    ParkedKey {
-        route: Arc::clone(&park.route),
-        key: xxh3_64(park.key.as_bytes()),
-        letter: park.letter,
+/// Replaces the text of a parked key by its hash.
+fn hash_key(parked: &ParkedKey) -> ParkedKeyHash {
+    ParkedKeyHash {
+        route: Arc::clone(&parked.route),
+        key_hash: xxh3_64(parked.key.as_bytes()),
+        letter: parked.letter,
     }
 }
 
-enum RoundError {
-    Gone(Gone),
+enum RenewError {
+    DispatcherStopped(DispatcherStopped),
     Store(StoreError),
 }
 
-impl From<Gone> for RoundError {
-    fn from(gone: Gone) -> Self {
-        Self::Gone(gone)
+impl From<DispatcherStopped> for RenewError {
+    fn from(stopped: DispatcherStopped) -> Self {
+        Self::DispatcherStopped(stopped)
     }
 }
 
-impl From<StoreError> for RoundError {
+impl From<StoreError> for RenewError {
     fn from(error: StoreError) -> Self {
         Self::Store(error)
     }

@@ -1,9 +1,9 @@
-//! What the actors of a relay tell each other.
+//! The messages between the actors of a relay.
 
 use super::board::{Attempt, ReadAnswer, RouteNo, Timer};
 use crate::{
     event::{EventId, LetterId},
-    outbox::{DecidedPark, DueRetry, Epoch, PartitionNo, StoreError},
+    outbox::{DueRetry, Epoch, PartitionNo, StoreError, UnparkedKey},
     runtime::now,
 };
 use std::{
@@ -11,34 +11,40 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// An event under the ownership in which it was read.
-pub(crate) type Place = (PartitionNo, Epoch, EventId);
+/// An event with the epoch under which its partition was owned when it was read.
+pub(crate) type OwnedEvent = (PartitionNo, Epoch, EventId);
 
-/// Everything that the dispatcher is told.
+/// A message to the dispatcher.
 #[derive(Debug)]
-pub(crate) enum Note {
-    /// By the keeper or the settler: these are somebody else's.
+pub(crate) enum DispatcherMsg {
+    /// From the keeper or the settler: another relay owns these partitions by now.
     Lost(Vec<(PartitionNo, Epoch)>),
-    /// By the keeper: hand these back after what is in flight.
+    /// From the keeper: release these partitions when nothing of them is in flight.
     Release(Vec<PartitionNo>),
-    /// By the keeper: the lease, of which the dispatcher hears after it has heard of what was lost, so that it starts nothing
-    /// of that; of all that is ours this is due, and these parked keys have been decided about; and whether a relay with
-    /// other routes waits for its turn.
-    Renewed { lease: Lease, due: Vec<DueRetry>, decided: Vec<DecidedPark>, others_wait: bool },
-    /// By the keeper: these are ours from now on, with all keys that are parked there.
+    /// From the keeper: the lease was renewed. The keeper sends `Lost` first: a renewed lease does
+    /// not cover lost partitions, and the dispatcher must not start events of them under it.
+    Renewed {
+        lease: Lease,
+        /// Due retries of the relay's partitions.
+        due: Vec<DueRetry>,
+        unparked: Vec<UnparkedKey>,
+        /// Whether a relay with other routes waits for its turn.
+        other_routes_wait: bool,
+    },
+    /// From the keeper: the relay owns these partitions now. All of their parked keys are known.
     Gained(Vec<Gained>),
-    /// By the reader.
+    /// From the reader: the answer to a read.
     Read(Result<ReadAnswer, StoreError>),
-    /// By a publisher: answers to a batch, the last ones where it is `over`.
-    Published { route: RouteNo, answers: Vec<(EventId, Attempt)>, over: bool },
-    /// By the settler: finished in the database.
-    Finished(Vec<Place>),
-    /// By the settler, before it tells what was recorded: letters that were written.
-    Buried(Vec<(EventId, Arc<str>, LetterId)>),
-    /// By the settler: remembered in the database.
-    Recorded(Vec<Place>),
-    /// By the retrier.
-    Rang(Vec<Timer>),
+    /// From a publisher: results of a batch, with `is_last` the last ones.
+    Published { route: RouteNo, results: Vec<(EventId, Attempt)>, is_last: bool },
+    /// From the settler: these events are deleted.
+    Finished(Vec<OwnedEvent>),
+    /// From the settler, before `Recorded`: the dead letters that it has written.
+    LettersWritten(Vec<(EventId, Arc<str>, LetterId)>),
+    /// From the settler: the records of these events are written.
+    Recorded(Vec<OwnedEvent>),
+    /// From the timer actor.
+    TimersFired(Vec<Timer>),
 }
 
 /// A partition that was gained.
@@ -46,38 +52,38 @@ pub(crate) enum Note {
 pub(crate) struct Gained {
     pub(crate) partition: PartitionNo,
     pub(crate) epoch: Epoch,
-    /// Whether its former owner did not hand it back.
+    /// Whether its former owner did not release it.
     pub(crate) crashed: bool,
-    pub(crate) parks: Vec<ParkedKey>,
+    pub(crate) parked: Vec<ParkedKeyHash>,
 }
 
-/// A key that waits for a decision about a letter.
+/// A parked key, without the key's text: there may be many.
 #[derive(Debug, Clone)]
-pub(crate) struct ParkedKey {
+pub(crate) struct ParkedKeyHash {
     pub(crate) route: Arc<str>,
-    /// Hash of the key.
-    pub(crate) key: u64,
+    pub(crate) key_hash: u64,
     pub(crate) letter: LetterId,
 }
 
-/// Told to the keeper by the dispatcher.
+/// A message from the dispatcher to the keeper.
 #[derive(Debug)]
-pub(crate) enum Handback {
-    /// Nothing of these is under way any more.
-    These(Vec<(PartitionNo, Epoch)>),
-    /// Nothing at all is under way any more: the relay stops.
-    Everything,
+pub(crate) enum ReleaseMsg {
+    /// Nothing of these partitions is under way any more: release them.
+    Partitions(Vec<(PartitionNo, Epoch)>),
+    /// Nothing is under way any more, and the relay stops: deregister it.
+    All,
 }
 
-/// Until when this relay may believe that its partitions are its own.
+/// How long this relay may assume that it owns its partitions.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Lease {
-    /// Counted from before the renewal was sent.
+    /// The end of the lease, counted from before the renewal was sent.
     pub(crate) valid_until: Option<Instant>,
     /// Renewals that succeeded.
     pub(crate) renewals: u64,
-    /// Which unbroken row of renewals it is. When one comes after the lease had run out, what was handed out before is
-    /// void: somebody else may own it by now.
+    /// The number of the unbroken series of renewals. A renewal after the lease had run out begins
+    /// a new term, and batches of earlier terms are void: another relay may have owned their
+    /// partitions in between.
     pub(crate) term: u64,
 }
 
@@ -94,15 +100,15 @@ impl Lease {
     }
 }
 
-/// Pauses between tries that double from one length to another.
+/// Pauses between attempts, which double up to the longest.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Pauses {
+pub(crate) struct Backoff {
     next: Duration,
     first: Duration,
     longest: Duration,
 }
 
-impl Pauses {
+impl Backoff {
     pub(crate) const fn new(first: Duration, longest: Duration) -> Self {
         Self { next: first, first, longest }
     }
@@ -118,7 +124,7 @@ impl Pauses {
     }
 }
 
-/// The dispatcher ended: the relay is going down, and whoever talks to it with it.
+/// The dispatcher has stopped, and with it this incarnation of the relay.
 #[derive(Debug, thiserror::Error)]
 #[error("the dispatcher has stopped")]
-pub(crate) struct Gone;
+pub(crate) struct DispatcherStopped;

@@ -1,21 +1,25 @@
-//! Who carries it: the relay and its actors.
+//! The relay: publishes the events of the outbox. Its actors around a pure board.
 
 mod board;
 mod builder;
-mod config;
 mod dispatcher;
+mod fault;
+mod handle;
+mod incarnation;
 mod keeper;
-mod life;
 mod messages;
 mod observers;
 mod publisher;
 mod reader;
-mod retrier;
+mod settings;
 mod settler;
+mod timers;
 
 pub use board::RelayStats;
-pub use builder::{Relay, RelayBuilder, RelayError};
-pub use config::RelayConfig;
+pub use builder::RelayBuilder;
+pub use fault::RelayFault;
+pub use handle::{Relay, RelayError};
+pub use settings::RelaySettings;
 
 use crate::{
     outbox::{RelayStore, StoreError},
@@ -28,14 +32,15 @@ use std::time::Duration;
 /// An outbox that a relay can be started on.
 #[async_trait]
 pub trait RelaySource: Send + Sync {
-    /// Opens the store for a relay, on connections of its own whose timeouts are a third of the lease.
+    /// Opens the store for a relay, on connections of its own whose timeouts are a third of the
+    /// lease.
     async fn open_relay_store(&self, lease: Duration) -> Result<RelayStore, StoreError>;
 
-    /// Gives the wake that rings after each commit of this process.
+    /// Gives the wake that is triggered after each commit of this process.
     fn wake_handle(&self) -> Wake;
 
-    /// Is told the routes, so that what none of them takes, or their destinations would refuse, can be refused at
-    /// enqueue.
+    /// Takes the routes of a relay, so that enqueue can refuse events that no route takes or that a
+    /// destination would refuse.
     fn routes_known(&self, routes: &[Route]) {
         let _ = routes;
     }

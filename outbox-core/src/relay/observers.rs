@@ -1,8 +1,8 @@
-//! Those who watch: what users register to be told.
+//! Observers: the listeners that users register with a relay.
 
 use crate::{
     event::{LetterId, Message},
-    failure::{LetterListener, full_text, log_letter, tell_of_letter},
+    failure::{DeadLetterListener, full_text, log_letter, notify_dead_letter},
     outbox::SettleStore,
     transport::{PublishError, Receipt},
 };
@@ -15,24 +15,25 @@ use tokio::sync::mpsc;
 pub(crate) type Delivered = Box<dyn Fn(&Message, &Receipt) + Send + Sync>;
 pub(crate) type Failed = Box<dyn Fn(&Message, &PublishError, u32) + Send + Sync>;
 
-/// Everybody who wants to be told. They run in the relay's tasks: quick ones only, and their panics are caught.
+/// The listeners of a relay. They run in its tasks, so they have to be quick; their panics are
+/// caught.
 #[derive(Default)]
 pub(crate) struct Observers {
     pub(crate) delivered: Vec<Delivered>,
     pub(crate) failed: Vec<Failed>,
-    pub(crate) dead: Vec<LetterListener>,
+    pub(crate) dead_letters: Vec<DeadLetterListener>,
 }
 
 impl Observers {
     pub(crate) fn delivered(&self, message: &Message, receipt: &Receipt) {
-        for tell in &self.delivered {
-            guard("on_delivered", || tell(message, receipt));
+        for listener in &self.delivered {
+            guard("on_delivered", || listener(message, receipt));
         }
     }
 
     pub(crate) fn failed(&self, message: &Message, error: &PublishError, attempt: u32) {
-        for tell in &self.failed {
-            guard("on_failed", || tell(message, error, attempt));
+        for listener in &self.failed {
+            guard("on_failed", || listener(message, error, attempt));
         }
     }
 }
@@ -43,8 +44,9 @@ fn guard(name: &'static str, call: impl FnOnce()) {
     }
 }
 
-/// The dead-letter actor: logs each letter after it was written, then tells its listeners, one after the other.
-pub(crate) async fn tell_of_letters(
+/// The dead-letter actor: logs each dead letter after it was written, then notifies its listeners
+/// one after the other.
+pub(crate) async fn notify_dead_letters(
     store: Arc<dyn SettleStore>,
     mut written: mpsc::Receiver<Vec<LetterId>>,
     observers: Arc<Observers>,
@@ -68,8 +70,8 @@ pub(crate) async fn tell_of_letters(
             ids.retain(|id| *id > last);
             letters.iter().for_each(log_letter);
             for letter in letters.into_iter().map(Arc::new) {
-                for tell in &observers.dead {
-                    tell_of_letter(tell, &letter).await;
+                for listener in &observers.dead_letters {
+                    notify_dead_letter(listener, &letter).await;
                 }
             }
         }

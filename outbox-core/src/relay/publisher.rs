@@ -1,15 +1,16 @@
-//! The publisher of one route: some batches in flight, a deadline each, none past the lease.
+//! The publisher of one route: a few batches in flight, each with a deadline, none of them past the
+//! end of the lease.
 
 use super::{
     board::{Attempt, RouteBatch, RouteNo},
-    messages::{Gone, Lease, Note},
+    messages::{DispatcherMsg, DispatcherStopped, Lease},
     observers::Observers,
 };
 use crate::{
     event::{EventId, Message},
     runtime::{
-        Shutdown, caught,
-        fault::{FaultPoint, reach},
+        Shutdown, catch_unwind,
+        fault::{FaultPoint, fault_point},
         now,
     },
     transport::{Batch, Guarantee, Outcomes, PublishError, Receipt, Route},
@@ -27,43 +28,45 @@ use tokio::{
     time::{sleep_until, timeout_at},
 };
 
-/// Part of the time until the shutdown's deadline that is kept for settling and handing back.
-const KEPT_FOR_SETTLING: u32 = 4;
-/// How often what is reported of a batch is told while the rest of it is under way. Most batches end before the first time.
-const TELL_EVERY: Duration = Duration::from_millis(50);
+/// The last part of a shutdown's time, one in so many, is kept for settling and releasing.
+const SETTLE_SHARE: u32 = 4;
+/// How often outcomes of a batch are sent to the dispatcher while the batch is in flight. Most
+/// batches end before.
+const REPORT_INTERVAL: Duration = Duration::from_millis(50);
 
-type Answers = Vec<(EventId, Attempt)>;
+type PublishResults = Vec<(EventId, Attempt)>;
 
-/// What the publisher of a route works with.
+/// The publisher of a route with its channels.
 pub(crate) struct RoutePublisher {
     pub(crate) number: RouteNo,
     pub(crate) route: Route,
-    /// Each with the term of the lease that it was made under.
+    /// Batches, each with the term of the lease under which it was made.
     pub(crate) batches: mpsc::Receiver<(u64, RouteBatch)>,
-    pub(crate) dispatcher: mpsc::Sender<Note>,
+    pub(crate) dispatcher: mpsc::Sender<DispatcherMsg>,
     pub(crate) lease: watch::Receiver<Lease>,
     pub(crate) shutdown: Shutdown,
     pub(crate) observers: Arc<Observers>,
-    /// When a shutdown ends what is in flight; set when it is asked for.
+    /// The instant at which a shutdown ends batches in flight; set by its request.
     pub(crate) stop_at: Option<Instant>,
 }
 
 impl RoutePublisher {
-    /// Publishes until the dispatcher is gone.
-    pub(crate) async fn run(mut self) -> Result<(), Gone> {
-        let mut in_flight: FuturesUnordered<BoxFuture<'static, Told>> = FuturesUnordered::new();
-        let mut handed: HashMap<u64, Handed> = HashMap::new();
+    /// Publishes until the dispatcher has stopped.
+    pub(crate) async fn run(mut self) -> Result<(), DispatcherStopped> {
+        let mut in_flight: FuturesUnordered<BoxFuture<'static, BatchProgress>> =
+            FuturesUnordered::new();
+        let mut sent: HashMap<u64, SentBatch> = HashMap::new();
         let (mut number, mut term) = (0, 0);
         let (mut open, mut keeper) = (true, true);
         while open || !in_flight.is_empty() {
-            let (until, lease_term) = self.until();
+            let (until, lease_term) = self.publish_until();
             if lease_term != term {
                 term = lease_term;
                 in_flight.clear();
-                self.cancel(&mut handed).await?;
+                self.cancel(&mut sent).await?;
             }
-            // The instant is checked before anything in flight is touched: a process that was stopped and goes on must
-            // not publish under a lease that has ended.
+            // The time is checked before a batch in flight is polled: a process that was suspended
+            // and goes on must not publish under a lease that has ended.
             let busy = !in_flight.is_empty();
             let finished = poll_fn(|cx| match until {
                 Some(until) if now() < until => in_flight.poll_next_unpin(cx).map(Some),
@@ -71,34 +74,35 @@ impl RoutePublisher {
             });
             tokio::select! {
                 biased;
-                told = finished, if busy => match told {
-                    Some(Some(Told { number, answers, rest })) => {
-                        let over = rest.is_none();
+                progress = finished, if busy => match progress {
+                    Some(Some(BatchProgress { number, results, rest })) => {
+                        let is_last = rest.is_none();
                         match rest {
-                            Some(rest) => in_flight.push(rest.go_on().boxed()),
-                            None => _ = handed.remove(&number),
+                            Some(rest) => in_flight.push(rest.next_progress().boxed()),
+                            None => _ = sent.remove(&number),
                         }
-                        self.tell(answers, over).await?;
+                        self.send_results(results, is_last).await?;
                     }
                     Some(None) => {}
                     None => {
                         in_flight.clear();
-                        self.cancel(&mut handed).await?;
+                        self.cancel(&mut sent).await?;
                     }
                 },
-                // Before the batches: the lease that one was made under is known here before it comes.
+                // Before the batches, so that the lease under which a batch was made is known
+                // before the batch comes.
                 changed = self.lease.changed(), if keeper => keeper = changed.is_ok(),
                 batch = self.batches.recv(), if open => match batch {
                     Some((made, batch)) if made == term && until.is_some_and(|until| now() < until) => {
-                        reach(FaultPoint::BeforePublish);
+                        fault_point(FaultPoint::BeforePublish);
                         number += 1;
-                        let publishing = self.publish(number, batch);
-                        handed.insert(number, publishing.handed.clone());
-                        in_flight.push(publishing.go_on().boxed());
+                        let running = self.publish(number, batch);
+                        sent.insert(number, running.sent.clone());
+                        in_flight.push(running.next_progress().boxed());
                     }
                     Some((_, batch)) => {
                         let ids = batch.events.into_iter().map(|(id, _)| (id, Attempt::Cancelled));
-                        self.tell(ids.collect(), true).await?;
+                        self.send_results(ids.collect(), true).await?;
                     }
                     None => open = false,
                 },
@@ -109,48 +113,52 @@ impl RoutePublisher {
         Ok(())
     }
 
-    fn publish(&self, number: u64, batch: RouteBatch) -> Publishing {
+    fn publish(&self, number: u64, batch: RouteBatch) -> RunningBatch {
         let RouteBatch { events, messages, .. } = batch;
         let mut batch =
             Batch::new(messages).at_most_once(self.route.guarantee == Guarantee::AtMostOnce);
         let (messages, outcomes) = (batch.messages(), batch.outcomes());
         let publisher = self.route.publisher.clone();
         let (route, observers) = (self.route.name.clone(), self.observers.clone());
-        let handed =
-            Handed { route, events: events.into(), messages, outcomes, observers, begun: now() };
-        Publishing {
+        let sent =
+            SentBatch { route, events: events.into(), messages, outcomes, observers, begun: now() };
+        RunningBatch {
             number,
-            work: async move { caught(publisher.publish_batch(&mut batch)).await }.boxed(),
-            deadline: handed.begun + self.route.deadline,
-            handed,
+            work: async move { catch_unwind(publisher.publish_batch(&mut batch)).await }.boxed(),
+            deadline: sent.begun + self.route.deadline,
+            sent,
         }
     }
 
-    async fn tell(&self, answers: Answers, over: bool) -> Result<(), Gone> {
+    async fn send_results(
+        &self,
+        results: PublishResults,
+        is_last: bool,
+    ) -> Result<(), DispatcherStopped> {
         self.dispatcher
-            .send(Note::Published { route: self.number, answers, over })
+            .send(DispatcherMsg::Published { route: self.number, results, is_last })
             .await
-            .map_err(|_| Gone)
+            .map_err(|_| DispatcherStopped)
     }
 
-    /// Tells what was reported of what was in flight, and that the rest was given up.
-    async fn cancel(&self, handed: &mut HashMap<u64, Handed>) -> Result<(), Gone> {
-        for (_, batch) in handed.drain() {
-            let mut answers = batch.reported();
-            answers.extend(batch.missing().map(|(id, _)| (id, Attempt::Cancelled)));
-            self.tell(answers, true).await?;
+    /// Sends the outcomes that the batches in flight have reported, and cancels the rest of them.
+    async fn cancel(&self, sent: &mut HashMap<u64, SentBatch>) -> Result<(), DispatcherStopped> {
+        for (_, batch) in sent.drain() {
+            let mut results = batch.reported();
+            results.extend(batch.missing().map(|(id, _)| (id, Attempt::Cancelled)));
+            self.send_results(results, true).await?;
         }
         Ok(())
     }
 
-    /// Until when something may be in flight: to the end of the lease, and not into the last quarter of a shutdown. And the
-    /// lease's term: nothing of an earlier one may.
-    fn until(&mut self) -> (Option<Instant>, u64) {
+    /// Gives the instant until which batches may be in flight: the end of the lease, or the last
+    /// quarter of a shutdown. And the lease's term: batches of an earlier one are cancelled.
+    fn publish_until(&mut self) -> (Option<Instant>, u64) {
         let Lease { valid_until: lease, term, .. } = *self.lease.borrow_and_update();
         if self.stop_at.is_none()
             && let Some((end, left)) = self.shutdown.deadline().zip(self.shutdown.time_left())
         {
-            self.stop_at = Some(end.checked_sub(left / KEPT_FOR_SETTLING).unwrap_or(end));
+            self.stop_at = Some(end.checked_sub(left / SETTLE_SHARE).unwrap_or(end));
         }
         match (lease, self.stop_at) {
             (Some(lease), Some(stop)) => (Some(lease.min(stop)), term),
@@ -159,11 +167,11 @@ impl RoutePublisher {
     }
 }
 
-/// A batch in the hands of a publisher.
+/// A batch that was handed to the publisher.
 #[derive(Clone)]
-struct Handed {
+struct SentBatch {
     route: Arc<str>,
-    /// Each with which attempt it is.
+    /// The events, each with the number of its attempt.
     events: Arc<[(EventId, u32)]>,
     messages: Arc<[Message]>,
     outcomes: Outcomes,
@@ -172,77 +180,77 @@ struct Handed {
 }
 
 /// A batch that is being published.
-struct Publishing {
+struct RunningBatch {
     number: u64,
-    handed: Handed,
+    sent: SentBatch,
     work: BoxFuture<'static, Result<(), String>>,
     deadline: Instant,
 }
 
-/// What is told of a batch, and what of it is still under way.
-struct Told {
+/// The outcomes of a batch since the last progress, and the batch if it is still in flight.
+struct BatchProgress {
     number: u64,
-    answers: Answers,
-    rest: Option<Publishing>,
+    results: PublishResults,
+    rest: Option<RunningBatch>,
 }
 
-impl Publishing {
-    /// Publishes until something of it can be told.
-    async fn go_on(mut self) -> Told {
+impl RunningBatch {
+    /// Publishes until there are outcomes to send.
+    async fn next_progress(mut self) -> BatchProgress {
         loop {
-            let until = (now() + TELL_EVERY).min(self.deadline);
+            let until = (now() + REPORT_INTERVAL).min(self.deadline);
             let ended = timeout_at(until.into(), &mut self.work).await;
-            let mut answers = self.handed.reported();
+            let mut results = self.sent.reported();
             let failure = match ended {
                 Ok(Ok(())) => {
-                    reach(FaultPoint::AfterPublish);
+                    fault_point(FaultPoint::AfterPublish);
                     "the publisher reported no outcome of this message".to_owned()
                 }
                 Ok(Err(panic)) => format!("the publisher panicked: {panic}"),
                 Err(_) if now() < self.deadline => {
-                    if answers.is_empty() {
+                    if results.is_empty() {
                         continue;
                     }
-                    return Told { number: self.number, answers, rest: Some(self) };
+                    return BatchProgress { number: self.number, results, rest: Some(self) };
                 }
                 Err(_) => {
-                    let after = now().saturating_duration_since(self.handed.begun);
+                    let after = now().saturating_duration_since(self.sent.begun);
                     let text =
                         format!("no answer by the deadline of the route, within {after:.1?}");
-                    answers.extend(
-                        self.handed.failed(&text, |text| Attempt::Unanswered { text, after }),
+                    results.extend(
+                        self.sent.failed(&text, |text| Attempt::Unanswered { text, after }),
                     );
-                    return Told { number: self.number, answers, rest: None };
+                    return BatchProgress { number: self.number, results, rest: None };
                 }
             };
-            let is_alone = self.handed.events.len() == 1;
-            answers.extend(self.handed.failed(&failure, |text| match is_alone {
+            let is_alone = self.sent.events.len() == 1;
+            results.extend(self.sent.failed(&failure, |text| match is_alone {
                 true => failed(&PublishError::transient(text)),
                 false => Attempt::Unclear { text },
             }));
-            return Told { number: self.number, answers, rest: None };
+            return BatchProgress { number: self.number, results, rest: None };
         }
     }
 }
 
-impl Handed {
-    /// Takes what was reported since, and tells those who watch.
-    fn reported(&self) -> Answers {
+impl SentBatch {
+    /// Takes the outcomes that were reported since, and notifies the observers.
+    fn reported(&self) -> PublishResults {
         let take =
             |(index, outcome): (usize, _)| (self.events[index].0, self.observed(index, outcome));
         self.outcomes.take().into_iter().map(take).collect()
     }
 
-    /// Gives the events of which nothing was reported, each with its place.
+    /// Gives the events without an outcome, each with its index.
     fn missing(&self) -> impl Iterator<Item = (EventId, usize)> {
         self.outcomes.missing().into_iter().map(|index| (self.events[index].0, index))
     }
 
-    /// Lets everything fail of which nothing was reported, and tells those who watch.
-    fn failed(&self, text: &str, attempt: impl Fn(String) -> Attempt) -> Answers {
+    /// Fails the events without an outcome, and notifies the observers.
+    fn failed(&self, text: &str, attempt: impl Fn(String) -> Attempt) -> PublishResults {
         let error = PublishError::transient(text);
         let fail = |(id, index): (EventId, usize)| {
-            self.tell_failed(index, &error);
+            self.notify_failed(index, &error);
             (id, attempt(text.to_owned()))
         };
         self.missing().map(fail).collect()
@@ -255,13 +263,13 @@ impl Handed {
                 Attempt::Confirmed
             }
             Err(error) => {
-                self.tell_failed(index, &error);
+                self.notify_failed(index, &error);
                 failed(&error)
             }
         }
     }
 
-    fn tell_failed(&self, index: usize, error: &PublishError) {
+    fn notify_failed(&self, index: usize, error: &PublishError) {
         let ((event, attempt), message) = (self.events[index], &self.messages[index]);
         tracing::debug!(
             route = &*self.route,
@@ -282,6 +290,6 @@ fn failed(error: &PublishError) -> Attempt {
         class: error.class(),
         text: error.full_text(),
         retry_after: error.asked_to_wait(),
-        answered: error.is_answer(),
+        responded: error.has_responded(),
     }
 }

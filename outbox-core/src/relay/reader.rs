@@ -1,26 +1,26 @@
-//! The reader: makes one read at a time, as the dispatcher asks.
+//! The reader: makes the reads that the dispatcher asks for, one at a time.
 
 use super::{
     board::{ReadAnswer, ReadJob},
-    messages::Note,
+    messages::DispatcherMsg,
 };
 use crate::{
     outbox::{EventReader, StoreError},
-    runtime::fault::{FaultPoint, reach},
+    runtime::fault::{FaultPoint, fault_point},
 };
 use std::sync::Arc;
 use tokio::sync::mpsc;
 
-/// Reads until the dispatcher is gone, which at a shutdown may be in the middle of a read.
+/// Reads until the dispatcher has stopped, at a shutdown perhaps in the middle of a read.
 pub(crate) async fn run(
     store: Arc<dyn EventReader>,
     mut jobs: mpsc::Receiver<ReadJob>,
-    dispatcher: mpsc::Sender<Note>,
+    dispatcher: mpsc::Sender<DispatcherMsg>,
 ) {
     while let Some(job) = jobs.recv().await {
         let answer = read(&*store, job).await;
-        reach(FaultPoint::AfterRead);
-        if dispatcher.send(Note::Read(answer)).await.is_err() {
+        fault_point(FaultPoint::AfterRead);
+        if dispatcher.send(DispatcherMsg::Read(answer)).await.is_err() {
             return;
         }
     }
@@ -29,11 +29,11 @@ pub(crate) async fn run(
 async fn read(store: &dyn EventReader, job: ReadJob) -> Result<ReadAnswer, StoreError> {
     Ok(match job {
         ReadJob::Main { plan, .. } => ReadAnswer::Main(store.read(&plan).await?),
-        ReadJob::Fetch { ids, whole_up_to, .. } => {
-            ReadAnswer::Events(store.fetch(&ids, whole_up_to).await?)
+        ReadJob::Fetch { ids, payload_limit, .. } => {
+            ReadAnswer::Events(store.fetch(&ids, payload_limit).await?)
         }
-        ReadJob::Page { partition, from, to, limit, whole_up_to, .. } => {
-            ReadAnswer::Events(store.page(partition, from, to, limit, whole_up_to).await?)
+        ReadJob::Page { partition, from, to, limit, payload_limit, .. } => {
+            ReadAnswer::Events(store.page(partition, from, to, limit, payload_limit).await?)
         }
         ReadJob::Ids { partition, from, to, limit, .. } => {
             ReadAnswer::Ids(store.ids(partition, from, to, limit).await?)

@@ -1,14 +1,17 @@
-//! The settler: writes what was decided, many events in one statement, each write under its epoch.
+//! The settler: writes the board's decisions, many events in one statement, each write under its
+//! epoch.
 
 use super::{
     board::Writes,
-    messages::{Gone, Lease, Note, Pauses, Place},
+    messages::{Backoff, DispatcherMsg, DispatcherStopped, Lease, OwnedEvent},
 };
 use crate::{
     event::{EventId, LetterId, RelayId},
     failure::{BackgroundWork, FailureClass},
-    outbox::{CarriedLetter, Epoch, Fence, PartitionNo, SettleStore, Settled, StoreError, Verdict},
-    runtime::fault::{FaultPoint, reach},
+    outbox::{
+        DetachedLetter, Epoch, Fence, PartitionNo, RouteUpdate, SettleStore, Settled, StoreError,
+    },
+    runtime::fault::{FaultPoint, fault_point},
 };
 use std::{
     collections::{BTreeMap, HashSet, VecDeque},
@@ -23,65 +26,66 @@ use tokio::{
     time::sleep,
 };
 
-/// Events of one statement: large enough that its cost is the rows', small enough for a short transaction.
-const MOST: usize = 2_000;
-/// Verdicts of one transaction; each is several statements' worth of work.
-const MOST_VERDICTS: usize = 200;
-/// With fewer events than this waiting, a few milliseconds are given to the next ones: one commit for many.
-const FEW: usize = 100;
-const LINGER: Duration = Duration::from_millis(3);
-/// Refusals in a row by a database that answers, after which the relay is restarted with the cause.
-const REFUSALS: u32 = 10;
+/// Events of one statement: large enough that its cost is the rows', small enough for a short
+/// transaction.
+const MAX_EVENTS: usize = 2_000;
+/// Route updates of one transaction; each costs as much as several statements.
+const MAX_UPDATES: usize = 200;
+/// With fewer events than this the settler waits a few milliseconds for more: one commit for many.
+const SMALL_BATCH: usize = 100;
+const BATCH_DELAY: Duration = Duration::from_millis(3);
+/// Refusals in a row by a reachable database after which the relay is restarted with the cause.
+const MAX_REFUSALS: u32 = 10;
 
 /// Why the settler ended.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum SettlerError {
     #[error(transparent)]
-    Gone(#[from] Gone),
-    #[error("what was delivered cannot be written down")]
+    DispatcherStopped(#[from] DispatcherStopped),
+    #[error("the database refuses to settle delivered events")]
     Refused(#[source] StoreError),
 }
 
-/// What the settler works with.
+/// The settler with its store and channels.
 pub(crate) struct Settler {
     pub(crate) relay: RelayId,
     pub(crate) store: Arc<dyn SettleStore>,
     pub(crate) writes: mpsc::Receiver<Writes>,
-    pub(crate) dispatcher: mpsc::Sender<Note>,
+    pub(crate) dispatcher: mpsc::Sender<DispatcherMsg>,
     pub(crate) letters: mpsc::Sender<Vec<LetterId>>,
     pub(crate) lease: watch::Receiver<Lease>,
     pub(crate) work: BackgroundWork,
 }
 
 impl Settler {
-    /// Settles until the dispatcher is gone.
+    /// Settles until the dispatcher has stopped.
     pub(crate) async fn run(mut self) -> Result<(), SettlerError> {
-        let mut finish: Vec<Place> = Vec::new();
-        let mut record: VecDeque<(Epoch, Verdict)> = VecDeque::new();
-        let mut bury: Vec<CarriedLetter> = Vec::new();
+        let mut finish: Vec<OwnedEvent> = Vec::new();
+        let mut record: VecDeque<(Epoch, RouteUpdate)> = VecDeque::new();
+        let mut letters: Vec<DetachedLetter> = Vec::new();
         while let Some(writes) = self.writes.recv().await {
             finish.extend(writes.finish);
             record.extend(writes.record);
-            bury.extend(writes.bury);
-            if finish.len() + record.len() < FEW {
-                sleep(LINGER).await;
+            letters.extend(writes.letters);
+            if finish.len() + record.len() < SMALL_BATCH {
+                sleep(BATCH_DELAY).await;
             }
             loop {
                 while let Ok(more) = self.writes.try_recv() {
                     finish.extend(more.finish);
                     record.extend(more.record);
-                    bury.extend(more.bury);
+                    letters.extend(more.letters);
                 }
                 if !finish.is_empty() {
-                    let rest = finish.split_off(finish.len().min(MOST));
+                    let rest = finish.split_off(finish.len().min(MAX_EVENTS));
                     self.finish(std::mem::replace(&mut finish, rest)).await?;
                 }
                 if !record.is_empty() {
-                    let batch = distinct(&mut record);
+                    let batch = take_distinct(&mut record);
                     self.record(batch).await?;
                 }
-                if !bury.is_empty() {
-                    self.bury(std::mem::take(&mut bury)).await?;
+                if !letters.is_empty() {
+                    self.write_detached(std::mem::take(&mut letters)).await?;
                 }
                 if finish.is_empty() && record.is_empty() {
                     break;
@@ -91,65 +95,66 @@ impl Settler {
         Ok(())
     }
 
-    async fn finish(&mut self, mut places: Vec<Place>) -> Result<(), SettlerError> {
-        places.sort_unstable();
-        let fence = self.fence(places.iter().map(|(p, e, _)| (*p, *e)));
-        places.retain(|(p, e, _)| fence.partitions.contains(&(*p, *e)));
-        let ids: Vec<(PartitionNo, EventId)> = places.iter().map(|(p, _, id)| (*p, *id)).collect();
-        reach(FaultPoint::BeforeSettle);
-        let mut pauses = Pauses::new(Duration::from_millis(50), Duration::from_secs(1));
+    async fn finish(&mut self, mut events: Vec<OwnedEvent>) -> Result<(), SettlerError> {
+        events.sort_unstable();
+        let fence = self.fence(events.iter().map(|(p, e, _)| (*p, *e)));
+        events.retain(|(p, e, _)| fence.partitions.contains(&(*p, *e)));
+        let ids: Vec<(PartitionNo, EventId)> = events.iter().map(|(p, _, id)| (*p, *id)).collect();
+        fault_point(FaultPoint::BeforeSettle);
+        let mut backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(1));
         let mut refusals = 0;
         let settled = loop {
             match self.store.finish(&fence, &ids).await {
                 Ok(settled) => break settled,
-                Err(error) => self.after(error, &mut pauses, &mut refusals).await?,
+                Err(error) => self.pause_after(error, &mut backoff, &mut refusals).await?,
             }
         };
-        reach(FaultPoint::AfterSettle);
-        self.work.succeeded("write down what was delivered");
-        self.tell(&fence, places, &settled, Note::Finished).await
+        fault_point(FaultPoint::AfterSettle);
+        self.work.succeeded("settle events");
+        self.report(&fence, events, &settled, DispatcherMsg::Finished).await
     }
 
-    async fn record(&mut self, batch: Vec<(Epoch, Verdict)>) -> Result<(), SettlerError> {
+    async fn record(&mut self, batch: Vec<(Epoch, RouteUpdate)>) -> Result<(), SettlerError> {
         let fence = self.fence(batch.iter().map(|(epoch, v)| (v.partition, *epoch)));
         let mut batch = batch;
         batch.retain(|(epoch, v)| fence.partitions.contains(&(v.partition, *epoch)));
-        let places: Vec<Place> =
+        let events: Vec<OwnedEvent> =
             batch.iter().map(|(epoch, v)| (v.partition, *epoch, v.id)).collect();
-        let verdicts: Vec<Verdict> = batch.into_iter().map(|(_, verdict)| verdict).collect();
-        reach(FaultPoint::BeforeRecord);
-        let mut pauses = Pauses::new(Duration::from_millis(50), Duration::from_secs(1));
+        let updates: Vec<RouteUpdate> = batch.into_iter().map(|(_, update)| update).collect();
+        fault_point(FaultPoint::BeforeRecord);
+        let mut backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(1));
         let mut refusals = 0;
         let settled = loop {
-            match self.store.record(&fence, &verdicts).await {
+            match self.store.record(&fence, &updates).await {
                 Ok(settled) => break settled,
-                Err(error) => self.after(error, &mut pauses, &mut refusals).await?,
+                Err(error) => self.pause_after(error, &mut backoff, &mut refusals).await?,
             }
         };
-        reach(FaultPoint::AfterRecord);
-        self.work.succeeded("write down what was delivered");
+        fault_point(FaultPoint::AfterRecord);
+        self.work.succeeded("settle events");
         if !settled.letters.is_empty() {
             let ids = settled.letters.iter().map(|(_, _, id)| *id).collect();
-            self.dispatcher.send(Note::Buried(settled.letters.clone())).await.map_err(|_| Gone)?;
-            self.listeners(ids);
+            let message = DispatcherMsg::LettersWritten(settled.letters.clone());
+            self.dispatcher.send(message).await.map_err(|_| DispatcherStopped)?;
+            self.notify_listeners(ids);
         }
-        self.tell(&fence, places, &settled, Note::Recorded).await
+        self.report(&fence, events, &settled, DispatcherMsg::Recorded).await
     }
 
-    async fn bury(&mut self, letters: Vec<CarriedLetter>) -> Result<(), SettlerError> {
-        let mut pauses = Pauses::new(Duration::from_millis(50), Duration::from_secs(1));
+    async fn write_detached(&mut self, letters: Vec<DetachedLetter>) -> Result<(), SettlerError> {
+        let mut backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(1));
         let mut refusals = 0;
         let ids = loop {
-            match self.store.bury_carried(&letters).await {
+            match self.store.write_detached_letters(&letters).await {
                 Ok(ids) => break ids,
-                Err(error) => self.after(error, &mut pauses, &mut refusals).await?,
+                Err(error) => self.pause_after(error, &mut backoff, &mut refusals).await?,
             }
         };
-        self.listeners(ids);
+        self.notify_listeners(ids);
         Ok(())
     }
 
-    fn listeners(&self, letters: Vec<LetterId>) {
+    fn notify_listeners(&self, letters: Vec<LetterId>) {
         if letters.is_empty() {
             return;
         }
@@ -159,42 +164,45 @@ impl Settler {
             let letters: Vec<i64> = letters.iter().map(|id| id.0).collect();
             tracing::warn!(
                 ?letters,
-                "the listeners of dead letters are behind: these were written and are not told of"
+                "the dead-letter listeners are behind: these dead letters were written, and no \
+                 listener is notified of them"
             );
         }
     }
 
-    /// Waits before the write is made again. It is made under the same epochs: if the partitions were lost meanwhile,
-    /// nothing is written.
-    async fn after(
+    /// Waits before the write is repeated. It is repeated under the same epochs: if the partitions
+    /// were lost meanwhile, the store refuses it.
+    async fn pause_after(
         &mut self,
         error: StoreError,
-        pauses: &mut Pauses,
+        backoff: &mut Backoff,
         refusals: &mut u32,
     ) -> Result<(), SettlerError> {
-        self.work.failed("write down what was delivered", &error);
+        self.work.failed("settle events", &error);
         match error.class() {
             FailureClass::Permanent => {
                 *refusals += 1;
-                if *refusals >= REFUSALS {
+                if *refusals >= MAX_REFUSALS {
                     return Err(SettlerError::Refused(error));
                 }
             }
             FailureClass::Unavailable => {
-                // After a reconnect the lease is renewed first.
+                // The write is repeated only after the lease was renewed: until then the partitions
+                // may be lost.
                 let before = self.lease.borrow_and_update().renewals;
-                sleep(pauses.take()).await;
+                sleep(backoff.take()).await;
                 let renewed = self.lease.wait_for(|lease| lease.renewals > before).await;
-                return renewed.map(|_| ()).map_err(|_| Gone.into());
+                return renewed.map(|_| ()).map_err(|_| DispatcherStopped.into());
             }
             FailureClass::Transient => {}
         }
-        sleep(pauses.take()).await;
+        sleep(backoff.take()).await;
         Ok(())
     }
 
     fn fence(&self, partitions: impl Iterator<Item = (PartitionNo, Epoch)>) -> Fence {
-        // Of two epochs of one partition the later is ours; what was decided under the earlier one is void.
+        // Of two epochs of one partition the later one is owned; decisions under the earlier one
+        // are void.
         let partitions: BTreeMap<PartitionNo, Epoch> =
             partitions.fold(BTreeMap::new(), |mut map, (no, epoch)| {
                 let entry = map.entry(no).or_insert(epoch);
@@ -204,31 +212,33 @@ impl Settler {
         Fence { relay: self.relay.clone(), partitions: partitions.into_iter().collect() }
     }
 
-    async fn tell(
+    /// Reports lost partitions and the written events of the others.
+    async fn report(
         &self,
         fence: &Fence,
-        places: Vec<Place>,
+        events: Vec<OwnedEvent>,
         settled: &Settled,
-        done: fn(Vec<Place>) -> Note,
+        message: fn(Vec<OwnedEvent>) -> DispatcherMsg,
     ) -> Result<(), SettlerError> {
-        let held: HashSet<PartitionNo> = settled.held.iter().copied().collect();
+        let owned: HashSet<PartitionNo> = settled.held.iter().copied().collect();
         let lost: Vec<_> =
-            fence.partitions.iter().filter(|(no, _)| !held.contains(no)).copied().collect();
+            fence.partitions.iter().filter(|(no, _)| !owned.contains(no)).copied().collect();
         if !lost.is_empty() {
-            self.dispatcher.send(Note::Lost(lost)).await.map_err(|_| Gone)?;
+            self.dispatcher.send(DispatcherMsg::Lost(lost)).await.map_err(|_| DispatcherStopped)?;
         }
-        let kept = places.into_iter().filter(|(no, _, _)| held.contains(no)).collect();
-        Ok(self.dispatcher.send(done(kept)).await.map_err(|_| Gone)?)
+        let written = events.into_iter().filter(|(no, _, _)| owned.contains(no)).collect();
+        Ok(self.dispatcher.send(message(written)).await.map_err(|_| DispatcherStopped)?)
     }
 }
 
-/// Takes verdicts from the front, each event at most once: a later verdict of an event replaces rows of the earlier.
-fn distinct(record: &mut VecDeque<(Epoch, Verdict)>) -> Vec<(Epoch, Verdict)> {
+/// Takes updates from the front, at most one of each event: a later update of an event replaces
+/// rows of the earlier one, and one statement writes them in no order.
+fn take_distinct(record: &mut VecDeque<(Epoch, RouteUpdate)>) -> Vec<(Epoch, RouteUpdate)> {
     let mut seen = HashSet::new();
     let mut batch = Vec::new();
-    while let Some((_, verdict)) = record.front()
-        && batch.len() < MOST_VERDICTS
-        && seen.insert(verdict.id)
+    while let Some((_, update)) = record.front()
+        && batch.len() < MAX_UPDATES
+        && seen.insert(update.id)
     {
         batch.extend(record.pop_front());
     }

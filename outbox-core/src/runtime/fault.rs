@@ -1,7 +1,7 @@
-//! Fault points: the places where a crash, a delay or an error would hurt most. Without the feature `testing` they are
-//! nothing.
+//! Fault points: the places where a crash, a delay or an error would hurt most. Without the feature
+//! `testing` they are nothing.
 
-/// A place in the life of an event at which tests may strike.
+/// A place in the life of an event at which a test may inject a fault.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum FaultPoint {
@@ -11,7 +11,7 @@ pub enum FaultPoint {
     AfterCommit,
     /// A relay has taken partitions and not yet read them.
     AfterTake,
-    /// A read has returned; nothing is handed on.
+    /// A read has returned; the board has not taken the events in.
     AfterRead,
     /// A batch is handed to the publisher and not yet sent.
     BeforePublish,
@@ -35,21 +35,21 @@ pub enum FaultPoint {
     BeforeAck,
     /// The delivery is acknowledged.
     AfterAck,
-    /// A delivery is about to be stored for later.
-    BeforePutBy,
-    /// A delivery is stored for later, and not acknowledged.
-    AfterPutBy,
-    /// Stored deliveries are claimed; none of them is begun.
+    /// A consumer is about to defer a delivery.
+    BeforeDefer,
+    /// A delivery is deferred and not acknowledged.
+    AfterDefer,
+    /// Deferred deliveries are claimed; none of them is begun.
     AfterClaim,
-    /// The run of a stored delivery has ended in a failure that is not written down.
-    BeforePostpone,
-    /// The letter of a received message is about to be written.
-    BeforeBury,
-    /// The letter of a received message is written; the delivery is not acknowledged.
-    AfterBury,
+    /// A deferred delivery has failed; its next attempt is not written down.
+    BeforeReschedule,
+    /// The dead letter of a received message is about to be written.
+    BeforeDeadLetter,
+    /// The dead letter of a received message is written; the delivery is not acknowledged.
+    AfterDeadLetter,
     /// A coordinator has claimed sagas and not yet begun with them.
     AfterSagaClaim,
-    /// A step of a saga has returned; nothing is written of it.
+    /// A step of a saga has returned; its record is not written.
     AfterStep,
     /// The record of a step is written; nothing is committed.
     AfterStepRecord,
@@ -75,12 +75,12 @@ impl FaultPoint {
         Self::AfterHandler,
         Self::BeforeAck,
         Self::AfterAck,
-        Self::BeforePutBy,
-        Self::AfterPutBy,
+        Self::BeforeDefer,
+        Self::AfterDefer,
         Self::AfterClaim,
-        Self::BeforePostpone,
-        Self::BeforeBury,
-        Self::AfterBury,
+        Self::BeforeReschedule,
+        Self::BeforeDeadLetter,
+        Self::AfterDeadLetter,
     ];
 
     /// Every point in the life of a saga, in order.
@@ -93,13 +93,13 @@ static HOOK: std::sync::OnceLock<fn(FaultPoint)> = std::sync::OnceLock::new();
 
 /// Sets what happens at fault points of this process; the first call wins.
 #[cfg(feature = "testing")]
-pub fn install(hook: fn(FaultPoint)) {
+pub fn install_hook(hook: fn(FaultPoint)) {
     let _ = HOOK.set(hook);
 }
 
-/// Passes a fault point.
+/// Runs the hook of a fault point.
 #[inline]
-pub fn reach(point: FaultPoint) {
+pub fn fault_point(point: FaultPoint) {
     #[cfg(feature = "testing")]
     if let Some(hook) = HOOK.get() {
         hook(point);

@@ -1,4 +1,4 @@
-//! The wish to stop, with the time until when.
+//! A request to stop, with its deadline.
 
 use super::now;
 use std::{
@@ -7,7 +7,7 @@ use std::{
 };
 use tokio::sync::watch;
 
-/// Asks everything that holds a clone of it to stop, and says until when. Cloning is cheap.
+/// Asks every holder of a clone to stop by a deadline. Cloning is cheap.
 #[derive(Debug, Clone)]
 pub struct Shutdown(Arc<watch::Sender<Option<Instant>>>);
 
@@ -18,9 +18,9 @@ impl Default for Shutdown {
 }
 
 impl Shutdown {
-    /// Asks to stop within a time from now. Asked again, the earlier end counts.
+    /// Asks to stop within a time from now. Of several requests the earliest deadline counts.
     pub fn request(&self, within: Duration) {
-        // Past what the clock can tell there is no deadline; a century serves.
+        // `Instant` overflows: a century serves as no deadline.
         let end =
             now().checked_add(within).unwrap_or_else(|| now() + Duration::from_hours(24 * 36_525));
         self.0.send_if_modified(|deadline| {
@@ -38,19 +38,20 @@ impl Shutdown {
         self.0.borrow().is_some()
     }
 
-    /// Gives the instant until which everything should have stopped; `None` while nothing was asked.
+    /// Gives the instant until which everything should have stopped; `None` without a request.
     #[must_use]
     pub fn deadline(&self) -> Option<Instant> {
         *self.0.borrow()
     }
 
-    /// Gives the time that is left; zero past the deadline, `None` while nothing was asked.
+    /// Gives the time that is left; zero past the deadline, `None` without a request.
     #[must_use]
     pub fn time_left(&self) -> Option<Duration> {
         self.deadline().map(|end| end.saturating_duration_since(now()))
     }
 
-    /// Waits until stopping is asked for; at once when it was. In a loop, guard the branch: it stays ready.
+    /// Waits for the request to stop; returns at once when it was made. In a loop, guard the
+    /// branch: it stays ready.
     ///
     /// # Cancel safety
     /// Dropping the call changes nothing.
@@ -59,7 +60,8 @@ impl Shutdown {
         let _ = self.0.subscribe().wait_for(Option::is_some).await;
     }
 
-    /// Waits until the deadline has passed; never while nothing is asked. A deadline that moves is followed.
+    /// Waits until the deadline has passed; without a request it waits for ever. A deadline that
+    /// moves is followed.
     ///
     /// # Cancel safety
     /// Dropping the call changes nothing.
@@ -83,7 +85,7 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn every_clone_hears_the_request_and_the_earlier_end_counts() {
+    async fn every_clone_sees_the_request_and_the_earlier_deadline_counts() {
         let shutdown = Shutdown::default();
         let clone = shutdown.clone();
         assert!(!clone.is_requested());

@@ -1,4 +1,4 @@
-//! Starts actors, restarts those that fail, and stops the whole when one fails too often.
+//! Starts actors, restarts those that fail, and stops the group when one fails too often.
 
 use super::{Exit, Shutdown, Tasks, now};
 use crate::failure::RetryPolicy;
@@ -17,18 +17,19 @@ type Start = Box<dyn FnMut() -> BoxFuture<'static, Result<(), BoxError>> + Send>
 /// How often a failed actor is started again.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Restarts {
-    /// Failures in a row that are followed by a restart; the next one stops the whole.
+    /// Failures in a row that are followed by a restart; the next one stops the group.
     pub limit: u32,
     /// An actor that ran for this long starts counting anew.
     pub forgiven_after: Duration,
     /// Waits between failure and restart.
     pub backoff: RetryPolicy,
-    /// Time that the other actors get to stop in when the whole gives up.
+    /// Time in which the other actors have to stop when the group gives up.
     pub grace: Duration,
 }
 
 impl Default for Restarts {
-    /// Five failures in a row, a minute of health forgives them, 100 ms doubling to 5 s, 10 s to stop.
+    /// Five failures in a row, a run of a minute resets the count, 100 ms doubling to 5 s, 10 s to
+    /// stop.
     fn default() -> Self {
         Self {
             limit: 5,
@@ -60,7 +61,7 @@ pub struct ExitCounts {
     pub restarted: u64,
 }
 
-/// Why the whole did not end well.
+/// Why the group did not end well.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum SupervisorError {
@@ -114,10 +115,10 @@ impl Supervisor {
         Self { shutdown, restarts, actors: Vec::new(), exits: Arc::new(watch::Sender::default()) }
     }
 
-    /// Adds an actor. `start` makes one life of it and is called again for each restart.
+    /// Adds an actor. `start` makes one run of it and is called again for each restart.
     ///
-    /// An actor that returns `Ok` is done. One that returns an error or panics is started again with backoff, up to the
-    /// limit, unless the group is stopping.
+    /// An actor that returns `Ok` is done. One that returns an error or panics is started again
+    /// with backoff, up to the limit, unless the group is stopping.
     #[must_use]
     pub fn actor<F, E>(
         mut self,
@@ -129,8 +130,8 @@ impl Supervisor {
         E: Into<BoxError>,
     {
         let start: Start = Box::new(move || {
-            let life = start();
-            Box::pin(async move { life.await.map_err(Into::into) })
+            let run = start();
+            Box::pin(async move { run.await.map_err(Into::into) })
         });
         self.actors.push(Actor { name, start, failures: 0, started_at: now() });
         self
@@ -142,7 +143,8 @@ impl Supervisor {
         self.exits.subscribe()
     }
 
-    /// Starts all actors and returns when all have ended; at the deadline those that still run are aborted.
+    /// Starts all actors and returns when all have ended; at the deadline those that still run are
+    /// aborted.
     ///
     /// # Errors
     /// [`SupervisorError`] with the first cause.
@@ -152,7 +154,7 @@ impl Supervisor {
     pub async fn run(self) -> Result<(), SupervisorError> {
         let Self { shutdown, restarts, mut actors, exits } = self;
         let mut running = Tasks::default();
-        // When which actor is to be started; at first all of them now.
+        // The actors to start, with their instants; at first all of them now.
         let mut due: BTreeSet<(Instant, usize)> = (0..actors.len()).map(|n| (now(), n)).collect();
         let mut outcome = Ok(());
         while !(running.is_empty() && due.is_empty()) {
@@ -192,8 +194,8 @@ impl Supervisor {
                             exits.send_modify(|c| c.restarted += 1);
                         }
                         actor.started_at = now();
-                        let life = (actor.start)();
-                        running.spawn(n, life);
+                        let run = (actor.start)();
+                        running.spawn(n, run);
                     }
                 }
             }
@@ -241,13 +243,13 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_failed_actor_is_started_again_with_backoff() {
-        let (lives, seen) = counter();
+        let (runs, seen) = counter();
         let begun = now();
         let supervisor =
             Supervisor::new(Shutdown::default(), Restarts::default()).actor("reader", move || {
-                let life = lives.fetch_add(1, Ordering::Relaxed);
+                let run = runs.fetch_add(1, Ordering::Relaxed);
                 async move {
-                    match life {
+                    match run {
                         0 => Err("lost"),
                         1 => panic!("odd"),
                         _ => Ok(()),
@@ -263,7 +265,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn one_failure_too_many_stops_the_whole_with_its_cause() {
+    async fn one_failure_too_many_stops_the_group_with_its_cause() {
         let shutdown = Shutdown::default();
         let other = shutdown.clone();
         let restarts = Restarts { limit: 2, ..Restarts::default() };
@@ -288,14 +290,14 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn failures_far_apart_are_forgiven() {
-        let (lives, seen) = counter();
+        let (runs, seen) = counter();
         let restarts = Restarts { limit: 1, ..Restarts::default() };
         let outcome = Supervisor::new(Shutdown::default(), restarts)
             .actor("reader", move || {
-                let life = lives.fetch_add(1, Ordering::Relaxed);
+                let run = runs.fetch_add(1, Ordering::Relaxed);
                 async move {
                     tokio::time::sleep(Duration::from_mins(2)).await;
-                    if life < 4 { Err("lost") } else { Ok(()) }
+                    if run < 4 { Err("lost") } else { Ok(()) }
                 }
             })
             .run()
@@ -304,7 +306,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn what_runs_past_the_deadline_is_aborted_and_named() {
+    async fn an_actor_that_runs_past_the_deadline_is_aborted_and_named() {
         let shutdown = Shutdown::default();
         let asker = shutdown.clone();
         let begun = now();
@@ -324,11 +326,11 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn nothing_is_restarted_while_stopping() {
         let shutdown = Shutdown::default();
-        let (lives, seen) = counter();
+        let (runs, seen) = counter();
         let asker = shutdown.clone();
         let outcome = Supervisor::new(shutdown, Restarts::default())
             .actor("reader", move || {
-                lives.fetch_add(1, Ordering::Relaxed);
+                runs.fetch_add(1, Ordering::Relaxed);
                 let asker = asker.clone();
                 async move {
                     asker.request(Duration::from_secs(9));

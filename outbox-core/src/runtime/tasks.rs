@@ -1,4 +1,5 @@
-//! The only place that spawns tasks. Tasks keep the tracing span of their maker; panics are caught and reported.
+//! The only place that spawns tasks. A task keeps the tracing span of its spawner; its panic is
+//! caught and reported.
 
 use futures_util::FutureExt;
 use std::{
@@ -40,7 +41,8 @@ where
     Task(tokio::spawn(future.in_current_span()))
 }
 
-/// Starts a thread in the current span, for what blocks or calls back: clients of brokers that have no futures.
+/// Starts a thread in the current span, for broker clients that block or call back instead of
+/// giving futures.
 ///
 /// # Errors
 /// That of the system, when it has no thread to give.
@@ -51,14 +53,14 @@ pub fn thread(name: &str, work: impl FnOnce() + Send + 'static) -> std::io::Resu
 
 /// Runs a future on the caller's own task and gives the text of a panic in place of unwinding.
 ///
-/// What the future had borrowed may be left half changed; throw it away.
+/// Values that the future had borrowed may be left half changed; throw them away.
 ///
 /// # Errors
 /// The panic's text.
 ///
 /// # Cancel safety
 /// That of the future.
-pub async fn caught<F: Future>(future: F) -> Result<F::Output, String> {
+pub async fn catch_unwind<F: Future>(future: F) -> Result<F::Output, String> {
     AssertUnwindSafe(future).catch_unwind().await.map_err(|panic| panic_text(&*panic))
 }
 
@@ -68,7 +70,7 @@ impl<T> Task<T> {
         self.0.abort();
     }
 
-    /// Lets it run on with nobody waiting for it.
+    /// Lets the task run on without being awaited.
     pub fn detach(self) {}
 }
 
@@ -97,7 +99,7 @@ fn panic_text(panic: &(dyn Any + Send)) -> String {
     text.unwrap_or("a panic without a text").to_owned()
 }
 
-/// Running tasks, each with a label by which its exit is told. Dropped, all of them are aborted.
+/// Running tasks, each with a label that comes with its exit. Dropped, it aborts all of them.
 #[derive(Debug)]
 pub struct Tasks<K, T> {
     set: JoinSet<T>,
@@ -120,7 +122,8 @@ impl<K, T: Send + 'static> Tasks<K, T> {
         self.labels.insert(id, label);
     }
 
-    /// Waits for the next one to end; `None` when none is running. In a `select!`, write `Some(..) = tasks.next()`.
+    /// Waits for the next one to end; `None` when none is running. In a `select!`, write `Some(..)
+    /// = tasks.next()`.
     ///
     /// # Cancel safety
     /// A call that is dropped loses no exit.
@@ -136,24 +139,24 @@ impl<K, T: Send + 'static> Tasks<K, T> {
         }
     }
 
-    /// Goes through the labels of those that run, in no order.
+    /// Goes through the labels of the running tasks, in no order.
     pub fn labels(&self) -> impl Iterator<Item = &K> {
         self.labels.values()
     }
 
-    /// Tells how many run.
+    /// Tells how many tasks run.
     #[must_use]
     pub fn len(&self) -> usize {
         self.set.len()
     }
 
-    /// Tells whether none runs.
+    /// Tells whether no task runs.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.set.is_empty()
     }
 
-    /// Asks all of them to stop at their next await; [`next`](Self::next) still tells their exits.
+    /// Asks all of them to stop at their next await; [`next`](Self::next) still gives their exits.
     pub fn abort_all(&mut self) {
         self.set.abort_all();
     }
@@ -178,8 +181,8 @@ mod tests {
 
     #[tokio::test]
     async fn a_caught_panic_is_an_error_with_its_text() {
-        assert_eq!(caught(async { 1 }).await, Ok(1));
-        assert_eq!(caught(async { panic!("no") }).await, Err::<(), _>("no".to_owned()));
+        assert_eq!(catch_unwind(async { 1 }).await, Ok(1));
+        assert_eq!(catch_unwind(async { panic!("no") }).await, Err::<(), _>("no".to_owned()));
     }
 
     #[tokio::test]
@@ -199,7 +202,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn dropping_the_set_aborts_what_runs() {
+    async fn dropping_the_set_aborts_the_running_tasks() {
         let (alive, mut ended) = tokio::sync::mpsc::channel::<()>(1);
         let mut tasks = Tasks::default();
         tasks.spawn((), async move {

@@ -1,9 +1,10 @@
-//! The wake: says that there is something to read, and nothing else.
+//! The wake: a signal that there may be something to read. It carries no data.
 
 use std::sync::Arc;
 use tokio::sync::watch;
 
-/// Wakes every relay that listens, in this process. Carries no data; wakes that come together are one.
+/// Wakes every relay of this process that listens. Carries no data; wakes that come together are
+/// one.
 #[derive(Debug, Clone)]
 pub struct Wake(Arc<watch::Sender<u64>>);
 

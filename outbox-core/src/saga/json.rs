@@ -1,22 +1,25 @@
-//! Values as they are stored: the very text that serde wrote, so that nothing is lost on the way through.
+//! Values as they are stored: the text that serde wrote, so that no number or field is changed on
+//! the way.
 
 use crate::event::{JsonError, write_json};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::DeserializeOwned};
 use serde_json::value::RawValue;
 use std::{fmt, sync::Arc};
 
-/// JSON text. In logs and errors only its length is shown: it is the user's data.
+/// JSON text. Logs and errors show its length only, since it is the user's data.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Json(Arc<str>);
 
-/// Most bytes of one value: a saga's row, with its data, its outputs and a record, is written in one statement.
+/// Most bytes of one value: a saga's row, with its data, its outputs and a record, is written in
+/// one statement.
 pub(super) const MAX_VALUE: usize = 960 * 1024;
 
 impl Json {
     /// Encodes a value.
     ///
     /// # Errors
-    /// [`JsonError`] with the field that has no form that reads back as the same value, such as NaN.
+    /// [`JsonError`] with the field that has no form that reads back as the same value, such as
+    /// NaN.
     pub fn of<T: Serialize + ?Sized>(value: &T) -> Result<Self, JsonError> {
         let bytes = write_json(|out| value.serialize(out))?;
         let text = String::from_utf8(bytes).expect("the writer writes text");
@@ -26,7 +29,7 @@ impl Json {
     /// Wraps a text that is JSON.
     ///
     /// # Errors
-    /// What is wrong with it.
+    /// The parser's error.
     pub fn from_text(text: &str) -> Result<Self, serde_json::Error> {
         serde_json::from_str::<&RawValue>(text).map(|raw| Self(raw.get().into()))
     }
@@ -34,12 +37,12 @@ impl Json {
     /// Decodes the value.
     ///
     /// # Errors
-    /// What serde said.
+    /// serde's error.
     pub fn read<T: DeserializeOwned>(&self) -> Result<T, serde_json::Error> {
         serde_json::from_str(&self.0)
     }
 
-    /// Tells that the value is longer than what is stored.
+    /// Tells whether the value is longer than the longest that is stored.
     pub(super) fn is_too_long(&self) -> bool {
         self.0.len() > MAX_VALUE
     }
@@ -50,12 +53,12 @@ impl Json {
         &self.0
     }
 
-    /// The value for what is not there.
+    /// Gives the value `null`.
     pub(super) fn null() -> Self {
         Self("null".into())
     }
 
-    /// Puts several into one list.
+    /// Joins values to one list.
     pub(super) fn list<'a>(values: impl Iterator<Item = &'a Self>) -> Self {
         let texts: Vec<&str> = values.map(Self::as_str).collect();
         Self(format!("[{}]", texts.join(",")).into())
@@ -81,7 +84,8 @@ impl<'de> Deserialize<'de> for Json {
     }
 }
 
-/// Reads a value that is there, be it null: for optional fields that are left out where there is none.
+/// Reads a field that is present, even where it is `null`: for optional fields that are omitted
+/// where there is no value.
 pub(super) fn present<'de, D: Deserializer<'de>>(
     deserializer: D,
 ) -> Result<Option<Json>, D::Error> {

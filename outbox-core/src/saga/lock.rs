@@ -1,8 +1,9 @@
-//! Semantic locks: marks on entities, which other sagas see until the saga that set them has ended.
+//! Semantic locks on entities: a saga holds them until it has ended, and other sagas see them.
 //!
-//! A saga commits after each step, so that others see what is not final. Where that matters, a step marks what it works on;
-//! another saga that wants to mark it too waits, or refuses. A ring of sagas that wait for each other is found by each of
-//! them, and they all come to the same view of who gives way: [`gives_way`].
+//! A saga commits after each step, so that others see what is not final. Where that matters, a step
+//! locks what it works on; a step of another saga that needs the same entity waits, or aborts. Each
+//! saga of a deadlock finds the whole cycle, and all of them agree on the victim:
+//! [`deadlock_victim`].
 
 use super::store::SagaStore;
 use crate::{event::SagaId, outbox::StoreError};
@@ -17,122 +18,132 @@ use std::{
 /// Longest name of an entity, in bytes.
 const MAX_ENTITY: usize = 255;
 
-/// First and longest pause between two looks at an entity that another saga has marked. The end of that saga makes the
-/// first of those that wait due; the first look finds rings of sagas that began to wait at the same time, later ones are
-/// for what nobody thought of. They are few: ten thousand that wait must leave the database to those that work.
-const LOOKS: (Duration, Duration) = (Duration::from_millis(100), Duration::from_mins(10));
-/// How many times longer than it has waited a saga waits until it looks again.
+/// First and longest pause between two polls of an entity that another saga has locked. The end of
+/// that saga schedules the first waiting saga; the first poll finds deadlocks of sagas that began
+/// to wait at the same time, and later polls only back that up. They are few: ten thousand waiting
+/// sagas must leave the database to those that run.
+const LOCK_POLL: (Duration, Duration) = (Duration::from_millis(100), Duration::from_mins(10));
+/// Factor from the time that a saga has waited to the pause before its next poll.
 const GROWTH: u64 = 4;
 
-/// What an attempt to mark an entity came to.
+/// The outcome of an attempt to lock an entity.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Marked {
-    /// It is marked now, if the transaction commits.
-    New,
-    /// The saga had marked it before.
-    Before,
-    /// Another saga has marked it.
-    ByOther(SagaId),
+pub enum LockOutcome {
+    /// The saga holds the lock now, if the transaction commits.
+    Acquired,
+    /// The saga held the lock before.
+    AlreadyOwned,
+    /// Another saga holds the lock.
+    OwnedBy(SagaId),
 }
 
-/// A saga that waits for entities that others have marked.
+/// The edges of one saga in the graph of sagas that wait for locks.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Waiting {
-    /// The saga.
+pub struct WaitEdges {
+    /// The saga that waits.
     pub saga: SagaId,
-    /// Those for which it waits.
+    /// The sagas that hold what it waits for.
     pub waits_for: Vec<SagaId>,
-    /// Whether it may turn back: it goes forward and is not past its pivot.
-    pub may_turn_back: bool,
+    /// Whether it may start compensating: it goes forward and is not past its pivot.
+    pub may_compensate: bool,
 }
 
-/// How long a saga that has waited for so long waits until it looks again.
-pub(super) fn next_look(waited_us: i64) -> Duration {
-    let (first, longest) = LOOKS;
+/// Gives the pause before the next poll of a saga that has waited for so long.
+pub(super) fn next_lock_poll(waited_us: i64) -> Duration {
+    let (first, longest) = LOCK_POLL;
     let waited_us = u64::try_from(waited_us).unwrap_or(0);
     Duration::from_micros(waited_us.saturating_mul(GROWTH)).clamp(first, longest)
 }
 
-/// Finds which saga gives way, where one that is about to wait closes a ring, or is in one; `None` where it is in none.
+/// Finds the victim of the deadlock that a saga which is about to wait is in, or closes; `None`
+/// where it is in none.
 ///
-/// Among all that wait for each other it is the youngest that may turn back: what it has done is least. Where none may,
-/// the youngest of them; then somebody has to decide.
+/// The victim is the youngest saga of the cycle that may start compensating, since it has done
+/// least. Where none may, it is the youngest of the cycle, and an operator has to decide.
 #[must_use]
-pub fn gives_way(this: &Waiting, others: &[Waiting]) -> Option<SagaId> {
-    let all: HashMap<SagaId, &Waiting> =
-        others.iter().chain([this]).map(|waiting| (waiting.saga, waiting)).collect();
-    let reached = |from: &Waiting| {
+pub fn deadlock_victim(this: &WaitEdges, others: &[WaitEdges]) -> Option<SagaId> {
+    let all: HashMap<SagaId, &WaitEdges> =
+        others.iter().chain([this]).map(|edges| (edges.saga, edges)).collect();
+    let reached = |from: &WaitEdges| {
         let (mut seen, mut open) = (HashSet::new(), from.waits_for.clone());
         while let Some(next) = open.pop() {
             if seen.insert(next) {
-                open.extend(all.get(&next).iter().flat_map(|waiting| &waiting.waits_for));
+                open.extend(all.get(&next).iter().flat_map(|edges| &edges.waits_for));
             }
         }
         seen
     };
-    let ring: Vec<&Waiting> = {
+    let cycle: Vec<&WaitEdges> = {
         let from_this = reached(this);
         all.values()
             .copied()
             .filter(|w| from_this.contains(&w.saga) && reached(w).contains(&this.saga))
             .collect()
     };
-    ring.iter()
-        .max_by_key(|waiting| (waiting.may_turn_back, waiting.saga))
-        .map(|waiting| waiting.saga)
+    cycle.iter().max_by_key(|edges| (edges.may_compensate, edges.saga)).map(|edges| edges.saga)
 }
 
-/// Marks entities, whatever the store is.
+/// Locks entities; object-safe, so that a step's context does not name its store.
 #[async_trait]
-pub(super) trait Marks<Tx>: Send + Sync {
-    async fn mark(&self, tx: &Tx, saga: SagaId, entity: &str) -> Result<Marked, StoreError>;
-}
-
-#[async_trait]
-impl<S: SagaStore> Marks<S::Tx> for S {
-    async fn mark(&self, tx: &S::Tx, saga: SagaId, entity: &str) -> Result<Marked, StoreError> {
-        self.lock(tx, saga, entity).await
-    }
-}
-
-/// What a step marks.
-pub(super) struct Marker<Tx> {
-    store: Arc<dyn Marks<Tx>>,
-    new: Mutex<Vec<String>>,
-}
-
-impl<Tx> Marker<Tx> {
-    pub(super) fn new(store: Arc<dyn Marks<Tx>>) -> Self {
-        Self { store, new: Mutex::default() }
-    }
-
-    pub(super) async fn mark(
+pub(super) trait EntityLocks<Tx>: Send + Sync {
+    async fn lock_entity(
         &self,
         tx: &Tx,
         saga: SagaId,
         entity: &str,
-    ) -> Result<Marked, StoreError> {
-        let marked = self.store.mark(tx, saga, entity).await?;
-        if marked == Marked::New {
-            self.new.lock().unwrap_or_else(PoisonError::into_inner).push(entity.to_owned());
+    ) -> Result<LockOutcome, StoreError>;
+}
+
+#[async_trait]
+impl<S: SagaStore> EntityLocks<S::Tx> for S {
+    async fn lock_entity(
+        &self,
+        tx: &S::Tx,
+        saga: SagaId,
+        entity: &str,
+    ) -> Result<LockOutcome, StoreError> {
+        self.lock(tx, saga, entity).await
+    }
+}
+
+/// The locks that a step acquires.
+pub(super) struct AcquiredLocks<Tx> {
+    store: Arc<dyn EntityLocks<Tx>>,
+    acquired: Mutex<Vec<String>>,
+}
+
+impl<Tx> AcquiredLocks<Tx> {
+    pub(super) fn new(store: Arc<dyn EntityLocks<Tx>>) -> Self {
+        Self { store, acquired: Mutex::default() }
+    }
+
+    pub(super) async fn lock(
+        &self,
+        tx: &Tx,
+        saga: SagaId,
+        entity: &str,
+    ) -> Result<LockOutcome, StoreError> {
+        let outcome = self.store.lock_entity(tx, saga, entity).await?;
+        if outcome == LockOutcome::Acquired {
+            self.acquired.lock().unwrap_or_else(PoisonError::into_inner).push(entity.to_owned());
         }
-        Ok(marked)
+        Ok(outcome)
     }
 
-    /// Gives what was marked, in this order.
+    /// Takes the entities that were locked, in their order.
     pub(super) fn take(&self) -> Vec<String> {
-        std::mem::take(&mut self.new.lock().unwrap_or_else(PoisonError::into_inner))
+        std::mem::take(&mut self.acquired.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
 
-impl<Tx> fmt::Debug for Marker<Tx> {
+impl<Tx> fmt::Debug for AcquiredLocks<Tx> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Marker").field("new", &self.new).finish_non_exhaustive()
+        f.debug_struct("AcquiredLocks").field("acquired", &self.acquired).finish_non_exhaustive()
     }
 }
 
-/// Says what is wrong with the name of an entity.
-pub(super) fn fault_of(entity: &str) -> Option<String> {
+/// Checks the name of an entity; gives what is wrong with it.
+pub(super) fn validate_entity(entity: &str) -> Option<String> {
     let fits =
         !entity.is_empty() && entity.len() <= MAX_ENTITY && !entity.chars().any(char::is_control);
     (!fits).then(|| {
@@ -150,26 +161,31 @@ mod tests {
         SagaId::from_uuid(Uuid::from_u128(n))
     }
 
-    fn waits(n: u128, waits_for: &[u128], may_turn_back: bool) -> Waiting {
-        Waiting {
+    fn waits(n: u128, waits_for: &[u128], may_compensate: bool) -> WaitEdges {
+        WaitEdges {
             saga: saga(n),
             waits_for: waits_for.iter().copied().map(saga).collect(),
-            may_turn_back,
+            may_compensate,
         }
     }
 
     #[test]
-    fn of_those_that_wait_for_each_other_the_youngest_that_may_turn_back_gives_way() {
+    fn the_victim_of_a_deadlock_is_the_youngest_saga_that_may_compensate() {
         for (what, this, others, expected) in [
-            ("nobody else waits", waits(1, &[2], true), vec![], None),
+            ("no other saga waits", waits(1, &[2], true), vec![], None),
             (
-                "a line is no ring",
+                "a chain is no cycle",
                 waits(1, &[2], true),
                 vec![waits(2, &[3], true), waits(4, &[1], true)],
                 None,
             ),
             ("two", waits(1, &[2], true), vec![waits(2, &[1], true)], Some(2)),
-            ("two, the other one asks", waits(2, &[1], true), vec![waits(1, &[2], true)], Some(2)),
+            (
+                "two, seen by the other one",
+                waits(2, &[1], true),
+                vec![waits(1, &[2], true)],
+                Some(2),
+            ),
             (
                 "the youngest is past its pivot",
                 waits(1, &[2], true),
@@ -184,19 +200,19 @@ mod tests {
                 Some(3),
             ),
             (
-                "a ring to which this one only leads",
+                "a cycle to which this saga only leads",
                 waits(9, &[1], true),
                 vec![waits(1, &[2], true), waits(2, &[1], true)],
                 None,
             ),
             (
-                "two rings through one saga, which waits at two places",
+                "two cycles through one saga, which waits at two steps",
                 waits(1, &[2, 3], true),
                 vec![waits(2, &[1], true), waits(3, &[1], false), waits(7, &[1], true)],
                 Some(2),
             ),
         ] {
-            assert_eq!(gives_way(&this, &others), expected.map(saga), "{what}");
+            assert_eq!(deadlock_victim(&this, &others), expected.map(saga), "{what}");
         }
     }
 
@@ -211,7 +227,7 @@ mod tests {
             (i64::MAX, 600_000),
         ] {
             assert_eq!(
-                next_look(waited_us),
+                next_lock_poll(waited_us),
                 Duration::from_millis(expected_ms),
                 "after {waited_us}"
             );
@@ -221,10 +237,10 @@ mod tests {
     #[test]
     fn names_of_entities_have_limits() {
         for good in ["account/7", "Zürich", &"x".repeat(MAX_ENTITY)] {
-            assert_eq!(fault_of(good), None, "{good}");
+            assert_eq!(validate_entity(good), None, "{good}");
         }
         for bad in ["", "a\0b", "a\nb", &"x".repeat(MAX_ENTITY + 1)] {
-            assert!(fault_of(bad).is_some(), "{bad:?}");
+            assert!(validate_entity(bad).is_some(), "{bad:?}");
         }
     }
 }

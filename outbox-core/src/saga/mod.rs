@@ -1,23 +1,25 @@
-//! Many steps: each one a transaction with its record, compensated in reverse order when one of them cannot be done.
+//! Sagas: many steps, each of which is one transaction with its record; compensated in reverse
+//! order where a step fails.
 //!
 //! ```text
 //! start (caller's transaction) -> commit -> wake
 //!    -> coordinator: claim -> plan -> step, with its record in the same transaction -> plan ..
-//!         failure -> retry -> turn back -> compensations, last step first
+//!         failure -> retry -> start compensating -> compensations, last step first
 //! ```
 //!
-//! A local step is one transaction: the step's effects, the saga's progress, the record in its log, and the events that
-//! the step emits. So a crash leaves a step done or not done, never in between, and what follows is planned by a pure
-//! function from what is written ([`plan`]).
+//! A local step is one transaction: the step's effects, the saga's progress, the record in its log,
+//! and the events that the step emits. So a crash leaves a step done or not done, never in between,
+//! and a pure function plans what follows from what is stored ([`plan`]).
 //!
-//! Any instance of a service may go on with any saga. A coordinator claims those that are due, under an epoch that each
-//! of its transactions checks while it holds the saga's row; a claim that is not used runs out by the database's clock.
-//! Whoever takes over from a holder that went without a word writes down what it tries before it tries it, so that a step
-//! that ends its process each time is known ([`after_crash`]).
+//! Any instance of a service may drive any saga. A coordinator claims due sagas under an epoch,
+//! which each of its transactions checks while it holds the saga's row; an unused claim runs out by
+//! the database's clock. A coordinator that takes over from a claim that ran out records each
+//! attempt before it makes the attempt, so that it recognises a step that ends its process each
+//! time ([`after_crash`]).
 
 mod json;
-mod call;
-mod answer;
+mod command;
+mod reply;
 mod lock;
 mod definition;
 mod progress;
@@ -26,36 +28,36 @@ mod record;
 mod plan;
 mod store;
 mod coordinator;
-mod drawing;
+mod mermaid;
 #[cfg(test)]
 mod tests;
 
-pub use answer::{Answer, Heard, after_answer};
-pub use call::{
-    Call, CallFault, CommandHash, DONE, Phase, REJECTED, UNDONE, answered_by, is_answer,
-    is_command, reply_to,
+pub use command::{
+    CommandHash, CommandHeadersError, CommandId, CommandPhase, DONE, REJECTED, UNDONE, is_command,
+    is_reply, replied_by, reply_to,
 };
 pub use coordinator::{
     Replies, SagaClient, SagaStarts, Sagas, SagasBuilder, SagasError, SagasStats, Start, StuckSaga,
 };
 pub use definition::{
-    Asks, BranchByOthers, BranchFn, Branches, ByOthers, GroupBuilder, InGroup, IntoStepError,
-    Joined, Local, Others, Saga, SagaBuilder, SagaData, SagaFault, Shape, Single, StepBuilder,
-    StepContext, StepError, StepFn, StepShape, TakesFn,
+    AppendOutput, BranchFn, Branches, GroupBuilder, InGroup, IntoStepError, Local, Remote,
+    RemoteBranch, RemoteSpec, RemoteStep, Saga, SagaBuilder, SagaData, SagaFault, Shape, Single,
+    StepBuilder, StepContext, StepError, StepFn, StepShape, TakesFn,
 };
-pub use drawing::{draw, draw_instance};
 pub use json::Json;
-pub use lock::{Marked, Waiting, gives_way};
-pub use plan::{Failed, Plan, When, after_crash, after_failure, after_held, plan};
-pub use progress::{Asked, Held, StepProgress, StepState};
-pub use record::{BrokenLog, By, LogEntry, Record, rebuild};
+pub use lock::{LockOutcome, WaitEdges, deadlock_victim};
+pub use mermaid::{draw, draw_instance};
+pub use plan::{Plan, StepFailure, When, after_blocked, after_crash, after_failure, plan};
+pub use progress::{BlockedOn, CommandState, StepProgress, StepState};
+pub use record::{InvalidLog, LogEntry, Operator, Record, rebuild};
+pub use reply::{Reply, ReplyEffect, after_reply};
 pub use state::{Instance, SagaState};
 pub use store::{
-    Change, Claim, Due, Known, NewSaga, OpenSaga, Operation, SagaAdmin, SagaCounts, SagaFilter,
-    SagaSource, SagaStore, SagaView, Started,
+    Change, DefinitionId, Due, NewSaga, OpenSaga, Operation, SagaAdmin, SagaClaim, SagaCounts,
+    SagaFilter, SagaSource, SagaStore, SagaView, Started,
 };
 
 #[cfg(feature = "testing")]
 pub(crate) use coordinator::{
-    Moment, Probe, Registry, SagaReports, Strike, Suspects, Worker, WorkerEnd,
+    DriveOutcome, IsolationGate, Registry, SagaReports, TestAction, TestHook, TestPoint, Worker,
 };

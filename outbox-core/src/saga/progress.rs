@@ -1,6 +1,6 @@
 //! Where one step of a saga stands.
 
-use super::{call::Phase, json::Json};
+use super::{command::CommandPhase, json::Json};
 use serde::{Deserialize, Serialize};
 use std::num::NonZeroU32;
 
@@ -8,42 +8,44 @@ use std::num::NonZeroU32;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum StepState {
-    /// It was tried and failed, and nothing of it is done.
-    Failing,
-    /// Its command is on its way, and the answer is awaited.
+    /// It is not done: no attempt was made, or the last one failed and left nothing behind.
+    Pending,
+    /// Its command was sent, and the reply is awaited.
     Waiting,
-    /// The answer was that it cannot be done, and that nothing of it is.
-    Refused,
-    /// No answer came in time, or the saga turned back before: it may be done, and may be done yet.
+    /// The participant has rejected its command: nothing of it is done.
+    Rejected,
+    /// No reply came in time, or compensation started before one came: the participant may have
+    /// done it, or may do it yet.
     Unknown,
-    /// Its effect is there.
+    /// Its effect is committed.
     Done,
-    /// It was left out: by its own condition, or by an operator.
+    /// It was skipped: by its own condition, or by an operator.
     Skipped,
-    /// Its effect is there, and its compensation was tried and failed.
-    Undoing,
-    /// The command that undoes it, or keeps it from being done, is on its way, and the answer is awaited.
+    /// Its effect is committed, and the last attempt at its compensation failed.
+    CompensationFailing,
+    /// The command that undoes it, or keeps the participant from doing it, was sent, and the reply
+    /// is awaited.
     Cancelling,
-    /// Its compensation is done, or an operator said that it counts as done.
+    /// Its compensation is done, or an operator skipped it.
     Undone,
 }
 
 impl StepState {
-    /// Tells whether the saga goes on behind it when it goes forward.
+    /// Tells whether a saga that goes forward may do the next step.
     #[must_use]
-    pub const fn is_behind(self) -> bool {
+    pub const fn is_settled(self) -> bool {
         matches!(self, Self::Done | Self::Skipped)
     }
 
-    /// Tells whether there is something to undo, or may be.
+    /// Tells whether the step may have an effect that a compensation has to undo.
     #[must_use]
-    pub const fn is_there(self) -> bool {
-        matches!(self, Self::Done | Self::Undoing | Self::Unknown | Self::Cancelling)
+    pub const fn may_need_undo(self) -> bool {
+        matches!(self, Self::Done | Self::CompensationFailing | Self::Unknown | Self::Cancelling)
     }
 
-    /// Tells whether an answer is awaited.
+    /// Tells whether a reply is awaited.
     #[must_use]
-    pub const fn is_asked(self) -> bool {
+    pub const fn awaits_reply(self) -> bool {
         matches!(self, Self::Waiting | Self::Cancelling)
     }
 }
@@ -68,61 +70,65 @@ pub struct StepProgress {
     /// Time since the first of them, waits only, in microseconds.
     #[serde(default)]
     pub failing_us: u64,
-    /// Until when it is not tried again: microseconds since 1970-01-01 UTC, by the database's clock.
+    /// When the next attempt may be made: microseconds since 1970-01-01 UTC, by the database's
+    /// clock.
     #[serde(default, skip_serializing_if = "is_zero")]
-    pub rests_until_us: i64,
-    /// Attempts in a row that were begun after one that may have ended its process, and that are not known to have ended.
+    pub retry_at_us: i64,
+    /// Attempts in a row that were recorded before they were made, after one that may have ended
+    /// its process, and whose end is not known.
     #[serde(default)]
-    pub begun: u32,
+    pub unfinished_attempts: u32,
     /// Whether it is the pivot.
     #[serde(default)]
     pub pivot: bool,
     /// Whether it had a compensation when it was done.
     #[serde(default)]
     pub compensates: bool,
-    /// What is known of it where others are asked to do it.
+    /// The state of its command, where it is a remote step.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub asked: Option<Asked>,
-    /// What it waits for, where another saga has it.
+    pub command: Option<CommandState>,
+    /// The lock that it waits for, where another saga holds it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub held: Option<Held>,
+    pub blocked_on: Option<BlockedOn>,
 }
 
-/// What a step, or its compensation, waits for.
+/// The lock that a step, or its compensation, waits for.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Held {
+pub struct BlockedOn {
     /// The entity.
     pub entity: String,
-    /// The saga that had it when the wait began.
+    /// The saga that held the lock when the wait began.
     pub holder: String,
     /// Since when: microseconds since 1970-01-01 UTC, by the database's clock.
     pub since_us: i64,
 }
 
-/// What is known of a step that others are asked to do.
+/// The state of the commands of a remote step.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Asked {
-    /// How often it was begun, from 1.
+pub struct CommandState {
+    /// The round of the step, from 1: an operator's retry may begin another one.
     pub round: NonZeroU32,
-    /// Commands in a row for what is to be done now: the step, or its undoing.
-    pub times: u32,
-    /// Until when the answer to the last one is awaited: microseconds since 1970-01-01 UTC, by the database's clock.
-    pub until_us: i64,
-    /// Hash of the command that was sent first for the step; that of the commands which undo it too.
+    /// How often the command was sent in a row for what is to be done now: the step, or its
+    /// compensation.
+    pub sends: u32,
+    /// Until when the reply to the last one is awaited: microseconds since 1970-01-01 UTC, by the
+    /// database's clock.
+    pub reply_due_us: i64,
+    /// Hash of the step's first command; the commands that undo the step carry it too.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub command: Option<String>,
-    /// Whether its round has just begun, so that no command of it is out.
+    pub hash: Option<String>,
+    /// Whether no command of this round was sent yet.
     #[serde(default, skip_serializing_if = "is_false")]
     pub unsent: bool,
-    /// Whether a command to undo it has gone out.
+    /// Whether a command to undo the step was sent.
     #[serde(default, skip_serializing_if = "is_false")]
-    pub undoing_sent: bool,
-    /// Why it cannot be done, where that was the answer.
+    pub undo_sent: bool,
+    /// Why the participant rejected the command, where it did.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub refusal: Option<String>,
-    /// The last answer that came too late.
+    pub rejection: Option<String>,
+    /// Type of the last reply that came after compensation had started.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub late: Option<String>,
+    pub late_reply: Option<String>,
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands a reference")]
@@ -135,99 +141,104 @@ const fn is_false(flag: &bool) -> bool {
     !*flag
 }
 
-impl Asked {
-    /// One of a round of which no command is out.
-    const fn begun(round: NonZeroU32) -> Self {
-        let (times, until_us, unsent, undoing_sent) = (0, 0, true, false);
+impl CommandState {
+    /// Makes that of a round of which no command was sent yet.
+    const fn unsent(round: NonZeroU32) -> Self {
+        let (sends, reply_due_us, unsent, undo_sent) = (0, 0, true, false);
         Self {
             round,
-            times,
-            until_us,
-            command: None,
+            sends,
+            reply_due_us,
+            hash: None,
             unsent,
-            undoing_sent,
-            refusal: None,
-            late: None,
+            undo_sent,
+            rejection: None,
+            late_reply: None,
         }
     }
 }
 
 impl StepProgress {
-    /// Tells whether a command of its round has gone out, and may be answered.
-    pub(super) fn is_out(&self, phase: Phase) -> bool {
-        let Some(asked) = &self.asked else { return false };
+    /// Tells whether a command of its round was sent, so that a reply may come.
+    pub(super) fn was_sent(&self, phase: CommandPhase) -> bool {
+        let Some(command) = &self.command else { return false };
         match phase {
-            Phase::Do => !asked.unsent,
-            Phase::Undo => {
-                asked.undoing_sent
-                    || matches!(self.state, StepState::Cancelling | StepState::Undone)
+            CommandPhase::Do => !command.unsent,
+            CommandPhase::Undo => {
+                command.undo_sent || matches!(self.state, StepState::Cancelling | StepState::Undone)
             }
         }
     }
 
-    /// Until when there is nothing to do about it but to wait: for an answer, or to try again.
-    pub(super) fn waits_until_us(&self) -> i64 {
-        match &self.asked {
-            // A command that goes out again may fail before it does.
-            Some(asked) if self.state.is_asked() => asked.until_us.max(self.rests_until_us),
-            _ => self.rests_until_us,
+    /// When its wait ends, for a reply or for the next attempt.
+    pub(super) fn wait_ends_us(&self) -> i64 {
+        match &self.command {
+            // The attempt that sends the command again may fail before it does.
+            Some(command) if self.state.awaits_reply() => {
+                command.reply_due_us.max(self.retry_at_us)
+            }
+            _ => self.retry_at_us,
         }
     }
 
-    /// One of which nothing is known.
+    /// Makes that of a step of which nothing is recorded.
     pub(super) fn new(step: &str) -> Self {
         Self {
             step: step.to_owned(),
-            state: StepState::Failing,
+            state: StepState::Pending,
             output: None,
             failures: 0,
             failing_us: 0,
-            rests_until_us: 0,
-            begun: 0,
+            retry_at_us: 0,
+            unfinished_attempts: 0,
             pivot: false,
             compensates: false,
-            asked: None,
-            held: None,
+            command: None,
+            blocked_on: None,
         }
     }
 
-    /// Counts anew.
-    pub(super) fn forget_failures(&mut self) {
-        (self.failures, self.failing_us, self.begun, self.held) = (0, 0, 0, None);
-        self.rests_until_us = 0;
+    /// Resets what counts its failures.
+    pub(super) fn reset_failures(&mut self) {
+        (self.failures, self.failing_us) = (0, 0);
+        (self.unfinished_attempts, self.blocked_on) = (0, None);
+        self.retry_at_us = 0;
     }
 
-    /// Tells whether its undoing is under way, or is owed.
-    pub(super) fn is_open_behind(&self) -> bool {
+    /// Tells whether its compensation is under way, or must still run.
+    pub(super) fn owes_undo(&self) -> bool {
         let owed = self.state == StepState::Unknown && self.compensates;
-        owed || matches!(self.state, StepState::Undoing | StepState::Cancelling)
+        owed || matches!(self.state, StepState::CompensationFailing | StepState::Cancelling)
     }
 
-    /// Notes a command that goes out, for the step or for its undoing.
-    pub(super) fn ask(&mut self, state: StepState, until_us: i64, command: Option<&str>) {
-        let known = self.asked.get_or_insert(Asked::begun(NonZeroU32::MIN));
-        known.times = if self.state == state { known.times.saturating_add(1) } else { 1 };
-        known.until_us = until_us;
-        known.command = command.map(str::to_owned);
-        known.unsent &= state != StepState::Waiting;
-        known.undoing_sent |= state == StepState::Cancelling;
+    /// Applies that a command was sent, for the step or for its compensation.
+    pub(super) fn command_sent(&mut self, state: StepState, reply_due_us: i64, hash: Option<&str>) {
+        let command = self.command.get_or_insert(CommandState::unsent(NonZeroU32::MIN));
+        command.sends = if self.state == state { command.sends.saturating_add(1) } else { 1 };
+        command.reply_due_us = reply_due_us;
+        command.hash = hash.map(str::to_owned);
+        command.unsent &= state != StepState::Waiting;
+        command.undo_sent |= state == StepState::Cancelling;
         self.state = state;
-        (self.begun, self.held, self.rests_until_us) = (0, None, 0);
+        (self.unfinished_attempts, self.blocked_on, self.retry_at_us) = (0, None, 0);
     }
 
-    /// Forgets everything but in which round it is, to be done once more. A participant that has answered for this round
-    /// would only repeat its answer; one that has not may be doing it yet.
+    /// Gives the step for an operator's retry: everything is reset but its round. A participant
+    /// that has replied for this round would only repeat its reply, so the next round begins; one
+    /// that has not may still be doing the step.
     ///
-    /// `was_stuck` says that the saga is stuck at this step. Where it is done all the same its answer came meanwhile, unseen by
-    /// the operator who decided: the participant repeats that answer, and does not do it twice.
-    pub(super) fn once_more(&self, was_stuck: bool) -> Option<Self> {
-        let known = self.asked.as_ref()?;
-        let open =
-            matches!(self.state, StepState::Waiting | StepState::Unknown | StepState::Failing)
+    /// `was_stuck` says that the saga is stuck at this step. Where the step is done all the same,
+    /// the reply came after the saga was stuck, and the operator may not have seen it: the round
+    /// stays, so that the participant repeats its reply and does not do the step twice.
+    pub(super) fn reset_for_retry(&self, was_stuck: bool) -> Option<Self> {
+        let command = self.command.as_ref()?;
+        let same_round =
+            matches!(self.state, StepState::Waiting | StepState::Unknown | StepState::Pending)
                 || (was_stuck && self.state == StepState::Done);
-        let round = if open { known.round } else { known.round.saturating_add(1) };
-        let command = known.command.clone().filter(|_| open);
-        let asked = Asked { unsent: !open || known.unsent, command, ..Asked::begun(round) };
-        Some(Self { asked: Some(asked), ..Self::new(&self.step) })
+        let round = if same_round { command.round } else { command.round.saturating_add(1) };
+        let hash = command.hash.clone().filter(|_| same_round);
+        let unsent = !same_round || command.unsent;
+        let command = CommandState { unsent, hash, ..CommandState::unsent(round) };
+        Some(Self { command: Some(command), ..Self::new(&self.step) })
     }
 }

@@ -1,20 +1,21 @@
-//! The log of a saga: every transition, appended. State and data can be rebuilt from it.
+//! The log of a saga: each transition is appended to it. State and data can be rebuilt from the
+//! log.
 
 use super::{
     json::Json,
     state::{Instance, SagaState},
 };
-use crate::{admin::Decision, event::Timestamp};
+use crate::{admin::OperatorNote, event::Timestamp};
 use serde::{Deserialize, Serialize};
 
-/// Longest text kept of a failure in bytes: a status line and a cause.
+/// Longest text of a failure that is stored, in bytes: enough for a status line and a cause.
 const MAX_TEXT: usize = 1024;
 
 /// One transition.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Record {
-    /// It was started with these data.
+    /// A caller started the saga with these data.
     Started {
         /// The saga's data.
         data: Json,
@@ -37,11 +38,12 @@ pub enum Record {
         /// Whether it has a compensation: a later definition without one cannot undo it.
         #[serde(default)]
         compensates: bool,
-        /// Which attempt did it, from 1.
+        /// Which attempt succeeded, from 1.
         attempt: u32,
     },
-    /// A command went out: for a step, or for its undoing where the saga goes back.
-    Asked {
+    /// A remote step's command was sent: for the step, or for its compensation where the saga
+    /// compensates.
+    CommandSent {
         /// The step's name.
         step: String,
         /// The saga's data after it.
@@ -55,33 +57,34 @@ pub enum Record {
         pivot: bool,
         /// Whether it has a compensation.
         compensates: bool,
-        /// Which command for this it is in a row, from 1.
-        times: u32,
-        /// Until when the answer is awaited: microseconds since 1970-01-01 UTC, by the database's clock.
-        until_us: i64,
-        /// Hash of the command that was sent first for the step, where it is known.
+        /// How often the command was sent in a row, with this time.
+        sends: u32,
+        /// Until when the reply is awaited: microseconds since 1970-01-01 UTC, by the database's
+        /// clock.
+        reply_due_us: i64,
+        /// Hash of the step's first command, where it is known.
         #[serde(default, skip_serializing_if = "Option::is_none")]
-        command: Option<String>,
+        command_hash: Option<String>,
     },
-    /// The answer was that a step cannot be done, and that nothing of it is.
-    Refused {
+    /// The participant rejected a step's command: nothing of the step is done.
+    Rejected {
         /// Its name.
         step: String,
         /// Why.
         reason: String,
     },
-    /// The answer to a step's command did not come in time.
+    /// No reply to a step's command came in time.
     TimedOut {
         /// Its name.
         step: String,
     },
-    /// An answer to a step's command came when the saga had turned back already.
-    Late {
+    /// A reply to a step's command came after compensation had started.
+    LateReply {
         /// Its name.
         step: String,
-        /// Type of the answer.
-        answer: String,
-        /// What the step returned; `None` where it could not be done.
+        /// Type of the reply.
+        reply: String,
+        /// What the step returned; `None` where the participant rejected the command.
         #[serde(
             default,
             skip_serializing_if = "Option::is_none",
@@ -89,122 +92,126 @@ pub enum Record {
         )]
         output: Option<Json>,
     },
-    /// A step was left out by its own condition.
-    LeftOut {
+    /// The step's own condition skipped it.
+    SkippedByCondition {
         /// Its name.
         step: String,
         /// Whether it is the pivot.
         pivot: bool,
     },
-    /// Entities are marked for the saga until it ends, in the transaction of the step's own record, which follows.
+    /// The step locked entities for the saga until it ends. The step's own record follows in the
+    /// same transaction.
     Locked {
         /// The step's name.
         step: String,
         /// The entities.
         entities: Vec<String>,
     },
-    /// A step, or its compensation where the saga goes back, waits for an entity that another saga has marked. Written once,
-    /// however long it waits.
-    Held {
+    /// A step, or its compensation where the saga compensates, waits for an entity that another
+    /// saga has locked. One record is written, however long the step waits.
+    BlockedOnLock {
         /// The step's name.
         step: String,
         /// The entity.
         entity: String,
-        /// The saga that had it.
+        /// The saga that held the lock.
         holder: String,
         /// Since when it waits: microseconds since 1970-01-01 UTC, by the database's clock.
         since_us: i64,
     },
-    /// A step, or its compensation where the saga goes back, failed and is tried again.
+    /// An attempt at a step, or at its compensation where the saga compensates, failed, and another
+    /// one follows.
     Failed {
         /// Its name.
         step: String,
         /// Which attempt, from 1.
         attempt: u32,
-        /// What it said.
+        /// The error's text.
         error: String,
         /// The wait before the next one, in microseconds.
         wait_us: u64,
-        /// Its end: microseconds since 1970-01-01 UTC, by the database's clock.
+        /// The end of that wait: microseconds since 1970-01-01 UTC, by the database's clock.
         #[serde(default)]
-        until_us: i64,
+        retry_at_us: i64,
     },
-    /// A step, or its compensation where the saga goes back, is about to be tried, after an attempt that may have ended its
-    /// process. Unlike others it is written down before, so that it is counted if it ends so too.
-    Begun {
+    /// The coordinator is about to attempt a step, or its compensation where the saga compensates,
+    /// after an attempt that may have ended its process. This record is committed before the
+    /// attempt, so that the attempt counts if it ends its process too.
+    AttemptStarted {
         /// Its name.
         step: String,
-        /// How many such attempts in a row, with this one.
-        times: u32,
+        /// How many such attempts in a row have no known end, with this one.
+        unfinished_attempts: u32,
     },
-    /// The saga turns back.
-    TurnedBack {
+    /// The saga starts compensating.
+    CompensationStarted {
         /// Why.
         reason: String,
-        /// Who wanted it, where it was somebody.
-        by: Option<By>,
+        /// The operator who cancelled the saga, where one did.
+        by: Option<Operator>,
     },
     /// A step's compensation is done.
     Undone {
         /// The step.
         step: String,
-        /// The saga's data after it; `None` where others were undone beside it.
+        /// The saga's data after it; `None` where other steps were undone at the same time.
         #[serde(
             default,
             skip_serializing_if = "Option::is_none",
             deserialize_with = "super::json::present"
         )]
         data: Option<Json>,
-        /// Which attempt did it, from 1.
+        /// Which attempt succeeded, from 1.
         attempt: u32,
     },
-    /// Nothing goes on by itself.
+    /// The saga is stuck until an operator decides.
     Stuck {
-        /// Where, if it is a step.
+        /// The step at which it is stuck, where a step is the cause.
         step: Option<String>,
         /// Why.
         reason: String,
-        /// Whether the step is the pivot: if it is counted as done, the saga only goes forward.
+        /// Whether the step is the pivot: if an operator skips it, the saga only goes forward.
         #[serde(default)]
         pivot: bool,
     },
-    /// An operator lets it go on where it is.
+    /// An operator resumed the saga.
     Resumed {
-        /// Who, and why.
-        by: By,
+        /// The operator, and the reason.
+        by: Operator,
     },
-    /// An operator lets it go on from a step.
+    /// An operator resumed the saga from a step.
     RetriedFrom {
         /// The step.
         step: String,
-        /// Who, and why.
-        by: By,
+        /// The operator, and the reason.
+        by: Operator,
     },
-    /// An operator says that a step, or its compensation where the saga goes back, counts as done.
-    Passed {
+    /// An operator skipped a step, or its compensation where the saga compensates: it counts as
+    /// done.
+    SkippedByOperator {
         /// The step.
         step: String,
-        /// Who, and why.
-        by: By,
+        /// The operator, and the reason.
+        by: Operator,
     },
     /// All steps are done.
     Completed,
-    /// All that was done is undone.
+    /// Everything that was done is undone.
     Compensated,
 }
 
-/// Who decided, and why.
+/// The operator who decided, and the reason.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct By {
-    /// Who.
-    pub who: String,
-    /// Why.
-    pub why: String,
+pub struct Operator {
+    /// The operator's name.
+    pub name: String,
+    /// The operator's reason.
+    pub reason: String,
 }
 
-impl From<&Decision> for By {
-    fn from(decision: &Decision) -> Self {
-        Self { who: cut(&decision.by), why: cut(&decision.why) }
+impl From<&OperatorNote> for Operator {
+    fn from(note: &OperatorNote) -> Self {
+        Self { name: cut(&note.by), reason: cut(&note.reason) }
     }
 }
 
@@ -215,46 +222,46 @@ impl Record {
         match self {
             Self::Started { .. } => "started",
             Self::Done { .. } => "done",
-            Self::Asked { .. } => "asked",
-            Self::Refused { .. } => "refused",
+            Self::CommandSent { .. } => "command_sent",
+            Self::Rejected { .. } => "rejected",
             Self::TimedOut { .. } => "timed_out",
-            Self::Late { .. } => "late",
-            Self::LeftOut { .. } => "left_out",
+            Self::LateReply { .. } => "late_reply",
+            Self::SkippedByCondition { .. } => "skipped_by_condition",
             Self::Locked { .. } => "locked",
-            Self::Held { .. } => "held",
+            Self::BlockedOnLock { .. } => "blocked_on_lock",
             Self::Failed { .. } => "failed",
-            Self::Begun { .. } => "begun",
-            Self::TurnedBack { .. } => "turned_back",
+            Self::AttemptStarted { .. } => "attempt_started",
+            Self::CompensationStarted { .. } => "compensation_started",
             Self::Undone { .. } => "undone",
             Self::Stuck { .. } => "stuck",
             Self::Resumed { .. } => "resumed",
             Self::RetriedFrom { .. } => "retried_from",
-            Self::Passed { .. } => "passed",
+            Self::SkippedByOperator { .. } => "skipped_by_operator",
             Self::Completed => "completed",
             Self::Compensated => "compensated",
         }
     }
 
-    /// Gives the step that it speaks of.
+    /// Gives the step that it is about, where it is about one.
     #[must_use]
     pub fn step(&self) -> Option<&str> {
         match self {
             Self::Done { step, .. }
-            | Self::Asked { step, .. }
-            | Self::Refused { step, .. }
+            | Self::CommandSent { step, .. }
+            | Self::Rejected { step, .. }
             | Self::TimedOut { step }
-            | Self::Late { step, .. }
-            | Self::LeftOut { step, .. }
+            | Self::LateReply { step, .. }
+            | Self::SkippedByCondition { step, .. }
             | Self::Locked { step, .. }
-            | Self::Held { step, .. }
+            | Self::BlockedOnLock { step, .. }
             | Self::Failed { step, .. }
-            | Self::Begun { step, .. }
+            | Self::AttemptStarted { step, .. }
             | Self::Undone { step, .. }
             | Self::RetriedFrom { step, .. }
-            | Self::Passed { step, .. } => Some(step),
+            | Self::SkippedByOperator { step, .. } => Some(step),
             Self::Stuck { step, .. } => step.as_deref(),
             Self::Started { .. }
-            | Self::TurnedBack { .. }
+            | Self::CompensationStarted { .. }
             | Self::Resumed { .. }
             | Self::Completed
             | Self::Compensated => None,
@@ -266,61 +273,61 @@ impl Record {
     pub const fn data(&self) -> Option<&Json> {
         match self {
             Self::Started { data } => Some(data),
-            Self::Done { data, .. } | Self::Asked { data, .. } | Self::Undone { data, .. } => {
-                data.as_ref()
-            }
+            Self::Done { data, .. }
+            | Self::CommandSent { data, .. }
+            | Self::Undone { data, .. } => data.as_ref(),
             _ => None,
         }
     }
 }
 
-/// A record as it stands in the log.
+/// An entry of the log.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct LogEntry {
-    /// Its place, from 1, without gaps.
+    /// Its number in the log, from 1, without gaps.
     pub seq: u64,
-    /// What happened.
+    /// The record.
     pub record: Record,
-    /// When, by the database's clock.
+    /// When it was written, by the database's clock.
     pub at: Timestamp,
 }
 
-/// A log that cannot be.
+/// A log with a record that does not apply in the state before it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("record {seq}, `{kind}`, cannot follow a saga that is {state}")]
-pub struct BrokenLog {
-    /// The record's place.
+pub struct InvalidLog {
+    /// The record's number in the log.
     pub seq: u64,
     /// Its kind.
     pub kind: &'static str,
-    /// The state in which it was found.
+    /// The saga's state before it.
     pub state: SagaState,
 }
 
-/// Rebuilds a saga from its log, the first record first: where it stands, and its data.
+/// Rebuilds a saga from its log, the first record first: its state and its data.
 ///
 /// # Errors
-/// [`BrokenLog`] for a record that means nothing where it stands.
+/// [`InvalidLog`] for a record that does not apply in the state before it.
 pub fn rebuild<'r>(
     records: impl IntoIterator<Item = &'r Record>,
-) -> Result<(Instance, Option<Json>), BrokenLog> {
+) -> Result<(Instance, Option<Json>), InvalidLog> {
     let (mut instance, mut data) = (Instance::default(), None);
     for (seq, record) in (1..).zip(records) {
         if !matches!((seq, record), (1, Record::Started { .. })) {
-            let broken = || BrokenLog { seq, kind: record.kind(), state: instance.state };
-            instance = instance.after(record).ok_or_else(broken)?;
+            let invalid = || InvalidLog { seq, kind: record.kind(), state: instance.state };
+            instance = instance.after(record).ok_or_else(invalid)?;
         }
         data = record.data().cloned().or(data);
     }
     Ok((instance, data))
 }
 
-/// Cuts a text at a character, to be stored.
+/// Cuts a text that is stored to its longest length, at a character's boundary.
 pub(super) fn cut(text: &str) -> String {
     let mut end = text.len().min(MAX_TEXT);
     while !text.is_char_boundary(end) {
         end -= 1;
     }
-    // PostgreSQL stores no NUL, and JSON's own form of it is refused by some readers.
+    // PostgreSQL stores no NUL, and some readers reject its escape in JSON.
     text[..end].replace('\0', " ")
 }

@@ -1,8 +1,9 @@
-//! Where a saga stands: a pure, total transition function. The same rule stands as a CHECK in the migration.
+//! The state of a saga, and its transition function: pure and total. The migration has the same
+//! rule as a CHECK.
 
 use super::{
     json::Json,
-    progress::{Held, StepProgress, StepState},
+    progress::{BlockedOn, StepProgress, StepState},
     record::Record,
 };
 use serde::{Deserialize, Serialize};
@@ -13,10 +14,10 @@ use std::{fmt, str::FromStr};
 /// ```text
 ///              last step done                   operator
 ///   running ----------------------> completed
-///      |  \__ gave up past the pivot __________> stuck
+///      |  \__ step failed past the pivot _______> stuck
 ///      |  <__ resume, retry from, skip __________/  |  ^
 ///      |                                            |  |
-///      |  gave up, aborted, deadline, cancelled     |  |  compensation gave up
+///      |  step failed, deadline, cancelled          |  |  compensation failed
 ///      v                          cancelled         v  |
 ///   compensating <-----------------------------------  |
 ///      |    \__________________________________________/
@@ -27,20 +28,20 @@ use std::{fmt, str::FromStr};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum SagaState {
-    /// Its steps are being done.
+    /// The coordinator runs its steps.
     Running,
-    /// What was done is being undone.
+    /// The coordinator runs the compensations of what was done.
     Compensating,
-    /// It waits for an operator.
+    /// It waits for an operator's decision.
     Stuck,
     /// All steps are done.
     Completed,
-    /// All that was done is undone.
+    /// Everything that was done is undone.
     Compensated,
 }
 
 impl SagaState {
-    /// All of them.
+    /// All states.
     pub const ALL: [Self; 5] =
         [Self::Running, Self::Compensating, Self::Stuck, Self::Completed, Self::Compensated];
 
@@ -56,13 +57,13 @@ impl SagaState {
         }
     }
 
-    /// Tells whether nothing can follow.
+    /// Tells whether the saga has ended: no record changes it any more.
     #[must_use]
     pub const fn is_final(self) -> bool {
         matches!(self, Self::Completed | Self::Compensated)
     }
 
-    /// Tells whether a coordinator has something to do with it, now or later.
+    /// Tells whether a coordinator drives the saga, now or later.
     #[must_use]
     pub const fn is_active(self) -> bool {
         matches!(self, Self::Running | Self::Compensating)
@@ -82,31 +83,33 @@ impl FromStr for SagaState {
     }
 }
 
-/// Where a saga stands. Progress is kept by the steps' names: a definition may be read in another order tomorrow.
+/// The state of a saga and of its steps. Steps are kept by name, since a later definition may order
+/// them otherwise.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Instance {
     /// The saga's state.
     pub state: SagaState,
-    /// Whether it goes back; a stuck saga remembers where it was going.
+    /// Whether it compensates; a stuck saga keeps its direction.
     pub backward: bool,
-    /// Steps that were tried, in the order in which they were first tried.
+    /// The steps of which something is recorded, in the order of their first records.
     pub steps: Vec<StepProgress>,
-    /// Whether the pivot was ever done: an operator who lets it be done once more undoes nothing of that.
+    /// Whether the pivot was ever done: this stays where an operator lets the saga do the pivot
+    /// again.
     #[serde(default)]
     pub forward_only: bool,
-    /// Why it turned back or is stuck, in words.
+    /// Why it compensates or is stuck, as a text for people.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
-    /// The step at which it is stuck, where it is one.
+    /// The step at which it is stuck, where a step is the cause.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stuck_at: Option<String>,
-    /// Entities that are marked for it, in the order in which they were; until it ends.
+    /// The entities that it has locked until it ends, in the order in which it locked them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub locks: Vec<String>,
 }
 
 impl Default for Instance {
-    /// A saga that was started.
+    /// Gives the state of a saga that was just started.
     fn default() -> Self {
         Self {
             state: SagaState::Running,
@@ -121,118 +124,133 @@ impl Default for Instance {
 }
 
 impl Instance {
-    /// Finds a step that was tried.
+    /// Finds a step of which something is recorded.
     #[must_use]
     pub fn step(&self, name: &str) -> Option<&StepProgress> {
         self.steps.iter().find(|s| s.step == name)
     }
 
-    /// Tells whether the pivot is done, or may be: the saga only goes forward then.
+    /// Tells whether the pivot is done, or may be: then the saga only goes forward.
     #[must_use]
     pub fn past_pivot(&self) -> bool {
         self.forward_only || self.steps.iter().any(|s| s.pivot && s.state == StepState::Waiting)
     }
 
-    /// Tells how many attempts in a row have failed at a step, or at its compensation when the saga goes back.
+    /// Counts the failed attempts in a row at a step, or at its compensation where the saga
+    /// compensates.
     #[must_use]
     pub fn failures(&self, name: &str) -> u32 {
         self.step(name).map_or(0, |s| s.failures)
     }
 
-    /// Tells how many attempts in a row were made at a step, or at its compensation: those that failed, and commands to
-    /// others.
+    /// Counts the attempts in a row at a step, or at its compensation: failures, and commands that
+    /// were sent.
     pub(super) fn attempts(&self, name: &str) -> u32 {
-        let asked = self.step(name).and_then(|s| s.asked.as_ref()).map_or(0, |asked| asked.times);
-        self.failures(name).saturating_add(asked)
+        let command = self.step(name).and_then(|s| s.command.as_ref());
+        self.failures(name).saturating_add(command.map_or(0, |command| command.sends))
     }
 
-    /// Tells how many attempts in a row were begun, after one that may have ended its process, and did not end.
+    /// Counts the attempts in a row that were recorded before they were made, after one that may
+    /// have ended its process, and whose end is not known.
     #[must_use]
-    pub fn begun(&self, name: &str) -> u32 {
-        self.step(name).map_or(0, |s| s.begun)
+    pub fn unfinished_attempts(&self, name: &str) -> u32 {
+        self.step(name).map_or(0, |s| s.unfinished_attempts)
     }
 
-    /// Gives what its steps wait for, where other sagas have it.
-    pub fn waits(&self) -> impl Iterator<Item = &Held> {
-        self.steps.iter().filter_map(|known| known.held.as_ref())
+    /// Gives the locks of other sagas for which its steps wait.
+    pub fn blocked_on(&self) -> impl Iterator<Item = &BlockedOn> {
+        self.steps.iter().filter_map(|known| known.blocked_on.as_ref())
     }
 
-    /// Tells whether it may turn back by itself.
+    /// Tells whether it may start compensating without an operator.
     #[must_use]
-    pub fn may_turn_back(&self) -> bool {
+    pub fn may_compensate(&self) -> bool {
         self.state == SagaState::Running && !self.past_pivot()
     }
 
-    /// Gives the saga after records in a row; the name of one that means nothing where it stands is the error.
+    /// Applies records in a row; the error is the kind of the first that does not apply.
     pub(super) fn after_all(&self, records: &[Record]) -> Result<Self, &'static str> {
         records
             .iter()
             .try_fold(self.clone(), |instance, record| instance.after(record).ok_or(record.kind()))
     }
 
-    /// Gives the saga after a record; `None` where the record means nothing there, and nothing changes.
+    /// Applies a record; `None` where it does not apply in this state.
     #[must_use]
     pub fn after(&self, record: &Record) -> Option<Self> {
         let mut next = self.clone();
         let applies = match (self.state, record) {
             (SagaState::Running, Record::Done { step, output, pivot, compensates, .. }) => {
-                next.put(step, StepState::Done, Some(output.clone()), *pivot, *compensates)
+                next.finish(step, StepState::Done, Some(output.clone()), *pivot, *compensates)
             }
             (SagaState::Stuck, Record::Done { step, output, pivot, compensates, .. })
-                if self.awaits(step) =>
+                if self.awaits_reply(step) =>
             {
-                next.put(step, StepState::Done, Some(output.clone()), *pivot, *compensates)
+                next.finish(step, StepState::Done, Some(output.clone()), *pivot, *compensates)
             }
             (
                 SagaState::Running | SagaState::Compensating,
-                Record::Asked { step, pivot, compensates, until_us, command, .. },
-            ) => next.ask(step, (*pivot, *compensates), *until_us, command.as_deref()),
-            (SagaState::Running | SagaState::Stuck, Record::Refused { step, reason }) => {
-                next.refuse(step, reason)
+                Record::CommandSent {
+                    step, pivot, compensates, reply_due_us, command_hash, ..
+                },
+            ) => {
+                let hash = command_hash.as_deref();
+                next.command_sent(step, (*pivot, *compensates), *reply_due_us, hash)
+            }
+            (SagaState::Running | SagaState::Stuck, Record::Rejected { step, reason }) => {
+                next.reject(step, reason)
             }
             (SagaState::Running, Record::TimedOut { step }) => next.time_out(step),
-            (_, Record::Late { step, answer, output }) => next.late(step, answer, output.as_ref()),
-            (SagaState::Running, Record::LeftOut { step, pivot }) => {
-                next.put(step, StepState::Skipped, None, *pivot, false)
+            (_, Record::LateReply { step, reply, output }) => {
+                next.late_reply(step, reply, output.as_ref())
+            }
+            (SagaState::Running, Record::SkippedByCondition { step, pivot }) => {
+                next.finish(step, StepState::Skipped, None, *pivot, false)
             }
             (
                 SagaState::Running | SagaState::Compensating,
-                Record::Failed { step, wait_us, until_us, .. },
-            ) => next.fail(step, *wait_us, *until_us),
-            (SagaState::Running | SagaState::Compensating, Record::Begun { step, times }) => {
-                next.begin(step, *times)
-            }
+                Record::Failed { step, wait_us, retry_at_us, .. },
+            ) => next.fail(step, *wait_us, *retry_at_us),
+            (
+                SagaState::Running | SagaState::Compensating,
+                Record::AttemptStarted { step, unfinished_attempts },
+            ) => next.start_attempt(step, *unfinished_attempts),
             (SagaState::Running | SagaState::Compensating, Record::Locked { entities, .. }) => {
                 next.lock(entities)
             }
             (
                 SagaState::Running | SagaState::Compensating,
-                Record::Held { step, entity, holder, since_us },
-            ) => next.hold(
+                Record::BlockedOnLock { step, entity, holder, since_us },
+            ) => next.block(
                 step,
-                Held { entity: entity.clone(), holder: holder.clone(), since_us: *since_us },
+                BlockedOn { entity: entity.clone(), holder: holder.clone(), since_us: *since_us },
             ),
-            (SagaState::Running, Record::TurnedBack { reason, .. }) => next.turn_back(reason),
-            (SagaState::Stuck, Record::TurnedBack { reason, by: Some(_) }) if !self.backward => {
-                next.turn_back(reason)
+            (SagaState::Running, Record::CompensationStarted { reason, .. }) => {
+                next.start_compensating(reason)
+            }
+            (SagaState::Stuck, Record::CompensationStarted { reason, by: Some(_) })
+                if !self.backward =>
+            {
+                next.start_compensating(reason)
             }
             (SagaState::Compensating, Record::Undone { step, .. }) => next.undone(step),
-            (SagaState::Stuck, Record::Undone { step, .. }) if self.cancels(step) => {
+            (SagaState::Stuck, Record::Undone { step, .. }) if self.awaits_undo_reply(step) => {
                 next.undone(step)
             }
             (
                 SagaState::Running | SagaState::Compensating,
                 Record::Stuck { step, reason, pivot },
-            ) => next.stop(step.as_deref(), reason, *pivot),
-            (SagaState::Stuck, Record::Resumed { .. }) => next.go_on(),
+            ) => next.get_stuck(step.as_deref(), reason, *pivot),
+            (SagaState::Stuck, Record::Resumed { .. }) => next.resume(),
             (SagaState::Stuck, Record::RetriedFrom { step, .. }) => {
-                next.back_to(step) && next.go_on()
+                next.return_to(step) && next.resume()
             }
-            (SagaState::Stuck, Record::Passed { step, .. }) => next.pass(step) && next.go_on(),
+            (SagaState::Stuck, Record::SkippedByOperator { step, .. }) => {
+                next.skip(step) && next.resume()
+            }
             (SagaState::Running, Record::Completed) => next.end(SagaState::Completed),
             (SagaState::Compensating, Record::Compensated) => {
-                !self.steps.iter().any(StepProgress::is_open_behind)
-                    && next.end(SagaState::Compensated)
+                !self.steps.iter().any(StepProgress::owes_undo) && next.end(SagaState::Compensated)
             }
             (_, Record::Started { .. })
             | (SagaState::Running, _)
@@ -243,8 +261,8 @@ impl Instance {
         applies.then_some(next)
     }
 
-    /// Notes that a step is behind; not where it is already.
-    fn put(
+    /// Applies that a step is done or skipped; not where it was already.
+    fn finish(
         &mut self,
         step: &str,
         state: StepState,
@@ -255,72 +273,74 @@ impl Instance {
         let at = self.entry(step);
         let known = &mut self.steps[at];
         let fits = match known.state {
-            StepState::Failing | StepState::Waiting => true,
-            StepState::Refused => state == StepState::Skipped,
+            StepState::Pending | StepState::Waiting => true,
+            StepState::Rejected => state == StepState::Skipped,
             _ => false,
         };
         if !fits {
             return false;
         }
-        let asked = known.asked.take();
+        let command = known.command.take();
         *known =
-            StepProgress { state, output, pivot, compensates, asked, ..StepProgress::new(step) };
+            StepProgress { state, output, pivot, compensates, command, ..StepProgress::new(step) };
         self.forward_only |= pivot;
         true
     }
 
-    /// Tells whether a step's answer is awaited.
-    fn awaits(&self, step: &str) -> bool {
+    /// Tells whether the reply to a step's command is awaited.
+    fn awaits_reply(&self, step: &str) -> bool {
         self.step(step).is_some_and(|known| known.state == StepState::Waiting)
     }
 
-    /// Tells whether an answer to a step's undoing may come.
-    fn cancels(&self, step: &str) -> bool {
+    /// Tells whether a reply to the command that undoes a step may come.
+    fn awaits_undo_reply(&self, step: &str) -> bool {
         let open = |known: &StepProgress| {
-            matches!(known.state, StepState::Cancelling | StepState::Undoing)
+            matches!(known.state, StepState::Cancelling | StepState::CompensationFailing)
         };
-        self.step(step).is_some_and(|known| known.asked.is_some() && open(known))
+        self.step(step).is_some_and(|known| known.command.is_some() && open(known))
     }
 
-    /// Notes that a command goes out, for a step or for its undoing.
-    fn ask(
+    /// Applies that a command was sent, for a step or for its compensation.
+    fn command_sent(
         &mut self,
         step: &str,
         (pivot, compensates): (bool, bool),
-        until_us: i64,
-        command: Option<&str>,
+        reply_due_us: i64,
+        hash: Option<&str>,
     ) -> bool {
         if self.backward {
-            let Some(known) = self.tried(step) else { return false };
-            known.ask(StepState::Cancelling, until_us, command);
+            let Some(known) = self.current(step) else { return false };
+            known.command_sent(StepState::Cancelling, reply_due_us, hash);
             return true;
         }
         let at = self.entry(step);
         let known = &mut self.steps[at];
-        if !matches!(known.state, StepState::Failing | StepState::Waiting) {
+        if !matches!(known.state, StepState::Pending | StepState::Waiting) {
             return false;
         }
         (known.pivot, known.compensates) = (pivot, compensates);
-        known.ask(StepState::Waiting, until_us, command);
+        known.command_sent(StepState::Waiting, reply_due_us, hash);
         true
     }
 
-    /// Notes that a step cannot be done, and that nothing of it is.
-    fn refuse(&mut self, step: &str, reason: &str) -> bool {
+    /// Applies that the participant has rejected a step's command, and that nothing of the step is
+    /// done.
+    fn reject(&mut self, step: &str, reason: &str) -> bool {
         let Some(known) =
             self.steps.iter_mut().find(|s| s.step == step && s.state == StepState::Waiting)
         else {
             return false;
         };
-        known.state = StepState::Refused;
-        known.forget_failures();
-        if let Some(asked) = &mut known.asked {
-            asked.refusal = Some(reason.to_owned());
+        known.state = StepState::Rejected;
+        known.reset_failures();
+        if let Some(command) = &mut known.command {
+            command.rejection = Some(reason.to_owned());
         }
         true
     }
 
-    /// Gives up waiting for an answer, which is not done of a pivot nor past it: there is no way back.
+    /// Applies that no reply came in time; not for the pivot, nor past it, where the saga cannot
+    /// compensate.
     fn time_out(&mut self, step: &str) -> bool {
         if self.past_pivot() {
             return false;
@@ -334,80 +354,82 @@ impl Instance {
         true
     }
 
-    /// Notes an answer to a command for a step that came after the saga had turned back; not one that was noted before. A
-    /// step that was done after all is undone with what it returned. What is undone, and what has ended, stays as it is:
-    /// whoever answers that a step is undone does not do it any more.
-    fn late(&mut self, step: &str, answer: &str, output: Option<&Json>) -> bool {
+    /// Applies a reply to a step's command that came after compensation had started; not one that
+    /// was recorded before. A step that was done after all is undone with what it returned. A step
+    /// that is undone, and a saga that has ended, stay as they are: a participant that has replied
+    /// that a step is undone does not do that step any more.
+    fn late_reply(&mut self, step: &str, reply: &str, output: Option<&Json>) -> bool {
         let undoes = self.backward && !self.state.is_final();
         let Some(known) = self.steps.iter_mut().find(|s| s.step == step) else { return false };
-        let Some(asked) = &mut known.asked else { return false };
-        let first = asked.late.as_deref() != Some(answer);
-        asked.late = Some(answer.to_owned());
+        let Some(command) = &mut known.command else { return false };
+        let first = command.late_reply.as_deref() != Some(reply);
+        command.late_reply = Some(reply.to_owned());
         let to_undo = matches!(known.state, StepState::Unknown | StepState::Cancelling);
         if undoes && to_undo && known.compensates && output.is_some() {
             (known.state, known.output) = (StepState::Done, output.cloned());
-            asked.times = 0;
+            command.sends = 0;
         }
         first
     }
 
-    /// Finds a step that is to be tried, or undone where the saga goes back.
-    fn tried(&mut self, step: &str) -> Option<&mut StepProgress> {
+    /// Finds a step that the saga may attempt now, or may undo where it compensates.
+    fn current(&mut self, step: &str) -> Option<&mut StepProgress> {
         if self.backward {
-            return self.steps.iter_mut().find(|s| s.step == step && s.state.is_there());
+            return self.steps.iter_mut().find(|s| s.step == step && s.state.may_need_undo());
         }
         let at = self.entry(step);
         Some(&mut self.steps[at])
-            .filter(|s| matches!(s.state, StepState::Failing | StepState::Waiting))
+            .filter(|s| matches!(s.state, StepState::Pending | StepState::Waiting))
     }
 
-    fn fail(&mut self, step: &str, wait_us: u64, until_us: i64) -> bool {
+    fn fail(&mut self, step: &str, wait_us: u64, retry_at_us: i64) -> bool {
         let backward = self.backward;
-        let Some(known) = self.tried(step) else { return false };
+        let Some(known) = self.current(step) else { return false };
         if backward {
-            known.state = StepState::Undoing;
+            known.state = StepState::CompensationFailing;
         }
         known.failures = known.failures.saturating_add(1);
         known.failing_us = known.failing_us.saturating_add(wait_us);
-        (known.begun, known.held, known.rests_until_us) = (0, None, until_us);
+        (known.unfinished_attempts, known.blocked_on) = (0, None);
+        known.retry_at_us = retry_at_us;
         true
     }
 
-    /// Notes entities that are marked for it.
+    /// Applies that it has locked entities.
     fn lock(&mut self, entities: &[String]) -> bool {
         self.locks.extend_from_slice(entities);
         true
     }
 
-    /// Notes what a step waits for.
-    fn hold(&mut self, step: &str, held: Held) -> bool {
-        let Some(known) = self.tried(step) else { return false };
-        (known.begun, known.held) = (0, Some(held));
+    /// Applies that a step waits for a lock.
+    fn block(&mut self, step: &str, blocked_on: BlockedOn) -> bool {
+        let Some(known) = self.current(step) else { return false };
+        (known.unfinished_attempts, known.blocked_on) = (0, Some(blocked_on));
         true
     }
 
-    fn begin(&mut self, step: &str, times: u32) -> bool {
-        let Some(known) = self.tried(step) else { return false };
-        known.begun = times;
+    fn start_attempt(&mut self, step: &str, unfinished_attempts: u32) -> bool {
+        let Some(known) = self.current(step) else { return false };
+        known.unfinished_attempts = unfinished_attempts;
         true
     }
 
-    /// Stops until an operator decides.
-    fn stop(&mut self, step: Option<&str>, reason: &str, pivot: bool) -> bool {
+    /// Makes it stuck until an operator decides.
+    fn get_stuck(&mut self, step: Option<&str>, reason: &str, pivot: bool) -> bool {
         self.state = SagaState::Stuck;
         self.stuck_at = step.map(str::to_owned);
         self.reason = Some(reason.to_owned());
         for known in &mut self.steps {
-            known.held = None;
+            known.blocked_on = None;
         }
-        if pivot && let Some(known) = step.and_then(|step| self.tried(step)) {
+        if pivot && let Some(known) = step.and_then(|step| self.current(step)) {
             known.pivot = true;
         }
         true
     }
 
-    /// Turns back, which a saga past its pivot does not.
-    fn turn_back(&mut self, reason: &str) -> bool {
+    /// Starts compensating, which a saga past its pivot never does.
+    fn start_compensating(&mut self, reason: &str) -> bool {
         if self.past_pivot() {
             return false;
         }
@@ -416,7 +438,7 @@ impl Instance {
         self.reason = Some(reason.to_owned());
         self.stuck_at = None;
         for known in &mut self.steps {
-            known.forget_failures();
+            known.reset_failures();
             if known.state == StepState::Waiting {
                 known.state = StepState::Unknown;
             }
@@ -425,60 +447,63 @@ impl Instance {
     }
 
     fn undone(&mut self, step: &str) -> bool {
-        let Some(known) = self.steps.iter_mut().find(|s| s.step == step && s.state.is_there())
+        let Some(known) = self.steps.iter_mut().find(|s| s.step == step && s.state.may_need_undo())
         else {
             return false;
         };
         known.state = StepState::Undone;
-        known.forget_failures();
+        known.reset_failures();
         true
     }
 
-    /// Goes on in the direction in which it went, with no failures counted.
-    fn go_on(&mut self) -> bool {
+    /// Goes on in its direction, with all failures reset.
+    fn resume(&mut self) -> bool {
         self.state = if self.backward { SagaState::Compensating } else { SagaState::Running };
         self.stuck_at = None;
         if !self.backward {
             self.reason = None;
         }
         for known in &mut self.steps {
-            known.forget_failures();
-            // What was refused is asked once more.
-            if !self.backward && known.state == StepState::Refused {
-                *known = known.once_more(false).unwrap_or_else(|| StepProgress::new(&known.step));
+            known.reset_failures();
+            // The command that was rejected is sent again.
+            if !self.backward && known.state == StepState::Rejected {
+                *known =
+                    known.reset_for_retry(false).unwrap_or_else(|| StepProgress::new(&known.step));
             }
         }
         true
     }
 
-    /// Goes back to a step, to do it and what follows once more; in a compensation, to undo it and what follows.
-    fn back_to(&mut self, step: &str) -> bool {
+    /// Returns to a step, to do it and those behind it again; in a compensation, to undo it and
+    /// those before it again.
+    fn return_to(&mut self, step: &str) -> bool {
         let Some(at) = self.steps.iter().position(|s| s.step == step) else {
-            // It has stopped before it was ever tried.
+            // The saga got stuck before the step was ever attempted.
             return !self.backward && self.stuck_at.as_deref() == Some(step);
         };
         if self.backward {
-            // What follows in a compensation was done before.
+            // A compensation goes to the steps that were done before.
             for known in self.steps[..=at]
                 .iter_mut()
-                .filter(|s| s.state == StepState::Undone || s.is_open_behind())
+                .filter(|s| s.state == StepState::Undone || s.owes_undo())
             {
                 known.state = StepState::Done;
             }
         } else {
             let stuck_at = self.stuck_at.as_deref();
-            let once_more = |known: &StepProgress| known.once_more(stuck_at == Some(&*known.step));
-            let once_more: Vec<StepProgress> =
-                self.steps[at..].iter().filter_map(once_more).collect();
+            let reset =
+                |known: &StepProgress| known.reset_for_retry(stuck_at == Some(&*known.step));
+            let reset: Vec<StepProgress> = self.steps[at..].iter().filter_map(reset).collect();
             self.steps.truncate(at);
-            self.steps.extend(once_more);
+            self.steps.extend(reset);
         }
         true
     }
 
-    /// Counts the step at which it is stuck as done, or as undone, without doing it. The pivot counts as done too: what
-    /// cannot be taken back was done by other means, so that the saga only goes forward.
-    fn pass(&mut self, step: &str) -> bool {
+    /// Counts the step at which it is stuck as done, or as undone, without an attempt. A skipped
+    /// pivot counts as done too: the operator has done by other means what cannot be undone, and
+    /// the saga only goes forward.
+    fn skip(&mut self, step: &str) -> bool {
         if self.stuck_at.as_deref() != Some(step) {
             return false;
         }
@@ -486,7 +511,7 @@ impl Instance {
         if self.backward {
             self.undone(step)
         } else {
-            self.put(step, StepState::Skipped, None, pivot, false)
+            self.finish(step, StepState::Skipped, None, pivot, false)
         }
     }
 
@@ -495,7 +520,7 @@ impl Instance {
         true
     }
 
-    /// Finds the place of a step, making one for it when it was never tried.
+    /// Finds the index of a step, and adds the step where nothing is recorded of it.
     fn entry(&mut self, step: &str) -> usize {
         if let Some(at) = self.steps.iter().position(|s| s.step == step) {
             return at;

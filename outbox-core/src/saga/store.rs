@@ -3,13 +3,13 @@
 use super::{
     coordinator::SagaStarts,
     json::Json,
-    lock::{Marked, Waiting},
+    lock::{LockOutcome, WaitEdges},
     plan::When,
-    record::{LogEntry, Record},
+    record::{LogEntry, Operator, Record},
     state::{Instance, SagaState},
 };
 use crate::{
-    admin::Decision,
+    admin::OperatorNote,
     event::{SagaId, Timestamp},
     outbox::{Store, StoreError},
     runtime::Wake,
@@ -21,13 +21,13 @@ use std::{sync::Arc, time::Duration};
 /// A saga that is to be started.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NewSaga {
-    /// Its identity, unless it is there already.
+    /// The identity that it gets, unless the saga exists already.
     pub id: SagaId,
     /// The definition's name.
     pub name: Arc<str>,
     /// The definition's version.
     pub version: u32,
-    /// What it is known by: of one name there is one saga under it.
+    /// Its correlation id: there is one saga of a name under it.
     pub correlation: Arc<str>,
     /// Its data.
     pub data: Json,
@@ -35,21 +35,21 @@ pub struct NewSaga {
     pub deadline: Option<Duration>,
 }
 
-/// What became of a start.
+/// The outcome of a start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Started {
-    /// This call has made the saga.
+    /// The start has written a new saga.
     New {
         /// Its identity.
         id: SagaId,
     },
-    /// There is one under the name and correlation id that has not ended; nothing was written.
+    /// A saga under the name and correlation id has not ended; nothing was written.
     Running {
         /// Its identity.
         id: SagaId,
     },
-    /// There was one under the name and correlation id, and it has ended; nothing was written.
+    /// A saga under the name and correlation id has ended; nothing was written.
     AlreadyEnded {
         /// Its identity.
         id: SagaId,
@@ -69,83 +69,86 @@ impl Started {
         }
     }
 
-    /// Tells whether this call has made it.
+    /// Tells whether the start has written a new saga.
     #[must_use]
     pub const fn is_new(&self) -> bool {
         matches!(self, Self::New { .. })
     }
 }
 
-/// A name and version of a definition.
-pub type Known = (Arc<str>, u32);
+/// The name and version of a definition.
+pub type DefinitionId = (Arc<str>, u32);
 
-/// A saga in the hands of one coordinator, until another one claims it under a later epoch.
+/// The claim of one coordinator on a saga, until another one claims it under a later epoch.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Claim {
+pub struct SagaClaim {
     /// The saga.
     pub id: SagaId,
-    /// Under which epoch it is held.
+    /// The epoch of the claim.
     pub epoch: i64,
     /// Its definition.
-    pub definition: Known,
-    /// Whether its last holder went without a word: it neither gave it back nor said when to go on.
+    pub definition: DefinitionId,
+    /// Whether the claim before it ran out: its coordinator neither released the saga nor recorded
+    /// when it is due.
     pub taken_over: bool,
 }
 
-/// A saga as a step sees it, locked.
+/// A saga whose row a transaction has locked and read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OpenSaga {
-    /// What it is known by.
+    /// Its correlation id.
     pub correlation: Arc<str>,
-    /// Where it stands.
+    /// Its state.
     pub instance: Instance,
     /// Its data.
     pub data: Json,
-    /// Place of the last record in the log.
+    /// Number of the last record in the log.
     pub seq: u64,
-    /// When it was opened, and whether its deadline has passed then.
+    /// When the row was read, and whether the saga's deadline had passed by then.
     pub when: When,
 }
 
-/// When a saga is to be looked at again.
+/// When a coordinator drives a saga next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Due {
-    /// By its holder at once; by others after this time, if the holder is gone then.
-    Held(Duration),
-    /// By anybody after this time, or at its deadline where that comes first and still counts.
+    /// At once, under the present claim, which lasts for this time.
+    Leased(Duration),
+    /// After this time, or at the saga's deadline where that comes first and still counts: any
+    /// coordinator may claim it.
     After(Duration),
-    /// Never: it is final, or waits for an operator.
+    /// Never: it has ended, or is stuck.
     Never,
 }
 
-/// What a transaction changes of a saga that it has opened.
+/// The change of a saga in the transaction that has opened it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Change<'a> {
     /// The saga.
     pub id: SagaId,
-    /// Where it stood before.
+    /// Its state before the change.
     pub before: &'a Instance,
-    /// Where it stands after it.
+    /// Its state after the change.
     pub instance: &'a Instance,
-    /// Its data after it, where they have changed.
+    /// Its data after the change, where they have changed.
     pub data: Option<&'a Json>,
-    /// Place of the last record before these.
+    /// Number of the last record before these.
     pub seq: u64,
-    /// What to append to the log.
+    /// The records to append to the log.
     pub records: &'a [Record],
-    /// When it is to be looked at again.
+    /// When a coordinator drives it next.
     pub due: Due,
 }
 
-/// Keeps sagas. Called by starts, in the caller's transaction, and by coordinators.
+/// Stores sagas. Starts call it in the caller's transaction, coordinators in their own.
 #[async_trait]
 pub trait SagaStore: Store {
-    /// Writes a saga and the first record of its log in the transaction, unless one is there under its name and
-    /// correlation id; wakes the coordinators of this process after the commit.
+    /// Writes a saga and the first record of its log in the transaction, unless there is a saga
+    /// under its name and correlation id; wakes the coordinators of this process after the commit.
     async fn start(&self, tx: &Self::Tx, saga: &NewSaga) -> Result<Started, StoreError>;
 
-    /// Gives the saga that has ended under the name and correlation id of a new one another correlation id in the transaction,
-    /// so that its own is free; nothing where there is none.
+    /// Moves the ended saga under the name and correlation id of a new one to another correlation
+    /// id, in the transaction, so that the new one can have its own. Does nothing where there is
+    /// none.
     async fn set_aside(
         &self,
         tx: &Self::Tx,
@@ -153,78 +156,102 @@ pub trait SagaStore: Store {
         correlation: &str,
     ) -> Result<(), StoreError>;
 
-    /// What sagas are started as, by the type of their data: of all clones of the store.
+    /// Gives what sagas are started as, by the type of their data. All clones of the store share
+    /// it.
     fn starts(&self) -> &SagaStarts;
 
-    /// Takes sagas that are due, the longest due first, at most `limit`: in a transaction of its own each gets a new epoch,
-    /// and is due again after `lease`. Sagas that others have locked, and those of other definitions, are left. A claim
-    /// that ran out is told from a saga that was nobody's.
+    /// Claims sagas of these definitions that are due, the longest due first, at most `limit`, in a
+    /// transaction of its own: each gets a new epoch, and is due again after `lease`. Skips rows
+    /// that other transactions have locked. A claim tells whether it takes over from one that ran
+    /// out.
     async fn claim(
         &self,
-        known: &[Known],
+        definitions: &[DefinitionId],
         lease: Duration,
         limit: u32,
-    ) -> Result<Vec<Claim>, StoreError>;
+    ) -> Result<Vec<SagaClaim>, StoreError>;
 
-    /// Locks a saga's row in the transaction and reads it; `None` where it is held under another epoch.
-    async fn open(&self, tx: &Self::Tx, claim: &Claim) -> Result<Option<OpenSaga>, StoreError>;
+    /// Locks a saga's row in the transaction and reads it; `None` where the saga has another epoch
+    /// than the claim.
+    async fn open(&self, tx: &Self::Tx, claim: &SagaClaim) -> Result<Option<OpenSaga>, StoreError>;
 
-    /// Locks the row of a saga in the transaction, whoever holds it, and reads it; `None` where there is none.
-    async fn open_any(
+    /// Locks a saga's row in the transaction and reads it, whichever coordinator has claimed it, to
+    /// apply a reply; `None` where there is no such saga.
+    async fn open_for_reply(
         &self,
         tx: &Self::Tx,
         saga: SagaId,
-    ) -> Result<Option<(Known, OpenSaga)>, StoreError>;
+    ) -> Result<Option<(DefinitionId, OpenSaga)>, StoreError>;
 
-    /// Runs this after the transaction's commit. It dies with the process, and its panic is its own.
+    /// Runs this after the transaction's commit. It does not run where the process ends before, and
+    /// its panic affects nothing else.
     fn after_commit(&self, tx: &Self::Tx, hook: Box<dyn FnOnce() + Send>);
 
     /// Wakes the coordinators of this process after the transaction's commit.
-    fn wake_after(&self, tx: &Self::Tx);
+    fn wake_after_commit(&self, tx: &Self::Tx);
 
-    /// Marks an entity for a saga in the transaction, unless another saga has marked it. Waits for a transaction that marks
-    /// it at this moment.
-    async fn lock(&self, tx: &Self::Tx, saga: SagaId, entity: &str) -> Result<Marked, StoreError>;
+    /// Locks an entity for a saga in the transaction, unless another saga has locked it. Waits for
+    /// an open transaction that locks the same entity.
+    async fn lock(
+        &self,
+        tx: &Self::Tx,
+        saga: SagaId,
+        entity: &str,
+    ) -> Result<LockOutcome, StoreError>;
 
-    /// Says which saga has marked an entity.
+    /// Gives the saga that has locked an entity.
     async fn holder(&self, tx: &Self::Tx, entity: &str) -> Result<Option<SagaId>, StoreError>;
 
-    /// Says the same and keeps it so until the transaction ends: waits for one that gives the entity back at this moment, and
-    /// lets none do so meanwhile.
-    async fn pin_holder(&self, tx: &Self::Tx, entity: &str) -> Result<Option<SagaId>, StoreError>;
+    /// Gives the saga that has locked an entity, and holds the lock's row shared until the
+    /// transaction ends: waits for an open transaction that releases the lock, and keeps others
+    /// from releasing it meanwhile.
+    async fn holder_for_share(
+        &self,
+        tx: &Self::Tx,
+        entity: &str,
+    ) -> Result<Option<SagaId>, StoreError>;
 
-    /// Makes a saga due that is at rest until later. One that somebody has is left: its holder looks by itself.
-    async fn make_due(&self, tx: &Self::Tx, saga: SagaId) -> Result<(), StoreError>;
+    /// Makes a saga due now that no coordinator has claimed and that is due later. Leaves a claimed
+    /// one: its coordinator polls the lock by itself.
+    async fn schedule_now(&self, tx: &Self::Tx, saga: SagaId) -> Result<(), StoreError>;
 
-    /// Says of some sagas for which others they wait; those that wait for none are left out.
-    async fn waiting(&self, tx: &Self::Tx, sagas: &[SagaId]) -> Result<Vec<Waiting>, StoreError>;
+    /// Gives for which other sagas these wait; omits those that wait for none.
+    async fn wait_edges(
+        &self,
+        tx: &Self::Tx,
+        sagas: &[SagaId],
+    ) -> Result<Vec<WaitEdges>, StoreError>;
 
-    /// Writes what has changed of a saga that the transaction has opened, and appends to its log. Unless it is due as
-    /// [`Due::Held`] it is nobody's afterwards, and no epoch of before opens it.
+    /// Writes the change of a saga that the transaction has opened, and appends to its log. Unless
+    /// it is due as [`Due::Leased`], this ends the claim: no earlier epoch opens the saga.
     ///
-    /// What it [waits](Instance::waits) for is kept where [`waiting`](Self::waiting) finds it. Where it ends, the entities
-    /// that are marked for it are so no more. Of those that wait for an entity the first becomes due when it is given back,
-    /// and when one that waited for it does not take it.
+    /// Stores the locks for which the saga [waits](Instance::blocked_on), so that
+    /// [`wait_edges`](Self::wait_edges) finds them. Releases its locks where it ends. Makes the
+    /// first of the sagas due that wait for an entity, where its lock is released, and where a saga
+    /// stops waiting for it without having locked it.
     async fn record(&self, tx: &Self::Tx, change: &Change<'_>) -> Result<(), StoreError>;
 
-    /// Gives sagas back that are still held under their epochs: they are due now, and nobody's.
-    async fn release(&self, claims: &[Claim]) -> Result<(), StoreError>;
+    /// Releases claims whose epochs still hold: the sagas are due now, and any coordinator may
+    /// claim them.
+    async fn release(&self, claims: &[SagaClaim]) -> Result<(), StoreError>;
 }
 
-/// What coordinators need beside the store.
+/// What coordinators need of a store beside [`SagaStore`].
 #[async_trait]
 pub trait SagaSource: SagaStore {
-    /// Gives the wake that rings when a saga was started or an operator has decided.
+    /// Gives the wake for starts of sagas and for operators' decisions.
     fn saga_wake(&self) -> Wake;
 
-    /// Finds definitions of sagas that are due and that are none of these: no coordinator with these can go on with them.
-    async fn missing(&self, known: &[Known]) -> Result<Vec<Known>, StoreError>;
+    /// Finds the definitions of due sagas that are none of these: a coordinator with these cannot
+    /// drive such sagas.
+    async fn missing(&self, definitions: &[DefinitionId]) -> Result<Vec<DefinitionId>, StoreError>;
 
-    /// Deletes sagas that ended before this time, with their logs, at most `limit`. Gives how many went.
-    async fn forget(&self, keep: Duration, limit: u32) -> Result<u64, StoreError>;
+    /// Deletes sagas that ended longer ago than `keep`, with their logs, at most `limit`. Gives the
+    /// number of deleted sagas.
+    async fn prune(&self, keep: Duration, limit: u32) -> Result<u64, StoreError>;
 }
 
-/// Which sagas are meant. Everything that is set must hold.
+/// Selects sagas that match everything that is set.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct SagaFilter {
     /// Of this name.
@@ -235,17 +262,17 @@ pub struct SagaFilter {
     pub correlation: Option<String>,
 }
 
-/// A saga as people see it.
+/// A saga as operators see it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct SagaView {
     /// Its identity.
     pub id: SagaId,
     /// Its definition.
     #[serde(serialize_with = "definition")]
-    pub definition: Known,
-    /// What it is known by.
+    pub definition: DefinitionId,
+    /// Its correlation id.
     pub correlation: String,
-    /// Where it stands.
+    /// Its state.
     pub instance: Instance,
     /// When it was started.
     pub started_at: Timestamp,
@@ -253,36 +280,40 @@ pub struct SagaView {
     pub changed_at: Timestamp,
 }
 
-fn definition<S: Serializer>((name, version): &Known, serializer: S) -> Result<S::Ok, S::Error> {
+fn definition<S: Serializer>(
+    (name, version): &DefinitionId,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
     (&**name, version).serialize(serializer)
 }
 
-/// What an operator wants of a saga.
+/// What an operator does with a saga.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Operation {
-    /// Turn back: undo what was done. Also of a saga that is running; not past its pivot.
+    /// Start compensating, also where the saga is running; not past its pivot.
     Cancel,
-    /// Go on where it is stuck, with no failures counted.
+    /// Go on where it is stuck, with all failures reset.
     Resume,
-    /// Go on from a step, where it is stuck: do it and what follows once more, or undo it and what follows once more.
+    /// Go on from a step, where it is stuck: do, or undo, that step and those that follow again.
     RetryFrom(String),
-    /// Count the step at which it is stuck, or its compensation, as done. After a pivot that is counted so, the saga only
-    /// goes forward.
+    /// Skip the step at which it is stuck, or its compensation, which counts as done. After a
+    /// skipped pivot the saga only goes forward.
     Skip(String),
 }
 
 impl Operation {
-    /// Gives the record of it.
+    /// Gives the record that it appends.
     #[must_use]
-    pub fn record(&self, decision: &Decision) -> Record {
-        let by = super::record::By::from(decision);
+    pub fn record(&self, note: &OperatorNote) -> Record {
+        let by = Operator::from(note);
         match self {
-            Self::Cancel => {
-                Record::TurnedBack { reason: format!("cancelled: {}", by.why), by: Some(by) }
-            }
+            Self::Cancel => Record::CompensationStarted {
+                reason: format!("cancelled: {}", by.reason),
+                by: Some(by),
+            },
             Self::Resume => Record::Resumed { by },
             Self::RetryFrom(step) => Record::RetriedFrom { step: step.clone(), by },
-            Self::Skip(step) => Record::Passed { step: step.clone(), by },
+            Self::Skip(step) => Record::SkippedByOperator { step: step.clone(), by },
         }
     }
 }
@@ -290,11 +321,11 @@ impl Operation {
 /// Sagas counted by state, up to [`SagaCounts::LIMIT`] each.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 pub struct SagaCounts {
-    /// Being done.
+    /// Sagas that run their steps.
     pub running: u64,
-    /// Being undone.
+    /// Sagas that compensate.
     pub compensating: u64,
-    /// Waiting for an operator.
+    /// Sagas that are stuck.
     pub stuck: u64,
 }
 
@@ -303,14 +334,14 @@ impl SagaCounts {
     pub const LIMIT: u64 = 100_000;
 }
 
-/// What an operator can see of sagas and do with them. Implemented by stores.
+/// What an operator sees of sagas and does with them. Stores implement it.
 #[async_trait]
 pub trait SagaAdmin: Send + Sync + 'static {
     /// Counts the sagas that have not ended; no count walks a whole table.
     async fn saga_counts(&self) -> Result<SagaCounts, StoreError>;
 
-    /// Gives sagas by identity, which is by age, from the one after `after`, at most `limit` and as many as one answer takes
-    /// by their bytes: none at all is the sign that there are no more.
+    /// Gives sagas by identity, which is by age, from the one after `after`: at most `limit`, and
+    /// no more than fit one page by their bytes. Only an empty page says that there are no more.
     async fn sagas(
         &self,
         filter: &SagaFilter,
@@ -321,12 +352,12 @@ pub trait SagaAdmin: Send + Sync + 'static {
     /// Gives the log of a saga, in order.
     async fn saga_log(&self, saga: SagaId) -> Result<Vec<LogEntry>, StoreError>;
 
-    /// Does what an operator wants, where the saga's state allows it, and notes who and why; `false` where it does not,
-    /// as after somebody else was faster.
+    /// Applies an operation, where the saga's state allows it, and records the operator and the
+    /// reason; `false` where it does not, as after another operator was faster.
     async fn operate(
         &self,
         saga: SagaId,
         operation: &Operation,
-        decision: &Decision,
+        note: &OperatorNote,
     ) -> Result<bool, StoreError>;
 }

@@ -1,4 +1,4 @@
-//! Messages that are published at once, and what became of each.
+//! Messages that are published at once, and their outcomes.
 
 use super::{PublishError, Publisher, Receipt};
 use crate::event::Message;
@@ -7,10 +7,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 /// How a publish of one message ended.
 type Outcome = Result<Receipt, PublishError>;
 
-/// Messages handed to a [`Publisher`] at once. It reports what became of each with [`done`](Self::done), as it comes.
+/// Messages that a [`Publisher`] publishes at once. It reports the outcome of each at once with [`done`](Self::done).
 ///
-/// The relay takes what is reported while the rest is still under way, and keeps it when the deadline of the route ends
-/// the call: one message that hangs holds nobody else up.
+/// The relay takes reported outcomes while the other messages are in flight, and keeps them when the deadline of the route
+/// ends the call: one message that hangs delays no other.
 #[derive(Debug)]
 pub struct Batch {
     messages: Arc<[Message]>,
@@ -19,7 +19,7 @@ pub struct Batch {
 }
 
 impl Batch {
-    /// Makes a batch of messages of which nothing is reported yet.
+    /// Makes a batch of messages without outcomes.
     #[must_use]
     pub fn new(messages: impl Into<Arc<[Message]>>) -> Self {
         let messages = messages.into();
@@ -34,8 +34,8 @@ impl Batch {
         self
     }
 
-    /// Tells whether no message may reach its destination twice: a publisher sends none of them again by itself, however it
-    /// was refused.
+    /// Tells whether no message may reach its destination twice: a publisher then sends none of them again by itself,
+    /// whatever the failure was.
     #[must_use]
     pub fn is_at_most_once(&self) -> bool {
         self.once
@@ -59,13 +59,13 @@ impl Batch {
         self.messages.is_empty()
     }
 
-    /// Reports what became of the message at an index, from 0. The first report of a message stands; a later one, and
+    /// Reports the outcome of the message at an index, from 0. The first report of a message stands; a later one, and
     /// one beyond the last message, changes nothing.
     pub fn done(&mut self, index: usize, outcome: Result<Receipt, PublishError>) {
         self.outcomes.report(index, outcome);
     }
 
-    /// Reports one outcome for all messages of which nothing is reported yet.
+    /// Reports one outcome for all messages without one.
     pub fn rest(&mut self, outcome: impl Fn() -> Result<Receipt, PublishError>) {
         for index in 0..self.len() {
             if !self.outcomes.is_reported(index) {
@@ -74,7 +74,7 @@ impl Batch {
         }
     }
 
-    /// Gives what was reported, in the order of the messages; `None` where nothing was.
+    /// Gives the outcomes, in the order of the messages; `None` for a message without one.
     #[must_use]
     pub fn into_outcomes(self) -> Vec<Option<Result<Receipt, PublishError>>> {
         let mut outcomes: Vec<_> = self.messages.iter().map(|_| None).collect();
@@ -84,13 +84,13 @@ impl Batch {
         outcomes
     }
 
-    /// Gives a second handle on what is reported, which outlives a call that is given up.
+    /// Gives a second handle on the outcomes, which outlives a cancelled call.
     pub(crate) fn outcomes(&self) -> Outcomes {
         self.outcomes.clone()
     }
 }
 
-/// What is reported of a batch and was not taken yet.
+/// The outcomes of a batch that were reported and not taken yet.
 #[derive(Debug, Clone)]
 pub(crate) struct Outcomes(Arc<Mutex<Reported>>);
 
@@ -125,12 +125,12 @@ impl Outcomes {
         self.lock().seen.get(index).copied().unwrap_or(true)
     }
 
-    /// Takes what was reported since it was taken last.
+    /// Takes the outcomes that were reported since the last call.
     pub(crate) fn take(&self) -> Vec<(usize, Outcome)> {
         std::mem::take(&mut self.lock().untaken)
     }
 
-    /// Gives the indices of which nothing is reported.
+    /// Gives the indices of messages without an outcome.
     pub(crate) fn missing(&self) -> Vec<usize> {
         self.lock()
             .seen
@@ -150,15 +150,15 @@ pub async fn publish_all<P: Publisher + ?Sized>(
 ) -> Vec<Result<Receipt, PublishError>> {
     let mut batch = Batch::new(messages);
     publisher.publish_batch(&mut batch).await;
-    let untold =
+    let missing =
         || Err(PublishError::transient("the publisher reported no outcome of this message"));
-    batch.into_outcomes().into_iter().map(|outcome| outcome.unwrap_or_else(untold)).collect()
+    batch.into_outcomes().into_iter().map(|outcome| outcome.unwrap_or_else(missing)).collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{runtime::caught, testing::transport::numbered};
+    use crate::{runtime::catch_unwind, testing::transport::numbered};
     use async_trait::async_trait;
     use std::future::pending;
 
@@ -198,7 +198,7 @@ mod tests {
         let mut batch =
             Batch::new(["a", "panics", "hangs", "b"].map(|key| numbered(1, key)).to_vec());
         let outcomes = batch.outcomes();
-        let publishing = caught(OnePanicsOneHangs.publish_batch(&mut batch));
+        let publishing = catch_unwind(OnePanicsOneHangs.publish_batch(&mut batch));
         assert!(
             tokio::time::timeout(std::time::Duration::from_millis(50), publishing).await.is_err(),
             "one hangs"

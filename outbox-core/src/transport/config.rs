@@ -1,14 +1,14 @@
-//! What is wrong with a configuration: all of it at once.
+//! The faults of a transport's configuration, all reported at once.
 
 use std::fmt;
 
-/// One thing that is wrong with a configuration of a transport. It quotes no secret.
+/// One fault in a transport's configuration. It quotes no secret.
 pub trait TransportFault: fmt::Debug + fmt::Display {
     /// Names the transport, such as "Kafka".
     const TRANSPORT: &'static str;
 }
 
-/// A configuration that cannot work, with everything that is wrong with it.
+/// A configuration that cannot work, with all its faults.
 ///
 /// ```
 /// use outbox_core::transport::{ConfigError, TransportFault};

@@ -1,9 +1,9 @@
-//! What a destination takes, so that what it would refuse is refused at enqueue.
+//! The limits of a destination, so that an event that it would reject is rejected at enqueue.
 
 use super::{cloudevents, nearest::nearest};
 use crate::event::{EventId, Message, MessageParts, NewEvent, Timestamp};
 
-/// What a destination takes.
+/// The limits of a destination.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Limits {
@@ -17,7 +17,7 @@ pub struct Limits {
     pub max_text: Option<usize>,
     /// Longest value of a header in bytes.
     pub max_header: Option<usize>,
-    /// What names of topics it takes; `None` for any.
+    /// The rule for names of topics; `None` for any name.
     pub topics: Option<TopicRule>,
     /// Most messages in one `publish_batch`, from 1.
     pub max_batch: usize,
@@ -43,7 +43,7 @@ impl Default for Limits {
 
 /// How a destination encodes a message, so that it can be measured before it is saved.
 ///
-/// What is not known of an event by then (its source, place and instants) counts with its longest form.
+/// Attributes that are not known by then (source, place and instants) count with their longest form.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Encoding {
@@ -102,7 +102,7 @@ impl Encoding {
 
 /// Bytes of the prefix of an attribute's name, as Kafka's and HTTP's `ce_`, with what a record keeps of each.
 const PREFIX: usize = 12;
-/// Bytes of what is known of no event by now, and of the names of attributes, at their longest.
+/// Bytes of the attributes that are not known yet, and of the names of attributes, at their longest.
 const ENVELOPE: usize = 2_048;
 
 /// Makes the longest message that an event can become.
@@ -131,7 +131,7 @@ const LONGEST_SOURCE: usize = 255;
 /// An instant that is written with all its digits: in the year 2286.
 const FAR: i64 = 9_999_999_999_999_999;
 
-/// What names of topics a destination takes.
+/// The rule of a destination for names of topics.
 #[derive(Debug, Clone, Copy)]
 pub struct TopicRule {
     rule: &'static str,
@@ -154,7 +154,7 @@ impl PartialEq for TopicRule {
 
 impl Eq for TopicRule {}
 
-/// An event that the destination would refuse.
+/// An event that the destination would reject.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum LimitError {
@@ -262,7 +262,7 @@ impl Limits {
         self
     }
 
-    /// Sets what names of topics it takes.
+    /// Sets the rule for names of topics.
     #[must_use]
     pub const fn topics(mut self, rule: TopicRule) -> Self {
         self.topics = Some(rule);

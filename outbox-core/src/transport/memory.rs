@@ -1,6 +1,10 @@
-//! The in-process transport: both halves over one bounded channel. For tests, examples and modular monoliths.
+//! The in-process transport: both halves over one bounded channel. For tests, examples and modular
+//! monoliths.
 
-use super::{Acknowledge, Delivery, PublishError, Publisher, Receipt, SubscribeError, Subscriber};
+use super::{
+    AckDecision, Acknowledge, Delivery, PublishError, Publisher, Receipt, SubscribeError,
+    Subscriber,
+};
 use crate::{event::Message, runtime::now};
 use async_trait::async_trait;
 use std::{
@@ -15,9 +19,10 @@ use tokio::sync::{mpsc, oneshot};
 /// Deliveries that may wait for the subscriber: enough to keep it busy, few enough to push back.
 const CAPACITY: usize = 256;
 
-/// Within which time a delivery has to be handled, or is returned without being begun: far less than the deadline of a relay's
-/// route, so that an event that only waits for its turn does not look like one whose publish hangs.
-const ANSWERED_WITHIN: Duration = Duration::from_secs(8);
+/// How long the publisher waits for the ack decision; a consumer returns a delivery that it cannot
+/// start in time. Far less than the deadline of a relay's route, so that an event that only waits
+/// for its turn does not look like one whose publish hangs.
+const ACK_DEADLINE: Duration = Duration::from_secs(8);
 
 /// The publishing half. A publish is confirmed when the subscriber has acknowledged it.
 #[derive(Debug, Clone)]
@@ -40,32 +45,25 @@ impl Memory {
 }
 
 #[derive(Debug)]
-enum Answer {
-    Ack,
-    Nack,
-    Reject(String),
-}
-
-#[derive(Debug)]
-struct Handle(oneshot::Sender<Answer>);
+struct AckHandle(oneshot::Sender<AckDecision>);
 
 #[async_trait]
 impl Publisher for Memory {
     async fn publish(&self, message: &Message) -> Result<Receipt, PublishError> {
-        let (answer, answered) = oneshot::channel();
-        let delivery = Delivery::new(Ok(message.clone()), None, Box::new(Handle(answer)));
-        let delivery = delivery.awaited(now(), now() + ANSWERED_WITHIN);
+        let (sender, decision) = oneshot::channel();
+        let delivery = Delivery::new(Ok(message.clone()), None, Box::new(AckHandle(sender)));
+        let delivery = delivery.awaited(now(), now() + ACK_DEADLINE);
         if self.sender.send(delivery).await.is_err() {
             return Err(PublishError::unavailable("the subscriber is closed"));
         }
-        match answered.await {
-            Ok(Answer::Ack) => {
+        match decision.await {
+            Ok(AckDecision::Ack) => {
                 Ok(Receipt::new().at(self.delivered.fetch_add(1, Ordering::Relaxed) + 1))
             }
-            Ok(Answer::Nack) => {
+            Ok(AckDecision::Nack) => {
                 Err(PublishError::transient("the subscriber could not handle the message"))
             }
-            Ok(Answer::Reject(reason)) => {
+            Ok(AckDecision::Reject(reason)) => {
                 Err(PublishError::permanent(format!("the subscriber rejected it: {reason}")))
             }
             Err(_) => {
@@ -82,24 +80,24 @@ impl Subscriber for MemorySubscriber {
     }
 }
 
-impl Handle {
-    fn answer(self, answer: Answer) -> Result<(), SubscribeError> {
-        self.0
-            .send(answer)
-            .map_err(|_| SubscribeError("the publisher no longer waits for an answer".into()))
+impl AckHandle {
+    fn decide(self, decision: AckDecision) -> Result<(), SubscribeError> {
+        self.0.send(decision).map_err(|_| {
+            SubscribeError("the publisher no longer waits for the ack decision".into())
+        })
     }
 }
 
 #[async_trait]
-impl Acknowledge for Handle {
+impl Acknowledge for AckHandle {
     async fn ack(self: Box<Self>) -> Result<(), SubscribeError> {
-        self.answer(Answer::Ack)
+        self.decide(AckDecision::Ack)
     }
     async fn nack(self: Box<Self>, _requeue: bool) -> Result<(), SubscribeError> {
-        self.answer(Answer::Nack)
+        self.decide(AckDecision::Nack)
     }
     async fn reject(self: Box<Self>, reason: &str) -> Result<(), SubscribeError> {
-        self.answer(Answer::Reject(reason.to_owned()))
+        self.decide(AckDecision::Reject(reason.to_owned()))
     }
     fn is_given_up(&self) -> bool {
         self.0.is_closed()

@@ -20,4 +20,4 @@ pub use route::{
     DEFAULT_MAX_IN_MEMORY, DEFAULT_PUBLISH_DEADLINE, Guarantee, Route, Selector, WhenDead,
     event_type, everything, route_set_hash, topic,
 };
-pub use subscriber::{Acknowledge, Delivery, SubscribeError, Subscriber};
+pub use subscriber::{AckDecision, Acknowledge, Delivery, SubscribeError, Subscriber};

@@ -1,4 +1,4 @@
-//! The name that is spelled most like another one, so that an error can say what was meant.
+//! The name that is spelled most like another one, so that an error can suggest it.
 
 /// Gives the candidate that differs least from a name: by a third of its letters at most, or two.
 pub(super) fn nearest<'a>(

@@ -1,7 +1,7 @@
 //! The sending half of a transport.
 
 use super::{Batch, Limits};
-use crate::{event::Message, failure::FailureClass, runtime::caught};
+use crate::{event::Message, failure::FailureClass, runtime::catch_unwind};
 use async_trait::async_trait;
 use futures_util::{StreamExt, stream::FuturesUnordered};
 use std::time::Duration;
@@ -20,14 +20,14 @@ pub trait Publisher: Send + Sync + 'static {
     /// [`PublishError`] with the class of the failure.
     async fn publish(&self, message: &Message) -> Result<Receipt, PublishError>;
 
-    /// Publishes many at once, no order among them, and reports each outcome by [`Batch::done`] as it comes: what is
-    /// reported when the route's deadline ends the call stands, whatever became of the others.
+    /// Publishes many at once, in no order, and reports each outcome by [`Batch::done`] at once: an outcome that is
+    /// reported when the route's deadline ends the call counts, whatever the other outcomes are.
     ///
     /// By default a [`publish`](Self::publish) for each, all of them concurrently; one that panics fails alone.
     async fn publish_batch(&self, batch: &mut Batch) {
         let messages = batch.messages();
         let publish =
-            |(index, message)| async move { (index, caught(self.publish(message)).await) };
+            |(index, message)| async move { (index, catch_unwind(self.publish(message)).await) };
         let mut publishing: FuturesUnordered<_> =
             messages.iter().enumerate().map(publish).collect();
         while let Some((index, outcome)) = publishing.next().await {
@@ -47,44 +47,44 @@ pub trait Publisher: Send + Sync + 'static {
         Ok(())
     }
 
-    /// Names where it publishes, such as host and path, exchange, or topic, without secrets; `None`, the default, where that
-    /// is not told. Relays on one outbox must agree on the destinations of their routes, and compare them by a hash.
+    /// Names where it publishes, such as host and path, exchange, or topic, without secrets; `None`, the default, where the
+    /// publisher does not say. Relays on one outbox must agree on the destinations of their routes, and compare them by a hash.
     fn destination(&self) -> Option<String> {
         None
     }
 
-    /// Tells how long the publisher itself waits for the answer to one message; `None`, the default, where it leaves that to
-    /// the deadline of its route. A relay warns at its start where that is the longer of both.
+    /// Tells how long the publisher itself waits for the confirmation of one message; `None`, the default, where it leaves
+    /// that to the deadline of its route. A relay warns at its start where that is the longer of both.
     fn timeout(&self) -> Option<Duration> {
         None
     }
 
-    /// Tells what the destination takes; checked at enqueue where the route is known there.
+    /// Gives the limits of the destination; checked at enqueue where the route is known there.
     fn limits(&self) -> Limits {
         Limits::default()
     }
 }
 
-/// What the destination said when it confirmed.
+/// A confirmation of the destination.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Receipt {
-    /// Where it went, such as a partition, a stream or a URL's host.
+    /// Where the message was stored, such as a partition, a stream or a URL's host.
     pub destination: Option<String>,
     /// Its place there, such as an offset, a sequence or a delivery tag.
     pub position: Option<u64>,
-    /// Whether the destination had it already.
+    /// Whether the destination had the message already.
     pub duplicate: bool,
 }
 
 impl Receipt {
-    /// A confirmation that says nothing more.
+    /// Makes a confirmation without details.
     #[must_use]
     pub const fn new() -> Self {
         Self { destination: None, position: None, duplicate: false }
     }
 
-    /// Adds where it went.
+    /// Adds where the message was stored.
     #[must_use]
     pub fn to(mut self, destination: impl Into<String>) -> Self {
         self.destination = Some(destination.into());
@@ -98,7 +98,7 @@ impl Receipt {
         self
     }
 
-    /// Adds that the destination had it already.
+    /// Adds that the destination had the message already.
     #[must_use]
     pub const fn duplicate(mut self, duplicate: bool) -> Self {
         self.duplicate = duplicate;
@@ -111,40 +111,40 @@ impl Receipt {
 #[error("{text}")]
 pub struct PublishError {
     class: FailureClass,
-    answered: bool,
+    responded: bool,
     text: String,
     retry_after: Option<Duration>,
     source: Option<BoxError>,
 }
 
 impl PublishError {
-    /// This message can never go.
+    /// Makes the error of a message that can never be delivered.
     pub fn permanent(text: impl Into<String>) -> Self {
         Self {
             class: FailureClass::Permanent,
-            answered: true,
+            responded: true,
             text: text.into(),
             retry_after: None,
             source: None,
         }
     }
 
-    /// This message may go later.
+    /// Makes the error of a message that may be delivered later.
     pub fn transient(text: impl Into<String>) -> Self {
-        Self { class: FailureClass::Transient, answered: false, ..Self::permanent(text) }
+        Self { class: FailureClass::Transient, responded: false, ..Self::permanent(text) }
     }
 
-    /// The destination is down.
+    /// Makes the error of a destination that is down.
     pub fn unavailable(text: impl Into<String>) -> Self {
-        Self { class: FailureClass::Unavailable, answered: false, ..Self::permanent(text) }
+        Self { class: FailureClass::Unavailable, responded: false, ..Self::permanent(text) }
     }
 
-    /// Adds that the destination lives and has answered, as one does that refuses the sender: the next key is probed
-    /// at once then, and one message that alone is refused does not keep its route paused. A permanent failure always
-    /// is an answer.
+    /// Adds that the destination has responded, as one does that refuses the sender: the next key is probed at once
+    /// then, and one message that alone is refused does not keep its route paused. A permanent failure always is a
+    /// response.
     #[must_use]
-    pub const fn answered(mut self) -> Self {
-        self.answered = true;
+    pub const fn responded(mut self) -> Self {
+        self.responded = true;
         self
     }
 
@@ -162,16 +162,16 @@ impl PublishError {
         self
     }
 
-    /// Says what the failure means.
+    /// Gives the class of the failure.
     #[must_use]
     pub const fn class(&self) -> FailureClass {
         self.class
     }
 
-    /// Tells whether the destination lives and has answered.
+    /// Tells whether the destination has responded.
     #[must_use]
-    pub const fn is_answer(&self) -> bool {
-        self.answered
+    pub const fn has_responded(&self) -> bool {
+        self.responded
     }
 
     /// Gives how long the destination asked to wait.

@@ -1,4 +1,4 @@
-//! Routes: which events go where, and how hard to try.
+//! Routes: which events go to which destination, and with which guarantee and retries.
 
 use super::{Limits, Publisher};
 use crate::{
@@ -9,13 +9,13 @@ use std::{fmt, sync::Arc, time::Duration};
 use xxhash_rust::xxh3::Xxh3;
 
 /// How long one batch may take until its destination has confirmed. Transports have shorter deadlines for each message;
-/// this one is the last resort against a publisher that never answers.
+/// this one is the last resort against a publisher that never returns.
 pub const DEFAULT_PUBLISH_DEADLINE: Duration = Duration::from_secs(30);
 
 /// Bytes of events of one route that a relay holds in memory: some seconds of work at 10 MiB/s, and a small process still.
 pub const DEFAULT_MAX_IN_MEMORY: usize = 32 << 20;
 
-/// What a route promises.
+/// The delivery guarantee of a route.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Guarantee {
     /// Published until the destination confirms; may repeat.
@@ -28,7 +28,7 @@ pub enum Guarantee {
 /// What happens to the rest of a key when its head becomes a dead letter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum WhenDead {
-    /// The rest goes on; the letter leaves the order.
+    /// The rest is delivered; the dead letter is out of the order.
     #[default]
     Continue,
     /// The rest of the key waits until the head is redriven or discarded.
@@ -208,8 +208,8 @@ impl Route {
         self
     }
 
-    /// Sets how many bytes of events of this route a relay holds in memory, from 1, [32 MiB](DEFAULT_MAX_IN_MEMORY) unless
-    /// set; one event is held whatever its size. What is beyond is read again when there is room.
+    /// Sets how many bytes of events of this route a relay keeps in memory, from 1, [32 MiB](DEFAULT_MAX_IN_MEMORY) unless
+    /// set; one event is kept whatever its size. The relay reads further events again when there is room.
     #[must_use]
     pub fn max_in_memory(mut self, bytes: usize) -> Self {
         self.max_in_memory = bytes;
@@ -219,8 +219,8 @@ impl Route {
     /// Sets after how long an event becomes a dead letter that alone is rejected, from its first rejection in this process,
     /// [24 h](DEFAULT_GIVE_UP_REJECTED) unless set.
     ///
-    /// A permanent answer buries an event at once only while the destination takes others: where it is rejected between two
-    /// confirmations of others and once more. Where nothing is confirmed, the destination is wrong, not the events: they
+    /// A permanent failure makes an event a dead letter at once only while the destination accepts others: where it is
+    /// rejected between two confirmations of others and once more. Where nothing is confirmed, the destination is wrong, not the events: they
     /// wait, in order. Under a retry policy without an end an event that alone is rejected stays, with a warning.
     #[must_use]
     pub fn give_up_rejected(mut self, after: Duration) -> Self {
@@ -228,7 +228,7 @@ impl Route {
         self
     }
 
-    /// Sets what the destination takes, in place of what the publisher says.
+    /// Sets the limits of the destination, in place of the publisher's.
     #[must_use]
     pub fn limits(mut self, limits: Limits) -> Self {
         self.limits = limits;
@@ -241,13 +241,13 @@ impl Route {
         &self.name
     }
 
-    /// Gives what its destination takes.
+    /// Gives the limits of its destination.
     #[must_use]
     pub fn limits_of(&self) -> Limits {
         self.limits
     }
 
-    /// Gives what it takes.
+    /// Gives its selector.
     #[must_use]
     pub fn selector(&self) -> &Selector {
         &self.selector

@@ -19,8 +19,9 @@ pub trait Subscriber: Send + 'static {
     /// A call that is dropped loses no delivery.
     async fn next(&mut self) -> Result<Option<Delivery>, SubscribeError>;
 
-    /// Checks the configuration, without asking the broker, so that a mistake is found before the first message. A consumer
-    /// asks every subscriber when it starts, and does not start where one is wrong.
+    /// Checks the configuration, without asking the broker, so that a mistake is found before the
+    /// first message. A consumer asks every subscriber when it starts, and does not start where one
+    /// is wrong.
     ///
     /// # Errors
     /// [`SubscribeError`] naming everything that is wrong.
@@ -28,16 +29,20 @@ pub trait Subscriber: Send + 'static {
         Ok(())
     }
 
-    /// Says goodbye: a consumer calls it last, when everything was answered for. A transport whose broker would otherwise miss
-    /// it for a while, or has answers still to be told, waits here for a moment; by default there is nothing to do. The consumer
-    /// drops the call when its shutdown's time is up, though not before a second has passed.
+    /// Closes the subscription. A consumer calls it last, after the ack decision of every delivery;
+    /// `next` then gives `None`.
+    ///
+    /// A transport deregisters from its broker here and flushes pending acknowledgements; by
+    /// default there is nothing to do. The consumer drops the call when its shutdown's time is up,
+    /// though not before a second has passed.
     ///
     /// # Cancel safety
-    /// A call that is dropped leaves all the same, and nobody waits for it.
-    async fn leave(&mut self) {}
+    /// A call that is dropped closes the subscription too, without waiting for the broker.
+    async fn close(&mut self) {}
 
-    /// Tells how long the broker may take to miss a process that has died, and to deliver again what that had not answered
-    /// for, counted from the process's last sign of life; zero, the default, where it does so at once.
+    /// Tells how long the broker may take to notice that a process has died and to redeliver its
+    /// unacknowledged messages, counted from the process's last heartbeat; zero, the default, where
+    /// the broker redelivers at once.
     fn redelivers_within(&self) -> Duration {
         Duration::ZERO
     }
@@ -53,8 +58,8 @@ impl<S: Subscriber + ?Sized> Subscriber for Box<S> {
         (**self).check()
     }
 
-    async fn leave(&mut self) {
-        (**self).leave().await;
+    async fn close(&mut self) {
+        (**self).close().await;
     }
 
     fn redelivers_within(&self) -> Duration {
@@ -67,7 +72,23 @@ impl<S: Subscriber + ?Sized> Subscriber for Box<S> {
 #[error("the subscription failed")]
 pub struct SubscribeError(#[source] pub BoxError);
 
-/// How a transport is told what became of a delivery. Implemented by transports, called once.
+/// The ack decision of one delivery, as a value: for a transport that passes it from the delivery's
+/// handle to the task that answers the sender or the broker.
+///
+/// Ordered: of several handlers' decisions the greatest counts, because a returned delivery gives
+/// every handler another attempt, and the inbox recognises the handlers that are done.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum AckDecision {
+    /// The message was handled.
+    Ack,
+    /// The message can never be handled, for this reason.
+    Reject(String),
+    /// The message was not handled; the sender or the broker delivers it again.
+    Nack,
+}
+
+/// Passes the ack decision of one delivery to its sender or broker. Implemented by transports,
+/// called once.
 #[async_trait]
 pub trait Acknowledge: Send + Sync + 'static {
     /// The message was handled.
@@ -79,15 +100,17 @@ pub trait Acknowledge: Send + Sync + 'static {
     /// The message can never be handled.
     async fn reject(self: Box<Self>, reason: &str) -> Result<(), SubscribeError>;
 
-    /// Tells whether the sender has given up waiting for the answer, and will send the message again: what has not begun then
-    /// is not begun. Not so by default, as where a broker keeps the message.
+    /// Tells whether the sender has stopped waiting for the ack decision and will send the message
+    /// again: a consumer then starts no handler. `false` by default, as where a broker keeps the
+    /// message.
     fn is_given_up(&self) -> bool {
         false
     }
 }
 
-/// One message with the means to answer for it. Dropped without an answer, it counts as `nack(true)` where the transport
-/// can tell, else it comes again when the connection ends.
+/// One message with the handle that takes its ack decision. A delivery that is dropped without one
+/// counts as `nack(true)` where the transport notices the drop; else the broker redelivers the
+/// message when the connection ends.
 pub struct Delivery {
     /// The message, or why it cannot be read.
     pub message: Result<Message, String>,
@@ -95,10 +118,12 @@ pub struct Delivery {
     pub attempt: Option<u32>,
     /// The bytes that came, for a message that cannot be read; where the transport gives them.
     pub raw: Option<Bytes>,
-    /// Whether its sender waits for the answer, and sends it again after a return, before anything later of its key: where a key
-    /// has more waiting than its places, a consumer returns such a delivery, and keeps any other in memory.
+    /// Whether its sender waits for the ack decision and, after a `nack`, sends the message again
+    /// before any later one of its key. A consumer returns such a delivery when the queue of its
+    /// key is full, and keeps any other in memory.
     pub comes_back_in_order: bool,
-    /// From when on and until when its sender waits for the answer; `None` where nobody does, or it is not known for how long.
+    /// From when on and until when its sender waits for the ack decision; `None` where no sender
+    /// waits, or the transport does not know for how long.
     pub awaited: Option<(Instant, Instant)>,
     handle: Box<dyn Acknowledge>,
 }
@@ -130,39 +155,42 @@ impl Delivery {
         self
     }
 
-    /// Says that its sender waits for the answer, and after a return sends it again before anything later of its key.
+    /// Says that its sender waits for the ack decision and, after a `nack`, sends the message again
+    /// before any later one of its key.
     #[must_use]
     pub fn that_comes_back_in_order(mut self) -> Self {
         self.comes_back_in_order = true;
         self
     }
 
-    /// Says from when on and until when its sender waits for the answer. What cannot be handled within that time is returned
-    /// before it ends, without being begun.
+    /// Says from when on and until when its sender waits for the ack decision. A consumer that
+    /// cannot handle the message in that time returns it before the end, without starting a
+    /// handler.
     #[must_use]
     pub fn awaited(mut self, since: Instant, until: Instant) -> Self {
         self.awaited = Some((since, until));
         self
     }
 
-    /// Tells whether its sender has given up waiting, and will send it again.
+    /// Tells whether its sender has stopped waiting and will send the message again.
     #[must_use]
     pub fn is_given_up(&self) -> bool {
         self.handle.is_given_up()
     }
 
-    /// Puts somebody between this and the transport.
-    pub(crate) fn answered_by(
+    /// Wraps the transport's handle in another one.
+    pub(crate) fn acknowledged_by(
         self,
-        between: impl FnOnce(Box<dyn Acknowledge>) -> Box<dyn Acknowledge>,
+        wrap: impl FnOnce(Box<dyn Acknowledge>) -> Box<dyn Acknowledge>,
     ) -> Self {
-        Self { handle: between(self.handle), ..self }
+        Self { handle: wrap(self.handle), ..self }
     }
 
     /// Says that the message was handled.
     ///
     /// # Errors
-    /// [`SubscribeError`] when the transport could not be told; the message then comes again.
+    /// [`SubscribeError`] when the transport could not pass the decision on; the message is then
+    /// delivered again.
     pub async fn ack(self) -> Result<(), SubscribeError> {
         self.handle.ack().await
     }

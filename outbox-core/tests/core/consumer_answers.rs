@@ -1,7 +1,7 @@
 //! What a consumer does with a delivery: once each, retried, rejected, returned.
 
 use crate::support::{
-    Answer, Cx, Log, OrderPlaced, consumer, order, order_of, parts, queue, stop, until, write,
+    AckResult, Cx, Log, OrderPlaced, consumer, order, order_of, parts, queue, stop, until, write,
 };
 use futures_util::future::join_all;
 use outbox_core::{
@@ -12,7 +12,7 @@ use outbox_core::{
     event::{EventMeta, Message, MessageParts, NewEvent, OutboxEvent},
     failure::{DeadReason, FailureClass, RetryPolicy},
     outbox::{Store, StoreError},
-    runtime::fault::{FaultPoint, install},
+    runtime::fault::{FaultPoint, install_hook},
     testing::MemoryStore,
     transport::Publisher,
 };
@@ -58,7 +58,7 @@ async fn of_two_handlers_the_one_that_succeeded_is_not_run_again() {
     publisher.publish(&message).await.expect("a repeat");
     assert_eq!(store.rows(), ["write:1", "flaky:1"], "failed runs left nothing");
     let stats = stop(handle).await;
-    assert_eq!((stats.handled, stats.duplicates, stats.retried, stats.buried), (2, 2, 2, 0));
+    assert_eq!((stats.handled, stats.duplicates, stats.retried, stats.dead_lettered), (2, 2, 2, 0));
 }
 
 #[tokio::test(start_paused = true)]
@@ -81,7 +81,8 @@ async fn after_the_last_attempt_there_is_a_letter_and_a_repeat_is_acknowledged()
     publisher.publish(&message).await.expect("a repeat");
     let letters = store.letters();
     let [letter] = letters.as_slice() else { panic!("one letter, not {letters:?}") };
-    let received = letter.received.as_ref().map(|by| (by.consumer.as_str(), by.handler.as_str()));
+    let received =
+        letter.consumer_origin.as_ref().map(|by| (by.consumer.as_str(), by.handler.as_str()));
     assert_eq!(
         (letter.reason, letter.attempts, received),
         (DeadReason::Exhausted, 3, Some(("receipts", "fail")))
@@ -95,7 +96,7 @@ async fn after_the_last_attempt_there_is_a_letter_and_a_repeat_is_acknowledged()
     assert_eq!(store.rows(), ["write:1"], "the other handler did its work");
     let stats = stop(handle).await;
     assert_eq!(
-        (stats.handled, stats.retried, stats.buried, stats.acked, stats.duplicates),
+        (stats.handled, stats.retried, stats.dead_lettered, stats.acked, stats.duplicates),
         (1, 2, 1, 2, 2)
     );
 }
@@ -164,7 +165,7 @@ async fn a_rejecting_handler_is_not_run_again_and_the_reason_is_kept() {
     assert_eq!(log.lines(), ["run"]);
     assert_eq!(store.rows(), ["write:1"], "the other handler did its work");
     let stats = stop(handle).await;
-    assert_eq!((stats.handled, stats.buried, stats.rejected, stats.retried), (1, 1, 0, 0));
+    assert_eq!((stats.handled, stats.dead_lettered, stats.rejected, stats.retried), (1, 1, 0, 0));
 }
 
 #[tokio::test(start_paused = true)]
@@ -187,7 +188,7 @@ async fn dead_letters_may_be_the_brokers_own() {
     }
     let stats = stop(handle).await;
     assert_eq!(
-        (stats.rejected, stats.buried, store.letters().len(), store.inbox_rows()),
+        (stats.rejected, stats.dead_lettered, store.letters().len(), store.inbox_rows()),
         (2, 0, 0, 0)
     );
 }
@@ -238,7 +239,7 @@ async fn a_short_snooze_is_waited_for_and_a_long_one_is_stored() {
         (store.rows(), store.stored_deliveries()),
         (vec!["order 2".to_owned(), "order 60".to_owned()], 0)
     );
-    assert_eq!(stop(handle).await.buried, 0);
+    assert_eq!(stop(handle).await.dead_lettered, 0);
 }
 
 #[tokio::test]
@@ -252,7 +253,7 @@ async fn a_message_that_nobody_takes_is_answered_by_the_policy() {
     ] {
         let store = MemoryStore::default();
         let (consumer, publisher) = consumer(&store);
-        let handle = consumer.on("write", write).others(policy).start().await.expect("starts");
+        let handle = consumer.on("write", write).unhandled(policy).start().await.expect("starts");
         let class = publisher.publish(&unknown).await.err().map(|e| e.class());
         assert_eq!((class, store.letters().len()), (expected, letters), "{policy:?}");
         assert!(store.letters().iter().all(|letter| letter.reason == DeadReason::UnknownType));
@@ -264,7 +265,7 @@ async fn a_message_that_nobody_takes_is_answered_by_the_policy() {
 async fn what_cannot_be_read_is_a_letter_with_the_reason() {
     let store = MemoryStore::default();
     let (queue, subscriber) = queue();
-    let handle = Consumer::new("receipts", &store)
+    let handle = Consumer::builder("receipts", &store)
         .on("write", write)
         .subscribe(subscriber)
         .start()
@@ -278,7 +279,7 @@ async fn what_cannot_be_read_is_a_letter_with_the_reason() {
     let (nobody, long, strange) = (from(""), from(&"x".repeat(256)), from("/shop\0"));
     let unreadable = Err("no CloudEvents attributes".to_owned());
     for delivered in [unreadable, Ok(misshapen), Ok(never), Ok(nobody), Ok(long), Ok(strange)] {
-        assert_eq!(queue.deliver(delivered, Some(1)).wait().await, Answer::Ack);
+        assert_eq!(queue.deliver(delivered, Some(1)).wait().await, AckResult::Ack);
     }
     let letters = store.letters();
     assert!(letters.iter().all(|letter| letter.reason == DeadReason::Undecodable));
@@ -291,7 +292,10 @@ async fn what_cannot_be_read_is_a_letter_with_the_reason() {
         assert!(text.contains(part), "{text}");
     }
     let stats = stop(handle).await;
-    assert_eq!((stats.received, stats.buried, stats.acked, store.rows().len()), (6, 6, 6, 0));
+    assert_eq!(
+        (stats.received, stats.dead_lettered, stats.acked, store.rows().len()),
+        (6, 6, 6, 0)
+    );
 }
 
 /// Sets an attribute.
@@ -301,7 +305,7 @@ type Set = fn(&mut MessageParts, String);
 async fn texts_that_a_database_refuses_are_refused_whichever_transport_delivers_them() {
     let store = MemoryStore::default();
     let (queue, subscriber) = queue();
-    let handle = Consumer::new("receipts", &store)
+    let handle = Consumer::builder("receipts", &store)
         .on("write", write)
         .subscribe(subscriber)
         .start()
@@ -321,7 +325,7 @@ async fn texts_that_a_database_refuses_are_refused_whichever_transport_delivers_
         for text in &texts {
             let mut parts = base();
             set(&mut parts, text.clone());
-            assert_eq!(queue.deliver(Ok(Message::new(parts)), None).wait().await, Answer::Ack);
+            assert_eq!(queue.deliver(Ok(Message::new(parts)), None).wait().await, AckResult::Ack);
             let letter = store.letters().pop().expect("a letter is written");
             assert_eq!(letter.reason, DeadReason::Undecodable, "{name} {text:?}");
             assert!(
@@ -331,9 +335,12 @@ async fn texts_that_a_database_refuses_are_refused_whichever_transport_delivers_
             );
         }
     }
-    assert_eq!(queue.deliver(Ok(Message::new(base())), None).wait().await, Answer::Ack);
+    assert_eq!(queue.deliver(Ok(Message::new(base())), None).wait().await, AckResult::Ack);
     let stats = stop(handle).await;
-    assert_eq!((stats.handled, stats.buried, stats.returned, stats.store_down), (1, 24, 0, false));
+    assert_eq!(
+        (stats.handled, stats.dead_lettered, stats.returned, stats.store_down),
+        (1, 24, 0, false)
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -342,8 +349,8 @@ async fn a_delivery_that_the_database_refuses_to_store_is_a_letter_and_the_other
     let (queue, subscriber) = queue();
     let failing =
         |order: OrderPlaced, _: &Cx| async move { if order.0 == 1 { Err("down") } else { Ok(()) } };
-    let consumer = Consumer::new("receipts", &store).on("fail", failing).subscribe(subscriber);
-    let handle = consumer.hold(Duration::ZERO).start().await.expect("starts");
+    let consumer = Consumer::builder("receipts", &store).on("fail", failing).subscribe(subscriber);
+    let handle = consumer.max_unacked_time(Duration::ZERO).start().await.expect("starts");
     store.refuse_deliveries("/large");
     let large = |n: u64| {
         Message::new(MessageParts { source: "/large".into(), ..order_of("k", n).into_parts() })
@@ -352,14 +359,14 @@ async fn a_delivery_that_the_database_refuses_to_store_is_a_letter_and_the_other
     let answers = sent.map(|message| queue.deliver(Ok(message), None).wait());
     assert_eq!(
         futures_util::future::join_all(answers).await,
-        [Answer::Ack, Answer::Ack, Answer::Ack]
+        [AckResult::Ack, AckResult::Ack, AckResult::Ack]
     );
     let [letter] = &store.letters()[..] else { panic!("one letter, not {:?}", store.letters()) };
     assert_eq!((letter.reason, letter.attempts), (DeadReason::NotRetried, 1));
     let texts: Vec<&str> = letter.errors.iter().map(|error| error.text.as_str()).collect();
     assert!(texts[0] == "down" && texts[1].contains("refused to store it for later"), "{texts:?}");
     let stats = stop(handle).await;
-    assert_eq!((stats.handled, stats.buried, stats.returned, stats.stored), (2, 1, 0, 0));
+    assert_eq!((stats.handled, stats.dead_lettered, stats.returned, stats.stored), (2, 1, 0, 0));
     assert_eq!(store.stored_deliveries(), 0);
 }
 
@@ -369,7 +376,7 @@ async fn a_lost_answer_to_the_commit_makes_no_second_effect() {
     let (consumer, publisher) = consumer(&store);
     let handle = consumer.on("write", write).start().await.expect("starts");
     let message = order(3);
-    store.lose_commit_answers(1);
+    store.lose_commit_results(1);
     publisher.publish(&message).await.expect("whether it was done is unknown, and the inbox knows");
     let stats = stop(handle).await;
     assert_eq!((store.rows(), stats.handled, stats.duplicates), (vec!["write:3".to_owned()], 0, 1));
@@ -417,7 +424,10 @@ async fn a_message_that_the_inbox_refuses_is_kept_as_it_came_and_does_not_hold_t
     );
     assert!(letter.errors[0].text.contains("does not hold"), "{:?}", letter.errors);
     let stats = stop(handle).await;
-    assert_eq!((stats.retried, stats.rejected, stats.buried, stats.store_down), (2, 0, 1, false));
+    assert_eq!(
+        (stats.retried, stats.rejected, stats.dead_lettered, stats.store_down),
+        (2, 0, 1, false)
+    );
     assert_eq!(store.rows().len(), 1);
 }
 
@@ -425,13 +435,13 @@ async fn a_message_that_the_inbox_refuses_is_kept_as_it_came_and_does_not_hold_t
 async fn a_database_that_takes_no_writes_costs_no_message() {
     let store = MemoryStore::default();
     let (queue, subscriber) = queue();
-    let consumer = Consumer::new("receipts", &store).on("write", write).subscribe(subscriber);
+    let consumer = Consumer::builder("receipts", &store).on("write", write).subscribe(subscriber);
     let handle =
         consumer.retry(RetryPolicy::attempts(1, Duration::ZERO)).start().await.expect("starts");
-    store.set_takes_no_writes(true);
+    store.set_read_only(true);
     let before = tokio::time::Instant::now();
     let first = queue.deliver(Ok(order(1)), Some(1)).wait().await;
-    assert_eq!(first, Answer::Nack, "neither acknowledged nor rejected");
+    assert_eq!(first, AckResult::Nack, "neither acknowledged nor rejected");
     let again = queue.deliver(Ok(order(1)), Some(2));
     until(&handle, |stats| stats.store_down).await;
     tokio::time::sleep(Duration::from_mins(10)).await;
@@ -440,23 +450,26 @@ async fn a_database_that_takes_no_writes_costs_no_message() {
         "transactions can be opened, and that is not enough"
     );
     assert_eq!(handle.stats().borrow().returned, 1, "what came meanwhile waits");
-    store.set_takes_no_writes(false);
-    assert_eq!(again.wait().await, Answer::Ack);
+    store.set_read_only(false);
+    assert_eq!(again.wait().await, AckResult::Ack);
     assert!(before.elapsed() < Duration::from_mins(11));
     let stats = stop(handle).await;
-    assert_eq!((stats.handled, stats.rejected, stats.buried, store.rows().len()), (1, 0, 0, 1));
+    assert_eq!(
+        (stats.handled, stats.rejected, stats.dead_lettered, store.rows().len()),
+        (1, 0, 0, 1)
+    );
 }
 
 #[tokio::test(start_paused = true)]
 async fn what_a_broker_delivers_again_at_once_is_no_hot_loop() {
     let store = MemoryStore::default();
     let (queue, subscriber) = queue();
-    let consumer = Consumer::new("receipts", &store).on("write", write).subscribe(subscriber);
-    let handle = consumer.others(UnhandledPolicy::Nack).start().await.expect("starts");
+    let consumer = Consumer::builder("receipts", &store).on("write", write).subscribe(subscriber);
+    let handle = consumer.unhandled(UnhandledPolicy::Nack).start().await.expect("starts");
     let begun = tokio::time::Instant::now();
     for times in 1..=10 {
         let unknown = Message::new(parts("order.lost", "1", None));
-        assert_eq!(queue.deliver(Ok(unknown), Some(times)).wait().await, Answer::Nack);
+        assert_eq!(queue.deliver(Ok(unknown), Some(times)).wait().await, AckResult::Nack);
     }
     assert!(begun.elapsed() >= Duration::from_secs(10), "{:?}", begun.elapsed());
     stop(handle).await;
@@ -465,7 +478,7 @@ async fn what_a_broker_delivers_again_at_once_is_no_hot_loop() {
 #[tokio::test]
 async fn all_faults_of_a_configuration_are_told_at_once() {
     let store = MemoryStore::default();
-    let Err(ConsumerError::Invalid(faults)) = Consumer::new("", &store).start().await else {
+    let Err(ConsumerError::Invalid(faults)) = Consumer::builder("", &store).start().await else {
         panic!("it started")
     };
     assert_eq!(
@@ -474,7 +487,7 @@ async fn all_faults_of_a_configuration_are_told_at_once() {
     );
     let long = "x".repeat(101);
     store.set_inbox_retention(Duration::from_hours(24));
-    let error = Consumer::new("receipts/mail", &store)
+    let error = Consumer::builder("receipts/mail", &store)
         .on("a", write)
         .on("a", write)
         .on(&long, write)
@@ -484,8 +497,8 @@ async fn all_faults_of_a_configuration_are_told_at_once() {
         "the consumer cannot start: the name `{long}` does not have 1 to 100 bytes without control characters; \
          the consumer's name `receipts/mail` has a slash; two handlers are called `a`; \
          there is no subscriber; add one with `subscribe`; \
-         a message may come again for 86400s (what the sender repeats) + 3s (what is retried here) = 86403s, \
-         longer than the 86400s that the inbox remembers"
+         a message may be delivered again for 86400s (by its sender) + 3s (retries of this consumer) = 86403s, \
+         longer than the inbox retention of 86400s"
     );
     assert_eq!(error.to_string(), expected);
 }
@@ -498,7 +511,7 @@ thread_local! {
 async fn fault_points_stand_between_the_steps_of_a_delivery() {
     use FaultPoint::{AfterAck, AfterHandler, BeforeAck, BeforeInbox};
     // Tests of one thread each: what this thread reaches is this test's.
-    install(|point| REACHED.with_borrow_mut(|points| points.push(point)));
+    install_hook(|point| REACHED.with_borrow_mut(|points| points.push(point)));
     let store = MemoryStore::default();
     let (consumer, publisher) = consumer(&store);
     let handle = consumer.on("write", write).start().await.expect("starts");

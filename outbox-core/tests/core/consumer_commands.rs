@@ -2,7 +2,7 @@
 
 use crate::support::{Cx, OrderPlaced, consumer, parts, stop, write};
 use outbox_core::{
-    consumer::{Consumer, ConsumerError, ReplyError},
+    consumer::{ConsumerBuilder, ConsumerError, ReplyError},
     event::{EncodeError, EventMeta, Message, MessageParts, NewEvent, OutboxEvent, SagaId},
     failure::{DeadReason, RetryPolicy},
     saga::{Call, REJECTED, UNDONE, reply_to},
@@ -43,9 +43,13 @@ fn command(saga: SagaId, phase: &str, number: u64) -> Message {
 
 /// Writes a row, and answers by the order's number.
 async fn places(order: OrderPlaced, cx: &Cx) -> Result<(), ReplyError> {
-    cx.tx.insert(format!("{} {}", cx.call().map_or("event", |call| call.phase.as_str()), order.0));
+    cx.tx.insert(format!(
+        "{} {}",
+        cx.command_id().map_or("event", |call| call.phase.as_str()),
+        order.0
+    ));
     match order.0 {
-        0 => cx.refuse("no such order"),
+        0 => cx.reject_with_reason("no such order"),
         1 => cx.reply(Placed(1)),
         2 => cx.reject(Placed(2)),
         3 => cx.reply(Placed(3)).and_then(|()| cx.reply(Placed(3))),
@@ -54,7 +58,7 @@ async fn places(order: OrderPlaced, cx: &Cx) -> Result<(), ReplyError> {
 }
 
 /// Adds the handler that answers, to a saga of the shop.
-fn answering(consumer: Consumer<MemoryStore>) -> Consumer<MemoryStore> {
+fn answering(consumer: ConsumerBuilder<MemoryStore>) -> ConsumerBuilder<MemoryStore> {
     consumer.on_command("place", places).commands_from("/shop", "sagas")
 }
 
@@ -92,7 +96,7 @@ async fn each_command_is_answered_and_only_what_was_done_stays() {
     }
     assert_eq!(events[1].headers.get("tenant"), Some("acme"));
     let stats = stop(handle).await;
-    assert_eq!((stats.handled, stats.buried, store.open_transactions()), (6, 0, 0));
+    assert_eq!((stats.handled, stats.dead_lettered, store.open_transactions()), (6, 0, 0));
 }
 
 #[tokio::test(start_paused = true)]
@@ -182,15 +186,12 @@ async fn commands_that_are_not_taken_are_dead_letters_and_do_nothing() {
     };
     let cases = [
         (change(|m| drop(m.headers.remove("sagastep"))), "`sagastep`"),
-        (
-            change(|m| m.source = "/stranger".into()),
-            "no commands of sagas are taken from `/stranger`",
-        ),
+        (change(|m| m.source = "/stranger".into()), "takes no commands of sagas from `/stranger`"),
         (
             change(|m| m.headers.insert("replyto", "elsewhere").expect("legal")),
-            "answered on `sagas`, not on `elsewhere`",
+            "get their replies on `sagas`, not on `elsewhere`",
         ),
-        (change(|m| drop(m.headers.remove("replyto"))), "no topic for the answer"),
+        (change(|m| drop(m.headers.remove("replyto"))), "no topic for the reply"),
     ];
     for (message, _) in &cases {
         publisher.publish(message).await.expect("acknowledged");
@@ -208,26 +209,27 @@ async fn commands_that_are_not_taken_are_dead_letters_and_do_nothing() {
 #[tokio::test]
 async fn who_answers_and_to_whom_is_said_once_and_whole() {
     let store = MemoryStore::default();
-    let faults = async |with: fn(Consumer<MemoryStore>) -> Consumer<MemoryStore>| match with(
-        consumer(&store).0,
-    )
-    .start()
-    .await
-    {
-        Err(ConsumerError::Invalid(faults)) => {
-            faults.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
-        }
-        other => panic!("{other:?}"),
-    };
+    let faults =
+        async |with: fn(ConsumerBuilder<MemoryStore>) -> ConsumerBuilder<MemoryStore>| match with(
+            consumer(&store).0,
+        )
+        .start()
+        .await
+        {
+            Err(ConsumerError::Invalid(faults)) => {
+                faults.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
+            }
+            other => panic!("{other:?}"),
+        };
     for (with, expected) in [
         (
-            (|c| c.on_command("place", places)) as fn(Consumer<MemoryStore>) -> _,
-            "the handler `place` answers commands",
+            (|c| c.on_command("place", places)) as fn(ConsumerBuilder<MemoryStore>) -> _,
+            "the handler `place` handles commands",
         ),
-        (|c| c.on("place", places).commands_from("/shop", "sagas"), "no handler answers them"),
+        (|c| c.on("place", places).commands_from("/shop", "sagas"), "no handler handles them"),
         (
             |c| answering(c).on_command("too", places),
-            "`place` and `too` both answer commands of the type `order.placed`",
+            "`place` and `too` both handle commands of the type `order.placed`",
         ),
         (|c| answering(c).commands_from("", "sagas"), "1 to 255 bytes"),
         (|c| answering(c).commands_from("/shop", "a\nb"), "1 to 255 bytes"),

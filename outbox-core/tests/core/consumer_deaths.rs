@@ -1,8 +1,10 @@
-//! Instances of a consumer that end without signing off, and what the others do then.
+//! Instances of a consumer that end without deregistering, and what the others do then.
 
-use crate::support::{Answer, Log, OrderPlaced, Queue, order, order_of, queue, stop, until, write};
+use crate::support::{
+    AckResult, Log, OrderPlaced, Queue, order, order_of, queue, stop, until, write,
+};
 use outbox_core::{
-    consumer::{Consumer, ConsumerHandle},
+    consumer::Consumer,
     event::Message,
     outbox::{DeclaredHandler, DeclaredType, InstanceStore, NewInstance},
     testing::MemoryStore,
@@ -10,7 +12,7 @@ use outbox_core::{
 use std::{sync::Arc, time::Duration};
 
 const LEASE: Duration = Duration::from_secs(30);
-/// The lease of a dead instance, the minute in which its broker notices, and until the next look.
+/// The lease of a dead instance, the minute in which its broker notices, and until the next read.
 const NOTICED: Duration = Duration::from_secs(30 + 60 + 10);
 
 /// Leaves the row of an instance that has just been killed.
@@ -20,14 +22,14 @@ async fn killed(store: &MemoryStore, id: &str, max_in_flight: u32) {
     store.register_instance(&row, LEASE).await.expect("up");
 }
 
-async fn start(store: &MemoryStore) -> (Queue, ConsumerHandle) {
+async fn start(store: &MemoryStore) -> (Queue, Consumer) {
     let (queue, subscriber) = queue();
-    let consumer = Consumer::new("receipts", store).on("write", write).subscribe(subscriber);
+    let consumer = Consumer::builder("receipts", store).on("write", write).subscribe(subscriber);
     (queue, consumer.start().await.expect("starts"))
 }
 
 async fn send(queue: &Queue, message: &Message) {
-    assert_eq!(queue.deliver(Ok(message.clone()), None).wait().await, Answer::Ack);
+    assert_eq!(queue.deliver(Ok(message.clone()), None).wait().await, AckResult::Ack);
 }
 
 #[tokio::test(start_paused = true)]
@@ -52,8 +54,8 @@ async fn nothing_is_written_for_a_delivery_while_all_instances_are_well() {
     assert_eq!(store.declared(), [vec![declared.clone()], vec![declared]]);
     stop(one).await;
     stop(other).await;
-    assert_eq!((store.declared().len(), store.rows().len()), (0, 5), "both have signed off");
-    // Whoever is started after them runs them at once.
+    assert_eq!((store.declared().len(), store.rows().len()), (0, 5), "both have deregistered");
+    // An instance that is started after them runs deliveries at once.
     let (third, handle) = start(&store).await;
     send(&third, &order(6)).await;
     assert_eq!(stop(handle).await.stored, 0);
@@ -85,7 +87,10 @@ async fn after_a_death_deliveries_are_stored_before_they_are_run_until_as_many_a
     assert_eq!((stored(), handle.stats().borrow().isolating), (4, false));
     send(&queue, &known).await;
     let stats = stop(handle).await;
-    assert_eq!((stats.handled, stats.duplicates, stats.buried, store.inbox_rows()), (5, 1, 0, 5));
+    assert_eq!(
+        (stats.handled, stats.duplicates, stats.dead_lettered, store.inbox_rows()),
+        (5, 1, 0, 5)
+    );
     assert_eq!(store.declared().len(), 0, "the dead one's row is gone");
 }
 
@@ -126,13 +131,16 @@ async fn what_cannot_be_stored_before_it_is_run_is_run_at_once_and_batches_are_s
         }
     };
     let consumer =
-        Consumer::new("receipts", &store).on("note", noting).subscribe(subscriber).batched(8);
+        Consumer::builder("receipts", &store).on("note", noting).subscribe(subscriber).batched(8);
     let handle = consumer.start().await.expect("starts");
     let mut large = order(1).into_parts();
     large.source = "/large".into();
     let sent = [Message::new(large), order(2), order(3)]
         .map(|message| queue.deliver(Ok(message), None).wait());
-    assert_eq!(futures_util::future::join_all(sent).await, [Answer::Ack, Answer::Ack, Answer::Ack]);
+    assert_eq!(
+        futures_util::future::join_all(sent).await,
+        [AckResult::Ack, AckResult::Ack, AckResult::Ack]
+    );
     until(&handle, |s| s.handled == 3).await;
     assert_eq!((stop(handle).await.stored, log.lines().len(), store.letters().len()), (2, 3, 0));
 }

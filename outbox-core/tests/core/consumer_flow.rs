@@ -1,8 +1,8 @@
 //! How a consumer's deliveries flow: order, bounds, the store's absence, shutdown.
 
 use crate::support::{
-    Answer, Cx, Log, OrderPlaced, QueueSubscriber, consumer, order, order_of, queue, stop, until,
-    write,
+    AckResult, Cx, Log, OrderPlaced, QueueSubscriber, consumer, order, order_of, queue, stop,
+    until, write,
 };
 use futures_util::future::{BoxFuture, join_all};
 use outbox_core::{
@@ -44,13 +44,13 @@ async fn deliveries_of_a_key_are_handled_in_order_and_other_keys_beside_them() {
     };
     let (queue, subscriber) = queue();
     let consumer =
-        Consumer::new("receipts", &store).on("slow", slow).subscribe(subscriber).concurrency(4);
+        Consumer::builder("receipts", &store).on("slow", slow).subscribe(subscriber).concurrency(4);
     let handle = consumer.start().await.expect("starts");
     let keys = ["a", "b", "c", "d", "e", "f"];
     let answers: Vec<_> = (0..10)
         .flat_map(|n| keys.map(|key| queue.deliver(Ok(order_of(key, n)), None).wait()))
         .collect();
-    assert!(join_all(answers).await.iter().all(|a| *a == Answer::Ack));
+    assert!(join_all(answers).await.iter().all(|a| *a == AckResult::Ack));
     stop(handle).await;
     assert_eq!(most.load(Ordering::Relaxed), 4);
     let mut by_key: BTreeMap<String, Vec<String>> = BTreeMap::new();
@@ -85,17 +85,18 @@ fn gated(
 async fn what_waits_behind_a_returned_delivery_of_its_key_is_returned_with_it() {
     let (store, gate) = (MemoryStore::default(), Arc::new(Semaphore::new(0)));
     let (queue, subscriber) = queue();
-    let consumer =
-        Consumer::new("receipts", &store).on("gated", gated(gate.clone())).subscribe(subscriber);
+    let consumer = Consumer::builder("receipts", &store)
+        .on("gated", gated(gate.clone()))
+        .subscribe(subscriber);
     let handle = consumer.start().await.expect("starts");
     let answers: Vec<_> =
         (0..3).map(|n| queue.deliver(Ok(order_of("a", n)), None).wait()).collect();
     until(&handle, |s| s.received == 3).await;
-    store.lose_commit_answers(1);
+    store.lose_commit_results(1);
     gate.add_permits(3);
     until(&handle, |s| s.disturbed == 1).await;
     store.set_down(true);
-    assert_eq!(join_all(answers).await, [Answer::Nack, Answer::Nack, Answer::Nack]);
+    assert_eq!(join_all(answers).await, [AckResult::Nack, AckResult::Nack, AckResult::Nack]);
     store.set_down(false);
     assert_eq!(store.rows().len(), 2, "the others would have overtaken, had it not been done");
     assert_eq!(stop(handle).await.returned, 3);
@@ -119,7 +120,8 @@ async fn a_key_that_is_stuck_leaves_places_to_the_others_and_keeps_its_order() {
         }
     };
     let (queue, subscriber) = queue();
-    let consumer = Consumer::new("receipts", &store).on("stick", sticking).subscribe(subscriber);
+    let consumer =
+        Consumer::builder("receipts", &store).on("stick", sticking).subscribe(subscriber);
     let handle = consumer.concurrency(2).prefetch(8).start().await.expect("starts");
     // More than there are places, among others.
     let mut sent = Vec::new();
@@ -131,14 +133,14 @@ async fn a_key_that_is_stuck_leaves_places_to_the_others_and_keeps_its_order() {
     for (_, answer) in free {
         assert_eq!(
             tokio::time::timeout(Duration::from_secs(5), answer.wait()).await,
-            Ok(Answer::Ack)
+            Ok(AckResult::Ack)
         );
     }
     assert_eq!(handle.stats().borrow().overdue, 0);
     until(&handle, |s| s.overdue == 1).await;
     gate.add_permits(1);
     for (_, answer) in stuck {
-        assert_eq!(answer.wait().await, Answer::Ack);
+        assert_eq!(answer.wait().await, AckResult::Ack);
     }
     let of_stuck: Vec<String> =
         log.lines().into_iter().filter(|line| line.starts_with("stuck")).collect();
@@ -151,8 +153,9 @@ async fn a_key_that_is_stuck_leaves_places_to_the_others_and_keeps_its_order() {
 async fn of_a_key_that_is_stuck_a_sender_that_waits_for_answers_gets_the_rest_back() {
     let (store, gate) = (MemoryStore::default(), Arc::new(Semaphore::new(0)));
     let (queue, subscriber) = queue();
-    let consumer =
-        Consumer::new("receipts", &store).on("gated", gated(gate.clone())).subscribe(subscriber);
+    let consumer = Consumer::builder("receipts", &store)
+        .on("gated", gated(gate.clone()))
+        .subscribe(subscriber);
     let handle =
         consumer.concurrency(2).prefetch(8).prefetch_per_key(3).start().await.expect("starts");
     let answers: Vec<_> =
@@ -162,10 +165,10 @@ async fn of_a_key_that_is_stuck_a_sender_that_waits_for_answers_gets_the_rest_ba
     let answers = join_all(answers).await;
     assert_eq!(
         answers[..4],
-        [Answer::Ack, Answer::Ack, Answer::Ack, Answer::Ack],
+        [AckResult::Ack, AckResult::Ack, AckResult::Ack, AckResult::Ack],
         "one in hand, three behind it"
     );
-    assert_eq!(answers[4..], [Answer::Nack, Answer::Nack]);
+    assert_eq!(answers[4..], [AckResult::Nack, AckResult::Nack]);
     stop(handle).await;
 }
 
@@ -190,8 +193,10 @@ async fn what_cannot_be_answered_while_its_sender_waits_is_returned_in_time_and_
     let (store, log) = (MemoryStore::default(), Log::default());
     let (queue, subscriber) = queue();
     let handler = slow(&log, Duration::from_secs(3));
-    let consumer =
-        Consumer::new("receipts", &store).on("slow", handler).subscribe(subscriber).concurrency(1);
+    let consumer = Consumer::builder("receipts", &store)
+        .on("slow", handler)
+        .subscribe(subscriber)
+        .concurrency(1);
     let handle = consumer.prefetch(20).start().await.expect("starts");
     let begun = tokio::time::Instant::now();
     let answers = (0..6).map(|n| {
@@ -200,9 +205,9 @@ async fn what_cannot_be_answered_while_its_sender_waits_is_returned_in_time_and_
     });
     let answers = join_all(answers).await;
     // Of the third on it is known at the end of the first, 3 s after the beginning, that they would be answered too late.
-    let late = (Answer::Nack, 5);
+    let late = (AckResult::Nack, 5);
     let expected =
-        [(Answer::Ack, 3), (Answer::Ack, 6), late.clone(), late.clone(), late.clone(), late];
+        [(AckResult::Ack, 3), (AckResult::Ack, 6), late.clone(), late.clone(), late.clone(), late];
     assert_eq!(answers, expected, "what is begun by 5 s is answered by 8 s");
     assert_eq!(log.lines(), ["0 at 0 s", "1 at 3 s"]);
     let stats = stop(handle).await;
@@ -214,15 +219,20 @@ async fn what_its_sender_has_given_up_is_not_begun_and_what_takes_longer_than_se
     let (store, log) = (MemoryStore::default(), Log::default());
     let (queue, subscriber) = queue();
     let handler = slow(&log, Duration::from_secs(60));
-    let consumer =
-        Consumer::new("receipts", &store).on("slow", handler).subscribe(subscriber).concurrency(1);
+    let consumer = Consumer::builder("receipts", &store)
+        .on("slow", handler)
+        .subscribe(subscriber)
+        .concurrency(1);
     let handle = consumer.prefetch(20).start().await.expect("starts");
     let first = queue.deliver_awaited(order(0), Duration::from_secs(8));
     let given_up = queue.deliver_from_a_sender(order(1));
     until(&handle, |s| s.received == 2).await;
     drop(given_up);
-    assert_eq!(first.wait().await, Answer::Ack, "it is begun, though nobody may hear the answer");
-    assert_eq!(queue.deliver_awaited(order(2), Duration::from_secs(8)).wait().await, Answer::Ack);
+    assert_eq!(first.wait().await, AckResult::Ack, "it is started, though its sender may not wait");
+    assert_eq!(
+        queue.deliver_awaited(order(2), Duration::from_secs(8)).wait().await,
+        AckResult::Ack
+    );
     assert_eq!(log.lines(), ["0 at 0 s", "2 at 60 s"]);
     assert_eq!(stop(handle).await.late, 1);
 }
@@ -231,8 +241,9 @@ async fn what_its_sender_has_given_up_is_not_begun_and_what_takes_longer_than_se
 async fn shutdown_waits_for_running_handlers_and_returns_what_has_not_begun() {
     let (store, gate) = (MemoryStore::default(), Arc::new(Semaphore::new(0)));
     let (queue, subscriber) = queue();
-    let consumer =
-        Consumer::new("receipts", &store).on("gated", gated(gate.clone())).subscribe(subscriber);
+    let consumer = Consumer::builder("receipts", &store)
+        .on("gated", gated(gate.clone()))
+        .subscribe(subscriber);
     let handle = consumer.concurrency(2).start().await.expect("starts");
     let answers: Vec<_> = (0..6).map(|n| queue.deliver(Ok(order(n)), None).wait()).collect();
     until(&handle, |s| s.in_flight == 2 && s.received == 6).await;
@@ -244,8 +255,8 @@ async fn shutdown_waits_for_running_handlers_and_returns_what_has_not_begun() {
     let (stopped, ()) = tokio::join!(handle.shutdown(Duration::from_secs(30)), opener);
     stopped.expect("in time");
     let answers = join_all(answers).await;
-    assert_eq!(answers.iter().filter(|a| **a == Answer::Ack).count(), 2);
-    assert_eq!(answers.iter().filter(|a| **a == Answer::Nack).count(), 4);
+    assert_eq!(answers.iter().filter(|a| **a == AckResult::Ack).count(), 2);
+    assert_eq!(answers.iter().filter(|a| **a == AckResult::Nack).count(), 4);
     assert_eq!((store.rows().len(), store.inbox_rows(), store.open_transactions()), (4, 2, 0));
 }
 
@@ -253,8 +264,9 @@ async fn shutdown_waits_for_running_handlers_and_returns_what_has_not_begun() {
 async fn at_the_deadline_running_handlers_are_dropped_with_nothing_half_done() {
     let (store, gate) = (MemoryStore::default(), Arc::new(Semaphore::new(0)));
     let (queue, subscriber) = queue();
-    let consumer =
-        Consumer::new("receipts", &store).on("gated", gated(gate.clone())).subscribe(subscriber);
+    let consumer = Consumer::builder("receipts", &store)
+        .on("gated", gated(gate.clone()))
+        .subscribe(subscriber);
     let handle = consumer.start().await.expect("starts");
     let answer = queue.deliver(Ok(order(1)), None).wait();
     until(&handle, |s| s.in_flight == 1).await;
@@ -265,7 +277,7 @@ async fn at_the_deadline_running_handlers_are_dropped_with_nothing_half_done() {
         "{outcome:?}"
     );
     assert_eq!(begun.elapsed().as_secs(), 5);
-    assert_eq!(answer.await, Answer::Dropped);
+    assert_eq!(answer.await, AckResult::Dropped);
     assert_eq!((store.rows().len(), store.inbox_rows(), store.open_transactions()), (0, 0, 0));
 }
 
@@ -274,17 +286,21 @@ async fn a_shutdown_does_not_wait_for_retries() {
     let store = MemoryStore::default();
     let failing = |_: OrderPlaced, _: &Cx| async { Err::<(), _>("down") };
     let (queue, subscriber) = queue();
-    let consumer = Consumer::new("receipts", &store).on("fail", failing).subscribe(subscriber);
+    let consumer = Consumer::builder("receipts", &store).on("fail", failing).subscribe(subscriber);
     let endless = RetryPolicy::default()
         .endless()
         .backoff(Duration::from_hours(1))
         .max_backoff(Duration::from_hours(1));
-    let handle =
-        consumer.retry(endless).hold(Duration::from_hours(2)).start().await.expect("starts");
+    let handle = consumer
+        .retry(endless)
+        .max_unacked_time(Duration::from_hours(2))
+        .start()
+        .await
+        .expect("starts");
     let answer = queue.deliver(Ok(order(1)), None).wait();
     until(&handle, |s| s.in_flight == 1).await;
     handle.shutdown(Duration::from_secs(1)).await.expect("in time");
-    assert_eq!(answer.await, Answer::Nack);
+    assert_eq!(answer.await, AckResult::Nack);
 }
 
 #[tokio::test(start_paused = true)]
@@ -300,8 +316,10 @@ async fn a_store_that_is_down_burns_no_attempt_and_is_waited_for() {
         }
     };
     let (queue, subscriber) = queue();
-    let consumer =
-        Consumer::new("receipts", &store).on("note", noting).subscribe(subscriber).concurrency(1);
+    let consumer = Consumer::builder("receipts", &store)
+        .on("note", noting)
+        .subscribe(subscriber)
+        .concurrency(1);
     let handle = consumer.start().await.expect("starts");
     let answers: Vec<_> = (0..3).map(|n| queue.deliver(Ok(order(n)), None).wait()).collect();
     until(&handle, |s| s.in_flight == 1 && s.received == 3).await;
@@ -309,7 +327,7 @@ async fn a_store_that_is_down_burns_no_attempt_and_is_waited_for() {
     gate.add_permits(1);
     assert_eq!(
         join_all(answers).await,
-        [Answer::Nack, Answer::Nack, Answer::Nack],
+        [AckResult::Nack, AckResult::Nack, AckResult::Nack],
         "others may do better"
     );
     until(&handle, |s| s.store_down).await;
@@ -318,7 +336,7 @@ async fn a_store_that_is_down_burns_no_attempt_and_is_waited_for() {
     assert!(handle.stats().borrow().store_down);
     assert_eq!(handle.stats().borrow().received, 3, "nothing is taken while the store is down");
     store.set_down(false);
-    assert_eq!(waiting.await, Answer::Ack);
+    assert_eq!(waiting.await, AckResult::Ack);
     assert_eq!(log.lines(), ["order 0 attempt 1", "order 9 attempt 1"]);
     assert_eq!(store.rows(), ["done"]);
     let stats = stop(handle).await;
@@ -329,12 +347,12 @@ async fn a_store_that_is_down_burns_no_attempt_and_is_waited_for() {
 async fn a_broken_subscription_is_tried_again() {
     let store = MemoryStore::default();
     let (queue, subscriber) = queue();
-    let consumer = Consumer::new("receipts", &store).on("write", write).subscribe(subscriber);
+    let consumer = Consumer::builder("receipts", &store).on("write", write).subscribe(subscriber);
     let handle = consumer.start().await.expect("starts");
     for _ in 0..20 {
         queue.break_connection();
     }
-    assert_eq!(queue.deliver(Ok(order(1)), None).wait().await, Answer::Ack);
+    assert_eq!(queue.deliver(Ok(order(1)), None).wait().await, AckResult::Ack);
     drop(queue);
     let exits = handle.exits();
     handle.finished().await.expect("it ends by itself when the subscriber is closed");
@@ -370,11 +388,11 @@ impl Subscriber for Stumbling {
 async fn a_subscriber_that_panics_is_called_again() {
     let store = MemoryStore::default();
     let (queue, subscriber) = queue();
-    let consumer = Consumer::new("receipts", &store)
+    let consumer = Consumer::builder("receipts", &store)
         .on("write", write)
         .subscribe(Stumbling(subscriber, false));
     let handle = consumer.start().await.expect("starts");
-    assert_eq!(queue.deliver(Ok(order(1)), None).wait().await, Answer::Ack);
+    assert_eq!(queue.deliver(Ok(order(1)), None).wait().await, AckResult::Ack);
     assert_eq!((handle.exits().borrow().panicked, handle.exits().borrow().restarted), (1, 1));
     stop(handle).await;
 }
@@ -397,12 +415,12 @@ impl Subscriber for Unnamed {
 async fn a_consumer_does_not_start_with_a_subscriber_that_is_configured_wrongly() {
     let store = MemoryStore::default();
     let started =
-        Consumer::new("receipts", &store).on("write", write).subscribe(Unnamed).start().await;
+        Consumer::builder("receipts", &store).on("write", write).subscribe(Unnamed).start().await;
     let Err(error) = started else { panic!("it started") };
     assert!(error.to_string().contains("the queue must have a name"), "{error}");
 }
 
-/// Waits for ever for an answer to its goodbye.
+/// A subscriber whose `close` never returns.
 struct Unheard {
     closes: bool,
     asked: Arc<AtomicUsize>,
@@ -416,22 +434,22 @@ impl Subscriber for Unheard {
         if self.closes { Ok(None) } else { std::future::pending().await }
     }
 
-    async fn leave(&mut self) {
+    async fn close(&mut self) {
         self.said.fetch_add(1, Ordering::Relaxed);
         std::future::pending().await
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn goodbyes_that_nobody_hears_are_said_at_once_and_end_with_the_shutdown() {
+async fn hanging_closes_run_at_once_and_end_with_the_shutdown() {
     for (closes, within, took) in [(false, 5, 5), (false, 0, 1), (true, 5, 5), (true, 0, 0)] {
         let (store, [asked, said]) =
             (MemoryStore::default(), [0, 0].map(|none| Arc::new(AtomicUsize::new(none))));
         let unheard = || Unheard { closes, asked: asked.clone(), said: said.clone() };
-        let consumer = Consumer::new("receipts", &store).on("write", write);
+        let consumer = Consumer::builder("receipts", &store).on("write", write);
         let handle =
             consumer.subscribe(unheard()).subscribe(unheard()).start().await.expect("starts");
-        // By then both are read from, or are closed and have said goodbye for a while.
+        // By then the consumer reads both, or both are closed and `close` has hung for a while.
         tokio::time::sleep(Duration::from_secs(2)).await;
         assert_eq!(
             (asked.load(Ordering::Relaxed), said.load(Ordering::Relaxed)),

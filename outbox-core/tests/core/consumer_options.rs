@@ -1,7 +1,7 @@
 //! What can be set: acknowledgement, layers, batches, the kill switch.
 
 use crate::support::{
-    Answer, Cx, Log, OrderPlaced, consumer, order, order_of, parts, queue, stop, until, write,
+    AckResult, Cx, Log, OrderPlaced, consumer, order, order_of, parts, queue, stop, until, write,
 };
 use futures_util::future::join_all;
 use outbox_core::{
@@ -33,12 +33,12 @@ async fn acknowledged_before_a_message_is_handled_at_most_once() {
         }
     };
     let (queue, subscriber) = queue();
-    let consumer = Consumer::new("receipts", &store).on("fail", failing).subscribe(subscriber);
+    let consumer = Consumer::builder("receipts", &store).on("fail", failing).subscribe(subscriber);
     let handle = consumer.acknowledge(AckMode::Before).start().await.expect("starts");
     for n in 1..3 {
-        assert_eq!(queue.deliver(Ok(order(n)), None).wait().await, Answer::Ack);
+        assert_eq!(queue.deliver(Ok(order(n)), None).wait().await, AckResult::Ack);
     }
-    until(&handle, |s| s.handled == 1 && s.buried == 1).await;
+    until(&handle, |s| s.handled == 1 && s.dead_lettered == 1).await;
     assert_eq!(store.letters()[0].reason, DeadReason::NotRetried);
     let stats = stop(handle).await;
     assert_eq!((log.lines().len(), stats.acked, stats.retried), (2, 2, 0));
@@ -60,20 +60,20 @@ async fn by_hand_the_handler_answers_when_it_likes() {
         }
     };
     let (queue, subscriber) = queue();
-    let consumer = Consumer::new("receipts", &store).on("keep", keeping).subscribe(subscriber);
+    let consumer = Consumer::builder("receipts", &store).on("keep", keeping).subscribe(subscriber);
     let handle = consumer.acknowledge(AckMode::Manual).start().await.expect("starts");
     let (taken, failed) = (queue.deliver(Ok(order(1)), None), queue.deliver(Ok(order(2)), None));
-    assert_eq!(failed.wait().await, Answer::Nack, "an error returns what the handler left");
+    assert_eq!(failed.wait().await, AckResult::Nack, "an error returns what the handler left");
     until(&handle, |s| s.handled == 1 && s.in_flight == 0).await;
     let delivery = kept.lock().expect("sound").pop().expect("it is kept");
     delivery.reject("too late").await.expect("the queue is there");
-    assert_eq!(taken.wait().await, Answer::Reject("too late".into()));
-    // One that is done and was not answered for comes again, and is acknowledged then.
+    assert_eq!(taken.wait().await, AckResult::Reject("too late".into()));
+    // A delivery that is done and was not acknowledged comes again, and is acknowledged then.
     let forgotten = order(3);
-    assert_eq!(queue.deliver(Ok(forgotten.clone()), None).wait().await, Answer::Nack);
-    assert_eq!(queue.deliver(Ok(forgotten), None).wait().await, Answer::Ack);
+    assert_eq!(queue.deliver(Ok(forgotten.clone()), None).wait().await, AckResult::Nack);
+    assert_eq!(queue.deliver(Ok(forgotten), None).wait().await, AckResult::Ack);
     let stats = stop(handle).await;
-    assert_eq!((stats.handled, stats.duplicates, stats.retried, stats.buried), (2, 1, 0, 0));
+    assert_eq!((stats.handled, stats.duplicates, stats.retried, stats.dead_lettered), (2, 1, 0, 0));
 }
 
 #[tokio::test(start_paused = true)]
@@ -88,13 +88,13 @@ async fn by_hand_a_handler_may_ask_for_its_acknowledgement_behind_the_commit() {
         }
     };
     let (queue, subscriber) = queue();
-    let consumer = Consumer::new("receipts", &store).on("ask", asking).subscribe(subscriber);
+    let consumer = Consumer::builder("receipts", &store).on("ask", asking).subscribe(subscriber);
     let handle = consumer.acknowledge(AckMode::Manual).start().await.expect("starts");
-    assert_eq!(queue.deliver(Ok(order(1)), None).wait().await, Answer::Ack);
+    assert_eq!(queue.deliver(Ok(order(1)), None).wait().await, AckResult::Ack);
     assert_eq!(store.rows(), ["asked:1"], "it is committed by then");
     assert_eq!(
         queue.deliver(Ok(order(2)), None).wait().await,
-        Answer::Nack,
+        AckResult::Nack,
         "nothing was committed"
     );
     assert_eq!(log.lines(), ["true", "true"]);
@@ -114,13 +114,13 @@ async fn what_a_handler_acknowledged_and_then_rolled_back_is_a_dead_letter_and_n
         }
     };
     let (queue, subscriber) = queue();
-    let consumer = Consumer::new("receipts", &store).on("hasty", hasty).subscribe(subscriber);
+    let consumer = Consumer::builder("receipts", &store).on("hasty", hasty).subscribe(subscriber);
     let consumer = consumer.dead_letters(DeadLetters::Transport);
     let handle = consumer.acknowledge(AckMode::Manual).start().await.expect("starts");
     for n in 1..3 {
-        assert_eq!(queue.deliver(Ok(order(n)), None).wait().await, Answer::Ack);
+        assert_eq!(queue.deliver(Ok(order(n)), None).wait().await, AckResult::Ack);
     }
-    until(&handle, |s| s.handled == 1 && s.buried == 1).await;
+    until(&handle, |s| s.handled == 1 && s.dead_lettered == 1).await;
     let letters = store.letters();
     assert_eq!(letters.len(), 1, "the second one went well");
     let message = letters[0].message.as_ref().expect("it is kept");
@@ -136,11 +136,11 @@ async fn what_is_given_up_without_a_delivery_is_a_letter_here_though_letters_go_
     let store = MemoryStore::default();
     let failing = |_: OrderPlaced, _: &Cx| async { Err::<(), _>("down") };
     let (queue, subscriber) = queue();
-    let consumer = Consumer::new("receipts", &store).on("fail", failing).subscribe(subscriber);
+    let consumer = Consumer::builder("receipts", &store).on("fail", failing).subscribe(subscriber);
     let consumer = consumer.dead_letters(DeadLetters::Transport);
     let handle = consumer.acknowledge(AckMode::Before).start().await.expect("starts");
-    assert_eq!(queue.deliver(Ok(order(1)), None).wait().await, Answer::Ack);
-    until(&handle, |s| s.buried == 1).await;
+    assert_eq!(queue.deliver(Ok(order(1)), None).wait().await, AckResult::Ack);
+    until(&handle, |s| s.dead_lettered == 1).await;
     assert_eq!(store.letters()[0].reason, DeadReason::NotRetried);
     stop(handle).await;
 }
@@ -227,7 +227,7 @@ async fn a_concurrency_limit_is_shared_between_consumers() {
             }
         };
         let (queue, subscriber) = queue();
-        let consumer = Consumer::new(name, &store)
+        let consumer = Consumer::builder(name, &store)
             .on("count", counting)
             .layer(limit.clone())
             .subscribe(subscriber);
@@ -237,7 +237,7 @@ async fn a_concurrency_limit_is_shared_between_consumers() {
         .iter()
         .flat_map(|(queue, _)| (0..8).map(|n| queue.deliver(Ok(order(n)), None).wait()))
         .collect();
-    assert!(join_all(answers).await.iter().all(|answer| *answer == Answer::Ack));
+    assert!(join_all(answers).await.iter().all(|answer| *answer == AckResult::Ack));
     assert_eq!(most.load(Ordering::SeqCst), 2);
     for (_, handle) in parts {
         stop(handle).await;
@@ -263,7 +263,7 @@ async fn a_batch_is_one_transaction_with_verdicts_for_each_and_the_order_of_keys
         }
     };
     let (queue, subscriber) = queue();
-    let consumer = Consumer::new("receipts", &store)
+    let consumer = Consumer::builder("receipts", &store)
         .on("picky", picky)
         .subscribe(subscriber)
         .batched(10)
@@ -274,7 +274,7 @@ async fn a_batch_is_one_transaction_with_verdicts_for_each_and_the_order_of_keys
     let answers: Vec<_> =
         sent.iter().map(|message| queue.deliver(Ok(message.clone()), None).wait()).collect();
     let handle = consumer.start().await.expect("starts");
-    assert!(join_all(answers).await.iter().all(|answer| *answer == Answer::Ack));
+    assert!(join_all(answers).await.iter().all(|answer| *answer == AckResult::Ack));
     let mut rows = store.rows();
     let of_a: Vec<_> =
         rows.iter().filter(|row| row.starts_with('1') && row.len() == 2).cloned().collect();
@@ -285,7 +285,7 @@ async fn a_batch_is_one_transaction_with_verdicts_for_each_and_the_order_of_keys
     assert_eq!(attempts, ["4 attempt 1", "4 attempt 2"], "the failure in the batch was counted");
     assert_eq!((store.letters().len(), store.letters()[0].attempts), (1, 1));
     let stats = stop(handle).await;
-    assert_eq!((stats.handled, stats.duplicates, stats.acked, stats.buried), (9, 1, 11, 1));
+    assert_eq!((stats.handled, stats.duplicates, stats.acked, stats.dead_lettered), (9, 1, 11, 1));
     assert_eq!((store.inbox_rows(), store.open_transactions()), (10, 0));
 }
 
@@ -293,7 +293,7 @@ async fn a_batch_is_one_transaction_with_verdicts_for_each_and_the_order_of_keys
 async fn a_batch_whose_commit_is_refused_is_handled_one_by_one() {
     let store = MemoryStore::default();
     let (queue, subscriber) = queue();
-    let consumer = Consumer::new("receipts", &store)
+    let consumer = Consumer::builder("receipts", &store)
         .on("write", write)
         .subscribe(subscriber)
         .batched(10)
@@ -301,7 +301,7 @@ async fn a_batch_whose_commit_is_refused_is_handled_one_by_one() {
     let answers: Vec<_> = (0..8).map(|n| queue.deliver(Ok(order(n)), None).wait()).collect();
     store.refuse_commits(1);
     let handle = consumer.start().await.expect("starts");
-    assert!(join_all(answers).await.iter().all(|answer| *answer == Answer::Ack));
+    assert!(join_all(answers).await.iter().all(|answer| *answer == AckResult::Ack));
     let stats = stop(handle).await;
     assert_eq!((store.rows().len(), stats.handled, stats.returned), (8, 8, 0));
 }
@@ -319,8 +319,10 @@ async fn while_most_runs_fail_the_consumer_pauses_probes_and_resumes() {
     let switch =
         KillSwitch::default().window(5).pause(Duration::from_secs(10), Duration::from_secs(60));
     let (queue, subscriber) = queue();
-    let consumer =
-        Consumer::new("receipts", &store).on("fail", failing).subscribe(subscriber).concurrency(1);
+    let consumer = Consumer::builder("receipts", &store)
+        .on("fail", failing)
+        .subscribe(subscriber)
+        .concurrency(1);
     let once = outbox_core::failure::RetryPolicy::attempts(1, Duration::ZERO);
     let handle = consumer.retry(once).kill_switch(switch).start().await.expect("starts");
     let begun = tokio::time::Instant::now();
@@ -330,8 +332,8 @@ async fn while_most_runs_fail_the_consumer_pauses_probes_and_resumes() {
     assert_eq!(runs.load(Ordering::SeqCst), 5, "nothing runs meanwhile");
     assert!(handle.stats().borrow().received < 50, "nor is everything taken");
     // The first probe fails after 10 s, the second succeeds after 20 more.
-    assert!(join_all(answers).await.iter().all(|answer| *answer == Answer::Ack));
+    assert!(join_all(answers).await.iter().all(|answer| *answer == AckResult::Ack));
     assert_eq!(begun.elapsed().as_secs(), 30);
     let stats = stop(handle).await;
-    assert_eq!((stats.handled, stats.buried, stats.paused), (44, 6, false));
+    assert_eq!((stats.handled, stats.dead_lettered, stats.paused), (44, 6, false));
 }

@@ -1,11 +1,11 @@
 //! Handlers that have another name than before, and names that no instance has any more.
 
 use crate::support::{
-    Answer, Cx, Log, OrderPlaced, Queue, order, order_of, queue, stop, until, until_seen, write,
+    AckResult, Cx, Log, OrderPlaced, Queue, order, order_of, queue, stop, until, until_seen, write,
 };
 use outbox_core::{
     consumer::{
-        Consumer, ConsumerError, ConsumerFault, ConsumerHandle, HandlerError, HandlerOptions,
+        Consumer, ConsumerBuilder, ConsumerError, ConsumerFault, HandlerError, HandlerOptions,
     },
     event::Message,
     failure::{DeadReason, RetryPolicy},
@@ -26,26 +26,32 @@ fn named(
     store: &MemoryStore,
     name: &str,
     options: HandlerOptions,
-) -> (Queue, Consumer<MemoryStore>) {
+) -> (Queue, ConsumerBuilder<MemoryStore>) {
     let (queue, subscriber) = queue();
-    (queue, Consumer::new("receipts", store).on_with(name, options, write).subscribe(subscriber))
+    (
+        queue,
+        Consumer::builder("receipts", store).on_with(name, options, write).subscribe(subscriber),
+    )
 }
 
-async fn start(consumer: Consumer<MemoryStore>) -> ConsumerHandle {
+async fn start(consumer: ConsumerBuilder<MemoryStore>) -> Consumer {
     consumer.start().await.expect("starts")
 }
 
 async fn acked(queue: &Queue, message: &Message) {
-    assert_eq!(queue.deliver(Ok(message.clone()), None).wait().await, Answer::Ack);
+    assert_eq!(queue.deliver(Ok(message.clone()), None).wait().await, AckResult::Ack);
 }
 
 /// Leaves deliveries that are to be run again in a minute, under the name that the handler has before.
 async fn stored_before(store: &MemoryStore, messages: &[Message]) {
     let (queue, subscriber) = queue();
-    let consumer = Consumer::new("receipts", store).on("before", fails).subscribe(subscriber);
-    let handle =
-        start(consumer.hold(Duration::ZERO).retry(RetryPolicy::attempts(9, MINUTE).factor(1.0)))
-            .await;
+    let consumer = Consumer::builder("receipts", store).on("before", fails).subscribe(subscriber);
+    let handle = start(
+        consumer
+            .max_unacked_time(Duration::ZERO)
+            .retry(RetryPolicy::attempts(9, MINUTE).factor(1.0)),
+    )
+    .await;
     for message in messages {
         acked(&queue, message).await;
     }
@@ -107,12 +113,13 @@ async fn while_an_instance_has_the_name_before_both_keep_the_order_of_a_key() {
     };
     let again = RetryPolicy::attempts(9, MINUTE).factor(1.0);
     let consumer =
-        Consumer::new("receipts", &store).on("before", failing.clone()).subscribe(subscriber);
-    let old = start(consumer.hold(Duration::ZERO).retry(again)).await;
+        Consumer::builder("receipts", &store).on("before", failing.clone()).subscribe(subscriber);
+    let old = start(consumer.max_unacked_time(Duration::ZERO).retry(again)).await;
     let (second, subscriber) = queue();
-    let consumer =
-        Consumer::new("receipts", &store).on_with("after", RENAMED, failing).subscribe(subscriber);
-    let renamed = start(consumer.hold(Duration::ZERO).retry(again)).await;
+    let consumer = Consumer::builder("receipts", &store)
+        .on_with("after", RENAMED, failing)
+        .subscribe(subscriber);
+    let renamed = start(consumer.max_unacked_time(Duration::ZERO).retry(again)).await;
     // Whoever it is stored by: what comes later at the other one goes behind it.
     for (n, queue) in (1..5).zip([&second, &first, &second, &first]) {
         acked(queue, &order_of("a", n)).await;
@@ -130,8 +137,9 @@ async fn what_is_stored_moves_to_the_new_name_when_the_release_is_not_taken_back
     let store = MemoryStore::default();
     let (queue, subscriber) = queue();
     let later = |_: OrderPlaced, _: &Cx| async { Err::<(), _>(HandlerError::snooze(DAY)) };
-    let consumer =
-        Consumer::new("receipts", &store).on_with("after", RENAMED, later).subscribe(subscriber);
+    let consumer = Consumer::builder("receipts", &store)
+        .on_with("after", RENAMED, later)
+        .subscribe(subscriber);
     let handle = start(consumer).await;
     let stored_under = async || {
         let nobody: [std::sync::Arc<str>; 0] = [];
@@ -164,8 +172,8 @@ async fn deliveries_under_a_name_that_no_instance_has_are_counted_and_become_let
     assert_eq!((letters.len(), letters[0].reason), (2, DeadReason::UnknownType));
     let last = letters[0].errors.last().expect("it has a reason");
     assert!(last.text.contains("`renamed_from`"), "{last:?}");
-    assert_eq!(letters[0].received.as_ref().map(|by| by.handler.as_str()), Some("before"));
-    assert_eq!((stop(handle).await.buried, store.stored_deliveries()), (2, 0));
+    assert_eq!(letters[0].consumer_origin.as_ref().map(|by| by.handler.as_str()), Some("before"));
+    assert_eq!((stop(handle).await.dead_lettered, store.stored_deliveries()), (2, 0));
 }
 
 #[tokio::test(start_paused = true)]
@@ -190,7 +198,7 @@ async fn a_name_before_that_is_a_handlers_now_is_refused_with_what_to_do() {
     let store = MemoryStore::default();
     let (_queue, subscriber) = queue();
     let consumer =
-        Consumer::new("receipts", &store).on("before", write).on_with("after", RENAMED, write);
+        Consumer::builder("receipts", &store).on("before", write).on_with("after", RENAMED, write);
     let Err(error) = consumer.on_with("other", RENAMED, write).subscribe(subscriber).start().await
     else {
         panic!("it started")

@@ -1,12 +1,12 @@
 //! What a consumer keeps for later: retries with long waits, what goes behind them, and deliveries that may kill.
 
-use crate::support::{Answer, Cx, Log, OrderPlaced, order, order_of, queue, stop, until, write};
+use crate::support::{AckResult, Cx, Log, OrderPlaced, order, order_of, queue, stop, until, write};
 use futures_util::future::join_all;
 use outbox_core::{
     consumer::{Consumer, HandlerError},
     event::{Message, MessageParts, Timestamp},
     failure::{DeadReason, RetryPolicy},
-    outbox::{ClaimQuery, ConsumerStore, History, PutBy, RetrierStore, Store},
+    outbox::{ClaimQuery, ConsumerStore, DeferredDelivery, History, RetrierStore, Store},
     testing::MemoryStore,
 };
 use std::{
@@ -40,7 +40,7 @@ async fn later_deliveries_of_a_key_wait_behind_a_stored_one_in_order_and_other_k
     let minutely = RetryPolicy::attempts(5, MINUTE).factor(1.0);
     let start = async || {
         let (queue, subscriber) = queue();
-        let consumer = Consumer::new("receipts", &store)
+        let consumer = Consumer::builder("receipts", &store)
             .on("fragile", first_fails(&log, &heals))
             .on("write", write);
         (queue, consumer.retry(minutely).subscribe(subscriber).start().await.expect("starts"))
@@ -50,7 +50,7 @@ async fn later_deliveries_of_a_key_wait_behind_a_stored_one_in_order_and_other_k
     let answers: Vec<_> =
         sent.map(|(key, n)| first.deliver(Ok(order_of(key, n)), None).wait()).into();
     assert!(
-        join_all(answers).await.iter().all(|answer| *answer == Answer::Ack),
+        join_all(answers).await.iter().all(|answer| *answer == AckResult::Ack),
         "all are kept or done"
     );
     assert_eq!(log.lines(), ["a 0", "b 5"]);
@@ -58,16 +58,16 @@ async fn later_deliveries_of_a_key_wait_behind_a_stored_one_in_order_and_other_k
     // The other handler is not held up.
     assert_eq!(store.rows().iter().filter(|row| row.starts_with("write:")).count(), 4);
     let stats = stop(handle).await;
-    assert_eq!((stats.stored, stats.buried), (3, 0));
+    assert_eq!((stats.stored, stats.dead_lettered), (3, 0));
 
     // Over a restart.
     let (second, handle) = start().await;
-    assert_eq!(second.deliver(Ok(order_of("a", 3)), None).wait().await, Answer::Ack);
+    assert_eq!(second.deliver(Ok(order_of("a", 3)), None).wait().await, AckResult::Ack);
     assert_eq!(store.stored_deliveries(), 4);
     heals.store(true, Ordering::SeqCst);
     until(&handle, |s| s.handled == 1 + 4).await;
     assert_eq!(log.lines()[2..], ["a 0", "a 1", "a 2", "a 3"]);
-    assert_eq!(second.deliver(Ok(order_of("a", 4)), None).wait().await, Answer::Ack);
+    assert_eq!(second.deliver(Ok(order_of("a", 4)), None).wait().await, AckResult::Ack);
     assert_eq!(
         (log.lines().len(), store.stored_deliveries()),
         (7, 0),
@@ -80,12 +80,12 @@ async fn later_deliveries_of_a_key_wait_behind_a_stored_one_in_order_and_other_k
 async fn a_stored_retry_ends_in_a_letter_with_its_whole_history_and_the_next_goes_on() {
     let (store, log, heals) = (MemoryStore::default(), Log::default(), Arc::default());
     let (queue, subscriber) = queue();
-    let consumer = Consumer::new("receipts", &store)
+    let consumer = Consumer::builder("receipts", &store)
         .on("fragile", first_fails(&log, &heals))
         .subscribe(subscriber);
     let handle = consumer.retry(RetryPolicy::attempts(3, MINUTE)).start().await.expect("starts");
     for n in 0..2 {
-        assert_eq!(queue.deliver(Ok(order_of("a", n)), None).wait().await, Answer::Ack);
+        assert_eq!(queue.deliver(Ok(order_of("a", n)), None).wait().await, AckResult::Ack);
     }
     until(&handle, |s| s.handled == 1).await;
     assert_eq!(log.lines(), ["a 0", "a 0", "a 0", "a 1"]);
@@ -96,14 +96,17 @@ async fn a_stored_retry_ends_in_a_letter_with_its_whole_history_and_the_next_goe
     );
     assert_eq!(letters[0].errors.iter().map(|e| e.attempt).collect::<Vec<_>>(), [1, 2, 3]);
     let stats = stop(handle).await;
-    assert_eq!((stats.stored, stats.buried, stats.retried, store.inbox_rows()), (2, 1, 1, 2));
+    assert_eq!(
+        (stats.stored, stats.dead_lettered, stats.retried, store.inbox_rows()),
+        (2, 1, 1, 2)
+    );
 }
 
 #[tokio::test(start_paused = true)]
 async fn what_expires_while_it_is_stored_is_not_run_again_and_the_next_goes_on() {
     let (store, log, heals) = (MemoryStore::default(), Log::default(), Arc::default());
     let (queue, subscriber) = queue();
-    let consumer = Consumer::new("receipts", &store)
+    let consumer = Consumer::builder("receipts", &store)
         .on("fragile", first_fails(&log, &heals))
         .subscribe(subscriber);
     let handle = consumer.retry(RetryPolicy::attempts(3, MINUTE)).start().await.expect("starts");
@@ -112,7 +115,7 @@ async fn what_expires_while_it_is_stored_is_not_run_again_and_the_next_goes_on()
         ..order_of("a", 0).into_parts()
     };
     for message in [Message::new(brief), order_of("a", 1)] {
-        assert_eq!(queue.deliver(Ok(message), None).wait().await, Answer::Ack);
+        assert_eq!(queue.deliver(Ok(message), None).wait().await, AckResult::Ack);
     }
     until(&handle, |s| s.handled == 1).await;
     assert_eq!(log.lines(), ["a 0", "a 1"]);
@@ -123,7 +126,10 @@ async fn what_expires_while_it_is_stored_is_not_run_again_and_the_next_goes_on()
     );
     assert_eq!(letters[0].errors.iter().map(|e| e.text.as_str()).collect::<Vec<_>>(), ["down"]);
     let stats = stop(handle).await;
-    assert_eq!((stats.stored, stats.buried, stats.retried, store.inbox_rows()), (2, 1, 0, 2));
+    assert_eq!(
+        (stats.stored, stats.dead_lettered, stats.retried, store.inbox_rows()),
+        (2, 1, 0, 2)
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -134,30 +140,30 @@ async fn a_snooze_is_no_failure_however_often_it_is_asked_for() {
         async move { if waits { Err(HandlerError::snooze(MINUTE)) } else { Ok(()) } }
     };
     let (queue, subscriber) = queue();
-    let handle = Consumer::new("receipts", &store)
+    let handle = Consumer::builder("receipts", &store)
         .on("patient", patient)
         .subscribe(subscriber)
         .start()
         .await
         .expect("starts");
-    assert_eq!(queue.deliver(Ok(order(1)), None).wait().await, Answer::Ack);
+    assert_eq!(queue.deliver(Ok(order(1)), None).wait().await, AckResult::Ack);
     until(&handle, |s| s.handled == 1).await;
-    assert_eq!((stop(handle).await.buried, store.stored_deliveries()), (0, 0));
+    assert_eq!((stop(handle).await.dead_lettered, store.stored_deliveries()), (0, 0));
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_delivery_that_was_never_answered_is_stored_before_it_is_handled() {
     let store = MemoryStore::default();
     let (queue, subscriber) = queue();
-    let handle = Consumer::new("receipts", &store)
+    let handle = Consumer::builder("receipts", &store)
         .on("write", write)
         .subscribe(subscriber)
         .start()
         .await
         .expect("starts");
-    assert_eq!(queue.deliver(Ok(order(1)), Some(2)).wait().await, Answer::Ack);
+    assert_eq!(queue.deliver(Ok(order(1)), Some(2)).wait().await, AckResult::Ack);
     assert_eq!(handle.stats().borrow().stored, 0, "once may be an accident");
-    assert_eq!(queue.deliver(Ok(order(2)), Some(3)).wait().await, Answer::Ack);
+    assert_eq!(queue.deliver(Ok(order(2)), Some(3)).wait().await, AckResult::Ack);
     until(&handle, |s| s.handled == 2).await;
     assert_eq!(stop(handle).await.stored, 1);
 }
@@ -172,23 +178,23 @@ async fn a_stored_delivery_that_the_database_keeps_no_longer_is_a_letter_and_the
     for (handler, message) in [("fragile", large(0)), ("", large(1)), ("fragile", order(2))] {
         let tx = store.begin().await.expect("up");
         let due_in = Some(Duration::ZERO);
-        let put = PutBy {
+        let put = DeferredDelivery {
             consumer: "receipts",
             handler,
             message: &message,
             due_in,
             history: History::default(),
         };
-        assert!(store.put_by(&tx, &put).await.expect("up"));
+        assert!(store.defer(&tx, &put).await.expect("up"));
         store.commit(tx).await.expect("up");
     }
     store.refuse_deliveries("/large");
     let (log, never) = (Log::default(), Arc::default());
-    let consumer = Consumer::new("receipts", &store)
+    let consumer = Consumer::builder("receipts", &store)
         .on("fragile", first_fails(&log, &never))
         .subscribe(subscriber);
     let handle = consumer.start().await.expect("starts");
-    until(&handle, |s| s.buried == 2 && s.handled == 1).await;
+    until(&handle, |s| s.dead_lettered == 2 && s.handled == 1).await;
     let letters = store.letters();
     assert!(letters.iter().all(|letter| letter.reason == DeadReason::NotRetried), "{letters:?}");
     assert_eq!(
@@ -202,14 +208,14 @@ async fn one_that_was_begun_and_never_ended_five_times_is_buried_and_its_neighbo
     let store = MemoryStore::default();
     let snoozing = |_: OrderPlaced, _: &Cx| async { Err::<(), _>(HandlerError::snooze(MINUTE)) };
     let (queue, subscriber) = queue();
-    let handle = Consumer::new("receipts", &store)
+    let handle = Consumer::builder("receipts", &store)
         .on("write", snoozing)
         .subscribe(subscriber)
         .start()
         .await
         .expect("starts");
     for n in 0..4 {
-        assert_eq!(queue.deliver(Ok(order(n)), None).wait().await, Answer::Ack);
+        assert_eq!(queue.deliver(Ok(order(n)), None).wait().await, AckResult::Ack);
     }
     stop(handle).await;
     tokio::time::sleep(MINUTE).await;
@@ -223,18 +229,18 @@ async fn one_that_was_begun_and_never_ended_five_times_is_buried_and_its_neighbo
         let claimed = store.claim(&query).await.expect("up");
         assert_eq!(claimed.len(), 4);
         for stored in claimed.iter().take(if life == 0 { 4 } else { 1 }) {
-            assert!(store.prolong(&stored.claim, lease, true).await.expect("up"));
+            assert!(store.extend_claim(&stored.claim, lease, true).await.expect("up"));
         }
         tokio::time::sleep(lease).await;
     }
     let (_queue, subscriber) = crate::support::queue();
-    let handle = Consumer::new("receipts", &store)
+    let handle = Consumer::builder("receipts", &store)
         .on("write", write)
         .subscribe(subscriber)
         .start()
         .await
         .expect("starts");
-    until(&handle, |s| s.handled == 3 && s.buried == 1).await;
+    until(&handle, |s| s.handled == 3 && s.dead_lettered == 1).await;
     let letters = store.letters();
     assert_eq!((letters.len(), letters[0].reason), (1, DeadReason::Crashed));
     assert_eq!(store.rows(), ["write:1", "write:2", "write:3"]);
@@ -255,13 +261,13 @@ async fn a_store_that_is_away_costs_a_stored_delivery_neither_attempt_nor_life()
         }
     };
     let (queue, subscriber) = queue();
-    let handle = Consumer::new("receipts", &store)
+    let handle = Consumer::builder("receipts", &store)
         .on("note", noting)
         .subscribe(subscriber)
         .start()
         .await
         .expect("starts");
-    assert_eq!(queue.deliver(Ok(order(1)), None).wait().await, Answer::Ack);
+    assert_eq!(queue.deliver(Ok(order(1)), None).wait().await, AckResult::Ack);
     for _ in 0..600 {
         tokio::time::sleep(Duration::from_secs(1)).await;
         store.set_down(false);
@@ -275,7 +281,7 @@ async fn a_store_that_is_away_costs_a_stored_delivery_neither_attempt_nor_life()
         (7, &"attempt 1".to_owned(), &"attempt 2".to_owned())
     );
     let stats = stop(handle).await;
-    assert_eq!((stats.handled, stats.buried, store.letters().len()), (1, 0, 0));
+    assert_eq!((stats.handled, stats.dead_lettered, store.letters().len()), (1, 0, 0));
 }
 
 #[tokio::test(start_paused = true)]
@@ -300,13 +306,13 @@ async fn a_claim_that_runs_out_while_the_store_is_away_costs_no_life() {
         }
     };
     let (queue, subscriber) = queue();
-    let handle = Consumer::new("receipts", &store)
+    let handle = Consumer::builder("receipts", &store)
         .on("slow", cut_off)
         .subscribe(subscriber)
         .start()
         .await
         .expect("starts");
-    assert_eq!(queue.deliver(Ok(order(1)), None).wait().await, Answer::Ack);
+    assert_eq!(queue.deliver(Ok(order(1)), None).wait().await, AckResult::Ack);
     for _ in 0..30 {
         tokio::time::sleep(2 * MINUTE).await;
         store.set_down(false);
@@ -316,5 +322,5 @@ async fn a_claim_that_runs_out_while_the_store_is_away_costs_no_life() {
     }
     assert_eq!(log.lines().len(), 7);
     let stats = stop(handle).await;
-    assert_eq!((stats.handled, stats.buried, store.letters().len()), (1, 0, 0));
+    assert_eq!((stats.handled, stats.dead_lettered, store.letters().len()), (1, 0, 0));
 }

@@ -1,4 +1,4 @@
-//! Messages without content, which say that what was told under their key is gone.
+//! Messages without content, which say that the entity of their key is deleted.
 
 use crate::support::{Cx, consumer, order_of, parts, stop, write};
 use outbox_core::{
@@ -20,7 +20,7 @@ async fn a_tombstone_that_nobody_takes_is_acknowledged_and_counted_and_is_no_dea
     let (consumer, publisher) = consumer(&store);
     let handle = consumer
         .on("write", write)
-        .others(UnhandledPolicy::DeadLetter)
+        .unhandled(UnhandledPolicy::DeadLetter)
         .start()
         .await
         .expect("starts");
@@ -35,7 +35,7 @@ async fn a_tombstone_that_nobody_takes_is_acknowledged_and_counted_and_is_no_dea
     );
     assert!(store.letters().is_empty(), "{:?}", store.letters());
     let stats = stop(handle).await;
-    assert_eq!((stats.tombstones, stats.unknown, stats.acked, stats.buried), (2, 0, 3, 0));
+    assert_eq!((stats.tombstones, stats.unknown, stats.acked, stats.dead_lettered), (2, 0, 3, 0));
 }
 
 #[tokio::test(start_paused = true)]

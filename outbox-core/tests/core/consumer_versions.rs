@@ -1,10 +1,10 @@
-//! Two versions of a consumer side by side: what one instance does not know is left to one that does.
+//! Two versions of a consumer side by side: deliveries that one instance does not know are handed over to another.
 
 use crate::support::{
-    Answer, Cx, Log, Queue, order_of, parts, queue, stop, until, until_seen, write,
+    AckResult, Cx, Log, Queue, order_of, parts, queue, stop, until, until_seen, write,
 };
 use outbox_core::{
-    consumer::{AckMode, Consumer, ConsumerHandle, HandlerOptions, UnhandledPolicy},
+    consumer::{AckMode, Consumer, ConsumerBuilder, HandlerOptions, UnhandledPolicy},
     event::{DecodeError, DecodeEvent, EventContract, EventType, Message, MessageParts},
     failure::DeadReason,
     testing::MemoryStore,
@@ -39,17 +39,17 @@ async fn write_order(order: Order, cx: &Cx) -> Result<(), std::io::Error> {
     Ok(())
 }
 
-fn old(store: &MemoryStore) -> (Queue, Consumer<MemoryStore>) {
+fn old(store: &MemoryStore) -> (Queue, ConsumerBuilder<MemoryStore>) {
     let (queue, subscriber) = queue();
-    (queue, Consumer::new("receipts", store).on("write", write).subscribe(subscriber))
+    (queue, Consumer::builder("receipts", store).on("write", write).subscribe(subscriber))
 }
 
-fn next(store: &MemoryStore) -> (Queue, Consumer<MemoryStore>) {
+fn next(store: &MemoryStore) -> (Queue, ConsumerBuilder<MemoryStore>) {
     let (queue, subscriber) = queue();
-    (queue, Consumer::new("receipts", store).on("write", write_order).subscribe(subscriber))
+    (queue, Consumer::builder("receipts", store).on("write", write_order).subscribe(subscriber))
 }
 
-async fn start(consumer: Consumer<MemoryStore>) -> ConsumerHandle {
+async fn start(consumer: ConsumerBuilder<MemoryStore>) -> Consumer {
     consumer.start().await.expect("starts")
 }
 
@@ -61,7 +61,7 @@ fn of(event_type: &str, version: u16, number: u64, key: Option<&str>) -> Message
 }
 
 async fn acked(queue: &Queue, message: Message) {
-    assert_eq!(queue.deliver(Ok(message), None).wait().await, Answer::Ack);
+    assert_eq!(queue.deliver(Ok(message), None).wait().await, AckResult::Ack);
 }
 
 #[tokio::test(start_paused = true)]
@@ -75,7 +75,7 @@ async fn a_newer_version_of_a_type_waits_for_an_instance_that_reads_it_and_its_k
     assert_eq!(
         (store.rows(), store.letters().len()),
         (vec!["write:3".to_owned()], 0),
-        "nothing is buried"
+        "nothing is a dead letter"
     );
     // A rollout may take its time.
     tokio::time::sleep(HOUR / 2).await;
@@ -85,7 +85,7 @@ async fn a_newer_version_of_a_type_waits_for_an_instance_that_reads_it_and_its_k
     until(&other, |s| s.handled > 0).await;
     assert!(
         begun.elapsed() < Duration::from_secs(5),
-        "whoever knows it need not wait: {:?}",
+        "an instance that knows it need not wait: {:?}",
         begun.elapsed()
     );
     until_seen("nothing is stored any more", || store.stored_deliveries(), |stored| *stored == 0)
@@ -98,7 +98,7 @@ async fn a_newer_version_of_a_type_waits_for_an_instance_that_reads_it_and_its_k
         "{rows:?}"
     );
     assert_eq!(
-        (stop(handle).await.left, stop(other).await.buried, store.letters().len()),
+        (stop(handle).await.handed_over, stop(other).await.dead_lettered, store.letters().len()),
         (1, 0, 0)
     );
 }
@@ -120,7 +120,7 @@ async fn what_no_instance_knows_for_an_hour_is_a_letter_that_says_what_to_do_and
         text.contains("version 2 of the type `order.placed`") && text.contains("redrive"),
         "{text}"
     );
-    assert_eq!((store.rows(), stop(handle).await.buried), (vec!["write:2".to_owned()], 1));
+    assert_eq!((store.rows(), stop(handle).await.dead_lettered), (vec!["write:2".to_owned()], 1));
 }
 
 #[tokio::test(start_paused = true)]
@@ -131,7 +131,7 @@ async fn a_type_that_only_another_instance_takes_is_left_to_it_and_one_that_nobo
     acked(&queue, of("order.left", 1, 1, None)).await;
     let (later, consumer) = next(&store);
     let other = start(consumer).await;
-    until(&other, |s| s.left == 0 && !s.isolating).await;
+    until(&other, |s| s.handed_over == 0 && !s.isolating).await;
     // From the moment at which it has started: the first instance looks again.
     tokio::time::sleep(Duration::from_secs(1)).await;
     for n in 2..5 {
@@ -141,7 +141,10 @@ async fn a_type_that_only_another_instance_takes_is_left_to_it_and_one_that_nobo
     until(&other, |s| s.handled == 3).await;
     assert_eq!(store.rows(), ["order.left v1 2", "order.left v1 3", "order.left v1 4"]);
     let (first, second) = (stop(handle).await, stop(other).await);
-    assert_eq!((first.unknown, first.left, second.unknown, second.left), (1, 3, 1, 0));
+    assert_eq!(
+        (first.unknown, first.handed_over, second.unknown, second.handed_over),
+        (1, 3, 1, 0)
+    );
     assert_eq!((store.letters().len(), store.stored_deliveries()), (0, 0));
 }
 
@@ -154,7 +157,7 @@ async fn at_most_once_and_by_hand_too_what_another_instance_takes_is_not_acknowl
         let (queue, consumer) = old(&store);
         let handle = start(consumer.acknowledge(mode)).await;
         // By hand both are returned: what is stored has no delivery to answer for.
-        let expected = if mode == AckMode::Manual { Answer::Nack } else { Answer::Ack };
+        let expected = if mode == AckMode::Manual { AckResult::Nack } else { AckResult::Ack };
         for odd in [of("order.left", 1, 1, None), of("order.placed", 2, 2, None)] {
             assert_eq!(queue.deliver(Ok(odd), None).wait().await, expected, "{mode:?}");
         }
@@ -162,7 +165,11 @@ async fn at_most_once_and_by_hand_too_what_another_instance_takes_is_not_acknowl
             until(&other, |s| s.handled == 2).await;
         }
         assert_eq!(
-            (stop(handle).await.buried, stop(other).await.buried, store.letters().len()),
+            (
+                stop(handle).await.dead_lettered,
+                stop(other).await.dead_lettered,
+                store.letters().len()
+            ),
             (0, 0, 0),
             "{mode:?}"
         );
@@ -173,12 +180,12 @@ async fn at_most_once_and_by_hand_too_what_another_instance_takes_is_not_acknowl
 async fn in_a_strict_queue_a_type_that_nobody_knows_yet_waits_for_an_instance_that_does() {
     let store = MemoryStore::default();
     let (queue, consumer) = old(&store);
-    let handle = start(consumer.others(UnhandledPolicy::Defer)).await;
+    let handle = start(consumer.unhandled(UnhandledPolicy::Defer)).await;
     acked(&queue, of("order.left", 1, 1, None)).await;
     acked(&queue, of("order.lost", 1, 2, None)).await;
     assert_eq!((store.stored_deliveries(), store.letters().len()), (2, 0));
     let (_later, consumer) = next(&store);
-    let other = start(consumer.others(UnhandledPolicy::Defer)).await;
+    let other = start(consumer.unhandled(UnhandledPolicy::Defer)).await;
     until(&other, |s| s.handled == 1).await;
     assert_eq!(store.rows(), ["order.left v1 1"]);
     tokio::time::sleep(HOUR).await;
@@ -200,9 +207,10 @@ async fn what_a_newer_instance_was_to_try_again_waits_for_it_when_the_release_is
     };
     let again = || {
         let (queue, subscriber) = queue();
-        let consumer =
-            Consumer::new("receipts", &store).on("write", failing.clone()).subscribe(subscriber);
-        (queue, consumer.hold(Duration::ZERO))
+        let consumer = Consumer::builder("receipts", &store)
+            .on("write", failing.clone())
+            .subscribe(subscriber);
+        (queue, consumer.max_unacked_time(Duration::ZERO))
     };
     let (queue, consumer) = again();
     let newer = start(consumer).await;
@@ -210,11 +218,14 @@ async fn what_a_newer_instance_was_to_try_again_waits_for_it_when_the_release_is
     stop(newer).await;
     let (_queue, consumer) = old(&store);
     let handle = start(consumer).await;
-    until(&handle, |s| s.left == 1).await;
+    until(&handle, |s| s.handed_over == 1).await;
     let (_queue, consumer) = again();
     let newer = start(consumer).await;
     until(&newer, |s| s.handled == 1).await;
-    assert_eq!((log.lines().len(), store.letters().len(), stop(handle).await.buried), (2, 0, 0));
+    assert_eq!(
+        (log.lines().len(), store.letters().len(), stop(handle).await.dead_lettered),
+        (2, 0, 0)
+    );
     stop(newer).await;
 }
 
@@ -226,7 +237,7 @@ async fn a_delivery_that_another_instance_knows_is_not_given_up_however_long_it_
     // It has the handler and takes nothing up: its kill switch is on, or its handler is busy.
     let (_later, subscriber) = crate::support::queue();
     let stuck = |_: Order, _: &Cx| std::future::pending::<Result<(), std::io::Error>>();
-    let consumer = Consumer::new("receipts", &store).on_with(
+    let consumer = Consumer::builder("receipts", &store).on_with(
         "write",
         HandlerOptions::new().no_timeout(),
         stuck,
@@ -247,5 +258,8 @@ async fn nothing_is_kept_where_no_time_is_given() {
     let handle = start(consumer.keep_unknown(Duration::ZERO)).await;
     acked(&queue, of("order.placed", 2, 1, None)).await;
     assert_eq!((store.letters().len(), store.stored_deliveries()), (1, 0));
-    assert_eq!((stop(handle).await.left, store.letters()[0].reason), (0, DeadReason::UnknownType));
+    assert_eq!(
+        (stop(handle).await.handed_over, store.letters()[0].reason),
+        (0, DeadReason::UnknownType)
+    );
 }

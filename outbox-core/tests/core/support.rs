@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use outbox_core::{
-    consumer::{Consumer, ConsumerHandle, ConsumerStats, HandlerContext},
+    consumer::{Consumer, ConsumerBuilder, ConsumerStats, HandlerContext},
     event::{
         DecodeError, DecodeEvent, EventContract, EventType, Headers, Message, MessageId,
         MessageParts, Timestamp,
@@ -78,20 +78,20 @@ pub(crate) async fn write(order: OrderPlaced, cx: &Cx) -> Result<(), std::io::Er
     Ok(())
 }
 
-pub(crate) fn consumer(store: &MemoryStore) -> (Consumer<MemoryStore>, Memory) {
+pub(crate) fn consumer(store: &MemoryStore) -> (ConsumerBuilder<MemoryStore>, Memory) {
     let (publisher, subscriber) = Memory::channel();
-    (Consumer::new("receipts", store).subscribe(subscriber), publisher)
+    (Consumer::builder("receipts", store).subscribe(subscriber), publisher)
 }
 
 /// Stops a consumer that should stop well, and gives what it has done.
-pub(crate) async fn stop(handle: ConsumerHandle) -> ConsumerStats {
+pub(crate) async fn stop(handle: Consumer) -> ConsumerStats {
     let stats = handle.stats();
     handle.shutdown(Duration::from_secs(10)).await.expect("it stops in time");
     *stats.borrow()
 }
 
 /// Waits until the consumer has come to a state.
-pub(crate) async fn until(handle: &ConsumerHandle, mut state: impl FnMut(&ConsumerStats) -> bool) {
+pub(crate) async fn until(handle: &Consumer, mut state: impl FnMut(&ConsumerStats) -> bool) {
     let mut stats = handle.stats();
     if let Ok(reached) =
         tokio::time::timeout(Duration::from_secs(600), stats.wait_for(|s| state(s))).await
@@ -102,7 +102,7 @@ pub(crate) async fn until(handle: &ConsumerHandle, mut state: impl FnMut(&Consum
     panic!("within ten minutes the consumer came to no more than {:?}", *handle.stats().borrow());
 }
 
-/// Waits until something holds that the consumer does not tell; `seen` is what there is of it.
+/// Waits until a condition holds that the consumer's stats do not show; `seen` gives what it reads.
 pub(crate) async fn until_seen<T: std::fmt::Debug>(
     what: &str,
     seen: impl Fn() -> T,
@@ -122,22 +122,22 @@ pub(crate) async fn until_seen<T: std::fmt::Debug>(
     }
 }
 
-/// What a consumer answered for a delivery.
+/// How a consumer ended a delivery.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Answer {
+pub(crate) enum AckResult {
     Ack,
     Nack,
     Reject(String),
-    /// The delivery was dropped without an answer.
+    /// The delivery was dropped without an ack decision.
     Dropped,
 }
 
-/// A broker with one queue: deliveries are sent by hand, in order, and their answers watched.
+/// A broker with one queue: tests send deliveries one by one, in order, and watch their ack decisions.
 pub(crate) struct Queue(mpsc::UnboundedSender<Result<Delivery, String>>);
 
 pub(crate) struct QueueSubscriber(mpsc::UnboundedReceiver<Result<Delivery, String>>);
 
-pub(crate) struct Answered(oneshot::Receiver<Answer>);
+pub(crate) struct PendingAck(oneshot::Receiver<AckResult>);
 
 pub(crate) fn queue() -> (Queue, QueueSubscriber) {
     let (sender, receiver) = mpsc::unbounded_channel();
@@ -149,30 +149,30 @@ impl Queue {
         &self,
         message: Result<Message, String>,
         attempt: Option<u32>,
-    ) -> Answered {
+    ) -> PendingAck {
         let (sender, receiver) = oneshot::channel();
         let delivery = Delivery::new(message, attempt, Box::new(Handle(sender)));
         self.0.send(Ok(delivery)).expect("the subscriber lives");
-        Answered(receiver)
+        PendingAck(receiver)
     }
 
-    /// Delivers as a sender does that waits so long for the answer.
-    pub(crate) fn deliver_awaited(&self, message: Message, within: Duration) -> Answered {
+    /// Delivers as a sender does that waits so long for the ack decision.
+    pub(crate) fn deliver_awaited(&self, message: Message, within: Duration) -> PendingAck {
         let (sender, receiver) = oneshot::channel();
         let (now, handle) = (outbox_core::runtime::now(), Box::new(Handle(sender)));
         self.0
             .send(Ok(Delivery::new(Ok(message), None, handle).awaited(now, now + within)))
             .expect("the subscriber lives");
-        Answered(receiver)
+        PendingAck(receiver)
     }
 
-    /// Delivers as a sender does that waits for the answer.
-    pub(crate) fn deliver_from_a_sender(&self, message: Message) -> Answered {
+    /// Delivers as a sender does that waits for the ack decision.
+    pub(crate) fn deliver_from_a_sender(&self, message: Message) -> PendingAck {
         let (sender, receiver) = oneshot::channel();
         let delivery =
             Delivery::new(Ok(message), None, Box::new(Handle(sender))).that_comes_back_in_order();
         self.0.send(Ok(delivery)).expect("the subscriber lives");
-        Answered(receiver)
+        PendingAck(receiver)
     }
 
     /// Lets the connection break once.
@@ -181,10 +181,10 @@ impl Queue {
     }
 }
 
-impl Answered {
-    pub(crate) async fn wait(self) -> Answer {
-        let answered = tokio::time::timeout(Duration::from_hours(48), self.0).await;
-        answered.expect("the delivery is answered within two days").unwrap_or(Answer::Dropped)
+impl PendingAck {
+    pub(crate) async fn wait(self) -> AckResult {
+        let decision = tokio::time::timeout(Duration::from_hours(48), self.0).await;
+        decision.expect("the delivery ends within two days").unwrap_or(AckResult::Dropped)
     }
 }
 
@@ -195,24 +195,24 @@ impl Subscriber for QueueSubscriber {
     }
 }
 
-struct Handle(oneshot::Sender<Answer>);
+struct Handle(oneshot::Sender<AckResult>);
 
 impl Handle {
-    fn answer(self, answer: Answer) -> Result<(), SubscribeError> {
-        self.0.send(answer).map_err(|_| SubscribeError("nobody waits".into()))
+    fn decide(self, decision: AckResult) -> Result<(), SubscribeError> {
+        self.0.send(decision).map_err(|_| SubscribeError("the test does not wait".into()))
     }
 }
 
 #[async_trait::async_trait]
 impl Acknowledge for Handle {
     async fn ack(self: Box<Self>) -> Result<(), SubscribeError> {
-        self.answer(Answer::Ack)
+        self.decide(AckResult::Ack)
     }
     async fn nack(self: Box<Self>, _requeue: bool) -> Result<(), SubscribeError> {
-        self.answer(Answer::Nack)
+        self.decide(AckResult::Nack)
     }
     async fn reject(self: Box<Self>, reason: &str) -> Result<(), SubscribeError> {
-        self.answer(Answer::Reject(reason.to_owned()))
+        self.decide(AckResult::Reject(reason.to_owned()))
     }
 
     fn is_given_up(&self) -> bool {

@@ -1,4 +1,4 @@
-//! Readers of the values behind the arguments' names.
+//! Readers of the values of arguments.
 
 use super::value;
 use crate::{
@@ -109,7 +109,7 @@ impl Step {
     }
 }
 
-/// Gives the text back when it passes.
+/// Checks a string and gives it back.
 pub(super) fn checked(
     text: LitStr,
     check: impl Fn(&str) -> Result<(), String>,
@@ -125,7 +125,7 @@ pub(super) fn wire_name(name: &Ident, input: ParseStream<'_>) -> syn::Result<Lit
     checked(string(name, input)?, |text| value::check_wire_name(&name.to_string(), text))
 }
 
-/// Reads `= "7d"`; gives the duration and where it stands.
+/// Reads `= "7d"`; gives the duration and its span.
 pub(crate) fn duration(name: &Ident, input: ParseStream<'_>) -> syn::Result<(Duration, Span)> {
     let text = string(name, input)?;
     let read =
@@ -159,7 +159,7 @@ fn multiplier(name: &Ident, input: ParseStream<'_>) -> syn::Result<f64> {
         .ok_or_else(|| syn::Error::new(literal.span(), wrong))
 }
 
-/// Reads nothing; gives where the name stands.
+/// Reads no value; gives the span of the name.
 pub(crate) fn flag(name: &Ident, input: ParseStream<'_>) -> syn::Result<Span> {
     if input.is_empty() || input.peek(Token![,]) {
         Ok(name.span())

@@ -1,4 +1,4 @@
-//! What `#[outbox(..)]` says on a type, a variant or a field.
+//! The arguments of `#[outbox(..)]` on a type, a variant or a field.
 
 use super::{
     argument::{Retry, Step, checked, duration, flag, number, pairs, path, wire_name},
@@ -12,7 +12,7 @@ use proc_macro2::{Ident, Span};
 use std::{fmt::Display, time::Duration};
 use syn::{Attribute, LitStr, parse::ParseStream, token::Paren};
 
-/// Where the attributes of an event type stand.
+/// The item with the attributes.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Place {
     Struct,
@@ -66,7 +66,7 @@ impl Place {
         }
     }
 
-    /// Says where a name belongs that is known, but not here.
+    /// Tells on which items a known argument is allowed, when this one is not among them.
     fn misplaced(self, name: &str) -> Option<&'static str> {
         Some(match (name, self) {
             ("key", _) => {
@@ -99,7 +99,7 @@ impl Display for Place {
     }
 }
 
-/// Everything said on a type or a variant.
+/// The arguments of a type or a variant.
 #[derive(Default)]
 pub(super) struct Said {
     pub(super) name: Slot<LitStr>,
@@ -189,7 +189,7 @@ impl Said {
     }
 }
 
-/// Everything said on a field.
+/// The arguments of a field.
 #[derive(Default)]
 pub(super) struct FieldSaid {
     pub(super) key: Slot<Span>,

@@ -1,7 +1,8 @@
 //! Payloads of an enum: the content of a variant alone.
 //!
-//! serde does the work, on two private copies of the enum (its `remote` feature): one without a tag for writing, one that takes the
-//! variant's name from the envelope for reading. So fields, their attributes and their bytes are those of the user's type.
+//! serde does the work, on two private copies of the enum (its `remote` feature): one without a tag
+//! for writing, one that takes the variant's name from the envelope for reading. So fields, their
+//! attributes and their bytes are those of the user's type.
 
 use super::serde;
 use proc_macro2::{Ident, Span, TokenStream};
@@ -12,7 +13,7 @@ use syn::{
     visit_mut::{VisitMut, visit_type_mut},
 };
 
-/// Which way a copy is for.
+/// The direction of a copy: writing or reading.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Way {
     Encode,
@@ -30,7 +31,7 @@ impl Way {
     }
 }
 
-/// Prints the copy of an enum for one way; its variants' own names are its serde names.
+/// Prints the copy of an enum for one direction; its variants' own names are its serde names.
 pub(super) fn copy_of(input: &DeriveInput, data: &DataEnum, way: Way) -> TokenStream {
     let (ident, remote) = (way.ident(), input.ident.to_string());
     let serde_path = "__outbox::serde";
@@ -66,10 +67,11 @@ fn copy_variant(variant: &Variant, input: &DeriveInput) -> Variant {
     copy
 }
 
-/// Gives what must hold of the fields' types for a way.
+/// Gives the bounds of the fields' types for a direction.
 ///
-/// Reading is bound by every field, also where no type parameter is involved: an enum with a field that serde cannot read is an event
-/// all the same, only one that is not `DecodeEvent`. The `for<..>` lets such a bound be false without being an error.
+/// Reading is bound by every field, also where no type parameter is involved: an enum with a field
+/// that serde cannot read is an event all the same, only one that is not `DecodeEvent`. The
+/// `for<..>` lets such a bound be false without being an error.
 pub(super) fn bounds(input: &DeriveInput, data: &DataEnum, way: Way) -> Vec<TokenStream> {
     let parameters: BTreeSet<String> =
         input.generics.type_params().map(|p| p.ident.to_string()).collect();
@@ -110,7 +112,8 @@ pub(super) fn bounds(input: &DeriveInput, data: &DataEnum, way: Way) -> Vec<Toke
     bounds
 }
 
-/// Tells whether a field is read by borrowing from the payload, as serde does with references: no such enum outlives its message.
+/// Tells whether a field is read by borrowing from the payload, as serde does with references: no
+/// such enum outlives its message.
 pub(super) fn is_borrowed(data: &DataEnum) -> bool {
     fn is_reference(ty: &Type) -> bool {
         match ty {
@@ -128,7 +131,7 @@ pub(super) fn is_borrowed(data: &DataEnum) -> bool {
     data.variants.iter().flat_map(|variant| &variant.fields).any(|field| is_reference(&field.ty))
 }
 
-/// Tells whether a type speaks of one of the names.
+/// Tells whether a type contains one of the names.
 pub(super) fn mentions(ty: &Type, names: &BTreeSet<String>) -> bool {
     fn any(tokens: TokenStream, names: &BTreeSet<String>) -> bool {
         tokens.into_iter().any(|tree| match tree {

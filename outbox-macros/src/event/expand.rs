@@ -1,4 +1,4 @@
-//! Printing the impls.
+//! Prints the impls.
 
 use super::{
     argument::Retry,
@@ -17,7 +17,7 @@ pub(super) fn impls(input: &DeriveInput, model: &Model) -> TokenStream {
     match (&model.shape, &input.data) {
         (Shape::Enum(variants), Data::Enum(data)) => enum_impls(input, model, variants, data),
         (Shape::Struct(contract), _) => struct_impls(input, model, contract),
-        // Faults were noted then.
+        // The faults are noted already.
         (Shape::Enum(_), _) => TokenStream::new(),
     }
 }
@@ -43,7 +43,7 @@ fn struct_impls(input: &DeriveInput, model: &Model, contract: &Contract) -> Toke
     let ident = &input.ident;
     let (_, type_generics, _) = input.generics.split_for_impl();
     let this = quote!(#ident #type_generics);
-    // Named, so that a missing `Serialize` is told at the type's name.
+    // Named, so that the compiler reports a missing `Serialize` at the type's name.
     let payload = if contract.tombstone {
         nothing()
     } else {
@@ -93,7 +93,7 @@ fn enum_impls(
         for bound in content::bounds(input, data, Way::Decode) {
             generics.make_where_clause().predicates.push(parse_quote!(#bound));
         }
-        // A tombstone is no message of its type: it is heard of as a `Tombstone`.
+        // A tombstone is no message of its type: a consumer gets it as a `Tombstone`.
         let read = variants.iter().filter(|v| !v.contract.tombstone);
         let arms: Vec<_> = read.map(|v| (&v.contract, read_variant(v, input))).collect();
         let copy = copy(Way::Decode);
@@ -172,7 +172,7 @@ fn decode_impl(input: &DeriveInput, generics: &Generics, body: &TokenStream) -> 
     }
 }
 
-/// Prints the choice by the type's name.
+/// Prints the match on the type's name.
 fn select(arms: &[(&Contract, TokenStream)]) -> TokenStream {
     let message = Ident::new("message", Span::mixed_site());
     let arms = arms.iter().map(|(Contract { name, .. }, read)| quote!(#name => #read));
@@ -256,7 +256,7 @@ fn local(field: &str) -> Ident {
 fn meta(contract: &Contract, value: impl Fn(&FieldRef) -> TokenStream) -> TokenStream {
     let Contract { name, version, topic, .. } = contract;
     let mut meta = quote!(__outbox::EventMeta::new(#name).version(#version).topic(#topic));
-    // Spans of the field's type: a type without a text form is told there.
+    // Spans of the field's type: the compiler reports a type without a text form there.
     let part = |field: &FieldRef| {
         let (ty, value) = (&field.ty, value(field));
         quote_spanned!(ty.span()=> <#ty as __outbox::KeyPart>::key_part(#value))
@@ -314,7 +314,7 @@ fn duration(time: Duration) -> TokenStream {
     quote!(__outbox::core::time::Duration::from_millis(#millis))
 }
 
-/// Adds what key and header fields of a generic type must be.
+/// Adds the bounds of key and header fields of a generic type.
 fn with_key_bounds(input: &DeriveInput, contracts: &[&Contract]) -> Generics {
     let parameters: BTreeSet<String> =
         input.generics.type_params().map(|p| p.ident.to_string()).collect();

@@ -14,7 +14,7 @@ use proc_macro2::TokenStream;
 use quote::quote;
 use syn::DeriveInput;
 
-/// Makes the impls of a type, or the faults of its attributes beside impls that stand in.
+/// Makes the impls of a type, or the faults of its attributes beside stand-in impls.
 pub(crate) fn derive(input: TokenStream) -> TokenStream {
     let input: DeriveInput = match syn::parse2(input) {
         Ok(input) => input,
@@ -34,7 +34,8 @@ pub(crate) fn derive(input: TokenStream) -> TokenStream {
     root.map(|root| within(&root, &impls)).unwrap_or_default()
 }
 
-/// Puts impls where the framework's private module has a short name; a wrong path is one fault then, not one at each use.
+/// Puts impls where the framework's private module has a short name; a wrong path is one fault
+/// then, not one at each use.
 fn within(root: &TokenStream, impls: &TokenStream) -> TokenStream {
     quote! {
         const _: () = {

@@ -1,4 +1,4 @@
-//! What a valid input says, every default filled in.
+//! The model of a valid input, with all defaults.
 
 use super::{
     argument::{Retry, Step},
@@ -15,7 +15,7 @@ use syn::{Data, DataEnum, DeriveInput, Fields, Member, Type};
 pub(super) struct Model {
     /// The framework's path as the user gave it.
     pub(super) root: Option<syn::Path>,
-    /// No decoding was asked for, or none is possible: borrowed content cannot be read back.
+    /// The user wants no decoding, or none is possible: borrowed content cannot be read back.
     pub(super) encode_only: bool,
     pub(super) shape: Shape,
 }
@@ -41,7 +41,7 @@ pub(super) struct Contract {
     pub(super) retry: Option<Retry>,
     /// Steps from older versions, in order.
     pub(super) upcast: Vec<Step>,
-    /// It has no content: what was told under its key is gone.
+    /// It has no content: the entity of its key is deleted.
     pub(super) tombstone: bool,
 }
 
@@ -61,14 +61,14 @@ pub(super) struct FieldRef {
 }
 
 impl Model {
-    /// Reads and checks an input; what it gives is complete only when no fault was noted.
+    /// Reads and checks an input; the model is complete only when there is no fault.
     pub(super) fn read(input: &DeriveInput, faults: &mut Faults) -> Self {
         let place = if matches!(input.data, Data::Enum(_)) { Place::Enum } else { Place::Struct };
         let before = faults.count();
         let said = Said::read(&input.attrs, place, faults);
         let well_said = faults.count() == before;
         let borrowed = input.generics.lifetimes().next().is_some();
-        // A struct that is a tombstone has nothing to be read from.
+        // A tombstone struct has no content to decode.
         let encode_only = borrowed || said.encode_only.is_given() || said.tombstone.is_given();
         let root = said.root.get().cloned();
         let shape = match &input.data {
@@ -129,7 +129,7 @@ fn read_struct(
 ) -> Contract {
     let name = match said.name.get() {
         Some(name) => name.value(),
-        // Perhaps that fault is why.
+        // That fault may be the reason.
         None if !well_said => String::new(),
         None => {
             let example = value::snake_case(&ident.to_string()).replace('_', ".");
@@ -214,7 +214,8 @@ fn variant_name(prefix: &str, ident: &Ident, own: &Said, faults: &mut Faults) ->
 }
 
 impl Contract {
-    /// Puts together what an enum says for all its variants (`common`) and what is said of this type (`own`, which goes first).
+    /// Merges the arguments of an enum for all its variants (`common`) and those of this type
+    /// (`own`, which take precedence).
     fn read(name: String, common: &Said, own: &Said, fields: &Fields, faults: &mut Faults) -> Self {
         let (key, field_headers) = read_fields(own, fields, faults);
         let mut fixed_headers: Vec<_> =
@@ -230,7 +231,7 @@ impl Contract {
         if let Some(&at) = own.tombstone.get() {
             let fault = if key.is_none() {
                 Some(
-                    "a tombstone says that what was told under its key is gone: mark a field with `#[outbox(key)]`",
+                    "a tombstone says that the entity of its key is deleted: mark a field with `#[outbox(key)]`",
                 )
             } else if own.upcast.is_given() {
                 Some("a tombstone has no content, so that there is none to raise: remove `upcast`")

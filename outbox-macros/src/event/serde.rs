@@ -5,14 +5,15 @@ use proc_macro2::TokenStream;
 use quote::quote;
 use syn::{Attribute, Meta, Token, punctuated::Punctuated};
 
-/// What becomes of an attribute of serde's on an enum or a variant, whose payload is the content of a variant alone.
+/// The effect of a serde attribute on an enum or a variant on a payload, which is the content of a
+/// variant alone.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Rule {
     /// It holds for the payload too.
     Kept,
     /// It names or tags the variant, which the envelope does, or says nothing of the content.
     NotOfTheContent,
-    /// It would be passed over: what to write instead.
+    /// The payload would ignore it: what to write instead.
     Refused(&'static str),
     /// The same, where events are read.
     RefusedIfRead(&'static str),
@@ -80,10 +81,11 @@ pub(crate) const OF_VARIANT: &[(&str, Rule)] = &[
     ("other", Rule::RefusedIfRead(CATCH_ALL)),
 ];
 
-/// What a field's attributes are not kept of: bounds stand on the whole, and an event outlives its message. All others are.
+/// Field attributes that payloads do not keep: bounds stand on the whole type, and an event
+/// outlives its message.
 pub(crate) const NOT_OF_FIELDS: &[&str] = &["bound", "borrow"];
 
-/// Notes the attributes that a payload could not keep.
+/// Notes the attributes that a payload cannot keep.
 pub(super) fn check(
     attrs: &[Attribute],
     known: &[(&str, Rule)],
@@ -139,7 +141,8 @@ pub(super) fn takes_default(metas: &[Meta]) -> bool {
     metas.iter().any(plain) || has(metas, &["skip", "skip_deserializing"])
 }
 
-/// Goes through what all `#[serde(..)]` say. One that cannot be read is left to serde's own derive, which says so.
+/// Visits the arguments of all `#[serde(..)]`. An attribute that cannot be parsed is left to
+/// serde's own derive, which reports it.
 fn metas(attrs: &[Attribute]) -> impl Iterator<Item = Meta> {
     let serde = attrs.iter().filter(|a| a.path().is_ident("serde"));
     serde

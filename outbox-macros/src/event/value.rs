@@ -1,10 +1,11 @@
-//! Rules of names, durations and headers: pure functions that say what to write instead.
+//! Rules of names, durations and headers: pure functions whose errors tell what to write instead.
 
 use std::time::Duration;
 
-/// What every database's column takes; the same limit as when an event is encoded.
+/// Most bytes that the column of every database takes; the same limit as when an event is encoded.
 const MAX_TEXT: usize = 255;
-/// The longest duration: a hundred years of microseconds, which fit the databases' instants with room to spare.
+/// The longest duration: a hundred years of microseconds, which fit the databases' instants with
+/// room to spare.
 const MAX_DAYS: u64 = 36_500;
 /// The same limit as `Headers::check_name`, which a test compares with this.
 const MAX_HEADER: usize = 64;
@@ -97,7 +98,8 @@ pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     }
 }
 
-/// Writes a Rust name in snake case: `PaymentEvent` is `payment_event`, `HTTPServer` is `http_server`.
+/// Writes a Rust name in snake case: `PaymentEvent` is `payment_event`, `HTTPServer` is
+/// `http_server`.
 pub(crate) fn snake_case(name: &str) -> String {
     let chars: Vec<char> = name.trim_start_matches("r#").chars().collect();
     let mut out = String::new();

@@ -1,4 +1,4 @@
-//! Printing the block, and what registers its handlers.
+//! Prints the block, and the registration of its handlers.
 
 use super::model::{Handler, Model};
 use proc_macro2::{Ident, TokenStream};
@@ -50,7 +50,7 @@ pub(super) fn block(block: &ItemImpl, model: &Model, root: &TokenStream) -> Toke
     }
 }
 
-/// Prints what is set for a handler.
+/// Prints the settings of a handler.
 fn options(handler: &Handler, root: &TokenStream) -> TokenStream {
     let mut printed = quote!(#root::HandlerOptions::new());
     if let Some((timeout, _)) = handler.options.timeout.get() {
@@ -60,8 +60,8 @@ fn options(handler: &Handler, root: &TokenStream) -> TokenStream {
     if handler.options.no_timeout.is_given() {
         printed.extend(quote!(.no_timeout()));
     }
-    if handler.options.deferred.is_given() {
-        printed.extend(quote!(.deferred()));
+    if handler.options.deferred_lock.is_given() {
+        printed.extend(quote!(.deferred_lock()));
     }
     if handler.options.no_writes.is_given() {
         printed.extend(quote!(.no_writes()));
@@ -79,7 +79,7 @@ fn adapter(block: &ItemImpl, handler: &Handler, name: &Ident, root: &TokenStream
     let with_store = with_store(generics, std::iter::once(handler), block, root);
     let (impl_generics, _, conditions) = with_store.split_for_impl();
     let (method, event) = (&handler.method, &handler.event);
-    // At the method, so that a message about what it returns or holds points there.
+    // With the method's span, so that errors about its result or its future point there.
     let call = quote_spanned! { method.span() =>
         <#this>::#method(&self.0, event, cx).await.map_err(::core::convert::Into::into)
     };
@@ -127,7 +127,7 @@ fn with_store<'h>(
     generics
 }
 
-/// Prints what a block with faults promises, so that code which uses it does not fail as well.
+/// Prints a stand-in for a block with faults, so that code which uses it does not fail as well.
 pub(super) fn stand_in(block: &ItemImpl, root: &TokenStream) -> TokenStream {
     let (this, mut generics) = (&block.self_ty, block.generics.clone());
     generics.params.push(parse_quote!(__Store: #root::Store));

@@ -1,4 +1,5 @@
-//! `#[event_handler]`: read the options, check the impl block into a model, print it with what registers its handlers.
+//! `#[event_handler]`: read the options, check the impl block into a model, print it with the
+//! registration of its handlers.
 
 mod expand;
 mod model;

@@ -11,12 +11,12 @@ use syn::{
 
 /// Marks a handler.
 const ON: &str = "on";
-/// Marks one that answers commands of sagas.
+/// Marks a handler of commands of sagas.
 const ON_COMMAND: &str = "on_command";
 const EXAMPLE: &str =
     "write `async fn bill(&self, event: OrderPlaced, cx: &HandlerContext) -> Result<(), Error>`";
 
-/// What is to be printed beside the block.
+/// The model that is printed beside the block.
 pub(super) struct Model {
     pub(super) handlers: Vec<Handler>,
 }
@@ -26,7 +26,7 @@ pub(super) struct Handler {
     /// The stable name.
     pub(super) name: LitStr,
     pub(super) options: OnOptions,
-    /// Whether it answers commands of sagas.
+    /// Whether it handles commands of sagas.
     pub(super) answers: bool,
     pub(super) method: Ident,
     pub(super) event: Type,
@@ -35,7 +35,8 @@ pub(super) struct Handler {
 }
 
 impl Model {
-    /// Checks a block, and takes `#[on(..)]` and `#[on_command(..)]` off its methods; `None` when something is missing, which is noted then.
+    /// Checks a block, and takes `#[on(..)]` and `#[on_command(..)]` off its methods; `None` with a
+    /// fault where something is missing.
     pub(super) fn check(block: &mut ItemImpl, faults: &mut Faults) -> Option<Self> {
         if let Some((path, _)) = &block.trait_ {
             faults
@@ -55,7 +56,7 @@ impl Model {
                         mark_of(first)
                     )
                 } else {
-                    "a handler answers commands of sagas, `#[on_command(..)]`, or sees them as events, `#[on(..)]`: keep one of \
+                    "a handler handles commands of sagas, `#[on_command(..)]`, or takes them as events, `#[on(..)]`: keep one of \
                      them; events run it in either case"
                         .to_owned()
                 };
@@ -117,7 +118,7 @@ fn mark_of(mark: &Attribute) -> &'static str {
     if mark.path().is_ident(ON_COMMAND) { ON_COMMAND } else { ON }
 }
 
-/// Checks a method, and gives what it takes.
+/// Checks a method, and gives its parameters.
 fn shape(sig: &Signature, faults: &mut Faults) -> Option<(Type, Type)> {
     let before = faults.count();
     if sig.asyncness.is_none() {

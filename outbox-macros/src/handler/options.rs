@@ -1,4 +1,4 @@
-//! The arguments of `#[on]` and `#[on_command]`: the handler's name, and what is set for it.
+//! The arguments of `#[on]` and `#[on_command]`: the handler's name and settings.
 
 use crate::{
     attr::{self, Slot},
@@ -11,21 +11,22 @@ use syn::{Attribute, LitStr, Token, parse::ParseStream};
 
 /// Longest name of a handler in bytes: what the inbox takes.
 const MAX_NAME: usize = 100;
-const KNOWN: &[&str] = &["timeout", "no_timeout", "deferred", "no_writes", "renamed_from"];
+const KNOWN: &[&str] = &["timeout", "no_timeout", "deferred_lock", "no_writes", "renamed_from"];
 
-/// What was written behind the name in `#[on("bill-order", ..)]`.
+/// The options behind the name in `#[on("bill-order", ..)]`.
 #[derive(Default)]
 pub(super) struct OnOptions {
     pub(super) timeout: Slot<(Duration, Span)>,
     pub(super) no_timeout: Slot<Span>,
-    pub(super) deferred: Slot<Span>,
+    pub(super) deferred_lock: Slot<Span>,
     pub(super) no_writes: Slot<Span>,
     /// The name that the handler had before.
     pub(super) renamed_from: Slot<LitStr>,
 }
 
 impl OnOptions {
-    /// Reads the name and all options of a mark that is called `on` or `on_command`, with the faults.
+    /// Reads the name and all options of a mark that is called `on` or `on_command`, with the
+    /// faults.
     pub(super) fn read(
         mark: &Attribute,
         called: &str,
@@ -42,7 +43,7 @@ impl OnOptions {
             attr::each(input, &mut faults, |name, input, _| match name.to_string().as_str() {
                 "timeout" => options.timeout.fill(name, duration(name, input)),
                 "no_timeout" => options.no_timeout.fill(name, flag(name, input)),
-                "deferred" => options.deferred.fill(name, flag(name, input)),
+                "deferred_lock" => options.deferred_lock.fill(name, flag(name, input)),
                 "no_writes" => options.no_writes.fill(name, flag(name, input)),
                 "renamed_from" => {
                     options.renamed_from.fill(name, attr::string(name, input).and_then(checked))
@@ -62,10 +63,10 @@ impl OnOptions {
         mark.parse_args_with(read)
     }
 
-    /// Tells whether anything was said.
+    /// Tells whether any option was given.
     pub(super) fn is_given(&self) -> bool {
-        let Self { timeout, no_timeout, deferred, no_writes, renamed_from } = self;
-        let flags = [no_timeout, deferred, no_writes];
+        let Self { timeout, no_timeout, deferred_lock, no_writes, renamed_from } = self;
+        let flags = [no_timeout, deferred_lock, no_writes];
         timeout.is_given() || renamed_from.is_given() || flags.iter().any(|flag| flag.is_given())
     }
 }

@@ -1,4 +1,4 @@
-//! Printing the definition: a call of the builder, as it can be written by hand.
+//! Prints the definition: a call of the builder, as it can be written by hand.
 
 use super::model::{Hook, Model, Step};
 use crate::event::argument::Retry;
@@ -20,13 +20,13 @@ pub(super) fn definition(block: &ItemImpl, model: &Model, root: &TokenStream) ->
     }
     let mut group = None;
     for step in &model.steps {
-        built.extend(begun(step, &mut group));
+        built.extend(call(step, &mut group));
         built.extend(settings(step, root));
     }
     within(block, root, &quote!(#built.build()))
 }
 
-/// Prints a definition that is never reached, for a block with faults.
+/// Prints a definition that never runs, for a block with faults.
 pub(super) fn stand_in(block: &ItemImpl, root: &TokenStream) -> TokenStream {
     within(block, root, &quote!(::core::unimplemented!("the attribute failed")))
 }
@@ -44,53 +44,53 @@ fn within(block: &ItemImpl, root: &TokenStream, body: &TokenStream) -> TokenStre
 }
 
 /// Prints the call that adds a step.
-fn begun(step: &Step, group: &mut Option<String>) -> TokenStream {
+fn call(step: &Step, group: &mut Option<String>) -> TokenStream {
     let (name, method) = (&step.name, &step.method);
-    // At the method, so that what the builder says of its type stands there.
+    // With the method's span, so that errors of the builder about its type point at the method.
     let function = quote_spanned!(method.span()=> Self::#method);
     let parallel = step.options.parallel.get();
     let before = std::mem::replace(group, parallel.map(syn::LitStr::value));
-    let (at, asks) = (method.span(), step.options.asks());
-    let mut begun = match parallel {
+    let (at, remote) = (method.span(), step.options.is_remote());
+    let mut call = match parallel {
         Some(parallel) if before.as_ref() != Some(&parallel.value()) => {
             quote_spanned!(at=> .parallel(#parallel))
         }
         _ => TokenStream::new(),
     };
-    begun.extend(match parallel {
-        Some(_) if asks => quote_spanned!(at=> .branch_ask(#name, #function)),
+    call.extend(match parallel {
+        Some(_) if remote => quote_spanned!(at=> .remote_branch(#name, #function)),
         Some(_) => quote_spanned!(at=> .branch(#name, #function)),
-        None if asks => quote_spanned!(at=> .ask(#name, #function)),
+        None if remote => quote_spanned!(at=> .remote_step(#name, #function)),
         None if step.options.merge.is_given() => quote_spanned!(at=> .merge(#name, #function)),
         None => quote_spanned!(at=> .step(#name, #function)),
     });
     if let Some(reply) = step.options.reply.get() {
-        begun.extend(quote_spanned!(reply.span()=> .reply::<#reply>()));
+        call.extend(quote_spanned!(reply.span()=> .reply::<#reply>()));
     }
     if let Some(reject) = step.options.reject.get() {
-        begun.extend(quote_spanned!(reject.span()=> .reject::<#reject>()));
+        call.extend(quote_spanned!(reject.span()=> .reject::<#reject>()));
     }
-    if let Some(Some(consumer)) = step.options.ask.get() {
-        begun.extend(quote_spanned!(consumer.span()=> .of(#consumer)));
+    if let Some(Some(consumer)) = step.options.remote.get() {
+        call.extend(quote_spanned!(consumer.span()=> .of(#consumer)));
     }
     if let Some(source) = step.options.source.get() {
-        begun.extend(quote_spanned!(source.span()=> .from_source(#source)));
+        call.extend(quote_spanned!(source.span()=> .from_source(#source)));
     }
-    begun
+    call
 }
 
-/// Prints the calls that set what was said of a step.
+/// Prints the calls that set a step's options.
 fn settings(step: &Step, root: &TokenStream) -> TokenStream {
     let options = &step.options;
     let mut printed = TokenStream::new();
     if let Some(undo) = options.compensate.get() {
         let function = quote_spanned!(undo.span()=> Self::#undo);
         let at = undo.span();
-        printed.extend(match (options.asks(), step.undo_takes_output) {
+        printed.extend(match (options.is_remote(), step.undo_takes_output) {
             (false, true) => quote_spanned!(at=> .compensate(#function)),
-            (false, false) => quote_spanned!(at=> .compensate_plain(#function)),
-            (true, true) => quote_spanned!(at=> .compensate_ask(#function)),
-            (true, false) => quote_spanned!(at=> .compensate_ask_plain(#function)),
+            (false, false) => quote_spanned!(at=> .compensate_without_output(#function)),
+            (true, true) => quote_spanned!(at=> .compensate_remote(#function)),
+            (true, false) => quote_spanned!(at=> .compensate_remote_without_output(#function)),
         });
     }
     if let Some((times, _)) = options.retries.get() {

@@ -1,4 +1,5 @@
-//! `#[saga]`: read the attributes, check the impl block into a model, print the block and its definition.
+//! `#[saga]`: read the attributes, check the impl block into a model, print the block and its
+//! definition.
 
 mod expand;
 mod model;

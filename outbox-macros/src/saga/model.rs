@@ -9,7 +9,7 @@ use syn::{
     ReturnType,
 };
 
-/// What is to be printed.
+/// The model of a block, which is printed.
 pub(super) struct Model {
     pub(super) name: LitStr,
     pub(super) version: u32,
@@ -29,12 +29,13 @@ pub(super) struct Step {
     pub(super) method: Ident,
     pub(super) name: LitStr,
     pub(super) options: StepOptions,
-    /// Whether its compensation takes what it returned.
+    /// Whether its compensation takes its output.
     pub(super) undo_takes_output: bool,
 }
 
 impl Model {
-    /// Takes the steps' attributes off an impl block and checks them; `None` when something is missing, which is noted.
+    /// Takes the steps' attributes off an impl block and checks them; `None` where something is
+    /// missing, which is a fault.
     pub(super) fn take(
         block: &mut ItemImpl,
         options: &Options,
@@ -52,7 +53,7 @@ impl Model {
                 found.push((method.clone(), options));
             }
         }
-        doubled(&hooks, faults);
+        duplicates(&hooks, faults);
         let methods: BTreeMap<String, &ImplItemFn> = block
             .items
             .iter()
@@ -137,7 +138,7 @@ fn take_hooks(method: &mut ImplItemFn, is_step: bool, faults: &mut Faults) -> Ve
     hooks
 }
 
-fn doubled(hooks: &[Hook], faults: &mut Faults) {
+fn duplicates(hooks: &[Hook], faults: &mut Faults) {
     for (at, hook) in hooks.iter().enumerate() {
         if let Some(first) = hooks[..at].iter().find(|first| first.attribute == hook.attribute) {
             faults.at(
@@ -197,20 +198,18 @@ fn step(
         LitStr::new(&plain.trim_start_matches("r#").replace('_', "-"), ident.span())
     });
     shape(method, &options, faults);
-    if options.asks() {
+    if options.is_remote() {
         if !options.timeout.is_given() {
-            let message = "others are asked to do this: say how long their answer is awaited, `timeout = \"30s\"`";
+            let message =
+                "this step is remote: say how long its reply is awaited, `timeout = \"30s\"`";
             faults.at(ident, message);
         }
         if let Some(at) = options.merge.get() {
-            faults.add(syn::Error::new(
-                *at,
-                "a step that others are asked to do takes no outputs of a group",
-            ));
+            faults.add(syn::Error::new(*at, "a remote step takes no outputs of a group"));
         }
     }
     if let (Some(_), Some(at), false) =
-        (options.timeout.get(), options.no_timeout.get(), options.asks())
+        (options.timeout.get(), options.no_timeout.get(), options.is_remote())
     {
         faults.add(syn::Error::new(
             *at,
@@ -240,10 +239,10 @@ fn step(
                 2 => undo_takes_output = false,
                 _ => faults.at(
                     &undo.sig.ident,
-                    if options.asks() {
-                        "a compensation by others takes what the step returned, where it is known: write `async fn(&mut self, output: Option<..>, cx: &StepContext) -> Result<Command, StepError>`"
+                    if options.is_remote() {
+                        "the compensation of a remote step takes the step's output, where it is known: write `async fn(&mut self, output: Option<..>, cx: &StepContext) -> Result<Command, StepError>`"
                     } else {
-                        "a compensation takes what its step returned: write `async fn(&mut self, output: .., cx: &StepContext) -> Result<(), StepError>`"
+                        "a compensation takes its step's output: write `async fn(&mut self, output: .., cx: &StepContext) -> Result<(), StepError>`"
                     },
                 ),
             },
@@ -270,7 +269,7 @@ fn shape(method: &ImplItemFn, options: &StepOptions, faults: &mut Faults) {
             if beside && mutable.is_some() {
                 faults.at(
                     receiver,
-                    "others are done at the same time: a step of a group takes `&self`",
+                    "other steps run at the same time: a step of a group takes `&self`",
                 );
             } else if !beside && mutable.is_none() {
                 faults.at(receiver, "a step takes `&mut self`, the saga's data");

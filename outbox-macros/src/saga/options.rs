@@ -22,7 +22,7 @@ const OF_STEP: &[&str] = &[
     "pivot",
     "parallel",
     "merge",
-    "ask",
+    "remote",
     "reply",
     "reject",
     "source",
@@ -71,18 +71,18 @@ pub(super) struct StepOptions {
     pub(super) pivot: Slot<Span>,
     pub(super) parallel: Slot<LitStr>,
     pub(super) merge: Slot<Span>,
-    /// The consumer that answers, where it is named.
-    pub(super) ask: Slot<Option<LitStr>>,
-    /// The source of its answers.
+    /// The consumer that replies, where it is named.
+    pub(super) remote: Slot<Option<LitStr>>,
+    /// The source of its replies.
     pub(super) source: Slot<LitStr>,
     pub(super) reply: Slot<Type>,
     pub(super) reject: Slot<Type>,
 }
 
 impl StepOptions {
-    /// Tells whether others are asked to do the step.
-    pub(super) fn asks(&self) -> bool {
-        self.ask.is_given()
+    /// Tells whether the step is remote.
+    pub(super) fn is_remote(&self) -> bool {
+        self.remote.is_given()
             || self.reply.is_given()
             || self.reject.is_given()
             || self.source.is_given()
@@ -108,7 +108,7 @@ impl StepOptions {
                     "`compensate` names a method of this block: write `compensate = release_stock`";
                 self.compensate.fill(name, attr::value(name, input, example))
             }
-            "retries" => self.retries.fill(name, times(name, input)),
+            "retries" => self.retries.fill(name, retries(name, input)),
             "retry" => {
                 let read = Retry::read(name, input, faults).map(|retry| (retry, name.span()));
                 self.retry.fill(name, read)
@@ -128,18 +128,17 @@ impl StepOptions {
             "pivot" => self.pivot.fill(name, flag(name, input)),
             "parallel" => self.parallel.fill(name, stable_name(name, input)),
             "merge" => self.merge.fill(name, flag(name, input)),
-            "ask" if input.peek(Token![=]) => {
-                self.ask.fill(name, stable_name(name, input).map(Some))
+            "remote" if input.peek(Token![=]) => {
+                self.remote.fill(name, stable_name(name, input).map(Some))
             }
-            "ask" => self.ask.fill(name, flag(name, input).map(|_| None)),
+            "remote" => self.remote.fill(name, flag(name, input).map(|_| None)),
             "source" => self.source.fill(name, attr::string(name, input).and_then(a_source)),
             "reply" => {
                 let example = "`reply` names the event that is the step's output: write `reply = PaymentCaptured`";
                 self.reply.fill(name, attr::value(name, input, example))
             }
             "reject" => {
-                let example =
-                    "`reject` names the event that says no: write `reject = PaymentDeclined`";
+                let example = "`reject` names the event that rejects the command: write `reject = PaymentDeclined`";
                 self.reject.fill(name, attr::value(name, input, example))
             }
             _ => Err(attr::unknown(name, "`#[step]`", OF_STEP)),
@@ -170,7 +169,7 @@ fn a_source(text: LitStr) -> syn::Result<LitStr> {
 }
 
 /// Reads `= 5`, from 0.
-fn times(name: &Ident, input: ParseStream<'_>) -> syn::Result<(u32, Span)> {
+fn retries(name: &Ident, input: ParseStream<'_>) -> syn::Result<(u32, Span)> {
     let wrong = "`retries` is how often the step is tried again: write `retries = 5`";
     let literal: LitInt = attr::value(name, input, wrong)?;
     match literal.base10_parse() {

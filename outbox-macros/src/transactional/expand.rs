@@ -1,4 +1,4 @@
-//! Printing the function.
+//! Prints the function.
 
 use super::model::{Body, Model, Parameter, Source};
 use proc_macro2::{Group, Ident, Span, TokenStream, TokenTree};
@@ -10,18 +10,18 @@ use syn::{
 /// Prints a valid function.
 pub(super) fn function(function: &ItemFn, model: &Model<'_>, root: &TokenStream) -> TokenStream {
     let mut function = function.clone();
-    let mut origin = None;
+    let mut tx_source = None;
     if let Source::Parameter(parameter) = &model.source {
-        origin = Some(take(&mut function.sig.inputs[parameter.at], parameter, root));
+        tx_source = Some(take(&mut function.sig.inputs[parameter.at], parameter, root));
     }
     let block = match &model.body {
         Body::Plain => {
-            wrap(&function.block, &TokenStream::new(), origin.as_ref(), None, model, root)
+            wrap(&function.block, &TokenStream::new(), tx_source.as_ref(), None, model, root)
         }
         Body::Returned(block) => {
             let (before, body) = parts(&block.block);
             let this = before.iter().find_map(receiver);
-            let wrapped = wrap(body, &quote!(#(#before)*), origin.as_ref(), this, model, root);
+            let wrapped = wrap(body, &quote!(#(#before)*), tx_source.as_ref(), this, model, root);
             let (asyncness, capture) = (&block.async_token, &block.capture);
             replace_async(&function.block, &quote!(#asyncness #capture #wrapped))
         }
@@ -43,7 +43,8 @@ pub(super) fn stand_in(mut function: ItemFn, root: Option<&TokenStream>) -> Toke
             }
         }
     }
-    // One that returns its future, as `#[async_trait]` leaves it, gives what callers expect already.
+    // A function that returns its future, as `#[async_trait]` leaves it, has the type that callers
+    // expect.
     if super::model::returned(&function).is_none() {
         function.sig.asyncness.get_or_insert_with(|| parse_quote!(async));
     }
@@ -57,7 +58,7 @@ pub(super) fn stand_in(mut function: ItemFn, root: Option<&TokenStream>) -> Toke
     }
 }
 
-/// Widens the parameter, and gives the expression of what the caller passed.
+/// Widens the parameter, and gives the expression of the caller's argument.
 fn take(input: &mut FnArg, parameter: &Parameter, root: &TokenStream) -> TokenStream {
     let FnArg::Typed(input) = input else { return TokenStream::new() };
     let name = parameter.name.clone().unwrap_or_else(|| internal("tx"));
@@ -70,50 +71,50 @@ fn take(input: &mut FnArg, parameter: &Parameter, root: &TokenStream) -> TokenSt
             reference.lifetime.clone().unwrap_or_else(|| Lifetime::new("'_", reference.span()));
         *reference.elem = parse_quote!((dyn #root::Transactional + #lifetime));
     }
-    quote!(#root::Transactional::__origin(#name))
+    quote!(#root::Transactional::__source(#name))
 }
 
-/// Prints the statements that enter, run the body and end.
+/// Prints the statements that enter the transaction, run the body and end it.
 fn wrap(
     body: &Block,
     before: &TokenStream,
-    origin: Option<&TokenStream>,
+    tx_source: Option<&TokenStream>,
     this: Option<&Ident>,
     model: &Model<'_>,
     root: &TokenStream,
 ) -> TokenStream {
     let scope = internal("scope");
-    let answer = internal("answer");
-    let repeats = internal("repeats");
-    let typed = model.answer.as_ref().map(|ty| quote!(: #ty));
-    // At the answer's type: there it is told when it is no `Result`, or its error has no place for ours.
+    let result = internal("result");
+    let retries = internal("retries");
+    let typed = model.result.as_ref().map(|ty| quote!(: #ty));
+    // Errors about the type, such as one that is no `Result`, stand at the type.
     let span = model
-        .answer_span
+        .result_span
         .clone()
         .into_iter()
         .next()
         .map_or_else(Span::call_site, |token| token.span());
-    let named = model.answer.as_ref().map_or_else(|| quote!(_), ToTokens::to_token_stream);
-    let (source, origin, tx) = match &model.source {
-        Source::Parameter(parameter) => (None, origin.cloned(), binding(parameter, &scope)),
+    let named = model.result.as_ref().map_or_else(|| quote!(_), ToTokens::to_token_stream);
+    let (source, tx_source, tx) = match &model.source {
+        Source::Parameter(parameter) => (None, tx_source.cloned(), binding(parameter, &scope)),
         Source::Expression(name, expr) => {
             let source = internal("source");
             let expr = in_place(expr.to_token_stream(), this);
-            // A method that only calls others needs no name for it.
+            // The body may not use the name.
             let tx = quote!(#[allow(unused_variables)] let #name: &#root::OutboxTransaction = #scope.tx(););
-            let origin = quote!(#root::Transactional::__origin(#source).here());
-            (Some(quote!(let #source = &(#expr);)), Some(origin), tx)
+            let tx_source = quote!(#root::Transactional::__source(#source).or_current());
+            (Some(quote!(let #source = &(#expr);)), Some(tx_source), tx)
         }
-        Source::Foreign { txn, outbox } => {
+        Source::ForeignTx { txn, outbox } => {
             let outbox = in_place(outbox.to_token_stream(), this);
             let run = run(body, &TokenStream::new(), model);
             let emit = model.emit.map(event_of);
-            let new = quote_spanned!(span=> #root::Foreign::<#named>::new);
+            let new = quote_spanned!(span=> #root::ForeignTx::<#named>::new);
             return quote!({
                 #before
                 let #scope = #new(&(#outbox));
-                let #answer #typed = #run.await;
-                #scope.emit(#txn, #answer, #emit).await
+                let #result #typed = #run.await;
+                #scope.emit(#txn, #result, #emit).await
             });
         }
     };
@@ -121,39 +122,41 @@ fn wrap(
     let run = quote!(#scope.within(#run).await);
     let entry = entry(model, root);
     let emit =
-        model.emit.map(event_of).map(|emit| quote!(let #answer = #scope.emit(#answer, #emit);));
-    let once = |enter: TokenStream, end: TokenStream| {
+        model.emit.map(event_of).map(|emit| quote!(let #result = #scope.emit(#result, #emit);));
+    let attempt = |enter: TokenStream, end: TokenStream| {
         quote! {
             let #scope = match #enter.await {
                 ::core::result::Result::Ok(#scope) => #scope,
-                ::core::result::Result::Err(#answer) => return #answer,
+                ::core::result::Result::Err(#result) => return #result,
             };
-            let #answer #typed = #run;
+            let #result #typed = #run;
             #emit
             #end
         }
     };
     let Some(times) = model.retry else {
         let enter = quote_spanned!(span=> #root::enter::<#named>);
-        let once = once(quote!(#enter(#origin, #entry)), quote!(#scope.finish(#answer).await));
-        return quote!({ #before #source #once });
+        let attempt =
+            attempt(quote!(#enter(#tx_source, #entry)), quote!(#scope.finish(#result).await));
+        return quote!({ #before #source #attempt });
     };
-    let enter = quote_spanned!(span=> #root::enter_or_repeat::<#named>);
+    let enter = quote_spanned!(span=> #root::enter_with_retry::<#named>);
     let end = quote! {
-        if let ::core::ops::ControlFlow::Break(#answer) = #scope.finish_or_repeat(#answer, &mut #repeats).await {
-            break #answer;
+        if let ::core::ops::ControlFlow::Break(#result) = #scope.finish_or_retry(#result, &mut #retries).await {
+            break #result;
         }
     };
-    let once = once(quote!(#enter(#origin, #entry, &mut #repeats)), end);
+    let attempt = attempt(quote!(#enter(#tx_source, #entry, &mut #retries)), end);
     quote!({
         #before
         #source
-        let mut #repeats = #root::Repeats::new(#times);
-        loop { #once }
+        let mut #retries = #root::RetryBudget::new(#times);
+        loop { #attempt }
     })
 }
 
-/// Names the transaction for the body: with the user's own tokens, so that names and imports count as used.
+/// Names the transaction for the body, with the user's own tokens: so the compiler counts names and
+/// imports as used.
 fn binding(parameter: &Parameter, scope: &Ident) -> TokenStream {
     let narrow = &parameter.narrow;
     let name = parameter.name.as_ref().map_or_else(|| quote!(_), ToTokens::to_token_stream);
@@ -162,11 +165,11 @@ fn binding(parameter: &Parameter, scope: &Ident) -> TokenStream {
 
 /// Makes the body a future, so that `return` and `?` end it and nothing else.
 fn run(body: &Block, tx: &TokenStream, model: &Model<'_>) -> TokenStream {
-    // Says the type first, so that a wrong value is told where it stands.
-    let hint = model.answer.as_ref().map(|ty| {
-        let answer = internal("answer");
-        quote!(if let ::core::option::Option::Some(#answer) = ::core::option::Option::None::<#ty> {
-            return #answer;
+    // Names the type first, so that the compiler reports a wrong value where it stands.
+    let hint = model.result.as_ref().map(|ty| {
+        let result = internal("result");
+        quote!(if let ::core::option::Option::Some(#result) = ::core::option::Option::None::<#ty> {
+            return #result;
         })
     });
     let stmts = &body.stmts;
@@ -175,8 +178,8 @@ fn run(body: &Block, tx: &TokenStream, model: &Model<'_>) -> TokenStream {
     quote!(async #block)
 }
 
-/// Prints the function that makes the event. A path such as `OrderPlaced::from` names a function for one lifetime; inside
-/// a closure it is one for all of them.
+/// Prints the function that makes the event. A path such as `OrderPlaced::from` names a function
+/// for one lifetime; inside a closure it is one for all of them.
 fn event_of(emit: &Expr) -> TokenStream {
     let Expr::Path(path) = emit else { return emit.to_token_stream() };
     let value = internal("value");
@@ -206,7 +209,8 @@ fn internal(name: &str) -> Ident {
     Ident::new(&format!("__{name}"), Span::mixed_site())
 }
 
-/// Splits what `#[async_trait]` made into the statements before the user's own, and these; other blocks are the user's.
+/// Splits a block of `#[async_trait]` into its own statements and the user's block; any other block
+/// is the user's.
 pub(super) fn parts(block: &Block) -> (&[Stmt], &Block) {
     let [before @ .., Stmt::Local(local), Stmt::Expr(..)] = block.stmts.as_slice() else {
         return (&[], block);
@@ -224,7 +228,7 @@ pub(super) fn parts(block: &Block) -> (&[Stmt], &Block) {
     }
 }
 
-/// The name under which `#[async_trait]` holds `self`.
+/// The name that `#[async_trait]` binds `self` to.
 fn receiver(stmt: &Stmt) -> Option<&Ident> {
     match stmt {
         Stmt::Local(local) => bound(&local.pat).filter(|name| *name == "__self"),
@@ -240,7 +244,7 @@ fn bound(pat: &Pat) -> Option<&Ident> {
     }
 }
 
-/// Writes an expression of the attribute for the place where it goes: there `self` may have another name.
+/// Renames `self` in an expression of the attribute where the body has another name for it.
 fn in_place(expr: TokenStream, this: Option<&Ident>) -> TokenStream {
     let Some(this) = this else { return expr };
     expr.into_iter()
@@ -258,7 +262,7 @@ fn in_place(expr: TokenStream, this: Option<&Ident>) -> TokenStream {
         .collect()
 }
 
-/// Puts another async block in the place of the one that a function returns.
+/// Replaces the async block that a function returns.
 fn replace_async(block: &Block, inside: &TokenStream) -> TokenStream {
     match block.stmts.as_slice() {
         [Stmt::Expr(Expr::Call(call), None)] => {

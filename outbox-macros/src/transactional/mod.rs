@@ -3,7 +3,7 @@
 mod expand;
 mod model;
 mod options;
-mod repeat;
+mod retry;
 
 use crate::{fallback::Faults, paths};
 use model::Model;

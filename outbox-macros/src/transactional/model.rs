@@ -1,6 +1,6 @@
 //! A transactional function, checked.
 
-use super::{options::Options, repeat};
+use super::{options::Options, retry};
 use crate::fallback::Faults;
 use proc_macro2::{Ident, Span, TokenStream};
 use quote::{ToTokens, quote};
@@ -9,14 +9,14 @@ use syn::{
     TypeParamBound, TypeReference,
 };
 
-/// What is to be printed.
+/// The model that the expansion is printed from.
 pub(super) struct Model<'f> {
     pub(super) function: &'f Ident,
     pub(super) body: Body<'f>,
-    /// What the function answers; `None` where it cannot be named.
-    pub(super) answer: Option<Type>,
-    /// Where its type stands, for messages.
-    pub(super) answer_span: TokenStream,
+    /// Type of the function's result; `None` where it cannot be named.
+    pub(super) result: Option<Type>,
+    /// The tokens of that type, for the spans of messages.
+    pub(super) result_span: TokenStream,
     pub(super) source: Source<'f>,
     pub(super) propagation: &'static str,
     pub(super) isolation: Option<Ident>,
@@ -39,8 +39,8 @@ pub(super) enum Source<'f> {
     Parameter(Parameter),
     /// An expression of the attribute, and the name that the transaction gets.
     Expression(&'f Ident, &'f Expr),
-    /// A parameter that is a transaction of SeaORM's, and the outbox that saves.
-    Foreign { txn: Ident, outbox: &'f Expr },
+    /// A parameter that is a transaction of SeaORM, and the outbox that saves the event.
+    ForeignTx { txn: Ident, outbox: &'f Expr },
 }
 
 /// The parameter that takes the transaction.
@@ -56,14 +56,14 @@ pub(super) struct Parameter {
 }
 
 impl<'f> Model<'f> {
-    /// Checks a function; `None` when something is missing, which is noted then.
+    /// Checks a function; `None` with a fault where something is missing.
     pub(super) fn check(
         function: &'f ItemFn,
         options: &'f Options,
         faults: &mut Faults,
     ) -> Option<Self> {
         let body = body(function, faults);
-        let answer = answer(function, body.as_ref(), faults);
+        let result = result_type(function, body.as_ref(), faults);
         let propagation = propagation(options, faults);
         combinations(options, faults);
         let source = source(function, options, faults);
@@ -78,14 +78,14 @@ impl<'f> Model<'f> {
                 Some(Body::Returned(block)) => super::expand::parts(&block.block).0,
                 _ => &[],
             };
-            repeat::check(function, before, transaction, faults);
+            retry::check(function, before, transaction, faults);
         }
-        let answer = answer?;
+        let result = result?;
         Some(Self {
             function: &function.sig.ident,
             body: body?,
-            answer_span: answer.to_token_stream(),
-            answer: Some(answer).filter(|ty| !nameless(ty)),
+            result_span: result.to_token_stream(),
+            result: Some(result).filter(|ty| !nameless(ty)),
             source: source?,
             propagation,
             isolation: options.isolation.get().cloned(),
@@ -123,26 +123,27 @@ pub(super) fn returned(function: &ItemFn) -> Option<&ExprAsync> {
     }
 }
 
-fn answer(function: &ItemFn, body: Option<&Body<'_>>, faults: &mut Faults) -> Option<Type> {
+fn result_type(function: &ItemFn, body: Option<&Body<'_>>, faults: &mut Faults) -> Option<Type> {
     let wrong = "a transactional function returns a `Result`: `Ok` commits and `Err` rolls back";
     let ReturnType::Type(_, returned) = &function.sig.output else {
         faults.at(&function.sig.ident, format!("{wrong}; write `-> Result<(), Error>`"));
         return None;
     };
-    let answer = match body {
+    let result = match body {
         Some(Body::Returned(_)) => output(returned),
         _ => Some((**returned).clone()),
     };
-    if answer.is_none() {
+    if result.is_none() {
         faults.at(
             returned,
             format!("{wrong}; write `async fn`, so that it can be seen what this one returns"),
         );
     }
-    answer
+    result
 }
 
-/// Finds `Answer` in `Pin<Box<dyn Future<Output = Answer> ..>>`, `impl Future<Output = Answer> ..` and `BoxFuture<Answer>`.
+/// Finds `T` in `Pin<Box<dyn Future<Output = T> ..>>`, `impl Future<Output = T> ..` and
+/// `BoxFuture<T>`.
 fn output(ty: &Type) -> Option<Type> {
     let bounds = match ty {
         Type::TraitObject(object) => &object.bounds,
@@ -187,7 +188,7 @@ fn propagation(options: &Options, faults: &mut Faults) -> &'static str {
     given.first().map_or("Required", |(variant, _)| variant)
 }
 
-/// Options that do not go together.
+/// Notes options that exclude each other.
 fn combinations(options: &Options, faults: &mut Faults) {
     if let Some((retry, _)) = options.retry.get()
         && (options.nested.is_given() || options.mandatory.is_given())
@@ -237,7 +238,7 @@ fn source<'f>(
 ) -> Option<Source<'f>> {
     let parameters = parameters(function, faults)?;
     if let Some((_, outbox)) = options.outbox.get() {
-        return foreign(function, faults).map(|txn| Source::Foreign { txn, outbox });
+        return foreign_tx(function, faults).map(|txn| Source::ForeignTx { txn, outbox });
     }
     match (options.tx.get(), parameters.as_slice()) {
         (Some((name, expr)), []) => Some(Source::Expression(name, expr)),
@@ -322,8 +323,8 @@ fn parameter(function: &ItemFn, at: usize, reference: &TypeReference, widens: bo
     Parameter { at, name, narrow: quote!(#and #elem), widens }
 }
 
-/// Finds the parameter that is a transaction of SeaORM's.
-fn foreign(function: &ItemFn, faults: &mut Faults) -> Option<Ident> {
+/// Finds the parameter that is a transaction of SeaORM.
+fn foreign_tx(function: &ItemFn, faults: &mut Faults) -> Option<Ident> {
     let mut found = function.sig.inputs.iter().filter_map(|input| match input {
         FnArg::Typed(input) => match (&*input.ty, &*input.pat) {
             (Type::Reference(ty), Pat::Ident(name))
@@ -351,7 +352,7 @@ fn foreign(function: &ItemFn, faults: &mut Faults) -> Option<Ident> {
     }
 }
 
-/// Says what to write in place of what was written.
+/// Notes that no parameter is a transaction, and what to write instead.
 fn no_transaction(function: &ItemFn, faults: &mut Faults) {
     for input in &function.sig.inputs {
         let FnArg::Typed(input) = input else { continue };

@@ -20,10 +20,10 @@ const KNOWN: &[&str] = &[
     "crate",
 ];
 const LEVELS: &[&str] = &["ReadUncommitted", "ReadCommitted", "RepeatableRead", "Serializable"];
-/// Most repeats: with waits doubling up to a second, ten are some six seconds already.
-const MOST_REPEATS: u32 = 20;
+/// Most retries: with waits that double up to a second, ten take some six seconds already.
+const MAX_RETRIES: u32 = 20;
 
-/// What was written in the attribute.
+/// The options of the attribute.
 #[derive(Default)]
 pub(super) struct Options {
     /// `tx = expression`: where the transaction comes from, and the name that it gets.
@@ -107,11 +107,11 @@ fn level(name: &Ident, input: ParseStream<'_>) -> syn::Result<Ident> {
 
 fn times(name: &Ident, input: ParseStream<'_>) -> syn::Result<(Span, u32)> {
     let wrong = format!(
-        "`retry` is how often to repeat the transaction, from 1 to {MOST_REPEATS}: write `retry = 3`"
+        "`retry` is how often to repeat the transaction, from 1 to {MAX_RETRIES}: write `retry = 3`"
     );
     let times: LitInt = attr::value(name, input, &wrong)?;
     match times.base10_parse() {
-        Ok(n @ 1..=MOST_REPEATS) => Ok((name.span(), n)),
+        Ok(n @ 1..=MAX_RETRIES) => Ok((name.span(), n)),
         _ => Err(syn::Error::new_spanned(times, wrong)),
     }
 }

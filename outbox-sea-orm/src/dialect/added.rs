@@ -1,4 +1,4 @@
-//! What later versions add to tables that are there.
+//! Columns and indexes that later versions add to existing tables.
 
 use super::{Dialect, IndexDef, create_index, mysql, sqlite, typed};
 
@@ -11,7 +11,7 @@ pub(crate) struct AddedIndex {
     pub(crate) index: IndexDef,
 }
 
-/// A column that a later version adds to a table; it is empty in the rows that are there.
+/// A column that a later version adds to a table; it is NULL in existing rows.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct AddedColumn {
     /// The table's name without prefix.
@@ -28,7 +28,8 @@ impl Dialect {
         create_index(self, added.table, &added.index, name_of)
     }
 
-    /// Writes the question whether an index is there, where the statement that adds it does not see to that itself.
+    /// Writes the query whether an index exists, where the statement that adds it has no
+    /// `IF NOT EXISTS`.
     pub(crate) fn has_index(
         self,
         added: &AddedIndex,
@@ -57,7 +58,8 @@ impl Dialect {
         )
     }
 
-    /// Writes the question whether a column is there, where the statement that adds it does not see to that itself.
+    /// Writes the query whether a column exists, where the statement that adds it has no
+    /// `IF NOT EXISTS`.
     pub(crate) fn has_column(
         self,
         added: &AddedColumn,

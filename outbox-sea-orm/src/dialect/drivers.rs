@@ -2,7 +2,8 @@
 
 use sea_orm::DbBackend;
 
-/// Which drivers of its own this crate was built with. The application's SeaORM may have others, which a relay cannot use.
+/// Which drivers of its own this crate was built with. The application's SeaORM may have others,
+/// which a relay cannot use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Drivers {
     postgres: bool,
@@ -18,9 +19,9 @@ impl Drivers {
         sqlite: cfg!(feature = "sqlx-sqlite"),
     };
 
-    /// Says what is to be added to work with a database; nothing where it is there.
+    /// Tells which feature to add to work with a database; nothing where the driver is built in.
     pub(crate) fn missing_for(self, backend: DbBackend) -> Option<String> {
-        let (is_there, feature, name) = match backend {
+        let (is_built, feature, name) = match backend {
             DbBackend::Postgres => (self.postgres, "sqlx-postgres", "PostgreSQL"),
             DbBackend::MySql => (self.mysql, "sqlx-mysql", "MySQL and MariaDB"),
             DbBackend::Sqlite => (self.sqlite, "sqlx-sqlite", "SQLite"),
@@ -30,7 +31,7 @@ impl Drivers {
             "the connection is one to {name}, and outbox-sea-orm was built without its driver: add the feature \"{feature}\" of \
              outbox-sea-orm to Cargo.toml"
         );
-        (!is_there).then_some(missing)
+        (!is_built).then_some(missing)
     }
 }
 

@@ -1,11 +1,13 @@
-//! How a relay writes: every transaction first locks the partitions that it writes to, in order, and sees who owns them.
+//! The writes of a relay: every transaction first locks its partitions, in order, and reads their
+//! owners.
 
 use super::Dialect;
-use crate::schema::EVENT_COLUMNS;
+use crate::{schema::EVENT_COLUMNS, store::letters::ORIGIN_RELAY};
 
 impl Dialect {
-    /// Locks those of `n` partitions that an owner has. Takes owner, partitions; gives partition, epoch and the time.
-    pub(crate) fn held(self, n: usize) -> String {
+    /// Locks those of `n` partitions that an owner has. Takes owner, partitions; gives partition,
+    /// epoch and the time.
+    pub(crate) fn lock_owned(self, n: usize) -> String {
         format!(
             "SELECT p.partition_no, p.epoch, {{now}} FROM {{partitions}} p WHERE p.owner = ? AND {} \
              ORDER BY p.partition_no{{for_share}}",
@@ -13,8 +15,8 @@ impl Dialect {
         )
     }
 
-    /// Finishes events in one statement, where the database can: takes owner, partitions and epochs, places; gives the
-    /// number of events and the list of partitions that were held.
+    /// Finishes events in one statement, where the database can: takes owner, partitions and
+    /// epochs, places; gives the number of events and the list of partitions that were lock_owned.
     pub(crate) fn finish_at_once(self, keep: bool) -> Option<String> {
         (self == Self::Postgres).then(|| super::postgres::finish(keep))
     }
@@ -31,7 +33,8 @@ impl Dialect {
 
     fn delete_events(self, condition: &str, index: &str) -> String {
         if self.is_mysql() {
-            // Only this form takes an index hint; without it a small table is walked, and every row on the way locked.
+            // Only this form takes an index hint; without it MySQL scans a small table, and locks
+            // every row that it reads.
             let index = if index.is_empty() { " FORCE INDEX (PRIMARY)" } else { index };
             format!("DELETE e FROM {{events}} AS e{index} WHERE {condition}")
         } else {
@@ -39,35 +42,37 @@ impl Dialect {
         }
     }
 
-    /// Copies events to the finished ones, by `n` ids.
-    pub(crate) fn keep_ids(self, n: usize) -> String {
-        self.keep_events(&self.any("e.event_id", n), self.by_id())
+    /// Archives events by `n` ids.
+    pub(crate) fn archive_ids(self, n: usize) -> String {
+        self.archive_events(&self.any("e.event_id", n), self.by_id())
     }
 
-    /// Copies events of one partition to the finished ones: takes it, and `n` ids.
-    pub(crate) fn keep_of_partition(self, n: usize) -> String {
-        self.keep_events(&format!("e.partition_no = ? AND {}", self.any("e.event_id", n)), "")
+    /// Archives events of one partition: takes it, and `n` ids.
+    pub(crate) fn archive_of_partition(self, n: usize) -> String {
+        self.archive_events(&format!("e.partition_no = ? AND {}", self.any("e.event_id", n)), "")
     }
 
-    fn keep_events(self, condition: &str, index: &str) -> String {
+    fn archive_events(self, condition: &str, index: &str) -> String {
         let or_replace = self.or_replace("event_id", &["finished_at"]);
         format!(
-            "INSERT INTO {{done}} (event_id, partition_no, {EVENT_COLUMNS}, created_at, expires_at, finished_at) \
+            "INSERT INTO {{archive}} (event_id, partition_no, {EVENT_COLUMNS}, created_at, expires_at, finished_at) \
              SELECT e.event_id, e.partition_no, {EVENT_COLUMNS}, e.created_at, e.expires_at, {{now}} \
              FROM {{events}} AS e{index} WHERE {condition}{or_replace}"
         )
     }
 
-    /// Reads parked keys of a partition in the order of their letters: takes the partition, the letter before, a limit.
+    /// Reads parked keys of a partition in the order of their letters: takes the partition, the
+    /// letter before, a limit.
     pub(crate) fn parks(self) -> String {
         format!(
-            "SELECT route, message_key, letter_id FROM {{letters}} WHERE {} AND fate IS NULL AND partition_no = ? \
+            "SELECT route, message_key, letter_id FROM {{letters}} WHERE {} AND resolution IS NULL AND partition_no = ? \
              AND letter_id > ? AND message_key IS NOT NULL ORDER BY letter_id LIMIT ?",
             self.is_set("parks")
         )
     }
 
-    /// Reads which of `n` events of a partition are there, with their keys: takes the partition, ids.
+    /// Reads which of `n` events of a partition are there, with their keys: takes the partition,
+    /// ids.
     pub(crate) fn present(self, n: usize) -> String {
         format!(
             "SELECT e.event_id, e.message_key FROM {{events}} e WHERE e.partition_no = ? AND {}",
@@ -75,8 +80,8 @@ impl Dialect {
         )
     }
 
-    /// Reads the routes on which an operator has `n` events of a partition delivered again, and how many attempts have failed
-    /// since: takes the partition, ids.
+    /// Reads the routes on which an operator has `n` events of a partition delivered again, and how
+    /// many attempts have failed since: takes the partition, ids.
     pub(crate) fn redriven(self, n: usize) -> String {
         format!(
             "SELECT event_id, route, attempts_finished FROM {{retries}} WHERE partition_no = ? AND {} \
@@ -86,8 +91,8 @@ impl Dialect {
         )
     }
 
-    /// Reads which of `n` events of a partition are finished, and whether any of their routes confirmed: takes the
-    /// partition, ids.
+    /// Reads which of `n` events of a partition are finished, and whether any of their routes
+    /// confirmed: takes the partition, ids.
     pub(crate) fn finished(self, n: usize) -> String {
         format!(
             "SELECT e.event_id, CASE WHEN EXISTS (SELECT 1 FROM {{retries}} d WHERE d.partition_no = e.partition_no \
@@ -98,14 +103,14 @@ impl Dialect {
         )
     }
 
-    /// Deletes what is remembered of `n` events of a partition: takes it, ids.
-    pub(crate) fn forget(self, n: usize) -> String {
+    /// Deletes the route rows of `n` events of a partition: takes it, ids.
+    pub(crate) fn delete_route_rows(self, n: usize) -> String {
         format!("DELETE FROM {{retries}} WHERE partition_no = ? AND {}", self.any("event_id", n))
     }
 
-    /// Writes what is remembered of `n` routes, in place of what was: takes partition, id, route, key, state, attempts
+    /// Inserts or replaces the rows of `n` routes: takes partition, id, route, key, state, attempts
     /// started and finished, wait, span of failing, errors, whether redriven.
-    pub(crate) fn remember(self, n: usize) -> String {
+    pub(crate) fn upsert_route_rows(self, n: usize) -> String {
         let row = "(?, ?, ?, ?, ?, ?, ?, {now} + ?, ?, ?, ?)";
         let replaced = [
             "state",
@@ -124,23 +129,25 @@ impl Dialect {
         )
     }
 
-    /// Reads the letters of `n` events: id, event, route, whether nothing was decided; the oldest first.
+    /// Reads the letters of `n` events: id, event, route, whether it is unresolved; the oldest
+    /// first.
     pub(crate) fn letters_of(self, n: usize) -> String {
         format!(
-            "SELECT letter_id, event_id, route, CASE WHEN fate IS NULL THEN 1 ELSE 0 END FROM {{letters}} WHERE {} \
+            "SELECT letter_id, event_id, route, CASE WHEN resolution IS NULL THEN 1 ELSE 0 END FROM {{letters}} WHERE {} \
              ORDER BY letter_id",
             self.any("event_id", n)
         )
     }
 
-    /// Writes the letter of an event with what is remembered of its route: takes route, reason, whether it parks,
-    /// the letter before, route, partition, id. Gives the letter's id, or [`last_id`](Self::last_id) does.
-    pub(crate) fn bury(self) -> String {
+    /// Writes the letter of an event with the history of its route: takes route, reason, whether it
+    /// parks, the letter before, route, partition, id. Gives the letter's id, or
+    /// [`last_id`](Self::last_id) does.
+    pub(crate) fn insert_letter(self) -> String {
         let of_event: Vec<String> = EVENT_COLUMNS.split(", ").map(|c| format!("e.{c}")).collect();
         let returning = if self.is_mysql() { "" } else { " RETURNING letter_id" };
         format!(
-            "INSERT INTO {{letters}} (partition_no, event_id, {EVENT_COLUMNS}, created_at, expires_at, route, reason, \
-             attempts, errors, parks, dead_at, previous_id) SELECT e.partition_no, e.event_id, {}, e.created_at, \
+            "INSERT INTO {{letters}} (origin, partition_no, event_id, {EVENT_COLUMNS}, created_at, expires_at, route, reason, \
+             attempts, errors, parks, dead_at, previous_id) SELECT {ORIGIN_RELAY}, e.partition_no, e.event_id, {}, e.created_at, \
              e.expires_at, ?, ?, COALESCE(r.attempts_finished, 0), COALESCE(r.errors, '[]'), ?, {{now}}, ? \
              FROM {{events}} e LEFT JOIN {{retries}} r ON r.partition_no = e.partition_no \
              AND r.event_id = e.event_id AND r.route = ? WHERE e.partition_no = ? AND e.event_id = ?{returning}",
@@ -148,12 +155,13 @@ impl Dialect {
         )
     }
 
-    /// Reads the id that the last INSERT of this connection was given, where it does not say so itself.
+    /// Reads the id of the last INSERT of this connection, where the INSERT cannot return it.
     pub(crate) const fn last_id(self) -> Option<&'static str> {
         if self.is_mysql() { Some("SELECT CAST(LAST_INSERT_ID() AS SIGNED)") } else { None }
     }
 
-    /// Deletes rows of a table where a condition without parameters holds, the first by `order`, up to a limit: takes it.
+    /// Deletes rows of a table where a condition without parameters holds, the first by `order`, up
+    /// to a limit: takes it.
     pub(crate) fn prune_first(
         self,
         table: &str,
@@ -171,7 +179,8 @@ impl Dialect {
         }
     }
 
-    /// Reads how many bytes the rows have that [`prune_first`](Self::prune_first) deletes, in its order: takes its limit.
+    /// Reads how many bytes the rows have that [`prune_first`](Self::prune_first) deletes, in its
+    /// order: takes its limit.
     pub(crate) fn prune_sizes(
         self,
         table: &str,

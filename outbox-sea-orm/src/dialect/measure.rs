@@ -1,9 +1,10 @@
-//! How large values are, asked of the database.
+//! SQL for the sizes of values.
 
 use super::Dialect;
 
 impl Dialect {
-    /// Writes how many bytes columns of one row have together, without reading them where the database can tell so.
+    /// Writes how many bytes columns of one row have together, without reading them where the
+    /// database can tell so.
     pub(crate) fn bytes_of(self, columns: &[&str]) -> String {
         let bytes = |column: &&str| match self {
             Self::Sqlite => format!("COALESCE(length(CAST({column} AS BLOB)), 0)"),

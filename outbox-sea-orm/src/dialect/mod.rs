@@ -1,5 +1,6 @@
-//! All SQL that differs by database. The rest of the crate writes one text for all of them, with marks that are filled
-//! in here: table names, `{now}`, lock clauses, and `?` for parameters.
+//! All SQL that differs by database. The rest of the crate writes one statement for all of them,
+//! with marks that this module replaces: table names, `{now}`, lock clauses, and `?` for
+//! parameters.
 
 mod added;
 mod drivers;
@@ -63,7 +64,7 @@ pub(crate) struct IndexDef {
 }
 
 impl Dialect {
-    /// Asks the database which one it is, and refuses one whose driver is missing.
+    /// Detects the database, and refuses one whose driver is missing.
     pub(crate) async fn detect<C: ConnectionTrait>(conn: &C) -> Result<Self, DbErr> {
         if let Some(missing) = Drivers::BUILT.missing_for(conn.get_database_backend()) {
             return Err(DbErr::Custom(missing));
@@ -72,8 +73,8 @@ impl Dialect {
             DbBackend::Postgres => Ok(Self::Postgres),
             DbBackend::Sqlite => Ok(Self::Sqlite),
             DbBackend::MySql => {
-                let asked = Statement::from_string(DbBackend::MySql, "SELECT version()");
-                let row = conn.query_one_raw(asked).await?;
+                let query = Statement::from_string(DbBackend::MySql, "SELECT version()");
+                let row = conn.query_one_raw(query).await?;
                 let version: String = match row {
                     Some(row) => row.try_get_by_index(0)?,
                     None => {
@@ -110,7 +111,7 @@ impl Dialect {
         !matches!(self, Self::Sqlite)
     }
 
-    /// Gives the question for the largest statement in bytes, where a larger one ends the connection.
+    /// Gives the query for the largest statement in bytes, where a larger one ends the connection.
     pub(crate) const fn largest_packet(self) -> Option<&'static str> {
         match self {
             Self::MySql | Self::MariaDb => Some("SELECT CAST(@@max_allowed_packet AS SIGNED)"),
@@ -136,11 +137,11 @@ impl Dialect {
         }
     }
 
-    /// Fills the marks of a text in and writes its parameters the database's way.
+    /// Replaces the marks of a statement and writes its parameters the database's way.
     ///
-    /// Marks are the tables, `{now}`, `{for_update}`, `{for_share}` and `{skip_locked}`. No text has a `?` that is no
-    /// parameter.
-    pub(crate) fn sql(self, tables: &Tables, text: &str) -> Arc<str> {
+    /// Marks are the tables, `{now}`, `{for_update}`, `{for_share}` and `{skip_locked}`. No
+    /// statement has a `?` that is no parameter.
+    pub(crate) fn sql(self, tables: &Tables, sql: &str) -> Arc<str> {
         let (update, share, skip) = match self {
             Self::Postgres | Self::MySql => (" FOR UPDATE", " FOR SHARE", " SKIP LOCKED"),
             Self::MariaDb => (" FOR UPDATE", " LOCK IN SHARE MODE", " SKIP LOCKED"),
@@ -148,7 +149,7 @@ impl Dialect {
             Self::Sqlite => ("", "", ""),
         };
         let filled = tables
-            .fill(text)
+            .fill(sql)
             .replace("{now}", self.now())
             .replace("{for_update}", update)
             .replace("{for_share}", share)
@@ -156,8 +157,8 @@ impl Dialect {
         if self == Self::Postgres { numbered(&filled).into() } else { filled.into() }
     }
 
-    /// Writes that a column is one of `n` values: PostgreSQL takes a list, the others each value; see
-    /// [`padded`](Self::padded).
+    /// Writes that a column is one of `n` values: PostgreSQL takes a list, the others each value;
+    /// see [`padded`](Self::padded).
     pub(crate) fn any(self, column: &str, n: usize) -> String {
         match self {
             Self::Postgres => format!("{column} = ANY(?)"),
@@ -165,7 +166,8 @@ impl Dialect {
         }
     }
 
-    /// Gives how many values stand for `n` of them, the last one repeated: powers of two, so that there are few texts.
+    /// Gives how many values stand for `n` of them, the last one repeated: powers of two, so that
+    /// there are few statements.
     pub(crate) const fn padded(self, n: usize) -> usize {
         if matches!(self, Self::Postgres) { 1 } else { n.next_power_of_two() }
     }
@@ -183,12 +185,13 @@ impl Dialect {
         if self.is_mysql() { format!("{column} = 1") } else { column.to_owned() }
     }
 
-    /// Makes sure of the index on the id alone, where there is one.
+    /// Forces the index on the id alone, where there is one.
     pub(crate) const fn by_id(self) -> &'static str {
         if self.is_mysql() { " FORCE INDEX (outbox_event_id)" } else { "" }
     }
 
-    /// Lists the settings of a relay's connection, as assignments; no statement and no wait on it outlasts `limit`.
+    /// Lists the settings of a relay's connection, as assignments; no statement and no wait on it
+    /// outlasts `limit`.
     pub(crate) fn settings(self, limit: Duration, search_path: &str) -> Vec<String> {
         match self {
             Self::Postgres => postgres::settings(limit, search_path),
@@ -211,7 +214,8 @@ impl Dialect {
         }
     }
 
-    /// Writes what sets these limits: for the open transaction where a setting can be so short, else for the session.
+    /// Writes the statement that sets these limits: for the open transaction where the database
+    /// can, else for the session.
     pub(crate) fn limits_of_transaction(self, limits: &TransactionLimits) -> String {
         let settings = self.limits_of_session(limits);
         let written = settings.iter().map(|(name, value)| format!("{name} = {value}"));
@@ -232,17 +236,17 @@ impl Dialect {
         }
     }
 
-    /// Gives a question that a database on which no relay can work answers with something else than 0, and why.
-    pub(crate) const fn unfit(self) -> Option<(&'static str, &'static str)> {
+    /// Gives a query whose result is not 0 on a database that no relay can work on, and the reason.
+    pub(crate) const fn unsupported_check(self) -> Option<(&'static str, &'static str)> {
         match self {
-            Self::Postgres => Some(postgres::UNFIT),
-            Self::MySql | Self::MariaDb => Some(mysql::UNFIT),
+            Self::Postgres => Some(postgres::UNSUPPORTED_CHECK),
+            Self::MySql | Self::MariaDb => Some(mysql::UNSUPPORTED_CHECK),
             Self::Sqlite => None,
         }
     }
 
-    /// Gives what puts the database into the mode in which readers and the writer do not wait for each other, where it
-    /// is not always so.
+    /// Gives the statement that switches the database to the mode in which readers and the writer
+    /// do not wait for each other, where that is not the default.
     pub(crate) const fn write_ahead(self) -> Option<&'static str> {
         match self {
             Self::Sqlite => Some("PRAGMA journal_mode = WAL"),
@@ -277,30 +281,32 @@ impl Dialect {
         }
     }
 
-    /// Writes the question that keeps two installations of one outbox apart until the transaction ends, where the database
-    /// needs it: there `CREATE TABLE IF NOT EXISTS` fails when another transaction creates the table at the same time.
-    pub(crate) fn install_alone(self, name: &str) -> Option<String> {
+    /// Writes the lock that keeps two installations of one outbox apart until the transaction ends,
+    /// where the database needs it: there `CREATE TABLE IF NOT EXISTS` fails when another
+    /// transaction creates the table at the same time.
+    pub(crate) fn install_lock_sql(self, name: &str) -> Option<String> {
         match self {
-            Self::Postgres => Some(postgres::install_alone(name)),
+            Self::Postgres => Some(postgres::install_lock_sql(name)),
             Self::MySql | Self::MariaDb | Self::Sqlite => None,
         }
     }
 
-    /// Gives what opens a transaction of a relay: at READ COMMITTED, or, where it writes, as the only writer.
+    /// Gives the statement that opens a transaction of a relay: at READ COMMITTED, or as the only
+    /// writer.
     pub(crate) const fn begin(self) -> &'static str {
         match self {
             Self::Postgres => "BEGIN ISOLATION LEVEL READ COMMITTED",
-            // The session's own level, which `greeting` sets.
+            // The session's own level, which `session_setup` sets.
             Self::MySql | Self::MariaDb => "BEGIN",
             Self::Sqlite => "BEGIN IMMEDIATE",
         }
     }
 
-    /// Writes what makes a relay's connection ready, with its settings.
-    pub(crate) fn greeting(self, settings: &[String]) -> String {
+    /// Writes the setup of a relay's session, with its settings.
+    pub(crate) fn session_setup(self, settings: &[String]) -> String {
         match self {
             Self::Postgres => settings.iter().map(|s| format!("SET {s}; ")).collect(),
-            Self::MySql | Self::MariaDb => mysql::greeting(settings),
+            Self::MySql | Self::MariaDb => mysql::session_setup(settings),
             Self::Sqlite => String::new(),
         }
     }
@@ -313,9 +319,10 @@ impl Dialect {
         }
     }
 
-    /// Writes the insert that claims dedup keys, where `rows` stand for their values: it returns those that were free, or
-    /// else (on MySQL and MariaDB) changes nothing where a key is there and holds its lock.
-    pub(crate) fn claim_keys(self, rows: &str) -> String {
+    /// Writes the INSERT that reserves dedup keys, where `rows` stand for their values: it returns
+    /// the keys that were free, or else (on MySQL and MariaDB) leaves an existing key as it is and
+    /// locks it.
+    pub(crate) fn reserve_keys(self, rows: &str) -> String {
         let insert = format!(
             "INSERT INTO {{dedup}} (dedup_key, message_id, payload_hash, until) VALUES {rows}"
         );
@@ -331,26 +338,27 @@ impl Dialect {
         )
     }
 
-    /// Gives the condition under which a statement sees what was committed after the transaction's first one, where that is
-    /// not so and can be told. MySQL and MariaDB see it so long as nothing was read without a lock.
-    pub(crate) const fn reads_anew(self) -> Option<&'static str> {
+    /// Gives the condition under which a statement sees commits after the transaction's first
+    /// statement, where the isolation level decides that. MySQL and MariaDB see them until the
+    /// first read without a lock.
+    pub(crate) const fn sees_latest_commits(self) -> Option<&'static str> {
         match self {
             Self::Postgres => Some("current_setting('transaction_isolation') <> 'repeatable read'"),
             Self::MySql | Self::MariaDb | Self::Sqlite => None,
         }
     }
 
-    /// Writes the insert that marks an entity for a saga, unless another one has it. Waits for a transaction that is about
-    /// to mark it, or to give it back.
+    /// Writes the INSERT that locks an entity for a saga, unless another one has the lock. Waits
+    /// for a transaction that takes or releases the lock at the same time.
     pub(crate) fn lock_entity(self) -> String {
         let (insert, unless_there) = self.insert_if_absent();
-        let condition = self.reads_anew().map_or("1 = 1", |condition| condition);
+        let condition = self.sees_latest_commits().map_or("1 = 1", |condition| condition);
         format!(
             "{insert} {{saga_locks}} (entity, saga_id, locked_at) SELECT ?, ?, {{now}} WHERE {condition}{unless_there}"
         )
     }
 
-    /// Writes what keeps an insert from failing on a key that is there already, before and after the values.
+    /// Gives the parts of an INSERT, before and after the values, that skip a row whose key exists.
     pub(crate) const fn insert_if_absent(self) -> (&'static str, &'static str) {
         match self {
             Self::MySql | Self::MariaDb => ("INSERT IGNORE INTO", ""),
@@ -358,8 +366,8 @@ impl Dialect {
         }
     }
 
-    /// Writes what keeps an insert from failing on a key that is there already, and changes nothing then; unlike
-    /// [`insert_if_absent`](Self::insert_if_absent) it lets no other failure pass. Takes any column.
+    /// Writes the end of an INSERT that skips a row whose key exists; unlike
+    /// [`insert_if_absent`](Self::insert_if_absent) it ignores no other failure. Takes any column.
     pub(crate) fn or_keep(self, column: &str) -> String {
         if self.is_mysql() {
             format!(" ON DUPLICATE KEY UPDATE {column} = {column}")
@@ -368,7 +376,8 @@ impl Dialect {
         }
     }
 
-    /// Writes what makes an insert say what it wrote, where it can; else see [`last_id`](Self::last_id).
+    /// Writes the end of an INSERT that returns a column, where it can; else see
+    /// [`last_id`](Self::last_id).
     pub(crate) fn returning(self, column: &str) -> String {
         if self.is_mysql() { String::new() } else { format!(" RETURNING {column}") }
     }
@@ -378,12 +387,13 @@ impl Dialect {
         matches!(self, Self::Postgres)
     }
 
-    /// Writes an update and an insert as one statement, where the database can; parameters in this order.
+    /// Writes an update and an insert as one statement, where the database can; parameters in this
+    /// order.
     pub(crate) fn change_and_insert(self, update: &str, insert: &str) -> String {
         format!("WITH changed AS ({update}) {insert}")
     }
 
-    /// Writes what turns an insert into a replacement: of these columns, on this key.
+    /// Writes the end of an INSERT that replaces these columns of a row whose key exists.
     pub(crate) fn or_replace(self, key: &str, columns: &[&str]) -> String {
         let assign = |value: &dyn Fn(&str) -> String| {
             columns.iter().map(|c| format!("{c} = {}", value(c))).collect::<Vec<_>>().join(", ")
@@ -397,10 +407,10 @@ impl Dialect {
 }
 
 /// Writes `?` as `$1`, `$2` and so on.
-fn numbered(text: &str) -> String {
-    let mut numbered = String::with_capacity(text.len() + 64);
+fn numbered(sql: &str) -> String {
+    let mut numbered = String::with_capacity(sql.len() + 64);
     let mut n = 0_u32;
-    for c in text.chars() {
+    for c in sql.chars() {
         if c == '?' {
             n += 1;
             numbered.push('$');
@@ -414,7 +424,7 @@ fn numbered(text: &str) -> String {
 
 /// Fills type marks in.
 fn typed(body: &str, types: &[(&str, &str)]) -> String {
-    types.iter().fold(body.to_owned(), |text, (mark, name)| text.replace(mark, name))
+    types.iter().fold(body.to_owned(), |sql, (mark, name)| sql.replace(mark, name))
 }
 
 /// Writes the indexes of a table as statements of their own.
@@ -450,8 +460,8 @@ mod tests {
     use crate::namespace::Namespace;
 
     #[test]
-    fn one_text_becomes_each_databases_own() {
-        let text = "SELECT a FROM {events} WHERE b = ? AND c < ?{for_share}";
+    fn one_statement_becomes_each_databases_own() {
+        let sql = "SELECT a FROM {events} WHERE b = ? AND c < ?{for_share}";
         for (dialect, expected) in [
             (
                 Dialect::Postgres,
@@ -465,7 +475,7 @@ mod tests {
             (Dialect::Sqlite, "SELECT a FROM \"outbox_events\" WHERE b = ? AND c < ?"),
         ] {
             let tables = Tables::new(dialect, &Namespace::default());
-            assert_eq!(&*dialect.sql(&tables, text), expected);
+            assert_eq!(&*dialect.sql(&tables, sql), expected);
         }
     }
 }

@@ -40,13 +40,14 @@ pub(super) fn create_table(
         ));
     }
     let name = Dialect::MySql.quote(&name_of(table.name));
-    // The collation compares bytes and does not ignore spaces at the end, as the other databases do not.
+    // The collation compares bytes and does not ignore spaces at the end, as the other databases do
+    // not.
     vec![format!(
         "CREATE TABLE IF NOT EXISTS {name} ({body}) ENGINE = InnoDB DEFAULT CHARSET = utf8mb4 COLLATE = {collation}"
     )]
 }
 
-/// Asks whether an index is there: MySQL has no `CREATE INDEX IF NOT EXISTS`.
+/// Writes the query whether an index exists: MySQL has no `CREATE INDEX IF NOT EXISTS`.
 pub(super) fn has_index(table: &str, index: &str) -> String {
     format!(
         "SELECT CAST(count(*) AS SIGNED) FROM information_schema.statistics WHERE table_schema = DATABASE() \
@@ -54,7 +55,7 @@ pub(super) fn has_index(table: &str, index: &str) -> String {
     )
 }
 
-/// Asks whether a column is there.
+/// Writes the query whether a column exists.
 pub(super) fn has_column(table: &str, column: &str) -> String {
     format!(
         "SELECT CAST(count(*) AS SIGNED) FROM information_schema.columns WHERE table_schema = DATABASE() \
@@ -62,13 +63,15 @@ pub(super) fn has_column(table: &str, column: &str) -> String {
     )
 }
 
-/// Statements in the binary log are not safe at READ COMMITTED, and the server refuses them at the first write.
-pub(super) const UNFIT: (&str, &str) = (
+/// Statements in the binary log are not safe at READ COMMITTED, and the server refuses them at the
+/// first write.
+pub(super) const UNSUPPORTED_CHECK: (&str, &str) = (
     "SELECT CAST(@@log_bin = 1 AND @@binlog_format = 'STATEMENT' AS SIGNED)",
     "its binlog_format is STATEMENT, which does not go with READ COMMITTED: set it to ROW",
 );
 
-/// Timeouts. MySQL has none for an idle transaction; its timeout for idle connections ends them too.
+/// Timeouts. MySQL has none for an idle transaction; its timeout for idle connections ends them
+/// too.
 pub(super) fn settings(limit: Duration, mariadb: bool) -> Vec<String> {
     let seconds = limit.as_secs().max(1);
     let mut settings = vec![format!("SESSION innodb_lock_wait_timeout = {seconds}")];
@@ -84,7 +87,8 @@ pub(super) fn settings(limit: Duration, mariadb: bool) -> Vec<String> {
     settings
 }
 
-/// Limits of a connection for handlers, steps and operators. MySQL has none for an idle transaction, and one for reads alone.
+/// Limits of a connection for handlers, steps and operators. MySQL has none for an idle
+/// transaction, and one for reads alone.
 pub(super) fn limits(limits: &TransactionLimits, mariadb: bool) -> Vec<(&'static str, String)> {
     let mut settings = vec![("innodb_lock_wait_timeout", limits.lock_wait.as_secs().to_string())];
     if mariadb {
@@ -97,6 +101,6 @@ pub(super) fn limits(limits: &TransactionLimits, mariadb: bool) -> Vec<(&'static
 }
 
 /// Sets the level of every transaction to come, and the settings.
-pub(super) fn greeting(settings: &[String]) -> String {
+pub(super) fn session_setup(settings: &[String]) -> String {
     format!("SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED; SET {}", settings.join(", "))
 }

@@ -7,8 +7,8 @@ use std::time::Duration;
 /// Time of the statement: the same for all its rows, and usable with an index.
 pub(super) const NOW: &str = "(extract(epoch FROM statement_timestamp()) * 1000000)::bigint";
 
-/// The queue's rows live for moments: vacuum by count and not by share, without pauses, and never give pages back, which
-/// would lock readers and writers out.
+/// Rows of a queue exist for moments: vacuum by count and not by share, without pauses, and without
+/// truncation, which would lock readers and writers out.
 const QUEUE: &str = " WITH (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 10000, \
                      autovacuum_vacuum_cost_delay = 0, vacuum_truncate = off, \
                      toast.autovacuum_vacuum_scale_factor = 0, toast.autovacuum_vacuum_threshold = 10000, \
@@ -37,14 +37,15 @@ pub(super) fn create_table(table: &TableDef, name_of: &dyn Fn(&str) -> String) -
 }
 
 /// A replica takes no leases.
-pub(super) const UNFIT: (&str, &str) = (
+pub(super) const UNSUPPORTED_CHECK: (&str, &str) = (
     "SELECT CASE WHEN pg_is_in_recovery() THEN 1 ELSE 0 END::bigint",
     "it is a replica, which takes no writes",
 );
 
-/// Timeouts, the application's search path, and the one plan that is right for a queue: nested loops over the primary
-/// key. The planner's own choice depends on statistics, which are always wrong for a table that fills and empties in
-/// seconds, and a plan made for the empty table would stay.
+/// Timeouts, the application's search path, and the one plan that is right for a queue: nested
+/// loops over the primary key. The planner's own choice depends on statistics, which are always
+/// wrong for a table that fills and empties in seconds, and a plan made for the empty table would
+/// stay.
 pub(super) fn settings(limit: Duration, search_path: &str) -> Vec<String> {
     let limit = limit.as_millis();
     let mut settings = vec![
@@ -73,7 +74,8 @@ pub(super) fn limits(limits: &TransactionLimits) -> Vec<(&'static str, String)> 
     ]
 }
 
-/// One text for any number of partitions. The limit of rows remembered is four for each event, and some.
+/// Writes the read, one statement for any number of partitions. The limit of route rows is four for
+/// each event, and some.
 pub(super) fn read(events: &str, routes: &str) -> String {
     let slack = super::read::ROWS_SLACK;
     format!(
@@ -92,8 +94,9 @@ pub(super) fn read(events: &str, routes: &str) -> String {
     )
 }
 
-/// Finishes events in one statement: locks the fence's partitions in order, deletes where they are held, and says which
-/// were. Takes owner, partitions and epochs, partitions and ids.
+/// Writes the statement that finishes events: it locks the fence's partitions in order, deletes the
+/// events of those that the relay holds, and gives those partitions. Takes partitions, epochs and
+/// owner, partitions and ids.
 pub(super) fn finish(keep: bool) -> String {
     let held = "WITH held AS MATERIALIZED (SELECT p.partition_no FROM {partitions} p JOIN \
                 unnest(?::smallint[], ?::bigint[]) AS f(no, epoch) ON p.partition_no = f.no AND p.epoch = f.epoch \
@@ -109,17 +112,17 @@ pub(super) fn finish(keep: bool) -> String {
     let of_event: Vec<String> = columns.split(", ").map(|c| format!("e.{c}")).collect();
     format!(
         "{held}{deleted}e.event_id, e.partition_no, {}, e.created_at, e.expires_at), \
-         moved AS (INSERT INTO {{done}} (event_id, partition_no, {columns}, created_at, expires_at, finished_at) \
+         moved AS (INSERT INTO {{archive}} (event_id, partition_no, {columns}, created_at, expires_at, finished_at) \
          SELECT del.*, {{now}} FROM del ON CONFLICT (event_id) DO UPDATE SET finished_at = excluded.finished_at){counted}",
         of_event.join(", ")
     )
 }
 
 /// Locks the name of an installation until the transaction ends.
-pub(super) fn install_alone(name: &str) -> String {
+pub(super) fn install_lock_sql(name: &str) -> String {
     format!("SELECT pg_advisory_xact_lock(hashtext('{name}'))")
 }
 
-/// Wakes who listens on a channel, without a word.
+/// Notifies the listeners of a channel, without a payload.
 #[cfg(feature = "sqlx-postgres")]
 pub(crate) const NOTIFY: &str = "SELECT pg_notify($1, '')";

@@ -1,21 +1,23 @@
-//! How a relay reads. Every statement gives rows of one shape, told apart by their first column; see [`column`].
+//! The reads of a relay. Every statement gives rows of one shape, with their kind in the first
+//! column; see [`column`].
 
 use super::Dialect;
 
-/// Rows of `outbox_retries` that one read takes beyond four for each event of its limit: more routes than any relay has.
+/// Rows of `outbox_retries` that one read takes beyond four for each event of its limit: more
+/// routes than any relay has.
 pub(crate) const ROWS_SLACK: i64 = 500;
 
-/// What a row is, in its first column.
+/// Kinds of rows, in their first column.
 pub(crate) mod kind {
     /// An event, whole.
     pub(crate) const EVENT: i64 = 0;
     /// The ids of a window.
     pub(crate) const WINDOW: i64 = 1;
-    /// What is remembered of an event on a route.
+    /// The row of `outbox_retries` of an event on a route.
     pub(crate) const ROUTE: i64 = 2;
 }
 
-/// Places of the columns of what a relay reads.
+/// Indexes of the columns of a relay's reads.
 pub(crate) mod column {
     pub(crate) const KIND: usize = 0;
     pub(crate) const PARTITION: usize = 1;
@@ -25,7 +27,7 @@ pub(crate) mod column {
     pub(crate) const CREATED_AT: usize = 13;
     pub(crate) const EXPIRES_AT: usize = 14;
     pub(crate) const EXPIRES_IN: usize = 15;
-    /// The length of a payload that was left out.
+    /// The length of a payload that the read left out.
     pub(crate) const LEFT_OUT: usize = 16;
     pub(crate) const IDS: usize = 17;
 
@@ -40,7 +42,7 @@ pub(crate) mod column {
     pub(crate) const FAILING: usize = 16;
 }
 
-/// Names of literals whose type a database would otherwise guess.
+/// Expressions with a type that a database would otherwise guess.
 struct Typed {
     kind_event: &'static str,
     partition_event: &'static str,
@@ -80,8 +82,8 @@ impl Dialect {
         }
     }
 
-    /// Makes sure of the index on events: for some planners the order by id alone is reason enough to walk all partitions.
-    /// PostgreSQL's is told by the connection's settings.
+    /// Forces the index of events: some planners scan all partitions because of the order by id
+    /// alone. On PostgreSQL the settings of the connection force it.
     const fn by_key(self) -> &'static str {
         match self {
             Self::Postgres => "",
@@ -90,13 +92,14 @@ impl Dialect {
         }
     }
 
-    /// Makes sure of the primary key of what is remembered, which is in the order of reading.
+    /// Forces the primary key of route rows, which is in the order of the read.
     const fn rows_by_key(self) -> &'static str {
         if self.is_mysql() { " FORCE INDEX (PRIMARY)" } else { "" }
     }
 
-    /// Selects events, as `e`. Takes first, twice, the bytes up to which a payload is read: of a longer one there is the
-    /// length, in the column of which only rows of routes make use otherwise.
+    /// Selects events, as `e`. Takes first, twice, the most bytes of a payload that is read: a
+    /// longer one is left out, and its length stands in a column that only route rows use
+    /// otherwise.
     fn event_rows(self, index: &str) -> String {
         let Typed { kind_event, partition_event, length, most, no_ids, .. } = self.typed();
         format!(
@@ -109,7 +112,7 @@ impl Dialect {
         )
     }
 
-    /// Selects what is remembered of routes, as `r`.
+    /// Selects route rows, as `r`.
     fn route_rows(self) -> String {
         format!(
             "SELECT 2, {}, r.event_id, NULL, r.route, r.state, NULL, CASE WHEN r.redriven THEN 1 ELSE 0 END, NULL, \
@@ -131,9 +134,11 @@ impl Dialect {
 
     /// Writes the read over `n` partitions, in one snapshot. With `window` it looks back too.
     ///
-    /// PostgreSQL takes the lists of partitions, positions, limits and whether to look back, then twice the length of payloads,
-    /// twice the window. The others take for each partition: twice the length, partition, position, limit; with a window partition, partition, position,
-    /// position, window, whether to look back, partition, position; partition, position, limit of rows.
+    /// PostgreSQL takes the lists of partitions, positions, limits and whether to look back, then
+    /// twice the length of payloads, twice the window. The others take for each partition: twice
+    /// the length, partition, position, limit; with a window partition, partition, position,
+    /// position, window, whether to look back, partition, position; partition, position, limit of
+    /// rows.
     pub(crate) fn read(self, n: usize, window: bool) -> String {
         if self == Self::Postgres {
             return super::postgres::read(&self.event_rows(""), &self.route_rows());
@@ -142,7 +147,7 @@ impl Dialect {
             + " WHERE e.partition_no = ? AND e.event_id > ? ORDER BY e.event_id LIMIT ?";
         let routes = self.route_rows()
             + " WHERE r.partition_no = ? AND r.event_id > ? ORDER BY r.event_id, r.route LIMIT ?";
-        let looked = format!(
+        let window_ids = format!(
             "{ids} AND w.event_id > ? - ? AND (? = 1 OR EXISTS (SELECT 1 FROM {{events}} n{by_key} \
              WHERE n.partition_no = ? AND n.event_id > ?))",
             ids = self.ids_to(),
@@ -152,14 +157,15 @@ impl Dialect {
         for _ in 0..n {
             parts.push(self.part(&events));
             if window {
-                parts.push(self.part(&looked));
+                parts.push(self.part(&window_ids));
             }
             parts.push(self.part(&routes));
         }
         parts.join(" UNION ALL ")
     }
 
-    /// Selects the ids of a partition up to one, as `w`. Takes the partition, the partition, the id.
+    /// Selects the ids of a partition up to one, as `w`. Takes the partition, the partition, the
+    /// id.
     fn ids_to(self) -> String {
         let (number, ids) = match self {
             Self::Sqlite => ("CAST(? AS INTEGER)", "group_concat(w.event_id)"),
@@ -172,19 +178,21 @@ impl Dialect {
         )
     }
 
-    /// Tells whether what a snapshot shows was never caused by what it does not show.
+    /// Tells whether a snapshot that shows an effect always shows its cause.
     pub(crate) const fn snapshot_keeps_causes(self) -> bool {
         !matches!(self, Self::MariaDb)
     }
 
-    /// Writes the second look at the ids of `n` partitions. Takes for each: partition, partition, last id, position, window.
-    pub(crate) fn look_again(self, n: usize) -> String {
-        let look = self.part(&format!("{} AND w.event_id > ? - ?", self.ids_to()));
-        vec![look; n].join(" UNION ALL ")
+    /// Writes the recheck of the ids of `n` partitions. Takes for each: partition, partition, last
+    /// id, position, window.
+    pub(crate) fn recheck_ids(self, n: usize) -> String {
+        let ids = self.part(&format!("{} AND w.event_id > ? - ?", self.ids_to()));
+        vec![ids; n].join(" UNION ALL ")
     }
 
-    /// Writes the read of events by id, with what is remembered of them. Takes a list of places, then twice the length of
-    /// payloads on PostgreSQL; twice the length, then twice a list of `n` ids on the others.
+    /// Writes the read of events by id, with their route rows. Takes a list of places, then twice
+    /// the length of payloads on PostgreSQL; twice the length, then twice a list of `n` ids on the
+    /// others.
     pub(crate) fn fetch(self, n: usize) -> String {
         let (events, routes) = (self.event_rows(self.by_id()), self.route_rows());
         match self {
@@ -207,8 +215,8 @@ impl Dialect {
         }
     }
 
-    /// Writes the read of a stretch of one partition. Takes twice the length of payloads; partition, first and last id, limit; partition, first id,
-    /// partition, first and last id, limit.
+    /// Writes the read of a range of one partition. Takes twice the length of payloads; partition,
+    /// first and last id, limit; partition, first id, partition, first and last id, limit.
     pub(crate) fn page(self) -> String {
         let events = self.event_rows(self.by_key())
             + " WHERE e.partition_no = ? AND e.event_id >= ? AND e.event_id <= ? ORDER BY e.event_id LIMIT ?";
@@ -220,7 +228,7 @@ impl Dialect {
         format!("{} UNION ALL {}", self.part(&events), self.part(&routes))
     }
 
-    /// Writes the read of ids of a stretch of one partition: partition, first and last id, limit.
+    /// Writes the read of ids of a range of one partition: partition, first and last id, limit.
     pub(crate) fn ids(self) -> String {
         format!(
             "SELECT event_id FROM {{events}}{} WHERE partition_no = ? AND event_id >= ? AND event_id <= ? \

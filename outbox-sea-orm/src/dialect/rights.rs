@@ -1,9 +1,9 @@
-//! Roles, and what they may do.
+//! Roles and their rights.
 
 use super::Dialect;
 
 impl Dialect {
-    /// Gives the question for the role of a connection, where there are any.
+    /// Gives the query for the role of a connection, where the database has roles.
     pub(crate) const fn current_role(self) -> Option<&'static str> {
         match self {
             Self::Postgres => Some("SELECT current_user::text"),

@@ -2,7 +2,8 @@
 
 use super::{Dialect, TableDef, create_indexes, typed};
 
-/// Time in whole milliseconds, which is what SQLite's clock gives; `unixepoch('subsec')` is newer than 3.35.
+/// Time in whole milliseconds, which is what SQLite's clock gives; `unixepoch('subsec')` is newer
+/// than 3.35.
 pub(super) const NOW: &str =
     "(CAST(round((julianday('now') - 2440587.5) * 86400000.0) AS INTEGER) * 1000)";
 
@@ -10,7 +11,8 @@ pub(super) fn create_table(table: &TableDef, name_of: &dyn Fn(&str) -> String) -
     let body = typed(
         table.body,
         &[
-            // Without AUTOINCREMENT ids begin at 1 again when the table is empty, behind every relay's position.
+            // Without AUTOINCREMENT ids start at 1 again when the table is empty, behind every
+            // relay's position.
             ("{ordered_id}", "INTEGER PRIMARY KEY AUTOINCREMENT"),
             ("{ordered_key}", ""),
             ("{serial}", "INTEGER PRIMARY KEY AUTOINCREMENT"),
@@ -25,7 +27,8 @@ pub(super) fn create_table(table: &TableDef, name_of: &dyn Fn(&str) -> String) -
     let name = Dialect::Sqlite.quote(&name_of(table.name));
     let mut statements = vec![format!("CREATE TABLE IF NOT EXISTS {name} ({body})")];
     if table.body.contains("{ordered_key}") {
-        // By name, so that a read can insist on it: after an ANALYZE the planner prefers to walk the ids of all partitions.
+        // Named, so that a read can force it: after an ANALYZE the planner prefers to scan the ids
+        // of all partitions.
         let place = Dialect::Sqlite.quote(&name_of("outbox_events_place"));
         statements.push(format!(
             "CREATE UNIQUE INDEX IF NOT EXISTS {place} ON {name} (partition_no, event_id)"
@@ -35,7 +38,7 @@ pub(super) fn create_table(table: &TableDef, name_of: &dyn Fn(&str) -> String) -
     statements
 }
 
-/// Asks whether a column is there.
+/// Writes the query whether a column exists.
 pub(super) fn has_column(table: &str, column: &str) -> String {
     format!("SELECT count(*) FROM pragma_table_info('{table}') WHERE name = '{column}'")
 }

@@ -1,17 +1,20 @@
-//! What could not go.
+//! Dead letters.
 
 use sea_orm::entity::prelude::*;
 
-/// One event that one route gave up, with its history.
+/// One event that one route or handler gave up, with its history.
 #[derive(Debug, Clone, PartialEq, Eq, DeriveEntityModel)]
 #[sea_orm(table_name = "outbox_dead_letters")]
 pub struct Model {
     /// Identity of the letter.
     #[sea_orm(primary_key)]
     pub letter_id: i64,
-    /// The event's partition.
-    pub partition_no: i16,
-    /// The event's place in the order.
+    /// Who wrote the letter: `relay` or `consumer`.
+    pub origin: String,
+    /// The event's partition; empty in the letter of a consumer.
+    pub partition_no: Option<i16>,
+    /// The event's place in the order; in the letter of a consumer its sender's, negated, or 0
+    /// where the sender has none.
     pub event_id: i64,
     /// Public identity of the message.
     pub message_id: Uuid,
@@ -37,7 +40,8 @@ pub struct Model {
     pub created_at: i64,
     /// When it stops being worth delivering.
     pub expires_at: Option<i64>,
-    /// The route; empty where no route takes the event.
+    /// The route, empty where no route takes the event; in the letter of a consumer
+    /// `consumer/handler`.
     pub route: String,
     /// Why, such as `rejected` or `exhausted`.
     pub reason: String,
@@ -45,20 +49,20 @@ pub struct Model {
     pub attempts: i64,
     /// The first failure and the last nine, a JSON array.
     pub errors: String,
-    /// Whether the rest of its key waits for a decision.
+    /// Whether later events of the key wait until an operator resolves the letter.
     pub parks: bool,
-    /// When it was put aside.
+    /// When the letter was written.
     pub dead_at: i64,
-    /// The letter that it came from, when it was redriven and failed again.
+    /// The letter that this event was redriven from before it failed again.
     pub previous_id: Option<i64>,
-    /// What was decided: `redriven`, `discarded` or `resent`.
-    pub fate: Option<String>,
-    /// When it was decided.
-    pub fate_at: Option<i64>,
-    /// Who decided.
-    pub fate_by: Option<String>,
-    /// Why, in their words.
-    pub fate_why: Option<String>,
+    /// How an operator resolved it: `redriven`, `discarded` or `resent`.
+    pub resolution: Option<String>,
+    /// When.
+    pub resolved_at: Option<i64>,
+    /// The operator.
+    pub resolved_by: Option<String>,
+    /// The operator's reason.
+    pub resolution_reason: Option<String>,
 }
 
 /// There are none: rows come and go without asking one another.

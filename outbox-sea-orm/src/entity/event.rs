@@ -1,4 +1,4 @@
-//! Events that wait.
+//! Events that wait to be delivered.
 
 use sea_orm::entity::prelude::*;
 

@@ -18,7 +18,7 @@ pub struct Model {
     /// The message.
     #[sea_orm(primary_key, auto_increment = false)]
     pub message_id: Uuid,
-    /// Until when it is remembered, in microseconds since 1970: the retention of the outbox that received it.
+    /// When the retention of the outbox that received it ends, in microseconds since 1970.
     pub keep_until: i64,
 }
 

@@ -1,4 +1,4 @@
-//! Instances of consumers that have not signed off.
+//! Instances of consumers that have not ended in an orderly way.
 
 use sea_orm::entity::prelude::*;
 
@@ -11,9 +11,9 @@ pub struct Model {
     pub instance_id: String,
     /// The consumer's stable name.
     pub consumer: String,
-    /// Deliveries that it may have begun at once and that come again after its death.
+    /// Most deliveries in flight, which are delivered again after a crash.
     pub max_in_flight: i64,
-    /// JSON: its handlers, with the types and versions that they take.
+    /// JSON: its handlers, with the types and versions that they accept.
     pub handlers: String,
     /// When it was started.
     pub started_at: i64,

@@ -1,23 +1,23 @@
-//! The tables as SeaORM entities, for those who want to look: one table a file.
+//! The tables as SeaORM entities, for tools and reports: one table a file.
 //!
-//! They are those of the default [`Namespace`](crate::Namespace). Instants are microseconds since 1970-01-01 UTC, by the
-//! database's clock. Read them as you like; writing is for the outbox.
+//! They are those of the default [`Namespace`](crate::Namespace). Instants are microseconds since
+//! 1970-01-01 UTC, by the database's clock. Read them as you like; writing is for the outbox.
 //!
 //! ```
 //! use outbox_sea_orm::entity::dead_letter;
 //! use sea_orm::{EntityTrait, QueryFilter, QueryOrder, ColumnTrait};
 //! # async fn example(db: &sea_orm::DatabaseConnection) -> Result<(), sea_orm::DbErr> {
-//! let undecided = dead_letter::Entity::find()
-//!     .filter(dead_letter::Column::Fate.is_null())
+//! let open = dead_letter::Entity::find()
+//!     .filter(dead_letter::Column::Resolution.is_null())
 //!     .order_by_desc(dead_letter::Column::LetterId)
 //!     .all(db)
 //!     .await?;
-//! # let _ = undecided; Ok(()) }
+//! # let _ = open; Ok(()) }
 //! ```
 
+pub mod archive;
 pub mod dead_letter;
-pub mod delivery;
-pub mod done;
+pub mod deferred;
 pub mod event;
 pub mod inbox;
 pub mod instance;

@@ -1,4 +1,4 @@
-//! Who owns which partition.
+//! Partitions and their owners.
 
 use sea_orm::entity::prelude::*;
 
@@ -11,7 +11,7 @@ pub struct Model {
     pub partition_no: i16,
     /// The relay that owns it.
     pub owner: Option<String>,
-    /// How many owners it has had.
+    /// Raised with each new owner.
     pub epoch: i64,
 }
 

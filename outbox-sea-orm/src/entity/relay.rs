@@ -9,7 +9,7 @@ pub struct Model {
     /// Its identity, new at each start.
     #[sea_orm(primary_key, auto_increment = false)]
     pub relay_id: String,
-    /// Until when it owns what it owns.
+    /// When the lease on its partitions ends.
     pub lease_until: i64,
     /// Hash of its route set.
     pub routes: i64,

@@ -1,4 +1,4 @@
-//! What is remembered of events that could not go at once.
+//! The state of events on routes that did not confirm them at once.
 
 use sea_orm::entity::prelude::*;
 

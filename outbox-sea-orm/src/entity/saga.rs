@@ -13,7 +13,7 @@ pub struct Model {
     pub name: String,
     /// The definition's version.
     pub version: i32,
-    /// What it is known by.
+    /// Its correlation id.
     pub correlation_id: String,
     /// `running`, `compensating`, `stuck`, `completed` or `compensated`.
     pub state: String,
@@ -25,11 +25,11 @@ pub struct Model {
     pub data: String,
     /// Place of the last record in its log.
     pub seq: i64,
-    /// Raised by one when it is claimed and when it is given back: odd while somebody has it.
+    /// Raised by one when a coordinator claims it and when it releases it: odd while claimed.
     pub epoch: i64,
-    /// When it is to be looked at again.
+    /// When a coordinator claims it again.
     pub due_at: Option<i64>,
-    /// When it turns back, unless it is past its pivot.
+    /// When it starts to compensate, unless it is past its pivot.
     pub deadline_at: Option<i64>,
     /// When it was started.
     pub started_at: i64,

@@ -1,8 +1,8 @@
-//! Entities that are marked for sagas.
+//! Entities that sagas have locked.
 
 use sea_orm::entity::prelude::*;
 
-/// One entity, until the saga that has it ends.
+/// One entity, until the saga that has locked it ends.
 #[derive(Debug, Clone, PartialEq, Eq, DeriveEntityModel)]
 #[sea_orm(table_name = "outbox_saga_locks")]
 pub struct Model {

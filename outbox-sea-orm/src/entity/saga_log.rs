@@ -1,4 +1,4 @@
-//! What has happened to sagas.
+//! The log of sagas.
 
 use sea_orm::entity::prelude::*;
 
@@ -12,9 +12,9 @@ pub struct Model {
     /// Its place, from 1, without gaps.
     #[sea_orm(primary_key, auto_increment = false)]
     pub seq: i64,
-    /// What happened, in a word.
+    /// Kind of the record.
     pub kind: String,
-    /// The step that it speaks of.
+    /// The step of the record.
     pub step: Option<String>,
     /// All of it, as JSON.
     #[sea_orm(column_type = "Text")]

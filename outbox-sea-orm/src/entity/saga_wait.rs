@@ -1,4 +1,4 @@
-//! Sagas that wait for entities that others have.
+//! Sagas that wait for entities that other sagas have locked.
 
 use sea_orm::entity::prelude::*;
 

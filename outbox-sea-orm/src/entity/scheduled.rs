@@ -1,4 +1,4 @@
-//! Events for later.
+//! Scheduled events.
 
 use sea_orm::entity::prelude::*;
 

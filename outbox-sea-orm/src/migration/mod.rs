@@ -1,16 +1,7 @@
-//! Creates the tables: by [`install`], as migrations among the user's own, or as SQL for somebody else to run.
+//! Creates the tables: by [`install`], as migrations among the user's own, or as SQL for a database
+//! administrator.
 
 mod m0001_outbox;
-mod m0002_received;
-mod m0003_saga;
-mod m0004_participant;
-mod m0005_lock;
-mod m0006_decisions;
-mod m0007_instance;
-mod m0008_awaited;
-mod m0009_source;
-mod m0010_command;
-mod m0011_answers;
 mod versions;
 mod runner;
 mod rights;
@@ -29,14 +20,16 @@ use sea_orm_migration::{MigrationName, MigrationTrait, SchemaManager};
 pub(crate) use versions::VERSIONS;
 use versions::{Installation, Version};
 
-/// Version of the tables that this program writes and reads. A later version only adds, so that programs of an earlier
-/// one go on working beside it.
-pub(crate) const VERSION: i32 = 11;
+/// Version of the tables that this program writes and reads. A later version only adds tables,
+/// columns and indexes, so that programs of an earlier one go on working beside it.
+pub(crate) const VERSION: i32 = 1;
 
-/// Most partitions of an outbox: a read over all of them is one statement, which SQLite limits to 500 parts.
+/// Most partitions of an outbox: a read over all of them is one statement, which SQLite limits to
+/// 500 parts.
 pub(crate) const MAX_PARTITIONS: u16 = 128;
 
-/// One version of the outbox's tables as a migration of sea-orm-migration, to stand among the user's own.
+/// One version of the outbox's tables as a migration of sea-orm-migration, to stand among the
+/// user's own.
 ///
 /// ```
 /// use outbox_sea_orm::{Namespace, OutboxMigration};
@@ -63,12 +56,14 @@ pub struct OutboxMigration {
 }
 
 impl OutboxMigration {
-    /// Gives the migrations of one outbox with a number of partitions, 1 to 128: one for each version of the tables, called
-    /// `m0001_outbox`, `m0002_outbox` and so on, behind the namespace where there is one.
+    /// Gives the migrations of one outbox with a number of partitions, 1 to 128: one for each
+    /// version of the tables, called `m0001_outbox`, `m0002_outbox` and so on, behind the namespace
+    /// where there is one.
     ///
-    /// A later release of this crate adds migrations behind these, so that a program which takes them all brings older tables up
-    /// to date, wherever in the list they stand. The first one's `down` drops all tables with what is in them; the others' do
-    /// nothing, since a later version only adds.
+    /// A later release of this crate adds migrations behind these, so that a program which takes
+    /// them all brings older tables up to date, wherever in the list they stand. The `down` of the
+    /// first one drops all tables with their rows; the `down` of the others does nothing, since a
+    /// later version only adds.
     #[must_use]
     pub fn all(namespace: Namespace, partitions: u16) -> Vec<Box<dyn MigrationTrait>> {
         Self::of(&namespace, partitions, VERSIONS)

@@ -1,4 +1,4 @@
-//! A version on top of the last one, so that tests can upgrade tables to what does not exist yet.
+//! A made-up version on top of the last one, so that tests can upgrade tables of the last one.
 
 use super::{
     OutboxMigration, VERSION, runner,
@@ -13,7 +13,7 @@ use sea_orm::{DatabaseConnection, DbErr};
 use sea_orm_migration::MigrationTrait;
 use std::sync::LazyLock;
 
-/// A table, a column and an index more.
+/// Adds a table, a column and an index.
 const NEXT: Version = Version {
     number: VERSION + 1,
     tables: &[TableDef {

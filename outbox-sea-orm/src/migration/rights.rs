@@ -1,12 +1,13 @@
-//! What is said where the role of a program may not make the tables: the SQL for a role that may.
+//! The error where the role of a program may not create the tables: it has the SQL for a role that
+//! may.
 
 use super::{
-    runner::{is_there, meta},
+    runner::{exists, meta},
     versions::{Installation, last},
 };
 use sea_orm::{ConnectionTrait, DatabaseConnection, DbErr, Statement};
 
-/// Says what is refused, and which SQL is to be run instead, one statement a line.
+/// Writes what the database refused, and the SQL to run instead, one statement a line.
 pub(super) async fn missing(
     db: &DatabaseConnection,
     installation: &Installation<'_>,
@@ -15,8 +16,8 @@ pub(super) async fn missing(
     let dialect = installation.dialect;
     let version = meta(db, dialect, &installation.tables()).await.ok().map(|(version, _)| version);
     let role = match dialect.current_role() {
-        Some(ask) => {
-            db.query_one_raw(Statement::from_string(dialect.backend(), ask)).await.ok().flatten()
+        Some(query) => {
+            db.query_one_raw(Statement::from_string(dialect.backend(), query)).await.ok().flatten()
         }
         None => None,
     };
@@ -29,8 +30,8 @@ pub(super) async fn missing(
     )
 }
 
-/// Writes the statements that bring the tables up to date, from a version on where it is known, and give a role its rights.
-/// What the database does not tell is not there, as far as the list is concerned.
+/// Writes the statements that bring the tables up to date, from a version on where it is known, and
+/// grant a role its rights. A query that fails counts as "does not exist".
 async fn statements(
     db: &DatabaseConnection,
     installation: &Installation<'_>,
@@ -40,16 +41,16 @@ async fn statements(
     let Installation { dialect, namespace, versions, .. } = *installation;
     let mut statements = Vec::new();
     if version.is_none() {
-        statements.extend(installation.first());
+        statements.extend(installation.create_meta());
     }
     for step in installation.steps(version.unwrap_or(0), last(versions)) {
-        if !is_there(db, dialect, &step).await.unwrap_or_default() {
+        if !exists(db, dialect, &step).await.unwrap_or_default() {
             statements.push(step.sql);
         }
     }
     let grant = |role: &str| -> Vec<String> {
-        let made = installation.made().chain(["outbox_view"]);
-        made.map(|name| dialect.grant(&dialect.quote(&namespace.name(name)), role)).collect()
+        let names = installation.table_names().chain(["outbox_view"]);
+        names.map(|name| dialect.grant(&dialect.quote(&namespace.name(name)), role)).collect()
     };
     statements.extend(role.map(grant).unwrap_or_default());
     statements

@@ -1,4 +1,5 @@
-//! Runs the steps. Every step can be repeated, and two programs that start at once do no harm to each other.
+//! Runs the steps. Every step can be repeated, and two programs that start at once do not disturb
+//! each other.
 
 use super::{
     MAX_PARTITIONS, rights,
@@ -15,20 +16,24 @@ use sea_orm::{
     TransactionOptions, TransactionTrait, Value,
 };
 
-/// Seconds that a program waits for another one that migrates: tables are made in moments, even on a slow disk.
+/// Seconds that a program waits for another one that migrates: a migration takes moments, even on a
+/// slow disk.
 const LOCK_SECONDS: u32 = 60;
 
-/// Creates the tables of an outbox with a number of partitions (1 to 128), or brings them up to date.
+/// Creates the tables of an outbox with a number of partitions (1 to 128), or brings them up to
+/// date.
 ///
-/// May be called at every start, also by several programs at once. Where the tables are up to date nothing is written and no
-/// other right is needed than to read them.
+/// May be called at every start, also by several programs at once. Where the tables are up to date
+/// it writes nothing, and the role needs no other right than to read them.
 ///
 /// # Errors
-/// [`DbErr::Migration`] when the outbox is there with another number of partitions, or when the role of this program may not
-/// make the tables: it says which SQL another role is to run. Else what the database said.
+/// [`DbErr::Migration`] when the outbox exists with another number of partitions, or when the role
+/// of this program may not create the tables: the error has the SQL for a role that may. Else the
+/// database's error.
 ///
 /// # Cancel safety
-/// Leaves tables that are all there or (on MySQL and MariaDB, where DDL commits by itself) some of them; call again.
+/// Leaves all tables or none; on MySQL and MariaDB, where DDL commits by itself, maybe some of
+/// them. Call again.
 pub async fn install(
     db: &DatabaseConnection,
     namespace: &Namespace,
@@ -37,7 +42,7 @@ pub async fn install(
     install_versions(db, namespace, partitions, VERSIONS).await
 }
 
-/// Installs what some versions bring.
+/// Installs the tables of the given versions.
 pub(super) async fn install_versions(
     db: &DatabaseConnection,
     namespace: &Namespace,
@@ -57,7 +62,8 @@ pub(super) async fn install_versions(
     }
 }
 
-/// Tells whether there is nothing to do. What cannot be asked here fails again where the tables are made.
+/// Tells whether there is nothing to do. A query that fails here fails again where the tables are
+/// created.
 async fn is_up_to_date(
     db: &DatabaseConnection,
     installation: &Installation<'_>,
@@ -78,7 +84,8 @@ async fn install_now(
     let Installation { dialect, partitions, versions, .. } = *installation;
     let (db, namespace, to) = (db.clone(), installation.namespace.clone(), last(versions));
     let versions = versions.to_vec();
-    // A task of its own: a BEGIN that is cancelled half way would poison the application's pool.
+    // A task of its own: a BEGIN that is cancelled half-way would leave a broken connection in the
+    // application's pool.
     let work = spawn(async move {
         let installation =
             Installation { dialect, namespace: &namespace, partitions, versions: &versions };
@@ -89,8 +96,8 @@ async fn install_now(
         let tx = db.begin_with_options(options).await?;
         let lock = namespace.name("outbox_install");
         if dialect.is_mysql() {
-            let ask = format!("SELECT GET_LOCK('{lock}', {LOCK_SECONDS})");
-            tx.query_one_raw(Statement::from_string(dialect.backend(), ask)).await?;
+            let acquire = format!("SELECT GET_LOCK('{lock}', {LOCK_SECONDS})");
+            tx.query_one_raw(Statement::from_string(dialect.backend(), acquire)).await?;
         }
         let done = up(&tx, &installation, to).await;
         if dialect.is_mysql() {
@@ -108,7 +115,8 @@ async fn install_now(
     }
 }
 
-/// Creates or completes the tables up to a version, on one connection. What is there of a later version stays.
+/// Creates or completes the tables up to a version, on one connection. Tables of a later version
+/// stay.
 pub(super) async fn up<C: ConnectionTrait>(
     conn: &C,
     installation: &Installation<'_>,
@@ -116,23 +124,23 @@ pub(super) async fn up<C: ConnectionTrait>(
 ) -> Result<(), DbErr> {
     let Installation { dialect, namespace, partitions, .. } = *installation;
     check_partitions(partitions, None)?;
-    if let Some(alone) = dialect.install_alone(&namespace.name("outbox_install")) {
-        conn.execute_unprepared(&alone).await?;
+    if let Some(lock) = dialect.install_lock_sql(&namespace.name("outbox_install")) {
+        conn.execute_unprepared(&lock).await?;
     }
-    for statement in installation.first() {
+    for statement in installation.create_meta() {
         conn.execute_unprepared(&statement).await?;
     }
     let (version, installed) = meta(conn, dialect, &installation.tables()).await?;
     check_partitions(partitions, Some(installed))?;
     for step in installation.steps(version, to) {
-        if !is_there(conn, dialect, &step).await? {
+        if !exists(conn, dialect, &step).await? {
             conn.execute_unprepared(&step.sql).await?;
         }
     }
     Ok(())
 }
 
-/// Checks the number of partitions that is asked for, against the one that is there.
+/// Checks the number of partitions that the caller wants against the installed one.
 fn check_partitions(wanted: u16, installed: Option<i32>) -> Result<(), DbErr> {
     if wanted == 0 || wanted > MAX_PARTITIONS {
         return Err(DbErr::Migration(format!(
@@ -147,25 +155,26 @@ fn check_partitions(wanted: u16, installed: Option<i32>) -> Result<(), DbErr> {
     }
 }
 
-/// Asks whether what a step makes is there already; where there is no question, the statement sees to that.
-pub(super) async fn is_there<C: ConnectionTrait>(
+/// Tells whether the column or index of a step exists; `false` where its statement has an
+/// `IF NOT EXISTS`.
+pub(super) async fn exists<C: ConnectionTrait>(
     conn: &C,
     dialect: Dialect,
     step: &Step,
 ) -> Result<bool, DbErr> {
-    let Some(question) = &step.is_there else { return Ok(false) };
-    let row = conn.query_one_raw(Statement::from_string(dialect.backend(), question)).await?;
+    let Some(query) = &step.exists_query else { return Ok(false) };
+    let row = conn.query_one_raw(Statement::from_string(dialect.backend(), query)).await?;
     Ok(row.is_some_and(|row| row.try_get_by_index::<i64>(0).is_ok_and(|n| n > 0)))
 }
 
-/// Drops everything, with what is in it.
+/// Drops the view and all tables, with their rows.
 pub(super) async fn down<C: ConnectionTrait>(
     conn: &C,
     installation: &Installation<'_>,
 ) -> Result<(), DbErr> {
     let Installation { dialect, namespace, .. } = *installation;
     conn.execute_unprepared(&installation.tables().fill("DROP VIEW IF EXISTS {view}")).await?;
-    for table in installation.made() {
+    for table in installation.table_names() {
         let name = dialect.quote(&namespace.name(table));
         conn.execute_unprepared(&format!("DROP TABLE IF EXISTS {name}")).await?;
     }
@@ -178,23 +187,23 @@ pub(crate) async fn meta<C: ConnectionTrait>(
     dialect: Dialect,
     tables: &Tables,
 ) -> Result<(i32, i32), DbErr> {
-    let text = tables.fill("SELECT version, partitions FROM {meta} WHERE id = ")
+    let sql = tables.fill("SELECT version, partitions FROM {meta} WHERE id = ")
         + if dialect == Dialect::Postgres { "$1" } else { "?" };
-    let ask = Statement::from_sql_and_values(dialect.backend(), text, [Value::Int(Some(1))]);
-    match conn.query_one_raw(ask).await? {
+    let query = Statement::from_sql_and_values(dialect.backend(), sql, [Value::Int(Some(1))]);
+    match conn.query_one_raw(query).await? {
         Some(row) => Ok((row.try_get_by_index(0)?, row.try_get_by_index(1)?)),
-        None => Err(DbErr::Migration("the outbox's version is not there".into())),
+        None => Err(DbErr::Migration("the table outbox_meta has no row".into())),
     }
 }
 
-/// Counts the partitions, from the rows that owners are written to.
+/// Counts the rows of partitions.
 pub(crate) async fn partitions<C: ConnectionTrait>(
     conn: &C,
     dialect: Dialect,
     tables: &Tables,
 ) -> Result<i64, DbErr> {
-    let text = tables.fill("SELECT count(*) FROM {partitions}");
-    match conn.query_one_raw(Statement::from_string(dialect.backend(), text)).await? {
+    let sql = tables.fill("SELECT count(*) FROM {partitions}");
+    match conn.query_one_raw(Statement::from_string(dialect.backend(), sql)).await? {
         Some(row) => row.try_get_by_index(0),
         None => Ok(0),
     }

@@ -1,4 +1,4 @@
-//! The SQL of an upgrade, for somebody who runs it by hand, and what is said where it is missing.
+//! The SQL of an upgrade, for a database administrator, and the error where the upgrade is missing.
 
 use super::{
     MAX_PARTITIONS, VERSION,
@@ -7,7 +7,8 @@ use super::{
 use crate::{dialect::Dialect, namespace::Namespace};
 use sea_orm::DbErr;
 
-/// Writes the statements that bring the tables from a version to another one, each ended by a semicolon and a line.
+/// Writes the statements that bring the tables from a version to another one, each ended by a
+/// semicolon and a line.
 pub(crate) fn script(
     dialect: Dialect,
     (namespace, partitions): (&Namespace, u16),
@@ -27,12 +28,13 @@ pub(crate) fn script(
         )));
     }
     let installation = Installation { dialect, namespace, partitions, versions };
-    let first = if from == 0 { installation.first().to_vec() } else { Vec::new() };
+    let meta = if from == 0 { installation.create_meta().to_vec() } else { Vec::new() };
     let steps = installation.steps(from, to).into_iter().map(|step| step.sql);
-    Ok(first.into_iter().chain(steps).map(|statement| format!("{statement};\n")).collect())
+    Ok(meta.into_iter().chain(steps).map(|statement| format!("{statement};\n")).collect())
 }
 
-/// Says that tables are older than this program, and the ways to bring them up to date. Version 0 is tables that are missing.
+/// Writes that tables are older than this program, and the ways to bring them up to date. Version
+/// 0: no tables.
 pub(crate) fn outdated(version: i32) -> String {
     let is = if version == 0 {
         "its tables are missing".to_owned()
@@ -44,4 +46,20 @@ pub(crate) fn outdated(version: i32) -> String {
          `OutboxMigration::all(..)` in the application's own `Migrator`; `Schema::sql(dialect, .., {version}, {VERSION})` is the \
          SQL for a database administrator"
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn outdated_tables_are_refused_with_their_version_and_all_ways_to_upgrade_them() {
+        for (version, said) in [(0, "its tables are missing"), (3, "its tables have version 3")] {
+            let why = outdated(version);
+            let sql = format!("Schema::sql(dialect, .., {version}, {VERSION})");
+            for part in [said, &*format!("version {VERSION}"), ".install()", "Migrator", &*sql] {
+                assert!(why.contains(part), "{part}: {why}");
+            }
+        }
+    }
 }

@@ -1,48 +1,25 @@
-//! What each version brings, and the statements that lead from one to another. Pure.
+//! What each version adds, and the statements that lead from one to another. Pure.
 
-use super::{
-    m0001_outbox, m0002_received, m0003_saga, m0004_participant, m0005_lock, m0006_decisions,
-    m0007_instance, m0008_awaited, m0009_source, m0010_command, m0011_answers,
-};
+use super::m0001_outbox;
 use crate::{
     dialect::{AddedColumn, AddedIndex, Dialect, TableDef},
     namespace::{Namespace, Tables},
 };
 
-/// What came with a version.
+/// What a version adds.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Version {
     pub(crate) number: i32,
     pub(crate) tables: &'static [TableDef],
-    /// Of tables that were there before.
+    /// Added to tables of earlier versions.
     pub(crate) columns: &'static [AddedColumn],
-    /// On tables that were there before.
+    /// Added to tables of earlier versions.
     pub(crate) indexes: &'static [AddedIndex],
 }
 
-const fn tables(number: i32, tables: &'static [TableDef]) -> Version {
-    Version { number, tables, columns: &[], indexes: &[] }
-}
-
 /// All versions, in order.
-pub(crate) const VERSIONS: &[Version] = &[
-    tables(1, m0001_outbox::TABLES),
-    tables(2, m0002_received::TABLES),
-    tables(3, m0003_saga::TABLES),
-    tables(4, m0004_participant::TABLES),
-    tables(5, m0005_lock::TABLES),
-    Version { indexes: m0006_decisions::INDEXES, ..tables(6, m0006_decisions::TABLES) },
-    tables(7, m0007_instance::TABLES),
-    Version {
-        number: 8,
-        tables: &[],
-        columns: m0008_awaited::COLUMNS,
-        indexes: m0008_awaited::INDEXES,
-    },
-    tables(9, m0009_source::TABLES),
-    Version { columns: m0010_command::COLUMNS, ..tables(10, &[]) },
-    tables(11, m0011_answers::TABLES),
-];
+pub(crate) const VERSIONS: &[Version] =
+    &[Version { number: 1, tables: m0001_outbox::TABLES, columns: &[], indexes: &[] }];
 
 /// The last of some versions.
 pub(crate) const fn last(versions: &[Version]) -> i32 {
@@ -56,17 +33,19 @@ pub(crate) const fn last(versions: &[Version]) -> i32 {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Step {
     pub(super) sql: String,
-    /// Asks whether what it makes is there; `None` where the statement sees to that itself.
-    pub(super) is_there: Option<String>,
+    /// Query that tells whether the column or index exists; `None` where the statement has an
+    /// `IF NOT EXISTS`.
+    pub(super) exists_query: Option<String>,
 }
 
 impl Step {
     const fn always(sql: String) -> Self {
-        Self { sql, is_there: None }
+        Self { sql, exists_query: None }
     }
 }
 
-/// An installation: where, and which versions there are.
+/// An installation: its database, namespace and number of partitions, and the versions of the
+/// tables.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Installation<'a> {
     pub(super) dialect: Dialect,
@@ -76,8 +55,8 @@ pub(super) struct Installation<'a> {
 }
 
 impl Installation<'_> {
-    /// Writes the statements that make the table of the version, with a version before the first.
-    pub(super) fn first(&self) -> [String; 2] {
+    /// Writes the statements that create the table `outbox_meta`, with version 0.
+    pub(super) fn create_meta(&self) -> [String; 2] {
         let (tables, (insert, unless_there)) = (self.tables(), self.dialect.insert_if_absent());
         let create = "CREATE TABLE IF NOT EXISTS {meta} (id INTEGER NOT NULL PRIMARY KEY, version INTEGER NOT NULL, \
                       partitions INTEGER NOT NULL, CHECK (id = 1))";
@@ -88,8 +67,8 @@ impl Installation<'_> {
         [tables.fill(create), tables.fill(&row)]
     }
 
-    /// Lists what brings the tables from a version to another one; the version is written last, so that whoever sees it sees
-    /// the tables too.
+    /// Lists the statements that bring the tables from a version to another one. The version is
+    /// written last, so that a program that reads it finds the tables.
     pub(super) fn steps(&self, from: i32, to: i32) -> Vec<Step> {
         let (dialect, tables) = (self.dialect, self.tables());
         let name_of = |base: &str| self.namespace.name(base);
@@ -101,12 +80,12 @@ impl Installation<'_> {
             steps.extend(dialect.create_table(table, &name_of).into_iter().map(Step::always));
         }
         for added in wanted().flat_map(|version| version.columns) {
-            let is_there = dialect.has_column(added, &name_of);
-            steps.push(Step { sql: dialect.add_column(added, &name_of), is_there });
+            let exists_query = dialect.has_column(added, &name_of);
+            steps.push(Step { sql: dialect.add_column(added, &name_of), exists_query });
         }
         for added in wanted().flat_map(|version| version.indexes) {
-            let is_there = dialect.has_index(added, &name_of);
-            steps.push(Step { sql: dialect.add_index(added, &name_of), is_there });
+            let exists_query = dialect.has_index(added, &name_of);
+            steps.push(Step { sql: dialect.add_index(added, &name_of), exists_query });
         }
         if from < 1 {
             steps.push(Step::always(view(dialect, &tables)));
@@ -126,9 +105,9 @@ impl Installation<'_> {
     }
 
     /// Lists the tables of all versions, the last ones first.
-    pub(super) fn made(&self) -> impl Iterator<Item = &'static str> {
-        let made = self.versions.iter().rev().flat_map(|version| version.tables.iter().rev());
-        made.map(|table| table.name).chain(["outbox_meta"])
+    pub(super) fn table_names(&self) -> impl Iterator<Item = &'static str> {
+        let tables = self.versions.iter().rev().flat_map(|version| version.tables.iter().rev());
+        tables.map(|table| table.name).chain(["outbox_meta"])
     }
 
     pub(super) fn tables(&self) -> Tables {
@@ -175,23 +154,42 @@ mod tests {
     #[test]
     fn an_upgrade_has_the_statements_of_its_versions_alone_and_writes_the_version_last() {
         let namespace = Namespace::default();
+        let later = super::super::VERSION + 1;
+        let added = Version {
+            number: later,
+            tables: &[TableDef {
+                name: "outbox_added",
+                body: "id BIGINT NOT NULL PRIMARY KEY",
+                queue: false,
+                indexes: &[],
+            }],
+            columns: &[AddedColumn { table: "outbox_source", name: "added", kind: "{name}" }],
+            indexes: &[],
+        };
+        let versions: Vec<Version> = VERSIONS.iter().copied().chain([added]).collect();
         for dialect in [Dialect::Postgres, Dialect::MySql, Dialect::MariaDb, Dialect::Sqlite] {
             let installation =
-                Installation { dialect, namespace: &namespace, partitions: 2, versions: VERSIONS };
+                Installation { dialect, namespace: &namespace, partitions: 2, versions: &versions };
             let whole: Vec<String> =
-                installation.steps(0, 11).into_iter().map(|step| step.sql).collect();
-            for from in 0..11 {
+                installation.steps(0, later).into_iter().map(|step| step.sql).collect();
+            for from in 0..later {
                 let steps = installation.steps(from, from + 1);
                 assert!(
                     steps
                         .last()
                         .is_some_and(|step| step.sql.contains(&format!("version = {}", from + 1)))
                 );
-                let made = steps[..steps.len() - 1].iter();
-                assert!(made.clone().count() > 1, "{dialect:?} {from}: a version brings something");
-                assert!(made.clone().all(|step| whole.contains(&step.sql)), "{dialect:?} {from}");
+                let changes = steps[..steps.len() - 1].iter();
+                assert!(
+                    changes.clone().count() > 1,
+                    "{dialect:?} {from}: a version adds something"
+                );
+                assert!(
+                    changes.clone().all(|step| whole.contains(&step.sql)),
+                    "{dialect:?} {from}"
+                );
             }
-            let nothing = installation.steps(11, 11);
+            let nothing = installation.steps(later, later);
             assert_eq!(nothing.len(), 1, "the rows of the partitions: {nothing:?}");
         }
     }

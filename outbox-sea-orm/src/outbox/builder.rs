@@ -1,18 +1,20 @@
-//! How an outbox is configured: all faults are reported at once.
+//! The builder of an outbox: it reports all faults at once.
 
 use super::{
     Inner, Outbox, RouteLimits,
-    relay_watch::{PATIENCE, RelayWatch},
-    source::SaidSource,
+    relay_watch::{DEFAULT_DELAY, RelayWatch},
+    source::SourceSettings,
 };
 use crate::{
     MAX_PARTITIONS, Namespace, Notifier, Retention, Schema,
     dialect::Drivers,
     error::OutboxError,
     listener::{IntoListener, Listeners},
-    pool::{NEEDED_OF_POOLER, TransactionLimits, WorkPool, check_pooler, mixes_statements},
+    pool::{
+        POOLER_REQUIREMENT, TransactionLimits, WorkPool, check_pooler, is_mixed_statement_error,
+    },
     schema::Retentions,
-    transaction::{Holders, Phase},
+    transaction::{Phase, TransactionTasks},
 };
 use outbox_core::{
     event::OutboxEvent, outbox::DEFAULT_PARTITIONS, runtime::Wake, saga::SagaStarts,
@@ -22,10 +24,10 @@ use std::{sync::Arc, time::Duration};
 
 /// Most bytes of a source: what every database's column takes.
 const MAX_SOURCE: usize = 255;
-/// Most bytes of a payload where nothing else is said: with its envelope it fits into the 1 MiB that brokers and databases
-/// take unless they are configured otherwise.
+/// Most bytes of a payload unless set: with its envelope it fits into the 1 MiB that brokers and
+/// databases take unless configured otherwise.
 const MAX_PAYLOAD: usize = 960 * 1024;
-/// Most bytes of a payload that can be said: the databases take 1 GB of a value.
+/// Highest setting of the most bytes of a payload: the databases take 1 GB of a value.
 const LARGEST_PAYLOAD: usize = 512 * 1024 * 1024;
 /// How long a dedup key is kept: longer than any client repeats a request.
 const DEDUP_RETENTION: Duration = Duration::from_hours(7 * 24);
@@ -34,7 +36,7 @@ const DEDUP_RETENTION: Duration = Duration::from_hours(7 * 24);
 #[must_use = "call `build()` or `install()`"]
 pub struct OutboxBuilder {
     db: DatabaseConnection,
-    source: SaidSource,
+    source: SourceSettings,
     namespace: String,
     partitions: u16,
     listeners: Listeners,
@@ -44,7 +46,7 @@ pub struct OutboxBuilder {
     retention: Retention,
     retentions: Retentions,
     behind_pooler: bool,
-    without_relay: Duration,
+    relay_check_delay: Duration,
     work_limits: TransactionLimits,
     pub(crate) drivers: Drivers,
 }
@@ -53,7 +55,7 @@ impl OutboxBuilder {
     pub(super) fn new(db: DatabaseConnection) -> Self {
         Self {
             db,
-            source: SaidSource::default(),
+            source: SourceSettings::default(),
             namespace: String::new(),
             partitions: DEFAULT_PARTITIONS,
             listeners: Listeners::default(),
@@ -63,7 +65,7 @@ impl OutboxBuilder {
             retention: Retention::default(),
             retentions: Retentions::default(),
             behind_pooler: false,
-            without_relay: PATIENCE,
+            relay_check_delay: DEFAULT_DELAY,
             work_limits: TransactionLimits::default(),
             drivers: Drivers::BUILT,
         }
@@ -71,22 +73,24 @@ impl OutboxBuilder {
 
     /// Names the service in its events: CloudEvents `source`, a URI reference of 1 to 255 bytes.
     ///
-    /// Receivers tell messages apart by source and id, so two services must not share one, and an outbox belongs to one: the
-    /// first that builds or installs it with a source writes that down, and [`build`](Self::build) refuses any other. A tool
-    /// that only carries or shows events says none and takes the one that is written down, or else `outbox`.
+    /// Receivers distinguish messages by source and id, so two services must not share a source,
+    /// and an outbox belongs to one: the first service that builds or installs it with a source
+    /// stores that, and [`build`](Self::build) refuses any other. A tool that only carries or shows
+    /// events sets none and takes the stored one, or else `outbox`.
     pub fn source(mut self, source: impl Into<String>) -> Self {
         self.source.own = Some(source.into());
         self
     }
 
-    /// Says that several services write into this outbox on purpose, each under its source: no other one is refused here.
+    /// Allows several services to write into this outbox, each under its own source: none is
+    /// refused here.
     pub fn shared(mut self) -> Self {
         self.source.is_shared = true;
         self
     }
 
-    /// Says under which source this service wrote into this outbox before, so that its new one takes that place. An instance
-    /// that still says the former one is refused when it starts after that.
+    /// Sets the former source of this service, which its new one replaces in this outbox. An
+    /// instance that starts with the former source after that is refused.
     pub fn rename_source(mut self, former: impl Into<String>) -> Self {
         self.source.former = Some(former.into());
         self
@@ -98,7 +102,8 @@ impl OutboxBuilder {
         self
     }
 
-    /// Sets the number of partitions that [`install`](Self::install) gives to new tables, 1 to 128; 16 by default.
+    /// Sets the number of partitions that [`install`](Self::install) gives to new tables, 1 to 128;
+    /// 16 by default.
     pub fn partitions(mut self, partitions: u16) -> Self {
         self.partitions = partitions;
         self
@@ -106,10 +111,11 @@ impl OutboxBuilder {
 
     /// Runs a handler for every event of a type, in a phase of the transaction that emits it.
     ///
-    /// The handler is an `async fn(Event)`, or a [`Listener`](crate::listener::Listener) with a retry policy of its own.
-    /// The caller of `commit` waits for it. It dies with the process: what must happen goes through the outbox.
+    /// The handler is an `async fn(Event)`, or a [`Listener`](crate::listener::Listener) with a
+    /// retry policy of its own. The caller of `commit` waits for it. It ends with the process: what
+    /// must happen goes through the outbox.
     ///
-    /// Heard are events given to [`emit`](crate::OutboxTransaction::emit) whose type has no lifetimes.
+    /// It gets the events of [`emit`](crate::OutboxTransaction::emit) whose type has no lifetimes.
     pub fn listen<E, M>(mut self, phase: Phase, handler: impl IntoListener<E, M>) -> Self
     where
         E: OutboxEvent + Clone + 'static,
@@ -118,25 +124,26 @@ impl OutboxBuilder {
         self
     }
 
-    /// Shares limits of routes that are filled elsewhere.
+    /// Sets limits of routes, which another part of the program may fill.
     pub fn limits(mut self, limits: RouteLimits) -> Self {
         self.limits = limits;
         self
     }
 
-    /// Sets the longest payload of an event in bytes, 1 to 512 MiB; 960 KiB by default. A route may take less; see
-    /// [`Limits`](outbox_core::transport::Limits). MySQL's `max_allowed_packet` must be larger.
+    /// Sets the longest payload of an event in bytes, 1 to 512 MiB; 960 KiB by default. A route may
+    /// take less; see [`Limits`](outbox_core::transport::Limits). MySQL's `max_allowed_packet` must
+    /// be larger.
     ///
-    /// An event with a longer one is refused when it is saved: [`OutboxError::Limit`].
+    /// The outbox refuses an event with a longer one when it is saved: [`OutboxError::Limit`].
     pub fn max_payload(mut self, bytes: usize) -> Self {
         self.max_payload = bytes;
         self
     }
 
-    /// Sets how long after the first event of this process somebody looks whether a relay runs, here or elsewhere; 60 s by
-    /// default. Where none does, a warning says so, once.
-    pub fn warn_without_relay_after(mut self, patience: Duration) -> Self {
-        self.without_relay = patience;
+    /// Sets how long after the first event of this process the outbox checks whether a relay runs,
+    /// here or elsewhere; 60 s by default. Where none does, it logs a warning, once.
+    pub fn warn_without_relay_after(mut self, delay: Duration) -> Self {
+        self.relay_check_delay = delay;
         self
     }
 
@@ -146,79 +153,86 @@ impl OutboxBuilder {
         self
     }
 
-    /// Sets what relays do with events that are finished: deleted by default, or kept for a time in `outbox_done`.
+    /// Sets what relays do with finished events: they delete them, the default, or archive them in
+    /// `outbox_archive` for a time.
     pub fn retention(mut self, retention: Retention) -> Self {
         self.retention = retention;
         self
     }
 
-    /// Sets for how long the inbox remembers what is received by this outbox from now on; 14 days by default. It must be
-    /// longer than any message may be delivered again.
+    /// Sets how long the inbox keeps messages that this outbox receives from now on; 14 days by
+    /// default. It must be longer than any message may be delivered again.
     pub fn inbox_retention(mut self, retention: Duration) -> Self {
         self.retentions.inbox = retention;
         self
     }
 
-    /// Sets for how long commands of sagas that are received by this outbox from now on are remembered, with their answers;
-    /// 90 days by default, and never shorter than the [inbox](Self::inbox_retention) remembers.
+    /// Sets how long the barrier keeps commands of sagas that this outbox receives from now on,
+    /// with their replies; 90 days by default, and never shorter than the
+    /// [inbox](Self::inbox_retention) keeps messages.
     ///
-    /// It must be longer than any saga lasts whose steps are done here, waits for people included: what is undone after
-    /// that counts as never done, and is not undone.
+    /// It must be longer than any saga lasts whose steps run here, waits for people included: a
+    /// step that is compensated after that counts as never done, and its compensation does nothing.
     pub fn barrier_retention(mut self, retention: Duration) -> Self {
         self.retentions.barrier = retention;
         self
     }
 
-    /// Sets how long a dead letter is kept after it was redriven, discarded or sent again; 90 days by default. Relays and
-    /// consumers delete it then. A letter about which nothing was decided is kept until somebody decides; see
-    /// [`purge_all`](outbox_core::admin::purge_all).
+    /// Sets how long a dead letter is kept after it was redriven, discarded or sent again; 90 days
+    /// by default. Relays and consumers delete it then. An unresolved letter is kept until an
+    /// operator resolves it; see [`purge_all`](outbox_core::admin::purge_all).
     pub fn dead_letter_retention(mut self, retention: Duration) -> Self {
         self.retentions.letters = retention;
         self
     }
 
-    /// Says that a pooler stands before PostgreSQL which gives a connection to another client after each transaction:
-    /// no notifications are used then, relays poll and prepare nothing under a name, and limits travel with each transaction.
+    /// Tells that a pooler before PostgreSQL gives a connection to another client after each
+    /// transaction: then the outbox uses no notifications, relays poll and prepare no statement
+    /// under a name, and each transaction sets its limits itself.
     ///
-    /// SeaORM prepares its statements under names, so the pooler has to carry them over: PgBouncer does since 1.21, with
-    /// `max_prepared_statements` above 0. Another one is refused by [`build`](Self::build) and [`install`](Self::install).
+    /// SeaORM prepares its statements under names, so the pooler has to carry them over: PgBouncer
+    /// does since 1.21, with `max_prepared_statements` above 0. [`build`](Self::build) and
+    /// [`install`](Self::install) refuse another one.
     pub fn behind_pooler(mut self) -> Self {
         self.behind_pooler = true;
         self
     }
 
-    /// Sets the limits of the transactions that the framework opens itself: 15 s idle, 15 s for a lock and 5 min for a
-    /// statement unless set. See [`TransactionLimits`].
+    /// Sets the limits of the transactions that the framework opens itself: 15 s idle, 15 s for a
+    /// lock and 5 min for a statement unless set. See [`TransactionLimits`].
     ///
-    /// These transactions have connections of their own: a second pool, opened with the options of the application's and as
-    /// large as that, when a consumer, a coordinator or an operator first needs one. On MySQL and MariaDB a hook that runs
-    /// after each connect of the application's pool does not run for them.
+    /// These transactions have connections of their own: a second pool, opened with the options of
+    /// the application's and as large as that, when a consumer, a coordinator or an operator first
+    /// needs one. On MySQL and MariaDB a hook that runs after each connect of the application's
+    /// pool does not run for them.
     pub fn transaction_limits(mut self, limits: TransactionLimits) -> Self {
         self.work_limits = limits;
         self
     }
 
-    /// Opens the outbox. Its tables must be there.
+    /// Opens the outbox. Its tables must exist.
     ///
     /// # Errors
-    /// [`OutboxError::Configuration`] with every fault at once, or when the outbox belongs to another source;
-    /// [`OutboxError::Store`] when the tables are missing or are not those of this version.
+    /// [`OutboxError::Configuration`] with every fault at once, or when the outbox belongs to
+    /// another source; [`OutboxError::Store`] when the tables are missing or have an older version.
     pub async fn build(self) -> Result<Outbox, OutboxError> {
         let namespace = self.check()?;
         self.check_pooler().await?;
-        self.open(&namespace).await.map_err(told_of_pooler)
+        self.open(&namespace).await.map_err(explain_pooler_error)
     }
 
-    /// Creates the tables where they are missing, brings older ones up to date, and opens the outbox.
+    /// Creates the tables where they are missing, brings older ones up to date, and opens the
+    /// outbox.
     ///
     /// # Errors
-    /// As [`build`](Self::build); [`OutboxError::Install`] where the role of this program may not make the tables, with the SQL to
-    /// run, and where tables with another number of partitions are there; else what the database says of the migration. A role
-    /// without the right to make tables may call this where they are up to date.
+    /// As [`build`](Self::build); [`OutboxError::Install`] where the role of this program may not
+    /// create the tables, with the SQL to run, and where tables with another number of partitions
+    /// exist; else the database's error of the migration. A role without the right to create tables
+    /// may call this where they are up to date.
     pub async fn install(self) -> Result<Outbox, OutboxError> {
         let namespace = self.check()?;
         self.check_pooler().await?;
-        self.install_in(namespace).await.map_err(told_of_pooler)
+        self.install_in(namespace).await.map_err(explain_pooler_error)
     }
 
     async fn install_in(self, namespace: Namespace) -> Result<Outbox, OutboxError> {
@@ -236,14 +250,17 @@ impl OutboxBuilder {
         retentions.barrier = retentions.barrier.max(retentions.inbox);
         let schema = Schema::open_with(&self.db, namespace, &retentions).await?;
         let source = self.source.settle(&self.db, &schema).await?;
-        let notifier =
-            if self.behind_pooler { Notifier::silent() } else { Notifier::new(&self.db, &schema) };
+        let notifier = if self.behind_pooler {
+            Notifier::disabled()
+        } else {
+            Notifier::new(&self.db, &schema)
+        };
         let pool =
             || WorkPool::new(&self.db, schema.dialect(), self.work_limits, self.behind_pooler);
-        let (work, signs) = (pool(), pool().at_most(1));
+        let (work, heartbeat_pool) = (pool(), pool().at_most(1));
         Ok(Outbox(Arc::new(Inner {
-            signs: Arc::new(signs),
-            holders: Holders::default(),
+            heartbeat_pool: Arc::new(heartbeat_pool),
+            transaction_tasks: TransactionTasks::default(),
             connections: work.connections(),
             work: Arc::new(work),
             notifier,
@@ -255,7 +272,7 @@ impl OutboxBuilder {
             wake: Wake::default(),
             saga_wake: Wake::default(),
             saga_starts: SagaStarts::default(),
-            relay_watch: RelayWatch::new(self.without_relay),
+            relay_watch: RelayWatch::new(self.relay_check_delay),
             dedup_retention: self.dedup_retention,
             listeners: self.listeners,
             limits: self.limits,
@@ -264,7 +281,7 @@ impl OutboxBuilder {
         })))
     }
 
-    /// Makes sure that a pooler does what SeaORM needs.
+    /// Checks that a pooler does what SeaORM needs.
     async fn check_pooler(&self) -> Result<(), OutboxError> {
         if !self.behind_pooler {
             return Ok(());
@@ -273,7 +290,7 @@ impl OutboxBuilder {
     }
 
     fn check(&self) -> Result<Namespace, OutboxError> {
-        // Of one that is none, SeaORM tells no database.
+        // A disconnected one has no database backend.
         let mut faults: Vec<String> = match self.db.inner {
             DatabaseConnectionType::Disconnected => {
                 vec!["the connection is not open: `Database::connect(url)` gives one".to_owned()]
@@ -314,10 +331,10 @@ impl OutboxBuilder {
     }
 }
 
-/// Says what a pooler lacks that nobody has told of.
-fn told_of_pooler(error: OutboxError) -> OutboxError {
-    if mixes_statements(&error) {
-        OutboxError::Configuration(vec![NEEDED_OF_POOLER.to_owned()])
+/// Turns an error of mixed-up prepared statements into one that names the pooler.
+fn explain_pooler_error(error: OutboxError) -> OutboxError {
+    if is_mixed_statement_error(&error) {
+        OutboxError::Configuration(vec![POOLER_REQUIREMENT.to_owned()])
     } else {
         error
     }

@@ -1,5 +1,5 @@
-//! SeaORM's own traits, so that code over any connection takes `&Outbox`: reads without a transaction, and transactions
-//! that are ours.
+//! SeaORM's own traits, so that code over any connection takes `&Outbox`: reads without a
+//! transaction, and transactions that are ours.
 
 use super::Outbox;
 use crate::transaction::{OutboxTransaction, run_callback};

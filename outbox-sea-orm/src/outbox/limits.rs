@@ -1,4 +1,5 @@
-//! What the routes of this process take, so that what they would refuse is refused when it is saved.
+//! The limits of the routes of this process, so that the outbox refuses an event that they would
+//! refuse when it is saved.
 
 use outbox_core::{
     event::NewEvent,
@@ -6,10 +7,11 @@ use outbox_core::{
 };
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-type Takes = Arc<dyn Fn(&NewEvent) -> bool + Send + Sync>;
+type Accepts = Arc<dyn Fn(&NewEvent) -> bool + Send + Sync>;
 
-/// Limits of the routes that are known in this process, shared by all clones. A relay fills it with [all](Self::set_all) of
-/// its routes when it starts; a service without a relay of its own may fill it by hand.
+/// Limits of the routes that are known in this process, shared by all clones. A relay fills it with
+/// [all](Self::set_all) of its routes when it starts; a service without a relay of its own may fill
+/// it by hand.
 ///
 /// ```
 /// # use outbox_core::transport::Limits;
@@ -22,16 +24,16 @@ pub struct RouteLimits(Arc<RwLock<Routes>>);
 
 #[derive(Default)]
 struct Routes {
-    known: Vec<Known>,
-    /// Whether there are no others: what none of them takes is refused.
+    known: Vec<KnownRoute>,
+    /// Whether these are all routes: then an event that none of them takes is refused.
     all: bool,
 }
 
-struct Known {
+struct KnownRoute {
     route: String,
     limits: Limits,
-    takes: Takes,
-    /// The topics that it takes, as far as they are known.
+    takes: Accepts,
+    /// The topics that it takes, where its selector names them.
     topics: Vec<String>,
 }
 
@@ -43,11 +45,16 @@ impl RouteLimits {
         limits: Limits,
         takes: impl Fn(&NewEvent) -> bool + Send + Sync + 'static,
     ) {
-        self.put(Known { route: route.into(), limits, takes: Arc::new(takes), topics: Vec::new() });
+        self.put(KnownRoute {
+            route: route.into(),
+            limits,
+            takes: Arc::new(takes),
+            topics: Vec::new(),
+        });
     }
 
-    /// Adds all routes of a relay. From now on an event that no known route takes, by its topic and type, is refused when it
-    /// is saved; what predicates say is not asked.
+    /// Adds all routes of a relay. From now on the outbox refuses an event that no known route
+    /// takes by its topic and type when it is saved; predicates do not count.
     pub fn set_all(&self, routes: &[Route]) {
         for route in routes {
             let selector = route.selector().clone();
@@ -55,12 +62,12 @@ impl RouteLimits {
             let takes =
                 move |event: &NewEvent| selector.takes_envelope(&event.topic, &event.event_type);
             let (name, limits) = (route.name().to_owned(), route.limits_of());
-            self.put(Known { route: name, limits, takes: Arc::new(takes), topics });
+            self.put(KnownRoute { route: name, limits, takes: Arc::new(takes), topics });
         }
         self.write().all = true;
     }
 
-    /// Forgets a route.
+    /// Removes a route.
     pub fn remove(&self, route: &str) {
         self.write().known.retain(|known| known.route != route);
     }
@@ -68,8 +75,8 @@ impl RouteLimits {
     /// Checks an event against every route that takes it.
     ///
     /// # Errors
-    /// [`LimitError`] of the first route that would refuse it, or [`LimitError::NoRoute`] where all routes are known and
-    /// none takes it.
+    /// [`LimitError`] of the first route that would refuse it, or [`LimitError::NoRoute`] where all
+    /// routes are known and none takes it.
     pub fn check(&self, event: &NewEvent) -> Result<(), LimitError> {
         let routes = self.read();
         let mut is_taken = !routes.all;
@@ -86,7 +93,7 @@ impl RouteLimits {
         ))
     }
 
-    fn put(&self, known: Known) {
+    fn put(&self, known: KnownRoute) {
         let mut routes = self.write();
         routes.known.retain(|former| former.route != known.route);
         routes.known.push(known);

@@ -1,25 +1,26 @@
-//! The outbox: the handle of a service, of which transactions are opened and events saved.
+//! The outbox: the handle with which a service opens transactions and saves events.
 //!
-//! What a store must do, and the arithmetic of partitions and leases, is `outbox_core`'s room of the same name.
+//! The traits of stores, and the arithmetic of partitions and leases, are in `outbox_core`'s module
+//! of the same name.
 
 mod builder;
 mod connection;
 mod limits;
 mod once;
 mod options;
-mod plain;
-mod received;
+mod enqueue;
+mod consumer_store;
 mod relay_source;
 mod relay_watch;
 mod source;
 mod write;
 
 pub use builder::OutboxBuilder;
+pub use enqueue::InTransaction;
 pub use limits::RouteLimits;
 pub use once::Responded;
 pub use options::{EnqueueOptions, OnDuplicate};
 pub use outbox_core::outbox::*;
-pub use plain::InTransaction;
 pub(crate) use write::Pending;
 
 use crate::{
@@ -28,12 +29,12 @@ use crate::{
     listener::Listeners,
     pool::WorkPool,
     schema::Retentions,
-    transaction::{Holders, OutboxTransaction, within},
+    transaction::{OutboxTransaction, TransactionTasks, within},
 };
 use async_trait::async_trait;
 use futures_util::future::BoxFuture;
 use outbox_core::{
-    event::{NewEvent, Trail},
+    event::{CorrelationContext, NewEvent},
     runtime::{Connections, Wake},
     saga::SagaStarts,
     transport::LimitError,
@@ -45,10 +46,12 @@ use sea_orm::{
 };
 use std::{fmt, sync::Arc, time::Duration};
 
-/// Most bytes of all headers, names and values: more than any server or broker takes beside a payload.
+/// Most bytes of all headers, names and values: more than any server or broker takes beside a
+/// payload.
 const MAX_HEADERS: usize = 64 * 1024;
 
-/// The outbox of a service: its tables in one database, seen through one connection pool. Cloning is cheap.
+/// The outbox of a service: its tables in one database, seen through one connection pool. Cloning
+/// is cheap.
 ///
 /// ```
 /// # use outbox_sea_orm::prelude::*;
@@ -77,12 +80,12 @@ struct Inner {
     retentions: Retentions,
     behind_pooler: bool,
     work: Arc<WorkPool>,
-    holders: Holders,
+    transaction_tasks: TransactionTasks,
     saga_starts: SagaStarts,
     relay_watch: RelayWatch,
     connections: Option<Connections>,
-    /// One connection for signs of life, which must not wait for those of handlers.
-    signs: Arc<WorkPool>,
+    /// One connection for heartbeats, which must not wait for the connections of handlers.
+    heartbeat_pool: Arc<WorkPool>,
 }
 
 impl Outbox {
@@ -91,7 +94,8 @@ impl Outbox {
         OutboxBuilder::new(db)
     }
 
-    /// Opens the outbox of a database, with everything at its default, as tools do. Its tables must be there.
+    /// Opens the outbox of a database, with everything at its default, as tools do. Its tables must
+    /// be there.
     ///
     /// # Errors
     /// [`OutboxError::Store`] when the tables are missing or are not those of this version.
@@ -101,8 +105,8 @@ impl Outbox {
 
     /// Opens a transaction.
     ///
-    /// On SQLite it is a writing one from its beginning (`BEGIN IMMEDIATE`), because one that reads first and then writes
-    /// fails when another has written in between.
+    /// On SQLite it is a writing one from its beginning (`BEGIN IMMEDIATE`), because one that reads
+    /// first and then writes fails when another has written in between.
     ///
     /// # Errors
     /// [`OutboxError::Begin`] when there is no connection.
@@ -124,10 +128,10 @@ impl Outbox {
         &self,
         options: TransactionOptions,
     ) -> Result<OutboxTransaction, OutboxError> {
-        Ok(self.open(options).await?.held())
+        Ok(self.open(options).await?.registered())
     }
 
-    /// Opens a transaction that the application gets no handle of, but inside of which it runs.
+    /// Opens a transaction inside of which the application runs without a handle of it.
     pub(crate) async fn open(
         &self,
         mut options: TransactionOptions,
@@ -149,7 +153,8 @@ impl Outbox {
         .await
     }
 
-    /// Opens such a transaction that takes SQLite's write lock with its first write.
+    /// Opens a transaction of the framework's own that takes SQLite's write lock with its first
+    /// write.
     pub(crate) async fn begin_work_deferred(&self) -> Result<OutboxTransaction, OutboxError> {
         let sqlite_transaction_mode = Some(SqliteTransactionMode::Deferred);
         self.begin_work_with(TransactionOptions {
@@ -181,10 +186,11 @@ impl Outbox {
         }
     }
 
-    /// Runs an async closure in a transaction: `Ok` commits, `Err`, a panic and a dropped future roll back.
+    /// Runs an async closure in a transaction: `Ok` commits, `Err`, a panic and a dropped future
+    /// roll back.
     ///
-    /// `#[transactional_outbox(tx = self.outbox)]` methods that it calls join it. A second call inside the closure opens another
-    /// transaction, which waits for this one on SQLite.
+    /// `#[transactional_outbox(tx = self.outbox)]` methods that it calls join it. A second call
+    /// inside the closure opens another transaction, which waits for this one on SQLite.
     ///
     /// ```
     /// # use outbox_sea_orm::prelude::*;
@@ -198,7 +204,8 @@ impl Outbox {
     /// ```
     ///
     /// # Errors
-    /// The closure's own, and those of [`begin`](Self::begin) and [`commit`](OutboxTransaction::commit).
+    /// The closure's own, and those of [`begin`](Self::begin) and
+    /// [`commit`](OutboxTransaction::commit).
     ///
     /// # Cancel safety
     /// That of [`commit`](OutboxTransaction::commit).
@@ -214,35 +221,37 @@ impl Outbox {
                 Ok(value)
             }
             Err(error) => {
-                tx.end_unsaved().await;
+                tx.rollback_quietly().await;
                 Err(error)
             }
         }
     }
 
-    /// Wakes the relays of this process, and those of other processes where the database can carry it.
+    /// Wakes the relays of this process, and those of other processes where the database has
+    /// notifications.
     ///
-    /// Commits of an [`OutboxTransaction`] do so by themselves; after an ordinary SeaORM transaction it saves the wait for
-    /// the next poll.
+    /// Commits of an [`OutboxTransaction`] do so by themselves; after an ordinary SeaORM
+    /// transaction it saves the wait for the next poll.
     pub fn wake(&self) {
         self.0.wake.wake();
-        self.0.notifier.ring();
-        self.look_for_relays();
+        self.0.notifier.notify();
+        self.schedule_relay_check();
     }
 
-    /// Gives the wake that rings after each commit of this process that wrote events.
+    /// Gives the wake of the relays: after each commit of this process that wrote events.
     #[must_use]
     pub fn wake_handle(&self) -> Wake {
         self.0.wake.clone()
     }
 
-    /// Gives the wake that rings when a saga was started in this process or an operator has decided.
+    /// Gives the wake of the coordinators: after a saga was started in this process, or an operator
+    /// has acted.
     pub(crate) fn wake_of_sagas(&self) -> &Wake {
         &self.0.saga_wake
     }
 
-    /// The name of this service in its events: CloudEvents `source`. Where the builder said none, it is the one that the
-    /// outbox belongs to.
+    /// The name of this service in its events: CloudEvents `source`. Where the builder set none, it
+    /// is the one that the outbox belongs to.
     #[must_use]
     pub fn source(&self) -> &str {
         &self.0.source
@@ -254,14 +263,14 @@ impl Outbox {
         &self.0.db
     }
 
-    /// What sagas are started as.
+    /// The registered definitions of sagas.
     pub(crate) fn saga_starts(&self) -> &SagaStarts {
         &self.0.saga_starts
     }
 
-    /// Who holds transactions that they opened themselves.
-    pub(crate) fn holders(&self) -> &Holders {
-        &self.0.holders
+    /// The transactions that the application's tasks hold.
+    pub(crate) fn transaction_tasks(&self) -> &TransactionTasks {
+        &self.0.transaction_tasks
     }
 
     /// Tells whether two handles are of one outbox.
@@ -286,7 +295,7 @@ impl Outbox {
         &self.0.limits
     }
 
-    /// Checks an event against what this outbox takes, and every route that takes it.
+    /// Checks an event against the limits of this outbox, and of every route that takes it.
     pub(crate) fn check(&self, event: &NewEvent) -> Result<(), LimitError> {
         let headers = event.headers.iter().map(|(name, value)| name.len() + value.len()).sum();
         for (what, actual, limit) in [
@@ -367,12 +376,12 @@ impl Store for Outbox {
         Some(self.0.work.limits().idle).filter(|_| self.0.work.ends_idle())
     }
 
-    async fn keep_awake(&self, tx: &OutboxTransaction) {
-        tx.keep_awake().await;
+    async fn keep_alive(&self, tx: &OutboxTransaction) {
+        tx.keep_alive().await;
     }
 
-    fn follow(&self, tx: &OutboxTransaction, trail: Trail) {
-        tx.follow(trail);
+    fn correlate(&self, tx: &OutboxTransaction, correlation: CorrelationContext) {
+        tx.correlate(correlation);
     }
 
     fn within<'a, T: Send + 'a>(

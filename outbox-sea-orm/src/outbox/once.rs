@@ -1,8 +1,8 @@
-//! Work that is done once a key, and whose answer a repeat is given.
+//! Work that is done once a key; a repeat gets the stored response.
 
 use super::Outbox;
 use crate::{
-    DedupClaim, OutboxTransaction, error::OutboxError, schema::micros, transaction::within,
+    DedupReservation, OutboxTransaction, error::OutboxError, schema::micros, transaction::within,
 };
 use outbox_core::{event::MessageId, saga::Json};
 use sea_orm::{ConnectionTrait, TransactionOptions, Value};
@@ -10,23 +10,23 @@ use serde::{Serialize, de::DeserializeOwned};
 
 /// Most bytes of a key: what every database's column takes.
 const MAX_KEY: usize = 255;
-/// Most bytes of an answer as JSON: as of a payload.
-const MAX_ANSWER: usize = 960 * 1024;
+/// Most bytes of a response as JSON: as of a payload.
+const MAX_RESPONSE: usize = 960 * 1024;
 
-/// An answer to a request that is answered once.
+/// The response to a request that is processed once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Responded<A> {
-    /// The work was done now, and is committed with this answer.
+    /// The work was done now, and is committed with this response.
     First(A),
-    /// It was done before, and this was the answer.
+    /// The work was done before, with this response.
     Again(A),
 }
 
 impl<A> Responded<A> {
-    /// Gives the answer, whenever it was made.
+    /// Gives the response.
     pub fn into_inner(self) -> A {
         match self {
-            Self::First(answer) | Self::Again(answer) => answer,
+            Self::First(response) | Self::Again(response) => response,
         }
     }
 
@@ -38,13 +38,15 @@ impl<A> Responded<A> {
 }
 
 impl Outbox {
-    /// Does some work in a transaction once a key, and gives a repeat of the key the answer of the first time: for requests that
-    /// a client sends again when it has heard nothing, with an idempotency key.
+    /// Does some work in a transaction once a key, and gives a repeat of the key the first
+    /// response: for requests with an idempotency key, which a client sends again when it got no
+    /// response.
     ///
-    /// The key and the answer are saved in the transaction of the work. `Err`, a panic and a dropped future roll all of it back,
-    /// and the key is free again. A repeat at the same time waits for the first one. The key is kept for the outbox's
-    /// [`dedup_retention`](crate::OutboxBuilder::dedup_retention), 7 days by default, among those of
-    /// [`EnqueueOptions::dedup_key`](crate::EnqueueOptions::dedup_key).
+    /// The key and the response are saved in the transaction of the work. `Err`, a panic and a
+    /// dropped future roll all of it back, and the key is free again. A repeat at the same time
+    /// waits for the first one. The key is kept for the outbox's
+    /// [`dedup_retention`](crate::OutboxBuilder::dedup_retention), 7 days by default, among those
+    /// of [`EnqueueOptions::dedup_key`](crate::EnqueueOptions::dedup_key).
     ///
     /// ```
     /// # use outbox_sea_orm::prelude::*;
@@ -65,9 +67,10 @@ impl Outbox {
     ///
     /// # Errors
     /// The work's own; those of [`begin`](Self::begin) and [`commit`](OutboxTransaction::commit);
-    /// [`OutboxError::Answer`] for a key that does not have 1 to 255 bytes without control characters, for an answer that
-    /// is longer than 960 KiB or has no form in JSON that reads back as the same, and for one that was saved as another type;
-    /// [`OutboxError::Duplicate`] where the key is an event's.
+    /// [`OutboxError::Response`] for a key that does not have 1 to 255 bytes without control
+    /// characters, for a response that is longer than 960 KiB or has no form in JSON that reads
+    /// back as the same, and for one that was saved as another type; [`OutboxError::Duplicate`]
+    /// where the key is an event's.
     ///
     /// # Cancel safety
     /// That of [`commit`](OutboxTransaction::commit).
@@ -82,96 +85,98 @@ impl Outbox {
         E: From<OutboxError>,
     {
         let key = key.into();
-        let fault = |problem: String| OutboxError::Answer { dedup_key: key.clone(), problem };
+        let fault = |problem: String| OutboxError::Response { dedup_key: key.clone(), problem };
         if key.is_empty() || key.len() > MAX_KEY || key.chars().any(char::is_control) {
             return Err(
                 fault(format!("a key has 1 to {MAX_KEY} bytes and no control character")).into()
             );
         }
-        let claim = DedupClaim {
+        let reservation = DedupReservation {
             key: key.clone(),
             message_id: MessageId::generate(),
             payload_hash: 0,
             keep: self.0.dedup_retention,
         };
         let tx = self.open(TransactionOptions::default()).await?;
-        match self.answer_before(&tx, &claim).await {
+        match self.stored_response(&tx, &reservation).await {
             Ok(None) => {}
-            Ok(Some(text)) => {
-                tx.end_unsaved().await;
-                let read = Json::from_text(&text).and_then(|json| json.read());
+            Ok(Some(body)) => {
+                tx.rollback_quietly().await;
+                let read = Json::from_text(&body).and_then(|json| json.read());
                 let problem = |error: serde_json::Error| {
-                    format!("what was answered first is of another type: {:?}", error.classify())
+                    format!("the first response is of another type: {:?}", error.classify())
                 };
                 return Ok(Responded::Again(read.map_err(|error| fault(problem(error)))?));
             }
             Err(error) => {
-                tx.end_unsaved().await;
+                tx.rollback_quietly().await;
                 return Err(error.into());
             }
         }
-        let answer = match within(&tx, work(&tx)).await {
-            Ok(answer) => answer,
+        let response = match within(&tx, work(&tx)).await {
+            Ok(response) => response,
             Err(error) => {
-                tx.end_unsaved().await;
+                tx.rollback_quietly().await;
                 return Err(error);
             }
         };
-        let saved = match Json::of(&answer) {
-            Ok(json) if json.as_str().len() > MAX_ANSWER => {
+        let saved = match Json::of(&response) {
+            Ok(json) if json.as_str().len() > MAX_RESPONSE => {
                 let bytes = json.as_str().len();
                 Err(fault(format!(
-                    "the answer has {bytes} bytes as JSON; at most {MAX_ANSWER} are kept"
+                    "the response has {bytes} bytes as JSON; at most {MAX_RESPONSE} are kept"
                 )))
             }
-            Ok(json) => self.save_answer(&tx, &claim, &json).await,
-            Err(error) => Err(fault(format!("the answer cannot be written: {error}"))),
+            Ok(json) => self.save_response(&tx, &reservation, &json).await,
+            Err(error) => Err(fault(format!("the response cannot be written: {error}"))),
         };
         if let Err(error) = saved {
-            tx.end_unsaved().await;
+            tx.rollback_quietly().await;
             return Err(error.into());
         }
         tx.commit().await?;
-        Ok(Responded::First(answer))
+        Ok(Responded::First(response))
     }
 
-    /// Claims the key in the transaction; gives the answer that is there under it, where there is one.
-    async fn answer_before(
+    /// Reserves the key in the transaction; gives the stored response of the key, where there is
+    /// one.
+    async fn stored_response(
         &self,
         tx: &OutboxTransaction,
-        claim: &DedupClaim,
+        reservation: &DedupReservation,
     ) -> Result<Option<String>, OutboxError> {
         let schema = self.schema();
-        let Some(held) = schema.claim_dedup(tx, std::slice::from_ref(claim)).await? else {
+        let Some(held) = schema.reserve_dedup_keys(tx, std::slice::from_ref(reservation)).await?
+        else {
             return Ok(None);
         };
-        let text = schema.filled("SELECT body FROM {answers} WHERE message_id = ?{for_share}");
-        let asked = schema.statement(&text, vec![Value::from(*held.message_id.as_uuid())]);
-        match tx.query_one_raw(asked).await? {
+        let sql = schema.filled("SELECT body FROM {responses} WHERE message_id = ?{for_share}");
+        let query = schema.statement(&sql, vec![Value::from(*held.message_id.as_uuid())]);
+        match tx.query_one_raw(query).await? {
             Some(row) => Ok(Some(row.try_get_by_index(0)?)),
             None => Err(OutboxError::Duplicate {
-                dedup_key: claim.key.clone(),
+                dedup_key: reservation.key.clone(),
                 message_id: held.message_id,
                 same_bytes: held.same_bytes,
             }),
         }
     }
 
-    async fn save_answer(
+    async fn save_response(
         &self,
         tx: &OutboxTransaction,
-        claim: &DedupClaim,
-        answer: &Json,
+        reservation: &DedupReservation,
+        response: &Json,
     ) -> Result<(), OutboxError> {
         let schema = self.schema();
-        let text = schema
-            .filled("INSERT INTO {answers} (message_id, body, until) VALUES (?, ?, {now} + ?)");
+        let sql = schema
+            .filled("INSERT INTO {responses} (message_id, body, until) VALUES (?, ?, {now} + ?)");
         let values = vec![
-            Value::from(*claim.message_id.as_uuid()),
-            Value::from(answer.as_str()),
-            Value::from(micros(claim.keep)),
+            Value::from(*reservation.message_id.as_uuid()),
+            Value::from(response.as_str()),
+            Value::from(micros(reservation.keep)),
         ];
-        tx.execute_raw(schema.statement(&text, values)).await?;
+        tx.execute_raw(schema.statement(&sql, values)).await?;
         Ok(())
     }
 }

@@ -1,4 +1,4 @@
-//! What can be said of one event when it is saved.
+//! Options of one event when it is saved.
 
 use outbox_core::event::Timestamp;
 use std::time::Duration;
@@ -15,7 +15,7 @@ use std::time::Duration;
 pub struct EnqueueOptions {
     pub(crate) dedup_key: Option<String>,
     pub(crate) on_duplicate: OnDuplicate,
-    pub(crate) delivery: Delivery,
+    pub(crate) deliver_when: DeliverWhen,
     pub(crate) headers: Vec<(String, String)>,
 }
 
@@ -31,13 +31,13 @@ pub enum OnDuplicate {
 
 /// When an event may be delivered.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) enum Delivery {
+pub(crate) enum DeliverWhen {
     /// As soon as it is committed.
     #[default]
     Now,
     /// Not before an instant.
     At(Timestamp),
-    /// Not before so long after it is written, by the database's clock.
+    /// Not before a delay from its writing, by the database's clock.
     In(Duration),
 }
 
@@ -47,12 +47,13 @@ impl EnqueueOptions {
         Self {
             dedup_key: None,
             on_duplicate: OnDuplicate::Fail,
-            delivery: Delivery::Now,
+            deliver_when: DeliverWhen::Now,
             headers: Vec::new(),
         }
     }
 
-    /// Saves the event once a key: a second use within the retention (7 days by default) is a duplicate.
+    /// Saves the event once a key: a second use within the retention (7 days by default) is a
+    /// duplicate.
     ///
     /// `key` has 1 to 255 bytes; it is kept apart for each outbox, not for each event type.
     pub fn dedup_key(mut self, key: impl Into<String>) -> Self {
@@ -66,8 +67,8 @@ impl EnqueueOptions {
         self
     }
 
-    /// Adds a header to this event, beside those of its type; of one name the last one counts. What headers may be called and hold
-    /// is checked where the event is saved.
+    /// Adds a header to this event, beside those of its type; of one name the last one counts. The
+    /// outbox checks names and values when it saves the event.
     pub fn header(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
         self.headers.push((name.into(), value.into()));
         self
@@ -75,13 +76,13 @@ impl EnqueueOptions {
 
     /// Delivers the event not before an instant. Its place in the order of its key is given then.
     pub const fn deliver_at(mut self, at: Timestamp) -> Self {
-        self.delivery = Delivery::At(at);
+        self.deliver_when = DeliverWhen::At(at);
         self
     }
 
-    /// Delivers the event not before so long after it is written, by the database's clock.
+    /// Delivers the event not before a delay from its writing, by the database's clock.
     pub const fn deliver_in(mut self, delay: Duration) -> Self {
-        self.delivery = Delivery::In(delay);
+        self.deliver_when = DeliverWhen::In(delay);
         self
     }
 }

@@ -1,4 +1,4 @@
-//! What a relay needs of an outbox.
+//! The outbox as the source of a relay's store.
 
 use super::Outbox;
 use crate::store::{StoreOptions, open_relay_store};

@@ -1,4 +1,4 @@
-//! Says, once, that events are saved and no relay publishes them.
+//! Warns, once, that events are saved and no relay publishes them.
 
 use super::Outbox;
 use crate::error::OutboxError;
@@ -13,49 +13,49 @@ use std::{
 };
 use tokio::runtime::Handle;
 
-/// How long after the first event a relay may need to begin, unless set.
-pub(super) const PATIENCE: Duration = Duration::from_secs(60);
+/// How long after the first event the check runs, unless set.
+pub(super) const DEFAULT_DELAY: Duration = Duration::from_secs(60);
 
-/// Whether anybody has looked.
+/// The check whether a relay runs.
 #[derive(Debug)]
 pub(super) struct RelayWatch {
-    looked: AtomicBool,
-    patience: Duration,
+    is_scheduled: AtomicBool,
+    delay: Duration,
 }
 
 impl RelayWatch {
-    pub(super) const fn new(patience: Duration) -> Self {
-        Self { looked: AtomicBool::new(false), patience }
+    pub(super) const fn new(delay: Duration) -> Self {
+        Self { is_scheduled: AtomicBool::new(false), delay }
     }
 }
 
 impl Outbox {
-    /// Looks, some time after the first event of this process was saved, whether any relay owns a partition; nothing where a
-    /// relay was started here.
-    pub(super) fn look_for_relays(&self) {
-        let RelayWatch { looked, patience } = &self.0.relay_watch;
-        if looked.load(Relaxed) {
+    /// Checks, some time after the first event of this process was saved, whether any relay owns a
+    /// partition; does nothing where this process has a relay.
+    pub(super) fn schedule_relay_check(&self) {
+        let RelayWatch { is_scheduled, delay } = &self.0.relay_watch;
+        if is_scheduled.load(Relaxed) {
             return;
         }
         let Ok(runtime) = Handle::try_current() else { return };
-        if looked.swap(true, Relaxed) {
+        if is_scheduled.swap(true, Relaxed) {
             return;
         }
-        let (inner, patience) = (Arc::downgrade(&self.0), *patience);
+        let (inner, delay) = (Arc::downgrade(&self.0), *delay);
         runtime.spawn(async move {
-            tokio::time::sleep(patience).await;
+            tokio::time::sleep(delay).await;
             let Some(inner) = inner.upgrade() else { return };
             Self(inner).warn_without_relays().await;
         });
     }
 
-    /// Notes that this process has a relay.
+    /// Notes that this process has a relay, so that no check is needed.
     pub(super) fn has_a_relay(&self) {
-        self.0.relay_watch.looked.store(true, Relaxed);
+        self.0.relay_watch.is_scheduled.store(true, Relaxed);
     }
 
     async fn warn_without_relays(&self) {
-        match self.waits_for_a_relay().await {
+        match self.count_waiting_events().await {
             Ok(None) => tracing::debug!(
                 source = self.source(),
                 "a relay owns partitions, or nothing waits for one"
@@ -75,8 +75,8 @@ impl Outbox {
         }
     }
 
-    /// Counts the events that wait where no relay owns anything.
-    async fn waits_for_a_relay(&self) -> Result<Option<u64>, OutboxError> {
+    /// Counts the events that wait where no relay owns a partition.
+    async fn count_waiting_events(&self) -> Result<Option<u64>, OutboxError> {
         let schema = self.schema();
         let owned = schema.filled("SELECT 1 FROM {partitions} WHERE owner IS NOT NULL LIMIT 1");
         if self.connection().query_one_raw(schema.statement(&owned, Vec::new())).await?.is_some() {

@@ -1,60 +1,63 @@
-//! Whose events an outbox has. Receivers tell messages apart by source and id, and two services that share an outbox by mistake
-//! take each other's events: so an outbox belongs to one source, which the first that says one writes down.
+//! The source that an outbox belongs to. Receivers distinguish messages by source and id, and two
+//! services that share an outbox by mistake take each other's events: so an outbox belongs to one
+//! source, which the first service with one stores.
 
 use crate::{error::OutboxError, pool::store_error, schema::Schema};
 use sea_orm::DatabaseConnection;
 
-/// The source of an outbox of which nobody has said one.
+/// The source of an outbox without a stored one.
 const UNNAMED: &str = "outbox";
 
-/// What a builder says.
+/// The settings of a builder.
 #[derive(Debug, Clone, Default)]
-pub(super) struct SaidSource {
-    /// `None`: a tool, which takes the one that is written down.
+pub(super) struct SourceSettings {
+    /// `None`: a tool, which takes the stored one.
     pub(super) own: Option<String>,
-    /// Whether others write into this outbox too.
+    /// Whether other services write into this outbox too.
     pub(super) is_shared: bool,
-    /// The one that is to be replaced.
+    /// The stored source that this one replaces.
     pub(super) former: Option<String>,
 }
 
-/// What is to be done about it.
+/// The source of this program, and what to write.
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum Claim<'a> {
-    /// It is this one.
+enum SourceDecision<'a> {
+    /// Use this one.
     Is(&'a str),
-    /// It is to be written down.
+    /// Store this one.
     Write(&'a str),
-    /// It is to be written down in place of the other one.
+    /// Replace the first one by the second.
     Replace(&'a str, &'a str),
-    /// The outbox belongs to the other one.
+    /// The outbox belongs to the first one, so refuse the second.
     Refused(&'a str, &'a str),
 }
 
-impl SaidSource {
-    fn claim<'a>(&'a self, stored: Option<&'a str>) -> Claim<'a> {
+impl SourceSettings {
+    fn decide<'a>(&'a self, stored: Option<&'a str>) -> SourceDecision<'a> {
         match (self.own.as_deref(), stored) {
-            (None, stored) => Claim::Is(stored.unwrap_or(UNNAMED)),
-            (Some(own), None) => Claim::Write(own),
-            (Some(own), Some(stored)) if own == stored || self.is_shared => Claim::Is(own),
+            (None, stored) => SourceDecision::Is(stored.unwrap_or(UNNAMED)),
+            (Some(own), None) => SourceDecision::Write(own),
+            (Some(own), Some(stored)) if own == stored || self.is_shared => SourceDecision::Is(own),
             (Some(own), Some(stored)) if self.former.as_deref() == Some(stored) => {
-                Claim::Replace(stored, own)
+                SourceDecision::Replace(stored, own)
             }
-            (Some(own), Some(stored)) => Claim::Refused(stored, own),
+            (Some(own), Some(stored)) => SourceDecision::Refused(stored, own),
         }
     }
 
-    /// Makes sure that the outbox belongs to the source, and gives it.
+    /// Checks that the outbox belongs to the source, and gives it.
     pub(super) async fn settle(
         &self,
         db: &DatabaseConnection,
         schema: &Schema,
     ) -> Result<String, OutboxError> {
         let stored = schema.source(db).await.map_err(store_error)?;
-        let now = match self.claim(stored.as_deref()) {
-            Claim::Is(source) => return Ok(source.to_owned()),
-            Claim::Write(own) => schema.claim_source(db, own).await.map_err(store_error)?,
-            Claim::Replace(former, own) => {
+        let now = match self.decide(stored.as_deref()) {
+            SourceDecision::Is(source) => return Ok(source.to_owned()),
+            SourceDecision::Write(own) => {
+                schema.write_source(db, own).await.map_err(store_error)?
+            }
+            SourceDecision::Replace(former, own) => {
                 let now = schema.rename_source(db, former, own).await.map_err(store_error)?;
                 tracing::warn!(
                     former,
@@ -63,14 +66,14 @@ impl SaidSource {
                 );
                 now
             }
-            Claim::Refused(stored, own) => return Err(refused(stored, own)),
+            SourceDecision::Refused(stored, own) => return Err(refused(stored, own)),
         };
-        // Another service may have been faster.
-        match self.claim(Some(&now)) {
-            Claim::Is(source) => Ok(source.to_owned()),
-            Claim::Write(own) | Claim::Replace(_, own) | Claim::Refused(_, own) => {
-                Err(refused(&now, own))
-            }
+        // Another service may have stored its source first.
+        match self.decide(Some(&now)) {
+            SourceDecision::Is(source) => Ok(source.to_owned()),
+            SourceDecision::Write(own)
+            | SourceDecision::Replace(_, own)
+            | SourceDecision::Refused(_, own) => Err(refused(&now, own)),
         }
     }
 }
@@ -88,30 +91,42 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_outbox_belongs_to_the_source_that_was_written_down_first() {
-        let said = |own: Option<&str>, is_shared, former: Option<&str>| SaidSource {
+    fn an_outbox_belongs_to_the_source_that_was_stored_first() {
+        let settings = |own: Option<&str>, is_shared, former: Option<&str>| SourceSettings {
             own: own.map(str::to_owned),
             is_shared,
             former: former.map(str::to_owned),
         };
-        for (said, stored, expected) in [
-            (said(None, false, None), None, Claim::Is("outbox")),
-            (said(None, false, None), Some("shop"), Claim::Is("shop")),
-            (said(Some("shop"), false, None), None, Claim::Write("shop")),
-            (said(Some("shop"), false, None), Some("shop"), Claim::Is("shop")),
-            (said(Some("bank"), false, None), Some("shop"), Claim::Refused("shop", "bank")),
-            (said(Some("bank"), true, None), Some("shop"), Claim::Is("bank")),
-            (said(Some("bank"), true, None), None, Claim::Write("bank")),
-            (said(Some("bank"), false, Some("shop")), Some("shop"), Claim::Replace("shop", "bank")),
-            (said(Some("bank"), false, Some("shop")), Some("bank"), Claim::Is("bank")),
-            (said(Some("bank"), false, Some("shop")), None, Claim::Write("bank")),
+        for (settings, stored, expected) in [
+            (settings(None, false, None), None, SourceDecision::Is("outbox")),
+            (settings(None, false, None), Some("shop"), SourceDecision::Is("shop")),
+            (settings(Some("shop"), false, None), None, SourceDecision::Write("shop")),
+            (settings(Some("shop"), false, None), Some("shop"), SourceDecision::Is("shop")),
             (
-                said(Some("bank"), false, Some("store")),
+                settings(Some("bank"), false, None),
                 Some("shop"),
-                Claim::Refused("shop", "bank"),
+                SourceDecision::Refused("shop", "bank"),
+            ),
+            (settings(Some("bank"), true, None), Some("shop"), SourceDecision::Is("bank")),
+            (settings(Some("bank"), true, None), None, SourceDecision::Write("bank")),
+            (
+                settings(Some("bank"), false, Some("shop")),
+                Some("shop"),
+                SourceDecision::Replace("shop", "bank"),
+            ),
+            (settings(Some("bank"), false, Some("shop")), Some("bank"), SourceDecision::Is("bank")),
+            (settings(Some("bank"), false, Some("shop")), None, SourceDecision::Write("bank")),
+            (
+                settings(Some("bank"), false, Some("store")),
+                Some("shop"),
+                SourceDecision::Refused("shop", "bank"),
             ),
         ] {
-            assert_eq!(said.claim(stored), expected, "{said:?} where {stored:?} is written down");
+            assert_eq!(
+                settings.decide(stored),
+                expected,
+                "{settings:?} where {stored:?} is stored"
+            );
         }
     }
 }

@@ -1,7 +1,7 @@
-//! Encoded events on their way into the tables.
+//! Writes encoded events into the tables.
 
-use super::{EnqueueOptions, OnDuplicate, Outbox, options::Delivery};
-use crate::{DedupClaim, DeliverAt, error::OutboxError};
+use super::{EnqueueOptions, OnDuplicate, Outbox, options::DeliverWhen};
+use crate::{DedupReservation, DeliverAt, error::OutboxError};
 use outbox_core::event::{EncodeError, MessageId, NewEvent, OutboxEvent};
 use outbox_core::telemetry::create_span;
 use sea_orm::ConnectionTrait;
@@ -10,14 +10,15 @@ use xxhash_rust::xxh3::xxh3_64;
 /// Most bytes of a dedup key: what every database's column takes.
 const MAX_DEDUP_KEY: usize = 255;
 
-/// An event that is encoded and checked, and not written yet.
+/// An event that is encoded and checked, but not written yet.
 pub(crate) struct Pending {
     event: NewEvent,
     options: EnqueueOptions,
 }
 
 impl Pending {
-    /// Encodes an event and checks it against the rules of the envelope, of the outbox and of the routes that take it.
+    /// Encodes an event and checks it against the rules of the envelope, of the outbox and of the
+    /// routes that take it.
     pub(crate) fn new<E: OutboxEvent + ?Sized>(
         event: &E,
         options: EnqueueOptions,
@@ -61,19 +62,20 @@ impl Pending {
 }
 
 impl Outbox {
-    /// Writes events: first their dedup keys, then those for now in one INSERT, then those for later.
+    /// Writes events: first their dedup keys, then the immediate ones in one INSERT, then the
+    /// scheduled ones.
     pub(crate) async fn write<C: ConnectionTrait>(
         &self,
         connection: &C,
         mut events: Vec<Pending>,
     ) -> Result<(), OutboxError> {
-        self.claim(connection, &mut events).await?;
+        self.reserve(connection, &mut events).await?;
         let (mut now, mut later) = (Vec::with_capacity(events.len()), Vec::new());
         for Pending { event, options } in events {
-            match options.delivery {
-                Delivery::Now => now.push(event),
-                Delivery::At(at) => later.push((event, DeliverAt::At(at))),
-                Delivery::In(delay) => later.push((event, DeliverAt::In(delay))),
+            match options.deliver_when {
+                DeliverWhen::Now => now.push(event),
+                DeliverWhen::At(at) => later.push((event, DeliverAt::At(at))),
+                DeliverWhen::In(delay) => later.push((event, DeliverAt::In(delay))),
             }
         }
         if !now.is_empty() {
@@ -85,28 +87,31 @@ impl Outbox {
         Ok(())
     }
 
-    /// Claims the dedup keys. Events whose key is taken are left out where that is wished, else it is an error.
-    async fn claim<C: ConnectionTrait>(
+    /// Reserves the dedup keys. An event whose key is taken is left out where its options say so,
+    /// else it is an error.
+    async fn reserve<C: ConnectionTrait>(
         &self,
         connection: &C,
         events: &mut Vec<Pending>,
     ) -> Result<(), OutboxError> {
         loop {
-            let (at, claims): (Vec<usize>, Vec<DedupClaim>) = events
+            let (at, reservations): (Vec<usize>, Vec<DedupReservation>) = events
                 .iter()
                 .enumerate()
-                .filter_map(|(at, pending)| Some((at, self.dedup_claim(pending)?)))
+                .filter_map(|(at, pending)| Some((at, self.dedup_reservation(pending)?)))
                 .unzip();
-            if claims.is_empty() {
+            if reservations.is_empty() {
                 return Ok(());
             }
-            let Some(conflict) = self.schema().claim_dedup(connection, &claims).await? else {
+            let Some(conflict) =
+                self.schema().reserve_dedup_keys(connection, &reservations).await?
+            else {
                 return Ok(());
             };
             let Pending { options, .. } = &events[at[conflict.index]];
             if options.on_duplicate == OnDuplicate::Fail {
                 return Err(OutboxError::Duplicate {
-                    dedup_key: claims[conflict.index].key.clone(),
+                    dedup_key: reservations[conflict.index].key.clone(),
                     message_id: conflict.message_id,
                     same_bytes: conflict.same_bytes,
                 });
@@ -115,8 +120,8 @@ impl Outbox {
         }
     }
 
-    fn dedup_claim(&self, pending: &Pending) -> Option<DedupClaim> {
-        Some(DedupClaim {
+    fn dedup_reservation(&self, pending: &Pending) -> Option<DedupReservation> {
+        Some(DedupReservation {
             key: pending.options.dedup_key.clone()?,
             message_id: pending.event.message_id,
             payload_hash: xxh3_64(&pending.event.payload).cast_signed(),

@@ -1,18 +1,20 @@
-//! The framework's own connections, apart from the application's, so that neither can starve the other: those of relays, and
-//! those of handlers, steps and operators.
+//! The framework's own connections, apart from the application's, so that neither can starve the
+//! other: those of relays, and those of handlers, steps and operators.
 
-mod connect;
-mod fault;
-mod lane;
-mod link;
-mod pooler;
+mod connector;
+mod driver_connection;
+mod relay_connection;
+mod work_pool;
 mod size;
-mod work;
+mod pooler;
+mod error_class;
 
-pub(crate) use connect::Opener;
-pub(crate) use fault::{Fault, driver_error, fault_of, is_denied, overdue, store_error};
-pub(crate) use lane::{Lane, Tx};
-pub(crate) use link::{Arg, Link};
-pub(crate) use pooler::{NEEDED as NEEDED_OF_POOLER, check as check_pooler, mixes_statements};
-pub use work::TransactionLimits;
-pub(crate) use work::{Bound, WorkPool};
+pub(crate) use connector::Connector;
+pub(crate) use driver_connection::{Arg, DriverConnection};
+pub(crate) use error_class::{
+    DbErrorClass, classify, driver_error, is_denied, response_timeout, store_error,
+};
+pub(crate) use pooler::{POOLER_REQUIREMENT, check as check_pooler, is_mixed_statement_error};
+pub(crate) use relay_connection::{RelayConnection, Tx};
+pub use work_pool::TransactionLimits;
+pub(crate) use work_pool::{ResponseDeadline, WorkPool};

@@ -1,18 +1,21 @@
-//! A pooler between the program and PostgreSQL, which gives a connection of the server to another client after each transaction.
+//! A pooler between the program and PostgreSQL, which gives a connection of the server to another
+//! client after each transaction.
 //!
-//! The driver prepares each statement once for a connection, under a name (`sqlx_s_1`), and so does SeaORM, whatever it is told. A
-//! pooler that does not carry these names over lets one client's statement fail with another's, or run it. PgBouncer carries them
-//! since 1.21, where `max_prepared_statements` is set.
+//! The driver prepares each statement once for a connection, under a name (`sqlx_s_1`), and so does
+//! SeaORM, whatever it is told. A pooler that does not carry these names over lets one client's
+//! statement fail with another's, or run it. PgBouncer carries them since 1.21, where
+//! `max_prepared_statements` is set.
 
 use sea_orm::{DatabaseConnection, DbErr, RuntimeErr, sqlx};
 
-/// What is said where a statement that was prepared is not there, or is another client's.
-pub(crate) const NEEDED: &str = "a pooler stands before PostgreSQL that does not keep each client's prepared statements apart, \
+/// The error where a prepared statement is missing, or is another client's.
+pub(crate) const POOLER_REQUIREMENT: &str = "a pooler stands before PostgreSQL that does not keep each client's prepared statements apart, \
     which the driver needs: use PgBouncer 1.21 or later with `max_prepared_statements` above 0 and say `behind_pooler()`, or \
     `pool_mode = session`, or connect to the server directly";
 
-/// Tells whether an error says that a pooler has mixed up prepared statements, wherever in it that stands.
-pub(crate) fn mixes_statements(error: &(dyn std::error::Error + 'static)) -> bool {
+/// Tells whether an error, or one of its sources, comes from a pooler that has mixed up prepared
+/// statements.
+pub(crate) fn is_mixed_statement_error(error: &(dyn std::error::Error + 'static)) -> bool {
     let mut next = Some(error);
     while let Some(error) = next {
         let of_driver = match error.downcast_ref::<DbErr>() {
@@ -23,7 +26,7 @@ pub(crate) fn mixes_statements(error: &(dyn std::error::Error + 'static)) -> boo
             ) => Some(&**error),
             _ => error.downcast_ref::<sqlx::Error>(),
         };
-        if of_driver.is_some_and(is_mixed_up) {
+        if of_driver.is_some_and(is_mixed_statement) {
             return true;
         }
         next = error.source();
@@ -31,21 +34,25 @@ pub(crate) fn mixes_statements(error: &(dyn std::error::Error + 'static)) -> boo
     false
 }
 
-/// A name that is taken (duplicate_prepared_statement), or is not known (invalid_sql_statement_name).
-fn is_mixed_up(error: &sqlx::Error) -> bool {
+/// Checks for a name that is taken (duplicate_prepared_statement), or is unknown
+/// (invalid_sql_statement_name).
+fn is_mixed_statement(error: &sqlx::Error) -> bool {
     let code = error.as_database_error().and_then(|error| error.code());
     code.is_some_and(|code| code == "42P05" || code == "26000")
 }
 
-/// Makes sure that prepared statements of two clients stay apart, which a pooler may let share one connection of the server.
+/// Checks that prepared statements of two clients stay apart where a pooler lets them share one
+/// connection of the server.
 ///
 /// # Errors
-/// What is [needed](NEEDED) where they do not. That nothing could be asked is left to be told by what is asked next.
+/// [`POOLER_REQUIREMENT`] where they do not. A check that cannot connect passes: the next statement
+/// will fail.
 #[cfg(feature = "sqlx-postgres")]
 pub(crate) async fn check(db: &DatabaseConnection) -> Result<(), &'static str> {
     use sea_orm::{ConnectionTrait, DbBackend, sqlx::Connection};
 
-    /// Both clients in turn, more often than a pooler needs to give one of them the other's connection.
+    /// Both clients in turn, more often than a pooler needs to give one of them the other's
+    /// connection.
     const TURNS: usize = 4;
     if db.get_database_backend() != DbBackend::Postgres || db.is_mock_connection() {
         return Ok(());
@@ -60,14 +67,14 @@ pub(crate) async fn check(db: &DatabaseConnection) -> Result<(), &'static str> {
     for _ in 0..TURNS {
         for (client, sql, number) in &mut clients {
             match sqlx::query_scalar::<_, i32>(*sql).fetch_one(&mut *client).await {
-                Ok(answer) if answer == *number => {}
-                Err(error) if !is_mixed_up(&error) => return Ok(()),
-                Ok(_) | Err(_) => return Err(NEEDED),
+                Ok(row) if row == *number => {}
+                Err(error) if !is_mixed_statement(&error) => return Ok(()),
+                Ok(_) | Err(_) => return Err(POOLER_REQUIREMENT),
             }
         }
     }
     for (client, ..) in clients {
-        // It is not needed any more, whatever is said to that.
+        // The connection is not needed any more, so an error of its end is ignored.
         drop(client.close().await);
     }
     Ok(())

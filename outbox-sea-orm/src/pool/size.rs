@@ -1,9 +1,9 @@
-//! How large a pool of the application is.
+//! The size of a pool of the application.
 
-use super::work::is_real;
+use super::work_pool::is_real;
 use sea_orm::{DatabaseConnection, DbBackend};
 
-/// Tells how many connections a pool has at most; `None` where it is none.
+/// Gives the largest number of connections of a pool; `None` where the connection is a mock.
 pub(super) fn pool_size(db: &DatabaseConnection) -> Option<u32> {
     match db.get_database_backend() {
         _ if !is_real(db) => None,

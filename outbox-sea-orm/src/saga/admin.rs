@@ -1,16 +1,16 @@
-//! What an operator sees of sagas and does with them.
+//! The queries and operations of operators on sagas.
 
 use super::{
     claims::any_of,
     row::{column, count, database, id, id_value, instance, read, size, version},
 };
 use crate::{
-    cut::{ANSWER_BYTES, fitting, stretches},
+    chunks::{RESULT_BYTES, chunks_by_size, fitting_count},
     outbox::Outbox,
 };
 use async_trait::async_trait;
 use outbox_core::{
-    admin::Decision,
+    admin::OperatorNote,
     event::{SagaId, Timestamp},
     outbox::StoreError,
     saga::{
@@ -21,7 +21,7 @@ use outbox_core::{
 use sea_orm::{ConnectionTrait, IsolationLevel, QueryResult, Value};
 use std::time::Duration;
 
-/// Most sagas of one page, whatever was asked for: each is a parameter.
+/// Most sagas of one page, whatever the caller asks for, since each is a parameter.
 const LONGEST_PAGE: u32 = 10_000;
 
 #[async_trait]
@@ -33,13 +33,13 @@ impl SagaAdmin for Outbox {
                 "(SELECT count(*) FROM (SELECT 1 FROM {{sagas}} WHERE state = '{state}' LIMIT {limit}) {state}_)"
             )
         };
-        let text = format!(
+        let sql = format!(
             "SELECT {} AS r, {} AS c, {} AS s",
             of("running"),
             of("compensating"),
             of("stuck")
         );
-        let statement = self.schema().statement(&self.schema().filled(&text), Vec::new());
+        let statement = self.schema().statement(&self.schema().filled(&sql), Vec::new());
         match self.work().query_one_raw(statement).await.map_err(database)? {
             Some(row) => Ok(SagaCounts {
                 running: count(&row, 0)?,
@@ -74,51 +74,52 @@ impl SagaAdmin for Outbox {
         }
         values.push(Value::from(i64::from(limit.min(LONGEST_PAGE))));
         let schema = self.schema();
-        let text = schema.filled(&format!(
+        let sql = schema.filled(&format!(
             "SELECT saga_id, {} FROM {{sagas}} WHERE {} ORDER BY saga_id LIMIT ?",
             schema.dialect().bytes_of(&["progress"]),
             parts.join(" AND ")
         ));
-        let there =
-            self.work().query_all_raw(schema.statement(&text, values)).await.map_err(database)?;
-        let sizes: Vec<usize> = there.iter().map(|row| size(row, 1)).collect::<Result<_, _>>()?;
-        let page = there.iter().take(fitting(sizes, ANSWER_BYTES)).map(|row| id(row, 0));
+        let rows =
+            self.work().query_all_raw(schema.statement(&sql, values)).await.map_err(database)?;
+        let sizes: Vec<usize> = rows.iter().map(|row| size(row, 1)).collect::<Result<_, _>>()?;
+        let page = rows.iter().take(fitting_count(sizes, RESULT_BYTES)).map(|row| id(row, 0));
         let page: Vec<SagaId> = page.collect::<Result<_, _>>()?;
         if page.is_empty() {
             return Ok(Vec::new());
         }
         let (these, ids) = any_of("saga_id", page.into_iter());
-        let text = schema.filled(&format!(
+        let sql = schema.filled(&format!(
             "SELECT saga_id, name, version, correlation_id, progress, started_at, changed_at, state FROM {{sagas}} \
              WHERE {these} ORDER BY saga_id"
         ));
         let rows =
-            self.work().query_all_raw(schema.statement(&text, ids)).await.map_err(database)?;
+            self.work().query_all_raw(schema.statement(&sql, ids)).await.map_err(database)?;
         rows.iter().map(view).collect()
     }
 
     async fn saga_log(&self, saga: SagaId) -> Result<Vec<LogEntry>, StoreError> {
         let schema = self.schema();
-        let text = schema.filled(&format!(
+        let sql = schema.filled(&format!(
             "SELECT seq, {} FROM {{saga_log}} WHERE saga_id = ? ORDER BY seq",
             schema.dialect().bytes_of(&["body"])
         ));
-        let statement = schema.statement(&text, vec![id_value(saga)]);
-        let there = self.work().query_all_raw(statement).await.map_err(database)?;
-        let there = there.iter().map(|row| Ok((column::<i64>(row, 0)?, size(row, 1)?)));
-        let there: Vec<(i64, usize)> = there.collect::<Result<_, StoreError>>()?;
-        let text = schema
+        let statement = schema.statement(&sql, vec![id_value(saga)]);
+        let rows = self.work().query_all_raw(statement).await.map_err(database)?;
+        let rows = rows.iter().map(|row| Ok((column::<i64>(row, 0)?, size(row, 1)?)));
+        let rows: Vec<(i64, usize)> = rows.collect::<Result<_, StoreError>>()?;
+        let sql = schema
             .filled("SELECT seq, body, at_us FROM {saga_log} WHERE saga_id = ? AND seq >= ? AND seq <= ? ORDER BY seq");
-        let mut log = Vec::with_capacity(there.len());
-        // A step writes several records at once, so a saga of large steps has a log that no answer should carry whole.
-        for stretch in stretches(&there, usize::MAX, ANSWER_BYTES, |(_, size)| *size) {
+        let mut log = Vec::with_capacity(rows.len());
+        // A step writes several records at once, so that the log of a saga with large steps may not
+        // fit one result.
+        for stretch in chunks_by_size(&rows, usize::MAX, RESULT_BYTES, |(_, size)| *size) {
             let (Some((first, _)), Some((last, _))) = (stretch.first(), stretch.last()) else {
                 continue;
             };
             let values = vec![id_value(saga), Value::from(*first), Value::from(*last)];
             let rows = self
                 .work()
-                .query_all_raw(schema.statement(&text, values))
+                .query_all_raw(schema.statement(&sql, values))
                 .await
                 .map_err(database)?;
             for row in &rows {
@@ -137,17 +138,17 @@ impl SagaAdmin for Outbox {
         &self,
         saga: SagaId,
         operation: &Operation,
-        decision: &Decision,
+        note: &OperatorNote,
     ) -> Result<bool, StoreError> {
         let schema = self.schema();
         let tx = self.begin_work(Some(IsolationLevel::ReadCommitted)).await?;
-        let text = schema.filled("SELECT progress, seq FROM {sagas} WHERE saga_id = ?{for_update}");
+        let sql = schema.filled("SELECT progress, seq FROM {sagas} WHERE saga_id = ?{for_update}");
         let row = tx
-            .query_one_raw(schema.statement(&text, vec![id_value(saga)]))
+            .query_one_raw(schema.statement(&sql, vec![id_value(saga)]))
             .await
             .map_err(database)?;
         let Some(row) = row else { return Ok(false) };
-        let record = operation.record(decision);
+        let record = operation.record(note);
         let before = instance(&row, 0)?;
         let Some(after) = before.after(&record) else { return Ok(false) };
         let due = if after.state.is_active() { Due::After(Duration::ZERO) } else { Due::Never };
@@ -162,18 +163,18 @@ impl SagaAdmin for Outbox {
             due,
         };
         self.record(&tx, &change).await?;
-        self.wake_after(&tx);
+        self.wake_after_commit(&tx);
         tx.commit().await?;
         Ok(true)
     }
 }
 
-/// Shows what is left of a saga whose progress cannot be read: it must not hide the others.
+/// Gives the state of a saga whose progress cannot be read, so that it does not hide the others.
 fn unreadable(row: &QueryResult, error: &StoreError) -> Result<Instance, StoreError> {
     let state: String = column(row, 7)?;
-    let strange = |()| StoreError::Mismatch(format!("a saga's state is `{state}`"));
+    let mismatch = |()| StoreError::Mismatch(format!("a saga's state is `{state}`"));
     Ok(Instance {
-        state: state.parse().map_err(strange)?,
+        state: state.parse().map_err(mismatch)?,
         reason: Some(error.to_string()),
         ..Instance::default()
     })

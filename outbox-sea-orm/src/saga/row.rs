@@ -1,4 +1,4 @@
-//! Rows of sagas and of their log: texts, and how they are read and written.
+//! Rows of sagas and of their log: SQL, and how rows are read and written.
 
 use crate::{
     dialect::Dialect, error::OutboxError, namespace::Tables, outbox::Outbox, schema::micros,
@@ -12,39 +12,39 @@ use sea_orm::{ConnectionTrait, DbErr, QueryResult, TryGetable, Value};
 use serde::de::DeserializeOwned;
 use std::sync::Arc;
 
-/// What is read of a saga that is opened.
+/// The columns of a saga that is opened.
 const OPENED: &str =
     "correlation_id, progress, data, seq, CASE WHEN deadline_at <= {now} THEN 1 ELSE 0 END, {now}";
 
 /// Bytes of a saga's progress at most: half of the packet that MariaDB takes unless told otherwise.
 const MAX_PROGRESS: usize = 8 << 20;
 
-/// The texts that are sent most.
+/// The SQL of the most frequent statements.
 #[derive(Debug)]
-pub(crate) struct SagaTexts {
+pub(crate) struct SagaSql {
     pub(super) start: Arc<str>,
     /// Without a lock, and with one.
-    pub(super) known_by: [Arc<str>; 2],
+    pub(super) by_correlation: [Arc<str>; 2],
     pub(super) set_aside: Arc<str>,
     pub(super) open: Arc<str>,
-    pub(super) open_any: Arc<str>,
+    pub(super) open_for_reply: Arc<str>,
     pub(super) release: Arc<str>,
     log: [Arc<str>; 2],
     /// By [`Next`], without and with data, with one record or two.
     change: [[[Arc<str>; 2]; 2]; 5],
 }
 
-/// What becomes of a saga's place among those that are due.
+/// When a saga is due after a change, and whether its claim ends.
 #[derive(Clone, Copy)]
 enum Next {
-    Held,
+    Leased,
     After,
     AfterOrDeadline,
     Never,
     Ended,
 }
 
-impl SagaTexts {
+impl SagaSql {
     pub(crate) fn new(dialect: Dialect, tables: &Tables) -> Self {
         let sql = |text: &str| dialect.sql(tables, text);
         let (insert, unless_there) = dialect.insert_if_absent();
@@ -57,7 +57,7 @@ impl SagaTexts {
                  deadline_at, started_at, changed_at) \
                  VALUES (?, ?, ?, ?, 'running', ?, ?, 1, 0, {{now}}, {{now}} + ?, {{now}}, {{now}}){unless_there}"
             )),
-            known_by: ["", "{for_share}"].map(|lock| {
+            by_correlation: ["", "{for_share}"].map(|lock| {
                 sql(&format!(
                     "SELECT saga_id, state, ended_at FROM {{sagas}} WHERE name = ? AND correlation_id = ?{lock}"
                 ))
@@ -66,16 +66,16 @@ impl SagaTexts {
                 "UPDATE {sagas} SET correlation_id = ? WHERE name = ? AND correlation_id = ? AND ended_at IS NOT NULL",
             ),
             open: sql(&format!("SELECT {OPENED} FROM {{sagas}} WHERE saga_id = ? AND epoch = ?{{for_update}}")),
-            open_any: sql(&format!("SELECT {OPENED}, name, version FROM {{sagas}} WHERE saga_id = ?{{for_update}}")),
+            open_for_reply: sql(&format!("SELECT {OPENED}, name, version FROM {{sagas}} WHERE saga_id = ?{{for_update}}")),
             release: sql("UPDATE {sagas} SET epoch = epoch + 1, due_at = {now} \
                  WHERE saga_id = ? AND epoch = ? AND due_at IS NOT NULL"),
             log: [1, 2].map(|records| sql(&log(records))),
-            change: [Next::Held, Next::After, Next::AfterOrDeadline, Next::Never, Next::Ended].map(change),
+            change: [Next::Leased, Next::After, Next::AfterOrDeadline, Next::Never, Next::Ended].map(change),
         }
     }
 }
 
-/// The text that appends so many records.
+/// Gives the SQL that appends so many records.
 fn log(records: usize) -> String {
     let row = vec!["(?, ?, ?, ?, ?, {now})"; records].join(", ");
     format!("INSERT INTO {{saga_log}} (saga_id, seq, kind, step, body, at_us) VALUES {row}")
@@ -91,7 +91,7 @@ impl Outbox {
         let schema = self.schema();
         let waits_until_deadline = !change.instance.backward && !change.instance.past_pivot();
         let (next, spans) = match change.due {
-            Due::Held(lease) => (Next::Held, vec![lease / 2, lease]),
+            Due::Leased(lease) => (Next::Leased, vec![lease / 2, lease]),
             Due::After(wait) if waits_until_deadline => (Next::AfterOrDeadline, vec![wait, wait]),
             Due::After(wait) => (Next::After, vec![wait]),
             Due::Never if change.instance.state.is_final() => (Next::Ended, Vec::new()),
@@ -106,7 +106,7 @@ impl Outbox {
         values.extend(spans.into_iter().map(|span| Value::from(micros(span))));
         values.push(id_value(change.id));
         let (dialect, with_data) = (schema.dialect(), change.data.is_some());
-        let text = match change.records.len() {
+        let sql = match change.records.len() {
             n @ 1..=2 => {
                 Arc::clone(&schema.sagas.change[next as usize][usize::from(with_data)][n - 1])
             }
@@ -116,7 +116,7 @@ impl Outbox {
         if together {
             values.extend(logged(change.id, change.seq, change.records)?);
         }
-        conn.execute_raw(schema.statement(&text, values)).await.map_err(database)?;
+        conn.execute_raw(schema.statement(&sql, values)).await.map_err(database)?;
         if together {
             Ok(())
         } else {
@@ -124,7 +124,7 @@ impl Outbox {
         }
     }
 
-    /// Appends records behind a place of a saga's log.
+    /// Appends records behind a number of a saga's log.
     pub(super) async fn append_to_log<C: ConnectionTrait>(
         &self,
         conn: &C,
@@ -133,23 +133,25 @@ impl Outbox {
         records: &[Record],
     ) -> Result<(), StoreError> {
         let schema = self.schema();
-        let text = match records.len() {
+        let sql = match records.len() {
             0 => return Ok(()),
             n @ 1..=2 => Arc::clone(&schema.sagas.log[n - 1]),
             n => schema.filled(&log(n)),
         };
         let values = logged(saga, behind, records)?;
-        conn.execute_raw(schema.statement(&text, values)).await.map_err(database)?;
+        conn.execute_raw(schema.statement(&sql, values)).await.map_err(database)?;
         Ok(())
     }
 }
 
-/// Writes the change of a saga's row, and on databases that can, the records with it, so that a step takes one round trip
-/// less.
+/// Gives the SQL that changes a saga's row and, on databases that can, appends the records in the
+/// same statement, so that a step takes one round trip less.
 fn change(dialect: Dialect, next: Next, data: bool, records: usize) -> String {
     let next = match next {
-        // Whoever holds it leaves an odd epoch, whoever gives it back an even one. A claim is prolonged when half of it has passed: the place in the index stays meanwhile.
-        Next::Held => "due_at = CASE WHEN due_at < {now} + ? THEN {now} + ? ELSE due_at END",
+        // A claimed saga has an odd epoch, and the end of the claim makes it even. A claim is
+        // extended once half of it has passed, so that the row's position in the index of due sagas
+        // changes less often.
+        Next::Leased => "due_at = CASE WHEN due_at < {now} + ? THEN {now} + ? ELSE due_at END",
         Next::After => "epoch = epoch + epoch % 2, due_at = {now} + ?",
         Next::AfterOrDeadline => {
             "epoch = epoch + epoch % 2, due_at = CASE WHEN deadline_at < {now} + ? THEN deadline_at ELSE {now} + ? END"
@@ -168,7 +170,7 @@ fn change(dialect: Dialect, next: Next, data: bool, records: usize) -> String {
     }
 }
 
-/// Gives the values of records behind a place of a saga's log.
+/// Gives the values of records behind a number of a saga's log.
 fn logged(saga: SagaId, behind: u64, records: &[Record]) -> Result<Vec<Value>, StoreError> {
     let mut values = Vec::with_capacity(records.len() * 5);
     for (seq, record) in (behind + 1..).zip(records) {
@@ -183,7 +185,7 @@ fn logged(saga: SagaId, behind: u64, records: &[Record]) -> Result<Vec<Value>, S
     Ok(values)
 }
 
-/// Reads a saga that is opened.
+/// Reads the row of a saga that is opened.
 pub(super) fn opened(row: &QueryResult) -> Result<OpenSaga, StoreError> {
     Ok(OpenSaga {
         correlation: column::<String>(row, 0)?.into(),
@@ -194,12 +196,12 @@ pub(super) fn opened(row: &QueryResult) -> Result<OpenSaga, StoreError> {
     })
 }
 
-/// Reads where a saga stands.
+/// Reads a saga's state.
 pub(super) fn instance(row: &QueryResult, index: usize) -> Result<Instance, StoreError> {
     read(&column::<String>(row, index)?, "progress")
 }
 
-/// Reads JSON of the store's own.
+/// Reads JSON that the store has written.
 pub(super) fn read<T: DeserializeOwned>(text: &str, what: &str) -> Result<T, StoreError> {
     serde_json::from_str(text)
         .map_err(|e| StoreError::Mismatch(format!("a saga's {what}: {:?}", e.classify())))
@@ -212,7 +214,7 @@ fn data(row: &QueryResult, index: usize) -> Result<Json, StoreError> {
         .map_err(|e| StoreError::Mismatch(format!("a saga's data: {:?}", e.classify())))
 }
 
-/// Writes how far a saga is, with the outputs of its steps: all of it goes in one statement.
+/// Encodes a saga's state, with the outputs of its steps, for one statement.
 fn progress<T: serde::Serialize>(instance: &T) -> Result<String, StoreError> {
     let text = written(instance)?;
     if text.len() > MAX_PROGRESS {
@@ -240,7 +242,7 @@ pub(super) fn id(row: &QueryResult, index: usize) -> Result<SagaId, StoreError> 
     column(row, index).map(SagaId::from_uuid)
 }
 
-/// Numbers are counted in memory without a sign and stored with one.
+/// Converts a number to its stored type, which has a sign.
 pub(super) fn stored(number: u64) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
 }

@@ -1,4 +1,4 @@
-//! What starts and steps write, in their own transaction.
+//! The writes of starts and steps, in their own transactions.
 
 use super::row::{column, database, id, id_value, opened, version};
 use crate::{OutboxTransaction, outbox::Outbox, schema::micros};
@@ -8,22 +8,22 @@ use outbox_core::{
     outbox::StoreError,
     runtime::Wake,
     saga::{
-        Change, Claim, Instance, Known, Marked, NewSaga, OpenSaga, Record, SagaSource, SagaStarts,
-        SagaStore, Started, Waiting,
+        Change, DefinitionId, Instance, LockOutcome, NewSaga, OpenSaga, Record, SagaClaim,
+        SagaSource, SagaStarts, SagaStore, Started, WaitEdges,
     },
 };
 use sea_orm::{ConnectionTrait, QueryResult, Value};
 use std::time::Duration;
 
-/// Who is waited for.
+/// What a statement of a saga waits for, in errors.
 const WHAT: &str = "the table of sagas";
 
 #[async_trait]
 impl SagaStore for Outbox {
     async fn start(&self, tx: &OutboxTransaction, saga: &NewSaga) -> Result<Started, StoreError> {
         let schema = self.schema();
-        let known_by = || [Value::from(&*saga.name), Value::from(&*saga.correlation)];
-        let [name, correlation] = known_by();
+        let key = || [Value::from(&*saga.name), Value::from(&*saga.correlation)];
+        let [name, correlation] = key();
         let version = i32::try_from(saga.version)
             .map_err(|_| StoreError::Mismatch(format!("version {} is too high", saga.version)))?;
         let values = vec![
@@ -35,31 +35,32 @@ impl SagaStore for Outbox {
             Value::from(saga.data.as_str()),
             Value::from(saga.deadline.map(micros)),
         ];
-        let made = tx
+        let inserted = tx
             .bounded(WHAT, tx.execute_raw(schema.statement(&schema.sagas.start, values)))
             .await
             .map_err(database)?;
-        if made.rows_affected() > 0 {
+        if inserted.rows_affected() > 0 {
             let record = Record::Started { data: saga.data.clone() };
             self.append_to_log(tx, saga.id, 0, &[record]).await?;
-            self.wake_after(tx);
+            self.wake_after_commit(tx);
             return Ok(Started::New { id: saga.id });
         }
-        // A plain read does not wait for a step that is done meanwhile. A locking one sees what was committed after this
-        // transaction's first look too, where the first look is what a plain one sees: an ended saga may have been set aside.
-        for (text, is_as_of_now) in
-            schema.sagas.known_by.iter().zip([!schema.dialect().is_mysql(), true])
+        // A plain read does not wait for the transaction of a step. A locking read also sees what
+        // was committed after this transaction's first read, which fixes what a plain one sees: an
+        // ended saga may have been set aside meanwhile.
+        for (sql, is_as_of_now) in
+            schema.sagas.by_correlation.iter().zip([!schema.dialect().is_mysql(), true])
         {
-            let asked = schema.statement(text, known_by().to_vec());
-            if let Some(row) = tx.bounded(WHAT, tx.query_one_raw(asked)).await.map_err(database)? {
+            let query = schema.statement(sql, key().to_vec());
+            if let Some(row) = tx.bounded(WHAT, tx.query_one_raw(query)).await.map_err(database)? {
                 let started = started(&row)?;
                 if is_as_of_now || !matches!(started, Started::AlreadyEnded { .. }) {
                     return Ok(started);
                 }
             }
         }
-        // It was forgotten at this very moment.
-        Err(StoreError::Busy("a saga was there and is not any more".into()))
+        // A coordinator has pruned it at this very moment.
+        Err(StoreError::Busy("the saga under this correlation id was deleted meanwhile".into()))
     }
 
     async fn set_aside(
@@ -70,13 +71,15 @@ impl SagaStore for Outbox {
     ) -> Result<(), StoreError> {
         let schema = self.schema();
         if schema.dialect().is_mysql() {
-            // Two at once wait for each other at the row itself: one that waited in the index of correlation ids would be in the
-            // way of the other's INSERT there, and InnoDB would end one of them as a deadlock.
-            let asked = vec![Value::from(&*new.name), Value::from(&*new.correlation)];
-            let asked = schema.statement(&schema.sagas.known_by[0], asked);
-            if let Some(row) = tx.bounded(WHAT, tx.query_one_raw(asked)).await.map_err(database)? {
-                let held = schema.statement(&schema.sagas.open_any, vec![id_value(id(&row, 0)?)]);
-                tx.bounded(WHAT, tx.query_one_raw(held)).await.map_err(database)?;
+            // Two such starts at once wait for each other at the row itself: one that waited in the
+            // index of correlation ids would block the other's INSERT there, and InnoDB would end
+            // one of them as a deadlock.
+            let key = vec![Value::from(&*new.name), Value::from(&*new.correlation)];
+            let query = schema.statement(&schema.sagas.by_correlation[0], key);
+            if let Some(row) = tx.bounded(WHAT, tx.query_one_raw(query)).await.map_err(database)? {
+                let lock =
+                    schema.statement(&schema.sagas.open_for_reply, vec![id_value(id(&row, 0)?)]);
+                tx.bounded(WHAT, tx.query_one_raw(lock)).await.map_err(database)?;
             }
         }
         let values =
@@ -93,17 +96,17 @@ impl SagaStore for Outbox {
 
     async fn claim(
         &self,
-        known: &[Known],
+        definitions: &[DefinitionId],
         lease: Duration,
         limit: u32,
-    ) -> Result<Vec<Claim>, StoreError> {
-        self.claim_sagas(known, lease, limit).await
+    ) -> Result<Vec<SagaClaim>, StoreError> {
+        self.claim_sagas(definitions, lease, limit).await
     }
 
     async fn open(
         &self,
         tx: &OutboxTransaction,
-        claim: &Claim,
+        claim: &SagaClaim,
     ) -> Result<Option<OpenSaga>, StoreError> {
         let schema = self.schema();
         let values = vec![id_value(claim.id), Value::from(claim.epoch)];
@@ -114,14 +117,14 @@ impl SagaStore for Outbox {
         row.map(|row| opened(&row)).transpose()
     }
 
-    async fn open_any(
+    async fn open_for_reply(
         &self,
         tx: &OutboxTransaction,
         saga: SagaId,
-    ) -> Result<Option<(Known, OpenSaga)>, StoreError> {
+    ) -> Result<Option<(DefinitionId, OpenSaga)>, StoreError> {
         let schema = self.schema();
-        let asked = schema.statement(&schema.sagas.open_any, vec![id_value(saga)]);
-        let row = tx.bounded(WHAT, tx.query_one_raw(asked)).await.map_err(database)?;
+        let query = schema.statement(&schema.sagas.open_for_reply, vec![id_value(saga)]);
+        let row = tx.bounded(WHAT, tx.query_one_raw(query)).await.map_err(database)?;
         row.map(|row| Ok(((column::<String>(&row, 6)?.into(), version(&row, 7)?), opened(&row)?)))
             .transpose()
     }
@@ -130,7 +133,7 @@ impl SagaStore for Outbox {
         tx.after_commit(hook);
     }
 
-    fn wake_after(&self, tx: &OutboxTransaction) {
+    fn wake_after_commit(&self, tx: &OutboxTransaction) {
         let wake = self.wake_of_sagas().clone();
         tx.after_commit(move || wake.wake());
     }
@@ -140,8 +143,8 @@ impl SagaStore for Outbox {
         tx: &OutboxTransaction,
         saga: SagaId,
         entity: &str,
-    ) -> Result<Marked, StoreError> {
-        tx.bounded(WHAT, self.mark(tx, saga, entity)).await
+    ) -> Result<LockOutcome, StoreError> {
+        tx.bounded(WHAT, self.lock_entity(tx, saga, entity)).await
     }
 
     async fn holder(
@@ -149,33 +152,33 @@ impl SagaStore for Outbox {
         tx: &OutboxTransaction,
         entity: &str,
     ) -> Result<Option<SagaId>, StoreError> {
-        self.marked_by(tx, entity, "").await
+        self.lock_holder(tx, entity, "").await
     }
 
-    async fn pin_holder(
+    async fn holder_for_share(
         &self,
         tx: &OutboxTransaction,
         entity: &str,
     ) -> Result<Option<SagaId>, StoreError> {
-        self.marked_by(tx, entity, "{for_share}").await
+        self.lock_holder(tx, entity, "{for_share}").await
     }
 
-    async fn make_due(&self, tx: &OutboxTransaction, saga: SagaId) -> Result<(), StoreError> {
-        self.end_rest(tx, saga).await.map(drop)
+    async fn schedule_now(&self, tx: &OutboxTransaction, saga: SagaId) -> Result<(), StoreError> {
+        self.schedule_saga_now(tx, saga).await.map(drop)
     }
 
-    async fn waiting(
+    async fn wait_edges(
         &self,
         tx: &OutboxTransaction,
         sagas: &[SagaId],
-    ) -> Result<Vec<Waiting>, StoreError> {
-        self.waiting_sagas(tx, sagas).await
+    ) -> Result<Vec<WaitEdges>, StoreError> {
+        self.find_wait_edges(tx, sagas).await
     }
 
     async fn record(&self, tx: &OutboxTransaction, change: &Change<'_>) -> Result<(), StoreError> {
         tx.bounded(WHAT, self.change_saga(tx, change)).await?;
-        if !change.before.waits().eq(change.instance.waits()) {
-            self.note_waits(tx, change).await?;
+        if !change.before.blocked_on().eq(change.instance.blocked_on()) {
+            self.record_waits(tx, change).await?;
         }
         let ends = change.instance.state.is_final() && !change.before.state.is_final();
         if ends && !change.instance.locks.is_empty() {
@@ -184,7 +187,7 @@ impl SagaStore for Outbox {
         Ok(())
     }
 
-    async fn release(&self, claims: &[Claim]) -> Result<(), StoreError> {
+    async fn release(&self, claims: &[SagaClaim]) -> Result<(), StoreError> {
         let schema = self.schema();
         for claim in claims {
             let values = vec![id_value(claim.id), Value::from(claim.epoch)];
@@ -195,7 +198,7 @@ impl SagaStore for Outbox {
     }
 }
 
-/// Reads what is under a name and correlation id.
+/// Reads the outcome of a start from the row under its name and correlation id.
 fn started(row: &QueryResult) -> Result<Started, StoreError> {
     let (id, state) = (id(row, 0)?, column::<String>(row, 1)?);
     Ok(match column::<Option<i64>>(row, 2)? {
@@ -215,11 +218,11 @@ impl SagaSource for Outbox {
         self.wake_of_sagas().clone()
     }
 
-    async fn missing(&self, known: &[Known]) -> Result<Vec<Known>, StoreError> {
-        self.missing_definitions(known).await
+    async fn missing(&self, definitions: &[DefinitionId]) -> Result<Vec<DefinitionId>, StoreError> {
+        self.missing_definitions(definitions).await
     }
 
-    async fn forget(&self, keep: Duration, limit: u32) -> Result<u64, StoreError> {
-        self.forget_sagas(keep, limit).await
+    async fn prune(&self, keep: Duration, limit: u32) -> Result<u64, StoreError> {
+        self.prune_sagas(keep, limit).await
     }
 }

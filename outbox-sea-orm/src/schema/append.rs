@@ -1,8 +1,8 @@
-//! Events go into the outbox.
+//! Appends events to the outbox.
 
 use super::{Schema, micros, rows};
 use crate::{
-    cut::{STATEMENT_BYTES, of_event, stretches},
+    chunks::{STATEMENT_BYTES, chunks_by_size, event_size},
     dialect::Dialect,
     namespace::Tables,
 };
@@ -20,36 +20,37 @@ pub(super) const CHUNK: usize = 500;
 /// Header under which an event's own retry policy is stored.
 pub(crate) const RETRY_HEADER: &str = "outboxretry";
 
-/// Columns of what is known of an event, in the order of [`values`].
+/// Columns of an event, in the order of [`push_values`].
 pub(crate) const EVENT_COLUMNS: &str = "message_id, source, topic, event_type, event_version, aggregate_type, \
                                         message_key, content_type, payload, headers";
 /// Placeholders of [`EVENT_COLUMNS`].
 pub(super) const EVENT_MARKS: &str = "?, ?, ?, ?, ?, ?, ?, ?, ?, ?";
 
 /// Writes the INSERT of `n` events.
-pub(super) fn text(dialect: Dialect, tables: &Tables, n: usize) -> Arc<str> {
+pub(super) fn append_sql(dialect: Dialect, tables: &Tables, n: usize) -> Arc<str> {
     let group = format!("(?, {EVENT_MARKS}, {{now}}, {{now}} + ?)");
     let columns = format!("partition_no, {EVENT_COLUMNS}, created_at, expires_at");
     dialect.sql(tables, &format!("INSERT INTO {{events}} ({columns}) VALUES {}", rows(&group, n)))
 }
 
 impl Schema {
-    /// Saves events, in the order of their places, in one INSERT (or one for every 500, and for every 960 KiB).
+    /// Saves events, in the order of their places, in one INSERT (or one for every 500, and for
+    /// every 960 KiB).
     ///
-    /// `source` is the service that they come from.
+    /// `source` is the service that emits them.
     ///
     /// # Errors
-    /// What the database said.
+    /// The database's error.
     pub async fn append<C: ConnectionTrait>(
         &self,
         conn: &C,
         source: &str,
         events: &[NewEvent],
     ) -> Result<(), DbErr> {
-        for chunk in stretches(events, CHUNK, STATEMENT_BYTES, of_event) {
-            let text = match chunk.len() {
+        for chunk in chunks_by_size(events, CHUNK, STATEMENT_BYTES, event_size) {
+            let sql = match chunk.len() {
                 1 => Arc::clone(&self.append_one),
-                n => text(self.dialect, &self.tables, n),
+                n => append_sql(self.dialect, &self.tables, n),
             };
             let mut bound = Vec::with_capacity(chunk.len() * 12);
             for event in chunk {
@@ -57,7 +58,7 @@ impl Schema {
                 push_values(&mut bound, source, event);
                 bound.push(Value::BigInt(event.ttl.map(micros)));
             }
-            conn.execute_raw(self.statement(&text, bound)).await?;
+            conn.execute_raw(self.statement(&sql, bound)).await?;
         }
         Ok(())
     }
@@ -87,7 +88,7 @@ pub(super) fn push_values(bound: &mut Vec<Value>, source: &str, event: &NewEvent
     bound.push(Value::from(with_retry(&event.headers, event.retry).to_json()));
 }
 
-/// Binds [`EVENT_COLUMNS`] of a message that came from elsewhere.
+/// Binds [`EVENT_COLUMNS`] of a received message.
 pub(super) fn push_message(bound: &mut Vec<Value>, message: &Message) {
     bound.push(Value::from(*message.id.as_uuid()));
     bound.push(Value::from(message.source.as_str()));

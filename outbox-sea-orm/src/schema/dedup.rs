@@ -1,7 +1,7 @@
-//! Keys that make the repeat of a whole transaction harmless.
+//! Dedup keys, with which a whole transaction may be repeated safely.
 
 use super::{Schema, micros, rows};
-use crate::cut::{STATEMENT_BYTES, stretches};
+use crate::chunks::{STATEMENT_BYTES, chunks_by_size};
 use outbox_core::event::MessageId;
 use sea_orm::{ConnectionTrait, DbErr, QueryResult, Value};
 use std::{collections::HashMap, time::Duration};
@@ -9,17 +9,17 @@ use uuid::Uuid;
 
 /// Keys of one statement.
 const CHUNK: usize = 500;
-/// Bytes of a claim beside its key.
-const CLAIM: usize = 64;
-/// How often a key is claimed again that was pruned while it was looked at.
+/// Bytes of a reservation beside its key.
+const RESERVATION: usize = 64;
+/// Tries to reserve a key that was pruned between the INSERT and the read.
 const TRIES: usize = 3;
 
-/// A key that an event claims.
+/// A key that an event reserves.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct DedupClaim {
+pub struct DedupReservation {
     /// The key, 1 to 255 bytes.
     pub key: String,
-    /// The event that claims it.
+    /// The event that reserves it.
     pub message_id: MessageId,
     /// Hash of the event's payload, to tell a repeat from another event under the same key.
     pub payload_hash: i64,
@@ -30,7 +30,7 @@ pub struct DedupClaim {
 /// A key that another event holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct DedupConflict {
-    /// Index of the claim that failed; the lowest, if several did.
+    /// Index of the reservation that failed; the lowest, if several did.
     pub index: usize,
     /// The event that holds the key.
     pub message_id: MessageId,
@@ -38,74 +38,84 @@ pub struct DedupConflict {
     pub same_bytes: bool,
 }
 
-/// Who holds a key, and with which payload.
+/// The event that holds a key, and the hash of its payload.
 type Holder = (MessageId, i64);
 
 impl Schema {
-    /// Claims keys for events; a key whose time has passed is free, and one that the same event holds stays its own.
+    /// Reserves keys for events; a key whose retention has passed is free, and one that the same
+    /// event holds stays its own.
     ///
-    /// Says which claim failed, if one did: the others are held then, until the transaction is rolled back. Waits for
-    /// another transaction that claims the same key.
+    /// Gives the reservation that failed, if one did: the transaction holds the other keys then,
+    /// until it is rolled back. Waits for another transaction that reserves the same key.
     ///
     /// # Errors
-    /// What the database said.
-    pub async fn claim_dedup<C: ConnectionTrait>(
+    /// The database's error.
+    pub async fn reserve_dedup_keys<C: ConnectionTrait>(
         &self,
         conn: &C,
-        claims: &[DedupClaim],
+        reservations: &[DedupReservation],
     ) -> Result<Option<DedupConflict>, DbErr> {
-        // Sorted, so that two transactions with the same keys wait for each other in the same order.
-        let mut sorted: Vec<(usize, &DedupClaim)> = claims.iter().enumerate().collect();
+        // Sorted, so that two transactions with the same keys wait for each other in the same
+        // order.
+        let mut sorted: Vec<(usize, &DedupReservation)> = reservations.iter().enumerate().collect();
         sorted.sort_by(|(i, a), (j, b)| (&a.key, i).cmp(&(&b.key, j)));
-        let mut first: Vec<(usize, &DedupClaim)> = Vec::with_capacity(sorted.len());
+        let mut first: Vec<(usize, &DedupReservation)> = Vec::with_capacity(sorted.len());
         let mut conflicts: Vec<DedupConflict> = Vec::new();
-        for (index, claim) in sorted {
+        for (index, reservation) in sorted {
             match first.last() {
-                Some((_, held)) if held.key == claim.key => {
-                    conflicts.extend(conflict(index, claim, (held.message_id, held.payload_hash)));
+                Some((_, held)) if held.key == reservation.key => {
+                    conflicts.extend(conflict(
+                        index,
+                        reservation,
+                        (held.message_id, held.payload_hash),
+                    ));
                 }
-                _ => first.push((index, claim)),
+                _ => first.push((index, reservation)),
             }
         }
-        for chunk in stretches(&first, CHUNK, STATEMENT_BYTES, |(_, claim)| claim.key.len() + CLAIM)
-        {
+        for chunk in chunks_by_size(&first, CHUNK, STATEMENT_BYTES, |(_, reservation)| {
+            reservation.key.len() + RESERVATION
+        }) {
             let holders = if self.dialect.is_mysql() {
-                self.claim_and_lock(conn, chunk).await?
+                self.reserve_and_lock(conn, chunk).await?
             } else {
-                self.claim_returning(conn, chunk).await?
+                self.reserve_returning(conn, chunk).await?
             };
-            for (index, claim) in chunk {
+            for (index, reservation) in chunk {
                 conflicts.extend(
-                    holders.get(&claim.key).and_then(|holder| conflict(*index, claim, *holder)),
+                    holders
+                        .get(&reservation.key)
+                        .and_then(|holder| conflict(*index, reservation, *holder)),
                 );
             }
         }
         Ok(conflicts.into_iter().min_by_key(|c| c.index))
     }
 
-    /// Where an upsert can be conditional and say what it did. Gives the holders of the keys that were not free.
-    async fn claim_returning<C: ConnectionTrait>(
+    /// Reserves keys where an upsert can have a condition and a RETURNING clause. Gives the holders
+    /// of the other keys.
+    async fn reserve_returning<C: ConnectionTrait>(
         &self,
         conn: &C,
-        claims: &[(usize, &DedupClaim)],
+        reservations: &[(usize, &DedupReservation)],
     ) -> Result<HashMap<String, Holder>, DbErr> {
         let mut holders = HashMap::new();
-        let mut left: Vec<&DedupClaim> = claims.iter().map(|(_, c)| *c).collect();
+        let mut left: Vec<&DedupReservation> = reservations.iter().map(|(_, c)| *c).collect();
         for _ in 0..TRIES {
-            let text =
-                self.filled(&self.dialect.claim_keys(&rows("(?, ?, ?, {now} + ?)", left.len())));
-            let claimed = conn.query_all_raw(self.statement(&text, insert_values(&left))).await?;
-            let claimed = holders_of(&claimed)?;
-            left.retain(|c| !claimed.contains_key(&c.key));
+            let sql =
+                self.filled(&self.dialect.reserve_keys(&rows("(?, ?, ?, {now} + ?)", left.len())));
+            let reserved = conn.query_all_raw(self.statement(&sql, insert_values(&left))).await?;
+            let reserved = holders_of(&reserved)?;
+            left.retain(|c| !reserved.contains_key(&c.key));
             if left.is_empty() {
                 break;
             }
-            let text = self.filled(&format!(
+            let sql = self.filled(&format!(
                 "SELECT dedup_key, message_id, payload_hash FROM {{dedup}} WHERE dedup_key IN ({})",
                 rows("?", left.len())
             ));
             let keys = left.iter().map(|c| Value::from(c.key.as_str())).collect();
-            holders.extend(holders_of(&conn.query_all_raw(self.statement(&text, keys)).await?)?);
+            holders.extend(holders_of(&conn.query_all_raw(self.statement(&sql, keys)).await?)?);
             left.retain(|c| !holders.contains_key(&c.key));
             if left.is_empty() {
                 break;
@@ -114,43 +124,45 @@ impl Schema {
         Ok(holders)
     }
 
-    /// Where it cannot: an insert that changes nothing where the key is there takes the lock, a locking read tells.
-    async fn claim_and_lock<C: ConnectionTrait>(
+    /// Reserves keys where it cannot: an INSERT that leaves an existing key as it is takes the
+    /// lock, then a locking read gives the holders.
+    async fn reserve_and_lock<C: ConnectionTrait>(
         &self,
         conn: &C,
-        claims: &[(usize, &DedupClaim)],
+        reservations: &[(usize, &DedupReservation)],
     ) -> Result<HashMap<String, Holder>, DbErr> {
-        let claims: Vec<&DedupClaim> = claims.iter().map(|(_, c)| *c).collect();
-        let text =
-            self.filled(&self.dialect.claim_keys(&rows("(?, ?, ?, {now} + ?)", claims.len())));
-        conn.execute_raw(self.statement(&text, insert_values(&claims))).await?;
-        let text = self.filled(&format!(
+        let reservations: Vec<&DedupReservation> = reservations.iter().map(|(_, c)| *c).collect();
+        let sql = self
+            .filled(&self.dialect.reserve_keys(&rows("(?, ?, ?, {now} + ?)", reservations.len())));
+        conn.execute_raw(self.statement(&sql, insert_values(&reservations))).await?;
+        let sql = self.filled(&format!(
             "SELECT dedup_key, message_id, payload_hash, CASE WHEN until < {{now}} THEN 1 ELSE 0 END FROM {{dedup}} \
              WHERE dedup_key IN ({}) ORDER BY dedup_key{{for_update}}",
-            rows("?", claims.len())
+            rows("?", reservations.len())
         ));
-        let keys = claims.iter().map(|c| Value::from(c.key.as_str())).collect();
-        let found = conn.query_all_raw(self.statement(&text, keys)).await?;
+        let keys = reservations.iter().map(|c| Value::from(c.key.as_str())).collect();
+        let found = conn.query_all_raw(self.statement(&sql, keys)).await?;
         let mut holders = holders_of(&found)?;
         for row in found {
             let (key, expired): (String, i64) =
                 (row.try_get_by_index(0)?, row.try_get_by_index(3)?);
-            let Some(claim) = claims.iter().find(|c| expired != 0 && c.key == key) else {
+            let Some(reservation) = reservations.iter().find(|c| expired != 0 && c.key == key)
+            else {
                 continue;
             };
-            let text = self
+            let sql = self
                 .filled("UPDATE {dedup} SET message_id = ?, payload_hash = ?, until = {now} + ? WHERE dedup_key = ?");
-            let mut bound = insert_values(&[*claim]);
+            let mut bound = insert_values(&[*reservation]);
             bound.rotate_left(1);
-            conn.execute_raw(self.statement(&text, bound)).await?;
+            conn.execute_raw(self.statement(&sql, bound)).await?;
             holders.remove(&key);
         }
         Ok(holders)
     }
 }
 
-fn insert_values(claims: &[&DedupClaim]) -> Vec<Value> {
-    let values = |c: &&DedupClaim| {
+fn insert_values(reservations: &[&DedupReservation]) -> Vec<Value> {
+    let values = |c: &&DedupReservation| {
         [
             Value::from(c.key.as_str()),
             Value::from(*c.message_id.as_uuid()),
@@ -158,7 +170,7 @@ fn insert_values(claims: &[&DedupClaim]) -> Vec<Value> {
             Value::from(micros(c.keep)),
         ]
     };
-    claims.iter().flat_map(values).collect()
+    reservations.iter().flat_map(values).collect()
 }
 
 fn holders_of(rows: &[QueryResult]) -> Result<HashMap<String, Holder>, DbErr> {
@@ -169,10 +181,14 @@ fn holders_of(rows: &[QueryResult]) -> Result<HashMap<String, Holder>, DbErr> {
     rows.iter().map(holder).collect()
 }
 
-fn conflict(index: usize, claim: &DedupClaim, (message_id, hash): Holder) -> Option<DedupConflict> {
-    (message_id != claim.message_id).then_some(DedupConflict {
+fn conflict(
+    index: usize,
+    reservation: &DedupReservation,
+    (message_id, hash): Holder,
+) -> Option<DedupConflict> {
+    (message_id != reservation.message_id).then_some(DedupConflict {
         index,
         message_id,
-        same_bytes: hash == claim.payload_hash,
+        same_bytes: hash == reservation.payload_hash,
     })
 }

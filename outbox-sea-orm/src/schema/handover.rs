@@ -1,18 +1,20 @@
-//! Stored deliveries that wait for an instance that knows them, and names of handlers.
+//! Deferred deliveries that wait for an instance that knows their type or saga, and names of
+//! handlers.
 
-use super::{Schema, claims::CLAIMABLE, micros};
+use super::{Schema, deferred_claims::CLAIMABLE, micros};
 use crate::store::decode::count;
 use outbox_core::outbox::{
-    Awaited, AwaitedBy, COUNTED_DELIVERIES, ClaimQuery, PutBy, StoredDelivery,
+    Awaited, AwaitedBy, COUNTED_DELIVERIES, ClaimQuery, DeferredDelivery, StoredDelivery,
 };
 use sea_orm::{ConnectionTrait, DbErr, QueryResult, Value};
 use std::{sync::Arc, time::Duration};
 
-/// Kinds of what is waited for that are told at once.
-const KINDS: i64 = 1_000;
-/// Kinds that one statement asks for: a condition of so many parts is nested as deeply.
+/// Most kinds of awaited things in one list.
+const MAX_KINDS: i64 = 1_000;
+/// Kinds in the condition of one statement: the database nests a condition of so many parts as
+/// deeply.
 const CHUNK: usize = 50;
-/// What a delivery waits for, in the order of [`values`].
+/// The columns of the awaited type or saga, in the order of [`values`].
 pub(super) const AWAITS: [&str; 3] = ["awaits_kind", "awaits", "awaits_version"];
 
 /// Gives the values of [`AWAITS`].
@@ -25,42 +27,44 @@ pub(super) fn values(awaited: Option<&Awaited>) -> [Value; 3] {
 }
 
 impl Schema {
-    /// Stores a delivery, to wait for an instance that knows it; one that is stored already stays as it is.
+    /// Defers a delivery, to wait for an instance that knows it; one that is deferred already stays
+    /// as it is.
     ///
     /// # Errors
-    /// What the database said.
-    pub async fn leave<C: ConnectionTrait>(
+    /// The database's error.
+    pub async fn hand_over<C: ConnectionTrait>(
         &self,
         conn: &C,
-        delivery: &PutBy<'_>,
+        delivery: &DeferredDelivery<'_>,
         awaited: Option<&Awaited>,
     ) -> Result<(), DbErr> {
         let due_in = Some(delivery.due_in.unwrap_or_default());
-        self.insert_delivery(conn, &PutBy { due_in, ..delivery.clone() }, Some(awaited)).await
+        self.insert_delivery(conn, &DeferredDelivery { due_in, ..delivery.clone() }, Some(awaited))
+            .await
     }
 
-    /// Lists what deliveries of a consumer wait for.
+    /// Lists the types and sagas that deliveries of a consumer wait for.
     ///
     /// # Errors
-    /// What the database said.
+    /// The database's error.
     pub async fn awaited<C: ConnectionTrait>(
         &self,
         conn: &C,
         consumer: &str,
     ) -> Result<Vec<AwaitedBy>, DbErr> {
-        let text = self.filled(&format!(
-            "SELECT DISTINCT handler, {} FROM {{deliveries}} WHERE consumer = ? AND awaits_since IS NOT NULL LIMIT ?",
+        let sql = self.filled(&format!(
+            "SELECT DISTINCT handler, {} FROM {{deferred}} WHERE consumer = ? AND awaits_since IS NOT NULL LIMIT ?",
             AWAITS.join(", ")
         ));
-        let bound = vec![Value::from(consumer), Value::from(KINDS)];
-        let rows = conn.query_all_raw(self.statement(&text, bound)).await?;
+        let bound = vec![Value::from(consumer), Value::from(MAX_KINDS)];
+        let rows = conn.query_all_raw(self.statement(&sql, bound)).await?;
         rows.iter().map(awaited_by).filter_map(Result::transpose).collect()
     }
 
     /// Claims deliveries that wait for one of these; they wait no longer.
     ///
     /// # Errors
-    /// What the database said; what was claimed before that is free again after the lease.
+    /// The database's error; deliveries that were claimed before it are free again after the lease.
     pub async fn claim_awaited<C: ConnectionTrait>(
         &self,
         conn: &C,
@@ -100,7 +104,7 @@ impl Schema {
     /// Counts deliveries of a consumer under other names than these.
     ///
     /// # Errors
-    /// What the database said.
+    /// The database's error.
     pub async fn under_other_names<C: ConnectionTrait>(
         &self,
         conn: &C,
@@ -108,14 +112,14 @@ impl Schema {
         handlers: &[Arc<str>],
     ) -> Result<Vec<(Arc<str>, u64)>, DbErr> {
         let known = vec!["?"; handlers.len() + 1].join(", ");
-        let text = self.filled(&format!(
-            "SELECT o.handler, COUNT(*) FROM (SELECT d.handler FROM {{deliveries}} d WHERE d.consumer = ? \
+        let sql = self.filled(&format!(
+            "SELECT o.handler, COUNT(*) FROM (SELECT d.handler FROM {{deferred}} d WHERE d.consumer = ? \
              AND d.handler NOT IN ({known}) LIMIT ?) o GROUP BY o.handler ORDER BY o.handler"
         ));
         let mut bound = vec![Value::from(consumer), Value::from("")];
         bound.extend(handlers.iter().map(|handler| Value::from(&**handler)));
         bound.push(Value::from(i64::from(COUNTED_DELIVERIES)));
-        let rows = conn.query_all_raw(self.statement(&text, bound)).await?;
+        let rows = conn.query_all_raw(self.statement(&sql, bound)).await?;
         let counted = |row: &QueryResult| -> Result<(Arc<str>, u64), DbErr> {
             Ok((
                 Arc::from(row.try_get_by_index::<String>(0)?),
@@ -128,8 +132,8 @@ impl Schema {
     /// Lets deliveries under a name wait for an instance that has the handler.
     ///
     /// # Errors
-    /// What the database said.
-    pub async fn leave_all<C: ConnectionTrait>(
+    /// The database's error.
+    pub async fn hand_over_all<C: ConnectionTrait>(
         &self,
         conn: &C,
         (consumer, handler): (&str, &str),
@@ -137,28 +141,29 @@ impl Schema {
         limit: u32,
     ) -> Result<u64, DbErr> {
         let free = format!("awaits_since IS NULL AND {CLAIMABLE}");
-        let text = self.filled(&format!(
-            "SELECT stored_id FROM {{deliveries}} WHERE consumer = ? AND handler = ? AND {free} LIMIT ?"
+        let sql = self.filled(&format!(
+            "SELECT stored_id FROM {{deferred}} WHERE consumer = ? AND handler = ? AND {free} LIMIT ?"
         ));
         let bound =
             vec![Value::from(consumer), Value::from(handler), Value::from(i64::from(limit))];
-        let (ids, marks) = self.ids(conn, &text, bound).await?;
+        let (ids, marks) = self.ids(conn, &sql, bound).await?;
         if ids.is_empty() {
             return Ok(0);
         }
-        let text = self.filled(&format!(
-            "UPDATE {{deliveries}} SET awaits_since = {{now}}, due_at = {{now}} + ? WHERE stored_id IN ({marks}) AND {free}"
+        let sql = self.filled(&format!(
+            "UPDATE {{deferred}} SET awaits_since = {{now}}, due_at = {{now}} + ? WHERE stored_id IN ({marks}) AND {free}"
         ));
         let bound = [Value::from(micros(due_in))].into_iter().chain(ids).collect();
-        Ok(conn.execute_raw(self.statement(&text, bound)).await?.rows_affected())
+        Ok(conn.execute_raw(self.statement(&sql, bound)).await?.rows_affected())
     }
 
     /// Moves deliveries from one handler's name to another's.
     ///
-    /// The first go first. Each is due then: one that was behind another that has gone would wait for ever.
+    /// The first go first. Each is due then: one that was behind another that has gone would wait
+    /// for ever.
     ///
     /// # Errors
-    /// What the database said.
+    /// The database's error.
     pub async fn rename_handler<C: ConnectionTrait>(
         &self,
         conn: &C,
@@ -166,9 +171,9 @@ impl Schema {
         (from, to): (&str, &str),
         limit: u32,
     ) -> Result<u64, DbErr> {
-        let text = self.filled(
-            "SELECT d.stored_id FROM {deliveries} d WHERE d.consumer = ? AND d.handler = ? AND NOT EXISTS (SELECT 1 \
-             FROM {deliveries} e WHERE e.consumer = d.consumer AND e.handler = ? AND e.source = d.source \
+        let sql = self.filled(
+            "SELECT d.stored_id FROM {deferred} d WHERE d.consumer = ? AND d.handler = ? AND NOT EXISTS (SELECT 1 \
+             FROM {deferred} e WHERE e.consumer = d.consumer AND e.handler = ? AND e.source = d.source \
              AND e.message_id = d.message_id) ORDER BY d.stored_id LIMIT ?",
         );
         let bound = vec![
@@ -177,26 +182,26 @@ impl Schema {
             Value::from(to),
             Value::from(i64::from(limit)),
         ];
-        let (ids, marks) = self.ids(conn, &text, bound).await?;
+        let (ids, marks) = self.ids(conn, &sql, bound).await?;
         if ids.is_empty() {
             return Ok(0);
         }
-        let text = self.filled(&format!(
-            "UPDATE {{deliveries}} SET handler = ?, due_at = COALESCE(due_at, {{now}}) \
+        let sql = self.filled(&format!(
+            "UPDATE {{deferred}} SET handler = ?, due_at = COALESCE(due_at, {{now}}) \
              WHERE stored_id IN ({marks}) AND handler = ?"
         ));
         let bound = [Value::from(to)].into_iter().chain(ids).chain([Value::from(from)]).collect();
-        Ok(conn.execute_raw(self.statement(&text, bound)).await?.rows_affected())
+        Ok(conn.execute_raw(self.statement(&sql, bound)).await?.rows_affected())
     }
 
     /// Reads ids; gives them with as many placeholders.
     async fn ids<C: ConnectionTrait>(
         &self,
         conn: &C,
-        text: &str,
+        sql: &str,
         bound: Vec<Value>,
     ) -> Result<(Vec<Value>, String), DbErr> {
-        let rows = conn.query_all_raw(self.statement(text, bound)).await?;
+        let rows = conn.query_all_raw(self.statement(sql, bound)).await?;
         let id = |row: &QueryResult| row.try_get_by_index::<i64>(0).map(Value::from);
         let ids = rows.iter().map(id).collect::<Result<Vec<Value>, DbErr>>()?;
         let marks = vec!["?"; ids.len()].join(", ");

@@ -1,4 +1,4 @@
-//! The rows of consumers' instances.
+//! The rows of the instances of consumers.
 
 use super::{Schema, micros};
 use crate::store::decode::{count, span};
@@ -7,19 +7,19 @@ use sea_orm::{ConnectionTrait, DbErr, Value};
 use std::{sync::Arc, time::Duration};
 
 impl Schema {
-    /// Writes the row of an instance that starts.
+    /// Inserts the row of an instance that starts.
     ///
     /// # Errors
-    /// What the database said.
+    /// The database's error.
     pub async fn register_instance<C: ConnectionTrait>(
         &self,
         conn: &C,
         instance: &NewInstance<'_>,
         lease: Duration,
     ) -> Result<(), DbErr> {
-        // The answer to an earlier try may have been lost.
+        // The response to an earlier try may have been lost.
         let columns = ["max_in_flight", "handlers", "lease_until"];
-        let text = self.filled(&format!(
+        let sql = self.filled(&format!(
             "INSERT INTO {{instances}} (instance_id, consumer, max_in_flight, handlers, started_at, lease_until) \
              VALUES (?, ?, ?, ?, {{now}}, {{now}} + ?){}",
             self.dialect.or_replace("instance_id", &columns)
@@ -31,39 +31,39 @@ impl Schema {
             Value::from(serde_json::json!(instance.handlers).to_string()),
             Value::from(micros(lease)),
         ];
-        conn.execute_raw(self.statement(&text, bound)).await.map(|_| ())
+        conn.execute_raw(self.statement(&sql, bound)).await.map(|_| ())
     }
 
-    /// Renews the lease of an instance; `false` when its row is gone.
+    /// Renews the lease of an instance; `false` when its row was deleted.
     ///
     /// # Errors
-    /// What the database said.
+    /// The database's error.
     pub async fn renew_instance<C: ConnectionTrait>(
         &self,
         conn: &C,
         id: &str,
         lease: Duration,
     ) -> Result<bool, DbErr> {
-        let text =
+        let sql =
             self.filled("UPDATE {instances} SET lease_until = {now} + ? WHERE instance_id = ?");
         let bound = vec![Value::from(micros(lease)), Value::from(id)];
-        Ok(conn.execute_raw(self.statement(&text, bound)).await?.rows_affected() > 0)
+        Ok(conn.execute_raw(self.statement(&sql, bound)).await?.rows_affected() > 0)
     }
 
     /// Reads the rows of a consumer's instances.
     ///
     /// # Errors
-    /// What the database said.
+    /// The database's error.
     pub async fn instances<C: ConnectionTrait>(
         &self,
         conn: &C,
         consumer: &str,
     ) -> Result<Vec<InstanceRow>, DbErr> {
-        let text = self.filled(
+        let sql = self.filled(
             "SELECT instance_id, max_in_flight, lease_until, {now} - lease_until, handlers FROM {instances} \
              WHERE consumer = ?",
         );
-        let rows = conn.query_all_raw(self.statement(&text, vec![Value::from(consumer)])).await?;
+        let rows = conn.query_all_raw(self.statement(&sql, vec![Value::from(consumer)])).await?;
         rows.iter()
             .map(|row| {
                 let over: i64 = row.try_get_by_index(3)?;
@@ -72,7 +72,7 @@ impl Schema {
                     max_in_flight: count(row.try_get_by_index(1)?),
                     lease_until: row.try_get_by_index(2)?,
                     expired_for: (over >= 0).then(|| span(over)),
-                    // A later program may say it otherwise.
+                    // A later program may write another form.
                     handlers: serde_json::from_str(&row.try_get_by_index::<String>(4)?)
                         .unwrap_or_default(),
                 })
@@ -80,10 +80,10 @@ impl Schema {
             .collect()
     }
 
-    /// Removes the row of an instance; with `if_expired` only where its lease is over.
+    /// Deletes the row of an instance; with `if_expired` only where its lease has expired.
     ///
     /// # Errors
-    /// What the database said.
+    /// The database's error.
     pub async fn remove_instance<C: ConnectionTrait>(
         &self,
         conn: &C,
@@ -91,8 +91,8 @@ impl Schema {
         if_expired: bool,
     ) -> Result<(), DbErr> {
         let condition = if if_expired { " AND lease_until < {now}" } else { "" };
-        let text =
+        let sql =
             self.filled(&format!("DELETE FROM {{instances}} WHERE instance_id = ?{condition}"));
-        conn.execute_raw(self.statement(&text, vec![Value::from(id)])).await.map(|_| ())
+        conn.execute_raw(self.statement(&sql, vec![Value::from(id)])).await.map(|_| ())
     }
 }

@@ -1,58 +1,59 @@
-//! One outbox in one database, as producers and consumers write to it: inside their own transaction, in any SeaORM
-//! connection.
+//! The tables of one outbox, as producers and consumers write to them: in their own transaction,
+//! over any SeaORM connection.
 
-mod append;
-mod barrier;
-mod claims;
-mod dedup;
-mod deliveries;
-mod handover;
-mod inbox;
-mod instances;
-mod letters;
-mod prune;
-mod schedule;
 mod source;
+mod dedup;
+mod append;
+mod schedule;
+mod inbox;
+mod barrier;
+mod deferred;
+mod deferred_claims;
+mod handover;
+mod letters;
+mod instances;
+mod prune;
 
 pub(crate) use append::{EVENT_COLUMNS, RETRY_HEADER, stored};
-pub use dedup::{DedupClaim, DedupConflict};
-pub(crate) use letters::origin;
-pub(crate) use prune::{Pruned, decided_before};
+pub use dedup::{DedupConflict, DedupReservation};
+pub(crate) use letters::consumer_route;
+pub(crate) use prune::{Pruned, resolved_before};
 pub use schedule::DeliverAt;
 
 use crate::{
     dialect::Dialect,
     migration,
     namespace::{Namespace, Tables},
-    pool::{Fault, fault_of, store_error},
-    saga::SagaTexts,
+    pool::{DbErrorClass, classify, store_error},
+    saga::SagaSql,
 };
-use barrier::BarrierTexts;
+use barrier::BarrierSql;
 use outbox_core::outbox::StoreError;
 use sea_orm::{ConnectionTrait, DatabaseConnection, DbErr, Statement, Value};
 use std::{sync::Arc, time::Duration};
 
-/// Longest span that is stored, in microseconds: 285 years, so that no sum with an instant overflows.
+/// Longest span that is stored, in microseconds: 285 years, so that no sum with an instant
+/// overflows.
 const LONGEST: i64 = 9_000_000_000_000_000;
 
-/// For how long received messages are remembered where nothing else is said: longer than any retry policy lasts.
+/// How long the inbox keeps received messages unless set: longer than any retry policy lasts.
 pub(crate) const INBOX_RETENTION: Duration = Duration::from_hours(14 * 24);
 
-/// For how long dead letters are kept after they were decided about where nothing else is said: longer than a quarter's
-/// audit looks back.
+/// How long dead letters are kept after an operator has resolved them unless set: longer than a
+/// quarter's audit looks back.
 pub(crate) const LETTER_RETENTION: Duration = Duration::from_hours(90 * 24);
 
-/// For how long commands of sagas are remembered where nothing else is said: longer than people are waited for.
+/// How long the barrier keeps commands of sagas unless set: longer than a saga waits for people.
 pub(crate) const BARRIER_RETENTION: Duration = Duration::from_hours(90 * 24);
 
-/// What is kept for how long.
+/// How long rows are kept.
 #[derive(Debug, Clone)]
 pub(crate) struct Retentions {
-    /// Messages that were received.
+    /// Received messages.
     pub(crate) inbox: Duration,
-    /// Commands of sagas that were received.
+    /// Received commands of sagas.
     pub(crate) barrier: Duration,
-    /// Dead letters that were decided about.
+    /// Resolved dead letters.
     pub(crate) letters: Duration,
 }
 
@@ -62,7 +63,8 @@ impl Default for Retentions {
     }
 }
 
-/// One outbox in one database: its dialect, its tables, its number of partitions, and the texts that are sent most.
+/// One outbox in one database: its dialect, its tables, its number of partitions, and its most
+/// frequent SQL.
 #[derive(Debug)]
 pub struct Schema {
     dialect: Dialect,
@@ -73,17 +75,18 @@ pub struct Schema {
     append_one: Arc<str>,
     receive: Arc<str>,
     admit: Arc<str>,
-    barrier: BarrierTexts,
-    pub(crate) sagas: SagaTexts,
+    barrier: BarrierSql,
+    pub(crate) sagas: SagaSql,
 }
 
 impl Schema {
-    /// Version of the tables that this program writes and reads. Tables of a later one only have more, so that programs of an
-    /// earlier one go on working beside them.
+    /// Version of the tables that this program writes and reads. A later version only adds tables,
+    /// columns and indexes, so that programs of an earlier one go on working with its tables.
     pub const VERSION: i32 = migration::VERSION;
 
-    /// Writes the SQL that brings the tables of an outbox from a version to another one, for somebody who runs it by hand: each
-    /// statement ends with a semicolon and a line. Version 0 stands for no tables; an outbox has 1 to 128 partitions.
+    /// Writes the SQL that brings the tables of an outbox from a version to another one, for a
+    /// database administrator: each statement ends with a semicolon and a line. Version 0 stands
+    /// for no tables; an outbox has 1 to 128 partitions.
     ///
     /// ```
     /// use outbox_sea_orm::{Dialect, Namespace, Schema};
@@ -94,8 +97,8 @@ impl Schema {
     /// ```
     ///
     /// # Errors
-    /// [`DbErr::Migration`] where `from` is above `to`, or where this program does not know one of them, or not so many
-    /// partitions.
+    /// [`DbErr::Migration`] where `from` is above `to`, or where this program does not know one of
+    /// them, or not so many partitions.
     pub fn sql(
         dialect: Dialect,
         namespace: &Namespace,
@@ -106,12 +109,12 @@ impl Schema {
         migration::script(dialect, (namespace, partitions), (from, to), migration::VERSIONS)
     }
 
-    /// Looks at the outbox in a database: which dialect, how many partitions, and whether its tables are those that
-    /// this program knows.
+    /// Reads the outbox of a database: its dialect, its number of partitions, and whether its
+    /// tables have the version that this program needs.
     ///
     /// # Errors
-    /// [`StoreError::Mismatch`] when the tables are missing, older than this program, or do not agree with each other;
-    /// else what the database said.
+    /// [`StoreError::Mismatch`] when the tables are missing, older than this program, or do not
+    /// agree with each other; else the database's error.
     pub async fn open(
         db: &DatabaseConnection,
         namespace: &Namespace,
@@ -119,7 +122,7 @@ impl Schema {
         Self::open_with(db, namespace, &Retentions::default()).await
     }
 
-    /// Looks at the outbox in a database, with what is kept for how long.
+    /// Reads the outbox of a database, with retentions.
     pub(crate) async fn open_with(
         db: &DatabaseConnection,
         namespace: &Namespace,
@@ -128,8 +131,8 @@ impl Schema {
         let dialect = Dialect::detect(db).await.map_err(store_error)?;
         let tables = Tables::new(dialect, namespace);
         let (version, said) = migration::meta(db, dialect, &tables).await.map_err(|error| {
-            match fault_of(&error) {
-                Fault::Missing => StoreError::Mismatch(migration::outdated(0)),
+            match classify(&error) {
+                DbErrorClass::Missing => StoreError::Mismatch(migration::outdated(0)),
                 _ => store_error(error),
             }
         })?;
@@ -144,11 +147,11 @@ impl Schema {
             )));
         };
         Ok(Arc::new(Self {
-            append_one: append::text(dialect, &tables, 1),
-            receive: inbox::text(dialect, &tables, retentions.inbox),
-            admit: deliveries::admit_text(dialect, &tables, retentions.inbox),
-            barrier: BarrierTexts::new(dialect, &tables, retentions.barrier),
-            sagas: SagaTexts::new(dialect, &tables),
+            append_one: append::append_sql(dialect, &tables, 1),
+            receive: inbox::receive_sql(dialect, &tables, retentions.inbox),
+            admit: inbox::admit_sql(dialect, &tables, retentions.inbox),
+            barrier: BarrierSql::new(dialect, &tables, retentions.barrier),
+            sagas: SagaSql::new(dialect, &tables),
             dialect,
             namespace: namespace.clone(),
             tables,
@@ -175,46 +178,47 @@ impl Schema {
         &self.namespace
     }
 
-    /// Asks for the largest statement in bytes that the database takes, where it ends the connection over a larger one.
+    /// Reads the largest statement in bytes that the database takes, where a larger one ends the
+    /// connection.
     pub(crate) async fn largest_packet<C: ConnectionTrait>(
         &self,
         db: &C,
     ) -> Result<Option<usize>, DbErr> {
-        let Some(ask) = self.dialect.largest_packet() else { return Ok(None) };
-        let row = db.query_one_raw(Statement::from_string(self.dialect.backend(), ask)).await?;
+        let Some(sql) = self.dialect.largest_packet() else { return Ok(None) };
+        let row = db.query_one_raw(Statement::from_string(self.dialect.backend(), sql)).await?;
         let limit: Option<i64> = row.map(|row| row.try_get_by_index(0)).transpose()?;
         Ok(limit.and_then(|limit| usize::try_from(limit).ok()))
     }
 
-    /// Fills a text in.
-    pub(crate) fn filled(&self, text: &str) -> Arc<str> {
-        self.dialect.sql(&self.tables, text)
+    /// Replaces the marks in SQL.
+    pub(crate) fn filled(&self, sql: &str) -> Arc<str> {
+        self.dialect.sql(&self.tables, sql)
     }
 
-    pub(crate) fn statement(&self, text: &str, values: Vec<Value>) -> Statement {
-        Statement::from_sql_and_values(self.dialect.backend(), text, values)
+    pub(crate) fn statement(&self, sql: &str, values: Vec<Value>) -> Statement {
+        Statement::from_sql_and_values(self.dialect.backend(), sql, values)
     }
 }
 
-/// The texts whose plans matter, for tests that ask the database for them.
+/// SQL whose plans matter, for tests that read the plans.
 #[cfg(feature = "testing")]
 #[doc(hidden)]
 impl Schema {
     /// The read over a number of partitions that looks back.
     #[must_use]
-    pub fn text_of_read(&self, partitions: usize) -> Arc<str> {
+    pub fn sql_of_read(&self, partitions: usize) -> Arc<str> {
         self.filled(&self.dialect.read(partitions, true))
     }
 
-    /// The second look at the ids of a number of partitions.
+    /// The recheck of the ids of a number of partitions.
     #[must_use]
-    pub fn text_of_second_look(&self, partitions: usize) -> Arc<str> {
-        self.filled(&self.dialect.look_again(partitions))
+    pub fn sql_of_recheck(&self, partitions: usize) -> Arc<str> {
+        self.filled(&self.dialect.recheck_ids(partitions))
     }
 
     /// The read of a page of parked keys.
     #[must_use]
-    pub fn text_of_parks(&self) -> Arc<str> {
+    pub fn sql_of_parks(&self) -> Arc<str> {
         self.filled(&self.dialect.parks())
     }
 
@@ -226,7 +230,7 @@ impl Schema {
 
     /// The finishing of a number of events: the whole of it, or the DELETE.
     #[must_use]
-    pub fn text_of_finish(&self, ids: usize) -> Arc<str> {
+    pub fn sql_of_finish(&self, ids: usize) -> Arc<str> {
         self.filled(
             &self.dialect.finish_at_once(false).unwrap_or_else(|| self.dialect.delete_ids(ids)),
         )
@@ -240,12 +244,12 @@ pub(crate) fn micros(span: Duration) -> i64 {
 
 /// Writes `n` groups of the same placeholders, separated by commas.
 fn rows(group: &str, n: usize) -> String {
-    let mut text = String::with_capacity((group.len() + 2) * n);
+    let mut sql = String::with_capacity((group.len() + 2) * n);
     for i in 0..n {
         if i > 0 {
-            text.push_str(", ");
+            sql.push_str(", ");
         }
-        text.push_str(group);
+        sql.push_str(group);
     }
-    text
+    sql
 }

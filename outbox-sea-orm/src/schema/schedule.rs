@@ -1,11 +1,11 @@
-//! Events for later.
+//! Scheduled events.
 
 use super::{
     Schema,
     append::{CHUNK, EVENT_COLUMNS, EVENT_MARKS, push_values},
     micros, rows,
 };
-use crate::cut::{STATEMENT_BYTES, of_event, stretches};
+use crate::chunks::{STATEMENT_BYTES, chunks_by_size, event_size};
 use outbox_core::event::{MessageId, NewEvent, Timestamp};
 use sea_orm::{ConnectionTrait, DbErr, Value};
 use std::time::Duration;
@@ -13,28 +13,29 @@ use std::time::Duration;
 /// When a scheduled event enters the outbox.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DeliverAt {
-    /// So long after it was saved, by the database's clock.
+    /// After a delay from its saving, by the database's clock.
     In(Duration),
     /// At an instant, by the database's clock.
     At(Timestamp),
 }
 
 impl Schema {
-    /// Saves events for later. Each enters the outbox when it is due, under a new place, its time to live counted from
-    /// then.
+    /// Saves events for later. Each enters the outbox when it is due, under a new place, its time
+    /// to live counted from then.
     ///
     /// # Errors
-    /// What the database said.
+    /// The database's error.
     pub async fn schedule<C: ConnectionTrait>(
         &self,
         conn: &C,
         source: &str,
         events: &[(NewEvent, DeliverAt)],
     ) -> Result<(), DbErr> {
-        // The first mark says whether the second counts from now.
+        // The first parameter is 1 where the second counts from now.
         let group = format!("(?, {{now}} * ? + ?, ?, {EVENT_MARKS})");
-        for chunk in stretches(events, CHUNK, STATEMENT_BYTES, |(event, _)| of_event(event)) {
-            let text = self.filled(&format!(
+        for chunk in chunks_by_size(events, CHUNK, STATEMENT_BYTES, |(event, _)| event_size(event))
+        {
+            let sql = self.filled(&format!(
                 "INSERT INTO {{scheduled}} (partition_no, deliver_at, ttl_us, {EVENT_COLUMNS}) VALUES {}",
                 rows(&group, chunk.len())
             ));
@@ -52,22 +53,22 @@ impl Schema {
                 bound.push(Value::BigInt(event.ttl.map(micros)));
                 push_values(&mut bound, source, event);
             }
-            conn.execute_raw(self.statement(&text, bound)).await?;
+            conn.execute_raw(self.statement(&sql, bound)).await?;
         }
         Ok(())
     }
 
-    /// Takes a scheduled event back; `false` when it has entered the outbox or was never there.
+    /// Cancels a scheduled event; `false` when it has entered the outbox or was never scheduled.
     ///
     /// # Errors
-    /// What the database said.
+    /// The database's error.
     pub async fn cancel_scheduled<C: ConnectionTrait>(
         &self,
         conn: &C,
         message: MessageId,
     ) -> Result<bool, DbErr> {
-        let text = self.filled("DELETE FROM {scheduled} WHERE message_id = ?");
+        let sql = self.filled("DELETE FROM {scheduled} WHERE message_id = ?");
         let bound = vec![Value::from(*message.as_uuid())];
-        Ok(conn.execute_raw(self.statement(&text, bound)).await?.rows_affected() > 0)
+        Ok(conn.execute_raw(self.statement(&sql, bound)).await?.rows_affected() > 0)
     }
 }

@@ -1,57 +1,57 @@
-//! The row that says whose events an outbox has.
+//! The row with the source that an outbox belongs to.
 
 use super::Schema;
 use sea_orm::{ConnectionTrait, DbErr, Value};
 
 impl Schema {
-    /// Reads the source that the outbox belongs to; `None` where nobody has said one.
+    /// Reads the source that the outbox belongs to; `None` where no service has written one.
     ///
     /// # Errors
-    /// What the database said.
+    /// The database's error.
     pub async fn source<C: ConnectionTrait>(&self, conn: &C) -> Result<Option<String>, DbErr> {
-        let text = self.filled("SELECT source FROM {source} WHERE id = ?");
-        let row = conn.query_one_raw(self.statement(&text, vec![Value::from(1_i32)])).await?;
+        let sql = self.filled("SELECT source FROM {source} WHERE id = ?");
+        let row = conn.query_one_raw(self.statement(&sql, vec![Value::from(1_i32)])).await?;
         row.map(|row| row.try_get_by_index(0)).transpose()
     }
 
-    /// Writes the source, unless there is one, and gives the one that is there then: of two services that start at once, the
-    /// first one's.
+    /// Writes the source unless there is one, and gives the stored one: of two services that start
+    /// at once, that of the first.
     ///
     /// # Errors
-    /// What the database said.
-    pub(crate) async fn claim_source<C: ConnectionTrait>(
+    /// The database's error.
+    pub(crate) async fn write_source<C: ConnectionTrait>(
         &self,
         conn: &C,
         source: &str,
     ) -> Result<String, DbErr> {
-        // A role that only reads this table goes with one that is written down.
-        if let Some(there) = self.source(conn).await? {
-            return Ok(there);
+        // A role that may only read this table needs no more where a source is stored.
+        if let Some(stored) = self.source(conn).await? {
+            return Ok(stored);
         }
-        let text = self.filled(&format!(
+        let sql = self.filled(&format!(
             "INSERT INTO {{source}} (id, source, written_at) VALUES (?, ?, {{now}}){}",
             self.dialect.or_keep("id")
         ));
-        conn.execute_raw(self.statement(&text, vec![Value::from(1_i32), Value::from(source)]))
+        conn.execute_raw(self.statement(&sql, vec![Value::from(1_i32), Value::from(source)]))
             .await?;
         Ok(self.source(conn).await?.unwrap_or_else(|| source.to_owned()))
     }
 
-    /// Writes another source in place of the former one, and gives the one that is there then.
+    /// Replaces the former source by another one, and gives the stored one.
     ///
     /// # Errors
-    /// What the database said.
+    /// The database's error.
     pub(crate) async fn rename_source<C: ConnectionTrait>(
         &self,
         conn: &C,
         former: &str,
         source: &str,
     ) -> Result<String, DbErr> {
-        let text = self.filled(
+        let sql = self.filled(
             "UPDATE {source} SET source = ?, written_at = {now} WHERE id = ? AND source = ?",
         );
         let bound = vec![Value::from(source), Value::from(1_i32), Value::from(former)];
-        conn.execute_raw(self.statement(&text, bound)).await?;
+        conn.execute_raw(self.statement(&sql, bound)).await?;
         Ok(self.source(conn).await?.unwrap_or_else(|| source.to_owned()))
     }
 }

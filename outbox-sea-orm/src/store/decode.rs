@@ -1,4 +1,5 @@
-//! From rows to what the core knows. A row that does not decode is told as such; it never fails the read.
+//! Decodes rows into the types of the core. A row that does not decode is given as such; it never
+//! fails the read.
 
 use crate::{
     dialect::{column, kind},
@@ -19,13 +20,14 @@ use uuid::Uuid;
 /// A row of a read.
 pub(super) enum Row {
     Event(StoredEvent),
-    /// What is remembered of an event on a route.
+    /// The row of `outbox_retries` of an event on a route.
     Route(PartitionNo, EventId, RouteRow),
     /// Ids of a window.
     Window(PartitionNo, Vec<EventId>),
 }
 
-/// Reads a row. Without kind, place or id it cannot be told what it is about, and the statement itself is wrong.
+/// Reads a row. Without kind, partition or id the row belongs to no event, and the statement itself
+/// is wrong.
 pub(super) fn row(row: &QueryResult) -> Result<Row, String> {
     let partition: i64 = get(row, column::PARTITION, "partition_no")?;
     let partition =
@@ -71,7 +73,7 @@ pub(crate) fn message(row: &QueryResult, id: EventId, at: &Layout) -> Result<Mes
     let version: i32 = get(row, e + 4, "event_version")?;
     let headers: String = get(row, e + 9, "headers")?;
     let mut headers = Headers::from_json(&headers).map_err(|error| format!("headers: {error}"))?;
-    // A header of this name that is no policy was set by somebody else, and stays.
+    // A header of this name that is no policy is one of the application, and stays.
     let retry = headers.get(RETRY_HEADER).and_then(|text| text.parse().ok());
     if retry.is_some() {
         headers.remove(RETRY_HEADER);
@@ -94,7 +96,7 @@ pub(crate) fn message(row: &QueryResult, id: EventId, at: &Layout) -> Result<Mes
     }))
 }
 
-/// Takes the place away that is none: what was received did not say it.
+/// Removes the sequence number 0, which stands for a received message without one.
 pub(crate) fn unplaced(message: Message) -> Message {
     if message.sequence != Some(EventId(0)) {
         return message;
@@ -102,7 +104,7 @@ pub(crate) fn unplaced(message: Message) -> Message {
     Message::new(MessageParts { sequence: None, ..message.into_parts() })
 }
 
-/// Reads what is remembered of a route. It was written by a relay and is checked by the table.
+/// Reads the row of a route. A relay wrote it, and the table has checked it.
 fn route(row: &QueryResult) -> Result<RouteRow, String> {
     let state: String = get(row, column::STATE, "state")?;
     let errors: String = get(row, column::ERRORS, "errors")?;
@@ -119,7 +121,7 @@ fn route(row: &QueryResult) -> Result<RouteRow, String> {
     })
 }
 
-/// Reads a list of ids, which may be empty: an array on PostgreSQL, text on the others.
+/// Reads a list of ids, which may be empty: an array on PostgreSQL, a string on the others.
 fn ids(row: &QueryResult) -> Result<Vec<EventId>, String> {
     #[cfg(feature = "sqlx-postgres")]
     if row.try_as_pg_row().is_some() {
@@ -145,7 +147,8 @@ pub(crate) fn get<T: TryGetable>(
     row.try_get_by_index(index).map_err(|error| format!("{name}: {error}"))
 }
 
-/// Reads a column of a row that a relay reads by the thousand. SeaORM writes a text for each absent value that it meets.
+/// Reads a column of a row that a relay reads by the thousand. SeaORM formats an error for each
+/// absent value.
 fn option<T: TryGetable>(row: &QueryResult, index: usize, name: &str) -> Result<Option<T>, String> {
     if is_absent(row, index) { Ok(None) } else { get(row, index, name) }
 }
@@ -167,7 +170,7 @@ fn is_absent(row: &QueryResult, index: usize) -> bool {
     false
 }
 
-/// Microseconds as a span; what is past is zero.
+/// Microseconds as a span; a negative number is zero.
 pub(crate) fn span(micros: i64) -> Duration {
     Duration::from_micros(u64::try_from(micros).unwrap_or(0))
 }

@@ -1,4 +1,4 @@
-//! Moving what is due, and deleting what is old.
+//! Promotes scheduled events that are due, and deletes old rows.
 
 use super::{
     Retention, SqlStore,
@@ -7,10 +7,10 @@ use super::{
     settler::column,
 };
 use crate::{
-    cut::{ANSWER_BYTES, fitting},
+    chunks::{RESULT_BYTES, fitting_count},
     dialect::Dialect,
     pool::{Arg, Tx},
-    schema::{EVENT_COLUMNS, Pruned, decided_before, micros},
+    schema::{EVENT_COLUMNS, Pruned, micros, resolved_before},
 };
 use async_trait::async_trait;
 use outbox_core::outbox::{Fence, JanitorStore, StoreError};
@@ -18,7 +18,7 @@ use sea_orm::QueryResult;
 
 /// Rows of one INSERT or DELETE where each id is a parameter.
 const CHUNK: usize = 200;
-/// A relay that owns nothing and whose lease ran out so long ago (an hour) is forgotten.
+/// The row of a relay without partitions is deleted so long after its lease expired: an hour.
 const STALE_RELAY: i64 = 3_600_000_000;
 
 #[async_trait]
@@ -27,12 +27,12 @@ impl JanitorStore for SqlStore {
         if fence.partitions.is_empty() || limit == 0 {
             return Ok(0);
         }
-        // Mostly there is nothing; that is seen without a transaction.
+        // Mostly no event is due, which a read without a transaction tells.
         let partitions = numbers(fence.partitions.iter().map(|(p, _)| *p));
         let mut args = Vec::new();
         bind_partitions(self.dialect(), &mut args, &partitions);
         args.push(Arg::int(1));
-        let due = self.list_text("due", partitions.len(), |dialect, n| due(dialect, n, ""));
+        let due = self.list_sql("due", partitions.len(), |dialect, n| due(dialect, n, ""));
         if self.janitor.query(&due, &args).await?.is_empty() {
             return Ok(0);
         }
@@ -42,25 +42,26 @@ impl JanitorStore for SqlStore {
     }
 
     async fn prune(&self, limit: u32) -> Result<u64, StoreError> {
-        let mut gone = 0;
+        let mut deleted = 0;
         if let Retention::Keep(keep) = self.options.retention {
             let old = format!("finished_at < {{now}} - {}", micros(keep));
-            gone += self.delete_content(limit, &Pruned::done(&old)).await?;
+            deleted += self.delete_content(limit, &Pruned::archive(&old)).await?;
         }
-        let decided = decided_before(self.options.letter_retention);
-        gone += self.delete_content(limit, &Pruned::letters(&decided)).await?;
-        gone += self.delete("prune dedup", limit, "{dedup}", "dedup_key", "until < {now}").await?;
-        gone += self.delete_content(limit, &Pruned::answers()).await?;
+        let resolved = resolved_before(self.options.letter_retention);
+        deleted += self.delete_content(limit, &Pruned::letters(&resolved)).await?;
+        deleted +=
+            self.delete("prune dedup", limit, "{dedup}", "dedup_key", "until < {now}").await?;
+        deleted += self.delete_content(limit, &Pruned::responses()).await?;
         let key = "consumer, handler, source, message_id";
-        gone += self.delete("prune inbox", limit, "{inbox}", key, "keep_until < {now}").await?;
-        gone += self.delete_content(limit, &Pruned::barrier()).await?;
+        deleted += self.delete("prune inbox", limit, "{inbox}", key, "keep_until < {now}").await?;
+        deleted += self.delete_content(limit, &Pruned::barrier()).await?;
         let stale = format!(
             "lease_until < {{now}} - {STALE_RELAY} AND NOT EXISTS \
              (SELECT 1 FROM {{partitions}} p WHERE p.owner = relay_id)"
         );
-        // Not counted: no row of anybody's.
+        // Not counted: the rows of relays are no data of the application.
         self.delete("prune relays", limit, "{relays}", "relay_id", &stale).await?;
-        Ok(gone)
+        Ok(deleted)
     }
 }
 
@@ -82,24 +83,24 @@ impl SqlStore {
         limit: u32,
     ) -> Result<u64, StoreError> {
         let dialect = self.dialect();
-        let held = numbers(self.hold(tx, fence).await?.partitions);
+        let held = numbers(self.lock_partitions(tx, fence).await?.partitions);
         if held.is_empty() {
             return Ok(0);
         }
-        let text = self.list_text("due, locked", held.len(), |dialect, n| {
+        let sql = self.list_sql("due, locked", held.len(), |dialect, n| {
             due(dialect, n, "{for_update}{skip_locked}")
         });
         let mut args = Vec::new();
         bind_partitions(dialect, &mut args, &held);
         args.push(Arg::int(i64::from(limit)));
         let due: Vec<(i64, usize)> =
-            tx.query(&text, &args).await?.iter().map(id_and_size).collect::<Result<_, _>>()?;
+            tx.query(&sql, &args).await?.iter().map(id_and_size).collect::<Result<_, _>>()?;
         let mut moved = 0;
-        // In order of their due time, so that the ids they are given now are in it too.
-        let due = &due[..fitting(due.iter().map(|(_, bytes)| *bytes), ANSWER_BYTES)];
+        // In the order of their due time, so that their new ids are in that order too.
+        let due = &due[..fitting_count(due.iter().map(|(_, bytes)| *bytes), RESULT_BYTES)];
         let ids: Vec<i64> = due.iter().map(|(id, _)| *id).collect();
         for chunk in ids.chunks(CHUNK) {
-            let insert = self.list_text("promote", chunk.len(), |dialect, n| {
+            let insert = self.list_sql("promote", chunk.len(), |dialect, n| {
                 format!(
                     "INSERT INTO {{events}} (partition_no, {EVENT_COLUMNS}, created_at, expires_at) \
                      SELECT partition_no, {EVENT_COLUMNS}, {{now}}, {{now}} + ttl_us FROM {{scheduled}} WHERE {} \
@@ -107,7 +108,7 @@ impl SqlStore {
                     dialect.any("scheduled_id", n)
                 )
             });
-            let delete = self.list_text("promoted", chunk.len(), |dialect, n| {
+            let delete = self.list_sql("promoted", chunk.len(), |dialect, n| {
                 format!("DELETE FROM {{scheduled}} WHERE {}", dialect.any("scheduled_id", n))
             });
             let mut args = Vec::new();
@@ -118,17 +119,18 @@ impl SqlStore {
         Ok(moved)
     }
 
-    /// Deletes rows that have content: as many of the first `limit` as a transaction may delete by their bytes.
+    /// Deletes rows that have content: as many of the first `limit` as a transaction may delete by
+    /// their bytes.
     async fn delete_content(&self, limit: u32, pruned: &Pruned<'_>) -> Result<u64, StoreError> {
-        let text = self.text(pruned.sizes, 1, || pruned.sizes_text(self.dialect()));
-        let rows = self.janitor.query(&text, &[Arg::int(i64::from(limit))]).await?;
+        let sql = self.sql(pruned.sizes, 1, || pruned.sizes_sql(self.dialect()));
+        let rows = self.janitor.query(&sql, &[Arg::int(i64::from(limit))]).await?;
         let sizes: Vec<usize> = rows.iter().map(size).collect::<Result<_, _>>()?;
-        let n = fitting(sizes, ANSWER_BYTES);
+        let n = fitting_count(sizes, RESULT_BYTES);
         if n == 0 {
             return Ok(0);
         }
-        let text = self.text(pruned.name, 1, || pruned.text(self.dialect()));
-        self.janitor.execute(&text, &[Arg::int(i64::try_from(n).unwrap_or(1))]).await
+        let sql = self.sql(pruned.name, 1, || pruned.sql(self.dialect()));
+        self.janitor.execute(&sql, &[Arg::int(i64::try_from(n).unwrap_or(1))]).await
     }
 
     async fn delete(
@@ -139,8 +141,8 @@ impl SqlStore {
         key: &str,
         condition: &str,
     ) -> Result<u64, StoreError> {
-        let text = self.text(name, 1, || self.dialect().prune(table, key, condition));
-        self.janitor.execute(&text, &[Arg::int(i64::from(limit))]).await
+        let sql = self.sql(name, 1, || self.dialect().prune(table, key, condition));
+        self.janitor.execute(&sql, &[Arg::int(i64::from(limit))]).await
     }
 }
 

@@ -1,4 +1,4 @@
-//! Owning partitions. Locks are taken in one order everywhere: a relay's row, then partitions by number.
+//! Leases of partitions. All code locks in one order: a relay's row, then partitions by number.
 
 use super::{
     SqlStore,
@@ -13,8 +13,8 @@ use async_trait::async_trait;
 use outbox_core::{
     event::{EventId, LetterId, RelayId},
     outbox::{
-        DECIDED_LIMIT, DUE_LIMIT, DecidedPark, DueRetry, Epoch, LeaseStore, OpenPark, OutboxShape,
-        ParkStore, PartitionNo, PartitionOwner, RelayRow, Renewal, StoreError,
+        DUE_LIMIT, DueRetry, Epoch, LeaseStore, OutboxInfo, ParkStore, ParkedKey, PartitionNo,
+        PartitionOwner, RelayRow, Renewal, StoreError, UNPARKED_LIMIT, UnparkedKey,
     },
 };
 use sea_orm::QueryResult;
@@ -22,9 +22,9 @@ use std::{sync::Arc, time::Duration};
 
 #[async_trait]
 impl LeaseStore for SqlStore {
-    async fn shape(&self) -> Result<OutboxShape, StoreError> {
-        let text = self.text("shape", 1, || "SELECT partitions FROM {meta} WHERE id = 1".into());
-        let rows = self.keeper.query(&text, &[]).await?;
+    async fn info(&self) -> Result<OutboxInfo, StoreError> {
+        let sql = self.sql("info", 1, || "SELECT partitions FROM {meta} WHERE id = 1".into());
+        let rows = self.keeper.query(&sql, &[]).await?;
         let installed: i32 = rows.first().map_or(Ok(0), |row| column(row, 0))?;
         if installed != i32::from(self.schema.partitions()) {
             return Err(StoreError::Mismatch(format!(
@@ -33,7 +33,7 @@ impl LeaseStore for SqlStore {
             )));
         }
         let ids_commit_out_of_order = self.dialect().ids_commit_out_of_order();
-        Ok(OutboxShape { partitions: self.schema.partitions(), ids_commit_out_of_order })
+        Ok(OutboxInfo { partitions: self.schema.partitions(), ids_commit_out_of_order })
     }
 
     async fn renew(
@@ -42,26 +42,26 @@ impl LeaseStore for SqlStore {
         routes: u64,
         lease: Duration,
     ) -> Result<Renewal, StoreError> {
-        // One statement by itself, and the next one sees what was committed before it: in one transaction with one
-        // snapshot a takeover that came between would stay unseen.
-        let text = self.text("renew", 1, || {
+        // One statement by itself, and the next one sees what was committed before it: in one
+        // transaction with one snapshot a takeover that came between would stay unseen.
+        let sql = self.sql("renew", 1, || {
             "UPDATE {relays} SET lease_until = {now} + ?, routes = ? WHERE relay_id = ?".into()
         });
         let me = Arg::Text(Some(relay.as_str()));
         let args = [Arg::int(micros(lease)), Arg::int(routes.cast_signed()), me.clone()];
-        let known = self.keeper.execute(&text, &args).await? > 0;
+        let known = self.keeper.execute(&sql, &args).await? > 0;
         if !known {
             let mut tx = self.keeper.begin().await?;
             let registered = self.register(&mut tx, relay, routes, lease).await;
             tx.end(registered).await?;
         }
-        let rows = self.keeper.query(&self.text("view", 1, view), &[me.clone(), me]).await?;
+        let rows = self.keeper.query(&self.sql("view", 1, view), &[me.clone(), me]).await?;
         let mut renewal = Renewal { known, ..Renewal::default() };
         let mut urgent = 0;
         for row in &rows {
-            seen(row, &mut renewal, &mut urgent)?;
+            read_view_row(row, &mut renewal, &mut urgent)?;
         }
-        renewal.decided.sort_by_key(|park| park.letter);
+        renewal.unparked.sort_by_key(|park| park.letter);
         renewal.view.relays.sort_by(|a, b| a.id.cmp(&b.id));
         renewal.view.partitions.sort_by_key(|p| p.partition);
         Ok(renewal)
@@ -94,7 +94,7 @@ impl LeaseStore for SqlStore {
         tx.end(released).await
     }
 
-    async fn leave(&self, relay: &RelayId) -> Result<(), StoreError> {
+    async fn deregister(&self, relay: &RelayId) -> Result<(), StoreError> {
         let mut tx = self.keeper.begin().await?;
         let left = self.leave_in(&mut tx, relay).await;
         tx.end(left).await
@@ -103,42 +103,42 @@ impl LeaseStore for SqlStore {
 
 #[async_trait]
 impl ParkStore for SqlStore {
-    async fn parks(
+    async fn parked_keys(
         &self,
         partition: PartitionNo,
         after: LetterId,
         limit: u32,
-    ) -> Result<Vec<OpenPark>, StoreError> {
-        let text = self.text("parks", 1, || self.dialect().parks());
+    ) -> Result<Vec<ParkedKey>, StoreError> {
+        let sql = self.sql("parks", 1, || self.dialect().parks());
         let args = [Arg::Small(stored(partition)), Arg::int(after.0), Arg::int(i64::from(limit))];
         let park = |row: &QueryResult| {
             let route: String = column(row, 0)?;
-            Ok(OpenPark {
+            Ok(ParkedKey {
                 partition,
                 route: route.into(),
                 key: column(row, 1)?,
                 letter: LetterId(column(row, 2)?),
             })
         };
-        self.keeper.query(&text, &args).await?.iter().map(park).collect()
+        self.keeper.query(&sql, &args).await?.iter().map(park).collect()
     }
 
-    async fn forget_decided(&self, letters: &[LetterId]) -> Result<(), StoreError> {
+    async fn delete_unparked(&self, letters: &[LetterId]) -> Result<(), StoreError> {
         if letters.is_empty() {
             return Ok(());
         }
         let ids: Vec<i64> = letters.iter().map(|letter| letter.0).collect();
-        let text = self.list_text("forget decided", ids.len(), |dialect, n| {
-            format!("DELETE FROM {{decided}} WHERE {}", dialect.any("letter_id", n))
+        let sql = self.list_sql("delete unparked", ids.len(), |dialect, n| {
+            format!("DELETE FROM {{unparked}} WHERE {}", dialect.any("letter_id", n))
         });
         let mut args = Vec::new();
         bind_ids(self.dialect(), &mut args, &ids);
-        self.keeper.execute(&text, &args).await.map(|_| ())
+        self.keeper.execute(&sql, &args).await.map(|_| ())
     }
 }
 
-/// All that a renewal tells, in one snapshot: partitions, relays that live or own one, what is due, which parked keys
-/// have been decided about. The columns are the kind of row, two texts, three numbers.
+/// Writes the read of a renewal, in one snapshot: partitions, relays that are alive or own one, due
+/// retries, unparked keys. The columns are the kind of row, two strings, three numbers.
 fn view() -> String {
     format!(
         "SELECT 0 AS kind, r.relay_id AS a, '' AS b, r.routes AS n, \
@@ -151,21 +151,25 @@ fn view() -> String {
          WHERE o.owner = ? AND t.state = 'waiting' AND t.due_at <= {{now}} \
          ORDER BY urgent DESC, t.due_at, t.event_id LIMIT {DUE_LIMIT}) d \
          UNION ALL SELECT CASE WHEN c.redriven THEN 4 ELSE 3 END, c.route, c.message_key, c.partition_no, c.event_id, \
-         c.letter_id FROM (SELECT s.* FROM {{decided}} s JOIN {{partitions}} q ON q.partition_no = s.partition_no \
-         WHERE q.owner = ? ORDER BY s.letter_id LIMIT {DECIDED_LIMIT}) c"
+         c.letter_id FROM (SELECT s.* FROM {{unparked}} s JOIN {{partitions}} q ON q.partition_no = s.partition_no \
+         WHERE q.owner = ? ORDER BY s.letter_id LIMIT {UNPARKED_LIMIT}) c"
     )
 }
 
 /// Reads one row of [`view`].
-fn seen(row: &QueryResult, renewal: &mut Renewal, urgent: &mut usize) -> Result<(), StoreError> {
-    let (kind, text): (i32, Option<String>) = (column(row, 0)?, column(row, 1)?);
+fn read_view_row(
+    row: &QueryResult,
+    renewal: &mut Renewal,
+    urgent: &mut usize,
+) -> Result<(), StoreError> {
+    let (kind, id): (i32, Option<String>) = (column(row, 0)?, column(row, 1)?);
     let (n, m): (i64, i64) = (column(row, 3)?, column(row, 4)?);
     let partition = || {
         u16::try_from(n)
             .map(PartitionNo)
             .map_err(|_| StoreError::Mismatch(format!("no partition: {n}")))
     };
-    match (kind, text) {
+    match (kind, id) {
         (0, Some(id)) => {
             let id = RelayId::from_stored(&id);
             renewal.view.relays.push(RelayRow { id, routes: n.cast_unsigned(), live: m != 0 });
@@ -187,7 +191,7 @@ fn seen(row: &QueryResult, renewal: &mut Renewal, urgent: &mut usize) -> Result<
                 *urgent += 1;
             }
         }
-        (3 | 4, Some(route)) => renewal.decided.push(DecidedPark {
+        (3 | 4, Some(route)) => renewal.unparked.push(UnparkedKey {
             partition: partition()?,
             event: EventId(m),
             route: route.into(),
@@ -201,7 +205,8 @@ fn seen(row: &QueryResult, renewal: &mut Renewal, urgent: &mut usize) -> Result<
 }
 
 impl SqlStore {
-    /// Puts the relay's row in, with nothing: what it owned before its row went belongs to nobody.
+    /// Inserts the relay's row, and releases the partitions that it owned before its former row was
+    /// deleted.
     async fn register(
         &self,
         tx: &mut Tx<'_>,
@@ -209,12 +214,12 @@ impl SqlStore {
         routes: u64,
         lease: Duration,
     ) -> Result<(), StoreError> {
-        let text = self.text("register", 1, || {
+        let sql = self.sql("register", 1, || {
             "INSERT INTO {relays} (relay_id, lease_until, routes, started_at) VALUES (?, {now} + ?, ?, {now})".into()
         });
         let me = Arg::Text(Some(relay.as_str()));
-        tx.execute(&text, &[me, Arg::int(micros(lease)), Arg::int(routes.cast_signed())]).await?;
-        self.disown(tx, relay).await
+        tx.execute(&sql, &[me, Arg::int(micros(lease)), Arg::int(routes.cast_signed())]).await?;
+        self.release_all(tx, relay).await
     }
 
     async fn take_in(
@@ -224,11 +229,12 @@ impl SqlStore {
         from: Option<&RelayId>,
         partitions: &[PartitionNo],
     ) -> Result<Vec<(PartitionNo, Epoch)>, StoreError> {
-        // Locked, so that a take whose answer came too late is over before the relay signs off, or takes nothing after it.
-        let text = self.text("me", 1, || {
+        // Locked, so that a take whose response came too late ends before the relay deregisters, or
+        // takes nothing after that.
+        let sql = self.sql("me", 1, || {
             "SELECT relay_id FROM {relays} WHERE relay_id = ? AND lease_until >= {now}{for_update}".into()
         });
-        if tx.query(&text, &[Arg::Text(Some(relay.as_str()))]).await?.is_empty() {
+        if tx.query(&sql, &[Arg::Text(Some(relay.as_str()))]).await?.is_empty() {
             return Ok(Vec::new());
         }
         if let Some(old) = from
@@ -240,7 +246,7 @@ impl SqlStore {
         let (me, old) =
             (Arg::Text(Some(relay.as_str())), from.map(|old| Arg::Text(Some(old.as_str()))));
         let name = if from.is_some() { "take from" } else { "take free" };
-        let text = self.list_text(name, partitions.len(), |dialect, n| {
+        let sql = self.list_sql(name, partitions.len(), |dialect, n| {
             format!(
                 "SELECT p.partition_no, p.epoch FROM {{partitions}} p WHERE {} AND {} \
                  ORDER BY p.partition_no{{for_update}}{{skip_locked}}",
@@ -253,48 +259,48 @@ impl SqlStore {
         bind_partitions(dialect, &mut args, &wanted);
         args.extend(old.clone());
         let free: Vec<(i16, i64)> = tx
-            .query(&text, &args)
+            .query(&sql, &args)
             .await?
             .iter()
             .map(|row| Ok((column(row, 0)?, column(row, 1)?)))
             .collect::<Result<_, StoreError>>()?;
         if !free.is_empty() {
-            let text = self.list_text("own", free.len(), |dialect, n| {
+            let sql = self.list_sql("own", free.len(), |dialect, n| {
                 let any = dialect.any("partition_no", n);
                 format!("UPDATE {{partitions}} SET owner = ?, epoch = epoch + 1 WHERE {any}")
             });
             let numbers: Vec<i16> = free.iter().map(|(p, _)| *p).collect();
             let mut args = vec![me];
             bind_partitions(dialect, &mut args, &numbers);
-            tx.execute(&text, &args).await?;
+            tx.execute(&sql, &args).await?;
         }
         if let Some(old) = old {
-            // A relay that owns nothing and is dead will not be asked for again.
-            let text = self.text("remove", 1, || {
+            // No relay will take partitions from a dead one that owns none.
+            let sql = self.sql("remove", 1, || {
                 "DELETE FROM {relays} WHERE relay_id = ? AND NOT EXISTS \
                  (SELECT 1 FROM {partitions} p WHERE p.owner = ?)"
                     .into()
             });
-            tx.execute(&text, &[old.clone(), old]).await?;
+            tx.execute(&sql, &[old.clone(), old]).await?;
         }
         Ok(free.into_iter().map(|(p, epoch)| (partition(p), Epoch(epoch + 1))).collect())
     }
 
-    /// Locks a relay's row and tells whether its lease has run out; one without a row is dead too. `false` where
-    /// another holds the row.
+    /// Locks a relay's row and tells whether its lease has run out; one without a row is dead too.
+    /// `false` where another holds the row.
     async fn is_dead(&self, tx: &mut Tx<'_>, relay: &RelayId) -> Result<bool, StoreError> {
-        let text = self.text("dead", 1, || {
+        let sql = self.sql("dead", 1, || {
             "SELECT CASE WHEN lease_until < {now} THEN 1 ELSE 0 END FROM {relays} \
              WHERE relay_id = ?{for_update}{skip_locked}"
                 .into()
         });
         let id = Arg::Text(Some(relay.as_str()));
-        if let Some(row) = tx.query(&text, std::slice::from_ref(&id)).await?.first() {
+        if let Some(row) = tx.query(&sql, std::slice::from_ref(&id)).await?.first() {
             return Ok(column::<i32>(row, 0)? != 0);
         }
-        let text =
-            self.text("there", 1, || "SELECT relay_id FROM {relays} WHERE relay_id = ?".into());
-        Ok(tx.query(&text, &[id]).await?.is_empty())
+        let sql =
+            self.sql("there", 1, || "SELECT relay_id FROM {relays} WHERE relay_id = ?".into());
+        Ok(tx.query(&sql, &[id]).await?.is_empty())
     }
 
     async fn release_in(
@@ -304,7 +310,7 @@ impl SqlStore {
         partitions: &[(PartitionNo, Epoch)],
     ) -> Result<(), StoreError> {
         let dialect = self.dialect();
-        let text = self.list_text("held alone", partitions.len(), |dialect, n| {
+        let sql = self.list_sql("lock released", partitions.len(), |dialect, n| {
             let any = dialect.any("partition_no", n);
             format!(
                 "SELECT partition_no, epoch FROM {{partitions}} WHERE owner = ? AND {any} \
@@ -315,7 +321,7 @@ impl SqlStore {
         let mut args = vec![Arg::Text(Some(relay.as_str()))];
         bind_partitions(dialect, &mut args, &wanted);
         let mut held = Vec::new();
-        for row in tx.query(&text, &args).await? {
+        for row in tx.query(&sql, &args).await? {
             let number: i16 = column(&row, 0)?;
             if partitions.contains(&(partition(number), Epoch(column(&row, 1)?))) {
                 held.push(number);
@@ -324,7 +330,7 @@ impl SqlStore {
         if held.is_empty() {
             return Ok(());
         }
-        let text = self.list_text("free", held.len(), |dialect, n| {
+        let sql = self.list_sql("free", held.len(), |dialect, n| {
             format!(
                 "UPDATE {{partitions}} SET owner = NULL WHERE {}",
                 dialect.any("partition_no", n)
@@ -332,31 +338,32 @@ impl SqlStore {
         });
         let mut args = Vec::new();
         bind_partitions(dialect, &mut args, &held);
-        tx.execute(&text, &args).await.map(|_| ())
+        tx.execute(&sql, &args).await.map(|_| ())
     }
 
     async fn leave_in(&self, tx: &mut Tx<'_>, relay: &RelayId) -> Result<(), StoreError> {
         let me = [Arg::Text(Some(relay.as_str()))];
-        let text = self.text("lock me", 1, || {
+        let sql = self.sql("lock me", 1, || {
             "SELECT relay_id FROM {relays} WHERE relay_id = ?{for_update}".into()
         });
-        tx.query(&text, &me).await?;
-        self.disown(tx, relay).await?;
-        let text = self.text("unregister", 1, || "DELETE FROM {relays} WHERE relay_id = ?".into());
-        tx.execute(&text, &me).await.map(|_| ())
+        tx.query(&sql, &me).await?;
+        self.release_all(tx, relay).await?;
+        let sql = self.sql("unregister", 1, || "DELETE FROM {relays} WHERE relay_id = ?".into());
+        tx.execute(&sql, &me).await.map(|_| ())
     }
 
-    /// Frees whatever a relay owns.
-    async fn disown(&self, tx: &mut Tx<'_>, relay: &RelayId) -> Result<(), StoreError> {
+    /// Releases all partitions of a relay.
+    async fn release_all(&self, tx: &mut Tx<'_>, relay: &RelayId) -> Result<(), StoreError> {
         let me = [Arg::Text(Some(relay.as_str()))];
-        let text = self.text("lock mine", 1, || {
+        let sql = self.sql("lock mine", 1, || {
             "SELECT partition_no FROM {partitions} WHERE owner = ? ORDER BY partition_no{for_update}".into()
         });
-        if tx.query(&text, &me).await?.is_empty() {
+        if tx.query(&sql, &me).await?.is_empty() {
             return Ok(());
         }
-        let text = self
-            .text("disown", 1, || "UPDATE {partitions} SET owner = NULL WHERE owner = ?".into());
-        tx.execute(&text, &me).await.map(|_| ())
+        let sql = self.sql("release all", 1, || {
+            "UPDATE {partitions} SET owner = NULL WHERE owner = ?".into()
+        });
+        tx.execute(&sql, &me).await.map(|_| ())
     }
 }

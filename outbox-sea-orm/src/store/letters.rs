@@ -1,4 +1,4 @@
-//! Dead letters: reading them, and writing those that bring their events along.
+//! Reads dead letters, and writes those that are detached from their events' rows.
 
 use super::{
     SqlStore,
@@ -7,36 +7,40 @@ use super::{
     settler::{column, in_partition},
 };
 use crate::{
-    cut::{ANSWER_BYTES, STATEMENT_BYTES, fitting, of_message, stretches},
+    chunks::{RESULT_BYTES, STATEMENT_BYTES, chunks_by_size, fitting_count, message_size},
     dialect::Dialect,
     pool::{Arg, Tx},
     schema::{EVENT_COLUMNS, stored},
 };
 use outbox_core::{
     event::{EventId, LetterId, Timestamp},
-    failure::{DeadLetter, DeadReason, Fate, ReceivedBy},
-    outbox::{CarriedLetter, PartitionNo, StoreError},
+    failure::{ConsumerOrigin, DeadLetter, DeadReason, Resolution},
+    outbox::{DetachedLetter, PartitionNo, StoreError},
 };
 use sea_orm::QueryResult;
 use std::collections::{BTreeMap, HashMap, HashSet};
 
-/// Places of the columns behind those of the event.
+/// Index of the first column behind those of the event.
 const AFTER: usize = 12;
-/// In the place of a partition: the letter is a consumer's, its route `consumer/handler`, and its event the sender's.
-pub(crate) const RECEIVED: i16 = -1;
+/// Origin of a letter that a relay wrote, as a literal of SQL.
+pub(crate) const ORIGIN_RELAY: &str = "'relay'";
+/// Origin of a letter that a consumer wrote, as a literal of SQL: its route is `consumer/handler`,
+/// its event the sender's, and it has no partition.
+pub(crate) const ORIGIN_CONSUMER: &str = "'consumer'";
 /// Letters that are written in one INSERT of twenty parameters each.
 const CHUNK: usize = 50;
 /// Letters that are read at once.
 const READ_CHUNK: usize = 1_024;
 /// Bytes of the errors of a letter: ten of a little over 1 KiB.
 const ERRORS: usize = 12_288;
-/// The columns of a letter that take room.
+/// The large columns of a letter.
 pub(crate) const CONTENT: &[&str] = &["payload", "headers", "errors"];
-/// A letter that was written for an event and a route: its id, and whether nothing was decided about it yet.
+/// The last letter of an event on a route: its id, and whether it is unresolved.
 pub(super) type LastLetters = HashMap<(i64, String), (i64, bool)>;
 const LAYOUT: Layout = Layout { event: 2, created_at: AFTER, expires_at: AFTER + 1 };
 
-/// Reads letters by id, in their order: the first one that is there, and as many more as an answer takes.
+/// Reads letters by id, in their order: the first one that exists, and as many more as a result
+/// takes.
 pub(super) async fn read(
     store: &SqlStore,
     ids: &[LetterId],
@@ -47,27 +51,27 @@ pub(super) async fn read(
     for chunk in ids.chunks(READ_CHUNK) {
         let mut args = Vec::new();
         bind_ids(store.dialect(), &mut args, chunk);
-        let text = store.list_text("sizes of letters", chunk.len(), |dialect, n| {
+        let sql = store.list_sql("sizes of letters", chunk.len(), |dialect, n| {
             sizes(dialect, &format!("{} ORDER BY letter_id", dialect.any("letter_id", n)))
         });
         let there: Vec<(i64, usize)> = store
             .janitor
-            .query(&text, &args)
+            .query(&sql, &args)
             .await?
             .iter()
             .map(id_and_size)
             .collect::<Result<_, _>>()?;
-        let fitting = fitting(there.iter().map(|(_, size)| *size), ANSWER_BYTES);
-        if fitting == 0 {
+        let fits = fitting_count(there.iter().map(|(_, size)| *size), RESULT_BYTES);
+        if fits == 0 {
             continue;
         }
-        let chunk: Vec<i64> = there[..fitting].iter().map(|(id, _)| *id).collect();
-        let text = store.list_text("letters", chunk.len(), |dialect, n| {
+        let chunk: Vec<i64> = there[..fits].iter().map(|(id, _)| *id).collect();
+        let sql = store.list_sql("letters", chunk.len(), |dialect, n| {
             select(&format!("{} ORDER BY letter_id", dialect.any("letter_id", n)))
         });
         let mut args = Vec::new();
         bind_ids(store.dialect(), &mut args, &chunk);
-        return store.janitor.query(&text, &args).await?.iter().map(letter).collect();
+        return store.janitor.query(&sql, &args).await?.iter().map(letter).collect();
     }
     Ok(Vec::new())
 }
@@ -86,7 +90,8 @@ pub(crate) fn id_and_size(row: &QueryResult) -> Result<(i64, usize), StoreError>
 pub(crate) fn select(condition: &str) -> String {
     format!(
         "SELECT letter_id, event_id, {EVENT_COLUMNS}, created_at, expires_at, route, reason, attempts, errors, \
-         CASE WHEN parks THEN 1 ELSE 0 END, dead_at, previous_id, fate, fate_at, fate_by, fate_why, partition_no \
+         CASE WHEN parks THEN 1 ELSE 0 END, dead_at, previous_id, resolution, resolved_at, resolved_by, \
+         resolution_reason, CASE WHEN origin = {ORIGIN_CONSUMER} THEN 1 ELSE 0 END \
          FROM {{letters}} WHERE {condition}"
     )
 }
@@ -96,15 +101,15 @@ pub(crate) fn select_without_payload(dialect: Dialect, condition: &str) -> Strin
     select(condition).replacen("payload", dialect.no_bytes(), 1)
 }
 
-/// Writes letters that bring their events along, unless they are there already; gives the ids of all. What does not fit
-/// in one statement is written in transactions of its own: a write that is made again finds what is there.
+/// Writes letters with the content of their events, unless they exist already; gives the ids of
+/// all. Each statement has a transaction of its own: a repeated write finds the letters that exist.
 pub(super) async fn write(
     store: &SqlStore,
-    letters: &[CarriedLetter],
+    letters: &[DetachedLetter],
 ) -> Result<Vec<LetterId>, StoreError> {
     let mut written = Vec::with_capacity(letters.len());
-    let size = |carried: &CarriedLetter| of_message(&carried.message) + ERRORS;
-    for chunk in stretches(letters, CHUNK, STATEMENT_BYTES, size) {
+    let size = |detached: &DetachedLetter| message_size(&detached.message) + ERRORS;
+    for chunk in chunks_by_size(letters, CHUNK, STATEMENT_BYTES, size) {
         let mut tx = store.settler.begin().await?;
         let ids = write_in(store, &mut tx, chunk).await;
         written.extend(tx.end(ids).await?);
@@ -115,17 +120,18 @@ pub(super) async fn write(
 async fn write_in(
     store: &SqlStore,
     tx: &mut Tx<'_>,
-    chunk: &[CarriedLetter],
+    chunk: &[DetachedLetter],
 ) -> Result<Vec<LetterId>, StoreError> {
     let mut written = Vec::with_capacity(chunk.len());
-    let mut ids: Vec<i64> = chunk.iter().map(|carried| carried.id.0).collect();
+    let mut ids: Vec<i64> = chunk.iter().map(|detached| detached.id.0).collect();
     ids.sort_unstable();
     ids.dedup();
-    // A write whose answer was lost is made again. A letter that was decided about is one of an earlier life.
+    // A write whose response was lost is repeated. A resolved letter belongs to an earlier failure
+    // of the event.
     let before = last_letters(store, tx, &ids).await?;
     let void = redriven_since(store, tx, chunk, &before).await?;
-    let chunk: Vec<&CarriedLetter> =
-        chunk.iter().filter(|carried| !void.contains(&of(carried))).collect();
+    let chunk: Vec<&DetachedLetter> =
+        chunk.iter().filter(|detached| !void.contains(&of(detached))).collect();
     let is_new = |of: &_| !matches!(before.get(of), Some((_, true)));
     let new: BTreeMap<_, _> =
         chunk.iter().map(|c| (of(c), *c)).filter(|(of, _)| is_new(of)).collect();
@@ -134,16 +140,16 @@ async fn write_in(
             .extend(chunk.iter().filter_map(|c| before.get(&of(c))).map(|(id, _)| LetterId(*id)));
         return Ok(written);
     }
-    let texts: Vec<(String, String)> = new
+    let encoded: Vec<(String, String)> = new
         .values()
         .map(|c| (c.message.headers.to_json(), serde_json::json!(c.errors).to_string()))
         .collect();
     let mut args = Vec::with_capacity(new.len() * 20);
-    for ((of, carried), (headers, errors)) in new.iter().zip(&texts) {
-        let m = &carried.message;
+    for ((of, detached), (headers, errors)) in new.iter().zip(&encoded) {
+        let m = &detached.message;
         args.extend([
-            Arg::Small(stored(carried.partition)),
-            Arg::int(carried.id.0),
+            Arg::Small(stored(detached.partition)),
+            Arg::int(detached.id.0),
             Arg::Uuid(*m.id.as_uuid()),
             Arg::Text(Some(&m.source)),
             Arg::Text(Some(&m.topic)),
@@ -156,55 +162,58 @@ async fn write_in(
             Arg::Text(Some(headers)),
             Arg::int(m.created_at.as_micros()),
             Arg::Int(m.expires_at.map(Timestamp::as_micros)),
-            Arg::Text(Some(&carried.letter.route)),
-            Arg::Text(Some(carried.letter.reason.as_str())),
-            Arg::int(i64::try_from(carried.errors.len()).unwrap_or(1)),
+            Arg::Text(Some(&detached.letter.route)),
+            Arg::Text(Some(detached.letter.reason.as_str())),
+            Arg::int(i64::try_from(detached.errors.len()).unwrap_or(1)),
             Arg::Text(Some(errors)),
-            Arg::Flag(carried.letter.parks),
+            Arg::Flag(detached.letter.parks),
             Arg::Int(before.get(of).map(|(id, _)| *id)),
         ]);
     }
-    let text = store.text("carried letters", new.len(), || {
-        let row = "(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, {now}, ?)";
+    let sql = store.sql("detached letters", new.len(), || {
+        let row = format!(
+            "({ORIGIN_RELAY}, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, {{now}}, ?)"
+        );
         format!(
-            "INSERT INTO {{letters}} (partition_no, event_id, {EVENT_COLUMNS}, created_at, expires_at, route, reason, \
+            "INSERT INTO {{letters}} (origin, partition_no, event_id, {EVENT_COLUMNS}, created_at, expires_at, route, reason, \
              attempts, errors, parks, dead_at, previous_id) VALUES {}",
-            vec![row; new.len()].join(", ")
+            vec![row.as_str(); new.len()].join(", ")
         )
     });
-    tx.execute(&text, &args).await?;
+    tx.execute(&sql, &args).await?;
     let after = last_letters(store, tx, &ids).await?;
     written.extend(chunk.iter().filter_map(|c| after.get(&of(c))).map(|(id, _)| LetterId(*id)));
     Ok(written)
 }
 
-/// Gives the letters that an operator has redriven already: their write is made again, since its answer was lost. When a
-/// letter is written its event does not wait on that route, unless it was redriven since.
+/// Gives the letters that an operator has redriven already: their write is repeated, since its
+/// response was lost. When a letter is written its event does not wait on that route, unless it was
+/// redriven since.
 async fn redriven_since(
     store: &SqlStore,
     tx: &mut Tx<'_>,
-    chunk: &[CarriedLetter],
+    chunk: &[DetachedLetter],
     before: &LastLetters,
 ) -> Result<HashSet<(i64, String)>, StoreError> {
-    let mut decided: BTreeMap<PartitionNo, Vec<i64>> = BTreeMap::new();
-    for carried in
-        chunk.iter().filter(|carried| matches!(before.get(&of(carried)), Some((_, false))))
+    let mut resolved: BTreeMap<PartitionNo, Vec<i64>> = BTreeMap::new();
+    for detached in
+        chunk.iter().filter(|detached| matches!(before.get(&of(detached)), Some((_, false))))
     {
-        decided.entry(carried.partition).or_default().push(carried.id.0);
+        resolved.entry(detached.partition).or_default().push(detached.id.0);
     }
     let mut void = HashSet::new();
-    for (partition, ids) in decided {
-        let text = store.list_text("redriven", ids.len(), Dialect::redriven);
-        for row in tx.query(&text, &in_partition(store.dialect(), partition, &ids)).await? {
+    for (partition, ids) in resolved {
+        let sql = store.list_sql("redriven", ids.len(), Dialect::redriven);
+        for row in tx.query(&sql, &in_partition(store.dialect(), partition, &ids)).await? {
             void.insert((column(&row, 0)?, column(&row, 1)?));
         }
     }
     Ok(void)
 }
 
-/// The event and the route that a letter is of.
-fn of(carried: &CarriedLetter) -> (i64, String) {
-    (carried.id.0, carried.letter.route.to_string())
+/// The event and the route of a letter.
+fn of(detached: &DetachedLetter) -> (i64, String) {
+    (detached.id.0, detached.letter.route.to_string())
 }
 
 /// Reads the last letter of each route of the events.
@@ -215,8 +224,8 @@ pub(super) async fn last_letters(
 ) -> Result<LastLetters, StoreError> {
     let mut args = Vec::new();
     bind_ids(store.dialect(), &mut args, ids);
-    let text = store.list_text("letters of", ids.len(), Dialect::letters_of);
-    let rows = tx.query(&text, &args).await?;
+    let sql = store.list_sql("letters of", ids.len(), Dialect::letters_of);
+    let rows = tx.query(&sql, &args).await?;
     let letter = |row: &QueryResult| {
         let open: i32 = column(row, 3)?;
         Ok(((column(row, 1)?, column(row, 2)?), (column(row, 0)?, open != 0)))
@@ -226,25 +235,25 @@ pub(super) async fn last_letters(
 
 /// Reads a row of [`select`].
 pub(crate) fn letter(row: &QueryResult) -> Result<DeadLetter, StoreError> {
-    let partition: i16 = column(row, AFTER + 13)?;
+    let is_received = column::<i32>(row, AFTER + 13)? != 0;
     let event_id = EventId(column::<i64>(row, 1)?.abs());
     let mut route: String = column(row, AFTER + 2)?;
-    let received = (partition == RECEIVED).then(|| {
+    let received = is_received.then(|| {
         let origin = std::mem::take(&mut route);
         let (consumer, handler) = origin.split_once('/').unwrap_or((&origin, ""));
-        ReceivedBy { consumer: consumer.to_owned(), handler: handler.to_owned() }
+        ConsumerOrigin { consumer: consumer.to_owned(), handler: handler.to_owned() }
     });
     let reason: String = column(row, AFTER + 3)?;
     let reason: DeadReason = reason
         .parse()
         .map_err(|()| StoreError::Mismatch(format!("no reason of a dead letter: {reason}")))?;
-    let fate = match column::<Option<String>>(row, AFTER + 9)? {
+    let resolution = match column::<Option<String>>(row, AFTER + 9)? {
         None => None,
-        Some(what) => Some(Fate {
-            what,
+        Some(action) => Some(Resolution {
+            action,
             at: Timestamp::from_micros(column(row, AFTER + 10)?),
             by: column::<Option<String>>(row, AFTER + 11)?.unwrap_or_default(),
-            why: column::<Option<String>>(row, AFTER + 12)?.unwrap_or_default(),
+            reason: column::<Option<String>>(row, AFTER + 12)?.unwrap_or_default(),
         }),
     };
     Ok(DeadLetter::new(
@@ -257,8 +266,8 @@ pub(crate) fn letter(row: &QueryResult) -> Result<DeadLetter, StoreError> {
         history(&column::<String>(row, AFTER + 5)?),
         column::<i32>(row, AFTER + 6)? != 0,
         Timestamp::from_micros(column(row, AFTER + 7)?),
-        fate,
+        resolution,
         column::<Option<i64>>(row, AFTER + 8)?.map(LetterId),
     )
-    .received_by(received))
+    .with_consumer_origin(received))
 }

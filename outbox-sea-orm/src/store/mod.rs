@@ -1,4 +1,4 @@
-//! What a relay needs of the database, over connections of its own: one room a file, as in the core.
+//! The store of a relay, over connections of its own: one file for each trait of the core.
 
 mod bind;
 pub(crate) mod decode;
@@ -8,15 +8,15 @@ pub(crate) mod letters;
 mod options;
 mod reader;
 mod record;
-mod second_look;
+mod recheck;
 mod settler;
 
 pub use options::{Retention, StoreOptions};
 
 use crate::{
     dialect::Dialect,
-    notify::Listener,
-    pool::{Lane, Opener},
+    notify::PgWakeListener,
+    pool::{Connector, RelayConnection},
     schema::Schema,
 };
 use outbox_core::outbox::{RelayStore, StoreError};
@@ -26,16 +26,18 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-/// Texts that are kept; there are only as many as numbers of partitions and powers of two.
-type Texts = Mutex<HashMap<(&'static str, usize), Arc<str>>>;
+/// SQL by name and number of values; there are only as many numbers as partitions and powers of
+/// two.
+type SqlCache = Mutex<HashMap<(&'static str, usize), Arc<str>>>;
 
-/// Opens what a relay needs: at most four connections of its own, to where the pool leads, and one more to listen.
+/// Opens the store of a relay: at most four connections of its own, to the database of the pool,
+/// and one more to listen.
 ///
-/// A SQLite database in memory is there for its own pool alone; the relay shares it then.
+/// A SQLite database in memory exists for its own pool alone; the relay uses that pool then.
 ///
 /// # Errors
-/// [`StoreError::Mismatch`] when no relay can work there (a PostgreSQL replica, a binary log of statements); else what
-/// the database said.
+/// [`StoreError::Mismatch`] when no relay can work there (a PostgreSQL replica, a binary log of
+/// statements); else the database's error.
 ///
 /// # Cancel safety
 /// Nothing is written; call again.
@@ -46,12 +48,12 @@ pub async fn open_relay_store(
 ) -> Result<RelayStore, StoreError> {
     let dialect = schema.dialect();
     let limit = options.lease / 3;
-    let opener = Arc::new(Opener::new(db, dialect, limit, options.behind_pooler).await?);
-    opener.prepare(dialect).await?;
+    let connector = Arc::new(Connector::new(db, dialect, limit, options.behind_pooler).await?);
+    connector.prepare(dialect).await?;
     let listener = (options.notifications && !options.behind_pooler)
-        .then(|| Listener::new(db, schema))
+        .then(|| PgWakeListener::new(db, schema))
         .flatten();
-    let store = RelayStore::new(SqlStore::new(schema, &opener, options));
+    let store = RelayStore::new(SqlStore::new(schema, &connector, options));
     Ok(match listener {
         Some(listener) => store.with_listener(listener),
         None => store,
@@ -62,23 +64,23 @@ pub async fn open_relay_store(
 struct SqlStore {
     schema: Arc<Schema>,
     options: StoreOptions,
-    keeper: Lane,
-    reader: Lane,
-    settler: Lane,
-    janitor: Lane,
-    texts: Texts,
+    keeper: RelayConnection,
+    reader: RelayConnection,
+    settler: RelayConnection,
+    janitor: RelayConnection,
+    sql_cache: SqlCache,
 }
 
 impl SqlStore {
-    fn new(schema: &Arc<Schema>, opener: &Arc<Opener>, options: &StoreOptions) -> Self {
+    fn new(schema: &Arc<Schema>, connector: &Arc<Connector>, options: &StoreOptions) -> Self {
         Self {
             schema: Arc::clone(schema),
             options: options.clone(),
-            keeper: Lane::new(opener),
-            reader: Lane::new(opener),
-            settler: Lane::new(opener),
-            janitor: Lane::new(opener),
-            texts: Texts::default(),
+            keeper: RelayConnection::new(connector),
+            reader: RelayConnection::new(connector),
+            settler: RelayConnection::new(connector),
+            janitor: RelayConnection::new(connector),
+            sql_cache: SqlCache::default(),
         }
     }
 
@@ -86,20 +88,20 @@ impl SqlStore {
         self.schema.dialect()
     }
 
-    /// Gives a text that depends on a number, and keeps it.
-    fn text(&self, name: &'static str, n: usize, write: impl FnOnce() -> String) -> Arc<str> {
-        let mut texts = self.texts.lock().unwrap_or_else(PoisonError::into_inner);
-        Arc::clone(texts.entry((name, n)).or_insert_with(|| self.schema.filled(&write())))
+    /// Gives SQL that depends on a number, from the cache.
+    fn sql(&self, name: &'static str, n: usize, write: impl FnOnce() -> String) -> Arc<str> {
+        let mut sql_cache = self.sql_cache.lock().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(sql_cache.entry((name, n)).or_insert_with(|| self.schema.filled(&write())))
     }
 
-    /// Gives a text for a list of `n` values; there is one for each number that stands for it.
-    fn list_text(
+    /// Gives SQL for a list of `n` values; there is one for each [padded](Dialect::padded) number.
+    fn list_sql(
         &self,
         name: &'static str,
         n: usize,
         write: impl FnOnce(Dialect, usize) -> String,
     ) -> Arc<str> {
         let dialect = self.dialect();
-        self.text(name, dialect.padded(n), || write(dialect, n))
+        self.sql(name, dialect.padded(n), || write(dialect, n))
     }
 }

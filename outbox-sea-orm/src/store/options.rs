@@ -9,7 +9,7 @@ pub enum Retention {
     /// It is deleted.
     #[default]
     Delete,
-    /// It is moved to the finished events and kept there for so long.
+    /// It is moved to the archive and kept there for so long.
     Keep(Duration),
 }
 
@@ -24,9 +24,11 @@ pub struct StoreOptions {
 }
 
 impl StoreOptions {
-    /// Starts from the length of a relay's lease: no statement of the relay lasts longer than a third of it.
+    /// Starts from the length of a relay's lease: no statement of the relay lasts longer than a
+    /// third of it.
     ///
-    /// Finished events are deleted, wakes of other processes heard where the database carries them.
+    /// The relay deletes finished events, and listens to the wakes of other processes where the
+    /// database has notifications.
     #[must_use]
     pub const fn new(lease: Duration) -> Self {
         Self {
@@ -45,23 +47,24 @@ impl StoreOptions {
         self
     }
 
-    /// Sets how long a dead letter is kept after it was decided about; 90 days unless set. One about which nothing was
-    /// decided is kept.
+    /// Sets how long a dead letter is kept after an operator has resolved it; 90 days unless set.
+    /// An unresolved one is kept.
     #[must_use]
     pub const fn letter_retention(mut self, retention: Duration) -> Self {
         self.letter_retention = retention;
         self
     }
 
-    /// Sets whether wakes of other processes are heard (PostgreSQL).
+    /// Sets whether the relay listens to the wakes of other processes (PostgreSQL).
     #[must_use]
-    pub const fn notifications(mut self, heard: bool) -> Self {
-        self.notifications = heard;
+    pub const fn notifications(mut self, enabled: bool) -> Self {
+        self.notifications = enabled;
         self
     }
 
-    /// Says that a pooler stands between which gives a PostgreSQL connection to another client after each transaction:
-    /// settings then travel with their transactions, and no wakes are heard.
+    /// Tells that a pooler in between gives a PostgreSQL connection to another client after each
+    /// transaction: then each transaction sets its settings itself, and the relay does not listen
+    /// to wakes.
     #[must_use]
     pub const fn behind_pooler(mut self, pooled: bool) -> Self {
         self.behind_pooler = pooled;

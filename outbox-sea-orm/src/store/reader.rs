@@ -4,7 +4,7 @@ use super::{
     SqlStore,
     bind::{bind_ids, place_lists},
     decode::{self, Row},
-    second_look::{self, LOOKS},
+    recheck::{self, MAX_RECHECKS},
 };
 use crate::{
     dialect::{Dialect, ROWS_SLACK},
@@ -24,8 +24,8 @@ use sea_orm::QueryResult;
 /// Ids of one fetch, where each is a parameter of its own.
 const FETCH_CHUNK: usize = 1_024;
 
-/// What is remembered, by place.
-type Remembered = Vec<(PartitionNo, EventId, RouteRow)>;
+/// Rows of `outbox_retries`, by partition and event.
+type RouteRows = Vec<(PartitionNo, EventId, RouteRow)>;
 
 #[async_trait]
 impl EventReader for SqlStore {
@@ -38,14 +38,14 @@ impl EventReader for SqlStore {
         let window = plan.window > 0;
         let name = if window { "read and look back" } else { "read" };
         let n = if dialect == Dialect::Postgres { 1 } else { reads.len() };
-        let text = self.text(name, n, || dialect.read(n, window));
+        let sql = self.sql(name, n, || dialect.read(n, window));
         let rows = if dialect == Dialect::Postgres {
             let numbers: Vec<i16> = reads.iter().map(|r| stored(r.partition)).collect();
             let after: Vec<i64> = reads.iter().map(|r| r.after.0).collect();
             let limits: Vec<i64> = reads.iter().map(|r| i64::from(r.limit)).collect();
             let look_back: Vec<bool> = reads.iter().map(|r| r.look_back).collect();
             let (window, most) =
-                (Arg::int(i64::from(plan.window)), Arg::int(i64::from(plan.whole_up_to)));
+                (Arg::int(i64::from(plan.window)), Arg::int(i64::from(plan.payload_limit)));
             let lists = [
                 Arg::Smalls(&numbers),
                 Arg::Ints(&after),
@@ -55,17 +55,17 @@ impl EventReader for SqlStore {
             let [numbers, after, limits, look_back] = lists;
             let args =
                 [numbers, after, limits, look_back, most.clone(), most, window.clone(), window];
-            self.reader.query(&text, &args).await?
+            self.reader.query(&sql, &args).await?
         } else {
             let mut args = Vec::with_capacity(reads.len() * 16);
             for read in reads {
                 bind_read(&mut args, read, plan);
             }
-            self.reader.query(&text, &args).await?
+            self.reader.query(&sql, &args).await?
         };
         let mut read = in_plan_order(&rows, plan)?;
         if window && !dialect.snapshot_keeps_causes() {
-            self.look_again(plan, &mut read).await?;
+            self.recheck_ids(plan, &mut read).await?;
         }
         Ok(read)
     }
@@ -73,14 +73,14 @@ impl EventReader for SqlStore {
     async fn fetch(
         &self,
         ids: &[(PartitionNo, EventId)],
-        whole_up_to: u32,
+        payload_limit: u32,
     ) -> Result<Vec<StoredEvent>, StoreError> {
         let dialect = self.dialect();
-        let most = Arg::int(i64::from(whole_up_to));
+        let most = Arg::int(i64::from(payload_limit));
         let mut found = Vec::with_capacity(ids.len());
         for chunk in ids.chunks(FETCH_CHUNK) {
             let (partitions, ids) = place_lists(chunk);
-            let text = self.list_text("fetch", ids.len(), Dialect::fetch);
+            let sql = self.list_sql("fetch", ids.len(), Dialect::fetch);
             let mut args = Vec::new();
             if dialect == Dialect::Postgres {
                 args.extend([
@@ -94,10 +94,10 @@ impl EventReader for SqlStore {
                 bind_ids(dialect, &mut args, &ids);
                 bind_ids(dialect, &mut args, &ids);
             }
-            let rows = self.reader.query(&text, &args).await?;
-            let (events, remembered, _) = sorted_out(&rows)?;
+            let rows = self.reader.query(&sql, &args).await?;
+            let (events, route_rows, _) = split_rows(&rows)?;
             found.extend(
-                joined(events, remembered)
+                joined(events, route_rows)
                     .into_iter()
                     .filter(|e| chunk.contains(&(e.partition, e.id))),
             );
@@ -111,10 +111,10 @@ impl EventReader for SqlStore {
         from: EventId,
         to: EventId,
         limit: u32,
-        whole_up_to: u32,
+        payload_limit: u32,
     ) -> Result<Vec<StoredEvent>, StoreError> {
-        let most = Arg::int(i64::from(whole_up_to));
-        let text = self.text("page", 1, || self.dialect().page());
+        let most = Arg::int(i64::from(payload_limit));
+        let sql = self.sql("page", 1, || self.dialect().page());
         let stretch = [
             Arg::Small(stored(partition)),
             Arg::int(from.0),
@@ -125,9 +125,9 @@ impl EventReader for SqlStore {
         args.extend_from_slice(&stretch);
         args.extend_from_slice(&stretch[..2]);
         args.extend_from_slice(&stretch);
-        let rows = self.reader.query(&text, &args).await?;
-        let (events, remembered, _) = sorted_out(&rows)?;
-        Ok(joined(events, remembered))
+        let rows = self.reader.query(&sql, &args).await?;
+        let (events, route_rows, _) = split_rows(&rows)?;
+        Ok(joined(events, route_rows))
     }
 
     async fn ids(
@@ -137,28 +137,30 @@ impl EventReader for SqlStore {
         to: EventId,
         limit: u32,
     ) -> Result<Vec<EventId>, StoreError> {
-        let text = self.text("ids", 1, || self.dialect().ids());
+        let sql = self.sql("ids", 1, || self.dialect().ids());
         let args = [
             Arg::Small(stored(partition)),
             Arg::int(from.0),
             Arg::int(to.0),
             Arg::int(i64::from(limit)),
         ];
-        let rows = self.reader.query(&text, &args).await?;
-        rows.iter().map(|row| decode::get(row, 0, "event_id").map(EventId).map_err(wrong)).collect()
+        let rows = self.reader.query(&sql, &args).await?;
+        rows.iter()
+            .map(|row| decode::get(row, 0, "event_id").map(EventId).map_err(decode_error))
+            .collect()
     }
 }
 
 impl SqlStore {
-    /// Looks again at the ids of what was read, until nothing new is in the windows.
-    async fn look_again(
+    /// Reads the ids of the windows again, until no window has a new one.
+    async fn recheck_ids(
         &self,
         plan: &ReadPlan,
         read: &mut [PartitionRows],
     ) -> Result<(), StoreError> {
         let mut open: Vec<usize> =
-            (0..read.len()).filter(|i| second_look::has_seen(&read[*i])).collect();
-        for _ in 0..LOOKS {
+            (0..read.len()).filter(|i| recheck::found_any(&read[*i])).collect();
+        for _ in 0..MAX_RECHECKS {
             if open.is_empty() {
                 break;
             }
@@ -166,19 +168,18 @@ impl SqlStore {
             for &i in &open {
                 let asked = &plan.partitions[i];
                 let partition = Arg::Small(stored(asked.partition));
-                let to = Arg::int(second_look::seen_to(asked, &read[i]).0);
+                let to = Arg::int(recheck::last_id_read(asked, &read[i]).0);
                 let (after, window) = (Arg::int(asked.after.0), Arg::int(i64::from(plan.window)));
                 args.extend([partition.clone(), partition, to, after, window]);
             }
-            let text =
-                self.text("look again", open.len(), || self.dialect().look_again(open.len()));
-            let (_, _, looks) = sorted_out(&self.reader.query(&text, &args).await?)?;
+            let sql = self.sql("recheck", open.len(), || self.dialect().recheck_ids(open.len()));
+            let (_, _, rechecks) = split_rows(&self.reader.query(&sql, &args).await?)?;
             let mut grew = Vec::new();
-            for (partition, ids) in looks {
+            for (partition, ids) in rechecks {
                 let found =
                     open.iter().copied().find(|i| plan.partitions[*i].partition == partition);
                 if let Some(i) = found
-                    && second_look::take_in(&plan.partitions[i], &mut read[i], &ids)
+                    && recheck::merge_recheck(&plan.partitions[i], &mut read[i], &ids)
                 {
                     grew.push(i);
                 }
@@ -192,7 +193,7 @@ impl SqlStore {
 /// Binds one partition of a read that names each.
 fn bind_read(args: &mut Vec<Arg<'_>>, read: &PartitionRead, plan: &ReadPlan) {
     let (partition, after) = (Arg::Small(stored(read.partition)), Arg::int(read.after.0));
-    let (window, most) = (plan.window, Arg::int(i64::from(plan.whole_up_to)));
+    let (window, most) = (plan.window, Arg::int(i64::from(plan.payload_limit)));
     args.extend([most.clone(), most]);
     args.extend([partition.clone(), after.clone(), Arg::int(i64::from(read.limit))]);
     if window > 0 {
@@ -218,7 +219,7 @@ fn rows_limit(read: &PartitionRead) -> i64 {
 
 /// Puts the rows of a read into the order of its plan.
 fn in_plan_order(rows: &[QueryResult], plan: &ReadPlan) -> Result<Vec<PartitionRows>, StoreError> {
-    let (events, remembered, windows) = sorted_out(rows)?;
+    let (events, route_rows, windows) = split_rows(rows)?;
     let mut read: Vec<PartitionRows> =
         plan.partitions.iter().map(|_| PartitionRows::default()).collect();
     let place = |partition| plan.partitions.binary_search_by_key(&partition, |r| r.partition).ok();
@@ -227,10 +228,10 @@ fn in_plan_order(rows: &[QueryResult], plan: &ReadPlan) -> Result<Vec<PartitionR
             read[i].window = ids;
         }
     }
-    let mut remembered_of: Vec<Remembered> = plan.partitions.iter().map(|_| Vec::new()).collect();
-    for row in remembered {
+    let mut route_rows_of: Vec<RouteRows> = plan.partitions.iter().map(|_| Vec::new()).collect();
+    for row in route_rows {
         if let Some(i) = place(row.0) {
-            remembered_of[i].push(row);
+            route_rows_of[i].push(row);
         }
     }
     for event in events {
@@ -238,32 +239,32 @@ fn in_plan_order(rows: &[QueryResult], plan: &ReadPlan) -> Result<Vec<PartitionR
             read[i].past.push(event);
         }
     }
-    for ((part, remembered), asked) in read.iter_mut().zip(remembered_of).zip(&plan.partitions) {
+    for ((part, route_rows), asked) in read.iter_mut().zip(route_rows_of).zip(&plan.partitions) {
         part.full = part.past.len() >= asked.limit as usize;
-        if i64::try_from(remembered.len()).is_ok_and(|n| n >= rows_limit(asked))
-            && let Some((_, last, _)) = remembered.last()
+        if i64::try_from(route_rows.len()).is_ok_and(|n| n >= rows_limit(asked))
+            && let Some((_, last, _)) = route_rows.last()
         {
             // The limit may have cut the rows of this event; it and those behind it are read again.
             let covered = part.past.partition_point(|e| e.id < *last);
             part.full |= covered < part.past.len();
             part.past.truncate(covered);
         }
-        part.past = joined(std::mem::take(&mut part.past), remembered);
+        part.past = joined(std::mem::take(&mut part.past), route_rows);
     }
     Ok(read)
 }
 
-/// Reads rows and tells them apart, each kind in order.
+/// Decodes rows and splits them by kind, each kind in order.
 #[expect(clippy::type_complexity, reason = "three lists, taken apart at once")]
-fn sorted_out(
+fn split_rows(
     rows: &[QueryResult],
-) -> Result<(Vec<StoredEvent>, Remembered, Vec<(PartitionNo, Vec<EventId>)>), StoreError> {
-    let (mut events, mut remembered, mut windows) =
+) -> Result<(Vec<StoredEvent>, RouteRows, Vec<(PartitionNo, Vec<EventId>)>), StoreError> {
+    let (mut events, mut route_rows, mut windows) =
         (Vec::with_capacity(rows.len()), Vec::new(), Vec::new());
     for row in rows {
-        match decode::row(row).map_err(wrong)? {
+        match decode::row(row).map_err(decode_error)? {
             Row::Event(event) => events.push(event),
-            Row::Route(partition, id, row) => remembered.push((partition, id, row)),
+            Row::Route(partition, id, row) => route_rows.push((partition, id, row)),
             Row::Window(partition, mut ids) => {
                 ids.sort_unstable();
                 windows.push((partition, ids));
@@ -274,28 +275,28 @@ fn sorted_out(
     if !events.is_sorted_by_key(|e| (e.partition, e.id)) {
         events.sort_by_key(|e| (e.partition, e.id));
     }
-    if !remembered.is_sorted_by_key(|(p, id, _)| (*p, *id)) {
-        remembered.sort_by_key(|(p, id, _)| (*p, *id));
+    if !route_rows.is_sorted_by_key(|(p, id, _)| (*p, *id)) {
+        route_rows.sort_by_key(|(p, id, _)| (*p, *id));
     }
-    Ok((events, remembered, windows))
+    Ok((events, route_rows, windows))
 }
 
-/// Joins events with what is remembered of them; both are in order.
-fn joined(mut events: Vec<StoredEvent>, remembered: Remembered) -> Vec<StoredEvent> {
-    let mut remembered = remembered.into_iter().peekable();
-    if remembered.peek().is_none() {
+/// Joins events with their route rows; both are in order.
+fn joined(mut events: Vec<StoredEvent>, route_rows: RouteRows) -> Vec<StoredEvent> {
+    let mut route_rows = route_rows.into_iter().peekable();
+    if route_rows.peek().is_none() {
         return events;
     }
     for event in &mut events {
         let place = (event.partition, event.id);
-        while remembered.next_if(|(p, id, _)| (*p, *id) < place).is_some() {}
-        while let Some((_, _, row)) = remembered.next_if(|(p, id, _)| (*p, *id) == place) {
+        while route_rows.next_if(|(p, id, _)| (*p, *id) < place).is_some() {}
+        while let Some((_, _, row)) = route_rows.next_if(|(p, id, _)| (*p, *id) == place) {
             event.rows.push(row);
         }
     }
     events
 }
 
-fn wrong(reason: String) -> StoreError {
+fn decode_error(reason: String) -> StoreError {
     StoreError::Mismatch(format!("a row that a relay wrote does not decode: {reason}"))
 }

@@ -1,4 +1,5 @@
-//! Writing down what is to be remembered, burying what is dead, and finishing what is final on all its routes.
+//! Records the state of routes, writes dead letters, and finishes events that are final on all
+//! their routes.
 
 use super::{
     Retention, SqlStore,
@@ -7,14 +8,14 @@ use super::{
     settler::{column, in_partition},
 };
 use crate::{
-    cut::{STATEMENT_BYTES, stretches},
+    chunks::{STATEMENT_BYTES, chunks_by_size},
     dialect::Dialect,
     pool::{Arg, Tx},
     schema::{micros, stored},
 };
 use outbox_core::{
     event::{EventId, LetterId},
-    outbox::{Fence, NewLetter, PartitionNo, RouteRow, Settled, StoreError, Verdict},
+    outbox::{Fence, NewLetter, PartitionNo, RouteRow, RouteUpdate, Settled, StoreError},
 };
 use sea_orm::QueryResult;
 use std::{
@@ -22,57 +23,57 @@ use std::{
     sync::Arc,
 };
 
-/// Rows that are remembered in one INSERT of eleven parameters each.
+/// Route rows of one INSERT, of eleven parameters each.
 const CHUNK: usize = 50;
 /// Bytes of a row beside its errors: route and key have 255 characters at most.
 const ROW: usize = 2_048;
 
-/// Records verdicts of partitions that are held; repeating it changes nothing.
+/// Records updates of partitions that the relay holds; repeating it changes nothing.
 pub(super) async fn record(
     store: &SqlStore,
     tx: &mut Tx<'_>,
     fence: &Fence,
-    verdicts: &[Verdict],
+    updates: &[RouteUpdate],
 ) -> Result<Settled, StoreError> {
-    let held = store.hold(tx, fence).await?;
+    let held = store.lock_partitions(tx, fence).await?;
     let mut settled = Settled { held: held.partitions.clone(), ..Settled::default() };
-    let mut by_partition: BTreeMap<PartitionNo, Vec<&Verdict>> = BTreeMap::new();
-    for verdict in verdicts.iter().filter(|v| held.has(v.partition)) {
-        by_partition.entry(verdict.partition).or_default().push(verdict);
+    let mut by_partition: BTreeMap<PartitionNo, Vec<&RouteUpdate>> = BTreeMap::new();
+    for update in updates.iter().filter(|v| held.has(v.partition)) {
+        by_partition.entry(update.partition).or_default().push(update);
     }
-    for (partition, verdicts) in by_partition {
-        for verdicts in verdicts.chunks(store.delete_chunk()) {
-            let mut work = Work { store, tx, partition, now: held.now };
-            work.record(verdicts, &mut settled).await?;
+    for (partition, updates) in by_partition {
+        for updates in updates.chunks(store.delete_chunk()) {
+            let mut recorder = PartitionRecorder { store, tx, partition, now: held.now };
+            recorder.record(updates, &mut settled).await?;
         }
     }
     Ok(settled)
 }
 
-/// The verdicts of one partition.
-struct Work<'a, 't> {
+/// Records the updates of one partition.
+struct PartitionRecorder<'a, 't> {
     store: &'a SqlStore,
     tx: &'a mut Tx<'t>,
     partition: PartitionNo,
     now: i64,
 }
 
-impl Work<'_, '_> {
+impl PartitionRecorder<'_, '_> {
     async fn record(
         &mut self,
-        verdicts: &[&Verdict],
+        updates: &[&RouteUpdate],
         settled: &mut Settled,
     ) -> Result<(), StoreError> {
-        let mut ids: Vec<i64> = verdicts.iter().map(|v| v.id.0).collect();
+        let mut ids: Vec<i64> = updates.iter().map(|v| v.id.0).collect();
         ids.sort_unstable();
         ids.dedup();
-        // An event that is gone was finished by this very record, whose answer was lost.
+        // A missing event was finished by this very record, whose response was lost.
         let keys: HashMap<i64, Option<String>> = self.keys(&ids).await?;
-        let void = self.redriven_since(verdicts, &ids).await?;
-        let verdicts: Vec<&Verdict> =
-            verdicts.iter().copied().filter(|v| !void.contains(&v.id.0)).collect();
-        self.remember(&verdicts, &keys).await?;
-        self.bury(&verdicts, &ids, &keys, settled).await?;
+        let void = self.redriven_since(updates, &ids).await?;
+        let updates: Vec<&RouteUpdate> =
+            updates.iter().copied().filter(|v| !void.contains(&v.id.0)).collect();
+        self.upsert_route_rows(&updates, &keys).await?;
+        self.write_letters(&updates, &ids, &keys, settled).await?;
         settled.deleted += self.finish(&ids).await?;
         Ok(())
     }
@@ -80,48 +81,49 @@ impl Work<'_, '_> {
     /// Reads which events are there, with their keys.
     async fn keys(&mut self, ids: &[i64]) -> Result<HashMap<i64, Option<String>>, StoreError> {
         let rows = self.query("present", ids, Dialect::present).await?;
-        // A key that does not decode belongs to an event that does not either, and waits for nobody.
+        // A key that does not decode belongs to an event that does not decode either, behind which
+        // no event waits.
         rows.iter().map(|row| Ok((column(row, 0)?, column(row, 1).unwrap_or_default()))).collect()
     }
 
-    /// Gives the events whose letters an operator has redriven already: their record is made again, since its answer was lost,
-    /// and made once more it would undo the redrive.
+    /// Gives the events whose letters an operator has redriven already: their record is repeated,
+    /// since its response was lost, and would undo the redrive.
     async fn redriven_since(
         &mut self,
-        verdicts: &[&Verdict],
+        updates: &[&RouteUpdate],
         ids: &[i64],
     ) -> Result<HashSet<i64>, StoreError> {
-        if verdicts.iter().all(|v| v.letters.is_empty()) {
+        if updates.iter().all(|v| v.letters.is_empty()) {
             return Ok(HashSet::new());
         }
         let mut redriven: HashMap<(i64, String), u32> = HashMap::new();
         for row in self.query("redriven", ids, Dialect::redriven).await? {
             redriven.insert((column(&row, 0)?, column(&row, 1)?), count(column(&row, 2)?));
         }
-        let is_void = |verdict: &&&Verdict| {
-            verdict.letters.iter().any(|letter| {
-                let row = verdict.rows.iter().find(|row| row.route == letter.route);
-                let stored = redriven.get(&(verdict.id.0, letter.route.to_string()));
+        let is_void = |update: &&&RouteUpdate| {
+            update.letters.iter().any(|letter| {
+                let row = update.rows.iter().find(|row| row.route == letter.route);
+                let stored = redriven.get(&(update.id.0, letter.route.to_string()));
                 row.zip(stored).is_some_and(|(row, failed)| is_redriven_since(row, *failed))
             })
         };
-        Ok(verdicts.iter().filter(is_void).map(|verdict| verdict.id.0).collect())
+        Ok(updates.iter().filter(is_void).map(|update| update.id.0).collect())
     }
 
-    async fn remember(
+    async fn upsert_route_rows(
         &mut self,
-        verdicts: &[&Verdict],
+        updates: &[&RouteUpdate],
         keys: &HashMap<i64, Option<String>>,
     ) -> Result<(), StoreError> {
-        // One row a route, the last one said: a statement cannot write the same row twice.
+        // One row a route, the last one: a statement cannot write the same row twice.
         let mut last: BTreeMap<(i64, &str), &RouteRow> = BTreeMap::new();
-        for verdict in verdicts.iter().filter(|v| keys.contains_key(&v.id.0)) {
-            last.extend(verdict.rows.iter().map(|row| ((verdict.id.0, &*row.route), row)));
+        for update in updates.iter().filter(|v| keys.contains_key(&v.id.0)) {
+            last.extend(update.rows.iter().map(|row| ((update.id.0, &*row.route), row)));
         }
         let histories: Vec<_> =
             last.into_iter().map(|(of, row)| (of, row, history(row, self.now))).collect();
         for chunk in
-            stretches(&histories, CHUNK, STATEMENT_BYTES, |(_, _, errors)| errors.len() + ROW)
+            chunks_by_size(&histories, CHUNK, STATEMENT_BYTES, |(_, _, errors)| errors.len() + ROW)
         {
             let mut args = Vec::with_capacity(chunk.len() * 11);
             for ((id, route), row, errors) in chunk {
@@ -139,40 +141,40 @@ impl Work<'_, '_> {
                     Arg::Flag(row.redriven),
                 ]);
             }
-            let text = self
-                .store
-                .text("remember", chunk.len(), || self.store.dialect().remember(chunk.len()));
-            self.tx.execute(&text, &args).await?;
+            let sql = self.store.sql("upsert route rows", chunk.len(), || {
+                self.store.dialect().upsert_route_rows(chunk.len())
+            });
+            self.tx.execute(&sql, &args).await?;
         }
         Ok(())
     }
 
-    async fn bury(
+    async fn write_letters(
         &mut self,
-        verdicts: &[&Verdict],
+        updates: &[&RouteUpdate],
         ids: &[i64],
         keys: &HashMap<i64, Option<String>>,
         settled: &mut Settled,
     ) -> Result<(), StoreError> {
-        if verdicts.iter().all(|v| v.letters.is_empty()) {
+        if updates.iter().all(|v| v.letters.is_empty()) {
             return Ok(());
         }
         let mut last = last_letters(self.store, self.tx, ids).await?;
-        for verdict in verdicts {
-            for letter in &verdict.letters {
-                let of = (verdict.id.0, letter.route.to_string());
+        for update in updates {
+            for letter in &update.letters {
+                let of = (update.id.0, letter.route.to_string());
                 let id = match last.get(&of) {
-                    // It was written by this very record, whose answer was lost.
+                    // This very record wrote it, and its response was lost.
                     Some((id, true)) => Some(*id),
-                    decided if keys.contains_key(&verdict.id.0) => {
-                        let previous = decided.map(|(id, _)| *id);
-                        self.write(verdict.id, letter, previous).await?
+                    resolved if keys.contains_key(&update.id.0) => {
+                        let previous = resolved.map(|(id, _)| *id);
+                        self.write(update.id, letter, previous).await?
                     }
                     _ => None,
                 };
                 if let Some(id) = id {
                     last.insert(of, (id, true));
-                    settled.letters.push((verdict.id, Arc::clone(&letter.route), LetterId(id)));
+                    settled.letters.push((update.id, Arc::clone(&letter.route), LetterId(id)));
                 }
             }
         }
@@ -186,7 +188,7 @@ impl Work<'_, '_> {
         previous: Option<i64>,
     ) -> Result<Option<i64>, StoreError> {
         let dialect = self.store.dialect();
-        let text = self.store.text("bury", 1, || dialect.bury());
+        let sql = self.store.sql("insert letter", 1, || dialect.insert_letter());
         let args = [
             Arg::Text(Some(&letter.route)),
             Arg::Text(Some(letter.reason.as_str())),
@@ -197,18 +199,18 @@ impl Work<'_, '_> {
             Arg::int(event.0),
         ];
         let rows = match dialect.last_id() {
-            None => self.tx.query(&text, &args).await?,
-            Some(ask) => {
-                if self.tx.execute(&text, &args).await? == 0 {
+            None => self.tx.query(&sql, &args).await?,
+            Some(last_id) => {
+                if self.tx.execute(&sql, &args).await? == 0 {
                     return Ok(None);
                 }
-                self.tx.query(&self.store.text("last id", 1, || ask.to_owned()), &[]).await?
+                self.tx.query(&self.store.sql("last id", 1, || last_id.to_owned()), &[]).await?
             }
         };
         rows.first().map(|row| column(row, 0)).transpose()
     }
 
-    /// Deletes the events of which nothing waits, with what is remembered of them.
+    /// Deletes the events that wait on no route, with their route rows.
     async fn finish(&mut self, ids: &[i64]) -> Result<u64, StoreError> {
         let rows = self.query("finished", ids, Dialect::finished).await?;
         let finished: Vec<(i64, bool)> = rows
@@ -219,16 +221,17 @@ impl Work<'_, '_> {
             return Ok(0);
         }
         if self.store.options.retention != Retention::Delete {
-            // What no route confirmed is in the letters, and was not done.
-            let done: Vec<i64> =
-                finished.iter().filter(|(_, done)| *done).map(|(id, _)| *id).collect();
-            if !done.is_empty() {
-                self.execute("keep", &done, Dialect::keep_of_partition).await?;
+            // An event that no route confirmed is in the dead letters, and does not count as
+            // delivered.
+            let confirmed: Vec<i64> =
+                finished.iter().filter(|(_, confirmed)| *confirmed).map(|(id, _)| *id).collect();
+            if !confirmed.is_empty() {
+                self.execute("archive", &confirmed, Dialect::archive_of_partition).await?;
             }
         }
         let ids: Vec<i64> = finished.into_iter().map(|(id, _)| id).collect();
         let deleted = self.execute("delete", &ids, Dialect::delete_of_partition).await?;
-        self.execute("forget", &ids, Dialect::forget).await?;
+        self.execute("delete route rows", &ids, Dialect::delete_route_rows).await?;
         Ok(deleted)
     }
 
@@ -238,8 +241,8 @@ impl Work<'_, '_> {
         ids: &[i64],
         write: fn(Dialect, usize) -> String,
     ) -> Result<Vec<QueryResult>, StoreError> {
-        let text = self.store.list_text(name, ids.len(), write);
-        self.tx.query(&text, &in_partition(self.store.dialect(), self.partition, ids)).await
+        let sql = self.store.list_sql(name, ids.len(), write);
+        self.tx.query(&sql, &in_partition(self.store.dialect(), self.partition, ids)).await
     }
 
     async fn execute(
@@ -248,13 +251,14 @@ impl Work<'_, '_> {
         ids: &[i64],
         write: fn(Dialect, usize) -> String,
     ) -> Result<u64, StoreError> {
-        let text = self.store.list_text(name, ids.len(), write);
-        self.tx.execute(&text, &in_partition(self.store.dialect(), self.partition, ids)).await
+        let sql = self.store.list_sql(name, ids.len(), write);
+        self.tx.execute(&sql, &in_partition(self.store.dialect(), self.partition, ids)).await
     }
 }
 
-/// Tells whether a route that is to be dead by a record was redriven since that record was first made, where it waits as
-/// redriven, with so many attempts failed: the record knows of no redrive, or of failures that are not there any more.
+/// Tells whether a route that a record marks as dead was redriven since that record was first made,
+/// where the stored row waits as redriven with so many failed attempts: the record has no redrive,
+/// or more failures than the stored row.
 fn is_redriven_since(row: &RouteRow, failed: u32) -> bool {
     !row.redriven || failed.saturating_add(1) < row.attempts_finished
 }

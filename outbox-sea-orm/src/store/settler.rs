@@ -1,4 +1,4 @@
-//! Finishing events, and what every fenced write begins with.
+//! Finishes events, and locks the partitions of every fenced write.
 
 use super::{
     Retention, SqlStore,
@@ -14,7 +14,9 @@ use async_trait::async_trait;
 use outbox_core::{
     event::{EventId, LetterId},
     failure::DeadLetter,
-    outbox::{CarriedLetter, Epoch, Fence, PartitionNo, SettleStore, Settled, StoreError, Verdict},
+    outbox::{
+        DetachedLetter, Epoch, Fence, PartitionNo, RouteUpdate, SettleStore, Settled, StoreError,
+    },
 };
 use sea_orm::QueryResult;
 
@@ -23,15 +25,15 @@ const MYSQL_CHUNK: usize = 200;
 /// Ids of one DELETE on SQLite: its limit of parameters is 32,766.
 const SQLITE_CHUNK: usize = 1_024;
 
-/// What a fenced transaction found when it began.
-pub(super) struct Held {
-    /// The partitions that are the relay's, in order; no takeover gets past them before the transaction ends.
+/// The partitions that a fenced transaction has locked.
+pub(super) struct HeldPartitions {
+    /// The relay's own partitions, in order; no relay takes them over before the transaction ends.
     pub(super) partitions: Vec<PartitionNo>,
     /// The database's time.
     pub(super) now: i64,
 }
 
-impl Held {
+impl HeldPartitions {
     pub(super) fn has(&self, partition: PartitionNo) -> bool {
         self.partitions.binary_search(&partition).is_ok()
     }
@@ -46,8 +48,8 @@ impl SettleStore for SqlStore {
     ) -> Result<Settled, StoreError> {
         let keep = self.options.retention != Retention::Delete;
         match self.dialect().finish_at_once(keep) {
-            Some(text) => {
-                self.finish_at_once(&self.text("finish", usize::from(keep), || text), fence, ids)
+            Some(sql) => {
+                self.finish_at_once(&self.sql("finish", usize::from(keep), || sql), fence, ids)
                     .await
             }
             None => {
@@ -58,13 +60,16 @@ impl SettleStore for SqlStore {
         }
     }
 
-    async fn record(&self, fence: &Fence, verdicts: &[Verdict]) -> Result<Settled, StoreError> {
+    async fn record(&self, fence: &Fence, updates: &[RouteUpdate]) -> Result<Settled, StoreError> {
         let mut tx = self.settler.begin().await?;
-        let settled = record::record(self, &mut tx, fence, verdicts).await;
+        let settled = record::record(self, &mut tx, fence, updates).await;
         tx.end(settled).await
     }
 
-    async fn bury_carried(&self, letters: &[CarriedLetter]) -> Result<Vec<LetterId>, StoreError> {
+    async fn write_detached_letters(
+        &self,
+        letters: &[DetachedLetter],
+    ) -> Result<Vec<LetterId>, StoreError> {
         letters::write(self, letters).await
     }
 
@@ -76,7 +81,7 @@ impl SettleStore for SqlStore {
 impl SqlStore {
     async fn finish_at_once(
         &self,
-        text: &std::sync::Arc<str>,
+        sql: &std::sync::Arc<str>,
         fence: &Fence,
         ids: &[(PartitionNo, EventId)],
     ) -> Result<Settled, StoreError> {
@@ -89,9 +94,9 @@ impl SqlStore {
             Arg::Smalls(&places),
             Arg::Ints(&ids),
         ];
-        let rows = self.settler.query(text, &args).await?;
+        let rows = self.settler.query(sql, &args).await?;
         let Some(row) = rows.first() else { return Ok(Settled::default()) };
-        // As text: an array would need PostgreSQL's driver where it is not wanted.
+        // As a string: an array would need PostgreSQL's driver where it is not wanted.
         let held: Option<String> = column(row, 1)?;
         let held = held.iter().flat_map(|list| list.split(',')).filter_map(|no| no.parse().ok());
         Ok(Settled {
@@ -107,24 +112,24 @@ impl SqlStore {
         fence: &Fence,
         ids: &[(PartitionNo, EventId)],
     ) -> Result<Settled, StoreError> {
-        let held = self.hold(tx, fence).await?;
+        let held = self.lock_partitions(tx, fence).await?;
         let ids: Vec<i64> = ids.iter().filter(|(p, _)| held.has(*p)).map(|(_, id)| id.0).collect();
         let mut settled = Settled { held: held.partitions, ..Settled::default() };
         for chunk in ids.chunks(self.delete_chunk()) {
             let mut args = Vec::new();
             bind_ids(self.dialect(), &mut args, chunk);
             if self.options.retention != Retention::Delete {
-                tx.execute(&self.list_text("keep ids", chunk.len(), Dialect::keep_ids), &args)
+                tx.execute(&self.list_sql("archive ids", chunk.len(), Dialect::archive_ids), &args)
                     .await?;
             }
             settled.deleted += tx
-                .execute(&self.list_text("delete ids", chunk.len(), Dialect::delete_ids), &args)
+                .execute(&self.list_sql("delete ids", chunk.len(), Dialect::delete_ids), &args)
                 .await?;
         }
         Ok(settled)
     }
 
-    /// How many ids one DELETE takes.
+    /// Gives the most ids of one DELETE.
     pub(super) fn delete_chunk(&self) -> usize {
         match self.dialect() {
             Dialect::Postgres => usize::MAX,
@@ -133,16 +138,24 @@ impl SqlStore {
         }
     }
 
-    /// Locks the partitions of a fence, in order, and says which are the relay's under its epochs.
-    pub(super) async fn hold(&self, tx: &mut Tx<'_>, fence: &Fence) -> Result<Held, StoreError> {
-        let mut held = Held { partitions: Vec::with_capacity(fence.partitions.len()), now: 0 };
+    /// Locks the partitions of a fence, in order, and gives those that the relay owns under the
+    /// fence's epochs.
+    pub(super) async fn lock_partitions(
+        &self,
+        tx: &mut Tx<'_>,
+        fence: &Fence,
+    ) -> Result<HeldPartitions, StoreError> {
+        let mut held =
+            HeldPartitions { partitions: Vec::with_capacity(fence.partitions.len()), now: 0 };
         if fence.partitions.is_empty() {
             return Ok(held);
         }
         let partitions = numbers(fence.partitions.iter().map(|(p, _)| *p));
         let mut args = vec![Arg::Text(Some(fence.relay.as_str()))];
         bind_partitions(self.dialect(), &mut args, &partitions);
-        for row in tx.query(&self.list_text("held", partitions.len(), Dialect::held), &args).await?
+        for row in tx
+            .query(&self.list_sql("lock owned", partitions.len(), Dialect::lock_owned), &args)
+            .await?
         {
             held.now = column(&row, 2)?;
             let (number, epoch) = (partition(column(&row, 0)?), Epoch(column(&row, 1)?));

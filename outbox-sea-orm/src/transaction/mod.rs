@@ -1,21 +1,21 @@
-//! The caller's transaction: SeaORM's, with events that are saved with it and phases that follow its end.
+//! The caller's transaction: SeaORM's, with events that are saved with it and phases after its end.
 
-mod completion;
-mod lane;
-mod onward;
 mod open;
-mod phases;
-mod prompt;
+mod statement_queue;
+mod run_to_completion;
+mod bounded;
 mod savepoint;
+mod phases;
+mod completion;
 mod scope;
 mod session;
 mod state;
 mod stream;
 
-pub(crate) use open::{Holders, within};
+pub(crate) use open::{TransactionTasks, within};
 pub use phases::{Outcome, Phase};
-pub(crate) use scope::{Ended, Scope};
-pub use scope::{Entry, Origin, Propagation, Transactional};
+pub use scope::{Entry, Propagation, Transactional, TxSource};
+pub(crate) use scope::{Scope, ScopeResult};
 pub(crate) use session::run_callback;
 pub use stream::TransactionRows;
 
@@ -23,20 +23,20 @@ use crate::{
     EnqueueOptions, Outbox,
     error::{BoxError, OutboxError},
     outbox::Pending,
-    pool::{Bound, overdue},
+    pool::{ResponseDeadline, response_timeout},
     saga::Start,
 };
 use futures_util::future::BoxFuture;
-use lane::{Lane, NoTurn, Turn};
-use onward::Onward;
-use open::Held;
-use outbox_core::event::{MessageId, NewEvent, OutboxEvent, Trail};
+use open::TaskRegistration;
+use outbox_core::event::{CorrelationContext, MessageId, NewEvent, OutboxEvent};
 use phases::Hooks;
+use run_to_completion::RunToCompletion;
 use sea_orm::{
     ConnectionTrait, DatabaseTransaction, DbErr, IsolationLevel, TransactionOptions,
     TransactionTrait,
 };
 use state::{FrameId, State};
+use statement_queue::{NoTurn, StatementQueue, Turn};
 use std::{
     fmt,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -45,9 +45,10 @@ use tokio::runtime::Handle;
 
 /// An open transaction of an [`Outbox`], or a savepoint inside one.
 ///
-/// It takes SeaORM's place: every SeaORM call that takes a connection or a transaction takes `&OutboxTransaction`. Events
-/// given to [`emit`](Self::emit) are written in one INSERT just before COMMIT; then the relay is woken. Dropped without
-/// [`commit`](Self::commit), it rolls back, and its events are gone with its data.
+/// It takes SeaORM's place: every SeaORM call that takes a connection or a transaction takes
+/// `&OutboxTransaction`. Events given to [`emit`](Self::emit) are written in one INSERT just before
+/// COMMIT; then the relay is woken. Dropped without [`commit`](Self::commit), it rolls back, and
+/// its events are gone with its data.
 ///
 /// ```
 /// # use outbox_sea_orm::prelude::*;
@@ -60,54 +61,57 @@ use tokio::runtime::Handle;
 /// ```
 ///
 /// # Cancel safety
-/// A statement whose future is dropped is still driven to its end before the next one begins, so that its outcome is
-/// known to the transaction. BEGIN, COMMIT and ROLLBACK come to their end on a task when their caller is dropped: no connection
-/// stays inside a transaction, and after COMMIT was sent the phases after it run in any case.
+/// A statement whose future is dropped is still driven to its end before the next one begins, so
+/// that its outcome is known to the transaction. BEGIN, COMMIT and ROLLBACK come to their end on a
+/// task when their caller is dropped: no connection stays inside a transaction, and after COMMIT
+/// was sent the phases after it run in any case.
 #[must_use = "a transaction that is dropped without `commit()` rolls back"]
 pub struct OutboxTransaction {
     shared: Arc<Shared>,
-    seat: Seat,
+    frame: FrameHandle,
 }
 
-/// What all handles of one transaction share. The last one that goes ends it.
+/// What all handles of one transaction share. Dropping the last one ends it.
 struct Shared {
-    lane: Lane,
+    queue: StatementQueue,
     txn: Arc<DatabaseTransaction>,
-    ledger: Ledger,
+    state: SharedState,
     outbox: Outbox,
-    /// Where the application opened it itself.
-    held: Option<Held>,
+    /// Counts it for its task, where the application opened it itself.
+    registration: Option<TaskRegistration>,
 }
 
-/// The bookkeeping, reachable from statements whose callers are gone.
+/// The bookkeeping, reachable from statements whose callers were dropped.
 #[derive(Clone)]
-struct Ledger(Arc<Mutex<State>>);
+struct SharedState(Arc<Mutex<State>>);
 
-impl Ledger {
+impl SharedState {
     fn lock(&self) -> MutexGuard<'_, State> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// The right of one handle to its frame; dropped, it gives the frame up.
-struct Seat {
+/// The frame of one handle.
+struct FrameHandle {
     id: FrameId,
-    ledger: Ledger,
+    state: SharedState,
     runtime: Handle,
-    taken: bool,
+    /// Whether dropping it abandons the frame.
+    owned: bool,
 }
 
-impl Drop for Seat {
+impl Drop for FrameHandle {
     fn drop(&mut self) {
-        if self.taken {
-            completion::give_up(self.id, &self.ledger, &self.runtime);
+        if self.owned {
+            completion::abandon(self.id, &self.state, &self.runtime);
         }
     }
 }
 
 impl OutboxTransaction {
-    /// Opens a transaction. BEGIN comes to its end even when the caller goes away: the driver forgets one that was dropped
-    /// while BEGIN was on its way, and a whole transaction, dropped, rolls back.
+    /// Opens a transaction. BEGIN runs to its end even when the caller is dropped: the driver
+    /// forgets a transaction whose BEGIN was dropped half-way, and a whole transaction, dropped,
+    /// rolls back.
     pub(crate) async fn open(
         outbox: Outbox,
         options: TransactionOptions,
@@ -119,28 +123,29 @@ impl OutboxTransaction {
             let within = work.begins_within();
             let mut beginning = Box::pin(async move { db.begin_with_options(options).await });
             match tokio::time::timeout(within, &mut beginning).await {
-                Ok(begun) => begun.map(|txn| (txn, work.bound_of_application())),
+                Ok(begun) => begun.map(|txn| (txn, work.deadline_of_application())),
                 Err(_) => {
-                    // Its answer may still come, and would leave a connection of the application inside a transaction.
+                    // The response may still come, and would leave a connection of the application
+                    // inside a transaction.
                     tokio::spawn(async move { drop(beginning.await) });
-                    Err(overdue("BEGIN", within))
+                    Err(response_timeout("BEGIN", within))
                 }
             }
         };
         Self::opened(outbox, (isolation, read_only), begin).await
     }
 
-    /// Notes that the present task holds it.
-    pub(crate) fn held(mut self) -> Self {
-        let held = self.shared.outbox.holders().hold();
+    /// Counts it for the current task.
+    pub(crate) fn registered(mut self) -> Self {
+        let registration = self.shared.outbox.transaction_tasks().register_current();
         if let Some(shared) = Arc::get_mut(&mut self.shared) {
-            shared.held = Some(held);
+            shared.registration = Some(registration);
         }
         self
     }
 
-    /// Opens a transaction for a handler, a step or an operator, over the framework's own connections, as
-    /// [`open`](Self::open) does.
+    /// Opens a transaction for a handler, a step or an operator, over the framework's own
+    /// connections, as [`open`](Self::open) does.
     pub(crate) async fn open_for_work(
         outbox: Outbox,
         options: TransactionOptions,
@@ -152,34 +157,42 @@ impl OutboxTransaction {
     async fn opened(
         outbox: Outbox,
         (isolation, read_only): (Option<IsolationLevel>, bool),
-        begin: impl Future<Output = Result<(DatabaseTransaction, Bound), DbErr>> + Send + 'static,
+        begin: impl Future<Output = Result<(DatabaseTransaction, ResponseDeadline), DbErr>>
+        + Send
+        + 'static,
     ) -> Result<Self, OutboxError> {
-        let (txn, bound) =
-            Onward::new(begin, Handle::current()).await.map_err(OutboxError::Begin)?;
-        let ledger = Ledger(Arc::new(Mutex::new(State::new(isolation, read_only))));
-        let lane = Lane::new(bound);
-        let seat =
-            Seat { id: 0, ledger: ledger.clone(), runtime: lane.runtime().clone(), taken: true };
-        let shared = Shared { lane, txn: Arc::new(txn), ledger, outbox, held: None };
-        Ok(Self { shared: Arc::new(shared), seat })
+        let (txn, deadline) =
+            RunToCompletion::new(begin, Handle::current()).await.map_err(OutboxError::Begin)?;
+        let state = SharedState(Arc::new(Mutex::new(State::new(isolation, read_only))));
+        let queue = StatementQueue::new(deadline);
+        let frame = FrameHandle {
+            id: 0,
+            state: state.clone(),
+            runtime: queue.runtime().clone(),
+            owned: true,
+        };
+        let shared = Shared { queue, txn: Arc::new(txn), state, outbox, registration: None };
+        Ok(Self { shared: Arc::new(shared), frame })
     }
 
-    /// Saves an event with the transaction: encoded now, written in one INSERT with all others just before COMMIT.
+    /// Saves an event with the transaction: encoded now, written in one INSERT with all others just
+    /// before COMMIT.
     ///
     /// Gives the message's id. In a nested transaction the event goes when that is rolled back.
     ///
     /// # Errors
-    /// [`OutboxError::Encode`] or [`OutboxError::Limit`] when the event could not travel; the transaction goes on.
-    /// [`OutboxError::Over`] and [`OutboxError::Aborted`] when it has ended.
+    /// [`OutboxError::Encode`] or [`OutboxError::Limit`] when the event could not travel; the
+    /// transaction goes on. [`OutboxError::Ended`] and [`OutboxError::Aborted`] when it has ended.
     pub fn emit<E: OutboxEvent>(&self, event: E) -> Result<MessageId, OutboxError> {
         self.emit_with(event, EnqueueOptions::new())
     }
 
-    /// Starts a saga with the transaction: it is there when that commits, and begins then. Await what this gives, or name what
-    /// the saga is known by first.
+    /// Starts a saga with the transaction: it is there when that commits, and begins then. Await
+    /// what this gives, or name what the saga is known by first.
     ///
-    /// Its definition is one that [`Sagas::builder`](crate::saga::Sagas) or a [`client`](crate::saga::SagaClient) of this process
-    /// has registered on this outbox; of one type of data the newest version.
+    /// Its definition is one that [`Sagas::builder`](crate::saga::Sagas) or a
+    /// [`client`](crate::saga::SagaClient) of this process has registered on this outbox; of one
+    /// type of data the newest version.
     ///
     /// ```
     /// # use outbox_sea_orm::{prelude::*, saga::{SagasError, Started}};
@@ -195,8 +208,8 @@ impl OutboxTransaction {
     /// ```
     ///
     /// # Errors
-    /// Awaited: [`SagasError::NotRegistered`](crate::saga::SagasError::NotRegistered) and the other ones of a start, and what the
-    /// database said.
+    /// Awaited: [`SagasError::NotRegistered`](crate::saga::SagasError::NotRegistered) and the other
+    /// ones of a start, and what the database said.
     pub fn start_saga<D: 'static>(&self, data: D) -> Start<'_, D> {
         Start::by_store(&self.shared.outbox, self, data)
     }
@@ -212,11 +225,11 @@ impl OutboxTransaction {
     ) -> Result<MessageId, OutboxError> {
         self.check_write().map_err(OutboxError::Database)?;
         let mut encoded = NewEvent::encode(&event)?;
-        self.mark(&mut encoded);
+        self.apply_correlation(&mut encoded);
         let pending = Pending::checked(encoded, options, &self.shared.outbox)?;
         let id = pending.message_id();
-        let heard = self.shared.outbox.listeners().hear(&event);
-        self.shared.ledger.lock().push(self.seat.id, pending, heard)?;
+        let notification = self.shared.outbox.listeners().match_event(&event);
+        self.shared.state.lock().push(self.frame.id, pending, notification)?;
         Ok(id)
     }
 
@@ -224,41 +237,42 @@ impl OutboxTransaction {
     pub(crate) fn append(&self, events: &[NewEvent]) -> Result<(), OutboxError> {
         for event in events {
             let mut event = event.clone();
-            self.mark(&mut event);
+            self.apply_correlation(&mut event);
             let pending = Pending::checked(event, EnqueueOptions::new(), &self.shared.outbox)?;
-            self.shared.ledger.lock().push(self.seat.id, pending, None)?;
+            self.shared.state.lock().push(self.frame.id, pending, None)?;
         }
         Ok(())
     }
 
-    /// Lets the events that are emitted from now on, here and in nested transactions that are opened later, follow a
-    /// trail: they carry its ids in the headers `correlationid` and `causationid`, unless they set these themselves.
+    /// Lets the events that are emitted from now on, here and in nested transactions that are
+    /// opened later, follow a correlation context: they carry its ids in the headers
+    /// `correlationid` and `causationid`, unless they set these themselves.
     ///
     /// Consumers and coordinators of sagas do so for their handlers and steps. What is written by
     /// [`Outbox::enqueue`](crate::Outbox::enqueue) follows nothing.
     ///
     /// ```
-    /// # use outbox_sea_orm::{event::Trail, prelude::*};
+    /// # use outbox_sea_orm::{event::CorrelationContext, prelude::*};
     /// # fn example(tx: &OutboxTransaction, request_id: &str) -> Result<(), Box<dyn std::error::Error>> {
-    /// tx.follow(Trail::new(request_id)?);
+    /// tx.correlate(CorrelationContext::new(request_id)?);
     /// # Ok(()) }
     /// ```
-    pub fn follow(&self, trail: Trail) {
-        self.shared.ledger.lock().follow(self.seat.id, trail);
+    pub fn correlate(&self, correlation: CorrelationContext) {
+        self.shared.state.lock().correlate(self.frame.id, correlation);
     }
 
     /// Writes what an event follows from.
-    fn mark(&self, event: &mut NewEvent) {
-        let trail = self.shared.ledger.lock().trail(self.seat.id);
-        if let Some(trail) = trail {
-            trail.mark(&mut event.headers);
+    fn apply_correlation(&self, event: &mut NewEvent) {
+        let correlation = self.shared.state.lock().correlation(self.frame.id);
+        if let Some(correlation) = correlation {
+            correlation.apply_to(&mut event.headers);
         }
     }
 
     /// Runs an async hook inside the transaction, before its events are written and COMMIT is sent.
     ///
-    /// The hook may write and emit; an error rolls everything back, and so does one that has not ended after 5 min. Hooks that it
-    /// registers run too.
+    /// The hook may write and emit; an error rolls everything back, and so does one that has not
+    /// ended after 5 min. Hooks that it registers run too.
     ///
     /// ```
     /// # use outbox_sea_orm::prelude::*;
@@ -278,15 +292,16 @@ impl OutboxTransaction {
         self.register(|hooks| hooks.before_commit.push(Box::new(hook)));
     }
 
-    /// Runs a hook after data and events are in the database, also when the caller of `commit` is gone by then.
+    /// Runs a hook after data and events are in the database, also when the caller of `commit` is
+    /// gone by then.
     ///
     /// It dies with the process: what must happen goes through the outbox.
     pub fn after_commit(&self, hook: impl FnOnce() + Send + 'static) {
         self.register(|hooks| hooks.after_commit(hook));
     }
 
-    /// Runs a hook after a rollback, whatever caused it: an error, a panic, a dropped future. One registered in a nested
-    /// transaction runs when that is rolled back.
+    /// Runs a hook after a rollback, whatever caused it: an error, a panic, a dropped future. One
+    /// registered in a nested transaction runs when that is rolled back.
     pub fn after_rollback(&self, hook: impl FnOnce() + Send + 'static) {
         self.register(|hooks| hooks.after_rollback(hook));
     }
@@ -296,10 +311,11 @@ impl OutboxTransaction {
         self.register(|hooks| hooks.after_completion(hook));
     }
 
-    /// Registers a hook, or runs it at once where the transaction around this one has ended already.
+    /// Registers a hook, or runs it as rolled back where the transaction around this one has ended
+    /// already.
     fn register(&self, add: impl FnOnce(&mut Hooks)) {
-        let mut state = self.shared.ledger.lock();
-        if let Some(hooks) = state.hooks(self.seat.id) {
+        let mut state = self.shared.state.lock();
+        if let Some(hooks) = state.hooks(self.frame.id) {
             return add(hooks);
         }
         drop(state);
@@ -308,51 +324,52 @@ impl OutboxTransaction {
         late.run(Outcome::RolledBack);
     }
 
-    /// Waits for an answer of the database to the framework's own statements, as long as it waits for a COMMIT's. When it
-    /// does not come, the transaction is lost and its connection closed.
+    /// Waits for the response to the framework's own statements as long as for that to a COMMIT.
+    /// Without one, the transaction is lost and its connection closed.
     pub(crate) async fn bounded<T, E: From<OutboxError>>(
         &self,
         what: &'static str,
         work: impl Future<Output = Result<T, E>>,
     ) -> Result<T, E> {
-        match tokio::time::timeout(self.shared.lane.bound().within(), work).await {
-            Ok(answer) => answer,
+        match tokio::time::timeout(self.shared.queue.deadline().within(), work).await {
+            Ok(result) => result,
             Err(_) => Err(OutboxError::Database(self.shared.lose(what)).into()),
         }
     }
 
     /// As [`bounded`](Self::bounded), for one statement.
-    async fn prompt<T>(
+    async fn bounded_statement<T>(
         &self,
         what: &'static str,
         work: impl Future<Output = Result<T, DbErr>>,
     ) -> Result<T, DbErr> {
-        match tokio::time::timeout(self.shared.lane.bound().within(), work).await {
-            Ok(answer) => answer,
+        match tokio::time::timeout(self.shared.queue.deadline().within(), work).await {
+            Ok(result) => result,
             Err(_) => Err(self.shared.lose(what)),
         }
     }
 
-    /// Keeps an idle transaction from being ended by the server. Does nothing while a statement is under way.
-    pub(crate) async fn keep_awake(&self) {
-        let Some(mut turn) = self.shared.lane.idle_turn() else { return };
-        let sign = self.shared.run_bounded(&mut turn, "a sign of life", |txn| async move {
+    /// Keeps an idle transaction from being ended by the server. Does nothing while a statement is
+    /// under way.
+    pub(crate) async fn keep_alive(&self) {
+        let Some(mut turn) = self.shared.queue.idle_turn() else { return };
+        let ping = self.shared.run_bounded(&mut turn, "a keep-alive statement", |txn| async move {
             txn.execute_unprepared("SELECT 1").await
         });
-        if let Err(error) = sign.await {
+        if let Err(error) = ping.await {
             tracing::debug!(%error, "an idle transaction could not be kept awake");
         }
     }
 
-    /// Gives the failure by which the database has disturbed the transaction for the sake of others, or lost it: what was
-    /// done in it is not to blame.
+    /// Gives the failure by which the database rolled the transaction back in favour of another
+    /// one, or lost it: the transaction's own statements are not to blame.
     pub(crate) fn disturbance(&self) -> Option<DbErr> {
-        self.shared.ledger.lock().disturbance().cloned()
+        self.shared.state.lock().disturbance().cloned()
     }
 
-    /// Gives how often it was written to so far: statements that may write, and emitted events.
+    /// Counts its writes so far: statements that may write, and emitted events.
     pub(crate) fn writes(&self) -> u64 {
-        self.shared.ledger.lock().writes()
+        self.shared.state.lock().writes()
     }
 
     /// The outbox that the transaction belongs to.
@@ -364,31 +381,32 @@ impl OutboxTransaction {
     /// Tells whether this handle is a savepoint inside another transaction.
     #[must_use]
     pub const fn is_nested(&self) -> bool {
-        self.seat.id != 0
+        self.frame.id != 0
     }
 }
 
 impl Shared {
-    /// Waits for the handle's turn, with dropped savepoints undone.
+    /// Waits for the handle's turn and undoes dropped savepoints.
     async fn turn(&self, id: FrameId) -> Result<Turn<'_>, OutboxError> {
         let mut turn = self.take_turn().await?;
-        self.settle(&mut turn).await?;
-        self.ledger.lock().frame(id)?;
+        self.undo_abandoned(&mut turn).await?;
+        self.state.lock().frame(id)?;
         Ok(turn)
     }
 
-    /// Waits for a turn, whatever is to be done with it.
+    /// Waits for a turn.
     async fn take_turn(&self) -> Result<Turn<'_>, OutboxError> {
-        self.lane.turn().await.map_err(|none| match none {
+        self.queue.turn().await.map_err(|refusal| match refusal {
             NoTurn::Streaming => OutboxError::Streaming,
             NoTurn::Lost(error) => {
-                self.ledger.lock().abort(&error);
+                self.state.lock().abort(&error);
                 OutboxError::Aborted(error)
             }
         })
     }
 
-    /// Runs work on the driver's transaction and notes what it did, even when the caller is gone by then.
+    /// Runs work on the driver's transaction and notes its result, even when the caller was dropped
+    /// by then.
     async fn run<T, F>(
         &self,
         turn: &mut Turn<'_>,
@@ -398,17 +416,18 @@ impl Shared {
         T: Send + 'static,
         F: Future<Output = Result<T, DbErr>> + Send + 'static,
     {
-        let (work, ledger) = (work(Arc::clone(&self.txn)), self.ledger.clone());
-        ledger.lock().expect_answer();
+        let (work, state) = (work(Arc::clone(&self.txn)), self.state.clone());
+        state.lock().note_started();
         turn.run(async move {
-            let answer = work.await;
-            ledger.lock().note(answer.as_ref().map(|_| ()));
-            answer
+            let result = work.await;
+            state.lock().note(result.as_ref().map(|_| ()));
+            result
         })
         .await
     }
 
-    /// Runs a statement of the framework's own, whose answer is waited for as long as a COMMIT's.
+    /// Runs a statement of the framework's own, and waits for the response as long as for that to a
+    /// COMMIT.
     async fn run_bounded<T, F>(
         &self,
         turn: &mut Turn<'_>,
@@ -419,16 +438,16 @@ impl Shared {
         T: Send + 'static,
         F: Future<Output = Result<T, DbErr>> + Send + 'static,
     {
-        match tokio::time::timeout(self.lane.bound().within(), self.run(turn, work)).await {
-            Ok(answer) => answer,
+        match tokio::time::timeout(self.queue.deadline().within(), self.run(turn, work)).await {
+            Ok(result) => result,
             Err(_) => Err(self.lose(what)),
         }
     }
 
-    /// Gives the transaction up, since an answer is overdue.
+    /// Marks the transaction as lost and closes its connection, since a response is overdue.
     fn lose(&self, what: &'static str) -> DbErr {
-        let error = self.lane.sever(what);
-        self.ledger.lock().abort(&error);
+        let error = self.queue.sever(what);
+        self.state.lock().abort(&error);
         error
     }
 

@@ -1,11 +1,13 @@
-//! The transactions that are open in a task: what a function joins that is given none.
+//! The transactions that are open in a task, which a function without a transaction parameter
+//! joins.
 //!
-//! Code that runs inside a transaction which the framework opened (an attribute, [`Outbox::transaction`], a handler, a step, a
-//! hook before commit) finds it by a task-local value. It is not handed to spawned tasks: their end is not waited for, so they
-//! could not be part of it. A transaction that the application itself opened and holds cannot be found so; that its task has
-//! one is counted, so that a function which would pass it by is refused.
+//! Code inside a transaction that the framework opened (an attribute, [`Outbox::transaction`], a
+//! handler, a step, a hook before commit) finds it by a task-local value. A spawned task does not:
+//! the transaction does not wait for its end. A transaction that the application opened itself and
+//! holds cannot be found by a task-local value. So the outbox counts those of each task, and
+//! refuses a function that would open a second one beside it.
 
-use super::{OutboxTransaction, Seat, Shared, state::FrameId};
+use super::{FrameHandle, OutboxTransaction, Shared, state::FrameId};
 use crate::Outbox;
 use std::{
     collections::HashMap,
@@ -15,88 +17,88 @@ use std::{
 use tokio::task;
 
 tokio::task_local! {
-    /// The innermost transaction that the present work runs in.
-    static HERE: Arc<Here>;
+    /// The innermost transaction that the current task runs in.
+    static CURRENT: Arc<OpenTransaction>;
 }
 
-/// A transaction around the work that is polled, and those around it.
-struct Here {
+/// A transaction around the polled future, and those around that transaction.
+struct OpenTransaction {
     shared: Weak<Shared>,
     frame: FrameId,
-    outer: Option<Arc<Here>>,
+    outer: Option<Arc<OpenTransaction>>,
 }
 
-/// Runs work in which the transaction is found by functions that are given none.
+/// Runs work in which functions without a transaction parameter join the transaction.
 pub(crate) async fn within<F: Future>(tx: &OutboxTransaction, work: F) -> F::Output {
-    let outer = HERE.try_with(Arc::clone).ok();
-    let here = Here { shared: Arc::downgrade(&tx.shared), frame: tx.seat.id, outer };
-    HERE.scope(Arc::new(here), work).await
+    let outer = CURRENT.try_with(Arc::clone).ok();
+    let current = OpenTransaction { shared: Arc::downgrade(&tx.shared), frame: tx.frame.id, outer };
+    CURRENT.scope(Arc::new(current), work).await
 }
 
-/// Gives a further handle on the innermost transaction of an outbox that the present work runs in. Dropped, it gives up
-/// nothing.
+/// Gives a further handle on the innermost transaction of an outbox that the current task runs in.
+/// Dropping it changes nothing.
 pub(super) fn joinable(outbox: &Outbox) -> Option<OutboxTransaction> {
-    let mut next = HERE.try_with(Arc::clone).ok();
-    while let Some(here) = next.take() {
-        if let Some(shared) = here.shared.upgrade().filter(|shared| shared.outbox.is_same(outbox)) {
-            let (ledger, runtime) = (shared.ledger.clone(), shared.lane.runtime().clone());
-            let seat = Seat { id: here.frame, ledger, runtime, taken: false };
-            return Some(OutboxTransaction { shared, seat });
+    let mut next = CURRENT.try_with(Arc::clone).ok();
+    while let Some(open) = next.take() {
+        if let Some(shared) = open.shared.upgrade().filter(|shared| shared.outbox.is_same(outbox)) {
+            let (state, runtime) = (shared.state.clone(), shared.queue.runtime().clone());
+            let frame = FrameHandle { id: open.frame, state, runtime, owned: false };
+            return Some(OutboxTransaction { shared, frame });
         }
-        next.clone_from(&here.outer);
+        next.clone_from(&open.outer);
     }
     None
 }
 
-/// What runs one after the other: a task, or the work that a thread waits for outside of any.
+/// A task, or a thread that blocks on a future outside of any task.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-enum Strand {
+enum TaskOrThread {
     Task(task::Id),
     Thread(ThreadId),
 }
 
-impl Strand {
-    fn present() -> Self {
+impl TaskOrThread {
+    fn current() -> Self {
         task::try_id().map_or_else(|| Self::Thread(thread::current().id()), Self::Task)
     }
 }
 
-/// Who holds transactions that they opened themselves.
+/// Counts, by task, the transactions that the application opened itself and holds.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Holders(Arc<Mutex<HashMap<Strand, u32>>>);
+pub(crate) struct TransactionTasks(Arc<Mutex<HashMap<TaskOrThread, u32>>>);
 
-impl Holders {
-    fn lock(&self) -> MutexGuard<'_, HashMap<Strand, u32>> {
+impl TransactionTasks {
+    fn lock(&self) -> MutexGuard<'_, HashMap<TaskOrThread, u32>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Notes that the present task holds one more, until what this gives is dropped.
-    pub(super) fn hold(&self) -> Held {
-        let strand = Strand::present();
-        *self.lock().entry(strand).or_insert(0) += 1;
-        Held { holders: self.clone(), strand }
+    /// Counts one more for the current task, until the returned registration is dropped.
+    pub(super) fn register_current(&self) -> TaskRegistration {
+        let runner = TaskOrThread::current();
+        *self.lock().entry(runner).or_insert(0) += 1;
+        TaskRegistration { tasks: self.clone(), runner }
     }
 
-    /// Tells whether the present task holds one.
-    pub(super) fn holds(&self) -> bool {
-        self.lock().contains_key(&Strand::present())
+    /// Tells whether the current task holds one.
+    pub(super) fn has_current(&self) -> bool {
+        self.lock().contains_key(&TaskOrThread::current())
     }
 }
 
-/// A transaction that its task has opened itself and holds.
+/// One transaction in the count of its task.
 #[derive(Debug)]
-pub(super) struct Held {
-    holders: Holders,
-    strand: Strand,
+pub(super) struct TaskRegistration {
+    tasks: TransactionTasks,
+    runner: TaskOrThread,
 }
 
-impl Drop for Held {
+impl Drop for TaskRegistration {
     fn drop(&mut self) {
-        let mut holders = self.holders.lock();
-        if let Some(count) = holders.get_mut(&self.strand) {
+        let mut counts = self.tasks.lock();
+        if let Some(count) = counts.get_mut(&self.runner) {
             *count -= 1;
             if *count == 0 {
-                holders.remove(&self.strand);
+                counts.remove(&self.runner);
             }
         }
     }
@@ -107,18 +109,18 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn who_holds_is_known_by_task_until_all_are_gone() {
-        let holders = Holders::default();
-        let (first, second) = (holders.hold(), holders.hold());
-        let other = holders.clone();
+    async fn held_transactions_are_counted_by_task_until_all_are_dropped() {
+        let tasks = TransactionTasks::default();
+        let (first, second) = (tasks.register_current(), tasks.register_current());
+        let other = tasks.clone();
         assert!(
-            !tokio::spawn(async move { other.holds() }).await.unwrap(),
+            !tokio::spawn(async move { other.has_current() }).await.unwrap(),
             "another task holds none"
         );
         drop(first);
-        assert!(holders.holds());
-        // It may end elsewhere.
+        assert!(tasks.has_current());
+        // A transaction may end in another task.
         tokio::spawn(async move { drop(second) }).await.unwrap();
-        assert!(!holders.holds() && holders.lock().is_empty());
+        assert!(!tasks.has_current() && tasks.lock().is_empty());
     }
 }

@@ -12,7 +12,7 @@ pub enum Outcome {
     Committed,
     /// Nothing is.
     RolledBack,
-    /// COMMIT was sent, and the answer was lost.
+    /// COMMIT was sent, and the response was lost.
     Unknown,
 }
 
@@ -31,8 +31,8 @@ pub enum Phase {
 }
 
 impl Phase {
-    /// Tells whether the phase follows an end.
-    pub(crate) const fn follows(self, outcome: Outcome) -> bool {
+    /// Tells whether the phase runs after an outcome.
+    pub(crate) const fn runs_after(self, outcome: Outcome) -> bool {
         matches!(
             (self, outcome),
             (Self::AfterCompletion, _)
@@ -45,7 +45,7 @@ impl Phase {
 pub(super) type BeforeHook =
     Box<dyn for<'t> FnOnce(&'t OutboxTransaction) -> BoxFuture<'t, Result<(), BoxError>> + Send>;
 
-/// What was registered on one transaction, or on one savepoint of it.
+/// The hooks of one transaction, or of one savepoint of it.
 #[derive(Default)]
 pub(super) struct Hooks {
     pub(super) before_commit: Vec<BeforeHook>,
@@ -71,14 +71,15 @@ impl Hooks {
         self.after.push(After::Completion(Box::new(hook)));
     }
 
-    /// Adds those of an inner transaction that has committed.
+    /// Adds the hooks of an inner transaction that has committed.
     pub(super) fn absorb(&mut self, inner: Self) {
         self.before_commit.extend(inner.before_commit);
         self.after.extend(inner.after);
     }
 
-    /// Runs what follows the end: first the commit's or the rollback's own hooks, then those of completion, each in the
-    /// order of registration. A hook that panics is reported, and the others run.
+    /// Runs the hooks after the end: first those of the commit or rollback, then those of
+    /// completion, each in the order of registration. A hook that panics is logged, and the others
+    /// run.
     pub(super) fn run(self, outcome: Outcome) {
         let (completion, own): (Vec<_>, Vec<_>) =
             self.after.into_iter().partition(|hook| matches!(hook, After::Completion(_)));

@@ -1,9 +1,10 @@
 //! Nested transactions: savepoints of our own.
 //!
-//! SeaORM's nested `begin` is never used: when its future is dropped, the driver rolls back the transaction around it.
+//! SeaORM's nested `begin` is never used: when its future is dropped, the driver rolls back the
+//! transaction around it.
 
-use super::{OutboxTransaction, Seat, Shared, lane::Turn, state::FrameId};
-use crate::error::{OutboxError, commit_may_lie};
+use super::{FrameHandle, OutboxTransaction, Shared, state::FrameId, statement_queue::Turn};
+use crate::error::{OutboxError, commit_may_silently_roll_back};
 use sea_orm::{ConnectionTrait, DatabaseTransaction, DbErr};
 use std::{mem, sync::Arc};
 
@@ -11,33 +12,40 @@ fn name(id: FrameId) -> String {
     format!("outbox_{id}")
 }
 
-/// Savepoint under which the driver's own transaction is lent out: when it is gone, somebody ended more than was theirs.
-fn lent_name(id: FrameId) -> String {
-    format!("outbox_lent_{id}")
+/// Savepoint that is set before the driver's own transaction is exposed. When it is gone, the code
+/// that got that transaction has ended more than it began.
+fn exposed_name(id: FrameId) -> String {
+    format!("outbox_exposed_{id}")
 }
 
 impl OutboxTransaction {
-    /// Opens a nested transaction: a savepoint. What is done and emitted through it goes when it is rolled back or
-    /// dropped, and stays with this transaction when it is committed. Meanwhile this handle takes no statements.
+    /// Opens a nested transaction: a savepoint. Rolled back or dropped, it undoes its own
+    /// statements and events; committed, it leaves them to this transaction. While it is open this
+    /// handle takes no statements.
     ///
     /// # Errors
-    /// [`OutboxError::NestedOpen`] when one is open already, and what [`emit`](Self::emit) and the database may answer.
+    /// [`OutboxError::NestedOpen`] when one is open already, and the errors of [`emit`](Self::emit)
+    /// and the database.
     ///
     /// # Cancel safety
     /// Dropped, it leaves this transaction as it was.
     pub async fn begin(&self) -> Result<Self, OutboxError> {
-        let mut turn = self.shared.turn(self.seat.id).await?;
-        let ledger = self.shared.ledger.clone();
-        let id = ledger.lock().open(self.seat.id)?;
-        let seat =
-            Seat { id, ledger: ledger.clone(), runtime: self.seat.runtime.clone(), taken: true };
-        let nested = Self { shared: Arc::clone(&self.shared), seat };
+        let mut turn = self.shared.turn(self.frame.id).await?;
+        let state = self.shared.state.clone();
+        let id = state.lock().open(self.frame.id)?;
+        let frame = FrameHandle {
+            id,
+            state: state.clone(),
+            runtime: self.frame.runtime.clone(),
+            owned: true,
+        };
+        let nested = Self { shared: Arc::clone(&self.shared), frame };
         let set = move |txn: Arc<DatabaseTransaction>| async move {
-            let answer = txn.execute_unprepared(&format!("SAVEPOINT {}", name(id))).await;
-            if answer.is_err() {
-                ledger.lock().never_opened(id);
+            let result = txn.execute_unprepared(&format!("SAVEPOINT {}", name(id))).await;
+            if result.is_err() {
+                state.lock().never_opened(id);
             }
-            answer
+            result
         };
         self.shared.run_bounded(&mut turn, "a savepoint", set).await?;
         Ok(nested)
@@ -45,22 +53,23 @@ impl OutboxTransaction {
 
     /// Gives the driver's own transaction, for code that names the concrete type.
     ///
-    /// What is done through it is not watched: should it end the transaction, by a dropped nested `begin` or a deadlock
-    /// whose error is swallowed, then the commit is refused.
+    /// The outbox does not see its statements: if they end the transaction, by a dropped nested
+    /// `begin` or a deadlock whose error is swallowed, the commit is refused.
     ///
     /// # Errors
-    /// [`OutboxError::NestedOpen`], [`OutboxError::Over`] and [`OutboxError::Aborted`] when the handle is not usable.
+    /// [`OutboxError::NestedOpen`], [`OutboxError::Ended`] and [`OutboxError::Aborted`] when the
+    /// handle is not usable.
     ///
     /// # Cancel safety
     /// Dropped, it leaves the transaction as it was.
     pub async fn sea_orm(&self) -> Result<&DatabaseTransaction, OutboxError> {
-        let mut turn = self.shared.turn(self.seat.id).await?;
-        let (id, ledger) = (self.seat.id, self.shared.ledger.clone());
-        if !*ledger.lock().frame(id)?.lent() {
+        let mut turn = self.shared.turn(self.frame.id).await?;
+        let (id, state) = (self.frame.id, self.shared.state.clone());
+        if !*state.lock().frame(id)?.driver_exposed() {
             let set = move |txn: Arc<DatabaseTransaction>| async move {
-                txn.execute_unprepared(&format!("SAVEPOINT {}", lent_name(id))).await?;
-                if let Ok(frame) = ledger.lock().frame(id) {
-                    *frame.lent() = true;
+                txn.execute_unprepared(&format!("SAVEPOINT {}", exposed_name(id))).await?;
+                if let Ok(frame) = state.lock().frame(id) {
+                    *frame.driver_exposed() = true;
                 }
                 Ok(())
             };
@@ -69,25 +78,27 @@ impl OutboxTransaction {
         Ok(&self.shared.txn)
     }
 
-    /// Makes sure that nothing was ended behind our back, and that the database would commit.
+    /// Makes sure that no code has ended the transaction through the driver's own, and that the
+    /// database would commit.
     pub(super) async fn verify(&self) -> Result<(), OutboxError> {
-        let mut turn = self.shared.turn(self.seat.id).await?;
-        let (id, ledger) = (self.seat.id, self.shared.ledger.clone());
-        if mem::take(ledger.lock().frame(id)?.lent()) {
-            let release = format!("RELEASE SAVEPOINT {}", lent_name(id));
-            let kept = self
+        let mut turn = self.shared.turn(self.frame.id).await?;
+        let (id, state) = (self.frame.id, self.shared.state.clone());
+        if mem::take(state.lock().frame(id)?.driver_exposed()) {
+            let release = format!("RELEASE SAVEPOINT {}", exposed_name(id));
+            let released = self
                 .shared
                 .run_bounded(&mut turn, "a savepoint", |txn| async move {
                     txn.execute_unprepared(&release).await
                 })
                 .await;
-            if let Err(error) = kept {
-                ledger.lock().abort(&error);
+            if let Err(error) = released {
+                state.lock().abort(&error);
                 return Err(OutboxError::Aborted(error));
             }
         }
-        let suspect = ledger.lock().suspect();
-        if suspect && commit_may_lie(self.shared.txn.get_database_backend()) {
+        let commit_unverified = state.lock().commit_unverified();
+        let backend = self.shared.txn.get_database_backend();
+        if commit_unverified && commit_may_silently_roll_back(backend) {
             let probe = self.shared.run_bounded(&mut turn, "a savepoint", |txn| async move {
                 txn.execute_unprepared("SELECT 1").await
             });
@@ -111,77 +122,80 @@ impl OutboxTransaction {
     }
 
     async fn try_release(&mut self) -> Result<(), OutboxError> {
-        let id = self.seat.id;
-        self.verify().await.map_err(still_nested)?;
+        let id = self.frame.id;
+        self.verify().await.map_err(nested_still_open)?;
         let mut turn = self.shared.turn(id).await?;
-        let ledger = self.shared.ledger.clone();
-        ledger.lock().frame(id).and_then(|frame| frame.check())?;
-        // From here on a dropped caller changes nothing: the savepoint is released, with all that belongs to it.
-        self.seat.taken = false;
+        let state = self.shared.state.clone();
+        state.lock().frame(id).and_then(|frame| frame.check())?;
+        // From here on a dropped caller changes nothing: the savepoint is released, with all that
+        // belongs to it.
+        self.frame.owned = false;
         let release = move |txn: Arc<DatabaseTransaction>| async move {
-            let answer = txn.execute_unprepared(&format!("RELEASE SAVEPOINT {}", name(id))).await;
-            let mut state = ledger.lock();
-            match &answer {
-                Ok(_) => state.released(id),
-                Err(error) => state.abort(error),
+            let result = txn.execute_unprepared(&format!("RELEASE SAVEPOINT {}", name(id))).await;
+            let mut locked = state.lock();
+            match &result {
+                Ok(_) => locked.released(id),
+                Err(error) => locked.abort(error),
             }
-            answer
+            drop(locked);
+            result
         };
-        let answer = self.shared.run_bounded(&mut turn, "a savepoint", release).await;
+        let result = self.shared.run_bounded(&mut turn, "a savepoint", release).await;
         drop(turn);
-        answer.map(|_| ()).map_err(|error| {
-            self.seat.taken = true;
+        result.map(|_| ()).map_err(|error| {
+            self.frame.owned = true;
             OutboxError::Aborted(error)
         })
     }
 
     /// Rolls a savepoint back.
     pub(super) async fn undo(mut self) -> Result<(), OutboxError> {
-        self.seat.give_up();
+        self.frame.abandon();
         let mut turn = self.shared.take_turn().await?;
-        self.shared.settle(&mut turn).await
+        self.shared.undo_abandoned(&mut turn).await
     }
 }
 
-/// A commit speaks of the nested transaction that hinders it in other words.
-pub(super) fn still_nested(error: OutboxError) -> OutboxError {
+/// Gives the error of a commit that an open nested transaction refuses.
+pub(super) fn nested_still_open(error: OutboxError) -> OutboxError {
     match error {
-        OutboxError::NestedOpen => OutboxError::StillNested,
+        OutboxError::NestedOpen => OutboxError::NestedStillOpen,
         other => other,
     }
 }
 
-impl Seat {
-    /// Gives the frame up now.
-    fn give_up(&mut self) {
-        if mem::take(&mut self.taken) {
-            super::completion::give_up(self.id, &self.ledger, &self.runtime);
+impl FrameHandle {
+    /// Abandons the frame now.
+    fn abandon(&mut self) {
+        if mem::take(&mut self.owned) {
+            super::completion::abandon(self.id, &self.state, &self.runtime);
         }
     }
 }
 
 impl Shared {
-    /// Undoes savepoints whose handles are gone.
+    /// Undoes savepoints whose handles were dropped.
     ///
     /// # Cancel safety
-    /// What is begun is ended at the next turn.
-    pub(super) async fn settle(&self, turn: &mut Turn<'_>) -> Result<(), OutboxError> {
+    /// The next turn ends a statement that has begun.
+    pub(super) async fn undo_abandoned(&self, turn: &mut Turn<'_>) -> Result<(), OutboxError> {
         loop {
-            let Some(id) = self.ledger.lock().to_undo() else { return Ok(()) };
-            let ledger = self.ledger.clone();
+            let Some(id) = self.state.lock().to_undo() else { return Ok(()) };
+            let state = self.state.clone();
             let undo = move |txn: Arc<DatabaseTransaction>| async move {
                 let name = name(id);
-                let answer: Result<_, DbErr> = async {
+                let result: Result<_, DbErr> = async {
                     txn.execute_unprepared(&format!("ROLLBACK TO SAVEPOINT {name}")).await?;
                     txn.execute_unprepared(&format!("RELEASE SAVEPOINT {name}")).await
                 }
                 .await;
-                let mut state = ledger.lock();
-                match &answer {
-                    Ok(_) => state.undone(id),
-                    Err(error) => state.abort(error),
+                let mut locked = state.lock();
+                match &result {
+                    Ok(_) => locked.undone(id),
+                    Err(error) => locked.abort(error),
                 }
-                answer
+                drop(locked);
+                result
             };
             self.run_bounded(turn, "a savepoint", undo).await.map_err(OutboxError::Aborted)?;
         }

@@ -1,75 +1,77 @@
-//! How a function takes part in a transaction: it opens one, joins the caller's, or sets a savepoint in it.
+//! How a function takes part in a transaction: it opens one, joins the caller's, or sets a
+//! savepoint in it.
 
 use super::{OutboxTransaction, open::joinable};
 use crate::{Outbox, error::OutboxError};
 use sea_orm::{AccessMode, ConnectionTrait, DbBackend, IsolationLevel, TransactionOptions};
 use std::{fmt, ops::Deref, sync::Arc, time::Duration};
 
-/// How long a second transaction of a task waits for a connection: the first one keeps its own meanwhile, and a pool whose
-/// connections are all kept so would never free one.
-const BESIDE_WITHIN: Duration = Duration::from_secs(2);
+/// How long a second transaction of a task waits for a connection. The first one keeps its own
+/// meanwhile, and a pool whose connections all belong to such first ones would never free one.
+const SECOND_CONNECTION_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// What a `#[transactional_outbox]` function can be called with: an [`Outbox`], of which it opens a transaction, or an
-/// [`OutboxTransaction`], which it joins.
+/// The transaction argument of a `#[transactional_outbox]` function: an [`Outbox`], of which it
+/// opens a transaction, or an [`OutboxTransaction`], which it joins.
 ///
-/// Spring's `Propagation.REQUIRED`. A method that names its outbox in the attribute (`tx = self.outbox`) joins the transaction of
-/// that outbox that is open around the call: of another such function, [`Outbox::transaction`], a handler, a step of a saga, a
-/// hook before commit. A spawned task joins nothing. Implemented by those two and by references to them.
+/// Spring's `Propagation.REQUIRED`. A method that names its outbox in the attribute
+/// (`tx = self.outbox`) joins the transaction of that outbox that is open around the call: of
+/// another such function, [`Outbox::transaction`], a handler, a step of a saga, a hook before
+/// commit. A spawned task joins nothing. Implemented by those two and by references to them.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` can neither begin nor join an outbox transaction",
     label = "neither an `Outbox` nor an `OutboxTransaction`",
     note = "pass `&outbox` to open a transaction, or the `tx` that you hold to join it"
 )]
 pub trait Transactional: fmt::Debug + Send + Sync {
-    /// Says which of the two it is.
+    /// Tells which of the two it is.
     #[doc(hidden)]
-    fn __origin(&self) -> Origin<'_>;
+    fn __source(&self) -> TxSource<'_>;
 }
 
-/// The two things that a transactional function can be called with.
+/// Where a transactional function takes its transaction from.
 #[doc(hidden)]
 #[derive(Clone, Copy)]
-pub enum Origin<'a> {
+pub enum TxSource<'a> {
     /// Opens transactions.
     Outbox(&'a Outbox),
-    /// Opens transactions where none of it is open around the function.
-    Here(&'a Outbox),
-    /// Is one.
+    /// Opens transactions where no transaction of this outbox is open around the function.
+    OutboxOrCurrent(&'a Outbox),
+    /// Is the transaction.
     Transaction(&'a OutboxTransaction),
 }
 
-impl Origin<'_> {
-    /// Of an outbox, the transaction is meant that is open around the function.
+impl TxSource<'_> {
+    /// Prefers the transaction of the outbox that is open around the function.
     #[must_use]
-    pub const fn here(self) -> Self {
+    pub const fn or_current(self) -> Self {
         match self {
-            Self::Outbox(outbox) => Self::Here(outbox),
+            Self::Outbox(outbox) => Self::OutboxOrCurrent(outbox),
             other => other,
         }
     }
 }
 
 impl Transactional for Outbox {
-    fn __origin(&self) -> Origin<'_> {
-        Origin::Outbox(self)
+    fn __source(&self) -> TxSource<'_> {
+        TxSource::Outbox(self)
     }
 }
 
 impl Transactional for OutboxTransaction {
-    fn __origin(&self) -> Origin<'_> {
-        Origin::Transaction(self)
+    fn __source(&self) -> TxSource<'_> {
+        TxSource::Transaction(self)
     }
 }
 
 impl<T: Transactional + ?Sized> Transactional for &T {
-    fn __origin(&self) -> Origin<'_> {
-        (**self).__origin()
+    fn __source(&self) -> TxSource<'_> {
+        (**self).__source()
     }
 }
 
 impl<T: Transactional + ?Sized> Transactional for Arc<T> {
-    fn __origin(&self) -> Origin<'_> {
-        (**self).__origin()
+    fn __source(&self) -> TxSource<'_> {
+        (**self).__source()
     }
 }
 
@@ -93,13 +95,14 @@ pub struct Entry {
     pub function: &'static str,
     /// How it takes part.
     pub propagation: Propagation,
-    /// What it asks of the transaction.
+    /// The isolation that it needs.
     pub isolation: Option<IsolationLevel>,
-    /// Whether a transaction that it opens may only be read in.
+    /// Whether a transaction that it opens only reads.
     pub read_only: bool,
 }
 
-/// One run of a transactional function. Dropped before its end, it rolls back what it opened, or marks what it joined.
+/// One run of a transactional function. Dropped before its end, it rolls back a transaction that it
+/// opened, and marks one that it joined as failed.
 pub(crate) struct Scope<'a> {
     stage: Stage<'a>,
     function: &'static str,
@@ -129,31 +132,34 @@ impl Deref for Handle<'_> {
     }
 }
 
-/// How a run of a transactional function ended.
-pub(crate) enum Ended {
-    /// As it said.
-    AsSaid,
-    /// Otherwise: it said that it went well, and the commit failed.
+/// The result of a run of a transactional function.
+pub(crate) enum ScopeResult {
+    /// As the function returned it.
+    AsReturned,
+    /// The function returned `Ok`, and the commit failed.
     NotCommitted(OutboxError),
 }
 
 impl<'a> Scope<'a> {
-    /// Enters.
-    pub(crate) async fn enter(origin: Origin<'a>, entry: Entry) -> Result<Scope<'a>, OutboxError> {
+    /// Enters the transaction.
+    pub(crate) async fn enter(
+        source: TxSource<'a>,
+        entry: Entry,
+    ) -> Result<Scope<'a>, OutboxError> {
         let Entry { function, propagation, isolation, .. } = entry;
-        let around = match origin {
-            Origin::Outbox(_) => None,
-            Origin::Here(outbox) => joinable(outbox).map(Handle::Found),
-            Origin::Transaction(tx) => Some(Handle::Given(tx)),
+        let around = match source {
+            TxSource::Outbox(_) => None,
+            TxSource::OutboxOrCurrent(outbox) => joinable(outbox).map(Handle::Found),
+            TxSource::Transaction(tx) => Some(Handle::Given(tx)),
         };
-        let stage = match (origin, propagation, around) {
-            (Origin::Transaction(tx), Propagation::RequiresNew, _) => {
-                Stage::Owned(Some(open_beside(tx.outbox(), entry).await?))
+        let stage = match (source, propagation, around) {
+            (TxSource::Transaction(tx), Propagation::RequiresNew, _) => {
+                Stage::Owned(Some(open_second(tx.outbox(), entry).await?))
             }
-            (Origin::Here(outbox), Propagation::RequiresNew, around)
-                if around.is_some() || outbox.holders().holds() =>
+            (TxSource::OutboxOrCurrent(outbox), Propagation::RequiresNew, around)
+                if around.is_some() || outbox.transaction_tasks().has_current() =>
             {
-                Stage::Owned(Some(open_beside(outbox, entry).await?))
+                Stage::Owned(Some(open_second(outbox, entry).await?))
             }
             (_, Propagation::Nested, Some(tx)) => {
                 check_isolation(&tx, isolation, function)?;
@@ -164,18 +170,18 @@ impl<'a> Scope<'a> {
                 Stage::Joined { tx, ended: false }
             }
             (
-                Origin::Here(outbox),
+                TxSource::OutboxOrCurrent(outbox),
                 Propagation::Required | Propagation::Nested | Propagation::Mandatory,
                 None,
-            ) if outbox.holders().holds() => {
-                return Err(OutboxError::PassedBy { function });
+            ) if outbox.transaction_tasks().has_current() => {
+                return Err(OutboxError::CannotJoin { function });
             }
             (_, Propagation::Mandatory, None) => return Err(OutboxError::Mandatory { function }),
-            (Origin::Outbox(outbox) | Origin::Here(outbox), _, _) => {
+            (TxSource::Outbox(outbox) | TxSource::OutboxOrCurrent(outbox), _, _) => {
                 Stage::Owned(Some(open(outbox, entry).await?))
             }
-            // It is around the function.
-            (Origin::Transaction(tx), _, None) => {
+            // The given transaction is open around the function.
+            (TxSource::Transaction(tx), _, None) => {
                 Stage::Joined { tx: Handle::Given(tx), ended: false }
             }
         };
@@ -190,32 +196,33 @@ impl<'a> Scope<'a> {
         }
     }
 
-    /// Ends: commits what was opened when it went well, else rolls it back. Says whether repeating the whole may help.
-    pub(crate) async fn finish(mut self, well: bool) -> (Ended, bool) {
+    /// Ends the run: commits a transaction that it opened when the function returned `Ok`, else
+    /// rolls it back. Tells whether repeating the whole may help.
+    pub(crate) async fn finish(mut self, is_ok: bool) -> (ScopeResult, bool) {
         let owned = match &mut self.stage {
             Stage::Owned(tx) => tx.take(),
             Stage::Joined { tx, ended } => {
                 *ended = true;
-                if !well {
+                if !is_ok {
                     tx.mark_failed(self.function);
                 }
-                return (Ended::AsSaid, false);
+                return (ScopeResult::AsReturned, false);
             }
         };
-        let Some(tx) = owned else { return (Ended::AsSaid, false) };
+        let Some(tx) = owned else { return (ScopeResult::AsReturned, false) };
         // Only a whole transaction can be repeated.
-        let (whole, ledger) = (!tx.is_nested(), tx.shared.ledger.clone());
-        if !well {
-            let conflict = ledger.lock().conflict();
-            tx.end_unsaved().await;
-            return (Ended::AsSaid, whole && conflict);
+        let (whole, state) = (!tx.is_nested(), tx.shared.state.clone());
+        if !is_ok {
+            let conflict = state.lock().conflict();
+            tx.rollback_quietly().await;
+            return (ScopeResult::AsReturned, whole && conflict);
         }
         match tx.commit().await {
-            Ok(()) => (Ended::AsSaid, false),
+            Ok(()) => (ScopeResult::AsReturned, false),
             Err(error) => {
                 let unknown = matches!(error, OutboxError::OutcomeUnknown(_));
-                let conflict = ledger.lock().conflict();
-                (Ended::NotCommitted(error), whole && conflict && !unknown)
+                let conflict = state.lock().conflict();
+                (ScopeResult::NotCommitted(error), whole && conflict && !unknown)
             }
         }
     }
@@ -232,7 +239,7 @@ impl Drop for Scope<'_> {
 impl OutboxTransaction {
     /// Notes that a joined function failed, so that this can only be rolled back.
     fn mark_failed(&self, function: &'static str) {
-        self.shared.ledger.lock().fail(self.seat.id, function);
+        self.shared.state.lock().fail(self.frame.id, function);
     }
 }
 
@@ -247,19 +254,23 @@ async fn open(outbox: &Outbox, entry: Entry) -> Result<OutboxTransaction, Outbox
         .await
 }
 
-/// Opens a transaction while another one of the same task is open, which goes on only after this one.
-async fn open_beside(outbox: &Outbox, entry: Entry) -> Result<OutboxTransaction, OutboxError> {
+/// Opens a transaction while another one of the same task is open, which continues only after this
+/// one.
+async fn open_second(outbox: &Outbox, entry: Entry) -> Result<OutboxTransaction, OutboxError> {
     let function = entry.function;
     if outbox.backend() == DbBackend::Sqlite {
-        return Err(OutboxError::WaitsForItself { function });
+        return Err(OutboxError::SelfDeadlock { function });
     }
-    match tokio::time::timeout(BESIDE_WITHIN, open(outbox, entry)).await {
+    match tokio::time::timeout(SECOND_CONNECTION_TIMEOUT, open(outbox, entry)).await {
         Ok(opened) => opened,
-        Err(_) => Err(OutboxError::NoConnectionBeside { function, waited: BESIDE_WITHIN }),
+        Err(_) => {
+            Err(OutboxError::NoSecondConnection { function, waited: SECOND_CONNECTION_TIMEOUT })
+        }
     }
 }
 
-/// A joined transaction must have been opened with at least the isolation that is asked for; a default may be weaker.
+/// Refuses a joined transaction that was not opened with at least the wanted isolation; a default
+/// may be weaker.
 fn check_isolation(
     tx: &OutboxTransaction,
     wanted: Option<IsolationLevel>,
@@ -278,7 +289,7 @@ fn check_isolation(
     if ConnectionTrait::get_database_backend(tx) == DbBackend::Sqlite {
         return Ok(());
     }
-    match tx.shared.ledger.lock().isolation() {
+    match tx.shared.state.lock().isolation() {
         Some(opened) if strength(opened) >= strength(wanted) => Ok(()),
         _ => Err(OutboxError::Isolation { function, wanted }),
     }

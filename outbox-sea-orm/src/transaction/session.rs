@@ -17,28 +17,28 @@ impl ConnectionTrait for OutboxTransaction {
 
     async fn execute_raw(&self, stmt: Statement) -> Result<ExecResult, DbErr> {
         self.note_write(&stmt.sql)?;
-        self.shared.statement(self.seat.id, |txn| async move { txn.execute_raw(stmt).await }).await
+        self.shared.statement(self.frame.id, |txn| async move { txn.execute_raw(stmt).await }).await
     }
 
     async fn execute_unprepared(&self, sql: &str) -> Result<ExecResult, DbErr> {
         self.note_write(sql)?;
         let sql = sql.to_owned();
         self.shared
-            .statement(self.seat.id, |txn| async move { txn.execute_unprepared(&sql).await })
+            .statement(self.frame.id, |txn| async move { txn.execute_unprepared(&sql).await })
             .await
     }
 
     async fn query_one_raw(&self, stmt: Statement) -> Result<Option<QueryResult>, DbErr> {
         self.note_write(&stmt.sql)?;
         self.shared
-            .statement(self.seat.id, |txn| async move { txn.query_one_raw(stmt).await })
+            .statement(self.frame.id, |txn| async move { txn.query_one_raw(stmt).await })
             .await
     }
 
     async fn query_all_raw(&self, stmt: Statement) -> Result<Vec<QueryResult>, DbErr> {
         self.note_write(&stmt.sql)?;
         self.shared
-            .statement(self.seat.id, |txn| async move { txn.query_all_raw(stmt).await })
+            .statement(self.frame.id, |txn| async move { txn.query_all_raw(stmt).await })
             .await
     }
 
@@ -52,8 +52,8 @@ impl ConnectionTrait for OutboxTransaction {
 }
 
 impl OutboxTransaction {
-    /// Counts a statement that may write (`WITH` too, since a common table expression can), and refuses one that does where the
-    /// transaction is only read in: SQLite would not.
+    /// Counts a statement that may write (`WITH` too, since a common table expression can), and
+    /// refuses one that does in a read-only transaction: SQLite would not.
     fn note_write(&self, sql: &str) -> Result<(), DbErr> {
         const READ: [&str; 5] = ["select", "show", "explain", "pragma", "set"];
         const WRITE: [&str; 9] = [
@@ -65,16 +65,16 @@ impl OutboxTransaction {
         if is_one_of(&READ) {
             return Ok(());
         }
-        self.shared.ledger.lock().note_write();
+        self.shared.state.lock().note_write();
         if is_one_of(&WRITE) { self.check_write() } else { Ok(()) }
     }
 
-    /// Refuses to write where the transaction is only read in.
+    /// Refuses to write in a read-only transaction.
     pub(super) fn check_write(&self) -> Result<(), DbErr> {
-        if self.shared.ledger.lock().is_read_only() {
+        if self.shared.state.lock().is_read_only() {
             return Err(DbErr::Custom(
-                "this transaction is only read in (`read_only`): write in a function that says nothing of that, and that is \
-                 called outside of this one"
+                "this transaction is read-only (`read_only`): write in a function without that option, which is called outside of \
+                 this one"
                     .to_owned(),
             ));
         }
@@ -108,7 +108,7 @@ impl TransactionSession for OutboxTransaction {
     }
 }
 
-/// A nested transaction has the isolation of the one around it; asking for another is an error, not a hope.
+/// Refuses options: a nested transaction has the isolation of the one around it.
 fn no_options(options: TransactionOptions) -> Result<(), DbErr> {
     match options {
         TransactionOptions { isolation_level: None, access_mode: None, .. } => Ok(()),
@@ -175,14 +175,14 @@ where
     T: Send,
     E: std::fmt::Display + std::fmt::Debug + Send,
 {
-    let answer = within(&tx, callback(&tx)).await;
-    match answer {
+    let result = within(&tx, callback(&tx)).await;
+    match result {
         Ok(value) => {
             tx.commit().await.map_err(|error| TransactionError::Connection(error.into()))?;
             Ok(value)
         }
         Err(error) => {
-            tx.end_unsaved().await;
+            tx.rollback_quietly().await;
             Err(TransactionError::Transaction(error))
         }
     }

@@ -1,57 +1,60 @@
-//! What is known of a transaction: pure bookkeeping, changed under a lock that is never held across an await.
+//! The state of a transaction: pure bookkeeping, changed under a lock that is never held across an
+//! await.
 
 use super::phases::Hooks;
 use crate::{
-    error::{Effect, OutboxError},
-    listener::Heard,
+    error::{OutboxError, TxEffect},
+    listener::QueuedNotification,
     outbox::Pending,
 };
-use outbox_core::event::Trail;
+use outbox_core::event::CorrelationContext;
 use sea_orm::{DbErr, IsolationLevel};
 
 /// Number of a frame: 0 is the transaction itself, others are savepoints, never used twice.
 pub(super) type FrameId = u32;
 
-/// The transaction, or one savepoint: what belongs to it goes when it goes.
+/// The transaction, or one savepoint: its events and hooks are dropped with it.
 #[derive(Default)]
 pub(super) struct Frame {
     id: FrameId,
     /// With their place among all events of the transaction.
     events: Vec<(u64, Pending)>,
-    heard: Vec<(u64, Heard)>,
+    notifications: Vec<(u64, QueuedNotification)>,
     pub(super) hooks: Hooks,
-    /// What its events follow from.
-    trail: Option<Trail>,
+    /// The correlation of its events.
+    correlation: Option<CorrelationContext>,
     /// A joined function that failed; the frame can only be rolled back.
     failed: Option<&'static str>,
-    /// Its handle is gone without commit; its savepoint is undone before the next statement.
+    /// Its handle was dropped without commit; its savepoint is undone before the next statement.
     abandoned: bool,
-    /// A savepoint was set in it before the driver's own transaction was lent out.
-    lent: bool,
+    /// A savepoint was set in it, and the driver's own transaction was exposed.
+    driver_exposed: bool,
 }
 
-/// Why nothing more can be done.
-enum Doom {
-    Over,
+/// How the transaction ended.
+enum Terminal {
+    Ended,
     Aborted(DbErr),
 }
 
-/// Everything known of one transaction.
+/// The state of one transaction.
 pub(super) struct State {
     /// From the transaction itself to the innermost savepoint.
     frames: Vec<Frame>,
     next: FrameId,
     emitted: u64,
-    doom: Option<Doom>,
+    terminal: Option<Terminal>,
     conflict: bool,
-    suspect: bool,
-    /// Whether events were written by now, so that the relay is to be woken.
+    /// Whether a statement has failed, or has not ended, since the last success: COMMIT may then
+    /// roll back.
+    commit_unverified: bool,
+    /// Whether events were written, so that the commit wakes the relay.
     wrote: bool,
-    /// Statements that write, by what they begin with.
+    /// Statements that write, by their first word.
     statements: u64,
     isolation: Option<IsolationLevel>,
     read_only: bool,
-    /// What others, or a lost connection, have done to it.
+    /// The failure by which another transaction, or a lost connection, has ended it.
     disturbance: Option<DbErr>,
 }
 
@@ -61,9 +64,9 @@ impl State {
             frames: vec![Frame::default()],
             next: 1,
             emitted: 0,
-            doom: None,
+            terminal: None,
             conflict: false,
-            suspect: false,
+            commit_unverified: false,
             wrote: false,
             statements: 0,
             isolation,
@@ -77,12 +80,12 @@ impl State {
         self.statements += 1;
     }
 
-    /// Gives how often it was written to so far: statements and emitted events.
+    /// Counts the writes so far: statements and emitted events.
     pub(super) const fn writes(&self) -> u64 {
         self.statements + self.emitted
     }
 
-    /// Whether it is only read in.
+    /// Whether it only reads.
     pub(super) const fn is_read_only(&self) -> bool {
         self.read_only
     }
@@ -92,19 +95,21 @@ impl State {
         self.isolation
     }
 
-    /// Tells whether a deadlock or the like was seen, so that repeating the whole transaction may help.
+    /// Tells whether a deadlock or the like was seen, so that repeating the whole transaction may
+    /// help.
     pub(super) const fn conflict(&self) -> bool {
         self.conflict
     }
 
-    /// Gives the failure by which others have disturbed it, or by which its connection was lost.
+    /// Gives the failure by which another transaction has disturbed it, or by which its connection
+    /// was lost.
     pub(super) const fn disturbance(&self) -> Option<&DbErr> {
         self.disturbance.as_ref()
     }
 
     /// Tells whether a failed statement may have left the transaction unable to commit.
-    pub(super) const fn suspect(&self) -> bool {
-        self.suspect
+    pub(super) const fn commit_unverified(&self) -> bool {
+        self.commit_unverified
     }
 
     /// Tells whether events were written.
@@ -117,67 +122,69 @@ impl State {
         self.wrote = true;
     }
 
-    /// Notes that a statement is under way, of which nothing is known before [`note`](Self::note).
-    pub(super) fn expect_answer(&mut self) {
-        self.suspect = true;
+    /// Notes that a statement has started, whose result comes with [`note`](Self::note).
+    pub(super) fn note_started(&mut self) {
+        self.commit_unverified = true;
     }
 
-    /// Notes what a statement did.
-    pub(super) fn note(&mut self, answer: Result<(), &DbErr>) {
-        let Err(error) = answer else {
-            self.suspect = false;
+    /// Notes the result of a statement.
+    pub(super) fn note(&mut self, result: Result<(), &DbErr>) {
+        let Err(error) = result else {
+            self.commit_unverified = false;
             return;
         };
-        let effect = Effect::of(error);
-        self.conflict |= matches!(effect, Effect::Conflict | Effect::Busy);
-        if matches!(effect, Effect::Conflict | Effect::Busy | Effect::Lost) {
+        let effect = TxEffect::of(error);
+        self.conflict |= matches!(effect, TxEffect::Conflict | TxEffect::Busy);
+        if matches!(effect, TxEffect::Conflict | TxEffect::Busy | TxEffect::Lost) {
             self.disturbance.get_or_insert_with(|| error.clone());
         }
-        if effect.ends_transaction() && self.doom.is_none() {
-            self.doom = Some(Doom::Aborted(error.clone()));
+        if effect.ends_transaction() && self.terminal.is_none() {
+            self.terminal = Some(Terminal::Aborted(error.clone()));
         }
     }
 
     /// Notes that the database has lost the transaction.
     pub(super) fn abort(&mut self, error: &DbErr) {
         self.note(Err(error));
-        self.doom.get_or_insert_with(|| Doom::Aborted(error.clone()));
+        self.terminal.get_or_insert_with(|| Terminal::Aborted(error.clone()));
     }
 
     /// Finds the frame of a handle.
     fn find(&self, id: FrameId) -> Result<usize, OutboxError> {
-        match &self.doom {
-            Some(Doom::Over) => return Err(OutboxError::Over),
-            Some(Doom::Aborted(error)) => return Err(OutboxError::Aborted(error.clone())),
+        match &self.terminal {
+            Some(Terminal::Ended) => return Err(OutboxError::Ended),
+            Some(Terminal::Aborted(error)) => return Err(OutboxError::Aborted(error.clone())),
             None => {}
         }
-        self.frames.iter().position(|f| f.id == id && !f.abandoned).ok_or(OutboxError::Over)
+        self.frames.iter().position(|f| f.id == id && !f.abandoned).ok_or(OutboxError::Ended)
     }
 
-    /// Adds an event to a frame, and who is to hear of it.
+    /// Adds an event to a frame, and the notification of its listeners.
     pub(super) fn push(
         &mut self,
         id: FrameId,
         event: Pending,
-        heard: Option<Heard>,
+        notification: Option<QueuedNotification>,
     ) -> Result<(), OutboxError> {
         let (at, place) = (self.find(id)?, self.emitted);
         self.emitted += 1;
         self.frames[at].events.push((place, event));
-        self.frames[at].heard.extend(heard.map(|heard| (place, heard)));
+        self.frames[at]
+            .notifications
+            .extend(notification.map(|notification| (place, notification)));
         Ok(())
     }
 
     /// Sets what the events of a frame follow from.
-    pub(super) fn follow(&mut self, id: FrameId, trail: Trail) {
+    pub(super) fn correlate(&mut self, id: FrameId, correlation: CorrelationContext) {
         if let Some(frame) = self.frames.iter_mut().find(|f| f.id == id) {
-            frame.trail = Some(trail);
+            frame.correlation = Some(correlation);
         }
     }
 
     /// Gives what the events of a frame follow from.
-    pub(super) fn trail(&self, id: FrameId) -> Option<Trail> {
-        self.frames.iter().find(|f| f.id == id)?.trail.clone()
+    pub(super) fn correlation(&self, id: FrameId) -> Option<CorrelationContext> {
+        self.frames.iter().find(|f| f.id == id)?.correlation.clone()
     }
 
     /// Gives the hooks of a frame; `None` when it has ended.
@@ -203,36 +210,37 @@ impl State {
 
     /// Opens a frame inside the given one.
     pub(super) fn open(&mut self, outer: FrameId) -> Result<FrameId, OutboxError> {
-        let trail = self.frame(outer)?.trail.clone();
+        let correlation = self.frame(outer)?.correlation.clone();
         let id = self.next;
         self.next += 1;
-        self.frames.push(Frame { id, trail, ..Frame::default() });
+        self.frames.push(Frame { id, correlation, ..Frame::default() });
         Ok(id)
     }
 
-    /// Forgets a frame whose savepoint could not be set.
+    /// Removes a frame whose savepoint could not be set.
     pub(super) fn never_opened(&mut self, id: FrameId) {
         self.frames.retain(|f| f.id != id);
     }
 
-    /// Gives up a frame and all inside it. What was registered there is to be run as rolled back.
-    pub(super) fn abandon(&mut self, id: FrameId) -> Leftover {
-        let mut left = Leftover::default();
-        let Some(at) = self.frames.iter().position(|f| f.id == id) else { return left };
+    /// Abandons a frame and all inside it. Gives their hooks and notifications, for the phases
+    /// after a rollback.
+    pub(super) fn abandon(&mut self, id: FrameId) -> EndedFrames {
+        let mut ended = EndedFrames::default();
+        let Some(at) = self.frames.iter().position(|f| f.id == id) else { return ended };
         for frame in &mut self.frames[at..] {
             frame.abandoned = true;
-            left.add(std::mem::take(&mut frame.hooks), std::mem::take(&mut frame.heard));
+            ended.add(std::mem::take(&mut frame.hooks), std::mem::take(&mut frame.notifications));
             frame.events.clear();
         }
         if at == 0 {
-            self.doom.get_or_insert(Doom::Over);
+            self.terminal.get_or_insert(Terminal::Ended);
         }
-        left
+        ended
     }
 
     /// Gives the outermost savepoint that must be undone before anything else.
     pub(super) fn to_undo(&self) -> Option<FrameId> {
-        if self.doom.is_some() {
+        if self.terminal.is_some() {
             return None;
         }
         self.frames.iter().skip(1).find(|f| f.abandoned).map(|f| f.id)
@@ -243,8 +251,8 @@ impl State {
         if let Some(at) = self.frames.iter().position(|f| f.id == id) {
             self.frames.truncate(at);
         }
-        // What failed was undone with it.
-        (self.suspect, self.conflict, self.disturbance) = (false, false, None);
+        // The failed statements were undone with it.
+        (self.commit_unverified, self.conflict, self.disturbance) = (false, false, None);
     }
 
     /// Merges a committed savepoint into the frame around it.
@@ -255,19 +263,19 @@ impl State {
         for inner in self.frames.split_off(at) {
             let outer = &mut self.frames[at - 1];
             outer.events.extend(inner.events);
-            outer.heard.extend(inner.heard);
+            outer.notifications.extend(inner.notifications);
             outer.hooks.absorb(inner.hooks);
         }
     }
 
-    /// Ends the bookkeeping: what was registered, to be run with the outcome.
-    pub(super) fn end(&mut self) -> Leftover {
-        let mut left = Leftover::default();
+    /// Ends the bookkeeping. Gives all hooks and notifications, for the phases after the end.
+    pub(super) fn end(&mut self) -> EndedFrames {
+        let mut ended = EndedFrames::default();
         for frame in std::mem::take(&mut self.frames) {
-            left.add(frame.hooks, frame.heard);
+            ended.add(frame.hooks, frame.notifications);
         }
-        self.doom.get_or_insert(Doom::Over);
-        left
+        self.terminal.get_or_insert(Terminal::Ended);
+        ended
     }
 }
 
@@ -279,17 +287,17 @@ impl Frame {
         events.into_iter().map(|(_, event)| event).collect()
     }
 
-    /// Gives the events from a place on of which listeners are to hear, in order, and the place behind them.
-    pub(super) fn heard_from(&mut self, place: u64) -> (Vec<Heard>, u64) {
-        self.heard.sort_by_key(|(place, _)| *place);
-        let behind = self.heard.last().map_or(place, |(last, _)| place.max(last + 1));
-        let news = self
-            .heard
+    /// Gives the notifications from a place on, in order, and the place behind them.
+    pub(super) fn notifications_from(&mut self, place: u64) -> (Vec<QueuedNotification>, u64) {
+        self.notifications.sort_by_key(|(place, _)| *place);
+        let next = self.notifications.last().map_or(place, |(last, _)| place.max(last + 1));
+        let notifications = self
+            .notifications
             .iter()
             .filter(|(at, _)| *at >= place)
-            .map(|(_, heard)| heard.clone())
+            .map(|(_, notification)| notification.clone())
             .collect();
-        (news, behind)
+        (notifications, next)
     }
 
     /// Tells which joined function failed.
@@ -297,29 +305,29 @@ impl Frame {
         self.failed.map_or(Ok(()), |function| Err(OutboxError::RollbackOnly { function }))
     }
 
-    /// Tells whether the driver's transaction was lent out in it.
-    pub(super) fn lent(&mut self) -> &mut bool {
-        &mut self.lent
+    /// Gives the flag that tells whether the driver's transaction was exposed in it.
+    pub(super) fn driver_exposed(&mut self) -> &mut bool {
+        &mut self.driver_exposed
     }
 }
 
-/// Hooks and events of frames that have ended.
+/// Hooks and notifications of frames that have ended.
 #[derive(Default)]
-pub(super) struct Leftover {
+pub(super) struct EndedFrames {
     hooks: Hooks,
-    heard: Vec<(u64, Heard)>,
+    notifications: Vec<(u64, QueuedNotification)>,
 }
 
-impl Leftover {
-    fn add(&mut self, hooks: Hooks, heard: Vec<(u64, Heard)>) {
+impl EndedFrames {
+    fn add(&mut self, hooks: Hooks, notifications: Vec<(u64, QueuedNotification)>) {
         self.hooks.absorb(hooks);
-        self.heard.extend(heard);
+        self.notifications.extend(notifications);
     }
 
-    /// Runs the hooks and gives the events for the listeners.
-    pub(super) fn run_hooks(mut self, outcome: super::Outcome) -> Vec<Heard> {
+    /// Runs the hooks and gives the notifications.
+    pub(super) fn run_hooks(mut self, outcome: super::Outcome) -> Vec<QueuedNotification> {
         self.hooks.run(outcome);
-        self.heard.sort_by_key(|(place, _)| *place);
-        self.heard.into_iter().map(|(_, heard)| heard).collect()
+        self.notifications.sort_by_key(|(place, _)| *place);
+        self.notifications.into_iter().map(|(_, notification)| notification).collect()
     }
 }

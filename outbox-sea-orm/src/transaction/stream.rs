@@ -1,8 +1,8 @@
-//! Rows of a query, one by one, on the transaction's lane.
+//! Rows of a query, one by one, in the transaction's statement queue.
 
 use super::{
     OutboxTransaction,
-    lane::{Streaming, Turn},
+    statement_queue::{Streaming, Turn},
 };
 use futures_util::{Stream, StreamExt};
 use sea_orm::{DbErr, QueryResult, Statement, StreamTrait};
@@ -18,8 +18,9 @@ const AHEAD: usize = 16;
 
 /// Rows of a query in an [`OutboxTransaction`].
 ///
-/// Until it has given the last one or is dropped, the transaction's connection can do nothing else: another statement, a nested transaction and a second stream are
-/// refused with [`OutboxError::Streaming`](crate::OutboxError::Streaming), whichever task asks. Collect the rows before writing:
+/// Until it has given the last one or is dropped, the transaction's connection can do nothing else:
+/// another statement, a nested transaction and a second stream of any task are refused with
+/// [`OutboxError::Streaming`](crate::OutboxError::Streaming). Collect the rows before writing:
 ///
 /// ```
 /// # use outbox_sea_orm::prelude::*;
@@ -37,40 +38,41 @@ pub struct TransactionRows<'a> {
     turn: Option<StreamTurn<'a>>,
 }
 
-/// The connection, for as long as rows are to come.
+/// The turn, until the last row.
 struct StreamTurn<'a> {
-    // Before the turn: behind it somebody else may have begun a stream.
+    // Dropped before the turn: after that another caller may have begun a stream.
     _streaming: Streaming<'a>,
     turn: Turn<'a>,
 }
 
 impl OutboxTransaction {
     pub(super) async fn rows(&self, statement: Statement) -> Result<TransactionRows<'_>, DbErr> {
-        let mut turn = self.shared.turn(self.seat.id).await?;
+        let mut turn = self.shared.turn(self.frame.id).await?;
         let (send, rows) = mpsc::channel(AHEAD);
-        let (txn, ledger) = (self.shared.txn.clone(), self.shared.ledger.clone());
-        ledger.lock().expect_answer();
+        let (txn, state) = (self.shared.txn.clone(), self.shared.state.clone());
+        state.lock().note_started();
         turn.start(async move {
-            let answer = async {
+            let result = async {
                 let mut stream = txn.stream_raw(statement).await?;
                 while let Some(row) = stream.next().await {
                     if send.send(Ok(row?)).await.is_err() {
-                        // Nobody reads on. What the database has still to say comes with the next statement.
+                        // The reader was dropped. The next statement gets what the database still
+                        // sends.
                         return Ok(false);
                     }
                 }
                 Ok(true)
             };
-            match answer.await {
-                Ok(true) => ledger.lock().note(Ok(())),
+            match result.await {
+                Ok(true) => state.lock().note(Ok(())),
                 Ok(false) => {}
                 Err(error) => {
-                    ledger.lock().note(Err(&error));
+                    state.lock().note(Err(&error));
                     let _ = send.send(Err(error)).await;
                 }
             }
         });
-        let turn = StreamTurn { _streaming: self.shared.lane.stream(), turn };
+        let turn = StreamTurn { _streaming: self.shared.queue.stream(), turn };
         Ok(TransactionRows { rows, turn: Some(turn) })
     }
 }

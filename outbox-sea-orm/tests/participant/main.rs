@@ -5,9 +5,9 @@ mod payments;
 #[cfg(test)]
 mod world;
 #[cfg(test)]
-mod calls;
+mod commands;
 #[cfg(test)]
-mod answers;
+mod replies;
 #[cfg(test)]
 mod modes;
 #[cfg(test)]

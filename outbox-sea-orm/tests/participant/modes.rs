@@ -16,37 +16,37 @@ on_every_database! {
         let commands = sagas.iter().zip(how.iter().cycle()).flat_map(|(saga, how)| [charge(*saga, how), charge(*saga, how)]);
         join_all(commands.map(|command| queue.send(command))).await;
         for (saga, how) in sagas.iter().zip(how.iter().cycle()) {
-            let told = match *how {
+            let reply = match *how {
                 "reply" => "payment.charged",
                 "refuse" => "outbox.saga.rejected",
                 _ => "outbox.saga.done",
             };
-            assert_eq!(world.told(*saga).await, [told, told], "{how}");
+            assert_eq!(world.reply_types(*saga).await, [reply, reply], "{how}");
             assert_eq!(world.effects(*saga).await.len(), usize::from(*how != "refuse"), "{how}");
         }
         join_all(sagas.iter().map(|saga| queue.send(refund(*saga, "")))).await;
         for saga in &sagas {
-            assert_eq!(world.told(*saga).await[2..], ["outbox.saga.undone"]);
+            assert_eq!(world.reply_types(*saga).await[2..], ["outbox.saga.undone"]);
         }
     }
 
     async fn a_command_that_is_retried_later_is_answered_then(db: &TempDatabase) {
         let (world, saga) = (World::open(db).await, SagaId::generate());
         let soon = RetryPolicy::attempts(5, Duration::from_millis(50));
-        let (queue, handle) = world.serve(|consumer| consumer.hold(Duration::ZERO).retry(soon)).await;
+        let (queue, handle) = world.serve(|consumer| consumer.max_unacked_time(Duration::ZERO).retry(soon)).await;
         queue.send(charge(saga, "fail-first reply")).await;
-        wait_until(SOON, "it is answered", async || tests::equals(world.told(saga).await, ["outbox.saga.done"])).await;
+        wait_until(SOON, "it is answered", async || tests::equals(world.reply_types(saga).await, ["outbox.saga.done"])).await;
         assert_eq!((world.effects(saga).await.len(), handle.stats().borrow().stored), (1, 1));
     }
 
     async fn a_command_that_waits_for_a_retry_is_undone_before_it_is_done(db: &TempDatabase) {
         let (world, saga) = (World::open(db).await, SagaId::generate());
         let soon = RetryPolicy::attempts(2, Duration::from_millis(200)).endless();
-        let (queue, _handle) = world.serve(|consumer| consumer.hold(Duration::ZERO).retry(soon)).await;
+        let (queue, _handle) = world.serve(|consumer| consumer.max_unacked_time(Duration::ZERO).retry(soon)).await;
         queue.send(charge(saga, "fail")).await;
         queue.send(refund(saga, "")).await;
-        wait_until(SOON, "both are answered", async || tests::equals(world.told(saga).await.len(), 2)).await;
-        assert_eq!(world.told(saga).await, ["outbox.saga.undone", "outbox.saga.rejected"]);
+        wait_until(SOON, "both are answered", async || tests::equals(world.reply_types(saga).await.len(), 2)).await;
+        assert_eq!(world.reply_types(saga).await, ["outbox.saga.undone", "outbox.saga.rejected"]);
         assert!(world.effects(saga).await.is_empty());
     }
 
@@ -57,13 +57,13 @@ on_every_database! {
         queue.send(charge(saga, "reply")).await;
         queue.send(charge(saga, "reply")).await;
         handle.shutdown(SOON).await.unwrap();
-        assert_eq!((world.effects(saga).await.len(), world.told(saga).await.len()), (1, 2));
+        assert_eq!((world.effects(saga).await.len(), world.reply_types(saga).await.len()), (1, 2));
 
         let (queue, handle) = world.serve(|consumer| consumer.acknowledge(AckMode::Manual)).await;
         let saga = SagaId::generate();
         queue.send(charge(saga, "reply")).await;
         queue.send(charge(saga, "reply")).await;
         handle.shutdown(SOON).await.unwrap();
-        assert_eq!((world.effects(saga).await.len(), world.told(saga).await.len()), (1, 2));
+        assert_eq!((world.effects(saga).await.len(), world.reply_types(saga).await.len()), (1, 2));
     }
 }

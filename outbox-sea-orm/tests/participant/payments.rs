@@ -48,7 +48,7 @@ impl Payments {
     }
 }
 
-/// Leaves an effect and an event, and ends as it is told.
+/// Leaves an effect and an event, and ends as the command says.
 async fn ends(cx: &HandlerContext, what: &str, how: &str) -> Result<(), HandlerError> {
     effect(cx, what).await?;
     if how.contains("emit") {
@@ -58,10 +58,10 @@ async fn ends(cx: &HandlerContext, what: &str, how: &str) -> Result<(), HandlerE
     match how.split(' ').next().unwrap_or_default() {
         "reply" => cx.reply(charged())?,
         "reject" => cx.reject(Declined { limit: 100 })?,
-        "refuse" => cx.refuse("over the limit")?,
+        "refuse" => cx.reject_with_reason("over the limit")?,
         "twice" => {
             cx.reply(charged())?;
-            cx.refuse("or not")?;
+            cx.reject_with_reason("or not")?;
         }
         "fail" => return Err("down".into()),
         "fail-first" if cx.attempt() == 1 => return Err("down".into()),
@@ -72,7 +72,7 @@ async fn ends(cx: &HandlerContext, what: &str, how: &str) -> Result<(), HandlerE
 }
 
 async fn effect(cx: &HandlerContext, what: &str) -> Result<(), DbErr> {
-    let of = cx.call().map_or("nobody".to_owned(), |call| call.saga.to_string());
+    let of = cx.command_id().map_or("nobody".to_owned(), |command| command.saga.to_string());
     cx.tx
         .execute_unprepared(&format!("INSERT INTO effects (saga, what) VALUES ('{of}', '{what}')"))
         .await?;

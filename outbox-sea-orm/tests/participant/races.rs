@@ -1,4 +1,4 @@
-//! Commands of one call that come at once, to several instances of the service.
+//! Deliveries of one command at once, to several instances of the service.
 
 use crate::world::{World, charge, refund};
 use futures_util::future::join_all;
@@ -33,11 +33,12 @@ async fn race(world: &World, batch: usize) {
         join_all(commands).await;
     }
     for saga in &sagas {
-        let (effects, mut told) = (world.effects(*saga).await, world.told(*saga).await);
-        told.sort_unstable();
+        let (effects, mut reply_types) =
+            (world.effects(*saga).await, world.reply_types(*saga).await);
+        reply_types.sort_unstable();
         if effects.is_empty() {
             assert_eq!(
-                told,
+                reply_types,
                 [
                     "outbox.saga.rejected",
                     "outbox.saga.rejected",
@@ -47,12 +48,12 @@ async fn race(world: &World, batch: usize) {
             );
         } else {
             assert_eq!(effects, ["charge", "refund"], "once each");
-            assert_eq!(told, ["payment.charged"; 4]);
+            assert_eq!(reply_types, ["payment.charged"; 4]);
         }
     }
     for handle in [first, second] {
         let stats = *handle.stats().borrow();
-        assert_eq!(stats.buried, 0);
+        assert_eq!(stats.dead_lettered, 0);
         handle.shutdown(crate::world::SOON).await.unwrap();
     }
 }
@@ -75,9 +76,9 @@ on_every_database! {
             let commands = [&one, &other].into_iter().cycle().take(10);
             join_all(commands.map(|queue| queue.send(charge(saga, "reply")))).await;
             assert_eq!(world.effects(saga).await, ["charge"]);
-            let answers = world.answers(saga).await;
-            assert_eq!(answers.len(), 10);
-            assert!(answers.iter().all(|answer| answer.payload == answers[0].payload));
+            let replies = world.replies(saga).await;
+            assert_eq!(replies.len(), 10);
+            assert!(replies.iter().all(|reply| reply.payload == replies[0].payload));
         }
     }
 }

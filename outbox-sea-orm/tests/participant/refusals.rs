@@ -38,9 +38,9 @@ on_every_database! {
         let (queue, _handle) = world.serve(|consumer| consumer).await;
         queue.send(charge(saga, "dead")).await;
         assert_eq!(world.letters().await.len(), 1);
-        assert!(world.told(saga).await.is_empty());
+        assert!(world.reply_types(saga).await.is_empty());
         queue.send(crate::world::refund(saga, "")).await;
-        assert_eq!(world.told(saga).await, ["outbox.saga.undone"]);
+        assert_eq!(world.reply_types(saga).await, ["outbox.saga.undone"]);
         assert!(world.effects(saga).await.is_empty());
     }
 }

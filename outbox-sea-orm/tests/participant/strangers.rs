@@ -1,4 +1,5 @@
-//! What strangers send, and who else hears a command: nobody but the one that is asked does it, once.
+//! Messages of strangers, and commands to another consumer: only the addressed consumer runs a
+//! command, once.
 
 use crate::{
     payments::{Charge, Charged, Refund},
@@ -6,7 +7,7 @@ use crate::{
 };
 use outbox_core::{
     event::SagaId,
-    saga::{CommandHash, answered_by},
+    saga::{CommandHash, replied_by},
 };
 use outbox_sea_orm::{entity::saga_barrier, prelude::*};
 use sea_orm::{ConnectionTrait, EntityTrait};
@@ -43,12 +44,12 @@ async fn audited(_: Charge, cx: &HandlerContext) -> Result<(), HandlerError> {
 }
 
 async fn audited_too(_: Refund, cx: &HandlerContext) -> Result<(), HandlerError> {
-    assert!(cx.call().is_none(), "to it the command is an event");
+    assert!(cx.command_id().is_none(), "to it the command is an event");
     Ok(())
 }
 
 on_every_database! {
-    async fn a_stranger_s_command_does_nothing_answers_nobody_and_is_a_letter(db: &TempDatabase) {
+    async fn a_stranger_s_command_does_nothing_gets_no_reply_and_is_a_letter(db: &TempDatabase) {
         let (world, saga) = (World::open(db).await, SagaId::generate());
         let (queue, _handle) = world.serve(|consumer| consumer).await;
         let strange = [
@@ -69,26 +70,26 @@ on_every_database! {
         assert_eq!(letters.len(), strange.len(), "{letters:?}");
         assert!(letters.iter().all(|(_, reason, _)| reason == "rejected"), "{letters:?}");
         queue.send(charge(saga, "reply")).await;
-        assert_eq!(world.told(saga).await, ["payment.charged"], "the command itself is done");
+        assert_eq!(world.reply_types(saga).await, ["payment.charged"], "the command itself is done");
     }
 
-    async fn an_audit_hears_every_command_and_the_one_that_is_asked_alone_answers(db: &TempDatabase) {
+    async fn an_audit_gets_every_command_and_only_the_addressed_consumer_replies(db: &TempDatabase) {
         let (world, saga) = (World::open(db).await, SagaId::generate());
         let (queue, payments) = world.serve(|consumer| consumer).await;
         let (copies, receiving) = crate::world::Queue::open();
-        let audit = Consumer::new("audit", &world.outbox).on("charges", audited).on("refunds", audited_too);
+        let audit = Consumer::builder("audit", &world.outbox).on("charges", audited).on("refunds", audited_too);
         let audit = audit.subscribe(receiving).start().await.unwrap();
         for command in [charge(saga, "refuse"), charge(saga, "refuse"), refund(saga, "")] {
             copies.send(command.clone()).await;
             queue.send(command).await;
         }
-        assert_eq!(world.told(saga).await, ["outbox.saga.rejected", "outbox.saga.rejected", "outbox.saga.undone"], "what payments has said");
-        assert!(world.answers(saga).await.iter().all(|sent| answered_by(&sent.headers) == Some("payments")));
+        assert_eq!(world.reply_types(saga).await, ["outbox.saga.rejected", "outbox.saga.rejected", "outbox.saga.undone"], "what payments has said");
+        assert!(world.replies(saga).await.iter().all(|sent| replied_by(&sent.headers) == Some("payments")));
         assert_eq!(world.effects("audit").await, ["charge", "charge"], "it hears each message");
         let rows = saga_barrier::Entity::find().all(&world.db).await.unwrap();
         assert!(rows.iter().all(|row| row.consumer == "payments"), "{rows:?}");
-        let told: Vec<_> = world.sent().await.into_iter().filter(|sent| sent.topic != REPLIES).collect();
-        assert!(told.len() == 2 && told.iter().all(|sent| sent.topic == "payments.told"), "{told:?}");
+        let events: Vec<_> = world.sent().await.into_iter().filter(|sent| sent.topic != REPLIES).collect();
+        assert!(events.len() == 2 && events.iter().all(|sent| sent.topic == "payments.told"), "{events:?}");
         for handle in [payments, audit] {
             handle.shutdown(SOON).await.unwrap();
         }
@@ -111,9 +112,9 @@ on_every_database! {
                 queue.send(real(saga)).await;
                 let effects = world.effects(saga).await;
                 assert_eq!(effects.len(), known + 1, "{what}, {how}: the command is done, once: {effects:?}");
-                let answers = world.answers(saga).await;
-                assert_eq!(answers[1].event_type, "payment.charged", "{what}, {how}");
-                assert_eq!(answers[1].payload, answers[2].payload, "{what}, {how}: and answered again");
+                let replies = world.replies(saga).await;
+                assert_eq!(replies[1].event_type, "payment.charged", "{what}, {how}");
+                assert_eq!(replies[1].payload, replies[2].payload, "{what}, {how}: and answered again");
                 queue.send(undoing(saga)).await;
                 queue.send(undoing(saga)).await;
                 let undone = world.effects(saga).await;
@@ -126,7 +127,7 @@ on_every_database! {
             queue.send(undoing(late)).await;
             queue.send(real(late)).await;
             assert_eq!(world.effects(late).await, known, "{what}: what is undone before it came is not done");
-            assert_eq!(world.told(late).await[1..], ["outbox.saga.undone", "outbox.saga.rejected"], "{what}");
+            assert_eq!(world.reply_types(late).await[1..], ["outbox.saga.undone", "outbox.saga.rejected"], "{what}");
             let after = SagaId::generate();
             queue.send(real(after)).await;
             queue.send(strange(after, "")).await;
@@ -148,8 +149,8 @@ on_every_database! {
         queue.send(first(charge(saga, "reply"), "reply")).await;
         queue.send(repeat()).await;
         assert_eq!((world.effects(saga).await.len(), world.letters().await.len()), (1, 1));
-        let answers = world.answers(saga).await;
-        assert!(answers.len() == 2 && answers[0].payload == answers[1].payload, "{answers:?}");
+        let replies = world.replies(saga).await;
+        assert!(replies.len() == 2 && replies[0].payload == replies[1].payload, "{replies:?}");
     }
 
     async fn what_an_instance_of_the_version_before_has_noted_is_of_any_command(db: &TempDatabase) {
@@ -160,6 +161,6 @@ on_every_database! {
         queue.send(first(charge(saga, "reply"), "reply")).await;
         queue.send(first(refund(saga, ""), "reply")).await;
         assert_eq!(world.effects(saga).await, ["charge", "refund"]);
-        assert_eq!(world.told(saga).await, ["payment.charged", "payment.charged", "outbox.saga.undone"]);
+        assert_eq!(world.reply_types(saga).await, ["payment.charged", "payment.charged", "outbox.saga.undone"]);
     }
 }

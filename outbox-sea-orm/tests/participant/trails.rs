@@ -4,7 +4,7 @@ use crate::{
     payments::{Charge, Charged, Declined, Refund},
     world::{SOON, World, charge, headers, message},
 };
-use outbox_core::event::{EncodeError, EventMeta, Headers, SagaId, Trail};
+use outbox_core::event::{CorrelationContext, EncodeError, EventMeta, Headers, SagaId};
 use outbox_sea_orm::prelude::*;
 use tests::{databases::TempDatabase, on_every_database, wait_until};
 
@@ -39,27 +39,27 @@ on_every_database! {
     async fn a_chain_of_services_keeps_one_correlation_and_each_names_its_cause(db: &TempDatabase) {
         let world = World::open(db).await;
         let tx = world.outbox.begin().await.unwrap();
-        tx.follow(Trail::new("request-7").unwrap());
+        tx.correlate(CorrelationContext::new("request-7").unwrap());
         let first = tx.emit(Charge { how: String::new() }).unwrap().to_string();
         tx.commit().await.unwrap();
 
-        // What is published stays to be looked at.
+        // The relay archives published events, for the test to read.
         let keep = outbox_sea_orm::Retention::Keep(SOON);
         let outbox = Outbox::builder(world.db.clone()).source("payments").retention(keep).build().await.unwrap();
         let (publisher, subscriber) = Memory::channel();
-        let consumer = Consumer::new("chain", &outbox).on("next", next_is).on("last", last_is);
+        let consumer = Consumer::builder("chain", &outbox).on("next", next_is).on("last", last_is);
         let consumer = consumer.subscribe(subscriber).start().await.unwrap();
         let relay = Relay::builder(&outbox).route("all", everything(), publisher).start().await.unwrap();
-        let done = async || {
-            use outbox_sea_orm::entity::done;
+        let archived = async || {
+            use outbox_sea_orm::entity::archive;
             use sea_orm::{EntityTrait, QueryOrder};
-            done::Entity::find().order_by_asc(done::Column::EventId).all(&world.db).await.unwrap()
+            archive::Entity::find().order_by_asc(archive::Column::EventId).all(&world.db).await.unwrap()
         };
-        wait_until(SOON, "all four are published", async || tests::equals(done().await.len(), 4)).await;
+        wait_until(SOON, "all four are published", async || tests::equals(archived().await.len(), 4)).await;
         relay.shutdown(SOON).await.unwrap();
         consumer.shutdown(SOON).await.unwrap();
 
-        let rows = done().await;
+        let rows = archived().await;
         let row = |event_type: &str| {
             let row = rows.iter().find(|row| row.event_type == event_type).unwrap();
             let headers = Headers::from_json(&row.headers).unwrap();
@@ -104,7 +104,7 @@ on_every_database! {
         let tx = world.outbox.begin().await.unwrap();
         tx.emit(Declined { limit: 1 }).unwrap();
         let nested = tx.begin().await.unwrap();
-        nested.follow(Trail::new("inside").unwrap());
+        nested.correlate(CorrelationContext::new("inside").unwrap());
         nested.emit(Declined { limit: 2 }).unwrap();
         nested.emit(Own).unwrap();
         nested.commit().await.unwrap();

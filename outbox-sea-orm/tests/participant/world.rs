@@ -1,8 +1,9 @@
-//! A database with an outbox, a broker with one queue, and sagas elsewhere that send commands through it.
+//! A database with an outbox, a broker with one queue, and sagas elsewhere that send commands
+//! through it.
 
 use crate::payments::{Charge, Payments, Refund};
 use async_trait::async_trait;
-use outbox_core::consumer::ConsumerHandle;
+use outbox_core::consumer::{Consumer, ConsumerBuilder};
 use outbox_core::event::{Headers, MessageParts, NewEvent, SagaId, Timestamp};
 use outbox_core::transport::{Acknowledge, Delivery, SubscribeError, Subscriber};
 use outbox_sea_orm::{
@@ -48,15 +49,17 @@ impl World {
         Self { db, outbox }
     }
 
-    pub(crate) fn consumer(&self) -> Consumer<Outbox> {
-        Consumer::new("payments", &self.outbox).handlers(Payments).commands_from("/orders", REPLIES)
+    pub(crate) fn consumer(&self) -> ConsumerBuilder<Outbox> {
+        Consumer::builder("payments", &self.outbox)
+            .handlers(Payments)
+            .commands_from("/orders", REPLIES)
     }
 
     /// Starts the service, with a queue of commands.
     pub(crate) async fn serve(
         &self,
-        with: impl FnOnce(Consumer<Outbox>) -> Consumer<Outbox>,
-    ) -> (Queue, ConsumerHandle) {
+        with: impl FnOnce(ConsumerBuilder<Outbox>) -> ConsumerBuilder<Outbox>,
+    ) -> (Queue, Consumer) {
         let (queue, receiving) = Queue::open();
         (queue, with(self.consumer()).subscribe(receiving).start().await.unwrap())
     }
@@ -68,8 +71,8 @@ impl World {
         rows.into_iter().map(sent).collect()
     }
 
-    /// What a saga was answered, in its order.
-    pub(crate) async fn answers(&self, saga: SagaId) -> Vec<Sent> {
+    /// The replies to a saga, in their order.
+    pub(crate) async fn replies(&self, saga: SagaId) -> Vec<Sent> {
         let key = Some(saga.to_string());
         self.sent()
             .await
@@ -78,9 +81,9 @@ impl World {
             .collect()
     }
 
-    /// The types of the answers to a saga.
-    pub(crate) async fn told(&self, saga: SagaId) -> Vec<String> {
-        self.answers(saga).await.into_iter().map(|sent| sent.event_type).collect()
+    /// The types of the replies to a saga.
+    pub(crate) async fn reply_types(&self, saga: SagaId) -> Vec<String> {
+        self.replies(saga).await.into_iter().map(|sent| sent.event_type).collect()
     }
 
     /// What was done for a saga, in no order.
@@ -125,7 +128,7 @@ impl Sent {
     }
 }
 
-/// Where sagas expect their answers.
+/// Where sagas expect their replies.
 pub(crate) const REPLIES: &str = "orders.replies";
 
 /// The headers of a command to do a step of a saga.
@@ -175,7 +178,7 @@ pub(crate) fn refund(saga: SagaId, how: &str) -> Message {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Answered {
+pub(crate) enum Acknowledged {
     Ack,
     Nack,
     Reject(String),
@@ -191,8 +194,8 @@ impl Queue {
         (Self(sender), Receiving(receiver))
     }
 
-    /// Delivers at once; the future gives the answer.
-    pub(crate) fn deliver(&self, message: Message) -> impl Future<Output = Answered> + use<> {
+    /// Delivers at once; the future gives the ack decision.
+    pub(crate) fn deliver(&self, message: Message) -> impl Future<Output = Acknowledged> + use<> {
         let (sender, receiver) = oneshot::channel();
         self.0.send(Delivery::new(Ok(message), None, Box::new(Handle(sender)))).unwrap();
         async { receiver.await.unwrap() }
@@ -200,7 +203,7 @@ impl Queue {
 
     /// Delivers until it is acknowledged, as a broker does.
     pub(crate) async fn send(&self, message: Message) {
-        while self.deliver(message.clone()).await != Answered::Ack {}
+        while self.deliver(message.clone()).await != Acknowledged::Ack {}
     }
 }
 
@@ -211,23 +214,23 @@ impl Subscriber for Receiving {
     }
 }
 
-struct Handle(oneshot::Sender<Answered>);
+struct Handle(oneshot::Sender<Acknowledged>);
 
 impl Handle {
-    fn tell(self, answer: Answered) -> Result<(), SubscribeError> {
-        self.0.send(answer).map_err(|_| SubscribeError("nobody waits".into()))
+    fn settle(self, acknowledged: Acknowledged) -> Result<(), SubscribeError> {
+        self.0.send(acknowledged).map_err(|_| SubscribeError("nobody waits".into()))
     }
 }
 
 #[async_trait]
 impl Acknowledge for Handle {
     async fn ack(self: Box<Self>) -> Result<(), SubscribeError> {
-        self.tell(Answered::Ack)
+        self.settle(Acknowledged::Ack)
     }
     async fn nack(self: Box<Self>, _requeue: bool) -> Result<(), SubscribeError> {
-        self.tell(Answered::Nack)
+        self.settle(Acknowledged::Nack)
     }
     async fn reject(self: Box<Self>, reason: &str) -> Result<(), SubscribeError> {
-        self.tell(Answered::Reject(reason.to_owned()))
+        self.settle(Acknowledged::Reject(reason.to_owned()))
     }
 }

@@ -1,4 +1,4 @@
-//! Who carries a saga: one coordinator at a time, whoever it is.
+//! Claims: one coordinator drives a saga at a time.
 
 use crate::{
     order::{PlaceOrder, place_order},
@@ -6,13 +6,13 @@ use crate::{
 };
 use outbox_core::{
     outbox::Store,
-    saga::{Known, SagaSource, SagaState, SagaStore},
+    saga::{DefinitionId, SagaSource, SagaState, SagaStore},
 };
 use sea_orm::{ConnectionTrait, EntityTrait};
 use std::{sync::Arc, time::Duration};
 use tests::{databases::TempDatabase, on_every_database};
 
-fn known() -> Vec<Known> {
+fn definitions() -> Vec<DefinitionId> {
     vec![(Arc::from("place-order"), 1)]
 }
 
@@ -25,33 +25,33 @@ on_every_database! {
             world.start(&sagas, PlaceOrder::number(n)).await;
         }
         let long = Duration::from_secs(600);
-        let first = world.outbox.claim(&known(), long, 2).await.unwrap();
-        let rest = world.outbox.claim(&known(), long, 5).await.unwrap();
+        let first = world.outbox.claim(&definitions(), long, 2).await.unwrap();
+        let rest = world.outbox.claim(&definitions(), long, 5).await.unwrap();
         assert_eq!((first.len(), rest.len()), (2, 1));
-        assert!(world.outbox.claim(&known(), long, 5).await.unwrap().is_empty());
+        assert!(world.outbox.claim(&definitions(), long, 5).await.unwrap().is_empty());
         assert!(world.outbox.claim(&[(Arc::from("place-order"), 2)], long, 5).await.unwrap().is_empty());
 
         let tx = Store::begin(&world.outbox).await.unwrap();
         assert!(SagaStore::open(&world.outbox, &tx, &first[0]).await.unwrap().is_some());
         tx.rollback().await.unwrap();
         world.outbox.release(&first[..1]).await.unwrap();
-        let again = world.outbox.claim(&known(), long, 5).await.unwrap();
+        let again = world.outbox.claim(&definitions(), long, 5).await.unwrap();
         assert_eq!(again.iter().map(|c| c.id).collect::<Vec<_>>(), [first[0].id]);
-        assert!(!first[0].taken_over && !again[0].taken_over, "it was nobody's");
+        assert!(!first[0].taken_over && !again[0].taken_over, "no claim ran out");
         let tx = Store::begin(&world.outbox).await.unwrap();
-        assert!(SagaStore::open(&world.outbox, &tx, &first[0]).await.unwrap().is_none(), "the claim of before");
+        assert!(SagaStore::open(&world.outbox, &tx, &first[0]).await.unwrap().is_none(), "the earlier claim");
         assert!(SagaStore::open(&world.outbox, &tx, &again[0]).await.unwrap().is_some());
         tx.rollback().await.unwrap();
-        // What is given back under an old epoch stays.
+        // A release under an old epoch does nothing.
         world.outbox.release(&first[..1]).await.unwrap();
-        assert!(world.outbox.claim(&known(), long, 5).await.unwrap().is_empty());
-        // A claim of the past is taken over.
+        assert!(world.outbox.claim(&definitions(), long, 5).await.unwrap().is_empty());
+        // A claim that ran out is taken over.
         world.run("UPDATE outbox_sagas SET due_at = 1").await;
-        let late = world.outbox.claim(&known(), long, 5).await.unwrap();
+        let late = world.outbox.claim(&definitions(), long, 5).await.unwrap();
         assert_eq!(late.iter().filter(|claim| claim.taken_over).count(), 3, "{late:?}");
     }
 
-    async fn sagas_that_ended_long_ago_are_forgotten_and_no_others(temp: &TempDatabase) {
+    async fn sagas_that_ended_long_ago_are_pruned_and_no_others(temp: &TempDatabase) {
         let world = World::open(temp).await;
         let sagas = world.sagas(place_order(1)).await;
         for (n, failing) in [(1, None), (2, Some("reserve")), (3, None), (4, Some("thank"))] {
@@ -64,15 +64,15 @@ on_every_database! {
         sagas.shutdown(SOON).await.unwrap();
         world.start(&sagas, PlaceOrder::number(5)).await;
         let day = Duration::from_secs(86_400);
-        assert_eq!(world.outbox.forget(day, 10).await.unwrap(), 0);
+        assert_eq!(world.outbox.prune(day, 10).await.unwrap(), 0);
         world.run("UPDATE outbox_sagas SET ended_at = ended_at - 90000000000 WHERE correlation_id <> 'order-3'").await;
-        assert_eq!(world.outbox.forget(day, 10).await.unwrap(), 3, "completed, compensated, completed");
+        assert_eq!(world.outbox.prune(day, 10).await.unwrap(), 3, "completed, compensated, completed");
         let left = world.texts("SELECT correlation_id FROM outbox_sagas ORDER BY correlation_id").await;
         assert_eq!(left, ["order-3", "order-5"]);
         assert_eq!(world.number("SELECT COUNT(DISTINCT saga_id) FROM outbox_saga_log").await, 2);
     }
 
-    async fn the_tables_refuse_what_no_transition_leads_to(temp: &TempDatabase) {
+    async fn the_tables_reject_states_that_no_transition_leads_to(temp: &TempDatabase) {
         let world = World::open(temp).await;
         let id = if temp.database() == tests::databases::Database::Postgres {
             "'00000000-0000-0000-0000-000000000001'"
@@ -128,7 +128,7 @@ on_every_database! {
         two.shutdown(SOON).await.unwrap();
     }
 
-    async fn a_shutdown_gives_sagas_back_and_the_next_coordinator_goes_on(temp: &TempDatabase) {
+    async fn a_shutdown_releases_claims_and_the_next_coordinator_goes_on(temp: &TempDatabase) {
         let world = World::open(temp).await;
         let sagas = world.sagas(place_order(1)).await;
         for n in 1..=20 {

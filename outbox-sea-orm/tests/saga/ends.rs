@@ -1,5 +1,5 @@
-//! How sagas end and begin: hooks in the transaction of the end, starts under the name of one that was, starts by those that
-//! carry none.
+//! Ends and starts of sagas: hooks in the transaction of the end, starts under the correlation id
+//! of an ended saga, and clients, which drive none.
 
 use crate::{
     order::{PlaceOrder, place_order, quickly},
@@ -66,7 +66,7 @@ on_every_database! {
         let compensated = world.start(&sagas, PlaceOrder::number(2)).await;
         world.reaches(compensated, SagaState::Compensated).await;
         assert_eq!(world.effects(compensated).await, ["cancelled"]);
-        // Before the pivot is done, the saga turns back.
+        // Before the pivot is done, the saga compensates.
         let back = world.start(&sagas, PlaceOrder::number(3)).await;
         world.reaches(back, SagaState::Compensated).await;
         assert_eq!(world.effects(back).await, ["cancelled", "release", "reserve"]);
@@ -90,7 +90,7 @@ on_every_database! {
             wait_until(SOON, "everything but the end is written down", done).await;
         };
         has_reached(one, "done thank").await;
-        has_reached(two, "turned_back").await;
+        has_reached(two, "compensation_started").await;
         let instance = world.reaches(stuck, SagaState::Stuck).await;
         assert!(instance.reason.unwrap().contains("no thank today"));
         assert_eq!(world.effects(stuck).await, ["reserve", "ship"], "what a hook has written that fails is not there");
@@ -168,10 +168,10 @@ on_every_database! {
             started
         };
         let (one, other) = tokio::join!(again(), again());
-        let (made, refused) = if one.is_ok() { (one, other) } else { (other, one) };
+        let (made, other) = if one.is_ok() { (one, other) } else { (other, one) };
         let made = made.unwrap();
         assert!(made.is_new());
-        match refused {
+        match other {
             Err(SagasError::StillRuns { id }) => assert_eq!(id, made.id()),
             // The second one came when the first one's saga had ended.
             Ok(Started::New { id }) => assert_ne!(id, made.id()),
@@ -180,7 +180,7 @@ on_every_database! {
         sagas.shutdown(SOON).await.unwrap();
     }
 
-    async fn a_transaction_starts_sagas_that_another_process_carries(temp: &TempDatabase) {
+    async fn a_transaction_starts_sagas_that_another_process_drives(temp: &TempDatabase) {
         let world = World::open(temp).await;
         // Another process: its handle of the outbox is none of the coordinator's.
         let web = Outbox::builder(temp.connect().await).source("orders").build().await.unwrap();
@@ -190,10 +190,10 @@ on_every_database! {
         assert!(matches!(&unknown, SagasError::NotRegistered(_)) && unknown.to_string().contains("`client()`"), "{unknown}");
         tx.rollback().await.unwrap();
         let client = Sagas::builder(&web).register(place_order(1)).client().unwrap();
-        let (older, asks_others) = (Sagas::builder(&web).register(place_order(3)).client().unwrap(), client.clone());
+        let (older, other_client) = (Sagas::builder(&web).register(place_order(3)).client().unwrap(), client.clone());
         let tx = web.begin().await.unwrap();
         let started = tx.start_saga(order()).correlation("order-4").await.unwrap();
-        let by_client = asks_others.start(&tx, PlaceOrder::number(5)).await.unwrap();
+        let by_client = other_client.start(&tx, PlaceOrder::number(5)).await.unwrap();
         tx.commit().await.unwrap();
         assert_eq!(world.view(started.id()).await.definition.1, 3, "the newest version that is registered");
         assert_eq!(world.view(by_client.id()).await.definition.1, 1, "that of the client");
@@ -207,7 +207,7 @@ on_every_database! {
 }
 
 #[tokio::test]
-async fn a_client_without_definitions_or_with_wrong_ones_is_refused() {
+async fn a_client_without_definitions_or_with_faulty_ones_does_not_start() {
     #[derive(Serialize, Deserialize)]
     struct Nothing;
     async fn step(_: &mut Nothing, _: &StepContext) -> Result<(), StepError> {
@@ -218,14 +218,14 @@ async fn a_client_without_definitions_or_with_wrong_ones_is_refused() {
         .await
         .unwrap();
     let Err(SagasError::Invalid(faults)) = Sagas::builder(&outbox).client() else {
-        panic!("it is refused")
+        panic!("it starts")
     };
     assert!(faults[0].to_string().contains("there is no saga"), "{faults:?}");
     let twice = || Saga::builder("twice", 1).step("one", step).build();
     let Err(SagasError::Invalid(faults)) =
         Sagas::builder(&outbox).register(twice()).register(twice()).client()
     else {
-        panic!("it is refused")
+        panic!("it starts")
     };
     assert_eq!(faults.len(), 1, "{faults:?}");
 }

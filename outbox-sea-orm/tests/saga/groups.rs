@@ -1,4 +1,4 @@
-//! Steps that are done at the same time.
+//! Parallel groups.
 
 use crate::{
     order::{PlaceOrder, quickly},
@@ -87,7 +87,7 @@ on_every_database! {
 }
 
 #[tokio::test]
-async fn what_a_step_of_a_group_cannot_be_is_refused() {
+async fn settings_that_no_step_of_a_group_may_have_are_faults() {
     let outbox = Outbox::builder(sea_orm::Database::connect("sqlite::memory:").await.unwrap())
         .install()
         .await
@@ -95,7 +95,7 @@ async fn what_a_step_of_a_group_cannot_be_is_refused() {
     let bad =
         Saga::builder("offers", 1).parallel("ask").branch("north", PlaceOrder::ask_north).pivot();
     let bad = bad.skip_if(|_| true).timeout(Duration::from_secs(1)).build();
-    let refused = Sagas::builder(&outbox).register(bad).start().await;
-    let Err(SagasError::Invalid(faults)) = refused else { panic!("it is refused") };
+    let started = Sagas::builder(&outbox).register(bad).start().await;
+    let Err(SagasError::Invalid(faults)) = started else { panic!("it starts") };
     assert_eq!(faults.len(), 2, "{faults:?}");
 }

@@ -24,7 +24,7 @@ on_every_database! {
         let world = World::open(temp).await;
         let kit = SagaKit::new(&world.outbox, || place_order(1));
         let run = kit.given(PlaceOrder::number(1)).failing("charge", 2).run().await;
-        run.expect_completed().expect_done(&["reserve", "charge", "ship", "thank"]).expect_left_out("wrap");
+        run.expect_completed().expect_done(&["reserve", "charge", "ship", "thank"]).expect_skipped("wrap");
         assert_eq!(run.waited, Duration::from_millis(20 + 40), "the policy's waits, which did not pass");
         assert_eq!(run.data::<PlaceOrder>().notes, ["reserved"]);
         let run = kit.given(PlaceOrder::number(2)).aborting("ship").run().await;
@@ -57,12 +57,12 @@ on_every_database! {
         let world = World::open(temp).await;
         let kit = SagaKit::new(&world.outbox, || place_order(1));
         let mut runs = 0;
-        kit.cut_at_every_record(PlaceOrder::number, async |run| {
+        kit.crash_after_every_record(PlaceOrder::number, async |run| {
             runs += 1;
             balanced(&world, run).await;
         })
         .await;
-        kit.repeat_every_step(PlaceOrder::number, async |run| {
+        kit.crash_before_every_commit(PlaceOrder::number, async |run| {
             runs += 1;
             balanced(&world, run).await;
         })

@@ -1,15 +1,16 @@
-//! Semantic locks: who waits, who refuses, who gives way, and that nothing of it stays.
+//! Semantic locks: sagas that wait, that abort, and that are victims of deadlocks; and no lock or
+//! wait remains.
 
 use crate::{
     order::quickly,
     world::{SOON, World},
 };
 use outbox_core::{
-    admin::Decision,
+    admin::OperatorNote,
     event::SagaId,
     saga::{
-        Change, Claim, Due, Json, Marked, NewSaga, Operation, Record, SagaAdmin, SagaState,
-        SagaStore, Waiting,
+        Change, Due, Json, LockOutcome, NewSaga, Operation, Record, SagaAdmin, SagaClaim,
+        SagaState, SagaStore, WaitEdges,
     },
 };
 use outbox_sea_orm::{
@@ -30,8 +31,8 @@ struct Visit {
     number: i64,
     first: String,
     second: Option<String>,
-    /// Whether it refuses, in place of waiting.
-    refuses: bool,
+    /// Whether it aborts, in place of waiting.
+    aborts: bool,
 }
 
 impl Visit {
@@ -46,7 +47,7 @@ impl Visit {
     }
 
     async fn enter(&mut self, cx: &StepContext) -> Result<(), StepError> {
-        if self.refuses && !cx.try_lock(&self.first).await? {
+        if self.aborts && !cx.try_lock(&self.first).await? {
             return Err(StepError::abort(format!("`{}` is in use", self.first)));
         }
         cx.lock(&self.first).await?;
@@ -83,7 +84,8 @@ impl Visit {
 
 fn visit(pivot_first: bool) -> Saga<Visit> {
     let first = Saga::builder("visit", 1).step("enter", Visit::enter);
-    let entered = if pivot_first { first.pivot() } else { first.compensate_plain(Visit::exit) };
+    let entered =
+        if pivot_first { first.pivot() } else { first.compensate_without_output(Visit::exit) };
     entered.step("gate", Visit::wait).retry(quickly(1_000)).step("go-on", Visit::go_on).build()
 }
 
@@ -127,7 +129,7 @@ impl Scene {
     }
 
     async fn waits(&self, saga: SagaId) {
-        let waits = async || self.world.view(saga).await.instance.waits().next().is_some();
+        let waits = async || self.world.view(saga).await.instance.blocked_on().next().is_some();
         wait_until(SOON, "a saga waits", waits).await;
     }
 
@@ -138,7 +140,7 @@ impl Scene {
         holder
     }
 
-    /// Ends, and expects that nothing is locked and nobody waits.
+    /// Ends, and expects that no entity is locked and no saga waits.
     async fn ends(self) {
         self.sagas.shutdown(SOON).await.unwrap();
         assert_eq!(saga_lock::Entity::find().all(&self.world.db).await.unwrap(), []);
@@ -153,7 +155,7 @@ async fn at(world: &World, saga: SagaId, kind: &str) -> i64 {
 }
 
 on_every_database! {
-    async fn a_saga_waits_until_the_one_that_has_the_entity_has_ended(temp: &TempDatabase) {
+    async fn a_saga_waits_until_the_one_that_holds_the_lock_has_ended(temp: &TempDatabase) {
         let scene = Scene::open(temp, visit(false)).await;
         let world = &scene.world;
         let first = scene.start(Visit::of(1, "account/7")).await;
@@ -164,10 +166,10 @@ on_every_database! {
         scene.open_gate(3).await;
         world.reaches(other, SagaState::Completed).await;
         assert_eq!(scene.holder("account/7").await, Some(first));
-        assert_eq!(scene.holder("account/8").await, None, "it was given back");
+        assert_eq!(scene.holder("account/8").await, None, "it was released");
         let instance = world.view(second).await.instance;
-        let held = instance.waits().next().unwrap();
-        assert_eq!((held.entity.as_str(), &held.holder), ("account/7", &first.to_string()));
+        let blocked_on = instance.blocked_on().next().unwrap();
+        assert_eq!((blocked_on.entity.as_str(), &blocked_on.holder), ("account/7", &first.to_string()));
         assert_eq!(instance.failures("enter"), 0, "a wait is no failure");
         let wait = saga_wait::Entity::find().one(&world.db).await.unwrap().unwrap();
         assert_eq!((wait.saga_id, wait.entity.as_str()), (*second.as_uuid(), "account/7"));
@@ -179,20 +181,20 @@ on_every_database! {
         scene.open_gate(1).await;
         world.reaches(first, SagaState::Completed).await;
         let ended = world.reaches(second, SagaState::Completed).await;
-        assert_eq!((ended.locks, ended.steps[0].held.clone()), (vec!["account/7".to_owned()], None));
+        assert_eq!((ended.locks, ended.steps[0].blocked_on.clone()), (vec!["account/7".to_owned()], None));
         let kinds = world.kinds(second).await;
-        assert_eq!(kinds[..4], ["started", "held enter", "locked enter", "done enter"], "however often it looked");
+        assert_eq!(kinds[..4], ["started", "blocked_on_lock enter", "locked enter", "done enter"], "however often it polled");
         assert!(at(world, first, "completed").await <= at(world, second, "locked").await);
         scene.ends().await;
     }
 
-    async fn a_saga_that_refuses_turns_back_and_the_entity_of_one_that_turned_back_is_free(temp: &TempDatabase) {
+    async fn a_saga_that_aborts_compensates_and_a_compensated_saga_has_released_its_locks(temp: &TempDatabase) {
         let scene = Scene::open(temp, visit(false)).await;
         let world = &scene.world;
         let first = scene.start(Visit::of(1, "account/7")).await;
         scene.at_gate(first).await;
-        let refuses = scene.start(Visit { refuses: true, ..Visit::of(2, "account/7") }).await;
-        let instance = world.reaches(refuses, SagaState::Compensated).await;
+        let aborts = scene.start(Visit { aborts: true, ..Visit::of(2, "account/7") }).await;
+        let instance = world.reaches(aborts, SagaState::Compensated).await;
         assert_eq!(instance.reason.as_deref(), Some("`enter`: `account/7` is in use"));
         let nameless = scene.start(Visit::of(3, "")).await;
         let instance = world.reaches(nameless, SagaState::Compensated).await;
@@ -203,12 +205,12 @@ on_every_database! {
         world.reaches(first, SagaState::Compensated).await;
         assert_eq!(world.effects(first).await, ["enter", "exit"]);
         scene.open_gate(4).await;
-        let next = scene.start(Visit { refuses: true, ..Visit::of(4, "account/7") }).await;
+        let next = scene.start(Visit { aborts: true, ..Visit::of(4, "account/7") }).await;
         world.reaches(next, SagaState::Completed).await;
         scene.ends().await;
     }
 
-    async fn of_two_that_wait_for_each_other_the_younger_turns_back(temp: &TempDatabase) {
+    async fn of_two_sagas_in_a_deadlock_the_younger_compensates(temp: &TempDatabase) {
         let scene = Scene::open(temp, visit(false)).await;
         let world = &scene.world;
         let [older, younger] = [
@@ -222,7 +224,7 @@ on_every_database! {
         scene.waits(older).await;
         scene.open_gate(2).await;
         let instance = world.reaches(younger, SagaState::Compensated).await;
-        let expected = format!("`go-on`: `x` is held by the saga {older}, and they wait for each other");
+        let expected = format!("`go-on`: deadlock: `x` is locked by the saga {older}, and they wait for each other");
         assert_eq!(instance.reason, Some(expected));
         world.reaches(older, SagaState::Completed).await;
         assert_eq!(world.effects(younger).await, ["enter", "exit"]);
@@ -230,7 +232,7 @@ on_every_database! {
         scene.ends().await;
     }
 
-    async fn where_none_may_turn_back_the_younger_is_stuck_until_somebody_decides(temp: &TempDatabase) {
+    async fn where_none_may_compensate_the_younger_is_stuck_until_an_operator_decides(temp: &TempDatabase) {
         let scene = Scene::open(temp, visit(true)).await;
         let world = &scene.world;
         let [older, younger] = [
@@ -246,15 +248,15 @@ on_every_database! {
         let instance = world.reaches(younger, SagaState::Stuck).await;
         assert_eq!(instance.stuck_at.as_deref(), Some("go-on"));
         assert!(instance.reason.unwrap().contains("wait for each other"));
-        let said = Decision::new("ann", "done by hand");
-        assert!(world.outbox.operate(younger, &Operation::Skip("go-on".into()), &said).await.unwrap());
+        let note = OperatorNote::new("ann", "done by hand");
+        assert!(world.outbox.operate(younger, &Operation::Skip("go-on".into()), &note).await.unwrap());
         world.reaches(younger, SagaState::Completed).await;
         world.reaches(older, SagaState::Completed).await;
         assert_eq!(world.effects(older).await, ["enter", "go on"]);
         scene.ends().await;
     }
 
-    async fn a_wait_ends_with_the_deadline_and_with_an_operators_word(temp: &TempDatabase) {
+    async fn a_wait_ends_with_the_deadline_and_with_an_operators_decision(temp: &TempDatabase) {
         let definition = Saga::builder("visit", 1).deadline(Duration::from_secs(3));
         let definition = definition.step("enter", Visit::enter).pivot().step("gate", Visit::wait).retry(quickly(1_000));
         let scene = Scene::open(temp, definition.build()).await;
@@ -263,11 +265,11 @@ on_every_database! {
         scene.at_gate(first).await;
         let [cancelled, late] = [scene.start(Visit::of(2, "x")).await, scene.start(Visit::of(3, "x")).await];
         scene.waits(cancelled).await;
-        assert!(world.outbox.operate(cancelled, &Operation::Cancel, &Decision::new("ann", "no")).await.unwrap());
+        assert!(world.outbox.operate(cancelled, &Operation::Cancel, &OperatorNote::new("ann", "no")).await.unwrap());
         world.reaches(cancelled, SagaState::Compensated).await;
         let instance = world.reaches(late, SagaState::Compensated).await;
         assert_eq!(instance.reason.as_deref(), Some("its deadline has passed"));
-        assert_eq!(saga_wait::Entity::find().all(&world.db).await.unwrap(), [], "nobody waits any more");
+        assert_eq!(saga_wait::Entity::find().all(&world.db).await.unwrap(), [], "no saga waits any more");
         assert_eq!(scene.holder("x").await, Some(first), "past its pivot no deadline counts");
         scene.open_gate(1).await;
         world.reaches(first, SagaState::Completed).await;
@@ -286,13 +288,13 @@ on_every_database! {
             let (name, correlation) = (Arc::clone(&known[0].0), id.to_string().into());
             store.start(&tx, &NewSaga { id, name, version: 1, correlation, data, deadline: None }).await.unwrap();
         }
-        for (saga, expected) in [(holder, Marked::New), (holder, Marked::Before), (early, Marked::ByOther(holder))] {
+        for (saga, expected) in [(holder, LockOutcome::Acquired), (holder, LockOutcome::AlreadyOwned), (early, LockOutcome::OwnedBy(holder))] {
             assert_eq!(store.lock(&tx, saga, "x").await.unwrap(), expected);
         }
         tx.commit().await.unwrap();
         let claims = store.claim(&known, Duration::from_secs(60), 10).await.unwrap();
         assert_eq!(claims.len(), 3);
-        let write = async |claims: &[Claim], id: SagaId, records: Vec<Record>, due: Due| {
+        let write = async |claims: &[SagaClaim], id: SagaId, records: Vec<Record>, due: Due| {
             let claim = claims.iter().find(|claim| claim.id == id).unwrap();
             let tx = store.begin().await.unwrap();
             let open = store.open(&tx, claim).await.unwrap().unwrap();
@@ -304,27 +306,27 @@ on_every_database! {
         };
         for (id, since_us) in [(late, 2), (early, 1)] {
             let (step, entity) = ("enter".to_owned(), "x".to_owned());
-            let held = Record::Held { step, entity, holder: holder.to_string(), since_us };
-            write(&claims, id, vec![held], Due::After(Duration::from_secs(3_600))).await;
+            let blocked = Record::BlockedOnLock { step, entity, holder: holder.to_string(), since_us };
+            write(&claims, id, vec![blocked], Due::After(Duration::from_secs(3_600))).await;
         }
         let tx = store.begin().await.unwrap();
-        let mut waiting = store.waiting(&tx, &ids).await.unwrap();
+        let mut edges = store.wait_edges(&tx, &ids).await.unwrap();
         tx.rollback().await.unwrap();
-        waiting.sort_by_key(|waiting| waiting.saga);
-        let waits = |saga| Waiting { saga, waits_for: vec![holder], may_turn_back: true };
-        assert_eq!(waiting, [waits(late), waits(early)]);
+        edges.sort_by_key(|edges| edges.saga);
+        let waits = |saga| WaitEdges { saga, waits_for: vec![holder], may_compensate: true };
+        assert_eq!(edges, [waits(late), waits(early)]);
         assert!(store.claim(&known, Duration::from_secs(60), 10).await.unwrap().is_empty(), "nothing is due");
         let locked = Record::Locked { step: "enter".into(), entities: vec!["x".into()] };
         write(&claims, holder, vec![locked, Record::Completed], Due::Never).await;
         let due = store.claim(&known, Duration::from_secs(60), 10).await.unwrap();
         assert_eq!(due.iter().map(|claim| (claim.id, claim.taken_over)).collect::<Vec<_>>(), [(early, false)]);
-        // It does not take what it waited for, and passes it on.
-        let back = Record::TurnedBack { reason: "no".into(), by: None };
+        // It does not lock what it waited for, and wakes the next one.
+        let back = Record::CompensationStarted { reason: "no".into(), by: None };
         write(&due, early, vec![back, Record::Compensated], Due::Never).await;
         let due = store.claim(&known, Duration::from_secs(60), 10).await.unwrap();
         assert_eq!(due.iter().map(|claim| claim.id).collect::<Vec<_>>(), [late]);
         let tx = store.begin().await.unwrap();
-        assert_eq!(store.lock(&tx, late, "x").await.unwrap(), Marked::New, "it is free for all");
+        assert_eq!(store.lock(&tx, late, "x").await.unwrap(), LockOutcome::Acquired, "the lock is free");
         tx.commit().await.unwrap();
     }
 
@@ -333,13 +335,13 @@ on_every_database! {
         let isolation_level = Some(IsolationLevel::RepeatableRead);
         let options = TransactionOptions { isolation_level, ..TransactionOptions::default() };
         let tx = world.outbox.begin_with(options).await.unwrap();
-        let marked = world.outbox.lock(&tx, SagaId::generate(), "x").await;
+        let locked = world.outbox.lock(&tx, SagaId::generate(), "x").await;
         if temp.database() == Database::Postgres {
-            let error = marked.unwrap_err().to_string();
+            let error = locked.unwrap_err().to_string();
             assert!(error.contains("at REPEATABLE READ a step would not see"), "{error}");
         } else {
-            // MySQL reads anew after it, SQLite has one writer.
-            assert_eq!(marked.unwrap(), Marked::New);
+            // On MySQL the snapshot begins after the lock, and SQLite has one writer.
+            assert_eq!(locked.unwrap(), LockOutcome::Acquired);
         }
         tx.rollback().await.unwrap();
     }

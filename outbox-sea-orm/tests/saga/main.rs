@@ -23,14 +23,14 @@ mod groups;
 #[cfg(test)]
 mod kit;
 #[cfg(test)]
-mod answers;
+mod replies;
 #[cfg(test)]
-mod asked;
+mod remote_steps;
 #[cfg(test)]
-mod lost;
+mod lost_connections;
 #[cfg(test)]
 mod locks;
 #[cfg(test)]
-mod strangers;
+mod unexpected_senders;
 #[cfg(test)]
 mod versions;

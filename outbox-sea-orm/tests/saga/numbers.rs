@@ -1,4 +1,5 @@
-//! Numbers that JSON has not: they would be stored as `null`, and the saga stuck at its next step with nothing to read.
+//! Numbers that JSON has not: they would be stored as `null`, and the saga stuck at its next step
+//! with nothing to read.
 
 use crate::world::{SOON, World};
 use outbox_core::saga::{SagaState, SagasError};

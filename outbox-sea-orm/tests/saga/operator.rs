@@ -1,11 +1,11 @@
-//! What an operator does: cancel, resume, retry from, skip; conditional, idempotent, noted.
+//! Operations of an operator: cancel, resume, retry from, skip; conditional, idempotent, recorded.
 
 use crate::{
     order::{PlaceOrder, place_order},
     world::{SOON, World},
 };
 use outbox_core::{
-    admin::Decision,
+    admin::OperatorNote,
     event::SagaId,
     saga::{Operation, Record, SagaAdmin, SagaFilter, SagaState},
 };
@@ -13,8 +13,8 @@ use outbox_sea_orm::prelude::*;
 use std::time::Duration;
 use tests::{databases::TempDatabase, on_every_database, wait_until};
 
-fn ann() -> Decision {
-    Decision::new("ann", "the bank is back")
+fn ann() -> OperatorNote {
+    OperatorNote::new("ann", "the bank is back")
 }
 
 /// A saga that is stuck at the refund of its charge.
@@ -27,14 +27,14 @@ async fn stuck(world: &World, sagas: &Sagas) -> SagaId {
 }
 
 on_every_database! {
-    async fn a_stuck_saga_is_told_of_and_seen_and_goes_on_when_somebody_says_so(temp: &TempDatabase) {
+    async fn a_stuck_saga_is_notified_listed_and_goes_on_when_an_operator_resumes_it(temp: &TempDatabase) {
         let world = World::open(temp).await;
-        let (told, mut heard) = tokio::sync::mpsc::unbounded_channel();
+        let (sender, mut notified) = tokio::sync::mpsc::unbounded_channel();
         let builder = Sagas::builder(&world.outbox).register(place_order(1)).poll(Duration::from_millis(50));
-        let builder = builder.on_stuck(|_| panic!("a listener's own bug")).on_stuck(move |stuck| told.send(stuck.clone()).unwrap());
+        let builder = builder.on_stuck(|_| panic!("a listener's own bug")).on_stuck(move |stuck| sender.send(stuck.clone()).unwrap());
         let sagas = builder.start().await.unwrap();
         let saga = stuck(&world, &sagas).await;
-        let stuck = tests::in_time(SOON, "the listener hears of the stuck saga", heard.recv()).await.unwrap();
+        let stuck = tests::in_time(SOON, "the listener is called with the stuck saga", notified.recv()).await.unwrap();
         assert_eq!((stuck.id, stuck.step.as_deref(), stuck.backward), (saga, Some("charge"), true));
         assert_eq!((&*stuck.definition.0, stuck.definition.1, &*stuck.correlation), ("place-order", 1, "order-1"));
         assert_eq!(stuck.reason, "refund failed");
@@ -53,7 +53,7 @@ on_every_database! {
             Record::Resumed { by } => Some(by.clone()),
             _ => None,
         });
-        assert_eq!(by.map(|by| (by.who, by.why)), Some(("ann".into(), "the bank is back".into())));
+        assert_eq!(by.map(|by| (by.name, by.reason)), Some(("ann".into(), "the bank is back".into())));
         for late in [Operation::Cancel, Operation::Resume, Operation::Skip("charge".into())] {
             assert!(!world.outbox.operate(saga, &late, &ann()).await.unwrap(), "{late:?}");
         }

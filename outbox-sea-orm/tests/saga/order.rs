@@ -1,4 +1,5 @@
-//! The saga of the tests: each step leaves an effect, and fails as often as the table of plans says.
+//! The saga of the tests: each step leaves an effect, and fails as often as the table of plans
+//! says.
 
 use outbox_sea_orm::prelude::*;
 use sea_orm::{ConnectionTrait, DbErr, Statement};
@@ -38,12 +39,12 @@ impl PlaceOrder {
                 "INSERT INTO effects (saga, what) VALUES ('{saga}', '{what}')"
             ))
             .await?;
-        let asked = format!(
+        let query = format!(
             "SELECT failures FROM plans WHERE of_order = {} AND step = '{what}'",
             self.order_id
         );
         let backend = ConnectionTrait::get_database_backend(&cx.tx);
-        let row = cx.tx.query_one_raw(Statement::from_string(backend, asked)).await?;
+        let row = cx.tx.query_one_raw(Statement::from_string(backend, query)).await?;
         let failures: i32 = row.map_or(Ok(0), |row| row.try_get_by_index(0))?;
         if failures < 0 {
             return Err(StepError::abort(format!("no {what} today")));

@@ -1,4 +1,4 @@
-//! What a saga keeps has a limit, and one with much of it is read and forgotten in parts.
+//! The size of a saga is limited, and a large one is read and pruned in parts.
 
 use crate::{
     order::quickly,
@@ -13,7 +13,7 @@ use tests::{databases::TempDatabase, on_every_database};
 /// Most bytes of data or of an output, as JSON.
 const MOST: usize = 960 * 1024;
 
-/// A saga whose first step returns, and whose second step writes, as much as it is told.
+/// A saga whose first step returns, and whose second step writes, as much as its data say.
 #[derive(Debug, Serialize, Deserialize)]
 struct Book {
     returns: usize,
@@ -35,7 +35,7 @@ impl Book {
         self.text = "x".repeat(bytes.saturating_sub(empty));
     }
 
-    async fn answer(&mut self, _: &StepContext) -> Result<String, StepError> {
+    async fn read(&mut self, _: &StepContext) -> Result<String, StepError> {
         // Two quotes stand around it.
         Ok("y".repeat(self.returns.saturating_sub(2)))
     }
@@ -47,7 +47,7 @@ impl Book {
 }
 
 fn book() -> Saga<Book> {
-    Saga::builder("book", 1).step("answer", Book::answer).step("write", Book::write).build()
+    Saga::builder("book", 1).step("read", Book::read).step("write", Book::write).build()
 }
 
 on_every_database! {
@@ -80,10 +80,10 @@ on_every_database! {
 
     async fn a_step_whose_output_would_make_the_progress_too_large_fails(temp: &TempDatabase) {
         let world = World::open(temp).await;
-        let first = Saga::builder("book", 1).step("a", Book::answer).step("b", Book::answer).step("c", Book::answer);
-        let more = first.step("d", Book::answer).step("e", Book::answer).step("f", Book::answer);
-        let most = more.step("g", Book::answer).step("h", Book::answer);
-        let all = most.step("i", Book::answer).retry(quickly(1)).build();
+        let first = Saga::builder("book", 1).step("a", Book::read).step("b", Book::read).step("c", Book::read);
+        let more = first.step("d", Book::read).step("e", Book::read).step("f", Book::read);
+        let most = more.step("g", Book::read).step("h", Book::read);
+        let all = most.step("i", Book::read).retry(quickly(1)).build();
         let sagas = Sagas::builder(&world.outbox).register(all).poll(Duration::from_millis(50)).start().await.unwrap();
         let tx = world.outbox.begin().await.unwrap();
         let data = Book { returns: MOST, ..Book::of(0) };
@@ -127,9 +127,9 @@ on_every_database! {
         assert_eq!(log.iter().filter(|entry| returned(&entry.record)).count(), 2, "{log:?}");
         let mut batches = Vec::new();
         while batches.iter().sum::<u64>() < SAGAS as u64 {
-            let gone = world.outbox.forget(Duration::ZERO, 500).await.unwrap();
-            assert!((1..=4).contains(&gone), "{gone} large sagas are deleted at once");
-            batches.push(gone);
+            let deleted = world.outbox.prune(Duration::ZERO, 500).await.unwrap();
+            assert!((1..=4).contains(&deleted), "{deleted} large sagas are deleted at once");
+            batches.push(deleted);
         }
         assert!(world.outbox.saga_log(started[0]).await.unwrap().is_empty());
     }

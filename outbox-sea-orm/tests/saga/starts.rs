@@ -118,23 +118,23 @@ async fn all_faults_of_all_definitions_are_told_at_once() {
         .deadline(Duration::ZERO)
         .build();
     let twice = || Saga::builder("twice", 1).step("one", step).build();
-    let refused = Sagas::builder(&outbox)
+    let started = Sagas::builder(&outbox)
         .register(bad)
         .register(twice())
         .register(twice())
         .lease(Duration::ZERO)
         .start()
         .await;
-    let Err(SagasError::Invalid(faults)) = refused else { panic!("it is refused") };
+    let Err(SagasError::Invalid(faults)) = started else { panic!("it starts") };
     let has = |wanted: fn(&SagaFault) -> bool| assert!(faults.iter().any(wanted), "{faults:?}");
     has(|f| matches!(f, SagaFault::Name(_)));
     has(|f| matches!(f, SagaFault::Version(_)));
-    has(|f| matches!(f, SagaFault::DoubledStep { .. }));
+    has(|f| matches!(f, SagaFault::DuplicateStep { .. }));
     has(|f| matches!(f, SagaFault::TwoPivots { .. }));
     has(|f| matches!(f, SagaFault::CompensationPastPivot { .. }));
-    has(|f| matches!(f, SagaFault::NoTime { what: "timeout", .. }));
-    has(|f| matches!(f, SagaFault::NoTime { what: "deadline", .. }));
-    has(|f| matches!(f, SagaFault::DoubledSaga { .. }));
+    has(|f| matches!(f, SagaFault::ZeroDuration { what: "timeout", .. }));
+    has(|f| matches!(f, SagaFault::ZeroDuration { what: "deadline", .. }));
+    has(|f| matches!(f, SagaFault::DuplicateSaga { .. }));
     has(|f| matches!(f, SagaFault::SameData { .. }));
     has(|f| matches!(f, SagaFault::Setting(_)));
 }

@@ -18,7 +18,7 @@ on_every_database! {
         let gift = world.start(&sagas, PlaceOrder { gift: true, ..PlaceOrder::number(2) }).await;
         world.reaches(saga, SagaState::Completed).await;
         world.reaches(gift, SagaState::Completed).await;
-        let kinds = ["started", "done reserve", "left_out wrap", "done charge", "done ship", "done thank", "completed"];
+        let kinds = ["started", "done reserve", "skipped_by_condition wrap", "done charge", "done ship", "done thank", "completed"];
         assert_eq!(world.kinds(saga).await, kinds);
         assert_eq!(world.effects(saga).await, ["charge", "reserve", "ship", "thank"]);
         assert_eq!(world.effects(gift).await, ["charge", "reserve", "ship", "thank", "wrap"]);
@@ -52,11 +52,11 @@ on_every_database! {
             let instance = world.reaches(*id, SagaState::Compensated).await;
             assert_eq!(world.effects(*id).await, ["charge", "refund", "release", "reserve"]);
             let kinds = world.kinds(*id).await;
-            assert_eq!(kinds[kinds.len() - 4..], ["turned_back", "undone charge", "undone reserve", "compensated"]);
+            assert_eq!(kinds[kinds.len() - 4..], ["compensation_started", "undone charge", "undone reserve", "compensated"]);
             assert!(instance.reason.unwrap().contains("ship"));
         }
         world.reaches(ids[2], SagaState::Compensated).await;
-        assert_eq!(world.kinds(ids[2]).await, ["started", "turned_back", "compensated"]);
+        assert_eq!(world.kinds(ids[2]).await, ["started", "compensation_started", "compensated"]);
         assert!(world.effects(ids[2]).await.is_empty());
         assert_eq!(world.number("SELECT COUNT(*) FROM outbox_events").await, 0);
         sagas.shutdown(SOON).await.unwrap();
@@ -76,7 +76,7 @@ on_every_database! {
         assert_eq!(world.effects(healed).await, ["charge", "refund", "release", "reserve"]);
         let instance = world.reaches(stuck, SagaState::Stuck).await;
         assert_eq!(instance.stuck_at.as_deref(), Some("charge"));
-        assert_eq!(instance.step("charge").unwrap().state, StepState::Undoing);
+        assert_eq!(instance.step("charge").unwrap().state, StepState::CompensationFailing);
         assert_eq!(world.effects(stuck).await, ["charge", "reserve"]);
         sagas.shutdown(SOON).await.unwrap();
     }
@@ -126,7 +126,7 @@ on_every_database! {
         sagas.shutdown(SOON).await.unwrap();
     }
 
-    async fn panics_timeouts_and_refusals_at_commit_are_failures(temp: &TempDatabase) {
+    async fn panics_timeouts_and_rejected_commits_are_failures(temp: &TempDatabase) {
         async fn panics(order: &mut PlaceOrder, cx: &StepContext) -> Result<(), StepError> {
             order.does("panics", cx).await?;
             panic!("no such thing");
@@ -154,15 +154,15 @@ on_every_database! {
 
     async fn a_step_and_a_compensation_that_never_return_are_dropped_at_the_coordinators_limit(temp: &TempDatabase) {
         let world = World::open(temp).await;
-        let first = Saga::<PlaceOrder>::builder("hanging", 1).step("hang", hangs_once).compensate_plain(hangs_once);
-        let definition = first.step("refuse", refuses).build();
+        let first = Saga::<PlaceOrder>::builder("hanging", 1).step("hang", hangs_once).compensate_without_output(hangs_once);
+        let definition = first.step("abort", aborts).build();
         let builder = Sagas::builder(&world.outbox).register(definition).step_timeout(Duration::from_millis(300));
         let sagas = builder.poll(Duration::from_millis(50)).start().await.unwrap();
         let saga = world.start(&sagas, PlaceOrder::number(1)).await;
         world.reaches(saga, SagaState::Compensated).await;
         let kinds = world.kinds(saga).await;
         assert_eq!(kinds, [
-            "started", "failed hang", "done hang", "turned_back", "failed hang", "undone hang", "compensated",
+            "started", "failed hang", "done hang", "compensation_started", "failed hang", "undone hang", "compensated",
         ]);
         let stats = *sagas.stats().borrow();
         assert_eq!((stats.timed_out, stats.slow), (2, 0));
@@ -184,6 +184,6 @@ async fn hangs_once(_: &mut PlaceOrder, cx: &StepContext) -> Result<(), StepErro
     Ok(())
 }
 
-async fn refuses(_: &mut PlaceOrder, _: &StepContext) -> Result<(), StepError> {
+async fn aborts(_: &mut PlaceOrder, _: &StepContext) -> Result<(), StepError> {
     Err(StepError::abort("never"))
 }

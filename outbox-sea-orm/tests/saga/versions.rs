@@ -1,12 +1,13 @@
-//! Two versions of a saga side by side, as during a rollout: instances of one service, of which one knows less.
+//! Two versions of a saga side by side, as during a rollout: of two instances of a service one
+//! lacks a version.
 
 use crate::{
-    asked::{BookFlight, CancelFlight, FlightBooked, FlightFull, Trip},
+    remote_steps::{BookFlight, CancelFlight, FlightBooked, FlightFull, Trip},
     world::{SOON, World},
 };
 use outbox_core::testing::saga::{SagaKit, SagaRun};
 use outbox_sea_orm::{
-    operator::{AdminStore, LetterFilter},
+    admin::{AdminStore, DeadLetterFilter},
     prelude::*,
     saga::SagaState,
 };
@@ -27,7 +28,7 @@ impl NextTrip {
         Ok(BookFlight { trip: self.number })
     }
 
-    #[step(ask, timeout = "10s", pivot)]
+    #[step(remote, timeout = "10s", pivot)]
     async fn pay(&mut self, _cx: &StepContext) -> Result<BookFlight, StepError> {
         Ok(BookFlight { trip: self.number })
     }
@@ -41,32 +42,32 @@ impl NextTrip {
     }
 }
 
-/// Does what either version asks for.
+/// Does the commands of either version.
 async fn book(_: BookFlight, cx: &HandlerContext) -> Result<(), HandlerError> {
-    match cx.call().map(|call| call.step.as_str()) {
+    match cx.command_id().map(|call| call.step.as_str()) {
         Some("flight") => Ok(cx.reply(FlightBooked { seat: 12 })?),
         _ => Ok(()),
     }
 }
 
 on_every_database! {
-    async fn answers_to_a_saga_of_a_version_that_an_instance_lacks_are_left_to_one_that_has_it(temp: &TempDatabase) {
+    async fn replies_to_a_saga_of_a_version_that_an_instance_lacks_are_left_to_one_that_has_it(temp: &TempDatabase) {
         let world = World::open(temp).await;
         let outbox = &world.outbox;
-        let builder = || Sagas::builder(outbox).reply_to("answers").poll(Duration::from_millis(50));
+        let builder = || Sagas::builder(outbox).reply_to("replies").poll(Duration::from_millis(50));
         let old = builder().register(Trip::saga()).start().await.unwrap();
         let next = builder().register(Trip::saga()).register(NextTrip::saga()).start().await.unwrap();
         // One queue, of which the old instance takes everything.
-        let (answers, at_old) = Memory::channel();
+        let (replies, at_old) = Memory::channel();
         let (_nothing, at_next) = Memory::channel();
         let (commands, at_flights) = Memory::channel();
         let consumers = [
-            Consumer::new("flights", outbox).on_command("book", book).commands_from("orders", "answers").subscribe(at_flights).start().await.unwrap(),
-            Consumer::new("trips", outbox).replies(&old).subscribe(at_old).start().await.unwrap(),
-            Consumer::new("trips", outbox).replies(&next).subscribe(at_next).start().await.unwrap(),
+            Consumer::builder("flights", outbox).on_command("book", book).commands_from("orders", "replies").subscribe(at_flights).start().await.unwrap(),
+            Consumer::builder("trips", outbox).replies(&old).subscribe(at_old).start().await.unwrap(),
+            Consumer::builder("trips", outbox).replies(&next).subscribe(at_next).start().await.unwrap(),
         ];
         let relay = Relay::builder(outbox).route("commands", topic("flights"), commands);
-        let relay = relay.route("answers", topic("answers"), answers).start().await.unwrap();
+        let relay = relay.route("replies", topic("replies"), replies).start().await.unwrap();
         let tx = outbox.begin().await.unwrap();
         let mut started = Vec::new();
         for number in 0..4 {
@@ -76,9 +77,9 @@ on_every_database! {
         for saga in started {
             world.reaches(saga, SagaState::Completed).await;
         }
-        let letters = outbox.dead_letters(&LetterFilter::all(), None, 10).await.unwrap();
+        let letters = outbox.dead_letters(&DeadLetterFilter::all(), None, 10).await.unwrap();
         assert!(letters.is_empty(), "{letters:?}");
-        assert_eq!(consumers[1].stats().borrow().left, 8, "two answers of each saga");
+        assert_eq!(consumers[1].stats().borrow().handed_over, 8, "two replies to each saga");
         relay.shutdown(SOON).await.unwrap();
         for consumer in consumers {
             consumer.shutdown(SOON).await.unwrap();
@@ -88,19 +89,19 @@ on_every_database! {
         }
     }
 
-    async fn whatever_becomes_of_answers_an_instance_of_another_version_leaves_them_alone(temp: &TempDatabase) {
+    async fn an_instance_of_another_version_leaves_replies_alone_whatever_their_fault(temp: &TempDatabase) {
         let world = World::open(temp).await;
         let mut ended = [0, 0];
         let mut check = async |run: &SagaRun| ended[usize::from(run.state() == SagaState::Completed)] += 1;
-        let kit = SagaKit::new(&world.outbox, NextTrip::saga).answering("flight", |_| FlightBooked { seat: 12 });
-        let kit = kit.beside(Trip::saga);
-        kit.disturb_every_answer(|number| NextTrip { number }, &mut check).await;
-        kit.leave_to_chance(0..20, |number| NextTrip { number }, &mut check).await;
+        let kit = SagaKit::new(&world.outbox, NextTrip::saga).replying("flight", |_| FlightBooked { seat: 12 });
+        let kit = kit.beside_version(Trip::saga);
+        kit.inject_every_fault(|number| NextTrip { number }, &mut check).await;
+        kit.inject_random_faults(0..20, |number| NextTrip { number }, &mut check).await;
         // And back.
-        let kit = SagaKit::new(&world.outbox, Trip::saga).answering("flight", |_| FlightBooked { seat: 12 });
-        let kit = kit.beside(NextTrip::saga);
-        kit.disturb_every_answer(Trip::number, &mut check).await;
-        kit.leave_to_chance(20..40, Trip::number, &mut check).await;
+        let kit = SagaKit::new(&world.outbox, Trip::saga).replying("flight", |_| FlightBooked { seat: 12 });
+        let kit = kit.beside_version(NextTrip::saga);
+        kit.inject_every_fault(Trip::number, &mut check).await;
+        kit.inject_random_faults(20..40, Trip::number, &mut check).await;
         assert!(ended.iter().all(|n| *n > 5), "{ended:?} compensated and completed");
     }
 }

@@ -31,7 +31,7 @@ impl World {
         Self { db, outbox }
     }
 
-    /// Sagas of these definitions, carried with little patience.
+    /// Starts a coordinator for this definition, with a short poll interval and lease.
     pub(crate) async fn sagas(&self, definition: Saga<PlaceOrder>) -> Sagas {
         let builder = Sagas::builder(&self.outbox).register(definition);
         builder.poll(Duration::from_millis(50)).lease(Duration::from_secs(5)).start().await.unwrap()
@@ -68,7 +68,8 @@ impl World {
         self.view(saga).await.instance.state
     }
 
-    /// Waits until a saga is in a state; gives where it stands, after looking whether its log says the same.
+    /// Waits until a saga is in a state; gives its instance, and checks that the log gives the same
+    /// one.
     pub(crate) async fn reaches(&self, saga: SagaId, state: SagaState) -> Instance {
         let reached = tests::holds_within(SOON, async || self.state(saga).await == state).await;
         let view = self.view(saga).await;

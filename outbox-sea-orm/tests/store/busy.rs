@@ -2,9 +2,7 @@
 
 use crate::outbox::installed;
 use outbox_core::{
-    consumer::{
-        Consumer, ConsumerHandle, EventHandler, HandlerContext, HandlerError, HandlerOptions,
-    },
+    consumer::{Consumer, EventHandler, HandlerContext, HandlerError, HandlerOptions},
     event::{
         DecodeError, DecodeEvent, EventContract, EventType, Headers, Message, MessageId,
         MessageParts, Timestamp,
@@ -39,7 +37,8 @@ impl DecodeEvent for Counted {
     }
 }
 
-/// Counts in a row that others count in too; before that it reads, where it is told to, and waits to be let go on.
+/// Counts in a row that others count in too; before that it reads, where it is told to, and waits
+/// to be let go on.
 #[derive(Clone)]
 struct Counting {
     reads: bool,
@@ -79,8 +78,8 @@ impl EventHandler<Counted, Outbox> for Counting {
 const COUNT: &str = "UPDATE counted SET n = n + 1";
 
 async fn count(db: &impl ConnectionTrait) -> i64 {
-    let asked = Statement::from_string(db.get_database_backend(), "SELECT n FROM counted");
-    db.query_one_raw(asked).await.unwrap().unwrap().try_get_by_index(0).unwrap()
+    let query = Statement::from_string(db.get_database_backend(), "SELECT n FROM counted");
+    db.query_one_raw(query).await.unwrap().unwrap().try_get_by_index(0).unwrap()
 }
 
 async fn world(temp: &TempDatabase) -> (DatabaseConnection, Outbox) {
@@ -101,12 +100,13 @@ async fn consumer(
     outbox: &Outbox,
     options: HandlerOptions,
     handler: Counting,
-) -> (Memory, ConsumerHandle) {
+) -> (Memory, Consumer) {
     let (publisher, subscriber) = Memory::channel();
     let consumer =
-        Consumer::new("c", outbox).on_with("count", options, handler).subscribe(subscriber);
+        Consumer::builder("c", outbox).on_with("count", options, handler).subscribe(subscriber);
     let handle = consumer.start().await.unwrap();
-    // It has written its row, and knows that no other instance has ended: deliveries are run as they come.
+    // It has written its row, and knows that no other instance has ended: deliveries are run as
+    // they come.
     handle.stats().wait_for(|stats| !stats.isolating).await.unwrap();
     (publisher, handle)
 }
@@ -132,13 +132,13 @@ fn message() -> Message {
 
 /// Asks for how long a statement waits for a lock.
 async fn lock_wait(db: &impl ConnectionTrait) -> String {
-    let asked = match db.get_database_backend() {
+    let query = match db.get_database_backend() {
         DbBackend::Postgres => "SELECT current_setting('lock_timeout')",
         DbBackend::MySql => "SELECT CAST(@@innodb_lock_wait_timeout AS CHAR)",
         _ => "SELECT CAST(timeout AS TEXT) FROM pragma_busy_timeout",
     };
-    let asked = Statement::from_string(db.get_database_backend(), asked);
-    db.query_one_raw(asked).await.unwrap().unwrap().try_get_by_index(0).unwrap()
+    let query = Statement::from_string(db.get_database_backend(), query);
+    db.query_one_raw(query).await.unwrap().unwrap().try_get_by_index(0).unwrap()
 }
 
 on_every_database! {
@@ -187,7 +187,7 @@ on_every_database! {
         published.unwrap();
         let stats = *handle.stats().borrow();
         handle.shutdown(SOON).await.unwrap();
-        assert_eq!((stats.handled + stats.stored, stats.buried, stats.returned), (1, 0, 0), "{stats:?}");
+        assert_eq!((stats.handled + stats.stored, stats.dead_lettered, stats.returned), (1, 0, 0), "{stats:?}");
         assert!(handler.attempts().iter().all(|attempt| *attempt == 1), "{:?}", handler.attempts());
         assert!(stats.stored == 1 || count(&db).await == 2);
     }
@@ -195,11 +195,11 @@ on_every_database! {
 
 #[test]
 fn a_deferred_handler_of_sqlite_keeps_no_writer_waiting_while_it_waits_itself() {
-    tests::databases::tell(Database::Sqlite, async |temp: &TempDatabase| {
+    tests::databases::run_on(Database::Sqlite, async |temp: &TempDatabase| {
         let (db, outbox) = world(temp).await;
         let handler = Counting::new(false, 0);
         let (publisher, handle) =
-            consumer(&outbox, HandlerOptions::new().deferred(), handler.clone()).await;
+            consumer(&outbox, HandlerOptions::new().deferred_lock(), handler.clone()).await;
         let message = message();
         let others_write = async {
             handler.begun.acquire().await.unwrap().forget();
@@ -223,11 +223,11 @@ fn a_deferred_handler_of_sqlite_keeps_no_writer_waiting_while_it_waits_itself() 
 
 #[test]
 fn a_deferred_handler_whose_write_comes_too_late_runs_again_and_counts_no_attempt() {
-    tests::databases::tell(Database::Sqlite, async |temp: &TempDatabase| {
+    tests::databases::run_on(Database::Sqlite, async |temp: &TempDatabase| {
         let (db, outbox) = world(temp).await;
         let handler = Counting::new(true, 0);
         let (publisher, handle) =
-            consumer(&outbox, HandlerOptions::new().deferred(), handler.clone()).await;
+            consumer(&outbox, HandlerOptions::new().deferred_lock(), handler.clone()).await;
         let message = message();
         let others_write = async {
             handler.begun.acquire().await.unwrap().forget();
@@ -240,7 +240,7 @@ fn a_deferred_handler_whose_write_comes_too_late_runs_again_and_counts_no_attemp
         handle.shutdown(SOON).await.unwrap();
         assert_eq!((count(&db).await, handler.attempts()), (2, vec![1, 1]));
         assert_eq!(
-            (stats.handled, stats.disturbed, stats.buried, stats.store_down),
+            (stats.handled, stats.disturbed, stats.dead_lettered, stats.store_down),
             (1, 1, 0, false)
         );
     });

@@ -3,15 +3,16 @@
 use crate::outbox::{LEASE, owner_of_all, read_all, writing};
 use bytes::Bytes;
 use outbox_core::{
-    admin::{AdminStore, Decision, LetterFilter, Progress, redrive_all},
+    admin::{AdminStore, DeadLetterFilter, OperatorNote, Progress, redrive_all},
     event::{
         EncodeError, EventId, EventMeta, Headers, LetterId, Message, MessageId, MessageParts,
         NewEvent, OutboxEvent, Timestamp,
     },
     failure::{AttemptError, DeadLetter, DeadReason, FailureClass},
     outbox::{
-        CarriedLetter, ClaimQuery, ConsumerStore, Fence, History, NewLetter, OutboxStats, PutBy,
-        RelayStore, RetrierStore, RouteRow, RouteState, Store, StoreError, StoredEvent, Verdict,
+        ClaimQuery, ConsumerStore, DeferredDelivery, DetachedLetter, Fence, History, NewLetter,
+        OutboxStats, RelayStore, RetrierStore, RouteRow, RouteState, RouteUpdate, Store,
+        StoreError, StoredEvent,
     },
     testing::store::{PARTITIONS, event},
 };
@@ -24,10 +25,10 @@ use tests::{databases::TempDatabase, on_every_database};
 
 /// As large as an outbox takes.
 const LARGE: usize = 960 * 1024;
-/// So many are more than MariaDB takes in one packet (16 MiB), and more than four answers.
+/// So many are more than MariaDB takes in one packet (16 MiB), and more than four results.
 const MANY: usize = 18;
-/// Payload bytes of one answer or transaction at most.
-const ANSWER: usize = 4 * 1024 * 1024;
+/// Most payload bytes of one result or transaction.
+const RESULT: usize = 4 * 1024 * 1024;
 
 fn large(n: usize) -> NewEvent {
     let payload = vec![u8::try_from(n).unwrap(); LARGE];
@@ -82,17 +83,17 @@ fn is_whole(stored: &StoredEvent) -> bool {
 }
 
 async fn rows(outbox: &Outbox, table: &str) -> usize {
-    let asked = sea_orm::Statement::from_string(
+    let query = sea_orm::Statement::from_string(
         outbox.connection().get_database_backend(),
         format!("SELECT count(*) FROM {table}"),
     );
-    let row = outbox.connection().query_one_raw(asked).await.unwrap().unwrap();
+    let row = outbox.connection().query_one_raw(query).await.unwrap().unwrap();
     usize::try_from(row.try_get_by_index::<i64>(0).unwrap()).unwrap()
 }
 
 /// Buries every event on the route `billing`; gives the letters in order.
 pub(crate) async fn bury_all(store: &RelayStore, fence: &Fence, parks: bool) -> Vec<LetterId> {
-    let verdict = |event: &StoredEvent| Verdict {
+    let update = |event: &StoredEvent| RouteUpdate {
         partition: event.partition,
         id: event.id,
         rows: vec![RouteRow {
@@ -104,8 +105,8 @@ pub(crate) async fn bury_all(store: &RelayStore, fence: &Fence, parks: bool) -> 
         }],
         letters: vec![NewLetter { route: "billing".into(), reason: DeadReason::Rejected, parks }],
     };
-    let verdicts: Vec<Verdict> = read_all(&*store.reader).await.iter().map(verdict).collect();
-    let settled = store.settler.record(fence, &verdicts).await.unwrap();
+    let updates: Vec<RouteUpdate> = read_all(&*store.reader).await.iter().map(update).collect();
+    let settled = store.settler.record(fence, &updates).await.unwrap();
     let mut letters: Vec<LetterId> =
         settled.letters.into_iter().map(|(_, _, letter)| letter).collect();
     letters.sort_unstable();
@@ -127,7 +128,7 @@ on_every_database! {
         assert!(stored.len() == MANY && stored.iter().all(is_whole));
         let places: Vec<_> = stored.iter().map(|e| (e.partition, e.id)).collect();
         store.settler.finish(&fence, &places).await.expect("events are finished and kept");
-        assert_eq!((rows(&outbox, "outbox_events").await, rows(&outbox, "outbox_done").await), (0, MANY));
+        assert_eq!((rows(&outbox, "outbox_events").await, rows(&outbox, "outbox_archive").await), (0, MANY));
 
         let mut batches = Vec::new();
         loop {
@@ -136,7 +137,7 @@ on_every_database! {
                 gone => batches.push(usize::try_from(gone).unwrap()),
             }
         }
-        assert!(batches.iter().sum::<usize>() == MANY && batches.iter().all(|gone| gone * LARGE <= ANSWER), "{batches:?}");
+        assert!(batches.iter().sum::<usize>() == MANY && batches.iter().all(|gone| gone * LARGE <= RESULT), "{batches:?}");
 
         let later: Vec<(NewEvent, DeliverAt)> =
             (0..MANY).map(|n| (large(n), DeliverAt::In(Duration::ZERO))).collect();
@@ -148,19 +149,19 @@ on_every_database! {
                 moved => batches.push(usize::try_from(moved).unwrap()),
             }
         }
-        assert!(batches.iter().sum::<usize>() == MANY && batches.iter().all(|n| n * LARGE <= ANSWER), "{batches:?}");
+        assert!(batches.iter().sum::<usize>() == MANY && batches.iter().all(|n| n * LARGE <= RESULT), "{batches:?}");
 
-        let carried = |event: &StoredEvent| CarriedLetter {
+        let carried = |event: &StoredEvent| DetachedLetter {
             partition: event.partition,
             id: EventId(event.id.0 + 1_000_000),
             message: event.body.clone().unwrap(),
             letter: NewLetter { route: "once".into(), reason: DeadReason::NotRetried, parks: false },
             errors: Vec::new(),
         };
-        let carried: Vec<CarriedLetter> = read_all(&*store.reader).await.iter().map(carried).collect();
-        let once = store.settler.bury_carried(&carried).await.expect("letters that carry their events are written");
+        let carried: Vec<DetachedLetter> = read_all(&*store.reader).await.iter().map(carried).collect();
+        let once = store.settler.write_detached_letters(&carried).await.expect("letters that carry their events are written");
         assert_eq!(once.len(), MANY);
-        assert_eq!(store.settler.bury_carried(&carried).await.unwrap(), once, "again, and nothing is written");
+        assert_eq!(store.settler.write_detached_letters(&carried).await.unwrap(), once, "again, and nothing is written");
         assert_eq!(bury_all(&store, &fence, false).await.len(), MANY);
     }
 
@@ -177,7 +178,7 @@ on_every_database! {
         while !left.is_empty() {
             let some = store.settler.letters(&left).await.unwrap();
             let bytes: usize = some.iter().map(|letter| letter.message.as_ref().unwrap().payload.len()).sum();
-            assert!(bytes <= ANSWER, "{bytes} in one answer to listeners");
+            assert!(bytes <= RESULT, "{bytes} in one result");
             let last = some.last().expect("the first is always given").id;
             heard.extend(some.into_iter().map(|letter| letter.id));
             left.retain(|id| *id > last);
@@ -187,16 +188,16 @@ on_every_database! {
         // Operators.
         let (mut after, mut seen) = (None, Vec::new());
         loop {
-            let page = outbox.dead_letters(&LetterFilter::all(), after, 100).await.unwrap();
+            let page = outbox.dead_letters(&DeadLetterFilter::all(), after, 100).await.unwrap();
             let Some(last) = page.last().map(|letter| letter.id) else { break };
             let bytes: usize = page.iter().map(|letter| letter.message.as_ref().unwrap().payload.len()).sum();
-            assert!(bytes <= ANSWER, "{bytes} in one page");
+            assert!(bytes <= RESULT, "{bytes} in one page");
             after = Some(last);
             seen.extend(page.into_iter().map(|letter| letter.id));
         }
         assert_eq!(seen, letters);
-        let why = Decision::new("ann", "repaired");
-        let progress = redrive_all(&outbox, &LetterFilter::all(), &why, |_| {}).await.expect("letters are redriven");
+        let why = OperatorNote::new("ann", "repaired");
+        let progress = redrive_all(&outbox, &DeadLetterFilter::all(), &why, |_| {}).await.expect("letters are redriven");
         assert_eq!(usize::try_from(progress.redriven).unwrap(), MANY);
         assert!(read_all(&*store.reader).await.iter().all(is_whole));
 
@@ -205,8 +206,8 @@ on_every_database! {
             let tx = Store::begin(&outbox).await.unwrap();
             let message = received(n);
             let history = History::default();
-            let put = PutBy { consumer: "c", handler: "h", message: &message, due_in: Some(Duration::ZERO), history };
-            assert!(outbox.put_by(&tx, &put).await.unwrap());
+            let put = DeferredDelivery { consumer: "c", handler: "h", message: &message, due_in: Some(Duration::ZERO), history };
+            assert!(outbox.defer(&tx, &put).await.unwrap());
             outbox.commit(tx).await.unwrap();
         }
         let (handlers, me) = ([Arc::from("h")], Arc::from("me"));
@@ -214,7 +215,7 @@ on_every_database! {
         while claimed < MANY {
             let query = ClaimQuery { consumer: "c", handlers: &handlers, by: &me, lease: LEASE, limit: 100 };
             let some = outbox.claim(&query).await.unwrap();
-            assert!(!some.is_empty() && some.len() * LARGE <= ANSWER, "{} are claimed at once", some.len());
+            assert!(!some.is_empty() && some.len() * LARGE <= RESULT, "{} are claimed at once", some.len());
             assert!(some.iter().all(|stored| stored.message.as_ref().is_ok_and(|m| m.payload.len() == LARGE)));
             claimed += some.len();
         }
@@ -262,7 +263,7 @@ on_every_database! {
 
         let (store, fence) = relay(&small).await;
         let letter = bury_all(&store, &fence, false).await[0];
-        let why = Decision::new("ann", "edited");
+        let why = OperatorNote::new("ann", "edited");
         let refused = small.resend(letter, Bytes::from_static(b"12345678901"), &why).await.unwrap_err();
         assert!(std::error::Error::source(&refused).unwrap().to_string().contains(named), "{refused:?}");
         assert!(small.resend(letter, Bytes::from_static(b"1234567890"), &why).await.unwrap().is_some());
@@ -275,10 +276,10 @@ on_every_database! {
         outbox.schema().append(outbox.connection(), "/shop", &[event("a"), event("b"), event("c")]).await.unwrap();
         let letters = bury_all(&store, &fence, false).await;
         let refusing = Refusing { outbox: outbox.clone(), store, fence };
-        let why = Decision::new("ann", "repaired, I think");
+        let why = OperatorNote::new("ann", "repaired, I think");
         let tell = |progress: Progress| assert!(progress.redriven <= 3, "its own new letters are redriven again");
-        assert_eq!(redrive_all(&refusing, &LetterFilter::all(), &why, tell).await.unwrap().redriven, 3);
-        let undecided = outbox.dead_letters(&LetterFilter::all(), None, 10).await.unwrap();
+        assert_eq!(redrive_all(&refusing, &DeadLetterFilter::all(), &why, tell).await.unwrap().redriven, 3);
+        let undecided = outbox.dead_letters(&DeadLetterFilter::all(), None, 10).await.unwrap();
         assert!(undecided.len() == 3 && undecided.iter().all(|letter| letter.id > letters[2]), "{undecided:?}");
     }
 }
@@ -316,7 +317,7 @@ impl AdminStore for Refusing {
 
     async fn dead_letters(
         &self,
-        filter: &LetterFilter,
+        filter: &DeadLetterFilter,
         after: Option<LetterId>,
         limit: u32,
     ) -> Result<Vec<DeadLetter>, StoreError> {
@@ -326,9 +327,9 @@ impl AdminStore for Refusing {
     async fn redrive(
         &self,
         letters: &[LetterId],
-        decision: &Decision,
+        note: &OperatorNote,
     ) -> Result<Vec<LetterId>, StoreError> {
-        let redriven = self.outbox.redrive(letters, decision).await?;
+        let redriven = self.outbox.redrive(letters, note).await?;
         bury_all(&self.store, &self.fence, false).await;
         Ok(redriven)
     }
@@ -336,25 +337,25 @@ impl AdminStore for Refusing {
     async fn discard(
         &self,
         letters: &[LetterId],
-        decision: &Decision,
+        note: &OperatorNote,
     ) -> Result<Vec<LetterId>, StoreError> {
-        self.outbox.discard(letters, decision).await
+        self.outbox.discard(letters, note).await
     }
 
     async fn purge(
         &self,
         letters: &[LetterId],
-        decision: &Decision,
+        note: &OperatorNote,
     ) -> Result<Vec<LetterId>, StoreError> {
-        self.outbox.purge(letters, decision).await
+        self.outbox.purge(letters, note).await
     }
 
     async fn resend(
         &self,
         letter: LetterId,
         payload: Bytes,
-        decision: &Decision,
+        note: &OperatorNote,
     ) -> Result<Option<MessageId>, StoreError> {
-        self.outbox.resend(letter, payload, decision).await
+        self.outbox.resend(letter, payload, note).await
     }
 }

@@ -1,11 +1,12 @@
-//! The relay's own connections: apart from the application's, bounded in time, and never left half-way.
+//! The relay's own connections: apart from the application's, bounded in time, and never left
+//! half-way.
 
 use crate::outbox::{LEASE, installed, owner_of_all, read_all, writing};
 use outbox_core::{
     event::RelayId,
     failure::DeadReason,
     outbox::{
-        Fence, NewLetter, PartitionNo, RelayStore, RouteRow, RouteState, StoreError, Verdict,
+        Fence, NewLetter, PartitionNo, RelayStore, RouteRow, RouteState, RouteUpdate, StoreError,
     },
     testing::store::{PARTITIONS, event},
 };
@@ -27,7 +28,8 @@ use tests::{
 };
 use tokio::sync::Notify;
 
-/// Polls a future as often as said, each time that it asks for it, and drops it where it is not ready by then.
+/// Polls a future as often as said, each time that it asks for it, and drops it where it is not
+/// ready by then.
 async fn drop_after<T>(polls: usize, future: impl Future<Output = T>) -> Option<T> {
     let mut future = pin!(future);
     let mut left = polls;
@@ -41,15 +43,16 @@ async fn drop_after<T>(polls: usize, future: impl Future<Output = T>) -> Option<
     .await
 }
 
-fn verdict(at: (PartitionNo, outbox_core::event::EventId)) -> Verdict {
+fn update(at: (PartitionNo, outbox_core::event::EventId)) -> RouteUpdate {
     let dead = RouteRow { state: RouteState::Dead, ..RouteRow::waiting("billing".into()) };
     let waiting = RouteRow::waiting("ledger".into());
     let letters =
         vec![NewLetter { route: "billing".into(), reason: DeadReason::Rejected, parks: true }];
-    Verdict { partition: at.0, id: at.1, rows: vec![dead, waiting], letters }
+    RouteUpdate { partition: at.0, id: at.1, rows: vec![dead, waiting], letters }
 }
 
-/// Cancels every kind of writing call after each number of polls, and sees that nobody is hindered by it.
+/// Cancels every kind of writing call after each number of polls, and checks that no other caller
+/// waits for it.
 async fn cancel_everything(db: &DatabaseConnection, schema: &std::sync::Arc<Schema>) {
     let (store, fence) = owner_of_all(db, schema, LEASE).await;
     schema.append(db, "/shop", &[event("a"), event("b")]).await.unwrap();
@@ -58,11 +61,11 @@ async fn cancel_everything(db: &DatabaseConnection, schema: &std::sync::Arc<Sche
         read_all(&*store.reader).await.iter().map(|e| (e.partition, e.id)).collect();
     let mut lines = 0;
     for polls in 0..30 {
-        let verdicts = [verdict(places[0])];
+        let updates = [update(places[0])];
         let relay = RelayId::generate();
-        drop_after(polls, store.settler.record(&fence, &verdicts)).await;
+        drop_after(polls, store.settler.record(&fence, &updates)).await;
         drop_after(polls, store.leases.renew(&relay, 1, LEASE)).await;
-        drop_after(polls, store.leases.leave(&relay)).await;
+        drop_after(polls, store.leases.deregister(&relay)).await;
         drop_after(polls, store.reader.fetch(&places, u32::MAX)).await;
         drop_after(polls, store.leases.release(&fence.relay, &[])).await;
         drop_after(polls, store.janitor.prune(10)).await;
@@ -82,7 +85,7 @@ async fn cancel_everything(db: &DatabaseConnection, schema: &std::sync::Arc<Sche
             db.query_one_raw(count).await.unwrap().unwrap().try_get_by_index(0).unwrap();
         assert_eq!(written, lines, "a write of the application was undone after {polls} polls");
     }
-    let settled = store.settler.record(&fence, &[verdict(places[0])]).await.unwrap();
+    let settled = store.settler.record(&fence, &[update(places[0])]).await.unwrap();
     assert_eq!(settled.letters.len(), 1, "one letter, however often it was tried");
     assert_eq!(store.settler.finish(&fence, &places[1..]).await.unwrap().deleted, 1);
 }
@@ -109,8 +112,8 @@ on_every_database! {
         let place = read_all(&*store.reader).await.first().map(|e| (e.partition, e.id)).unwrap();
         let held = hold_partitions(&db).await;
         let started = Instant::now();
-        let answer = store.settler.finish(&fence, &[place]).await;
-        assert!(matches!(answer, Err(StoreError::Busy(_))), "{answer:?}");
+        let result = store.settler.finish(&fence, &[place]).await;
+        assert!(matches!(result, Err(StoreError::Busy(_))), "{result:?}");
         let waited = started.elapsed();
         assert!(waited > Duration::from_millis(700) && waited < Duration::from_secs(10), "{waited:?}");
         held.rollback().await.unwrap();
@@ -172,7 +175,7 @@ async fn a_takeover_that_a_settle_waited_for_fences_it_whatever_the_databases_ow
                 open_relay_store(&db, &schema, &StoreOptions::new(LEASE)).await.unwrap(),
                 fence.clone(),
             );
-            tokio::spawn(async move { store.settler.record(&fence, &[verdict(place)]).await })
+            tokio::spawn(async move { store.settler.record(&fence, &[update(place)]).await })
         };
         let both_wait = async || waiting_for_locks(&db).await >= 2;
         tests::wait_until(Duration::from_secs(8), "both wait for the takeover", both_wait).await;
@@ -213,10 +216,10 @@ async fn a_server_that_is_not_there_is_unavailable() {
     let (store, fence) = owner_of_all(&db, &schema, LEASE).await;
     drop(temp);
     for _ in 0..2 {
-        let answer = store.leases.renew(&fence.relay, 1, LEASE).await;
+        let result = store.leases.renew(&fence.relay, 1, LEASE).await;
         assert!(
-            matches!(answer, Err(StoreError::Unavailable(_) | StoreError::Unusable(_))),
-            "{answer:?}"
+            matches!(result, Err(StoreError::Unavailable(_) | StoreError::Unusable(_))),
+            "{result:?}"
         );
     }
 }
@@ -237,8 +240,8 @@ async fn behind_a_pooler_every_setting_travels_with_its_transaction() {
     let place = read_all(&*store.reader).await.first().map(|e| (e.partition, e.id)).unwrap();
     // The timeout holds in the one transaction, though the session was told nothing.
     let held = hold_partitions(&db).await;
-    let answer = store.settler.finish(&fence, &[place]).await;
-    assert!(matches!(answer, Err(StoreError::Busy(_))), "{answer:?}");
+    let result = store.settler.finish(&fence, &[place]).await;
+    assert!(matches!(result, Err(StoreError::Busy(_))), "{result:?}");
     held.rollback().await.unwrap();
     assert_eq!(store.settler.finish(&fence, &[place]).await.unwrap().deleted, 1);
 }
@@ -263,11 +266,11 @@ async fn the_applications_search_path_is_the_relays_too() {
 
 /// Asks on a new connection: one that is open already sees a change only when it next reads.
 async fn journal_mode(database: &TempDatabase) -> String {
-    let asked = Statement::from_string(DbBackend::Sqlite, "PRAGMA journal_mode");
+    let query = Statement::from_string(DbBackend::Sqlite, "PRAGMA journal_mode");
     database
         .connect()
         .await
-        .query_one_raw(asked)
+        .query_one_raw(query)
         .await
         .unwrap()
         .unwrap()
@@ -310,7 +313,7 @@ async fn a_relay_opens_a_sqlite_file_that_others_write_to_all_the_time() {
         };
         started.notified().await;
         let store = open_relay_store(&db, &schema, &StoreOptions::new(LEASE)).await.unwrap();
-        store.leases.shape().await.unwrap();
+        store.leases.info().await.unwrap();
         ends.store(true, Ordering::SeqCst);
         load.await.unwrap();
         assert_eq!(journal_mode(&temp).await, "wal");

@@ -5,7 +5,8 @@ use bytes::Bytes;
 use outbox_core::{
     event::{Headers, Message, MessageId, MessageParts, Timestamp},
     outbox::{
-        ClaimQuery, ConsumerStore, History, InboxKey, PutBy, RetrierStore, Store, StoredDelivery,
+        ClaimQuery, ConsumerStore, DeferredDelivery, History, InboxKey, RetrierStore, Store,
+        StoredDelivery,
     },
 };
 use outbox_sea_orm::{Namespace, Outbox};
@@ -37,9 +38,14 @@ fn message() -> Message {
 
 async fn put(outbox: &Outbox, message: &Message, due_in: Option<Duration>) -> bool {
     let tx = Store::begin(outbox).await.unwrap();
-    let delivery =
-        PutBy { consumer: "c", handler: "h", message, due_in, history: History::default() };
-    let put = outbox.put_by(&tx, &delivery).await.unwrap();
+    let delivery = DeferredDelivery {
+        consumer: "c",
+        handler: "h",
+        message,
+        due_in,
+        history: History::default(),
+    };
+    let put = outbox.defer(&tx, &delivery).await.unwrap();
     outbox.commit(tx).await.unwrap();
     put
 }
@@ -53,7 +59,8 @@ async fn claimed(outbox: &Outbox) -> Vec<StoredDelivery> {
         .unwrap()
 }
 
-/// What is put behind the head of a lane while the head is handled, on a server whose default is REPEATABLE READ.
+/// Finds deliveries that are deferred behind the head of a key while the head is handled, on a
+/// server whose default is REPEATABLE READ.
 async fn is_found(database: Database) {
     let temp = TempDatabase::create(database).await;
     let db = temp.connect().await;
@@ -74,7 +81,7 @@ async fn is_found(database: Database) {
     let key = InboxKey { consumer: "c", handler: "h", source: &first.source, message_id: first.id };
     outbox.admit(&tx, key, None).await.unwrap();
     assert!(put(&outbox, &second, None).await, "it goes behind the one that is being handled");
-    assert!(outbox.prolong(&head.claim, Duration::from_mins(1), false).await.unwrap());
+    assert!(outbox.extend_claim(&head.claim, Duration::from_mins(1), false).await.unwrap());
     assert!(outbox.finish(&tx, &head.claim).await.unwrap());
     outbox.commit(tx).await.unwrap();
 
@@ -109,7 +116,7 @@ on_every_database! {
         // Whoever tidies up.
         for outbox in &outboxes {
             wait_until(Duration::from_secs(30), "a moment has passed", async || {
-                outbox.forget(10).await.unwrap();
+                outbox.prune_inbox(10).await.unwrap();
                 pool.query_all_raw(Statement::from_string(pool.get_database_backend(), "SELECT 1 FROM outbox_inbox"))
                     .await
                     .unwrap()

@@ -2,7 +2,7 @@
 
 use crate::outbox::{installed, writing};
 use outbox_core::event::MessageId;
-use outbox_sea_orm::{DedupClaim, DedupConflict, Namespace, Schema};
+use outbox_sea_orm::{DedupConflict, DedupReservation, Namespace, Schema};
 use sea_orm::{ConnectionTrait, DatabaseConnection};
 use std::{sync::Arc, time::Duration};
 use tests::{
@@ -12,8 +12,8 @@ use tests::{
 
 const DAY: Duration = Duration::from_hours(24);
 
-fn claim(key: &str, payload_hash: i64) -> DedupClaim {
-    DedupClaim { key: key.into(), message_id: MessageId::generate(), payload_hash, keep: DAY }
+fn claim(key: &str, payload_hash: i64) -> DedupReservation {
+    DedupReservation { key: key.into(), message_id: MessageId::generate(), payload_hash, keep: DAY }
 }
 
 async fn opened(temp: &TempDatabase) -> (DatabaseConnection, Arc<Schema>) {
@@ -25,11 +25,11 @@ async fn opened(temp: &TempDatabase) -> (DatabaseConnection, Arc<Schema>) {
 async fn claimed(
     db: &DatabaseConnection,
     schema: &Schema,
-    claims: &[DedupClaim],
+    claims: &[DedupReservation],
 ) -> Option<DedupConflict> {
     let tx = writing(db).await;
-    let conflict = schema.claim_dedup(&tx, claims).await.unwrap();
-    // Whatever the answer was, the transaction can go on.
+    let conflict = schema.reserve_dedup_keys(&tx, claims).await.unwrap();
+    // The transaction goes on after any result.
     tx.execute_unprepared("SELECT 1").await.unwrap();
     tx.commit().await.unwrap();
     conflict
@@ -84,7 +84,7 @@ on_every_database! {
         for (key, commits) in [("a", false), ("b", true)] {
             let first = writing(&db).await;
             let held = claim(key, 1);
-            assert_eq!(schema.claim_dedup(&first, std::slice::from_ref(&held)).await.unwrap(), None);
+            assert_eq!(schema.reserve_dedup_keys(&first, std::slice::from_ref(&held)).await.unwrap(), None);
             let second = {
                 let (db, schema) = (db.clone(), Arc::clone(&schema));
                 tokio::spawn(async move { claimed(&db, &schema, &[claim(key, 1)]).await })

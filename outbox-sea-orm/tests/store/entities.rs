@@ -5,16 +5,16 @@ use outbox_core::{
     event::SagaId,
     failure::DeadReason,
     outbox::{
-        CallAnswer, CallKey, CallOutcome, History, InboxKey, NewInstance, NewLetter, PutBy,
-        RouteRow, RouteState, Verdict,
+        CommandKey, CommandOutcome, DeferredDelivery, History, InboxKey, NewInstance, NewLetter,
+        RouteRow, RouteState, RouteUpdate, StoredReply,
     },
-    saga::{CommandHash, Phase},
+    saga::{CommandHash, CommandPhase},
     testing::store::{PARTITIONS, event},
 };
 use outbox_sea_orm::{
     DeliverAt, Namespace, Retention, StoreOptions,
     entity::{
-        dead_letter, delivery, done, event as events, inbox, instance as instances, partition,
+        archive, dead_letter, deferred, event as events, inbox, instance as instances, partition,
         relay, retry, saga_barrier, scheduled,
     },
     open_relay_store,
@@ -37,17 +37,17 @@ on_every_database! {
         let key = InboxKey { consumer: "c", handler: "h", source: "/other", message_id: later.message_id };
         assert!(schema.receive(&db, key).await.unwrap());
         let kept = read_all(&*store.reader).await[0].body.clone().unwrap();
-        let stored = PutBy {
+        let stored = DeferredDelivery {
             consumer: "c",
             handler: "h",
             message: &kept,
             due_in: Some(Duration::from_hours(1)),
-            history: History { runs: 2, failures: 1, ..History::default() },
+            history: History { attempts: 2, failures: 1, ..History::default() },
         };
-        assert!(schema.put_by(&db, &stored).await.unwrap());
-        let key = CallKey { consumer: "c", saga: SagaId::generate(), step: "s", round: NonZeroU32::MIN, phase: Phase::Do };
-        assert_eq!(schema.note_call(&db, key, Some(CommandHash::of("a", b"b")), CallOutcome::Done).await.unwrap(), None);
-        schema.keep_answer(&db, key, CallOutcome::Done, &CallAnswer::from(event("a"))).await.unwrap();
+        assert!(schema.defer(&db, &stored).await.unwrap());
+        let key = CommandKey { consumer: "c", saga: SagaId::generate(), step: "s", round: NonZeroU32::MIN, phase: CommandPhase::Do };
+        assert_eq!(schema.record_command(&db, key, Some(CommandHash::of("a", b"b")), CommandOutcome::Done).await.unwrap(), None);
+        schema.store_reply(&db, key, CommandOutcome::Done, &StoredReply::from(event("a"))).await.unwrap();
         let id = "i".into();
         let instance = NewInstance { id: &id, consumer: "c", max_in_flight: 16, handlers: &[] };
         schema.register_instance(&db, &instance, LEASE).await.unwrap();
@@ -56,8 +56,8 @@ on_every_database! {
         let dead = RouteRow { state: RouteState::Dead, ..RouteRow::waiting("billing".into()) };
         let rows = vec![dead, RouteRow::waiting("ledger".into())];
         let letters = vec![NewLetter { route: "billing".into(), reason: DeadReason::Rejected, parks: true }];
-        let verdict = Verdict { partition: places[1].0, id: places[1].1, rows, letters };
-        store.settler.record(&fence, &[verdict]).await.unwrap();
+        let update = RouteUpdate { partition: places[1].0, id: places[1].1, rows, letters };
+        store.settler.record(&fence, &[update]).await.unwrap();
 
         let waiting = events::Entity::find().order_by_asc(events::Column::EventId).all(&db).await.unwrap();
         let ids: Vec<_> = waiting.iter().map(|e| (e.event_id, e.message_id)).collect();
@@ -67,25 +67,26 @@ on_every_database! {
         let instance = instances::Entity::find().one(&db).await.unwrap().unwrap();
         assert_eq!((instance.consumer.as_str(), instance.max_in_flight, instance.handlers.as_str()), ("c", 16, "[]"));
         assert!(instance.lease_until > instance.started_at);
-        let finished = done::Entity::find().one(&db).await.unwrap().unwrap();
+        let finished = archive::Entity::find().one(&db).await.unwrap().unwrap();
         assert_eq!((finished.event_id, finished.message_id), expected(0));
         assert!(finished.finished_at >= finished.created_at);
         let of_event = retry::Entity::find().filter(retry::Column::EventId.eq(places[1].1.0));
         let states: Vec<_> =
             of_event.order_by_asc(retry::Column::Route).all(&db).await.unwrap().into_iter().map(|r| r.state).collect();
         assert_eq!(states, ["dead", "waiting"]);
-        let letter = dead_letter::Entity::find().filter(dead_letter::Column::Fate.is_null()).one(&db).await;
+        let letter = dead_letter::Entity::find().filter(dead_letter::Column::Resolution.is_null()).one(&db).await;
         let letter = letter.unwrap().unwrap();
         assert_eq!((letter.event_id, letter.message_id), expected(1));
         assert!(letter.parks && letter.reason == "rejected");
+        assert_eq!((letter.origin.as_str(), letter.partition_no.is_some()), ("relay", true));
         let row = scheduled::Entity::find().one(&db).await.unwrap().unwrap();
         assert_eq!(row.message_id, *later.message_id.as_uuid());
         let row = inbox::Entity::find().one(&db).await.unwrap().unwrap();
         assert_eq!((row.consumer.as_str(), row.message_id), ("c", *later.message_id.as_uuid()));
-        let row = delivery::Entity::find().one(&db).await.unwrap().unwrap();
+        let row = deferred::Entity::find().one(&db).await.unwrap().unwrap();
         assert_eq!((row.handler.as_str(), row.message_id, row.payload), ("h", *kept.id.as_uuid(), b"{}".to_vec()));
         assert_eq!((row.attempts_finished, row.failures, row.claimed_by), (2, 1, None));
-        assert!(row.due_at > row.failing_since && row.lane.is_some());
+        assert!(row.due_at > row.failing_since && row.order_hash.is_some());
         let row = saga_barrier::Entity::find().one(&db).await.unwrap().unwrap();
         assert_eq!((row.saga_id, row.round, row.outcome.as_str()), (*key.saga.as_uuid(), 1, "done"));
         assert_eq!((row.event_type.as_deref(), row.payload.as_deref()), (Some("order.placed"), Some(&b"{}"[..])));

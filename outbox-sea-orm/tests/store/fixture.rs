@@ -2,7 +2,7 @@
 
 use async_trait::async_trait;
 use outbox_core::{
-    admin::{AdminStore, Decision},
+    admin::{AdminStore, OperatorNote},
     event::{EventId, LetterId, MessageId, NewEvent, RelayId},
     outbox::{InboxKey, RelayStore},
     testing::store::{PARTITIONS, StoreFixture},
@@ -21,7 +21,7 @@ use uuid::Uuid;
 /// A third of it is the longest that a statement of the relay may take.
 pub(crate) const LEASE: Duration = Duration::from_secs(30);
 
-/// An outbox in a database of its own, under a namespace, so that no text forgets it.
+/// An outbox in a database of its own, under a namespace, so that no sql forgets it.
 pub(crate) struct Fixture<D> {
     pub(crate) db: DatabaseConnection,
     pub(crate) schema: Arc<Schema>,
@@ -79,13 +79,14 @@ pub(crate) fn writing() -> TransactionOptions {
 }
 
 impl<D> Fixture<D> {
-    /// Fills in the quoted names of the tables `events`, `relays` and so on, and writes parameters the database's way.
-    fn statement(&self, text: &str, values: Vec<Value>) -> Statement {
+    /// Fills in the quoted names of the tables `events`, `relays` and so on, and writes parameters
+    /// the database's way.
+    fn statement(&self, sql: &str, values: Vec<Value>) -> Statement {
         let backend = self.db.get_database_backend();
         let quote = if backend == DbBackend::MySql { '`' } else { '"' };
         let mut sql = String::new();
         let mut n = 0;
-        for part in text.split_inclusive(['{', '}', '?']) {
+        for part in sql.split_inclusive(['{', '}', '?']) {
             match part.as_bytes().last() {
                 Some(b'{') => {
                     sql.push_str(&format!("{}{quote}shop_outbox_", part.trim_end_matches('{')))
@@ -101,12 +102,12 @@ impl<D> Fixture<D> {
         Statement::from_sql_and_values(backend, sql, values)
     }
 
-    pub(crate) async fn run(&self, text: &str, values: Vec<Value>) -> u64 {
-        self.db.execute_raw(self.statement(text, values)).await.unwrap().rows_affected()
+    pub(crate) async fn run(&self, sql: &str, values: Vec<Value>) -> u64 {
+        self.db.execute_raw(self.statement(sql, values)).await.unwrap().rows_affected()
     }
 
-    async fn number(&self, text: &str) -> i64 {
-        let row = self.db.query_one_raw(self.statement(text, Vec::new())).await.unwrap().unwrap();
+    async fn number(&self, sql: &str) -> i64 {
+        let row = self.db.query_one_raw(self.statement(sql, Vec::new())).await.unwrap().unwrap();
         row.try_get_by_index(0).unwrap()
     }
 
@@ -176,19 +177,19 @@ impl<D: Which> StoreFixture for Fixture<D> {
 
     async fn redrive(&self, letter: LetterId) {
         let redriven =
-            self.operator().await.redrive(&[letter], &Decision::new("ann", "repaired")).await;
+            self.operator().await.redrive(&[letter], &OperatorNote::new("ann", "repaired")).await;
         assert_eq!(redriven.unwrap(), [letter]);
     }
 
     async fn discard(&self, letter: LetterId) {
         let discarded =
-            self.operator().await.discard(&[letter], &Decision::new("ann", "not wanted")).await;
+            self.operator().await.discard(&[letter], &OperatorNote::new("ann", "not wanted")).await;
         assert_eq!(discarded.unwrap(), [letter]);
     }
 
     async fn discard_all(&self, letters: &[LetterId]) {
         let discarded =
-            self.operator().await.discard(letters, &Decision::new("ann", "not wanted")).await;
+            self.operator().await.discard(letters, &OperatorNote::new("ann", "not wanted")).await;
         assert_eq!(discarded.unwrap(), letters);
     }
 
@@ -224,9 +225,9 @@ impl<D: Which> StoreFixture for Fixture<D> {
     }
 
     async fn kept(&self) -> Vec<(EventId, MessageId)> {
-        let asked =
+        let query =
             self.statement("SELECT event_id, message_id FROM {done} ORDER BY event_id", Vec::new());
-        let kept = self.db.query_all_raw(asked).await.unwrap();
+        let kept = self.db.query_all_raw(query).await.unwrap();
         let row = |row: &sea_orm::QueryResult| {
             let id: Uuid = row.try_get_by_index(1).unwrap();
             (EventId(row.try_get_by_index(0).unwrap()), MessageId::from_uuid(id))

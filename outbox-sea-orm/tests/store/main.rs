@@ -1,4 +1,5 @@
-//! The store on SQLite, PostgreSQL and MariaDB: the suite of the core, and what is this crate's own.
+//! The store on SQLite, PostgreSQL and MariaDB: the suite of the core, and what is this crate's
+//! own.
 
 #[cfg(test)]
 mod busy;

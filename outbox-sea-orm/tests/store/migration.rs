@@ -1,4 +1,4 @@
-//! The tables: made once, by however many at once, and looked at before they are used.
+//! The tables: created once, by any number of programs at once, and checked before they are used.
 
 use crate::outbox::{LEASE, installed, owner_of_all, read_all};
 use outbox_core::{
@@ -6,8 +6,8 @@ use outbox_core::{
     testing::store::{PARTITIONS, event},
 };
 use outbox_sea_orm::{
-    DedupClaim, DeliverAt, Dialect, Namespace, OutboxMigration, Schema, StoreOptions, install,
-    open_relay_store,
+    DedupReservation, DeliverAt, Dialect, Namespace, OutboxMigration, Schema, StoreOptions,
+    install, next, open_relay_store,
 };
 use sea_orm::{ConnectionTrait, DatabaseConnection, Statement};
 use sea_orm_migration::{MigrationTrait, MigratorTrait};
@@ -19,6 +19,16 @@ async fn refused(db: &DatabaseConnection, expected: &str) {
         Err(StoreError::Mismatch(why)) => assert!(why.contains(expected), "{why}"),
         other => panic!("not refused: {other:?}"),
     }
+}
+
+/// Writes the INSERT of a dead letter for each event; `partition` is an expression over its row.
+fn letter(prefix: &str, origin: &str, partition: &str, route: &str) -> String {
+    format!(
+        "INSERT INTO {prefix}outbox_dead_letters (origin, partition_no, event_id, message_id, source, topic, event_type, \
+         event_version, content_type, payload, headers, created_at, route, reason, attempts, errors, parks, dead_at) \
+         SELECT '{origin}', {partition}, event_id, message_id, source, topic, event_type, event_version, content_type, \
+         payload, headers, created_at, '{route}', 'rejected', 1, '[]', FALSE, created_at FROM {prefix}outbox_events"
+    )
 }
 
 struct Migrator;
@@ -59,10 +69,10 @@ on_every_database! {
         }
         assert_eq!(Schema::open(&db, &namespace).await.unwrap().partitions(), PARTITIONS);
 
-        // A program that is running sees it too, when somebody changes it under its feet.
+        // A running program sees a later change too.
         let store = open_relay_store(&db, &schema, &StoreOptions::new(LEASE)).await.unwrap();
         db.execute_unprepared("UPDATE outbox_meta SET partitions = 5").await.unwrap();
-        assert!(matches!(store.leases.shape().await, Err(StoreError::Mismatch(_))));
+        assert!(matches!(store.leases.info().await, Err(StoreError::Mismatch(_))));
         refused(&db, "5 partitions").await;
     }
 
@@ -81,63 +91,45 @@ on_every_database! {
         drop(schema);
     }
 
-    async fn tables_of_the_first_version_are_completed_with_what_is_in_them(temp: &TempDatabase) {
+    async fn tables_of_an_installation_that_ended_half_way_are_completed_with_what_is_in_them(temp: &TempDatabase) {
         let db = temp.connect().await;
         let schema = installed(&db, &Namespace::default()).await;
         schema.append(&db, "/shop", &[event("a")]).await.unwrap();
-        db.execute_unprepared("DROP TABLE outbox_deliveries").await.unwrap();
-        db.execute_unprepared("DROP TABLE outbox_decided_parks").await.unwrap();
-        let of_table = if schema.dialect() == Dialect::MariaDb { " ON outbox_dead_letters" } else { "" };
-        for index in ["outbox_letters_parked", "outbox_letters_decided"] {
-            db.execute_unprepared(&format!("DROP INDEX {index}{of_table}")).await.unwrap();
-        }
-        db.execute_unprepared("UPDATE outbox_meta SET version = 1").await.unwrap();
+        db.execute_unprepared("DROP TABLE outbox_deferred").await.unwrap();
+        db.execute_unprepared("DROP TABLE outbox_unparked").await.unwrap();
+        db.execute_unprepared("UPDATE outbox_meta SET version = 0").await.unwrap();
         refused(&db, "run the migration").await;
         install(&db, &Namespace::default(), PARTITIONS).await.unwrap();
         let schema = Schema::open(&db, &Namespace::default()).await.unwrap();
         let (store, _) = owner_of_all(&db, &schema, LEASE).await;
         assert_eq!(read_all(&*store.reader).await.len(), 1);
-        db.execute_unprepared("DELETE FROM outbox_deliveries").await.unwrap();
-        for index in ["outbox_letters_parked", "outbox_letters_decided"] {
-            db.execute_unprepared(&format!("DROP INDEX {index}{of_table}")).await.expect("it is there again");
-        }
+        db.execute_unprepared("DELETE FROM outbox_deferred").await.unwrap();
     }
 
     async fn columns_of_a_later_version_are_added_to_what_is_there_and_an_earlier_program_goes_on(temp: &TempDatabase) {
         let db = temp.connect().await;
         let namespace = Namespace::new("shop").unwrap();
         let schema = installed(&db, &namespace).await;
-        let of_table = if schema.dialect() == Dialect::MariaDb { " ON shop_outbox_deliveries" } else { "" };
-        let count = async |what: &str| {
-            let asked = format!("SELECT COUNT(*) FROM shop_outbox_deliveries WHERE {what}");
-            let asked = Statement::from_string(db.get_database_backend(), asked);
-            db.query_one_raw(asked).await.map(|row| row.unwrap().try_get_by_index::<i64>(0).unwrap())
+        let of_table = if schema.dialect() == Dialect::MariaDb { " ON shop_outbox_dead_letters" } else { "" };
+        let count = async |condition: &str| {
+            let sql = format!("SELECT COUNT(*) FROM shop_outbox_dead_letters WHERE {condition}");
+            let query = Statement::from_string(db.get_database_backend(), sql);
+            db.query_one_raw(query).await.map(|row| row.unwrap().try_get_by_index::<i64>(0).unwrap())
         };
-        db.execute_unprepared(&format!("DROP INDEX shop_outbox_awaited{of_table}")).await.unwrap();
-        for column in ["awaits_kind", "awaits", "awaits_version", "awaits_since"] {
-            db.execute_unprepared(&format!("ALTER TABLE shop_outbox_deliveries DROP COLUMN {column}")).await.unwrap();
-        }
-        db.execute_unprepared("UPDATE shop_outbox_meta SET version = 7").await.unwrap();
-        let earlier = |n: u32| {
-            format!(
-                "INSERT INTO shop_outbox_deliveries (consumer, handler, message_id, source, topic, event_type, event_version, \
-                 content_type, payload, headers, created_at, stored_at, due_at, attempts_started, attempts_finished, \
-                 failures, errors) SELECT 'c', 'h{n}', message_id, source, topic, event_type, event_version, content_type, \
-                 payload, headers, created_at, created_at, 1, 0, 0, 0, '[]' FROM shop_outbox_events"
-            )
-        };
+        let earlier = |n: u32| letter("shop_", "relay", "partition_no", &format!("r{n}"));
         schema.append(&db, "/shop", &[event("a")]).await.unwrap();
         db.execute_unprepared(&earlier(1)).await.unwrap();
-        assert!(count("awaits_since IS NULL").await.is_err(), "the columns are not there");
+        assert!(count("next_note IS NULL").await.is_err(), "the column is not there");
         for _ in 0..2 {
-            install(&db, &namespace, PARTITIONS).await.unwrap();
-            // What was done half the way before is done again.
-            db.execute_unprepared("UPDATE shop_outbox_meta SET version = 7").await.unwrap();
+            next::install(&db, &namespace, PARTITIONS).await.unwrap();
+            // As an upgrade leaves the tables that ended half-way: the next run completes it.
+            let begun = format!("UPDATE shop_outbox_meta SET version = {}", Schema::VERSION);
+            db.execute_unprepared(&begun).await.unwrap();
         }
-        install(&db, &namespace, PARTITIONS).await.unwrap();
+        next::install(&db, &namespace, PARTITIONS).await.unwrap();
         db.execute_unprepared(&earlier(2)).await.unwrap();
-        assert_eq!(count("awaits_since IS NULL AND awaits IS NULL").await.unwrap(), 2);
-        db.execute_unprepared(&format!("DROP INDEX shop_outbox_awaited{of_table}")).await.expect("it is there");
+        assert_eq!(count("next_note IS NULL").await.unwrap(), 2);
+        db.execute_unprepared(&format!("DROP INDEX shop_outbox_letters_next{of_table}")).await.expect("it is there");
     }
 
     async fn namespaces_do_not_see_each_other(temp: &TempDatabase) {
@@ -153,8 +145,8 @@ on_every_database! {
             schema.schedule(&db, "/shop", &[(event("a"), DeliverAt::In(Duration::ZERO))]).await.unwrap();
             let key = InboxKey { consumer: "c", handler: "h", source: "/shop", message_id: message };
             assert!(schema.receive(&db, key).await.unwrap());
-            let claim = DedupClaim { key: "k".into(), message_id: event("a").message_id, payload_hash: 1, keep: LEASE };
-            assert_eq!(schema.claim_dedup(&db, &[claim]).await.unwrap(), None);
+            let claim = DedupReservation { key: "k".into(), message_id: event("a").message_id, payload_hash: 1, keep: LEASE };
+            assert_eq!(schema.reserve_dedup_keys(&db, &[claim]).await.unwrap(), None);
             seen.push((namespace, store, fence));
         }
         for (namespace, store, fence) in &seen {
@@ -196,10 +188,10 @@ on_every_database! {
         schema.append(&db, "/shop", &[event("a"), event("b")]).await.unwrap();
         let first = read_all(&*store.reader).await.into_iter().min_by_key(|e| e.id).unwrap();
         store.settler.finish(&fence, &[(first.partition, first.id)]).await.unwrap();
-        let asked = "SELECT id, status, CASE WHEN created_at < finished_at THEN 'later' \
+        let query = "SELECT id, status, CASE WHEN created_at < finished_at THEN 'later' \
                      WHEN created_at = finished_at THEN 'later' ELSE 'never' END AS finished, topic, message_key \
                      FROM outbox_view ORDER BY id";
-        let rows = db.query_all_raw(Statement::from_string(db.get_database_backend(), asked)).await.unwrap();
+        let rows = db.query_all_raw(Statement::from_string(db.get_database_backend(), query)).await.unwrap();
         let row = |row: &sea_orm::QueryResult| -> Vec<String> {
             (1..5).map(|i| row.try_get_by_index::<String>(i).unwrap()).collect()
         };
@@ -208,7 +200,7 @@ on_every_database! {
         assert_eq!(rows[0].try_get_by_index::<i64>(0).unwrap(), first.id.0);
     }
 
-    async fn the_tables_refuse_what_no_transition_leads_to(temp: &TempDatabase) {
+    async fn the_tables_reject_states_that_no_transition_leads_to(temp: &TempDatabase) {
         let db = temp.connect().await;
         let schema = installed(&db, &Namespace::default()).await;
         let row = |state: &str, due: &str, attempts: i32| {
@@ -222,21 +214,28 @@ on_every_database! {
             assert!(db.execute_unprepared(&impossible).await.is_err(), "{impossible}");
         }
         db.execute_unprepared(&row("waiting", "1", 0)).await.unwrap();
-        let delivery = |lane: &str, due: &str, finished: i32| {
+        let deferred = |order_hash: &str, due: &str, finished: i32| {
             format!(
-                "INSERT INTO outbox_deliveries (consumer, handler, lane, message_id, source, topic, event_type, \
+                "INSERT INTO outbox_deferred (consumer, handler, order_hash, message_id, source, topic, event_type, \
                  event_version, content_type, payload, headers, created_at, stored_at, due_at, attempts_started, \
-                 attempts_finished, failures, errors) SELECT 'c', 'h', {lane}, message_id, source, topic, event_type, \
+                 attempts_finished, failures, errors) SELECT 'c', 'h', {order_hash}, message_id, source, topic, event_type, \
                  event_version, content_type, payload, headers, created_at, created_at, {due}, 1, {finished}, 1, '[]' \
                  FROM outbox_events"
             )
         };
         schema.append(&db, "/shop", &[event("a")]).await.unwrap();
-        for impossible in [delivery("NULL", "NULL", 1), delivery("1", "1", 0)] {
+        for impossible in [deferred("NULL", "NULL", 1), deferred("1", "1", 0)] {
             assert!(db.execute_unprepared(&impossible).await.is_err(), "{impossible}");
         }
-        db.execute_unprepared(&delivery("1", "NULL", 1)).await.unwrap();
+        db.execute_unprepared(&deferred("1", "NULL", 1)).await.unwrap();
         assert!(db.execute_unprepared("INSERT INTO outbox_meta (id, version, partitions) VALUES (2, 1, 1)").await.is_err());
+        for (origin, partition) in [("relay", "NULL"), ("consumer", "0"), ("other", "0"), ("other", "NULL")] {
+            let impossible = letter("", origin, partition, "x");
+            assert!(db.execute_unprepared(&impossible).await.is_err(), "{impossible}");
+        }
+        for (origin, partition) in [("relay", "0"), ("consumer", "NULL")] {
+            db.execute_unprepared(&letter("", origin, partition, "x")).await.unwrap();
+        }
         drop(Arc::clone(&schema));
     }
 }

@@ -1,4 +1,5 @@
-//! The plan of the hot statements: the primary key, also where one partition has everything and the others nothing.
+//! The plan of the hot statements: the primary key, also where one partition has everything and the
+//! others nothing.
 
 use crate::outbox::installed;
 use outbox_core::testing::store::event;
@@ -18,19 +19,19 @@ const READ: i64 = 4;
 async fn plan<C: ConnectionTrait>(db: &C, explain: String) -> String {
     let rows =
         db.query_all_raw(Statement::from_string(db.get_database_backend(), explain)).await.unwrap();
-    let text = |row: &sea_orm::QueryResult| {
+    let sql = |row: &sea_orm::QueryResult| {
         let columns = 0..row.column_names().len();
         let words =
             columns.filter_map(|i| row.try_get_by_index::<Option<String>>(i).ok().flatten());
         words.collect::<Vec<_>>().join(" | ") + "\n"
     };
-    rows.iter().map(text).collect()
+    rows.iter().map(sql).collect()
 }
 
 /// Puts numbers into the places of parameters.
-fn with_numbers(text: &str, numbers: &[i64]) -> String {
+fn with_numbers(sql: &str, numbers: &[i64]) -> String {
     let mut numbers = numbers.iter();
-    text.split_inclusive('?')
+    sql.split_inclusive('?')
         .map(|part| match part.strip_suffix('?') {
             Some(before) => {
                 format!("{before}{}", numbers.next().expect("a number for each parameter"))
@@ -59,7 +60,7 @@ async fn postgres(tx: &DatabaseTransaction, schema: &Schema) -> [String; 2] {
     for setting in schema.settings_of_relay(Duration::from_secs(60)) {
         tx.execute_unprepared(&format!("SET LOCAL {setting}")).await.unwrap();
     }
-    let (read, finish) = (schema.text_of_read(1), schema.text_of_finish(4));
+    let (read, finish) = (schema.sql_of_read(1), schema.sql_of_finish(4));
     let types = "smallint[], bigint[], bigint[], boolean[], bigint, bigint, bigint, bigint";
     tx.execute_unprepared(&format!("PREPARE outbox_read ({types}) AS {read}")).await.unwrap();
     let finished = "smallint[], bigint[], text, smallint[], bigint[]";
@@ -81,8 +82,8 @@ async fn with_literals(db: &DatabaseConnection, schema: &Schema) -> [String; 2] 
         if schema.dialect() == Dialect::Sqlite { "EXPLAIN QUERY PLAN" } else { "EXPLAIN" };
     let one = |p: i64| [2_000, 2_000, p, 100, 50, p, p, 100, 100, 10_000, 1, p, 100, p, 100, 700];
     let numbers: Vec<i64> = (0..READ).flat_map(one).collect();
-    let read = with_numbers(&schema.text_of_read(4), &numbers);
-    let finish = with_numbers(&schema.text_of_finish(4), &[1, 2, 3, 4]);
+    let read = with_numbers(&schema.sql_of_read(4), &numbers);
+    let finish = with_numbers(&schema.sql_of_finish(4), &[1, 2, 3, 4]);
     [plan(db, format!("{explain} {read}")).await, plan(db, format!("{explain} {finish}")).await]
 }
 
@@ -125,30 +126,29 @@ fn is_by_key(dialect: Dialect, [read, finish]: &[String; 2]) {
     }
 }
 
-async fn second_look_is_by_key(db: &DatabaseConnection, schema: &Schema) {
+async fn recheck_is_by_key(db: &DatabaseConnection, schema: &Schema) {
     let one = |p: i64| [p, p, 150, 100, 10_000];
     let numbers: Vec<i64> = (0..READ).flat_map(one).collect();
-    let look =
-        plan(db, format!("EXPLAIN {}", with_numbers(&schema.text_of_second_look(4), &numbers)))
-            .await;
-    let walks: Vec<_> = look.lines().filter(|line| line.contains(" w ")).collect();
-    assert_eq!(walks.len(), 4, "{look}");
-    assert!(walks.iter().all(|line| line.contains("| PRIMARY |")), "{look}");
+    let recheck =
+        plan(db, format!("EXPLAIN {}", with_numbers(&schema.sql_of_recheck(4), &numbers))).await;
+    let walks: Vec<_> = recheck.lines().filter(|line| line.contains(" w ")).collect();
+    assert_eq!(walks.len(), 4, "{recheck}");
+    assert!(walks.iter().all(|line| line.contains("| PRIMARY |")), "{recheck}");
 }
 
 /// Explains the read of a page of parked keys, with numbers in place of parameters.
 async fn of_parks(db: &DatabaseConnection, schema: &Schema) -> String {
-    let text = schema.text_of_parks();
+    let sql = schema.sql_of_parks();
     if db.get_database_backend() != DbBackend::Postgres {
         let explain =
             if schema.dialect() == Dialect::Sqlite { "EXPLAIN QUERY PLAN" } else { "EXPLAIN" };
-        return plan(db, format!("{explain} {}", with_numbers(&text, &[0, 100, 50]))).await;
+        return plan(db, format!("{explain} {}", with_numbers(&sql, &[0, 100, 50]))).await;
     }
     let tx = db.begin().await.unwrap();
     for setting in schema.settings_of_relay(Duration::from_secs(60)) {
         tx.execute_unprepared(&format!("SET LOCAL {setting}")).await.unwrap();
     }
-    tx.execute_unprepared(&format!("PREPARE outbox_parks (smallint, bigint, bigint) AS {text}"))
+    tx.execute_unprepared(&format!("PREPARE outbox_parks (smallint, bigint, bigint) AS {sql}"))
         .await
         .unwrap();
     let shown = plan(&tx, "EXPLAIN (COSTS OFF) EXECUTE outbox_parks (0, 100, 50)".into()).await;
@@ -186,7 +186,7 @@ on_every_database! {
             };
             is_by_key(schema.dialect(), &plans);
             if schema.dialect() == Dialect::MariaDb {
-                second_look_is_by_key(&db, &schema).await;
+                recheck_is_by_key(&db, &schema).await;
             }
         }
     }

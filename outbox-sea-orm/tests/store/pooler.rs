@@ -28,7 +28,8 @@ fn says_what_is_needed(error: &OutboxError) -> bool {
         && text.contains("directly")
 }
 
-/// PgBouncer 1.18, which Debian has, and later ones up to 1.20 are refused; what they would do is no outbox.
+/// PgBouncer 1.18, which Debian has, and later ones up to 1.20 are refused; what they would do is
+/// no outbox.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_pooler_that_mixes_prepared_statements_up_is_refused_at_the_start_and_any_other_works() {
     let temp = TempDatabase::create(Database::Postgres).await;

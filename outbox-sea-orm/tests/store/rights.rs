@@ -2,7 +2,7 @@
 
 use crate::outbox::installed;
 use outbox_core::testing::store::{PARTITIONS, event};
-use outbox_sea_orm::{Namespace, Outbox, OutboxError, Schema, install};
+use outbox_sea_orm::{Namespace, Outbox, OutboxError, Schema, install, next};
 use sea_orm::{ConnectOptions, ConnectionTrait, DatabaseConnection};
 use tests::{
     databases::{Database, TempDatabase},
@@ -62,12 +62,10 @@ on_every_database! {
         let db = temp.connect().await;
         let schema = installed(&db, &Namespace::default()).await;
         schema.append(&db, "/shop", &[event("a")]).await.unwrap();
-        db.execute_unprepared("DROP TABLE outbox_instances").await.unwrap();
-        db.execute_unprepared("UPDATE outbox_meta SET version = 6").await.unwrap();
         let application = application(temp).await;
-        let said = install(&application, &Namespace::default(), PARTITIONS).await.unwrap_err().to_string();
+        let said = next::install(&application, &Namespace::default(), PARTITIONS).await.unwrap_err().to_string();
         let made = |table: &str| said.lines().any(|line| line.starts_with("CREATE TABLE") && line.contains(table));
-        assert!(made("outbox_instances") && !made("outbox_events") && !said.contains("VIEW"), "{said}");
+        assert!(made("outbox_next") && !made("outbox_events") && !said.contains("VIEW"), "{said}");
         run(&db, &said).await;
         works(temp, &application, &Namespace::default()).await;
     }

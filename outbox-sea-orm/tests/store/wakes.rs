@@ -39,15 +39,16 @@ async fn a_ring_is_heard_by_other_processes_of_the_same_outbox_only() {
     let elsewhere = installed(&db, &Namespace::new("shop").unwrap()).await;
     let (mut here, mut there) =
         (Other::listens(&db, &schema).await, Other::listens(&db, &elsewhere).await);
-    Notifier::new(&temp.connect().await, &schema).ring();
-    // The notifier is dropped at once here: a ring that was not sent yet may be lost, so that it is not.
+    Notifier::new(&temp.connect().await, &schema).notify();
+    // The notifier is dropped at once here: a ring that was not sent yet may be lost, so that it is
+    // not.
     let notifier = Notifier::new(&temp.connect().await, &schema);
-    notifier.ring();
+    notifier.notify();
     tests::in_time(SOON, "a ring is heard", here.heard.changed()).await.unwrap();
     // Rings of the other outbox come by the same server, so that this one would have come before.
     let other = Notifier::new(&temp.connect().await, &elsewhere);
     assert!(!there.heard.has_changed().unwrap());
-    other.ring();
+    other.notify();
     tests::in_time(SOON, "a ring is heard", there.heard.changed()).await.unwrap();
 }
 
@@ -61,7 +62,7 @@ async fn thousands_of_rings_are_a_few_notifications() {
     let notifier = Notifier::new(&db, &schema);
     let started = tokio::time::Instant::now();
     for _ in 0..20_000 {
-        notifier.ring();
+        notifier.notify();
         tokio::task::yield_now().await;
     }
     let rang_for = started.elapsed();
@@ -83,7 +84,7 @@ async fn a_listener_whose_connection_is_ended_says_so_and_a_notifier_reconnects(
     let schema = installed(&db, &Namespace::default()).await;
     let mut other = Other::listens(&db, &schema).await;
     let notifier = Notifier::new(&db, &schema);
-    notifier.ring();
+    notifier.notify();
     tests::in_time(SOON, "a ring is heard", other.heard.changed()).await.unwrap();
     let end_all = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity \
                    WHERE datname = current_database() AND pid <> pg_backend_pid()";
@@ -94,7 +95,7 @@ async fn a_listener_whose_connection_is_ended_says_so_and_a_notifier_reconnects(
     let mut again = Other::listens(&db, &schema).await;
     let rings = async {
         loop {
-            notifier.ring();
+            notifier.notify();
             if tokio::time::timeout(Duration::from_millis(100), again.heard.changed()).await.is_ok()
             {
                 break;
@@ -110,7 +111,7 @@ async fn where_the_database_carries_no_wakes_a_ring_does_nothing() {
         let temp = TempDatabase::create(database).await;
         let db = temp.connect().await;
         let schema = installed(&db, &Namespace::default()).await;
-        Notifier::new(&db, &schema).ring();
+        Notifier::new(&db, &schema).notify();
         let store = open_relay_store(&db, &schema, &StoreOptions::new(LEASE)).await.unwrap();
         assert!(store.listener.is_none());
     }

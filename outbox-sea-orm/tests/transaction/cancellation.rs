@@ -111,7 +111,8 @@ on_every_database! {
         }
     }
 
-    /// A statement whose caller is gone is still done before the next one, and known to the transaction.
+    /// A statement whose caller is gone is still done before the next one, and known to the
+    /// transaction.
     async fn a_statement_dropped_at_any_poll_leaves_the_transaction_usable(db: &TempDatabase) {
         let shop = Shop::open(db).await;
         let tx = shop.outbox.begin().await.unwrap();
@@ -128,7 +129,8 @@ on_every_database! {
         assert_eq!(shop.orders().await, done);
     }
 
-    /// A failed statement whose caller is gone: PostgreSQL has ended the transaction, and the commit says so.
+    /// A failed statement whose caller is gone: PostgreSQL has ended the transaction, and the
+    /// commit says so.
     async fn an_error_that_nobody_waited_for_is_not_forgotten(db: &TempDatabase) {
         let shop = Shop::open(db).await;
         let mut seen = 0;

@@ -298,7 +298,8 @@ on_every_database! {
     }
 }
 
-/// On SQLite one connection writes at a time, so a second transaction would wait for the first for ever.
+/// On SQLite one connection writes at a time, so a second transaction would wait for the first for
+/// ever.
 #[test]
 fn a_function_that_requires_a_new_transaction_is_kept_though_the_caller_rolls_back() {
     #[transactional_outbox(requires_new)]
@@ -312,14 +313,15 @@ fn a_function_that_requires_a_new_transaction_is_kept_though_the_caller_rolls_ba
         audit(tx, 2).await?;
         Err(AppError::BadTotal)
     }
-    tests::databases::tell(tests::databases::Database::Postgres, async |db: &TempDatabase| {
+    tests::databases::run_on(tests::databases::Database::Postgres, async |db: &TempDatabase| {
         let shop = Shop::open(db).await;
         assert!(fails(&shop.outbox).await.is_err());
         assert_eq!(shop.saved().await, (1, 1));
     });
 }
 
-/// Two transactions that take the same rows in opposite order: one is the deadlock's victim, and is repeated.
+/// Two transactions that take the same rows in opposite order: one is the deadlock's victim, and is
+/// repeated.
 async fn crossing(db: &TempDatabase) {
     #[transactional_outbox(retry = 5)]
     async fn cross(
@@ -357,12 +359,12 @@ async fn crossing(db: &TempDatabase) {
 
 #[test]
 fn a_deadlock_s_victim_is_repeated_on_postgres() {
-    tests::databases::tell(tests::databases::Database::Postgres, crossing);
+    tests::databases::run_on(tests::databases::Database::Postgres, crossing);
 }
 
 #[test]
 fn a_deadlock_s_victim_is_repeated_on_mariadb() {
-    tests::databases::tell(tests::databases::Database::MariaDb, crossing);
+    tests::databases::run_on(tests::databases::Database::MariaDb, crossing);
 }
 
 struct Reports {

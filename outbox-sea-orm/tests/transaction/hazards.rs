@@ -1,5 +1,6 @@
-//! What SeaORM 2.0.4 and sqlx 0.9.0 do to transactions whose futures are dropped, and to swallowed errors. Each story says
-//! what was seen with their own transactions; with ours it must not be seen.
+//! What SeaORM 2.0.4 and sqlx 0.9.0 do to transactions whose futures are dropped, and to swallowed
+//! errors. Each story says what was seen with their own transactions; with ours it must not be
+//! seen.
 
 use crate::{
     polls::polled,
@@ -15,7 +16,7 @@ use std::sync::{
     atomic::{AtomicU32, Ordering},
 };
 use tests::{
-    databases::{Database, TempDatabase, tell},
+    databases::{Database, TempDatabase, run_on},
     on_every_database, wait_until,
 };
 use tokio::sync::Barrier;
@@ -34,8 +35,8 @@ fn total(n: usize) -> i64 {
 }
 
 on_every_database! {
-    /// A dropped `db.begin()` left the pool a connection inside a transaction: of 60 later autocommit writes 11 were lost
-    /// on PostgreSQL and 2 on MariaDB, and locks stayed.
+    /// A dropped `db.begin()` left the pool a connection inside a transaction: of 60 later
+    /// autocommit writes 11 were lost on PostgreSQL and 2 on MariaDB, and locks stayed.
     async fn a_begin_that_is_dropped_leaves_no_connection_in_a_transaction(db: &TempDatabase) {
         let shop = Shop::open_with(db, |pool| { pool.max_connections(2); }, |outbox| outbox).await;
         let onlooker = db.connect().await;
@@ -47,9 +48,9 @@ on_every_database! {
         }
     }
 
-    /// A dropped nested `begin()` rolled back the transaction around it, whose owner went on in autocommit: a rollback
-    /// left rows in 28 of 30 tries (SQLite), 29 (PostgreSQL), 19 (MariaDB); a commit answered `Ok` with rows missing in
-    /// 29, 28 and 6.
+    /// A dropped nested `begin()` rolled back the transaction around it, whose owner went on in
+    /// autocommit: a rollback left rows in 28 of 30 tries (SQLite), 29 (PostgreSQL), 19 (MariaDB);
+    /// a commit answered `Ok` with rows missing in 29, 28 and 6.
     async fn a_nested_begin_that_is_dropped_leaves_the_outer_transaction_as_it_was(db: &TempDatabase) {
         let shop = Shop::open(db).await;
         for n in 0..TRIES {
@@ -70,8 +71,9 @@ on_every_database! {
         }
     }
 
-    /// The same for what a nested transaction does and how it ends: wherever its future is dropped, its rows and its
-    /// events are there together or not at all, and the outer transaction's are there.
+    /// The same for what a nested transaction does and how it ends: wherever its future is dropped,
+    /// its rows and its events are there together or not at all, and the outer transaction's are
+    /// there.
     async fn a_nested_transaction_that_is_dropped_anywhere_is_there_or_not(db: &TempDatabase) {
         let shop = Shop::open(db).await;
         let (mut kept, mut undone) = (0, 0);
@@ -96,8 +98,8 @@ on_every_database! {
         assert!(kept > 0 && undone > 0, "both ends were seen: {kept} kept, {undone} undone");
     }
 
-    /// A dropped `commit()` tore hooks from data: committed without its hook at 1 of 7 polls on PostgreSQL and 3 of 7 on
-    /// MariaDB.
+    /// A dropped `commit()` tore hooks from data: committed without its hook at 1 of 7 polls on
+    /// PostgreSQL and 3 of 7 on MariaDB.
     async fn a_commit_that_is_dropped_runs_its_phases_with_its_data(db: &TempDatabase) {
         let shop = Shop::open(db).await;
         let (mut committed, mut rolled_back) = (0, 0);
@@ -118,7 +120,8 @@ on_every_database! {
         assert!(committed > 0 && rolled_back > 0, "both ends were seen: {committed} and {rolled_back}");
     }
 
-    /// Dropping an outer `DatabaseTransaction` while a nested one ran panicked: "Dropping a locked Transaction".
+    /// Dropping an outer `DatabaseTransaction` while a nested one ran panicked: "Dropping a locked
+    /// Transaction".
     async fn an_outer_handle_may_go_while_a_nested_one_is_at_work(db: &TempDatabase) {
         let shop = Shop::open(db).await;
         let slow = match db.database() {
@@ -143,7 +146,7 @@ on_every_database! {
         started.wait().await;
         drop(tx);
         let committed = at_work.await.expect("no panic");
-        assert!(matches!(committed, Err(OutboxError::Over)), "{committed:?}");
+        assert!(matches!(committed, Err(OutboxError::Ended)), "{committed:?}");
         assert_eq!(shop.saved().await, (0, 0));
     }
 
@@ -157,14 +160,15 @@ on_every_database! {
         assert!(place(&tx, 1).await.is_err(), "a row of the outer handle would go with the nested transaction");
         tx.emit(OrderPlaced { order_id: 1, total: 1 }).expect("an event of the outer handle stays its own");
         let committed = tx.commit().await;
-        assert!(matches!(committed, Err(OutboxError::StillNested)), "{committed:?}");
-        assert!(matches!(nested.emit(OrderPlaced { order_id: 1, total: 1 }), Err(OutboxError::Over)));
+        assert!(matches!(committed, Err(OutboxError::NestedStillOpen)), "{committed:?}");
+        assert!(matches!(nested.emit(OrderPlaced { order_id: 1, total: 1 }), Err(OutboxError::Ended)));
         drop(nested);
         assert_eq!(shop.saved().await, (0, 0));
     }
 
-    /// PostgreSQL answers COMMIT of a transaction in which a statement failed with ROLLBACK, and the driver says `Ok`:
-    /// hooks after commit ran for nothing. The others go on after a failed statement.
+    /// PostgreSQL responds to COMMIT of a transaction in which a statement failed with ROLLBACK,
+    /// and the driver says `Ok`: hooks after commit ran for nothing. The others go on after a
+    /// failed statement.
     async fn a_swallowed_error_of_a_statement_is_no_commit_where_the_database_rolls_back(db: &TempDatabase) {
         let shop = Shop::open(db).await;
         for with_event in [false, true] {
@@ -191,7 +195,8 @@ on_every_database! {
         assert_eq!(shop.saved().await, saved);
     }
 
-    /// A nested transaction contains a failed statement: rolled back, the outer one goes on, also on PostgreSQL.
+    /// A nested transaction contains a failed statement: rolled back, the outer one goes on, also
+    /// on PostgreSQL.
     async fn a_failed_statement_in_a_nested_transaction_ends_with_it(db: &TempDatabase) {
         let shop = Shop::open(db).await;
         let tx = shop.outbox.begin().await.unwrap();
@@ -213,7 +218,8 @@ on_every_database! {
         assert_eq!(shop.saved().await, (2, 2));
     }
 
-    /// What ends the transaction behind our back, through the driver's own handle, is found at the commit.
+    /// What ends the transaction behind our back, through the driver's own handle, is found at the
+    /// commit.
     async fn a_lent_transaction_that_was_ended_is_not_committed(db: &TempDatabase) {
         let shop = Shop::open(db).await;
         let tx = shop.outbox.begin().await.unwrap();
@@ -224,7 +230,8 @@ on_every_database! {
         assert_eq!(shop.saved().await, (0, 0));
     }
 
-    /// As above, by SeaORM's nested `begin`: dropped half-way it may roll the whole transaction back, or nothing.
+    /// As above, by SeaORM's nested `begin`: dropped half-way it may roll the whole transaction
+    /// back, or nothing.
     async fn a_lent_transaction_whose_nested_begin_is_dropped_is_committed_whole_or_refused(db: &TempDatabase) {
         let shop = Shop::open(db).await;
         let mut committed = 0;
@@ -259,8 +266,8 @@ on_every_database! {
     }
 }
 
-/// Error 1213 has rolled the whole transaction back on MySQL and MariaDB. When it was swallowed, further statements were
-/// committed one by one: the event was saved, without its row.
+/// Error 1213 has rolled the whole transaction back on MySQL and MariaDB. When it was swallowed,
+/// further statements were committed one by one: the event was saved, without its row.
 async fn the_victim_swallows(db: &TempDatabase) {
     let shop = Shop::open(db).await;
     for total in [1, 2] {
@@ -303,12 +310,12 @@ async fn the_victim_swallows(db: &TempDatabase) {
 
 #[test]
 fn a_deadlock_s_victim_that_swallows_the_error_saves_nothing_on_mariadb() {
-    tell(Database::MariaDb, the_victim_swallows);
+    run_on(Database::MariaDb, the_victim_swallows);
 }
 
 #[test]
 fn a_deadlock_s_victim_that_swallows_the_error_saves_nothing_on_postgres() {
-    tell(Database::Postgres, the_victim_swallows);
+    run_on(Database::Postgres, the_victim_swallows);
 }
 
 /// Tells how many sessions of a database are inside a transaction.

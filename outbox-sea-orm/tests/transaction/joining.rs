@@ -1,5 +1,5 @@
-//! Methods of services that name their outbox and call each other, as people write who come from Spring: one transaction, or a
-//! refusal that says what to write.
+//! Methods of services that name their outbox and call each other, as people write who come from
+//! Spring: one transaction, or a refusal that says what to write.
 
 use crate::shop::{AppError, OrderPlaced, Shop, new_order};
 use async_trait::async_trait;
@@ -186,8 +186,8 @@ impl Orders {
     }
 }
 
-fn is<T: std::fmt::Debug>(answer: &Result<T, AppError>, expected: impl Fn(&OutboxError) -> bool) {
-    assert!(matches!(answer, Err(AppError::Outbox(error)) if expected(error)), "{answer:?}");
+fn is<T: std::fmt::Debug>(result: &Result<T, AppError>, expected: impl Fn(&OutboxError) -> bool) {
+    assert!(matches!(result, Err(AppError::Outbox(error)) if expected(error)), "{result:?}");
 }
 
 on_every_database! {
@@ -263,7 +263,7 @@ on_every_database! {
         let orders = Orders::of(&shop.outbox);
         let tx = shop.outbox.begin().await.unwrap();
         let refused = orders.place(1).await;
-        is(&refused, |error| matches!(error, OutboxError::PassedBy { function: "place" }));
+        is(&refused, |error| matches!(error, OutboxError::CannotJoin { function: "place" }));
         let said = refused.unwrap_err().to_string();
         assert!(said.contains("outbox.transaction(async |tx| ..)") && said.contains("requires_new"), "{said}");
         tx.commit().await.unwrap();
@@ -272,10 +272,10 @@ on_every_database! {
         let tx = shop.outbox.begin().await.unwrap();
         let orders = Arc::new(orders);
         let inner = orders.clone();
-        let answer = tx.transaction::<_, (), DbErr>(move |_| Box::pin(async move {
+        let result = tx.transaction::<_, (), DbErr>(move |_| Box::pin(async move {
             inner.audit.note(1).await.map_err(|error| DbErr::Custom(error.to_string()))
         }));
-        answer.await.unwrap();
+        result.await.unwrap();
         tx.rollback().await.unwrap();
         assert_eq!(shop.saved().await, (5, 3));
     }
@@ -302,16 +302,16 @@ on_every_database! {
         let orders = Orders::of(&shop.outbox);
         orders.audit.note_apart(1).await.unwrap();
         assert_eq!(shop.saved().await, (1, 1), "alone it opens as others do");
-        let answer = orders.apart(0).await;
+        let result = orders.apart(0).await;
         if db.database() == Database::Sqlite {
-            is(&answer, |error| matches!(error, OutboxError::WaitsForItself { function: "note_apart" }));
+            is(&result, |error| matches!(error, OutboxError::SelfDeadlock { function: "note_apart" }));
             assert_eq!(shop.saved().await, (1, 1));
             return;
         }
-        assert!(matches!(answer, Err(AppError::BadTotal)), "{answer:?}");
+        assert!(matches!(result, Err(AppError::BadTotal)), "{result:?}");
         assert_eq!(shop.saved().await, (2, 2));
         let hog = shop.db.begin().await.unwrap();
-        is(&orders.apart(1).await, |error| matches!(error, OutboxError::NoConnectionBeside { function: "note_apart", .. }));
+        is(&orders.apart(1).await, |error| matches!(error, OutboxError::NoSecondConnection { function: "note_apart", .. }));
         hog.rollback().await.unwrap();
         orders.apart(1).await.unwrap();
         assert_eq!(shop.saved().await, (4, 4));

@@ -1,4 +1,4 @@
-//! Requests that are answered once.
+//! Requests that are processed once.
 
 use crate::shop::{AppError, OrderPlaced, Shop, new_order};
 use outbox_sea_orm::{Responded, prelude::*};
@@ -10,20 +10,20 @@ use tests::{
 };
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-struct Answer {
+struct Receipt {
     order: i64,
     rate: f64,
 }
 
-/// Places an order, which answers with its id.
-async fn place(tx: &OutboxTransaction, total: i64) -> Result<Answer, AppError> {
+/// Places an order, and gives a receipt with its id.
+async fn place(tx: &OutboxTransaction, total: i64) -> Result<Receipt, AppError> {
     let order = new_order(total).insert(tx).await?;
     tx.emit(OrderPlaced::from(&order))?;
-    if total <= 0 { Err(AppError::BadTotal) } else { Ok(Answer { order: order.id, rate: 0.5 }) }
+    if total <= 0 { Err(AppError::BadTotal) } else { Ok(Receipt { order: order.id, rate: 0.5 }) }
 }
 
 on_every_database! {
-    async fn a_repeat_gets_the_answer_of_the_first_time_and_does_nothing(db: &TempDatabase) {
+    async fn a_repeat_gets_the_first_response_and_does_nothing(db: &TempDatabase) {
         let shop = Shop::open(db).await;
         let respond = async |key: &str, total: i64| shop.outbox.respond_once(key, async |tx| place(tx, total).await).await;
         // What fails leaves the key free.
@@ -38,25 +38,25 @@ on_every_database! {
         // Another type is told, and nothing is done.
         let other_type = shop.outbox.respond_once("a", async |_| Ok::<i64, AppError>(1)).await;
         match other_type {
-            Err(AppError::Outbox(OutboxError::Answer { dedup_key, problem })) => {
+            Err(AppError::Outbox(OutboxError::Response { dedup_key, problem })) => {
                 assert!(dedup_key == "a" && problem.contains("of another type"), "{problem}");
             }
             other => panic!("{other:?}"),
         }
     }
 
-    async fn of_many_at_once_one_does_the_work_and_all_get_its_answer(db: &TempDatabase) {
+    async fn of_many_at_once_one_does_the_work_and_all_get_its_response(db: &TempDatabase) {
         let shop = Shop::open(db).await;
         let respond = async || shop.outbox.respond_once("same", async |tx| place(tx, 7).await).await;
         let all = tokio::join!(respond(), respond(), respond(), respond());
-        let all = [all.0, all.1, all.2, all.3].map(|answer| answer.unwrap());
-        assert_eq!(all.iter().filter(|answer| answer.is_first()).count(), 1, "{all:?}");
-        let answers = all.map(Responded::into_inner);
-        assert!(answers.iter().all(|answer| *answer == answers[0]), "{answers:?}");
+        let all = [all.0, all.1, all.2, all.3].map(|response| response.unwrap());
+        assert_eq!(all.iter().filter(|response| response.is_first()).count(), 1, "{all:?}");
+        let responses = all.map(Responded::into_inner);
+        assert!(responses.iter().all(|response| *response == responses[0]), "{responses:?}");
         assert_eq!(shop.orders().await, 1);
     }
 
-    async fn an_answer_is_gone_with_its_key_and_an_event_s_key_is_no_answer(db: &TempDatabase) {
+    async fn a_response_is_gone_with_its_key_and_an_event_s_key_is_no_response(db: &TempDatabase) {
         let shop = Shop::open(db).await;
         let tx = shop.outbox.begin().await.unwrap();
         tx.emit_with(OrderPlaced { order_id: 1, total: 1 }, outbox_sea_orm::EnqueueOptions::new().dedup_key("event")).unwrap();
@@ -70,13 +70,13 @@ on_every_database! {
         assert!(respond("event").await.unwrap().is_first(), "that of the event too");
     }
 
-    async fn an_answer_that_cannot_be_kept_is_refused_and_nothing_is_done(db: &TempDatabase) {
+    async fn a_response_that_cannot_be_saved_is_refused_and_nothing_is_done(db: &TempDatabase) {
         let shop = Shop::open(db).await;
         let refused = async |key: &str, rate: f64, text: String| {
-            let answer = (Answer { order: 1, rate }, text);
-            let placed = shop.outbox.respond_once(key, async |tx| place(tx, 7).await.map(|_| answer)).await;
+            let response = (Receipt { order: 1, rate }, text);
+            let placed = shop.outbox.respond_once(key, async |tx| place(tx, 7).await.map(|_| response)).await;
             match placed {
-                Err(AppError::Outbox(OutboxError::Answer { problem, .. })) => problem,
+                Err(AppError::Outbox(OutboxError::Response { problem, .. })) => problem,
                 other => panic!("{other:?}"),
             }
         };

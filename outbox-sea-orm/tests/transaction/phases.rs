@@ -11,7 +11,7 @@ use std::{
     time::Duration,
 };
 use tests::{
-    databases::{Database, TempDatabase, tell},
+    databases::{Database, TempDatabase, run_on},
     on_every_database, wait_until,
 };
 use tokio::sync::mpsc;
@@ -184,7 +184,8 @@ on_every_database! {
     }
 }
 
-/// Events are heard and written in the order of their emission, whichever handle took them; a nested rollback takes its own.
+/// Events are heard and written in the order of their emission, whichever handle took them; a
+/// nested rollback takes its own.
 #[test]
 fn events_keep_the_order_of_their_emission_across_handles() {
     on_sqlite(async |db| {
@@ -231,7 +232,7 @@ fn events_keep_the_order_of_their_emission_across_handles() {
 
 /// Runs on one database: what follows a commit does not depend on it.
 fn on_sqlite(story: impl AsyncFnOnce(&TempDatabase)) {
-    tell(Database::Sqlite, story);
+    run_on(Database::Sqlite, story);
 }
 
 #[test]
@@ -319,7 +320,7 @@ fn listeners_go_on_when_the_caller_of_commit_is_gone() {
 /// A connection that is gone when COMMIT is sent: nobody knows whether it was done.
 #[test]
 fn a_commit_on_a_lost_connection_has_an_unknown_outcome() {
-    tell(Database::Postgres, async |db: &TempDatabase| {
+    run_on(Database::Postgres, async |db: &TempDatabase| {
         let shop = Shop::open(db).await;
         let tx = shop.outbox.begin().await.unwrap();
         new_order(1).insert(&tx).await.unwrap();
@@ -345,7 +346,7 @@ fn a_commit_on_a_lost_connection_has_an_unknown_outcome() {
 
 #[test]
 fn a_deferred_constraint_that_fails_at_commit_is_a_rollback() {
-    tell(Database::Postgres, async |db: &TempDatabase| {
+    run_on(Database::Postgres, async |db: &TempDatabase| {
         let shop = Shop::open(db).await;
         let unique = "ALTER TABLE shop_order ADD CONSTRAINT one_a_total UNIQUE (total) DEFERRABLE INITIALLY DEFERRED";
         shop.db.execute_unprepared(unique).await.unwrap();

@@ -2,7 +2,8 @@
 
 use std::{future::poll_fn, pin::pin, task::Poll};
 
-/// Polls a future at most so many times, each time when it asks to be, and drops it; gives what it made, if it did.
+/// Polls a future at most so many times, each time when it asks to be, and drops it; gives what it
+/// made, if it did.
 pub(crate) async fn polled<F: Future>(future: F, mut times: usize) -> Option<F::Output> {
     let mut future = pin!(future);
     poll_fn(|cx| {

@@ -1,4 +1,4 @@
-//! Rows one by one, and what else the transaction's one connection is asked meanwhile.
+//! Rows one by one, and other statements on the transaction's one connection meanwhile.
 
 use crate::shop::{OrderPlaced, Shop, new_order, order, place};
 use futures_util::TryStreamExt;
@@ -13,7 +13,8 @@ use tests::{databases::TempDatabase, on_every_database};
 /// Long enough for a busy machine; what waits for itself waits longer.
 const SOON: Duration = Duration::from_secs(20);
 
-/// Makes sure that a statement is refused; one that waits for the stream that waits for it says nothing.
+/// Makes sure that a statement is refused; one that waits for the stream that waits for it says
+/// nothing.
 async fn is_refused<T, E: Into<DbErr>>(what: &str, statement: impl Future<Output = Result<T, E>>) {
     let said = match tokio::time::timeout(SOON, statement).await {
         Ok(Ok(_)) => format!("{what} ran inside of a stream"),

@@ -19,11 +19,11 @@ const LEASE: Duration = Duration::from_millis(1_500);
 const ENDS_WITHIN: Duration = Duration::from_secs(10);
 
 /// A database, how many bookings are placed at the start, and where the process stops.
-type Part = (String, u32, Option<(String, u64)>);
+type BookingConfig = (String, u32, Option<(String, u64)>);
 
 #[tokio::main(worker_threads = 2)]
 async fn main() {
-    let (url, places, stops_at): Part =
+    let (url, places, stops_at): BookingConfig =
         serde_json::from_str(&std::env::args().nth(1).unwrap()).unwrap();
     if let Some((point, nth)) = &stops_at {
         stop::at(point, *nth);
@@ -46,8 +46,10 @@ async fn main() {
         .start()
         .await
         .unwrap();
-    let consumer =
-        Consumer::new("invoices", &outbox).handlers(invoices).lease(LEASE).subscribe(subscriber);
+    let consumer = Consumer::builder("invoices", &outbox)
+        .handlers(invoices)
+        .lease(LEASE)
+        .subscribe(subscriber);
     let consumer = consumer.start().await.unwrap();
     let sagas = Sagas::builder(&outbox)
         .register(Confirmation::saga())

@@ -1,5 +1,5 @@
-//! Bookings as somebody writes them who comes from Spring: services with fields that call each other, a handler and a saga that
-//! call services. Nobody passes a transaction on.
+//! Bookings as a user of Spring writes them: services with fields that call each other, a handler
+//! and a saga that call services. None of them passes a transaction on.
 
 use outbox_sea_orm::{prelude::*, saga::SagasError};
 use sea_orm::{
@@ -60,7 +60,7 @@ pub(crate) struct BookingPlaced {
     booking: i64,
 }
 
-/// Writes down what happens.
+/// Records what happens.
 pub(crate) struct Audit {
     outbox: Outbox,
 }
@@ -79,7 +79,7 @@ impl Audit {
     }
 }
 
-/// Counts what is left.
+/// Counts the remaining stock.
 pub(crate) struct Stock {
     outbox: Outbox,
     audit: Arc<Audit>,
@@ -131,7 +131,7 @@ pub(crate) struct Bookings {
 }
 
 impl Bookings {
-    /// Three services deep; what fails last takes all of it back.
+    /// Three services deep; the failure of the last one rolls all of it back.
     #[transactional_outbox(tx = self.outbox)]
     pub(crate) async fn place(&self, customer: &str) -> Result<i64, BookingError> {
         let new = booking::ActiveModel {
@@ -194,7 +194,7 @@ impl Services {
     }
 }
 
-/// Confirms a booking, or cancels it where nothing is left.
+/// Confirms a booking, or cancels it where the stock is empty.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Confirmation {
     booking: i64,

@@ -1,11 +1,11 @@
-//! A process to be killed that carries the sagas of a database.
+//! A process to be killed that runs the sagas of a database.
 #![expect(clippy::print_stdout, reason = "its lines are what the test waits for")]
 #![expect(
     clippy::unwrap_used,
     reason = "a tool of tests: what goes wrong ends it, and the test shows it"
 )]
 
-#[path = "../../tests/story/stage/event.rs"]
+#[path = "../../tests/story/support/event.rs"]
 mod event;
 #[path = "../../tests/story/sagas/orders.rs"]
 mod orders;
@@ -23,21 +23,21 @@ const ENDS_WITHIN: Duration = Duration::from_secs(10);
 
 #[tokio::main(worker_threads = 2)]
 async fn main() -> ExitCode {
-    let part: Coordinating = serde_json::from_str(&std::env::args().nth(1).unwrap()).unwrap();
-    if let Some((point, nth)) = &part.stops_at {
+    let config: Coordinating = serde_json::from_str(&std::env::args().nth(1).unwrap()).unwrap();
+    if let Some((point, nth)) = &config.stops_at {
         stop::at(point, *nth);
     }
-    // The bugs of the saga are part of the story, and told by it.
+    // The test expects the panics of the saga: no message for them.
     std::panic::set_hook(Box::new(|_| ()));
     let mut asked_to_end = signal(SignalKind::terminate()).unwrap();
-    let mut options = ConnectOptions::new(&part.url);
+    let mut options = ConnectOptions::new(&config.url);
     options.sqlx_logging(false);
     let outbox = Outbox::builder(Database::connect(options).await.unwrap())
         .source("story")
         .build()
         .await
         .unwrap();
-    let lease = Duration::from_millis(part.lease_ms);
+    let lease = Duration::from_millis(config.lease_ms);
     let sagas = Sagas::builder(&outbox)
         .register(place_order())
         .lease(lease)

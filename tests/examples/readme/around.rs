@@ -1,4 +1,4 @@
-//! What the README says around the quickstart.
+//! The README's code around the quickstart.
 
 use outbox_sea_orm::prelude::*;
 use sea_orm::{ActiveModelTrait, ActiveValue::Set, Database};
@@ -9,7 +9,7 @@ use super::{
     Done,
     shop::{AppError, ReceiptSent, receipt},
 };
-use outbox_sea_orm::operator::AdminStore;
+use outbox_sea_orm::admin::AdminStore;
 
 #[derive(Debug, Serialize, Deserialize, OutboxEvent)]
 #[outbox(type = "order.placed", topic = "orders")]
@@ -38,7 +38,7 @@ pub(crate) async fn tested() -> Done {
     Ok(())
 }
 
-pub(crate) async fn ended(relay: Relay, consumer: ConsumerHandle, sagas: Sagas) -> Done {
+pub(crate) async fn ended(relay: Relay, consumer: Consumer, sagas: Sagas) -> Done {
     let within = Duration::from_secs(10);
     tokio::signal::ctrl_c().await?;
     let (relay, consumer, sagas) =

@@ -1,4 +1,5 @@
-//! The README's code, so that it compiles: each of its blocks stands in here, as a test of `workspace` makes sure.
+//! The README's code, so that it compiles: a test of `workspace` checks that each of its blocks is
+//! here.
 #![expect(clippy::print_stdout, unreachable_pub, reason = "as the README says it")]
 
 mod around;
@@ -7,7 +8,7 @@ mod saga;
 mod shop;
 
 use outbox_http::{HttpPublisher, HttpReceiver};
-use outbox_sea_orm::operator::{AdminStore, Decision, LetterFilter, redrive_all};
+use outbox_sea_orm::admin::{AdminStore, DeadLetterFilter, OperatorNote, redrive_all};
 use outbox_sea_orm::{prelude::*, transport::Memory};
 use sea_orm::{
     ActiveModelTrait, ActiveValue::Set, DatabaseConnection, IntoActiveModel, TransactionTrait,
@@ -62,8 +63,9 @@ async fn receiving(
 
     let (router, subscriber) =
         HttpReceiver::builder().path("/events").verify("whsec_...").build()?;
-    let consumer =
-        Consumer::new("receipts", &outbox).on("send-receipt", send_receipt).subscribe(subscriber);
+    let consumer = Consumer::builder("receipts", &outbox)
+        .on("send-receipt", send_receipt)
+        .subscribe(subscriber);
     let consumer = consumer.start().await?;
     axum::serve(listener, router).with_graceful_shutdown(stopped).await?; // `stopped` first, then the consumer
     drop(consumer);
@@ -131,20 +133,18 @@ async fn phases(db: DatabaseConnection, tx: &OutboxTransaction) -> Done {
 async fn all(outbox: &Outbox) -> Done {
     let relay =
         Relay::builder(outbox).route("here", topic("orders"), Memory::channel().0).start().await?;
-    let consumer = Consumer::new("here", outbox).subscribe(Memory::channel().1).start().await?;
+    let consumer = Consumer::builder("here", outbox).subscribe(Memory::channel().1).start().await?;
     let sagas = saga::started(outbox).await?;
     around::ended(relay, consumer, sagas).await
 }
 
 async fn letters(outbox: &Outbox) -> Done {
-    let undecided = outbox.dead_letters(&LetterFilter::all().topic("orders"), None, 20).await?;
-    println!("{} letters, the first: {:?}", undecided.len(), undecided.first());
+    let orders = DeadLetterFilter::all().topic("orders");
+    let unresolved = outbox.dead_letters(&orders, None, 20).await?;
+    println!("{} letters, the first: {:?}", unresolved.len(), unresolved.first());
 
-    let why = Decision::new("ann", "billing is repaired");
-    redrive_all(outbox, &LetterFilter::all().topic("orders"), &why, |progress| {
-        println!("{progress:?}")
-    })
-    .await?;
+    let why = OperatorNote::new("ann", "billing is repaired");
+    redrive_all(outbox, &orders, &why, |progress| println!("{progress:?}")).await?;
     Ok(())
 }
 

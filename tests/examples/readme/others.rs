@@ -42,7 +42,7 @@ struct PaymentDeclined {
 
 #[saga(name = "checkout")]
 impl Checkout {
-    #[step(ask = "payments", reply = PaymentCaptured, reject = PaymentDeclined, timeout = "30s", compensate = refund)]
+    #[step(remote = "payments", reply = PaymentCaptured, reject = PaymentDeclined, timeout = "30s", compensate = refund)]
     async fn charge(&mut self, _cx: &StepContext) -> Result<Charge, StepError> {
         Ok(Charge { order_id: self.order_id, cents: self.cents })
     }
@@ -71,8 +71,11 @@ pub(crate) async fn orders(outbox: Outbox, subscriber: impl Subscriber) -> super
         .reply_to("checkout.answers")
         .start()
         .await?;
-    let consumer =
-        Consumer::new("checkout", &outbox).replies(&sagas).subscribe(subscriber).start().await?;
+    let consumer = Consumer::builder("checkout", &outbox)
+        .replies(&sagas)
+        .subscribe(subscriber)
+        .start()
+        .await?;
     drop(consumer);
     Ok(())
 }
@@ -92,13 +95,13 @@ pub(crate) async fn over_rabbitmq(outbox: Outbox, url: &str) -> super::Done {
         .await?;
     let answers = AmqpSubscriber::new(url, "checkout")?.declare(topology); // in payments: the queue `payments`, and `on_command`
     let consumer =
-        Consumer::new("checkout", &outbox).replies(&sagas).subscribe(answers).start().await?;
+        Consumer::builder("checkout", &outbox).replies(&sagas).subscribe(answers).start().await?;
     drop((relay, consumer));
     Ok(())
 }
 
-pub(crate) fn payments(outbox: &Outbox) -> Consumer<Outbox> {
-    Consumer::new("payments", outbox)
+pub(crate) fn payments(outbox: &Outbox) -> ConsumerBuilder<Outbox> {
+    Consumer::builder("payments", outbox)
         .on_command("charge", charge)
         .commands_from("shop", "checkout.answers")
 }

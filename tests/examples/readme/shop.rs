@@ -1,4 +1,4 @@
-//! What the README takes for granted.
+//! The types that the README's code uses.
 
 use super::OrderPlaced;
 use outbox_sea_orm::prelude::*;

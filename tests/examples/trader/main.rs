@@ -1,4 +1,5 @@
-//! A process to be killed: one side of the trips, with its relay, its consumer, and its sagas where it carries them.
+//! A process to be killed: one side of the trips, with its relay, its consumer, and its sagas where
+//! it runs them.
 #![expect(clippy::print_stdout, reason = "its lines are what the test waits for")]
 #![expect(
     clippy::unwrap_used,
@@ -20,7 +21,7 @@ use sea_orm::{ConnectOptions, Database};
 use std::{process::ExitCode, time::Duration};
 use tests::servers::rabbitmq;
 use tokio::signal::unix::{SignalKind, signal};
-use trip::{ANSWERS, Role, Trip};
+use trip::{REPLIES, Role, Trip};
 use wire::Disturbed;
 
 /// How long a shutdown may take after SIGTERM.
@@ -30,12 +31,12 @@ const ENDS_WITHIN: Duration = Duration::from_secs(10);
 async fn main() -> ExitCode {
     let role: Role = serde_json::from_str(&std::env::args().nth(1).unwrap()).unwrap();
     fastrand::seed(role.seed);
-    // The bugs of the handlers are part of the story, and told by it.
+    // The test expects the panics of the handlers: no message for them.
     std::panic::set_hook(Box::new(|_| ()));
     let mut asked_to_end = signal(SignalKind::terminate()).unwrap();
     let mut options = ConnectOptions::new(&role.url);
     options.sqlx_logging(false);
-    let source = if role.carries { "/orders" } else { "/others" };
+    let source = if role.drives_sagas { "/orders" } else { "/participants" };
     let outbox = Outbox::builder(Database::connect(options).await.unwrap())
         .source(source)
         .build()
@@ -61,12 +62,12 @@ async fn main() -> ExitCode {
 
     let subscriber = AmqpSubscriber::new(rabbitmq::shared_url(), &role.receives).unwrap();
     let subscriber = subscriber.declare(topology(&role.receives)).build().unwrap();
-    let consumer = Consumer::new("trips", &outbox).subscribe(subscriber).lease(lease);
+    let consumer = Consumer::builder("trips", &outbox).subscribe(subscriber).lease(lease);
     let consumer = consumer.retry(
         RetryPolicy::attempts(60, Duration::from_millis(5)).max_backoff(Duration::from_millis(50)),
     );
-    let sagas = if role.carries {
-        let sagas = Sagas::builder(&outbox).register(Trip::saga()).reply_to(ANSWERS).lease(lease);
+    let sagas = if role.drives_sagas {
+        let sagas = Sagas::builder(&outbox).register(Trip::saga()).reply_to(REPLIES).lease(lease);
         Some(sagas.poll(Duration::from_millis(100)).start().await.unwrap())
     } else {
         None
@@ -76,7 +77,7 @@ async fn main() -> ExitCode {
         None => consumer
             .on_command("book", on_book)
             .on_command("cancel", on_cancel)
-            .commands_from("/orders", ANSWERS),
+            .commands_from("/orders", REPLIES),
     };
     let consumer = consumer.start().await.unwrap();
     println!("up");

@@ -1,17 +1,17 @@
-//! What the others do, and how it fails.
+//! The participants' handlers, and their failures.
 
 use crate::trip::{BOOKED, Book, Booked, Cancel, Full};
 use outbox_sea_orm::prelude::*;
 use sea_orm::ConnectionTrait;
 
-/// Books, and refuses, fails or panics at times.
+/// Ledgers, and at times rejects, fails or panics.
 pub(crate) async fn on_book(command: Book, cx: &HandlerContext) -> Result<(), HandlerError> {
     let (_, amount) = BOOKED.into_iter().find(|(what, _)| *what == command.what).unwrap();
     write(cx, &command.trip, &command.what, amount).await?;
     match fastrand::u8(..100) {
-        // What was written goes with the refusal.
+        // The rejection rolls the write back.
         0..5 if command.what == "seat" => Ok(cx.reject(Full { reason: "no seat".into() })?),
-        0..5 => Ok(cx.refuse("fully booked")?),
+        0..5 => Ok(cx.reject_with_reason("fully booked")?),
         5..12 => Err(HandlerError::retry("not this time")),
         12..15 => panic!("a bug"),
         _ if command.what == "seat" => Ok(cx.reply(Booked { amount })?),
@@ -19,12 +19,12 @@ pub(crate) async fn on_book(command: Book, cx: &HandlerContext) -> Result<(), Ha
     }
 }
 
-/// Takes back what was booked.
+/// Cancels a booking.
 pub(crate) async fn on_cancel(command: Cancel, cx: &HandlerContext) -> Result<(), HandlerError> {
     let (_, amount) = BOOKED.into_iter().find(|(what, _)| *what == command.what).unwrap();
     write(cx, &command.trip, &format!("cancel {}", command.what), -amount).await?;
     match fastrand::u8(..100) {
-        0..5 => Ok(cx.refuse("not now")?),
+        0..5 => Ok(cx.reject_with_reason("not now")?),
         5..12 => Err(HandlerError::retry("not this time")),
         _ => Ok(()),
     }

@@ -1,4 +1,4 @@
-//! The wire between the services.
+//! The faulty network between the services.
 
 use async_trait::async_trait;
 use outbox_amqp::AmqpPublisher;
@@ -11,7 +11,8 @@ use std::{
     time::Duration,
 };
 
-/// A publisher that loses, delays and repeats, by a seed; what comes after what was delayed overtakes it.
+/// A publisher that loses, delays and repeats messages, by a seed; later messages overtake delayed
+/// ones.
 pub(crate) struct Disturbed {
     to: Arc<AmqpPublisher>,
     chance: Mutex<fastrand::Rng>,

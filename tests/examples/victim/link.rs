@@ -1,4 +1,4 @@
-//! A line of text to a destination in another process, and a line back.
+//! A publisher to a destination in another process: a line of JSON there, and a line back.
 
 use crate::wire::{Answer, Sent};
 use async_trait::async_trait;
@@ -27,8 +27,8 @@ pub(crate) struct Link {
 
 impl Link {
     async fn exchange(&self, messages: &[Message]) -> io::Result<Vec<Answer>> {
-        let rested = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
-        let mut link = match rested {
+        let pooled = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        let mut link = match pooled {
             Some(link) => link,
             None => BufReader::new(TcpStream::connect(self.to).await?),
         };
@@ -61,8 +61,8 @@ impl Publisher for Link {
     async fn publish_batch(&self, batch: &mut Batch) {
         match self.exchange(&batch.messages()).await {
             Ok(answers) => {
-                let verdicts = answers.into_iter().map(Answer::verdict).enumerate();
-                verdicts.for_each(|(place, verdict)| batch.done(place, verdict));
+                let outcomes = answers.into_iter().map(Answer::into_outcome).enumerate();
+                outcomes.for_each(|(index, outcome)| batch.done(index, outcome));
             }
             Err(error) => batch.rest(|| Err(PublishError::unavailable(error.to_string()))),
         }

@@ -1,13 +1,13 @@
 //! Stops the process at a fault point, for ever.
 
-use outbox_sea_orm::runtime::fault::{FaultPoint, install};
+use outbox_sea_orm::runtime::fault::{FaultPoint, install_hook};
 use std::sync::{
     OnceLock,
     atomic::{AtomicBool, AtomicU64, Ordering},
 };
 
 static POINT: OnceLock<FaultPoint> = OnceLock::new();
-/// Reaches that are still let pass, and the one that is not.
+/// Reaches that still pass, and the one that does not.
 static LEFT: AtomicU64 = AtomicU64::new(0);
 static STOPPED: AtomicBool = AtomicBool::new(false);
 
@@ -17,7 +17,7 @@ pub(crate) fn at(point: &str, nth: u64) {
         FaultPoint::ALL.into_iter().chain(FaultPoint::OF_SAGAS).find(|p| format!("{p:?}") == point);
     POINT.set(named.unwrap()).unwrap();
     LEFT.store(nth, Ordering::SeqCst);
-    install(reached);
+    install_hook(reached);
 }
 
 fn reached(point: FaultPoint) {
@@ -26,7 +26,7 @@ fn reached(point: FaultPoint) {
         STOPPED.store(true, Ordering::SeqCst);
         println!("reached {point:?}");
     }
-    // Whatever comes to a point after that stops too, until the process is killed.
+    // Every later reach of a point stops too, until the process is killed.
     while STOPPED.load(Ordering::SeqCst) {
         std::thread::park();
     }

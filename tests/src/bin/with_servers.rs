@@ -15,8 +15,8 @@ use tokio::{
     time::{Duration, sleep},
 };
 
-/// How often the command is looked at; it runs for minutes.
-const LOOK: Duration = Duration::from_millis(50);
+/// How often the command is polled; it runs for minutes.
+const POLL_INTERVAL: Duration = Duration::from_millis(50);
 
 #[tokio::main(flavor = "current_thread")]
 #[expect(clippy::print_stderr, reason = "a program of the command line")]
@@ -77,7 +77,7 @@ async fn ended(mut child: Child) -> std::io::Result<ExitStatus> {
         tokio::select! {
             _ = terminate.recv() => drop(kill_process(id, Signal::TERM)),
             _ = interrupt.recv() => (),
-            () = sleep(LOOK) => (),
+            () = sleep(POLL_INTERVAL) => (),
         }
     }
 }

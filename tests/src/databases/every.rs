@@ -1,4 +1,4 @@
-//! One story, told on every database.
+//! One test, run on every database.
 
 use super::{Database, TempDatabase};
 
@@ -18,38 +18,38 @@ use super::{Database, TempDatabase};
 /// ```
 #[macro_export]
 macro_rules! on_every_database {
-    ($($(#[$attribute:meta])* async fn $name:ident($db:ident: $given:ty) $(-> $answer:ty)? $story:block)+) => {$(
+    ($($(#[$attribute:meta])* async fn $name:ident($db:ident: $given:ty) $(-> $answer:ty)? $body:block)+) => {$(
         $(#[$attribute])*
-        async fn $name($db: $given) $(-> $answer)? $story
+        async fn $name($db: $given) $(-> $answer)? $body
 
         mod $name {
             #[test]
             fn sqlite() $(-> $answer)? {
-                $crate::databases::tell($crate::databases::Database::Sqlite, super::$name)
+                $crate::databases::run_on($crate::databases::Database::Sqlite, super::$name)
             }
 
             #[test]
             fn postgres() $(-> $answer)? {
-                $crate::databases::tell($crate::databases::Database::Postgres, super::$name)
+                $crate::databases::run_on($crate::databases::Database::Postgres, super::$name)
             }
 
             #[test]
             fn mariadb() $(-> $answer)? {
-                $crate::databases::tell($crate::databases::Database::MariaDb, super::$name)
+                $crate::databases::run_on($crate::databases::Database::MariaDb, super::$name)
             }
         }
     )+};
 }
 
-/// Runs one story on one new database, in a runtime of two threads.
+/// Runs one test on one new database, in a runtime of two threads.
 ///
 /// # Panics
-/// When the story does.
-pub fn tell<T>(database: Database, story: impl AsyncFnOnce(&TempDatabase) -> T) -> T {
+/// When the test does.
+pub fn run_on<T>(database: Database, test: impl AsyncFnOnce(&TempDatabase) -> T) -> T {
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
     runtime.expect("a runtime can be made").block_on(async {
         let db = TempDatabase::create(database).await;
-        story(&db).await
+        test(&db).await
     })
 }

@@ -9,7 +9,7 @@ use std::{env, thread, time::Duration};
 use tempfile::TempDir;
 
 #[doc(hidden)]
-pub use every::tell;
+pub use every::run_on;
 pub use sessions::{open_transactions, waiting_for_locks};
 
 /// How long a database may take to go away when its test has ended.
@@ -63,7 +63,8 @@ pub(crate) fn server_url(variable: &str, usual: &str) -> String {
     server
 }
 
-/// A database with a random name, empty at first. Dropped, it is dropped on its server too, with whoever is connected.
+/// A database with a random name, empty at first. Dropped, it is dropped on its server too, and its
+/// sessions are ended.
 #[derive(Debug)]
 pub struct TempDatabase {
     database: Database,
@@ -77,7 +78,7 @@ impl TempDatabase {
     /// Creates one.
     ///
     /// # Panics
-    /// When the shared server does not answer; the message says where it was looked for.
+    /// When the shared server does not answer; the message has its address.
     pub async fn create(database: Database) -> Self {
         let name = format!("outbox_test_{:016x}", fastrand::u64(..));
         let Some(server) = database.server_url() else {

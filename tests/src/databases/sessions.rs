@@ -1,4 +1,4 @@
-//! What other sessions of a database are doing, by what its server tells.
+//! The state of other sessions of a database, as its server reports it.
 
 use sea_orm::{ConnectionTrait, DatabaseConnection, DbBackend, DbErr, Statement};
 use std::collections::HashSet;
@@ -6,16 +6,17 @@ use std::collections::HashSet;
 /// Counts the sessions of the connection's database that wait for a lock of another. SQLite has no such sessions: 0.
 ///
 /// # Panics
-/// When the server does not tell.
+/// When the server does not report them.
 pub async fn waiting_for_locks(connection: &DatabaseConnection) -> usize {
     let postgres = "wait_event_type = 'Lock'";
     counted(connection, postgres, |transaction| transaction.contains("\nLOCK WAIT ")).await
 }
 
-/// Counts the other sessions of the connection's database that are inside a transaction. SQLite tells nothing: 0.
+/// Counts the other sessions of the connection's database that are inside a transaction. SQLite
+/// reports none: 0.
 ///
 /// # Panics
-/// When the server does not tell.
+/// When the server does not report them.
 pub async fn open_transactions(connection: &DatabaseConnection) -> usize {
     let postgres =
         "pid <> pg_backend_pid() AND xact_start IS NOT NULL AND backend_type = 'client backend'";
@@ -44,8 +45,8 @@ async fn on_postgres(connection: &DatabaseConnection, condition: &str) -> Result
     Ok(usize::try_from(count).unwrap_or(0))
 }
 
-/// Asks the storage engine for its report: the tables of `information_schema` about it are a copy that is not made anew
-/// as long as anybody looks more often than ten times a second.
+/// Queries the storage engine's report: its tables in `information_schema` are a copy that is not
+/// refreshed while it is queried more often than ten times a second.
 async fn on_mariadb(
     connection: &DatabaseConnection,
     counts: fn(&str) -> bool,

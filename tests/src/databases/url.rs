@@ -1,4 +1,4 @@
-//! What is done to the URL of a database.
+//! Changes to the URL of a database.
 
 /// Splits a URL before and after its path: scheme, user and host; path and what follows it.
 fn split(url: &str) -> (&str, &str) {

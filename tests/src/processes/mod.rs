@@ -27,10 +27,10 @@ const KILLED_WITHIN: Duration = Duration::from_secs(10);
 /// When it is not built: `tests/run` builds all of them before the tests, `cargo test -p tests` alone does not.
 #[must_use]
 pub fn program(name: &str) -> Command {
-    let told = ["CARGO_BIN_EXE_", "NEXTEST_BIN_EXE_"]
+    let from_env = ["CARGO_BIN_EXE_", "NEXTEST_BIN_EXE_"]
         .iter()
         .find_map(|prefix| env::var_os(format!("{prefix}{name}")));
-    let built = told
+    let built = from_env
         .map(PathBuf::from)
         .into_iter()
         .chain(beside_this_program(name))
@@ -217,8 +217,8 @@ impl Process {
 
     /// Sends it alone a signal, unless it has ended.
     pub fn signal(&mut self, signal: Signal) {
-        // A child that was not reaped keeps its id, so that the signal cannot reach a stranger. An error means that it
-        // has just ended.
+        // A child that was not reaped keeps its id, so that the signal cannot reach another
+        // process. An error means that it has just ended.
         if self.is_running() {
             let _ = kill_process(self.pid(), signal);
         }
@@ -241,14 +241,14 @@ impl Process {
 }
 
 impl Process {
-    /// Says what it said last, for whoever looks into the failure of a test.
-    fn tell(&mut self) {
+    /// Prints the last lines of the process, for the output of a failed test.
+    fn print_last_lines(&mut self) {
         while let Ok(line) = self.lines.try_recv() {
             self.seen.push(line);
         }
         let last = self.seen.len().saturating_sub(LAST_LINES);
         let text = format!("--- {} said last:\n{}\n---\n", self.name, self.seen[last..].join("\n"));
-        // Where it cannot be written, nobody looks.
+        // An error leaves the output without these lines, and the test fails all the same.
         let _ = std::io::Write::write_all(&mut std::io::stderr(), text.as_bytes());
     }
 }
@@ -257,7 +257,7 @@ impl Drop for Process {
     fn drop(&mut self) {
         self.kill_at_once();
         if thread::panicking() {
-            self.tell();
+            self.print_last_lines();
         }
     }
 }

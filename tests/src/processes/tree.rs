@@ -68,7 +68,7 @@ pub(super) fn thaw(root: Pid) {
     signal_all(&all, Signal::CONT);
 }
 
-/// Sends each a signal; one that has just ended has no need of it.
+/// Sends each a signal, and ignores those that have just ended.
 pub(super) fn signal_all(processes: &[Pid], signal: Signal) {
     for &process in processes {
         let _ = kill_process(process, signal);

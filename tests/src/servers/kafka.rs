@@ -1,6 +1,6 @@
 //! A private Kafka: nisshi, a broker in one program that keeps topics, groups and idempotent producers over a SIGKILL.
 
-use super::{Place, Probe, Recipe, Server};
+use super::{Probe, Recipe, Server, ServerHome};
 use rustix::process::Signal;
 use std::{env, path::PathBuf, process::Command};
 
@@ -12,7 +12,7 @@ const HELLO: &[u8] = &[0, 0, 0, 10, 0, 18, 0, 0, 0, 0, 0, 1, 0xff, 0xff];
 
 static RECIPE: Recipe = Recipe {
     name: "Kafka (nisshi)",
-    // The program lies in the cache of whoever runs the tests, where nobody else may look.
+    // The program lies in the cache of the user who runs the tests, which other users cannot read.
     account: "root",
     prepare: |_| Vec::new(),
     serve,
@@ -25,7 +25,7 @@ static RECIPE: Recipe = Recipe {
     stop: Signal::TERM,
 };
 
-/// Starts one that keeps what it has, in a file of SQLite where it is started.
+/// Starts one that stores its records, in a file of SQLite in its folder.
 ///
 /// # Panics
 /// When it is not installed or does not start.
@@ -33,7 +33,7 @@ pub async fn start() -> Server {
     Server::launch(&RECIPE, &["--storage-engine", "sqlite://kafka.db"]).await
 }
 
-/// Starts one that keeps nothing, and is quicker for it.
+/// Starts one that keeps its records in memory, and is faster for it.
 ///
 /// # Panics
 /// When it is not installed or does not start.
@@ -51,9 +51,9 @@ pub fn shared_url() -> String {
     crate::databases::server_url("OUTBOX_TEST_KAFKA_URL", "kafka://127.0.0.1:9092")
 }
 
-fn serve(place: &Place) -> Vec<Command> {
+fn serve(home: &ServerHome) -> Vec<Command> {
     let mut command = Command::new(program());
-    let at = format!("tcp://127.0.0.1:{}", place.port());
+    let at = format!("tcp://127.0.0.1:{}", home.port());
     command.args(["broker", "--listener-url", &at, "--advertised-listener-url", &at]).args([
         "--group-initial-rebalance-delay",
         "0s",
@@ -81,9 +81,9 @@ fn program() -> PathBuf {
     })
 }
 
-/// Lets a broker that is stopped forget everything, as one does whose disk is lost.
+/// Deletes all data of a stopped broker, as a lost disk would.
 pub fn forget(server: &Server) {
     for name in ["kafka.db", "kafka.db-wal", "kafka.db-shm"] {
-        let _ = std::fs::remove_file(server.place.inside(name));
+        let _ = std::fs::remove_file(server.home.inside(name));
     }
 }

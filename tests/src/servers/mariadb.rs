@@ -1,6 +1,6 @@
 //! A private MariaDB.
 
-use super::{Place, Probe, Recipe, Server, place::installed};
+use super::{Probe, Recipe, Server, ServerHome, home::installed};
 use rustix::process::Signal;
 use std::process::Command;
 
@@ -34,19 +34,19 @@ pub async fn start_with(settings: &[&str]) -> Server {
     Server::launch(&RECIPE, settings).await
 }
 
-fn prepare(place: &Place) -> Vec<Command> {
+fn prepare(home: &ServerHome) -> Vec<Command> {
     let mut command = Command::new(installed("mariadb-install-db", "mariadb-server"));
     command.args(["--no-defaults", "--auth-root-authentication-method=normal"]);
-    command.arg(format!("--datadir={}", place.inside("data")));
+    command.arg(format!("--datadir={}", home.inside("data")));
     vec![command]
 }
 
-fn serve(place: &Place) -> Vec<Command> {
+fn serve(home: &ServerHome) -> Vec<Command> {
     let mut command = Command::new(installed("mariadbd", "mariadb-server"));
     command.args(["--no-defaults", "--bind-address=127.0.0.1", "--skip-name-resolve"]);
-    command.arg(format!("--port={}", place.port()));
-    command.arg(format!("--datadir={}", place.inside("data")));
-    command.arg(format!("--socket={}", place.inside("socket")));
+    command.arg(format!("--port={}", home.port()));
+    command.arg(format!("--datadir={}", home.inside("data")));
+    command.arg(format!("--socket={}", home.inside("socket")));
     // Written to the kernel at each commit, not to the disk: a killed process loses nothing.
     command.args(["--innodb-flush-log-at-trx-commit=2", "--innodb-buffer-pool-size=64M"]);
     vec![command]

@@ -1,9 +1,10 @@
 //! Private servers: started from the installed programs on a free loopback port, with a folder of their own.
 //!
-//! A test may stop, kill and freeze them as it likes; nobody else uses them. Only processes that were started here are
-//! ever signalled. A test that needs no such thing uses the shared servers through [`databases`](crate::databases).
+//! A test may stop, kill and freeze them as it likes; no other test uses them. Only processes that
+//! were started here are ever signalled. Other tests use the shared servers through
+//! [`databases`](crate::databases).
 
-mod place;
+mod home;
 mod probe;
 
 pub mod kafka;
@@ -16,7 +17,7 @@ pub mod rabbitmq;
 pub mod redis;
 
 use crate::{processes::Process, wait::Steps};
-use place::Place;
+use home::ServerHome;
 use probe::Probe;
 use rustix::process::Signal;
 use std::{process::Command, time::Duration};
@@ -30,18 +31,19 @@ const STOPPED_WITHIN: Duration = Duration::from_secs(30);
 /// How long the preparation of a data folder may take.
 const PREPARED_WITHIN: Duration = Duration::from_mins(2);
 
-/// How one kind of server is prepared, started, greeted and stopped.
+/// How one kind of server is prepared, started, probed and stopped.
 struct Recipe {
     name: &'static str,
     /// The user that Debian's package makes for it; it runs as that user where the tests run as root.
     account: &'static str,
     /// Commands that prepare the folder, once.
-    prepare: fn(&Place) -> Vec<Command>,
-    /// Commands of long-lived processes; the last one is the server, those before it are what it leans on.
-    serve: fn(&Place) -> Vec<Command>,
+    prepare: fn(&ServerHome) -> Vec<Command>,
+    /// Commands of long-lived processes; the last one is the server, those before it are what it
+    /// depends on.
+    serve: fn(&ServerHome) -> Vec<Command>,
     probe: Probe,
     url: fn(u16) -> String,
-    /// What asks it to end at once but orderly.
+    /// The signal for an immediate but orderly shutdown.
     stop: Signal,
 }
 
@@ -51,24 +53,24 @@ pub struct Server {
     settings: Vec<String>,
     /// The server's own process is the last one. Declared before the folder, so that it ends first.
     processes: Vec<Process>,
-    place: Place,
+    home: ServerHome,
 }
 
 impl Server {
     /// Prepares a folder and starts a server that has additional arguments.
     async fn launch(recipe: &'static Recipe, settings: &[&str]) -> Self {
-        let place = Place::new(recipe.account);
+        let home = ServerHome::new(recipe.account);
         let settings = settings.iter().map(ToString::to_string).collect();
-        let mut server = Self { recipe, settings, processes: Vec::new(), place };
-        for mut command in (recipe.prepare)(&server.place) {
-            server.place.run_as_account(&mut command);
-            let mut step = Process::start_logged(&mut command, &server.place.log());
+        let mut server = Self { recipe, settings, processes: Vec::new(), home };
+        for mut command in (recipe.prepare)(&server.home) {
+            server.home.run_as_account(&mut command);
+            let mut step = Process::start_logged(&mut command, &server.home.log());
             let status = step.wait(PREPARED_WITHIN).await;
             assert!(
                 status.success(),
                 "{} could not be prepared:\n{}",
                 recipe.name,
-                server.place.log_end()
+                server.home.log_end()
             );
         }
         server.start().await;
@@ -78,7 +80,7 @@ impl Server {
     /// Gives its port on 127.0.0.1, which stays the same over restarts.
     #[must_use]
     pub fn port(&self) -> u16 {
-        self.place.port()
+        self.home.port()
     }
 
     /// Gives its URL, with the user and database that every test may use.
@@ -98,13 +100,13 @@ impl Server {
     /// When it runs already, ends at once, or does not answer within two minutes; the message shows the end of its log.
     pub async fn start(&mut self) {
         assert!(self.processes.is_empty(), "{} runs already", self.recipe.name);
-        let mut commands = (self.recipe.serve)(&self.place);
+        let mut commands = (self.recipe.serve)(&self.home);
         if let Some(server) = commands.last_mut() {
             server.args(&self.settings);
         }
         for mut command in commands {
-            self.place.run_as_account(&mut command);
-            self.processes.push(Process::start_logged(&mut command, &self.place.log()));
+            self.home.run_as_account(&mut command);
+            self.processes.push(Process::start_logged(&mut command, &self.home.log()));
         }
         let mut steps = Steps::until(READY_WITHIN);
         while !self.answers().await {
@@ -114,7 +116,7 @@ impl Server {
                 in_time && runs,
                 "{} does not answer:\n{}",
                 self.recipe.name,
-                self.place.log_end()
+                self.home.log_end()
             );
         }
     }

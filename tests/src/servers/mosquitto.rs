@@ -1,6 +1,6 @@
 //! A private Mosquitto (MQTT).
 
-use super::{Place, Probe, Recipe, Server, place::installed};
+use super::{Probe, Recipe, Server, ServerHome, home::installed};
 use rustix::process::Signal;
 use std::{fs, process::Command};
 
@@ -18,7 +18,7 @@ static RECIPE: Recipe = Recipe {
     stop: Signal::TERM,
 };
 
-/// Starts one that lets everybody in and keeps sessions over an orderly stop.
+/// Starts one that accepts every client and keeps sessions over an orderly stop.
 ///
 /// # Panics
 /// When it is not installed or does not start.
@@ -26,13 +26,13 @@ pub async fn start() -> Server {
     Server::launch(&RECIPE, &[]).await
 }
 
-fn serve(place: &Place) -> Vec<Command> {
+fn serve(home: &ServerHome) -> Vec<Command> {
     let settings = format!(
         "listener {} 127.0.0.1\nallow_anonymous true\npersistence true\npersistence_location {}\nlog_dest stderr\n",
-        place.port(),
-        place.inside("")
+        home.port(),
+        home.inside("")
     );
-    let file = place.folder().join("mosquitto.conf");
+    let file = home.folder().join("mosquitto.conf");
     fs::write(&file, settings).expect("the server's folder can be written");
     let mut command = Command::new(installed("mosquitto", "mosquitto"));
     command.arg("-c").arg(file);

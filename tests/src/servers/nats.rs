@@ -1,6 +1,6 @@
 //! A private NATS with JetStream.
 
-use super::{Place, Probe, Recipe, Server, place::installed};
+use super::{Probe, Recipe, Server, ServerHome, home::installed};
 use rustix::process::Signal;
 use std::process::Command;
 
@@ -31,9 +31,9 @@ pub async fn start_with(settings: &[&str]) -> Server {
     Server::launch(&RECIPE, settings).await
 }
 
-fn serve(place: &Place) -> Vec<Command> {
+fn serve(home: &ServerHome) -> Vec<Command> {
     let mut command = Command::new(installed("nats-server", "nats-server"));
-    command.args(["--addr", "127.0.0.1", "--port", &place.port().to_string()]);
-    command.args(["--jetstream", "--store_dir", &place.inside("jetstream")]);
+    command.args(["--addr", "127.0.0.1", "--port", &home.port().to_string()]);
+    command.args(["--jetstream", "--store_dir", &home.inside("jetstream")]);
     vec![command]
 }

@@ -1,13 +1,13 @@
 //! A private PgBouncer before the shared PostgreSQL, which gives a connection to another client after each transaction.
 
-use super::{Place, Probe, Recipe, Server, place::installed};
+use super::{Probe, Recipe, Server, ServerHome, home::installed};
 use crate::databases::Database;
 use rustix::process::Signal;
 use std::{env, fs, path::PathBuf, process::Command};
 
 /// Variable that names another PgBouncer than the installed one; `tests/run --pgbouncer PATH` sets it.
 const PROGRAM: &str = "OUTBOX_TEST_PGBOUNCER";
-/// The first version that carries prepared statements over from one connection of the server to another.
+/// The first version that supports prepared statements over several connections of the server.
 const CARRIES_STATEMENTS: (u32, u32) = (1, 21);
 
 static RECIPE: Recipe = Recipe {
@@ -24,7 +24,7 @@ static RECIPE: Recipe = Recipe {
     stop: Signal::INT,
 };
 
-/// Starts one that takes anybody in, to any database of the shared server.
+/// Starts one that accepts every user, for any database of the shared server.
 ///
 /// # Panics
 /// When it is not installed or does not start.
@@ -32,7 +32,7 @@ pub async fn start() -> Server {
     Server::launch(&RECIPE, &[]).await
 }
 
-/// Tells whether the one that is started carries prepared statements over: version 1.21 and later do.
+/// Tells whether the started one supports prepared statements: version 1.21 and later do.
 ///
 /// # Panics
 /// When it is not installed or does not say its version.
@@ -50,31 +50,31 @@ fn program() -> PathBuf {
 
 /// `PgBouncer 1.18.0` on its first line.
 fn version() -> (u32, u32) {
-    let told =
+    let output =
         Command::new(program()).arg("--version").output().expect("PgBouncer says its version");
-    let told = String::from_utf8_lossy(&told.stdout).into_owned();
-    let version = told.split_whitespace().nth(1).unwrap_or_default();
+    let output = String::from_utf8_lossy(&output.stdout).into_owned();
+    let version = output.split_whitespace().nth(1).unwrap_or_default();
     let mut numbers = version.split('.').map_while(|number| number.parse().ok());
     match (numbers.next(), numbers.next()) {
         (Some(major), Some(minor)) => (major, minor),
-        _ => panic!("not a version of PgBouncer: {told}"),
+        _ => panic!("not a version of PgBouncer: {output}"),
     }
 }
 
-fn serve(place: &Place) -> Vec<Command> {
+fn serve(home: &ServerHome) -> Vec<Command> {
     let server = Database::Postgres.server_url().expect("PostgreSQL is on a server");
     let host = server.rsplit_once('@').map_or(&*server, |(_, host)| host);
     let host = host.split(['/', '?']).next().unwrap_or_default();
     let (host, port) = host.rsplit_once(':').unwrap_or((host, "5432"));
     let statements = if carries_statements() { "max_prepared_statements = 200\n" } else { "" };
-    // Few connections of the server for many clients, so that they do change hands.
+    // Few connections of the server for many clients, so that clients get different ones.
     let settings = format!(
         "[databases]\n* = host={host} port={port} user=postgres\n[pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {}\n\
          unix_socket_dir =\nauth_type = any\npool_mode = transaction\ndefault_pool_size = 4\n\
          ignore_startup_parameters = extra_float_digits\n{statements}",
-        place.port()
+        home.port()
     );
-    let file = place.folder().join("pgbouncer.ini");
+    let file = home.folder().join("pgbouncer.ini");
     fs::write(&file, settings).expect("the folder is there");
     let mut command = Command::new(program());
     command.arg(file);

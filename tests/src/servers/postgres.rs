@@ -1,6 +1,6 @@
 //! A private PostgreSQL.
 
-use super::{Place, Probe, Recipe, Server, place::installed};
+use super::{Probe, Recipe, Server, ServerHome, home::installed};
 use rustix::process::Signal;
 use std::process::Command;
 
@@ -35,7 +35,7 @@ pub async fn start_with(settings: &[&str]) -> Server {
     Server::launch(&RECIPE, settings).await
 }
 
-fn prepare(place: &Place) -> Vec<Command> {
+fn prepare(home: &ServerHome) -> Vec<Command> {
     let mut command = Command::new(installed("initdb", "postgresql"));
     command.args([
         "--username=postgres",
@@ -44,13 +44,13 @@ fn prepare(place: &Place) -> Vec<Command> {
         "--locale=C",
         "--no-sync",
     ]);
-    command.arg(place.inside("data"));
+    command.arg(home.inside("data"));
     vec![command]
 }
 
-fn serve(place: &Place) -> Vec<Command> {
+fn serve(home: &ServerHome) -> Vec<Command> {
     let mut command = Command::new(installed("postgres", "postgresql"));
-    command.args(["-D", &place.inside("data"), "-p", &place.port().to_string()]);
+    command.args(["-D", &home.inside("data"), "-p", &home.port().to_string()]);
     command.args(["-c", "listen_addresses=127.0.0.1", "-c", "unix_socket_directories="]);
     // What a killed process has written is with the kernel; fsync matters only when the machine goes.
     command.args(["-c", "fsync=off"]);

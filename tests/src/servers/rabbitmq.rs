@@ -1,6 +1,6 @@
 //! A private RabbitMQ, with a port mapper of its own beside it.
 
-use super::{Place, Probe, Recipe, Server, place::installed};
+use super::{Probe, Recipe, Server, ServerHome, home::installed};
 use crate::processes::Process;
 use rustix::process::Signal;
 use std::{fs, process::Command, time::Duration};
@@ -38,18 +38,18 @@ pub async fn start() -> Server {
 /// # Panics
 /// When it fails or takes longer than three minutes.
 pub async fn control(server: &Server, arguments: &[&str]) -> String {
-    let [mapper_port, _] = server.place.side_ports();
-    let output = server.place.folder().join("control.log");
+    let [mapper_port, _] = server.home.side_ports();
+    let output = server.home.folder().join("control.log");
     // What an earlier run has printed is not this one's.
     let _ = fs::remove_file(&output);
     let mut command = Command::new(installed("rabbitmqctl", "rabbitmq-server"));
     command
         .args(["--quiet", "--node", &format!("outbox-{}@localhost", server.port())])
         .args(arguments)
-        .env("HOME", server.place.folder())
+        .env("HOME", server.home.folder())
         .env("ERL_EPMD_PORT", mapper_port.to_string())
-        .env("RABBITMQ_CONF_ENV_FILE", server.place.inside("no-environment"));
-    server.place.run_as_account(&mut command);
+        .env("RABBITMQ_CONF_ENV_FILE", server.home.inside("no-environment"));
+    server.home.run_as_account(&mut command);
     let status = Process::start_logged(&mut command, &output).wait(CONTROLLED_WITHIN).await;
     let printed = fs::read_to_string(&output).unwrap_or_default();
     assert!(status.success(), "rabbitmqctl {arguments:?} failed:\n{printed}");
@@ -66,31 +66,31 @@ pub fn shared_url() -> String {
     crate::databases::server_url("OUTBOX_TEST_AMQP_URL", "amqp://guest:guest@127.0.0.1:5672")
 }
 
-fn serve(place: &Place) -> Vec<Command> {
-    let [mapper_port, node_port] = place.side_ports().map(|port| port.to_string());
+fn serve(home: &ServerHome) -> Vec<Command> {
+    let [mapper_port, node_port] = home.side_ports().map(|port| port.to_string());
     // Erlang nodes find one another through a daemon on a fixed port; a private one is not found by other nodes, and
     // does not outlive the test.
     let mut mapper = Command::new(installed("epmd", "rabbitmq-server"));
     mapper.args(["-port", &mapper_port, "-address", "127.0.0.1"]);
 
-    let plugins = place.folder().join("plugins");
+    let plugins = home.folder().join("plugins");
     fs::write(&plugins, "[].").expect("the server's folder can be written");
     // The package's script of that name in the PATH insists on being root or `rabbitmq`; the one behind it does not.
     let mut server = Command::new(installed("rabbitmq-server", "rabbitmq-server"));
     server
-        .env("HOME", place.folder())
+        .env("HOME", home.folder())
         .env("ERL_EPMD_PORT", mapper_port)
-        .env("RABBITMQ_NODENAME", format!("outbox-{}@localhost", place.port()))
+        .env("RABBITMQ_NODENAME", format!("outbox-{}@localhost", home.port()))
         .env("RABBITMQ_NODE_IP_ADDRESS", "127.0.0.1")
-        .env("RABBITMQ_NODE_PORT", place.port().to_string())
+        .env("RABBITMQ_NODE_PORT", home.port().to_string())
         .env("RABBITMQ_DIST_PORT", node_port)
         .env("RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS", "-kernel inet_dist_use_interface {127,0,0,1}")
-        .env("RABBITMQ_CONF_ENV_FILE", place.inside("no-environment"))
-        .env("RABBITMQ_CONFIG_FILE", place.inside("no-settings"))
+        .env("RABBITMQ_CONF_ENV_FILE", home.inside("no-environment"))
+        .env("RABBITMQ_CONFIG_FILE", home.inside("no-settings"))
         .env("RABBITMQ_ENABLED_PLUGINS_FILE", plugins)
-        .env("RABBITMQ_MNESIA_BASE", place.inside("mnesia"))
-        .env("RABBITMQ_LOG_BASE", place.inside("log"))
+        .env("RABBITMQ_MNESIA_BASE", home.inside("mnesia"))
+        .env("RABBITMQ_LOG_BASE", home.inside("log"))
         .env("RABBITMQ_LOGS", "-")
-        .env("RABBITMQ_PID_FILE", place.inside("pid"));
+        .env("RABBITMQ_PID_FILE", home.inside("pid"));
     vec![mapper, server]
 }

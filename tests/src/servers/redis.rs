@@ -1,6 +1,6 @@
 //! A private Redis.
 
-use super::{Place, Probe, Recipe, Server, place::installed};
+use super::{Probe, Recipe, Server, ServerHome, home::installed};
 use rustix::process::Signal;
 use std::process::Command;
 
@@ -31,12 +31,12 @@ pub async fn start_with(settings: &[&str]) -> Server {
     Server::launch(&RECIPE, settings).await
 }
 
-fn serve(place: &Place) -> Vec<Command> {
+fn serve(home: &ServerHome) -> Vec<Command> {
     let mut command = Command::new(installed("redis-server", "redis-server"));
-    command.args(["--bind", "127.0.0.1", "--port", &place.port().to_string()]);
+    command.args(["--bind", "127.0.0.1", "--port", &home.port().to_string()]);
     command.args([
         "--dir",
-        &place.inside(""),
+        &home.inside(""),
         "--appendonly",
         "yes",
         "--appendfsync",

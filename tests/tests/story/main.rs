@@ -1,4 +1,4 @@
-//! The system's own story: what is promised of the whole, against real databases, processes and their deaths.
+//! The promises of the whole system, tested with real databases and with processes that crash.
 
 #[cfg(test)]
 mod broker;
@@ -19,11 +19,11 @@ mod rollouts;
 #[cfg(test)]
 mod sagas;
 #[cfg(test)]
-mod stage;
+mod support;
 #[cfg(test)]
 mod trial;
 #[cfg(test)]
 mod trips;
 
 #[cfg(test)]
-use stage::event;
+use support::event;

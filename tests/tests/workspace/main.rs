@@ -1,6 +1,6 @@
 //! What holds for the whole tree, and the tools that all tests stand on.
 
 #[cfg(test)]
-mod house;
+mod invariants;
 #[cfg(test)]
 mod tools;

@@ -1,15 +1,15 @@
-//! What can be wrong with a configuration, all of it at once, without quoting a secret.
+//! The faults of a configuration, reported all at once and without a secret.
 
 /// One thing that is wrong with the configuration of a publisher, a subscriber or a topology.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ConfigFault {
-    /// The address is no URL of RabbitMQ. It is not quoted: it may hold a password.
+    /// The text is no URL of RabbitMQ. The error does not quote it, since it may hold a password.
     #[error(
         "the URL cannot be read; it is amqp://user:password@host:port/vhost, or amqps:// for TLS"
     )]
     Url,
-    /// A name of an exchange, a queue or a routing key does not fit.
+    /// The name of an exchange or a queue, or a routing key, is not legal.
     #[error("the {what} `{name}` {rule}")]
     Name {
         /// What is named.
@@ -58,7 +58,7 @@ impl outbox_core::transport::TransportFault for ConfigFault {
 /// Longest name of the protocol ("short string"), in bytes.
 pub(crate) const MAX_NAME: usize = 255;
 
-/// Says what is wrong with a name, if anything.
+/// Gives the fault of a name, if it has one.
 pub(crate) fn name_fault(what: &'static str, name: &str) -> Option<ConfigFault> {
     let wrong = name.is_empty() || name.len() > MAX_NAME;
     wrong.then(|| ConfigFault::Name {

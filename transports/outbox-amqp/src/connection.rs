@@ -1,8 +1,8 @@
-//! The way to one server: where it is, who we are there, and how long we wait for it.
+//! Connecting to one server: its URI with the credentials, TLS, and timeouts.
 
 use crate::{
+    classify::Failure,
     config::{ConfigError, ConfigFault},
-    verdict::Failure,
 };
 use futures_util::{FutureExt, StreamExt, stream::BoxStream};
 use lapin::{
@@ -28,37 +28,39 @@ use std::{
 use tokio::{net::lookup_host, time::timeout};
 use tracing::{Dispatch, instrument::WithSubscriber};
 
-/// Seconds between heartbeats, unless the URL has others: a server that is gone without a word is found in twice that.
+/// Seconds between heartbeats, unless the URL sets them: the client notices a dead server after
+/// twice that.
 const HEARTBEAT: u16 = 10;
-/// How long the server may take for one answer, unless set.
+/// How long the server may take for one reply, unless set.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Where a server is and how it is reached: what publishers and subscribers configure alike.
+/// Where a server is and how to reach it: what publishers and subscribers configure alike.
 #[derive(Clone)]
-pub(crate) struct Address {
+pub(crate) struct ServerUri {
     pub(crate) uri: AMQPUri,
     pub(crate) roots: Vec<Vec<u8>>,
     pub(crate) timeout: Duration,
-    /// Whether it was said that events go unencrypted.
-    told: Arc<AtomicBool>,
+    /// Whether the warning about unencrypted events was logged.
+    warned: Arc<AtomicBool>,
 }
 
-impl Address {
+impl ServerUri {
     /// Reads a URL.
     pub(crate) fn parse(url: &str) -> Result<Self, ConfigError> {
-        // Without an authority the library takes everything for its defaults.
+        // Without an authority the library uses its defaults for every part.
         let authority = url.split_once("://").map(|(_, rest)| rest).filter(|rest| !rest.is_empty());
         let mut uri: AMQPUri = authority.and_then(|_| url.parse().ok()).ok_or(ConfigFault::Url)?;
-        // The library takes an IPv6 address for no host at all, and then means this machine.
+        // The library reads an IPv6 address as no host and then connects to this machine.
         if let Some(address) = ipv6_of(url) {
             uri.authority.host = address.to_owned();
         }
-        // A slash at the end means the vhost that everybody has, not one without a name, which nobody has.
+        // A slash at the end means the default vhost, not one with an empty name, which no server
+        // has.
         if uri.vhost.is_empty() {
             "/".clone_into(&mut uri.vhost);
         }
         uri.query.heartbeat.get_or_insert(HEARTBEAT);
-        Ok(Self { uri, roots: Vec::new(), timeout: TIMEOUT, told: Arc::default() })
+        Ok(Self { uri, roots: Vec::new(), timeout: TIMEOUT, warned: Arc::default() })
     }
 
     /// Gives host, port and vhost: the parts of the URL that hold no secret.
@@ -67,30 +69,30 @@ impl Address {
         format!("{}:{}/{vhost}", self.uri.authority.host, self.uri.authority.port)
     }
 
-    /// Checks the settings and makes ready for connecting.
-    pub(crate) fn dial(&self, faults: &mut Vec<ConfigFault>) -> Option<Dial> {
+    /// Checks the settings and makes the connector; pushes what is wrong to `faults`.
+    pub(crate) fn connector(&self, faults: &mut Vec<ConfigFault>) -> Option<Connector> {
         if self.timeout.is_zero() {
             faults
                 .push(ConfigFault::Range { what: "the timeout", rule: "must be longer than zero" });
         }
-        let connector = match self.uri.scheme {
+        let tls = match self.uri.scheme {
             AMQPScheme::AMQP => None,
             AMQPScheme::AMQPS => match tls(&self.roots) {
-                Ok(connector) => Some(connector),
+                Ok(tls) => Some(tls),
                 Err(fault) => {
                     faults.push(fault);
                     return None;
                 }
             },
         };
-        let is_open = connector.is_none() && !is_loopback(&self.uri.authority.host);
-        if is_open && !self.told.swap(true, Ordering::Relaxed) {
+        let is_unencrypted = tls.is_none() && !is_loopback(&self.uri.authority.host);
+        if is_unencrypted && !self.warned.swap(true, Ordering::Relaxed) {
             tracing::warn!(
                 host = self.uri.authority.host,
                 "events go unencrypted: the URL is amqp and the host is not loopback"
             );
         }
-        Some(Dial { uri: self.uri.clone(), connector, timeout: self.timeout })
+        Some(Connector { uri: self.uri.clone(), tls, timeout: self.timeout })
     }
 }
 
@@ -105,7 +107,7 @@ fn is_loopback(host: &str) -> bool {
     host == "localhost" || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
 }
 
-/// Sets TLS up with the provider of this crate's choice, whatever the process has installed.
+/// Sets TLS up with this crate's own crypto provider, whatever the process has installed.
 fn tls(roots: &[Vec<u8>]) -> Result<RustlsConnector, ConfigFault> {
     let fault = |error: &dyn std::fmt::Display| ConfigFault::Tls(error.to_string());
     let provider = Arc::new(rustls::crypto::ring::default_provider());
@@ -134,20 +136,20 @@ fn tls(roots: &[Vec<u8>]) -> Result<RustlsConnector, ConfigFault> {
 
 /// Connects to one server.
 #[derive(Clone)]
-pub(crate) struct Dial {
+pub(crate) struct Connector {
     uri: AMQPUri,
-    connector: Option<RustlsConnector>,
+    tls: Option<RustlsConnector>,
     pub(crate) timeout: Duration,
 }
 
-impl Dial {
-    /// Connects, within the time for one answer.
+impl Connector {
+    /// Connects, within the time for one reply.
     ///
     /// # Cancel safety
     /// A call that is dropped leaves no connection.
-    pub(crate) async fn connect(&self) -> Result<Link, Failure> {
-        let cut = Arc::new(Cut::default());
-        let (connector, opened) = (self.connector.clone(), cut.clone());
+    pub(crate) async fn connect(&self) -> Result<AmqpConnection, Failure> {
+        let closer = Arc::new(SocketCloser::default());
+        let (tls, opened) = (self.tls.clone(), closer.clone());
         let connect = async move || -> Result<Connection, lapin::Error> {
             let runtime = lapin::runtime::default_runtime()?;
             let name = concat!("outbox-amqp/", env!("CARGO_PKG_VERSION"));
@@ -156,50 +158,52 @@ impl Dial {
                 self.uri.clone(),
                 runtime,
                 async move |uri: AMQPUri, runtime| {
-                    silence();
+                    mute_thread();
                     let host = uri.authority.host.as_str();
                     let addresses: Vec<_> =
                         lookup_host((host, uri.authority.port)).await?.collect();
                     let plain = AsyncTcpStream::connect(&runtime, addresses).await?;
                     if let AsyncTcpStream::Plain(stream) = &plain {
-                        opened.hold(SockRef::from(stream.get_ref()).try_clone()?);
+                        opened.set(SockRef::from(stream.get_ref()).try_clone()?);
                     }
-                    match &connector {
+                    match &tls {
                         None => Ok(plain),
-                        Some(connector) => Ok(plain.into_rustls(connector, host).await?),
+                        Some(tls) => Ok(plain.into_rustls(tls, host).await?),
                     }
                 },
                 properties,
             )
             .await
         };
-        // Whatever cuts this short, the socket goes too: a server that accepts and never answers would keep it for ever.
-        let guard = CutUnlessOpen(Some(cut.clone()));
+        // Whatever ends this early also closes the socket: a server that accepts and never replies
+        // would keep it open for ever.
+        let guard = CloseUnlessOpen(Some(closer.clone()));
         match timeout(self.timeout, quiet(connect())).await {
             Ok(Ok(connection)) => {
-                guard.open();
+                guard.keep_open();
                 let events = connection.events_listener().boxed();
                 let blocked = Mutex::new(Blocked { events, reason: None });
-                Ok(Link {
-                    connection,
+                Ok(AmqpConnection {
+                    inner: connection,
                     blocked,
-                    cut,
-                    given_up: AtomicBool::new(false),
+                    closer,
+                    closed: AtomicBool::new(false),
                     timeout: self.timeout,
                 })
             }
-            Ok(Err(error)) => Err(Failure::of(&error)),
-            Err(_) => Err(Failure::silent("did not let us in", self.timeout)),
+            Ok(Err(error)) => Err(Failure::from_lapin(&error)),
+            Err(_) => Err(Failure::timed_out("did not accept the connection", self.timeout)),
         }
     }
 }
 
 /// An open connection.
-pub(crate) struct Link {
-    connection: Connection,
+pub(crate) struct AmqpConnection {
+    inner: Connection,
     blocked: Mutex<Blocked>,
-    cut: Arc<Cut>,
-    given_up: AtomicBool,
+    closer: Arc<SocketCloser>,
+    /// Set by [`close_now`](Self::close_now).
+    closed: AtomicBool,
     timeout: Duration,
 }
 
@@ -208,18 +212,18 @@ struct Blocked {
     reason: Option<String>,
 }
 
-impl Link {
+impl AmqpConnection {
     /// Tells whether it can be used.
-    pub(crate) fn is_up(&self) -> bool {
-        self.connection.status().connected() && !self.given_up.load(Ordering::Acquire)
+    pub(crate) fn is_usable(&self) -> bool {
+        self.inner.status().connected() && !self.closed.load(Ordering::Acquire)
     }
 
     /// Gives the largest frame that both sides take.
     pub(crate) fn frame_max(&self) -> FrameSize {
-        self.connection.configuration().frame_max()
+        self.inner.configuration().frame_max()
     }
 
-    /// Says why the server holds publishers back, if it does.
+    /// Says why the server blocks publishers, if it does.
     pub(crate) fn blocked(&self) -> Option<String> {
         let mut blocked = self.blocked.lock().unwrap_or_else(PoisonError::into_inner);
         while let Some(Some(event)) = blocked.events.next().now_or_never() {
@@ -229,92 +233,96 @@ impl Link {
                 _ => {}
             }
         }
-        let is_blocked = self.connection.status().blocked();
+        let is_blocked = self.inner.status().blocked();
         is_blocked.then(|| blocked.reason.clone().unwrap_or_else(|| "no reason given".to_owned()))
     }
 
-    /// Opens a channel. A server that does not answer has lost the connection with it.
+    /// Opens a channel. Where the server does not reply in time, it closes the connection.
     pub(crate) async fn channel(&self) -> Result<Channel, Failure> {
-        self.ask("opened no channel", self.connection.create_channel()).await
+        self.request("opened no channel", self.inner.create_channel()).await
     }
 
-    /// Waits for an answer of the server. One that does not come has lost the connection.
-    pub(crate) async fn ask<T>(
+    /// Waits for the server's reply to a request. Where none comes in time, it closes the
+    /// connection; `omission` then says what the server did not do.
+    pub(crate) async fn request<T>(
         &self,
-        what: &str,
-        answer: impl Future<Output = Result<T, lapin::Error>>,
+        omission: &str,
+        reply: impl Future<Output = Result<T, lapin::Error>>,
     ) -> Result<T, Failure> {
-        match timeout(self.timeout, quiet(answer)).await {
-            Ok(answer) => answer.map_err(|error| Failure::of(&error)),
+        match timeout(self.timeout, quiet(reply)).await {
+            Ok(reply) => reply.map_err(|error| Failure::from_lapin(&error)),
             Err(_) => {
                 let blocked = self.blocked();
-                self.give_up();
+                self.close_now();
                 Err(blocked.map_or_else(
-                    || Failure::silent(what, self.timeout),
+                    || Failure::timed_out(omission, self.timeout),
                     |reason| Failure::blocked(&reason),
                 ))
             }
         }
     }
 
-    /// Ends the connection at once, with what was not yet written.
-    pub(crate) fn give_up(&self) {
-        self.given_up.store(true, Ordering::Release);
-        self.cut.now();
+    /// Closes the socket at once and drops what was not yet written.
+    pub(crate) fn close_now(&self) {
+        self.closed.store(true, Ordering::Release);
+        self.closer.close();
     }
 }
 
-impl Drop for Link {
-    /// Says goodbye, unless the server would not hear it.
+impl Drop for AmqpConnection {
+    /// Closes the socket where the server is blocked and would not read the orderly close, which
+    /// the library sends otherwise.
     fn drop(&mut self) {
-        if self.connection.status().blocked() {
-            self.cut.now();
+        if self.inner.status().blocked() {
+            self.closer.close();
         }
     }
 }
 
-/// The means to end a connection whose server does not answer, from outside the library.
+/// Closes the socket of a connection whose server does not reply, from outside the library.
 #[derive(Default)]
-struct Cut(OnceLock<Socket>);
+struct SocketCloser(OnceLock<Socket>);
 
-impl Cut {
-    fn hold(&self, socket: Socket) {
-        // One connection is one dialling: the library is told to try once.
+impl SocketCloser {
+    fn set(&self, socket: Socket) {
+        // The library connects once, so that there is one socket.
         let _ = self.0.set(socket);
     }
 
-    fn now(&self) {
+    fn close(&self) {
         if let Some(socket) = self.0.get() {
-            // An error means that it has ended by itself.
+            // An error means that the socket is closed already.
             let _ = socket.shutdown(Shutdown::Both);
         }
     }
 }
 
-struct CutUnlessOpen(Option<Arc<Cut>>);
+struct CloseUnlessOpen(Option<Arc<SocketCloser>>);
 
-impl CutUnlessOpen {
-    fn open(mut self) {
+impl CloseUnlessOpen {
+    fn keep_open(mut self) {
         self.0 = None;
     }
 }
 
-impl Drop for CutUnlessOpen {
+impl Drop for CloseUnlessOpen {
     fn drop(&mut self) {
-        if let Some(cut) = &self.0 {
-            cut.now();
+        if let Some(closer) = &self.0 {
+            closer.close();
         }
     }
 }
 
-/// Keeps the library's own log quiet while a future of it runs: it logs whole frames, with payloads and passwords.
+/// Mutes the library's log while one of its futures runs: it logs whole frames, with payloads and
+/// passwords.
 pub(crate) fn quiet<F: Future>(work: F) -> impl Future<Output = F::Output> {
     work.with_subscriber(Dispatch::none())
 }
 
-/// Keeps the library's own log quiet on the thread on which it reads and writes: it logs returned messages whole.
-fn silence() {
-    // The thread is the library's, lives as long as the connection, and runs no code of anybody else.
+/// Mutes the library's log on the thread on which it reads and writes: it logs whole returned
+/// messages.
+fn mute_thread() {
+    // The thread is the library's, lives as long as the connection, and runs no other code.
     std::mem::forget(tracing::dispatcher::set_default(&Dispatch::none()));
 }
 
@@ -323,7 +331,7 @@ mod tests {
     use super::*;
 
     fn parsed(url: &str) -> String {
-        Address::parse(url).expect("a URL").destination()
+        ServerUri::parse(url).expect("a URL").destination()
     }
 
     #[test]
@@ -334,7 +342,7 @@ mod tests {
         assert_eq!(parsed("amqp://localhost/"), "localhost:5672/");
         assert_eq!(parsed("amqp://u:p@[::1]:5673/v"), "::1:5673/v");
         for wrong in ["http://h", "amqp:/", "", "amqp://h:port", "mailto:u:secret@h"] {
-            let error = Address::parse(wrong).err().expect("no URL of RabbitMQ");
+            let error = ServerUri::parse(wrong).err().expect("no URL of RabbitMQ");
             assert!(!error.to_string().contains("secret"), "{error}");
         }
     }

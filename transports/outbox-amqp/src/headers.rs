@@ -1,8 +1,9 @@
-//! Messages as AMQP 0-9-1 carries them: attributes as headers `cloudEvents_..`, the payload untouched as body.
+//! Messages as AMQP 0-9-1 carries them: attributes as headers `cloudEvents_..`, the payload
+//! untouched as body.
 //!
 //! # Source
-//! CloudEvents 1.0.2, AMQP protocol binding. It is written for AMQP 1.0, whose application properties are headers here; both
-//! of its prefixes are read.
+//! CloudEvents 1.0.2, AMQP protocol binding. It is written for AMQP 1.0, whose application
+//! properties are headers here; both of its prefixes are read.
 
 use crate::config::MAX_NAME;
 use bytes::Bytes;
@@ -18,31 +19,32 @@ use serde::{Deserialize, Serialize};
 
 /// The prefix that is written.
 const PREFIX: &str = "cloudEvents_";
-/// The binding's other prefix, which is read too.
+/// The binding's other prefix, which the subscriber reads too.
 const OTHER_PREFIX: &str = "cloudEvents:";
-/// Where RabbitMQ keeps the places in which a message was dead-lettered.
+/// Header in which RabbitMQ lists the queues that dead-lettered a message.
 const X_DEATH: &str = "x-death";
-/// Where RabbitMQ's quorum queues count deliveries that came back.
+/// Header in which RabbitMQ's quorum queues count returned deliveries.
 const X_DELIVERY_COUNT: &str = "x-delivery-count";
-/// Header of a message that keeps what RabbitMQ has written of its deaths.
+/// Header in which a message keeps RabbitMQ's `x-death`.
 const DEATHS: &str = "xdeath";
-/// Deaths that are kept of one message: more than any sensible chain of queues has.
+/// Most deaths that a message keeps: more than any sensible chain of queues has.
 const MAX_DEATHS: usize = 32;
-/// Written to disk before it is confirmed.
+/// The delivery mode in which the server writes a message to disk before it confirms.
 const PERSISTENT: u8 = 2;
-/// What a frame with properties has besides headers and texts: its envelope, flags and numbers.
+/// Bytes of a frame with properties besides headers and texts: its envelope, flags and numbers.
 const FRAME_OVERHEAD: usize = 128;
 
-/// A message as it is sent.
+/// A message as the publisher sends it.
 #[derive(Debug)]
-pub(crate) struct Packet {
+pub(crate) struct EncodedMessage {
     pub(crate) properties: BasicProperties,
     pub(crate) body: Bytes,
 }
 
-/// Writes a message, in structured mode where that is asked for or where binary mode cannot carry it: a payload that is itself
-/// a CloudEvent would be taken for this message, and all headers have to fit in one frame.
-pub(crate) fn write(message: &Message, structured: bool, frame_max: usize) -> Packet {
+/// Encodes a message, in structured mode where the configuration says so or where binary mode
+/// cannot carry it: a subscriber would read a payload that is itself a CloudEvent as this message,
+/// and all headers have to fit in one frame.
+pub(crate) fn write(message: &Message, structured: bool, frame_max: usize) -> EncodedMessage {
     let binary = || {
         let list = cloudevents::attributes(message);
         let content_type = short(message.content_type.as_str())?;
@@ -68,13 +70,13 @@ pub(crate) fn write(message: &Message, structured: bool, frame_max: usize) -> Pa
         Ok(seconds) => properties.with_timestamp(seconds),
         Err(_) => properties,
     };
-    let wanted = structured || cloudevents::is_cloudevents(&message.content_type);
-    match (!wanted).then(binary).flatten() {
-        Some((content_type, headers)) => Packet {
+    let structured = structured || cloudevents::is_cloudevents(&message.content_type);
+    match (!structured).then(binary).flatten() {
+        Some((content_type, headers)) => EncodedMessage {
             properties: properties.with_content_type(content_type).with_headers(headers),
             body: message.payload.clone(),
         },
-        None => Packet {
+        None => EncodedMessage {
             properties: properties
                 .with_content_type(ShortString::from(cloudevents::JSON_MEDIA_TYPE)),
             body: cloudevents::to_json(message),
@@ -85,7 +87,7 @@ pub(crate) fn write(message: &Message, structured: bool, frame_max: usize) -> Pa
 /// Microseconds of a second: the property counts seconds.
 const MICROS: i64 = 1_000_000;
 
-/// The attribute that travels as a property of AMQP's own.
+/// Tells whether AMQP carries an attribute in its own property.
 fn carries_content_type(attribute: &str) -> bool {
     attribute == "datacontenttype"
 }
@@ -94,10 +96,10 @@ fn short(text: impl Into<String>) -> Option<ShortString> {
     ShortString::try_new(text).ok()
 }
 
-/// How messages without attributes of CloudEvents are read.
+/// How to read messages without attributes of CloudEvents.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Reading {
-    /// How those are read that are plain JSON with a header for their type.
+pub(crate) struct ReadOptions {
+    /// How to read messages that are plain JSON with a header for their type.
     pub(crate) plain_json: Option<PlainJson>,
     /// The source of messages that are no CloudEvents; `None` refuses them.
     pub(crate) plain_source: Option<String>,
@@ -105,7 +107,7 @@ pub(crate) struct Reading {
 
 /// Reads a message, or says why it cannot be read.
 pub(crate) fn read(
-    reading: &Reading,
+    options: &ReadOptions,
     properties: &BasicProperties,
     exchange: &str,
     body: Bytes,
@@ -129,14 +131,14 @@ pub(crate) fn read(
     } else {
         let mut list = attributes(properties)?;
         if list.is_empty() {
-            if let Some((plain, headers)) = plain_json(reading, properties) {
+            if let Some((plain, headers)) = plain_json(options, properties) {
                 let headers = headers.iter().map(|(name, value)| (name.as_str(), value.as_str()));
                 let read = plain.read(headers, body, &fallback);
                 return read
                     .map(|message| keep_deaths(message, properties))
                     .map_err(|error| error.to_string());
             }
-            list = plain(reading, properties)?;
+            list = plain(options, properties)?;
         }
         if !media.is_empty() {
             list.push(("datacontenttype".to_owned(), media.to_owned()));
@@ -156,20 +158,20 @@ fn attributes(properties: &BasicProperties) -> Result<Vec<(String, String)>, Str
             .or_else(|| header.as_str().strip_prefix(OTHER_PREFIX));
         let Some(name) = name else { continue };
         let Some(value) = text(value) else {
-            return Err(format!("the attribute `{}` is no text, number or time", shown(name)));
+            return Err(format!("the attribute `{}` is no text, number or time", printable(name)));
         };
         list.push((name.to_owned(), value));
     }
     Ok(list)
 }
 
-/// Gives the headers of a message that is plain JSON with a header for its type, and how it is read; its properties are among
-/// them.
+/// Gives the headers, properties included, of a message that is plain JSON with a header for its
+/// type, and how to read it.
 fn plain_json<'r>(
-    reading: &'r Reading,
+    options: &'r ReadOptions,
     properties: &BasicProperties,
 ) -> Option<(&'r PlainJson, Vec<(String, String)>)> {
-    let plain = reading.plain_json.as_ref()?;
+    let plain = options.plain_json.as_ref()?;
     let mut headers: Vec<(String, String)> = table(properties)
         .filter_map(|(name, value)| Some((name.as_str().to_owned(), text(value)?)))
         .collect();
@@ -185,10 +187,14 @@ fn plain_json<'r>(
     is_meant.then_some((plain, headers))
 }
 
-/// Lists the attributes of a message that is no CloudEvent: its properties, and the headers that have legal names.
-fn plain(reading: &Reading, properties: &BasicProperties) -> Result<Vec<(String, String)>, String> {
-    let Some(source) = &reading.plain_source else {
-        let problem = match reading.plain_json {
+/// Lists the attributes of a message that is no CloudEvent: its properties, and the headers that
+/// have legal names.
+fn plain(
+    options: &ReadOptions,
+    properties: &BasicProperties,
+) -> Result<Vec<(String, String)>, String> {
+    let Some(source) = &options.plain_source else {
+        let problem = match options.plain_json {
             None => {
                 "it has no attributes of CloudEvents; AmqpSubscriber::plain or plain_json would read it"
             }
@@ -223,11 +229,11 @@ fn table(properties: &BasicProperties) -> impl Iterator<Item = (&ShortString, &A
     properties.headers().iter().flat_map(|headers| headers.inner().iter())
 }
 
-fn shown(name: &str) -> String {
+fn printable(name: &str) -> String {
     name.chars().filter(|c| !c.is_control()).take(64).collect()
 }
 
-/// Gives a value as the text that CloudEvents has for it.
+/// Converts a value to its CloudEvents text.
 fn text(value: &AMQPValue) -> Option<String> {
     match value {
         AMQPValue::LongString(text) => std::str::from_utf8(text.as_bytes()).ok().map(str::to_owned),
@@ -254,8 +260,8 @@ fn whole(value: &AMQPValue) -> Option<i64> {
     }
 }
 
-/// Says which delivery this is, from 1; `None` where the queue does not count. A queue that counts says nothing of a first
-/// delivery.
+/// Gives the number of this delivery, from 1; `None` where the queue does not count. A queue that
+/// counts adds no header to a first delivery.
 pub(crate) fn attempt(
     properties: &BasicProperties,
     redelivered: bool,
@@ -267,26 +273,27 @@ pub(crate) fn attempt(
     }
 }
 
-/// One place in which RabbitMQ dead-lettered a message, as its header `x-death` tells.
+/// One entry of RabbitMQ's header `x-death`: a queue that dead-lettered a message.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Death {
-    /// The queue that gave it up.
+    /// The queue that dead-lettered it.
     pub queue: String,
     /// Why: `rejected`, `expired`, `maxlen` or `delivery_limit`.
     pub reason: String,
-    /// How often it died there for this reason.
+    /// How often the queue dead-lettered it for this reason.
     pub count: u64,
     /// The exchange to which it had been published.
     pub exchange: String,
     /// The routing keys that it had.
     pub routing_keys: Vec<String>,
-    /// When it first died there, in whole seconds.
+    /// When the queue first dead-lettered it, in whole seconds since 1970.
     pub at: Option<i64>,
 }
 
 impl Death {
-    /// Lists the deaths of a received message, the last first; empty for one that was never dead-lettered.
+    /// Lists the deaths of a received message, the last first; empty for one that was never
+    /// dead-lettered.
     ///
     /// A message that is published again keeps them.
     #[must_use]
@@ -318,7 +325,7 @@ impl Death {
     }
 }
 
-/// Keeps what the server wrote of a message's deaths as a header, in JSON.
+/// Keeps the server's `x-death` as a header of the message, in JSON.
 fn keep_deaths(message: Message, properties: &BasicProperties) -> Message {
     let Some((_, AMQPValue::FieldArray(entries))) =
         table(properties).find(|(name, _)| name.as_str() == X_DEATH)
@@ -329,7 +336,8 @@ fn keep_deaths(message: Message, properties: &BasicProperties) -> Message {
         entries.as_slice().iter().take(MAX_DEATHS).filter_map(Death::of).collect();
     let mut parts = message.into_parts();
     if let Ok(text) = serde_json::to_string(&deaths) {
-        // A text that no header takes (U+0085 in a queue's name) is done without; the message is what counts.
+        // A text that is no legal header value (U+0085 in a queue's name) is dropped: the message
+        // matters more.
         let _ = parts.headers.insert(DEATHS, text);
     }
     Message::new(parts)

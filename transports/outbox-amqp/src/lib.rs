@@ -1,10 +1,12 @@
-//! Events over RabbitMQ (AMQP 0-9-1): confirmed publishing, manual acknowledgement, topology from code.
+//! Events over RabbitMQ (AMQP 0-9-1): confirmed publishing, manual acknowledgement, topology from
+//! code.
 //!
-//! One message is one publish, a CloudEvent in binary mode (attributes in headers `cloudEvents_..`, the payload untouched as
-//! body) or in structured mode (one JSON object), persistent and mandatory. The server has confirmed when it acknowledged
-//! the message and did not return it; everything else has its class:
+//! One message is one publish, a CloudEvent in binary mode (attributes in headers `cloudEvents_..`,
+//! the payload untouched as body) or in structured mode (one JSON object), persistent and
+//! mandatory. The server has confirmed a message when it acknowledged it and did not return it;
+//! every other outcome has its class:
 //!
-//! | what happens | class |
+//! | outcome | class |
 //! | --- | --- |
 //! | acknowledged, and not returned before | delivered |
 //! | too large, a routing key of more than 255 bytes, not encodable | permanent |
@@ -23,30 +25,34 @@
 //! ```
 //!
 //! # Topology
-//! What a publisher or subscriber needs can be declared from code ([`Topology`]): exchanges, bindings, and queues, which are
-//! quorum queues that dead-letter at least once unless told otherwise. It is declared at every new connection, and so is there
-//! again when a server comes back without it. A queue that somebody deletes on a running server stays deleted: its events are
-//! returned, wait in the outbox with NO_ROUTE as their error, and go when the queue is back.
+//! Publishers and subscribers can declare from code what they need ([`Topology`]): exchanges,
+//! bindings, and queues, which are quorum queues that dead-letter at least once unless configured
+//! otherwise. They declare it at every new connection, and so restore it on a server that comes
+//! back without it. A queue that an operator deletes on a running server stays deleted: the server
+//! returns its events, which wait in the outbox with NO_ROUTE as their error and go when the queue
+//! is back.
 //!
 //! # Dead letters of the server
-//! `reject` and `nack(false)` hand a message to its queue's dead letters. Whoever receives it there finds in [`Death::all_of`]
-//! what the server wrote in `x-death`: from which queue it comes, why, and how often.
+//! `reject` and `nack(false)` send a message to the dead-letter exchange of its queue. A subscriber
+//! of the dead letters reads the server's `x-death` header with [`Death::all_of`]: from which queue
+//! the message comes, why, and how often.
 //!
 //! # Logs
-//! The client library logs whole frames, among them payloads and passwords. It is kept quiet; what matters is said by errors.
+//! The client library logs whole frames, among them payloads and passwords. This crate mutes it;
+//! its errors say what matters.
 //!
 //! # Source
-//! AMQP 0-9-1 with RabbitMQ's extensions (publisher confirms, `connection.blocked`, consumer cancel, quorum queues);
-//! CloudEvents 1.0.2, AMQP protocol binding.
+//! AMQP 0-9-1 with RabbitMQ's extensions (publisher confirms, `connection.blocked`, consumer
+//! cancel, quorum queues); CloudEvents 1.0.2, AMQP protocol binding.
 
+mod channels;
+mod classify;
 mod config;
 mod connection;
 mod headers;
-mod line;
 mod publisher;
 mod subscriber;
 mod topology;
-mod verdict;
 
 pub use config::{ConfigError, ConfigFault};
 pub use headers::Death;

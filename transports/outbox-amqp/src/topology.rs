@@ -1,9 +1,10 @@
-//! Exchanges, queues and bindings from code: declared when a connection is made, and again when the server has lost them.
+//! Exchanges, queues and bindings from code, declared at every new connection and again when the
+//! server has lost them.
 
 use crate::{
+    classify::Failure,
     config::{ConfigFault, MAX_NAME, name_fault},
-    connection::Link,
-    verdict::Failure,
+    connection::AmqpConnection,
 };
 use lapin::{
     ExchangeKind,
@@ -12,10 +13,11 @@ use lapin::{
 };
 use std::{collections::BTreeSet, time::Duration};
 
-/// What has to be there: exchanges, queues, and the bindings between them. Everything is durable.
+/// The exchanges, queues and bindings that a publisher or subscriber declares. Everything is
+/// durable.
 ///
-/// A queue that exists already with other settings is not changed: the server refuses, and publishing or subscribing is
-/// unavailable, naming what differs.
+/// The server does not change a queue that exists with other settings: it refuses the declaration,
+/// and publishing or subscribing fails as unavailable with an error that names the difference.
 ///
 /// ```
 /// use outbox_amqp::{Exchange, Queue, Topology};
@@ -32,7 +34,8 @@ pub struct Topology {
     queues: Vec<Queue>,
 }
 
-/// An exchange: where messages are published, and by what rule they go to queues.
+/// An exchange: publishers send messages to it, and it routes them to queues by its kind and
+/// bindings.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Exchange {
     name: String,
@@ -41,7 +44,7 @@ pub struct Exchange {
     bindings: Vec<(String, String)>,
 }
 
-/// A queue: where messages wait for a consumer.
+/// A queue: messages wait in it for a consumer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Queue {
     name: String,
@@ -78,13 +81,14 @@ impl Topology {
         self
     }
 
-    /// Tells whether queues are declared, and not exchanges alone.
+    /// Tells whether it declares queues, and not exchanges alone.
     pub(crate) fn has_queues(&self) -> bool {
         !self.queues.is_empty()
     }
 
-    /// Tells whether a queue counts deliveries, as far as is known: all do that are not declared as classic.
-    pub(crate) fn counts(&self, queue: &str) -> bool {
+    /// Tells whether a queue counts deliveries; assumes so of every queue that is not declared as
+    /// classic.
+    pub(crate) fn counts_deliveries(&self, queue: &str) -> bool {
         self.queues.iter().find(|known| known.name == queue).is_none_or(|known| known.quorum)
     }
 
@@ -111,38 +115,38 @@ impl Topology {
     }
 
     /// Declares all of it.
-    pub(crate) async fn declare(&self, link: &Link) -> Result<(), Failure> {
+    pub(crate) async fn declare(&self, connection: &AmqpConnection) -> Result<(), Failure> {
         if self.exchanges.is_empty() && self.queues.is_empty() {
             return Ok(());
         }
-        let channel = link.channel().await?;
+        let channel = connection.channel().await?;
         let durable = ExchangeDeclareOptions { durable: true, ..Default::default() };
         for exchange in &self.exchanges {
             let (name, kind) = (name(&exchange.name)?, exchange.kind.clone());
             let declared = channel.exchange_declare(name, kind, durable, exchange.arguments());
-            link.ask("declared no exchange", declared).await?;
+            connection.request("declared no exchange", declared).await?;
         }
         for exchange in &self.exchanges {
             for (source, key) in &exchange.bindings {
                 let options = ExchangeBindOptions::default();
                 let (to, from, key) = (name(&exchange.name)?, name(source)?, name(key)?);
                 let bound = channel.exchange_bind(to, from, key, options, FieldTable::default());
-                link.ask("bound no exchange", bound).await?;
+                connection.request("bound no exchange", bound).await?;
             }
         }
         let durable = QueueDeclareOptions { durable: true, ..Default::default() };
         for queue in &self.queues {
             let declared = channel.queue_declare(name(&queue.name)?, durable, queue.arguments());
-            link.ask("declared no queue", declared).await?;
+            connection.request("declared no queue", declared).await?;
             for (exchange, key) in &queue.bindings {
                 let options = QueueBindOptions::default();
                 let (queue, exchange, key) = (name(&queue.name)?, name(exchange)?, name(key)?);
                 let bound =
                     channel.queue_bind(queue, exchange, key, options, FieldTable::default());
-                link.ask("bound no queue", bound).await?;
+                connection.request("bound no queue", bound).await?;
             }
         }
-        link.ask("closed no channel", channel.close(200, ShortString::default())).await
+        connection.request("closed no channel", channel.close(200, ShortString::default())).await
     }
 }
 
@@ -151,32 +155,34 @@ impl Exchange {
         Self { name: name.into(), kind, alternate: None, bindings: Vec::new() }
     }
 
-    /// Makes one that goes by patterns of the routing key, such as `order.*` or `order.#`.
+    /// Makes an exchange that routes by patterns of the routing key, such as `order.*` or
+    /// `order.#`.
     #[must_use]
     pub fn topic(name: impl Into<String>) -> Self {
         Self::new(name, ExchangeKind::Topic)
     }
 
-    /// Makes one that goes by the whole routing key.
+    /// Makes an exchange that routes by the whole routing key.
     #[must_use]
     pub fn direct(name: impl Into<String>) -> Self {
         Self::new(name, ExchangeKind::Direct)
     }
 
-    /// Makes one that goes to all its queues.
+    /// Makes an exchange that routes to all its queues.
     #[must_use]
     pub fn fanout(name: impl Into<String>) -> Self {
         Self::new(name, ExchangeKind::Fanout)
     }
 
-    /// Sends what no queue takes to another exchange. It then counts as routed, and is not returned.
+    /// Routes messages without a queue to another exchange. The server then counts them as routed
+    /// and does not return them.
     #[must_use]
     pub fn alternate(mut self, exchange: impl Into<String>) -> Self {
         self.alternate = Some(exchange.into());
         self
     }
 
-    /// Takes what another exchange has for a routing key.
+    /// Binds the exchange to another one for a routing key.
     #[must_use]
     pub fn bind(mut self, source: impl Into<String>, routing_key: impl Into<String>) -> Self {
         self.bindings.push((source.into(), routing_key.into()));
@@ -186,7 +192,7 @@ impl Exchange {
     fn arguments(&self) -> FieldTable {
         let mut table = FieldTable::default();
         if let Some(alternate) = &self.alternate {
-            table.insert("alternate-exchange".into(), words(alternate));
+            table.insert("alternate-exchange".into(), long_string(alternate));
         }
         table
     }
@@ -209,8 +215,8 @@ impl Queue {
         }
     }
 
-    /// Makes a quorum queue: replicated, on disk, counting deliveries, and dead-lettering at least once. Right unless there is
-    /// a reason.
+    /// Makes a quorum queue: replicated, on disk, counting deliveries, and dead-lettering at least
+    /// once. The default choice.
     #[must_use]
     pub fn quorum(name: impl Into<String>) -> Self {
         Self::new(name, true)
@@ -222,16 +228,17 @@ impl Queue {
         Self::new(name, false)
     }
 
-    /// Takes what an exchange has for a routing key, or a pattern of one.
+    /// Binds the queue to an exchange for a routing key, or a pattern of one.
     #[must_use]
     pub fn bind(mut self, exchange: impl Into<String>, routing_key: impl Into<String>) -> Self {
         self.bindings.push((exchange.into(), routing_key.into()));
         self
     }
 
-    /// Sends what is rejected, expires or is delivered too often to another queue.
+    /// Dead-letters rejected, expired and too often delivered messages to another queue.
     ///
-    /// A quorum queue does so at least once: a message leaves it when the other queue has confirmed.
+    /// A quorum queue does so at least once: it removes a message when the other queue has
+    /// confirmed.
     #[must_use]
     pub fn dead_letter_to(self, queue: impl Into<String>) -> Self {
         self.dead_letter_through("", queue)
@@ -248,21 +255,22 @@ impl Queue {
         self
     }
 
-    /// Gives up what has waited for longer.
+    /// Expires messages that have waited for longer.
     #[must_use]
     pub const fn ttl(mut self, ttl: Duration) -> Self {
         self.ttl = Some(ttl);
         self
     }
 
-    /// Deletes the queue when nobody has used it for so long.
+    /// Deletes the queue when no client has used it for so long.
     #[must_use]
     pub const fn expires(mut self, unused: Duration) -> Self {
         self.expires = Some(unused);
         self
     }
 
-    /// Limits how many messages wait. At the limit the server refuses new ones, and their publishes fail as transient.
+    /// Limits how many messages wait. At the limit the server refuses new ones, and their publishes
+    /// fail as transient.
     #[must_use]
     pub const fn max_length(mut self, messages: u32) -> Self {
         self.max_length = Some(messages);
@@ -276,17 +284,18 @@ impl Queue {
         self
     }
 
-    /// At a limit gives the oldest messages up in place of refusing new ones.
+    /// Drops the oldest messages at a limit instead of refusing new ones.
     ///
-    /// Such a queue may lose messages though their publishes were confirmed: without dead-lettering that is its purpose, and
-    /// with it, what is given up goes to the other queue at most once, without a confirm.
+    /// Such a queue may lose messages though their publishes were confirmed: without dead-lettering
+    /// that is its purpose, and with it, dropped messages go to the other queue at most once,
+    /// without a confirm.
     #[must_use]
     pub const fn drop_head(mut self) -> Self {
         self.drop_head = true;
         self
     }
 
-    /// Gives up what came back so often without an answer. Counted by quorum queues only.
+    /// Drops or dead-letters a message that was returned so often. Only quorum queues count.
     #[must_use]
     pub const fn delivery_limit(mut self, returns: u32) -> Self {
         self.delivery_limit = Some(returns);
@@ -308,9 +317,9 @@ impl Queue {
                 || key.len() > MAX_NAME
                 || (exchange.is_empty() && key.is_empty()))
         {
-            faults.push(
-                self.fault("the place for its dead letters must be named, in at most 255 bytes"),
-            );
+            faults.push(self.fault(
+                "the exchange or queue for its dead letters must be named, in at most 255 bytes",
+            ));
         }
         if self.drop_head && self.max_length.is_none() && self.max_bytes.is_none() {
             faults.push(self.fault("drop_head needs max_length or max_bytes"));
@@ -333,23 +342,26 @@ impl Queue {
 
     fn arguments(&self) -> FieldTable {
         let mut table = FieldTable::default();
-        table.insert("x-queue-type".into(), words(if self.quorum { "quorum" } else { "classic" }));
+        table.insert(
+            "x-queue-type".into(),
+            long_string(if self.quorum { "quorum" } else { "classic" }),
+        );
         if let Some((exchange, key)) = &self.dead_letter {
-            table.insert("x-dead-letter-exchange".into(), words(exchange));
+            table.insert("x-dead-letter-exchange".into(), long_string(exchange));
             if !key.is_empty() {
-                table.insert("x-dead-letter-routing-key".into(), words(key));
+                table.insert("x-dead-letter-routing-key".into(), long_string(key));
             }
         }
         let limited = self.max_length.is_some() || self.max_bytes.is_some();
         let safe = self.quorum && self.dead_letter.is_some() && !self.drop_head;
         if safe {
-            table.insert("x-dead-letter-strategy".into(), words("at-least-once"));
+            table.insert("x-dead-letter-strategy".into(), long_string("at-least-once"));
         }
         // At-least-once dead-lettering asks for it, limit or not.
         if safe || limited {
             table.insert(
                 "x-overflow".into(),
-                words(if self.drop_head { "drop-head" } else { "reject-publish" }),
+                long_string(if self.drop_head { "drop-head" } else { "reject-publish" }),
             );
         }
         let millis = |span: Duration| u32::try_from(span.as_millis()).unwrap_or(u32::MAX);
@@ -386,11 +398,11 @@ fn binding_faults((exchange, key): &(String, String)) -> Vec<ConfigFault> {
     name_fault("exchange", exchange).into_iter().chain(key_fault).collect()
 }
 
-fn words(text: &str) -> AMQPValue {
+fn long_string(text: &str) -> AMQPValue {
     AMQPValue::LongString(LongString::from(text))
 }
 
-/// Names were checked when the publisher or subscriber was built.
+/// Converts a name, which the publisher or subscriber checked when it was built.
 fn name(text: &str) -> Result<ShortString, Failure> {
     ShortString::try_new(text).map_err(|error| Failure::unavailable(error.to_string()))
 }

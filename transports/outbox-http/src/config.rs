@@ -1,4 +1,4 @@
-//! What can be wrong with a configuration, all of it at once, without quoting a secret.
+//! The faults of a configuration, reported all at once and without a secret.
 
 use crate::signature::SecretError;
 
@@ -6,13 +6,13 @@ use crate::signature::SecretError;
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ConfigFault {
-    /// The address is no URL. It is not quoted: it may hold a password.
+    /// The text is no URL. The error does not quote it, since it may hold a password.
     #[error("the URL cannot be read: {0}")]
     Url(String),
     /// The URL is not one of HTTP.
     #[error("the URL's scheme is `{0}`; it must be http or https")]
     Scheme(String),
-    /// The URL names an address that may not be reached.
+    /// The URL names a forbidden address.
     #[error(
         "the URL names the address {address}, which is {what}; allow_subnet or allow_loopback would permit it"
     )]
@@ -30,10 +30,10 @@ pub enum ConfigFault {
         /// What is wrong with it.
         problem: SecretError,
     },
-    /// A receiver neither verifies signatures nor says that it takes unsigned messages.
+    /// The receiver neither verifies signatures nor accepts unsigned messages.
     #[error("neither verify(\"whsec_...\") nor unsigned() was called")]
     Unverified,
-    /// A receiver verifies signatures and says that it takes unsigned messages.
+    /// The receiver both verifies signatures and accepts unsigned messages.
     #[error("both verify and unsigned were called")]
     Contradiction,
     /// A header cannot be sent.

@@ -13,12 +13,13 @@ use std::borrow::Cow;
 
 /// What the names of attributes begin with.
 pub(crate) const PREFIX: &str = "ce-";
-/// The attribute that is HTTP's own header of the content's type.
+/// The attribute that HTTP carries in its own `Content-Type` header.
 pub(crate) const MEDIA_TYPE: &str = "datacontenttype";
-/// What the binding has encoded besides control characters and everything outside ASCII.
+/// Characters that the binding percent-encodes besides control characters and non-ASCII ones.
 const ENCODED: &AsciiSet = &CONTROLS.add(b' ').add(b'"').add(b'%');
 
-/// Headers of a request in binary mode: hyper's servers read 100, and the client and proxies add theirs.
+/// Headers of a request in binary mode: hyper's servers read 100, and the client and proxies add
+/// theirs.
 const MAX_COUNT: usize = 80;
 /// Bytes of headers in binary mode: common servers read 16 KiB, the client and proxies add theirs.
 const MAX_BYTES: usize = 12 * 1024;
@@ -28,7 +29,8 @@ pub(crate) fn encode(value: &str) -> Cow<'_, str> {
     utf8_percent_encode(value, ENCODED).into()
 }
 
-/// Decodes an attribute's value: first a quoted string, then one round of percent-decoding; `None` where that is no UTF-8.
+/// Decodes an attribute's value: first a quoted string, then one round of percent-decoding; `None`
+/// where that is no UTF-8.
 pub(crate) fn decode(value: &[u8]) -> Option<String> {
     let unquoted = match value {
         [b'"', inner @ .., b'"'] => unescape(inner).map(Cow::Owned).unwrap_or(Cow::Borrowed(value)),
@@ -57,7 +59,8 @@ pub(crate) fn write(message: &Message) -> Result<HeaderMap, String> {
     let mut headers = HeaderMap::with_capacity(list.len() + 8);
     for (name, value) in list {
         let (header, value) = if name == MEDIA_TYPE {
-            // Servers take white space around a value away, and what is read has to be what was signed.
+            // Servers trim white space around a value, and the value read has to be the value
+            // signed.
             (Ok(CONTENT_TYPE), HeaderValue::from_str(value.trim()))
         } else {
             (
@@ -73,7 +76,7 @@ pub(crate) fn write(message: &Message) -> Result<HeaderMap, String> {
     Ok(headers)
 }
 
-/// Tells whether common servers take so many headers.
+/// Tells whether common servers accept so many headers.
 pub(crate) fn fit(headers: &HeaderMap) -> bool {
     headers.len() <= MAX_COUNT && size(headers) <= MAX_BYTES
 }
@@ -83,7 +86,7 @@ pub(crate) fn size(headers: &HeaderMap) -> usize {
     headers.iter().map(|(name, value)| name.as_str().len() + value.len()).sum()
 }
 
-/// Lists the attributes that a request in binary mode names, in the order in which they came.
+/// Lists the attributes of a request in binary mode, in the order of its headers.
 pub(crate) fn attributes(headers: &HeaderMap) -> Result<Vec<(&str, String)>, CloudEventError> {
     let mut attributes = Vec::with_capacity(headers.len());
     for (header, value) in headers {
@@ -101,7 +104,8 @@ pub(crate) fn attributes(headers: &HeaderMap) -> Result<Vec<(&str, String)>, Clo
     Ok(attributes)
 }
 
-/// Gives the headers of a request that is no CloudEvent but plain JSON, as far as they are named; `None` where it is not.
+/// Gives the headers that `plain` names, for a request that is plain JSON and no CloudEvent; `None`
+/// for any other request.
 pub(crate) fn named_by<'h>(
     plain: &PlainJson,
     headers: &'h HeaderMap,
@@ -158,7 +162,7 @@ mod tests {
                 } else {
                     encode(value).into_owned()
                 };
-                // What no header can carry does not come in.
+                // A request cannot hold what no header can carry.
                 headers
                     .insert(name, HeaderValue::try_from(value).map_err(|error| error.to_string())?);
             }

@@ -1,12 +1,12 @@
 //! The sending half: one message is one signed POST.
 
 use crate::{
+    classify::{Classification, classify, request_error, response_error},
+    client::HttpClient,
     config::{ConfigError, ConfigFault},
     guard::{Guard, Resolver, SystemResolver},
     headers,
-    line::Line,
     signature::{self, Secret, sign_all, sign_attributes},
-    verdict::{Verdict, refusal, unanswered, verdict},
 };
 use async_trait::async_trait;
 use http::{HeaderMap, HeaderName, HeaderValue, header::CONTENT_TYPE};
@@ -23,23 +23,24 @@ use std::{
     time::{Duration, UNIX_EPOCH},
 };
 
-/// Time for a whole request: longer than a receiver of ours takes to give up on its handler.
+/// Time for a whole request: longer than this crate's receiver waits for its handler.
 const TIMEOUT: Duration = Duration::from_secs(10);
 /// Longest time to connect, unless half the request's time is less.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// Requests under way at once: what one destination takes without being flooded, and far below a process's open files.
+/// Requests under way at once: what one destination takes without being flooded, and far below a
+/// process's limit of open files.
 const MAX_CONNECTIONS: usize = 128;
-/// Bytes of an answer that are read so that its connection can be used again.
-const MAX_ANSWER: usize = 64 * 1024;
+/// Bytes of a response body that the publisher reads so that its connection can be used again.
+const MAX_RESPONSE: usize = 64 * 1024;
 
 /// Publishes messages as signed CloudEvents to one URL.
 ///
-/// Made by [`new`](Self::new) and refined by the methods that follow; [`build`](Self::build) reports everything that is wrong
-/// with it at once. A publisher that was not built and is wrong publishes nothing and answers "unavailable", so that no
-/// message is lost to a typing error.
+/// [`new`](Self::new) makes it and the methods that follow configure it; [`build`](Self::build)
+/// reports every configuration fault at once. A publisher with a fault that was not built publishes
+/// nothing and fails as "unavailable", so that no message is lost to a typing error.
 ///
-/// Private, loopback and other inside addresses are refused unless allowed; redirects are not followed; no proxy is taken from
-/// the environment.
+/// The publisher refuses private, loopback and other internal addresses unless the configuration
+/// allows them. It follows no redirect and takes no proxy from the environment.
 ///
 /// ```
 /// use outbox_http::HttpPublisher;
@@ -53,10 +54,10 @@ const MAX_ANSWER: usize = 64 * 1024;
 /// ```
 pub struct HttpPublisher {
     pub(crate) config: Config,
-    line: OnceLock<Result<Line, ConfigError>>,
+    client: OnceLock<Result<HttpClient, ConfigError>>,
 }
 
-/// Everything that was configured, with what was wrong in it.
+/// The configuration with the faults found so far.
 pub(crate) struct Config {
     pub(crate) url: Url,
     pub(crate) secrets: Vec<Secret>,
@@ -67,13 +68,13 @@ pub(crate) struct Config {
     pub(crate) guard: Guard,
     pub(crate) resolver: Arc<dyn Resolver>,
     pub(crate) roots: Vec<Vec<u8>>,
-    pub(crate) max_answer: usize,
-    pub(crate) quotes: bool,
+    pub(crate) max_response: usize,
+    pub(crate) quote_responses: bool,
     pub(crate) max_connections: usize,
     pub(crate) limits: Limits,
     pub(crate) faults: Vec<ConfigFault>,
-    signings: usize,
-    added_headers: usize,
+    secrets_given: usize,
+    headers_given: usize,
 }
 
 impl fmt::Debug for HttpPublisher {
@@ -107,41 +108,43 @@ impl HttpPublisher {
             guard: Guard::default(),
             resolver: Arc::new(SystemResolver),
             roots: Vec::new(),
-            max_answer: MAX_ANSWER,
-            quotes: false,
+            max_response: MAX_RESPONSE,
+            quote_responses: false,
             max_connections: MAX_CONNECTIONS,
             limits: Limits::default().max_batch(64),
             faults: Vec::new(),
-            signings: 0,
-            added_headers: 0,
+            secrets_given: 0,
+            headers_given: 0,
         };
-        Ok(Self { config, line: OnceLock::new() })
+        Ok(Self { config, client: OnceLock::new() })
     }
 
-    /// Signs every request with a secret `whsec_...`. Called again, it signs with every one of them, so that keys can be
-    /// changed without a gap: add the new one here, then at the receiver, then take the old one away.
+    /// Signs every request with a secret `whsec_...`. Called again, it signs with each secret, so
+    /// that keys can be rotated without a gap: add the new one here, then at the receiver, then
+    /// remove the old one.
     #[must_use]
     pub fn signed(self, secret: impl AsRef<str>) -> Self {
         self.with(|config| {
-            config.signings += 1;
+            config.secrets_given += 1;
             match Secret::parse(secret.as_ref()) {
                 Ok(secret) => config.secrets.push(secret),
-                Err(problem) => {
-                    config.faults.push(ConfigFault::Secret { number: config.signings, problem })
-                }
+                Err(problem) => config
+                    .faults
+                    .push(ConfigFault::Secret { number: config.secrets_given, problem }),
             }
         })
     }
 
-    /// Sends each message as one JSON object (`application/cloudevents+json`), all of it under the signature. A message that
-    /// binary mode cannot carry goes so anyway: one with more than 80 headers or 12 KiB of them, or whose payload is itself a
+    /// Sends each message as one JSON object (`application/cloudevents+json`), all of it under the
+    /// signature. Without this setting the publisher does so only for a message that binary mode
+    /// cannot carry: one with more than 80 headers or 12 KiB of them, or whose payload is itself a
     /// CloudEvent.
     #[must_use]
     pub fn structured(self) -> Self {
         self.with(|config| config.structured = true)
     }
 
-    /// Sets the time for a whole request, answer included; 10 s unless set.
+    /// Sets the time for a whole request, response included; 10 s unless set.
     #[must_use]
     pub fn timeout(self, timeout: Duration) -> Self {
         self.with(|config| config.timeout = timeout)
@@ -157,14 +160,14 @@ impl HttpPublisher {
     #[must_use]
     pub fn header(self, name: impl AsRef<str>, value: impl AsRef<str>) -> Self {
         self.with(|config| {
-            config.added_headers += 1;
+            config.headers_given += 1;
             match checked_header(name.as_ref(), value.as_ref()) {
                 Ok((name, value)) => {
                     config.headers.insert(name, value);
                 }
                 Err(problem) => config
                     .faults
-                    .push(ConfigFault::Header { number: config.added_headers, problem }),
+                    .push(ConfigFault::Header { number: config.headers_given, problem }),
             }
         })
     }
@@ -185,7 +188,7 @@ impl HttpPublisher {
         self.with(|config| config.guard.allow_loopback())
     }
 
-    /// Resolves names by another resolver. Its answers are judged like the system's.
+    /// Resolves names by another resolver. The publisher checks its addresses like the system's.
     #[must_use]
     pub fn resolver(self, resolver: impl Resolver) -> Self {
         self.with(|config| config.resolver = Arc::new(resolver))
@@ -197,55 +200,59 @@ impl HttpPublisher {
         self.with(|config| config.roots.push(pem.as_ref().to_vec()))
     }
 
-    /// Sets how many bytes of an answer are read, so that its connection can be used again; 64 KiB unless set.
+    /// Sets how many bytes of a response body the publisher reads, so that its connection can be
+    /// used again; 64 KiB unless set.
     #[must_use]
-    pub fn max_answer(self, bytes: usize) -> Self {
-        self.with(|config| config.max_answer = bytes)
+    pub fn max_response(self, bytes: usize) -> Self {
+        self.with(|config| config.max_response = bytes)
     }
 
-    /// Keeps the first words of a refusal's body in the error that is stored. Off unless called, because a destination may
-    /// echo the payload; a reason from a receiver of this crate is kept always.
+    /// Keeps the first words of an error response's body in the stored error. Off unless called,
+    /// because a destination may echo the payload; the reason that a receiver of this crate gives
+    /// is always kept.
     #[must_use]
-    pub fn quote_answers(self) -> Self {
-        self.with(|config| config.quotes = true)
+    pub fn quote_responses(self) -> Self {
+        self.with(|config| config.quote_responses = true)
     }
 
-    /// Sets how many requests may be under way at once, whatever the relay asks for; 128 unless set.
+    /// Sets how many requests may be under way at once, whatever the relay asks for; 128 unless
+    /// set.
     #[must_use]
     pub fn max_connections(self, connections: usize) -> Self {
         self.with(|config| config.max_connections = connections)
     }
 
-    /// Sets the limits that enqueue and relay heed: longest payload and texts, batch, batches in flight. No limit of size,
-    /// and four batches of 64, unless set.
+    /// Sets the limits that enqueue and relay apply: longest payload and texts, batch, batches in
+    /// flight. No limit of size, and four batches of 64, unless set.
     #[must_use]
     pub fn with_limits(self, limits: Limits) -> Self {
         self.with(|config| config.limits = limits)
     }
 
-    /// Checks everything that was configured. Opens no connection.
+    /// Checks the configuration. Opens no connection.
     ///
     /// # Errors
     /// [`ConfigError`] with all faults.
     pub fn build(self) -> Result<Self, ConfigError> {
-        self.line()?;
+        self.client()?;
         Ok(self)
     }
 
-    /// Changes the configuration; what was made from the former one is made again.
+    /// Changes the configuration and drops the client that was built from the former one.
     fn with(mut self, change: impl FnOnce(&mut Config)) -> Self {
         change(&mut self.config);
-        self.line = OnceLock::new();
+        self.client = OnceLock::new();
         self
     }
 
-    fn line(&self) -> Result<&Line, ConfigError> {
-        self.line.get_or_init(|| Line::open(&self.config)).as_ref().map_err(Clone::clone)
+    fn client(&self) -> Result<&HttpClient, ConfigError> {
+        self.client.get_or_init(|| HttpClient::new(&self.config)).as_ref().map_err(Clone::clone)
     }
 
-    /// Writes the headers of binary mode; `None` where the message goes in structured mode, because it was asked for or
-    /// because binary mode cannot carry it: a payload that is itself a CloudEvent would be taken for this message, and headers
-    /// that are too many or too large are refused by servers.
+    /// Writes the headers of binary mode; `None` where the message goes in structured mode, because
+    /// the configuration says so or because binary mode cannot carry it: a receiver would read a
+    /// payload that is itself a CloudEvent as this message, and servers refuse headers that are too
+    /// many or too large.
     fn binary(&self, message: &Message) -> Result<Option<HeaderMap>, PublishError> {
         if self.config.structured || cloudevents::is_cloudevents(&message.content_type) {
             return Ok(None);
@@ -258,10 +265,10 @@ impl HttpPublisher {
         }
     }
 
-    /// Puts one request together.
+    /// Builds one request.
     fn request(
         &self,
-        line: &Line,
+        client: &HttpClient,
         message: &Message,
     ) -> Result<reqwest::RequestBuilder, PublishError> {
         let binary = self.binary(message)?;
@@ -279,7 +286,7 @@ impl HttpPublisher {
             let now = wall_clock().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
             let id = message.id.to_string();
             let signatures = sign_all(&self.config.secrets, &id, now, &body);
-            let beside = if structured {
+            let attribute_signatures = if structured {
                 None
             } else {
                 Some(self.sign_attributes(&headers, &id, now, &body)?)
@@ -289,8 +296,9 @@ impl HttpPublisher {
                 (signature::TIMESTAMP, now.to_string()),
                 (signature::SIGNATURE, signatures),
             ];
-            for (name, value) in
-                standard.into_iter().chain(beside.map(|value| (signature::ATTRIBUTES, value)))
+            for (name, value) in standard
+                .into_iter()
+                .chain(attribute_signatures.map(|value| (signature::ATTRIBUTES, value)))
             {
                 let value = HeaderValue::from_str(&value).map_err(|e| {
                     PublishError::permanent("the request cannot be signed").caused_by(e)
@@ -298,8 +306,8 @@ impl HttpPublisher {
                 headers.insert(HeaderName::from_static(name), value);
             }
         }
-        Ok(line
-            .client
+        Ok(client
+            .inner
             .post(self.config.url.clone())
             .headers(self.config.headers.clone())
             .headers(headers)
@@ -323,24 +331,25 @@ impl HttpPublisher {
 #[async_trait]
 impl Publisher for HttpPublisher {
     async fn publish(&self, message: &Message) -> Result<Receipt, PublishError> {
-        let line = self.line().map_err(|e| PublishError::unavailable(e.to_string()))?;
-        let _permit = line
+        let client = self.client().map_err(|e| PublishError::unavailable(e.to_string()))?;
+        let _permit = client
             .permits
             .acquire()
             .await
             .map_err(|e| PublishError::unavailable("closed").caused_by(e))?;
-        let mut answer = self.request(line, message)?.send().await.map_err(unanswered)?;
-        let status = answer.status();
-        let class = match verdict(status) {
-            Verdict::Delivered => None,
-            Verdict::Failed(class) => Some(class),
+        let mut response = self.request(client, message)?.send().await.map_err(request_error)?;
+        let status = response.status();
+        let class = match classify(status) {
+            Classification::Delivered => None,
+            Classification::Failed(class) => Some(class),
         };
-        let body = line.read(&mut answer, self.config.max_answer).await;
+        let body = client.read_body(&mut response, self.config.max_response).await;
         match class {
             None => Ok(Receipt::new().to(self.config.destination())),
             Some(class) => {
-                let words = String::from_utf8_lossy(&body);
-                Err(refusal(class, status, answer.headers(), self.config.quotes.then_some(&*words)))
+                let text = String::from_utf8_lossy(&body);
+                let quoted = self.config.quote_responses.then_some(&*text);
+                Err(response_error(class, status, response.headers(), quoted))
             }
         }
     }
@@ -355,7 +364,7 @@ impl Publisher for HttpPublisher {
     }
 
     fn destination(&self) -> Option<String> {
-        // The path may be a secret of its own: what is shown tells paths apart, and says none.
+        // The path may itself be a secret: the hash tells paths apart without showing them.
         let hash = Sha256::digest(self.config.url.path());
         Some(format!(
             "{}/#{}",
@@ -365,7 +374,7 @@ impl Publisher for HttpPublisher {
     }
 
     fn check(&self) -> Result<(), PublishError> {
-        self.line().map(|_| ()).map_err(|e| PublishError::permanent(e.to_string()))
+        self.client().map(|_| ()).map_err(|e| PublishError::permanent(e.to_string()))
     }
 }
 
@@ -385,10 +394,10 @@ impl Config {
 }
 
 fn checked_header(name: &str, value: &str) -> Result<(HeaderName, HeaderValue), &'static str> {
-    const OURS: [&str; 6] =
+    const RESERVED: [&str; 6] =
         ["content-type", "content-length", "transfer-encoding", "connection", "host", "upgrade"];
     let name = HeaderName::try_from(name).map_err(|_| "has a name that is no header's")?;
-    if OURS.contains(&name.as_str())
+    if RESERVED.contains(&name.as_str())
         || name.as_str().starts_with(headers::PREFIX)
         || name.as_str().starts_with("webhook-")
         || name.as_str() == signature::ATTRIBUTES

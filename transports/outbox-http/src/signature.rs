@@ -1,8 +1,9 @@
-//! Standard Webhooks signatures: `v1,` and the base64 of HMAC-SHA256 over `{id}.{timestamp}.{body}`; and those of the
-//! attributes beside a body, in the same notation.
+//! Standard Webhooks signatures: `v1,` and the base64 of HMAC-SHA256 over
+//! `{id}.{timestamp}.{body}`; and those of the attributes beside a body, in the same notation.
 //!
 //! # Source
-//! Standard Webhooks specification 1.0, "Signature scheme" and "Verifying signatures". D. J. Bernstein, "Netstrings" (1997).
+//! Standard Webhooks specification 1.0, "Signature scheme" and "Verifying signatures". D. J.
+//! Bernstein, "Netstrings" (1997).
 
 use base64::{
     Engine,
@@ -13,7 +14,8 @@ use sha2::Sha256;
 use std::fmt;
 use subtle::{Choice, ConstantTimeEq};
 
-/// Signatures of one request that are looked at: enough for every key of a rotation, few enough to cost nothing.
+/// Signatures of one request that the receiver compares: enough for every key of a rotation, few
+/// enough to cost nothing.
 const MAX_SIGNATURES: usize = 16;
 
 /// A symmetric signing key. Never shown.
@@ -57,16 +59,18 @@ impl Secret {
         Hmac::new_from_slice(&bytes).map(Self).map_err(|_| SecretError::Length(bytes.len()))
     }
 
-    /// Signs the content and gives the signature as it travels: `v1,` and base64. `timestamp` is in seconds since 1970.
+    /// Signs the content and gives the signature as it travels: `v1,` and base64. `timestamp` is in
+    /// seconds since 1970.
     #[must_use]
     pub fn sign(&self, id: &str, timestamp: u64, body: &[u8]) -> String {
         format!("v1,{}", STANDARD.encode(self.code(id, &timestamp.to_string(), body)))
     }
 
-    /// Signs the attributes of a request in binary mode and gives the signature as it travels in `outbox-signature`: `v1,` and
-    /// base64. `attributes` are names without `ce-` and decoded values, in any order, with `datacontenttype` where the request has
-    /// a `Content-Type`. [The form that is signed](crate#what-the-signatures-cover) begins with id, timestamp and body, so that the
-    /// signature fits no other request.
+    /// Signs the attributes of a request in binary mode and gives the signature as it travels in
+    /// `outbox-signature`: `v1,` and base64. `attributes` are names without `ce-` and decoded
+    /// values, in any order, with `datacontenttype` where the request has a `Content-Type`. [The
+    /// form that is signed](crate#what-the-signatures-cover) begins with id, timestamp and body, so
+    /// that the signature fits no other request.
     #[must_use]
     pub fn sign_attributes<'a>(
         &self,
@@ -99,9 +103,8 @@ impl Secret {
     ) -> [u8; 32] {
         let mut code = self.0.clone();
         code.update(DOMAIN);
-        let beside =
-            attributes.iter().flat_map(|(name, value)| [name.as_bytes(), value.as_bytes()]);
-        for part in [id.as_bytes(), timestamp.as_bytes(), body].into_iter().chain(beside) {
+        let pairs = attributes.iter().flat_map(|(name, value)| [name.as_bytes(), value.as_bytes()]);
+        for part in [id.as_bytes(), timestamp.as_bytes(), body].into_iter().chain(pairs) {
             code.update(part.len().to_string().as_bytes());
             code.update(b":");
             code.update(part);
@@ -117,7 +120,8 @@ fn sorted<'a>(attributes: impl IntoIterator<Item = (&'a str, &'a str)>) -> Vec<(
     attributes
 }
 
-/// What signed attributes begin with. No `webhook-id` holds a line end, so that one kind of signature is never the other.
+/// The first bytes of the signed form of attributes. No `webhook-id` holds a line end, so that one
+/// kind of signature never passes as the other.
 const DOMAIN: &[u8] = b"outbox-signature\n";
 
 /// Header of the identity that is signed.
@@ -127,10 +131,11 @@ pub(crate) const TIMESTAMP: &str = "webhook-timestamp";
 /// Header of the signatures, one a key, separated by spaces.
 pub(crate) const SIGNATURE: &str = "webhook-signature";
 
-/// Header of the signatures of what stands beside the body, one a key, separated by spaces.
+/// Header of the signatures of the attributes in headers, one a key, separated by spaces.
 pub(crate) const ATTRIBUTES: &str = "outbox-signature";
 
-/// Signs with every key and gives the value of `webhook-signature`, so that a receiver may know any one of them.
+/// Signs with every key and gives the value of `webhook-signature`; a receiver needs only one of
+/// the keys.
 pub(crate) fn sign_all(secrets: &[Secret], id: &str, timestamp: u64, body: &[u8]) -> String {
     secrets.iter().map(|secret| secret.sign(id, timestamp, body)).collect::<Vec<_>>().join(" ")
 }
@@ -173,7 +178,8 @@ pub(crate) fn verify_attributes(
     fits(signatures, secrets.iter().map(|secret| secret.code_of(id, timestamp, body, &attributes)))
 }
 
-/// Compares every signature with every code that is expected, over its full length; nothing ends early where it fits.
+/// Compares every signature with every expected code, over its full length and without an early
+/// return on a match (constant time).
 fn fits(signatures: &str, expected: impl Iterator<Item = [u8; 32]>) -> bool {
     let given: Vec<Vec<u8>> = signatures
         .split(' ')

@@ -1,4 +1,5 @@
-//! Where the brokers are and how to talk to them; and what can be wrong with that, all of it at once, without quoting a secret.
+//! The brokers and the client's settings, and their faults, reported all at once and without a
+//! secret.
 
 use rdkafka::{ClientConfig, error::KafkaError};
 use std::{collections::BTreeMap, fmt, time::Duration};
@@ -12,7 +13,7 @@ pub enum ConfigFault {
         "the brokers cannot be read; they are host:port[,host:port], with or without kafka:// before them"
     )]
     Brokers,
-    /// A name does not fit.
+    /// A name is not legal.
     #[error("the {what} `{name}` {rule}")]
     Name {
         /// What is named.
@@ -22,18 +23,19 @@ pub enum ConfigFault {
         /// Its rule.
         rule: &'static str,
     },
-    /// Nothing is subscribed to.
+    /// The subscriber has no topic.
     #[error("no topic is subscribed to; name at least one with `topic`")]
     NoTopic,
     /// A topic is declared twice.
     #[error("the topic `{0}` is declared twice")]
     Twice(String),
-    /// A setting of the client library is not known, or its value is not. The value is not quoted: it may be a secret.
+    /// The client library does not know a setting or does not accept its value. The error does not
+    /// quote the value, since it may be a secret.
     #[error("the setting `{0}` is not one of librdkafka's, or has a value that it does not take")]
     Setting(String),
-    /// A setting that this transport makes itself, as its promises rest on it.
+    /// A setting that this transport fixes, because its guarantees depend on it.
     #[error("the setting `{0}` cannot be changed; {1}")]
-    Ours(String, &'static str),
+    Reserved(String, &'static str),
     /// A number or a span of time is out of range.
     #[error("{what} {rule}")]
     Range {
@@ -54,30 +56,30 @@ impl outbox_core::transport::TransportFault for ConfigFault {
     const TRANSPORT: &'static str = "Kafka";
 }
 
-/// What a topic's name may be.
+/// The rule for names of topics.
 pub(crate) const TOPIC_RULE: &str =
     "must have 1 to 249 characters of a-z, A-Z, 0-9, `.`, `_` and `-`, and be neither `.` nor `..`";
 
-/// Tells whether Kafka takes the name of a topic.
+/// Tells whether the name of a topic is legal.
 pub(crate) fn is_topic(name: &str) -> bool {
     let legal = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-');
     (1..=249).contains(&name.len()) && name.bytes().all(legal) && name != "." && name != ".."
 }
 
-/// Says what is wrong with a topic's name, if anything.
+/// Gives the fault of a topic's name, if it has one.
 pub(crate) fn topic_fault(name: &str) -> Option<ConfigFault> {
     (!is_topic(name)).then(|| ConfigFault::Name {
         what: "topic",
-        name: shown(name),
+        name: printable(name),
         rule: TOPIC_RULE,
     })
 }
 
-pub(crate) fn shown(name: &str) -> String {
+pub(crate) fn printable(name: &str) -> String {
     name.chars().filter(|c| !c.is_control()).take(64).collect()
 }
 
-/// Where the brokers are, and the settings of the client library that the user made.
+/// The brokers, and the user's settings of the client library.
 #[derive(Clone)]
 pub(crate) struct Cluster {
     pub(crate) brokers: String,
@@ -87,12 +89,12 @@ pub(crate) struct Cluster {
 
 /// How long the brokers may take to confirm, unless set.
 const TIMEOUT: Duration = Duration::from_secs(10);
-/// Shortest time that librdkafka keeps to.
+/// Shortest timeout that librdkafka can keep.
 const SHORTEST_TIMEOUT: Duration = Duration::from_millis(100);
-/// Shortest time that librdkafka grants a connection.
-const SHORTEST_SET_UP: Duration = Duration::from_secs(1);
-/// Longest wait before a broker that was gone is looked for again.
-const LONGEST_RECONNECT_PAUSE_MS: u32 = 1_000;
+/// Shortest timeout that librdkafka accepts for connecting.
+const SHORTEST_CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
+/// Longest wait before librdkafka tries to reconnect to a broker.
+const MAX_RECONNECT_BACKOFF_MS: u32 = 1_000;
 
 impl Cluster {
     /// Reads a list of brokers: `host:port[,host:port]`, with or without `kafka://` before it.
@@ -110,42 +112,42 @@ impl Cluster {
         Ok(Self { brokers: list.to_owned(), settings: BTreeMap::new(), timeout: TIMEOUT })
     }
 
-    /// Makes a setting of the client library.
+    /// Sets a setting of the client library.
     pub(crate) fn set(&mut self, name: String, value: String) {
         self.settings.insert(name, value);
     }
 
-    /// Gives a setting that was made and is a number of milliseconds.
+    /// Gives a user's setting that is a number of milliseconds.
     pub(crate) fn milliseconds(&self, name: &str) -> Option<Duration> {
         self.settings.get(name)?.parse().ok().map(Duration::from_millis)
     }
 
-    /// Makes the configuration of a client: the defaults that the user may change, then the user's settings, then those that
-    /// the promises rest on.
+    /// Makes the configuration of a client: the defaults that the user may change, then the user's
+    /// settings, then the settings on which the guarantees depend.
     pub(crate) fn client(
         &self,
         defaults: &[(&str, &str)],
-        ours: &[(&str, &str, &'static str)],
+        fixed: &[(&str, &str, &'static str)],
     ) -> ClientConfig {
         let mut config = ClientConfig::new();
-        let set_up = self.timeout.max(SHORTEST_SET_UP).as_millis().to_string();
+        let connect_timeout = self.timeout.max(SHORTEST_CONNECT_TIMEOUT).as_millis().to_string();
         config.set("bootstrap.servers", &self.brokers);
-        config.set("reconnect.backoff.max.ms", LONGEST_RECONNECT_PAUSE_MS.to_string());
-        config.set("socket.connection.setup.timeout.ms", set_up);
+        config.set("reconnect.backoff.max.ms", MAX_RECONNECT_BACKOFF_MS.to_string());
+        config.set("socket.connection.setup.timeout.ms", connect_timeout);
         for (name, value) in defaults {
             config.set(*name, *value);
         }
         for (name, value) in &self.settings {
             config.set(name, value);
         }
-        for (name, value, _) in ours {
+        for (name, value, _) in fixed {
             config.set(*name, *value);
         }
         config
     }
 
-    /// Says what is wrong with the settings.
-    pub(crate) fn faults(&self, ours: &[(&str, &str, &'static str)]) -> Vec<ConfigFault> {
+    /// Lists the faults of the settings.
+    pub(crate) fn faults(&self, fixed: &[(&str, &str, &'static str)]) -> Vec<ConfigFault> {
         let mut faults = Vec::new();
         if self.timeout < SHORTEST_TIMEOUT {
             faults
@@ -153,37 +155,37 @@ impl Cluster {
         }
         for (name, value) in &self.settings {
             let reserved =
-                ours.iter().find(|(reserved, ..)| reserved == name).map(|(.., reason)| *reason);
+                fixed.iter().find(|(reserved, ..)| reserved == name).map(|(.., reason)| *reason);
             let reserved = reserved
                 .or((name == "bootstrap.servers")
                     .then_some("the brokers are named when it is made"));
             if let Some(reason) = reserved {
-                faults.push(ConfigFault::Ours(shown(name), reason));
+                faults.push(ConfigFault::Reserved(printable(name), reason));
                 continue;
             }
-            let mut alone = ClientConfig::new();
-            alone.set(name, value);
-            match alone.create_native_config() {
+            let mut single = ClientConfig::new();
+            single.set(name, value);
+            match single.create_native_config() {
                 Ok(_) => {}
                 Err(KafkaError::ClientConfig(_, description, ..)) if is_not_built(&description) => {
                     faults.push(ConfigFault::Missing(
                         "TLS and SASL/SCRAM need librdkafka with OpenSSL: add rdkafka with the feature `ssl` to your program",
                     ));
                 }
-                Err(_) => faults.push(ConfigFault::Setting(shown(name))),
+                Err(_) => faults.push(ConfigFault::Setting(printable(name))),
             }
         }
         faults
     }
 }
 
-/// Checks that settings which are right one by one go together.
-pub(crate) fn fits(config: &ClientConfig) -> Result<(), ConfigError> {
+/// Checks that the settings, each of them legal, are legal together.
+pub(crate) fn check_combination(config: &ClientConfig) -> Result<(), ConfigError> {
     let fault = |_| ConfigFault::Setting("all of them together".to_owned());
     config.create_native_config().map(|_| ()).map_err(|error| fault(error).into())
 }
 
-/// Tells whether the client library knows a setting, but was built without it.
+/// Tells whether the client library knows a setting but was built without support for it.
 fn is_not_built(description: &str) -> bool {
     description.contains("not supported in this build") || description.contains("not built with")
 }
@@ -202,7 +204,7 @@ impl fmt::Debug for Cluster {
 mod tests {
     use super::*;
 
-    const OURS: [(&str, &str, &str); 1] =
+    const FIXED: [(&str, &str, &str); 1] =
         [("acks", "all", "nothing is confirmed before all have it")];
 
     #[test]
@@ -229,7 +231,7 @@ mod tests {
     }
 
     #[test]
-    fn every_fault_of_a_setting_is_told_and_no_value() {
+    fn every_fault_of_a_setting_is_reported_without_its_value() {
         let mut cluster = Cluster::parse("a:9092").unwrap();
         for (name, value) in [
             ("acks", "1"),
@@ -240,23 +242,23 @@ mod tests {
             cluster.set(name.to_owned(), value.to_owned());
         }
         cluster.timeout = Duration::from_millis(1);
-        let error = ConfigError::check(cluster.faults(&OURS)).unwrap_err().to_string();
-        for said in [
+        let error = ConfigError::check(cluster.faults(&FIXED)).unwrap_err().to_string();
+        for part in [
             "`acks` cannot be changed; nothing",
             "`linger.ms` is not one",
             "`no.such.setting`",
             "at least 100 ms",
         ] {
-            assert!(error.contains(said), "{said}: {error}");
+            assert!(error.contains(part), "{part}: {error}");
         }
         assert!(!error.contains("canary") && !error.contains("client.id"), "{error}");
     }
 
     #[test]
-    fn what_librdkafka_was_built_without_is_told_with_what_would_bring_it() {
+    fn a_setting_that_librdkafka_was_built_without_is_reported_with_the_feature_to_add() {
         let mut cluster = Cluster::parse("a:9092").unwrap();
         cluster.set("ssl.ca.location".to_owned(), "/canary.pem".to_owned());
-        let error = ConfigError::check(cluster.faults(&OURS)).unwrap_err().to_string();
+        let error = ConfigError::check(cluster.faults(&FIXED)).unwrap_err().to_string();
         assert!(
             error.contains("rdkafka with the feature `ssl`") && !error.contains("canary"),
             "{error}"
@@ -264,7 +266,7 @@ mod tests {
     }
 
     #[test]
-    fn a_topic_has_the_letters_that_kafka_takes() {
+    fn a_topic_has_the_letters_that_kafka_accepts() {
         for (name, legal) in [
             ("orders", true),
             ("a.b_c-D9", true),

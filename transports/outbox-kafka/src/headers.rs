@@ -1,5 +1,5 @@
-//! Messages as Kafka carries them: attributes as headers `ce_..`, the media type in `content-type`, the payload untouched as
-//! value, the message key as record key.
+//! Messages as Kafka carries them: attributes as headers `ce_..`, the media type in `content-type`,
+//! the payload untouched as value, the message key as record key.
 //!
 //! # Source
 //! CloudEvents 1.0.2, Kafka protocol binding.
@@ -17,11 +17,11 @@ const PREFIX: &str = "ce_";
 const CONTENT_TYPE: &str = "content-type";
 /// The attribute that it carries.
 const DATA_CONTENT_TYPE: &str = "datacontenttype";
-/// Header under which a message keeps the dead-letter headers with which it came.
-const DEAD_PREFIX: &str = "__connect.errors.";
+/// The prefix of Kafka Connect's dead-letter headers.
+const DEAD_LETTER_PREFIX: &str = "__connect.errors.";
 
-/// Writes a message, in structured mode where that is asked for or where the payload is itself a CloudEvent, which would be
-/// taken for this message.
+/// Encodes a message, in structured mode where the configuration says so or where the payload is
+/// itself a CloudEvent, which a subscriber would read as this message.
 pub(crate) fn write(message: &Message, structured: bool) -> (OwnedHeaders, Bytes) {
     let insert = |headers: OwnedHeaders, key: &str, value: &str| {
         headers.insert(Header { key, value: Some(value) })
@@ -40,14 +40,14 @@ pub(crate) fn write(message: &Message, structured: bool) -> (OwnedHeaders, Bytes
     (headers, message.payload.clone())
 }
 
-/// How records without attributes of CloudEvents are read.
+/// How to read records without attributes of CloudEvents.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Reading {
-    /// How those are read that are plain JSON with a header for their type.
+pub(crate) struct ReadOptions {
+    /// How to read records that are plain JSON with a header for their type.
     pub(crate) plain_json: Option<PlainJson>,
 }
 
-/// A record as it was received.
+/// The metadata of a received record.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Record<'r> {
     pub(crate) topic: &'r str,
@@ -59,7 +59,7 @@ pub(crate) struct Record<'r> {
 
 /// Reads a message, or says why it cannot be read.
 pub(crate) fn read(
-    reading: &Reading,
+    options: &ReadOptions,
     record: Record<'_>,
     headers: Option<&impl Headers>,
     body: Bytes,
@@ -84,7 +84,7 @@ pub(crate) fn read(
             .filter_map(|(name, value)| Some((name.strip_prefix(PREFIX)?, value.as_str())))
             .collect();
         if attributes.is_empty() {
-            plain(reading, &headers, record.key, body, &fallback)?
+            plain(options, &headers, record.key, body, &fallback)?
         } else {
             if !media.is_empty() {
                 attributes.push((DATA_CONTENT_TYPE, media));
@@ -93,20 +93,20 @@ pub(crate) fn read(
         }
     };
     message
-        .map(|message| with_deaths(with_key(message, record.key), &headers))
+        .map(|message| with_dead_letter_headers(with_key(message, record.key), &headers))
         .map_err(|error| error.to_string())
 }
 
 /// Reads a record that is no CloudEvent.
 fn plain(
-    reading: &Reading,
+    options: &ReadOptions,
     headers: &[(String, String)],
     key: Option<&[u8]>,
     body: Bytes,
     fallback: &Fallback<'_>,
 ) -> Result<Result<Message, cloudevents::CloudEventError>, String> {
     let named = || headers.iter().map(|(name, value)| (name.as_str(), value.as_str()));
-    match &reading.plain_json {
+    match &options.plain_json {
         Some(plain) if plain.is_meant(named()) => {
             let message = plain.read(named(), body, fallback);
             Ok(message.map(|message| with_key(message, key)))
@@ -121,7 +121,8 @@ fn plain(
     }
 }
 
-/// Gives a message without a key that of its record, by which Kafka has put it in order, where that is a text for a key.
+/// Sets the key of a message without one to the record key, by which Kafka has ordered it, where
+/// that is a legal message key.
 fn with_key(message: Message, key: Option<&[u8]>) -> Message {
     let key = key.and_then(cloudevents::key_of);
     match (&message.key, key) {
@@ -134,7 +135,7 @@ fn with_key(message: Message, key: Option<&[u8]>) -> Message {
     }
 }
 
-/// Lists the headers that are texts.
+/// Lists the headers whose values are UTF-8.
 pub(crate) fn texts(headers: Option<&impl Headers>) -> Result<Vec<(String, String)>, String> {
     let mut list = Vec::new();
     for header in headers.into_iter().flat_map(Headers::iter) {
@@ -146,7 +147,7 @@ pub(crate) fn texts(headers: Option<&impl Headers>) -> Result<Vec<(String, Strin
             {
                 return Err(format!(
                     "the header `{}` is no UTF-8",
-                    crate::config::shown(header.key)
+                    crate::config::printable(header.key)
                 ));
             }
             Err(_) => {}
@@ -155,24 +156,24 @@ pub(crate) fn texts(headers: Option<&impl Headers>) -> Result<Vec<(String, Strin
     Ok(list)
 }
 
-/// Why a record is a dead letter, as the headers that Kafka Connect has for it tell.
+/// Why a record is a dead letter, after Kafka Connect's headers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct Death {
-    /// The topic from which it was taken.
+pub struct DeadLetterCause {
+    /// The topic of the original record.
     pub topic: String,
     /// Its partition.
     pub partition: i32,
-    /// Its place there.
+    /// Its offset there.
     pub offset: i64,
     /// What kind of failure it was.
     pub class: String,
-    /// Why nobody could handle it.
+    /// Why it could not be handled.
     pub message: String,
 }
 
-impl Death {
-    /// Reads why a message is a dead letter; `None` for one that is none.
+impl DeadLetterCause {
+    /// Reads the cause of a message that is a dead letter; `None` for any other message.
     #[must_use]
     pub fn of(message: &Message) -> Option<Self> {
         let header = |name: &str| message.headers.get(name);
@@ -187,7 +188,7 @@ impl Death {
 
     /// Lists the headers of a dead letter.
     pub(crate) fn headers(&self) -> [(String, String); 5] {
-        let named = |name: &str, value: String| (format!("{DEAD_PREFIX}{name}"), value);
+        let named = |name: &str, value: String| (format!("{DEAD_LETTER_PREFIX}{name}"), value);
         [
             named("topic", self.topic.clone()),
             named("partition", self.partition.to_string()),
@@ -199,7 +200,7 @@ impl Death {
 }
 
 /// Keeps the dead-letter headers of a record as headers of its message.
-pub(crate) fn with_deaths(message: Message, headers: &[(String, String)]) -> Message {
+pub(crate) fn with_dead_letter_headers(message: Message, headers: &[(String, String)]) -> Message {
     let kept = [
         ("topic", "deadtopic"),
         ("partition", "deadpartition"),
@@ -207,26 +208,26 @@ pub(crate) fn with_deaths(message: Message, headers: &[(String, String)]) -> Mes
         ("exception.class.name", "deadclass"),
         ("exception.message", "deadmessage"),
     ];
-    let told = |name: &str| {
-        let is_it = |header: &str| header.strip_prefix(DEAD_PREFIX) == Some(name);
+    let value_of = |name: &str| {
+        let is_it = |header: &str| header.strip_prefix(DEAD_LETTER_PREFIX) == Some(name);
         headers.iter().rev().find(|(header, _)| is_it(header)).map(|(_, value)| value)
     };
-    if told("topic").is_none() {
+    if value_of("topic").is_none() {
         return message;
     }
     let mut parts = message.into_parts();
     for (name, header) in kept {
-        if let Some(value) = told(name) {
-            // A text that no header takes is done without; the message is what counts.
+        if let Some(value) = value_of(name) {
+            // A text that is no legal header value is dropped: the message matters more.
             let _ = parts.headers.insert(header, value.as_str());
         }
     }
     Message::new(parts)
 }
 
-/// Tells whether a header is one of a dead letter's, which the next one replaces.
-pub(crate) fn is_of_a_death(header: &str) -> bool {
-    header.starts_with(DEAD_PREFIX)
+/// Tells whether a header is a dead-letter header, which the next dead letter replaces.
+pub(crate) fn is_dead_letter_header(header: &str) -> bool {
+    header.starts_with(DEAD_LETTER_PREFIX)
 }
 
 #[cfg(test)]

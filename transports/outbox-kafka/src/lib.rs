@@ -1,16 +1,17 @@
-//! Events over Kafka: an idempotent producer whose delivery reports confirm, consumer groups with manual commit, topics from
-//! code, dead-letter topics. The client is librdkafka.
+//! Events over Kafka: an idempotent producer with delivery reports, consumer groups with manual
+//! commit, topics from code, dead-letter topics. The client is librdkafka.
 //!
-//! One message is one record, a CloudEvent in binary mode (attributes in headers `ce_..`, the payload untouched as value) or in
-//! structured mode (one JSON object), with the message key as record key. The partitioner is that of Java's producers, so that
-//! both put a key into the same partition.
+//! One message is one record, a CloudEvent in binary mode (attributes in headers `ce_..`, the
+//! payload untouched as value) or in structured mode (one JSON object), with the message key as
+//! record key. The partitioner is that of Java's producers, so that both put a key into the same
+//! partition.
 //!
-//! | what happens | class |
+//! | outcome | class |
 //! | --- | --- |
 //! | delivery report: all replicas that are in sync have it | delivered, with `topic[partition]` and offset |
-//! | too large, a topic that no broker takes, a record that is refused as it is | permanent |
+//! | too large, an illegal topic name, an invalid record | permanent |
 //! | not enough replicas, a leader that moves, not confirmed in time | transient |
-//! | no broker answers, TLS or SASL or an ACL refuses, the topic is missing, the producer has lost its place | unavailable |
+//! | no broker replies, TLS or SASL or an ACL refuses, the topic is missing, the brokers no longer know the producer | unavailable |
 //!
 //! Both halves are used like every other transport's:
 //!
@@ -23,45 +24,52 @@
 //! ```
 //!
 //! # No transactions of Kafka
-//! They would span topics and positions, never the database where your data is; and librdkafka does not speak the protocol that
-//! repairs their known faults. What makes an effect happen once is the inbox, in the same transaction as the effect. What keeps
-//! the producer's own repeats out is its idempotence; a producer that the brokers no longer know (they have lost their data)
-//! fails for good, which is noticed, and a new one is made.
+//! They would span topics and positions, never the database where your data is; and librdkafka does
+//! not speak the protocol that repairs their known faults. The inbox makes an effect happen once,
+//! in the same transaction as the effect. The producer's idempotence removes its own duplicates; a
+//! producer that the brokers no longer know (they have lost their data) fails for good, and the
+//! publisher replaces it.
 //!
 //! # Records without a value
-//! A compacted topic forgets a key when a record without a value comes under it, and tells those who read on. Such a record is no
-//! broken event: it is received as a message without content, in the order of its key, acknowledged by a consumer that does not care,
-//! and heard by one that does ([`Consumer::on_tombstone`](outbox_core::consumer::Consumer::on_tombstone)). An event of a type that is
-//! marked `#[outbox(tombstone)]` is published as one, its attributes in headers; over other transports it has an empty body.
+//! A record without a value (a tombstone) deletes its key from a compacted topic, and consumers of
+//! the topic receive it. It is no broken event: the subscriber gives it as a message without
+//! content, in the order of its key; a consumer acknowledges it, after its handler for tombstones
+//! where it has one ([`ConsumerBuilder::on_tombstone`](outbox_core::consumer::ConsumerBuilder::on_tombstone)).
+//! The publisher sends an event of a type marked `#[outbox(tombstone)]` as a tombstone, its
+//! attributes in headers; over other transports it has an empty body.
 //!
 //! # The time of a record
-//! It is that of its publishing, not of the event, which stands in `ce_time`: a topic keeps records by their time, and an event
-//! that had waited longer than that would be gone at once.
+//! It is the time of publishing, not that of the event, which `ce_time` has: a topic keeps records
+//! by their time, and would delete at once an event that had waited in the outbox for longer than
+//! the retention.
 //!
 //! # TLS and SASL
-//! Settings of librdkafka are passed through ([`KafkaPublisher::set`], [`KafkaSubscriber::set`]): `security.protocol`,
-//! `ssl.ca.location`, `sasl.mechanism`, `sasl.username`, `sasl.password`. SASL/PLAIN works as it is. TLS and SCRAM need librdkafka with
-//! OpenSSL, which this crate does not ask for: add `rdkafka` with the feature `ssl` (the system's) or `ssl-vendored` beside it, and cargo
-//! builds the one library with both. No value of a setting is ever shown.
+//! Settings of librdkafka are passed through ([`KafkaPublisher::set`], [`KafkaSubscriber::set`]):
+//! `security.protocol`, `ssl.ca.location`, `sasl.mechanism`, `sasl.username`, `sasl.password`.
+//! SASL/PLAIN needs nothing more. TLS and SCRAM need librdkafka with OpenSSL, which this crate does
+//! not enable: add `rdkafka` with the feature `ssl` (the system's) or `ssl-vendored` to your
+//! program, and cargo builds the one library with both. No error, log line or `Debug` output shows
+//! the value of a setting.
 //!
 //! # Source
-//! Apache Kafka's protocol as librdkafka 2.12 speaks it; CloudEvents 1.0.2, Kafka protocol binding; Kafka Connect's names of
-//! dead-letter headers.
+//! Apache Kafka's protocol as librdkafka 2.12 speaks it; CloudEvents 1.0.2, Kafka protocol binding;
+//! Kafka Connect's names of dead-letter headers.
 
+mod classify;
 mod config;
 mod headers;
 mod tombstone;
-mod ledger;
-mod desk;
+mod offsets;
+mod handoff;
 mod member;
 mod producer;
 mod publisher;
+mod dead_letters;
 mod subscriber;
 mod topics;
-mod verdict;
 
 pub use config::{ConfigError, ConfigFault};
-pub use headers::Death;
+pub use headers::DeadLetterCause;
 pub use publisher::KafkaPublisher;
 pub use subscriber::KafkaSubscriber;
 pub use topics::Topic;

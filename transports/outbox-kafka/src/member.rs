@@ -1,14 +1,16 @@
-//! A member of a consumer group, on a thread of its own, for the library calls back from where it is polled.
+//! A member of a consumer group, on a thread of its own, because the library calls back on the
+//! thread that polls it.
 //!
-//! What is received waits here until it is asked for; answers come from anywhere. A partition that is to go is given up only
-//! when what is out of it was answered for, within bounds, and its position is committed.
+//! Received records wait here for a caller; ack decisions come from any thread. The member releases
+//! a partition in a rebalance after the ack decisions of its in-flight records, or after a time
+//! limit, and after the commit of its position.
 
 use crate::{
-    desk::{Arrived, Awaited, Desk, Raw},
-    headers::{self, Reading, Record},
-    ledger::{Place, Ticket},
+    classify::one_line,
+    handoff::{Handoff, RawRecord, Received, WaitingFor},
+    headers::{self, ReadOptions, Record},
+    offsets::{DeliveryTag, TopicPartition},
     tombstone,
-    verdict::plain,
 };
 use bytes::Bytes;
 use outbox_core::{
@@ -31,35 +33,36 @@ use std::{
 };
 use tokio::time::timeout;
 
-/// How long one look for records takes at most: how late an answer is committed where nothing else comes.
-const LOOK: Duration = Duration::from_millis(50);
-/// Records that are taken before the member looks after everything else.
+/// Longest time of one poll: how late the member commits a position where no record comes.
+const POLL_TIMEOUT: Duration = Duration::from_millis(50);
+/// Most records that the member polls before it commits and checks whether to close.
 const BURST: usize = 256;
-/// How long records may wait in full number before the partitions are paused: librdkafka throws away what it has fetched ahead
-/// of a pause, and fetches it again after.
+/// How long the handoff may stay full before the member pauses the partitions: librdkafka drops
+/// prefetched records at a pause and fetches them again afterwards.
 const PAUSE_AFTER: Duration = Duration::from_secs(1);
-/// How long the end of a membership may take.
-const LEFT_WITHIN: Duration = Duration::from_secs(5);
-/// How often positions are committed.
-const COMMIT_EVERY: Duration = Duration::from_millis(100);
+/// How long leaving the group may take.
+const LEAVE_TIMEOUT: Duration = Duration::from_secs(5);
+/// How often the member commits positions.
+const COMMIT_INTERVAL: Duration = Duration::from_millis(100);
 
-/// How a member behaves.
+/// The configuration of a member.
 #[derive(Debug, Clone)]
-pub(crate) struct Manners {
+pub(crate) struct MemberConfig {
     pub(crate) topics: Vec<String>,
-    /// Records that may wait to be asked for.
+    /// Records that may wait for a caller.
     pub(crate) prefetch: usize,
-    /// How long a partition that is to go waits for answers.
+    /// How long a partition that is revoked waits for ack decisions.
     pub(crate) drain: Duration,
     pub(crate) max_payload: usize,
-    pub(crate) reading: Reading,
-    /// Whether records are kept as they came, for the dead letters.
+    pub(crate) read_options: ReadOptions,
+    /// Whether the member keeps records as they came, for the dead-letter topic.
     pub(crate) keeps_raw: bool,
 }
 
-/// A member, from the side of those who ask. Dropped, it leaves the group when what is out was answered for.
+/// The callers' handle of a member. When it is dropped, the member leaves the group after the ack
+/// decisions of its in-flight records.
 #[derive(Debug)]
-pub(crate) struct Member(Arc<Desk>);
+pub(crate) struct Member(Arc<Handoff>);
 
 impl Drop for Member {
     fn drop(&mut self) {
@@ -69,200 +72,208 @@ impl Drop for Member {
 
 impl Member {
     /// Joins the group.
-    pub(crate) fn join(config: &ClientConfig, manners: Manners) -> Result<Self, String> {
-        let desk = Arc::new(Desk::new(manners.prefetch));
-        let calls = Calls { desk: desk.clone(), drain: manners.drain };
-        let consumer = BaseConsumer::from_config_and_context(config, calls)
-            .map_err(|error| plain(&error.to_string()))?;
-        let topics: Vec<&str> = manners.topics.iter().map(String::as_str).collect();
-        consumer.subscribe(&topics).map_err(|error| plain(&error.to_string()))?;
-        let (mine, theirs) = (desk.clone(), Self(desk));
+    pub(crate) fn join(config: &ClientConfig, member: MemberConfig) -> Result<Self, String> {
+        let handoff = Arc::new(Handoff::new(member.prefetch));
+        let callbacks = ConsumerCallbacks { handoff: handoff.clone(), drain: member.drain };
+        let consumer = BaseConsumer::from_config_and_context(config, callbacks)
+            .map_err(|error| one_line(&error.to_string()))?;
+        let topics: Vec<&str> = member.topics.iter().map(String::as_str).collect();
+        consumer.subscribe(&topics).map_err(|error| one_line(&error.to_string()))?;
+        let (thread_side, caller_side) = (handoff.clone(), Self(handoff));
         thread("kafka-member", move || {
-            Looking {
+            PollLoop {
                 consumer,
-                desk: mine.clone(),
-                manners,
+                handoff: thread_side.clone(),
+                config: member,
                 full_since: None,
                 paused: false,
                 committed_at: now(),
             }
             .run();
-            mine.end();
+            thread_side.end();
         })
         .map_err(|error| error.to_string())?;
-        Ok(theirs)
+        Ok(caller_side)
     }
 
     /// Waits for the next record that may be handled.
     ///
     /// # Errors
-    /// What the brokers said; whether the member has ended by it.
+    /// The error of the brokers, and whether it has ended the member.
     ///
     /// # Cancel safety
     /// A call that is dropped loses no record.
-    pub(crate) async fn next(&self) -> Result<(Ticket, Arrived), (String, bool)> {
+    pub(crate) async fn next(&self) -> Result<(DeliveryTag, Received), (String, bool)> {
         self.0.next().await
     }
 
-    /// Leaves the group, and waits a while for that.
-    pub(crate) async fn leave(self) {
-        let desk = self.desk();
+    /// Leaves the group, and waits until that is done, within a limit.
+    pub(crate) async fn leave_group(self) {
+        let handoff = self.handoff();
         drop(self);
-        if timeout(LEFT_WITHIN, desk.ended()).await.is_err() {
+        if timeout(LEAVE_TIMEOUT, handoff.ended()).await.is_err() {
             tracing::warn!(
-                "the group was not left within {LEFT_WITHIN:?}; its brokers will miss this member"
+                "leaving the group took longer than {LEAVE_TIMEOUT:?}; the brokers will notice by session timeout"
             );
         }
     }
 
-    pub(crate) fn desk(&self) -> Arc<Desk> {
+    pub(crate) fn handoff(&self) -> Arc<Handoff> {
         self.0.clone()
     }
 }
 
-/// What the library calls.
-struct Calls {
-    desk: Arc<Desk>,
+/// The callbacks of the library, on the member's thread.
+struct ConsumerCallbacks {
+    handoff: Arc<Handoff>,
     drain: Duration,
 }
 
-impl ClientContext for Calls {
-    fn log(&self, _: RDKafkaLogLevel, facility: &str, words: &str) {
-        tracing::debug!(facility, "librdkafka: {words}");
+impl ClientContext for ConsumerCallbacks {
+    fn log(&self, _: RDKafkaLogLevel, facility: &str, text: &str) {
+        tracing::debug!(facility, "librdkafka: {text}");
     }
 }
 
-impl ConsumerContext for Calls {
+impl ConsumerContext for ConsumerCallbacks {
     fn pre_rebalance(&self, consumer: &BaseConsumer<Self>, rebalance: &Rebalance<'_>) {
         match rebalance {
             Rebalance::Assign(list) => {
-                let mut state = self.desk.state();
-                places(list).into_iter().for_each(|place| state.ledger.assign(place));
+                let mut state = self.handoff.state();
+                partitions_of(list)
+                    .into_iter()
+                    .for_each(|partition| state.offsets.assign(partition));
             }
-            Rebalance::Revoke(list) => self.give_up(consumer, &places(list)),
+            Rebalance::Revoke(list) => self.release(consumer, &partitions_of(list)),
             Rebalance::Error(error) => tracing::warn!(%error, "a rebalance failed"),
         }
     }
 
     fn commit_callback(&self, result: KafkaResult<()>, offsets: &TopicPartitionList) {
         if let Err(error) = result {
-            tracing::debug!(%error, "positions were not committed; they are committed again");
-            self.desk.not_committed(places(offsets).iter());
+            tracing::debug!(%error, "committing positions failed; retrying");
+            self.handoff.commit_failed(partitions_of(offsets).iter());
         }
     }
 }
 
-impl Calls {
-    /// Waits for what is out of partitions that are to go, commits their positions and forgets them. One that was lost is
-    /// somebody else's already: its records are theirs.
-    fn give_up(&self, consumer: &BaseConsumer<Self>, places: &[Place]) {
+impl ConsumerCallbacks {
+    /// Waits for the in-flight records of revoked partitions, commits the positions and forgets the
+    /// partitions. A lost partition belongs to another member already, which receives its records.
+    fn release(&self, consumer: &BaseConsumer<Self>, partitions: &[TopicPartition]) {
         let end = now() + self.drain;
-        let mut state = self.desk.state();
+        let mut state = self.handoff.state();
         while !consumer.assignment_lost()
-            && places.iter().map(|place| state.ledger.leave(place)).sum::<usize>() > 0
+            && partitions.iter().map(|id| state.offsets.drain(id)).sum::<usize>() > 0
         {
             let left = end.saturating_duration_since(now());
             if left.is_zero() {
-                tracing::warn!(
-                    ?places,
-                    "partitions go although some of their records are still at work"
-                );
+                tracing::warn!(?partitions, "partitions revoked with records in flight");
                 break;
             }
-            state = self.desk.wait(state, Awaited::Answers, left.min(LOOK));
+            state = self.handoff.wait(state, WaitingFor::Decision, left.min(POLL_TIMEOUT));
         }
-        let moved = state.ledger.moved();
+        let moved = state.offsets.take_moved();
         drop(state);
         if !consumer.assignment_lost() {
-            commit(consumer, &self.desk, &moved, CommitMode::Sync);
+            commit(consumer, &self.handoff, &moved, CommitMode::Sync);
         }
-        let mut state = self.desk.state();
-        places.iter().for_each(|place| state.ledger.revoke(place));
+        let mut state = self.handoff.state();
+        partitions.iter().for_each(|partition| state.offsets.revoke(partition));
     }
 }
 
-fn places(list: &TopicPartitionList) -> Vec<Place> {
+fn partitions_of(list: &TopicPartitionList) -> Vec<TopicPartition> {
     list.elements()
         .iter()
         .map(|element| (Arc::from(element.topic()), element.partition()))
         .collect()
 }
 
-fn list<'p>(places: impl Iterator<Item = (&'p Place, Offset)>) -> TopicPartitionList {
+fn partition_list<'p>(
+    partitions: impl Iterator<Item = (&'p TopicPartition, Offset)>,
+) -> TopicPartitionList {
     let mut list = TopicPartitionList::new();
-    for ((topic, partition), offset) in places {
+    for ((topic, partition), offset) in partitions {
         if let Err(error) = list.add_partition_offset(topic, *partition, offset) {
-            tracing::warn!(%error, topic = &**topic, partition, "a position is none of Kafka's");
+            tracing::warn!(%error, topic = &**topic, partition, "invalid offset");
         }
     }
     list
 }
 
-/// Commits positions; those that could not be are committed again.
-fn commit(consumer: &BaseConsumer<Calls>, desk: &Desk, moved: &[(Place, i64)], mode: CommitMode) {
+/// Commits positions; the member retries failed ones later.
+fn commit(
+    consumer: &BaseConsumer<ConsumerCallbacks>,
+    handoff: &Handoff,
+    moved: &[(TopicPartition, i64)],
+    mode: CommitMode,
+) {
     if moved.is_empty() {
         return;
     }
-    let positions = list(moved.iter().map(|(place, position)| (place, Offset::Offset(*position))));
+    let positions = partition_list(
+        moved.iter().map(|(partition, position)| (partition, Offset::Offset(*position))),
+    );
     if let Err(error) = consumer.commit(&positions, mode) {
-        tracing::debug!(%error, "positions were not committed; they are committed again");
-        desk.not_committed(moved.iter().map(|(place, _)| place));
+        tracing::debug!(%error, "committing positions failed; retrying");
+        handoff.commit_failed(moved.iter().map(|(partition, _)| partition));
     }
 }
 
-/// The member's thread.
-struct Looking {
-    consumer: BaseConsumer<Calls>,
-    desk: Arc<Desk>,
-    manners: Manners,
-    /// Since when as much waits as may.
+/// The loop of the member's thread.
+struct PollLoop {
+    consumer: BaseConsumer<ConsumerCallbacks>,
+    handoff: Arc<Handoff>,
+    config: MemberConfig,
+    /// Since when the handoff has been full.
     full_since: Option<Instant>,
     paused: bool,
     committed_at: Instant,
 }
 
-impl Looking {
-    /// Looks for records until nobody asks any more, or the group has shut the member out. Then it leaves, by which the
-    /// library takes its partitions away like at any rebalance.
+impl PollLoop {
+    /// Polls for records until the handoff is closed or a fatal error ends the member. Dropping the
+    /// consumer then leaves the group, and the library revokes its partitions as in any rebalance.
     fn run(mut self) {
         loop {
-            let looks = if self.has_room() { BURST } else { 0 };
-            let mut look = LOOK;
-            for _ in 0..looks {
-                match self.consumer.poll(look) {
-                    Some(Ok(record)) => self.arrived(&record),
+            let polls = if self.may_poll() { BURST } else { 0 };
+            let mut poll_timeout = POLL_TIMEOUT;
+            for _ in 0..polls {
+                match self.consumer.poll(poll_timeout) {
+                    Some(Ok(record)) => self.on_record(&record),
                     Some(Err(error)) => {
-                        if self.failed(&error) {
+                        if self.on_error(&error) {
                             return;
                         }
                     }
                     None => break,
                 }
-                look = Duration::ZERO;
+                poll_timeout = Duration::ZERO;
             }
-            if self.desk.state().closing {
+            if self.handoff.state().closing {
                 return;
             }
             self.commit();
         }
     }
 
-    /// Tells whether to look for records; where enough waits, gives it a moment to become less. When it has been enough for
-    /// long, the partitions are paused, so that looking goes on without any: a member that does not look is put out of its
-    /// group.
-    fn has_room(&mut self) -> bool {
-        let state = self.desk.state();
-        let (is_full, is_well) = (state.is_full(), state.is_well());
+    /// Tells whether to poll. While the handoff is full, waits a moment for room; when it has been
+    /// full for long, pauses the partitions and polls on without receiving records, because the
+    /// brokers remove a member that does not poll from its group.
+    fn may_poll(&mut self) -> bool {
+        let state = self.handoff.state();
+        let (is_full, is_half_empty) = (state.is_full(), state.is_half_empty());
         if self.paused {
             drop(state);
-            // Asked again each time, for partitions that have come since are not paused.
-            self.pause(!is_well);
+            // Each time anew, because partitions that were assigned since are not paused.
+            self.pause(!is_half_empty);
             return true;
         }
         let since = match self.full_since {
             None if is_full => now(),
             None => return true,
-            Some(_) if is_well || state.closing => {
+            Some(_) if is_half_empty || state.closing => {
                 self.full_since = None;
                 return !state.closing;
             }
@@ -270,7 +281,7 @@ impl Looking {
         };
         self.full_since = Some(since);
         if now() < since + PAUSE_AFTER {
-            drop(self.desk.wait(state, Awaited::Room, LOOK));
+            drop(self.handoff.wait(state, WaitingFor::Room, POLL_TIMEOUT));
             return false;
         }
         drop(state);
@@ -279,53 +290,56 @@ impl Looking {
     }
 
     fn pause(&mut self, pause: bool) {
-        let ours = list(self.desk.state().ledger.places().map(|place| (place, Offset::Invalid)));
-        let done = if pause { self.consumer.pause(&ours) } else { self.consumer.resume(&ours) };
-        if let Err(error) = done {
-            tracing::debug!(%error, "partitions were neither paused nor resumed");
+        let owned = partition_list(
+            self.handoff.state().offsets.partitions().map(|partition| (partition, Offset::Invalid)),
+        );
+        let result = if pause { self.consumer.pause(&owned) } else { self.consumer.resume(&owned) };
+        if let Err(error) = result {
+            tracing::debug!(%error, "pausing or resuming partitions failed");
         }
         self.paused = pause;
         self.full_since = None;
     }
 
-    fn arrived(&self, record: &BorrowedMessage<'_>) {
-        let place: Place = (Arc::from(record.topic()), record.partition());
+    fn on_record(&self, record: &BorrowedMessage<'_>) {
+        let partition: TopicPartition = (Arc::from(record.topic()), record.partition());
         let key = record.key().map(|key| {
             let mut hasher = DefaultHasher::new();
             hasher.write(key);
             hasher.finish()
         });
-        let arrived = self.read(record);
-        self.desk.arrive(&place, record.offset(), key, arrived);
+        let received = self.read(record);
+        self.handoff.push(&partition, record.offset(), key, received);
     }
 
-    fn read(&self, record: &BorrowedMessage<'_>) -> Arrived {
+    fn read(&self, record: &BorrowedMessage<'_>) -> Received {
         let value = record.payload().map(Bytes::copy_from_slice);
-        let raw = self.manners.keeps_raw.then(|| Arc::new(Raw::of(record, value.clone())));
+        let raw = self.config.keeps_raw.then(|| Arc::new(RawRecord::of(record, value.clone())));
         let (topic, key, timestamp) =
             (record.topic(), record.key(), record.timestamp().to_millis());
         let record_of =
             Record { topic, key, timestamp, received_at: Timestamp::from(wall_clock()) };
         let Some(body) = value else {
-            let place = (record.partition(), record.offset());
-            let message =
-                tombstone::read(&self.manners.reading, record_of, place, record.headers());
-            return Arrived { message: Ok(message), unread: None, raw };
+            let position = (record.partition(), record.offset());
+            let options = &self.config.read_options;
+            let message = tombstone::read(options, record_of, position, record.headers());
+            return Received { message: Ok(message), unread: None, raw };
         };
-        let limit = self.manners.max_payload;
+        let limit = self.config.max_payload;
         let message = if body.len() > limit {
             Err(format!("the message has {} bytes, of at most {limit}", body.len()))
         } else {
-            headers::read(&self.manners.reading, record_of, record.headers(), body.clone())
+            headers::read(&self.config.read_options, record_of, record.headers(), body.clone())
         };
         let unread = message.is_err().then_some(body);
-        Arrived { message, unread, raw }
+        Received { message, unread, raw }
     }
 
-    /// Notes an error; tells whether the member is at its end by it.
-    fn failed(&self, error: &KafkaError) -> bool {
+    /// Reports an error; tells whether it has ended the member.
+    fn on_error(&self, error: &KafkaError) -> bool {
         let fatal = matches!(error, KafkaError::MessageConsumptionFatal(_));
-        // A connection that breaks is made again; that all are broken is worth telling.
+        // The library reconnects after a lost connection; the loss of all of them is a reported
+        // error.
         if !fatal
             && matches!(
                 error.rdkafka_error_code(),
@@ -335,16 +349,16 @@ impl Looking {
             tracing::debug!(%error, "librdkafka");
             return false;
         }
-        self.desk.trouble(plain(&error.to_string()));
+        self.handoff.report_error(one_line(&error.to_string()));
         fatal
     }
 
     fn commit(&mut self) {
-        if now() < self.committed_at + COMMIT_EVERY {
+        if now() < self.committed_at + COMMIT_INTERVAL {
             return;
         }
         self.committed_at = now();
-        let moved = self.desk.state().ledger.moved();
-        commit(&self.consumer, &self.desk, &moved, CommitMode::Async);
+        let moved = self.handoff.state().offsets.take_moved();
+        commit(&self.consumer, &self.handoff, &moved, CommitMode::Async);
     }
 }

@@ -1,9 +1,9 @@
-//! The client that sends: one for all records of a publisher, made anew when it can no longer keep its promise.
+//! The sending client: one for all records of a publisher, replaced after a fatal error.
 
 use crate::{
-    config::{Cluster, ConfigError, ConfigFault, fits},
+    classify::{Failure, Health},
+    config::{Cluster, ConfigError, ConfigFault, check_combination},
     topics::{self, Topic},
-    verdict::{Health, Refused},
 };
 use futures_util::{StreamExt, stream::FuturesUnordered};
 use outbox_core::runtime::{now, thread};
@@ -27,21 +27,21 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-/// Settings of every producer of ours that the user may change.
+/// Default settings of every producer, which the user may change.
 const DEFAULTS: [(&str, &str); 5] = [
-    // The relay hands over whole batches: there is nothing more to wait for.
+    // The relay publishes whole batches, so that a linger would only add delay.
     ("linger.ms", "0"),
-    // The brokers' own default, of which the record's envelope is a part.
+    // The brokers' own default, envelope of the record included.
     ("message.max.bytes", "1048588"),
     // As Java's producers choose, so that both put a key into the same partition.
     ("partitioner", "murmur2_random"),
-    // A topic that is not there is told of, rather than waited for.
+    // A missing topic is an error soon, instead of a long wait.
     ("topic.metadata.propagation.max.ms", "2000"),
     ("client.id", "outbox"),
 ];
 
-/// Settings on which the promises rest.
-const OURS: [(&str, &str, &str); 2] = [
+/// Settings on which the guarantees depend.
+const FIXED: [(&str, &str, &str); 2] = [
     (
         "enable.idempotence",
         "true",
@@ -50,12 +50,12 @@ const OURS: [(&str, &str, &str); 2] = [
     ("acks", "all", "a record counts as delivered when all replicas that are in sync have it"),
 ];
 
-/// Wait before a record is handed over again to a client whose queue is full.
-const QUEUE_PAUSE: Duration = Duration::from_millis(5);
-/// How much later than its time the client may say that a record was not confirmed.
-const GRACE: Duration = Duration::from_secs(2);
+/// Wait before the next attempt to submit a record to a client with a full queue.
+const QUEUE_FULL_BACKOFF: Duration = Duration::from_millis(5);
+/// How much later than the timeout the client may report that a record was not confirmed.
+const REPORT_GRACE: Duration = Duration::from_secs(2);
 
-/// A record that goes out.
+/// An encoded record with its topic and key.
 #[derive(Debug)]
 pub(crate) struct Outgoing {
     pub(crate) topic: String,
@@ -70,184 +70,185 @@ pub(crate) struct Producer {
     config: ClientConfig,
     topics: Vec<Topic>,
     timeout: Duration,
-    live: Mutex<Option<Arc<Live>>>,
+    active: Mutex<Option<Arc<ActiveProducer>>>,
 }
 
-/// A client that is in use.
-struct Live {
-    /// Taken out when it ends, which takes a while.
+/// The client in use.
+struct ActiveProducer {
+    /// Taken out on drop, to be closed on another thread.
     client: Option<Client>,
     health: Arc<Health>,
     declared: AsyncMutex<bool>,
 }
 
-type Client = FutureProducer<Watch>;
+type Client = FutureProducer<ProducerCallbacks>;
 
-/// Hears what the client says of its brokers.
+/// The callbacks of the library: logs, and errors of brokers.
 #[derive(Clone)]
-struct Watch(Arc<Health>);
+struct ProducerCallbacks(Arc<Health>);
 
-impl ClientContext for Watch {
-    fn log(&self, _: RDKafkaLogLevel, facility: &str, words: &str) {
-        tracing::debug!(facility, "librdkafka: {words}");
+impl ClientContext for ProducerCallbacks {
+    fn log(&self, _: RDKafkaLogLevel, facility: &str, text: &str) {
+        tracing::debug!(facility, "librdkafka: {text}");
     }
 
-    fn error(&self, error: KafkaError, words: &str) {
-        tracing::debug!(%error, "librdkafka: {words}");
-        self.0.note(&error, words);
+    fn error(&self, error: KafkaError, text: &str) {
+        tracing::debug!(%error, "librdkafka: {text}");
+        self.0.record_error(&error, text);
     }
 }
 
-impl Drop for Live {
-    /// Ends the client elsewhere: it waits for its own threads.
+impl Drop for ActiveProducer {
+    /// Closes the client on another thread, because closing waits for the client's threads.
     fn drop(&mut self) {
         if let Some(client) = self.client.take()
             && let Err(error) = thread("kafka-producer-end", move || drop(client))
         {
-            tracing::warn!(%error, "no thread for the end of a Kafka producer");
+            tracing::warn!(%error, "no thread could be started to close a Kafka producer");
         }
     }
 }
 
 impl Producer {
-    /// Checks a configuration and makes ready; opens no connection.
+    /// Checks the configuration. Opens no connection.
     pub(crate) fn new(
         cluster: &Cluster,
         topics: &[Topic],
         mut faults: Vec<ConfigFault>,
     ) -> Result<Self, ConfigError> {
-        faults.extend(cluster.faults(&OURS));
+        faults.extend(cluster.faults(&FIXED));
         faults.extend(topics::faults(topics));
         ConfigError::check(faults)?;
-        let mut config = cluster.client(&DEFAULTS, &OURS);
+        let mut config = cluster.client(&DEFAULTS, &FIXED);
         config.set("message.timeout.ms", cluster.timeout.as_millis().to_string());
-        fits(&config)?;
+        check_combination(&config)?;
         Ok(Self {
             config,
             topics: topics.to_vec(),
             timeout: cluster.timeout,
-            live: Mutex::new(None),
+            active: Mutex::new(None),
         })
     }
 
-    /// Sends records, and reports what became of each, by its place among them, as its delivery report comes.
+    /// Sends records, and reports the outcome of each by its index when its delivery report comes.
     pub(crate) async fn send(
         &self,
         records: &[Outgoing],
-        mut report: impl FnMut(usize, Result<Delivery, Refused>),
+        mut report: impl FnMut(usize, Result<Delivery, Failure>),
     ) {
-        let live = match self.ready().await {
-            Ok(live) => live,
-            Err(refused) => {
-                return (0..records.len()).for_each(|place| report(place, Err(refused.clone())));
+        let active = match self.ready().await {
+            Ok(active) => active,
+            Err(failure) => {
+                return (0..records.len()).for_each(|index| report(index, Err(failure.clone())));
             }
         };
         let end = now() + self.timeout;
         let reports = FuturesUnordered::new();
-        for (place, record) in records.iter().enumerate() {
-            let handed = live.hand_over(record, end).await;
-            let live = &live;
+        for (index, record) in records.iter().enumerate() {
+            let submitted = active.submit(record, end).await;
+            let active = &active;
             reports.push(async move {
-                match handed {
-                    Ok(handed) => (place, live.verdict(handed, self.timeout + GRACE).await),
-                    Err(refused) => (place, Err(refused)),
+                match submitted {
+                    Ok(report) => {
+                        (index, active.outcome(report, self.timeout + REPORT_GRACE).await)
+                    }
+                    Err(failure) => (index, Err(failure)),
                 }
             });
         }
         let mut reports = reports;
-        while let Some((place, verdict)) = reports.next().await {
-            if let Err(refused) = &verdict {
-                self.conclude(&live, refused);
+        while let Some((index, outcome)) = reports.next().await {
+            if let Err(failure) = &outcome {
+                self.handle_failure(&active, failure);
             }
-            report(place, verdict);
+            report(index, outcome);
         }
     }
 
-    /// Looks for the brokers, for those who would rather not start than wait.
-    pub(crate) async fn reach(&self) -> Result<(), Refused> {
-        let live = self.ready().await?;
-        let (within, (say, heard)) = (self.timeout, oneshot::channel());
-        let asking = live.clone();
-        let asked = thread("kafka-reach", move || {
-            let found = asking
+    /// Connects to a broker, for services that should not start without one.
+    pub(crate) async fn connect(&self) -> Result<(), Failure> {
+        let active = self.ready().await?;
+        let (within, (sender, fetched)) = (self.timeout, oneshot::channel());
+        let on_thread = active.clone();
+        let started = thread("kafka-connect", move || {
+            let result = on_thread
                 .client
                 .as_ref()
                 .map(|client| client.client().fetch_metadata(None, within).map(|_| ()));
-            let _ = say.send(found);
+            let _ = sender.send(result);
         });
-        let refused = |error: String| Refused::unavailable(live.health.trouble().unwrap_or(error));
-        asked.map_err(|error| refused(error.to_string()))?;
-        match heard.await {
-            Ok(Some(found)) => found.map_err(|error| refused(error.to_string())),
-            _ => Err(refused("the client has ended".to_owned())),
+        let failure = |error: String| Failure::unavailable(active.health.outage().unwrap_or(error));
+        started.map_err(|error| failure(error.to_string()))?;
+        match fetched.await {
+            Ok(Some(result)) => result.map_err(|error| failure(error.to_string())),
+            _ => Err(failure("the client has ended".to_owned())),
         }
     }
 
-    /// Gives the client, with its topics declared.
-    async fn ready(&self) -> Result<Arc<Live>, Refused> {
-        let live = self.live()?;
-        let mut declared = live.declared.lock().await;
+    /// Gives the client, after its topics are declared.
+    async fn ready(&self) -> Result<Arc<ActiveProducer>, Failure> {
+        let active = self.active()?;
+        let mut declared = active.declared.lock().await;
         if !*declared {
             topics::declare(&self.config, &self.topics, self.timeout).await?;
-            live.health.well();
+            active.health.record_success();
             *declared = true;
         }
         drop(declared);
-        Ok(live)
+        Ok(active)
     }
 
-    fn live(&self) -> Result<Arc<Live>, Refused> {
-        let mut live = self.live.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(live) = live.as_ref().filter(|live| live.is_usable()) {
-            return Ok(live.clone());
+    fn active(&self) -> Result<Arc<ActiveProducer>, Failure> {
+        let mut active = self.active.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(active) = active.as_ref().filter(|active| active.is_usable()) {
+            return Ok(active.clone());
         }
         let health = Arc::new(Health::default());
-        let client = Client::from_config_and_context(&self.config, Watch(health.clone()));
+        let callbacks = ProducerCallbacks(health.clone());
+        let client = Client::from_config_and_context(&self.config, callbacks);
         let client = client
-            .map_err(|error| Refused::unavailable(format!("the producer cannot start: {error}")))?;
-        let new = Arc::new(Live {
+            .map_err(|error| Failure::unavailable(format!("the producer cannot start: {error}")))?;
+        let new = Arc::new(ActiveProducer {
             client: Some(client),
             health,
             declared: AsyncMutex::new(self.topics.is_empty()),
         });
-        *live = Some(new.clone());
+        *active = Some(new.clone());
         Ok(new)
     }
 
-    /// Draws the conclusions from a failure: topics are declared again where one is missing, or may be (records to a topic that
-    /// the client has known before wait for it until their time is up), and a client that has lost its place in the brokers'
-    /// memory is given up.
-    fn conclude(&self, live: &Arc<Live>, refused: &Refused) {
+    /// Reacts to a failure: has the topics declared again where one is or may be missing (a record
+    /// to a deleted topic that the client knows waits until its timeout), and drops a client after
+    /// a fatal error, such as when the brokers no longer know it.
+    fn handle_failure(&self, active: &Arc<ActiveProducer>, failure: &Failure) {
         if matches!(
-            refused.code,
+            failure.code,
             Some(Code::UnknownTopic | Code::UnknownTopicOrPartition | Code::MessageTimedOut)
         ) && !self.topics.is_empty()
-            && let Ok(mut declared) = live.declared.try_lock()
+            && let Ok(mut declared) = active.declared.try_lock()
         {
             *declared = false;
         }
-        if !live.is_usable() {
-            let mut current = self.live.lock().unwrap_or_else(PoisonError::into_inner);
-            if current.as_ref().is_some_and(|current| Arc::ptr_eq(current, live)) {
-                tracing::warn!(
-                    "the Kafka producer can no longer keep its promise; a new one is made"
-                );
+        if !active.is_usable() {
+            let mut current = self.active.lock().unwrap_or_else(PoisonError::into_inner);
+            if current.as_ref().is_some_and(|current| Arc::ptr_eq(current, active)) {
+                tracing::warn!("the Kafka producer failed for good; a new one replaces it");
                 *current = None;
             }
         }
     }
 }
 
-impl Live {
-    /// Tells whether the client can still keep its promise.
+impl ActiveProducer {
+    /// Tells whether the client has had no fatal error.
     fn is_usable(&self) -> bool {
         self.client.as_ref().is_some_and(|client| client.client().fatal_error().is_none())
     }
 
-    /// Hands a record over; waits for room while the client's queue is full.
-    async fn hand_over(&self, record: &Outgoing, end: Instant) -> Result<DeliveryFuture, Refused> {
+    /// Submits a record to the client; waits for room while the client's queue is full.
+    async fn submit(&self, record: &Outgoing, end: Instant) -> Result<DeliveryFuture, Failure> {
         let Some(client) = &self.client else {
-            return Err(Refused::unavailable("the client has ended"));
+            return Err(Failure::unavailable("the client has ended"));
         };
         let mut next = FutureRecord::to(&record.topic).headers(record.headers.clone());
         if let Some(body) = &record.body {
@@ -261,26 +262,26 @@ impl Live {
                 Ok(report) => return Ok(report),
                 Err((KafkaError::MessageProduction(Code::QueueFull), back)) if now() < end => {
                     next = back;
-                    sleep(QUEUE_PAUSE).await;
+                    sleep(QUEUE_FULL_BACKOFF).await;
                 }
-                Err((error, _)) => return Err(self.health.verdict(&error)),
+                Err((error, _)) => return Err(self.health.failure(&error)),
             }
         }
     }
 
-    /// Waits for what the brokers say of a record.
-    async fn verdict(&self, report: DeliveryFuture, within: Duration) -> Result<Delivery, Refused> {
+    /// Waits for the delivery report of a record.
+    async fn outcome(&self, report: DeliveryFuture, within: Duration) -> Result<Delivery, Failure> {
         match timeout(within, report).await {
             Ok(Ok(Ok(delivery))) => {
-                self.health.well();
+                self.health.record_success();
                 Ok(delivery)
             }
-            Ok(Ok(Err((error, _)))) => Err(self.health.verdict(&error)),
+            Ok(Ok(Err((error, _)))) => Err(self.health.failure(&error)),
             Ok(Err(_)) => {
-                Err(Refused::unavailable("the client ended before the record was confirmed"))
+                Err(Failure::unavailable("the client ended before the record was confirmed"))
             }
             Err(_) => {
-                Err(Refused::unavailable(format!("the client said nothing within {within:?}")))
+                Err(Failure::unavailable(format!("the client sent no report within {within:?}")))
             }
         }
     }

@@ -1,11 +1,11 @@
-//! The sending half: records to topics, each confirmed by all replicas that are in sync.
+//! The sending half: records to topics, each confirmed by all in-sync replicas.
 
 use crate::{
-    config::{Cluster, ConfigError, TOPIC_RULE, is_topic, shown, topic_fault},
+    classify::Failure,
+    config::{Cluster, ConfigError, TOPIC_RULE, is_topic, printable, topic_fault},
     headers,
     producer::{Outgoing, Producer},
     topics::Topic,
-    verdict::Refused,
 };
 use async_trait::async_trait;
 use outbox_core::{
@@ -19,19 +19,20 @@ use std::{
     time::Duration,
 };
 
-/// Bytes of payload, key and headers that fit into a batch of one record as Kafka takes it unless it is configured otherwise
-/// (1,048,588, the envelope of the batch included).
+/// Bytes of payload, key and headers that fit into a batch of one record under Kafka's default
+/// limit (1,048,588, the envelope of the batch included).
 const MAX_MESSAGE: usize = 1_048_588 - 1_024;
 
-type Text = Arc<dyn Fn(&Message) -> String + Send + Sync>;
-type Key = Arc<dyn Fn(&Message) -> Option<Vec<u8>> + Send + Sync>;
+type ChooseTopic = Arc<dyn Fn(&Message) -> String + Send + Sync>;
+type ChooseKey = Arc<dyn Fn(&Message) -> Option<Vec<u8>> + Send + Sync>;
 
 /// Publishes messages to topics of Kafka.
 ///
-/// A message is delivered when its delivery report says that all replicas which are in sync have it (`acks=all`); the producer
-/// is idempotent, so that what librdkafka sends again is not doubled and overtakes nothing of its partition. Made by
-/// [`new`](Self::new), which opens no connection, and refined by the methods that follow; [`build`](Self::build) reports
-/// everything that is wrong with it at once.
+/// A message is delivered when its delivery report says that all in-sync replicas have it
+/// (`acks=all`). The producer is idempotent, so that a retry of librdkafka neither duplicates a
+/// record nor changes the order of its partition. [`new`](Self::new) makes the publisher without a
+/// connection, and the methods that follow configure it; [`build`](Self::build) reports every
+/// configuration fault at once.
 ///
 /// The receipt names topic and partition (`orders[3]`) and the offset there.
 ///
@@ -51,18 +52,18 @@ pub struct KafkaPublisher {
 
 struct Config {
     cluster: Cluster,
-    topic: Where,
-    key: Key,
+    topic: TopicChoice,
+    key: ChooseKey,
     structured: bool,
     topics: Vec<Topic>,
     limits: Limits,
 }
 
 /// Which topic a message goes to.
-enum Where {
+enum TopicChoice {
     Own,
     Fixed(String),
-    Chosen(Text),
+    Chosen(ChooseTopic),
 }
 
 impl fmt::Debug for KafkaPublisher {
@@ -76,17 +77,18 @@ impl fmt::Debug for KafkaPublisher {
 }
 
 impl KafkaPublisher {
-    /// Makes a publisher for the brokers of a list: `host:port[,host:port]`, with or without `kafka://` before it; some of the
-    /// cluster are enough.
+    /// Makes a publisher for the brokers of a list: `host:port[,host:port]`, with or without
+    /// `kafka://` before it; some of the cluster are enough.
     ///
-    /// A message goes to the topic that it names, with its own key as record key, unless told otherwise.
+    /// Unless configured otherwise a message goes to the topic that it names, with its own key as
+    /// record key.
     ///
     /// # Errors
     /// [`ConfigError`] when the text is no such list.
     pub fn new(brokers: impl AsRef<str>) -> Result<Self, ConfigError> {
         let config = Config {
             cluster: Cluster::parse(brokers.as_ref())?,
-            topic: Where::Own,
+            topic: TopicChoice::Own,
             key: Arc::new(|message| message.key.as_ref().map(|key| key.as_bytes().to_vec())),
             structured: false,
             topics: Vec::new(),
@@ -97,18 +99,18 @@ impl KafkaPublisher {
         Ok(Self { config, producer: OnceLock::new() })
     }
 
-    /// Makes a publisher as [`new`](Self::new) does, and asks the brokers who they are: for services that would rather not
-    /// start than wait.
+    /// Makes a publisher as [`new`](Self::new) does, and connects: for services that should not
+    /// start without a broker.
     ///
     /// # Errors
-    /// [`PublishError`] when the list cannot be read or no broker answers.
+    /// [`PublishError`] when the list cannot be read or no broker replies.
     ///
     /// # Cancel safety
     /// A call that is dropped leaves no connection.
     pub async fn connect(brokers: impl AsRef<str>) -> Result<Self, PublishError> {
         let unusable = |error: ConfigError| PublishError::unavailable(error.to_string());
         let publisher = Self::new(brokers).map_err(unusable)?;
-        publisher.producer().map_err(unusable)?.reach().await?;
+        publisher.producer().map_err(unusable)?.connect().await?;
         Ok(publisher)
     }
 
@@ -118,21 +120,21 @@ impl KafkaPublisher {
         let name = name.into();
         self.with(|config| {
             config.limits.topics = None;
-            config.topic = Where::Fixed(name);
+            config.topic = TopicChoice::Fixed(name);
         })
     }
 
-    /// Says the topic of a message: its own, unless set.
+    /// Sets the topic of a message: its own, unless set.
     #[must_use]
     pub fn topic_of(self, topic: impl Fn(&Message) -> String + Send + Sync + 'static) -> Self {
         self.with(|config| {
             config.limits.topics = None;
-            config.topic = Where::Chosen(Arc::new(topic));
+            config.topic = TopicChoice::Chosen(Arc::new(topic));
         })
     }
 
-    /// Says the record key of a message, by which Kafka chooses the partition: its own key, unless set. Records without a key
-    /// go to any partition.
+    /// Sets the record key of a message, by which Kafka chooses the partition: its own key, unless
+    /// set. Records without a key go to any partition.
     #[must_use]
     pub fn record_key(
         self,
@@ -141,41 +143,42 @@ impl KafkaPublisher {
         self.with(|config| config.key = Arc::new(key))
     }
 
-    /// Declares topics before the first record, and again when the brokers say that one is missing.
+    /// Declares topics before the first record, and again when the brokers report one missing.
     #[must_use]
     pub fn declare(self, topics: impl IntoIterator<Item = Topic>) -> Self {
         self.with(|config| config.topics = topics.into_iter().collect())
     }
 
-    /// Makes a setting of librdkafka, such as `compression.type`, `security.protocol` or `sasl.username`. Those on which the
-    /// promises rest (`acks`, `enable.idempotence`) are refused.
+    /// Sets a setting of librdkafka, such as `compression.type`, `security.protocol` or
+    /// `sasl.username`. [`build`](Self::build) refuses those on which the guarantees depend
+    /// (`acks`, `enable.idempotence`).
     #[must_use]
     pub fn set(self, name: impl Into<String>, value: impl Into<String>) -> Self {
         self.with(|config| config.cluster.set(name.into(), value.into()))
     }
 
-    /// Sends each message as one JSON object (`application/cloudevents+json`). A message whose payload is itself a CloudEvent
-    /// goes so anyway.
+    /// Sends each message as one JSON object (`application/cloudevents+json`). Without this setting
+    /// the publisher does so only for a message whose payload is itself a CloudEvent.
     #[must_use]
     pub fn structured(self) -> Self {
         self.with(|config| config.structured = true)
     }
 
-    /// Sets how long the brokers may take to confirm a record, from 100 ms; 10 s unless set. Keep it below the route's
-    /// deadline.
+    /// Sets how long the brokers may take to confirm a record, from 100 ms; 10 s unless set. Keep
+    /// it below the route's deadline.
     #[must_use]
     pub fn timeout(self, timeout: Duration) -> Self {
         self.with(|config| config.cluster.timeout = timeout)
     }
 
-    /// Sets the limits that enqueue and relay heed: 1,047,564 bytes of payload, key and headers, topics that Kafka takes, and four batches of
-    /// 256, unless set.
+    /// Sets the limits that enqueue and relay apply: 1,047,564 bytes of payload, key and headers,
+    /// legal names of topics, and four batches of 256, unless set.
     #[must_use]
     pub fn with_limits(self, limits: Limits) -> Self {
         self.with(|config| config.limits = limits)
     }
 
-    /// Checks everything that was configured. Opens no connection.
+    /// Checks the configuration. Opens no connection.
     ///
     /// # Errors
     /// [`ConfigError`] with all faults.
@@ -184,7 +187,7 @@ impl KafkaPublisher {
         Ok(self)
     }
 
-    /// Changes the configuration; what was made from the former one is made again.
+    /// Changes the configuration and drops the producer that was made from the former one.
     fn with(mut self, change: impl FnOnce(&mut Config)) -> Self {
         change(&mut self.config);
         self.producer = OnceLock::new();
@@ -201,28 +204,28 @@ impl KafkaPublisher {
         mut done: impl FnMut(usize, Result<Receipt, PublishError>),
     ) -> Result<(), ConfigError> {
         let producer = self.producer()?;
-        let (mut records, mut places) =
+        let (mut records, mut indexes) =
             (Vec::with_capacity(messages.len()), Vec::with_capacity(messages.len()));
-        for (place, message) in messages.iter().enumerate() {
+        for (index, message) in messages.iter().enumerate() {
             match self.config.record(message) {
                 Ok(record) => {
                     records.push(record);
-                    places.push(place);
+                    indexes.push(index);
                 }
-                Err(refused) => done(place, Err(refused.into())),
+                Err(failure) => done(index, Err(failure.into())),
             }
         }
-        let topics = &records;
-        let report = |sent: usize, verdict: Result<Delivery, Refused>| {
-            let receipt = verdict.map(|delivery| receipt(&topics[sent].topic, &delivery));
-            done(places[sent], receipt.map_err(PublishError::from));
+        let sent_records = &records;
+        let report = |sent: usize, outcome: Result<Delivery, Failure>| {
+            let receipt = outcome.map(|delivery| receipt(&sent_records[sent].topic, &delivery));
+            done(indexes[sent], receipt.map_err(PublishError::from));
         };
         producer.send(&records, report).await;
         Ok(())
     }
 }
 
-/// Says where a record went.
+/// Makes the receipt of a record: its topic, partition and offset.
 fn receipt(topic: &str, delivery: &Delivery) -> Receipt {
     let receipt = Receipt::new().to(format!("{topic}[{}]", delivery.partition));
     match u64::try_from(delivery.offset) {
@@ -233,24 +236,28 @@ fn receipt(topic: &str, delivery: &Delivery) -> Receipt {
 
 impl Config {
     fn producer(&self) -> Result<Producer, ConfigError> {
-        let fixed = if let Where::Fixed(name) = &self.topic { topic_fault(name) } else { None };
+        let fixed =
+            if let TopicChoice::Fixed(name) = &self.topic { topic_fault(name) } else { None };
         Producer::new(&self.cluster, &self.topics, fixed.into_iter().collect())
     }
 
-    /// Writes one message for the wire.
-    fn record(&self, message: &Message) -> Result<Outgoing, Refused> {
+    /// Encodes one message.
+    fn record(&self, message: &Message) -> Result<Outgoing, Failure> {
         let topic = match &self.topic {
-            Where::Own => message.topic.clone(),
-            Where::Fixed(name) => name.clone(),
-            Where::Chosen(choose) => choose(message),
+            TopicChoice::Own => message.topic.clone(),
+            TopicChoice::Fixed(name) => name.clone(),
+            TopicChoice::Chosen(choose) => choose(message),
         };
         if !is_topic(&topic) {
-            return Err(Refused::permanent(format!("the topic `{}` {TOPIC_RULE}", shown(&topic))));
+            return Err(Failure::permanent(format!(
+                "the topic `{}` {TOPIC_RULE}",
+                printable(&topic)
+            )));
         }
         let (tombstone, key) = (message.is_tombstone(), (self.key)(message));
         if tombstone && key.is_none() {
-            return Err(Refused::permanent(
-                "a tombstone needs a record key: it says that what was told under it is gone",
+            return Err(Failure::permanent(
+                "a tombstone needs a record key: it deletes the earlier records of that key",
             ));
         }
         // Without a value the attributes have to be headers.
@@ -258,7 +265,7 @@ impl Config {
         let limit = self.limits.max_payload.unwrap_or(usize::MAX);
         if message.payload.len() > limit {
             let size = message.payload.len();
-            return Err(Refused::permanent(format!(
+            return Err(Failure::permanent(format!(
                 "the payload has {size} bytes, of at most {limit}"
             )));
         }
@@ -271,14 +278,14 @@ impl Publisher for KafkaPublisher {
     async fn publish(&self, message: &Message) -> Result<Receipt, PublishError> {
         let mut outcome = None;
         let sent =
-            self.send(std::slice::from_ref(message), |_, verdict| outcome = Some(verdict)).await;
+            self.send(std::slice::from_ref(message), |_, reported| outcome = Some(reported)).await;
         sent.map_err(|error| PublishError::unavailable(error.to_string()))?;
-        outcome.unwrap_or_else(|| Err(PublishError::transient("no verdict")))
+        outcome.unwrap_or_else(|| Err(PublishError::transient("no outcome")))
     }
 
     async fn publish_batch(&self, batch: &mut Batch) {
         let messages = batch.messages();
-        if let Err(error) = self.send(&messages, |place, verdict| batch.done(place, verdict)).await
+        if let Err(error) = self.send(&messages, |index, outcome| batch.done(index, outcome)).await
         {
             batch.rest(|| Err(PublishError::unavailable(error.to_string())));
         }
@@ -296,9 +303,9 @@ impl Publisher for KafkaPublisher {
 
     fn destination(&self) -> Option<String> {
         let topic = match &self.config.topic {
-            Where::Own => "the event's own topic",
-            Where::Fixed(name) => name.as_str(),
-            Where::Chosen(_) => "a chosen topic",
+            TopicChoice::Own => "the event's own topic",
+            TopicChoice::Fixed(name) => name.as_str(),
+            TopicChoice::Chosen(_) => "a chosen topic",
         };
         let mut brokers: Vec<&str> = self.config.cluster.brokers.split(',').collect();
         brokers.sort_unstable();

@@ -1,68 +1,66 @@
-//! The receiving half: a member of a consumer group whose positions move when records are answered for.
+//! The receiving half: a member of a consumer group that commits positions after ack decisions.
 
 use crate::{
-    config::{Cluster, ConfigError, ConfigFault, fits, topic_fault},
-    desk::{Arrived, Desk, Raw},
-    headers::{Death, Reading, is_of_a_death},
-    ledger::Ticket,
-    member::{Manners, Member},
-    producer::{Outgoing, Producer},
+    config::{Cluster, ConfigError, ConfigFault, check_combination, topic_fault},
+    dead_letters::{DeadLetterTopic, shortened},
+    handoff::{Handoff, RawRecord, Received},
+    headers::{DeadLetterCause, ReadOptions},
+    member::{Member, MemberConfig},
+    offsets::DeliveryTag,
     topics::{self, Topic},
 };
 use async_trait::async_trait;
 use outbox_core::transport::{
     Acknowledge, Delivery, SubscribeError, Subscriber, cloudevents::PlainJson,
 };
-use rdkafka::{
-    ClientConfig,
-    message::{Header, OwnedHeaders},
-};
+use rdkafka::ClientConfig;
 use std::{fmt, future::Future, pin::Pin, sync::Arc, time::Duration};
 use tokio::time::sleep;
 
-/// Records that wait to be asked for, unless set: enough to keep a consumer busy.
+/// Records that may wait for the consumer, unless set: enough to keep it busy.
 const PREFETCH: usize = 1_000;
-/// How long a partition that is to go waits for answers, unless set.
+/// How long a revoked partition waits for ack decisions, unless set.
 const DRAIN: Duration = Duration::from_secs(10);
-/// Bytes of a message that are taken: far more than Kafka takes unless it is configured otherwise.
+/// Largest payload in bytes that the subscriber reads: far more than Kafka's default limit.
 const MAX_MESSAGE: usize = 128 * 1024 * 1024;
-/// Bytes of a reason that are kept in a dead letter.
-const MAX_REASON: usize = 1_024;
-/// Wait before joining again, doubling.
-const FIRST_PAUSE: Duration = Duration::from_millis(50);
+/// First wait before joining again; it doubles.
+const MIN_BACKOFF: Duration = Duration::from_millis(50);
 /// Longest such wait.
-const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+const MAX_BACKOFF: Duration = Duration::from_secs(2);
 
-/// Settings of every member that the user may change.
+/// Default settings of every member, which the user may change.
 const DEFAULTS: [(&str, &str); 5] = [
-    // A member that comes or goes takes partitions from few of the others, which go on meanwhile.
+    // A member that joins or leaves moves few partitions, and the others are consumed meanwhile.
     ("partition.assignment.strategy", "cooperative-sticky"),
-    // A group that is new has missed nothing.
+    // A new group starts with the oldest record.
     ("auto.offset.reset", "earliest"),
-    // How late a topic that is made later is noticed.
+    // How late the member notices a topic that is created later.
     ("topic.metadata.refresh.interval.ms", "10000"),
     ("allow.auto.create.topics", "false"),
     ("client.id", "outbox"),
 ];
 
-/// Settings on which the promises rest.
-const OURS: [(&str, &str, &str); 3] = [
-    ("enable.auto.commit", "false", "a record counts as handled when it was answered for"),
-    ("enable.auto.offset.store", "false", "a record counts as handled when it was answered for"),
+/// Settings on which the guarantees depend.
+const FIXED: [(&str, &str, &str); 3] = [
+    ("enable.auto.commit", "false", "a record counts as handled after its ack decision"),
+    ("enable.auto.offset.store", "false", "a record counts as handled after its ack decision"),
     ("enable.partition.eof", "false", "the end of a partition is no record"),
 ];
 
 /// Receives the records of topics as a member of a consumer group.
 ///
-/// Of records with the same key one is out at a time, in the order of their partition; other keys and partitions go beside it.
-/// `ack` lets the group's position pass a record, once all before it are done too; positions are committed every 100 ms, and
-/// before a partition goes to another member. `nack(true)` and a delivery that is dropped bring the record again, before
-/// anything later of its key. `reject` and `nack(false)` publish it to the dead-letter topic, if there is one
-/// ([`dead_letters`](Self::dead_letters)), else pass it with a warning in the log.
+/// Of records with the same key one is in flight at a time, in the order of their partition;
+/// records of other keys and partitions are in flight beside it. `ack` moves the group's position
+/// past a record once all records before it are done; the member commits positions every 100 ms,
+/// and before it releases a partition. `nack(true)` and a delivery that is dropped requeue the
+/// record, to be delivered before any later one of its key. `reject` and `nack(false)` publish it
+/// to the dead-letter topic, if there is one ([`dead_letters`](Self::dead_letters)); else they move
+/// past it with a warning in the log.
 ///
-/// When the group is rebalanced, partitions that go are given out of no more; what is out has 10 s to be answered for, then the
-/// position is committed and the partition goes. An answer that comes later is an error, and the record was given to
-/// somebody else: that is what the inbox is for.
+/// In a rebalance the member delivers no more records of a revoked partition; in-flight records
+/// have 10 s for their ack decisions, then the member commits the position and releases the
+/// partition. A later ack fails, and another member receives the record again: the inbox suppresses
+/// the duplicate.
 ///
 /// ```
 /// use outbox_kafka::KafkaSubscriber;
@@ -77,11 +75,11 @@ const OURS: [(&str, &str, &str); 3] = [
 pub struct KafkaSubscriber {
     config: Config,
     state: Phase,
-    pause: Duration,
+    backoff: Duration,
 }
 
-/// How long librdkafka's group waits for a member's sign of life, unless set.
-const SESSION: Duration = Duration::from_secs(45);
+/// How long the brokers wait for a member's heartbeat, unless set; librdkafka's default.
+const SESSION_TIMEOUT: Duration = Duration::from_secs(45);
 
 #[derive(Clone)]
 struct Config {
@@ -89,14 +87,14 @@ struct Config {
     group: String,
     topics: Vec<String>,
     declared: Vec<Topic>,
-    dead: Option<String>,
+    dead_letter_topic: Option<String>,
     instance: Option<String>,
-    manners: Manners,
+    member: MemberConfig,
 }
 
 enum Phase {
     Idle,
-    /// Kept over calls of `next` that are dropped.
+    /// Kept when a call of `next` is dropped.
     Joining(Pin<Box<dyn Future<Output = Result<Joined, String>> + Send>>),
     Joined(Joined),
     Closed,
@@ -104,13 +102,7 @@ enum Phase {
 
 struct Joined {
     member: Member,
-    letters: Option<Arc<Letters>>,
-}
-
-/// Where dead letters go.
-struct Letters {
-    producer: Producer,
-    topic: String,
+    dead_letters: Option<Arc<DeadLetterTopic>>,
 }
 
 impl fmt::Debug for KafkaSubscriber {
@@ -125,18 +117,19 @@ impl fmt::Debug for KafkaSubscriber {
 }
 
 impl KafkaSubscriber {
-    /// Makes a member of a group for the brokers of a list: `host:port[,host:port]`, with or without `kafka://` before it. It
-    /// joins when it is first asked for a record. Name the topics with [`topic`](Self::topic).
+    /// Makes a member of a group for the brokers of a list: `host:port[,host:port]`, with or
+    /// without `kafka://` before it. It joins at the first call of `next`. Name the topics with
+    /// [`topic`](Self::topic).
     ///
     /// # Errors
     /// [`ConfigError`] when the text is no such list.
     pub fn new(brokers: impl AsRef<str>, group: impl Into<String>) -> Result<Self, ConfigError> {
-        let manners = Manners {
+        let member = MemberConfig {
             topics: Vec::new(),
             prefetch: PREFETCH,
             drain: DRAIN,
             max_payload: MAX_MESSAGE,
-            reading: Reading::default(),
+            read_options: ReadOptions::default(),
             keeps_raw: false,
         };
         let config = Config {
@@ -144,11 +137,11 @@ impl KafkaSubscriber {
             group: group.into(),
             topics: Vec::new(),
             declared: Vec::new(),
-            dead: None,
+            dead_letter_topic: None,
             instance: None,
-            manners,
+            member,
         };
-        Ok(Self { config, state: Phase::Idle, pause: Duration::ZERO })
+        Ok(Self { config, state: Phase::Idle, backoff: Duration::ZERO })
     }
 
     /// Subscribes to one more topic.
@@ -158,77 +151,80 @@ impl KafkaSubscriber {
         self
     }
 
-    /// Declares topics before the group is joined.
+    /// Declares topics before the member joins the group.
     #[must_use]
     pub fn declare(mut self, topics: impl IntoIterator<Item = Topic>) -> Self {
         self.config.declared = topics.into_iter().collect();
         self
     }
 
-    /// Publishes what is rejected to a topic, as it came, with Kafka Connect's headers for why (`__connect.errors.topic`,
-    /// `.partition`, `.offset`, `.exception.class.name`, `.exception.message`; [`Death::of`] reads them). The group passes
-    /// a record when the brokers have confirmed its letter.
+    /// Publishes rejected records to a topic, as they came, with Kafka Connect's headers for the
+    /// cause (`__connect.errors.topic`, `.partition`, `.offset`, `.exception.class.name`,
+    /// `.exception.message`; [`DeadLetterCause::of`] reads them). The group's position moves past a
+    /// record when the brokers have confirmed its dead letter.
     #[must_use]
     pub fn dead_letters(mut self, topic: impl Into<String>) -> Self {
-        self.config.dead = Some(topic.into());
+        self.config.dead_letter_topic = Some(topic.into());
         self
     }
 
-    /// Makes it a static member: one that leaves and comes back under the same name within the session's time finds its
-    /// partitions again, without a rebalance. The name is its own within the group.
+    /// Makes it a static member: when it restarts under the same name within the session timeout,
+    /// it has its partitions again without a rebalance. The name must be unique within the group.
     #[must_use]
     pub fn instance(mut self, name: impl Into<String>) -> Self {
         self.config.instance = Some(name.into());
         self
     }
 
-    /// Makes a setting of librdkafka, such as `session.timeout.ms`, `security.protocol` or
-    /// `partition.assignment.strategy` (`cooperative-sticky` unless set; all members of a group have to agree). Those on
-    /// which the promises rest are refused.
+    /// Sets a setting of librdkafka, such as `session.timeout.ms`, `security.protocol` or
+    /// `partition.assignment.strategy` (`cooperative-sticky` unless set; all members of a group
+    /// have to agree). [`build`](Self::build) refuses those on which the guarantees depend.
     #[must_use]
     pub fn set(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
         self.config.cluster.set(name.into(), value.into());
         self
     }
 
-    /// Sets how many records may wait to be asked for, 1,000 unless set; while that many wait, the partitions are paused. Of one
-    /// key, of which one record is out at a time, a quarter of them count at most, so that a key that is stuck leaves room to the
-    /// others; twice as many are kept in any case before the partitions are paused.
+    /// Sets how many records may wait for the consumer, 1,000 unless set; while that many wait, the
+    /// partitions are paused. Of the records of one key at most a quarter of that number count, so
+    /// that a stuck key leaves room to the others; at twice the number the partitions are paused in
+    /// any case.
     #[must_use]
     pub fn prefetch(mut self, records: usize) -> Self {
-        self.config.manners.prefetch = records;
+        self.config.member.prefetch = records;
         self
     }
 
-    /// Sets how long a partition that goes to another member waits for answers, 10 s unless set.
+    /// Sets how long a revoked partition waits for ack decisions, 10 s unless set.
     #[must_use]
     pub fn drain(mut self, longest: Duration) -> Self {
-        self.config.manners.drain = longest;
+        self.config.member.drain = longest;
         self
     }
 
     /// Reads records without attributes of CloudEvents as plain JSON whose type stands in a header.
     #[must_use]
     pub fn plain_json(mut self, plain: PlainJson) -> Self {
-        self.config.manners.reading.plain_json = Some(plain);
+        self.config.member.read_options.plain_json = Some(plain);
         self
     }
 
-    /// Sets how long a payload may be; a longer one is delivered as a message that cannot be read. 128 MiB unless set.
+    /// Sets the largest payload in bytes; a larger one is delivered as a message that cannot be
+    /// read. 128 MiB unless set.
     #[must_use]
     pub fn max_payload(mut self, bytes: usize) -> Self {
-        self.config.manners.max_payload = bytes;
+        self.config.member.max_payload = bytes;
         self
     }
 
-    /// Sets how long the brokers may take for one answer, from 100 ms; 10 s unless set.
+    /// Sets how long the brokers may take for one reply, from 100 ms; 10 s unless set.
     #[must_use]
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.config.cluster.timeout = timeout;
         self
     }
 
-    /// Checks everything that was configured. Opens no connection.
+    /// Checks the configuration. Opens no connection.
     ///
     /// # Errors
     /// [`ConfigError`] with all faults.
@@ -237,17 +233,19 @@ impl KafkaSubscriber {
         Ok(self)
     }
 
-    /// Takes no further record: `next` gives `None`. The group is left when what is out was answered for.
-    pub fn close(&mut self) {
+    /// Stops receiving: `next` gives `None`. The member leaves the group after the ack decisions of
+    /// its in-flight records.
+    pub fn stop(&mut self) {
         self.state = Phase::Closed;
     }
 }
 
 impl Config {
-    fn client(&self) -> Result<(ClientConfig, Option<Arc<Letters>>), ConfigError> {
-        let mut faults = self.cluster.faults(&OURS);
+    fn client(&self) -> Result<(ClientConfig, Option<Arc<DeadLetterTopic>>), ConfigError> {
+        let mut faults = self.cluster.faults(&FIXED);
         faults.extend(topics::faults(&self.declared));
-        faults.extend(self.topics.iter().chain(&self.dead).filter_map(|topic| topic_fault(topic)));
+        let topics = self.topics.iter().chain(&self.dead_letter_topic);
+        faults.extend(topics.filter_map(|topic| topic_fault(topic)));
         if self.topics.is_empty() {
             faults.push(ConfigFault::NoTopic);
         }
@@ -258,34 +256,31 @@ impl Config {
                 rule: "must have a name",
             });
         }
-        if self.manners.prefetch == 0 {
+        if self.member.prefetch == 0 {
             faults.push(ConfigFault::Range { what: "the prefetch", rule: "must be at least 1" });
         }
         ConfigError::check(faults)?;
-        let mut client = self.cluster.client(&DEFAULTS, &OURS);
+        let mut client = self.cluster.client(&DEFAULTS, &FIXED);
         client.set("group.id", &self.group);
         if let Some(instance) = &self.instance {
             client.set("group.instance.id", instance);
         }
-        fits(&client)?;
-        let letters = match &self.dead {
-            Some(topic) => {
-                let producer = Producer::new(&self.cluster, &[], Vec::new())?;
-                Some(Arc::new(Letters { producer, topic: topic.clone() }))
-            }
+        check_combination(&client)?;
+        let dead_letters = match &self.dead_letter_topic {
+            Some(topic) => Some(Arc::new(DeadLetterTopic::new(&self.cluster, topic.clone())?)),
             None => None,
         };
-        Ok((client, letters))
+        Ok((client, dead_letters))
     }
 
     async fn join(self) -> Result<Joined, String> {
-        let (client, letters) = self.client().map_err(|error| error.to_string())?;
+        let (client, dead_letters) = self.client().map_err(|error| error.to_string())?;
         topics::declare(&client, &self.declared, self.cluster.timeout)
             .await
-            .map_err(|refused| refused.text)?;
-        let (topics, keeps_raw) = (self.topics.clone(), letters.is_some());
-        let member = Member::join(&client, Manners { topics, keeps_raw, ..self.manners })?;
-        Ok(Joined { member, letters })
+            .map_err(|failure| failure.text)?;
+        let (topics, keeps_raw) = (self.topics.clone(), dead_letters.is_some());
+        let member = Member::join(&client, MemberConfig { topics, keeps_raw, ..self.member })?;
+        Ok(Joined { member, dead_letters })
     }
 }
 
@@ -300,57 +295,55 @@ impl Subscriber for KafkaSubscriber {
             match &mut self.state {
                 Phase::Closed => return Ok(None),
                 Phase::Idle => {
-                    let (pause, config) = (self.pause, self.config.clone());
+                    let (backoff, config) = (self.backoff, self.config.clone());
                     self.state = Phase::Joining(Box::pin(async move {
-                        sleep(pause).await;
+                        sleep(backoff).await;
                         config.join().await
                     }));
                 }
                 Phase::Joining(joining) => match joining.await {
                     Ok(joined) => self.state = Phase::Joined(joined),
-                    Err(text) => return Err(self.begin_anew(text)),
+                    Err(text) => return Err(self.rejoin(text)),
                 },
                 Phase::Joined(joined) => match joined.member.next().await {
-                    Ok((ticket, arrived)) => {
-                        self.pause = Duration::ZERO;
-                        return Ok(Some(joined.delivery(ticket, arrived)));
+                    Ok((tag, received)) => {
+                        self.backoff = Duration::ZERO;
+                        return Ok(Some(joined.delivery(tag, received)));
                     }
-                    Err((text, true)) => return Err(self.begin_anew(text)),
+                    Err((text, true)) => return Err(self.rejoin(text)),
                     Err((text, false)) => return Err(SubscribeError(text.into())),
                 },
             }
         }
     }
 
-    /// As long as the group's session lasts: then its partitions go to other members.
+    /// The session timeout: after it the brokers assign the partitions to other members.
     fn redelivers_within(&self) -> Duration {
-        self.config.cluster.milliseconds("session.timeout.ms").unwrap_or(SESSION)
+        self.config.cluster.milliseconds("session.timeout.ms").unwrap_or(SESSION_TIMEOUT)
     }
 
-    async fn leave(&mut self) {
+    async fn close(&mut self) {
         if let Phase::Joined(joined) = std::mem::replace(&mut self.state, Phase::Closed) {
-            joined.member.leave().await;
+            joined.member.leave_group().await;
         }
     }
 }
 
 impl KafkaSubscriber {
-    fn begin_anew(&mut self, text: String) -> SubscribeError {
+    /// Has the next call of `next` join the group again, after a backoff.
+    fn rejoin(&mut self, text: String) -> SubscribeError {
         self.state = Phase::Idle;
-        self.pause = (self.pause * 2).clamp(FIRST_PAUSE, LONGEST_PAUSE);
+        self.backoff = (self.backoff * 2).clamp(MIN_BACKOFF, MAX_BACKOFF);
         SubscribeError(text.into())
     }
 }
 
 impl Joined {
-    fn delivery(&self, ticket: Ticket, arrived: Arrived) -> Delivery {
-        let Arrived { message, unread, raw } = arrived;
-        let (desk, letters) = (self.member.desk(), self.letters.clone());
-        let delivery = Delivery::new(
-            message,
-            None,
-            Box::new(Unanswered { ticket: Some(ticket), desk, raw, letters }),
-        );
+    fn delivery(&self, tag: DeliveryTag, received: Received) -> Delivery {
+        let Received { message, unread, raw } = received;
+        let (handoff, dead_letters) = (self.member.handoff(), self.dead_letters.clone());
+        let handle = AckHandle { tag: Some(tag), handoff, raw, dead_letters };
+        let delivery = Delivery::new(message, None, Box::new(handle));
         match unread {
             Some(bytes) => delivery.with_raw(bytes),
             None => delivery,
@@ -358,108 +351,79 @@ impl Joined {
     }
 }
 
-struct Unanswered {
-    /// Taken by the answer.
-    ticket: Option<Ticket>,
-    desk: Arc<Desk>,
-    raw: Option<Arc<Raw>>,
-    letters: Option<Arc<Letters>>,
+struct AckHandle {
+    /// Taken by the ack decision.
+    tag: Option<DeliveryTag>,
+    handoff: Arc<Handoff>,
+    raw: Option<Arc<RawRecord>>,
+    dead_letters: Option<Arc<DeadLetterTopic>>,
 }
 
-impl Unanswered {
+impl AckHandle {
     fn done(&mut self) -> Result<(), SubscribeError> {
-        heard(self.ticket.take().is_some_and(|ticket| self.desk.done(&ticket)))
+        acked(self.tag.take().is_some_and(|tag| self.handoff.done(&tag)))
     }
 
-    fn back(&mut self) -> Result<(), SubscribeError> {
-        heard(self.ticket.take().is_some_and(|ticket| self.desk.back(&ticket)))
+    fn requeue(&mut self) -> Result<(), SubscribeError> {
+        acked(self.tag.take().is_some_and(|tag| self.handoff.requeue(&tag)))
     }
 
-    /// Publishes the record to the dead letters, then passes it; one whose letter is not confirmed comes again.
-    async fn bury(mut self: Box<Self>, class: &str, reason: &str) -> Result<(), SubscribeError> {
-        if let (Some(letters), Some(raw), Some(ticket)) = (&self.letters, &self.raw, &self.ticket) {
-            let death = Death {
-                topic: ticket.place.0.to_string(),
-                partition: ticket.place.1,
-                offset: ticket.offset,
+    /// Publishes the record to the dead-letter topic and marks it as done; a record whose dead
+    /// letter is not confirmed is requeued.
+    async fn dead_letter(
+        mut self: Box<Self>,
+        class: &str,
+        reason: &str,
+    ) -> Result<(), SubscribeError> {
+        if let (Some(topic), Some(raw), Some(tag)) = (&self.dead_letters, &self.raw, &self.tag) {
+            let cause = DeadLetterCause {
+                topic: tag.partition.0.to_string(),
+                partition: tag.partition.1,
+                offset: tag.offset,
                 class: class.to_owned(),
                 message: shortened(reason),
             };
-            letters.send(raw, &death).await?;
+            topic.publish(raw, &cause).await?;
         } else {
-            let place = self.ticket.as_ref().map(|ticket| (&ticket.place, ticket.offset));
+            let position = self.tag.as_ref().map(|tag| (&tag.partition, tag.offset));
             tracing::warn!(
-                ?place,
+                ?position,
                 reason,
-                "a record was rejected, and there is no dead-letter topic: it is passed"
+                "a record was rejected and there is no dead-letter topic; the group moves past it"
             );
         }
         self.done()
     }
 }
 
-fn heard(ours: bool) -> Result<(), SubscribeError> {
-    let late = "the partition was taken away before the answer; its record went to another member of the group";
-    if ours { Ok(()) } else { Err(SubscribeError(late.into())) }
-}
-
-fn shortened(reason: &str) -> String {
-    let end = (0..=MAX_REASON.min(reason.len()))
-        .rev()
-        .find(|end| reason.is_char_boundary(*end))
-        .unwrap_or(0);
-    reason[..end].chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
-}
-
-impl Letters {
-    async fn send(&self, raw: &Raw, death: &Death) -> Result<(), SubscribeError> {
-        let headers = raw.headers.iter().filter(|(name, _)| !is_of_a_death(name));
-        let headers = headers.fold(OwnedHeaders::new(), |headers, (key, value)| {
-            headers.insert(Header { key, value: value.as_ref() })
-        });
-        let headers = death.headers().iter().fold(headers, |headers, (key, value)| {
-            headers.insert(Header { key, value: Some(value) })
-        });
-        let letter = Outgoing {
-            topic: self.topic.clone(),
-            key: raw.key.clone(),
-            headers,
-            body: raw.body.clone(),
-        };
-        let mut verdict = None;
-        self.producer.send(&[letter], |_, sent| verdict = Some(sent)).await;
-        match verdict {
-            Some(Ok(_)) => Ok(()),
-            Some(Err(refused)) => {
-                Err(SubscribeError(format!("the dead letter: {}", refused.text).into()))
-            }
-            None => Err(SubscribeError("the dead letter has no verdict".into())),
-        }
-    }
+/// Fails where the member no longer owned the partition at the ack decision.
+fn acked(is_owned: bool) -> Result<(), SubscribeError> {
+    let late = "the partition was revoked before the ack decision; another member of the group has its record";
+    if is_owned { Ok(()) } else { Err(SubscribeError(late.into())) }
 }
 
 #[async_trait]
-impl Acknowledge for Unanswered {
+impl Acknowledge for AckHandle {
     async fn ack(mut self: Box<Self>) -> Result<(), SubscribeError> {
         self.done()
     }
 
     async fn nack(mut self: Box<Self>, requeue: bool) -> Result<(), SubscribeError> {
         if requeue {
-            self.back()
+            self.requeue()
         } else {
-            self.bury("NotHandled", "it was not handled, and not asked for again").await
+            self.dead_letter("NotHandled", "it was not handled and not requeued").await
         }
     }
 
     async fn reject(self: Box<Self>, reason: &str) -> Result<(), SubscribeError> {
-        self.bury("Rejected", reason).await
+        self.dead_letter("Rejected", reason).await
     }
 }
 
-impl Drop for Unanswered {
-    /// Brings the record back, unless it was answered for.
+impl Drop for AckHandle {
+    /// Requeues the record, unless it has its ack decision.
     fn drop(&mut self) {
-        let _ = self.back();
+        let _ = self.requeue();
     }
 }

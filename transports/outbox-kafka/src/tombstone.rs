@@ -1,6 +1,6 @@
-//! Records without a value. A compacted topic forgets their key, and tells so to those who read on.
+//! Tombstones: records without a value, which delete their key from a compacted topic.
 
-use crate::headers::{self, Reading, Record};
+use crate::headers::{self, ReadOptions, Record};
 use bytes::Bytes;
 use outbox_core::{
     event::{Headers, Message, MessageParts, TOMBSTONE, Timestamp},
@@ -9,33 +9,33 @@ use outbox_core::{
 use rdkafka::message::Headers as RecordHeaders;
 use std::fmt::Write;
 
-/// The type of a record that does not say one.
+/// The type of a tombstone whose headers name none.
 const TYPE: &str = "tombstone";
-/// Header that keeps a record key which is no text for a key, in hexadecimal.
+/// Header that keeps a record key which is no legal message key, in hexadecimal.
 const RECORD_KEY: &str = "recordkey";
 /// JSON without content.
 const NULL: &[u8] = b"null";
-/// Bytes of such a key that are kept.
+/// Bytes of such a key that the header keeps.
 const MAX_KEY: usize = 255;
 
-/// Reads one, at a partition and an offset: with the attributes of a CloudEvent where it has them, else as a message whose identity is
-/// its place in the topic.
+/// Reads the tombstone at a partition and an offset: with the attributes of a CloudEvent where it
+/// has them, else as a message whose identity is its position in the topic.
 pub(crate) fn read(
-    reading: &Reading,
+    options: &ReadOptions,
     record: Record<'_>,
-    place: (i32, i64),
+    position: (i32, i64),
     headers: Option<&impl RecordHeaders>,
 ) -> Message {
-    let read = |body| headers::read(reading, record, headers, Bytes::from_static(body));
-    // Plain JSON is read as such, and its headers say what it is: a body that is none says nothing.
-    let told = read(b"").or_else(|_| read(NULL));
-    let placed = || {
-        headers::with_deaths(
-            Message::new(placed(record, place)),
+    let read = |body| headers::read(options, record, headers, Bytes::from_static(body));
+    // A CloudEvent reads with an empty body, plain JSON only with a JSON one.
+    let message = read(b"").or_else(|_| read(NULL));
+    let from_position = || {
+        headers::with_dead_letter_headers(
+            Message::new(from_position(record, position)),
             &headers::texts(headers).unwrap_or_default(),
         )
     };
-    let mut parts = told.unwrap_or_else(|_| placed()).into_parts();
+    let mut parts = message.unwrap_or_else(|_| from_position()).into_parts();
     parts.payload = Bytes::new();
     let mut insert = |name: &str, value: String| {
         // Letters and digits are a legal value.
@@ -52,12 +52,12 @@ pub(crate) fn read(
     Message::new(parts)
 }
 
-/// A message for a record that says nothing but its key.
-fn placed(record: Record<'_>, (partition, offset): (i32, i64)) -> MessageParts {
+/// Makes a message for a record that has nothing but its key.
+fn from_position(record: Record<'_>, (partition, offset): (i32, i64)) -> MessageParts {
     let sent_at =
         record.timestamp.and_then(|millis| millis.checked_mul(1_000)).map(Timestamp::from_micros);
     let source = format!("kafka:{}", record.topic);
-    // With the instant, for a topic of the same name that is made anew.
+    // With the timestamp, which differs in a recreated topic of the same name.
     let id = format!("{partition}/{offset}/{}", record.timestamp.unwrap_or_default());
     MessageParts {
         id: identity(&id, &source),

@@ -1,8 +1,9 @@
-//! Topics from code: declared before the first record, and again when the brokers say that one is missing.
+//! Topics from code, declared before the first record and again when the brokers report one
+//! missing.
 
 use crate::{
-    config::{ConfigFault, topic_fault},
-    verdict::{Refused, class, plain},
+    classify::{Failure, classify, one_line},
+    config::{ConfigFault, printable, topic_fault},
 };
 use outbox_core::failure::FailureClass;
 use rdkafka::{
@@ -13,9 +14,9 @@ use rdkafka::{
 };
 use std::{collections::BTreeSet, time::Duration};
 
-/// A topic: where records are kept, in the order of its partitions.
+/// A topic, which keeps records in the order of each partition.
 ///
-/// One that exists already is left as it is, with whatever settings it has.
+/// A topic that exists already keeps its settings.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Topic {
     name: String,
@@ -25,23 +26,23 @@ pub struct Topic {
 }
 
 impl Topic {
-    /// Names a topic. It has one partition and as many copies as the brokers usually make, unless set.
+    /// Names a topic. It has one partition and the brokers' default number of replicas, unless set.
     pub fn new(name: impl Into<String>) -> Self {
         Self { name: name.into(), partitions: 1, replication: None, settings: Vec::new() }
     }
 
-    /// Sets the number of partitions, from 1: how many members of a group can share it. Records of a key keep their partition
-    /// only as long as this number stays the same.
+    /// Sets the number of partitions, from 1: how many members of a group can share it. Records of
+    /// a key keep their partition only as long as this number stays the same.
     #[must_use]
     pub fn partitions(mut self, partitions: u16) -> Self {
         self.partitions = partitions;
         self
     }
 
-    /// Sets the number of brokers that have a copy, from 1.
+    /// Sets the number of replicas, from 1.
     #[must_use]
-    pub fn replication(mut self, copies: u16) -> Self {
-        self.replication = Some(copies);
+    pub fn replication(mut self, replicas: u16) -> Self {
+        self.replication = Some(replicas);
         self
     }
 
@@ -52,27 +53,30 @@ impl Topic {
         self
     }
 
-    fn wanted(&self) -> NewTopic<'_> {
-        // A number of copies that is not said is the brokers' own.
-        let copies = self.replication.map_or(-1, i32::from);
-        let topic =
-            NewTopic::new(&self.name, i32::from(self.partitions), TopicReplication::Fixed(copies));
+    fn definition(&self) -> NewTopic<'_> {
+        // -1 stands for the brokers' default number of replicas.
+        let replicas = self.replication.map_or(-1, i32::from);
+        let topic = NewTopic::new(
+            &self.name,
+            i32::from(self.partitions),
+            TopicReplication::Fixed(replicas),
+        );
         self.settings.iter().fold(topic, |topic, (name, value)| topic.set(name, value))
     }
 }
 
-/// Says what is wrong with declared topics.
+/// Lists the faults of declared topics.
 pub(crate) fn faults(topics: &[Topic]) -> Vec<ConfigFault> {
     let mut faults: Vec<ConfigFault> =
         topics.iter().filter_map(|topic| topic_fault(&topic.name)).collect();
     let mut names = BTreeSet::new();
     for topic in topics {
         if !names.insert(&topic.name) {
-            faults.push(ConfigFault::Twice(crate::config::shown(&topic.name)));
+            faults.push(ConfigFault::Twice(printable(&topic.name)));
         }
         if topic.partitions == 0 || topic.replication == Some(0) {
             faults.push(ConfigFault::Range {
-                what: "the number of partitions and of copies",
+                what: "the number of partitions and of replicas",
                 rule: "must be at least 1",
             });
         }
@@ -80,36 +84,35 @@ pub(crate) fn faults(topics: &[Topic]) -> Vec<ConfigFault> {
     faults
 }
 
-/// Declares topics. What is there already stays as it is.
+/// Declares topics. A topic that exists already stays as it is.
 pub(crate) async fn declare(
     client: &ClientConfig,
     topics: &[Topic],
     timeout: Duration,
-) -> Result<(), Refused> {
+) -> Result<(), Failure> {
     if topics.is_empty() {
         return Ok(());
     }
-    let refused =
-        |what: &str| Refused::unavailable(format!("topics could not be declared: {}", plain(what)));
+    let failure = |reason: &str| {
+        Failure::unavailable(format!("topics could not be declared: {}", one_line(reason)))
+    };
     let admin: AdminClient<DefaultClientContext> =
-        client.create().map_err(|error| refused(&error.to_string()))?;
-    let wanted: Vec<NewTopic<'_>> = topics.iter().map(Topic::wanted).collect();
+        client.create().map_err(|error| failure(&error.to_string()))?;
+    let definitions: Vec<NewTopic<'_>> = topics.iter().map(Topic::definition).collect();
     let options =
         AdminOptions::new().operation_timeout(Some(timeout)).request_timeout(Some(timeout));
-    let created = admin.create_topics(&wanted, &options).await;
-    for verdict in created.map_err(|error| refused(&error.to_string()))? {
-        match verdict {
+    let created = admin.create_topics(&definitions, &options).await;
+    for result in created.map_err(|error| failure(&error.to_string()))? {
+        match result {
             Ok(_) | Err((_, Code::TopicAlreadyExists)) => {}
             Err((name, code)) => {
-                let text = format!(
-                    "the topic `{}` could not be declared: {code}",
-                    crate::config::shown(&name)
-                );
-                // Settings that a broker refuses are a matter for whoever wrote them, not for the message.
-                return Err(match class(code) {
-                    FailureClass::Transient => Refused::transient(text),
+                let text =
+                    format!("the topic `{}` could not be declared: {code}", printable(&name));
+                // A broker that refuses the settings refuses the configuration, not the message.
+                return Err(match classify(code) {
+                    FailureClass::Transient => Failure::transient(text),
                     FailureClass::Permanent | FailureClass::Unavailable => {
-                        Refused::unavailable(text)
+                        Failure::unavailable(text)
                     }
                 });
             }
@@ -123,13 +126,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_fault_of_a_declaration_is_told() {
+    fn every_fault_of_a_declaration_is_reported() {
         let topics =
             [Topic::new("orders").partitions(0), Topic::new("orders"), Topic::new("no spaces")];
         let faults: Vec<String> = faults(&topics).iter().map(ToString::to_string).collect();
         assert_eq!(faults.len(), 3, "{faults:?}");
-        for said in ["`no spaces` must have 1 to 249", "at least 1", "`orders` is declared twice"] {
-            assert!(faults.iter().any(|fault| fault.contains(said)), "{said}: {faults:?}");
+        for part in ["`no spaces` must have 1 to 249", "at least 1", "`orders` is declared twice"] {
+            assert!(faults.iter().any(|fault| fault.contains(part)), "{part}: {faults:?}");
         }
         assert_eq!(
             super::faults(&[Topic::new("a")

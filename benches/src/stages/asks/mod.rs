@@ -1,21 +1,23 @@
-//! Sagas whose steps another service does: steps a second over a transport, beside the same transactions written by hand.
+//! Sagas with remote steps: steps a second over a transport, beside the same hand-written
+//! transactions.
 //!
-//! A step is three transactions in two databases, those of the service that asks and of the one that is asked. The asking
-//! one locks the saga's row and writes progress, log and command; the asked one writes inbox, barrier, effect and answer;
-//! the asking one writes inbox, progress and log. Commands and answers are deleted when they are delivered.
+//! A step is three transactions in two databases, those of the saga's service and of the
+//! participant. The saga's service locks the saga's row and writes progress, log and command; the
+//! participant writes inbox, barrier, effect and reply; the saga's service writes inbox, progress
+//! and log. Commands and replies are deleted when they are delivered.
 
-mod by_hand;
+mod baseline;
 mod ours;
 
 use super::drain::per_second;
 use crate::{
     args::Sides,
+    environment::Environment,
     figures::Rounds,
     load::{
         fill::{PAYLOAD, key},
         rabbit,
     },
-    place::Place,
 };
 use anyhow::{Result, ensure};
 use outbox_sea_orm::prelude::*;
@@ -25,22 +27,24 @@ use std::time::Duration;
 
 /// Steps of a saga, by name.
 const STEPS: [&str; 3] = ["reserve", "charge", "send"];
-/// Sagas of a round that are carried before the clock runs: connections are opened, statements prepared, partitions owned.
+/// Sagas that run before the clock starts: connections are opened, statements prepared, partitions
+/// owned.
 const WARM_UP: u32 = 60;
 /// How long a round may take.
-const PATIENCE: Duration = Duration::from_secs(180);
-/// Connections to each of the databases: as many as both sides together have at work.
+const TIME_LIMIT: Duration = Duration::from_secs(180);
+/// Connections to each of the databases: as many as both sides together use.
 const CONNECTIONS: u32 = 40;
-/// Where answers are expected.
+/// The reply topic.
 const REPLIES: &str = "replies";
 /// Records of a saga's log: its start, two of each step, its end.
 const RECORDS: u32 = 2 + 2 * STEPS.len() as u32;
 
-/// How much is done.
+/// The load of a run.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Load {
     pub(crate) sagas: u32,
-    /// Sagas, commands and answers that are in work at once, so many of each; by hand there are three times as many sagas.
+    /// Sagas, commands and replies in work at once, so many of each; the baseline has three times
+    /// as many sagas.
     pub(crate) at_once: usize,
     pub(crate) rounds: usize,
     pub(crate) sides: Sides,
@@ -49,27 +53,27 @@ pub(crate) struct Load {
 /// Steps a second, round by round.
 #[derive(Debug, Default)]
 pub(crate) struct Asked {
-    pub(crate) by_hand: Rounds,
-    /// By us, over the transport within the process.
+    pub(crate) baseline: Rounds,
+    /// Ours, over the in-process transport.
     pub(crate) memory: Rounds,
-    /// By us, over RabbitMQ; none where it does not answer.
+    /// Ours, over RabbitMQ; none where it does not answer.
     pub(crate) rabbit: Rounds,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Side {
-    ByHand,
+    Baseline,
     Memory,
     Rabbit,
 }
 
 /// Both services, each with a database of its own.
 struct Services {
-    asking: Place,
-    asked: Place,
+    asking: Environment,
+    asked: Environment,
 }
 
-/// A saga that has others do all its steps.
+/// A saga whose steps are all remote.
 #[derive(Serialize, Deserialize)]
 struct Dispatch {
     number: usize,
@@ -85,27 +89,27 @@ struct Work {
     note: String,
 }
 
-// The answers are awaited for longer than a round may take: a command that goes out again would void it.
+// The timeout of replies is longer than a round may take: a repeated command would void it.
 #[saga(name = "dispatch", version = 1)]
 impl Dispatch {
-    #[step(ask, timeout = "10m")]
+    #[step(remote, timeout = "10m")]
     async fn reserve(&mut self, _: &StepContext) -> Result<Work, StepError> {
         Ok(Work::new(self.number)?)
     }
 
-    #[step(ask, timeout = "10m")]
+    #[step(remote, timeout = "10m")]
     async fn charge(&mut self, _: &StepContext) -> Result<Work, StepError> {
         Ok(Work::new(self.number)?)
     }
 
-    #[step(ask, timeout = "10m")]
+    #[step(remote, timeout = "10m")]
     async fn send(&mut self, _: &StepContext) -> Result<Work, StepError> {
         Ok(Work::new(self.number)?)
     }
 }
 
 impl Work {
-    /// Makes one whose JSON has the size of every payload here.
+    /// Makes an event whose JSON has the size of every payload here.
     fn new(number: usize) -> Result<Self, std::num::TryFromIntError> {
         let (order, number) = (key(number), i64::try_from(number)?);
         let frame =
@@ -114,13 +118,13 @@ impl Work {
     }
 }
 
-/// Has the steps done by all in turn; which of them begins changes from round to round.
+/// Runs the steps by all in turn, in an order that changes from round to round.
 pub(crate) async fn run(load: Load) -> Result<Asked> {
     let services = Services {
-        asking: Place::shared(CONNECTIONS).await?,
-        asked: Place::shared(CONNECTIONS).await?,
+        asking: Environment::shared(CONNECTIONS).await?,
+        asked: Environment::shared(CONNECTIONS).await?,
     };
-    let mut order = vec![Side::ByHand, Side::Memory];
+    let mut order = vec![Side::Baseline, Side::Memory];
     if rabbit::answers().await {
         order.push(Side::Rabbit);
     } else {
@@ -129,7 +133,7 @@ pub(crate) async fn run(load: Load) -> Result<Asked> {
     let mut asked = Asked::default();
     for _ in 0..load.rounds {
         for side in order.iter().copied() {
-            if if side == Side::ByHand { load.sides.floor() } else { load.sides.ours() } {
+            if if side == Side::Baseline { load.sides.floor() } else { load.sides.ours() } {
                 one(&services, load, side, &mut asked).await?;
             }
         }
@@ -141,7 +145,7 @@ pub(crate) async fn run(load: Load) -> Result<Asked> {
 async fn one(services: &Services, load: Load, side: Side, asked: &mut Asked) -> Result<()> {
     services.empty().await?;
     let (took, rounds) = match side {
-        Side::ByHand => (by_hand::carry(services, load).await?, &mut asked.by_hand),
+        Side::Baseline => (baseline::carry(services, load).await?, &mut asked.baseline),
         Side::Memory => (ours::in_process(services, load).await?, &mut asked.memory),
         Side::Rabbit => (ours::by_rabbit(services, load).await?, &mut asked.rabbit),
     };
@@ -156,27 +160,28 @@ fn steps_of(sagas: u32) -> u32 {
     sagas * STEPS.len() as u32
 }
 
-/// The sagas of a round, and before them those that warm up; no two have one number.
+/// The sagas of the warm-up and those of a round, with distinct numbers.
 fn waves(load: Load) -> [(u32, usize); 2] {
     [(WARM_UP, load.sagas as usize), (load.sagas, 0)]
 }
 
 impl Services {
     async fn empty(&self) -> Result<()> {
-        for place in [&self.asking, &self.asked] {
-            place.empty().await?;
+        for environment in [&self.asking, &self.asked] {
+            environment.empty().await?;
             let sagas =
                 "TRUNCATE outbox_sagas, outbox_saga_log, outbox_saga_barrier, outbox_dead_letters";
-            sqlx::raw_sql(sagas).execute(&place.pool).await?;
+            sqlx::raw_sql(sagas).execute(&environment.pool).await?;
         }
         Ok(())
     }
 
-    /// Every step of every saga is done once, and both sides have written the same rows, or the figure is void.
+    /// Fails where a step did not run exactly once, or where rows are missing: the figure is void
+    /// then.
     async fn check(&self, sagas: u32) -> Result<()> {
         let Self { asking, asked } = self;
         let (steps, records) = (steps_of(sagas), sagas * RECORDS);
-        for (what, place, rows, wanted) in [
+        for (what, environment, rows, wanted) in [
             ("sagas", asking, "SELECT count(*)::float8 FROM outbox_sagas", sagas),
             (
                 "completed sagas",
@@ -210,7 +215,7 @@ impl Services {
                 0,
             ),
         ] {
-            let there = place.number(rows).await?;
+            let there = environment.number(rows).await?;
             ensure!(
                 there.total_cmp(&f64::from(wanted)).is_eq(),
                 "void: {there} {what} where {wanted} were wanted"

@@ -1,16 +1,16 @@
-//! What is said otherwise in the next release.
+//! The changed messages of the next release.
 
 use crate::events;
 use outbox_sea_orm::prelude::*;
 use serde::{Deserialize, Serialize};
 use std::convert::Infallible;
 
-/// The currency of all that was asked for without one.
+/// The currency of commands without one.
 pub const EURO: &str = "EUR";
-/// Who carries what shipping sends.
+/// The carrier of a parcel.
 pub const CARRIER: &str = "the mail";
 
-/// Orders asks payments: let the customer pay, in a currency.
+/// The command to payments: take the payment, in a currency.
 #[derive(Debug, Serialize, Deserialize, OutboxEvent)]
 #[outbox(type = "payment.take", version = 2, topic = "payments", aggregate = "order", upcast(1 = in_euros))]
 pub struct TakePayment {
@@ -27,7 +27,7 @@ fn in_euros(old: events::TakePayment) -> Result<TakePayment, Infallible> {
     Ok(TakePayment { order_id, customer, amount, currency: EURO.to_owned() })
 }
 
-/// Shipping says, to whoever listens: it is on its way, with somebody.
+/// The event of shipping: the parcel was sent, with a carrier.
 #[derive(Debug, Serialize, Deserialize, OutboxEvent)]
 #[outbox(type = "parcel.sent", version = 2, topic = "parcels", aggregate = "order", upcast(1 = by_mail))]
 pub struct ParcelSent {
@@ -40,7 +40,7 @@ fn by_mail(old: events::ParcelSent) -> Result<ParcelSent, Infallible> {
     Ok(ParcelSent { order_id: old.order_id, carrier: CARRIER.to_owned() })
 }
 
-/// Orders says, to whoever listens: the customer gets something with this order.
+/// The event of orders: the customer gets a gift with this order.
 #[derive(Debug, Serialize, Deserialize, OutboxEvent)]
 #[outbox(type = "gift.promised", topic = "gifts", aggregate = "order")]
 pub struct GiftPromised {

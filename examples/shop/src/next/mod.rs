@@ -1,9 +1,11 @@
-//! What the next release of the shop changes. Instances of both releases run side by side during a rollout, on the same
-//! databases and queues; what those of this release do not know yet, they leave to those of the next one.
+//! The changes of the next release of the shop. Instances of both releases run side by side during
+//! a rollout, on the same databases and queues; those of this release store messages that only the
+//! next one handles.
 //!
-//! An order's saga has another version, which promises a gift: a new type on a new topic, which goes to shipping by a route of its
-//! own. A payment is asked for in a
-//! currency, and a parcel says who carries it: both have version 2 now. The handler that tells customers has another name.
+//! An order's saga has another version, which promises a gift: a new type on a new topic, which
+//! goes to shipping by a route of its own. The command for a payment has a currency, and the event
+//! of a parcel its carrier: both have version 2 now. The handler that notifies customers has
+//! another name.
 
 mod events;
 mod saga;
@@ -11,7 +13,7 @@ mod saga;
 pub use events::{GiftPromised, ParcelSent, TakePayment};
 pub use saga::PlaceOrder;
 
-/// The topic of what is given away, which no service of the present release sends or hears of.
+/// The topic of gifts, which no service of the present release publishes or subscribes to.
 pub const GIFTS: &str = "gifts";
 
 use crate::{
@@ -21,7 +23,7 @@ use crate::{
 use outbox_sea_orm::{consumer::HandlerOptions, prelude::*};
 use sea_orm::{ActiveValue::Set, entity::prelude::*};
 
-/// What was given away. Nothing in it forbids two gifts for one order.
+/// The gifts. The table permits two gifts for one order.
 pub mod gift {
     use sea_orm::entity::prelude::*;
 
@@ -38,7 +40,7 @@ pub mod gift {
     impl ActiveModelBehavior for ActiveModel {}
 }
 
-/// The name that the handler which tells customers has in this release.
+/// The name in this release of the handler that notifies customers.
 pub const NOTIFY: HandlerOptions = HandlerOptions::new().renamed_from("tell-customer");
 
 /// Books a payment, whose command may be of either version.
@@ -57,14 +59,14 @@ pub async fn take_payment(command: TakePayment, cx: &HandlerContext) -> Result<(
     Ok(())
 }
 
-/// Sends a parcel, and says who carries it.
+/// Sends a parcel, and emits its event with the carrier.
 pub async fn send_parcel(command: SendParcel, cx: &HandlerContext) -> Result<(), HandlerError> {
     let order_id = shipping::send(command, cx).await?;
     cx.tx.emit(ParcelSent { order_id, carrier: events::CARRIER.to_owned() })?;
     Ok(())
 }
 
-/// Notes that an order is on its way, whichever release of shipping says so.
+/// Marks an order as shipped, by the event of either release of shipping.
 pub async fn note_shipped(event: ParcelSent, cx: &HandlerContext) -> Result<(), HandlerError> {
     orders::shipped(event.order_id, cx).await
 }

@@ -1,4 +1,4 @@
-//! An order's saga in its second version. Those that were started in the first one end in it.
+//! An order's saga in its second version. Sagas of the first version end in that.
 
 use super::{GiftPromised, TakePayment, events::EURO};
 use crate::{
@@ -11,7 +11,7 @@ use crate::{
 use outbox_sea_orm::prelude::*;
 use serde::{Deserialize, Serialize};
 
-/// What the saga knows, saved with every step.
+/// The data of the saga, saved with every step.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct PlaceOrder {
     order: orders::PlaceOrder,
@@ -25,12 +25,12 @@ impl PlaceOrder {
         self.order.becomes(order::Status::Accepted, cx).await
     }
 
-    #[step(ask = "stock", reject = SoldOut, timeout = "1m", compensate = release_stock)]
+    #[step(remote = "stock", reject = SoldOut, timeout = "1m", compensate = release_stock)]
     async fn reserve_stock(&mut self, _cx: &StepContext) -> Result<ReserveStock, StepError> {
         Ok(ReserveStock { order_id: self.order.order_id, product: self.order.product.clone() })
     }
 
-    #[step(ask = "payments", reply = PaymentTaken, reject = PaymentDeclined, timeout = "1m", compensate = refund)]
+    #[step(remote = "payments", reply = PaymentTaken, reject = PaymentDeclined, timeout = "1m", compensate = refund)]
     async fn take_payment(&mut self, _cx: &StepContext) -> Result<TakePayment, StepError> {
         let orders::PlaceOrder { order_id, customer, total, .. } = self.order.clone();
         Ok(TakePayment { order_id, customer, amount: total, currency: EURO.to_owned() })
@@ -44,7 +44,7 @@ impl PlaceOrder {
         self.order.becomes(order::Status::Confirmed, cx).await
     }
 
-    #[step(ask = "shipping", timeout = "5s")] // asked again until there is an answer
+    #[step(remote = "shipping", timeout = "5s")] // asked again until there is an answer
     async fn ship(&mut self, _cx: &StepContext) -> Result<SendParcel, StepError> {
         Ok(SendParcel { order_id: self.order.order_id, product: self.order.product.clone() })
     }

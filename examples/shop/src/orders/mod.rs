@@ -1,4 +1,5 @@
-//! The orders service: takes orders, sees each one through as a saga, and hears from shipping that it is on its way.
+//! The orders service: it accepts orders, runs a saga for each, and gets the event of shipping that
+//! it was sent.
 
 mod saga;
 mod tables;
@@ -25,13 +26,13 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 use std::time::Duration;
 
-/// Sagas that are carried at once.
+/// Sagas that run at once.
 const AT_ONCE: usize = 4;
-/// How long another instance waits before it goes on with the sagas of one that died; the usual half a minute is long for
-/// somebody who watches.
+/// The lease of sagas, after which another instance takes over those of one that crashed; shorter
+/// than usual, for the audience.
 const LEASE: Duration = Duration::from_secs(2);
 
-/// What a customer sends.
+/// The request of a customer.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct NewOrder {
     pub customer: String,
@@ -52,7 +53,7 @@ pub enum OrderError {
     Database(#[from] DbErr),
 }
 
-/// Saves an order and the saga that will see it through, in one transaction.
+/// Saves an order and starts its saga, in one transaction.
 #[transactional_outbox]
 pub async fn place_order(
     tx: &OutboxTransaction,
@@ -76,18 +77,20 @@ pub async fn place_order(
         }
     };
     if order.total <= 0 {
-        // Late on purpose: the order is written and its saga started, and the error takes both back.
+        // Late on purpose: the order is written and its saga started, and the error rolls both
+        // back.
         return Err(OrderError::NotPositive);
     }
     Ok(order)
 }
 
-/// Notes that an order is on its way. Runs once an event: the inbox row commits with the order's new status.
+/// Marks an order as shipped. Runs once an event: the inbox row commits with the order's new
+/// status.
 async fn note_shipped(event: ParcelSent, cx: &HandlerContext) -> Result<(), HandlerError> {
     shipped(event.order_id, cx).await
 }
 
-/// Sets the status of an order that is on its way.
+/// Sets the status of a shipped order.
 pub async fn shipped(order_id: i64, cx: &HandlerContext) -> Result<(), HandlerError> {
     let Some(order) = order::Entity::find_by_id(order_id).one(&cx.tx).await? else {
         return Err(HandlerError::reject(format!("there is no order {order_id}")));
@@ -98,7 +101,7 @@ pub async fn shipped(order_id: i64, cx: &HandlerContext) -> Result<(), HandlerEr
     Ok(())
 }
 
-/// What requests work with.
+/// The state of the HTTP handlers.
 #[derive(Clone)]
 struct Orders {
     outbox: Outbox,
@@ -134,23 +137,23 @@ impl IntoResponse for OrderError {
     }
 }
 
-/// Starts what carries the orders' sagas: it sends the commands, and goes on when the answers are there.
-pub async fn carry(outbox: &Outbox, release: Release) -> Result<Sagas, SagasError> {
+/// Starts the coordinator of the orders' sagas.
+pub async fn start_sagas(outbox: &Outbox, release: Release) -> Result<Sagas, SagasError> {
     let mut sagas = Sagas::builder(outbox).register(PlaceOrder::saga()).reply_to(REPLIES);
     if release == Release::Next {
-        // Beside the first version, until none of it is left.
+        // Beside the first version, until its last saga has ended.
         sagas = sagas.register(next::PlaceOrder::saga());
     }
     sagas.concurrency(AT_ONCE).lease(LEASE).start().await
 }
 
-/// Starts the service. Its relay is started apart, when the addresses of the others are known.
+/// Starts the service, without its relay, which needs the addresses of the other services.
 pub async fn start(database: Database, wire: &Wire, release: Release) -> anyhow::Result<Service> {
     database.create_table(order::Entity).await?;
     let outbox = database.outbox(ORDERS).install().await?;
-    let sagas = carry(&outbox, release).await?;
+    let sagas = start_sagas(&outbox, release).await?;
     let (events, subscriber) = wire.receive("orders")?;
-    let consumer = Consumer::new("orders", &outbox).replies(&sagas).subscribe(subscriber);
+    let consumer = Consumer::builder("orders", &outbox).replies(&sagas).subscribe(subscriber);
     let consumer = match release {
         Release::This => consumer.on("note-shipped", note_shipped),
         Release::Next => consumer.on("note-shipped", next::note_shipped),

@@ -1,7 +1,8 @@
-//! An order on its way through four services, as a saga that is orchestrated here.
+//! An order over four services, as a saga that this service orchestrates.
 //!
-//! `accept` and `confirm` are transactions on this service's database. The other steps return a command: it goes out
-//! through the outbox in the step's transaction, another service does it, and the saga goes on by the answer.
+//! `accept` and `confirm` are transactions on this service's database. The other steps return a
+//! command: the outbox saves it in the step's transaction, another service runs it, and the saga
+//! continues by the reply.
 
 use super::tables::order::{self, Status};
 use crate::events::{
@@ -12,7 +13,7 @@ use outbox_sea_orm::prelude::*;
 use sea_orm::{entity::prelude::*, sea_query::Expr};
 use serde::{Deserialize, Serialize};
 
-/// What the saga knows, saved with every step.
+/// The data of the saga, saved with every step.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct PlaceOrder {
     pub order_id: i64,
@@ -28,14 +29,14 @@ impl PlaceOrder {
         self.becomes(Status::Accepted, cx).await
     }
 
-    // A rejection turns the saga back: what was done before is undone, backwards. So does silence, and then this step is
-    // undone too, since it may have been done.
-    #[step(ask = "stock", reject = SoldOut, timeout = "1m", compensate = release_stock)]
+    // A rejection starts the compensation of the earlier steps, last step first. So does a missing
+    // reply, and then this step is compensated too, since it may have been done.
+    #[step(remote = "stock", reject = SoldOut, timeout = "1m", compensate = release_stock)]
     async fn reserve_stock(&mut self, _cx: &StepContext) -> Result<ReserveStock, StepError> {
         Ok(ReserveStock { order_id: self.order_id, product: self.product.clone() })
     }
 
-    #[step(ask = "payments", reply = PaymentTaken, reject = PaymentDeclined, timeout = "1m", compensate = refund)]
+    #[step(remote = "payments", reply = PaymentTaken, reject = PaymentDeclined, timeout = "1m", compensate = refund)]
     async fn take_payment(&mut self, _cx: &StepContext) -> Result<TakePayment, StepError> {
         Ok(TakePayment {
             order_id: self.order_id,
@@ -53,7 +54,7 @@ impl PlaceOrder {
         self.becomes(Status::Confirmed, cx).await
     }
 
-    #[step(ask = "shipping", timeout = "5s")] // asked again until there is an answer
+    #[step(remote = "shipping", timeout = "5s")] // asked again until there is an answer
     async fn ship(&mut self, _cx: &StepContext) -> Result<SendParcel, StepError> {
         Ok(SendParcel { order_id: self.order_id, product: self.product.clone() })
     }
@@ -70,7 +71,8 @@ impl PlaceOrder {
         Ok(ReleaseStock { order_id: self.order_id, product: self.product.clone() })
     }
 
-    /// Is given the answer of `take_payment`, or `None` if there was none in time. Payments gives back only what it took.
+    /// Gets the reply to `take_payment`, or `None` if there was none in time. Payments refunds only
+    /// what it took.
     async fn refund(
         &mut self,
         taken: Option<PaymentTaken>,
@@ -101,23 +103,22 @@ impl PlaceOrder {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::service::Place;
+    use crate::service::Location;
     use outbox_core::testing::saga::{SagaKit, SagaRun};
     use outbox_sea_orm::saga::SagaState;
     use sea_orm::Statement;
 
     const SEEDS: std::ops::Range<u64> = 0..40;
 
-    /// Whatever fails, here, at the others or on the way to them: an order is confirmed with everything done, or nothing
-    /// is left of it.
+    /// Whichever step or message fails: an order is confirmed with all its effects, or has none.
     #[tokio::test]
     async fn whatever_fails_an_order_is_confirmed_or_nothing_is_left_of_it() {
-        let place = Place::choose(None, None).unwrap();
-        let database = place.open("orders").await.unwrap();
+        let location = Location::choose(None, None).unwrap();
+        let database = location.open("orders").await.unwrap();
         database.create_table(order::Entity).await.unwrap();
         let outbox = database.outbox("orders").install().await.unwrap();
         let kit = SagaKit::new(&outbox, PlaceOrder::saga)
-            .answering("take-payment", |_| PaymentTaken { amount: 1_000 });
+            .replying("take-payment", |_| PaymentTaken { amount: 1_000 });
         let order = |n| PlaceOrder {
             order_id: n,
             customer: "ada".into(),
@@ -127,26 +128,27 @@ mod tests {
         let events = async |event_type: &str| {
             let asked =
                 format!("SELECT message_id FROM outbox_events WHERE event_type = '{event_type}'");
-            let asked = Statement::from_string(database.onlooker.get_database_backend(), asked);
-            database.onlooker.query_all_raw(asked).await.unwrap().len()
+            let asked = Statement::from_string(database.observer.get_database_backend(), asked);
+            database.observer.query_all_raw(asked).await.unwrap().len()
         };
         let (mut confirmed, mut cancelled) = (0, 0);
         let mut check = async |run: &SagaRun| {
             match run.state() {
                 SagaState::Completed => {
-                    run.expect_done_by_others(&["reserve-stock", "ship", "take-payment"]);
+                    run.expect_done_remotely(&["reserve-stock", "ship", "take-payment"]);
                     confirmed += 1;
                 }
                 SagaState::Compensated => {
-                    run.expect_done_by_others(&[]);
+                    run.expect_done_remotely(&[]);
                     let accepted =
                         run.instance.reason.as_ref().is_none_or(|why| !why.starts_with("`accept`"));
                     cancelled += usize::from(accepted);
                 }
-                // Past the pivot shipping said no: somebody has to look, and the order stays confirmed.
+                // Shipping rejected past the pivot: an operator has to decide, and the order stays
+                // confirmed.
                 _ => {
                     run.expect_stuck_at("ship")
-                        .expect_done_by_others(&["reserve-stock", "take-payment"]);
+                        .expect_done_remotely(&["reserve-stock", "take-payment"]);
                     confirmed += 1;
                 }
             }
@@ -156,9 +158,9 @@ mod tests {
         check(&kit.given(order(1)).run().await).await;
         kit.fail_every_step(order, &mut check).await;
         kit.fail_every_compensation(order, &mut check).await;
-        kit.repeat_every_step(order, &mut check).await;
-        kit.disturb_every_answer(order, &mut check).await;
-        kit.leave_to_chance(SEEDS, order, &mut check).await;
+        kit.crash_before_every_commit(order, &mut check).await;
+        kit.inject_every_fault(order, &mut check).await;
+        kit.inject_random_faults(SEEDS, order, &mut check).await;
         assert!(confirmed > 10 && cancelled > 10, "{confirmed} confirmed, {cancelled} cancelled");
         assert!(events("payment.refund").await > 0, "there was a payment to give back");
     }

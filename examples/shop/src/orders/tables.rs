@@ -1,4 +1,4 @@
-//! What the orders service keeps.
+//! The tables of the orders service.
 
 /// Orders.
 pub mod order {

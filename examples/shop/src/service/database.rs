@@ -1,4 +1,4 @@
-//! Where a service keeps its data.
+//! The database of a service.
 
 use anyhow::Context;
 use outbox_sea_orm::{OutboxBuilder, prelude::*};
@@ -6,13 +6,13 @@ use sea_orm::{ConnectOptions, ConnectionTrait, DatabaseConnection, EntityTrait, 
 use std::{fmt, fs, path::PathBuf};
 use tempfile::TempDir;
 
-/// Where the databases are.
-pub enum Place {
-    /// SQLite files in a folder that goes with the run.
+/// The location of the databases.
+pub enum Location {
+    /// SQLite files in a temporary folder.
     Temporary(TempDir),
     /// SQLite files in a folder that stays.
     Folder(PathBuf),
-    /// A database of a server, in which each service has tables of its own.
+    /// A server's database, in which each service has tables of its own.
     Server(String),
 }
 
@@ -20,13 +20,13 @@ pub enum Place {
 pub struct Database {
     /// The pool that the service works with.
     pub pool: DatabaseConnection,
-    /// A connection of the onlooker's own, so that what it sees is what is committed.
-    pub onlooker: DatabaseConnection,
+    /// A separate connection, which sees only committed rows.
+    pub observer: DatabaseConnection,
     /// Prefix of the outbox's tables: needed only where services share a database.
     pub namespace: &'static str,
 }
 
-impl Place {
+impl Location {
     /// Chooses the place: a server, a folder, else a temporary folder.
     pub fn choose(server: Option<String>, folder: Option<PathBuf>) -> anyhow::Result<Self> {
         Ok(match (server, folder) {
@@ -42,7 +42,7 @@ impl Place {
         })
     }
 
-    /// Gives a name that this place has and no other.
+    /// Gives a name that is unique to this location.
     #[cfg(any(feature = "amqp", feature = "kafka"))]
     pub fn name(&self) -> String {
         use std::hash::{DefaultHasher, Hash, Hasher};
@@ -57,9 +57,9 @@ impl Place {
         format!("{:016x}", hasher.finish())
     }
 
-    /// Tells whether it goes with the run.
+    /// Tells whether it is deleted with the run.
     #[cfg(any(feature = "amqp", feature = "kafka"))]
-    pub const fn passes(&self) -> bool {
+    pub const fn is_temporary(&self) -> bool {
         matches!(self, Self::Temporary(_))
     }
 
@@ -73,12 +73,12 @@ impl Place {
         let pool = connect(&url, None)
             .await
             .with_context(|| format!("the database of {service} cannot be opened"))?;
-        let onlooker = connect(&url, Some(1)).await?;
-        Ok(Database { pool, onlooker, namespace })
+        let observer = connect(&url, Some(1)).await?;
+        Ok(Database { pool, observer, namespace })
     }
 }
 
-impl fmt::Display for Place {
+impl fmt::Display for Location {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Temporary(_) => {

@@ -1,6 +1,6 @@
-//! A Kafka and what this shop has there.
+//! A Kafka broker, and the topics of this shop.
 
-use super::{Place, wire::heard};
+use super::{Location, wire::heard};
 use crate::{Release, story::Faults};
 use outbox_kafka::{KafkaPublisher, KafkaSubscriber, Topic};
 use outbox_sea_orm::transport::Publisher;
@@ -8,33 +8,34 @@ use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 /// Partitions of each topic.
 const PARTITIONS: u16 = 4;
-/// How long records of a shop stay that is gone with its databases, in milliseconds.
+/// The retention of the records of a temporary shop, in milliseconds.
 const PASSES_AFTER: &str = "3600000";
 
-/// A Kafka and what this shop has there.
+/// A Kafka broker, and the topics of this shop.
 pub struct Kafka {
     url: String,
     prefix: String,
-    /// Whether nobody needs its records when the shop is gone.
-    passes: bool,
-    /// What goes wrong on the way to it.
+    /// Whether its records are useless after the run.
+    is_temporary: bool,
+    /// The faults to inject.
     faults: Faults,
     release: Release,
 }
 
 impl Kafka {
-    /// Makes one for the shop with its databases at a place: shops at other places have topics of their own.
-    pub fn new(url: String, place: &Place, faults: Faults, release: Release) -> Self {
+    /// Makes one for the shop with its databases at a location: shops at other locations have
+    /// topics of their own.
+    pub fn new(url: String, location: &Location, faults: Faults, release: Release) -> Self {
         Self {
             url,
-            prefix: format!("shop.{}", place.name()),
-            passes: place.passes(),
+            prefix: format!("shop.{}", location.name()),
+            is_temporary: location.is_temporary(),
             faults,
             release,
         }
     }
 
-    /// Makes a service's member of its group, which reads the topics that it hears of.
+    /// Makes a service's group member, which reads the topics that the service subscribes to.
     pub fn subscriber(&self, service: &str) -> anyhow::Result<KafkaSubscriber> {
         let member = KafkaSubscriber::new(&self.url, self.name(service))?.declare(self.topics());
         let heard = heard(self.release)
@@ -64,7 +65,7 @@ impl Kafka {
             .collect();
         let topic = |name: &str| Topic::new(self.name(name)).partitions(PARTITIONS);
         let kept = |topic: Topic| {
-            if self.passes { topic.set("retention.ms", PASSES_AFTER) } else { topic }
+            if self.is_temporary { topic.set("retention.ms", PASSES_AFTER) } else { topic }
         };
         names.into_iter().map(topic).map(kept).collect()
     }

@@ -1,4 +1,4 @@
-//! What runs a service: its database, its relay, its consumer, its sagas and its HTTP server.
+//! A running service: its database, its relay, its consumer, its sagas and its HTTP server.
 
 mod database;
 #[cfg(feature = "kafka")]
@@ -6,7 +6,7 @@ mod kafka;
 mod server;
 mod wire;
 
-pub use database::{Database, Place};
+pub use database::{Database, Location};
 #[cfg(feature = "kafka")]
 pub use kafka::Kafka;
 #[cfg(feature = "amqp")]
@@ -16,7 +16,7 @@ pub use wire::Wire;
 use anyhow::Context;
 use axum::Router;
 use outbox_sea_orm::{
-    consumer::{ConsumerHandle, ConsumerStats},
+    consumer::{Consumer, ConsumerBuilder, ConsumerStats},
     prelude::*,
     relay::RelayStats,
     saga::SagasError,
@@ -26,14 +26,14 @@ use server::Server;
 use std::time::Duration;
 use tokio::sync::watch;
 
-/// Wait after a failed publish; the usual second is long for somebody who watches.
+/// The pause after a failed publish; shorter than the usual second, for the audience.
 const BACKOFF: Duration = Duration::from_millis(200);
-/// Longest such wait.
+/// The longest such pause.
 const LONGEST_BACKOFF: Duration = Duration::from_secs(2);
 
-/// Events in a batch: what the other service handles at once.
+/// Events in a batch: as many as the other service handles at once.
 const BATCH: usize = 16;
-/// Batches on their way at once: few, so that answers come long before the time is up.
+/// Batches in flight at once: few, so that responses come long before the timeout.
 const BATCHES: usize = 2;
 
 /// A running service.
@@ -42,18 +42,18 @@ pub struct Service {
     pub outbox: Outbox,
     pub database: Database,
     pub server: Server,
-    /// What its consumer has done so far.
+    /// The figures of its consumer.
     pub received: watch::Receiver<ConsumerStats>,
-    /// What its relay has done so far.
+    /// The figures of its relay.
     pub sent: watch::Receiver<RelayStats>,
-    /// Publishes that failed so far, each to be made again.
+    /// Publishes that failed so far, each of which is repeated.
     pub failed: watch::Receiver<u64>,
-    consumer: Option<ConsumerHandle>,
+    consumer: Option<Consumer>,
     relay: Option<Relay>,
     sagas: Option<Sagas>,
 }
 
-/// Another service, and which events go to it.
+/// Another service, and the events for it.
 pub struct To<'a> {
     pub name: &'static str,
     pub url: &'a str,
@@ -62,12 +62,12 @@ pub struct To<'a> {
 
 /// How services reach each other.
 pub struct Link {
-    /// What carries events.
+    /// The transport of the events.
     pub wire: Wire,
-    /// How long to wait for an answer.
+    /// The timeout of a response.
     pub timeout: Duration,
-    /// Whether every event that was delivered is told.
-    pub tells: bool,
+    /// Whether the relays print every event that they have delivered.
+    pub prints_events: bool,
 }
 
 impl Service {
@@ -76,7 +76,7 @@ impl Service {
         name: &'static str,
         outbox: Outbox,
         database: Database,
-        consumer: Consumer<Outbox>,
+        consumer: ConsumerBuilder<Outbox>,
         app: Router,
     ) -> anyhow::Result<Self> {
         let consumer = consumer.start().await?;
@@ -94,13 +94,13 @@ impl Service {
         })
     }
 
-    /// Adds what carries its sagas.
+    /// Adds the coordinator of its sagas.
     pub fn with_sagas(mut self, sagas: Sagas) -> Self {
         self.sagas = Some(sagas);
         self
     }
 
-    /// Gives the address that the others see.
+    /// Gives its address for the other services.
     pub fn url(&self) -> String {
         format!("http://{}", self.server.address())
     }
@@ -114,7 +114,7 @@ impl Service {
         let retry = RetryPolicy::default().backoff(BACKOFF).max_backoff(LONGEST_BACKOFF);
         let limits = Limits::default().max_batch(BATCH).max_in_flight(BATCHES);
         let (failing, failed) = watch::channel(0);
-        let (name, tells) = (self.name, link.tells);
+        let (name, prints_events) = (self.name, link.prints_events);
         let mut relay = Relay::builder(&self.outbox);
         for To { name, url, events } in others {
             let route = Route::shared(name, events, link.wire.publisher(url, link)?);
@@ -123,7 +123,7 @@ impl Service {
         let relay = relay
             .on_failed(move |_event, _error, _attempt| failing.send_modify(|failed| *failed += 1))
             .on_delivered(move |event, _receipt| {
-                if tells {
+                if prints_events {
                     println!(
                         "{name} has sent {}  key {}",
                         event.event_type,
@@ -138,20 +138,21 @@ impl Service {
         Ok(())
     }
 
-    /// Lets what carries the sagas die in the middle of its steps, as when its process is killed, and another one go on.
+    /// Ends the coordinator in the middle of its steps, as when its process is killed, and starts
+    /// another one.
     pub async fn crash(
         &mut self,
         next: impl AsyncFnOnce(&Outbox) -> Result<Sagas, SagasError>,
     ) -> anyhow::Result<()> {
         if let Some(sagas) = self.sagas.take() {
-            // An error says that steps were cut off, which is what is wanted.
+            // The error of interrupted steps is expected.
             let _ = sagas.shutdown(Duration::ZERO).await;
         }
         self.sagas = Some(next(&self.outbox).await?);
         Ok(())
     }
 
-    /// Stops: the relay, then the server, which answers what is under way, then consumer and sagas.
+    /// Stops: the relay, then the server, which answers running requests, then consumer and sagas.
     pub async fn stop(&mut self, within: Duration) -> anyhow::Result<()> {
         let stopping = async {
             if let Some(relay) = self.relay.take() {

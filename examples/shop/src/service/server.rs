@@ -1,4 +1,4 @@
-//! An HTTP server on loopback that can go away and come back at the same address.
+//! An HTTP server on loopback that can close and reopen its address.
 
 use axum::Router;
 use std::{
@@ -19,8 +19,9 @@ pub struct Server {
     address: SocketAddr,
     app: Router,
     running: Option<Running>,
-    /// While the server is away: bound and not listening, so that connections are refused and nobody takes the port.
-    place: Option<TcpSocket>,
+    /// While the server is closed: bound and not listening, so that connections are refused and no
+    /// other process takes the port.
+    reserved: Option<TcpSocket>,
 }
 
 struct Running {
@@ -33,7 +34,7 @@ impl Server {
     pub fn start(app: Router) -> io::Result<Self> {
         let socket = bind((Ipv4Addr::LOCALHOST, 0).into())?;
         let mut server =
-            Self { address: socket.local_addr()?, app, running: None, place: Some(socket) };
+            Self { address: socket.local_addr()?, app, running: None, reserved: Some(socket) };
         server.open()?;
         Ok(server)
     }
@@ -43,21 +44,21 @@ impl Server {
         self.address
     }
 
-    /// Comes back.
+    /// Opens the address again.
     pub fn open(&mut self) -> io::Result<()> {
-        let Some(socket) = self.place.take() else { return Ok(()) };
+        let Some(socket) = self.reserved.take() else { return Ok(()) };
         let (stop, stopped) = oneshot::channel();
         let ended = tokio::spawn(serve(socket.listen(BACKLOG)?, self.app.clone(), stopped));
         self.running = Some(Running { stop, ended });
         Ok(())
     }
 
-    /// Goes away: answers what is under way, closes its connections, and refuses new ones.
+    /// Closes: answers running requests, closes its connections, and refuses new ones.
     pub async fn close(&mut self) -> io::Result<()> {
         let Some(Running { stop, ended }) = self.running.take() else { return Ok(()) };
         let _ = stop.send(());
         ended.await.map_err(io::Error::other)??;
-        self.place = Some(bind(self.address)?);
+        self.reserved = Some(bind(self.address)?);
         Ok(())
     }
 }

@@ -1,4 +1,5 @@
-//! How the services reach each other: by signed HTTP, or through a broker. The services themselves do not know.
+//! How the services reach each other: by signed HTTP, or through a broker. The services do not
+//! depend on it.
 
 use super::Link;
 use anyhow::Context;
@@ -10,13 +11,13 @@ use std::sync::Arc;
 #[cfg(feature = "kafka")]
 use super::Kafka;
 #[cfg(feature = "amqp")]
-use super::Place;
+use super::Location;
 #[cfg(any(feature = "amqp", feature = "kafka"))]
 use crate::{Release, events::REPLIES, next::GIFTS};
 #[cfg(feature = "amqp")]
 use outbox_amqp::{AmqpPublisher, AmqpSubscriber, Exchange, Queue, Topology};
 
-/// The topics that each service hears of from a broker.
+/// The topics that each service subscribes to at a broker.
 #[cfg(any(feature = "amqp", feature = "kafka"))]
 pub(super) fn heard(release: Release) -> [(&'static str, &'static [&'static str]); 4] {
     let by_shipping: &[_] = match release {
@@ -31,19 +32,19 @@ pub(super) fn heard(release: Release) -> [(&'static str, &'static [&'static str]
     ]
 }
 
-/// What carries events.
+/// The transport of the events.
 pub enum Wire {
     /// From one service to the other, signed with a secret that both have.
     Http { secret: String },
     /// Through an exchange of RabbitMQ to a queue of each service.
     #[cfg(feature = "amqp")]
     Rabbit(Rabbit),
-    /// Through a topic of Kafka for each topic, of which each service has a group.
+    /// Through a topic of Kafka for each topic, with a consumer group of each service.
     #[cfg(feature = "kafka")]
     Kafka(Kafka),
 }
 
-/// What a service receives with: routes to add to its server, and where deliveries come from.
+/// The receiving half of a service: routes to add to its server, and a subscriber.
 pub type Receiver = (Router, Box<dyn Subscriber>);
 
 impl Wire {
@@ -85,7 +86,7 @@ impl Wire {
         })
     }
 
-    /// Says how an event travels.
+    /// Describes the transport of an event.
     pub const fn how(&self) -> &'static str {
         match self {
             Self::Http { .. } => "as a signed POST",
@@ -96,7 +97,7 @@ impl Wire {
         }
     }
 
-    /// Says who confirms an event.
+    /// Names the sender of a confirmation.
     pub const fn confirms(&self) -> &'static str {
         match self {
             Self::Http { .. } => "the other service",
@@ -107,7 +108,7 @@ impl Wire {
         }
     }
 
-    /// Says who fails when something goes wrong on the way.
+    /// Names the service or broker that the faults hit.
     pub const fn fails(&self) -> &'static str {
         match self {
             Self::Http { .. } => "payments",
@@ -119,31 +120,37 @@ impl Wire {
     }
 }
 
-/// A RabbitMQ and what this shop has there.
+/// A RabbitMQ, and the exchange and queues of this shop.
 #[cfg(feature = "amqp")]
 pub struct Rabbit {
     url: String,
     prefix: String,
-    /// Whether its queues go away when the shop is gone.
-    passes: bool,
+    /// Whether its queues are deleted after the run.
+    is_temporary: bool,
     release: Release,
 }
 
 #[cfg(feature = "amqp")]
 impl Rabbit {
-    /// How long queues of a shop that is gone stay.
+    /// How long unused queues stay.
     const STAYS: std::time::Duration = std::time::Duration::from_mins(2);
 
-    /// Makes one for the shop with its databases at a place: shops at other places have queues of their own.
-    pub fn new(url: String, place: &Place, release: Release) -> Self {
-        Self { url, prefix: format!("shop.{}", place.name()), passes: place.passes(), release }
+    /// Makes one for the shop with its databases at a location: shops at other locations have
+    /// queues of their own.
+    pub fn new(url: String, location: &Location, release: Release) -> Self {
+        Self {
+            url,
+            prefix: format!("shop.{}", location.name()),
+            is_temporary: location.is_temporary(),
+            release,
+        }
     }
 
     fn name(&self, short: &str) -> String {
         format!("{}.{short}", self.prefix)
     }
 
-    /// Says what has to be there: each service has a queue of the topics that it listens to.
+    /// Gives the topology: each service has a queue of the topics that it subscribes to.
     fn topology(&self) -> Topology {
         let (exchange, dead) = (self.name("exchange"), self.name("dead"));
         let queues = heard(self.release).map(|(service, topics)| {
@@ -152,7 +159,7 @@ impl Rabbit {
         });
         let topology = Topology::new().exchange(Exchange::topic(&exchange));
         queues.into_iter().chain([Queue::quorum(&dead)]).fold(topology, |topology, queue| {
-            topology.queue(if self.passes { queue.expires(Self::STAYS) } else { queue })
+            topology.queue(if self.is_temporary { queue.expires(Self::STAYS) } else { queue })
         })
     }
 }

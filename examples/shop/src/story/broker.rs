@@ -1,4 +1,4 @@
-//! A way to the broker that can be disturbed.
+//! A proxy to the broker that injects faults.
 
 use super::faults::Fault;
 use anyhow::Context;
@@ -13,17 +13,17 @@ use tokio::{
 
 /// The port of a URL that names none.
 const USUAL_PORT: u16 = 5672;
-/// Wait before a port is tried again that was just given up.
+/// The pause before the proxy binds a port again that was just closed.
 const PORT_PAUSE: Duration = Duration::from_millis(50);
 
-/// The way. Dropped, all connections over it end.
-pub struct Way {
+/// The proxy. Dropped, it ends all its connections.
+pub struct BrokerProxy {
     url: String,
     _tasks: JoinSet<()>,
 }
 
-impl Way {
-    /// Opens a way to the broker at a URL; it suffers the fault that is on.
+impl BrokerProxy {
+    /// Opens a proxy to the broker at a URL, with the fault that is on.
     pub async fn open(url: &str, fault: watch::Receiver<Option<Fault>>) -> anyhow::Result<Self> {
         let (scheme, rest) = url.split_once("://").context("the broker's URL has no scheme")?;
         let authority = rest.split(['/', '?']).next().unwrap_or_default();
@@ -32,21 +32,21 @@ impl Way {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let address = listener.local_addr()?;
         let at = if user.is_empty() { "" } else { "@" };
-        let way = format!("{scheme}://{user}{at}{address}{}", &rest[authority.len()..]);
+        let proxied = format!("{scheme}://{user}{at}{address}{}", &rest[authority.len()..]);
         let named = broker.rsplit_once(':').is_some_and(|(_, port)| port.parse::<u16>().is_ok());
         let broker = if named { broker.to_owned() } else { format!("{broker}:{USUAL_PORT}") };
         let mut tasks = JoinSet::new();
         tasks.spawn(serve(listener, address, broker, fault));
-        Ok(Self { url: way, _tasks: tasks })
+        Ok(Self { url: proxied, _tasks: tasks })
     }
 
-    /// Gives the broker's URL by this way.
+    /// Gives the broker's URL through this proxy.
     pub fn url(&self) -> String {
         self.url.clone()
     }
 }
 
-/// Takes connections, unless the broker is to have vanished.
+/// Accepts connections, unless the fault is a vanished broker.
 async fn serve(
     listener: TcpListener,
     address: SocketAddr,
@@ -74,7 +74,7 @@ async fn serve(
             changed = fault.changed() => if changed.is_err() { return },
             Some(_) = connections.join_next() => {}
             Ok((client, _)) = open.accept() => {
-                connections.spawn(carry(client, broker.clone(), fault.clone()));
+                connections.spawn(forward(client, broker.clone(), fault.clone()));
             }
         }
     }
@@ -87,8 +87,9 @@ fn listen(address: SocketAddr) -> Option<TcpListener> {
     socket.listen(1024).ok()
 }
 
-/// Carries one connection until one side, or a fault, ends it. What was disturbed is ended with the fault: bytes are missing.
-async fn carry(mut client: TcpStream, broker: String, mut fault: watch::Receiver<Option<Fault>>) {
+/// Forwards one connection until one side or a fault ends it. A disturbed connection ends with its
+/// fault, since bytes are missing.
+async fn forward(mut client: TcpStream, broker: String, mut fault: watch::Receiver<Option<Fault>>) {
     if *fault.borrow_and_update() == Some(Fault::Refuses) {
         return;
     }

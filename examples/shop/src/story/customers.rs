@@ -1,4 +1,4 @@
-//! Customers, who know nothing of an outbox: they send orders over HTTP.
+//! Customers, who send orders over HTTP.
 
 use crate::{
     options::Options,
@@ -10,24 +10,24 @@ use futures_util::{StreamExt, TryStreamExt, stream};
 use reqwest::{Client, Response};
 use std::ops::Range;
 
-/// Orders that are on their way at once.
+/// Orders that are sent at once.
 const AT_ONCE: usize = 8;
 const NAMES: [&str; 8] = ["ada", "alan", "barbara", "edsger", "grace", "john", "leslie", "tony"];
-/// What they want, while there is some.
+/// The products that customers order.
 const WISHES: [&str; 4] = ["lamp", "chair", "desk", "shelf"];
-/// What nobody has.
+/// A product that the shop does not have.
 const SOLD_OUT: &str = "unicorn";
-/// More than anybody's credit, in cents.
+/// More than every customer's credit, in cents.
 const TOO_MUCH: i64 = 10_000;
 
-/// Everybody who orders.
+/// All customers.
 pub struct Customers {
     http: Client,
     url: String,
     wishes: Wishes,
 }
 
-/// Of so many orders, which ones cannot be.
+/// Of so many orders, those that are to fail.
 #[derive(Debug, Clone, Copy)]
 pub struct Wishes {
     pub orders: u32,
@@ -54,7 +54,7 @@ impl Customers {
         placing.try_for_each(async |_| Ok(())).await
     }
 
-    /// Gives what the first order will be.
+    /// Gives the first order.
     pub fn first(&self) -> NewOrder {
         self.wishes.nth(0)
     }
@@ -70,7 +70,7 @@ impl Customers {
         Ok(answer.json().await?)
     }
 
-    /// Sends an order and gives the answer, whatever it is.
+    /// Sends an order and gives the response, whatever its status.
     pub async fn send(&self, new: &NewOrder) -> anyhow::Result<Response> {
         self.http
             .post(&self.url)
@@ -82,7 +82,8 @@ impl Customers {
 }
 
 impl Wishes {
-    /// Gives the order with a number. Those that cannot be are spread evenly, and the first one can.
+    /// Gives the order with a number. Those that are to fail are spread evenly, and the first one
+    /// succeeds.
     pub fn nth(&self, number: u32) -> NewOrder {
         let cannot_be = self.declines + self.no_stock;
         let declined = spread(number, cannot_be, self.orders)
@@ -101,7 +102,8 @@ impl Wishes {
     }
 }
 
-/// Spreads some among all: tells for one of all, by its number, which of the some it is, if it is one.
+/// Spreads some among all: gives for one of all, by its number, which of the some it is, if it is
+/// one.
 fn spread(number: u32, some: u32, all: u32) -> Option<u32> {
     let until = |number: u32| u64::from(number) * u64::from(some) / u64::from(all);
     (until(number + 1) > until(number)).then(|| u32::try_from(until(number)).unwrap_or(u32::MAX))

@@ -1,4 +1,5 @@
-//! What goes wrong at payments, one thing after the other, while orders come in and what carries their sagas dies.
+//! Faults of payments, one after the other, while orders come in and the coordinator of their sagas
+//! crashes.
 
 use super::{Customers, Shop, until};
 use crate::orders;
@@ -16,26 +17,26 @@ use std::{
 };
 use tokio::sync::watch;
 
-/// How long a fault may take to be noticed, and its end to be noticed.
+/// How long the relay may take to notice a fault, or its end.
 const NOTICED_WITHIN: Duration = Duration::from_secs(60);
 
-/// One thing that goes wrong.
+/// A fault.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fault {
-    /// Every request is refused.
+    /// Every request gets an error.
     Refuses,
     /// Requests are accepted and never answered.
     Silent,
-    /// Requests are handled, and the answer never arrives: the worst one, for the sender has to send again.
+    /// Requests are handled and their answers lost: the worst one, since the sender has to repeat them.
     AnswerLost,
-    /// Nobody listens.
+    /// The port is closed.
     Vanished,
 }
 
 impl Fault {
     const ALL: [Self; 4] = [Self::Refuses, Self::Silent, Self::AnswerLost, Self::Vanished];
 
-    /// Says what is wrong with whoever suffers it.
+    /// Describes the service while the fault is on.
     const fn words(self) -> &'static str {
         match self {
             Self::Refuses => "refuses whatever comes",
@@ -46,11 +47,12 @@ impl Fault {
     }
 }
 
-/// The fault that is on, shared with the server that suffers it, and what that server has done without anybody being told.
+/// The fault that is on, shared with the server that has it, and how many requests that server has
+/// handled without an answer.
 #[derive(Debug, Clone, Default)]
 pub struct Faults {
     on: Arc<watch::Sender<Option<Fault>>>,
-    untold: Arc<watch::Sender<u64>>,
+    unconfirmed: Arc<watch::Sender<u64>>,
 }
 
 impl Faults {
@@ -59,7 +61,7 @@ impl Faults {
         app.layer(from_fn_with_state(self.clone(), strike))
     }
 
-    /// Shows the fault that is on, to a broker that is to suffer it.
+    /// Shows the fault that is on to the proxy of a broker.
     #[cfg(feature = "amqp")]
     pub fn watch(&self) -> watch::Receiver<Option<Fault>> {
         self.on.subscribe()
@@ -67,19 +69,23 @@ impl Faults {
 
     /// Puts the fault between a publisher and its broker.
     #[cfg(feature = "kafka")]
-    pub fn before<P>(&self, to: P, timeout: Duration) -> super::disturbed::Disturbed<P> {
-        super::disturbed::Disturbed::new(to, self.clone(), timeout)
+    pub fn before<P>(
+        &self,
+        to: P,
+        timeout: Duration,
+    ) -> super::faulty_publisher::FaultyPublisher<P> {
+        super::faulty_publisher::FaultyPublisher::new(to, self.clone(), timeout)
     }
 
-    /// Tells which fault is on.
+    /// Gives the fault that is on.
     #[cfg(feature = "kafka")]
     pub fn now(&self) -> Option<Fault> {
         *self.on.borrow()
     }
 
-    /// Counts what was done without anybody being told.
-    pub fn count_untold(&self, done: u64) {
-        self.untold.send_modify(|untold| *untold += done);
+    /// Counts requests that were handled and never answered.
+    pub fn count_unconfirmed(&self, done: u64) {
+        self.unconfirmed.send_modify(|unconfirmed| *unconfirmed += done);
     }
 
     fn set(&self, fault: Option<Fault>) {
@@ -94,9 +100,11 @@ async fn strike(State(faults): State<Faults>, request: Request, next: Next) -> R
         Some(Fault::Refuses) => StatusCode::SERVICE_UNAVAILABLE.into_response(),
         Some(Fault::Silent) => pending().await,
         Some(Fault::AnswerLost) => {
-            // On a task of its own: the work goes on when the sender has given up.
+            // On a task of its own: the work continues when the sender has given up.
             let answer = tokio::spawn(next.run(request)).await;
-            faults.count_untold(u64::from(answer.is_ok_and(|answer| answer.status().is_success())));
+            faults.count_unconfirmed(u64::from(
+                answer.is_ok_and(|answer| answer.status().is_success()),
+            ));
             pending().await
         }
     }
@@ -116,16 +124,17 @@ pub async fn storm(shop: &mut Shop, customers: &Customers, orders: u32) -> anyho
         if fault == Fault::Vanished {
             shop.payments.server.close().await?;
         }
-        tell(begun, &format!("{who} {}", fault.words()));
+        print_line(begun, &format!("{who} {}", fault.words()));
         let failures = shop.orders.failed.clone();
         let failed = || *failures.borrow();
         let before = failed();
-        // A publish that fails may have been made under the fault before: then nothing was lost of this one yet.
-        let (untold, counted) = (shop.faults.untold.subscribe(), shop.way.is_none());
-        let met = || fault != Fault::AnswerLost || !counted || *untold.borrow() > 0;
+        // A failed publish may date from the fault before: then this fault has lost no answer yet.
+        let (unconfirmed, counted) =
+            (shop.faults.unconfirmed.subscribe(), shop.broker_proxy.is_none());
+        let met = || fault != Fault::AnswerLost || !counted || *unconfirmed.borrow() > 0;
         customers.place(placed..placed + share / 2).await?;
         let release = shop.release;
-        shop.orders.crash(async |outbox| orders::carry(outbox, release).await).await?;
+        shop.orders.crash(async |outbox| orders::start_sagas(outbox, release).await).await?;
         customers.place(placed + share / 2..placed + share).await?;
         placed += share;
         until(NOTICED_WITHIN, "the relay meets the fault", async || Ok(failed() > before && met()))
@@ -134,7 +143,7 @@ pub async fn storm(shop: &mut Shop, customers: &Customers, orders: u32) -> anyho
 
         shop.faults.set(None);
         shop.payments.server.open()?;
-        tell(
+        print_line(
             begun,
             &format!(
                 "  all is well again; orders placed meanwhile {share}, publishes failed {failed}"
@@ -147,10 +156,10 @@ pub async fn storm(shop: &mut Shop, customers: &Customers, orders: u32) -> anyho
         })
         .await?;
     }
-    tell(begun, &format!("the last {} orders come in undisturbed", orders - placed));
+    print_line(begun, &format!("the last {} orders come in undisturbed", orders - placed));
     customers.place(placed..orders).await
 }
 
-fn tell(begun: Instant, words: &str) {
+fn print_line(begun: Instant, words: &str) {
     println!("{:>6.1} s  {words}", begun.elapsed().as_secs_f64());
 }

@@ -1,8 +1,8 @@
-//! What came of it all: every figure is read from a database or a counter.
+//! The result of a run: every figure is read from a database or a counter.
 
 use super::{
     Shop,
-    look::{self, Entry},
+    queries::{self, Entry},
 };
 use crate::{notices::notice::News, orders::order::Status, stock::stocked};
 use outbox_sea_orm::saga::{SagaState, SagaView};
@@ -17,13 +17,13 @@ pub struct Figures {
     pub orders: usize,
     /// Sagas whose steps are all done.
     pub completed: usize,
-    /// Sagas whose steps are all undone, by what they say why.
+    /// Compensated sagas, by their reasons.
     pub compensated: BTreeMap<String, usize>,
     /// Sagas that wait for an operator.
     pub stuck: usize,
-    /// Sagas that are under way.
+    /// Running sagas.
     pub under_way: usize,
-    /// Orders that are paid, and what they were paid.
+    /// Paid orders, and the sum of their payments.
     pub payments: usize,
     pub paid: i64,
     /// Payments beyond the first of an order.
@@ -32,35 +32,35 @@ pub struct Figures {
     pub parcels: usize,
     /// Notices to customers.
     pub notices: usize,
-    /// Orders whose customer was told nothing, something twice, or what is not true.
+    /// Orders whose customer has no notice, more than one, or a wrong one.
     pub misled: usize,
     /// Pieces that have left the shelf.
     pub pieces: i64,
-    /// Orders whose entries are not what they have to be.
+    /// Orders with wrong entries.
     pub unbalanced: usize,
-    /// Pieces that the shelf lacks and the book does not know of.
+    /// Pieces that the shelf lacks without an entry in the ledger.
     pub missing: i64,
     /// Publishes that were confirmed.
     pub delivered: u64,
-    /// By whom.
+    /// The sender of the confirmations.
     pub confirmed_by: &'static str,
-    /// Publishes that failed and were made again.
+    /// Publishes that failed and were repeated.
     pub retried: u64,
-    /// Messages that an inbox knew already.
+    /// Duplicates that an inbox suppressed.
     pub duplicates: u64,
     pub dead: i64,
     /// Events in an outbox, which the next start will deliver.
     pub waiting: usize,
-    /// Orders without an end, and without a saga or an event that would still bring it.
+    /// Open orders without a saga or an event that could still end them.
     pub lost: usize,
 }
 
-/// What the figures of a run are made of.
+/// The input of the figures.
 #[derive(Clone, Copy, Default)]
 struct Read<'a> {
     /// Number, total and state of each order.
     orders: &'a [(i64, i64, Status)],
-    /// State of each order's saga, and why it turned back.
+    /// State of each order's saga, and the reason of its compensation.
     sagas: &'a [(i64, SagaState, Option<String>)],
     payments: &'a [Entry],
     movements: &'a [Entry],
@@ -74,18 +74,18 @@ impl Figures {
     /// Reads them.
     pub async fn read(shop: &Shop) -> anyhow::Result<Self> {
         let since = shop.since;
-        let orders = look::orders(&shop.orders.database, since).await?;
+        let orders = queries::orders(&shop.orders.database, since).await?;
         let state =
             |(order, saga): (i64, SagaView)| (order, saga.instance.state, saga.instance.reason);
         let sagas: Vec<_> =
-            look::sagas(&shop.orders.outbox, since).await?.into_iter().map(state).collect();
-        let payments = look::payments(&shop.payments.database, since).await?;
-        let movements = look::movements(&shop.stock.database, since).await?;
-        let parcels = look::parcels(&shop.shipping.database, since).await?;
-        let notices = look::notices(&shop.shipping.database, since).await?;
+            queries::sagas(&shop.orders.outbox, since).await?.into_iter().map(state).collect();
+        let payments = queries::payments(&shop.payments.database, since).await?;
+        let movements = queries::movements(&shop.stock.database, since).await?;
+        let parcels = queries::parcels(&shop.shipping.database, since).await?;
+        let notices = queries::notices(&shop.shipping.database, since).await?;
         let mut waiting = Vec::new();
         for service in shop.services() {
-            waiting.extend(look::waiting(&service.database).await?);
+            waiting.extend(queries::waiting(&service.database).await?);
         }
         let mut figures = Self::of(&Read {
             orders: &orders,
@@ -96,21 +96,24 @@ impl Figures {
             notices: &notices,
             waiting: &waiting,
         });
-        // Of all runs: the shelf does not know when a piece has left it.
-        let moved: i64 =
-            look::movements(&shop.stock.database, 0).await?.iter().map(|(_, pieces)| pieces).sum();
-        figures.missing = stocked() + moved - look::on_shelf(&shop.stock.database).await?;
+        // Of all runs: the stock does not record when a piece has left it.
+        let moved: i64 = queries::movements(&shop.stock.database, 0)
+            .await?
+            .iter()
+            .map(|(_, pieces)| pieces)
+            .sum();
+        figures.missing = stocked() + moved - queries::on_shelf(&shop.stock.database).await?;
         figures.confirmed_by = shop.link.wire.confirms();
         for service in shop.services() {
             figures.delivered += service.sent.borrow().delivered;
             figures.retried += *service.failed.borrow();
             figures.duplicates += service.received.borrow().duplicates;
-            figures.dead += look::dead(&service.database).await?;
+            figures.dead += queries::dead(&service.database).await?;
         }
         Ok(figures)
     }
 
-    /// Compares what the databases say.
+    /// Compares the databases.
     fn of(read: &Read<'_>) -> Self {
         let [payments, movements, parcels] =
             [read.payments, read.movements, read.parcels].map(Ledger::of);
@@ -131,9 +134,9 @@ impl Figures {
                 SagaState::Running | SagaState::Compensating => figures.under_way += 1,
             }
         }
-        let mut told: HashMap<i64, Vec<News>> = HashMap::new();
+        let mut notified: HashMap<i64, Vec<News>> = HashMap::new();
         for (id, news) in read.notices {
-            told.entry(*id).or_default().push(*news);
+            notified.entry(*id).or_default().push(*news);
         }
         for (id, total, status) in read.orders {
             if on_the_way.contains(id.to_string().as_str()) {
@@ -146,7 +149,7 @@ impl Figures {
             figures.unbalanced += usize::from(
                 [&payments, &movements, &parcels].map(|ledger| ledger.sum(*id)) != booked,
             );
-            figures.misled += usize::from(told.get(id).map(Vec::as_slice) != Some(&[news]));
+            figures.misled += usize::from(notified.get(id).map(Vec::as_slice) != Some(&[news]));
             figures.lost += usize::from(!matches!(status, Status::Shipped | Status::Cancelled));
         }
         figures.payments = read.orders.iter().filter(|(id, ..)| payments.sum(*id) > 0).count();
@@ -169,10 +172,10 @@ impl Figures {
     }
 }
 
-/// What a ledger says of each order.
+/// The entries of each order in a ledger.
 struct Ledger {
     sums: HashMap<i64, i64>,
-    /// Entries that count up, beyond the first of an order.
+    /// Positive entries beyond the first of an order.
     doubled: usize,
 }
 
@@ -216,11 +219,11 @@ impl fmt::Display for Figures {
         line("stuck", size(self.stuck), "sagas that wait for an operator")?;
         line("payments", size(self.payments), &format!("{money} in all; {each}"))?;
         line("parcels", size(self.parcels), "asked of shipping when the order was confirmed")?;
-        let told = match self.misled {
+        let notified = match self.misled {
             0 => "one an order, by listening; nobody asked for them".to_owned(),
             misled => format!("{misled} CUSTOMERS WERE MISLED"),
         };
-        line("notices", size(self.notices), &told)?;
+        line("notices", size(self.notices), &notified)?;
         line(
             "delivered",
             self.delivered,
@@ -293,9 +296,10 @@ mod tests {
         assert_eq!((unsent.unbalanced, unsent.is_well()), (1, false));
         let sent_twice = Figures::of(&Read { parcels: &[(1, 1), (1, 1)], ..well });
         assert_eq!((sent_twice.unbalanced, sent_twice.is_well()), (1, false));
-        for told in [&[(1, News::Confirmed)][..], &[(1, News::Cancelled), (2, News::Cancelled)]] {
-            let misled = Figures::of(&Read { notices: told, ..well });
-            assert_eq!((misled.misled, misled.is_well()), (1, false), "{told:?}");
+        for notified in [&[(1, News::Confirmed)][..], &[(1, News::Cancelled), (2, News::Cancelled)]]
+        {
+            let misled = Figures::of(&Read { notices: notified, ..well });
+            assert_eq!((misled.misled, misled.is_well()), (1, false), "{notified:?}");
         }
         let not_given_back = Figures::of(&Read { movements: &[(1, -1), (2, -1)], ..well });
         assert_eq!((not_given_back.unbalanced, not_given_back.is_well()), (1, false));

@@ -1,14 +1,15 @@
-//! What `cargo run -p shop` shows: one order's life, many orders, faults, and the figures at the end.
+//! What `cargo run -p shop` shows: one order step by step, many orders, faults, and the figures at the
+//! end.
 
 #[cfg(feature = "amqp")]
 mod broker;
 mod customers;
 #[cfg(feature = "kafka")]
-mod disturbed;
+mod faulty_publisher;
 mod faults;
 mod figures;
-mod life;
-mod look;
+mod queries;
+mod walkthrough;
 
 pub use customers::Customers;
 pub use faults::Faults;
@@ -20,7 +21,7 @@ use crate::{
     next,
     options::Options,
     orders, payments,
-    service::{Link, Place, Service, To, Wire},
+    service::{Link, Location, Service, To, Wire},
     shipping, stock,
 };
 use anyhow::bail;
@@ -29,23 +30,23 @@ use outbox_sea_orm::{prelude::*, saga::SagaAdmin};
 use std::time::{Duration, Instant};
 use tokio::time::sleep;
 
-/// How long anything may take that needs no repair.
-pub const PATIENCE: Duration = Duration::from_secs(30);
+/// The time limit of a wait without faults.
+pub const WAIT_LIMIT: Duration = Duration::from_secs(30);
 /// How long all orders may take to end.
 const SETTLED_WITHIN: Duration = Duration::from_secs(120);
 /// How long the services may take to stop.
 const STOPPED_WITHIN: Duration = Duration::from_secs(10);
-/// How long one service waits for another one's answer.
+/// How long one service waits for the response of another.
 const ANSWERED_WITHIN: Duration = Duration::from_secs(10);
-/// The same while answers are late on purpose and somebody watches.
+/// The same while faults are injected: shorter, for the audience.
 const ANSWERED_SOON: Duration = Duration::from_secs(1);
-/// Between two looks into the databases.
-const LOOK_AGAIN: Duration = Duration::from_millis(20);
+/// The pause between two polls of the databases.
+const POLL_INTERVAL: Duration = Duration::from_millis(20);
 
 #[cfg(feature = "amqp")]
-type Way = broker::Way;
+type BrokerProxy = broker::BrokerProxy;
 #[cfg(not(feature = "amqp"))]
-type Way = std::convert::Infallible;
+type BrokerProxy = std::convert::Infallible;
 
 /// All services.
 pub struct Shop {
@@ -55,29 +56,30 @@ pub struct Shop {
     pub shipping: Service,
     pub faults: Faults,
     pub link: Link,
-    /// Which release all of them are.
+    /// The release of all services.
     pub release: Release,
-    /// What stands between the services and the broker, for faults.
-    way: Option<Way>,
+    /// The proxy between the services and the broker, which injects faults.
+    broker_proxy: Option<BrokerProxy>,
     /// The last order of former runs on the same database.
     since: i64,
 }
 
 impl Shop {
-    /// Opens the databases and starts all services, their relays apart.
-    pub async fn open(place: &Place, options: &Options) -> anyhow::Result<Self> {
+    /// Opens the databases and starts all services, without their relays.
+    pub async fn open(location: &Location, options: &Options) -> anyhow::Result<Self> {
         let faults = Faults::default();
-        let (wire, way) = wire(place, options, &faults).await?;
+        let (wire, broker_proxy) = wire(location, options, &faults).await?;
         let timeout = if options.faults { ANSWERED_SOON } else { ANSWERED_WITHIN };
-        let link = Link { wire, timeout, tells: options.serve };
+        let link = Link { wire, timeout, prints_events: options.serve };
         let release = options.release;
-        let orders = orders::start(place.open("orders").await?, &link.wire, release).await?;
+        let orders = orders::start(location.open("orders").await?, &link.wire, release).await?;
         let payments =
-            payments::start(place.open("payments").await?, &link.wire, &faults, release).await?;
-        let stock = stock::start(place.open("stock").await?, &link.wire).await?;
-        let shipping = shipping::start(place.open("shipping").await?, &link.wire, release).await?;
-        let since = look::last_order(&orders.database).await?;
-        Ok(Self { orders, payments, stock, shipping, faults, link, release, way, since })
+            payments::start(location.open("payments").await?, &link.wire, &faults, release).await?;
+        let stock = stock::start(location.open("stock").await?, &link.wire).await?;
+        let shipping =
+            shipping::start(location.open("shipping").await?, &link.wire, release).await?;
+        let since = queries::last_order(&orders.database).await?;
+        Ok(Self { orders, payments, stock, shipping, faults, link, release, broker_proxy, since })
     }
 
     /// Gives all services.
@@ -85,7 +87,7 @@ impl Shop {
         [&self.orders, &self.payments, &self.stock, &self.shipping]
     }
 
-    /// Lets what orders asks go to those who are asked, and what it says to shipping, which listens.
+    /// Starts the relay of orders: commands go to the services that do them, events to shipping.
     pub async fn relay_orders(&mut self) -> anyhow::Result<()> {
         let [payments, stock, shipping] =
             [&self.payments, &self.stock, &self.shipping].map(Service::url);
@@ -100,7 +102,7 @@ impl Shop {
         self.orders.relay(others, &self.link).await
     }
 
-    /// Lets the answers of the others go to orders, and what shipping says to orders, which listens.
+    /// Starts the relays of the other services: replies go to orders, and so do shipping's events.
     pub async fn relay_others(&mut self) -> anyhow::Result<()> {
         let Self { orders, payments, stock, shipping, link, .. } = self;
         let url = orders.url();
@@ -110,10 +112,10 @@ impl Shop {
         shipping.relay(to_orders(topic(REPLIES).or_topic("parcels")), link).await
     }
 
-    /// Waits until every order has ended, every customer was told, and all outboxes are empty.
+    /// Waits until every order has ended, every customer has a notice, and all outboxes are empty.
     pub async fn settle(&self) -> anyhow::Result<()> {
         until(SETTLED_WITHIN, "every order has ended", async || {
-            if look::open_orders(&self.orders.database).await? > 0 {
+            if queries::open_orders(&self.orders.database).await? > 0 {
                 return Ok(false);
             }
             let sagas = self.orders.outbox.saga_counts().await?;
@@ -121,12 +123,12 @@ impl Shop {
                 return Ok(false);
             }
             for service in self.services() {
-                if !look::waiting(&service.database).await?.is_empty() {
+                if !queries::waiting(&service.database).await?.is_empty() {
                     return Ok(false);
                 }
             }
-            let orders = look::orders(&self.orders.database, self.since).await?.len();
-            Ok(look::notices(&self.shipping.database, self.since).await?.len() >= orders)
+            let orders = queries::orders(&self.orders.database, self.since).await?.len();
+            Ok(queries::notices(&self.shipping.database, self.since).await?.len() >= orders)
         })
         .await
     }
@@ -140,61 +142,62 @@ impl Shop {
     }
 }
 
-/// Chooses what carries events: a broker, if one was named, else HTTP.
+/// Chooses the transport: a broker, if one was named, else HTTP.
 async fn wire(
-    place: &Place,
+    location: &Location,
     options: &Options,
     faults: &Faults,
-) -> anyhow::Result<(Wire, Option<Way>)> {
+) -> anyhow::Result<(Wire, Option<BrokerProxy>)> {
     match &options.broker {
         None => Ok((signed(), None)),
         #[cfg(feature = "kafka")]
         Some(url) if url.starts_with("kafka://") => Ok((
             Wire::Kafka(crate::service::Kafka::new(
                 url.clone(),
-                place,
+                location,
                 faults.clone(),
                 options.release,
             )),
             None,
         )),
-        Some(url) => by_rabbit(url, place, options, faults).await,
+        Some(url) => by_rabbit(url, location, options, faults).await,
     }
 }
 
-/// Goes through RabbitMQ. Without faults nothing stands between.
+/// Goes through RabbitMQ: directly, or through the proxy where faults are injected.
 #[cfg(feature = "amqp")]
 async fn by_rabbit(
     url: &str,
-    place: &Place,
+    location: &Location,
     options: &Options,
     faults: &Faults,
-) -> anyhow::Result<(Wire, Option<Way>)> {
-    let way = if options.faults { Some(Way::open(url, faults.watch()).await?) } else { None };
-    let url = way.as_ref().map_or_else(|| url.to_owned(), Way::url);
-    Ok((Wire::Rabbit(crate::service::Rabbit::new(url, place, options.release)), way))
+) -> anyhow::Result<(Wire, Option<BrokerProxy>)> {
+    let broker_proxy =
+        if options.faults { Some(BrokerProxy::open(url, faults.watch()).await?) } else { None };
+    let url = broker_proxy.as_ref().map_or_else(|| url.to_owned(), BrokerProxy::url);
+    Ok((Wire::Rabbit(crate::service::Rabbit::new(url, location, options.release)), broker_proxy))
 }
 
-/// Options are read with the features that there are: no such URL comes so far.
+/// The options reject such a URL where the feature is off.
 #[cfg(not(feature = "amqp"))]
 #[expect(clippy::unused_async, reason = "as the one above")]
 async fn by_rabbit(
     _: &str,
-    _: &Place,
+    _: &Location,
     _: &Options,
     _: &Faults,
-) -> anyhow::Result<(Wire, Option<Way>)> {
+) -> anyhow::Result<(Wire, Option<BrokerProxy>)> {
     bail!("this program was built without the feature for amqp")
 }
 
-/// Makes HTTP with a secret that is new at each run: 148 random bits, in letters that are base64 too.
+/// HTTP with a new secret at each run: 148 random bits, in letters that are base64 too.
 fn signed() -> Wire {
     let random = || MessageId::generate().as_uuid().simple().to_string();
     Wire::Http { secret: format!("whsec_{}{}", random(), random()) }
 }
 
-/// Places the orders and tells what becomes of them.
-pub async fn tell(shop: &mut Shop, options: &Options) -> anyhow::Result<()> {
+/// Places the orders, and prints their outcome.
+pub async fn run(shop: &mut Shop, options: &Options) -> anyhow::Result<()> {
     let customers = Customers::of(&shop.orders.url(), options)?;
     if options.faults {
         shop.relay_orders().await?;
@@ -202,7 +205,7 @@ pub async fn tell(shop: &mut Shop, options: &Options) -> anyhow::Result<()> {
         faults::storm(shop, &customers, options.orders).await?;
         return shop.settle().await;
     }
-    life::tell(shop, &customers).await?;
+    walkthrough::run(shop, &customers).await?;
     let (begun, more) = (Instant::now(), options.orders - 1);
     customers.place(1..options.orders).await?;
     shop.settle().await?;
@@ -213,7 +216,7 @@ pub async fn tell(shop: &mut Shop, options: &Options) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Serves until somebody asks to stop.
+/// Serves until a signal asks the process to stop.
 pub async fn serve(shop: &mut Shop) -> anyhow::Result<()> {
     shop.relay_orders().await?;
     shop.relay_others().await?;
@@ -221,13 +224,13 @@ pub async fn serve(shop: &mut Shop) -> anyhow::Result<()> {
     println!("\nPlace an order, then look at it; Ctrl-C stops the shop.\n");
     println!("  curl -s {url}/orders -H 'content-type: application/json' -d '{order}'");
     println!("  curl -s {url}/orders/1\n");
-    asked_to_stop().await?;
+    stop_signal().await?;
     println!("stopping");
     Ok(())
 }
 
 /// Waits for Ctrl-C or, where there is one, SIGTERM.
-async fn asked_to_stop() -> std::io::Result<()> {
+async fn stop_signal() -> std::io::Result<()> {
     #[cfg(unix)]
     {
         let mut terminate =
@@ -252,7 +255,7 @@ pub async fn until(
         if Instant::now() >= end {
             bail!("not within {within:?}: {what}");
         }
-        sleep(LOOK_AGAIN).await;
+        sleep(POLL_INTERVAL).await;
     }
     Ok(())
 }

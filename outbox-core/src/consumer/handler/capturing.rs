@@ -25,7 +25,7 @@ use futures_util::future::BoxFuture;
 ///         Ok(())
 ///     })
 /// });
-/// let consumer = Consumer::new("billing", &outbox).on_tombstone("bill", handler);
+/// let consumer = Consumer::builder("billing", &outbox).on_tombstone("bill", handler);
 /// # }
 /// ```
 // It gives the closure back as it is: by the bound the compiler knows that its future may borrow the context, of any lifetime.

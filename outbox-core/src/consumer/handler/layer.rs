@@ -8,7 +8,7 @@ use tokio::sync::Semaphore;
 
 /// Something that is done around every run of a consumer's handlers: checks, limits, measurements.
 ///
-/// A layer runs inside the inbox's transaction. What it answers counts as the handler's own answer.
+/// A layer runs inside the inbox's transaction. Its result counts as the handler's own.
 ///
 /// ```
 /// # use outbox_core::consumer::{HandlerContext, HandlerError, HandlerLayer, Next};
@@ -73,7 +73,7 @@ impl<Tx: Send + Sync + 'static> Next<'_, Tx> {
     /// Runs it.
     ///
     /// # Errors
-    /// What a layer inside, or the handler, answered.
+    /// The error of a layer inside, or of the handler.
     ///
     /// # Cancel safety
     /// That of the handler.
@@ -106,7 +106,7 @@ impl<Tx: Send + Sync + 'static> HandlerLayer<Tx> for Timeout {
     ) -> Result<(), HandlerError> {
         let until = now() + self.0;
         match tokio::time::timeout_at(until.into(), next.run(cx)).await {
-            Ok(answer) => answer,
+            Ok(result) => result,
             Err(_) => Err(HandlerError::retry(TooLong { limit: self.0 })),
         }
     }
@@ -115,7 +115,7 @@ impl<Tx: Send + Sync + 'static> HandlerLayer<Tx> for Timeout {
 /// A layer that lets only so many handlers run at once, of all consumers that share a clone of it.
 ///
 /// The others wait inside their transactions: to hold back before these are opened, see
-/// [`Consumer::concurrency`](super::super::Consumer::concurrency).
+/// [`ConsumerBuilder::concurrency`](super::super::ConsumerBuilder::concurrency).
 #[derive(Debug, Clone)]
 pub struct ConcurrencyLimit(Arc<Semaphore>);
 

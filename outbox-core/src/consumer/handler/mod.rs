@@ -1,24 +1,24 @@
-//! What users write: handlers, their context, and what they may answer.
+//! What users write: handlers, their context, and their results.
 
-mod answer;
 mod capturing;
 mod command;
-mod hand;
+mod delivery_slot;
 mod layer;
 mod options;
+mod reply;
 mod router;
 mod set;
 mod tombstone;
 mod write_watch;
 
-pub(super) use answer::Given;
-pub use answer::ReplyError;
 pub use capturing::capturing;
-pub(super) use hand::{Hand, Slot};
+pub(super) use delivery_slot::{DeliverySlot, SharedSlot};
 pub(super) use layer::Layers;
 pub use layer::{ConcurrencyLimit, HandlerLayer, Next, Timeout};
 pub use options::HandlerOptions;
-pub(super) use router::Route;
+pub(super) use reply::PendingReply;
+pub use reply::ReplyError;
+pub(super) use router::HandlerEntry;
 pub use router::UnhandledPolicy;
 pub use set::{ContextTx, EventHandlers, HandlerSet};
 pub use tombstone::Tombstone;
@@ -30,7 +30,7 @@ use crate::{
     outbox::{Awaited, Store},
     transport::Delivery,
 };
-use answer::Answers;
+use reply::ReplySlot;
 use std::{fmt, future::Future, sync::Arc, time::Duration};
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
@@ -47,8 +47,8 @@ pub struct HandlerContext<Tx> {
     handler: Arc<str>,
     attempt: u32,
     delivery: Option<u32>,
-    slot: Option<Slot>,
-    answers: Answers,
+    slot: Option<SharedSlot>,
+    reply: ReplySlot,
 }
 
 impl<Tx> HandlerContext<Tx> {
@@ -59,7 +59,7 @@ impl<Tx> HandlerContext<Tx> {
         attempt: u32,
         delivery: Option<u32>,
     ) -> Self {
-        Self { tx, message, handler, attempt, delivery, slot: None, answers: Answers::default() }
+        Self { tx, message, handler, attempt, delivery, slot: None, reply: ReplySlot::default() }
     }
 
     /// Makes a context for the unit test of a handler: its first run with a message, under the name `test`.
@@ -77,21 +77,21 @@ impl<Tx> HandlerContext<Tx> {
         Self::new(tx, message, "test".into(), 1, None)
     }
 
-    /// Puts the delivery into the handler's hands.
-    pub(super) fn with_delivery(mut self, slot: Option<Slot>) -> Self {
+    /// Lets the handler take the delivery.
+    pub(super) fn with_delivery(mut self, slot: Option<SharedSlot>) -> Self {
         self.slot = slot;
         self
     }
 
-    /// Says that the message is a command.
+    /// Sets the command that the message is.
     pub(super) fn for_command(mut self, command: Option<Command>) -> Self {
-        self.answers = Answers::to(command);
+        self.reply = ReplySlot::of(command);
         self
     }
 
-    /// Gives the transaction back, with what the handler said.
-    pub(super) fn into_parts(self) -> (Tx, Option<Given>) {
-        (self.tx, self.answers.into_given())
+    /// Gives the transaction back, with the handler's reply.
+    pub(super) fn into_parts(self) -> (Tx, Option<PendingReply>) {
+        (self.tx, self.reply.into_pending())
     }
 
     /// Gives the message, with its headers.
@@ -106,8 +106,8 @@ impl<Tx> HandlerContext<Tx> {
         &self.handler
     }
 
-    /// Tells which run of the handler with this message this is, from 1, as far as runs were counted: those while the
-    /// delivery was held, and those after it was stored.
+    /// Tells which run of the handler with this message this is, from 1, as far as runs were counted: those while
+    /// the delivery stayed unacknowledged, and those after it was stored.
     #[must_use]
     pub const fn attempt(&self) -> u32 {
         self.attempt
@@ -139,14 +139,15 @@ impl<Tx> HandlerContext<Tx> {
         self.slot.as_ref().is_some_and(|slot| slot.ack_after_commit())
     }
 
-    /// Takes the delivery, to answer for it by hand; `None` when it was taken before, or is not for the handler to
-    /// answer: see [`AckMode::Manual`](super::AckMode::Manual).
+    /// Takes the delivery, to acknowledge it manually; `None` when a handler took it before, or the consumer
+    /// acknowledges it: see [`AckMode::Manual`](super::AckMode::Manual).
     ///
-    /// It may be kept and answered after the handler has returned. Dropped without an answer, it comes again.
+    /// The handler may keep it and acknowledge it after it has returned. Dropped without an ack decision, the
+    /// delivery is returned.
     ///
-    /// What it is told reaches the broker at once, and **inside of the handler that is before the commit**: after an `ack()` there
-    /// the broker never delivers the message again, also where the transaction is rolled back, and a process that dies before
-    /// its commit loses the message. To acknowledge what the transaction has written, call
+    /// The ack decision reaches the broker at once, and **inside of the handler that is before the commit**: after an `ack()`
+    /// there the broker never delivers the message again, also where the transaction is rolled back, and a process that dies
+    /// before its commit loses the message. To acknowledge after the commit, call
     /// [`ack_after_commit`](Self::ack_after_commit). Where a transaction is rolled back whose message was acknowledged in it, the
     /// message becomes a dead letter ([`NotRetried`](crate::failure::DeadReason::NotRetried)), and an error is logged.
     #[must_use]
@@ -161,7 +162,7 @@ impl<Tx> HandlerContext<Tx> {
 /// [`std::error::Error`] for that reason.
 pub struct HandlerError(Kind);
 
-/// What a handler asks for.
+/// The kind of a handler's error.
 pub(super) enum Kind {
     Retry(BoxError),
     Reject(String),

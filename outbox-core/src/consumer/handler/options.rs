@@ -1,8 +1,8 @@
-//! What can be set for one handler.
+//! The options of one handler.
 
 use std::time::Duration;
 
-/// Options of one handler, given to [`on_with`](crate::consumer::Consumer::on_with) or
+/// Options of one handler, given to [`on_with`](crate::consumer::ConsumerBuilder::on_with) or
 /// [`on_command_with`](crate::consumer::Consumer::on_command_with).
 ///
 /// ```
@@ -13,17 +13,17 @@ use std::time::Duration;
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[must_use]
 pub struct HandlerOptions {
-    /// The time limit; `None` where the consumer's counts, `Some(None)` where there is none.
+    /// The time limit; `None` for the consumer's, `Some(None)` for no limit.
     pub(in crate::consumer) timeout: Option<Option<Duration>>,
-    pub(in crate::consumer) deferred: bool,
+    pub(in crate::consumer) deferred_lock: bool,
     pub(in crate::consumer) renamed_from: Option<&'static str>,
     pub(in crate::consumer) no_writes: bool,
 }
 
 impl HandlerOptions {
-    /// Starts with what the consumer says.
+    /// Starts with the consumer's settings.
     pub const fn new() -> Self {
-        Self { timeout: None, deferred: false, renamed_from: None, no_writes: false }
+        Self { timeout: None, deferred_lock: false, renamed_from: None, no_writes: false }
     }
 
     /// Sets after which time a run is dropped: its transaction rolls back, and it counts as a failed attempt.
@@ -32,7 +32,7 @@ impl HandlerOptions {
         self
     }
 
-    /// Lets a run take as long as it takes. One that never returns holds its place, its connection and its locks for ever.
+    /// Lets a run take as long as it takes. One that never returns keeps its slot, its connection and its locks for ever.
     pub const fn no_timeout(mut self) -> Self {
         self.timeout = Some(None);
         self
@@ -42,30 +42,30 @@ impl HandlerOptions {
     /// writers go on while the handler waits for something else. Its first write takes the lock, and its inbox row is written
     /// at its end.
     ///
-    /// Where somebody else has written between the handler's first read and its first write, the write fails, and the handler
+    /// Where another writer has written between the handler's first read and its first write, the write fails, and the handler
     /// runs again without a failure being counted; so it should write before it reads, or read little. Two deliveries of one
     /// message at the same time may both run it; one of them commits. In a file that is not in WAL mode, which a relay sets, a
     /// handler that has read keeps writers waiting all the same. Commands of sagas, batches, [renamed](Self::renamed_from)
-    /// handlers and the other databases are not deferred.
-    pub const fn deferred(mut self) -> Self {
-        self.deferred = true;
+    /// handlers and the other databases take their locks as usual.
+    pub const fn deferred_lock(mut self) -> Self {
+        self.deferred_lock = true;
         self
     }
 
-    /// Says that the handler writes nothing through its transaction and emits nothing: it is not warned of for that. What it does
-    /// elsewhere may happen twice.
+    /// Says that the handler writes nothing through its transaction and emits nothing, which is then not warned of. Its
+    /// effects elsewhere may happen twice.
     pub const fn no_writes(mut self) -> Self {
         self.no_writes = true;
         self
     }
 
-    /// Says which name the handler had before: 1 to 100 bytes. What is stored under that name for later is its own, and what was
-    /// received under it is not handled again. Old and new instances may run beside each other, and the release may be taken
-    /// back: each message has an inbox row under either name, and deliveries are stored under the old one while another instance
-    /// has it, and for [an hour](crate::consumer::Consumer::keep_unknown) after the start; then they move to the new one.
+    /// Sets the handler's former name: 1 to 100 bytes. Deliveries that are stored under that name are its own, and messages
+    /// that were received under it are not handled again. Old and new instances may run beside each other, and the release
+    /// may be rolled back: each message has an inbox row under either name, and deliveries are stored under the old one while
+    /// another instance has it, and for [an hour](crate::consumer::ConsumerBuilder::keep_unknown) after the start; then they move to the new one.
     ///
     /// Leave it out again when all instances have run with it for as long as a message may be
-    /// [delivered again](crate::consumer::Consumer::redelivered_for).
+    /// [delivered again](crate::consumer::ConsumerBuilder::redelivery_window).
     pub const fn renamed_from(mut self, name: &'static str) -> Self {
         self.renamed_from = Some(name);
         self

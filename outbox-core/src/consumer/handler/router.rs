@@ -5,87 +5,86 @@ use crate::{
     event::{DecodeError, DecodeEvent, EventType, Message},
     failure::full_text,
     outbox::{Awaited, DeclaredHandler, DeclaredSaga, DeclaredType, Store},
-    saga::{Replies, SagaSource, is_answer},
+    saga::{Replies, SagaSource, is_reply},
 };
 use futures_util::future::BoxFuture;
 use std::{marker::PhantomData, sync::Arc};
 
-/// What becomes of a message whose type no handler takes, neither here nor in another instance of the consumer.
+/// What the consumer does with a message whose type no handler takes, neither here nor in another instance.
 ///
-/// What another instance takes is stored for it, whatever the policy is. Where handlers acknowledge by hand, nothing is stored: what
-/// would be is returned.
+/// A message that another instance takes is stored for it, whatever the policy is. Under
+/// [`AckMode::Manual`](crate::consumer::AckMode::Manual) nothing is stored: such a message is returned.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum UnhandledPolicy {
-    /// It is acknowledged and counted, with one warning in the log for each type. The default: a topic carries more types than
-    /// one consumer cares for.
+    /// Acknowledges and counts it, with one warning in the log for each type. The default: a topic carries more
+    /// types than one consumer handles.
     #[default]
     Ack,
-    /// It is stored, until an instance comes that takes its type or [its time](super::super::Consumer::keep_unknown) is over;
-    /// then it becomes a dead letter. For queues whose every message is meant for this consumer: a new type may then be published
-    /// before any instance that knows it has started. Such a message may be overtaken by a later one of its key that comes when
-    /// that instance runs.
+    /// Stores it until an instance starts that takes its type, or [its time](super::super::ConsumerBuilder::keep_unknown)
+    /// is over; then it becomes a dead letter. For queues whose every message is meant for this consumer: a
+    /// new type may then be published before an instance that knows it has started. A later message of its
+    /// key that arrives when that instance runs may overtake it.
     Defer,
-    /// It becomes a dead letter: where every message is meant for this consumer, an unknown one is a fault of its sender.
+    /// Writes a dead letter: where every message is meant for this consumer, an unknown type is a mistake of the
+    /// sender.
     DeadLetter,
-    /// It is rejected, and the broker does with it what it does with those.
+    /// Rejects it: the broker does what it is configured to do with rejected messages.
     Reject,
-    /// It is returned after a second, to come again. A broker that counts deliveries gives up after a while; a queue of
-    /// RabbitMQ 4 does after 20, and needs a dead-letter exchange then.
+    /// Returns it after a second, to be delivered again. A broker that counts deliveries gives up after a
+    /// while; a queue of RabbitMQ 4 does after 20, and needs a dead-letter exchange then.
     Nack,
 }
 
-/// Name under which the inbox keeps answers to sagas.
+/// Name under which the inbox records replies to sagas.
 const REPLIES: &str = "saga-replies";
 
-/// A handler behind its name, for the event types that it takes.
-pub(in crate::consumer) struct Route<S: Store> {
+/// A handler with its name and the messages that it accepts.
+pub(in crate::consumer) struct HandlerEntry<S: Store> {
     pub(in crate::consumer) name: Arc<str>,
     pub(in crate::consumer) options: HandlerOptions,
     pub(in crate::consumer) write_watch: WriteWatch,
-    /// Whether it answers commands of sagas; to any other handler they are events.
-    pub(in crate::consumer) answers: bool,
-    takes: Takes,
-    handler: Box<dyn Erased<S>>,
+    /// Whether it handles commands of sagas; to any other handler they are events.
+    pub(in crate::consumer) handles_commands: bool,
+    accepts: Accepts,
+    handler: Box<dyn ErasedHandler<S>>,
 }
 
-/// What a handler takes.
-enum Takes {
+/// The messages that a handler accepts.
+enum Accepts {
     Types(&'static [EventType]),
-    /// Answers to the commands of these sagas, of these types where one is awaited.
-    Answers(Vec<DeclaredSaga>, Vec<DeclaredType>),
+    /// Replies to the commands of these sagas, of these types where a step expects one.
+    Replies(Vec<DeclaredSaga>, Vec<DeclaredType>),
     /// Messages without content, of any type.
     Tombstones,
 }
 
-impl<S: Store> Route<S> {
+impl<S: Store> HandlerEntry<S> {
     pub(in crate::consumer) fn new<E, H>(name: &str, options: HandlerOptions, handler: H) -> Self
     where
         E: DecodeEvent + Send + 'static,
         H: EventHandler<E, S>,
     {
-        let handler = Box::new(Typed(handler, PhantomData::<fn(E)>));
+        let handler = Box::new(TypedHandler(handler, PhantomData::<fn(E)>));
         let write_watch = WriteWatch::default();
         Self {
             name: name.into(),
             options,
             write_watch,
-            answers: false,
-            takes: Takes::Types(E::TYPES),
+            handles_commands: false,
+            accepts: Accepts::Types(E::TYPES),
             handler,
         }
     }
 
-    /// Makes it the one that answers commands of sagas.
-    pub(in crate::consumer) fn answering(self) -> Self {
-        Self { answers: true, ..self }
+    /// Makes it a handler of commands of sagas.
+    pub(in crate::consumer) fn for_commands(self) -> Self {
+        Self { handles_commands: true, ..self }
     }
 
-    /// Gives the types whose commands it answers.
-    pub(in crate::consumer) fn answered_types(
-        &self,
-    ) -> impl Iterator<Item = &'static str> + use<S> {
-        let types = match &self.takes {
-            Takes::Types(types) if self.answers => *types,
+    /// Gives the types whose commands it handles.
+    pub(in crate::consumer) fn command_types(&self) -> impl Iterator<Item = &'static str> + use<S> {
+        let types = match &self.accepts {
+            Accepts::Types(types) if self.handles_commands => *types,
             _ => &[],
         };
         types.iter().map(|t| t.name)
@@ -95,47 +94,47 @@ impl<S: Store> Route<S> {
         name: &str,
         handler: H,
     ) -> Self {
-        Self { takes: Takes::Tombstones, ..Self::new(name, HandlerOptions::new(), handler) }
+        Self { accepts: Accepts::Tombstones, ..Self::new(name, HandlerOptions::new(), handler) }
     }
 
-    pub(in crate::consumer) fn answers(replies: Replies<S>) -> Self
+    pub(in crate::consumer) fn for_replies(replies: Replies<S>) -> Self
     where
         S: SagaSource,
     {
         let options = HandlerOptions::new();
-        let takes = Takes::Answers(replies.sagas(), replies.types());
+        let accepts = Accepts::Replies(replies.sagas(), replies.types());
         let write_watch = WriteWatch::default();
         Self {
             name: REPLIES.into(),
             options,
             write_watch,
-            answers: false,
-            takes,
+            handles_commands: false,
+            accepts,
             handler: Box::new(replies),
         }
     }
 
-    /// Gives what an instance declares of it.
+    /// Gives its declaration in an instance's row.
     pub(in crate::consumer) fn declared(&self) -> DeclaredHandler {
-        let (types, sagas) = match &self.takes {
-            Takes::Types(types) => (types.iter().map(DeclaredType::from).collect(), Vec::new()),
-            Takes::Answers(sagas, types) => (types.clone(), sagas.clone()),
-            Takes::Tombstones => (Vec::new(), Vec::new()),
+        let (types, sagas) = match &self.accepts {
+            Accepts::Types(types) => (types.iter().map(DeclaredType::from).collect(), Vec::new()),
+            Accepts::Replies(sagas, types) => (types.clone(), sagas.clone()),
+            Accepts::Tombstones => (Vec::new(), Vec::new()),
         };
         let renamed_from = self.options.renamed_from.map(str::to_owned);
         DeclaredHandler { name: self.name.to_string(), types, sagas, renamed_from }
     }
 
     pub(in crate::consumer) fn takes(&self, message: &Message) -> bool {
-        match &self.takes {
-            Takes::Tombstones => message.is_tombstone(),
+        match &self.accepts {
+            Accepts::Tombstones => message.is_tombstone(),
             _ if message.is_tombstone() => false,
-            Takes::Types(types) => types.iter().any(|t| t.name == message.event_type),
-            Takes::Answers(..) => is_answer(&message.headers),
+            Accepts::Types(types) => types.iter().any(|t| t.name == message.event_type),
+            Accepts::Replies(..) => is_reply(&message.headers),
         }
     }
 
-    /// Gives the names under which the inbox and stored deliveries know it: the one that it had before, then its own.
+    /// Gives its names in the inbox and in stored deliveries: the former one, then its own.
     pub(in crate::consumer) fn names(&self) -> impl Iterator<Item = &str> {
         self.options.renamed_from.into_iter().chain([&*self.name])
     }
@@ -149,14 +148,14 @@ impl<S: Store> Route<S> {
     }
 }
 
-trait Erased<S: Store>: Send + Sync + 'static {
+trait ErasedHandler<S: Store>: Send + Sync + 'static {
     fn handle<'a>(
         &'a self,
         cx: &'a HandlerContext<S::Tx>,
     ) -> BoxFuture<'a, Result<(), HandlerError>>;
 }
 
-impl<S: SagaSource> Erased<S> for Replies<S> {
+impl<S: SagaSource> ErasedHandler<S> for Replies<S> {
     fn handle<'a>(
         &'a self,
         cx: &'a HandlerContext<S::Tx>,
@@ -165,9 +164,9 @@ impl<S: SagaSource> Erased<S> for Replies<S> {
     }
 }
 
-struct Typed<E, H>(H, PhantomData<fn(E)>);
+struct TypedHandler<E, H>(H, PhantomData<fn(E)>);
 
-impl<E, H, S> Erased<S> for Typed<E, H>
+impl<E, H, S> ErasedHandler<S> for TypedHandler<E, H>
 where
     E: DecodeEvent + Send + 'static,
     S: Store,
@@ -185,7 +184,8 @@ where
     }
 }
 
-/// Says what it means that a message cannot be read as one of these types: a newer version is another instance's to read.
+/// Gives the error of a message that does not decode as one of these types. A newer version is for another
+/// instance.
 fn undecoded(types: &[EventType], message: &Message, error: &DecodeError) -> HandlerError {
     let is_newer =
         |t: &EventType| t.name == message.event_type && t.version < message.event_version;

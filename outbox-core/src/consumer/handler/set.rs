@@ -1,9 +1,9 @@
-//! Many handlers in one type: what `#[event_handler]` emits.
+//! Many handlers in one type: the target of `#[event_handler]`.
 
-use super::{EventHandler, HandlerContext, HandlerOptions, Route};
+use super::{EventHandler, HandlerContext, HandlerEntry, HandlerOptions};
 use crate::{event::DecodeEvent, outbox::Store};
 
-/// A type that brings several handlers along. Implemented by `#[event_handler]` on an impl block.
+/// A type with several handlers. Implemented by `#[event_handler]` on an impl block.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` brings no handlers for this store",
     note = "write `#[event_handler]` on its impl block, and `#[on(\"name\")]` on each handler"
@@ -14,11 +14,11 @@ pub trait EventHandlers<S: Store>: Send + Sync + 'static {
 }
 
 /// Handlers under their names.
-pub struct HandlerSet<S: Store>(pub(in crate::consumer) Vec<Route<S>>);
+pub struct HandlerSet<S: Store>(pub(in crate::consumer) Vec<HandlerEntry<S>>);
 
 impl<S: Store> std::fmt::Debug for HandlerSet<S> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_list().entries(self.0.iter().map(|route| &route.name)).finish()
+        f.debug_list().entries(self.0.iter().map(|entry| &entry.name)).finish()
     }
 }
 
@@ -38,10 +38,10 @@ impl<S: Store> HandlerSet<S> {
         E: DecodeEvent + Send + 'static,
         H: EventHandler<E, S>,
     {
-        self.0.push(Route::new(name.as_ref(), options, handler));
+        self.0.push(HandlerEntry::new(name.as_ref(), options, handler));
     }
 
-    /// Adds the one that answers commands of sagas of the event's types.
+    /// Adds the handler of commands of sagas of the event's types.
     pub fn on_command<E, H>(&mut self, name: impl AsRef<str>, handler: H)
     where
         E: DecodeEvent + Send + 'static,
@@ -50,7 +50,7 @@ impl<S: Store> HandlerSet<S> {
         self.on_command_with(name, HandlerOptions::new(), handler);
     }
 
-    /// Adds the one that answers commands of sagas of the event's types, with options.
+    /// Adds the handler of commands of sagas of the event's types, with options.
     pub fn on_command_with<E, H>(
         &mut self,
         name: impl AsRef<str>,
@@ -60,7 +60,7 @@ impl<S: Store> HandlerSet<S> {
         E: DecodeEvent + Send + 'static,
         H: EventHandler<E, S>,
     {
-        self.0.push(Route::new(name.as_ref(), options, handler).answering());
+        self.0.push(HandlerEntry::new(name.as_ref(), options, handler).for_commands());
     }
 }
 

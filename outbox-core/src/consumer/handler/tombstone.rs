@@ -1,13 +1,13 @@
-//! Messages without content, which say that what was told under their key is gone.
+//! Tombstones: messages without content, which say that the entity of their key is deleted.
 
-use super::{EventHandler, EventHandlers, HandlerSet, Route};
+use super::{EventHandler, EventHandlers, HandlerEntry, HandlerSet};
 use crate::{
-    consumer::Consumer,
+    consumer::ConsumerBuilder,
     event::{DecodeError, DecodeEvent, EventContract, EventType, Message},
     outbox::{ConsumerStore, Store},
 };
 
-/// Says that what was told under a key is gone: a record of Kafka without a value, or an event of a type that is marked
+/// Says that the entity of a key is deleted: a record of Kafka without a value, or an event of a type that is marked
 /// `#[outbox(tombstone)]`, over any transport.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
@@ -22,7 +22,7 @@ pub struct Tombstone {
 }
 
 impl EventContract for Tombstone {
-    /// None: it is told by having no content.
+    /// None: a tombstone has no content, whatever its type.
     const TYPES: &'static [EventType] = &[];
 }
 
@@ -36,11 +36,12 @@ impl DecodeEvent for Tombstone {
     }
 }
 
-impl<S: ConsumerStore> Consumer<S> {
-    /// Adds a handler for [tombstones](Tombstone): messages without content, which say that what was told under their key is gone.
+impl<S: ConsumerStore> ConsumerBuilder<S> {
+    /// Adds a handler for [tombstones](Tombstone): messages without content, which say that
+    /// the entity of their key is deleted.
     ///
-    /// It runs like any other, in its own transaction, after what came before of the same key. The handlers of an event type are not
-    /// given its tombstones, and what becomes of [others'](Self::others) types does not touch them: a tombstone that no handler
+    /// It runs like any other, in its own transaction, after earlier messages of the same key. The handlers of an event type are not
+    /// given its tombstones, and the policy for [unhandled](Self::unhandled) types does not apply to them: a tombstone that no handler
     /// takes is acknowledged. All are counted in [`ConsumerStats::tombstones`](super::super::ConsumerStats::tombstones).
     ///
     /// ```
@@ -58,12 +59,12 @@ impl<S: ConsumerStore> Consumer<S> {
         name: impl AsRef<str>,
         handler: impl EventHandler<Tombstone, S>,
     ) -> Self {
-        self.handlers(One(Route::tombstones(name.as_ref(), handler)))
+        self.handlers(One(HandlerEntry::tombstones(name.as_ref(), handler)))
     }
 }
 
-/// One handler more.
-struct One<S: Store>(Route<S>);
+/// A set of one handler.
+struct One<S: Store>(HandlerEntry<S>);
 
 impl<S: Store> EventHandlers<S> for One<S> {
     fn add_to(self, set: &mut HandlerSet<S>) {

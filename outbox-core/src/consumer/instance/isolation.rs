@@ -1,72 +1,73 @@
 //! When a consumer isolates crashes, since one of its instances has died: pure.
 //!
-//! A delivery whose handler ends the process comes again, and would end the next process too. Brokers that do not count
-//! deliveries cannot tell it from others. So where an instance ended without signing off, the others
-//! store each delivery before they run it, and the runs of stored deliveries are counted.
+//! A delivery whose handler ends the process is delivered again, and would end the next process too. Brokers that do
+//! not count deliveries cannot tell it from others. So where an instance ended without deregistering, the others store
+//! each delivery before they run it, and the runs of stored deliveries are counted.
 
 use crate::outbox::InstanceRow;
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-/// After so long nothing of an ended instance comes again, unless a broker says longer.
+/// After so long a broker delivers nothing of an ended instance again, unless it says longer.
 const FORGOTTEN_AFTER: Duration = Duration::from_hours(24);
 
-/// Looks at the rows, three to a lease, for which isolation goes on when as many have settled as were in flight: the ones that
-/// were in flight need not be the first that come. A broker with partitions gives those of one out before it has another.
-const LINGERING_LOOKS: u32 = 3;
+/// Reads of the rows, three to a lease, for which isolation goes on when as many deliveries have settled as were in
+/// flight: those in flight need not be the first that arrive. A broker with partitions delivers one after the other.
+const LINGERING_READS: u32 = 3;
 
-/// What an instance knows of the other instances of its consumer.
+/// The state of the other instances of a consumer, as one instance knows it.
 #[derive(Debug, Default)]
 pub(super) struct CrashIsolation {
-    others: BTreeMap<Arc<str>, Other>,
-    /// Deliveries still to settle for ended instances whose rows another instance has removed.
-    left_of_removed: u64,
-    /// Whether the rows were read before: what the first read finds may be dead.
+    peers: BTreeMap<Arc<str>, PeerState>,
+    /// Unsettled deliveries of ended instances whose rows another instance has removed.
+    unsettled_of_removed: u64,
+    /// Whether the rows were read before: an instance of the first read may be dead.
     has_read: bool,
     /// For how long after an instance's lease its broker may still keep what the instance had in flight.
-    redelivered_within: Duration,
-    /// Whether something was settled since isolation was turned on.
+    redelivery_delay: Duration,
+    /// Whether a delivery has settled since isolation was turned on.
     has_settled: bool,
-    /// Looks for which it goes on.
-    lingers: u32,
+    /// Reads for which isolation goes on.
+    lingering_reads: u32,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Other {
-    /// Its row was there at the start, and nothing has shown since whether it lives.
+enum PeerState {
+    /// Its row was there at the start, and it has not renewed its lease since.
     Unproven { lease_until: i64 },
     /// It has renewed its lease, or has started later.
     Alive,
-    /// Its lease ran out. So many of its deliveries are not settled yet.
-    Ended { left: u32, waited: bool },
+    /// Its lease has expired, and so many of its deliveries are not settled yet.
+    Ended { unsettled: u32, waited: bool },
 }
 
 impl CrashIsolation {
-    pub(super) fn new(redelivered_within: Duration) -> Self {
-        Self { redelivered_within, ..Self::default() }
+    pub(super) fn new(redelivery_delay: Duration) -> Self {
+        Self { redelivery_delay, ..Self::default() }
     }
 
-    /// Takes in the rows of the other instances.
+    /// Updates the state by the rows of the other instances.
     pub(super) fn read(&mut self, rows: &[InstanceRow]) {
         let was_needed = self.is_needed();
-        self.lingers = self.lingers.saturating_sub(1);
-        let mut before = std::mem::take(&mut self.others);
+        self.lingering_reads = self.lingering_reads.saturating_sub(1);
+        let mut before = std::mem::take(&mut self.peers);
         for row in rows {
             let known = before.remove(&row.id);
-            self.others
-                .insert(row.id.clone(), next(known, row, !self.has_read, self.redelivered_within));
+            self.peers
+                .insert(row.id.clone(), next(known, row, !self.has_read, self.redelivery_delay));
         }
         for other in before.into_values() {
-            // An instance that has signed off leaves nothing behind; the row of an ended one goes when another instance has
-            // settled as many.
-            if let Other::Ended { left, .. } = other {
-                self.left_of_removed = self.left_of_removed.saturating_add(u64::from(left));
+            // An instance that has deregistered had nothing in flight; another instance removes the row of an ended one
+            // when it has settled as many.
+            if let PeerState::Ended { unsettled, .. } = other {
+                self.unsettled_of_removed =
+                    self.unsettled_of_removed.saturating_add(u64::from(unsettled));
             }
         }
         self.has_read = true;
         self.linger_after(was_needed);
     }
 
-    /// Notes that a delivery was stored before it is run: it counts for one of the ended instances.
+    /// Notes that a delivery was stored before its run: it counts for one of the ended instances.
     pub(super) fn settled(&mut self) {
         let was_needed = self.is_needed();
         self.has_settled |= was_needed;
@@ -75,76 +76,79 @@ impl CrashIsolation {
     }
 
     fn settle_one(&mut self) {
-        for other in self.others.values_mut() {
-            if let Other::Ended { left: left @ 1.., .. } = other {
-                *left -= 1;
+        for other in self.peers.values_mut() {
+            if let PeerState::Ended { unsettled: unsettled @ 1.., .. } = other {
+                *unsettled -= 1;
                 return;
             }
         }
-        self.left_of_removed = self.left_of_removed.saturating_sub(1);
+        self.unsettled_of_removed = self.unsettled_of_removed.saturating_sub(1);
     }
 
-    /// Goes on for a while where as many were settled as were in flight.
+    /// Keeps isolation on for a while where as many deliveries have settled as were in flight.
     fn linger_after(&mut self, was_needed: bool) {
         if was_needed && !self.is_needed() && std::mem::take(&mut self.has_settled) {
-            self.lingers = LINGERING_LOOKS;
+            self.lingering_reads = LINGERING_READS;
         }
     }
 
-    /// Tells whether deliveries are to be stored before they are run.
+    /// Tells whether deliveries are stored before they are run.
     pub(super) fn is_on(&self) -> bool {
-        self.is_needed() || self.lingers > 0
+        self.is_needed() || self.lingering_reads > 0
     }
 
     fn is_needed(&self) -> bool {
         !self.has_read
-            || self.left_of_removed > 0
-            || self.others.values().any(|other| *other != Other::Alive && !other.is_over())
+            || self.unsettled_of_removed > 0
+            || self.peers.values().any(|other| *other != PeerState::Alive && !other.is_over())
     }
 
     /// Tells whether an instance has ended whose deliveries are not settled yet.
-    pub(super) fn knows_of_an_end(&self) -> bool {
-        let has_ended = |other: &Other| matches!(other, Other::Ended { .. }) && !other.is_over();
-        self.left_of_removed > 0 || self.lingers > 0 || self.others.values().any(has_ended)
+    pub(super) fn has_ended_peers(&self) -> bool {
+        let has_ended =
+            |other: &PeerState| matches!(other, PeerState::Ended { .. }) && !other.is_over();
+        self.unsettled_of_removed > 0
+            || self.lingering_reads > 0
+            || self.peers.values().any(has_ended)
     }
 
-    /// Lists the ended instances whose rows are needed no longer.
+    /// Lists the ended instances whose rows are no longer needed.
     pub(super) fn removable(&self) -> Vec<Arc<str>> {
-        self.others.iter().filter(|(_, other)| other.is_over()).map(|(id, _)| id.clone()).collect()
+        self.peers.iter().filter(|(_, other)| other.is_over()).map(|(id, _)| id.clone()).collect()
     }
 }
 
-impl Other {
-    /// Tells whether an ended instance's deliveries have come and are settled.
+impl PeerState {
+    /// Tells whether an ended instance's deliveries are settled.
     const fn is_over(self) -> bool {
-        matches!(self, Self::Ended { left: 0, waited: true })
+        matches!(self, Self::Ended { unsettled: 0, waited: true })
     }
 }
 
-/// Tells what is known of an instance after its row was read.
+/// Gives the state of an instance after its row was read.
 fn next(
-    known: Option<Other>,
+    known: Option<PeerState>,
     row: &InstanceRow,
     at_start: bool,
-    redelivered_within: Duration,
-) -> Other {
+    redelivery_delay: Duration,
+) -> PeerState {
     let Some(expired_for) = row.expired_for else {
         return match known {
-            None if at_start => Other::Unproven { lease_until: row.lease_until },
-            Some(Other::Unproven { lease_until }) if lease_until == row.lease_until => {
-                Other::Unproven { lease_until }
+            None if at_start => PeerState::Unproven { lease_until: row.lease_until },
+            Some(PeerState::Unproven { lease_until }) if lease_until == row.lease_until => {
+                PeerState::Unproven { lease_until }
             }
-            // One whose lease was over and is not has only stood still.
-            _ => Other::Alive,
+            // An instance that renews an expired lease was only paused.
+            _ => PeerState::Alive,
         };
     };
-    let waited = expired_for >= redelivered_within;
+    let waited = expired_for >= redelivery_delay;
     match known {
-        _ if waited && expired_for >= FORGOTTEN_AFTER => Other::Ended { left: 0, waited },
-        Some(Other::Ended { left, .. }) => Other::Ended { left, waited },
-        // Nothing of it comes again.
-        _ if row.max_in_flight == 0 => Other::Ended { left: 0, waited: true },
-        _ => Other::Ended { left: row.max_in_flight, waited },
+        _ if waited && expired_for >= FORGOTTEN_AFTER => PeerState::Ended { unsettled: 0, waited },
+        Some(PeerState::Ended { unsettled, .. }) => PeerState::Ended { unsettled, waited },
+        // It had nothing in flight that is delivered again.
+        _ if row.max_in_flight == 0 => PeerState::Ended { unsettled: 0, waited: true },
+        _ => PeerState::Ended { unsettled: row.max_in_flight, waited },
     }
 }
 
@@ -170,7 +174,7 @@ mod tests {
     enum Then {
         /// The row of the other instance is read: renewals, seconds since its lease ran out.
         Reads(i64, Option<u64>),
-        /// No row of another instance is there.
+        /// There is no row of another instance.
         ReadsNone,
         Settles,
     }
@@ -182,17 +186,17 @@ mod tests {
         for (name, steps) in [
             ("alone", &[(ReadsNone, false), (ReadsNone, false)][..]),
             (
-                "beside one that lives",
+                "beside one that is alive",
                 &[(Reads(1, None), true), (Reads(1, None), true), (Reads(2, None), false)],
             ),
-            ("beside one that signs off", &[(Reads(1, None), true), (ReadsNone, false)]),
+            ("beside one that deregisters", &[(Reads(1, None), true), (ReadsNone, false)]),
             ("one that starts later is alive", &[(ReadsNone, false), (Reads(1, None), false)]),
             (
                 "after a supervised restart",
                 &[
                     (Reads(1, None), true),
                     (Settles, true),
-                    // What was settled before the lease ran out counts for nothing: the other might have lived.
+                    // A delivery that settled before the lease expired does not count: the other might be alive.
                     (Reads(1, Some(0)), true),
                     (Settles, true),
                     (Settles, true),
@@ -249,7 +253,7 @@ mod tests {
             ),
             ("it was dead a day before", &[(Reads(1, Some(86_400)), false)]),
             (
-                "nothing came of it for a day",
+                "nothing of it was delivered for a day",
                 &[
                     (ReadsNone, false),
                     (Reads(1, None), false),
@@ -258,7 +262,7 @@ mod tests {
                 ],
             ),
             (
-                "it had only stood still",
+                "it was only paused",
                 &[
                     (Reads(1, None), true),
                     (Reads(1, Some(9)), true),
@@ -289,7 +293,7 @@ mod tests {
                 }
                 assert_eq!(isolation.is_on(), *on, "{name}, step {at}: {then:?}");
                 assert!(
-                    isolation.is_on() || !isolation.knows_of_an_end(),
+                    isolation.is_on() || !isolation.has_ended_peers(),
                     "{name}, step {at}: {then:?}"
                 );
             }
@@ -297,7 +301,7 @@ mod tests {
     }
 
     #[test]
-    fn several_that_ended_are_settled_for_one_after_the_other() {
+    fn deliveries_settle_for_one_ended_instance_after_the_other() {
         let mut isolation = CrashIsolation::new(Duration::from_mins(1));
         isolation.read(&[row("a", 1, Some(60)), row("b", 1, Some(60)), row("c", 1, None)]);
         isolation.read(&[row("a", 1, Some(61)), row("b", 1, Some(61)), row("c", 2, None)]);
@@ -314,7 +318,7 @@ mod tests {
     }
 
     #[test]
-    fn one_that_had_nothing_that_comes_again_turns_no_isolation_on() {
+    fn an_ended_instance_without_deliveries_in_flight_turns_no_isolation_on() {
         let mut isolation = CrashIsolation::new(Duration::from_mins(1));
         let row = InstanceRow { max_in_flight: 0, ..row("a", 1, Some(0)) };
         isolation.read(&[row]);

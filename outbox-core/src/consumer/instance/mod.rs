@@ -1,11 +1,11 @@
-//! The instance: an actor that keeps the row of this process and reads those of the consumer's others.
+//! The instance: an actor that keeps this process's row and reads the rows of the consumer's other instances.
 
 mod isolation;
 mod peers;
 
 pub(super) use peers::{Peers, Unknown, after_unknown, claimed_names, known_of, knows};
 
-use super::{flow::backoff, work::Worker};
+use super::{intake::backoff, work::Worker};
 use crate::{
     failure::full_text,
     outbox::{ConsumerStore, NewInstance, StoreError},
@@ -26,45 +26,46 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-/// How long the last word to the database may take when the consumer stops, at least: beyond it the row runs out by itself.
-const LAST_WORD: Duration = Duration::from_secs(1);
+/// How long the last statement to the database may take at least when the consumer stops: after that the lease
+/// expires by itself.
+const DEREGISTER_GRACE: Duration = Duration::from_secs(1);
 /// Longest shutdown that the last renewal covers.
 const LONGEST_SHUTDOWN: Duration = Duration::from_mins(10);
 
-/// Whether deliveries are to be stored before they are run, as the instance tells those that run them.
+/// Whether deliveries are stored before they are run: set by the instance, read by the workers.
 pub(super) struct Isolation {
     state: Mutex<CrashIsolation>,
-    /// Whether it is on, for those that ask with each delivery.
+    /// Whether isolation is on, for the workers, which read it with each delivery.
     on: AtomicBool,
-    /// Whether the rows were looked at, or could not be: nothing is begun before that.
-    looked: watch::Sender<bool>,
+    /// Whether the first read of the rows has ended, with or without success: nothing is started before.
+    first_read: watch::Sender<bool>,
 }
 
 impl Isolation {
-    /// Begins with nothing known. `redelivered_within` is for how long after an instance's lease its broker may still keep
-    /// what it had in flight.
-    pub(super) fn new(redelivered_within: Duration) -> Self {
-        let state = Mutex::new(CrashIsolation::new(redelivered_within));
-        Self { state, on: AtomicBool::new(true), looked: watch::Sender::new(false) }
+    /// Begins without knowledge of other instances. `redelivery_delay` is for how long after an instance's lease its
+    /// broker may still keep its deliveries in flight.
+    pub(super) fn new(redelivery_delay: Duration) -> Self {
+        let state = Mutex::new(CrashIsolation::new(redelivery_delay));
+        Self { state, on: AtomicBool::new(true), first_read: watch::Sender::new(false) }
     }
 
-    /// Tells whether deliveries are to be stored before they are run.
+    /// Tells whether deliveries are stored before they are run.
     pub(super) fn is_on(&self) -> bool {
         self.on.load(Ordering::Acquire)
     }
 
-    /// Notes that a delivery was stored that may have been in flight at an instance that ended.
+    /// Notes that a delivery was stored that an ended instance may have had in flight.
     pub(super) fn settled(&self) {
         let _ = self.change(CrashIsolation::settled);
     }
 
-    /// Waits until it is known how the consumer has to begin; where the database is away, isolation is on.
-    pub(super) async fn looked(&self) {
+    /// Waits until the first read of the rows has ended; where the database is down, isolation is on.
+    pub(super) async fn first_read(&self) {
         // The sender lives as long as this value: the channel cannot close.
-        let _ = self.looked.subscribe().wait_for(|looked| *looked).await;
+        let _ = self.first_read.subscribe().wait_for(|first_read| *first_read).await;
     }
 
-    /// Changes what is known; gives whether isolation is on now.
+    /// Changes the state; gives whether isolation is on now.
     fn change(&self, change: impl FnOnce(&mut CrashIsolation)) -> bool {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         change(&mut state);
@@ -73,11 +74,11 @@ impl Isolation {
         on
     }
 
-    fn told(&self, on: bool) -> Told {
-        match (on, self.state.lock().unwrap_or_else(PoisonError::into_inner).knows_of_an_end()) {
-            (false, _) => Told::Off,
-            (true, false) => Told::Unproven,
-            (true, true) => Told::Ended,
+    fn log_state(&self, on: bool) -> IsolationLog {
+        match (on, self.state.lock().unwrap_or_else(PoisonError::into_inner).has_ended_peers()) {
+            (false, _) => IsolationLog::Off,
+            (true, false) => IsolationLog::Unproven,
+            (true, true) => IsolationLog::Ended,
         }
     }
 
@@ -86,26 +87,26 @@ impl Isolation {
     }
 }
 
-/// The instances that live in this process: of these nobody has to wait for a renewal to know that they do.
-static LIVING: Mutex<BTreeSet<Arc<str>>> = Mutex::new(BTreeSet::new());
+/// The instances of this process, which are known to be alive without waiting for a renewal.
+static LOCAL: Mutex<BTreeSet<Arc<str>>> = Mutex::new(BTreeSet::new());
 
-/// An instance as one that lives in this process, until it is dropped.
-struct Living(Arc<str>);
+/// Registers an instance of this process until it is dropped.
+struct LocalInstance(Arc<str>);
 
-impl Living {
+impl LocalInstance {
     fn new(id: Arc<str>) -> Arc<Self> {
-        LIVING.lock().unwrap_or_else(PoisonError::into_inner).insert(id.clone());
+        LOCAL.lock().unwrap_or_else(PoisonError::into_inner).insert(id.clone());
         Arc::new(Self(id))
     }
 
-    fn is_here(id: &str) -> bool {
-        LIVING.lock().unwrap_or_else(PoisonError::into_inner).contains(id)
+    fn is_local(id: &str) -> bool {
+        LOCAL.lock().unwrap_or_else(PoisonError::into_inner).contains(id)
     }
 }
 
-impl Drop for Living {
+impl Drop for LocalInstance {
     fn drop(&mut self) {
-        LIVING.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.0);
+        LOCAL.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.0);
     }
 }
 
@@ -113,9 +114,9 @@ impl Drop for Living {
 pub(super) struct Instance<S: ConsumerStore> {
     worker: Arc<Worker<S>>,
     id: Arc<str>,
-    living: Arc<Living>,
+    local: Arc<LocalInstance>,
     max_in_flight: u32,
-    /// Asked to stop when no more deliveries will come.
+    /// Requested when the dispatcher has ended.
     done: Shutdown,
 }
 
@@ -124,7 +125,7 @@ impl<S: ConsumerStore> Clone for Instance<S> {
         Self {
             worker: self.worker.clone(),
             id: self.id.clone(),
-            living: self.living.clone(),
+            local: self.local.clone(),
             max_in_flight: self.max_in_flight,
             done: self.done.clone(),
         }
@@ -133,26 +134,25 @@ impl<S: ConsumerStore> Clone for Instance<S> {
 
 impl<S: ConsumerStore> Instance<S> {
     pub(super) fn new(worker: Arc<Worker<S>>, id: &str, done: Shutdown) -> Self {
-        let max_in_flight =
-            u32::try_from(worker.settings.comes_again_at_once()).unwrap_or(u32::MAX);
+        let max_in_flight = u32::try_from(worker.settings.max_in_flight()).unwrap_or(u32::MAX);
         let id: Arc<str> = id.into();
-        Self { worker, living: Living::new(id.clone()), id, max_in_flight, done }
+        Self { worker, local: LocalInstance::new(id.clone()), id, max_in_flight, done }
     }
 
     pub(super) async fn run(self) -> Result<(), Infallible> {
         let lease = self.worker.settings.lease;
-        let (mut registered, mut told, mut failures) = (false, Told::Off, 0);
+        let (mut registered, mut logged, mut failures) = (false, IsolationLog::Off, 0);
         loop {
             let mut wait = lease / 3;
-            match self.look(&mut registered, &mut told).await {
+            match self.refresh(&mut registered, &mut logged).await {
                 Ok(()) => failures = 0,
                 Err(error) => {
                     failures += 1;
                     wait = backoff(failures).min(wait);
-                    not_looked(failures, &error);
+                    log_refresh_failure(failures, &error);
                 }
             }
-            self.worker.isolation.looked.send_replace(true);
+            self.worker.isolation.first_read.send_replace(true);
             self.worker.report_due();
             tokio::select! {
                 biased;
@@ -161,10 +161,13 @@ impl<S: ConsumerStore> Instance<S> {
                 () = sleep(wait) => {}
             }
         }
-        // The last renewal: the others count it as alive until its handlers had their time.
+        // The last renewal: other instances count this one as alive until its handlers had their time.
         let time_left = self.worker.shutdown.time_left().unwrap_or_default().min(LONGEST_SHUTDOWN);
-        match timeout(LAST_WORD, self.worker.store.renew_instance(&self.id, lease + time_left))
-            .await
+        match timeout(
+            DEREGISTER_GRACE,
+            self.worker.store.renew_instance(&self.id, lease + time_left),
+        )
+        .await
         {
             Ok(Ok(_)) => {}
             Ok(Err(error)) => {
@@ -175,10 +178,14 @@ impl<S: ConsumerStore> Instance<S> {
         Ok(())
     }
 
-    /// Writes or renews the row, and reads those of the others.
-    async fn look(&self, registered: &mut bool, told: &mut Told) -> Result<(), StoreError> {
+    /// Writes or renews the row, and reads the rows of the other instances.
+    async fn refresh(
+        &self,
+        registered: &mut bool,
+        logged: &mut IsolationLog,
+    ) -> Result<(), StoreError> {
         let (store, lease) = (&self.worker.store, self.worker.settings.lease);
-        // A row that is gone was taken for dead for long; the instance has only stood still.
+        // Another instance has removed the row of an instance that was paused for long.
         if !(*registered && store.renew_instance(&self.id, lease).await?) {
             let (consumer, max_in_flight) = (&*self.worker.consumer, self.max_in_flight);
             let row = NewInstance {
@@ -192,14 +199,14 @@ impl<S: ConsumerStore> Instance<S> {
         }
         let mut rows = store.instances(&self.worker.consumer).await?;
         rows.retain(|row| row.id != self.id);
-        self.worker.others.note(Peers::of(&rows, &self.worker.declared));
-        rows.retain(|row| !Living::is_here(&row.id));
+        self.worker.peer_cache.note(Peers::of(&rows, &self.worker.declared));
+        rows.retain(|row| !LocalInstance::is_local(&row.id));
         let isolation = &self.worker.isolation;
         let on = isolation.change(|state| state.read(&rows));
-        let now = isolation.told(on);
-        if now != *told {
-            now.tell();
-            *told = now;
+        let now = isolation.log_state(on);
+        if now != *logged {
+            now.log();
+            *logged = now;
         }
         self.worker
             .stats
@@ -210,8 +217,9 @@ impl<S: ConsumerStore> Instance<S> {
         Ok(())
     }
 
-    /// Removes the row, when everything was answered for; takes what is left of a shutdown's time, and 1 s in any case.
-    pub(super) async fn sign_off(&self) {
+    /// Removes the row, when every delivery was acknowledged or returned; takes the rest of a shutdown's time, and 1 s
+    /// in any case.
+    pub(super) async fn deregister(&self) {
         let shutdown = &self.worker.shutdown;
         tokio::select! {
             biased;
@@ -219,19 +227,19 @@ impl<S: ConsumerStore> Instance<S> {
                 if let Err(error) = done {
                     tracing::warn!(
                         error = full_text(&error),
-                        "the instance could not sign off; other instances store deliveries before they run them for a while"
+                        "the instance could not deregister; other instances store deliveries before they run them for a while"
                     );
                 }
             }
-            _ = futures_util::future::join(shutdown.expired(), sleep(LAST_WORD)) => {
-                tracing::warn!("the instance could not sign off in time; other instances store deliveries before they run them for a while");
+            _ = futures_util::future::join(shutdown.expired(), sleep(DEREGISTER_GRACE)) => {
+                tracing::warn!("the instance could not deregister in time; other instances store deliveries before they run them for a while");
             }
         }
     }
 }
 
-/// Tells of the first failure in a row; a database that is away shows itself in many ways.
-fn not_looked(failures: u32, error: &StoreError) {
+/// Logs the first failure in a row; other logs show a database that is down as well.
+fn log_refresh_failure(failures: u32, error: &StoreError) {
     if failures > 1 {
         tracing::debug!(
             failures,
@@ -247,29 +255,29 @@ fn not_looked(failures: u32, error: &StoreError) {
     );
 }
 
-/// What is told of the isolation, when it changes.
+/// The state of isolation as it is logged when it changes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Told {
+enum IsolationLog {
     Off,
-    /// Instances were there at the start that have not shown yet that they live.
+    /// Instances that were there at the start have not renewed their leases yet.
     Unproven,
-    /// An instance has ended without signing off.
+    /// An instance has ended without deregistering.
     Ended,
 }
 
-impl Told {
-    fn tell(self) {
+impl IsolationLog {
+    fn log(self) {
         match self {
             Self::Off => {
                 tracing::info!(
-                    "deliveries are run as they come: no instance of this consumer has ended unsettled"
+                    "deliveries are run as they arrive: no ended instance of this consumer has unsettled deliveries"
                 )
             }
             Self::Unproven => tracing::info!(
-                "deliveries are stored before they are run, until the other instances of this consumer have shown that they live"
+                "deliveries are stored before they are run, until the other instances of this consumer have renewed their leases"
             ),
             Self::Ended => tracing::warn!(
-                "an instance of this consumer has ended without signing off: deliveries are stored before they are run, until as \
+                "an instance of this consumer has ended without deregistering: deliveries are stored before they are run, until as \
                  many as it may have had in flight have settled"
             ),
         }

@@ -1,16 +1,16 @@
-//! What instances of a consumer declare that they know, and what follows for what one of them does not know: pure.
+//! The declarations of a consumer's instances, and what follows for a delivery that one of them does not know: pure.
 
 use crate::{
     event::Message,
     outbox::{Awaited, AwaitedBy, DeclaredHandler, DeclaredType, InstanceRow},
-    saga::is_answer,
+    saga::is_reply,
 };
 use std::{sync::Arc, time::Duration};
 
-/// Shortest wait that is given to a delivery once more when its time is over and another instance knows it.
-const ONCE_MORE: Duration = Duration::from_mins(1);
+/// Shortest further wait of a delivery whose time is over while another instance knows it.
+const MIN_FURTHER_WAIT: Duration = Duration::from_mins(1);
 
-/// What the other instances of a consumer declare, without repeats.
+/// The declarations of a consumer's other instances, without repeats.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(in crate::consumer) struct Peers {
     handlers: Vec<DeclaredHandler>,
@@ -18,7 +18,7 @@ pub(in crate::consumer) struct Peers {
 }
 
 impl Peers {
-    /// Takes in the rows of the other instances, those that have ended and not signed off among them: they may come back.
+    /// Reads the rows of the other instances, also of those that have ended without deregistering: they may restart.
     pub(in crate::consumer) fn of(rows: &[InstanceRow], own: &[DeclaredHandler]) -> Self {
         let mut handlers: Vec<DeclaredHandler> = Vec::new();
         for handler in rows.iter().flat_map(|row| &row.handlers) {
@@ -29,7 +29,7 @@ impl Peers {
         Self { handlers, differ: rows.iter().any(|row| row.handlers != own) }
     }
 
-    /// Tells whether another instance declares something else than this one: another version runs beside it.
+    /// Tells whether another instance has other declarations than this one: another version runs beside it.
     pub(in crate::consumer) const fn differ(&self) -> bool {
         self.differ
     }
@@ -43,12 +43,12 @@ impl Peers {
         names
     }
 
-    /// Tells whether another instance can run what waits for this.
+    /// Tells whether another instance can run a delivery that waits for this.
     pub(in crate::consumer) fn know(&self, handler: &str, awaited: Option<&Awaited>) -> bool {
         knows(&self.handlers, handler, awaited)
     }
 
-    /// Tells whether another instance has a handler of this very name.
+    /// Tells whether another instance has a handler of exactly this name.
     pub(in crate::consumer) fn have(&self, handler: &str) -> bool {
         self.handlers.iter().any(|h| h.name == handler)
     }
@@ -69,7 +69,7 @@ fn takes(handler: &DeclaredHandler, message: &Message) -> bool {
     if handler.sagas.is_empty() {
         handler.types.iter().any(reads)
     } else {
-        is_answer(&message.headers)
+        is_reply(&message.headers)
     }
 }
 
@@ -84,8 +84,8 @@ fn reads(handler: &DeclaredHandler, awaited: &Awaited) -> bool {
     }
 }
 
-/// Tells whether somebody who declares these handlers can run what waits for this. What waits under no name is for any
-/// handler that reads it.
+/// Tells whether an instance with these declarations can run a delivery that waits for this. A delivery under no name
+/// is for any handler that reads it.
 pub(in crate::consumer) fn knows(
     declared: &[DeclaredHandler],
     handler: &str,
@@ -97,7 +97,7 @@ pub(in crate::consumer) fn knows(
     })
 }
 
-/// Says which of what is waited for can be run by somebody who declares these handlers.
+/// Gives the waiting deliveries, by what they wait for, that an instance with these declarations can run.
 pub(in crate::consumer) fn known_of(
     declared: &[DeclaredHandler],
     mut awaited: Vec<AwaitedBy>,
@@ -106,17 +106,17 @@ pub(in crate::consumer) fn known_of(
     awaited
 }
 
-/// What follows for a delivery that an instance does not know what to do with.
+/// What follows for a delivery that an instance does not know.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::consumer) enum Unknown {
     /// It waits for an instance that knows it, for this time.
     Wait(Duration),
-    /// Nobody knows it: it is given up.
+    /// No instance knows it: it is given up.
     GiveUp,
 }
 
-/// Says what follows for a delivery that has waited so long, where the longest wait is `longest`. Whatever another instance knows
-/// is not given up.
+/// Says what follows for a delivery that has waited so long, where the longest wait is `longest`. A delivery that another
+/// instance knows is not given up.
 pub(in crate::consumer) fn after_unknown(
     awaited_for: Option<Duration>,
     longest: Duration,
@@ -125,12 +125,12 @@ pub(in crate::consumer) fn after_unknown(
     let left = longest.saturating_sub(awaited_for.unwrap_or_default());
     match (left.is_zero(), another_knows_it) {
         (false, _) => Unknown::Wait(left),
-        (true, true) => Unknown::Wait(longest.max(ONCE_MORE)),
+        (true, true) => Unknown::Wait(longest.max(MIN_FURTHER_WAIT)),
         (true, false) => Unknown::GiveUp,
     }
 }
 
-/// Gives all names under which deliveries are stored that these handlers run, and those of messages that none took.
+/// Gives all names under which deliveries for these handlers are stored, and the name of messages that no handler took.
 pub(in crate::consumer) fn claimed_names(declared: &[DeclaredHandler]) -> Arc<[Arc<str>]> {
     declared.iter().flat_map(names).chain([""]).map(Arc::from).collect()
 }
@@ -141,7 +141,7 @@ mod tests {
     use crate::{
         event::{Headers, MessageId, MessageParts, SagaId, Timestamp},
         outbox::DeclaredSaga,
-        saga::{Call, Phase},
+        saga::{CommandId, CommandPhase},
     };
     use std::num::NonZeroU32;
 
@@ -179,8 +179,8 @@ mod tests {
         let mut headers = Headers::new();
         if answers {
             let (saga, step) = (SagaId::generate(), "charge".to_owned());
-            Call { saga, step, round: NonZeroU32::MIN, phase: Phase::Do }
-                .write_answer(&mut headers, "payments");
+            CommandId { saga, step, round: NonZeroU32::MIN, phase: CommandPhase::Do }
+                .write_reply(&mut headers, "payments");
         }
         Message::new(MessageParts {
             id: MessageId::generate(),
@@ -209,7 +209,7 @@ mod tests {
     }
 
     #[test]
-    fn only_who_declares_handler_type_and_version_knows_a_delivery() {
+    fn only_an_instance_that_declares_handler_type_and_version_knows_a_delivery() {
         let renamed = DeclaredHandler {
             renamed_from: Some("old".into()),
             ..handler("new", &[("order.placed", 2)])
@@ -232,7 +232,7 @@ mod tests {
             ("", of_type("order.placed", 3), false),
             ("", of_type("order.left", 1), false),
             ("saga-replies", of_saga("checkout", 1), true),
-            // A saga is known in its very version only.
+            // A saga is known in exactly its version.
             ("saga-replies", of_saga("checkout", 2), false),
             ("saga-replies", of_saga("checkout", 3), true),
             ("saga-replies", of_saga("order.placed", 1), false),
@@ -248,7 +248,7 @@ mod tests {
     }
 
     #[test]
-    fn a_message_is_somebodys_where_another_instance_takes_its_type_in_its_version() {
+    fn a_message_has_takers_where_another_instance_declares_its_type_in_its_version() {
         let own = [handler("bill", &[("order.placed", 1)])];
         let other = [
             handler("bill", &[("order.placed", 2)]),
@@ -262,7 +262,7 @@ mod tests {
             ("order.placed", 3, false, &[]),
             ("order.paid", 1, false, &["ship"]),
             ("order.left", 1, false, &[]),
-            // The type of an answer is nobody's where it answers nothing.
+            // The type of a reply has no taker where the message is no reply.
             ("payment.taken", 1, false, &[]),
             ("payment.taken", 1, true, &["saga-replies"]),
             ("whatever", 9, true, &["saga-replies"]),
@@ -280,7 +280,7 @@ mod tests {
     }
 
     #[test]
-    fn what_nobody_knows_is_given_up_when_its_time_is_over_and_what_another_instance_knows_never() {
+    fn a_delivery_that_no_instance_knows_is_given_up_when_its_time_is_over_and_others_never() {
         let minutes = |n| Some(Duration::from_mins(n));
         for (awaited_for, known, expected) in [
             (None, false, Unknown::Wait(HOUR)),
@@ -299,6 +299,6 @@ mod tests {
             );
         }
         assert_eq!(after_unknown(None, Duration::ZERO, false), Unknown::GiveUp, "no wait at all");
-        assert_eq!(after_unknown(None, Duration::ZERO, true), Unknown::Wait(ONCE_MORE));
+        assert_eq!(after_unknown(None, Duration::ZERO, true), Unknown::Wait(MIN_FURTHER_WAIT));
     }
 }

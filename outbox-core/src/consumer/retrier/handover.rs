@@ -1,4 +1,5 @@
-//! What other instances of the consumer have left: claimed where this one knows it, counted where nobody does.
+//! Deliveries that other instances of the consumer have handed over: claimed where this instance knows
+//! them, counted where no instance does.
 
 use super::{POLL, Retrier};
 use crate::{
@@ -12,26 +13,28 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// How long deliveries are kept under the name of a handler that no instance has: somebody looks at the log within a day.
+/// How long deliveries are kept under the name of a handler that no instance has: an operator reads the log
+/// within a day.
 pub(in crate::consumer) const KEEP_ORPHANED: Duration = Duration::from_hours(24);
-/// How often it is looked for what waits while all instances declare the same: somebody may have left it at the very end.
-const SELDOM: Duration = Duration::from_mins(1);
-/// Deliveries that are moved or marked in one transaction, and how long that is gone on with before the next look.
+/// How often the retrier scans for waiting deliveries while all instances declare the same: an instance may
+/// have handed one over just before its end.
+const SCAN_INTERVAL: Duration = Duration::from_mins(1);
+/// Deliveries that are moved or marked in one transaction, and for how long before the next claim.
 const BATCH: u32 = 500;
 const MOVES_FOR: Duration = Duration::from_millis(200);
 
-/// When it was looked for what others have left, and what was told of it.
+/// When the retrier scanned for handed-over deliveries, and which orphaned ones it has logged.
 #[derive(Default)]
 pub(super) struct Handover {
-    looked_at: Option<Instant>,
+    scanned_at: Option<Instant>,
     counted_at: Option<Instant>,
-    told: BTreeMap<Arc<str>, u64>,
+    logged: BTreeMap<Arc<str>, u64>,
 }
 
 impl<S: ConsumerStore> Retrier<S> {
-    /// Claims what waits for an instance that knows it, where this one does, and what nobody has known until its time was over;
-    /// moves what is stored under the names that handlers had before.
-    pub(super) async fn take_over(
+    /// Claims deliveries that wait for an instance that knows them, where this one does, and those whose wait is
+    /// over; moves deliveries that are stored under former names of handlers.
+    pub(super) async fn claim_handed_over(
         &self,
         free: usize,
         handover: &mut Handover,
@@ -41,18 +44,18 @@ impl<S: ConsumerStore> Retrier<S> {
             since.is_none_or(|at| now().duration_since(at) >= pause)
         };
         let mut claimed = Vec::new();
-        // While another version runs beside this one, it leaves something at any time.
-        let pause = if worker.others.peers().differ() { POLL } else { SELDOM };
-        if free > 0 && is_over(handover.looked_at, pause) {
+        // Another version that runs beside this one hands deliveries over at any time.
+        let pause = if worker.peer_cache.peers().differ() { POLL } else { SCAN_INTERVAL };
+        if free > 0 && is_over(handover.scanned_at, pause) {
             let awaited = known_of(&worker.declared, worker.store.awaited(&worker.consumer).await?);
             if !awaited.is_empty() {
                 claimed =
                     worker.store.claim_awaited(&self.query(&self.handlers, free), &awaited).await?;
             }
-            // With all places taken there may be more.
-            handover.looked_at = (claimed.len() < free).then(now);
+            // With all permits taken there may be more.
+            handover.scanned_at = (claimed.len() < free).then(now);
         }
-        if is_over(handover.counted_at, SELDOM) {
+        if is_over(handover.counted_at, SCAN_INTERVAL) {
             let moved = self.move_renamed().await?;
             let free = free.saturating_sub(claimed.len());
             claimed.extend(self.orphaned(free, handover).await?);
@@ -61,12 +64,12 @@ impl<S: ConsumerStore> Retrier<S> {
         Ok(claimed)
     }
 
-    /// Moves what is stored under the name that a handler had before, where no other instance has that any more; tells whether
-    /// that is all.
+    /// Moves deliveries that are stored under a handler's former name, where no other instance has that name any
+    /// more; tells whether all are moved.
     async fn move_renamed(&self) -> Result<bool, StoreError> {
         let (worker, until) = (&self.worker, now() + MOVES_FOR);
-        for route in &worker.routes {
-            let (from, to) = (worker.renamed_from(route), &*route.name);
+        for entry in &worker.handlers {
+            let (from, to) = (worker.renamed_from(entry), &*entry.name);
             let Some(from) = from else { continue };
             let mut moved = 0;
             loop {
@@ -78,7 +81,7 @@ impl<S: ConsumerStore> Retrier<S> {
                             handler = to,
                             renamed_from = from,
                             moved,
-                            "stored deliveries have a new name"
+                            "stored deliveries were moved to the handler's new name"
                         );
                     }
                     if more > 0 {
@@ -91,22 +94,22 @@ impl<S: ConsumerStore> Retrier<S> {
         Ok(true)
     }
 
-    /// Counts and tells of deliveries under names that no instance has, lets them wait for one that has, and claims those whose
-    /// time is over.
+    /// Counts and logs deliveries under names that no instance has, lets them wait for one that has, and claims
+    /// those whose wait is over.
     async fn orphaned(
         &self,
         free: usize,
         handover: &mut Handover,
     ) -> Result<Vec<StoredDelivery>, StoreError> {
         let (worker, consumer) = (&self.worker, &*self.worker.consumer);
-        let peers = worker.others.peers();
+        let peers = worker.peer_cache.peers();
         let known: Vec<Arc<str>> =
             self.handlers.iter().cloned().chain(peers.names().map(Arc::from)).collect();
         let orphaned = worker.store.under_other_names(consumer, &known).await?;
         let sum: u64 = orphaned.iter().map(|(_, n)| n).sum();
         worker.stats.send_if_modified(|stats| std::mem::replace(&mut stats.orphaned, sum) != sum);
         for (handler, deliveries) in &orphaned {
-            if handover.told.insert(handler.clone(), *deliveries).is_none() {
+            if handover.logged.insert(handler.clone(), *deliveries).is_none() {
                 tracing::warn!(
                     consumer,
                     handler = &**handler,
@@ -116,13 +119,13 @@ impl<S: ConsumerStore> Retrier<S> {
                 );
             }
         }
-        handover.told.retain(|handler, _| orphaned.iter().any(|(name, _)| name == handler));
+        handover.logged.retain(|handler, _| orphaned.iter().any(|(name, _)| name == handler));
         if orphaned.is_empty() {
             return Ok(Vec::new());
         }
         let until = now() + MOVES_FOR;
         for (handler, _) in &orphaned {
-            while worker.store.leave_all(consumer, handler, KEEP_ORPHANED, BATCH).await? > 0
+            while worker.store.hand_over_all(consumer, handler, KEEP_ORPHANED, BATCH).await? > 0
                 && now() < until
             {}
         }

@@ -1,42 +1,42 @@
 //! The retrier: an actor that runs stored deliveries when they are due.
 
 mod handover;
-mod lives;
+mod crash_budget;
 
 pub(super) use handover::KEEP_ORPHANED;
 
-use super::{flow::Gate, flow::backoff, instance::claimed_names, work::Worker};
+use super::{instance::claimed_names, intake::GateState, intake::backoff, work::Worker};
 use crate::{
     failure::full_text,
     outbox::{ClaimQuery, ConsumerStore, StoreError, StoredDelivery},
     runtime::{
         Exit, Shutdown, Tasks,
-        fault::{FaultPoint, reach},
+        fault::{FaultPoint, fault_point},
         now,
     },
 };
+use crash_budget::{RunMode, run_mode};
 use handover::Handover;
-use lives::{Life, next_life};
 use std::{convert::Infallible, sync::Arc, time::Duration};
 use tokio::sync::Semaphore;
 
-/// How late a stored delivery may be taken up: the wake that is rung here tells nothing of other processes.
+/// How late the retrier may claim a stored delivery: the wake does not reach other processes.
 const POLL: Duration = Duration::from_secs(1);
-/// Inbox rows forgotten in one transaction, and how often the retrier looks: retention is counted in days.
-const FORGET_BATCH: u32 = 500;
-const FORGET_EVERY: Duration = Duration::from_mins(1);
+/// Inbox rows deleted in one transaction, and how often the retrier prunes: retention is counted in days.
+const PRUNE_BATCH: u32 = 500;
+const PRUNE_EVERY: Duration = Duration::from_mins(1);
 /// Pause after a batch that was not full.
-const FORGET_SOON: Duration = Duration::from_secs(1);
-/// How long it forgets before it looks at what is due again.
-const FORGET_FOR: Duration = Duration::from_millis(200);
+const PRUNE_SOON: Duration = Duration::from_secs(1);
+/// How long it prunes before it claims due deliveries again.
+const PRUNE_FOR: Duration = Duration::from_millis(200);
 
-/// Runs what is stored.
+/// Runs stored deliveries.
 pub(super) struct Retrier<S: ConsumerStore> {
     worker: Arc<Worker<S>>,
-    /// Random for each start: a process that comes back from the dead is a stranger.
+    /// Identity of this start, random: a process that was taken for dead has no claim any more.
     by: Arc<str>,
     handlers: Arc<[Arc<str>]>,
-    /// Asked to stop when no more deliveries will come.
+    /// Requested when the dispatcher has ended.
     done: Shutdown,
 }
 
@@ -59,20 +59,20 @@ impl<S: ConsumerStore> Retrier<S> {
     }
 
     pub(super) async fn run(self) -> Result<(), Infallible> {
-        let at_once = self.worker.settings.stored_at_once();
-        let places = Arc::new(Semaphore::new(at_once));
+        let at_once = self.worker.settings.deferred_concurrency();
+        let permits = Arc::new(Semaphore::new(at_once));
         let mut tasks: Tasks<(), ()> = Tasks::default();
-        let mut rung = self.worker.stored.listen();
-        let (mut failures, mut forget_at, mut handover) = (0, now(), Handover::default());
+        let mut wakes = self.worker.stored.listen();
+        let (mut failures, mut prune_at, mut handover) = (0, now(), Handover::default());
         loop {
             let mut wait = POLL;
-            if tasks.len() < at_once && self.worker.gate() == Gate::Open {
-                rung.mark_unchanged();
+            if tasks.len() < at_once && self.worker.gate() == GateState::Open {
+                wakes.mark_unchanged();
                 match self.claim(at_once - tasks.len()).await {
                     Ok(claimed) => {
                         failures = 0;
                         for stored in claimed {
-                            tasks.spawn((), self.clone().care_for(stored, places.clone()));
+                            tasks.spawn((), self.clone().run_claimed(stored, permits.clone()));
                         }
                     }
                     Err(error) => {
@@ -86,31 +86,34 @@ impl<S: ConsumerStore> Retrier<S> {
                     }
                 }
             }
-            if failures == 0 && self.worker.gate() == Gate::Open {
-                match self.take_over(at_once.saturating_sub(tasks.len()), &mut handover).await {
+            if failures == 0 && self.worker.gate() == GateState::Open {
+                match self
+                    .claim_handed_over(at_once.saturating_sub(tasks.len()), &mut handover)
+                    .await
+                {
                     Ok(claimed) => {
                         for stored in claimed {
-                            tasks.spawn((), self.clone().care_for(stored, places.clone()));
+                            tasks.spawn((), self.clone().run_claimed(stored, permits.clone()));
                         }
                     }
                     Err(error) => {
                         tracing::debug!(
                             error = full_text(&error),
-                            "what other instances left could not be claimed"
+                            "deliveries that other instances handed over could not be claimed"
                         );
                     }
                 }
             }
-            if now() >= forget_at && failures == 0 {
-                let pause = self.forget().await;
-                (forget_at, wait) = (now() + pause, wait.min(pause));
+            if now() >= prune_at && failures == 0 {
+                let pause = self.prune().await;
+                (prune_at, wait) = (now() + pause, wait.min(pause));
             }
             tokio::select! {
                 biased;
                 () = self.worker.shutdown.requested() => break,
                 () = self.done.requested() => break,
                 Some(((), exit)) = tasks.next() => note(&exit),
-                _ = rung.changed(), if failures == 0 => {}
+                _ = wakes.changed(), if failures == 0 => {}
                 () = tokio::time::sleep(wait) => {}
             }
         }
@@ -133,19 +136,19 @@ impl<S: ConsumerStore> Retrier<S> {
     async fn claim(&self, free: usize) -> Result<Vec<StoredDelivery>, StoreError> {
         let claimed = self.worker.store.claim(&self.query(&self.handlers, free)).await?;
         if !claimed.is_empty() {
-            reach(FaultPoint::AfterClaim);
+            fault_point(FaultPoint::AfterClaim);
         }
         Ok(claimed)
     }
 
-    /// Forgets old inbox rows for a while; gives after which time there may be more.
-    async fn forget(&self) -> Duration {
-        let until = now() + FORGET_FOR;
+    /// Deletes old inbox rows for a while; gives the pause after which there may be more.
+    async fn prune(&self) -> Duration {
+        let until = now() + PRUNE_FOR;
         loop {
-            match self.worker.store.forget(FORGET_BATCH).await {
-                Ok(0) => return FORGET_EVERY,
-                // Its bytes may have made it smaller; or else a few have come of age, and more will by then.
-                Ok(gone) if gone < u64::from(FORGET_BATCH) => return FORGET_SOON,
+            match self.worker.store.prune_inbox(PRUNE_BATCH).await {
+                Ok(0) => return PRUNE_EVERY,
+                // The bytes may have limited the batch; or else few rows are old enough, and more will be.
+                Ok(gone) if gone < u64::from(PRUNE_BATCH) => return PRUNE_SOON,
                 Ok(_) if now() >= until => return Duration::ZERO,
                 Ok(_) => {}
                 Err(error) => {
@@ -153,45 +156,45 @@ impl<S: ConsumerStore> Retrier<S> {
                         error = full_text(&error),
                         "old inbox rows could not be deleted"
                     );
-                    return FORGET_EVERY;
+                    return PRUNE_EVERY;
                 }
             }
         }
     }
 
-    /// Runs one while its claim is kept; without the claim, what was done is rolled back.
-    async fn care_for(self, stored: StoredDelivery, places: Arc<Semaphore>) {
+    /// Runs a claimed delivery while its claim lasts; when the claim is lost, the run is rolled back.
+    async fn run_claimed(self, stored: StoredDelivery, permits: Arc<Semaphore>) {
         let lost = tokio::select! {
-            () = self.run_one(&stored, &places) => false,
-            () = self.worker.keep_claim(&stored) => true,
+            () = self.run_one(&stored, &permits) => false,
+            () = self.worker.renew_claim(&stored) => true,
         };
         if lost {
             tracing::warn!(
                 "the claim of a stored delivery was lost; what was not committed is rolled back"
             );
-            // The process lives: unless somebody else has it by now, it costs no life.
-            self.give_back(&stored).await;
+            // The process is alive: unless another instance has claimed the delivery, no crash is counted.
+            self.release(&stored).await;
         }
     }
 
-    async fn run_one(&self, stored: &StoredDelivery, places: &Semaphore) {
-        let all = u32::try_from(self.worker.settings.stored_at_once()).unwrap_or(u32::MAX);
-        let life = next_life(stored.started, stored.history.runs);
-        let wanted = if life == Life::Alone { all } else { 1 };
-        let place = tokio::select! {
+    async fn run_one(&self, stored: &StoredDelivery, permits: &Semaphore) {
+        let all = u32::try_from(self.worker.settings.deferred_concurrency()).unwrap_or(u32::MAX);
+        let mode = run_mode(stored.started, stored.history.attempts);
+        let wanted = if mode == RunMode::Isolated { all } else { 1 };
+        let permit = tokio::select! {
             biased;
             () = self.worker.shutdown.requested() => None,
             // It is never closed.
-            place = places.acquire_many(wanted) => place.ok(),
+            permit = permits.acquire_many(wanted) => permit.ok(),
         };
-        let begins = place.is_some() && life != Life::Over;
-        let done = match (begins, life) {
-            (_, Life::Over) => self.worker.crashed(stored).await,
-            (false, _) => self.worker.store.postpone(&stored.claim, None).await.map(|_| ()),
+        let starts = permit.is_some() && mode != RunMode::Exhausted;
+        let done = match (starts, mode) {
+            (_, RunMode::Exhausted) => self.worker.dead_letter_crashed(stored).await,
+            (false, _) => self.worker.store.reschedule(&stored.claim, None).await.map(|_| ()),
             (true, _) => match self
                 .worker
                 .store
-                .prolong(&stored.claim, self.worker.settings.lease, true)
+                .extend_claim(&stored.claim, self.worker.settings.lease, true)
                 .await
             {
                 Ok(true) => self.worker.work_stored(stored).await,
@@ -201,20 +204,20 @@ impl<S: ConsumerStore> Retrier<S> {
         if let Err(error) = done {
             tracing::warn!(
                 error = full_text(&error),
-                "the database failed; a stored delivery is given back"
+                "the database failed; releasing a stored delivery"
             );
-            self.give_back(stored).await;
+            self.release(stored).await;
         }
     }
 
-    /// Gives one back as it was, when the database can be reached again: its failure costs no life.
-    async fn give_back(&self, stored: &StoredDelivery) {
+    /// Releases a claimed delivery unchanged when the database is up again: its failure counts as no crash.
+    async fn release(&self, stored: &StoredDelivery) {
         for failures in 1.. {
             tokio::select! {
                 () = tokio::time::sleep(backoff(failures)) => {}
                 () = self.worker.shutdown.requested() => {}
             }
-            match self.worker.store.postpone(&stored.claim, None).await {
+            match self.worker.store.reschedule(&stored.claim, None).await {
                 Ok(_) => return,
                 Err(_) if self.worker.shutdown.is_requested() => return,
                 Err(error) => {

@@ -1,15 +1,17 @@
-//! Many deliveries in one transaction: a savepoint for each handler of each, verdicts for each, one commit, then the
+//! Many deliveries in one transaction: a savepoint for each handler of each delivery, one commit, then the
 //! acknowledgements.
 //!
-//! What does not succeed at once is taken out of the batch and handled by itself afterwards, with its failure counted; so
-//! is everything when the commit is refused.
+//! A delivery that does not succeed at once leaves the batch; the worker handles it by itself afterwards,
+//! with its failure counted. So it does with all deliveries when the database refuses the commit.
 
-use super::{Answer, Ended, Held, Run, Verdict, Worker, readable};
+use super::{
+    AckDecision, DeliveryResult, DeliverySource, HandlerOutcome, RunResult, Worker, readable,
+};
 use crate::{
     event::Message,
     failure::{FailureClass, full_text},
     outbox::{ConsumerStore, StoreError},
-    runtime::fault::{FaultPoint, reach},
+    runtime::fault::{FaultPoint, fault_point},
     telemetry::{handle_span, process_span},
     transport::Delivery,
 };
@@ -22,27 +24,30 @@ struct Item {
     delivery: Delivery,
     message: Message,
     /// Handlers that did not succeed in the batch.
-    failed: Vec<(Arc<str>, Verdict)>,
-    /// Whether everything is done when the batch is committed.
+    failed: Vec<(Arc<str>, HandlerOutcome)>,
+    /// Whether the delivery is done when the batch is committed.
     done: bool,
 }
 
 impl<S: ConsumerStore> Worker<S> {
-    /// Handles deliveries of different keys; gives how each ended, in their order.
-    pub(in crate::consumer) async fn work_batch(&self, deliveries: Vec<Delivery>) -> Vec<Ended> {
-        let mut ended: Vec<Option<Ended>> = Vec::with_capacity(deliveries.len());
+    /// Handles deliveries of different keys; gives their results, in their order.
+    pub(in crate::consumer) async fn work_batch(
+        &self,
+        deliveries: Vec<Delivery>,
+    ) -> Vec<DeliveryResult> {
+        let mut results: Vec<Option<DeliveryResult>> = Vec::with_capacity(deliveries.len());
         let mut items = Vec::with_capacity(deliveries.len());
         for delivery in deliveries {
             match readable(&delivery) {
                 Ok(message) => {
-                    self.note(&message);
-                    ended.push(None);
+                    self.count_tombstone(&message);
+                    results.push(None);
                     items.push(Item { delivery, message, failed: Vec::new(), done: false });
                 }
-                Err(reason) => ended.push(Some(self.unreadable(delivery, reason).await)),
+                Err(reason) => results.push(Some(self.unreadable(delivery, reason).await)),
             }
         }
-        // Whether the transaction was opened: where it was not, the database is down.
+        // Whether the transaction began: where it did not, the database is down.
         let mut begun = false;
         let outcome = self.handle_together(&mut items, &mut begun).await;
         let down = match outcome {
@@ -53,21 +58,21 @@ impl<S: ConsumerStore> Worker<S> {
                 !begun && error.class() == FailureClass::Unavailable
             }
         };
-        let answers = join_all(items.into_iter().map(|item| self.answer_for(item, down))).await;
-        let mut answers = answers.into_iter();
-        ended
+        let finished = join_all(items.into_iter().map(|item| self.finish(item, down))).await;
+        let mut finished = finished.into_iter();
+        results
             .into_iter()
-            .map(|ended| ended.or_else(|| answers.next()).unwrap_or(Ended::Returned))
+            .map(|result| result.or_else(|| finished.next()).unwrap_or(DeliveryResult::Returned))
             .collect()
     }
 
-    async fn answer_for(&self, item: Item, down: bool) -> Ended {
+    async fn finish(&self, item: Item, down: bool) -> DeliveryResult {
         if down {
-            self.answer(item.delivery, Answer::Nack).await;
-            return Ended::StoreDown;
+            self.acknowledge(item.delivery, AckDecision::Nack).await;
+            return DeliveryResult::StoreDown;
         }
         if item.done {
-            return self.answer(item.delivery, Answer::Ack).await;
+            return self.acknowledge(item.delivery, AckDecision::Ack).await;
         }
         let span = process_span(&self.consumer, &item.message);
         self.process(item.message, item.delivery, item.failed).instrument(span).await
@@ -96,36 +101,39 @@ impl<S: ConsumerStore> Worker<S> {
         Ok(())
     }
 
-    /// Runs the handlers of one message, each behind a savepoint; gives how many did their work.
+    /// Runs the handlers of one message, each behind a savepoint; gives how many succeeded.
     async fn handle_inside(&self, tx: &S::Tx, item: &mut Item) -> Result<u64, StoreError> {
         let (mut handled, mut taken, attempt) = (0, false, item.delivery.attempt);
-        item.done = attempt.is_none_or(|n| n < super::SUSPECT) && !self.isolates(attempt);
+        item.done =
+            attempt.is_none_or(|n| n < super::CRASH_SUSPECT_ATTEMPT) && !self.isolates(attempt);
         if !item.done {
             return Ok(0);
         }
-        for route in self.routes.iter().filter(|route| route.takes(&item.message)) {
+        for entry in self.handlers.iter().filter(|entry| entry.takes(&item.message)) {
             taken = true;
-            let nested = self.store.nest(tx).await?;
-            reach(FaultPoint::BeforeInbox);
-            let held = Held::Delivery(attempt);
-            let span = handle_span(&route.name, &item.message);
-            let run = self.run_in(nested, route, &item.message, 1, &held, None).instrument(span);
-            match self.watched(route, &item.message, run).await {
-                Ok((nested, Verdict::Done)) => {
+            let nested = self.store.begin_nested(tx).await?;
+            fault_point(FaultPoint::BeforeInbox);
+            let source = DeliverySource::Transport(attempt);
+            let span = handle_span(&entry.name, &item.message);
+            let run = self.run_in(nested, entry, &item.message, 1, &source, None).instrument(span);
+            match self.watched(entry, &item.message, run).await {
+                Ok((nested, HandlerOutcome::Done)) => {
                     self.store.commit(nested).await?;
-                    self.watch(false);
+                    self.feed_kill_switch(false);
                     handled += 1;
                 }
-                Ok((nested, verdict)) => {
+                Ok((nested, outcome)) => {
                     self.store.rollback(nested).await?;
-                    self.watch(matches!(verdict, Verdict::Failed(_)));
-                    item.failed.push((route.name.clone(), verdict));
+                    self.feed_kill_switch(matches!(outcome, HandlerOutcome::Failed(_)));
+                    item.failed.push((entry.name.clone(), outcome));
                     item.done = false;
                 }
-                Err(Run::Repeat | Run::Lost) => {}
-                // By itself it is stored behind the others.
-                Err(Run::Behind | Run::Ended(_)) => item.done = false,
-                Err(Run::Disturbed(error) | Run::Store(error)) => return Err(error),
+                Err(RunResult::Duplicate | RunResult::ClaimLost) => {}
+                // Handled by itself, it is stored behind those of its key.
+                Err(RunResult::QueuedBehind | RunResult::Completed(_)) => item.done = false,
+                Err(RunResult::Disturbed(error) | RunResult::StoreFailed(error)) => {
+                    return Err(error);
+                }
             }
         }
         item.done &= taken;

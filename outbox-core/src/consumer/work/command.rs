@@ -1,28 +1,31 @@
-//! One run of a handler for a command of a saga: behind the barrier, with its answer.
+//! One run of a handler for a command of a saga: behind the barrier, with its reply.
 
-use super::{Held, Run, Verdict, Worker};
+use super::{DeliverySource, HandlerOutcome, RunResult, Worker};
 use crate::{
     consumer::{
-        barrier::{Command, Course, Ending, course, ending, noted, usual},
-        commands::{CommandSources, Meaning},
-        handler::{Given, Route},
+        barrier::{
+            Command, CommandAction, RowUpdate, decide, default_reply, provisional_outcome,
+            row_update,
+        },
+        commands::{CommandSources, MessageRole},
+        handler::{HandlerEntry, PendingReply},
     },
     event::{Message, SagaId},
     failure::{FailureClass, full_text},
-    outbox::{CallAnswer, CallKey, CallOutcome, ConsumerStore, KnownCall, StoreError},
-    saga::{CommandHash, Phase, reply_to},
+    outbox::{CommandKey, CommandOutcome, ConsumerStore, RecordedCommand, StoreError, StoredReply},
+    saga::{CommandHash, CommandPhase, reply_to},
 };
 use std::{
     collections::BTreeSet,
     sync::{Arc, Mutex, PoisonError},
 };
 
-/// Why a command is not taken that is not the one which its saga has sent first.
-const CHANGED: &str = "its content is not what its saga says that it has sent first (the header `sagacommand`), and that has not come: \
-                       a step makes the same command each time, from the saga's data alone; a message that only has a command's \
-                       headers is none";
+/// Why the consumer rejects a command whose content is not that of the command which its saga sent first.
+const CHANGED: &str = "its content is not that of the command which its saga sent first (the header `sagacommand`), and that one \
+                       has not arrived: a step makes the same command each time, from the saga's data alone; a message that only \
+                       has a command's headers is none";
 
-/// Whose commands are taken, and which handlers were warned of.
+/// The services whose commands the consumer takes, and the handlers that it has warned of.
 pub(in crate::consumer) struct Commands {
     sources: CommandSources,
     warned: Mutex<BTreeSet<Arc<str>>>,
@@ -33,16 +36,20 @@ impl Commands {
         Self { sources, warned: Mutex::default() }
     }
 
-    /// Says what a message is to a handler.
-    pub(super) fn meaning<S: ConsumerStore>(&self, route: &Route<S>, message: &Message) -> Meaning {
-        self.sources.meaning(route.answers, message)
+    /// Tells whether a handler takes a message as an event or as a command, or rejects it.
+    pub(super) fn role<S: ConsumerStore>(
+        &self,
+        entry: &HandlerEntry<S>,
+        message: &Message,
+    ) -> MessageRole {
+        self.sources.role(entry.handles_commands, message)
     }
 
-    /// Warns, once, of a handler that answers a command which it sees as an event.
-    pub(super) fn warn_of_an_answer<S: ConsumerStore>(
+    /// Warns, once, of a handler that replies to a command which it takes as an event.
+    pub(super) fn warn_of_reply_to_event<S: ConsumerStore>(
         &self,
         consumer: &str,
-        route: &Route<S>,
+        entry: &HandlerEntry<S>,
         message: &Message,
     ) {
         if reply_to(&message.headers).is_none()
@@ -50,153 +57,174 @@ impl Commands {
                 .warned
                 .lock()
                 .unwrap_or_else(PoisonError::into_inner)
-                .insert(route.name.clone())
+                .insert(entry.name.clone())
         {
             return;
         }
         tracing::warn!(
             consumer,
-            handler = &*route.name,
+            handler = &*entry.name,
             event_type = message.event_type,
-            "a handler answered a command of a saga that it sees as an event: the answer is emitted, and the saga is not told; add \
-             the handler with `on_command` where this consumer is to answer"
+            "a handler replied to a command of a saga that it takes as an event: the reply is emitted, and the saga does not \
+             receive it; add the handler with `on_command` where this consumer is to reply"
         );
     }
 }
 
 impl<S: ConsumerStore> Worker<S> {
-    /// Does what is to be done about a command in an open transaction; gives that back with the verdict.
+    /// Runs or answers a command in an open transaction; gives the transaction back with the outcome.
     pub(super) async fn run_command(
         &self,
         tx: S::Tx,
-        route: &Route<S>,
+        entry: &HandlerEntry<S>,
         message: &Message,
         command: Command,
         attempt: u32,
-        held: &Held<'_>,
-    ) -> Result<(S::Tx, Verdict), Run> {
-        let saga = match self.course(&tx, &command).await {
-            Ok((Course::Run, _)) if command.is_changed => {
-                return Ok((tx, Verdict::Rejected(CHANGED.to_owned())));
+        source: &DeliverySource<'_>,
+    ) -> Result<(S::Tx, HandlerOutcome), RunResult> {
+        let saga = match self.decide(&tx, &command).await {
+            Ok((CommandAction::Run, _)) if command.is_changed => {
+                return Ok((tx, HandlerOutcome::Rejected(CHANGED.to_owned())));
             }
-            Ok((Course::Run, saga)) => saga,
-            Ok((Course::Answer(answer), _)) => {
-                tracing::debug!(handler = &*route.name, call = ?command.call, "a command was answered without its handler");
-                return match self.send(&tx, &command, answer).await {
-                    Ok(()) => Ok((tx, Verdict::Done)),
+            Ok((CommandAction::Run, saga)) => saga,
+            Ok((CommandAction::Reply(reply), _)) => {
+                tracing::debug!(handler = &*entry.name, command = ?command.id, "a command got its reply without its handler");
+                return match self.send(&tx, &command, reply).await {
+                    Ok(()) => Ok((tx, HandlerOutcome::Done)),
                     Err(error) => self.failed(tx, error).await,
                 };
             }
             Err(error) => return self.failed(tx, error).await,
         };
-        // Behind a savepoint, so that a handler which says no leaves nothing but that.
-        let inside = match self.store.nest(&tx).await {
+        // Behind a savepoint, so that a handler which rejects the command leaves nothing but its reply.
+        let inside = match self.store.begin_nested(&tx).await {
             Ok(inside) => inside,
             Err(error) => return self.failed(tx, error).await,
         };
-        let called = self.call(inside, route, message, Some(command.clone()), attempt, held).await;
-        let (inside, verdict, given) = match called {
+        let called =
+            self.call(inside, entry, message, Some(command.clone()), attempt, source).await;
+        let (inside, outcome, pending) = match called {
             Ok(called) => called,
             Err(run) => {
                 self.roll_back(tx).await;
                 return Err(run);
             }
         };
-        if verdict != Verdict::Done {
+        if outcome != HandlerOutcome::Done {
             self.roll_back(inside).await;
-            return Ok((tx, verdict));
+            return Ok((tx, outcome));
         }
-        let says_no = given.as_ref().is_some_and(|given| given.says_no);
-        let ended = if says_no {
+        let is_rejection = pending.as_ref().is_some_and(|pending| pending.is_rejection);
+        let ended = if is_rejection {
             self.store.rollback(inside).await
         } else {
             self.store.commit(inside).await
         };
         let settled = match ended {
-            Ok(()) => self.settle(&tx, &command, saga, given).await,
-            // What the handler did keeps its savepoint from being released.
+            Ok(()) => self.send_reply(&tx, &command, saga, pending).await,
+            // The database refuses to release the savepoint because of the handler's work.
             Err(error) if error.class() == FailureClass::Permanent => {
-                return Ok((tx, Verdict::Failed(full_text(&error))));
+                return Ok((tx, HandlerOutcome::Failed(full_text(&error))));
             }
             Err(error) => Err(error),
         };
         match settled {
-            Ok(()) => Ok((tx, Verdict::Done)),
+            Ok(()) => Ok((tx, HandlerOutcome::Done)),
             Err(error) => self.failed(tx, error).await,
         }
     }
 
-    /// Notes a command in the barrier, and says what is done about it, and under which saga the command's own row stands.
-    async fn course(&self, tx: &S::Tx, command: &Command) -> Result<(Course, SagaId), StoreError> {
+    /// Records a command in the barrier, and gives the action that follows and the saga under which
+    /// the command's own row stands.
+    async fn decide(
+        &self,
+        tx: &S::Tx,
+        command: &Command,
+    ) -> Result<(CommandAction, SagaId), StoreError> {
         let doing = command.doing.as_ref();
-        match command.call.phase {
-            Phase::Do => {
-                let (saga, known) =
-                    self.note_command(tx, command, Phase::Do, doing, noted(Phase::Do)).await?;
-                Ok((course(Phase::Do, known, None), saga))
+        match command.id.phase {
+            CommandPhase::Do => {
+                let (saga, known) = self
+                    .record(
+                        tx,
+                        command,
+                        CommandPhase::Do,
+                        doing,
+                        provisional_outcome(CommandPhase::Do),
+                    )
+                    .await?;
+                Ok((decide(CommandPhase::Do, known, None), saga))
             }
-            Phase::Undo => {
-                // First, as one that does it: of two, one waits here, and neither holds what the other waits for.
-                let (_, done) =
-                    self.note_command(tx, command, Phase::Do, doing, CallOutcome::Blocked).await?;
+            CommandPhase::Undo => {
+                // First the row of the command that does the step, as that command's transaction does: of
+                // two transactions, one waits here, and neither has locked a row that the other waits for.
+                let (_, done) = self
+                    .record(tx, command, CommandPhase::Do, doing, CommandOutcome::Blocked)
+                    .await?;
                 let undoing = Some(&command.undoing);
                 let (saga, undone) = self
-                    .note_command(tx, command, Phase::Undo, undoing, noted(Phase::Undo))
+                    .record(
+                        tx,
+                        command,
+                        CommandPhase::Undo,
+                        undoing,
+                        provisional_outcome(CommandPhase::Undo),
+                    )
                     .await?;
-                Ok((course(Phase::Undo, done, undone), saga))
+                Ok((decide(CommandPhase::Undo, done, undone), saga))
             }
         }
     }
 
-    /// Notes a command in its place, or apart where that is another message's. Gives the saga under which it stands, and what was
-    /// known.
-    async fn note_command(
+    /// Records a command under its key, or under a key of its own where another message has taken that
+    /// one. Gives the saga under which it stands, and the command that was recorded before.
+    async fn record(
         &self,
         tx: &S::Tx,
         command: &Command,
-        phase: Phase,
+        phase: CommandPhase,
         hash: Option<&CommandHash>,
-        outcome: CallOutcome,
-    ) -> Result<(SagaId, Option<KnownCall>), StoreError> {
-        let key = CallKey::of(&self.consumer, &command.call, phase);
-        let known = self.store.note_call(tx, key, hash.copied(), outcome).await?;
+        outcome: CommandOutcome,
+    ) -> Result<(SagaId, Option<RecordedCommand>), StoreError> {
+        let key = CommandKey::of(&self.consumer, &command.id, phase);
+        let known = self.store.record_command(tx, key, hash.copied(), outcome).await?;
         match (known, hash) {
             (Some(known), Some(hash)) if !known.is_of(Some(hash)) => {
-                let key = key.apart(hash);
-                tracing::warn!(call = ?command.call, "another message came under the headers of this command; each is handled for itself");
-                Ok((key.saga, self.store.note_call(tx, key, Some(*hash), outcome).await?))
+                let key = key.disambiguated(hash);
+                tracing::warn!(command = ?command.id, "another message has the headers of this command; each is handled for itself");
+                Ok((key.saga, self.store.record_command(tx, key, Some(*hash), outcome).await?))
             }
             (known, _) => Ok((key.saga, known)),
         }
     }
 
-    /// Keeps and sends the answer of a handler that has run.
-    async fn settle(
+    /// Stores and sends the reply of a handler that has run.
+    async fn send_reply(
         &self,
         tx: &S::Tx,
         command: &Command,
         saga: SagaId,
-        given: Option<Given>,
+        pending: Option<PendingReply>,
     ) -> Result<(), StoreError> {
-        let phase = command.call.phase;
-        let key = CallKey { saga, ..CallKey::of(&self.consumer, &command.call, phase) };
-        let (says_no, answer) =
-            given.map(|given| (given.says_no, CallAnswer::from(given.event))).unzip();
-        let answer = answer.unwrap_or_else(|| usual(noted(phase)));
-        match ending(phase, says_no) {
-            Ending::AsNoted => {}
-            Ending::Keep(outcome) => self.store.keep_answer(tx, key, outcome, &answer).await?,
-            Ending::TakeBack => self.store.unnote_call(tx, key).await?,
+        let phase = command.id.phase;
+        let key = CommandKey { saga, ..CommandKey::of(&self.consumer, &command.id, phase) };
+        let (is_rejection, reply) =
+            pending.map(|pending| (pending.is_rejection, StoredReply::from(pending.event))).unzip();
+        let reply = reply.unwrap_or_else(|| default_reply(provisional_outcome(phase)));
+        match row_update(phase, is_rejection) {
+            RowUpdate::Keep => {}
+            RowUpdate::Store(outcome) => self.store.store_reply(tx, key, outcome, &reply).await?,
+            RowUpdate::Remove => self.store.remove_command(tx, key).await?,
         }
-        self.send(tx, command, answer).await
+        self.send(tx, command, reply).await
     }
 
     async fn send(
         &self,
         tx: &S::Tx,
         command: &Command,
-        answer: CallAnswer,
+        reply: StoredReply,
     ) -> Result<(), StoreError> {
-        self.store.append(tx, &[command.event(&self.consumer, answer)]).await
+        self.store.append(tx, &[command.reply_event(&self.consumer, reply)]).await
     }
 }

@@ -1,72 +1,73 @@
-//! Deliveries that are stored before they are run, or to be run later.
+//! Deferred deliveries: stored before their handlers run, or to run later.
 
-use super::{Answer, Worker, permanent};
+use super::{AckDecision, Worker, permanent};
 use crate::{
-    consumer::handler::Route,
+    consumer::handler::HandlerEntry,
     event::Message,
     failure::{DeadReason, full_text},
-    outbox::{ConsumerStore, History, PutBy, StoreError, StoredDelivery},
-    runtime::fault::{FaultPoint, reach},
+    outbox::{ConsumerStore, DeferredDelivery, History, StoreError, StoredDelivery},
+    runtime::fault::{FaultPoint, fault_point},
 };
 use std::time::Duration;
 
-/// What became of a delivery that was to be stored before its handler ran.
+/// The result of storing a delivery before its handler runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Deferred {
-    /// It is stored, due now.
+pub(super) enum StoredFirst {
+    /// The delivery is stored, due now.
     Stored,
     /// The handler had the message already.
-    Repeat,
-    /// The database refuses to store it: it can only be run at once.
+    Duplicate,
+    /// The database refuses to store the delivery: its handler can only run at once.
     Refused,
 }
 
 impl<S: ConsumerStore> Worker<S> {
-    /// Stores a delivery that may end the process before its handler runs: the runs of stored deliveries are counted.
+    /// Stores a delivery that may end the process before its handler runs: the database counts the runs
+    /// of stored deliveries.
     ///
-    /// `at_once` runs it with this delivery, unless others of its key come first or it was begun before: then whoever runs
-    /// stored deliveries does, and the delivery is acknowledged.
-    pub(super) async fn defer(
+    /// `at_once` runs the handler here, unless stored deliveries of the key come first or the stored
+    /// delivery was begun before: then a retrier runs it. The caller acknowledges the delivery.
+    pub(super) async fn store_first(
         &self,
-        route: &Route<S>,
+        entry: &HandlerEntry<S>,
         message: &Message,
         at_once: bool,
-    ) -> Result<Deferred, StoreError> {
-        if self.with_patience(|| self.is_repeat(route, message)).await? {
-            tracing::debug!(handler = &*route.name, "a repeat was suppressed");
+    ) -> Result<StoredFirst, StoreError> {
+        if self.retry_while_busy(|| self.is_duplicate(entry, message)).await? {
+            tracing::debug!(handler = &*entry.name, "a duplicate was suppressed");
             self.count(|s| s.duplicates += 1);
-            return Ok(Deferred::Repeat);
+            return Ok(StoredFirst::Duplicate);
         }
-        match self.store(route, message, Some(Duration::ZERO), &History::default()).await {
+        match self.store(entry, message, Some(Duration::ZERO), &History::default()).await {
             Ok(_) => {
                 match at_once {
-                    true => self.run_new(route, message).await?,
+                    true => self.run_new(entry, message).await?,
                     false => self.stored.wake(),
                 }
-                Ok(Deferred::Stored)
+                Ok(StoredFirst::Stored)
             }
             Err(StoreError::Refused(cause)) => {
                 tracing::warn!(
-                    handler = &*route.name,
+                    handler = &*entry.name,
                     error = full_text(&*cause),
                     "the database refused to store a delivery before it is run; it is run without being counted"
                 );
-                Ok(Deferred::Refused)
+                Ok(StoredFirst::Refused)
             }
             Err(error) => Err(error),
         }
     }
 
-    /// Runs what was stored a moment ago.
-    async fn run_new(&self, route: &Route<S>, message: &Message) -> Result<(), StoreError> {
-        let (key, lease) = (self.inbox_key(self.stored_name(route), message), self.settings.lease);
+    /// Runs a delivery that was stored a moment ago.
+    async fn run_new(&self, entry: &HandlerEntry<S>, message: &Message) -> Result<(), StoreError> {
+        let (key, lease) = (self.inbox_key(self.stored_name(entry), message), self.settings.lease);
         let Some(claim) =
-            self.with_patience(|| self.store.claim_new(key.clone(), &self.by, lease)).await?
+            self.retry_while_busy(|| self.store.claim_new(key.clone(), &self.by, lease)).await?
         else {
             self.stored.wake();
             return Ok(());
         };
-        let (handler, history) = (route.name.clone(), History::default());
+        let (handler, history) = (entry.name.clone(), History::default());
         let (message, awaited_for) = (Ok(message.clone()), None);
         let stored = StoredDelivery {
             claim,
@@ -79,19 +80,23 @@ impl<S: ConsumerStore> Worker<S> {
         };
         let done = tokio::select! {
             done = self.work_stored(&stored) => done,
-            () = self.keep_claim(&stored) => Ok(()),
+            () = self.renew_claim(&stored) => Ok(()),
         };
         if done.is_err() {
-            // It is run again when its claim has run out, where this cannot be said either.
-            let _ = self.store.postpone(&stored.claim, None).await;
+            // Where the database fails here too, a retrier runs the delivery when the claim has expired.
+            let _ = self.store.reschedule(&stored.claim, None).await;
         }
         done
     }
 
-    async fn is_repeat(&self, route: &Route<S>, message: &Message) -> Result<bool, StoreError> {
-        for name in route.names() {
+    async fn is_duplicate(
+        &self,
+        entry: &HandlerEntry<S>,
+        message: &Message,
+    ) -> Result<bool, StoreError> {
+        for name in entry.names() {
             match self.store.is_received(self.inbox_key(name, message)).await {
-                // The run of the stored delivery is refused as well, and counted.
+                // The database refuses the run of the stored delivery as well, and that is counted.
                 Ok(false) | Err(StoreError::Refused(_)) => {}
                 known => return known,
             }
@@ -99,32 +104,32 @@ impl<S: ConsumerStore> Worker<S> {
         Ok(false)
     }
 
-    /// Stores a delivery for one handler, to be run in that time, or behind others of its key (`None`). Gives the answer for
-    /// the transport; nothing when it should go behind others that are gone.
+    /// Stores a delivery for one handler, due in that time, or behind stored deliveries of its key
+    /// (`None`). Gives the ack decision; `None` where it should go behind deliveries that are gone.
     ///
-    /// A delivery that the database refuses is given up: it would be refused for ever.
-    pub(super) async fn put_by(
+    /// The consumer gives up a delivery that the database refuses: it would be refused for ever.
+    pub(super) async fn defer(
         &self,
-        route: &Route<S>,
+        entry: &HandlerEntry<S>,
         message: &Message,
         due_in: Option<Duration>,
         history: &History,
-    ) -> Result<Option<Answer>, StoreError> {
-        match self.store(route, message, due_in, history).await {
+    ) -> Result<Option<AckDecision>, StoreError> {
+        match self.store(entry, message, due_in, history).await {
             Ok(stored) => {
                 if stored {
                     self.stored.wake();
                 }
-                Ok(stored.then_some(Answer::Ack))
+                Ok(stored.then_some(AckDecision::Ack))
             }
             Err(StoreError::Refused(cause)) => {
                 let text =
                     format!("the database refused to store it for later: {}", full_text(&*cause));
-                tracing::error!(handler = &*route.name, error = text, "a delivery is given up");
+                tracing::error!(handler = &*entry.name, error = text, "a delivery is given up");
                 let mut history = history.clone();
                 history.errors.push(permanent(&text));
                 let letter =
-                    self.letter(&route.name, Ok(message), DeadReason::NotRetried, &history);
+                    self.letter(&entry.name, Ok(message), DeadReason::NotRetried, &history);
                 self.give_up(&letter, None, text).await.map(Some)
             }
             Err(error) => Err(error),
@@ -133,40 +138,40 @@ impl<S: ConsumerStore> Worker<S> {
 
     async fn store(
         &self,
-        route: &Route<S>,
+        entry: &HandlerEntry<S>,
         message: &Message,
         due_in: Option<Duration>,
         history: &History,
     ) -> Result<bool, StoreError> {
-        reach(FaultPoint::BeforePutBy);
+        fault_point(FaultPoint::BeforeDefer);
         let mut stored = false;
-        // Behind others of its key, under whichever name these are stored.
+        // Behind stored deliveries of its key, under whichever name these are stored.
         let names: Vec<&str> =
-            if due_in.is_some() { vec![self.stored_name(route)] } else { route.names().collect() };
+            if due_in.is_some() { vec![self.stored_name(entry)] } else { entry.names().collect() };
         for handler in names {
-            let delivery = PutBy {
+            let delivery = DeferredDelivery {
                 consumer: &self.consumer,
                 handler,
                 message,
                 due_in,
                 history: history.clone(),
             };
-            stored = self.with_patience(|| self.store_once(&delivery)).await?;
+            stored = self.retry_while_busy(|| self.store_once(&delivery)).await?;
             if stored {
                 break;
             }
         }
-        reach(FaultPoint::AfterPutBy);
+        fault_point(FaultPoint::AfterDefer);
         if stored {
-            tracing::debug!(handler = &*route.name, ?due_in, "the delivery is stored for later");
+            tracing::debug!(handler = &*entry.name, ?due_in, "the delivery is stored for later");
             self.count(|s| s.stored += 1);
         }
         Ok(stored)
     }
 
-    async fn store_once(&self, delivery: &PutBy<'_>) -> Result<bool, StoreError> {
+    async fn store_once(&self, delivery: &DeferredDelivery<'_>) -> Result<bool, StoreError> {
         let tx = self.store.begin().await?;
-        match self.store.put_by(&tx, delivery).await {
+        match self.store.defer(&tx, delivery).await {
             Ok(true) => self.store.commit(tx).await.map(|()| true),
             other => {
                 self.roll_back(tx).await;

@@ -1,9 +1,10 @@
-//! What follows when the database disturbs a run for the sake of others, or loses its connection.
+//! What follows when the database aborts a run in favour of another transaction, or the connection is
+//! lost: the run is disturbed.
 //!
-//! Nothing is known against the message then, nor against the database as a whole: no attempt is counted, no letter written,
-//! and nothing else of the consumer is held up. The key comes again, after pauses that grow. Only a connection that is lost
-//! twice in a row, each time after a transaction could begin, counts as a failed attempt: a statement of the handler may end
-//! it each time.
+//! That speaks neither against the message nor against the database as a whole: the consumer counts no
+//! attempt, writes no dead letter, and goes on with other keys. It runs the handler again after pauses
+//! that grow. Only a connection that is lost twice in a row, each time after a transaction could begin,
+//! counts as a failed attempt: a statement of the handler may end it each time.
 
 use super::{
     Worker,
@@ -21,8 +22,9 @@ use std::time::{Duration, Instant};
 const FIRST: Duration = Duration::from_millis(50);
 /// Longest pause.
 const LONGEST: Duration = Duration::from_secs(5);
-/// For so long a delivery is held in any case before it is stored: most of what disturbs is over by then.
-const HELD: Duration = Duration::from_secs(2);
+/// For so long at least a delivery stays unacknowledged before it is stored: most disturbances are over
+/// by then.
+const MIN_UNACKED: Duration = Duration::from_secs(2);
 /// Losses of the connection in a row, with a beginning between them, that count as a failed attempt.
 const LOSSES: u32 = 2;
 
@@ -36,11 +38,11 @@ pub(super) struct Disturbances {
 /// What follows a disturbance.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Again {
-    /// It runs again after this pause, while it is held.
-    Hold(Duration),
-    /// It is stored, to run after this pause.
-    Store(Duration),
-    /// It counts as a failed attempt.
+    /// The handler runs again after this pause; the delivery stays unacknowledged.
+    RetryInline(Duration),
+    /// The delivery is stored, to run after this pause.
+    Defer(Duration),
+    /// The run counts as a failed attempt.
     Failed,
 }
 
@@ -49,38 +51,43 @@ impl Disturbances {
         Self { count: 0, losses: 0, since }
     }
 
-    /// The run came to something else.
+    /// Notes that a run was not disturbed.
     pub(super) fn clear(&mut self) {
         (self.count, self.losses) = (0, 0);
     }
 
     /// Says what follows one more: pure but for the clock.
-    pub(super) fn next(&mut self, class: FailureClass, hold: Duration, at: Instant) -> Again {
+    pub(super) fn next(
+        &mut self,
+        class: FailureClass,
+        max_unacked: Duration,
+        at: Instant,
+    ) -> Again {
         self.count = self.count.saturating_add(1);
         self.losses = if class == FailureClass::Unavailable { self.losses + 1 } else { 0 };
         if self.losses >= LOSSES {
             return Again::Failed;
         }
         let pause = FIRST.saturating_mul(1 << self.count.saturating_sub(1).min(10)).min(LONGEST);
-        if at.saturating_duration_since(self.since) + pause < hold.max(HELD) {
-            Again::Hold(pause)
+        if at.saturating_duration_since(self.since) + pause < max_unacked.max(MIN_UNACKED) {
+            Again::RetryInline(pause)
         } else {
-            Again::Store(pause)
+            Again::Defer(pause)
         }
     }
 }
 
 impl<S: ConsumerStore> Worker<S> {
-    /// Says what follows a disturbance, and tells of it.
+    /// Says what follows a disturbance, and logs it.
     pub(super) fn disturbed(
         &self,
         handler: &str,
         message: &Message,
         disturbances: &mut Disturbances,
-        hold: Duration,
+        max_unacked: Duration,
         error: &StoreError,
     ) -> Again {
-        let again = disturbances.next(error.class(), hold, now());
+        let again = disturbances.next(error.class(), max_unacked, now());
         self.count(|s| s.disturbed += 1);
         let error = full_text(error);
         self.report(Failing {
@@ -114,23 +121,23 @@ mod tests {
     const SECOND: Duration = Duration::from_secs(1);
 
     #[test]
-    fn pauses_grow_and_what_would_be_held_too_long_is_stored() {
+    fn pauses_grow_and_a_delivery_that_would_stay_unacknowledged_too_long_is_stored() {
         let begun = now();
         let mut disturbances = Disturbances::new(begun);
         let pauses = (0..9).map(|_| disturbances.next(Transient, 10 * SECOND, begun));
         let expected =
-            [50, 100, 200, 400, 800, 1600, 3200, 5000, 5000].map(|ms| Again::Hold(ms * MS));
+            [50, 100, 200, 400, 800, 1600, 3200, 5000, 5000].map(|ms| Again::RetryInline(ms * MS));
         assert_eq!(pauses.collect::<Vec<_>>(), expected);
-        for (hold, elapsed, expected) in [
-            (10 * SECOND, 9 * SECOND, Again::Hold(50 * MS)),
-            (10 * SECOND, 10 * SECOND, Again::Store(50 * MS)),
-            (Duration::ZERO, SECOND, Again::Hold(50 * MS)),
-            (Duration::ZERO, 2 * SECOND, Again::Store(50 * MS)),
+        for (max_unacked, elapsed, expected) in [
+            (10 * SECOND, 9 * SECOND, Again::RetryInline(50 * MS)),
+            (10 * SECOND, 10 * SECOND, Again::Defer(50 * MS)),
+            (Duration::ZERO, SECOND, Again::RetryInline(50 * MS)),
+            (Duration::ZERO, 2 * SECOND, Again::Defer(50 * MS)),
         ] {
             assert_eq!(
-                Disturbances::new(begun).next(Transient, hold, begun + elapsed),
+                Disturbances::new(begun).next(Transient, max_unacked, begun + elapsed),
                 expected,
-                "{hold:?} {elapsed:?}"
+                "{max_unacked:?} {elapsed:?}"
             );
         }
     }
@@ -140,11 +147,11 @@ mod tests {
         let begun = now();
         let mut disturbances = Disturbances::new(begun);
         let mut next = |class| disturbances.next(class, 10 * SECOND, begun);
-        assert_eq!(next(Unavailable), Again::Hold(50 * MS));
-        assert_eq!(next(Transient), Again::Hold(100 * MS));
-        assert_eq!(next(Unavailable), Again::Hold(200 * MS));
+        assert_eq!(next(Unavailable), Again::RetryInline(50 * MS));
+        assert_eq!(next(Transient), Again::RetryInline(100 * MS));
+        assert_eq!(next(Unavailable), Again::RetryInline(200 * MS));
         assert_eq!(next(Unavailable), Again::Failed, "twice in a row");
         disturbances.clear();
-        assert_eq!(disturbances.next(Unavailable, SECOND, begun), Again::Hold(50 * MS));
+        assert_eq!(disturbances.next(Unavailable, SECOND, begun), Again::RetryInline(50 * MS));
     }
 }

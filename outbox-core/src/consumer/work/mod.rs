@@ -1,48 +1,49 @@
 //! The work for one delivery, from its arrival to its acknowledgement.
 
+mod ack_modes;
 mod batch;
 mod command;
+mod dead_letter;
 mod deferred;
 mod disturbed;
-mod given_up;
-mod hands;
-mod left;
+mod handover;
+mod history;
+mod outcome;
 mod overdue;
 mod reports;
 mod run;
-mod step;
 mod stored;
 
 pub(super) use command::Commands;
-pub(super) use left::Others;
+pub(super) use handover::PeerCache;
+pub use outcome::{HandlerOutcome, NextAction, RetryState, Wait, next_action};
 pub(super) use reports::ConsumerReports;
-pub(super) use run::Held;
-pub(super) use step::Answer;
-pub use step::{Runs, Step, Verdict, Wait, next_step};
+pub(super) use run::DeliverySource;
 
 use super::{
-    flow::Switch,
     handle::ConsumerStats,
-    handler::{Layers, Route},
+    handler::{HandlerEntry, Layers},
     instance::Isolation,
+    intake::Switch,
     settings::{AckMode, Settings},
 };
 use crate::{
     event::{Message, jitter},
-    failure::{AttemptError, DeadReason, FailureClass, LetterListener, full_text},
+    failure::{DeadLetterListener, DeadReason, FailureClass, full_text},
     outbox::{ConsumerStore, DeclaredHandler, History, ReceivedLetter, StoreError},
     runtime::{
-        Shutdown, Taken, Wake,
-        fault::{FaultPoint, reach},
+        ConnectionGrant, Shutdown, Wake,
+        fault::{FaultPoint, fault_point},
         now,
     },
     telemetry::{attribute, metric, process_span},
-    transport::{Delivery, cloudevents},
+    transport::{AckDecision, Delivery, cloudevents},
 };
-use deferred::Deferred;
+use deferred::StoredFirst;
 use disturbed::{Again, Disturbances};
+use history::{RunHistory, permanent, text_of};
 use reports::{Failing, FailureKind};
-use run::Run;
+use run::RunResult;
 use std::{
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
@@ -50,35 +51,36 @@ use std::{
 use tokio::sync::watch;
 use tracing::{Instrument, Span};
 
-/// Times in a row that a busy database is asked again at once; then it counts as down.
+/// Consecutive retries of work in a busy database; then the database counts as down.
 const BUSY_LIMIT: u32 = 5;
-/// Longest wait before a busy database is asked again: about as long as a deadlock takes to clear.
+/// Longest wait before work in a busy database is retried: about as long as a deadlock takes to clear.
 const BUSY_WAIT: Duration = Duration::from_millis(50);
-/// How long a delivery is held that is returned though the database is well.
-const RETURN_AFTER: Duration = Duration::from_secs(1);
-/// A delivery that the broker makes for this time, or later, is stored before it is handled: two deliveries before it
-/// were never answered, and it may have ended their processes. The runs of stored ones are counted.
-const SUSPECT: u32 = 3;
+/// Pause before the consumer returns a delivery though the database is up.
+const PAUSE_BEFORE_NACK: Duration = Duration::from_secs(1);
+/// From this delivery attempt on, as the broker counts, the consumer stores a delivery before it runs
+/// the handlers: two attempts before it were never acknowledged, and may have ended their processes.
+/// The database counts the runs of stored deliveries.
+const CRASH_SUSPECT_ATTEMPT: u32 = 3;
 
 /// Everything that the handling of a delivery needs.
 pub(super) struct Worker<S: ConsumerStore> {
     pub(super) consumer: Arc<str>,
-    /// Random for each start: who claims stored deliveries.
+    /// Identity of this start, random: the owner of claims on stored deliveries.
     pub(super) by: Arc<str>,
     pub(super) store: S,
-    pub(super) routes: Vec<Route<S>>,
-    /// What an instance declares of these.
+    pub(super) handlers: Vec<HandlerEntry<S>>,
+    /// The handlers as this instance declares them in its row.
     pub(super) declared: Arc<[DeclaredHandler]>,
     pub(super) commands: Commands,
-    pub(super) others: Others,
+    pub(super) peer_cache: PeerCache,
     pub(super) started_at: Instant,
     pub(super) layers: Layers<S::Tx>,
     pub(super) settings: Settings,
     /// Its connections, as long as it runs.
-    pub(super) _taken: Taken,
-    pub(super) dead: Vec<LetterListener>,
+    pub(super) _connections: ConnectionGrant,
+    pub(super) dead_letter_listeners: Vec<DeadLetterListener>,
     pub(super) switch: Option<Mutex<Switch>>,
-    /// Rings when a delivery was stored.
+    /// Wakes the retrier when a delivery was stored.
     pub(super) stored: Wake,
     pub(super) stats: Arc<watch::Sender<ConsumerStats>>,
     pub(super) isolation: Isolation,
@@ -88,12 +90,12 @@ pub(super) struct Worker<S: ConsumerStore> {
 
 /// How the handling of a delivery ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Ended {
-    /// It was acknowledged or rejected, or a handler answers for it.
-    Answered,
-    /// It was returned and will come again.
+pub(super) enum DeliveryResult {
+    /// The consumer acknowledged or rejected it, or a handler does.
+    Acknowledged,
+    /// The consumer returned it, and the broker delivers it again.
     Returned,
-    /// It was returned because the database is down.
+    /// The consumer returned it because the database is down.
     StoreDown,
 }
 
@@ -102,199 +104,207 @@ impl<S: ConsumerStore> Worker<S> {
         self.stats.send_modify(change);
     }
 
-    /// Handles a delivery and answers for it.
-    pub(super) async fn work(&self, delivery: Delivery) -> Ended {
+    /// Handles a delivery and acknowledges, rejects or returns it.
+    pub(super) async fn work(&self, delivery: Delivery) -> DeliveryResult {
         match readable(&delivery) {
             Ok(message) => {
                 let span = process_span(&self.consumer, &message);
-                self.note(&message);
+                self.count_tombstone(&message);
                 self.process(message, delivery, Vec::new()).instrument(span).await
             }
             Err(reason) => self.unreadable(delivery, reason).await,
         }
     }
 
-    /// Counts a message that is of a kind of its own.
-    fn note(&self, message: &Message) {
+    /// Counts a tombstone.
+    fn count_tombstone(&self, message: &Message) {
         if message.is_tombstone() {
             self.count(|s| s.tombstones += 1);
         }
     }
 
-    /// Handles a message; `ran` are handlers' verdicts on it that are known already.
+    /// Handles a message; `ran` has the outcomes of handlers that have run already.
     async fn process(
         &self,
         message: Message,
         delivery: Delivery,
-        ran: Vec<(Arc<str>, Verdict)>,
-    ) -> Ended {
+        ran: Vec<(Arc<str>, HandlerOutcome)>,
+    ) -> DeliveryResult {
         let begun = now();
         let (span, attempt) = (Span::current(), delivery.attempt);
-        let ended = match self.settings.ack {
-            AckMode::Before => self.acknowledged_first(&message, delivery).await,
-            AckMode::Manual => self.by_hand(&message, delivery).await,
+        let result = match self.settings.ack {
+            AckMode::Before => self.ack_before(&message, delivery).await,
+            AckMode::Manual => self.manual(&message, delivery).await,
             AckMode::AfterHandlers => match self.handle_all(&message, attempt, ran, begun).await {
-                Ok(answer) => {
-                    if answer != Answer::Ack {
+                Ok(decision) => {
+                    if decision != AckDecision::Ack {
                         span.record(attribute::ERROR_TYPE, "handler");
                     }
-                    self.answer(delivery, answer).await
+                    self.acknowledge(delivery, decision).await
                 }
                 Err(error) => self.return_for(delivery, &error).await,
             },
         };
         span.record(metric::PROCESS_DURATION, now().duration_since(begun).as_secs_f64());
-        ended
+        result
     }
 
     /// Returns a delivery because the database failed.
-    async fn return_for(&self, delivery: Delivery, error: &StoreError) -> Ended {
+    async fn return_for(&self, delivery: Delivery, error: &StoreError) -> DeliveryResult {
         Span::current().record(attribute::ERROR_TYPE, error.class().as_str());
         if error.class() == FailureClass::Transient {
             self.report(Failing::of(FailureKind::DatabaseBusy, &full_text(error)));
-            self.before_a_return().await;
-            return self.answer(delivery, Answer::Nack).await;
+            self.pause_before_nack().await;
+            return self.acknowledge(delivery, AckDecision::Nack).await;
         }
         self.report(Failing::of(FailureKind::DatabaseFailed, &full_text(error)));
-        self.answer(delivery, Answer::Nack).await;
-        Ended::StoreDown
+        self.acknowledge(delivery, AckDecision::Nack).await;
+        DeliveryResult::StoreDown
     }
 
-    /// Tells whether a delivery is to be stored before it is run, for the sake of its count: a broker that counts deliveries
-    /// itself tells which one ends its process.
+    /// Tells whether the consumer stores a delivery before it runs the handlers, so that the database
+    /// counts its runs. Not so where the broker counts: its count shows which delivery ends its process.
     pub(super) fn isolates(&self, delivery: Option<u32>) -> bool {
         delivery.is_none() && self.isolation.is_on()
     }
 
-    /// Runs every handler that takes the message; gives what the transport is to be told.
+    /// Runs every handler that takes the message; gives the ack decision.
     async fn handle_all(
         &self,
         message: &Message,
         delivery: Option<u32>,
-        mut ran: Vec<(Arc<str>, Verdict)>,
+        mut ran: Vec<(Arc<str>, HandlerOutcome)>,
         begun: Instant,
-    ) -> Result<Answer, StoreError> {
-        let (mut answers, mut settles, isolates) = (None, false, self.isolates(delivery));
-        let defers = isolates || delivery.is_some_and(|n| n >= SUSPECT);
-        for route in self.routes.iter().filter(|route| route.takes(message)) {
+    ) -> Result<AckDecision, StoreError> {
+        let (mut decision, mut settles, isolates) = (None, false, self.isolates(delivery));
+        let defers = isolates || delivery.is_some_and(|n| n >= CRASH_SUSPECT_ATTEMPT);
+        for entry in self.handlers.iter().filter(|entry| entry.takes(message)) {
             let known = ran
                 .iter()
-                .position(|(name, _)| *name == route.name)
+                .position(|(name, _)| *name == entry.name)
                 .map(|at| ran.swap_remove(at).1);
             if defers && known.is_none() {
-                let deferred = self.defer(route, message, isolates).await?;
-                settles |= deferred == Deferred::Stored;
-                if deferred != Deferred::Refused {
-                    answers = answers.max(Some(Answer::Ack));
+                let stored = self.store_first(entry, message, isolates).await?;
+                settles |= stored == StoredFirst::Stored;
+                if stored != StoredFirst::Refused {
+                    decision = decision.max(Some(AckDecision::Ack));
                     continue;
                 }
             }
-            answers = answers.max(Some(self.handle(route, message, delivery, known, begun).await?));
+            let handled = self.handle(entry, message, delivery, known, begun).await?;
+            decision = decision.max(Some(handled));
         }
-        // What a broker counts is not stored for its count, and may have been in flight all the same.
+        // A delivery that the broker counts is not stored first, but an ended instance may have had it
+        // in flight all the same.
         if (isolates && settles) || (delivery.is_some() && self.isolation.is_on()) {
             self.isolation.settled();
         }
-        match answers {
-            Some(answer) => Ok(answer),
+        match decision {
+            Some(decision) => Ok(decision),
             None => self.unhandled(message).await,
         }
     }
 
-    /// Runs one handler until it is done, or until it is to be run no more with this delivery, which was begun then.
+    /// Runs one handler until it is done, or until no further run of this delivery follows. `begun` is
+    /// when the delivery was started.
     async fn handle(
         &self,
-        route: &Route<S>,
+        entry: &HandlerEntry<S>,
         message: &Message,
         delivery: Option<u32>,
-        mut known: Option<Verdict>,
+        mut known: Option<HandlerOutcome>,
         begun: Instant,
-    ) -> Result<Answer, StoreError> {
-        let mut account = Account::default();
+    ) -> Result<AckDecision, StoreError> {
+        let mut run_history = RunHistory::default();
         let mut disturbances = Disturbances::new(begun);
         loop {
             let ran = match known.take() {
-                Some(verdict) => Run::Ended(verdict),
+                Some(outcome) => RunResult::Completed(outcome),
                 None => {
                     self.run_watched(
-                        route,
+                        entry,
                         message,
-                        account.history.runs + 1,
-                        &Held::Delivery(delivery),
+                        run_history.history.attempts + 1,
+                        &DeliverySource::Transport(delivery),
                     )
                     .await
                 }
             };
-            let verdict = match ran {
-                Run::Ended(verdict) => verdict,
-                Run::Repeat | Run::Lost => return Ok(Answer::Ack),
-                // Where those before it were finished meanwhile, it is its turn.
-                Run::Behind => match self.put_by(route, message, None, &account.history).await? {
-                    Some(answer) => return Ok(answer),
-                    None => continue,
-                },
-                Run::Disturbed(error) => {
-                    match self.disturbed(
-                        &route.name,
-                        message,
-                        &mut disturbances,
-                        self.settings.hold,
-                        &error,
-                    ) {
-                        Again::Hold(pause) => tokio::select! {
-                            () = tokio::time::sleep(jitter(pause)) => continue,
-                            () = self.shutdown.requested() => return Ok(Answer::Nack),
-                        },
-                        Again::Store(pause) => {
-                            let stored = self
-                                .put_by(route, message, Some(jitter(pause)), &account.history)
-                                .await?;
-                            return Ok(stored.unwrap_or(Answer::Ack));
-                        }
-                        Again::Failed => Verdict::Failed(full_text(&error)),
+            let outcome = match ran {
+                RunResult::Completed(outcome) => outcome,
+                RunResult::Duplicate | RunResult::ClaimLost => return Ok(AckDecision::Ack),
+                // If the stored deliveries before it were finished meanwhile, the handler runs now.
+                RunResult::QueuedBehind => {
+                    match self.defer(entry, message, None, &run_history.history).await? {
+                        Some(decision) => return Ok(decision),
+                        None => continue,
                     }
                 }
-                Run::Store(error) => return Err(error),
+                RunResult::Disturbed(error) => {
+                    match self.disturbed(
+                        &entry.name,
+                        message,
+                        &mut disturbances,
+                        self.settings.max_unacked_time,
+                        &error,
+                    ) {
+                        Again::RetryInline(pause) => tokio::select! {
+                            () = tokio::time::sleep(jitter(pause)) => continue,
+                            () = self.shutdown.requested() => return Ok(AckDecision::Nack),
+                        },
+                        Again::Defer(pause) => {
+                            let stored = self
+                                .defer(entry, message, Some(jitter(pause)), &run_history.history)
+                                .await?;
+                            return Ok(stored.unwrap_or(AckDecision::Ack));
+                        }
+                        Again::Failed => HandlerOutcome::Failed(full_text(&error)),
+                    }
+                }
+                RunResult::StoreFailed(error) => return Err(error),
             };
             disturbances.clear();
-            account.note(&verdict);
-            self.log_verdict(&route.name, message, account.history.runs, &verdict);
-            let hold_left = self.settings.hold.saturating_sub(now().duration_since(begun));
-            let runs = Runs {
-                failures: account.history.failures,
-                failing_for: account.history.failing_for,
-                hold_left,
+            run_history.note(&outcome);
+            self.log_outcome(&entry.name, message, run_history.history.attempts, &outcome);
+            let unacked_time_left =
+                self.settings.max_unacked_time.saturating_sub(now().duration_since(begun));
+            let state = RetryState {
+                failures: run_history.history.failures,
+                failing_for: run_history.history.failing_for,
+                unacked_time_left,
             };
-            match next_step(&verdict, runs, &self.settings.retry) {
-                Step::Finish => return Ok(Answer::Ack),
-                Step::Hold(wait) => tokio::select! {
+            match next_action(&outcome, state, &self.settings.retry) {
+                NextAction::Done => return Ok(AckDecision::Ack),
+                NextAction::RetryInline(wait) => tokio::select! {
                     () = tokio::time::sleep(wait.spread()) => self.count(|s| s.retried += 1),
-                    () = self.shutdown.requested() => return Ok(Answer::Nack),
+                    () = self.shutdown.requested() => return Ok(AckDecision::Nack),
                 },
-                Step::Store(wait) => {
-                    let stored =
-                        self.put_by(route, message, Some(wait.spread()), &account.history).await?;
-                    return Ok(stored.unwrap_or(Answer::Ack));
+                NextAction::Defer(wait) => {
+                    let stored = self
+                        .defer(entry, message, Some(wait.spread()), &run_history.history)
+                        .await?;
+                    return Ok(stored.unwrap_or(AckDecision::Ack));
                 }
-                Step::Leave => {
+                NextAction::HandOver => {
                     return self
-                        .leave(
-                            self.stored_name(route),
+                        .hand_over(
+                            self.stored_name(entry),
                             message,
-                            &account.history,
-                            verdict.awaited(),
+                            &run_history.history,
+                            outcome.awaited(),
                         )
                         .await;
                 }
-                Step::Bury(reason) => {
-                    let letter = self.letter(&route.name, Ok(message), reason, &account.history);
-                    return self.give_up(&letter, None, text_of(&verdict)).await;
+                NextAction::DeadLetter(reason) => {
+                    let letter =
+                        self.letter(&entry.name, Ok(message), reason, &run_history.history);
+                    return self.give_up(&letter, None, text_of(&outcome)).await;
                 }
             }
         }
     }
 
-    /// Writes a letter, unless the message was answered for meanwhile.
+    /// Makes the dead letter of a message that this consumer gives up.
     fn letter<'a>(
         &'a self,
         handler: &'a str,
@@ -305,8 +315,8 @@ impl<S: ConsumerStore> Worker<S> {
         ReceivedLetter { consumer: &self.consumer, handler, message, reason, history }
     }
 
-    /// Does a piece of work in the database again while that is busy.
-    async fn with_patience<T>(&self, work: impl AsyncWork<T>) -> Result<T, StoreError> {
+    /// Retries work in the database while the database is busy.
+    async fn retry_while_busy<T>(&self, work: impl AsyncWork<T>) -> Result<T, StoreError> {
         let mut busy = 0;
         loop {
             match work.run().await {
@@ -319,10 +329,11 @@ impl<S: ConsumerStore> Worker<S> {
         }
     }
 
-    /// Waits before a delivery goes back that may come again at once: a broker has nobody else, or no memory of it.
-    pub(super) async fn before_a_return(&self) {
+    /// Waits before the consumer returns a delivery: a broker without another consumer, or without a
+    /// redelivery delay, delivers it again at once.
+    pub(super) async fn pause_before_nack(&self) {
         tokio::select! {
-            () = tokio::time::sleep(RETURN_AFTER) => {}
+            () = tokio::time::sleep(PAUSE_BEFORE_NACK) => {}
             () = self.shutdown.requested() => {}
         }
     }
@@ -331,13 +342,13 @@ impl<S: ConsumerStore> Worker<S> {
         if let Err(error) = self.store.rollback(tx).await {
             tracing::debug!(
                 error = full_text(&error),
-                "a rollback was not answered; the connection's end does it"
+                "a rollback failed; the database rolls back when the connection ends"
             );
         }
     }
 
-    /// Tells the kill switch of a run.
-    fn watch(&self, failed: bool) {
+    /// Feeds the kill switch with the result of a run.
+    fn feed_kill_switch(&self, failed: bool) {
         let Some(switch) = &self.switch else { return };
         if switch.lock().unwrap_or_else(PoisonError::into_inner).note(failed, now()) {
             tracing::warn!("most of the last runs failed: the consumer pauses");
@@ -345,33 +356,38 @@ impl<S: ConsumerStore> Worker<S> {
         }
     }
 
-    /// Tells the transport. What it does not hear comes again, and is then a repeat.
-    pub(super) async fn answer(&self, delivery: Delivery, answer: Answer) -> Ended {
-        let (told, ended) = match answer {
-            Answer::Ack => {
-                reach(FaultPoint::BeforeAck);
-                let told = delivery.ack().await;
-                reach(FaultPoint::AfterAck);
+    /// Passes the ack decision to the transport. Where that fails, the broker delivers the message
+    /// again, and the inbox recognises the duplicate.
+    pub(super) async fn acknowledge(
+        &self,
+        delivery: Delivery,
+        decision: AckDecision,
+    ) -> DeliveryResult {
+        let (passed_on, result) = match decision {
+            AckDecision::Ack => {
+                fault_point(FaultPoint::BeforeAck);
+                let acked = delivery.ack().await;
+                fault_point(FaultPoint::AfterAck);
                 self.count(|s| s.acked += 1);
-                (told, Ended::Answered)
+                (acked, DeliveryResult::Acknowledged)
             }
-            Answer::Reject(reason) => {
+            AckDecision::Reject(reason) => {
                 self.count(|s| s.rejected += 1);
-                (delivery.reject(&reason).await, Ended::Answered)
+                (delivery.reject(&reason).await, DeliveryResult::Acknowledged)
             }
-            Answer::Nack => {
+            AckDecision::Nack => {
                 self.count(|s| s.returned += 1);
-                (delivery.nack(true).await, Ended::Returned)
+                (delivery.nack(true).await, DeliveryResult::Returned)
             }
         };
-        if let Err(error) = told {
+        if let Err(error) = passed_on {
             self.report(Failing::of(FailureKind::NotAcknowledged, &full_text(&error)));
         }
-        ended
+        result
     }
 }
 
-/// Work that can be done again.
+/// Work that can be retried.
 trait AsyncWork<T>: Send {
     fn run(&self) -> impl Future<Output = Result<T, StoreError>> + Send;
 }
@@ -386,32 +402,8 @@ where
     }
 }
 
-/// What became of a message with one handler, counted while it is in hand.
-#[derive(Default)]
-pub(super) struct Account {
-    history: History,
-    /// When the first failure was counted here, and what was counted before.
-    failing_since: Option<(Instant, Duration)>,
-}
-
-impl Account {
-    fn note(&mut self, verdict: &Verdict) {
-        self.history.runs += 1;
-        let class = match verdict {
-            Verdict::Done | Verdict::Snoozed(_) | Verdict::Unknown(_) => return,
-            Verdict::Failed(_) => FailureClass::Transient,
-            Verdict::Rejected(_) | Verdict::Undecodable(_) => FailureClass::Permanent,
-        };
-        self.history.failures += 1;
-        let (since, before) = *self.failing_since.get_or_insert((now(), self.history.failing_for));
-        self.history.failing_for = before + now().duration_since(since);
-        let error = AttemptError::new(self.history.runs, class, text_of(verdict));
-        AttemptError::push(&mut self.history.errors, error);
-    }
-}
-
 impl Wait {
-    /// Gives the time to wait: some of it, where many may wait at once.
+    /// Gives the time to wait, with jitter where many may wait at once.
     fn spread(self) -> Duration {
         match self {
             Self::Within(wait) => jitter(wait),
@@ -420,23 +412,9 @@ impl Wait {
     }
 }
 
-fn permanent(reason: &str) -> AttemptError {
-    AttemptError::new(1, FailureClass::Permanent, reason)
-}
-
-/// Gives the message, or why it cannot be received.
+/// Gives the message, or why the consumer cannot read it.
 fn readable(delivery: &Delivery) -> Result<Message, String> {
     let message = delivery.message.clone()?;
     cloudevents::check(&message).map_err(|error| error.to_string())?;
     Ok(message)
-}
-
-/// Says what went wrong.
-fn text_of(verdict: &Verdict) -> String {
-    match verdict {
-        Verdict::Failed(text) | Verdict::Rejected(text) | Verdict::Undecodable(text) => {
-            text.clone()
-        }
-        Verdict::Done | Verdict::Snoozed(_) | Verdict::Unknown(_) => String::new(),
-    }
 }

@@ -1,14 +1,14 @@
-//! Runs that last for longer than they should: told once, and counted while they do.
+//! Overdue runs: logged once, and counted while they last.
 
-use super::{Held, Worker, reports::FailureKind, run::Run};
+use super::{DeliverySource, Worker, reports::FailureKind, run::RunResult};
 use crate::{
-    consumer::handler::Route, event::Message, outbox::ConsumerStore, telemetry::handle_span,
+    consumer::handler::HandlerEntry, event::Message, outbox::ConsumerStore, telemetry::handle_span,
 };
 use std::{pin::pin, time::Duration};
 use tracing::Instrument;
 
-/// How long a run may last before it is told, at least: locks that other instances leave behind are gone by then.
-const AT_LEAST: Duration = Duration::from_secs(10);
+/// How long a run may last at least before it is logged: locks of ended instances are gone by then.
+const MIN_OVERDUE: Duration = Duration::from_secs(10);
 
 /// Counts a run as overdue while it lives.
 struct Overdue<'a, S: ConsumerStore>(&'a Worker<S>);
@@ -27,38 +27,41 @@ impl<S: ConsumerStore> Drop for Overdue<'_, S> {
 }
 
 impl<S: ConsumerStore> Worker<S> {
-    /// [Runs](Self::run) a handler once, and tells when that takes long.
+    /// [Runs](Self::run) a handler once, and logs a run that takes long.
     pub(super) async fn run_watched(
         &self,
-        route: &Route<S>,
+        entry: &HandlerEntry<S>,
         message: &Message,
         attempt: u32,
-        held: &Held<'_>,
-    ) -> Run {
-        let span = handle_span(&route.name, message);
-        self.watched(route, message, self.run(route, message, attempt, held).instrument(span)).await
+        source: &DeliverySource<'_>,
+    ) -> RunResult {
+        let span = handle_span(&entry.name, message);
+        self.watched(entry, message, self.run(entry, message, attempt, source).instrument(span))
+            .await
     }
 
-    /// Waits for a run, and tells when it takes long: never the key, which may be a secret, but the hash of source and key.
+    /// Waits for a run, and logs one that takes long: with the hash of source and key, never the key, which
+    /// may be a secret.
     pub(super) async fn watched<T>(
         &self,
-        route: &Route<S>,
+        entry: &HandlerEntry<S>,
         message: &Message,
         run: impl Future<Output = T> + Send,
     ) -> T {
         let mut run = pin!(run);
-        let long = self.settings.hold.max(AT_LEAST);
+        let long = self.settings.max_unacked_time.max(MIN_OVERDUE);
         tokio::select! {
             biased;
             done = &mut run => return done,
             () = tokio::time::sleep(long) => {}
         }
         let _overdue = Overdue::count(self);
-        if self.tells(FailureKind::Overdue, &route.name, &format!("for {long:?} and more")) {
+        if self.starts_report(FailureKind::Overdue, &entry.name, &format!("for {long:?} and more"))
+        {
             tracing::warn!(
-                handler = &*route.name,
+                handler = &*entry.name,
                 key_hash = message.key_hash(),
-                "a delivery has been in hand for {long:?}: its handler is slow, or waits for a lock; what comes of its key waits too"
+                "a delivery is overdue after {long:?}: its handler is slow, or waits for a lock; later deliveries of its key wait too"
             );
         }
         run.await

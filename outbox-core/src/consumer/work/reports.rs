@@ -1,6 +1,7 @@
-//! What is logged of a consumer's failures: the first of each kind at once, further ones once a minute, each one at DEBUG.
+//! The log of a consumer's failures: the first of each kind at once, further ones once a minute, each one
+//! at DEBUG.
 
-use super::{Verdict, Worker};
+use super::{HandlerOutcome, Worker};
 use crate::{
     event::Message,
     failure::{Report, ReportBook},
@@ -9,7 +10,7 @@ use crate::{
 };
 use std::sync::Arc;
 
-/// What fails.
+/// The kind of a failure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(in crate::consumer) enum FailureKind {
     HandlerFailed,
@@ -34,40 +35,38 @@ impl FailureKind {
             Self::Undecodable => "a message does not decode",
             Self::Unreadable => "a delivery cannot be read",
             Self::Disturbed => {
-                "the database has disturbed a run, which is made again without counting an attempt"
+                "the database has aborted a run; retrying without counting an attempt"
             }
             Self::Returned => {
-                "the database has disturbed a run, and the delivery is returned unless its handler answers for it"
+                "the database has aborted a run; the delivery is returned unless its handler acknowledges it"
             }
             Self::DatabaseBusy => "the database is busy, and the delivery is returned",
             Self::DatabaseFailed => "the database has failed, and the delivery is returned",
-            Self::NotAcknowledged => {
-                "the transport could not be told of an outcome, and the message will come again"
-            }
+            Self::NotAcknowledged => "acknowledging failed; the message will be delivered again",
             Self::Slow => "a handler is slow",
-            Self::Overdue => "deliveries are in hand for long",
-            Self::LockHeld => "a handler held the database's only write lock",
+            Self::Overdue => "deliveries are overdue",
+            Self::LockHeld => "a handler source the database's only write lock",
         }
     }
 }
 
-/// What was logged of a consumer, by handler where it is one that fails.
+/// The failures that a consumer has logged, by kind and handler.
 pub(in crate::consumer) type ConsumerReports = ReportBook<(FailureKind, Arc<str>)>;
 
 /// A failure that may have to be logged.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Failing<'a> {
     pub(super) kind: FailureKind,
-    /// Empty where it is no handler's.
+    /// Empty where no handler failed.
     pub(super) handler: &'a str,
     pub(super) message: Option<&'a Message>,
-    /// Zero where none is counted.
+    /// Zero where no attempt is counted.
     pub(super) attempt: u32,
     pub(super) error: &'a str,
 }
 
 impl<'a> Failing<'a> {
-    /// A failure that is no handler's.
+    /// Makes a failure that is no handler's.
     pub(super) const fn of(kind: FailureKind, error: &'a str) -> Self {
         Self { kind, handler: "", message: None, attempt: 0, error }
     }
@@ -110,8 +109,9 @@ impl<S: ConsumerStore> Worker<S> {
         }
     }
 
-    /// Tells whether something of a handler is to be told now: once at once, and then summed up once a minute.
-    pub(super) fn tells(&self, kind: FailureKind, handler: &str, what: &str) -> bool {
+    /// Tells whether the caller logs an observation about a handler now: the first at once; further ones are
+    /// summed up once a minute.
+    pub(super) fn starts_report(&self, kind: FailureKind, handler: &str, what: &str) -> bool {
         match self.reports.failed((kind, handler.into()), what, now()) {
             Some(Report::Repeated { failures, within }) => {
                 self.report_repeated((kind, handler), failures, within, what);
@@ -121,7 +121,7 @@ impl<S: ConsumerStore> Worker<S> {
         }
     }
 
-    /// Logs failures that were only counted so far, where their minute is over.
+    /// Logs the failures that were only counted so far, where their minute is over.
     pub(in crate::consumer) fn report_due(&self) {
         for ((kind, handler), report, error) in self.reports.due(now()) {
             if let Report::Repeated { failures, within } = report {
@@ -139,26 +139,26 @@ impl<S: ConsumerStore> Worker<S> {
     ) {
         let (consumer, what) = (&*self.consumer, kind.what());
         let handler = Some(handler).filter(|handler| !handler.is_empty());
-        tracing::warn!(consumer, handler, failures, ?within, error, "{what}, again and again");
+        tracing::warn!(consumer, handler, failures, ?within, error, "{what}, repeatedly");
     }
 
     /// Logs how a run ended.
-    pub(super) fn log_verdict(
+    pub(super) fn log_outcome(
         &self,
         handler: &str,
         message: &Message,
         attempt: u32,
-        verdict: &Verdict,
+        outcome: &HandlerOutcome,
     ) {
-        let (kind, error) = match verdict {
-            Verdict::Failed(error) => (FailureKind::HandlerFailed, error),
-            Verdict::Rejected(reason) => (FailureKind::HandlerRejected, reason),
-            Verdict::Undecodable(reason) => (FailureKind::Undecodable, reason),
-            Verdict::Done => return tracing::debug!(handler, attempt, "handled"),
-            Verdict::Snoozed(wait) => {
+        let (kind, error) = match outcome {
+            HandlerOutcome::Failed(error) => (FailureKind::HandlerFailed, error),
+            HandlerOutcome::Rejected(reason) => (FailureKind::HandlerRejected, reason),
+            HandlerOutcome::Undecodable(reason) => (FailureKind::Undecodable, reason),
+            HandlerOutcome::Done => return tracing::debug!(handler, attempt, "handled"),
+            HandlerOutcome::Snoozed(wait) => {
                 return tracing::debug!(handler, attempt, ?wait, "a handler asked to be run later");
             }
-            Verdict::Unknown(awaited) => {
+            HandlerOutcome::Unknown(awaited) => {
                 return tracing::debug!(handler, attempt, %awaited, "a message is for another instance");
             }
         };

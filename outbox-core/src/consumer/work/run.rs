@@ -1,70 +1,75 @@
 //! One run of a handler, in a transaction of its own with its inbox row.
 
-use super::{Verdict, Worker, reports::FailureKind};
+use super::{HandlerOutcome, Worker, reports::FailureKind};
 use crate::{
     consumer::{
         barrier::Command,
-        commands::Meaning,
+        commands::MessageRole,
         handle::ConsumerStats,
-        handler::{Given, HandlerContext, HandlerError, Kind, Next, Route, Slot},
+        handler::{
+            HandlerContext, HandlerEntry, HandlerError, Kind, Next, PendingReply, SharedSlot,
+        },
     },
-    event::{Message, Trail},
+    event::{CorrelationContext, Message},
     failure::{FailureClass, full_text},
-    outbox::{Admission, Claim, ConsumerStore, InboxKey, StoreError, lane_of},
+    outbox::{Admission, ConsumerStore, DeliveryClaim, InboxKey, StoreError, order_hash},
     runtime::{
-        Watch, caught,
-        fault::{FaultPoint, reach},
+        Watch, catch_unwind,
+        fault::{FaultPoint, fault_point},
         now, watched,
     },
 };
 use std::{sync::Arc, time::Duration};
 use tokio::sync::watch;
 
-/// A handler that holds the only write lock of its database for longer is told of: others have waited for it by then.
+/// The consumer logs a handler that holds the only write lock of its database for longer than this:
+/// other writers have waited by then.
 const LOCKED_LONG: Duration = Duration::from_secs(1);
 
-/// What one run of a handler came to.
-pub(super) enum Run {
-    Ended(Verdict),
-    /// It was not run: the inbox knew the message.
-    Repeat,
-    /// It was not run: stored deliveries of its key come first.
-    Behind,
-    /// It was not run, or all was rolled back: the stored delivery is somebody else's by now.
-    Lost,
-    /// It was not run, or all was rolled back: the database disturbed it for the sake of others, or its connection was lost.
-    /// No attempt counts.
+/// The result of one run of a handler.
+pub(super) enum RunResult {
+    Completed(HandlerOutcome),
+    /// The handler did not run: the inbox knew the message.
+    Duplicate,
+    /// The handler did not run: stored deliveries of the message's key come first.
+    QueuedBehind,
+    /// The handler did not run, or its transaction was rolled back: another instance has claimed the
+    /// stored delivery.
+    ClaimLost,
+    /// The handler did not run, or its transaction was rolled back: the database aborted it in favour
+    /// of another one, or the connection was lost. No attempt is counted.
     Disturbed(StoreError),
-    Store(StoreError),
+    /// The database failed.
+    StoreFailed(StoreError),
 }
 
-impl Run {
-    /// Says what a failure of the database comes to that has let a transaction begin. That a connection is lost does not say
-    /// that the database is down; the next beginning does.
+impl RunResult {
+    /// Gives the result of a run whose transaction had begun when the database failed. A lost
+    /// connection does not show that the database is down; the next attempt to begin shows it.
     fn broken(error: StoreError) -> Self {
         if error.class() == FailureClass::Permanent {
-            Self::Store(error)
+            Self::StoreFailed(error)
         } else {
             Self::Disturbed(error)
         }
     }
 }
 
-/// Where the message is kept meanwhile.
-pub(in crate::consumer) enum Held<'a> {
-    /// By the transport, which has delivered it so often.
-    Delivery(Option<u32>),
-    /// By the transport, until the handler answers for it.
-    Hand(Option<u32>, &'a Slot),
-    /// By the database.
-    Store(&'a Claim),
+/// Where the delivery of a run comes from, and who keeps it while the handler runs.
+pub(in crate::consumer) enum DeliverySource<'a> {
+    /// The transport keeps it; with the delivery attempt as the broker counts.
+    Transport(Option<u32>),
+    /// The transport keeps it until the handler acknowledges it; with the same count.
+    Manual(Option<u32>, &'a SharedSlot),
+    /// The database keeps it, under this claim.
+    Stored(&'a DeliveryClaim),
 }
 
-impl Held<'_> {
+impl DeliverySource<'_> {
     fn delivery(&self) -> Option<u32> {
         match self {
-            Self::Delivery(n) | Self::Hand(n, _) => *n,
-            Self::Store(_) => None,
+            Self::Transport(n) | Self::Manual(n, _) => *n,
+            Self::Stored(_) => None,
         }
     }
 }
@@ -80,23 +85,27 @@ impl<S: ConsumerStore> Worker<S> {
     }
 
     /// Opens a transaction, for a stored delivery where there is a claim.
-    pub(super) async fn begin(&self, claim: Option<&Claim>) -> Result<S::Tx, StoreError> {
+    pub(super) async fn begin(&self, claim: Option<&DeliveryClaim>) -> Result<S::Tx, StoreError> {
         if claim.is_some() { self.store.begin_stored().await } else { self.store.begin().await }
     }
 
     /// Runs a handler once.
     pub(super) async fn run(
         &self,
-        route: &Route<S>,
+        entry: &HandlerEntry<S>,
         message: &Message,
         attempt: u32,
-        held: &Held<'_>,
-    ) -> Run {
-        let claim = if let Held::Store(claim) = held { Some(*claim) } else { None };
-        let lane = self.lane(message, held);
-        let deferred = match self.commands.meaning(route, message) {
-            Meaning::Event if route.options.deferred && route.options.renamed_from.is_none() => {
-                self.store.begin_deferred(self.inbox_key(&route.name, message), lane).await
+        source: &DeliverySource<'_>,
+    ) -> RunResult {
+        let claim = if let DeliverySource::Stored(claim) = source { Some(*claim) } else { None };
+        let order_hash = self.order_hash(message, source);
+        let deferred = match self.commands.role(entry, message) {
+            MessageRole::Event
+                if entry.options.deferred_lock && entry.options.renamed_from.is_none() =>
+            {
+                self.store
+                    .begin_with_deferred_lock(self.inbox_key(&entry.name, message), order_hash)
+                    .await
             }
             _ => Ok(None),
         };
@@ -107,246 +116,267 @@ impl<S: ConsumerStore> Worker<S> {
         };
         let (tx, known) = match begun {
             Ok(begun) => begun,
-            Err(error) if error.class() == FailureClass::Transient => return Run::Disturbed(error),
-            Err(error) => return Run::Store(error),
+            Err(error) if error.class() == FailureClass::Transient => {
+                return RunResult::Disturbed(error);
+            }
+            Err(error) => return RunResult::StoreFailed(error),
         };
-        reach(FaultPoint::BeforeInbox);
-        let (tx, verdict) = match self.run_in(tx, route, message, attempt, held, known).await {
+        fault_point(FaultPoint::BeforeInbox);
+        let (tx, outcome) = match self.run_in(tx, entry, message, attempt, source, known).await {
             Ok(ran) => ran,
             Err(run) => return run,
         };
-        if verdict != Verdict::Done {
-            if let Some(error) = self.undo(tx, &verdict).await {
-                return Run::broken(error);
+        if outcome != HandlerOutcome::Done {
+            if let Some(error) = self.undo(tx, &outcome).await {
+                return RunResult::broken(error);
             }
-            self.watch(matches!(verdict, Verdict::Failed(_)));
-            return Run::Ended(verdict);
+            self.feed_kill_switch(matches!(outcome, HandlerOutcome::Failed(_)));
+            return RunResult::Completed(outcome);
         }
-        if let Held::Store(claim) = held {
+        if let DeliverySource::Stored(claim) = source {
             match self.store.finish(&tx, claim).await {
                 Ok(true) => {}
                 Ok(false) => {
                     self.roll_back(tx).await;
-                    return Run::Lost;
+                    return RunResult::ClaimLost;
                 }
                 Err(error) => {
                     self.roll_back(tx).await;
                     return match error {
-                        StoreError::Refused(_) => Run::Ended(Verdict::Failed(full_text(&error))),
-                        error => Run::broken(error),
+                        StoreError::Refused(_) => {
+                            RunResult::Completed(HandlerOutcome::Failed(full_text(&error)))
+                        }
+                        error => RunResult::broken(error),
                     };
                 }
             }
         }
         match self.store.commit(tx).await {
             Ok(()) => {
-                self.watch(false);
+                self.feed_kill_switch(false);
                 self.count(|s| s.handled += 1);
-                Run::Ended(Verdict::Done)
+                RunResult::Completed(HandlerOutcome::Done)
             }
-            // What the database refuses at commit is the handler's work: a deferred constraint, an event too large.
+            // The database refuses the handler's work at commit: a deferred constraint, an event too large.
             Err(error) if error.class() == FailureClass::Permanent => {
-                self.watch(true);
-                Run::Ended(Verdict::Failed(full_text(&error)))
+                self.feed_kill_switch(true);
+                RunResult::Completed(HandlerOutcome::Failed(full_text(&error)))
             }
-            // Whether it is committed may be unknown; the inbox tells when the message comes again.
-            Err(error) => Run::broken(error),
+            // The commit may have succeeded all the same; the inbox recognises the message then.
+            Err(error) => RunResult::broken(error),
         }
     }
 
-    /// Rolls a run back. Gives the database's failure where that is why the handler failed: it is gone, and no attempt
-    /// counts.
-    async fn undo(&self, tx: S::Tx, verdict: &Verdict) -> Option<StoreError> {
+    /// Rolls a run back. Gives the database's error where the database was unavailable, which is then
+    /// why the handler failed: no attempt is counted.
+    async fn undo(&self, tx: S::Tx, outcome: &HandlerOutcome) -> Option<StoreError> {
         let undone = self.store.rollback(tx).await;
         let gone = undone.err().filter(|error| error.class() == FailureClass::Unavailable);
-        gone.filter(|_| matches!(verdict, Verdict::Failed(_)))
+        gone.filter(|_| matches!(outcome, HandlerOutcome::Failed(_)))
     }
 
-    /// Gives the lane in which the message has to wait; a stored delivery is the first of its lane already.
-    fn lane(&self, message: &Message, held: &Held<'_>) -> Option<i64> {
-        if matches!(held, Held::Store(_)) { None } else { lane_of(message) }
+    /// Gives the hash under which the message waits behind stored deliveries of its key; none for a
+    /// stored delivery, which is the first of its key already.
+    fn order_hash(&self, message: &Message, source: &DeliverySource<'_>) -> Option<i64> {
+        if matches!(source, DeliverySource::Stored(_)) { None } else { order_hash(message) }
     }
 
-    /// Admits the message and runs the handler in an open transaction; gives that back with the verdict. In one that is deferred
-    /// what the admission would be is `known`, and it is asked for when the handler is done.
+    /// Admits the message and runs the handler in an open transaction; gives the transaction back with
+    /// the outcome. In a transaction with a deferred lock the admission is `known` already, and the
+    /// inbox row is written after the handler.
     pub(super) async fn run_in(
         &self,
         tx: S::Tx,
-        route: &Route<S>,
+        entry: &HandlerEntry<S>,
         message: &Message,
         attempt: u32,
-        held: &Held<'_>,
+        source: &DeliverySource<'_>,
         known: Option<Admission>,
-    ) -> Result<(S::Tx, Verdict), Run> {
-        let tx = match self.admit(tx, route, message, held, known).await? {
+    ) -> Result<(S::Tx, HandlerOutcome), RunResult> {
+        let tx = match self.admit(tx, entry, message, source, known).await? {
             Ok(tx) => tx,
             Err(failed) => return Ok(failed),
         };
-        self.store.follow(&tx, Trail::of(message));
-        match self.commands.meaning(route, message) {
-            Meaning::Command(command) => {
-                self.run_command(tx, route, message, command, attempt, held).await
+        self.store.correlate(&tx, CorrelationContext::of(message));
+        match self.commands.role(entry, message) {
+            MessageRole::Command(command) => {
+                self.run_command(tx, entry, message, command, attempt, source).await
             }
-            Meaning::Event => {
-                let (mut tx, verdict, given) =
-                    self.call(tx, route, message, None, attempt, held).await?;
-                if known.is_some() && verdict == Verdict::Done {
-                    tx = match self.admit(tx, route, message, held, None).await? {
+            MessageRole::Event => {
+                let (mut tx, outcome, pending) =
+                    self.call(tx, entry, message, None, attempt, source).await?;
+                if known.is_some() && outcome == HandlerOutcome::Done {
+                    tx = match self.admit(tx, entry, message, source, None).await? {
                         Ok(tx) => tx,
                         Err(failed) => return Ok(failed),
                     };
                 }
-                // On a message that is no command, an answer is an event like others.
-                match given.filter(|_| verdict == Verdict::Done) {
-                    Some(given) => {
-                        self.commands.warn_of_an_answer(&self.consumer, route, message);
-                        match self.store.append(&tx, &[given.event]).await {
-                            Ok(()) => Ok((tx, verdict)),
+                // On a message that is no command, a reply is an event like others.
+                match pending.filter(|_| outcome == HandlerOutcome::Done) {
+                    Some(pending) => {
+                        self.commands.warn_of_reply_to_event(&self.consumer, entry, message);
+                        match self.store.append(&tx, &[pending.event]).await {
+                            Ok(()) => Ok((tx, outcome)),
                             Err(error) => self.failed(tx, error).await,
                         }
                     }
-                    None => Ok((tx, verdict)),
+                    None => Ok((tx, outcome)),
                 }
             }
-            Meaning::Refused(reason) => Ok((tx, Verdict::Rejected(reason))),
+            MessageRole::Rejected(reason) => Ok((tx, HandlerOutcome::Rejected(reason))),
         }
     }
 
-    /// Admits the message, or says what its run comes to without it.
+    /// Admits the message, or gives the result of a run that does not begin.
     async fn admit(
         &self,
         tx: S::Tx,
-        route: &Route<S>,
+        entry: &HandlerEntry<S>,
         message: &Message,
-        held: &Held<'_>,
+        source: &DeliverySource<'_>,
         known: Option<Admission>,
-    ) -> Result<Result<S::Tx, (S::Tx, Verdict)>, Run> {
+    ) -> Result<Result<S::Tx, (S::Tx, HandlerOutcome)>, RunResult> {
         let admission = match known {
             Some(known) => Ok(known),
-            None => self.admit_under_all_names(&tx, route, message, self.lane(message, held)).await,
+            None => {
+                self.admit_under_all_names(&tx, entry, message, self.order_hash(message, source))
+                    .await
+            }
         };
         match admission {
-            Ok(Admission::First) => Ok(Ok(tx)),
-            Ok(Admission::Behind) => {
+            Ok(Admission::New) => Ok(Ok(tx)),
+            Ok(Admission::QueueBehind) => {
                 self.roll_back(tx).await;
-                Err(Run::Behind)
+                Err(RunResult::QueuedBehind)
             }
-            Ok(Admission::Repeat) => Err(self.repeated(tx, &route.name, held).await),
+            Ok(Admission::Duplicate) => Err(self.end_duplicate(tx, &entry.name, source).await),
             Err(error) => self.failed(tx, error).await.map(Err),
         }
     }
 
-    /// Admits the message under the name that the handler had before, where it had one, and under its own: what an instance of
-    /// either version has received, or has stored of its key, counts for both.
+    /// Admits the message under the handler's former name, where it has one, and under its own:
+    /// messages that an instance of either version has received, or has stored of the key, count for
+    /// both versions.
     async fn admit_under_all_names(
         &self,
         tx: &S::Tx,
-        route: &Route<S>,
+        entry: &HandlerEntry<S>,
         message: &Message,
-        lane: Option<i64>,
+        order_hash: Option<i64>,
     ) -> Result<Admission, StoreError> {
-        for name in route.names() {
-            match self.store.admit(tx, self.inbox_key(name, message), lane).await? {
-                Admission::First => {}
+        for name in entry.names() {
+            match self.store.admit(tx, self.inbox_key(name, message), order_hash).await? {
+                Admission::New => {}
                 other => return Ok(other),
             }
         }
-        Ok(Admission::First)
+        Ok(Admission::New)
     }
 
-    /// Runs the handler with its layers, until it ends or its time limit does; gives the transaction back, with the verdict and
-    /// what the handler said. Where the database has disturbed the transaction, the handler is not to blame for its failure.
+    /// Runs the handler with its layers, until it ends or its time limit does; gives the transaction
+    /// back, with the outcome and the handler's reply. A failure does not count against the handler
+    /// where the database has aborted the transaction.
     pub(super) async fn call(
         &self,
         tx: S::Tx,
-        route: &Route<S>,
+        entry: &HandlerEntry<S>,
         message: &Message,
         command: Option<Command>,
         attempt: u32,
-        held: &Held<'_>,
-    ) -> Result<(S::Tx, Verdict, Option<Given>), Run> {
-        let slot = if let Held::Hand(_, slot) = held { Some((*slot).clone()) } else { None };
-        let cx =
-            HandlerContext::new(tx, message.clone(), route.name.clone(), attempt, held.delivery());
+        source: &DeliverySource<'_>,
+    ) -> Result<(S::Tx, HandlerOutcome, Option<PendingReply>), RunResult> {
+        let slot =
+            if let DeliverySource::Manual(_, slot) = source { Some((*slot).clone()) } else { None };
+        let cx = HandlerContext::new(
+            tx,
+            message.clone(),
+            entry.name.clone(),
+            attempt,
+            source.delivery(),
+        );
         let cx = cx.with_delivery(slot).for_command(command);
-        let next = Next { layers: &self.layers, handler: route.handle(&cx) };
-        let limit = route.options.timeout.unwrap_or(self.settings.timeout);
-        let watch = Watch { limit, awake_every: self.store.idle_limit().map(|limit| limit / 3) };
-        let slow = |after| self.slow(route, message, after, limit);
+        let next = Next { layers: &self.layers, handler: entry.handle(&cx) };
+        let limit = entry.options.timeout.unwrap_or(self.settings.timeout);
+        let watch =
+            Watch { limit, keep_alive_every: self.store.idle_limit().map(|limit| limit / 3) };
+        let slow = |after| self.slow(entry, message, after, limit);
         let (begun, writes) = (now(), self.store.writes(&cx.tx));
         let handling = self.store.within(&cx.tx, Box::pin(next.run(&cx)));
-        let ended = watched(caught(handling), watch, slow, || self.store.keep_awake(&cx.tx)).await;
-        reach(FaultPoint::AfterHandler);
-        self.tell_of_the_lock(route, message, now().duration_since(begun));
+        let ended =
+            watched(catch_unwind(handling), watch, slow, || self.store.keep_alive(&cx.tx)).await;
+        fault_point(FaultPoint::AfterHandler);
+        self.log_long_lock(entry, message, now().duration_since(begun));
         let too_long = ended.is_err();
-        let verdict = match ended {
-            Ok(Ok(Ok(()))) => Verdict::Done,
-            Ok(Ok(Err(error))) => verdict_of(error),
-            Ok(Err(panic)) => Verdict::Failed(format!("a panic: {panic}")),
+        let outcome = match ended {
+            Ok(Ok(Ok(()))) => HandlerOutcome::Done,
+            Ok(Ok(Err(error))) => outcome_of(error),
+            Ok(Err(panic)) => HandlerOutcome::Failed(format!("a panic: {panic}")),
             Err(limit) => {
                 self.count(|s| s.timed_out += 1);
-                Verdict::Failed(limit.to_string())
+                HandlerOutcome::Failed(limit.to_string())
             }
         };
-        let (tx, given) = cx.into_parts();
-        if verdict == Verdict::Done
+        let (tx, pending) = cx.into_parts();
+        if outcome == HandlerOutcome::Done
             && let Some(writes) = writes
         {
             self.watch_writes(
-                route,
-                given.is_some() || self.store.writes(&tx).is_none_or(|now| now > writes),
+                entry,
+                pending.is_some() || self.store.writes(&tx).is_none_or(|now| now > writes),
             );
         }
         if !too_long
-            && matches!(verdict, Verdict::Failed(_))
+            && matches!(outcome, HandlerOutcome::Failed(_))
             && let Some(error) = self.store.disturbance(&tx)
         {
             self.roll_back(tx).await;
-            return Err(Run::broken(error));
+            return Err(RunResult::broken(error));
         }
-        Ok((tx, verdict, given))
+        Ok((tx, outcome, pending))
     }
 
     /// Warns of a handler whose runs write nothing through their transaction.
-    fn watch_writes(&self, route: &Route<S>, wrote: bool) {
-        if route.write_watch.note(wrote) && !route.options.no_writes {
+    fn watch_writes(&self, entry: &HandlerEntry<S>, wrote: bool) {
+        if entry.write_watch.note(wrote) && !entry.options.no_writes {
             tracing::warn!(
                 consumer = &*self.consumer,
-                handler = &*route.name,
+                handler = &*entry.name,
                 "the first hundred runs of a handler wrote nothing through `cx.tx`: what it writes through another connection is \
                  done again when a message comes twice; write through `cx.tx`, or say `no_writes` where it writes nothing"
             );
         }
     }
 
-    /// Tells of a handler that kept all other writers of the database waiting.
-    fn tell_of_the_lock(&self, route: &Route<S>, message: &Message, held_for: Duration) {
+    /// Logs a handler that kept all other writers of the database waiting.
+    fn log_long_lock(&self, entry: &HandlerEntry<S>, message: &Message, held_for: Duration) {
         let is_long =
-            held_for > LOCKED_LONG && !route.options.deferred && self.store.has_one_writer();
-        if is_long && self.tells(FailureKind::LockHeld, &route.name, &format!("for {held_for:?}")) {
+            held_for > LOCKED_LONG && !entry.options.deferred_lock && self.store.has_one_writer();
+        if is_long
+            && self.starts_report(FailureKind::LockHeld, &entry.name, &format!("for {held_for:?}"))
+        {
             tracing::warn!(
                 consumer = &*self.consumer,
-                handler = &*route.name,
+                handler = &*entry.name,
                 message_id = %message.id,
                 ?held_for,
-                "a handler held the database's only write lock, and all other writers waited: let it wait for others before its \
-                 transaction or register it with `deferred()`, or use another database than SQLite"
+                "a handler source the database's only write lock, and all other writers waited: let it wait for others before its \
+                 transaction or register it with `deferred_lock()`, or use another database than SQLite"
             );
         }
     }
 
-    /// Tells of a run that takes long, and counts it until what this gives is dropped.
+    /// Logs a run that takes long, and counts it as slow until the returned guard is dropped.
     fn slow(
         &self,
-        route: &Route<S>,
+        entry: &HandlerEntry<S>,
         message: &Message,
         after: Duration,
         limit: Option<Duration>,
     ) -> SlowRun {
-        if self.tells(FailureKind::Slow, &route.name, &format!("after {after:?}")) {
+        if self.starts_report(FailureKind::Slow, &entry.name, &format!("after {after:?}")) {
             tracing::warn!(
                 consumer = &*self.consumer,
-                handler = &*route.name,
+                handler = &*entry.name,
                 message_id = %message.id,
                 ?after,
                 ?limit,
@@ -357,33 +387,39 @@ impl<S: ConsumerStore> Worker<S> {
         SlowRun(Arc::clone(&self.stats))
     }
 
-    /// Says what a failure of the store in the middle of a run comes to.
+    /// Gives the result of a run in the middle of which the store failed.
     pub(super) async fn failed(
         &self,
         tx: S::Tx,
         error: StoreError,
-    ) -> Result<(S::Tx, Verdict), Run> {
-        // What was refused is this message, whose attributes come from a stranger: the others must not wait.
+    ) -> Result<(S::Tx, HandlerOutcome), RunResult> {
+        // The database refused this message, whose attributes its sender has chosen: the consumer goes
+        // on with other messages.
         if matches!(error, StoreError::Refused(_)) {
-            return Ok((tx, Verdict::Failed(full_text(&error))));
+            return Ok((tx, HandlerOutcome::Failed(full_text(&error))));
         }
         self.roll_back(tx).await;
-        Err(Run::broken(error))
+        Err(RunResult::broken(error))
     }
 
-    /// Ends the transaction of a message that the inbox knew; a stored delivery of it is not needed any more.
-    async fn repeated(&self, tx: S::Tx, handler: &str, held: &Held<'_>) -> Run {
-        tracing::debug!(handler, "a repeat was suppressed");
-        let Held::Store(claim) = held else {
+    /// Ends the transaction of a message that the inbox knew, and removes a stored delivery of it.
+    async fn end_duplicate(
+        &self,
+        tx: S::Tx,
+        handler: &str,
+        source: &DeliverySource<'_>,
+    ) -> RunResult {
+        tracing::debug!(handler, "a duplicate was suppressed");
+        let DeliverySource::Stored(claim) = source else {
             self.count(|s| s.duplicates += 1);
             self.roll_back(tx).await;
-            return Run::Repeat;
+            return RunResult::Duplicate;
         };
         let finished = match self.store.finish(&tx, claim).await {
             Ok(true) => self.store.commit(tx).await,
             Ok(false) => {
                 self.roll_back(tx).await;
-                return Run::Lost;
+                return RunResult::ClaimLost;
             }
             Err(error) => {
                 self.roll_back(tx).await;
@@ -393,9 +429,9 @@ impl<S: ConsumerStore> Worker<S> {
         match finished {
             Ok(()) => {
                 self.count(|s| s.duplicates += 1);
-                Run::Repeat
+                RunResult::Duplicate
             }
-            Err(error) => Run::broken(error),
+            Err(error) => RunResult::broken(error),
         }
     }
 }
@@ -409,12 +445,12 @@ impl Drop for SlowRun {
     }
 }
 
-fn verdict_of(error: HandlerError) -> Verdict {
+fn outcome_of(error: HandlerError) -> HandlerOutcome {
     match error.into_kind() {
-        Kind::Retry(error) => Verdict::Failed(full_text(&*error)),
-        Kind::Reject(reason) => Verdict::Rejected(reason),
-        Kind::Undecodable(reason) => Verdict::Undecodable(reason),
-        Kind::Snooze(wait) => Verdict::Snoozed(wait),
-        Kind::Unknown(awaited) => Verdict::Unknown(awaited),
+        Kind::Retry(error) => HandlerOutcome::Failed(full_text(&*error)),
+        Kind::Reject(reason) => HandlerOutcome::Rejected(reason),
+        Kind::Undecodable(reason) => HandlerOutcome::Undecodable(reason),
+        Kind::Snooze(wait) => HandlerOutcome::Snoozed(wait),
+        Kind::Unknown(awaited) => HandlerOutcome::Unknown(awaited),
     }
 }

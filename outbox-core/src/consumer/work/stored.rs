@@ -1,18 +1,19 @@
 //! The work for one stored delivery.
 
 use super::{
-    Account, Again, Disturbances, Held, Run, Runs, Step, Verdict, Worker, next_step, permanent,
-    text_of,
+    Again, DeliverySource, Disturbances, HandlerOutcome, NextAction, RetryState, RunHistory,
+    RunResult, Worker, next_action, permanent, text_of,
 };
 use crate::{
     consumer::{handler::UnhandledPolicy, retrier::KEEP_ORPHANED},
     event::{Message, jitter},
     failure::{DeadReason, FailureClass, full_text},
     outbox::{
-        Awaited, Claim, ConsumerStore, History, Postponed, PutBy, StoreError, StoredDelivery,
+        Awaited, ConsumerStore, Deferral, DeferredDelivery, DeliveryClaim, History, StoreError,
+        StoredDelivery,
     },
     runtime::{
-        fault::{FaultPoint, reach},
+        fault::{FaultPoint, fault_point},
         now,
     },
     telemetry::process_span,
@@ -20,11 +21,11 @@ use crate::{
 use std::time::Duration;
 use tracing::Instrument;
 
-/// Wait before a letter is written again that the database refuses: somebody has to look at it.
+/// Wait before a dead letter that the database refuses is written again: an operator has to act.
 const REFUSED_WAIT: Duration = Duration::from_mins(1);
 
 impl<S: ConsumerStore> Worker<S> {
-    /// Runs a stored delivery whose turn it is.
+    /// Runs a stored delivery that this instance has claimed.
     pub(in crate::consumer) async fn work_stored(
         &self,
         stored: &StoredDelivery,
@@ -35,7 +36,13 @@ impl<S: ConsumerStore> Worker<S> {
                 let mut history = stored.history.clone();
                 history.errors.push(permanent(reason));
                 return self
-                    .bury_stored(stored, None, DeadReason::Undecodable, &history, reason.clone())
+                    .dead_letter_stored(
+                        stored,
+                        None,
+                        DeadReason::Undecodable,
+                        &history,
+                        reason.clone(),
+                    )
                     .await;
             }
         };
@@ -43,49 +50,63 @@ impl<S: ConsumerStore> Worker<S> {
         if stored.expired {
             let text = "its time ran out while it was stored".to_owned();
             return self
-                .bury_stored(stored, Some(message), DeadReason::Expired, &stored.history, text)
+                .dead_letter_stored(
+                    stored,
+                    Some(message),
+                    DeadReason::Expired,
+                    &stored.history,
+                    text,
+                )
                 .instrument(span)
                 .await;
         }
         self.run_stored(stored, message).instrument(span).await
     }
 
-    /// Prolongs the claim; returns when it is lost.
-    pub(in crate::consumer) async fn keep_claim(&self, stored: &StoredDelivery) {
+    /// Extends the claim until it is lost.
+    pub(in crate::consumer) async fn renew_claim(&self, stored: &StoredDelivery) {
         let lease = self.settings.lease;
-        let mut held_until = now() + lease;
+        let mut claimed_until = now() + lease;
         loop {
             tokio::time::sleep(lease / 3).await;
-            let asked = now();
-            match self.store.prolong(&stored.claim, lease, false).await {
-                Ok(true) => held_until = asked + lease,
-                // It was finished or given back at this very moment, or somebody else has it.
+            let asked_at = now();
+            match self.store.extend_claim(&stored.claim, lease, false).await {
+                Ok(true) => claimed_until = asked_at + lease,
+                // The delivery was finished or released meanwhile, or another instance has claimed it.
                 Ok(false) => return,
-                // The run itself may keep the database busy, as each writer does on SQLite; if somebody else should have it
-                // by now, it cannot be finished.
+                // The run itself may keep the database busy, as each writer does on SQLite. Where another instance
+                // has claimed the delivery by now, this one cannot finish it.
                 Err(StoreError::Busy(_)) => {}
-                Err(_) if now() >= held_until => return,
+                Err(_) if now() >= claimed_until => return,
                 Err(error) => {
-                    tracing::debug!(error = full_text(&error), "a claim could not be prolonged")
+                    tracing::debug!(error = full_text(&error), "a claim could not be extended")
                 }
             }
         }
     }
 
-    /// Buries a stored delivery that ended its process each time it was run.
-    pub(in crate::consumer) async fn crashed(
+    /// Writes the dead letter of a stored delivery that ended its process each time it ran.
+    pub(in crate::consumer) async fn dead_letter_crashed(
         &self,
         stored: &StoredDelivery,
     ) -> Result<(), StoreError> {
-        let text =
-            format!("it was begun {} times and never ended", stored.started - stored.history.runs);
+        let text = format!(
+            "it was begun {} times and never ended",
+            stored.started - stored.history.attempts
+        );
         let mut history = stored.history.clone();
         history.errors.push(permanent(&text));
-        self.bury_stored(stored, stored.message.as_ref().ok(), DeadReason::Crashed, &history, text)
-            .await
+        self.dead_letter_stored(
+            stored,
+            stored.message.as_ref().ok(),
+            DeadReason::Crashed,
+            &history,
+            text,
+        )
+        .await
     }
 
-    pub(super) async fn bury_stored(
+    pub(super) async fn dead_letter_stored(
         &self,
         stored: &StoredDelivery,
         message: Option<&Message>,
@@ -100,8 +121,8 @@ impl<S: ConsumerStore> Worker<S> {
                     error = full_text(&error),
                     "the database refused a dead letter; it is written again later"
                 );
-                let postponed = Postponed { due_in: REFUSED_WAIT, history };
-                self.store.postpone(&stored.claim, Some(postponed)).await.map(|_| ())
+                let deferral = Deferral { due_in: REFUSED_WAIT, history };
+                self.store.reschedule(&stored.claim, Some(deferral)).await.map(|_| ())
             }
             done => done.map(|_| ()),
         }
@@ -113,112 +134,115 @@ impl<S: ConsumerStore> Worker<S> {
         message: &Message,
     ) -> Result<(), StoreError> {
         if stored.handler.is_empty() {
-            return self.hand_on(stored, message).await;
+            return self.reroute(stored, message).await;
         }
-        let Some(route) = self.route(&stored.handler) else {
-            // Its time is over, which whoever stored it has said, unless it waits from now on.
+        let Some(entry) = self.entry(&stored.handler) else {
+            // Where the delivery has waited for the handler already, its time is over.
             let longest = if stored.awaited_for.is_some() { Duration::ZERO } else { KEEP_ORPHANED };
             return self
-                .leave_stored(stored, message, stored.history.clone(), (None, longest))
+                .hand_over_stored(stored, message, stored.history.clone(), (None, longest))
                 .await;
         };
-        let mut account = Account { history: stored.history.clone(), ..Account::default() };
-        let (held, mut disturbances) = (Held::Store(&stored.claim), Disturbances::new(now()));
-        let verdict = loop {
-            match self.run_watched(route, message, account.history.runs + 1, &held).await {
-                Run::Ended(verdict) => break verdict,
-                Run::Repeat => return Ok(()),
-                Run::Lost | Run::Behind => {
-                    tracing::debug!("a stored delivery is somebody else's by now");
+        let mut run_history = RunHistory::of(stored.history.clone());
+        let (source, mut disturbances) =
+            (DeliverySource::Stored(&stored.claim), Disturbances::new(now()));
+        let outcome = loop {
+            match self.run_watched(entry, message, run_history.history.attempts + 1, &source).await
+            {
+                RunResult::Completed(outcome) => break outcome,
+                RunResult::Duplicate => return Ok(()),
+                RunResult::ClaimLost | RunResult::QueuedBehind => {
+                    tracing::debug!("another instance has claimed the stored delivery");
                     return Ok(());
                 }
-                Run::Disturbed(error) => {
+                RunResult::Disturbed(error) => {
                     match self.disturbed(
-                        &route.name,
+                        &entry.name,
                         message,
                         &mut disturbances,
                         Duration::ZERO,
                         &error,
                     ) {
-                        Again::Hold(pause) => tokio::time::sleep(jitter(pause)).await,
-                        Again::Store(pause) => {
-                            let postponed =
-                                Postponed { due_in: jitter(pause), history: &account.history };
+                        Again::RetryInline(pause) => tokio::time::sleep(jitter(pause)).await,
+                        Again::Defer(pause) => {
+                            let deferral =
+                                Deferral { due_in: jitter(pause), history: &run_history.history };
                             return self
                                 .store
-                                .postpone(&stored.claim, Some(postponed))
+                                .reschedule(&stored.claim, Some(deferral))
                                 .await
                                 .map(|_| ());
                         }
-                        Again::Failed => break Verdict::Failed(full_text(&error)),
+                        Again::Failed => break HandlerOutcome::Failed(full_text(&error)),
                     }
                 }
-                Run::Store(error) => return Err(error),
+                RunResult::StoreFailed(error) => return Err(error),
             }
         };
-        account.note(&verdict);
-        self.log_verdict(&route.name, message, account.history.runs, &verdict);
-        let History { failures, failing_for, .. } = account.history;
-        let runs = Runs { failures, failing_for, hold_left: Duration::ZERO };
-        match next_step(&verdict, runs, &self.settings.retry) {
-            Step::Finish => {}
-            Step::Hold(wait) | Step::Store(wait) => {
-                reach(FaultPoint::BeforePostpone);
-                let postponed = Postponed { due_in: wait.spread(), history: &account.history };
-                if let Err(error) = self.store.postpone(&stored.claim, Some(postponed)).await {
-                    return self.not_kept(stored, message, account.history, error).await;
+        run_history.note(&outcome);
+        self.log_outcome(&entry.name, message, run_history.history.attempts, &outcome);
+        let History { failures, failing_for, .. } = run_history.history;
+        let state = RetryState { failures, failing_for, unacked_time_left: Duration::ZERO };
+        match next_action(&outcome, state, &self.settings.retry) {
+            NextAction::Done => {}
+            NextAction::RetryInline(wait) | NextAction::Defer(wait) => {
+                fault_point(FaultPoint::BeforeReschedule);
+                let deferral = Deferral { due_in: wait.spread(), history: &run_history.history };
+                if let Err(error) = self.store.reschedule(&stored.claim, Some(deferral)).await {
+                    return self.give_up_refused(stored, message, run_history.history, error).await;
                 }
                 self.count(|s| s.retried += 1);
                 self.stored.wake();
             }
-            Step::Leave => {
-                let awaited = (verdict.awaited(), self.settings.keep_unknown);
-                self.leave_stored(stored, message, account.history, awaited).await?;
+            NextAction::HandOver => {
+                let awaited = (outcome.awaited(), self.settings.keep_unknown);
+                self.hand_over_stored(stored, message, run_history.history, awaited).await?;
             }
-            Step::Bury(reason) => {
-                let text = text_of(&verdict);
-                self.bury_stored(stored, Some(message), reason, &account.history, text).await?;
+            NextAction::DeadLetter(reason) => {
+                let text = text_of(&outcome);
+                self.dead_letter_stored(stored, Some(message), reason, &run_history.history, text)
+                    .await?;
             }
         }
         Ok(())
     }
 
-    /// Hands a message that no handler took on to those that take it now.
-    async fn hand_on(&self, stored: &StoredDelivery, message: &Message) -> Result<(), StoreError> {
+    /// Stores a message that no handler took for the handlers that take it now.
+    async fn reroute(&self, stored: &StoredDelivery, message: &Message) -> Result<(), StoreError> {
         let mut takers: Vec<&str> = self
-            .routes
+            .handlers
             .iter()
-            .filter(|route| route.takes(message))
-            .map(|route| self.stored_name(route))
+            .filter(|entry| entry.takes(message))
+            .map(|entry| self.stored_name(entry))
             .collect();
-        let peers = self.others.peers();
+        let peers = self.peer_cache.peers();
         if takers.is_empty() {
             takers = peers.takers(message);
         }
         if takers.is_empty() && self.settings.unhandled == UnhandledPolicy::Defer {
             let awaited = Awaited::type_of(message);
             let awaited = (Some(&awaited), self.settings.keep_unknown);
-            return self.leave_stored(stored, message, stored.history.clone(), awaited).await;
+            return self.hand_over_stored(stored, message, stored.history.clone(), awaited).await;
         }
         if takers.is_empty() {
             let text = format!("no handler takes the type `{}`", message.event_type);
             let mut history = stored.history.clone();
             history.errors.push(permanent(&text));
             return self
-                .bury_stored(stored, Some(message), DeadReason::UnknownType, &history, text)
+                .dead_letter_stored(stored, Some(message), DeadReason::UnknownType, &history, text)
                 .await;
         }
         if let Err(error) =
-            self.with_patience(|| self.hand_on_once(&stored.claim, message, &takers)).await
+            self.retry_while_busy(|| self.reroute_once(&stored.claim, message, &takers)).await
         {
-            return self.not_kept(stored, message, stored.history.clone(), error).await;
+            return self.give_up_refused(stored, message, stored.history.clone(), error).await;
         }
         self.stored.wake();
         Ok(())
     }
 
-    /// Gives up a stored delivery that the database refuses to keep: it would be refused for ever.
-    async fn not_kept(
+    /// Gives up a stored delivery that the database refuses to store again: it would be refused for ever.
+    async fn give_up_refused(
         &self,
         stored: &StoredDelivery,
         message: &Message,
@@ -229,26 +253,31 @@ impl<S: ConsumerStore> Worker<S> {
         let text = format!("the database refused to store it for later: {}", full_text(&*cause));
         tracing::error!(handler = &*stored.handler, error = text, "a stored delivery is given up");
         history.errors.push(permanent(&text));
-        self.bury_stored(stored, Some(message), DeadReason::NotRetried, &history, text).await
+        self.dead_letter_stored(stored, Some(message), DeadReason::NotRetried, &history, text).await
     }
 
-    async fn hand_on_once(
+    async fn reroute_once(
         &self,
-        claim: &Claim,
+        claim: &DeliveryClaim,
         message: &Message,
         takers: &[&str],
     ) -> Result<(), StoreError> {
         let tx = self.store.begin_stored().await?;
-        let handed_on = async {
+        let rerouted = async {
             for handler in takers {
                 let (consumer, due_in) = (&*self.consumer, Some(Duration::ZERO));
-                let delivery =
-                    PutBy { consumer, handler, message, due_in, history: History::default() };
-                self.store.put_by(&tx, &delivery).await?;
+                let delivery = DeferredDelivery {
+                    consumer,
+                    handler,
+                    message,
+                    due_in,
+                    history: History::default(),
+                };
+                self.store.defer(&tx, &delivery).await?;
             }
             self.store.finish(&tx, claim).await
         };
-        match handed_on.await {
+        match rerouted.await {
             Ok(true) => self.store.commit(tx).await,
             Ok(false) => {
                 self.roll_back(tx).await;

@@ -1,28 +1,28 @@
-//! The dispatcher's board: what is held in memory, in which order, and what may go now. Pure: it is told everything,
-//! the time included, and answers with plans.
+//! The dispatcher's board: the events in memory, their order, and which of them may be published
+//! now. Pure: its inputs are messages and the time, its outputs reads, batches, writes and timers.
 //!
 //! ```text
-//! read -> arrivals -> lanes (one a key and route) -> batches -> verdicts -> writes -> settled
-//!                        full: forgotten, only the first id kept, read again when there is room
+//! read -> admission -> key queues -> batches -> outcomes -> writes -> settled
+//!             full: evicted; a rescan reads on from the first evicted id when there is room
 //! ```
 
-mod held;
+mod entry;
 mod reading;
-mod lanes;
-mod verdicts;
+mod queues;
+mod outcomes;
 
 #[cfg(test)]
 mod tests;
 
-use super::RelayConfig;
+use super::RelaySettings;
 use crate::{
     event::{EventId, LetterId},
     failure::{FailureClass, Report},
-    outbox::{CarriedLetter, DecidedPark, Epoch, PartitionNo, Verdict},
+    outbox::{DetachedLetter, Epoch, PartitionNo, RouteUpdate, UnparkedKey},
     transport::Route,
 };
-use held::Held;
-use lanes::RouteQueue;
+use entry::EventEntry;
+use queues::RouteQueue;
 use reading::Partition;
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
@@ -31,17 +31,17 @@ use std::{
     time::{Duration, Instant},
 };
 
+pub(crate) use outcomes::{Attempt, RouteBatch};
 pub(crate) use reading::{ReadAnswer, ReadJob};
-pub(crate) use verdicts::{Attempt, RouteBatch};
 
 /// Index of a route in the relay's list.
 pub(crate) type RouteNo = usize;
 
-/// Ids and hashes of keys are spread well enough as they are.
+/// Hashes ids and key hashes by one multiplication: they are spread well enough.
 #[derive(Debug, Default, Clone)]
-pub(crate) struct AsIs(u64);
+pub(crate) struct IdHasher(u64);
 
-impl Hasher for AsIs {
+impl Hasher for IdHasher {
     fn finish(&self) -> u64 {
         self.0
     }
@@ -58,12 +58,12 @@ impl Hasher for AsIs {
     }
 }
 
-pub(crate) type FastMap<K, V> = HashMap<K, V, BuildHasherDefault<AsIs>>;
+pub(crate) type FastMap<K, V> = HashMap<K, V, BuildHasherDefault<IdHasher>>;
 
-/// A retry that the retrier should ring for.
+/// A retry that becomes due at an instant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Timer {
-    /// When.
+    /// When it is due.
     pub(crate) at: Instant,
     /// The event.
     pub(crate) id: EventId,
@@ -71,7 +71,7 @@ pub(crate) struct Timer {
     pub(crate) route: RouteNo,
 }
 
-/// What people are to be told, in the log.
+/// A line for the log.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Notice {
     /// The destination of a route is down, or rejects everything.
@@ -80,10 +80,10 @@ pub(crate) enum Notice {
         route: RouteNo,
         /// What kind of failure it was.
         class: FailureClass,
-        /// What was said last.
+        /// The last error.
         text: String,
     },
-    /// It confirms again.
+    /// The destination confirms again.
     RouteUp {
         /// The route.
         route: RouteNo,
@@ -94,11 +94,11 @@ pub(crate) enum Notice {
     PublishFailed {
         /// The route.
         route: RouteNo,
-        /// Whether it is the first one, or how many they are.
+        /// Whether it is the first failure, or how many there were.
         report: Report,
         /// What kind of failure the last one was.
         class: FailureClass,
-        /// What was said last.
+        /// The last error.
         text: String,
         /// What happens next.
         next: String,
@@ -109,29 +109,30 @@ pub(crate) enum Notice {
         id: EventId,
         /// What is missing.
         text: String,
-        /// For how long it waits at least.
+        /// How long it waits at least.
         wait: Duration,
     },
-    /// An event that alone is rejected has been for long, and its policy has no end.
+    /// The destination has rejected only this event for long, and its retry policy has no end.
     StaysRejected {
         /// The route.
         route: RouteNo,
         /// The event.
         id: EventId,
-        /// What was said last.
+        /// The last error.
         text: String,
     },
 }
 
-/// What the board wants written, in order.
+/// The writes that the settler has to make, in order.
 #[derive(Debug, Default)]
 pub(crate) struct Writes {
-    /// Events that every route has confirmed and of which nothing is remembered, with the epoch they were read under.
+    /// Events without route rows that every route has confirmed, with the epoch under which they
+    /// were read.
     pub(crate) finish: Vec<(PartitionNo, Epoch, EventId)>,
-    /// What is to be remembered, with the epoch.
-    pub(crate) record: Vec<(Epoch, Verdict)>,
-    /// Letters of events that are finished already.
-    pub(crate) bury: Vec<CarriedLetter>,
+    /// Changes of route rows, with the epoch.
+    pub(crate) record: Vec<(Epoch, RouteUpdate)>,
+    /// Dead letters of events that are finished already.
+    pub(crate) letters: Vec<DetachedLetter>,
 }
 
 impl Writes {
@@ -141,28 +142,28 @@ impl Writes {
         } else {
             self.finish.extend(more.finish);
             self.record.extend(more.record);
-            self.bury.extend(more.bury);
+            self.letters.extend(more.letters);
         }
     }
 
     pub(crate) fn is_empty(&self) -> bool {
-        self.finish.is_empty() && self.record.is_empty() && self.bury.is_empty()
+        self.finish.is_empty() && self.record.is_empty() && self.letters.is_empty()
     }
 }
 
-/// Counters for people and gauges.
+/// Counters for operators and gauges.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct RelayStats {
-    /// Confirmed by their destination, once for each route.
+    /// Events confirmed by their destination, counted once for each route.
     pub delivered: u64,
     /// Failed attempts that were counted.
     pub retried: u64,
-    /// Put aside, once for each route.
+    /// Events that became dead letters, counted once for each route.
     pub dead: u64,
-    /// Events held in memory.
-    pub held: usize,
-    /// Handed to publishers and not yet answered.
+    /// Events in memory.
+    pub in_memory: usize,
+    /// Events handed to publishers whose publish has not ended.
     pub in_flight: usize,
     /// Partitions owned.
     pub partitions: usize,
@@ -170,56 +171,62 @@ pub struct RelayStats {
     pub open_breakers: usize,
     /// Events that committed after later ones had been read, found by looking back.
     pub late: u64,
-    /// Of these, those found beyond the order window, by the sweep: later events of their key may have overtaken them.
+    /// Of these, those found beyond the order window, by the sweep: later events of their key may
+    /// have overtaken them.
     pub beyond_window: u64,
     /// Events that wait for a route which this relay does not have.
     pub unrouted: usize,
-    /// Events whose memory was given up for being behind others; they are read again.
-    pub forgotten: u64,
+    /// Events that were evicted from memory because earlier ones filled it; the relay reads them
+    /// again.
+    pub evicted: u64,
     /// Times that partitions were lost to another relay.
     pub leases_lost: u64,
 }
 
 /// The board. See the module.
 pub(crate) struct Board {
-    config: RelayConfig,
+    config: RelaySettings,
     routes: Arc<[Route]>,
     queues: Vec<RouteQueue>,
-    held: FastMap<EventId, Held>,
+    entries: FastMap<EventId, EventEntry>,
     partitions: BTreeMap<PartitionNo, Partition>,
     writes: Writes,
     timers: Vec<Timer>,
     notices: Vec<Notice>,
-    /// Events that some routes have confirmed while others are still to be tried.
-    halfway: VecDeque<(Instant, EventId)>,
-    /// Ids that were finished while a read was under way which may still show them.
+    /// Events that some routes have confirmed and others have not tried, each with the instant at
+    /// which that is recorded.
+    partially_confirmed: VecDeque<(Instant, EventId)>,
+    // A read under way may have taken its snapshot before a write and show the rows of before it.
+    // So both sets keep what was written during a read until that read is through; a redriven
+    // event, delivered and recorded during the read, went out again otherwise.
+    /// Ids that the settler finished while a read was under way.
     settled_during_read: FastMap<EventId, ()>,
-    /// Ids of which something was written down while a read was under way which may still show what was before.
+    /// Ids that the settler recorded while a read was under way.
     recorded_during_read: FastMap<EventId, ()>,
-    suspicion: lanes::Suspicion,
-    /// Events to be read again later, whose memory is given up when the read under way is over.
-    lingering: Vec<EventId>,
-    /// Events that are put aside without having been held, until that is written.
-    burying: FastMap<EventId, PartitionNo>,
-    /// Keys to open once their heads have been fetched.
+    crash_isolation: queues::CrashIsolation,
+    /// Evicted events whose entries are dropped when the read under way is over.
+    pending_eviction: Vec<EventId>,
+    /// Events without an entry whose final rows are being written.
+    final_writes: FastMap<EventId, PartitionNo>,
+    /// Keys to unpark once their redriven heads have been fetched.
     unparking: Vec<(RouteNo, u64)>,
-    /// Decisions about parked keys that cannot be followed yet, with the epoch of the partition.
-    decided: Vec<(Epoch, DecidedPark)>,
-    /// Further letters of parked keys.
-    also_parked: BTreeSet<(RouteNo, u64, LetterId)>,
+    /// Unparked keys that cannot be opened yet, with the epoch of the partition.
+    unparked: Vec<(Epoch, UnparkedKey)>,
+    /// Further letters that park a key: it opens when operators have decided about all of them.
+    more_parked: BTreeSet<(RouteNo, u64, LetterId)>,
     /// Whether a relay with other routes waits for its turn.
-    others_wait: bool,
-    /// What was told of events that wait for a route.
-    told_unrouted: BTreeSet<String>,
+    other_routes_wait: bool,
+    /// Texts of the [`Notice::Unrouted`] that were given.
+    reported_unrouted: BTreeSet<String>,
     positions: reading::Positions,
     stats: RelayStats,
-    /// Spreads pauses; given by the actor, so that the board stays a function of its input.
+    /// Spreads pauses; passed in by the actor, so that the board stays a function of its input.
     jitter: fn(Duration) -> Duration,
 }
 
 impl Board {
     pub(crate) fn new(
-        config: RelayConfig,
+        config: RelaySettings,
         routes: Arc<[Route]>,
         jitter: fn(Duration) -> Duration,
     ) -> Self {
@@ -228,39 +235,39 @@ impl Board {
             config,
             queues,
             routes,
-            held: FastMap::default(),
+            entries: FastMap::default(),
             partitions: BTreeMap::new(),
             writes: Writes::default(),
             timers: Vec::new(),
             notices: Vec::new(),
-            halfway: VecDeque::new(),
+            partially_confirmed: VecDeque::new(),
             settled_during_read: FastMap::default(),
             recorded_during_read: FastMap::default(),
-            suspicion: lanes::Suspicion::default(),
-            lingering: Vec::new(),
-            burying: FastMap::default(),
+            crash_isolation: queues::CrashIsolation::default(),
+            pending_eviction: Vec::new(),
+            final_writes: FastMap::default(),
             unparking: Vec::new(),
-            decided: Vec::new(),
-            also_parked: BTreeSet::new(),
-            others_wait: false,
-            told_unrouted: BTreeSet::new(),
+            unparked: Vec::new(),
+            more_parked: BTreeSet::new(),
+            other_routes_wait: false,
+            reported_unrouted: BTreeSet::new(),
             positions: reading::Positions::default(),
             stats: RelayStats::default(),
             jitter,
         }
     }
 
-    /// Takes what is to be written.
+    /// Takes the writes for the settler.
     pub(crate) fn take_writes(&mut self) -> Writes {
         std::mem::take(&mut self.writes)
     }
 
-    /// Takes the retries that the retrier should ring for.
+    /// Takes the timers to set.
     pub(crate) fn take_timers(&mut self) -> Vec<Timer> {
         std::mem::take(&mut self.timers)
     }
 
-    /// Takes what people are to be told.
+    /// Takes the lines for the log.
     pub(crate) fn take_notices(&mut self) -> Vec<Notice> {
         std::mem::take(&mut self.notices)
     }
@@ -268,7 +275,7 @@ impl Board {
     /// Gives the counters.
     pub(crate) fn stats(&self) -> RelayStats {
         RelayStats {
-            held: self.held.len(),
+            in_memory: self.entries.len(),
             in_flight: self.partitions.values().map(|p| p.in_flight).sum(),
             partitions: self.partitions.len(),
             open_breakers: self.queues.iter().filter(|q| q.breaker.is_open()).count(),
@@ -277,7 +284,7 @@ impl Board {
         }
     }
 
-    /// Tells whether nothing is in flight and nothing waits to be written.
+    /// Tells whether no publish is in flight and no write is pending.
     pub(crate) fn is_quiet(&self) -> bool {
         self.writes.is_empty() && self.partitions.values().all(Partition::is_quiet)
     }

@@ -1,32 +1,32 @@
 use super::*;
 use crate::{
     outbox::{Epoch, PartitionNo},
-    relay::RelayConfig,
+    relay::RelaySettings,
     runtime::Wake,
 };
 
-/// Seen by reading: a keeper that waited for the database counted as gone when its mailbox was full, and the relay began
-/// anew with all that was in flight.
+/// Found by reading the code: a keeper that waited for the database counted as stopped when its
+/// mailbox was full, and the relay was restarted with everything that was in flight.
 #[tokio::test]
 async fn partitions_are_handed_back_to_a_busy_keeper_as_soon_as_it_has_time() {
-    let (notes_in, notes) = mpsc::channel(1);
-    let (keeper, mut handback) = mpsc::channel(1);
+    let (sender, mailbox) = mpsc::channel(1);
+    let (keeper, mut releases) = mpsc::channel(1);
     let (reader, _reads) = mpsc::channel(1);
     let (settler, _writes) = mpsc::channel(1);
-    let (retrier, _timers) = mpsc::channel(1);
+    let (timer_actor, _timers) = mpsc::channel(1);
     let (shutdown, wake) = (Shutdown::default(), Wake::default());
     let routes: Arc<[Route]> = Arc::new([]);
     let dispatcher = Dispatcher {
-        board: Board::new(RelayConfig::default(), routes.clone(), |up_to| up_to),
+        board: Board::new(RelaySettings::default(), routes.clone(), |up_to| up_to),
         routes,
-        notes,
+        mailbox,
         wake: wake.listen(),
         lease: Lease::default(),
         shutdown: shutdown.clone(),
         reader,
         publishers: Vec::new(),
         settler,
-        retrier,
+        timer_actor,
         keeper,
         stats: watch::Sender::new(RelayStats::default()),
         work: crate::failure::BackgroundWork::default(),
@@ -35,24 +35,25 @@ async fn partitions_are_handed_back_to_a_busy_keeper_as_soon_as_it_has_time() {
         partition: PartitionNo(no),
         epoch: Epoch(1),
         crashed: false,
-        parks: Vec::new(),
+        parked: Vec::new(),
     };
-    // One note a turn, since no more wait: each partition is handed back in a turn of its own.
-    let told = async {
-        _ = notes_in.send(Note::Gained((0..3).map(gained).collect())).await;
+    // One message a turn, since the channel holds no more: each partition is released in a turn of
+    // its own.
+    let keeper = async {
+        _ = sender.send(DispatcherMsg::Gained((0..3).map(gained).collect())).await;
         for no in 0..3 {
-            _ = notes_in.send(Note::Release(vec![PartitionNo(no)])).await;
+            _ = sender.send(DispatcherMsg::Release(vec![PartitionNo(no)])).await;
         }
-        // There is room for this one when the last release has been taken.
-        _ = notes_in.send(Note::Lost(Vec::new())).await;
+        // The channel has room for this one when the dispatcher has taken the last release.
+        _ = sender.send(DispatcherMsg::Lost(Vec::new())).await;
         shutdown.request(Duration::from_secs(5));
-        let mut back = Vec::new();
-        while let Some(Handback::These(list)) = handback.recv().await {
-            back.extend(list.into_iter().map(|(no, _)| no.0));
+        let mut released = Vec::new();
+        while let Some(ReleaseMsg::Partitions(list)) = releases.recv().await {
+            released.extend(list.into_iter().map(|(no, _)| no.0));
         }
-        back
+        released
     };
-    let (ended, back) = tokio::join!(dispatcher.run(), told);
+    let (ended, released) = tokio::join!(dispatcher.run(), keeper);
     assert!(ended.is_ok(), "a keeper that is busy is there: {ended:?}");
-    assert_eq!(back, [0, 1, 2]);
+    assert_eq!(released, [0, 1, 2]);
 }

@@ -1,7 +1,7 @@
 use super::*;
 use crate::{
     event::EventId,
-    outbox::{LeaseView, OutboxShape, PartitionOwner, RelayRow, Renewal},
+    outbox::{LeaseView, OutboxInfo, PartitionOwner, RelayRow, Renewal},
 };
 use async_trait::async_trait;
 use std::sync::{
@@ -10,18 +10,18 @@ use std::sync::{
 };
 use tokio::sync::Notify;
 
-/// A store whose renewal takes its time.
+/// A store whose renewal takes long.
 #[derive(Default)]
 struct Slow {
     renews: Notify,
     renewed: Notify,
-    left: Notify,
+    deregistered: Notify,
 }
 
 #[async_trait]
 impl LeaseStore for Slow {
-    async fn shape(&self) -> Result<OutboxShape, StoreError> {
-        Ok(OutboxShape { partitions: 1, ids_commit_out_of_order: false })
+    async fn info(&self) -> Result<OutboxInfo, StoreError> {
+        Ok(OutboxInfo { partitions: 1, ids_commit_out_of_order: false })
     }
 
     async fn renew(&self, _: &RelayId, _: u64, _: Duration) -> Result<Renewal, StoreError> {
@@ -43,36 +43,37 @@ impl LeaseStore for Slow {
         Ok(())
     }
 
-    async fn leave(&self, _: &RelayId) -> Result<(), StoreError> {
-        self.left.notify_one();
+    async fn deregister(&self, _: &RelayId) -> Result<(), StoreError> {
+        self.deregistered.notify_one();
         Ok(())
     }
 }
 
 #[async_trait]
 impl ParkStore for Slow {
-    async fn parks(
+    async fn parked_keys(
         &self,
         _: PartitionNo,
         _: LetterId,
         _: u32,
-    ) -> Result<Vec<OpenPark>, StoreError> {
+    ) -> Result<Vec<ParkedKey>, StoreError> {
         Ok(Vec::new())
     }
 
-    async fn forget_decided(&self, _: &[LetterId]) -> Result<(), StoreError> {
+    async fn delete_unparked(&self, _: &[LetterId]) -> Result<(), StoreError> {
         Ok(())
     }
 }
 
-/// Gives a keeper of a store, where it publishes its lease, what it tells the dispatcher, and how it is told.
+/// Gives a keeper of a store, the receiver of its leases, and the dispatcher's ends of both
+/// channels.
 fn keeper<S: LeaseStore + ParkStore>(
     store: &Arc<S>,
     relay: RelayId,
     lease: Duration,
-) -> (Keeper, watch::Receiver<Lease>, mpsc::Receiver<Note>, mpsc::Sender<Handback>) {
-    let (dispatcher, notes) = mpsc::channel(1);
-    let (everything, handback) = mpsc::channel(1);
+) -> (Keeper, watch::Receiver<Lease>, mpsc::Receiver<DispatcherMsg>, mpsc::Sender<ReleaseMsg>) {
+    let (dispatcher, mailbox) = mpsc::channel(1);
+    let (release, releases) = mpsc::channel(1);
     let (published, leases) = watch::channel(Lease::default());
     let keeper = Keeper {
         relay,
@@ -83,40 +84,42 @@ fn keeper<S: LeaseStore + ParkStore>(
         published,
         owned: watch::Sender::new(Vec::new()),
         dispatcher,
-        handback,
+        releases,
         work: crate::failure::BackgroundWork::default(),
     };
-    (keeper, leases, notes, everything)
+    (keeper, leases, mailbox, release)
 }
 
-/// Seen: a relay under load was stopped while its keeper renewed, ended well, and left its partitions owned.
+/// Observed: a relay under load was stopped while its keeper renewed, ended well, and its
+/// partitions stayed owned.
 #[tokio::test]
-async fn a_relay_that_is_stopped_while_it_renews_signs_off() {
+async fn a_relay_that_is_stopped_while_it_renews_is_deregistered() {
     let store = Arc::new(Slow::default());
-    let (keeper, _leases, notes, everything) =
+    let (keeper, _leases, mailbox, release) =
         keeper(&store, RelayId::generate(), Duration::from_secs(30));
     let stopped = async {
         store.renews.notified().await;
-        everything.send(Handback::Everything).await.unwrap();
-        drop(notes);
+        release.send(ReleaseMsg::All).await.unwrap();
+        drop(mailbox);
         store.renewed.notify_one();
-        store.left.notified().await;
+        store.deregistered.notified().await;
     };
     tokio::join!(keeper.run(), stopped);
 }
 
-/// A database that sends 4 MB a second: two partitions of a relay, one of which parks 300,000 keys of 77 bytes.
+/// A database that sends 4 MB a second: two partitions of a relay, one of which parks 300,000 keys
+/// of 77 bytes.
 struct Parked {
     relay: RelayId,
-    /// Pages that fail first.
+    /// How many pages fail before one succeeds.
     failures: AtomicUsize,
     limits: Mutex<Vec<u32>>,
-    forgotten: Mutex<Vec<LetterId>>,
+    deleted: Mutex<Vec<LetterId>>,
 }
 
 const KEYS: i64 = 300_000;
-/// The letter that is decided about while its page has been read already.
-const DECIDED: LetterId = LetterId(1);
+/// The letter that an operator resolves when its page has been read already.
+const RESOLVED: LetterId = LetterId(1);
 
 impl Parked {
     fn send(rows: usize) -> Duration {
@@ -126,8 +129,8 @@ impl Parked {
 
 #[async_trait]
 impl LeaseStore for Parked {
-    async fn shape(&self) -> Result<OutboxShape, StoreError> {
-        Ok(OutboxShape { partitions: 2, ids_commit_out_of_order: true })
+    async fn info(&self) -> Result<OutboxInfo, StoreError> {
+        Ok(OutboxInfo { partitions: 2, ids_commit_out_of_order: true })
     }
 
     async fn renew(&self, _: &RelayId, _: u64, _: Duration) -> Result<Renewal, StoreError> {
@@ -138,18 +141,18 @@ impl LeaseStore for Parked {
         };
         let relays = vec![RelayRow { id: self.relay.clone(), routes: 1, live: true }];
         let view = LeaseView { relays, partitions: vec![owner(0), owner(1)] };
-        let is_known = self.forgotten.lock().unwrap().contains(&DECIDED)
+        let is_known = self.deleted.lock().unwrap().contains(&RESOLVED)
             || self.limits.lock().unwrap().len() < 10;
-        let decided = (!is_known).then(|| DecidedPark {
+        let unparked = (!is_known).then(|| UnparkedKey {
             partition: PartitionNo(0),
             event: EventId(1),
             route: "billing".into(),
             key: "1".into(),
-            letter: DECIDED,
+            letter: RESOLVED,
             redriven: false,
         });
         sleep(Self::send(4)).await;
-        Ok(Renewal { known: true, view, due: Vec::new(), decided: decided.into_iter().collect() })
+        Ok(Renewal { known: true, view, due: Vec::new(), unparked: unparked.into_iter().collect() })
     }
 
     async fn take(
@@ -165,19 +168,19 @@ impl LeaseStore for Parked {
         Ok(())
     }
 
-    async fn leave(&self, _: &RelayId) -> Result<(), StoreError> {
+    async fn deregister(&self, _: &RelayId) -> Result<(), StoreError> {
         Ok(())
     }
 }
 
 #[async_trait]
 impl ParkStore for Parked {
-    async fn parks(
+    async fn parked_keys(
         &self,
         partition: PartitionNo,
         after: LetterId,
         limit: u32,
-    ) -> Result<Vec<OpenPark>, StoreError> {
+    ) -> Result<Vec<ParkedKey>, StoreError> {
         self.limits.lock().unwrap().push(limit);
         if self.failures.load(Relaxed) > 0 {
             self.failures.fetch_sub(1, Relaxed);
@@ -185,8 +188,8 @@ impl ParkStore for Parked {
         }
         let last = if partition.0 == 0 { KEYS } else { 0 };
         let from = after.0.max(0) + 1;
-        let page: Vec<OpenPark> = (from..=last.min(from + i64::from(limit) - 1))
-            .map(|n| OpenPark {
+        let page: Vec<ParkedKey> = (from..=last.min(from + i64::from(limit) - 1))
+            .map(|n| ParkedKey {
                 partition,
                 route: "billing".into(),
                 key: n.to_string(),
@@ -197,13 +200,14 @@ impl ParkStore for Parked {
         Ok(page)
     }
 
-    async fn forget_decided(&self, letters: &[LetterId]) -> Result<(), StoreError> {
-        self.forgotten.lock().unwrap().extend(letters);
+    async fn delete_unparked(&self, letters: &[LetterId]) -> Result<(), StoreError> {
+        self.deleted.lock().unwrap().extend(letters);
         Ok(())
     }
 }
 
-/// The partition without parked keys does not wait for the other one, which is told of whole.
+/// The partition without parked keys does not wait for the other one, which is reported with all of
+/// its keys.
 #[tokio::test(start_paused = true)]
 async fn the_lease_is_kept_while_the_parked_keys_of_a_gained_partition_are_read() {
     let relay = RelayId::generate();
@@ -211,22 +215,22 @@ async fn the_lease_is_kept_while_the_parked_keys_of_a_gained_partition_are_read(
         relay: relay.clone(),
         failures: AtomicUsize::new(2),
         limits: Mutex::default(),
-        forgotten: Mutex::default(),
+        deleted: Mutex::default(),
     });
-    let (keeper, mut leases, mut notes, everything) = keeper(&store, relay, Duration::from_secs(3));
+    let (keeper, mut leases, mut mailbox, release) = keeper(&store, relay, Duration::from_secs(3));
     let dispatcher = async {
         let mut gained = Vec::new();
         while gained.len() < 2 {
-            match notes.recv().await.unwrap() {
-                Note::Gained(these) => gained.extend(these),
-                Note::Renewed { decided, .. } => {
-                    assert!(decided.is_empty(), "told of a partition that is not known")
+            match mailbox.recv().await.unwrap() {
+                DispatcherMsg::Gained(these) => gained.extend(these),
+                DispatcherMsg::Renewed { unparked, .. } => {
+                    assert!(unparked.is_empty(), "of a partition that the dispatcher does not know")
                 }
-                note => panic!("{note:?}"),
+                message => panic!("{message:?}"),
             }
         }
-        everything.send(Handback::Everything).await.unwrap();
-        drop(notes);
+        release.send(ReleaseMsg::All).await.unwrap();
+        drop(mailbox);
         gained
     };
     let watched = async {
@@ -236,9 +240,10 @@ async fn the_lease_is_kept_while_the_parked_keys_of_a_gained_partition_are_read(
         }
     };
     let ((), gained, ()) = tokio::join!(keeper.run(), dispatcher, watched);
-    let parks: Vec<(u16, usize)> = gained.iter().map(|g| (g.partition.0, g.parks.len())).collect();
-    assert_eq!(parks, [(1, 0), (0, usize::try_from(KEYS).unwrap() - 1)]);
-    assert_eq!(*store.forgotten.lock().unwrap(), [DECIDED]);
+    let parked: Vec<(u16, usize)> =
+        gained.iter().map(|g| (g.partition.0, g.parked.len())).collect();
+    assert_eq!(parked, [(1, 0), (0, usize::try_from(KEYS).unwrap() - 1)]);
+    assert_eq!(*store.deleted.lock().unwrap(), [RESOLVED]);
     let limits = store.limits.lock().unwrap();
     assert_eq!(limits[..4], [1_000, 500, 250, 500], "half after a failure, and more again");
 }

@@ -1,18 +1,18 @@
-//! The actor: claims what is due, bounded, and starts a task for each saga.
+//! The actor: claims due sagas, bounded, and starts a task for each of them.
 
 use super::{
     handle::SagasStats,
-    worker::{Worker, WorkerEnd},
+    worker::{DriveOutcome, Worker},
 };
 use crate::{
     failure::{RetryPolicy, full_text},
     outbox::StoreError,
     runtime::{
         Exit, Tasks, Wake,
-        fault::{FaultPoint, reach},
+        fault::{FaultPoint, fault_point},
         now,
     },
-    saga::store::{Claim, Known, SagaSource},
+    saga::store::{DefinitionId, SagaClaim, SagaSource},
 };
 use std::{
     collections::VecDeque,
@@ -22,14 +22,15 @@ use std::{
 };
 use tokio::sync::watch;
 
-/// Between two looks for sagas whose definition nobody here knows, and for those that ended long ago: rare, and the former
-/// asks for all that are due.
-const LOOK_EVERY: Duration = Duration::from_mins(1);
-/// Sagas that are forgotten at once, and the pause where they were fewer: their bytes may have made the batch smaller.
-const FORGET: u32 = 500;
-const FORGET_SOON: Duration = Duration::from_secs(1);
+/// Pause between two scans for sagas whose definitions are not registered, and for old ended ones:
+/// a scan for the former reads all due sagas.
+const SCAN_INTERVAL: Duration = Duration::from_mins(1);
+/// Sagas that are deleted at once, and the pause after a smaller batch, which the sagas' bytes may
+/// have made smaller.
+const PRUNE_BATCH: u32 = 500;
+const PRUNE_PAUSE: Duration = Duration::from_secs(1);
 
-/// Waits after failures of the database: 100 ms doubling to 5 s, for ever.
+/// Gives the wait after failures of the database: 100 ms doubling to 5 s, without end.
 fn backoff(failures: u32) -> Duration {
     let policy = RetryPolicy::default()
         .backoff(Duration::from_millis(100))
@@ -37,7 +38,7 @@ fn backoff(failures: u32) -> Duration {
     policy.wait_after(failures.max(1))
 }
 
-/// Claims sagas and has them carried.
+/// Claims sagas and drives them.
 pub(super) struct Coordinator<S: SagaSource> {
     pub(super) worker: Arc<Worker<S>>,
     pub(super) wake: Wake,
@@ -45,7 +46,7 @@ pub(super) struct Coordinator<S: SagaSource> {
     pub(super) poll: Duration,
     /// How long ended sagas are kept.
     pub(super) retention: Duration,
-    /// Sagas carried at once.
+    /// Sagas that are driven at once.
     pub(super) concurrency: usize,
     pub(super) stats: Arc<watch::Sender<SagasStats>>,
 }
@@ -63,42 +64,42 @@ impl<S: SagaSource> Clone for Coordinator<S> {
     }
 }
 
-/// What a task of the coordinator came to.
-enum Came {
-    Claimed(Result<Vec<Claim>, StoreError>),
-    Missing(Result<Vec<Known>, StoreError>),
-    Carried(WorkerEnd),
-    GivenBack,
-    Forgotten,
+/// The outcome of a task of the coordinator.
+enum TaskOutcome {
+    Claimed(Result<Vec<SagaClaim>, StoreError>),
+    Missing(Result<Vec<DefinitionId>, StoreError>),
+    Driven(DriveOutcome),
+    Released,
+    Pruned,
 }
 
-/// What a task does.
+/// The job of a task.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Work {
+enum Job {
     Claim,
-    Look,
-    Forget,
-    Carry,
-    GiveBack,
+    Scan,
+    Prune,
+    Drive,
+    Release,
 }
 
-/// What one life of the coordinator remembers.
+/// The state of the coordinator from its start or restart on.
 struct State<S: SagaSource> {
     coordinator: Coordinator<S>,
-    known: Arc<[Known]>,
-    tasks: Tasks<Work, Came>,
-    /// Claimed and not begun.
-    waiting: VecDeque<Claim>,
-    carried: usize,
-    /// How many are asked for, while a claim is under way.
+    definitions: Arc<[DefinitionId]>,
+    tasks: Tasks<Job, TaskOutcome>,
+    /// Claimed sagas that are not driven yet.
+    claimed_sagas: VecDeque<SagaClaim>,
+    in_flight: usize,
+    /// How many sagas the running claim asks for.
     claiming: Option<usize>,
-    /// Whether more may be due.
-    hungry: bool,
-    /// When to claim again, whatever happens.
+    /// Whether more sagas may be due.
+    more_due: bool,
+    /// When to claim again at the latest.
     claim_at: Instant,
-    look_at: Instant,
-    /// Whether old sagas are being forgotten.
-    forgetting: bool,
+    scan_at: Instant,
+    /// Whether a task deletes old ended sagas.
+    pruning: bool,
     failures: u32,
     stopping: bool,
 }
@@ -108,183 +109,189 @@ impl<S: SagaSource> Coordinator<S> {
         let mut wake = self.wake.listen();
         let shutdown = self.worker.shutdown.clone();
         let mut state = State {
-            known: self.worker.registry.known().into(),
+            definitions: self.worker.registry.definition_ids().into(),
             coordinator: self,
             tasks: Tasks::default(),
-            waiting: VecDeque::new(),
-            carried: 0,
+            claimed_sagas: VecDeque::new(),
+            in_flight: 0,
             claiming: None,
-            hungry: true,
+            more_due: true,
             claim_at: now(),
-            look_at: now(),
-            forgetting: false,
+            scan_at: now(),
+            pruning: false,
             failures: 0,
             stopping: false,
         };
         loop {
-            state.start_what_may();
+            state.start_ready();
             if state.stopping && state.tasks.is_empty() {
                 return Ok(());
             }
-            let next = state.claim_at.min(state.look_at);
+            let next = state.claim_at.min(state.scan_at);
             tokio::select! {
                 biased;
                 () = shutdown.requested(), if !state.stopping => state.stop(),
-                Some((work, exit)) = state.tasks.next() => state.ended(work, exit),
-                // The handle keeps the wake alive as long as it lives, and polling goes on without it.
-                Ok(()) = wake.changed(), if !state.stopping => state.hungry = true,
-                () = tokio::time::sleep_until(next.into()), if !state.stopping => state.on_time(),
+                Some((job, exit)) = state.tasks.next() => state.ended(job, exit),
+                // The handle keeps the wake alive as long as it lives, and polling goes on without
+                // it.
+                Ok(()) = wake.changed(), if !state.stopping => state.more_due = true,
+                () = tokio::time::sleep_until(next.into()), if !state.stopping => state.on_tick(),
             }
         }
     }
 }
 
 impl<S: SagaSource> State<S> {
-    fn on_time(&mut self) {
+    fn on_tick(&mut self) {
         let at = now();
         self.coordinator.worker.report_due();
         if self.claim_at <= at {
-            self.hungry = true;
+            self.more_due = true;
             self.claim_at = at + self.coordinator.poll;
         }
-        if self.look_at <= at {
-            self.look_at = at + LOOK_EVERY;
-            let (worker, known) = (Arc::clone(&self.coordinator.worker), Arc::clone(&self.known));
-            self.tasks.spawn(Work::Look, async move {
-                Came::Missing(worker.store.missing(&known).await)
+        if self.scan_at <= at {
+            self.scan_at = at + SCAN_INTERVAL;
+            let worker = Arc::clone(&self.coordinator.worker);
+            let definitions = Arc::clone(&self.definitions);
+            self.tasks.spawn(Job::Scan, async move {
+                TaskOutcome::Missing(worker.store.missing(&definitions).await)
             });
-            if !self.forgetting {
-                self.forgetting = true;
-                let (worker, keep) =
+            if !self.pruning {
+                self.pruning = true;
+                let (worker, retention) =
                     (Arc::clone(&self.coordinator.worker), self.coordinator.retention);
-                self.tasks.spawn(Work::Forget, async move {
-                    forget(&worker, keep).await;
-                    Came::Forgotten
+                self.tasks.spawn(Job::Prune, async move {
+                    prune(&worker, retention).await;
+                    TaskOutcome::Pruned
                 });
             }
         }
     }
 
-    fn start_what_may(&mut self) {
-        while self.carried < self.coordinator.concurrency
-            && let Some(claim) = self.waiting.pop_front()
+    fn start_ready(&mut self) {
+        while self.in_flight < self.coordinator.concurrency
+            && let Some(claim) = self.claimed_sagas.pop_front()
         {
-            self.carried += 1;
+            self.in_flight += 1;
             let worker = Arc::clone(&self.coordinator.worker);
-            self.tasks.spawn(Work::Carry, async move { Came::Carried(worker.carry(&claim).await) });
+            self.tasks
+                .spawn(Job::Drive, async move { TaskOutcome::Driven(worker.drive(&claim).await) });
         }
-        // As many wait as are carried, so that a claim is one transaction for many.
-        let room =
-            (2 * self.coordinator.concurrency).saturating_sub(self.carried + self.waiting.len());
-        let low = 2 * self.waiting.len() <= self.coordinator.concurrency;
-        if self.hungry && !self.stopping && self.claiming.is_none() && low && room > 0 {
-            self.hungry = false;
+        // As many claimed sagas wait as are driven, so that one transaction claims many.
+        let room = (2 * self.coordinator.concurrency)
+            .saturating_sub(self.in_flight + self.claimed_sagas.len());
+        let low = 2 * self.claimed_sagas.len() <= self.coordinator.concurrency;
+        if self.more_due && !self.stopping && self.claiming.is_none() && low && room > 0 {
+            self.more_due = false;
             self.claiming = Some(room);
-            let (worker, known) = (Arc::clone(&self.coordinator.worker), Arc::clone(&self.known));
+            let worker = Arc::clone(&self.coordinator.worker);
+            let definitions = Arc::clone(&self.definitions);
             let limit = u32::try_from(room).unwrap_or(u32::MAX);
-            self.tasks.spawn(Work::Claim, async move {
-                Came::Claimed(worker.store.claim(&known, worker.lease, limit).await)
+            self.tasks.spawn(Job::Claim, async move {
+                TaskOutcome::Claimed(worker.store.claim(&definitions, worker.lease, limit).await)
             });
         }
         self.coordinator.stats.send_if_modified(|stats| {
-            let changed = stats.in_flight != self.carried;
-            stats.in_flight = self.carried;
+            let changed = stats.in_flight != self.in_flight;
+            stats.in_flight = self.in_flight;
             changed
         });
     }
 
-    fn ended(&mut self, work: Work, exit: Exit<Came>) {
-        match work {
-            Work::Carry => self.carried -= 1,
-            Work::Forget => self.forgetting = false,
-            Work::Claim | Work::Look | Work::GiveBack => {}
+    fn ended(&mut self, job: Job, exit: Exit<TaskOutcome>) {
+        match job {
+            Job::Drive => self.in_flight -= 1,
+            Job::Prune => self.pruning = false,
+            Job::Claim | Job::Scan | Job::Release => {}
         }
-        let asked = if work == Work::Claim { self.claiming.take() } else { None };
+        let requested = if job == Job::Claim { self.claiming.take() } else { None };
         match exit {
-            Exit::Finished(Came::Claimed(Ok(claims))) => self.claimed(claims, asked.unwrap_or(0)),
-            Exit::Finished(Came::Claimed(Err(error))) => {
+            Exit::Finished(TaskOutcome::Claimed(Ok(claims))) => {
+                self.claimed(claims, requested.unwrap_or(0))
+            }
+            Exit::Finished(TaskOutcome::Claimed(Err(error))) => {
                 self.failures = self.failures.saturating_add(1);
                 self.coordinator.worker.reports.work.failed("claim sagas", &error);
                 self.claim_at = now() + backoff(self.failures);
             }
-            Exit::Finished(Came::Missing(found)) => self.missing(found),
-            Exit::Finished(Came::Carried(end)) => self.carried_to(end),
-            Exit::Finished(Came::GivenBack | Came::Forgotten) => {}
+            Exit::Finished(TaskOutcome::Missing(found)) => self.missing(found),
+            Exit::Finished(TaskOutcome::Driven(end)) => self.driven(end),
+            Exit::Finished(TaskOutcome::Released | TaskOutcome::Pruned) => {}
             Exit::Panicked(cause) => {
-                tracing::error!(cause, "carrying a saga panicked; its claim runs out")
+                tracing::error!(cause, "driving a saga panicked; its claim runs out")
             }
             Exit::Cancelled => {}
         }
     }
 
-    fn claimed(&mut self, claims: Vec<Claim>, asked: usize) {
+    fn claimed(&mut self, claims: Vec<SagaClaim>, requested: usize) {
         self.failures = 0;
         self.coordinator.worker.reports.work.succeeded("claim sagas");
-        self.hungry |= claims.len() >= asked;
+        self.more_due |= claims.len() >= requested;
         if claims.is_empty() {
             return;
         }
-        reach(FaultPoint::AfterSagaClaim);
+        fault_point(FaultPoint::AfterSagaClaim);
         self.count(|stats| stats.claimed += claims.len() as u64);
-        self.waiting.extend(claims);
+        self.claimed_sagas.extend(claims);
         if self.stopping {
-            self.give_back();
+            self.release();
         }
     }
 
-    fn carried_to(&mut self, end: WorkerEnd) {
+    fn driven(&mut self, end: DriveOutcome) {
         self.count(|stats| match end {
-            WorkerEnd::Rests => stats.rested += 1,
-            WorkerEnd::Waits(_) => stats.waited += 1,
-            WorkerEnd::Lost => stats.lost += 1,
-            WorkerEnd::Broken => stats.broken += 1,
-            WorkerEnd::GivenBack | WorkerEnd::Cut => {}
+            DriveOutcome::Idle => stats.idle += 1,
+            DriveOutcome::Waiting(_) => stats.waited += 1,
+            DriveOutcome::Lost => stats.lost += 1,
+            DriveOutcome::Unreadable => stats.unreadable += 1,
+            DriveOutcome::Released | DriveOutcome::Crashed => {}
         });
-        if let WorkerEnd::Waits(wait) = end {
-            // A wait longer than a century is none that this process sees the end of.
+        if let DriveOutcome::Waiting(wait) = end {
+            // The addition overflows for waits of centuries only.
             let due = now().checked_add(wait).unwrap_or(self.claim_at);
             self.claim_at = self.claim_at.min(due);
         }
     }
 
-    fn missing(&mut self, found: Result<Vec<Known>, StoreError>) {
+    fn missing(&mut self, found: Result<Vec<DefinitionId>, StoreError>) {
         match found {
             Ok(found) => {
                 for (name, version) in &found {
                     tracing::error!(
                         saga = &**name,
                         version,
-                        "sagas of this version wait, and it is not registered"
+                        "sagas of this version are due, and it is not registered"
                     );
                 }
                 self.count(|stats| stats.missing_definitions = found.len());
             }
             Err(error) => tracing::debug!(
                 error = full_text(&error),
-                "it is unknown whether definitions are missing"
+                "a scan for sagas of missing definitions failed"
             ),
         }
     }
 
     fn stop(&mut self) {
         self.stopping = true;
-        self.give_back();
+        self.release();
     }
 
-    fn give_back(&mut self) {
-        let claims: Vec<Claim> = self.waiting.drain(..).collect();
+    fn release(&mut self) {
+        let claims: Vec<SagaClaim> = self.claimed_sagas.drain(..).collect();
         if claims.is_empty() {
             return;
         }
         let worker = Arc::clone(&self.coordinator.worker);
-        self.tasks.spawn(Work::GiveBack, async move {
+        self.tasks.spawn(Job::Release, async move {
             if let Err(error) = worker.store.release(&claims).await {
                 tracing::debug!(
                     error = full_text(&error),
-                    "sagas were not given back; their claims run out"
+                    "claims on sagas were not released; they run out"
                 );
             }
-            Came::GivenBack
+            TaskOutcome::Released
         });
     }
 
@@ -293,21 +300,19 @@ impl<S: SagaSource> State<S> {
     }
 }
 
-/// Forgets sagas that ended long ago, until there are no more.
-async fn forget<S: SagaSource>(worker: &Worker<S>, keep: Duration) {
+/// Deletes old ended sagas, until there are no more.
+async fn prune<S: SagaSource>(worker: &Worker<S>, retention: Duration) {
     loop {
-        match worker.store.forget(keep, FORGET).await {
+        match worker.store.prune(retention, PRUNE_BATCH).await {
             Ok(0) => return,
-            Ok(gone) if gone >= u64::from(FORGET) && !worker.shutdown.is_requested() => {}
+            Ok(deleted) if deleted >= u64::from(PRUNE_BATCH) && !worker.shutdown.is_requested() => {
+            }
             Ok(_) => tokio::select! {
-                () = tokio::time::sleep(FORGET_SOON) => {}
+                () = tokio::time::sleep(PRUNE_PAUSE) => {}
                 () = worker.shutdown.requested() => return,
             },
             Err(error) => {
-                tracing::debug!(
-                    error = full_text(&error),
-                    "sagas that ended long ago are still there"
-                );
+                tracing::debug!(error = full_text(&error), "old ended sagas were not deleted");
                 return;
             }
         }

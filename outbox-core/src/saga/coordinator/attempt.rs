@@ -1,129 +1,147 @@
 //! One attempt at a step, or at its compensation.
 
 use super::{
+    blocked::AttemptFailure,
     handle::SagasStats,
-    held::Fell,
-    worker::{Moment, Strike, Worker, WorkerEnd},
+    worker::{DriveOutcome, TestAction, TestPoint, Worker},
 };
 use crate::{
-    event::{NewEvent, Trail},
+    event::{CorrelationContext, NewEvent},
     failure::{FailureClass, full_text},
     runtime::{
-        Watch, caught,
-        fault::{FaultPoint, reach},
+        Watch, catch_unwind,
+        fault::{FaultPoint, fault_point},
         now, watched,
     },
     saga::{
-        call::{Call, CommandHash, Phase},
-        definition::{Failure, Product, Ran, StepContext, StepError, StepShape, Steps, Undid},
+        command::{CommandHash, CommandId, CommandPhase},
+        definition::{
+            Failure, StepContext, StepError, StepOutcome, StepResult, StepShape, Steps, UndoResult,
+        },
         json::Json,
-        lock::Marker,
-        plan::{Failed, patience},
+        lock::AcquiredLocks,
+        plan::{StepFailure, reply_timeout},
         progress::StepState,
         record::Record,
         state::Instance,
-        store::{Claim, OpenSaga, SagaStore},
+        store::{OpenSaga, SagaClaim, SagaStore},
     },
 };
 use std::{num::NonZeroU32, sync::Arc, time::Duration};
 use tokio::sync::watch;
 
-/// An attempt that holds the only write lock of its database for longer is told of: others have waited for it by then.
-const LOCKED_LONG: Duration = Duration::from_secs(1);
+/// An attempt that holds the only write lock of its database for longer is reported, since other
+/// writers have waited for it.
+const LONG_LOCK: Duration = Duration::from_secs(1);
 
-/// What is tried: a step, or its compensation.
+/// The object of an attempt: a step, or its compensation.
 #[derive(Clone, Copy)]
 pub(super) struct Task {
     pub(super) step: usize,
     pub(super) undo: bool,
-    /// Whether others are done at the same time.
-    pub(super) beside: bool,
+    /// Whether other steps run at the same time.
+    pub(super) parallel: bool,
 }
 
 impl<S: SagaStore> Worker<S> {
-    /// Tries a step or a compensation once; gives the transaction back, and the records of what was done.
+    /// Attempts a step or a compensation once; gives the transaction back, and the records of what
+    /// was done.
     pub(super) async fn attempt(
         &self,
         tx: S::Tx,
-        claim: &Claim,
+        claim: &SagaClaim,
         steps: &Arc<dyn Steps<S::Tx>>,
         open: &OpenSaga,
         task: Task,
-    ) -> (S::Tx, Result<Result<Vec<Record>, Fell>, WorkerEnd>) {
+    ) -> (S::Tx, Result<Result<Vec<Record>, AttemptFailure>, DriveOutcome>) {
         let shape = &steps.shape().steps[task.step];
-        match self.strike(Moment::Attempt { step: &shape.name, undo: task.undo }) {
-            Strike::Pass => {}
-            Strike::Fail(failed) => return (tx, Ok(Err(Fell::Failed(failed)))),
-            Strike::Cut => return (tx, Err(WorkerEnd::Cut)),
+        match self.test_point(TestPoint::Attempt { step: &shape.name, undo: task.undo }) {
+            TestAction::Continue => {}
+            TestAction::Fail(failure) => return (tx, Ok(Err(AttemptFailure::Failed(failure)))),
+            TestAction::Crash => return (tx, Err(DriveOutcome::Crashed)),
         }
         let attempt = open.instance.attempts(&shape.name).saturating_add(1);
         let (correlation, name) = (Arc::clone(&open.correlation), Arc::clone(&shape.name));
-        if let Ok(trail) = Trail::new(Arc::clone(&correlation)) {
-            self.store.follow(&tx, trail);
+        if let Ok(context) = CorrelationContext::new(Arc::clone(&correlation)) {
+            self.store.correlate(&tx, context);
         }
-        let marker = Marker::new(Arc::new(self.store.clone()));
+        let locks = AcquiredLocks::new(Arc::new(self.store.clone()));
         let reason = open.instance.reason.clone().filter(|_| task.undo);
         let cx =
-            StepContext::new(tx, claim.id, (correlation, name), attempt, task.undo, reason, marker);
-        let work = self.store.within(&cx.tx, Box::pin(self.work(steps, open, task, attempt, &cx)));
+            StepContext::new(tx, claim.id, (correlation, name), attempt, task.undo, reason, locks);
+        let step = self.run_step(steps, open, task, attempt, &cx);
+        let step = self.store.within(&cx.tx, Box::pin(step));
         let limit = self.limit(shape, task);
-        let watch = Watch { limit, awake_every: self.store.idle_limit().map(|limit| limit / 3) };
+        let watch =
+            Watch { limit, keep_alive_every: self.store.idle_limit().map(|limit| limit / 3) };
         let slow = |after| self.slow(claim, &shape.name, task.undo, after, limit);
-        let begun = now();
-        let (ended, too_long) =
-            match watched(caught(work), watch, slow, || self.store.keep_awake(&cx.tx)).await {
-                Ok(ended) => (ended, false),
-                Err(limit) => {
-                    self.stats.send_modify(|stats| stats.timed_out += 1);
-                    (Ok(Err(StepError::retry(limit.to_string()))), true)
-                }
-            };
-        reach(FaultPoint::AfterStep);
-        self.tell_of_the_lock(claim, &shape.name, task.undo, now().duration_since(begun));
+        let started = now();
+        let (ended, too_long) = match watched(catch_unwind(step), watch, slow, || {
+            self.store.keep_alive(&cx.tx)
+        })
+        .await
+        {
+            Ok(ended) => (ended, false),
+            Err(limit) => {
+                self.stats.send_modify(|stats| stats.timed_out += 1);
+                (Ok(Err(StepError::retry(limit.to_string()))), true)
+            }
+        };
+        fault_point(FaultPoint::AfterStep);
+        self.report_long_lock(claim, &shape.name, task.undo, now().duration_since(started));
         let (tx, locked) = cx.into_parts();
         let failed = matches!(ended, Ok(Err(StepError(Failure::Retry(_)))) | Err(_)) && !too_long;
-        // The database disturbed it for the sake of others: the step is not to blame.
+        // The database has disturbed the transaction in favour of others, which is no failure of
+        // the step.
         if let Some(error) = self.store.disturbance(&tx).filter(|_| failed) {
-            return (tx, Ok(Err(Fell::Store(error))));
+            return (tx, Ok(Err(AttemptFailure::Store(error))));
         }
-        let tried = match ended {
+        let attempted = match ended {
             Ok(Ok(record)) if locked.is_empty() => Ok(vec![record]),
             Ok(Ok(record)) => {
                 Ok(vec![Record::Locked { step: shape.name.to_string(), entities: locked }, record])
             }
-            Ok(Err(StepError(Failure::Held { entity, .. }))) => Err(Fell::Held { entity }),
+            Ok(Err(StepError(Failure::Blocked { entity, .. }))) => {
+                Err(AttemptFailure::Blocked { entity })
+            }
             Ok(Err(StepError(Failure::Store(error))))
                 if error.class() == FailureClass::Permanent =>
             {
-                Err(Fell::Failed(Failed::Retry(full_text(&error))))
+                Err(AttemptFailure::Failed(StepFailure::Retry(full_text(&error))))
             }
-            Ok(Err(StepError(Failure::Store(error)))) => Err(Fell::Store(error)),
+            Ok(Err(StepError(Failure::Store(error)))) => Err(AttemptFailure::Store(error)),
             Ok(Err(StepError(Failure::Retry(error)))) => {
-                Err(Fell::Failed(Failed::Retry(full_text(&*error))))
+                Err(AttemptFailure::Failed(StepFailure::Retry(full_text(&*error))))
             }
-            Ok(Err(StepError(Failure::Abort(reason)))) => Err(Fell::Failed(Failed::Abort(reason))),
-            Ok(Err(StepError(Failure::Stop(reason)))) => Err(Fell::Failed(Failed::Stop(reason))),
-            Err(panic) => Err(Fell::Failed(Failed::Retry(format!("a panic: {panic}")))),
+            Ok(Err(StepError(Failure::Abort(reason)))) => {
+                Err(AttemptFailure::Failed(StepFailure::Abort(reason)))
+            }
+            Ok(Err(StepError(Failure::Stop(reason)))) => {
+                Err(AttemptFailure::Failed(StepFailure::Stop(reason)))
+            }
+            Err(panic) => {
+                Err(AttemptFailure::Failed(StepFailure::Retry(format!("a panic: {panic}"))))
+            }
         };
-        (tx, Ok(tried))
+        (tx, Ok(attempted))
     }
 
-    /// After which time an attempt is dropped. What is done beside others does not hold the saga's row, and has to end
-    /// while the claim lasts, or it would be begun again and again.
+    /// Gives the time limit of an attempt. A step that runs beside others does not hold the saga's
+    /// row, and has to end while the claim lasts, or coordinators would attempt it again and again.
     fn limit(&self, shape: &StepShape, task: Task) -> Option<Duration> {
-        // A test's claims last for no time.
-        let half = Some(self.lease / 2).filter(|half| task.beside && !half.is_zero());
-        // Of a step that others are asked to do, it is how long their answer is awaited.
-        let own = shape.timeout.filter(|_| shape.asks.is_none());
+        // A test's claims have no lease.
+        let half = Some(self.lease / 2).filter(|half| task.parallel && !half.is_zero());
+        // A remote step's timeout is how long the reply is awaited.
+        let own = shape.timeout.filter(|_| shape.remote.is_none());
         let limit = if shape.no_timeout { None } else { own.or(self.step_timeout) };
         limit.map(|limit| half.map_or(limit, |half| half.min(limit))).or(half)
     }
 
-    /// Tells of an attempt that kept all other writers of the database waiting.
-    fn tell_of_the_lock(&self, claim: &Claim, step: &str, undo: bool, held_for: Duration) {
-        let is_long = held_for > LOCKED_LONG && self.store.has_one_writer();
+    /// Reports an attempt that has blocked all other writers of the database.
+    fn report_long_lock(&self, claim: &SagaClaim, step: &str, undo: bool, held_for: Duration) {
+        let is_long = held_for > LONG_LOCK && self.store.has_one_writer();
         if is_long
-            && self.tells_slow(
+            && self.should_report_slow(
                 claim,
                 step,
                 undo,
@@ -136,22 +154,23 @@ impl<S: SagaStore> Worker<S> {
                 step,
                 undo,
                 ?held_for,
-                "a step held the database's only write lock, and all other writers waited: let others do what takes long \
-                 (`ask`), or use another database than SQLite"
+                "a step held the database's only write lock, and all other writers waited: make a remote step of what takes \
+                 long, or use another database than SQLite"
             );
         }
     }
 
-    /// Tells of an attempt that takes long, and counts it until what this gives is dropped.
+    /// Reports an attempt that takes long, and counts it as slow until the returned guard is
+    /// dropped.
     pub(super) fn slow(
         &self,
-        claim: &Claim,
+        claim: &SagaClaim,
         step: &str,
         undo: bool,
         after: Duration,
         limit: Option<Duration>,
     ) -> SlowStep {
-        if self.tells_slow(claim, step, undo, &format!("it is slow after {after:?}")) {
+        if self.should_report_slow(claim, step, undo, &format!("it is slow after {after:?}")) {
             tracing::warn!(
                 saga = %claim.id,
                 name = &*claim.definition.0,
@@ -166,7 +185,7 @@ impl<S: SagaStore> Worker<S> {
         SlowStep(Arc::clone(&self.stats))
     }
 
-    async fn work(
+    async fn run_step(
         &self,
         steps: &Arc<dyn Steps<S::Tx>>,
         open: &OpenSaga,
@@ -178,73 +197,87 @@ impl<S: SagaStore> Worker<S> {
         let step = shape.name.to_string();
         if task.undo {
             let output = output_of(&open.instance, &step);
-            let Undid { data, command } = steps.undo(task.step, &open.data, output, cx).await?;
-            let data = (!task.beside).then_some(data);
+            let UndoResult { data, command } =
+                steps.undo(task.step, &open.data, output, cx).await?;
+            let data = (!task.parallel).then_some(data);
             return match command {
-                Some(command) => self.ask(shape, open, Phase::Undo, data, *command, cx).await,
+                Some(command) => {
+                    self.send_command(shape, open, CommandPhase::Undo, data, *command, cx).await
+                }
                 None => Ok(Record::Undone { step, data, attempt }),
             };
         }
-        if steps.leaves_out(task.step, &open.data)? {
-            return Ok(Record::LeftOut { step, pivot: shape.pivot });
+        if steps.skips(task.step, &open.data)? {
+            return Ok(Record::SkippedByCondition { step, pivot: shape.pivot });
         }
         let outputs = if shape.merges {
-            of_group_before(steps, &open.instance, task.step)
+            group_outputs(steps, &open.instance, task.step)
         } else {
-            nothing()
+            no_outputs()
         };
-        let Ran { made, data } = steps.run(task.step, &open.data, &outputs, cx).await?;
+        let StepResult { outcome, data } = steps.run(task.step, &open.data, &outputs, cx).await?;
         let (pivot, compensates) = (shape.pivot, shape.compensates);
-        match made {
-            Product::Output(output) => {
+        match outcome {
+            StepOutcome::Output(output) => {
                 Ok(Record::Done { step, output, data, pivot, compensates, attempt })
             }
-            Product::Command(command) => self.ask(shape, open, Phase::Do, data, *command, cx).await,
+            StepOutcome::Command(command) => {
+                self.send_command(shape, open, CommandPhase::Do, data, *command, cx).await
+            }
         }
     }
 
-    /// Sends a command in the step's transaction.
-    async fn ask(
+    /// Writes a command to the outbox in the step's transaction.
+    async fn send_command(
         &self,
         shape: &StepShape,
         open: &OpenSaga,
-        phase: Phase,
+        phase: CommandPhase,
         data: Option<Json>,
         mut command: NewEvent,
         cx: &StepContext<S::Tx>,
     ) -> Result<Record, StepError> {
         let (state, known) = match phase {
-            Phase::Do => (StepState::Waiting, open.instance.step(&shape.name)),
-            Phase::Undo => (StepState::Cancelling, open.instance.step(&shape.name)),
+            CommandPhase::Do => (StepState::Waiting, open.instance.step(&shape.name)),
+            CommandPhase::Undo => (StepState::Cancelling, open.instance.step(&shape.name)),
         };
-        let asked = known.and_then(|known| known.asked.as_ref());
-        let round = asked.map_or(NonZeroU32::MIN, |asked| asked.round);
-        let before = asked
+        let sent = known.and_then(|known| known.command.as_ref());
+        let round = sent.map_or(NonZeroU32::MIN, |sent| sent.round);
+        let before = sent
             .filter(|_| known.is_some_and(|known| known.state == state))
-            .map_or(0, |asked| asked.times);
-        let times = before.saturating_add(1);
-        let call = Call { saga: cx.saga(), step: shape.name.to_string(), round, phase };
-        // Of a command that went out already, what it was told by then, also where it is made differently now.
-        let first = match (phase, asked) {
-            (Phase::Do, Some(asked)) if !asked.unsent => asked.command.clone(),
-            (Phase::Do, _) => {
+            .map_or(0, |sent| sent.sends);
+        let sends = before.saturating_add(1);
+        let id = CommandId { saga: cx.saga(), step: shape.name.to_string(), round, phase };
+        // A repeat carries the hash of the first command, also where the step makes another command
+        // now.
+        let first_hash = match (phase, sent) {
+            (CommandPhase::Do, Some(sent)) if !sent.unsent => sent.hash.clone(),
+            (CommandPhase::Do, _) => {
                 Some(CommandHash::of(&command.event_type, &command.payload).to_string())
             }
-            (Phase::Undo, asked) => asked.and_then(|asked| asked.command.clone()),
+            (CommandPhase::Undo, sent) => sent.and_then(|sent| sent.hash.clone()),
         };
-        call.write_command(&mut command.headers, self.reply_to.as_deref(), first.as_deref());
-        let _ = self.strike(Moment::Asked { call: &call, command: &command });
+        id.write_command(&mut command.headers, self.reply_to.as_deref(), first_hash.as_deref());
+        let _ = self.test_point(TestPoint::CommandSent { id: &id, command: &command });
         self.store.append(&cx.tx, &[command]).await?;
-        let wait = patience(shape.timeout.unwrap_or(self.lease), times);
+        let wait = reply_timeout(shape.timeout.unwrap_or(self.lease), sends);
         let wait_us = i64::try_from(wait.as_micros()).unwrap_or(i64::MAX);
-        let until_us = open.when.now_us.saturating_add(wait_us);
+        let reply_due_us = open.when.now_us.saturating_add(wait_us);
         let (pivot, compensates) = (shape.pivot, shape.compensates);
         let step = shape.name.to_string();
-        Ok(Record::Asked { step, data, pivot, compensates, times, until_us, command: first })
+        Ok(Record::CommandSent {
+            step,
+            data,
+            pivot,
+            compensates,
+            sends,
+            reply_due_us,
+            command_hash: first_hash,
+        })
     }
 }
 
-/// An attempt that is slow, counted while it runs.
+/// Counts a slow attempt while it runs.
 pub(super) struct SlowStep(Arc<watch::Sender<SagasStats>>);
 
 impl Drop for SlowStep {
@@ -253,17 +286,17 @@ impl Drop for SlowStep {
     }
 }
 
-fn nothing() -> Json {
+fn no_outputs() -> Json {
     Json::list(std::iter::empty())
 }
 
-/// What a step returned, where it is known.
+/// Gives a step's output, where it is known.
 fn output_of<'i>(instance: &'i Instance, step: &str) -> Option<&'i Json> {
     instance.step(step).and_then(|known| known.output.as_ref())
 }
 
-/// What the steps of the group before a step returned, in their order.
-fn of_group_before<Tx: 'static>(
+/// Lists the outputs of the group before a step, in the order of its steps.
+fn group_outputs<Tx: 'static>(
     steps: &Arc<dyn Steps<Tx>>,
     instance: &Instance,
     step: usize,

@@ -1,116 +1,116 @@
-//! What a saga comes to, written and committed.
+//! Writes and commits the transition of a saga.
 
 use super::{
     hooks::AfterHook,
-    worker::{Advance, Moment, Strike, Worker, WorkerEnd},
-    writing::{Composed, Looks, compose},
+    transition::{LockPolls, Transition, transition},
+    worker::{Advance, DriveOutcome, TestAction, TestPoint, Worker},
 };
 use crate::{
     outbox::StoreError,
-    runtime::fault::{FaultPoint, reach},
+    runtime::fault::{FaultPoint, fault_point},
     saga::{
         definition::Steps,
         record::Record,
-        store::{Change, Claim, Due, OpenSaga, SagaStore},
+        store::{Change, Due, OpenSaga, SagaClaim, SagaStore},
     },
 };
 use std::sync::Arc;
 
 impl<S: SagaStore> Worker<S> {
-    /// Writes records, with those that follow from them at once, runs the hook for what they come to, and commits. Where a
-    /// hook fails, what follows from that is written in its place.
+    /// Writes records, with those that follow from them at once, runs the hook for the state after
+    /// them, and commits. Where a hook fails, writes what follows from that instead.
     pub(super) async fn write(
         &self,
         tx: S::Tx,
-        claim: &Claim,
+        claim: &SagaClaim,
         steps: &Arc<dyn Steps<S::Tx>>,
         open: &OpenSaga,
-        (records, looks): (Vec<Record>, Looks),
+        (records, polls): (Vec<Record>, LockPolls),
     ) -> Result<Advance, StoreError> {
-        let Some(composed) = self.compose(claim, steps, open, records, &looks) else {
+        let Some(next) = self.transition(claim, steps, open, records, &polls) else {
             self.roll_back(tx).await;
-            return Ok(Advance::Ends(WorkerEnd::Broken));
+            return Ok(Advance::Done(DriveOutcome::Unreadable));
         };
-        let data = composed.records.iter().rev().find_map(Record::data);
-        let comes_to = (open, &composed.instance, data);
-        match self.run_hook(tx, claim, steps, comes_to, &composed.records).await {
-            AfterHook::Goes(tx) => self.put(tx, claim, open, &composed).await,
-            AfterHook::Failed(tx, records, looks) => {
+        let data = next.records.iter().rev().find_map(Record::data);
+        let change = (open, &next.instance, data);
+        match self.run_hook(tx, claim, steps, change, &next.records).await {
+            AfterHook::Continue(tx) => self.commit(tx, claim, open, &next).await,
+            AfterHook::Failed(tx, records, polls) => {
                 self.roll_back(tx).await;
                 let tx = self.store.begin().await?;
                 let Some((tx, now)) = self.open(tx, claim).await? else {
-                    return Ok(Advance::Ends(WorkerEnd::Lost));
+                    return Ok(Advance::Done(DriveOutcome::Lost));
                 };
-                // An answer has come meanwhile: what follows is planned anew.
-                let composed = if now.seq == open.seq {
-                    self.compose(claim, steps, &now, records, &looks)
+                // Where a reply has come meanwhile, the coordinator plans again.
+                let next = if now.seq == open.seq {
+                    self.transition(claim, steps, &now, records, &polls)
                 } else {
                     None
                 };
-                match composed {
-                    Some(composed) => self.put(tx, claim, &now, &composed).await,
+                match next {
+                    Some(next) => self.commit(tx, claim, &now, &next).await,
                     None => {
                         self.roll_back(tx).await;
-                        Ok(Advance::Goes)
+                        Ok(Advance::Continue)
                     }
                 }
             }
         }
     }
 
-    /// Puts records together with those that follow; `None` where one does not fit.
-    fn compose(
+    /// Applies records, and those that follow; `None` where one does not apply.
+    fn transition(
         &self,
-        claim: &Claim,
+        claim: &SagaClaim,
         steps: &Arc<dyn Steps<S::Tx>>,
         open: &OpenSaga,
         records: Vec<Record>,
-        looks: &Looks,
-    ) -> Option<Composed> {
-        let composed =
-            compose(steps.shape(), open, records, looks, self.lease, |hook| steps.has(hook));
-        // Written, it would break the log.
-        composed
+        polls: &LockPolls,
+    ) -> Option<Transition> {
+        let next =
+            transition(steps.shape(), open, records, polls, self.lease, |hook| steps.has(hook));
+        // Such a record would make the log invalid.
+        next
             .inspect_err(|record| {
-                tracing::error!(saga = %claim.id, record, "a record does not fit where the saga stands; nothing is written");
+                tracing::error!(saga = %claim.id, record, "a record does not apply to the saga's state; nothing is written");
             })
             .ok()
     }
 
-    /// Writes and commits.
-    async fn put(
+    /// Writes a transition and commits.
+    async fn commit(
         &self,
         tx: S::Tx,
-        claim: &Claim,
+        claim: &SagaClaim,
         open: &OpenSaga,
-        composed: &Composed,
+        next: &Transition,
     ) -> Result<Advance, StoreError> {
-        let Composed { instance, records, due } = composed;
+        let Transition { instance, records, due } = next;
         let due = *due;
         let data = records.iter().rev().find_map(Record::data);
         let (before, seq) = (&open.instance, open.seq);
         let change = Change { id: claim.id, before, instance, data, seq, records, due };
-        self.tell_if_stuck(&tx, (claim.id, &claim.definition), open, instance);
+        self.notify_if_stuck(&tx, (claim.id, &claim.definition), open, instance);
         if let Err(error) = self.store.record(&tx, &change).await {
             self.roll_back(tx).await;
             return Err(error);
         }
-        reach(FaultPoint::AfterStepRecord);
-        if self.strike(Moment::Written) == Strike::Cut {
-            return Ok(Advance::Ends(WorkerEnd::Cut));
+        fault_point(FaultPoint::AfterStepRecord);
+        if self.test_point(TestPoint::Written) == TestAction::Crash {
+            return Ok(Advance::Done(DriveOutcome::Crashed));
         }
         self.store.commit(tx).await?;
-        reach(FaultPoint::AfterStepCommit);
-        if self.strike(Moment::Committed(records)) == Strike::Cut {
-            return Ok(Advance::Ends(WorkerEnd::Cut));
+        fault_point(FaultPoint::AfterStepCommit);
+        if self.test_point(TestPoint::Committed(records)) == TestAction::Crash {
+            return Ok(Advance::Done(DriveOutcome::Crashed));
         }
         for record in records {
-            tracing::debug!(saga = %claim.id, record = record.kind(), step = record.step(), "a saga went on");
+            tracing::debug!(saga = %claim.id, record = record.kind(), step = record.step(), "a record of a saga was committed");
         }
         Ok(match due {
-            Due::Held(_) => Advance::Goes,
-            Due::After(wait) => Advance::Ends(WorkerEnd::Waits(wait)),
-            Due::Never => Advance::Ends(WorkerEnd::Rests),
+            Due::Leased(_) => Advance::Continue,
+            Due::After(wait) => Advance::Done(DriveOutcome::Waiting(wait)),
+            Due::Never => Advance::Done(DriveOutcome::Idle),
         })
     }
 }

@@ -1,38 +1,41 @@
-//! Hooks of a definition, in the transaction that writes down how a saga has ended or that it is stuck.
+//! Runs the hooks of a definition, in the transaction that records that a saga has ended or is
+//! stuck.
 
-use super::{worker::Worker, writing::Looks};
+use super::{transition::LockPolls, worker::Worker};
 use crate::{
-    event::Trail,
-    runtime::{Watch, caught, watched},
+    event::CorrelationContext,
+    runtime::{Watch, catch_unwind, watched},
     saga::{
         definition::{Hook, StepContext, Steps},
         json::Json,
-        lock::Marker,
-        plan::Failed,
+        lock::AcquiredLocks,
+        plan::StepFailure,
         record::Record,
         state::Instance,
-        store::{Claim, OpenSaga, SagaStore},
+        store::{OpenSaga, SagaClaim, SagaStore},
     },
 };
 use std::{sync::Arc, time::Duration};
 
-/// How long a saga waits whose hook has failed, before it is run again.
-const AGAIN: Duration = Duration::from_secs(5);
+/// The wait before a failed hook runs again.
+const HOOK_RETRY: Duration = Duration::from_secs(5);
 
-/// What follows from a hook.
+/// The outcome of a hook.
 pub(super) enum AfterHook<Tx> {
     /// The transaction goes on, with what the hook has written.
-    Goes(Tx),
-    /// It has failed, and the transaction is to be rolled back; then these are written in another one.
-    Failed(Tx, Vec<Record>, Looks),
+    Continue(Tx),
+    /// The hook has failed: the caller rolls the transaction back, and writes these records in
+    /// another one.
+    Failed(Tx, Vec<Record>, LockPolls),
 }
 
 impl<S: SagaStore> Worker<S> {
-    /// Runs the hook for what a saga comes to by these records, where there is one.
+    /// Runs the hook for the state that a saga reaches by these records, where the definition has
+    /// one.
     pub(super) async fn run_hook(
         &self,
         tx: S::Tx,
-        claim: &Claim,
+        claim: &SagaClaim,
         steps: &Arc<dyn Steps<S::Tx>>,
         (open, after, data): (&OpenSaga, &Instance, Option<&Json>),
         records: &[Record],
@@ -40,13 +43,14 @@ impl<S: SagaStore> Worker<S> {
         let Some(hook) =
             Hook::between(open.instance.state, after.state).filter(|hook| steps.has(*hook))
         else {
-            return AfterHook::Goes(tx);
+            return AfterHook::Continue(tx);
         };
         let (name, correlation) = (hook.name(), Arc::clone(&open.correlation));
-        if let Ok(trail) = Trail::new(Arc::clone(&correlation)) {
-            self.store.follow(&tx, trail);
+        if let Ok(context) = CorrelationContext::new(Arc::clone(&correlation)) {
+            self.store.correlate(&tx, context);
         }
-        let (marker, reason) = (Marker::new(Arc::new(self.store.clone())), after.reason.clone());
+        let (locks, reason) =
+            (AcquiredLocks::new(Arc::new(self.store.clone())), after.reason.clone());
         let cx = StepContext::new(
             tx,
             claim.id,
@@ -54,20 +58,22 @@ impl<S: SagaStore> Worker<S> {
             1,
             false,
             reason,
-            marker,
+            locks,
         );
         let data = data.unwrap_or(&open.data);
         let work = self.store.within(&cx.tx, Box::pin(steps.call(hook, data, &cx)));
         let limit = self.step_timeout;
-        let watch = Watch { limit, awake_every: self.store.idle_limit().map(|limit| limit / 3) };
+        let watch =
+            Watch { limit, keep_alive_every: self.store.idle_limit().map(|limit| limit / 3) };
         let slow = |after| self.slow(claim, &name, false, after, limit);
-        let ended = watched(caught(work), watch, slow, || self.store.keep_awake(&cx.tx)).await;
+        let ended =
+            watched(catch_unwind(work), watch, slow, || self.store.keep_alive(&cx.tx)).await;
         let (tx, locked) = cx.into_parts();
         let failed = match ended {
-            Ok(Ok(Ok(()))) if locked.is_empty() => return AfterHook::Goes(tx),
+            Ok(Ok(Ok(()))) if locked.is_empty() => return AfterHook::Continue(tx),
             Ok(Ok(Ok(()))) => {
                 format!(
-                    "a hook locks nothing: the saga has ended, and nobody would unlock `{}`",
+                    "a hook cannot lock: the saga has ended, and `{}` would stay locked",
                     locked[0]
                 )
             }
@@ -84,9 +90,9 @@ impl<S: SagaStore> Worker<S> {
                 error = failed,
                 "the hook `on_stuck` of a saga has failed: the saga is stuck all the same, and the hook is not run again"
             );
-            return AfterHook::Failed(tx, records.to_vec(), Looks::default());
+            return AfterHook::Failed(tx, records.to_vec(), LockPolls::default());
         }
-        self.report_failure(claim, open, &name, false, &Failed::Retry(failed));
-        AfterHook::Failed(tx, Vec::new(), Looks::after(AGAIN))
+        self.report_failure(claim, open, &name, false, &StepFailure::Retry(failed));
+        AfterHook::Failed(tx, Vec::new(), LockPolls::after(HOOK_RETRY))
     }
 }

@@ -1,25 +1,27 @@
-//! The coordinator: claims sagas that are due, and carries each of them as far as it goes.
+//! The coordinator: claims due sagas, and drives each of them until it ends, waits or is stuck.
 
+mod builder;
 mod handle;
 mod registry;
 mod actor;
 mod worker;
-mod care;
-mod held;
-mod losses;
+mod crash_isolation;
+mod blocked;
+mod lost_connections;
 mod attempt;
-mod writing;
+mod transition;
 mod commit;
 mod hooks;
 mod start;
 mod reports;
 mod stuck;
 mod replies;
-mod strangers;
+mod unexpected_senders;
 
+pub use builder::SagasBuilder;
 #[cfg(feature = "testing")]
-pub(crate) use care::Suspects;
-pub use handle::{Sagas, SagasBuilder, SagasError, SagasStats};
+pub(crate) use crash_isolation::IsolationGate;
+pub use handle::{Sagas, SagasError, SagasStats};
 #[cfg(feature = "testing")]
 pub(crate) use registry::Registry;
 pub use replies::Replies;
@@ -28,4 +30,4 @@ pub(crate) use reports::SagaReports;
 pub use start::{SagaClient, SagaStarts, Start};
 pub use stuck::StuckSaga;
 #[cfg(feature = "testing")]
-pub(crate) use worker::{Moment, Probe, Strike, Worker, WorkerEnd};
+pub(crate) use worker::{DriveOutcome, TestAction, TestHook, TestPoint, Worker};

@@ -1,19 +1,19 @@
-//! Answers of others, taken in the transaction of their consumer.
+//! Takes the replies of participants, in the transaction of the consumer that receives them.
 
 use super::{
-    strangers::Strangers,
+    transition::{LockPolls, Transition, transition},
+    unexpected_senders::UnexpectedSenders,
     worker::Worker,
-    writing::{Composed, Looks, compose},
 };
 use crate::{
     consumer::HandlerError,
     event::{EventType, Message},
     outbox::{Awaited, DeclaredSaga, DeclaredType},
     saga::{
-        answer::{Answer, Heard, after_answer},
-        call::{Call, DONE, Phase, REJECTED, answered_by},
-        definition::{AnswerFault, Steps},
+        command::{CommandId, CommandPhase, DONE, REJECTED, replied_by},
+        definition::{InvalidReply, Steps},
         record::Record,
+        reply::{Reply, ReplyEffect, after_reply},
         store::{Change, Due, SagaSource},
     },
 };
@@ -24,39 +24,39 @@ use std::{
     time::Duration,
 };
 
-/// Takes the answers of others to the commands of a service's sagas.
+/// Takes the replies of participants to the commands of a service's sagas.
 pub struct Replies<S: SagaSource> {
     worker: Arc<Worker<S>>,
-    strangers: Strangers,
+    unexpected: UnexpectedSenders,
 }
 
-/// What a plain refusal says.
+/// The content of a standard rejection.
 #[derive(Deserialize)]
-struct Refusal {
+struct Rejection {
     reason: String,
 }
 
 impl<S: SagaSource> Replies<S> {
     pub(crate) fn of(worker: Arc<Worker<S>>) -> Self {
-        Self { worker, strangers: Strangers::default() }
+        Self { worker, unexpected: UnexpectedSenders::default() }
     }
 
-    /// Lists the sagas whose answers are understood here.
+    /// Lists the sagas whose replies this instance can take.
     pub(crate) fn sagas(&self) -> Vec<DeclaredSaga> {
-        let known = self.worker.registry.known().into_iter();
-        known.map(|(name, version)| DeclaredSaga { name: name.to_string(), version }).collect()
+        let ids = self.worker.registry.definition_ids().into_iter();
+        ids.map(|(name, version)| DeclaredSaga { name: name.to_string(), version }).collect()
     }
 
-    /// Lists the types of answers that are awaited here, each in its newest version.
+    /// Lists the types of replies that this instance knows, each in its newest version.
     pub(crate) fn types(&self) -> Vec<DeclaredType> {
-        let asks = self
+        let remotes = self
             .worker
             .registry
-            .that_ask()
-            .flat_map(|shape| shape.steps.iter().filter_map(|step| step.asks));
+            .with_remote_steps()
+            .flat_map(|shape| shape.steps.iter().filter_map(|step| step.remote));
         let mut types: BTreeMap<&str, u16> = BTreeMap::new();
         for EventType { name, version, .. } in
-            asks.flat_map(|asks| asks.replies.iter().chain(asks.rejects))
+            remotes.flat_map(|remote| remote.replies.iter().chain(remote.rejects))
         {
             let newest = types.entry(*name).or_default();
             *newest = (*newest).max(*version);
@@ -67,107 +67,103 @@ impl<S: SagaSource> Replies<S> {
             .collect()
     }
 
-    /// Notes an answer in a transaction; what follows from it is done after the commit. An answer that was known changes
-    /// nothing.
+    /// Applies a reply to its saga in a transaction; a coordinator goes on with the saga after the
+    /// commit. A repeated reply changes nothing.
     ///
     /// # Errors
-    /// Says that it is unknown where it is for another instance: one that has the saga's version, or a newer version of the
-    /// answer's type. A rejection with the reason for one that belongs to no saga or step, or does not decode; else what the
-    /// database said.
+    /// "Unknown" for a reply that only another instance can take: one that has the saga's version,
+    /// or a newer version of the reply's type. A rejection with the reason for a reply that belongs
+    /// to no saga or step, or does not decode; else the database's error.
     pub(crate) async fn take(&self, tx: &S::Tx, message: &Message) -> Result<(), HandlerError> {
-        let Self { worker, strangers } = self;
+        let Self { worker, unexpected } = self;
         let reject = |reason: String| Err(HandlerError::reject(reason));
-        let call = match Call::read(&message.headers) {
-            Ok(Some(call)) => call,
+        let id = match CommandId::read(&message.headers) {
+            Ok(Some(id)) => id,
             Ok(None) => {
                 return reject(
-                    "it is no answer to a saga: the header `sagaid` is missing".to_owned(),
+                    "it is no reply to a saga: the header `sagaid` is missing".to_owned(),
                 );
             }
             Err(fault) => return reject(fault.to_string()),
         };
-        let Some((known, mut open)) = worker.store.open_any(tx, call.saga).await? else {
-            return reject(format!("there is no saga {}", call.saga));
+        let Some((definition, mut open)) = worker.store.open_for_reply(tx, id.saga).await? else {
+            return reject(format!("there is no saga {}", id.saga));
         };
         open.when.now_us += worker.ahead_us.load(Relaxed);
-        let Some(steps) = worker.registry.get(&known) else {
+        let Some(steps) = worker.registry.get(&definition) else {
             return Err(HandlerError::unknown(Awaited::Saga {
-                name: known.0.to_string(),
-                version: known.1,
+                name: definition.0.to_string(),
+                version: definition.1,
             }));
         };
-        let Some(number) = steps.shape().number(&call.step) else {
+        let Some(number) = steps.shape().number(&id.step) else {
             return reject(format!(
                 "version {} of the saga `{}` has no step `{}`",
-                known.1, known.0, call.step
+                definition.1, definition.0, id.step
             ));
         };
-        let (asks, by) = (steps.shape().steps[number].asks, answered_by(&message.headers));
-        if !asks.is_none_or(|asks| asks.takes_from(by, &message.source)) {
-            strangers.warn_once(&known.0, &call, asks, message);
+        let (remote, by) = (steps.shape().steps[number].remote, replied_by(&message.headers));
+        if !remote.is_none_or(|remote| remote.accepts_from(by, &message.source)) {
+            unexpected.warn_once(&definition.0, &id, remote, message);
             return Ok(());
         }
-        let answer = match read(&**steps, number, call.phase, message) {
-            Ok(answer) => answer,
+        let reply = match decode(&**steps, number, id.phase, message) {
+            Ok(reply) => reply,
             Err(_) if self.is_newer(message) => {
                 return Err(HandlerError::unknown(Awaited::type_of(message)));
             }
-            Err(AnswerFault(fault)) => {
-                return reject(format!("the answer to `{}` cannot be read: {fault}", call.step));
+            Err(InvalidReply(fault)) => {
+                return reject(format!("the reply to `{}` cannot be decoded: {fault}", id.step));
             }
         };
         let step = &steps.shape().steps[number];
-        let (is, now_us) = (&message.event_type, open.when.now_us);
-        let record = match after_answer(
+        let (reply_type, now_us) = (&message.event_type, open.when.now_us);
+        let record = match after_reply(
             step,
             &open.instance,
-            &call,
-            answer,
-            is,
+            &id,
+            reply,
+            reply_type,
             now_us,
             worker.jitter,
         ) {
-            Heard::Write(record) => record,
-            Heard::Nothing => {
-                tracing::debug!(saga = %call.saga, step = call.step, answer = message.event_type, "an answer was known");
+            ReplyEffect::Append(record) => record,
+            ReplyEffect::Nothing => {
+                tracing::debug!(saga = %id.saga, step = id.step, reply = message.event_type, "a repeated reply was ignored");
                 return Ok(());
             }
-            Heard::Unasked => {
-                return reject(format!("the saga {} has not asked for `{}`", call.saga, call.step));
+            ReplyEffect::Unexpected => {
+                return reject(format!(
+                    "the saga {} has sent no such command for `{}`",
+                    id.saga, id.step
+                ));
             }
         };
-        if matches!(record, Record::Late { .. }) {
-            tracing::warn!(saga = %call.saga, step = call.step, answer = message.event_type, "an answer came late");
+        if matches!(record, Record::LateReply { .. }) {
+            tracing::warn!(saga = %id.saga, step = id.step, reply = message.event_type, "a reply came late");
         }
-        let looks = Looks::default();
-        let Ok(Composed { instance, records, due }) =
-            compose(steps.shape(), &open, vec![record], &looks, Duration::ZERO, |hook| {
+        let polls = LockPolls::default();
+        let Ok(Transition { instance, records, due }) =
+            transition(steps.shape(), &open, vec![record], &polls, Duration::ZERO, |hook| {
                 steps.has(hook)
             })
         else {
-            tracing::debug!(saga = %call.saga, step = call.step, "an answer means nothing where the saga stands");
+            tracing::debug!(saga = %id.saga, step = id.step, "a reply does not apply to the saga's state");
             return Ok(());
         };
-        // A coordinator goes on with it, whoever held it before.
-        let due = if let Due::Held(_) = due { Due::After(Duration::ZERO) } else { due };
+        // Any coordinator may go on with the saga: this ends the claim on it.
+        let due = if let Due::Leased(_) = due { Due::After(Duration::ZERO) } else { due };
         let data = records.iter().rev().find_map(Record::data);
         let (before, seq) = (&open.instance, open.seq);
-        let change = Change {
-            id: call.saga,
-            before,
-            instance: &instance,
-            data,
-            seq,
-            records: &records,
-            due,
-        };
-        worker.tell_if_stuck(tx, (call.saga, &known), &open, &instance);
+        let change =
+            Change { id: id.saga, before, instance: &instance, data, seq, records: &records, due };
+        worker.notify_if_stuck(tx, (id.saga, &definition), &open, &instance);
         worker.store.record(tx, &change).await?;
-        worker.store.wake_after(tx);
+        worker.store.wake_after_commit(tx);
         Ok(())
     }
 
-    /// Tells whether a message is of a newer version of a type that is awaited here.
+    /// Tells whether a message has a type that this instance knows, in a newer version.
     fn is_newer(&self, message: &Message) -> bool {
         self.types()
             .iter()
@@ -175,40 +171,41 @@ impl<S: SagaSource> Replies<S> {
     }
 }
 
-/// Reads what was answered.
-fn read<Tx: 'static>(
+/// Decodes a participant's reply.
+fn decode<Tx: 'static>(
     steps: &dyn Steps<Tx>,
     step: usize,
-    phase: Phase,
+    phase: CommandPhase,
     message: &Message,
-) -> Result<Answer, AnswerFault> {
+) -> Result<Reply, InvalidReply> {
     let shape = &steps.shape().steps[step];
-    let Some(asks) = &shape.asks else {
-        return Err(AnswerFault("nobody is asked to do it".to_owned()));
+    let Some(remote) = &shape.remote else {
+        return Err(InvalidReply("it is no remote step".to_owned()));
     };
     let is = |types: &[crate::event::EventType]| types.iter().any(|t| t.name == message.event_type);
-    if message.event_type == REJECTED || is(asks.rejects) {
+    if message.event_type == REJECTED || is(remote.rejects) {
         let reason =
-            serde_json::from_slice::<Refusal>(&message.payload).ok().map(|refusal| refusal.reason);
-        return Ok(Answer::Refused(match reason {
+            serde_json::from_slice::<Rejection>(&message.payload).ok().map(|body| body.reason);
+        return Ok(Reply::Rejected(match reason {
             Some(reason) if message.event_type == REJECTED => reason,
             Some(reason) => format!("{}: {reason}", message.event_type),
             None => message.event_type.clone(),
         }));
     }
-    if phase == Phase::Undo {
-        return Ok(Answer::Undone);
+    if phase == CommandPhase::Undo {
+        return Ok(Reply::Undone);
     }
-    if !asks.replies.is_empty() && !is(asks.replies) {
-        let awaited: Vec<&str> = asks.replies.iter().chain(asks.rejects).map(|t| t.name).collect();
+    if !remote.replies.is_empty() && !is(remote.replies) {
+        let awaited: Vec<&str> =
+            remote.replies.iter().chain(remote.rejects).map(|t| t.name).collect();
         let (is, awaited) = (&message.event_type, awaited.join(" or "));
-        return Err(AnswerFault(if is == DONE {
+        return Err(InvalidReply(if is == DONE {
             format!(
-                "the handler gave no answer of its own (`cx.reply(..)`), so `{is}` was sent for it; awaited is {awaited}"
+                "the handler gave no reply of its own (`cx.reply(..)`), so `{is}` was sent for it; awaited is {awaited}"
             )
         } else {
             format!("its type is `{is}`, awaited is {awaited}")
         }));
     }
-    steps.answer(step, message).map(Answer::Done)
+    steps.decode_reply(step, message).map(Reply::Done)
 }

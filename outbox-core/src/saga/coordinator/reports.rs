@@ -1,5 +1,5 @@
-//! What is logged of sagas: steps that fail, the first time at once and further ones once a minute; sagas that turn back, and
-//! sagas that wait for a lock, each.
+//! What the coordinator logs of sagas: failed attempts, the first at once and further ones once a
+//! minute; each saga that starts compensating or waits for a lock.
 
 use super::worker::Worker;
 use crate::{
@@ -7,9 +7,9 @@ use crate::{
     failure::{BackgroundWork, Report, ReportBook},
     runtime::now,
     saga::{
-        plan::Failed,
+        plan::StepFailure,
         state::Instance,
-        store::{Claim, Known, OpenSaga, SagaStore},
+        store::{DefinitionId, OpenSaga, SagaClaim, SagaStore},
     },
 };
 use std::{sync::Arc, time::Duration};
@@ -17,35 +17,36 @@ use std::{sync::Arc, time::Duration};
 /// A step of a definition, or its compensation.
 type StepKey = (Arc<str>, Arc<str>, bool);
 
-/// What was logged of what fails.
+/// The reports of failed and slow steps.
 #[derive(Debug, Default)]
 pub(crate) struct SagaReports {
     steps: ReportBook<StepKey>,
-    /// Those that take long.
+    /// Attempts that take long.
     slow: ReportBook<StepKey>,
     /// The coordinator's own work.
     pub(super) work: BackgroundWork,
 }
 
 impl<S: SagaStore> Worker<S> {
-    /// Logs an attempt of a step that has failed.
+    /// Logs a failed attempt.
     pub(super) fn report_failure(
         &self,
-        claim: &Claim,
+        claim: &SagaClaim,
         open: &OpenSaga,
         step: &Arc<str>,
         undo: bool,
-        failed: &Failed,
+        failure: &StepFailure,
     ) {
         let (name, correlation) = (&claim.definition.0, &*open.correlation);
-        let (next, error) = match failed {
-            Failed::Retry(error) => ("it is tried again by its retry policy", error),
-            Failed::Abort(reason) => ("it is not tried again", reason),
-            Failed::Stop(reason) => ("the saga is stuck", reason),
+        let (next, error) = match failure {
+            StepFailure::Retry(error) => ("the coordinator retries the step by its policy", error),
+            StepFailure::Abort(reason) => ("the coordinator does not retry the step", reason),
+            StepFailure::Stop(reason) => ("the saga is stuck", reason),
         };
-        let report = match failed {
-            // What it says is no failure; that the saga turns back, or is stuck, is told for it.
-            Failed::Abort(_) => None,
+        let report = match failure {
+            // An abort is no fault of the step; another line says that the saga compensates or is
+            // stuck.
+            StepFailure::Abort(_) => None,
             _ => self.reports.steps.failed((name.clone(), step.clone(), undo), error, now()),
         };
         match report {
@@ -57,7 +58,7 @@ impl<S: SagaStore> Worker<S> {
                     failures,
                     ?within,
                     error,
-                    "a step goes on failing"
+                    "further attempts of a step have failed"
                 );
             }
             Some(_) => tracing::warn!(
@@ -83,8 +84,15 @@ impl<S: SagaStore> Worker<S> {
         }
     }
 
-    /// Tells whether it is to be told now that a step takes long: once at once, and then summed up once a minute.
-    pub(super) fn tells_slow(&self, claim: &Claim, step: &str, undo: bool, what: &str) -> bool {
+    /// Tells whether the caller logs now that a step takes long: the first time at once; further
+    /// times are summed up once a minute.
+    pub(super) fn should_report_slow(
+        &self,
+        claim: &SagaClaim,
+        step: &str,
+        undo: bool,
+        what: &str,
+    ) -> bool {
         let key = (claim.definition.0.clone(), step.into(), undo);
         match self.reports.slow.failed(key.clone(), what, now()) {
             Some(Report::Repeated { failures, within }) => {
@@ -95,7 +103,7 @@ impl<S: SagaStore> Worker<S> {
         }
     }
 
-    /// Logs failures of steps that were only counted so far, where their minute is over.
+    /// Logs the failures that were only counted so far, where their minute is over.
     pub(super) fn report_due(&self) {
         for (key, report, what) in self.reports.slow.due(now()) {
             if let Report::Repeated { failures, within } = report {
@@ -111,42 +119,43 @@ impl<S: SagaStore> Worker<S> {
                     failures,
                     ?within,
                     error,
-                    "a step goes on failing"
+                    "further attempts of a step have failed"
                 );
             }
         }
     }
 
-    /// Logs after the transaction's commit that a saga turns back, or waits for an entity that another one has locked.
+    /// Logs after the transaction's commit that a saga starts compensating, or waits for an entity
+    /// that another saga has locked.
     pub(super) fn report_change(
         &self,
         tx: &S::Tx,
-        (id, known): (SagaId, &Known),
+        (id, definition): (SagaId, &DefinitionId),
         open: &OpenSaga,
         after: &Instance,
     ) {
         let (before, name, correlation) =
-            (&open.instance, known.0.clone(), open.correlation.clone());
+            (&open.instance, definition.0.clone(), open.correlation.clone());
         if after.backward && !before.backward {
             let reason = after.reason.clone().unwrap_or_default();
             let (name, correlation) = (name.clone(), correlation.clone());
             let log = move || {
                 let (name, correlation) = (&*name, &*correlation);
-                tracing::info!(saga = %id, name, correlation, reason, "a saga turns back: what it has done is undone");
+                tracing::info!(saga = %id, name, correlation, reason, "a saga starts compensating");
             };
             self.store.after_commit(tx, Box::new(log));
         }
         for progress in &after.steps {
-            let Some(held) = progress.held.clone() else { continue };
-            let known = before.step(&progress.step).and_then(|known| known.held.as_ref());
-            if known.is_some_and(|known| known.entity == held.entity) {
+            let Some(blocked_on) = progress.blocked_on.clone() else { continue };
+            let known = before.step(&progress.step).and_then(|known| known.blocked_on.as_ref());
+            if known.is_some_and(|known| known.entity == blocked_on.entity) {
                 continue;
             }
             let (name, correlation, step) =
                 (name.clone(), correlation.clone(), progress.step.clone());
             let log = move || {
-                let (name, correlation, holder) = (&*name, &*correlation, &*held.holder);
-                tracing::info!(saga = %id, name, correlation, step, holder, "a saga waits for an entity that another one has locked");
+                let (name, correlation, holder) = (&*name, &*correlation, &*blocked_on.holder);
+                tracing::info!(saga = %id, name, correlation, step, holder, "a saga waits for an entity that another saga has locked");
             };
             self.store.after_commit(tx, Box::new(log));
         }
@@ -161,6 +170,6 @@ fn report_slow((name, step, undo): &StepKey, times: u64, within: Duration, what:
         times,
         ?within,
         what,
-        "a step goes on taking long"
+        "further attempts of a step take long"
     );
 }

@@ -21,10 +21,11 @@ use std::{
 
 /// Longest correlation id in bytes: with the saga's name it is a key of every database.
 const MAX_CORRELATION: usize = 200;
-/// Ended sagas that are told of, when they are started again: whoever goes on fills no memory.
-const MOST_TOLD: usize = 1_000;
+/// Ended sagas of which a further start is logged, at most: a caller that starts ever more of them
+/// fills no memory.
+const MAX_REPORTED: usize = 1_000;
 
-/// What a saga with some type of data is started as.
+/// The definition as which a saga with some type of data is started.
 #[derive(Debug, Clone)]
 struct StartedAs {
     name: Arc<str>,
@@ -38,30 +39,31 @@ impl From<&Shape> for StartedAs {
     }
 }
 
-/// What the sagas of a store are started as: kept by the store, for starts that have nothing but a transaction. Empty unless
-/// sagas or a client of this process have registered definitions.
+/// The definitions as which sagas of a store are started, by the type of their data: the store
+/// keeps them for starts that have only a transaction. Empty unless sagas or a client of this
+/// process have registered definitions.
 #[derive(Debug, Default)]
-pub struct SagaStarts(Mutex<Known>);
+pub struct SagaStarts(Mutex<Starts>);
 
 #[derive(Debug, Default)]
-struct Known {
+struct Starts {
     by_data: Vec<(TypeId, StartedAs)>,
-    told: BTreeSet<SagaId>,
+    reported: BTreeSet<SagaId>,
 }
 
 impl SagaStarts {
-    fn lock(&self) -> MutexGuard<'_, Known> {
+    fn lock(&self) -> MutexGuard<'_, Starts> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes over what is registered; of one type of data the newest version counts.
+    /// Adds registered definitions; the newest version for a type of data counts.
     pub(super) fn add<Tx: Send + Sync + 'static>(&self, registry: &Registry<Tx>) {
-        let mut known = self.lock();
+        let mut starts = self.lock();
         for (data, shape) in registry.by_data() {
-            match known.by_data.iter_mut().find(|(of, _)| *of == data) {
-                Some((_, as_before)) if as_before.version > shape.version => {}
-                Some((_, as_before)) => *as_before = shape.into(),
-                None => known.by_data.push((data, shape.into())),
+            match starts.by_data.iter_mut().find(|(of, _)| *of == data) {
+                Some((_, newest)) if newest.version > shape.version => {}
+                Some((_, newest)) => *newest = shape.into(),
+                None => starts.by_data.push((data, shape.into())),
             }
         }
     }
@@ -74,24 +76,24 @@ impl SagaStarts {
             .map(|(_, started_as)| started_as.clone())
     }
 
-    /// Logs, once a saga, that it has ended where somebody wants to start it.
-    fn tell_of_an_end(&self, new: &NewSaga, started: &Started) {
+    /// Logs, once for each saga, that a start found the saga ended.
+    fn report_ended(&self, new: &NewSaga, started: &Started) {
         let Started::AlreadyEnded { id, outcome, .. } = started else { return };
-        let mut known = self.lock();
-        if known.told.len() < MOST_TOLD && known.told.insert(*id) {
+        let mut starts = self.lock();
+        if starts.reported.len() < MAX_REPORTED && starts.reported.insert(*id) {
             let (name, correlation, outcome) = (&*new.name, &*new.correlation, outcome.as_str());
             tracing::info!(
                 saga = %id,
                 name,
                 correlation,
                 outcome,
-                "a saga is not started, since the one under its correlation id has ended; `again()` begins anew"
+                "a saga is not started, since the one under its correlation id has ended; `again()` starts another one"
             );
         }
     }
 }
 
-/// Starts sagas and carries none: for services in which another process does that. Made by
+/// Starts sagas and drives none, where another process does that. Made by
 /// [`SagasBuilder::client`](crate::saga::SagasBuilder::client). Cloning is cheap.
 pub struct SagaClient<S: SagaSource> {
     store: S,
@@ -107,7 +109,7 @@ impl<S: SagaSource> Clone for SagaClient<S> {
 impl<S: SagaSource> std::fmt::Debug for SagaClient<S> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("SagaClient")
-            .field("definitions", &self.registry.known())
+            .field("definitions", &self.registry.definition_ids())
             .finish_non_exhaustive()
     }
 }
@@ -139,8 +141,8 @@ impl<'a, S: SagaStore, D: 'static> Start<'a, S, D> {
         Self { store, tx, started_as: shape.map(Into::into), data, correlation: None, again: false }
     }
 
-    /// Makes one by what sagas and clients of this process have registered on the store, for transactions that know their
-    /// store.
+    /// Makes a start by the definitions that sagas and clients of this process have registered on
+    /// the store, for transactions that know their store.
     pub fn by_store(store: &'a S, tx: &'a S::Tx, data: D) -> Self {
         Self {
             store,
@@ -154,16 +156,17 @@ impl<'a, S: SagaStore, D: 'static> Start<'a, S, D> {
 }
 
 impl<S: SagaStore, D> Start<'_, S, D> {
-    /// Names what the saga is known by, such as `order-7`: 1 to 200 bytes without control characters. Without it, it is known
-    /// by its identity alone.
+    /// Sets the saga's correlation id, such as `order-7`: 1 to 200 bytes without control
+    /// characters. Unless set, it is the saga's identity.
     pub fn correlation(mut self, id: impl Into<String>) -> Self {
         self.correlation = Some(id.into());
         self
     }
 
-    /// Begins anew where the saga under the correlation id has ended. That one is kept, for as long as it would be
-    /// otherwise, under its correlation id with `#` and the identity of the one that begins behind it. While one runs or is stuck, the start fails
-    /// with [`SagasError::StillRuns`].
+    /// Starts another saga where the one under the correlation id has ended. The ended one is kept,
+    /// for as long as it would be otherwise, under its correlation id followed by `#` and the
+    /// identity of the new one. While one runs or is stuck, the start fails with
+    /// [`SagasError::StillRuns`].
     pub fn again(mut self) -> Self {
         self.again = true;
         self
@@ -179,18 +182,19 @@ where
     type IntoFuture = BoxFuture<'a, Self::Output>;
 
     fn into_future(self) -> Self::IntoFuture {
-        let (made, again) = (self.made(), self.again);
+        let (new, again) = (self.build(), self.again);
         let (store, tx) = (self.store, self.tx);
         Box::pin(async move {
-            let new = made?;
+            let new = new?;
             if again {
-                // First of all: two that do so at once wait for each other here, and hold nothing yet.
+                // First of all, since two such starts at once wait for each other here, and must
+                // hold no lock yet.
                 store.set_aside(tx, &new, &format!("{}#{}", new.correlation, new.id)).await?;
             }
             match store.start(tx, &new).await? {
                 Started::Running { id } if again => Err(SagasError::StillRuns { id }),
                 started => {
-                    store.starts().tell_of_an_end(&new, &started);
+                    store.starts().report_ended(&new, &started);
                     Ok(started)
                 }
             }
@@ -199,7 +203,7 @@ where
 }
 
 impl<S: SagaStore, D: Serialize + 'static> Start<'_, S, D> {
-    fn made(&self) -> Result<NewSaga, SagasError> {
+    fn build(&self) -> Result<NewSaga, SagasError> {
         let StartedAs { name, version, deadline } =
             self.started_as.clone().ok_or(SagasError::NotRegistered(type_name::<D>()))?;
         let id = SagaId::generate();

@@ -1,43 +1,43 @@
-//! Telling of sagas that are stuck.
+//! Notifies of sagas that are stuck.
 
 use super::worker::Worker;
 use crate::{
     event::SagaId,
     saga::{
         state::{Instance, SagaState},
-        store::{Known, OpenSaga, SagaStore},
+        store::{DefinitionId, OpenSaga, SagaStore},
     },
 };
 use std::sync::Arc;
 
-/// A saga that waits for somebody to decide.
+/// A saga that waits for an operator's decision.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct StuckSaga {
     /// The saga.
     pub id: SagaId,
     /// Its definition.
-    pub definition: Known,
-    /// What it is known by.
+    pub definition: DefinitionId,
+    /// Its correlation id.
     pub correlation: Arc<str>,
-    /// The step at which it is stuck, or whose compensation is, where it is one.
+    /// The step at which it is stuck, or whose compensation failed, where a step is the cause.
     pub step: Option<String>,
-    /// Whether it was going back.
+    /// Whether it was compensating.
     pub backward: bool,
     /// Why.
     pub reason: String,
 }
 
-/// Somebody who wants to be told.
+/// A listener for stuck sagas.
 pub(crate) type StuckListener = Arc<dyn Fn(&StuckSaga) + Send + Sync>;
 
 impl<S: SagaStore> Worker<S> {
-    /// Tells after the transaction's commit what a saga has come to by it, where people should know: that it is stuck, turns
-    /// back, or waits for a lock.
-    pub(super) fn tell_if_stuck(
+    /// Logs after the transaction's commit that the saga is stuck, compensates, or waits for a
+    /// lock; calls the listeners where it is stuck.
+    pub(super) fn notify_if_stuck(
         &self,
         tx: &S::Tx,
-        (id, definition): (SagaId, &Known),
+        (id, definition): (SagaId, &DefinitionId),
         open: &OpenSaga,
         after: &Instance,
     ) {
@@ -54,18 +54,18 @@ impl<S: SagaStore> Worker<S> {
             reason: after.reason.clone().unwrap_or_default(),
         };
         let stuck = Arc::new(stuck);
-        let said = Arc::clone(&stuck);
-        let say = move || {
+        let logged = Arc::clone(&stuck);
+        let log = move || {
             let StuckSaga { id, definition: (name, version), correlation, step, reason, .. } =
-                &*said;
+                &*logged;
             let (name, correlation) = (&**name, &**correlation);
             tracing::error!(saga = %id, name, version, correlation, step, reason, "a saga is stuck until an operator decides");
         };
-        self.store.after_commit(tx, Box::new(say));
-        // Each by itself, so that the panic of one is its own.
-        for tell in &self.on_stuck {
-            let (tell, stuck) = (Arc::clone(tell), Arc::clone(&stuck));
-            self.store.after_commit(tx, Box::new(move || tell(&stuck)));
+        self.store.after_commit(tx, Box::new(log));
+        // A hook for each listener, so that the panic of one leaves the others alone.
+        for listener in &self.on_stuck {
+            let (listener, stuck) = (Arc::clone(listener), Arc::clone(&stuck));
+            self.store.after_commit(tx, Box::new(move || listener(&stuck)));
         }
     }
 }

@@ -1,15 +1,15 @@
-//! One saga, carried from step to step as far as it goes.
+//! Drives one saga from step to step, until it ends, waits or is stuck.
 
 use super::{
     attempt::Task,
-    care::{Care, Next, Suspects},
+    blocked::AttemptFailure,
+    crash_isolation::{IsolationGate, IsolationMode, NextAction},
     handle::SagasStats,
-    held::Fell,
-    losses::{Losses, refused},
+    lost_connections::{LostConnections, write_failure},
     registry::Registry,
     reports::SagaReports,
     stuck::StuckListener,
-    writing::Looks,
+    transition::LockPolls,
 };
 use crate::{
     event::{NewEvent, jitter},
@@ -17,11 +17,11 @@ use crate::{
     outbox::StoreError,
     runtime::Shutdown,
     saga::{
-        call::Call,
+        command::CommandId,
         definition::Steps,
-        plan::{Failed, Plan, after_crash, after_failure, plan},
+        plan::{Plan, StepFailure, after_crash, after_failure, plan},
         record::Record,
-        store::{Claim, OpenSaga, SagaStore},
+        store::{OpenSaga, SagaClaim, SagaStore},
     },
 };
 use futures_util::future::join_all;
@@ -34,123 +34,125 @@ use std::{
 };
 use tokio::sync::watch;
 
-/// Longest wait before a busy database is asked again: about as long as a deadlock takes to clear.
+/// Longest wait before another attempt at a busy database: about as long as a deadlock takes to
+/// clear.
 const BUSY_WAIT: Duration = Duration::from_millis(50);
-/// Times in a row that a busy database is nothing to speak of.
+/// Failures in a row for which a busy database is not reported.
 const BUSY_LIMIT: u32 = 5;
-/// First and longest wait before a database that is down is asked again.
+/// First and longest wait before another attempt at a database that is down.
 const DOWN_WAIT: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
 
-/// What carries sagas.
+/// Drives sagas.
 pub(crate) struct Worker<S: SagaStore> {
     pub(crate) store: S,
     pub(crate) registry: Registry<S::Tx>,
-    /// How long a claim lasts from its last use.
+    /// How long a claim lasts after its last use.
     pub(crate) lease: Duration,
-    /// After which time an attempt is dropped whose step has no time limit of its own.
+    /// The time limit of attempts whose step has none of its own.
     pub(crate) step_timeout: Option<Duration>,
     pub(crate) stats: Arc<watch::Sender<SagasStats>>,
-    /// The topic on which others answer.
+    /// The topic for replies of participants.
     pub(crate) reply_to: Option<Arc<str>>,
     /// How far a test's clock is ahead of the database's, in microseconds.
     pub(crate) ahead_us: AtomicI64,
     pub(crate) shutdown: Shutdown,
-    /// Shortens waits before retries.
+    /// Randomises waits before retries.
     pub(crate) jitter: fn(Duration) -> Duration,
-    /// Those that may have ended a process.
-    pub(crate) suspects: Suspects,
-    /// Those who want to be told of sagas that are stuck.
+    /// Isolates attempts that may end the process.
+    pub(crate) isolation: IsolationGate,
+    /// The listeners for stuck sagas.
     pub(crate) on_stuck: Vec<StuckListener>,
     pub(crate) reports: SagaReports,
-    /// What a test does to it.
-    pub(crate) probe: Option<Probe>,
+    /// What a test does at each test point.
+    pub(crate) test_hook: Option<TestHook>,
 }
 
-/// What a test does at each moment.
-pub(crate) type Probe = Arc<dyn Fn(Moment<'_>) -> Strike + Send + Sync>;
+/// Decides what a test does at each test point.
+pub(crate) type TestHook = Arc<dyn Fn(TestPoint<'_>) -> TestAction + Send + Sync>;
 
-/// Where a test may strike.
+/// Where a test may make something fail.
 #[derive(Debug, Clone, Copy)]
-pub(crate) enum Moment<'a> {
-    /// A step, or its compensation, is about to be tried.
-    #[cfg_attr(not(feature = "testing"), expect(dead_code, reason = "only tests look"))]
+pub(crate) enum TestPoint<'a> {
+    /// An attempt at a step, or at its compensation, is about to start.
+    #[cfg_attr(not(feature = "testing"), expect(dead_code, reason = "only tests read it"))]
     Attempt { step: &'a str, undo: bool },
-    /// A command goes out, if the transaction commits.
-    #[cfg_attr(not(feature = "testing"), expect(dead_code, reason = "only tests look"))]
-    Asked { call: &'a Call, command: &'a NewEvent },
+    /// A command is sent, if the transaction commits.
+    #[cfg_attr(not(feature = "testing"), expect(dead_code, reason = "only tests read it"))]
+    CommandSent { id: &'a CommandId, command: &'a NewEvent },
     /// Records are written and not committed.
     Written,
     /// Records are committed.
-    #[cfg_attr(not(feature = "testing"), expect(dead_code, reason = "only tests look"))]
+    #[cfg_attr(not(feature = "testing"), expect(dead_code, reason = "only tests read it"))]
     Committed(&'a [Record]),
 }
 
-/// What a test does.
+/// What a test does at a test point.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Strike {
+pub(crate) enum TestAction {
     /// Nothing.
-    Pass,
+    Continue,
     /// The attempt fails.
-    #[cfg_attr(not(feature = "testing"), expect(dead_code, reason = "only tests strike"))]
-    Fail(Failed),
+    #[cfg_attr(not(feature = "testing"), expect(dead_code, reason = "only tests make it"))]
+    Fail(StepFailure),
     /// The process ends here.
-    Cut,
+    Crash,
 }
 
-/// How the carrying of a saga ended.
+/// Why a coordinator stopped driving a saga.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum WorkerEnd {
-    /// It is final, or waits for an operator.
-    Rests,
-    /// It is to be tried again after this time.
-    Waits(Duration),
-    /// Somebody else has it.
+pub(crate) enum DriveOutcome {
+    /// The saga has ended, or is stuck.
+    Idle,
+    /// The saga waits for this time.
+    Waiting(Duration),
+    /// Another coordinator has claimed it.
     Lost,
-    /// It was given back at shutdown.
-    GivenBack,
-    /// It cannot be read.
-    Broken,
-    /// A test has cut it off.
-    Cut,
+    /// This coordinator shuts down, and has released the claim.
+    Released,
+    /// The coordinator cannot read it.
+    Unreadable,
+    /// A test has let the process end.
+    Crashed,
 }
 
-/// What one transaction came to.
+/// The outcome of one transaction of a saga.
 pub(super) enum Advance {
-    /// There is more to do.
-    Goes,
-    Ends(WorkerEnd),
+    /// The coordinator goes on with the saga.
+    Continue,
+    Done(DriveOutcome),
 }
 
 /// How a step of a group ended.
 enum Branch {
-    Done,
-    /// It was the last one, and what it has written gives the saga back.
-    Last(WorkerEnd),
-    Fell(Task, Fell),
-    Ends(WorkerEnd),
+    Recorded,
+    /// It was the last one, and its record has ended the claim.
+    Last(DriveOutcome),
+    Failed(Task, AttemptFailure),
+    Stopped(DriveOutcome),
 }
 
 impl<S: SagaStore> Worker<S> {
-    /// Carries a saga until it rests, waits, or is somebody else's.
-    pub(crate) async fn carry(&self, claim: &Claim) -> WorkerEnd {
-        let (mut failures, mut care, losses) = (0, Care::of(claim), Losses::default());
+    /// Drives a saga until it ends, is stuck, waits, or another coordinator has claimed it.
+    pub(crate) async fn drive(&self, claim: &SagaClaim) -> DriveOutcome {
+        let (mut failures, mut mode) = (0, IsolationMode::of(claim));
+        let lost = LostConnections::default();
         loop {
             if self.shutdown.is_requested() {
                 if let Err(error) = self.store.release(std::slice::from_ref(claim)).await {
                     tracing::debug!(
                         error = full_text(&error),
-                        "a saga was not given back; its claim runs out"
+                        "a claim on a saga was not released; it runs out"
                     );
                 }
-                return WorkerEnd::GivenBack;
+                return DriveOutcome::Released;
             }
-            match self.advance(claim, &mut care, &losses).await {
-                Ok(Advance::Goes) => failures = 0,
-                Ok(Advance::Ends(end)) => return end,
+            match self.advance(claim, &mut mode, &lost).await {
+                Ok(Advance::Continue) => failures = 0,
+                Ok(Advance::Done(end)) => return end,
                 Err(error) => {
                     failures += 1;
                     let Some(wait) = self.wait_after(claim, &error, failures) else {
-                        return WorkerEnd::Broken;
+                        return DriveOutcome::Unreadable;
                     };
                     tokio::select! {
                         () = tokio::time::sleep(wait) => {}
@@ -161,18 +163,18 @@ impl<S: SagaStore> Worker<S> {
         }
     }
 
-    /// How long to wait after a failure of the database; `None` when waiting does not help. Nothing is lost by asking
-    /// again: the saga is read anew, under the same claim.
-    fn wait_after(&self, claim: &Claim, error: &StoreError, failures: u32) -> Option<Duration> {
+    /// Gives the wait after a failure of the database; `None` where waiting does not help. Another
+    /// attempt is safe: it reads the saga again, under the same claim.
+    fn wait_after(&self, claim: &SagaClaim, error: &StoreError, failures: u32) -> Option<Duration> {
         match error.class() {
             FailureClass::Transient => {
                 if failures.is_multiple_of(BUSY_LIMIT) {
-                    self.reports.work.failed("carry on a saga whose database is busy", error);
+                    self.reports.work.failed("drive a saga whose database is busy", error);
                 }
                 Some(jitter(BUSY_WAIT * failures.min(20)))
             }
             FailureClass::Unavailable => {
-                self.reports.work.failed("carry on a saga", error);
+                self.reports.work.failed("drive a saga", error);
                 let (first, longest) = DOWN_WAIT;
                 Some(first.saturating_mul(1 << failures.min(10)).min(longest))
             }
@@ -185,70 +187,79 @@ impl<S: SagaStore> Worker<S> {
 
     async fn advance(
         &self,
-        claim: &Claim,
-        care: &mut Care,
-        losses: &Losses,
+        claim: &SagaClaim,
+        mode: &mut IsolationMode,
+        lost: &LostConnections,
     ) -> Result<Advance, StoreError> {
         let Some(steps) = self.registry.get(&claim.definition) else {
-            return Ok(Advance::Ends(WorkerEnd::Broken));
+            return Ok(Advance::Done(DriveOutcome::Unreadable));
         };
-        // Before a connection is taken: the suspect needs one.
-        let beside = if care.is_alone() { None } else { Some(self.suspects.beside().await) };
-        // A database that is away has lost the connections before, and no step is to blame.
-        let tx = self.store.begin().await.inspect_err(|_| losses.forget())?;
+        // Before it takes a connection, since an isolated attempt needs one.
+        let shared = if mode.is_exclusive() { None } else { Some(self.isolation.shared().await) };
+        // Where the database is unavailable, earlier connections were lost for that reason, and not
+        // by a step.
+        let tx = self.store.begin().await.inspect_err(|_| lost.clear())?;
         let (tx, open) = match self.open(tx, claim).await? {
             Some(opened) => opened,
-            None => return Ok(Advance::Ends(WorkerEnd::Lost)),
+            None => return Ok(Advance::Done(DriveOutcome::Lost)),
         };
         let (numbers, undo) = match plan(steps.shape(), &open.instance, open.when) {
-            Plan::Rest => {
+            Plan::Idle => {
                 self.roll_back(tx).await;
-                return Ok(Advance::Ends(WorkerEnd::Rests));
+                return Ok(Advance::Done(DriveOutcome::Idle));
             }
-            // Its last holder did not write down how long, or the wait was cut short.
+            // The last coordinator did not record the wait, or an operator or a reply has cut it
+            // short.
             Plan::Wait(_) => {
-                return self.write(tx, claim, steps, &open, (Vec::new(), Looks::default())).await;
+                return self
+                    .write(tx, claim, steps, &open, (Vec::new(), LockPolls::default()))
+                    .await;
             }
-            Plan::Note(record) => {
-                return self.write(tx, claim, steps, &open, (vec![record], Looks::default())).await;
+            Plan::Append(record) => {
+                return self
+                    .write(tx, claim, steps, &open, (vec![record], LockPolls::default()))
+                    .await;
             }
             Plan::Run(numbers) => (numbers, false),
             Plan::Undo(numbers) => (numbers, true),
         };
-        match care.next(steps.shape(), &open.instance, numbers) {
-            Next::Do(numbers) => {
-                let advanced = self.all(tx, (claim, losses), steps, open, &numbers, undo).await?;
-                *care = Care::Usual;
+        match mode.next(steps.shape(), &open.instance, numbers) {
+            NextAction::Run(numbers) => {
+                let advanced = self.run_all(tx, (claim, lost), steps, open, &numbers, undo).await?;
+                *mode = IsolationMode::Normal;
                 Ok(advanced)
             }
-            Next::WriteDown(step) => {
+            NextAction::RecordAttempt(step) => {
                 let record = after_crash(&steps.shape().steps[step], &open.instance);
-                let advanced =
-                    self.write(tx, claim, steps, &open, (vec![record], Looks::default())).await?;
-                care.written_down(step);
+                let advanced = self
+                    .write(tx, claim, steps, &open, (vec![record], LockPolls::default()))
+                    .await?;
+                mode.attempt_recorded(step);
                 Ok(advanced)
             }
-            Next::WaitForTurn => {
-                // Not while the saga's row is locked, nor while it is itself among those that are waited for.
+            NextAction::WaitForPermit => {
+                // It waits without the saga's row lock and without its shared permit, which would
+                // block the exclusive one.
                 self.roll_back(tx).await;
-                drop(beside);
-                Ok(match self.suspects.turn(self.lease / 2).await {
-                    Some(turn) => {
-                        care.has_turn(turn);
-                        Advance::Goes
+                drop(shared);
+                Ok(match self.isolation.exclusive(self.lease / 2).await {
+                    Some(permit) => {
+                        mode.permit_acquired(permit);
+                        Advance::Continue
                     }
-                    // Its claim runs out meanwhile.
-                    None => Advance::Ends(WorkerEnd::Waits(self.lease / 2)),
+                    // The claim runs out meanwhile.
+                    None => Advance::Done(DriveOutcome::Waiting(self.lease / 2)),
                 })
             }
         }
     }
 
-    /// Locks the saga's row in a transaction; `None` where it is held under another epoch, and the transaction is over.
+    /// Locks the saga's row in a transaction; `None` where the saga has another epoch, and then
+    /// rolls the transaction back.
     pub(super) async fn open(
         &self,
         tx: S::Tx,
-        claim: &Claim,
+        claim: &SagaClaim,
     ) -> Result<Option<(S::Tx, OpenSaga)>, StoreError> {
         match self.store.open(&tx, claim).await {
             Ok(Some(mut open)) => {
@@ -266,143 +277,147 @@ impl<S: SagaStore> Worker<S> {
         }
     }
 
-    /// Does one step in the transaction that has the saga's row, or several in transactions of their own.
-    async fn all(
+    /// Runs one step in the transaction that holds the saga's row, or several in transactions of
+    /// their own.
+    async fn run_all(
         &self,
         tx: S::Tx,
-        (claim, losses): (&Claim, &Losses),
+        (claim, lost): (&SagaClaim, &LostConnections),
         steps: &Arc<dyn Steps<S::Tx>>,
         open: OpenSaga,
         numbers: &[usize],
         undo: bool,
     ) -> Result<Advance, StoreError> {
         if let [step] = *numbers {
-            let task = Task { step, undo, beside: steps.shape().steps[step].group.is_some() };
-            let (tx, tried) = self.attempt(tx, claim, steps, &open, task).await;
-            let written = match tried {
+            let task = Task { step, undo, parallel: steps.shape().steps[step].group.is_some() };
+            let (tx, attempted) = self.attempt(tx, claim, steps, &open, task).await;
+            let written = match attempted {
                 Ok(Ok(records)) => {
-                    self.write(tx, claim, steps, &open, (records, Looks::default())).await
+                    self.write(tx, claim, steps, &open, (records, LockPolls::default())).await
                 }
-                Ok(Err(fell)) => {
+                Ok(Err(failure)) => {
                     self.roll_back(tx).await;
-                    return match losses.judge(task, fell) {
-                        Fell::Store(error) => Err(error),
-                        fell => self.note_failures(claim, steps, vec![(task, fell)]).await,
+                    return match lost.classify(task, failure) {
+                        AttemptFailure::Store(error) => Err(error),
+                        failure => self.record_failures(claim, steps, vec![(task, failure)]).await,
                     };
                 }
-                Err(end) => return Ok(Advance::Ends(end)),
+                Err(end) => return Ok(Advance::Done(end)),
             };
             return match written {
                 Ok(advance) => {
-                    losses.forget();
+                    lost.clear();
                     Ok(advance)
                 }
-                Err(error) => match losses.judge(task, refused(error)) {
-                    Fell::Store(error) => Err(error),
-                    fell => self.note_failures(claim, steps, vec![(task, fell)]).await,
+                Err(error) => match lost.classify(task, write_failure(error)) {
+                    AttemptFailure::Store(error) => Err(error),
+                    failure => self.record_failures(claim, steps, vec![(task, failure)]).await,
                 },
             };
         }
         self.roll_back(tx).await;
         let open = Arc::new(open);
         let branches = numbers.iter().map(|step| {
-            let task = Task { step: *step, undo, beside: true };
-            self.branch((claim, losses), steps, &open, task)
+            let task = Task { step: *step, undo, parallel: true };
+            self.branch((claim, lost), steps, &open, task)
         });
-        let (mut failures, mut broken, mut goes) = (Vec::new(), None, Advance::Goes);
+        let (mut failures, mut store_error) = (Vec::new(), None);
+        let mut advance = Advance::Continue;
         for ended in join_all(branches).await {
             match ended {
-                Ok(Branch::Done) => {}
-                Ok(Branch::Last(end)) => goes = Advance::Ends(end),
-                Ok(Branch::Fell(task, fell)) => failures.push((task, fell)),
-                Ok(Branch::Ends(end)) => return Ok(Advance::Ends(end)),
-                Err(error) => broken = Some(error),
+                Ok(Branch::Recorded) => {}
+                Ok(Branch::Last(end)) => advance = Advance::Done(end),
+                Ok(Branch::Failed(task, failure)) => failures.push((task, failure)),
+                Ok(Branch::Stopped(end)) => return Ok(Advance::Done(end)),
+                Err(error) => store_error = Some(error),
             }
         }
-        // What failed beside a failure of the database failed all the same.
-        let noted = if failures.is_empty() {
-            Ok(goes)
+        // Failures of steps are recorded also where the store failed for another step.
+        let recorded = if failures.is_empty() {
+            Ok(advance)
         } else {
-            self.note_failures(claim, steps, failures).await
+            self.record_failures(claim, steps, failures).await
         };
-        broken.map_or(noted, Err)
+        store_error.map_or(recorded, Err)
     }
 
-    /// Does one step of a group. The saga's row is locked after the work, so that others are done at the same time; where
-    /// it is another's by then, or the saga has turned back, the work is rolled back.
+    /// Runs one step of a group. Locks the saga's row only after the step, so that the others run
+    /// at the same time; rolls the step back where another coordinator has claimed the saga by
+    /// then, or the saga compensates.
     async fn branch(
         &self,
-        (claim, losses): (&Claim, &Losses),
+        (claim, lost): (&SagaClaim, &LostConnections),
         steps: &Arc<dyn Steps<S::Tx>>,
         open: &OpenSaga,
         task: Task,
     ) -> Result<Branch, StoreError> {
-        let tx = self.store.begin().await.inspect_err(|_| losses.forget())?;
-        let (tx, tried) = self.attempt(tx, claim, steps, open, task).await;
-        let records = match tried {
+        let tx = self.store.begin().await.inspect_err(|_| lost.clear())?;
+        let (tx, attempted) = self.attempt(tx, claim, steps, open, task).await;
+        let records = match attempted {
             Ok(Ok(records)) => records,
-            Ok(Err(fell)) => {
+            Ok(Err(failure)) => {
                 self.roll_back(tx).await;
-                return match losses.judge(task, fell) {
-                    Fell::Store(error) => Err(error),
-                    fell => Ok(Branch::Fell(task, fell)),
+                return match lost.classify(task, failure) {
+                    AttemptFailure::Store(error) => Err(error),
+                    failure => Ok(Branch::Failed(task, failure)),
                 };
             }
-            Err(end) => return Ok(Branch::Ends(end)),
+            Err(end) => return Ok(Branch::Stopped(end)),
         };
         let Some((tx, now)) = self.open(tx, claim).await? else {
-            return Ok(Branch::Ends(WorkerEnd::Lost));
+            return Ok(Branch::Stopped(DriveOutcome::Lost));
         };
         if now.instance.after_all(&records).is_err() {
             self.roll_back(tx).await;
-            return Ok(Branch::Done);
+            return Ok(Branch::Recorded);
         }
-        match self.write(tx, claim, steps, &now, (records, Looks::default())).await {
-            Ok(Advance::Ends(end @ (WorkerEnd::Rests | WorkerEnd::Waits(_)))) => {
+        match self.write(tx, claim, steps, &now, (records, LockPolls::default())).await {
+            Ok(Advance::Done(end @ (DriveOutcome::Idle | DriveOutcome::Waiting(_)))) => {
                 Ok(Branch::Last(end))
             }
-            Ok(Advance::Ends(end)) => Ok(Branch::Ends(end)),
-            Ok(Advance::Goes) => Ok(Branch::Done),
-            Err(error) => match losses.judge(task, refused(error)) {
-                Fell::Store(error) => Err(error),
-                fell => Ok(Branch::Fell(task, fell)),
+            Ok(Advance::Done(end)) => Ok(Branch::Stopped(end)),
+            Ok(Advance::Continue) => Ok(Branch::Recorded),
+            Err(error) => match lost.classify(task, write_failure(error)) {
+                AttemptFailure::Store(error) => Err(error),
+                failure => Ok(Branch::Failed(task, failure)),
             },
         }
     }
 
-    /// Writes failures down: each one is tried again, turns the saga back, or makes it stuck. What waits for another saga is
-    /// no failure, and looks again.
-    async fn note_failures(
+    /// Records failures: each one leads to a retry, to compensation, or makes the saga stuck. A
+    /// step that waits for a lock has not failed, and polls the lock again.
+    async fn record_failures(
         &self,
-        claim: &Claim,
+        claim: &SagaClaim,
         steps: &Arc<dyn Steps<S::Tx>>,
-        failures: Vec<(Task, Fell)>,
+        failures: Vec<(Task, AttemptFailure)>,
     ) -> Result<Advance, StoreError> {
         let tx = self.store.begin().await?;
         let Some((tx, open)) = self.open(tx, claim).await? else {
-            return Ok(Advance::Ends(WorkerEnd::Lost));
+            return Ok(Advance::Done(DriveOutcome::Lost));
         };
-        let (mut instance, mut records, mut looks) =
-            (open.instance.clone(), Vec::new(), Looks::default());
-        for (task, fell) in failures {
+        let (mut instance, mut records, mut polls) =
+            (open.instance.clone(), Vec::new(), LockPolls::default());
+        for (task, failure) in failures {
             let step = &steps.shape().steps[task.step];
-            if let Fell::Failed(failed) = &fell {
-                self.report_failure(claim, &open, &step.name, task.undo, failed);
+            if let AttemptFailure::Failed(failure) = &failure {
+                self.report_failure(claim, &open, &step.name, task.undo, failure);
             }
-            // It was cancelled meanwhile, or another step of the group has turned it back.
+            // Compensation has started meanwhile: an operator cancelled the saga, or another step
+            // of the group failed for good.
             if instance.backward != task.undo || !instance.state.is_active() {
                 continue;
             }
-            let record = match fell {
-                Fell::Store(_) => None,
-                Fell::Failed(failed) => {
-                    Some(after_failure(step, &instance, &failed, open.when.now_us, self.jitter))
+            let record = match failure {
+                AttemptFailure::Store(_) => None,
+                AttemptFailure::Failed(failure) => {
+                    Some(after_failure(step, &instance, &failure, open.when.now_us, self.jitter))
                 }
-                Fell::Held { entity } => {
+                AttemptFailure::Blocked { entity } => {
                     let at = (&instance, open.when.now_us);
-                    match self.held(&tx, claim.id, at, step, entity).await {
+                    match self.block(&tx, claim.id, at, step, entity).await {
                         Ok((record, wait)) => {
-                            looks.add(task.step, wait);
+                            polls.add(task.step, wait);
                             record
                         }
                         Err(error) => {
@@ -419,23 +434,23 @@ impl<S: SagaStore> Worker<S> {
                 records.push(record);
             }
         }
-        if records.is_empty() && looks.is_empty() {
+        if records.is_empty() && polls.is_empty() {
             self.roll_back(tx).await;
-            return Ok(Advance::Goes);
+            return Ok(Advance::Continue);
         }
-        self.write(tx, claim, steps, &open, (records, looks)).await
+        self.write(tx, claim, steps, &open, (records, polls)).await
     }
 
     pub(super) async fn roll_back(&self, tx: S::Tx) {
         if let Err(error) = self.store.rollback(tx).await {
             tracing::debug!(
                 error = full_text(&error),
-                "a rollback was not answered; the connection's end does it"
+                "a rollback failed; the database rolls back when the connection ends"
             );
         }
     }
 
-    pub(super) fn strike(&self, moment: Moment<'_>) -> Strike {
-        self.probe.as_ref().map_or(Strike::Pass, |probe| probe(moment))
+    pub(super) fn test_point(&self, point: TestPoint<'_>) -> TestAction {
+        self.test_hook.as_ref().map_or(TestAction::Continue, |hook| hook(point))
     }
 }

@@ -1,20 +1,22 @@
 //! The builder of a definition. `#[saga]` writes nothing else.
 
 use super::{
-    Asks, Saga, Shape, StepShape,
-    ask::BranchByOthers,
+    RemoteSpec, Saga, Shape, StepShape,
     fault::faults,
     hooks::{Hook, Hooks},
+    remote::RemoteBranch,
     step::{BranchFn, StepContext, StepFn, TakesFn},
-    work::{Action, Undo, Work, with_value, without_value},
+    step_fns::{Action, StepFns, Undo, with_value, without_value},
 };
 use crate::{event::OutboxEvent, failure::RetryPolicy};
 use serde::{Serialize, de::DeserializeOwned};
 use std::{marker::PhantomData, sync::Arc, time::Duration};
 
-/// Attempts of a step before the pivot unless set: enough for a deadlock and a restart of what it talks to.
+/// Attempts of a step before the pivot unless set: enough for a deadlock and a restart of the
+/// database or service that it calls.
 const ATTEMPTS: u32 = 4;
-/// Attempts of a compensation unless set: with a wait doubling from 1 s, about a quarter of an hour.
+/// Attempts of a compensation unless set: with a wait doubling from 1 s, about a quarter of an
+/// hour.
 const UNDO_ATTEMPTS: u32 = 10;
 /// First wait of both.
 const BACKOFF: Duration = Duration::from_secs(1);
@@ -25,13 +27,13 @@ pub struct SagaBuilder<D, Tx> {
     name: Arc<str>,
     version: u32,
     deadline: Option<Duration>,
-    steps: Vec<Draft>,
-    works: Vec<Work<D, Tx>>,
+    steps: Vec<StepDraft>,
+    step_fns: Vec<StepFns<D, Tx>>,
     hooks: Hooks<D, Tx>,
 }
 
 /// A step that is being defined.
-pub(super) struct Draft {
+pub(super) struct StepDraft {
     pub(super) shape: StepShape,
     retry: Option<RetryPolicy>,
 }
@@ -40,7 +42,7 @@ pub(super) struct Draft {
 #[derive(Debug)]
 pub struct Single;
 
-/// A step that is done in the saga's own database.
+/// A step that runs in the saga's own database.
 pub trait Local {}
 
 impl Local for Single {}
@@ -50,14 +52,14 @@ impl<Outputs> Local for Branches<Outputs> {}
 /// A step of a group whose steps so far return these types.
 pub struct Branches<Outputs>(PhantomData<fn(Outputs)>);
 
-/// A place in a group, of a step that returns `O`.
+/// A position in a group, of a step that returns `O`.
 #[diagnostic::on_unimplemented(
     message = "this step is in no parallel group",
     label = "in no parallel group",
     note = "begin one with `.parallel(..)` before the group's first step"
 )]
 pub trait InGroup<O> {
-    /// What the group's steps so far return, a tuple.
+    /// The outputs of the group's steps so far, a tuple.
     type Outputs;
 }
 
@@ -65,7 +67,7 @@ impl<O, Outputs> InGroup<O> for Branches<Outputs> {
     type Outputs = Outputs;
 }
 
-/// A definition whose last step returns `O`; what is set is that step's.
+/// A definition whose last step returns `O`; the setters are for that step.
 #[must_use = "a saga is defined by `build`"]
 pub struct StepBuilder<D, Tx, O, Place = Single> {
     pub(super) saga: SagaBuilder<D, Tx>,
@@ -79,27 +81,27 @@ pub struct GroupBuilder<D, Tx> {
     group: Arc<str>,
 }
 
-/// Types of a group's outputs with one more.
-pub trait Joined<O> {
-    /// All of them, a tuple.
+/// Appends one type to the outputs of a group.
+pub trait AppendOutput<O> {
+    /// All outputs, a tuple.
     type All;
 }
 
-macro_rules! joined {
+macro_rules! append_output {
     ($($ty:ident)*) => {
-        impl<$($ty,)* O> Joined<O> for ($($ty,)*) {
+        impl<$($ty,)* O> AppendOutput<O> for ($($ty,)*) {
             type All = ($($ty,)* O,);
         }
     };
 }
-joined!();
-joined!(A);
-joined!(A B);
-joined!(A B C);
-joined!(A B C E);
-joined!(A B C E F);
-joined!(A B C E F G);
-joined!(A B C E F G H);
+append_output!();
+append_output!(A);
+append_output!(A B);
+append_output!(A B C);
+append_output!(A B C E);
+append_output!(A B C E F);
+append_output!(A B C E F G);
+append_output!(A B C E F G H);
 
 impl<D, Tx> SagaBuilder<D, Tx> {
     pub(super) fn new(name: String, version: u32) -> Self {
@@ -108,12 +110,12 @@ impl<D, Tx> SagaBuilder<D, Tx> {
             version,
             deadline: None,
             steps: Vec::new(),
-            works: Vec::new(),
+            step_fns: Vec::new(),
             hooks: Hooks::default(),
         }
     }
 
-    /// Sets the time from its start after which the saga turns back, unless it is past its pivot.
+    /// Sets the time from its start after which the saga compensates, unless it is past its pivot.
     pub fn deadline(mut self, within: Duration) -> Self {
         self.deadline = Some(within);
         self
@@ -137,14 +139,15 @@ impl<D, Tx> SagaBuilder<D, Tx> {
             version: self.version,
             deadline: self.deadline,
         };
-        Saga { faults: faults(&shape), shape, works: self.works, hooks: self.hooks }
+        Saga { faults: faults(&shape), shape, step_fns: self.step_fns, hooks: self.hooks }
     }
 }
 
 impl<D: 'static, Tx: 'static> SagaBuilder<D, Tx> {
-    /// Runs this in the transaction that writes down that the saga is completed: what it writes is there when the saga has
-    /// ended so, and not before. Where it fails, the saga does not end: it is run again every 5 s, however often it fails.
-    /// It reads the saga's data; its context has `on_completed` for a step.
+    /// Runs this hook in the transaction that records that the saga is completed, so that what the
+    /// hook writes commits together with the end. Where the hook fails, the saga does not end, and
+    /// the hook runs again every 5 s, however often it fails. The hook reads the saga's data; its
+    /// context has `on_completed` as the step's name.
     pub fn on_completed<F>(mut self, hook: F) -> Self
     where
         F: for<'a> BranchFn<'a, D, (), StepContext<Tx>>,
@@ -153,9 +156,9 @@ impl<D: 'static, Tx: 'static> SagaBuilder<D, Tx> {
         self
     }
 
-    /// Runs this in the transaction that writes down that the saga is compensated, also where nothing had to be undone, as
-    /// when its first step gave up: as [`on_completed`](Self::on_completed) does. [`StepContext::reason`] says why it turned
-    /// back.
+    /// Runs this hook in the transaction that records that the saga is compensated, also where
+    /// nothing had to be undone, as [`on_completed`](Self::on_completed) does.
+    /// [`StepContext::reason`] says why the saga compensated.
     pub fn on_compensated<F>(mut self, hook: F) -> Self
     where
         F: for<'a> BranchFn<'a, D, (), StepContext<Tx>>,
@@ -164,8 +167,9 @@ impl<D: 'static, Tx: 'static> SagaBuilder<D, Tx> {
         self
     }
 
-    /// Runs this in the transaction that writes down that the saga is stuck; [`StepContext::reason`] says why. Where it fails,
-    /// that is logged at ERROR, and the saga is stuck all the same, without what the hook has written.
+    /// Runs this hook in the transaction that records that the saga is stuck;
+    /// [`StepContext::reason`] says why. Where the hook fails, the coordinator logs that at ERROR,
+    /// and the saga is stuck all the same, without what the hook has written.
     pub fn on_stuck<F>(mut self, hook: F) -> Self
     where
         F: for<'a> BranchFn<'a, D, (), StepContext<Tx>>,
@@ -183,19 +187,21 @@ impl<D: 'static, Tx: 'static> SagaBuilder<D, Tx> {
         self.add(name.as_ref(), None, Action::step(step))
     }
 
-    /// Begins a group of steps that are done at the same time, each in a transaction of its own.
+    /// Begins a group of steps that run at the same time, each in a transaction of its own.
     ///
-    /// What is different in a group:
-    /// - It has eight steps at most. They read the saga's data and do not change them; a step after the group merges what
-    ///   they returned.
-    /// - None of them is the pivot, or left out by a condition.
-    /// - When one gives up, the others are let finish first. Then all that were done are undone, at the same time too: what
-    ///   their compensations change of the saga's data is not saved. Answers of others are not awaited then: what they were
-    ///   asked to do is undone as if it were done.
-    /// - An attempt at a step or a compensation does not hold the saga's row and so ends within half of the lease, 15 s
-    ///   unless set, whatever its timeout.
-    /// - Each uses a connection of its own, beside those of other sagas.
-    /// - After a crash one step of it is tried alone first ([`after_crash`](crate::saga::after_crash)).
+    /// A group differs from steps in a row:
+    /// - It has eight steps at most. They read the saga's data and do not change them; a step after
+    ///   the group merges their outputs.
+    /// - None of them is the pivot or has a condition.
+    /// - Where one fails for good, the coordinator lets the others finish. Then it undoes all steps
+    ///   that were done, at the same time too: it does not save what their compensations change of
+    ///   the saga's data. It does not wait for replies then, but undoes remote steps as if they
+    ///   were done.
+    /// - An attempt at a step or a compensation does not hold the saga's row and so ends within
+    ///   half of the lease, 15 s unless set, whatever its timeout.
+    /// - Each step uses a connection of its own, beside those of other sagas.
+    /// - After a crash the coordinator attempts one step of the group alone first
+    ///   ([`after_crash`](crate::saga::after_crash)).
     pub fn parallel(self, group: impl AsRef<str>) -> GroupBuilder<D, Tx> {
         GroupBuilder { saga: self, group: group.as_ref().into() }
     }
@@ -212,7 +218,7 @@ impl<D: 'static, Tx: 'static> SagaBuilder<D, Tx> {
             None => 0,
         };
         let retry = RetryPolicy::attempts(ATTEMPTS, BACKOFF);
-        self.steps.push(Draft {
+        self.steps.push(StepDraft {
             retry: None,
             shape: StepShape {
                 name: name.into(),
@@ -220,7 +226,7 @@ impl<D: 'static, Tx: 'static> SagaBuilder<D, Tx> {
                 undo_retry: RetryPolicy::attempts(UNDO_ATTEMPTS, BACKOFF),
                 timeout: None,
                 no_timeout: false,
-                asks: None,
+                remote: None,
                 pivot: false,
                 compensates: false,
                 conditional: false,
@@ -229,88 +235,91 @@ impl<D: 'static, Tx: 'static> SagaBuilder<D, Tx> {
                 stage,
             },
         });
-        self.works.push(Work { action, undo: None, answer: None, skip_if: None });
+        self.step_fns.push(StepFns { action, undo: None, decode_reply: None, skip_if: None });
         StepBuilder { saga: self, place: PhantomData }
     }
 
-    /// Adds a step that others are asked to do.
-    pub(super) fn add_asked<Place>(
+    /// Adds a remote step.
+    pub(super) fn add_remote<Place>(
         self,
         name: &str,
         group: Option<Arc<str>>,
         action: Action<D, Tx>,
     ) -> StepBuilder<D, Tx, (), Place> {
         let mut step = self.add(name, group, action);
-        step.last().shape.asks = Some(Asks::ANY);
+        step.last().shape.remote = Some(RemoteSpec::ANY);
         step
     }
 }
 
 impl<D: 'static, Tx: 'static, O, Place: Local> StepBuilder<D, Tx, O, Place> {
-    /// Says how the step is undone: the compensation is given what the step returned.
+    /// Sets the compensation, which takes the step's output.
     pub fn compensate<F>(mut self, compensation: F) -> Self
     where
         O: DeserializeOwned + 'static,
         F: for<'a> TakesFn<'a, D, O, (), StepContext<Tx>>,
     {
-        self.work().undo = Some(Undo::Local(with_value("the step's output", compensation)));
+        self.step_fns().undo = Some(Undo::Local(with_value("the step's output", compensation)));
         self.last().shape.compensates = true;
         self
     }
 
-    /// Says how the step is undone, by a compensation that does not care what the step returned.
-    pub fn compensate_plain<F>(mut self, compensation: F) -> Self
+    /// Sets a compensation that does not take the step's output.
+    pub fn compensate_without_output<F>(mut self, compensation: F) -> Self
     where
         F: for<'a> StepFn<'a, D, (), StepContext<Tx>>,
     {
-        self.work().undo = Some(Undo::Local(without_value(compensation)));
+        self.step_fns().undo = Some(Undo::Local(without_value(compensation)));
         self.last().shape.compensates = true;
         self
     }
 }
 
 impl<D: 'static, Tx: 'static, O, Place> StepBuilder<D, Tx, O, Place> {
-    /// Sets how often the step is tried again after it failed: 3 times with a wait doubling from 1 s unless set, and for
-    /// ever past the pivot.
+    /// Sets how often the coordinator retries the step: 3 times with a wait doubling from 1 s
+    /// unless set, and without end past the pivot.
     pub fn retries(self, times: u32) -> Self {
         self.retry(RetryPolicy::attempts(times.saturating_add(1), BACKOFF))
     }
 
-    /// Sets how the step is tried again.
+    /// Sets the retry policy of the step.
     pub fn retry(mut self, policy: RetryPolicy) -> Self {
         self.last().retry = Some(policy);
         self
     }
 
-    /// Sets how the compensation is tried again: 10 attempts with a wait doubling from 1 s unless set. After the last one
-    /// the saga is stuck.
+    /// Sets the retry policy of the compensation: 10 attempts with a wait doubling from 1 s unless
+    /// set. After the last one the saga is stuck.
     pub fn compensate_retry(mut self, policy: RetryPolicy) -> Self {
         self.last().shape.undo_retry = policy;
         self
     }
 
-    /// Drops an attempt at the step or at its compensation after this time, 5 min unless set: its transaction rolls back, and
-    /// it counts as failed. Of a step that others are asked to do, sets how long their answer is awaited.
+    /// Limits the time of an attempt at the step or at its compensation, 5 min unless set: the
+    /// coordinator then drops the attempt, its transaction rolls back, and it counts as failed. For
+    /// a remote step, sets how long the reply is awaited.
     pub fn timeout(mut self, within: Duration) -> Self {
         self.last().shape.timeout = Some(within);
         self
     }
 
-    /// Lets an attempt take as long as it takes. One that never returns holds the saga, its connection and its locks for ever.
+    /// Sets no time limit for attempts. An attempt that never returns holds the saga, its
+    /// connection and its locks for ever.
     pub fn no_timeout(mut self) -> Self {
         self.last().shape.no_timeout = true;
         self
     }
 
-    /// Makes it the point of no return: when it is done, the saga only goes forward.
+    /// Makes the step the pivot, the point of no return: once it is done, the saga only goes
+    /// forward.
     pub fn pivot(mut self) -> Self {
         self.last().shape.pivot = true;
         self
     }
 
-    /// Leaves the step out where this holds of the saga's data.
+    /// Skips the step where this condition holds for the saga's data.
     pub fn skip_if(mut self, condition: impl Fn(&D) -> bool + Send + Sync + 'static) -> Self {
-        self.work().skip_if = Some(Box::new(condition));
+        self.step_fns().skip_if = Some(Box::new(condition));
         self.last().shape.conditional = true;
         self
     }
@@ -324,18 +333,19 @@ impl<D: 'static, Tx: 'static, O, Place> StepBuilder<D, Tx, O, Place> {
         self.saga.step(name, step)
     }
 
-    /// Begins a group of steps that are done at the same time, each in a transaction of its own.
+    /// Begins a group of steps that run at the same time, each in a transaction of its own.
     pub fn parallel(self, group: impl AsRef<str>) -> GroupBuilder<D, Tx> {
         self.saga.parallel(group)
     }
 
-    /// Sets the time from its start after which the saga turns back, unless it is past its pivot.
+    /// Sets the time from its start after which the saga compensates, unless it is past its pivot.
     pub fn deadline(mut self, within: Duration) -> Self {
         self.saga = self.saga.deadline(within);
         self
     }
 
-    /// Runs this in the transaction that writes down that the saga is completed. See [`SagaBuilder::on_completed`].
+    /// Runs this hook in the transaction that records that the saga is completed. See
+    /// [`SagaBuilder::on_completed`].
     pub fn on_completed<F>(mut self, hook: F) -> Self
     where
         F: for<'a> BranchFn<'a, D, (), StepContext<Tx>>,
@@ -344,7 +354,8 @@ impl<D: 'static, Tx: 'static, O, Place> StepBuilder<D, Tx, O, Place> {
         self
     }
 
-    /// Runs this in the transaction that writes down that the saga is compensated. See [`SagaBuilder::on_compensated`].
+    /// Runs this hook in the transaction that records that the saga is compensated. See
+    /// [`SagaBuilder::on_compensated`].
     pub fn on_compensated<F>(mut self, hook: F) -> Self
     where
         F: for<'a> BranchFn<'a, D, (), StepContext<Tx>>,
@@ -353,7 +364,8 @@ impl<D: 'static, Tx: 'static, O, Place> StepBuilder<D, Tx, O, Place> {
         self
     }
 
-    /// Runs this in the transaction that writes down that the saga is stuck. See [`SagaBuilder::on_stuck`].
+    /// Runs this hook in the transaction that records that the saga is stuck. See
+    /// [`SagaBuilder::on_stuck`].
     pub fn on_stuck<F>(mut self, hook: F) -> Self
     where
         F: for<'a> BranchFn<'a, D, (), StepContext<Tx>>,
@@ -362,17 +374,18 @@ impl<D: 'static, Tx: 'static, O, Place> StepBuilder<D, Tx, O, Place> {
         self
     }
 
-    /// Ends the definition. Its faults are told, all at once, when it is started.
+    /// Ends the definition. [`SagasBuilder::start`](crate::saga::SagasBuilder::start) reports all
+    /// of its faults at once.
     pub fn build(self) -> Saga<D, Tx> {
         self.saga.build()
     }
 
-    pub(super) fn last(&mut self) -> &mut Draft {
+    pub(super) fn last(&mut self) -> &mut StepDraft {
         self.saga.steps.last_mut().expect("a step builder is made by adding a step")
     }
 
-    pub(super) fn work(&mut self) -> &mut Work<D, Tx> {
-        self.saga.works.last_mut().expect("a step builder is made by adding a step")
+    pub(super) fn step_fns(&mut self) -> &mut StepFns<D, Tx> {
+        self.saga.step_fns.last_mut().expect("a step builder is made by adding a step")
     }
 }
 
@@ -390,17 +403,18 @@ impl<D: 'static, Tx: 'static> GroupBuilder<D, Tx> {
         self.saga.add(name.as_ref(), Some(self.group), Action::branch(step))
     }
 
-    /// Adds the group's first step, one that another service is asked to do. See [`SagaBuilder::ask`].
-    pub fn branch_ask<C, F>(
+    /// Adds the group's first step, one that another service does. See
+    /// [`SagaBuilder::remote_step`].
+    pub fn remote_branch<C, F>(
         self,
         name: impl AsRef<str>,
         step: F,
-    ) -> StepBuilder<D, Tx, (), BranchByOthers<()>>
+    ) -> StepBuilder<D, Tx, (), RemoteBranch<()>>
     where
         C: OutboxEvent + 'static,
         F: for<'a> BranchFn<'a, D, C, StepContext<Tx>>,
     {
-        self.saga.add_asked(name.as_ref(), Some(self.group), Action::ask_branch(step))
+        self.saga.add_remote(name.as_ref(), Some(self.group), Action::remote_branch(step))
     }
 }
 
@@ -410,9 +424,9 @@ impl<D: 'static, Tx: 'static, O, Place: InGroup<O>> StepBuilder<D, Tx, O, Place>
         self,
         name: impl AsRef<str>,
         step: F,
-    ) -> StepBuilder<D, Tx, P, Branches<<Place::Outputs as Joined<P>>::All>>
+    ) -> StepBuilder<D, Tx, P, Branches<<Place::Outputs as AppendOutput<P>>::All>>
     where
-        Place::Outputs: Joined<P>,
+        Place::Outputs: AppendOutput<P>,
         P: Serialize + 'static,
         F: for<'a> BranchFn<'a, D, P, StepContext<Tx>>,
     {
@@ -420,21 +434,22 @@ impl<D: 'static, Tx: 'static, O, Place: InGroup<O>> StepBuilder<D, Tx, O, Place>
         self.saga.add(name.as_ref(), group, Action::branch(step))
     }
 
-    /// Adds a step to the group that another service is asked to do. See [`SagaBuilder::ask`].
-    pub fn branch_ask<C, F>(
+    /// Adds a step to the group that another service does. See [`SagaBuilder::remote_step`].
+    pub fn remote_branch<C, F>(
         self,
         name: impl AsRef<str>,
         step: F,
-    ) -> StepBuilder<D, Tx, (), BranchByOthers<Place::Outputs>>
+    ) -> StepBuilder<D, Tx, (), RemoteBranch<Place::Outputs>>
     where
         C: OutboxEvent + 'static,
         F: for<'a> BranchFn<'a, D, C, StepContext<Tx>>,
     {
         let group = self.group();
-        self.saga.add_asked(name.as_ref(), group, Action::ask_branch(step))
+        self.saga.add_remote(name.as_ref(), group, Action::remote_branch(step))
     }
 
-    /// Adds the step after the group, which is given what the group's steps returned, as a tuple in their order.
+    /// Adds the step after the group, which takes the outputs of the group's steps, as a tuple in
+    /// their order.
     pub fn merge<P, F>(self, name: impl AsRef<str>, step: F) -> StepBuilder<D, Tx, P>
     where
         Place::Outputs: DeserializeOwned + 'static,

@@ -1,4 +1,4 @@
-//! What can be wrong with a definition.
+//! The faults of a definition.
 
 use super::Shape;
 use std::collections::BTreeSet;
@@ -8,7 +8,7 @@ const MAX_NAME: usize = 100;
 /// Longest source in bytes, as of every event.
 const MAX_SOURCE: usize = 255;
 
-/// What is wrong with a definition.
+/// A fault of a definition, or of a coordinator's settings.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum SagaFault {
@@ -18,18 +18,18 @@ pub enum SagaFault {
     /// Versions count from 1.
     #[error("the version of `{0}` is 0; versions count from 1")]
     Version(String),
-    /// There is nothing to do.
+    /// The definition has no step.
     #[error("`{0}` has no step")]
     NoStep(String),
     /// Two steps have one name, by which their progress is stored.
     #[error("two steps of `{saga}` are called `{step}`")]
-    DoubledStep {
+    DuplicateStep {
         /// The saga.
         saga: String,
         /// The name.
         step: String,
     },
-    /// There is one point of no return at most.
+    /// A definition has one pivot at most.
     #[error("`{saga}` has two pivots, `{first}` and `{second}`")]
     TwoPivots {
         /// The saga.
@@ -49,27 +49,27 @@ pub enum SagaFault {
         /// The step.
         step: String,
     },
-    /// Something that a step of a parallel group cannot be.
+    /// A step of a parallel group has a setting that no such step may have.
     #[error("`{step}` of `{saga}` is in a parallel group, where no step is {what}")]
     InGroup {
         /// The saga.
         saga: String,
         /// The step.
         step: String,
-        /// What it is.
+        /// What such a step may not be.
         what: &'static str,
     },
-    /// No attempt could succeed in no time.
+    /// A time limit of zero, in which no attempt could succeed.
     #[error("the {what} of `{of}` is zero")]
-    NoTime {
+    ZeroDuration {
         /// Timeout or deadline.
         what: &'static str,
-        /// Of what.
+        /// The saga or step that has it.
         of: String,
     },
-    /// An answer that does not come would be awaited for ever.
+    /// A remote step without a timeout: the saga would wait for a missing reply for ever.
     #[error(
-        "`{step}` of `{saga}` asks others and does not say how long it waits for their answer: set its timeout"
+        "`{step}` of `{saga}` is a remote step and does not say how long its reply is awaited: set its timeout"
     )]
     NoTimeout {
         /// The saga.
@@ -77,9 +77,9 @@ pub enum SagaFault {
         /// The step.
         step: String,
     },
-    /// Nobody answers from there.
+    /// A source that no service can have.
     #[error(
-        "`{step}` of `{saga}` takes answers from a source that does not have 1 to 255 bytes without control characters"
+        "`{step}` of `{saga}` takes replies from a source that does not have 1 to 255 bytes without control characters"
     )]
     Source {
         /// The saga.
@@ -87,12 +87,12 @@ pub enum SagaFault {
         /// The step.
         step: String,
     },
-    /// There is nowhere to answer to.
-    #[error("`{0}` asks others, and it is not said on which topic they answer: set `reply_to`")]
+    /// The coordinator has no topic for the replies to remote steps.
+    #[error("`{0}` has remote steps, and no topic for their replies is set: set `reply_to`")]
     NoReplyTo(String),
     /// Two definitions have one name and version.
     #[error("`{name}` version {version} is registered twice")]
-    DoubledSaga {
+    DuplicateSaga {
         /// The saga.
         name: String,
         /// The version.
@@ -100,7 +100,7 @@ pub enum SagaFault {
     },
     /// Two sagas have one type of data, by which a start finds its saga.
     #[error(
-        "`{first}` and `{second}` have the same type of data, so that a start would not know which is meant"
+        "`{first}` and `{second}` have the same type of data, so that a start cannot tell them apart"
     )]
     SameData {
         /// A saga.
@@ -134,34 +134,35 @@ pub(super) fn faults(shape: &Shape) -> Vec<SagaFault> {
         faults.push(SagaFault::NoStep(saga()));
     }
     if shape.deadline.is_some_and(|d| d.is_zero()) {
-        faults.push(SagaFault::NoTime { what: "deadline", of: saga() });
+        faults.push(SagaFault::ZeroDuration { what: "deadline", of: saga() });
     }
     let mut seen = BTreeSet::new();
     let mut pivot: Option<String> = None;
     for step in &shape.steps {
         let name = || step.name.to_string();
         if !seen.insert(&step.name) {
-            faults.push(SagaFault::DoubledStep { saga: saga(), step: name() });
+            faults.push(SagaFault::DuplicateStep { saga: saga(), step: name() });
         }
         if step.timeout.is_some_and(|t| t.is_zero()) {
-            faults.push(SagaFault::NoTime { what: "timeout", of: name() });
+            faults.push(SagaFault::ZeroDuration { what: "timeout", of: name() });
         }
-        if let Some(of) = step.asks.and_then(|asks| asks.of).filter(|of| !is_text(of, MAX_NAME)) {
-            faults.push(SagaFault::Name(of.to_owned()));
+        let consumer = step.remote.and_then(|remote| remote.consumer);
+        if let Some(consumer) = consumer.filter(|name| !is_text(name, MAX_NAME)) {
+            faults.push(SagaFault::Name(consumer.to_owned()));
         }
         if step
-            .asks
-            .and_then(|asks| asks.from_source)
+            .remote
+            .and_then(|remote| remote.from_source)
             .is_some_and(|source| !is_text(source, MAX_SOURCE))
         {
             faults.push(SagaFault::Source { saga: saga(), step: name() });
         }
-        if step.asks.is_some() && step.timeout.is_none() {
+        if step.remote.is_some() && step.timeout.is_none() {
             faults.push(SagaFault::NoTimeout { saga: saga(), step: name() });
         }
         if step.group.is_some() {
             for (is, what) in
-                [(step.pivot, "the pivot"), (step.conditional, "left out by a condition")]
+                [(step.pivot, "the pivot"), (step.conditional, "skipped by a condition")]
             {
                 if is {
                     faults.push(SagaFault::InGroup { saga: saga(), step: name(), what });

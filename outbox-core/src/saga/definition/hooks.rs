@@ -1,14 +1,15 @@
-//! What a definition does in the transaction that writes down how a saga has ended, or that it is stuck.
+//! The hooks of a definition: they run in the transaction that records that a saga has ended, or
+//! that it is stuck.
 
 use super::{
     step::{BranchFn, StepContext, StepError},
-    work::BesideOthers,
+    step_fns::ParallelFn,
 };
 use crate::saga::{record::Record, state::SagaState};
 use futures_util::future::BoxFuture;
 use std::{fmt, sync::Arc};
 
-/// What a hook is for.
+/// The event for which a hook runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::saga) enum Hook {
     Completed,
@@ -17,7 +18,7 @@ pub(in crate::saga) enum Hook {
 }
 
 impl Hook {
-    /// Finds the one for a record that is written next.
+    /// Finds the hook for a record that is written next.
     pub(in crate::saga) const fn of(record: &Record) -> Option<Self> {
         match record {
             Record::Completed => Some(Self::Completed),
@@ -27,7 +28,7 @@ impl Hook {
         }
     }
 
-    /// Finds the one for a saga that comes from one state into another.
+    /// Finds the hook for a saga that goes from one state to another.
     pub(in crate::saga) fn between(before: SagaState, after: SagaState) -> Option<Self> {
         match after {
             _ if before == after => None,
@@ -46,7 +47,7 @@ impl Hook {
         }
     }
 
-    /// Gives the name that its context has in place of a step's.
+    /// Gives the name that its context has as the step's name.
     pub(in crate::saga) fn name(self) -> Arc<str> {
         self.as_str().into()
     }
@@ -60,9 +61,9 @@ impl fmt::Display for Hook {
 
 /// The hooks of a definition.
 pub(super) struct Hooks<D, Tx> {
-    completed: Option<BesideOthers<D, (), StepContext<Tx>>>,
-    compensated: Option<BesideOthers<D, (), StepContext<Tx>>>,
-    stuck: Option<BesideOthers<D, (), StepContext<Tx>>>,
+    completed: Option<ParallelFn<D, (), StepContext<Tx>>>,
+    compensated: Option<ParallelFn<D, (), StepContext<Tx>>>,
+    stuck: Option<ParallelFn<D, (), StepContext<Tx>>>,
 }
 
 impl<D, Tx> Default for Hooks<D, Tx> {
@@ -72,7 +73,7 @@ impl<D, Tx> Default for Hooks<D, Tx> {
 }
 
 impl<D, Tx> Hooks<D, Tx> {
-    pub(super) const fn get(&self, hook: Hook) -> Option<&BesideOthers<D, (), StepContext<Tx>>> {
+    pub(super) const fn get(&self, hook: Hook) -> Option<&ParallelFn<D, (), StepContext<Tx>>> {
         match hook {
             Hook::Completed => self.completed.as_ref(),
             Hook::Compensated => self.compensated.as_ref(),
@@ -91,7 +92,7 @@ impl<D: 'static, Tx: 'static> Hooks<D, Tx> {
             + Send
             + Sync
             + 'static,
-        ) -> BesideOthers<D, (), Cx> {
+        ) -> ParallelFn<D, (), Cx> {
             Box::new(f)
         }
         let work = Some(boxed(move |data, cx| Box::pin(work.call(data, cx))));

@@ -1,53 +1,54 @@
-//! What a saga does, in which order, and how each step is undone.
+//! The definition of a saga: its steps, their order, and how each step is undone.
 
-mod ask;
 mod builder;
 mod fault;
 mod hooks;
+mod remote;
 mod shape;
 mod step;
-mod work;
+mod step_fns;
 
-pub use ask::{BranchByOthers, ByOthers, Others};
 pub use builder::{
-    Branches, GroupBuilder, InGroup, Joined, Local, SagaBuilder, Single, StepBuilder,
+    AppendOutput, Branches, GroupBuilder, InGroup, Local, SagaBuilder, Single, StepBuilder,
 };
 pub use fault::SagaFault;
 pub(super) use hooks::Hook;
 use hooks::Hooks;
-pub use shape::{Asks, Shape, StepShape};
+pub use remote::{Remote, RemoteBranch, RemoteStep};
+pub use shape::{RemoteSpec, Shape, StepShape};
 pub(super) use step::Failure;
 pub use step::{BranchFn, IntoStepError, StepContext, StepError, StepFn, TakesFn};
-pub(super) use work::{AnswerFault, Product, Ran, Steps, Undid};
+pub(super) use step_fns::{InvalidReply, StepOutcome, StepResult, Steps, UndoResult};
 
 use serde::{Serialize, de::DeserializeOwned};
 use std::fmt;
-use work::Work;
+use step_fns::StepFns;
 
 /// The definition of a saga whose data are `D` and whose steps write through `Tx`.
 ///
-/// A definition is registered under its name and version. Sagas that run finish on the version that they were started
-/// with: register the old version beside the new one until none of it is left.
+/// A definition is registered under its name and version. Sagas that run finish on the version that
+/// they were started with: register the old version beside the new one until none of it is left.
 pub struct Saga<D, Tx> {
     shape: Shape,
     faults: Vec<SagaFault>,
-    works: Vec<Work<D, Tx>>,
+    step_fns: Vec<StepFns<D, Tx>>,
     hooks: Hooks<D, Tx>,
 }
 
 impl<D, Tx> Saga<D, Tx> {
-    /// Starts a definition. The name and the names of its steps are stored: keep them when the code around them moves.
+    /// Starts a definition. The name and the names of its steps are stored: keep them when the code
+    /// around them moves.
     pub fn builder(name: impl Into<String>, version: u32) -> SagaBuilder<D, Tx> {
         SagaBuilder::new(name.into(), version)
     }
 
-    /// Gives what can be said of it without its functions.
+    /// Gives the definition as data, without its functions.
     #[must_use]
     pub const fn shape(&self) -> &Shape {
         &self.shape
     }
 
-    /// Gives everything that is wrong with it; a saga with faults is refused at start.
+    /// Gives all faults of the definition; sagas with faults do not start.
     #[must_use]
     pub fn faults(&self) -> &[SagaFault] {
         &self.faults

@@ -1,65 +1,68 @@
-//! A definition as data: what plans are made by.
+//! A definition as data, from which coordinators plan.
 
 use crate::{event::EventType, failure::RetryPolicy};
 use std::{sync::Arc, time::Duration};
 
-/// What is known of a step that others are asked to do.
+/// The replies that a remote step accepts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct Asks {
-    /// Types of the answer that it is done; where there is none, any answer that is no refusal says so.
+pub struct RemoteSpec {
+    /// Types of the reply that the step is done; where none is set, any reply that is no rejection
+    /// says so.
     pub replies: &'static [EventType],
-    /// Types of the answer that it cannot be done, beside [`REJECTED`](crate::saga::REJECTED).
+    /// Types of the reply that rejects the command, beside [`REJECTED`](crate::saga::REJECTED).
     pub rejects: &'static [EventType],
-    /// The consumer that answers; any, where it is not said.
-    pub of: Option<&'static str>,
-    /// The source of its answers; any, where it is not said.
+    /// The consumer whose replies count; any, where none is named.
+    pub consumer: Option<&'static str>,
+    /// The source of its replies; any, where none is named.
     pub from_source: Option<&'static str>,
 }
 
-impl Asks {
-    pub(super) const ANY: Self = Self { replies: &[], rejects: &[], of: None, from_source: None };
+impl RemoteSpec {
+    pub(super) const ANY: Self =
+        Self { replies: &[], rejects: &[], consumer: None, from_source: None };
 
-    /// Tells whether an answer is from whom the step names, by the consumer that it says it is of, and its source.
+    /// Tells whether the step accepts a reply by the consumer that the reply names and by its
+    /// source.
     #[must_use]
-    pub fn takes_from(&self, consumer: Option<&str>, source: &str) -> bool {
-        self.of.is_none_or(|of| consumer == Some(of))
+    pub fn accepts_from(&self, consumer: Option<&str>, source: &str) -> bool {
+        self.consumer.is_none_or(|named| consumer == Some(named))
             && self.from_source.is_none_or(|from| source == from)
     }
 }
 
-/// What is known of a step without its functions.
+/// A step as data, without its functions.
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct StepShape {
     /// Its stable name.
     pub name: Arc<str>,
-    /// How it is tried again. Past the pivot it is for ever, unless it was said otherwise.
+    /// Its retry policy. Past the pivot it has no end, unless one is set.
     pub retry: RetryPolicy,
-    /// How its compensation is tried again, where it has one.
+    /// The retry policy of its compensation, where it has one.
     pub undo_retry: RetryPolicy,
-    /// After which time an attempt is dropped, and counts as failed; for a step that others are asked to do, how long their
-    /// answer is awaited.
+    /// The time limit of an attempt, which is dropped then and counts as failed; for a remote step,
+    /// how long the reply is awaited.
     pub timeout: Option<Duration>,
-    /// Whether an attempt may take as long as it takes.
+    /// Whether attempts have no time limit.
     pub no_timeout: bool,
-    /// Whether others are asked to do it, and what they may answer.
-    pub asks: Option<Asks>,
+    /// The replies that it accepts, where it is a remote step.
+    pub remote: Option<RemoteSpec>,
     /// Whether the saga only goes forward after it.
     pub pivot: bool,
     /// Whether it has a compensation.
     pub compensates: bool,
-    /// Whether it may be left out by its own condition.
+    /// Whether it has a condition that may skip it.
     pub conditional: bool,
     /// The parallel group that it is in.
     pub group: Option<Arc<str>>,
-    /// Whether it is given what the steps of the group before it returned.
+    /// Whether it takes the outputs of the group before it.
     pub merges: bool,
-    /// Its place: steps of one group have the same one.
+    /// Its position: the steps of a group share one.
     pub stage: usize,
 }
 
-/// What is known of a saga without its functions.
+/// A saga's definition as data, without its functions.
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct Shape {
@@ -67,7 +70,7 @@ pub struct Shape {
     pub name: Arc<str>,
     /// Its version, from 1.
     pub version: u32,
-    /// Time from its start after which it turns back, unless it is past its pivot.
+    /// Time from its start after which it compensates, unless it is past its pivot.
     pub deadline: Option<Duration>,
     /// Its steps, in order.
     pub steps: Vec<StepShape>,

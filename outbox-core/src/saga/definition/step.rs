@@ -1,17 +1,19 @@
-//! What users write: steps, compensations, their context, and what they may answer.
+//! What users write: steps, compensations, their context and their errors.
 
 use crate::{
     event::SagaId,
     outbox::StoreError,
-    saga::lock::{Marked, Marker, fault_of},
+    saga::lock::{AcquiredLocks, LockOutcome, validate_entity},
 };
 use std::{fmt, future::Future, sync::Arc};
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
-/// What a step works in: the transaction in which its record is written too.
+/// The context of a step: the transaction of the step, in which its record is written too, and
+/// facts about the attempt.
 ///
-/// What is written through [`tx`](Self::tx) commits together with the saga's progress, or not at all.
+/// What is written through [`tx`](Self::tx) commits together with the saga's progress, or not at
+/// all.
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct StepContext<Tx> {
@@ -23,7 +25,7 @@ pub struct StepContext<Tx> {
     attempt: u32,
     undoes: bool,
     reason: Option<String>,
-    marker: Marker<Tx>,
+    locks: AcquiredLocks<Tx>,
 }
 
 impl<Tx> StepContext<Tx> {
@@ -34,14 +36,14 @@ impl<Tx> StepContext<Tx> {
         attempt: u32,
         undoes: bool,
         reason: Option<String>,
-        marker: Marker<Tx>,
+        locks: AcquiredLocks<Tx>,
     ) -> Self {
-        Self { tx, saga, correlation, step, attempt, undoes, reason, marker }
+        Self { tx, saga, correlation, step, attempt, undoes, reason, locks }
     }
 
-    /// Gives the transaction back, with the entities that were marked in it.
+    /// Gives the transaction back, with the entities that were locked in it.
     pub(in crate::saga) fn into_parts(self) -> (Tx, Vec<String>) {
-        (self.tx, self.marker.take())
+        (self.tx, self.locks.take())
     }
 
     /// Gives the saga's identity.
@@ -50,7 +52,7 @@ impl<Tx> StepContext<Tx> {
         self.saga
     }
 
-    /// Gives what the saga was started under.
+    /// Gives the saga's correlation id.
     #[must_use]
     pub fn correlation(&self) -> &str {
         &self.correlation
@@ -62,63 +64,70 @@ impl<Tx> StepContext<Tx> {
         &self.step
     }
 
-    /// Tells which attempt this is, from 1. Attempts that died with their process are not counted here; after a few in a
-    /// row the saga is stuck.
+    /// Gives the number of this attempt, from 1. Attempts whose process crashed are not counted
+    /// here; after a few in a row the saga is stuck.
     #[must_use]
     pub const fn attempt(&self) -> u32 {
         self.attempt
     }
 
-    /// Says why the saga has turned back, in a compensation and in the hook `on_compensated`, or why it is stuck, in the hook
-    /// `on_stuck`; `None` while it goes forward. It is a text for people: the step in backticks, a colon, and what it said,
-    /// as in "`charge`: the customer cannot pay". Where another service has refused a command it is "`charge`: refused:
-    /// payment.declined: over the limit", with the type of the refusing event and, where that has a field `reason`, its text.
+    /// Gives why the saga compensates, in a compensation and in the hook `on_compensated`, or why
+    /// it is stuck, in the hook `on_stuck`; `None` while it goes forward. It is a text for people:
+    /// the step in backticks, a colon, and the step's error, as in "`charge`: the customer cannot
+    /// pay". Where a participant has rejected a command it is "`charge`: rejected:
+    /// payment.declined: over the limit", with the type of the rejecting event and, where that has
+    /// a field `reason`, its text.
     #[must_use]
     pub fn reason(&self) -> Option<&str> {
         self.reason.as_deref()
     }
 
-    /// Gives a key that is the same at every attempt of this step, and another one for its compensation: for calls of
-    /// services that recognise repeats.
+    /// Gives a key that is the same at every attempt of this step, and another one for its
+    /// compensation: for calls to services that recognise repeats.
     ///
-    /// What such a service did is no part of the step: only what is written in the step's transaction is. A step that
-    /// fails, runs out of attempts or dies with its process counts as not done, and is not undone, though the service may
-    /// have done its part. Call it from a step that can be repeated until it answers (behind the pivot, or without a limit
-    /// of attempts), or let an event carry the wish.
+    /// The effect of such a call is no part of the step: only what is written in the step's
+    /// transaction is. A step that fails, runs out of attempts or crashes with its process counts
+    /// as not done, and is not undone, though the service may have done its part. Make the call in
+    /// a step that the coordinator repeats until the service answers (past the pivot, or without a
+    /// limit of attempts), or make it a remote step.
     #[must_use]
     pub fn idempotency_key(&self) -> String {
         format!("{}/{}{}", self.saga, self.step, if self.undoes { "/undo" } else { "" })
     }
 
-    /// Marks an entity for this saga, such as `account/7`: a semantic lock. Others that lock it too wait until this saga has
-    /// ended, completed or compensated; what was committed in between is seen only by those that do not ask.
+    /// Locks an entity for this saga, such as `account/7`: a semantic lock. Other sagas that lock
+    /// the entity wait until this one has ended, completed or compensated; only those that do not
+    /// lock see what it commits in between.
     ///
-    /// Where another saga has it, leave the step with the error, by `?`: nothing of the step is done, and it is tried again
-    /// when that saga has ended. Waits are no failures: they count against no retry policy, and end with the saga's
-    /// deadline. Sagas that wait for each other are found, and the youngest that may turn back does. Lock in the step that
-    /// reads first what a later one relies on, before it reads anything, so that it sees what the last holder has left;
-    /// several entities in the same order everywhere.
+    /// Where another saga holds the lock, leave the step with the error, by `?`: nothing of the
+    /// step is done, and the coordinator attempts it again when that saga has ended. Waits are no
+    /// failures: they count against no retry policy, and end with the saga's deadline. Of sagas in
+    /// a deadlock, the youngest that may compensate does. Lock in the step that first reads what a
+    /// later one relies on, before it reads anything, so that it sees what the last holder has
+    /// written; lock several entities in the same order everywhere.
     ///
-    /// An entity is a name of 1 to 255 bytes without control characters, the same for all sagas of one outbox.
+    /// An entity is a name of 1 to 255 bytes without control characters, the same for all sagas of
+    /// one outbox.
     ///
     /// # Errors
-    /// One that makes the saga wait, where another one has the entity; an abort, where the name cannot be; else one with
-    /// what the database said: the step is tried again, and where the database was busy or away that is no failure of it.
+    /// One that makes the saga wait, where another saga holds the lock; an abort, where the name is
+    /// invalid; else the database's error: the coordinator attempts the step again, and a busy or
+    /// unavailable database is no failure of the step.
     pub async fn lock(&self, entity: impl AsRef<str> + Send) -> Result<(), StepError>
     where
         Tx: Sync,
     {
         let entity = entity.as_ref();
-        match self.mark(entity).await? {
-            Marked::New | Marked::Before => Ok(()),
-            Marked::ByOther(holder) => {
-                Err(StepError(Failure::Held { entity: entity.to_owned(), holder }))
+        match self.lock_entity(entity).await? {
+            LockOutcome::Acquired | LockOutcome::AlreadyOwned => Ok(()),
+            LockOutcome::OwnedBy(holder) => {
+                Err(StepError(Failure::Blocked { entity: entity.to_owned(), holder }))
             }
         }
     }
 
-    /// Marks an entity for this saga as [`lock`](Self::lock) does, or says that another saga has it, without waiting: for
-    /// steps that refuse.
+    /// Locks an entity for this saga as [`lock`](Self::lock) does; gives `false`, without a wait,
+    /// where another saga holds the lock: for steps that then abort or do something else.
     ///
     /// # Errors
     /// As those of [`lock`](Self::lock), but for the first.
@@ -126,50 +135,50 @@ impl<Tx> StepContext<Tx> {
     where
         Tx: Sync,
     {
-        Ok(!matches!(self.mark(entity.as_ref()).await?, Marked::ByOther(_)))
+        Ok(!matches!(self.lock_entity(entity.as_ref()).await?, LockOutcome::OwnedBy(_)))
     }
 
-    async fn mark(&self, entity: &str) -> Result<Marked, StepError> {
-        match fault_of(entity) {
+    async fn lock_entity(&self, entity: &str) -> Result<LockOutcome, StepError> {
+        match validate_entity(entity) {
             Some(fault) => Err(StepError::abort(fault)),
             None => self
-                .marker
-                .mark(&self.tx, self.saga, entity)
+                .locks
+                .lock(&self.tx, self.saga, entity)
                 .await
                 .map_err(|e| StepError(Failure::Store(e))),
         }
     }
 }
 
-/// Why a step did not do its work, and what should follow.
+/// The error of a step, with what the coordinator does about it.
 ///
-/// Every error converts into one that is tried again, so that `?` works; `StepError` itself is no [`std::error::Error`]
-/// for that reason.
+/// Every error converts into one that the coordinator retries, so that `?` works; `StepError`
+/// itself is no [`std::error::Error`] for that reason.
 pub struct StepError(pub(in crate::saga) Failure);
 
-/// What a step asks for.
+/// What the coordinator does about a failed step.
 pub(in crate::saga) enum Failure {
     Retry(BoxError),
     Abort(String),
-    /// Another saga has marked an entity that it needs.
-    Held {
+    /// Another saga has locked an entity that the step needs.
+    Blocked {
         entity: String,
         holder: SagaId,
     },
-    /// The store failed, and not the step.
+    /// The store has failed, which is no failure of the step.
     Store(StoreError),
-    /// What is stored does not fit the code.
+    /// The code cannot read what is stored.
     Stop(String),
 }
 
 impl StepError {
-    /// The work may succeed later: run the step again, as its retry policy says.
+    /// A later attempt may succeed: the coordinator retries the step by its retry policy.
     pub fn retry(error: impl Into<BoxError>) -> Self {
         Self(Failure::Retry(error.into()))
     }
 
-    /// The work can never succeed: undo what was done before. Past the pivot, and in a compensation, the saga is stuck
-    /// until an operator decides.
+    /// No attempt can succeed: the saga compensates. Past the pivot, and in a compensation, it is
+    /// stuck until an operator decides.
     pub fn abort(reason: impl Into<String>) -> Self {
         Self(Failure::Abort(reason.into()))
     }
@@ -181,8 +190,8 @@ impl fmt::Debug for StepError {
             Failure::Retry(error) => f.debug_tuple("Retry").field(error).finish(),
             Failure::Abort(reason) => f.debug_tuple("Abort").field(reason).finish(),
             Failure::Store(error) => f.debug_tuple("Store").field(error).finish(),
-            Failure::Held { entity, holder } => {
-                f.debug_tuple("Held").field(entity).field(holder).finish()
+            Failure::Blocked { entity, holder } => {
+                f.debug_tuple("Blocked").field(entity).field(holder).finish()
             }
             Failure::Stop(reason) => f.debug_tuple("Stop").field(reason).finish(),
         }
@@ -195,8 +204,8 @@ impl fmt::Display for StepError {
             Failure::Retry(error) => error.fmt(f),
             Failure::Abort(reason) => write!(f, "aborted: {reason}"),
             Failure::Store(error) => error.fmt(f),
-            Failure::Held { entity, holder } => {
-                write!(f, "`{entity}` is held by the saga {holder}")
+            Failure::Blocked { entity, holder } => {
+                write!(f, "`{entity}` is locked by the saga {holder}")
             }
             Failure::Stop(reason) => f.write_str(reason),
         }
@@ -209,7 +218,8 @@ impl<E: Into<BoxError>> From<E> for StepError {
     }
 }
 
-/// A function that is a step: `async fn(&mut self, &StepContext) -> Result<Output, Error>`. Implemented for all that fit.
+/// A function that is a step: `async fn(&mut self, &StepContext) -> Result<Output, Error>`. Every
+/// such function implements it.
 // Names the future, which may borrow both arguments: `AsyncFn` bounds cannot say that it is `Send`.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is no step of `{D}`",
@@ -239,7 +249,8 @@ where
     }
 }
 
-/// A function that is a step of a parallel group: it takes `&self`, for others run beside it.
+/// A function that is a step of a parallel group: it takes `&self`, since other steps run at the
+/// same time.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is no step of a parallel group of `{D}`",
     label = "not a parallel step",
@@ -268,8 +279,8 @@ where
     }
 }
 
-/// A function that takes a value beside the data: a compensation, which is given what its step returned, or a merge step,
-/// which is given what the steps of its group returned.
+/// A function that takes a value beside the data: a compensation, which takes its step's output, or
+/// a merge step, which takes the outputs of its group's steps.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` does not take what the step returned, `{V}`",
     label = "takes another type",

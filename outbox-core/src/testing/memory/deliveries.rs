@@ -1,12 +1,13 @@
-//! Deliveries that consumers keep for later, and their letters.
+//! Deferred deliveries of consumers, and their dead letters.
 
 use super::{MemoryStore, MemoryTx, Shared, Staged, State};
 use crate::{
     event::{EventId, LetterId, Message, Timestamp},
-    failure::{DeadLetter, ReceivedBy},
+    failure::{ConsumerOrigin, DeadLetter},
     outbox::{
-        Admission, Awaited, Claim, ClaimQuery, ConsumerStore, History, InboxKey, Postponed, PutBy,
-        ReceivedLetter, RetrierStore, Store, StoreError, StoredDelivery, lane_of,
+        Admission, Awaited, ClaimQuery, ConsumerStore, Deferral, DeferredDelivery, DeliveryClaim,
+        History, InboxKey, ReceivedLetter, RetrierStore, Store, StoreError, StoredDelivery,
+        order_hash,
     },
     runtime::{now, wall_clock},
 };
@@ -19,28 +20,28 @@ use std::{
 /// A stored delivery.
 #[derive(Debug)]
 pub(super) struct Row {
-    pub(super) lane: (String, String, Option<i64>),
+    pub(super) queue: (String, String, Option<i64>),
     pub(super) message: Message,
-    /// `None` behind others of its lane.
+    /// `None` behind others of its queue.
     pub(super) due_at: Option<Instant>,
     pub(super) started: u32,
     pub(super) history: History,
     pub(super) claimed: Option<(Arc<str>, Instant)>,
-    /// What it waits for, and since when.
+    /// What an instance has to know to run it, and since when it waits.
     pub(super) awaits: Option<(Option<Awaited>, Instant)>,
 }
 
 impl Row {
-    pub(super) fn of(delivery: &PutBy<'_>) -> Self {
+    pub(super) fn of(delivery: &DeferredDelivery<'_>) -> Self {
         Self {
-            lane: (
+            queue: (
                 delivery.consumer.to_owned(),
                 delivery.handler.to_owned(),
-                lane_of(delivery.message),
+                order_hash(delivery.message),
             ),
             message: delivery.message.clone(),
             due_at: delivery.due_in.map(|wait| now() + wait),
-            started: delivery.history.runs,
+            started: delivery.history.attempts,
             history: delivery.history.clone(),
             claimed: None,
             awaits: None,
@@ -56,8 +57,8 @@ impl Row {
     ) -> StoredDelivery {
         self.claimed = Some((query.by.clone(), now + query.lease));
         StoredDelivery {
-            claim: Claim { id, by: query.by.clone() },
-            handler: self.lane.1.as_str().into(),
+            claim: DeliveryClaim { id, by: query.by.clone() },
+            handler: self.queue.1.as_str().into(),
             message: Ok(self.message.clone()),
             started: self.started,
             expired: self.message.expires_at.is_some_and(|at| at <= Timestamp::from(wall_clock())),
@@ -68,33 +69,33 @@ impl Row {
 
     fn is_same(&self, other: &Self) -> bool {
         let who = |row: &Self| {
-            (row.lane.0.clone(), row.lane.1.clone(), row.message.source.clone(), row.message.id)
+            (row.queue.0.clone(), row.queue.1.clone(), row.message.source.clone(), row.message.id)
         };
         who(self) == who(other)
     }
 
-    fn is_claimed_by(&self, claim: &Claim) -> bool {
+    fn is_claimed_by(&self, claim: &DeliveryClaim) -> bool {
         self.claimed.as_ref().is_some_and(|(by, _)| *by == claim.by)
     }
 }
 
 impl Staged {
-    /// Takes in what a transaction inside this one has written.
-    pub(super) fn take_in(&mut self, inside: Self) {
+    /// Takes over the writes of a nested transaction.
+    pub(super) fn absorb(&mut self, inside: Self) {
         self.keys.extend(inside.keys);
-        self.calls.extend(inside.calls);
+        self.commands.extend(inside.commands);
         self.rows.extend(inside.rows);
         self.events.extend(inside.events);
-        self.put_by.extend(inside.put_by);
+        self.deferred.extend(inside.deferred);
         self.finished.extend(inside.finished);
         self.letters.extend(inside.letters);
     }
 }
 
 impl State {
-    /// Commits what a transaction did to stored deliveries and letters.
+    /// Commits a transaction's writes to stored deliveries and letters.
     pub(super) fn settle(&mut self, staged: &mut Staged) {
-        for row in staged.put_by.drain(..) {
+        for row in staged.deferred.drain(..) {
             if !self.deliveries.values().any(|there| there.is_same(&row)) {
                 self.last_id += 1;
                 self.deliveries.insert(self.last_id, row);
@@ -103,19 +104,19 @@ impl State {
         for id in staged.finished.drain(..) {
             self.deliveries.remove(&id);
         }
-        // The first of each lane is due.
+        // The first of each queue is due.
         let mut seen = Vec::new();
-        for row in self.deliveries.values_mut().filter(|row| row.lane.2.is_some()) {
-            if !seen.contains(&row.lane) {
-                seen.push(row.lane.clone());
+        for row in self.deliveries.values_mut().filter(|row| row.queue.2.is_some()) {
+            if !seen.contains(&row.queue) {
+                seen.push(row.queue.clone());
                 row.due_at.get_or_insert_with(now);
             }
         }
         self.letters.append(&mut staged.letters);
     }
 
-    fn is_busy(&self, lane: &(String, String, Option<i64>)) -> bool {
-        lane.2.is_some() && self.deliveries.values().any(|row| row.lane == *lane)
+    fn is_busy(&self, queue: &(String, String, Option<i64>)) -> bool {
+        queue.2.is_some() && self.deliveries.values().any(|row| row.queue == *queue)
     }
 }
 
@@ -123,7 +124,7 @@ impl Shared {
     /// Changes a delivery that is claimed; `false` when it is not.
     pub(super) fn change(
         &self,
-        claim: &Claim,
+        claim: &DeliveryClaim,
         change: impl FnOnce(&mut Row),
     ) -> Result<bool, StoreError> {
         let mut state = self.up()?;
@@ -142,7 +143,7 @@ impl ConsumerStore for MemoryStore {
         &self,
         tx: &MemoryTx,
         key: InboxKey<'_>,
-        lane: Option<i64>,
+        order_hash: Option<i64>,
     ) -> Result<Admission, StoreError> {
         {
             let state = self.0.up()?;
@@ -152,31 +153,35 @@ impl ConsumerStore for MemoryStore {
                 key.source.to_owned(),
                 key.message_id,
             );
-            let lane = (owned.0.clone(), owned.1.clone(), lane);
-            if state.is_busy(&lane) {
+            let queue = (owned.0.clone(), owned.1.clone(), order_hash);
+            if state.is_busy(&queue) {
                 return Ok(if state.inbox.contains(&owned) {
-                    Admission::Repeat
+                    Admission::Duplicate
                 } else {
-                    Admission::Behind
+                    Admission::QueueBehind
                 });
             }
         }
-        Ok(if self.receive(tx, key).await? { Admission::First } else { Admission::Repeat })
+        Ok(if self.receive(tx, key).await? { Admission::New } else { Admission::Duplicate })
     }
 
-    async fn put_by(&self, tx: &MemoryTx, delivery: &PutBy<'_>) -> Result<bool, StoreError> {
+    async fn defer(
+        &self,
+        tx: &MemoryTx,
+        delivery: &DeferredDelivery<'_>,
+    ) -> Result<bool, StoreError> {
         let row = Row::of(delivery);
         if self.0.up()?.refused_delivery.as_ref() == Some(&row.message.source) {
             return Err(StoreError::Refused("a packet that is too large".into()));
         }
-        if row.due_at.is_none() && !self.0.up()?.is_busy(&row.lane) {
+        if row.due_at.is_none() && !self.0.up()?.is_busy(&row.queue) {
             return Ok(false);
         }
-        tx.staged().put_by.push(row);
+        tx.staged().deferred.push(row);
         Ok(true)
     }
 
-    async fn bury(
+    async fn write_dead_letter(
         &self,
         tx: &MemoryTx,
         letter: &ReceivedLetter<'_>,
@@ -200,7 +205,7 @@ impl ConsumerStore for MemoryStore {
             None,
             letter.history.letter,
         )
-        .received_by(Some(ReceivedBy {
+        .with_consumer_origin(Some(ConsumerOrigin {
             consumer: letter.consumer.to_owned(),
             handler: letter.handler.to_owned(),
         }));
@@ -208,11 +213,11 @@ impl ConsumerStore for MemoryStore {
         Ok(letter)
     }
 
-    async fn nest(&self, tx: &MemoryTx) -> Result<MemoryTx, StoreError> {
+    async fn begin_nested(&self, tx: &MemoryTx) -> Result<MemoryTx, StoreError> {
         self.0.up()?.open += 1;
         let (staged, around) = (Arc::default(), Some(tx.staged.clone()));
-        let trail = Mutex::new(tx.trail().clone());
-        Ok(MemoryTx { store: self.0.clone(), staged, around, trail })
+        let correlation = Mutex::new(tx.correlation().clone());
+        Ok(MemoryTx { store: self.0.clone(), staged, around, correlation })
     }
 
     fn inbox_retention(&self) -> Duration {
@@ -226,12 +231,12 @@ impl RetrierStore for MemoryStore {
         let mut state = self.0.up()?;
         let (now, mut heads, mut claimed) = (now(), Vec::new(), Vec::new());
         for (id, row) in &mut state.deliveries {
-            let is_head = row.lane.2.is_none() || !heads.contains(&row.lane);
-            heads.push(row.lane.clone());
+            let is_head = row.queue.2.is_none() || !heads.contains(&row.queue);
+            heads.push(row.queue.clone());
             let is_free = row.claimed.as_ref().is_none_or(|(_, until)| *until <= now);
             let is_due = row.due_at.is_some_and(|at| at <= now);
-            let is_known = row.lane.0 == query.consumer
-                && query.handlers.iter().any(|known| **known == *row.lane.1);
+            let is_known = row.queue.0 == query.consumer
+                && query.handlers.iter().any(|known| **known == *row.queue.1);
             if !(is_head && is_free && is_due && is_known) || claimed.len() >= query.limit as usize
             {
                 continue;
@@ -246,72 +251,71 @@ impl RetrierStore for MemoryStore {
         key: InboxKey<'_>,
         by: &Arc<str>,
         lease: Duration,
-    ) -> Result<Option<Claim>, StoreError> {
+    ) -> Result<Option<DeliveryClaim>, StoreError> {
         let mut state = self.0.up()?;
         let mut heads = Vec::new();
         for (id, row) in &mut state.deliveries {
-            let is_head = row.lane.2.is_none() || !heads.contains(&row.lane);
-            heads.push(row.lane.clone());
+            let is_head = row.queue.2.is_none() || !heads.contains(&row.queue);
+            heads.push(row.queue.clone());
             let is_it = (
-                row.lane.0.as_str(),
-                row.lane.1.as_str(),
+                row.queue.0.as_str(),
+                row.queue.1.as_str(),
                 row.message.source.as_str(),
                 row.message.id,
             ) == (key.consumer, key.handler, key.source, key.message_id);
             if is_it && is_head && row.started == 0 && row.claimed.is_none() {
                 row.started = 1;
                 row.claimed = Some((by.clone(), now() + lease));
-                return Ok(Some(Claim { id: *id, by: by.clone() }));
+                return Ok(Some(DeliveryClaim { id: *id, by: by.clone() }));
             }
         }
         Ok(None)
     }
 
-    async fn prolong(
+    async fn extend_claim(
         &self,
-        claim: &Claim,
+        claim: &DeliveryClaim,
         lease: Duration,
-        begins: bool,
+        starts: bool,
     ) -> Result<bool, StoreError> {
         self.0.change(claim, |row| {
             row.claimed = Some((claim.by.clone(), now() + lease));
-            row.started += u32::from(begins);
+            row.started += u32::from(starts);
         })
     }
 
-    async fn finish(&self, tx: &MemoryTx, claim: &Claim) -> Result<bool, StoreError> {
-        let held = self.0.change(claim, |_| {})?;
-        if held {
+    async fn finish(&self, tx: &MemoryTx, claim: &DeliveryClaim) -> Result<bool, StoreError> {
+        let claimed = self.0.change(claim, |_| {})?;
+        if claimed {
             tx.staged().finished.push(claim.id);
         }
-        Ok(held)
+        Ok(claimed)
     }
 
-    async fn postpone(
+    async fn reschedule(
         &self,
-        claim: &Claim,
-        postponed: Option<Postponed<'_>>,
+        claim: &DeliveryClaim,
+        deferral: Option<Deferral<'_>>,
     ) -> Result<bool, StoreError> {
         {
             let state = self.0.up()?;
             let source = state.deliveries.get(&claim.id).map(|row| &row.message.source);
-            if postponed.is_some() && source.is_some() && source == state.refused_delivery.as_ref()
-            {
+            if deferral.is_some() && source.is_some() && source == state.refused_delivery.as_ref() {
                 return Err(StoreError::Refused("a row that is too large".into()));
             }
         }
         self.0.change(claim, |row| {
-            if let Some(postponed) = &postponed {
-                row.history = postponed.history.clone();
+            if let Some(deferral) = &deferral {
+                row.history = deferral.history.clone();
                 row.awaits = None;
             }
-            row.due_at = Some(now() + postponed.map_or(Duration::ZERO, |p| p.due_in));
-            row.started = row.history.runs;
+            row.due_at = Some(now() + deferral.map_or(Duration::ZERO, |p| p.due_in));
+            row.started = row.history.attempts;
             row.claimed = None;
         })
     }
 
-    async fn forget(&self, _limit: u32) -> Result<u64, StoreError> {
+    async fn prune_inbox(&self, _limit: u32) -> Result<u64, StoreError> {
         self.0.up().map(|_| 0)
     }
 }

@@ -6,13 +6,13 @@ mod handover;
 mod instances;
 
 use crate::{
-    event::{MessageId, NewEvent, Trail},
+    event::{CorrelationContext, MessageId, NewEvent},
     failure::DeadLetter,
-    outbox::{InboxKey, KnownCall, Store, StoreError},
+    outbox::{InboxKey, RecordedCommand, Store, StoreError},
     runtime::Wake,
 };
 use async_trait::async_trait;
-use barrier::OwnedCall;
+use barrier::OwnedCommandKey;
 use deliveries::Row;
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
@@ -21,8 +21,8 @@ use std::{
 };
 use tokio::sync::watch;
 
-/// A store in memory. What a transaction writes is seen by nobody before its commit; two transactions that note the same
-/// message exclude each other, as a unique index does: the second waits until the first has ended.
+/// A store in memory. No other transaction sees a transaction's writes before its commit; two transactions that write the
+/// same inbox row exclude each other, as a unique index does: the second waits until the first has ended.
 ///
 /// Clones share the content.
 #[derive(Debug, Clone, Default)]
@@ -31,7 +31,7 @@ pub struct MemoryStore(Arc<Shared>);
 #[derive(Debug, Default)]
 struct Shared {
     state: Mutex<State>,
-    /// Rings when a transaction has ended.
+    /// Changes when a transaction has ended.
     ended: watch::Sender<()>,
     wake: Wake,
 }
@@ -40,15 +40,15 @@ struct Shared {
 struct State {
     inbox: HashSet<OwnedKey>,
     locked: HashSet<OwnedKey>,
-    calls: HashMap<OwnedCall, KnownCall>,
-    locked_calls: HashSet<OwnedCall>,
+    commands: HashMap<OwnedCommandKey, RecordedCommand>,
+    locked_commands: HashSet<OwnedCommandKey>,
     rows: Vec<String>,
     events: Vec<NewEvent>,
     open: usize,
     down: bool,
     refuse_commits: u32,
-    lose_answers: u32,
-    takes_no_writes: bool,
+    lose_results: u32,
+    read_only: bool,
     refused_source: Option<String>,
     refused_delivery: Option<String>,
     /// Stored deliveries in the order of their ids, and the last id that was given.
@@ -64,18 +64,18 @@ struct State {
 pub struct MemoryTx {
     store: Arc<Shared>,
     staged: Arc<Mutex<Staged>>,
-    /// What the transaction around this one has written.
+    /// The writes of the transaction around this one.
     around: Option<Arc<Mutex<Staged>>>,
-    trail: Mutex<Option<Trail>>,
+    correlation: Mutex<Option<CorrelationContext>>,
 }
 
 #[derive(Debug, Default)]
 struct Staged {
     keys: Vec<OwnedKey>,
-    calls: HashMap<OwnedCall, KnownCall>,
+    commands: HashMap<OwnedCommandKey, RecordedCommand>,
     rows: Vec<String>,
     events: Vec<NewEvent>,
-    put_by: Vec<Row>,
+    deferred: Vec<Row>,
     finished: Vec<i64>,
     letters: Vec<DeadLetter>,
 }
@@ -84,7 +84,7 @@ struct Staged {
 type OwnedKey = (String, String, String, MessageId);
 
 impl MemoryStore {
-    /// Takes the store away or brings it back. While it is away, every call but rollback fails as unavailable.
+    /// Takes the store down or up again. While it is down, every call but rollback fails as unavailable.
     pub fn set_down(&self, down: bool) {
         self.0.state().down = down;
         self.0.ended.send_replace(());
@@ -95,12 +95,12 @@ impl MemoryStore {
         self.0.state().refuse_commits = times;
     }
 
-    /// Lets the next commits succeed and their answers get lost: the caller sees the store as unavailable.
-    pub fn lose_commit_answers(&self, times: u32) {
-        self.0.state().lose_answers = times;
+    /// Lets the next commits succeed and their results get lost: the caller sees the store as unavailable.
+    pub fn lose_commit_results(&self, times: u32) {
+        self.0.state().lose_results = times;
     }
 
-    /// Refuses to note messages of a source, as a database refuses a text that its column does not hold.
+    /// Refuses inbox rows for messages of a source, as a database refuses a text that its column does not hold.
     pub fn refuse_source(&self, source: impl Into<String>) {
         self.0.state().refused_source = Some(source.into());
     }
@@ -110,13 +110,13 @@ impl MemoryStore {
         self.0.state().refused_delivery = Some(source.into());
     }
 
-    /// Opens transactions and refuses to note messages and to write letters, as a server does that was made read-only or
-    /// whose privileges were revoked.
-    pub fn set_takes_no_writes(&self, takes_none: bool) {
-        self.0.state().takes_no_writes = takes_none;
+    /// Opens transactions and refuses inbox rows and dead letters, as a server does that was made read-only or whose
+    /// privileges were revoked.
+    pub fn set_read_only(&self, read_only: bool) {
+        self.0.state().read_only = read_only;
     }
 
-    /// Says for how long the inbox remembers; for ever unless set. Nothing is forgotten here all the same.
+    /// Sets the inbox retention; for ever unless set. No row is deleted here all the same.
     pub fn set_inbox_retention(&self, retention: Duration) {
         self.0.state().inbox_retention = Some(retention);
     }
@@ -157,7 +157,7 @@ impl MemoryStore {
         self.0.state().open
     }
 
-    /// Gives the wake that rings when events were committed.
+    /// Gives the wake for committed events.
     #[must_use]
     pub fn wake_handle(&self) -> Wake {
         self.0.wake.clone()
@@ -174,8 +174,8 @@ impl MemoryTx {
         self.staged.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn trail(&self) -> MutexGuard<'_, Option<Trail>> {
-        self.trail.lock().unwrap_or_else(PoisonError::into_inner)
+    fn correlation(&self) -> MutexGuard<'_, Option<CorrelationContext>> {
+        self.correlation.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Tells whether the transaction around this one holds a key, and whether it holds any.
@@ -194,8 +194,8 @@ impl Drop for MemoryTx {
         for key in staged.keys {
             state.locked.remove(&key);
         }
-        for key in staged.calls.into_keys() {
-            state.locked_calls.remove(&key);
+        for key in staged.commands.into_keys() {
+            state.locked_commands.remove(&key);
         }
         drop(state);
         self.store.ended.send_replace(());
@@ -209,19 +209,19 @@ impl Shared {
 
     fn up(&self) -> Result<MutexGuard<'_, State>, StoreError> {
         let state = self.state();
-        if state.down { Err(away()) } else { Ok(state) }
+        if state.down { Err(store_down()) } else { Ok(state) }
     }
 
     fn writable(&self) -> Result<MutexGuard<'_, State>, StoreError> {
         let state = self.up()?;
-        if state.takes_no_writes {
+        if state.read_only {
             Err(StoreError::Unusable("a privilege is missing".into()))
         } else {
             Ok(state)
         }
     }
 
-    /// Notes the key for the transaction; `None` while another transaction holds it.
+    /// Writes the inbox row for the transaction; `None` while another transaction has locked its key.
     fn try_receive(&self, tx: &MemoryTx, key: &OwnedKey) -> Result<Option<bool>, StoreError> {
         let mut state = self.writable()?;
         if state.refused_source.as_ref() == Some(&key.2) {
@@ -244,8 +244,8 @@ impl Shared {
     }
 }
 
-fn away() -> StoreError {
-    StoreError::Unavailable("the store is away".into())
+fn store_down() -> StoreError {
+    StoreError::Unavailable("the store is down".into())
 }
 
 fn busy(text: &'static str) -> StoreError {
@@ -262,7 +262,7 @@ impl Store for MemoryStore {
             store: self.0.clone(),
             staged: Arc::default(),
             around: None,
-            trail: Mutex::default(),
+            correlation: Mutex::default(),
         })
     }
 
@@ -272,7 +272,7 @@ impl Store for MemoryStore {
             around
                 .lock()
                 .unwrap_or_else(PoisonError::into_inner)
-                .take_in(std::mem::take(&mut *tx.staged()));
+                .absorb(std::mem::take(&mut *tx.staged()));
             drop(state);
             return Ok(());
         }
@@ -283,19 +283,21 @@ impl Store for MemoryStore {
         let (rows, events) = {
             let mut staged = tx.staged();
             state.inbox.extend(staged.keys.iter().cloned());
-            state.calls.extend(staged.calls.iter().map(|(key, call)| (key.clone(), call.clone())));
+            state.commands.extend(
+                staged.commands.iter().map(|(key, command)| (key.clone(), command.clone())),
+            );
             state.settle(&mut staged);
             (std::mem::take(&mut staged.rows), std::mem::take(&mut staged.events))
         };
         let wakes = !events.is_empty();
         state.rows.extend(rows);
         state.events.extend(events);
-        let lost = state.lose_answers > 0;
-        state.lose_answers = state.lose_answers.saturating_sub(1);
+        let lost = state.lose_results > 0;
+        state.lose_results = state.lose_results.saturating_sub(1);
         drop(state);
         drop(tx);
         if lost {
-            return Err(away());
+            return Err(store_down());
         }
         if wakes {
             self.0.wake.wake();
@@ -311,15 +313,15 @@ impl Store for MemoryStore {
     async fn append(&self, tx: &MemoryTx, events: &[NewEvent]) -> Result<(), StoreError> {
         let _up = self.0.up()?;
         let mut events = events.to_vec();
-        if let Some(trail) = &*tx.trail() {
-            events.iter_mut().for_each(|event| trail.mark(&mut event.headers));
+        if let Some(correlation) = &*tx.correlation() {
+            events.iter_mut().for_each(|event| correlation.apply_to(&mut event.headers));
         }
         tx.staged().events.append(&mut events);
         Ok(())
     }
 
-    fn follow(&self, tx: &MemoryTx, trail: Trail) {
-        *tx.trail() = Some(trail);
+    fn correlate(&self, tx: &MemoryTx, correlation: CorrelationContext) {
+        *tx.correlation() = Some(correlation);
     }
 
     async fn receive(&self, tx: &MemoryTx, key: InboxKey<'_>) -> Result<bool, StoreError> {
@@ -350,7 +352,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_is_not_committed_is_seen_by_nobody() {
+    async fn uncommitted_writes_are_not_seen() {
         let store = MemoryStore::default();
         let id = MessageId::generate();
         let tx = store.begin().await.expect("up");
@@ -381,11 +383,11 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_store_that_is_away_says_so_and_a_lost_answer_is_committed() {
+    async fn a_store_that_is_down_says_so_and_a_commit_whose_result_is_lost_is_committed() {
         let store = MemoryStore::default();
         let tx = store.begin().await.expect("up");
         tx.insert("a");
-        store.lose_commit_answers(1);
+        store.lose_commit_results(1);
         assert!(matches!(store.commit(tx).await, Err(StoreError::Unavailable(_))));
         assert_eq!(store.rows(), ["a"]);
         let tx = store.begin().await.expect("up");

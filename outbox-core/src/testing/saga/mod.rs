@@ -1,7 +1,8 @@
 //! For tests of users' own sagas: given these data and these failures, expect that end.
 //!
-//! A saga is driven by hand on the user's own store: no coordinator runs, waits between retries pass at once and are
-//! counted, and a process that ends is a transaction that is dropped and a claim that somebody else takes over.
+//! The kit drives a saga on the user's own store, without a coordinator: waits between retries pass
+//! at once and are counted, and a crash of the process is a transaction that is dropped and a claim
+//! that the next process takes over.
 //!
 //! ```text
 //! let kit = SagaKit::new(&outbox, PlaceOrder::saga);
@@ -10,13 +11,13 @@
 //! kit.fail_every_step(order, async |run| books_balance(run).await).await;
 //! ```
 
-mod disturbed;
-mod others;
+mod faults;
+mod participants;
 mod run;
 mod script;
 mod versions;
 
-pub use others::Fate;
+pub use participants::RemoteFault;
 pub use run::SagaRun;
 
 use crate::{
@@ -24,12 +25,12 @@ use crate::{
     outbox::StoreError,
     runtime::Shutdown,
     saga::{
-        Claim, Json, NewSaga, Operation, Probe, Registry, Replies, Saga, SagaAdmin, SagaReports,
-        SagaSource, SagaState, Shape, Suspects, Worker, WorkerEnd,
+        DriveOutcome, IsolationGate, Json, NewSaga, Operation, Registry, Replies, Saga, SagaAdmin,
+        SagaClaim, SagaReports, SagaSource, SagaState, Shape, TestHook, Worker,
     },
 };
-use others::{Arrived, Others, Reply};
-use script::{Cut, Script};
+use participants::{MakeReply, Participants, ReceivedReply};
+use script::{CrashPoint, Script};
 use serde::{Serialize, de::DeserializeOwned};
 use std::{
     collections::HashMap,
@@ -41,25 +42,25 @@ use std::{
 };
 use versions::AddVersion;
 
-/// Looks for a saga that is to be claimed before the kit gives up: a dropped transaction ends in moments.
-const LOOKS: u32 = 2_000;
-/// Between two looks.
-const LOOK_AGAIN: Duration = Duration::from_millis(5);
-/// Runs of one saga before it counts as one that does not end.
+/// Polls for the claim of a saga before the kit gives up: a dropped transaction ends in moments.
+const CLAIM_POLLS: u32 = 2_000;
+/// Pause between two polls.
+const CLAIM_POLL: Duration = Duration::from_millis(5);
+/// Runs of one saga after which it counts as one that never ends.
 const RUNS: u32 = 10_000;
-/// Records of one run that are cut at, at most.
-const MOST_RECORDS: u32 = 1_000;
+/// Records of one run at which the kit injects a crash, at most.
+const MAX_RECORDS: u32 = 1_000;
 
 /// Drives sagas of one definition. No coordinator may run on the same store.
 pub struct SagaKit<S: SagaSource, D> {
     store: S,
     make: Box<dyn Fn() -> Saga<D, S::Tx> + Send + Sync>,
     shape: Shape,
-    replies: HashMap<String, Reply>,
-    beside: Option<AddVersion<S>>,
+    replies: HashMap<String, MakeReply>,
+    other_version: Option<AddVersion<S>>,
 }
 
-/// A saga that is about to be driven.
+/// A saga that the kit is about to drive.
 #[must_use = "nothing happens before `run`"]
 pub struct Given<'k, S: SagaSource, D> {
     kit: &'k SagaKit<S, D>,
@@ -90,7 +91,7 @@ where
             shape,
             make: Box::new(make),
             replies: HashMap::new(),
-            beside: None,
+            other_version: None,
         }
     }
 
@@ -99,12 +100,13 @@ where
         Given {
             kit: self,
             data,
-            script: Script::with(Others::with(self.replies.clone(), &self.shape)),
+            script: Script::with(Participants::with(self.replies.clone(), &self.shape)),
         }
     }
 
-    /// Runs a saga for each step, in which that step says that it never will. What was done before must be undone; past
-    /// the pivot the saga must be stuck there. `data` is given a number that is new for each saga.
+    /// Runs a saga for each step, in which that step aborts. What was done before must be undone;
+    /// past the pivot the saga must be stuck there. `data` takes a number that is new for each
+    /// saga.
     ///
     /// # Panics
     /// When a saga ends otherwise; and when the check does.
@@ -127,8 +129,8 @@ where
         }
     }
 
-    /// Runs a saga for each compensation, which fails until its policy gives up. The saga must be stuck there, and must be
-    /// compensated after an operator has let it go on.
+    /// Runs a saga for each compensation, which fails until its policy gives up. The saga must be
+    /// stuck there, and compensated after an operator has resumed it.
     ///
     /// # Panics
     /// When a saga ends otherwise; and when the check does, which is run at the end.
@@ -137,7 +139,7 @@ where
         mut data: impl FnMut(i64) -> D,
         mut check: impl AsyncFnMut(&SagaRun),
     ) {
-        let last = self.last_that_turns_back();
+        let last = self.last_that_compensates();
         for (n, step) in
             (1..).zip(&self.shape.steps).filter(|(_, step)| step.compensates && step.name != last)
         {
@@ -151,62 +153,67 @@ where
         }
     }
 
-    /// Runs sagas in which the process ends with the work of a step done and its record not committed, at each step and
-    /// each compensation in turn: all of them are tried again.
+    /// Runs sagas in which the process crashes before the commit of a step, at each step and each
+    /// compensation in turn: the next process attempts all of them again.
     ///
     /// # Panics
     /// When a saga ends otherwise than without it; and when the check does.
-    pub async fn repeat_every_step(
+    pub async fn crash_before_every_commit(
         &self,
         data: impl FnMut(i64) -> D,
         check: impl AsyncFnMut(&SagaRun),
     ) {
-        self.cut_everywhere(Cut::Written, data, check).await;
+        self.crash_everywhere(CrashPoint::Written, data, check).await;
     }
 
-    /// Runs sagas in which the process ends right after a record was committed, at each record in turn, on the way
-    /// forward and on the way back.
+    /// Runs sagas in which the process crashes right after a record was committed, at each record
+    /// in turn, in sagas that complete and in sagas that compensate.
     ///
     /// # Panics
     /// When a saga ends otherwise than without it; and when the check does.
-    pub async fn cut_at_every_record(
+    pub async fn crash_after_every_record(
         &self,
         data: impl FnMut(i64) -> D,
         check: impl AsyncFnMut(&SagaRun),
     ) {
-        self.cut_everywhere(Cut::Committed, data, check).await;
+        self.crash_everywhere(CrashPoint::Committed, data, check).await;
     }
 
-    async fn cut_everywhere(
+    async fn crash_everywhere(
         &self,
-        cut: Cut,
+        point: CrashPoint,
         mut data: impl FnMut(i64) -> D,
         mut check: impl AsyncFnMut(&SagaRun),
     ) {
-        let last = self.last_that_turns_back();
+        let last = self.last_that_compensates();
         let mut n = 0;
-        for turns_back in [false, true] {
-            for record in 0..MOST_RECORDS {
+        for compensates in [false, true] {
+            for record in 0..MAX_RECORDS {
                 n += 1;
                 let mut given = self.given(data(n));
-                if turns_back {
+                if compensates {
                     given = given.aborting(&last);
                 }
-                given.script.cut = Some((cut, record));
-                let (run, was_cut) = given.run_to_end().await;
+                given.script.crash_at = Some((point, record));
+                let (run, has_crashed) = given.run_to_end().await;
                 let expected =
-                    if turns_back { SagaState::Compensated } else { SagaState::Completed };
-                assert_eq!(run.state(), expected, "{cut:?} at record {record}: {:?}", run.instance);
+                    if compensates { SagaState::Compensated } else { SagaState::Completed };
+                assert_eq!(
+                    run.state(),
+                    expected,
+                    "{point:?} at record {record}: {:?}",
+                    run.instance
+                );
                 check(&run).await;
-                if !was_cut {
+                if !has_crashed {
                     break;
                 }
             }
         }
     }
 
-    /// The last step whose failure turns a saga back: the pivot, or the last one.
-    fn last_that_turns_back(&self) -> Arc<str> {
+    /// Gives the last step whose failure makes a saga compensate: the pivot, or the last one.
+    fn last_that_compensates(&self) -> Arc<str> {
         let pivot = self.shape.steps.iter().find(|step| step.pivot);
         pivot
             .or(self.shape.steps.last())
@@ -214,73 +221,76 @@ where
             .expect("a definition has a step")
     }
 
-    /// Whether the pivot is before the step of a number, from 1.
+    /// Tells whether the pivot is before the step of a number, from 1.
     fn past_pivot(&self, n: i64) -> bool {
         let before = usize::try_from(n - 1).unwrap_or(0);
         self.shape.steps[..before].iter().any(|step| step.pivot)
     }
 
-    /// Lets a stuck saga go on, without failures.
+    /// Resumes a stuck saga, and drives it without failures.
     async fn resumed(&self, run: &SagaRun) -> SagaRun {
-        let decision = crate::admin::Decision::new("the test", "it goes on");
-        let done = self.store.operate(run.id, &Operation::Resume, &decision).await;
-        assert!(done.expect("the store does what an operator wants"), "the saga is stuck");
-        self.drive(run.id, Script::with(run.others.clone())).await.0
+        let note = crate::admin::OperatorNote::new("the test", "it goes on");
+        let done = self.store.operate(run.id, &Operation::Resume, &note).await;
+        assert!(done.expect("the store applies the operation"), "the saga is stuck");
+        self.drive(run.id, Script::with(run.participants.clone())).await.0
     }
 
-    /// Carries a saga until it rests; tells whether it was cut off on the way.
+    /// Drives a saga until it has ended or is stuck; tells whether its process has crashed on the
+    /// way.
     async fn drive(&self, id: SagaId, script: Script) -> (SagaRun, bool) {
         let script = Arc::new(Mutex::new(script));
         let mut registry = Registry::new();
         registry.add((self.make)());
-        let known = registry.known();
-        let probe: Probe = Arc::new({
+        let definitions = registry.definition_ids();
+        let test_hook: TestHook = Arc::new({
             let script = Arc::clone(&script);
-            move |moment| script.lock().unwrap_or_else(PoisonError::into_inner).strike(moment)
+            move |point| script.lock().unwrap_or_else(PoisonError::into_inner).at(point)
         });
-        let worker = self.worker(registry, Some(probe));
-        let beside = self.instance_beside(id).await;
+        let worker = self.worker(registry, Some(test_hook));
+        let other = self.other_instance(id).await;
         let script = || script.lock().unwrap_or_else(PoisonError::into_inner);
-        let (mut claim, mut waited) = (self.claim(id, &known).await, Duration::ZERO);
+        let (mut claim, mut waited) = (self.claim(id, &definitions).await, Duration::ZERO);
         for _ in 0..RUNS {
-            script().lives();
-            match worker.carry(&claim).await {
-                WorkerEnd::Waits(wait) => {
-                    // It is nobody's now, under the next even epoch, and is gone on with before it is due.
+            script().restart();
+            match worker.drive(&claim).await {
+                DriveOutcome::Waiting(wait) => {
+                    // The claim has ended, under the next even epoch; the kit goes on before the
+                    // saga is due.
                     claim.epoch += claim.epoch % 2;
-                    let answers = script().others.deliver(false);
-                    if answers.is_empty() {
+                    let replies = script().participants.deliver(false);
+                    if replies.is_empty() {
                         waited += wait;
-                        script().others.wait();
+                        script().participants.wait();
                         let wait_us = i64::try_from(wait.as_micros()).unwrap_or(i64::MAX);
                         worker.ahead_us.fetch_add(wait_us, Relaxed);
                     }
-                    self.tell(id, &worker, beside.as_ref(), answers).await;
+                    self.deliver(id, &worker, other.as_ref(), replies).await;
                 }
-                end @ (WorkerEnd::Rests | WorkerEnd::Cut) => {
+                end @ (DriveOutcome::Idle | DriveOutcome::Crashed) => {
                     let mut run = SagaRun::read(&self.store, id, waited).await;
-                    if end == WorkerEnd::Rests || !run.state().is_active() {
-                        // What is still on its way arrives, and changes nothing of the end.
-                        let late = script().others.deliver(true);
-                        self.tell(id, &worker, beside.as_ref(), late).await;
+                    if end == DriveOutcome::Idle || !run.state().is_active() {
+                        // The messages in flight arrive, and change nothing of the end.
+                        let late = script().participants.deliver(true);
+                        self.deliver(id, &worker, other.as_ref(), late).await;
                         let state = run.state();
                         run = SagaRun::read(&self.store, id, waited).await;
-                        assert_eq!(run.state(), state, "an answer came after the end");
-                        run.others = script().others.clone();
-                        run.done_by_others = run.others.done();
-                        return (run, script().was_cut());
+                        assert_eq!(run.state(), state, "a reply changed the end");
+                        run.participants = script().participants.clone();
+                        run.done_remotely = run.participants.done();
+                        return (run, script().has_crashed());
                     }
-                    // Either it was given back, and is gone on with before it is due, or another one takes it over.
-                    let given_back =
-                        Claim { epoch: claim.epoch + claim.epoch % 2, ..claim.clone() };
-                    claim = if self.opens(&given_back).await {
-                        given_back
+                    // Either the claim has ended, and the kit goes on before the saga is due, or
+                    // the next process takes over.
+                    let released =
+                        SagaClaim { epoch: claim.epoch + claim.epoch % 2, ..claim.clone() };
+                    claim = if self.opens(&released).await {
+                        released
                     } else {
-                        self.claim(id, &known).await
+                        self.claim(id, &definitions).await
                     };
                 }
                 end => panic!(
-                    "the saga {id} cannot be carried: {end:?}; does a coordinator run beside the test?"
+                    "the saga {id} cannot be driven: {end:?}; does a coordinator run beside the test?"
                 ),
             }
         }
@@ -290,87 +300,88 @@ where
         );
     }
 
-    /// Makes what carries sagas of these definitions.
-    fn worker(&self, registry: Registry<S::Tx>, probe: Option<Probe>) -> Arc<Worker<S>> {
+    /// Makes the worker that drives sagas of these definitions.
+    fn worker(&self, registry: Registry<S::Tx>, test_hook: Option<TestHook>) -> Arc<Worker<S>> {
         Arc::new(Worker {
             store: self.store.clone(),
             registry,
-            // Whoever claims next may do so at once.
+            // The next process may claim at once.
             lease: Duration::ZERO,
             step_timeout: None,
             stats: Arc::default(),
-            reply_to: Some("answers".into()),
+            reply_to: Some("replies".into()),
             ahead_us: AtomicI64::new(0),
             shutdown: Shutdown::default(),
             jitter: |wait| wait,
-            suspects: Suspects::default(),
+            isolation: IsolationGate::default(),
             on_stuck: Vec::new(),
             reports: SagaReports::default(),
-            probe,
+            test_hook,
         })
     }
 
-    /// Tells the saga what was answered; where an instance with another version runs beside, each answer comes there first.
-    async fn tell(
+    /// Delivers replies to the saga, each to the instance with the other version first, where there
+    /// is one.
+    async fn deliver(
         &self,
         id: SagaId,
         worker: &Arc<Worker<S>>,
-        beside: Option<&Arc<Worker<S>>>,
-        answers: Vec<Arrived>,
+        other: Option<&Arc<Worker<S>>>,
+        arrived: Vec<ReceivedReply>,
     ) {
         let replies = Replies::of(Arc::clone(worker));
-        for Arrived { message: answer, strange } in answers {
-            if strange {
-                self.is_not_taken(id, &replies, &answer).await;
+        for ReceivedReply { message, forged } in arrived {
+            if forged {
+                self.expect_ignored(id, &replies, &message).await;
                 continue;
             }
-            if let Some(beside) = beside {
-                self.is_left(beside, &answer).await;
+            if let Some(other) = other {
+                self.expect_left(other, &message).await;
             }
             let tx = self.store.begin().await.expect("a transaction begins");
-            let taken = replies.take(&tx, &answer).await;
+            let taken = replies.take(&tx, &message).await;
             assert!(
                 taken.is_ok(),
-                "an answer is not taken: {taken:?}; `answering(step, |command| ..)` says what others answer to a step"
+                "a reply is not taken: {taken:?}; `replying(step, |command| ..)` sets the reply to a remote step"
             );
             self.store.commit(tx).await.expect("it commits");
         }
     }
 
-    /// Lets an answer come that nobody has asked for: it must change nothing.
-    async fn is_not_taken(&self, id: SagaId, replies: &Replies<S>, answer: &Message) {
+    /// Delivers a forged reply, which must change nothing.
+    async fn expect_ignored(&self, id: SagaId, replies: &Replies<S>, reply: &Message) {
         let before = self.store.saga_log(id).await.expect("the log is read").len();
         let tx = self.store.begin().await.expect("a transaction begins");
-        match replies.take(&tx, answer).await {
+        match replies.take(&tx, reply).await {
             Ok(()) => self.store.commit(tx).await.expect("it commits"),
             Err(_) => self.store.rollback(tx).await.expect("it rolls back"),
         }
         let after = self.store.saga_log(id).await.expect("the log is read").len();
-        assert_eq!(after, before, "an answer of a stranger was taken: {:?}", answer.headers);
+        assert_eq!(after, before, "a forged reply was taken: {:?}", reply.headers);
     }
 
-    /// Tells whether a saga is held as a claim says.
-    async fn opens(&self, claim: &Claim) -> bool {
+    /// Tells whether a claim opens its saga.
+    async fn opens(&self, claim: &SagaClaim) -> bool {
         let tx = self.store.begin().await.expect("a transaction begins");
         let open = self.store.open(&tx, claim).await.expect("a saga is read");
         self.store.rollback(tx).await.expect("it rolls back");
         open.is_some()
     }
 
-    /// Claims the saga, as another process would.
-    async fn claim(&self, id: SagaId, known: &[(Arc<str>, u32)]) -> Claim {
-        for _ in 0..LOOKS {
+    /// Claims the saga, as the next process does.
+    async fn claim(&self, id: SagaId, definitions: &[(Arc<str>, u32)]) -> SagaClaim {
+        for _ in 0..CLAIM_POLLS {
             let claims = self
                 .store
-                .claim(known, Duration::ZERO, u32::from(u16::MAX))
+                .claim(definitions, Duration::ZERO, u32::from(u16::MAX))
                 .await
                 .expect("sagas are claimed");
             if let Some(claim) = claims.into_iter().find(|claim| claim.id == id) {
                 return claim;
             }
-            tokio::time::sleep(LOOK_AGAIN).await;
+            tokio::time::sleep(CLAIM_POLL).await;
         }
-        panic!("the saga {id} is not to be claimed");
+        panic!("the saga {id} cannot be claimed");
     }
 }
 
@@ -379,28 +390,28 @@ where
     S: SagaSource + SagaAdmin,
     D: Serialize + DeserializeOwned + Send + Sync + 'static,
 {
-    /// Lets the first attempts at a step fail.
+    /// Makes the first attempts at a step fail.
     #[track_caller]
     pub fn failing(mut self, step: &str, attempts: u32) -> Self {
-        self.script.fail(self.known(step), false, attempts);
+        self.script.fail(self.known_step(step), false, attempts);
         self
     }
 
-    /// Lets a step say that it never will.
+    /// Makes a step abort.
     #[track_caller]
     pub fn aborting(mut self, step: &str) -> Self {
-        self.script.abort(self.known(step), false);
+        self.script.abort(self.known_step(step), false);
         self
     }
 
-    /// Lets the first attempts at a step's compensation fail.
+    /// Makes the first attempts at a step's compensation fail.
     #[track_caller]
     pub fn failing_compensation(mut self, step: &str, attempts: u32) -> Self {
-        self.script.fail(self.known(step), true, attempts);
+        self.script.fail(self.known_step(step), true, attempts);
         self
     }
 
-    /// Starts the saga and carries it until it rests: it has ended, or is stuck.
+    /// Starts the saga and drives it until it has ended or is stuck.
     ///
     /// # Panics
     /// When the store fails, or the saga does not end.
@@ -422,9 +433,9 @@ where
         self.kit.drive(id, self.script).await
     }
 
-    /// Fails early where a test names a step that is not there.
+    /// Checks that the definition has a step of this name.
     #[track_caller]
-    fn known<'n>(&self, step: &'n str) -> &'n str {
+    fn known_step<'n>(&self, step: &'n str) -> &'n str {
         assert!(
             self.kit.shape.number(step).is_some(),
             "`{}` has no step `{step}`",

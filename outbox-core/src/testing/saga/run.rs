@@ -1,6 +1,6 @@
-//! What became of a saga in a test.
+//! The run of a saga in a test.
 
-use super::others::Others;
+use super::participants::Participants;
 use crate::{
     event::SagaId,
     saga::{Instance, Json, LogEntry, Record, SagaAdmin, SagaState, StepState, rebuild},
@@ -8,21 +8,22 @@ use crate::{
 use serde::de::DeserializeOwned;
 use std::time::Duration;
 
-/// A saga that was carried until it rested. What is expected and does not hold is a panic that says what is there.
+/// A saga that was driven until it ended or was stuck. An expectation that does not hold panics
+/// with the saga's state.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct SagaRun {
     /// The saga.
     pub id: SagaId,
-    /// Where it stands.
+    /// Its state.
     pub instance: Instance,
     /// Its log.
     pub log: Vec<LogEntry>,
-    /// Time that it would have waited between attempts, and for answers.
+    /// Time that it would have waited between attempts and for replies.
     pub waited: Duration,
-    /// Steps that are done at those who were asked, by name.
-    pub done_by_others: Vec<String>,
-    pub(super) others: Others,
+    /// Steps that participants have done, by name.
+    pub done_remotely: Vec<String>,
+    pub(super) participants: Participants,
     data: Option<Json>,
 }
 
@@ -31,14 +32,14 @@ impl SagaRun {
     pub(super) async fn read(store: &dyn SagaAdmin, id: SagaId, waited: Duration) -> Self {
         let log = store.saga_log(id).await.expect("the log is read");
         let (instance, data) =
-            rebuild(log.iter().map(|entry| &entry.record)).expect("the log can be");
+            rebuild(log.iter().map(|entry| &entry.record)).expect("the log is valid");
         Self {
             id,
             instance,
             log,
             waited,
-            done_by_others: Vec::new(),
-            others: Others::default(),
+            done_remotely: Vec::new(),
+            participants: Participants::default(),
             data,
         }
     }
@@ -58,13 +59,13 @@ impl SagaRun {
         self.data.as_ref().expect("a started saga has data").read().expect("the data decode")
     }
 
-    /// Tells whether a step was tried: done, failed, or the reason of the way back.
+    /// Tells whether a step was attempted: it is done, failed, or the reason of the compensation.
     #[must_use]
     pub fn attempted(&self, step: &str) -> bool {
         let about = format!("`{step}`");
         self.log.iter().any(|entry| match &entry.record {
-            Record::TurnedBack { reason, .. } => reason.starts_with(&about),
-            Record::LeftOut { .. } => false,
+            Record::CompensationStarted { reason, .. } => reason.starts_with(&about),
+            Record::SkippedByCondition { .. } => false,
             record => record.step() == Some(step),
         })
     }
@@ -78,7 +79,7 @@ impl SagaRun {
         self.expect(SagaState::Completed)
     }
 
-    /// Expects that all that was done is undone.
+    /// Expects that everything that was done is undone.
     ///
     /// # Panics
     /// When it is not.
@@ -120,22 +121,22 @@ impl SagaRun {
         self
     }
 
-    /// Expects that these steps, in the order of their names, are done at those who were asked, and no others.
+    /// Expects that participants have done these steps, in the order of their names, and no others.
     ///
     /// # Panics
     /// When it is otherwise.
     #[track_caller]
-    pub fn expect_done_by_others(&self, steps: &[&str]) -> &Self {
-        assert_eq!(self.done_by_others, steps, "of {:?}", self.instance);
+    pub fn expect_done_remotely(&self, steps: &[&str]) -> &Self {
+        assert_eq!(self.done_remotely, steps, "of {:?}", self.instance);
         self
     }
 
-    /// Expects that a step was left out.
+    /// Expects that a step was skipped.
     ///
     /// # Panics
     /// When it was not.
     #[track_caller]
-    pub fn expect_left_out(&self, step: &str) -> &Self {
+    pub fn expect_skipped(&self, step: &str) -> &Self {
         let state = self.instance.step(step).map(|known| known.state);
         assert_eq!(state, Some(StepState::Skipped), "`{step}`, of {:?}", self.instance);
         self

@@ -1,34 +1,34 @@
-//! What fails in a test, and where its process ends.
+//! The failures and the crash that a test injects.
 
-use super::others::Others;
-use crate::saga::{Failed, Moment, Strike};
+use super::participants::Participants;
+use crate::saga::{StepFailure, TestAction, TestPoint};
 use std::collections::HashMap;
 
-/// Where a process ends.
+/// Where a process crashes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Cut {
+pub(super) enum CrashPoint {
     /// Records are written and not committed.
     Written,
     /// Records are committed.
     Committed,
 }
 
-/// What is left of what a test wants.
+/// The failures and the crash that are still to be injected.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Script {
     failures: HashMap<(String, bool), u32>,
     aborts: Vec<(String, bool)>,
-    /// Where to cut, and how often the place is passed before.
-    pub(super) cut: Option<(Cut, u32)>,
-    was_cut: bool,
-    /// Whether the process has ended: nothing more of it happens, whatever it was at.
+    /// Where to crash, and how often that point is passed before.
+    pub(super) crash_at: Option<(CrashPoint, u32)>,
+    has_crashed: bool,
+    /// Whether the process has crashed: every further point crashes too.
     dead: bool,
-    pub(super) others: Others,
+    pub(super) participants: Participants,
 }
 
 impl Script {
-    pub(super) fn with(others: Others) -> Self {
-        Self { others, ..Self::default() }
+    pub(super) fn with(participants: Participants) -> Self {
+        Self { participants, ..Self::default() }
     }
 
     pub(super) fn fail(&mut self, step: &str, undo: bool, attempts: u32) {
@@ -39,60 +39,60 @@ impl Script {
         self.aborts.push((step.to_owned(), undo));
     }
 
-    pub(super) fn was_cut(&self) -> bool {
-        self.was_cut
+    pub(super) fn has_crashed(&self) -> bool {
+        self.has_crashed
     }
 
-    /// Begins another life.
-    pub(super) fn lives(&mut self) {
+    /// Starts the next process.
+    pub(super) fn restart(&mut self) {
         self.dead = false;
-        self.others.rolled_back();
+        self.participants.rolled_back();
     }
 
-    /// Says what happens at a moment, and remembers it.
-    pub(super) fn strike(&mut self, moment: Moment<'_>) -> Strike {
-        let here = match moment {
-            Moment::Attempt { .. } if self.dead => return Strike::Cut,
-            Moment::Attempt { step, undo } => {
-                self.others.begins(step);
+    /// Decides what happens at a point, and counts it.
+    pub(super) fn at(&mut self, point: TestPoint<'_>) -> TestAction {
+        let here = match point {
+            TestPoint::Attempt { .. } if self.dead => return TestAction::Crash,
+            TestPoint::Attempt { step, undo } => {
+                self.participants.attempt_starts(step);
                 return self.attempt(step, undo);
             }
-            Moment::Asked { call, command } => {
-                self.others.asked(call, command);
-                return Strike::Pass;
+            TestPoint::CommandSent { id, command } => {
+                self.participants.command_sent(id, command);
+                return TestAction::Continue;
             }
-            Moment::Written => Cut::Written,
-            Moment::Committed(records) => {
-                self.others.committed(records);
-                Cut::Committed
+            TestPoint::Written => CrashPoint::Written,
+            TestPoint::Committed(records) => {
+                self.participants.committed(records);
+                CrashPoint::Committed
             }
         };
-        match &mut self.cut {
-            _ if self.dead => Strike::Cut,
-            Some((cut, 0)) if *cut == here => {
-                self.cut = None;
-                (self.was_cut, self.dead) = (true, true);
-                Strike::Cut
+        match &mut self.crash_at {
+            _ if self.dead => TestAction::Crash,
+            Some((point, 0)) if *point == here => {
+                self.crash_at = None;
+                (self.has_crashed, self.dead) = (true, true);
+                TestAction::Crash
             }
-            Some((cut, passes)) if *cut == here => {
+            Some((point, passes)) if *point == here => {
                 *passes -= 1;
-                Strike::Pass
+                TestAction::Continue
             }
-            _ => Strike::Pass,
+            _ => TestAction::Continue,
         }
     }
 
-    fn attempt(&mut self, step: &str, undo: bool) -> Strike {
+    fn attempt(&mut self, step: &str, undo: bool) -> TestAction {
         let what = (step.to_owned(), undo);
         if self.aborts.contains(&what) {
-            return Strike::Fail(Failed::Abort("the test wants it".to_owned()));
+            return TestAction::Fail(StepFailure::Abort("the test wants it".to_owned()));
         }
         match self.failures.get_mut(&what) {
             Some(left) if *left > 0 => {
                 *left -= 1;
-                Strike::Fail(Failed::Retry("the test wants it".to_owned()))
+                TestAction::Fail(StepFailure::Retry("the test wants it".to_owned()))
             }
-            _ => Strike::Pass,
+            _ => TestAction::Continue,
         }
     }
 }

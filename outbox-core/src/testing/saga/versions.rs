@@ -8,7 +8,7 @@ use crate::{
 use serde::{Serialize, de::DeserializeOwned};
 use std::{sync::Arc, time::Duration};
 
-/// Adds the definition that an instance has which runs beside.
+/// Registers the definition of the instance with the other version.
 pub(super) type AddVersion<S> =
     Box<dyn Fn(&mut Registry<<S as crate::outbox::Store>::Tx>) + Send + Sync>;
 
@@ -17,19 +17,23 @@ where
     S: SagaSource + SagaAdmin,
     D: Serialize + DeserializeOwned + Send + Sync + 'static,
 {
-    /// Lets an instance run beside that has another version of the saga only, as during a rollout: it is offered the saga, and
-    /// every answer comes to it first. It must leave both alone, or the test fails.
+    /// Lets an instance run beside that has another version of the saga only, as during a rollout:
+    /// the kit offers it the saga and every reply first. It must leave both to the other instance,
+    /// or the test fails.
     ///
     /// ```text
-    /// let kit = SagaKit::new(&outbox, checkout_v2).beside(checkout_v1);
-    /// kit.disturb_every_answer(order, async |run| books_balance(run).await).await;
+    /// let kit = SagaKit::new(&outbox, checkout_v2).beside_version(checkout_v1);
+    /// kit.inject_every_fault(order, async |run| books_balance(run).await).await;
     /// ```
     ///
     /// # Panics
     /// When the other definition has faults, or is of the same name and version.
     #[must_use]
     #[track_caller]
-    pub fn beside<O>(mut self, other: impl Fn() -> Saga<O, S::Tx> + Send + Sync + 'static) -> Self
+    pub fn beside_version<O>(
+        mut self,
+        other: impl Fn() -> Saga<O, S::Tx> + Send + Sync + 'static,
+    ) -> Self
     where
         O: Serialize + DeserializeOwned + Send + Sync + 'static,
     {
@@ -45,19 +49,19 @@ where
             shape.name != *name || shape.version != version,
             "`{name}` is of version {version} in both"
         );
-        self.beside = Some(Box::new(move |registry| registry.add(other())));
+        self.other_version = Some(Box::new(move |registry| registry.add(other())));
         self
     }
 
-    /// Makes what stands for the instance beside, which is not given the saga.
-    pub(super) async fn instance_beside(&self, id: SagaId) -> Option<Arc<Worker<S>>> {
-        let add = self.beside.as_ref()?;
+    /// Makes the worker of the instance with the other version, which must not claim the saga.
+    pub(super) async fn other_instance(&self, id: SagaId) -> Option<Arc<Worker<S>>> {
+        let add = self.other_version.as_ref()?;
         let mut registry = Registry::new();
         add(&mut registry);
-        let known = registry.known();
+        let definitions = registry.definition_ids();
         let claims = self
             .store
-            .claim(&known, Duration::ZERO, u32::from(u16::MAX))
+            .claim(&definitions, Duration::ZERO, u32::from(u16::MAX))
             .await
             .expect("sagas are claimed");
         assert!(
@@ -67,14 +71,15 @@ where
         Some(self.worker(registry, None))
     }
 
-    /// Lets an answer come to the instance beside, which has to leave it to one that knows the saga.
-    pub(super) async fn is_left(&self, beside: &Arc<Worker<S>>, answer: &Message) {
+    /// Offers a reply to the instance with the other version, which has to leave it to one that has
+    /// the saga's version.
+    pub(super) async fn expect_left(&self, other: &Arc<Worker<S>>, reply: &Message) {
         let tx = self.store.begin().await.expect("a transaction begins");
-        let taken = Replies::of(Arc::clone(beside)).take(&tx, answer).await;
+        let taken = Replies::of(Arc::clone(other)).take(&tx, reply).await;
         let is_left = taken.as_ref().is_err_and(|error| error.is_unknown());
         assert!(
             is_left,
-            "an instance without the saga's version does not leave its answer to another one: {taken:?}"
+            "an instance without the saga's version does not leave its reply to another one: {taken:?}"
         );
         self.store.rollback(tx).await.expect("it rolls back");
     }

@@ -7,8 +7,8 @@ use super::{
 use crate::{
     event::Message,
     outbox::{
-        Admission, Awaited, AwaitedBy, ClaimQuery, ConsumerStore, HandlerNameStore, HandoverStore,
-        History, Postponed, PutBy, RetrierStore, StoredDelivery,
+        Admission, Awaited, AwaitedBy, ClaimQuery, ConsumerStore, Deferral, DeferredDelivery,
+        HandlerNameStore, HandoverStore, History, RetrierStore, StoredDelivery,
     },
 };
 use std::{sync::Arc, time::Duration};
@@ -17,19 +17,25 @@ const LATER: Duration = Duration::from_hours(1);
 /// A lease that no test outlives.
 const LONG: Duration = Duration::from_mins(10);
 
-fn delivery<'a>(handler: &'a str, message: &'a Message, due_in: Duration) -> PutBy<'a> {
-    PutBy { consumer: "c", handler, message, due_in: Some(due_in), history: History::default() }
+fn delivery<'a>(handler: &'a str, message: &'a Message, due_in: Duration) -> DeferredDelivery<'a> {
+    DeferredDelivery {
+        consumer: "c",
+        handler,
+        message,
+        due_in: Some(due_in),
+        history: History::default(),
+    }
 }
 
 async fn put<S: ConsumerStore>(store: &S, handler: &str, message: &Message, due_in: Duration) {
     let tx = store.begin().await.expect("a transaction opens");
     assert!(
-        store.put_by(&tx, &delivery(handler, message, due_in)).await.expect("a delivery is stored")
+        store.defer(&tx, &delivery(handler, message, due_in)).await.expect("a delivery is stored")
     );
     store.commit(tx).await.expect("a commit succeeds");
 }
 
-async fn leave<S: ConsumerStore>(
+async fn hand_over<S: ConsumerStore>(
     store: &S,
     handler: &str,
     message: &Message,
@@ -37,7 +43,7 @@ async fn leave<S: ConsumerStore>(
 ) {
     let tx = store.begin().await.expect("a transaction opens");
     store
-        .leave(&tx, &delivery(handler, message, due_in), awaited)
+        .hand_over(&tx, &delivery(handler, message, due_in), awaited)
         .await
         .expect("a delivery is left");
     store.commit(tx).await.expect("a commit succeeds");
@@ -78,13 +84,13 @@ pub async fn what_waits_for_an_instance_that_knows_it_is_claimed_by_that_one_alo
     let fixture = F::create(false).await;
     let store = fixture.consumer().await;
     let (newer, answer, nameless) = (message(Some("a")), message(None), message(Some("b")));
-    leave(&store, "h", &newer, (LATER, Some(&of_type(3)))).await;
+    hand_over(&store, "h", &newer, (LATER, Some(&of_type(3)))).await;
     // A repeat stays as it is.
-    leave(&store, "h", &newer, (Duration::ZERO, Some(&of_type(9)))).await;
-    leave(&store, "h", &answer, (LATER, Some(&saga()))).await;
-    leave(&store, "", &nameless, (LATER, None)).await;
+    hand_over(&store, "h", &newer, (Duration::ZERO, Some(&of_type(9)))).await;
+    hand_over(&store, "h", &answer, (LATER, Some(&saga()))).await;
+    hand_over(&store, "", &nameless, (LATER, None)).await;
     let behind = message(Some("a"));
-    assert_eq!(admit(&store, &behind).await, Admission::Behind);
+    assert_eq!(admit(&store, &behind).await, Admission::QueueBehind);
     put(&store, "h", &behind, Duration::ZERO).await;
     assert!(
         claim(&store, &["h", ""], None).await.is_empty(),
@@ -119,18 +125,18 @@ pub async fn a_claimed_delivery_that_is_left_has_waited_since_it_was_left_first<
     put(&store, "h", &newer, Duration::ZERO).await;
     let claimed = claim(&store, &["h"], None).await;
     assert_eq!(claimed[0].awaited_for, None);
-    let history = History { runs: 1, ..History::default() };
-    let postponed = |due_in| Postponed { due_in, history: &history };
+    let history = History { attempts: 1, ..History::default() };
+    let postponed = |due_in| Deferral { due_in, history: &history };
     let (now, wanted) = (Duration::ZERO, of_type(3));
     assert!(
         store
-            .leave_claimed(&claimed[0].claim, postponed(now), Some(&wanted))
+            .hand_over_claimed(&claimed[0].claim, postponed(now), Some(&wanted))
             .await
             .expect("answered")
     );
     assert!(
         !store
-            .leave_claimed(&claimed[0].claim, postponed(now), Some(&wanted))
+            .hand_over_claimed(&claimed[0].claim, postponed(now), Some(&wanted))
             .await
             .expect("answered"),
         "lost"
@@ -138,13 +144,15 @@ pub async fn a_claimed_delivery_that_is_left_has_waited_since_it_was_left_first<
     // Its time is over, and whoever claims it then does not know it either.
     let first = claim(&store, &["h"], None).await;
     tokio::time::sleep(Duration::from_millis(50)).await;
-    assert!(store.leave_claimed(&first[0].claim, postponed(now), None).await.expect("answered"));
+    assert!(
+        store.hand_over_claimed(&first[0].claim, postponed(now), None).await.expect("answered")
+    );
     let second = claim(&store, &["h"], None).await;
     let waited = |claimed: &[StoredDelivery]| claimed[0].awaited_for.expect("it waits");
     assert!(waited(&second) >= waited(&first) + Duration::from_millis(40), "{second:?}");
-    assert_eq!((second[0].started, second[0].history.runs), (1, 1));
+    assert_eq!((second[0].started, second[0].history.attempts), (1, 1));
     // One that knows it, and fails.
-    assert!(store.postpone(&second[0].claim, Some(postponed(now))).await.expect("answered"));
+    assert!(store.reschedule(&second[0].claim, Some(postponed(now))).await.expect("answered"));
     assert_eq!(claim(&store, &["h"], None).await[0].awaited_for, None);
 }
 
@@ -169,13 +177,17 @@ pub async fn deliveries_of_other_handlers_are_counted_left_and_moved<F: StoreFix
     assert!(store.under_other_names("other", &known).await.expect("counted").is_empty());
 
     // The name that is gone: it waits for whoever has it.
-    assert_eq!(store.leave_all("c", "gone", LATER, 10).await.expect("left"), 1);
-    assert_eq!(store.leave_all("c", "gone", LATER, 10).await.expect("left"), 0, "once");
+    assert_eq!(store.hand_over_all("c", "gone", LATER, 10).await.expect("left"), 1);
+    assert_eq!(store.hand_over_all("c", "gone", LATER, 10).await.expect("left"), 0, "once");
     assert!(claim(&store, &["gone"], None).await.is_empty());
     assert_eq!(store.awaited("c").await.expect("told"), [by("gone", None)]);
     let back = claim(&store, &["gone"], Some(&[by("gone", None)])).await;
     assert_eq!(ids(&back), [second.id]);
-    assert_eq!(store.leave_all("c", "gone", LATER, 10).await.expect("left"), 0, "it is claimed");
+    assert_eq!(
+        store.hand_over_all("c", "gone", LATER, 10).await.expect("left"),
+        0,
+        "it is claimed"
+    );
 
     // The name before: moved, but for a message that is there under both.
     assert_eq!(store.rename_handler("c", "old", "h", 10).await.expect("moved"), 1);

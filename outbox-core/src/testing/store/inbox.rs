@@ -4,10 +4,10 @@ use super::{StoreFixture, event, owner_of_all, partition_of_key, read_all};
 use crate::{
     event::{EventId, Headers, MessageId, NewEvent, RelayId, SagaId},
     outbox::{
-        BarrierStore, CallAnswer, CallKey, CallOutcome, ConsumerStore, Fence, InboxKey, KnownCall,
-        PartitionNo, Store, StoreError,
+        BarrierStore, CommandKey, CommandOutcome, ConsumerStore, Fence, InboxKey, PartitionNo,
+        RecordedCommand, Store, StoreError, StoredReply,
     },
-    saga::{CommandHash, Phase},
+    saga::{CommandHash, CommandPhase},
 };
 use std::{num::NonZeroU32, time::Duration};
 
@@ -54,8 +54,8 @@ pub async fn inbox_keys_that_differ_in_anything_are_others<F: StoreFixture>() {
 /// The command that is noted.
 const COMMAND: Option<CommandHash> = Some(CommandHash::from_uuid(uuid::Uuid::from_u128(u128::MAX)));
 
-fn call(saga: SagaId, step: &str, phase: Phase) -> CallKey<'_> {
-    CallKey { consumer: "c", saga, step, round: NonZeroU32::MIN, phase }
+fn call(saga: SagaId, step: &str, phase: CommandPhase) -> CommandKey<'_> {
+    CommandKey { consumer: "c", saga, step, round: NonZeroU32::MIN, phase }
 }
 
 /// Outcome and answer, to the byte; and what is taken back or rolled back is not known.
@@ -64,57 +64,64 @@ pub async fn a_command_is_noted_once_and_what_is_known_of_it_is_given<F: StoreFi
     let (store, saga) = (fixture.consumer().await, SagaId::generate());
     let mut headers = Headers::new();
     headers.insert("tenant", "\u{e4}cme \u{1f980}").expect("a legal header");
-    let answer = CallAnswer {
+    let answer = StoredReply {
         event_type: "payment.charged".into(),
         event_version: u16::MAX,
         content_type: "application/octet-stream".into(),
         payload: vec![0, 255, b'\'', 0, b'"'].into(),
         headers,
     };
-    let bare = |outcome| Some(KnownCall { outcome, answer: None, command: COMMAND });
+    let bare = |outcome| Some(RecordedCommand { outcome, reply: None, command: COMMAND });
     let whole =
-        |outcome| Some(KnownCall { outcome, answer: Some(answer.clone()), command: COMMAND });
+        |outcome| Some(RecordedCommand { outcome, reply: Some(answer.clone()), command: COMMAND });
     let long = "s".repeat(100);
-    let (doing, undoing) = (call(saga, &long, Phase::Do), call(saga, &long, Phase::Undo));
+    let (doing, undoing) =
+        (call(saga, &long, CommandPhase::Do), call(saga, &long, CommandPhase::Undo));
     let tx = store.begin().await.expect("a transaction opens");
-    assert_eq!(store.note_call(&tx, doing, COMMAND, CallOutcome::Done).await.expect("noted"), None);
     assert_eq!(
-        store.note_call(&tx, undoing, COMMAND, CallOutcome::Undone).await.expect("noted"),
+        store.record_command(&tx, doing, COMMAND, CommandOutcome::Done).await.expect("noted"),
         None
     );
-    store.keep_answer(&tx, doing, CallOutcome::Rejected, &answer).await.expect("kept");
-    let inside = store.nest(&tx).await.expect("a savepoint is set");
     assert_eq!(
-        store.note_call(&inside, doing, COMMAND, CallOutcome::Blocked).await.expect("answered"),
-        whole(CallOutcome::Rejected)
+        store.record_command(&tx, undoing, COMMAND, CommandOutcome::Undone).await.expect("noted"),
+        None
+    );
+    store.store_reply(&tx, doing, CommandOutcome::Rejected, &answer).await.expect("kept");
+    let inside = store.begin_nested(&tx).await.expect("a savepoint is set");
+    assert_eq!(
+        store
+            .record_command(&inside, doing, COMMAND, CommandOutcome::Blocked)
+            .await
+            .expect("answered"),
+        whole(CommandOutcome::Rejected)
     );
     store.rollback(inside).await.expect("a savepoint ends");
-    store.unnote_call(&tx, undoing).await.expect("taken back");
+    store.remove_command(&tx, undoing).await.expect("taken back");
     store.commit(tx).await.expect("a commit succeeds");
 
     let tx = store.begin().await.expect("a transaction opens");
     assert_eq!(
-        store.note_call(&tx, doing, COMMAND, CallOutcome::Done).await.expect("answered"),
-        whole(CallOutcome::Rejected)
+        store.record_command(&tx, doing, COMMAND, CommandOutcome::Done).await.expect("answered"),
+        whole(CommandOutcome::Rejected)
     );
     assert_eq!(
-        store.note_call(&tx, undoing, COMMAND, CallOutcome::Undone).await.expect("noted"),
+        store.record_command(&tx, undoing, COMMAND, CommandOutcome::Undone).await.expect("noted"),
         None
     );
     store.rollback(tx).await.expect("a rollback succeeds");
     let tx = store.begin().await.expect("a transaction opens");
     assert_eq!(
-        store.note_call(&tx, undoing, COMMAND, CallOutcome::Undone).await.expect("noted"),
+        store.record_command(&tx, undoing, COMMAND, CommandOutcome::Undone).await.expect("noted"),
         None
     );
-    let later = CallKey { round: NonZeroU32::MAX, ..doing };
+    let later = CommandKey { round: NonZeroU32::MAX, ..doing };
     assert_eq!(
-        store.note_call(&tx, later, COMMAND, CallOutcome::Blocked).await.expect("noted"),
+        store.record_command(&tx, later, COMMAND, CommandOutcome::Blocked).await.expect("noted"),
         None
     );
     assert_eq!(
-        store.note_call(&tx, later, COMMAND, CallOutcome::Done).await.expect("answered"),
-        bare(CallOutcome::Blocked)
+        store.record_command(&tx, later, COMMAND, CommandOutcome::Done).await.expect("answered"),
+        bare(CommandOutcome::Blocked)
     );
     store.commit(tx).await.expect("a commit succeeds");
 }
@@ -125,28 +132,35 @@ pub async fn a_row_of_a_command_says_which_it_is_of<F: StoreFixture>() {
     let (store, saga) = (fixture.consumer().await, SagaId::generate());
     let hashes =
         [CommandHash::of("payment.charge", b"{}"), CommandHash::of("payment.charge", b"7")];
-    let key = call(saga, "charge", Phase::Do);
-    let known = |command| Some(KnownCall { outcome: CallOutcome::Done, answer: None, command });
+    let key = call(saga, "charge", CommandPhase::Do);
+    let known =
+        |command| Some(RecordedCommand { outcome: CommandOutcome::Done, reply: None, command });
     for (key, first) in [
         (key, Some(hashes[0])),
-        (key.apart(&hashes[1]), Some(hashes[1])),
-        (key.apart(&hashes[0]), None),
+        (key.disambiguated(&hashes[1]), Some(hashes[1])),
+        (key.disambiguated(&hashes[0]), None),
     ] {
         let tx = store.begin().await.expect("a transaction opens");
-        assert_eq!(store.note_call(&tx, key, first, CallOutcome::Done).await.expect("noted"), None);
         assert_eq!(
-            store.note_call(&tx, key, COMMAND, CallOutcome::Blocked).await.expect("answered"),
+            store.record_command(&tx, key, first, CommandOutcome::Done).await.expect("noted"),
+            None
+        );
+        assert_eq!(
+            store
+                .record_command(&tx, key, COMMAND, CommandOutcome::Blocked)
+                .await
+                .expect("answered"),
             known(first)
         );
         store.commit(tx).await.expect("a commit succeeds");
         let tx = store.begin().await.expect("a transaction opens");
         assert_eq!(
-            store.note_call(&tx, key, None, CallOutcome::Blocked).await.expect("answered"),
+            store.record_command(&tx, key, None, CommandOutcome::Blocked).await.expect("answered"),
             known(first)
         );
         store.rollback(tx).await.expect("a rollback succeeds");
     }
-    assert_eq!(key.apart(&hashes[0]), key.apart(&hashes[0]), "it is found again");
+    assert_eq!(key.disambiguated(&hashes[0]), key.disambiguated(&hashes[0]), "it is found again");
 }
 
 /// Another transaction's row is waited for, and then what it has committed is known.
@@ -157,7 +171,7 @@ pub async fn of_many_that_note_a_command_one_does<F: StoreFixture>() {
         let saga = SagaId::generate();
         let note = async || {
             for _ in 0..100 {
-                match noted(&store, call(saga, "charge", Phase::Do)).await {
+                match noted(&store, call(saga, "charge", CommandPhase::Do)).await {
                     Err(StoreError::Busy(_)) => {}
                     answered => return answered.expect("noted or known"),
                 }
@@ -166,16 +180,16 @@ pub async fn of_many_that_note_a_command_one_does<F: StoreFixture>() {
         };
         let asked = futures_util::future::join_all((0..8).map(|_| note())).await;
         assert_eq!(asked.iter().filter(|known| known.is_none()).count(), 1);
-        assert!(asked.iter().flatten().all(|known| known.outcome == CallOutcome::Done));
+        assert!(asked.iter().flatten().all(|known| known.outcome == CommandOutcome::Done));
     }
 }
 
 async fn noted<S: BarrierStore>(
     store: &S,
-    key: CallKey<'_>,
-) -> Result<Option<KnownCall>, StoreError> {
+    key: CommandKey<'_>,
+) -> Result<Option<RecordedCommand>, StoreError> {
     let tx = store.begin().await?;
-    let known = store.note_call(&tx, key, COMMAND, CallOutcome::Done).await?;
+    let known = store.record_command(&tx, key, COMMAND, CommandOutcome::Done).await?;
     store.commit(tx).await.map(|()| known)
 }
 

@@ -192,7 +192,7 @@ pub async fn a_relay_that_leaves_leaves_nothing<F: StoreFixture>() {
     let store = fixture.relay().await;
     let fence = owner_of_all(&store).await;
     for _ in 0..2 {
-        store.leases.leave(&fence.relay).await.expect("leaving succeeds");
+        store.leases.deregister(&fence.relay).await.expect("deregistering succeeds");
     }
     let other = RelayId::generate();
     let view = renew(&store, &other).await.view;

@@ -5,7 +5,8 @@ use crate::{
     event::{EventId, LetterId},
     failure::{AttemptError, DeadLetter, DeadReason, FailureClass},
     outbox::{
-        DECIDED_LIMIT, Fence, NewLetter, PartitionNo, RelayStore, RouteRow, RouteState, Verdict,
+        Fence, NewLetter, PartitionNo, RelayStore, RouteRow, RouteState, RouteUpdate,
+        UNPARKED_LIMIT,
     },
 };
 use std::time::Duration;
@@ -27,14 +28,15 @@ async fn bury(
     if redriven {
         let row =
             RouteRow { attempts_finished: 1, redriven, ..row("billing", RouteState::Waiting) };
-        let verdict = Verdict { partition: at.0, id: at.1, rows: vec![row], letters: Vec::new() };
-        store.settler.record(fence, &[verdict]).await.expect("a record succeeds");
+        let update =
+            RouteUpdate { partition: at.0, id: at.1, rows: vec![row], letters: Vec::new() };
+        store.settler.record(fence, &[update]).await.expect("a record succeeds");
     }
     let dead =
         RouteRow { attempts_finished: 2, errors, redriven, ..row("billing", RouteState::Dead) };
     let letters = vec![NewLetter { route: "billing".into(), reason: DeadReason::Rejected, parks }];
-    let verdict = Verdict { partition: at.0, id: at.1, rows: vec![dead], letters };
-    let settled = store.settler.record(fence, &[verdict]).await.expect("a record succeeds");
+    let update = RouteUpdate { partition: at.0, id: at.1, rows: vec![dead], letters };
+    let settled = store.settler.record(fence, &[update]).await.expect("a record succeeds");
     let [(event, route, id)] = settled.letters.as_slice() else {
         panic!("one letter, not {:?}", settled.letters)
     };
@@ -67,7 +69,7 @@ pub async fn a_letter_has_the_whole_history_and_outlives_the_event<F: StoreFixtu
         errors,
         [(1, FailureClass::Transient, "503"), (2, FailureClass::Permanent, "422 \u{1f980}")]
     );
-    assert!(letter.fate.is_none());
+    assert!(letter.resolution.is_none());
     assert!(
         letter
             .errors
@@ -95,7 +97,10 @@ pub async fn a_letter_after_a_redrive_links_to_the_one_before<F: StoreFixture>()
 
         fixture.redrive(dead.id).await;
         let decided = letter(&store, dead.id).await;
-        assert_eq!(decided.fate.map(|fate| fate.what).as_deref(), Some("redriven"));
+        assert_eq!(
+            decided.resolution.map(|resolution| resolution.action).as_deref(),
+            Some("redriven")
+        );
         let renewal = renew(&store, &fence.relay).await;
         assert_eq!(
             renewal.due.iter().map(|due| (due.partition, due.id)).collect::<Vec<_>>(),
@@ -124,14 +129,15 @@ pub async fn a_parked_key_is_read_in_pages_and_a_decision_is_told_until_it_is_fo
         (bury(&store, &fence, places[0], true).await, bury(&store, &fence, places[1], true).await);
     bury(&store, &fence, places[2], false).await;
     let parked = async |after: LetterId, limit: u32| -> Vec<LetterId> {
-        let parks = store.parks.parks(places[0].0, after, limit).await.expect("parks are read");
-        for park in &parks {
+        let parked =
+            store.parks.parked_keys(places[0].0, after, limit).await.expect("keys are read");
+        for park in &parked {
             assert_eq!(
                 (park.partition, &*park.route, park.key.as_str()),
                 (places[0].0, "billing", "a")
             );
         }
-        parks.iter().map(|park| park.letter).collect()
+        parked.iter().map(|park| park.letter).collect()
     };
     let first = LetterId(i64::MIN);
     assert_eq!(parked(first, 10).await, [parking.id, other.id]);
@@ -139,17 +145,17 @@ pub async fn a_parked_key_is_read_in_pages_and_a_decision_is_told_until_it_is_fo
     assert_eq!(parked(parking.id, 1).await, [other.id]);
     assert!(parked(other.id, 10).await.is_empty());
     let elsewhere = PartitionNo((places[0].0.0 + 1) % PARTITIONS);
-    assert!(store.parks.parks(elsewhere, first, 10).await.expect("parks are read").is_empty());
+    assert!(store.parks.parked_keys(elsewhere, first, 10).await.expect("keys are read").is_empty());
 
     let told = async || -> Vec<(LetterId, EventId, bool)> {
-        let decided = renew(&store, &fence.relay).await.decided;
-        for park in &decided {
+        let unparked = renew(&store, &fence.relay).await.unparked;
+        for park in &unparked {
             assert_eq!(
                 (park.partition, &*park.route, park.key.as_str()),
                 (places[0].0, "billing", "a")
             );
         }
-        decided.iter().map(|park| (park.letter, park.event, park.redriven)).collect()
+        unparked.iter().map(|park| (park.letter, park.event, park.redriven)).collect()
     };
     assert!(told().await.is_empty());
     fixture.discard(parking.id).await;
@@ -159,11 +165,16 @@ pub async fn a_parked_key_is_read_in_pages_and_a_decision_is_told_until_it_is_fo
     let both = [(parking.id, places[0].1, false), (other.id, places[1].1, true)];
     assert_eq!(told().await, both);
     assert_eq!(told().await, both, "until they are forgotten");
-    store.parks.forget_decided(&[parking.id, parking.id]).await.expect("a decision is forgotten");
+    store.parks.delete_unparked(&[parking.id, parking.id]).await.expect("a row is deleted");
     assert_eq!(told().await, both[1..]);
-    store.parks.forget_decided(&[parking.id, other.id]).await.expect("decisions are forgotten");
+    store.parks.delete_unparked(&[parking.id, other.id]).await.expect("rows are deleted");
     assert!(told().await.is_empty());
-    assert!(letter(&store, parking.id).await.fate.is_some_and(|fate| fate.what == "discarded"));
+    assert!(
+        letter(&store, parking.id)
+            .await
+            .resolution
+            .is_some_and(|resolution| resolution.action == "discarded")
+    );
 }
 
 /// Of a thousand keys that are parked a renewal says nothing, and of as many decisions it tells at most so many.
@@ -171,7 +182,7 @@ pub async fn a_renewal_does_not_grow_with_what_is_parked_or_decided<F: StoreFixt
     let fixture = F::create(false).await;
     let store = fixture.relay().await;
     let fence = owner_of_all(&store).await;
-    let many = DECIDED_LIMIT as usize + 1;
+    let many = UNPARKED_LIMIT as usize + 1;
     let events: Vec<_> = (0..many).map(|n| event(&format!("key-{n}"))).collect();
     save(&fixture, &events).await;
     let mut letters = Vec::new();
@@ -181,7 +192,7 @@ pub async fn a_renewal_does_not_grow_with_what_is_parked_or_decided<F: StoreFixt
         if places.is_empty() {
             break;
         }
-        let verdict = |(partition, id): (PartitionNo, EventId)| Verdict {
+        let update = |(partition, id): (PartitionNo, EventId)| RouteUpdate {
             partition,
             id,
             rows: vec![row("billing", RouteState::Dead)],
@@ -191,15 +202,19 @@ pub async fn a_renewal_does_not_grow_with_what_is_parked_or_decided<F: StoreFixt
                 parks: true,
             }],
         };
-        let verdicts: Vec<_> = places.into_iter().map(verdict).collect();
-        let settled = store.settler.record(&fence, &verdicts).await.expect("a record succeeds");
+        let updates: Vec<_> = places.into_iter().map(update).collect();
+        let settled = store.settler.record(&fence, &updates).await.expect("a record succeeds");
         letters.extend(settled.letters.into_iter().map(|(_, _, letter)| letter));
     }
     assert_eq!(letters.len(), many);
     let renewal = renew(&store, &fence.relay).await;
-    assert!(renewal.decided.is_empty() && renewal.due.is_empty(), "{} told", renewal.decided.len());
+    assert!(
+        renewal.unparked.is_empty() && renewal.due.is_empty(),
+        "{} told",
+        renewal.unparked.len()
+    );
     fixture.discard_all(&letters).await;
-    assert_eq!(renew(&store, &fence.relay).await.decided.len(), DECIDED_LIMIT as usize);
+    assert_eq!(renew(&store, &fence.relay).await.unparked.len(), UNPARKED_LIMIT as usize);
 }
 
 /// No route takes it: one letter, without a route, and the event is gone.
@@ -210,8 +225,8 @@ pub async fn an_event_without_a_route_is_buried_alone<F: StoreFixture>() {
     let places = saved(&fixture, &store, "a", 2).await;
     let letters =
         vec![NewLetter { route: "".into(), reason: DeadReason::Unroutable, parks: false }];
-    let verdict = Verdict { partition: places[0].0, id: places[0].1, rows: Vec::new(), letters };
-    let settled = store.settler.record(&fence, &[verdict]).await.expect("a record succeeds");
+    let update = RouteUpdate { partition: places[0].0, id: places[0].1, rows: Vec::new(), letters };
+    let settled = store.settler.record(&fence, &[update]).await.expect("a record succeeds");
     let letter = letter(&store, settled.letters[0].2).await;
     assert_eq!(
         (letter.route.as_str(), letter.reason, letter.attempts),

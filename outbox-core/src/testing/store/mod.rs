@@ -166,8 +166,8 @@ macro_rules! store_suite {
             a_cancelled_event_never_enters
             a_delivery_is_stored_whole_and_claimed_when_it_is_due
             a_delivery_that_is_stored_already_stays_as_it_is
-            a_lane_is_handled_from_its_head_and_other_lanes_beside_it
-            a_message_is_admitted_unless_known_or_behind_others_of_its_own_lane
+            a_key_is_handled_from_its_head_and_other_keys_beside_it
+            a_message_is_admitted_unless_known_or_behind_others_of_its_own_key
             a_claim_that_ran_out_is_anothers
             no_two_claim_the_same
             a_postponed_delivery_keeps_its_history
@@ -254,7 +254,7 @@ async fn read_after(store: &RelayStore, after: EventId, look_back: bool) -> Vec<
     let plan = ReadPlan {
         partitions: all_partitions().into_iter().map(read).collect(),
         window: WINDOW,
-        whole_up_to: u32::MAX,
+        payload_limit: u32::MAX,
     };
     let rows = store.reader.read(&plan).await.expect("a read succeeds");
     assert_eq!(rows.len(), plan.partitions.len(), "one entry a partition");

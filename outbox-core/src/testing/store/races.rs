@@ -5,8 +5,8 @@ use crate::{
     event::{EventId, LetterId},
     failure::DeadReason,
     outbox::{
-        CarriedLetter, Fence, NewLetter, PartitionNo, RelayStore, RouteRow, RouteState, StoreError,
-        Verdict,
+        DetachedLetter, Fence, NewLetter, PartitionNo, RelayStore, RouteRow, RouteState,
+        RouteUpdate, StoreError,
     },
 };
 use std::slice;
@@ -23,14 +23,14 @@ async fn record(
 ) -> Vec<LetterId> {
     let letter =
         |route: &str| NewLetter { route: route.into(), reason: DeadReason::Rejected, parks: false };
-    let verdict = Verdict {
+    let update = RouteUpdate {
         partition: at.0,
         id: at.1,
         rows,
         letters: dead.map(letter).into_iter().collect(),
     };
     loop {
-        match store.settler.record(fence, slice::from_ref(&verdict)).await {
+        match store.settler.record(fence, slice::from_ref(&update)).await {
             Ok(settled) => return settled.letters.into_iter().map(|(_, _, id)| id).collect(),
             Err(StoreError::Busy(_)) => {}
             Err(error) => panic!("a record succeeds: {error:?}"),
@@ -129,7 +129,7 @@ pub async fn a_carried_letter_that_is_written_again_does_not_undo_a_redrive<F: S
     let fence = owner_of_all(&store).await;
     let place = saved(&fixture, &store, "a", 1).await[0];
     let message = read_all(&store).await.swap_remove(0).body.expect("the row decodes");
-    let fails = || CarriedLetter {
+    let fails = || DetachedLetter {
         partition: place.0,
         id: place.1,
         message: message.clone(),
@@ -138,7 +138,9 @@ pub async fn a_carried_letter_that_is_written_again_does_not_undo_a_redrive<F: S
     };
     let is_done = || vec![RouteRow { redriven: true, ..row("push", RouteState::Done) }];
     record(&store, &fence, place, is_done(), None).await;
-    let bury = async || store.settler.bury_carried(&[fails()]).await.expect("a letter is written");
+    let bury = async || {
+        store.settler.write_detached_letters(&[fails()]).await.expect("a letter is written")
+    };
     let letters = bury().await;
     assert_eq!(letters.len(), 1);
     fixture.redrive(letters[0]).await;

@@ -7,7 +7,7 @@ use super::{
 use crate::{
     event::{EventId, Headers, NewEvent},
     failure::{DeadReason, RetryPolicy},
-    outbox::{NewLetter, PartitionRead, ReadPlan, RouteState, Verdict},
+    outbox::{NewLetter, PartitionRead, ReadPlan, RouteState, RouteUpdate},
 };
 use std::time::Duration;
 
@@ -114,9 +114,9 @@ pub async fn nothing_of_a_rolled_back_transaction_is_read<F: StoreFixture>() {
 pub async fn ids_committed_out_of_order_are_both_found<F: StoreFixture>() {
     let fixture = F::create(false).await;
     let store = fixture.relay().await;
-    let shape = store.leases.shape().await.expect("the shape is known");
-    assert_eq!(shape.partitions, PARTITIONS);
-    if !shape.ids_commit_out_of_order {
+    let info = store.leases.info().await.expect("the outbox is known");
+    assert_eq!(info.partitions, PARTITIONS);
+    if !info.ids_commit_out_of_order {
         // One writer: there is no second transaction to open. Ids commit as they are given.
         let places = saved(&fixture, &store, "a", 2).await;
         assert!(places[0].1 < places[1].1);
@@ -162,7 +162,7 @@ pub async fn a_read_looks_back_where_it_is_asked_or_finds_something<F: StoreFixt
             vec![PartitionRead { partition: places[0].0, after, limit: 10, look_back }];
         store
             .reader
-            .read(&ReadPlan { partitions, window, whole_up_to: u32::MAX })
+            .read(&ReadPlan { partitions, window, payload_limit: u32::MAX })
             .await
             .expect("a read succeeds")
             .swap_remove(0)
@@ -184,7 +184,7 @@ pub async fn a_read_says_where_its_limit_cut_it<F: StoreFixture>() {
     loop {
         let partitions =
             vec![PartitionRead { partition: places[0].0, after, limit: 3, look_back: false }];
-        let plan = ReadPlan { partitions, window: WINDOW, whole_up_to: u32::MAX };
+        let plan = ReadPlan { partitions, window: WINDOW, payload_limit: u32::MAX };
         let read = store.reader.read(&plan).await.expect("a read succeeds").swap_remove(0);
         cuts.push(read.full);
         found.extend(read.past.iter().map(|e| (e.partition, e.id)));
@@ -257,8 +257,8 @@ pub async fn events_are_joined_with_what_is_remembered_however_much_it_is<F: Sto
     for (partition, id) in &places[..5] {
         let rows =
             (0..routes).map(|n| row(&format!("route-{n:03}"), RouteState::Waiting)).collect();
-        let verdict = Verdict { partition: *partition, id: *id, rows, letters: Vec::new() };
-        store.settler.record(&fence, &[verdict]).await.expect("a record succeeds");
+        let update = RouteUpdate { partition: *partition, id: *id, rows, letters: Vec::new() };
+        store.settler.record(&fence, &[update]).await.expect("a record succeeds");
     }
     let complete = |events: &[crate::outbox::StoredEvent]| {
         for e in events {
@@ -269,7 +269,7 @@ pub async fn events_are_joined_with_what_is_remembered_however_much_it_is<F: Sto
     let (mut found, mut after) = (Vec::new(), EventId(0));
     loop {
         let partitions = vec![PartitionRead { partition, after, limit: 100, look_back: false }];
-        let plan = ReadPlan { partitions, window: WINDOW, whole_up_to: u32::MAX };
+        let plan = ReadPlan { partitions, window: WINDOW, payload_limit: u32::MAX };
         let read = store.reader.read(&plan).await.expect("a read succeeds").swap_remove(0);
         complete(&read.past);
         let Some(last) = read.past.last() else {
@@ -312,8 +312,8 @@ pub async fn rows_that_do_not_decode_are_isolated<F: StoreFixture>() {
     }
     let letters =
         vec![NewLetter { route: "".into(), reason: DeadReason::Undecodable, parks: false }];
-    let verdict = Verdict { partition: places[1].0, id: places[1].1, rows: Vec::new(), letters };
-    let settled = store.settler.record(&fence, &[verdict]).await.expect("a record succeeds");
+    let update = RouteUpdate { partition: places[1].0, id: places[1].1, rows: Vec::new(), letters };
+    let settled = store.settler.record(&fence, &[update]).await.expect("a record succeeds");
     let letter = store
         .settler
         .letters(&[settled.letters[0].2])

@@ -3,10 +3,10 @@
 use super::StoreFixture;
 use crate::{
     event::{EventId, Headers, LetterId, Message, MessageId, MessageParts, Timestamp},
-    failure::{AttemptError, DeadReason, FailureClass, ReceivedBy, RetryPolicy},
+    failure::{AttemptError, ConsumerOrigin, DeadReason, FailureClass, RetryPolicy},
     outbox::{
-        Admission, Claim, ClaimQuery, ConsumerStore, History, InboxKey, Postponed, PutBy,
-        ReceivedLetter, RetrierStore, Store, StoredDelivery, lane_of,
+        Admission, ClaimQuery, ConsumerStore, Deferral, DeferredDelivery, DeliveryClaim, History,
+        InboxKey, ReceivedLetter, RetrierStore, Store, StoredDelivery, order_hash,
     },
 };
 use std::{sync::Arc, time::Duration};
@@ -51,9 +51,9 @@ async fn put_with<S: ConsumerStore>(
     due_in: Option<Duration>,
     history: History,
 ) -> bool {
-    let delivery = PutBy { consumer: "c", handler: "h", message, due_in, history };
+    let delivery = DeferredDelivery { consumer: "c", handler: "h", message, due_in, history };
     let tx = store.begin().await.expect("a transaction opens");
-    let stored = store.put_by(&tx, &delivery).await.expect("a delivery is stored");
+    let stored = store.defer(&tx, &delivery).await.expect("a delivery is stored");
     store.commit(tx).await.expect("a commit succeeds");
     stored
 }
@@ -78,7 +78,7 @@ async fn claimed<S: RetrierStore>(store: &S, by: &str, lease: Duration) -> Vec<S
     tokio::time::timeout(SOON, something).await.expect("something comes due")
 }
 
-pub(super) async fn finish<S: ConsumerStore>(store: &S, claim: &Claim) -> bool {
+pub(super) async fn finish<S: ConsumerStore>(store: &S, claim: &DeliveryClaim) -> bool {
     let tx = store.begin().await.expect("a transaction opens");
     let finished = store.finish(&tx, claim).await.expect("finishing succeeds");
     store.commit(tx).await.expect("a commit succeeds");
@@ -89,7 +89,8 @@ pub(super) async fn admit<S: ConsumerStore>(store: &S, message: &Message) -> Adm
     let tx = store.begin().await.expect("a transaction opens");
     let key =
         InboxKey { consumer: "c", handler: "h", source: &message.source, message_id: message.id };
-    let admitted = store.admit(&tx, key, lane_of(message)).await.expect("an admission is answered");
+    let admitted =
+        store.admit(&tx, key, order_hash(message)).await.expect("an admission is answered");
     store.commit(tx).await.expect("a commit succeeds");
     admitted
 }
@@ -108,7 +109,7 @@ pub async fn a_delivery_is_stored_whole_and_claimed_when_it_is_due<F: StoreFixtu
     let bare = Message::new(MessageParts { payload: Vec::new().into(), ..bare });
     let error = AttemptError::new(1, FailureClass::Transient, "503 \u{1f980}");
     let history = History {
-        runs: 4,
+        attempts: 4,
         failures: 2,
         failing_for: Duration::from_secs(60),
         errors: vec![error],
@@ -121,7 +122,7 @@ pub async fn a_delivery_is_stored_whole_and_claimed_when_it_is_due<F: StoreFixtu
     assert_eq!((first.message.as_ref(), second.message.as_ref()), (Ok(&full), Ok(&bare)));
     assert_eq!((&*first.handler, first.started), ("h", 4));
     assert_eq!(
-        (first.history.runs, first.history.failures, first.history.letter),
+        (first.history.attempts, first.history.failures, first.history.letter),
         (4, 2, Some(LetterId(9)))
     );
     assert!(
@@ -138,7 +139,7 @@ pub async fn a_delivery_that_is_stored_already_stays_as_it_is<F: StoreFixture>()
     let fixture = F::create(false).await;
     let store = fixture.consumer().await;
     let twice = message(Some("a"));
-    let history = History { runs: 1, ..History::default() };
+    let history = History { attempts: 1, ..History::default() };
     assert!(put_with(&store, &twice, NOW, history.clone()).await);
     assert!(put(&store, &twice, LATER).await);
     assert!(put(&store, &twice, None).await);
@@ -148,25 +149,25 @@ pub async fn a_delivery_that_is_stored_already_stays_as_it_is<F: StoreFixture>()
     assert!(claim(&store, "me", LONG).await.is_empty());
 }
 
-/// Order is kept within a lane, and nobody else waits.
-pub async fn a_lane_is_handled_from_its_head_and_other_lanes_beside_it<F: StoreFixture>() {
+/// Deliveries of one key keep their order, and other keys do not wait.
+pub async fn a_key_is_handled_from_its_head_and_other_keys_beside_it<F: StoreFixture>() {
     let fixture = F::create(false).await;
     let store = fixture.consumer().await;
-    let lane: Vec<Message> = (0..4).map(|_| message(Some("a"))).collect();
+    let of_key: Vec<Message> = (0..4).map(|_| message(Some("a"))).collect();
     let others = [message(Some("b")), message(None), message(None)];
-    assert!(put(&store, &lane[0], NOW).await);
-    for next in &lane[1..] {
-        assert_eq!(admit(&store, next).await, Admission::Behind);
+    assert!(put(&store, &of_key[0], NOW).await);
+    for next in &of_key[1..] {
+        assert_eq!(admit(&store, next).await, Admission::QueueBehind);
         assert!(put(&store, next, None).await);
     }
     for other in &others {
         assert!(put(&store, other, NOW).await);
     }
     let mut claimed_now = claim(&store, "me", LONG).await;
-    let mut expected = vec![lane[0].id];
+    let mut expected = vec![of_key[0].id];
     expected.extend(others.iter().map(|m| m.id));
     assert_eq!(ids(&claimed_now), expected);
-    for next in &lane[1..] {
+    for next in &of_key[1..] {
         let head = claimed_now.remove(0);
         assert!(finish(&store, &head.claim).await);
         claimed_now = claimed(&store, "me", LONG).await;
@@ -175,32 +176,30 @@ pub async fn a_lane_is_handled_from_its_head_and_other_lanes_beside_it<F: StoreF
     assert!(finish(&store, &claimed_now[0].claim).await);
     let after = message(Some("a"));
     assert!(!put(&store, &after, None).await, "there is nothing to go behind");
-    assert_eq!(admit(&store, &after).await, Admission::First);
+    assert_eq!(admit(&store, &after).await, Admission::New);
 }
 
-/// What is new, what is a repeat, and what has to wait.
-pub async fn a_message_is_admitted_unless_known_or_behind_others_of_its_own_lane<
-    F: StoreFixture,
->() {
+/// A message is new, a duplicate, or queued behind others of its key.
+pub async fn a_message_is_admitted_unless_known_or_behind_others_of_its_own_key<F: StoreFixture>() {
     let fixture = F::create(false).await;
     let store = fixture.consumer().await;
     let (done, waiting) = (message(Some("a")), message(Some("a")));
-    assert_eq!(admit(&store, &done).await, Admission::First);
-    assert_eq!(admit(&store, &done).await, Admission::Repeat);
+    assert_eq!(admit(&store, &done).await, Admission::New);
+    assert_eq!(admit(&store, &done).await, Admission::Duplicate);
     assert!(put(&store, &waiting, LATER).await);
-    assert_eq!(admit(&store, &done).await, Admission::Repeat, "whatever waits");
-    assert_eq!(admit(&store, &waiting).await, Admission::Behind, "its own row counts too");
-    assert_eq!(admit(&store, &message(Some("a"))).await, Admission::Behind);
-    assert_eq!(admit(&store, &message(Some("b"))).await, Admission::First);
+    assert_eq!(admit(&store, &done).await, Admission::Duplicate, "whatever waits");
+    assert_eq!(admit(&store, &waiting).await, Admission::QueueBehind, "its own row counts too");
+    assert_eq!(admit(&store, &message(Some("a"))).await, Admission::QueueBehind);
+    assert_eq!(admit(&store, &message(Some("b"))).await, Admission::New);
     let keyless = message(None);
     assert!(put(&store, &keyless, LATER).await);
-    assert_eq!(admit(&store, &keyless).await, Admission::First, "it has no lane");
+    assert_eq!(admit(&store, &keyless).await, Admission::New, "it has no key");
     let other =
         InboxKey { consumer: "c", handler: "other", source: "/elsewhere", message_id: waiting.id };
     let tx = store.begin().await.expect("a transaction opens");
     assert_eq!(
-        store.admit(&tx, other, lane_of(&waiting)).await.expect("answered"),
-        Admission::First
+        store.admit(&tx, other, order_hash(&waiting)).await.expect("answered"),
+        Admission::New
     );
     store.rollback(tx).await.expect("a rollback succeeds");
 }
@@ -211,17 +210,17 @@ pub async fn a_claim_that_ran_out_is_anothers<F: StoreFixture>() {
     let store = fixture.consumer().await;
     assert!(put(&store, &message(None), NOW).await);
     let mine = claim(&store, "me", SHORT).await.swap_remove(0);
-    assert!(store.prolong(&mine.claim, SHORT, true).await.expect("prolonging succeeds"));
+    assert!(store.extend_claim(&mine.claim, SHORT, true).await.expect("prolonging succeeds"));
     let theirs = claimed(&store, "you", LONG).await.swap_remove(0);
     assert_eq!(
-        (theirs.claim.id, theirs.started, theirs.history.runs),
+        (theirs.claim.id, theirs.started, theirs.history.attempts),
         (mine.claim.id, 1, 0),
         "a run that never ended"
     );
-    assert!(!store.prolong(&mine.claim, LONG, false).await.expect("prolonging is answered"));
-    assert!(!store.postpone(&mine.claim, None).await.expect("giving back is answered"));
+    assert!(!store.extend_claim(&mine.claim, LONG, false).await.expect("prolonging is answered"));
+    assert!(!store.reschedule(&mine.claim, None).await.expect("giving back is answered"));
     assert!(!finish(&store, &mine.claim).await);
-    assert!(store.prolong(&theirs.claim, LONG, false).await.expect("prolonging succeeds"));
+    assert!(store.extend_claim(&theirs.claim, LONG, false).await.expect("prolonging succeeds"));
     assert!(finish(&store, &theirs.claim).await);
 }
 
@@ -247,21 +246,21 @@ pub async fn a_postponed_delivery_keeps_its_history<F: StoreFixture>() {
     let store = fixture.consumer().await;
     assert!(put(&store, &message(Some("a")), NOW).await);
     let first = claim(&store, "me", LONG).await.swap_remove(0);
-    assert!(store.prolong(&first.claim, LONG, true).await.expect("prolonging succeeds"));
-    assert!(store.postpone(&first.claim, None).await.expect("giving back succeeds"));
+    assert!(store.extend_claim(&first.claim, LONG, true).await.expect("prolonging succeeds"));
+    assert!(store.reschedule(&first.claim, None).await.expect("giving back succeeds"));
     let again = claimed(&store, "me", LONG).await.swap_remove(0);
     assert_eq!((again.started, &again.history), (0, &History::default()));
-    assert!(store.prolong(&again.claim, LONG, true).await.expect("prolonging succeeds"));
+    assert!(store.extend_claim(&again.claim, LONG, true).await.expect("prolonging succeeds"));
     let errors = vec![AttemptError::new(1, FailureClass::Transient, "no")];
-    let history = History { runs: 1, failures: 1, errors, ..History::default() };
-    let later = Postponed { due_in: Duration::from_millis(50), history: &history };
-    assert!(store.postpone(&again.claim, Some(later)).await.expect("postponing succeeds"));
+    let history = History { attempts: 1, failures: 1, errors, ..History::default() };
+    let later = Deferral { due_in: Duration::from_millis(50), history: &history };
+    assert!(store.reschedule(&again.claim, Some(later)).await.expect("postponing succeeds"));
     let third = claimed(&store, "me", LONG).await.swap_remove(0);
-    assert_eq!((third.started, third.history.runs, third.history.failures), (1, 1, 1));
+    assert_eq!((third.started, third.history.attempts, third.history.failures), (1, 1, 1));
     assert_eq!((third.history.errors.len(), third.history.errors[0].text.as_str()), (1, "no"));
     assert!(third.history.failing_for > Duration::ZERO, "it has been failing since");
-    let forever = Postponed { due_in: LONG, history: &history };
-    assert!(store.postpone(&third.claim, Some(forever)).await.expect("postponing succeeds"));
+    let forever = Deferral { due_in: LONG, history: &history };
+    assert!(store.reschedule(&third.claim, Some(forever)).await.expect("postponing succeeds"));
     assert!(claim(&store, "me", LONG).await.is_empty());
 }
 
@@ -290,7 +289,8 @@ pub async fn what_is_put_behind_a_head_that_goes_is_found<F: StoreFixture>() {
             let next = message(Some("a"));
             // As a consumer does: admitted, or behind, or asked again.
             for _ in 0..100 {
-                if admit(&store, &next).await != Admission::Behind || patiently(&store, &next).await
+                if admit(&store, &next).await != Admission::QueueBehind
+                    || patiently(&store, &next).await
                 {
                     return;
                 }
@@ -308,14 +308,14 @@ pub async fn what_is_put_behind_a_head_that_goes_is_found<F: StoreFixture>() {
         // Whatever came first: nothing is left that is not due.
         let tx = store.begin().await.expect("a transaction opens");
         let probe = message(Some("a"));
-        let behind = PutBy {
+        let behind = DeferredDelivery {
             consumer: "c",
             handler: "h",
             message: &probe,
             due_in: None,
             history: History::default(),
         };
-        let waits = store.put_by(&tx, &behind).await.expect("answered");
+        let waits = store.defer(&tx, &behind).await.expect("answered");
         store.rollback(tx).await.expect("a rollback succeeds");
         if waits {
             let left = claimed(&store, "me", LONG).await.swap_remove(0);
@@ -326,16 +326,21 @@ pub async fn what_is_put_behind_a_head_that_goes_is_found<F: StoreFixture>() {
 
 /// Stores behind others; `false` when nothing is there, or the database was too busy.
 async fn patiently<S: ConsumerStore>(store: &S, message: &Message) -> bool {
-    let delivery =
-        PutBy { consumer: "c", handler: "h", message, due_in: None, history: History::default() };
+    let delivery = DeferredDelivery {
+        consumer: "c",
+        handler: "h",
+        message,
+        due_in: None,
+        history: History::default(),
+    };
     let Ok(tx) = store.begin().await else { return false };
-    match store.put_by(&tx, &delivery).await {
+    match store.defer(&tx, &delivery).await {
         Ok(true) => store.commit(tx).await.is_ok(),
         _ => false,
     }
 }
 
-async fn try_finish<S: ConsumerStore>(store: &S, claim: &Claim) -> bool {
+async fn try_finish<S: ConsumerStore>(store: &S, claim: &DeliveryClaim) -> bool {
     let Ok(tx) = store.begin().await else { return false };
     match store.finish(&tx, claim).await {
         Ok(true) => store.commit(tx).await.is_ok(),
@@ -349,8 +354,13 @@ pub async fn a_received_message_that_is_given_up_is_kept_whole<F: StoreFixture>(
     let store = fixture.consumer().await;
     let message = message(Some("a"));
     let errors = vec![AttemptError::new(3, FailureClass::Transient, "503")];
-    let history =
-        History { runs: 4, failures: 3, errors, letter: Some(LetterId(7)), ..History::default() };
+    let history = History {
+        attempts: 4,
+        failures: 3,
+        errors,
+        letter: Some(LetterId(7)),
+        ..History::default()
+    };
     let tx = store.begin().await.expect("a transaction opens");
     let letter = |message, reason| ReceivedLetter {
         consumer: "c",
@@ -361,17 +371,17 @@ pub async fn a_received_message_that_is_given_up_is_kept_whole<F: StoreFixture>(
     };
     let raw = bytes::Bytes::from_static(b"\0raw");
     let whole = store
-        .bury(&tx, &letter(Ok(&message), DeadReason::Exhausted))
+        .write_dead_letter(&tx, &letter(Ok(&message), DeadReason::Exhausted))
         .await
         .expect("a letter is written");
     let unread = store
-        .bury(&tx, &letter(Err(Some(&raw)), DeadReason::Undecodable))
+        .write_dead_letter(&tx, &letter(Err(Some(&raw)), DeadReason::Undecodable))
         .await
         .expect("a letter is written");
     store.commit(tx).await.expect("a commit succeeds");
-    let by = ReceivedBy { consumer: "c".into(), handler: "h/1".into() };
+    let by = ConsumerOrigin { consumer: "c".into(), handler: "h/1".into() };
     assert_eq!(
-        (whole.message.as_ref(), whole.received.as_ref(), whole.route.as_str()),
+        (whole.message.as_ref(), whole.consumer_origin.as_ref(), whole.route.as_str()),
         (Some(&message), Some(&by), "")
     );
     assert_eq!(
@@ -379,7 +389,7 @@ pub async fn a_received_message_that_is_given_up_is_kept_whole<F: StoreFixture>(
         (DeadReason::Exhausted, 3, EventId(4_711))
     );
     assert_eq!(
-        (whole.errors[0].text.as_str(), whole.previous, whole.fate.is_none()),
+        (whole.errors[0].text.as_str(), whole.previous, whole.resolution.is_none()),
         ("503", Some(LetterId(7)), true)
     );
     assert!(whole.errors[0].at > 0 && whole.dead_at.as_micros() > 0);
@@ -388,7 +398,7 @@ pub async fn a_received_message_that_is_given_up_is_kept_whole<F: StoreFixture>(
     // A relay is asked for letters by identity too.
     let relay = fixture.relay().await;
     let read = relay.settler.letters(&[whole.id]).await.expect("letters are read");
-    assert_eq!((read.len(), read[0].received.as_ref()), (1, Some(&by)));
+    assert_eq!((read.len(), read[0].consumer_origin.as_ref()), (1, Some(&by)));
 }
 
 /// What was done inside goes alone, or stays with what is around it.
@@ -399,14 +409,14 @@ pub async fn a_transaction_inside_another_goes_alone<F: StoreFixture>() {
     let key = |message: &Message| (message.source.clone(), message.id);
     let outer = store.begin().await.expect("a transaction opens");
     for (message, keeps) in [(&kept, true), (&gone, false)] {
-        let inner = store.nest(&outer).await.expect("a savepoint is set");
+        let inner = store.begin_nested(&outer).await.expect("a savepoint is set");
         let (source, message_id) = key(message);
         let key = InboxKey { consumer: "c", handler: "h", source: &source, message_id };
-        assert_eq!(store.admit(&inner, key, None).await.expect("answered"), Admission::First);
+        assert_eq!(store.admit(&inner, key, None).await.expect("answered"), Admission::New);
         let ended = if keeps { store.commit(inner).await } else { store.rollback(inner).await };
         ended.expect("a savepoint ends");
     }
     store.commit(outer).await.expect("a commit succeeds");
-    assert_eq!(admit(&store, &kept).await, Admission::Repeat);
-    assert_eq!(admit(&store, &gone).await, Admission::First);
+    assert_eq!(admit(&store, &kept).await, Admission::Duplicate);
+    assert_eq!(admit(&store, &gone).await, Admission::New);
 }

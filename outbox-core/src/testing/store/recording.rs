@@ -4,19 +4,21 @@ use super::{StoreFixture, all_partitions, owner_of_all, read_all, renew, row, sa
 use crate::{
     event::{EventId, RelayId},
     failure::{AttemptError, DeadReason, FailureClass},
-    outbox::{Fence, NewLetter, PartitionNo, RelayStore, RouteRow, RouteState, Settled, Verdict},
+    outbox::{
+        Fence, NewLetter, PartitionNo, RelayStore, RouteRow, RouteState, RouteUpdate, Settled,
+    },
 };
 use std::time::Duration;
 
-/// Records one verdict without letters.
+/// Records one update without letters.
 async fn record(
     store: &RelayStore,
     fence: &Fence,
     at: (PartitionNo, EventId),
     rows: Vec<RouteRow>,
 ) -> Settled {
-    let verdict = Verdict { partition: at.0, id: at.1, rows, letters: Vec::new() };
-    store.settler.record(fence, &[verdict]).await.expect("a record succeeds")
+    let update = RouteUpdate { partition: at.0, id: at.1, rows, letters: Vec::new() };
+    store.settler.record(fence, &[update]).await.expect("a record succeeds")
 }
 
 /// An event for several routes waits for the last of them.
@@ -94,13 +96,13 @@ pub async fn an_earlier_owner_records_nothing<F: StoreFixture>() {
     renew(&store, &relay).await;
     store.leases.take(&relay, Some(&old.relay), &all_partitions()).await.expect("they are taken");
     let letters = vec![NewLetter { route: "x".into(), reason: DeadReason::Rejected, parks: false }];
-    let verdict = Verdict {
+    let update = RouteUpdate {
         partition: place.0,
         id: place.1,
         rows: vec![row("x", RouteState::Dead)],
         letters,
     };
-    let settled = store.settler.record(&old, &[verdict]).await.expect("a record is answered");
+    let settled = store.settler.record(&old, &[update]).await.expect("a record is answered");
     assert!(settled.held.is_empty() && settled.letters.is_empty());
     assert_eq!((settled.deleted, fixture.counts().await), (0, (1, 0)));
 }
@@ -113,13 +115,13 @@ pub async fn recording_an_event_that_is_gone_changes_nothing<F: StoreFixture>() 
     let place = saved(&fixture, &store, "a", 1).await[0];
     store.settler.finish(&fence, &[place]).await.expect("a settle succeeds");
     let letters = vec![NewLetter { route: "x".into(), reason: DeadReason::Rejected, parks: false }];
-    let verdict = Verdict {
+    let update = RouteUpdate {
         partition: place.0,
         id: place.1,
         rows: vec![row("x", RouteState::Waiting)],
         letters,
     };
-    let settled = store.settler.record(&fence, &[verdict]).await.expect("a record succeeds");
+    let settled = store.settler.record(&fence, &[update]).await.expect("a record succeeds");
     assert!(settled.letters.is_empty());
     assert_eq!((settled.deleted, fixture.counts().await), (0, (0, 0)));
 }
@@ -130,7 +132,7 @@ pub async fn recording_again_changes_nothing<F: StoreFixture>() {
     let store = fixture.relay().await;
     let fence = owner_of_all(&store).await;
     let places = saved(&fixture, &store, "a", 2).await;
-    let verdict = |n: usize, other| Verdict {
+    let update = |n: usize, other| RouteUpdate {
         partition: places[n].0,
         id: places[n].1,
         rows: vec![row("billing", RouteState::Dead), row("ledger", other)],
@@ -141,9 +143,9 @@ pub async fn recording_again_changes_nothing<F: StoreFixture>() {
         }],
     };
     // One event stays for its other route, the other goes.
-    let verdicts = [verdict(0, RouteState::Waiting), verdict(1, RouteState::Done)];
-    let first = store.settler.record(&fence, &verdicts).await.expect("a record succeeds");
-    let again = store.settler.record(&fence, &verdicts).await.expect("a record succeeds");
+    let updates = [update(0, RouteState::Waiting), update(1, RouteState::Done)];
+    let first = store.settler.record(&fence, &updates).await.expect("a record succeeds");
+    let again = store.settler.record(&fence, &updates).await.expect("a record succeeds");
     assert_eq!((first.deleted, again.deleted), (1, 0));
     assert_eq!(first.letters.len(), 2);
     assert_eq!(first.letters, again.letters);

@@ -1,6 +1,6 @@
-//! What a server between the two halves owes: nothing that was confirmed is lost, whoever comes, goes or falls.
+//! A broker between the two halves loses no confirmed message, also where subscribers come and go and the broker restarts.
 
-use super::{Pair, TransportFixture, all_come, go_through, in_time, next, numbered, ready, take};
+use super::{Pair, TransportFixture, all_arrive, go_through, in_time, next, numbered, ready, take};
 use crate::{
     event::{Message, MessageId},
     failure::FailureClass,
@@ -17,19 +17,19 @@ pub trait Restart: Send + 'static {
     /// Stops it, and returns when it has ended.
     async fn stop(&mut self);
 
-    /// Starts it, and returns when it answers.
+    /// Starts it, and returns when it accepts connections.
     async fn start(&mut self);
 }
 
-/// How the suite gets at a server of its own.
+/// Makes a broker of its own for the suite.
 #[async_trait]
 pub trait RestartFixture: Send + Sync + 'static {
-    /// Makes a connected pair on an empty destination of a server that nobody else uses.
+    /// Makes a connected pair on an empty destination of a server of its own.
     async fn private() -> (Pair, Box<dyn Restart>);
 
-    /// Whether an answer that is given while the connection is lost is kept, and told when the server is back, as long as
-    /// nobody else has taken the message over. Where this is false, it is an error, and the message comes again.
-    fn answers_outlive_connections() -> bool {
+    /// Whether an ack decision during a lost connection is kept and passed on when the server is up again, as long as no
+    /// other subscriber has the message. Where this is false, it is an error, and the message is delivered again.
+    fn acks_outlive_connections() -> bool {
         false
     }
 }
@@ -43,7 +43,7 @@ fn messages(range: std::ops::RangeInclusive<i64>) -> Vec<Message> {
     range.map(|n| numbered(n, &format!("k{}", n % 17))).collect()
 }
 
-/// Publishes until it is confirmed, as a relay does; no failure on the way may speak of the message.
+/// Publishes until the message is confirmed, as a relay does; no failure may speak of the message.
 async fn insist(publisher: &dyn Publisher, message: &Message) {
     while let Err(error) = publisher.publish(message).await {
         assert_ne!(error.class(), FailureClass::Permanent, "{}", error.full_text());
@@ -51,7 +51,7 @@ async fn insist(publisher: &dyn Publisher, message: &Message) {
     }
 }
 
-/// Receives, connecting again whenever it is told of a loss, until all of them were taken at least once.
+/// Receives until each message was taken at least once; reconnects when the connection is lost.
 async fn drain(subscriber: &mut dyn Subscriber, recorder: &Recorder, all: &[Message]) {
     while all.iter().any(|message| recorder.times(message.id) == 0) {
         if let Ok(Some(delivery)) = subscriber.next().await {
@@ -64,8 +64,8 @@ fn id(delivery: &Delivery) -> MessageId {
     delivery.message.as_ref().map(|message| message.id).expect("the message can be read")
 }
 
-/// What a subscriber had not answered for when it went away comes to the next one, in whole.
-pub async fn what_was_not_answered_for_comes_to_the_next_subscriber<T: TransportFixture>() {
+/// All messages that a subscriber had not acknowledged when it was dropped are delivered to the next one.
+pub async fn unacknowledged_messages_are_delivered_to_the_next_subscriber<T: TransportFixture>() {
     let mut pair = ready::<T>().await;
     let Some(again) = pair.again.take() else { return };
     let sent = messages(1..=12);
@@ -75,13 +75,13 @@ pub async fn what_was_not_answered_for_comes_to_the_next_subscriber<T: Transport
     for _ in 0..4 {
         seen.insert(take(pair.subscriber.as_mut()).await.id);
     }
-    let held = [next(pair.subscriber.as_mut()).await, next(pair.subscriber.as_mut()).await];
+    let unacked = [next(pair.subscriber.as_mut()).await, next(pair.subscriber.as_mut()).await];
     drop(pair.subscriber);
-    drop(held);
+    drop(unacked);
     let mut other = again();
     while seen.len() < sent.len() {
         let message = take(other.as_mut()).await;
-        assert!(seen.insert(message.id), "an answered message does not come again");
+        assert!(seen.insert(message.id), "an acknowledged message is not delivered again");
     }
 }
 
@@ -102,12 +102,12 @@ pub async fn subscribers_that_come_and_go_lose_nothing<T: TransportFixture>() {
             for _ in 0..10 {
                 recorder.take(next(passing.as_mut()).await).await;
             }
-            // Holds some, and goes without a word.
-            let _held = next(passing.as_mut()).await;
+            // Keeps a delivery unacknowledged, and is dropped without closing.
+            let _unacked = next(passing.as_mut()).await;
         }
         drain(pair.subscriber.as_mut(), &recorder, &sent).await;
     };
-    all_come(&recorder, sent.len(), async { tokio::join!(publish, come_and_go) }).await;
+    all_arrive(&recorder, sent.len(), async { tokio::join!(publish, come_and_go) }).await;
     assert_eq!(recorder.distinct(), sent.len());
 }
 
@@ -127,7 +127,7 @@ pub async fn a_server_that_is_stopped_in_the_middle_loses_nothing<T: RestartFixt
     let restart = async {
         server.stop().await;
         let refused =
-            pair.publisher.publish(&numbered(1, "down")).await.expect_err("nobody is there");
+            pair.publisher.publish(&numbered(1, "down")).await.expect_err("the server is down");
         assert_eq!(refused.class(), FailureClass::Unavailable, "{}", refused.full_text());
         server.start().await;
     };
@@ -141,27 +141,27 @@ pub async fn a_server_that_is_stopped_in_the_middle_loses_nothing<T: RestartFixt
     );
 }
 
-/// What was delivered and not answered for when the connection was lost comes again, and the late answer says that it is not
-/// heard.
-pub async fn what_was_not_answered_for_comes_again_after_a_lost_connection<T: RestartFixture>() {
+/// Messages that were delivered and not acknowledged when the connection was lost are delivered again, and the late ack
+/// decision is an error.
+pub async fn unacknowledged_messages_are_redelivered_after_a_lost_connection<T: RestartFixture>() {
     let (mut pair, mut server) = T::private().await;
     go_through(&mut pair).await;
     let sent = messages(1..=10);
     let published = in_time("a batch", publish_all(&*pair.publisher, &sent)).await;
     assert!(published.iter().all(Result::is_ok), "{published:?}");
-    let answered = take(pair.subscriber.as_mut()).await.id;
-    let held = [next(pair.subscriber.as_mut()).await, next(pair.subscriber.as_mut()).await];
-    let lost: BTreeSet<MessageId> = held.iter().map(id).collect();
+    let acked = take(pair.subscriber.as_mut()).await.id;
+    let unacked = [next(pair.subscriber.as_mut()).await, next(pair.subscriber.as_mut()).await];
+    let lost: BTreeSet<MessageId> = unacked.iter().map(id).collect();
     server.stop().await;
-    let told = in_time("the loss", pair.subscriber.next()).await;
-    assert!(!matches!(told, Ok(None)), "a lost connection is no end");
-    // What had been fetched before may still have come; not answered for, it comes again.
-    drop(told);
-    let mut kept = BTreeSet::from([answered]);
-    for delivery in held {
+    let reported = in_time("the loss", pair.subscriber.next()).await;
+    assert!(!matches!(reported, Ok(None)), "a lost connection is no end");
+    // A delivery that had been fetched before may still have arrived; it is delivered again.
+    drop(reported);
+    let mut kept = BTreeSet::from([acked]);
+    for delivery in unacked {
         let id = id(&delivery);
         if delivery.ack().await.is_ok() {
-            assert!(T::answers_outlive_connections(), "an answer that nobody hears is an error");
+            assert!(T::acks_outlive_connections(), "an ack decision that is lost is an error");
             kept.insert(id);
         }
     }
@@ -169,10 +169,13 @@ pub async fn what_was_not_answered_for_comes_again_after_a_lost_connection<T: Re
     let recorder = Recorder::new();
     let rest: Vec<Message> =
         sent.into_iter().filter(|message| !kept.contains(&message.id)).collect();
-    all_come(&recorder, rest.len(), drain(pair.subscriber.as_mut(), &recorder, &rest)).await;
-    if T::answers_outlive_connections() {
+    all_arrive(&recorder, rest.len(), drain(pair.subscriber.as_mut(), &recorder, &rest)).await;
+    if T::acks_outlive_connections() {
         return;
     }
-    assert!(lost.iter().all(|id| recorder.times(*id) == 1), "what was held came again");
-    assert_eq!(recorder.times(answered), 0, "what was answered for did not");
+    assert!(
+        lost.iter().all(|id| recorder.times(*id) == 1),
+        "unacknowledged messages were delivered again"
+    );
+    assert_eq!(recorder.times(acked), 0, "the acknowledged one was not");
 }

@@ -98,7 +98,7 @@ pub async fn payloads_arrive_byte_for_byte<T: TransportFixture>() {
     .await;
 }
 
-/// A message that says that what was told under its key is gone arrives with key and attributes, and as such a one.
+/// A tombstone arrives as a tombstone, with key and attributes.
 pub async fn a_tombstone_arrives_as_one<T: TransportFixture>() {
     let gone = with(|m| {
         m.payload = Bytes::new();

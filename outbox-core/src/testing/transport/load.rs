@@ -1,6 +1,6 @@
-//! Many at once, in order, and an end that leaves nobody hanging.
+//! Many messages at once, in order, and an end that leaves no publish hanging.
 
-use super::{TransportFixture, all_come, full, in_time, next, numbered, publish_batch, ready};
+use super::{TransportFixture, all_arrive, full, in_time, next, numbered, publish_batch, ready};
 use crate::{event::Message, failure::FailureClass, testing::Recorder, transport::Publisher};
 use futures_util::{StreamExt, stream::FuturesUnordered};
 use std::sync::Arc;
@@ -17,7 +17,7 @@ pub async fn thousands_of_messages_at_once_all_arrive_once<T: TransportFixture>(
             sent.iter().map(|message| publisher.publish(message)).collect();
         publishes.collect::<Vec<_>>().await
     };
-    let results = all_come(&recorder, sent.len(), async {
+    let results = all_arrive(&recorder, sent.len(), async {
         let mut publish = Box::pin(publish);
         let drain = async {
             let end = recorder.drain(pair.subscriber.as_mut()).await;
@@ -32,7 +32,7 @@ pub async fn thousands_of_messages_at_once_all_arrive_once<T: TransportFixture>(
     let failed: Vec<_> = results.iter().filter_map(|r| r.as_ref().err()).collect();
     assert!(failed.is_empty(), "{} failed, the first: {:?}", failed.len(), failed.first());
     // A broker may have confirmed before all was delivered.
-    all_come(&recorder, sent.len(), async {
+    all_arrive(&recorder, sent.len(), async {
         while recorder.distinct() < sent.len() {
             let delivery = next(pair.subscriber.as_mut()).await;
             recorder.take(delivery).await;
@@ -78,7 +78,7 @@ pub async fn messages_of_one_key_arrive_in_their_order<T: TransportFixture>() {
             recorder.take(delivery).await;
         }
     };
-    all_come(&recorder, total, async { tokio::join!(all_keys.collect::<Vec<()>>(), receive) })
+    all_arrive(&recorder, total, async { tokio::join!(all_keys.collect::<Vec<()>>(), receive) })
         .await;
     assert_eq!((recorder.distinct(), recorder.keys_out_of_order()), (total, Vec::new()));
 }

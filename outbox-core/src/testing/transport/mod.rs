@@ -20,12 +20,12 @@
 //! transport_suite!(InProcess);
 //! ```
 
-mod answers;
+mod acks;
 mod broker;
 mod content;
 mod load;
 
-pub use answers::*;
+pub use acks::*;
 pub use broker::*;
 pub use content::*;
 pub use load::*;
@@ -45,19 +45,19 @@ use std::{
     time::Duration,
 };
 
-/// How long anything may take before the suite calls it hung: far longer than a loaded machine needs. Beside sixteen busy
+/// How long an operation may take before the suite calls it hung: far longer than a loaded machine needs. Beside sixteen busy
 /// processes RabbitMQ took 68 of 320 messages in half a minute.
-const PATIENCE: Duration = Duration::from_mins(2);
+const HUNG_AFTER: Duration = Duration::from_mins(2);
 
 /// What a transport promises beyond the traits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Promises {
-    /// A publish returns when the subscriber has answered: `ack` confirms it, `nack` and a dropped delivery fail it as
-    /// transient, `reject` as permanent, and a closed subscriber fails it. Where this is false a broker stands between, which
-    /// confirms on its own and keeps messages.
+    /// A publish returns when the subscriber has acknowledged, rejected or returned the delivery: `ack` confirms it, `nack`
+    /// and a dropped delivery fail it as transient, `reject` as permanent, and a closed subscriber fails it. Where this is
+    /// false, a broker between the two halves confirms on its own and keeps messages.
     pub end_to_end: bool,
-    /// A delivery that was nacked or dropped comes again by itself.
+    /// A delivery that was nacked or dropped is delivered again.
     pub redelivers: bool,
     /// Messages of one key that are published one after another arrive in that order.
     pub order_per_key: bool,
@@ -71,7 +71,7 @@ pub struct Promises {
 }
 
 impl Promises {
-    /// A transport without a broker: the subscriber's answer is the publish's result. Everything else is promised but
+    /// A transport without a broker: the subscriber's ack decision is the publish's result. Everything else is promised but
     /// redelivery and counting.
     #[must_use]
     pub const fn end_to_end() -> Self {
@@ -123,13 +123,13 @@ impl Promises {
 /// Makes a subscriber.
 pub type Again = Box<dyn Fn() -> Box<dyn Subscriber> + Send + Sync>;
 
-/// A publisher and a subscriber that are connected, and whatever must live as long as they.
+/// A publisher and a subscriber that are connected, and the values that must live as long as they.
 pub struct Pair {
     /// The sending half.
     pub publisher: Arc<dyn Publisher>,
     /// The receiving half.
     pub subscriber: Box<dyn Subscriber>,
-    /// Makes one more subscriber of the same destination, where a broker keeps messages for whoever comes.
+    /// Makes one more subscriber of the same destination, where a broker keeps messages for later subscribers.
     pub again: Option<Again>,
     /// A server or a container, dropped after both.
     pub keep: Box<dyn Any + Send>,
@@ -142,7 +142,7 @@ impl fmt::Debug for Pair {
 }
 
 impl Pair {
-    /// Puts a pair together.
+    /// Makes a pair.
     #[must_use]
     pub fn new(publisher: impl Publisher, subscriber: impl Subscriber) -> Self {
         Self {
@@ -171,7 +171,7 @@ impl Pair {
     }
 }
 
-/// How the suite gets at a transport. Each call of [`pair`](Self::pair) makes a destination of its own, as tests run at the
+/// Makes the transport that the suite tests. Each call of [`pair`](Self::pair) makes a destination of its own, as tests run at the
 /// same time.
 #[async_trait]
 pub trait TransportFixture: Send + Sync + 'static {
@@ -198,25 +198,25 @@ macro_rules! transport_suite {
             every_legal_header_arrives_unchanged
             a_repeat_is_the_same_message
             the_publisher_says_what_it_takes
-            an_acknowledged_message_is_confirmed_and_does_not_come_again
-            a_message_that_was_not_handled_fails_or_comes_again
-            a_dropped_delivery_counts_as_not_handled
-            a_rejected_message_is_refused_for_good
-            a_batch_has_one_verdict_each_in_its_order
+            an_acknowledged_message_is_confirmed_and_not_redelivered
+            a_nacked_message_fails_or_is_redelivered
+            a_dropped_delivery_counts_as_nacked
+            a_rejected_message_is_not_delivered_again
+            a_batch_has_one_result_each_in_its_order
             a_wait_for_a_delivery_that_is_given_up_loses_nothing
             a_publish_that_is_given_up_disturbs_no_other
             thousands_of_messages_at_once_all_arrive_once
             messages_of_one_key_arrive_in_their_order
             a_subscriber_that_closes_leaves_no_publish_hanging
             a_closed_subscriber_confirms_nothing
-            what_was_not_answered_for_comes_to_the_next_subscriber
+            unacknowledged_messages_are_delivered_to_the_next_subscriber
             subscribers_that_come_and_go_lose_nothing
         }
     };
     ($fixture:ty, restarts) => {
         $crate::transport_suite! { @cases $fixture:
             a_server_that_is_stopped_in_the_middle_loses_nothing
-            what_was_not_answered_for_comes_again_after_a_lost_connection
+            unacknowledged_messages_are_redelivered_after_a_lost_connection
         }
     };
     (@cases $fixture:ty: $($case:ident)*) => {
@@ -267,26 +267,26 @@ pub fn full() -> Message {
     })
 }
 
-/// Waits for anything, and fails the test where it hangs.
+/// Waits for an operation, and fails the test where it hangs.
 async fn in_time<T>(what: &str, work: impl Future<Output = T>) -> T {
     seeing(what, || "it did not end".to_owned(), work).await
 }
 
-/// Waits for anything, and where it hangs fails the test with what was seen by then.
+/// Waits for an operation, and where it hangs fails the test with the observations so far.
 async fn seeing<T>(what: &str, saw: impl Fn() -> String, work: impl Future<Output = T>) -> T {
-    match tokio::time::timeout(PATIENCE, work).await {
+    match tokio::time::timeout(HUNG_AFTER, work).await {
         Ok(done) => done,
-        Err(_) => panic!("{what} took longer than {PATIENCE:?}: {}", saw()),
+        Err(_) => panic!("{what} took longer than {HUNG_AFTER:?}: {}", saw()),
     }
 }
 
-/// Waits until all messages have come, and where they do not says how many did.
-async fn all_come<T>(recorder: &Recorder, all: usize, work: impl Future<Output = T>) -> T {
+/// Waits until all messages have arrived; where they do not, the failure says how many did.
+async fn all_arrive<T>(recorder: &Recorder, all: usize, work: impl Future<Output = T>) -> T {
     seeing("all messages", || format!("{} of {all} came", recorder.distinct()), work).await
 }
 
 /// Makes a pair that is ready. Behind a broker that means that a message has gone through: a queue that was declared a moment
-/// ago may refuse messages and consumers for another moment, which a relay and a consumer try again, and the suite does not.
+/// ago may refuse messages and consumers for another moment, which a relay and a consumer retry, and the suite does not.
 async fn ready<T: TransportFixture>() -> Pair {
     let mut pair = T::pair().await;
     if !T::promises().end_to_end {
@@ -295,7 +295,7 @@ async fn ready<T: TransportFixture>() -> Pair {
     pair
 }
 
-/// Sends a message through a broker until it is confirmed and has come.
+/// Sends a message through a broker until it is confirmed and received.
 async fn go_through(pair: &mut Pair) {
     const PAUSE: Duration = Duration::from_millis(50);
     let first = full();
@@ -322,10 +322,10 @@ async fn go_through(pair: &mut Pair) {
     })
     .await;
     assert_eq!(delivery.message.as_ref().map(|message| message.id), Ok(first.id));
-    delivery.ack().await.expect("the answer is taken");
+    delivery.ack().await.expect("the ack decision is taken");
 }
 
-/// Fails the test at once where a broker has not confirmed: what was published would be waited for in vain.
+/// Fails the test at once where a broker has not confirmed: the suite would wait for the message in vain.
 fn confirmed_by_a_broker<T: TransportFixture>(result: &Result<Receipt, PublishError>) {
     if let Err(error) = result
         && !T::promises().end_to_end
@@ -334,7 +334,7 @@ fn confirmed_by_a_broker<T: TransportFixture>(result: &Result<Receipt, PublishEr
     }
 }
 
-/// Publishes a batch beside other things.
+/// Publishes a batch.
 async fn publish_batch<T: TransportFixture>(
     publisher: &dyn Publisher,
     batch: &[Message],
@@ -354,34 +354,34 @@ async fn next(subscriber: &mut dyn Subscriber) -> Delivery {
 async fn take(subscriber: &mut dyn Subscriber) -> Message {
     let delivery = next(subscriber).await;
     let message = delivery.message.clone().expect("the message can be read");
-    delivery.ack().await.expect("the answer is taken");
+    delivery.ack().await.expect("the ack decision is taken");
     message
 }
 
 /// Publishes a message and receives it.
 async fn exchange(pair: &mut Pair, message: &Message) -> Message {
-    // One that fails says so at once; the delivery would be waited for in vain.
+    // A failed publish fails the test at once; the suite would wait for the delivery in vain.
     let publish = async {
         in_time("a publish", pair.publisher.publish(message))
             .await
-            .expect("what was acknowledged is confirmed");
+            .expect("an acknowledged message is confirmed");
     };
     tokio::join!(publish, take(pair.subscriber.as_mut())).1
 }
 
-/// Publishes a message while its one delivery is answered in some way, and gives the publish's result.
+/// Publishes a message while its one delivery is acknowledged, rejected or returned, and gives the publish's result.
 async fn publish_while<T: TransportFixture, F: Future<Output = ()>>(
     pair: &mut Pair,
     message: &Message,
-    answer: impl FnOnce(Delivery) -> F,
+    decide: impl FnOnce(Delivery) -> F,
 ) -> Result<Receipt, PublishError> {
     let publish = async {
         let result = in_time("a publish", pair.publisher.publish(message)).await;
         confirmed_by_a_broker::<T>(&result);
         result
     };
-    let answered = async { answer(next(pair.subscriber.as_mut()).await).await };
-    tokio::join!(publish, answered).0
+    let decided = async { decide(next(pair.subscriber.as_mut()).await).await };
+    tokio::join!(publish, decided).0
 }
 
 #[cfg(test)]

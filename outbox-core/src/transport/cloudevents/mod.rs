@@ -1,8 +1,8 @@
-//! CloudEvents 1.0, the form in which messages travel, so that tools that never heard of this project can read them.
+//! CloudEvents 1.0, the form in which messages travel, so that other tools can read them.
 //!
 //! Binary mode is a list of attributes beside the untouched payload ([`attributes`], [`from_attributes`]); each transport
 //! carries the list in its own header fields. Structured mode is one JSON object ([`to_json`], [`from_json`]).
-//! What is no CloudEvent may be read as [`PlainJson`], where a transport is told so.
+//! A transport that is configured so reads other messages as [`PlainJson`].
 //!
 //! | attribute | of the message |
 //! | --- | --- |
@@ -29,10 +29,10 @@ use std::borrow::Cow;
 pub const SPEC_VERSION: &str = "1.0";
 /// The media type of a message in structured mode.
 pub const JSON_MEDIA_TYPE: &str = "application/cloudevents+json";
-/// Header that keeps the `id` of a stranger's event where it is no UUID in the usual notation.
+/// Header that keeps the `id` of a foreign event where it is no UUID in the usual notation.
 pub const ORIGINAL_ID: &str = "originalid";
 
-/// What a received message gets where its sender did not say.
+/// Attributes of a received message that its sender did not set.
 #[derive(Debug, Clone, Copy)]
 pub struct Fallback<'a> {
     /// The topic when there is no extension `topic`; the event type when this is `None` too, or no text for a topic.
@@ -41,7 +41,7 @@ pub struct Fallback<'a> {
     pub received_at: Timestamp,
 }
 
-/// Received attributes that make no message. Says which attribute, never its value, which may be secret.
+/// Received attributes that make no message. Names the attribute, never its value, which may be secret.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum CloudEventError {
@@ -65,7 +65,7 @@ pub enum CloudEventError {
     /// The text is no JSON object of attributes.
     #[error("no CloudEvent in JSON: {problem} at line {line}, column {column}")]
     Json {
-        /// What kind of problem.
+        /// The kind of problem.
         problem: &'static str,
         /// Line of the text, from 1.
         line: usize,

@@ -1,11 +1,11 @@
-//! Messages that are no CloudEvents: plain JSON, with headers that say what it is.
+//! Messages that are no CloudEvents: plain JSON, with the attributes in headers.
 
 use super::{CloudEventError, Fallback, SPEC_VERSION, from_attributes};
 use crate::event::{Headers, Message};
 use bytes::Bytes;
 use serde::de::IgnoredAny;
 
-/// How messages are read that are plain JSON with a header for the type, where a transport is told to.
+/// How a transport that is configured so reads messages of plain JSON with a header for the type.
 ///
 /// ```
 /// # use outbox_core::{event::Timestamp, transport::cloudevents::{Fallback, PlainJson}};
@@ -29,7 +29,7 @@ pub struct PlainJson {
 impl PlainJson {
     /// Reads the type from a header, and names the service that the messages come from: a URI reference.
     ///
-    /// The identity is read from the header `message-id`: without one, nobody could tell a repeat.
+    /// The identity is read from the header `message-id`: without one, a consumer could not recognise duplicates.
     pub fn new(type_header: impl Into<String>, source: impl Into<String>) -> Self {
         Self {
             source: source.into(),
@@ -75,7 +75,7 @@ impl PlainJson {
             .chain(others.into_iter().flatten())
     }
 
-    /// Puts a message together from headers and the payload as it came. Names are compared without case; other headers
+    /// Makes a message of headers and the payload as received. Names are compared without case; other headers
     /// whose lower-case names are legal for an extension are kept.
     ///
     /// # Errors

@@ -11,7 +11,7 @@ const MAX_TEXT: usize = 255;
 /// Attributes of one event: five times what a rich one has, few enough to keep.
 const MAX_ATTRIBUTES: usize = 128;
 
-/// Puts a message together from received attributes and the payload as it came.
+/// Makes a message of received attributes and the payload.
 ///
 /// A missing `datacontenttype` becomes `application/octet-stream`, a missing `partitionkey` the `subject`. An `id` that is
 /// no UUID becomes the version 5 UUID of `source` and `id`, and the original is kept in the header [`ORIGINAL_ID`].
@@ -39,7 +39,7 @@ pub fn from_attributes<N: AsRef<str>, V: Into<String>>(
     known.into_message(payload, fallback)
 }
 
-/// Attributes as they came, each once.
+/// Received attributes, each once.
 #[derive(Default)]
 struct Received(BTreeMap<String, String>);
 
@@ -97,7 +97,10 @@ impl Received {
             None => 1,
             Some(Ok(version @ 1..)) => version,
             Some(_) => {
-                return Err(CloudEventError::invalid("eventversion", "is a number from 1 to 65535"));
+                return Err(CloudEventError::invalid(
+                    "eventversion",
+                    "is a number from 1 to 65535",
+                ));
             }
         };
         let named = fallback.topic.filter(|topic| is_text(topic));
@@ -151,7 +154,7 @@ impl Received {
     }
 }
 
-/// Checks what a transport or a test has put together by itself as [`from_attributes`] checks what was received: type, source,
+/// Checks a message that a transport or a test has made by itself as [`from_attributes`] checks a received one: type, source,
 /// topic and content type have 1 to 255 bytes, key and aggregate type up to 255, and none of them a control character. No
 /// database takes others, or not every one. Headers cannot hold others.
 ///

@@ -55,7 +55,7 @@ impl ::outbox_sea_orm::__private::SagaData<
             .skip_if(|order: &PlaceOrder| !order.gift)
             .parallel("offers")
             .branch("north", Self::north)
-            .compensate_plain(Self::forget)
+            .compensate_without_output(Self::forget)
             .branch("south", Self::south)
             .retry(
                 <::outbox_sea_orm::__private::RetryPolicy as ::outbox_sea_orm::__private::core::default::Default>::default()

@@ -5,7 +5,7 @@ pub async fn place_order(
     let __scope = match ::outbox_sea_orm::__private::enter::<
         Result<order::Model, AppError>,
     >(
-            ::outbox_sea_orm::__private::Transactional::__origin(tx),
+            ::outbox_sea_orm::__private::Transactional::__source(tx),
             ::outbox_sea_orm::__private::Entry {
                 function: "place_order",
                 propagation: ::outbox_sea_orm::__private::Propagation::Required,
@@ -16,14 +16,14 @@ pub async fn place_order(
         .await
     {
         ::core::result::Result::Ok(__scope) => __scope,
-        ::core::result::Result::Err(__answer) => return __answer,
+        ::core::result::Result::Err(__result) => return __result,
     };
-    let __answer: Result<order::Model, AppError> = __scope
+    let __result: Result<order::Model, AppError> = __scope
         .within(async {
-            if let ::core::option::Option::Some(__answer) = ::core::option::Option::None::<
+            if let ::core::option::Option::Some(__result) = ::core::option::Option::None::<
                 Result<order::Model, AppError>,
             > {
-                return __answer;
+                return __result;
             }
             let tx: &OutboxTransaction = __scope.tx();
             let order = cmd.into_order().insert(tx).await?;
@@ -31,18 +31,18 @@ pub async fn place_order(
             Ok(order)
         })
         .await;
-    __scope.finish(__answer).await
+    __scope.finish(__result).await
 }
 async fn transfer<'a>(
     tx: &'a (dyn ::outbox_sea_orm::__private::Transactional + 'a),
     name: &'a str,
 ) -> anyhow::Result<order::Model> {
-    let mut __repeats = ::outbox_sea_orm::__private::Repeats::new(3u32);
+    let mut __retries = ::outbox_sea_orm::__private::RetryBudget::new(3u32);
     loop {
-        let __scope = match ::outbox_sea_orm::__private::enter_or_repeat::<
+        let __scope = match ::outbox_sea_orm::__private::enter_with_retry::<
             anyhow::Result<order::Model>,
         >(
-                ::outbox_sea_orm::__private::Transactional::__origin(tx),
+                ::outbox_sea_orm::__private::Transactional::__source(tx),
                 ::outbox_sea_orm::__private::Entry {
                     function: "transfer",
                     propagation: ::outbox_sea_orm::__private::Propagation::Required,
@@ -51,30 +51,30 @@ async fn transfer<'a>(
                     ),
                     read_only: false,
                 },
-                &mut __repeats,
+                &mut __retries,
             )
             .await
         {
             ::core::result::Result::Ok(__scope) => __scope,
-            ::core::result::Result::Err(__answer) => return __answer,
+            ::core::result::Result::Err(__result) => return __result,
         };
-        let __answer: anyhow::Result<order::Model> = __scope
+        let __result: anyhow::Result<order::Model> = __scope
             .within(async {
-                if let ::core::option::Option::Some(__answer) = ::core::option::Option::None::<
+                if let ::core::option::Option::Some(__result) = ::core::option::Option::None::<
                     anyhow::Result<order::Model>,
                 > {
-                    return __answer;
+                    return __result;
                 }
                 let tx: &OutboxTransaction = __scope.tx();
                 find(tx, name).await
             })
             .await;
-        let __answer = __scope.emit(__answer, |order| OrderPlaced::from(order));
-        if let ::core::ops::ControlFlow::Break(__answer) = __scope
-            .finish_or_repeat(__answer, &mut __repeats)
+        let __result = __scope.emit(__result, |order| OrderPlaced::from(order));
+        if let ::core::ops::ControlFlow::Break(__result) = __scope
+            .finish_or_retry(__result, &mut __retries)
             .await
         {
-            break __answer;
+            break __result;
         }
     }
 }
@@ -82,7 +82,7 @@ async fn inside(tx: &OutboxTransaction) -> Result<impl Display, DbErr> {
     let __scope = match ::outbox_sea_orm::__private::enter::<
         _,
     >(
-            ::outbox_sea_orm::__private::Transactional::__origin(tx),
+            ::outbox_sea_orm::__private::Transactional::__source(tx),
             ::outbox_sea_orm::__private::Entry {
                 function: "inside",
                 propagation: ::outbox_sea_orm::__private::Propagation::Mandatory,
@@ -93,13 +93,13 @@ async fn inside(tx: &OutboxTransaction) -> Result<impl Display, DbErr> {
         .await
     {
         ::core::result::Result::Ok(__scope) => __scope,
-        ::core::result::Result::Err(__answer) => return __answer,
+        ::core::result::Result::Err(__result) => return __result,
     };
-    let __answer = __scope
+    let __result = __scope
         .within(async {
             let tx: &OutboxTransaction = __scope.tx();
             Ok(1)
         })
         .await;
-    __scope.finish(__answer).await
+    __scope.finish(__result).await
 }

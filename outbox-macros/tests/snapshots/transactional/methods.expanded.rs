@@ -4,7 +4,8 @@ impl Orders {
         let __scope = match ::outbox_sea_orm::__private::enter::<
             Result<order::Model, AppError>,
         >(
-                ::outbox_sea_orm::__private::Transactional::__origin(__source).here(),
+                ::outbox_sea_orm::__private::Transactional::__source(__source)
+                    .or_current(),
                 ::outbox_sea_orm::__private::Entry {
                     function: "place",
                     propagation: ::outbox_sea_orm::__private::Propagation::Nested,
@@ -15,40 +16,40 @@ impl Orders {
             .await
         {
             ::core::result::Result::Ok(__scope) => __scope,
-            ::core::result::Result::Err(__answer) => return __answer,
+            ::core::result::Result::Err(__result) => return __result,
         };
-        let __answer: Result<order::Model, AppError> = __scope
+        let __result: Result<order::Model, AppError> = __scope
             .within(async {
-                if let ::core::option::Option::Some(__answer) = ::core::option::Option::None::<
+                if let ::core::option::Option::Some(__result) = ::core::option::Option::None::<
                     Result<order::Model, AppError>,
                 > {
-                    return __answer;
+                    return __result;
                 }
                 #[allow(unused_variables)]
                 let tx: &::outbox_sea_orm::__private::OutboxTransaction = __scope.tx();
                 place_order(tx, total).await
             })
             .await;
-        __scope.finish(__answer).await
+        __scope.finish(__result).await
     }
     async fn create(
         &self,
         txn: &DatabaseTransaction,
         total: i64,
     ) -> Result<order::Model, AppError> {
-        let __scope = ::outbox_sea_orm::__private::Foreign::<
+        let __scope = ::outbox_sea_orm::__private::ForeignTx::<
             Result<order::Model, AppError>,
         >::new(&(self.outbox));
-        let __answer: Result<order::Model, AppError> = async {
-            if let ::core::option::Option::Some(__answer) = ::core::option::Option::None::<
+        let __result: Result<order::Model, AppError> = async {
+            if let ::core::option::Option::Some(__result) = ::core::option::Option::None::<
                 Result<order::Model, AppError>,
             > {
-                return __answer;
+                return __result;
             }
             order(total).insert(txn).await
         }
             .await;
-        __scope.emit(txn, __answer, |o| OrderPlaced::from(o)).await
+        __scope.emit(txn, __result, |o| OrderPlaced::from(o)).await
     }
     fn under_async_trait<'life0, 'async_trait>(
         &'life0 self,
@@ -73,32 +74,32 @@ impl Orders {
             let __self = self;
             let name = name;
             let __source = &(__self.outbox);
-            let mut __repeats = ::outbox_sea_orm::__private::Repeats::new(2u32);
+            let mut __retries = ::outbox_sea_orm::__private::RetryBudget::new(2u32);
             loop {
-                let __scope = match ::outbox_sea_orm::__private::enter_or_repeat::<
+                let __scope = match ::outbox_sea_orm::__private::enter_with_retry::<
                     Result<i64, AppError>,
                 >(
-                        ::outbox_sea_orm::__private::Transactional::__origin(__source)
-                            .here(),
+                        ::outbox_sea_orm::__private::Transactional::__source(__source)
+                            .or_current(),
                         ::outbox_sea_orm::__private::Entry {
                             function: "under_async_trait",
                             propagation: ::outbox_sea_orm::__private::Propagation::Required,
                             isolation: ::core::option::Option::None,
                             read_only: false,
                         },
-                        &mut __repeats,
+                        &mut __retries,
                     )
                     .await
                 {
                     ::core::result::Result::Ok(__scope) => __scope,
-                    ::core::result::Result::Err(__answer) => return __answer,
+                    ::core::result::Result::Err(__result) => return __result,
                 };
-                let __answer: Result<i64, AppError> = __scope
+                let __result: Result<i64, AppError> = __scope
                     .within(async {
-                        if let ::core::option::Option::Some(__answer) = ::core::option::Option::None::<
+                        if let ::core::option::Option::Some(__result) = ::core::option::Option::None::<
                             Result<i64, AppError>,
                         > {
-                            return __answer;
+                            return __result;
                         }
                         #[allow(unused_variables)]
                         let tx: &::outbox_sea_orm::__private::OutboxTransaction = __scope
@@ -106,11 +107,11 @@ impl Orders {
                         __self.save(tx, &name).await
                     })
                     .await;
-                if let ::core::ops::ControlFlow::Break(__answer) = __scope
-                    .finish_or_repeat(__answer, &mut __repeats)
+                if let ::core::ops::ControlFlow::Break(__result) = __scope
+                    .finish_or_retry(__result, &mut __retries)
                     .await
                 {
-                    break __answer;
+                    break __result;
                 }
             }
         })

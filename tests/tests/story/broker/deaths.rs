@@ -1,6 +1,6 @@
 //! A consumer is killed at each of its fault points while its messages are at the broker.
 
-use crate::stage::{Broker, Part, SOON, World, consumer, message, victim};
+use crate::support::{Broker, SOON, VictimConfig, World, consumer, message, victim};
 use futures_util::{FutureExt, StreamExt, stream};
 use outbox_sea_orm::runtime::fault::FaultPoint;
 use std::{future::ready, panic::AssertUnwindSafe};
@@ -9,9 +9,9 @@ use tests::{
     on_every_database, wait_until,
 };
 
-/// Scenes that are played at once.
+/// Scenarios that run at once.
 const AT_ONCE: usize = 3;
-/// Keys of each scene, and messages of each.
+/// Keys of each scenario, and messages of each key.
 const KEYS: u64 = 4;
 const EACH: u64 = 5;
 
@@ -29,38 +29,38 @@ on_every_database! {
     }
 }
 
-/// The handler that leads to a point, and at which reach of it the consumer is killed.
+/// The handler that reaches a fault point, and the reach at which the consumer is killed.
 fn scene(point: FaultPoint) -> Option<(&'static str, u64)> {
     match point {
         FaultPoint::BeforeInbox
         | FaultPoint::AfterHandler
         | FaultPoint::BeforeAck
         | FaultPoint::AfterAck => Some(("effect", 7)),
-        FaultPoint::BeforePutBy
-        | FaultPoint::AfterPutBy
+        FaultPoint::BeforeDefer
+        | FaultPoint::AfterDefer
         | FaultPoint::AfterClaim
-        | FaultPoint::BeforePostpone
-        | FaultPoint::BeforeBury
-        | FaultPoint::AfterBury => Some(("troubled", 2)),
+        | FaultPoint::BeforeReschedule
+        | FaultPoint::BeforeDeadLetter
+        | FaultPoint::AfterDeadLetter => Some(("troubled", 2)),
         _ => None,
     }
 }
 
-/// Whoever receives next has the rest, and nothing of what was done is done again.
+/// The next consumer gets the rest, and repeats no effect.
 async fn killed_at(point: FaultPoint, (handler, nth): (&str, u64), database: Database) {
     let db = TempDatabase::create(database).await;
     let (world, broker) = (World::open(&db).await, Broker::new());
     let messages: Vec<_> =
         (1..=EACH).flat_map(|n| (0..KEYS).map(move |key| message(&format!("k{key}"), n))).collect();
     broker.publish(&messages).await;
-    let part = Part {
+    let config = VictimConfig {
         url: db.url().to_owned(),
         queue: Some(broker.queue.clone()),
         handler: handler.to_owned(),
         stops_at: Some((format!("{point:?}"), nth)),
-        ..Part::default()
+        ..VictimConfig::default()
     };
-    let mut first = victim(&part).await;
+    let mut first = victim(&config).await;
     first.wait_for_line(SOON, "reached").await;
     first.kill().await;
 
@@ -68,7 +68,7 @@ async fn killed_at(point: FaultPoint, (handler, nth): (&str, u64), database: Dat
         consumer(&world.outbox, handler).subscribe(broker.subscriber()).start().await.unwrap();
     let all = i64::try_from(KEYS * EACH).unwrap();
     let is_over = async || {
-        world.count("outbox_inbox").await == all && world.count("outbox_deliveries").await == 0
+        world.count("outbox_inbox").await == all && world.count("outbox_deferred").await == 0
     };
     wait_until(SOON, "all are handled or given up", is_over).await;
     wait_until(SOON, "none is under way", async || {
@@ -77,8 +77,8 @@ async fn killed_at(point: FaultPoint, (handler, nth): (&str, u64), database: Dat
     .await;
     next.shutdown(SOON).await.unwrap();
     broker.is_empty().await;
-    let effects = world.number("SELECT COUNT(DISTINCT told) FROM story_effects").await;
-    // Of five that trouble, one is rejected.
+    let effects = world.number("SELECT COUNT(DISTINCT sample) FROM story_effects").await;
+    // One of five events is rejected.
     let given_up = if handler == "troubled" { i64::try_from(KEYS).unwrap() } else { 0 };
     assert_eq!((effects, world.count("story_effects").await), (all - given_up, all - given_up));
     let letters = world.letters().await;

@@ -1,7 +1,9 @@
-//! The relay and the consumer over Kafka: members and brokers die, the effect happens once, and every key keeps its order.
+//! The relay and the consumer over Kafka: members and brokers crash, each effect happens once, and
+//! every key keeps its order.
 
-use crate::stage::{
-    Cx, LATE, LEASE, Part, SOON, Told, World, consumer, kafka, keys, message, relay, victim,
+use crate::support::{
+    Cx, LATE, LEASE, SOON, Sample, VictimConfig, World, consumer, kafka, keys, message, relay,
+    victim,
 };
 use outbox_kafka::KafkaPublisher;
 use outbox_sea_orm::{
@@ -18,7 +20,7 @@ use tests::{
     wait_until,
 };
 
-/// A topic that nobody else has.
+/// A topic of this test alone.
 fn topic() -> String {
     format!("outbox-test.story.{}", MessageId::generate())
 }
@@ -35,14 +37,14 @@ on_every_database! {
         const KEYS: u64 = 20;
         const EACH: u64 = 30;
         let (world, topic, url) = (World::open(db).await, topic(), broker::shared_url());
-        let part = Part { url: db.url().to_owned(), kafka: Some((url.clone(), topic.clone())), ..Part::default() };
-        let mut first = victim(&part).await;
+        let config = VictimConfig { url: db.url().to_owned(), kafka: Some((url.clone(), topic.clone())), ..VictimConfig::default() };
+        let mut first = victim(&config).await;
         let publisher = publisher(&url, &topic);
         let publish = async |range: std::ops::RangeInclusive<u64>| {
             for n in range {
                 let batch: Vec<_> = (0..KEYS).map(|key| message(&format!("k{key}"), n)).collect();
-                let verdicts = publish_all(&publisher, &batch).await;
-                assert!(verdicts.iter().all(Result::is_ok), "{verdicts:?}");
+                let outcomes = publish_all(&publisher, &batch).await;
+                assert!(outcomes.iter().all(Result::is_ok), "{outcomes:?}");
             }
         };
         publish(1..=EACH / 3).await;
@@ -60,9 +62,9 @@ on_every_database! {
 }
 
 /// Notes an event, if it is the next of its key.
-async fn in_order(event: Told, cx: &Cx) -> Result<(), HandlerError> {
-    let Told { key, n, .. } = event;
-    let next = format!("UPDATE told SET n = {n} WHERE k = '{key}' AND n = {n} - 1");
+async fn in_order(event: Sample, cx: &Cx) -> Result<(), HandlerError> {
+    let Sample { key, n, .. } = event;
+    let next = format!("UPDATE story_progress SET n = {n} WHERE k = '{key}' AND n = {n} - 1");
     match cx.tx.execute_unprepared(&next).await?.rows_affected() {
         1 => Ok(()),
         _ => Err(HandlerError::reject(format!("{key} {n} is not the next"))),
@@ -81,18 +83,18 @@ async fn twenty_thousand_events_over_three_deaths_of_the_broker_have_their_effec
     world
         .db
         .execute_unprepared(
-            "CREATE TABLE told (k VARCHAR(64) NOT NULL PRIMARY KEY, n BIGINT NOT NULL)",
+            "CREATE TABLE story_progress (k VARCHAR(64) NOT NULL PRIMARY KEY, n BIGINT NOT NULL)",
         )
         .await
         .unwrap();
     for key in 0..KEYS {
         world
             .db
-            .execute_unprepared(&format!("INSERT INTO told (k, n) VALUES ('k{key}', 0)"))
+            .execute_unprepared(&format!("INSERT INTO story_progress (k, n) VALUES ('k{key}', 0)"))
             .await
             .unwrap();
     }
-    world.tell_all(&keys(KEYS, EACH)).await;
+    world.emit_all(&keys(KEYS, EACH)).await;
     let url = server.url();
     let source = world.source();
     let relay = relay(&source, LEASE)
@@ -100,9 +102,9 @@ async fn twenty_thousand_events_over_three_deaths_of_the_broker_have_their_effec
         .start()
         .await
         .unwrap();
-    let consuming = Consumer::new("story", &world.outbox).on("in_order", in_order);
+    let consuming = Consumer::builder("story", &world.outbox).on("in_order", in_order);
     let consuming = consuming.subscribe(kafka::member(&url, &topic)).start().await.unwrap();
-    let handled = async || world.number("SELECT CAST(SUM(n) AS BIGINT) FROM told").await;
+    let handled = async || world.number("SELECT CAST(SUM(n) AS BIGINT) FROM story_progress").await;
     let all = i64::try_from(KEYS * EACH).unwrap();
     for quarter in 1..=3 {
         wait_until(LATE, "a quarter more is handled", async || {
@@ -117,9 +119,9 @@ async fn twenty_thousand_events_over_three_deaths_of_the_broker_have_their_effec
     relay.shutdown(SOON).await.unwrap();
     let received = *consuming.stats().borrow();
     consuming.shutdown(SOON).await.unwrap();
-    assert_eq!((received.handled, received.buried), (all.unsigned_abs(), 0), "{received:?}");
+    assert_eq!((received.handled, received.dead_lettered), (all.unsigned_abs(), 0), "{received:?}");
     assert_eq!(
-        world.number("SELECT COUNT(*) FROM told WHERE n <> 200").await,
+        world.number("SELECT COUNT(*) FROM story_progress WHERE n <> 200").await,
         0,
         "each key is whole"
     );

@@ -1,4 +1,4 @@
-//! The consumer before real brokers: what is delivered again has its effect once.
+//! The consumer with real brokers: a redelivered message has its effect once.
 
 mod deaths;
 mod kafka;

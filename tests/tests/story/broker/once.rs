@@ -1,6 +1,6 @@
-//! However often the broker has a message, and whoever else fails over it.
+//! Duplicate messages of a broker, and another consumer that fails over them.
 
-use crate::stage::{Broker, Cx, SOON, Told, World, consumer, effect, message};
+use crate::support::{Broker, Cx, SOON, Sample, World, consumer, effect, message};
 use outbox_sea_orm::{consumer::Consumer, failure::RetryPolicy};
 use std::{
     sync::{
@@ -20,7 +20,8 @@ on_every_database! {
             let instance = consumer(&world.outbox, "effect").subscribe(broker.subscriber()).start().await.unwrap();
             instances.push(instance);
         }
-        // Until each has seen that the other lives, it stores deliveries before it runs them.
+        // Until an instance has seen the other's heartbeat, it stores deliveries before it runs
+        // them.
         let is_well = async || instances.iter().all(|instance| !instance.stats().borrow().isolating);
         wait_until(SOON, "both are known to live", is_well).await;
         broker.publish(&vec![message("k0", 1); usize::try_from(TIMES).unwrap()]).await;
@@ -43,20 +44,20 @@ on_every_database! {
         let runs = Arc::new(AtomicUsize::new(0));
         let failing = {
             let runs = runs.clone();
-            move |_: Told, _: &Cx| {
+            move |_: Sample, _: &Cx| {
                 runs.fetch_add(1, Ordering::SeqCst);
                 std::future::ready(Err::<(), _>("down"))
             }
         };
-        let consumer = Consumer::new("story", &world.outbox).on("failing", failing).on("effect", effect);
+        let consumer = Consumer::builder("story", &world.outbox).on("failing", failing).on("effect", effect);
         let retry = RetryPolicy::attempts(ATTEMPTS, Duration::from_millis(50));
         let handle = consumer.retry(retry).subscribe(broker.subscriber()).start().await.unwrap();
         broker.publish(&[message("k0", 1)]).await;
         wait_until(SOON, "it is acknowledged", async || tests::equals(handle.stats().borrow().acked, 1)).await;
         handle.shutdown(SOON).await.unwrap();
         let letters = world.letters().await;
-        let told: Vec<_> = letters.iter().map(|l| (l.route.as_str(), l.reason.as_str(), l.attempts)).collect();
-        assert_eq!(told, [("story/failing", "exhausted", i64::from(ATTEMPTS))]);
+        let found: Vec<_> = letters.iter().map(|l| (l.route.as_str(), l.reason.as_str(), l.attempts)).collect();
+        assert_eq!(found, [("story/failing", "exhausted", i64::from(ATTEMPTS))]);
         assert_eq!(runs.load(Ordering::SeqCst), ATTEMPTS as usize);
         assert_eq!((world.count("story_effects").await, world.count("outbox_inbox").await), (1, 2));
         broker.is_empty().await;

@@ -1,7 +1,8 @@
 //! Connections are cut, servers stop, files are locked, while the relay works.
 
-use crate::stage::{
-    Destination, LATE, LEASE, Part, SOON, Story, World, keys, on_servers, relay, victim,
+use crate::support::{
+    Deliveries, Destination, LATE, LEASE, SOON, VictimConfig, World, keys, on_servers, relay,
+    victim,
 };
 use outbox_sea_orm::transport::everything;
 use sea_orm::{ConnectOptions, ConnectionTrait, DatabaseConnection};
@@ -13,13 +14,13 @@ use std::{
     time::Duration,
 };
 use tests::{
-    databases::{Database, TempDatabase, tell},
+    databases::{Database, TempDatabase, run_on},
     servers::{self, Server},
 };
 
-/// How long the database is away.
+/// How long the database is stopped.
 const AWAY: Duration = Duration::from_secs(10);
-/// Times that all sessions of the relay are ended.
+/// How many times all sessions of the relay are ended.
 const CUTS: u32 = 15;
 
 /// Ends every other session on the database.
@@ -47,7 +48,7 @@ on_servers! {
     async fn sessions_that_are_ended_again_and_again_cost_nothing(db: &TempDatabase) {
         let (world, destination) = (World::open(db).await, Destination::new());
         let expected = keys(50, 400);
-        world.tell_all(&expected).await;
+        world.emit_all(&expected).await;
         let one = db.connect_with(|options| _ = options.max_connections(1)).await;
         let source = world.source();
         let running = relay(&source, LEASE * 2).route("a", everything(), destination.publisher("a"));
@@ -60,15 +61,15 @@ on_servers! {
             let moved = async || destination.count() > seen + 300;
             tests::holds_within(Duration::from_secs(2), moved).await;
         }
-        // The pool of the world was cut too: its dead connections are found by asking.
+        // The pool of the world lost its connections too: a query finds the dead ones.
         tests::holds_within(SOON, async || world.db.ping().await.is_ok()).await;
         world.drained(LATE).await;
         running.shutdown(SOON).await.unwrap();
-        Story::of(&destination.confirmed()).is_whole(&expected).is_in_order();
+        Deliveries::of(&destination.confirmed()).is_whole(&expected).is_in_order();
     }
 }
 
-/// A server stops while a relay works and others tell, and comes back.
+/// A server stops while a relay and producers work, and comes back.
 async fn comes_back(server: &mut Server) {
     let mut options = ConnectOptions::new(server.url());
     options.sqlx_logging(false).max_connections(5).acquire_timeout(Duration::from_secs(2));
@@ -81,19 +82,19 @@ async fn comes_back(server: &mut Server) {
         .await
         .unwrap();
     let expected = keys(50, 400);
-    world.tell_all(&expected).await;
+    world.emit_all(&expected).await;
     destination.wait_for(1_000, SOON).await;
     server.stop().await;
     tokio::time::sleep(AWAY).await;
     server.start().await;
     tests::holds_within(SOON, async || world.db.ping().await.is_ok()).await;
     world.drained(LATE).await;
-    world.tell("k0", 401).await;
+    world.emit("k0", 401).await;
     world.drained(SOON).await;
     running.shutdown(SOON).await.unwrap();
     let mut expected = expected;
     expected.insert("k0".into(), 401);
-    Story::of(&destination.confirmed()).is_whole(&expected).is_in_order();
+    Deliveries::of(&destination.confirmed()).is_whole(&expected).is_in_order();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -108,7 +109,7 @@ async fn a_mariadb_that_stops_under_load_and_comes_back_costs_nothing() {
 
 #[test]
 fn a_sqlite_file_that_another_process_locks_costs_nothing() {
-    tell(Database::Sqlite, file_locked);
+    run_on(Database::Sqlite, file_locked);
 }
 
 async fn file_locked(db: &TempDatabase) {
@@ -120,18 +121,19 @@ async fn file_locked(db: &TempDatabase) {
         .await
         .unwrap();
     let expected = keys(50, 400);
-    world.tell_all(&expected).await;
+    world.emit_all(&expected).await;
     destination.wait_for(1_000, SOON).await;
-    let locker = Part { url: db.url().to_owned(), locks_the_file: true, ..Part::default() };
+    let locker =
+        VictimConfig { url: db.url().to_owned(), locks_the_file: true, ..VictimConfig::default() };
     let mut locker = victim(&locker).await;
     let is_locked = Arc::new(AtomicBool::new(true));
-    let telling = {
+    let emitting = {
         let (world, is_locked) = (world.clone(), is_locked.clone());
         tokio::spawn(async move {
             // A producer waits for the lock as long as its driver does, and then tries again.
             loop {
                 let Ok(tx) = world.outbox.begin().await else { continue };
-                tx.emit(crate::stage::Told::new("k0", 401)).unwrap();
+                tx.emit(crate::support::Sample::new("k0", 401)).unwrap();
                 tx.commit().await.unwrap();
                 return is_locked.load(Ordering::SeqCst);
             }
@@ -140,10 +142,10 @@ async fn file_locked(db: &TempDatabase) {
     tokio::time::sleep(AWAY).await;
     is_locked.store(false, Ordering::SeqCst);
     locker.kill().await;
-    assert!(!telling.await.unwrap(), "the file was locked until then");
+    assert!(!emitting.await.unwrap(), "the file was locked until then");
     world.drained(LATE).await;
     running.shutdown(SOON).await.unwrap();
     let mut expected = expected;
     expected.insert("k0".into(), 401);
-    Story::of(&destination.confirmed()).is_whole(&expected).is_in_order();
+    Deliveries::of(&destination.confirmed()).is_whole(&expected).is_in_order();
 }

@@ -1,4 +1,4 @@
-//! Processes, connections and servers end when it hurts most, and nothing is lost by it.
+//! Processes, connections and servers end at the worst moments, and no event is lost.
 
 mod faults;
 mod points;

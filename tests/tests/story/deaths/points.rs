@@ -1,7 +1,8 @@
 //! A process is killed at every fault point in turn.
 
-use crate::stage::{
-    Answer, Destination, LEASE, Part, RoutePart, SOON, Story, World, consuming, keys, relay, victim,
+use crate::support::{
+    Answer, Deliveries, Destination, LEASE, SOON, VictimConfig, VictimRoute, World, consuming,
+    keys, relay, victim,
 };
 use futures_util::{FutureExt, StreamExt, stream};
 use outbox_sea_orm::{runtime::fault::FaultPoint, transport::everything};
@@ -14,9 +15,9 @@ use tests::{
     wait_until,
 };
 
-/// Scenes that are played at once; each mostly waits for a lease to end.
+/// Scenarios that run at once; each mostly waits for a lease to end.
 const AT_ONCE: usize = 5;
-/// Events of each scene.
+/// Events of each scenario.
 const KEYS: u64 = 6;
 const EACH: u64 = 20;
 
@@ -36,16 +37,21 @@ on_every_database! {
 async fn killed_at(point: FaultPoint, database: Database) {
     let db = TempDatabase::create(database).await;
     let world = World::open(&db).await;
-    let part =
-        Part { url: db.url().to_owned(), name: "k0".into(), lease_ms: 1_000, ..Part::default() };
-    // In the middle of the work, where there is a middle.
-    let stops = |nth| Part { stops_at: Some((format!("{point:?}"), nth)), ..part.clone() };
+    let config = VictimConfig {
+        url: db.url().to_owned(),
+        name: "k0".into(),
+        lease_ms: 1_000,
+        ..VictimConfig::default()
+    };
+    // In the middle of the work, where it has a middle.
+    let stops =
+        |nth| VictimConfig { stops_at: Some((format!("{point:?}"), nth)), ..config.clone() };
     let mut letters = 0;
     match point {
         FaultPoint::BeforeCommit | FaultPoint::AfterCommit => {
             producer(
                 &world,
-                Part { produces: 9, ..stops(4) },
+                VictimConfig { produces: 9, ..stops(4) },
                 if point == FaultPoint::AfterCommit { 4 } else { 3 },
             )
             .await;
@@ -67,12 +73,12 @@ async fn killed_at(point: FaultPoint, database: Database) {
         | FaultPoint::AfterAck => {
             consumer(&world, stops(7)).await;
         }
-        FaultPoint::BeforePutBy
-        | FaultPoint::AfterPutBy
+        FaultPoint::BeforeDefer
+        | FaultPoint::AfterDefer
         | FaultPoint::AfterClaim
-        | FaultPoint::BeforePostpone
-        | FaultPoint::BeforeBury
-        | FaultPoint::AfterBury => {
+        | FaultPoint::BeforeReschedule
+        | FaultPoint::BeforeDeadLetter
+        | FaultPoint::AfterDeadLetter => {
             troubled_consumer(&world, stops(2)).await;
             letters = 4;
         }
@@ -84,15 +90,15 @@ async fn killed_at(point: FaultPoint, database: Database) {
     );
 }
 
-/// Waits until a victim has come to its point, and kills it there.
+/// Waits until a victim has reached its fault point, and kills it there.
 async fn kill_there(process: &mut Process) {
     process.wait_for_line(SOON, "reached").await;
     process.kill().await;
 }
 
-/// A producer that dies leaves fact and event, or neither.
-async fn producer(world: &World, part: Part, committed: u64) {
-    kill_there(&mut victim(&part).await).await;
+/// A producer that is killed leaves both fact and event, or neither.
+async fn producer(world: &World, config: VictimConfig, committed: u64) {
+    kill_there(&mut victim(&config).await).await;
     let destination = Destination::new();
     let source = world.source();
     let next = relay(&source, LEASE)
@@ -100,37 +106,38 @@ async fn producer(world: &World, part: Part, committed: u64) {
         .start()
         .await
         .unwrap();
-    // One more, told by somebody who lives, shows that everything before it was read.
-    world.tell("after", 1).await;
+    // One more event, of a live producer, shows that the relay has read everything before it.
+    world.emit("after", 1).await;
     destination.wait_for(usize::try_from(committed).unwrap() + 1, SOON).await;
     world.drained(SOON).await;
     next.shutdown(SOON).await.unwrap();
     let expected = [("k0".to_owned(), committed), ("after".to_owned(), 1)].into();
-    Story::of(&destination.confirmed()).is_whole(&expected).is_in_order().repeats_at_most(0);
+    Deliveries::of(&destination.confirmed()).is_whole(&expected).is_in_order().repeats_at_most(0);
     assert_eq!(world.count("story_facts").await.cast_unsigned(), committed);
 }
 
-/// A relay that dies has its work finished by the next one; only what it had handed to its publisher and not settled is
+/// The next relay finishes the work of one that is killed; only its unsettled publishes are
 /// repeated.
-async fn publisher(world: &World, part: Part, ends: bool) {
-    // Every fifth fails at first, so that there is something to record.
+async fn publisher(world: &World, config: VictimConfig, ends: bool) {
+    // Every fifth fails at first, so that the relay records failures.
     let destination = Destination::scripted(|sent, attempt| {
         let fails = attempt == 1 && sent.payload.contains("5}");
         if fails { Answer::Transient } else { Answer::Confirmed }
     });
-    let route = RoutePart::to("a", destination.listen().await);
+    let route = VictimRoute::to("a", destination.listen().await);
     let expected = keys(KEYS, EACH);
-    let told = usize::try_from(KEYS * EACH).unwrap();
-    world.tell_all(&expected).await;
-    let mut process = victim(&Part { routes: vec![route], shutdown_ms: 10_000, ..part }).await;
+    let emitted = usize::try_from(KEYS * EACH).unwrap();
+    world.emit_all(&expected).await;
+    let mut process =
+        victim(&VictimConfig { routes: vec![route], shutdown_ms: 10_000, ..config }).await;
     if ends {
         destination.wait_for(10, SOON).await;
         process.signal(Signal::TERM);
     }
     kill_there(&mut process).await;
-    // What is confirmed and still there was in flight.
+    // An event that is confirmed and not deleted was in flight.
     let left = usize::try_from(world.count("outbox_events").await).unwrap();
-    let in_flight = (destination.count() + left).saturating_sub(told);
+    let in_flight = (destination.count() + left).saturating_sub(emitted);
 
     let source = world.source();
     let next = relay(&source, LEASE)
@@ -140,54 +147,61 @@ async fn publisher(world: &World, part: Part, ends: bool) {
         .unwrap();
     world.drained(SOON).await;
     next.shutdown(SOON).await.unwrap();
-    Story::of(&destination.confirmed())
+    Deliveries::of(&destination.confirmed())
         .is_whole(&expected)
         .is_in_order()
         .repeats_at_most(in_flight);
 }
 
-/// A consumer that dies leaves its effect and its inbox row, or neither; what comes again has no effect.
-async fn consumer(world: &World, part: Part) {
+/// A consumer that is killed leaves both effect and inbox row, or neither; a repeat has no effect.
+async fn consumer(world: &World, config: VictimConfig) {
     let (keys, each) = (4, 5);
-    world.tell_all(&crate::stage::keys(keys, each)).await;
-    kill_there(&mut victim(&Part { routes: vec![RoutePart::inside("a")], ..part }).await).await;
+    world.emit_all(&crate::support::keys(keys, each)).await;
+    kill_there(
+        &mut victim(&VictimConfig { routes: vec![VictimRoute::inside("a")], ..config }).await,
+    )
+    .await;
     let source = world.source();
     let (publisher, consumer) = consuming(world, "effect").await;
     let next = relay(&source, LEASE).route("a", everything(), publisher).start().await.unwrap();
     world.drained(SOON).await;
-    // After a death deliveries are stored before they are run.
+    // After a crash the consumer stores deliveries before it runs them.
     wait_until(SOON, "nothing is stored", async || {
-        tests::equals(world.count("outbox_deliveries").await, 0)
+        tests::equals(world.count("outbox_deferred").await, 0)
     })
     .await;
     next.shutdown(SOON).await.unwrap();
     consumer.shutdown(SOON).await.unwrap();
-    let effects = world.number("SELECT COUNT(DISTINCT told) FROM story_effects").await;
-    let told = i64::try_from(keys * each).unwrap();
+    let effects = world.number("SELECT COUNT(DISTINCT sample) FROM story_effects").await;
+    let emitted = i64::try_from(keys * each).unwrap();
     assert_eq!(
         (effects, world.count("story_effects").await, world.count("outbox_inbox").await),
-        (told, told, told)
+        (emitted, emitted, emitted)
     );
 }
 
-/// A consumer that dies while it stores, claims, postpones or buries: what was promised for later is done, once, and what
-/// was given up has one letter.
-async fn troubled_consumer(world: &World, part: Part) {
+/// A consumer that is killed while it stores, claims, defers or writes a dead letter: each deferred
+/// delivery is handled once, and each failed one has one dead letter.
+async fn troubled_consumer(world: &World, config: VictimConfig) {
     let (keys, each) = (4, 5);
-    world.tell_all(&crate::stage::keys(keys, each)).await;
-    let part = Part { routes: vec![RoutePart::inside("a")], handler: "troubled".into(), ..part };
-    kill_there(&mut victim(&part).await).await;
+    world.emit_all(&crate::support::keys(keys, each)).await;
+    let config = VictimConfig {
+        routes: vec![VictimRoute::inside("a")],
+        handler: "troubled".into(),
+        ..config
+    };
+    kill_there(&mut victim(&config).await).await;
     let source = world.source();
     let (publisher, consumer) = consuming(world, "troubled").await;
     let next = relay(&source, LEASE).route("a", everything(), publisher).start().await.unwrap();
     world.drained(SOON).await;
     wait_until(SOON, "nothing is stored", async || {
-        tests::equals(world.count("outbox_deliveries").await, 0)
+        tests::equals(world.count("outbox_deferred").await, 0)
     })
     .await;
     next.shutdown(SOON).await.unwrap();
     consumer.shutdown(SOON).await.unwrap();
-    let effects = world.number("SELECT COUNT(DISTINCT told) FROM story_effects").await;
+    let effects = world.number("SELECT COUNT(DISTINCT sample) FROM story_effects").await;
     assert_eq!(
         (effects, world.count("story_effects").await, world.count("outbox_inbox").await),
         (16, 16, 20)

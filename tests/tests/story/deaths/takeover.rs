@@ -1,7 +1,8 @@
-//! Relays that come and go.
+//! Relays that take over from one another.
 
-use crate::stage::{
-    Destination, LATE, LEASE, Part, RoutePart, SOON, Story, World, keys, relay, victim,
+use crate::support::{
+    Deliveries, Destination, LATE, LEASE, SOON, VictimConfig, VictimRoute, World, keys, relay,
+    victim,
 };
 use outbox_sea_orm::transport::everything;
 use std::{
@@ -13,13 +14,13 @@ use std::{
 };
 use tests::{databases::TempDatabase, on_every_database, processes::Process, wait_until};
 
-/// Relays that follow one another.
+/// Successive relays.
 const TURNS: u64 = 20;
 /// Pause between transactions of the load.
 const BEAT: Duration = Duration::from_millis(10);
 
-/// Starts a relay in a process of its own, which is soon missed.
-async fn start(world: &World, db: &TempDatabase, name: &str, route: RoutePart) -> Process {
+/// Starts a relay in a process of its own, with a short lease.
+async fn start(world: &World, db: &TempDatabase, name: &str, route: VictimRoute) -> Process {
     start_for(world, db, name, route, 1_500).await
 }
 
@@ -28,18 +29,18 @@ async fn start_for(
     world: &World,
     db: &TempDatabase,
     name: &str,
-    route: RoutePart,
+    route: VictimRoute,
     lease_ms: u64,
 ) -> Process {
-    let part = Part {
+    let config = VictimConfig {
         url: db.url().to_owned(),
         name: name.to_owned(),
         lease_ms,
         shutdown_ms: 10_000,
         routes: vec![route],
-        ..Part::default()
+        ..VictimConfig::default()
     };
-    let process = victim(&part).await;
+    let process = victim(&config).await;
     wait_until(SOON, "the new relay is registered", async || {
         tests::above(world.count("outbox_relays").await, 0)
     })
@@ -51,16 +52,17 @@ on_every_database! {
     async fn the_backlog_of_a_killed_owner_is_delivered_by_one_that_had_read_further(db: &TempDatabase) {
         let (world, destination) = (World::open(db).await, Destination::new());
         let to = destination.listen().await;
-        // Not missed before the living one is through with its half, on a machine that does much else too.
-        let mut owner = start_for(&world, db, "owner", RoutePart::to("a", to), 10_000).await;
+        // The lease is longer than the other relay needs for its half, also on a busy machine.
+        let mut owner = start_for(&world, db, "owner", VictimRoute::to("a", to), 10_000).await;
         let source = world.source();
         let next = relay(&source, LEASE).route("a", everything(), destination.publisher("a")).start().await.unwrap();
         world.wait_for_shares(&[8, 8], "both own a half").await;
         owner.pause();
         let paused_at = destination.count();
         let expected = keys(64, 50);
-        world.tell_all(&expected).await;
-        // The living one is through with its half, and so beyond the ids of the other's.
+        world.emit_all(&expected).await;
+        // The other relay is done with its half, so its position is past the ids of the killed
+        // one's.
         let theirs = "SELECT COUNT(*) FROM outbox_events e JOIN outbox_partitions p ON p.partition_no = e.partition_no";
         let (mut before, mut same) = (0, 0);
         wait_until(SOON, "only the backlog is left", async || {
@@ -74,7 +76,7 @@ on_every_database! {
         world.drained(LATE).await;
         assert_eq!(world.shares().await, [16]);
         next.shutdown(SOON).await.unwrap();
-        Story::of(&destination.confirmed()).is_whole(&expected).is_in_order().repeats_at_most(0);
+        Deliveries::of(&destination.confirmed()).is_whole(&expected).is_in_order().repeats_at_most(0);
     }
 
     async fn relays_that_follow_one_another_lose_nothing_keep_the_order_and_share_fairly(db: &TempDatabase) {
@@ -88,16 +90,16 @@ on_every_database! {
                 while !ends.load(Ordering::SeqCst) {
                     n += 1;
                     for key in 0..8 {
-                        world.tell(&format!("k{key}"), n).await;
+                        world.emit(&format!("k{key}"), n).await;
                     }
                     tokio::time::sleep(BEAT).await;
                 }
                 n
             })
         };
-        let mut old = start(&world, db, "relay 0", RoutePart::to("a", to)).await;
+        let mut old = start(&world, db, "relay 0", VictimRoute::to("a", to)).await;
         for turn in 1..=TURNS {
-            let new = start(&world, db, &format!("relay {turn}"), RoutePart::to("a", to)).await;
+            let new = start(&world, db, &format!("relay {turn}"), VictimRoute::to("a", to)).await;
             world.wait_for_shares(&[8, 8], "both own a half").await;
             let status = old.terminate(SOON).await;
             assert_eq!(status.code(), Some(0), "{:?}", old.finish(SOON).await.1);
@@ -105,9 +107,9 @@ on_every_database! {
             old = new;
         }
         ends.store(true, Ordering::SeqCst);
-        let told = load.await.unwrap();
+        let rounds = load.await.unwrap();
         world.drained(LATE).await;
         assert_eq!(old.terminate(SOON).await.code(), Some(0));
-        Story::of(&destination.confirmed()).is_whole(&keys(8, told)).is_in_order().repeats_at_most(0);
+        Deliveries::of(&destination.confirmed()).is_whole(&keys(8, rounds)).is_in_order().repeats_at_most(0);
     }
 }

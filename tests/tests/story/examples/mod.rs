@@ -1,4 +1,4 @@
-//! The examples do what they say: programs of the workspace, run as people run them.
+//! The examples do what their documentation says: programs of the workspace, run as users run them.
 
 mod programs;
 mod shop;

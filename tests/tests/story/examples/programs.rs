@@ -1,6 +1,6 @@
-//! The small ones: what they print, compared.
+//! The output of the small examples.
 
-use crate::stage::LATE;
+use crate::support::LATE;
 use tests::processes::{Process, program};
 
 /// Runs a program to its end and gives the lines that it printed.

@@ -1,6 +1,6 @@
 //! The shop, on every database, with and without faults.
 
-use crate::stage::LATE;
+use crate::support::LATE;
 use tests::{
     databases::{Database, TempDatabase},
     on_every_database,

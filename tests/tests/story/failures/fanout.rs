@@ -1,7 +1,8 @@
 //! One event to two routes.
 
-use crate::stage::{
-    Answer, Destination, LATE, LEASE, Part, RoutePart, SOON, Story, World, keys, relay, victim,
+use crate::support::{
+    Answer, Deliveries, Destination, LATE, LEASE, SOON, VictimConfig, VictimRoute, World, keys,
+    relay, victim,
 };
 use async_trait::async_trait;
 use outbox_sea_orm::{
@@ -19,7 +20,7 @@ use std::{
 use tests::{databases::TempDatabase, on_every_database, wait_until};
 use tokio::sync::Semaphore;
 
-/// Publishes to a destination as often as it is let.
+/// Publishes to a destination as often as the test permits.
 struct Gated<P> {
     to: P,
     gate: Arc<Semaphore>,
@@ -43,13 +44,13 @@ on_every_database! {
             if fails { Answer::Transient } else { Answer::Confirmed }
         });
         let expected = keys(8, 25);
-        world.tell_all(&expected).await;
+        world.emit_all(&expected).await;
         let to = destination.listen().await;
-        let routes = vec![RoutePart::to("works", to), RoutePart::to("broken", to)];
-        let part = Part { url: db.url().to_owned(), name: "first".into(), lease_ms: 1_000, routes, ..Part::default() };
-        let mut process = victim(&part).await;
+        let routes = vec![VictimRoute::to("works", to), VictimRoute::to("broken", to)];
+        let config = VictimConfig { url: db.url().to_owned(), name: "first".into(), lease_ms: 1_000, routes, ..VictimConfig::default() };
+        let mut process = victim(&config).await;
         destination.wait_for(200, SOON).await;
-        // The route that works is done with all of them, and that is written down.
+        // The working route has confirmed all of them, and the relay has recorded that.
         wait_until(SOON, "the confirmed route is remembered", async || {
             world.number("SELECT COUNT(*) FROM outbox_retries WHERE route = 'works' AND state = 'done'").await == 200
         })
@@ -65,8 +66,8 @@ on_every_database! {
         broken.store(false, Ordering::SeqCst);
         world.drained(LATE).await;
         next.shutdown(SOON).await.unwrap();
-        Story::of(&destination.of_route("works")).is_whole(&expected).is_in_order().repeats_at_most(0);
-        Story::of(&destination.of_route("broken")).is_whole(&expected).is_in_order().repeats_at_most(0);
+        Deliveries::of(&destination.of_route("works")).is_whole(&expected).is_in_order().repeats_at_most(0);
+        Deliveries::of(&destination.of_route("broken")).is_whole(&expected).is_in_order().repeats_at_most(0);
         assert_eq!((world.count("outbox_retries").await, world.count("outbox_dead_letters").await), (0, 0));
     }
 
@@ -83,9 +84,10 @@ on_every_database! {
         let first = routes().start().await.unwrap();
         world.wait_for_shares(&[16], "it owns all").await;
         let expected = keys(8, 25);
-        world.tell_all(&expected).await;
+        world.emit_all(&expected).await;
         destination.wait_for(200, SOON).await;
-        // What is under way ends as soon as the relay is asked to end; all others wait behind it.
+        // The publish in flight ends as soon as the relay is asked to end; all others wait behind
+        // it.
         let (ended, ()) = tokio::join!(first.shutdown(SOON), async { gate.add_permits(1) });
         ended.unwrap();
         assert_eq!(destination.of_route("slow").len(), 1);
@@ -95,7 +97,7 @@ on_every_database! {
         world.drained(LATE).await;
         next.shutdown(SOON).await.unwrap();
         for name in ["quick", "slow"] {
-            Story::of(&destination.of_route(name)).is_whole(&expected).is_in_order().repeats_at_most(0);
+            Deliveries::of(&destination.of_route(name)).is_whole(&expected).is_in_order().repeats_at_most(0);
         }
         assert_eq!((world.count("outbox_retries").await, world.count("outbox_dead_letters").await), (0, 0));
     }

@@ -1,6 +1,6 @@
 //! Events so large that a few of them fill the memory of their route.
 
-use crate::stage::{Destination, LATE, LEASE, SOON, World};
+use crate::support::{Destination, LATE, LEASE, SOON, World};
 use async_trait::async_trait;
 use outbox_sea_orm::{
     OutboxEvent, StoreOptions,
@@ -27,7 +27,7 @@ use tests::{databases::TempDatabase, on_every_database};
 /// Bytes of a payload, and how many there are.
 const LARGE: usize = 512 << 10;
 const MANY: usize = 60;
-/// What the route may hold: a tenth of it all.
+/// The memory limit of the route: a tenth of all payloads.
 const MEMORY: usize = 3 << 20;
 
 #[derive(Debug, Clone, Serialize, Deserialize, OutboxEvent)]
@@ -36,7 +36,7 @@ struct Large {
     filler: String,
 }
 
-/// An outbox whose reads are weighed.
+/// An outbox whose reads are measured.
 struct Weighed {
     world: World,
     scales: Scales,
@@ -68,9 +68,9 @@ impl EventReader for Reader {
     async fn fetch(
         &self,
         ids: &[(PartitionNo, EventId)],
-        whole_up_to: u32,
+        payload_limit: u32,
     ) -> Result<Vec<StoredEvent>, StoreError> {
-        let events = self.0.fetch(ids, whole_up_to).await?;
+        let events = self.0.fetch(ids, payload_limit).await?;
         self.1.weigh(events.iter());
         Ok(events)
     }
@@ -81,9 +81,9 @@ impl EventReader for Reader {
         from: EventId,
         to: EventId,
         limit: u32,
-        whole_up_to: u32,
+        payload_limit: u32,
     ) -> Result<Vec<StoredEvent>, StoreError> {
-        let events = self.0.page(partition, from, to, limit, whole_up_to).await?;
+        let events = self.0.page(partition, from, to, limit, payload_limit).await?;
         self.1.weigh(events.iter());
         Ok(events)
     }

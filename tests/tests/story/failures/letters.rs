@@ -1,13 +1,13 @@
-//! Events that are put aside without having been tried.
+//! Events that become dead letters without an attempt.
 
-use crate::stage::{Destination, LEASE, SOON, Story, Told, World, keys, relay};
+use crate::support::{Deliveries, Destination, LEASE, SOON, Sample, World, keys, relay};
 use outbox_sea_orm::{OutboxEvent, transport::topic};
 use sea_orm::{ConnectionTrait, TransactionTrait};
 use serde::Serialize;
 use std::time::Duration;
 use tests::{databases::TempDatabase, on_every_database};
 
-/// Worth nothing after a moment.
+/// An event that expires after a moment.
 #[derive(Serialize, OutboxEvent)]
 #[outbox(type = "story.fleeting", topic = "story", ttl = "1ms", encode_only)]
 struct Fleeting {
@@ -15,10 +15,10 @@ struct Fleeting {
     key: &'static str,
 }
 
-/// Of no interest to any route.
+/// An event that matches no route.
 #[derive(Serialize, OutboxEvent)]
-#[outbox(type = "story.untold", topic = "nowhere", encode_only)]
-struct Untold {
+#[outbox(type = "story.unrouted", topic = "nowhere", encode_only)]
+struct Unrouted {
     #[outbox(key)]
     key: &'static str,
 }
@@ -27,11 +27,11 @@ on_every_database! {
     async fn what_expired_has_no_route_or_does_not_decode_becomes_a_letter_and_stops_nobody(db: &TempDatabase) {
         let (world, destination) = (World::open(db).await, Destination::new());
         let txn = world.db.begin().await.unwrap();
-        world.outbox.enqueue(&txn, &Told::new("k0", 1)).await.unwrap();
+        world.outbox.enqueue(&txn, &Sample::new("k0", 1)).await.unwrap();
         world.outbox.enqueue(&txn, &Fleeting { key: "k0" }).await.unwrap();
-        world.outbox.enqueue(&txn, &Untold { key: "k0" }).await.unwrap();
-        world.outbox.enqueue(&txn, &Told::new("broken", 1)).await.unwrap();
-        world.outbox.enqueue(&txn, &Told::new("k0", 2)).await.unwrap();
+        world.outbox.enqueue(&txn, &Unrouted { key: "k0" }).await.unwrap();
+        world.outbox.enqueue(&txn, &Sample::new("broken", 1)).await.unwrap();
+        world.outbox.enqueue(&txn, &Sample::new("k0", 2)).await.unwrap();
         txn.commit().await.unwrap();
         let breaks = "UPDATE outbox_events SET headers = '{no json' WHERE message_key = 'broken'";
         world.db.execute_unprepared(breaks).await.unwrap();
@@ -41,7 +41,7 @@ on_every_database! {
         let running = running.unroutable_after(Duration::ZERO).start().await.unwrap();
         world.drained(SOON).await;
         running.shutdown(SOON).await.unwrap();
-        Story::of(&destination.confirmed()).is_whole(&keys(1, 2)).is_in_order().repeats_at_most(0);
+        Deliveries::of(&destination.confirmed()).is_whole(&keys(1, 2)).is_in_order().repeats_at_most(0);
         let mut letters: Vec<(String, String, Option<String>)> =
             world.letters().await.into_iter().map(|letter| (letter.reason, letter.route, letter.key)).collect();
         letters.sort();

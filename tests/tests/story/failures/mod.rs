@@ -1,7 +1,7 @@
-//! Destinations and events that fail: nobody else suffers, and what is given up is kept.
+//! Destinations and events that fail: no other route or key is affected, and failed events become
+//! dead letters.
 
-mod alone;
-mod burden;
+mod isolation;
 mod fanout;
 mod large;
 mod letters;
@@ -10,3 +10,4 @@ mod operator;
 mod outage;
 mod poison;
 mod routes;
+mod single_message;

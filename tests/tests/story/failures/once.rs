@@ -1,12 +1,13 @@
 //! At most once.
 
-use crate::stage::{
-    Answer, Destination, LEASE, Part, RoutePart, SOON, Story, World, keys, relay, victim,
+use crate::support::{
+    Answer, Deliveries, Destination, LEASE, SOON, VictimConfig, VictimRoute, World, keys, relay,
+    victim,
 };
 use futures_util::{StreamExt, stream};
 use outbox_sea_orm::{
+    admin::{AdminStore, DeadLetterFilter, OperatorNote},
     failure::DeadLetter,
-    operator::{AdminStore, Decision, LetterFilter},
     runtime::fault::FaultPoint,
     transport::{Route, everything},
 };
@@ -38,23 +39,23 @@ on_every_database! {
             let fails = sent.key.as_deref() == Some("k1");
             if fails { Answer::Transient } else { Answer::Confirmed }
         });
-        world.tell_all(&keys(3, 4)).await;
+        world.emit_all(&keys(3, 4)).await;
         let source = world.source();
         let route = Route::new("a", everything(), destination.publisher("a")).at_most_once();
         let running = relay(&source, LEASE).add_route(route).start().await.unwrap();
         world.drained(SOON).await;
         world.wait_for_letters(4, SOON).await;
         let first = letters(&world).await;
-        // Redriven and refused once more, each is a new letter that names the old one.
+        // Redriven and rejected once more, each is a new letter that names the old one.
         let ids: Vec<_> = first.iter().map(|letter| letter.id).collect();
-        assert_eq!(world.outbox.redrive(&ids, &Decision::new("ann", "again")).await.unwrap(), ids);
+        assert_eq!(world.outbox.redrive(&ids, &OperatorNote::new("ann", "again")).await.unwrap(), ids);
         world.wait_for_letters(8, SOON).await;
         running.shutdown(SOON).await.unwrap();
         let previous: HashSet<_> = letters(&world).await.iter().map(|letter| letter.previous.unwrap()).collect();
         assert_eq!(previous, ids.into_iter().collect());
         let mut expected = keys(3, 4);
         expected.remove("k1");
-        Story::of(&destination.confirmed()).is_whole(&expected).repeats_at_most(0);
+        Deliveries::of(&destination.confirmed()).is_whole(&expected).repeats_at_most(0);
         for letter in world.letters().await {
             assert_eq!((letter.reason.as_str(), letter.key.as_deref()), ("not_retried", Some("k1")));
             assert!(letter.errors.contains("not now"), "{letter:?}");
@@ -63,27 +64,28 @@ on_every_database! {
     }
 }
 
-/// Reads the letters about which nothing was decided.
+/// Reads the unresolved dead letters.
 async fn letters(world: &World) -> Vec<DeadLetter> {
-    world.outbox.dead_letters(&LetterFilter::all(), None, 100).await.unwrap()
+    world.outbox.dead_letters(&DeadLetterFilter::all(), None, 100).await.unwrap()
 }
 
 async fn killed_at(point: FaultPoint, database: Database) {
     let db = TempDatabase::create(database).await;
     let (world, destination) = (World::open(&db).await, Destination::new());
-    world.tell_all(&keys(6, 20)).await;
-    let route = RoutePart { at_most_once: true, ..RoutePart::to("a", destination.listen().await) };
+    world.emit_all(&keys(6, 20)).await;
+    let route =
+        VictimRoute { at_most_once: true, ..VictimRoute::to("a", destination.listen().await) };
     let in_the_middle = !matches!(point, FaultPoint::AfterTake | FaultPoint::BeforeRelease);
-    let part = Part {
+    let config = VictimConfig {
         url: db.url().to_owned(),
         name: "first".into(),
         lease_ms: 1_000,
         shutdown_ms: 10_000,
         routes: vec![route],
         stops_at: Some((format!("{point:?}"), if in_the_middle { 2 } else { 1 })),
-        ..Part::default()
+        ..VictimConfig::default()
     };
-    let mut process = victim(&part).await;
+    let mut process = victim(&config).await;
     if point == FaultPoint::BeforeRelease {
         destination.wait_for(10, SOON).await;
         process.signal(rustix::process::Signal::TERM);
@@ -95,6 +97,6 @@ async fn killed_at(point: FaultPoint, database: Database) {
     let next = relay(&source, LEASE).add_route(route).start().await.unwrap();
     world.drained(SOON).await;
     next.shutdown(SOON).await.unwrap();
-    Story::of(&destination.confirmed()).repeats_at_most(0);
+    Deliveries::of(&destination.confirmed()).repeats_at_most(0);
     assert!(destination.count() > 0, "{point:?}: the next relay published what was left");
 }

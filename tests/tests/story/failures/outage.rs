@@ -1,6 +1,8 @@
 //! A destination that is down for a while.
 
-use crate::stage::{Answer, Destination, LATE, LEASE, SOON, Sent, Story, Told, World, keys, relay};
+use crate::support::{
+    Answer, Deliveries, Destination, LATE, LEASE, SOON, Sample, Sent, World, keys, relay,
+};
 use async_trait::async_trait;
 use axum::{
     Router,
@@ -33,12 +35,12 @@ fn outage() -> Duration {
 /// How long the HTTP servers are down.
 const HALF_A_MINUTE: Duration = Duration::from_secs(30);
 
-/// Every attempt that counts would soon be one too many.
+/// So few attempts that each counted one would soon be too many.
 fn few() -> RetryPolicy {
     RetryPolicy::attempts(2, Duration::from_millis(50))
 }
 
-/// Tells that nothing that failed so far was counted against an event.
+/// Asserts that no failure so far has counted as an attempt.
 async fn nothing_is_burned(world: &World) {
     assert_eq!(world.count("outbox_dead_letters").await, 0);
     let counted =
@@ -46,7 +48,7 @@ async fn nothing_is_burned(world: &World) {
     assert_eq!(counted, 0, "no attempt is burned");
 }
 
-/// Lets a destination be down from the beginning, and come back.
+/// Takes a destination down at the start, and brings it back.
 async fn outlives(db: &TempDatabase, answer: Answer) {
     let world = World::open(db).await;
     let destination = Destination::scripted(move |_, _| answer);
@@ -54,7 +56,7 @@ async fn outlives(db: &TempDatabase, answer: Answer) {
     let route = Route::new("a", everything(), destination.publisher("a"));
     let running = relay(&source, LEASE).add_route(route.retry(few())).start().await.unwrap();
     let expected = keys(20, 50);
-    world.tell_all(&expected).await;
+    world.emit_all(&expected).await;
     wait_until(SOON, "the breaker opens", async || {
         tests::equals(running.stats().borrow().open_breakers, 1)
     })
@@ -65,14 +67,14 @@ async fn outlives(db: &TempDatabase, answer: Answer) {
     destination.answer_by(|_, _| Answer::Confirmed);
     world.drained(LATE).await;
     running.shutdown(SOON).await.unwrap();
-    Story::of(&destination.confirmed()).is_whole(&expected).is_in_order().repeats_at_most(0);
+    Deliveries::of(&destination.confirmed()).is_whole(&expected).is_in_order().repeats_at_most(0);
     assert_eq!(
         (world.count("outbox_retries").await, world.count("outbox_dead_letters").await),
         (0, 0)
     );
 }
 
-/// A web server that answers with a status, and keeps what it took.
+/// A web server that answers with a status, and records the messages that it accepted.
 #[derive(Clone)]
 struct Web(Arc<Mutex<(StatusCode, Vec<Sent>)>>);
 
@@ -90,14 +92,14 @@ impl Web {
     }
 
     fn take(&self, headers: &HeaderMap, body: &[u8]) -> StatusCode {
-        let told: Told = serde_json::from_slice(body).unwrap();
+        let sample: Sample = serde_json::from_slice(body).unwrap();
         let (status, taken) = &mut *self.0.lock().unwrap();
         if status.is_success() {
             taken.push(Sent {
                 from: String::new(),
                 route: String::new(),
                 id: headers["ce-id"].to_str().unwrap().to_owned(),
-                key: Some(told.key),
+                key: Some(sample.key),
                 payload: String::from_utf8_lossy(body).into_owned(),
                 cause: None,
             });
@@ -114,7 +116,7 @@ impl Web {
     }
 }
 
-/// Says that its destination is down when it is asked, which it is not any more when something comes.
+/// Its check reports a destination that is down; publishing to it succeeds.
 struct Away<P>(P);
 
 #[async_trait]
@@ -151,14 +153,14 @@ on_every_database! {
         let is_open = async || tests::equals(running.stats().borrow().open_breakers, 1);
         wait_until(SOON, "before anything was published there", is_open).await;
         let expected = keys(5, 10);
-        world.tell_all(&expected).await;
+        world.emit_all(&expected).await;
         world.drained(SOON).await;
-        // The figures are shown a moment later.
+        // The relay updates its figures a moment later.
         let is_closed = async || tests::equals(running.stats().borrow().open_breakers, 0);
         wait_until(SOON, "the destination works", is_closed).await;
         running.shutdown(SOON).await.unwrap();
         for name in ["a", "away"] {
-            Story::of(&destination.of_route(name)).is_whole(&expected).is_in_order().repeats_at_most(0);
+            Deliveries::of(&destination.of_route(name)).is_whole(&expected).is_in_order().repeats_at_most(0);
         }
     }
 
@@ -178,7 +180,7 @@ on_every_database! {
         }
         let running = builder.start().await.unwrap();
         let expected = keys(20, 10);
-        world.tell_all(&expected).await;
+        world.emit_all(&expected).await;
         wait_until(SOON, "the breakers open", async || running.stats().borrow().open_breakers == 3).await;
         tokio::time::sleep(outage()).await;
         nothing_is_burned(&world).await;
@@ -186,7 +188,7 @@ on_every_database! {
         world.drained(LATE).await;
         running.shutdown(SOON).await.unwrap();
         for web in webs {
-            Story::of(&web.taken()).is_whole(&expected).is_in_order().repeats_at_most(0);
+            Deliveries::of(&web.taken()).is_whole(&expected).is_in_order().repeats_at_most(0);
         }
         assert_eq!((world.count("outbox_retries").await, world.count("outbox_dead_letters").await), (0, 0));
     }
@@ -203,7 +205,7 @@ on_every_database! {
             addresses.push(listener.local_addr().unwrap());
             web.serve(listener, &mut tasks);
         }
-        // An address that nobody else can take, and at which nobody listens.
+        // A bound address without a listener: no other process can take it.
         let unused = TcpSocket::new_v4().unwrap();
         unused.bind("127.0.0.1:0".parse().unwrap()).unwrap();
         addresses.push(unused.local_addr().unwrap());
@@ -215,7 +217,7 @@ on_every_database! {
         }
         let running = builder.start().await.unwrap();
         let expected = keys(20, 50);
-        world.tell_all(&expected).await;
+        world.emit_all(&expected).await;
         wait_until(SOON, "the breakers open", async || tests::equals(running.stats().borrow().open_breakers, 3)).await;
         tokio::time::sleep(HALF_A_MINUTE).await;
         nothing_is_burned(&world).await;
@@ -226,7 +228,7 @@ on_every_database! {
         world.drained(LATE).await;
         running.shutdown(SOON).await.unwrap();
         for web in [overloaded, strange, absent] {
-            Story::of(&web.taken()).is_whole(&expected).is_in_order().repeats_at_most(0);
+            Deliveries::of(&web.taken()).is_whole(&expected).is_in_order().repeats_at_most(0);
         }
         assert_eq!((world.count("outbox_retries").await, world.count("outbox_dead_letters").await), (0, 0));
     }

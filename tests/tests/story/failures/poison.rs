@@ -1,16 +1,17 @@
-//! Events that no destination will take, and one that kills.
+//! Events that every destination rejects, and one that crashes its process.
 
-use crate::stage::{
-    Answer, Destination, LATE, LEASE, Part, RoutePart, SOON, Story, World, keys, relay, victim,
+use crate::support::{
+    Answer, Deliveries, Destination, LATE, LEASE, SOON, VictimConfig, VictimRoute, World, keys,
+    relay, victim,
 };
 use outbox_sea_orm::transport::everything;
 use std::{collections::HashSet, ops::Range};
 use tests::{databases::TempDatabase, holds_within, on_every_database};
 
-/// Lives of a process that an event may cost.
-const LIVES: usize = 9;
+/// How many times the process may be started until its killer is a dead letter.
+const MAX_STARTS: usize = 9;
 
-/// A thousand keys with an event each, some of which no destination will ever take.
+/// A thousand keys with an event each, some of which every destination rejects.
 async fn poisoned(db: &TempDatabase, poison: Range<u64>) {
     let world = World::open(db).await;
     let is_poison: HashSet<String> = poison.clone().map(|key| format!("k{key:04}")).collect();
@@ -19,9 +20,9 @@ async fn poisoned(db: &TempDatabase, poison: Range<u64>) {
         let refused = sent.key.as_ref().is_some_and(|key| poisonous.contains(key));
         if refused { Answer::Permanent } else { Answer::Confirmed }
     });
-    // Named so that they are told in their order: the poison stands in a row.
+    // Named so that they are emitted in their order: the poison events are consecutive.
     let mut expected = (0..1_000).map(|key| (format!("k{key:04}"), 1)).collect();
-    world.tell_all(&expected).await;
+    world.emit_all(&expected).await;
     let source = world.source();
     let running = relay(&source, LEASE)
         .route("a", everything(), destination.publisher("a"))
@@ -31,7 +32,7 @@ async fn poisoned(db: &TempDatabase, poison: Range<u64>) {
     world.drained(LATE).await;
     running.shutdown(SOON).await.unwrap();
     expected.retain(|key, _| !is_poison.contains(key));
-    Story::of(&destination.confirmed()).is_whole(&expected).repeats_at_most(0);
+    Deliveries::of(&destination.confirmed()).is_whole(&expected).repeats_at_most(0);
 
     let letters = world.letters().await;
     let buried: HashSet<String> = letters.iter().filter_map(|letter| letter.key.clone()).collect();
@@ -60,21 +61,21 @@ on_every_database! {
             if kills { Answer::Death } else { Answer::Confirmed }
         });
         let mut expected = keys(8, 10);
-        world.tell_all(&expected).await;
-        let route = RoutePart::to("a", destination.listen().await);
+        world.emit_all(&expected).await;
+        let route = VictimRoute::to("a", destination.listen().await);
         let in_flight = route.in_flight();
-        let part = Part {
+        let config = VictimConfig {
             url: db.url().to_owned(),
             name: "mortal".into(),
             lease_ms: 1_000,
             shutdown_ms: 10_000,
             routes: vec![route],
-            ..Part::default()
+            ..VictimConfig::default()
         };
-        let mut lives = 0;
+        let mut starts = 0;
         loop {
-            let mut process = victim(&part).await;
-            lives += 1;
+            let mut process = victim(&config).await;
+            starts += 1;
             let is_over = async || {
                 !process.is_running() || world.rows("SELECT event_id FROM outbox_events LIMIT 1").await.is_empty()
             };
@@ -83,19 +84,19 @@ on_every_database! {
                 assert_eq!(process.terminate(SOON).await.code(), Some(0));
                 break;
             }
-            assert!(lives < LIVES, "{lives} processes are dead, and it is not buried");
+            assert!(starts < MAX_STARTS, "{starts} processes are dead, and it is not buried");
         }
-        assert!(lives > 1, "it killed");
+        assert!(starts > 1, "it killed");
         let letters = world.letters().await;
-        let told: Vec<_> = letters.iter().map(|letter| (letter.reason.as_str(), letter.payload.as_str())).collect();
-        assert_eq!(told, [("crashed", r#"{"key":"k3","n":5}"#)]);
-        // The event that was buried leaves a hole; the rest of its key follows.
-        let story = Story::of(&destination.confirmed());
+        let found: Vec<_> = letters.iter().map(|letter| (letter.reason.as_str(), letter.payload.as_str())).collect();
+        assert_eq!(found, [("crashed", r#"{"key":"k3","n":5}"#)]);
+        // The dead event leaves a gap; the rest of its key follows.
+        let story = Deliveries::of(&destination.confirmed());
         assert_eq!(story.first["k3"], [1, 2, 3, 4, 6, 7, 8, 9, 10]);
         expected.remove("k3");
         let mut others = story;
         others.first.remove("k3");
-        others.is_whole(&expected).is_in_order().repeats_at_most((lives - 1) * in_flight);
+        others.is_whole(&expected).is_in_order().repeats_at_most((starts - 1) * in_flight);
         assert_eq!(world.count("outbox_retries").await, 0);
     }
 }

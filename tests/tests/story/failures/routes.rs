@@ -1,7 +1,8 @@
-//! Relays that do not have the same routes.
+//! Relays with different routes.
 
-use crate::stage::{
-    Answer, Destination, LATE, Part, RoutePart, SOON, Sent, Story, World, keys, relay, victim,
+use crate::support::{
+    Answer, Deliveries, Destination, LATE, SOON, Sent, VictimConfig, VictimRoute, World, keys,
+    relay, victim,
 };
 use outbox_sea_orm::{
     Outbox, OutboxError, OutboxEvent,
@@ -21,7 +22,7 @@ use tests::{databases::TempDatabase, on_every_database, wait_until};
 /// A lease that is renewed every half second.
 const SHORT: Duration = Duration::from_millis(1_500);
 
-/// What the next version of the service tells too.
+/// An event that only the next version of the service emits.
 #[derive(Serialize, OutboxEvent)]
 #[outbox(type = "story.added", topic = "added", encode_only)]
 struct Added {
@@ -30,7 +31,7 @@ struct Added {
     n: u64,
 }
 
-/// Gives the numbers of what was sent.
+/// Gives the numbers of the sent events.
 fn numbers(sent: &[Sent]) -> Vec<u64> {
     let number = |sent: &Sent| {
         serde_json::from_str::<serde_json::Value>(&sent.payload).unwrap()["n"].as_u64().unwrap()
@@ -38,7 +39,7 @@ fn numbers(sent: &[Sent]) -> Vec<u64> {
     sent.iter().map(number).collect()
 }
 
-/// Waits until so many events wait for a route that the relay does not have, with a condition on what is written down.
+/// Waits until so many rows of events without a route meet a condition.
 async fn wait_for_unrouted(world: &World, n: i64, condition: &str) {
     let sql = format!(
         "SELECT COUNT(*) FROM outbox_retries WHERE route = '' AND state = 'waiting' AND {condition}"
@@ -59,13 +60,13 @@ on_every_database! {
         wait_until(SOON, "the new one waits for its turn", relays).await;
 
         for n in 1..=3 {
-            world.tell("k", n).await;
+            world.emit("k", n).await;
             let tx = world.outbox.begin().await.unwrap();
             tx.emit(Added { key: "k".into(), n }).unwrap();
             tx.commit().await.unwrap();
         }
         destination.wait_for(3, SOON).await;
-        // Its time is over, and it waits on while the other one does.
+        // Its time is over, and it still waits while the other relay waits.
         wait_for_unrouted(&world, 3, "failing_us > 1000000").await;
         assert_eq!(old.stats().borrow().unrouted, 3);
         assert_eq!(world.count("outbox_dead_letters").await, 0, "the relay that takes them waits for its turn");
@@ -94,7 +95,7 @@ on_every_database! {
         });
         let running = new().start().await.unwrap();
         let expected = keys(4, 5);
-        world.tell_all(&expected).await;
+        world.emit_all(&expected).await;
         destination.wait_for(20, SOON).await;
         running.shutdown(SOON).await.unwrap();
 
@@ -108,7 +109,7 @@ on_every_database! {
         world.drained(SOON).await;
         running.shutdown(SOON).await.unwrap();
         for name in ["a", "b"] {
-            Story::of(&destination.of_route(name)).is_whole(&expected).is_in_order().repeats_at_most(0);
+            Deliveries::of(&destination.of_route(name)).is_whole(&expected).is_in_order().repeats_at_most(0);
         }
         assert_eq!((world.count("outbox_retries").await, world.count("outbox_dead_letters").await), (0, 0));
     }
@@ -137,7 +138,7 @@ on_every_database! {
             other => panic!("{other:?}"),
         }
         tx.rollback().await.unwrap();
-        world.tell("k", 1).await;
+        world.emit("k", 1).await;
         destination.wait_for(1, SOON).await;
         running.shutdown(SOON).await.unwrap();
     }
@@ -145,23 +146,23 @@ on_every_database! {
     async fn a_relay_with_other_routes_waits_saying_for_whom_until_the_other_is_gone(db: &TempDatabase) {
         let (world, destination) = (World::open(db).await, Destination::new());
         let to = destination.listen().await;
-        let part = |name: &str, routes: &[&str]| Part {
+        let config = |name: &str, routes: &[&str]| VictimConfig {
             url: db.url().to_owned(),
             name: name.to_owned(),
             lease_ms: 1_500,
             shutdown_ms: 10_000,
-            routes: routes.iter().map(|route| RoutePart::to(route, to)).collect(),
-            ..Part::default()
+            routes: routes.iter().map(|route| VictimRoute::to(route, to)).collect(),
+            ..VictimConfig::default()
         };
-        let mut old = victim(&part("old", &["a"])).await;
+        let mut old = victim(&config("old", &["a"])).await;
         world.wait_for_shares(&[16], "the old one owns all").await;
         let rows = world.rows("SELECT DISTINCT owner FROM outbox_partitions").await;
         let owner: String = rows[0].try_get_by_index(0).unwrap();
 
-        let mut new = victim(&part("new", &["a", "b"])).await;
+        let mut new = victim(&config("new", &["a", "b"])).await;
         let line = new.wait_for_line(SOON, "waits until it is gone").await;
         assert!(line.contains(&owner), "it says for whom: {line}");
-        world.tell_all(&keys(8, 5)).await;
+        world.emit_all(&keys(8, 5)).await;
         world.drained(SOON).await;
         assert!(destination.confirmed().iter().all(|sent| sent.from == "old"), "the new one still waits");
         assert_eq!(world.shares().await, [16]);
@@ -170,11 +171,11 @@ on_every_database! {
         world.wait_for_shares(&[16], "the new one owns all").await;
         let rest = (0..8).map(|key| (format!("k{key}"), 6));
         for (key, n) in rest {
-            world.tell(&key, n).await;
+            world.emit(&key, n).await;
         }
         world.drained(LATE).await;
         assert_eq!(new.terminate(SOON).await.code(), Some(0));
-        Story::of(&destination.of_route("a")).is_whole(&keys(8, 6)).is_in_order().repeats_at_most(0);
+        Deliveries::of(&destination.of_route("a")).is_whole(&keys(8, 6)).is_in_order().repeats_at_most(0);
         assert_eq!(destination.of_route("b").len(), 8, "the second route begins with the new relay");
     }
 }

@@ -1,7 +1,9 @@
-//! Handlers that fail, that write past their transaction, and messages that nobody takes.
+//! Handlers that fail or write past their transaction, and messages without a handler.
 
-use super::{assert_line, told};
-use crate::stage::{Answered, Cx, Logs, Queue, SOON, Told, World, command, consumer, message};
+use super::{assert_line, with_logs};
+use crate::support::{
+    AckDecision, Cx, Logs, Queue, SOON, Sample, World, command, consumer, message,
+};
 use futures_util::future::join_all;
 use outbox_sea_orm::{
     consumer::{HandlerError, HandlerOptions},
@@ -11,9 +13,9 @@ use tracing::Level;
 
 #[test]
 fn a_handler_that_fails_is_logged_at_once_and_its_further_failures_once_a_minute() {
-    told(async |world: &World, logs: &Logs| {
-        let failing = |told: Told, _: &Cx| async move {
-            Err::<(), _>(HandlerError::reject(format!("not {}", told.n)))
+    with_logs(async |world: &World, logs: &Logs| {
+        let failing = |sample: Sample, _: &Cx| async move {
+            Err::<(), _>(HandlerError::reject(format!("not {}", sample.n)))
         };
         let (queue, subscriber) = Queue::open();
         let consumer =
@@ -41,8 +43,8 @@ fn a_handler_that_fails_is_logged_at_once_and_its_further_failures_once_a_minute
 
 #[test]
 fn a_handler_whose_first_hundred_runs_write_past_its_transaction_is_warned_of_once() {
-    told(async |world: &World, logs: &Logs| {
-        let past = |_: Told, _: &Cx| async { Ok::<_, HandlerError>(()) };
+    with_logs(async |world: &World, logs: &Logs| {
+        let past = |_: Sample, _: &Cx| async { Ok::<_, HandlerError>(()) };
         let (queue, subscriber) = Queue::open();
         let consumer = consumer(&world.outbox, "effect").on("past", past);
         let consumer = consumer
@@ -63,7 +65,7 @@ fn a_handler_whose_first_hundred_runs_write_past_its_transaction_is_warned_of_on
 
 #[test]
 fn a_type_that_no_handler_takes_is_logged_once() {
-    told(async |world: &World, logs: &Logs| {
+    with_logs(async |world: &World, logs: &Logs| {
         let (queue, subscriber) = Queue::open();
         let handle = consumer(&world.outbox, "effect").subscribe(subscriber).start().await.unwrap();
         let typed = |event_type: &str| -> Message {
@@ -72,10 +74,10 @@ fn a_type_that_no_handler_takes_is_logged_once() {
             Message::new(parts)
         };
         for _ in 0..3 {
-            assert_eq!(queue.deliver(Ok(typed("nobody.takes"))).await, Answered::Ack);
+            assert_eq!(queue.deliver(Ok(typed("nobody.takes"))).await, AckDecision::Ack);
             assert_eq!(
                 queue.deliver(Ok(command(&typed("nobody.does"), "charge", "answers"))).await,
-                Answered::Ack
+                AckDecision::Ack
             );
         }
         handle.shutdown(SOON).await.unwrap();

@@ -1,18 +1,18 @@
-//! What is logged: nothing while all goes well, and what goes wrong at once, with what to do.
+//! Logs: no line in a run without failures, and one line at once for a failure, with its remedy.
 
 mod consumer;
-mod held;
 mod quiet;
 mod relay;
 mod sagas;
-mod stays;
+mod waiting;
+mod write_lock;
 
-use crate::stage::{LogLine, Logs, World};
+use crate::support::{LogLine, Logs, World};
 use tests::databases::{Database, TempDatabase};
 use tracing::Level;
 
-/// Tells a story about the log on a file of SQLite: what is logged is the same on every database.
-fn told(story: impl AsyncFnOnce(&World, &Logs)) {
+/// Runs a test of the logs on a file of SQLite: the lines are the same on every database.
+fn with_logs(story: impl AsyncFnOnce(&World, &Logs)) {
     let logs = Logs::default();
     let listens = logs.clone();
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -28,7 +28,7 @@ fn told(story: impl AsyncFnOnce(&World, &Logs)) {
     });
 }
 
-/// Fails where a line is of another level, or lacks a field.
+/// Fails where a line has another level or lacks a field.
 fn assert_line(line: &LogLine, level: Level, fields: &[&str]) {
     assert_eq!(line.level, level, "{line:?}");
     let missing: Vec<_> = fields.iter().filter(|field| line.field(field).is_empty()).collect();

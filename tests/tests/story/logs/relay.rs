@@ -1,7 +1,7 @@
-//! Destinations that are wrong or away, and dead letters.
+//! Destinations that are misconfigured or down, and dead letters.
 
-use super::{assert_line, told};
-use crate::stage::{Answer, Destination, Logs, SOON, World, relay};
+use super::{assert_line, with_logs};
+use crate::support::{Answer, Destination, Logs, SOON, World, relay};
 use outbox_http::{HttpPublisher, HttpReceiver};
 use outbox_sea_orm::{
     failure::RetryPolicy,
@@ -18,7 +18,7 @@ const RECEIVERS: &str = "whsec_c2VjcmV0LW9mLXRoZS1yZWNlaXZlci0wMTIzNDU=";
 
 #[test]
 fn a_port_that_nobody_listens_on_is_logged_with_route_destination_class_and_error_and_once() {
-    told(async |world: &World, logs: &Logs| {
+    with_logs(async |world: &World, logs: &Logs| {
         let port = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().port();
         let publisher =
             HttpPublisher::new(format!("http://127.0.0.1:{port}/events")).unwrap().allow_loopback();
@@ -27,7 +27,7 @@ fn a_port_that_nobody_listens_on_is_logged_with_route_destination_class_and_erro
         let relay =
             relay(&source, LEASE).route("billing", everything(), publisher).start().await.unwrap();
         for n in 1..=20 {
-            world.tell("k", n).await;
+            world.emit("k", n).await;
         }
         let line = logs.wait_for("breaker open").await;
         assert_line(&line, Level::WARN, &["route", "destination", "class", "error"]);
@@ -49,7 +49,7 @@ fn a_port_that_nobody_listens_on_is_logged_with_route_destination_class_and_erro
 
 #[test]
 fn a_secret_that_does_not_fit_is_logged_by_both_sides_and_shown_by_none() {
-    told(async |world: &World, logs: &Logs| {
+    with_logs(async |world: &World, logs: &Logs| {
         let (router, _subscriber) =
             HttpReceiver::builder().path("/events").verify(RECEIVERS).build().unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -60,7 +60,7 @@ fn a_secret_that_does_not_fit_is_logged_by_both_sides_and_shown_by_none() {
         let source = world.source();
         let relay =
             relay(&source, LEASE).route("billing", everything(), publisher).start().await.unwrap();
-        world.tell("a-secret-key", 1).await;
+        world.emit("a-secret-key", 1).await;
         let both = async {
             let received = logs.wait_for("the receiver has refused a request").await;
             assert_line(&received, Level::WARN, &["path", "status", "reason", "next"]);
@@ -80,7 +80,7 @@ fn a_secret_that_does_not_fit_is_logged_by_both_sides_and_shown_by_none() {
 
 #[test]
 fn a_first_failed_attempt_says_what_happens_next_and_a_dead_letter_everything_but_the_key() {
-    told(async |world: &World, logs: &Logs| {
+    with_logs(async |world: &World, logs: &Logs| {
         let destination = Destination::scripted(|sent, _| {
             if sent.payload.contains("a-secret-key") {
                 Answer::Transient
@@ -93,7 +93,7 @@ fn a_first_failed_attempt_says_what_happens_next_and_a_dead_letter_everything_bu
         let route =
             Route::new("billing", everything(), destination.publisher("billing")).retry(policy);
         let relay = relay(&source, LEASE).add_route(route).start().await.unwrap();
-        world.tell("a-secret-key", 1).await;
+        world.emit("a-secret-key", 1).await;
         let failed = logs.wait_for("a publish has failed").await;
         assert_line(&failed, Level::WARN, &["route", "class", "error", "next"]);
         assert_eq!((failed.field("route"), failed.field("class")), ("billing", "transient"));

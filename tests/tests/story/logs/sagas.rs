@@ -1,7 +1,7 @@
-//! Sagas that fail, turn back, wait for a lock, are stuck, or get no answer.
+//! Sagas that fail, are compensated, wait for a lock, are stuck, or get no reply.
 
-use super::{assert_line, told};
-use crate::stage::{Logs, SOON, World, relay};
+use super::{assert_line, with_logs};
+use crate::support::{Logs, SOON, World, relay};
 use outbox_sea_orm::{
     OutboxEvent, OutboxTransaction,
     consumer::{Consumer, HandlerContext, HandlerError},
@@ -15,7 +15,7 @@ use tracing::Level;
 
 const POLL: Duration = Duration::from_millis(50);
 
-/// A saga whose second step does what its data say.
+/// A saga whose data choose what its second step does.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 struct Booking {
     ends: String,
@@ -66,16 +66,16 @@ async fn start(world: &World, sagas: &Sagas, correlation: &str, ends: &str, lock
 #[test]
 fn a_saga_that_fails_turns_back_is_stuck_or_waits_for_a_lock_says_so_with_its_name_and_correlation()
 {
-    told(async |world: &World, logs: &Logs| {
+    with_logs(async |world: &World, logs: &Logs| {
         let sagas =
             Sagas::builder(&world.outbox).register(booking()).poll(POLL).start().await.unwrap();
         start(world, &sagas, "order-2", "turns back", None).await;
-        let back = logs.wait_for("a saga turns back").await;
+        let back = logs.wait_for("a saga starts compensating").await;
         assert_line(&back, Level::INFO, &["saga", "name", "correlation", "reason"]);
         assert_eq!((back.field("name"), back.field("correlation")), ("booking", "order-2"));
         assert!(back.field("reason").contains("over the limit"), "{back:?}");
 
-        // A step that says no has not failed; the first of its lines is of this one.
+        // A step that aborts has not failed; the first of these lines is of this saga.
         start(world, &sagas, "order-1", "fails", None).await;
         let failed = logs.wait_for("a step has failed").await;
         assert_line(
@@ -158,8 +158,9 @@ async fn charged(
 
 #[test]
 fn answers_to_a_saga_that_nobody_takes_are_logged_once_with_the_line_that_is_missing() {
-    told(async |world: &World, logs: &Logs| {
-        let saga = Saga::builder("checkout", 1).ask("charge", Checkout::charge).reply::<Charged>();
+    with_logs(async |world: &World, logs: &Logs| {
+        let saga =
+            Saga::builder("checkout", 1).remote_step("charge", Checkout::charge).reply::<Charged>();
         let saga = saga.timeout(Duration::from_secs(60)).build();
         let sagas = Sagas::builder(&world.outbox)
             .register(saga)
@@ -175,7 +176,7 @@ fn answers_to_a_saga_that_nobody_takes_are_logged_once_with_the_line_that_is_mis
             .start()
             .await
             .unwrap();
-        let consumer = Consumer::new("payments", &world.outbox)
+        let consumer = Consumer::builder("payments", &world.outbox)
             .on_command("charge", charged)
             .subscribe(subscriber);
         let consumer = consumer.commands_from("story", "answers").start().await.unwrap();

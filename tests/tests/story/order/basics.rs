@@ -1,11 +1,13 @@
 //! One relay, nothing fails.
 
-use crate::stage::{Destination, LEASE, SOON, Story, Told, World, keys, on_servers, relay};
+use crate::support::{
+    Deliveries, Destination, LEASE, SOON, Sample, World, keys, on_servers, relay,
+};
 use outbox_sea_orm::{OutboxError, transport::everything};
 use sea_orm::{ConnectionTrait, TransactionTrait};
 use tests::{databases::TempDatabase, on_every_database};
 
-/// Says in the database what an event says.
+/// Inserts the fact of an event.
 async fn note(connection: &impl ConnectionTrait, fact: &str) {
     connection
         .execute_unprepared(&format!("INSERT INTO story_facts (fact) VALUES ('{fact}')"))
@@ -19,22 +21,22 @@ on_every_database! {
         let source = world.source();
         let running = relay(&source, LEASE).route("a", everything(), destination.publisher("a"));
         let running = running.start().await.unwrap();
-        world.tell_all(&keys(4, 5)).await;
+        world.emit_all(&keys(4, 5)).await;
         world.drained(SOON).await;
-        // A table that is empty may begin to count again: the relay must not be past its ids.
-        world.tell("k0", 6).await;
+        // The ids of an empty table may restart: the relay's position must not be past them.
+        world.emit("k0", 6).await;
         destination.wait_for(21, SOON).await;
         world.drained(SOON).await;
         running.shutdown(SOON).await.unwrap();
 
         let source = world.source();
         let next = relay(&source, LEASE).route("a", everything(), destination.publisher("a")).start().await.unwrap();
-        world.tell("k0", 7).await;
+        world.emit("k0", 7).await;
         destination.wait_for(22, SOON).await;
         next.shutdown(SOON).await.unwrap();
         let mut expected = keys(4, 5);
         expected.insert("k0".into(), 7);
-        Story::of(&destination.confirmed()).is_whole(&expected).is_in_order().repeats_at_most(0);
+        Deliveries::of(&destination.confirmed()).is_whole(&expected).is_in_order().repeats_at_most(0);
     }
 
     async fn a_transaction_that_is_rolled_back_dropped_or_panics_publishes_nothing(db: &TempDatabase) {
@@ -45,19 +47,19 @@ on_every_database! {
 
         let rolled_back = world.outbox.begin().await.unwrap();
         note(&rolled_back, "rolled back").await;
-        rolled_back.emit(Told::new("rolled back", 1)).unwrap();
+        rolled_back.emit(Sample::new("rolled back", 1)).unwrap();
         rolled_back.rollback().await.unwrap();
 
         let dropped = world.outbox.begin().await.unwrap();
         note(&dropped, "dropped").await;
-        dropped.emit(Told::new("dropped", 1)).unwrap();
+        dropped.emit(Sample::new("dropped", 1)).unwrap();
         drop(dropped);
 
         let outbox = world.outbox.clone();
         let panicking = tokio::spawn(async move {
             let run = outbox.transaction(async |tx| {
                 note(tx, "panicked").await;
-                tx.emit(Told::new("panicked", 1))?;
+                tx.emit(Sample::new("panicked", 1))?;
                 if true {
                     panic!("in the middle of a transaction");
                 }
@@ -68,16 +70,16 @@ on_every_database! {
         assert!(panicking.await.unwrap_err().is_panic());
 
         let written = world.db.begin().await.unwrap();
-        world.outbox.enqueue(&written, &Told::new("written and dropped", 1)).await.unwrap();
+        world.outbox.enqueue(&written, &Sample::new("written and dropped", 1)).await.unwrap();
         drop(written);
 
-        // What comes after them arrives, and only that.
-        world.tell("kept", 1).await;
+        // Later events arrive, and no others.
+        world.emit("kept", 1).await;
         destination.wait_for(1, SOON).await;
         world.drained(SOON).await;
         running.shutdown(SOON).await.unwrap();
         let expected = [("kept".to_owned(), 1)].into();
-        Story::of(&destination.confirmed()).is_whole(&expected).repeats_at_most(0);
+        Deliveries::of(&destination.confirmed()).is_whole(&expected).repeats_at_most(0);
         assert_eq!(world.count("story_facts").await, 0);
     }
 }
@@ -91,14 +93,14 @@ on_servers! {
         let running = running.start().await.unwrap();
         for round in 1..=20 {
             let early = world.db.begin().await.unwrap();
-            world.outbox.enqueue(&early, &Told::new("early", 2 * round - 1)).await.unwrap();
-            world.tell("late", round).await;
+            world.outbox.enqueue(&early, &Sample::new("early", 2 * round - 1)).await.unwrap();
+            world.emit("late", round).await;
             let confirmed = usize::try_from(3 * round).unwrap();
             destination.wait_for(confirmed - 2, SOON).await;
             world.drained(SOON).await;
             early.commit().await.unwrap();
-            // The next of the key has a later id and is there at the same time.
-            world.tell("early", 2 * round).await;
+            // The next event of the key has a later id and becomes visible at the same time.
+            world.emit("early", 2 * round).await;
             destination.wait_for(confirmed, SOON).await;
         }
         world.drained(SOON).await;
@@ -106,6 +108,6 @@ on_servers! {
         assert!(running.stats().borrow().late >= 1, "{:?}", *running.stats().borrow());
         running.shutdown(SOON).await.unwrap();
         let expected = [("early".to_owned(), 40), ("late".to_owned(), 20)].into();
-        Story::of(&destination.confirmed()).is_whole(&expected).is_in_order().repeats_at_most(0);
+        Deliveries::of(&destination.confirmed()).is_whole(&expected).is_in_order().repeats_at_most(0);
     }
 }

@@ -1,8 +1,8 @@
-//! Ids are given before their transactions commit: later ones are seen first. SQLite has one writer, so that its ids
-//! commit in their order.
+//! Transactions get their ids before they commit, so later ids may become visible first. SQLite has
+//! one writer, so its ids commit in order.
 
-use crate::stage::{
-    Destination, Expected, LATE, LEASE, SOON, Story, Told, World, keys, on_servers, relay,
+use crate::support::{
+    Deliveries, Destination, Expected, LATE, LEASE, SOON, Sample, World, keys, on_servers, relay,
 };
 use outbox_sea_orm::transport::everything;
 use sea_orm::{ConnectionTrait, DatabaseTransaction, TransactionTrait};
@@ -20,28 +20,30 @@ const KEYS: u64 = 50;
 const EVENTS: i64 = 20_000;
 /// Events of one transaction.
 const EACH: u64 = 5;
-/// The order window of a relay, unless set.
+/// The default order window of a relay.
 const WINDOW: u64 = 10_000;
 
-/// Locks the row of a key and tells its next events: their ids are given, but not committed.
-async fn tell(world: &World, txn: &DatabaseTransaction, key: u64) {
-    let lock = format!("UPDATE told SET n = n + {EACH} WHERE k = {key}");
+/// Locks the row of a key and enqueues its next events: the database gives them ids before their
+/// transaction commits.
+async fn enqueue_next(world: &World, txn: &DatabaseTransaction, key: u64) {
+    let lock = format!("UPDATE story_progress SET n = n + {EACH} WHERE k = {key}");
     txn.execute_unprepared(&lock).await.unwrap();
-    let asked = format!("SELECT n FROM told WHERE k = {key}");
-    let asked = sea_orm::Statement::from_string(txn.get_database_backend(), asked);
-    let row = txn.query_one_raw(asked).await.unwrap().unwrap();
+    let select = format!("SELECT n FROM story_progress WHERE k = {key}");
+    let select = sea_orm::Statement::from_string(txn.get_database_backend(), select);
+    let row = txn.query_one_raw(select).await.unwrap().unwrap();
     let last = row.try_get_by_index::<i64>(0).unwrap().cast_unsigned();
-    let events: Vec<Told> =
-        (last - EACH + 1..=last).map(|n| Told::new(format!("k{key}"), n)).collect();
+    let events: Vec<Sample> =
+        (last - EACH + 1..=last).map(|n| Sample::new(format!("k{key}"), n)).collect();
     world.outbox.enqueue_many(txn, &events).await.unwrap();
 }
 
-/// Commits transactions until enough was told: each dawdles with its ids, so that others may be faster.
+/// Commits transactions until enough events are written; each pauses between INSERT and COMMIT, so
+/// that later ids commit first.
 async fn write(world: Arc<World>, left: Arc<AtomicI64>, seed: u64) {
     let mut dice = fastrand::Rng::with_seed(seed);
     while left.fetch_sub(EACH.cast_signed(), Ordering::SeqCst) > 0 {
         let txn = world.db.begin().await.unwrap();
-        tell(&world, &txn, dice.u64(0..KEYS)).await;
+        enqueue_next(&world, &txn, dice.u64(0..KEYS)).await;
         tokio::time::sleep(Duration::from_micros(dice.u64(0..3_000))).await;
         txn.commit().await.unwrap();
         world.outbox.wake();
@@ -52,16 +54,17 @@ on_servers! {
     async fn of_sixteen_writers_at_once_nothing_is_lost_and_keys_keep_their_order(db: &TempDatabase) {
         let pool = db.connect_with(|options| _ = options.max_connections(20)).await;
         let (world, destination) = (Arc::new(World::on(pool).await), Destination::new());
-        world.db.execute_unprepared("CREATE TABLE told (k BIGINT NOT NULL PRIMARY KEY, n BIGINT NOT NULL)").await.unwrap();
+        world.db.execute_unprepared("CREATE TABLE story_progress (k BIGINT NOT NULL PRIMARY KEY, n BIGINT NOT NULL)").await.unwrap();
         for key in 0..KEYS {
-            world.db.execute_unprepared(&format!("INSERT INTO told (k, n) VALUES ({key}, 0)")).await.unwrap();
+            world.db.execute_unprepared(&format!("INSERT INTO story_progress (k, n) VALUES ({key}, 0)")).await.unwrap();
         }
         let source = world.source();
         let running = relay(&source, LEASE).route("a", everything(), destination.publisher("a"));
         let running = running.start().await.unwrap();
-        // One is late for certain: a relay that lags behind the sixteen meets none of theirs late.
+        // This transaction is late for certain: a relay that lags behind the sixteen writers sees
+        // none of theirs late.
         let late = world.db.begin().await.unwrap();
-        tell(&world, &late, 0).await;
+        enqueue_next(&world, &late, 0).await;
         let left = Arc::new(AtomicI64::new(EVENTS - EACH.cast_signed()));
         let writers: Vec<_> =
             (0..WRITERS).map(|seed| tokio::spawn(write(world.clone(), left.clone(), seed))).collect();
@@ -73,13 +76,13 @@ on_servers! {
         world.drained(LATE).await;
         let stats = *running.stats().borrow();
         running.shutdown(SOON).await.unwrap();
-        let rows = world.rows("SELECT k, n FROM told").await;
+        let rows = world.rows("SELECT k, n FROM story_progress").await;
         let counted = |row: &sea_orm::QueryResult| {
             (format!("k{}", row.try_get_by_index::<i64>(0).unwrap()), row.try_get_by_index::<i64>(1).unwrap().cast_unsigned())
         };
         let expected: Expected = rows.iter().map(counted).collect();
         assert_eq!(expected.values().sum::<u64>(), EVENTS.cast_unsigned());
-        Story::of(&destination.confirmed()).is_whole(&expected).is_in_order().repeats_at_most(0);
+        Deliveries::of(&destination.confirmed()).is_whole(&expected).is_in_order().repeats_at_most(0);
         assert!(stats.late > 0, "some committed late: {stats:?}");
         assert_eq!(stats.beyond_window, 0, "{stats:?}");
     }
@@ -98,32 +101,35 @@ on_servers! {
 }
 
 /// Keeps a transaction open while so many later events pass, then commits it, and right after it the next of its key.
-async fn overtaken_by(db: &TempDatabase, later: u64) -> (outbox_sea_orm::relay::RelayStats, Story) {
+async fn overtaken_by(
+    db: &TempDatabase,
+    later: u64,
+) -> (outbox_sea_orm::relay::RelayStats, Deliveries) {
     let (world, destination) = (World::open(db).await, Destination::new());
     let source = world.source();
     let running = relay(&source, LEASE).route("a", everything(), destination.publisher("a"));
     let running = running.start().await.unwrap();
     let open = world.db.begin().await.unwrap();
-    world.outbox.enqueue(&open, &Told::new("open", 1)).await.unwrap();
+    world.outbox.enqueue(&open, &Sample::new("open", 1)).await.unwrap();
     // Enough keys for every partition.
     let mut expected = keys(100, later / 100);
-    world.tell_all(&expected).await;
+    world.emit_all(&expected).await;
     destination.wait_for(usize::try_from(later).unwrap(), LATE).await;
     world.drained(LATE).await;
     open.commit().await.unwrap();
-    world.tell("open", 2).await;
+    world.emit("open", 2).await;
     destination.wait_for(usize::try_from(later + 2).unwrap(), SOON).await;
     world.drained(SOON).await;
     wait_for_the_counters(&running, later + 2).await;
     let stats = *running.stats().borrow();
     running.shutdown(SOON).await.unwrap();
     expected.insert("open".into(), 2);
-    let story = Story::of(&destination.confirmed());
+    let story = Deliveries::of(&destination.confirmed());
     story.is_whole(&expected);
     (stats, story)
 }
 
-/// The counters are shown some moments later.
+/// The relay updates its counters some moments later.
 async fn wait_for_the_counters(running: &outbox_sea_orm::relay::Relay, delivered: u64) {
     let mut stats = running.stats();
     let shown = stats.wait_for(|stats| stats.delivered >= delivered);

@@ -1,4 +1,4 @@
-//! Everything that is committed arrives, in the order of its key, and nothing else does.
+//! Every committed event arrives, in the order of its key, and no other one.
 
 mod basics;
 mod late;

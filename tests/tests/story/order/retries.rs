@@ -1,6 +1,6 @@
-//! Failures in between change no key's order.
+//! Failures change no key's order.
 
-use crate::stage::{Answer, Destination, LATE, LEASE, Story, World, keys, relay};
+use crate::support::{Answer, Deliveries, Destination, LATE, LEASE, World, keys, relay};
 use outbox_sea_orm::{
     failure::RetryPolicy,
     transport::{Route, everything},
@@ -24,10 +24,10 @@ on_every_database! {
         let policy = RetryPolicy::default().backoff(Duration::from_millis(10)).max_backoff(Duration::from_millis(50));
         let running = relay(&source, LEASE).add_route(route.retry(policy)).start().await.unwrap();
         let expected = keys(16, 1_000);
-        world.tell_all(&expected).await;
+        world.emit_all(&expected).await;
         world.drained(LATE).await;
         running.shutdown(LATE).await.unwrap();
-        Story::of(&destination.confirmed()).is_whole(&expected).is_in_order().repeats_at_most(0);
+        Deliveries::of(&destination.confirmed()).is_whole(&expected).is_in_order().repeats_at_most(0);
         assert_eq!((world.count("outbox_retries").await, world.count("outbox_dead_letters").await), (0, 0));
     }
 }

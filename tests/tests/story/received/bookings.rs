@@ -1,7 +1,7 @@
-//! Services that call each other, a handler and a saga that call services, written without a transaction in sight: whatever
-//! point their process dies at, each booking is there whole, once.
+//! Services that call each other, a handler and a saga that call services, none of which names a
+//! transaction: at whichever fault point their process is killed, each booking is complete, once.
 
-use crate::stage::{SOON, World};
+use crate::support::{SOON, World};
 use outbox_sea_orm::runtime::fault::FaultPoint;
 use sea_orm::ConnectionTrait;
 use tests::{
@@ -11,11 +11,11 @@ use tests::{
     wait_until,
 };
 
-/// Bookings that are tried, of which a third may not be, and what is in stock.
+/// Bookings, a third of which may not be made, and the stock.
 const PLACES: u32 = 18;
 const STOCK: i64 = 8;
 
-/// Points that a booking meets, each with the time at which it is met in the middle of the work.
+/// Fault points of a booking, each with the reach that lies in the middle of the work.
 const POINTS: [(FaultPoint, u64); 15] = [
     (FaultPoint::BeforeCommit, 5),
     (FaultPoint::AfterCommit, 5),
@@ -35,9 +35,9 @@ const POINTS: [(FaultPoint, u64); 15] = [
 ];
 
 async fn process(db: &TempDatabase, places: u32, stops_at: Option<(String, u64)>) -> Process {
-    let part = (db.url(), places, stops_at);
+    let config = (db.url(), places, stops_at);
     let mut process =
-        Process::start(program("bookings").arg(serde_json::to_string(&part).unwrap()));
+        Process::start(program("bookings").arg(serde_json::to_string(&config).unwrap()));
     process.wait_for_line(SOON, "up").await;
     process
 }
@@ -66,7 +66,7 @@ async fn prepared(db: &TempDatabase) -> World {
     world
 }
 
-/// Asserts that each booking is whole.
+/// Asserts that each booking is complete.
 async fn is_whole(world: &World, point: FaultPoint) {
     let bookings = world.count("bookings").await;
     assert_eq!(
@@ -120,7 +120,7 @@ on_every_database! {
             victim.kill().await;
             let mut next = process(&db, 3, None).await;
             next.wait_for_line(SOON, "placed").await;
-            let left = "SELECT (SELECT COUNT(*) FROM outbox_events) + (SELECT COUNT(*) FROM outbox_deliveries) + \
+            let left = "SELECT (SELECT COUNT(*) FROM outbox_events) + (SELECT COUNT(*) FROM outbox_deferred) + \
                         (SELECT COUNT(*) FROM outbox_sagas WHERE ended_at IS NULL)";
             let done = async || tests::equals(world.number(left).await, 0);
             wait_until(SOON, "all events and sagas have ended", done).await;

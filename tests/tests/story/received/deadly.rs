@@ -1,6 +1,7 @@
-//! A message that ends its process each time its handler runs, over transports that do not count deliveries.
+//! A message that crashes its process at each run of its handler, over transports that do not count
+//! deliveries.
 
-use crate::stage::{Broker, LATE, Part, SOON, World, kafka, message, supervised, victim};
+use crate::support::{Broker, LATE, SOON, VictimConfig, World, kafka, message, supervised, victim};
 use futures_util::future::join_all;
 use outbox_http::HttpPublisher;
 use outbox_kafka::KafkaPublisher;
@@ -16,36 +17,36 @@ use tests::{
     databases::TempDatabase, on_every_database, servers::kafka as kafka_broker, wait_until,
 };
 
-/// Keys, and messages of each; the seventh of all is the one that kills.
+/// Keys, and messages of each key; the seventh of all crashes the process.
 const KEYS: u64 = 4;
 const EACH: u64 = 5;
 const ALL: i64 = 20;
-/// Deaths that the one may cost: five that are counted, and before each that is not yet known for one.
+/// The most crashes of the message: five counted ones, and one before the consumer isolates it.
 const DEATHS: usize = 6;
 
 fn messages() -> Vec<Message> {
     (1..=EACH).flat_map(|n| (0..KEYS).map(move |key| message(&format!("k{key}"), n))).collect()
 }
 
-fn part(db: &TempDatabase) -> Part {
-    Part { url: db.url().to_owned(), handler: "aborting".into(), ..Part::default() }
+fn config(db: &TempDatabase) -> VictimConfig {
+    VictimConfig { url: db.url().to_owned(), handler: "aborting".into(), ..VictimConfig::default() }
 }
 
-/// Waits for the end of all twenty: one is a letter, the others have had their effect.
+/// Tells whether all twenty have ended: one is a dead letter, the others have had their effect.
 async fn is_over(world: &World) -> bool {
-    world.count("outbox_inbox").await == ALL && world.count("outbox_deliveries").await == 0
+    world.count("outbox_inbox").await == ALL && world.count("outbox_deferred").await == 0
 }
 
 async fn one_is_buried_and_the_others_are_handled(world: &World) {
     let letters = world.letters().await;
-    let told: Vec<_> =
+    let found: Vec<_> =
         letters.iter().map(|l| (l.route.as_str(), l.reason.as_str(), l.payload.as_str())).collect();
-    assert_eq!(told, [("story/aborting", "crashed", r#"{"key":"k2","n":2}"#)]);
-    let effects = world.number("SELECT COUNT(DISTINCT told) FROM story_effects").await;
+    assert_eq!(found, [("story/aborting", "crashed", r#"{"key":"k2","n":2}"#)]);
+    let effects = world.number("SELECT COUNT(DISTINCT sample) FROM story_effects").await;
     assert_eq!((effects, world.count("story_effects").await), (ALL - 1, ALL - 1));
 }
 
-/// An address at which nobody listens.
+/// An address without a listener.
 fn free_address() -> SocketAddr {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
 }
@@ -54,8 +55,8 @@ on_every_database! {
     async fn a_message_that_ends_its_process_is_buried_after_a_few_lives_over_a_classic_queue(db: &TempDatabase) {
         let (world, broker) = (World::open(db).await, Broker::classic());
         broker.publish(&messages()).await;
-        let part = Part { queue: Some(broker.queue.clone()), ..part(db) };
-        let deaths = supervised(&part, async || is_over(&world).await).await;
+        let config = VictimConfig { queue: Some(broker.queue.clone()), ..config(db) };
+        let deaths = supervised(&config, async || is_over(&world).await).await;
         assert!(deaths <= DEATHS, "{deaths} deaths");
         one_is_buried_and_the_others_are_handled(&world).await;
         broker.is_empty().await;
@@ -64,7 +65,7 @@ on_every_database! {
     async fn a_message_that_ends_its_process_is_buried_after_a_few_lives_over_http(db: &TempDatabase) {
         let (world, address) = (World::open(db).await, free_address());
         let publisher = HttpPublisher::new(format!("http://{address}/events")).unwrap().allow_loopback().build().unwrap();
-        // As a relay does: of a key one at a time, again until it is confirmed.
+        // As a relay does: one message of a key at a time, repeated until it is confirmed.
         let of_key = |key: u64| {
             let publisher = &publisher;
             let of_key = messages().into_iter().filter(move |m| m.key.as_deref() == Some(&format!("k{key}")));
@@ -75,8 +76,8 @@ on_every_database! {
             }
         };
         let sent = join_all((0..KEYS).map(of_key));
-        let part = Part { http: Some(address), ..part(db) };
-        let (deaths, _) = tokio::join!(supervised(&part, async || is_over(&world).await), sent);
+        let config = VictimConfig { http: Some(address), ..config(db) };
+        let (deaths, _) = tokio::join!(supervised(&config, async || is_over(&world).await), sent);
         assert!(deaths <= DEATHS, "{deaths} deaths");
         one_is_buried_and_the_others_are_handled(&world).await;
     }
@@ -85,10 +86,10 @@ on_every_database! {
         let (world, url) = (World::open(db).await, kafka_broker::shared_url());
         let topic = format!("outbox-test.story.{}", MessageId::generate());
         let publisher = KafkaPublisher::new(&url).unwrap().topic(&topic).declare([kafka::declared(&topic)]);
-        let verdicts = publish_all(&publisher.timeout(Duration::from_secs(5)), &messages()).await;
-        assert!(verdicts.iter().all(Result::is_ok), "{verdicts:?}");
-        let part = Part { kafka: Some((url, topic)), ..part(db) };
-        let deaths = supervised(&part, async || is_over(&world).await).await;
+        let outcomes = publish_all(&publisher.timeout(Duration::from_secs(5)), &messages()).await;
+        assert!(outcomes.iter().all(Result::is_ok), "{outcomes:?}");
+        let config = VictimConfig { kafka: Some((url, topic)), ..config(db) };
+        let deaths = supervised(&config, async || is_over(&world).await).await;
         assert!(deaths <= DEATHS, "{deaths} deaths");
         one_is_buried_and_the_others_are_handled(&world).await;
     }
@@ -96,9 +97,9 @@ on_every_database! {
     async fn one_of_three_instances_after_the_other_dies_of_a_message_until_it_is_buried(db: &TempDatabase) {
         let (world, broker) = (World::open(db).await, Broker::classic());
         broker.publish(&messages()).await;
-        let part = Part { queue: Some(broker.queue.clone()), ..part(db) };
-        let instances = join_all((0..3).map(|_| supervised(&part, async || is_over(&world).await))).await;
-        // Each instance may die of it once before it knows of a death.
+        let config = VictimConfig { queue: Some(broker.queue.clone()), ..config(db) };
+        let instances = join_all((0..3).map(|_| supervised(&config, async || is_over(&world).await))).await;
+        // Each instance may crash of it once before it knows of a crash.
         assert!(instances.iter().sum::<usize>() <= DEATHS + 2, "{instances:?}");
         one_is_buried_and_the_others_are_handled(&world).await;
         broker.is_empty().await;
@@ -106,15 +107,15 @@ on_every_database! {
 
     async fn a_healthy_instance_that_is_killed_costs_no_letter_and_no_second_effect(db: &TempDatabase) {
         let (world, broker) = (World::open(db).await, Broker::classic());
-        let part = Part { queue: Some(broker.queue.clone()), handler: "effect".into(), ..part(db) };
+        let config = VictimConfig { queue: Some(broker.queue.clone()), handler: "effect".into(), ..config(db) };
         let all: Vec<Message> = (1..=50).flat_map(|n| (0..KEYS).map(move |key| message(&format!("k{key}"), n))).collect();
         broker.publish(&all).await;
-        let (mut first, mut second) = (victim(&part).await, victim(&part).await);
+        let (mut first, mut second) = (victim(&config).await, victim(&config).await);
         wait_until(SOON, "they are at work", async || world.count("outbox_inbox").await > 10).await;
         first.kill().await;
         broker.publish(&messages()).await;
         let both = i64::try_from(all.len()).unwrap() + ALL;
-        let over = async || world.count("outbox_inbox").await == both && world.count("outbox_deliveries").await == 0;
+        let over = async || world.count("outbox_inbox").await == both && world.count("outbox_deferred").await == 0;
         wait_until(LATE, "all are handled", over).await;
         second.terminate(SOON).await;
         broker.is_empty().await;

@@ -1,6 +1,6 @@
-//! Services that handlers and steps call: their methods join the transaction in which they are called.
+//! Services that handlers and steps call: their methods join the transaction of the call.
 
-use crate::stage::{Answered, Cx, Queue, SOON, Told, World, message};
+use crate::support::{AckDecision, Cx, Queue, SOON, Sample, World, message};
 use outbox_sea_orm::{
     Outbox,
     consumer::{Consumer, EventHandler, HandlerError},
@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use std::{sync::OnceLock, time::Duration};
 use tests::{databases::TempDatabase, on_every_database, wait_until};
 
-/// A service that knows nothing of handlers and steps.
+/// A service without a dependency on handlers and steps.
 #[derive(Debug, Clone)]
 struct Books {
     outbox: Outbox,
@@ -23,17 +23,17 @@ impl Books {
     #[transactional_outbox(tx = self.outbox)]
     async fn book(&self, key: &str) -> Result<(), OutboxError> {
         tx.execute_unprepared(&format!(
-            "INSERT INTO story_effects (message, told) VALUES ('{key}', '{key}')"
+            "INSERT INTO story_effects (message, sample) VALUES ('{key}', '{key}')"
         ))
         .await?;
-        tx.emit(Told::new(key, 1))?;
+        tx.emit(Sample::new(key, 1))?;
         Ok(())
     }
 }
 
-impl EventHandler<Told, Outbox> for Books {
-    async fn handle(&self, told: Told, cx: &Cx) -> Result<(), HandlerError> {
-        self.book(&told.key).await?;
+impl EventHandler<Sample, Outbox> for Books {
+    async fn handle(&self, sample: Sample, cx: &Cx) -> Result<(), HandlerError> {
+        self.book(&sample.key).await?;
         if cx.attempt() == 1 { Err("not yet".into()) } else { Ok(()) }
     }
 }
@@ -68,9 +68,9 @@ on_every_database! {
         let world = World::open(db).await;
         let (queue, subscriber) = Queue::open();
         let retry = RetryPolicy::attempts(3, Duration::from_millis(10));
-        let consumer = Consumer::new("story", &world.outbox).on("books", Books { outbox: world.outbox.clone() });
+        let consumer = Consumer::builder("story", &world.outbox).on("books", Books { outbox: world.outbox.clone() });
         let handle = consumer.subscribe(subscriber).retry(retry).start().await.unwrap();
-        assert_eq!(queue.deliver(Ok(message("k", 1))).await, Answered::Ack);
+        assert_eq!(queue.deliver(Ok(message("k", 1))).await, AckDecision::Ack);
         handle.shutdown(SOON).await.unwrap();
         let saved = (world.count("story_effects").await, world.count("outbox_events").await);
         assert_eq!(saved, (1, 1), "the attempt that failed has left nothing");

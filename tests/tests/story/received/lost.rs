@@ -1,7 +1,7 @@
-//! Connections to the database that are lost: by a statement of the handler itself, by an answer that comes late, or for want of
-//! a place in the pool.
+//! Connections to the database that are lost: by a statement of the handler itself, by a late
+//! response, or because the pool is full.
 
-use crate::stage::{Answered, Cx, Queue, SOON, Told, World, effect, message, on_servers};
+use crate::support::{AckDecision, Cx, Queue, SOON, Sample, World, effect, message, on_servers};
 use futures_util::future::join_all;
 use outbox_sea_orm::{
     Outbox, TransactionLimits,
@@ -26,11 +26,11 @@ async fn end_session<C: ConnectionTrait>(conn: &C) -> Result<(), sea_orm::DbErr>
     conn.execute_unprepared(kill).await.map(|_| ())
 }
 
-async fn deadly(told: Told, cx: &Cx) -> Result<(), HandlerError> {
-    if told.key == BAD {
+async fn deadly(sample: Sample, cx: &Cx) -> Result<(), HandlerError> {
+    if sample.key == BAD {
         end_session(&cx.tx).await?;
     }
-    Ok(effect(told, cx).await?)
+    Ok(effect(sample, cx).await?)
 }
 
 async fn pool(url: &str, connections: u32) -> DatabaseConnection {
@@ -55,12 +55,12 @@ async fn outbox_on(db: DatabaseConnection) -> Outbox {
     Outbox::builder(db).source("story").transaction_limits(limits).build().await.unwrap()
 }
 
-/// Has its effect, and then waits to be let go on.
+/// Has its effect, and then waits for the test.
 struct Holding(Arc<Semaphore>);
 
-impl EventHandler<Told, Outbox> for Holding {
-    async fn handle(&self, told: Told, cx: &Cx) -> Result<(), HandlerError> {
-        effect(told, cx).await?;
+impl EventHandler<Sample, Outbox> for Holding {
+    async fn handle(&self, sample: Sample, cx: &Cx) -> Result<(), HandlerError> {
+        effect(sample, cx).await?;
         let _open = self.0.acquire().await?;
         Ok(())
     }
@@ -70,12 +70,12 @@ on_servers! {
     async fn a_handler_that_ends_its_own_connection_each_time_is_a_letter_and_holds_nobody_up(db: &TempDatabase) {
         let world = World::open(db).await;
         let (queue, subscriber) = Queue::open();
-        let consumer = Consumer::new("story", &world.outbox).on("effect", deadly).subscribe(subscriber);
+        let consumer = Consumer::builder("story", &world.outbox).on("effect", deadly).subscribe(subscriber);
         let handle = consumer.start().await.unwrap();
         let bad = queue.deliver(Ok(message(BAD, 1)));
         let good: Vec<_> = (0..20).map(|key| queue.deliver(Ok(message(&format!("k{key}"), 1)))).collect();
         let good = timeout(SOON, join_all(good)).await.expect("the others are handled");
-        assert!(good.iter().all(|answer| *answer == Answered::Ack), "{good:?}");
+        assert!(good.iter().all(|answer| *answer == AckDecision::Ack), "{good:?}");
         timeout(SOON, bad).await.expect("the bad one is answered");
         wait_until(SOON, "the bad one is a letter", async || world.count("outbox_dead_letters").await == 1).await;
         let stats = *handle.stats().borrow();
@@ -105,14 +105,14 @@ on_servers! {
         let holding = Holding(Arc::new(Semaphore::new(0)));
         let gate = holding.0.clone();
         let (busy_queue, subscriber) = Queue::open();
-        let consumer = Consumer::new("story", &busy).on("effect", holding).subscribe(subscriber);
+        let consumer = Consumer::builder("story", &busy).on("effect", holding).subscribe(subscriber);
         let busy_handle = consumer.concurrency(2).lease(2 * SECOND).start().await.unwrap();
         let (_queue, subscriber) = Queue::open();
-        let consumer = Consumer::new("story", &world.outbox).on("effect", deadly).subscribe(subscriber);
+        let consumer = Consumer::builder("story", &world.outbox).on("effect", deadly).subscribe(subscriber);
         let other = consumer.lease(2 * SECOND).start().await.unwrap();
         wait_until(SOON, "both live", async || !other.stats().borrow().isolating && !busy_handle.stats().borrow().isolating).await;
         let held: Vec<_> = (0..2).map(|key| busy_queue.deliver(Ok(message(&format!("k{key}"), 1)))).collect();
-        // Both live in this process, and know that of each other; another one would read it in the row.
+        // Both run in this process and know of each other; another process would read the row.
         let is_over = async || world.outbox.instances("story").await.unwrap().iter().any(|row| row.expired_for.is_some());
         assert!(!holds_within(5 * SECOND, is_over).await, "a lease runs out while its handlers wait");
         gate.add_permits(Semaphore::MAX_PERMITS);

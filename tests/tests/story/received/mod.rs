@@ -1,11 +1,12 @@
-//! What a consumer receives has its effect once, is kept while it fails, and ends in a letter or not at all.
+//! A consumer's messages have their effect once, are deferred while they fail, and become dead
+//! letters or are handled.
 
-mod away;
+mod database_outage;
 mod bookings;
 mod crashes;
 mod deadly;
 mod joins;
-mod kept;
+mod deferred;
 mod letters;
 mod lost;
 mod once;

@@ -1,7 +1,7 @@
-//! Every write of what a stranger gave has a way out when the database refuses it: the message is given up, and the others are
-//! handled.
+//! Where the database rejects a write of a stranger's message, that message is given up, and the
+//! others are handled.
 
-use crate::stage::{Answered, Cx, Queue, SOON, Told, World, command, effect, message};
+use crate::support::{AckDecision, Cx, Queue, SOON, Sample, World, command, effect, message};
 use outbox_sea_orm::{
     consumer::{Consumer, HandlerError},
     event::{Message, MessageParts},
@@ -11,10 +11,10 @@ use sea_orm::{ConnectOptions, ConnectionTrait, DbBackend};
 use std::time::Duration;
 use tests::{databases::TempDatabase, on_every_database, servers};
 
-/// Who sends what the database refuses.
+/// The sender of the message that the database rejects.
 const POISON: &str = "/poison";
 
-/// Lets the database refuse rows of a table in which a column has a value.
+/// Makes the database reject rows of a table in which a column has a value.
 async fn refuse(world: &World, table: &str, column: &str, value: &str) {
     let condition = format!("NEW.{column} = '{value}'");
     let statements = match world.db.get_database_backend() {
@@ -40,7 +40,7 @@ async fn refuse(world: &World, table: &str, column: &str, value: &str) {
     }
 }
 
-/// A message of the stranger; with a step and a topic for the answer it is a command of a saga.
+/// A message of the stranger; with a step and a reply topic it is a command of a saga.
 fn poison(n: u64, to: Option<(&str, &str)>) -> Message {
     let poison =
         Message::new(MessageParts { source: POISON.into(), ..message("k", n).into_parts() });
@@ -50,10 +50,10 @@ fn poison(n: u64, to: Option<(&str, &str)>) -> Message {
     }
 }
 
-/// Fails for the first of a key, rejects the second, and does the others.
-async fn by_number(told: Told, cx: &Cx) -> Result<(), HandlerError> {
-    let n = told.n;
-    effect(told, cx).await?;
+/// Fails for the first event of a key, rejects the second, and handles the others.
+async fn by_number(sample: Sample, cx: &Cx) -> Result<(), HandlerError> {
+    let n = sample.n;
+    effect(sample, cx).await?;
     match n {
         1 => Err("down".into()),
         2 => Err(HandlerError::reject("no")),
@@ -61,18 +61,18 @@ async fn by_number(told: Told, cx: &Cx) -> Result<(), HandlerError> {
     }
 }
 
-/// What a message comes to whose row the database refuses.
+/// The outcome of a message whose row the database rejects.
 struct Case {
     table: &'static str,
     column: &'static str,
     value: &'static str,
     poison: Message,
-    /// How long the delivery may be held: where it may not, it is stored for its retry.
+    /// How long the delivery may stay unacknowledged: at zero it is deferred for its retry.
     hold: Duration,
     reason: &'static str,
 }
 
-/// Every table that is written of a message.
+/// Every table with rows of a message.
 fn cases() -> Vec<Case> {
     let case = |table, column, value, poison, reason| Case {
         table,
@@ -86,7 +86,7 @@ fn cases() -> Vec<Case> {
         case("outbox_inbox", "source", POISON, poison(3, None), "exhausted"),
         Case {
             hold: Duration::ZERO,
-            ..case("outbox_deliveries", "source", POISON, poison(1, None), "not_retried")
+            ..case("outbox_deferred", "source", POISON, poison(1, None), "not_retried")
         },
         case("outbox_dead_letters", "source", POISON, poison(2, None), "rejected"),
         case(
@@ -108,17 +108,17 @@ on_every_database! {
             refuse(&world, table, column, value).await;
             let (queue, subscriber) = Queue::open();
             let retry = RetryPolicy::attempts(2, Duration::from_millis(10));
-            let consumer = Consumer::new("story", &world.outbox).on_command("by_number", by_number).retry(retry).hold(hold);
+            let consumer = Consumer::builder("story", &world.outbox).on_command("by_number", by_number).retry(retry).max_unacked_time(hold);
             let consumer = consumer.commands_from(POISON, "answers").commands_from(POISON, "poison");
             let handle = consumer.subscribe(subscriber).start().await.unwrap();
             let answers = tokio::join!(queue.deliver(Ok(poison)), queue.deliver(Ok(message("other", 5))));
-            assert_eq!(answers, (Answered::Ack, Answered::Ack), "{table}");
+            assert_eq!(answers, (AckDecision::Ack, AckDecision::Ack), "{table}");
             let stats = *handle.stats().borrow();
             assert_eq!((stats.returned, stats.store_down), (0, false), "{table}: the others do not wait");
             let letters = world.letters().await;
-            let told: Vec<_> = letters.iter().map(|l| (l.reason.as_str(), l.payload.contains("\"k\""))).collect();
-            assert_eq!(told, [(reason, true)], "{table}: its letter has the body");
-            assert_eq!((world.count("story_effects").await, world.count("outbox_deliveries").await), (1, 0), "{table}");
+            let found: Vec<_> = letters.iter().map(|l| (l.reason.as_str(), l.payload.contains("\"k\""))).collect();
+            assert_eq!(found, [(reason, true)], "{table}: its letter has the body");
+            assert_eq!((world.count("story_effects").await, world.count("outbox_deferred").await), (1, 0), "{table}");
             handle.shutdown(SOON).await.unwrap();
         }
     }
@@ -131,8 +131,9 @@ async fn a_delivery_larger_than_a_packet_of_mariadb_is_rejected_and_the_others_a
     options.sqlx_logging(false);
     let world = World::on(sea_orm::Database::connect(options).await.unwrap()).await;
     let (queue, subscriber) = Queue::open();
-    let consumer =
-        Consumer::new("story", &world.outbox).on("by_number", by_number).hold(Duration::ZERO);
+    let consumer = Consumer::builder("story", &world.outbox)
+        .on("by_number", by_number)
+        .max_unacked_time(Duration::ZERO);
     let handle = consumer.subscribe(subscriber).start().await.unwrap();
     // The server says so of the first; over the second it ends the connection while that is still being written to.
     for mib in [2, 24] {
@@ -143,11 +144,11 @@ async fn a_delivery_larger_than_a_packet_of_mariadb_is_rejected_and_the_others_a
             queue.deliver(Ok(message("other", 5)))
         );
         assert!(
-            matches!(answers.0, Answered::Reject(_)),
+            matches!(answers.0, AckDecision::Reject(_)),
             "{mib} MiB, neither stored nor a letter: {:?}",
             answers.0
         );
-        assert_eq!(answers.1, Answered::Ack);
+        assert_eq!(answers.1, AckDecision::Ack);
     }
     let stats = *handle.stats().borrow();
     handle.shutdown(SOON).await.unwrap();

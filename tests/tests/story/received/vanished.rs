@@ -1,12 +1,13 @@
-//! A process or its network stands still inside a handler's transaction.
+//! A process or its network hangs inside a handler's transaction.
 
-use crate::stage::{
-    Answered, Cx, Part, Queue, RoutePart, SOON, Told, World, effect, message, on_servers, victim,
+use crate::support::{
+    AckDecision, Cx, Queue, SOON, Sample, VictimConfig, VictimRoute, World, effect, message,
+    on_servers, victim,
 };
 use futures_util::future::join_all;
 use outbox_sea_orm::{
     Outbox, TransactionLimits,
-    consumer::{Consumer, ConsumerHandle, EventHandler, HandlerError},
+    consumer::{Consumer, EventHandler, HandlerError},
     event::{Message, MessageParts},
 };
 use std::{
@@ -16,13 +17,13 @@ use std::{
 use tests::{Proxy, databases::TempDatabase, wait_until};
 use tokio::{sync::Semaphore, time::timeout};
 
-/// How long a statement waits for a lock, and half of how long a transaction may be idle.
+/// The limit of a statement's wait for a lock, and half of a transaction's idle limit.
 const LIMIT: Duration = Duration::from_secs(1);
-/// Keys of the story; those of them that the one which vanishes is at.
+/// Keys of the test; those that the vanishing instance handles.
 const KEYS: u64 = 40;
 const HELD: u64 = 2;
 
-/// Has its effect, and then waits to be let go on.
+/// Has its effect, and then waits for the test.
 #[derive(Clone)]
 struct Gated {
     begun: Arc<Semaphore>,
@@ -37,10 +38,10 @@ impl Gated {
     }
 }
 
-impl EventHandler<Told, Outbox> for Gated {
-    async fn handle(&self, told: Told, cx: &Cx) -> Result<(), HandlerError> {
+impl EventHandler<Sample, Outbox> for Gated {
+    async fn handle(&self, sample: Sample, cx: &Cx) -> Result<(), HandlerError> {
         self.attempts.lock().unwrap().push(cx.attempt());
-        effect(told, cx).await?;
+        effect(sample, cx).await?;
         self.begun.add_permits(1);
         let _open = self.gate.acquire().await?;
         Ok(())
@@ -57,15 +58,15 @@ async fn outbox_at(database: &TempDatabase, url: &str) -> Outbox {
     Outbox::builder(db).source("story").transaction_limits(limits).build().await.unwrap()
 }
 
-async fn consumer(outbox: &Outbox, handler: Gated) -> (Queue, ConsumerHandle) {
+async fn consumer(outbox: &Outbox, handler: Gated) -> (Queue, Consumer) {
     let (queue, subscriber) = Queue::open();
-    let consumer = Consumer::new("story", outbox).on("effect", handler).subscribe(subscriber);
+    let consumer = Consumer::builder("story", outbox).on("effect", handler).subscribe(subscriber);
     (queue, consumer.start().await.unwrap())
 }
 
-/// Delivers until it is taken.
+/// Delivers until it is acknowledged.
 async fn taken(queue: &Queue, message: &Message) {
-    while queue.deliver(Ok(message.clone())).await != Answered::Ack {}
+    while queue.deliver(Ok(message.clone())).await != AckDecision::Ack {}
 }
 
 on_servers! {
@@ -87,7 +88,7 @@ on_servers! {
         let stats = *near_handle.stats().borrow();
         assert!(stats.disturbed > 0 && !stats.store_down, "it had to wait for two keys: {stats:?}");
 
-        // What the first one had in hand comes to an end, and then it is as it was before.
+        // The first instance's deliveries end, and then it works as before.
         vanishing.gate.add_permits(Semaphore::MAX_PERMITS);
         wait_until(SOON, "an answer is overdue", async || far_handle.stats().borrow().disturbed > 0).await;
         proxy.come_back();
@@ -99,9 +100,9 @@ on_servers! {
         for handle in [far_handle, near_handle] {
             handle.shutdown(SOON).await.unwrap();
         }
-        let told = world.number("SELECT COUNT(DISTINCT told) FROM story_effects").await;
-        assert_eq!((told, world.count("story_effects").await), (80, 80), "each has its effect once");
-        assert_eq!((world.count("outbox_dead_letters").await, world.count("outbox_deliveries").await), (0, 0));
+        let effects = world.number("SELECT COUNT(DISTINCT sample) FROM story_effects").await;
+        assert_eq!((effects, world.count("story_effects").await), (80, 80), "each has its effect once");
+        assert_eq!((world.count("outbox_dead_letters").await, world.count("outbox_deferred").await), (0, 0));
         for handler in [vanishing, other] {
             assert!(handler.attempts.lock().unwrap().iter().all(|attempt| *attempt == 1), "no attempt was counted");
         }
@@ -110,23 +111,24 @@ on_servers! {
     async fn a_process_that_stands_still_inside_a_handler_frees_its_key_and_one_that_waits_keeps_it(db: &TempDatabase) {
         let world = World::open(db).await;
         let tx = world.outbox.begin().await.unwrap();
-        let id = tx.emit(Told::new("k", 1)).unwrap();
+        let id = tx.emit(Sample::new("k", 1)).unwrap();
         tx.commit().await.unwrap();
-        let part = Part {
+        let config = VictimConfig {
             url: db.url().to_owned(),
             name: "victim".into(),
             lease_ms: 10_000,
             shutdown_ms: 1_000,
-            routes: vec![RoutePart::inside("a")],
+            routes: vec![VictimRoute::inside("a")],
             handler: "holding".into(),
             idle_ms: 1_000,
-            ..Part::default()
+            ..VictimConfig::default()
         };
-        let mut process = victim(&part).await;
+        let mut process = victim(&config).await;
         process.wait_for_line(SOON, "holds").await;
         let near = outbox_at(db, db.url()).await;
         let (queue, handle) = consumer(&near, Gated::new(true)).await;
-        // Until it knows that the other one lives, it would store the message in place of waiting for its turn.
+        // Until it has seen the other's heartbeat, it would store the message instead of queueing
+        // it.
         timeout(SOON, handle.stats().wait_for(|stats| !stats.isolating)).await.expect("the other one lives").unwrap();
         let parts = MessageParts { id, source: "story".into(), ..message("k", 1).into_parts() };
         let message = Message::new(parts);

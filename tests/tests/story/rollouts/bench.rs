@@ -1,6 +1,6 @@
-//! Instances of both releases, and customers who order at whichever answers.
+//! Instances of both releases, and customers who order at any instance that answers.
 
-use crate::stage::SOON;
+use crate::support::SOON;
 use std::{
     io,
     process::ExitStatus,
@@ -23,13 +23,13 @@ pub(super) enum Release {
     Next,
 }
 
-/// What happens to an instance.
+/// An act of a rehearsal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Act {
     Start(Release),
-    /// The oldest of a release is asked to end.
+    /// The oldest instance of a release is asked to end.
     Stop(Release),
-    /// The oldest of a release is killed.
+    /// The oldest instance of a release is killed.
     Kill(Release),
 }
 
@@ -39,7 +39,7 @@ const ORDERS: u64 = 10;
 const PACE: Duration = Duration::from_millis(150);
 /// Customers who order at the same time.
 const CUSTOMERS: usize = 2;
-/// What they want: orders for one product wait for each other at its shelf.
+/// The products: orders for one product wait for each other at its stock row.
 const PRODUCTS: [&str; 4] = ["chair", "desk", "lamp", "shelf"];
 
 struct Instance {
@@ -48,7 +48,7 @@ struct Instance {
     process: Process,
 }
 
-/// Where customers may order, and how many orders were accepted.
+/// The instances that accept orders, and the number of accepted orders.
 #[derive(Default)]
 struct Street {
     open: Mutex<Vec<String>>,
@@ -65,7 +65,7 @@ pub(super) struct Bench {
 }
 
 impl Bench {
-    /// Begins without an instance; customers knock in vain.
+    /// Begins without an instance; orders of customers fail.
     pub(super) fn new(database: &str, broker: &str) -> Self {
         let street = Arc::new(Street::default());
         let customers =
@@ -79,12 +79,13 @@ impl Bench {
         }
     }
 
-    /// Lets something happen, and some orders be placed after it.
+    /// Performs an act, and waits for some more orders.
     pub(super) async fn act(&mut self, act: Act) {
         match act {
             Act::Start(release) => self.start(release).await,
             Act::Stop(release) => {
-                // An instance that ends in the middle of its work says so; that it ends in time is what counts.
+                // An instance that ends in the middle of its work exits with an error; it only has
+                // to end in time.
                 let _: ExitStatus = self.take(release).process.terminate(SOON).await;
             }
             Act::Kill(release) => self.take(release).process.kill().await,
@@ -95,17 +96,17 @@ impl Bench {
         assert!(placed.is_ok_and(|placed| placed.is_ok()), "orders are placed after {act:?}");
     }
 
-    /// Sends the customers home; gives how many orders were accepted.
+    /// Stops the customers; gives the number of accepted orders.
     pub(super) async fn close(&mut self) -> u64 {
         for customer in self.customers.drain(..) {
             customer.abort();
-            // It may be in the middle of an order, which counts for whoever has it.
+            // It may be in the middle of an order, which another instance finishes.
             let _ = customer.await;
         }
         *self.street.accepted.borrow()
     }
 
-    /// Asks all that are left to end.
+    /// Ends all remaining instances.
     pub(super) async fn stop_all(mut self) {
         for mut instance in self.instances.drain(..) {
             instance.process.terminate(SOON).await;
@@ -138,7 +139,8 @@ impl Street {
     }
 }
 
-/// Orders again and again, at any instance: of eight orders one is too expensive, and one is for what nobody has.
+/// Orders repeatedly, at any instance: of eight orders one is too expensive, and one is for an
+/// unknown product.
 async fn order_on(street: Arc<Street>, customer: usize) {
     let mut pace = tokio::time::interval(PACE);
     for n in customer.. {

@@ -1,4 +1,4 @@
-//! What the databases say at the end.
+//! Checks of the databases at the end.
 
 use sea_orm::{ConnectionTrait, DatabaseConnection, Statement};
 
@@ -24,20 +24,21 @@ impl Books {
         sum
     }
 
-    /// Tells whether nothing is under way any more.
+    /// Tells whether all work has ended.
     pub(super) async fn are_settled(&self) -> bool {
         let open = "SELECT COUNT(*) FROM shop_orders WHERE status NOT IN ('shipped', 'cancelled')";
         let untold =
             "SELECT (SELECT COUNT(*) FROM shop_orders) - (SELECT COUNT(*) FROM shop_notices)";
         self.number(open).await == 0
-            && self.of_all("outbox_events", "").await + self.of_all("outbox_deliveries", "").await
+            && self.of_all("outbox_events", "").await + self.of_all("outbox_deferred", "").await
                 == 0
             && self.number("SELECT COUNT(*) FROM orders_outbox_sagas WHERE ended_at IS NULL").await
                 == 0
             && self.number(untold).await <= 0
     }
 
-    /// Fails unless every promise was kept: nothing buried, nothing undone that was to be done, each thing once.
+    /// Fails unless every promise was kept: no dead letter, no needless compensation, each effect
+    /// once.
     pub(super) async fn balance(&self) {
         assert_eq!(self.of_all("outbox_dead_letters", "").await, 0, "nothing is buried");
         assert_eq!(

@@ -1,10 +1,10 @@
-//! The order of each key, whichever release takes its events: instances of two, one after the other and side by side, behind a
-//! sender that takes whichever answers.
+//! The order of each key over two releases: instances of both, one after the other and side by
+//! side, behind a sender that uses any instance that answers.
 
-use crate::stage::{Cx, LATE, SOON, Told, World};
+use crate::support::{Cx, LATE, SOON, Sample, World};
 use async_trait::async_trait;
 use outbox_sea_orm::{
-    consumer::{Consumer, ConsumerHandle, HandlerError, HandlerOptions},
+    consumer::{Consumer, HandlerError, HandlerOptions},
     event::Message,
     failure::RetryPolicy,
     relay::Relay,
@@ -23,24 +23,24 @@ use std::{
 use tests::{databases::TempDatabase, on_every_database, wait_until};
 
 const KEYS: u64 = 6;
-/// Events of each key that are told after each act.
+/// Events of each key that are emitted after each act.
 const EACH: u64 = 6;
 
-/// What the next release tells.
+/// The event of the next release.
 #[derive(Debug, Serialize, Deserialize, outbox_sea_orm::OutboxEvent)]
-#[outbox(type = "story.told", version = 2, topic = "story", upcast(1 = calmly))]
-struct NextTold {
+#[outbox(type = "story.sample", version = 2, topic = "story", upcast(1 = calmly))]
+struct NextSample {
     #[outbox(key)]
     key: String,
     n: u64,
     mood: String,
 }
 
-fn calmly(old: Told) -> Result<NextTold, Infallible> {
-    Ok(NextTold { key: old.key, n: old.n, mood: "calm".to_owned() })
+fn calmly(old: Sample) -> Result<NextSample, Infallible> {
+    Ok(NextSample { key: old.key, n: old.n, mood: "calm".to_owned() })
 }
 
-/// Notes an event, which has to be the next of its key. Some succeed at their second attempt.
+/// Records an event, which has to be the next of its key. Some succeed at their second attempt.
 async fn note(key: &str, n: u64, cx: &Cx) -> Result<(), HandlerError> {
     let next =
         format!("UPDATE story_progress SET n = {n} WHERE of_key = '{key}' AND n = {}", n - 1);
@@ -52,15 +52,15 @@ async fn note(key: &str, n: u64, cx: &Cx) -> Result<(), HandlerError> {
     if n % 5 == 2 && cx.attempt() == 1 { Err("not yet".into()) } else { Ok(()) }
 }
 
-async fn told(event: Told, cx: &Cx) -> Result<(), HandlerError> {
+async fn receive(event: Sample, cx: &Cx) -> Result<(), HandlerError> {
     note(&event.key, event.n, cx).await
 }
 
-async fn next_told(event: NextTold, cx: &Cx) -> Result<(), HandlerError> {
+async fn receive_next(event: NextSample, cx: &Cx) -> Result<(), HandlerError> {
     note(&event.key, event.n, cx).await
 }
 
-/// Sends each message to one of the instances that are there.
+/// Sends each message to one of the running instances.
 #[derive(Clone, Default)]
 struct Whoever(Arc<Mutex<Vec<Memory>>>, Arc<AtomicUsize>);
 
@@ -87,47 +87,50 @@ impl Publisher for Whoever {
 struct Instances<'w> {
     world: &'w World,
     whoever: Whoever,
-    running: Vec<ConsumerHandle>,
-    told: u64,
+    running: Vec<Consumer>,
+    emitted: u64,
 }
 
 impl Instances<'_> {
     async fn start(&mut self, next: bool) {
         let (memory, subscriber) = Memory::channel();
-        let consumer = Consumer::new("story", &self.world.outbox).subscribe(subscriber);
+        let consumer = Consumer::builder("story", &self.world.outbox).subscribe(subscriber);
         let consumer = match next {
-            false => consumer.on("told", told),
-            true => {
-                consumer.on_with("told-next", HandlerOptions::new().renamed_from("told"), next_told)
-            }
+            false => consumer.on("receive", receive),
+            true => consumer.on_with(
+                "receive-next",
+                HandlerOptions::new().renamed_from("receive"),
+                receive_next,
+            ),
         };
         let again = RetryPolicy::attempts(9, Duration::from_millis(100)).factor(1.0);
-        let consumer = consumer.retry(again).hold(Duration::ZERO).lease(Duration::from_secs(1));
+        let consumer =
+            consumer.retry(again).max_unacked_time(Duration::ZERO).lease(Duration::from_secs(1));
         self.running.push(consumer.start().await.unwrap());
         self.whoever.change(|there| there.push(memory));
-        self.tell().await;
+        self.emit().await;
     }
 
     async fn stop_oldest(&mut self) {
         self.whoever.change(|there| drop(there.remove(0)));
         self.running.remove(0).shutdown(SOON).await.unwrap();
-        self.tell().await;
+        self.emit().await;
     }
 
-    /// Tells some more of each key, in either version, and waits until all of it is taken.
-    async fn tell(&mut self) {
+    /// Emits more events of each key, in either version, and waits until all are received.
+    async fn emit(&mut self) {
         let tx = self.world.outbox.begin().await.unwrap();
-        for n in self.told + 1..=self.told + EACH {
+        for n in self.emitted + 1..=self.emitted + EACH {
             for k in 0..KEYS {
                 let key = format!("k{k}");
                 if (n + k) % 3 == 0 {
-                    tx.emit(NextTold { key, n, mood: "glad".to_owned() }).unwrap();
+                    tx.emit(NextSample { key, n, mood: "glad".to_owned() }).unwrap();
                 } else {
-                    tx.emit(Told::new(key, n)).unwrap();
+                    tx.emit(Sample::new(key, n)).unwrap();
                 }
             }
         }
-        self.told += EACH;
+        self.emitted += EACH;
         tx.commit().await.unwrap();
         self.world.drained(LATE).await;
     }
@@ -144,17 +147,17 @@ on_every_database! {
         let policy = RetryPolicy::default().backoff(Duration::from_millis(20)).max_backoff(Duration::from_millis(100));
         let route = Route::new("story", everything(), whoever.clone()).retry(policy);
         let relay = Relay::builder(&world.outbox).poll(Duration::from_millis(200)).add_route(route).start().await.unwrap();
-        let mut instances = Instances { world: &world, whoever, running: Vec::new(), told: 0 };
-        // This one alone, both, the next one alone, and back; and once more.
+        let mut instances = Instances { world: &world, whoever, running: Vec::new(), emitted: 0 };
+        // This release alone, both, the next one alone, and back; and once more.
         for next in [false, true, false, true] {
             instances.start(next).await;
             if instances.running.len() > 1 {
                 instances.stop_oldest().await;
             }
         }
-        let all = i64::try_from(instances.told).unwrap();
+        let all = i64::try_from(instances.emitted).unwrap();
         let behind = format!("SELECT COUNT(*) FROM story_progress WHERE n < {all}");
-        wait_until(LATE, "all of each key was told", async || tests::equals(world.number(&behind).await, 0)).await;
+        wait_until(LATE, "all of each key was received", async || tests::equals(world.number(&behind).await, 0)).await;
         for instance in instances.running {
             instance.shutdown(SOON).await.unwrap();
         }
@@ -164,6 +167,6 @@ on_every_database! {
         assert!(overtaken.is_empty(), "{overtaken:?}");
         let letters = world.letters().await;
         assert!(letters.is_empty(), "{letters:?}");
-        assert_eq!(world.count("outbox_deliveries").await, 0);
+        assert_eq!(world.count("outbox_deferred").await, 0);
     }
 }

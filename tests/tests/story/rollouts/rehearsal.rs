@@ -1,4 +1,4 @@
-//! Each point of a rollout: before, beside, behind; and back.
+//! Each stage of a rollout: before, side by side, after; and the rollback.
 
 use super::{
     bench::{Act, Bench, Release},
@@ -10,7 +10,7 @@ use tests::{
     wait_until,
 };
 
-/// How long everything may take to come to its end, with leases of a killed instance that run out.
+/// The limit for the end of all sagas, with leases of a killed instance that expire.
 const SETTLED: Duration = Duration::from_secs(150);
 
 use Act::{Kill, Start, Stop};
@@ -24,19 +24,19 @@ const SHORT: [Act; 14] = [
     Stop(This),
     Start(Next),
     Stop(This),
-    // It is taken back.
+    // The rollback.
     Start(This),
     Stop(Next),
     Stop(Next),
     Start(This),
-    // And tried again.
+    // The second rollout.
     Start(Next),
     Stop(This),
     Stop(This),
     Start(Next),
 ];
 
-/// The same with deaths.
+/// The same with crashes.
 const LONG: [Act; 12] = [
     Start(This),
     Kill(Next),

@@ -1,7 +1,7 @@
 //! The ledger that sagas book to, and what must hold of it.
 
-use super::orders::{Coordinating, DEADLY, Order, STUBBORN};
-use crate::stage::SOON;
+use super::orders::{CRASHING, Coordinating, Order, STUBBORN};
+use crate::support::SOON;
 use outbox_core::event::Timestamp;
 use outbox_sea_orm::{
     prelude::*,
@@ -21,14 +21,14 @@ const LEASE_MS: u64 = 1_500;
 /// Without a primary key, so that what is booked twice is seen.
 const LEDGER: &str = "CREATE TABLE story_ledger (of_order VARCHAR(64) NOT NULL, entry VARCHAR(64) NOT NULL, amount BIGINT NOT NULL)";
 
-/// A database with a ledger and an outbox, and a handle that starts sagas and carries none.
-pub(super) struct Books {
+/// A database with a ledger and an outbox, and a handle that starts sagas and drives none.
+pub(super) struct Ledger {
     pub(super) db: DatabaseConnection,
     pub(super) outbox: Outbox,
     sagas: Sagas,
 }
 
-impl Books {
+impl Ledger {
     pub(super) async fn open(temp: &TempDatabase) -> Self {
         let db = temp.connect().await;
         let outbox = Outbox::builder(db.clone()).source("story").install().await.unwrap();
@@ -44,11 +44,15 @@ impl Books {
         self.start_with(orders, None).await;
     }
 
-    /// Starts sagas that lock shelves, as [`start`](Self::start) does others.
-    pub(super) async fn start_with(&self, orders: std::ops::Range<i64>, shelves: Option<i64>) {
+    /// Starts sagas as [`start`](Self::start) does, which lock entities.
+    pub(super) async fn start_with(
+        &self,
+        orders: std::ops::Range<i64>,
+        locked_entities: Option<i64>,
+    ) {
         let tx = self.outbox.begin().await.unwrap();
         for number in orders {
-            let order = || Order { number, steps: 0, shelves };
+            let order = || Order { number, steps: 0, locked_entities };
             let start = || self.sagas.start(&tx, order()).correlation(format!("order-{number}"));
             let (first, second) = (start().await.unwrap(), start().await.unwrap());
             assert_eq!((first.id(), second.is_new()), (second.id(), false));
@@ -74,7 +78,8 @@ impl Books {
         assert_eq!(self.number("SELECT COUNT(*) FROM outbox_sagas").await, sagas);
     }
 
-    /// Checks in SQL that what is done is done once, that what is undone is undone once, and that nothing else is.
+    /// Checks in SQL that what is done is done once, that what is undone is undone once, and that
+    /// nothing else is.
     pub(super) async fn balance(&self) {
         let doubled = "SELECT COUNT(*) FROM (SELECT of_order FROM story_ledger GROUP BY of_order, entry \
                        HAVING COUNT(*) > 1) d";
@@ -97,48 +102,50 @@ impl Books {
         let stuck = SagaFilter { state: Some(SagaState::Stuck), ..SagaFilter::default() };
         for saga in self.outbox.sagas(&stuck, None, u32::MAX).await.unwrap() {
             let order: i64 = saga.correlation.trim_start_matches("order-").parse().unwrap();
-            if DEADLY.contains(&order) {
+            if CRASHING.contains(&order) {
                 continue;
             }
             let by_chance = saga.instance.stuck_at.as_deref() != Some("charge");
             assert!(
                 order % STUBBORN.0 == STUBBORN.1 && !by_chance,
-                "stuck without being made to: {saga:?}"
+                "stuck without a cause: {saga:?}"
             );
         }
     }
 
-    /// Checks that each shelf was one saga's at a time, and that all are free; gives how many sagas waited, and how many
-    /// gave way to others.
-    pub(super) async fn shelves_are_free(&self) -> (usize, usize) {
+    /// Checks that one saga at a time held the lock of each entity, and that all are released;
+    /// gives how many steps waited, and how many sagas were victims of deadlocks.
+    pub(super) async fn locks_are_released(&self) -> (usize, usize) {
         let mut held: BTreeMap<String, Vec<(Timestamp, Timestamp)>> = BTreeMap::new();
-        let (mut waited, mut gave_way) = (0, 0);
+        let (mut waited, mut victims) = (0, 0);
         for saga in self.outbox.sagas(&SagaFilter::default(), None, u32::MAX).await.unwrap() {
             let log = self.outbox.saga_log(saga.id).await.unwrap();
             let end = log.last().unwrap().at;
             for entry in &log {
                 match &entry.record {
                     Record::Locked { entities, .. } => {
-                        let shelf = entities.iter().map(|entity| (entity.clone(), (entry.at, end)));
-                        shelf.for_each(|(entity, span)| held.entry(entity).or_default().push(span));
+                        let spans = entities.iter().map(|entity| (entity.clone(), (entry.at, end)));
+                        spans.for_each(|(entity, span)| held.entry(entity).or_default().push(span));
                     }
-                    Record::Held { .. } => waited += 1,
-                    Record::TurnedBack { reason, .. } if reason.contains("wait for each other") => {
-                        gave_way += 1
+                    Record::BlockedOnLock { .. } => waited += 1,
+                    Record::CompensationStarted { reason, .. }
+                        if reason.contains("wait for each other") =>
+                    {
+                        victims += 1
                     }
                     _ => {}
                 }
             }
         }
-        for (shelf, spans) in &mut held {
+        for (entity, spans) in &mut held {
             spans.sort_unstable();
             let apart = spans.windows(2).all(|pair| pair[0].1 <= pair[1].0);
-            assert!(apart, "{shelf} was two sagas' at once: {spans:?}");
+            assert!(apart, "two sagas held the lock of {entity} at once: {spans:?}");
         }
         for table in ["outbox_saga_locks", "outbox_saga_waits"] {
             assert_eq!(self.number(&format!("SELECT COUNT(*) FROM {table}")).await, 0, "{table}");
         }
-        (waited, gave_way)
+        (waited, victims)
     }
 
     /// Checks that the log of each saga says what its row says.
@@ -152,7 +159,7 @@ impl Books {
     }
 }
 
-/// Starts a process that carries the sagas of a database.
+/// Starts a process that drives the sagas of a database.
 pub(super) async fn coordinator(temp: &TempDatabase, stops_at: Option<(String, u64)>) -> Process {
     let part = Coordinating { url: temp.url().to_owned(), lease_ms: LEASE_MS, stops_at };
     let mut process =

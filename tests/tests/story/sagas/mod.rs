@@ -1,7 +1,7 @@
-//! Sagas whose coordinators die: each ends, the ledger balances, nothing is done twice.
+//! Sagas whose coordinators crash: each ends, the ledger balances, nothing is done twice.
 
 mod campaign;
-mod deadly;
+mod crashing;
 mod ledger;
 pub(crate) mod orders;
 mod points;

@@ -1,6 +1,7 @@
-//! The saga of the stories: each step books an amount, each compensation books it back, and everything fails at times.
+//! The saga of the stories: each step books an amount, each compensation books it back, and random
+//! steps fail.
 
-use crate::event::Told;
+use crate::event::Sample;
 use outbox_sea_orm::prelude::*;
 use sea_orm::{ConnectionTrait, DbErr};
 use serde::{Deserialize, Serialize};
@@ -9,21 +10,21 @@ use std::time::Duration;
 /// Of so many orders the one with this remainder has a compensation that always fails.
 pub(crate) const STUBBORN: (i64, i64) = (50, 7);
 
-/// Orders whose process dies each time: in a step, in a step of a group, in a compensation.
-pub(crate) const DEADLY: std::ops::RangeInclusive<i64> = -3..=-1;
+/// Orders whose process crashes each time: in a step, in a step of a group, in a compensation.
+pub(crate) const CRASHING: std::ops::RangeInclusive<i64> = -3..=-1;
 
 /// An order: the saga's data.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Order {
     pub(crate) number: i64,
     pub(crate) steps: u32,
-    /// How many shelves there are, where orders lock them.
+    /// How many entities there are, where orders lock them.
     #[serde(default)]
-    pub(crate) shelves: Option<i64>,
+    pub(crate) locked_entities: Option<i64>,
 }
 
 impl Order {
-    /// Books an amount, and fails at times; what was booked must go with the failure.
+    /// Ledger an amount, and fails at times; what was booked must go with the failure.
     async fn book(&self, entry: &str, amount: i64, cx: &StepContext) -> Result<(), StepError> {
         let order = cx.correlation();
         let sql = format!(
@@ -32,7 +33,7 @@ impl Order {
         cx.tx.execute_unprepared(&sql).await?;
         let undoes = amount < 0;
         match fastrand::u8(..100) {
-            _ if DEADLY.contains(&self.number) => Ok(()),
+            _ if CRASHING.contains(&self.number) => Ok(()),
             0..3 if !undoes && entry != "tell" => Err(StepError::abort("it will never be")),
             3..15 => Err(StepError::retry("not this time")),
             15..17 => panic!("a bug"),
@@ -40,26 +41,26 @@ impl Order {
         }
     }
 
-    /// Ends the process in the step of a deadly order.
-    fn dies(&self, number: i64) {
+    /// Crashes the process in the step of a crashing order.
+    fn crash(&self, number: i64) {
         if self.number == number {
             std::process::abort();
         }
     }
 
-    /// Locks a shelf, at the beginning and once more half-way: in no order, so that some orders wait for each other. Those
-    /// that may be stuck lock none, or others would wait for ever.
-    async fn lock_shelf(&self, nth: i64, cx: &StepContext) -> Result<(), StepError> {
-        match self.shelves {
-            Some(shelves) if self.number % STUBBORN.0 != STUBBORN.1 => {
-                cx.lock(format!("shelf/{}", (self.number * (2 * nth + 1) + nth) % shelves)).await
+    /// Locks an entity, at the beginning and again half-way: in no fixed order, so that some orders
+    /// get into deadlocks. Orders that may be stuck lock none, or others would wait for ever.
+    async fn lock_entity(&self, nth: i64, cx: &StepContext) -> Result<(), StepError> {
+        match self.locked_entities {
+            Some(count) if self.number % STUBBORN.0 != STUBBORN.1 => {
+                cx.lock(format!("entity/{}", (self.number * (2 * nth + 1) + nth) % count)).await
             }
             _ => Ok(()),
         }
     }
 
     async fn reserve(&mut self, cx: &StepContext) -> Result<i64, StepError> {
-        self.lock_shelf(0, cx).await?;
+        self.lock_entity(0, cx).await?;
         self.steps += 1;
         self.book("reserve", 10, cx).await?;
         Ok(10)
@@ -76,7 +77,7 @@ impl Order {
 
     async fn pack(&self, cx: &StepContext) -> Result<i64, StepError> {
         self.book("pack", 2, cx).await?;
-        self.dies(-2);
+        self.crash(-2);
         Ok(2)
     }
 
@@ -88,9 +89,9 @@ impl Order {
     async fn charge(&mut self, parts: (i64, i64), cx: &StepContext) -> Result<i64, StepError> {
         assert_eq!((self.steps, parts), (1, (3, 2)), "what the steps before have left");
         self.steps += 1;
-        self.lock_shelf(1, cx).await?;
+        self.lock_entity(1, cx).await?;
         self.book("charge", 100, cx).await?;
-        self.dies(-1);
+        self.crash(-1);
         Ok(100)
     }
 
@@ -98,7 +99,7 @@ impl Order {
         if self.number % STUBBORN.0 == STUBBORN.1 {
             return Err(StepError::retry("the bank is closed"));
         }
-        self.dies(-3);
+        self.crash(-3);
         self.book("refund", -amount, cx).await
     }
 
@@ -107,7 +108,7 @@ impl Order {
             return Err(StepError::abort("so that the charge is refunded"));
         }
         self.book("ship", 1, cx).await?;
-        cx.tx.emit(Told::new(cx.correlation(), 1))?;
+        cx.tx.emit(Sample::new(cx.correlation(), 1))?;
         Ok(())
     }
 
@@ -153,7 +154,7 @@ pub(crate) fn place_order() -> Saga<Order> {
         .build()
 }
 
-/// What a coordinator process is told.
+/// The settings of a coordinator process.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub(crate) struct Coordinating {
     pub(crate) url: String,

@@ -2,7 +2,7 @@
 
 use super::{ANSWERS, BookingPlaced, Broker, MailRefused, MailSent, SendMail, WithdrawMail};
 use outbox_http::HttpPublisher;
-use outbox_sea_orm::{BoxError, consumer::ConsumerHandle, prelude::*, saga::SagasError};
+use outbox_sea_orm::{BoxError, consumer::Consumer, prelude::*, saga::SagasError};
 use sea_orm::{
     ActiveModelTrait, ActiveValue::Set, ColumnTrait, DatabaseConnection, DbErr, EntityTrait,
     QueryFilter, QueryOrder,
@@ -39,7 +39,7 @@ mod booking {
     impl ActiveModelBehavior for ActiveModel {}
 }
 
-/// What happened to a booking, line by line.
+/// The history of a booking, line by line.
 mod audit {
     use sea_orm::entity::prelude::*;
 
@@ -66,13 +66,13 @@ pub(super) enum AppError {
     Saga(#[from] SagasError),
 }
 
-/// What can be done with bookings. Each method is one transaction, or joins the one around it.
+/// The operations on bookings. Each method is one transaction, or joins the one around it.
 pub(super) struct Bookings {
     pub(super) outbox: Outbox,
 }
 
 impl Bookings {
-    /// Saves a booking, tells others of it, and starts what confirms it.
+    /// Saves a booking, emits its event, and starts the saga that confirms it.
     #[transactional_outbox(tx = self.outbox)]
     pub(super) async fn place(&self, customer: &str) -> Result<booking::Model, AppError> {
         let new = booking::ActiveModel {
@@ -130,7 +130,7 @@ impl Bookings {
         Ok(all.into_iter().map(|booking| booking.state).collect())
     }
 
-    /// What happened to a booking.
+    /// The history of a booking.
     pub(super) async fn history(&self, id: i64) -> Result<Vec<String>, DbErr> {
         let lines = audit::Entity::find()
             .filter(audit::Column::BookingId.eq(id))
@@ -139,7 +139,7 @@ impl Bookings {
     }
 }
 
-/// Holds a room, has the customer told, and charges him.
+/// Reserves a room, notifies the customer, and charges him.
 #[derive(Serialize, Deserialize)]
 struct ConfirmBooking {
     booking_id: i64,
@@ -157,7 +157,7 @@ impl ConfirmBooking {
         Ok(bookings_of(cx).note(self.booking_id, "room released").await?)
     }
 
-    #[step(ask = "mailer", reply = MailSent, reject = MailRefused, timeout = "60s", compensate = withdraw_mail)]
+    #[step(remote = "mailer", reply = MailSent, reject = MailRefused, timeout = "60s", compensate = withdraw_mail)]
     async fn send_mail(&mut self, _cx: &StepContext) -> Result<SendMail, StepError> {
         Ok(SendMail { booking_id: self.booking_id, customer: self.customer.clone() })
     }
@@ -185,7 +185,7 @@ impl ConfirmBooking {
     }
 }
 
-/// A saga is data, and has no fields for services: this one is made of what its transaction knows.
+/// A saga is data, and has no fields for services: this one is built from the transaction's outbox.
 fn bookings_of(cx: &StepContext) -> Bookings {
     Bookings { outbox: cx.tx.outbox().clone() }
 }
@@ -195,11 +195,11 @@ pub(super) struct BookingService {
     pub(super) bookings: Bookings,
     relay: Relay,
     sagas: Sagas,
-    answers: ConsumerHandle,
+    answers: Consumer,
 }
 
 impl BookingService {
-    /// Starts it. Of every event that was delivered, `delivered` is told.
+    /// Starts it. It calls `delivered` with every event that was delivered.
     pub(super) async fn start(
         db: DatabaseConnection,
         broker: &Broker,
@@ -224,8 +224,11 @@ impl BookingService {
             .start()
             .await?;
         let answers = broker.subscriber(&broker.answers)?;
-        let answers =
-            Consumer::new("bookings", &outbox).replies(&sagas).subscribe(answers).start().await?;
+        let answers = Consumer::builder("bookings", &outbox)
+            .replies(&sagas)
+            .subscribe(answers)
+            .start()
+            .await?;
         Ok(Self { bookings: Bookings { outbox }, relay, sagas, answers })
     }
 

@@ -4,7 +4,7 @@ use super::{
     ANSWERS, BookingPlaced, Broker, MailRefused, MailSent, SECRET, SendMail, WithdrawMail,
 };
 use outbox_http::HttpReceiver;
-use outbox_sea_orm::{BoxError, consumer::ConsumerHandle, prelude::*};
+use outbox_sea_orm::{BoxError, consumer::Consumer, prelude::*};
 use sea_orm::{
     ActiveModelTrait, ActiveValue::Set, ColumnTrait, DatabaseConnection, DbErr, EntityTrait,
     QueryFilter, QueryOrder,
@@ -31,7 +31,7 @@ mod mail {
     impl ActiveModelBehavior for ActiveModel {}
 }
 
-/// A booking that this service was told of. Nothing but the inbox keeps it from being here twice.
+/// A booking of which this service got the event. Only the inbox keeps it from being here twice.
 mod heard {
     use sea_orm::entity::prelude::*;
 
@@ -76,7 +76,7 @@ async fn withdraw(command: WithdrawMail, cx: &HandlerContext) -> Result<(), DbEr
 pub(super) struct Mailer {
     pub(super) outbox: Outbox,
     relay: Relay,
-    consumer: ConsumerHandle,
+    consumer: Consumer,
     pub(super) address: SocketAddr,
     server: JoinHandle<io::Result<()>>,
     /// Dropped, it ends the server.
@@ -93,7 +93,7 @@ impl Mailer {
             .start()
             .await?;
         let (router, webhooks) = HttpReceiver::builder().path("/events").verify(SECRET).build()?;
-        let consumer = Consumer::new("mailer", &outbox)
+        let consumer = Consumer::builder("mailer", &outbox)
             .on("hear-of-booking", hear)
             .on_command("send-mail", send)
             .on_command("withdraw-mail", withdraw)
@@ -111,7 +111,7 @@ impl Mailer {
         Ok(Self { outbox, relay, consumer, address, server, keep_serving })
     }
 
-    /// The customers to whom a mail went that stands.
+    /// The customers with a mail that was not withdrawn.
     pub(super) async fn mails(&self) -> Result<Vec<String>, DbErr> {
         let all = mail::Entity::find()
             .order_by_asc(mail::Column::Customer)
@@ -120,7 +120,7 @@ impl Mailer {
         Ok(all.into_iter().map(|mail| mail.customer).collect())
     }
 
-    /// The bookings that it was told of, each as often as that had an effect.
+    /// The bookings of which it got the event, each as often as that had an effect.
     pub(super) async fn heard_of(&self) -> Result<Vec<i64>, DbErr> {
         let all = heard::Entity::find()
             .order_by_asc(heard::Column::BookingId)

@@ -1,5 +1,5 @@
-//! Two small services, written from the README and the API documentation alone: bookings asks the mailer for a mail to the
-//! customer over RabbitMQ, and tells it of each booking over HTTP.
+//! Two small services, written from the README and the API documentation alone: bookings sends the
+//! mailer commands over RabbitMQ, and an event of each booking over HTTP.
 
 mod bookings;
 mod mailer;
@@ -9,7 +9,7 @@ use mailer::Mailer;
 use outbox_amqp::{AmqpPublisher, AmqpSubscriber, ConfigError, Exchange, Queue, Topology};
 use outbox_http::HttpPublisher;
 use outbox_sea_orm::{
-    operator::{AdminStore, LetterFilter},
+    admin::{AdminStore, DeadLetterFilter},
     prelude::*,
     transport::Publisher,
 };
@@ -22,13 +22,13 @@ use tests::{
     wait_until,
 };
 
-/// By what the mailer knows that a request comes from bookings.
+/// The secret by which the mailer verifies requests of bookings.
 const SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
 
-/// Where the mailer answers the commands of bookings' sagas.
+/// The reply topic of bookings' sagas.
 const ANSWERS: &str = "bookings.answers";
 
-/// The queues go by themselves when a test has not used them for so long.
+/// The broker deletes a queue that was unused for so long.
 const UNUSED_FOR: Duration = Duration::from_mins(10);
 
 /// How long all bookings together may take, on a machine that is busy with other tests.
@@ -37,7 +37,7 @@ const ENDED_WITHIN: Duration = Duration::from_mins(2);
 /// How long each part of a service may take to stop.
 const STOPPED_WITHIN: Duration = Duration::from_secs(10);
 
-/// Told to whoever listens.
+/// The event of a new booking.
 #[derive(Serialize, Deserialize, OutboxEvent)]
 #[outbox(type = "booking.placed", topic = "bookings")]
 struct BookingPlaced {
@@ -46,7 +46,7 @@ struct BookingPlaced {
     customer: String,
 }
 
-/// Asks the mailer to send a customer the confirmation.
+/// The command to send a customer the confirmation.
 #[derive(Serialize, Deserialize, OutboxEvent)]
 #[outbox(type = "mail.send", topic = "mails")]
 struct SendMail {
@@ -55,7 +55,7 @@ struct SendMail {
     customer: String,
 }
 
-/// Asks the mailer to take the confirmation back.
+/// The command to withdraw the confirmation.
 #[derive(Serialize, Deserialize, OutboxEvent)]
 #[outbox(type = "mail.withdraw", topic = "mails")]
 struct WithdrawMail {
@@ -63,14 +63,14 @@ struct WithdrawMail {
     booking_id: i64,
 }
 
-/// The mailer's answer that the mail is sent.
+/// The mailer's reply that the mail is sent.
 #[derive(Serialize, Deserialize, OutboxEvent)]
 #[outbox(type = "mail.sent")]
 struct MailSent {
     mail_id: i64,
 }
 
-/// The mailer's answer that this customer gets no mail.
+/// The mailer's rejection: this customer gets no mail.
 #[derive(Serialize, Deserialize, OutboxEvent)]
 #[outbox(type = "mail.refused")]
 struct MailRefused {
@@ -94,7 +94,7 @@ impl Broker {
         }
     }
 
-    /// What has to be there for either service, whichever comes first.
+    /// The topology that both services declare.
     fn topology(&self) -> Topology {
         let commands =
             Queue::quorum(&self.commands).bind(&self.exchange, "mail.*").expires(UNUSED_FOR);
@@ -120,14 +120,16 @@ fn webhook(mailer: SocketAddr) -> HttpPublisher {
     HttpPublisher::new(url).expect("an address makes a URL").signed(SECRET).allow_loopback()
 }
 
-/// Nothing waits in the outbox, and nothing was given up.
+/// Asserts that the outbox is empty and has no dead letters.
 async fn assert_all_delivered(outbox: &Outbox) {
     wait_until(ENDED_WITHIN, "every event is delivered", async || {
         equals(outbox.stats().await.expect("the database answers").pending, 0)
     })
     .await;
-    let letters =
-        outbox.dead_letters(&LetterFilter::all(), None, 10).await.expect("the database answers");
+    let letters = outbox
+        .dead_letters(&DeadLetterFilter::all(), None, 10)
+        .await
+        .expect("the database answers");
     assert!(letters.is_empty(), "{letters:?}");
 }
 
@@ -136,7 +138,7 @@ async fn two_services_written_from_the_readme_alone_do_their_work() {
     let bookings_db = TempDatabase::create(Database::Postgres).await;
     let mailer_db = TempDatabase::create(Database::MariaDb).await;
     let broker = Broker::of_this_test();
-    let (told, deliveries) = mpsc::channel();
+    let (delivered, deliveries) = mpsc::channel();
 
     let mailer =
         Mailer::start(mailer_db.connect().await, &broker).await.expect("the mailer starts");
@@ -144,7 +146,7 @@ async fn two_services_written_from_the_readme_alone_do_their_work() {
         bookings_db.connect().await,
         &broker,
         webhook(mailer.address),
-        move |message: &Message| drop(told.send(message.clone())),
+        move |message: &Message| drop(delivered.send(message.clone())),
     )
     .await
     .expect("bookings starts");
@@ -188,7 +190,7 @@ async fn two_services_written_from_the_readme_alone_do_their_work() {
     let again = deliveries
         .try_iter()
         .find(|message| message.topic == "bookings")
-        .expect("a booking was told of");
+        .expect("a booking was delivered");
     webhook(mailer.address).publish(&again).await.expect("a repeat is confirmed as well");
     assert_eq!(mailer.heard_of().await.unwrap(), placed, "a repeat has no effect");
 

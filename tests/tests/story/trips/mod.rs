@@ -1,6 +1,6 @@
-//! Sagas over two services, each with a database of its own: processes of both sides are killed, and the wire between them
-//! loses, delays, repeats and reorders commands and answers.
+//! Sagas over two services, each with a database of its own: processes of both are killed, and the
+//! network between them loses, delays, repeats and reorders commands and replies.
 
-mod books;
+mod ledger;
 mod campaign;
 mod trip;

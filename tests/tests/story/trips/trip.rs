@@ -1,22 +1,22 @@
-//! A trip over two services, and how its own steps fail.
+//! A trip over two services, and the failures of its local steps.
 
 use outbox_sea_orm::prelude::*;
 use sea_orm::ConnectionTrait;
 use serde::{Deserialize, Serialize};
 
-/// The topic on which the others answer.
-pub(crate) const ANSWERS: &str = "trips.answers";
+/// The topic for the participants' replies.
+pub(crate) const REPLIES: &str = "trips.replies";
 
-/// Steps that the others do, and what each of them books.
+/// The remote steps, and what each of them books.
 pub(crate) const BOOKED: [(&str, i64); 3] = [("seat", 10), ("room", 5), ("pay", 100)];
 
-/// What a process is told.
+/// The role of a process.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Role {
     /// Its service's database.
     pub(crate) url: String,
-    /// Whether it carries the sagas, or is one of the others.
-    pub(crate) carries: bool,
+    /// Whether it drives the sagas, or is a participant.
+    pub(crate) drives_sagas: bool,
     /// The queue that it receives from, and the one that it sends to.
     pub(crate) receives: String,
     pub(crate) sends: String,
@@ -69,24 +69,24 @@ impl Trip {
            compensate_retry(max_attempts = 100, backoff = "5ms", max_backoff = "40ms"))]
     async fn seat(&mut self, cx: &StepContext) -> Result<Book, StepError> {
         at_times("seat")?;
-        Ok(self.asks("seat", cx))
+        Ok(self.command("seat", cx))
     }
 
-    #[step(ask, timeout = "1s", compensate = cancel_room,
+    #[step(remote, timeout = "1s", compensate = cancel_room,
            compensate_retry(max_attempts = 100, backoff = "5ms", max_backoff = "40ms"))]
     async fn room(&mut self, cx: &StepContext) -> Result<Book, StepError> {
-        Ok(self.asks("room", cx))
+        Ok(self.command("room", cx))
     }
 
     #[step(
-        ask,
+        remote,
         timeout = "1s",
         pivot,
         retry(max_attempts = 30, backoff = "5ms", max_backoff = "40ms")
     )]
     async fn pay(&mut self, cx: &StepContext) -> Result<Book, StepError> {
         at_times("pay")?;
-        Ok(self.asks("pay", cx))
+        Ok(self.command("pay", cx))
     }
 
     #[step(retry(max_attempts = 30, backoff = "5ms", max_backoff = "40ms"))]
@@ -105,7 +105,10 @@ impl Trip {
         booked: Option<Booked>,
         cx: &StepContext,
     ) -> Result<Cancel, StepError> {
-        assert!(booked.is_none_or(|booked| booked.amount == 10), "the answer is handed on");
+        assert!(
+            booked.is_none_or(|booked| booked.amount == 10),
+            "the compensation takes the reply"
+        );
         Ok(Cancel { what: "seat".into(), trip: cx.correlation().to_owned() })
     }
 
@@ -115,7 +118,7 @@ impl Trip {
 }
 
 impl Trip {
-    fn asks(&self, what: &str, cx: &StepContext) -> Book {
+    fn command(&self, what: &str, cx: &StepContext) -> Book {
         assert_eq!(cx.correlation(), format!("trip-{}", self.number));
         Book { what: what.to_owned(), trip: cx.correlation().to_owned() }
     }

@@ -13,7 +13,7 @@ use tests::{
 const SOON: Duration = Duration::from_secs(20);
 
 /// Stops, kills and freezes a server, and looks at each step from a client's side.
-async fn lives_and_dies(server: &mut Server) {
+async fn starts_stops_and_restarts(server: &mut Server) {
     let port = server.port();
     assert!(server.answers().await);
     server.stop().await;
@@ -49,7 +49,7 @@ async fn keeps_what_was_committed(server: &mut Server, backend: DbBackend) {
     let connection = connect(server).await;
     connection.execute_unprepared("CREATE TABLE kept (id INTEGER)").await.unwrap();
     connection.execute_unprepared("INSERT INTO kept VALUES (1), (2)").await.unwrap();
-    lives_and_dies(server).await;
+    starts_stops_and_restarts(server).await;
     let connection = connect(server).await;
     assert_eq!(rows(&connection, backend).await, 2);
 
@@ -97,22 +97,22 @@ async fn a_private_mariadb_stops_dies_freezes_and_keeps_what_was_committed() {
 
 #[tokio::test]
 async fn a_private_redis_stops_dies_and_freezes() {
-    lives_and_dies(&mut servers::redis::start().await).await;
+    starts_stops_and_restarts(&mut servers::redis::start().await).await;
 }
 
 #[tokio::test]
 async fn a_private_rabbitmq_stops_dies_and_freezes() {
-    lives_and_dies(&mut servers::rabbitmq::start().await).await;
+    starts_stops_and_restarts(&mut servers::rabbitmq::start().await).await;
 }
 
 #[tokio::test]
 async fn a_private_nats_stops_dies_and_freezes() {
-    lives_and_dies(&mut servers::nats::start().await).await;
+    starts_stops_and_restarts(&mut servers::nats::start().await).await;
 }
 
 #[tokio::test]
 async fn a_private_mosquitto_stops_dies_and_freezes() {
-    lives_and_dies(&mut servers::mosquitto::start().await).await;
+    starts_stops_and_restarts(&mut servers::mosquitto::start().await).await;
 }
 
 #[tokio::test]

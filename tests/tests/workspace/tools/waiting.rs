@@ -24,7 +24,7 @@ async fn a_wait_in_vain_fails_with_what_was_waited_for() {
 
 #[tokio::test(start_paused = true)]
 #[should_panic(
-    expected = "not within 1s: all have come; seen last of 3 times: 3 in place of 7; the next look took over 9"
+    expected = "not within 1s: all have come; seen last of 3 times: 3 in place of 7; the next poll took over 9"
 )]
 async fn a_wait_in_vain_says_what_it_saw_last_and_that_a_look_hangs() {
     let mut looks = 0;

@@ -1,4 +1,4 @@
-//! Arbitrary properties are a message or a clear error, and what was written reads back.
+//! Arbitrary properties are a message or a clear error, and an encoded message reads back.
 
 use super::*;
 use outbox_core::testing::transport::{
@@ -6,16 +6,16 @@ use outbox_core::testing::transport::{
 };
 use proptest::{collection::vec, prelude::*};
 
-fn reading() -> Reading {
-    Reading { plain_source: Some("/plain".to_owned()), ..Reading::default() }
+fn plain_options() -> ReadOptions {
+    ReadOptions { plain_source: Some("/plain".to_owned()), ..ReadOptions::default() }
 }
 
-fn read_back(packet: &Packet) -> Result<Message, String> {
+fn read_back(encoded: &EncodedMessage) -> Result<Message, String> {
     read(
-        &Reading::default(),
-        &packet.properties,
+        &ReadOptions::default(),
+        &encoded.properties,
         "",
-        packet.body.clone(),
+        encoded.body.clone(),
         Timestamp::from_micros(0),
     )
 }
@@ -50,7 +50,7 @@ fn attributes_with_control_characters_are_refused() {
                 }
             }
             let properties = properties.with_headers(table);
-            read(&Reading::default(), &properties, "", Bytes::new(), Timestamp::from_micros(0))
+            read(&ReadOptions::default(), &properties, "", Bytes::new(), Timestamp::from_micros(0))
         });
     }
 }
@@ -101,8 +101,8 @@ proptest! {
             None => properties,
         };
         let _ = attempt(&properties, true, true);
-        for reading in [Reading::default(), reading()] {
-            if let Err(text) = read(&reading, &properties, "x", Bytes::from(body.clone()), Timestamp::from_micros(0)) {
+        for options in [ReadOptions::default(), plain_options()] {
+            if let Err(text) = read(&options, &properties, "x", Bytes::from(body.clone()), Timestamp::from_micros(0)) {
                 prop_assert!(text.len() < 300, "{}", text);
             }
         }

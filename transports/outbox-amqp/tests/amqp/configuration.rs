@@ -9,7 +9,7 @@ use outbox_core::{
 use std::time::Duration;
 
 #[test]
-fn all_faults_are_told_at_once() {
+fn all_faults_are_reported_at_once() {
     let topology = Topology::new()
         .exchange(Exchange::topic(""))
         .exchange(Exchange::fanout("twice"))
@@ -62,7 +62,7 @@ async fn what_was_not_built_and_is_wrong_publishes_nothing_and_loses_nothing() {
 #[tokio::test]
 async fn a_server_that_is_there_is_connected_to() {
     assert!(AmqpPublisher::connect(crate::support::url()).await.is_ok());
-    let error = AmqpPublisher::connect("amqp://127.0.0.1:1").await.expect_err("nobody is there");
+    let error = AmqpPublisher::connect("amqp://127.0.0.1:1").await.expect_err("no server listens");
     assert_eq!(error.class(), FailureClass::Unavailable);
 }
 

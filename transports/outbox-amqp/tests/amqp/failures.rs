@@ -1,4 +1,4 @@
-//! Which failure is which: every row of the table, and what a batch makes of them.
+//! Which failure is which: every row of the table, and the outcomes of a batch.
 
 use crate::support::{
     SOON, client, failure, full, message_with, name, numbered, publisher, queue, subscriber, url,
@@ -14,10 +14,10 @@ use outbox_core::{
 use std::time::Duration;
 use tokio::net::TcpListener;
 
-type Verdict = Result<Receipt, PublishError>;
+type Outcome = Result<Receipt, PublishError>;
 
-fn class(verdict: &Verdict) -> Option<FailureClass> {
-    verdict.as_ref().err().map(PublishError::class)
+fn class(outcome: &Outcome) -> Option<FailureClass> {
+    outcome.as_ref().err().map(PublishError::class)
 }
 
 #[tokio::test]
@@ -70,7 +70,7 @@ async fn headers_that_fit_in_no_frame_travel_in_the_body() {
     publisher.publish(&sent).await.expect("200 KB of headers are confirmed");
     let delivery = crate::support::next(&mut subscriber(&name).declare(topology)).await;
     assert_eq!(delivery.message.as_ref().map(|m| &m.headers), Ok(&sent.headers));
-    delivery.ack().await.expect("heard");
+    delivery.ack().await.expect("accepted");
 }
 
 #[tokio::test]
@@ -128,7 +128,7 @@ async fn access_that_is_refused_makes_the_destination_unavailable() {
         "{error}"
     );
 
-    // Nobody may publish to an internal exchange.
+    // No client may publish to an internal exchange.
     let (internal, client) = (name("internal"), client(&url()).await);
     let options = ExchangeDeclareOptions { internal: true, ..Default::default() };
     let declared = client.channel.exchange_declare(
@@ -166,7 +166,7 @@ async fn a_declaration_that_differs_makes_the_destination_unavailable_and_says_w
 }
 
 #[tokio::test]
-async fn nobody_at_the_address_makes_the_destination_unavailable() {
+async fn an_address_without_a_listener_makes_the_destination_unavailable() {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
     let address = listener.local_addr().expect("an address");
     drop(listener);
@@ -180,7 +180,7 @@ async fn nobody_at_the_address_makes_the_destination_unavailable() {
 }
 
 #[tokio::test]
-async fn a_server_that_accepts_and_is_silent_is_unavailable_in_time_and_let_go() {
+async fn a_server_that_accepts_and_is_silent_is_unavailable_in_time_and_its_socket_is_closed() {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
     let address = listener.local_addr().expect("an address");
     let publisher = AmqpPublisher::new(format!("amqp://{address}"))
@@ -189,7 +189,7 @@ async fn a_server_that_accepts_and_is_silent_is_unavailable_in_time_and_let_go()
     let (error, (mut stream, _)) =
         tokio::join!(failure(&publisher), async { listener.accept().await.expect("a connection") });
     assert_eq!(error.class(), Unavailable);
-    assert!(error.to_string().contains("did not let us in within 200ms"), "{error}");
+    assert!(error.to_string().contains("did not accept the connection within 200ms"), "{error}");
     let mut rest = Vec::new();
     let read = tokio::io::AsyncReadExt::read_to_end(&mut stream, &mut rest);
     tokio::time::timeout(SOON, read).await.expect("the connection is ended").expect("orderly");
@@ -208,10 +208,10 @@ async fn a_batch_tells_the_returned_from_the_confirmed_whatever_their_order() {
         .map(|batch| (1..=100).map(|n| numbered(n + batch * 7, &format!("{batch}-{n}"))).collect())
         .collect();
     // Many batches at once, so that returns and confirms of all mix on the wire.
-    let verdicts = join_all(batches.iter().map(|batch| publish_all(&publisher, batch))).await;
-    for (message, verdict) in batches.iter().flatten().zip(verdicts.iter().flatten()) {
+    let outcomes = join_all(batches.iter().map(|batch| publish_all(&publisher, batch))).await;
+    for (message, outcome) in batches.iter().flatten().zip(outcomes.iter().flatten()) {
         let expected = (!routed(message)).then_some(Transient);
-        assert_eq!(class(verdict), expected, "{:?}: {verdict:?}", message.sequence);
+        assert_eq!(class(outcome), expected, "{:?}: {outcome:?}", message.sequence);
     }
     let confirmed = batches.iter().flatten().filter(|message| routed(message)).count();
     let client = client(&url()).await;

@@ -1,5 +1,5 @@
-//! The RabbitMQ transport against a real server on loopback: the shared one, under names of each test's own, or a private one
-//! where the server is to suffer.
+//! The RabbitMQ transport against a real server on loopback: the shared one, under names of each
+//! test's own, or a private one where the server is to suffer.
 
 mod configuration;
 mod conformance;

@@ -1,4 +1,5 @@
-//! The relay before RabbitMQ: a queue that is gone, and one that is full. SQLite stands for every database.
+//! The relay before RabbitMQ: a queue that is gone, and one that is full. SQLite stands for every
+//! database.
 
 use crate::support::{SOON, client, name, publisher, queue, url};
 use outbox_amqp::{AmqpPublisher, Topology};
@@ -17,8 +18,8 @@ use tests::{
 };
 
 #[derive(Debug, Serialize, Deserialize, OutboxEvent)]
-#[outbox(type = "story.told", topic = "story")]
-pub(crate) struct Told {
+#[outbox(type = "story.sample", topic = "story")]
+pub(crate) struct Sample {
     #[outbox(key)]
     pub(crate) key: String,
     pub(crate) n: i64,
@@ -47,17 +48,17 @@ impl World {
     }
 
     /// Tells events of several keys in one transaction.
-    pub(crate) async fn tell(&self, numbers: std::ops::Range<i64>) {
+    pub(crate) async fn emit(&self, numbers: std::ops::Range<i64>) {
         let tx = self.outbox.begin().await.expect("a transaction");
         for n in numbers {
-            tx.emit(Told { key: format!("k{}", n % 13), n }).expect("encoded");
+            tx.emit(Sample { key: format!("k{}", n % 13), n }).expect("encoded");
         }
         tx.commit().await.expect("committed");
     }
 
     pub(crate) async fn number(&self, sql: &str) -> i64 {
         let statement = Statement::from_string(self.db.get_database_backend(), sql);
-        let row = self.db.query_one_raw(statement).await.expect("an answer").expect("a row");
+        let row = self.db.query_one_raw(statement).await.expect("a result").expect("a row");
         row.try_get_by_index(0).expect("a number")
     }
 
@@ -85,12 +86,12 @@ async fn a_queue_that_is_deleted_under_the_publisher_lets_events_wait_with_no_ro
     let (world, name) = (World::open().await, name("deleted"));
     let topology = Topology::new().queue(queue(&name));
     let relay = world.relay(publisher().queue(&name).declare(topology.clone())).await;
-    world.tell(0..BEFORE).await;
+    world.emit(0..BEFORE).await;
     world.drained().await;
 
     let client = client(&url()).await;
     client.delete_queue(&name).await;
-    world.tell(BEFORE..AFTER).await;
+    world.emit(BEFORE..AFTER).await;
     let named = "SELECT COUNT(*) FROM outbox_retries WHERE errors LIKE '%312 NO_ROUTE%'";
     wait_until(SOON, "NO_ROUTE is named", async || tests::above(world.number(named).await, 0))
         .await;
@@ -104,7 +105,7 @@ async fn a_queue_that_is_deleted_under_the_publisher_lets_events_wait_with_no_ro
     assert_eq!(world.number("SELECT COUNT(*) FROM outbox_dead_letters").await, 0);
     assert_eq!(relay.stats().borrow().delivered, BEFORE.unsigned_abs());
 
-    // Somebody else brings it back.
+    // Another publisher declares it again.
     let other = publisher().queue(&name).declare(topology);
     other.publish(&crate::support::full()).await.expect("declared");
     world.drained().await;
@@ -119,7 +120,7 @@ async fn a_full_queue_lets_the_rest_wait_and_drains_as_it_is_read() {
     let (world, name) = (World::open().await, name("full"));
     let topology = Topology::new().queue(queue(&name).max_length(20));
     let relay = world.relay(publisher().queue(&name).declare(topology.clone())).await;
-    world.tell(0..EVENTS).await;
+    world.emit(0..EVENTS).await;
     let refused = "SELECT COUNT(*) FROM outbox_retries WHERE errors LIKE '%basic.nack%'";
     wait_until(SOON, "the queue refuses", async || tests::above(world.number(refused).await, 0))
         .await;
@@ -128,7 +129,7 @@ async fn a_full_queue_lets_the_rest_wait_and_drains_as_it_is_read() {
     while i64::try_from(seen.len()).expect("few") < EVENTS {
         let delivery = crate::support::next(&mut subscriber).await;
         seen.insert(delivery.message.as_ref().map(|message| message.id).expect("readable"));
-        delivery.ack().await.expect("heard");
+        delivery.ack().await.expect("accepted");
     }
     world.drained().await;
     relay.shutdown(SOON).await.expect("stopped");

@@ -1,4 +1,4 @@
-//! The subscriber: what it counts, what it holds, what it says when the server takes something away.
+//! The subscriber: counted deliveries, prefetch, and errors when the server removes a queue.
 
 use crate::support::{
     SOON, client, full, message_with, name, next, numbered, publisher, queue, subscribed,
@@ -10,7 +10,7 @@ use outbox_core::transport::{Publisher, Subscriber};
 use std::time::Duration;
 use tokio::time::timeout;
 
-/// How long a test looks whether something comes that should not.
+/// How long a test waits for a delivery that must not come.
 const QUIET: Duration = Duration::from_millis(300);
 
 #[tokio::test]
@@ -24,7 +24,7 @@ async fn a_quorum_queue_counts_deliveries_and_gives_up_at_its_limit() {
     for attempt in 1..=3 {
         let delivery = next(&mut subscription).await;
         assert_eq!(delivery.attempt, Some(attempt));
-        delivery.nack(true).await.expect("heard");
+        delivery.nack(true).await.expect("accepted");
     }
     let delivery = next(&mut subscriber(&dead)).await;
     let deaths = Death::all_of(delivery.message.as_ref().expect("readable"));
@@ -33,11 +33,11 @@ async fn a_quorum_queue_counts_deliveries_and_gives_up_at_its_limit() {
         (deaths[0].queue.as_str(), deaths[0].reason.as_str()),
         (name.as_str(), "delivery_limit")
     );
-    delivery.ack().await.expect("heard");
+    delivery.ack().await.expect("accepted");
 }
 
 #[tokio::test]
-async fn every_way_to_the_dead_letters_is_told() {
+async fn every_reason_for_a_dead_letter_is_reported() {
     let (rejecting, expiring, overflowing) =
         (name("rejecting"), name("expiring"), name("overflowing"));
     let dead = name("dead");
@@ -60,7 +60,7 @@ async fn every_way_to_the_dead_letters_is_told() {
     expected.push((first, overflowing.as_str(), "maxlen"));
     expected.push((send(&expiring).await, expiring.as_str(), "expired"));
     expected.push((send(&rejecting).await, rejecting.as_str(), "rejected"));
-    next(&mut subscriber(&rejecting)).await.reject("never").await.expect("heard");
+    next(&mut subscriber(&rejecting)).await.reject("never").await.expect("accepted");
 
     for _ in 0..expected.len() {
         let delivery = next(&mut letters).await;
@@ -74,7 +74,7 @@ async fn every_way_to_the_dead_letters_is_told() {
         );
         assert_eq!(deaths[0].routing_keys, [queue]);
         assert!(deaths[0].at.is_some_and(|seconds| seconds > 1_700_000_000), "{deaths:?}");
-        delivery.ack().await.expect("heard");
+        delivery.ack().await.expect("accepted");
     }
 }
 
@@ -89,23 +89,23 @@ async fn no_more_is_sent_ahead_than_was_asked_for() {
     let mut subscriber = subscriber(&name).prefetch(2);
     let held = (next(&mut subscriber).await, next(&mut subscriber).await);
     assert!(timeout(QUIET, subscriber.next()).await.is_err(), "two are held");
-    held.0.ack().await.expect("heard");
+    held.0.ack().await.expect("accepted");
     let third = next(&mut subscriber).await;
     assert_eq!(third.message.as_ref().map(|m| m.sequence.map(|n| n.0)), Ok(Some(3)));
 }
 
 #[tokio::test]
-async fn a_closed_subscriber_gives_no_more_and_hears_late_answers() {
-    let name = name("close");
+async fn a_stopped_subscriber_gives_no_more_and_accepts_late_acks() {
+    let name = name("stop");
     let publisher = publisher().queue(&name).declare(Topology::new().queue(queue(&name)));
     for n in 1..=5 {
         publisher.publish(&numbered(n, "k")).await.expect("confirmed");
     }
     let mut first = subscriber(&name);
     let held = next(&mut first).await;
-    first.close();
+    first.stop();
     assert!(matches!(first.next().await, Ok(None)));
-    // What was sent ahead is free at once, though an answer is still to come.
+    // The prefetched messages are requeued at once, though an ack is still to come.
     let mut second = subscriber(&name);
     let mut rest = Vec::new();
     for _ in 0..4 {
@@ -113,12 +113,12 @@ async fn a_closed_subscriber_gives_no_more_and_hears_late_answers() {
         rest.push(
             delivery.message.as_ref().map(|m| m.sequence.map_or(0, |n| n.0)).expect("readable"),
         );
-        delivery.ack().await.expect("heard");
+        delivery.ack().await.expect("accepted");
     }
     rest.sort_unstable();
     assert_eq!(rest, [2, 3, 4, 5]);
     drop(first);
-    held.ack().await.expect("the answer is heard");
+    held.ack().await.expect("a late ack is accepted");
     drop(second);
     let client = client(&url()).await;
     tests::wait_until(SOON, "nothing is left", async || {
@@ -128,19 +128,19 @@ async fn a_closed_subscriber_gives_no_more_and_hears_late_answers() {
 }
 
 #[tokio::test]
-async fn a_queue_that_is_deleted_is_told_of_and_received_from_again_when_it_is_back() {
+async fn a_deleted_queue_is_reported_and_received_from_again_when_it_is_back() {
     let name = name("cancelled");
     let queues = Topology::new().queue(queue(&name));
     let publisher = publisher().queue(&name).declare(queues.clone());
     publisher.publish(&numbered(1, "k")).await.expect("confirmed");
     let (mut plain, mut declaring) =
         (subscriber(&name).prefetch(1), subscriber(&name).prefetch(1).declare(queues));
-    next(&mut declaring).await.ack().await.expect("heard");
+    next(&mut declaring).await.ack().await.expect("accepted");
     subscribed(&mut plain, &name, 2).await;
 
     client(&url()).await.delete_queue(&name).await;
-    for told in [plain.next().await, declaring.next().await] {
-        let error = told.expect_err("the loss is told");
+    for lost in [plain.next().await, declaring.next().await] {
+        let error = lost.expect_err("the loss is reported");
         assert!(
             outbox_core::failure::full_text(&error).contains("cancelled the consumer"),
             "{error:?}"
@@ -159,7 +159,7 @@ async fn a_queue_that_is_deleted_is_told_of_and_received_from_again_when_it_is_b
             match plain.next().await {
                 Ok(delivery) => return delivery.expect("the subscription is open"),
                 // Its connection may have been made for the queue that is gone.
-                Err(told) => tracing::info!(%told, "it receives again"),
+                Err(lost) => tracing::info!(%lost, "it receives again"),
             }
         }
     };
@@ -192,7 +192,7 @@ async fn what_cannot_be_read_is_delivered_with_the_reason_and_can_be_rejected() 
         let delivery = next(&mut subscriber).await;
         let problem = delivery.message.as_ref().expect_err("it cannot be read");
         assert!(problem.contains(reason), "{problem}");
-        delivery.reject(reason).await.expect("heard");
+        delivery.reject(reason).await.expect("accepted");
     }
     assert!(timeout(QUIET, subscriber.next()).await.is_err(), "none comes again");
 }

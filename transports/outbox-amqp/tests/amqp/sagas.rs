@@ -1,12 +1,13 @@
-//! A saga and the service that it asks, by the README's recipe: one exchange, one binding for commands and one for answers.
+//! A saga and the service of its remote steps, by the README's recipe: one exchange, one binding
+//! for commands and one for replies.
 
 use crate::support::{SOON, name, publisher, queue, subscriber};
 use outbox_amqp::{AmqpPublisher, Exchange, Topology};
 use outbox_core::event::{MessageParts, SagaId};
 use outbox_core::transport::Publisher;
 use outbox_sea_orm::{
-    consumer::ConsumerHandle,
-    operator::{AdminStore, LetterFilter},
+    admin::{AdminStore, DeadLetterFilter},
+    consumer::Consumer,
     prelude::*,
     saga::{SagaAdmin, SagaFilter, SagaState},
     transport::everything,
@@ -39,8 +40,8 @@ struct Refund {
 
 #[saga(name = "checkout")]
 impl Checkout {
-    // Its answers are of types that only the framework writes: `outbox.saga.done` and its like.
-    #[step(ask = "payments", timeout = "30s", compensate = refund)]
+    // Its replies are of types that only the framework writes: `outbox.saga.done` and its like.
+    #[step(remote = "payments", timeout = "30s", compensate = refund)]
     async fn charge(&mut self, _cx: &StepContext) -> Result<Charge, StepError> {
         Ok(Charge { order: self.order })
     }
@@ -82,12 +83,12 @@ impl Service {
             .source(source)
             .install()
             .await
-            .expect("database and server answer");
+            .expect("database and server reply");
         let relay = Relay::builder(&outbox)
             .route("rabbit", everything(), rabbit)
             .start()
             .await
-            .expect("database and server answer");
+            .expect("database and server reply");
         Self { outbox, relay, _database: database }
     }
 
@@ -99,51 +100,52 @@ impl Service {
         );
         db.query_all_raw(asked)
             .await
-            .expect("database and server answer")
+            .expect("database and server reply")
             .iter()
-            .map(|row| row.try_get_by_index(0).expect("database and server answer"))
+            .map(|row| row.try_get_by_index(0).expect("database and server reply"))
             .collect()
     }
 }
 
-/// The exchange, with a queue for commands, bound by their types, and one for answers, bound by the topic that the saga names.
+/// The exchange, with a queue for commands, bound by their types, and one for replies, bound by the
+/// topic that the saga names.
 struct Recipe {
     exchange: String,
     commands: String,
-    answers: String,
+    replies: String,
 }
 
 impl Recipe {
     fn new() -> Self {
-        Self { exchange: name("shop"), commands: name("payments"), answers: name("checkout") }
+        Self { exchange: name("shop"), commands: name("payments"), replies: name("checkout") }
     }
 
     fn publisher(&self) -> AmqpPublisher {
         let topology = Topology::new()
             .exchange(Exchange::topic(&self.exchange))
             .queue(queue(&self.commands).bind(&self.exchange, "payments.*"))
-            .queue(queue(&self.answers).bind(&self.exchange, "checkout.answers"));
+            .queue(queue(&self.replies).bind(&self.exchange, "checkout.answers"));
         publisher().exchange(&self.exchange).declare(topology)
     }
 
-    async fn payments(&self) -> (Service, ConsumerHandle) {
+    async fn payments(&self) -> (Service, Consumer) {
         let service = Service::start("/payments", self.publisher()).await;
         let db = service.outbox.connection();
         db.execute_unprepared("CREATE TABLE effects (what VARCHAR(64) NOT NULL)")
             .await
-            .expect("database and server answer");
-        let consumer = Consumer::new("payments", &service.outbox)
+            .expect("database and server reply");
+        let consumer = Consumer::builder("payments", &service.outbox)
             .on_command("charge", charge)
             .on_command("refund", refund)
             .commands_from("/shop", "checkout.answers")
             .subscribe(subscriber(&self.commands));
-        let handle = consumer.start().await.expect("database and server answer");
+        let handle = consumer.start().await.expect("database and server reply");
         (service, handle)
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_saga_that_asks_others_ends_with_one_binding_for_commands_and_one_for_answers() {
+async fn a_saga_with_remote_steps_ends_with_one_binding_for_commands_and_one_for_replies() {
     let recipe = Recipe::new();
     let shop = Service::start("/shop", recipe.publisher()).await;
     let (payments, at_payments) = recipe.payments().await;
@@ -152,29 +154,29 @@ async fn a_saga_that_asks_others_ends_with_one_binding_for_commands_and_one_for_
         .reply_to("checkout.answers")
         .start()
         .await
-        .expect("database and server answer");
-    let at_shop = Consumer::new("checkout", &shop.outbox)
+        .expect("database and server reply");
+    let at_shop = Consumer::builder("checkout", &shop.outbox)
         .replies(&sagas)
-        .subscribe(subscriber(&recipe.answers))
+        .subscribe(subscriber(&recipe.replies))
         .start()
         .await
-        .expect("database and server answer");
+        .expect("database and server reply");
 
-    let tx = shop.outbox.begin().await.expect("database and server answer");
+    let tx = shop.outbox.begin().await.expect("database and server reply");
     for order in 1..=4 {
         sagas
             .start(&tx, Checkout { order })
             .correlation(format!("order-{order}"))
             .await
-            .expect("database and server answer");
+            .expect("database and server reply");
     }
-    tx.commit().await.expect("database and server answer");
+    tx.commit().await.expect("database and server reply");
     let ended = async || {
         let sagas = shop
             .outbox
             .sagas(&SagaFilter::default(), None, 10)
             .await
-            .expect("database and server answer");
+            .expect("database and server reply");
         let states: Vec<_> = sagas.iter().map(|saga| saga.instance.state).collect();
         let expected = [
             SagaState::Compensated,
@@ -191,25 +193,25 @@ async fn a_saga_that_asks_others_ends_with_one_binding_for_commands_and_one_for_
     for service in [&shop, &payments] {
         let letters = service
             .outbox
-            .dead_letters(&LetterFilter::all(), None, 9)
+            .dead_letters(&DeadLetterFilter::all(), None, 9)
             .await
-            .expect("database and server answer");
+            .expect("database and server reply");
         assert!(letters.is_empty(), "{letters:?}");
     }
     for handle in [at_shop, at_payments] {
-        handle.shutdown(SOON).await.expect("database and server answer");
+        handle.shutdown(SOON).await.expect("database and server reply");
     }
-    sagas.shutdown(SOON).await.expect("database and server answer");
+    sagas.shutdown(SOON).await.expect("database and server reply");
     for service in [shop, payments] {
-        service.relay.shutdown(SOON).await.expect("database and server answer");
+        service.relay.shutdown(SOON).await.expect("database and server reply");
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_stranger_s_command_over_rabbitmq_is_a_letter_and_is_answered_to_nobody() {
+async fn a_foreign_command_over_rabbitmq_is_a_dead_letter_and_gets_no_reply() {
     let recipe = Recipe::new();
     let (payments, handle) = recipe.payments().await;
-    // Without its topic for answers a command looks like one.
+    // Without its topic for replies a command reads like a reply.
     let rabbit = recipe.publisher().routing_key(|message| message.event_type.clone());
     let command = |change: fn(&mut MessageParts)| {
         crate::support::message_with(|parts| {
@@ -225,14 +227,14 @@ async fn a_stranger_s_command_over_rabbitmq_is_a_letter_and_is_answered_to_nobod
                 ("sagaphase", "do"),
             ];
             for (name, value) in headers.into_iter().chain([("replyto", "checkout.answers")]) {
-                parts.headers.insert(name, value).expect("database and server answer");
+                parts.headers.insert(name, value).expect("database and server reply");
             }
             change(parts);
         })
     };
     let strange: [fn(&mut MessageParts); 3] = [
         |parts| parts.source = "/stranger".into(),
-        |parts| parts.headers.insert("replyto", "strangers").expect("database and server answer"),
+        |parts| parts.headers.insert("replyto", "strangers").expect("database and server reply"),
         |parts| drop(parts.headers.remove("replyto")),
     ];
     for change in strange {
@@ -241,27 +243,27 @@ async fn a_stranger_s_command_over_rabbitmq_is_a_letter_and_is_answered_to_nobod
     let letters = async || {
         payments
             .outbox
-            .dead_letters(&LetterFilter::all(), None, 9)
+            .dead_letters(&DeadLetterFilter::all(), None, 9)
             .await
-            .expect("database and server answer")
+            .expect("database and server reply")
             .len()
     };
     wait_until(SOON, "each is a letter", async || tests::equals(letters().await, 3)).await;
     assert_eq!(payments.effects().await, [""; 0], "nothing was done");
-    let pending = payments.outbox.stats().await.expect("database and server answer").pending;
+    let pending = payments.outbox.stats().await.expect("database and server reply").pending;
     assert_eq!(
         (pending, payments.relay.stats().borrow().delivered),
         (0, 0),
-        "nobody is or was answered"
+        "no reply is or was sent"
     );
-    // Its own command is done and answered.
+    // Its own command is done and gets a reply.
     rabbit.publish(&command(|_| {})).await.expect("confirmed");
     wait_until(SOON, "it is done", async || {
         tests::equals(payments.effects().await, vec!["charged 7".to_owned()])
     })
     .await;
-    let answered = async || tests::equals(payments.relay.stats().borrow().delivered, 1);
-    wait_until(SOON, "it is answered", answered).await;
-    handle.shutdown(SOON).await.expect("database and server answer");
-    payments.relay.shutdown(SOON).await.expect("database and server answer");
+    let replied = async || tests::equals(payments.relay.stats().borrow().delivered, 1);
+    wait_until(SOON, "the reply is sent", replied).await;
+    handle.shutdown(SOON).await.expect("database and server reply");
+    payments.relay.shutdown(SOON).await.expect("database and server reply");
 }

@@ -1,4 +1,5 @@
-//! Nothing secret is shown: not in `Debug`, not in an error, not in a log, not even the client library's.
+//! Nothing secret is shown: not in `Debug`, not in an error, not in a log, not even the client
+//! library's.
 
 use crate::support::{SOON, client, message_with, name, next, publisher, queue, subscriber, url};
 use outbox_amqp::{AmqpPublisher, AmqpSubscriber, Topology};
@@ -73,7 +74,8 @@ fn no_debug_and_no_configuration_error_shows_a_secret() {
     }
 }
 
-// Alone in its process under nextest; elsewhere the other tests may log into the same place, of which none has a canary.
+// Alone in its process under nextest; elsewhere the other tests may log into the same place, of
+// which none has a canary.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_failure_and_no_log_shows_a_secret_whatever_is_returned_refused_or_lost() {
     let log = Log::default();
@@ -106,12 +108,12 @@ async fn no_failure_and_no_log_shows_a_secret_whatever_is_returned_refused_or_lo
     let mut subscriber = subscriber(&name).declare(topology);
     let delivery = next(&mut subscriber).await;
     assert_silent("the delivery", &format!("{delivery:?}"));
-    delivery.nack(true).await.expect("heard");
-    next(&mut subscriber).await.reject("no").await.expect("heard");
+    delivery.nack(true).await.expect("accepted");
+    next(&mut subscriber).await.reject("no").await.expect("accepted");
     client(&url()).await.delete_queue(&name).await;
     let lost = tokio::time::timeout(SOON, subscriber.next())
         .await
-        .expect("the loss is told")
+        .expect("the loss is reported")
         .expect_err("the queue is gone");
     assert_silent("the loss", &full_text(&lost));
 

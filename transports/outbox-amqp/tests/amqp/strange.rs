@@ -1,7 +1,8 @@
-//! What comes that nobody can use: a letter with its reason each, its neighbours handled, and nothing comes again.
+//! Unusable messages: each becomes a dead letter with its reason, the others are handled, and none
+//! is delivered again.
 
 use crate::{
-    outbox::{Told, World},
+    outbox::{Sample, World},
     support::{Client, SOON, client, name, subscriber, url},
 };
 use lapin::{
@@ -11,12 +12,12 @@ use lapin::{
 };
 use outbox_sea_orm::{
     OutboxTransaction,
+    admin::{AdminStore, DeadLetterFilter},
     consumer::{Consumer, HandlerContext, UnhandledPolicy},
     failure::{
         DeadLetter,
         DeadReason::{self, Undecodable, UnknownType},
     },
-    operator::{AdminStore, LetterFilter},
 };
 use sea_orm::{ConnectionTrait, DbErr, Statement};
 use std::time::Duration;
@@ -49,7 +50,7 @@ fn attributes(others: impl IntoIterator<Item = (String, AMQPValue)>) -> BasicPro
         ("specversion", "1.0"),
         ("id", "A-1"),
         ("source", "/elsewhere"),
-        ("type", "story.told"),
+        ("type", "story.sample"),
         ("topic", "story"),
     ] {
         table.insert(format!("cloudEvents_{name}").as_str().into(), text(value));
@@ -94,7 +95,7 @@ fn strangers() -> Vec<Strange> {
         unreadable(without_id, event, "`id` is missing"),
         unreadable(
             structured(),
-            br#"{"specversion":"1.0","source":"/s","type":"story.told"}"#,
+            br#"{"specversion":"1.0","source":"/s","type":"story.sample"}"#,
             "`id` is missing",
         ),
         unreadable(with("specversion", "0.3"), event, "`specversion` is not 1.0"),
@@ -118,11 +119,11 @@ fn strangers() -> Vec<Strange> {
         Strange {
             properties: attributes([
                 ("cloudEvents_id".into(), text("T-1")),
-                ("cloudEvents_type".into(), text("story.untold")),
+                ("cloudEvents_type".into(), text("story.unknown")),
             ]),
             body: event.to_vec(),
             reason: UnknownType,
-            says: "no handler takes the type `story.untold`",
+            says: "no handler takes the type `story.unknown`",
             is_message: true,
         },
     ]
@@ -134,43 +135,44 @@ async fn publish(client: &Client, queue: &str, properties: BasicProperties, body
     sent.await.expect("sent").await.expect("taken");
 }
 
-async fn effect(told: Told, cx: &HandlerContext<OutboxTransaction>) -> Result<(), DbErr> {
+async fn effect(sample: Sample, cx: &HandlerContext<OutboxTransaction>) -> Result<(), DbErr> {
     cx.tx
-        .execute_unprepared(&format!("INSERT INTO effects (n) VALUES ({})", told.n))
+        .execute_unprepared(&format!("INSERT INTO effects (n) VALUES ({})", sample.n))
         .await
         .map(|_| ())
 }
 
 on_every_database! {
-    async fn what_nobody_can_use_ends_in_a_letter_with_its_reason_and_never_comes_again(db: &TempDatabase) {
+    async fn an_unusable_message_becomes_a_dead_letter_with_its_reason_and_is_not_delivered_again(db: &TempDatabase) {
         let (world, name, client) = (World::on(db).await, name("strange"), client(&url()).await);
         world.db.execute_unprepared("CREATE TABLE effects (n BIGINT NOT NULL)").await.expect("made");
         let queue = QueueDeclareOptions { auto_delete: true, ..Default::default() };
         client.channel.queue_declare(name.as_str().into(), queue, FieldTable::default()).await.expect("declared");
-        let consumer = Consumer::new("story", &world.outbox).on("effect", effect).others(UnhandledPolicy::DeadLetter);
+        let consumer = Consumer::builder("story", &world.outbox).on("effect", effect).unhandled(UnhandledPolicy::DeadLetter);
         let consumer = consumer.keep_unknown(Duration::ZERO);
         let handle = consumer.subscribe(subscriber(&name).max_payload(LONGEST)).start().await.expect("started");
         let strangers = strangers();
         let mut sent = 0;
         for (n, strange) in (1_u64..).zip(&strangers) {
             publish(&client, &name, strange.properties.clone(), &strange.body).await;
-            // And one that is well, in the middle of it.
+            // And a readable one after each.
             let well = format!(r#"{{"key":"b","n":{n}}}"#);
             publish(&client, &name, with("id", &format!("W-{n}")), well.as_bytes()).await;
             sent += 2;
         }
-        wait_until(SOON, "each is answered for", async || tests::equals(handle.stats().borrow().acked, sent)).await;
+        wait_until(SOON, "each has its ack decision", async || tests::equals(handle.stats().borrow().acked, sent)).await;
         sleep(QUIET).await;
         let stats = *handle.stats().borrow();
         handle.shutdown(SOON).await.expect("stopped");
-        // A database that is slow for long has deliveries returned, which come again; nothing else comes twice.
+        // A database that is slow for long has deliveries returned, which come again; nothing else
+        // comes twice.
         assert_eq!((stats.received - stats.returned, stats.acked), (sent, sent), "each came once");
         assert_eq!((stats.rejected, stats.retried, stats.stored), (0, 0, 0));
         let effects = i64::try_from(strangers.len()).expect("few");
         assert_eq!(world.number("SELECT COUNT(DISTINCT n) FROM effects").await, effects);
         assert_eq!(world.number("SELECT COUNT(*) FROM effects").await, effects);
 
-        let letters = world.outbox.dead_letters(&LetterFilter::all().consumer("story"), None, 100).await.expect("read");
+        let letters = world.outbox.dead_letters(&DeadLetterFilter::all().consumer("story"), None, 100).await.expect("read");
         assert_eq!(letters.len(), strangers.len());
         for strange in &strangers {
             let says = |text: &str| text.contains(strange.says);

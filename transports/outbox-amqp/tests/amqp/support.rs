@@ -18,7 +18,7 @@ pub(crate) fn url() -> String {
     tests::servers::rabbitmq::shared_url()
 }
 
-/// A name that nobody else has.
+/// A unique name.
 pub(crate) fn name(what: &str) -> String {
     format!("outbox-test.{what}.{}", MessageId::generate())
 }
@@ -55,7 +55,7 @@ pub(crate) struct Client {
 pub(crate) async fn client(url: &str) -> Client {
     let connection = Connection::connect(url, ConnectionProperties::default())
         .await
-        .expect("the server lets us in");
+        .expect("the server accepts the connection");
     let channel = connection.create_channel().await.expect("a channel");
     Client { channel, connection }
 }
@@ -77,7 +77,7 @@ impl Client {
         queue.expect("the queue is there").message_count()
     }
 
-    /// Tells how many consumers a queue has, which need not be there.
+    /// Tells how many consumers a queue has; zero where there is no queue.
     async fn consumers(&self, queue: &str) -> u32 {
         // The server closes the channel over a queue that is not there.
         let channel = self.connection.create_channel().await.expect("a channel");
@@ -95,7 +95,7 @@ const PASSIVE: QueueDeclareOptions = QueueDeclareOptions {
     nowait: false,
 };
 
-/// Waits until a subscription holds that gives nothing, which is one of so many on its queue.
+/// Waits until a subscription that gives nothing is open, as one of so many consumers of its queue.
 pub(crate) async fn subscribed(subscriber: &mut AmqpSubscriber, queue: &str, consumers: u32) {
     let client = client(&url()).await;
     let there = async || tests::equals(client.consumers(queue).await, consumers);
@@ -109,7 +109,7 @@ pub(crate) async fn subscribed(subscriber: &mut AmqpSubscriber, queue: &str, con
 pub(crate) async fn failure(publisher: &AmqpPublisher) -> PublishError {
     let result = tokio::time::timeout(SOON, publisher.publish(&full())).await;
     let result = result
-        .unwrap_or_else(|_| panic!("no verdict on a publish within {SOON:?} by {publisher:?}"));
+        .unwrap_or_else(|_| panic!("no outcome on a publish within {SOON:?} by {publisher:?}"));
     result.expect_err("the message was not confirmed")
 }
 

@@ -19,7 +19,8 @@ struct Front {
     _tasks: JoinSet<()>,
 }
 
-/// Takes TLS connections with a certificate for the name, and hands what comes to the shared server.
+/// Takes TLS connections with a certificate for the name, and hands what comes to the shared
+/// server.
 async fn front(name: &str) -> Front {
     let mut params = CertificateParams::default();
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
@@ -74,7 +75,7 @@ async fn both_halves_speak_tls_to_a_server_that_they_trust() {
         AmqpSubscriber::new(front.url(), &name).expect("a URL").trust(&front.authority);
     let delivery = next(&mut subscriber).await;
     assert_eq!(delivery.message.as_ref().map(|message| message.id), Ok(sent.id));
-    delivery.ack().await.expect("heard");
+    delivery.ack().await.expect("accepted");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

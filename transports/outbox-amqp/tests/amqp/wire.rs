@@ -16,7 +16,7 @@ async fn sent(structured: bool) -> BasicGetMessage {
     publisher.publish(&full()).await.expect("confirmed");
     let got =
         client(&url()).await.channel.basic_get(name.as_str().into(), Default::default()).await;
-    got.expect("an answer").expect("a message")
+    got.expect("a reply").expect("a message")
 }
 
 fn header<'a>(message: &'a BasicGetMessage, name: &str) -> Option<&'a [u8]> {
@@ -82,7 +82,7 @@ async fn received(
     let topology = Topology::new().queue(queue(&name));
     publisher().queue(&name).declare(topology).publish(&full()).await.expect("declared");
     let mut subscriber = configure(subscriber(&name));
-    next(&mut subscriber).await.ack().await.expect("heard");
+    next(&mut subscriber).await.ack().await.expect("accepted");
     let publish = client.channel.basic_publish(
         "".into(),
         name.as_str().into(),

@@ -1,7 +1,9 @@
-//! Which addresses a publisher may reach: none inside, unless the configuration allows the subnet.
+//! Which addresses a publisher may reach: public ones, and the subnets that the configuration
+//! allows.
 //!
-//! A URL is chosen by people outside, who may point it, or its name, at what only this host can reach. So every address is
-//! judged after resolution, on the very connection that is used, and one forbidden address among several refuses the name.
+//! A customer chooses the URL and may point it, or its name, at a host that only this one can
+//! reach. So the guard checks every address after resolution, for the connection that uses it, and
+//! refuses a name with one forbidden address among several.
 
 mod resolver;
 mod table;
@@ -23,7 +25,7 @@ pub(crate) struct Guard {
 /// An address that may not be reached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the address {address} is {what}, which is refused unless its subnet is allowed")]
-pub(crate) struct Refused {
+pub(crate) struct ForbiddenAddress {
     pub(crate) address: IpAddr,
     pub(crate) what: &'static str,
 }
@@ -38,12 +40,12 @@ impl Guard {
         self.allow(Ipv6Net::new_assert(Ipv6Addr::LOCALHOST, 128).into());
     }
 
-    /// Judges one address.
-    pub(crate) fn check(&self, address: IpAddr) -> Result<(), Refused> {
+    /// Checks one address.
+    pub(crate) fn check(&self, address: IpAddr) -> Result<(), ForbiddenAddress> {
         let inner = address.to_canonical();
         if self.allowed.iter().any(|subnet| subnet.contains(&address) || subnet.contains(&inner)) {
             return Ok(());
         }
-        forbidden(address).map_or(Ok(()), |what| Err(Refused { address, what }))
+        forbidden(address).map_or(Ok(()), |what| Err(ForbiddenAddress { address, what }))
     }
 }

@@ -1,4 +1,4 @@
-//! The resolver under every connection: names become addresses that may be reached, or an error.
+//! The resolver of every connection: it resolves a name to allowed addresses, or fails.
 
 use super::Guard;
 use async_trait::async_trait;
@@ -12,7 +12,7 @@ use std::{
 /// Resolves names to addresses; the system's resolver unless a publisher is given another.
 #[async_trait]
 pub trait Resolver: Send + Sync + 'static {
-    /// Gives all addresses of a host's name.
+    /// Gives all addresses of a host name.
     ///
     /// # Errors
     /// The resolver's error when there are none; the destination counts as unavailable then.
@@ -30,7 +30,7 @@ impl Resolver for SystemResolver {
     }
 }
 
-/// A resolver whose every answer was judged by the guard.
+/// A resolver whose addresses the guard checks.
 #[derive(Clone)]
 pub(crate) struct GuardedResolver {
     pub(crate) inner: Arc<dyn Resolver>,

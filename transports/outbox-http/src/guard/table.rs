@@ -21,8 +21,8 @@ const V4: &[([u8; 4], u32, &str)] = &[
     ([240, 0, 0, 0], 4, "reserved"),
 ];
 
-/// IPv6 blocks that are not public, with their prefix lengths; the first that fits gives the name. Whatever is outside
-/// `2000::/3` is not public either.
+/// IPv6 blocks that are not public, with their prefix lengths; the first that matches gives the
+/// kind. Addresses outside `2000::/3` are not public either.
 const V6: &[([u16; 8], u32, &str)] = &[
     ([0, 0, 0, 0, 0, 0, 0, 0], 128, "unspecified"),
     ([0, 0, 0, 0, 0, 0, 0, 1], 128, "loopback"),
@@ -42,10 +42,10 @@ const V6: &[([u16; 8], u32, &str)] = &[
     ([0xff00, 0, 0, 0, 0, 0, 0, 0], 8, "multicast"),
 ];
 
-/// Says what an address is if it is not public, such as "private"; `None` for a public one.
+/// Names the kind of an address that is not public, such as "private"; `None` for a public one.
 ///
-/// An IPv4 address inside an IPv6 one (mapped, NAT64, 6to4, Teredo) is not public, whatever it is: nobody names a public
-/// destination so.
+/// An IPv4 address inside an IPv6 one (mapped, NAT64, 6to4, Teredo) counts as not public: no public
+/// destination is named so.
 ///
 /// # Source
 /// IANA IPv4 and IPv6 Special-Purpose Address Registries; RFC 6890.

@@ -1,9 +1,10 @@
-//! Bodies that are being read: whoever sends them, nobody knows yet whether they are signed.
+//! Bodies that the receiver is still reading, before it can verify their senders.
 //!
-//! Signed senders send a body at once, and strangers may take their time. So a body takes nothing of what requests are
-//! handled with, and where too many are waited for, the one is given up of which nothing has come for longest. A stranger who
-//! opens connections and sends a byte a second on each, or nothing, takes places from himself: to keep one from somebody else he
-//! has to send more often than that one does.
+//! A known sender sends a body at once; an attacker may send it slowly. So a pending body takes no
+//! permit of the requests that are handled, and at the limit the receiver evicts the body whose
+//! sender has been idle the longest. An attacker who opens connections and sends a byte a second on
+//! each, or nothing, evicts their own bodies: to evict another sender's body they have to send more
+//! often.
 
 use axum::body::Body;
 use bytes::{Bytes, BytesMut};
@@ -18,56 +19,56 @@ use std::{
 };
 use tokio::{sync::oneshot, time::sleep_until};
 
-/// Most bytes of bodies that are waited for: a few hundred usual ones, or forty of the largest.
+/// Most bytes of all pending bodies: a few hundred usual ones, or forty of the largest.
 const MAX_BYTES: usize = 64 * 1024 * 1024;
-/// A warning that bodies are given up is not repeated earlier.
+/// Shortest time between two warnings about evicted bodies.
 const WARN_EVERY: Duration = Duration::from_mins(1);
 
-/// The bodies that are waited for.
-pub(super) struct Bodies {
-    most: usize,
-    most_bytes: usize,
-    waiting: Mutex<Waiting>,
+/// The pending bodies of a receiver.
+pub(super) struct PendingBodies {
+    max_bodies: usize,
+    max_bytes: usize,
+    queue: Mutex<IdleQueue>,
 }
 
-/// Why a body is not there.
+/// Why a body could not be read.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Unread {
+pub(super) enum BodyError {
     TooLarge,
-    /// The connection broke, or what came is no body.
+    /// The connection broke, or the framing is wrong.
     Broken,
-    Late,
-    /// Something of all others came later, and there are too many.
-    GivenUp,
+    TimedOut,
+    /// There were too many pending bodies, and this sender had been idle the longest.
+    Evicted,
 }
 
-/// The one first of which nothing has come for longest.
+/// Pending bodies by when data last came, the one whose sender has been idle the longest first.
 #[derive(Default)]
-struct Waiting {
+struct IdleQueue {
     next: u64,
-    places: BTreeMap<u64, Place>,
+    bodies: BTreeMap<u64, PendingBody>,
     bytes: usize,
-    given_up: u64,
+    evicted: u64,
     warned_at: Option<Instant>,
 }
 
-struct Place {
+struct PendingBody {
     bytes: usize,
-    /// Dropped to give the body up.
+    /// Dropped to evict the body.
     _keep: oneshot::Sender<()>,
 }
 
-/// A body's place among those that are waited for; dropped, it is free.
-struct Ticket<'a> {
-    bodies: &'a Bodies,
+/// A body's entry in the queue, removed on drop.
+struct QueueEntry<'a> {
+    bodies: &'a PendingBodies,
     number: u64,
-    given_up: oneshot::Receiver<()>,
+    evicted: oneshot::Receiver<()>,
 }
 
-impl Bodies {
-    /// Makes room for so many, of which one may be so large.
-    pub(super) fn new(most: usize, max_body: usize) -> Self {
-        Self { most, most_bytes: MAX_BYTES.max(max_body), waiting: Mutex::default() }
+impl PendingBodies {
+    /// Makes room for `max_bodies`, each of at most `max_body` bytes.
+    pub(super) fn new(max_bodies: usize, max_body: usize) -> Self {
+        Self { max_bodies, max_bytes: MAX_BYTES.max(max_body), queue: Mutex::default() }
     }
 
     /// Reads a body of at most `max` bytes, up to a deadline.
@@ -75,133 +76,135 @@ impl Bodies {
         &self,
         mut body: Body,
         max: usize,
-        until: Instant,
-    ) -> Result<Bytes, Unread> {
-        let (mut whole, mut ticket) = (Whole::default(), None);
+        deadline: Instant,
+    ) -> Result<Bytes, BodyError> {
+        let (mut collected, mut entry) = (CollectedBody::default(), None);
         while !body.is_end_stream() {
             let mut frame = body.frame();
             let frame = match (&mut frame).now_or_never() {
                 Some(frame) => frame,
                 None => {
-                    let ticket = ticket.get_or_insert_with(|| self.enter(whole.len()));
+                    let entry = entry.get_or_insert_with(|| self.push(collected.len()));
                     tokio::select! {
                         frame = frame => frame,
-                        _ = &mut ticket.given_up => return Err(Unread::GivenUp),
-                        () = sleep_until(until.into()) => return Err(Unread::Late),
+                        _ = &mut entry.evicted => return Err(BodyError::Evicted),
+                        () = sleep_until(deadline.into()) => return Err(BodyError::TimedOut),
                     }
                 }
             };
             match frame {
                 None => break,
-                Some(Err(_)) => return Err(Unread::Broken),
+                Some(Err(_)) => return Err(BodyError::Broken),
                 Some(Ok(frame)) => {
-                    // Trailers say nothing here.
+                    // Trailers are ignored.
                     let data = frame.into_data().unwrap_or_default();
-                    if data.len() > max.saturating_sub(whole.len()) {
-                        return Err(Unread::TooLarge);
+                    if data.len() > max.saturating_sub(collected.len()) {
+                        return Err(BodyError::TooLarge);
                     }
-                    if let Some(ticket) = &mut ticket {
-                        ticket.grow(data.len());
+                    if let Some(entry) = &mut entry {
+                        entry.grow(data.len());
                     }
-                    whole.append(data);
+                    collected.append(data);
                 }
             }
         }
-        Ok(whole.into_bytes())
+        Ok(collected.into_bytes())
     }
 
-    fn enter(&self, bytes: usize) -> Ticket<'_> {
-        let (keep, given_up) = oneshot::channel();
-        let mut waiting = self.waiting();
-        let number = waiting.enter(bytes, keep);
-        self.give_up_surplus(waiting);
-        Ticket { bodies: self, number, given_up }
+    fn push(&self, bytes: usize) -> QueueEntry<'_> {
+        let (keep, evicted) = oneshot::channel();
+        let mut queue = self.queue();
+        let number = queue.push(bytes, keep);
+        self.evict_excess(queue);
+        QueueEntry { bodies: self, number, evicted }
     }
 
-    fn give_up_surplus(&self, mut waiting: MutexGuard<'_, Waiting>) {
-        if !waiting.give_up_surplus(self.most, self.most_bytes) {
+    fn evict_excess(&self, mut queue: MutexGuard<'_, IdleQueue>) {
+        if !queue.evict_excess(self.max_bodies, self.max_bytes) {
             return;
         }
-        if waiting.warned_at.is_none_or(|at| now().saturating_duration_since(at) >= WARN_EVERY) {
-            waiting.warned_at = Some(now());
-            let given_up = std::mem::take(&mut waiting.given_up);
-            drop(waiting);
+        if queue.warned_at.is_none_or(|at| now().saturating_duration_since(at) >= WARN_EVERY) {
+            queue.warned_at = Some(now());
+            let evicted = std::mem::take(&mut queue.evicted);
+            drop(queue);
             tracing::warn!(
-                given_up,
-                most = self.most,
-                most_bytes = self.most_bytes,
-                "senders are slow: request bodies of which nothing has come for longest are given up for others; limit slow \
-                 clients in front of the receiver, or raise max_in_flight"
+                evicted,
+                max_bodies = self.max_bodies,
+                max_bytes = self.max_bytes,
+                "too many slow senders: the receiver refuses the request bodies that have been idle the longest; limit \
+                 slow clients in front of the receiver, or raise max_in_flight"
             );
         }
     }
 
-    fn waiting(&self) -> MutexGuard<'_, Waiting> {
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    fn queue(&self) -> MutexGuard<'_, IdleQueue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Waiting {
-    fn enter(&mut self, bytes: usize, keep: oneshot::Sender<()>) -> u64 {
+impl IdleQueue {
+    fn push(&mut self, bytes: usize, keep: oneshot::Sender<()>) -> u64 {
         let number = self.next;
         self.next += 1;
         self.bytes += bytes;
-        self.places.insert(number, Place { bytes, _keep: keep });
+        self.bodies.insert(number, PendingBody { bytes, _keep: keep });
         number
     }
 
-    /// Notes that more of one has come; it goes behind all others, under the number that is given.
+    /// Records that more bytes of a body came; the body moves to the end of the queue, under the
+    /// number that this returns.
     fn grow(&mut self, number: u64, bytes: usize) -> u64 {
-        let Some(mut place) = self.places.remove(&number) else { return number };
-        place.bytes += bytes;
+        let Some(mut body) = self.bodies.remove(&number) else { return number };
+        body.bytes += bytes;
         self.bytes += bytes;
         let number = self.next;
         self.next += 1;
-        self.places.insert(number, place);
+        self.bodies.insert(number, body);
         number
     }
 
-    fn leave(&mut self, number: u64) {
-        if let Some(place) = self.places.remove(&number) {
-            self.bytes -= place.bytes;
+    fn remove(&mut self, number: u64) {
+        if let Some(body) = self.bodies.remove(&number) {
+            self.bytes -= body.bytes;
         }
     }
 
-    /// Gives up those of which nothing has come for longest until the others are few and small enough; tells whether any was.
-    fn give_up_surplus(&mut self, most: usize, most_bytes: usize) -> bool {
-        let before = self.given_up;
-        while self.places.len() > most || (self.bytes > most_bytes && self.places.len() > 1) {
-            let Some((_, oldest)) = self.places.pop_first() else { break };
+    /// Evicts the bodies that have been idle the longest until both limits hold; tells whether it
+    /// evicted any.
+    fn evict_excess(&mut self, max_bodies: usize, max_bytes: usize) -> bool {
+        let before = self.evicted;
+        while self.bodies.len() > max_bodies || (self.bytes > max_bytes && self.bodies.len() > 1) {
+            let Some((_, oldest)) = self.bodies.pop_first() else { break };
             self.bytes -= oldest.bytes;
-            self.given_up += 1;
+            self.evicted += 1;
         }
-        self.given_up > before
+        self.evicted > before
     }
 }
 
-impl Ticket<'_> {
+impl QueueEntry<'_> {
     fn grow(&mut self, bytes: usize) {
-        let mut waiting = self.bodies.waiting();
-        self.number = waiting.grow(self.number, bytes);
-        self.bodies.give_up_surplus(waiting);
+        let mut queue = self.bodies.queue();
+        self.number = queue.grow(self.number, bytes);
+        self.bodies.evict_excess(queue);
     }
 }
 
-impl Drop for Ticket<'_> {
+impl Drop for QueueEntry<'_> {
     fn drop(&mut self) {
-        self.bodies.waiting().leave(self.number);
+        self.bodies.queue().remove(self.number);
     }
 }
 
-/// What has come of a body. One piece is kept as it came; several are copied, since each would keep alive the buffer that it
-/// was read into, however small it is.
+/// The chunks of a body so far. One chunk is kept as it came; several are copied, since each would
+/// keep alive the buffer that it was read into, however small it is.
 #[derive(Default)]
-struct Whole {
+struct CollectedBody {
     first: Bytes,
     rest: BytesMut,
 }
 
-impl Whole {
+impl CollectedBody {
     fn len(&self) -> usize {
         self.first.len() + self.rest.len()
     }
@@ -224,9 +227,9 @@ impl Whole {
 mod tests {
     use super::*;
 
-    /// Bodies of some sizes, and of which of them are given up, oldest first, at 3 bodies and 100 bytes.
+    /// Sizes of bodies, and which of them are evicted, oldest first, at 3 bodies and 100 bytes.
     #[test]
-    fn the_oldest_bodies_are_given_up_when_they_are_too_many_or_too_large_together() {
+    fn the_oldest_bodies_are_evicted_when_they_are_too_many_or_too_large_together() {
         let table: [(&[usize], &[u64]); 7] = [
             (&[], &[]),
             (&[0, 0, 0], &[]),
@@ -236,61 +239,61 @@ mod tests {
             (&[60, 40, 1], &[0]),
             (&[60, 101], &[0]),
         ];
-        for (sizes, given_up) in table {
-            let mut waiting = Waiting::default();
+        for (sizes, expected) in table {
+            let mut queue = IdleQueue::default();
             let mut kept = Vec::new();
             for size in sizes {
                 let (keep, receiver) = oneshot::channel();
-                waiting.enter(*size, keep);
+                queue.push(*size, keep);
                 kept.push(receiver);
-                waiting.give_up_surplus(3, 100);
+                queue.evict_excess(3, 100);
             }
-            let mut told = Vec::new();
+            let mut evicted = Vec::new();
             for (number, kept) in (0..).zip(&mut kept) {
                 if kept.try_recv() == Err(oneshot::error::TryRecvError::Closed) {
-                    told.push(number);
+                    evicted.push(number);
                 }
             }
-            assert_eq!(told, given_up, "{sizes:?}");
-            for number in 0..waiting.next {
-                waiting.leave(number);
+            assert_eq!(evicted, expected, "{sizes:?}");
+            for number in 0..queue.next {
+                queue.remove(number);
             }
-            assert_eq!((waiting.bytes, waiting.places.len()), (0, 0), "{sizes:?}");
+            assert_eq!((queue.bytes, queue.bodies.len()), (0, 0), "{sizes:?}");
         }
     }
 
     #[test]
     fn a_body_that_comes_is_kept_however_many_strangers_open_connections_or_send_more_rarely() {
-        let (mut waiting, mut kept) = (Waiting::default(), Vec::new());
+        let (mut queue, mut kept) = (IdleQueue::default(), Vec::new());
         let (keep, mut honest) = oneshot::channel();
-        let mut number = waiting.enter(10, keep);
+        let mut number = queue.push(10, keep);
         for _ in 0..50 {
-            // Between two pieces of it there come as many strangers as leave one place.
+            // Between two chunks of it as many strangers come as leave one entry free.
             for _ in 0..2 {
                 let (keep, stranger) = oneshot::channel();
-                waiting.enter(10, keep);
+                queue.push(10, keep);
                 kept.push(stranger);
-                waiting.give_up_surplus(3, 1_000_000);
+                queue.evict_excess(3, 1_000_000);
             }
-            number = waiting.grow(number, 1_000);
-            waiting.give_up_surplus(3, 1_000_000);
+            number = queue.grow(number, 1_000);
+            queue.evict_excess(3, 1_000_000);
         }
         assert_eq!(
             honest.try_recv(),
             Err(oneshot::error::TryRecvError::Empty),
-            "it is still waited for"
+            "it is still pending"
         );
-        waiting.leave(number);
-        assert_eq!((waiting.bytes, waiting.places.len()), (20, 2));
+        queue.remove(number);
+        assert_eq!((queue.bytes, queue.bodies.len()), (20, 2));
     }
 
     #[test]
     fn a_body_is_whole_however_it_is_cut() {
         for pieces in [vec![], vec!["abc"], vec!["a", "bc"], vec!["", "a", "", "b", "c"]] {
-            let mut whole = Whole::default();
-            pieces.iter().for_each(|piece| whole.append(Bytes::from_static(piece.as_bytes())));
-            assert_eq!(whole.len(), pieces.concat().len());
-            assert_eq!(whole.into_bytes(), pieces.concat().as_bytes());
+            let mut collected = CollectedBody::default();
+            pieces.iter().for_each(|piece| collected.append(Bytes::from_static(piece.as_bytes())));
+            assert_eq!(collected.len(), pieces.concat().len());
+            assert_eq!(collected.into_bytes(), pieces.concat().as_bytes());
         }
     }
 }

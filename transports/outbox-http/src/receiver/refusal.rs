@@ -1,11 +1,11 @@
-//! Why a request was not taken, and what its sender is told.
+//! Why the receiver did not accept a request, and the response that its sender gets.
 
-use crate::{REASON_HEADER, headers::encode, verdict::plain};
+use crate::{REASON_HEADER, classify::one_line, headers::encode};
 use axum::response::{IntoResponse, Response};
 use http::{HeaderValue, StatusCode, header::RETRY_AFTER};
 use std::time::Duration;
 
-/// A request that is not confirmed.
+/// Why a request is not confirmed.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Refusal {
     pub(super) status: StatusCode,
@@ -18,15 +18,15 @@ impl Refusal {
         Self { status, reason: reason.into(), retry_after: None }
     }
 
-    /// One that asks to come again.
-    pub(super) fn later(reason: impl Into<String>, wait: Duration) -> Self {
+    /// Asks the sender to retry after a wait.
+    pub(super) fn retry_later(reason: impl Into<String>, wait: Duration) -> Self {
         Self { retry_after: Some(wait), ..Self::new(StatusCode::SERVICE_UNAVAILABLE, reason) }
     }
 }
 
 impl IntoResponse for Refusal {
     fn into_response(self) -> Response {
-        let reason = plain(&self.reason);
+        let reason = one_line(&self.reason);
         let header = HeaderValue::from_str(&encode(&reason)).ok();
         let mut response = (self.status, reason).into_response();
         if let Some(value) = header {

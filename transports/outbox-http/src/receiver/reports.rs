@@ -1,16 +1,17 @@
-//! What is logged of requests that are not taken: the first of each status at once, further ones once a minute.
+//! Logs of refused requests: the first of each status at once, further ones once a minute.
 
-use super::{desk::BUSY, refusal::Refusal};
+use super::{endpoint::BUSY, refusal::Refusal};
 use http::StatusCode;
 use outbox_core::{
     failure::{Report, ReportBook},
     runtime::now,
 };
 
-/// What was logged of refused requests, by status.
+/// Counts of refused requests and when they were logged, by status.
 #[derive(Debug, Default)]
 pub(super) struct RefusalReports {
-    /// Where the receiver takes requests; not shown where whoever knows it is let in.
+    /// The receiver's path; not shown for an unsigned receiver, where knowing the path is enough to
+    /// send events.
     path: String,
     book: ReportBook<u16>,
 }
@@ -21,10 +22,11 @@ impl RefusalReports {
         Self { path: path.to_owned(), book: ReportBook::default() }
     }
 
-    /// Logs a refused request, without what its sender has said but for the name of an attribute that cannot be read.
+    /// Logs a refused request. Of what the sender wrote, the line has at most the name of an
+    /// unreadable attribute.
     pub(super) fn report(&self, refusal: &Refusal) {
         let (path, status, reason) = (&*self.path, refusal.status.as_u16(), &*refusal.reason);
-        let Some(next) = what_to_do(refusal) else {
+        let Some(next) = remedy(refusal) else {
             return tracing::debug!(path, status, "a request was not confirmed");
         };
         match self.book.failed(status, reason, now()) {
@@ -51,8 +53,9 @@ impl RefusalReports {
     }
 }
 
-/// Says what helps; `None` where the refusal is a handler's, whose consumer logs it, or the receiver's end.
-fn what_to_do(refusal: &Refusal) -> Option<&'static str> {
+/// Says what the operator can do; `None` where a handler refused, which its consumer logs, or where
+/// the receiver is closed.
+fn remedy(refusal: &Refusal) -> Option<&'static str> {
     Some(match refusal.status {
         StatusCode::UNAUTHORIZED => {
             "give the sender's `signed(..)` and the receiver's `verify(..)` the same secret, and both hosts the right time"
@@ -61,9 +64,9 @@ fn what_to_do(refusal: &Refusal) -> Option<&'static str> {
             "raise `max_in_flight`, or make the handlers faster"
         }
         StatusCode::GATEWAY_TIMEOUT => {
-            "make the handlers faster, or raise `answer_within` and the sender's timeout"
+            "make the handlers faster, or raise `respond_within` and the sender's timeout"
         }
         StatusCode::UNPROCESSABLE_ENTITY | StatusCode::SERVICE_UNAVAILABLE => return None,
-        _ => "look at what the sender publishes and at what this receiver is told to take",
+        _ => "compare what the sender publishes with what this receiver is configured to accept",
     })
 }

@@ -1,4 +1,5 @@
-//! Webhooks of a sender that is no outbox: a signed body, of which this receiver's configuration says what it is.
+//! Webhooks of a sender that is no outbox: a signed body, whose type and source the configuration
+//! gives.
 
 use crate::headers::MEDIA_TYPE;
 use bytes::Bytes;
@@ -10,7 +11,8 @@ use outbox_core::{
 /// Longest type and source in bytes, as of every event.
 const MAX_TEXT: usize = 255;
 
-/// What the bodies of a sender are. Nothing of their headers is read but what Standard Webhooks signs.
+/// Type and source of a sender's events. The receiver reads no header of its requests except those
+/// that Standard Webhooks signs.
 #[derive(Debug)]
 pub(super) struct Webhook {
     pub(super) event_type: String,
@@ -18,15 +20,15 @@ pub(super) struct Webhook {
 }
 
 impl Webhook {
-    /// Says what no event may have for its type or source.
-    pub(super) fn is_wrong(&self) -> bool {
+    /// Tells whether type or source is not legal for an event.
+    pub(super) fn is_invalid(&self) -> bool {
         let is_text = |text: &str| {
             (1..=MAX_TEXT).contains(&text.len()) && !text.chars().any(char::is_control)
         };
         !is_text(&self.event_type) || !is_text(&self.source)
     }
 
-    /// Puts the message together; `sent_at` in seconds since 1970.
+    /// Builds the message; `sent_at` in seconds since 1970.
     pub(super) fn message(
         &self,
         id: &str,

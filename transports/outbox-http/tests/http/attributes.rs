@@ -69,19 +69,19 @@ async fn sent(
     server: &Server,
     subscriber: &mut HttpSubscriber,
 ) -> (u16, Option<Message>) {
-    let answer = request.send(server);
-    tokio::pin!(answer);
+    let response = request.send(server);
+    tokio::pin!(response);
     tokio::select! {
-        answer = &mut answer => {
+        response = &mut response => {
             let next = tokio::time::timeout(Duration::ZERO, subscriber.next()).await;
             assert!(next.is_err(), "what is refused is not handed out: {next:?}");
-            (answer.status, None)
+            (response.status, None)
         }
         delivery = subscriber.next() => {
             let delivery = delivery.expect("open").expect("a delivery");
             let message = delivery.message.clone().expect("readable");
             delivery.ack().await.expect("the sender waits");
-            (answer.await.status, Some(message))
+            (response.await.status, Some(message))
         }
     }
 }

@@ -106,7 +106,7 @@ fn a_receiver_says_whom_it_trusts_or_is_not_built() {
 fn a_receiver_reports_all_its_faults_together() {
     let builder = HttpReceiver::builder().path("events/{id}").verify("whsec_!").topic("");
     let builder =
-        builder.max_body(0).max_headers(0, 0).answer_within(Duration::ZERO).max_in_flight(0);
+        builder.max_body(0).max_headers(0, 0).respond_within(Duration::ZERO).max_in_flight(0);
     let error = builder.build().map(|_| ()).expect_err("wrong");
     let ranges = error.faults().iter().filter(|f| matches!(f, ConfigFault::Range { .. })).count();
     assert_eq!((error.faults().len(), ranges), (8, 6), "{error}");

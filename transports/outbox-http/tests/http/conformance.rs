@@ -11,7 +11,7 @@ use std::time::Duration;
 async fn pair(refine: impl FnOnce(HttpPublisher) -> HttpPublisher) -> Pair {
     let receiver = HttpReceiver::builder().verify(SECRET).max_body(2 * 1024 * 1024);
     let (router, subscriber) =
-        receiver.answer_within(Duration::from_secs(20)).build().expect("configured");
+        receiver.respond_within(Duration::from_secs(20)).build().expect("configured");
     let server = serve(router).await;
     let publisher = server.publisher().signed(SECRET).timeout(Duration::from_secs(25));
     Pair::new(refine(publisher), subscriber).keeping(server)

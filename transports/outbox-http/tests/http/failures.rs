@@ -1,6 +1,6 @@
-//! Which failure is which: every row of the table of answers, and every way to get none.
+//! Which failure is which: every row of the table of responses, and every way to get none.
 
-use crate::support::{closed_port, message, message_with, read_request, serve_answer, serve_raw};
+use crate::support::{closed_port, message, message_with, read_request, serve_raw, serve_response};
 use outbox_core::{
     failure::FailureClass::{self, Permanent, Transient, Unavailable},
     transport::{PublishError, Publisher, publish_all},
@@ -21,8 +21,8 @@ async fn failure(publisher: &HttpPublisher) -> PublishError {
     publisher.publish(&message()).await.expect_err("the message was not confirmed")
 }
 
-/// Leaks an answer with a status and further header lines, as the servers take static ones.
-fn answer(status: u16, headers: &str) -> &'static str {
+/// Leaks a response with a status and further header lines, as the servers take static ones.
+fn response(status: u16, headers: &str) -> &'static str {
     let text =
         format!("HTTP/1.1 {status} X\r\ncontent-length: 0\r\nconnection: close\r\n{headers}\r\n");
     Box::leak(text.into_boxed_str())
@@ -30,7 +30,7 @@ fn answer(status: u16, headers: &str) -> &'static str {
 
 async fn all_are(class: FailureClass, statuses: impl IntoIterator<Item = u16>) {
     for status in statuses {
-        let server = serve_answer(answer(status, "")).await;
+        let server = serve_response(response(status, "")).await;
         let error = failure(&server.publisher()).await;
         assert_eq!(error.class(), class, "{status}: {error}");
         assert!(error.to_string().contains(&status.to_string()), "{error}");
@@ -40,13 +40,13 @@ async fn all_are(class: FailureClass, statuses: impl IntoIterator<Item = u16>) {
 #[tokio::test]
 async fn every_2xx_confirms() {
     for status in [200, 201, 202, 204, 206, 299] {
-        let server = serve_answer(answer(status, "")).await;
+        let server = serve_response(response(status, "")).await;
         assert!(server.publisher().publish(&message()).await.is_ok(), "{status}");
     }
 }
 
 #[tokio::test]
-async fn answers_that_speak_of_the_message_are_permanent() {
+async fn responses_about_the_message_are_permanent() {
     all_are(Permanent, [300, 301, 302, 303, 304, 307, 308]).await;
     all_are(Permanent, [400, 404, 405, 409, 410, 413, 415, 422]).await;
     all_are(Permanent, [402, 406, 411, 412, 414, 416, 418, 421, 423, 424, 426, 428, 431, 451, 499])
@@ -54,13 +54,13 @@ async fn answers_that_speak_of_the_message_are_permanent() {
 }
 
 #[tokio::test]
-async fn answers_that_ask_for_another_time_are_transient() {
+async fn responses_that_ask_for_a_retry_are_transient() {
     all_are(Transient, [408, 425, 429, 500, 502, 503, 504]).await;
     all_are(Transient, [501, 505, 507, 511, 599]).await;
 }
 
 #[tokio::test]
-async fn answers_that_refuse_the_sender_mean_the_destination_is_unavailable() {
+async fn responses_that_refuse_the_sender_mean_the_destination_is_unavailable() {
     all_are(Unavailable, [401, 403]).await;
 }
 
@@ -72,17 +72,21 @@ async fn a_redirect_is_not_followed() {
         counter.fetch_add(1, Ordering::Relaxed);
         async move {
             read_request(&mut stream).await;
-            stream.write_all(answer(204, "").as_bytes()).await.expect("the client reads");
+            stream.write_all(response(204, "").as_bytes()).await.expect("the client reads");
         }
     })
     .await;
     for status in [301, 302, 303, 307, 308] {
-        let server = serve_answer(answer(status, &format!("location: {}\r\n", target.url()))).await;
+        let server =
+            serve_response(response(status, &format!("location: {}\r\n", target.url()))).await;
         let error = failure(&server.publisher()).await;
         assert!(error.to_string().contains("redirects are not followed"), "{error}");
     }
     assert_eq!(hits.load(Ordering::Relaxed), 0);
-    assert!(target.publisher().publish(&message()).await.is_ok(), "the target would have answered");
+    assert!(
+        target.publisher().publish(&message()).await.is_ok(),
+        "the target would have responded"
+    );
     assert_eq!(hits.load(Ordering::Relaxed), 1);
 }
 
@@ -105,16 +109,16 @@ async fn the_wait_that_the_destination_asks_for_is_passed_on() {
         (503, "", None),
         (422, "retry-after: 17\r\n", None),
     ] {
-        let server = serve_answer(answer(status, headers)).await;
+        let server = serve_response(response(status, headers)).await;
         let error = failure(&server.publisher()).await;
         assert_eq!(error.asked_to_wait(), expected.map(Duration::from_secs), "{headers:?}");
     }
 }
 
 #[tokio::test]
-async fn a_date_without_the_answers_own_is_taken_against_this_hosts_clock() {
+async fn a_retry_date_without_a_date_header_is_compared_with_this_hosts_clock() {
     let date = httpdate::fmt_http_date(std::time::SystemTime::now() + Duration::from_secs(100));
-    let server = serve_answer(answer(503, &format!("retry-after: {date}\r\n"))).await;
+    let server = serve_response(response(503, &format!("retry-after: {date}\r\n"))).await;
     let wait = failure(&server.publisher()).await.asked_to_wait().expect("a wait");
     assert!((90..=100).contains(&wait.as_secs()), "{wait:?}");
 }
@@ -136,7 +140,7 @@ async fn a_connection_that_is_reset_means_unavailable() {
 }
 
 #[tokio::test]
-async fn a_connection_that_ends_without_an_answer_means_unavailable() {
+async fn a_connection_that_ends_without_a_response_means_unavailable() {
     for head in ["", "HTTP/1.1 20", "HTTP/1.1 204 No Content\r\nx: y"] {
         let server = serve_raw(move |mut stream| async move {
             read_request(&mut stream).await;
@@ -150,14 +154,14 @@ async fn a_connection_that_ends_without_an_answer_means_unavailable() {
 }
 
 #[tokio::test]
-async fn an_answer_that_is_not_http_is_transient() {
-    let server = serve_answer("SSH-2.0-OpenSSH_9.6\r\n\r\n").await;
+async fn a_response_that_is_not_http_is_transient() {
+    let server = serve_response("SSH-2.0-OpenSSH_9.6\r\n\r\n").await;
     let error = failure(&server.publisher()).await;
     assert_eq!(error.class(), Transient, "{}", error.full_text());
 }
 
 #[tokio::test]
-async fn no_answer_in_time_is_transient() {
+async fn no_response_in_time_is_transient() {
     let server = serve_raw(|mut stream| async move {
         read_request(&mut stream).await;
         std::future::pending().await
@@ -214,7 +218,7 @@ async fn a_name_that_does_not_resolve_means_unavailable() {
 
 #[tokio::test]
 async fn an_attribute_that_no_header_can_carry_is_permanent() {
-    let server = serve_answer(answer(204, "")).await;
+    let server = serve_response(response(204, "")).await;
     let sent = message_with(|m| m.content_type = "text/plain\r\nx-evil: 1".into());
     let error = server.publisher().publish(&sent).await.expect_err("never sent");
     assert_eq!(error.class(), Permanent);
@@ -226,13 +230,13 @@ async fn an_attribute_that_no_header_can_carry_is_permanent() {
 }
 
 #[tokio::test]
-async fn the_destinations_words_are_kept_only_on_request() {
+async fn an_error_quotes_the_response_body_only_on_request() {
     const WORDS: &str =
         "HTTP/1.1 400 Bad Request\r\ncontent-length: 22\r\n\r\nthe total is\r\n\x07missing";
-    let server = serve_answer(WORDS).await;
+    let server = serve_response(WORDS).await;
     let error = failure(&server.publisher()).await;
     assert_eq!(error.full_text(), "the destination answered 400 Bad Request");
-    let error = failure(&server.publisher().quote_answers()).await;
+    let error = failure(&server.publisher().quote_responses()).await;
     assert_eq!(
         error.full_text(),
         "the destination answered 400 Bad Request: the total is   missing"
@@ -240,7 +244,7 @@ async fn the_destinations_words_are_kept_only_on_request() {
 }
 
 #[tokio::test]
-async fn an_endless_answer_is_cut_off() {
+async fn an_endless_response_is_cut_off() {
     let server = serve_raw(|mut stream| async move {
         read_request(&mut stream).await;
         let head = "HTTP/1.1 500 X\r\ntransfer-encoding: chunked\r\n\r\n";
@@ -250,7 +254,7 @@ async fn an_endless_answer_is_cut_off() {
     })
     .await;
     let began = Instant::now();
-    let error = failure(&server.publisher().quote_answers()).await;
+    let error = failure(&server.publisher().quote_responses()).await;
     assert_eq!(error.class(), Transient);
     assert!(error.to_string().len() < 400, "{error}");
     assert!(began.elapsed() < Duration::from_secs(5), "the rest is not waited for");
@@ -269,7 +273,7 @@ async fn no_more_requests_are_under_way_than_allowed() {
                 tokio::task::yield_now().await;
             }
             under_way.fetch_sub(1, Ordering::SeqCst);
-            stream.write_all(answer(204, "").as_bytes()).await.expect("the client reads");
+            stream.write_all(response(204, "").as_bytes()).await.expect("the client reads");
         }
     })
     .await;
@@ -281,7 +285,8 @@ async fn no_more_requests_are_under_way_than_allowed() {
     assert!((1..=3).contains(&most), "{most} at once");
 }
 
-/// Runs itself again as a child with a proxy in its environment, as a process cannot safely change its own.
+/// Runs itself again as a child with a proxy in its environment, as a process cannot safely change
+/// its own.
 #[tokio::test]
 async fn no_proxy_is_taken_from_the_environment() {
     const URL: &str = "OUTBOX_HTTP_TEST_URL";
@@ -290,8 +295,8 @@ async fn no_proxy_is_taken_from_the_environment() {
         publisher.publish(&message()).await.expect("confirmed by the server itself");
         return;
     }
-    let server = serve_answer(answer(204, "")).await;
-    let proxy = serve_answer(answer(502, "")).await;
+    let server = serve_response(response(204, "")).await;
+    let proxy = serve_response(response(502, "")).await;
     let name = "failures::no_proxy_is_taken_from_the_environment";
     let mut child = tokio::process::Command::new(std::env::current_exe().expect("a test binary"));
     child.args(["--exact", name]).env(URL, server.url());

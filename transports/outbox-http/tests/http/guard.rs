@@ -171,15 +171,15 @@ fn only_the_allowed_subnet_is_opened() {
     );
 }
 
-/// Gives prepared answers, one a question.
+/// Gives prepared results, one for each call.
 struct Prepared(Mutex<VecDeque<Vec<IpAddr>>>);
 
 impl Prepared {
-    fn new(answers: &[&[&str]]) -> Self {
-        let parse = |answer: &&[&str]| {
-            answer.iter().map(|text| text.parse().expect("an address")).collect()
+    fn new(results: &[&[&str]]) -> Self {
+        let parse = |addresses: &&[&str]| {
+            addresses.iter().map(|text| text.parse().expect("an address")).collect()
         };
-        Self(Mutex::new(answers.iter().map(parse).collect()))
+        Self(Mutex::new(results.iter().map(parse).collect()))
     }
 }
 
@@ -187,12 +187,12 @@ impl Prepared {
 impl Resolver for Prepared {
     async fn resolve(&self, host: &str) -> io::Result<Vec<IpAddr>> {
         assert_eq!(host, "hooks.example");
-        let answer = self.0.lock().expect("no panic under the lock").pop_front();
-        answer.ok_or_else(|| io::Error::other("asked too often"))
+        let addresses = self.0.lock().expect("no panic under the lock").pop_front();
+        addresses.ok_or_else(|| io::Error::other("called too often"))
     }
 }
 
-/// Counts connections, and answers each request with 204 and the end of its connection.
+/// Counts connections, and results each request with 204 and the end of its connection.
 async fn counting() -> (crate::support::Server, Arc<AtomicUsize>) {
     let hits = Arc::new(AtomicUsize::new(0));
     let counter = Arc::clone(&hits);
@@ -218,7 +218,7 @@ fn to_name(address: SocketAddr, resolver: Prepared) -> HttpPublisher {
 #[tokio::test]
 async fn a_name_that_leads_inside_is_refused_before_any_connection() {
     let (server, hits) = counting().await;
-    for answer in [
+    for addresses in [
         &["127.0.0.1"][..],
         &["93.184.215.14", "127.0.0.1"],
         &["127.0.0.1", "93.184.215.14"],
@@ -226,7 +226,7 @@ async fn a_name_that_leads_inside_is_refused_before_any_connection() {
         &["::1"],
         &["64:ff9b::7f00:1"],
     ] {
-        let publisher = to_name(server.address, Prepared::new(&[answer]));
+        let publisher = to_name(server.address, Prepared::new(&[addresses]));
         let error = publisher.publish(&message()).await.expect_err("refused");
         assert_eq!(
             error.class(),

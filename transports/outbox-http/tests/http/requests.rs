@@ -2,7 +2,7 @@
 
 use crate::{
     support::{OTHER_SECRET, SECRET, serve},
-    wire::{ID, Request, now, read_answer, receiver},
+    wire::{ID, Request, now, read_response, receiver},
 };
 use axum::{body::Body, middleware};
 use http_body_util::BodyExt;
@@ -21,7 +21,8 @@ fn verifying() -> ReceiverBuilder {
     HttpReceiver::builder().verify(SECRET)
 }
 
-/// Tells that nothing was handed out: the answers are there, so that what was taken in would wait by now.
+/// Asserts that the subscriber gives nothing: the responses are there, so that an accepted request
+/// would be pending by now.
 async fn assert_nothing_handed_out(subscriber: &mut HttpSubscriber) {
     let next = tokio::time::timeout(Duration::ZERO, subscriber.next()).await;
     assert!(next.is_err(), "nothing is handed out, but: {next:?}");
@@ -34,8 +35,8 @@ async fn are_refused(
 ) {
     let (server, mut subscriber) = receiver(builder).await;
     for (what, request, status) in cases {
-        let answer = request.send(&server).await;
-        assert_eq!(answer.status, status, "{what}: {}", answer.text);
+        let response = request.send(&server).await;
+        assert_eq!(response.status, status, "{what}: {}", response.text);
         assert_nothing_handed_out(&mut subscriber).await;
     }
 }
@@ -48,9 +49,9 @@ async fn next(subscriber: &mut HttpSubscriber) -> Delivery {
 async fn is_taken(builder: ReceiverBuilder, request: Request) -> Message {
     let (server, mut subscriber) = receiver(builder).await;
     let sent = async {
-        let answer = request.send(&server).await;
+        let response = request.send(&server).await;
         // At once: one that is refused is never delivered.
-        assert_eq!(answer.status, 204, "{}", answer.text);
+        assert_eq!(response.status, 204, "{}", response.text);
     };
     let taken = async {
         let delivery = next(&mut subscriber).await;
@@ -263,13 +264,13 @@ async fn a_recorded_request_cannot_come_as_another_message() {
     // The same request again is the same message again, for the inbox to suppress.
     let (server, mut subscriber) = receiver(verifying()).await;
     for _ in 0..2 {
-        let (answer, id) = tokio::join!(recorded.send(&server), async {
+        let (response, id) = tokio::join!(recorded.send(&server), async {
             let delivery = next(&mut subscriber).await;
             let id = delivery.message.as_ref().expect("readable").id.to_string();
             delivery.ack().await.expect("the sender waits");
             id
         });
-        assert_eq!((answer.status, id.as_str()), (204, ID));
+        assert_eq!((response.status, id.as_str()), (204, ID));
     }
 }
 
@@ -393,19 +394,23 @@ async fn what_cannot_be_read_is_refused() {
 #[tokio::test]
 async fn a_refusal_says_why_and_quotes_nothing() {
     let (server, _subscriber) = receiver(verifying()).await;
-    let answer = Request::binary().with("ce-time", "canary-value").signed().send(&server).await;
-    assert!(answer.text.contains("the attribute `time` is no RFC 3339 time"), "{}", answer.text);
-    assert!(answer.text.contains("outbox-reason: the%20attribute"), "{}", answer.text);
-    assert!(!answer.text.contains("canary-value"), "{}", answer.text);
+    let response = Request::binary().with("ce-time", "canary-value").signed().send(&server).await;
+    assert!(
+        response.text.contains("the attribute `time` is no RFC 3339 time"),
+        "{}",
+        response.text
+    );
+    assert!(response.text.contains("outbox-reason: the%20attribute"), "{}", response.text);
+    assert!(!response.text.contains("canary-value"), "{}", response.text);
 }
 
 #[tokio::test]
 async fn a_body_that_does_not_come_is_not_waited_for() {
     let (server, mut subscriber) =
-        receiver(verifying().answer_within(Duration::from_millis(200))).await;
+        receiver(verifying().respond_within(Duration::from_millis(200))).await;
     let stream = Request::binary().signed().open(&server).await;
-    let answer = read_answer(stream).await;
-    assert_eq!(answer.status, 408, "{}", answer.text);
+    let response = read_response(stream).await;
+    assert_eq!(response.status, 408, "{}", response.text);
     assert_nothing_handed_out(&mut subscriber).await;
 }
 
@@ -439,19 +444,19 @@ async fn too_many_requests_at_once_are_asked_to_come_later() {
 }
 
 #[tokio::test]
-async fn a_closed_receiver_gives_out_what_waits_and_takes_no_more() {
+async fn a_stopped_subscriber_gives_the_pending_requests_and_accepts_no_more() {
     let (server, mut subscriber) = receiver(verifying()).await;
     let request = Request::binary().signed();
-    let close = async {
+    let stop = async {
         let first = next(&mut subscriber).await;
-        subscriber.close();
+        subscriber.stop();
         let refused = request.send(&server).await;
         assert_eq!(refused.status, 503, "{}", refused.text);
         first.ack().await.expect("the sender waits");
         assert!(subscriber.next().await.expect("no failure").is_none(), "closed");
     };
-    let (answer, ()) = tokio::join!(request.send(&server), close);
-    assert_eq!(answer.status, 204);
+    let (response, ()) = tokio::join!(request.send(&server), stop);
+    assert_eq!(response.status, 204);
     drop(subscriber);
     assert_eq!(request.send(&server).await.status, 503);
 }
@@ -466,7 +471,7 @@ impl Drop for Left {
 }
 
 #[tokio::test]
-async fn a_sender_that_has_gone_is_not_worked_for() {
+async fn the_receiver_drops_a_request_whose_sender_has_gone() {
     let (left, mut leaving) = mpsc::unbounded_channel();
     let (entered, mut entering) = mpsc::unbounded_channel();
     let (router, mut subscriber) = verifying().max_in_flight(1).build().expect("configured");
@@ -486,18 +491,18 @@ async fn a_sender_that_has_gone_is_not_worked_for() {
     let request = Request::binary().signed();
     let mut impatient = request.open(&server).await;
     impatient.write_all(&request.body).await.expect("the server reads");
-    // The body is read and the place is taken in one step.
+    // The receiver reads the body and takes the permit in one step.
     entering.recv().await.expect("the request has come");
     assert_eq!(
         request.send(&server).await.status,
         503,
-        "the only place is taken, and nobody answers"
+        "the only permit is taken, and no handler decides"
     );
     leaving.recv().await.expect("the refused request has left");
     drop(impatient);
     leaving.recv().await.expect("the server has noticed");
     assert_nothing_handed_out(&mut subscriber).await;
-    let (answer, _) =
+    let (response, _) =
         tokio::join!(request.send(&server), async { next(&mut subscriber).await.ack().await });
-    assert_eq!(answer.status, 204, "its place is free again");
+    assert_eq!(response.status, 204, "its permit is free again");
 }

@@ -1,4 +1,4 @@
-//! What is published arrives, in both modes, and the answer is the delivery's.
+//! A published message arrives, in both modes, and its ack decision is the response.
 
 use crate::support::{SECRET, message, message_with, read_request, serve, serve_raw};
 use outbox_core::{
@@ -64,7 +64,10 @@ async fn a_delivery_says_that_its_sender_waits_and_sends_it_again() {
     let (publisher, sent) = (server.publisher(), message());
     let (result, ()) = tokio::join!(publisher.publish(&sent), async {
         let delivery = subscriber.next().await.expect("open").expect("a delivery");
-        assert!(delivery.comes_back_in_order, "a consumer may return what has no place");
+        assert!(
+            delivery.comes_back_in_order,
+            "a consumer may return it when the queue of its key is full"
+        );
         let (since, until) = delivery.awaited.expect("it says until when");
         assert_eq!((until - since, delivery.is_given_up()), (Duration::from_secs(8), false));
         delivery.nack(true).await.expect("the sender waits");
@@ -80,7 +83,7 @@ async fn connections_are_used_again() {
     let server = serve_raw(move |mut stream| {
         counter.fetch_add(1, Ordering::SeqCst);
         async move {
-            for answer in [
+            for response in [
                 "204 No Content\r\n\r\n",
                 "200 OK\r\ncontent-length: 5\r\n\r\nthank",
                 "500 X\r\ncontent-length: 2\r\n\r\nno",
@@ -91,8 +94,8 @@ async fn connections_are_used_again() {
                 if read_request(&mut stream).await.is_empty() {
                     break;
                 }
-                let answer = format!("HTTP/1.1 {answer}");
-                stream.write_all(answer.as_bytes()).await.expect("the client reads");
+                let response = format!("HTTP/1.1 {response}");
+                stream.write_all(response.as_bytes()).await.expect("the client reads");
             }
         }
     })
@@ -106,11 +109,11 @@ async fn connections_are_used_again() {
 }
 
 #[tokio::test]
-async fn the_answer_of_the_delivery_is_the_verdict_of_the_publish() {
+async fn the_ack_decision_of_the_delivery_is_the_outcome_of_the_publish() {
     let (router, mut subscriber) = HttpReceiver::builder()
         .unsigned()
         .retry_after(Duration::from_secs(7))
-        .answer_within(Duration::from_millis(300))
+        .respond_within(Duration::from_millis(300))
         .build()
         .expect("configured");
     let server = serve(router).await;
@@ -151,11 +154,11 @@ async fn the_answer_of_the_delivery_is_the_verdict_of_the_publish() {
     assert_eq!(result.expect_err("dropped").class(), FailureClass::Transient);
 
     let (result, delivery) = tokio::join!(publisher.publish(&sent), subscriber.next());
-    let error = result.expect_err("never answered");
+    let error = result.expect_err("no ack decision");
     assert_eq!(error.class(), FailureClass::Transient);
     assert!(error.to_string().contains("504"), "{error}");
     let late = delivery.expect("open").expect("a delivery").ack().await;
-    assert!(late.is_err(), "an answer that comes too late says so");
+    assert!(late.is_err(), "an ack that comes too late fails");
 }
 
 #[tokio::test]

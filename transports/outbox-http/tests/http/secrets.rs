@@ -1,6 +1,6 @@
 //! Nothing secret is shown: not in `Debug`, not in an error, not in a log.
 
-use crate::support::{OTHER_SECRET, SECRET, closed_port, serve, serve_answer};
+use crate::support::{OTHER_SECRET, SECRET, closed_port, serve, serve_response};
 use outbox_core::transport::{Publisher, Subscriber};
 use outbox_http::{HttpPublisher, HttpReceiver, Secret};
 use std::{
@@ -9,7 +9,8 @@ use std::{
 };
 use tracing_subscriber::fmt::MakeWriter;
 
-/// What may be seen nowhere: keys, the keys' bytes, a password, a token in path and query, a header, a payload.
+/// What may be seen nowhere: keys, the keys' bytes, a password, a token in path and query, a
+/// header, a payload.
 const CANARIES: [&str; 8] = [
     "Y2FuYXJ5LXRoYXQtbXVzdC1uZXZlci1iZS1zZWVu",
     "c2Vjb25kLWNhbmFyeS1uZXZlci1zZWVuLWVpdGhlcg",
@@ -121,10 +122,11 @@ async fn no_failure_and_no_log_shows_a_secret() {
     let log = Log::default();
     let listening = log.listen();
     let echo = "HTTP/1.1 400 X\r\nconnection: close\r\ncontent-length: 14\r\n\r\ncanary-payload";
-    let garbage = serve_answer("canary\r\n\r\n").await;
-    let refusing = serve_answer(echo).await;
+    let garbage = serve_response("canary\r\n\r\n").await;
+    let refusing = serve_response(echo).await;
     let redirecting =
-        serve_answer("HTTP/1.1 307 X\r\nlocation: /canary-path\r\nconnection: close\r\n\r\n").await;
+        serve_response("HTTP/1.1 307 X\r\nlocation: /canary-path\r\nconnection: close\r\n\r\n")
+            .await;
     let closed = closed_port().await.to_string();
     let addresses =
         [garbage.address, refusing.address, redirecting.address].map(|address| address.to_string());

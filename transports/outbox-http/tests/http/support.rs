@@ -62,11 +62,11 @@ where
     Server { address, _tasks: tasks }
 }
 
-/// Serves one fixed answer to every request, then closes.
-pub(crate) async fn serve_answer(answer: &'static str) -> Server {
+/// Serves one fixed response to every request, then closes.
+pub(crate) async fn serve_response(response: &'static str) -> Server {
     serve_raw(move |mut stream| async move {
         read_request(&mut stream).await;
-        stream.write_all(answer.as_bytes()).await.expect("the client reads");
+        stream.write_all(response.as_bytes()).await.expect("the client reads");
         stream.shutdown().await.expect("the client reads");
     })
     .await
@@ -99,7 +99,7 @@ pub(crate) async fn read_request_from(stream: &mut (impl AsyncRead + Unpin)) -> 
     }
 }
 
-/// An address on which nobody listens.
+/// An address without a listener.
 pub(crate) async fn closed_port() -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
     listener.local_addr().expect("an address")

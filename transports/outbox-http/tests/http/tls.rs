@@ -1,6 +1,6 @@
 //! TLS: a certificate that is not right is no connection.
 
-use crate::support::{Server, message, read_request_from, serve_answer, serve_raw};
+use crate::support::{Server, message, read_request_from, serve_raw, serve_response};
 use outbox_core::{failure::FailureClass, transport::Publisher};
 use outbox_http::{HttpPublisher, Resolver};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
@@ -41,8 +41,8 @@ async fn serve_tls(issuer: &CertifiedIssuer<'static, KeyPair>, name: &str) -> Se
             // A client that does not trust the certificate ends the handshake.
             if let Ok(mut stream) = acceptor.accept(stream).await {
                 read_request_from(&mut stream).await;
-                let answer = b"HTTP/1.1 204 No Content\r\nconnection: close\r\n\r\n";
-                stream.write_all(answer).await.expect("the client reads");
+                let response = b"HTTP/1.1 204 No Content\r\nconnection: close\r\n\r\n";
+                stream.write_all(response).await.expect("the client reads");
                 stream.shutdown().await.expect("the client reads");
             }
         }
@@ -80,7 +80,7 @@ async fn a_failure_of_tls_means_unavailable() {
     for (what, server) in [
         ("a certificate of a stranger", serve_tls(&stranger, "billing.test").await),
         ("a certificate for another name", serve_tls(&issuer, "shipping.test").await),
-        ("no TLS at all", serve_answer("HTTP/1.1 204 No Content\r\n\r\n").await),
+        ("no TLS at all", serve_response("HTTP/1.1 204 No Content\r\n\r\n").await),
     ] {
         let error =
             publisher(&server).trust(issuer.pem()).publish(&message()).await.expect_err(what);

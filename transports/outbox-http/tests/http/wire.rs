@@ -22,8 +22,8 @@ pub(crate) struct Request {
     pub(crate) length: bool,
 }
 
-/// An answer: its status and its whole text.
-pub(crate) struct Answer {
+/// A response: its status and its whole text.
+pub(crate) struct Response {
     pub(crate) status: u16,
     pub(crate) text: String,
 }
@@ -141,21 +141,21 @@ impl Request {
         stream
     }
 
-    pub(crate) async fn send(&self, server: &Server) -> Answer {
+    pub(crate) async fn send(&self, server: &Server) -> Response {
         let mut stream = self.open(server).await;
         // A server that has refused already may have closed.
         let _ = stream.write_all(&self.body).await;
-        read_answer(stream).await
+        read_response(stream).await
     }
 }
 
-pub(crate) async fn read_answer(mut stream: impl AsyncRead + Unpin) -> Answer {
+pub(crate) async fn read_response(mut stream: impl AsyncRead + Unpin) -> Response {
     let mut bytes = Vec::new();
     // A server that closes with bytes unread resets; what it said before that counts.
     let _ = stream.read_to_end(&mut bytes).await;
     let text = String::from_utf8_lossy(&bytes).into_owned();
     let status = text.split(' ').nth(1).and_then(|status| status.parse().ok());
-    Answer { status: status.unwrap_or_else(|| panic!("no answer: {text:?}")), text }
+    Response { status: status.unwrap_or_else(|| panic!("no response: {text:?}")), text }
 }
 
 pub(crate) async fn receiver(builder: ReceiverBuilder) -> (Server, HttpSubscriber) {

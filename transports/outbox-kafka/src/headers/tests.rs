@@ -1,4 +1,4 @@
-//! Arbitrary headers are a message or a clear error, and what was written reads back.
+//! Arbitrary headers are a message or a clear error, and an encoded message reads back.
 
 use super::*;
 use outbox_core::testing::transport::{
@@ -35,7 +35,8 @@ fn both_modes_read_back() {
         let message = full();
         let (headers, body) = write(&message, structured);
         assert_eq!(headers.count() == 1, structured);
-        let back = read(&Reading::default(), record(None), Some(&headers), body).expect("readable");
+        let back =
+            read(&ReadOptions::default(), record(None), Some(&headers), body).expect("readable");
         assert_eq!(back.into_parts(), message.into_parts());
     }
 }
@@ -49,19 +50,20 @@ fn a_payload_that_is_a_cloud_event_goes_in_structured_mode() {
 }
 
 #[test]
-fn a_stranger_s_record_gets_its_key_topic_and_time_from_kafka() {
+fn a_foreign_record_gets_its_key_topic_and_time_from_kafka() {
     let list =
         named(&[("ce_specversion", "1.0"), ("ce_id", "7"), ("ce_source", "/x"), ("ce_type", "t")]);
-    let message = read(&Reading::default(), record(Some(b"order-7")), Some(&list), Bytes::new())
-        .expect("readable");
+    let message =
+        read(&ReadOptions::default(), record(Some(b"order-7")), Some(&list), Bytes::new())
+            .expect("readable");
     assert_eq!((message.key.as_deref(), message.topic.as_str()), (Some("order-7"), "orders"));
     assert_eq!(message.created_at.as_micros(), 1_700_000_000_123_000);
     for key in [&[0xff][..], b"a\0b", b"a\nb", "a\u{85}b".as_bytes(), &[b'k'; 256], b""] {
-        let message = read(&Reading::default(), record(Some(key)), Some(&list), Bytes::new())
+        let message = read(&ReadOptions::default(), record(Some(key)), Some(&list), Bytes::new())
             .expect("readable");
         assert_eq!(
             message.key, None,
-            "a key that is no text for a key orders all the same: {key:?}"
+            "a record key that is no legal message key still orders: {key:?}"
         );
     }
 }
@@ -72,7 +74,7 @@ fn attributes_with_control_characters_are_refused() {
         let names: Vec<_> = list.iter().map(|(name, value)| (name_of(name), *value)).collect();
         let headers =
             named(&names.iter().map(|(name, value)| (&**name, *value)).collect::<Vec<_>>());
-        read(&Reading::default(), record(None), Some(&headers), Bytes::new())
+        read(&ReadOptions::default(), record(None), Some(&headers), Bytes::new())
     });
 }
 
@@ -85,8 +87,8 @@ fn name_of(attribute: &str) -> String {
 }
 
 #[test]
-fn why_a_record_is_a_dead_letter_is_read_from_the_last_of_its_headers() {
-    let death = Death {
+fn the_cause_of_a_dead_letter_is_read_from_the_last_of_its_headers() {
+    let cause = DeadLetterCause {
         topic: "orders".into(),
         partition: 3,
         offset: 42,
@@ -95,33 +97,34 @@ fn why_a_record_is_a_dead_letter_is_read_from_the_last_of_its_headers() {
     };
     let (written, body) = write(&full(), false);
     let older = written.insert(Header { key: "__connect.errors.topic", value: Some("older") });
-    let list = death
+    let list = cause
         .headers()
         .iter()
         .fold(older, |l, (key, value)| l.insert(Header { key, value: Some(value) }));
-    let message = read(&Reading::default(), record(None), Some(&list), body).expect("readable");
-    assert_eq!(Death::of(&message), Some(death));
-    assert_eq!(Death::of(&full()), None);
+    let message = read(&ReadOptions::default(), record(None), Some(&list), body).expect("readable");
+    assert_eq!(DeadLetterCause::of(&message), Some(cause));
+    assert_eq!(DeadLetterCause::of(&full()), None);
 }
 
 #[test]
-fn what_is_no_cloud_event_says_what_would_read_it() {
-    let told = |reading: &Reading, list: &OwnedHeaders| {
-        read(reading, record(None), Some(list), Bytes::new()).unwrap_err()
+fn the_error_of_a_record_that_is_no_cloud_event_names_the_setting_that_reads_it() {
+    let error = |options: &ReadOptions, list: &OwnedHeaders| {
+        read(options, record(None), Some(list), Bytes::new()).unwrap_err()
     };
     assert!(
-        told(&Reading::default(), &named(&[("type", "t")])).contains("KafkaSubscriber::plain_json")
+        error(&ReadOptions::default(), &named(&[("type", "t")]))
+            .contains("KafkaSubscriber::plain_json")
     );
-    let plain = Reading { plain_json: Some(PlainJson::new("type", "/plain")) };
-    assert!(told(&plain, &named(&[("other", "t")])).contains("nor the header for its type"));
+    let plain = ReadOptions { plain_json: Some(PlainJson::new("type", "/plain")) };
+    assert!(error(&plain, &named(&[("other", "t")])).contains("nor the header for its type"));
     let batch = named(&[("content-type", "application/cloudevents-batch+json")]);
-    assert!(told(&Reading::default(), &batch).contains("only application/cloudevents+json"));
+    assert!(error(&ReadOptions::default(), &batch).contains("only application/cloudevents+json"));
     let broken = headers(&[("ce_id".to_owned(), Some(vec![0xff]))]);
-    assert!(told(&Reading::default(), &broken).contains("`ce_id` is no UTF-8"));
+    assert!(error(&ReadOptions::default(), &broken).contains("`ce_id` is no UTF-8"));
 }
 
 proptest! {
-    /// Nothing that a stranger sends makes the reader panic.
+    /// No record of another producer makes the reader panic.
     #[test]
     fn arbitrary_records_are_messages_or_errors(
         list in vec(("(ce_)?(id|source|type|specversion|time|topic|own1)|content-type|__connect.errors.topic|.{0,8}", option::of(vec(any::<u8>(), 0..20))), 0..8),
@@ -130,8 +133,8 @@ proptest! {
         body in vec(any::<u8>(), 0..60),
     ) {
         let list: Vec<_> = list.into_iter().filter(|(name, _)| !name.contains('\0')).collect();
-        let reading = Reading { plain_json: Some(PlainJson::new("type", "/plain")) };
+        let options = ReadOptions { plain_json: Some(PlainJson::new("type", "/plain")) };
         let record = Record { timestamp, ..record(key.as_deref()) };
-        let _ = read(&reading, record, Some(&headers(&list)), body.into());
+        let _ = read(&options, record, Some(&headers(&list)), body.into());
     }
 }

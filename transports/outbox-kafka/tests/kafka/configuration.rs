@@ -1,4 +1,4 @@
-//! What a configuration cannot be is told before anything is sent, and no secret with it.
+//! The faults of a configuration are reported before a message is sent, and without a secret.
 
 use crate::support::{full, url};
 use outbox_core::{
@@ -9,27 +9,27 @@ use outbox_kafka::{ConfigFault, KafkaPublisher, KafkaSubscriber, Topic};
 use std::time::Duration;
 
 #[test]
-fn every_fault_of_a_publisher_is_told_at_once() {
+fn every_fault_of_a_publisher_is_reported_at_once() {
     let publisher = KafkaPublisher::new("127.0.0.1:9092").expect("brokers").topic("no spaces");
     let publisher =
         publisher.set("acks", "0").set("sasl.passwort", "canary").timeout(Duration::ZERO);
     let error =
         publisher.declare([Topic::new("a").partitions(0)]).build().expect_err("four faults");
-    let told = error.to_string();
-    for said in [
+    let error_text = error.to_string();
+    for part in [
         "`no spaces` must have 1 to 249",
         "`acks` cannot be changed",
         "`sasl.passwort` is not one",
         "at least 100 ms",
         "at least 1",
     ] {
-        assert!(told.contains(said), "{said}: {told}");
+        assert!(error_text.contains(part), "{part}: {error_text}");
     }
-    assert!(!told.contains("canary"), "{told}");
+    assert!(!error_text.contains("canary"), "{error_text}");
 }
 
 #[test]
-fn every_fault_of_a_subscriber_is_told_at_once() {
+fn every_fault_of_a_subscriber_is_reported_at_once() {
     let subscriber = KafkaSubscriber::new("127.0.0.1:9092", "").expect("brokers");
     let error = subscriber
         .prefetch(0)
@@ -37,15 +37,15 @@ fn every_fault_of_a_subscriber_is_told_at_once() {
         .dead_letters("")
         .build()
         .expect_err("five faults");
-    let told = error.to_string();
-    for said in [
+    let error_text = error.to_string();
+    for part in [
         "no topic is subscribed to",
         "the group `` must have a name",
         "the prefetch must",
         "`enable.auto.commit` cannot",
         "the topic `` must",
     ] {
-        assert!(told.contains(said), "{said}: {told}");
+        assert!(error_text.contains(part), "{part}: {error_text}");
     }
     assert_eq!(error.faults().len(), 5);
     assert!(
@@ -66,12 +66,12 @@ async fn a_publisher_that_is_not_configured_right_publishes_nothing_and_says_why
 }
 
 #[tokio::test]
-async fn whoever_would_rather_not_start_than_wait_is_told_that_nobody_is_there() {
-    KafkaPublisher::connect(url()).await.expect("the broker answers");
+async fn connect_fails_where_no_server_listens() {
+    KafkaPublisher::connect(url()).await.expect("the broker replies");
     let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
     let address = listener.local_addr().expect("an address");
     drop(listener);
-    let error = KafkaPublisher::connect(format!("{address}")).await.expect_err("nobody is there");
+    let error = KafkaPublisher::connect(format!("{address}")).await.expect_err("no broker listens");
     assert_eq!(error.class(), FailureClass::Unavailable);
     assert!(error.to_string().contains("refused"), "{error}");
 }

@@ -88,7 +88,7 @@ async fn what_is_too_long_or_has_no_topic_that_kafka_takes_can_never_go() {
 }
 
 #[tokio::test]
-async fn a_batch_has_the_verdict_of_each_beside_the_others() {
+async fn a_batch_has_an_outcome_for_each_message() {
     let topic = name("batch");
     let publisher = publisher(&topic, 3).with_limits(Limits::default().max_payload(1_000));
     let messages: Vec<_> = (0..300)
@@ -100,18 +100,18 @@ async fn a_batch_has_the_verdict_of_each_beside_the_others() {
             }
         })
         .collect();
-    let verdicts = publish_all(&publisher, &messages).await;
-    for (n, verdict) in verdicts.iter().enumerate() {
+    let outcomes = publish_all(&publisher, &messages).await;
+    for (n, outcome) in outcomes.iter().enumerate() {
         assert_eq!(
-            verdict.as_ref().err().map(|e| e.class()),
+            outcome.as_ref().err().map(|e| e.class()),
             (n % 7 == 0).then_some(Permanent),
-            "{n}: {verdict:?}"
+            "{n}: {outcome:?}"
         );
     }
 }
 
 #[tokio::test]
-async fn nobody_at_the_address_makes_the_destination_unavailable() {
+async fn an_address_without_a_listener_makes_the_destination_unavailable() {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
     let address = listener.local_addr().expect("an address");
     drop(listener);
@@ -123,7 +123,7 @@ async fn nobody_at_the_address_makes_the_destination_unavailable() {
 }
 
 #[tokio::test]
-async fn a_broker_that_is_silent_is_told_of_in_time() {
+async fn a_silent_broker_is_reported_in_time() {
     let (mut server, topic) = (kafka::start().await, name("silent"));
     let publisher = publisher_at(&server.url(), &topic, 1).timeout(Duration::from_secs(1));
     publisher.publish(&full()).await.expect("confirmed");
@@ -137,7 +137,7 @@ async fn a_broker_that_is_silent_is_told_of_in_time() {
 }
 
 #[tokio::test]
-async fn a_topic_that_somebody_deletes_is_declared_again() {
+async fn a_deleted_topic_is_declared_again() {
     let topic = name("deleted");
     let publisher = publisher(&topic, 1).timeout(Duration::from_secs(5));
     publisher.publish(&full()).await.expect("confirmed");
@@ -145,7 +145,7 @@ async fn a_topic_that_somebody_deletes_is_declared_again() {
     let again = async { while publisher.publish(&full()).await.is_err() {} };
     tokio::time::timeout(SOON, again).await.expect("it is there again");
     let mut subscriber = subscriber(&topic, 1);
-    next(&mut subscriber).await.ack().await.expect("heard");
+    next(&mut subscriber).await.ack().await.expect("accepted");
 }
 
 #[tokio::test]

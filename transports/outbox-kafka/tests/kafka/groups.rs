@@ -1,4 +1,4 @@
-//! Members of a group that come, go, and are slow.
+//! Members of a group that join, leave and are slow.
 
 use crate::support::{SOON, name, next, number, numbered, publisher, subscriber, url};
 use outbox_core::{
@@ -15,7 +15,7 @@ use rdkafka::{
 use std::{collections::BTreeSet, time::Duration};
 use tokio::{sync::watch, time::timeout};
 
-/// How long a test looks whether something comes that should not.
+/// How long a test waits for a delivery that must not come.
 const QUIET: Duration = Duration::from_millis(1_500);
 
 /// Deletes a topic, without the transport.
@@ -23,11 +23,12 @@ pub(crate) async fn delete(topic: &str) {
     let brokers = url().replace("kafka://", "");
     let admin: AdminClient<DefaultClientContext> =
         ClientConfig::new().set("bootstrap.servers", brokers).create().expect("a client");
-    let deleted = admin.delete_topics(&[topic], &AdminOptions::new()).await.expect("an answer");
+    let deleted = admin.delete_topics(&[topic], &AdminOptions::new()).await.expect("a reply");
     assert!(deleted.iter().all(Result::is_ok), "{deleted:?}");
 }
 
-/// Handles what comes, several at once, until it is asked to stop; then answers for what it has and leaves.
+/// Handles deliveries, several at once, until it is asked to stop; then acknowledges those in
+/// flight and leaves the group.
 async fn serve(
     mut member: KafkaSubscriber,
     recorder: Recorder,
@@ -48,7 +49,7 @@ async fn serve(
         while handling.try_join_next().is_some() {}
     }
     handling.join_all().await;
-    member.close();
+    member.stop();
     taken
 }
 
@@ -64,8 +65,8 @@ async fn members_that_join_and_leave_under_load_lose_nothing_double_nothing_and_
         for n in 1..=EACH {
             let batch: Vec<Message> =
                 (0..KEYS).map(|key| numbered(n, &format!("k{key}"))).collect();
-            let verdicts = publish_all(&publisher, &batch).await;
-            assert!(verdicts.iter().all(Result::is_ok), "{verdicts:?}");
+            let outcomes = publish_all(&publisher, &batch).await;
+            assert!(outcomes.iter().all(Result::is_ok), "{outcomes:?}");
         }
     };
     let all = usize::try_from(KEYS * EACH).expect("few");
@@ -97,8 +98,7 @@ async fn members_that_join_and_leave_under_load_lose_nothing_double_nothing_and_
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_static_member_that_comes_back_finds_its_partitions_again_and_nobody_had_them_meanwhile()
-{
+async fn a_static_member_that_restarts_has_its_partitions_again_and_no_other_member_had_them() {
     let topic = name("static");
     let publisher = publisher(&topic, 2);
     let member = |instance: &str| subscriber(&topic, 2).instance(instance);
@@ -115,12 +115,12 @@ async fn a_static_member_that_comes_back_finds_its_partitions_again_and_nobody_h
                     timeout(Duration::from_millis(200), member.next()).await
                 {
                     seen.insert(number(&delivery));
-                    delivery.ack().await.expect("heard");
+                    delivery.ack().await.expect("accepted");
                 }
             }
         }
         while let Ok(Ok(Some(delivery))) = timeout(QUIET, first.next()).await {
-            delivery.ack().await.expect("heard");
+            delivery.ack().await.expect("accepted");
         }
         n
     };
@@ -131,11 +131,11 @@ async fn a_static_member_that_comes_back_finds_its_partitions_again_and_nobody_h
     publish_all(&publisher, &later)
         .await
         .into_iter()
-        .for_each(|verdict| drop(verdict.expect("confirmed")));
+        .for_each(|outcome| drop(outcome.expect("confirmed")));
     let mut taken = BTreeSet::new();
     while let Ok(Ok(Some(delivery))) = timeout(QUIET, second.next()).await {
         taken.insert(number(&delivery));
-        delivery.ack().await.expect("heard");
+        delivery.ack().await.expect("accepted");
     }
     let taken_later = taken.iter().filter(|taken| **taken > n).count();
     assert!(
@@ -146,12 +146,12 @@ async fn a_static_member_that_comes_back_finds_its_partitions_again_and_nobody_h
     while taken.iter().filter(|taken| **taken > n).count() < later.len() {
         let delivery = next(&mut again).await;
         taken.insert(number(&delivery));
-        delivery.ack().await.expect("heard");
+        delivery.ack().await.expect("accepted");
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_partition_that_goes_waits_for_what_is_out_and_a_later_answer_is_an_error() {
+async fn a_revoked_partition_waits_for_records_in_flight_and_a_later_ack_fails() {
     let topic = name("slow");
     let publisher = publisher(&topic, 1);
     publisher.publish(&numbered(1, "k")).await.expect("confirmed");
@@ -163,7 +163,7 @@ async fn a_partition_that_goes_waits_for_what_is_out_and_a_later_answer_is_an_er
     let held = next(&mut first).await;
     assert_eq!(number(&held), 1);
     let mut second = member();
-    // Whoever has the partition after the rebalance gets the record again.
+    // The owner of the partition after the rebalance gets the record again.
     let again = async {
         tokio::select! {
             delivery = next(&mut first) => delivery,
@@ -173,12 +173,15 @@ async fn a_partition_that_goes_waits_for_what_is_out_and_a_later_answer_is_an_er
     let again = timeout(SOON, again).await.expect("it comes again");
     assert_eq!(number(&again), 1);
     let error = held.ack().await.expect_err("too late");
-    assert!(outbox_core::failure::full_text(&error).contains("taken away"), "{error:?}");
-    again.ack().await.expect("heard");
+    assert!(
+        outbox_core::failure::full_text(&error).contains("revoked before the ack decision"),
+        "{error:?}"
+    );
+    again.ack().await.expect("accepted");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_answer_in_time_moves_the_position_before_the_partition_goes() {
+async fn an_ack_in_time_moves_the_position_before_the_partition_is_revoked() {
     let topic = name("in-time");
     let publisher = publisher(&topic, 1);
     for n in 1..=2 {

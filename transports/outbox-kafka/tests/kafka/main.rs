@@ -1,5 +1,5 @@
-//! The Kafka transport against a real broker on loopback: the shared one, under topics and groups of each test's own, or a
-//! private one where the broker is to suffer.
+//! The Kafka transport against a real broker on loopback: the shared one, under topics and groups
+//! of each test's own, or a private one where the broker is to suffer.
 
 mod configuration;
 mod conformance;

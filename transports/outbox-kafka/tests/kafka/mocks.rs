@@ -59,7 +59,8 @@ async fn replicas_that_are_missing_for_a_while_are_waited_for_and_then_the_messa
 async fn a_producer_that_has_lost_its_place_for_good_is_replaced() {
     let (mock, publisher) = mock();
     publisher.publish(&full()).await.expect("confirmed");
-    // The broker remembers another sequence than ours, which librdkafka calls fatal: that client sends nothing any more.
+    // The broker remembers another sequence than ours, which librdkafka calls fatal: that client
+    // sends nothing any more.
     mock.request_errors(
         RDKafkaApiKey::Produce,
         &[RDKafkaRespErr::RD_KAFKA_RESP_ERR_OUT_OF_ORDER_SEQUENCE_NUMBER],

@@ -1,4 +1,5 @@
-//! The relay before Kafka: a broker that is gone for a while, one that has forgotten everything, and what enqueue refuses.
+//! The relay before Kafka: a broker that is gone for a while, one that has forgotten everything,
+//! and what enqueue refuses.
 
 use crate::support::{SOON, name, next, publisher_at, subscriber_at, url};
 use outbox_core::testing::Recorder;
@@ -23,8 +24,8 @@ use tests::{
 };
 
 #[derive(Debug, Serialize, Deserialize, OutboxEvent)]
-#[outbox(type = "story.told", topic = "story")]
-struct Told {
+#[outbox(type = "story.sample", topic = "story")]
+struct Sample {
     #[outbox(key)]
     key: String,
     n: i64,
@@ -52,17 +53,17 @@ impl World {
         Self { outbox, db, _database: database }
     }
 
-    async fn tell(&self, numbers: std::ops::Range<i64>) {
+    async fn emit(&self, numbers: std::ops::Range<i64>) {
         let tx = self.outbox.begin().await.expect("a transaction");
         for n in numbers {
-            tx.emit(Told { key: format!("k{}", n % 13), n }).expect("encoded");
+            tx.emit(Sample { key: format!("k{}", n % 13), n }).expect("encoded");
         }
         tx.commit().await.expect("committed");
     }
 
     async fn number(&self, sql: &str) -> i64 {
         let statement = Statement::from_string(self.db.get_database_backend(), sql);
-        let row = self.db.query_one_raw(statement).await.expect("an answer").expect("a row");
+        let row = self.db.query_one_raw(statement).await.expect("a result").expect("a row");
         row.try_get_by_index(0).expect("a number")
     }
 
@@ -96,18 +97,18 @@ async fn the_user_sees_partition_and_offset_of_what_is_delivered_and_the_error_o
         })
         .on_failed(move |_, error, _| wrong.lock().expect("whole").push(error.to_string()));
     let relay = relay.start().await.expect("started");
-    world.tell(0..3).await;
+    world.emit(0..3).await;
     world.drained().await;
-    let mut told = seen.lock().expect("whole").clone();
-    told.sort();
+    let mut receipts = seen.lock().expect("whole").clone();
+    receipts.sort();
     let place = Some(format!("{topic}[0]"));
-    assert_eq!(told, [(place.clone(), Some(0)), (place.clone(), Some(1)), (place, Some(2))]);
+    assert_eq!(receipts, [(place.clone(), Some(0)), (place.clone(), Some(1)), (place, Some(2))]);
     drop(server);
-    world.tell(3..4).await;
-    let told = async || {
+    world.emit(3..4).await;
+    let reported = async || {
         failed.lock().expect("whole").iter().any(|error| error.contains("not confirmed in time"))
     };
-    wait_until(SOON, "the failure is told", told).await;
+    wait_until(SOON, "the failure is reported", reported).await;
     relay.shutdown(SOON).await.expect("stopped");
 }
 
@@ -117,17 +118,17 @@ async fn a_broker_that_is_gone_under_load_costs_no_event_and_no_letter_and_all_d
     let (world, topic, mut server) = (World::open().await, name("outage"), kafka::start().await);
     let publisher = publisher_at(&server.url(), &topic, 3).timeout(Duration::from_secs(2));
     let relay = world.relay(publisher).start().await.expect("started");
-    world.tell(0..4 * CHUNK).await;
+    world.emit(0..4 * CHUNK).await;
     wait_until(SOON, "events flow", async || tests::above(relay.stats().borrow().delivered, 0))
         .await;
     server.kill().await;
-    world.tell(4 * CHUNK..16 * CHUNK).await;
+    world.emit(4 * CHUNK..16 * CHUNK).await;
     wait_until(SOON, "the breaker opens", async || {
         tests::equals(relay.stats().borrow().open_breakers, 1)
     })
     .await;
     server.start().await;
-    world.tell(16 * CHUNK..18 * CHUNK).await;
+    world.emit(16 * CHUNK..18 * CHUNK).await;
     world.drained().await;
     relay.shutdown(SOON).await.expect("stopped");
     let recorder = Recorder::new();
@@ -150,17 +151,17 @@ async fn a_broker_that_has_forgotten_everything_gets_a_new_producer_and_the_topi
     let (world, topic, mut server) = (World::open().await, name("amnesia"), kafka::start().await);
     let publisher = publisher_at(&server.url(), &topic, 3).timeout(Duration::from_secs(2));
     let relay = world.relay(publisher).start().await.expect("started");
-    world.tell(0..100).await;
+    world.emit(0..100).await;
     world.drained().await;
     server.kill().await;
     kafka::forget(&server);
     server.start().await;
-    world.tell(100..200).await;
+    world.emit(100..200).await;
     world.drained().await;
     relay.shutdown(SOON).await.expect("stopped");
     let mut subscriber = subscriber_at(&server.url(), &topic, 3);
     for _ in 0..100 {
-        next(&mut subscriber).await.ack().await.expect("heard");
+        next(&mut subscriber).await.ack().await.expect("accepted");
     }
 }
 

@@ -4,7 +4,7 @@ use crate::support::{
     SOON, full, message_with, name, next, number, numbered, publisher, subscriber, url,
 };
 use outbox_core::transport::{Publisher, Subscriber, publish_all};
-use outbox_kafka::{Death, Topic};
+use outbox_kafka::{DeadLetterCause, Topic};
 use rdkafka::{
     ClientConfig, Message as _,
     consumer::{Consumer as _, StreamConsumer},
@@ -14,12 +14,13 @@ use rdkafka::{
 use std::time::Duration;
 use tokio::time::timeout;
 
-/// How long a test looks whether something comes that should not.
+/// How long a test waits for a delivery that must not come.
 const QUIET: Duration = Duration::from_millis(500);
 
 #[tokio::test]
-async fn of_a_key_one_record_is_out_at_a_time_and_one_that_comes_back_goes_before_the_others() {
-    let topic = name("lanes");
+async fn one_record_of_a_key_is_in_flight_at_a_time_and_a_requeued_one_is_delivered_before_the_others()
+ {
+    let topic = name("keys");
     let publisher = publisher(&topic, 1);
     for (n, key) in [(1, "a"), (2, "a"), (3, "b"), (4, "a")] {
         publisher.publish(&numbered(n, key)).await.expect("confirmed");
@@ -28,13 +29,13 @@ async fn of_a_key_one_record_is_out_at_a_time_and_one_that_comes_back_goes_befor
     let (first, other) = (next(&mut subscriber).await, next(&mut subscriber).await);
     assert_eq!((number(&first), number(&other)), (1, 3));
     assert!(timeout(QUIET, subscriber.next()).await.is_err(), "2 and 4 wait for 1");
-    first.nack(true).await.expect("heard");
+    first.nack(true).await.expect("accepted");
     for expected in [1, 2, 4] {
         let delivery = next(&mut subscriber).await;
         assert_eq!(number(&delivery), expected);
-        delivery.ack().await.expect("heard");
+        delivery.ack().await.expect("accepted");
     }
-    other.ack().await.expect("heard");
+    other.ack().await.expect("accepted");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -47,22 +48,22 @@ async fn a_slow_consumer_pauses_the_partitions_stays_in_the_group_and_gets_every
         publish_all(&publisher, batch)
             .await
             .into_iter()
-            .for_each(|verdict| drop(verdict.expect("confirmed")));
+            .for_each(|outcome| drop(outcome.expect("confirmed")));
     }
     let mut slow = subscriber(&topic, 3).prefetch(10).set("max.poll.interval.ms", "6000");
     let held = next(&mut slow).await;
-    // Longer than a member may go without a look for records.
+    // Longer than a member may go without a poll.
     tokio::time::sleep(Duration::from_secs(8)).await;
     held.ack().await.expect("it is still ours");
     let mut seen = 1;
     while seen < MESSAGES {
-        next(&mut slow).await.ack().await.expect("heard");
+        next(&mut slow).await.ack().await.expect("accepted");
         seen += 1;
     }
     assert!(timeout(QUIET, slow.next()).await.is_err(), "each came once");
 }
 
-/// Sends a record as others do, and gives its offset.
+/// Sends a record without the transport, and gives its offset.
 async fn record(topic: &str, key: &[u8], value: Option<&[u8]>) -> i64 {
     let mut config = ClientConfig::new();
     config.set("bootstrap.servers", url().trim_start_matches("kafka://"));
@@ -77,8 +78,8 @@ async fn a_record_without_a_value_is_a_tombstone_in_its_key_s_order_and_one_with
  {
     let topic = name("tombstones");
     let publisher = publisher(&topic, 1);
-    let told = numbered(1, "a");
-    publisher.publish(&told).await.expect("confirmed");
+    let event = numbered(1, "a");
+    publisher.publish(&event).await.expect("confirmed");
     let offset = record(&topic, b"a", None).await;
     record(&topic, &[0xff, 0], None).await;
     record(&topic, b"b", Some(b"")).await;
@@ -96,20 +97,20 @@ async fn a_record_without_a_value_is_a_tombstone_in_its_key_s_order_and_one_with
         empty.message.as_ref().is_err_and(|why| why.contains("no attributes of CloudEvents")),
         "{empty:?}"
     );
-    first.ack().await.expect("heard");
+    first.ack().await.expect("accepted");
     let gone = next(&mut subscriber).await;
     let message = gone.message.as_ref().expect("it is no broken event").clone();
     assert!(message.is_tombstone(), "{message:?}");
     assert_eq!((message.key.as_deref(), message.topic.as_str()), (Some("a"), topic.as_str()));
     assert_eq!(message.event_type, "tombstone");
 
-    // It comes again under the same identity, so that the inbox knows it.
-    gone.nack(true).await.expect("heard");
+    // It is delivered again under the same identity, so that the inbox recognises it.
+    gone.nack(true).await.expect("accepted");
     let again = next(&mut subscriber).await;
     assert_eq!(again.message.as_ref().expect("readable").id, message.id);
     assert_eq!(offset, 1);
     for delivery in [again, other, empty] {
-        delivery.ack().await.expect("heard");
+        delivery.ack().await.expect("accepted");
     }
 }
 
@@ -161,40 +162,41 @@ async fn what_is_rejected_goes_to_the_dead_letters_as_it_came_with_the_reason() 
     publisher.publish(&sent).await.expect("confirmed");
     let topics = [Topic::new(&topic), Topic::new(&dead)];
     let mut receiving = subscriber(&topic, 1).declare(topics).dead_letters(&dead);
-    next(&mut receiving).await.nack(false).await.expect("buried");
-    next(&mut receiving).await.reject("no such\ncustomer").await.expect("buried");
+    next(&mut receiving).await.nack(false).await.expect("dead-lettered");
+    next(&mut receiving).await.reject("no such\ncustomer").await.expect("dead-lettered");
 
     let mut letters = subscriber(&dead, 1);
     let first = next(&mut letters).await;
-    let death = Death::of(first.message.as_ref().expect("readable")).expect("a dead letter");
-    assert_eq!((death.offset, death.class.as_str()), (0, "NotHandled"));
+    let cause =
+        DeadLetterCause::of(first.message.as_ref().expect("readable")).expect("a dead letter");
+    assert_eq!((cause.offset, cause.class.as_str()), (0, "NotHandled"));
     let second = next(&mut letters).await;
     let letter = second.message.as_ref().expect("readable");
     assert_eq!(
         (letter.id, letter.key.as_deref(), &letter.payload),
         (sent.id, Some("order-9"), &sent.payload)
     );
-    let death = Death::of(letter).expect("a dead letter");
-    assert_eq!((death.topic.as_str(), death.partition, death.offset), (topic.as_str(), 0, 1));
-    assert_eq!((death.class.as_str(), death.message.as_str()), ("Rejected", "no such customer"));
-    first.ack().await.expect("heard");
-    second.ack().await.expect("heard");
+    let cause = DeadLetterCause::of(letter).expect("a dead letter");
+    assert_eq!((cause.topic.as_str(), cause.partition, cause.offset), (topic.as_str(), 0, 1));
+    assert_eq!((cause.class.as_str(), cause.message.as_str()), ("Rejected", "no such customer"));
+    first.ack().await.expect("accepted");
+    second.ack().await.expect("accepted");
     drop(receiving);
-    // The group has passed both.
+    // The position of the group is past both.
     let mut after = subscriber(&topic, 1);
     assert!(timeout(QUIET * 4, after.next()).await.is_err());
 }
 
 #[tokio::test]
-async fn a_record_whose_letter_is_not_confirmed_comes_again() {
-    let topic = name("unburied");
+async fn a_record_whose_dead_letter_is_not_confirmed_is_delivered_again() {
+    let topic = name("unconfirmed-letter");
     publisher(&topic, 1).publish(&full()).await.expect("confirmed");
     // Larger than the client for the letters takes, so that none is ever confirmed.
     let mut receiving =
         subscriber(&topic, 1).dead_letters(name("dead")).set("message.max.bytes", "1000");
     let sent = message_with(|m| m.payload = vec![b'x'; 5_000].into());
     publisher(&topic, 1).publish(&sent).await.expect("confirmed");
-    next(&mut receiving).await.ack().await.expect("heard");
+    next(&mut receiving).await.ack().await.expect("accepted");
     for _ in 0..2 {
         let delivery = next(&mut receiving).await;
         let error = delivery.reject("never").await.expect_err("the letter is too large");
@@ -230,27 +232,29 @@ async fn what_cannot_be_read_is_delivered_with_the_reason_and_the_rest_goes_on()
     }
     ours.publish(&numbered(7, "k")).await.expect("confirmed");
     let mut subscriber = subscriber(&topic, 1).max_payload(1_000);
-    next(&mut subscriber).await.ack().await.expect("heard");
+    next(&mut subscriber).await.ack().await.expect("accepted");
     for ((_, body), reason) in &table {
         let delivery = next(&mut subscriber).await;
         let problem = delivery.message.as_ref().expect_err("it cannot be read");
         assert!(problem.contains(reason), "{problem}");
         assert_eq!(delivery.raw.as_deref(), Some(&body[..]));
-        delivery.reject(reason).await.expect("heard");
+        delivery.reject(reason).await.expect("accepted");
     }
     assert_eq!(number(&next(&mut subscriber).await), 7);
 }
 
 #[tokio::test]
-async fn a_topic_that_is_not_there_is_told_of_and_received_from_when_it_is() {
+async fn a_missing_topic_is_reported_and_received_from_once_it_exists() {
     let topic = name("later");
     let mut early = outbox_kafka::KafkaSubscriber::new(url(), &topic)
         .expect("brokers")
         .topic(&topic)
         .set("topic.metadata.refresh.interval.ms", "500");
-    let told =
-        timeout(SOON, early.next()).await.expect("the fault is told").expect_err("it is not there");
-    assert!(outbox_core::failure::full_text(&told).contains("Unknown topic"), "{told:?}");
+    let error = timeout(SOON, early.next())
+        .await
+        .expect("the fault is reported")
+        .expect_err("it is not there");
+    assert!(outbox_core::failure::full_text(&error).contains("Unknown topic"), "{error:?}");
     publisher(&topic, 1).publish(&numbered(1, "k")).await.expect("confirmed");
     let delivery = async {
         loop {

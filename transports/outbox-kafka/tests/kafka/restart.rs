@@ -33,7 +33,7 @@ impl RestartFixture for Private {
         (Pair::new(publisher, subscriber), Box::new(Restartable(server)))
     }
 
-    fn answers_outlive_connections() -> bool {
+    fn acks_outlive_connections() -> bool {
         true
     }
 }

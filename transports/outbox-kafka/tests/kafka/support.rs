@@ -17,7 +17,7 @@ pub(crate) fn url() -> String {
     tests::servers::kafka::shared_url()
 }
 
-/// A name that nobody else has.
+/// A unique name.
 pub(crate) fn name(what: &str) -> String {
     format!("outbox-test.{what}.{}", MessageId::generate())
 }
@@ -33,7 +33,8 @@ pub(crate) fn publisher(topic: &str, partitions: u16) -> KafkaPublisher {
     publisher_at(&url(), topic, partitions)
 }
 
-/// A member of a group that has the topic's own name, at a broker. Sessions are short, so that a member that dies is missed soon.
+/// A member of a group that has the topic's own name, at a broker. Sessions are short, so that a
+/// member that dies is missed soon.
 pub(crate) fn subscriber_at(url: &str, topic: &str, partitions: u16) -> KafkaSubscriber {
     KafkaSubscriber::new(url, topic)
         .expect("brokers")
@@ -59,7 +60,7 @@ pub(crate) fn message_with(change: impl FnOnce(&mut MessageParts)) -> Message {
 pub(crate) async fn failure(publisher: &KafkaPublisher) -> PublishError {
     let result = tokio::time::timeout(SOON, publisher.publish(&full())).await;
     let result = result
-        .unwrap_or_else(|_| panic!("no verdict on a publish within {SOON:?} by {publisher:?}"));
+        .unwrap_or_else(|_| panic!("no outcome on a publish within {SOON:?} by {publisher:?}"));
     result.expect_err("the message was not confirmed")
 }
 

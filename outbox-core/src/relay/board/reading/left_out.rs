@@ -1,6 +1,7 @@
-//! Payloads that a read left out for their size: fetched before anything that comes after them is handed on.
+//! Payloads that a read left out for their size: they are fetched before any later event of the
+//! read is admitted.
 
-use super::{Origin, PAGE, ReadJob, arrivals::refuses, unrouted::is_to_be_routed};
+use super::{PAGE, ReadJob, ReadSource, admission::is_still_evicted, unrouted::is_to_be_routed};
 use crate::{
     event::EventId,
     outbox::{PartitionNo, PartitionRows, RouteState, StoredEvent},
@@ -9,17 +10,18 @@ use crate::{
 use std::time::Instant;
 use xxhash_rust::xxh3::xxh3_64;
 
-/// What waits for the payloads that its read left out, and for events that committed late.
+/// Events of a read that wait for left-out payloads, and for events that committed late.
 #[derive(Debug)]
 pub(crate) enum Stash {
     /// Rows past the cursors.
-    Past(Vec<(PartitionNo, PartitionRows)>),
-    /// Events that had been forgotten.
+    Forward(Vec<(PartitionNo, PartitionRows)>),
+    /// A page of a rescan.
     Page { partition: PartitionNo, to: EventId, events: Vec<StoredEvent>, whole: bool },
 }
 
 impl Board {
-    /// Plans a read by id: of as many events as have no more bytes than a read may, or of those whose size is not known yet.
+    /// Plans a read by id: of events whose sizes are known, as many as the bytes of a read allow,
+    /// or of events whose sizes are not known yet.
     pub(super) fn plan_fetch(&mut self) -> Option<ReadJob> {
         let p = &self.positions;
         let budget = p.size.budget(PAGE as usize, usize::MAX);
@@ -44,33 +46,35 @@ impl Board {
             .collect();
         ids.iter().for_each(|id| _ = self.positions.wanted.remove(id));
         let epochs = self.partitions.iter().map(|(no, p)| (*no, p.epoch)).collect();
-        let whole_up_to = if sized { u32::MAX } else { budget.whole_up_to(ids.len()) };
-        Some(ReadJob::Fetch { ids, epochs, whole_up_to })
+        let payload_limit = if sized { u32::MAX } else { budget.payload_limit(ids.len()) };
+        Some(ReadJob::Fetch { ids, epochs, payload_limit })
     }
 
-    /// Takes fetched events; hands on what nothing wanted is before.
+    /// Takes fetched events, and admits those before the first id that is still wanted: so events
+    /// of a key stay in order.
     pub(super) fn fetched(&mut self, events: Vec<StoredEvent>, now: Instant) {
         for event in events {
-            if let Some(hole) = self.positions.holes.get_mut(&(event.partition, event.id)) {
-                *hole = Some(event);
+            let place = (event.partition, event.id);
+            if let Some(missing) = self.positions.missing_payloads.get_mut(&place) {
+                *missing = Some(event);
             } else if let Some(bytes) =
-                event.left_out.filter(|_| self.wants_payload(&event, Origin::Found))
+                event.left_out.filter(|_| self.wants_payload(&event, ReadSource::LookBack))
             {
-                self.positions.wanted.insert((event.partition, event.id), Some(bytes));
+                self.positions.wanted.insert(place, Some(bytes));
             } else {
-                self.positions.found.insert((event.partition, event.id), event);
+                self.positions.fetched_events.insert(place, event);
             }
         }
         let p = &mut self.positions;
         let ready = match p.wanted.first_key_value() {
-            None => std::mem::take(&mut p.found),
+            None => std::mem::take(&mut p.fetched_events),
             Some((first, _)) => {
-                let rest = p.found.split_off(first);
-                std::mem::replace(&mut p.found, rest)
+                let rest = p.fetched_events.split_off(first);
+                std::mem::replace(&mut p.fetched_events, rest)
             }
         };
         for (_, event) in ready {
-            self.arrive(event, Origin::Found, now);
+            self.admit(event, ReadSource::LookBack, now);
         }
         if self.positions.wanted.is_empty() {
             self.unstash(now);
@@ -80,67 +84,67 @@ impl Board {
         }
     }
 
-    /// Hands on what waited, with the payloads that were left out.
+    /// Admits the stashed events, with the payloads that were left out.
     pub(super) fn unstash(&mut self, now: Instant) {
         let stash = self.positions.stash.take();
-        let mut holes = std::mem::take(&mut self.positions.holes);
+        let mut missing_payloads = std::mem::take(&mut self.positions.missing_payloads);
         let mut fill = |events: Vec<StoredEvent>| -> Vec<StoredEvent> {
-            if holes.is_empty() {
+            if missing_payloads.is_empty() {
                 return events;
             }
-            // What was not found any more is finished.
-            let whole = |event: StoredEvent| match holes.remove(&(event.partition, event.id)) {
-                Some(fetched) => fetched,
-                None => Some(event),
+            // An event that the fetch did not find has been finished.
+            let complete = |event: StoredEvent| {
+                let place = (event.partition, event.id);
+                missing_payloads.remove(&place).unwrap_or(Some(event))
             };
-            events.into_iter().filter_map(whole).collect()
+            events.into_iter().filter_map(complete).collect()
         };
         match stash {
             None => {}
-            Some(Stash::Past(read)) => {
+            Some(Stash::Forward(read)) => {
                 let read = read.into_iter().map(|(no, rows)| {
                     let last = rows.past.last().map(|event| event.id);
                     (no, last, PartitionRows { past: fill(rows.past), ..rows })
                 });
                 let read = read.collect();
-                self.hand_on(read, now);
+                self.admit_read(read, now);
             }
             Some(Stash::Page { partition, to, events, whole }) => {
                 let last = events.last().map_or(to, |event| event.id);
                 let events = fill(events);
-                self.page_over(partition, (to, last), events, whole, now);
+                self.admit_page(partition, (to, last), events, whole, now);
             }
         }
     }
 
-    /// Asks for the payloads that were left out of events in order, as far as the bytes go that a read may have; gives how
-    /// many of the events can be handed on with them.
+    /// Asks for the left-out payloads of events in order, as many as the bytes of a read allow.
+    /// Gives how many of the events can be admitted with them.
     pub(super) fn ask_for_payloads(
         &mut self,
         events: &[StoredEvent],
-        origin: Origin,
+        source: ReadSource,
         bytes: &mut usize,
     ) -> usize {
         for (at, event) in events.iter().enumerate() {
-            let Some(size) = event.left_out.filter(|_| self.wants_payload(event, origin)) else {
+            let Some(size) = event.left_out.filter(|_| self.wants_payload(event, source)) else {
                 continue;
             };
-            let size_here = usize::try_from(size).unwrap_or(usize::MAX);
-            if size_here > *bytes && !self.positions.holes.is_empty() {
+            let payload_bytes = usize::try_from(size).unwrap_or(usize::MAX);
+            if payload_bytes > *bytes && !self.positions.missing_payloads.is_empty() {
                 *bytes = 0;
                 return at;
             }
-            *bytes = bytes.saturating_sub(size_here);
-            self.positions.holes.insert((event.partition, event.id), None);
+            *bytes = bytes.saturating_sub(payload_bytes);
+            self.positions.missing_payloads.insert((event.partition, event.id), None);
             self.positions.wanted.insert((event.partition, event.id), Some(size));
         }
         events.len()
     }
 
-    /// Tells whether an event that came without its payload may be held by any of its routes. If not it is forgotten, for
-    /// which no payload is needed.
-    fn wants_payload(&self, event: &StoredEvent, origin: Origin) -> bool {
-        if self.held.contains_key(&event.id) || self.is_known_settled(event.id) {
+    /// Tells whether any route of an event without payload may take it into memory. If not, the
+    /// event is evicted, and its payload is not needed.
+    fn wants_payload(&self, event: &StoredEvent, source: ReadSource) -> bool {
+        if self.entries.contains_key(&event.id) || self.is_known_settled(event.id) {
             return false;
         }
         let Ok(message) = &event.body else { return false };
@@ -155,18 +159,20 @@ impl Board {
             }
         };
         let hash = message.key.as_deref().map(|key| xxh3_64(key.as_bytes()));
-        let may_hold = |route: RouteNo| {
+        let has_place = |route: RouteNo| {
             let queue = &self.queues[route];
-            let is_full = queue.held >= self.config.per_route;
-            let lane = hash.and_then(|hash| queue.lanes.get(&hash));
-            let is_closed = |closed| refuses(closed, event.id, origin);
+            let is_full = queue.events >= self.config.per_route;
+            let key_queue = hash.and_then(|hash| queue.key_queues.get(&hash));
+            let is_evicted = |evicted_from| is_still_evicted(evicted_from, event.id, source);
             let overdue =
-                lane.and_then(|lane| lane.queue.back()).is_some_and(|last| event.id < *last);
+                key_queue.and_then(|keys| keys.waiting.back()).is_some_and(|last| event.id < *last);
             overdue
                 || !(is_full
-                    || queue.closed.get(&event.partition).is_some_and(is_closed)
-                    || lane.and_then(|lane| lane.closed.as_ref()).is_some_and(is_closed))
+                    || queue.evicted_from.get(&event.partition).is_some_and(is_evicted)
+                    || key_queue
+                        .and_then(|keys| keys.evicted_from.as_ref())
+                        .is_some_and(is_evicted))
         };
-        (0..self.routes.len()).any(|route| takes(route) && may_hold(route))
+        (0..self.routes.len()).any(|route| takes(route) && has_place(route))
     }
 }

@@ -1,19 +1,20 @@
-//! Where to read next: the cursor, the order window, what was forgotten, and the sweep.
+//! The next read: past the cursors with the order window behind them, events by id, rescans of
+//! evicted events, the sweep.
 
-mod arrivals;
-mod forgotten;
+mod admission;
+mod evicted;
 mod left_out;
 mod partitions;
-mod passes;
+mod rescan;
 mod sizes;
 mod unrouted;
 
-use arrivals::Origin;
+use admission::ReadSource;
 use left_out::Stash;
 pub(crate) use partitions::Partition;
 use sizes::ReadSize;
 
-use crate::relay::board::{Board, lanes::RouteQueue};
+use crate::relay::board::{Board, queues::RouteQueue};
 use crate::{
     event::EventId,
     failure::FailureClass,
@@ -25,42 +26,44 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// Shortest pause after a read that found a little: new events of other processes come without a wake.
-const BRISK: Duration = Duration::from_millis(20);
-/// Rows of a partition that was not full at its last read; more come with the next one.
-const LEAN: usize = 64;
-/// Rows of one page of forgotten events, and ids of one page of the sweep, at most.
+/// Shortest pause after a read that found a few events: those of other processes may come without a
+/// wake.
+const MIN_POLL: Duration = Duration::from_millis(20);
+/// Row limit of a partition whose last read was not cut by its limit; the next read takes more.
+const IDLE_LIMIT: usize = 64;
+/// Rows of one page of a rescan, and ids of one page of the sweep, at most.
 const PAGE: u32 = 1_000;
-/// The sweep takes at most a tenth of the time: after a page it rests nine times as long as the page took.
-const REST: u32 = 9;
+/// The sweep takes at most a tenth of the time: after a page it rests nine times as long as the
+/// page took.
+const SWEEP_REST_FACTOR: u32 = 9;
 /// First pause after a failed read.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 
 /// One read for the reader to make.
 #[derive(Debug, Clone)]
 pub(crate) enum ReadJob {
-    /// Past the cursors of all partitions.
-    Main { plan: ReadPlan, epochs: Vec<Epoch>, looks_at_all: bool },
-    /// By id, for partitions owned under these epochs.
+    /// Reads past the cursors of all partitions.
+    Main { plan: ReadPlan, epochs: Vec<Epoch>, is_sweep: bool },
+    /// Reads events by id, of partitions that are owned under these epochs.
     Fetch {
         ids: Vec<(PartitionNo, EventId)>,
         epochs: BTreeMap<PartitionNo, Epoch>,
-        whole_up_to: u32,
+        payload_limit: u32,
     },
-    /// Forgotten events of one partition, whole.
+    /// Reads evicted events of one partition again.
     Page {
         partition: PartitionNo,
         epoch: Epoch,
         from: EventId,
         to: EventId,
         limit: u32,
-        whole_up_to: u32,
+        payload_limit: u32,
     },
-    /// Ids of one partition.
+    /// Reads ids of one partition.
     Ids { partition: PartitionNo, epoch: Epoch, from: EventId, to: EventId, limit: u32 },
 }
 
-/// What a read answered.
+/// The answer to a read.
 #[derive(Debug)]
 pub(crate) enum ReadAnswer {
     /// To `Main`.
@@ -71,39 +74,41 @@ pub(crate) enum ReadAnswer {
     Ids(Vec<EventId>),
 }
 
-/// What the board knows of its reading.
+/// The state of reading.
 #[derive(Debug, Default)]
 pub(crate) struct Positions {
     /// The read under way.
     reading: Option<ReadJob>,
     started: Option<Instant>,
-    /// What was read and waits for what was left out of it, or comes before it.
+    /// Events of the last read, which wait for payloads that it left out, or for earlier events.
     stash: Option<Stash>,
     /// The payloads that the stash waits for.
-    holes: BTreeMap<(PartitionNo, EventId), Option<StoredEvent>>,
-    /// Fetched events, until all before them have come.
-    found: BTreeMap<(PartitionNo, EventId), StoredEvent>,
-    /// Ids to fetch: late ones, due ones, and those whose payload was left out, with its size.
+    missing_payloads: BTreeMap<(PartitionNo, EventId), Option<StoredEvent>>,
+    /// Fetched events, until all wanted ones before them have come.
+    fetched_events: BTreeMap<(PartitionNo, EventId), StoredEvent>,
+    /// Ids to fetch: of late events, of due ones, and of those whose payload was left out, with its
+    /// size.
     wanted: BTreeMap<(PartitionNo, EventId), Option<u64>>,
-    /// Ids to fetch by a read that begins after the present one.
-    again: BTreeSet<(PartitionNo, EventId)>,
+    /// Ids to fetch by a read that begins after the present one has ended.
+    wanted_next: BTreeSet<(PartitionNo, EventId)>,
     size: ReadSize,
-    /// Which partition is the first to have large payloads read, so that each has its turn.
+    /// The partition whose large payloads are read first; each has its turn.
     turn: usize,
     woken: bool,
     idle: Duration,
     next_poll: Option<Instant>,
-    /// When every partition is looked back over, whatever else happens.
-    next_look: Option<Instant>,
+    /// The instant at which every partition is looked back over, whatever else there is to read.
+    next_look_back: Option<Instant>,
     next_sweep: Option<Instant>,
     paused_until: Option<Instant>,
     pause: Duration,
 }
 
 impl Positions {
-    /// A read may show what was finished since it began.
+    /// Tells whether events of a read are still to be admitted: they may show rows of before a
+    /// write.
     pub(crate) fn is_reading(&self) -> bool {
-        self.reading.is_some() || self.stash.is_some() || !self.found.is_empty()
+        self.reading.is_some() || self.stash.is_some() || !self.fetched_events.is_empty()
     }
 
     pub(crate) fn wake(&mut self) {
@@ -112,46 +117,47 @@ impl Positions {
 
     pub(crate) fn nothing_wanted(&self) -> bool {
         self.wanted.is_empty()
-            && self.again.is_empty()
+            && self.wanted_next.is_empty()
             && !matches!(self.reading, Some(ReadJob::Fetch { .. }))
     }
 
-    /// The present read is over: what was to be fetched after it is wanted now.
-    fn want_again(&mut self) {
-        for id in std::mem::take(&mut self.again) {
+    /// Moves the ids that were to be fetched after the present read to the wanted ones.
+    fn want_next(&mut self) {
+        for id in std::mem::take(&mut self.wanted_next) {
             self.wanted.entry(id).or_insert(None);
         }
     }
 
     pub(crate) fn partition_lost(&mut self, no: PartitionNo) {
         match &mut self.stash {
-            Some(Stash::Past(read)) => read.retain(|(p, _)| *p != no),
+            Some(Stash::Forward(read)) => read.retain(|(p, _)| *p != no),
             Some(Stash::Page { partition, .. }) if *partition == no => self.stash = None,
             Some(Stash::Page { .. }) | None => {}
         }
         self.wanted.retain(|(p, _), _| *p != no);
-        self.again.retain(|(p, _)| *p != no);
-        self.holes.retain(|(p, _), _| *p != no);
-        self.found.retain(|(p, _), _| *p != no);
+        self.wanted_next.retain(|(p, _)| *p != no);
+        self.missing_payloads.retain(|(p, _), _| *p != no);
+        self.fetched_events.retain(|(p, _), _| *p != no);
     }
 }
 
 impl Board {
-    /// A wake rang.
+    /// Notes a wake.
     pub(crate) fn wake(&mut self) {
         self.positions.wake();
     }
 
-    /// Routes of events that the database says are due: those not known to be waited for are fetched.
-    pub(crate) fn due_in_database(&mut self, due: Vec<DueRetry>) {
+    /// Takes the due retries of a renewal: those of which the board knows nothing are fetched.
+    pub(crate) fn fetch_due(&mut self, due: Vec<DueRetry>) {
         for retry in due {
-            let known = self.held.get(&retry.id).is_some_and(|held| {
-                held.legs.iter().any(|l| {
+            let known = self.entries.get(&retry.id).is_some_and(|entry| {
+                entry.legs.iter().any(|l| {
                     self.routes[l.route].name == retry.route && !(l.state.is_final() && l.written)
                 })
             });
             let wanted = (retry.partition, retry.id);
-            // Before a partition has been read to its end, what is due in it may have earlier events of its key before it.
+            // Not before the partition has been read to its end: a fetched event would be published
+            // before earlier events of its key that the read has not come to.
             let caught_up = self.partitions.get(&retry.partition).is_some_and(|p| !p.full);
             if !known && caught_up {
                 self.positions.wanted.entry(wanted).or_insert(None);
@@ -159,47 +165,52 @@ impl Board {
         }
     }
 
-    /// Asks for an event that came while it could not be told whether it is still there.
-    pub(crate) fn fetch_again(&mut self, partition: PartitionNo, id: EventId) {
+    /// Asks for an event whose rows may be stale.
+    pub(crate) fn refetch(&mut self, partition: PartitionNo, id: EventId) {
         let p = &mut self.positions;
         if p.is_reading() {
-            // Only a read that begins after this one tells, and this one must not wait for it.
-            p.again.insert((partition, id));
+            // The present read may be older than the last write, and its events must not wait for
+            // the fetch.
+            p.wanted_next.insert((partition, id));
         } else {
             p.wanted.entry((partition, id)).or_insert(None);
         }
     }
 
-    /// Gives the instant at which reading has something to do again.
+    /// Gives the instant of the next read.
     pub(crate) fn next_read_at(&self) -> Option<Instant> {
         let p = &self.positions;
         let any = self.partitions.values().any(|partition| !partition.releasing);
-        if p.reading.is_some() || self.is_behind_with_writing() || !any {
+        if p.reading.is_some() || self.writes_are_behind() || !any {
             return None;
         }
-        let poll =
-            if self.room() > 0 { p.next_poll.into_iter().chain(p.next_look).min() } else { None };
+        let poll = match self.room() > 0 {
+            true => p.next_poll.into_iter().chain(p.next_look_back).min(),
+            false => None,
+        };
         match p.paused_until {
             Some(until) => Some(until),
-            None => poll.into_iter().chain(p.next_sweep.filter(|_| self.anything_closed())).min(),
+            None => poll.into_iter().chain(p.next_sweep.filter(|_| self.anything_evicted())).min(),
         }
     }
 
     /// Plans the next read, if one is to be made now; it counts as under way from here on.
     pub(crate) fn next_read(&mut self, now: Instant) -> Option<ReadJob> {
-        // A pause that is over is forgotten also where there is nothing to read: nobody looks again because of it.
+        // A pause that is over is cleared even if there is nothing to read: else `next_read_at`
+        // would give its instant for ever, and the dispatcher would spin.
         let p = &mut self.positions;
         p.paused_until = p.paused_until.filter(|until| now < *until);
         let (reading, paused) = (p.reading.is_some(), p.paused_until.is_some());
-        if reading || paused || self.is_behind_with_writing() || self.partitions.is_empty() {
+        if reading || paused || self.writes_are_behind() || self.partitions.is_empty() {
             return None;
         }
-        self.shed_stuck();
-        // New events have their turn however long others are read again.
-        let tick = self.positions.next_look.is_none_or(|at| at <= now);
+        self.evict_blocked_keys();
+        // The order matters: fetched ids first, since events of a read wait for them. Then the
+        // look-back if it is due, so that new events have their turn however long a rescan takes.
+        let look_back_due = self.positions.next_look_back.is_none_or(|at| at <= now);
         let job = self
             .plan_fetch()
-            .or_else(|| if tick { self.plan_main(now) } else { None })
+            .or_else(|| if look_back_due { self.plan_main(now) } else { None })
             .or_else(|| self.plan_page())
             .or_else(|| self.plan_main(now))
             .or_else(|| self.plan_sweep(now))?;
@@ -208,11 +219,11 @@ impl Board {
         Some(job)
     }
 
-    /// How many more events may be held: as many as the hungriest route takes.
+    /// Gives how many more events may be in memory: as many as the emptiest route takes.
     fn room(&self) -> usize {
-        let hungry = |(q, route): (&RouteQueue, &Route)| {
+        let capacity = |(q, route): (&RouteQueue, &Route)| {
             if q.has_room(self.config.per_route, route.max_in_memory) {
-                self.config.per_route - q.held
+                self.config.per_route - q.events
             } else {
                 0
             }
@@ -220,52 +231,54 @@ impl Board {
         self.queues
             .iter()
             .zip(&*self.routes)
-            .map(hungry)
+            .map(capacity)
             .max()
             .unwrap_or(self.config.read_batch)
             .min(self.config.read_batch)
     }
 
-    /// How many more bytes may be held: as many as the hungriest route takes.
+    /// Gives how many more bytes may be in memory: as many as the emptiest route takes.
     pub(super) fn room_in_bytes(&self) -> usize {
         let left = |(q, route): (&RouteQueue, &Route)| route.max_in_memory.saturating_sub(q.bytes);
         self.queues.iter().zip(&*self.routes).map(left).max().unwrap_or_default()
     }
 
+    /// Plans a read past the cursors of all partitions.
     fn plan_main(&mut self, now: Instant) -> Option<ReadJob> {
         let room = self.room();
         let poll = self.positions.next_poll.is_none_or(|at| at <= now);
-        let tick = self.positions.next_look.is_none_or(|at| at <= now);
+        let look_back_due = self.positions.next_look_back.is_none_or(|at| at <= now);
         let more = self.partitions.values().any(|p| p.full && !p.releasing);
-        if room == 0 || !(poll || tick || more || self.positions.woken) {
+        if room == 0 || !(poll || look_back_due || more || self.positions.woken) {
             return None;
         }
-        if tick {
-            self.positions.next_look = Some(now + self.config.poll);
-            self.reread_where_room();
+        if look_back_due {
+            self.positions.next_look_back = Some(now + self.config.poll);
+            self.rescan_where_room();
         }
         let sweep_due = self.positions.next_sweep.is_none_or(|at| at <= now);
-        let looks_at_all = tick && sweep_due && !self.anything_closed();
-        let window = if looks_at_all { u32::MAX } else { self.config.order_window };
+        let is_sweep = look_back_due && sweep_due && !self.anything_evicted();
+        let window = if is_sweep { u32::MAX } else { self.config.order_window };
         let full = self.partitions.values().filter(|p| p.full && !p.releasing).count();
         let budget = self.positions.size.budget(room, self.room_in_bytes());
-        let (share, lean) = (
+        let (share, idle_limit) = (
             budget.rows / full.max(1),
-            LEAN.min(budget.rows / self.partitions.len().max(1)).max(1),
+            IDLE_LIMIT.min(budget.rows / self.partitions.len().max(1)).max(1),
         );
         let mut plan = ReadPlan {
             partitions: Vec::with_capacity(self.partitions.len()),
             window,
-            whole_up_to: 0,
+            payload_limit: 0,
         };
         let mut epochs = Vec::with_capacity(self.partitions.len());
         for (no, p) in self.partitions.iter().filter(|(_, p)| !p.releasing) {
-            let limit = u32::try_from(if p.full { share.max(lean) } else { lean }).unwrap_or(PAGE);
+            let limit = if p.full { share.max(idle_limit) } else { idle_limit };
+            let limit = u32::try_from(limit).unwrap_or(PAGE);
             plan.partitions.push(PartitionRead {
                 partition: *no,
                 after: p.cursor,
                 limit,
-                look_back: tick,
+                look_back: look_back_due,
             });
             epochs.push(p.epoch);
         }
@@ -273,13 +286,15 @@ impl Board {
             return None;
         }
         let rows = plan.partitions.iter().map(|p| p.limit as usize).sum();
-        plan.whole_up_to = budget.whole_up_to(rows);
+        plan.payload_limit = budget.payload_limit(rows);
         self.positions.woken = false;
-        Some(ReadJob::Main { plan, epochs, looks_at_all })
+        Some(ReadJob::Main { plan, epochs, is_sweep })
     }
 
+    /// Plans a page of the sweep, which goes through the ids below the order window for events that
+    /// committed very late.
     fn plan_sweep(&mut self, now: Instant) -> Option<ReadJob> {
-        if self.positions.next_sweep.is_some_and(|at| at > now) || !self.anything_closed() {
+        if self.positions.next_sweep.is_some_and(|at| at > now) || !self.anything_evicted() {
             return None;
         }
         let window = i64::from(self.config.order_window);
@@ -297,28 +312,29 @@ impl Board {
         Some(ReadJob::Ids { partition: *no, epoch: p.epoch, from, to: end(p.cursor), limit: PAGE })
     }
 
+    /// Tells whether the board has the event in memory, has settled it, or keeps its id for later.
     fn is_known(&self, partition: PartitionNo, id: EventId) -> bool {
-        self.held.contains_key(&id)
+        self.entries.contains_key(&id)
             || self.is_known_settled(id)
             || self
                 .partitions
                 .get(&partition)
-                .is_some_and(|p| p.forgotten.contains(id) || p.unrouted.contains_key(&id))
+                .is_some_and(|p| p.evicted.contains(id) || p.unrouted.contains_key(&id))
     }
 
     fn is_known_settled(&self, id: EventId) -> bool {
-        self.settled_during_read.contains_key(&id) || self.burying.contains_key(&id)
+        self.settled_during_read.contains_key(&id) || self.final_writes.contains_key(&id)
     }
 
-    /// The read failed: it is made again after a pause, from the beginning of all partitions, and smaller where its size may
-    /// be to blame.
+    /// Notes that the read failed: after a pause all partitions are read from their beginning, with
+    /// smaller reads if the size may be the cause.
     pub(crate) fn read_failed(&mut self, class: FailureClass, now: Instant) {
         let took =
             self.positions.started.map_or(Duration::ZERO, |at| now.saturating_duration_since(at));
         self.positions.size.failed(class, took, now);
         if let Some(ReadJob::Fetch { ids, epochs, .. }) = self.positions.reading.take() {
-            // A partition that was lost and gained meanwhile is read from its beginning: fetched now, these would go before the
-            // earlier ones of their keys.
+            // Not those of a partition that was lost and gained meanwhile: it is read from its
+            // beginning, and they would be published before earlier events of their keys.
             let ours =
                 |(no, _): &(PartitionNo, EventId)| epochs.get(no).copied() == self.epoch(*no);
             let ids: Vec<_> = ids.into_iter().filter(ours).map(|id| (id, None)).collect();
@@ -326,15 +342,16 @@ impl Board {
         }
         let p = &mut self.positions;
         p.stash = None;
-        p.found.clear();
-        // What the stash waited for is behind the cursors again: fetched now, it would go before the earlier ones of its key.
-        let holes = std::mem::take(&mut p.holes);
-        p.wanted.retain(|id, _| !holes.contains_key(id));
+        p.fetched_events.clear();
+        // The events of the stash are past the cursors again: their payloads, fetched now, would
+        // come before the earlier events of their keys.
+        let missing_payloads = std::mem::take(&mut p.missing_payloads);
+        p.wanted.retain(|id, _| !missing_payloads.contains_key(id));
         p.pause = if p.pause.is_zero() { FIRST_PAUSE } else { (p.pause * 2).min(self.config.poll) };
         p.paused_until = Some(now + p.pause);
         self.settled_during_read.clear();
         self.recorded_during_read.clear();
-        self.positions.want_again();
+        self.positions.want_next();
         self.restart_reading();
     }
 
@@ -345,9 +362,10 @@ impl Board {
             self.positions.started.map_or(Duration::ZERO, |at| now.saturating_duration_since(at));
         (self.positions.pause, self.positions.paused_until) = (Duration::ZERO, None);
         match (job, answer) {
-            (ReadJob::Main { plan, epochs, looks_at_all }, ReadAnswer::Main(rows)) => {
-                if looks_at_all {
-                    self.positions.next_sweep = Some(now + self.config.poll.max(took * (REST + 1)));
+            (ReadJob::Main { plan, epochs, is_sweep }, ReadAnswer::Main(rows)) => {
+                if is_sweep {
+                    let rest = self.config.poll.max(took * (SWEEP_REST_FACTOR + 1));
+                    self.positions.next_sweep = Some(now + rest);
                 }
                 let (count, bytes) =
                     rows.iter().fold((0, 0), |(n, b), r| (n + r.past.len(), b + bytes_of(&r.past)));
@@ -370,21 +388,23 @@ impl Board {
                 if self.epoch(partition) == Some(epoch) {
                     self.swept(partition, to, &ids, limit);
                 }
-                self.positions.next_sweep = Some(now + took * REST);
+                self.positions.next_sweep = Some(now + took * SWEEP_REST_FACTOR);
             }
-            // Of a partition that was lost meanwhile.
+            // The partition was lost meanwhile.
             _ => {}
         }
         if !self.positions.is_reading() {
             self.settled_during_read.clear();
             self.recorded_during_read.clear();
-            self.positions.want_again();
-            for id in std::mem::take(&mut self.lingering) {
-                self.let_go_if_forgotten(id);
+            self.positions.want_next();
+            for id in std::mem::take(&mut self.pending_eviction) {
+                self.drop_if_evicted(id);
             }
         }
     }
 
+    /// Takes the rows of a read past the cursors, and admits them when late events and missing
+    /// payloads have come.
     fn main_done(
         &mut self,
         plan: &ReadPlan,
@@ -416,19 +436,20 @@ impl Board {
         let p = &mut self.positions;
         p.idle = match (full, found) {
             (true, _) => Duration::ZERO,
-            (false, 0) => (p.idle * 2).clamp(BRISK, self.config.poll),
-            (false, _) => BRISK.max(p.idle / 2),
+            (false, 0) => (p.idle * 2).clamp(MIN_POLL, self.config.poll),
+            (false, _) => MIN_POLL.max(p.idle / 2),
         };
         p.next_poll = Some(now + p.idle.min(self.config.poll));
-        // Nothing of this read is handed on before those that committed late.
-        p.stash = Some(Stash::Past(stash));
+        // Late events come first: a later event of their key in this read would otherwise be
+        // published before them.
+        p.stash = Some(Stash::Forward(stash));
         if p.wanted.is_empty() {
             self.unstash(now);
         }
     }
 
-    /// Asks for the payloads that were left out of a read, in turn over the partitions; what has to wait for another read
-    /// is cut off. Tells whether something was.
+    /// Asks for the payloads that were left out of a read, in turn over the partitions. Events
+    /// whose payload needs another read are cut off. Tells whether any was.
     fn ask_for_payloads_past(&mut self, read: &mut [(PartitionNo, PartitionRows)]) -> bool {
         if read.iter().all(|(_, rows)| rows.past.iter().all(|event| event.left_out.is_none())) {
             return false;
@@ -438,7 +459,7 @@ impl Board {
         self.positions.turn = (self.positions.turn + 1) % parts;
         for n in 0..parts {
             let (_, rows) = &mut read[(self.positions.turn + n) % parts];
-            let kept = self.ask_for_payloads(&rows.past, Origin::Past, &mut bytes);
+            let kept = self.ask_for_payloads(&rows.past, ReadSource::Forward, &mut bytes);
             if kept < rows.past.len() {
                 rows.past.truncate(kept);
                 rows.full = true;
@@ -448,22 +469,27 @@ impl Board {
         cut
     }
 
-    /// Hands on what was read past the cursors, each with the last id that was read there.
-    fn hand_on(&mut self, read: Vec<(PartitionNo, Option<EventId>, PartitionRows)>, now: Instant) {
+    /// Admits the events past the cursors, each partition with the last id that was read there.
+    fn admit_read(
+        &mut self,
+        read: Vec<(PartitionNo, Option<EventId>, PartitionRows)>,
+        now: Instant,
+    ) {
         let window = i64::from(self.config.order_window);
         for (no, last, rows) in read {
             let Some(partition) = self.partitions.get_mut(&no) else { continue };
             partition.full = rows.full;
             if let Some(last) = last {
                 partition.cursor = partition.cursor.max(last);
-                partition.forgotten.keep_from(EventId(partition.cursor.0.saturating_sub(window)));
+                partition.evicted.keep_from(EventId(partition.cursor.0.saturating_sub(window)));
             }
             for event in rows.past {
-                self.arrive(event, Origin::Past, now);
+                self.admit(event, ReadSource::Forward, now);
             }
         }
     }
 
+    /// Takes a page of the sweep: unknown ids are fetched.
     fn swept(&mut self, no: PartitionNo, to: EventId, ids: &[EventId], limit: u32) {
         let unknown: Vec<EventId> =
             ids.iter().copied().filter(|id| !self.is_known(no, *id)).collect();
@@ -477,7 +503,7 @@ impl Board {
     }
 }
 
-/// Gives the payload bytes of events, those included that were left out.
+/// Gives the payload bytes of events, left-out payloads included.
 fn bytes_of(events: &[StoredEvent]) -> usize {
     let of = |event: &StoredEvent| match event.left_out {
         Some(bytes) => usize::try_from(bytes).unwrap_or(usize::MAX),

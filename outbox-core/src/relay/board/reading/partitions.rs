@@ -1,6 +1,6 @@
-//! One owned partition: where reading stands, and what of it is under way.
+//! One owned partition: its read positions, and its publishes and writes under way.
 
-use super::forgotten::Forgotten;
+use super::evicted::Evicted;
 use crate::relay::board::{Board, FastMap, RouteNo};
 use crate::{
     event::EventId,
@@ -12,33 +12,35 @@ use std::{collections::HashSet, time::Instant};
 #[derive(Debug)]
 pub(crate) struct Partition {
     pub(crate) epoch: Epoch,
-    /// Everything up to here has been seen, or is looked for by window and sweep.
+    /// The last id that was read; events up to it that commit later are found by order window and
+    /// sweep.
     pub(crate) cursor: EventId,
-    /// Whether the last read was cut by its limit.
+    /// Whether the limit cut the last read.
     pub(crate) full: bool,
-    /// Whether it is to be handed back: nothing of it is started any more.
+    /// Whether the keeper wants to release it: the board starts none of its events any more.
     pub(crate) releasing: bool,
-    /// Handed to publishers.
+    /// Events handed to publishers.
     pub(crate) in_flight: usize,
-    /// Writes on their way.
-    pub(crate) writing: usize,
-    /// Done on an at-most-once route, and not yet published there.
-    pub(crate) claims: usize,
-    /// Keys of which only the first forgotten id is known.
-    pub(crate) closed_lanes: HashSet<(RouteNo, u64)>,
-    /// Ids that are not held, of which a route or key has the first one closed.
-    pub(crate) forgotten: Forgotten,
-    /// Ids of which something waits for a route that this relay does not have.
+    /// Writes that the settler has not confirmed yet.
+    pub(crate) pending_writes: usize,
+    /// Events that are marked as done on an at-most-once route and whose publish there has not
+    /// ended.
+    pub(crate) unpublished_done: usize,
+    /// Keys with evicted events.
+    pub(crate) evicted_keys: HashSet<(RouteNo, u64)>,
+    /// Ids of evicted events.
+    pub(crate) evicted: Evicted,
+    /// Ids of events that wait for a route which this relay does not have.
     pub(crate) unrouted: FastMap<EventId, ()>,
-    /// From where forgotten events are to be read again, as somebody has room.
-    pub(crate) reread: Option<EventId>,
-    /// From where the present pass over forgotten events began.
-    pub(crate) pass_from: Option<EventId>,
-    /// Where the sweep stands.
+    /// The id from which the next page of a rescan is read; `None` without a rescan.
+    pub(crate) rescan_at: Option<EventId>,
+    /// The id at which the present rescan began; `None` until its first page.
+    pub(crate) rescan_began: Option<EventId>,
+    /// The last id that the sweep has come to.
     pub(crate) swept_to: EventId,
-    /// Events that may have been in flight when the former owner died, not yet answered since: so many are started only
-    /// after that is written down.
-    pub(crate) suspicious: usize,
+    /// How many more events are started only after their start is recorded: as many as the former
+    /// owner may have had in flight when it crashed.
+    pub(crate) recorded_starts_left: usize,
 }
 
 impl Partition {
@@ -49,72 +51,75 @@ impl Partition {
             full: true,
             releasing: false,
             in_flight: 0,
-            writing: 0,
-            claims: 0,
-            closed_lanes: HashSet::new(),
-            forgotten: Forgotten::default(),
+            pending_writes: 0,
+            unpublished_done: 0,
+            evicted_keys: HashSet::new(),
+            evicted: Evicted::default(),
             unrouted: FastMap::default(),
-            reread: None,
-            pass_from: None,
+            rescan_at: None,
+            rescan_began: None,
             swept_to: EventId(0),
-            suspicious: 0,
+            recorded_starts_left: 0,
         }
     }
 
     pub(crate) fn is_quiet(&self) -> bool {
-        self.in_flight == 0 && self.writing == 0 && self.claims == 0
+        self.in_flight == 0 && self.pending_writes == 0 && self.unpublished_done == 0
     }
 
-    /// Asks for forgotten events from an id on. Where a pass is beyond that already, a new one begins.
-    pub(crate) fn reread_from(&mut self, id: EventId) {
-        if self.reread.is_none_or(|next| id < next) {
-            self.reread = Some(id);
-            self.pass_from = None;
+    /// Asks for a rescan from an id on. If the present one is beyond that id already, a new one
+    /// begins.
+    pub(crate) fn rescan_from(&mut self, id: EventId) {
+        if self.rescan_at.is_none_or(|next| id < next) {
+            self.rescan_at = Some(id);
+            self.rescan_began = None;
         }
     }
 }
 
 impl Board {
-    /// Begins with a partition: it is read from its beginning. `crashed` says that its former owner did not hand it back.
+    /// Takes a partition in; it is read from its beginning. `crashed` says that its former owner
+    /// did not release it.
     pub(crate) fn gain(&mut self, no: PartitionNo, epoch: Epoch, crashed: bool) {
         if self.partitions.contains_key(&no) {
             self.lose(no);
         }
         let mut partition = Partition::new(epoch);
         if crashed {
-            partition.suspicious =
+            partition.recorded_starts_left =
                 self.routes.iter().map(|r| r.limits.max_batch * r.limits.max_in_flight).sum();
         }
         self.partitions.insert(no, partition);
         self.positions.wake();
     }
 
-    /// Forgets a partition that belongs to somebody else by now.
+    /// Drops a partition with its entries and pending writes: another relay owns it by now, or it
+    /// was released.
     pub(crate) fn lose(&mut self, no: PartitionNo) {
         if self.partitions.remove(&no).is_none() {
             return;
         }
         for (route, queue) in self.queues.iter_mut().enumerate() {
             queue.drop_partition(no);
-            for held in self.held.values().filter(|h| h.partition == no) {
-                for leg in held.legs.iter().filter(|l| l.route == route && !l.state.is_final()) {
-                    queue.forget_leg(leg, held.bytes);
+            for entry in self.entries.values().filter(|h| h.partition == no) {
+                for leg in entry.legs.iter().filter(|l| l.route == route && !l.state.is_final()) {
+                    queue.release_leg(leg, entry.bytes);
                 }
             }
         }
-        self.held.retain(|_, held| held.partition != no);
+        self.entries.retain(|_, entry| entry.partition != no);
         self.writes.finish.retain(|(p, _, _)| *p != no);
         self.writes.record.retain(|(_, v)| v.partition != no);
         self.positions.partition_lost(no);
-        self.burying.retain(|_, partition| *partition != no);
+        self.final_writes.retain(|_, partition| *partition != no);
         for queue in &mut self.queues {
-            queue.loners.retain(|id| self.held.contains_key(&id));
+            queue.solo.retain(|id| self.entries.contains_key(&id));
         }
-        self.suspects_lost();
-        self.reread_where_room();
+        self.drop_lost_isolated();
+        self.rescan_where_room();
     }
 
-    /// Forgets a partition that was lost, unless it was gained anew meanwhile.
+    /// Drops a lost partition, unless the relay has gained it anew meanwhile.
     pub(crate) fn lost(&mut self, no: PartitionNo, epoch: Epoch) {
         if self.epoch(no) == Some(epoch) {
             self.stats.leases_lost += 1;
@@ -122,17 +127,17 @@ impl Board {
         }
     }
 
-    /// Starts nothing more of a partition that is to be handed back.
+    /// Starts no more events of a partition that the keeper wants to release.
     pub(crate) fn release(&mut self, no: PartitionNo) {
         if let Some(partition) = self.partitions.get_mut(&no) {
             partition.releasing = true;
         }
     }
 
-    /// Gives the partitions that can be handed back now; they are forgotten. What some routes have confirmed of their events
-    /// is written down before: the next owner repeats nothing.
+    /// Gives the partitions that can be released now, and drops them. Partial confirmations of
+    /// their events are recorded before, so that the next owner repeats nothing.
     pub(crate) fn take_released(&mut self, now: Instant) -> Vec<(PartitionNo, Epoch)> {
-        self.record_halfway_of_released(now);
+        self.record_partial_of_released(now);
         let done: Vec<_> = self
             .partitions
             .iter()
@@ -145,46 +150,48 @@ impl Board {
         done
     }
 
-    /// Tells whether nothing is in flight and nothing waits to be written, of a relay that starts nothing more. What some
-    /// routes have confirmed is written down before.
+    /// Tells whether a relay that starts no more events has no publish in flight and no write
+    /// pending. Partial confirmations are recorded before.
     pub(crate) fn is_drained(&mut self, now: Instant) -> bool {
         if !self.is_quiet() {
             return false;
         }
-        self.record_halfway_of_released(now);
+        self.record_partial_of_released(now);
         self.is_quiet()
     }
 
-    /// Writes down what some routes have confirmed and others have not, of partitions that are to be handed back and of
-    /// which nothing else is under way.
-    fn record_halfway_of_released(&mut self, now: Instant) {
-        let over =
+    /// Records the partial confirmations of releasing partitions that have nothing else under way.
+    /// Not earlier: most of the events are confirmed on their other routes a moment later and need
+    /// no record.
+    fn record_partial_of_released(&mut self, now: Instant) {
+        let is_quiet =
             |no: &PartitionNo| self.partitions.get(no).is_some_and(|p| p.releasing && p.is_quiet());
-        if !self.partitions.keys().any(over) {
+        if !self.partitions.keys().any(is_quiet) {
             return;
         }
-        let mut halfway: Vec<EventId> = self
-            .held
+        let mut partially_confirmed: Vec<EventId> = self
+            .entries
             .iter()
-            .filter(|(_, h)| h.is_halfway() && over(&h.partition))
+            .filter(|(_, h)| h.is_partially_confirmed() && is_quiet(&h.partition))
             .map(|(id, _)| *id)
             .collect();
-        halfway.sort_unstable();
-        halfway.into_iter().for_each(|id| self.record(id, now));
+        partially_confirmed.sort_unstable();
+        partially_confirmed.into_iter().for_each(|id| self.record(id, now));
     }
 
-    /// Starts nothing more at all.
+    /// Starts no more events of any partition.
     pub(crate) fn release_all(&mut self) {
         for partition in self.partitions.values_mut() {
             partition.releasing = true;
         }
     }
 
-    /// Tells whether more waits to be written than of the events that may be held: of events that no route takes none is
-    /// held, and a backlog of them would be read faster than it is written down.
-    pub(super) fn is_behind_with_writing(&self) -> bool {
-        let writing: usize = self.partitions.values().map(|p| p.writing).sum();
-        writing > self.config.per_route.saturating_mul(2 * (self.routes.len() + 1))
+    /// Tells whether more writes are pending than events may be in memory: reading waits then.
+    /// Events that no route takes are never in memory, so that a backlog of them would be read
+    /// faster than its rows are written.
+    pub(super) fn writes_are_behind(&self) -> bool {
+        let pending_writes: usize = self.partitions.values().map(|p| p.pending_writes).sum();
+        pending_writes > self.config.per_route.saturating_mul(2 * (self.routes.len() + 1))
     }
 
     /// Gives the epoch under which a partition is owned.
@@ -192,13 +199,13 @@ impl Board {
         self.partitions.get(&no).map(|p| p.epoch)
     }
 
-    /// After the connection was lost every partition is read from its beginning again.
+    /// Reads every partition from its beginning again, after a failed read.
     pub(crate) fn restart_reading(&mut self) {
         for partition in self.partitions.values_mut() {
             partition.cursor = EventId(0);
             partition.full = true;
             partition.swept_to = EventId(0);
-            (partition.reread, partition.pass_from) = (None, None);
+            (partition.rescan_at, partition.rescan_began) = (None, None);
         }
         self.positions.wake();
     }

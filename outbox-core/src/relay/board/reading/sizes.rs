@@ -1,32 +1,33 @@
-//! How much is read at once: rows and bytes. Pure.
+//! The size of a read, in rows and bytes. Pure.
 
 use crate::failure::FailureClass;
 use std::time::{Duration, Instant};
 
-/// Bytes of payloads of one read at most, or one event: half a second at 16 MiB/s.
+/// Payload bytes of one read at most, unless one event has more: half a second at 16 MiB/s.
 const READ_BYTES: usize = 8 << 20;
-/// Reads get no smaller than this: a few small events.
-const LEAST_BYTES: usize = 4 << 10;
-/// Nor than this where the database may as well have been away.
-const LEAST_UNSURE: usize = 64 << 10;
-/// A read that fails within this time did not fail for its size: the database was not there.
-const AT_ONCE: Duration = Duration::from_secs(1);
-/// A payload's size before any was seen: most are smaller.
-const USUAL: usize = 512;
-/// For how long a size that failed is not reached again.
-const REMEMBERED: Duration = Duration::from_mins(1);
+/// Smallest limit of a read in bytes: a few small events.
+const MIN_BYTES: usize = 4 << 10;
+/// Smallest limit after failures that may have been an outage of the database.
+const MIN_BYTES_UNSURE: usize = 64 << 10;
+/// A read that fails faster than this did not fail for its size: the database was unreachable.
+const FAST_FAILURE: Duration = Duration::from_secs(1);
+/// Average payload before any was read: most are smaller.
+const INITIAL_AVERAGE: usize = 512;
+/// How long a size that failed is not tried again.
+const CEILING_AGE: Duration = Duration::from_mins(1);
 
-/// How large reads are. They are halved when one fails, and grow again, past no size that failed a moment ago.
+/// The size of reads. It is halved when a read fails and grows again, but not to a size that failed
+/// lately.
 #[derive(Debug)]
 pub(crate) struct ReadSize {
     bytes: usize,
-    /// What failed, and when.
+    /// The last size that failed, with the instant.
     failed: Option<(usize, Instant)>,
-    /// Payload bytes of the rows that were read lately, each.
+    /// Average payload bytes of the rows that were read lately.
     average: usize,
 }
 
-/// What one read may take.
+/// The limits of one read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Budget {
     /// Payload bytes in all.
@@ -37,36 +38,37 @@ pub(crate) struct Budget {
 
 impl Default for ReadSize {
     fn default() -> Self {
-        Self { bytes: READ_BYTES, failed: None, average: USUAL }
+        Self { bytes: READ_BYTES, failed: None, average: INITIAL_AVERAGE }
     }
 }
 
 impl ReadSize {
-    /// Gives what a read may take, of at most so many rows, with room for so many bytes.
-    pub(crate) fn budget(&self, most_rows: usize, room: usize) -> Budget {
+    /// Gives the limits of a read of at most `max_rows` rows, with room in memory for `room` bytes.
+    pub(crate) fn budget(&self, max_rows: usize, room: usize) -> Budget {
         let bytes = self.bytes.min(room).max(1);
-        // A database that is slow is slow with small rows too.
+        // If large reads fail, the database is slow with many small rows too.
         let slow = READ_BYTES / self.bytes.max(1);
-        let rows = (bytes / (self.average * 2).max(1)).min(most_rows / slow.max(1));
-        Budget { bytes, rows: rows.clamp(1, most_rows.max(1)) }
+        let rows = (bytes / (self.average * 2).max(1)).min(max_rows / slow.max(1));
+        Budget { bytes, rows: rows.clamp(1, max_rows.max(1)) }
     }
 
-    /// Notes a read of so many rows and payload bytes, those included that were left out.
+    /// Notes a read with its rows and payload bytes, left-out payloads included.
     pub(crate) fn read(&mut self, rows: usize, bytes: usize, now: Instant) {
         if let Some(average) = bytes.checked_div(rows) {
             self.average = average.max(usize::midpoint(self.average, average)).max(1);
         }
-        let fresh = self.failed.filter(|(_, at)| now.saturating_duration_since(*at) < REMEMBERED);
+        let fresh = self.failed.filter(|(_, at)| now.saturating_duration_since(*at) < CEILING_AGE);
         let ceiling = fresh.map_or(READ_BYTES, |(failed, _)| failed / 4 * 3);
         self.bytes = (self.bytes + self.bytes / 4).min(ceiling).max(self.bytes.min(READ_BYTES));
     }
 
-    /// Notes that a read failed, which took so long. It is made smaller, unless the database was away.
+    /// Notes that a read failed after `took`: reads get smaller, unless the database was
+    /// unreachable.
     pub(crate) fn failed(&mut self, class: FailureClass, took: Duration, now: Instant) {
         let least = match class {
-            FailureClass::Unavailable if took < AT_ONCE => return,
-            FailureClass::Unavailable => LEAST_UNSURE.min(self.bytes),
-            FailureClass::Transient | FailureClass::Permanent => LEAST_BYTES,
+            FailureClass::Unavailable if took < FAST_FAILURE => return,
+            FailureClass::Unavailable => MIN_BYTES_UNSURE.min(self.bytes),
+            FailureClass::Transient | FailureClass::Permanent => MIN_BYTES,
         };
         self.failed = Some((self.bytes, now));
         self.bytes = (self.bytes / 2).max(least);
@@ -74,8 +76,8 @@ impl ReadSize {
 }
 
 impl Budget {
-    /// Gives up to how many bytes a payload may be read where so many rows are.
-    pub(crate) fn whole_up_to(self, rows: usize) -> u32 {
+    /// Gives the longest payload that is read in place, so that `rows` of them fit into the limit.
+    pub(crate) fn payload_limit(self, rows: usize) -> u32 {
         u32::try_from(self.bytes / rows.max(1)).unwrap_or(u32::MAX)
     }
 }
@@ -94,7 +96,7 @@ mod tests {
             let size = ReadSize { average, ..ReadSize::default() };
             let budget = size.budget(4_096, usize::MAX);
             assert_eq!((budget.rows, budget.bytes), (rows, READ_BYTES), "{average}");
-            assert!(budget.rows * budget.whole_up_to(budget.rows) as usize <= READ_BYTES);
+            assert!(budget.rows * budget.payload_limit(budget.rows) as usize <= READ_BYTES);
         }
     }
 
@@ -127,9 +129,9 @@ mod tests {
         for (class, took, times, expected) in [
             (Unavailable, Duration::from_millis(999), 20, READ_BYTES),
             (Unavailable, SECOND, 1, halves(1)),
-            (Unavailable, 30 * SECOND, 20, LEAST_UNSURE),
+            (Unavailable, 30 * SECOND, 20, MIN_BYTES_UNSURE),
             (Transient, Duration::ZERO, 1, halves(1)),
-            (Transient, Duration::ZERO, 20, LEAST_BYTES),
+            (Transient, Duration::ZERO, 20, MIN_BYTES),
             (Permanent, Duration::ZERO, 3, halves(3)),
         ] {
             let (mut size, now) = (ReadSize::default(), Instant::now());

@@ -1,47 +1,55 @@
-//! Events of which something waits for a route that this relay does not have: those that no route takes, and what is
-//! written down for routes of another version. In a rolling deployment the relay that has the route waits for its turn,
-//! so they wait too, held by their ids only, before they become dead letters.
+//! Events that wait for a route which this relay does not have: no route of it takes them, or they
+//! have rows of routes of another version. In a rolling deployment the relay with that route waits
+//! for its turn. So the events wait too, in memory by their ids only, before they become dead
+//! letters.
 
 use crate::{
     event::EventId,
     failure::{AttemptError, DeadReason, FailureClass},
-    outbox::{Epoch, NewLetter, PartitionNo, RouteRow, RouteState, Verdict},
-    relay::board::{Board, Notice, held::Leg},
+    outbox::{Epoch, NewLetter, PartitionNo, RouteRow, RouteState, RouteUpdate},
+    relay::board::{Board, Notice, entry::RouteLeg},
     transport::Route,
 };
 use std::{sync::Arc, time::Duration, time::Instant};
 
 /// Longest wait for a relay with other routes that waits for its turn.
-const LONGEST: Duration = Duration::from_hours(1);
-/// Shortest wait that is written down.
-const SHORTEST: Duration = Duration::from_secs(1);
-/// Different warnings of this kind that are remembered, so that each is given once.
-const TOLD: usize = 100;
+const MAX_WAIT: Duration = Duration::from_hours(1);
+/// Shortest wait that is recorded.
+const MIN_WAIT: Duration = Duration::from_secs(1);
+/// Different texts of this warning that are kept, so that each is logged once.
+const MAX_REPORTED: usize = 100;
 
-/// What becomes of an event of which something waits for a route that is not there.
+/// The decision about an event that waits for a missing route.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Unrouted {
-    /// It waits for so long from now on, and `total` since it was first seen, which is to be written down.
+    /// It waits for `next` from now on, and for `total` since a relay first saw it; that has to be
+    /// recorded.
     WaitsFor { next: Duration, total: Duration },
-    /// It waits, as is written down.
+    /// It waits, as recorded.
     Waits,
     /// It becomes a dead letter.
     GivenUp,
 }
 
-/// Decides it. `sight` is what was written down when the event was first seen: when the wait is over, and in `failing_for`
-/// how long it will have lasted then. So the instant of the first sight is the difference of both, on every relay.
-pub(crate) fn unrouted(sight: Option<&RouteRow>, others_wait: bool, after: Duration) -> Unrouted {
-    match sight {
-        None if after.is_zero() && !others_wait => Unrouted::GivenUp,
+/// Decides about an event. `wait_row` is the row that the first relay wrote which saw the event:
+/// its `due_in` is the end of the wait, and its `failing_for` how long the wait will have lasted
+/// then. So every relay knows the instant of the first sight, the difference of both, by the
+/// database's clock.
+pub(crate) fn unrouted(
+    wait_row: Option<&RouteRow>,
+    other_routes_wait: bool,
+    after: Duration,
+) -> Unrouted {
+    match wait_row {
+        None if after.is_zero() && !other_routes_wait => Unrouted::GivenUp,
         None => {
-            let next = after.max(SHORTEST);
+            let next = after.max(MIN_WAIT);
             Unrouted::WaitsFor { next, total: next }
         }
         Some(row) if row.due_in.is_some_and(|left| !left.is_zero()) => Unrouted::Waits,
         Some(row) => {
-            let next = after.max(SHORTEST).min(LONGEST.saturating_sub(row.failing_for));
-            if others_wait && !next.is_zero() {
+            let next = after.max(MIN_WAIT).min(MAX_WAIT.saturating_sub(row.failing_for));
+            if other_routes_wait && !next.is_zero() {
                 Unrouted::WaitsFor { next, total: row.failing_for + next }
             } else {
                 Unrouted::GivenUp
@@ -50,56 +58,56 @@ pub(crate) fn unrouted(sight: Option<&RouteRow>, others_wait: bool, after: Durat
     }
 }
 
-/// What is written down of an event, by what this relay knows of it.
-pub(super) struct Sorted {
-    /// On routes of this relay.
-    pub(super) legs: Vec<Leg>,
-    /// What waits for routes that it does not have.
+/// The rows of an event, split by the routes of this relay.
+pub(super) struct SplitRows {
+    /// Rows of its routes.
+    pub(super) legs: Vec<RouteLeg>,
+    /// Waiting rows of routes that it does not have.
     pub(super) orphans: Vec<RouteRow>,
-    /// That it was seen to wait for such a route.
-    pub(super) sight: Option<RouteRow>,
+    /// The row in the name of no route, which says since when the event waits for a missing one.
+    pub(super) wait_row: Option<RouteRow>,
 }
 
-/// Tells whether routes are to be chosen by what they take: nothing is written down but that the event waits for one.
+/// Tells whether the selectors choose the event's routes: it has no row of a route yet.
 pub(super) fn is_to_be_routed(rows: &[RouteRow]) -> bool {
     rows.iter().all(|row| row.route.is_empty() && row.state == RouteState::Waiting)
 }
 
-/// Sorts what is written down of an event.
-pub(super) fn sorted(routes: &[Route], rows: Vec<RouteRow>, now: Instant) -> Sorted {
-    let mut sorted = Sorted { legs: Vec::new(), orphans: Vec::new(), sight: None };
+/// Splits the rows of an event.
+pub(super) fn split_rows(routes: &[Route], rows: Vec<RouteRow>, now: Instant) -> SplitRows {
+    let mut split = SplitRows { legs: Vec::new(), orphans: Vec::new(), wait_row: None };
     for row in rows {
         match routes.iter().position(|route| route.name == row.route) {
-            Some(route) => sorted.legs.push(Leg::from_row(route, row, now)),
+            Some(route) => split.legs.push(RouteLeg::from_row(route, row, now)),
             None if row.state != RouteState::Waiting => {}
-            None if row.route.is_empty() => sorted.sight = Some(row),
-            None => sorted.orphans.push(row),
+            None if row.route.is_empty() => split.wait_row = Some(row),
+            None => split.orphans.push(row),
         }
     }
-    sorted
+    split
 }
 
-/// Something that waits for routes that are not there.
-pub(super) struct Missing {
-    /// By route; empty where none takes the event.
+/// The routes that an event waits for and that this relay does not have.
+pub(super) struct MissingRoutes {
+    /// Its waiting rows; empty if no route takes the event.
     pub(super) orphans: Vec<RouteRow>,
-    pub(super) sight: Option<RouteRow>,
-    /// What is missing, in words.
+    pub(super) wait_row: Option<RouteRow>,
+    /// The missing routes, for logs and dead letters.
     pub(super) text: String,
 }
 
-impl Missing {
-    /// What waits for routes that a relay does not have.
-    pub(super) fn routes(orphans: Vec<RouteRow>, sight: Option<RouteRow>) -> Self {
+impl MissingRoutes {
+    /// Describes an event by its waiting rows of missing routes.
+    pub(super) fn routes(orphans: Vec<RouteRow>, wait_row: Option<RouteRow>) -> Self {
         let names: Vec<String> = orphans.iter().map(|row| format!("`{}`", row.route)).collect();
         Self {
             text: format!("this relay does not have the route {}", names.join(", ")),
             orphans,
-            sight,
+            wait_row,
         }
     }
 
-    /// Gives the rows and letters to write by a decision.
+    /// Gives the rows and dead letters to write for a decision.
     fn written(self, decision: Unrouted) -> (Vec<RouteRow>, Vec<NewLetter>) {
         let no_route = || RouteRow::waiting(Arc::from(""));
         let letter = |route: &Arc<str>| NewLetter {
@@ -110,12 +118,14 @@ impl Missing {
         let error = |attempt, class| AttemptError::new(attempt, class, self.text.clone());
         match decision {
             Unrouted::WaitsFor { .. } | Unrouted::Waits => {
-                // Nothing of it is due before the wait is over. Under a route that is there again, it goes at once.
+                // The rows lose their due time: with it they would be due at each renewal, before
+                // all others, until the wait is over. A relay that has the route publishes the
+                // event at once.
                 let due = self.orphans.into_iter().filter(|row| row.due_in.is_some());
                 let mut rows: Vec<RouteRow> =
                     due.map(|row| RouteRow { due_in: None, ..row }).collect();
                 if let Unrouted::WaitsFor { next, total } = decision {
-                    let errors = match self.sight {
+                    let errors = match self.wait_row {
                         Some(row) => row.errors,
                         None => vec![AttemptError::new(0, FailureClass::Transient, self.text)],
                     };
@@ -129,7 +139,7 @@ impl Missing {
                 (rows, Vec::new())
             }
             Unrouted::GivenUp if self.orphans.is_empty() => {
-                let mut errors = self.sight.map_or_else(Vec::new, |row| row.errors);
+                let mut errors = self.wait_row.map_or_else(Vec::new, |row| row.errors);
                 AttemptError::push(&mut errors, error(0, FailureClass::Permanent));
                 let row = RouteRow { state: RouteState::Dead, errors, ..no_route() };
                 let letters = vec![letter(&row.route)];
@@ -146,7 +156,9 @@ impl Missing {
                     row
                 };
                 let mut rows: Vec<RouteRow> = self.orphans.iter().map(dead).collect();
-                rows.extend(self.sight.map(|_| RouteRow { state: RouteState::Dead, ..no_route() }));
+                rows.extend(
+                    self.wait_row.map(|_| RouteRow { state: RouteState::Dead, ..no_route() }),
+                );
                 (rows, letters)
             }
         }
@@ -154,40 +166,44 @@ impl Missing {
 }
 
 impl Board {
-    /// Takes what waits for routes that this relay does not have. Tells whether something is being written of the event, and
-    /// whether it goes on waiting.
+    /// Lets an event wait for missing routes, or gives it up there. Tells whether a record of it is
+    /// being written, and whether it goes on waiting.
     pub(super) fn wait_for_route(
         &mut self,
         (partition, epoch, id): (PartitionNo, Epoch, EventId),
-        missing: Missing,
+        missing: MissingRoutes,
     ) -> (bool, bool) {
         let Some(owned) = self.partitions.get_mut(&partition) else { return (false, false) };
-        let decision =
-            unrouted(missing.sight.as_ref(), self.others_wait, self.config.unroutable_after);
+        let decision = unrouted(
+            missing.wait_row.as_ref(),
+            self.other_routes_wait,
+            self.config.unroutable_after,
+        );
         let waits = decision != Unrouted::GivenUp;
         if waits {
             owned.unrouted.insert(id, ());
         } else {
             owned.unrouted.remove(&id);
         }
-        if let (Unrouted::WaitsFor { next, .. }, None) = (decision, &missing.sight) {
-            self.tell_of_unrouted(id, &missing.text, next);
+        if let (Unrouted::WaitsFor { next, .. }, None) = (decision, &missing.wait_row) {
+            self.report_unrouted(id, &missing.text, next);
         }
         let (rows, letters) = missing.written(decision);
         self.stats.dead += letters.len() as u64;
         if rows.is_empty() {
             return (false, waits);
         }
-        self.push_record(epoch, Verdict { partition, id, rows, letters });
+        self.push_record(epoch, RouteUpdate { partition, id, rows, letters });
         (true, waits)
     }
 
-    /// Routes that an event waited for are there: that it waits is over, and what waits on these routes is written down
-    /// with that, so that it is finished by them alone.
+    /// Ends the wait of an event whose routes this relay has. One record ends the wait and writes
+    /// the rows of all its routes: before that the event could be finished beside a row of the wait
+    /// that no relay deletes.
     pub(super) fn routes_found(
         &mut self,
         (partition, epoch, id): (PartitionNo, Epoch, EventId),
-        legs: &mut [Leg],
+        legs: &mut [RouteLeg],
         now: Instant,
     ) {
         if let Some(owned) = self.partitions.get_mut(&partition) {
@@ -199,17 +215,17 @@ impl Board {
             rows.push(leg.row(&self.routes, now));
             leg.written = true;
         }
-        self.push_record(epoch, Verdict { partition, id, rows, letters: Vec::new() });
+        self.push_record(epoch, RouteUpdate { partition, id, rows, letters: Vec::new() });
     }
 
-    fn tell_of_unrouted(&mut self, id: EventId, text: &str, wait: Duration) {
-        if self.told_unrouted.contains(text) {
+    fn report_unrouted(&mut self, id: EventId, text: &str, wait: Duration) {
+        if self.reported_unrouted.contains(text) {
             return;
         }
-        if self.told_unrouted.len() >= TOLD {
-            self.told_unrouted.clear();
+        if self.reported_unrouted.len() >= MAX_REPORTED {
+            self.reported_unrouted.clear();
         }
-        self.told_unrouted.insert(text.to_owned());
+        self.reported_unrouted.insert(text.to_owned());
         self.notices.push(Notice::Unrouted { id, text: text.to_owned(), wait });
     }
 }
@@ -222,7 +238,7 @@ mod tests {
     fn an_event_without_a_route_waits_ten_minutes_and_an_hour_for_a_relay_that_waits_for_its_turn()
     {
         const MINUTE: Duration = Duration::from_mins(1);
-        let sight = |due_in, waited: u32| {
+        let wait_row = |due_in, waited: u32| {
             Some(RouteRow {
                 due_in: Some(due_in),
                 failing_for: waited * MINUTE,
@@ -234,21 +250,24 @@ mod tests {
             total: total * MINUTE,
         };
         let none = Duration::ZERO;
-        for (sight, others_wait, after, expected) in [
+        for (wait_row, other_routes_wait, after, expected) in [
             (None, false, 10 * MINUTE, waits(10, 10)),
             (None, true, 10 * MINUTE, waits(10, 10)),
             (None, false, none, Unrouted::GivenUp),
-            (None, true, none, Unrouted::WaitsFor { next: SHORTEST, total: SHORTEST }),
-            (sight(MINUTE, 10), false, 10 * MINUTE, Unrouted::Waits),
-            (sight(none, 10), false, 10 * MINUTE, Unrouted::GivenUp),
-            (sight(none, 10), true, 10 * MINUTE, waits(10, 20)),
-            (sight(none, 55), true, 10 * MINUTE, waits(5, 60)),
-            (sight(none, 60), true, 10 * MINUTE, Unrouted::GivenUp),
-            (sight(none, 90), true, 90 * MINUTE, Unrouted::GivenUp),
-            (sight(MINUTE, 90), false, 90 * MINUTE, Unrouted::Waits),
+            (None, true, none, Unrouted::WaitsFor { next: MIN_WAIT, total: MIN_WAIT }),
+            (wait_row(MINUTE, 10), false, 10 * MINUTE, Unrouted::Waits),
+            (wait_row(none, 10), false, 10 * MINUTE, Unrouted::GivenUp),
+            (wait_row(none, 10), true, 10 * MINUTE, waits(10, 20)),
+            (wait_row(none, 55), true, 10 * MINUTE, waits(5, 60)),
+            (wait_row(none, 60), true, 10 * MINUTE, Unrouted::GivenUp),
+            (wait_row(none, 90), true, 90 * MINUTE, Unrouted::GivenUp),
+            (wait_row(MINUTE, 90), false, 90 * MINUTE, Unrouted::Waits),
         ] {
-            let decided = unrouted(sight.as_ref(), others_wait, after);
-            assert_eq!(decided, expected, "{sight:?}, others wait: {others_wait}, after {after:?}");
+            let decision = unrouted(wait_row.as_ref(), other_routes_wait, after);
+            assert_eq!(
+                decision, expected,
+                "{wait_row:?}, others wait: {other_routes_wait}, after {after:?}"
+            );
         }
     }
 }

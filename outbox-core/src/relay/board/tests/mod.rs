@@ -1,9 +1,9 @@
-//! The board against a model: a database of a few lines, publishers that fail in every way, commits out of order, lost
-//! partitions, failing reads, crashes, relays that leave and relays with other routes. All of it in one thread and from one
-//! seed, so that a failure can be replayed.
+//! The board against a model: a database of a few lines, publishers that fail in every way, commits
+//! out of order, lost partitions, failing reads, crashes, relays that shut down and relays with
+//! other routes. All of it in one thread and from one seed, so that a failure can be replayed.
 
+mod actions;
 mod arriving;
-mod doings;
 mod rollouts;
 mod store;
 
@@ -12,7 +12,7 @@ use crate::{
     event::{Headers, Message, MessageId, MessageParts, Timestamp},
     failure::FailureClass,
     outbox::{DueRetry, PartitionRows, RouteRow, RouteState, StoredEvent, partition_of},
-    relay::messages::ParkedKey,
+    relay::messages::ParkedKeyHash,
     transport::{Limits, PublishError, Publisher, Receipt, everything, topic},
 };
 use async_trait::async_trait;
@@ -44,10 +44,10 @@ enum Pending {
     Read(ReadAnswer),
     Failed,
     Batch(RouteBatch),
-    /// The rest of a batch, which hangs until its deadline.
+    /// The messages of a batch that hang until its deadline.
     Hung(RouteBatch, Instant),
     Finished(Vec<(PartitionNo, Epoch, EventId)>),
-    /// The letters that were written, and then what was recorded.
+    /// The letters that were written, then the events that were recorded.
     Recorded(Vec<(EventId, Arc<str>, LetterId)>, Vec<(PartitionNo, Epoch, EventId)>),
 }
 
@@ -56,20 +56,21 @@ struct Model {
     now: Instant,
     board: Board,
     routes: Arc<[Route]>,
-    config: RelayConfig,
+    config: RelaySettings,
     table: BTreeMap<EventId, Row>,
-    /// Letters about which nothing was decided; `true` where the key waits.
+    /// Unresolved letters; `true` if the key is parked.
     letters: BTreeMap<(EventId, RouteNo), (LetterId, bool)>,
     last_letter: i64,
-    /// Decisions about parked keys, until a renewal has told them.
-    decided: Vec<DecidedPark>,
-    /// All letters that were ever written.
-    buried: HashSet<(EventId, RouteNo)>,
-    /// Those of them that the destination had rejected.
+    /// Unparked keys, until a renewal has reported them.
+    unparked: Vec<UnparkedKey>,
+    /// Events and routes of all letters that were ever written.
+    given_up: HashSet<(EventId, RouteNo)>,
+    /// Those of them that the destination has rejected.
     rejected: HashSet<(EventId, RouteNo)>,
     owned: BTreeMap<PartitionNo, Epoch>,
     last_id: i64,
-    /// Keys whose transaction is open: its locks keep others of the key out.
+    /// Open transactions by their event, with its key: the key's lock keeps other transactions of
+    /// the key out.
     open: BTreeMap<EventId, Option<String>>,
     pending: Vec<Pending>,
     writes: VecDeque<(bool, Writes)>,
@@ -83,22 +84,22 @@ struct Model {
     rejecting: Vec<Instant>,
     failing: bool,
     crashes: u32,
-    /// Whether relays leave and hand partitions over.
-    leaves: bool,
-    /// Whether the one that runs is asked to end.
+    /// Whether relays shut down and release partitions.
+    relays_leave: bool,
+    /// Whether the running relay is asked to shut down.
     stopping: bool,
-    /// How many of the routes the one that runs has, the first ones.
+    /// How many of the routes the running relay has, from the first.
     has_routes: usize,
-    /// Whether others are deployed, and taken back, that have all routes or all but the last.
+    /// Whether relays with all routes, or with all but the last, replace each other.
     deploys: bool,
     /// Whether there are events of a third topic.
     has_third: bool,
-    /// Events that were given up because no route took them.
+    /// Events that became dead letters because no route took them.
     unroutable: HashSet<EventId>,
 }
 
-/// Tells whether destinations reject an event for itself, as long as anything fails.
-fn is_poison(id: EventId) -> bool {
+/// Tells whether destinations may reject an event for itself, as long as failures are simulated.
+fn is_always_rejected(id: EventId) -> bool {
     id.0 % 7 == 0
 }
 
@@ -111,7 +112,7 @@ impl Model {
         Self::with_memory(seed, routes, 1..4_000)
     }
 
-    /// Makes one whose routes hold so many bytes each.
+    /// Makes a model whose routes keep so many bytes in memory each.
     fn with_memory(seed: u64, routes: usize, bytes: std::ops::Range<usize>) -> Self {
         let mut rng = Rng::with_seed(seed);
         let route = |n: usize| {
@@ -127,12 +128,12 @@ impl Model {
             }
         };
         let routes: Arc<[Route]> = (0..routes).map(route).collect();
-        let config = RelayConfig {
+        let config = RelaySettings {
             per_route: rng.usize(4..40),
             per_key: rng.usize(2..8),
             read_batch: rng.usize(2..50),
             order_window: if rng.bool() { 10_000 } else { 40 },
-            ..RelayConfig::default()
+            ..RelaySettings::default()
         };
         let board = Board::new(config, routes.clone(), no_jitter);
         let routes_count = routes.len();
@@ -147,8 +148,8 @@ impl Model {
             table: BTreeMap::new(),
             letters: BTreeMap::new(),
             last_letter: 0,
-            decided: Vec::new(),
-            buried: HashSet::new(),
+            unparked: Vec::new(),
+            given_up: HashSet::new(),
             rejected: HashSet::new(),
             owned: BTreeMap::new(),
             last_id: 0,
@@ -163,7 +164,7 @@ impl Model {
             rejecting: Vec::new(),
             failing: true,
             crashes: 0,
-            leaves: false,
+            relays_leave: false,
             stopping: false,
             has_routes: routes_count,
             deploys: false,
@@ -189,15 +190,16 @@ impl Model {
             (partition_of(message.key.as_deref(), message.id, PARTITIONS) == no)
                 .then(|| message.key.clone())?
         };
-        let parks: Vec<ParkedKey> = self
+        let parked: Vec<ParkedKeyHash> = self
             .letters
             .iter()
             .filter_map(|((id, route), (letter, parks))| {
-                let key = xxh3_64(of_partition(id).filter(|_| *parks)?.as_bytes());
-                Some(ParkedKey { route: self.routes[*route].name.clone(), key, letter: *letter })
+                let key_hash = xxh3_64(of_partition(id).filter(|_| *parks)?.as_bytes());
+                let route = self.routes[*route].name.clone();
+                Some(ParkedKeyHash { route, key_hash, letter: *letter })
             })
             .collect();
-        self.board.parked(no, &parks);
+        self.board.park_gained(no, &parked);
     }
 
     fn check(&self) {
@@ -207,12 +209,14 @@ impl Model {
             for id in &self.delivered[number] {
                 let (key, _) = &self.all[id];
                 if !seen.insert(*id) {
-                    assert!(!self.is_once(number), "{id} twice on {number}");
+                    assert!(!self.is_at_most_once(number), "{id} twice on {number}");
                     continue;
                 }
-                // A letter leaves the order of its key, unless the key waits for it; at most once promises no order
-                // across a takeover.
-                if self.is_once(number) || (number != 1 && self.buried.contains(&(*id, number))) {
+                // A dead letter leaves the order of its key, unless the key is parked; at-most-once
+                // routes promise no order across a takeover.
+                if self.is_at_most_once(number)
+                    || (number != 1 && self.given_up.contains(&(*id, number)))
+                {
                     continue;
                 }
                 if let Some(key) = key {
@@ -226,8 +230,8 @@ impl Model {
             }
             for id in self.all.keys() {
                 if route.selector.takes(&self.messages[id]) {
-                    let may_be_lost = self.is_once(number)
-                        && (self.crashes > 0 || self.buried.contains(&(*id, number)));
+                    let may_be_lost = self.is_at_most_once(number)
+                        && (self.crashes > 0 || self.given_up.contains(&(*id, number)));
                     let is_known = self.unroutable.contains(id);
                     assert!(
                         seen.contains(id) || may_be_lost || is_known,
@@ -239,8 +243,8 @@ impl Model {
         }
         for (id, route) in &self.rejected {
             assert!(
-                is_poison(*id),
-                "{id} was buried on {route} though its destination rejected everything or nothing"
+                is_always_rejected(*id),
+                "{id} was given up on {route} though its destination rejected everything or nothing"
             );
         }
         let stats = self.board.stats();
@@ -250,15 +254,16 @@ impl Model {
 
 #[test]
 fn nothing_is_lost_and_keys_keep_their_order_whatever_happens() {
-    /// Worlds in which something was wrong once: a letter is redriven while another route of its event is written down; an
-    /// event of a parked key comes without its payload; a fetch fails whose partition was lost and gained meanwhile; a decision
-    /// about a parked key is told while the route is full, or while a page waits for payloads.
-    const ONCE_WRONG: [u64; 6] = [23, 182, 254, 280, 1_142, 2_492];
+    /// Seeds that failed once: a letter is redriven while another route of its event is recorded;
+    /// an event of a parked key comes without its payload; a fetch fails whose partition was lost
+    /// and gained meanwhile; a renewal reports an unparked key while the route is full, or while a
+    /// page waits for payloads.
+    const FAILED_ONCE: [u64; 6] = [23, 182, 254, 280, 1_142, 2_492];
     let seeds = if std::env::var_os("OUTBOX_LONG").is_some() { 5_000 } else { 60 };
-    // One world again: `OUTBOX_SEED=17`.
+    // One seed again: `OUTBOX_SEED=17`.
     let one = std::env::var("OUTBOX_SEED").ok().map(|seed| seed.parse().expect("a number"));
     let seeds = one.map_or(0..seeds, |seed: u64| seed..seed + 1);
-    for seed in ONCE_WRONG.into_iter().chain(seeds) {
+    for seed in FAILED_ONCE.into_iter().chain(seeds) {
         let mut model = Model::new(seed, 1 + usize::try_from(seed % 3).expect("small"));
         let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
             model.run(400);
@@ -285,8 +290,8 @@ fn without_crashes_and_failures_nothing_is_delivered_twice() {
     }
 }
 
-/// A relay that is killed while it makes its connection dies with the event that it tried first. One that has met
-/// death four times does not go first again.
+/// A relay that is killed while it connects dies with the event that it tried first. An event with
+/// four crashes is not published first again.
 #[test]
 fn an_event_with_one_life_left_goes_when_another_was_confirmed_or_none_is_there() {
     for (others, seed) in [(0, 1), (1, 2), (30, 3), (30, 4)] {
@@ -316,6 +321,6 @@ fn an_event_with_one_life_left_goes_when_another_was_confirmed_or_none_is_there(
             "{others} others: {:?}",
             model.delivered[0]
         );
-        assert!(model.buried.is_empty(), "{:?}", model.buried);
+        assert!(model.given_up.is_empty(), "{:?}", model.given_up);
     }
 }

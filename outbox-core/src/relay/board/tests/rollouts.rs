@@ -1,9 +1,10 @@
-//! Relays that leave while events are confirmed on some of their routes, and relays with other routes.
+//! Relays that shut down while events are confirmed on some of their routes, and relays with other
+//! routes.
 
 use super::*;
 
 impl Model {
-    /// Makes one whose last route is new: its topic is taken by no other.
+    /// Makes a model whose last route is new: no other route takes its topic.
     fn with_deployments(seed: u64, routes: usize) -> Self {
         let mut model = Self::new(seed, routes);
         let mut all = model.routes.to_vec();
@@ -12,30 +13,31 @@ impl Model {
             last.selector = topic("c");
         }
         model.routes = all.into();
-        (model.leaves, model.deploys, model.has_third) = (true, true, true);
+        (model.relays_leave, model.deploys, model.has_third) = (true, true, true);
         model.config.unroutable_after = Duration::from_hours(1_000);
-        model.begin_anew(false);
+        model.start_next_relay(false);
         model
     }
 
-    /// The relay is asked to end; the next one has all routes, or all but the last.
-    pub(super) fn leave(&mut self) {
+    /// Asks the relay to shut down; the next one has all routes, or all but the last.
+    pub(super) fn shut_down(&mut self) {
         if !std::mem::replace(&mut self.stopping, true) {
             self.board.release_all();
         }
     }
 
-    /// A partition is asked back.
-    pub(super) fn hand_over(&mut self) {
+    /// Asks the relay to release a partition.
+    pub(super) fn release_one(&mut self) {
         let no = PartitionNo(self.rng.u16(0..PARTITIONS));
         self.board.release(no);
     }
 
-    /// What is handed back goes on with the next owner; when all is, another relay begins.
-    pub(super) fn leave_when_drained(&mut self) {
+    /// Gives released partitions to their next owner; when the relay is drained, another one
+    /// starts.
+    pub(super) fn replace_when_drained(&mut self) {
         if !self.stopping {
             for (no, epoch) in self.board.take_released(self.now) {
-                assert!(self.holds(no, epoch));
+                assert!(self.owns(no, epoch));
                 self.gain(no, false);
             }
             return;
@@ -45,14 +47,14 @@ impl Model {
             if self.deploys && self.failing {
                 self.has_routes = self.routes.len() - usize::from(self.rng.bool());
             }
-            self.begin_anew(false);
+            self.start_next_relay(false);
         }
     }
 
-    /// The last deployment stays.
+    /// Deploys the last version, which stays.
     pub(super) fn end_deployments(&mut self) {
         if self.deploys {
-            self.leave();
+            self.shut_down();
             self.has_routes = self.routes.len();
         }
     }
@@ -70,7 +72,7 @@ impl Model {
 fn a_relay_that_leaves_repeats_nothing_on_any_route() {
     for seed in 0..60 {
         let mut model = Model::new(seed, 2 + usize::try_from(seed % 2).expect("small"));
-        (model.leaves, model.failing) = (true, false);
+        (model.relays_leave, model.failing) = (true, false);
         model.run(300);
         model.repeats_nothing(seed);
         model.check();
@@ -97,7 +99,7 @@ fn what_no_version_takes_is_given_up_after_its_time_and_stops_nobody() {
         model.config.unroutable_after = Duration::from_secs(1);
         model.routes = model.routes[..1].into();
         (model.has_routes, model.deploys) = (1, false);
-        model.begin_anew(false);
+        model.start_next_relay(false);
         model.run(100);
         let untaken = model.all.iter().filter(|(_, (_, name))| name == "c");
         let untaken: HashSet<EventId> = untaken.map(|(id, _)| *id).collect();

@@ -1,4 +1,4 @@
-//! What the database of the model does: producers' commits, reads, settles.
+//! The database of the model: producers' commits, reads, settles.
 
 use super::*;
 
@@ -50,13 +50,13 @@ impl Model {
         }
     }
 
-    /// Gives a row as it is read; a payload of more bytes is left out.
-    pub(super) fn stored(&self, id: EventId, row: &Row, whole_up_to: u32) -> StoredEvent {
+    /// Gives a row as a read returns it; a longer payload is left out.
+    pub(super) fn stored(&self, id: EventId, row: &Row, payload_limit: u32) -> StoredEvent {
         let rows = row.rows.values().map(|(r, due)| RouteRow {
             due_in: due.map(|at| at.saturating_duration_since(self.now)),
             ..r.clone()
         });
-        let is_large = row.message.payload.len() > whole_up_to as usize;
+        let is_large = row.message.payload.len() > payload_limit as usize;
         let without_payload = Message::new(MessageParts {
             payload: bytes::Bytes::new(),
             ..row.message.clone().into_parts()
@@ -73,7 +73,7 @@ impl Model {
 
     /// Answers a read from the table as it is now.
     pub(super) fn answer(&mut self, job: &ReadJob) -> ReadAnswer {
-        // As if a read had few bytes for each of its rows.
+        // As if the read had only a few bytes for each of its rows.
         let few = self.rng.u32(0..2_000);
 
         let of = |no: PartitionNo| {
@@ -88,7 +88,7 @@ impl Model {
                         let past: Vec<_> = of(p.partition)
                             .filter(|(id, _)| **id > p.after)
                             .take(limit)
-                            .map(|(id, r)| self.stored(*id, r, few.min(plan.whole_up_to)))
+                            .map(|(id, r)| self.stored(*id, r, few.min(plan.payload_limit)))
                             .collect();
                         let floor = p.after.0.saturating_sub(i64::from(plan.window));
                         let looks = p.look_back || !past.is_empty();
@@ -100,19 +100,19 @@ impl Model {
                     })
                     .collect(),
             ),
-            ReadJob::Fetch { ids, whole_up_to, .. } => ReadAnswer::Events(
+            ReadJob::Fetch { ids, payload_limit, .. } => ReadAnswer::Events(
                 ids.iter()
                     .filter_map(|(_, id)| {
-                        let most = if *whole_up_to == u32::MAX { u32::MAX } else { few };
+                        let most = if *payload_limit == u32::MAX { u32::MAX } else { few };
                         self.table.get(id).filter(|r| r.visible).map(|r| self.stored(*id, r, most))
                     })
                     .collect(),
             ),
-            ReadJob::Page { partition, from, to, limit, whole_up_to, .. } => ReadAnswer::Events(
+            ReadJob::Page { partition, from, to, limit, payload_limit, .. } => ReadAnswer::Events(
                 of(*partition)
                     .filter(|(id, _)| *id >= from && *id <= to)
                     .take(*limit as usize)
-                    .map(|(id, r)| self.stored(*id, r, few.min(*whole_up_to)))
+                    .map(|(id, r)| self.stored(*id, r, few.min(*payload_limit)))
                     .collect(),
             ),
             ReadJob::Ids { partition, from, to, limit, .. } => ReadAnswer::Ids(
@@ -125,9 +125,9 @@ impl Model {
         }
     }
 
-    /// Lets the board do what it wants to do.
+    /// Takes the board's batches, reads and writes.
     pub(super) fn pump(&mut self) {
-        self.board.write_halfway(self.now);
+        self.board.record_partially_confirmed(self.now);
         for batch in self.board.next_batches(self.now) {
             for ((id, _), m) in batch.events.iter().zip(&batch.messages) {
                 assert_eq!(m.payload, self.messages[id].payload, "{id} without its payload");
@@ -140,11 +140,11 @@ impl Model {
             }
             self.pending.push(Pending::Batch(batch));
         }
-        if self.leaves {
-            self.leave_when_drained();
+        if self.relays_leave {
+            self.replace_when_drained();
         }
         if self.stopping {
-            self.take_what_is_wanted();
+            self.take_outputs();
             return;
         }
         if let Some(job) = self.board.next_read(self.now) {
@@ -152,7 +152,7 @@ impl Model {
             let answer = self.answer(&job);
             self.pending.push(if failed { Pending::Failed } else { Pending::Read(answer) });
         }
-        self.take_what_is_wanted();
+        self.take_outputs();
         let turns =
             [("reading", self.board.next_read_at()), ("publishing", self.board.next_instant())];
         for (what, turn) in turns {
@@ -163,7 +163,7 @@ impl Model {
         }
     }
 
-    fn take_what_is_wanted(&mut self) {
+    fn take_outputs(&mut self) {
         let writes = self.board.take_writes();
         if !writes.is_empty() {
             self.writes.push_back((false, writes));
@@ -173,7 +173,7 @@ impl Model {
         }
     }
 
-    pub(super) fn holds(&self, no: PartitionNo, epoch: Epoch) -> bool {
+    pub(super) fn owns(&self, no: PartitionNo, epoch: Epoch) -> bool {
         self.owned.get(&no) == Some(&epoch)
     }
 
@@ -181,22 +181,22 @@ impl Model {
     pub(super) fn settle(&mut self) {
         let Some((_, writes)) = self.writes.pop_front() else { return };
         let mut finished = Vec::new();
-        for place in writes.finish {
-            if self.holds(place.0, place.1) {
-                self.table.remove(&place.2);
-                finished.push(place);
+        for event in writes.finish {
+            if self.owns(event.0, event.1) {
+                self.table.remove(&event.2);
+                finished.push(event);
             }
         }
-        let (mut recorded, mut buried) = (Vec::new(), Vec::new());
-        for (epoch, verdict) in writes.record {
-            if !self.holds(verdict.partition, epoch) {
+        let (mut recorded, mut letters) = (Vec::new(), Vec::new());
+        for (epoch, update) in writes.record {
+            if !self.owns(update.partition, epoch) {
                 continue;
             }
-            recorded.push((verdict.partition, epoch, verdict.id));
-            let Some(row) = self.table.get_mut(&verdict.id) else { continue };
-            for letter in &verdict.letters {
+            recorded.push((update.partition, epoch, update.id));
+            let Some(row) = self.table.get_mut(&update.id) else { continue };
+            for letter in &update.letters {
                 if letter.route.is_empty() {
-                    self.unroutable.insert(verdict.id);
+                    self.unroutable.insert(update.id);
                     continue;
                 }
                 let route = self
@@ -206,31 +206,31 @@ impl Model {
                     .expect("a route of ours");
                 self.last_letter += 1;
                 let id = LetterId(self.last_letter);
-                buried.push((verdict.id, letter.route.clone(), id));
-                self.letters.insert((verdict.id, route), (id, letter.parks));
-                self.buried.insert((verdict.id, route));
+                letters.push((update.id, letter.route.clone(), id));
+                self.letters.insert((update.id, route), (id, letter.parks));
+                self.given_up.insert((update.id, route));
                 if letter.reason == crate::failure::DeadReason::Rejected {
-                    self.rejected.insert((verdict.id, route));
+                    self.rejected.insert((update.id, route));
                 }
             }
-            for r in verdict.rows {
+            for r in update.rows {
                 let due = r.due_in.map(|d| self.now + d);
                 row.rows.insert(r.route.clone(), (r, due));
             }
             if row.rows.values().all(|(r, _)| r.state != RouteState::Waiting) {
-                self.table.remove(&verdict.id);
+                self.table.remove(&update.id);
             }
         }
-        for carried in writes.bury {
+        for detached in writes.letters {
             let route = self
                 .routes
                 .iter()
-                .position(|r| r.name == carried.letter.route)
+                .position(|r| r.name == detached.letter.route)
                 .expect("a route of ours");
-            assert!(self.is_once(route));
-            self.buried.insert((carried.id, route));
+            assert!(self.is_at_most_once(route));
+            self.given_up.insert((detached.id, route));
         }
         self.pending.push(Pending::Finished(finished));
-        self.pending.push(Pending::Recorded(buried, recorded));
+        self.pending.push(Pending::Recorded(letters, recorded));
     }
 }

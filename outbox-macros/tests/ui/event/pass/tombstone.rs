@@ -1,4 +1,4 @@
-//! Events without content, which say that what was told under their key is gone.
+//! Events without content, which say that the entity of their key is deleted.
 
 use outbox_core::{
     OutboxEvent,

@@ -10,5 +10,5 @@ async fn bill(_: OrderPlaced) -> Result<(), HandlerError> {
 }
 
 fn main() {
-    let _ = |outbox: &Outbox| Consumer::new("billing", outbox).on("bill", bill);
+    let _ = |outbox: &Outbox| Consumer::builder("billing", outbox).on("bill", bill);
 }

@@ -8,5 +8,5 @@ struct OrderPlaced;
 async fn bill(_: OrderPlaced, _: &HandlerContext) {}
 
 fn main() {
-    let _ = |outbox: &Outbox| Consumer::new("billing", outbox).on("bill", bill);
+    let _ = |outbox: &Outbox| Consumer::builder("billing", outbox).on("bill", bill);
 }

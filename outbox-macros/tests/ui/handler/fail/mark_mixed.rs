@@ -18,5 +18,5 @@ impl Payments {
 }
 
 fn main() {
-    let _ = |consumer: Consumer<Outbox>| consumer.handlers(Payments);
+    let _ = |consumer: ConsumerBuilder<Outbox>| consumer.handlers(Payments);
 }

@@ -17,5 +17,5 @@ impl Billing {
 }
 
 fn main() {
-    let _ = |consumer: Consumer<Outbox>| consumer.handlers(Billing);
+    let _ = |consumer: ConsumerBuilder<Outbox>| consumer.handlers(Billing);
 }

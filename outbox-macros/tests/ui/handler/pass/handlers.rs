@@ -66,14 +66,14 @@ impl<P: Display + Send + Sync + 'static> Billing<P> {
     }
 }
 
-/// Answers commands of sagas, beside one that hears of them.
+/// Handles commands of sagas, beside a handler that takes them as events.
 struct Payments;
 
 #[event_handler]
 impl Payments {
     #[on_command("count-for-a-saga", timeout = "10s")]
     async fn count(&self, order: OrderPlaced, cx: &HandlerContext) -> Result<(), HandlerError> {
-        assert!(cx.call().is_none(), "an event runs it too");
+        assert!(cx.command_id().is_none(), "an event runs it too");
         let _ = order;
         Ok(())
     }
@@ -104,7 +104,7 @@ async fn story() {
     let outbox = Outbox::builder(db).source("shop").install().await.unwrap();
     outbox.execute_unprepared("CREATE TABLE bills (bill TEXT NOT NULL)").await.unwrap();
     let (publisher, subscriber) = Memory::channel();
-    let consumer = Consumer::new("billing", &outbox).handlers(Billing { prefix: "the" }).handlers(Nothing).handlers(Payments);
+    let consumer = Consumer::builder("billing", &outbox).handlers(Billing { prefix: "the" }).handlers(Nothing).handlers(Payments);
     let consumer = consumer.commands_from("/orders", "orders.replies");
     let handle = consumer.subscribe(subscriber).start().await.unwrap();
     use outbox_sea_orm::transport::Publisher;
@@ -114,7 +114,7 @@ async fn story() {
         publisher.publish(&message(event_type, version, payload)).await.unwrap();
     }
     let stats = *handle.stats().borrow();
-    assert_eq!((stats.handled, stats.unknown, stats.buried), (11, 0, 0));
+    assert_eq!((stats.handled, stats.unknown, stats.dead_lettered), (11, 0, 0));
     handle.shutdown(Duration::from_secs(5)).await.unwrap();
     let ask = sea_orm::Statement::from_string(sea_orm::DbBackend::Sqlite, "SELECT bill FROM bills ORDER BY bill");
     let rows = outbox.query_all_raw(ask).await.unwrap();

@@ -40,7 +40,7 @@ async fn a_memory_alarm_blocks_publishers_says_so_and_costs_nothing_when_it_is_l
     direct.publish(&full()).await.expect("confirmed");
     let world = World::open().await;
     let relay = world.relay(publisher(&server, &name)).await;
-    world.tell(0..EVENTS).await;
+    world.emit(0..EVENTS).await;
     world.drained().await;
 
     raise(&server).await;
@@ -52,7 +52,7 @@ async fn a_memory_alarm_blocks_publishers_says_so_and_costs_nothing_when_it_is_l
         })
     };
     wait_until(SOON, "the publisher says that it is blocked, and why", blocked).await;
-    world.tell(EVENTS..2 * EVENTS).await;
+    world.emit(EVENTS..2 * EVENTS).await;
     wait_until(SOON, "the breaker opens", async || {
         tests::equals(relay.stats().borrow().open_breakers, 1)
     })

@@ -34,8 +34,8 @@ async fn a_publisher_that_has_just_declared_a_queue_waits_until_the_server_has_c
         assert_eq!(said.trim(), "down");
         let batch: Vec<_> = (1..=20).map(|n| numbered(100 * round + n, &format!("k{n}"))).collect();
         let begun = Instant::now();
-        let verdicts = publish_all(&publisher(), &batch).await;
-        assert!(verdicts.iter().all(Result::is_ok), "{verdicts:?}");
+        let outcomes = publish_all(&publisher(), &batch).await;
+        assert!(outcomes.iter().all(Result::is_ok), "{outcomes:?}");
         sent.extend(batch);
         if begun.elapsed() > REFUSED {
             break begun.elapsed();
@@ -48,7 +48,7 @@ async fn a_publisher_that_has_just_declared_a_queue_waits_until_the_server_has_c
     for _ in 0..sent.len() {
         let delivery = next(&mut subscriber).await;
         came.push(delivery.message.as_ref().map(|message| message.id).expect("readable"));
-        delivery.ack().await.expect("heard");
+        delivery.ack().await.expect("accepted");
     }
     came.sort_unstable();
     let mut expected: Vec<_> = sent.iter().map(|message| message.id).collect();

@@ -23,12 +23,12 @@ async fn a_message_above_the_servers_own_limit_can_never_go_and_takes_no_neighbo
 
     let mut batch: Vec<_> = (1..=20).map(|n| numbered(n, &format!("k{n}"))).collect();
     batch.insert(7, large);
-    let verdicts = publish_all(&publisher, &batch).await;
+    let outcomes = publish_all(&publisher, &batch).await;
     let classes: Vec<_> =
-        verdicts.iter().map(|verdict| verdict.as_ref().err().map(PublishError::class)).collect();
+        outcomes.iter().map(|outcome| outcome.as_ref().err().map(PublishError::class)).collect();
     let expected: Vec<_> =
         (0..21).map(|place| (place == 7).then_some(FailureClass::Permanent)).collect();
-    assert_eq!(classes, expected, "{verdicts:?}");
+    assert_eq!(classes, expected, "{outcomes:?}");
 
     // A user without the right to write.
     rabbitmq::control(&server, &["set_permissions", "guest", ".*", "^$", ".*"]).await;

@@ -22,32 +22,32 @@ async fn a_server_that_is_stopped_under_load_costs_no_event_and_no_letter_and_dr
         AmqpPublisher::new(server.url()).expect("a URL").queue(&name).declare(topology.clone());
     let world = World::open().await;
     let relay = world.relay(publisher).await;
-    let mut told = 0;
-    let mut tell = async |chunks: i64| {
+    let mut emitted = 0;
+    let mut emit = async |chunks: i64| {
         for _ in 0..chunks {
-            world.tell(told..told + CHUNK).await;
-            told += CHUNK;
+            world.emit(emitted..emitted + CHUNK).await;
+            emitted += CHUNK;
         }
-        told
+        emitted
     };
-    tell(4).await;
+    emit(4).await;
     wait_until(SOON, "events flow", async || tests::above(relay.stats().borrow().delivered, 0))
         .await;
-    let (_, ()) = tokio::join!(tell(10), server.stop());
-    tell(2).await;
+    let (_, ()) = tokio::join!(emit(10), server.stop());
+    emit(2).await;
     wait_until(SOON, "the breaker opens", async || {
         tests::equals(relay.stats().borrow().open_breakers, 1)
     })
     .await;
     tokio::time::sleep(AWAY).await;
     server.start().await;
-    let told = tell(2).await;
+    let emitted = emit(2).await;
     world.drained().await;
     relay.shutdown(SOON).await.expect("stopped");
 
     let recorder = Recorder::new();
     let mut subscriber = AmqpSubscriber::new(server.url(), &name).expect("a URL");
-    let all = usize::try_from(told).expect("few");
+    let all = usize::try_from(emitted).expect("few");
     let drain = async {
         while recorder.distinct() < all {
             if let Ok(Some(delivery)) = subscriber.next().await {

@@ -1,0 +1,127 @@
+//! Dead letters of the messages that a consumer gives up, in its own database.
+
+use super::{
+    AckDecision, DeliveryResult, Worker, permanent,
+    reports::{Failing, FailureKind},
+};
+use crate::{
+    consumer::settings::DeadLetters,
+    failure::{DeadLetter, DeadReason, full_text, log_letter, notify_dead_letter},
+    outbox::{ConsumerStore, DeliveryClaim, History, ReceivedLetter, StoreError},
+    runtime::fault::{FaultPoint, fault_point},
+    transport::Delivery,
+};
+use std::sync::Arc;
+
+impl<S: ConsumerStore> Worker<S> {
+    /// Gives a message up: writes a dead letter, or rejects the delivery, as the consumer is configured.
+    ///
+    /// Where the database refuses the letter's texts, the letter is written with the body alone. Where the
+    /// database refuses that too, the delivery is rejected: the broker would deliver it for ever. Where
+    /// the database takes no writes at all, the message is not given up.
+    pub(super) async fn give_up(
+        &self,
+        letter: &ReceivedLetter<'_>,
+        claim: Option<&DeliveryClaim>,
+        text: String,
+    ) -> Result<AckDecision, StoreError> {
+        if self.settings.letters == DeadLetters::Transport && claim.is_none() {
+            return Ok(AckDecision::Reject(text));
+        }
+        self.give_up_stored(letter, claim, text).await
+    }
+
+    /// Gives a message up as [`give_up`](Self::give_up) does, with a dead letter in any case: for a message
+    /// that has no delivery to reject any more.
+    pub(super) async fn give_up_stored(
+        &self,
+        letter: &ReceivedLetter<'_>,
+        claim: Option<&DeliveryClaim>,
+        text: String,
+    ) -> Result<AckDecision, StoreError> {
+        fault_point(FaultPoint::BeforeDeadLetter);
+        let mut written = self.retry_while_busy(|| self.write_dead_letter(letter, claim)).await;
+        if let (Err(StoreError::Refused(cause)), Ok(message)) = (&written, letter.message) {
+            tracing::error!(
+                error = full_text(&**cause),
+                "the database refused a dead letter; its body alone is kept"
+            );
+            let bare = ReceivedLetter { message: Err(Some(&message.payload)), ..letter.clone() };
+            written = self.retry_while_busy(|| self.write_dead_letter(&bare, claim)).await;
+        }
+        match written {
+            Ok(written) => {
+                fault_point(FaultPoint::AfterDeadLetter);
+                if let Some(letter) = written {
+                    self.count(|s| s.dead_lettered += 1);
+                    log_letter(&letter);
+                    let letter = Arc::new(letter);
+                    for listener in &self.dead_letter_listeners {
+                        notify_dead_letter(listener, &letter).await;
+                    }
+                }
+                Ok(AckDecision::Ack)
+            }
+            Err(StoreError::Refused(cause)) if claim.is_none() => {
+                tracing::error!(
+                    error = full_text(&*cause),
+                    "the database refused a dead letter; the message is rejected"
+                );
+                Ok(AckDecision::Reject(text))
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Writes the letter together with the inbox row, so that a duplicate changes nothing.
+    async fn write_dead_letter(
+        &self,
+        letter: &ReceivedLetter<'_>,
+        claim: Option<&DeliveryClaim>,
+    ) -> Result<Option<DeadLetter>, StoreError> {
+        let tx = self.begin(claim).await?;
+        match self.write_dead_letter_in(&tx, letter, claim).await {
+            Ok(written) => self.store.commit(tx).await.map(|()| written),
+            Err(error) => {
+                self.roll_back(tx).await;
+                Err(error)
+            }
+        }
+    }
+
+    async fn write_dead_letter_in(
+        &self,
+        tx: &S::Tx,
+        letter: &ReceivedLetter<'_>,
+        claim: Option<&DeliveryClaim>,
+    ) -> Result<Option<DeadLetter>, StoreError> {
+        if let Some(claim) = claim
+            && !self.store.finish(tx, claim).await?
+        {
+            return Ok(None);
+        }
+        if let Ok(message) = letter.message {
+            for name in self.names_of(letter.handler) {
+                if !self.store.receive(tx, self.inbox_key(name, message)).await? {
+                    return Ok(None);
+                }
+            }
+        }
+        self.store.write_dead_letter(tx, letter).await.map(Some)
+    }
+
+    /// Gives up a delivery that the consumer cannot read.
+    pub(super) async fn unreadable(&self, delivery: Delivery, reason: String) -> DeliveryResult {
+        self.report(Failing::of(FailureKind::Unreadable, &reason));
+        let history = History { errors: vec![permanent(&reason)], ..History::default() };
+        let raw = delivery
+            .raw
+            .clone()
+            .or_else(|| delivery.message.as_ref().ok().map(|m| m.payload.clone()));
+        let letter = self.letter("", Err(raw.as_ref()), DeadReason::Undecodable, &history);
+        match self.give_up(&letter, None, reason).await {
+            Ok(decision) => self.acknowledge(delivery, decision).await,
+            Err(error) => self.return_for(delivery, &error).await,
+        }
+    }
+}

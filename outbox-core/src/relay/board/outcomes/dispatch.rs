@@ -1,0 +1,267 @@
+//! The next batches: events of distinct keys, as many as the route's limits and its breaker allow.
+
+use crate::relay::board::{
+    Board, RouteNo, Timer,
+    entry::LegState,
+    queues::{BatchFit, Ready},
+};
+use crate::{
+    event::{EventId, Message},
+    failure::DeadReason,
+    transport::Guarantee,
+};
+use std::time::Instant;
+
+/// Payload bytes of one batch, unless one message has more: a publisher encodes the whole batch.
+const BATCH_BYTES: usize = 4 << 20;
+
+/// Events of distinct keys for one publisher.
+#[derive(Debug)]
+pub(crate) struct RouteBatch {
+    pub(crate) route: RouteNo,
+    /// The events, each with the number of its attempt, from 1.
+    pub(crate) events: Vec<(EventId, u32)>,
+    /// The messages of the events, in their order.
+    pub(crate) messages: Vec<Message>,
+}
+
+/// Whether the first ready event joins the batch.
+enum Next {
+    Publish(EventId, Message, u32),
+    Skip,
+}
+
+impl Board {
+    /// Gives the batches to publish now; their events are in flight from here on.
+    pub(crate) fn next_batches(&mut self, now: Instant) -> Vec<RouteBatch> {
+        let mut batches = Vec::new();
+        loop {
+            for route in 0..self.routes.len() {
+                while let Some(batch) = self.next_batch(route, now) {
+                    batches.push(batch);
+                }
+            }
+            if !self.release_last() {
+                return batches;
+            }
+        }
+    }
+
+    fn next_batch(&mut self, route: RouteNo, now: Instant) -> Option<RouteBatch> {
+        let limits = self.routes[route].limits;
+        let queue = &self.queues[route];
+        if queue.batches >= limits.max_in_flight || queue.ready.is_empty() {
+            return None;
+        }
+        let room = queue.breaker.allows(now).unwrap_or(limits.max_batch).min(limits.max_batch);
+        let mut batch = RouteBatch { route, events: Vec::new(), messages: Vec::new() };
+        let (mut bytes, mut solo_later) = (0, Vec::new());
+        while batch.events.len() < room && bytes < BATCH_BYTES {
+            let Some(ready) = self.queues[route].ready.pop_front() else { break };
+            let batch_fit = self.batch_fit(ready, route);
+            if batch_fit == BatchFit::SoloLater {
+                solo_later.push(ready);
+                continue;
+            }
+            if batch_fit == BatchFit::Solo && !batch.events.is_empty() {
+                self.queues[route].ready.push_front(ready);
+                break;
+            }
+            let next = match ready {
+                Ready::Single(id) => self.start(id, route, now),
+                Ready::Key(hash) => self.start_key(hash, route, now),
+            };
+            if let Next::Publish(id, message, attempt) = next {
+                bytes += message.payload.len();
+                batch.events.push((id, attempt));
+                batch.messages.push(message);
+                if batch_fit == BatchFit::Solo {
+                    self.queues[route].solo.started(id);
+                    break;
+                }
+            }
+        }
+        self.queues[route].ready.extend(solo_later);
+        if batch.events.is_empty() {
+            return None;
+        }
+        let queue = &mut self.queues[route];
+        queue.breaker.probe_started();
+        queue.batches += 1;
+        Some(batch)
+    }
+
+    /// Tells in which batch a ready event may be published.
+    fn batch_fit(&self, ready: Ready, route: RouteNo) -> BatchFit {
+        let queue = &self.queues[route];
+        if queue.solo.is_empty() {
+            return BatchFit::Shared;
+        }
+        match ready {
+            Ready::Single(id) => queue.solo.batch_fit(id),
+            Ready::Key(hash) => {
+                let head = queue.key_queues.get(&hash).and_then(|keys| keys.waiting.front());
+                head.map_or(BatchFit::Shared, |id| queue.solo.batch_fit(*id))
+            }
+        }
+    }
+
+    /// Starts the head of a key.
+    fn start_key(&mut self, hash: u64, route: RouteNo, now: Instant) -> Next {
+        loop {
+            let Some(key_queue) = self.queues[route].key_queues.get_mut(&hash) else {
+                return Next::Skip;
+            };
+            key_queue.in_ready = false;
+            if key_queue.is_blocked() || key_queue.in_flight.is_some() {
+                return Next::Skip;
+            }
+            let Some(id) = key_queue.waiting.pop_front() else {
+                self.queues[route].drop_idle(hash);
+                return Next::Skip;
+            };
+            let partition = key_queue.partition;
+            let is_half_empty = key_queue.waiting.len() <= self.config.per_key / 2;
+            if let Some(evicted_from) = key_queue.evicted_from.filter(|_| is_half_empty)
+                && self.queues[route]
+                    .has_room(self.config.per_route, self.routes[route].max_in_memory)
+                && let Some(p) = self.partitions.get_mut(&partition)
+            {
+                p.rescan_from(evicted_from.first);
+            }
+            let leg = self.entries.get(&id).and_then(|h| h.legs.iter().find(|l| l.route == route));
+            let done_first = leg.is_some_and(|l| l.done_first);
+            if leg.is_some_and(|l| {
+                matches!(l.state, LegState::Retrying | LegState::Unproven | LegState::Starting)
+            }) {
+                let key_queue = self.queues[route].key_queue(hash, partition);
+                key_queue.waiting.push_front(id);
+                key_queue.blocked = Some(id);
+                return Next::Skip;
+            }
+            if self.partitions.get(&partition).is_none_or(|p| p.releasing && !done_first) {
+                self.queues[route].key_queue(hash, partition).waiting.push_front(id);
+                return Next::Skip;
+            }
+            let next = self.start(id, route, now);
+            if let Next::Publish(..) = next {
+                self.queues[route].key_queue(hash, partition).in_flight = Some(id);
+                return next;
+            }
+        }
+    }
+
+    /// Starts an event on a route, unless its start or its end has to be recorded first.
+    fn start(&mut self, id: EventId, route: RouteNo, now: Instant) -> Next {
+        let Some(entry) = self.entries.get_mut(&id) else { return Next::Skip };
+        let Some(leg) =
+            entry.legs.iter_mut().find(|l| l.route == route && l.state == LegState::Waiting)
+        else {
+            return Next::Skip;
+        };
+        // An event that is marked as done is published even while its partition is released: no
+        // other relay would.
+        let Some(partition) =
+            self.partitions.get_mut(&entry.partition).filter(|p| !p.releasing || leg.done_first)
+        else {
+            return Next::Skip;
+        };
+        if !leg.done_first && entry.expires_at.is_some_and(|at| at <= now) {
+            self.expire(id, route, now);
+            return Next::Skip;
+        }
+        let start_recorded = leg.history.as_ref().is_some_and(|p| p.start_recorded);
+        if self.routes[route].guarantee == Guarantee::AtMostOnce {
+            if !start_recorded {
+                self.mark_done_first(id, route, now);
+                return Next::Skip;
+            }
+            leg.state = LegState::InFlight;
+            partition.in_flight += 1;
+            return Next::Publish(id, entry.message.clone(), 1);
+        }
+        let must_record = partition.recorded_starts_left > 0
+            || leg.history.as_ref().is_some_and(|h| h.attempts_started > 0);
+        if must_record && !start_recorded {
+            self.record_start(id, route, now);
+            return Next::Skip;
+        }
+        leg.state = LegState::InFlight;
+        partition.in_flight += 1;
+        let attempt = leg.history.as_ref().map_or(0, |p| p.attempts_finished) + 1;
+        let redriven = leg.history.as_ref().is_some_and(|p| p.redriven);
+        let message = if redriven { with_redriven(&entry.message) } else { entry.message.clone() };
+        Next::Publish(id, message, attempt)
+    }
+
+    fn expire(&mut self, id: EventId, route: RouteNo, now: Instant) {
+        self.give_up(id, route, DeadReason::Expired, None, now);
+    }
+
+    /// Makes events ready whose timers have fired.
+    pub(crate) fn timers_fired(&mut self, timers: &[Timer], now: Instant) {
+        for timer in timers {
+            let Some(entry) = self.entries.get_mut(&timer.id) else { continue };
+            let key_hash = entry.key_hash;
+            let Some(leg) = entry.legs.iter_mut().find(|l| l.route == timer.route) else {
+                continue;
+            };
+            let due = leg.history.as_ref().and_then(|p| p.due_at).is_none_or(|at| at <= now);
+            if !due || !matches!(leg.state, LegState::Retrying | LegState::Unproven) {
+                continue;
+            }
+            leg.state = LegState::Waiting;
+            self.make_ready(timer.id, timer.route, key_hash);
+        }
+    }
+
+    /// Makes a waiting event ready. One with a key is in its key queue already.
+    pub(crate) fn make_ready(&mut self, id: EventId, route: RouteNo, key_hash: Option<u64>) {
+        let queue = &mut self.queues[route];
+        match key_hash {
+            None => queue.ready.push_back(Ready::Single(id)),
+            Some(hash) => {
+                if let Some(key_queue) = queue.key_queues.get_mut(&hash)
+                    && key_queue.blocked == Some(id)
+                {
+                    key_queue.blocked = None;
+                }
+                queue.make_ready(hash);
+            }
+        }
+    }
+
+    /// Gives the instant of the next breaker probe or of the next record of a partially confirmed
+    /// event.
+    pub(crate) fn next_instant(&self) -> Option<Instant> {
+        let can_probe = |route: &RouteNo| {
+            let queue = &self.queues[*route];
+            // Without room for a batch the end of one in flight comes first, and wakes the
+            // dispatcher.
+            let has_room = queue.batches < self.routes[*route].limits.max_in_flight;
+            has_room
+                && queue
+                    .ready
+                    .iter()
+                    .any(|ready| self.batch_fit(*ready, *route) != BatchFit::SoloLater)
+        };
+        let probes = (0..self.queues.len())
+            .filter(can_probe)
+            .filter_map(|route| self.queues[route].breaker.probe_at());
+        probes.chain(self.next_partial_record()).min()
+    }
+
+    /// Gives the instant at which the next partially confirmed event is recorded.
+    pub(crate) fn next_partial_record(&self) -> Option<Instant> {
+        self.partially_confirmed.front().map(|(at, _)| *at)
+    }
+}
+
+/// Adds the header by which a receiver knows that an operator redrove the message: it may come
+/// after later ones of its key.
+fn with_redriven(message: &Message) -> Message {
+    let mut parts = message.clone().into_parts();
+    // Name and value are legal, so it cannot fail.
+    let _ = parts.headers.insert("redriven", "true");
+    Message::new(parts)
+}

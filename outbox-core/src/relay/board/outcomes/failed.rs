@@ -1,0 +1,320 @@
+//! Failed publishes: whether the event or its destination is the cause.
+
+use crate::relay::board::{
+    Board, Notice, RouteNo,
+    entry::{AttemptHistory, LegState},
+};
+use crate::{
+    event::EventId,
+    failure::{
+        AttemptError, DeadReason, Decision, Failure, FailureClass, OtherMessages, Rejected,
+        Rejection,
+    },
+};
+use std::time::{Duration, Instant};
+
+/// Pause after a connection broke under one event while others were confirmed.
+const SHORT_RETRY: Duration = Duration::from_millis(200);
+/// How often a destination may be down for an event, with confirmations of others in between,
+/// before that counts as the event's own failure.
+const MAX_UNAVAILABLE: u8 = 3;
+/// How long a confirmation of another event proves that a publish which hangs is the event's own
+/// failure.
+const EVIDENCE_AGE: Duration = Duration::from_mins(1);
+
+/// A publish that failed.
+pub(super) struct Failed {
+    pub(super) class: FailureClass,
+    pub(super) text: String,
+    pub(super) retry_after: Option<Duration>,
+    pub(super) responded: bool,
+    /// Whether other events of the same results were confirmed.
+    pub(super) others_succeeded: bool,
+}
+
+impl Board {
+    /// Takes a failed publish.
+    pub(super) fn failed(&mut self, id: EventId, route: RouteNo, failed: Failed, now: Instant) {
+        let queue = &mut self.queues[route];
+        queue.failed(id, now);
+        let Some(entry) = self.entries.get_mut(&id) else { return };
+        let Some(leg) = entry.legs.iter_mut().find(|l| l.route == route) else { return };
+        let history = leg.history();
+        let mut class = failed.class;
+        if class == FailureClass::Unavailable {
+            if history.successes_seen != queue.successes || history.unavailable_count == 0 {
+                history.unavailable_count += 1;
+            }
+            history.successes_seen = queue.successes;
+            if history.unavailable_count > MAX_UNAVAILABLE {
+                class = FailureClass::Transient;
+                history.unavailable_count = 0;
+            }
+        }
+        let (text, notices) = (failed.text.clone(), self.notices.len());
+        match class {
+            FailureClass::Unavailable => self.failed_as_unavailable(id, route, failed, now),
+            FailureClass::Transient => self.failed_transiently(id, route, failed, now),
+            FailureClass::Permanent => self.rejected(id, route, failed, now),
+        }
+        self.report_failure((id, route), class, text, notices, now);
+    }
+
+    /// The destination is down, or claims so for this event only.
+    fn failed_as_unavailable(&mut self, id: EventId, route: RouteNo, failed: Failed, now: Instant) {
+        if failed.others_succeeded {
+            self.retry_in(id, route, LegState::Retrying, SHORT_RETRY, now);
+            return;
+        }
+        if failed.responded {
+            let limit = self.give_up_rejected(id, route);
+            let others = self.queues[route].others_than(id);
+            let Some(history) = self.history(id, route) else { return };
+            let rejection = history.rejection.get_or_insert_with(|| Rejection::starting(now));
+            if limit.is_some_and(|limit| rejection.is_over(limit, others, now)) {
+                let error =
+                    AttemptError::new(history.attempts_finished + 1, failed.class, failed.text);
+                self.give_up(id, route, DeadReason::Rejected, Some(error), now);
+                return;
+            }
+        }
+        let failure = self.failure(route, failed.responded);
+        self.report_down(route, failed.class, &failed.text, now);
+        self.queues[route].breaker.unavailable(failure, now);
+        self.requeue(id, route, now);
+    }
+
+    /// Counts the failed attempt.
+    fn failed_transiently(&mut self, id: EventId, route: RouteNo, failed: Failed, now: Instant) {
+        let failure = self.failure(route, false);
+        let queue = &mut self.queues[route];
+        let Some(entry) = self.entries.get_mut(&id) else { return };
+        let breaker_key = entry.key_hash.unwrap_or(id.0.cast_unsigned());
+        let Some(leg) = entry.legs.iter_mut().find(|l| l.route == route) else { return };
+        let history = leg.history();
+        history.attempts_finished += 1;
+        let error = AttemptError::new(
+            history.attempts_finished,
+            FailureClass::Transient,
+            failed.text.clone(),
+        );
+        AttemptError::push(&mut history.errors, error);
+        // Time with the breaker open is the destination's failure, not the event's.
+        if let Some(before) = history.failed_at.replace(now)
+            && queue.opened_at.is_none_or(|opened| opened < before)
+        {
+            history.failing_for += now.saturating_duration_since(before);
+        }
+        self.stats.retried += 1;
+        let policy = self.routes[route].policy_for(&entry.message);
+        let decision = policy.decide(history.attempts_finished, history.failing_for);
+        let opened = !failed.others_succeeded && queue.breaker.failed(breaker_key, failure, now);
+        queue.failure_streak.insert(id);
+        match decision {
+            Decision::GiveUp if !opened => {
+                self.give_up(id, route, DeadReason::Exhausted, None, now)
+            }
+            Decision::GiveUp => self.retry_in(id, route, LegState::Retrying, SHORT_RETRY, now),
+            Decision::RetryWithin(longest) => {
+                let wait = (self.jitter)(longest).max(failed.retry_after.unwrap_or_default());
+                self.retry_in(id, route, LegState::Retrying, wait, now);
+                self.record(id, now);
+            }
+        }
+        if opened {
+            self.report_down(route, FailureClass::Transient, &failed.text, now);
+            self.refund_attempts(route, now);
+        }
+    }
+
+    /// The destination has rejected the event: that makes a dead letter only if the destination is
+    /// proven to accept others.
+    fn rejected(&mut self, id: EventId, route: RouteNo, failed: Failed, now: Instant) {
+        let (limit, usual) =
+            (self.give_up_rejected(id, route), self.routes[route].give_up_rejected);
+        let failure = self.failure(route, true);
+        let others = self.queues[route].others_than(id);
+        let Some(history) = self.history(id, route) else { return };
+        let error = AttemptError::new(
+            history.attempts_finished + 1,
+            FailureClass::Permanent,
+            failed.text.clone(),
+        );
+        let rejection = history.rejection.get_or_insert_with(|| Rejection::starting(now));
+        let pause = match rejection.rejected(others, now) {
+            Rejected::Unproven(pause)
+                if limit.is_none_or(|limit| !rejection.is_over(limit, others, now)) =>
+            {
+                pause
+            }
+            Rejected::Unproven(_) | Rejected::Proven => {
+                self.give_up(id, route, DeadReason::Rejected, Some(error), now);
+                return;
+            }
+        };
+        let stays = limit.is_none() && rejection.is_over(usual, others, now);
+        AttemptError::push(&mut history.errors, error);
+        if stays && !std::mem::replace(&mut history.stay_reported, true) {
+            self.notices.push(Notice::StaysRejected { route, id, text: failed.text.clone() });
+        }
+        let Some(entry) = self.entries.get(&id) else { return };
+        let breaker_key = entry.key_hash.unwrap_or(id.0.cast_unsigned());
+        let queue = &mut self.queues[route];
+        queue.failure_streak.insert(id);
+        queue.unproven_rejections.insert(id);
+        let opened = !failed.others_succeeded && queue.breaker.failed(breaker_key, failure, now);
+        self.retry_in(id, route, LegState::Unproven, pause, now);
+        if opened {
+            self.report_down(route, FailureClass::Permanent, &failed.text, now);
+            self.refund_attempts(route, now);
+        }
+    }
+
+    /// The destination gave no answer by the deadline. That is the event's own failure if others
+    /// were confirmed during the publish, or lately and since the event began to hang; else the
+    /// destination is down. The event is published in a batch of its own from now on.
+    pub(super) fn unanswered(
+        &mut self,
+        id: EventId,
+        route: RouteNo,
+        text: String,
+        after: Duration,
+        now: Instant,
+    ) {
+        let begun = now.checked_sub(after).unwrap_or(now);
+        self.publish_singly(id, route);
+        let confirmed = self.queues[route].confirmed_at;
+        let is_down = self.queues[route].breaker.is_open();
+        let Some(history) = self.history(id, route) else { return };
+        let since = *history.hangs_since.get_or_insert(begun);
+        let is_fresh =
+            |at: Instant| at >= since && now.saturating_duration_since(at) < EVIDENCE_AGE;
+        let is_own = !is_down && confirmed.is_some_and(|at| at >= begun || is_fresh(at));
+        let class = if is_own { FailureClass::Transient } else { FailureClass::Unavailable };
+        self.failed(
+            id,
+            route,
+            Failed { class, text, retry_after: None, responded: false, others_succeeded: false },
+            now,
+        );
+    }
+
+    /// Publishes the event in batches of its own from now on.
+    pub(super) fn publish_singly(&mut self, id: EventId, route: RouteNo) {
+        if self.history(id, route).is_some() {
+            self.queues[route].solo.add(id);
+        }
+    }
+
+    /// The destination has responded for an event whose publishes hung before.
+    pub(super) fn clear_hang(&mut self, id: EventId, route: RouteNo) {
+        if self.queues[route].solo.remove(id)
+            && let Some(history) = self.history(id, route)
+        {
+            history.hangs_since = None;
+        }
+    }
+
+    /// Another event was confirmed: events that were rejected meanwhile are tried once more.
+    pub(super) fn retry_unproven(&mut self, route: RouteNo, now: Instant) {
+        if self.queues[route].unproven_rejections.is_empty() {
+            return;
+        }
+        for id in std::mem::take(&mut self.queues[route].unproven_rejections) {
+            let Some(entry) = self.entries.get_mut(&id) else { continue };
+            let key_hash = entry.key_hash;
+            let Some(leg) = entry.legs.iter_mut().find(|l| l.route == route) else { continue };
+            let Some(history) = leg.history.as_mut() else { continue };
+            if let Some(rejection) = history.rejection.as_mut() {
+                rejection.other_confirmed(now);
+            }
+            if leg.state == LegState::Unproven {
+                history.due_at = None;
+                leg.state = LegState::Waiting;
+                self.make_ready(id, route, key_hash);
+            }
+        }
+    }
+
+    /// The destination confirms: the breaker closes.
+    pub(super) fn route_confirms(&mut self, route: RouteNo, now: Instant) {
+        self.report_up(route, now);
+        let queue = &mut self.queues[route];
+        queue.breaker.succeeded();
+        queue.failure_streak.clear();
+    }
+
+    /// Opens the breaker of a destination that is down when the relay starts.
+    pub(crate) fn start_with_outage(&mut self, route: RouteNo, text: &str, now: Instant) {
+        let failure = self.failure(route, false);
+        self.report_down(route, FailureClass::Unavailable, text, now);
+        self.queues[route].breaker.unavailable(failure, now);
+    }
+
+    /// The failures of the streak were the destination's: their attempts do not count, and the
+    /// events wait for the breaker instead of their own retry.
+    fn refund_attempts(&mut self, route: RouteNo, now: Instant) {
+        self.queues[route].opened_at = Some(now);
+        for id in std::mem::take(&mut self.queues[route].failure_streak) {
+            let Some(entry) = self.entries.get_mut(&id) else { continue };
+            let key_hash = entry.key_hash;
+            let Some(leg) = entry.legs.iter_mut().find(|l| l.route == route) else { continue };
+            let counted = match leg.state {
+                LegState::Retrying => true,
+                LegState::Unproven => false,
+                _ => continue,
+            };
+            leg.state = LegState::Waiting;
+            let history = leg.history();
+            history.due_at = None;
+            if counted {
+                history.attempts_finished = history.attempts_finished.saturating_sub(1);
+                self.stats.retried = self.stats.retried.saturating_sub(1);
+                leg.written = false;
+                if entry.has_rows {
+                    self.record(id, now);
+                }
+            }
+            self.make_ready(id, route, key_hash);
+        }
+    }
+
+    /// Describes a failure for the breaker of a route.
+    pub(super) fn failure(&self, route: RouteNo, responded: bool) -> Failure {
+        let jitter = (self.jitter)(Duration::from_secs(1)).as_secs_f64();
+        Failure { responded, waiting: self.queues[route].ready.len() + 1, jitter }
+    }
+
+    /// Gives after how long an event is given up if only it is rejected; `None` if its retry policy
+    /// has no end.
+    fn give_up_rejected(&self, id: EventId, route: RouteNo) -> Option<Duration> {
+        let entry = self.entries.get(&id)?;
+        let policy = self.routes[route].policy_for(&entry.message);
+        let is_endless = policy.max_attempts.is_none() && policy.give_up_after.is_none();
+        (!is_endless).then_some(self.routes[route].give_up_rejected)
+    }
+
+    /// Gives the attempt history of an event on a route.
+    fn history(&mut self, id: EventId, route: RouteNo) -> Option<&mut AttemptHistory> {
+        let entry = self.entries.get_mut(&id)?;
+        entry.legs.iter_mut().find(|l| l.route == route).map(|leg| leg.history())
+    }
+}
+
+impl crate::relay::board::queues::RouteQueue {
+    /// Notes that an event failed.
+    fn failed(&mut self, id: EventId, now: Instant) {
+        let [last, before] = &mut self.failures;
+        if last.is_some_and(|(other, _)| other != id) {
+            *before = *last;
+        }
+        *last = Some((id, now));
+    }
+
+    /// Gives the last confirmation of the route, and the last failure of another event.
+    fn others_than(&self, id: EventId) -> OtherMessages {
+        let failed =
+            self.failures.iter().flatten().find(|(other, _)| *other != id).map(|(_, at)| *at);
+        OtherMessages { confirmed: self.confirmed_at, failed }
+    }
+}

@@ -1,0 +1,344 @@
+//! Outcomes of publishes: the next state of the event, of its key and of its route.
+
+mod at_most_once;
+mod dispatch;
+mod failed;
+mod reports;
+mod settled;
+
+pub(crate) use dispatch::RouteBatch;
+
+use crate::relay::board::{
+    Board, RouteNo, Timer,
+    entry::{EventEntry, LegState},
+    queues::{KeyQueue, Parked},
+};
+use crate::{
+    event::EventId,
+    failure::{AttemptError, DeadReason, FailureClass},
+    outbox::{NewLetter, PartitionNo, RouteUpdate},
+    transport::WhenDead,
+};
+use failed::Failed;
+use std::time::{Duration, Instant};
+
+/// How long an event may be confirmed on some of its routes and untried on others before that is
+/// recorded: it bounds what a crash repeats on the confirmed ones.
+const PARTIAL_RECORD_DELAY: Duration = Duration::from_millis(250);
+
+/// How one publish ended.
+#[derive(Debug)]
+pub(crate) enum Attempt {
+    /// The destination confirmed.
+    Confirmed,
+    /// The publish failed.
+    Failed {
+        /// The class of the failure.
+        class: FailureClass,
+        /// The error.
+        text: String,
+        /// How long the destination asks to wait.
+        retry_after: Option<Duration>,
+        /// Whether the destination has responded.
+        responded: bool,
+    },
+    /// The destination gave no answer by the deadline.
+    Unanswered {
+        /// The error.
+        text: String,
+        /// How long the publish was under way.
+        after: Duration,
+    },
+    /// The publisher failed for several messages at once, and this one may not be the cause.
+    Unclear {
+        /// The error.
+        text: String,
+    },
+    /// The relay gave the publish up before an answer came.
+    Cancelled,
+}
+
+impl Board {
+    /// Takes results of a batch, in the order in which they came; `is_last` says that no more of it
+    /// follow.
+    pub(crate) fn published(
+        &mut self,
+        route: RouteNo,
+        results: Vec<(EventId, Attempt)>,
+        is_last: bool,
+        now: Instant,
+    ) {
+        let queue = &mut self.queues[route];
+        queue.batches = queue.batches.saturating_sub(usize::from(is_last));
+        let confirmed = results.iter().filter(|(_, a)| matches!(a, Attempt::Confirmed)).count();
+        if confirmed > 0 {
+            queue.successes += confirmed as u64;
+            queue.confirmed_at = Some(now);
+            self.route_confirms(route, now);
+        }
+        for (id, attempt) in results {
+            if !self.clear_in_flight(id, route) {
+                continue;
+            }
+            match attempt {
+                attempt if self.is_at_most_once(route) => {
+                    self.published_at_most_once(id, route, attempt, now)
+                }
+                Attempt::Confirmed => {
+                    self.retry_unproven(route, now);
+                    self.confirmed(id, route, now);
+                }
+                Attempt::Cancelled => self.requeue(id, route, now),
+                Attempt::Unclear { text } => {
+                    self.publish_singly(id, route);
+                    self.requeue(id, route, now);
+                    self.report_failure(
+                        (id, route),
+                        FailureClass::Transient,
+                        text,
+                        self.notices.len(),
+                        now,
+                    );
+                }
+                Attempt::Unanswered { text, after } => self.unanswered(id, route, text, after, now),
+                Attempt::Failed { class, text, retry_after, responded } => {
+                    self.clear_hang(id, route);
+                    let failed = Failed {
+                        class,
+                        text,
+                        retry_after,
+                        responded,
+                        others_succeeded: confirmed > 0,
+                    };
+                    self.failed(id, route, failed, now);
+                }
+            }
+        }
+        if self.queues[route].batches == 0 {
+            // The events of the probe were cancelled, or another relay owns them: it tells nothing
+            // about the destination.
+            self.queues[route].breaker.probe_inconclusive(now);
+        }
+        if confirmed > 0 {
+            self.release_next();
+        }
+    }
+
+    /// Notes that a publish has ended; `false` if the relay no longer owns the event.
+    fn clear_in_flight(&mut self, id: EventId, route: RouteNo) -> bool {
+        let Some(entry) = self.entries.get_mut(&id) else { return false };
+        let Some(leg) =
+            entry.legs.iter_mut().find(|l| l.route == route && l.state == LegState::InFlight)
+        else {
+            return false;
+        };
+        leg.state = LegState::Waiting;
+        if let Some(partition) = self.partitions.get_mut(&entry.partition) {
+            partition.in_flight = partition.in_flight.saturating_sub(1);
+        }
+        self.survived(id, route);
+        self.queues[route].solo.clear_in_flight(id);
+        true
+    }
+
+    fn confirmed(&mut self, id: EventId, route: RouteNo, now: Instant) {
+        self.stats.delivered += 1;
+        self.finish_leg(id, route, LegState::Confirmed, now);
+    }
+
+    /// Ends a leg for good, and makes the next event of the key ready.
+    fn finish_leg(&mut self, id: EventId, route: RouteNo, state: LegState, now: Instant) {
+        let Some(entry) = self.entries.get_mut(&id) else { return };
+        let Some(leg) = entry.legs.iter_mut().find(|l| l.route == route) else { return };
+        leg.state = state;
+        leg.written = false;
+        if let Some(history) = leg.history.as_mut() {
+            history.due_at = None;
+        }
+        let (key_hash, no, bytes) = (entry.key_hash, entry.partition, entry.bytes);
+        self.queues[route].solo.remove(id);
+        self.release_capacity(route, no, bytes);
+        if let Some(hash) = key_hash {
+            self.queues[route].clear_in_flight(hash, id);
+        }
+        self.resolve(id, now);
+    }
+
+    /// Counts an event out of a route, and asks for a rescan if that makes room for evicted events.
+    pub(crate) fn release_capacity(&mut self, route: RouteNo, no: PartitionNo, bytes: usize) {
+        let queue = &mut self.queues[route];
+        queue.release_capacity(bytes);
+        if !queue.evicted_from.is_empty()
+            && queue.has_room(self.config.per_route, self.routes[route].max_in_memory)
+        {
+            // Each partition is rescanned when one of its own events has ended; all of them when
+            // the queue runs dry.
+            for (partition, evicted_from) in &queue.evicted_from {
+                if (*partition == no || queue.events < 64)
+                    && let Some(p) = self.partitions.get_mut(partition)
+                {
+                    p.rescan_from(evicted_from.first);
+                }
+            }
+        }
+    }
+
+    /// Records or finishes an event after one of its legs has ended.
+    ///
+    /// An event that its other routes are about to confirm is not recorded yet, so that it costs
+    /// one DELETE and no row. It is recorded at once if a leg is delayed, and after
+    /// [`PARTIAL_RECORD_DELAY`] in any case.
+    fn resolve(&mut self, id: EventId, now: Instant) {
+        let Some(entry) = self.entries.get(&id) else { return };
+        if entry.legs.iter().all(|l| l.state.is_final()) {
+            if entry.has_rows || entry.legs.iter().any(|l| l.state == LegState::Dead) {
+                self.record(id, now);
+            } else {
+                let (no, epoch) = (entry.partition, entry.epoch);
+                if let Some(partition) = self.partitions.get_mut(&no).filter(|p| p.epoch == epoch) {
+                    partition.pending_writes += 1;
+                    self.writes.finish.push((no, epoch, id));
+                }
+            }
+        } else if entry.has_rows
+            || entry.legs.iter().any(|l| self.is_delayed(entry, l.route, l.state))
+        {
+            self.record(id, now);
+        } else {
+            self.partially_confirmed.push_back((now + PARTIAL_RECORD_DELAY, id));
+        }
+    }
+
+    /// Tells whether a leg waits for a retry, for its key, for a breaker or for a rescan.
+    fn is_delayed(&self, entry: &EventEntry, route: RouteNo, state: LegState) -> bool {
+        match state {
+            LegState::Retrying | LegState::Unproven | LegState::Evicted => true,
+            LegState::Starting | LegState::InFlight | LegState::Confirmed | LegState::Dead => false,
+            LegState::Waiting => {
+                let queue = &self.queues[route];
+                let key_queue = entry.key_hash.and_then(|hash| queue.key_queues.get(&hash));
+                queue.breaker.is_open() || key_queue.is_some_and(KeyQueue::is_blocked)
+            }
+        }
+    }
+
+    /// Records the events that have been partially confirmed for too long.
+    pub(crate) fn record_partially_confirmed(&mut self, now: Instant) {
+        while let Some((_, id)) = self.partially_confirmed.pop_front_if(|(at, _)| *at <= now) {
+            if self.entries.get(&id).is_some_and(EventEntry::is_partially_confirmed) {
+                self.record(id, now);
+            }
+        }
+    }
+
+    /// Records the route rows of an event: all its legs the first time, then those that changed.
+    pub(crate) fn record(&mut self, id: EventId, now: Instant) {
+        let Some(entry) = self.entries.get_mut(&id) else { return };
+        let mut update =
+            RouteUpdate { partition: entry.partition, id, rows: Vec::new(), letters: Vec::new() };
+        for leg in entry.legs.iter_mut().filter(|l| !entry.has_rows || !l.written) {
+            update.rows.push(leg.row(&self.routes, now));
+            if leg.state == LegState::Dead
+                && let Some(reason) = leg.history.as_mut().and_then(|p| p.reason.take())
+            {
+                let route = &self.routes[leg.route];
+                let parks = route.when_dead == WhenDead::Park
+                    && entry.key_hash.is_some()
+                    && reason != DeadReason::Expired;
+                update.letters.push(NewLetter { route: route.name.clone(), reason, parks });
+            }
+            leg.written = true;
+        }
+        entry.has_rows = true;
+        entry.pending_writes += 1;
+        let epoch = entry.epoch;
+        self.push_record(epoch, update);
+    }
+
+    /// Retries an event after a time; meanwhile it blocks its key.
+    fn retry_in(
+        &mut self,
+        id: EventId,
+        route: RouteNo,
+        state: LegState,
+        wait: Duration,
+        now: Instant,
+    ) {
+        let Some(entry) = self.entries.get_mut(&id) else { return };
+        let (key_hash, no) = (entry.key_hash, entry.partition);
+        let Some(leg) = entry.legs.iter_mut().find(|l| l.route == route) else { return };
+        let at = now + wait;
+        leg.state = state;
+        leg.written = false;
+        leg.history().due_at = Some(at);
+        self.timers.push(Timer { at, id, route });
+        if let Some(hash) = key_hash {
+            let key_queue = self.queues[route].key_queue(hash, no);
+            key_queue.in_flight = None;
+            key_queue.insert(id);
+            key_queue.blocked = key_queue.waiting.front().copied().filter(|head| *head == id);
+            self.queues[route].make_ready(hash);
+            self.key_blocked(route, hash);
+        }
+    }
+
+    /// Puts an event back at the head of its key as if it had not been tried; the other ready keys
+    /// have their turn first.
+    fn requeue(&mut self, id: EventId, route: RouteNo, now: Instant) {
+        let Some(entry) = self.entries.get(&id) else { return };
+        let (key_hash, no) = (entry.key_hash, entry.partition);
+        if let Some(hash) = key_hash {
+            let key_queue = self.queues[route].key_queue(hash, no);
+            key_queue.in_flight = None;
+            key_queue.insert(id);
+        }
+        if entry.has_rows && entry.legs.iter().any(|l| l.route == route && !l.written) {
+            // The recorded start has ended without a crash.
+            self.record(id, now);
+        }
+        self.make_ready(id, route, key_hash);
+    }
+
+    /// Gives an event up on one route, with a dead letter. Its key is parked until the letter is
+    /// written, and on a route that parks until an operator has decided about it.
+    pub(crate) fn give_up(
+        &mut self,
+        id: EventId,
+        route: RouteNo,
+        reason: DeadReason,
+        error: Option<AttemptError>,
+        now: Instant,
+    ) {
+        let Some(entry) = self.entries.get_mut(&id) else { return };
+        let (key_hash, no) = (entry.key_hash, entry.partition);
+        let Some(leg) = entry.legs.iter_mut().find(|l| l.route == route && !l.state.is_final())
+        else {
+            return;
+        };
+        let was = leg.state;
+        let history = leg.history();
+        history.reason = Some(reason);
+        if reason == DeadReason::Rejected {
+            history.attempts_finished += 1;
+        }
+        if let Some(error) = error {
+            AttemptError::push(&mut history.errors, error);
+        }
+        self.stats.dead += 1;
+        if let Some(hash) = key_hash {
+            let parks =
+                self.routes[route].when_dead == WhenDead::Park && reason != DeadReason::Expired;
+            let key_queue = self.queues[route].key_queue(hash, no);
+            if let Ok(at) = key_queue.waiting.binary_search(&id) {
+                key_queue.waiting.remove(at);
+            }
+            if key_queue.blocked == Some(id) {
+                key_queue.blocked = None;
+            }
+            key_queue.parked = Some(Parked { head: Some(id), letter: None, until_written: !parks });
+            self.key_blocked(route, hash);
+        }
+        debug_assert_ne!(was, LegState::InFlight, "the publish has ended before");
+        self.finish_leg(id, route, LegState::Dead, now);
+    }
+}

@@ -1,0 +1,91 @@
+//! Faults of a relay's configuration.
+
+use super::RelaySettings;
+use crate::{failure::FailureClass, transport::Route};
+use std::{collections::HashSet, time::Duration};
+
+/// Longest route name in bytes: the width of its column.
+const MAX_NAME: usize = 63;
+
+/// A fault of a relay's configuration.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum RelayFault {
+    /// The relay has no route.
+    #[error("it has no route; add one with `.route(name, topic(..), publisher)`")]
+    NoRoute,
+    /// A route's name does not fit its column.
+    #[error("the route name `{0}` must have 1 to {MAX_NAME} bytes without spaces")]
+    RouteName(String),
+    /// Two routes have one name.
+    #[error("two routes are named `{0}`; names are stored and must be unique")]
+    DuplicateRoute(String),
+    /// A setting is out of range.
+    #[error("{0}")]
+    Setting(String),
+    /// A publisher cannot work as it is configured.
+    #[error("the publisher of route `{route}` is configured wrongly: {error}")]
+    Publisher {
+        /// The route.
+        route: String,
+        /// What the publisher says.
+        error: String,
+    },
+}
+
+/// Finds all faults of a relay, those of its publishers included. A destination that is down is no
+/// fault of the configuration.
+pub(super) fn of_relay(routes: &[Route], config: &RelaySettings) -> Vec<RelayFault> {
+    let mut faults = Vec::new();
+    if routes.is_empty() {
+        faults.push(RelayFault::NoRoute);
+    }
+    let mut seen = HashSet::new();
+    for route in routes {
+        let name = &*route.name;
+        if name.is_empty()
+            || name.len() > MAX_NAME
+            || name.chars().any(|c| c.is_control() || c.is_whitespace())
+        {
+            faults.push(RelayFault::RouteName(name.to_owned()));
+        }
+        if !seen.insert(name) {
+            faults.push(RelayFault::DuplicateRoute(name.to_owned()));
+        }
+        let mut setting = |fault: String| faults.push(RelayFault::Setting(fault));
+        if route.deadline.is_zero() {
+            setting(format!("the deadline of route `{name}` is zero"));
+        }
+        if route.max_in_memory == 0 {
+            setting(format!("`max_in_memory` of route `{name}` is zero"));
+        }
+    }
+    faults.extend(of_config(config).map(RelayFault::Setting));
+    faults.extend(routes.iter().filter_map(of_publisher));
+    faults
+}
+
+fn of_config(config: &RelaySettings) -> impl Iterator<Item = String> {
+    let RelaySettings { lease, poll, .. } = *config;
+    let lease = (lease < Duration::from_millis(300)).then(|| {
+        format!("a lease of {lease:?} is too short to be renewed in time; 300 ms at least")
+    });
+    let poll = (poll.is_zero() || poll > Duration::from_hours(1))
+        .then(|| format!("a poll of {poll:?} is out of range; up to an hour"));
+    let counts = [
+        ("per_route", config.per_route),
+        ("per_key", config.per_key),
+        ("read_batch", config.read_batch),
+    ];
+    let counts = counts
+        .into_iter()
+        .filter(|(_, value)| *value < 2)
+        .map(|(what, _)| format!("`{what}` must be at least 2"));
+    lease.into_iter().chain(poll).chain(counts)
+}
+
+fn of_publisher(route: &Route) -> Option<RelayFault> {
+    let error = route.publisher.check().err()?;
+    (error.class() == FailureClass::Permanent)
+        .then(|| RelayFault::Publisher { route: route.name.to_string(), error: error.full_text() })
+}

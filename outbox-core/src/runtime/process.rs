@@ -1,0 +1,351 @@
+//! A process of several parts: they run until a signal ends the process, or until one of them ends by itself.
+
+use super::{Shutdown, now};
+use futures_util::{
+    FutureExt, Stream, StreamExt,
+    future::BoxFuture,
+    stream::{self, FuturesUnordered},
+};
+use std::{
+    future::Future,
+    time::{Duration, Instant},
+};
+
+type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
+/// A running part of a process, for [`run_until_signal`]: a relay, a consumer, a coordinator (by `into()`), or a part of
+/// your own.
+pub struct Running {
+    name: String,
+    shutdown: Shutdown,
+    finished: BoxFuture<'static, Result<(), BoxError>>,
+}
+
+impl std::fmt::Debug for Running {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Running").field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
+impl Running {
+    /// Describes a part of your own: its name for the log, the signal that asks it to stop, and its end.
+    pub fn new<E: Into<BoxError>>(
+        name: impl Into<String>,
+        shutdown: Shutdown,
+        finished: impl Future<Output = Result<(), E>> + Send + 'static,
+    ) -> Self {
+        let finished = finished.map(|outcome| outcome.map_err(Into::into)).boxed();
+        Self { name: name.into(), shutdown, finished }
+    }
+}
+
+/// Why [`run_until_signal`] did not end well.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ProcessError {
+    /// The process cannot listen for signals.
+    #[error("the process cannot listen for signals")]
+    Signals(#[source] std::io::Error),
+    /// A part gave up before any signal came; the others were shut down.
+    #[error("{part} gave up")]
+    GaveUp {
+        /// The part's name.
+        part: String,
+        /// Why it gave up.
+        source: BoxError,
+    },
+    /// A part ended before any signal came, without an error; the others were shut down.
+    #[error("{part} ended before the process was asked to end")]
+    EndedEarly {
+        /// The part's name.
+        part: String,
+    },
+    /// A part did not end well after the signal, or not in time.
+    #[error("{part} did not end well")]
+    Unclean {
+        /// The part's name.
+        part: String,
+        /// What went wrong.
+        source: BoxError,
+    },
+}
+
+/// Runs until SIGTERM or Ctrl-C, then shuts the parts down in the order given, all within the time. A part is asked to
+/// end when those before it have ended, or have taken half of the time that was left. Give consumers first, then sagas,
+/// relays last: so what the last handlers emit still leaves. A second signal takes the time that is left from all.
+///
+/// # Errors
+/// [`ProcessError::GaveUp`] or [`ProcessError::EndedEarly`] when a part ended by itself: the others are shut down in the
+/// same way first. [`ProcessError::Unclean`] for a part that did not end well. Of several errors the first is given, and
+/// all are logged. [`ProcessError::Signals`] when the system refuses to tell of signals; nothing is shut down then.
+///
+/// # Cancel safety
+/// A call that is dropped leaves the parts running.
+///
+/// # Example
+/// ```
+/// # use outbox_core::runtime::{Running, Shutdown, run_until_signal};
+/// # use std::{io, time::Duration};
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() {
+/// let shutdown = Shutdown::default();
+/// let server = Running::new("server", shutdown, async { Err(io::Error::other("the port is taken")) });
+/// let ended = run_until_signal([server], Duration::from_secs(20)).await;
+/// assert_eq!(ended.unwrap_err().to_string(), "server gave up");
+/// # }
+/// ```
+pub async fn run_until_signal(
+    parts: impl IntoIterator<Item = Running>,
+    within: Duration,
+) -> Result<(), ProcessError> {
+    let signals = signals().map_err(ProcessError::Signals)?;
+    run_until(signals, parts.into_iter().collect(), within).await
+}
+
+/// The signals that ask a process to end, by name.
+#[cfg(unix)]
+fn signals() -> std::io::Result<impl Stream<Item = &'static str> + Unpin> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let (terminate, interrupt) =
+        (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    let streams = (terminate, interrupt);
+    Ok(Box::pin(stream::unfold(streams, |(mut terminate, mut interrupt)| async move {
+        let name = tokio::select! {
+            _ = terminate.recv() => "SIGTERM",
+            _ = interrupt.recv() => "SIGINT",
+        };
+        Some((name, (terminate, interrupt)))
+    })))
+}
+
+/// The signals that ask a process to end, by name.
+#[cfg(not(unix))]
+fn signals() -> std::io::Result<impl Stream<Item = &'static str> + Unpin> {
+    Ok(Box::pin(stream::unfold((), |()| async {
+        tokio::signal::ctrl_c().await.ok().map(|()| ("Ctrl-C", ()))
+    })))
+}
+
+async fn run_until(
+    mut signals: impl Stream<Item = &'static str> + Unpin,
+    parts: Vec<Running>,
+    within: Duration,
+) -> Result<(), ProcessError> {
+    let mut stopping = Stopping::default();
+    let mut running = FuturesUnordered::new();
+    for (no, Running { name, shutdown, finished }) in parts.into_iter().enumerate() {
+        stopping.parts.push(Part { name, shutdown, ended: false });
+        running.push(finished.map(move |outcome| (no, outcome)));
+    }
+    let mut failed = None;
+    tokio::select! {
+        Some(signal) = signals.next() => {
+            tracing::info!(signal, within = ?within, "the process is asked to end");
+        }
+        Some((no, outcome)) = running.next() => {
+            let part = stopping.ended(no);
+            let error = match outcome {
+                Ok(()) => ProcessError::EndedEarly { part },
+                Err(source) => ProcessError::GaveUp { part, source },
+            };
+            failed = Some(told(error));
+        }
+    }
+    stopping.begin(within);
+    while !running.is_empty() {
+        tokio::select! {
+            Some((no, outcome)) = running.next() => {
+                let part = stopping.ended(no);
+                if let Err(source) = outcome {
+                    let error = told(ProcessError::Unclean { part, source });
+                    failed = failed.or(Some(error));
+                }
+            }
+            () = tokio::time::sleep_until(stopping.next_at.into()), if stopping.has_more() => {}
+            Some(signal) = signals.next() => {
+                tracing::warn!(signal, "the process is asked to end again: what still runs is dropped");
+                stopping.hurry();
+            }
+        }
+        stopping.ask(now());
+    }
+    failed.map_or(Ok(()), Err)
+}
+
+/// Logs why a part ended.
+fn told(error: ProcessError) -> ProcessError {
+    let cause = std::error::Error::source(&error).map(ToString::to_string).unwrap_or_default();
+    tracing::error!(cause, "{error}");
+    error
+}
+
+struct Part {
+    name: String,
+    shutdown: Shutdown,
+    ended: bool,
+}
+
+/// Who is asked to end, and when.
+struct Stopping {
+    parts: Vec<Part>,
+    /// How many of the parts were asked.
+    asked: usize,
+    deadline: Instant,
+    /// When the next part is asked although earlier ones have not ended.
+    next_at: Instant,
+}
+
+impl Default for Stopping {
+    fn default() -> Self {
+        let now = now();
+        Self { parts: Vec::new(), asked: 0, deadline: now, next_at: now }
+    }
+}
+
+impl Stopping {
+    fn begin(&mut self, within: Duration) {
+        let now = now();
+        // Past what the clock can tell there is no deadline; a century serves.
+        self.deadline =
+            now.checked_add(within).unwrap_or_else(|| now + Duration::from_hours(24 * 36_525));
+        self.ask(now);
+    }
+
+    fn has_more(&self) -> bool {
+        self.asked < self.parts.len()
+    }
+
+    /// Notes the end of a part and gives its name.
+    fn ended(&mut self, no: usize) -> String {
+        self.parts[no].ended = true;
+        self.parts[no].name.clone()
+    }
+
+    /// Asks the next parts to end, if those that were asked have ended or have taken half of the time that was left.
+    fn ask(&mut self, now: Instant) {
+        while self.has_more()
+            && (self.parts[..self.asked].iter().all(|part| part.ended) || now >= self.next_at)
+        {
+            let left = self.deadline.saturating_duration_since(now);
+            self.parts[self.asked].shutdown.request(left);
+            self.next_at = now + left / 2;
+            self.asked += 1;
+        }
+    }
+
+    /// Takes the time that is left from all.
+    fn hurry(&mut self) {
+        self.parts.iter().for_each(|part| part.shutdown.request(Duration::ZERO));
+        self.asked = self.parts.len();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::{Arc, Mutex};
+
+    type Log = Arc<Mutex<Vec<String>>>;
+
+    /// A part that needs some time for its end, and is cut off at its deadline.
+    fn part(name: &'static str, needs: Duration, begun: Instant, log: &Log) -> Running {
+        let (shutdown, log) = (Shutdown::default(), log.clone());
+        let asked = shutdown.clone();
+        Running::new(name, shutdown, async move {
+            asked.requested().await;
+            let at = begun.elapsed_by_clock();
+            log.lock().unwrap().push(format!("{name} asked at {at}"));
+            tokio::select! {
+                () = tokio::time::sleep(needs) => Ok(()),
+                () = asked.expired() => Err(std::io::Error::other("cut off")),
+            }
+        })
+    }
+
+    trait Elapsed {
+        fn elapsed_by_clock(&self) -> u64;
+    }
+
+    impl Elapsed for Instant {
+        fn elapsed_by_clock(&self) -> u64 {
+            now().duration_since(*self).as_secs()
+        }
+    }
+
+    /// Signals that come so many seconds after one another, and none after the last.
+    fn after(seconds: &'static [u64]) -> impl Stream<Item = &'static str> + Unpin {
+        let timed = stream::iter(seconds).then(|s| async {
+            tokio::time::sleep(Duration::from_secs(*s)).await;
+            "SIGTERM"
+        });
+        Box::pin(timed.chain(stream::pending()))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn parts_end_in_their_order() {
+        let (log, begun) = (Log::default(), now());
+        let parts = ["consumer", "sagas", "relay"];
+        let parts = parts.map(|name| part(name, Duration::from_secs(2), begun, &log)).into();
+        run_until(after(&[5]), parts, Duration::from_secs(20)).await.unwrap();
+        let told = log.lock().unwrap().join(", ");
+        assert_eq!(told, "consumer asked at 5, sagas asked at 7, relay asked at 9");
+        assert_eq!(begun.elapsed_by_clock(), 11);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_part_that_takes_long_leaves_time_to_those_behind_it() {
+        let (log, begun) = (Log::default(), now());
+        let parts = vec![
+            part("consumer", Duration::from_secs(1000), begun, &log),
+            part("sagas", Duration::from_secs(1000), begun, &log),
+            part("relay", Duration::from_secs(1), begun, &log),
+        ];
+        let ended = run_until(after(&[0]), parts, Duration::from_secs(20)).await.unwrap_err();
+        assert_eq!(ended.to_string(), "consumer did not end well");
+        let told = log.lock().unwrap().join(", ");
+        assert_eq!(told, "consumer asked at 0, sagas asked at 10, relay asked at 15");
+        assert_eq!(begun.elapsed_by_clock(), 20);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_part_that_gives_up_ends_the_others_and_is_the_error() {
+        let (log, begun) = (Log::default(), now());
+        let broken = async {
+            tokio::time::sleep(Duration::from_secs(3)).await;
+            Err(std::io::Error::other("the database is gone"))
+        };
+        let parts = vec![
+            part("consumer", Duration::from_secs(2), begun, &log),
+            Running::new("relay", Shutdown::default(), broken),
+        ];
+        let ended = run_until(after(&[100]), parts, Duration::from_secs(20)).await.unwrap_err();
+        assert!(matches!(&ended, ProcessError::GaveUp { part, source }
+            if part == "relay" && source.to_string() == "the database is gone"));
+        assert_eq!(begun.elapsed_by_clock(), 5);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_part_that_ends_early_is_an_error_too() {
+        let early = Running::new("consumer", Shutdown::default(), async { Ok::<_, BoxError>(()) });
+        let ended =
+            run_until(after(&[100]), vec![early], Duration::from_secs(20)).await.unwrap_err();
+        assert_eq!(ended.to_string(), "consumer ended before the process was asked to end");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_second_signal_takes_the_time_that_is_left() {
+        let (log, begun) = (Log::default(), now());
+        let names = ["consumer", "relay"];
+        let parts = names.map(|name| part(name, Duration::from_secs(1000), begun, &log)).into();
+        let ended = run_until(after(&[5, 1]), parts, Duration::from_secs(60)).await.unwrap_err();
+        assert!(matches!(ended, ProcessError::Unclean { .. }), "{ended:?}");
+        assert_eq!(begun.elapsed_by_clock(), 6);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_process_without_parts_waits_for_its_signal_and_any_time_is_a_time() {
+        let begun = now();
+        run_until(after(&[5]), vec![], Duration::MAX).await.unwrap();
+        assert_eq!(begun.elapsed_by_clock(), 5);
+    }
+}

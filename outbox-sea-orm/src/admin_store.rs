@@ -1,0 +1,205 @@
+//! The outbox as the store of operators, over the framework's own connections.
+//!
+//! It locks in the same order as relays: partitions by number, then rows.
+
+mod resolutions;
+mod filter;
+
+use crate::{
+    chunks::{RESULT_BYTES, fitting_count},
+    error::OutboxError,
+    outbox::Outbox,
+    store::letters,
+};
+use async_trait::async_trait;
+use bytes::Bytes;
+use filter::condition;
+use outbox_core::{
+    admin::{AdminStore, DeadLetterFilter, OperatorNote},
+    event::{LetterId, Message, MessageId, NewEvent},
+    failure::DeadLetter,
+    outbox::{OutboxStats, StoreError},
+};
+use resolutions::marks;
+use sea_orm::{ConnectionTrait, DbErr, QueryResult, Value};
+use std::time::Duration;
+
+/// Most letters of one page, whatever the limit: each is a parameter, of which SQLite takes 32,766.
+const LONGEST_PAGE: u32 = 10_000;
+
+#[async_trait]
+impl AdminStore for Outbox {
+    async fn stats(&self) -> Result<OutboxStats, StoreError> {
+        let limit = OutboxStats::PENDING_LIMIT;
+        let sql = self.schema().filled(&format!(
+            "SELECT (SELECT count(*) FROM (SELECT 1 FROM {{events}} LIMIT {limit}) a) AS pending, \
+             (SELECT count(*) FROM (SELECT 1 FROM {{retries}} WHERE state = 'waiting' LIMIT {limit}) b) AS retrying, \
+             (SELECT count(*) FROM (SELECT 1 FROM {{letters}} WHERE resolution IS NULL LIMIT {limit}) c) AS dead, \
+             {{now}} - (SELECT min(d.oldest) FROM (SELECT (SELECT e.created_at FROM {{events}} e \
+             WHERE e.partition_no = p.partition_no ORDER BY e.event_id LIMIT 1) AS oldest FROM {{partitions}} p) d) AS age"
+        ));
+        let statement = self.schema().statement(&sql, Vec::new());
+        let row = self.work().query_one_raw(statement).await.map_err(database)?;
+        let Some(row) = row else { return Ok(OutboxStats::default()) };
+        let count = |i| column::<i64>(&row, i).map(i64::unsigned_abs);
+        let age: Option<i64> = column(&row, 3)?;
+        Ok(OutboxStats {
+            pending: count(0)?,
+            oldest_pending: age.map(|us| Duration::from_micros(u64::try_from(us).unwrap_or(0))),
+            retrying: count(1)?,
+            dead: count(2)?,
+        })
+    }
+
+    async fn newest_letter(&self) -> Result<Option<LetterId>, StoreError> {
+        let sql = self.schema().filled("SELECT max(letter_id) FROM {letters}");
+        let row = self
+            .work()
+            .query_one_raw(self.schema().statement(&sql, Vec::new()))
+            .await
+            .map_err(database)?;
+        Ok(row.map(|row| column::<Option<i64>>(&row, 0)).transpose()?.flatten().map(LetterId))
+    }
+
+    async fn dead_letters(
+        &self,
+        filter: &DeadLetterFilter,
+        after: Option<LetterId>,
+        limit: u32,
+    ) -> Result<Vec<DeadLetter>, StoreError> {
+        let (condition, mut values) = condition(filter, after);
+        let sizes = letters::sizes(
+            self.schema().dialect(),
+            &format!("{condition} ORDER BY letter_id LIMIT ?"),
+        );
+        values.push(Value::from(i64::from(limit.min(LONGEST_PAGE))));
+        let query = self.schema().statement(&self.schema().filled(&sizes), values);
+        let rows = self.work().query_all_raw(query).await.map_err(database)?;
+        let there: Vec<(i64, usize)> =
+            rows.iter().map(letters::id_and_size).collect::<Result<_, _>>()?;
+        let page = &there[..fitting_count(there.iter().map(|(_, size)| *size), RESULT_BYTES)];
+        let ids: Vec<LetterId> = page.iter().map(|(id, _)| LetterId(*id)).collect();
+        if ids.is_empty() {
+            return Ok(Vec::new());
+        }
+        let sql = letters::select(&format!("letter_id IN ({}) ORDER BY letter_id", marks(&ids)));
+        let query = self
+            .schema()
+            .statement(&self.schema().filled(&sql), resolutions::values(&ids).collect());
+        let rows = self.work().query_all_raw(query).await.map_err(database)?;
+        rows.iter().map(letters::letter).collect()
+    }
+
+    async fn redrive(
+        &self,
+        ids: &[LetterId],
+        note: &OperatorNote,
+    ) -> Result<Vec<LetterId>, StoreError> {
+        let mut redriven = Vec::new();
+        for chunk in self.short_transactions(ids).await? {
+            let tx = self.operate().await?;
+            redriven.extend(self.redrive_in(&tx, &chunk, note).await?);
+            tx.commit().await?;
+        }
+        if !redriven.is_empty() {
+            self.wake();
+        }
+        Ok(redriven)
+    }
+
+    async fn discard(
+        &self,
+        ids: &[LetterId],
+        note: &OperatorNote,
+    ) -> Result<Vec<LetterId>, StoreError> {
+        let mut discarded = Vec::new();
+        for chunk in self.short_transactions(ids).await? {
+            let tx = self.operate().await?;
+            discarded.extend(self.resolve(&tx, &chunk, "discarded", note).await?);
+            tx.commit().await?;
+        }
+        Ok(discarded)
+    }
+
+    async fn purge(
+        &self,
+        ids: &[LetterId],
+        note: &OperatorNote,
+    ) -> Result<Vec<LetterId>, StoreError> {
+        let mut purged = Vec::new();
+        for chunk in self.short_transactions(ids).await? {
+            let tx = self.operate().await?;
+            purged.extend(self.resolve(&tx, &chunk, "discarded", note).await?);
+            self.delete_content(&tx, &chunk).await?;
+            tx.commit().await?;
+        }
+        Ok(purged)
+    }
+
+    async fn resend(
+        &self,
+        letter: LetterId,
+        payload: Bytes,
+        note: &OperatorNote,
+    ) -> Result<Option<MessageId>, StoreError> {
+        let tx = self.operate().await?;
+        let Some(letter) = self.open_letters(&tx, &[letter]).await?.pop() else { return Ok(None) };
+        let Some(message) = &letter.message else {
+            return Err(StoreError::Mismatch(format!(
+                "the event of letter {} does not decode",
+                letter.id
+            )));
+        };
+        let event = changed_copy(message, payload);
+        self.check(&event).map_err(|error| StoreError::Refused(error.into()))?;
+        if self.resolve(&tx, &[letter.id], "resent", note).await?.is_empty() {
+            return Ok(None);
+        }
+        if let Some(by) = &letter.consumer_origin {
+            let id = self
+                .schema()
+                .reinsert(&tx, &letter, by, Some(&event.payload))
+                .await
+                .map_err(database)?;
+            tx.commit().await?;
+            return Ok(id);
+        }
+        let id = event.message_id;
+        self.schema().append(&tx, &message.source, &[event]).await.map_err(database)?;
+        tx.commit().await?;
+        self.wake();
+        Ok(Some(id))
+    }
+}
+
+/// Makes a new event of an old one with other content, naming the old one as its cause.
+fn changed_copy(message: &Message, payload: Bytes) -> NewEvent {
+    let mut headers = message.headers.clone();
+    // An id is digits and hyphens: always a legal value.
+    let _ = headers.insert("causationid", message.id.to_string());
+    NewEvent {
+        message_id: MessageId::generate(),
+        event_type: message.event_type.clone(),
+        event_version: message.event_version,
+        topic: message.topic.clone(),
+        aggregate_type: message.aggregate_type.clone(),
+        key: message.key.clone(),
+        content_type: message.content_type.clone(),
+        payload,
+        headers,
+        ttl: None,
+        retry: message.retry,
+    }
+}
+
+fn database(error: DbErr) -> StoreError {
+    OutboxError::Database(error).into()
+}
+
+fn column<T: sea_orm::TryGetable>(row: &QueryResult, index: usize) -> Result<T, StoreError> {
+    row.try_get_by_index(index).map_err(database_get)
+}
+
+fn database_get(error: impl Into<DbErr>) -> StoreError {
+    database(error.into())
+}

@@ -1,0 +1,62 @@
+//! The SQL condition of a filter of dead letters.
+
+use crate::{
+    schema::{consumer_route, micros},
+    store::letters::{ORIGIN_CONSUMER, ORIGIN_RELAY},
+};
+use outbox_core::{admin::DeadLetterFilter, event::LetterId};
+use sea_orm::Value;
+
+/// Writes the condition of a filter.
+pub(super) fn condition(
+    filter: &DeadLetterFilter,
+    after: Option<LetterId>,
+) -> (String, Vec<Value>) {
+    let mut parts = vec!["1 = 1".to_owned()];
+    let mut values = Vec::new();
+    let texts = [
+        ("topic", filter.topic.as_deref()),
+        ("event_type", filter.event_type.as_deref()),
+        ("message_key", filter.key.as_deref()),
+        ("route", filter.route.as_deref()),
+        ("reason", filter.reason.map(|r| r.as_str())),
+    ];
+    for (column, text) in texts {
+        if let Some(text) = text {
+            parts.push(format!("{column} = ?"));
+            values.push(Value::from(text));
+        }
+    }
+    if let Some(consumer) = &filter.consumer {
+        let route = consumer_route(consumer, filter.handler.as_deref().unwrap_or_default());
+        parts.push(format!("origin = {ORIGIN_CONSUMER}"));
+        parts.push(match filter.handler {
+            Some(_) => "route = ?".to_owned(),
+            None => format!("substr(route, 1, {}) = ?", route.chars().count()),
+        });
+        values.push(Value::from(route));
+    }
+    if filter.route.is_some() {
+        parts.push(format!("origin = {ORIGIN_RELAY}"));
+    }
+    if let Some(times) = &filter.dead_at {
+        parts.push("dead_at >= ? AND dead_at < ?".to_owned());
+        values.extend([Value::from(times.start.as_micros()), Value::from(times.end.as_micros())]);
+    }
+    if let Some(age) = filter.older_than {
+        parts.push("dead_at <= {now} - ?".to_owned());
+        values.push(Value::from(micros(age)));
+    }
+    if let Some(up_to) = filter.up_to {
+        parts.push("letter_id <= ?".to_owned());
+        values.push(Value::from(up_to.0));
+    }
+    if !filter.include_resolved {
+        parts.push("resolution IS NULL".to_owned());
+    }
+    if let Some(after) = after {
+        parts.push("letter_id > ?".to_owned());
+        values.push(Value::from(after.0));
+    }
+    (parts.join(" AND "), values)
+}

@@ -1,0 +1,154 @@
+//! Saves events in a transaction of SeaORM.
+
+use super::{EnqueueOptions, Outbox, Pending};
+use crate::error::OutboxError;
+use futures_util::future::BoxFuture;
+use outbox_core::event::{MessageId, OutboxEvent};
+use sea_orm::{ConnectionTrait, TransactionSession};
+
+/// A transaction of SeaORM or one like it: it commits data and events together.
+///
+/// Implemented for everything that is both a `ConnectionTrait` and a `TransactionSession`.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not a transaction, so an event saved through it would not be atomic with the data",
+    label = "not a transaction",
+    note = "open one with `let txn = db.begin().await?`, write the data with `&txn`, and save the event with `&txn` too"
+)]
+pub trait InTransaction: ConnectionTrait {}
+
+impl<C: ConnectionTrait + TransactionSession> InTransaction for C {}
+
+impl Outbox {
+    /// Saves an event in an ordinary SeaORM transaction, at once.
+    ///
+    /// Gives the message's id. The event is delivered after the transaction is committed; call
+    /// [`wake`](Self::wake) then to save the wait for the relay's next poll. There are no phases
+    /// here, and no listeners.
+    ///
+    /// ```
+    /// # use outbox_sea_orm::prelude::*;
+    /// # use sea_orm::{DatabaseConnection, TransactionTrait};
+    /// # async fn example(db: &DatabaseConnection, outbox: &Outbox, event: impl OutboxEvent) -> Result<(), OutboxError> {
+    /// let txn = db.begin().await?;
+    /// // .. any SeaORM call with `&txn` ..
+    /// outbox.enqueue(&txn, &event).await?;
+    /// txn.commit().await?;
+    /// outbox.wake();
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// [`OutboxError::Encode`] or [`OutboxError::Limit`] when the event could not travel,
+    /// [`OutboxError::Database`] when the database refused.
+    ///
+    /// # Cancel safety
+    /// As SeaORM's own: whether the event was written is unknown then, so roll back.
+    // The future is boxed, here and below, so that its type does not name `C`: for an opaque type
+    // the compiler reports three times that a connection is no transaction.
+    pub fn enqueue<'a, C, E>(
+        &'a self,
+        txn: &'a C,
+        event: &E,
+    ) -> BoxFuture<'a, Result<MessageId, OutboxError>>
+    where
+        C: InTransaction,
+        E: OutboxEvent + ?Sized,
+    {
+        self.enqueue_with(txn, event, EnqueueOptions::new())
+    }
+
+    /// Saves an event as [`enqueue`](Self::enqueue) does, with options.
+    ///
+    /// # Errors
+    /// Those of [`enqueue`](Self::enqueue), and [`OutboxError::Duplicate`]; roll back then.
+    ///
+    /// # Cancel safety
+    /// That of [`enqueue`](Self::enqueue).
+    pub fn enqueue_with<'a, C, E>(
+        &'a self,
+        txn: &'a C,
+        event: &E,
+        options: EnqueueOptions,
+    ) -> BoxFuture<'a, Result<MessageId, OutboxError>>
+    where
+        C: InTransaction,
+        E: OutboxEvent + ?Sized,
+    {
+        let pending = Pending::new(event, options, self);
+        Box::pin(async move {
+            let pending = pending?;
+            let id = pending.message_id();
+            self.write(txn, vec![pending]).await?;
+            Ok(id)
+        })
+    }
+
+    /// Saves several events in an ordinary SeaORM transaction, in one INSERT, in their order.
+    ///
+    /// # Errors
+    /// Those of [`enqueue`](Self::enqueue); nothing is written when one event cannot travel.
+    ///
+    /// # Cancel safety
+    /// That of [`enqueue`](Self::enqueue).
+    pub fn enqueue_many<'a, 'e, C, E>(
+        &'a self,
+        txn: &'a C,
+        events: impl IntoIterator<Item = &'e E>,
+    ) -> BoxFuture<'a, Result<Vec<MessageId>, OutboxError>>
+    where
+        C: InTransaction,
+        E: OutboxEvent + 'e,
+    {
+        let pending: Result<Vec<_>, _> = events
+            .into_iter()
+            .map(|event| Pending::new(event, EnqueueOptions::new(), self))
+            .collect();
+        Box::pin(async move {
+            let pending = pending?;
+            let ids = pending.iter().map(Pending::message_id).collect();
+            self.write(txn, pending).await?;
+            Ok(ids)
+        })
+    }
+
+    /// Cancels a scheduled event; `false` when it has entered the outbox, or was never scheduled.
+    ///
+    /// # Errors
+    /// [`OutboxError::Database`] when the database refused.
+    ///
+    /// # Cancel safety
+    /// As SeaORM's own: whether it was cancelled is unknown then, so roll back.
+    pub fn cancel<'a, C: InTransaction>(
+        &'a self,
+        txn: &'a C,
+        message: MessageId,
+    ) -> BoxFuture<'a, Result<bool, OutboxError>> {
+        Box::pin(async move { Ok(self.schema().cancel_scheduled(txn, message).await?) })
+    }
+
+    /// Saves an event through any connection, without knowing whether a transaction is open.
+    ///
+    /// For hooks such as `ActiveModelBehavior::after_save`, which get a connection and cannot say
+    /// more of it. Where it is no transaction, data and event are not atomic: prefer
+    /// [`enqueue`](Self::enqueue).
+    ///
+    /// # Errors
+    /// Those of [`enqueue`](Self::enqueue).
+    ///
+    /// # Cancel safety
+    /// That of [`enqueue`](Self::enqueue).
+    pub async fn enqueue_unchecked<C, E>(
+        &self,
+        connection: &C,
+        event: &E,
+    ) -> Result<MessageId, OutboxError>
+    where
+        C: ConnectionTrait,
+        E: OutboxEvent + ?Sized,
+    {
+        let pending = Pending::new(event, EnqueueOptions::new(), self)?;
+        let id = pending.message_id();
+        self.write(connection, vec![pending]).await?;
+        Ok(id)
+    }
+}

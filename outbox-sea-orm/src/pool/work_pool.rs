@@ -1,0 +1,473 @@
+//! Connections for the framework's own transactions: those of handlers, deferred deliveries, steps
+//! of sagas and operators.
+//!
+//! They have the options of the application's pool, but a pool of their own, so that their limits
+//! do not reach the application. A pool of the driver takes a connection back only after a ping,
+//! which never ends where the network drops everything. So when a response is overdue the whole
+//! pool is closed: statements on its other connections end as usual, the connections that hang are
+//! closed, and the next transaction opens a new pool.
+
+use super::{error_class::response_timeout, size::pool_size};
+use crate::dialect::Dialect;
+use async_trait::async_trait;
+use outbox_core::runtime::{Connections, now};
+use sea_orm::{
+    ConnectionTrait, DatabaseConnection, DatabaseTransaction, DbBackend, DbErr, ExecResult,
+    QueryResult, RuntimeErr, Statement, TransactionOptions, TransactionTrait,
+};
+use std::{
+    pin::pin,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+/// Time that a response may take beyond the server's own limits: the way there and back.
+const NETWORK_SLACK: Duration = Duration::from_secs(1);
+/// Longest wait for a free connection where the pool does not tell its own: the drivers' default.
+const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Limits of the transactions that the framework opens itself: those of handlers, stored
+/// deliveries, steps of sagas and operators. The server ends a transaction that exceeds them, so
+/// that a frozen process, or one without a network, holds no lock for longer.
+///
+/// | | PostgreSQL | MariaDB | MySQL | SQLite |
+/// | --- | --- | --- | --- | --- |
+/// | [`idle`](Self::idle) | `idle_in_transaction_session_timeout` | `idle_transaction_timeout` | none | none |
+/// | [`lock_wait`](Self::lock_wait) | `lock_timeout` | `innodb_lock_wait_timeout` | the same | the pool's `busy_timeout` |
+/// | [`statement`](Self::statement) | `statement_timeout` | `max_statement_time` | `max_execution_time` (reads) | none |
+///
+/// The process itself waits for the responses to its own BEGIN, COMMIT, ROLLBACK and inbox
+/// statements for the longer of `idle` and `lock_wait`, and a second; then it closes the
+/// connection. That holds for every transaction of an [`Outbox`](crate::Outbox).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[must_use]
+pub struct TransactionLimits {
+    pub(crate) idle: Duration,
+    pub(crate) lock_wait: Duration,
+    pub(crate) statement: Duration,
+}
+
+impl Default for TransactionLimits {
+    fn default() -> Self {
+        let (idle, statement) = (Duration::from_secs(15), Duration::from_mins(5));
+        Self { idle, lock_wait: idle, statement }
+    }
+}
+
+impl TransactionLimits {
+    /// Starts from the defaults: 15 s idle, 15 s for a lock, 5 min for a statement.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Sets how long a transaction may be idle, at least 1 s; 15 s unless set. A live process keeps
+    /// its own awake while a handler or step waits for something else, so this ends those of frozen
+    /// and vanished ones.
+    pub fn idle(mut self, longest: Duration) -> Self {
+        self.idle = longest.max(Duration::from_secs(1));
+        self
+    }
+
+    /// Sets how long a statement waits for a lock, at least 1 s; 15 s unless set.
+    pub fn lock_wait(mut self, longest: Duration) -> Self {
+        self.lock_wait = longest.max(Duration::from_secs(1));
+        self
+    }
+
+    /// Sets how long a statement may run, at least 1 s; 5 min unless set. Where the application's
+    /// own `statement_timeout` is part of its PostgreSQL connection options, that one stays.
+    pub fn statement(mut self, longest: Duration) -> Self {
+        self.statement = longest.max(Duration::from_secs(1));
+        self
+    }
+
+    /// How long the process waits for a response of the server.
+    pub(crate) fn response(&self) -> Duration {
+        self.idle.max(self.lock_wait) + NETWORK_SLACK
+    }
+}
+
+/// How long to wait for a response of the driver, and which pool to close when none comes.
+#[derive(Clone)]
+pub(crate) struct ResponseDeadline {
+    within: Duration,
+    /// Where the connection comes from; `None` for the application's pool, which is not closed.
+    from: Option<PoolShare>,
+}
+
+impl ResponseDeadline {
+    /// The deadline of a transaction on the application's own pool.
+    pub(crate) const fn of_application(within: Duration) -> Self {
+        Self { within, from: None }
+    }
+
+    /// Waits for a response. An overdue one closes the connection.
+    ///
+    /// # Cancel safety
+    /// That of the work.
+    pub(crate) async fn wait_for<T>(
+        &self,
+        what: &'static str,
+        work: impl Future<Output = Result<T, DbErr>>,
+    ) -> Result<T, DbErr> {
+        // Dropped after the pool is closed, so that its connection does not return to the pool.
+        let mut work = pin!(work);
+        match tokio::time::timeout(self.within, work.as_mut()).await {
+            Ok(response) => response,
+            Err(_) => Err(self.close(what)),
+        }
+    }
+
+    /// Tells how long to wait.
+    pub(crate) const fn within(&self) -> Duration {
+        self.within
+    }
+
+    /// Closes the connection, since a response is overdue; gives the error.
+    pub(crate) fn close(&self, what: &'static str) -> DbErr {
+        if let Some(PoolShare(pool)) = &self.from {
+            pool.close();
+        }
+        response_timeout(what, self.within)
+    }
+}
+
+/// Opens transactions for the framework, and runs its statements outside of one.
+pub(crate) struct WorkPool {
+    application: DatabaseConnection,
+    dialect: Dialect,
+    limits: TransactionLimits,
+    /// Whether the limits travel with each transaction, since a setting of a connection would reach
+    /// other clients.
+    limits_per_transaction: AtomicBool,
+    /// Largest number of connections; `None` for that of the application's pool.
+    max_connections: Option<u32>,
+    pool: Mutex<Option<Arc<OpenPool>>>,
+}
+
+/// A pool of the driver, until a response on it is overdue.
+struct OpenPool {
+    db: DatabaseConnection,
+    /// Whether it is the application's, where the database needs no second one.
+    shared: bool,
+    /// Whether its connections are opened without settings, since a pooler refuses them.
+    without_settings: bool,
+    closed: AtomicBool,
+    /// Transactions that are open on it.
+    in_use: AtomicUsize,
+}
+
+/// One transaction's share of a pool.
+struct PoolShare(Arc<OpenPool>);
+
+impl Clone for PoolShare {
+    fn clone(&self) -> Self {
+        self.0.in_use.fetch_add(1, Ordering::Relaxed);
+        Self(Arc::clone(&self.0))
+    }
+}
+
+impl Drop for PoolShare {
+    fn drop(&mut self) {
+        self.0.in_use.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl WorkPool {
+    /// Prepares connections to the database of a pool; opens none.
+    pub(crate) fn new(
+        application: &DatabaseConnection,
+        dialect: Dialect,
+        limits: TransactionLimits,
+        behind_pooler: bool,
+    ) -> Self {
+        let limits_per_transaction = AtomicBool::new(behind_pooler && dialect == Dialect::Postgres);
+        Self {
+            application: application.clone(),
+            dialect,
+            limits,
+            limits_per_transaction,
+            max_connections: None,
+            pool: Mutex::new(None),
+        }
+    }
+
+    /// Limits the number of connections.
+    pub(crate) fn at_most(mut self, connections: u32) -> Self {
+        self.max_connections = Some(connections);
+        self
+    }
+
+    /// Gives the number of its connections, to be shared out; `None` where it has no pool.
+    pub(crate) fn connections(&self) -> Option<Connections> {
+        let max_connections = self.max_connections.or_else(|| pool_size(&self.application))?;
+        let of_application =
+            !matches!(self.dialect, Dialect::Postgres | Dialect::MySql | Dialect::MariaDb);
+        Some(Connections::new(max_connections as usize, of_application))
+    }
+
+    /// How long BEGIN of a transaction of the application may take.
+    pub(crate) fn begins_within(&self) -> Duration {
+        acquire_timeout(&self.application) + self.limits.response()
+    }
+
+    /// The deadline of a transaction of the application.
+    pub(crate) fn deadline_of_application(&self) -> ResponseDeadline {
+        ResponseDeadline::of_application(self.limits.response())
+    }
+
+    /// Tells the limits.
+    pub(crate) const fn limits(&self) -> &TransactionLimits {
+        &self.limits
+    }
+
+    /// Tells whether the server ends a transaction that is idle for too long.
+    pub(crate) const fn ends_idle(&self) -> bool {
+        matches!(self.dialect, Dialect::Postgres | Dialect::MariaDb)
+    }
+
+    /// Opens a transaction.
+    ///
+    /// # Errors
+    /// The database's error, or that it did not respond.
+    pub(crate) async fn begin(
+        &self,
+        options: TransactionOptions,
+    ) -> Result<(DatabaseTransaction, ResponseDeadline), DbErr> {
+        self.run_on_pool(|pool| async move {
+            let txn = pool.db.begin_with_options(options).await?;
+            let deadline =
+                ResponseDeadline { within: self.limits.response(), from: Some(pool.share()) };
+            if self.limits_per_transaction.load(Ordering::Relaxed) {
+                txn.execute_unprepared(&self.dialect.limits_of_transaction(&self.limits)).await?;
+            }
+            Ok((txn, deadline))
+        })
+        .await
+    }
+
+    /// Runs work on the open pool. An overdue response closes that pool.
+    async fn run_on_pool<T, F>(&self, work: impl Fn(Arc<OpenPool>) -> F) -> Result<T, DbErr>
+    where
+        F: Future<Output = Result<T, DbErr>>,
+    {
+        let begun = now();
+        loop {
+            let pool = self.current();
+            let within = acquire_timeout(&pool.db) + self.limits.response();
+            let mut running = pin!(work(Arc::clone(&pool)));
+            match tokio::time::timeout_at((begun + within).into(), running.as_mut()).await {
+                // Another transaction has closed the pool meanwhile, since its response was
+                // overdue.
+                Ok(Err(DbErr::ConnectionAcquire(_))) if pool.is_closed() => {}
+                Ok(Err(error)) if is_settings_refused(&error) && !pool.without_settings => {
+                    if !self.limits_per_transaction.swap(true, Ordering::Relaxed) {
+                        tracing::info!(
+                            "the pooler before PostgreSQL takes no settings when a connection is opened; limits travel with \
+                             each transaction instead, which `behind_pooler()` says from the beginning"
+                        );
+                    }
+                    pool.close();
+                }
+                Ok(Err(error)) => {
+                    if matches!(error, DbErr::ConnectionAcquire(_)) && pool.has_stuck_connections()
+                    {
+                        pool.close();
+                    }
+                    return Err(error);
+                }
+                Ok(Ok(done)) => return Ok(done),
+                Err(_) => {
+                    pool.close();
+                    return Err(response_timeout("the database", within));
+                }
+            }
+        }
+    }
+
+    /// Gives the open pool, or opens one.
+    fn current(&self) -> Arc<OpenPool> {
+        let mut current = self.pool.lock().unwrap_or_else(PoisonError::into_inner);
+        match &*current {
+            Some(pool) if !pool.is_closed() => Arc::clone(pool),
+            _ => Arc::clone(current.insert(Arc::new(self.open()))),
+        }
+    }
+
+    /// Makes a pool of the driver, which opens its connections when they are needed.
+    fn open(&self) -> OpenPool {
+        let without_settings = self.limits_per_transaction.load(Ordering::Relaxed);
+        let db = match self.dialect {
+            #[cfg(feature = "sqlx-postgres")]
+            Dialect::Postgres if is_real(&self.application) => {
+                let pool = self.application.get_postgres_connection_pool();
+                let mut options = (*pool.connect_options()).clone();
+                if !without_settings {
+                    let mut settings = self.dialect.limits_of_session(&self.limits);
+                    if options.get_options().is_some_and(|set| set.contains("statement_timeout")) {
+                        settings.retain(|(name, _)| *name != "statement_timeout");
+                    }
+                    options = options.options(settings);
+                }
+                let mut pool = pool.options().clone().min_connections(0);
+                if let Some(max_connections) = self.max_connections {
+                    pool = pool.max_connections(max_connections);
+                }
+                Some(sea_orm::SqlxPostgresConnector::from_sqlx_postgres_pool(
+                    pool.connect_lazy_with(options),
+                ))
+            }
+            #[cfg(feature = "sqlx-mysql")]
+            Dialect::MySql | Dialect::MariaDb if is_real(&self.application) => {
+                let pool = self.application.get_mysql_connection_pool();
+                let options = (*pool.connect_options()).clone();
+                let settings = self.dialect.limits_of_transaction(&self.limits);
+                let mut made =
+                    pool.options().clone().min_connections(0).after_connect(move |conn, _| {
+                        let settings = settings.clone();
+                        Box::pin(async move {
+                            use sea_orm::sqlx::{AssertSqlSafe, raw_sql};
+                            raw_sql(AssertSqlSafe(settings)).execute(conn).await.map(|_| ())
+                        })
+                    });
+                if let Some(max_connections) = self.max_connections {
+                    made = made.max_connections(max_connections);
+                }
+                Some(sea_orm::SqlxMySqlConnector::from_sqlx_mysql_pool(
+                    made.connect_lazy_with(options),
+                ))
+            }
+            // A file has no network, and a database in memory exists for its own pool only.
+            _ => None,
+        };
+        let shared = db.is_none();
+        let db = db.unwrap_or_else(|| self.application.clone());
+        OpenPool {
+            db,
+            shared,
+            without_settings: without_settings || shared,
+            closed: AtomicBool::new(false),
+            in_use: AtomicUsize::new(0),
+        }
+    }
+}
+
+/// Tells whether a connection is a driver's, and not a mock.
+pub(super) fn is_real(db: &DatabaseConnection) -> bool {
+    !db.is_mock_connection()
+}
+
+/// Tells how long a pool waits for a free connection.
+fn acquire_timeout(db: &DatabaseConnection) -> Duration {
+    match db.get_database_backend() {
+        _ if !is_real(db) => ACQUIRE_TIMEOUT,
+        #[cfg(feature = "sqlx-postgres")]
+        DbBackend::Postgres => db.get_postgres_connection_pool().options().get_acquire_timeout(),
+        #[cfg(feature = "sqlx-mysql")]
+        DbBackend::MySql => db.get_mysql_connection_pool().options().get_acquire_timeout(),
+        #[cfg(feature = "sqlx-sqlite")]
+        DbBackend::Sqlite => db.get_sqlite_connection_pool().options().get_acquire_timeout(),
+        _ => ACQUIRE_TIMEOUT,
+    }
+}
+
+/// Tells whether a pooler has refused the settings of a new connection.
+fn is_settings_refused(error: &DbErr) -> bool {
+    let (DbErr::Conn(RuntimeErr::SqlxError(error))
+    | DbErr::Exec(RuntimeErr::SqlxError(error))
+    | DbErr::Query(RuntimeErr::SqlxError(error))) = error
+    else {
+        return false;
+    };
+    error.as_database_error().is_some_and(|e| e.message().contains("startup parameter"))
+}
+
+impl OpenPool {
+    fn share(self: &Arc<Self>) -> PoolShare {
+        self.in_use.fetch_add(1, Ordering::Relaxed);
+        PoolShare(Arc::clone(self))
+    }
+
+    fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::Acquire)
+    }
+
+    /// Closes the pool: it closes connections that return to it from now on. The dropped future
+    /// would wait for them.
+    fn close(&self) {
+        if self.shared || self.closed.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        match self.db.get_database_backend() {
+            #[cfg(feature = "sqlx-postgres")]
+            DbBackend::Postgres => drop(self.db.get_postgres_connection_pool().close()),
+            #[cfg(feature = "sqlx-mysql")]
+            DbBackend::MySql => drop(self.db.get_mysql_connection_pool().close()),
+            _ => {}
+        }
+    }
+
+    /// Tells whether the pool counts connections as used that no transaction has: their ping hangs.
+    fn has_stuck_connections(&self) -> bool {
+        let (size, idle): (u32, usize) = match self.db.get_database_backend() {
+            _ if self.shared => return false,
+            #[cfg(feature = "sqlx-postgres")]
+            DbBackend::Postgres => {
+                let pool = self.db.get_postgres_connection_pool();
+                (pool.size(), pool.num_idle())
+            }
+            #[cfg(feature = "sqlx-mysql")]
+            DbBackend::MySql => {
+                let pool = self.db.get_mysql_connection_pool();
+                (pool.size(), pool.num_idle())
+            }
+            _ => return false,
+        };
+        usize::try_from(size).unwrap_or(0).saturating_sub(idle)
+            > self.in_use.load(Ordering::Relaxed)
+    }
+}
+
+#[async_trait]
+impl ConnectionTrait for WorkPool {
+    fn get_database_backend(&self) -> DbBackend {
+        self.application.get_database_backend()
+    }
+
+    async fn execute_raw(&self, stmt: Statement) -> Result<ExecResult, DbErr> {
+        self.run_on_pool(|pool| {
+            let stmt = stmt.clone();
+            async move { pool.db.execute_raw(stmt).await }
+        })
+        .await
+    }
+
+    async fn execute_unprepared(&self, sql: &str) -> Result<ExecResult, DbErr> {
+        self.run_on_pool(|pool| async move { pool.db.execute_unprepared(sql).await }).await
+    }
+
+    async fn query_one_raw(&self, stmt: Statement) -> Result<Option<QueryResult>, DbErr> {
+        self.run_on_pool(|pool| {
+            let stmt = stmt.clone();
+            async move { pool.db.query_one_raw(stmt).await }
+        })
+        .await
+    }
+
+    async fn query_all_raw(&self, stmt: Statement) -> Result<Vec<QueryResult>, DbErr> {
+        self.run_on_pool(|pool| {
+            let stmt = stmt.clone();
+            async move { pool.db.query_all_raw(stmt).await }
+        })
+        .await
+    }
+}
+
+impl std::fmt::Debug for WorkPool {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("WorkPool").field("limits", &self.limits).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,13 @@
+//! The invariants of absence of `ARCHITECTURE.md` that a test can check.
+
+mod boundaries;
+mod code;
+mod dependencies;
+mod exports;
+mod lexer;
+mod logs;
+mod names;
+mod order;
+mod readme;
+mod tree;
+mod vocabulary;
