@@ -5,7 +5,7 @@ use outbox_core::{
     consumer::{ConsumerBuilder, ConsumerError, ReplyError},
     event::{EncodeError, EventMeta, Message, MessageParts, NewEvent, OutboxEvent, SagaId},
     failure::{DeadReason, RetryPolicy},
-    saga::{Call, REJECTED, UNDONE, reply_to},
+    saga::{CommandId, REJECTED, UNDONE, reply_to},
     testing::MemoryStore,
     transport::Publisher,
 };
@@ -83,7 +83,7 @@ async fn each_command_is_answered_and_only_what_was_done_stays() {
     assert_eq!(said(&events), [accepted, accepted, refused, undone, undone, accepted]);
     assert_eq!(store.rows(), ["do 1", "undo 9"]);
     for event in &events {
-        let call = Call::read(&event.headers).expect("whole").expect("an answer");
+        let call = CommandId::read(&event.headers).expect("whole").expect("an answer");
         assert_eq!(
             (call.saga, call.step.as_str(), reply_to(&event.headers)),
             (saga, "place", None)

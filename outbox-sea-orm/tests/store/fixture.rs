@@ -81,12 +81,12 @@ pub(crate) fn writing() -> TransactionOptions {
 impl<D> Fixture<D> {
     /// Fills in the quoted names of the tables `events`, `relays` and so on, and writes parameters
     /// the database's way.
-    fn statement(&self, sql: &str, values: Vec<Value>) -> Statement {
+    fn statement(&self, template: &str, values: Vec<Value>) -> Statement {
         let backend = self.db.get_database_backend();
         let quote = if backend == DbBackend::MySql { '`' } else { '"' };
         let mut sql = String::new();
         let mut n = 0;
-        for part in sql.split_inclusive(['{', '}', '?']) {
+        for part in template.split_inclusive(['{', '}', '?']) {
             match part.as_bytes().last() {
                 Some(b'{') => {
                     sql.push_str(&format!("{}{quote}shop_outbox_", part.trim_end_matches('{')))
