@@ -31,9 +31,8 @@ mod drawing;
 mod tests;
 
 pub use answer::{Answer, Heard, after_answer};
-pub use call::{
-    Call, CallFault, CommandHash, DONE, Phase, REJECTED, UNDONE, answered_by, is_answer, is_command, reply_to,
-};
+pub(crate) use call::is_command;
+pub use call::{Call, CallFault, CommandHash, DONE, Phase, REJECTED, UNDONE, answered_by, is_answer, reply_to};
 pub use coordinator::{Replies, SagaClient, SagaStarts, Sagas, SagasBuilder, SagasError, SagasStats, Start, StuckSaga};
 pub use definition::{
     Asks, BranchByOthers, BranchFn, Branches, ByOthers, GroupBuilder, InGroup, IntoStepError, Joined, Local, Others,

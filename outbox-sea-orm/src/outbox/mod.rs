@@ -80,7 +80,7 @@ struct Inner {
     saga_starts: SagaStarts,
     relay_watch: RelayWatch,
     connections: Option<Connections>,
-    /// One connection for signs of life, which must not wait for those of handlers.
+    /// One connection for signs of life and short looks, which must not wait for those of handlers.
     signs: Arc<WorkPool>,
 }
 
@@ -250,6 +250,11 @@ impl Outbox {
     /// The framework's own connections.
     pub(crate) fn work(&self) -> &Arc<WorkPool> {
         &self.0.work
+    }
+
+    /// The connection that no handler holds.
+    pub(crate) fn signs(&self) -> &Arc<WorkPool> {
+        &self.0.signs
     }
 
     /// The tables.

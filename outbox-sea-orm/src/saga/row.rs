@@ -22,6 +22,12 @@ pub(crate) struct SagaTexts {
     pub(super) start: Arc<str>,
     /// Without a lock, and with one.
     pub(super) known_by: [Arc<str>; 2],
+    /// The id alone, which the index has, with a lock.
+    pub(super) known_as: Arc<str>,
+    /// By its id, with a lock.
+    pub(super) by_id: Arc<str>,
+    /// Locks a saga's row, and gives the correlation id.
+    pub(super) hold: Arc<str>,
     pub(super) set_aside: Arc<str>,
     pub(super) open: Arc<str>,
     pub(super) open_any: Arc<str>,
@@ -57,6 +63,9 @@ impl SagaTexts {
                     "SELECT saga_id, state, ended_at FROM {{sagas}} WHERE name = ? AND correlation_id = ?{lock}"
                 ))
             }),
+            known_as: sql("SELECT saga_id FROM {sagas} WHERE name = ? AND correlation_id = ?{for_share}"),
+            by_id: sql("SELECT saga_id, state, ended_at FROM {sagas} WHERE saga_id = ?{for_share}"),
+            hold: sql("SELECT correlation_id FROM {sagas} WHERE saga_id = ?{for_update}"),
             set_aside: sql(
                 "UPDATE {sagas} SET correlation_id = ? WHERE name = ? AND correlation_id = ? AND ended_at IS NOT NULL",
             ),

@@ -43,15 +43,28 @@ impl SagaStore for Outbox {
             self.wake_after(tx);
             return Ok(Started::New { id: saga.id });
         }
-        // A plain read does not wait for a step that is done meanwhile. A locking one sees what was committed after this
-        // transaction's first look too, where the first look is what a plain one sees: an ended saga may have been set aside.
-        for (text, is_as_of_now) in schema.sagas.known_by.iter().zip([!schema.dialect().is_mysql(), true]) {
-            let asked = schema.statement(text, known_by().to_vec());
-            if let Some(row) = tx.bounded(WHAT, tx.query_one_raw(asked)).await.map_err(database)? {
-                let started = started(&row)?;
-                if is_as_of_now || !matches!(started, Started::AlreadyEnded { .. }) {
-                    return Ok(started);
-                }
+        // A plain read does not wait for a step that is done meanwhile. At REPEATABLE READ it may show a saga that was set aside
+        // since, or none, so that MySQL is asked for the id as of now too: that reads the index alone, of which this transaction
+        // has locked the entry by its INSERT already, and so cannot wait for whoever has the row and wants the entry.
+        let sagas = &schema.sagas;
+        let seen = self.ask_for_saga(tx, &sagas.known_by[0], known_by().to_vec()).await?;
+        if let Some(row) = &seen
+            && !schema.dialect().is_mysql()
+        {
+            return started(row);
+        }
+        let now = if schema.dialect().is_mysql() { &sagas.known_as } else { &sagas.known_by[1] };
+        if let Some(row) = self.ask_for_saga(tx, now, known_by().to_vec()).await? {
+            if !schema.dialect().is_mysql() {
+                return started(&row);
+            }
+            let there = id(&row, 0)?;
+            let seen = seen.as_ref().map(started).transpose()?.filter(|seen| seen.id() == there);
+            if let Some(seen) = seen {
+                return Ok(seen);
+            }
+            if let Some(row) = self.ask_for_saga(tx, &sagas.by_id, vec![id_value(there)]).await? {
+                return started(&row);
             }
         }
         // It was forgotten at this very moment.
@@ -61,13 +74,18 @@ impl SagaStore for Outbox {
     async fn set_aside(&self, tx: &OutboxTransaction, new: &NewSaga, correlation: &str) -> Result<(), StoreError> {
         let schema = self.schema();
         if schema.dialect().is_mysql() {
-            // Two at once wait for each other at the row itself: one that waited in the index of correlation ids would be in the
-            // way of the other's INSERT there, and InnoDB would end one of them as a deadlock.
-            let asked = vec![Value::from(&*new.name), Value::from(&*new.correlation)];
-            let asked = schema.statement(&schema.sagas.known_by[0], asked);
-            if let Some(row) = tx.bounded(WHAT, tx.query_one_raw(asked)).await.map_err(database)? {
-                let held = schema.statement(&schema.sagas.open_any, vec![id_value(id(&row, 0)?)]);
-                tx.bounded(WHAT, tx.query_one_raw(held)).await.map_err(database)?;
+            // Two at once wait for each other at the row itself: one that waited in the index of correlation ids would be in
+            // the way of the other's INSERT there, and so would the lock on a gap that an UPDATE of nothing leaves; InnoDB
+            // would end one of them as a deadlock. The row is looked up outside of the transaction, whose first read would
+            // fix what all its later ones see.
+            let asked =
+                schema.statement(&schema.sagas.known_by[0], vec![(&*new.name).into(), (&*new.correlation).into()]);
+            let Some(row) = self.signs().query_one_raw(asked).await.map_err(database)? else { return Ok(()) };
+            let held = self.ask_for_saga(tx, &schema.sagas.hold, vec![id_value(id(&row, 0)?)]).await?;
+            let known_as = held.map(|row| column::<String>(&row, 0)).transpose()?;
+            if known_as.as_deref() != Some(&*new.correlation) {
+                // Somebody has begun anew meanwhile, this transaction perhaps; or it was forgotten.
+                return Ok(());
             }
         }
         let values = vec![Value::from(correlation), Value::from(&*new.name), Value::from(&*new.correlation)];
@@ -86,15 +104,13 @@ impl SagaStore for Outbox {
     async fn open(&self, tx: &OutboxTransaction, claim: &Claim) -> Result<Option<OpenSaga>, StoreError> {
         let schema = self.schema();
         let values = vec![id_value(claim.id), Value::from(claim.epoch)];
-        let row =
-            tx.bounded(WHAT, tx.query_one_raw(schema.statement(&schema.sagas.open, values))).await.map_err(database)?;
+        let row = self.ask_for_saga(tx, &schema.sagas.open, values).await?;
         row.map(|row| opened(&row)).transpose()
     }
 
     async fn open_any(&self, tx: &OutboxTransaction, saga: SagaId) -> Result<Option<(Known, OpenSaga)>, StoreError> {
         let schema = self.schema();
-        let asked = schema.statement(&schema.sagas.open_any, vec![id_value(saga)]);
-        let row = tx.bounded(WHAT, tx.query_one_raw(asked)).await.map_err(database)?;
+        let row = self.ask_for_saga(tx, &schema.sagas.open_any, vec![id_value(saga)]).await?;
         row.map(|row| Ok(((column::<String>(&row, 6)?.into(), version(&row, 7)?), opened(&row)?))).transpose()
     }
 
@@ -151,6 +167,17 @@ impl SagaStore for Outbox {
 }
 
 /// Reads what is under a name and correlation id.
+impl Outbox {
+    async fn ask_for_saga(
+        &self,
+        tx: &OutboxTransaction,
+        text: &str,
+        values: Vec<Value>,
+    ) -> Result<Option<QueryResult>, StoreError> {
+        tx.bounded(WHAT, tx.query_one_raw(self.schema().statement(text, values))).await.map_err(database)
+    }
+}
+
 fn started(row: &QueryResult) -> Result<Started, StoreError> {
     let (id, state) = (id(row, 0)?, column::<String>(row, 1)?);
     Ok(match column::<Option<i64>>(row, 2)? {

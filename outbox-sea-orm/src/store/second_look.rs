@@ -7,7 +7,7 @@
 
 use outbox_core::{
     event::EventId,
-    outbox::{PartitionRead, PartitionRows},
+    outbox::{PartitionRead, PartitionRows, StoredEvent},
 };
 
 /// Looks that a read takes at most: under a load of commits without end each finds something new, and each is one more
@@ -24,11 +24,16 @@ pub(super) const fn has_seen(read: &PartitionRows) -> bool {
     !read.past.is_empty() || !read.window.is_empty()
 }
 
+/// Tells whether events that are in order lack one of the ids that a later look has shown.
+pub(super) fn has_overlooked(events: &[StoredEvent], ids: &[EventId]) -> bool {
+    ids.iter().any(|id| events.binary_search_by_key(id, |event| event.id).is_err())
+}
+
 /// Takes in the ids of a later look, which are in order and reach to the last that the read saw. Events from the first on
 /// that the read overlooked past the position are cut off, for the next read. Tells whether the window got new ids.
 pub(super) fn take_in(asked: &PartitionRead, read: &mut PartitionRows, ids: &[EventId]) -> bool {
     let (window, past) = ids.split_at(ids.partition_point(|id| *id <= asked.after));
-    let overlooked = past.iter().find(|id| read.past.binary_search_by_key(*id, |event| event.id).is_err());
+    let overlooked = past.iter().find(|id| has_overlooked(&read.past, &[**id]));
     if let Some(overlooked) = overlooked {
         read.past.truncate(read.past.partition_point(|event| event.id < *overlooked));
         read.full = true;
@@ -43,7 +48,7 @@ pub(super) fn take_in(asked: &PartitionRead, read: &mut PartitionRows, ids: &[Ev
 #[cfg(test)]
 mod tests {
     use super::*;
-    use outbox_core::outbox::{PartitionNo, StoredEvent};
+    use outbox_core::outbox::PartitionNo;
 
     const POSITION: EventId = EventId(10);
 
@@ -90,6 +95,17 @@ mod tests {
             let given = (read.window, left, read.full, told);
             assert_eq!(given, (ids(window_then), ids(past_then), full, again), "{look:?}");
         }
+    }
+
+    #[test]
+    fn a_page_has_overlooked_what_a_later_look_shows_and_it_has_not() {
+        let events = [event(11), event(13)];
+        let after = |ids: &[i64]| {
+            let ids: Vec<EventId> = ids.iter().copied().map(EventId).collect();
+            has_overlooked(&events, &ids)
+        };
+        assert!(!after(&[11, 13]) && !after(&[13]) && !after(&[]), "what was removed meanwhile is not overlooked");
+        assert!(after(&[11, 12, 13]) && after(&[10, 11, 13]));
     }
 
     #[test]

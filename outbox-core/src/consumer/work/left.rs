@@ -29,7 +29,35 @@ pub(in crate::consumer) struct Others {
     peers: Mutex<(Arc<Peers>, Option<Instant>)>,
     /// One read for all that wait for it.
     reading: tokio::sync::Mutex<()>,
+    /// Types that no handler takes.
     passed: Mutex<BTreeSet<String>>,
+    /// Those that were warned of, with what their messages are to a saga.
+    warned: Mutex<BTreeSet<(Role, String)>>,
+}
+
+/// What a message is to a saga.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Role {
+    Command,
+    Answer,
+    Event,
+}
+
+impl Role {
+    fn of(message: &Message) -> Self {
+        if crate::saga::is_answer(&message.headers) {
+            Self::Answer
+        } else if crate::saga::is_command(&message.headers) {
+            Self::Command
+        } else {
+            Self::Event
+        }
+    }
+}
+
+/// Adds to a set that is bounded; tells whether it is new there.
+fn add<T: Ord>(set: &mut BTreeSet<T>, new: T) -> bool {
+    set.len() < MOST_TYPES && set.insert(new)
 }
 
 impl Others {
@@ -77,6 +105,7 @@ impl<S: ConsumerStore> Worker<S> {
             return Ok(Answer::Ack);
         }
         self.count(|s| s.unknown += 1);
+        add(&mut self.others.passed(), message.event_type.clone());
         let reason = format!("no handler takes the type `{}`", message.event_type);
         match self.settings.unhandled {
             UnhandledPolicy::Ack => {
@@ -133,13 +162,15 @@ impl<S: ConsumerStore> Worker<S> {
         Ok(())
     }
 
-    /// Warns of a type that no handler takes, once.
+    /// Warns of a type that no handler takes, once for events, for commands and for answers.
     fn warn_once(&self, message: &Message) {
-        let mut passed = self.others.passed();
-        if passed.len() >= MOST_TYPES || !passed.insert(message.event_type.clone()) {
+        let role = Role::of(message);
+        let mut warned = self.others.warned.lock().unwrap_or_else(PoisonError::into_inner);
+        if !add(&mut warned, (role, message.event_type.clone())) {
             return;
         }
-        if crate::saga::is_answer(&message.headers) {
+        drop(warned);
+        if role == Role::Answer {
             tracing::warn!(
                 consumer = &*self.consumer,
                 event_type = message.event_type,
@@ -149,13 +180,13 @@ impl<S: ConsumerStore> Worker<S> {
             );
             return;
         }
-        if crate::saga::is_command(&message.headers) {
+        if role == Role::Command {
             tracing::warn!(
                 consumer = &*self.consumer,
                 event_type = message.event_type,
                 policy = ?self.settings.unhandled,
-                "no handler of this consumer takes this command of a saga, which waits for its answer until its step times out: add \
-                 `on_command` for the type, also where it undoes another, if this consumer is the one that answers; not told again \
+                "no handler of this consumer takes this command of a saga, which waits for its answer: until its step times \
+                 out, or for ever where the command undoes or is the pivot's; add `on_command` for the type, also where it undoes another, if this consumer is the one that answers; not told again \
                  for this type"
             );
             return;

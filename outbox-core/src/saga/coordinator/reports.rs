@@ -37,7 +37,8 @@ impl<S: SagaStore> Worker<S> {
             Failed::Stop(reason) => ("the saga is stuck", reason),
         };
         let report = match failed {
-            // What it says is no failure; that the saga turns back, or is stuck, is told for it.
+            // What it says is no failure; that the saga turns back, or is stuck, is told for it: of branches that say so at
+            // once, for the first.
             Failed::Abort(_) => None,
             _ => self.reports.steps.failed((name.clone(), step.clone(), undo), error, now()),
         };

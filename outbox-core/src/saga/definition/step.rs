@@ -70,9 +70,17 @@ impl<Tx> StepContext<Tx> {
     }
 
     /// Says why the saga has turned back, in a compensation and in the hook `on_compensated`, or why it is stuck, in the hook
-    /// `on_stuck`; `None` while it goes forward. It is a text for people: the step in backticks, a colon, and what it said,
-    /// as in "`charge`: the customer cannot pay". Where another service has refused a command it is "`charge`: refused:
-    /// payment.declined: over the limit", with the type of the refusing event and, where that has a field `reason`, its text.
+    /// `on_stuck`; `None` while it goes forward. It is a text for people:
+    ///
+    /// | what turned the saga back | the text |
+    /// | --- | --- |
+    /// | a step | the step in backticks, a colon, and what it said: "`charge`: the customer cannot pay" |
+    /// | another service | "`charge`: refused: payment.declined: over the limit", with the type of the event that refuses and, where that has a field `reason`, its text |
+    /// | its answer, which did not come | "`charge`: no answer in time" |
+    /// | the deadline | "its deadline has passed" |
+    /// | an operator | "cancelled: " and the reason that was given |
+    ///
+    /// Of a stuck saga it is what its step said last.
     #[must_use]
     pub fn reason(&self) -> Option<&str> {
         self.reason.as_deref()

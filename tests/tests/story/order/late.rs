@@ -56,13 +56,14 @@ on_servers! {
         let source = world.source();
         let running = relay(&source, LEASE).route("a", everything(), destination.publisher("a"));
         let running = running.start().await.unwrap();
-        // One is late for certain: a relay that lags behind the sixteen meets none of theirs late.
+        // One is late for certain: a relay that lags behind the sixteen meets none of theirs late. A thousand later events
+        // have some of its partition among them, whose position is past it then.
         let late = world.db.begin().await.unwrap();
         tell(&world, &late, 0).await;
         let left = Arc::new(AtomicI64::new(EVENTS - EACH.cast_signed()));
         let writers: Vec<_> =
             (0..WRITERS).map(|seed| tokio::spawn(write(world.clone(), left.clone(), seed))).collect();
-        destination.wait_for(1, LATE).await;
+        destination.wait_for(1_000, LATE).await;
         late.commit().await.unwrap();
         for writer in writers {
             writer.await.unwrap();
