@@ -198,7 +198,7 @@ pub fn is_reply(headers: &Headers) -> bool {
 
 /// Tells whether a message is a command.
 #[must_use]
-pub fn is_command(headers: &Headers) -> bool {
+pub(crate) fn is_command(headers: &Headers) -> bool {
     headers.get(SAGA).is_some() && headers.get(REPLY_TO).is_some()
 }
 

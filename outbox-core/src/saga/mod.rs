@@ -32,9 +32,10 @@ mod mermaid;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use command::is_command;
 pub use command::{
-    CommandHash, CommandHeadersError, CommandId, CommandPhase, DONE, REJECTED, UNDONE, is_command,
-    is_reply, replied_by, reply_to,
+    CommandHash, CommandHeadersError, CommandId, CommandPhase, DONE, REJECTED, UNDONE, is_reply,
+    replied_by, reply_to,
 };
 pub use coordinator::{
     Replies, SagaClient, SagaStarts, Sagas, SagasBuilder, SagasError, SagasStats, Start, StuckSaga,

@@ -84,7 +84,8 @@ struct Inner {
     saga_starts: SagaStarts,
     relay_watch: RelayWatch,
     connections: Option<Connections>,
-    /// One connection for heartbeats, which must not wait for the connections of handlers.
+    /// One connection for heartbeats and short lookups, which must not wait for the connections of
+    /// handlers.
     heartbeat_pool: Arc<WorkPool>,
 }
 
@@ -266,6 +267,11 @@ impl Outbox {
     /// The registered definitions of sagas.
     pub(crate) fn saga_starts(&self) -> &SagaStarts {
         &self.0.saga_starts
+    }
+
+    /// The connection that no handler holds.
+    pub(crate) fn heartbeat_pool(&self) -> &WorkPool {
+        &self.0.heartbeat_pool
     }
 
     /// The transactions that the application's tasks hold.

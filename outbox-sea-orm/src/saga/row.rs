@@ -25,6 +25,12 @@ pub(crate) struct SagaSql {
     pub(super) start: Arc<str>,
     /// Without a lock, and with one.
     pub(super) by_correlation: [Arc<str>; 2],
+    /// The id alone, which the index has, with a lock.
+    pub(super) id_by_correlation: Arc<str>,
+    /// With a lock.
+    pub(super) by_id: Arc<str>,
+    /// Locks a saga's row, and gives its correlation id.
+    pub(super) lock_row: Arc<str>,
     pub(super) set_aside: Arc<str>,
     pub(super) open: Arc<str>,
     pub(super) open_for_reply: Arc<str>,
@@ -62,6 +68,11 @@ impl SagaSql {
                     "SELECT saga_id, state, ended_at FROM {{sagas}} WHERE name = ? AND correlation_id = ?{lock}"
                 ))
             }),
+            id_by_correlation: sql(
+                "SELECT saga_id FROM {sagas} WHERE name = ? AND correlation_id = ?{for_share}",
+            ),
+            by_id: sql("SELECT saga_id, state, ended_at FROM {sagas} WHERE saga_id = ?{for_share}"),
+            lock_row: sql("SELECT correlation_id FROM {sagas} WHERE saga_id = ?{for_update}"),
             set_aside: sql(
                 "UPDATE {sagas} SET correlation_id = ? WHERE name = ? AND correlation_id = ? AND ended_at IS NOT NULL",
             ),

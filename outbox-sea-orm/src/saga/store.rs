@@ -45,18 +45,29 @@ impl SagaStore for Outbox {
             self.wake_after_commit(tx);
             return Ok(Started::New { id: saga.id });
         }
-        // A plain read does not wait for the transaction of a step. A locking read also sees what
-        // was committed after this transaction's first read, which fixes what a plain one sees: an
-        // ended saga may have been set aside meanwhile.
-        for (sql, is_as_of_now) in
-            schema.sagas.by_correlation.iter().zip([!schema.dialect().is_mysql(), true])
+        // A plain read does not wait for the transaction of a step. At REPEATABLE READ it may show
+        // a saga that was set aside since, or none, so MySQL is asked for the present id too: that
+        // reads the index alone, whose entry the INSERT has locked already, and so cannot wait for
+        // a transaction that has locked the row and wants the entry.
+        let (sagas, is_mysql) = (&schema.sagas, schema.dialect().is_mysql());
+        let seen = self.query_saga(tx, &sagas.by_correlation[0], key().to_vec()).await?;
+        if let Some(row) = &seen
+            && !is_mysql
         {
-            let query = schema.statement(sql, key().to_vec());
-            if let Some(row) = tx.bounded(WHAT, tx.query_one_raw(query)).await.map_err(database)? {
-                let started = started(&row)?;
-                if is_as_of_now || !matches!(started, Started::AlreadyEnded { .. }) {
-                    return Ok(started);
-                }
+            return started(row);
+        }
+        let present = if is_mysql { &sagas.id_by_correlation } else { &sagas.by_correlation[1] };
+        if let Some(row) = self.query_saga(tx, present, key().to_vec()).await? {
+            if !is_mysql {
+                return started(&row);
+            }
+            let present = id(&row, 0)?;
+            let seen = seen.as_ref().map(started).transpose()?;
+            if let Some(seen) = seen.filter(|seen| seen.id() == present) {
+                return Ok(seen);
+            }
+            if let Some(row) = self.query_saga(tx, &sagas.by_id, vec![id_value(present)]).await? {
+                return started(&row);
             }
         }
         // A coordinator has pruned it at this very moment.
@@ -72,14 +83,20 @@ impl SagaStore for Outbox {
         let schema = self.schema();
         if schema.dialect().is_mysql() {
             // Two such starts at once wait for each other at the row itself: one that waited in the
-            // index of correlation ids would block the other's INSERT there, and InnoDB would end
-            // one of them as a deadlock.
+            // index of correlation ids would block the other's INSERT there, and so would the gap
+            // lock of an UPDATE that finds no row; InnoDB would end one of them as a deadlock. The
+            // row is looked up outside the transaction, whose first read would fix what all its
+            // later reads see.
             let key = vec![Value::from(&*new.name), Value::from(&*new.correlation)];
             let query = schema.statement(&schema.sagas.by_correlation[0], key);
-            if let Some(row) = tx.bounded(WHAT, tx.query_one_raw(query)).await.map_err(database)? {
-                let lock =
-                    schema.statement(&schema.sagas.open_for_reply, vec![id_value(id(&row, 0)?)]);
-                tx.bounded(WHAT, tx.query_one_raw(lock)).await.map_err(database)?;
+            let found = self.heartbeat_pool().query_one_raw(query).await.map_err(database)?;
+            let Some(row) = found else { return Ok(()) };
+            let locked =
+                self.query_saga(tx, &schema.sagas.lock_row, vec![id_value(id(&row, 0)?)]).await?;
+            let present = locked.map(|row| column::<String>(&row, 0)).transpose()?;
+            if present.as_deref() != Some(&*new.correlation) {
+                // Another start, perhaps of this transaction, has set it aside, or it was pruned.
+                return Ok(());
             }
         }
         let values =
@@ -199,6 +216,18 @@ impl SagaStore for Outbox {
 }
 
 /// Reads the outcome of a start from the row under its name and correlation id.
+impl Outbox {
+    async fn query_saga(
+        &self,
+        tx: &OutboxTransaction,
+        sql: &str,
+        values: Vec<Value>,
+    ) -> Result<Option<QueryResult>, StoreError> {
+        let query = self.schema().statement(sql, values);
+        tx.bounded(WHAT, tx.query_one_raw(query)).await.map_err(database)
+    }
+}
+
 fn started(row: &QueryResult) -> Result<Started, StoreError> {
     let (id, state) = (id(row, 0)?, column::<String>(row, 1)?);
     Ok(match column::<Option<i64>>(row, 2)? {

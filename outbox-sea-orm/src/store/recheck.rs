@@ -8,7 +8,7 @@
 
 use outbox_core::{
     event::EventId,
-    outbox::{PartitionRead, PartitionRows},
+    outbox::{PartitionRead, PartitionRows, StoredEvent},
 };
 
 /// Most rechecks of a read: under constant commits each finds new ids, and each is one more chance
@@ -25,6 +25,11 @@ pub(super) const fn found_any(read: &PartitionRows) -> bool {
     !read.past.is_empty() || !read.window.is_empty()
 }
 
+/// Tells whether events that are in order lack one of the ids of a recheck.
+pub(super) fn missed_any(events: &[StoredEvent], ids: &[EventId]) -> bool {
+    ids.iter().any(|id| events.binary_search_by_key(id, |event| event.id).is_err())
+}
+
 /// Merges the ids of a recheck, which are in order and reach to the last id of the read. Past the
 /// position, events from the first missed one on are cut off, for the next read. Tells whether the
 /// window got new ids.
@@ -34,8 +39,7 @@ pub(super) fn merge_recheck(
     ids: &[EventId],
 ) -> bool {
     let (window, past) = ids.split_at(ids.partition_point(|id| *id <= asked.after));
-    let missed =
-        past.iter().find(|id| read.past.binary_search_by_key(*id, |event| event.id).is_err());
+    let missed = past.iter().find(|id| missed_any(&read.past, &[**id]));
     if let Some(missed) = missed {
         read.past.truncate(read.past.partition_point(|event| event.id < *missed));
         read.full = true;
@@ -50,7 +54,7 @@ pub(super) fn merge_recheck(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use outbox_core::outbox::{PartitionNo, StoredEvent};
+    use outbox_core::outbox::PartitionNo;
 
     const POSITION: EventId = EventId(10);
 
@@ -105,6 +109,17 @@ mod tests {
             let given = (read.window, left, read.full, grew);
             assert_eq!(given, (ids(window_then), ids(past_then), full, again), "{recheck:?}");
         }
+    }
+
+    #[test]
+    fn a_page_lacks_an_id_that_a_recheck_finds_and_it_does_not_have() {
+        let events = [event(11), event(13)];
+        let lacks = |ids: &[i64]| {
+            let ids: Vec<EventId> = ids.iter().copied().map(EventId).collect();
+            missed_any(&events, &ids)
+        };
+        assert!(!lacks(&[11, 13]) && !lacks(&[13]) && !lacks(&[]), "an event that is removed");
+        assert!(lacks(&[11, 12, 13]) && lacks(&[10, 11, 13]));
     }
 
     #[test]

@@ -10,6 +10,7 @@ use outbox_core::{
     saga::{Record, SagaAdmin, SagaFilter, SagaState, SagasError},
 };
 use outbox_sea_orm::prelude::*;
+use sea_orm::{ConnectionTrait, Statement};
 use serde::{Deserialize, Serialize};
 use tests::{
     databases::{Database, TempDatabase},
@@ -177,6 +178,73 @@ on_every_database! {
             Ok(Started::New { id }) => assert_ne!(id, made.id()),
             other => panic!("{other:?}"),
         }
+        sagas.shutdown(SOON).await.unwrap();
+    }
+
+    async fn many_that_begin_anew_at_once_under_ids_that_are_new_do_not_end_one_another(temp: &TempDatabase) {
+        if temp.database() == Database::Sqlite {
+            return; // Two transactions that write are never open at once.
+        }
+        let world = World::open(temp).await;
+        let sagas = world.sagas(place_order(1)).await;
+        for round in 0..10 {
+            let start = async |n: i64| {
+                let tx = world.outbox.begin().await.unwrap();
+                let id = format!("new-{round}-{n}");
+                let started = sagas.start(&tx, PlaceOrder::number(1)).correlation(id).again().await.unwrap();
+                // All have begun before one commits.
+                tokio::task::yield_now().await;
+                tx.commit().await.unwrap();
+                started
+            };
+            let started = futures_util::future::join_all((0..4).map(start)).await;
+            assert!(started.iter().all(Started::is_new), "{started:?}");
+        }
+        sagas.shutdown(SOON).await.unwrap();
+    }
+
+    async fn a_start_and_one_that_begins_anew_at_once_do_not_end_one_another(temp: &TempDatabase) {
+        if temp.database() == Database::Sqlite {
+            return; // Two transactions that write are never open at once.
+        }
+        let world = World::open(temp).await;
+        let sagas = world.sagas(place_order(1)).await;
+        let first = world.start(&sagas, PlaceOrder::number(1)).await;
+        world.reaches(first, SagaState::Completed).await;
+        for _ in 0..20 {
+            let start = async |again: bool| {
+                let tx = world.outbox.begin().await.unwrap();
+                let start = sagas.start(&tx, PlaceOrder::number(1)).correlation("order-1");
+                let started = if again { start.again().await } else { start.await };
+                tx.commit().await.unwrap();
+                started
+            };
+            let (plain, again) = tokio::join!(start(false), start(true));
+            let (plain, again) = (plain.unwrap(), again.unwrap());
+            assert!(again.is_new() && !plain.is_new(), "{again:?} {plain:?}");
+            world.reaches(again.id(), SagaState::Completed).await;
+        }
+        sagas.shutdown(SOON).await.unwrap();
+    }
+
+    async fn a_transaction_that_begins_a_saga_anew_sees_what_is_committed_after_that(temp: &TempDatabase) {
+        if temp.database() == Database::Sqlite {
+            return; // Two transactions that write are never open at once.
+        }
+        let world = World::open(temp).await;
+        let sagas = world.sagas(place_order(1)).await;
+        let first = world.start(&sagas, PlaceOrder::number(1)).await;
+        world.reaches(first, SagaState::Completed).await;
+        world.run("CREATE TABLE accounts (id INT NOT NULL PRIMARY KEY, balance INT NOT NULL)").await;
+        world.run("INSERT INTO accounts (id, balance) VALUES (7, 100)").await;
+        let tx = world.outbox.begin().await.unwrap();
+        let started = sagas.start(&tx, PlaceOrder::number(1)).correlation("order-1").again().await.unwrap();
+        assert!(started.is_new());
+        world.run("UPDATE accounts SET balance = 40 WHERE id = 7").await;
+        let row = tx.query_one_raw(Statement::from_string(tx.get_database_backend(), "SELECT balance FROM accounts"));
+        let balance: i32 = row.await.unwrap().unwrap().try_get_by_index(0).unwrap();
+        tx.rollback().await.unwrap();
+        assert_eq!(balance, 40, "the start reads nothing in the caller's transaction");
         sagas.shutdown(SOON).await.unwrap();
     }
 

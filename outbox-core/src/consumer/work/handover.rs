@@ -33,6 +33,33 @@ pub(in crate::consumer) struct PeerCache {
     /// Held while the rows are read: one read serves all that wait for it.
     reading: tokio::sync::Mutex<()>,
     unhandled_types: Mutex<BTreeSet<String>>,
+    /// The types that were warned of, by what their messages are to a saga.
+    warned: Mutex<BTreeSet<(SagaRole, String)>>,
+}
+
+/// What a message is to a saga.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum SagaRole {
+    Command,
+    Reply,
+    None,
+}
+
+impl SagaRole {
+    fn of(message: &Message) -> Self {
+        if crate::saga::is_reply(&message.headers) {
+            Self::Reply
+        } else if crate::saga::is_command(&message.headers) {
+            Self::Command
+        } else {
+            Self::None
+        }
+    }
+}
+
+/// Adds to a bounded set; tells whether the item is new there.
+fn insert_bounded<T: Ord>(set: &mut BTreeSet<T>, new: T) -> bool {
+    set.len() < MOST_TYPES && set.insert(new)
 }
 
 impl PeerCache {
@@ -81,6 +108,7 @@ impl<S: ConsumerStore> Worker<S> {
         }
         self.count(|s| s.unknown += 1);
         let reason = format!("no handler takes the type `{}`", message.event_type);
+        insert_bounded(&mut self.peer_cache.unhandled_types(), message.event_type.clone());
         match self.settings.unhandled {
             UnhandledPolicy::Ack => {
                 self.warn_once(message);
@@ -140,13 +168,15 @@ impl<S: ConsumerStore> Worker<S> {
         Ok(())
     }
 
-    /// Warns of a type that no handler takes, once.
+    /// Warns of a type that no handler takes, once for events, for commands and for replies.
     fn warn_once(&self, message: &Message) {
-        let mut unhandled = self.peer_cache.unhandled_types();
-        if unhandled.len() >= MOST_TYPES || !unhandled.insert(message.event_type.clone()) {
+        let role = SagaRole::of(message);
+        let mut warned = self.peer_cache.warned.lock().unwrap_or_else(PoisonError::into_inner);
+        if !insert_bounded(&mut warned, (role, message.event_type.clone())) {
             return;
         }
-        if crate::saga::is_reply(&message.headers) {
+        drop(warned);
+        if role == SagaRole::Reply {
             tracing::warn!(
                 consumer = &*self.consumer,
                 event_type = message.event_type,
@@ -156,13 +186,13 @@ impl<S: ConsumerStore> Worker<S> {
             );
             return;
         }
-        if crate::saga::is_command(&message.headers) {
+        if role == SagaRole::Command {
             tracing::warn!(
                 consumer = &*self.consumer,
                 event_type = message.event_type,
                 policy = ?self.settings.unhandled,
-                "no handler of this consumer takes this command of a saga, which waits for the reply until its step times out: \
-                 add `on_command` for the type, also where it undoes another, if this consumer is to reply; not logged again \
+                "no handler of this consumer takes this command of a saga, which waits for the reply: until its step times out, \
+                 or for ever where the command undoes or is the pivot's; add `on_command` for the type, also where it undoes another, if this consumer is to reply; not logged again \
                  for this type"
             );
             return;

@@ -45,7 +45,7 @@ impl<S: SagaStore> Worker<S> {
         };
         let report = match failure {
             // An abort is no fault of the step; another line says that the saga compensates or is
-            // stuck.
+            // stuck. Where branches of a group abort at once, it names the first.
             StepFailure::Abort(_) => None,
             _ => self.reports.steps.failed((name.clone(), step.clone(), undo), error, now()),
         };

@@ -73,10 +73,16 @@ impl<Tx> StepContext<Tx> {
 
     /// Gives why the saga compensates, in a compensation and in the hook `on_compensated`, or why
     /// it is stuck, in the hook `on_stuck`; `None` while it goes forward. It is a text for people:
-    /// the step in backticks, a colon, and the step's error, as in "`charge`: the customer cannot
-    /// pay". Where a participant has rejected a command it is "`charge`: rejected:
-    /// payment.declined: over the limit", with the type of the rejecting event and, where that has
-    /// a field `reason`, its text.
+    ///
+    /// | what made the saga compensate | the text |
+    /// | --- | --- |
+    /// | a step | the step in backticks, a colon, and the step's error: "`charge`: the customer cannot pay" |
+    /// | a participant | "`charge`: rejected: payment.declined: over the limit", with the type of the rejecting event and, where that has a field `reason`, its text |
+    /// | a reply that did not come | "`charge`: no reply in time" |
+    /// | the deadline | "its deadline has passed" |
+    /// | an operator | "cancelled: " and the operator's reason |
+    ///
+    /// Of a stuck saga it is the last error of its step.
     #[must_use]
     pub fn reason(&self) -> Option<&str> {
         self.reason.as_deref()

@@ -62,13 +62,14 @@ on_servers! {
         let running = relay(&source, LEASE).route("a", everything(), destination.publisher("a"));
         let running = running.start().await.unwrap();
         // This transaction is late for certain: a relay that lags behind the sixteen writers sees
-        // none of theirs late.
+        // none of theirs late. A thousand later events have some of its partition among them, whose
+        // position is past it then.
         let late = world.db.begin().await.unwrap();
         enqueue_next(&world, &late, 0).await;
         let left = Arc::new(AtomicI64::new(EVENTS - EACH.cast_signed()));
         let writers: Vec<_> =
             (0..WRITERS).map(|seed| tokio::spawn(write(world.clone(), left.clone(), seed))).collect();
-        destination.wait_for(1, LATE).await;
+        destination.wait_for(1_000, LATE).await;
         late.commit().await.unwrap();
         for writer in writers {
             writer.await.unwrap();
