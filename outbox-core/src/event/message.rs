@@ -1,7 +1,7 @@
 //! The envelope with its payload: what is stored, sent and received.
 
 use super::{EncodeError, EventId, Headers, MessageId, OutboxEvent, Timestamp};
-use crate::{failure::RetryPolicy, runtime::wall_clock};
+use crate::runtime::{retry::RetryPolicy, wall_clock};
 use bytes::Bytes;
 use std::{ops::Deref, sync::Arc, time::Duration};
 use xxhash_rust::xxh3::xxh3_64;

@@ -1,6 +1,8 @@
 //! Events as domain code writes them, and messages as they are stored and sent.
 
+pub mod cloudevents;
 mod codec;
+pub(crate) mod command;
 mod convert;
 mod headers;
 mod id;
@@ -32,7 +34,7 @@ pub(crate) mod emitted {
     pub use super::variant::VariantContent;
 }
 
-use crate::failure::RetryPolicy;
+use crate::runtime::retry::RetryPolicy;
 use bytes::Bytes;
 use std::{any::Any, borrow::Cow, time::Duration};
 

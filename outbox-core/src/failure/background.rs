@@ -1,6 +1,6 @@
 //! The log of the framework's own work when it fails: renewals, reads, clean-up.
 
-use super::{Report, ReportBook};
+use super::{Report, ReportBook, full_text};
 use crate::runtime::now;
 use std::error::Error;
 
@@ -13,7 +13,7 @@ pub(crate) struct BackgroundWork {
 impl BackgroundWork {
     /// Logs that work has failed and is retried: at once, then once a minute.
     pub(crate) fn failed(&self, work: &'static str, error: &(dyn Error + 'static)) {
-        let error = super::full_text(error);
+        let error = full_text(error);
         match self.book.failed(work, &error, now()) {
             Some(Report::Repeated { failures, within }) => {
                 tracing::warn!(

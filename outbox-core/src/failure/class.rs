@@ -44,19 +44,6 @@ impl FromStr for FailureClass {
     }
 }
 
-/// Writes an error with all its causes in one line, for logs and for storing.
-#[must_use]
-pub fn full_text(error: &(dyn std::error::Error + 'static)) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        cause = error.source();
-    }
-    text
-}
-
 /// One failed attempt, as it is stored with the event: data, bounded, without payload.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AttemptError {

@@ -2,9 +2,8 @@
 
 use super::AttemptError;
 use crate::{
-    event::{EventId, LetterId, Message, Timestamp},
+    event::{EventId, LetterId, Message, Timestamp, cloudevents},
     runtime::{TIME_LIMIT, catch_unwind},
-    transport::cloudevents,
 };
 use futures_util::future::BoxFuture;
 use serde::{Serialize, Serializer, ser::Error};

@@ -3,17 +3,21 @@
 mod background;
 mod breaker;
 mod class;
+mod crash;
 mod letter;
-mod policy;
 mod rejection;
 mod report;
 
 pub(crate) use background::BackgroundWork;
 pub use breaker::{Breaker, BreakerState, Failure};
-pub use class::{AttemptError, FailureClass, full_text};
+pub use class::{AttemptError, FailureClass};
+pub(crate) use crash::MAX_CRASHES;
 pub use letter::{ConsumerOrigin, DeadLetter, DeadReason, Resolution};
 pub(crate) use letter::{DeadLetterListener, log_letter, notify_dead_letter};
-pub(crate) use policy::MAX_CRASHES;
-pub use policy::{Decision, RetryPolicy};
 pub use rejection::{DEFAULT_GIVE_UP_REJECTED, OtherMessages, Rejected, Rejection};
 pub use report::{FailureReports, REPORT_EVERY, Report, ReportBook};
+// The runtime restarts its actors by them, and a message carries a policy of its own.
+pub use crate::runtime::{
+    full_text::full_text,
+    retry::{Decision, RetryPolicy},
+};

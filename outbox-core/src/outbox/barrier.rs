@@ -2,9 +2,9 @@
 //! replies that were sent.
 
 use super::{Store, StoreError};
-use crate::{
-    event::{Headers, SagaId},
-    saga::{CommandHash, CommandId, CommandPhase},
+use crate::event::{
+    Headers, SagaId,
+    command::{CommandHash, CommandId, CommandPhase},
 };
 use async_trait::async_trait;
 use bytes::Bytes;

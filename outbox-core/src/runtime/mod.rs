@@ -3,8 +3,10 @@
 mod clock;
 mod connections;
 pub mod fault;
+pub(crate) mod full_text;
 mod mailbox;
 mod process;
+pub(crate) mod retry;
 mod shutdown;
 mod supervisor;
 mod tasks;

@@ -1,7 +1,6 @@
 //! Starts actors, restarts those that fail, and stops the group when one fails too often.
 
-use super::{Exit, Shutdown, Tasks, now};
-use crate::failure::RetryPolicy;
+use super::{Exit, Shutdown, Tasks, full_text::full_text, now, retry::RetryPolicy};
 use futures_util::future::BoxFuture;
 use std::{
     collections::BTreeSet,
@@ -225,7 +224,7 @@ fn count(exits: &watch::Sender<ExitCounts>, exit: &Exit<Result<(), BoxError>>) {
 fn cause_of(exit: Exit<Result<(), BoxError>>) -> Option<String> {
     match exit {
         Exit::Finished(Ok(())) => None,
-        Exit::Finished(Err(error)) => Some(crate::failure::full_text(&*error)),
+        Exit::Finished(Err(error)) => Some(full_text(&*error)),
         Exit::Panicked(text) => Some(format!("a panic: {text}")),
         Exit::Cancelled => Some("cancelled".to_owned()),
     }

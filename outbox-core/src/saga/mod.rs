@@ -18,7 +18,6 @@
 //! time ([`after_crash`]).
 
 mod json;
-mod command;
 mod reply;
 mod lock;
 mod definition;
@@ -32,8 +31,8 @@ mod mermaid;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use command::is_command;
-pub use command::{
+pub(crate) use crate::event::command::is_command;
+pub use crate::event::command::{
     CommandHash, CommandHeadersError, CommandId, CommandPhase, DONE, REJECTED, UNDONE, is_reply,
     replied_by, reply_to,
 };
@@ -58,6 +57,7 @@ pub use store::{
     SagaFilter, SagaSource, SagaStore, SagaView, Started,
 };
 
+pub(crate) use coordinator::ReplyFailure;
 #[cfg(feature = "testing")]
 pub(crate) use coordinator::{
     DriveOutcome, IsolationGate, Registry, SagaReports, TestAction, TestHook, TestPoint, Worker,

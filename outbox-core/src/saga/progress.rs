@@ -1,6 +1,7 @@
 //! Where one step of a saga stands.
 
-use super::{command::CommandPhase, json::Json};
+use super::json::Json;
+use crate::event::command::CommandPhase;
 use serde::{Deserialize, Serialize};
 use std::num::NonZeroU32;
 

@@ -1,7 +1,6 @@
 //! The effect of a participant's reply on a saga: pure.
 
 use super::{
-    command::{CommandId, CommandPhase},
     definition::StepShape,
     json::Json,
     plan::{StepFailure, after_failure},
@@ -9,6 +8,7 @@ use super::{
     record::{Record, cut},
     state::Instance,
 };
+use crate::event::command::{CommandId, CommandPhase};
 use std::time::Duration;
 
 /// A participant's reply to a command.

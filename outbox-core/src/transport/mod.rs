@@ -1,7 +1,6 @@
 //! The wire: what a transport must do, and what it may say.
 
 mod batch;
-pub mod cloudevents;
 mod config;
 mod limits;
 mod memory;
@@ -10,6 +9,7 @@ mod publisher;
 mod route;
 mod subscriber;
 
+pub use crate::event::cloudevents;
 pub(crate) use batch::Outcomes;
 pub use batch::{Batch, publish_all};
 pub use config::{ConfigError, TransportFault};

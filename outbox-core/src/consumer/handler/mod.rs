@@ -194,14 +194,8 @@ impl HandlerError {
     }
 
     /// The message is for an instance that knows this, which this one does not.
-    pub(crate) fn unknown(awaited: Awaited) -> Self {
+    pub(super) fn unknown(awaited: Awaited) -> Self {
         Self(Kind::Unknown(awaited))
-    }
-
-    /// Tells whether the message is for another instance.
-    #[cfg(feature = "testing")]
-    pub(crate) const fn is_unknown(&self) -> bool {
-        matches!(self.0, Kind::Unknown(_))
     }
 
     pub(super) fn into_kind(self) -> Kind {

@@ -5,7 +5,7 @@ use crate::{
     event::{DecodeError, DecodeEvent, EventType, Message},
     failure::full_text,
     outbox::{Awaited, DeclaredHandler, DeclaredSaga, DeclaredType, Store},
-    saga::{Replies, SagaSource, is_reply},
+    saga::{Replies, ReplyFailure, SagaSource, is_reply},
 };
 use futures_util::future::BoxFuture;
 use std::{marker::PhantomData, sync::Arc};
@@ -160,7 +160,13 @@ impl<S: SagaSource> ErasedHandler<S> for Replies<S> {
         &'a self,
         cx: &'a HandlerContext<S::Tx>,
     ) -> BoxFuture<'a, Result<(), HandlerError>> {
-        Box::pin(self.take(&cx.tx, cx.message()))
+        Box::pin(async move {
+            self.take(&cx.tx, cx.message()).await.map_err(|failure| match failure {
+                ReplyFailure::Rejected(reason) => HandlerError::reject(reason),
+                ReplyFailure::Awaits(awaited) => HandlerError::unknown(awaited),
+                ReplyFailure::Store(error) => HandlerError::retry(error),
+            })
+        })
     }
 }
 

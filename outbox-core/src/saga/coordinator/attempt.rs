@@ -6,7 +6,10 @@ use super::{
     worker::{DriveOutcome, TestAction, TestPoint, Worker},
 };
 use crate::{
-    event::{CorrelationContext, NewEvent},
+    event::{
+        CorrelationContext, NewEvent,
+        command::{CommandHash, CommandId, CommandPhase},
+    },
     failure::{FailureClass, full_text},
     runtime::{
         Watch, catch_unwind,
@@ -14,7 +17,6 @@ use crate::{
         now, watched,
     },
     saga::{
-        command::{CommandHash, CommandId, CommandPhase},
         definition::{
             Failure, StepContext, StepError, StepOutcome, StepResult, StepShape, Steps, UndoResult,
         },

@@ -25,6 +25,7 @@ pub use handle::{Sagas, SagasError, SagasStats};
 #[cfg(feature = "testing")]
 pub(crate) use registry::Registry;
 pub use replies::Replies;
+pub(crate) use replies::ReplyFailure;
 #[cfg(feature = "testing")]
 pub(crate) use reports::SagaReports;
 pub use start::{SagaClient, SagaStarts, Start};

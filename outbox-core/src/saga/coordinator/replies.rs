@@ -6,11 +6,12 @@ use super::{
     worker::Worker,
 };
 use crate::{
-    consumer::HandlerError,
-    event::{EventType, Message},
-    outbox::{Awaited, DeclaredSaga, DeclaredType},
-    saga::{
+    event::{
+        EventType, Message,
         command::{CommandId, CommandPhase, DONE, REJECTED, replied_by},
+    },
+    outbox::{Awaited, DeclaredSaga, DeclaredType, StoreError},
+    saga::{
         definition::{InvalidReply, Steps},
         record::Record,
         reply::{Reply, ReplyEffect, after_reply},
@@ -28,6 +29,23 @@ use std::{
 pub struct Replies<S: SagaSource> {
     worker: Arc<Worker<S>>,
     unexpected: UnexpectedSenders,
+}
+
+/// Why a reply was not applied to its saga.
+#[derive(Debug)]
+pub(crate) enum ReplyFailure {
+    /// It belongs to no saga or step, or does not decode.
+    Rejected(String),
+    /// Only another instance can take it: one that knows this.
+    Awaits(Awaited),
+    /// The store has failed.
+    Store(StoreError),
+}
+
+impl From<StoreError> for ReplyFailure {
+    fn from(error: StoreError) -> Self {
+        Self::Store(error)
+    }
 }
 
 /// The content of a standard rejection.
@@ -71,12 +89,12 @@ impl<S: SagaSource> Replies<S> {
     /// commit. A repeated reply changes nothing.
     ///
     /// # Errors
-    /// "Unknown" for a reply that only another instance can take: one that has the saga's version,
-    /// or a newer version of the reply's type. A rejection with the reason for a reply that belongs
-    /// to no saga or step, or does not decode; else the database's error.
-    pub(crate) async fn take(&self, tx: &S::Tx, message: &Message) -> Result<(), HandlerError> {
+    /// [`ReplyFailure::Awaits`] for a reply that only another instance can take: one that has the
+    /// saga's version, or a newer version of the reply's type. [`ReplyFailure::Rejected`] for a
+    /// reply that belongs to no saga or step, or does not decode; else the database's error.
+    pub(crate) async fn take(&self, tx: &S::Tx, message: &Message) -> Result<(), ReplyFailure> {
         let Self { worker, unexpected } = self;
-        let reject = |reason: String| Err(HandlerError::reject(reason));
+        let reject = |reason: String| Err(ReplyFailure::Rejected(reason));
         let id = match CommandId::read(&message.headers) {
             Ok(Some(id)) => id,
             Ok(None) => {
@@ -91,7 +109,7 @@ impl<S: SagaSource> Replies<S> {
         };
         open.when.now_us += worker.ahead_us.load(Relaxed);
         let Some(steps) = worker.registry.get(&definition) else {
-            return Err(HandlerError::unknown(Awaited::Saga {
+            return Err(ReplyFailure::Awaits(Awaited::Saga {
                 name: definition.0.to_string(),
                 version: definition.1,
             }));
@@ -110,7 +128,7 @@ impl<S: SagaSource> Replies<S> {
         let reply = match decode(&**steps, number, id.phase, message) {
             Ok(reply) => reply,
             Err(_) if self.is_newer(message) => {
-                return Err(HandlerError::unknown(Awaited::type_of(message)));
+                return Err(ReplyFailure::Awaits(Awaited::type_of(message)));
             }
             Err(InvalidReply(fault)) => {
                 return reject(format!("the reply to `{}` cannot be decoded: {fault}", id.step));

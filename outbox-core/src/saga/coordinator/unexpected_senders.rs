@@ -1,11 +1,11 @@
 //! Replies of consumers or sources that a step does not name: each sender is reported once.
 
 use crate::{
-    event::Message,
-    saga::{
+    event::{
+        Message,
         command::{CommandId, replied_by},
-        definition::RemoteSpec,
     },
+    saga::definition::RemoteSpec,
 };
 use std::{
     collections::BTreeSet,

@@ -12,12 +12,11 @@ use super::{
     transition::LockPolls,
 };
 use crate::{
-    event::{NewEvent, jitter},
+    event::{NewEvent, command::CommandId, jitter},
     failure::{FailureClass, full_text},
     outbox::StoreError,
     runtime::Shutdown,
     saga::{
-        command::CommandId,
         definition::Steps,
         plan::{Plan, StepFailure, after_crash, after_failure, plan},
         record::Record,

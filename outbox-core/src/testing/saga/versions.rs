@@ -3,7 +3,7 @@
 use super::SagaKit;
 use crate::{
     event::{Message, SagaId},
-    saga::{Registry, Replies, Saga, SagaAdmin, SagaSource, Worker},
+    saga::{Registry, Replies, ReplyFailure, Saga, SagaAdmin, SagaSource, Worker},
 };
 use serde::{Serialize, de::DeserializeOwned};
 use std::{sync::Arc, time::Duration};
@@ -76,7 +76,8 @@ where
     pub(super) async fn expect_left(&self, other: &Arc<Worker<S>>, reply: &Message) {
         let tx = self.store.begin().await.expect("a transaction begins");
         let taken = Replies::of(Arc::clone(other)).take(&tx, reply).await;
-        let is_left = taken.as_ref().is_err_and(|error| error.is_unknown());
+        let is_left =
+            taken.as_ref().is_err_and(|failure| matches!(failure, ReplyFailure::Awaits(_)));
         assert!(
             is_left,
             "an instance without the saga's version does not leave its reply to another one: {taken:?}"

@@ -54,7 +54,7 @@ const WIRE_NAMES: [&str; 44] = [
 
 /// One place of several files: the attributes of CloudEvents, and the list of what no header may be called.
 const CLOUDEVENTS: [&str; 2] =
-    ["outbox-core/src/transport/cloudevents/", "outbox-core/src/event/headers.rs"];
+    ["outbox-core/src/event/cloudevents/", "outbox-core/src/event/headers.rs"];
 
 /// Tells what a text says, without its quotes and marks.
 fn said(text: &str) -> &str {

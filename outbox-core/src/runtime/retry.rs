@@ -2,12 +2,6 @@
 
 use std::{fmt, str::FromStr, time::Duration};
 
-/// Starts of one event, stored delivery or saga step that may end their process (the first of them
-/// among others, the rest alone) before it is given up as crashed. A process that is killed from
-/// outside every few seconds hits an innocent one two or three times: of 80,000 events in 330
-/// deaths, two to ten.
-pub(crate) const MAX_CRASHES: u32 = 5;
-
 /// How often and how long a message is retried after transient failures.
 ///
 /// The default is a route's: 1 s doubling to 5 min, full jitter, given up 24 h after the first

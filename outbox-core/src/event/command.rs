@@ -1,7 +1,7 @@
 //! The headers of a command that a saga sends to the participant of a remote step, and of the
 //! reply.
 
-use crate::event::{Headers, SagaId};
+use super::{Headers, SagaId};
 use std::{fmt, num::NonZeroU32};
 use uuid::Uuid;
 
