@@ -9,7 +9,7 @@ use crate::{
     chunks::{RESULT_BYTES, fitting_count},
     error::OutboxError,
     outbox::Outbox,
-    store::letters,
+    schema::letter_rows::{self, id_and_size, letter},
 };
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -68,26 +68,26 @@ impl AdminStore for Outbox {
         limit: u32,
     ) -> Result<Vec<DeadLetter>, StoreError> {
         let (condition, mut values) = condition(filter, after);
-        let sizes = letters::sizes(
+        let sizes = letter_rows::sizes(
             self.schema().dialect(),
             &format!("{condition} ORDER BY letter_id LIMIT ?"),
         );
         values.push(Value::from(i64::from(limit.min(LONGEST_PAGE))));
         let query = self.schema().statement(&self.schema().filled(&sizes), values);
         let rows = self.work().query_all_raw(query).await.map_err(database)?;
-        let there: Vec<(i64, usize)> =
-            rows.iter().map(letters::id_and_size).collect::<Result<_, _>>()?;
+        let there: Vec<(i64, usize)> = rows.iter().map(id_and_size).collect::<Result<_, _>>()?;
         let page = &there[..fitting_count(there.iter().map(|(_, size)| *size), RESULT_BYTES)];
         let ids: Vec<LetterId> = page.iter().map(|(id, _)| LetterId(*id)).collect();
         if ids.is_empty() {
             return Ok(Vec::new());
         }
-        let sql = letters::select(&format!("letter_id IN ({}) ORDER BY letter_id", marks(&ids)));
+        let sql =
+            letter_rows::select(&format!("letter_id IN ({}) ORDER BY letter_id", marks(&ids)));
         let query = self
             .schema()
             .statement(&self.schema().filled(&sql), resolutions::values(&ids).collect());
         let rows = self.work().query_all_raw(query).await.map_err(database)?;
-        rows.iter().map(letters::letter).collect()
+        rows.iter().map(letter).collect()
     }
 
     async fn redrive(

@@ -2,15 +2,15 @@
 //!
 //! They are a convenience that ends with the process. What must happen goes through the outbox.
 
-use crate::{
-    error::BoxError,
-    transaction::{Outcome, Phase},
-};
+pub(crate) mod phase;
+
+use crate::error::BoxError;
 use futures_util::{FutureExt, future::BoxFuture};
 use outbox_core::{
     event::{OutboxEvent, jitter},
     failure::{Decision, RetryPolicy},
 };
+use phase::{Outcome, Phase};
 use std::{
     any::{Any, TypeId},
     collections::HashMap,

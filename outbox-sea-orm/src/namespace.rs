@@ -1,6 +1,5 @@
-//! The names of the tables, with a prefix where several outboxes share a database.
+//! The prefix of the tables, where several outboxes share a database.
 
-use crate::dialect::Dialect;
 use std::{fmt, str::FromStr};
 
 /// Longest prefix. PostgreSQL cuts identifiers at 63 bytes; a name behind the prefix and its
@@ -71,96 +70,6 @@ impl fmt::Display for Namespace {
     }
 }
 
-/// Quoted names of all tables of an outbox.
-#[derive(Debug, Clone)]
-pub(crate) struct Tables {
-    pub(crate) meta: String,
-    pub(crate) events: String,
-    pub(crate) archive: String,
-    pub(crate) relays: String,
-    pub(crate) partitions: String,
-    pub(crate) retries: String,
-    pub(crate) letters: String,
-    pub(crate) unparked: String,
-    pub(crate) scheduled: String,
-    pub(crate) dedup: String,
-    pub(crate) responses: String,
-    pub(crate) inbox: String,
-    pub(crate) deferred: String,
-    pub(crate) instances: String,
-    pub(crate) source: String,
-    pub(crate) view: String,
-    pub(crate) sagas: String,
-    pub(crate) saga_log: String,
-    pub(crate) saga_locks: String,
-    pub(crate) saga_waits: String,
-    pub(crate) barrier: String,
-    /// SQLite's index of events by place.
-    pub(crate) place: String,
-}
-
-impl Tables {
-    pub(crate) fn new(dialect: Dialect, namespace: &Namespace) -> Self {
-        let quoted = |base: &str| dialect.quote(&namespace.name(base));
-        Self {
-            meta: quoted("outbox_meta"),
-            events: quoted("outbox_events"),
-            archive: quoted("outbox_archive"),
-            relays: quoted("outbox_relays"),
-            partitions: quoted("outbox_partitions"),
-            retries: quoted("outbox_retries"),
-            letters: quoted("outbox_dead_letters"),
-            unparked: quoted("outbox_unparked"),
-            scheduled: quoted("outbox_scheduled"),
-            dedup: quoted("outbox_dedup"),
-            responses: quoted("outbox_responses"),
-            inbox: quoted("outbox_inbox"),
-            deferred: quoted("outbox_deferred"),
-            instances: quoted("outbox_instances"),
-            source: quoted("outbox_source"),
-            view: quoted("outbox_view"),
-            sagas: quoted("outbox_sagas"),
-            saga_log: quoted("outbox_saga_log"),
-            saga_locks: quoted("outbox_saga_locks"),
-            saga_waits: quoted("outbox_saga_waits"),
-            barrier: quoted("outbox_saga_barrier"),
-            place: quoted("outbox_events_place"),
-        }
-    }
-
-    /// Puts the table names in place of their marks: `{events}`, `{archive}` and so on.
-    pub(crate) fn fill(&self, sql: &str) -> String {
-        let mut filled = sql.to_owned();
-        for (mark, name) in [
-            ("{meta}", &self.meta),
-            ("{events}", &self.events),
-            ("{archive}", &self.archive),
-            ("{relays}", &self.relays),
-            ("{partitions}", &self.partitions),
-            ("{retries}", &self.retries),
-            ("{letters}", &self.letters),
-            ("{unparked}", &self.unparked),
-            ("{scheduled}", &self.scheduled),
-            ("{dedup}", &self.dedup),
-            ("{responses}", &self.responses),
-            ("{inbox}", &self.inbox),
-            ("{deferred}", &self.deferred),
-            ("{instances}", &self.instances),
-            ("{source}", &self.source),
-            ("{view}", &self.view),
-            ("{sagas}", &self.sagas),
-            ("{saga_log}", &self.saga_log),
-            ("{saga_locks}", &self.saga_locks),
-            ("{saga_waits}", &self.saga_waits),
-            ("{barrier}", &self.barrier),
-            ("{place}", &self.place),
-        ] {
-            filled = filled.replace(mark, name);
-        }
-        filled
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -173,15 +82,5 @@ mod tests {
         for bad in ["", "1a", "a-b", "a b", "a\"", "a;drop table x", "\u{e4}", &"a".repeat(41)] {
             assert!(Namespace::new(bad).is_err(), "{bad}");
         }
-    }
-
-    #[test]
-    fn tables_carry_the_prefix_and_are_quoted() {
-        let shop = Namespace::new("shop").unwrap();
-        assert_eq!(Tables::new(Dialect::Postgres, &shop).events, "\"shop_outbox_events\"");
-        assert_eq!(
-            Tables::new(Dialect::MariaDb, &Namespace::default()).letters,
-            "`outbox_dead_letters`"
-        );
     }
 }

@@ -1,8 +1,8 @@
 //! The SQL condition of a filter of dead letters.
 
 use crate::{
+    dialect::{ORIGIN_CONSUMER, ORIGIN_RELAY},
     schema::{consumer_route, micros},
-    store::letters::{ORIGIN_CONSUMER, ORIGIN_RELAY},
 };
 use outbox_core::{admin::DeadLetterFilter, event::LetterId};
 use sea_orm::Value;

@@ -4,9 +4,12 @@ use super::{column, database};
 use crate::{
     OutboxTransaction,
     chunks::{RESULT_BYTES, chunks_by_size},
+    dialect::EVENT_COLUMNS,
     outbox::Outbox,
-    schema::{EVENT_COLUMNS, micros, stored},
-    store::letters,
+    schema::{
+        letter_rows::{self, id_and_size, letter},
+        micros, stored,
+    },
 };
 use outbox_core::{
     admin::OperatorNote,
@@ -34,7 +37,7 @@ impl Outbox {
     ) -> Result<Vec<Vec<LetterId>>, StoreError> {
         let mut cut = Vec::new();
         for chunk in ids.chunks(CHUNK) {
-            let sql = letters::sizes(
+            let sql = letter_rows::sizes(
                 self.schema().dialect(),
                 &format!("letter_id IN ({}) ORDER BY letter_id", marks(chunk)),
             );
@@ -42,7 +45,7 @@ impl Outbox {
                 self.schema().statement(&self.schema().filled(&sql), values(chunk).collect());
             let rows = self.work().query_all_raw(query).await.map_err(database)?;
             let there: Vec<(i64, usize)> =
-                rows.iter().map(letters::id_and_size).collect::<Result<_, _>>()?;
+                rows.iter().map(id_and_size).collect::<Result<_, _>>()?;
             let chunks = chunks_by_size(&there, CHUNK, RESULT_BYTES, |(_, size)| *size);
             cut.extend(chunks.map(|these| these.iter().map(|(id, _)| LetterId(*id)).collect()));
         }
@@ -218,10 +221,10 @@ impl Outbox {
         }
         let open =
             format!("letter_id IN ({}) AND resolution IS NULL ORDER BY letter_id", marks(ids));
-        let sql = letters::select_without_payload(self.schema().dialect(), &open);
+        let sql = letter_rows::select_without_payload(self.schema().dialect(), &open);
         let statement = self.schema().statement(&self.schema().filled(&sql), values(ids).collect());
         let rows = tx.query_all_raw(statement).await.map_err(database)?;
-        rows.iter().map(letters::letter).collect()
+        rows.iter().map(letter).collect()
     }
 
     /// Resolves letters. Gives those that no other operator has resolved before, in order.

@@ -1,8 +1,7 @@
 //! The writes of a relay: every transaction first locks its partitions, in order, and reads their
 //! owners.
 
-use super::Dialect;
-use crate::{schema::EVENT_COLUMNS, store::letters::ORIGIN_RELAY};
+use super::{Dialect, EVENT_COLUMNS, ORIGIN_RELAY};
 
 impl Dialect {
     /// Locks those of `n` partitions that an owner has. Takes owner, partitions; gives partition,

@@ -3,22 +3,27 @@
 //! parameters.
 
 mod added;
+mod columns;
 mod drivers;
 mod fenced;
+mod limits;
 mod measure;
 mod mysql;
 mod postgres;
 mod read;
 mod rights;
 mod sqlite;
+mod tables;
 
 pub(crate) use added::{AddedColumn, AddedIndex};
+pub(crate) use columns::{EVENT_COLUMNS, ORIGIN_CONSUMER, ORIGIN_RELAY};
 pub(crate) use drivers::Drivers;
+pub use limits::TransactionLimits;
 #[cfg(feature = "sqlx-postgres")]
 pub(crate) use postgres::NOTIFY;
 pub(crate) use read::{ROWS_SLACK, column, kind};
+pub(crate) use tables::Tables;
 
-use crate::{namespace::Tables, pool::TransactionLimits};
 use sea_orm::{ConnectionTrait, DbBackend, DbErr, Statement};
 use std::{sync::Arc, time::Duration};
 

@@ -1,7 +1,6 @@
 //! MySQL and MariaDB.
 
-use super::{Dialect, TableDef, typed};
-use crate::pool::TransactionLimits;
+use super::{Dialect, TableDef, TransactionLimits, typed};
 use std::time::Duration;
 
 /// Time of the statement, in UTC whatever the session's time zone.

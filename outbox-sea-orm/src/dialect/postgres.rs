@@ -1,7 +1,6 @@
 //! PostgreSQL.
 
-use super::{Dialect, TableDef, create_indexes, typed};
-use crate::pool::TransactionLimits;
+use super::{Dialect, EVENT_COLUMNS, TableDef, TransactionLimits, create_indexes, typed};
 use std::time::Duration;
 
 /// Time of the statement: the same for all its rows, and usable with an index.
@@ -108,11 +107,10 @@ pub(super) fn finish(keep: bool) -> String {
     if !keep {
         return format!("{held}{deleted}1){counted}");
     }
-    let columns = crate::schema::EVENT_COLUMNS;
-    let of_event: Vec<String> = columns.split(", ").map(|c| format!("e.{c}")).collect();
+    let of_event: Vec<String> = EVENT_COLUMNS.split(", ").map(|c| format!("e.{c}")).collect();
     format!(
         "{held}{deleted}e.event_id, e.partition_no, {}, e.created_at, e.expires_at), \
-         moved AS (INSERT INTO {{archive}} (event_id, partition_no, {columns}, created_at, expires_at, finished_at) \
+         moved AS (INSERT INTO {{archive}} (event_id, partition_no, {EVENT_COLUMNS}, created_at, expires_at, finished_at) \
          SELECT del.*, {{now}} FROM del ON CONFLICT (event_id) DO UPDATE SET finished_at = excluded.finished_at){counted}",
         of_event.join(", ")
     )

@@ -6,8 +6,8 @@ use super::{
     versions::{Installation, Step, VERSIONS, Version, last},
 };
 use crate::{
-    dialect::Dialect,
-    namespace::{Namespace, Tables},
+    dialect::{Dialect, Tables},
+    namespace::Namespace,
     pool::is_denied,
 };
 use outbox_core::runtime::{Exit, spawn};

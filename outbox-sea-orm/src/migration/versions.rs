@@ -2,8 +2,8 @@
 
 use super::m0001_outbox;
 use crate::{
-    dialect::{AddedColumn, AddedIndex, Dialect, TableDef},
-    namespace::{Namespace, Tables},
+    dialect::{AddedColumn, AddedIndex, Dialect, TableDef, Tables},
+    namespace::Namespace,
 };
 
 /// What a version adds.

@@ -9,6 +9,7 @@ mod size;
 mod pooler;
 mod error_class;
 
+pub use crate::dialect::TransactionLimits;
 pub(crate) use connector::Connector;
 pub(crate) use driver_connection::{Arg, DriverConnection};
 pub(crate) use error_class::{
@@ -16,5 +17,4 @@ pub(crate) use error_class::{
 };
 pub(crate) use pooler::{POOLER_REQUIREMENT, check as check_pooler, is_mixed_statement_error};
 pub(crate) use relay_connection::{RelayConnection, Tx};
-pub use work_pool::TransactionLimits;
 pub(crate) use work_pool::{ResponseDeadline, WorkPool};

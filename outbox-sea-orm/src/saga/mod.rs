@@ -69,7 +69,6 @@ pub use outbox_core::saga::{
     SagaFilter, SagaStarts, SagaState, SagaView, SagasError, SagasStats, Shape, Started, StepError,
     StepProgress, StepState, StuckSaga, UNDONE, draw, draw_instance, is_reply, rebuild, reply_to,
 };
-pub(crate) use row::SagaSql;
 
 use crate::{Outbox, OutboxTransaction};
 
@@ -87,3 +86,32 @@ pub type Sagas = outbox_core::saga::Sagas<Outbox>;
 
 /// The context of a step: its transaction, its saga and its attempt.
 pub type StepContext = outbox_core::saga::StepContext<OutboxTransaction>;
+
+impl OutboxTransaction {
+    /// Starts a saga with the transaction: it is there when that commits, and begins then. Await
+    /// what this gives, or name what the saga is known by first.
+    ///
+    /// Its definition is one that [`Sagas::builder`](Sagas) or a
+    /// [`client`](SagaClient) of this process has registered on this outbox; of one
+    /// type of data the newest version.
+    ///
+    /// ```
+    /// # use outbox_sea_orm::{prelude::*, saga::{SagasError, Started}};
+    /// # #[derive(serde::Serialize)] struct PlaceOrder { order_id: i64 }
+    /// # async fn example(tx: &OutboxTransaction) -> Result<(), SagasError> {
+    /// match tx.start_saga(PlaceOrder { order_id: 7 }).correlation("order-7").await? {
+    ///     Started::New { id } => println!("{id} begins when this commits"),
+    ///     Started::Running { id } => println!("{id} is at it"),
+    ///     Started::AlreadyEnded { outcome, ended_at, .. } => println!("{outcome} at {ended_at}"),
+    ///     _ => {}
+    /// }
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// Awaited: [`SagasError::NotRegistered`] and the other
+    /// ones of a start, and what the database said.
+    pub fn start_saga<D: 'static>(&self, data: D) -> Start<'_, D> {
+        Start::by_store(self.outbox(), self, data)
+    }
+}

@@ -3,8 +3,7 @@
 use super::{Schema, micros, rows};
 use crate::{
     chunks::{STATEMENT_BYTES, chunks_by_size, event_size},
-    dialect::Dialect,
-    namespace::Tables,
+    dialect::{Dialect, EVENT_COLUMNS, Tables},
 };
 use outbox_core::{
     event::{Headers, Message, NewEvent},
@@ -20,9 +19,6 @@ pub(super) const CHUNK: usize = 500;
 /// Header under which an event's own retry policy is stored.
 pub(crate) const RETRY_HEADER: &str = "outboxretry";
 
-/// Columns of an event, in the order of [`push_values`].
-pub(crate) const EVENT_COLUMNS: &str = "message_id, source, topic, event_type, event_version, aggregate_type, \
-                                        message_key, content_type, payload, headers";
 /// Placeholders of [`EVENT_COLUMNS`].
 pub(super) const EVENT_MARKS: &str = "?, ?, ?, ?, ?, ?, ?, ?, ?, ?";
 

@@ -2,7 +2,10 @@
 //! and replies.
 
 use super::{Schema, micros};
-use crate::{dialect::Dialect, error::OutboxError, namespace::Tables};
+use crate::{
+    dialect::{Dialect, Tables},
+    error::OutboxError,
+};
 use outbox_core::{
     event::Headers,
     outbox::{CommandKey, CommandOutcome, RecordedCommand, StoreError, StoredReply},

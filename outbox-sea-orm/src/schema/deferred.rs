@@ -2,11 +2,12 @@
 
 use super::{
     Schema,
-    append::{EVENT_COLUMNS, EVENT_MARKS, push_message},
+    append::{EVENT_MARKS, push_message},
     handover,
     inbox::SAME_ORDER,
     micros,
 };
+use crate::dialect::EVENT_COLUMNS;
 use outbox_core::{
     event::{LetterId, Timestamp},
     failure::AttemptError,

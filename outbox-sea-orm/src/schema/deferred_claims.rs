@@ -1,8 +1,13 @@
 //! Deferred deliveries, as the retrier claims, runs and releases them.
 
-use super::{Schema, append::EVENT_COLUMNS, deferred::failing, handover, micros};
+use super::{
+    Schema,
+    decode::{Layout, count, get, history, message, span, unplaced},
+    deferred::failing,
+    handover, micros,
+};
 use crate::chunks::{RESULT_BYTES, fitting_count};
-use crate::store::decode::{Layout, count, get, history, message, span, unplaced};
+use crate::dialect::EVENT_COLUMNS;
 use outbox_core::{
     event::{EventId, LetterId},
     outbox::{Awaited, ClaimQuery, Deferral, DeliveryClaim, History, InboxKey, StoredDelivery},

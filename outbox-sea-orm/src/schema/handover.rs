@@ -1,8 +1,7 @@
 //! Deferred deliveries that wait for an instance that knows their type or saga, and names of
 //! handlers.
 
-use super::{Schema, deferred_claims::CLAIMABLE, micros};
-use crate::store::decode::count;
+use super::{Schema, decode::count, deferred_claims::CLAIMABLE, micros};
 use outbox_core::outbox::{
     Awaited, AwaitedBy, COUNTED_DELIVERIES, ClaimQuery, DeferredDelivery, StoredDelivery,
 };

@@ -1,7 +1,7 @@
 //! The inbox: messages that a consumer has received.
 
 use super::{Schema, micros};
-use crate::{dialect::Dialect, namespace::Tables};
+use crate::dialect::{Dialect, Tables};
 use outbox_core::outbox::{Admission, InboxKey};
 use sea_orm::{ConnectionTrait, DbErr, Value};
 use std::{sync::Arc, time::Duration};

@@ -1,7 +1,10 @@
 //! The rows of the instances of consumers.
 
-use super::{Schema, micros};
-use crate::store::decode::{count, span};
+use super::{
+    Schema,
+    decode::{count, span},
+    micros,
+};
 use outbox_core::outbox::{InstanceRow, NewInstance};
 use sea_orm::{ConnectionTrait, DbErr, Value};
 use std::{sync::Arc, time::Duration};

@@ -3,9 +3,10 @@
 
 use super::{
     Schema,
-    append::{EVENT_COLUMNS, EVENT_MARKS, push_message},
+    append::{EVENT_MARKS, push_message},
+    letter_rows,
 };
-use crate::store::letters::{self, ORIGIN_CONSUMER};
+use crate::dialect::{EVENT_COLUMNS, ORIGIN_CONSUMER};
 use outbox_core::{
     event::{MessageId, Timestamp},
     failure::{ConsumerOrigin, DeadLetter},
@@ -58,14 +59,14 @@ impl Schema {
         };
         let id: i64 =
             row.map_or(Ok(0), |row| row.try_get_by_index(0)).map_err(|e: DbErr| database(e))?;
-        let sql = self.filled(&letters::select("letter_id = ?"));
+        let sql = self.filled(&letter_rows::select("letter_id = ?"));
         let row = conn
             .query_one_raw(self.statement(&sql, vec![Value::from(id)]))
             .await
             .map_err(database)?;
         row.map_or_else(
             || Err(StoreError::Mismatch("a letter that was written is not there".into())),
-            |r| letters::letter(&r),
+            |r| letter_rows::letter(&r),
         )
     }
 

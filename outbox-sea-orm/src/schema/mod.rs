@@ -1,6 +1,7 @@
 //! The tables of one outbox, as producers and consumers write to them: in their own transaction,
 //! over any SeaORM connection.
 
+pub(crate) mod decode;
 mod source;
 mod dedup;
 mod append;
@@ -10,25 +11,27 @@ mod barrier;
 mod deferred;
 mod deferred_claims;
 mod handover;
+pub(crate) mod letter_rows;
 mod letters;
 mod instances;
 mod prune;
+pub(crate) mod sagas;
 
-pub(crate) use append::{EVENT_COLUMNS, RETRY_HEADER, stored};
+pub(crate) use append::{RETRY_HEADER, stored};
 pub use dedup::{DedupConflict, DedupReservation};
 pub(crate) use letters::consumer_route;
 pub(crate) use prune::{Pruned, resolved_before};
 pub use schedule::DeliverAt;
 
 use crate::{
-    dialect::Dialect,
+    dialect::{Dialect, Tables},
     migration,
-    namespace::{Namespace, Tables},
+    namespace::Namespace,
     pool::{DbErrorClass, classify, store_error},
-    saga::SagaSql,
 };
 use barrier::BarrierSql;
 use outbox_core::outbox::StoreError;
+use sagas::SagaSql;
 use sea_orm::{ConnectionTrait, DatabaseConnection, DbErr, Statement, Value};
 use std::{sync::Arc, time::Duration};
 

@@ -1,10 +1,9 @@
 //! Deletes old rows that have content: bounded by rows and by bytes.
 
-use super::{Schema, barrier::BARRIER_KEY, micros};
+use super::{Schema, barrier::BARRIER_KEY, letter_rows::CONTENT, micros};
 use crate::{
     chunks::{RESULT_BYTES, fitting_count},
     dialect::Dialect,
-    store::letters::CONTENT,
 };
 use sea_orm::{ConnectionTrait, DbErr, QueryResult, Value};
 use std::time::Duration;

@@ -2,10 +2,13 @@
 
 use super::{
     Schema,
-    append::{CHUNK, EVENT_COLUMNS, EVENT_MARKS, push_values},
+    append::{CHUNK, EVENT_MARKS, push_values},
     micros, rows,
 };
-use crate::chunks::{STATEMENT_BYTES, chunks_by_size, event_size};
+use crate::{
+    chunks::{STATEMENT_BYTES, chunks_by_size, event_size},
+    dialect::EVENT_COLUMNS,
+};
 use outbox_core::event::{MessageId, NewEvent, Timestamp};
 use sea_orm::{ConnectionTrait, DbErr, Value};
 use std::time::Duration;

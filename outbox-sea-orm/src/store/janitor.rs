@@ -3,14 +3,12 @@
 use super::{
     Retention, SqlStore,
     bind::{bind_ids, bind_partitions, numbers},
-    letters::id_and_size,
-    settler::column,
 };
 use crate::{
     chunks::{RESULT_BYTES, fitting_count},
-    dialect::Dialect,
+    dialect::{Dialect, EVENT_COLUMNS},
     pool::{Arg, Tx},
-    schema::{EVENT_COLUMNS, Pruned, micros, resolved_before},
+    schema::{Pruned, decode::column, letter_rows::id_and_size, micros, resolved_before},
 };
 use async_trait::async_trait;
 use outbox_core::outbox::{Fence, JanitorStore, StoreError};

@@ -3,11 +3,11 @@
 use super::{
     SqlStore,
     bind::{bind_ids, bind_partitions, numbers},
-    settler::{column, partition},
+    settler::partition,
 };
 use crate::{
     pool::{Arg, Tx},
-    schema::{micros, stored},
+    schema::{decode::column, micros, stored},
 };
 use async_trait::async_trait;
 use outbox_core::{

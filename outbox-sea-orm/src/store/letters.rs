@@ -1,43 +1,32 @@
 //! Reads dead letters, and writes those that are detached from their events' rows.
 
-use super::{
-    SqlStore,
-    bind::bind_ids,
-    decode::{self, Layout, count, history},
-    settler::{column, in_partition},
-};
+use super::{SqlStore, bind::bind_ids, settler::in_partition};
 use crate::{
     chunks::{RESULT_BYTES, STATEMENT_BYTES, chunks_by_size, fitting_count, message_size},
-    dialect::Dialect,
+    dialect::{Dialect, EVENT_COLUMNS, ORIGIN_RELAY},
     pool::{Arg, Tx},
-    schema::{EVENT_COLUMNS, stored},
+    schema::{
+        decode::column,
+        letter_rows::{id_and_size, letter, select, sizes},
+        stored,
+    },
 };
 use outbox_core::{
-    event::{EventId, LetterId, Timestamp},
-    failure::{ConsumerOrigin, DeadLetter, DeadReason, Resolution},
+    event::{LetterId, Timestamp},
+    failure::DeadLetter,
     outbox::{DetachedLetter, PartitionNo, StoreError},
 };
 use sea_orm::QueryResult;
 use std::collections::{BTreeMap, HashMap, HashSet};
 
-/// Index of the first column behind those of the event.
-const AFTER: usize = 12;
-/// Origin of a letter that a relay wrote, as a literal of SQL.
-pub(crate) const ORIGIN_RELAY: &str = "'relay'";
-/// Origin of a letter that a consumer wrote, as a literal of SQL: its route is `consumer/handler`,
-/// its event the sender's, and it has no partition.
-pub(crate) const ORIGIN_CONSUMER: &str = "'consumer'";
 /// Letters that are written in one INSERT of twenty parameters each.
 const CHUNK: usize = 50;
 /// Letters that are read at once.
 const READ_CHUNK: usize = 1_024;
 /// Bytes of the errors of a letter: ten of a little over 1 KiB.
 const ERRORS: usize = 12_288;
-/// The large columns of a letter.
-pub(crate) const CONTENT: &[&str] = &["payload", "headers", "errors"];
 /// The last letter of an event on a route: its id, and whether it is unresolved.
 pub(super) type LastLetters = HashMap<(i64, String), (i64, bool)>;
-const LAYOUT: Layout = Layout { event: 2, created_at: AFTER, expires_at: AFTER + 1 };
 
 /// Reads letters by id, in their order: the first one that exists, and as many more as a result
 /// takes.
@@ -74,31 +63,6 @@ pub(super) async fn read(
         return store.janitor.query(&sql, &args).await?.iter().map(letter).collect();
     }
     Ok(Vec::new())
-}
-
-/// Writes the read of ids and bytes of letters for which a condition holds.
-pub(crate) fn sizes(dialect: Dialect, condition: &str) -> String {
-    format!("SELECT letter_id, {} FROM {{letters}} WHERE {condition}", dialect.bytes_of(CONTENT))
-}
-
-/// Reads a row of [`sizes`].
-pub(crate) fn id_and_size(row: &QueryResult) -> Result<(i64, usize), StoreError> {
-    Ok((column(row, 0)?, usize::try_from(column::<i64>(row, 1)?).unwrap_or(0)))
-}
-
-/// Writes the read of letters for which a condition holds.
-pub(crate) fn select(condition: &str) -> String {
-    format!(
-        "SELECT letter_id, event_id, {EVENT_COLUMNS}, created_at, expires_at, route, reason, attempts, errors, \
-         CASE WHEN parks THEN 1 ELSE 0 END, dead_at, previous_id, resolution, resolved_at, resolved_by, \
-         resolution_reason, CASE WHEN origin = {ORIGIN_CONSUMER} THEN 1 ELSE 0 END \
-         FROM {{letters}} WHERE {condition}"
-    )
-}
-
-/// Writes the read of letters for which a condition holds, with empty payloads.
-pub(crate) fn select_without_payload(dialect: Dialect, condition: &str) -> String {
-    select(condition).replacen("payload", dialect.no_bytes(), 1)
 }
 
 /// Writes letters with the content of their events, unless they exist already; gives the ids of
@@ -231,43 +195,4 @@ pub(super) async fn last_letters(
         Ok(((column(row, 1)?, column(row, 2)?), (column(row, 0)?, open != 0)))
     };
     rows.iter().map(letter).collect()
-}
-
-/// Reads a row of [`select`].
-pub(crate) fn letter(row: &QueryResult) -> Result<DeadLetter, StoreError> {
-    let is_received = column::<i32>(row, AFTER + 13)? != 0;
-    let event_id = EventId(column::<i64>(row, 1)?.abs());
-    let mut route: String = column(row, AFTER + 2)?;
-    let received = is_received.then(|| {
-        let origin = std::mem::take(&mut route);
-        let (consumer, handler) = origin.split_once('/').unwrap_or((&origin, ""));
-        ConsumerOrigin { consumer: consumer.to_owned(), handler: handler.to_owned() }
-    });
-    let reason: String = column(row, AFTER + 3)?;
-    let reason: DeadReason = reason
-        .parse()
-        .map_err(|()| StoreError::Mismatch(format!("no reason of a dead letter: {reason}")))?;
-    let resolution = match column::<Option<String>>(row, AFTER + 9)? {
-        None => None,
-        Some(action) => Some(Resolution {
-            action,
-            at: Timestamp::from_micros(column(row, AFTER + 10)?),
-            by: column::<Option<String>>(row, AFTER + 11)?.unwrap_or_default(),
-            reason: column::<Option<String>>(row, AFTER + 12)?.unwrap_or_default(),
-        }),
-    };
-    Ok(DeadLetter::new(
-        LetterId(column(row, 0)?),
-        event_id,
-        decode::message(row, event_id, &LAYOUT).ok().map(decode::unplaced),
-        route,
-        reason,
-        count(column(row, AFTER + 4)?),
-        history(&column::<String>(row, AFTER + 5)?),
-        column::<i32>(row, AFTER + 6)? != 0,
-        Timestamp::from_micros(column(row, AFTER + 7)?),
-        resolution,
-        column::<Option<i64>>(row, AFTER + 8)?.map(LetterId),
-    )
-    .with_consumer_origin(received))
 }

@@ -1,10 +1,10 @@
 //! The store of a relay, over connections of its own: one file for each trait of the core.
 
 mod bind;
-pub(crate) mod decode;
+mod decode;
 mod janitor;
 mod leases;
-pub(crate) mod letters;
+mod letters;
 mod options;
 mod reader;
 mod record;

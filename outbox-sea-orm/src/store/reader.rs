@@ -9,7 +9,7 @@ use super::{
 use crate::{
     dialect::{Dialect, ROWS_SLACK},
     pool::Arg,
-    schema::stored,
+    schema::{decode::get, stored},
 };
 use async_trait::async_trait;
 use outbox_core::{
@@ -143,9 +143,7 @@ impl EventReader for SqlStore {
             Arg::int(i64::from(limit)),
         ];
         let rows = self.reader.query(&sql, &args).await?;
-        rows.iter()
-            .map(|row| decode::get(row, 0, "event_id").map(EventId).map_err(decode_error))
-            .collect()
+        rows.iter().map(|row| get(row, 0, "event_id").map(EventId).map_err(decode_error)).collect()
     }
 }
 

@@ -1,17 +1,15 @@
 //! Records the state of routes, writes dead letters, and finishes events that are final on all
 //! their routes.
 
-use super::{
-    Retention, SqlStore,
-    decode::count,
-    letters::last_letters,
-    settler::{column, in_partition},
-};
+use super::{Retention, SqlStore, letters::last_letters, settler::in_partition};
 use crate::{
     chunks::{STATEMENT_BYTES, chunks_by_size},
     dialect::Dialect,
     pool::{Arg, Tx},
-    schema::{micros, stored},
+    schema::{
+        decode::{column, count},
+        micros, stored,
+    },
 };
 use outbox_core::{
     event::{EventId, LetterId},

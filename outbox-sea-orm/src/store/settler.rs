@@ -7,8 +7,8 @@ use super::{
 };
 use crate::{
     dialect::Dialect,
-    pool::{Arg, Tx, store_error},
-    schema::stored,
+    pool::{Arg, Tx},
+    schema::{decode::column, stored},
 };
 use async_trait::async_trait;
 use outbox_core::{
@@ -18,7 +18,6 @@ use outbox_core::{
         DetachedLetter, Epoch, Fence, PartitionNo, RouteUpdate, SettleStore, Settled, StoreError,
     },
 };
-use sea_orm::QueryResult;
 
 /// Ids of one DELETE on MySQL: more lock the index for so long that producers notice.
 const MYSQL_CHUNK: usize = 200;
@@ -166,14 +165,6 @@ impl SqlStore {
         held.partitions.sort_unstable();
         Ok(held)
     }
-}
-
-/// Reads a column that this crate wrote.
-pub(super) fn column<T: sea_orm::TryGetable>(
-    row: &QueryResult,
-    index: usize,
-) -> Result<T, StoreError> {
-    row.try_get_by_index(index).map_err(store_error)
 }
 
 /// Reads a partition's number.

@@ -12,8 +12,8 @@ mod session;
 mod state;
 mod stream;
 
+pub use crate::listener::phase::{Outcome, Phase};
 pub(crate) use open::{TransactionTasks, within};
-pub use phases::{Outcome, Phase};
 pub use scope::{Entry, Propagation, Transactional, TxSource};
 pub(crate) use scope::{Scope, ScopeResult};
 pub(crate) use session::run_callback;
@@ -24,7 +24,6 @@ use crate::{
     error::{BoxError, OutboxError},
     outbox::Pending,
     pool::{ResponseDeadline, response_timeout},
-    saga::Start,
 };
 use futures_util::future::BoxFuture;
 use open::TaskRegistration;
@@ -185,33 +184,6 @@ impl OutboxTransaction {
     /// transaction goes on. [`OutboxError::Ended`] and [`OutboxError::Aborted`] when it has ended.
     pub fn emit<E: OutboxEvent>(&self, event: E) -> Result<MessageId, OutboxError> {
         self.emit_with(event, EnqueueOptions::new())
-    }
-
-    /// Starts a saga with the transaction: it is there when that commits, and begins then. Await
-    /// what this gives, or name what the saga is known by first.
-    ///
-    /// Its definition is one that [`Sagas::builder`](crate::saga::Sagas) or a
-    /// [`client`](crate::saga::SagaClient) of this process has registered on this outbox; of one
-    /// type of data the newest version.
-    ///
-    /// ```
-    /// # use outbox_sea_orm::{prelude::*, saga::{SagasError, Started}};
-    /// # #[derive(serde::Serialize)] struct PlaceOrder { order_id: i64 }
-    /// # async fn example(tx: &OutboxTransaction) -> Result<(), SagasError> {
-    /// match tx.start_saga(PlaceOrder { order_id: 7 }).correlation("order-7").await? {
-    ///     Started::New { id } => println!("{id} begins when this commits"),
-    ///     Started::Running { id } => println!("{id} is at it"),
-    ///     Started::AlreadyEnded { outcome, ended_at, .. } => println!("{outcome} at {ended_at}"),
-    ///     _ => {}
-    /// }
-    /// # Ok(()) }
-    /// ```
-    ///
-    /// # Errors
-    /// Awaited: [`SagasError::NotRegistered`](crate::saga::SagasError::NotRegistered) and the other
-    /// ones of a start, and what the database said.
-    pub fn start_saga<D: 'static>(&self, data: D) -> Start<'_, D> {
-        Start::by_store(&self.shared.outbox, self, data)
     }
 
     /// Saves an event with the transaction as [`emit`](Self::emit) does, with options.

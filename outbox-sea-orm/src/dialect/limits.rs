@@ -1,0 +1,67 @@
+//! The limits of transactions that the server enforces.
+
+use std::time::Duration;
+
+/// Time that a response may take beyond the server's own limits: the way there and back.
+const NETWORK_SLACK: Duration = Duration::from_secs(1);
+
+/// Limits of the transactions that the framework opens itself: those of handlers, stored
+/// deliveries, steps of sagas and operators. The server ends a transaction that exceeds them, so
+/// that a frozen process, or one without a network, holds no lock for longer.
+///
+/// | | PostgreSQL | MariaDB | MySQL | SQLite |
+/// | --- | --- | --- | --- | --- |
+/// | [`idle`](Self::idle) | `idle_in_transaction_session_timeout` | `idle_transaction_timeout` | none | none |
+/// | [`lock_wait`](Self::lock_wait) | `lock_timeout` | `innodb_lock_wait_timeout` | the same | the pool's `busy_timeout` |
+/// | [`statement`](Self::statement) | `statement_timeout` | `max_statement_time` | `max_execution_time` (reads) | none |
+///
+/// The process itself waits for the responses to its own BEGIN, COMMIT, ROLLBACK and inbox
+/// statements for the longer of `idle` and `lock_wait`, and a second; then it closes the
+/// connection. That holds for every transaction of an [`Outbox`](crate::Outbox).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[must_use]
+pub struct TransactionLimits {
+    pub(crate) idle: Duration,
+    pub(crate) lock_wait: Duration,
+    pub(crate) statement: Duration,
+}
+
+impl Default for TransactionLimits {
+    fn default() -> Self {
+        let (idle, statement) = (Duration::from_secs(15), Duration::from_mins(5));
+        Self { idle, lock_wait: idle, statement }
+    }
+}
+
+impl TransactionLimits {
+    /// Starts from the defaults: 15 s idle, 15 s for a lock, 5 min for a statement.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Sets how long a transaction may be idle, at least 1 s; 15 s unless set. A live process keeps
+    /// its own awake while a handler or step waits for something else, so this ends those of frozen
+    /// and vanished ones.
+    pub fn idle(mut self, longest: Duration) -> Self {
+        self.idle = longest.max(Duration::from_secs(1));
+        self
+    }
+
+    /// Sets how long a statement waits for a lock, at least 1 s; 15 s unless set.
+    pub fn lock_wait(mut self, longest: Duration) -> Self {
+        self.lock_wait = longest.max(Duration::from_secs(1));
+        self
+    }
+
+    /// Sets how long a statement may run, at least 1 s; 5 min unless set. Where the application's
+    /// own `statement_timeout` is part of its PostgreSQL connection options, that one stays.
+    pub fn statement(mut self, longest: Duration) -> Self {
+        self.statement = longest.max(Duration::from_secs(1));
+        self
+    }
+
+    /// How long the process waits for a response of the server.
+    pub(crate) fn response(&self) -> Duration {
+        self.idle.max(self.lock_wait) + NETWORK_SLACK
+    }
+}
