@@ -1,5 +1,6 @@
 //! The invariants of absence of `ARCHITECTURE.md` that a test can check.
 
+mod arrows;
 mod boundaries;
 mod code;
 mod dependencies;
