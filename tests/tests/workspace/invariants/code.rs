@@ -103,6 +103,24 @@ fn test_at(all: &[Token], at: usize) -> Option<usize> {
     is_test.then(|| if inner { all.len() } else { item_ends(all, end) })
 }
 
+/// Counts the lines of items that are there for tests only, and are no tests themselves.
+pub(super) fn lines_of_test_modules(text: &str) -> usize {
+    let all = tokens(text);
+    let (mut at, mut lines) = (0, 0);
+    while at < all.len() {
+        let is_configured =
+            attribute_at(&all, at).is_some_and(|(words, ..)| words.starts_with("cfg("));
+        match test_at(&all, at).filter(|_| is_configured) {
+            Some(end) => {
+                lines += all[end - 1].line + 1 - all[at].line;
+                at = end;
+            }
+            None => at += 1,
+        }
+    }
+    lines
+}
+
 /// Position after an item: after its body or its semicolon.
 pub(super) fn item_ends(all: &[Token], mut at: usize) -> usize {
     while let Some(token) = all.get(at) {

@@ -10,5 +10,6 @@ mod logs;
 mod names;
 mod order;
 mod readme;
+mod sizes;
 mod tree;
 mod vocabulary;

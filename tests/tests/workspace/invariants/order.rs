@@ -1,23 +1,11 @@
-//! Order in the tree: sizes of files, no ignored tests, no to-dos.
+//! Order in the tree: no ignored tests, no to-dos. The lints of the workspace find stubs, and
+//! exceptions from lints without a reason.
 
 use super::{
     code::Part,
     tree::{File, files, libraries, none, root, sources},
 };
 use std::{collections::BTreeSet, os::unix::fs::PermissionsExt};
-
-/// A file that is longer is two.
-const LONGEST_FILE: usize = 450;
-
-#[test]
-fn no_file_is_longer_than_450_lines() {
-    let lines = |text: &str| text.lines().count();
-    let long = sources().filter(|file| lines(&file.text) > LONGEST_FILE);
-    none(
-        "too long",
-        long.map(|file| format!("{}: {} lines", file.path, lines(&file.text))).collect(),
-    );
-}
 
 #[test]
 fn no_test_is_ignored_and_no_lint_is_silenced() {
@@ -44,14 +32,6 @@ fn no_to_do_is_left() {
         marked.map(|(at, _)| format!("{}:{}", file.path, at + 1)).collect::<Vec<_>>()
     });
     none("left to do", unfinished.collect());
-
-    let stubs = sources().flat_map(|file| {
-        let code = file.code(Part::Unquoted);
-        let lines =
-            ["todo!", "unimplemented!", "dbg!"].into_iter().flat_map(|stub| code.lines_with(stub));
-        lines.map(|line| format!("{}:{line}", file.path)).collect::<Vec<_>>()
-    });
-    none("a stub", stubs.collect());
 }
 
 #[test]
