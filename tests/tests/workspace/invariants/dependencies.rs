@@ -163,16 +163,51 @@ fn every_member_takes_versions_lints_and_dependencies_from_the_workspace() {
     none("not inherited from the workspace", faults);
 }
 
+/// Reads a TOML file of the root.
+fn table(path: &str) -> toml::Table {
+    files().iter().find(|file| file.path == path).unwrap().text.parse().unwrap()
+}
+
 #[test]
 fn nothing_that_is_banned_is_in_the_lockfile() {
-    let file = |path: &str| {
-        files().iter().find(|file| file.path == path).unwrap().text.parse::<toml::Table>().unwrap()
-    };
-    let (deny, lock) = (file("deny.toml"), file("Cargo.lock"));
+    let (deny, lock) = (table("deny.toml"), table("Cargo.lock"));
     let name = |entry: &toml::Value| entry["name"].as_str().unwrap().to_owned();
     let banned: BTreeSet<String> =
         deny["bans"]["deny"].as_array().unwrap().iter().map(name).collect();
     let locked: BTreeSet<String> = lock["package"].as_array().unwrap().iter().map(name).collect();
     assert!(banned.contains("openssl") && locked.contains("tokio"), "both files were read");
     none("banned by deny.toml", banned.intersection(&locked).cloned().collect());
+}
+
+#[test]
+fn every_dependency_comes_from_crates_io() {
+    const CRATES_IO: &str = "registry+https://github.com/rust-lang/crates.io-index";
+    let (deny, lock) = (table("deny.toml"), table("Cargo.lock"));
+    let sources = deny["sources"].as_table().unwrap();
+    let denied = toml::Table::from_iter(
+        ["unknown-registry", "unknown-git"].map(|rule| (rule.to_owned(), "deny".into())),
+    );
+    assert_eq!(sources, &denied, "deny.toml allows crates.io and nothing else");
+
+    let packages = lock["package"].as_array().unwrap();
+    // Members have no source.
+    let source = |package: &toml::Value| Some(package.get("source")?.as_str()?.to_owned());
+    let from_crates_io = packages.iter().filter(|it| source(it).as_deref() == Some(CRATES_IO));
+    assert!(from_crates_io.count() > 200, "the lockfile was read");
+    let others = packages.iter().filter_map(|package| {
+        let source = source(package).filter(|source| source != CRATES_IO)?;
+        Some(format!("{:?}: {source}", package["name"]))
+    });
+    none("a dependency that is not from crates.io", others.collect());
+
+    let members: BTreeSet<String> = manifests()
+        .iter()
+        .map(|(_, manifest)| manifest["package"]["name"].as_str().unwrap().to_owned())
+        .collect();
+    let strangers = packages.iter().filter(|package| source(package).is_none());
+    let strangers = strangers.map(|package| package["name"].as_str().unwrap().to_owned());
+    none(
+        "a package outside the workspace that is read from a path",
+        strangers.filter(|name| !members.contains(name)).collect(),
+    );
 }

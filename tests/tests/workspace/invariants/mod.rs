@@ -6,6 +6,7 @@ mod code;
 mod dependencies;
 mod exports;
 mod lexer;
+mod licences;
 mod logs;
 mod names;
 mod order;
