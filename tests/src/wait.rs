@@ -80,6 +80,7 @@ pub async fn in_time<T>(deadline: Duration, what: &str, work: impl Future<Output
 ///
 /// # Cancel safety
 /// The running poll is dropped at the deadline.
+#[must_use = "a test fails by what this tells; else take `wait_until`"]
 pub async fn holds_within<L: Condition>(
     deadline: Duration,
     condition: impl AsyncFnMut() -> L,
