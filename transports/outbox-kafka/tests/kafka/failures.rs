@@ -8,7 +8,7 @@ use outbox_core::{
     failure::FailureClass::{Permanent, Transient, Unavailable},
     transport::{Limits, Publisher, publish_all},
 };
-use outbox_kafka::KafkaPublisher;
+use outbox_kafka::{KafkaPublisher, Topic};
 use std::time::Duration;
 use tests::servers::kafka;
 use tokio::net::TcpListener;
@@ -28,10 +28,11 @@ async fn a_confirmation_names_topic_partition_and_offset() {
 
 #[tokio::test]
 async fn a_message_goes_to_the_topic_and_with_the_key_that_are_chosen_for_it() {
-    let topic = name("chosen");
-    let chosen = topic.clone();
-    let publisher = publisher(&topic, 4)
-        .topic_of(move |_| chosen.clone())
+    let (other, chosen) = (name("other"), name("chosen"));
+    let topic = chosen.clone();
+    let publisher = publisher(&other, 4)
+        .declare([&other, &chosen].map(|topic| Topic::new(topic).partitions(4)))
+        .topic_of(move |_| topic.clone())
         .record_key(|_| Some(b"one".to_vec()));
     let mut partitions = Vec::new();
     for n in 1..=8 {
@@ -40,7 +41,10 @@ async fn a_message_goes_to_the_topic_and_with_the_key_that_are_chosen_for_it() {
         );
     }
     partitions.dedup();
-    assert_eq!(partitions.len(), 1, "of one key, all are in one partition");
+    let [Some(partition)] = &partitions[..] else {
+        panic!("of one key, all are in one partition: {partitions:?}");
+    };
+    assert!(partition.starts_with(&format!("{chosen}[")), "not in the chosen topic: {partition}");
 }
 
 #[tokio::test]

@@ -32,16 +32,16 @@ pub(crate) async fn delete(topic: &str) {
 async fn serve(
     mut member: KafkaSubscriber,
     recorder: Recorder,
+    taken: watch::Sender<usize>,
     mut stop: watch::Receiver<bool>,
-) -> usize {
+) {
     let mut handling = tokio::task::JoinSet::new();
-    let mut taken = 0;
     loop {
         tokio::select! {
             biased;
             _ = stop.wait_for(|stop| *stop) => break,
             next = member.next() => if let Ok(Some(delivery)) = next {
-                taken += 1;
+                taken.send_modify(|taken| *taken += 1);
                 let recorder = recorder.clone();
                 handling.spawn(async move { recorder.take(delivery).await });
             }
@@ -50,7 +50,6 @@ async fn serve(
     }
     handling.join_all().await;
     member.stop();
-    taken
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -58,38 +57,53 @@ async fn members_that_join_and_leave_under_load_lose_nothing_double_nothing_and_
     const PARTITIONS: u16 = 12;
     const KEYS: i64 = 40;
     const EACH: i64 = 100;
+    /// Between two batches while members still come and go: a load, and no flood.
+    const PAUSE: Duration = Duration::from_millis(100);
     let topic = name("members");
     let publisher = publisher(&topic, PARTITIONS);
     let recorder = Recorder::new();
+    let gone = watch::channel(false).0;
+    // Goes on until every member was under load: one that joins waits for a rebalance first.
     let publish = async {
-        for n in 1..=EACH {
+        let mut n = 0;
+        while n < EACH || !*gone.borrow() {
+            n += 1;
             let batch: Vec<Message> =
                 (0..KEYS).map(|key| numbered(n, &format!("k{key}"))).collect();
             let outcomes = publish_all(&publisher, &batch).await;
             assert!(outcomes.iter().all(Result::is_ok), "{outcomes:?}");
+            if n >= EACH {
+                tokio::time::sleep(PAUSE).await;
+            }
         }
+        usize::try_from(KEYS * n).expect("few")
     };
-    let all = usize::try_from(KEYS * EACH).expect("few");
     let stay = watch::channel(false).0;
-    let staying =
-        tokio::spawn(serve(subscriber(&topic, PARTITIONS), recorder.clone(), stay.subscribe()));
+    let staying = tokio::spawn(serve(
+        subscriber(&topic, PARTITIONS),
+        recorder.clone(),
+        watch::channel(0).0,
+        stay.subscribe(),
+    ));
     let come_and_go = async {
-        let mut took_part = 0;
         for _ in 0..4 {
-            let stop = watch::channel(false).0;
+            let (stop, taken) = (watch::channel(false).0, watch::channel(0).0);
+            let mut takes_part = taken.subscribe();
             let passing = tokio::spawn(serve(
                 subscriber(&topic, PARTITIONS),
                 recorder.clone(),
+                taken,
                 stop.subscribe(),
             ));
             tokio::time::sleep(Duration::from_millis(700)).await;
+            takes_part.wait_for(|taken| *taken > 0).await.expect("the member serves");
             stop.send_replace(true);
-            took_part += passing.await.expect("ended");
+            passing.await.expect("ended");
         }
-        took_part
+        gone.send_replace(true);
     };
-    let ((), _) =
-        timeout(SOON, async { tokio::join!(publish, come_and_go) }).await.expect("all came");
+    let (all, ()) =
+        timeout(SOON, async { tokio::join!(publish, come_and_go) }).await.expect("all take part");
     recorder.wait_for(all, SOON).await.expect("all come");
     stay.send_replace(true);
     staying.await.expect("ended");
