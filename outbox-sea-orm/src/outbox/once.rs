@@ -102,11 +102,7 @@ impl Outbox {
             Ok(None) => {}
             Ok(Some(body)) => {
                 tx.rollback_quietly().await;
-                let read = Json::from_text(&body).and_then(|json| json.read());
-                let problem = |error: serde_json::Error| {
-                    format!("the first response is of another type: {:?}", error.classify())
-                };
-                return Ok(Responded::Again(read.map_err(|error| fault(problem(error)))?));
+                return Ok(Responded::Again(first_response(&body).map_err(fault)?));
             }
             Err(error) => {
                 tx.rollback_quietly().await;
@@ -179,4 +175,11 @@ impl Outbox {
         tx.execute_raw(schema.statement(&sql, values)).await?;
         Ok(())
     }
+}
+
+/// Reads the response that was stored first; gives the problem where it is of another type.
+fn first_response<A: DeserializeOwned>(body: &str) -> Result<A, String> {
+    Json::from_text(body)
+        .and_then(|json| json.read())
+        .map_err(|error| format!("the first response is of another type: {:?}", error.classify()))
 }

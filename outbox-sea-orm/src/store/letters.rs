@@ -81,6 +81,18 @@ pub(super) async fn write(
     Ok(written)
 }
 
+/// Writes the INSERT of `n` letters.
+fn insert(n: usize) -> String {
+    let row = format!(
+        "({ORIGIN_RELAY}, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, {{now}}, ?)"
+    );
+    format!(
+        "INSERT INTO {{letters}} (origin, partition_no, event_id, {EVENT_COLUMNS}, created_at, expires_at, route, reason, \
+         attempts, errors, parks, dead_at, previous_id) VALUES {}",
+        vec![row.as_str(); n].join(", ")
+    )
+}
+
 async fn write_in(
     store: &SqlStore,
     tx: &mut Tx<'_>,
@@ -134,16 +146,7 @@ async fn write_in(
             Arg::Int(before.get(of).map(|(id, _)| *id)),
         ]);
     }
-    let sql = store.sql("detached letters", new.len(), || {
-        let row = format!(
-            "({ORIGIN_RELAY}, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, {{now}}, ?)"
-        );
-        format!(
-            "INSERT INTO {{letters}} (origin, partition_no, event_id, {EVENT_COLUMNS}, created_at, expires_at, route, reason, \
-             attempts, errors, parks, dead_at, previous_id) VALUES {}",
-            vec![row.as_str(); new.len()].join(", ")
-        )
-    });
+    let sql = store.sql("detached letters", new.len(), || insert(new.len()));
     tx.execute(&sql, &args).await?;
     let after = last_letters(store, tx, &ids).await?;
     written.extend(chunk.iter().filter_map(|c| after.get(&of(c))).map(|(id, _)| LetterId(*id)));

@@ -83,6 +83,14 @@ impl Received {
             .transpose()
     }
 
+    fn version(&mut self) -> Result<u16, CloudEventError> {
+        match self.0.remove("eventversion").map(|version| version.parse()) {
+            None => Ok(1),
+            Some(Ok(version @ 1..)) => Ok(version),
+            Some(_) => Err(CloudEventError::invalid("eventversion", "is a number from 1 to 65535")),
+        }
+    }
+
     fn into_message(
         mut self,
         payload: Bytes,
@@ -93,16 +101,7 @@ impl Received {
         }
         let (id, source, event_type) =
             (self.needed("id")?, self.needed("source")?, self.needed("type")?);
-        let event_version = match self.0.remove("eventversion").map(|v| v.parse()) {
-            None => 1,
-            Some(Ok(version @ 1..)) => version,
-            Some(_) => {
-                return Err(CloudEventError::invalid(
-                    "eventversion",
-                    "is a number from 1 to 65535",
-                ));
-            }
-        };
+        let event_version = self.version()?;
         let named = fallback.topic.filter(|topic| is_text(topic));
         let topic = self.text("topic")?.unwrap_or_else(|| named.unwrap_or(&event_type).to_owned());
         let content_type =

@@ -82,17 +82,22 @@ impl<S: SagaStore> Worker<S> {
             Err(limit) => limit.to_string(),
         };
         if hook == Hook::Stuck {
-            let (name, correlation) = (&*claim.definition.0, &*open.correlation);
-            tracing::error!(
-                saga = %claim.id,
-                name,
-                correlation,
-                error = failed,
-                "the hook `on_stuck` of a saga has failed: the saga is stuck all the same, and the hook is not run again"
-            );
+            log_failed_stuck_hook(claim, open, &failed);
             return AfterHook::Failed(tx, records.to_vec(), LockPolls::default());
         }
         self.report_failure(claim, open, &name, false, &StepFailure::Retry(failed));
         AfterHook::Failed(tx, Vec::new(), LockPolls::after(HOOK_RETRY))
     }
+}
+
+/// Logs that the hook of a stuck saga has failed.
+fn log_failed_stuck_hook(claim: &SagaClaim, open: &OpenSaga, error: &str) {
+    let (name, correlation) = (&*claim.definition.0, &*open.correlation);
+    tracing::error!(
+        saga = %claim.id,
+        name,
+        correlation,
+        error,
+        "the hook `on_stuck` of a saga has failed: the saga is stuck all the same, and the hook is not run again"
+    );
 }

@@ -15,7 +15,7 @@ use crate::{
         definition::{InvalidReply, Steps},
         record::Record,
         reply::{Reply, ReplyEffect, after_reply},
-        store::{Change, Due, SagaSource},
+        store::{Change, DefinitionId, Due, OpenSaga, SagaSource},
     },
 };
 use serde::Deserialize;
@@ -95,15 +95,7 @@ impl<S: SagaSource> Replies<S> {
     pub(crate) async fn take(&self, tx: &S::Tx, message: &Message) -> Result<(), ReplyFailure> {
         let Self { worker, unexpected } = self;
         let reject = |reason: String| Err(ReplyFailure::Rejected(reason));
-        let id = match CommandId::read(&message.headers) {
-            Ok(Some(id)) => id,
-            Ok(None) => {
-                return reject(
-                    "it is no reply to a saga: the header `sagaid` is missing".to_owned(),
-                );
-            }
-            Err(fault) => return reject(fault.to_string()),
-        };
+        let id = command_of(message)?;
         let Some((definition, mut open)) = worker.store.open_for_reply(tx, id.saga).await? else {
             return reject(format!("there is no saga {}", id.saga));
         };
@@ -135,16 +127,9 @@ impl<S: SagaSource> Replies<S> {
             }
         };
         let step = &steps.shape().steps[number];
-        let (reply_type, now_us) = (&message.event_type, open.when.now_us);
-        let record = match after_reply(
-            step,
-            &open.instance,
-            &id,
-            reply,
-            reply_type,
-            now_us,
-            worker.jitter,
-        ) {
+        let (reply_type, now_us, jitter) = (&message.event_type, open.when.now_us, worker.jitter);
+        let effect = after_reply(step, &open.instance, &id, reply, reply_type, now_us, jitter);
+        let record = match effect {
             ReplyEffect::Append(record) => record,
             ReplyEffect::Nothing => {
                 tracing::debug!(saga = %id.saga, step = id.step, reply = message.event_type, "a repeated reply was ignored");
@@ -160,9 +145,22 @@ impl<S: SagaSource> Replies<S> {
         if matches!(record, Record::LateReply { .. }) {
             tracing::warn!(saga = %id.saga, step = id.step, reply = message.event_type, "a reply came late");
         }
+        self.apply(tx, (&id, &definition), &**steps, &open, record).await
+    }
+
+    /// Writes the record of a reply to its saga, where it applies to the saga's state.
+    async fn apply(
+        &self,
+        tx: &S::Tx,
+        (id, definition): (&CommandId, &DefinitionId),
+        steps: &dyn Steps<S::Tx>,
+        open: &OpenSaga,
+        record: Record,
+    ) -> Result<(), ReplyFailure> {
+        let worker = &self.worker;
         let polls = LockPolls::default();
         let Ok(Transition { instance, records, due }) =
-            transition(steps.shape(), &open, vec![record], &polls, Duration::ZERO, |hook| {
+            transition(steps.shape(), open, vec![record], &polls, Duration::ZERO, |hook| {
                 steps.has(hook)
             })
         else {
@@ -175,7 +173,7 @@ impl<S: SagaSource> Replies<S> {
         let (before, seq) = (&open.instance, open.seq);
         let change =
             Change { id: id.saga, before, instance: &instance, data, seq, records: &records, due };
-        worker.notify_if_stuck(tx, (id.saga, &definition), &open, &instance);
+        worker.notify_if_stuck(tx, (id.saga, definition), open, &instance);
         worker.store.record(tx, &change).await?;
         worker.store.wake_after_commit(tx);
         Ok(())
@@ -187,6 +185,14 @@ impl<S: SagaSource> Replies<S> {
             .iter()
             .any(|t| t.name == message.event_type && t.version < message.event_version)
     }
+}
+
+/// Reads which command a message replies to.
+fn command_of(message: &Message) -> Result<CommandId, ReplyFailure> {
+    let missing = "it is no reply to a saga: the header `sagaid` is missing";
+    let id = CommandId::read(&message.headers)
+        .map_err(|fault| ReplyFailure::Rejected(fault.to_string()))?;
+    id.ok_or_else(|| ReplyFailure::Rejected(missing.to_owned()))
 }
 
 /// Decodes a participant's reply.
