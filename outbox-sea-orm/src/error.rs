@@ -11,8 +11,7 @@ use outbox_core::{
 use sea_orm::{DbBackend, DbErr, IsolationLevel};
 use std::time::Duration;
 
-/// Any error, boxed.
-pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
+pub use outbox_core::failure::BoxError;
 
 /// An error of a transaction or of an outbox.
 #[derive(Debug, thiserror::Error)]

@@ -10,7 +10,7 @@ mod report;
 
 pub(crate) use background::BackgroundWork;
 pub use breaker::{Breaker, BreakerState, Failure};
-pub use class::{AttemptError, FailureClass, full_text};
+pub use class::{AttemptError, BoxError, FailureClass, full_text};
 pub use letter::{ConsumerOrigin, DeadLetter, DeadReason, Resolution};
 pub(crate) use letter::{DeadLetterListener, log_letter, notify_dead_letter};
 pub(crate) use policy::MAX_CRASHES;

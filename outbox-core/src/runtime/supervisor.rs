@@ -1,7 +1,7 @@
 //! Starts actors, restarts those that fail, and stops the group when one fails too often.
 
 use super::{Exit, Shutdown, Tasks, now};
-use crate::failure::RetryPolicy;
+use crate::failure::{BoxError, RetryPolicy};
 use futures_util::future::BoxFuture;
 use std::{
     collections::BTreeSet,
@@ -11,7 +11,6 @@ use std::{
 };
 use tokio::sync::watch;
 
-type BoxError = Box<dyn std::error::Error + Send + Sync>;
 type Start = Box<dyn FnMut() -> BoxFuture<'static, Result<(), BoxError>> + Send>;
 
 /// How often a failed actor is started again.

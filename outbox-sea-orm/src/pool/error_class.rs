@@ -1,6 +1,6 @@
 //! Classes of database errors: try again, wait for the database, or give up.
 
-use outbox_core::outbox::StoreError;
+use outbox_core::{failure::BoxError, outbox::StoreError};
 use sea_orm::{DbErr, RuntimeErr, sqlx};
 use std::{io, sync::Arc, time::Duration};
 
@@ -219,10 +219,7 @@ fn ended_idle(error: &sqlx::Error) -> bool {
 }
 
 /// Makes the store's error of a class.
-fn to_store_error(
-    class: DbErrorClass,
-    error: impl Into<Box<dyn std::error::Error + Send + Sync>>,
-) -> StoreError {
+fn to_store_error(class: DbErrorClass, error: impl Into<BoxError>) -> StoreError {
     match class {
         DbErrorClass::Busy => StoreError::Busy(error.into()),
         DbErrorClass::Unavailable => StoreError::Unavailable(error.into()),
