@@ -13,7 +13,7 @@ use super::work::{DeliveryResult, Worker};
 use crate::{
     event::MessageId,
     failure::{FailureClass, RetryPolicy, full_text},
-    outbox::{ConsumerStore, InboxKey, StoreError},
+    outbox::{ConsumerStore, InboxKey, StoreError, roll_back},
     runtime::{Exit, Mailbox, Shutdown, Tasks, now},
     transport::{AckDecision, Delivery},
 };
@@ -354,7 +354,7 @@ impl<S: ConsumerStore> Worker<S> {
             message_id: MessageId::generate(),
         };
         let received = self.store.receive(&tx, key).await;
-        self.roll_back(tx).await;
+        roll_back(&self.store, tx).await;
         received.map(|_| ())
     }
 
