@@ -13,7 +13,7 @@ pub use breaker::{Breaker, BreakerState, Failure};
 pub use class::{AttemptError, BoxError, FailureClass, full_text};
 pub use letter::{ConsumerOrigin, DeadLetter, DeadReason, Resolution};
 pub(crate) use letter::{DeadLetterListener, log_letter, notify_dead_letter};
-pub(crate) use policy::MAX_CRASHES;
 pub use policy::{Decision, RetryPolicy};
+pub(crate) use policy::{MAX_CRASHES, backoff};
 pub use rejection::{DEFAULT_GIVE_UP_REJECTED, OtherMessages, Rejected, Rejection};
 pub use report::{FailureReports, REPORT_EVERY, Report, ReportBook};

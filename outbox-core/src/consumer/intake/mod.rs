@@ -12,7 +12,7 @@ pub(super) use reader::{Incoming, Reader, close_all};
 use super::work::{DeliveryResult, Worker};
 use crate::{
     event::MessageId,
-    failure::{FailureClass, RetryPolicy, full_text},
+    failure::{FailureClass, backoff, full_text},
     outbox::{ConsumerStore, InboxKey, StoreError, roll_back},
     runtime::{Exit, Mailbox, Shutdown, Tasks, now},
     transport::{AckDecision, Delivery},
@@ -27,14 +27,6 @@ use std::{
     },
     time::{Duration, Instant},
 };
-
-/// Waits after failures of a broker or a database: 100 ms doubling to 5 s, for ever.
-pub(super) fn backoff(failures: u32) -> Duration {
-    let policy = RetryPolicy::default()
-        .backoff(Duration::from_millis(100))
-        .max_backoff(Duration::from_secs(5));
-    policy.wait_after(failures.max(1))
-}
 
 /// The key by which deliveries are ordered: source and message key.
 type OrderKey = (String, String);
