@@ -7,7 +7,7 @@ mod filter;
 
 use crate::{
     chunks::{RESULT_BYTES, fitting_count},
-    error::OutboxError,
+    error::database,
     outbox::Outbox,
     store::letters,
 };
@@ -21,7 +21,7 @@ use outbox_core::{
     outbox::{OutboxStats, StoreError},
 };
 use resolutions::marks;
-use sea_orm::{ConnectionTrait, DbErr, QueryResult, Value};
+use sea_orm::{ConnectionTrait, QueryResult, Value};
 use std::time::Duration;
 
 /// Most letters of one page, whatever the limit: each is a parameter, of which SQLite takes 32,766.
@@ -192,14 +192,6 @@ fn changed_copy(message: &Message, payload: Bytes) -> NewEvent {
     }
 }
 
-fn database(error: DbErr) -> StoreError {
-    OutboxError::Database(error).into()
-}
-
 fn column<T: sea_orm::TryGetable>(row: &QueryResult, index: usize) -> Result<T, StoreError> {
-    row.try_get_by_index(index).map_err(database_get)
-}
-
-fn database_get(error: impl Into<DbErr>) -> StoreError {
-    database(error.into())
+    row.try_get_by_index(index).map_err(database)
 }

@@ -230,6 +230,11 @@ impl From<OutboxError> for StoreError {
     }
 }
 
+/// Gives the store's error of a failed statement.
+pub(crate) fn database(error: DbErr) -> StoreError {
+    OutboxError::Database(error).into()
+}
+
 /// The effect of a database error on its transaction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum TxEffect {

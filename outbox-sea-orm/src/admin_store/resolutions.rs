@@ -1,9 +1,10 @@
 //! Resolves dead letters, each chunk in a short transaction.
 
-use super::{column, database};
+use super::column;
 use crate::{
     OutboxTransaction,
     chunks::{RESULT_BYTES, chunks_by_size},
+    error::database,
     outbox::Outbox,
     schema::{EVENT_COLUMNS, micros, stored},
     store::letters,

@@ -1,7 +1,7 @@
 //! The outbox as the store of consumers.
 
 use super::Outbox;
-use crate::{error::OutboxError, transaction::OutboxTransaction};
+use crate::{error::database, transaction::OutboxTransaction};
 use async_trait::async_trait;
 use bytes::Bytes;
 use outbox_core::{
@@ -14,7 +14,7 @@ use outbox_core::{
     },
     saga::CommandHash,
 };
-use sea_orm::{DbErr, IsolationLevel};
+use sea_orm::IsolationLevel;
 use std::{sync::Arc, time::Duration};
 
 #[async_trait]
@@ -302,8 +302,4 @@ impl Outbox {
             _ => error,
         }
     }
-}
-
-fn database(error: DbErr) -> StoreError {
-    OutboxError::Database(error).into()
 }

@@ -2,10 +2,11 @@
 
 use super::{
     claims::any_of,
-    row::{column, count, database, id, id_value, instance, read, size, version},
+    row::{column, count, id, id_value, instance, read, size, version},
 };
 use crate::{
     chunks::{RESULT_BYTES, chunks_by_size, fitting_count},
+    error::database,
     outbox::Outbox,
 };
 use async_trait::async_trait;

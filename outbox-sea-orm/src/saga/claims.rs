@@ -1,8 +1,9 @@
 //! Claims due sagas, each under a new epoch, and prunes old ended ones.
 
-use super::row::{column, database, id, id_value, size, version};
+use super::row::{column, id, id_value, size, version};
 use crate::{
     chunks::{RESULT_BYTES, fitting_count},
+    error::database,
     outbox::Outbox,
     schema::micros,
 };

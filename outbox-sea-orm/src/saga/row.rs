@@ -1,14 +1,12 @@
 //! Rows of sagas and of their log: SQL, and how rows are read and written.
 
-use crate::{
-    dialect::Dialect, error::OutboxError, namespace::Tables, outbox::Outbox, schema::micros,
-};
+use crate::{dialect::Dialect, error::database, namespace::Tables, outbox::Outbox, schema::micros};
 use outbox_core::{
     event::SagaId,
     outbox::StoreError,
     saga::{Change, Due, Instance, Json, OpenSaga, Record, When},
 };
-use sea_orm::{ConnectionTrait, DbErr, QueryResult, TryGetable, Value};
+use sea_orm::{ConnectionTrait, QueryResult, TryGetable, Value};
 use serde::de::DeserializeOwned;
 use std::sync::Arc;
 
@@ -269,10 +267,6 @@ pub(super) fn size(row: &QueryResult, index: usize) -> Result<usize, StoreError>
 
 pub(super) fn version(row: &QueryResult, index: usize) -> Result<u32, StoreError> {
     column::<i32>(row, index).map(i32::unsigned_abs)
-}
-
-pub(super) fn database(error: DbErr) -> StoreError {
-    OutboxError::Database(error).into()
 }
 
 pub(super) fn column<T: TryGetable>(row: &QueryResult, index: usize) -> Result<T, StoreError> {

@@ -1,7 +1,7 @@
 //! The writes of starts and steps, in their own transactions.
 
-use super::row::{column, database, id, id_value, opened, version};
-use crate::{OutboxTransaction, outbox::Outbox, schema::micros};
+use super::row::{column, id, id_value, opened, version};
+use crate::{OutboxTransaction, error::database, outbox::Outbox, schema::micros};
 use async_trait::async_trait;
 use outbox_core::{
     event::{SagaId, Timestamp},

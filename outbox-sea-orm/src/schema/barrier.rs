@@ -2,13 +2,13 @@
 //! and replies.
 
 use super::{Schema, micros};
-use crate::{dialect::Dialect, error::OutboxError, namespace::Tables};
+use crate::{dialect::Dialect, error::database, namespace::Tables};
 use outbox_core::{
     event::Headers,
     outbox::{CommandKey, CommandOutcome, RecordedCommand, StoreError, StoredReply},
     saga::CommandHash,
 };
-use sea_orm::{ConnectionTrait, DbErr, QueryResult, Value, prelude::Uuid};
+use sea_orm::{ConnectionTrait, QueryResult, Value, prelude::Uuid};
 use std::{sync::Arc, time::Duration};
 
 /// SQL of the barrier.
@@ -153,8 +153,4 @@ fn read(row: &QueryResult) -> Result<RecordedCommand, StoreError> {
 
 fn column<T: sea_orm::TryGetable>(row: &QueryResult, index: usize) -> Result<T, StoreError> {
     row.try_get_by_index(index).map_err(database)
-}
-
-fn database(error: DbErr) -> StoreError {
-    OutboxError::Database(error).into()
 }

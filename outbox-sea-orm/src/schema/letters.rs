@@ -5,7 +5,10 @@ use super::{
     Schema,
     append::{EVENT_COLUMNS, EVENT_MARKS, push_message},
 };
-use crate::store::letters::{self, ORIGIN_CONSUMER};
+use crate::{
+    error::database,
+    store::letters::{self, ORIGIN_CONSUMER},
+};
 use outbox_core::{
     event::{MessageId, Timestamp},
     failure::{ConsumerOrigin, DeadLetter},
@@ -56,8 +59,7 @@ impl Schema {
                 conn.query_one_raw(self.statement(last_id, Vec::new())).await.map_err(database)?
             }
         };
-        let id: i64 =
-            row.map_or(Ok(0), |row| row.try_get_by_index(0)).map_err(|e: DbErr| database(e))?;
+        let id: i64 = row.map_or(Ok(0), |row| row.try_get_by_index(0)).map_err(database)?;
         let sql = self.filled(&letters::select("letter_id = ?"));
         let row = conn
             .query_one_raw(self.statement(&sql, vec![Value::from(id)]))
@@ -133,8 +135,4 @@ fn push_unreadable(bound: &mut Vec<Value>, raw: &[u8]) {
         Value::from(raw),
         Value::from(""),
     ]);
-}
-
-fn database(error: DbErr) -> StoreError {
-    crate::error::OutboxError::Database(error).into()
 }
