@@ -97,7 +97,7 @@ impl AdminStore for Outbox {
     ) -> Result<Vec<LetterId>, StoreError> {
         let mut redriven = Vec::new();
         for chunk in self.short_transactions(ids).await? {
-            let tx = self.operate().await?;
+            let tx = self.begin_read_committed().await?;
             redriven.extend(self.redrive_in(&tx, &chunk, note).await?);
             tx.commit().await?;
         }
@@ -114,7 +114,7 @@ impl AdminStore for Outbox {
     ) -> Result<Vec<LetterId>, StoreError> {
         let mut discarded = Vec::new();
         for chunk in self.short_transactions(ids).await? {
-            let tx = self.operate().await?;
+            let tx = self.begin_read_committed().await?;
             discarded.extend(self.resolve(&tx, &chunk, "discarded", note).await?);
             tx.commit().await?;
         }
@@ -128,7 +128,7 @@ impl AdminStore for Outbox {
     ) -> Result<Vec<LetterId>, StoreError> {
         let mut purged = Vec::new();
         for chunk in self.short_transactions(ids).await? {
-            let tx = self.operate().await?;
+            let tx = self.begin_read_committed().await?;
             purged.extend(self.resolve(&tx, &chunk, "discarded", note).await?);
             self.delete_content(&tx, &chunk).await?;
             tx.commit().await?;
@@ -142,7 +142,7 @@ impl AdminStore for Outbox {
         payload: Bytes,
         note: &OperatorNote,
     ) -> Result<Option<MessageId>, StoreError> {
-        let tx = self.operate().await?;
+        let tx = self.begin_read_committed().await?;
         let Some(letter) = self.open_letters(&tx, &[letter]).await?.pop() else { return Ok(None) };
         let Some(message) = &letter.message else {
             return Err(StoreError::Mismatch(format!(

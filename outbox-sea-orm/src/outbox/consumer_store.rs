@@ -14,7 +14,6 @@ use outbox_core::{
     },
     saga::CommandHash,
 };
-use sea_orm::IsolationLevel;
 use std::{sync::Arc, time::Duration};
 
 #[async_trait]
@@ -159,7 +158,7 @@ impl RetrierStore for Outbox {
     }
 
     async fn begin_stored(&self) -> Result<OutboxTransaction, StoreError> {
-        Ok(self.begin_work(Some(IsolationLevel::ReadCommitted)).await?)
+        Ok(self.begin_read_committed().await?)
     }
 
     async fn extend_claim(

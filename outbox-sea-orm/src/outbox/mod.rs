@@ -142,11 +142,15 @@ impl Outbox {
         OutboxTransaction::open(self.clone(), options, read_only).await
     }
 
-    /// Opens a transaction of the framework's own: for a handler, a step of a saga, an operator.
-    pub(crate) async fn begin_work(
-        &self,
-        isolation_level: Option<IsolationLevel>,
-    ) -> Result<OutboxTransaction, OutboxError> {
+    /// Opens a transaction of the framework's own: for a handler, a step of a saga.
+    pub(crate) async fn begin_work(&self) -> Result<OutboxTransaction, OutboxError> {
+        self.begin_work_with(TransactionOptions::default()).await
+    }
+
+    /// Opens a transaction of the framework's own at READ COMMITTED, so that each of its statements
+    /// sees what others have committed: for claims and operators.
+    pub(crate) async fn begin_read_committed(&self) -> Result<OutboxTransaction, OutboxError> {
+        let isolation_level = Some(IsolationLevel::ReadCommitted);
         self.begin_work_with(TransactionOptions {
             isolation_level,
             ..TransactionOptions::default()
@@ -340,7 +344,7 @@ impl Store for Outbox {
     type Tx = OutboxTransaction;
 
     async fn begin(&self) -> Result<OutboxTransaction, StoreError> {
-        Ok(self.begin_work(None).await?)
+        Ok(self.begin_work().await?)
     }
 
     async fn commit(&self, tx: OutboxTransaction) -> Result<(), StoreError> {
