@@ -4,6 +4,7 @@
 
 mod added;
 mod drivers;
+mod error_codes;
 mod fenced;
 mod measure;
 mod mysql;
@@ -14,6 +15,7 @@ mod sqlite;
 
 pub(crate) use added::{AddedColumn, AddedIndex};
 pub(crate) use drivers::Drivers;
+pub(crate) use error_codes::ErrorCode;
 #[cfg(feature = "sqlx-postgres")]
 pub(crate) use postgres::NOTIFY;
 pub(crate) use read::{ROWS_SLACK, column, kind};
