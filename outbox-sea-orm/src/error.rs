@@ -11,7 +11,7 @@ use outbox_core::{
     outbox::StoreError,
     transport::LimitError,
 };
-use sea_orm::{DbBackend, DbErr, IsolationLevel, RuntimeErr, SqlxError};
+use sea_orm::{DbErr, IsolationLevel, RuntimeErr, SqlxError};
 use std::time::Duration;
 
 pub use outbox_core::failure::BoxError;
@@ -286,15 +286,6 @@ impl TxEffect {
             _ => Self::Statement,
         }
     }
-}
-
-/// Tells whether COMMIT after a failed statement may roll back without an error.
-///
-/// # Source
-/// PostgreSQL responds to COMMIT of a failed transaction with ROLLBACK and no error; seen with
-/// SeaORM 2.0.4.
-pub(crate) const fn commit_may_silently_roll_back(backend: DbBackend) -> bool {
-    matches!(backend, DbBackend::Postgres)
 }
 
 #[cfg(test)]

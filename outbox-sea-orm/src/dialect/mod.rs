@@ -3,6 +3,7 @@
 //! parameters.
 
 mod added;
+mod behaviour;
 mod drivers;
 mod error_codes;
 mod fenced;
@@ -104,13 +105,8 @@ impl Dialect {
     }
 
     /// Tells whether it is MySQL or MariaDB.
-    pub(crate) const fn is_mysql(self) -> bool {
+    const fn is_mysql(self) -> bool {
         matches!(self, Self::MySql | Self::MariaDb)
-    }
-
-    /// Tells whether ids may commit out of order: everywhere but where there is one writer.
-    pub(crate) const fn ids_commit_out_of_order(self) -> bool {
-        !matches!(self, Self::Sqlite)
     }
 
     /// Gives the query for the largest statement in bytes, where a larger one ends the connection.
@@ -290,6 +286,31 @@ impl Dialect {
         match self {
             Self::Postgres => Some(postgres::install_lock_sql(name)),
             Self::MySql | Self::MariaDb | Self::Sqlite => None,
+        }
+    }
+
+    /// Writes the statements that take and release the same lock where the database has it for a
+    /// session alone: there CREATE TABLE commits the transaction.
+    pub(crate) fn install_lock_of_session(self, name: &str) -> Option<(String, String)> {
+        match self {
+            Self::MySql | Self::MariaDb => Some(mysql::install_lock_of_session(name)),
+            Self::Postgres | Self::Sqlite => None,
+        }
+    }
+
+    /// Writes the first parameter of a statement.
+    pub(crate) const fn first_parameter(self) -> &'static str {
+        match self {
+            Self::Postgres => "$1",
+            Self::MySql | Self::MariaDb | Self::Sqlite => "?",
+        }
+    }
+
+    /// Writes an instant that is missing.
+    pub(crate) const fn no_instant(self) -> &'static str {
+        match self {
+            Self::Postgres => "NULL::timestamptz",
+            Self::MySql | Self::MariaDb | Self::Sqlite => "NULL",
         }
     }
 

@@ -178,7 +178,7 @@ impl Outbox {
     }
 
     fn adapt(&self, options: &mut TransactionOptions) {
-        if self.backend() == DbBackend::Sqlite {
+        if self.schema().dialect().has_one_writer() {
             let read_only = options.access_mode == Some(sea_orm::AccessMode::ReadOnly);
             let mode = if read_only {
                 SqliteTransactionMode::Deferred
@@ -379,7 +379,7 @@ impl Store for Outbox {
     }
 
     fn has_one_writer(&self) -> bool {
-        self.backend() == DbBackend::Sqlite
+        self.schema().dialect().has_one_writer()
     }
 
     fn idle_limit(&self) -> Option<Duration> {

@@ -56,7 +56,7 @@ impl Connector {
     ) -> Result<Self, StoreError> {
         let limit = limit.max(Duration::from_millis(100));
         let response_timeout = limit + NETWORK_SLACK;
-        let pooled = pooled && dialect == Dialect::Postgres;
+        let pooled = pooled && dialect.has_poolers();
         match dialect {
             #[cfg(feature = "sqlx-postgres")]
             Dialect::Postgres => {

@@ -184,7 +184,7 @@ impl WorkPool {
         limits: TransactionLimits,
         behind_pooler: bool,
     ) -> Self {
-        let limits_per_transaction = AtomicBool::new(behind_pooler && dialect == Dialect::Postgres);
+        let limits_per_transaction = AtomicBool::new(behind_pooler && dialect.has_poolers());
         Self {
             application: application.clone(),
             dialect,
@@ -204,8 +204,7 @@ impl WorkPool {
     /// Gives the number of its connections, to be shared out; `None` where it has no pool.
     pub(crate) fn connections(&self) -> Option<Connections> {
         let max_connections = self.max_connections.or_else(|| pool_size(&self.application))?;
-        let of_application =
-            !matches!(self.dialect, Dialect::Postgres | Dialect::MySql | Dialect::MariaDb);
+        let of_application = !self.dialect.is_on_a_server();
         Some(Connections::new(max_connections as usize, of_application))
     }
 
@@ -226,7 +225,7 @@ impl WorkPool {
 
     /// Tells whether the server ends a transaction that is idle for too long.
     pub(crate) const fn ends_idle(&self) -> bool {
-        matches!(self.dialect, Dialect::Postgres | Dialect::MariaDb)
+        self.dialect.ends_idle_transactions()
     }
 
     /// Opens a transaction.
