@@ -1,9 +1,6 @@
-//! The errors of the caller's transaction, and the effect of a database error on a transaction.
+//! The errors of the caller's transaction.
 
-use crate::{
-    dialect::ErrorCode,
-    pool::{DbErrorClass, classify},
-};
+use crate::pool::{DbErrorClass, classify};
 use outbox_core::{
     consumer::ReplyError,
     event::{EncodeError, MessageId},
@@ -11,7 +8,7 @@ use outbox_core::{
     outbox::StoreError,
     transport::LimitError,
 };
-use sea_orm::{DbErr, IsolationLevel, RuntimeErr, SqlxError};
+use sea_orm::{DbErr, IsolationLevel};
 use std::time::Duration;
 
 pub use outbox_core::failure::BoxError;
@@ -236,56 +233,6 @@ impl From<OutboxError> for StoreError {
 /// Gives the store's error of a failed statement.
 pub(crate) fn database(error: DbErr) -> StoreError {
     OutboxError::Database(error).into()
-}
-
-/// The effect of a database error on its transaction.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum TxEffect {
-    /// The statement alone failed. (PostgreSQL refuses the next ones by itself.)
-    Statement,
-    /// The statement alone failed, because of other transactions; a repeat needs the whole
-    /// transaction.
-    Busy,
-    /// The database rolled the transaction back because of another one: repeating may help.
-    Conflict,
-    /// The database rolled the transaction back for its own reasons.
-    RolledBack,
-    /// The connection is lost, and the transaction with it.
-    Lost,
-}
-
-impl TxEffect {
-    /// Tells whether the transaction is gone.
-    pub(crate) const fn ends_transaction(self) -> bool {
-        matches!(self, Self::Conflict | Self::RolledBack | Self::Lost)
-    }
-
-    /// Derives it from SeaORM's error.
-    pub(crate) fn of(error: &DbErr) -> Self {
-        match error {
-            DbErr::ConnectionAcquire(_) => Self::Lost,
-            DbErr::Conn(RuntimeErr::SqlxError(e))
-            | DbErr::Exec(RuntimeErr::SqlxError(e))
-            | DbErr::Query(RuntimeErr::SqlxError(e)) => Self::of_sqlx(e),
-            DbErr::Conn(_) => Self::Lost,
-            _ => Self::Statement,
-        }
-    }
-
-    fn of_sqlx(error: &SqlxError) -> Self {
-        match error {
-            SqlxError::Database(e) => {
-                ErrorCode::of(e.as_ref()).map_or(Self::Statement, ErrorCode::effect)
-            }
-            SqlxError::Io(_)
-            | SqlxError::Tls(_)
-            | SqlxError::Protocol(_)
-            | SqlxError::PoolTimedOut
-            | SqlxError::PoolClosed
-            | SqlxError::WorkerCrashed => Self::Lost,
-            _ => Self::Statement,
-        }
-    }
 }
 
 #[cfg(test)]

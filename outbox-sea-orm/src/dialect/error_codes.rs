@@ -6,15 +6,79 @@
 //! MySQL's manual, and `convert_error_code_to_mysql` of InnoDB for 1206; SQLite's result codes, and
 //! "Transaction", section 3.1, sqlite.org/lang_transaction.html.
 
-use crate::{
-    error::TxEffect::{self, Conflict, Lost, RolledBack, Statement},
-    pool::DbErrorClass::{self, Busy, Missing, Refused, Unavailable, Unusable},
-};
-use sea_orm::sqlx::error::DatabaseError;
+use DbErrorClass::{Busy, Missing, Refused, Unavailable, Unusable};
+use TxEffect::{Conflict, Lost, RolledBack, Statement};
 #[cfg(feature = "sqlx-mysql")]
 use sea_orm::sqlx::mysql::MySqlDatabaseError;
 #[cfg(feature = "sqlx-postgres")]
 use sea_orm::sqlx::postgres::PgDatabaseError;
+use sea_orm::{DbErr, RuntimeErr, SqlxError, sqlx::error::DatabaseError};
+
+/// The class of a database error.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum DbErrorClass {
+    /// Other transactions were in the way; the statement did nothing, and the whole transaction may
+    /// be repeated.
+    Busy,
+    /// The connection or the server is lost; whether the statement ran is unknown.
+    Unavailable,
+    /// A table is missing.
+    Missing,
+    /// The values do not fit.
+    Refused,
+    /// Any other error: the server does not work as needed.
+    Unusable,
+}
+
+/// The effect of a database error on its transaction.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum TxEffect {
+    /// The statement alone failed. (PostgreSQL refuses the next ones by itself.)
+    Statement,
+    /// The statement alone failed, because of other transactions; a repeat needs the whole
+    /// transaction.
+    Busy,
+    /// The database rolled the transaction back because of another one: repeating may help.
+    Conflict,
+    /// The database rolled the transaction back for its own reasons.
+    RolledBack,
+    /// The connection is lost, and the transaction with it.
+    Lost,
+}
+
+impl TxEffect {
+    /// Tells whether the transaction is gone.
+    pub(crate) const fn ends_transaction(self) -> bool {
+        matches!(self, Self::Conflict | Self::RolledBack | Self::Lost)
+    }
+
+    /// Derives it from SeaORM's error.
+    pub(crate) fn of(error: &DbErr) -> Self {
+        match error {
+            DbErr::ConnectionAcquire(_) => Self::Lost,
+            DbErr::Conn(RuntimeErr::SqlxError(e))
+            | DbErr::Exec(RuntimeErr::SqlxError(e))
+            | DbErr::Query(RuntimeErr::SqlxError(e)) => Self::of_sqlx(e),
+            DbErr::Conn(_) => Self::Lost,
+            _ => Self::Statement,
+        }
+    }
+
+    fn of_sqlx(error: &SqlxError) -> Self {
+        match error {
+            SqlxError::Database(e) => {
+                ErrorCode::of(e.as_ref()).map_or(Self::Statement, ErrorCode::effect)
+            }
+            SqlxError::Io(_)
+            | SqlxError::Tls(_)
+            | SqlxError::Protocol(_)
+            | SqlxError::PoolTimedOut
+            | SqlxError::PoolClosed
+            | SqlxError::WorkerCrashed => Self::Lost,
+            _ => Self::Statement,
+        }
+    }
+}
 
 /// An error code, as the driver gives it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -66,6 +130,12 @@ impl<'a> ErrorCode<'a> {
     /// Tells whether the server ended the session, since its transaction was idle for too long.
     pub(crate) fn is_idle_timeout(self) -> bool {
         self == Self::Postgres("25P03")
+    }
+
+    /// Tells whether the name of a prepared statement is taken (duplicate_prepared_statement) or
+    /// unknown (invalid_sql_statement_name), as where a pooler has mixed up two clients.
+    pub(crate) fn is_mixed_statement(self) -> bool {
+        matches!(self, Self::Postgres("42P05" | "26000"))
     }
 
     fn meaning(self) -> (DbErrorClass, TxEffect) {

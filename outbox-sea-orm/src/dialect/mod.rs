@@ -1,6 +1,5 @@
-//! All SQL that differs by database. The rest of the crate writes one statement for all of them,
-//! with marks that this module replaces: table names, `{now}`, lock clauses, and `?` for
-//! parameters.
+//! All that differs by database. The rest of the crate writes one statement for all databases, with
+//! marks that this module replaces: table names, `{now}`, lock clauses, and `?` for parameters.
 
 mod added;
 mod behaviour;
@@ -15,8 +14,12 @@ mod rights;
 mod sqlite;
 
 pub(crate) use added::{AddedColumn, AddedIndex};
-pub(crate) use drivers::Drivers;
-pub(crate) use error_codes::ErrorCode;
+#[cfg(feature = "sqlx-postgres")]
+pub(crate) use drivers::postgres_options;
+pub(crate) use drivers::{
+    Arg, DriverConnection, DriverTarget, Drivers, PoolOptions, close_pool, used_connections,
+};
+pub(crate) use error_codes::{DbErrorClass, ErrorCode, TxEffect};
 #[cfg(feature = "sqlx-postgres")]
 pub(crate) use postgres::NOTIFY;
 pub(crate) use read::{ROWS_SLACK, column, kind};

@@ -1,25 +1,11 @@
 //! Classes of database errors: try again, wait for the database, or give up.
 
+pub(crate) use crate::dialect::DbErrorClass;
+
 use crate::dialect::ErrorCode;
 use outbox_core::{failure::BoxError, outbox::StoreError};
 use sea_orm::{DbErr, RuntimeErr, sqlx};
 use std::{io, sync::Arc, time::Duration};
-
-/// The class of a database error.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum DbErrorClass {
-    /// Other transactions were in the way; the statement did nothing, and the whole transaction may
-    /// be repeated.
-    Busy,
-    /// The connection or the server is lost; whether the statement ran is unknown.
-    Unavailable,
-    /// A table is missing.
-    Missing,
-    /// The values do not fit.
-    Refused,
-    /// Any other error: the server does not work as needed.
-    Unusable,
-}
 
 /// The client's own deadline has passed without a response.
 #[derive(Debug, thiserror::Error)]
@@ -55,7 +41,8 @@ pub(crate) fn classify_driver(error: &sqlx::Error) -> DbErrorClass {
     }
 }
 
-fn code_of(error: &sqlx::Error) -> Option<ErrorCode<'_>> {
+/// Gives the code of the database, where the error is one of it.
+pub(super) fn code_of(error: &sqlx::Error) -> Option<ErrorCode<'_>> {
     ErrorCode::of(error.as_database_error()?)
 }
 
