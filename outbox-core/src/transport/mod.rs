@@ -4,6 +4,7 @@ mod batch;
 pub mod cloudevents;
 mod config;
 mod limits;
+mod loopback;
 mod memory;
 mod nearest;
 mod publisher;
@@ -14,6 +15,8 @@ pub(crate) use batch::Outcomes;
 pub use batch::{Batch, publish_all};
 pub use config::{ConfigError, TransportFault};
 pub use limits::{Encoding, LimitError, Limits, TopicRule};
+#[doc(hidden)]
+pub use loopback::is_loopback;
 pub use memory::{Memory, MemorySubscriber};
 pub use publisher::{PublishError, Publisher, Receipt};
 pub use route::{
