@@ -1,5 +1,6 @@
 //! The wire: what a transport must do, and what it may say.
 
+mod ack_handle;
 mod batch;
 pub mod cloudevents;
 mod config;
@@ -11,6 +12,8 @@ mod publisher;
 mod route;
 mod subscriber;
 
+#[doc(hidden)]
+pub use ack_handle::AckHandle;
 pub(crate) use batch::Outcomes;
 pub use batch::{Batch, publish_all};
 pub use config::{ConfigError, TransportFault};
