@@ -1,8 +1,9 @@
 //! From received attributes to a message.
 
 use super::{CloudEventError, Fallback, ORIGINAL_ID, SPEC_VERSION};
-use crate::event::{
-    EventId, HeaderError, Headers, Message, MessageId, MessageParts, TextRule, Timestamp,
+use crate::{
+    event::{EventId, HeaderError, Headers, Message, MessageId, MessageParts, TextRule, Timestamp},
+    transport::printable,
 };
 use bytes::Bytes;
 use std::collections::BTreeMap;
@@ -54,9 +55,7 @@ impl Received {
             return Err(CloudEventError::invalid(name, "holds a control character"));
         }
         match self.0.insert(name.to_owned(), value) {
-            Some(_) => Err(CloudEventError::Duplicate(
-                name.chars().filter(|c| !c.is_control()).take(64).collect(),
-            )),
+            Some(_) => Err(CloudEventError::Duplicate(printable(name))),
             None => Ok(()),
         }
     }
