@@ -7,7 +7,7 @@ mod filter;
 
 use crate::{
     chunks::{RESULT_BYTES, fitting_count},
-    error::OutboxError,
+    error::database,
     outbox::Outbox,
     schema::letter_rows::{self, id_and_size, letter},
 };
@@ -21,7 +21,7 @@ use outbox_core::{
     outbox::{OutboxStats, StoreError},
 };
 use resolutions::marks;
-use sea_orm::{ConnectionTrait, DbErr, QueryResult, Value};
+use sea_orm::{ConnectionTrait, QueryResult, Value};
 use std::time::Duration;
 
 /// Most letters of one page, whatever the limit: each is a parameter, of which SQLite takes 32,766.
@@ -97,7 +97,7 @@ impl AdminStore for Outbox {
     ) -> Result<Vec<LetterId>, StoreError> {
         let mut redriven = Vec::new();
         for chunk in self.short_transactions(ids).await? {
-            let tx = self.operate().await?;
+            let tx = self.begin_read_committed().await?;
             redriven.extend(self.redrive_in(&tx, &chunk, note).await?);
             tx.commit().await?;
         }
@@ -114,7 +114,7 @@ impl AdminStore for Outbox {
     ) -> Result<Vec<LetterId>, StoreError> {
         let mut discarded = Vec::new();
         for chunk in self.short_transactions(ids).await? {
-            let tx = self.operate().await?;
+            let tx = self.begin_read_committed().await?;
             discarded.extend(self.resolve(&tx, &chunk, "discarded", note).await?);
             tx.commit().await?;
         }
@@ -128,7 +128,7 @@ impl AdminStore for Outbox {
     ) -> Result<Vec<LetterId>, StoreError> {
         let mut purged = Vec::new();
         for chunk in self.short_transactions(ids).await? {
-            let tx = self.operate().await?;
+            let tx = self.begin_read_committed().await?;
             purged.extend(self.resolve(&tx, &chunk, "discarded", note).await?);
             self.delete_content(&tx, &chunk).await?;
             tx.commit().await?;
@@ -142,7 +142,7 @@ impl AdminStore for Outbox {
         payload: Bytes,
         note: &OperatorNote,
     ) -> Result<Option<MessageId>, StoreError> {
-        let tx = self.operate().await?;
+        let tx = self.begin_read_committed().await?;
         let Some(letter) = self.open_letters(&tx, &[letter]).await?.pop() else { return Ok(None) };
         let Some(message) = &letter.message else {
             return Err(StoreError::Mismatch(format!(
@@ -192,14 +192,6 @@ fn changed_copy(message: &Message, payload: Bytes) -> NewEvent {
     }
 }
 
-fn database(error: DbErr) -> StoreError {
-    OutboxError::Database(error).into()
-}
-
 fn column<T: sea_orm::TryGetable>(row: &QueryResult, index: usize) -> Result<T, StoreError> {
-    row.try_get_by_index(index).map_err(database_get)
-}
-
-fn database_get(error: impl Into<DbErr>) -> StoreError {
-    database(error.into())
+    row.try_get_by_index(index).map_err(database)
 }

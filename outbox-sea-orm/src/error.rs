@@ -1,4 +1,4 @@
-//! The errors of the caller's transaction, and the effect of a database error on a transaction.
+//! The errors of the caller's transaction.
 
 use crate::pool::{DbErrorClass, classify};
 use outbox_core::{
@@ -8,11 +8,10 @@ use outbox_core::{
     outbox::StoreError,
     transport::LimitError,
 };
-use sea_orm::{DbBackend, DbErr, IsolationLevel};
+use sea_orm::{DbErr, IsolationLevel};
 use std::time::Duration;
 
-/// Any error, boxed.
-pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
+pub use outbox_core::failure::BoxError;
 
 /// An error of a transaction or of an outbox.
 #[derive(Debug, thiserror::Error)]
@@ -231,178 +230,14 @@ impl From<OutboxError> for StoreError {
     }
 }
 
-/// The effect of a database error on its transaction.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum TxEffect {
-    /// The statement alone failed. (PostgreSQL refuses the next ones by itself.)
-    Statement,
-    /// The statement alone failed, because of other transactions; a repeat needs the whole
-    /// transaction.
-    Busy,
-    /// The database rolled the transaction back because of another one: repeating may help.
-    Conflict,
-    /// The database rolled the transaction back for its own reasons.
-    RolledBack,
-    /// The connection is lost, and the transaction with it.
-    Lost,
-}
-
-impl TxEffect {
-    /// Tells whether the transaction is gone.
-    pub(crate) const fn ends_transaction(self) -> bool {
-        matches!(self, Self::Conflict | Self::RolledBack | Self::Lost)
-    }
-
-    /// Derives it from SeaORM's error.
-    pub(crate) fn of(error: &DbErr) -> Self {
-        match error {
-            DbErr::ConnectionAcquire(_) => Self::Lost,
-            #[cfg(any(feature = "sqlx-sqlite", feature = "sqlx-postgres", feature = "sqlx-mysql"))]
-            DbErr::Conn(sea_orm::RuntimeErr::SqlxError(e))
-            | DbErr::Exec(sea_orm::RuntimeErr::SqlxError(e))
-            | DbErr::Query(sea_orm::RuntimeErr::SqlxError(e)) => Self::of_sqlx(e),
-            DbErr::Conn(_) => Self::Lost,
-            _ => Self::Statement,
-        }
-    }
-
-    #[cfg(any(feature = "sqlx-sqlite", feature = "sqlx-postgres", feature = "sqlx-mysql"))]
-    fn of_sqlx(error: &sea_orm::SqlxError) -> Self {
-        use sea_orm::SqlxError;
-        let database = match error {
-            SqlxError::Database(e) => e,
-            SqlxError::Io(_)
-            | SqlxError::Tls(_)
-            | SqlxError::Protocol(_)
-            | SqlxError::PoolTimedOut
-            | SqlxError::PoolClosed
-            | SqlxError::WorkerCrashed => return Self::Lost,
-            _ => return Self::Statement,
-        };
-        #[cfg(feature = "sqlx-mysql")]
-        if let Some(e) = database.try_downcast_ref::<sea_orm::SqlxMySqlError>() {
-            return Self::of_mysql(e.number());
-        }
-        #[cfg(feature = "sqlx-sqlite")]
-        if database.try_downcast_ref::<sea_orm::SqlxSqliteError>().is_some() {
-            return Self::of_sqlite(database.code().and_then(|c| c.parse().ok()).unwrap_or(1));
-        }
-        Self::of_sqlstate(&database.code().unwrap_or_default())
-    }
-
-    /// PostgreSQL: class 40 is a rollback of the whole transaction, 55P03 a lock that is not
-    /// available, 57 and 08 an end of the connection.
-    fn of_sqlstate(code: &str) -> Self {
-        match code {
-            "55P03" => Self::Busy,
-            // 25P03: the session was ended, since its transaction was idle for too long.
-            "40003" | "25P03" => Self::Lost,
-            // Cancelled by a statement timeout or by an operator: the connection stays.
-            "57014" => Self::Statement,
-            _ if code.starts_with("40") => Self::Conflict,
-            _ if code.starts_with("08") || code.starts_with("57P") => Self::Lost,
-            _ => Self::Statement,
-        }
-    }
-
-    /// MySQL and MariaDB: 1213 deadlock, 1020 snapshot changed, 1206 no memory left for locks, 3101
-    /// another member of a group was faster, each of which rolls the transaction back; 1205 lock
-    /// wait timeout, where a server variable decides whether it ends the transaction or the
-    /// statement alone, so it counts as the former. 3100 is a member that could not reach its
-    /// group.
-    ///
-    /// # Source
-    /// "InnoDB Error Handling" in MySQL's manual; `convert_error_code_to_mysql` of InnoDB for 1206.
-    #[cfg(feature = "sqlx-mysql")]
-    const fn of_mysql(number: u16) -> Self {
-        match number {
-            1020 | 1205 | 1206 | 1213 | 3101 => Self::Conflict,
-            1053 | 1077 | 1079 | 1152 | 1184 | 1927 | 2006 | 2013 => Self::Lost,
-            1180 | 1181 | 3100 => Self::RolledBack,
-            _ => Self::Statement,
-        }
-    }
-
-    /// SQLite: BUSY and LOCKED because of other writers; NOMEM, INTERRUPT, IOERR, CORRUPT and FULL
-    /// may have rolled the transaction back.
-    ///
-    /// # Source
-    /// "Transaction", section 3.1, sqlite.org/lang_transaction.html
-    #[cfg(feature = "sqlx-sqlite")]
-    const fn of_sqlite(extended: u32) -> Self {
-        match (extended, extended & 0xff) {
-            // A read snapshot that can never become a write: only a new transaction helps.
-            (517, _) => Self::Conflict,
-            (_, 5 | 6) => Self::Busy,
-            (_, 7 | 9 | 10 | 11 | 13) => Self::RolledBack,
-            _ => Self::Statement,
-        }
-    }
-}
-
-/// Tells whether COMMIT after a failed statement may roll back without an error.
-///
-/// # Source
-/// PostgreSQL responds to COMMIT of a failed transaction with ROLLBACK and no error; seen with
-/// SeaORM 2.0.4.
-pub(crate) const fn commit_may_silently_roll_back(backend: DbBackend) -> bool {
-    matches!(backend, DbBackend::Postgres)
+/// Gives the store's error of a failed statement.
+pub(crate) fn database(error: DbErr) -> StoreError {
+    OutboxError::Database(error).into()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn class_40_ends_the_transaction_and_a_constraint_does_not() {
-        for (code, effect) in [
-            ("40001", TxEffect::Conflict),
-            ("40P01", TxEffect::Conflict),
-            ("40003", TxEffect::Lost),
-            ("57P01", TxEffect::Lost),
-            ("57014", TxEffect::Statement),
-            ("08006", TxEffect::Lost),
-            ("55P03", TxEffect::Busy),
-            ("25P03", TxEffect::Lost),
-            ("23505", TxEffect::Statement),
-            ("", TxEffect::Statement),
-        ] {
-            assert_eq!(TxEffect::of_sqlstate(code), effect, "{code}");
-        }
-    }
-
-    #[test]
-    #[cfg(feature = "sqlx-sqlite")]
-    fn a_full_disk_ends_the_transaction_and_a_busy_database_does_not() {
-        for (code, effect) in [
-            (5, TxEffect::Busy),
-            (517, TxEffect::Conflict),
-            (13, TxEffect::RolledBack),
-            (778, TxEffect::RolledBack),
-            (2067, TxEffect::Statement),
-        ] {
-            assert_eq!(TxEffect::of_sqlite(code), effect, "{code}");
-        }
-    }
-
-    #[test]
-    #[cfg(feature = "sqlx-mysql")]
-    fn what_innodb_or_a_group_rolls_back_ends_the_transaction_and_may_be_repeated() {
-        for (number, effect) in [
-            (1020, TxEffect::Conflict),
-            (1205, TxEffect::Conflict),
-            (1206, TxEffect::Conflict),
-            (1213, TxEffect::Conflict),
-            (3101, TxEffect::Conflict),
-            (3100, TxEffect::RolledBack),
-            (1180, TxEffect::RolledBack),
-            (1927, TxEffect::Lost),
-            (1062, TxEffect::Statement),
-            (1406, TxEffect::Statement),
-        ] {
-            assert_eq!(TxEffect::of_mysql(number), effect, "{number}");
-        }
-    }
 
     #[test]
     fn a_function_on_seaorm_errors_sees_the_database_s_own() {

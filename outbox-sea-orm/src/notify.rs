@@ -33,7 +33,7 @@ impl Notifier {
     #[must_use]
     pub fn new(db: &DatabaseConnection, schema: &Schema) -> Self {
         #[cfg(feature = "sqlx-postgres")]
-        if schema.dialect() == crate::Dialect::Postgres {
+        if schema.dialect().has_notifications() {
             let requested = Arc::new(Notify::new());
             let options = db.get_postgres_connection_pool().connect_options();
             let channel = schema.namespace().channel();
@@ -80,7 +80,7 @@ impl PgWakeListener {
     /// Makes a listener, where the database has notifications.
     pub(crate) fn new(db: &DatabaseConnection, schema: &Schema) -> Option<Self> {
         #[cfg(feature = "sqlx-postgres")]
-        if schema.dialect() == crate::Dialect::Postgres {
+        if schema.dialect().has_notifications() {
             let options = db.get_postgres_connection_pool().connect_options();
             return Some(Self { options, channel: schema.namespace().channel() });
         }

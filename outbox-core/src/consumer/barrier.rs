@@ -16,13 +16,10 @@
 //! meets, for a repeated command, an undoing without a doing, and a doing after its undoing.
 
 use crate::{
-    event::{Headers, Message, MessageId, NewEvent},
+    event::{Headers, Message, MessageId, NewEvent, TextRule},
     outbox::{CommandOutcome, RecordedCommand, StoredReply},
     saga::{CommandHash, CommandId, CommandPhase, DONE, REJECTED, UNDONE, reply_to},
 };
-
-/// Longest topic in bytes.
-const MAX_TOPIC: usize = 255;
 
 /// A command of a saga.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -67,9 +64,10 @@ impl Command {
             return Ok(None);
         };
         let Some(topic) = reply_to(&message.headers) else { return Ok(None) };
-        if topic.is_empty() || topic.len() > MAX_TOPIC || topic.chars().any(char::is_control) {
+        if !TextRule::ATTRIBUTE.allows(topic) {
             return Err(format!(
-                "the topic for the reply to a saga does not have 1 to {MAX_TOPIC} bytes without control characters"
+                "the topic for the reply to a saga does not have {}",
+                TextRule::ATTRIBUTE
             ));
         }
         let first = CommandHash::read(&message.headers).map_err(|fault| fault.to_string())?;
@@ -327,7 +325,7 @@ mod tests {
 
         assert!(Command::read(&message(headers(None))).expect("whole").is_none(), "an answer");
         assert!(Command::read(&message(Headers::new())).expect("whole").is_none(), "an event");
-        let long = "x".repeat(MAX_TOPIC + 1);
+        let long = "x".repeat(256);
         for topic in ["", "a\nb", &long] {
             let why = Command::read(&message(headers(Some(topic)))).expect_err("no topic");
             assert!(why.contains("1 to 255 bytes"), "{why}");

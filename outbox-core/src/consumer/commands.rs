@@ -5,10 +5,10 @@
 //! other handler the same message is an event.
 
 use super::barrier::Command;
-use crate::{event::Message, saga::is_reply};
-
-/// Longest source and topic in bytes.
-const MAX_TEXT: usize = 255;
+use crate::{
+    event::{Message, TextRule},
+    saga::is_reply,
+};
 
 /// The services whose commands the consumer takes, and the topics on which each receives its replies.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -37,10 +37,8 @@ impl CommandSources {
 
     /// Lists sources and topics that no message has.
     pub(super) fn faults(&self) -> impl Iterator<Item = &(String, String)> {
-        let is_text = |text: &str| {
-            (1..=MAX_TEXT).contains(&text.len()) && !text.chars().any(char::is_control)
-        };
-        self.0.iter().filter(move |(source, topic)| !is_text(source) || !is_text(topic))
+        let rule = TextRule::ATTRIBUTE;
+        self.0.iter().filter(move |(source, topic)| !rule.allows(source) || !rule.allows(topic))
     }
 
     /// Gives the role of a message for a handler that handles commands, or does not.
@@ -172,11 +170,11 @@ mod tests {
 
     #[test]
     fn sources_and_topics_that_no_message_has_are_faults() {
-        let long = "x".repeat(MAX_TEXT + 1);
+        let long = "x".repeat(256);
         for (source, topic, is_right) in [
             ("/orders", "orders.replies", true),
             ("größe, \"quoted\"", "*", true),
-            (&"x".repeat(MAX_TEXT), "a", true),
+            (&"x".repeat(255), "a", true),
             ("", "a", false),
             ("a", "", false),
             (&long, "a", false),

@@ -2,6 +2,7 @@
 
 use super::{commands::CommandSources, handler::HandlerEntry, settings::Settings};
 use crate::{
+    event::TextRule,
     failure::full_text,
     outbox::{ConsumerStore, Store},
     transport::Subscriber,
@@ -11,15 +12,16 @@ use std::{
     time::Duration,
 };
 
-/// Longest name of a consumer and of a handler in bytes: two of them, the source and the id fit a key of every database.
-const MAX_NAME: usize = 100;
+/// The rule for the name of a consumer and of a handler: two of them, the source and the id fit a
+/// key of every database.
+const NAME: TextRule = TextRule::up_to(100);
 
 /// A fault of a consumer's configuration.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ConsumerFault {
     /// The consumer's or a handler's name does not fit the inbox.
-    #[error("the name `{0}` does not have 1 to {MAX_NAME} bytes without control characters")]
+    #[error("the name `{0}` does not have {NAME}")]
     Name(String),
     /// The consumer's name has a slash, which parts it from a handler's in dead letters.
     #[error("the consumer's name `{0}` has a slash")]
@@ -64,7 +66,8 @@ pub enum ConsumerFault {
     NoCommandHandler,
     /// A source or a topic that no message has.
     #[error(
-        "`commands_from(\"{source_name}\", \"{topic}\")` does not name a source and a topic of 1 to 255 bytes without control characters"
+        "`commands_from(\"{source_name}\", \"{topic}\")` does not name a source and a topic of {}",
+        TextRule::ATTRIBUTE
     )]
     CommandsFrom {
         /// The source.
@@ -107,7 +110,7 @@ pub(super) fn of_consumer<S: ConsumerStore>(
 ) -> Vec<ConsumerFault> {
     let mut faults = Vec::new();
     for name in std::iter::once(consumer).chain(handlers.iter().flat_map(HandlerEntry::names)) {
-        if name.is_empty() || name.len() > MAX_NAME || name.chars().any(char::is_control) {
+        if !NAME.allows(name) {
             faults.push(ConsumerFault::Name(name.to_owned()));
         }
     }

@@ -4,12 +4,11 @@ use super::{
     EventContract, EventType, Message,
     json::{self, JsonError, JsonWriter},
 };
+use crate::runtime::full_text::BoxError;
 use bytes::Bytes;
 use serde::Serialize;
 use serde_json::error::Category;
 use std::fmt;
-
-type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 /// An event that could not be turned into a message.
 #[derive(Debug, thiserror::Error)]

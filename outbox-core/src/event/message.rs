@@ -1,13 +1,10 @@
 //! The envelope with its payload: what is stored, sent and received.
 
-use super::{EncodeError, EventId, Headers, MessageId, OutboxEvent, Timestamp};
+use super::{EncodeError, EventId, Headers, MessageId, OutboxEvent, TextRule, Timestamp};
 use crate::runtime::{retry::RetryPolicy, wall_clock};
 use bytes::Bytes;
 use std::{ops::Deref, sync::Arc, time::Duration};
 use xxhash_rust::xxh3::xxh3_64;
-
-/// Bytes that every database's column takes.
-const MAX_TEXT: usize = 255;
 
 /// Header of a tombstone, a message without content because the entity of its key is deleted: `true`.
 pub const TOMBSTONE: &str = "tombstone";
@@ -177,19 +174,14 @@ impl NewEvent {
         for (field, value) in
             [("type", meta.event_type), ("topic", meta.topic), ("content type", meta.content_type)]
         {
-            if value.is_empty() || value.len() > MAX_TEXT || value.chars().any(char::is_control) {
-                return Err(fail(
-                    field,
-                    format!("it must have 1 to {MAX_TEXT} bytes and no control character"),
-                ));
+            if !TextRule::ATTRIBUTE.allows(value) {
+                return Err(fail(field, format!("it must have {}", TextRule::ATTRIBUTE)));
             }
         }
         for (field, value) in [("aggregate", meta.aggregate), ("key", meta.key.as_deref())] {
-            if value.is_some_and(|v| v.len() > MAX_TEXT || v.chars().any(char::is_control)) {
-                return Err(fail(
-                    field,
-                    format!("it may have up to {MAX_TEXT} bytes and no control character"),
-                ));
+            if value.is_some_and(|value| !value.is_empty() && !TextRule::ATTRIBUTE.allows(value)) {
+                let reason = format!("it may be empty or have {}", TextRule::ATTRIBUTE);
+                return Err(fail(field, reason));
             }
         }
         if meta.version == 0 {

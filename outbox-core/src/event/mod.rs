@@ -10,6 +10,7 @@ mod instant;
 mod json;
 mod key;
 mod message;
+mod text;
 mod timestamp;
 mod correlation;
 mod upcast;
@@ -24,6 +25,8 @@ pub use json::JsonError;
 pub(crate) use json::write as write_json;
 pub use key::KeyPart;
 pub use message::{Message, MessageParts, NewEvent, TOMBSTONE};
+#[doc(hidden)]
+pub use text::TextRule;
 pub use timestamp::Timestamp;
 pub use upcast::{Upcast, UpcastError};
 

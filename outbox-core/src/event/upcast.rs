@@ -1,10 +1,9 @@
 //! From the payload of an older version to the value that today's program reads.
 
 use super::{DecodeError, Message, variant::VariantContent, write_json};
+use crate::runtime::full_text::BoxError;
 use serde::{Serialize, de::DeserializeOwned, de::IgnoredAny};
 use std::borrow::Cow;
-
-type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 /// A message on its way to a value: its payload is raised version by version, then read.
 ///

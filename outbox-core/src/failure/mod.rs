@@ -18,6 +18,7 @@ pub use rejection::{DEFAULT_GIVE_UP_REJECTED, OtherMessages, Rejected, Rejection
 pub use report::{FailureReports, REPORT_EVERY, Report, ReportBook};
 // The runtime restarts its actors by them, and a message carries a policy of its own.
 pub use crate::runtime::{
-    full_text::full_text,
+    full_text::{BoxError, full_text},
     retry::{Decision, RetryPolicy},
 };
+pub(crate) use crate::runtime::retry::backoff;

@@ -1,8 +1,6 @@
 //! The failures of a store.
 
-use crate::failure::FailureClass;
-
-type BoxError = Box<dyn std::error::Error + Send + Sync>;
+use crate::failure::{BoxError, FailureClass};
 
 /// A failure of the store.
 #[derive(Debug, thiserror::Error)]

@@ -7,6 +7,7 @@ mod instance;
 mod lease;
 mod partition;
 mod received;
+mod rollback;
 mod status;
 mod store;
 
@@ -22,5 +23,6 @@ pub use received::{
     Admission, ClaimQuery, ConsumerStore, Deferral, DeferredDelivery, DeliveryClaim, History,
     ReceivedLetter, RetrierStore, StoredDelivery, order_hash,
 };
+pub(crate) use rollback::roll_back;
 pub use status::{AttemptOutcome, RouteRow, RouteState, row_after};
 pub use store::*;

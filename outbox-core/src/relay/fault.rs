@@ -1,11 +1,13 @@
 //! Faults of a relay's configuration.
 
 use super::RelaySettings;
-use crate::{failure::FailureClass, transport::Route};
+use crate::{event::TextRule, failure::FailureClass, transport::Route};
 use std::{collections::HashSet, time::Duration};
 
 /// Longest route name in bytes: the width of its column.
 const MAX_NAME: usize = 63;
+/// The rule for a route's name, which has no spaces either.
+const NAME: TextRule = TextRule::up_to(MAX_NAME);
 
 /// A fault of a relay's configuration.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -43,10 +45,7 @@ pub(super) fn of_relay(routes: &[Route], config: &RelaySettings) -> Vec<RelayFau
     let mut seen = HashSet::new();
     for route in routes {
         let name = &*route.name;
-        if name.is_empty()
-            || name.len() > MAX_NAME
-            || name.chars().any(|c| c.is_control() || c.is_whitespace())
-        {
+        if !NAME.allows(name) || name.contains(char::is_whitespace) {
             faults.push(RelayFault::RouteName(name.to_owned()));
         }
         if !seen.insert(name) {

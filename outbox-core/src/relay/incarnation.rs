@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     event::{RelayId, jitter},
-    failure::BackgroundWork,
+    failure::{BackgroundWork, BoxError},
     maintenance::janitor::Janitor,
     outbox::{RelayStore, StoreError, WakeListener},
     runtime::{Exit, Shutdown, Tasks, Wake, now},
@@ -28,8 +28,6 @@ use tokio::{
 };
 
 const DEAD_LETTER_ACTOR: &str = "dead-letter actor";
-
-type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 /// Messages that may wait for the dispatcher: results of all publishers, and a few from each other
 /// actor.

@@ -1,5 +1,8 @@
 //! The text of an error with its causes.
 
+/// Any error, boxed.
+pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
 /// Writes an error with all its causes in one line, for logs and for storing.
 #[must_use]
 pub fn full_text(error: &(dyn std::error::Error + 'static)) -> String {

@@ -1,6 +1,6 @@
 //! A process of several parts: they run until a signal ends the process, or until one of them ends by itself.
 
-use super::{Shutdown, now};
+use super::{Shutdown, full_text::BoxError, now};
 use futures_util::{
     FutureExt, Stream, StreamExt,
     future::BoxFuture,
@@ -10,8 +10,6 @@ use std::{
     future::Future,
     time::{Duration, Instant},
 };
-
-type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 /// A running part of a process, for [`run_until_signal`]: a relay, a consumer, a coordinator (by `into()`), or a part of
 /// your own.

@@ -191,6 +191,15 @@ impl FromStr for RetryPolicy {
     }
 }
 
+/// Gives the wait after so many failures of a broker or a database in a row: 100 ms doubling to
+/// 5 s, without end.
+pub(crate) fn backoff(failures: u32) -> Duration {
+    let policy = RetryPolicy::default()
+        .backoff(Duration::from_millis(100))
+        .max_backoff(Duration::from_secs(5));
+    policy.wait_after(failures.max(1))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -1,6 +1,11 @@
 //! Starts actors, restarts those that fail, and stops the group when one fails too often.
 
-use super::{Exit, Shutdown, Tasks, full_text::full_text, now, retry::RetryPolicy};
+use super::{
+    Exit, Shutdown, Tasks,
+    full_text::{BoxError, full_text},
+    now,
+    retry::RetryPolicy,
+};
 use futures_util::future::BoxFuture;
 use std::{
     collections::BTreeSet,
@@ -10,7 +15,6 @@ use std::{
 };
 use tokio::sync::watch;
 
-type BoxError = Box<dyn std::error::Error + Send + Sync>;
 type Start = Box<dyn FnMut() -> BoxFuture<'static, Result<(), BoxError>> + Send>;
 
 /// How often a failed actor is started again.

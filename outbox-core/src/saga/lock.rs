@@ -6,7 +6,10 @@
 //! [`deadlock_victim`].
 
 use super::store::SagaStore;
-use crate::{event::SagaId, outbox::StoreError};
+use crate::{
+    event::{SagaId, TextRule},
+    outbox::StoreError,
+};
 use async_trait::async_trait;
 use std::{
     collections::{HashMap, HashSet},
@@ -15,8 +18,8 @@ use std::{
     time::Duration,
 };
 
-/// Longest name of an entity, in bytes.
-const MAX_ENTITY: usize = 255;
+/// The rule for the name of an entity.
+const ENTITY: TextRule = TextRule::up_to(255);
 
 /// First and longest pause between two polls of an entity that another saga has locked. The end of
 /// that saga schedules the first waiting saga; the first poll finds deadlocks of sagas that began
@@ -144,11 +147,9 @@ impl<Tx> fmt::Debug for AcquiredLocks<Tx> {
 
 /// Checks the name of an entity; gives what is wrong with it.
 pub(super) fn validate_entity(entity: &str) -> Option<String> {
-    let fits =
-        !entity.is_empty() && entity.len() <= MAX_ENTITY && !entity.chars().any(char::is_control);
-    (!fits).then(|| {
+    (!ENTITY.allows(entity)).then(|| {
         let shown: String = entity.chars().take(40).collect();
-        format!("the name of an entity, `{shown:?}`, does not have 1 to {MAX_ENTITY} bytes without control characters")
+        format!("the name of an entity, `{shown:?}`, does not have {ENTITY}")
     })
 }
 
@@ -236,10 +237,10 @@ mod tests {
 
     #[test]
     fn names_of_entities_have_limits() {
-        for good in ["account/7", "Zürich", &"x".repeat(MAX_ENTITY)] {
+        for good in ["account/7", "Zürich", &"x".repeat(255)] {
             assert_eq!(validate_entity(good), None, "{good}");
         }
-        for bad in ["", "a\0b", "a\nb", &"x".repeat(MAX_ENTITY + 1)] {
+        for bad in ["", "a\0b", "a\nb", &"x".repeat(256)] {
             assert!(validate_entity(bad).is_some(), "{bad:?}");
         }
     }

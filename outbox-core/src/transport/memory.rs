@@ -2,8 +2,7 @@
 //! monoliths.
 
 use super::{
-    AckDecision, Acknowledge, Delivery, PublishError, Publisher, Receipt, SubscribeError,
-    Subscriber,
+    AckDecision, AckHandle, Delivery, PublishError, Publisher, Receipt, SubscribeError, Subscriber,
 };
 use crate::{event::Message, runtime::now};
 use async_trait::async_trait;
@@ -14,7 +13,7 @@ use std::{
     },
     time::Duration,
 };
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 
 /// Deliveries that may wait for the subscriber: enough to keep it busy, few enough to push back.
 const CAPACITY: usize = 256;
@@ -44,14 +43,11 @@ impl Memory {
     }
 }
 
-#[derive(Debug)]
-struct AckHandle(oneshot::Sender<AckDecision>);
-
 #[async_trait]
 impl Publisher for Memory {
     async fn publish(&self, message: &Message) -> Result<Receipt, PublishError> {
-        let (sender, decision) = oneshot::channel();
-        let delivery = Delivery::new(Ok(message.clone()), None, Box::new(AckHandle(sender)));
+        let (ack, decision) = AckHandle::new("the publisher no longer waits for the ack decision");
+        let delivery = Delivery::new(Ok(message.clone()), None, Box::new(ack));
         let delivery = delivery.awaited(now(), now() + ACK_DEADLINE);
         if self.sender.send(delivery).await.is_err() {
             return Err(PublishError::unavailable("the subscriber is closed"));
@@ -77,29 +73,5 @@ impl Publisher for Memory {
 impl Subscriber for MemorySubscriber {
     async fn next(&mut self) -> Result<Option<Delivery>, SubscribeError> {
         Ok(self.0.recv().await)
-    }
-}
-
-impl AckHandle {
-    fn decide(self, decision: AckDecision) -> Result<(), SubscribeError> {
-        self.0.send(decision).map_err(|_| {
-            SubscribeError("the publisher no longer waits for the ack decision".into())
-        })
-    }
-}
-
-#[async_trait]
-impl Acknowledge for AckHandle {
-    async fn ack(self: Box<Self>) -> Result<(), SubscribeError> {
-        self.decide(AckDecision::Ack)
-    }
-    async fn nack(self: Box<Self>, _requeue: bool) -> Result<(), SubscribeError> {
-        self.decide(AckDecision::Nack)
-    }
-    async fn reject(self: Box<Self>, reason: &str) -> Result<(), SubscribeError> {
-        self.decide(AckDecision::Reject(reason.to_owned()))
-    }
-    fn is_given_up(&self) -> bool {
-        self.0.is_closed()
     }
 }

@@ -1,21 +1,30 @@
 //! The wire: what a transport must do, and what it may say.
 
+mod ack_handle;
 mod batch;
 mod config;
 mod limits;
+mod loopback;
 mod memory;
 mod nearest;
 mod publisher;
+mod quoted;
 mod route;
 mod subscriber;
 
 pub use crate::event::cloudevents;
+#[doc(hidden)]
+pub use ack_handle::AckHandle;
 pub(crate) use batch::Outcomes;
 pub use batch::{Batch, publish_all};
 pub use config::{ConfigError, TransportFault};
 pub use limits::{Encoding, LimitError, Limits, TopicRule};
+#[doc(hidden)]
+pub use loopback::is_loopback;
 pub use memory::{Memory, MemorySubscriber};
 pub use publisher::{PublishError, Publisher, Receipt};
+#[doc(hidden)]
+pub use quoted::{one_line, printable};
 pub use route::{
     DEFAULT_MAX_IN_MEMORY, DEFAULT_PUBLISH_DEADLINE, Guarantee, Route, Selector, WhenDead,
     event_type, everything, route_set_hash, topic,

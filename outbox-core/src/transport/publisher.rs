@@ -1,12 +1,14 @@
 //! The sending half of a transport.
 
 use super::{Batch, Limits};
-use crate::{event::Message, failure::FailureClass, runtime::catch_unwind};
+use crate::{
+    event::Message,
+    failure::{BoxError, FailureClass},
+    runtime::catch_unwind,
+};
 use async_trait::async_trait;
 use futures_util::{StreamExt, stream::FuturesUnordered};
 use std::time::Duration;
-
-type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 /// Publishes messages to one destination.
 ///

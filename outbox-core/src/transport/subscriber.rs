@@ -1,11 +1,9 @@
 //! The receiving half of a transport.
 
-use crate::event::Message;
+use crate::{event::Message, failure::BoxError};
 use async_trait::async_trait;
 use bytes::Bytes;
 use std::time::{Duration, Instant};
-
-type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 /// Receives messages of one destination.
 #[async_trait]

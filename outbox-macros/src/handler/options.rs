@@ -72,11 +72,6 @@ impl OnOptions {
 }
 
 fn checked(name: LitStr) -> syn::Result<LitStr> {
-    let text = name.value();
-    if text.is_empty() || text.len() > MAX_NAME || text.chars().any(char::is_control) {
-        let message =
-            format!("a handler's name has 1 to {MAX_NAME} bytes and no control character");
-        return Err(syn::Error::new_spanned(name, message));
-    }
-    Ok(name)
+    let rule = format!("a handler's name has 1 to {MAX_NAME} bytes and no control character");
+    attr::limited(name, MAX_NAME, &rule)
 }

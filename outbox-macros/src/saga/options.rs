@@ -149,23 +149,15 @@ impl StepOptions {
 /// Reads `= "place-order"`.
 fn stable_name(name: &Ident, input: ParseStream<'_>) -> syn::Result<LitStr> {
     let text = attr::string(name, input)?;
-    let value = text.value();
-    if value.is_empty() || value.len() > MAX_NAME || value.chars().any(char::is_control) {
-        let message =
-            format!("a name that is stored has 1 to {MAX_NAME} bytes without control characters");
-        return Err(syn::Error::new(text.span(), message));
-    }
-    Ok(text)
+    let rule =
+        format!("a name that is stored has 1 to {MAX_NAME} bytes without control characters");
+    attr::limited(text, MAX_NAME, &rule)
 }
 
 /// Checks a source.
 fn a_source(text: LitStr) -> syn::Result<LitStr> {
-    let value = text.value();
-    if value.is_empty() || value.len() > MAX_SOURCE || value.chars().any(char::is_control) {
-        let message = format!("a source has 1 to {MAX_SOURCE} bytes without control characters");
-        return Err(syn::Error::new(text.span(), message));
-    }
-    Ok(text)
+    let rule = format!("a source has 1 to {MAX_SOURCE} bytes without control characters");
+    attr::limited(text, MAX_SOURCE, &rule)
 }
 
 /// Reads `= 5`, from 0.

@@ -1,10 +1,11 @@
 //! Resolves dead letters, each chunk in a short transaction.
 
-use super::{column, database};
+use super::column;
 use crate::{
     OutboxTransaction,
     chunks::{RESULT_BYTES, chunks_by_size},
     dialect::EVENT_COLUMNS,
+    error::database,
     outbox::Outbox,
     schema::{
         letter_rows::{self, id_and_size, letter},
@@ -17,19 +18,13 @@ use outbox_core::{
     failure::DeadLetter,
     outbox::{ConsumerStore, PartitionNo, StoreError, partition_of},
 };
-use sea_orm::{ConnectionTrait, DbErr, IsolationLevel, Value};
+use sea_orm::{ConnectionTrait, DbErr, Value};
 use std::collections::{BTreeSet, HashSet};
 
 /// Letters of one transaction, so that relays and producers go on.
 const CHUNK: usize = 200;
 
 impl Outbox {
-    /// Opens an operator's transaction: READ COMMITTED, so that it sees the resolutions of other
-    /// operators.
-    pub(super) async fn operate(&self) -> Result<OutboxTransaction, StoreError> {
-        Ok(self.begin_work(Some(IsolationLevel::ReadCommitted)).await?)
-    }
-
     /// Cuts letters into chunks of one transaction each, by number and by the bytes that it copies.
     pub(super) async fn short_transactions(
         &self,

@@ -1,4 +1,14 @@
-//! The drivers that this program was built with.
+//! The drivers that this program was built with, and what has one type for each of them.
+
+mod connection;
+mod pool;
+mod target;
+
+pub(crate) use connection::{Arg, DriverConnection};
+#[cfg(feature = "sqlx-postgres")]
+pub(crate) use pool::postgres_options;
+pub(crate) use pool::{PoolOptions, close_pool, used_connections};
+pub(crate) use target::DriverTarget;
 
 use sea_orm::DbBackend;
 

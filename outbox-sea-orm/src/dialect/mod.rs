@@ -1,10 +1,11 @@
-//! All SQL that differs by database. The rest of the crate writes one statement for all of them,
-//! with marks that this module replaces: table names, `{now}`, lock clauses, and `?` for
-//! parameters.
+//! All that differs by database. The rest of the crate writes one statement for all databases, with
+//! marks that this module replaces: table names, `{now}`, lock clauses, and `?` for parameters.
 
 mod added;
+mod behaviour;
 mod columns;
 mod drivers;
+mod error_codes;
 mod fenced;
 mod limits;
 mod measure;
@@ -17,7 +18,12 @@ mod tables;
 
 pub(crate) use added::{AddedColumn, AddedIndex};
 pub(crate) use columns::{EVENT_COLUMNS, ORIGIN_CONSUMER, ORIGIN_RELAY};
-pub(crate) use drivers::Drivers;
+#[cfg(feature = "sqlx-postgres")]
+pub(crate) use drivers::postgres_options;
+pub(crate) use drivers::{
+    Arg, DriverConnection, DriverTarget, Drivers, PoolOptions, close_pool, used_connections,
+};
+pub(crate) use error_codes::{DbErrorClass, ErrorCode, TxEffect};
 pub use limits::TransactionLimits;
 #[cfg(feature = "sqlx-postgres")]
 pub(crate) use postgres::NOTIFY;
@@ -107,13 +113,8 @@ impl Dialect {
     }
 
     /// Tells whether it is MySQL or MariaDB.
-    pub(crate) const fn is_mysql(self) -> bool {
+    const fn is_mysql(self) -> bool {
         matches!(self, Self::MySql | Self::MariaDb)
-    }
-
-    /// Tells whether ids may commit out of order: everywhere but where there is one writer.
-    pub(crate) const fn ids_commit_out_of_order(self) -> bool {
-        !matches!(self, Self::Sqlite)
     }
 
     /// Gives the query for the largest statement in bytes, where a larger one ends the connection.
@@ -293,6 +294,31 @@ impl Dialect {
         match self {
             Self::Postgres => Some(postgres::install_lock_sql(name)),
             Self::MySql | Self::MariaDb | Self::Sqlite => None,
+        }
+    }
+
+    /// Writes the statements that take and release the same lock where the database has it for a
+    /// session alone: there CREATE TABLE commits the transaction.
+    pub(crate) fn install_lock_of_session(self, name: &str) -> Option<(String, String)> {
+        match self {
+            Self::MySql | Self::MariaDb => Some(mysql::install_lock_of_session(name)),
+            Self::Postgres | Self::Sqlite => None,
+        }
+    }
+
+    /// Writes the first parameter of a statement.
+    pub(crate) const fn first_parameter(self) -> &'static str {
+        match self {
+            Self::Postgres => "$1",
+            Self::MySql | Self::MariaDb | Self::Sqlite => "?",
+        }
+    }
+
+    /// Writes an instant that is missing.
+    pub(crate) const fn no_instant(self) -> &'static str {
+        match self {
+            Self::Postgres => "NULL::timestamptz",
+            Self::MySql | Self::MariaDb | Self::Sqlite => "NULL",
         }
     }
 

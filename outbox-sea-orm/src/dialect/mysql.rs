@@ -99,6 +99,15 @@ pub(super) fn limits(limits: &TransactionLimits, mariadb: bool) -> Vec<(&'static
     settings
 }
 
+/// Seconds that a program waits for another one that migrates: a migration takes moments, even on a
+/// slow disk.
+const LOCK_SECONDS: u32 = 60;
+
+/// Locks the name of an installation, and releases it.
+pub(super) fn install_lock_of_session(name: &str) -> (String, String) {
+    (format!("SELECT GET_LOCK('{name}', {LOCK_SECONDS})"), format!("SELECT RELEASE_LOCK('{name}')"))
+}
+
 /// Sets the level of every transaction to come, and the settings.
 pub(super) fn session_setup(settings: &[String]) -> String {
     format!("SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED; SET {}", settings.join(", "))

@@ -16,10 +16,6 @@ use sea_orm::{
     TransactionOptions, TransactionTrait, Value,
 };
 
-/// Seconds that a program waits for another one that migrates: a migration takes moments, even on a
-/// slow disk.
-const LOCK_SECONDS: u32 = 60;
-
 /// Creates the tables of an outbox with a number of partitions (1 to 128), or brings them up to
 /// date.
 ///
@@ -94,14 +90,13 @@ async fn install_now(
             ..TransactionOptions::default()
         };
         let tx = db.begin_with_options(options).await?;
-        let lock = namespace.name("outbox_install");
-        if dialect.is_mysql() {
-            let acquire = format!("SELECT GET_LOCK('{lock}', {LOCK_SECONDS})");
+        let lock = dialect.install_lock_of_session(&namespace.name("outbox_install"));
+        let (acquire, release) = lock.unzip();
+        if let Some(acquire) = acquire {
             tx.query_one_raw(Statement::from_string(dialect.backend(), acquire)).await?;
         }
         let done = up(&tx, &installation, to).await;
-        if dialect.is_mysql() {
-            let release = format!("SELECT RELEASE_LOCK('{lock}')");
+        if let Some(release) = release {
             tx.query_one_raw(Statement::from_string(dialect.backend(), release)).await?;
         }
         match done {
@@ -188,7 +183,7 @@ pub(crate) async fn meta<C: ConnectionTrait>(
     tables: &Tables,
 ) -> Result<(i32, i32), DbErr> {
     let sql = tables.fill("SELECT version, partitions FROM {meta} WHERE id = ")
-        + if dialect == Dialect::Postgres { "$1" } else { "?" };
+        + dialect.first_parameter();
     let query = Statement::from_sql_and_values(dialect.backend(), sql, [Value::Int(Some(1))]);
     match conn.query_one_raw(query).await? {
         Some(row) => Ok((row.try_get_by_index(0)?, row.try_get_by_index(1)?)),

@@ -116,14 +116,13 @@ impl Installation<'_> {
 }
 
 fn view(dialect: Dialect, tables: &Tables) -> String {
-    let nothing = if dialect == Dialect::Postgres { "NULL::timestamptz" } else { "NULL" };
     tables.fill(
         &m0001_outbox::VIEW
             .replace("{create_view}", dialect.create_view())
             .replace("{created}", &dialect.readable("created_at"))
             .replace("{expires}", &dialect.readable("expires_at"))
             .replace("{finished}", &dialect.readable("finished_at"))
-            .replace("{nothing}", nothing),
+            .replace("{nothing}", dialect.no_instant()),
     )
 }
 

@@ -17,13 +17,14 @@ use crate::{
     transaction::{Phase, TransactionTasks},
 };
 use outbox_core::{
-    event::OutboxEvent, outbox::DEFAULT_PARTITIONS, runtime::Wake, saga::SagaStarts,
+    event::{OutboxEvent, TextRule},
+    outbox::DEFAULT_PARTITIONS,
+    runtime::Wake,
+    saga::SagaStarts,
 };
 use sea_orm::{DatabaseConnection, DatabaseConnectionType, DbErr};
 use std::{sync::Arc, time::Duration};
 
-/// Most bytes of a source: what every database's column takes.
-const MAX_SOURCE: usize = 255;
 /// Most bytes of a payload unless set: with its envelope it fits into the 1 MiB that brokers and
 /// databases take unless configured otherwise.
 const MAX_PAYLOAD: usize = 960 * 1024;
@@ -297,12 +298,9 @@ impl OutboxBuilder {
             }
             _ => self.drivers.missing_for(self.db.get_database_backend()).into_iter().collect(),
         };
-        let is_wrong =
-            |s: &String| s.is_empty() || s.len() > MAX_SOURCE || s.chars().any(char::is_control);
-        if self.source.own.iter().chain(&self.source.former).any(is_wrong) {
-            faults.push(format!(
-                "the source must have 1 to {MAX_SOURCE} bytes and no control character"
-            ));
+        let mut sources = self.source.own.iter().chain(&self.source.former);
+        if !sources.all(|source| TextRule::ATTRIBUTE.allows(source)) {
+            faults.push(format!("the source must have {}", TextRule::ATTRIBUTE));
         }
         if !(1..=MAX_PARTITIONS).contains(&self.partitions) {
             faults.push(format!(

@@ -1,7 +1,7 @@
 //! The outbox as the store of consumers.
 
 use super::Outbox;
-use crate::{error::OutboxError, transaction::OutboxTransaction};
+use crate::{error::database, transaction::OutboxTransaction};
 use async_trait::async_trait;
 use bytes::Bytes;
 use outbox_core::{
@@ -14,7 +14,6 @@ use outbox_core::{
     },
     saga::CommandHash,
 };
-use sea_orm::{DbErr, IsolationLevel};
 use std::{sync::Arc, time::Duration};
 
 #[async_trait]
@@ -159,7 +158,7 @@ impl RetrierStore for Outbox {
     }
 
     async fn begin_stored(&self) -> Result<OutboxTransaction, StoreError> {
-        Ok(self.begin_work(Some(IsolationLevel::ReadCommitted)).await?)
+        Ok(self.begin_read_committed().await?)
     }
 
     async fn extend_claim(
@@ -302,8 +301,4 @@ impl Outbox {
             _ => error,
         }
     }
-}
-
-fn database(error: DbErr) -> StoreError {
-    OutboxError::Database(error).into()
 }

@@ -142,11 +142,15 @@ impl Outbox {
         OutboxTransaction::open(self.clone(), options, read_only).await
     }
 
-    /// Opens a transaction of the framework's own: for a handler, a step of a saga, an operator.
-    pub(crate) async fn begin_work(
-        &self,
-        isolation_level: Option<IsolationLevel>,
-    ) -> Result<OutboxTransaction, OutboxError> {
+    /// Opens a transaction of the framework's own: for a handler, a step of a saga.
+    pub(crate) async fn begin_work(&self) -> Result<OutboxTransaction, OutboxError> {
+        self.begin_work_with(TransactionOptions::default()).await
+    }
+
+    /// Opens a transaction of the framework's own at READ COMMITTED, so that each of its statements
+    /// sees what others have committed: for claims and operators.
+    pub(crate) async fn begin_read_committed(&self) -> Result<OutboxTransaction, OutboxError> {
+        let isolation_level = Some(IsolationLevel::ReadCommitted);
         self.begin_work_with(TransactionOptions {
             isolation_level,
             ..TransactionOptions::default()
@@ -174,7 +178,7 @@ impl Outbox {
     }
 
     fn adapt(&self, options: &mut TransactionOptions) {
-        if self.backend() == DbBackend::Sqlite {
+        if self.schema().dialect().has_one_writer() {
             let read_only = options.access_mode == Some(sea_orm::AccessMode::ReadOnly);
             let mode = if read_only {
                 SqliteTransactionMode::Deferred
@@ -340,7 +344,7 @@ impl Store for Outbox {
     type Tx = OutboxTransaction;
 
     async fn begin(&self) -> Result<OutboxTransaction, StoreError> {
-        Ok(self.begin_work(None).await?)
+        Ok(self.begin_work().await?)
     }
 
     async fn commit(&self, tx: OutboxTransaction) -> Result<(), StoreError> {
@@ -375,7 +379,7 @@ impl Store for Outbox {
     }
 
     fn has_one_writer(&self) -> bool {
-        self.backend() == DbBackend::Sqlite
+        self.schema().dialect().has_one_writer()
     }
 
     fn idle_limit(&self) -> Option<Duration> {

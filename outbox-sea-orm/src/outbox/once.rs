@@ -1,6 +1,6 @@
 //! Work that is done once a key; a repeat gets the stored response.
 
-use super::Outbox;
+use super::{Outbox, write::DEDUP_KEY};
 use crate::{
     DedupReservation, OutboxTransaction, error::OutboxError, schema::micros, transaction::within,
 };
@@ -8,8 +8,6 @@ use outbox_core::{event::MessageId, saga::Json};
 use sea_orm::{ConnectionTrait, TransactionOptions, Value};
 use serde::{Serialize, de::DeserializeOwned};
 
-/// Most bytes of a key: what every database's column takes.
-const MAX_KEY: usize = 255;
 /// Most bytes of a response as JSON: as of a payload.
 const MAX_RESPONSE: usize = 960 * 1024;
 
@@ -86,10 +84,8 @@ impl Outbox {
     {
         let key = key.into();
         let fault = |problem: String| OutboxError::Response { dedup_key: key.clone(), problem };
-        if key.is_empty() || key.len() > MAX_KEY || key.chars().any(char::is_control) {
-            return Err(
-                fault(format!("a key has 1 to {MAX_KEY} bytes and no control character")).into()
-            );
+        if !DEDUP_KEY.allows(&key) {
+            return Err(fault(format!("a key has {DEDUP_KEY}")).into());
         }
         let reservation = DedupReservation {
             key: key.clone(),

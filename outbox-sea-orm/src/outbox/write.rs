@@ -2,13 +2,13 @@
 
 use super::{EnqueueOptions, OnDuplicate, Outbox, options::DeliverWhen};
 use crate::{DedupReservation, DeliverAt, error::OutboxError};
-use outbox_core::event::{EncodeError, MessageId, NewEvent, OutboxEvent};
+use outbox_core::event::{EncodeError, MessageId, NewEvent, OutboxEvent, TextRule};
 use outbox_core::telemetry::create_span;
 use sea_orm::ConnectionTrait;
 use xxhash_rust::xxh3::xxh3_64;
 
-/// Most bytes of a dedup key: what every database's column takes.
-const MAX_DEDUP_KEY: usize = 255;
+/// The rule for a dedup key: every database's column takes so many bytes.
+pub(super) const DEDUP_KEY: TextRule = TextRule::up_to(255);
 
 /// An event that is encoded and checked, but not written yet.
 pub(crate) struct Pending {
@@ -34,12 +34,12 @@ impl Pending {
         outbox: &Outbox,
     ) -> Result<Self, OutboxError> {
         if let Some(key) = &options.dedup_key
-            && (key.is_empty() || key.len() > MAX_DEDUP_KEY || key.chars().any(char::is_control))
+            && !DEDUP_KEY.allows(key)
         {
             return Err(OutboxError::Encode(EncodeError::Envelope {
                 event_type: event.event_type,
                 field: "dedup key",
-                reason: format!("it must have 1 to {MAX_DEDUP_KEY} bytes and no control character"),
+                reason: format!("it must have {DEDUP_KEY}"),
             }));
         }
         for (name, value) in std::mem::take(&mut options.headers) {

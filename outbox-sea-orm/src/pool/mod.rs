@@ -2,16 +2,14 @@
 //! other: those of relays, and those of handlers, steps and operators.
 
 mod connector;
-mod driver_connection;
 mod relay_connection;
 mod work_pool;
-mod size;
 mod pooler;
 mod error_class;
 
 pub use crate::dialect::TransactionLimits;
+pub(crate) use crate::dialect::{Arg, DriverConnection};
 pub(crate) use connector::Connector;
-pub(crate) use driver_connection::{Arg, DriverConnection};
 pub(crate) use error_class::{
     DbErrorClass, classify, driver_error, is_denied, response_timeout, store_error,
 };

@@ -6,6 +6,8 @@
 //! statement fail with another's, or run it. PgBouncer carries them since 1.21, where
 //! `max_prepared_statements` is set.
 
+use super::error_class::code_of;
+use crate::dialect::ErrorCode;
 use sea_orm::{DatabaseConnection, DbErr, RuntimeErr, sqlx};
 
 /// The error where a prepared statement is missing, or is another client's.
@@ -34,11 +36,8 @@ pub(crate) fn is_mixed_statement_error(error: &(dyn std::error::Error + 'static)
     false
 }
 
-/// Checks for a name that is taken (duplicate_prepared_statement), or is unknown
-/// (invalid_sql_statement_name).
 fn is_mixed_statement(error: &sqlx::Error) -> bool {
-    let code = error.as_database_error().and_then(|error| error.code());
-    code.is_some_and(|code| code == "42P05" || code == "26000")
+    code_of(error).is_some_and(ErrorCode::is_mixed_statement)
 }
 
 /// Checks that prepared statements of two clients stay apart where a pooler lets them share one
@@ -49,15 +48,13 @@ fn is_mixed_statement(error: &sqlx::Error) -> bool {
 /// will fail.
 #[cfg(feature = "sqlx-postgres")]
 pub(crate) async fn check(db: &DatabaseConnection) -> Result<(), &'static str> {
-    use sea_orm::{ConnectionTrait, DbBackend, sqlx::Connection};
+    use crate::dialect::postgres_options;
+    use sea_orm::sqlx::Connection;
 
     /// Both clients in turn, more often than a pooler needs to give one of them the other's
     /// connection.
     const TURNS: usize = 4;
-    if db.get_database_backend() != DbBackend::Postgres || db.is_mock_connection() {
-        return Ok(());
-    }
-    let options = db.get_postgres_connection_pool().connect_options();
+    let Some(options) = postgres_options(db) else { return Ok(()) };
     let mut clients = Vec::new();
     // Both have the same name for their first statement.
     for (sql, number) in [("SELECT 1", 1), ("SELECT 2", 2)] {

@@ -7,8 +7,8 @@
 //! pool is closed: statements on its other connections end as usual, the connections that hang are
 //! closed, and the next transaction opens a new pool.
 
-use super::{error_class::response_timeout, size::pool_size};
-use crate::dialect::{Dialect, TransactionLimits};
+use super::error_class::response_timeout;
+use crate::dialect::{Dialect, PoolOptions, TransactionLimits, close_pool, used_connections};
 use async_trait::async_trait;
 use outbox_core::runtime::{Connections, now};
 use sea_orm::{
@@ -121,7 +121,7 @@ impl WorkPool {
         limits: TransactionLimits,
         behind_pooler: bool,
     ) -> Self {
-        let limits_per_transaction = AtomicBool::new(behind_pooler && dialect == Dialect::Postgres);
+        let limits_per_transaction = AtomicBool::new(behind_pooler && dialect.has_poolers());
         Self {
             application: application.clone(),
             dialect,
@@ -140,9 +140,10 @@ impl WorkPool {
 
     /// Gives the number of its connections, to be shared out; `None` where it has no pool.
     pub(crate) fn connections(&self) -> Option<Connections> {
-        let max_connections = self.max_connections.or_else(|| pool_size(&self.application))?;
-        let of_application =
-            !matches!(self.dialect, Dialect::Postgres | Dialect::MySql | Dialect::MariaDb);
+        let max_connections = self.max_connections.or_else(|| {
+            PoolOptions::of(&self.application).map(|options| options.max_connections)
+        })?;
+        let of_application = !self.dialect.is_on_a_server();
         Some(Connections::new(max_connections as usize, of_application))
     }
 
@@ -163,7 +164,7 @@ impl WorkPool {
 
     /// Tells whether the server ends a transaction that is idle for too long.
     pub(crate) const fn ends_idle(&self) -> bool {
-        matches!(self.dialect, Dialect::Postgres | Dialect::MariaDb)
+        self.dialect.ends_idle_transactions()
     }
 
     /// Opens a transaction.
@@ -237,49 +238,12 @@ impl WorkPool {
     /// Makes a pool of the driver, which opens its connections when they are needed.
     fn open(&self) -> OpenPool {
         let without_settings = self.limits_per_transaction.load(Ordering::Relaxed);
-        let db = match self.dialect {
-            #[cfg(feature = "sqlx-postgres")]
-            Dialect::Postgres if is_real(&self.application) => {
-                let pool = self.application.get_postgres_connection_pool();
-                let mut options = (*pool.connect_options()).clone();
-                if !without_settings {
-                    let mut settings = self.dialect.limits_of_session(&self.limits);
-                    if options.get_options().is_some_and(|set| set.contains("statement_timeout")) {
-                        settings.retain(|(name, _)| *name != "statement_timeout");
-                    }
-                    options = options.options(settings);
-                }
-                let mut pool = pool.options().clone().min_connections(0);
-                if let Some(max_connections) = self.max_connections {
-                    pool = pool.max_connections(max_connections);
-                }
-                Some(sea_orm::SqlxPostgresConnector::from_sqlx_postgres_pool(
-                    pool.connect_lazy_with(options),
-                ))
-            }
-            #[cfg(feature = "sqlx-mysql")]
-            Dialect::MySql | Dialect::MariaDb if is_real(&self.application) => {
-                let pool = self.application.get_mysql_connection_pool();
-                let options = (*pool.connect_options()).clone();
-                let settings = self.dialect.limits_of_transaction(&self.limits);
-                let mut made =
-                    pool.options().clone().min_connections(0).after_connect(move |conn, _| {
-                        let settings = settings.clone();
-                        Box::pin(async move {
-                            use sea_orm::sqlx::{AssertSqlSafe, raw_sql};
-                            raw_sql(AssertSqlSafe(settings)).execute(conn).await.map(|_| ())
-                        })
-                    });
-                if let Some(max_connections) = self.max_connections {
-                    made = made.max_connections(max_connections);
-                }
-                Some(sea_orm::SqlxMySqlConnector::from_sqlx_mysql_pool(
-                    made.connect_lazy_with(options),
-                ))
-            }
-            // A file has no network, and a database in memory exists for its own pool only.
-            _ => None,
-        };
+        let db = self.dialect.own_pool(
+            &self.application,
+            &self.limits,
+            !without_settings,
+            self.max_connections,
+        );
         let shared = db.is_none();
         let db = db.unwrap_or_else(|| self.application.clone());
         OpenPool {
@@ -292,23 +256,9 @@ impl WorkPool {
     }
 }
 
-/// Tells whether a connection is a driver's, and not a mock.
-pub(super) fn is_real(db: &DatabaseConnection) -> bool {
-    !db.is_mock_connection()
-}
-
 /// Tells how long a pool waits for a free connection.
 fn acquire_timeout(db: &DatabaseConnection) -> Duration {
-    match db.get_database_backend() {
-        _ if !is_real(db) => ACQUIRE_TIMEOUT,
-        #[cfg(feature = "sqlx-postgres")]
-        DbBackend::Postgres => db.get_postgres_connection_pool().options().get_acquire_timeout(),
-        #[cfg(feature = "sqlx-mysql")]
-        DbBackend::MySql => db.get_mysql_connection_pool().options().get_acquire_timeout(),
-        #[cfg(feature = "sqlx-sqlite")]
-        DbBackend::Sqlite => db.get_sqlite_connection_pool().options().get_acquire_timeout(),
-        _ => ACQUIRE_TIMEOUT,
-    }
+    PoolOptions::of(db).map_or(ACQUIRE_TIMEOUT, |options| options.acquire_timeout)
 }
 
 /// Tells whether a pooler has refused the settings of a new connection.
@@ -332,39 +282,16 @@ impl OpenPool {
         self.closed.load(Ordering::Acquire)
     }
 
-    /// Closes the pool: it closes connections that return to it from now on. The dropped future
-    /// would wait for them.
+    /// Closes the pool: it closes connections that return to it from now on.
     fn close(&self) {
-        if self.shared || self.closed.swap(true, Ordering::AcqRel) {
-            return;
-        }
-        match self.db.get_database_backend() {
-            #[cfg(feature = "sqlx-postgres")]
-            DbBackend::Postgres => drop(self.db.get_postgres_connection_pool().close()),
-            #[cfg(feature = "sqlx-mysql")]
-            DbBackend::MySql => drop(self.db.get_mysql_connection_pool().close()),
-            _ => {}
+        if !self.shared && !self.closed.swap(true, Ordering::AcqRel) {
+            close_pool(&self.db);
         }
     }
 
     /// Tells whether the pool counts connections as used that no transaction has: their ping hangs.
     fn has_stuck_connections(&self) -> bool {
-        let (size, idle): (u32, usize) = match self.db.get_database_backend() {
-            _ if self.shared => return false,
-            #[cfg(feature = "sqlx-postgres")]
-            DbBackend::Postgres => {
-                let pool = self.db.get_postgres_connection_pool();
-                (pool.size(), pool.num_idle())
-            }
-            #[cfg(feature = "sqlx-mysql")]
-            DbBackend::MySql => {
-                let pool = self.db.get_mysql_connection_pool();
-                (pool.size(), pool.num_idle())
-            }
-            _ => return false,
-        };
-        usize::try_from(size).unwrap_or(0).saturating_sub(idle)
-            > self.in_use.load(Ordering::Relaxed)
+        !self.shared && used_connections(&self.db) > self.in_use.load(Ordering::Relaxed)
     }
 }
 

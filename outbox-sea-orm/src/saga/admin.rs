@@ -2,10 +2,11 @@
 
 use super::{
     claims::any_of,
-    row::{column, count, database, id, id_value, instance, read, size, version},
+    row::{column, count, id, id_value, instance, read, size, version},
 };
 use crate::{
     chunks::{RESULT_BYTES, chunks_by_size, fitting_count},
+    error::database,
     outbox::Outbox,
 };
 use async_trait::async_trait;
@@ -18,7 +19,7 @@ use outbox_core::{
         SagaView,
     },
 };
-use sea_orm::{ConnectionTrait, IsolationLevel, QueryResult, Value};
+use sea_orm::{ConnectionTrait, QueryResult, Value};
 use std::time::Duration;
 
 /// Most sagas of one page, whatever the caller asks for, since each is a parameter.
@@ -141,7 +142,7 @@ impl SagaAdmin for Outbox {
         note: &OperatorNote,
     ) -> Result<bool, StoreError> {
         let schema = self.schema();
-        let tx = self.begin_work(Some(IsolationLevel::ReadCommitted)).await?;
+        let tx = self.begin_read_committed().await?;
         let sql = schema.filled("SELECT progress, seq FROM {sagas} WHERE saga_id = ?{for_update}");
         let row = tx
             .query_one_raw(schema.statement(&sql, vec![id_value(saga)]))

@@ -1,8 +1,9 @@
 //! Claims due sagas, each under a new epoch, and prunes old ended ones.
 
-use super::row::{column, database, id, id_value, size, version};
+use super::row::{column, id, id_value, size, version};
 use crate::{
     chunks::{RESULT_BYTES, fitting_count},
+    error::database,
     outbox::Outbox,
     schema::micros,
 };
@@ -11,7 +12,7 @@ use outbox_core::{
     outbox::StoreError,
     saga::{DefinitionId, SagaClaim},
 };
-use sea_orm::{ConnectionTrait, IsolationLevel, QueryResult, Value};
+use sea_orm::{ConnectionTrait, QueryResult, Value};
 use std::{sync::Arc, time::Duration};
 
 /// Missing definitions that one scan reports at most.
@@ -35,7 +36,7 @@ impl Outbox {
         if self.work().query_one_raw(query).await.map_err(database)?.is_none() {
             return Ok(Vec::new());
         }
-        let tx = self.begin_work(Some(IsolationLevel::ReadCommitted)).await?;
+        let tx = self.begin_read_committed().await?;
         let sql = schema.filled(&format!(
             "SELECT saga_id, epoch, name, version FROM {{sagas}} WHERE due_at <= {{now}} AND {of_definitions} \
              ORDER BY due_at LIMIT ?{{for_update}}{{skip_locked}}"
@@ -78,7 +79,7 @@ impl Outbox {
             return Ok(0);
         }
         // An ended saga never changes: the rows are still what was read.
-        let tx = self.begin_work(None).await?;
+        let tx = self.begin_work().await?;
         let mut deleted = 0;
         for table in ["saga_log", "sagas"] {
             let (these, ids) = any_of("saga_id", ended.iter().copied());

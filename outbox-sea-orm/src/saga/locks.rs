@@ -2,9 +2,9 @@
 
 use super::{
     claims::any_of,
-    row::{database, id, id_value, instance},
+    row::{id, id_value, instance},
 };
-use crate::{OutboxTransaction, outbox::Outbox};
+use crate::{OutboxTransaction, error::database, outbox::Outbox};
 use outbox_core::{
     event::SagaId,
     outbox::StoreError,

@@ -1,7 +1,7 @@
 //! Rows of sagas and of their log: how they are read and written.
 
 use crate::{
-    error::OutboxError,
+    error::database,
     outbox::Outbox,
     schema::{
         micros,
@@ -13,7 +13,7 @@ use outbox_core::{
     outbox::StoreError,
     saga::{Change, Due, Instance, Json, OpenSaga, Record, When},
 };
-use sea_orm::{ConnectionTrait, DbErr, QueryResult, TryGetable, Value};
+use sea_orm::{ConnectionTrait, QueryResult, TryGetable, Value};
 use serde::de::DeserializeOwned;
 use std::sync::Arc;
 
@@ -171,10 +171,6 @@ pub(super) fn size(row: &QueryResult, index: usize) -> Result<usize, StoreError>
 
 pub(super) fn version(row: &QueryResult, index: usize) -> Result<u32, StoreError> {
     column::<i32>(row, index).map(i32::unsigned_abs)
-}
-
-pub(super) fn database(error: DbErr) -> StoreError {
-    OutboxError::Database(error).into()
 }
 
 pub(super) fn column<T: TryGetable>(row: &QueryResult, index: usize) -> Result<T, StoreError> {

@@ -1,7 +1,7 @@
 //! The writes of starts and steps, in their own transactions.
 
-use super::row::{column, database, id, id_value, opened, version};
-use crate::{OutboxTransaction, outbox::Outbox, schema::micros};
+use super::row::{column, id, id_value, opened, version};
+use crate::{OutboxTransaction, error::database, outbox::Outbox, schema::micros};
 use async_trait::async_trait;
 use outbox_core::{
     event::{SagaId, Timestamp},
@@ -49,16 +49,18 @@ impl SagaStore for Outbox {
         // a saga that was set aside since, or none, so MySQL is asked for the present id too: that
         // reads the index alone, whose entry the INSERT has locked already, and so cannot wait for
         // a transaction that has locked the row and wants the entry.
-        let (sagas, is_mysql) = (&schema.sagas, schema.dialect().is_mysql());
+        let sagas = &schema.sagas;
+        let may_be_stale = schema.dialect().first_read_may_fix_snapshot();
         let seen = self.query_saga(tx, &sagas.by_correlation[0], key().to_vec()).await?;
         if let Some(row) = &seen
-            && !is_mysql
+            && !may_be_stale
         {
             return started(row);
         }
-        let present = if is_mysql { &sagas.id_by_correlation } else { &sagas.by_correlation[1] };
+        let present =
+            if may_be_stale { &sagas.id_by_correlation } else { &sagas.by_correlation[1] };
         if let Some(row) = self.query_saga(tx, present, key().to_vec()).await? {
-            if !is_mysql {
+            if !may_be_stale {
                 return started(&row);
             }
             let present = id(&row, 0)?;
@@ -81,7 +83,7 @@ impl SagaStore for Outbox {
         correlation: &str,
     ) -> Result<(), StoreError> {
         let schema = self.schema();
-        if schema.dialect().is_mysql() {
+        if schema.dialect().locks_gaps() {
             // Two such starts at once wait for each other at the row itself: one that waited in the
             // index of correlation ids would block the other's INSERT there, and so would the gap
             // lock of an UPDATE that finds no row; InnoDB would end one of them as a deadlock. The

@@ -4,14 +4,14 @@
 use super::{Schema, micros};
 use crate::{
     dialect::{Dialect, Tables},
-    error::OutboxError,
+    error::database,
 };
 use outbox_core::{
     event::Headers,
     outbox::{CommandKey, CommandOutcome, RecordedCommand, StoreError, StoredReply},
     saga::CommandHash,
 };
-use sea_orm::{ConnectionTrait, DbErr, QueryResult, Value, prelude::Uuid};
+use sea_orm::{ConnectionTrait, QueryResult, Value, prelude::Uuid};
 use std::{sync::Arc, time::Duration};
 
 /// SQL of the barrier.
@@ -156,8 +156,4 @@ fn read(row: &QueryResult) -> Result<RecordedCommand, StoreError> {
 
 fn column<T: sea_orm::TryGetable>(row: &QueryResult, index: usize) -> Result<T, StoreError> {
     row.try_get_by_index(index).map_err(database)
-}
-
-fn database(error: DbErr) -> StoreError {
-    OutboxError::Database(error).into()
 }

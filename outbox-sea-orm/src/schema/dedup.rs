@@ -76,10 +76,10 @@ impl Schema {
         for chunk in chunks_by_size(&first, CHUNK, STATEMENT_BYTES, |(_, reservation)| {
             reservation.key.len() + RESERVATION
         }) {
-            let holders = if self.dialect.is_mysql() {
-                self.reserve_and_lock(conn, chunk).await?
-            } else {
+            let holders = if self.dialect.upserts_by_condition() {
                 self.reserve_returning(conn, chunk).await?
+            } else {
+                self.reserve_and_lock(conn, chunk).await?
             };
             for (index, reservation) in chunk {
                 conflicts.extend(

@@ -75,8 +75,8 @@ impl Schema {
         };
         check(&key)?;
         let queue = [Value::from(key.consumer), Value::from(key.handler), Value::from(order_hash)];
-        if self.dialect.is_mysql() {
-            // On MySQL an INSERT .. SELECT locks the rows that it reads and the gaps where it finds
+        if self.dialect.locks_gaps() {
+            // An INSERT .. SELECT would lock the rows that it reads, and the gaps where it finds
             // none.
             let sql =
                 self.filled(&format!("SELECT 1 FROM {{deferred}} WHERE {SAME_ORDER} LIMIT 1"));

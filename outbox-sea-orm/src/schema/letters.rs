@@ -6,7 +6,10 @@ use super::{
     append::{EVENT_MARKS, push_message},
     letter_rows,
 };
-use crate::dialect::{EVENT_COLUMNS, ORIGIN_CONSUMER};
+use crate::{
+    dialect::{EVENT_COLUMNS, ORIGIN_CONSUMER},
+    error::database,
+};
 use outbox_core::{
     event::{MessageId, Timestamp},
     failure::{ConsumerOrigin, DeadLetter},
@@ -57,8 +60,7 @@ impl Schema {
                 conn.query_one_raw(self.statement(last_id, Vec::new())).await.map_err(database)?
             }
         };
-        let id: i64 =
-            row.map_or(Ok(0), |row| row.try_get_by_index(0)).map_err(|e: DbErr| database(e))?;
+        let id: i64 = row.map_or(Ok(0), |row| row.try_get_by_index(0)).map_err(database)?;
         let sql = self.filled(&letter_rows::select("letter_id = ?"));
         let row = conn
             .query_one_raw(self.statement(&sql, vec![Value::from(id)]))
@@ -134,8 +136,4 @@ fn push_unreadable(bound: &mut Vec<Value>, raw: &[u8]) {
         Value::from(raw),
         Value::from(""),
     ]);
-}
-
-fn database(error: DbErr) -> StoreError {
-    crate::error::OutboxError::Database(error).into()
 }

@@ -1,4 +1,4 @@
-//! Lists as parameters: one list on PostgreSQL, each value on the others.
+//! Lists as parameters: one list where the database takes it, else each value.
 
 use crate::{dialect::Dialect, pool::Arg, schema::stored};
 use outbox_core::{
@@ -23,7 +23,7 @@ pub(super) fn place_lists(places: &[(PartitionNo, EventId)]) -> (Vec<i16>, Vec<i
 
 /// Binds a list of ids for [`Dialect::any`].
 pub(super) fn bind_ids<'a>(dialect: Dialect, args: &mut Vec<Arg<'a>>, ids: &'a [i64]) {
-    if dialect == Dialect::Postgres {
+    if dialect.binds_lists() {
         args.push(Arg::Ints(ids));
     } else {
         let last = ids.last().copied().unwrap_or_default();
@@ -38,7 +38,7 @@ pub(super) fn bind_partitions<'a>(
     args: &mut Vec<Arg<'a>>,
     partitions: &'a [i16],
 ) {
-    if dialect == Dialect::Postgres {
+    if dialect.binds_lists() {
         args.push(Arg::Smalls(partitions));
     } else {
         let last = partitions.last().copied().unwrap_or_default();

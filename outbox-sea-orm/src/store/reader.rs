@@ -37,9 +37,9 @@ impl EventReader for SqlStore {
         let dialect = self.dialect();
         let window = plan.window > 0;
         let name = if window { "read and look back" } else { "read" };
-        let n = if dialect == Dialect::Postgres { 1 } else { reads.len() };
+        let n = if dialect.binds_lists() { 1 } else { reads.len() };
         let sql = self.sql(name, n, || dialect.read(n, window));
-        let rows = if dialect == Dialect::Postgres {
+        let rows = if dialect.binds_lists() {
             let numbers: Vec<i16> = reads.iter().map(|r| stored(r.partition)).collect();
             let after: Vec<i64> = reads.iter().map(|r| r.after.0).collect();
             let limits: Vec<i64> = reads.iter().map(|r| i64::from(r.limit)).collect();
@@ -82,7 +82,7 @@ impl EventReader for SqlStore {
             let (partitions, ids) = place_lists(chunk);
             let sql = self.list_sql("fetch", ids.len(), Dialect::fetch);
             let mut args = Vec::new();
-            if dialect == Dialect::Postgres {
+            if dialect.binds_lists() {
                 args.extend([
                     Arg::Smalls(&partitions),
                     Arg::Ints(&ids),

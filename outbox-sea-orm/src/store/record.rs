@@ -40,7 +40,7 @@ pub(super) async fn record(
         by_partition.entry(update.partition).or_default().push(update);
     }
     for (partition, updates) in by_partition {
-        for updates in updates.chunks(store.delete_chunk()) {
+        for updates in updates.chunks(store.dialect().delete_chunk()) {
             let mut recorder = PartitionRecorder { store, tx, partition, now: held.now };
             recorder.record(updates, &mut settled).await?;
         }

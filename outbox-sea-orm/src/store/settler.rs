@@ -19,11 +19,6 @@ use outbox_core::{
     },
 };
 
-/// Ids of one DELETE on MySQL: more lock the index for so long that producers notice.
-const MYSQL_CHUNK: usize = 200;
-/// Ids of one DELETE on SQLite: its limit of parameters is 32,766.
-const SQLITE_CHUNK: usize = 1_024;
-
 /// The partitions that a fenced transaction has locked.
 pub(super) struct HeldPartitions {
     /// The relay's own partitions, in order; no relay takes them over before the transaction ends.
@@ -114,7 +109,7 @@ impl SqlStore {
         let held = self.lock_partitions(tx, fence).await?;
         let ids: Vec<i64> = ids.iter().filter(|(p, _)| held.has(*p)).map(|(_, id)| id.0).collect();
         let mut settled = Settled { held: held.partitions, ..Settled::default() };
-        for chunk in ids.chunks(self.delete_chunk()) {
+        for chunk in ids.chunks(self.dialect().delete_chunk()) {
             let mut args = Vec::new();
             bind_ids(self.dialect(), &mut args, chunk);
             if self.options.retention != Retention::Delete {
@@ -126,15 +121,6 @@ impl SqlStore {
                 .await?;
         }
         Ok(settled)
-    }
-
-    /// Gives the most ids of one DELETE.
-    pub(super) fn delete_chunk(&self) -> usize {
-        match self.dialect() {
-            Dialect::Postgres => usize::MAX,
-            Dialect::MySql | Dialect::MariaDb => MYSQL_CHUNK,
-            Dialect::Sqlite => SQLITE_CHUNK,
-        }
     }
 
     /// Locks the partitions of a fence, in order, and gives those that the relay owns under the

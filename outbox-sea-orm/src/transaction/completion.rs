@@ -7,7 +7,8 @@ use super::{
 };
 use crate::{
     Outbox,
-    error::{OutboxError, TxEffect},
+    dialect::TxEffect,
+    error::OutboxError,
     listener::{QueuedNotification, TIME_LIMIT, limited},
     pool::ResponseDeadline,
 };

@@ -4,7 +4,7 @@
 //! transaction around it.
 
 use super::{FrameHandle, OutboxTransaction, Shared, state::FrameId, statement_queue::Turn};
-use crate::error::{OutboxError, commit_may_silently_roll_back};
+use crate::error::OutboxError;
 use sea_orm::{ConnectionTrait, DatabaseTransaction, DbErr};
 use std::{mem, sync::Arc};
 
@@ -97,8 +97,8 @@ impl OutboxTransaction {
             }
         }
         let commit_unverified = state.lock().commit_unverified();
-        let backend = self.shared.txn.get_database_backend();
-        if commit_unverified && commit_may_silently_roll_back(backend) {
+        let dialect = self.shared.outbox.schema().dialect();
+        if commit_unverified && dialect.commit_may_silently_roll_back() {
             let probe = self.shared.run_bounded(&mut turn, "a savepoint", |txn| async move {
                 txn.execute_unprepared("SELECT 1").await
             });

@@ -3,7 +3,7 @@
 
 use super::{OutboxTransaction, open::joinable};
 use crate::{Outbox, error::OutboxError};
-use sea_orm::{AccessMode, ConnectionTrait, DbBackend, IsolationLevel, TransactionOptions};
+use sea_orm::{AccessMode, IsolationLevel, TransactionOptions};
 use std::{fmt, ops::Deref, sync::Arc, time::Duration};
 
 /// How long a second transaction of a task waits for a connection. The first one keeps its own
@@ -258,7 +258,7 @@ async fn open(outbox: &Outbox, entry: Entry) -> Result<OutboxTransaction, Outbox
 /// one.
 async fn open_second(outbox: &Outbox, entry: Entry) -> Result<OutboxTransaction, OutboxError> {
     let function = entry.function;
-    if outbox.backend() == DbBackend::Sqlite {
+    if outbox.schema().dialect().has_one_writer() {
         return Err(OutboxError::SelfDeadlock { function });
     }
     match tokio::time::timeout(SECOND_CONNECTION_TIMEOUT, open(outbox, entry)).await {
@@ -285,8 +285,7 @@ fn check_isolation(
         }
     }
     let Some(wanted) = wanted else { return Ok(()) };
-    // SQLite has one writer: everything is serializable.
-    if ConnectionTrait::get_database_backend(tx) == DbBackend::Sqlite {
+    if tx.shared.outbox.schema().dialect().has_one_writer() {
         return Ok(());
     }
     match tx.shared.state.lock().isolation() {

@@ -2,11 +2,7 @@
 //! await.
 
 use super::phases::Hooks;
-use crate::{
-    error::{OutboxError, TxEffect},
-    listener::QueuedNotification,
-    outbox::Pending,
-};
+use crate::{dialect::TxEffect, error::OutboxError, listener::QueuedNotification, outbox::Pending};
 use outbox_core::event::CorrelationContext;
 use sea_orm::{DbErr, IsolationLevel};
 

@@ -4,7 +4,10 @@ use lapin::{
     ErrorKind,
     protocol::{AMQPError, AMQPErrorKind, AMQPHardError, AMQPSoftError},
 };
-use outbox_core::{failure::FailureClass, transport::PublishError};
+use outbox_core::{
+    failure::FailureClass,
+    transport::{PublishError, one_line},
+};
 use std::time::Duration;
 
 /// Waits before each retry while the server elects the leader of a quorum queue that a client just
@@ -19,9 +22,6 @@ pub(crate) const LEADER_ELECTION_BACKOFF: [Duration; 6] = [
     Duration::from_millis(800),
     Duration::from_millis(1_600),
 ];
-
-/// Characters of the server's text that a failure keeps.
-const MAX_TEXT: usize = 256;
 
 /// A failure that several messages may share.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -159,11 +159,6 @@ impl From<Failure> for PublishError {
             FailureClass::Unavailable => Self::unavailable(failure.text),
         }
     }
-}
-
-/// Makes a text fit for a log: one line, bounded.
-fn one_line(text: &str) -> String {
-    text.trim().chars().map(|c| if c.is_control() { ' ' } else { c }).take(MAX_TEXT).collect()
 }
 
 #[cfg(test)]

@@ -11,6 +11,7 @@ use lapin::{
     types::FrameSize,
     uri::{AMQPScheme, AMQPUri},
 };
+use outbox_core::transport::is_loopback;
 use rustls::{
     ClientConfig,
     pki_types::{CertificateDer, pem::PemObject},
@@ -18,7 +19,7 @@ use rustls::{
 use rustls_platform_verifier::Verifier;
 use socket2::{SockRef, Socket};
 use std::{
-    net::{IpAddr, Shutdown},
+    net::Shutdown,
     sync::{
         Arc, Mutex, OnceLock, PoisonError,
         atomic::{AtomicBool, Ordering},
@@ -101,10 +102,6 @@ fn ipv6_of(url: &str) -> Option<&str> {
     let host = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
     let inner = host.strip_prefix('[')?.split_once(']')?.0;
     inner.parse::<std::net::Ipv6Addr>().is_ok().then_some(inner)
-}
-
-fn is_loopback(host: &str) -> bool {
-    host == "localhost" || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
 }
 
 /// Sets TLS up with this crate's own crypto provider, whatever the process has installed.

@@ -13,7 +13,10 @@ use lapin::{
 };
 use outbox_core::{
     event::{Message, Timestamp},
-    transport::cloudevents::{self, Fallback, PlainJson},
+    transport::{
+        cloudevents::{self, Fallback, PlainJson},
+        printable,
+    },
 };
 use serde::{Deserialize, Serialize};
 
@@ -227,10 +230,6 @@ fn plain(
 
 fn table(properties: &BasicProperties) -> impl Iterator<Item = (&ShortString, &AMQPValue)> {
     properties.headers().iter().flat_map(|headers| headers.inner().iter())
-}
-
-fn printable(name: &str) -> String {
-    name.chars().filter(|c| !c.is_control()).take(64).collect()
 }
 
 /// Converts a value to its CloudEvents text.

@@ -5,7 +5,11 @@ use http::{
     HeaderMap, StatusCode,
     header::{DATE, RETRY_AFTER},
 };
-use outbox_core::{failure::FailureClass, runtime::wall_clock, transport::PublishError};
+use outbox_core::{
+    failure::FailureClass,
+    runtime::wall_clock,
+    transport::{PublishError, one_line},
+};
 use std::{
     error::Error,
     io,
@@ -15,8 +19,6 @@ use std::{
 /// Longest `Retry-After` that the publisher honours: more is a mistake, and would keep a message
 /// past its retry policy.
 const MAX_RETRY_AFTER: Duration = Duration::from_hours(24);
-/// Characters of a destination's reason that an error keeps.
-const MAX_REASON: usize = 256;
 
 /// What a status code means.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -68,11 +70,6 @@ pub(crate) fn response_error(
         Some(wait) => error.retry_after(wait),
         None => error,
     }
-}
-
-/// Makes a text fit for a log: one line, bounded.
-pub(crate) fn one_line(text: &str) -> String {
-    text.trim().chars().map(|c| if c.is_control() { ' ' } else { c }).take(MAX_REASON).collect()
 }
 
 /// Reads `Retry-After`, in seconds or as a date. A date is compared with the response's own `Date`
@@ -163,7 +160,7 @@ mod tests {
         #[test]
         fn a_text_becomes_one_bounded_line(text in any::<String>()) {
             let line = one_line(&text);
-            prop_assert!(line.chars().count() <= MAX_REASON && !line.chars().any(char::is_control));
+            prop_assert!(line.chars().count() <= 256 && !line.chars().any(char::is_control));
         }
     }
 }

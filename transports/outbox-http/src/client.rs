@@ -5,6 +5,7 @@ use crate::{
     guard::GuardedResolver,
     publisher::Config,
 };
+use outbox_core::transport::is_loopback;
 use reqwest::{Client, redirect};
 use rustls::{
     ClientConfig, RootCertStore,
@@ -109,11 +110,6 @@ impl HttpClient {
         let _ = tokio::time::timeout(BODY_TIMEOUT, read).await;
         body
     }
-}
-
-fn is_loopback(host: &str) -> bool {
-    host == "localhost"
-        || host.trim_matches(['[', ']']).parse::<IpAddr>().is_ok_and(|a| a.is_loopback())
 }
 
 /// Sets TLS up with this crate's own crypto provider, whatever the process has installed.

@@ -1,14 +1,14 @@
 //! What a failure means for its message or for the brokers.
 
-use outbox_core::{failure::FailureClass, transport::PublishError};
+use outbox_core::{
+    failure::FailureClass,
+    transport::{PublishError, one_line},
+};
 use rdkafka::{error::KafkaError, types::RDKafkaErrorCode as Code};
 use std::sync::{
     Mutex, PoisonError,
     atomic::{AtomicBool, Ordering},
 };
-
-/// Characters of the library's text that a failure keeps.
-const MAX_TEXT: usize = 256;
 
 /// Classifies an error code of a message.
 pub(crate) const fn classify(code: Code) -> FailureClass {
@@ -147,11 +147,6 @@ impl From<Failure> for PublishError {
             FailureClass::Unavailable => Self::unavailable(failure.text),
         }
     }
-}
-
-/// Makes a text fit for a log: one line, bounded.
-pub(crate) fn one_line(text: &str) -> String {
-    text.trim().chars().map(|c| if c.is_control() { ' ' } else { c }).take(MAX_TEXT).collect()
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! The brokers and the client's settings, and their faults, reported all at once and without a
 //! secret.
 
+use outbox_core::transport::printable;
 use rdkafka::{ClientConfig, error::KafkaError};
 use std::{collections::BTreeMap, fmt, time::Duration};
 
@@ -73,10 +74,6 @@ pub(crate) fn topic_fault(name: &str) -> Option<ConfigFault> {
         name: printable(name),
         rule: TOPIC_RULE,
     })
-}
-
-pub(crate) fn printable(name: &str) -> String {
-    name.chars().filter(|c| !c.is_control()).take(64).collect()
 }
 
 /// The brokers, and the user's settings of the client library.

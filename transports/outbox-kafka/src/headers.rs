@@ -7,7 +7,10 @@
 use bytes::Bytes;
 use outbox_core::{
     event::{Message, Timestamp},
-    transport::cloudevents::{self, Fallback, PlainJson},
+    transport::{
+        cloudevents::{self, Fallback, PlainJson},
+        printable,
+    },
 };
 use rdkafka::message::{Header, Headers, OwnedHeaders};
 
@@ -145,10 +148,7 @@ pub(crate) fn texts(headers: Option<&impl Headers>) -> Result<Vec<(String, Strin
                 if header.key.starts_with(PREFIX)
                     || header.key.eq_ignore_ascii_case(CONTENT_TYPE) =>
             {
-                return Err(format!(
-                    "the header `{}` is no UTF-8",
-                    crate::config::printable(header.key)
-                ));
+                return Err(format!("the header `{}` is no UTF-8", printable(header.key)));
             }
             Err(_) => {}
         }

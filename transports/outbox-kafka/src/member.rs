@@ -6,7 +6,6 @@
 //! limit, and after the commit of its position.
 
 use crate::{
-    classify::one_line,
     handoff::{Handoff, RawRecord, Received, WaitingFor},
     headers::{self, ReadOptions, Record},
     offsets::{DeliveryTag, TopicPartition},
@@ -16,6 +15,7 @@ use bytes::Bytes;
 use outbox_core::{
     event::Timestamp,
     runtime::{now, thread, wall_clock},
+    transport::one_line,
 };
 use rdkafka::{
     ClientConfig, ClientContext, Message as _, Offset, TopicPartitionList,

@@ -2,7 +2,7 @@
 
 use crate::{
     classify::Failure,
-    config::{Cluster, ConfigError, TOPIC_RULE, is_topic, printable, topic_fault},
+    config::{Cluster, ConfigError, TOPIC_RULE, is_topic, topic_fault},
     headers,
     producer::{Outgoing, Producer},
     topics::Topic,
@@ -10,7 +10,7 @@ use crate::{
 use async_trait::async_trait;
 use outbox_core::{
     event::Message,
-    transport::{Batch, Encoding, Limits, PublishError, Publisher, Receipt, TopicRule},
+    transport::{Batch, Encoding, Limits, PublishError, Publisher, Receipt, TopicRule, printable},
 };
 use rdkafka::producer::future_producer::Delivery;
 use std::{

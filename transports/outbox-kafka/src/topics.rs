@@ -2,10 +2,13 @@
 //! missing.
 
 use crate::{
-    classify::{Failure, classify, one_line},
-    config::{ConfigFault, printable, topic_fault},
+    classify::{Failure, classify},
+    config::{ConfigFault, topic_fault},
 };
-use outbox_core::failure::FailureClass;
+use outbox_core::{
+    failure::FailureClass,
+    transport::{one_line, printable},
+};
 use rdkafka::{
     ClientConfig,
     admin::{AdminClient, AdminOptions, NewTopic, TopicReplication},

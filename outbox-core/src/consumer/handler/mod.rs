@@ -27,13 +27,12 @@ use write_watch::WriteWatch;
 use super::barrier::Command;
 use crate::{
     event::Message,
+    failure::BoxError,
     outbox::{Awaited, Store},
     transport::Delivery,
 };
 use reply::ReplySlot;
 use std::{fmt, future::Future, sync::Arc, time::Duration};
-
-type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 /// What a handler works in: the inbox's transaction and the message.
 ///

@@ -5,9 +5,9 @@ mod peers;
 
 pub(super) use peers::{Peers, Unknown, after_unknown, claimed_names, known_of, knows};
 
-use super::{intake::backoff, work::Worker};
+use super::work::Worker;
 use crate::{
-    failure::full_text,
+    failure::{backoff, full_text},
     outbox::{ConsumerStore, NewInstance, StoreError},
     runtime::Shutdown,
 };

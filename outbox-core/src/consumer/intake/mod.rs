@@ -12,8 +12,8 @@ pub(super) use reader::{Incoming, Reader, close_all};
 use super::work::{DeliveryResult, Worker};
 use crate::{
     event::MessageId,
-    failure::{FailureClass, RetryPolicy, full_text},
-    outbox::{ConsumerStore, InboxKey, StoreError},
+    failure::{FailureClass, backoff, full_text},
+    outbox::{ConsumerStore, InboxKey, StoreError, roll_back},
     runtime::{Exit, Mailbox, Shutdown, Tasks, now},
     transport::{AckDecision, Delivery},
 };
@@ -27,14 +27,6 @@ use std::{
     },
     time::{Duration, Instant},
 };
-
-/// Waits after failures of a broker or a database: 100 ms doubling to 5 s, for ever.
-pub(super) fn backoff(failures: u32) -> Duration {
-    let policy = RetryPolicy::default()
-        .backoff(Duration::from_millis(100))
-        .max_backoff(Duration::from_secs(5));
-    policy.wait_after(failures.max(1))
-}
 
 /// The key by which deliveries are ordered: source and message key.
 type OrderKey = (String, String);
@@ -354,7 +346,7 @@ impl<S: ConsumerStore> Worker<S> {
             message_id: MessageId::generate(),
         };
         let received = self.store.receive(&tx, key).await;
-        self.roll_back(tx).await;
+        roll_back(&self.store, tx).await;
         received.map(|_| ())
     }
 

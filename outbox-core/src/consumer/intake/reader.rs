@@ -1,8 +1,7 @@
 //! The actor that reads a subscriber.
 
-use super::backoff;
 use crate::{
-    failure::{FailureReports, Report, full_text},
+    failure::{FailureReports, Report, backoff, full_text},
     runtime::{MailboxSender, Shutdown, now},
     transport::{Delivery, Subscriber},
 };

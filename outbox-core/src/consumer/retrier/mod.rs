@@ -5,9 +5,9 @@ mod crash_budget;
 
 pub(super) use handover::KEEP_ORPHANED;
 
-use super::{instance::claimed_names, intake::GateState, intake::backoff, work::Worker};
+use super::{instance::claimed_names, intake::GateState, work::Worker};
 use crate::{
-    failure::full_text,
+    failure::{backoff, full_text},
     outbox::{ClaimQuery, ConsumerStore, StoreError, StoredDelivery},
     runtime::{
         Exit, Shutdown, Tasks,

@@ -10,7 +10,7 @@ use super::{
 use crate::{
     event::Message,
     failure::{FailureClass, full_text},
-    outbox::{ConsumerStore, StoreError},
+    outbox::{ConsumerStore, StoreError, roll_back},
     runtime::fault::{FaultPoint, fault_point},
     telemetry::{handle_span, process_span},
     transport::Delivery,
@@ -91,7 +91,7 @@ impl<S: ConsumerStore> Worker<S> {
             match self.handle_inside(&tx, item).instrument(span).await {
                 Ok(n) => handled += n,
                 Err(error) => {
-                    self.roll_back(tx).await;
+                    roll_back(&self.store, tx).await;
                     return Err(error);
                 }
             }

@@ -12,7 +12,10 @@ use crate::{
     },
     event::{Message, SagaId},
     failure::{FailureClass, full_text},
-    outbox::{CommandKey, CommandOutcome, ConsumerStore, RecordedCommand, StoreError, StoredReply},
+    outbox::{
+        CommandKey, CommandOutcome, ConsumerStore, RecordedCommand, StoreError, StoredReply,
+        roll_back,
+    },
     saga::{CommandHash, CommandPhase, reply_to},
 };
 use std::{
@@ -106,12 +109,12 @@ impl<S: ConsumerStore> Worker<S> {
         let (inside, outcome, pending) = match called {
             Ok(called) => called,
             Err(run) => {
-                self.roll_back(tx).await;
+                roll_back(&self.store, tx).await;
                 return Err(run);
             }
         };
         if outcome != HandlerOutcome::Done {
-            self.roll_back(inside).await;
+            roll_back(&self.store, inside).await;
             return Ok((tx, outcome));
         }
         let is_rejection = pending.as_ref().is_some_and(|pending| pending.is_rejection);

@@ -7,7 +7,7 @@ use super::{
 use crate::{
     consumer::settings::DeadLetters,
     failure::{DeadLetter, DeadReason, full_text, log_letter, notify_dead_letter},
-    outbox::{ConsumerStore, DeliveryClaim, History, ReceivedLetter, StoreError},
+    outbox::{ConsumerStore, DeliveryClaim, History, ReceivedLetter, StoreError, roll_back},
     runtime::fault::{FaultPoint, fault_point},
     transport::Delivery,
 };
@@ -83,7 +83,7 @@ impl<S: ConsumerStore> Worker<S> {
         match self.write_dead_letter_in(&tx, letter, claim).await {
             Ok(written) => self.store.commit(tx).await.map(|()| written),
             Err(error) => {
-                self.roll_back(tx).await;
+                roll_back(&self.store, tx).await;
                 Err(error)
             }
         }

@@ -5,7 +5,7 @@ use crate::{
     consumer::handler::HandlerEntry,
     event::Message,
     failure::{DeadReason, full_text},
-    outbox::{ConsumerStore, DeferredDelivery, History, StoreError, StoredDelivery},
+    outbox::{ConsumerStore, DeferredDelivery, History, StoreError, StoredDelivery, roll_back},
     runtime::fault::{FaultPoint, fault_point},
 };
 use std::time::Duration;
@@ -174,7 +174,7 @@ impl<S: ConsumerStore> Worker<S> {
         match self.store.defer(&tx, delivery).await {
             Ok(true) => self.store.commit(tx).await.map(|()| true),
             other => {
-                self.roll_back(tx).await;
+                roll_back(&self.store, tx).await;
                 other
             }
         }

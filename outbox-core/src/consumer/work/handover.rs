@@ -11,6 +11,7 @@ use crate::{
     failure::DeadReason,
     outbox::{
         Awaited, ConsumerStore, Deferral, DeferredDelivery, History, StoreError, StoredDelivery,
+        roll_back,
     },
     runtime::now,
 };
@@ -264,7 +265,7 @@ impl<S: ConsumerStore> Worker<S> {
         match self.store.hand_over(&tx, delivery, awaited).await {
             Ok(()) => self.store.commit(tx).await,
             Err(error) => {
-                self.roll_back(tx).await;
+                roll_back(&self.store, tx).await;
                 Err(error)
             }
         }

@@ -338,15 +338,6 @@ impl<S: ConsumerStore> Worker<S> {
         }
     }
 
-    pub(super) async fn roll_back(&self, tx: S::Tx) {
-        if let Err(error) = self.store.rollback(tx).await {
-            tracing::debug!(
-                error = full_text(&error),
-                "a rollback failed; the database rolls back when the connection ends"
-            );
-        }
-    }
-
     /// Feeds the kill switch with the result of a run.
     fn feed_kill_switch(&self, failed: bool) {
         let Some(switch) = &self.switch else { return };

@@ -12,7 +12,9 @@ use crate::{
     },
     event::{CorrelationContext, Message},
     failure::{FailureClass, full_text},
-    outbox::{Admission, ConsumerStore, DeliveryClaim, InboxKey, StoreError, order_hash},
+    outbox::{
+        Admission, ConsumerStore, DeliveryClaim, InboxKey, StoreError, order_hash, roll_back,
+    },
     runtime::{
         Watch, catch_unwind,
         fault::{FaultPoint, fault_point},
@@ -137,11 +139,11 @@ impl<S: ConsumerStore> Worker<S> {
             match self.store.finish(&tx, claim).await {
                 Ok(true) => {}
                 Ok(false) => {
-                    self.roll_back(tx).await;
+                    roll_back(&self.store, tx).await;
                     return RunResult::ClaimLost;
                 }
                 Err(error) => {
-                    self.roll_back(tx).await;
+                    roll_back(&self.store, tx).await;
                     return match error {
                         StoreError::Refused(_) => {
                             RunResult::Completed(HandlerOutcome::Failed(full_text(&error)))
@@ -246,7 +248,7 @@ impl<S: ConsumerStore> Worker<S> {
         match admission {
             Ok(Admission::New) => Ok(Ok(tx)),
             Ok(Admission::QueueBehind) => {
-                self.roll_back(tx).await;
+                roll_back(&self.store, tx).await;
                 Err(RunResult::QueuedBehind)
             }
             Ok(Admission::Duplicate) => Err(self.end_duplicate(tx, &entry.name, source).await),
@@ -329,7 +331,7 @@ impl<S: ConsumerStore> Worker<S> {
             && matches!(outcome, HandlerOutcome::Failed(_))
             && let Some(error) = self.store.disturbance(&tx)
         {
-            self.roll_back(tx).await;
+            roll_back(&self.store, tx).await;
             return Err(RunResult::broken(error));
         }
         Ok((tx, outcome, pending))
@@ -398,7 +400,7 @@ impl<S: ConsumerStore> Worker<S> {
         if matches!(error, StoreError::Refused(_)) {
             return Ok((tx, HandlerOutcome::Failed(full_text(&error))));
         }
-        self.roll_back(tx).await;
+        roll_back(&self.store, tx).await;
         Err(RunResult::broken(error))
     }
 
@@ -412,17 +414,17 @@ impl<S: ConsumerStore> Worker<S> {
         tracing::debug!(handler, "a duplicate was suppressed");
         let DeliverySource::Stored(claim) = source else {
             self.count(|s| s.duplicates += 1);
-            self.roll_back(tx).await;
+            roll_back(&self.store, tx).await;
             return RunResult::Duplicate;
         };
         let finished = match self.store.finish(&tx, claim).await {
             Ok(true) => self.store.commit(tx).await,
             Ok(false) => {
-                self.roll_back(tx).await;
+                roll_back(&self.store, tx).await;
                 return RunResult::ClaimLost;
             }
             Err(error) => {
-                self.roll_back(tx).await;
+                roll_back(&self.store, tx).await;
                 Err(error)
             }
         };

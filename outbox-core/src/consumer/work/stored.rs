@@ -10,7 +10,7 @@ use crate::{
     failure::{DeadReason, FailureClass, full_text},
     outbox::{
         Awaited, ConsumerStore, Deferral, DeferredDelivery, DeliveryClaim, History, StoreError,
-        StoredDelivery,
+        StoredDelivery, roll_back,
     },
     runtime::{
         fault::{FaultPoint, fault_point},
@@ -280,11 +280,11 @@ impl<S: ConsumerStore> Worker<S> {
         match rerouted.await {
             Ok(true) => self.store.commit(tx).await,
             Ok(false) => {
-                self.roll_back(tx).await;
+                roll_back(&self.store, tx).await;
                 Ok(())
             }
             Err(error) => {
-                self.roll_back(tx).await;
+                roll_back(&self.store, tx).await;
                 Err(error)
             }
         }

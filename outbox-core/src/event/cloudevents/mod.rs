@@ -22,7 +22,10 @@ pub use json::{from_json, to_json};
 pub use plain::PlainJson;
 pub use read::{check, from_attributes, identity, key_of};
 
-use crate::event::{Message, Timestamp};
+use crate::{
+    event::{Message, Timestamp},
+    transport::printable,
+};
 use std::borrow::Cow;
 
 /// The version of the specification that is written and read.
@@ -76,10 +79,7 @@ pub enum CloudEventError {
 
 impl CloudEventError {
     fn invalid(attribute: &str, rule: &'static str) -> Self {
-        Self::Invalid {
-            attribute: attribute.chars().filter(|c| !c.is_control()).take(64).collect(),
-            rule,
-        }
+        Self::Invalid { attribute: printable(attribute), rule }
     }
 }
 

@@ -1,7 +1,10 @@
 //! From received attributes to a message.
 
 use super::{CloudEventError, Fallback, ORIGINAL_ID, SPEC_VERSION};
-use crate::event::{EventId, HeaderError, Headers, Message, MessageId, MessageParts, Timestamp};
+use crate::{
+    event::{EventId, HeaderError, Headers, Message, MessageId, MessageParts, TextRule, Timestamp},
+    transport::printable,
+};
 use bytes::Bytes;
 use std::collections::BTreeMap;
 use uuid::Uuid;
@@ -52,9 +55,7 @@ impl Received {
             return Err(CloudEventError::invalid(name, "holds a control character"));
         }
         match self.0.insert(name.to_owned(), value) {
-            Some(_) => Err(CloudEventError::Duplicate(
-                name.chars().filter(|c| !c.is_control()).take(64).collect(),
-            )),
+            Some(_) => Err(CloudEventError::Duplicate(printable(name))),
             None => Ok(()),
         }
     }
@@ -102,7 +103,7 @@ impl Received {
         let (id, source, event_type) =
             (self.needed("id")?, self.needed("source")?, self.needed("type")?);
         let event_version = self.version()?;
-        let named = fallback.topic.filter(|topic| is_text(topic));
+        let named = fallback.topic.filter(|topic| TextRule::ATTRIBUTE.allows(topic));
         let topic = self.text("topic")?.unwrap_or_else(|| named.unwrap_or(&event_type).to_owned());
         let content_type =
             self.text("datacontenttype")?.unwrap_or_else(|| "application/octet-stream".into());
@@ -166,13 +167,14 @@ pub fn check(message: &Message) -> Result<(), CloudEventError> {
         ("topic", &message.topic),
         ("datacontenttype", &message.content_type),
     ] {
-        if !is_text(text) {
+        if !TextRule::ATTRIBUTE.allows(text) {
             return Err(CloudEventError::invalid(name, TEXT));
         }
     }
     for (name, text) in [("partitionkey", &message.key), ("aggregatetype", &message.aggregate_type)]
     {
-        if text.as_deref().is_some_and(|text| !text.is_empty() && !is_text(text)) {
+        if text.as_deref().is_some_and(|text| !text.is_empty() && !TextRule::ATTRIBUTE.allows(text))
+        {
             return Err(CloudEventError::invalid(
                 name,
                 "has up to 255 bytes and no control character",
@@ -186,14 +188,10 @@ pub fn check(message: &Message) -> Result<(), CloudEventError> {
 /// without control characters, which no message has for its key.
 #[must_use]
 pub fn key_of(bytes: &[u8]) -> Option<&str> {
-    std::str::from_utf8(bytes).ok().filter(|key| is_text(key))
+    std::str::from_utf8(bytes).ok().filter(|key| TextRule::ATTRIBUTE.allows(key))
 }
 
 const TEXT: &str = "has 1 to 255 bytes and no control character";
-
-fn is_text(text: &str) -> bool {
-    (1..=MAX_TEXT).contains(&text.len()) && !text.chars().any(char::is_control)
-}
 
 /// Gives the identity of an event: its `id` where that is a UUID, else the version 5 UUID of `source` and `id`.
 #[must_use]

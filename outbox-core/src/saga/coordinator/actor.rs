@@ -5,7 +5,7 @@ use super::{
     worker::{DriveOutcome, Worker},
 };
 use crate::{
-    failure::{RetryPolicy, full_text},
+    failure::{backoff, full_text},
     outbox::StoreError,
     runtime::{
         Exit, Tasks, Wake,
@@ -29,14 +29,6 @@ const SCAN_INTERVAL: Duration = Duration::from_mins(1);
 /// have made smaller.
 const PRUNE_BATCH: u32 = 500;
 const PRUNE_PAUSE: Duration = Duration::from_secs(1);
-
-/// Gives the wait after failures of the database: 100 ms doubling to 5 s, without end.
-fn backoff(failures: u32) -> Duration {
-    let policy = RetryPolicy::default()
-        .backoff(Duration::from_millis(100))
-        .max_backoff(Duration::from_secs(5));
-    policy.wait_after(failures.max(1))
-}
 
 /// Claims sagas and drives them.
 pub(super) struct Coordinator<S: SagaSource> {

@@ -11,7 +11,7 @@ use super::{
     worker::Worker,
 };
 use crate::{
-    event::jitter,
+    event::{TextRule, jitter},
     runtime::{
         ConnectionUse, Restarts, Shutdown, Supervisor, TIME_LIMIT, reserve_connections, spawn,
     },
@@ -28,8 +28,6 @@ use std::{
 use tokio::sync::watch;
 use tracing::Instrument;
 
-/// Longest topic in bytes, as events have it.
-const MAX_TOPIC: usize = 255;
 /// The share of a pool for sagas, a quarter: most of the time they wait for retries and replies.
 const CONNECTIONS: ConnectionUse =
     ConnectionUse { share_divisor: 4, connections: |concurrency| concurrency };
@@ -238,13 +236,10 @@ impl<S: SagaSource> SagasBuilder<S> {
                     .with_remote_steps()
                     .map(|shape| SagaFault::NoReplyTo(shape.name.to_string())),
             ),
-            Some(topic)
-                if topic.is_empty()
-                    || topic.len() > MAX_TOPIC
-                    || topic.chars().any(char::is_control) =>
-            {
+            Some(topic) if !TextRule::ATTRIBUTE.allows(topic) => {
                 faults.push(SagaFault::Setting(format!(
-                    "the topic for replies, `{topic}`, does not have 1 to {MAX_TOPIC} bytes without control characters"
+                    "the topic for replies, `{topic}`, does not have {}",
+                    TextRule::ATTRIBUTE
                 )));
             }
             Some(_) => {}

@@ -6,7 +6,7 @@ use super::{
     worker::{Advance, DriveOutcome, TestAction, TestPoint, Worker},
 };
 use crate::{
-    outbox::StoreError,
+    outbox::{StoreError, roll_back},
     runtime::fault::{FaultPoint, fault_point},
     saga::{
         definition::Steps,
@@ -28,7 +28,7 @@ impl<S: SagaStore> Worker<S> {
         (records, polls): (Vec<Record>, LockPolls),
     ) -> Result<Advance, StoreError> {
         let Some(next) = self.transition(claim, steps, open, records, &polls) else {
-            self.roll_back(tx).await;
+            roll_back(&self.store, tx).await;
             return Ok(Advance::Done(DriveOutcome::Unreadable));
         };
         let data = next.records.iter().rev().find_map(Record::data);
@@ -36,7 +36,7 @@ impl<S: SagaStore> Worker<S> {
         match self.run_hook(tx, claim, steps, change, &next.records).await {
             AfterHook::Continue(tx) => self.commit(tx, claim, open, &next).await,
             AfterHook::Failed(tx, records, polls) => {
-                self.roll_back(tx).await;
+                roll_back(&self.store, tx).await;
                 let tx = self.store.begin().await?;
                 let Some((tx, now)) = self.open(tx, claim).await? else {
                     return Ok(Advance::Done(DriveOutcome::Lost));
@@ -50,7 +50,7 @@ impl<S: SagaStore> Worker<S> {
                 match next {
                     Some(next) => self.commit(tx, claim, &now, &next).await,
                     None => {
-                        self.roll_back(tx).await;
+                        roll_back(&self.store, tx).await;
                         Ok(Advance::Continue)
                     }
                 }
@@ -92,7 +92,7 @@ impl<S: SagaStore> Worker<S> {
         let change = Change { id: claim.id, before, instance, data, seq, records, due };
         self.notify_if_stuck(&tx, (claim.id, &claim.definition), open, instance);
         if let Err(error) = self.store.record(&tx, &change).await {
-            self.roll_back(tx).await;
+            roll_back(&self.store, tx).await;
             return Err(error);
         }
         fault_point(FaultPoint::AfterStepRecord);

@@ -1,6 +1,11 @@
 //! The handle of a service's sagas.
 
-use super::{builder::SagasBuilder, replies::Replies, start::Start, worker::Worker};
+use super::{
+    builder::SagasBuilder,
+    replies::Replies,
+    start::{CORRELATION, Start},
+    worker::Worker,
+};
 use crate::{
     event::{JsonError, SagaId},
     outbox::StoreError,
@@ -47,7 +52,7 @@ pub enum SagasError {
     )]
     NotRegistered(&'static str),
     /// The correlation id is empty, too long, or has control characters.
-    #[error("a correlation id has 1 to 200 bytes without control characters")]
+    #[error("a correlation id has {CORRELATION}")]
     Correlation,
     /// The saga under the correlation id has not ended, so that no other one starts; nothing is
     /// written.

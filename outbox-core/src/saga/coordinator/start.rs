@@ -2,7 +2,7 @@
 
 use super::{handle::SagasError, registry::Registry};
 use crate::{
-    event::SagaId,
+    event::{SagaId, TextRule},
     saga::{
         definition::Shape,
         json::{Json, MAX_VALUE},
@@ -19,8 +19,8 @@ use std::{
     time::Duration,
 };
 
-/// Longest correlation id in bytes: with the saga's name it is a key of every database.
-const MAX_CORRELATION: usize = 200;
+/// The rule for a correlation id: with the saga's name it is a key of every database.
+pub(super) const CORRELATION: TextRule = TextRule::up_to(200);
 /// Ended sagas of which a further start is logged, at most: a caller that starts ever more of them
 /// fills no memory.
 const MAX_REPORTED: usize = 1_000;
@@ -208,10 +208,7 @@ impl<S: SagaStore, D: Serialize + 'static> Start<'_, S, D> {
             self.started_as.clone().ok_or(SagasError::NotRegistered(type_name::<D>()))?;
         let id = SagaId::generate();
         let correlation = self.correlation.clone().unwrap_or_else(|| id.to_string());
-        if correlation.is_empty()
-            || correlation.len() > MAX_CORRELATION
-            || correlation.chars().any(char::is_control)
-        {
+        if !CORRELATION.allows(&correlation) {
             return Err(SagasError::Correlation);
         }
         let data = Json::of(&self.data).map_err(SagasError::Data)?;

@@ -14,7 +14,7 @@ use super::{
 use crate::{
     event::{NewEvent, command::CommandId, jitter},
     failure::{FailureClass, full_text},
-    outbox::StoreError,
+    outbox::{StoreError, roll_back},
     runtime::Shutdown,
     saga::{
         definition::Steps,
@@ -204,7 +204,7 @@ impl<S: SagaStore> Worker<S> {
         };
         let (numbers, undo) = match plan(steps.shape(), &open.instance, open.when) {
             Plan::Idle => {
-                self.roll_back(tx).await;
+                roll_back(&self.store, tx).await;
                 return Ok(Advance::Done(DriveOutcome::Idle));
             }
             // The last coordinator did not record the wait, or an operator or a reply has cut it
@@ -239,7 +239,7 @@ impl<S: SagaStore> Worker<S> {
             NextAction::WaitForPermit => {
                 // It waits without the saga's row lock and without its shared permit, which would
                 // block the exclusive one.
-                self.roll_back(tx).await;
+                roll_back(&self.store, tx).await;
                 drop(shared);
                 Ok(match self.isolation.exclusive(self.lease / 2).await {
                     Some(permit) => {
@@ -266,11 +266,11 @@ impl<S: SagaStore> Worker<S> {
                 Ok(Some((tx, open)))
             }
             Ok(None) => {
-                self.roll_back(tx).await;
+                roll_back(&self.store, tx).await;
                 Ok(None)
             }
             Err(error) => {
-                self.roll_back(tx).await;
+                roll_back(&self.store, tx).await;
                 Err(error)
             }
         }
@@ -295,7 +295,7 @@ impl<S: SagaStore> Worker<S> {
                     self.write(tx, claim, steps, &open, (records, LockPolls::default())).await
                 }
                 Ok(Err(failure)) => {
-                    self.roll_back(tx).await;
+                    roll_back(&self.store, tx).await;
                     return match lost.classify(task, failure) {
                         AttemptFailure::Store(error) => Err(error),
                         failure => self.record_failures(claim, steps, vec![(task, failure)]).await,
@@ -314,7 +314,7 @@ impl<S: SagaStore> Worker<S> {
                 },
             };
         }
-        self.roll_back(tx).await;
+        roll_back(&self.store, tx).await;
         let open = Arc::new(open);
         let branches = numbers.iter().map(|step| {
             let task = Task { step: *step, undo, parallel: true };
@@ -355,7 +355,7 @@ impl<S: SagaStore> Worker<S> {
         let records = match attempted {
             Ok(Ok(records)) => records,
             Ok(Err(failure)) => {
-                self.roll_back(tx).await;
+                roll_back(&self.store, tx).await;
                 return match lost.classify(task, failure) {
                     AttemptFailure::Store(error) => Err(error),
                     failure => Ok(Branch::Failed(task, failure)),
@@ -367,7 +367,7 @@ impl<S: SagaStore> Worker<S> {
             return Ok(Branch::Stopped(DriveOutcome::Lost));
         };
         if now.instance.after_all(&records).is_err() {
-            self.roll_back(tx).await;
+            roll_back(&self.store, tx).await;
             return Ok(Branch::Recorded);
         }
         match self.write(tx, claim, steps, &now, (records, LockPolls::default())).await {
@@ -420,7 +420,7 @@ impl<S: SagaStore> Worker<S> {
                             record
                         }
                         Err(error) => {
-                            self.roll_back(tx).await;
+                            roll_back(&self.store, tx).await;
                             return Err(error);
                         }
                     }
@@ -434,19 +434,10 @@ impl<S: SagaStore> Worker<S> {
             }
         }
         if records.is_empty() && polls.is_empty() {
-            self.roll_back(tx).await;
+            roll_back(&self.store, tx).await;
             return Ok(Advance::Continue);
         }
         self.write(tx, claim, steps, &open, (records, polls)).await
-    }
-
-    pub(super) async fn roll_back(&self, tx: S::Tx) {
-        if let Err(error) = self.store.rollback(tx).await {
-            tracing::debug!(
-                error = full_text(&error),
-                "a rollback failed; the database rolls back when the connection ends"
-            );
-        }
     }
 
     pub(super) fn test_point(&self, point: TestPoint<'_>) -> TestAction {

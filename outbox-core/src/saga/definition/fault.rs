@@ -1,19 +1,18 @@
 //! The faults of a definition.
 
 use super::Shape;
+use crate::event::TextRule;
 use std::collections::BTreeSet;
 
-/// Longest name of a saga and of a step in bytes: it fits a key of every database.
-const MAX_NAME: usize = 100;
-/// Longest source in bytes, as of every event.
-const MAX_SOURCE: usize = 255;
+/// The rule for the name of a saga, of a step and of a consumer: it fits a key of every database.
+const NAME: TextRule = TextRule::up_to(100);
 
 /// A fault of a definition, or of a coordinator's settings.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum SagaFault {
     /// A name does not fit the tables.
-    #[error("the name `{0}` does not have 1 to {MAX_NAME} bytes without control characters")]
+    #[error("the name `{0}` does not have {NAME}")]
     Name(String),
     /// Versions count from 1.
     #[error("the version of `{0}` is 0; versions count from 1")]
@@ -79,7 +78,8 @@ pub enum SagaFault {
     },
     /// A source that no service can have.
     #[error(
-        "`{step}` of `{saga}` takes replies from a source that does not have 1 to 255 bytes without control characters"
+        "`{step}` of `{saga}` takes replies from a source that does not have {}",
+        TextRule::ATTRIBUTE
     )]
     Source {
         /// The saga.
@@ -113,17 +113,13 @@ pub enum SagaFault {
     Setting(String),
 }
 
-fn is_text(text: &str, longest: usize) -> bool {
-    (1..=longest).contains(&text.len()) && !text.chars().any(char::is_control)
-}
-
 /// Finds all faults of a definition.
 pub(super) fn faults(shape: &Shape) -> Vec<SagaFault> {
     let saga = || shape.name.to_string();
     let mut faults = Vec::new();
     let names = std::iter::once(&shape.name).chain(shape.steps.iter().map(|s| &s.name));
     for name in names.chain(shape.steps.iter().filter_map(|s| s.group.as_ref())) {
-        if !is_text(name, MAX_NAME) {
+        if !NAME.allows(name) {
             faults.push(SagaFault::Name(name.to_string()));
         }
     }
@@ -147,13 +143,13 @@ pub(super) fn faults(shape: &Shape) -> Vec<SagaFault> {
             faults.push(SagaFault::ZeroDuration { what: "timeout", of: name() });
         }
         let consumer = step.remote.and_then(|remote| remote.consumer);
-        if let Some(consumer) = consumer.filter(|name| !is_text(name, MAX_NAME)) {
+        if let Some(consumer) = consumer.filter(|name| !NAME.allows(name)) {
             faults.push(SagaFault::Name(consumer.to_owned()));
         }
         if step
             .remote
             .and_then(|remote| remote.from_source)
-            .is_some_and(|source| !is_text(source, MAX_SOURCE))
+            .is_some_and(|source| !TextRule::ATTRIBUTE.allows(source))
         {
             faults.push(SagaFault::Source { saga: saga(), step: name() });
         }

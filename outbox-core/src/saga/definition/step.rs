@@ -2,12 +2,11 @@
 
 use crate::{
     event::SagaId,
+    failure::BoxError,
     outbox::StoreError,
     saga::lock::{AcquiredLocks, LockOutcome, validate_entity},
 };
 use std::{fmt, future::Future, sync::Arc};
-
-type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 /// The context of a step: the transaction of the step, in which its record is written too, and
 /// facts about the attempt.

@@ -144,6 +144,25 @@ fn sql_that_differs_by_database_lives_with_the_dialects() {
 }
 
 #[test]
+fn only_the_dialects_ask_which_database_it_is() {
+    const DIALECTS: &str = "outbox-sea-orm/src/dialect/";
+    const DATABASES: [&str; 7] = [
+        "Dialect::Postgres",
+        "Dialect::MySql",
+        "Dialect::MariaDb",
+        "Dialect::Sqlite",
+        "DbBackend::Postgres",
+        "DbBackend::MySql",
+        "DbBackend::Sqlite",
+    ];
+    module_does(&DATABASES, DIALECTS);
+    none(
+        "asks which database it is; add a method to Dialect that says what differs",
+        outside(&DATABASES, libraries(), &[DIALECTS]),
+    );
+}
+
+#[test]
 fn no_sql_stands_outside_the_store() {
     const STATEMENTS: [&str; 5] =
         ["INSERT INTO ", "DELETE FROM ", "SELECT ", "CREATE TABLE ", "UPDATE "];

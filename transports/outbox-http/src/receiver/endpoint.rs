@@ -25,7 +25,7 @@ use outbox_core::{
     event::{Message, Timestamp},
     runtime::{now, wall_clock},
     transport::{
-        AckDecision,
+        AckDecision, AckHandle,
         cloudevents::{self, CloudEventError, Fallback, PlainJson},
     },
 };
@@ -37,7 +37,6 @@ use tokio::{
     sync::{
         Semaphore,
         mpsc::{self, error::TrySendError},
-        oneshot,
     },
     time::timeout_at,
 };
@@ -141,8 +140,9 @@ impl ReceiverState {
             ));
         }
         let _permit = self.permits.try_acquire().map_err(|_| busy())?;
-        let (sender, decision) = oneshot::channel();
-        let pending = PendingRequest { message, decision: sender, received_at, deadline };
+        let (ack, decision) =
+            AckHandle::new("the sender no longer waits and will send the message again");
+        let pending = PendingRequest { message, ack, received_at, deadline };
         self.sender.try_send(pending).map_err(|error| match error {
             TrySendError::Full(_) => busy(),
             TrySendError::Closed(_) => closed(),

@@ -14,7 +14,7 @@ use crate::{
 use axum::{Router, routing::post};
 use bodies::PendingBodies;
 use endpoint::{AcceptRules, ReceiverState};
-use outbox_core::transport::cloudevents::PlainJson;
+use outbox_core::transport::{cloudevents::PlainJson, printable};
 use reports::RefusalReports;
 use std::{sync::Arc, time::Duration};
 use tokio::sync::{Semaphore, mpsc};
@@ -244,9 +244,7 @@ impl ReceiverBuilder {
         let mut faults = self.faults.clone();
         let is_legal = |b: u8| b.is_ascii_alphanumeric() || b"-._~/".contains(&b);
         if !self.path.starts_with('/') || !self.path.bytes().all(is_legal) {
-            faults.push(ConfigFault::Path(
-                self.path.chars().filter(|c| !c.is_control()).take(64).collect(),
-            ));
+            faults.push(ConfigFault::Path(printable(&self.path)));
         }
         match (self.secrets_given, self.unsigned) {
             (0, false) => faults.push(ConfigFault::Unverified),

@@ -1,8 +1,9 @@
 //! Why the receiver did not accept a request, and the response that its sender gets.
 
-use crate::{REASON_HEADER, classify::one_line, headers::encode};
+use crate::{REASON_HEADER, headers::encode};
 use axum::response::{IntoResponse, Response};
 use http::{HeaderValue, StatusCode, header::RETRY_AFTER};
+use outbox_core::transport::one_line;
 use std::time::Duration;
 
 /// Why a request is not confirmed.

@@ -4,12 +4,9 @@
 use crate::headers::MEDIA_TYPE;
 use bytes::Bytes;
 use outbox_core::{
-    event::{Message, Timestamp},
+    event::{Message, TextRule, Timestamp},
     transport::cloudevents::{self, CloudEventError, Fallback, SPEC_VERSION},
 };
-
-/// Longest type and source in bytes, as of every event.
-const MAX_TEXT: usize = 255;
 
 /// Type and source of a sender's events. The receiver reads no header of its requests except those
 /// that Standard Webhooks signs.
@@ -22,10 +19,8 @@ pub(super) struct Webhook {
 impl Webhook {
     /// Tells whether type or source is not legal for an event.
     pub(super) fn is_invalid(&self) -> bool {
-        let is_text = |text: &str| {
-            (1..=MAX_TEXT).contains(&text.len()) && !text.chars().any(char::is_control)
-        };
-        !is_text(&self.event_type) || !is_text(&self.source)
+        let rule = TextRule::ATTRIBUTE;
+        !rule.allows(&self.event_type) || !rule.allows(&self.source)
     }
 
     /// Builds the message; `sent_at` in seconds since 1970.
