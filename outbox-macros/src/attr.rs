@@ -59,7 +59,8 @@ pub(crate) fn string(name: &Ident, input: ParseStream<'_>) -> syn::Result<LitStr
     value(name, input, &format!("`{name}` takes text: write `{name} = \"..\"`"))
 }
 
-/// Checks that a text has 1 to `longest` bytes without control characters; else the fault says `rule`.
+/// Checks that a text has 1 to `longest` bytes without control characters; else the fault says
+/// `rule`.
 pub(crate) fn limited(text: LitStr, longest: usize, rule: &str) -> syn::Result<LitStr> {
     let value = text.value();
     if (1..=longest).contains(&value.len()) && !value.chars().any(char::is_control) {

@@ -12,7 +12,8 @@ use std::{
     time::Duration,
 };
 
-/// The rule for the name of a consumer and of a handler: two of them, the source and the id fit a key of every database.
+/// The rule for the name of a consumer and of a handler: two of them, the source and the id fit a
+/// key of every database.
 const NAME: TextRule = TextRule::up_to(100);
 
 /// A fault of a consumer's configuration.

@@ -197,8 +197,8 @@ impl FromStr for RetryPolicy {
     }
 }
 
-/// Gives the wait after so many failures of a broker or a database in a row: 100 ms doubling to 5 s,
-/// without end.
+/// Gives the wait after so many failures of a broker or a database in a row: 100 ms doubling to
+/// 5 s, without end.
 pub(crate) fn backoff(failures: u32) -> Duration {
     let policy = RetryPolicy::default()
         .backoff(Duration::from_millis(100))

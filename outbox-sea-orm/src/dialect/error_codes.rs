@@ -179,10 +179,10 @@ fn of_postgres(state: &str) -> (DbErrorClass, TxEffect) {
 
 const fn of_mysql(number: u16) -> (DbErrorClass, TxEffect) {
     match number {
-        // Record changed since read, lock wait timeout, no memory for locks, deadlock, another member
-        // of a group was faster: each rolls the transaction back. After a lock wait timeout a server
-        // variable decides whether it ends the transaction or the statement alone, so it counts as
-        // the former.
+        // Record changed since read, lock wait timeout, no memory for locks, deadlock, another
+        // member of a group was faster: each rolls the transaction back. After a lock wait timeout
+        // a server variable decides whether it ends the transaction or the statement alone, so it
+        // counts as the former.
         1020 | 1205 | 1206 | 1213 | 3101 => (Busy, Conflict),
         // Interrupted, statement timeouts, too many transactions at once.
         1317 | 1637 | 1969 | 3024 | 3572 => (Busy, Statement),

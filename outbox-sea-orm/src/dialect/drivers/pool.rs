@@ -40,7 +40,8 @@ impl PoolOptions {
     }
 }
 
-/// Gives the options of a pool to PostgreSQL; nothing where it is one to another database, or a mock.
+/// Gives the options of a pool to PostgreSQL; nothing where it is one to another database, or a
+/// mock.
 #[cfg(feature = "sqlx-postgres")]
 pub(crate) fn postgres_options(
     db: &DatabaseConnection,
@@ -80,8 +81,7 @@ fn used<D: Database>(pool: &Pool<D>) -> usize {
 impl Dialect {
     /// Makes a pool of the framework's own to the server of the application's pool, which opens its
     /// connections when they are needed; nothing where the application's pool is the only one that
-    /// reaches the data. `with_limits` sets the limits when a connection is opened, where the server
-    /// takes them then.
+    /// reaches the data. `with_limits` sets the limits on PostgreSQL when a connection is opened.
     pub(crate) fn own_pool(
         self,
         application: &DatabaseConnection,
