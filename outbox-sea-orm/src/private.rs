@@ -42,7 +42,7 @@ impl<T, E> TxResult for Result<T, E> {
     type Error = E;
 
     fn is_ok(&self) -> bool {
-        matches!(self, Ok(_))
+        Result::is_ok(self)
     }
 
     fn from_error(error: E) -> Self {

@@ -45,7 +45,7 @@ impl FailureKind {
             Self::NotAcknowledged => "acknowledging failed; the message will be delivered again",
             Self::Slow => "a handler is slow",
             Self::Overdue => "deliveries are overdue",
-            Self::LockHeld => "a handler source the database's only write lock",
+            Self::LockHeld => "a handler held the database's only write lock",
         }
     }
 }

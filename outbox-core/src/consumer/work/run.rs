@@ -361,7 +361,7 @@ impl<S: ConsumerStore> Worker<S> {
                 handler = &*entry.name,
                 message_id = %message.id,
                 ?held_for,
-                "a handler source the database's only write lock, and all other writers waited: let it wait for others before its \
+                "a handler held the database's only write lock, and all other writers waited: let it wait for others before its \
                  transaction or register it with `deferred_lock()`, or use another database than SQLite"
             );
         }
