@@ -9,6 +9,8 @@
 mod entry;
 mod reading;
 mod queues;
+mod crash_isolation;
+mod dispatch;
 mod outcomes;
 
 #[cfg(test)]
@@ -21,6 +23,7 @@ use crate::{
     outbox::{DetachedLetter, Epoch, PartitionNo, RouteUpdate, UnparkedKey},
     transport::Route,
 };
+use crash_isolation::CrashIsolation;
 use entry::EventEntry;
 use queues::RouteQueue;
 use reading::Partition;
@@ -31,7 +34,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-pub(crate) use outcomes::{Attempt, RouteBatch};
+pub(crate) use dispatch::RouteBatch;
+pub(crate) use outcomes::Attempt;
 pub(crate) use reading::{ReadAnswer, ReadJob};
 
 /// Index of a route in the relay's list.
@@ -203,7 +207,7 @@ pub(crate) struct Board {
     settled_during_read: FastMap<EventId, ()>,
     /// Ids that the settler recorded while a read was under way.
     recorded_during_read: FastMap<EventId, ()>,
-    crash_isolation: queues::CrashIsolation,
+    crash_isolation: CrashIsolation,
     /// Evicted events whose entries are dropped when the read under way is over.
     pending_eviction: Vec<EventId>,
     /// Events without an entry whose final rows are being written.
@@ -243,7 +247,7 @@ impl Board {
             partially_confirmed: VecDeque::new(),
             settled_during_read: FastMap::default(),
             recorded_during_read: FastMap::default(),
-            crash_isolation: queues::CrashIsolation::default(),
+            crash_isolation: CrashIsolation::default(),
             pending_eviction: Vec::new(),
             final_writes: FastMap::default(),
             unparking: Vec::new(),

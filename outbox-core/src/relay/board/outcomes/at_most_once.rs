@@ -15,47 +15,6 @@ impl Board {
         self.routes[route].guarantee == Guarantee::AtMostOnce
     }
 
-    /// Marks an event as done on the route; it is published when the settler has confirmed the
-    /// mark. Not before: a crash would publish it again.
-    pub(crate) fn mark_done_first(&mut self, id: EventId, route: RouteNo, now: Instant) {
-        let Some(entry) = self.entries.get_mut(&id) else { return };
-        let (key_hash, no, epoch) = (entry.key_hash, entry.partition, entry.epoch);
-        let others_done =
-            entry.legs.iter().all(|l| l.route == route || l.state == LegState::Confirmed);
-        let Some(leg) = entry.legs.iter_mut().find(|l| l.route == route) else { return };
-        leg.state = LegState::Starting;
-        leg.done_first = true;
-        leg.written = false;
-        if let Some(partition) = self.partitions.get_mut(&no) {
-            partition.unpublished_done += 1;
-        }
-        if entry.has_rows || !others_done {
-            self.record(id, now);
-        } else if let Some(partition) = self.partitions.get_mut(&no).filter(|p| p.epoch == epoch) {
-            partition.pending_writes += 1;
-            self.writes.finish.push((no, epoch, id));
-            // The event is deleted: no leg of it has to be recorded.
-            entry.legs.iter_mut().for_each(|l| l.written = true);
-        }
-        self.block_key(id, route, key_hash, no);
-    }
-
-    /// Notes that the event is deleted; `true` if an at-most-once publish of it starts only now.
-    pub(crate) fn done_first_finished(&mut self, id: EventId) -> bool {
-        let Some(entry) = self.entries.get_mut(&id) else { return false };
-        let Some(route) = entry
-            .legs
-            .iter()
-            .find(|l| l.done_first && l.state == LegState::Starting)
-            .map(|l| l.route)
-        else {
-            return false;
-        };
-        entry.row_finished = true;
-        self.on_start_recorded(id, route);
-        true
-    }
-
     /// Takes the result of an at-most-once publish. A failure makes a dead letter.
     pub(crate) fn published_at_most_once(
         &mut self,

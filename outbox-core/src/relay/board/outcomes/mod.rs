@@ -1,12 +1,9 @@
 //! Outcomes of publishes: the next state of the event, of its key and of its route.
 
 mod at_most_once;
-mod dispatch;
 mod failed;
 mod reports;
 mod settled;
-
-pub(crate) use dispatch::RouteBatch;
 
 use crate::relay::board::{
     Board, RouteNo, Timer,

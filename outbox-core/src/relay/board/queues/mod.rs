@@ -1,10 +1,8 @@
 //! The queue of one route: a key queue for each key, at most one event of a key in flight.
 
-mod crash_isolation;
 mod parks;
 mod solo;
 
-pub(crate) use crash_isolation::CrashIsolation;
 pub(crate) use solo::{BatchFit, SoloEvents};
 
 use crate::relay::board::{

@@ -1,9 +1,5 @@
-//! Finds the event that ends its process. After a crash the relay records the start of every event
-//! that may have been in flight before it publishes the event. An event that has a recorded start
-//! without an end is published alone.
-//!
-//! A start is recorded first because a crash leaves no other trace; nothing is recorded while no
-//! process has crashed.
+//! Starts that the database has to know first: of an event that a crash may have been about, and of
+//! an event on an at-most-once route, which is marked as done before it is published.
 
 use crate::relay::board::{
     Board, RouteNo,
@@ -14,21 +10,63 @@ use crate::{
     failure::{DeadReason, MAX_CRASHES},
     outbox::PartitionNo,
 };
-use std::{collections::VecDeque, time::Instant};
-
-/// The events that are published alone because an earlier process may have died of them.
-#[derive(Debug, Default)]
-pub(crate) struct CrashIsolation {
-    /// The event whose start is being recorded, or that is in flight.
-    isolated: Option<(EventId, RouteNo)>,
-    /// The events that wait for their turn.
-    waiting: VecDeque<(EventId, RouteNo)>,
-}
+use std::time::Instant;
 
 impl Board {
+    /// Marks an event as done on the route; it is published when the settler has confirmed the
+    /// mark. Not before: a crash would publish it again.
+    pub(in crate::relay::board) fn mark_done_first(
+        &mut self,
+        id: EventId,
+        route: RouteNo,
+        now: Instant,
+    ) {
+        let Some(entry) = self.entries.get_mut(&id) else { return };
+        let (key_hash, no, epoch) = (entry.key_hash, entry.partition, entry.epoch);
+        let others_done =
+            entry.legs.iter().all(|l| l.route == route || l.state == LegState::Confirmed);
+        let Some(leg) = entry.legs.iter_mut().find(|l| l.route == route) else { return };
+        leg.state = LegState::Starting;
+        leg.done_first = true;
+        leg.written = false;
+        if let Some(partition) = self.partitions.get_mut(&no) {
+            partition.unpublished_done += 1;
+        }
+        if entry.has_rows || !others_done {
+            self.record(id, now);
+        } else if let Some(partition) = self.partitions.get_mut(&no).filter(|p| p.epoch == epoch) {
+            partition.pending_writes += 1;
+            self.writes.finish.push((no, epoch, id));
+            // The event is deleted: no leg of it has to be recorded.
+            entry.legs.iter_mut().for_each(|l| l.written = true);
+        }
+        self.block_key(id, route, key_hash, no);
+    }
+
+    /// Notes that the event is deleted; `true` if an at-most-once publish of it starts only now.
+    pub(in crate::relay::board) fn done_first_finished(&mut self, id: EventId) -> bool {
+        let Some(entry) = self.entries.get_mut(&id) else { return false };
+        let Some(route) = entry
+            .legs
+            .iter()
+            .find(|l| l.done_first && l.state == LegState::Starting)
+            .map(|l| l.route)
+        else {
+            return false;
+        };
+        entry.row_finished = true;
+        self.on_start_recorded(id, route);
+        true
+    }
+
     /// Records the start of an event after a crash; the event is published when the settler has
     /// confirmed the record.
-    pub(crate) fn record_start(&mut self, id: EventId, route: RouteNo, now: Instant) {
+    pub(in crate::relay::board) fn record_start(
+        &mut self,
+        id: EventId,
+        route: RouteNo,
+        now: Instant,
+    ) {
         let Some(entry) = self.entries.get_mut(&id) else { return };
         let (key_hash, no) = (entry.key_hash, entry.partition);
         let Some(leg) = entry.legs.iter_mut().find(|l| l.route == route) else { return };
@@ -47,12 +85,10 @@ impl Board {
         };
         if must_wait {
             // Another event is isolated, or is published first; this one blocks its key meanwhile.
-            if !self.crash_isolation.waiting.contains(&(id, route)) {
-                self.crash_isolation.waiting.push_back((id, route));
-            }
+            self.crash_isolation.wait(id, route);
         } else {
             if started > 0 {
-                self.crash_isolation.isolated = Some((id, route));
+                self.crash_isolation.isolate(id, route);
             }
             leg.state = LegState::Starting;
             leg.history().attempts_started += 1;
@@ -66,11 +102,7 @@ impl Board {
     /// same key and not in flight: it could not be published before this one, and both would wait
     /// for ever.
     fn is_other_isolated(&self, id: EventId, route: RouteNo, key_hash: Option<u64>) -> bool {
-        let Some((other, its_route)) =
-            self.crash_isolation.isolated.filter(|one| *one != (id, route))
-        else {
-            return false;
-        };
+        let Some((other, its_route)) = self.crash_isolation.other(id, route) else { return false };
         let Some(entry) = self.entries.get(&other) else { return false };
         let in_flight =
             entry.legs.iter().any(|l| l.route == its_route && l.state == LegState::InFlight);
@@ -94,37 +126,31 @@ impl Board {
         queue.batches == 0 && queue.ready.is_empty() && !self.entries.values().any(starting)
     }
 
-    /// Makes a waiting event ready if its route has no other event to publish.
-    pub(crate) fn release_last(&mut self) -> bool {
-        let waits =
-            self.crash_isolation.isolated.is_none() && !self.crash_isolation.waiting.is_empty();
-        waits
-            && self.fewest_crashes().is_some_and(|(_, route)| self.is_route_idle(route))
+    /// Makes a suspected event ready if its route has no other event to publish.
+    pub(in crate::relay::board) fn release_last(&mut self) -> bool {
+        self.next_isolated().is_some_and(|(_, route)| self.is_route_idle(route))
             && self.release_next()
     }
 
-    /// Makes the waiting event with the fewest crashes ready, unless an event is isolated.
-    pub(crate) fn release_next(&mut self) -> bool {
-        let Some(next) = self.fewest_crashes().filter(|_| self.crash_isolation.isolated.is_none())
-        else {
-            return false;
-        };
-        self.crash_isolation.waiting.retain(|one| *one != next);
-        let key_hash = self.entries.get(&next.0).and_then(|h| h.key_hash);
-        self.make_ready(next.0, next.1, key_hash);
+    /// Makes the suspected event with the fewest crashes ready, unless an event is isolated.
+    pub(in crate::relay::board) fn release_next(&mut self) -> bool {
+        let Some((id, route)) = self.next_isolated() else { return false };
+        self.crash_isolation.remove_waiting(id, route);
+        let key_hash = self.entries.get(&id).and_then(|entry| entry.key_hash);
+        self.make_ready(id, route, key_hash);
         true
     }
 
-    fn fewest_crashes(&self) -> Option<(EventId, RouteNo)> {
-        let crashes = |(id, route): &&(EventId, RouteNo)| {
-            let leg = self.entries.get(id).and_then(|h| h.legs.iter().find(|l| l.route == *route));
+    fn next_isolated(&self) -> Option<(EventId, RouteNo)> {
+        self.crash_isolation.next(|id, route| {
+            let entry = self.entries.get(&id);
+            let leg = entry.and_then(|entry| entry.legs.iter().find(|l| l.route == route));
             leg.and_then(|l| l.history.as_ref()).map_or(0, |history| history.attempts_started)
-        };
-        self.crash_isolation.waiting.iter().min_by_key(crashes).copied()
+        })
     }
 
     /// Keeps an event at the head of its key until it may be published.
-    pub(crate) fn block_key(
+    pub(in crate::relay::board) fn block_key(
         &mut self,
         id: EventId,
         route: RouteNo,
@@ -140,7 +166,7 @@ impl Board {
     }
 
     /// The start is recorded: the event may be published.
-    pub(crate) fn on_start_recorded(&mut self, id: EventId, route: RouteNo) {
+    pub(in crate::relay::board) fn on_start_recorded(&mut self, id: EventId, route: RouteNo) {
         let Some(entry) = self.entries.get_mut(&id) else { return };
         let key_hash = entry.key_hash;
         let Some(leg) = entry.legs.iter_mut().find(|l| l.route == route) else { return };
@@ -150,7 +176,7 @@ impl Board {
     }
 
     /// A publish of the event has ended, with whatever outcome: the event did not end the process.
-    pub(crate) fn survived(&mut self, id: EventId, route: RouteNo) {
+    pub(in crate::relay::board) fn survived(&mut self, id: EventId, route: RouteNo) {
         let Some(entry) = self.entries.get_mut(&id) else { return };
         let Some(leg) = entry.legs.iter_mut().find(|l| l.route == route) else { return };
         let Some(history) = leg.history.as_mut().filter(|h| h.start_recorded) else { return };
@@ -166,20 +192,18 @@ impl Board {
         self.end_isolation(id, route);
     }
 
-    pub(crate) fn end_isolation(&mut self, id: EventId, route: RouteNo) {
-        if self.crash_isolation.isolated == Some((id, route)) {
-            self.crash_isolation.isolated = None;
+    /// Ends the isolation of an event: the next suspected event has its turn.
+    pub(in crate::relay::board) fn end_isolation(&mut self, id: EventId, route: RouteNo) {
+        if self.crash_isolation.end(id, route) {
             self.release_next();
         }
     }
 
     /// Drops the events of partitions that the relay has lost.
-    pub(crate) fn drop_lost_isolated(&mut self) {
-        self.crash_isolation.waiting.retain(|(id, _)| self.entries.contains_key(id));
-        if let Some((id, route)) = self.crash_isolation.isolated
-            && !self.entries.contains_key(&id)
-        {
-            self.end_isolation(id, route);
+    pub(in crate::relay::board) fn drop_lost_isolated(&mut self) {
+        let entries = &self.entries;
+        if self.crash_isolation.retain(|id| entries.contains_key(&id)) {
+            self.release_next();
         }
     }
 }

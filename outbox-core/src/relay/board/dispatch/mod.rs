@@ -1,5 +1,7 @@
 //! The next batches: events of distinct keys, as many as the route's limits and its breaker allow.
 
+mod starts;
+
 use crate::relay::board::{
     Board, RouteNo, Timer,
     entry::LegState,
