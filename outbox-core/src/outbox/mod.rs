@@ -22,5 +22,5 @@ pub use received::{
     Admission, ClaimQuery, ConsumerStore, Deferral, DeferredDelivery, DeliveryClaim, History,
     ReceivedLetter, RetrierStore, StoredDelivery, order_hash,
 };
-pub use status::{AttemptOutcome, RouteRow, RouteState, row_after};
+pub use status::{RouteOutcome, RouteRow, RouteState, row_after};
 pub use store::*;

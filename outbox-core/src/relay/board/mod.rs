@@ -6,7 +6,7 @@
 //!             full: evicted; a rescan reads on from the first evicted id when there is room
 //! ```
 
-mod entry;
+mod entries;
 mod reading;
 mod queues;
 mod crash_isolation;
@@ -24,7 +24,7 @@ use crate::{
     transport::Route,
 };
 use crash_isolation::CrashIsolation;
-use entry::EventEntry;
+use entries::EventEntry;
 use queues::RouteQueue;
 use reading::Partition;
 use std::{

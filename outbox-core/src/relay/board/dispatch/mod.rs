@@ -4,7 +4,7 @@ mod starts;
 
 use crate::relay::board::{
     Board, RouteNo, Timer,
-    entry::LegState,
+    entries::{LegEvent, LegState},
     queues::{BatchFit, Ready},
 };
 use crate::{
@@ -134,7 +134,7 @@ impl Board {
             let leg = self.entries.get(&id).and_then(|h| h.legs.iter().find(|l| l.route == route));
             let done_first = leg.is_some_and(|l| l.done_first);
             if leg.is_some_and(|l| {
-                matches!(l.state, LegState::Retrying | LegState::Unproven | LegState::Starting)
+                matches!(l.state(), LegState::Retrying | LegState::Unproven | LegState::Starting)
             }) {
                 let key_queue = self.queues[route].key_queue(hash, partition);
                 key_queue.waiting.push_front(id);
@@ -157,7 +157,7 @@ impl Board {
     fn start(&mut self, id: EventId, route: RouteNo, now: Instant) -> Next {
         let Some(entry) = self.entries.get_mut(&id) else { return Next::Skip };
         let Some(leg) =
-            entry.legs.iter_mut().find(|l| l.route == route && l.state == LegState::Waiting)
+            entry.legs.iter_mut().find(|l| l.route == route && l.state() == LegState::Waiting)
         else {
             return Next::Skip;
         };
@@ -178,7 +178,7 @@ impl Board {
                 self.mark_done_first(id, route, now);
                 return Next::Skip;
             }
-            leg.state = LegState::InFlight;
+            leg.apply(LegEvent::Published);
             partition.in_flight += 1;
             return Next::Publish(id, entry.message.clone(), 1);
         }
@@ -188,7 +188,7 @@ impl Board {
             self.record_start(id, route, now);
             return Next::Skip;
         }
-        leg.state = LegState::InFlight;
+        leg.apply(LegEvent::Published);
         partition.in_flight += 1;
         let attempt = leg.history.as_ref().map_or(0, |p| p.attempts_finished) + 1;
         let redriven = leg.history.as_ref().is_some_and(|p| p.redriven);
@@ -209,10 +209,10 @@ impl Board {
                 continue;
             };
             let due = leg.history.as_ref().and_then(|p| p.due_at).is_none_or(|at| at <= now);
-            if !due || !matches!(leg.state, LegState::Retrying | LegState::Unproven) {
+            if !due || !matches!(leg.state(), LegState::Retrying | LegState::Unproven) {
                 continue;
             }
-            leg.state = LegState::Waiting;
+            leg.apply(LegEvent::RetryDue);
             self.make_ready(timer.id, timer.route, key_hash);
         }
     }

@@ -3,7 +3,7 @@
 
 use crate::relay::board::{
     Board, RouteNo,
-    entry::{EventEntry, LegState},
+    entries::{EventEntry, LegEvent, LegState},
 };
 use crate::{
     event::EventId,
@@ -24,9 +24,9 @@ impl Board {
         let Some(entry) = self.entries.get_mut(&id) else { return };
         let (key_hash, no, epoch) = (entry.key_hash, entry.partition, entry.epoch);
         let others_done =
-            entry.legs.iter().all(|l| l.route == route || l.state == LegState::Confirmed);
+            entry.legs.iter().all(|l| l.route == route || l.state() == LegState::Confirmed);
         let Some(leg) = entry.legs.iter_mut().find(|l| l.route == route) else { return };
-        leg.state = LegState::Starting;
+        leg.apply(LegEvent::StartToRecord);
         leg.done_first = true;
         leg.written = false;
         if let Some(partition) = self.partitions.get_mut(&no) {
@@ -49,7 +49,7 @@ impl Board {
         let Some(route) = entry
             .legs
             .iter()
-            .find(|l| l.done_first && l.state == LegState::Starting)
+            .find(|l| l.done_first && l.state() == LegState::Starting)
             .map(|l| l.route)
         else {
             return false;
@@ -90,7 +90,7 @@ impl Board {
             if started > 0 {
                 self.crash_isolation.isolate(id, route);
             }
-            leg.state = LegState::Starting;
+            leg.apply(LegEvent::StartToRecord);
             leg.history().attempts_started += 1;
             leg.written = false;
             self.record(id, now);
@@ -105,7 +105,7 @@ impl Board {
         let Some((other, its_route)) = self.crash_isolation.other(id, route) else { return false };
         let Some(entry) = self.entries.get(&other) else { return false };
         let in_flight =
-            entry.legs.iter().any(|l| l.route == its_route && l.state == LegState::InFlight);
+            entry.legs.iter().any(|l| l.route == its_route && l.state() == LegState::InFlight);
         in_flight || its_route != route || key_hash.is_none() || entry.key_hash != key_hash
     }
 
@@ -121,7 +121,7 @@ impl Board {
     fn is_route_idle(&self, route: RouteNo) -> bool {
         let queue = &self.queues[route];
         let starting = |entry: &EventEntry| {
-            entry.legs.iter().any(|l| l.route == route && l.state == LegState::Starting)
+            entry.legs.iter().any(|l| l.route == route && l.state() == LegState::Starting)
         };
         queue.batches == 0 && queue.ready.is_empty() && !self.entries.values().any(starting)
     }
@@ -170,7 +170,7 @@ impl Board {
         let Some(entry) = self.entries.get_mut(&id) else { return };
         let key_hash = entry.key_hash;
         let Some(leg) = entry.legs.iter_mut().find(|l| l.route == route) else { return };
-        leg.state = LegState::Waiting;
+        leg.apply(LegEvent::StartRecorded);
         leg.history().start_recorded = true;
         self.make_ready(id, route, key_hash);
     }

@@ -1,7 +1,7 @@
 //! At-most-once routes: the database marks an event as done before it is published, and it is never
 //! published again.
 
-use crate::relay::board::{Attempt, Board, RouteNo, entry::LegState};
+use crate::relay::board::{Attempt, Board, RouteNo, entries::LegEvent};
 use crate::{
     event::EventId,
     failure::{AttemptError, DeadReason, FailureClass},
@@ -69,7 +69,7 @@ impl Board {
             }
         }
         if let Some(leg) = entry.legs.iter_mut().find(|l| l.route == route) {
-            leg.state = LegState::Confirmed;
+            leg.apply(LegEvent::Confirmed);
             leg.written = true;
         }
         if let Some(partition) = self.partitions.get_mut(&no) {
@@ -77,7 +77,7 @@ impl Board {
         }
         let is_over = entry.row_finished
             || (entry.pending_writes == 0
-                && entry.legs.iter().all(|l| l.state.is_final() && l.written));
+                && entry.legs.iter().all(|l| l.state().is_final() && l.written));
         self.release_capacity(route, no, bytes);
         if let Some(hash) = key_hash {
             self.queues[route].clear_in_flight(hash, id);

@@ -2,7 +2,7 @@
 
 use crate::relay::board::{
     Board, Notice, RouteNo,
-    entry::{AttemptHistory, LegState},
+    entries::{AttemptHistory, LegEvent, LegState},
 };
 use crate::{
     event::EventId,
@@ -63,7 +63,7 @@ impl Board {
     /// The destination is down, or claims so for this event only.
     fn failed_as_unavailable(&mut self, id: EventId, route: RouteNo, failed: Failed, now: Instant) {
         if failed.others_succeeded {
-            self.retry_in(id, route, LegState::Retrying, SHORT_RETRY, now);
+            self.retry_in(id, route, LegEvent::ToRetry, SHORT_RETRY, now);
             return;
         }
         if failed.responded {
@@ -92,19 +92,7 @@ impl Board {
         let breaker_key = entry.key_hash.unwrap_or(id.0.cast_unsigned());
         let Some(leg) = entry.legs.iter_mut().find(|l| l.route == route) else { return };
         let history = leg.history();
-        history.attempts_finished += 1;
-        let error = AttemptError::new(
-            history.attempts_finished,
-            FailureClass::Transient,
-            failed.text.clone(),
-        );
-        AttemptError::push(&mut history.errors, error);
-        // Time with the breaker open is the destination's failure, not the event's.
-        if let Some(before) = history.failed_at.replace(now)
-            && queue.opened_at.is_none_or(|opened| opened < before)
-        {
-            history.failing_for += now.saturating_duration_since(before);
-        }
+        history.count_failure(failed.text.clone(), queue.opened_at, now);
         self.stats.retried += 1;
         let policy = self.routes[route].policy_for(&entry.message);
         let decision = policy.decide(history.attempts_finished, history.failing_for);
@@ -114,10 +102,10 @@ impl Board {
             Decision::GiveUp if !opened => {
                 self.give_up(id, route, DeadReason::Exhausted, None, now)
             }
-            Decision::GiveUp => self.retry_in(id, route, LegState::Retrying, SHORT_RETRY, now),
+            Decision::GiveUp => self.retry_in(id, route, LegEvent::ToRetry, SHORT_RETRY, now),
             Decision::RetryWithin(longest) => {
                 let wait = (self.jitter)(longest).max(failed.retry_after.unwrap_or_default());
-                self.retry_in(id, route, LegState::Retrying, wait, now);
+                self.retry_in(id, route, LegEvent::ToRetry, wait, now);
                 self.record(id, now);
             }
         }
@@ -163,7 +151,7 @@ impl Board {
         queue.failure_streak.insert(id);
         queue.unproven_rejections.insert(id);
         let opened = !failed.others_succeeded && queue.breaker.failed(breaker_key, failure, now);
-        self.retry_in(id, route, LegState::Unproven, pause, now);
+        self.retry_in(id, route, LegEvent::RejectedUnproven, pause, now);
         if opened {
             self.report_down(route, FailureClass::Permanent, &failed.text, now);
             self.refund_attempts(route, now);
@@ -224,13 +212,14 @@ impl Board {
             let Some(entry) = self.entries.get_mut(&id) else { continue };
             let key_hash = entry.key_hash;
             let Some(leg) = entry.legs.iter_mut().find(|l| l.route == route) else { continue };
+            let is_unproven = leg.state() == LegState::Unproven;
             let Some(history) = leg.history.as_mut() else { continue };
             if let Some(rejection) = history.rejection.as_mut() {
                 rejection.other_confirmed(now);
             }
-            if leg.state == LegState::Unproven {
+            if is_unproven {
                 history.due_at = None;
-                leg.state = LegState::Waiting;
+                leg.apply(LegEvent::RetryDue);
                 self.make_ready(id, route, key_hash);
             }
         }
@@ -259,12 +248,12 @@ impl Board {
             let Some(entry) = self.entries.get_mut(&id) else { continue };
             let key_hash = entry.key_hash;
             let Some(leg) = entry.legs.iter_mut().find(|l| l.route == route) else { continue };
-            let counted = match leg.state {
+            let counted = match leg.state() {
                 LegState::Retrying => true,
                 LegState::Unproven => false,
                 _ => continue,
             };
-            leg.state = LegState::Waiting;
+            leg.apply(LegEvent::RetryDue);
             let history = leg.history();
             history.due_at = None;
             if counted {

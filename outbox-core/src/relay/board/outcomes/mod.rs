@@ -7,7 +7,7 @@ mod settled;
 
 use crate::relay::board::{
     Board, RouteNo, Timer,
-    entry::{EventEntry, LegState},
+    entries::{EventEntry, LegEvent, LegState},
     queues::{KeyQueue, Parked},
 };
 use crate::{
@@ -125,11 +125,11 @@ impl Board {
     fn clear_in_flight(&mut self, id: EventId, route: RouteNo) -> bool {
         let Some(entry) = self.entries.get_mut(&id) else { return false };
         let Some(leg) =
-            entry.legs.iter_mut().find(|l| l.route == route && l.state == LegState::InFlight)
+            entry.legs.iter_mut().find(|l| l.route == route && l.state() == LegState::InFlight)
         else {
             return false;
         };
-        leg.state = LegState::Waiting;
+        leg.apply(LegEvent::PublishEnded);
         if let Some(partition) = self.partitions.get_mut(&entry.partition) {
             partition.in_flight = partition.in_flight.saturating_sub(1);
         }
@@ -140,14 +140,14 @@ impl Board {
 
     fn confirmed(&mut self, id: EventId, route: RouteNo, now: Instant) {
         self.stats.delivered += 1;
-        self.finish_leg(id, route, LegState::Confirmed, now);
+        self.finish_leg(id, route, LegEvent::Confirmed, now);
     }
 
     /// Ends a leg for good, and makes the next event of the key ready.
-    fn finish_leg(&mut self, id: EventId, route: RouteNo, state: LegState, now: Instant) {
+    fn finish_leg(&mut self, id: EventId, route: RouteNo, end: LegEvent, now: Instant) {
         let Some(entry) = self.entries.get_mut(&id) else { return };
         let Some(leg) = entry.legs.iter_mut().find(|l| l.route == route) else { return };
-        leg.state = state;
+        leg.apply(end);
         leg.written = false;
         if let Some(history) = leg.history.as_mut() {
             history.due_at = None;
@@ -187,8 +187,8 @@ impl Board {
     /// [`PARTIAL_RECORD_DELAY`] in any case.
     fn resolve(&mut self, id: EventId, now: Instant) {
         let Some(entry) = self.entries.get(&id) else { return };
-        if entry.legs.iter().all(|l| l.state.is_final()) {
-            if entry.has_rows || entry.legs.iter().any(|l| l.state == LegState::Dead) {
+        if entry.legs.iter().all(|l| l.state().is_final()) {
+            if entry.has_rows || entry.legs.iter().any(|l| l.state() == LegState::Dead) {
                 self.record(id, now);
             } else {
                 let (no, epoch) = (entry.partition, entry.epoch);
@@ -198,7 +198,7 @@ impl Board {
                 }
             }
         } else if entry.has_rows
-            || entry.legs.iter().any(|l| self.is_delayed(entry, l.route, l.state))
+            || entry.legs.iter().any(|l| self.is_delayed(entry, l.route, l.state()))
         {
             self.record(id, now);
         } else {
@@ -235,7 +235,7 @@ impl Board {
             RouteUpdate { partition: entry.partition, id, rows: Vec::new(), letters: Vec::new() };
         for leg in entry.legs.iter_mut().filter(|l| !entry.has_rows || !l.written) {
             update.rows.push(leg.row(&self.routes, now));
-            if leg.state == LegState::Dead
+            if leg.state() == LegState::Dead
                 && let Some(reason) = leg.history.as_mut().and_then(|p| p.reason.take())
             {
                 let route = &self.routes[leg.route];
@@ -257,7 +257,7 @@ impl Board {
         &mut self,
         id: EventId,
         route: RouteNo,
-        state: LegState,
+        pause: LegEvent,
         wait: Duration,
         now: Instant,
     ) {
@@ -265,7 +265,7 @@ impl Board {
         let (key_hash, no) = (entry.key_hash, entry.partition);
         let Some(leg) = entry.legs.iter_mut().find(|l| l.route == route) else { return };
         let at = now + wait;
-        leg.state = state;
+        leg.apply(pause);
         leg.written = false;
         leg.history().due_at = Some(at);
         self.timers.push(Timer { at, id, route });
@@ -308,11 +308,10 @@ impl Board {
     ) {
         let Some(entry) = self.entries.get_mut(&id) else { return };
         let (key_hash, no) = (entry.key_hash, entry.partition);
-        let Some(leg) = entry.legs.iter_mut().find(|l| l.route == route && !l.state.is_final())
+        let Some(leg) = entry.legs.iter_mut().find(|l| l.route == route && !l.state().is_final())
         else {
             return;
         };
-        let was = leg.state;
         let history = leg.history();
         history.reason = Some(reason);
         if reason == DeadReason::Rejected {
@@ -335,7 +334,6 @@ impl Board {
             key_queue.parked = Some(Parked { head: Some(id), letter: None, until_written: !parks });
             self.key_blocked(route, hash);
         }
-        debug_assert_ne!(was, LegState::InFlight, "the publish has ended before");
-        self.finish_leg(id, route, LegState::Dead, now);
+        self.finish_leg(id, route, LegEvent::GivenUp, now);
     }
 }

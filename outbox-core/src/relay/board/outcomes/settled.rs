@@ -1,6 +1,6 @@
 //! Confirmed writes: entries that may be dropped, and starts that may be published.
 
-use crate::relay::board::{Board, entry::LegState};
+use crate::relay::board::{Board, entries::LegState};
 use crate::{
     event::EventId,
     outbox::{Epoch, PartitionNo},
@@ -32,7 +32,7 @@ impl Board {
             let starting: Vec<_> = entry
                 .legs
                 .iter()
-                .filter(|l| l.state == LegState::Starting && l.written)
+                .filter(|l| l.state() == LegState::Starting && l.written)
                 .map(|l| l.route)
                 .collect();
             if entry.pending_writes == 0 {
@@ -41,11 +41,14 @@ impl Board {
             }
             let Some(entry) = self.entries.get_mut(id) else { continue };
             if entry.pending_writes > 0
-                || !entry.legs.iter().all(|l| l.state.is_final() || l.state == LegState::Evicted)
+                || !entry
+                    .legs
+                    .iter()
+                    .all(|l| l.state().is_final() || l.state() == LegState::Evicted)
             {
                 continue;
             }
-            let all_final = entry.legs.iter().all(|l| l.state.is_final());
+            let all_final = entry.legs.iter().all(|l| l.state().is_final());
             if !entry.legs.iter().all(|l| l.written) {
                 self.record(*id, now);
             } else if all_final {
@@ -91,7 +94,7 @@ impl Board {
         let Some(entry) = self.entries.get(&id) else { return };
         let Some(hash) = entry.key_hash else { return };
         // A leg that was given up during this record is not written yet: the next record writes it.
-        for leg in entry.legs.iter().filter(|l| l.state == LegState::Dead && l.written) {
+        for leg in entry.legs.iter().filter(|l| l.state() == LegState::Dead && l.written) {
             let queue = &mut self.queues[leg.route];
             let Some(key_queue) = queue.key_queues.get_mut(&hash) else { continue };
             let Some(parked) = key_queue.parked.filter(|p| p.head == Some(id)) else { continue };

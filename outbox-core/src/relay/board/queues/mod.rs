@@ -7,7 +7,7 @@ pub(crate) use solo::{BatchFit, SoloEvents};
 
 use crate::relay::board::{
     FastMap,
-    entry::{LegState, RouteLeg},
+    entries::{LegState, RouteLeg},
 };
 use crate::{
     event::{EventId, LetterId},
@@ -195,7 +195,7 @@ impl RouteQueue {
 
     /// Counts an event of a lost partition out.
     pub(crate) fn release_leg(&mut self, leg: &RouteLeg, bytes: usize) {
-        if leg.state != LegState::Evicted {
+        if leg.state() != LegState::Evicted {
             self.release_capacity(bytes);
         }
     }

@@ -3,7 +3,7 @@
 
 use crate::relay::board::{
     Board, RouteNo,
-    entry::LegState,
+    entries::{LegEvent, LegState},
     queues::{EvictedFrom, KeyQueue, Parked},
 };
 use crate::{
@@ -179,7 +179,7 @@ impl Board {
             let Some(entry) = self.entries.get_mut(&id) else { continue };
             let bytes = entry.bytes;
             for leg in entry.legs.iter_mut().filter(|l| l.route == route) {
-                leg.state = LegState::Evicted;
+                leg.apply(LegEvent::Evicted);
             }
             self.queues[route].release_capacity(bytes);
             self.stats.evicted += 1;
@@ -195,7 +195,7 @@ impl Board {
         if entry
             .legs
             .iter()
-            .all(|l| l.state.is_final() == l.written || l.state == LegState::Evicted)
+            .all(|l| l.state().is_final() == l.written || l.state() == LegState::Evicted)
         {
             self.drop_if_evicted(id);
         }

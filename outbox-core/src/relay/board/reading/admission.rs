@@ -3,13 +3,16 @@
 use super::unrouted::{MissingRoutes, SplitRows, is_to_be_routed, split_rows};
 use crate::relay::board::{
     Board, RouteNo, Timer,
-    entry::{EventEntry, LegState, RouteLeg},
+    entries::{EventEntry, LegEvent, LegState, RouteLeg},
     queues::{EvictedFrom, KeyQueue, Ready, RescanState, RouteQueue},
 };
 use crate::{
     event::{EventId, Message},
     failure::{AttemptError, DeadReason, FailureClass},
-    outbox::{Epoch, NewLetter, PartitionNo, RouteRow, RouteState, RouteUpdate, StoredEvent},
+    outbox::{
+        Epoch, NewLetter, PartitionNo, RouteOutcome, RouteRow, RouteState, RouteUpdate,
+        StoredEvent, row_after,
+    },
 };
 use std::time::Instant;
 use xxhash_rust::xxh3::xxh3_64;
@@ -62,7 +65,7 @@ impl Board {
             );
         }
         let has_no_route = to_be_routed && legs.is_empty();
-        let all_final = legs.iter().all(|l| l.state.is_final());
+        let all_final = legs.iter().all(|l| l.state().is_final());
         let mut pending_writes = 0;
         if has_no_route || !orphans.is_empty() {
             let missing = match has_no_route {
@@ -142,11 +145,11 @@ impl Board {
                 continue;
             }
             match entry.legs.iter_mut().find(|l| l.route == route) {
-                Some(leg) if leg.state.is_final() && leg.written && !is_stale => {
+                Some(leg) if leg.state().is_final() && leg.written && !is_stale => {
                     *leg = RouteLeg::from_row(route, row, now)
                 }
                 Some(leg) => {
-                    must_refetch |= is_stale && leg.state.is_final();
+                    must_refetch |= is_stale && leg.state().is_final();
                     continue;
                 }
                 None if is_stale => {
@@ -157,12 +160,12 @@ impl Board {
             }
             // Queued below like an evicted leg.
             if let Some(leg) = entry.legs.iter_mut().find(|l| l.route == route) {
-                leg.state = LegState::Evicted;
+                leg.apply(LegEvent::Evicted);
             }
         }
         let mut returning = Vec::new();
-        for leg in entry.legs.iter_mut().filter(|l| l.state == LegState::Evicted) {
-            leg.state = LegState::Waiting;
+        for leg in entry.legs.iter_mut().filter(|l| l.state() == LegState::Evicted) {
+            leg.apply(LegEvent::ReadAgain);
             returning.push(leg.route);
         }
         let epoch = entry.epoch;
@@ -193,7 +196,7 @@ impl Board {
             let waiting: Vec<RouteNo> = entry
                 .legs
                 .iter()
-                .filter(|l| l.state == LegState::Waiting)
+                .filter(|l| l.state() == LegState::Waiting)
                 .map(|l| l.route)
                 .collect();
             for route in waiting {
@@ -259,11 +262,11 @@ impl Board {
         if let (Ok(()), Ok(())) = (on_route, on_key) {
             partition.evicted.remove(id);
             if let Some(at) = leg.history.as_ref().and_then(|p| p.due_at).filter(|at| *at > now) {
-                leg.state = LegState::Retrying;
+                leg.apply(LegEvent::ToRetry);
                 self.timers.push(Timer { at, id, route });
             }
             match entry.key_hash.zip(key_queue) {
-                None if leg.state == LegState::Waiting => ready.push_back(Ready::Single(id)),
+                None if leg.state() == LegState::Waiting => ready.push_back(Ready::Single(id)),
                 None => {}
                 Some((hash, key_queue)) => {
                     key_queue.insert(id);
@@ -276,7 +279,7 @@ impl Board {
             }
             return;
         }
-        leg.state = LegState::Evicted;
+        leg.apply(LegEvent::Evicted);
         self.stats.evicted += u64::from(source != ReadSource::Rescan);
         partition.evicted.insert(id);
         if on_route == Err(Refusal::BeginsEviction) {
@@ -298,7 +301,7 @@ impl Board {
     pub(crate) fn drop_if_evicted(&mut self, id: EventId) {
         let is_unused = self.entries.get(&id).is_some_and(|entry| {
             entry.pending_writes == 0
-                && entry.legs.iter().all(|l| l.state.is_final() || l.state == LegState::Evicted)
+                && entry.legs.iter().all(|l| l.state().is_final() || l.state() == LegState::Evicted)
         });
         if is_unused {
             self.entries.remove(&id);
@@ -341,14 +344,13 @@ impl Board {
             parks: false,
         };
         let letters: Vec<NewLetter> = named.map(letter).collect();
-        let dead = |mut row: RouteRow| {
+        let dead = |row: RouteRow| {
             let error = AttemptError::new(
                 row.attempts_finished,
                 FailureClass::Permanent,
                 reason.to_owned(),
             );
-            AttemptError::push(&mut row.errors, error);
-            RouteRow { state: RouteState::Dead, due_in: None, ..row }
+            row_after(row, RouteOutcome::GivenUp { error: Some(error) })
         };
         self.stats.dead += letters.len() as u64;
         let rows = waiting.into_iter().map(dead).collect();

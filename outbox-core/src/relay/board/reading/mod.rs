@@ -152,7 +152,7 @@ impl Board {
         for retry in due {
             let known = self.entries.get(&retry.id).is_some_and(|entry| {
                 entry.legs.iter().any(|l| {
-                    self.routes[l.route].name == retry.route && !(l.state.is_final() && l.written)
+                    self.routes[l.route].name == retry.route && !(l.state().is_final() && l.written)
                 })
             });
             let wanted = (retry.partition, retry.id);

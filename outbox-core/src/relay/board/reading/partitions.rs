@@ -102,7 +102,7 @@ impl Board {
         for (route, queue) in self.queues.iter_mut().enumerate() {
             queue.drop_partition(no);
             for entry in self.entries.values().filter(|h| h.partition == no) {
-                for leg in entry.legs.iter().filter(|l| l.route == route && !l.state.is_final()) {
+                for leg in entry.legs.iter().filter(|l| l.route == route && !l.state().is_final()) {
                     queue.release_leg(leg, entry.bytes);
                 }
             }
