@@ -24,11 +24,11 @@ use crate::{
     transport::Route,
 };
 use crash_isolation::CrashIsolation;
-use entries::EventEntry;
+use entries::{Entries, EventState};
 use queues::RouteQueue;
 use reading::Partition;
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, HashMap},
     hash::{BuildHasherDefault, Hasher},
     sync::Arc,
     time::{Duration, Instant},
@@ -192,26 +192,12 @@ pub(crate) struct Board {
     config: RelaySettings,
     routes: Arc<[Route]>,
     queues: Vec<RouteQueue>,
-    entries: FastMap<EventId, EventEntry>,
+    entries: Entries,
     partitions: BTreeMap<PartitionNo, Partition>,
     writes: Writes,
     timers: Vec<Timer>,
     notices: Vec<Notice>,
-    /// Events that some routes have confirmed and others have not tried, each with the instant at
-    /// which that is recorded.
-    partially_confirmed: VecDeque<(Instant, EventId)>,
-    // A read under way may have taken its snapshot before a write and show the rows of before it.
-    // So both sets keep what was written during a read until that read is through; a redriven
-    // event, delivered and recorded during the read, went out again otherwise.
-    /// Ids that the settler finished while a read was under way.
-    settled_during_read: FastMap<EventId, ()>,
-    /// Ids that the settler recorded while a read was under way.
-    recorded_during_read: FastMap<EventId, ()>,
     crash_isolation: CrashIsolation,
-    /// Evicted events whose entries are dropped when the read under way is over.
-    pending_eviction: Vec<EventId>,
-    /// Events without an entry whose final rows are being written.
-    final_writes: FastMap<EventId, PartitionNo>,
     /// Keys to unpark once their redriven heads have been fetched.
     unparking: Vec<(RouteNo, u64)>,
     /// Unparked keys that cannot be opened yet, with the epoch of the partition.
@@ -239,17 +225,12 @@ impl Board {
             config,
             queues,
             routes,
-            entries: FastMap::default(),
+            entries: Entries::default(),
             partitions: BTreeMap::new(),
             writes: Writes::default(),
             timers: Vec::new(),
             notices: Vec::new(),
-            partially_confirmed: VecDeque::new(),
-            settled_during_read: FastMap::default(),
-            recorded_during_read: FastMap::default(),
             crash_isolation: CrashIsolation::default(),
-            pending_eviction: Vec::new(),
-            final_writes: FastMap::default(),
             unparking: Vec::new(),
             unparked: Vec::new(),
             more_parked: BTreeSet::new(),
@@ -286,6 +267,14 @@ impl Board {
             unrouted: self.partitions.values().map(|p| p.unrouted.len()).sum(),
             ..self.stats
         }
+    }
+
+    /// Gives the state of an event, by all who keep something of it. See [`EventState`].
+    fn state_of(&self, partition: PartitionNo, id: EventId) -> EventState {
+        let by_partition = || self.partitions.get(&partition)?.state_of(id);
+        let by_reads = || self.positions.state_of(partition, id);
+        let known = self.entries.state_of(id).or_else(by_partition).or_else(by_reads);
+        known.unwrap_or(EventState::Unknown)
     }
 
     /// Tells whether no publish is in flight and no write is pending.

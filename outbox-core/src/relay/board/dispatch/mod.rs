@@ -131,7 +131,7 @@ impl Board {
             {
                 p.rescan_from(evicted_from.first);
             }
-            let leg = self.entries.get(&id).and_then(|h| h.legs.iter().find(|l| l.route == route));
+            let leg = self.entries.leg(id, route);
             let done_first = leg.is_some_and(|l| l.done_first);
             if leg.is_some_and(|l| {
                 matches!(l.state(), LegState::Retrying | LegState::Unproven | LegState::Starting)
@@ -155,7 +155,7 @@ impl Board {
 
     /// Starts an event on a route, unless its start or its end has to be recorded first.
     fn start(&mut self, id: EventId, route: RouteNo, now: Instant) -> Next {
-        let Some(entry) = self.entries.get_mut(&id) else { return Next::Skip };
+        let Some(entry) = self.entries.get_mut(id) else { return Next::Skip };
         let Some(leg) =
             entry.legs.iter_mut().find(|l| l.route == route && l.state() == LegState::Waiting)
         else {
@@ -203,7 +203,7 @@ impl Board {
     /// Makes events ready whose timers have fired.
     pub(crate) fn timers_fired(&mut self, timers: &[Timer], now: Instant) {
         for timer in timers {
-            let Some(entry) = self.entries.get_mut(&timer.id) else { continue };
+            let Some(entry) = self.entries.get_mut(timer.id) else { continue };
             let key_hash = entry.key_hash;
             let Some(leg) = entry.legs.iter_mut().find(|l| l.route == timer.route) else {
                 continue;
@@ -255,7 +255,7 @@ impl Board {
 
     /// Gives the instant at which the next partially confirmed event is recorded.
     pub(crate) fn next_partial_record(&self) -> Option<Instant> {
-        self.partially_confirmed.front().map(|(at, _)| *at)
+        self.entries.next_record()
     }
 }
 

@@ -21,7 +21,7 @@ impl Board {
         route: RouteNo,
         now: Instant,
     ) {
-        let Some(entry) = self.entries.get_mut(&id) else { return };
+        let Some(entry) = self.entries.get_mut(id) else { return };
         let (key_hash, no, epoch) = (entry.key_hash, entry.partition, entry.epoch);
         let others_done =
             entry.legs.iter().all(|l| l.route == route || l.state() == LegState::Confirmed);
@@ -45,7 +45,7 @@ impl Board {
 
     /// Notes that the event is deleted; `true` if an at-most-once publish of it starts only now.
     pub(in crate::relay::board) fn done_first_finished(&mut self, id: EventId) -> bool {
-        let Some(entry) = self.entries.get_mut(&id) else { return false };
+        let Some(entry) = self.entries.get_mut(id) else { return false };
         let Some(route) = entry
             .legs
             .iter()
@@ -67,7 +67,7 @@ impl Board {
         route: RouteNo,
         now: Instant,
     ) {
-        let Some(entry) = self.entries.get_mut(&id) else { return };
+        let Some(entry) = self.entries.get_mut(id) else { return };
         let (key_hash, no) = (entry.key_hash, entry.partition);
         let Some(leg) = entry.legs.iter_mut().find(|l| l.route == route) else { return };
         let started = leg.history().attempts_started;
@@ -78,11 +78,7 @@ impl Board {
         let is_last_start = started + 1 == MAX_CRASHES && self.others_go_first(route);
         let must_wait =
             is_last_start || (started > 0 && self.is_other_isolated(id, route, key_hash));
-        let Some(leg) =
-            self.entries.get_mut(&id).and_then(|h| h.legs.iter_mut().find(|l| l.route == route))
-        else {
-            return;
-        };
+        let Some(leg) = self.entries.leg_mut(id, route) else { return };
         if must_wait {
             // Another event is isolated, or is published first; this one blocks its key meanwhile.
             self.crash_isolation.wait(id, route);
@@ -103,7 +99,7 @@ impl Board {
     /// for ever.
     fn is_other_isolated(&self, id: EventId, route: RouteNo, key_hash: Option<u64>) -> bool {
         let Some((other, its_route)) = self.crash_isolation.other(id, route) else { return false };
-        let Some(entry) = self.entries.get(&other) else { return false };
+        let Some(entry) = self.entries.get(other) else { return false };
         let in_flight =
             entry.legs.iter().any(|l| l.route == its_route && l.state() == LegState::InFlight);
         in_flight || its_route != route || key_hash.is_none() || entry.key_hash != key_hash
@@ -123,7 +119,9 @@ impl Board {
         let starting = |entry: &EventEntry| {
             entry.legs.iter().any(|l| l.route == route && l.state() == LegState::Starting)
         };
-        queue.batches == 0 && queue.ready.is_empty() && !self.entries.values().any(starting)
+        queue.batches == 0
+            && queue.ready.is_empty()
+            && !self.entries.iter().any(|(_, entry)| starting(entry))
     }
 
     /// Makes a suspected event ready if its route has no other event to publish.
@@ -136,15 +134,14 @@ impl Board {
     pub(in crate::relay::board) fn release_next(&mut self) -> bool {
         let Some((id, route)) = self.next_isolated() else { return false };
         self.crash_isolation.remove_waiting(id, route);
-        let key_hash = self.entries.get(&id).and_then(|entry| entry.key_hash);
+        let key_hash = self.entries.get(id).and_then(|entry| entry.key_hash);
         self.make_ready(id, route, key_hash);
         true
     }
 
     fn next_isolated(&self) -> Option<(EventId, RouteNo)> {
         self.crash_isolation.next(|id, route| {
-            let entry = self.entries.get(&id);
-            let leg = entry.and_then(|entry| entry.legs.iter().find(|l| l.route == route));
+            let leg = self.entries.leg(id, route);
             leg.and_then(|l| l.history.as_ref()).map_or(0, |history| history.attempts_started)
         })
     }
@@ -167,7 +164,7 @@ impl Board {
 
     /// The start is recorded: the event may be published.
     pub(in crate::relay::board) fn on_start_recorded(&mut self, id: EventId, route: RouteNo) {
-        let Some(entry) = self.entries.get_mut(&id) else { return };
+        let Some(entry) = self.entries.get_mut(id) else { return };
         let key_hash = entry.key_hash;
         let Some(leg) = entry.legs.iter_mut().find(|l| l.route == route) else { return };
         leg.apply(LegEvent::StartRecorded);
@@ -177,7 +174,7 @@ impl Board {
 
     /// A publish of the event has ended, with whatever outcome: the event did not end the process.
     pub(in crate::relay::board) fn survived(&mut self, id: EventId, route: RouteNo) {
-        let Some(entry) = self.entries.get_mut(&id) else { return };
+        let Some(entry) = self.entries.get_mut(id) else { return };
         let Some(leg) = entry.legs.iter_mut().find(|l| l.route == route) else { return };
         let Some(history) = leg.history.as_mut().filter(|h| h.start_recorded) else { return };
         history.start_recorded = false;
@@ -202,7 +199,7 @@ impl Board {
     /// Drops the events of partitions that the relay has lost.
     pub(in crate::relay::board) fn drop_lost_isolated(&mut self) {
         let entries = &self.entries;
-        if self.crash_isolation.retain(|id| entries.contains_key(&id)) {
+        if self.crash_isolation.retain(|id| entries.contains(id)) {
             self.release_next();
         }
     }

@@ -1,6 +1,6 @@
 //! One event in memory.
 
-use super::leg::RouteLeg;
+use super::leg::{LegState, RouteLeg};
 use crate::{
     event::Message,
     outbox::{Epoch, PartitionNo},
@@ -31,6 +31,12 @@ pub(crate) struct EventEntry {
 }
 
 impl EventEntry {
+    /// Tells whether it is in memory for no route, and no record of it is being written.
+    pub(crate) fn is_unused(&self) -> bool {
+        self.pending_writes == 0
+            && self.legs.iter().all(|l| l.state().is_final() || l.state() == LegState::Evicted)
+    }
+
     /// Tells whether some of its routes have ended and others not, and an ended one is not
     /// recorded.
     pub(crate) fn is_partially_confirmed(&self) -> bool {

@@ -23,7 +23,7 @@ impl Board {
         attempt: Attempt,
         now: Instant,
     ) {
-        let Some(entry) = self.entries.get_mut(&id) else { return };
+        let Some(entry) = self.entries.get_mut(id) else { return };
         let (key_hash, no, bytes) = (entry.key_hash, entry.partition, entry.bytes);
         let failure = match attempt {
             Attempt::Confirmed => None,
@@ -39,7 +39,7 @@ impl Board {
             let permanent = class == FailureClass::Permanent;
             (class, text, self.failure(route, responded || permanent))
         });
-        let Some(entry) = self.entries.get_mut(&id) else { return };
+        let Some(entry) = self.entries.get_mut(id) else { return };
         let mut failed = None;
         match failure {
             None => self.stats.delivered += 1,

@@ -2,7 +2,7 @@
 
 use crate::relay::board::{
     Board, Notice, RouteNo,
-    entries::{AttemptHistory, LegEvent, LegState},
+    entries::{AttemptHistory, LegEvent, LegState, RouteLeg},
 };
 use crate::{
     event::EventId,
@@ -37,7 +37,7 @@ impl Board {
     pub(super) fn failed(&mut self, id: EventId, route: RouteNo, failed: Failed, now: Instant) {
         let queue = &mut self.queues[route];
         queue.failed(id, now);
-        let Some(entry) = self.entries.get_mut(&id) else { return };
+        let Some(entry) = self.entries.get_mut(id) else { return };
         let Some(leg) = entry.legs.iter_mut().find(|l| l.route == route) else { return };
         let history = leg.history();
         let mut class = failed.class;
@@ -88,7 +88,7 @@ impl Board {
     fn failed_transiently(&mut self, id: EventId, route: RouteNo, failed: Failed, now: Instant) {
         let failure = self.failure(route, false);
         let queue = &mut self.queues[route];
-        let Some(entry) = self.entries.get_mut(&id) else { return };
+        let Some(entry) = self.entries.get_mut(id) else { return };
         let breaker_key = entry.key_hash.unwrap_or(id.0.cast_unsigned());
         let Some(leg) = entry.legs.iter_mut().find(|l| l.route == route) else { return };
         let history = leg.history();
@@ -145,7 +145,7 @@ impl Board {
         if stays && !std::mem::replace(&mut history.stay_reported, true) {
             self.notices.push(Notice::StaysRejected { route, id, text: failed.text.clone() });
         }
-        let Some(entry) = self.entries.get(&id) else { return };
+        let Some(entry) = self.entries.get(id) else { return };
         let breaker_key = entry.key_hash.unwrap_or(id.0.cast_unsigned());
         let queue = &mut self.queues[route];
         queue.failure_streak.insert(id);
@@ -209,7 +209,7 @@ impl Board {
             return;
         }
         for id in std::mem::take(&mut self.queues[route].unproven_rejections) {
-            let Some(entry) = self.entries.get_mut(&id) else { continue };
+            let Some(entry) = self.entries.get_mut(id) else { continue };
             let key_hash = entry.key_hash;
             let Some(leg) = entry.legs.iter_mut().find(|l| l.route == route) else { continue };
             let is_unproven = leg.state() == LegState::Unproven;
@@ -245,7 +245,7 @@ impl Board {
     fn refund_attempts(&mut self, route: RouteNo, now: Instant) {
         self.queues[route].opened_at = Some(now);
         for id in std::mem::take(&mut self.queues[route].failure_streak) {
-            let Some(entry) = self.entries.get_mut(&id) else { continue };
+            let Some(entry) = self.entries.get_mut(id) else { continue };
             let key_hash = entry.key_hash;
             let Some(leg) = entry.legs.iter_mut().find(|l| l.route == route) else { continue };
             let counted = match leg.state() {
@@ -277,7 +277,7 @@ impl Board {
     /// Gives after how long an event is given up if only it is rejected; `None` if its retry policy
     /// has no end.
     fn give_up_rejected(&self, id: EventId, route: RouteNo) -> Option<Duration> {
-        let entry = self.entries.get(&id)?;
+        let entry = self.entries.get(id)?;
         let policy = self.routes[route].policy_for(&entry.message);
         let is_endless = policy.max_attempts.is_none() && policy.give_up_after.is_none();
         (!is_endless).then_some(self.routes[route].give_up_rejected)
@@ -285,8 +285,7 @@ impl Board {
 
     /// Gives the attempt history of an event on a route.
     fn history(&mut self, id: EventId, route: RouteNo) -> Option<&mut AttemptHistory> {
-        let entry = self.entries.get_mut(&id)?;
-        entry.legs.iter_mut().find(|l| l.route == route).map(|leg| leg.history())
+        self.entries.leg_mut(id, route).map(RouteLeg::history)
     }
 }
 

@@ -123,7 +123,7 @@ impl Board {
 
     /// Notes that a publish has ended; `false` if the relay no longer owns the event.
     fn clear_in_flight(&mut self, id: EventId, route: RouteNo) -> bool {
-        let Some(entry) = self.entries.get_mut(&id) else { return false };
+        let Some(entry) = self.entries.get_mut(id) else { return false };
         let Some(leg) =
             entry.legs.iter_mut().find(|l| l.route == route && l.state() == LegState::InFlight)
         else {
@@ -145,7 +145,7 @@ impl Board {
 
     /// Ends a leg for good, and makes the next event of the key ready.
     fn finish_leg(&mut self, id: EventId, route: RouteNo, end: LegEvent, now: Instant) {
-        let Some(entry) = self.entries.get_mut(&id) else { return };
+        let Some(entry) = self.entries.get_mut(id) else { return };
         let Some(leg) = entry.legs.iter_mut().find(|l| l.route == route) else { return };
         leg.apply(end);
         leg.written = false;
@@ -186,7 +186,7 @@ impl Board {
     /// one DELETE and no row. It is recorded at once if a leg is delayed, and after
     /// [`PARTIAL_RECORD_DELAY`] in any case.
     fn resolve(&mut self, id: EventId, now: Instant) {
-        let Some(entry) = self.entries.get(&id) else { return };
+        let Some(entry) = self.entries.get(id) else { return };
         if entry.legs.iter().all(|l| l.state().is_final()) {
             if entry.has_rows || entry.legs.iter().any(|l| l.state() == LegState::Dead) {
                 self.record(id, now);
@@ -202,7 +202,7 @@ impl Board {
         {
             self.record(id, now);
         } else {
-            self.partially_confirmed.push_back((now + PARTIAL_RECORD_DELAY, id));
+            self.entries.record_at(now + PARTIAL_RECORD_DELAY, id);
         }
     }
 
@@ -221,16 +221,14 @@ impl Board {
 
     /// Records the events that have been partially confirmed for too long.
     pub(crate) fn record_partially_confirmed(&mut self, now: Instant) {
-        while let Some((_, id)) = self.partially_confirmed.pop_front_if(|(at, _)| *at <= now) {
-            if self.entries.get(&id).is_some_and(EventEntry::is_partially_confirmed) {
-                self.record(id, now);
-            }
+        while let Some(id) = self.entries.take_record_due(now) {
+            self.record(id, now);
         }
     }
 
     /// Records the route rows of an event: all its legs the first time, then those that changed.
     pub(crate) fn record(&mut self, id: EventId, now: Instant) {
-        let Some(entry) = self.entries.get_mut(&id) else { return };
+        let Some(entry) = self.entries.get_mut(id) else { return };
         let mut update =
             RouteUpdate { partition: entry.partition, id, rows: Vec::new(), letters: Vec::new() };
         for leg in entry.legs.iter_mut().filter(|l| !entry.has_rows || !l.written) {
@@ -261,7 +259,7 @@ impl Board {
         wait: Duration,
         now: Instant,
     ) {
-        let Some(entry) = self.entries.get_mut(&id) else { return };
+        let Some(entry) = self.entries.get_mut(id) else { return };
         let (key_hash, no) = (entry.key_hash, entry.partition);
         let Some(leg) = entry.legs.iter_mut().find(|l| l.route == route) else { return };
         let at = now + wait;
@@ -282,7 +280,7 @@ impl Board {
     /// Puts an event back at the head of its key as if it had not been tried; the other ready keys
     /// have their turn first.
     fn requeue(&mut self, id: EventId, route: RouteNo, now: Instant) {
-        let Some(entry) = self.entries.get(&id) else { return };
+        let Some(entry) = self.entries.get(id) else { return };
         let (key_hash, no) = (entry.key_hash, entry.partition);
         if let Some(hash) = key_hash {
             let key_queue = self.queues[route].key_queue(hash, no);
@@ -306,7 +304,7 @@ impl Board {
         error: Option<AttemptError>,
         now: Instant,
     ) {
-        let Some(entry) = self.entries.get_mut(&id) else { return };
+        let Some(entry) = self.entries.get_mut(id) else { return };
         let (key_hash, no) = (entry.key_hash, entry.partition);
         let Some(leg) = entry.legs.iter_mut().find(|l| l.route == route && !l.state().is_final())
         else {

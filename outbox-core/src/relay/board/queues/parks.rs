@@ -63,7 +63,7 @@ impl Board {
     pub(crate) fn letters_written(&mut self, letters: &[(EventId, Arc<str>, LetterId)]) {
         for (id, route, letter) in letters {
             let Some(route) = self.routes.iter().position(|r| r.name == *route) else { continue };
-            let Some(hash) = self.entries.get(id).and_then(|entry| entry.key_hash) else {
+            let Some(hash) = self.entries.get(*id).and_then(|entry| entry.key_hash) else {
                 continue;
             };
             let key_queue = self.queues[route].key_queues.get_mut(&hash);
@@ -176,7 +176,7 @@ impl Board {
             tail.iter().for_each(|id| partition.evicted.insert(*id));
         }
         for id in tail {
-            let Some(entry) = self.entries.get_mut(&id) else { continue };
+            let Some(entry) = self.entries.get_mut(id) else { continue };
             let bytes = entry.bytes;
             for leg in entry.legs.iter_mut().filter(|l| l.route == route) {
                 leg.apply(LegEvent::Evicted);
@@ -191,13 +191,13 @@ impl Board {
     /// Drops the entry of an evicted event, unless routes of it have ended and that is not
     /// recorded.
     fn drop_evicted(&mut self, id: EventId) {
-        let Some(entry) = self.entries.get(&id) else { return };
+        let Some(entry) = self.entries.get(id) else { return };
         if entry
             .legs
             .iter()
             .all(|l| l.state().is_final() == l.written || l.state() == LegState::Evicted)
         {
-            self.drop_if_evicted(id);
+            self.entries.drop_if_unused(id);
         }
         // Else the event is partially confirmed: its entry is dropped when that is recorded.
     }

@@ -1,7 +1,7 @@
 //! One owned partition: its read positions, and its publishes and writes under way.
 
 use super::evicted::Evicted;
-use crate::relay::board::{Board, FastMap, RouteNo};
+use crate::relay::board::{Board, FastMap, RouteNo, entries::EventState};
 use crate::{
     event::EventId,
     outbox::{Epoch, PartitionNo},
@@ -63,6 +63,14 @@ impl Partition {
         }
     }
 
+    /// Gives the state of an event of which only its id is kept.
+    pub(crate) fn state_of(&self, id: EventId) -> Option<EventState> {
+        if self.unrouted.contains_key(&id) {
+            return Some(EventState::Unrouted);
+        }
+        self.evicted.contains(id).then_some(EventState::Evicted)
+    }
+
     pub(crate) fn is_quiet(&self) -> bool {
         self.in_flight == 0 && self.pending_writes == 0 && self.unpublished_done == 0
     }
@@ -101,19 +109,18 @@ impl Board {
         }
         for (route, queue) in self.queues.iter_mut().enumerate() {
             queue.drop_partition(no);
-            for entry in self.entries.values().filter(|h| h.partition == no) {
+            for (_, entry) in self.entries.iter().filter(|(_, h)| h.partition == no) {
                 for leg in entry.legs.iter().filter(|l| l.route == route && !l.state().is_final()) {
                     queue.release_leg(leg, entry.bytes);
                 }
             }
         }
-        self.entries.retain(|_, entry| entry.partition != no);
+        self.entries.drop_partition(no);
         self.writes.finish.retain(|(p, _, _)| *p != no);
         self.writes.record.retain(|(_, v)| v.partition != no);
         self.positions.partition_lost(no);
-        self.final_writes.retain(|_, partition| *partition != no);
         for queue in &mut self.queues {
-            queue.solo.retain(|id| self.entries.contains_key(&id));
+            queue.solo.retain(|id| self.entries.contains(id));
         }
         self.drop_lost_isolated();
         self.rescan_where_room();
@@ -173,7 +180,7 @@ impl Board {
             .entries
             .iter()
             .filter(|(_, h)| h.is_partially_confirmed() && is_quiet(&h.partition))
-            .map(|(id, _)| *id)
+            .map(|(id, _)| id)
             .collect();
         partially_confirmed.sort_unstable();
         partially_confirmed.into_iter().for_each(|id| self.record(id, now));

@@ -17,7 +17,7 @@ use crate::{
 };
 use async_trait::async_trait;
 use fastrand::Rng;
-use std::collections::{BTreeSet, HashSet};
+use std::collections::{BTreeSet, HashSet, VecDeque};
 use xxhash_rust::xxh3::xxh3_64;
 
 struct Nowhere;
