@@ -5,6 +5,12 @@
 //! read -> admission -> key queues -> batches -> outcomes -> writes -> settled
 //!             full: evicted; a rescan reads on from the first evicted id when there is room
 //! ```
+//!
+//! The state has owners with private fields: `entries/` the events in memory and their states,
+//! `crash_isolation.rs` the events that are published alone, `queues/` what a route's destination
+//! answered and the decisions about parked keys, `reading/` the positions and what a read waits
+//! for. `dispatch/` decides what may be published now, `outcomes/` what follows from the answers.
+//! `Board::state_of` gives the state of one event, with a drawing in `entries/state.rs`.
 
 mod entries;
 mod reading;
@@ -18,17 +24,17 @@ mod tests;
 
 use super::RelaySettings;
 use crate::{
-    event::{EventId, LetterId},
+    event::EventId,
     failure::{FailureClass, Report},
-    outbox::{DetachedLetter, Epoch, PartitionNo, RouteUpdate, UnparkedKey},
+    outbox::{DetachedLetter, Epoch, PartitionNo, RouteUpdate},
     transport::Route,
 };
 use crash_isolation::CrashIsolation;
 use entries::{Entries, EventState};
-use queues::RouteQueue;
+use queues::{Parks, RouteQueue};
 use reading::Partition;
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, HashMap},
     hash::{BuildHasherDefault, Hasher},
     sync::Arc,
     time::{Duration, Instant},
@@ -198,16 +204,10 @@ pub(crate) struct Board {
     timers: Vec<Timer>,
     notices: Vec<Notice>,
     crash_isolation: CrashIsolation,
-    /// Keys to unpark once their redriven heads have been fetched.
-    unparking: Vec<(RouteNo, u64)>,
-    /// Unparked keys that cannot be opened yet, with the epoch of the partition.
-    unparked: Vec<(Epoch, UnparkedKey)>,
-    /// Further letters that park a key: it opens when operators have decided about all of them.
-    more_parked: BTreeSet<(RouteNo, u64, LetterId)>,
+    parks: Parks,
     /// Whether a relay with other routes waits for its turn.
     other_routes_wait: bool,
-    /// Texts of the [`Notice::Unrouted`] that were given.
-    reported_unrouted: BTreeSet<String>,
+    unrouted_reports: reading::UnroutedReports,
     positions: reading::Positions,
     stats: RelayStats,
     /// Spreads pauses; passed in by the actor, so that the board stays a function of its input.
@@ -231,11 +231,9 @@ impl Board {
             timers: Vec::new(),
             notices: Vec::new(),
             crash_isolation: CrashIsolation::default(),
-            unparking: Vec::new(),
-            unparked: Vec::new(),
-            more_parked: BTreeSet::new(),
+            parks: Parks::default(),
             other_routes_wait: false,
-            reported_unrouted: BTreeSet::new(),
+            unrouted_reports: reading::UnroutedReports::default(),
             positions: reading::Positions::default(),
             stats: RelayStats::default(),
             jitter,

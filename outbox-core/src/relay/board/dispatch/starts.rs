@@ -110,7 +110,7 @@ impl Board {
     /// most likely while it connects, with the first event that it tries, and the next process
     /// would begin with the same event.
     fn others_go_first(&self, route: RouteNo) -> bool {
-        self.queues[route].successes == 0 && !self.is_route_idle(route)
+        self.queues[route].answers.successes() == 0 && !self.is_route_idle(route)
     }
 
     /// Tells whether no event of a route is in flight, starting or ready.

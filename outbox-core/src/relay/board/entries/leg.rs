@@ -140,7 +140,8 @@ pub(crate) struct AttemptHistory {
     pub(crate) rejection: Option<Rejection>,
     /// The start of its first publish that got no answer.
     pub(crate) hangs_since: Option<Instant>,
-    /// Whether [`Notice::StaysRejected`](crate::relay::board::Notice::StaysRejected) was given for it.
+    /// Whether [`Notice::StaysRejected`](crate::relay::board::Notice::StaysRejected) was given for
+    /// it.
     pub(crate) stay_reported: bool,
     /// How often its destination was down for it, with confirmations of other events in between.
     pub(crate) unavailable_count: u8,

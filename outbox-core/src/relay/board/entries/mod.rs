@@ -107,7 +107,7 @@ impl Entries {
     }
 
     /// Drops the entry of an evicted event whose record is written. The read under way may be older
-    /// than the record and not show the routes that are done: then the entry stays until it is over.
+    /// than the record and not show the routes that are done: the entry stays until it is over.
     pub(super) fn drop_recorded(&mut self, id: EventId, is_reading: bool) {
         if is_reading {
             self.pending_eviction.push(id);

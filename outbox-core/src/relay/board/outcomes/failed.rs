@@ -6,10 +6,7 @@ use crate::relay::board::{
 };
 use crate::{
     event::EventId,
-    failure::{
-        AttemptError, DeadReason, Decision, Failure, FailureClass, OtherMessages, Rejected,
-        Rejection,
-    },
+    failure::{AttemptError, DeadReason, Decision, Failure, FailureClass, Rejected, Rejection},
 };
 use std::time::{Duration, Instant};
 
@@ -22,53 +19,64 @@ const MAX_UNAVAILABLE: u8 = 3;
 /// failure.
 const EVIDENCE_AGE: Duration = Duration::from_mins(1);
 
-/// A publish that failed.
-pub(super) struct Failed {
+/// A publish that failed, with all that decides about it.
+pub(super) struct FailedPublish {
+    pub(super) id: EventId,
+    pub(super) route: RouteNo,
     pub(super) class: FailureClass,
     pub(super) text: String,
     pub(super) retry_after: Option<Duration>,
     pub(super) responded: bool,
     /// Whether other events of the same results were confirmed.
     pub(super) others_succeeded: bool,
+    pub(super) now: Instant,
 }
 
 impl Board {
     /// Takes a failed publish.
-    pub(super) fn failed(&mut self, id: EventId, route: RouteNo, failed: Failed, now: Instant) {
-        let queue = &mut self.queues[route];
-        queue.failed(id, now);
-        let Some(entry) = self.entries.get_mut(id) else { return };
-        let Some(leg) = entry.legs.iter_mut().find(|l| l.route == route) else { return };
-        let history = leg.history();
-        let mut class = failed.class;
-        if class == FailureClass::Unavailable {
-            if history.successes_seen != queue.successes || history.unavailable_count == 0 {
-                history.unavailable_count += 1;
-            }
-            history.successes_seen = queue.successes;
-            if history.unavailable_count > MAX_UNAVAILABLE {
-                class = FailureClass::Transient;
-                history.unavailable_count = 0;
-            }
-        }
+    pub(super) fn failed(&mut self, failed: FailedPublish) {
+        let (id, route, now) = (failed.id, failed.route, failed.now);
+        self.queues[route].answers.failed(id, now);
+        let Some(class) = self.own_class(&failed) else { return };
         let (text, notices) = (failed.text.clone(), self.notices.len());
         match class {
-            FailureClass::Unavailable => self.failed_as_unavailable(id, route, failed, now),
-            FailureClass::Transient => self.failed_transiently(id, route, failed, now),
-            FailureClass::Permanent => self.rejected(id, route, failed, now),
+            FailureClass::Unavailable => self.failed_as_unavailable(failed),
+            FailureClass::Transient => self.failed_transiently(failed),
+            FailureClass::Permanent => self.rejected(failed),
         }
         self.report_failure((id, route), class, text, notices, now);
     }
 
+    /// Gives the class of a failure. A destination that is down for one event again and again, and
+    /// confirms others in between, is not down: the failure is the event's own. `None` if the relay
+    /// no longer has the event.
+    fn own_class(&mut self, failed: &FailedPublish) -> Option<FailureClass> {
+        let successes = self.queues[failed.route].answers.successes();
+        let history = self.history(failed.id, failed.route)?;
+        if failed.class != FailureClass::Unavailable {
+            return Some(failed.class);
+        }
+        if history.successes_seen != successes || history.unavailable_count == 0 {
+            history.unavailable_count += 1;
+        }
+        history.successes_seen = successes;
+        if history.unavailable_count <= MAX_UNAVAILABLE {
+            return Some(FailureClass::Unavailable);
+        }
+        history.unavailable_count = 0;
+        Some(FailureClass::Transient)
+    }
+
     /// The destination is down, or claims so for this event only.
-    fn failed_as_unavailable(&mut self, id: EventId, route: RouteNo, failed: Failed, now: Instant) {
+    fn failed_as_unavailable(&mut self, failed: FailedPublish) {
+        let FailedPublish { id, route, now, .. } = failed;
         if failed.others_succeeded {
             self.retry_in(id, route, LegEvent::ToRetry, SHORT_RETRY, now);
             return;
         }
         if failed.responded {
             let limit = self.give_up_rejected(id, route);
-            let others = self.queues[route].others_than(id);
+            let others = self.queues[route].answers.others_than(id);
             let Some(history) = self.history(id, route) else { return };
             let rejection = history.rejection.get_or_insert_with(|| Rejection::starting(now));
             if limit.is_some_and(|limit| rejection.is_over(limit, others, now)) {
@@ -85,7 +93,8 @@ impl Board {
     }
 
     /// Counts the failed attempt.
-    fn failed_transiently(&mut self, id: EventId, route: RouteNo, failed: Failed, now: Instant) {
+    fn failed_transiently(&mut self, failed: FailedPublish) {
+        let FailedPublish { id, route, now, .. } = failed;
         let failure = self.failure(route, false);
         let queue = &mut self.queues[route];
         let Some(entry) = self.entries.get_mut(id) else { return };
@@ -117,11 +126,12 @@ impl Board {
 
     /// The destination has rejected the event: that makes a dead letter only if the destination is
     /// proven to accept others.
-    fn rejected(&mut self, id: EventId, route: RouteNo, failed: Failed, now: Instant) {
+    fn rejected(&mut self, failed: FailedPublish) {
+        let FailedPublish { id, route, now, .. } = failed;
         let (limit, usual) =
             (self.give_up_rejected(id, route), self.routes[route].give_up_rejected);
         let failure = self.failure(route, true);
-        let others = self.queues[route].others_than(id);
+        let others = self.queues[route].answers.others_than(id);
         let Some(history) = self.history(id, route) else { return };
         let error = AttemptError::new(
             history.attempts_finished + 1,
@@ -171,7 +181,7 @@ impl Board {
     ) {
         let begun = now.checked_sub(after).unwrap_or(now);
         self.publish_singly(id, route);
-        let confirmed = self.queues[route].confirmed_at;
+        let confirmed = self.queues[route].answers.confirmed_at();
         let is_down = self.queues[route].breaker.is_open();
         let Some(history) = self.history(id, route) else { return };
         let since = *history.hangs_since.get_or_insert(begun);
@@ -179,12 +189,16 @@ impl Board {
             |at: Instant| at >= since && now.saturating_duration_since(at) < EVIDENCE_AGE;
         let is_own = !is_down && confirmed.is_some_and(|at| at >= begun || is_fresh(at));
         let class = if is_own { FailureClass::Transient } else { FailureClass::Unavailable };
-        self.failed(
+        self.failed(FailedPublish {
             id,
             route,
-            Failed { class, text, retry_after: None, responded: false, others_succeeded: false },
+            class,
+            text,
+            retry_after: None,
+            responded: false,
+            others_succeeded: false,
             now,
-        );
+        });
     }
 
     /// Publishes the event in batches of its own from now on.
@@ -286,23 +300,5 @@ impl Board {
     /// Gives the attempt history of an event on a route.
     fn history(&mut self, id: EventId, route: RouteNo) -> Option<&mut AttemptHistory> {
         self.entries.leg_mut(id, route).map(RouteLeg::history)
-    }
-}
-
-impl crate::relay::board::queues::RouteQueue {
-    /// Notes that an event failed.
-    fn failed(&mut self, id: EventId, now: Instant) {
-        let [last, before] = &mut self.failures;
-        if last.is_some_and(|(other, _)| other != id) {
-            *before = *last;
-        }
-        *last = Some((id, now));
-    }
-
-    /// Gives the last confirmation of the route, and the last failure of another event.
-    fn others_than(&self, id: EventId) -> OtherMessages {
-        let failed =
-            self.failures.iter().flatten().find(|(other, _)| *other != id).map(|(_, at)| *at);
-        OtherMessages { confirmed: self.confirmed_at, failed }
     }
 }

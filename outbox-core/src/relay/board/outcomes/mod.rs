@@ -16,7 +16,7 @@ use crate::{
     outbox::{NewLetter, PartitionNo, RouteUpdate},
     transport::WhenDead,
 };
-use failed::Failed;
+use failed::FailedPublish;
 use std::time::{Duration, Instant};
 
 /// How long an event may be confirmed on some of its routes and untried on others before that is
@@ -69,8 +69,7 @@ impl Board {
         queue.batches = queue.batches.saturating_sub(usize::from(is_last));
         let confirmed = results.iter().filter(|(_, a)| matches!(a, Attempt::Confirmed)).count();
         if confirmed > 0 {
-            queue.successes += confirmed as u64;
-            queue.confirmed_at = Some(now);
+            queue.answers.confirmed(confirmed, now);
             self.route_confirms(route, now);
         }
         for (id, attempt) in results {
@@ -100,14 +99,17 @@ impl Board {
                 Attempt::Unanswered { text, after } => self.unanswered(id, route, text, after, now),
                 Attempt::Failed { class, text, retry_after, responded } => {
                     self.clear_hang(id, route);
-                    let failed = Failed {
+                    let failed = FailedPublish {
+                        id,
+                        route,
                         class,
                         text,
                         retry_after,
                         responded,
                         others_succeeded: confirmed > 0,
+                        now,
                     };
-                    self.failed(id, route, failed, now);
+                    self.failed(failed);
                 }
             }
         }

@@ -1,8 +1,11 @@
 //! The queue of one route: a key queue for each key, at most one event of a key in flight.
 
+mod answers;
 mod parks;
 mod solo;
 
+pub(crate) use answers::RouteAnswers;
+pub(crate) use parks::Parks;
 pub(crate) use solo::{BatchFit, SoloEvents};
 
 use crate::relay::board::{
@@ -149,12 +152,8 @@ pub(crate) struct RouteQueue {
     pub(crate) batches: usize,
     /// By partition: the point from which on events were evicted.
     pub(crate) evicted_from: BTreeMap<PartitionNo, EvictedFrom>,
-    /// Successes so far.
-    pub(crate) successes: u64,
-    /// The instant of the last confirmation.
-    pub(crate) confirmed_at: Option<Instant>,
-    /// The last two different events that failed, with the instants.
-    pub(crate) failures: [Option<(EventId, Instant)>; 2],
+    /// What its destination has answered lately.
+    pub(crate) answers: RouteAnswers,
     /// Rejected events, until a confirmation of another event proves that the destination accepts
     /// events.
     pub(crate) unproven_rejections: BTreeSet<EventId>,

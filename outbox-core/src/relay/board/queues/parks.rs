@@ -8,11 +8,22 @@ use crate::relay::board::{
 };
 use crate::{
     event::{EventId, LetterId},
-    outbox::{DueRetry, PartitionNo, UnparkedKey},
+    outbox::{DueRetry, Epoch, PartitionNo, UnparkedKey},
     relay::messages::ParkedKeyHash,
 };
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 use xxhash_rust::xxh3::xxh3_64;
+
+/// Parked keys about which operators have decided, or have more than one decision to make.
+#[derive(Debug, Default)]
+pub(crate) struct Parks {
+    /// Keys to unpark once their redriven heads have been fetched.
+    unparking: Vec<(RouteNo, u64)>,
+    /// Unparked keys that cannot be opened yet, with the epoch of the partition.
+    unparked: Vec<(Epoch, UnparkedKey)>,
+    /// Further letters that park a key: it opens when operators have decided about all of them.
+    more_parked: BTreeSet<(RouteNo, u64, LetterId)>,
+}
 
 impl Board {
     /// Takes the answer to a renewal: due retries, unparked keys, and whether a relay with other
@@ -27,7 +38,7 @@ impl Board {
         self.fetch_due(due);
         for park in unparked {
             if let Some(epoch) = self.epoch(park.partition) {
-                self.unparked.push((epoch, park));
+                self.parks.unparked.push((epoch, park));
             }
         }
         self.open_unparked();
@@ -37,7 +48,9 @@ impl Board {
     pub(crate) fn park_gained(&mut self, partition: PartitionNo, parked_keys: &[ParkedKeyHash]) {
         let queues = &mut self.queues;
         // Letters of an earlier ownership of the partition: its key queues were dropped.
-        self.more_parked.retain(|(route, hash, _)| queues[*route].key_queues.contains_key(hash));
+        self.parks
+            .more_parked
+            .retain(|(route, hash, _)| queues[*route].key_queues.contains_key(hash));
         for park in parked_keys {
             let Some(route) = self.routes.iter().position(|r| r.name == park.route) else {
                 continue;
@@ -52,7 +65,7 @@ impl Board {
                     });
                 }
                 Some(_) => {
-                    self.more_parked.insert((route, park.key_hash, park.letter));
+                    self.parks.more_parked.insert((route, park.key_hash, park.letter));
                 }
             }
         }
@@ -78,7 +91,7 @@ impl Board {
     /// Opens unparked keys, redriven heads first.
     fn open_unparked(&mut self) {
         let mut heads = Vec::new();
-        for (epoch, park) in std::mem::take(&mut self.unparked) {
+        for (epoch, park) in std::mem::take(&mut self.parks.unparked) {
             let Some(partition) = self.partitions.get(&park.partition).filter(|p| p.epoch == epoch)
             else {
                 continue;
@@ -94,23 +107,23 @@ impl Board {
             // written: whether the decision is about that letter is not known before.
             let is_ahead = park.redriven && partition.full && partition.cursor < park.event;
             if is_ahead || parked.letter.is_none() {
-                self.unparked.push((epoch, park));
+                self.parks.unparked.push((epoch, park));
                 continue;
             }
-            self.more_parked.remove(&(route, hash, park.letter));
+            self.parks.more_parked.remove(&(route, hash, park.letter));
             if parked.letter != Some(park.letter) {
                 continue;
             }
             let of_key = (route, hash, LetterId(i64::MIN))..=(route, hash, LetterId(i64::MAX));
-            if let Some(next) = self.more_parked.range(of_key).next().copied() {
-                self.more_parked.remove(&next);
+            if let Some(next) = self.parks.more_parked.range(of_key).next().copied() {
+                self.parks.more_parked.remove(&next);
                 parked.letter = Some(next.2);
                 continue;
             }
             if park.redriven {
                 heads.push((park.partition, park.event));
             }
-            self.unparking.push((route, hash));
+            self.parks.unparking.push((route, hash));
         }
         heads.into_iter().for_each(|(partition, id)| self.refetch(partition, id));
         if self.positions.nothing_wanted() {
@@ -120,7 +133,7 @@ impl Board {
 
     /// Opens the keys whose redriven heads have been fetched.
     pub(crate) fn unpark(&mut self) {
-        for (route, hash) in std::mem::take(&mut self.unparking) {
+        for (route, hash) in std::mem::take(&mut self.parks.unparking) {
             let queue = &mut self.queues[route];
             if let Some(key_queue) = queue.key_queues.get_mut(&hash) {
                 key_queue.parked = None;

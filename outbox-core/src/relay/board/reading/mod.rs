@@ -13,6 +13,7 @@ use admission::ReadSource;
 use left_out::Stash;
 pub(crate) use partitions::Partition;
 use sizes::ReadSize;
+pub(crate) use unrouted::UnroutedReports;
 
 use crate::relay::board::{Board, entries::EventState, queues::RouteQueue};
 use crate::{

@@ -33,11 +33,11 @@ pub(crate) struct Partition {
     /// Ids of events that wait for a route which this relay does not have.
     pub(crate) unrouted: FastMap<EventId, ()>,
     /// The id from which the next page of a rescan is read; `None` without a rescan.
-    pub(crate) rescan_at: Option<EventId>,
+    pub(super) rescan_at: Option<EventId>,
     /// The id at which the present rescan began; `None` until its first page.
-    pub(crate) rescan_began: Option<EventId>,
+    pub(super) rescan_began: Option<EventId>,
     /// The last id that the sweep has come to.
-    pub(crate) swept_to: EventId,
+    pub(super) swept_to: EventId,
     /// How many more events are started only after their start is recorded: as many as the former
     /// owner may have had in flight when it crashed.
     pub(crate) recorded_starts_left: usize,

@@ -12,7 +12,7 @@ use crate::{
     relay::board::{Board, Notice, entries::RouteLeg},
     transport::Route,
 };
-use std::{sync::Arc, time::Duration, time::Instant};
+use std::{collections::BTreeSet, sync::Arc, time::Duration, time::Instant};
 
 /// Longest wait for a relay with other routes that waits for its turn.
 const MAX_WAIT: Duration = Duration::from_hours(1);
@@ -63,6 +63,23 @@ pub(crate) fn unrouted(
 /// Gives the row in the name of no route when the wait is over.
 fn ended_wait() -> RouteRow {
     row_after(RouteRow::waiting(Arc::from("")), RouteOutcome::GivenUp { error: None })
+}
+
+/// The texts of the [`Notice::Unrouted`] that were given.
+#[derive(Debug, Default)]
+pub(crate) struct UnroutedReports(BTreeSet<String>);
+
+impl UnroutedReports {
+    /// Tells whether a text was not reported yet; it counts as reported from here on.
+    fn is_new(&mut self, text: &str) -> bool {
+        if self.0.contains(text) {
+            return false;
+        }
+        if self.0.len() >= MAX_REPORTED {
+            self.0.clear();
+        }
+        self.0.insert(text.to_owned())
+    }
 }
 
 /// The rows of an event, split by the routes of this relay.
@@ -220,13 +237,9 @@ impl Board {
     }
 
     fn report_unrouted(&mut self, id: EventId, text: &str, wait: Duration) {
-        if self.reported_unrouted.contains(text) {
+        if !self.unrouted_reports.is_new(text) {
             return;
         }
-        if self.reported_unrouted.len() >= MAX_REPORTED {
-            self.reported_unrouted.clear();
-        }
-        self.reported_unrouted.insert(text.to_owned());
         self.notices.push(Notice::Unrouted { id, text: text.to_owned(), wait });
     }
 }

@@ -9,9 +9,11 @@ mod store;
 
 use super::*;
 use crate::{
-    event::{Headers, Message, MessageId, MessageParts, Timestamp},
+    event::{Headers, LetterId, Message, MessageId, MessageParts, Timestamp},
     failure::FailureClass,
-    outbox::{DueRetry, PartitionRows, RouteRow, RouteState, StoredEvent, partition_of},
+    outbox::{
+        DueRetry, PartitionRows, RouteRow, RouteState, StoredEvent, UnparkedKey, partition_of,
+    },
     relay::messages::ParkedKeyHash,
     transport::{Limits, PublishError, Publisher, Receipt, everything, topic},
 };
