@@ -24,5 +24,5 @@ pub use received::{
     ReceivedLetter, RetrierStore, StoredDelivery, order_hash,
 };
 pub(crate) use rollback::roll_back;
-pub use status::{AttemptOutcome, RouteRow, RouteState, row_after};
+pub use status::{RouteOutcome, RouteRow, RouteState, row_after};
 pub use store::*;

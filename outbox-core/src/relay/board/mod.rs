@@ -5,10 +5,18 @@
 //! read -> admission -> key queues -> batches -> outcomes -> writes -> settled
 //!             full: evicted; a rescan reads on from the first evicted id when there is room
 //! ```
+//!
+//! The state has owners with private fields: `entries/` the events in memory and their states,
+//! `crash_isolation.rs` the events that are published alone, `queues/` what a route's destination
+//! answered and the decisions about parked keys, `reading/` the positions and what a read waits
+//! for. `dispatch/` decides what may be published now, `outcomes/` what follows from the answers.
+//! `Board::state_of` gives the state of one event, with a drawing in `entries/state.rs`.
 
-mod entry;
+mod entries;
 mod reading;
 mod queues;
+mod crash_isolation;
+mod dispatch;
 mod outcomes;
 
 #[cfg(test)]
@@ -16,22 +24,24 @@ mod tests;
 
 use super::RelaySettings;
 use crate::{
-    event::{EventId, LetterId},
+    event::EventId,
     failure::{FailureClass, Report},
-    outbox::{DetachedLetter, Epoch, PartitionNo, RouteUpdate, UnparkedKey},
+    outbox::{DetachedLetter, Epoch, PartitionNo, RouteUpdate},
     transport::Route,
 };
-use entry::EventEntry;
-use queues::RouteQueue;
+use crash_isolation::CrashIsolation;
+use entries::{Entries, EventState};
+use queues::{Parks, RouteQueue};
 use reading::Partition;
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
+    collections::{BTreeMap, HashMap},
     hash::{BuildHasherDefault, Hasher},
     sync::Arc,
     time::{Duration, Instant},
 };
 
-pub(crate) use outcomes::{Attempt, RouteBatch};
+pub(crate) use dispatch::RouteBatch;
+pub(crate) use outcomes::Attempt;
 pub(crate) use reading::{ReadAnswer, ReadJob};
 
 /// Index of a route in the relay's list.
@@ -188,36 +198,16 @@ pub(crate) struct Board {
     config: RelaySettings,
     routes: Arc<[Route]>,
     queues: Vec<RouteQueue>,
-    entries: FastMap<EventId, EventEntry>,
+    entries: Entries,
     partitions: BTreeMap<PartitionNo, Partition>,
     writes: Writes,
     timers: Vec<Timer>,
     notices: Vec<Notice>,
-    /// Events that some routes have confirmed and others have not tried, each with the instant at
-    /// which that is recorded.
-    partially_confirmed: VecDeque<(Instant, EventId)>,
-    // A read under way may have taken its snapshot before a write and show the rows of before it.
-    // So both sets keep what was written during a read until that read is through; a redriven
-    // event, delivered and recorded during the read, went out again otherwise.
-    /// Ids that the settler finished while a read was under way.
-    settled_during_read: FastMap<EventId, ()>,
-    /// Ids that the settler recorded while a read was under way.
-    recorded_during_read: FastMap<EventId, ()>,
-    crash_isolation: queues::CrashIsolation,
-    /// Evicted events whose entries are dropped when the read under way is over.
-    pending_eviction: Vec<EventId>,
-    /// Events without an entry whose final rows are being written.
-    final_writes: FastMap<EventId, PartitionNo>,
-    /// Keys to unpark once their redriven heads have been fetched.
-    unparking: Vec<(RouteNo, u64)>,
-    /// Unparked keys that cannot be opened yet, with the epoch of the partition.
-    unparked: Vec<(Epoch, UnparkedKey)>,
-    /// Further letters that park a key: it opens when operators have decided about all of them.
-    more_parked: BTreeSet<(RouteNo, u64, LetterId)>,
+    crash_isolation: CrashIsolation,
+    parks: Parks,
     /// Whether a relay with other routes waits for its turn.
     other_routes_wait: bool,
-    /// Texts of the [`Notice::Unrouted`] that were given.
-    reported_unrouted: BTreeSet<String>,
+    unrouted_reports: reading::UnroutedReports,
     positions: reading::Positions,
     stats: RelayStats,
     /// Spreads pauses; passed in by the actor, so that the board stays a function of its input.
@@ -235,22 +225,15 @@ impl Board {
             config,
             queues,
             routes,
-            entries: FastMap::default(),
+            entries: Entries::default(),
             partitions: BTreeMap::new(),
             writes: Writes::default(),
             timers: Vec::new(),
             notices: Vec::new(),
-            partially_confirmed: VecDeque::new(),
-            settled_during_read: FastMap::default(),
-            recorded_during_read: FastMap::default(),
-            crash_isolation: queues::CrashIsolation::default(),
-            pending_eviction: Vec::new(),
-            final_writes: FastMap::default(),
-            unparking: Vec::new(),
-            unparked: Vec::new(),
-            more_parked: BTreeSet::new(),
+            crash_isolation: CrashIsolation::default(),
+            parks: Parks::default(),
             other_routes_wait: false,
-            reported_unrouted: BTreeSet::new(),
+            unrouted_reports: reading::UnroutedReports::default(),
             positions: reading::Positions::default(),
             stats: RelayStats::default(),
             jitter,
@@ -282,6 +265,14 @@ impl Board {
             unrouted: self.partitions.values().map(|p| p.unrouted.len()).sum(),
             ..self.stats
         }
+    }
+
+    /// Gives the state of an event, by all who keep something of it. See [`EventState`].
+    fn state_of(&self, partition: PartitionNo, id: EventId) -> EventState {
+        let by_partition = || self.partitions.get(&partition)?.state_of(id);
+        let by_reads = || self.positions.state_of(partition, id);
+        let known = self.entries.state_of(id).or_else(by_partition).or_else(by_reads);
+        known.unwrap_or(EventState::Unknown)
     }
 
     /// Tells whether no publish is in flight and no write is pending.

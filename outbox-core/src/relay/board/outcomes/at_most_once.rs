@@ -1,7 +1,7 @@
 //! At-most-once routes: the database marks an event as done before it is published, and it is never
 //! published again.
 
-use crate::relay::board::{Attempt, Board, RouteNo, entry::LegState};
+use crate::relay::board::{Attempt, Board, RouteNo, entries::LegEvent};
 use crate::{
     event::EventId,
     failure::{AttemptError, DeadReason, FailureClass},
@@ -15,47 +15,6 @@ impl Board {
         self.routes[route].guarantee == Guarantee::AtMostOnce
     }
 
-    /// Marks an event as done on the route; it is published when the settler has confirmed the
-    /// mark. Not before: a crash would publish it again.
-    pub(crate) fn mark_done_first(&mut self, id: EventId, route: RouteNo, now: Instant) {
-        let Some(entry) = self.entries.get_mut(&id) else { return };
-        let (key_hash, no, epoch) = (entry.key_hash, entry.partition, entry.epoch);
-        let others_done =
-            entry.legs.iter().all(|l| l.route == route || l.state == LegState::Confirmed);
-        let Some(leg) = entry.legs.iter_mut().find(|l| l.route == route) else { return };
-        leg.state = LegState::Starting;
-        leg.done_first = true;
-        leg.written = false;
-        if let Some(partition) = self.partitions.get_mut(&no) {
-            partition.unpublished_done += 1;
-        }
-        if entry.has_rows || !others_done {
-            self.record(id, now);
-        } else if let Some(partition) = self.partitions.get_mut(&no).filter(|p| p.epoch == epoch) {
-            partition.pending_writes += 1;
-            self.writes.finish.push((no, epoch, id));
-            // The event is deleted: no leg of it has to be recorded.
-            entry.legs.iter_mut().for_each(|l| l.written = true);
-        }
-        self.block_key(id, route, key_hash, no);
-    }
-
-    /// Notes that the event is deleted; `true` if an at-most-once publish of it starts only now.
-    pub(crate) fn done_first_finished(&mut self, id: EventId) -> bool {
-        let Some(entry) = self.entries.get_mut(&id) else { return false };
-        let Some(route) = entry
-            .legs
-            .iter()
-            .find(|l| l.done_first && l.state == LegState::Starting)
-            .map(|l| l.route)
-        else {
-            return false;
-        };
-        entry.row_finished = true;
-        self.on_start_recorded(id, route);
-        true
-    }
-
     /// Takes the result of an at-most-once publish. A failure makes a dead letter.
     pub(crate) fn published_at_most_once(
         &mut self,
@@ -64,7 +23,7 @@ impl Board {
         attempt: Attempt,
         now: Instant,
     ) {
-        let Some(entry) = self.entries.get_mut(&id) else { return };
+        let Some(entry) = self.entries.get_mut(id) else { return };
         let (key_hash, no, bytes) = (entry.key_hash, entry.partition, entry.bytes);
         let failure = match attempt {
             Attempt::Confirmed => None,
@@ -80,7 +39,7 @@ impl Board {
             let permanent = class == FailureClass::Permanent;
             (class, text, self.failure(route, responded || permanent))
         });
-        let Some(entry) = self.entries.get_mut(&id) else { return };
+        let Some(entry) = self.entries.get_mut(id) else { return };
         let mut failed = None;
         match failure {
             None => self.stats.delivered += 1,
@@ -110,7 +69,7 @@ impl Board {
             }
         }
         if let Some(leg) = entry.legs.iter_mut().find(|l| l.route == route) {
-            leg.state = LegState::Confirmed;
+            leg.apply(LegEvent::Confirmed);
             leg.written = true;
         }
         if let Some(partition) = self.partitions.get_mut(&no) {
@@ -118,7 +77,7 @@ impl Board {
         }
         let is_over = entry.row_finished
             || (entry.pending_writes == 0
-                && entry.legs.iter().all(|l| l.state.is_final() && l.written));
+                && entry.legs.iter().all(|l| l.state().is_final() && l.written));
         self.release_capacity(route, no, bytes);
         if let Some(hash) = key_hash {
             self.queues[route].clear_in_flight(hash, id);

@@ -2,14 +2,11 @@
 
 use crate::relay::board::{
     Board, Notice, RouteNo,
-    entry::{AttemptHistory, LegState},
+    entries::{AttemptHistory, LegEvent, LegState, RouteLeg},
 };
 use crate::{
     event::EventId,
-    failure::{
-        AttemptError, DeadReason, Decision, Failure, FailureClass, OtherMessages, Rejected,
-        Rejection,
-    },
+    failure::{AttemptError, DeadReason, Decision, Failure, FailureClass, Rejected, Rejection},
 };
 use std::time::{Duration, Instant};
 
@@ -22,53 +19,64 @@ const MAX_UNAVAILABLE: u8 = 3;
 /// failure.
 const EVIDENCE_AGE: Duration = Duration::from_mins(1);
 
-/// A publish that failed.
-pub(super) struct Failed {
+/// A publish that failed, with all that decides about it.
+pub(super) struct FailedPublish {
+    pub(super) id: EventId,
+    pub(super) route: RouteNo,
     pub(super) class: FailureClass,
     pub(super) text: String,
     pub(super) retry_after: Option<Duration>,
     pub(super) responded: bool,
     /// Whether other events of the same results were confirmed.
     pub(super) others_succeeded: bool,
+    pub(super) now: Instant,
 }
 
 impl Board {
     /// Takes a failed publish.
-    pub(super) fn failed(&mut self, id: EventId, route: RouteNo, failed: Failed, now: Instant) {
-        let queue = &mut self.queues[route];
-        queue.failed(id, now);
-        let Some(entry) = self.entries.get_mut(&id) else { return };
-        let Some(leg) = entry.legs.iter_mut().find(|l| l.route == route) else { return };
-        let history = leg.history();
-        let mut class = failed.class;
-        if class == FailureClass::Unavailable {
-            if history.successes_seen != queue.successes || history.unavailable_count == 0 {
-                history.unavailable_count += 1;
-            }
-            history.successes_seen = queue.successes;
-            if history.unavailable_count > MAX_UNAVAILABLE {
-                class = FailureClass::Transient;
-                history.unavailable_count = 0;
-            }
-        }
+    pub(super) fn failed(&mut self, failed: FailedPublish) {
+        let (id, route, now) = (failed.id, failed.route, failed.now);
+        self.queues[route].answers.failed(id, now);
+        let Some(class) = self.own_class(&failed) else { return };
         let (text, notices) = (failed.text.clone(), self.notices.len());
         match class {
-            FailureClass::Unavailable => self.failed_as_unavailable(id, route, failed, now),
-            FailureClass::Transient => self.failed_transiently(id, route, failed, now),
-            FailureClass::Permanent => self.rejected(id, route, failed, now),
+            FailureClass::Unavailable => self.failed_as_unavailable(failed),
+            FailureClass::Transient => self.failed_transiently(failed),
+            FailureClass::Permanent => self.rejected(failed),
         }
         self.report_failure((id, route), class, text, notices, now);
     }
 
+    /// Gives the class of a failure. A destination that is down for one event again and again, and
+    /// confirms others in between, is not down: the failure is the event's own. `None` if the relay
+    /// no longer has the event.
+    fn own_class(&mut self, failed: &FailedPublish) -> Option<FailureClass> {
+        let successes = self.queues[failed.route].answers.successes();
+        let history = self.history(failed.id, failed.route)?;
+        if failed.class != FailureClass::Unavailable {
+            return Some(failed.class);
+        }
+        if history.successes_seen != successes || history.unavailable_count == 0 {
+            history.unavailable_count += 1;
+        }
+        history.successes_seen = successes;
+        if history.unavailable_count <= MAX_UNAVAILABLE {
+            return Some(FailureClass::Unavailable);
+        }
+        history.unavailable_count = 0;
+        Some(FailureClass::Transient)
+    }
+
     /// The destination is down, or claims so for this event only.
-    fn failed_as_unavailable(&mut self, id: EventId, route: RouteNo, failed: Failed, now: Instant) {
+    fn failed_as_unavailable(&mut self, failed: FailedPublish) {
+        let FailedPublish { id, route, now, .. } = failed;
         if failed.others_succeeded {
-            self.retry_in(id, route, LegState::Retrying, SHORT_RETRY, now);
+            self.retry_in(id, route, LegEvent::ToRetry, SHORT_RETRY, now);
             return;
         }
         if failed.responded {
             let limit = self.give_up_rejected(id, route);
-            let others = self.queues[route].others_than(id);
+            let others = self.queues[route].answers.others_than(id);
             let Some(history) = self.history(id, route) else { return };
             let rejection = history.rejection.get_or_insert_with(|| Rejection::starting(now));
             if limit.is_some_and(|limit| rejection.is_over(limit, others, now)) {
@@ -85,26 +93,15 @@ impl Board {
     }
 
     /// Counts the failed attempt.
-    fn failed_transiently(&mut self, id: EventId, route: RouteNo, failed: Failed, now: Instant) {
+    fn failed_transiently(&mut self, failed: FailedPublish) {
+        let FailedPublish { id, route, now, .. } = failed;
         let failure = self.failure(route, false);
         let queue = &mut self.queues[route];
-        let Some(entry) = self.entries.get_mut(&id) else { return };
+        let Some(entry) = self.entries.get_mut(id) else { return };
         let breaker_key = entry.key_hash.unwrap_or(id.0.cast_unsigned());
         let Some(leg) = entry.legs.iter_mut().find(|l| l.route == route) else { return };
         let history = leg.history();
-        history.attempts_finished += 1;
-        let error = AttemptError::new(
-            history.attempts_finished,
-            FailureClass::Transient,
-            failed.text.clone(),
-        );
-        AttemptError::push(&mut history.errors, error);
-        // Time with the breaker open is the destination's failure, not the event's.
-        if let Some(before) = history.failed_at.replace(now)
-            && queue.opened_at.is_none_or(|opened| opened < before)
-        {
-            history.failing_for += now.saturating_duration_since(before);
-        }
+        history.count_failure(failed.text.clone(), queue.opened_at, now);
         self.stats.retried += 1;
         let policy = self.routes[route].policy_for(&entry.message);
         let decision = policy.decide(history.attempts_finished, history.failing_for);
@@ -114,10 +111,10 @@ impl Board {
             Decision::GiveUp if !opened => {
                 self.give_up(id, route, DeadReason::Exhausted, None, now)
             }
-            Decision::GiveUp => self.retry_in(id, route, LegState::Retrying, SHORT_RETRY, now),
+            Decision::GiveUp => self.retry_in(id, route, LegEvent::ToRetry, SHORT_RETRY, now),
             Decision::RetryWithin(longest) => {
                 let wait = (self.jitter)(longest).max(failed.retry_after.unwrap_or_default());
-                self.retry_in(id, route, LegState::Retrying, wait, now);
+                self.retry_in(id, route, LegEvent::ToRetry, wait, now);
                 self.record(id, now);
             }
         }
@@ -129,11 +126,12 @@ impl Board {
 
     /// The destination has rejected the event: that makes a dead letter only if the destination is
     /// proven to accept others.
-    fn rejected(&mut self, id: EventId, route: RouteNo, failed: Failed, now: Instant) {
+    fn rejected(&mut self, failed: FailedPublish) {
+        let FailedPublish { id, route, now, .. } = failed;
         let (limit, usual) =
             (self.give_up_rejected(id, route), self.routes[route].give_up_rejected);
         let failure = self.failure(route, true);
-        let others = self.queues[route].others_than(id);
+        let others = self.queues[route].answers.others_than(id);
         let Some(history) = self.history(id, route) else { return };
         let error = AttemptError::new(
             history.attempts_finished + 1,
@@ -157,13 +155,13 @@ impl Board {
         if stays && !std::mem::replace(&mut history.stay_reported, true) {
             self.notices.push(Notice::StaysRejected { route, id, text: failed.text.clone() });
         }
-        let Some(entry) = self.entries.get(&id) else { return };
+        let Some(entry) = self.entries.get(id) else { return };
         let breaker_key = entry.key_hash.unwrap_or(id.0.cast_unsigned());
         let queue = &mut self.queues[route];
         queue.failure_streak.insert(id);
         queue.unproven_rejections.insert(id);
         let opened = !failed.others_succeeded && queue.breaker.failed(breaker_key, failure, now);
-        self.retry_in(id, route, LegState::Unproven, pause, now);
+        self.retry_in(id, route, LegEvent::RejectedUnproven, pause, now);
         if opened {
             self.report_down(route, FailureClass::Permanent, &failed.text, now);
             self.refund_attempts(route, now);
@@ -183,7 +181,7 @@ impl Board {
     ) {
         let begun = now.checked_sub(after).unwrap_or(now);
         self.publish_singly(id, route);
-        let confirmed = self.queues[route].confirmed_at;
+        let confirmed = self.queues[route].answers.confirmed_at();
         let is_down = self.queues[route].breaker.is_open();
         let Some(history) = self.history(id, route) else { return };
         let since = *history.hangs_since.get_or_insert(begun);
@@ -191,12 +189,16 @@ impl Board {
             |at: Instant| at >= since && now.saturating_duration_since(at) < EVIDENCE_AGE;
         let is_own = !is_down && confirmed.is_some_and(|at| at >= begun || is_fresh(at));
         let class = if is_own { FailureClass::Transient } else { FailureClass::Unavailable };
-        self.failed(
+        self.failed(FailedPublish {
             id,
             route,
-            Failed { class, text, retry_after: None, responded: false, others_succeeded: false },
+            class,
+            text,
+            retry_after: None,
+            responded: false,
+            others_succeeded: false,
             now,
-        );
+        });
     }
 
     /// Publishes the event in batches of its own from now on.
@@ -221,16 +223,17 @@ impl Board {
             return;
         }
         for id in std::mem::take(&mut self.queues[route].unproven_rejections) {
-            let Some(entry) = self.entries.get_mut(&id) else { continue };
+            let Some(entry) = self.entries.get_mut(id) else { continue };
             let key_hash = entry.key_hash;
             let Some(leg) = entry.legs.iter_mut().find(|l| l.route == route) else { continue };
+            let is_unproven = leg.state() == LegState::Unproven;
             let Some(history) = leg.history.as_mut() else { continue };
             if let Some(rejection) = history.rejection.as_mut() {
                 rejection.other_confirmed(now);
             }
-            if leg.state == LegState::Unproven {
+            if is_unproven {
                 history.due_at = None;
-                leg.state = LegState::Waiting;
+                leg.apply(LegEvent::RetryDue);
                 self.make_ready(id, route, key_hash);
             }
         }
@@ -256,15 +259,15 @@ impl Board {
     fn refund_attempts(&mut self, route: RouteNo, now: Instant) {
         self.queues[route].opened_at = Some(now);
         for id in std::mem::take(&mut self.queues[route].failure_streak) {
-            let Some(entry) = self.entries.get_mut(&id) else { continue };
+            let Some(entry) = self.entries.get_mut(id) else { continue };
             let key_hash = entry.key_hash;
             let Some(leg) = entry.legs.iter_mut().find(|l| l.route == route) else { continue };
-            let counted = match leg.state {
+            let counted = match leg.state() {
                 LegState::Retrying => true,
                 LegState::Unproven => false,
                 _ => continue,
             };
-            leg.state = LegState::Waiting;
+            leg.apply(LegEvent::RetryDue);
             let history = leg.history();
             history.due_at = None;
             if counted {
@@ -288,7 +291,7 @@ impl Board {
     /// Gives after how long an event is given up if only it is rejected; `None` if its retry policy
     /// has no end.
     fn give_up_rejected(&self, id: EventId, route: RouteNo) -> Option<Duration> {
-        let entry = self.entries.get(&id)?;
+        let entry = self.entries.get(id)?;
         let policy = self.routes[route].policy_for(&entry.message);
         let is_endless = policy.max_attempts.is_none() && policy.give_up_after.is_none();
         (!is_endless).then_some(self.routes[route].give_up_rejected)
@@ -296,25 +299,6 @@ impl Board {
 
     /// Gives the attempt history of an event on a route.
     fn history(&mut self, id: EventId, route: RouteNo) -> Option<&mut AttemptHistory> {
-        let entry = self.entries.get_mut(&id)?;
-        entry.legs.iter_mut().find(|l| l.route == route).map(|leg| leg.history())
-    }
-}
-
-impl crate::relay::board::queues::RouteQueue {
-    /// Notes that an event failed.
-    fn failed(&mut self, id: EventId, now: Instant) {
-        let [last, before] = &mut self.failures;
-        if last.is_some_and(|(other, _)| other != id) {
-            *before = *last;
-        }
-        *last = Some((id, now));
-    }
-
-    /// Gives the last confirmation of the route, and the last failure of another event.
-    fn others_than(&self, id: EventId) -> OtherMessages {
-        let failed =
-            self.failures.iter().flatten().find(|(other, _)| *other != id).map(|(_, at)| *at);
-        OtherMessages { confirmed: self.confirmed_at, failed }
+        self.entries.leg_mut(id, route).map(RouteLeg::history)
     }
 }

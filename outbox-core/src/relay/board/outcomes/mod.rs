@@ -1,16 +1,13 @@
 //! Outcomes of publishes: the next state of the event, of its key and of its route.
 
 mod at_most_once;
-mod dispatch;
 mod failed;
 mod reports;
 mod settled;
 
-pub(crate) use dispatch::RouteBatch;
-
 use crate::relay::board::{
     Board, RouteNo, Timer,
-    entry::{EventEntry, LegState},
+    entries::{EventEntry, LegEvent, LegState},
     queues::{KeyQueue, Parked},
 };
 use crate::{
@@ -19,7 +16,7 @@ use crate::{
     outbox::{NewLetter, PartitionNo, RouteUpdate},
     transport::WhenDead,
 };
-use failed::Failed;
+use failed::FailedPublish;
 use std::time::{Duration, Instant};
 
 /// How long an event may be confirmed on some of its routes and untried on others before that is
@@ -72,8 +69,7 @@ impl Board {
         queue.batches = queue.batches.saturating_sub(usize::from(is_last));
         let confirmed = results.iter().filter(|(_, a)| matches!(a, Attempt::Confirmed)).count();
         if confirmed > 0 {
-            queue.successes += confirmed as u64;
-            queue.confirmed_at = Some(now);
+            queue.answers.confirmed(confirmed, now);
             self.route_confirms(route, now);
         }
         for (id, attempt) in results {
@@ -103,14 +99,17 @@ impl Board {
                 Attempt::Unanswered { text, after } => self.unanswered(id, route, text, after, now),
                 Attempt::Failed { class, text, retry_after, responded } => {
                     self.clear_hang(id, route);
-                    let failed = Failed {
+                    let failed = FailedPublish {
+                        id,
+                        route,
                         class,
                         text,
                         retry_after,
                         responded,
                         others_succeeded: confirmed > 0,
+                        now,
                     };
-                    self.failed(id, route, failed, now);
+                    self.failed(failed);
                 }
             }
         }
@@ -126,13 +125,13 @@ impl Board {
 
     /// Notes that a publish has ended; `false` if the relay no longer owns the event.
     fn clear_in_flight(&mut self, id: EventId, route: RouteNo) -> bool {
-        let Some(entry) = self.entries.get_mut(&id) else { return false };
+        let Some(entry) = self.entries.get_mut(id) else { return false };
         let Some(leg) =
-            entry.legs.iter_mut().find(|l| l.route == route && l.state == LegState::InFlight)
+            entry.legs.iter_mut().find(|l| l.route == route && l.state() == LegState::InFlight)
         else {
             return false;
         };
-        leg.state = LegState::Waiting;
+        leg.apply(LegEvent::PublishEnded);
         if let Some(partition) = self.partitions.get_mut(&entry.partition) {
             partition.in_flight = partition.in_flight.saturating_sub(1);
         }
@@ -143,14 +142,14 @@ impl Board {
 
     fn confirmed(&mut self, id: EventId, route: RouteNo, now: Instant) {
         self.stats.delivered += 1;
-        self.finish_leg(id, route, LegState::Confirmed, now);
+        self.finish_leg(id, route, LegEvent::Confirmed, now);
     }
 
     /// Ends a leg for good, and makes the next event of the key ready.
-    fn finish_leg(&mut self, id: EventId, route: RouteNo, state: LegState, now: Instant) {
-        let Some(entry) = self.entries.get_mut(&id) else { return };
+    fn finish_leg(&mut self, id: EventId, route: RouteNo, end: LegEvent, now: Instant) {
+        let Some(entry) = self.entries.get_mut(id) else { return };
         let Some(leg) = entry.legs.iter_mut().find(|l| l.route == route) else { return };
-        leg.state = state;
+        leg.apply(end);
         leg.written = false;
         if let Some(history) = leg.history.as_mut() {
             history.due_at = None;
@@ -189,9 +188,9 @@ impl Board {
     /// one DELETE and no row. It is recorded at once if a leg is delayed, and after
     /// [`PARTIAL_RECORD_DELAY`] in any case.
     fn resolve(&mut self, id: EventId, now: Instant) {
-        let Some(entry) = self.entries.get(&id) else { return };
-        if entry.legs.iter().all(|l| l.state.is_final()) {
-            if entry.has_rows || entry.legs.iter().any(|l| l.state == LegState::Dead) {
+        let Some(entry) = self.entries.get(id) else { return };
+        if entry.legs.iter().all(|l| l.state().is_final()) {
+            if entry.has_rows || entry.legs.iter().any(|l| l.state() == LegState::Dead) {
                 self.record(id, now);
             } else {
                 let (no, epoch) = (entry.partition, entry.epoch);
@@ -201,11 +200,11 @@ impl Board {
                 }
             }
         } else if entry.has_rows
-            || entry.legs.iter().any(|l| self.is_delayed(entry, l.route, l.state))
+            || entry.legs.iter().any(|l| self.is_delayed(entry, l.route, l.state()))
         {
             self.record(id, now);
         } else {
-            self.partially_confirmed.push_back((now + PARTIAL_RECORD_DELAY, id));
+            self.entries.record_at(now + PARTIAL_RECORD_DELAY, id);
         }
     }
 
@@ -224,21 +223,19 @@ impl Board {
 
     /// Records the events that have been partially confirmed for too long.
     pub(crate) fn record_partially_confirmed(&mut self, now: Instant) {
-        while let Some((_, id)) = self.partially_confirmed.pop_front_if(|(at, _)| *at <= now) {
-            if self.entries.get(&id).is_some_and(EventEntry::is_partially_confirmed) {
-                self.record(id, now);
-            }
+        while let Some(id) = self.entries.take_record_due(now) {
+            self.record(id, now);
         }
     }
 
     /// Records the route rows of an event: all its legs the first time, then those that changed.
     pub(crate) fn record(&mut self, id: EventId, now: Instant) {
-        let Some(entry) = self.entries.get_mut(&id) else { return };
+        let Some(entry) = self.entries.get_mut(id) else { return };
         let mut update =
             RouteUpdate { partition: entry.partition, id, rows: Vec::new(), letters: Vec::new() };
         for leg in entry.legs.iter_mut().filter(|l| !entry.has_rows || !l.written) {
             update.rows.push(leg.row(&self.routes, now));
-            if leg.state == LegState::Dead
+            if leg.state() == LegState::Dead
                 && let Some(reason) = leg.history.as_mut().and_then(|p| p.reason.take())
             {
                 let route = &self.routes[leg.route];
@@ -260,15 +257,15 @@ impl Board {
         &mut self,
         id: EventId,
         route: RouteNo,
-        state: LegState,
+        pause: LegEvent,
         wait: Duration,
         now: Instant,
     ) {
-        let Some(entry) = self.entries.get_mut(&id) else { return };
+        let Some(entry) = self.entries.get_mut(id) else { return };
         let (key_hash, no) = (entry.key_hash, entry.partition);
         let Some(leg) = entry.legs.iter_mut().find(|l| l.route == route) else { return };
         let at = now + wait;
-        leg.state = state;
+        leg.apply(pause);
         leg.written = false;
         leg.history().due_at = Some(at);
         self.timers.push(Timer { at, id, route });
@@ -285,7 +282,7 @@ impl Board {
     /// Puts an event back at the head of its key as if it had not been tried; the other ready keys
     /// have their turn first.
     fn requeue(&mut self, id: EventId, route: RouteNo, now: Instant) {
-        let Some(entry) = self.entries.get(&id) else { return };
+        let Some(entry) = self.entries.get(id) else { return };
         let (key_hash, no) = (entry.key_hash, entry.partition);
         if let Some(hash) = key_hash {
             let key_queue = self.queues[route].key_queue(hash, no);
@@ -309,13 +306,12 @@ impl Board {
         error: Option<AttemptError>,
         now: Instant,
     ) {
-        let Some(entry) = self.entries.get_mut(&id) else { return };
+        let Some(entry) = self.entries.get_mut(id) else { return };
         let (key_hash, no) = (entry.key_hash, entry.partition);
-        let Some(leg) = entry.legs.iter_mut().find(|l| l.route == route && !l.state.is_final())
+        let Some(leg) = entry.legs.iter_mut().find(|l| l.route == route && !l.state().is_final())
         else {
             return;
         };
-        let was = leg.state;
         let history = leg.history();
         history.reason = Some(reason);
         if reason == DeadReason::Rejected {
@@ -338,7 +334,6 @@ impl Board {
             key_queue.parked = Some(Parked { head: Some(id), letter: None, until_written: !parks });
             self.key_blocked(route, hash);
         }
-        debug_assert_ne!(was, LegState::InFlight, "the publish has ended before");
-        self.finish_leg(id, route, LegState::Dead, now);
+        self.finish_leg(id, route, LegEvent::GivenUp, now);
     }
 }

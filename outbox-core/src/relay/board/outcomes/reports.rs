@@ -1,6 +1,9 @@
 //! The log lines of failed attempts and of destinations that are down.
 
-use crate::relay::board::{Board, Notice, RouteNo, entry::LegState};
+use crate::relay::board::{
+    Board, Notice, RouteNo,
+    entries::{LegState, RouteLeg},
+};
 use crate::{
     event::EventId,
     failure::{FailureClass, Report},
@@ -98,13 +101,10 @@ impl Board {
     }
 
     fn next_of(&self, id: EventId, route: RouteNo, now: Instant) -> String {
-        let leg = self
-            .entries
-            .get(&id)
-            .and_then(|entry| entry.legs.iter().find(|leg| leg.route == route));
+        let leg = self.entries.leg(id, route);
         let due_at = leg.and_then(|leg| leg.history.as_ref()?.due_at);
         let wait = due_at.map(|at| at.saturating_duration_since(now)).unwrap_or_default();
-        match leg.map(|leg| leg.state) {
+        match leg.map(RouteLeg::state) {
             Some(LegState::Retrying) => format!("the event is tried again in {wait:.1?}"),
             Some(LegState::Unproven) => {
                 format!(

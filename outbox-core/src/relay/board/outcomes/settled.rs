@@ -1,6 +1,6 @@
 //! Confirmed writes: entries that may be dropped, and starts that may be published.
 
-use crate::relay::board::{Board, entry::LegState};
+use crate::relay::board::{Board, entries::LegState};
 use crate::{
     event::EventId,
     outbox::{Epoch, PartitionNo},
@@ -23,39 +23,31 @@ impl Board {
             if !self.write_done(*no, *epoch) {
                 continue;
             }
-            self.final_write_done(*id);
-            if self.positions.is_reading() {
-                self.recorded_during_read.insert(*id, ());
-            }
-            let Some(entry) = self.entries.get_mut(id) else { continue };
+            let is_reading = self.positions.is_reading();
+            self.entries.recorded(*id, is_reading);
+            let Some(entry) = self.entries.get_mut(*id) else { continue };
             entry.pending_writes = entry.pending_writes.saturating_sub(1);
             let starting: Vec<_> = entry
                 .legs
                 .iter()
-                .filter(|l| l.state == LegState::Starting && l.written)
+                .filter(|l| l.state() == LegState::Starting && l.written)
                 .map(|l| l.route)
                 .collect();
             if entry.pending_writes == 0 {
                 self.unpark_recorded(*id);
                 starting.into_iter().for_each(|route| self.on_start_recorded(*id, route));
             }
-            let Some(entry) = self.entries.get_mut(id) else { continue };
-            if entry.pending_writes > 0
-                || !entry.legs.iter().all(|l| l.state.is_final() || l.state == LegState::Evicted)
-            {
+            let Some(entry) = self.entries.get_mut(*id) else { continue };
+            if !entry.is_unused() {
                 continue;
             }
-            let all_final = entry.legs.iter().all(|l| l.state.is_final());
+            let all_final = entry.legs.iter().all(|l| l.state().is_final());
             if !entry.legs.iter().all(|l| l.written) {
                 self.record(*id, now);
             } else if all_final {
                 self.drop_entry(*id);
-            } else if self.positions.is_reading() {
-                // The read under way may be older than the record and not show the routes that are
-                // done.
-                self.pending_eviction.push(*id);
             } else {
-                self.entries.remove(id);
+                self.entries.drop_recorded(*id, is_reading);
             }
         }
     }
@@ -71,27 +63,18 @@ impl Board {
         }
     }
 
-    fn final_write_done(&mut self, id: EventId) {
-        if self.final_writes.remove(&id).is_some() && self.positions.is_reading() {
-            self.settled_during_read.insert(id, ());
-        }
-    }
-
     /// Drops the entry of an event that is settled.
     pub(crate) fn drop_entry(&mut self, id: EventId) {
-        self.entries.remove(&id);
-        if self.positions.is_reading() {
-            self.settled_during_read.insert(id, ());
-        }
+        self.entries.settled(id, self.positions.is_reading());
     }
 
     /// Opens the keys of an event's dead legs whose letters are written, unless an operator has to
     /// decide about them.
     fn unpark_recorded(&mut self, id: EventId) {
-        let Some(entry) = self.entries.get(&id) else { return };
+        let Some(entry) = self.entries.get(id) else { return };
         let Some(hash) = entry.key_hash else { return };
         // A leg that was given up during this record is not written yet: the next record writes it.
-        for leg in entry.legs.iter().filter(|l| l.state == LegState::Dead && l.written) {
+        for leg in entry.legs.iter().filter(|l| l.state() == LegState::Dead && l.written) {
             let queue = &mut self.queues[leg.route];
             let Some(key_queue) = queue.key_queues.get_mut(&hash) else { continue };
             let Some(parked) = key_queue.parked.filter(|p| p.head == Some(id)) else { continue };

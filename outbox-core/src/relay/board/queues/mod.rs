@@ -1,15 +1,16 @@
 //! The queue of one route: a key queue for each key, at most one event of a key in flight.
 
-mod crash_isolation;
+mod answers;
 mod parks;
 mod solo;
 
-pub(crate) use crash_isolation::CrashIsolation;
+pub(crate) use answers::RouteAnswers;
+pub(crate) use parks::Parks;
 pub(crate) use solo::{BatchFit, SoloEvents};
 
 use crate::relay::board::{
     FastMap,
-    entry::{LegState, RouteLeg},
+    entries::{LegState, RouteLeg},
 };
 use crate::{
     event::{EventId, LetterId},
@@ -151,12 +152,8 @@ pub(crate) struct RouteQueue {
     pub(crate) batches: usize,
     /// By partition: the point from which on events were evicted.
     pub(crate) evicted_from: BTreeMap<PartitionNo, EvictedFrom>,
-    /// Successes so far.
-    pub(crate) successes: u64,
-    /// The instant of the last confirmation.
-    pub(crate) confirmed_at: Option<Instant>,
-    /// The last two different events that failed, with the instants.
-    pub(crate) failures: [Option<(EventId, Instant)>; 2],
+    /// What its destination has answered lately.
+    pub(crate) answers: RouteAnswers,
     /// Rejected events, until a confirmation of another event proves that the destination accepts
     /// events.
     pub(crate) unproven_rejections: BTreeSet<EventId>,
@@ -197,7 +194,7 @@ impl RouteQueue {
 
     /// Counts an event of a lost partition out.
     pub(crate) fn release_leg(&mut self, leg: &RouteLeg, bytes: usize) {
-        if leg.state != LegState::Evicted {
+        if leg.state() != LegState::Evicted {
             self.release_capacity(bytes);
         }
     }

@@ -3,16 +3,27 @@
 
 use crate::relay::board::{
     Board, RouteNo,
-    entry::LegState,
+    entries::{LegEvent, LegState},
     queues::{EvictedFrom, KeyQueue, Parked},
 };
 use crate::{
     event::{EventId, LetterId},
-    outbox::{DueRetry, PartitionNo, UnparkedKey},
+    outbox::{DueRetry, Epoch, PartitionNo, UnparkedKey},
     relay::messages::ParkedKeyHash,
 };
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 use xxhash_rust::xxh3::xxh3_64;
+
+/// Parked keys about which operators have decided, or have more than one decision to make.
+#[derive(Debug, Default)]
+pub(crate) struct Parks {
+    /// Keys to unpark once their redriven heads have been fetched.
+    unparking: Vec<(RouteNo, u64)>,
+    /// Unparked keys that cannot be opened yet, with the epoch of the partition.
+    unparked: Vec<(Epoch, UnparkedKey)>,
+    /// Further letters that park a key: it opens when operators have decided about all of them.
+    more_parked: BTreeSet<(RouteNo, u64, LetterId)>,
+}
 
 impl Board {
     /// Takes the answer to a renewal: due retries, unparked keys, and whether a relay with other
@@ -27,7 +38,7 @@ impl Board {
         self.fetch_due(due);
         for park in unparked {
             if let Some(epoch) = self.epoch(park.partition) {
-                self.unparked.push((epoch, park));
+                self.parks.unparked.push((epoch, park));
             }
         }
         self.open_unparked();
@@ -37,7 +48,9 @@ impl Board {
     pub(crate) fn park_gained(&mut self, partition: PartitionNo, parked_keys: &[ParkedKeyHash]) {
         let queues = &mut self.queues;
         // Letters of an earlier ownership of the partition: its key queues were dropped.
-        self.more_parked.retain(|(route, hash, _)| queues[*route].key_queues.contains_key(hash));
+        self.parks
+            .more_parked
+            .retain(|(route, hash, _)| queues[*route].key_queues.contains_key(hash));
         for park in parked_keys {
             let Some(route) = self.routes.iter().position(|r| r.name == park.route) else {
                 continue;
@@ -52,7 +65,7 @@ impl Board {
                     });
                 }
                 Some(_) => {
-                    self.more_parked.insert((route, park.key_hash, park.letter));
+                    self.parks.more_parked.insert((route, park.key_hash, park.letter));
                 }
             }
         }
@@ -63,7 +76,7 @@ impl Board {
     pub(crate) fn letters_written(&mut self, letters: &[(EventId, Arc<str>, LetterId)]) {
         for (id, route, letter) in letters {
             let Some(route) = self.routes.iter().position(|r| r.name == *route) else { continue };
-            let Some(hash) = self.entries.get(id).and_then(|entry| entry.key_hash) else {
+            let Some(hash) = self.entries.get(*id).and_then(|entry| entry.key_hash) else {
                 continue;
             };
             let key_queue = self.queues[route].key_queues.get_mut(&hash);
@@ -78,7 +91,7 @@ impl Board {
     /// Opens unparked keys, redriven heads first.
     fn open_unparked(&mut self) {
         let mut heads = Vec::new();
-        for (epoch, park) in std::mem::take(&mut self.unparked) {
+        for (epoch, park) in std::mem::take(&mut self.parks.unparked) {
             let Some(partition) = self.partitions.get(&park.partition).filter(|p| p.epoch == epoch)
             else {
                 continue;
@@ -94,23 +107,23 @@ impl Board {
             // written: whether the decision is about that letter is not known before.
             let is_ahead = park.redriven && partition.full && partition.cursor < park.event;
             if is_ahead || parked.letter.is_none() {
-                self.unparked.push((epoch, park));
+                self.parks.unparked.push((epoch, park));
                 continue;
             }
-            self.more_parked.remove(&(route, hash, park.letter));
+            self.parks.more_parked.remove(&(route, hash, park.letter));
             if parked.letter != Some(park.letter) {
                 continue;
             }
             let of_key = (route, hash, LetterId(i64::MIN))..=(route, hash, LetterId(i64::MAX));
-            if let Some(next) = self.more_parked.range(of_key).next().copied() {
-                self.more_parked.remove(&next);
+            if let Some(next) = self.parks.more_parked.range(of_key).next().copied() {
+                self.parks.more_parked.remove(&next);
                 parked.letter = Some(next.2);
                 continue;
             }
             if park.redriven {
                 heads.push((park.partition, park.event));
             }
-            self.unparking.push((route, hash));
+            self.parks.unparking.push((route, hash));
         }
         heads.into_iter().for_each(|(partition, id)| self.refetch(partition, id));
         if self.positions.nothing_wanted() {
@@ -120,7 +133,7 @@ impl Board {
 
     /// Opens the keys whose redriven heads have been fetched.
     pub(crate) fn unpark(&mut self) {
-        for (route, hash) in std::mem::take(&mut self.unparking) {
+        for (route, hash) in std::mem::take(&mut self.parks.unparking) {
             let queue = &mut self.queues[route];
             if let Some(key_queue) = queue.key_queues.get_mut(&hash) {
                 key_queue.parked = None;
@@ -176,10 +189,10 @@ impl Board {
             tail.iter().for_each(|id| partition.evicted.insert(*id));
         }
         for id in tail {
-            let Some(entry) = self.entries.get_mut(&id) else { continue };
+            let Some(entry) = self.entries.get_mut(id) else { continue };
             let bytes = entry.bytes;
             for leg in entry.legs.iter_mut().filter(|l| l.route == route) {
-                leg.state = LegState::Evicted;
+                leg.apply(LegEvent::Evicted);
             }
             self.queues[route].release_capacity(bytes);
             self.stats.evicted += 1;
@@ -191,13 +204,13 @@ impl Board {
     /// Drops the entry of an evicted event, unless routes of it have ended and that is not
     /// recorded.
     fn drop_evicted(&mut self, id: EventId) {
-        let Some(entry) = self.entries.get(&id) else { return };
+        let Some(entry) = self.entries.get(id) else { return };
         if entry
             .legs
             .iter()
-            .all(|l| l.state.is_final() == l.written || l.state == LegState::Evicted)
+            .all(|l| l.state().is_final() == l.written || l.state() == LegState::Evicted)
         {
-            self.drop_if_evicted(id);
+            self.entries.drop_if_unused(id);
         }
         // Else the event is partially confirmed: its entry is dropped when that is recorded.
     }

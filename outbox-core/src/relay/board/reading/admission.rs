@@ -3,13 +3,16 @@
 use super::unrouted::{MissingRoutes, SplitRows, is_to_be_routed, split_rows};
 use crate::relay::board::{
     Board, RouteNo, Timer,
-    entry::{EventEntry, LegState, RouteLeg},
+    entries::{EventEntry, EventState, LegEvent, LegState, RouteLeg},
     queues::{EvictedFrom, KeyQueue, Ready, RescanState, RouteQueue},
 };
 use crate::{
     event::{EventId, Message},
     failure::{AttemptError, DeadReason, FailureClass},
-    outbox::{Epoch, NewLetter, PartitionNo, RouteRow, RouteState, RouteUpdate, StoredEvent},
+    outbox::{
+        Epoch, NewLetter, PartitionNo, RouteOutcome, RouteRow, RouteState, RouteUpdate,
+        StoredEvent, row_after,
+    },
 };
 use std::time::Instant;
 use xxhash_rust::xxh3::xxh3_64;
@@ -30,19 +33,24 @@ impl Board {
     pub(crate) fn admit(&mut self, stored: StoredEvent, source: ReadSource, now: Instant) {
         let Some(partition) = self.partitions.get(&stored.partition) else { return };
         let epoch = partition.epoch;
-        if self.settled_during_read.contains_key(&stored.id)
-            || self.final_writes.contains_key(&stored.id)
-        {
-            if stored.rows.iter().any(|row| row.redriven && row.state == RouteState::Waiting) {
-                // Either it was redriven right after it was settled, or the read began before: only
-                // another read tells which.
-                self.refetch(stored.partition, stored.id);
+        match self.state_of(stored.partition, stored.id) {
+            EventState::Settled | EventState::BeingBuried => {
+                if stored.rows.iter().any(|row| row.redriven && row.state == RouteState::Waiting) {
+                    // Either it was redriven right after it was settled, or the read began before:
+                    // only another read tells which.
+                    self.refetch(stored.partition, stored.id);
+                }
+                return;
             }
-            return;
-        }
-        if self.entries.contains_key(&stored.id) {
-            self.readmit(stored, source, now);
-            return;
+            EventState::InMemory | EventState::PendingEviction => {
+                self.readmit(stored, source, now);
+                return;
+            }
+            EventState::Unknown
+            | EventState::Wanted
+            | EventState::Stashed
+            | EventState::Evicted
+            | EventState::Unrouted => {}
         }
         let message = match stored.body {
             Ok(message) => message,
@@ -62,7 +70,7 @@ impl Board {
             );
         }
         let has_no_route = to_be_routed && legs.is_empty();
-        let all_final = legs.iter().all(|l| l.state.is_final());
+        let all_final = legs.iter().all(|l| l.state().is_final());
         let mut pending_writes = 0;
         if has_no_route || !orphans.is_empty() {
             let missing = match has_no_route {
@@ -79,7 +87,7 @@ impl Board {
             pending_writes += u32::from(is_written);
             if all_final {
                 if !waits {
-                    self.final_writes.insert(stored.id, stored.partition);
+                    self.entries.bury(stored.id, stored.partition);
                 }
                 return;
             }
@@ -96,7 +104,7 @@ impl Board {
             );
         }
         if all_final {
-            self.final_writes.insert(stored.id, stored.partition);
+            self.entries.bury(stored.id, stored.partition);
             return;
         }
         let key_hash = message.key.as_deref().map(|k| xxh3_64(k.as_bytes()));
@@ -120,14 +128,13 @@ impl Board {
     /// Takes in an event that is in memory already: evicted legs may have room now, dead ones may
     /// have been redriven.
     fn readmit(&mut self, stored: StoredEvent, source: ReadSource, now: Instant) {
-        let Some(entry) = self.entries.get_mut(&stored.id) else { return };
+        let is_stale = self.entries.is_stale(stored.id);
+        let Some(entry) = self.entries.get_mut(stored.id) else { return };
         // The rows do not show records that are pending or that were written during the read: a
         // route that was redriven and has confirmed meanwhile would look as if it waited, and the
         // event would be published again. So the event is fetched again; a parked key waits for
         // that, or its next event would be published first.
         let mut must_refetch = false;
-        let is_stale =
-            entry.pending_writes > 0 || self.recorded_during_read.contains_key(&stored.id);
         let (mut orphans, mut wait_row) = (Vec::new(), None);
         for row in stored.rows {
             let Some(route) = self.routes.iter().position(|r| r.name == row.route) else {
@@ -142,11 +149,11 @@ impl Board {
                 continue;
             }
             match entry.legs.iter_mut().find(|l| l.route == route) {
-                Some(leg) if leg.state.is_final() && leg.written && !is_stale => {
+                Some(leg) if leg.state().is_final() && leg.written && !is_stale => {
                     *leg = RouteLeg::from_row(route, row, now)
                 }
                 Some(leg) => {
-                    must_refetch |= is_stale && leg.state.is_final();
+                    must_refetch |= is_stale && leg.state().is_final();
                     continue;
                 }
                 None if is_stale => {
@@ -157,12 +164,12 @@ impl Board {
             }
             // Queued below like an evicted leg.
             if let Some(leg) = entry.legs.iter_mut().find(|l| l.route == route) {
-                leg.state = LegState::Evicted;
+                leg.apply(LegEvent::Evicted);
             }
         }
         let mut returning = Vec::new();
-        for leg in entry.legs.iter_mut().filter(|l| l.state == LegState::Evicted) {
-            leg.state = LegState::Waiting;
+        for leg in entry.legs.iter_mut().filter(|l| l.state() == LegState::Evicted) {
+            leg.apply(LegEvent::ReadAgain);
             returning.push(leg.route);
         }
         let epoch = entry.epoch;
@@ -174,7 +181,7 @@ impl Board {
             let owned_event = (stored.partition, epoch, stored.id);
             let missing = MissingRoutes::routes(orphans, wait_row);
             let (is_written, _) = self.wait_for_route(owned_event, missing);
-            if let Some(entry) = self.entries.get_mut(&stored.id) {
+            if let Some(entry) = self.entries.get_mut(stored.id) {
                 entry.pending_writes += u32::from(is_written);
             }
         }
@@ -185,7 +192,7 @@ impl Board {
 
     /// Queues a new event on each route for which it waits.
     fn queue_on_routes(&mut self, id: EventId, source: ReadSource, now: Instant) {
-        let Some(entry) = self.entries.get(&id) else { return };
+        let Some(entry) = self.entries.get(id) else { return };
         if let [leg] = entry.legs.as_slice() {
             let route = leg.route;
             self.queue_or_evict(id, route, source, now);
@@ -193,19 +200,19 @@ impl Board {
             let waiting: Vec<RouteNo> = entry
                 .legs
                 .iter()
-                .filter(|l| l.state == LegState::Waiting)
+                .filter(|l| l.state() == LegState::Waiting)
                 .map(|l| l.route)
                 .collect();
             for route in waiting {
                 self.queue_or_evict(id, route, source, now);
             }
         }
-        self.drop_if_evicted(id);
+        self.entries.drop_if_unused(id);
     }
 
     /// Puts an event in its key queue, or evicts it if there is no room.
     fn queue_or_evict(&mut self, id: EventId, route: RouteNo, source: ReadSource, now: Instant) {
-        let Some(entry) = self.entries.get_mut(&id) else { return };
+        let Some(entry) = self.entries.get_mut(id) else { return };
         let (no, bytes) = (entry.partition, entry.bytes);
         let Some(partition) = self.partitions.get_mut(&no) else { return };
         let queue = &mut self.queues[route];
@@ -259,11 +266,11 @@ impl Board {
         if let (Ok(()), Ok(())) = (on_route, on_key) {
             partition.evicted.remove(id);
             if let Some(at) = leg.history.as_ref().and_then(|p| p.due_at).filter(|at| *at > now) {
-                leg.state = LegState::Retrying;
+                leg.apply(LegEvent::ToRetry);
                 self.timers.push(Timer { at, id, route });
             }
             match entry.key_hash.zip(key_queue) {
-                None if leg.state == LegState::Waiting => ready.push_back(Ready::Single(id)),
+                None if leg.state() == LegState::Waiting => ready.push_back(Ready::Single(id)),
                 None => {}
                 Some((hash, key_queue)) => {
                     key_queue.insert(id);
@@ -276,7 +283,7 @@ impl Board {
             }
             return;
         }
-        leg.state = LegState::Evicted;
+        leg.apply(LegEvent::Evicted);
         self.stats.evicted += u64::from(source != ReadSource::Rescan);
         partition.evicted.insert(id);
         if on_route == Err(Refusal::BeginsEviction) {
@@ -294,17 +301,6 @@ impl Board {
         }
     }
 
-    /// Drops the entry of an event that is in memory for no route.
-    pub(crate) fn drop_if_evicted(&mut self, id: EventId) {
-        let is_unused = self.entries.get(&id).is_some_and(|entry| {
-            entry.pending_writes == 0
-                && entry.legs.iter().all(|l| l.state.is_final() || l.state == LegState::Evicted)
-        });
-        if is_unused {
-            self.entries.remove(&id);
-        }
-    }
-
     /// Gives up an event whose row does not decode, on all routes for which it waits. All of its
     /// waiting rows become final: a row that stayed would be due at each renewal, and its letter
     /// would be reported each time.
@@ -316,7 +312,7 @@ impl Board {
         rows: Vec<RouteRow>,
         reason: &str,
     ) {
-        self.final_writes.insert(id, partition);
+        self.entries.bury(id, partition);
         if !rows.is_empty() && rows.iter().all(|row| row.state.is_final()) {
             // The settle that wrote the rows did not come to the event: an empty update deletes it.
             self.push_record(
@@ -341,14 +337,13 @@ impl Board {
             parks: false,
         };
         let letters: Vec<NewLetter> = named.map(letter).collect();
-        let dead = |mut row: RouteRow| {
+        let dead = |row: RouteRow| {
             let error = AttemptError::new(
                 row.attempts_finished,
                 FailureClass::Permanent,
                 reason.to_owned(),
             );
-            AttemptError::push(&mut row.errors, error);
-            RouteRow { state: RouteState::Dead, due_in: None, ..row }
+            row_after(row, RouteOutcome::GivenUp { error: Some(error) })
         };
         self.stats.dead += letters.len() as u64;
         let rows = waiting.into_iter().map(dead).collect();

@@ -19,6 +19,20 @@ pub(crate) enum Stash {
     Page { partition: PartitionNo, to: EventId, events: Vec<StoredEvent>, whole: bool },
 }
 
+impl Stash {
+    /// Tells whether it has an event.
+    pub(super) fn contains(&self, partition: PartitionNo, id: EventId) -> bool {
+        // In the order of their ids, as every read returns them.
+        let has = |events: &[StoredEvent]| events.binary_search_by_key(&id, |e| e.id).is_ok();
+        match self {
+            Self::Forward(read) => {
+                read.iter().any(|(no, rows)| *no == partition && has(&rows.past))
+            }
+            Self::Page { partition: no, events, .. } => *no == partition && has(events),
+        }
+    }
+}
+
 impl Board {
     /// Plans a read by id: of events whose sizes are known, as many as the bytes of a read allow,
     /// or of events whose sizes are not known yet.
@@ -144,7 +158,7 @@ impl Board {
     /// Tells whether any route of an event without payload may take it into memory. If not, the
     /// event is evicted, and its payload is not needed.
     fn wants_payload(&self, event: &StoredEvent, source: ReadSource) -> bool {
-        if self.entries.contains_key(&event.id) || self.is_known_settled(event.id) {
+        if self.entries.state_of(event.id).is_some() {
             return false;
         }
         let Ok(message) = &event.body else { return false };

@@ -13,8 +13,9 @@ use admission::ReadSource;
 use left_out::Stash;
 pub(crate) use partitions::Partition;
 use sizes::ReadSize;
+pub(crate) use unrouted::UnroutedReports;
 
-use crate::relay::board::{Board, queues::RouteQueue};
+use crate::relay::board::{Board, entries::EventState, queues::RouteQueue};
 use crate::{
     event::EventId,
     failure::FailureClass,
@@ -111,6 +112,18 @@ impl Positions {
         self.reading.is_some() || self.stash.is_some() || !self.fetched_events.is_empty()
     }
 
+    /// Gives the state of an event that is not admitted yet.
+    pub(crate) fn state_of(&self, partition: PartitionNo, id: EventId) -> Option<EventState> {
+        let place = (partition, id);
+        if self.fetched_events.contains_key(&place)
+            || self.stash.as_ref().is_some_and(|stash| stash.contains(partition, id))
+        {
+            return Some(EventState::Stashed);
+        }
+        let wanted = self.wanted.contains_key(&place) || self.wanted_next.contains(&place);
+        wanted.then_some(EventState::Wanted)
+    }
+
     pub(crate) fn wake(&mut self) {
         self.woken = true;
     }
@@ -150,9 +163,9 @@ impl Board {
     /// Takes the due retries of a renewal: those of which the board knows nothing are fetched.
     pub(crate) fn fetch_due(&mut self, due: Vec<DueRetry>) {
         for retry in due {
-            let known = self.entries.get(&retry.id).is_some_and(|entry| {
+            let known = self.entries.get(retry.id).is_some_and(|entry| {
                 entry.legs.iter().any(|l| {
-                    self.routes[l.route].name == retry.route && !(l.state.is_final() && l.written)
+                    self.routes[l.route].name == retry.route && !(l.state().is_final() && l.written)
                 })
             });
             let wanted = (retry.partition, retry.id);
@@ -312,20 +325,6 @@ impl Board {
         Some(ReadJob::Ids { partition: *no, epoch: p.epoch, from, to: end(p.cursor), limit: PAGE })
     }
 
-    /// Tells whether the board has the event in memory, has settled it, or keeps its id for later.
-    fn is_known(&self, partition: PartitionNo, id: EventId) -> bool {
-        self.entries.contains_key(&id)
-            || self.is_known_settled(id)
-            || self
-                .partitions
-                .get(&partition)
-                .is_some_and(|p| p.evicted.contains(id) || p.unrouted.contains_key(&id))
-    }
-
-    fn is_known_settled(&self, id: EventId) -> bool {
-        self.settled_during_read.contains_key(&id) || self.final_writes.contains_key(&id)
-    }
-
     /// Notes that the read failed: after a pause all partitions are read from their beginning, with
     /// smaller reads if the size may be the cause.
     pub(crate) fn read_failed(&mut self, class: FailureClass, now: Instant) {
@@ -349,8 +348,7 @@ impl Board {
         p.wanted.retain(|id, _| !missing_payloads.contains_key(id));
         p.pause = if p.pause.is_zero() { FIRST_PAUSE } else { (p.pause * 2).min(self.config.poll) };
         p.paused_until = Some(now + p.pause);
-        self.settled_during_read.clear();
-        self.recorded_during_read.clear();
+        self.entries.read_failed();
         self.positions.want_next();
         self.restart_reading();
     }
@@ -394,12 +392,8 @@ impl Board {
             _ => {}
         }
         if !self.positions.is_reading() {
-            self.settled_during_read.clear();
-            self.recorded_during_read.clear();
             self.positions.want_next();
-            for id in std::mem::take(&mut self.pending_eviction) {
-                self.drop_if_evicted(id);
-            }
+            self.entries.read_over();
         }
     }
 
@@ -421,7 +415,7 @@ impl Board {
                 continue;
             }
             for &id in &rows.window {
-                if !self.is_known(read.partition, id) {
+                if !self.state_of(read.partition, id).is_known() {
                     self.positions.wanted.insert((read.partition, id), None);
                     self.stats.late += 1;
                     self.stats.beyond_window +=
@@ -492,7 +486,7 @@ impl Board {
     /// Takes a page of the sweep: unknown ids are fetched.
     fn swept(&mut self, no: PartitionNo, to: EventId, ids: &[EventId], limit: u32) {
         let unknown: Vec<EventId> =
-            ids.iter().copied().filter(|id| !self.is_known(no, *id)).collect();
+            ids.iter().copied().filter(|id| !self.state_of(no, *id).is_known()).collect();
         for id in unknown {
             self.positions.wanted.entry((no, id)).or_insert(None);
         }

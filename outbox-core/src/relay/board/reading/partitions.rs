@@ -1,7 +1,7 @@
 //! One owned partition: its read positions, and its publishes and writes under way.
 
 use super::evicted::Evicted;
-use crate::relay::board::{Board, FastMap, RouteNo};
+use crate::relay::board::{Board, FastMap, RouteNo, entries::EventState};
 use crate::{
     event::EventId,
     outbox::{Epoch, PartitionNo},
@@ -33,11 +33,11 @@ pub(crate) struct Partition {
     /// Ids of events that wait for a route which this relay does not have.
     pub(crate) unrouted: FastMap<EventId, ()>,
     /// The id from which the next page of a rescan is read; `None` without a rescan.
-    pub(crate) rescan_at: Option<EventId>,
+    pub(super) rescan_at: Option<EventId>,
     /// The id at which the present rescan began; `None` until its first page.
-    pub(crate) rescan_began: Option<EventId>,
+    pub(super) rescan_began: Option<EventId>,
     /// The last id that the sweep has come to.
-    pub(crate) swept_to: EventId,
+    pub(super) swept_to: EventId,
     /// How many more events are started only after their start is recorded: as many as the former
     /// owner may have had in flight when it crashed.
     pub(crate) recorded_starts_left: usize,
@@ -61,6 +61,14 @@ impl Partition {
             swept_to: EventId(0),
             recorded_starts_left: 0,
         }
+    }
+
+    /// Gives the state of an event of which only its id is kept.
+    pub(crate) fn state_of(&self, id: EventId) -> Option<EventState> {
+        if self.unrouted.contains_key(&id) {
+            return Some(EventState::Unrouted);
+        }
+        self.evicted.contains(id).then_some(EventState::Evicted)
     }
 
     pub(crate) fn is_quiet(&self) -> bool {
@@ -101,19 +109,18 @@ impl Board {
         }
         for (route, queue) in self.queues.iter_mut().enumerate() {
             queue.drop_partition(no);
-            for entry in self.entries.values().filter(|h| h.partition == no) {
-                for leg in entry.legs.iter().filter(|l| l.route == route && !l.state.is_final()) {
+            for (_, entry) in self.entries.iter().filter(|(_, h)| h.partition == no) {
+                for leg in entry.legs.iter().filter(|l| l.route == route && !l.state().is_final()) {
                     queue.release_leg(leg, entry.bytes);
                 }
             }
         }
-        self.entries.retain(|_, entry| entry.partition != no);
+        self.entries.drop_partition(no);
         self.writes.finish.retain(|(p, _, _)| *p != no);
         self.writes.record.retain(|(_, v)| v.partition != no);
         self.positions.partition_lost(no);
-        self.final_writes.retain(|_, partition| *partition != no);
         for queue in &mut self.queues {
-            queue.solo.retain(|id| self.entries.contains_key(&id));
+            queue.solo.retain(|id| self.entries.contains(id));
         }
         self.drop_lost_isolated();
         self.rescan_where_room();
@@ -173,7 +180,7 @@ impl Board {
             .entries
             .iter()
             .filter(|(_, h)| h.is_partially_confirmed() && is_quiet(&h.partition))
-            .map(|(id, _)| *id)
+            .map(|(id, _)| id)
             .collect();
         partially_confirmed.sort_unstable();
         partially_confirmed.into_iter().for_each(|id| self.record(id, now));

@@ -6,11 +6,13 @@
 use crate::{
     event::EventId,
     failure::{AttemptError, DeadReason, FailureClass},
-    outbox::{Epoch, NewLetter, PartitionNo, RouteRow, RouteState, RouteUpdate},
-    relay::board::{Board, Notice, entry::RouteLeg},
+    outbox::{
+        Epoch, NewLetter, PartitionNo, RouteOutcome, RouteRow, RouteState, RouteUpdate, row_after,
+    },
+    relay::board::{Board, Notice, entries::RouteLeg},
     transport::Route,
 };
-use std::{sync::Arc, time::Duration, time::Instant};
+use std::{collections::BTreeSet, sync::Arc, time::Duration, time::Instant};
 
 /// Longest wait for a relay with other routes that waits for its turn.
 const MAX_WAIT: Duration = Duration::from_hours(1);
@@ -55,6 +57,28 @@ pub(crate) fn unrouted(
                 Unrouted::GivenUp
             }
         }
+    }
+}
+
+/// Gives the row in the name of no route when the wait is over.
+fn ended_wait() -> RouteRow {
+    row_after(RouteRow::waiting(Arc::from("")), RouteOutcome::GivenUp { error: None })
+}
+
+/// The texts of the [`Notice::Unrouted`] that were given.
+#[derive(Debug, Default)]
+pub(crate) struct UnroutedReports(BTreeSet<String>);
+
+impl UnroutedReports {
+    /// Tells whether a text was not reported yet; it counts as reported from here on.
+    fn is_new(&mut self, text: &str) -> bool {
+        if self.0.contains(text) {
+            return false;
+        }
+        if self.0.len() >= MAX_REPORTED {
+            self.0.clear();
+        }
+        self.0.insert(text.to_owned())
     }
 }
 
@@ -139,26 +163,21 @@ impl MissingRoutes {
                 (rows, Vec::new())
             }
             Unrouted::GivenUp if self.orphans.is_empty() => {
-                let mut errors = self.wait_row.map_or_else(Vec::new, |row| row.errors);
-                AttemptError::push(&mut errors, error(0, FailureClass::Permanent));
-                let row = RouteRow { state: RouteState::Dead, errors, ..no_route() };
+                let errors = self.wait_row.map_or_else(Vec::new, |row| row.errors);
+                let row = RouteRow { errors, ..no_route() };
+                let error = error(0, FailureClass::Permanent);
+                let row = row_after(row, RouteOutcome::GivenUp { error: Some(error) });
                 let letters = vec![letter(&row.route)];
                 (vec![row], letters)
             }
             Unrouted::GivenUp => {
                 let letters = self.orphans.iter().map(|row| letter(&row.route)).collect();
                 let dead = |row: &RouteRow| {
-                    let mut row = RouteRow { state: RouteState::Dead, due_in: None, ..row.clone() };
-                    AttemptError::push(
-                        &mut row.errors,
-                        error(row.attempts_finished, FailureClass::Permanent),
-                    );
-                    row
+                    let error = error(row.attempts_finished, FailureClass::Permanent);
+                    row_after(row.clone(), RouteOutcome::GivenUp { error: Some(error) })
                 };
                 let mut rows: Vec<RouteRow> = self.orphans.iter().map(dead).collect();
-                rows.extend(
-                    self.wait_row.map(|_| RouteRow { state: RouteState::Dead, ..no_route() }),
-                );
+                rows.extend(self.wait_row.map(|_| ended_wait()));
                 (rows, letters)
             }
         }
@@ -209,8 +228,7 @@ impl Board {
         if let Some(owned) = self.partitions.get_mut(&partition) {
             owned.unrouted.remove(&id);
         }
-        let mut rows =
-            vec![RouteRow { state: RouteState::Dead, ..RouteRow::waiting(Arc::from("")) }];
+        let mut rows = vec![ended_wait()];
         for leg in legs.iter_mut().filter(|leg| !leg.written) {
             rows.push(leg.row(&self.routes, now));
             leg.written = true;
@@ -219,13 +237,9 @@ impl Board {
     }
 
     fn report_unrouted(&mut self, id: EventId, text: &str, wait: Duration) {
-        if self.reported_unrouted.contains(text) {
+        if !self.unrouted_reports.is_new(text) {
             return;
         }
-        if self.reported_unrouted.len() >= MAX_REPORTED {
-            self.reported_unrouted.clear();
-        }
-        self.reported_unrouted.insert(text.to_owned());
         self.notices.push(Notice::Unrouted { id, text: text.to_owned(), wait });
     }
 }

@@ -1,6 +1,7 @@
 //! The steps of the model: publishes and their results, operators, renewals, crashes, time.
 
 use super::*;
+use crate::outbox::{RouteOutcome, row_after};
 
 impl Model {
     pub(super) fn is_at_most_once(&self, route: RouteNo) -> bool {
@@ -16,11 +17,8 @@ impl Model {
         };
         let Some((letter, parks)) = self.letters.remove(&(id, route)) else { return };
         let name = self.routes[route].name.clone();
-        let row = RouteRow {
-            redriven: true,
-            due_in: Some(Duration::ZERO),
-            ..RouteRow::waiting(name.clone())
-        };
+        let dead = RouteRow { state: RouteState::Dead, ..RouteRow::waiting(name.clone()) };
+        let row = row_after(dead, RouteOutcome::Redriven);
         let message = self.messages[&id].clone();
         let partition = partition_of(message.key.as_deref(), message.id, PARTITIONS);
         let stored = self.table.entry(id).or_insert(Row {

@@ -9,15 +9,17 @@ mod store;
 
 use super::*;
 use crate::{
-    event::{Headers, Message, MessageId, MessageParts, Timestamp},
+    event::{Headers, LetterId, Message, MessageId, MessageParts, Timestamp},
     failure::FailureClass,
-    outbox::{DueRetry, PartitionRows, RouteRow, RouteState, StoredEvent, partition_of},
+    outbox::{
+        DueRetry, PartitionRows, RouteRow, RouteState, StoredEvent, UnparkedKey, partition_of,
+    },
     relay::messages::ParkedKeyHash,
     transport::{Limits, PublishError, Publisher, Receipt, everything, topic},
 };
 use async_trait::async_trait;
 use fastrand::Rng;
-use std::collections::{BTreeSet, HashSet};
+use std::collections::{BTreeSet, HashSet, VecDeque};
 use xxhash_rust::xxh3::xxh3_64;
 
 struct Nowhere;

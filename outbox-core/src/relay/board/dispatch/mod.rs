@@ -1,8 +1,10 @@
 //! The next batches: events of distinct keys, as many as the route's limits and its breaker allow.
 
+mod starts;
+
 use crate::relay::board::{
     Board, RouteNo, Timer,
-    entry::LegState,
+    entries::{LegEvent, LegState},
     queues::{BatchFit, Ready},
 };
 use crate::{
@@ -129,10 +131,10 @@ impl Board {
             {
                 p.rescan_from(evicted_from.first);
             }
-            let leg = self.entries.get(&id).and_then(|h| h.legs.iter().find(|l| l.route == route));
+            let leg = self.entries.leg(id, route);
             let done_first = leg.is_some_and(|l| l.done_first);
             if leg.is_some_and(|l| {
-                matches!(l.state, LegState::Retrying | LegState::Unproven | LegState::Starting)
+                matches!(l.state(), LegState::Retrying | LegState::Unproven | LegState::Starting)
             }) {
                 let key_queue = self.queues[route].key_queue(hash, partition);
                 key_queue.waiting.push_front(id);
@@ -153,9 +155,9 @@ impl Board {
 
     /// Starts an event on a route, unless its start or its end has to be recorded first.
     fn start(&mut self, id: EventId, route: RouteNo, now: Instant) -> Next {
-        let Some(entry) = self.entries.get_mut(&id) else { return Next::Skip };
+        let Some(entry) = self.entries.get_mut(id) else { return Next::Skip };
         let Some(leg) =
-            entry.legs.iter_mut().find(|l| l.route == route && l.state == LegState::Waiting)
+            entry.legs.iter_mut().find(|l| l.route == route && l.state() == LegState::Waiting)
         else {
             return Next::Skip;
         };
@@ -176,7 +178,7 @@ impl Board {
                 self.mark_done_first(id, route, now);
                 return Next::Skip;
             }
-            leg.state = LegState::InFlight;
+            leg.apply(LegEvent::Published);
             partition.in_flight += 1;
             return Next::Publish(id, entry.message.clone(), 1);
         }
@@ -186,7 +188,7 @@ impl Board {
             self.record_start(id, route, now);
             return Next::Skip;
         }
-        leg.state = LegState::InFlight;
+        leg.apply(LegEvent::Published);
         partition.in_flight += 1;
         let attempt = leg.history.as_ref().map_or(0, |p| p.attempts_finished) + 1;
         let redriven = leg.history.as_ref().is_some_and(|p| p.redriven);
@@ -201,16 +203,16 @@ impl Board {
     /// Makes events ready whose timers have fired.
     pub(crate) fn timers_fired(&mut self, timers: &[Timer], now: Instant) {
         for timer in timers {
-            let Some(entry) = self.entries.get_mut(&timer.id) else { continue };
+            let Some(entry) = self.entries.get_mut(timer.id) else { continue };
             let key_hash = entry.key_hash;
             let Some(leg) = entry.legs.iter_mut().find(|l| l.route == timer.route) else {
                 continue;
             };
             let due = leg.history.as_ref().and_then(|p| p.due_at).is_none_or(|at| at <= now);
-            if !due || !matches!(leg.state, LegState::Retrying | LegState::Unproven) {
+            if !due || !matches!(leg.state(), LegState::Retrying | LegState::Unproven) {
                 continue;
             }
-            leg.state = LegState::Waiting;
+            leg.apply(LegEvent::RetryDue);
             self.make_ready(timer.id, timer.route, key_hash);
         }
     }
@@ -253,7 +255,7 @@ impl Board {
 
     /// Gives the instant at which the next partially confirmed event is recorded.
     pub(crate) fn next_partial_record(&self) -> Option<Instant> {
-        self.partially_confirmed.front().map(|(at, _)| *at)
+        self.entries.next_record()
     }
 }
 
