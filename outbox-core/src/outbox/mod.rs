@@ -23,4 +23,9 @@ pub use received::{
     ReceivedLetter, RetrierStore, StoredDelivery, order_hash,
 };
 pub use status::{AttemptOutcome, RouteRow, RouteState, row_after};
-pub use store::*;
+pub use store::{
+    DUE_LIMIT, DetachedLetter, DueRetry, EventReader, Fence, InboxKey, JanitorStore, LeaseStore,
+    NewLetter, OutboxInfo, OutboxStats, ParkStore, ParkedKey, PartitionRead, PartitionRows,
+    ReadPlan, RelayStore, Renewal, RouteUpdate, SettleStore, Settled, Store, StoredEvent,
+    UNPARKED_LIMIT, UnparkedKey, WakeListener,
+};
