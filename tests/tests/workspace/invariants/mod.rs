@@ -1,7 +1,9 @@
 //! The invariants of absence of `ARCHITECTURE.md` that a test can check.
 
+mod api;
 mod boundaries;
 mod code;
+mod declaration;
 mod dependencies;
 mod exports;
 mod lexer;
@@ -9,5 +11,6 @@ mod logs;
 mod names;
 mod order;
 mod readme;
+mod surface;
 mod tree;
 mod vocabulary;
