@@ -9,7 +9,8 @@
 //!    -> broker / HTTP -> subscriber -> inbox (handler's transaction) -> handler -> ack
 //! ```
 //!
-//! This crate names no database, no broker and no HTTP. Applications depend on `outbox-sea-orm`, which re-exports it.
+//! This crate names no database, no broker and no HTTP. Applications depend on `outbox-sea-orm`, which lists what they
+//! need of it; stores and transports depend on this crate.
 
 pub mod consumer;
 pub mod event;
@@ -39,7 +40,7 @@ pub mod __private {
         ContextTx, EventHandler, EventHandlers, HandlerContext, HandlerError, HandlerOptions,
         HandlerSet,
     };
-    pub use crate::event::emitted::*;
+    pub use crate::event::emitted::{JsonWriter, VariantContent, empty_json, encode_with};
     pub use crate::event::{
         DecodeError, DecodeEvent, EncodeError, EventContract, EventMeta, EventType, KeyPart,
         Message, OutboxEvent, Upcast, encode_json,

@@ -23,8 +23,9 @@
 //! # Ok(()) }
 //! ```
 //!
-//! Follow one event; every module is one stage of its life. This crate re-exports [`outbox_core`]:
-//! depend on it alone.
+//! Follow one event; every module is one stage of its life. This crate lists what a program needs of
+//! [`outbox_core`]: depend on it alone. The author of a store or a transport depends on
+//! [`outbox_core`] as well.
 #![cfg_attr(
     not(all(feature = "sqlx-postgres", feature = "sqlx-mysql")),
     expect(dead_code, reason = "what belongs to the databases that are left out")
@@ -39,7 +40,7 @@ pub mod listener;
 mod migration;
 mod namespace;
 mod notify;
-pub mod outbox;
+mod outbox;
 mod pool;
 pub mod prelude;
 pub mod saga;
@@ -53,19 +54,117 @@ mod transaction;
 pub use dialect::Dialect;
 pub use error::{BoxError, OutboxError};
 pub(crate) use migration::MAX_PARTITIONS;
+pub use migration::OutboxMigration;
+pub use namespace::Namespace;
+pub use outbox::{EnqueueOptions, OnDuplicate, Outbox, OutboxBuilder, Responded, RouteLimits};
+#[cfg(feature = "testing")]
+pub use outbox_core::testing;
+pub use outbox_core::{event::OutboxEvent, outbox::StoreError};
+pub use outbox_macros::{OutboxEvent, event_handler, saga, transactional_outbox};
+pub use pool::TransactionLimits;
+pub use schema::Schema;
+pub use store::Retention;
+pub use transaction::{OutboxTransaction, Outcome, Phase, Transactional};
+
+// What a program meets without having to name it: a bound that SeaORM's transactions fulfil, details
+// of an error, the rows of a stream.
+#[doc(hidden)]
+pub use namespace::NamespaceError;
+#[doc(hidden)]
+pub use outbox::InTransaction;
+#[doc(hidden)]
+pub use transaction::TransactionRows;
+
+// For tests of the statements and for benchmarks: a program gets all of this from `Outbox`.
+#[doc(hidden)]
+pub use migration::install;
 #[cfg(feature = "testing")]
 #[doc(hidden)]
 pub use migration::next;
-pub use migration::{OutboxMigration, install};
-pub use namespace::{Namespace, NamespaceError};
+#[doc(hidden)]
 pub use notify::Notifier;
-pub use outbox::{
-    EnqueueOptions, InTransaction, OnDuplicate, Outbox, OutboxBuilder, Responded, RouteLimits,
-};
-pub use outbox_core::event::OutboxEvent;
-pub use outbox_core::{admin, consumer, event, failure, relay, runtime, transport};
-pub use outbox_macros::{OutboxEvent, event_handler, saga, transactional_outbox};
-pub use pool::TransactionLimits;
-pub use schema::{DedupConflict, DedupReservation, DeliverAt, Schema};
-pub use store::{Retention, StoreOptions, open_relay_store};
-pub use transaction::{OutboxTransaction, Outcome, Phase, TransactionRows, Transactional};
+#[doc(hidden)]
+pub use schema::{DedupConflict, DedupReservation, DeliverAt};
+#[doc(hidden)]
+pub use store::{StoreOptions, open_relay_store};
+
+// The modules below list what a program needs of the core. What it meets without having to name it
+// is hidden: bounds that closures fulfil, fields of what it reads, details of an error. The core
+// documents these.
+
+/// What an operator sees of events and dead letters, and does with them.
+pub mod admin {
+    pub use outbox_core::{
+        admin::{AdminStore, DeadLetterFilter, OperatorNote, purge_all, redrive_all},
+        outbox::OutboxStats,
+    };
+
+    #[doc(hidden)]
+    pub use outbox_core::admin::Progress;
+}
+
+/// The consumer: handlers whose effects commit with the inbox row.
+pub mod consumer {
+    pub use outbox_core::consumer::{
+        AckMode, ConcurrencyLimit, Consumer, ConsumerBuilder, ConsumerError, ConsumerStats,
+        DeadLetters, EventHandler, HandlerContext, HandlerError, HandlerLayer, HandlerOptions,
+        KillSwitch, Next, Timeout, Tombstone, UnhandledPolicy, capturing,
+    };
+
+    #[doc(hidden)]
+    pub use outbox_core::{
+        consumer::{ConsumerFault, EventHandlers, HandlerFn, HandlerSet, ReplyError},
+        outbox::{ConsumerStore, Store},
+    };
+}
+
+/// Events, and the messages that carry them.
+pub mod event {
+    pub use outbox_core::event::{
+        CorrelationContext, EncodeError, EventMeta, Headers, KeyPart, LetterId, Message, MessageId,
+        OutboxEvent, SagaId, Timestamp,
+    };
+
+    #[doc(hidden)]
+    pub use outbox_core::event::{
+        CorrelationError, DecodeError, DecodeEvent, EventContract, EventId, EventType, HeaderError,
+        JsonError, MessageParts, NewEvent, NoInstant, Upcast, UpcastError, encode_json,
+    };
+}
+
+/// Failures: retry policies, and the dead letters that are left when a policy gives up.
+pub mod failure {
+    pub use outbox_core::failure::{DeadLetter, DeadReason, FailureClass, RetryPolicy};
+
+    #[doc(hidden)]
+    pub use outbox_core::failure::{AttemptError, ConsumerOrigin, Decision, Resolution};
+}
+
+/// The relay, which publishes the events of the outbox.
+pub mod relay {
+    pub use outbox_core::relay::{Relay, RelayBuilder, RelayError, RelayStats};
+
+    #[doc(hidden)]
+    pub use outbox_core::relay::{RelayFault, RelaySettings, RelaySource};
+}
+
+/// The end of a process: relays, consumers and sagas stop in time.
+pub mod runtime {
+    pub use outbox_core::runtime::{Running, Shutdown, run_until_signal};
+
+    #[doc(hidden)]
+    pub use outbox_core::runtime::{ExitCounts, ProcessError, Restarts, SupervisorError, Wake};
+}
+
+/// Routes, publishers and subscribers.
+pub mod transport {
+    pub use outbox_core::transport::{
+        Batch, Delivery, LimitError, Limits, Memory, PublishError, Publisher, Receipt, Route,
+        Selector, Subscriber, event_type, everything, publish_all, topic,
+    };
+
+    #[doc(hidden)]
+    pub use outbox_core::transport::{
+        Acknowledge, Encoding, MemorySubscriber, SubscribeError, TopicRule,
+    };
+}

@@ -27,6 +27,7 @@ type Call<E> = Arc<dyn Fn(E) -> BoxFuture<'static, Result<(), BoxError>> + Send 
 type Recover<E> = Arc<dyn Fn(E, BoxError) -> BoxFuture<'static, ()> + Send + Sync>;
 
 /// What a listener returns: nothing, or a result whose error is retried.
+#[doc(hidden)] // closures fulfil it
 pub trait ListenerOutput {
     /// Turns it into a result.
     ///
@@ -144,6 +145,7 @@ pub(crate) async fn limited(
     note = "give an `async fn(Event)` that returns nothing or a `Result<(), Error>`, or a `Listener`",
     note = "its event must be `OutboxEvent + Clone`"
 )]
+#[doc(hidden)] // closures fulfil it
 pub trait IntoListener<E, Marker>: Sized {
     /// Turns it into a listener.
     fn into_listener(self) -> Listener<E>;

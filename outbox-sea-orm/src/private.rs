@@ -19,7 +19,12 @@ pub use crate::{
     OutboxTransaction, Transactional,
     transaction::{Entry, Propagation, TxSource},
 };
-pub use outbox_core::__private::*;
+pub use outbox_core::__private::{
+    Arc, Bytes, ContextTx, DecodeError, DecodeEvent, EncodeError, EventContract, EventHandler,
+    EventHandlers, EventMeta, EventType, HandlerContext, HandlerError, HandlerOptions, HandlerSet,
+    JsonWriter, KeyPart, Message, OutboxEvent, RetryPolicy, Store, Upcast, VariantContent, core,
+    empty_json, encode_json, encode_with, serde, serde_json,
+};
 pub use outbox_core::saga::{Saga, SagaData};
 pub use sea_orm::IsolationLevel;
 

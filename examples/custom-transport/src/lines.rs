@@ -1,7 +1,13 @@
 //! Messages as lines of a file, a CloudEvent each: appended by the publisher, followed by the subscriber.
 
 use async_trait::async_trait;
-use outbox_sea_orm::{event::Timestamp, prelude::*, transport::*};
+use outbox_core::{
+    event::{Message, Timestamp},
+    transport::{
+        Acknowledge, Delivery, PublishError, Publisher, Receipt, SubscribeError, Subscriber,
+        cloudevents,
+    },
+};
 use std::io::{self, BufRead, BufReader, Write};
 use std::{fs::File, path::Path, sync::Arc, time::Duration};
 use tokio::{sync::Mutex, sync::mpsc, task::spawn_blocking, time::sleep};

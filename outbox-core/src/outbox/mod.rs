@@ -25,4 +25,9 @@ pub use received::{
 };
 pub(crate) use rollback::roll_back;
 pub use status::{RouteOutcome, RouteRow, RouteState, row_after};
-pub use store::*;
+pub use store::{
+    DUE_LIMIT, DetachedLetter, DueRetry, EventReader, Fence, InboxKey, JanitorStore, LeaseStore,
+    NewLetter, OutboxInfo, OutboxStats, ParkStore, ParkedKey, PartitionRead, PartitionRows,
+    ReadPlan, RelayStore, Renewal, RouteUpdate, SettleStore, Settled, Store, StoredEvent,
+    UNPARKED_LIMIT, UnparkedKey, WakeListener,
+};

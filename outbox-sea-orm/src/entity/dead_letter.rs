@@ -66,6 +66,7 @@ pub struct Model {
 }
 
 /// There are none: rows come and go without asking one another.
+#[doc(hidden)]
 #[derive(Debug, Clone, Copy, EnumIter, DeriveRelation)]
 pub enum Relation {}
 

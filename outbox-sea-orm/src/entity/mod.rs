@@ -17,16 +17,27 @@
 
 pub mod archive;
 pub mod dead_letter;
-pub mod deferred;
 pub mod event;
-pub mod inbox;
-pub mod instance;
-pub mod partition;
-pub mod relay;
-pub mod retry;
 pub mod saga;
-pub mod saga_barrier;
-pub mod saga_lock;
 pub mod saga_log;
-pub mod saga_wait;
 pub mod scheduled;
+
+// What relays, consumers and coordinators keep for themselves: other columns with each version.
+#[doc(hidden)]
+pub mod deferred;
+#[doc(hidden)]
+pub mod inbox;
+#[doc(hidden)]
+pub mod instance;
+#[doc(hidden)]
+pub mod partition;
+#[doc(hidden)]
+pub mod relay;
+#[doc(hidden)]
+pub mod retry;
+#[doc(hidden)]
+pub mod saga_barrier;
+#[doc(hidden)]
+pub mod saga_lock;
+#[doc(hidden)]
+pub mod saga_wait;

@@ -20,7 +20,6 @@ pub use enqueue::InTransaction;
 pub use limits::RouteLimits;
 pub use once::Responded;
 pub use options::{EnqueueOptions, OnDuplicate};
-pub use outbox_core::outbox::*;
 pub(crate) use write::Pending;
 
 use crate::{
@@ -35,6 +34,7 @@ use async_trait::async_trait;
 use futures_util::future::BoxFuture;
 use outbox_core::{
     event::{CorrelationContext, NewEvent},
+    outbox::{InboxKey, Store, StoreError},
     runtime::{Connections, Wake},
     saga::SagaStarts,
     transport::LimitError,

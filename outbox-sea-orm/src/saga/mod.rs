@@ -64,16 +64,35 @@ mod row;
 mod store;
 
 pub use outbox_core::saga::{
-    BlockedOn, CommandHeadersError, CommandId, CommandPhase, CommandState, DONE, Json, LogEntry,
-    Operation, Operator, REJECTED, Record, RemoteSpec, SagaAdmin, SagaCounts, SagaData, SagaFault,
-    SagaFilter, SagaStarts, SagaState, SagaView, SagasError, SagasStats, Shape, Started, StepError,
-    StepProgress, StepState, StuckSaga, UNDONE, draw, draw_instance, is_reply, rebuild, reply_to,
+    DONE, Instance, LogEntry, Operation, REJECTED, Record, SagaAdmin, SagaCounts, SagaData,
+    SagaFilter, SagaState, SagaView, SagasError, SagasStats, Shape, Started, StepError, StepState,
+    StuckSaga, UNDONE, draw, draw_instance,
+};
+
+// Met without having to be named: bounds that functions fulfil, fields of what an operator reads,
+// and details of an error. The core documents them.
+#[doc(hidden)]
+pub use outbox_core::saga::{
+    AppendOutput, BlockedOn, BranchFn, Branches, CommandHash, CommandHeadersError, CommandId,
+    CommandPhase, CommandState, DefinitionId, InGroup, IntoStepError, InvalidLog, Json, Local,
+    Operator, Remote, RemoteBranch, RemoteSpec, RemoteStep, Replies, SagaFault, SagaSource, Single,
+    StepFn, StepProgress, StepShape, TakesFn,
 };
 
 use crate::{Outbox, OutboxTransaction};
 
 /// The definition of a saga whose data are `D`.
 pub type Saga<D> = outbox_core::saga::Saga<D, OutboxTransaction>;
+
+/// The steps of a saga while it is defined.
+pub type SagaBuilder<D> = outbox_core::saga::SagaBuilder<D, OutboxTransaction>;
+
+/// The step that was added last, to set how it is done and undone.
+pub type StepBuilder<D, O, Place = Single> =
+    outbox_core::saga::StepBuilder<D, OutboxTransaction, O, Place>;
+
+/// A group of steps that run beside each other.
+pub type GroupBuilder<D> = outbox_core::saga::GroupBuilder<D, OutboxTransaction>;
 
 /// Starts sagas that other processes drive.
 pub type SagaClient = outbox_core::saga::SagaClient<Outbox>;
@@ -83,6 +102,9 @@ pub type Start<'a, D> = outbox_core::saga::Start<'a, Outbox, D>;
 
 /// The sagas of a service.
 pub type Sagas = outbox_core::saga::Sagas<Outbox>;
+
+/// Configures the sagas of a service.
+pub type SagasBuilder = outbox_core::saga::SagasBuilder<Outbox>;
 
 /// The context of a step: its transaction, its saga and its attempt.
 pub type StepContext = outbox_core::saga::StepContext<OutboxTransaction>;

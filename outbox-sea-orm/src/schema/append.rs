@@ -29,6 +29,7 @@ pub(super) fn append_sql(dialect: Dialect, tables: &Tables, n: usize) -> Arc<str
     dialect.sql(tables, &format!("INSERT INTO {{events}} ({columns}) VALUES {}", rows(&group, n)))
 }
 
+#[doc(hidden)]
 impl Schema {
     /// Saves events, in the order of their places, in one INSERT (or one for every 500, and for
     /// every 960 KiB).

@@ -53,6 +53,7 @@ impl BarrierSql {
     }
 }
 
+#[doc(hidden)]
 impl Schema {
     /// Records a command with its outcome, unless it is recorded already; then gives the stored
     /// record.

@@ -41,6 +41,7 @@ pub struct DedupConflict {
 /// The event that holds a key, and the hash of its payload.
 type Holder = (MessageId, i64);
 
+#[doc(hidden)]
 impl Schema {
     /// Reserves keys for events; a key whose retention has passed is free, and one that the same
     /// event holds stays its own.

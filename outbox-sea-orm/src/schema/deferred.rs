@@ -15,6 +15,7 @@ use outbox_core::{
 };
 use sea_orm::{ConnectionTrait, DbErr, Value};
 
+#[doc(hidden)]
 impl Schema {
     /// Defers a delivery; one that is deferred already stays as it is. `false`, with nothing
     /// written, when it should queue behind others with its order hash and there are none.

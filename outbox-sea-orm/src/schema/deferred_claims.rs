@@ -21,6 +21,7 @@ const LAYOUT: Layout = Layout { event: 2, created_at: AFTER, expires_at: AFTER +
 /// The condition that no instance has claimed a delivery.
 pub(super) const CLAIMABLE: &str = "(claimed_until IS NULL OR claimed_until < {now})";
 
+#[doc(hidden)]
 impl Schema {
     /// Claims deliveries that are due, only the first with each order hash, and as many as one
     /// result takes by their bytes.

@@ -25,6 +25,7 @@ pub(super) fn values(awaited: Option<&Awaited>) -> [Value; 3] {
     ]
 }
 
+#[doc(hidden)]
 impl Schema {
     /// Defers a delivery, to wait for an instance that knows it; one that is deferred already stays
     /// as it is.

@@ -36,6 +36,7 @@ pub(super) fn admit_sql(dialect: Dialect, tables: &Tables, keep: Duration) -> Ar
 /// The condition for the deferred deliveries that a message has to queue behind.
 pub(super) const SAME_ORDER: &str = "consumer = ? AND handler = ? AND order_hash = ?";
 
+#[doc(hidden)]
 impl Schema {
     /// Writes the inbox row of a message; `false` when it is there already, which aborts no
     /// transaction.

@@ -9,6 +9,7 @@ use outbox_core::outbox::{InstanceRow, NewInstance};
 use sea_orm::{ConnectionTrait, DbErr, Value};
 use std::{sync::Arc, time::Duration};
 
+#[doc(hidden)]
 impl Schema {
     /// Inserts the row of an instance that starts.
     ///

@@ -17,6 +17,7 @@ use outbox_core::{
 };
 use sea_orm::{ConnectionTrait, DbErr, Value};
 
+#[doc(hidden)]
 impl Schema {
     /// Writes the dead letter of a received message.
     ///

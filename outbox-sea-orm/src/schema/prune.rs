@@ -89,6 +89,7 @@ pub(crate) fn resolved_before(retention: Duration) -> String {
     format!("resolved_at IS NOT NULL AND resolved_at < {{now}} - {}", micros(retention))
 }
 
+#[doc(hidden)]
 impl Schema {
     /// Deletes rows of the inbox and of the barrier whose retention has passed, and resolved dead
     /// letters whose retention has passed, at most `limit` of all; gives their number.

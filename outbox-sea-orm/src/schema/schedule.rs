@@ -22,6 +22,7 @@ pub enum DeliverAt {
     At(Timestamp),
 }
 
+#[doc(hidden)]
 impl Schema {
     /// Saves events for later. Each enters the outbox when it is due, under a new place, its time
     /// to live counted from then.

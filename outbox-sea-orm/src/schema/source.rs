@@ -3,6 +3,7 @@
 use super::Schema;
 use sea_orm::{ConnectionTrait, DbErr, Value};
 
+#[doc(hidden)]
 impl Schema {
     /// Reads the source that the outbox belongs to; `None` where no service has written one.
     ///

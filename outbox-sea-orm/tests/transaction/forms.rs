@@ -1,9 +1,9 @@
 //! The forms of use, from the plainest on.
 
 use crate::shop::{AppError, OrderNoted, OrderPlaced, Shop, new_order, order, place};
+use outbox_core::outbox::{InboxKey, Store};
 use outbox_sea_orm::{
     OutboxBuilder, RouteLimits,
-    outbox::{InboxKey, Store},
     prelude::*,
     transport::{LimitError, Limits, Memory, Route, event_type, topic},
 };
@@ -239,7 +239,7 @@ on_every_database! {
         let receive = async || {
             let tx = Store::begin(&shop.outbox).await.unwrap();
             let first = shop.outbox.receive(&tx, key.clone()).await.unwrap();
-            let event = outbox_sea_orm::event::NewEvent::encode(&OrderPlaced { order_id: 1, total: 1 }).unwrap();
+            let event = outbox_core::event::NewEvent::encode(&OrderPlaced { order_id: 1, total: 1 }).unwrap();
             shop.outbox.append(&tx, &[event]).await.unwrap();
             Store::commit(&shop.outbox, tx).await.unwrap();
             first

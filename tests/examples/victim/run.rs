@@ -9,16 +9,17 @@ use crate::{
 };
 use async_trait::async_trait;
 use outbox_amqp::AmqpSubscriber;
+use outbox_core::{
+    outbox::RelayStore, relay::RelaySource, runtime::Wake, transport::MemorySubscriber,
+};
 use outbox_http::{HttpReceiver, HttpSubscriber};
 use outbox_sea_orm::{
-    Outbox, StoreOptions, TransactionLimits,
+    Outbox, StoreError, StoreOptions, TransactionLimits,
     consumer::Consumer,
     failure::RetryPolicy,
     open_relay_store,
-    outbox::{RelayStore, StoreError},
-    relay::{Relay, RelaySource},
-    runtime::Wake,
-    transport::{Limits, Memory, MemorySubscriber, Route, Subscriber, everything},
+    relay::Relay,
+    transport::{Limits, Memory, Route, Subscriber, everything},
 };
 use sea_orm::{ConnectOptions, ConnectionTrait, Database};
 use std::{net::SocketAddr, process::ExitCode, sync::Mutex, time::Duration};

@@ -1,6 +1,6 @@
 //! Stops the process at a fault point, for ever.
 
-use outbox_sea_orm::runtime::fault::{FaultPoint, install_hook};
+use outbox_core::runtime::fault::{FaultPoint, install_hook};
 use std::sync::{
     OnceLock,
     atomic::{AtomicBool, AtomicU64, Ordering},

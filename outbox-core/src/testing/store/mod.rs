@@ -15,16 +15,83 @@ mod received;
 mod recording;
 mod settling;
 
-pub use handover::*;
-pub use inbox::*;
-pub use instances::*;
-pub use leases::*;
-pub use letters::*;
-pub use races::*;
-pub use reading::*;
-pub use received::*;
-pub use recording::*;
-pub use settling::*;
+// The cases, for the macro below.
+#[doc(hidden)]
+pub use handover::{
+    a_claimed_delivery_that_is_left_has_waited_since_it_was_left_first,
+    deliveries_of_other_handlers_are_counted_left_and_moved,
+    what_waits_for_an_instance_that_knows_it_is_claimed_by_that_one_alone,
+};
+#[doc(hidden)]
+pub use inbox::{
+    a_cancelled_event_never_enters, a_command_is_noted_once_and_what_is_known_of_it_is_given,
+    a_message_is_received_once_however_many_ask_at_once, a_row_of_a_command_says_which_it_is_of,
+    a_scheduled_event_that_is_not_due_or_not_owned_stays,
+    inbox_keys_that_differ_in_anything_are_others, of_many_that_note_a_command_one_does,
+    old_inbox_rows_are_pruned, scheduled_events_enter_in_order_of_their_time_under_new_ids,
+};
+#[doc(hidden)]
+pub use instances::{
+    an_instance_is_alive_while_it_renews_and_gone_when_it_signs_off,
+    an_instance_that_does_not_renew_is_over_until_it_does,
+};
+#[doc(hidden)]
+pub use leases::{
+    a_dead_relay_is_taken_from_under_new_epochs, a_lease_that_ran_out_and_was_not_taken_is_renewed,
+    a_live_relay_keeps_its_partitions, a_relay_owns_what_it_takes,
+    a_relay_that_leaves_leaves_nothing, a_relay_whose_row_was_removed_begins_with_nothing,
+    a_renewal_that_races_a_takeover_never_leaves_two_owners,
+    two_relays_never_take_the_same_partition,
+    what_is_released_is_free_and_what_was_lost_is_not_released,
+};
+#[doc(hidden)]
+pub use letters::{
+    a_letter_after_a_redrive_links_to_the_one_before,
+    a_letter_has_the_whole_history_and_outlives_the_event,
+    a_parked_key_is_read_in_pages_and_a_decision_is_told_until_it_is_forgotten,
+    a_renewal_does_not_grow_with_what_is_parked_or_decided,
+    an_event_without_a_route_is_buried_alone,
+};
+#[doc(hidden)]
+pub use races::{
+    a_carried_letter_that_is_written_again_does_not_undo_a_redrive,
+    a_record_that_is_made_again_does_not_undo_a_redrive,
+    a_redrive_that_races_another_routes_last_settle_finds_its_event,
+};
+#[doc(hidden)]
+pub use reading::{
+    a_read_looks_back_where_it_is_asked_or_finds_something, a_read_says_where_its_limit_cut_it,
+    an_empty_table_does_not_begin_ids_again,
+    an_event_of_its_own_policy_and_time_to_live_keeps_both,
+    events_are_joined_with_what_is_remembered_however_much_it_is,
+    ids_committed_out_of_order_are_both_found, nothing_of_a_rolled_back_transaction_is_read,
+    pages_and_ids_go_through_a_partition, rows_that_do_not_decode_are_isolated,
+    what_was_saved_is_read_unchanged,
+};
+#[doc(hidden)]
+pub use received::{
+    a_claim_that_ran_out_is_anothers, a_delivery_is_stored_whole_and_claimed_when_it_is_due,
+    a_delivery_that_is_stored_already_stays_as_it_is,
+    a_key_is_handled_from_its_head_and_other_keys_beside_it,
+    a_message_is_admitted_unless_known_or_behind_others_of_its_own_key,
+    a_postponed_delivery_keeps_its_history, a_received_message_that_is_given_up_is_kept_whole,
+    a_stored_delivery_tells_that_its_time_ran_out, a_transaction_inside_another_goes_alone,
+    no_two_claim_the_same, what_is_put_behind_a_head_that_goes_is_found,
+};
+#[doc(hidden)]
+pub use recording::{
+    a_kept_event_was_confirmed_somewhere, an_earlier_owner_records_nothing,
+    an_event_goes_when_all_its_routes_are_final, due_routes_are_told_the_redriven_ones_first,
+    recording_again_changes_nothing, recording_an_event_that_is_gone_changes_nothing,
+    what_is_remembered_is_read_again_as_it_was_written,
+};
+#[doc(hidden)]
+pub use settling::{
+    a_fence_of_several_partitions_writes_where_it_holds,
+    a_finished_event_is_gone_and_finishing_it_again_changes_nothing,
+    an_earlier_owner_finishes_nothing, kept_events_are_moved_and_pruned_when_their_time_has_passed,
+    thousands_are_finished_at_once,
+};
 
 use crate::{
     event::{EventId, Headers, LetterId, MessageId, NewEvent, RelayId},

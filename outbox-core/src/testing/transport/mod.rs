@@ -25,10 +25,36 @@ mod broker;
 mod content;
 mod load;
 
-pub use acks::*;
-pub use broker::*;
-pub use content::*;
-pub use load::*;
+pub use broker::{Restart, RestartFixture};
+
+// The cases, for the macro below.
+#[doc(hidden)]
+pub use acks::{
+    a_batch_has_one_result_each_in_its_order, a_dropped_delivery_counts_as_nacked,
+    a_nacked_message_fails_or_is_redelivered, a_publish_that_is_given_up_disturbs_no_other,
+    a_rejected_message_is_not_delivered_again,
+    a_wait_for_a_delivery_that_is_given_up_loses_nothing,
+    an_acknowledged_message_is_confirmed_and_not_redelivered,
+};
+#[doc(hidden)]
+pub use broker::{
+    a_server_that_is_stopped_in_the_middle_loses_nothing,
+    subscribers_that_come_and_go_lose_nothing,
+    unacknowledged_messages_are_delivered_to_the_next_subscriber,
+    unacknowledged_messages_are_redelivered_after_a_lost_connection,
+};
+#[doc(hidden)]
+pub use content::{
+    a_repeat_is_the_same_message, a_tombstone_arrives_as_one,
+    attributes_that_are_not_set_stay_unset, attributes_with_control_characters_are_refused,
+    every_attribute_arrives_unchanged, every_legal_header_arrives_unchanged,
+    payloads_arrive_byte_for_byte, the_publisher_says_what_it_takes,
+};
+#[doc(hidden)]
+pub use load::{
+    a_closed_subscriber_confirms_nothing, a_subscriber_that_closes_leaves_no_publish_hanging,
+    messages_of_one_key_arrive_in_their_order, thousands_of_messages_at_once_all_arrive_once,
+};
 
 use crate::{
     event::{EventId, Headers, Message, MessageId, MessageParts, Timestamp},

@@ -2,7 +2,7 @@
 
 use crate::support::{Broker, SOON, VictimConfig, World, consumer, message, victim};
 use futures_util::{FutureExt, StreamExt, stream};
-use outbox_sea_orm::runtime::fault::FaultPoint;
+use outbox_core::runtime::fault::FaultPoint;
 use std::{future::ready, panic::AssertUnwindSafe};
 use tests::{
     databases::{Database, TempDatabase},

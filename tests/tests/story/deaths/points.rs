@@ -5,7 +5,8 @@ use crate::support::{
     keys, relay, victim,
 };
 use futures_util::{FutureExt, StreamExt, stream};
-use outbox_sea_orm::{runtime::fault::FaultPoint, transport::everything};
+use outbox_core::runtime::fault::FaultPoint;
+use outbox_sea_orm::transport::everything;
 use rustix::process::Signal;
 use std::panic::AssertUnwindSafe;
 use tests::{

@@ -2,15 +2,15 @@
 
 use crate::support::{Destination, LATE, LEASE, SOON, World};
 use async_trait::async_trait;
-use outbox_sea_orm::{
-    OutboxEvent, StoreOptions,
+use outbox_core::{
     event::EventId,
-    open_relay_store,
-    outbox::{
-        EventReader, PartitionNo, PartitionRows, ReadPlan, RelayStore, StoreError, StoredEvent,
-    },
-    relay::{Relay, RelaySource},
+    outbox::{EventReader, PartitionNo, PartitionRows, ReadPlan, RelayStore, StoredEvent},
+    relay::RelaySource,
     runtime::Wake,
+};
+use outbox_sea_orm::{
+    OutboxEvent, StoreError, StoreOptions, open_relay_store,
+    relay::Relay,
     transport::{Route, everything},
 };
 use sea_orm::TransactionTrait;

@@ -5,10 +5,10 @@ use crate::support::{
     victim,
 };
 use futures_util::{StreamExt, stream};
+use outbox_core::runtime::fault::FaultPoint;
 use outbox_sea_orm::{
     admin::{AdminStore, DeadLetterFilter, OperatorNote},
     failure::DeadLetter,
-    runtime::fault::FaultPoint,
     transport::{Route, everything},
 };
 use std::collections::HashSet;

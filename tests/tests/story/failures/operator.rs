@@ -5,8 +5,9 @@ use crate::support::{
     keys, relay, victim,
 };
 use bytes::Bytes;
+use outbox_core::admin::Progress;
 use outbox_sea_orm::{
-    admin::{AdminStore, DeadLetterFilter, OperatorNote, Progress, redrive_all},
+    admin::{AdminStore, DeadLetterFilter, OperatorNote, redrive_all},
     failure::DeadLetter,
     transport::{Route, everything, topic},
 };

@@ -5,9 +5,10 @@ use crate::support::{
     AckDecision, Cx, Logs, Queue, SOON, Sample, World, command, consumer, message,
 };
 use futures_util::future::join_all;
+use outbox_core::event::MessageParts;
 use outbox_sea_orm::{
     consumer::{HandlerError, HandlerOptions},
-    event::{Message, MessageParts},
+    event::Message,
 };
 use tracing::Level;
 

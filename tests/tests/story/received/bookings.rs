@@ -2,7 +2,7 @@
 //! transaction: at whichever fault point their process is killed, each booking is complete, once.
 
 use crate::support::{SOON, World};
-use outbox_sea_orm::runtime::fault::FaultPoint;
+use outbox_core::runtime::fault::FaultPoint;
 use sea_orm::ConnectionTrait;
 use tests::{
     databases::TempDatabase,

@@ -2,12 +2,12 @@
 
 use crate::support::{AckDecision, Cx, Queue, SOON, Sample, World, effect, message};
 use futures_util::future::join_all;
+use outbox_core::{event::MessageParts, runtime::wall_clock};
 use outbox_sea_orm::{
     Outbox,
     consumer::{Consumer, EventHandler, HandlerError},
-    event::{Message, MessageParts, Timestamp},
+    event::{Message, Timestamp},
     failure::RetryPolicy,
-    runtime::wall_clock,
 };
 use std::{
     sync::{

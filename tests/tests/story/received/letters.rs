@@ -2,13 +2,18 @@
 
 use crate::support::{AckDecision, Queue, SOON, World, consumer, message};
 use bytes::Bytes;
-use outbox_sea_orm::{
-    admin::{AdminStore, DeadLetterFilter, OperatorNote, Progress, redrive_all},
-    consumer::{Consumer, UnhandledPolicy},
-    event::{Message, MessageParts, Timestamp},
-    failure::{ConsumerOrigin, DeadReason},
-    outbox::StoreError,
+use outbox_core::{
+    admin::Progress,
+    event::MessageParts,
+    failure::ConsumerOrigin,
     transport::cloudevents::{Fallback, from_json},
+};
+use outbox_sea_orm::{
+    StoreError,
+    admin::{AdminStore, DeadLetterFilter, OperatorNote, redrive_all},
+    consumer::{Consumer, UnhandledPolicy},
+    event::{Message, Timestamp},
+    failure::DeadReason,
 };
 use sea_orm::ConnectionTrait;
 use tests::{databases::TempDatabase, on_every_database, wait_until};

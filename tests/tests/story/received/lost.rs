@@ -3,10 +3,10 @@
 
 use crate::support::{AckDecision, Cx, Queue, SOON, Sample, World, effect, message, on_servers};
 use futures_util::future::join_all;
+use outbox_core::outbox::InstanceStore;
 use outbox_sea_orm::{
     Outbox, TransactionLimits,
     consumer::{Consumer, EventHandler, HandlerError},
-    outbox::InstanceStore,
 };
 use sea_orm::{ConnectionTrait, DatabaseConnection, DbBackend};
 use std::{sync::Arc, time::Duration};

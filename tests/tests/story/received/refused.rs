@@ -2,9 +2,10 @@
 //! others are handled.
 
 use crate::support::{AckDecision, Cx, Queue, SOON, Sample, World, command, effect, message};
+use outbox_core::event::MessageParts;
 use outbox_sea_orm::{
     consumer::{Consumer, HandlerError},
-    event::{Message, MessageParts},
+    event::Message,
     failure::RetryPolicy,
 };
 use sea_orm::{ConnectOptions, ConnectionTrait, DbBackend};

@@ -5,10 +5,11 @@ use crate::support::{
     on_servers, victim,
 };
 use futures_util::future::join_all;
+use outbox_core::event::MessageParts;
 use outbox_sea_orm::{
     Outbox, TransactionLimits,
     consumer::{Consumer, EventHandler, HandlerError},
-    event::{Message, MessageParts},
+    event::Message,
 };
 use std::{
     sync::{Arc, Mutex},

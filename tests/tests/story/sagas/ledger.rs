@@ -2,10 +2,10 @@
 
 use super::orders::{CRASHING, Coordinating, Order, STUBBORN};
 use crate::support::SOON;
-use outbox_core::event::Timestamp;
+use outbox_core::{event::Timestamp, saga::rebuild};
 use outbox_sea_orm::{
     prelude::*,
-    saga::{Record, SagaAdmin, SagaFilter, SagaState, rebuild},
+    saga::{Record, SagaAdmin, SagaFilter, SagaState},
 };
 use sea_orm::{ConnectionTrait, DatabaseConnection, Statement};
 use std::{collections::BTreeMap, time::Duration};

@@ -2,7 +2,7 @@
 
 use super::ledger::{Ledger, coordinator};
 use crate::support::{SOON, on_servers};
-use outbox_sea_orm::runtime::fault::FaultPoint;
+use outbox_core::runtime::fault::FaultPoint;
 use tests::{databases::TempDatabase, on_every_database, wait_until};
 
 const SAGAS: i64 = 20;

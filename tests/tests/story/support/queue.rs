@@ -2,9 +2,13 @@
 
 use super::event::Sample;
 use async_trait::async_trait;
+use outbox_core::{
+    event::MessageParts,
+    transport::{Acknowledge, SubscribeError},
+};
 use outbox_sea_orm::{
-    event::{Headers, Message, MessageId, MessageParts, SagaId, Timestamp},
-    transport::{Acknowledge, Delivery, SubscribeError, Subscriber},
+    event::{Headers, Message, MessageId, SagaId, Timestamp},
+    transport::{Delivery, Subscriber},
 };
 use tokio::sync::{mpsc, oneshot};
 

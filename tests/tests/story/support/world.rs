@@ -2,11 +2,10 @@
 
 use super::{checks::Expected, event::Sample};
 use async_trait::async_trait;
+use outbox_core::{outbox::RelayStore, relay::RelaySource, runtime::Wake};
 use outbox_sea_orm::{
-    Outbox, StoreOptions, open_relay_store,
-    outbox::{RelayStore, StoreError},
-    relay::{Relay, RelayBuilder, RelaySource},
-    runtime::Wake,
+    Outbox, StoreError, StoreOptions, open_relay_store,
+    relay::{Relay, RelayBuilder},
 };
 use sea_orm::{ConnectionTrait, DatabaseConnection, QueryResult, Statement, TransactionTrait};
 use std::time::Duration;

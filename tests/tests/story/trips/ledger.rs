@@ -2,11 +2,12 @@
 
 use super::trip::{BOOKED, Role, Trip};
 use crate::support::SOON;
+use outbox_core::saga::rebuild;
 use outbox_sea_orm::{
     admin::{AdminStore, DeadLetterFilter, OperatorNote},
     failure::{DeadLetter, DeadReason},
     prelude::*,
-    saga::{SagaAdmin, SagaFilter, SagaState, rebuild},
+    saga::{SagaAdmin, SagaFilter, SagaState},
 };
 use sea_orm::{ConnectionTrait, DatabaseConnection, Statement};
 use std::{collections::BTreeMap, time::Duration};

@@ -9,6 +9,8 @@ pub(super) enum Part {
     Whole,
     /// What ships: no tests.
     Shipped,
+    /// What ships, with the attributes that say how the documentation shows an item.
+    Documented,
     /// What is the file's own: nothing that a macro would emit elsewhere.
     Unquoted,
 }
@@ -24,11 +26,12 @@ impl Code {
         let mut at = 0;
         while at < all.len() {
             let end = match part {
-                Part::Shipped => test_at(&all, at),
+                Part::Shipped | Part::Documented => test_at(&all, at),
                 Part::Unquoted => emitted_at(&all, at),
                 Part::Whole => None,
             };
-            match end.or_else(|| documentation_at(&all, at)) {
+            let documentation = || documentation_at(&all, at).filter(|_| part != Part::Documented);
+            match end.or_else(documentation) {
                 Some(end) => at = end,
                 None => {
                     kept.push(all[at].clone());

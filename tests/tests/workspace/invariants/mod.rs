@@ -1,8 +1,10 @@
 //! The invariants of absence of `ARCHITECTURE.md` that a test can check.
 
+mod api;
 mod arrows;
 mod boundaries;
 mod code;
+mod declaration;
 mod dependencies;
 mod exports;
 mod lexer;
@@ -12,5 +14,6 @@ mod names;
 mod order;
 mod readme;
 mod sizes;
+mod surface;
 mod tree;
 mod vocabulary;
