@@ -139,7 +139,7 @@ async fn an_event_is_answered_by_an_event_and_one_answer_is_all() {
     let errors: Vec<String> =
         store.letters().iter().map(|letter| letter.errors[0].text.clone()).collect();
     assert!(
-        errors[0].contains("no command") && errors[1].contains("answered already"),
+        errors[0].contains("no command") && errors[1].contains("replied already"),
         "{errors:?}"
     );
     stop(handle).await;

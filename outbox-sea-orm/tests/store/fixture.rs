@@ -219,14 +219,14 @@ impl<D: Which> StoreFixture for Fixture<D> {
     }
 
     async fn age(&self) {
-        self.run("UPDATE {done} SET finished_at = finished_at - 7200000000", Vec::new()).await;
+        self.run("UPDATE {archive} SET finished_at = finished_at - 7200000000", Vec::new()).await;
         self.run("UPDATE {dedup} SET until = until - 31536000000000", Vec::new()).await;
         self.run("UPDATE {inbox} SET keep_until = keep_until - 31536000000000", Vec::new()).await;
     }
 
     async fn kept(&self) -> Vec<(EventId, MessageId)> {
         let query =
-            self.statement("SELECT event_id, message_id FROM {done} ORDER BY event_id", Vec::new());
+            self.statement("SELECT event_id, message_id FROM {archive} ORDER BY event_id", Vec::new());
         let kept = self.db.query_all_raw(query).await.unwrap();
         let row = |row: &sea_orm::QueryResult| {
             let id: Uuid = row.try_get_by_index(1).unwrap();
