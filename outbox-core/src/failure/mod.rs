@@ -17,8 +17,8 @@ pub(crate) use letter::{DeadLetterListener, log_letter, notify_dead_letter};
 pub use rejection::{DEFAULT_GIVE_UP_REJECTED, OtherMessages, Rejected, Rejection};
 pub use report::{FailureReports, REPORT_EVERY, Report, ReportBook};
 // The runtime restarts its actors by them, and a message carries a policy of its own.
+pub(crate) use crate::runtime::retry::backoff;
 pub use crate::runtime::{
     full_text::{BoxError, full_text},
     retry::{Decision, RetryPolicy},
 };
-pub(crate) use crate::runtime::retry::backoff;

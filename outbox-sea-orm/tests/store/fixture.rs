@@ -225,8 +225,8 @@ impl<D: Which> StoreFixture for Fixture<D> {
     }
 
     async fn kept(&self) -> Vec<(EventId, MessageId)> {
-        let query =
-            self.statement("SELECT event_id, message_id FROM {archive} ORDER BY event_id", Vec::new());
+        let query = self
+            .statement("SELECT event_id, message_id FROM {archive} ORDER BY event_id", Vec::new());
         let kept = self.db.query_all_raw(query).await.unwrap();
         let row = |row: &sea_orm::QueryResult| {
             let id: Uuid = row.try_get_by_index(1).unwrap();
