@@ -26,7 +26,7 @@
 //!
 //! A message may be a command of a saga, which carries its id and the topic of the reply ([`CommandId`](crate::saga::CommandId)).
 //! It is a command to the handler that was added with [`on_command`](ConsumerBuilder::on_command), where it comes from a service that
-//! [`commands_from`](Consumer::commands_from) names; to every other handler it is an event. The command
+//! [`commands_from`](ConsumerBuilder::commands_from) names; to every other handler it is an event. The command
 //! handler's [reply](HandlerContext::reply) goes out with its effects. Behind the inbox row stands a barrier: a command that
 //! its saga repeats under another id gets its reply again and does not run again; a command that undoes a step which was
 //! never done does nothing, and blocks the command that does the step. Handlers need no code for it. The rows of the

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 /// Options of one handler, given to [`on_with`](crate::consumer::ConsumerBuilder::on_with) or
-/// [`on_command_with`](crate::consumer::Consumer::on_command_with).
+/// [`on_command_with`](crate::consumer::ConsumerBuilder::on_command_with).
 ///
 /// ```
 /// # use outbox_core::consumer::HandlerOptions;

@@ -98,7 +98,7 @@ impl<D: 'static, Tx: 'static, O, Place: Remote> StepBuilder<D, Tx, O, Place> {
     }
 
     /// Names the consumer that replies, 1 to 100 bytes, as in
-    /// [`Consumer::builder`](crate::consumer::Consumer::new). The saga ignores a reply of another
+    /// [`Consumer::builder`](crate::consumer::Consumer::builder). The saga ignores a reply of another
     /// consumer, to the command or to the one that undoes it, and warns of it once in the log.
     /// Unless a consumer is named, replies of any consumer count.
     pub fn of(mut self, consumer: &'static str) -> Self {
