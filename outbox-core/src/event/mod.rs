@@ -10,6 +10,7 @@ mod instant;
 mod json;
 mod key;
 mod message;
+mod quoted;
 mod text;
 mod timestamp;
 mod correlation;
@@ -25,6 +26,8 @@ pub use json::JsonError;
 pub(crate) use json::write as write_json;
 pub use key::KeyPart;
 pub use message::{Message, MessageParts, NewEvent, TOMBSTONE};
+#[doc(hidden)]
+pub use quoted::{one_line, printable};
 #[doc(hidden)]
 pub use text::TextRule;
 pub use timestamp::Timestamp;

@@ -8,11 +8,12 @@ mod loopback;
 mod memory;
 mod nearest;
 mod publisher;
-mod quoted;
 mod route;
 mod subscriber;
 
 pub use crate::event::cloudevents;
+#[doc(hidden)]
+pub use crate::event::{one_line, printable};
 #[doc(hidden)]
 pub use ack_handle::AckHandle;
 pub(crate) use batch::Outcomes;
@@ -23,8 +24,6 @@ pub use limits::{Encoding, LimitError, Limits, TopicRule};
 pub use loopback::is_loopback;
 pub use memory::{Memory, MemorySubscriber};
 pub use publisher::{PublishError, Publisher, Receipt};
-#[doc(hidden)]
-pub use quoted::{one_line, printable};
 pub use route::{
     DEFAULT_MAX_IN_MEMORY, DEFAULT_PUBLISH_DEADLINE, Guarantee, Route, Selector, WhenDead,
     event_type, everything, route_set_hash, topic,

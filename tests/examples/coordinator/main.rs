@@ -13,10 +13,9 @@ mod orders;
 mod stop;
 
 use orders::{Coordinating, place_order};
-use outbox_sea_orm::prelude::*;
+use outbox_sea_orm::{prelude::*, runtime::run_until_signal};
 use sea_orm::{ConnectOptions, Database};
 use std::{process::ExitCode, time::Duration};
-use tokio::signal::unix::{SignalKind, signal};
 
 /// How long a shutdown may take after SIGTERM.
 const ENDS_WITHIN: Duration = Duration::from_secs(10);
@@ -29,7 +28,6 @@ async fn main() -> ExitCode {
     }
     // The test expects the panics of the saga: no message for them.
     std::panic::set_hook(Box::new(|_| ()));
-    let mut asked_to_end = signal(SignalKind::terminate()).unwrap();
     let mut options = ConnectOptions::new(&config.url);
     options.sqlx_logging(false);
     let outbox = Outbox::builder(Database::connect(options).await.unwrap())
@@ -43,9 +41,9 @@ async fn main() -> ExitCode {
         .lease(lease)
         .poll(Duration::from_millis(100));
     let sagas = sagas.start().await.unwrap();
-    println!("up");
-    asked_to_end.recv().await;
-    let ended = sagas.shutdown(ENDS_WITHIN).await;
+    // Polled first, so that it listens for signals when the test reads the line.
+    let running = run_until_signal([sagas.into()], ENDS_WITHIN);
+    let (ended, ()) = tokio::join!(running, async { println!("up") });
     println!("ended {ended:?}");
     if ended.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }

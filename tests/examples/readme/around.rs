@@ -39,12 +39,7 @@ pub(crate) async fn tested() -> Done {
 }
 
 pub(crate) async fn ended(relay: Relay, consumer: Consumer, sagas: Sagas) -> Done {
-    let within = Duration::from_secs(10);
-    tokio::signal::ctrl_c().await?;
-    let (relay, consumer, sagas) =
-        tokio::join!(relay.shutdown(within), consumer.shutdown(within), sagas.shutdown(within));
-    relay?;
-    consumer?;
-    sagas?;
+    let parts = [consumer.into(), sagas.into(), relay.into()]; // ended in this order
+    outbox_sea_orm::runtime::run_until_signal(parts, Duration::from_secs(10)).await?;
     Ok(())
 }

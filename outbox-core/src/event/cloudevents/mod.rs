@@ -22,10 +22,7 @@ pub use json::{from_json, to_json};
 pub use plain::PlainJson;
 pub use read::{check, from_attributes, identity, key_of};
 
-use crate::{
-    event::{Message, Timestamp},
-    transport::printable,
-};
+use crate::event::{Message, Timestamp, printable};
 use std::borrow::Cow;
 
 /// The version of the specification that is written and read.

@@ -1,9 +1,8 @@
 //! From received attributes to a message.
 
 use super::{CloudEventError, Fallback, ORIGINAL_ID, SPEC_VERSION};
-use crate::{
-    event::{EventId, HeaderError, Headers, Message, MessageId, MessageParts, TextRule, Timestamp},
-    transport::printable,
+use crate::event::{
+    EventId, HeaderError, Headers, Message, MessageId, MessageParts, TextRule, Timestamp, printable,
 };
 use bytes::Bytes;
 use std::collections::BTreeMap;

@@ -1,6 +1,6 @@
 //! The drivers' pools behind SeaORM's connections, which have one type for each database.
 
-use crate::{dialect::Dialect, pool::TransactionLimits};
+use crate::dialect::{Dialect, TransactionLimits};
 use sea_orm::{
     ConnectionTrait, DatabaseConnection, DbBackend,
     sqlx::{Database, Pool},

@@ -69,7 +69,7 @@ const LONG: [(&str, &str, usize); 23] = [
     ("work/run.rs", "run", 74),
     ("work/stored.rs", "run_stored", 77),
     ("outbox-core/src/relay/board/outcomes/at_most_once.rs", "published_at_most_once", 77),
-    ("outbox-core/src/relay/board/reading/admission.rs", "admit", 85),
+    ("outbox-core/src/relay/board/reading/admission.rs", "admit", 90),
     ("outbox-core/src/relay/board/reading/admission.rs", "queue_or_evict", 81),
     ("outbox-core/src/relay/board/tests/mod.rs", "with_memory", 64),
     ("outbox-core/src/relay/dispatcher.rs", "run", 73),

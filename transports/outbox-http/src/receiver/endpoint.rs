@@ -37,6 +37,7 @@ use tokio::{
     sync::{
         Semaphore,
         mpsc::{self, error::TrySendError},
+        oneshot::error::RecvError,
     },
     time::timeout_at,
 };
@@ -147,26 +148,31 @@ impl ReceiverState {
             TrySendError::Full(_) => busy(),
             TrySendError::Closed(_) => closed(),
         })?;
-        match timeout_at(deadline.into(), decision).await {
-            Ok(Ok(AckDecision::Ack)) => Ok(()),
-            Ok(Ok(AckDecision::Reject(reason))) => {
-                Err(Refusal::new(StatusCode::UNPROCESSABLE_ENTITY, reason))
-            }
-            Ok(Ok(AckDecision::Nack)) => {
-                Err(Refusal::retry_later("the message could not be handled", rules.retry_after))
-            }
-            Ok(Err(_)) => Err(Refusal::retry_later(
-                "the handler dropped the message without an ack decision",
-                rules.retry_after,
-            )),
-            Err(_) => {
-                Err(Refusal::new(StatusCode::GATEWAY_TIMEOUT, "the handler did not answer in time"))
-            }
-        }
+        rules.outcome(timeout_at(deadline.into(), decision).await.ok())
     }
 }
 
 impl AcceptRules {
+    /// Gives what the sender is told for an ack decision; `None` where it did not come in time.
+    fn outcome(&self, decision: Option<Result<AckDecision, RecvError>>) -> Result<(), Refusal> {
+        match decision {
+            Some(Ok(AckDecision::Ack)) => Ok(()),
+            Some(Ok(AckDecision::Reject(reason))) => {
+                Err(Refusal::new(StatusCode::UNPROCESSABLE_ENTITY, reason))
+            }
+            Some(Ok(AckDecision::Nack)) => {
+                Err(Refusal::retry_later("the message could not be handled", self.retry_after))
+            }
+            Some(Err(_)) => Err(Refusal::retry_later(
+                "the handler dropped the message without an ack decision",
+                self.retry_after,
+            )),
+            None => {
+                Err(Refusal::new(StatusCode::GATEWAY_TIMEOUT, "the handler did not answer in time"))
+            }
+        }
+    }
+
     /// Checks size and number of the headers, and the length that they announce.
     fn admit(&self, headers: &HeaderMap) -> Result<(), Refusal> {
         if headers.len() > self.max_headers || headers::size(headers) > self.max_header_bytes {

@@ -73,44 +73,8 @@ impl Board {
             self.route_confirms(route, now);
         }
         for (id, attempt) in results {
-            if !self.clear_in_flight(id, route) {
-                continue;
-            }
-            match attempt {
-                attempt if self.is_at_most_once(route) => {
-                    self.published_at_most_once(id, route, attempt, now)
-                }
-                Attempt::Confirmed => {
-                    self.retry_unproven(route, now);
-                    self.confirmed(id, route, now);
-                }
-                Attempt::Cancelled => self.requeue(id, route, now),
-                Attempt::Unclear { text } => {
-                    self.publish_singly(id, route);
-                    self.requeue(id, route, now);
-                    self.report_failure(
-                        (id, route),
-                        FailureClass::Transient,
-                        text,
-                        self.notices.len(),
-                        now,
-                    );
-                }
-                Attempt::Unanswered { text, after } => self.unanswered(id, route, text, after, now),
-                Attempt::Failed { class, text, retry_after, responded } => {
-                    self.clear_hang(id, route);
-                    let failed = FailedPublish {
-                        id,
-                        route,
-                        class,
-                        text,
-                        retry_after,
-                        responded,
-                        others_succeeded: confirmed > 0,
-                        now,
-                    };
-                    self.failed(failed);
-                }
+            if self.clear_in_flight(id, route) {
+                self.publish_ended((id, route), attempt, confirmed > 0, now);
             }
         }
         if self.queues[route].batches == 0 {
@@ -120,6 +84,52 @@ impl Board {
         }
         if confirmed > 0 {
             self.release_next();
+        }
+    }
+
+    /// Takes the result of one publish.
+    fn publish_ended(
+        &mut self,
+        (id, route): (EventId, RouteNo),
+        attempt: Attempt,
+        others_succeeded: bool,
+        now: Instant,
+    ) {
+        match attempt {
+            attempt if self.is_at_most_once(route) => {
+                self.published_at_most_once(id, route, attempt, now)
+            }
+            Attempt::Confirmed => {
+                self.retry_unproven(route, now);
+                self.confirmed(id, route, now);
+            }
+            Attempt::Cancelled => self.requeue(id, route, now),
+            Attempt::Unclear { text } => {
+                self.publish_singly(id, route);
+                self.requeue(id, route, now);
+                self.report_failure(
+                    (id, route),
+                    FailureClass::Transient,
+                    text,
+                    self.notices.len(),
+                    now,
+                );
+            }
+            Attempt::Unanswered { text, after } => self.unanswered(id, route, text, after, now),
+            Attempt::Failed { class, text, retry_after, responded } => {
+                self.clear_hang(id, route);
+                let failed = FailedPublish {
+                    id,
+                    route,
+                    class,
+                    text,
+                    retry_after,
+                    responded,
+                    others_succeeded,
+                    now,
+                };
+                self.failed(failed);
+            }
         }
     }
 
