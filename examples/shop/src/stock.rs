@@ -62,7 +62,7 @@ async fn reserve_stock(command: ReserveStock, cx: &HandlerContext) -> Result<(),
     if !move_pieces(order_id, &product, -1, cx).await? {
         cx.reject(SoldOut { product })?;
     }
-    Ok(()) // without an answer of its own, the saga is told that it is done
+    Ok(()) // without a reply of its own, the saga receives the default one: done
 }
 
 /// Puts a piece back. It runs only where one was taken, whichever commands and replies were lost.

@@ -54,7 +54,7 @@ impl PlaceOrder {
         self.becomes(Status::Confirmed, cx).await
     }
 
-    #[step(remote = "shipping", timeout = "5s")] // asked again until there is an answer
+    #[step(remote = "shipping", timeout = "5s")] // the command is sent again until there is a reply
     async fn ship(&mut self, _cx: &StepContext) -> Result<SendParcel, StepError> {
         Ok(SendParcel { order_id: self.order_id, product: self.product.clone() })
     }

@@ -220,14 +220,14 @@ impl fmt::Display for Figures {
         line("payments", size(self.payments), &format!("{money} in all; {each}"))?;
         line("parcels", size(self.parcels), "asked of shipping when the order was confirmed")?;
         let notified = match self.misled {
-            0 => "one an order, by listening; nobody asked for them".to_owned(),
+            0 => "one an order, by a subscription; no command asks for them".to_owned(),
             misled => format!("{misled} CUSTOMERS WERE MISLED"),
         };
         line("notices", size(self.notices), &notified)?;
         line(
             "delivered",
             self.delivered,
-            &format!("commands, answers and events that {} has confirmed", self.confirmed_by),
+            &format!("commands, replies and events that {} has confirmed", self.confirmed_by),
         )?;
         line("retried", self.retried, "publishes that failed and were made again")?;
         line(

@@ -85,7 +85,7 @@ async fn done_elsewhere(shop: &mut Shop, id: i64, command: &EventRow) -> anyhow:
 
     step(
         5,
-        "stock has done it once: inbox row, shelf, book and answer were saved in one transaction.",
+        "stock has done it once: inbox row, shelf, ledger and reply were saved in one transaction.",
     );
     show_receipt(stock, command).await?;
     let booked = movement::Entity::find().filter(movement::Column::OrderId.eq(id));
@@ -105,10 +105,7 @@ async fn carried_on(shop: &mut Shop, id: i64) -> anyhow::Result<()> {
         Ok(saga(shop, id).await?.instance.state == SagaState::Completed)
     })
     .await?;
-    step(
-        6,
-        "The relays of the others send their answers, and the saga goes on by them, to its end.",
-    );
+    step(6, "The relays of the others send the replies, and the saga goes on by them, to its end.");
     show_log(shop, id).await?;
     let booked = payment::Entity::find().filter(payment::Column::OrderId.eq(id));
     for payment in booked.all(&shop.payments.database.observer).await? {
@@ -134,7 +131,10 @@ async fn listened(shop: &Shop, id: i64) -> anyhow::Result<()> {
         Ok(order(shop, id).await?.status == Status::Shipped && !notices().await?.is_empty())
     })
     .await?;
-    step(7, "What nobody asked for: shipping has heard order.confirmed, and orders parcel.sent.");
+    step(
+        7,
+        "Events that no saga waits for: shipping received order.confirmed, and orders parcel.sent.",
+    );
     for notice in notices().await? {
         row(
             &shop.shipping,
@@ -168,7 +168,8 @@ async fn show_log(shop: &Shop, id: i64) -> anyhow::Result<()> {
     for LogEntry { seq, record, .. } in
         shop.orders.outbox.saga_log(saga(shop, id).await?.id).await?
     {
-        let words = format!("{seq:>2}  {:<9} {}", record.kind(), record.step().unwrap_or_default());
+        let words =
+            format!("{seq:>2}  {:<12} {}", record.kind(), record.step().unwrap_or_default());
         row(&shop.orders, "outbox_saga_log", words.trim_end());
     }
     Ok(())
