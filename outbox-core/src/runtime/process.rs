@@ -1,6 +1,11 @@
-//! A process of several parts: they run until a signal ends the process, or until one of them ends by itself.
+//! A process of several parts, which run until a signal stops the process or until one of them ends
+//! by itself.
 
-use super::{Shutdown, full_text::BoxError, now};
+use super::{
+    Shutdown, catch_unwind,
+    full_text::{BoxError, full_text},
+    now,
+};
 use futures_util::{
     FutureExt, Stream, StreamExt,
     future::BoxFuture,
@@ -11,8 +16,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// A running part of a process, for [`run_until_signal`]: a relay, a consumer, a coordinator (by `into()`), or a part of
-/// your own.
+/// How long a part may exceed its deadline: the framework's own close their connections in that
+/// time, for which they take 1 s.
+const GRACE: Duration = Duration::from_secs(2);
+
+/// A running part of a process, for [`run_until_signal`]: a relay, a consumer or a coordinator of
+/// sagas (by `into()`), or a part of your own.
 pub struct Running {
     name: String,
     shutdown: Shutdown,
@@ -26,14 +35,18 @@ impl std::fmt::Debug for Running {
 }
 
 impl Running {
-    /// Describes a part of your own: its name for the log, the signal that asks it to stop, and its end.
+    /// Describes a part of your own: its name for logs, the signal that asks it to stop, and the
+    /// future that ends when it has stopped. A panic of that future counts as an error.
     pub fn new<E: Into<BoxError>>(
         name: impl Into<String>,
         shutdown: Shutdown,
         finished: impl Future<Output = Result<(), E>> + Send + 'static,
     ) -> Self {
-        let finished = finished.map(|outcome| outcome.map_err(Into::into)).boxed();
-        Self { name: name.into(), shutdown, finished }
+        let finished = catch_unwind(finished).map(|outcome| match outcome {
+            Ok(result) => result.map_err(Into::into),
+            Err(panic) => Err(format!("a panic: {panic}").into()),
+        });
+        Self { name: name.into(), shutdown, finished: finished.boxed() }
     }
 }
 
@@ -49,16 +62,16 @@ pub enum ProcessError {
     GaveUp {
         /// The part's name.
         part: String,
-        /// Why it gave up.
+        /// Why the part gave up.
         source: BoxError,
     },
     /// A part ended before any signal came, without an error; the others were shut down.
-    #[error("{part} ended before the process was asked to end")]
+    #[error("{part} ended before a signal stopped the process")]
     EndedEarly {
         /// The part's name.
         part: String,
     },
-    /// A part did not end well after the signal, or not in time.
+    /// A part did not end well after the signal.
     #[error("{part} did not end well")]
     Unclean {
         /// The part's name.
@@ -66,16 +79,27 @@ pub enum ProcessError {
         /// What went wrong.
         source: BoxError,
     },
+    /// Parts had not ended 2 s after their deadline; they run until the process exits.
+    #[error("not ended within the time for the shutdown: {parts}")]
+    Overdue {
+        /// The names of the parts, separated by commas.
+        parts: String,
+    },
 }
 
-/// Runs until SIGTERM or Ctrl-C, then shuts the parts down in the order given, all within the time. A part is asked to
-/// end when those before it have ended, or have taken half of the time that was left. Give consumers first, then sagas,
-/// relays last: so what the last handlers emit still leaves. A second signal takes the time that is left from all.
+/// Runs until SIGTERM or Ctrl-C, then shuts the parts down in the order given.
+///
+/// All parts share the time. A part is asked to stop when the parts before it have ended, or have
+/// taken half of the time that was left. Give consumers first, then sagas, relays last: so the relay
+/// still publishes what the last handlers emit. A second signal ends the time for all parts. 2 s
+/// after the time is up the call returns, whatever still runs.
 ///
 /// # Errors
-/// [`ProcessError::GaveUp`] or [`ProcessError::EndedEarly`] when a part ended by itself: the others are shut down in the
-/// same way first. [`ProcessError::Unclean`] for a part that did not end well. Of several errors the first is given, and
-/// all are logged. [`ProcessError::Signals`] when the system refuses to tell of signals; nothing is shut down then.
+/// [`ProcessError::GaveUp`] or [`ProcessError::EndedEarly`] when a part ends by itself: the others
+/// are shut down in the same way first. [`ProcessError::Unclean`] for a part that does not end well,
+/// [`ProcessError::Overdue`] for parts that do not end in time. Of several errors the first is
+/// returned, and all are logged. [`ProcessError::Signals`] when the system refuses the listener for
+/// signals; nothing is shut down then.
 ///
 /// # Cancel safety
 /// A call that is dropped leaves the parts running.
@@ -100,7 +124,7 @@ pub async fn run_until_signal(
     run_until(signals, parts.into_iter().collect(), within).await
 }
 
-/// The signals that ask a process to end, by name.
+/// The signals that stop a process, by name.
 #[cfg(unix)]
 fn signals() -> std::io::Result<impl Stream<Item = &'static str> + Unpin> {
     use tokio::signal::unix::{SignalKind, signal};
@@ -116,7 +140,7 @@ fn signals() -> std::io::Result<impl Stream<Item = &'static str> + Unpin> {
     })))
 }
 
-/// The signals that ask a process to end, by name.
+/// The signals that stop a process, by name.
 #[cfg(not(unix))]
 fn signals() -> std::io::Result<impl Stream<Item = &'static str> + Unpin> {
     Ok(Box::pin(stream::unfold((), |()| async {
@@ -129,50 +153,60 @@ async fn run_until(
     parts: Vec<Running>,
     within: Duration,
 ) -> Result<(), ProcessError> {
-    let mut stopping = Stopping::default();
+    let mut stops = StopOrder::default();
     let mut running = FuturesUnordered::new();
     for (no, Running { name, shutdown, finished }) in parts.into_iter().enumerate() {
-        stopping.parts.push(Part { name, shutdown, ended: false });
+        stops.parts.push(Part { name, shutdown, ended: false });
         running.push(finished.map(move |outcome| (no, outcome)));
     }
-    let mut failed = None;
+    let (mut first_error, mut signalled) = (None, false);
     tokio::select! {
+        // A part that listens to the same signal has not ended by itself.
+        biased;
         Some(signal) = signals.next() => {
-            tracing::info!(signal, within = ?within, "the process is asked to end");
+            signalled = true;
+            tracing::info!(signal, ?within, "a signal stops the process: its parts are shut down");
         }
         Some((no, outcome)) = running.next() => {
-            let part = stopping.ended(no);
-            let error = match outcome {
+            let part = stops.ended(no);
+            first_error = Some(logged(match outcome {
                 Ok(()) => ProcessError::EndedEarly { part },
                 Err(source) => ProcessError::GaveUp { part, source },
-            };
-            failed = Some(told(error));
+            }));
         }
     }
-    stopping.begin(within);
+    stops.begin(within);
     while !running.is_empty() {
         tokio::select! {
             Some((no, outcome)) = running.next() => {
-                let part = stopping.ended(no);
+                let part = stops.ended(no);
                 if let Err(source) = outcome {
-                    let error = told(ProcessError::Unclean { part, source });
-                    failed = failed.or(Some(error));
+                    let error = logged(ProcessError::Unclean { part, source });
+                    first_error = first_error.or(Some(error));
                 }
             }
-            () = tokio::time::sleep_until(stopping.next_at.into()), if stopping.has_more() => {}
+            () = tokio::time::sleep_until(stops.wake_at().into()) => {
+                if stops.is_overdue(now()) {
+                    let error = logged(ProcessError::Overdue { parts: stops.unended() });
+                    return Err(first_error.unwrap_or(error));
+                }
+            }
             Some(signal) = signals.next() => {
-                tracing::warn!(signal, "the process is asked to end again: what still runs is dropped");
-                stopping.hurry();
+                if signalled {
+                    tracing::warn!(signal, "a second signal ends the time for the shutdown");
+                    stops.end_time();
+                }
+                signalled = true;
             }
         }
-        stopping.ask(now());
+        stops.ask(now());
     }
-    failed.map_or(Ok(()), Err)
+    first_error.map_or(Ok(()), Err)
 }
 
-/// Logs why a part ended.
-fn told(error: ProcessError) -> ProcessError {
-    let cause = std::error::Error::source(&error).map(ToString::to_string).unwrap_or_default();
+/// Logs an error with its causes.
+fn logged(error: ProcessError) -> ProcessError {
+    let cause = std::error::Error::source(&error).map(full_text).unwrap_or_default();
     tracing::error!(cause, "{error}");
     error
 }
@@ -183,8 +217,8 @@ struct Part {
     ended: bool,
 }
 
-/// Who is asked to end, and when.
-struct Stopping {
+/// Which part is asked to stop next, and when.
+struct StopOrder {
     parts: Vec<Part>,
     /// How many of the parts were asked.
     asked: usize,
@@ -193,24 +227,20 @@ struct Stopping {
     next_at: Instant,
 }
 
-impl Default for Stopping {
+impl Default for StopOrder {
     fn default() -> Self {
         let now = now();
         Self { parts: Vec::new(), asked: 0, deadline: now, next_at: now }
     }
 }
 
-impl Stopping {
+impl StopOrder {
     fn begin(&mut self, within: Duration) {
         let now = now();
-        // Past what the clock can tell there is no deadline; a century serves.
+        // The clock cannot represent a later deadline; a century serves.
         self.deadline =
             now.checked_add(within).unwrap_or_else(|| now + Duration::from_hours(24 * 36_525));
         self.ask(now);
-    }
-
-    fn has_more(&self) -> bool {
-        self.asked < self.parts.len()
     }
 
     /// Notes the end of a part and gives its name.
@@ -219,9 +249,10 @@ impl Stopping {
         self.parts[no].name.clone()
     }
 
-    /// Asks the next parts to end, if those that were asked have ended or have taken half of the time that was left.
+    /// Asks the next parts to stop, if the parts that were asked have ended or have taken half of
+    /// the time that was left.
     fn ask(&mut self, now: Instant) {
-        while self.has_more()
+        while self.asked < self.parts.len()
             && (self.parts[..self.asked].iter().all(|part| part.ended) || now >= self.next_at)
         {
             let left = self.deadline.saturating_duration_since(now);
@@ -231,8 +262,23 @@ impl Stopping {
         }
     }
 
-    /// Takes the time that is left from all.
-    fn hurry(&mut self) {
+    /// Gives when to ask the next part, or to give the last ones up.
+    fn wake_at(&self) -> Instant {
+        if self.asked < self.parts.len() { self.next_at } else { self.deadline + GRACE }
+    }
+
+    fn is_overdue(&self, now: Instant) -> bool {
+        self.asked == self.parts.len() && now >= self.deadline + GRACE
+    }
+
+    fn unended(&self) -> String {
+        let names = self.parts.iter().filter(|part| !part.ended).map(|part| &*part.name);
+        names.collect::<Vec<_>>().join(", ")
+    }
+
+    /// Ends the time for all parts.
+    fn end_time(&mut self) {
+        self.deadline = now();
         self.parts.iter().for_each(|part| part.shutdown.request(Duration::ZERO));
         self.asked = self.parts.len();
     }
@@ -271,9 +317,10 @@ mod tests {
     }
 
     /// Signals that come so many seconds after one another, and none after the last.
-    fn after(seconds: &'static [u64]) -> impl Stream<Item = &'static str> + Unpin {
-        let timed = stream::iter(seconds).then(|s| async {
-            tokio::time::sleep(Duration::from_secs(*s)).await;
+    fn after(seconds: &[u64]) -> impl Stream<Item = &'static str> + Unpin + use<> {
+        let seconds = seconds.to_vec();
+        let timed = stream::iter(seconds).then(|s| async move {
+            tokio::time::sleep(Duration::from_secs(s)).await;
             "SIGTERM"
         });
         Box::pin(timed.chain(stream::pending()))
@@ -327,7 +374,7 @@ mod tests {
         let early = Running::new("consumer", Shutdown::default(), async { Ok::<_, BoxError>(()) });
         let ended =
             run_until(after(&[100]), vec![early], Duration::from_secs(20)).await.unwrap_err();
-        assert_eq!(ended.to_string(), "consumer ended before the process was asked to end");
+        assert_eq!(ended.to_string(), "consumer ended before a signal stopped the process");
     }
 
     #[tokio::test(start_paused = true)]
@@ -345,5 +392,62 @@ mod tests {
         let begun = now();
         run_until(after(&[5]), vec![], Duration::MAX).await.unwrap();
         assert_eq!(begun.elapsed_by_clock(), 5);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_part_that_never_ends_is_named_two_seconds_after_the_time_or_a_second_signal() {
+        for (signals, ends_at) in [(&[5][..], 5 + 20 + 2), (&[5, 1][..], 5 + 1 + 2)] {
+            let (log, begun) = (Log::default(), now());
+            let deaf = std::future::pending::<Result<(), BoxError>>();
+            let parts = vec![
+                Running::new("server", Shutdown::default(), deaf),
+                part("relay", Duration::from_secs(1), begun, &log),
+            ];
+            let ended = run_until(after(signals), parts, Duration::from_secs(20)).await;
+            assert!(matches!(ended, Err(ProcessError::Overdue { parts }) if parts == "server"));
+            assert_eq!(begun.elapsed_by_clock(), ends_at);
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_first_signal_after_a_part_has_given_up_leaves_the_others_their_time() {
+        let (log, begun) = (Log::default(), now());
+        let broken = async { Err(std::io::Error::other("the database is gone")) };
+        let parts = vec![
+            Running::new("relay", Shutdown::default(), broken),
+            part("consumer", Duration::from_secs(4), begun, &log),
+        ];
+        let ended = run_until(after(&[1]), parts, Duration::from_secs(20)).await.unwrap_err();
+        assert_eq!(ended.to_string(), "relay gave up");
+        assert_eq!(begun.elapsed_by_clock(), 4, "the consumer has ended by itself");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_panic_of_a_part_shuts_the_others_down() {
+        let (log, begun) = (Log::default(), now());
+        let panics = async {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            panic!("out of paper");
+            #[expect(unreachable_code, reason = "gives the future its type")]
+            Ok::<_, BoxError>(())
+        };
+        let parts = vec![
+            part("consumer", Duration::from_secs(2), begun, &log),
+            Running::new("printer", Shutdown::default(), panics),
+        ];
+        let ended = run_until(after(&[100]), parts, Duration::from_secs(20)).await.unwrap_err();
+        assert!(matches!(&ended, ProcessError::GaveUp { part, source }
+            if part == "printer" && source.to_string() == "a panic: out of paper"));
+        assert_eq!(begun.elapsed_by_clock(), 3);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_part_that_listens_to_the_same_signal_has_not_ended_early() {
+        let listens = async {
+            tokio::time::sleep(Duration::from_secs(5)).await;
+            Ok::<_, BoxError>(())
+        };
+        let parts = vec![Running::new("server", Shutdown::default(), listens)];
+        run_until(after(&[5]), parts, Duration::from_secs(20)).await.unwrap();
     }
 }

@@ -15,7 +15,7 @@ impl Dialect {
     }
 
     /// Finishes events in one statement, where the database can: takes owner, partitions and
-    /// epochs, places; gives the number of events and the list of partitions that were lock_owned.
+    /// epochs, places; gives the number of events and the list of partitions that the relay owned.
     pub(crate) fn finish_at_once(self, keep: bool) -> Option<String> {
         (self == Self::Postgres).then(|| super::postgres::finish(keep))
     }

@@ -11,8 +11,8 @@ mod script;
 pub mod next;
 
 pub use runner::install;
-pub(crate) use runner::{meta, partitions};
-pub(crate) use script::{outdated, script};
+pub(crate) use runner::{has_former_names, meta, partitions};
+pub(crate) use script::{former_names, outdated, script};
 
 use crate::{dialect::Dialect, namespace::Namespace};
 use sea_orm::DbErr;

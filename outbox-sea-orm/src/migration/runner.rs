@@ -3,12 +3,13 @@
 
 use super::{
     MAX_PARTITIONS, rights,
+    script::former_names,
     versions::{Installation, Step, VERSIONS, Version, last},
 };
 use crate::{
     dialect::{Dialect, Tables},
     namespace::Namespace,
-    pool::is_denied,
+    pool::{DbErrorClass, classify, is_denied},
 };
 use outbox_core::runtime::{Exit, spawn};
 use sea_orm::{
@@ -68,6 +69,9 @@ async fn is_up_to_date(
     let Ok((version, installed)) = meta(db, dialect, &tables).await else { return Ok(false) };
     if version < last(installation.versions) {
         return Ok(false);
+    }
+    if has_former_names(db, dialect, &tables).await {
+        return Err(DbErr::Migration(former_names(version)));
     }
     check_partitions(installation.partitions, Some(installed))?;
     Ok(partitions(db, dialect, &tables).await.is_ok_and(|rows| rows == i64::from(installed)))
@@ -189,6 +193,18 @@ pub(crate) async fn meta<C: ConnectionTrait>(
         Some(row) => Ok((row.try_get_by_index(0)?, row.try_get_by_index(1)?)),
         None => Err(DbErr::Migration("the table outbox_meta has no row".into())),
     }
+}
+
+/// Tells whether the tables are those of a revision that counted versions otherwise and named the
+/// archive otherwise. A role that may not read the archive is not refused for that.
+pub(crate) async fn has_former_names<C: ConnectionTrait>(
+    conn: &C,
+    dialect: Dialect,
+    tables: &Tables,
+) -> bool {
+    let sql = tables.fill("SELECT 1 FROM {archive} WHERE 1 = 0");
+    let read = conn.query_one_raw(Statement::from_string(dialect.backend(), sql)).await;
+    read.is_err_and(|error| classify(&error) == DbErrorClass::Missing)
 }
 
 /// Counts the rows of partitions.

@@ -48,6 +48,14 @@ pub(crate) fn outdated(version: i32) -> String {
     )
 }
 
+/// Writes that the tables have the names of a revision before version 1 of this numbering.
+pub(crate) fn former_names(version: i32) -> String {
+    format!(
+        "its tables have version {version} of a former numbering and other names, from which no migration leads: deliver \
+         what is left with the former program, drop the outbox's tables, and install again (docs/renames.md has the names)"
+    )
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

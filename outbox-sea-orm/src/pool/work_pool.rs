@@ -58,7 +58,7 @@ impl ResponseDeadline {
         }
     }
 
-    /// Tells how long to wait.
+    /// Gives the longest wait for a response.
     pub(crate) const fn within(&self) -> Duration {
         self.within
     }

@@ -217,8 +217,8 @@ impl SagaStore for Outbox {
     }
 }
 
-/// Reads the outcome of a start from the row under its name and correlation id.
 impl Outbox {
+    /// Runs a query on the table of sagas, within the time for its lock.
     async fn query_saga(
         &self,
         tx: &OutboxTransaction,
@@ -230,6 +230,7 @@ impl Outbox {
     }
 }
 
+/// Reads the outcome of a start from the row under its name and correlation id.
 fn started(row: &QueryResult) -> Result<Started, StoreError> {
     let (id, state) = (id(row, 0)?, column::<String>(row, 1)?);
     Ok(match column::<Option<i64>>(row, 2)? {

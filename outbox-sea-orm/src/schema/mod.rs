@@ -142,6 +142,9 @@ impl Schema {
         if version < migration::VERSION {
             return Err(StoreError::Mismatch(migration::outdated(version)));
         }
+        if migration::has_former_names(db, dialect, &tables).await {
+            return Err(StoreError::Mismatch(migration::former_names(version)));
+        }
         let partitions = migration::partitions(db, dialect, &tables).await.map_err(store_error)?;
         let fits = u16::try_from(partitions).ok().filter(|n| i32::from(*n) == said && *n > 0);
         let Some(partitions) = fits else {

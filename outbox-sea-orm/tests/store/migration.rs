@@ -91,6 +91,19 @@ on_every_database! {
         drop(schema);
     }
 
+    async fn tables_with_the_names_of_a_former_numbering_are_refused_and_left_as_they_are(temp: &TempDatabase) {
+        let db = temp.connect().await;
+        installed(&db, &Namespace::default()).await;
+        db.execute_unprepared("ALTER TABLE outbox_archive RENAME TO outbox_done").await.unwrap();
+        for version in [1, 11] {
+            let sql = format!("UPDATE outbox_meta SET version = {version}");
+            db.execute_unprepared(&sql).await.unwrap();
+            refused(&db, "docs/renames.md").await;
+            let error = install(&db, &Namespace::default(), PARTITIONS).await.unwrap_err().to_string();
+            assert!(error.contains("docs/renames.md") && error.contains(&format!("version {version}")), "{error}");
+        }
+    }
+
     async fn tables_of_an_installation_that_ended_half_way_are_completed_with_what_is_in_them(temp: &TempDatabase) {
         let db = temp.connect().await;
         let schema = installed(&db, &Namespace::default()).await;

@@ -170,7 +170,7 @@ impl<S: ConsumerStore> Retrier<S> {
         };
         if lost {
             tracing::warn!(
-                "the claim of a stored delivery was lost; what was not committed is rolled back"
+                "the claim of a stored delivery was lost; its transaction is rolled back"
             );
             // The process is alive: unless another instance has claimed the delivery, no crash is counted.
             self.release(&stored).await;

@@ -61,7 +61,7 @@ impl<S: ConsumerStore> Worker<S> {
             tracing::warn!(
                 handler = &*entry.name,
                 key_hash = message.key_hash(),
-                "a delivery is overdue after {long:?}: its handler is slow, or waits for a lock; later deliveries of its key wait too"
+                "a delivery is overdue after {long:?}: its handler is slow or waits for a lock"
             );
         }
         run.await

@@ -47,7 +47,7 @@ pub(crate) enum RescanState {
     Partial,
     /// It covers the first evicted event; all that it came to so far were loaded.
     Loading,
-    /// It came to an event for which there was no room; it loads no later one.
+    /// The rescan came to an event that no queue has room for; it loads no later one.
     Full,
 }
 
