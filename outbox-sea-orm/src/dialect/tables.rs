@@ -27,6 +27,11 @@ pub(crate) struct Tables {
     pub(crate) saga_locks: String,
     pub(crate) saga_waits: String,
     pub(crate) barrier: String,
+    pub(crate) live: String,
+    pub(crate) controls: String,
+    pub(crate) plans: String,
+    pub(crate) audit: String,
+    pub(crate) samples: String,
     /// SQLite's index of events by place.
     pub(crate) place: String,
 }
@@ -56,6 +61,11 @@ impl Tables {
             saga_locks: quoted("outbox_saga_locks"),
             saga_waits: quoted("outbox_saga_waits"),
             barrier: quoted("outbox_saga_barrier"),
+            live: quoted("outbox_live"),
+            controls: quoted("outbox_controls"),
+            plans: quoted("outbox_plans"),
+            audit: quoted("outbox_audit"),
+            samples: quoted("outbox_samples"),
             place: quoted("outbox_events_place"),
         }
     }
@@ -85,6 +95,11 @@ impl Tables {
             ("{saga_locks}", &self.saga_locks),
             ("{saga_waits}", &self.saga_waits),
             ("{barrier}", &self.barrier),
+            ("{live}", &self.live),
+            ("{controls}", &self.controls),
+            ("{plans}", &self.plans),
+            ("{audit}", &self.audit),
+            ("{samples}", &self.samples),
             ("{place}", &self.place),
         ] {
             filled = filled.replace(mark, name);

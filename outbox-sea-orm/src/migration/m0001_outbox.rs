@@ -308,6 +308,57 @@ const SAGA_WAITS: TableDef = TableDef {
     indexes: &[index("outbox_waits_entity", "entity, since_us")],
 };
 
+/// What running relays, consumers and coordinators write about themselves, for operators: JSON of at
+/// most 16 KiB. No lease depends on a row.
+const LIVE: TableDef = TableDef {
+    name: "outbox_live",
+    body: "id {word} NOT NULL PRIMARY KEY, kind {word} NOT NULL, name {word} NOT NULL, body {text} NOT NULL, \
+           written_at BIGINT NOT NULL, CHECK (kind IN ('relay', 'consumer', 'sagas'))",
+    queue: true,
+    indexes: &[],
+};
+
+/// What operators have paused or slowed down; a few rows, read at each renewal. `rate` is in events
+/// a thousand seconds.
+const CONTROLS: TableDef = TableDef {
+    name: "outbox_controls",
+    body: "scope {word} NOT NULL, name {name} NOT NULL, action {word} NOT NULL, rate BIGINT, set_by {name} NOT NULL, \
+           reason {text} NOT NULL, set_at BIGINT NOT NULL, until BIGINT, PRIMARY KEY (scope, name, action), \
+           CHECK (scope IN ('route', 'topic', 'key', 'consumer', 'saga')), CHECK (action IN ('pause', 'rate')), \
+           CHECK ((action = 'rate') = (rate IS NOT NULL)), CHECK (rate IS NULL OR rate > 0)",
+    queue: true,
+    indexes: &[],
+};
+
+/// Acts of operators that were planned; a row is void after `expires_at` unless its audit row
+/// exists. `selection` is JSON: the filter with its bound.
+const PLANS: TableDef = TableDef {
+    name: "outbox_plans",
+    body: "plan_id {serial}, act {word} NOT NULL, selection {text} NOT NULL, up_to BIGINT NOT NULL, \
+           after_letter BIGINT NOT NULL, planned_at BIGINT NOT NULL, expires_at BIGINT NOT NULL, audit_id BIGINT",
+    queue: true,
+    indexes: &[index("outbox_plans_expires", "expires_at")],
+};
+
+/// One row an act of an operator. The counts are written in the transactions that they count.
+const AUDIT: TableDef = TableDef {
+    name: "outbox_audit",
+    body: "audit_id {serial}, began_at BIGINT NOT NULL, done_by {name} NOT NULL, reason {text} NOT NULL, \
+           act {word} NOT NULL, target {text} NOT NULL, done BIGINT NOT NULL, skipped BIGINT NOT NULL, \
+           outcome {word} NOT NULL, CHECK (outcome IN ('running', 'done', 'cancelled', 'stopped')), \
+           CHECK (done >= 0 AND skipped >= 0)",
+    queue: false,
+    indexes: &[index("outbox_audit_began", "began_at")],
+};
+
+/// A row a minute and route, for the overview of a day.
+const SAMPLES: TableDef = TableDef {
+    name: "outbox_samples",
+    body: "at_us BIGINT NOT NULL, route {name} NOT NULL, body {text} NOT NULL, PRIMARY KEY (at_us, route)",
+    queue: true,
+    indexes: &[],
+};
+
 pub(super) const TABLES: &[TableDef] = &[
     EVENTS,
     ARCHIVE,
@@ -328,6 +379,11 @@ pub(super) const TABLES: &[TableDef] = &[
     SAGA_LOG,
     SAGA_LOCKS,
     SAGA_WAITS,
+    LIVE,
+    CONTROLS,
+    PLANS,
+    AUDIT,
+    SAMPLES,
 ];
 
 /// A view with one row an event and its status, as the transactional outbox is usually drawn;

@@ -1,8 +1,4 @@
-//! The operator's interface, behind command line and dashboard: statistics, and dead letters with what can be done about
-//! them.
-//!
-//! Every operation that writes is conditional (it changes nothing that another operator has changed first), idempotent, and
-//! stored with the operator's name and reason.
+//! Dead letters: how an operator selects them, and what the operator does with them.
 
 use crate::{
     event::{LetterId, MessageId, Timestamp},

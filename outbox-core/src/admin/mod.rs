@@ -1,0 +1,27 @@
+//! The operator's interface, behind command line, page and JSON API: what stands still, why, and what
+//! moves it.
+//!
+//! Every operation that writes is conditional (it changes nothing that another operator has changed
+//! first), idempotent, and stored with the operator's name and reason.
+
+mod letters;
+mod control;
+mod live;
+mod inspect;
+mod explain;
+mod doctor;
+mod acts;
+
+pub use acts::{
+    Act, ActStore, Applied, AuditEntry, AuditOutcome, Canary, CanaryStep, Plan, PlanId, apply,
+};
+pub use control::{Control, ControlAction, ControlScope, ControlStore, Controls};
+pub use doctor::{DoctorStore, Finding, Severity};
+pub use explain::{Explanation, explain};
+pub use inspect::{
+    Bounded, ConsumerView, DeferredView, Facts, Found, History, HistoryEntry, HistoryKind,
+    InboxView, InspectStore, LetterGroup, ListStore, Overview, Page, RelayView, ScheduledView,
+    Subject, SubjectError,
+};
+pub use letters::{AdminStore, DeadLetterFilter, OperatorNote, Progress, purge_all, redrive_all};
+pub use live::{ConsumerLive, LastFailure, Live, LiveStore, RelayLive, RouteLive, SagasLive};
