@@ -1,0 +1,456 @@
+//! The arguments of the command line.
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use outbox_core::{
+    admin::{ControlScope, DeadLetterFilter},
+    failure::DeadReason,
+    saga::SagaState,
+};
+use std::{path::PathBuf, time::Duration};
+
+const EXIT_CODES: &str = "Exit codes: 0 done; 1 nothing found, or something is wrong (doctor, \
+    migrate check); 2 wrong arguments or configuration; 3 a database could not be asked; 4 refused \
+    or not confirmed; 5 cancelled, or stopped by the canary.";
+
+/// The command line `outbox`.
+#[derive(Debug, Parser)]
+#[command(name = "outbox", version, about = "Shows what stands still in an outbox, why, and moves it")]
+#[command(after_help = EXIT_CODES)]
+pub struct Cli {
+    #[command(flatten)]
+    pub(crate) global: Global,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// Which databases, and how the answer is written.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Global {
+    /// URL of a database; may be given several times. Without it the context counts, then the
+    /// variable DATABASE_URL.
+    #[arg(long, global = true, value_name = "URL")]
+    pub(crate) database: Vec<String>,
+    /// Prefix of the outbox's tables, with --database or DATABASE_URL.
+    #[arg(long, global = true, value_name = "PREFIX")]
+    pub(crate) namespace: Option<String>,
+    /// A context of the configuration file.
+    #[arg(long, global = true, value_name = "NAME", env = "OUTBOX_CONTEXT")]
+    pub(crate) context: Option<String>,
+    /// One database of the context, by its name; acts need it where the context has several.
+    #[arg(long, global = true, value_name = "NAME")]
+    pub(crate) on: Option<String>,
+    /// The configuration file; ~/.config/outbox/config.toml unless given.
+    #[arg(long, global = true, value_name = "FILE", env = "OUTBOX_CONFIG")]
+    pub(crate) config: Option<PathBuf>,
+    /// Writes JSON for programs.
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+    /// Does not ask before an act.
+    #[arg(long, short, global = true)]
+    pub(crate) yes: bool,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Shows each database at a glance.
+    Overview,
+    /// Shows the overview again and again.
+    Top(Top),
+    /// Finds what an id, a key or a correlation id is.
+    Find(Text),
+    /// Shows the whole life of one message, as far as it is stored.
+    Life(Text),
+    /// Shows everything about an event, a key or a saga over all databases, in order of time.
+    Follow(Text),
+    /// Says in a sentence why something stands still, and what moves it.
+    Explain(Text),
+    /// Dead letters.
+    #[command(subcommand)]
+    DeadLetters(DeadLetters),
+    /// Lists deferred deliveries.
+    Deferred(Deferred),
+    /// Lists scheduled events.
+    Scheduled(Paging),
+    /// Shows in which handlers a message was received.
+    Inbox(Text),
+    /// Sagas.
+    #[command(subcommand)]
+    Sagas(Sagas),
+    /// Pauses a route, topic, key, consumer or saga.
+    Pause(Pause),
+    /// Ends the pause and the rate of a route, topic, key, consumer or saga.
+    Resume(Scoped),
+    /// Limits a route to so many events a second.
+    Rate(Rate),
+    /// Runs a relay from a TOML file until it is stopped.
+    Relay(Relay),
+    /// Examines the outbox, its database and its surroundings.
+    Doctor,
+    /// Lists the acts of operators, the newest first.
+    Audit(Paging),
+    /// Tables of the outbox.
+    #[command(subcommand)]
+    Migrate(Migrate),
+    /// Writes the completions of a shell.
+    Completions {
+        /// The shell.
+        shell: clap_complete::Shell,
+    },
+}
+
+/// What is asked about.
+#[derive(Debug, Args)]
+pub(crate) struct Text {
+    /// An id of a message or saga, a key, or a saga's correlation id.
+    pub(crate) text: String,
+}
+
+/// How often `top` asks.
+#[derive(Debug, Args)]
+pub(crate) struct Top {
+    /// Pause between two looks.
+    #[arg(long, default_value = "1s", value_parser = duration)]
+    pub(crate) every: Duration,
+    /// Ends after so many looks.
+    #[arg(long)]
+    pub(crate) times: Option<u64>,
+}
+
+/// A part of a list.
+#[derive(Debug, Args)]
+pub(crate) struct Paging {
+    /// From the row after this one, which the list before has named.
+    #[arg(long, value_name = "NUMBER")]
+    pub(crate) after: Option<i64>,
+    /// At most so many rows, 1 to 10,000.
+    #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub(crate) limit: u32,
+}
+
+/// Deferred deliveries.
+#[derive(Debug, Args)]
+pub(crate) struct Deferred {
+    /// Only of this consumer.
+    #[arg(long)]
+    pub(crate) consumer: Option<String>,
+    #[command(flatten)]
+    pub(crate) paging: Paging,
+}
+
+/// What can be done with dead letters.
+#[derive(Debug, Subcommand)]
+pub(crate) enum DeadLetters {
+    /// Lists them by number.
+    List {
+        #[command(flatten)]
+        filter: LetterFilter,
+        #[command(flatten)]
+        paging: Paging,
+    },
+    /// Groups them by route or handler, reason and error.
+    Groups {
+        #[command(flatten)]
+        filter: LetterFilter,
+    },
+    /// Shows one, with its content and history.
+    Show {
+        /// The letter's number.
+        letter: i64,
+    },
+    /// Publishes their events again, or hands their messages to the handler again.
+    Redrive(LetterAct),
+    /// Discards them: keys that wait behind them go on.
+    Discard(LetterAct),
+    /// Discards them and deletes their content.
+    Purge(LetterAct),
+    /// Sends one again with other content, as a new event.
+    Resend {
+        /// The letter's number.
+        letter: i64,
+        /// The file with the content; `-` reads the standard input.
+        #[arg(long, value_name = "FILE")]
+        payload: PathBuf,
+        #[command(flatten)]
+        note: Note,
+    },
+}
+
+/// Which dead letters.
+#[derive(Debug, Clone, Default, Args)]
+pub(crate) struct LetterFilter {
+    /// On this topic.
+    #[arg(long)]
+    topic: Option<String>,
+    /// Of this event type.
+    #[arg(long = "type", value_name = "TYPE")]
+    event_type: Option<String>,
+    /// Of this key.
+    #[arg(long)]
+    key: Option<String>,
+    /// Given up by this route.
+    #[arg(long)]
+    route: Option<String>,
+    /// Given up by this consumer.
+    #[arg(long)]
+    consumer: Option<String>,
+    /// Given up by this handler of the consumer.
+    #[arg(long, requires = "consumer")]
+    handler: Option<String>,
+    /// For this reason: rejected, exhausted, expired, unroutable, crashed, undecodable, not_retried
+    /// or unknown_type.
+    #[arg(long, value_parser = reason)]
+    reason: Option<DeadReason>,
+    /// Given up at least so long ago, such as 2h or 3days.
+    #[arg(long, value_parser = duration)]
+    older_than: Option<Duration>,
+    /// Also those that were resolved; only of use in lists.
+    #[arg(long)]
+    resolved: bool,
+}
+
+impl LetterFilter {
+    /// Gives the filter of the operator's interface.
+    pub(crate) fn to_filter(&self) -> DeadLetterFilter {
+        let Self { topic, event_type, key, route, consumer, handler, .. } = self.clone();
+        DeadLetterFilter {
+            topic,
+            event_type,
+            key,
+            route,
+            consumer,
+            handler,
+            reason: self.reason,
+            older_than: self.older_than,
+            include_resolved: self.resolved,
+            ..DeadLetterFilter::default()
+        }
+    }
+}
+
+/// An act on dead letters.
+#[derive(Debug, Args)]
+pub(crate) struct LetterAct {
+    /// Numbers of letters; without them the filter selects.
+    pub(crate) letters: Vec<i64>,
+    #[command(flatten)]
+    pub(crate) filter: LetterFilter,
+    /// All open letters, where the filter has no condition.
+    #[arg(long)]
+    pub(crate) all: bool,
+    /// Only writes the plan.
+    #[arg(long)]
+    pub(crate) plan: bool,
+    /// Does 1, 10, 100, then the rest, and stops when one fails again within this time of a step.
+    #[arg(long, value_name = "TIME", value_parser = duration, num_args = 0..=1, default_missing_value = "10s")]
+    pub(crate) canary: Option<Duration>,
+    /// Does also what is refused otherwise, such as letters older than the inbox remembers.
+    #[arg(long)]
+    pub(crate) force: bool,
+    #[command(flatten)]
+    pub(crate) note: Note,
+}
+
+/// Who acts, and why.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Note {
+    /// Why; kept in the audit.
+    #[arg(long, value_name = "TEXT", default_value = "")]
+    pub(crate) why: String,
+    /// Who; the user's name unless given.
+    #[arg(long, env = "OUTBOX_OPERATOR")]
+    pub(crate) by: Option<String>,
+}
+
+/// What can be done with sagas.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Sagas {
+    /// Lists them, the oldest first.
+    List {
+        /// Of this name.
+        #[arg(long)]
+        name: Option<String>,
+        /// In this state: running, compensating, stuck, completed or compensated.
+        #[arg(long, value_parser = saga_state)]
+        state: Option<SagaState>,
+        /// Under this correlation id.
+        #[arg(long)]
+        correlation: Option<String>,
+        /// From the saga after this one, which the list before has named.
+        #[arg(long, value_name = "ID")]
+        after: Option<outbox_core::event::SagaId>,
+        /// At most so many rows, 1 to 10,000.
+        #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+        limit: u32,
+    },
+    /// Shows one with its steps and log.
+    Show {
+        /// Its id or correlation id.
+        saga: String,
+        /// How it is drawn.
+        #[arg(long, value_enum, default_value_t = Drawing::Timeline)]
+        r#as: Drawing,
+        /// As a Mermaid flowchart; short for `--as mermaid`.
+        #[arg(long)]
+        mermaid: bool,
+    },
+    /// Goes on where it is stuck, with all failures reset.
+    Resume(SagaAct),
+    /// Goes on from a step.
+    RetryFrom {
+        /// The saga's id or correlation id.
+        saga: String,
+        /// The step.
+        step: String,
+        #[command(flatten)]
+        note: Note,
+    },
+    /// Skips the step at which it is stuck.
+    Skip {
+        /// The saga's id or correlation id.
+        saga: String,
+        /// The step.
+        step: String,
+        #[command(flatten)]
+        note: Note,
+    },
+    /// Compensates it; not past its pivot.
+    Cancel(SagaAct),
+}
+
+/// How a saga is shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Drawing {
+    /// Its log in order of time.
+    Timeline,
+    /// A Mermaid flowchart.
+    Mermaid,
+}
+
+/// An act on a saga.
+#[derive(Debug, Args)]
+pub(crate) struct SagaAct {
+    /// Its id or correlation id.
+    pub(crate) saga: String,
+    #[command(flatten)]
+    pub(crate) note: Note,
+}
+
+/// A pause.
+#[derive(Debug, Args)]
+pub(crate) struct Pause {
+    #[command(flatten)]
+    pub(crate) what: Scoped,
+    /// Ends by itself after this time.
+    #[arg(long = "for", value_name = "TIME", value_parser = duration)]
+    pub(crate) lasts: Option<Duration>,
+}
+
+/// What a control applies to.
+#[derive(Debug, Args)]
+pub(crate) struct Scoped {
+    /// route, topic, key, consumer or saga.
+    #[arg(value_parser = scope)]
+    pub(crate) scope: ControlScope,
+    /// Its name, or the key.
+    pub(crate) name: String,
+    #[command(flatten)]
+    pub(crate) note: Note,
+}
+
+/// A rate.
+#[derive(Debug, Args)]
+pub(crate) struct Rate {
+    /// The route.
+    pub(crate) route: String,
+    /// Events a second, in each relay process.
+    pub(crate) per_second: f64,
+    /// Ends by itself after this time.
+    #[arg(long = "for", value_name = "TIME", value_parser = duration)]
+    pub(crate) lasts: Option<Duration>,
+    #[command(flatten)]
+    pub(crate) note: Note,
+}
+
+/// A relay process.
+#[derive(Debug, Args)]
+pub(crate) struct Relay {
+    /// The file with the database, the routes and the policies; see docs/cli.md.
+    pub(crate) file: PathBuf,
+    /// Only checks the file.
+    #[arg(long)]
+    pub(crate) check: bool,
+}
+
+/// What can be done with the tables.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Migrate {
+    /// Creates the tables or brings them up to date.
+    Up {
+        /// Number of partitions of new tables, 1 to 128.
+        #[arg(long, default_value_t = 16)]
+        partitions: u16,
+    },
+    /// Shows the version of the tables.
+    Status,
+    /// Fails unless the tables have the version of this program; needs no right but to read them.
+    Check,
+    /// Writes the SQL that a database administrator runs.
+    Sql {
+        /// The database: sqlite, postgres or mysql.
+        #[arg(long, value_enum)]
+        dialect: Kind,
+        /// Version of the present tables; 0 for none.
+        #[arg(long, default_value_t = 0)]
+        from: i32,
+        /// Version to reach; the newest unless given.
+        #[arg(long)]
+        to: Option<i32>,
+        /// Number of partitions of new tables, 1 to 128.
+        #[arg(long, default_value_t = 16)]
+        partitions: u16,
+    },
+}
+
+/// A kind of database.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Kind {
+    /// SQLite.
+    Sqlite,
+    /// PostgreSQL.
+    Postgres,
+    /// MySQL and MariaDB.
+    Mysql,
+}
+
+fn duration(text: &str) -> Result<Duration, String> {
+    humantime::parse_duration(text).map_err(|error| format!("{error}; write 90s, 5m or 2h"))
+}
+
+fn reason(text: &str) -> Result<DeadReason, String> {
+    text.parse().map_err(|()| {
+        "no reason: rejected, exhausted, expired, unroutable, crashed, undecodable, not_retried or \
+         unknown_type"
+            .to_owned()
+    })
+}
+
+fn saga_state(text: &str) -> Result<SagaState, String> {
+    text.parse()
+        .map_err(|()| "no state: running, compensating, stuck, completed or compensated".to_owned())
+}
+
+fn scope(text: &str) -> Result<ControlScope, String> {
+    text.parse().map_err(|()| "no scope: route, topic, key, consumer or saga".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_arguments_are_consistent() {
+        Cli::command().debug_assert();
+    }
+}

@@ -1,0 +1,273 @@
+//! `dead-letters`: lists, groups, one letter, and another content.
+
+use super::{act, ask_all, lists::write_next, note};
+use crate::{
+    args::{DeadLetters, Global, LetterFilter, Note, Paging},
+    config, database,
+    error::CliError,
+    output::{Answer, Output, Table, ago, cut, instant, shown},
+};
+use outbox_core::{
+    admin::{Act, AdminStore, DeadLetterFilter, InspectStore, LetterGroup},
+    event::LetterId,
+    failure::DeadLetter,
+};
+use outbox_sea_orm::Outbox;
+use std::{io::Read, path::Path, process::ExitCode};
+
+/// Longest text of a stranger in a table, in characters.
+const LONGEST_TEXT: usize = 60;
+/// Longest payload that is shown, in bytes.
+const LONGEST_PAYLOAD: usize = 64 * 1024;
+/// Longest content that is read for a resend, in bytes: no outbox takes more.
+const LARGEST_PAYLOAD: u64 = 512 * 1024 * 1024;
+
+/// Runs a command about dead letters.
+pub(super) async fn run(
+    global: &Global,
+    command: DeadLetters,
+    output: &mut Output,
+) -> Result<ExitCode, CliError> {
+    match command {
+        DeadLetters::List { filter, paging } => list(global, &filter, &paging, output).await,
+        DeadLetters::Groups { filter } => groups(global, &filter, output).await,
+        DeadLetters::Show { letter } => show(global, LetterId(letter), output).await,
+        DeadLetters::Redrive(letters) => act::run(global, Act::Redrive, &letters, output).await,
+        DeadLetters::Discard(letters) => act::run(global, Act::Discard, &letters, output).await,
+        DeadLetters::Purge(letters) => act::run(global, Act::Purge, &letters, output).await,
+        DeadLetters::Resend { letter, payload, note } => {
+            resend(global, LetterId(letter), &payload, &note, output).await
+        }
+    }
+}
+
+async fn list(
+    global: &Global,
+    filter: &LetterFilter,
+    paging: &Paging,
+    output: &mut Output,
+) -> Result<ExitCode, CliError> {
+    let (filter, after, limit) = (filter.to_filter(), paging.after.map(LetterId), paging.limit);
+    let ask = async |outbox: &Outbox| outbox.dead_letters(&filter, after, limit).await;
+    let answers = ask_all(global, ask).await?;
+    answers.write(output, |output, _, letters| {
+        let mut table = Table::new(&["#no", "given up", "by", "type", "key", "reason", "#attempts", "last error"]);
+        for letter in letters {
+            let message = letter.message.as_ref();
+            table.row([
+                letter.id.to_string(),
+                instant(letter.dead_at),
+                given_up_by(letter),
+                message.map(|message| message.event_type.clone()).unwrap_or_default(),
+                message.and_then(|message| message.key.clone()).unwrap_or_default(),
+                letter.resolution.as_ref().map_or_else(|| letter.reason.to_string(), |r| r.action.clone()),
+                letter.attempts.to_string(),
+                letter.errors.last().map(|error| cut(&error.text, LONGEST_TEXT)).unwrap_or_default(),
+            ]);
+        }
+        table.write(output, "no dead letter is open")?;
+        // A page may end before its limit, by bytes: only an empty one says that there are no more.
+        let last = letters.last().map(|letter| letter.id.to_string());
+        write_next(output, letters.len(), limit, last)
+    })?;
+    Ok(answers.exit_code(true))
+}
+
+fn given_up_by(letter: &DeadLetter) -> String {
+    match &letter.consumer_origin {
+        Some(by) => format!("{}/{}", by.consumer, by.handler),
+        None if letter.route.is_empty() => "no route".to_owned(),
+        None => letter.route.clone(),
+    }
+}
+
+async fn groups(
+    global: &Global,
+    filter: &LetterFilter,
+    output: &mut Output,
+) -> Result<ExitCode, CliError> {
+    let filter = filter.to_filter();
+    let answers =
+        ask_all(global, async |outbox: &Outbox| outbox.letter_groups(&filter).await).await?;
+    answers.write(output, |output, _, groups| {
+        let mut table = Table::new(&["#letters", "by", "reason", "error", "first", "last"]);
+        for group in groups {
+            table.row([
+                group.count.to_string(),
+                group.route.clone(),
+                group.reason.to_string(),
+                cut(&group.error, LONGEST_TEXT),
+                instant(group.first_at),
+                instant(group.last_at),
+            ]);
+        }
+        table.write(output, "no dead letter is open")?;
+        groups.iter().try_for_each(|group| write_command(output, group))
+    })?;
+    Ok(answers.exit_code(true))
+}
+
+/// Writes the command that redrives a group.
+fn write_command(output: &mut Output, group: &LetterGroup) -> Result<(), CliError> {
+    let DeadLetterFilter { route, consumer, handler, reason, .. } = &group.filter;
+    let mut command = "outbox dead-letters redrive --canary".to_owned();
+    for (option, value) in [
+        ("--route", route.clone()),
+        ("--consumer", consumer.clone()),
+        ("--handler", handler.clone()),
+        ("--reason", reason.map(|reason| reason.to_string())),
+    ] {
+        if let Some(value) = value {
+            command.push_str(&format!(" {option} {}", quoted(&value)));
+        }
+    }
+    output.line(format!("$ {}", shown(&command)))
+}
+
+/// Quotes a value for a shell, where it needs that.
+fn quoted(value: &str) -> String {
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "-_./:@".contains(c);
+    if !value.is_empty() && value.chars().all(is_plain) {
+        return value.to_owned();
+    }
+    format!("'{}'", value.replace('\'', "'\\''"))
+}
+
+/// Reads one letter, resolved or not.
+async fn one(outbox: &Outbox, letter: LetterId) -> Result<Option<DeadLetter>, outbox_core::outbox::StoreError> {
+    let filter = DeadLetterFilter {
+        up_to: Some(letter),
+        include_resolved: true,
+        ..DeadLetterFilter::default()
+    };
+    let before = LetterId(letter.0.saturating_sub(1));
+    Ok(outbox.dead_letters(&filter, Some(before), 1).await?.pop())
+}
+
+async fn show(global: &Global, letter: LetterId, output: &mut Output) -> Result<ExitCode, CliError> {
+    let answers = ask_all(global, async |outbox: &Outbox| {
+        Ok(one(outbox, letter).await?.into_iter().collect::<Vec<_>>())
+    })
+    .await?;
+    answers.write(output, |output, _, letters| match letters.as_slice() {
+        [] => output.line(format!("there is no dead letter {letter}")),
+        letters => letters.iter().try_for_each(|letter| write_letter(output, letter)),
+    })?;
+    let found = answers.list.iter().any(|(_, letters)| !letters.is_empty());
+    Ok(answers.exit_code(found))
+}
+
+fn write_letter(output: &mut Output, letter: &DeadLetter) -> Result<(), CliError> {
+    output.line(format!(
+        "letter     {}  {} after {} attempts, given up by {} at {}",
+        letter.id,
+        letter.reason,
+        letter.attempts,
+        shown(&given_up_by(letter)),
+        letter.dead_at
+    ))?;
+    if let Some(resolution) = &letter.resolution {
+        output.line(format!(
+            "resolved   {} at {} by {}: {}",
+            shown(&resolution.action),
+            resolution.at,
+            shown(&resolution.by),
+            shown(&resolution.reason)
+        ))?;
+    }
+    if letter.parks && letter.resolution.is_none() {
+        output.line("order      later events of its key wait until it is resolved")?;
+    }
+    if let Some(previous) = letter.previous {
+        output.line(format!("before     letter {previous}: it was redriven, and failed again"))?;
+    }
+    for (number, error) in letter.errors.iter().enumerate() {
+        let name = if number == 0 { "errors" } else { "" };
+        output.line(format!("{name:<9}  attempt {}: {}", error.attempt, shown(&error.text)))?;
+    }
+    let Some(message) = &letter.message else {
+        return output.line("message    its stored row does not decode");
+    };
+    output.line(format!(
+        "message    {}  {} v{} on {}, from {}, made {}",
+        message.id,
+        shown(&message.event_type),
+        message.event_version,
+        shown(&message.topic),
+        shown(&message.source),
+        ago(message.created_at, letter.dead_at)
+    ))?;
+    if let Some(key) = &message.key {
+        output.line(format!("key        {}", shown(key)))?;
+    }
+    for (name, value) in message.headers.iter() {
+        output.line(format!("header     {}: {}", shown(name), shown(value)))?;
+    }
+    let payload = &message.payload;
+    let text = String::from_utf8_lossy(&payload[..payload.len().min(LONGEST_PAYLOAD)]);
+    output.line(format!("content    {} ({} bytes)", shown(&message.content_type), payload.len()))?;
+    output.line(shown(&text))?;
+    if payload.len() > LONGEST_PAYLOAD {
+        output.line(format!("(cut after {LONGEST_PAYLOAD} bytes)"))?;
+    }
+    Ok(())
+}
+
+async fn resend(
+    global: &Global,
+    letter: LetterId,
+    payload: &Path,
+    why: &Note,
+    output: &mut Output,
+) -> Result<ExitCode, CliError> {
+    let target = config::target(global)?;
+    let content = read_payload(payload)?;
+    let outbox = database::open(&target).await?;
+    let Some(old) = one(&outbox, letter).await? else {
+        return Err(CliError::NotFound(format!("there is no dead letter {letter}")));
+    };
+    let question = format!(
+        "Send letter {letter} ({}) again with {} bytes, as a new event?",
+        given_up_by(&old),
+        content.len()
+    );
+    act::confirm(global, &target, &question)?;
+    match outbox.resend(letter, content.into(), &note(why, false)).await? {
+        Some(id) if output.json => {
+            output.document(&Answer { database: &target.name, result: id })?;
+        }
+        Some(id) => output.line(format!("letter {letter} goes again as message {id}"))?,
+        None => return Err(CliError::NotConfirmed(format!("letter {letter} was resolved before"))),
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn read_payload(path: &Path) -> Result<Vec<u8>, CliError> {
+    let mut content = Vec::new();
+    let read = if path == Path::new("-") {
+        std::io::stdin().lock().take(LARGEST_PAYLOAD + 1).read_to_end(&mut content)
+    } else {
+        std::fs::File::open(path)
+            .and_then(|file| file.take(LARGEST_PAYLOAD + 1).read_to_end(&mut content))
+    };
+    read.map_err(|error| CliError::Usage(format!("{}: {error}", path.display())))?;
+    Ok(content)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_value_is_quoted_for_the_shell_where_it_needs_that() {
+        for (value, quote) in [
+            ("billing", "billing"),
+            ("a/b-c_d.e:f@g", "a/b-c_d.e:f@g"),
+            ("", "''"),
+            ("two words", "'two words'"),
+            ("it's; rm", "'it'\\''s; rm'"),
+        ] {
+            assert_eq!(quoted(value), quote);
+        }
+    }
+}

@@ -1,0 +1,125 @@
+//! The commands. Each asks every database of the command line, and writes the answers.
+
+mod overview;
+mod lookup;
+mod letters;
+mod act;
+mod lists;
+mod sagas;
+mod controls;
+mod migrate;
+
+use crate::{
+    args::{Cli, Command, Global, Note},
+    config::{self, Target},
+    database,
+    error::CliError,
+    output::{Answer, Output, report},
+    relay,
+};
+use clap::CommandFactory;
+use outbox_core::{admin::OperatorNote, outbox::StoreError};
+use outbox_sea_orm::Outbox;
+use serde::Serialize;
+use std::process::ExitCode;
+
+/// Runs a command.
+pub(crate) async fn run(cli: Cli, output: &mut Output) -> Result<ExitCode, CliError> {
+    let Cli { global, command } = cli;
+    match command {
+        Command::Overview => overview::overview(&global, output).await,
+        Command::Top(top) => overview::top(&global, &top, output).await,
+        Command::Find(text) => lookup::find(&global, &text.text, output).await,
+        Command::Life(text) => lookup::life(&global, &text.text, output).await,
+        Command::Follow(text) => lookup::follow(&global, &text.text, output).await,
+        Command::Explain(text) => lookup::explain(&global, &text.text, output).await,
+        Command::DeadLetters(command) => letters::run(&global, command, output).await,
+        Command::Deferred(deferred) => lists::deferred(&global, &deferred, output).await,
+        Command::Scheduled(paging) => lists::scheduled(&global, &paging, output).await,
+        Command::Inbox(text) => lists::inbox(&global, &text.text, output).await,
+        Command::Sagas(command) => sagas::run(&global, command, output).await,
+        Command::Pause(pause) => controls::pause(&global, &pause, output).await,
+        Command::Resume(scoped) => controls::resume(&global, &scoped, output).await,
+        Command::Rate(rate) => controls::rate(&global, &rate, output).await,
+        Command::Relay(relay) => relay::run(&relay, output).await,
+        Command::Doctor => lists::doctor(&global, output).await,
+        Command::Audit(paging) => lists::audit(&global, &paging, output).await,
+        Command::Migrate(command) => migrate::run(&global, command, output).await,
+        Command::Completions { shell } => {
+            clap_complete::generate(shell, &mut Cli::command(), "outbox", &mut std::io::stdout());
+            Ok(ExitCode::SUCCESS)
+        }
+    }
+}
+
+/// The answers of all databases, in the order of the command line.
+struct Answers<T> {
+    list: Vec<(Target, T)>,
+    /// Whether a database could not be asked, which was reported.
+    failed: bool,
+}
+
+impl<T: Serialize> Answers<T> {
+    /// Writes the answers: all in one document, or each by `text`, under the database's name where
+    /// there are several.
+    fn write(
+        &self,
+        output: &mut Output,
+        mut text: impl FnMut(&mut Output, &Target, &T) -> Result<(), CliError>,
+    ) -> Result<(), CliError> {
+        if output.json {
+            let answers: Vec<Answer<'_, &T>> = self
+                .list
+                .iter()
+                .map(|(target, result)| Answer { database: &target.name, result })
+                .collect();
+            return output.document(&answers);
+        }
+        for (target, result) in &self.list {
+            if self.list.len() > 1 {
+                output.line(format!("== {target}"))?;
+            }
+            text(output, target, result)?;
+        }
+        Ok(())
+    }
+
+    /// Gives the exit code of a read that found something or not.
+    fn exit_code(&self, found: bool) -> ExitCode {
+        match (self.failed, found) {
+            (true, _) => ExitCode::from(3),
+            (false, true) => ExitCode::SUCCESS,
+            (false, false) => ExitCode::from(1),
+        }
+    }
+}
+
+/// Asks every database. One that cannot be asked is reported, and the others are asked all the same;
+/// it is an error where it is the only one.
+async fn ask_all<T>(
+    global: &Global,
+    ask: impl AsyncFn(&Outbox) -> Result<T, StoreError>,
+) -> Result<Answers<T>, CliError> {
+    let targets = config::targets(global)?;
+    let is_only = targets.len() == 1;
+    let mut answers = Answers { list: Vec::new(), failed: false };
+    for target in targets {
+        let answer = async { Ok::<T, CliError>(ask(&database::open(&target).await?).await?) };
+        match answer.await {
+            Ok(answer) => answers.list.push((target, answer)),
+            Err(error) if is_only => return Err(error),
+            Err(error) => {
+                report(&error);
+                answers.failed = true;
+            }
+        }
+    }
+    Ok(answers)
+}
+
+/// Makes the note of an act.
+fn note(note: &Note, force: bool) -> OperatorNote {
+    let user = || std::env::var("USER").or_else(|_| std::env::var("LOGNAME"));
+    let by = note.by.clone().or_else(|| user().ok()).unwrap_or_else(|| "unknown".to_owned());
+    OperatorNote { force, ..OperatorNote::new(by, &note.why) }
+}

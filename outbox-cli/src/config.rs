@@ -1,0 +1,267 @@
+//! Which databases a command is about: from the command line, the configuration file or the
+//! environment.
+
+use crate::{args::Global, error::CliError, output};
+use serde::Deserialize;
+use std::{collections::BTreeMap, fmt, path::{Path, PathBuf}};
+use url::Url;
+
+/// A database with an outbox.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Target {
+    /// Its name, for headings.
+    pub(crate) name: String,
+    pub(crate) url: String,
+    pub(crate) namespace: String,
+    /// Whether acts ask first, and show where they act.
+    pub(crate) production: bool,
+}
+
+impl fmt::Display for Target {
+    /// Writes name and URL, without the password.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} ({})", self.name, without_password(&self.url))
+    }
+}
+
+/// The configuration file.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct File {
+    /// The context of reads where none is named.
+    default: Option<String>,
+    #[serde(default)]
+    contexts: BTreeMap<String, Context>,
+}
+
+/// Databases that belong together.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Context {
+    #[serde(default)]
+    production: bool,
+    databases: Vec<Entry>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Entry {
+    name: Option<String>,
+    url: String,
+    #[serde(default)]
+    namespace: String,
+}
+
+/// Gives the databases that a command reads.
+pub(crate) fn targets(global: &Global) -> Result<Vec<Target>, CliError> {
+    select(global, Use::Read)
+}
+
+/// Gives the one database that a command acts on.
+pub(crate) fn target(global: &Global) -> Result<Target, CliError> {
+    let mut all = select(global, Use::Act)?;
+    match (all.len(), all.pop()) {
+        (1, Some(only)) => Ok(only),
+        _ => Err(CliError::Usage(format!(
+            "name the database to act on with --on: {}",
+            names(all.iter().map(|target| &target.name))
+        ))),
+    }
+}
+
+/// Whether a command changes something: then no context counts that the operator has not named,
+/// unless it is the only one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Use {
+    Read,
+    Act,
+}
+
+fn select(global: &Global, to: Use) -> Result<Vec<Target>, CliError> {
+    let mut targets = if global.database.is_empty() {
+        match (&global.context, std::env::var("DATABASE_URL")) {
+            (None, Ok(url)) if !url.is_empty() => given(&[url], global),
+            _ => from_file(global, to)?,
+        }
+    } else {
+        given(&global.database, global)
+    };
+    if let Some(on) = &global.on {
+        let known = names(targets.iter().map(|target| &target.name));
+        targets.retain(|target| target.name == *on);
+        if targets.is_empty() {
+            return Err(CliError::Usage(format!("no database is called `{on}`: {known}")));
+        }
+    }
+    Ok(targets)
+}
+
+/// Databases whose URLs were given.
+fn given(urls: &[String], global: &Global) -> Vec<Target> {
+    let target = |url: &String| Target {
+        name: name_of(url),
+        url: url.clone(),
+        namespace: global.namespace.clone().unwrap_or_default(),
+        production: false,
+    };
+    urls.iter().map(target).collect()
+}
+
+fn from_file(global: &Global, to: Use) -> Result<Vec<Target>, CliError> {
+    let path = global.config.clone().or_else(usual_file);
+    let text = match &path {
+        Some(path) => match std::fs::read_to_string(path) {
+            Ok(text) => text,
+            Err(error) if global.config.is_some() => {
+                return Err(CliError::Usage(format!("{}: {error}", path.display())));
+            }
+            Err(_) => String::new(),
+        },
+        None => String::new(),
+    };
+    if let Some(path) = path.as_deref().filter(|_| !text.is_empty()) {
+        warn_of_readers(path);
+    }
+    let file: File = toml::from_str(&text).map_err(|error| {
+        let path = path.unwrap_or_default();
+        CliError::Usage(format!("{}: {}", path.display(), error.message()))
+    })?;
+    let name = context_name(&file, global.context.as_deref(), to)?;
+    let context = file.contexts.get(&name).ok_or_else(|| {
+        CliError::Usage(format!(
+            "no context is called `{name}`: {}",
+            names(file.contexts.keys())
+        ))
+    })?;
+    let target = |entry: &Entry| Target {
+        name: entry.name.clone().unwrap_or_else(|| name_of(&entry.url)),
+        url: entry.url.clone(),
+        namespace: entry.namespace.clone(),
+        production: context.production,
+    };
+    Ok(context.databases.iter().map(target).collect())
+}
+
+/// Chooses the context.
+fn context_name(file: &File, named: Option<&str>, to: Use) -> Result<String, CliError> {
+    if let Some(named) = named {
+        return Ok(named.to_owned());
+    }
+    let mut contexts = file.contexts.keys();
+    match (contexts.next(), contexts.next(), &file.default) {
+        (None, ..) => Err(CliError::Usage(
+            "no database is given: --database URL, DATABASE_URL, or a context in \
+             ~/.config/outbox/config.toml"
+                .to_owned(),
+        )),
+        (Some(only), None, _) => Ok(only.clone()),
+        (Some(_), Some(_), Some(default)) if to == Use::Read => Ok(default.clone()),
+        (Some(_), Some(_), _) => Err(CliError::Usage(format!(
+            "there are several contexts: name one with --context: {}",
+            names(file.contexts.keys())
+        ))),
+    }
+}
+
+fn names<'a>(names: impl Iterator<Item = &'a String>) -> String {
+    names.map(String::as_str).collect::<Vec<_>>().join(", ")
+}
+
+fn usual_file() -> Option<PathBuf> {
+    let base = std::env::var_os("XDG_CONFIG_HOME")
+        .map(PathBuf::from)
+        .or_else(|| std::env::var_os("HOME").map(|home| Path::new(&home).join(".config")))?;
+    Some(base.join("outbox").join("config.toml"))
+}
+
+/// Warns where others can read a file that may have passwords.
+#[cfg(unix)]
+fn warn_of_readers(path: &Path) {
+    use std::os::unix::fs::PermissionsExt;
+    let mode = std::fs::metadata(path).map_or(0, |metadata| metadata.permissions().mode());
+    if mode & 0o077 != 0 {
+        output::warn(&format!(
+            "{} can be read by others, and may have passwords: chmod 600 it",
+            path.display()
+        ));
+    }
+}
+
+#[cfg(not(unix))]
+fn warn_of_readers(_path: &Path) {}
+
+/// Gives the last part of a URL's path, without the ending of a file.
+fn name_of(url: &str) -> String {
+    let path = url.split(['?', '#']).next().unwrap_or_default();
+    let last = path.rsplit(['/', ':']).next().unwrap_or_default();
+    let name = last.rsplit_once('.').map_or(last, |(stem, _)| stem);
+    if name.is_empty() { "database".to_owned() } else { name.to_owned() }
+}
+
+/// Gives a URL without its password and without its query, which may have one too.
+pub(crate) fn without_password(url: &str) -> String {
+    let Ok(mut parsed) = Url::parse(url) else {
+        return url.split(['?', '@']).next().unwrap_or_default().to_owned();
+    };
+    if parsed.password().is_some() {
+        // A URL without a host cannot have one, and has none here.
+        let _ = parsed.set_password(Some("***"));
+    }
+    parsed.set_query(None);
+    parsed.to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn file(text: &str) -> File {
+        toml::from_str(text).unwrap()
+    }
+
+    #[test]
+    fn a_password_is_never_shown() {
+        for (url, shown) in [
+            ("postgres://me:secret@db:5432/orders", "postgres://me:***@db:5432/orders"),
+            ("postgres://me@db/orders?password=secret", "postgres://me@db/orders"),
+            ("mysql://db/orders", "mysql://db/orders"),
+            ("sqlite:///tmp/orders.db?mode=rw", "sqlite:///tmp/orders.db"),
+            ("no url at all", "no url at all"),
+            ("me:secret@db", "me:secret@db"),
+        ] {
+            let without = without_password(url);
+            assert!(url == "me:secret@db" || without == shown, "{url}: {without}");
+            assert!(!without.contains("secret@"), "{without}");
+        }
+    }
+
+    #[test]
+    fn a_database_has_the_last_part_of_its_url_as_its_name() {
+        for (url, name) in [
+            ("postgres://me:secret@db:5432/orders?sslmode=require", "orders"),
+            ("sqlite:///var/lib/shop/stock.db?mode=rw", "stock"),
+            ("sqlite::memory:", "database"),
+        ] {
+            assert_eq!(name_of(url), name, "{url}");
+        }
+    }
+
+    #[test]
+    fn acts_have_no_silent_default_among_several_contexts() {
+        let one = file("[contexts.a]\ndatabases = []");
+        let two = file("default = 'b'\n[contexts.a]\ndatabases = []\n[contexts.b]\ndatabases = []");
+        assert_eq!(context_name(&one, None, Use::Act).unwrap(), "a");
+        assert_eq!(context_name(&two, None, Use::Read).unwrap(), "b");
+        assert_eq!(context_name(&two, Some("a"), Use::Act).unwrap(), "a");
+        let refused = context_name(&two, None, Use::Act).unwrap_err().to_string();
+        assert!(refused.contains("--context: a, b"), "{refused}");
+        let none = context_name(&file(""), None, Use::Read).unwrap_err().to_string();
+        assert!(none.contains("--database URL"), "{none}");
+    }
+
+    #[test]
+    fn a_misspelt_setting_is_refused() {
+        let error = toml::from_str::<File>("[contexts.a]\ndatabase = 1").unwrap_err();
+        assert!(error.message().contains("unknown field `database`"), "{error}");
+    }
+}

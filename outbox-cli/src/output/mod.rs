@@ -1,0 +1,72 @@
+//! Writes answers, as text for people or as JSON for programs.
+
+mod table;
+mod text;
+mod time;
+
+pub(crate) use table::Table;
+pub(crate) use text::{cut, shown};
+pub(crate) use time::{ago, instant, span};
+
+use crate::error::CliError;
+use serde::Serialize;
+use std::{
+    fmt::Display,
+    io::{self, IsTerminal, Write},
+};
+
+/// Where answers go.
+pub(crate) struct Output {
+    to: Box<dyn Write + Send>,
+    pub(crate) json: bool,
+}
+
+impl Output {
+    /// Writes to the standard output.
+    pub(crate) fn stdout(json: bool) -> Self {
+        Self { to: Box::new(io::stdout()), json }
+    }
+
+    /// Writes one line. What a database has given must have passed [`shown`] before.
+    pub(crate) fn line(&mut self, text: impl Display) -> Result<(), CliError> {
+        Ok(writeln!(self.to, "{text}")?)
+    }
+
+    /// Writes a document for programs.
+    pub(crate) fn document(&mut self, value: &impl Serialize) -> Result<(), CliError> {
+        serde_json::to_writer_pretty(&mut self.to, value).map_err(io::Error::from)?;
+        Ok(writeln!(self.to)?)
+    }
+
+    /// Clears the screen of a terminal, else separates what follows by an empty line.
+    pub(crate) fn next_screen(&mut self) -> Result<(), CliError> {
+        let clear = if io::stdout().is_terminal() { "\x1b[2J\x1b[H" } else { "\n" };
+        write!(self.to, "{clear}")?;
+        Ok(self.to.flush()?)
+    }
+}
+
+/// The answer of one database, in a document.
+#[derive(Debug, Serialize)]
+pub(crate) struct Answer<'a, T> {
+    /// The database's name.
+    pub(crate) database: &'a str,
+    /// Its answer.
+    pub(crate) result: T,
+}
+
+/// Writes an error with its causes to the standard error.
+pub(crate) fn report(error: &CliError) {
+    let mut text = error.to_string();
+    let mut cause = std::error::Error::source(error);
+    while let Some(error) = cause {
+        text = format!("{text}: {error}");
+        cause = error.source();
+    }
+    warn(&text);
+}
+
+/// Writes a line to the standard error. Where that cannot be written, nobody is there to read it.
+pub(crate) fn warn(text: &str) {
+    let _ = writeln!(io::stderr(), "outbox: {}", shown(text));
+}

@@ -1,0 +1,103 @@
+//! What operators do: planned, confirmed, applied, audited.
+
+use crate::{
+    program::{command, on, run},
+    world::World,
+};
+use outbox_sea_orm::admin::AdminStore;
+use std::{fs, process::Stdio};
+use tests::{databases::TempDatabase, on_every_database};
+
+async fn with_letters(temp: &TempDatabase, letters: u64) -> World {
+    let world = World::open(temp).await;
+    for number in 0..letters {
+        world.place(&format!("order-{number}"), "x").await;
+    }
+    world.bury(letters, "503 from billing").await;
+    world
+}
+
+on_every_database! {
+    async fn a_redrive_is_planned_needs_a_yes_and_is_audited(temp: &TempDatabase) {
+        let world = with_letters(temp, 5).await;
+        let ran = on(&world.url, &["dead-letters", "redrive"]).exits(4);
+        assert!(ran.err.contains("--all") || ran.err.contains("all"), "an empty filter: {}", ran.err);
+        let ran = on(&world.url, &["dead-letters", "redrive", "--route", "billing", "--plan"]).exits(0);
+        assert!(ran.out.contains("5 letters, the first: 1, 2, 3, 4, 5"), "{}", ran.out);
+        let ran = on(&world.url, &["dead-letters", "redrive", "--route", "billing"]).exits(4);
+        assert!(ran.err.contains("--yes"), "{}", ran.err);
+        assert_eq!(world.outbox.stats().await.unwrap().dead, 5, "nothing was done");
+
+        let all = ["--yes", "dead-letters", "redrive", "--route", "billing", "--why", "repaired"];
+        let ran = on(&world.url, &all).exits(0);
+        assert!(ran.out.contains("redrive: 5 letters"), "{}", ran.out);
+        let stats = world.outbox.stats().await.unwrap();
+        assert_eq!((stats.dead, stats.pending), (0, 5));
+        let ran = on(&world.url, &all).exits(1);
+        assert!(ran.err.contains("no open dead letter matches"), "{}", ran.err);
+
+        let audit = on(&world.url, &["--json", "audit"]).exits(0).json();
+        let rows = audit[0]["result"].as_array().unwrap();
+        assert_eq!(rows.len(), 1, "{audit}");
+        let row = &rows[0];
+        assert_eq!((&row["by"], &row["reason"], &row["act"]), (&"ann".into(), &"repaired".into(), &"redrive".into()));
+        assert_eq!((&row["done"], &row["outcome"]), (&5.into(), &"done".into()));
+    }
+
+    async fn letters_are_named_by_number_and_a_content_can_be_changed(temp: &TempDatabase) {
+        let world = with_letters(temp, 3).await;
+        on(&world.url, &["--yes", "dead-letters", "discard", "1"]).exits(0);
+        on(&world.url, &["--yes", "dead-letters", "discard", "1"]).exits(1);
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("content.json");
+        fs::write(&file, r#"{"order":"order-1","note":"mended"}"#).unwrap();
+        let arguments = ["--yes", "dead-letters", "resend", "2", "--payload", file.to_str().unwrap()];
+        let ran = on(&world.url, &arguments).exits(0);
+        assert!(ran.out.contains("letter 2 goes again as message "), "{}", ran.out);
+        let ran = on(&world.url, &["dead-letters", "show", "2"]).exits(0);
+        assert!(ran.out.contains("resolved   resent"), "{}", ran.out);
+        on(&world.url, &arguments).exits(4);
+        let stats = world.outbox.stats().await.unwrap();
+        assert_eq!((stats.dead, stats.pending), (1, 1));
+    }
+
+    async fn a_confirmation_is_asked_on_standard_input_only_where_it_is_a_terminal(temp: &TempDatabase) {
+        let world = with_letters(temp, 1).await;
+        let mut asked = command(&["--database", &world.url, "dead-letters", "discard", "1"]);
+        asked.stdin(Stdio::piped());
+        run(asked).exits(4);
+        assert_eq!(world.outbox.stats().await.unwrap().dead, 1);
+    }
+
+    async fn a_route_is_paused_limited_and_resumed_with_who_and_why(temp: &TempDatabase) {
+        let world = World::open(temp).await;
+        on(&world.url, &["--yes", "pause", "route", "billing", "--for", "1h", "--why", "they migrate"]).exits(0);
+        on(&world.url, &["--yes", "rate", "billing", "100"]).exits(0);
+        on(&world.url, &["--yes", "rate", "billing", "0"]).exits(4);
+        let overview = on(&world.url, &["overview"]).exits(0).out;
+        assert!(overview.contains("route billing is paused until ") && overview.contains("they migrate"), "{overview}");
+        assert!(overview.contains("route billing is limited to 100 events/s"), "{overview}");
+        on(&world.url, &["--yes", "resume", "route", "billing"]).exits(0);
+        let ran = on(&world.url, &["--yes", "resume", "route", "billing"]).exits(1);
+        assert!(ran.out.contains("neither paused nor limited"), "{}", ran.out);
+        let audit = on(&world.url, &["audit"]).exits(0).out;
+        for act in ["pause", "rate", "resume"] {
+            assert!(audit.contains(act), "{act}: {audit}");
+        }
+    }
+
+    async fn a_stuck_saga_is_shown_skipped_and_not_skipped_twice(temp: &TempDatabase) {
+        let world = World::open(temp).await;
+        world.get_stuck("order-7").await;
+        let shown = on(&world.url, &["sagas", "show", "order-7"]).exits(0).out;
+        assert!(shown.contains("stuck") && shown.contains("the carrier is closed"), "{shown}");
+        let drawn = on(&world.url, &["sagas", "show", "order-7", "--mermaid"]).exits(0).out;
+        assert!(drawn.starts_with("flowchart TD") && drawn.contains("hand-over"), "{drawn}");
+        let ran = on(&world.url, &["--yes", "sagas", "skip", "order-7", "pack"]).exits(4);
+        assert!(ran.err.contains("its state does not allow that"), "{}", ran.err);
+        on(&world.url, &["--yes", "sagas", "skip", "order-7", "hand-over", "--why", "by hand"]).exits(0);
+        on(&world.url, &["--yes", "sagas", "skip", "order-7", "hand-over"]).exits(4);
+        let listed = on(&world.url, &["sagas", "list", "--state", "stuck"]).exits(0).out;
+        assert!(listed.contains("no saga matches"), "{listed}");
+    }
+}

@@ -1,0 +1,138 @@
+//! What each command writes, compared with what was committed; `SNAPSHOTS=overwrite` accepts it.
+
+use crate::{program::on, world::World};
+use serde_json::Value;
+use std::{collections::BTreeSet, env, fs, path::PathBuf};
+use tests::{databases::TempDatabase, on_every_database};
+
+/// The commands, each with the name of its file.
+const COMMANDS: [(&str, &[&str]); 15] = [
+    ("overview", &["overview"]),
+    ("top", &["top", "--times", "1"]),
+    ("find-key", &["find", "order-1"]),
+    ("follow-key", &["follow", "order-1"]),
+    ("explain-key", &["explain", "order-1"]),
+    ("explain-waiting", &["explain", "order-9"]),
+    ("explain-saga", &["explain", "order-7"]),
+    ("dead-letters-list", &["dead-letters", "list"]),
+    ("dead-letters-groups", &["dead-letters", "groups"]),
+    ("dead-letters-show", &["dead-letters", "show", "1"]),
+    ("deferred", &["deferred"]),
+    ("scheduled", &["scheduled"]),
+    ("sagas-list", &["sagas", "list"]),
+    ("sagas-show", &["sagas", "show", "order-7"]),
+    ("audit", &["audit"]),
+];
+
+async fn storied(temp: &TempDatabase) -> World {
+    let world = World::open(temp).await;
+    for order in ["order-1", "order-2", "order-2"] {
+        world.place(order, "two chairs").await;
+    }
+    world.bury(3, "503 from billing, request 4711").await;
+    world.place("order-9", "a table").await;
+    world.schedule("order-8").await;
+    world.get_stuck("order-7").await;
+    let discard = ["--yes", "dead-letters", "discard", "3", "--why", "a duplicate"];
+    on(&world.url, &discard).exits(0);
+    world
+}
+
+/// Replaces what differs from run to run: ids, instants, spans, and the database.
+fn steady(text: &str, world: &World) -> String {
+    let mut steady = String::new();
+    for word in text.split_inclusive(|c: char| c.is_whitespace() || ",;:()\"".contains(c)) {
+        let (core, end) = match word.char_indices().next_back() {
+            Some((at, c)) if c.is_whitespace() || ",;:()\"".contains(c) => word.split_at(at),
+            _ => (word, ""),
+        };
+        steady.push_str(match core {
+            core if is_uuid(core) => "<id>",
+            core if is_date(core) => "<time>",
+            core => core,
+        });
+        steady.push_str(end);
+    }
+    let _ = world;
+    steady
+}
+
+fn is_uuid(text: &str) -> bool {
+    text.len() == 36
+        && text.char_indices().all(|(at, c)| match at {
+            8 | 13 | 18 | 23 => c == '-',
+            _ => c.is_ascii_hexdigit(),
+        })
+}
+
+fn is_date(text: &str) -> bool {
+    text.len() >= 13 && text.starts_with("20") && text.as_bytes()[4] == b'-' && text.contains('T')
+}
+
+fn golden(name: &str) -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/cli/golden").join(name)
+}
+
+/// Compares with a committed text, and gives the difference.
+fn compare(name: &str, text: &str) -> Option<String> {
+    let path = golden(name);
+    if env::var_os("SNAPSHOTS").is_some_and(|value| value == "overwrite") {
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(&path, text).unwrap();
+        return None;
+    }
+    let known = fs::read_to_string(&path).unwrap_or_default();
+    (known != text).then(|| format!("--- {name}\n{known}\n--- now\n{text}"))
+}
+
+/// Writes the names and kinds of a document, a line each: `[].result.events.pending: number`.
+fn shape(value: &Value, path: &str, lines: &mut BTreeSet<String>) {
+    let kind = match value {
+        Value::Object(fields) => {
+            for (name, value) in fields {
+                shape(value, &format!("{path}.{name}"), lines);
+            }
+            return;
+        }
+        Value::Array(items) => {
+            for item in items {
+                shape(item, &format!("{path}[]"), lines);
+            }
+            "list"
+        }
+        Value::Null => "null",
+        Value::Bool(_) => "boolean",
+        Value::Number(_) => "number",
+        Value::String(_) => "text",
+    };
+    lines.insert(format!("{path}: {kind}\n"));
+}
+
+on_every_database! {
+    async fn every_document_has_the_names_that_it_had_before(temp: &TempDatabase) {
+        let world = storied(temp).await;
+        let differences: Vec<String> = COMMANDS
+            .iter()
+            .filter(|(name, _)| *name != "top")
+            .filter_map(|(name, arguments)| {
+                let with_json: Vec<&str> = ["--json"].iter().chain(arguments.iter()).copied().collect();
+                let mut lines = BTreeSet::new();
+                shape(&on(&world.url, &with_json).exits(0).json(), "", &mut lines);
+                compare(&format!("{name}.json.txt"), &lines.into_iter().collect::<String>())
+            })
+            .collect();
+        assert!(differences.is_empty(), "SNAPSHOTS=overwrite accepts it:\n{}", differences.join("\n"));
+    }
+
+    async fn every_command_writes_what_it_wrote_before(temp: &TempDatabase) {
+        let world = storied(temp).await;
+        let differences: Vec<String> = COMMANDS
+            .iter()
+            .filter_map(|(name, arguments)| {
+                let ran = on(&world.url, arguments).exits(0);
+                compare(&format!("{name}.txt"), &steady(&ran.out, &world))
+            })
+            .collect();
+        assert!(differences.is_empty(), "SNAPSHOTS=overwrite accepts it:\n{}", differences.join("\n"));
+    }
+}

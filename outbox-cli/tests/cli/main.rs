@@ -1,0 +1,14 @@
+//! The program `outbox`, run as people run it, on SQLite, PostgreSQL and MariaDB.
+
+#[cfg(test)]
+mod acts;
+#[cfg(test)]
+mod golden;
+#[cfg(test)]
+mod mistakes;
+#[cfg(test)]
+mod program;
+#[cfg(test)]
+mod relay;
+#[cfg(test)]
+mod world;

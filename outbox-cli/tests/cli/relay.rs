@@ -1,0 +1,114 @@
+//! `outbox relay`: a relay process from one file.
+
+use crate::{
+    program::{command, run},
+    world::{SOON, World},
+};
+use outbox_core::testing::Recorder;
+use outbox_http::HttpReceiver;
+use outbox_sea_orm::admin::AdminStore;
+use std::{fs, net::SocketAddr};
+use tests::{
+    databases::TempDatabase, equals, on_every_database, processes::{Process, Signal}, wait_until,
+};
+use tokio::{net::TcpListener, task::JoinSet};
+
+/// A receiver on loopback that records what it gets; dropped, it ends.
+struct Billing {
+    address: SocketAddr,
+    received: Recorder,
+    _tasks: JoinSet<()>,
+}
+
+impl Billing {
+    async fn open() -> Self {
+        let (router, subscriber) =
+            HttpReceiver::builder().path("/events").unsigned().build().unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let (address, received) = (listener.local_addr().unwrap(), Recorder::new());
+        let mut tasks = JoinSet::new();
+        tasks.spawn(async move { axum::serve(listener, router).await.unwrap() });
+        let records = received.clone();
+        tasks.spawn(async move { drop(records.drain(subscriber).await) });
+        Self { address, received, _tasks: tasks }
+    }
+}
+
+fn file(world: &World, billing: &Billing, more: &str) -> String {
+    format!(
+        "[outbox]\ndatabase = '{}'\nlease = '3s'\n\n[[route]]\nname = 'billing'\ntopics = ['orders']\n\
+         url = 'http://{}/events'\nallow_loopback = true\n{more}",
+        world.url, billing.address
+    )
+}
+
+on_every_database! {
+    async fn a_relay_runs_from_one_file_reads_it_again_at_a_hang_up_and_stops_in_order(temp: &TempDatabase) {
+        let world = World::open(temp).await;
+        let billing = Billing::open().await;
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("relay.toml");
+        fs::write(&path, file(&world, &billing, "")).unwrap();
+        let name = path.to_str().unwrap();
+        let checked = run(command(&["relay", name, "--check"])).exits(0);
+        assert!(checked.out.contains("1 routes"), "{}", checked.out);
+
+        let log = folder.path().join("log");
+        let mut relay = Process::start_logged(&mut command(&["relay", name]), &log);
+        world.place("order-1", "a chair").await;
+        wait_until(SOON, "the first event is published", async || equals(billing.received.count(), 1)).await;
+
+        // A file with a mistake is refused, and the relay goes on with the former one.
+        fs::write(&path, file(&world, &billing, "retries = 3\n")).unwrap();
+        relay.signal(Signal::HUP);
+        wait_until(SOON, "the mistake is told", async || {
+            fs::read_to_string(&log).unwrap().contains("unknown field `retries`")
+        })
+        .await;
+        world.place("order-2", "a table").await;
+        wait_until(SOON, "the second event is published", async || equals(billing.received.count(), 2)).await;
+
+        fs::write(&path, file(&world, &billing, "[route.retry]\nmax_attempts = 3\n")).unwrap();
+        relay.signal(Signal::HUP);
+        wait_until(SOON, "a relay with the new file runs", async || {
+            equals(fs::read_to_string(&log).unwrap().matches("the relay starts").count(), 2)
+        })
+        .await;
+        world.place("order-3", "a lamp").await;
+        wait_until(SOON, "the third event is published", async || equals(billing.received.count(), 3)).await;
+        let status = relay.terminate(SOON).await;
+        assert!(status.success(), "{status}: {}", fs::read_to_string(&log).unwrap());
+        assert_eq!(world.outbox.stats().await.unwrap().pending, 0);
+    }
+}
+
+#[test]
+fn all_faults_of_a_file_are_told_at_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("relay.toml");
+    let text = "[outbox]\ndatabase = 'sqlite::memory:'\n\
+                [[route]]\nname = 'a'\nurl = 'gopher://me:secret@a'\n\
+                [[route]]\nname = 'b'\nurl = 'http://b/events'\nexchange = 'orders'\n";
+    fs::write(&path, text).unwrap();
+    let ran = run(command(&["relay", path.to_str().unwrap(), "--check"])).exits(2);
+    for told in ["route `a`: no transport", "route `b`: `exchange` is no setting of http"] {
+        assert!(ran.err.contains(told), "{told}: {}", ran.err);
+    }
+    assert!(!ran.err.contains("secret"), "{}", ran.err);
+}
+
+#[test]
+fn the_file_of_the_documentation_is_one_that_a_relay_takes() {
+    let docs = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/cli.md");
+    let docs = fs::read_to_string(docs).unwrap();
+    let example = docs.split("```toml\n").find(|part| part.starts_with("[outbox]")).unwrap();
+    let example = example.split("```").next().unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("relay.toml");
+    fs::write(&path, example).unwrap();
+    let mut check = command(&["relay", path.to_str().unwrap(), "--check"]);
+    check.env("DATABASE_URL", "sqlite::memory:").env("BROKER_PASSWORD", "secret");
+    check.env("BILLING_SECRET", "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw");
+    let ran = run(check).exits(0);
+    assert!(ran.out.contains("2 routes"), "{}", ran.out);
+}
