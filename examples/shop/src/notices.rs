@@ -39,6 +39,9 @@ pub async fn tell_customer(event: OrderEvent, cx: &HandlerContext) -> Result<(),
             (order_id, customer, notice::News::Cancelled)
         }
     };
+    if customer.is_empty() {
+        return Err(HandlerError::reject("a notice needs a customer with a name"));
+    }
     let notice = notice::ActiveModel {
         order_id: Set(order_id),
         customer: Set(customer),

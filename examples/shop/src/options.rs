@@ -6,7 +6,7 @@ use std::path::PathBuf;
 /// The text of `--help`.
 pub const USAGE: &str = "\
 usage: cargo run -p shop -- [--orders N] [--declines N] [--no-stock N] [--faults] [--data DIR | --database URL] [--broker URL]
-       cargo run -p shop -- --serve [--data DIR | --database URL] [--broker URL]
+       cargo run -p shop -- --serve [--faults] [--data DIR | --database URL] [--broker URL]
 
 Four services, orders, payments, stock and shipping, with a database each. An order is a saga: orders asks stock for a
 piece and payments for the money, confirms the order and asks shipping for the parcel; or what was done is undone. What
@@ -18,7 +18,8 @@ a relay, received once.
   --no-stock N     of them, how many are for something that is sold out
   --faults         payments (or the broker) refuses, falls silent, loses answers and vanishes while orders come in, and
                    the process that carries their sagas dies
-  --serve          places no orders: serves until Ctrl-C
+  --serve          places no orders: serves until Ctrl-C; with --faults some orders, and payments refuses them until Enter is
+                   pressed: time to look at them with the command line `outbox`
   --data DIR       keeps the SQLite files in this folder; otherwise they are gone at the end
   --database URL   a database on a PostgreSQL (postgres://..) or MySQL or MariaDB (mysql://..) server instead
   --broker URL     a RabbitMQ (amqp://.., with --features amqp) or a Kafka (kafka://.., with --features kafka) in place of HTTP
@@ -136,10 +137,6 @@ fn broker(url: String) -> Result<String, String> {
 
 fn contradictions(options: &Options, orders_given: bool) -> Vec<&'static str> {
     [
-        (
-            options.serve && options.faults,
-            "--serve places no orders, so --faults has nothing to disturb",
-        ),
         (options.serve && orders_given, "--serve places no orders: leave --orders out"),
         (
             !options.serve && options.declines + options.no_stock >= options.orders,
@@ -154,7 +151,7 @@ fn contradictions(options: &Options, orders_given: bool) -> Vec<&'static str> {
             "--faults disturbs the way to the broker, which TLS does not suffer: use amqp://",
         ),
         (
-            options.faults && options.orders < FEWEST_WITH_FAULTS,
+            options.faults && !options.serve && options.orders < FEWEST_WITH_FAULTS,
             "--faults needs at least 10 orders",
         ),
     ]
@@ -205,17 +202,17 @@ mod tests {
     #[test]
     fn all_mistakes_are_told_at_once() {
         let faults =
-            read("--orders none --colour --serve --faults --database ftp://x --broker q --data")
+            read("--orders 7 --declines none --colour --serve --database ftp://x --broker q --data")
                 .unwrap_err();
         assert_eq!(
             faults,
             [
-                "--orders is a number from 1 to 100000, not `none`",
+                "--declines is a number from 0 to 100000, not `none`",
                 "`--colour` is not an option",
                 "--database is a URL that starts with postgres:// or mysql://",
                 "--broker is a URL that starts with amqp:// or kafka://",
                 "--data needs a value, such as --data ./data",
-                "--serve places no orders, so --faults has nothing to disturb",
+                "--serve places no orders: leave --orders out",
             ]
         );
     }

@@ -6,6 +6,9 @@ use sea_orm::{ConnectOptions, ConnectionTrait, DatabaseConnection, EntityTrait, 
 use std::{fmt, fs, path::PathBuf};
 use tempfile::TempDir;
 
+/// The services, each with a database.
+const SERVICES: [&str; 4] = ["orders", "payments", "stock", "shipping"];
+
 /// The location of the databases.
 pub enum Location {
     /// SQLite files in a temporary folder.
@@ -61,6 +64,24 @@ impl Location {
     #[cfg(any(feature = "amqp", feature = "kafka"))]
     pub const fn is_temporary(&self) -> bool {
         matches!(self, Self::Temporary(_))
+    }
+
+    /// Writes the contexts of the command line `outbox` into the folder of the databases; nothing
+    /// for a server, whose URL may have a password.
+    pub fn write_contexts(&self) -> anyhow::Result<Option<PathBuf>> {
+        let folder = match self {
+            Self::Temporary(folder) => folder.path(),
+            Self::Folder(folder) => folder,
+            Self::Server(_) => return Ok(None),
+        };
+        let database = |service: &str| {
+            let url = in_folder(folder, service).replace("mode=rwc", "mode=rw");
+            format!("    {{ name = \"{service}\", url = \"{url}\" }},\n")
+        };
+        let databases: String = SERVICES.iter().copied().map(database).collect();
+        let path = folder.join("outbox.toml");
+        fs::write(&path, format!("[contexts.shop]\ndatabases = [\n{databases}]\n"))?;
+        Ok(Some(path))
     }
 
     /// Opens the database of a service.

@@ -88,7 +88,7 @@ impl Faults {
         self.unconfirmed.send_modify(|unconfirmed| *unconfirmed += done);
     }
 
-    fn set(&self, fault: Option<Fault>) {
+    pub(super) fn set(&self, fault: Option<Fault>) {
         self.on.send_replace(fault);
     }
 }

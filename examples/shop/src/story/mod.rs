@@ -9,6 +9,7 @@ mod faulty_publisher;
 mod faults;
 mod figures;
 mod queries;
+mod standstill;
 mod walkthrough;
 
 pub use customers::Customers;
@@ -216,10 +217,17 @@ pub async fn run(shop: &mut Shop, options: &Options) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Serves until a signal asks the process to stop.
-pub async fn serve(shop: &mut Shop) -> anyhow::Result<()> {
+/// Serves until a signal asks the process to stop; with faults, orders stand still meanwhile.
+pub async fn serve(
+    shop: &mut Shop,
+    location: &Location,
+    options: &Options,
+) -> anyhow::Result<()> {
     shop.relay_orders().await?;
     shop.relay_others().await?;
+    if options.faults {
+        return standstill::run(shop, location, options).await;
+    }
     let (url, order) = (shop.orders.url(), r#"{"customer":"ada","product":"lamp","total":1999}"#);
     println!("\nPlace an order, then look at it; Ctrl-C stops the shop.\n");
     println!("  curl -s {url}/orders -H 'content-type: application/json' -d '{order}'");
