@@ -3,7 +3,7 @@
 //! It locks in the same order as relays: partitions by number, then rows.
 
 mod resolutions;
-mod filter;
+pub(crate) mod filter;
 
 use crate::{
     chunks::{RESULT_BYTES, fitting_count},

@@ -34,8 +34,10 @@
 mod admin_store;
 mod chunks;
 mod dialect;
+mod doctor;
 pub mod entity;
 mod error;
+mod inspect;
 pub mod listener;
 mod migration;
 mod namespace;

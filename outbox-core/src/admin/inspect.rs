@@ -2,7 +2,7 @@
 //! by page.
 
 use super::{
-    Controls, DeadLetterFilter,
+    Controls, DeadLetterFilter, Facts,
     live::{ConsumerLive, RelayLive, SagasLive},
 };
 use crate::{
@@ -209,13 +209,6 @@ pub struct History {
     pub entries: Vec<HistoryEntry>,
     /// What is gone, and by which retention, in sentences; what the search has left out.
     pub gone: Vec<String>,
-}
-
-/// The facts about a subject that [`explain`](super::explain) needs. Stores read them.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Facts {
-    /// What the operator asks about.
-    pub subject: Subject,
 }
 
 /// Dead letters of one cause.

@@ -17,11 +17,14 @@ pub use acts::{
 };
 pub use control::{Control, ControlAction, ControlScope, ControlStore, Controls};
 pub use doctor::{DoctorStore, Finding, Severity};
-pub use explain::{Explanation, explain};
+pub use explain::{
+    AheadFacts, DeferredFacts, EventFacts, Explanation, Facts, InstanceFacts, LetterFacts,
+    RouteFacts, SagaFacts, explain, safe_text,
+};
 pub use inspect::{
-    Bounded, ConsumerView, DeferredView, Facts, Found, History, HistoryEntry, HistoryKind,
-    InboxView, InspectStore, LetterGroup, ListStore, Overview, Page, RelayView, ScheduledView,
-    Subject, SubjectError,
+    Bounded, ConsumerView, DeferredView, Found, History, HistoryEntry, HistoryKind, InboxView,
+    InspectStore, LetterGroup, ListStore, Overview, Page, RelayView, ScheduledView, Subject,
+    SubjectError,
 };
 pub use letters::{AdminStore, DeadLetterFilter, OperatorNote, Progress, purge_all, redrive_all};
 pub use live::{ConsumerLive, LastFailure, Live, LiveStore, RelayLive, RouteLive, SagasLive};

@@ -8,7 +8,7 @@ use outbox_core::{admin::DeadLetterFilter, event::LetterId};
 use sea_orm::Value;
 
 /// Writes the condition of a filter.
-pub(super) fn condition(
+pub(crate) fn condition(
     filter: &DeadLetterFilter,
     after: Option<LetterId>,
 ) -> (String, Vec<Value>) {

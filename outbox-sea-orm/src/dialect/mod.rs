@@ -15,6 +15,7 @@ mod read;
 mod rights;
 mod sqlite;
 mod tables;
+mod doctor;
 
 pub(crate) use added::{AddedColumn, AddedIndex};
 pub(crate) use columns::{EVENT_COLUMNS, ORIGIN_CONSUMER, ORIGIN_RELAY};

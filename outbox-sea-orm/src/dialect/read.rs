@@ -84,7 +84,7 @@ impl Dialect {
 
     /// Forces the index of events: some planners scan all partitions because of the order by id
     /// alone. On PostgreSQL the settings of the connection force it.
-    const fn by_key(self) -> &'static str {
+    pub(crate) const fn by_key(self) -> &'static str {
         match self {
             Self::Postgres => "",
             Self::MySql | Self::MariaDb => " FORCE INDEX (PRIMARY)",

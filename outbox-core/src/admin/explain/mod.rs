@@ -1,0 +1,99 @@
+//! Why something stands still, and what moves it. Pure.
+
+mod facts;
+mod words;
+mod event;
+mod route;
+mod letter;
+mod deferred;
+mod saga;
+mod listed;
+
+#[cfg(test)]
+mod tests;
+
+pub use facts::{
+    AheadFacts, DeferredFacts, EventFacts, Facts, InstanceFacts, LetterFacts, RouteFacts, SagaFacts,
+};
+pub use words::safe_text;
+
+use super::Subject;
+use serde::Serialize;
+
+/// Why a subject stands still, in a sentence, with the facts behind it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Explanation {
+    /// Why it stands still, and what moves it.
+    pub sentence: String,
+    /// The facts, by name.
+    pub facts: Vec<(String, String)>,
+    /// Commands that move it, if nothing moves it by itself.
+    pub commands: Vec<String>,
+}
+
+/// A sentence, and the commands that move its subject.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Answer {
+    sentence: String,
+    commands: Vec<String>,
+}
+
+impl Answer {
+    fn new(sentence: impl Into<String>) -> Self {
+        Self { sentence: sentence.into(), commands: Vec::new() }
+    }
+
+    fn command(mut self, command: impl Into<String>) -> Self {
+        self.commands.push(command.into());
+        self
+    }
+}
+
+/// Explains why a subject stands still. Where several things are known of it, the first of these
+/// decides: the event waits in the outbox; it is scheduled; it is an open dead letter; it is a
+/// deferred delivery; it is finished, or resolved.
+#[must_use]
+pub fn explain(facts: &Facts) -> Explanation {
+    let Answer { sentence, commands } = answer(facts);
+    let searched = facts.not_searched.iter().map(|left_out| format!(" {left_out}"));
+    let known = facts.is_empty();
+    let sentence = sentence + &searched.filter(|_| known).collect::<String>();
+    Explanation { sentence, facts: listed::listed(facts), commands }
+}
+
+fn answer(facts: &Facts) -> Answer {
+    if let Some(saga) = &facts.saga {
+        return saga::saga(facts, saga);
+    }
+    if let Some(event) = &facts.event {
+        return event::event(facts, event);
+    }
+    if let Some(scheduled) = &facts.scheduled {
+        return event::scheduled(facts, scheduled);
+    }
+    if let Some(open) = facts.letters.iter().find(|letter| letter.resolution.is_none()) {
+        return letter::open(facts, open);
+    }
+    if let Some(first) = deferred::first(facts) {
+        return deferred::deferred(facts, first);
+    }
+    letter::finished(facts).unwrap_or_else(|| nothing(&facts.subject))
+}
+
+fn nothing(subject: &Subject) -> Answer {
+    Answer::new(match subject {
+        Subject::Message(id) => format!(
+            "Nothing is stored of message {id}: it was never saved here, or it is finished and its \
+             rows are deleted, which relays do at once unless they keep finished events, and \
+             consumers when the retention of the inbox is over."
+        ),
+        Subject::Key(key) => format!(
+            "Nothing of key {} waits: no event, no open dead letter and no deferred delivery has it.",
+            words::name(key)
+        ),
+        Subject::Saga(id) => format!(
+            "Nothing is stored of saga {id}: it was never started here, or it has ended and its \
+             retention has removed it."
+        ),
+    })
+}

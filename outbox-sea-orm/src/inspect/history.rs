@@ -1,0 +1,337 @@
+//! What the store has of a message, a key or a saga, in order of time; and what is gone.
+
+use super::{
+    column, events,
+    events::{EventRow, RouteHistory},
+    instant, letters,
+    letters::LetterHistory,
+    lists,
+    lists::DeferredHistory,
+    maybe_name, query, safe_text, short, shown,
+};
+use crate::outbox::Outbox;
+use outbox_core::{
+    admin::{History, HistoryEntry, HistoryKind, Subject},
+    event::{MessageId, SagaId, Timestamp},
+    failure::AttemptError,
+    outbox::{ConsumerStore, RouteState, StoreError},
+    saga::Record,
+};
+use sea_orm::Value;
+use std::time::Duration;
+
+/// Records of a saga of one read, each with up to 64 KiB.
+const RECORDS: u32 = 60;
+/// Most entries of a history, whatever the caller asks for.
+const MOST: u32 = 1_000;
+
+pub(super) async fn history(
+    outbox: &Outbox,
+    subject: &Subject,
+    limit: u32,
+) -> Result<History, StoreError> {
+    let limit = limit.min(MOST);
+    let mut history = match subject {
+        Subject::Message(id) => message(outbox, *id).await?,
+        Subject::Key(key) => of_key(outbox, key, limit).await?,
+        Subject::Saga(id) => return saga(outbox, *id, limit).await,
+    };
+    // What has no time comes last.
+    history.entries.sort_by_key(|entry| (entry.at.is_none(), entry.at));
+    let most = usize::try_from(limit).unwrap_or(usize::MAX);
+    if history.entries.len() > most {
+        history.gone.push(format!("{} later entries are left out.", history.entries.len() - most));
+        history.entries.truncate(most);
+    }
+    Ok(history)
+}
+
+/// Writes a retention in days, or hours.
+fn retention(kept: Duration) -> String {
+    match kept.as_secs() / 3_600 {
+        hours @ 0..48 => format!("{hours} hours"),
+        hours => format!("{} days", hours / 24),
+    }
+}
+
+async fn message(outbox: &Outbox, id: MessageId) -> Result<History, StoreError> {
+    let mut history = History::default();
+    let event = events::event(outbox, id).await?;
+    let archived = events::archived(outbox, id).await?;
+    for row in event.rows.iter().chain(&archived.rows) {
+        add_event(outbox, &mut history, row).await?;
+    }
+    if let Some(scheduled) = lists::scheduled_message(outbox, id).await? {
+        let text =
+            format!("It is scheduled for {} on topic `{}`.", scheduled.deliver_at, scheduled.topic);
+        let service = outbox.source().to_owned();
+        history.entries.push(entry(
+            Some(scheduled.deliver_at),
+            service,
+            id,
+            HistoryKind::Scheduled,
+            text,
+        ));
+    }
+    let letters = letters::of_message(outbox, id, event.rows.as_ref().map(|row| row.id)).await?;
+    letters.rows.iter().for_each(|letter| add_letter(&mut history, letter));
+    let deferred = lists::deferred_message(outbox, id).await?;
+    deferred.rows.iter().for_each(|delivery| add_delivery(&mut history, delivery));
+    let inbox = lists::inbox(outbox, id).await?;
+    for row in &inbox.rows {
+        let text = format!(
+            "Handler `{}` has handled it; a repeat is recognised until {}.",
+            row.handler, row.keep_until
+        );
+        history.entries.push(entry(None, row.consumer.clone(), id, HistoryKind::Received, text));
+    }
+
+    let gone = &mut history.gone;
+    if !event.whole {
+        gone.push("The outbox was searched at the beginning of each partition and around the time that the id carries.".to_owned());
+    }
+    if event.rows.is_none() && archived.rows.is_none() {
+        gone.push(
+            "Its event is not in the outbox: a relay deletes an event that every route has confirmed, \
+             unless it keeps finished events in the archive."
+                .to_owned(),
+        );
+    }
+    if !archived.whole {
+        gone.push("The archive was searched around the time that the id carries.".to_owned());
+    }
+    letters_gone(gone, letters.whole);
+    if inbox.rows.is_empty() {
+        gone.push(format!(
+            "No inbox of this database has it; rows of the inbox are deleted after {}.",
+            retention(outbox.inbox_retention())
+        ));
+    }
+    if !inbox.whole || !deferred.whole {
+        gone.push(
+            "More than 200 handlers and senders: the inbox was not searched for all of them."
+                .to_owned(),
+        );
+    }
+    gone.push(
+        "The events that its handlers emitted were not searched: no index has the cause."
+            .to_owned(),
+    );
+    Ok(history)
+}
+
+async fn of_key(outbox: &Outbox, key: &str, limit: u32) -> Result<History, StoreError> {
+    let mut history = History::default();
+    let found = events::of_this_key(outbox, key, i64::from(limit)).await?;
+    for row in &found.rows {
+        add_event(outbox, &mut history, row).await?;
+    }
+    let letters = letters::of_key(outbox, key).await?;
+    letters.rows.iter().for_each(|letter| add_letter(&mut history, letter));
+    let deferred = lists::deferred_key(outbox, key).await?;
+    deferred.rows.iter().for_each(|delivery| add_delivery(&mut history, delivery));
+
+    let gone = &mut history.gone;
+    if !found.whole {
+        gone.push(
+            "Events behind the first 10,000 of the key's partition were not searched.".to_owned(),
+        );
+    }
+    letters_gone(gone, letters.whole);
+    if !deferred.whole {
+        gone.push("Deferred deliveries behind the first 10,000 were not searched.".to_owned());
+    }
+    gone.push(
+        "Finished events of the key are not searched: they are deleted, or in the archive, which has no index of keys."
+            .to_owned(),
+    );
+    Ok(history)
+}
+
+fn letters_gone(gone: &mut Vec<String>, whole: bool) {
+    if !whole {
+        gone.push("Dead letters before the newest 10,000 were not searched.".to_owned());
+    }
+}
+
+fn entry(
+    at: Option<Timestamp>,
+    service: String,
+    message: MessageId,
+    kind: HistoryKind,
+    text: String,
+) -> HistoryEntry {
+    HistoryEntry { at, service, message: Some(message), kind, text }
+}
+
+async fn add_event(
+    outbox: &Outbox,
+    history: &mut History,
+    row: &EventRow,
+) -> Result<(), StoreError> {
+    let (topic, id) = (safe_text(&row.topic, super::LONGEST_NAME), row.message);
+    let text = format!("It was saved as `{}` on topic `{topic}`.", row.event_type);
+    let service = || row.source.clone();
+    history.entries.push(entry(Some(row.created_at), service(), id, HistoryKind::Created, text));
+    if let Some(at) = row.finished_at {
+        let text = "Every route has confirmed it, and it is in the archive.".to_owned();
+        history.entries.push(entry(Some(at), service(), id, HistoryKind::Archived, text));
+        return Ok(());
+    }
+    for RouteHistory { facts, errors } in events::routes(outbox, row.partition, row.id).await? {
+        let by = format!("route `{}`", facts.route);
+        add_errors(history, &row.source, id, &by, &errors);
+        if facts.state == RouteState::Done {
+            let text = format!("Route `{}` has confirmed it.", facts.route);
+            history.entries.push(entry(None, service(), id, HistoryKind::Confirmed, text));
+        }
+    }
+    Ok(())
+}
+
+fn add_errors(
+    history: &mut History,
+    service: &str,
+    message: MessageId,
+    by: &str,
+    errors: &[AttemptError],
+) {
+    for error in errors {
+        let at = Some(error.at()).filter(|_| error.at != 0);
+        let text = format!(
+            "Attempt {} on {by} failed ({}): {}",
+            error.attempt,
+            error.class,
+            shown(&error.text)
+        );
+        let failed = entry(at, service.to_owned(), message, HistoryKind::Failed, text);
+        // A letter repeats the history of its route.
+        if !history.entries.contains(&failed) {
+            history.entries.push(failed);
+        }
+    }
+}
+
+fn add_letter(history: &mut History, letter: &LetterHistory) {
+    let facts = &letter.facts;
+    let (service, by) = match &facts.consumer {
+        Some(by) => (by.consumer.clone(), format!("handler `{}`", by.handler)),
+        None => (letter.source.clone(), format!("route `{}`", facts.route)),
+    };
+    add_errors(history, &service, facts.message, &by, &letter.errors);
+    let text = format!(
+        "It became dead letter {} of {by}: {}, {} attempts.",
+        facts.id, facts.reason, facts.attempts
+    );
+    let dead =
+        entry(Some(facts.dead_at), service.clone(), facts.message, HistoryKind::DeadLetter, text);
+    history.entries.push(dead);
+    if let Some(resolution) = &facts.resolution {
+        let text = format!(
+            "Dead letter {} was {} by {}: {}",
+            facts.id,
+            shown(&resolution.action),
+            resolution.by,
+            resolution.reason
+        );
+        let at = Some(resolution.at);
+        history.entries.push(entry(at, service, facts.message, HistoryKind::Resolved, text));
+    }
+}
+
+fn add_delivery(history: &mut History, delivery: &DeferredHistory) {
+    let (facts, view) = (&delivery.facts, &delivery.facts.view);
+    let by = format!("handler `{}`", view.handler);
+    add_errors(history, &view.consumer, view.message, &by, &delivery.errors);
+    let due = view
+        .due_at
+        .map_or_else(|| "behind others of its key".to_owned(), |at| format!("due at {at}"));
+    let text = format!("It was deferred for {by}, {due}, after {} failures.", view.failures);
+    let at = Some(facts.stored_at);
+    history.entries.push(entry(
+        at,
+        view.consumer.clone(),
+        view.message,
+        HistoryKind::Deferred,
+        text,
+    ));
+}
+
+/// Reads the newest records of a saga.
+async fn saga(outbox: &Outbox, id: SagaId, limit: u32) -> Result<History, StoreError> {
+    let sql = format!(
+        "SELECT seq, kind, step, at_us, {} FROM {{saga_log}} WHERE saga_id = ? AND seq < ? ORDER BY seq DESC LIMIT ?",
+        short(outbox, "body")
+    );
+    let (mut before, mut left) = (i64::MAX, limit);
+    let mut history = History::default();
+    while left > 0 {
+        let some = left.min(RECORDS);
+        let values =
+            vec![Value::from(*id.as_uuid()), Value::from(before), Value::from(i64::from(some))];
+        let rows = query(outbox, &sql, values).await?;
+        for row in &rows {
+            before = column(row, 0)?;
+            let body: Option<String> = column(row, 4)?;
+            let record = body.and_then(|body| serde_json::from_str::<Record>(&body).ok());
+            let (kind, step) = (maybe_name(row, 1)?.unwrap_or_default(), maybe_name(row, 2)?);
+            history.entries.push(HistoryEntry {
+                at: Some(instant(row, 3)?),
+                service: outbox.source().to_owned(),
+                message: None,
+                kind: kind_of(&kind),
+                text: told(&kind, step.as_deref(), record.as_ref()),
+            });
+        }
+        let read = u32::try_from(rows.len()).unwrap_or(u32::MAX);
+        if read < some {
+            break;
+        }
+        left -= read;
+    }
+    history.entries.reverse();
+    if history.entries.is_empty() {
+        history.gone.push(
+            "No record of it is stored: it was never started here, or it has ended and its retention has removed it."
+                .to_owned(),
+        );
+    } else if before > 1 {
+        history.gone.push(format!("Records before number {before} are left out."));
+    }
+    Ok(history)
+}
+
+fn kind_of(kind: &str) -> HistoryKind {
+    match kind {
+        "started" => HistoryKind::SagaStarted,
+        "completed" | "compensated" => HistoryKind::SagaEnded,
+        "failed" => HistoryKind::Failed,
+        _ => HistoryKind::SagaRecord,
+    }
+}
+
+/// Writes a record in words.
+fn told(kind: &str, step: Option<&str>, record: Option<&Record>) -> String {
+    let at = step.map_or_else(String::new, |step| format!(" step `{step}`"));
+    let what = kind.replace('_', " ");
+    let detail = match record {
+        Some(Record::Failed { error, attempt, .. }) => format!(": attempt {attempt}: {error}"),
+        Some(Record::Rejected { reason, .. } | Record::Stuck { reason, .. }) => {
+            format!(": {reason}")
+        }
+        Some(Record::CompensationStarted { reason, by }) => {
+            let by = by.as_ref().map_or_else(String::new, |by| format!(" by {}", by.name));
+            format!("{by}: {reason}")
+        }
+        Some(Record::BlockedOnLock { entity, holder, .. }) => {
+            format!(": `{entity}` is locked by saga {holder}")
+        }
+        Some(
+            Record::Resumed { by }
+            | Record::RetriedFrom { by, .. }
+            | Record::SkippedByOperator { by, .. },
+        ) => format!(" by {}: {}", by.name, by.reason),
+        _ => String::new(),
+    };
+    shown(&format!("{what}{at}{detail}"))
+}
