@@ -6,14 +6,19 @@ use crate::{
 };
 use outbox_core::{
     admin::{AdminStore, AuditOutcome, DeadLetterFilter, EraseStore, OperatorNote, TableErasure},
-    outbox::{ClaimQuery, ConsumerStore, DeferredDelivery, History, RetrierStore, Store},
+    event::LetterId,
+    outbox::{
+        ClaimQuery, ConsumerStore, DeferredDelivery, History, RetrierStore, Store, StoredDelivery,
+    },
     testing::store::event,
 };
-use outbox_sea_orm::{DeliverAt, OutboxError, Retention, StoreOptions, open_relay_store};
+use outbox_sea_orm::{DeliverAt, Outbox, OutboxError, Retention, StoreOptions, open_relay_store};
 use std::{sync::Arc, time::Duration};
 use tests::{databases::TempDatabase, on_every_database};
 
 const KEY: &str = "customer:7";
+/// Another one with the same beginning.
+const OTHER: &str = "customer:77";
 /// More than one read gives, and more than one transaction deletes.
 const MANY: usize = 1_100;
 
@@ -70,32 +75,67 @@ impl World {
     }
 }
 
+/// What is stored of a key, and of another one with the same beginning.
+struct Filled {
+    /// The letter of the key that was discarded before.
+    resolved: LetterId,
+    /// The deliveries that an instance runs: the first of each key.
+    claimed: Vec<StoredDelivery>,
+}
+
+/// Stores rows of both keys in every table.
+async fn filled(world: &World) -> Filled {
+    let (outbox, schema) = (&world.outbox, world.outbox.schema());
+    world.archive(KEY, MANY).await;
+    world.archive(OTHER, 2).await;
+    for key in [KEY, OTHER] {
+        let later = [(event(key), DeliverAt::In(Duration::from_hours(1)))];
+        schema.schedule(outbox.connection(), "/shop", &later).await.unwrap();
+    }
+    assert_eq!(world.bury(&[event(KEY), event(KEY), event(OTHER)]).await.len(), 3);
+    let of_key = outbox.dead_letters(&DeadLetterFilter::all().key(KEY), None, 10).await.unwrap();
+    let resolved = of_key[0].id;
+    outbox.discard(&[resolved], &OperatorNote::new("bob", "not wanted")).await.unwrap();
+    world.defer(KEY, 3).await;
+    world.defer(OTHER, 2).await;
+    let (handlers, me) = ([Arc::from("h")], Arc::from("me"));
+    let query =
+        ClaimQuery { consumer: "mail", handlers: &handlers, by: &me, lease: LEASE, limit: 10 };
+    let claimed = outbox.claim(&query).await.unwrap();
+    assert_eq!(claimed.len(), 2, "the first of each key");
+    for key in [KEY, OTHER] {
+        let responded = outbox.respond_once(key, async |_| address());
+        assert!(responded.await.unwrap().is_first());
+    }
+    let waiting = [event(KEY), event(OTHER)];
+    schema.append(outbox.connection(), "/shop", &waiting).await.unwrap();
+    Filled { resolved, claimed }
+}
+
+fn address() -> Result<String, OutboxError> {
+    Ok("7 Elm Street".to_owned())
+}
+
+/// Checks that the content of the key's letters is deleted, and that who resolved them is not.
+async fn letters_are_empty(outbox: &Outbox, resolved: LetterId) {
+    let every = DeadLetterFilter { include_resolved: true, ..DeadLetterFilter::all() };
+    let kept = outbox.dead_letters(&every, None, 10).await.unwrap();
+    assert_eq!(kept.len(), 3);
+    for letter in kept {
+        let message = letter.message.unwrap();
+        let is_of_key = message.key.as_deref() == Some(KEY);
+        assert_eq!(message.payload.is_empty(), is_of_key);
+        let resolver = if letter.id == resolved { "bob" } else { "ann" };
+        let by = letter.resolution.map(|resolution| resolution.by);
+        assert_eq!(by.as_deref(), is_of_key.then_some(resolver));
+    }
+}
+
 on_every_database! {
     async fn a_key_is_erased_wherever_it_is_and_what_is_in_use_is_left_and_told(temp: &TempDatabase) {
         let world = World::open(temp).await;
-        let (outbox, schema) = (&world.outbox, world.outbox.schema());
-        world.archive(KEY, MANY).await;
-        world.archive("customer:77", 2).await;
-        for key in [KEY, "customer:77"] {
-            let later = [(event(key), DeliverAt::In(Duration::from_hours(1)))];
-            schema.schedule(outbox.connection(), "/shop", &later).await.unwrap();
-        }
-        let letters = world.bury(&[event(KEY), event(KEY), event("customer:77")]).await;
-        let of_key = outbox.dead_letters(&DeadLetterFilter::all().key(KEY), None, 10).await.unwrap();
-        let resolved = [of_key[0].id];
-        outbox.discard(&resolved, &OperatorNote::new("bob", "not wanted")).await.unwrap();
-        world.defer(KEY, 3).await;
-        world.defer("customer:77", 2).await;
-        let (handlers, me) = ([Arc::from("h")], Arc::from("me"));
-        let query = ClaimQuery { consumer: "mail", handlers: &handlers, by: &me, lease: LEASE, limit: 10 };
-        let claimed = outbox.claim(&query).await.unwrap();
-        assert_eq!(claimed.len(), 2, "the first of each key");
-        for key in [KEY, "customer:77"] {
-            let responded = outbox.respond_once(key, async |_| Ok::<_, OutboxError>("an address".to_owned()));
-            assert!(responded.await.unwrap().is_first());
-        }
-        schema.append(outbox.connection(), "/shop", &[event(KEY), event("customer:77")]).await.unwrap();
-
+        let outbox = &world.outbox;
+        let Filled { resolved, claimed } = filled(&world).await;
         let expected = [
             ("archive", MANY as u64, 0),
             ("scheduled", 1, 0),
@@ -108,44 +148,42 @@ on_every_database! {
         let plan = outbox.plan_erasure(KEY).await.unwrap();
         assert_eq!((plan.key.as_str(), shown(&plan.tables)), (KEY, expected.to_vec()));
         assert!(plan.notes[0].starts_with("1 events still wait"), "{:?}", plan.notes);
-        assert_eq!(world.rows_of("archive", KEY).await, MANY as i64, "a plan changes nothing");
+        assert_eq!(usize::try_from(world.rows_of("archive", KEY).await), Ok(MANY), "a plan changes nothing");
 
-        let erased = outbox.erase(KEY, &ann()).await.unwrap();
-        assert_eq!(shown(&erased), expected);
+        assert_eq!(shown(&outbox.erase(KEY, &ann()).await.unwrap()), expected);
         for (table, left, of_other) in [("archive", 0, 2), ("scheduled", 0, 1), ("deferred", 1, 2), ("events", 1, 1)] {
-            let rows = (world.rows_of(table, KEY).await, world.rows_of(table, "customer:77").await);
+            let rows = (world.rows_of(table, KEY).await, world.rows_of(table, OTHER).await);
             assert_eq!(rows, (left, of_other), "{table}");
         }
         assert_eq!(world.number("SELECT count(*) FROM outbox_responses").await, 1);
-        let every = DeadLetterFilter { include_resolved: true, ..DeadLetterFilter::all() };
-        let kept = outbox.dead_letters(&every, None, 10).await.unwrap();
-        assert_eq!(kept.len(), letters.len());
-        for letter in kept {
-            let (message, by) = (letter.message.unwrap(), letter.resolution.map(|resolution| resolution.by));
-            let is_of_key = message.key.as_deref() == Some(KEY);
-            assert_eq!(message.payload.is_empty(), is_of_key);
-            let resolver = if letter.id == resolved[0] { "bob" } else { "ann" };
-            assert_eq!(by.as_deref(), is_of_key.then_some(resolver));
-        }
-        // A repeat does not do the work again.
-        let again = outbox.respond_once(KEY, async |_| Ok::<_, OutboxError>("an address".to_owned()));
-        assert!(matches!(again.await.unwrap_err(), OutboxError::Duplicate { .. }));
+        letters_are_empty(outbox, resolved).await;
+        let again = outbox.respond_once(KEY, async |_| address()).await;
+        assert!(matches!(again.unwrap_err(), OutboxError::Duplicate { .. }), "the work is not done again");
 
-        // When what was in use has ended, the rest goes.
+        // When what was in use has ended, nothing of it is left.
         for delivery in &claimed {
             let tx = Store::begin(outbox).await.unwrap();
             assert!(outbox.finish(&tx, &delivery.claim).await.unwrap());
             outbox.commit(tx).await.unwrap();
         }
         let rest = outbox.erase(KEY, &ann()).await.unwrap();
-        assert!(shown(&rest).iter().all(|(table, erased, left)| *erased == 0 && *left == u64::from(*table == "events")));
-        assert_eq!(world.rows_of("deferred", "customer:77").await, 1);
-        let due = "SELECT count(*) FROM outbox_deferred WHERE due_at IS NOT NULL";
-        assert_eq!(world.number(due).await, 1, "what waits behind a delivery that has ended is due");
+        let is_quiet = |(table, erased, left): &(&str, u64, u64)| *erased == 0 && *left == u64::from(*table == "events");
+        assert!(shown(&rest).iter().all(is_quiet), "{rest:?}");
+        assert_eq!((world.rows_of("deferred", KEY).await, world.rows_of("deferred", OTHER).await), (0, 1));
         let audit = world.audit().await;
-        let of_erasures: Vec<_> =
-            audit.iter().filter(|row| row.act == "erase").map(|row| (row.target.as_str(), row.done, row.outcome)).collect();
+        let erasures = audit.iter().filter(|row| row.act == "erase");
+        let erasures: Vec<_> = erasures.map(|row| (row.target.as_str(), row.done, row.outcome)).collect();
         let (target, done) = ("key \"customer:7\"", AuditOutcome::Done);
-        assert_eq!(of_erasures, [(target, 0, done), (target, MANY as u64 + 6, done)]);
+        assert_eq!(erasures, [(target, 0, done), (target, MANY as u64 + 6, done)]);
+    }
+
+    async fn what_waits_behind_an_erased_delivery_of_its_order_is_due(temp: &TempDatabase) {
+        let world = World::open(temp).await;
+        world.defer(KEY, 2).await;
+        // Two keys with one hash, as rarely as that may be.
+        world.run("UPDATE outbox_deferred SET message_key = 'other' WHERE due_at IS NULL").await;
+        assert_eq!(world.outbox.erase(KEY, &ann()).await.unwrap()[3].erased, 1);
+        let due = "SELECT count(*) FROM outbox_deferred WHERE due_at IS NOT NULL AND message_key = 'other'";
+        assert_eq!(world.number(due).await, 1);
     }
 }
