@@ -4,18 +4,25 @@
 
 mod resolutions;
 pub(crate) mod filter;
+mod plans;
+mod planning;
+mod acts;
+mod erasure;
 
 use crate::{
     chunks::{RESULT_BYTES, fitting_count},
     error::database,
     outbox::Outbox,
-    schema::letter_rows::{self, id_and_size, letter},
+    schema::{
+        Audit, AuditedAct,
+        letter_rows::{self, id_and_size, letter},
+    },
 };
 use async_trait::async_trait;
 use bytes::Bytes;
 use filter::condition;
 use outbox_core::{
-    admin::{AdminStore, DeadLetterFilter, OperatorNote},
+    admin::{Act, AdminStore, DeadLetterFilter, OperatorNote},
     event::{LetterId, Message, MessageId, NewEvent},
     failure::DeadLetter,
     outbox::{OutboxStats, StoreError},
@@ -95,16 +102,7 @@ impl AdminStore for Outbox {
         ids: &[LetterId],
         note: &OperatorNote,
     ) -> Result<Vec<LetterId>, StoreError> {
-        let mut redriven = Vec::new();
-        for chunk in self.short_transactions(ids).await? {
-            let tx = self.begin_read_committed().await?;
-            redriven.extend(self.redrive_in(&tx, &chunk, note).await?);
-            tx.commit().await?;
-        }
-        if !redriven.is_empty() {
-            self.wake();
-        }
-        Ok(redriven)
+        self.act_on_letters(Act::Redrive, ids, note).await
     }
 
     async fn discard(
@@ -112,13 +110,7 @@ impl AdminStore for Outbox {
         ids: &[LetterId],
         note: &OperatorNote,
     ) -> Result<Vec<LetterId>, StoreError> {
-        let mut discarded = Vec::new();
-        for chunk in self.short_transactions(ids).await? {
-            let tx = self.begin_read_committed().await?;
-            discarded.extend(self.resolve(&tx, &chunk, "discarded", note).await?);
-            tx.commit().await?;
-        }
-        Ok(discarded)
+        self.act_on_letters(Act::Discard, ids, note).await
     }
 
     async fn purge(
@@ -126,14 +118,7 @@ impl AdminStore for Outbox {
         ids: &[LetterId],
         note: &OperatorNote,
     ) -> Result<Vec<LetterId>, StoreError> {
-        let mut purged = Vec::new();
-        for chunk in self.short_transactions(ids).await? {
-            let tx = self.begin_read_committed().await?;
-            purged.extend(self.resolve(&tx, &chunk, "discarded", note).await?);
-            self.delete_content(&tx, &chunk).await?;
-            tx.commit().await?;
-        }
-        Ok(purged)
+        self.act_on_letters(Act::Purge, ids, note).await
     }
 
     async fn resend(
@@ -155,6 +140,9 @@ impl AdminStore for Outbox {
         if self.resolve(&tx, &[letter.id], "resent", note).await?.is_empty() {
             return Ok(None);
         }
+        let target = in_words(&[letter.id]);
+        let act = AuditedAct { act: "resend", target: &target, note, plan: None };
+        Audit::new(self.schema(), act).count(&tx, 1, true).await.map_err(database)?;
         if let Some(by) = &letter.consumer_origin {
             let id = self
                 .schema()
@@ -169,6 +157,48 @@ impl AdminStore for Outbox {
         tx.commit().await?;
         self.wake();
         Ok(Some(id))
+    }
+}
+
+impl Outbox {
+    /// Acts on letters in short transactions, with one row of the audit. Gives the letters that it
+    /// has resolved.
+    async fn act_on_letters(
+        &self,
+        act: Act,
+        ids: &[LetterId],
+        note: &OperatorNote,
+    ) -> Result<Vec<LetterId>, StoreError> {
+        let target = in_words(ids);
+        let audited = AuditedAct { act: act.as_str(), target: &target, note, plan: None };
+        let mut audit = Audit::new(self.schema(), audited);
+        let (mut resolved, chunks) = (Vec::new(), self.short_transactions(ids).await?);
+        for (at, chunk) in chunks.iter().enumerate() {
+            let tx = self.begin_read_committed().await?;
+            let these = self.act_in(&tx, act, chunk, note).await?;
+            let mut done = these.len();
+            if act == Act::Purge {
+                // Also of letters that were resolved before.
+                done = self.delete_content(&tx, chunk).await?;
+            }
+            audit.count(&tx, done, at + 1 == chunks.len()).await.map_err(database)?;
+            tx.commit().await?;
+            resolved.extend(these);
+        }
+        if act == Act::Redrive && !resolved.is_empty() {
+            self.wake();
+        }
+        Ok(resolved)
+    }
+}
+
+/// Names letters in words, the first ten of them by their ids.
+fn in_words(ids: &[LetterId]) -> String {
+    let first: Vec<String> = ids.iter().take(10).map(LetterId::to_string).collect();
+    let (first, more) = (first.join(", "), if ids.len() > 10 { ", .." } else { "" });
+    match ids {
+        [id] => format!("letter {id}"),
+        ids => format!("{} letters: {first}{more}", ids.len()),
     }
 }
 
@@ -194,4 +224,18 @@ fn changed_copy(message: &Message, payload: Bytes) -> NewEvent {
 
 fn column<T: sea_orm::TryGetable>(row: &QueryResult, index: usize) -> Result<T, StoreError> {
     row.try_get_by_index(index).map_err(database)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn letters_are_named_in_words() {
+        let words = |n: i64| in_words(&(1..=n).map(LetterId).collect::<Vec<_>>());
+        assert_eq!(words(1), "letter 1");
+        assert_eq!(words(3), "3 letters: 1, 2, 3");
+        assert_eq!(words(10), "10 letters: 1, 2, 3, 4, 5, 6, 7, 8, 9, 10");
+        assert_eq!(words(11), "11 letters: 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, ..");
+    }
 }

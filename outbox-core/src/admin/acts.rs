@@ -9,7 +9,15 @@ use crate::{
 };
 use async_trait::async_trait;
 use serde::Serialize;
-use std::{fmt, str::FromStr};
+use std::{fmt, str::FromStr, time::Duration};
+use tokio::time::sleep;
+
+/// Letters of one chunk: a transaction that relays and producers do not notice.
+const CHUNK: u32 = 200;
+/// Letters of the steps of a canary, before the rest.
+const CANARY_STEPS: [u32; 3] = [1, 10, 100];
+/// How often a canary counts the letters that failed again.
+const WATCH_EVERY: Duration = Duration::from_secs(1);
 
 /// What an operator does with the letters of a plan.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
@@ -51,7 +59,7 @@ impl FromStr for Act {
     }
 }
 
-/// Identity of a plan, and of its row in the audit.
+/// Identity of a plan.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
 pub struct PlanId(pub i64);
 
@@ -80,14 +88,14 @@ pub struct Plan {
     pub expires_at: Timestamp,
 }
 
-/// The progress of an act.
+/// The progress of an act, over all its chunks and all callers that apply its plan.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 pub struct Applied {
     /// Letters that this act has resolved.
     pub done: u64,
     /// Letters of the plan that somebody else has resolved since.
     pub skipped: u64,
-    /// Letters that were refused.
+    /// Letters that the act does not apply to, which stay open: see [`Plan::notes`].
     pub refused: u64,
     /// The last letter that was looked at.
     pub after: Option<i64>,
@@ -150,16 +158,20 @@ pub struct AuditEntry {
     pub done: u64,
     /// How many it left, as others had changed them.
     pub skipped: u64,
+    /// How many it refused.
+    pub refused: u64,
     /// How it ended.
     pub outcome: AuditOutcome,
+    /// The plan that it applied, where it had one.
+    pub plan: Option<PlanId>,
 }
 
 /// How a canary goes on: 1 letter, 10, 100, then the rest, each step only if no letter of the plan
-/// failed again since.
+/// failed again since. Between the chunks of the rest it counts without waiting.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Canary {
     /// How long each step waits for letters that fail again.
-    pub watch: std::time::Duration,
+    pub watch: Duration,
 }
 
 /// A step of a canary.
@@ -171,13 +183,42 @@ pub enum CanaryStep {
     Rest,
 }
 
+/// Gives what an act resolves next when it has resolved `done` letters: without a canary the rest.
+/// A step that was cut short, by a crash or by the bytes of its letters, is completed first.
+#[must_use]
+pub fn next_step(done: u64, canary: Option<Canary>) -> CanaryStep {
+    if canary.is_none() {
+        return CanaryStep::Rest;
+    }
+    let mut end = 0;
+    for size in CANARY_STEPS {
+        end += u64::from(size);
+        if done < end {
+            return CanaryStep::Next(u32::try_from(end - done).unwrap_or(size));
+        }
+    }
+    CanaryStep::Rest
+}
+
+/// Counts the steps of a canary that are complete when `done` letters are resolved.
+fn steps_complete(done: u64) -> usize {
+    let ends = CANARY_STEPS.iter().scan(0, |end, size| {
+        *end += u64::from(*size);
+        Some(*end)
+    });
+    ends.filter(|end| done >= *end).count()
+}
+
 /// Stores plans and the audit.
 #[async_trait]
 pub trait ActStore: Send + Sync + 'static {
-    /// Plans an act on all open letters of a filter that exist now.
+    /// Plans an act on all open letters of a filter that exist now, and deletes plans that have
+    /// expired before their first chunk.
     ///
     /// # Errors
-    /// [`StoreError::Refused`] for a filter without a condition, unless `all` is set.
+    /// [`StoreError::Refused`] for a filter [without a condition](DeadLetterFilter::is_empty), unless
+    /// `all` is set, and for [one letter](DeadLetterFilter::letter) that does not exist or is
+    /// resolved.
     async fn plan(
         &self,
         act: Act,
@@ -191,7 +232,7 @@ pub trait ActStore: Send + Sync + 'static {
     ///
     /// # Errors
     /// [`StoreError::Refused`] for a plan that does not exist, has expired before its first chunk,
-    /// or has ended.
+    /// or has ended; for a plan of one letter that was resolved since, by whom and when.
     async fn apply_chunk(
         &self,
         plan: PlanId,
@@ -199,22 +240,34 @@ pub trait ActStore: Send + Sync + 'static {
         note: &OperatorNote,
     ) -> Result<Applied, StoreError>;
 
-    /// Writes how a plan has ended; a plan that has ended already keeps its outcome.
+    /// Writes how a plan has ended; a plan that has ended already keeps its outcome, and one
+    /// without a chunk has none.
     async fn end_plan(&self, plan: PlanId, outcome: AuditOutcome) -> Result<(), StoreError>;
 
-    /// Counts letters of the plan's events that were written again since the plan's first chunk.
+    /// Gives how a plan stands or has ended; `None` before its first chunk. A store without this
+    /// gives `None`: then a caller that shares a plan's letters with another one gets that one's end
+    /// as an error.
+    async fn plan_outcome(&self, plan: PlanId) -> Result<Option<AuditOutcome>, StoreError> {
+        let _ = plan;
+        Ok(None)
+    }
+
+    /// Counts letters of the events that the plan has redriven, written since its first chunk, among
+    /// the newest 10,000 letters.
     async fn failed_again(&self, plan: PlanId) -> Result<u64, StoreError>;
 
     /// Lists the audit, the newest first, from the one before `before`.
     async fn audit(&self, before: Option<i64>, limit: u32) -> Result<Vec<AuditEntry>, StoreError>;
 }
 
-/// Applies a plan chunk by chunk, with a canary if one is given, until it is complete, stopped or
-/// cancelled by `cancel`; reports the progress after each chunk. Gives how it ended.
+/// Applies a plan in chunks of 200 letters, or in the steps of a canary, until it is complete,
+/// stopped by the canary, or cancelled; reports the progress after each chunk. `cancel` is looked at
+/// between chunks and while a canary waits. Gives how the plan ended, also where another caller that
+/// shares its letters has ended it.
 ///
 /// # Errors
 /// [`StoreError`] of the chunk that failed; those before it are applied, and applying the plan again
-/// goes on.
+/// goes on. [`StoreError::Refused`] for a plan that has ended before, with what it had done.
 ///
 /// # Cancel safety
 /// Dropped, it has applied whole chunks, and the audit says that it is running.
@@ -226,8 +279,83 @@ pub async fn apply(
     cancel: &Shutdown,
     mut on_progress: impl FnMut(Applied) + Send,
 ) -> Result<AuditOutcome, StoreError> {
-    let _ = (canary, cancel);
-    let applied = store.apply_chunk(plan, 1, note).await?;
-    on_progress(applied);
-    Ok(AuditOutcome::Running)
+    let mut before: Option<Applied> = None;
+    loop {
+        if cancel.is_requested() {
+            return end(store, plan, AuditOutcome::Cancelled).await;
+        }
+        let done = before.map_or(0, |applied| applied.done);
+        let limit = match next_step(done, canary) {
+            CanaryStep::Next(letters) => letters.min(CHUNK),
+            CanaryStep::Rest => CHUNK,
+        };
+        let applied = match store.apply_chunk(plan, limit, note).await {
+            Ok(applied) => applied,
+            Err(error @ StoreError::Refused(_)) if before.is_some() => {
+                return ended_elsewhere(store, plan, error).await;
+            }
+            Err(error) => return Err(error),
+        };
+        on_progress(applied);
+        if applied.complete {
+            return end(store, plan, AuditOutcome::Done).await;
+        }
+        if let Some(canary) = canary {
+            let is_step_complete = steps_complete(applied.done) > steps_complete(done);
+            let time = if is_step_complete { canary.watch } else { Duration::ZERO };
+            if let Some(outcome) = watch(store, plan, time, cancel).await? {
+                return end(store, plan, outcome).await;
+            }
+        }
+        before = Some(applied);
+    }
 }
+
+/// Waits for a time, in which it counts the letters that failed again; gives the outcome of an act
+/// that goes no further.
+async fn watch(
+    store: &dyn ActStore,
+    plan: PlanId,
+    mut time: Duration,
+    cancel: &Shutdown,
+) -> Result<Option<AuditOutcome>, StoreError> {
+    loop {
+        if store.failed_again(plan).await? > 0 {
+            return Ok(Some(AuditOutcome::Stopped));
+        }
+        if time.is_zero() {
+            return Ok(None);
+        }
+        let pause = time.min(WATCH_EVERY);
+        tokio::select! {
+            () = sleep(pause) => time -= pause,
+            () = cancel.requested() => return Ok(Some(AuditOutcome::Cancelled)),
+        }
+    }
+}
+
+/// Ends a plan; gives the outcome that it has then, which is that of the first caller who ended it.
+async fn end(
+    store: &dyn ActStore,
+    plan: PlanId,
+    outcome: AuditOutcome,
+) -> Result<AuditOutcome, StoreError> {
+    store.end_plan(plan, outcome).await?;
+    Ok(store.plan_outcome(plan).await?.unwrap_or(outcome))
+}
+
+/// Gives how another caller has ended a plan in the middle of this one's chunks; the error where
+/// nobody has.
+async fn ended_elsewhere(
+    store: &dyn ActStore,
+    plan: PlanId,
+    error: StoreError,
+) -> Result<AuditOutcome, StoreError> {
+    match store.plan_outcome(plan).await? {
+        Some(outcome) if outcome != AuditOutcome::Running => Ok(outcome),
+        Some(_) | None => Err(error),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -7,11 +7,15 @@ use crate::{
 };
 use async_trait::async_trait;
 use bytes::Bytes;
-use std::{ops::Range, time::Duration};
+use serde::{Deserialize, Serialize};
+use std::{fmt, ops::Range, time::Duration};
 
 /// Selects dead letters. All conditions that are set must hold.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct DeadLetterFilter {
+    /// This letter alone.
+    pub letter: Option<LetterId>,
     /// On this topic.
     pub topic: Option<String>,
     /// Of this event type.
@@ -42,6 +46,13 @@ impl DeadLetterFilter {
     #[must_use]
     pub fn all() -> Self {
         Self::default()
+    }
+
+    /// This letter alone.
+    #[must_use]
+    pub fn letter(mut self, letter: LetterId) -> Self {
+        self.letter = Some(letter);
+        self
     }
 
     /// Only on this topic.
@@ -98,6 +109,39 @@ impl DeadLetterFilter {
     pub fn reason(mut self, reason: DeadReason) -> Self {
         self.reason = Some(reason);
         self
+    }
+
+    /// Tells whether no condition is set: it selects every letter up to its bound, if it has one.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        let unbounded = Self { up_to: None, include_resolved: false, ..self.clone() };
+        unbounded == Self::default()
+    }
+}
+
+impl fmt::Display for DeadLetterFilter {
+    /// Writes the selection in words: `open letters on topic "orders", up to letter 9`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let texts = [
+            ("on topic", self.topic.as_deref()),
+            ("of type", self.event_type.as_deref()),
+            ("of key", self.key.as_deref()),
+            ("of route", self.route.as_deref()),
+            ("of consumer", self.consumer.as_deref()),
+            ("of handler", self.handler.as_deref()),
+            ("for the reason", self.reason.map(|reason| reason.as_str())),
+        ];
+        let texts = texts.into_iter().filter_map(|(what, text)| Some((what, text?)));
+        let mut parts: Vec<String> = texts.map(|(what, text)| format!("{what} {text:?}")).collect();
+        let times = self.dead_at.as_ref();
+        parts.extend(times.map(|times| format!("given up from {} to {}", times.start, times.end)));
+        parts.extend(self.older_than.map(|age| format!("given up {age:?} ago or earlier")));
+        parts.extend(self.letter.map(|letter| format!("with the id {letter}")));
+        parts.extend(self.up_to.map(|last| format!("up to letter {last}")));
+        let all = if self.is_empty() { "all " } else { "" };
+        let open = if self.include_resolved { "" } else { "open " };
+        let space = if parts.is_empty() { "" } else { " " };
+        write!(f, "{all}{open}letters{space}{}", parts.join(", "))
     }
 }
 
@@ -275,4 +319,54 @@ async fn up_to_newest(
         let up_to = filter.up_to.map_or(newest, |up_to| up_to.min(newest));
         DeadLetterFilter { up_to: Some(up_to), ..filter.clone() }
     }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_filter_is_said_in_words_and_comes_back_from_its_json() {
+        let hour = Duration::from_hours(1);
+        let at = |seconds| Timestamp::from_micros(seconds * 1_000_000);
+        let every = DeadLetterFilter {
+            dead_at: Some(at(0)..at(1)),
+            route: Some("billing".into()),
+            up_to: Some(LetterId(9)),
+            letter: Some(LetterId(8)),
+            include_resolved: true,
+            ..DeadLetterFilter::all()
+                .topic("orders")
+                .event_type("order.placed")
+                .key("7")
+                .handler("mail", "on \"paid\"")
+                .older_than(hour)
+                .reason(DeadReason::Rejected)
+        };
+        let bounded = DeadLetterFilter { up_to: Some(LetterId(9)), ..DeadLetterFilter::all() };
+        for (filter, is_empty, words) in [
+            (DeadLetterFilter::all(), true, "all open letters"),
+            (bounded.clone(), true, "all open letters up to letter 9"),
+            (bounded.topic("orders"), false, "open letters on topic \"orders\", up to letter 9"),
+            (DeadLetterFilter::all().letter(LetterId(8)), false, "open letters with the id 8"),
+            (
+                DeadLetterFilter::all().older_than(hour),
+                false,
+                "open letters given up 3600s ago or earlier",
+            ),
+            (
+                every,
+                false,
+                "letters on topic \"orders\", of type \"order.placed\", of key \"7\", of route \"billing\", \
+                 of consumer \"mail\", of handler \"on \\\"paid\\\"\", for the reason \"rejected\", given up from \
+                 1970-01-01T00:00:00Z to 1970-01-01T00:00:01Z, given up 3600s ago or earlier, with the id 8, up to letter 9",
+            ),
+        ] {
+            assert_eq!((filter.is_empty(), filter.to_string().as_str()), (is_empty, words));
+            let json = serde_json::to_string(&filter).unwrap();
+            assert_eq!(serde_json::from_str::<DeadLetterFilter>(&json).unwrap(), filter, "{json}");
+        }
+        let earlier: DeadLetterFilter = serde_json::from_str("{\"topic\":\"orders\"}").unwrap();
+        assert_eq!(earlier, DeadLetterFilter::all().topic("orders"), "fields may be added");
+    }
 }

@@ -11,12 +11,15 @@ mod inspect;
 mod explain;
 mod doctor;
 mod acts;
+mod erase;
 
 pub use acts::{
     Act, ActStore, Applied, AuditEntry, AuditOutcome, Canary, CanaryStep, Plan, PlanId, apply,
+    next_step,
 };
 pub use control::{Control, ControlAction, ControlScope, ControlStore, Controls};
 pub use doctor::{DoctorStore, Finding, Severity};
+pub use erase::{EraseStore, ErasurePlan, TableErasure};
 pub use explain::{
     AheadFacts, DeferredFacts, EventFacts, Explanation, Facts, InstanceFacts, LetterFacts,
     RouteFacts, SagaFacts, explain, safe_text,

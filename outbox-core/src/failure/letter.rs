@@ -6,7 +6,7 @@ use crate::{
     runtime::{TIME_LIMIT, catch_unwind},
 };
 use futures_util::future::BoxFuture;
-use serde::{Serialize, Serializer, ser::Error};
+use serde::{Deserialize, Serialize, Serializer, ser::Error};
 use std::{fmt, str::FromStr, sync::Arc};
 
 /// A listener for dead letters.
@@ -53,7 +53,7 @@ pub(crate) fn log_letter(letter: &DeadLetter) {
 }
 
 /// Why an event became a dead letter.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[non_exhaustive]
 #[serde(rename_all = "snake_case")]
 pub enum DeadReason {

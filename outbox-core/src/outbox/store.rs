@@ -383,9 +383,9 @@ pub trait JanitorStore: Send + Sync + 'static {
     /// partitions that the relay owns. Gives how many it moved; zero when none is due.
     async fn promote_scheduled(&self, fence: &Fence, limit: u32) -> Result<u64, StoreError>;
 
-    /// Deletes finished events, resolved dead letters, dedup keys, rows of the inbox and of the
-    /// barrier whose retention has passed, at most `limit` of each and as many as one transaction
-    /// takes by their bytes. Gives how many rows it deleted; zero when none was left.
+    /// Deletes finished events, resolved dead letters, dedup keys, rows of the inbox, of the barrier
+    /// and of the audit whose retention has passed, and old plans, samples and rows of parts that
+    /// have crashed, at most `limit` of each and as many as one transaction takes by their bytes. Gives how many rows it deleted; zero when none was left.
     async fn prune(&self, limit: u32) -> Result<u64, StoreError>;
 }
 

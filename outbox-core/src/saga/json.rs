@@ -58,6 +58,11 @@ impl Json {
         Self("null".into())
     }
 
+    /// Gives the value `{}`.
+    pub(super) fn empty_object() -> Self {
+        Self("{}".into())
+    }
+
     /// Joins values to one list.
     pub(super) fn list<'a>(values: impl Iterator<Item = &'a Self>) -> Self {
         let texts: Vec<&str> = values.map(Self::as_str).collect();

@@ -24,6 +24,7 @@ mod definition;
 mod progress;
 mod state;
 mod record;
+mod redaction;
 mod plan;
 mod store;
 mod coordinator;

@@ -47,6 +47,10 @@ pub(crate) fn condition(
         parts.push("dead_at <= {now} - ?".to_owned());
         values.push(Value::from(micros(age)));
     }
+    if let Some(letter) = filter.letter {
+        parts.push("letter_id = ?".to_owned());
+        values.push(Value::from(letter.0));
+    }
     if let Some(up_to) = filter.up_to {
         parts.push("letter_id <= ?".to_owned());
         values.push(Value::from(up_to.0));

@@ -13,7 +13,7 @@ use crate::{
     },
 };
 use outbox_core::{
-    admin::OperatorNote,
+    admin::{Act, OperatorNote},
     event::LetterId,
     failure::DeadLetter,
     outbox::{ConsumerStore, PartitionNo, StoreError, partition_of},
@@ -47,25 +47,45 @@ impl Outbox {
         Ok(cut)
     }
 
-    /// Deletes the content of resolved letters.
+    /// Acts on open letters; a purge deletes no content here. Gives those that no other operator has
+    /// resolved before.
+    pub(super) async fn act_in(
+        &self,
+        tx: &OutboxTransaction,
+        act: Act,
+        ids: &[LetterId],
+        note: &OperatorNote,
+    ) -> Result<Vec<LetterId>, StoreError> {
+        match act {
+            Act::Redrive => self.redrive_in(tx, ids, note).await,
+            Act::Discard | Act::Purge => self.resolve(tx, ids, "discarded", note).await,
+            _ => Err(StoreError::Refused(format!("this store cannot {act} letters").into())),
+        }
+    }
+
+    /// Deletes the content of resolved letters. Gives how many of these letters are resolved.
     pub(super) async fn delete_content(
         &self,
         tx: &OutboxTransaction,
         ids: &[LetterId],
-    ) -> Result<(), StoreError> {
+    ) -> Result<usize, StoreError> {
+        if ids.is_empty() {
+            return Ok(0);
+        }
         let sql = self.schema().filled(&format!(
             "UPDATE {{letters}} SET payload = {}, headers = '{{}}', errors = '[]' \
              WHERE letter_id IN ({}) AND resolution IS NOT NULL",
             self.schema().dialect().no_bytes(),
             marks(ids)
         ));
-        tx.execute_raw(self.schema().statement(&sql, values(ids).collect()))
+        let done = tx
+            .execute_raw(self.schema().statement(&sql, values(ids).collect()))
             .await
             .map_err(database)?;
-        Ok(())
+        Ok(usize::try_from(done.rows_affected()).unwrap_or(ids.len()))
     }
 
-    pub(super) async fn redrive_in(
+    async fn redrive_in(
         &self,
         tx: &OutboxTransaction,
         ids: &[LetterId],

@@ -280,7 +280,8 @@ const SAGAS: TableDef = TableDef {
     ],
 };
 
-/// Written by INSERT only. `kind` and `step` are in the body too; these columns are for people.
+/// Written by INSERT only, but for an erasure of an ended saga's content. `kind` and `step` are in
+/// the body too; these columns are for people.
 const SAGA_LOG: TableDef = TableDef {
     name: "outbox_saga_log",
     body: "saga_id {uuid} NOT NULL, seq BIGINT NOT NULL, kind {word} NOT NULL, step {word}, body {text} NOT NULL, \
@@ -340,13 +341,15 @@ const PLANS: TableDef = TableDef {
     indexes: &[index("outbox_plans_expires", "expires_at")],
 };
 
-/// One row an act of an operator. The counts are written in the transactions that they count.
+/// One row an act of an operator. The counts are written in the transactions that they count. Some
+/// acts refuse nothing, and some have no plan.
 const AUDIT: TableDef = TableDef {
     name: "outbox_audit",
     body: "audit_id {serial}, began_at BIGINT NOT NULL, done_by {name} NOT NULL, reason {text} NOT NULL, \
            act {word} NOT NULL, target {text} NOT NULL, done BIGINT NOT NULL, skipped BIGINT NOT NULL, \
-           outcome {word} NOT NULL, CHECK (outcome IN ('running', 'done', 'cancelled', 'stopped')), \
-           CHECK (done >= 0 AND skipped >= 0)",
+           refused BIGINT NOT NULL DEFAULT 0, outcome {word} NOT NULL, plan_id BIGINT, \
+           CHECK (outcome IN ('running', 'done', 'cancelled', 'stopped')), \
+           CHECK (done >= 0 AND skipped >= 0 AND refused >= 0)",
     queue: false,
     indexes: &[index("outbox_audit_began", "began_at")],
 };

@@ -187,6 +187,12 @@ impl OutboxBuilder {
         self
     }
 
+    /// Sets how long the audit keeps what operators did; a year by default. Relays delete it then.
+    pub fn audit_retention(mut self, retention: Duration) -> Self {
+        self.retentions.audit = retention;
+        self
+    }
+
     /// Tells that a pooler before PostgreSQL gives a connection to another client after each
     /// transaction: then the outbox uses no notifications, relays poll and prepare no statement
     /// under a name, and each transaction sets its limits itself.

@@ -17,6 +17,7 @@ impl RelaySource for Outbox {
         let options = StoreOptions::new(lease)
             .retention(self.0.retention)
             .letter_retention(self.0.retentions.letters)
+            .audit_retention(self.0.retentions.audit)
             .behind_pooler(self.0.behind_pooler);
         open_relay_store(&self.0.db, &self.0.schema, &options).await
     }

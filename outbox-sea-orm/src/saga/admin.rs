@@ -8,6 +8,7 @@ use crate::{
     chunks::{RESULT_BYTES, chunks_by_size, fitting_count},
     error::database,
     outbox::Outbox,
+    schema::{Audit, AuditedAct},
 };
 use async_trait::async_trait;
 use outbox_core::{
@@ -99,40 +100,7 @@ impl SagaAdmin for Outbox {
     }
 
     async fn saga_log(&self, saga: SagaId) -> Result<Vec<LogEntry>, StoreError> {
-        let schema = self.schema();
-        let sql = schema.filled(&format!(
-            "SELECT seq, {} FROM {{saga_log}} WHERE saga_id = ? ORDER BY seq",
-            schema.dialect().bytes_of(&["body"])
-        ));
-        let statement = schema.statement(&sql, vec![id_value(saga)]);
-        let rows = self.work().query_all_raw(statement).await.map_err(database)?;
-        let rows = rows.iter().map(|row| Ok((column::<i64>(row, 0)?, size(row, 1)?)));
-        let rows: Vec<(i64, usize)> = rows.collect::<Result<_, StoreError>>()?;
-        let sql = schema
-            .filled("SELECT seq, body, at_us FROM {saga_log} WHERE saga_id = ? AND seq >= ? AND seq <= ? ORDER BY seq");
-        let mut log = Vec::with_capacity(rows.len());
-        // A step writes several records at once, so that the log of a saga with large steps may not
-        // fit one result.
-        for stretch in chunks_by_size(&rows, usize::MAX, RESULT_BYTES, |(_, size)| *size) {
-            let (Some((first, _)), Some((last, _))) = (stretch.first(), stretch.last()) else {
-                continue;
-            };
-            let values = vec![id_value(saga), Value::from(*first), Value::from(*last)];
-            let rows = self
-                .work()
-                .query_all_raw(schema.statement(&sql, values))
-                .await
-                .map_err(database)?;
-            for row in &rows {
-                let record = read(&column::<String>(row, 1)?, "log")?;
-                log.push(LogEntry {
-                    seq: count(row, 0)?,
-                    record,
-                    at: Timestamp::from_micros(column(row, 2)?),
-                });
-            }
-        }
-        Ok(log)
+        self.read_log(&**self.work(), saga).await
     }
 
     async fn operate(
@@ -164,9 +132,63 @@ impl SagaAdmin for Outbox {
             due,
         };
         self.record(&tx, &change).await?;
+        let (act, target) = audited(saga, operation);
+        let act = AuditedAct { act, target: &target, note, plan: None };
+        Audit::new(schema, act).count(&tx, 1, true).await.map_err(database)?;
         self.wake_after_commit(&tx);
         tx.commit().await?;
         Ok(true)
+    }
+}
+
+impl Outbox {
+    /// Reads the log of a saga, in order, in results that are bounded by their bytes.
+    pub(super) async fn read_log<C: ConnectionTrait>(
+        &self,
+        conn: &C,
+        saga: SagaId,
+    ) -> Result<Vec<LogEntry>, StoreError> {
+        let schema = self.schema();
+        let sql = schema.filled(&format!(
+            "SELECT seq, {} FROM {{saga_log}} WHERE saga_id = ? ORDER BY seq",
+            schema.dialect().bytes_of(&["body"])
+        ));
+        let statement = schema.statement(&sql, vec![id_value(saga)]);
+        let rows = conn.query_all_raw(statement).await.map_err(database)?;
+        let rows = rows.iter().map(|row| Ok((column::<i64>(row, 0)?, size(row, 1)?)));
+        let rows: Vec<(i64, usize)> = rows.collect::<Result<_, StoreError>>()?;
+        let sql = schema
+            .filled("SELECT seq, body, at_us FROM {saga_log} WHERE saga_id = ? AND seq >= ? AND seq <= ? ORDER BY seq");
+        let mut log = Vec::with_capacity(rows.len());
+        // A step writes several records at once, so that the log of a saga with large steps may not
+        // fit one result.
+        for stretch in chunks_by_size(&rows, usize::MAX, RESULT_BYTES, |(_, size)| *size) {
+            let (Some((first, _)), Some((last, _))) = (stretch.first(), stretch.last()) else {
+                continue;
+            };
+            let values = vec![id_value(saga), Value::from(*first), Value::from(*last)];
+            let rows =
+                conn.query_all_raw(schema.statement(&sql, values)).await.map_err(database)?;
+            for row in &rows {
+                let record = read(&column::<String>(row, 1)?, "log")?;
+                log.push(LogEntry {
+                    seq: count(row, 0)?,
+                    record,
+                    at: Timestamp::from_micros(column(row, 2)?),
+                });
+            }
+        }
+        Ok(log)
+    }
+}
+
+/// Gives the name of an operation, and its target in words.
+fn audited(saga: SagaId, operation: &Operation) -> (&'static str, String) {
+    match operation {
+        Operation::Cancel => ("saga cancel", format!("saga {saga}")),
+        Operation::Resume => ("saga resume", format!("saga {saga}")),
+        Operation::RetryFrom(step) => ("saga retry from", format!("step `{step}` of saga {saga}")),
+        Operation::Skip(step) => ("saga skip", format!("step `{step}` of saga {saga}")),
     }
 }
 

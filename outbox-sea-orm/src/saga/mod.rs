@@ -59,6 +59,7 @@
 
 mod admin;
 mod claims;
+mod erasure;
 mod locks;
 mod row;
 mod store;

@@ -128,7 +128,7 @@ fn data(row: &QueryResult, index: usize) -> Result<Json, StoreError> {
 }
 
 /// Encodes a saga's state, with the outputs of its steps, for one statement.
-fn progress<T: serde::Serialize>(instance: &T) -> Result<String, StoreError> {
+pub(super) fn progress<T: serde::Serialize>(instance: &T) -> Result<String, StoreError> {
     let text = written(instance)?;
     if text.len() > MAX_PROGRESS {
         let bytes = text.len();
@@ -143,7 +143,8 @@ fn progress<T: serde::Serialize>(instance: &T) -> Result<String, StoreError> {
     Ok(text)
 }
 
-fn written<T: serde::Serialize>(value: &T) -> Result<String, StoreError> {
+/// Encodes a value as JSON.
+pub(super) fn written<T: serde::Serialize>(value: &T) -> Result<String, StoreError> {
     serde_json::to_string(value).map_err(|e| StoreError::Refused(e.into()))
 }
 

@@ -111,15 +111,27 @@ impl Schema {
         if conn.execute_raw(self.statement(&sql, mine())).await?.rows_affected() == 0 {
             return Ok(false);
         }
-        // A second statement sees deliveries that were inserted behind this one while the first
-        // waited for its row.
-        if let Some(next) = self.head(conn, &consumer, &handler, order_hash).await? {
+        self.release_head(conn, &consumer, &handler, order_hash).await?;
+        Ok(true)
+    }
+
+    /// Makes the first delivery with an order hash due, after the one before it was deleted.
+    pub(crate) async fn release_head<C: ConnectionTrait>(
+        &self,
+        conn: &C,
+        consumer: &str,
+        handler: &str,
+        order_hash: Option<i64>,
+    ) -> Result<(), DbErr> {
+        // A second statement sees deliveries that were inserted behind the deleted one while the
+        // DELETE waited for its row.
+        if let Some(head) = self.head(conn, consumer, handler, order_hash).await? {
             let sql = self.filled(
                 "UPDATE {deferred} SET due_at = {now} WHERE stored_id = ? AND due_at IS NULL",
             );
-            conn.execute_raw(self.statement(&sql, vec![Value::from(next)])).await?;
+            conn.execute_raw(self.statement(&sql, vec![Value::from(head)])).await?;
         }
-        Ok(true)
+        Ok(())
     }
 
     /// Locks the first delivery with an order hash.

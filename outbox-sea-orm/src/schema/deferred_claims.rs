@@ -19,7 +19,7 @@ use std::{sync::Arc, time::Duration};
 const AFTER: usize = 12;
 const LAYOUT: Layout = Layout { event: 2, created_at: AFTER, expires_at: AFTER + 1 };
 /// The condition that no instance has claimed a delivery.
-pub(super) const CLAIMABLE: &str = "(claimed_until IS NULL OR claimed_until < {now})";
+pub(crate) const CLAIMABLE: &str = "(claimed_until IS NULL OR claimed_until < {now})";
 
 #[doc(hidden)]
 impl Schema {

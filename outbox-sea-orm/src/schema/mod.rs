@@ -14,11 +14,14 @@ mod handover;
 pub(crate) mod letter_rows;
 mod letters;
 mod instances;
+mod audit;
 mod prune;
 pub(crate) mod sagas;
 
 pub(crate) use append::{RETRY_HEADER, stored};
+pub(crate) use audit::{Audit, AuditCounts, AuditedAct};
 pub use dedup::{DedupConflict, DedupReservation};
+pub(crate) use deferred_claims::CLAIMABLE;
 pub(crate) use letters::consumer_route;
 pub(crate) use prune::{Pruned, resolved_before};
 pub use schedule::DeliverAt;
@@ -46,6 +49,9 @@ pub(crate) const INBOX_RETENTION: Duration = Duration::from_hours(14 * 24);
 /// quarter's audit looks back.
 pub(crate) const LETTER_RETENTION: Duration = Duration::from_hours(90 * 24);
 
+/// How long the audit is kept unless set: a year of questions.
+pub(crate) const AUDIT_RETENTION: Duration = Duration::from_hours(365 * 24);
+
 /// How long the barrier keeps commands of sagas unless set: longer than a saga waits for people.
 pub(crate) const BARRIER_RETENTION: Duration = Duration::from_hours(90 * 24);
 
@@ -58,11 +64,18 @@ pub(crate) struct Retentions {
     pub(crate) barrier: Duration,
     /// Resolved dead letters.
     pub(crate) letters: Duration,
+    /// The audit of operators' acts.
+    pub(crate) audit: Duration,
 }
 
 impl Default for Retentions {
     fn default() -> Self {
-        Self { inbox: INBOX_RETENTION, barrier: BARRIER_RETENTION, letters: LETTER_RETENTION }
+        Self {
+            inbox: INBOX_RETENTION,
+            barrier: BARRIER_RETENTION,
+            letters: LETTER_RETENTION,
+            audit: AUDIT_RETENTION,
+        }
     }
 }
 

@@ -17,7 +17,15 @@ use sea_orm::QueryResult;
 /// Rows of one INSERT or DELETE where each id is a parameter.
 const CHUNK: usize = 200;
 /// The row of a relay without partitions is deleted so long after its lease expired: an hour.
-const STALE_RELAY: i64 = 3_600_000_000;
+const STALE_RELAY: i64 = HOUR;
+/// An hour, in microseconds.
+const HOUR: i64 = 3_600_000_000;
+/// What a part that crashed wrote about itself is deleted after a day.
+const STALE_LIVE: i64 = 24 * HOUR;
+/// Samples are kept for the overview of a day, and the hour in which it begins.
+const SAMPLES: i64 = 25 * HOUR;
+/// A plan that has ended is kept for a day, so that applying it again is refused with what it did.
+const ENDED_PLAN: i64 = 24 * HOUR;
 
 #[async_trait]
 impl JanitorStore for SqlStore {
@@ -59,7 +67,7 @@ impl JanitorStore for SqlStore {
         );
         // Not counted: the rows of relays are no data of the application.
         self.delete("prune relays", limit, "{relays}", "relay_id", &stale).await?;
-        Ok(deleted)
+        Ok(deleted + self.prune_operators_rows(limit).await?)
     }
 }
 
@@ -74,6 +82,24 @@ fn due(dialect: Dialect, n: usize, lock: &str) -> String {
 }
 
 impl SqlStore {
+    /// Deletes old rows that are there for operators alone.
+    async fn prune_operators_rows(&self, limit: u32) -> Result<u64, StoreError> {
+        let audit = format!("began_at < {{now}} - {}", micros(self.options.audit_retention));
+        let mut deleted = self.delete("prune audit", limit, "{audit}", "audit_id", &audit).await?;
+        // One that is running can be applied again: its process may have ended in the middle.
+        let plans = format!(
+            "expires_at < {{now}} - {ENDED_PLAN} AND NOT EXISTS (SELECT 1 FROM {{audit}} a \
+             WHERE a.audit_id = {{plans}}.audit_id AND a.outcome = 'running')"
+        );
+        deleted += self.delete("prune plans", limit, "{plans}", "plan_id", &plans).await?;
+        let live = format!("written_at < {{now}} - {STALE_LIVE}");
+        deleted += self.delete("prune live", limit, "{live}", "id", &live).await?;
+        let samples = format!("at_us < {{now}} - {SAMPLES}");
+        deleted +=
+            self.delete("prune samples", limit, "{samples}", "at_us, route", &samples).await?;
+        Ok(deleted)
+    }
+
     async fn promote_in(
         &self,
         tx: &mut Tx<'_>,

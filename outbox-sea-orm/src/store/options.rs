@@ -1,6 +1,6 @@
 //! How a relay uses its database.
 
-use crate::schema::LETTER_RETENTION;
+use crate::schema::{AUDIT_RETENTION, LETTER_RETENTION};
 use std::time::Duration;
 
 /// What happens to an event that is finished.
@@ -19,6 +19,7 @@ pub struct StoreOptions {
     pub(super) lease: Duration,
     pub(super) retention: Retention,
     pub(super) letter_retention: Duration,
+    pub(super) audit_retention: Duration,
     pub(super) notifications: bool,
     pub(super) behind_pooler: bool,
 }
@@ -35,6 +36,7 @@ impl StoreOptions {
             lease,
             retention: Retention::Delete,
             letter_retention: LETTER_RETENTION,
+            audit_retention: AUDIT_RETENTION,
             notifications: true,
             behind_pooler: false,
         }
@@ -52,6 +54,13 @@ impl StoreOptions {
     #[must_use]
     pub const fn letter_retention(mut self, retention: Duration) -> Self {
         self.letter_retention = retention;
+        self
+    }
+
+    /// Sets how long the audit of operators' acts is kept; a year unless set.
+    #[must_use]
+    pub const fn audit_retention(mut self, retention: Duration) -> Self {
+        self.audit_retention = retention;
         self
     }
 

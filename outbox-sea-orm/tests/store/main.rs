@@ -18,6 +18,10 @@ mod consumers;
 #[cfg(test)]
 mod letters;
 #[cfg(test)]
+mod acts;
+#[cfg(test)]
+mod erasure;
+#[cfg(test)]
 mod migration;
 #[cfg(test)]
 mod outbox;
