@@ -33,6 +33,7 @@
 
 mod admin_store;
 mod chunks;
+mod control_stub;
 mod dialect;
 mod doctor;
 pub mod entity;

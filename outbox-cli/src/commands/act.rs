@@ -150,31 +150,31 @@ async fn apply_plan(
     canary: Option<Canary>,
 ) -> Result<(AuditOutcome, Applied), CliError> {
     let cancel = Shutdown::default();
-    let progress = Progress::new(plan.count.count);
+    let mut progress = Progress::new(plan.count.count);
     let mut last = Applied::default();
-    let work = apply(outbox, plan.id, by, canary, &cancel, |applied| {
-        last = applied;
-        progress.show(&applied);
-    });
-    let mut work = std::pin::pin!(work);
-    let outcome = tokio::select! {
-        outcome = &mut work => outcome,
-        _ = tokio::signal::ctrl_c() => {
-            cancel.request(Duration::ZERO);
-            warn("cancelled: the present chunk ends first");
-            work.await
+    let outcome = {
+        let mut work = std::pin::pin!(apply(outbox, plan.id, by, canary, &cancel, |applied| {
+            last = applied;
+            progress.show(&applied);
+        }));
+        tokio::select! {
+            outcome = &mut work => outcome,
+            _ = tokio::signal::ctrl_c() => {
+                cancel.request(Duration::ZERO);
+                warn("cancelled: the present chunk ends first");
+                work.await
+            }
         }
     };
     progress.finish();
-    let outcome = outcome?;
-    Ok((outcome, last))
+    Ok((outcome?, last))
 }
 
 /// A bar on a terminal, else a line every 10 s.
 struct Progress {
     bar: ProgressBar,
     is_terminal: bool,
-    told: std::cell::Cell<Instant>,
+    told: Instant,
 }
 
 impl Progress {
@@ -185,20 +185,20 @@ impl Progress {
         let style = ProgressStyle::with_template("{bar:40} {pos}/{len}  {per_sec}  {eta}")
             .unwrap_or_else(|_| ProgressStyle::default_bar());
         let bar = ProgressBar::with_draw_target(Some(letters), target).with_style(style);
-        Self { bar, is_terminal, told: std::cell::Cell::new(outbox_core::runtime::now()) }
+        Self { bar, is_terminal, told: outbox_core::runtime::now() }
     }
 
-    fn show(&self, applied: &Applied) {
+    fn show(&mut self, applied: &Applied) {
         let seen = applied.done + applied.skipped + applied.refused;
         self.bar.set_position(seen);
         let now = outbox_core::runtime::now();
-        if !self.is_terminal && now.saturating_duration_since(self.told.get()) >= PROGRESS_EVERY {
-            self.told.set(now);
+        if !self.is_terminal && now.saturating_duration_since(self.told) >= PROGRESS_EVERY {
+            self.told = now;
             warn(&format!("{} letters done, {} left as they were", applied.done, seen - applied.done));
         }
     }
 
-    fn finish(&self) {
+    fn finish(self) {
         self.bar.finish_and_clear();
     }
 }

@@ -88,11 +88,11 @@ fn write(output: &mut Output, overview: &Overview) -> Result<(), CliError> {
 }
 
 fn write_relays(output: &mut Output, overview: &Overview) -> Result<(), CliError> {
-    if overview.unowned > 0 {
-        output.line(format!("relays    {} partitions have no relay", overview.unowned))?;
-    }
     if overview.relays.is_empty() {
         return output.line("relays    none is running: events wait until one does");
+    }
+    if overview.unowned > 0 {
+        output.line(format!("relays    {} partitions have no relay", overview.unowned))?;
     }
     for relay in &overview.relays {
         let state = if relay.live { "live" } else { "gone, its lease has run out" };

@@ -198,6 +198,13 @@ fn mermaid(saga: &SagaView) -> String {
         let _ = writeln!(text, "    {before} --> s{number}");
         before = format!("s{number}");
     }
+    // A step that has failed each time has left no other trace.
+    let stuck_at = saga.instance.stuck_at.as_deref();
+    if let Some(step) = stuck_at.filter(|step| saga.instance.step(step).is_none()) {
+        let _ = writeln!(text, "    stuck_[\"{}<br/>stuck\"]", label(step));
+        let _ = writeln!(text, "    {before} --> stuck_");
+        before = "stuck_".to_owned();
+    }
     let why = saga.instance.reason.as_deref().map(|why| format!("<br/>{}", label(why)));
     let _ = writeln!(
         text,

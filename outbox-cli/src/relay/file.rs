@@ -136,7 +136,7 @@ impl File {
     fn parse(text: &str) -> Result<Self, String> {
         // The error's own form quotes the line, which may have a secret.
         let file: Self = toml::from_str(text).map_err(|error| {
-            let line = error.span().map(|span| text[..span.start].lines().count().max(1));
+            let line = error.span().map(|span| text[..span.start].matches('\n').count() + 1);
             let at = line.map(|line| format!("line {line}: ")).unwrap_or_default();
             format!("{at}{}", error.message())
         })?;

@@ -19,20 +19,20 @@ async fn with_letters(temp: &TempDatabase, letters: u64) -> World {
 
 on_every_database! {
     async fn a_redrive_is_planned_needs_a_yes_and_is_audited(temp: &TempDatabase) {
-        let world = with_letters(temp, 5).await;
+        let world = with_letters(temp, 3).await;
         let ran = on(&world.url, &["dead-letters", "redrive"]).exits(4);
         assert!(ran.err.contains("--all") || ran.err.contains("all"), "an empty filter: {}", ran.err);
         let ran = on(&world.url, &["dead-letters", "redrive", "--route", "billing", "--plan"]).exits(0);
-        assert!(ran.out.contains("5 letters, the first: 1, 2, 3, 4, 5"), "{}", ran.out);
+        assert!(ran.out.contains("3 letters, the first: 1, 2, 3"), "{}", ran.out);
         let ran = on(&world.url, &["dead-letters", "redrive", "--route", "billing"]).exits(4);
         assert!(ran.err.contains("--yes"), "{}", ran.err);
-        assert_eq!(world.outbox.stats().await.unwrap().dead, 5, "nothing was done");
+        assert_eq!(world.outbox.stats().await.unwrap().dead, 3, "nothing was done");
 
         let all = ["--yes", "dead-letters", "redrive", "--route", "billing", "--why", "repaired"];
         let ran = on(&world.url, &all).exits(0);
-        assert!(ran.out.contains("redrive: 5 letters"), "{}", ran.out);
+        assert!(ran.out.contains("redrive: 3 letters"), "{}", ran.out);
         let stats = world.outbox.stats().await.unwrap();
-        assert_eq!((stats.dead, stats.pending), (0, 5));
+        assert_eq!((stats.dead, stats.pending), (0, 3));
         let ran = on(&world.url, &all).exits(1);
         assert!(ran.err.contains("no open dead letter matches"), "{}", ran.err);
 
@@ -41,7 +41,7 @@ on_every_database! {
         assert_eq!(rows.len(), 1, "{audit}");
         let row = &rows[0];
         assert_eq!((&row["by"], &row["reason"], &row["act"]), (&"ann".into(), &"repaired".into(), &"redrive".into()));
-        assert_eq!((&row["done"], &row["outcome"]), (&5.into(), &"done".into()));
+        assert_eq!((&row["done"], &row["outcome"]), (&3.into(), &"done".into()));
     }
 
     async fn letters_are_named_by_number_and_a_content_can_be_changed(temp: &TempDatabase) {

@@ -8,9 +8,8 @@ use outbox_core::testing::Recorder;
 use outbox_http::HttpReceiver;
 use outbox_sea_orm::admin::AdminStore;
 use std::{fs, net::SocketAddr};
-use tests::{
-    databases::TempDatabase, equals, on_every_database, processes::{Process, Signal}, wait_until,
-};
+use rustix::process::Signal;
+use tests::{databases::TempDatabase, equals, on_every_database, processes::Process, wait_until};
 use tokio::{net::TcpListener, task::JoinSet};
 
 /// A receiver on loopback that records what it gets; dropped, it ends.
@@ -22,14 +21,14 @@ struct Billing {
 
 impl Billing {
     async fn open() -> Self {
-        let (router, subscriber) =
+        let (router, mut subscriber) =
             HttpReceiver::builder().path("/events").unsigned().build().unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let (address, received) = (listener.local_addr().unwrap(), Recorder::new());
         let mut tasks = JoinSet::new();
         tasks.spawn(async move { axum::serve(listener, router).await.unwrap() });
         let records = received.clone();
-        tasks.spawn(async move { drop(records.drain(subscriber).await) });
+        tasks.spawn(async move { records.drain(&mut subscriber).await.unwrap() });
         Self { address, received, _tasks: tasks }
     }
 }
