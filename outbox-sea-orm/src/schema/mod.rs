@@ -14,6 +14,8 @@ mod handover;
 pub(crate) mod letter_rows;
 mod letters;
 mod instances;
+mod controls;
+pub(crate) mod live;
 mod prune;
 pub(crate) mod sagas;
 

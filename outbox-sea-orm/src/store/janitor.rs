@@ -8,7 +8,7 @@ use crate::{
     chunks::{RESULT_BYTES, fitting_count},
     dialect::{Dialect, EVENT_COLUMNS},
     pool::{Arg, Tx},
-    schema::{Pruned, decode::column, letter_rows::id_and_size, micros, resolved_before},
+    schema::{Pruned, decode::column, letter_rows::id_and_size, live, micros, resolved_before},
 };
 use async_trait::async_trait;
 use outbox_core::outbox::{Fence, JanitorStore, StoreError};
@@ -59,6 +59,7 @@ impl JanitorStore for SqlStore {
         );
         // Not counted: the rows of relays are no data of the application.
         self.delete("prune relays", limit, "{relays}", "relay_id", &stale).await?;
+        self.delete("prune live", limit, "{live}", "id", &live::ended()).await?;
         Ok(deleted)
     }
 }
