@@ -14,7 +14,11 @@ const EXIT_CODES: &str = "Exit codes: 0 done; 1 nothing found, or something is w
 
 /// The command line `outbox`.
 #[derive(Debug, Parser)]
-#[command(name = "outbox", version, about = "Shows what stands still in an outbox, why, and moves it")]
+#[command(
+    name = "outbox",
+    version,
+    about = "Shows what stands still in an outbox, why, and moves it"
+)]
 #[command(after_help = EXIT_CODES)]
 pub struct Cli {
     #[command(flatten)]

@@ -3,7 +3,11 @@
 
 use crate::{args::Global, error::CliError, output};
 use serde::Deserialize;
-use std::{collections::BTreeMap, fmt, path::{Path, PathBuf}};
+use std::{
+    collections::BTreeMap,
+    fmt,
+    path::{Path, PathBuf},
+};
 use url::Url;
 
 /// A database with an outbox.
@@ -128,10 +132,7 @@ fn from_file(global: &Global, to: Use) -> Result<Vec<Target>, CliError> {
     })?;
     let name = context_name(&file, global.context.as_deref(), to)?;
     let context = file.contexts.get(&name).ok_or_else(|| {
-        CliError::Usage(format!(
-            "no context is called `{name}`: {}",
-            names(file.contexts.keys())
-        ))
+        CliError::Usage(format!("no context is called `{name}`: {}", names(file.contexts.keys())))
     })?;
     let target = |entry: &Entry| Target {
         name: entry.name.clone().unwrap_or_else(|| name_of(&entry.url)),

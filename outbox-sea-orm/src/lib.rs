@@ -33,7 +33,7 @@
 
 mod admin_store;
 mod chunks;
-mod control_stub;
+mod control;
 mod dialect;
 mod doctor;
 pub mod entity;
@@ -98,12 +98,17 @@ pub use store::{StoreOptions, open_relay_store};
 /// What an operator sees of events and dead letters, and does with them.
 pub mod admin {
     pub use outbox_core::{
-        admin::{AdminStore, DeadLetterFilter, OperatorNote, purge_all, redrive_all},
+        admin::{
+            AdminStore, ControlAction, ControlScope, ControlStore, DeadLetterFilter, OperatorNote,
+            purge_all, redrive_all,
+        },
         outbox::OutboxStats,
     };
 
     #[doc(hidden)]
-    pub use outbox_core::admin::Progress;
+    pub use outbox_core::admin::{
+        Control, ControlFault, Controls, Live, LiveStore, OperatorRows, Progress,
+    };
 }
 
 /// The consumer: handlers whose effects commit with the inbox row.

@@ -201,9 +201,10 @@ mod tests {
 
     #[test]
     fn all_mistakes_are_told_at_once() {
-        let faults =
-            read("--orders 7 --declines none --colour --serve --database ftp://x --broker q --data")
-                .unwrap_err();
+        let faults = read(
+            "--orders 7 --declines none --colour --serve --database ftp://x --broker q --data",
+        )
+        .unwrap_err();
         assert_eq!(
             faults,
             [

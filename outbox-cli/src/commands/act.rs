@@ -11,9 +11,7 @@ use crate::{
 };
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use outbox_core::{
-    admin::{
-        Act, ActStore, AdminStore, Applied, AuditOutcome, Canary, OperatorNote, Plan, apply,
-    },
+    admin::{Act, ActStore, AdminStore, Applied, AuditOutcome, Canary, OperatorNote, Plan, apply},
     event::LetterId,
     runtime::Shutdown,
 };
@@ -90,7 +88,8 @@ async fn on_letters(
 ) -> Result<ExitCode, CliError> {
     let letters: Vec<LetterId> = arguments.letters.iter().copied().map(LetterId).collect();
     let named: Vec<String> = letters.iter().map(ToString::to_string).collect();
-    let what = format!("{} {}", if letters.len() == 1 { "letter" } else { "letters" }, named.join(", "));
+    let what =
+        format!("{} {}", if letters.len() == 1 { "letter" } else { "letters" }, named.join(", "));
     if arguments.plan {
         output.line(format!("{} {what}", verb(act)))?;
         return Ok(ExitCode::SUCCESS);
@@ -194,7 +193,11 @@ impl Progress {
         let now = outbox_core::runtime::now();
         if !self.is_terminal && now.saturating_duration_since(self.told) >= PROGRESS_EVERY {
             self.told = now;
-            warn(&format!("{} letters done, {} left as they were", applied.done, seen - applied.done));
+            warn(&format!(
+                "{} letters done, {} left as they were",
+                applied.done,
+                seen - applied.done
+            ));
         }
     }
 

@@ -56,7 +56,9 @@ async fn set(
     } else {
         output.line(shown(&sentence))?;
         if *scope == ControlScope::Consumer || *scope == ControlScope::Saga {
-            output.line("running processes obey when they renew their rows next, within a third of a lease")?;
+            output.line(
+                "running processes obey when they renew their rows next, within a third of a lease",
+            )?;
         }
     }
     Ok(ExitCode::SUCCESS)

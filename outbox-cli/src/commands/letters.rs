@@ -51,7 +51,16 @@ async fn list(
     let ask = async |outbox: &Outbox| outbox.dead_letters(&filter, after, limit).await;
     let answers = ask_all(global, ask).await?;
     answers.write(output, |output, _, letters| {
-        let mut table = Table::new(&["#no", "given up", "by", "type", "key", "reason", "#attempts", "last error"]);
+        let mut table = Table::new(&[
+            "#no",
+            "given up",
+            "by",
+            "type",
+            "key",
+            "reason",
+            "#attempts",
+            "last error",
+        ]);
         for letter in letters {
             let message = letter.message.as_ref();
             table.row([
@@ -60,9 +69,16 @@ async fn list(
                 given_up_by(letter),
                 message.map(|message| message.event_type.clone()).unwrap_or_default(),
                 message.and_then(|message| message.key.clone()).unwrap_or_default(),
-                letter.resolution.as_ref().map_or_else(|| letter.reason.to_string(), |r| r.action.clone()),
+                letter
+                    .resolution
+                    .as_ref()
+                    .map_or_else(|| letter.reason.to_string(), |r| r.action.clone()),
                 letter.attempts.to_string(),
-                letter.errors.last().map(|error| cut(&error.text, LONGEST_TEXT)).unwrap_or_default(),
+                letter
+                    .errors
+                    .last()
+                    .map(|error| cut(&error.text, LONGEST_TEXT))
+                    .unwrap_or_default(),
             ]);
         }
         table.write(output, "no dead letter is open")?;
@@ -134,7 +150,10 @@ fn quoted(value: &str) -> String {
 }
 
 /// Reads one letter, resolved or not.
-async fn one(outbox: &Outbox, letter: LetterId) -> Result<Option<DeadLetter>, outbox_core::outbox::StoreError> {
+async fn one(
+    outbox: &Outbox,
+    letter: LetterId,
+) -> Result<Option<DeadLetter>, outbox_core::outbox::StoreError> {
     let filter = DeadLetterFilter {
         up_to: Some(letter),
         include_resolved: true,
@@ -144,7 +163,11 @@ async fn one(outbox: &Outbox, letter: LetterId) -> Result<Option<DeadLetter>, ou
     Ok(outbox.dead_letters(&filter, Some(before), 1).await?.pop())
 }
 
-async fn show(global: &Global, letter: LetterId, output: &mut Output) -> Result<ExitCode, CliError> {
+async fn show(
+    global: &Global,
+    letter: LetterId,
+    output: &mut Output,
+) -> Result<ExitCode, CliError> {
     let answers = ask_all(global, async |outbox: &Outbox| {
         Ok(one(outbox, letter).await?.into_iter().collect::<Vec<_>>())
     })
@@ -205,7 +228,11 @@ fn write_letter(output: &mut Output, letter: &DeadLetter) -> Result<(), CliError
     }
     let payload = &message.payload;
     let text = String::from_utf8_lossy(&payload[..payload.len().min(LONGEST_PAYLOAD)]);
-    output.line(format!("content    {} ({} bytes)", shown(&message.content_type), payload.len()))?;
+    output.line(format!(
+        "content    {} ({} bytes)",
+        shown(&message.content_type),
+        payload.len()
+    ))?;
     output.line(shown(&text))?;
     if payload.len() > LONGEST_PAYLOAD {
         output.line(format!("(cut after {LONGEST_PAYLOAD} bytes)"))?;

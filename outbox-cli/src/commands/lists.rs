@@ -46,7 +46,15 @@ pub(super) async fn deferred(
     let ask = async |outbox: &Outbox| outbox.deferred(consumer, page).await;
     let answers = ask_all(global, ask).await?;
     answers.write(output, |output, _, rows| {
-        let mut table = Table::new(&["#no", "handler", "type", "key", "due", "#failures", "last error or what it awaits"]);
+        let mut table = Table::new(&[
+            "#no",
+            "handler",
+            "type",
+            "key",
+            "due",
+            "#failures",
+            "last error or what it awaits",
+        ]);
         for row in rows {
             let due = row.due_at.map_or_else(|| "behind others of its key".to_owned(), instant);
             let why = row.awaits.as_ref().or(row.last_error.as_ref());
@@ -122,7 +130,8 @@ pub(super) async fn audit(
     let Page { after, limit } = paging.into();
     let answers = ask_all(global, async |outbox: &Outbox| outbox.audit(after, limit).await).await?;
     answers.write(output, |output, _, rows| {
-        let mut table = Table::new(&["#no", "at", "by", "act", "on", "#done", "#left", "outcome", "why"]);
+        let mut table =
+            Table::new(&["#no", "at", "by", "act", "on", "#done", "#left", "outcome", "why"]);
         for row in rows {
             table.row([
                 row.id.to_string(),

@@ -30,7 +30,12 @@ pub(super) async fn find(
     answers.write(output, |output, _, found| {
         let mut table = Table::new(&["what", "name", "id", "made"]);
         for Found { subject, what, name, at } in found {
-            table.row([what.clone(), name.clone(), subject.to_string(), at.map(instant).unwrap_or_default()]);
+            table.row([
+                what.clone(),
+                name.clone(),
+                subject.to_string(),
+                at.map(instant).unwrap_or_default(),
+            ]);
         }
         table.write(output, &nothing(text))
     })?;
@@ -63,12 +68,14 @@ pub(super) async fn life(
     text: &str,
     output: &mut Output,
 ) -> Result<ExitCode, CliError> {
-    let message: MessageId = text
-        .parse()
-        .map_err(|_| CliError::Usage("a message id is a UUID; `follow` takes keys too".to_owned()))?;
+    let message: MessageId = text.parse().map_err(|_| {
+        CliError::Usage("a message id is a UUID; `follow` takes keys too".to_owned())
+    })?;
     let subject = Subject::Message(message);
-    let answers =
-        ask_all(global, async |outbox: &Outbox| known(outbox, [subject.clone().into()].into()).await).await?;
+    let answers = ask_all(global, async |outbox: &Outbox| {
+        known(outbox, [subject.clone().into()].into()).await
+    })
+    .await?;
     write_lanes(text, &answers, output)
 }
 

@@ -56,7 +56,8 @@ async fn check(global: &Global, output: &mut Output) -> Result<ExitCode, CliErro
     for target in config::targets(global)? {
         let db = database::connect(&target).await?;
         match Outbox::builder(db).namespace(&target.namespace).build().await {
-            Ok(_) => output.line(format!("{target}: version {}, as this program needs", Schema::VERSION))?,
+            Ok(_) => output
+                .line(format!("{target}: version {}, as this program needs", Schema::VERSION))?,
             Err(error) => {
                 wrong = true;
                 let mut text = error.to_string();

@@ -55,7 +55,10 @@ fn write(output: &mut Output, overview: &Overview) -> Result<(), CliError> {
         Some(age) => format!(", the oldest for {}", span(age)),
         None => String::new(),
     };
-    output.line(format!("events    {} waiting{oldest}; {} retrying", events.pending, events.retrying))?;
+    output.line(format!(
+        "events    {} waiting{oldest}; {} retrying",
+        events.pending, events.retrying
+    ))?;
     output.line(format!(
         "          {} scheduled, {} deferred by consumers, {} open dead letters",
         overview.scheduled, overview.deferred, events.dead
@@ -103,10 +106,20 @@ fn write_relays(output: &mut Output, overview: &Overview) -> Result<(), CliError
             ago(relay.started_at, overview.now)
         ))?;
     }
-    let mut table =
-        Table::new(&["route", "breaker", "#in flight", "#waiting", "#rate/s", "#delivered", "#retried", "last failure"]);
+    let mut table = Table::new(&[
+        "route",
+        "breaker",
+        "#in flight",
+        "#waiting",
+        "#rate/s",
+        "#delivered",
+        "#retried",
+        "last failure",
+    ]);
     let mut routes = 0;
-    for (relay, live) in overview.relays.iter().filter_map(|relay| Some((relay, relay.state.as_ref()?))) {
+    for (relay, live) in
+        overview.relays.iter().filter_map(|relay| Some((relay, relay.state.as_ref()?)))
+    {
         for route in &live.routes {
             let written_ago = relay.written_at.map_or(Duration::ZERO, |at| overview.now.since(at));
             table.row(route_cells(route, written_ago));

@@ -61,10 +61,12 @@ async fn list(
     let ask = async |outbox: &Outbox| outbox.sagas(filter, after, limit).await;
     let answers = ask_all(global, ask).await?;
     answers.write(output, |output, _, sagas| {
-        let mut table = Table::new(&["id", "saga", "correlation", "state", "step", "changed", "why"]);
+        let mut table =
+            Table::new(&["id", "saga", "correlation", "state", "step", "changed", "why"]);
         for saga in sagas {
             let instance = &saga.instance;
-            let step = instance.stuck_at.clone().or_else(|| instance.steps.last().map(|s| s.step.clone()));
+            let step =
+                instance.stuck_at.clone().or_else(|| instance.steps.last().map(|s| s.step.clone()));
             table.row([
                 saga.id.to_string(),
                 format!("{} v{}", saga.definition.0, saga.definition.1),
@@ -102,7 +104,8 @@ async fn find(outbox: &Outbox, text: &str) -> Result<Vec<SagaView>, StoreError> 
 /// Reads one saga: the list is ordered by id, so that it is the first one after the id before it.
 async fn by_id(outbox: &Outbox, id: SagaId) -> Result<Option<SagaView>, StoreError> {
     let number = id.as_uuid().as_u128();
-    let before = number.checked_sub(1).map(|before| SagaId::from_uuid(uuid::Uuid::from_u128(before)));
+    let before =
+        number.checked_sub(1).map(|before| SagaId::from_uuid(uuid::Uuid::from_u128(before)));
     let first = outbox.sagas(&SagaFilter::default(), before, 1).await?.pop();
     Ok(first.filter(|saga| saga.id == id))
 }
@@ -246,7 +249,11 @@ async fn operate(
         let refused = format!(
             "its state does not allow that: it is {}{}",
             saga.instance.state,
-            saga.instance.stuck_at.as_deref().map(|step| format!(", at step {step}")).unwrap_or_default()
+            saga.instance
+                .stuck_at
+                .as_deref()
+                .map(|step| format!(", at step {step}"))
+                .unwrap_or_default()
         );
         return Err(CliError::Store(StoreError::Refused(refused.into())));
     }

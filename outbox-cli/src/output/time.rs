@@ -22,7 +22,11 @@ pub(crate) fn span(span: Duration) -> String {
 
 /// Writes how long ago an instant was.
 pub(crate) fn ago(at: Timestamp, now: Timestamp) -> String {
-    if at > now { format!("in {}", span(at.since(now))) } else { format!("{} ago", span(now.since(at))) }
+    if at > now {
+        format!("in {}", span(at.since(now)))
+    } else {
+        format!("{} ago", span(now.since(at)))
+    }
 }
 
 /// Writes an instant to the second, in UTC.

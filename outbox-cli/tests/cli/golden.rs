@@ -50,7 +50,9 @@ fn steady(text: &str) -> String {
             let steady = match core {
                 core if is_uuid(core) => "<id>",
                 core if is_instant(core) => "<time>",
-                core if core.parse::<u64>().is_ok() && words.get(at + 1).is_some_and(is_unit) => "<n>",
+                core if core.parse::<u64>().is_ok() && words.get(at + 1).is_some_and(is_unit) => {
+                    "<n>"
+                }
                 _ if at > 0 && words[at - 1].parse::<u64>().is_ok() && is_unit(&words[at]) => {
                     return words[at].replacen(core, "<unit>", 1);
                 }

@@ -41,7 +41,11 @@ fn a_context_that_others_can_read_is_warned_of_and_acts_need_its_name_among_seve
     let ran = with(0o644, &["overview"]).exits(3);
     assert!(ran.err.contains("can be read by others"), "{}", ran.err);
     let ran = with(0o600, &["overview"]).exits(3);
-    assert!(ran.err.contains("a (sqlite:///nowhere/a.db)") && !ran.err.contains("others"), "{}", ran.err);
+    assert!(
+        ran.err.contains("a (sqlite:///nowhere/a.db)") && !ran.err.contains("others"),
+        "{}",
+        ran.err
+    );
     let ran = with(0o600, &["dead-letters", "redrive", "1"]).exits(2);
     assert!(ran.err.contains("--context: a, b"), "{}", ran.err);
     let ran = with(0o600, &["--context", "c", "overview"]).exits(2);

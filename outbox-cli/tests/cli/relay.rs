@@ -7,8 +7,8 @@ use crate::{
 use outbox_core::testing::Recorder;
 use outbox_http::HttpReceiver;
 use outbox_sea_orm::admin::AdminStore;
-use std::{fs, net::SocketAddr};
 use rustix::process::Signal;
+use std::{fs, net::SocketAddr};
 use tests::{databases::TempDatabase, equals, on_every_database, processes::Process, wait_until};
 use tokio::{net::TcpListener, task::JoinSet};
 

@@ -1,10 +1,7 @@
 //! What an operator can ask of a store. No query scans: counts are bounded, and lists are read page
 //! by page.
 
-use super::{
-    Controls, DeadLetterFilter, Facts,
-    live::{ConsumerLive, RelayLive, SagasLive},
-};
+use super::{ConsumerLive, Controls, DeadLetterFilter, Facts, RelayLive, SagasLive};
 use crate::{
     event::{MessageId, SagaId, Timestamp},
     failure::DeadReason,

@@ -5,19 +5,20 @@
 //! first), idempotent, and stored with the operator's name and reason.
 
 mod letters;
-mod control;
-mod live;
 mod inspect;
 mod explain;
 mod doctor;
 mod acts;
 mod erase;
 
+pub use crate::outbox::{
+    ConsumerLive, Control, ControlAction, ControlFault, ControlScope, ControlStore, Controls,
+    LastFailure, Live, LiveStore, OperatorNote, OperatorRows, RelayLive, RouteLive, SagasLive,
+};
 pub use acts::{
     Act, ActStore, Applied, AuditEntry, AuditOutcome, Canary, CanaryStep, Plan, PlanId, apply,
     next_step,
 };
-pub use control::{Control, ControlAction, ControlScope, ControlStore, Controls};
 pub use doctor::{DoctorStore, Finding, Severity};
 pub use erase::{EraseStore, ErasurePlan, TableErasure};
 pub use explain::{
@@ -29,5 +30,4 @@ pub use inspect::{
     InspectStore, LetterGroup, ListStore, Overview, Page, RelayView, ScheduledView, Subject,
     SubjectError,
 };
-pub use letters::{AdminStore, DeadLetterFilter, OperatorNote, Progress, purge_all, redrive_all};
-pub use live::{ConsumerLive, LastFailure, Live, LiveStore, RelayLive, RouteLive, SagasLive};
+pub use letters::{AdminStore, DeadLetterFilter, Progress, purge_all, redrive_all};

@@ -49,6 +49,8 @@ pub enum BreakerState {
 #[derive(Debug, Clone)]
 pub struct Breaker {
     state: BreakerState,
+    /// The instant at which it opened.
+    opened_at: Option<Instant>,
     pause: Duration,
     /// Keys that are still to be probed before the pause grows.
     probe_size: usize,
@@ -64,6 +66,7 @@ impl Default for Breaker {
     fn default() -> Self {
         Self {
             state: BreakerState::Closed,
+            opened_at: None,
             pause: FIRST_PAUSE,
             probe_size: 0,
             responds: false,
@@ -85,6 +88,12 @@ impl Breaker {
     #[must_use]
     pub const fn is_open(&self) -> bool {
         !matches!(self.state, BreakerState::Closed)
+    }
+
+    /// Gives when it opened; `None` while it is closed.
+    #[must_use]
+    pub const fn opened_at(&self) -> Option<Instant> {
+        self.opened_at
     }
 
     /// Gives when a probe may start.
@@ -187,6 +196,7 @@ impl Breaker {
             self.pause.mul_f64(0.75 + 0.5 * jitter.clamp(0.0, 1.0))
         };
         self.state = BreakerState::Open { until: now + pause };
+        self.opened_at.get_or_insert(now);
         (self.failure_streak, self.distinct_keys) = (0, 0);
     }
 }
@@ -210,8 +220,9 @@ mod tests {
         assert_eq!(breaker.allows(probe), Some(0));
         breaker.unavailable(SILENT, probe);
         assert_eq!(breaker.probe_at(), Some(probe + FIRST_PAUSE * 2));
+        assert_eq!(breaker.opened_at(), Some(start));
         breaker.succeeded();
-        assert_eq!(breaker.state(), BreakerState::Closed);
+        assert_eq!((breaker.state(), breaker.opened_at()), (BreakerState::Closed, None));
     }
 
     #[test]

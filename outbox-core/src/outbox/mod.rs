@@ -5,6 +5,7 @@ mod error;
 mod handover;
 mod instance;
 mod lease;
+mod operator;
 mod partition;
 mod received;
 mod rollback;
@@ -18,6 +19,11 @@ pub use instance::{
     DeclaredHandler, DeclaredSaga, DeclaredType, InstanceRow, InstanceStore, NewInstance,
 };
 pub use lease::{LeaseView, OwnershipPlan, PartitionOwner, RelayRow, plan_ownership};
+pub(crate) use operator::ControlReader;
+pub use operator::{
+    ConsumerLive, Control, ControlAction, ControlFault, ControlScope, ControlStore, Controls,
+    LastFailure, Live, LiveStore, OperatorNote, OperatorRows, RelayLive, RouteLive, SagasLive,
+};
 pub use partition::{DEFAULT_PARTITIONS, Epoch, PartitionNo, partition_of};
 pub use received::{
     Admission, ClaimQuery, ConsumerStore, Deferral, DeferredDelivery, DeliveryClaim, History,

@@ -1,6 +1,8 @@
 //! What a store must do: one trait for each caller. All instants are the database's own.
 
-use super::{Epoch, LeaseView, PartitionNo, RouteRow, StoreError};
+use super::{
+    ControlStore, Epoch, LeaseView, LiveStore, OperatorRows, PartitionNo, RouteRow, StoreError,
+};
 use crate::{
     event::{CorrelationContext, EventId, LetterId, Message, MessageId, NewEvent, RelayId},
     failure::{AttemptError, DeadLetter, DeadReason},
@@ -341,6 +343,10 @@ pub struct RelayStore {
     pub janitor: Arc<dyn JanitorStore>,
     /// Receives wakes of other processes, if the database can carry them.
     pub listener: Option<Arc<dyn WakeListener>>,
+    /// What operators have paused or slowed down; without it the relay obeys no operator.
+    pub controls: Option<Arc<dyn ControlStore>>,
+    /// Where the relay writes about itself; without it operators see its lease only.
+    pub live: Option<Arc<dyn LiveStore>>,
 }
 
 /// Receives wakes of other processes through the database.
@@ -356,14 +362,23 @@ impl RelayStore {
     pub fn new(
         store: impl LeaseStore + ParkStore + EventReader + SettleStore + JanitorStore,
     ) -> Self {
-        let store = Arc::new(store);
+        Self::shared(&Arc::new(store))
+    }
+
+    /// Uses one store that others use too.
+    pub fn shared<S>(store: &Arc<S>) -> Self
+    where
+        S: LeaseStore + ParkStore + EventReader + SettleStore + JanitorStore,
+    {
         Self {
             leases: store.clone(),
             parks: store.clone(),
             reader: store.clone(),
             settler: store.clone(),
-            janitor: store,
+            janitor: store.clone(),
             listener: None,
+            controls: None,
+            live: None,
         }
     }
 
@@ -371,6 +386,20 @@ impl RelayStore {
     #[must_use]
     pub fn with_listener(mut self, listener: impl WakeListener) -> Self {
         self.listener = Some(Arc::new(listener));
+        self
+    }
+
+    /// Lets the relay obey the controls of a store.
+    #[must_use]
+    pub fn with_controls(mut self, controls: Arc<dyn ControlStore>) -> Self {
+        self.controls = Some(controls);
+        self
+    }
+
+    /// Lets the relay write about itself.
+    #[must_use]
+    pub fn with_live(mut self, live: Arc<dyn LiveStore>) -> Self {
+        self.live = Some(live);
         self
     }
 }
@@ -440,6 +469,12 @@ pub trait Store: Clone + Send + Sync + 'static {
     /// the default, if the store does not count. By it the consumer warns of handlers that write
     /// nothing through their transaction.
     fn writes(&self, _tx: &Self::Tx) -> Option<u64> {
+        None
+    }
+
+    /// Gives the rows that consumers and coordinators share with operators; by default there are
+    /// none, and nothing can be paused.
+    fn operator(&self) -> Option<Arc<dyn OperatorRows>> {
         None
     }
 

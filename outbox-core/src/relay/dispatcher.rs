@@ -188,6 +188,9 @@ impl Dispatcher {
             DispatcherMsg::LettersWritten(letters) => self.board.letters_written(&letters),
             DispatcherMsg::Recorded(events) => self.board.recorded(&events, time),
             DispatcherMsg::TimersFired(timers) => self.board.timers_fired(&timers, time),
+            DispatcherMsg::Controls(controls) => self.board.set_controls(&controls, time),
+            // The operator actor may have ended meanwhile.
+            DispatcherMsg::Describe(to) => _ = to.send(self.board.live(time)),
         }
     }
 

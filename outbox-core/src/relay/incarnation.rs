@@ -8,6 +8,7 @@ use super::{
     keeper::Keeper,
     messages::{DispatcherMsg, Lease},
     observers::{Observers, notify_dead_letters},
+    operator::Operator,
     publisher::RoutePublisher,
     reader,
     settler::Settler,
@@ -106,6 +107,7 @@ fn start(parts: &Arc<RelayParts>, relay: RelayId) -> Tasks<String, Result<(), Bo
     let (letters_tx, letters) = mpsc::channel(MAX_LETTERS);
     let (lease_tx, lease) = watch::channel(Lease::default());
     let (owned_tx, owned) = watch::channel(Vec::new());
+    let (waits_tx, waits_for) = watch::channel(None);
     let mut actors: Tasks<String, Result<(), BoxError>> = Tasks::default();
 
     let mut publishers = Vec::new();
@@ -134,6 +136,8 @@ fn start(parts: &Arc<RelayParts>, relay: RelayId) -> Tasks<String, Result<(), Bo
         lease: parts.config.lease,
         published: lease_tx,
         owned: owned_tx,
+        waits_for: waits_tx,
+        live: parts.store.live.clone(),
         dispatcher: dispatcher_tx.clone(),
         releases,
         work: BackgroundWork::default(),
@@ -142,6 +146,10 @@ fn start(parts: &Arc<RelayParts>, relay: RelayId) -> Tasks<String, Result<(), Bo
         keeper.run().await;
         Ok(())
     });
+    let (to, watched) = (dispatcher_tx.clone(), (lease.clone(), waits_for));
+    if let Some(operator) = Operator::new(parts, &relay, to, watched) {
+        actors.spawn("operator actor".to_owned(), async { Ok(operator.run().await?) });
+    }
     let settler = Settler {
         relay: relay.clone(),
         store: parts.store.settler.clone(),
@@ -180,22 +188,10 @@ fn start(parts: &Arc<RelayParts>, relay: RelayId) -> Tasks<String, Result<(), Bo
     });
     if let Some(listener) = parts.store.listener.clone() {
         let (wake, shutdown) = (parts.wake.clone(), parts.shutdown.clone());
-        actors.spawn("wake listener".to_owned(), async move {
-            tokio::select! {
-                () = listen(listener, wake) => {}
-                () = shutdown.requested() => {}
-            }
-            Ok(())
-        });
-    }
-    let mut board = Board::new(parts.config, parts.routes.clone(), jitter);
-    for (number, route) in parts.routes.iter().enumerate() {
-        if let Err(error) = route.publisher.check() {
-            board.start_with_outage(number, &error.full_text(), now());
-        }
+        actors.spawn("wake listener".to_owned(), listen_until(shutdown, listener, wake));
     }
     let dispatcher = Dispatcher {
-        board,
+        board: board(parts),
         routes: parts.routes.clone(),
         mailbox,
         wake: parts.wake.listen(),
@@ -211,6 +207,34 @@ fn start(parts: &Arc<RelayParts>, relay: RelayId) -> Tasks<String, Result<(), Bo
     };
     actors.spawn("dispatcher".to_owned(), async { Ok(dispatcher.run().await?) });
     actors
+}
+
+/// Makes the board. It knows which destinations are down, and starts nothing before it knows the
+/// controls.
+fn board(parts: &RelayParts) -> Board {
+    let mut board = Board::new(parts.config, parts.routes.clone(), jitter);
+    for (number, route) in parts.routes.iter().enumerate() {
+        if let Err(error) = route.publisher.check() {
+            board.start_with_outage(number, &error.full_text(), now());
+        }
+    }
+    if parts.store.controls.is_some() {
+        board.wait_for_controls();
+    }
+    board
+}
+
+/// Passes on wakes of other processes, until the relay stops.
+async fn listen_until(
+    shutdown: Shutdown,
+    listener: Arc<dyn WakeListener>,
+    wake: Wake,
+) -> Result<(), BoxError> {
+    tokio::select! {
+        () = listen(listener, wake) => {}
+        () = shutdown.requested() => {}
+    }
+    Ok(())
 }
 
 /// Passes on wakes of other processes.

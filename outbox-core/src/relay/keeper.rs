@@ -8,7 +8,7 @@ use crate::{
     event::{LetterId, RelayId},
     failure::BackgroundWork,
     outbox::{
-        Epoch, LeaseStore, OwnershipPlan, ParkStore, ParkedKey, PartitionNo, StoreError,
+        Epoch, LeaseStore, LiveStore, OwnershipPlan, ParkStore, ParkedKey, PartitionNo, StoreError,
         UnparkedKey, plan_ownership,
     },
     runtime::{
@@ -40,6 +40,10 @@ pub(crate) struct Keeper {
     pub(crate) lease: Duration,
     pub(crate) published: watch::Sender<Lease>,
     pub(crate) owned: watch::Sender<Vec<(PartitionNo, Epoch)>>,
+    /// The relay with other routes for which this one waits.
+    pub(crate) waits_for: watch::Sender<Option<RelayId>>,
+    /// Where the relay's live row is, which is deleted with the relay's own.
+    pub(crate) live: Option<Arc<dyn LiveStore>>,
     pub(crate) dispatcher: mpsc::Sender<DispatcherMsg>,
     pub(crate) releases: mpsc::Receiver<ReleaseMsg>,
     pub(crate) work: BackgroundWork,
@@ -288,6 +292,7 @@ impl Keeper {
                 );
             }
             state.waits_for.clone_from(&plan.waits_for);
+            self.waits_for.send_replace(plan.waits_for.clone());
         }
     }
 
@@ -312,6 +317,12 @@ impl Keeper {
         while let Err(error) = self.store.deregister(&self.relay).await {
             self.work.failed("deregister the relay", &error);
             sleep(backoff.take()).await;
+        }
+        if let Some(live) = &self.live
+            && let Err(error) = live.delete_live(self.relay.as_str()).await
+        {
+            // A janitor deletes it after a day.
+            self.work.failed("delete the relay's live row", &error);
         }
     }
 

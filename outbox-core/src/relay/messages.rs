@@ -3,13 +3,14 @@
 use super::board::{Attempt, ReadAnswer, RouteNo, Timer};
 use crate::{
     event::{EventId, LetterId},
-    outbox::{DueRetry, Epoch, PartitionNo, StoreError, UnparkedKey},
+    outbox::{Controls, DueRetry, Epoch, PartitionNo, RelayLive, StoreError, UnparkedKey},
     runtime::now,
 };
 use std::{
     sync::Arc,
     time::{Duration, Instant},
 };
+use tokio::sync::oneshot;
 
 /// An event with the epoch under which its partition was owned when it was read.
 pub(crate) type OwnedEvent = (PartitionNo, Epoch, EventId);
@@ -45,6 +46,10 @@ pub(crate) enum DispatcherMsg {
     Recorded(Vec<OwnedEvent>),
     /// From the timer actor.
     TimersFired(Vec<Timer>),
+    /// From the operator actor: these controls are in force.
+    Controls(Controls),
+    /// From the operator actor: describe the routes.
+    Describe(oneshot::Sender<RelayLive>),
 }
 
 /// A partition that was gained.

@@ -9,6 +9,7 @@ mod incarnation;
 mod keeper;
 mod messages;
 mod observers;
+mod operator;
 mod publisher;
 mod reader;
 mod settings;

@@ -5,7 +5,7 @@ use super::{
     json::Json,
     state::{Instance, SagaState},
 };
-use crate::{admin::OperatorNote, event::Timestamp};
+use crate::{event::Timestamp, outbox::OperatorNote};
 use serde::{Deserialize, Serialize};
 
 /// Longest text of a failure that is stored, in bytes: enough for a status line and a cause.

@@ -9,9 +9,8 @@ use super::{
     state::{Instance, SagaState},
 };
 use crate::{
-    admin::OperatorNote,
     event::{SagaId, Timestamp},
-    outbox::{Store, StoreError},
+    outbox::{OperatorNote, Store, StoreError},
     runtime::Wake,
 };
 use async_trait::async_trait;

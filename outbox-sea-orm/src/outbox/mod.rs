@@ -34,7 +34,7 @@ use async_trait::async_trait;
 use futures_util::future::BoxFuture;
 use outbox_core::{
     event::{CorrelationContext, NewEvent},
-    outbox::{InboxKey, Store, StoreError},
+    outbox::{InboxKey, OperatorRows, Store, StoreError},
     runtime::{Connections, Wake},
     saga::SagaStarts,
     transport::LimitError,
@@ -388,6 +388,10 @@ impl Store for Outbox {
 
     async fn keep_alive(&self, tx: &OutboxTransaction) {
         tx.keep_alive().await;
+    }
+
+    fn operator(&self) -> Option<Arc<dyn OperatorRows>> {
+        Some(Arc::new(self.clone()))
     }
 
     fn correlate(&self, tx: &OutboxTransaction, correlation: CorrelationContext) {

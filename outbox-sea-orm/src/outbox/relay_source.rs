@@ -9,7 +9,7 @@ use outbox_core::{
     runtime::Wake,
     transport::Route,
 };
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 #[async_trait]
 impl RelaySource for Outbox {
@@ -19,7 +19,8 @@ impl RelaySource for Outbox {
             .letter_retention(self.0.retentions.letters)
             .audit_retention(self.0.retentions.audit)
             .behind_pooler(self.0.behind_pooler);
-        open_relay_store(&self.0.db, &self.0.schema, &options).await
+        let store = open_relay_store(&self.0.db, &self.0.schema, &options).await?;
+        Ok(store.with_controls(Arc::new(self.clone())))
     }
 
     fn wake_handle(&self) -> Wake {

@@ -15,6 +15,8 @@ pub(crate) mod letter_rows;
 mod letters;
 mod instances;
 mod audit;
+mod controls;
+pub(crate) mod live;
 mod prune;
 pub(crate) mod sagas;
 

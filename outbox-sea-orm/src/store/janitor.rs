@@ -8,7 +8,7 @@ use crate::{
     chunks::{RESULT_BYTES, fitting_count},
     dialect::{Dialect, EVENT_COLUMNS},
     pool::{Arg, Tx},
-    schema::{Pruned, decode::column, letter_rows::id_and_size, micros, resolved_before},
+    schema::{Pruned, decode::column, letter_rows::id_and_size, live, micros, resolved_before},
 };
 use async_trait::async_trait;
 use outbox_core::outbox::{Fence, JanitorStore, StoreError};
@@ -20,8 +20,6 @@ const CHUNK: usize = 200;
 const STALE_RELAY: i64 = HOUR;
 /// An hour, in microseconds.
 const HOUR: i64 = 3_600_000_000;
-/// What a part that crashed wrote about itself is deleted after a day.
-const STALE_LIVE: i64 = 24 * HOUR;
 /// Samples are kept for the overview of a day, and the hour in which it begins.
 const SAMPLES: i64 = 25 * HOUR;
 /// A plan that has ended is kept for a day, so that applying it again is refused with what it did.
@@ -92,8 +90,7 @@ impl SqlStore {
              WHERE a.audit_id = {{plans}}.audit_id AND a.outcome = 'running')"
         );
         deleted += self.delete("prune plans", limit, "{plans}", "plan_id", &plans).await?;
-        let live = format!("written_at < {{now}} - {STALE_LIVE}");
-        deleted += self.delete("prune live", limit, "{live}", "id", &live).await?;
+        deleted += self.delete("prune live", limit, "{live}", "id", &live::ended()).await?;
         let samples = format!("at_us < {{now}} - {SAMPLES}");
         deleted +=
             self.delete("prune samples", limit, "{samples}", "at_us, route", &samples).await?;

@@ -5,6 +5,7 @@ mod decode;
 mod janitor;
 mod leases;
 mod letters;
+mod live;
 mod options;
 mod reader;
 mod record;
@@ -53,7 +54,8 @@ pub async fn open_relay_store(
     let listener = (options.notifications && !options.behind_pooler)
         .then(|| PgWakeListener::new(db, schema))
         .flatten();
-    let store = RelayStore::new(SqlStore::new(schema, &connector, options));
+    let store = Arc::new(SqlStore::new(schema, &connector, options));
+    let store = RelayStore::shared(&store).with_live(store);
     Ok(match listener {
         Some(listener) => store.with_listener(listener),
         None => store,

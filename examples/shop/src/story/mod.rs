@@ -218,11 +218,7 @@ pub async fn run(shop: &mut Shop, options: &Options) -> anyhow::Result<()> {
 }
 
 /// Serves until a signal asks the process to stop; with faults, orders stand still meanwhile.
-pub async fn serve(
-    shop: &mut Shop,
-    location: &Location,
-    options: &Options,
-) -> anyhow::Result<()> {
+pub async fn serve(shop: &mut Shop, location: &Location, options: &Options) -> anyhow::Result<()> {
     shop.relay_orders().await?;
     shop.relay_others().await?;
     if options.faults {

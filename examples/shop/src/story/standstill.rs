@@ -18,11 +18,7 @@ pub async fn run(shop: &Shop, location: &Location, options: &Options) -> anyhow:
     shop.faults.set(Some(Fault::Refuses));
     customers.place(0..REFUSED).await?;
     for _ in 0..NAMELESS {
-        let new = NewOrder {
-            customer: String::new(),
-            product: "unicorn".to_owned(),
-            total: 1_000,
-        };
+        let new = NewOrder { customer: String::new(), product: "unicorn".to_owned(), total: 1_000 };
         customers.send(&new).await?;
     }
     until(WAIT_LIMIT, "the notices of the nameless are dead letters", async || {
@@ -49,7 +45,9 @@ pub async fn run(shop: &Shop, location: &Location, options: &Options) -> anyhow:
 }
 
 fn print_where_to_look(location: &Location) -> anyhow::Result<()> {
-    println!("\n{REFUSED} orders stand still: payments refuses whatever comes, until you press Enter here.");
+    println!(
+        "\n{REFUSED} orders stand still: payments refuses whatever comes, until you press Enter here."
+    );
     println!("{NAMELESS} notices are dead letters: their customers have no name.");
     let Some(config) = location.write_contexts()? else {
         println!("\nLook with: outbox --database URL --namespace SERVICE overview");

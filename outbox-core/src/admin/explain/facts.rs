@@ -2,9 +2,8 @@
 
 use crate::{
     admin::{
-        Bounded, ConsumerView, Controls, DeferredView, InboxView, RelayView, ScheduledView,
-        Subject,
-        live::{ConsumerLive, SagasLive},
+        Bounded, ConsumerLive, ConsumerView, Controls, DeferredView, InboxView, RelayView,
+        SagasLive, ScheduledView, Subject,
     },
     event::{LetterId, MessageId, SagaId, Timestamp},
     failure::{ConsumerOrigin, DeadReason, Resolution},

@@ -5,7 +5,7 @@ use super::{
     words::{argument, because, clock, control, count, due, name, span},
 };
 use crate::{
-    admin::{ControlScope, RelayView, live::RouteLive},
+    admin::{ControlScope, RelayView, RouteLive},
     event::Timestamp,
     outbox::RouteState,
 };

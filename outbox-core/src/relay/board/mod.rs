@@ -7,15 +7,16 @@
 //! ```
 //!
 //! The state has owners with private fields: `entries/` the events in memory and their states,
-//! `crash_isolation.rs` the events that are published alone, `queues/` what a route's destination
-//! answered and the decisions about parked keys, `reading/` the positions and what a read waits
-//! for. `dispatch/` decides what may be published now, `outcomes/` what follows from the answers.
+//! `crash_isolation.rs` the events that are published alone, `controls/` what an operator has paused
+//! or slowed down, `queues/` what a route's destination answered and the decisions about parked keys,
+//! `reading/` the positions and what a read waits for. `dispatch/` decides what may be published now, `outcomes/` what follows from the answers.
 //! `Board::state_of` gives the state of one event, with a drawing in `entries/state.rs`.
 
 mod entries;
 mod reading;
 mod queues;
 mod crash_isolation;
+mod controls;
 mod dispatch;
 mod outcomes;
 
@@ -29,6 +30,7 @@ use crate::{
     outbox::{DetachedLetter, Epoch, PartitionNo, RouteUpdate},
     transport::Route,
 };
+use controls::BoardControls;
 use crash_isolation::CrashIsolation;
 use entries::{Entries, EventState};
 use queues::{Parks, RouteQueue};
@@ -204,6 +206,7 @@ pub(crate) struct Board {
     timers: Vec<Timer>,
     notices: Vec<Notice>,
     crash_isolation: CrashIsolation,
+    controls: BoardControls,
     parks: Parks,
     /// Whether a relay with other routes waits for its turn.
     other_routes_wait: bool,
@@ -223,6 +226,7 @@ impl Board {
         let queues = routes.iter().map(|_| RouteQueue::default()).collect();
         Self {
             config,
+            controls: BoardControls::new(routes.len()),
             queues,
             routes,
             entries: Entries::default(),

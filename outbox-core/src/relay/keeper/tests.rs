@@ -83,6 +83,8 @@ fn keeper<S: LeaseStore + ParkStore>(
         lease,
         published,
         owned: watch::Sender::new(Vec::new()),
+        waits_for: watch::Sender::new(None),
+        live: None,
         dispatcher,
         releases,
         work: crate::failure::BackgroundWork::default(),

@@ -4,11 +4,12 @@ mod barrier;
 mod deliveries;
 mod handover;
 mod instances;
+mod operator;
 
 use crate::{
     event::{CorrelationContext, MessageId, NewEvent},
     failure::DeadLetter,
-    outbox::{InboxKey, RecordedCommand, Store, StoreError},
+    outbox::{InboxKey, Live, OperatorRows, RecordedCommand, Store, StoreError},
     runtime::Wake,
 };
 use async_trait::async_trait;
@@ -56,6 +57,8 @@ struct State {
     last_id: i64,
     letters: Vec<DeadLetter>,
     instances: BTreeMap<Arc<str>, instances::Row>,
+    controls: Vec<operator::Row>,
+    live: BTreeMap<String, Live>,
     inbox_retention: Option<Duration>,
 }
 
@@ -318,6 +321,10 @@ impl Store for MemoryStore {
         }
         tx.staged().events.append(&mut events);
         Ok(())
+    }
+
+    fn operator(&self) -> Option<Arc<dyn OperatorRows>> {
+        Some(Arc::new(self.clone()))
     }
 
     fn correlate(&self, tx: &MemoryTx, correlation: CorrelationContext) {

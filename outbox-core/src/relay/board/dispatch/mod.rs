@@ -30,6 +30,8 @@ pub(crate) struct RouteBatch {
 /// Whether the first ready event joins the batch.
 enum Next {
     Publish(EventId, Message, u32),
+    /// Its start is recorded first.
+    Recorded,
     Skip,
 }
 
@@ -37,6 +39,10 @@ impl Board {
     /// Gives the batches to publish now; their events are in flight from here on.
     pub(crate) fn next_batches(&mut self, now: Instant) -> Vec<RouteBatch> {
         let mut batches = Vec::new();
+        if !self.controls.is_known() {
+            return batches;
+        }
+        self.end_pauses(now);
         loop {
             for route in 0..self.routes.len() {
                 while let Some(batch) = self.next_batch(route, now) {
@@ -58,8 +64,14 @@ impl Board {
         let room = queue.breaker.allows(now).unwrap_or(limits.max_batch).min(limits.max_batch);
         let mut batch = RouteBatch { route, events: Vec::new(), messages: Vec::new() };
         let (mut bytes, mut solo_later) = (0, Vec::new());
+        let (startable, mut started) = (self.controls.startable(route, now), 0);
         while batch.events.len() < room && bytes < BATCH_BYTES {
             let Some(ready) = self.queues[route].ready.pop_front() else { break };
+            let is_begun = startable.is_some() && self.is_begun(ready, route);
+            if startable.is_some_and(|most| started >= most) && !is_begun {
+                self.queues[route].ready.push_front(ready);
+                break;
+            }
             let batch_fit = self.batch_fit(ready, route);
             if batch_fit == BatchFit::SoloLater {
                 solo_later.push(ready);
@@ -70,9 +82,10 @@ impl Board {
                 break;
             }
             let next = match ready {
-                Ready::Single(id) => self.start(id, route, now),
+                Ready::Single(id) => self.start_single(id, route, now),
                 Ready::Key(hash) => self.start_key(hash, route, now),
             };
+            started += usize::from(!is_begun && !matches!(next, Next::Skip));
             if let Next::Publish(id, message, attempt) = next {
                 bytes += message.payload.len();
                 batch.events.push((id, attempt));
@@ -84,6 +97,7 @@ impl Board {
             }
         }
         self.queues[route].ready.extend(solo_later);
+        self.controls.started(route, started, now);
         if batch.events.is_empty() {
             return None;
         }
@@ -104,6 +118,28 @@ impl Board {
             Ready::Key(hash) => {
                 let head = queue.key_queues.get(&hash).and_then(|keys| keys.waiting.front());
                 head.map_or(BatchFit::Shared, |id| queue.solo.batch_fit(*id))
+            }
+        }
+    }
+
+    /// Starts an event without a key.
+    fn start_single(&mut self, id: EventId, route: RouteNo, now: Instant) -> Next {
+        let Some(entry) = self.entries.get(id) else { return Next::Skip };
+        match entry.key_hash {
+            None if self.is_held(id, route) => {
+                self.hold_keyless(id);
+                Next::Skip
+            }
+            None => self.start(id, route, now),
+            // It waits in a key queue since its topic was paused, unless it has begun.
+            Some(_) if !self.is_begun(Ready::Single(id), route) => Next::Skip,
+            Some(hash) => {
+                if let Some(key_queue) = self.queues[route].key_queues.get_mut(&hash)
+                    && let Ok(at) = key_queue.waiting.binary_search(&id)
+                {
+                    key_queue.waiting.remove(at);
+                }
+                self.start(id, route, now)
             }
         }
     }
@@ -145,10 +181,19 @@ impl Board {
                 self.queues[route].key_queue(hash, partition).waiting.push_front(id);
                 return Next::Skip;
             }
+            if self.is_held(id, route) {
+                self.queues[route].key_queue(hash, partition).waiting.push_front(id);
+                self.hold_key(hash, route);
+                return Next::Skip;
+            }
             let next = self.start(id, route, now);
-            if let Next::Publish(..) = next {
-                self.queues[route].key_queue(hash, partition).in_flight = Some(id);
-                return next;
+            match next {
+                Next::Publish(..) => {
+                    self.queues[route].key_queue(hash, partition).in_flight = Some(id);
+                    return next;
+                }
+                Next::Recorded => return next,
+                Next::Skip => {}
             }
         }
     }
@@ -176,7 +221,7 @@ impl Board {
         if self.routes[route].guarantee == Guarantee::AtMostOnce {
             if !start_recorded {
                 self.mark_done_first(id, route, now);
-                return Next::Skip;
+                return Next::Recorded;
             }
             leg.apply(LegEvent::Published);
             partition.in_flight += 1;
@@ -185,8 +230,10 @@ impl Board {
         let must_record = partition.recorded_starts_left > 0
             || leg.history.as_ref().is_some_and(|h| h.attempts_started > 0);
         if must_record && !start_recorded {
-            self.record_start(id, route, now);
-            return Next::Skip;
+            return match self.record_start(id, route, now) {
+                true => Next::Recorded,
+                false => Next::Skip,
+            };
         }
         leg.apply(LegEvent::Published);
         partition.in_flight += 1;
@@ -233,24 +280,39 @@ impl Board {
         }
     }
 
-    /// Gives the instant of the next breaker probe or of the next record of a partially confirmed
-    /// event.
+    /// Gives the instant of the next breaker probe, of the next event that a rate limit allows, of
+    /// the next pause's end, or of the next record of a partially confirmed event.
     pub(crate) fn next_instant(&self) -> Option<Instant> {
-        let can_probe = |route: &RouteNo| {
+        let can_start = |route: &RouteNo| {
             let queue = &self.queues[*route];
             // Without room for a batch the end of one in flight comes first, and wakes the
             // dispatcher.
             let has_room = queue.batches < self.routes[*route].limits.max_in_flight;
             has_room
+                && self.controls.is_known()
                 && queue
                     .ready
                     .iter()
                     .any(|ready| self.batch_fit(*ready, *route) != BatchFit::SoloLater)
         };
-        let probes = (0..self.queues.len())
-            .filter(can_probe)
-            .filter_map(|route| self.queues[route].breaker.probe_at());
-        probes.chain(self.next_partial_record()).min()
+        let starts =
+            (0..self.queues.len()).filter(can_start).filter_map(|route| self.next_start(route));
+        starts.chain(self.controls.next_end()).chain(self.next_partial_record()).min()
+    }
+
+    /// Gives the instant at which the breaker and the limit of a route let its first ready event
+    /// start; `None` if something else comes first.
+    fn next_start(&self, route: RouteNo) -> Option<Instant> {
+        let is_begun = self.first_is_begun(route);
+        if self.controls.is_paused(route) && !is_begun {
+            return None;
+        }
+        let refill_at = self.controls.refill_at(route).filter(|_| !is_begun);
+        let breaker = &self.queues[route].breaker;
+        match breaker.probe_at() {
+            Some(at) => Some(refill_at.map_or(at, |refill| refill.max(at))),
+            None => refill_at.filter(|_| !breaker.is_open()),
+        }
     }
 
     /// Gives the instant at which the next partially confirmed event is recorded.

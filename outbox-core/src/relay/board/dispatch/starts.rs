@@ -4,6 +4,7 @@
 use crate::relay::board::{
     Board, RouteNo,
     entries::{EventEntry, LegEvent, LegState},
+    queues::Ready,
 };
 use crate::{
     event::EventId,
@@ -60,25 +61,25 @@ impl Board {
     }
 
     /// Records the start of an event after a crash; the event is published when the settler has
-    /// confirmed the record.
+    /// confirmed the record. `false` if the event has to wait for others, or is given up.
     pub(in crate::relay::board) fn record_start(
         &mut self,
         id: EventId,
         route: RouteNo,
         now: Instant,
-    ) {
-        let Some(entry) = self.entries.get_mut(id) else { return };
+    ) -> bool {
+        let Some(entry) = self.entries.get_mut(id) else { return false };
         let (key_hash, no) = (entry.key_hash, entry.partition);
-        let Some(leg) = entry.legs.iter_mut().find(|l| l.route == route) else { return };
+        let Some(leg) = entry.legs.iter_mut().find(|l| l.route == route) else { return false };
         let started = leg.history().attempts_started;
         if started >= MAX_CRASHES {
             self.give_up(id, route, DeadReason::Crashed, None, now);
-            return;
+            return false;
         }
         let is_last_start = started + 1 == MAX_CRASHES && self.others_go_first(route);
         let must_wait =
             is_last_start || (started > 0 && self.is_other_isolated(id, route, key_hash));
-        let Some(leg) = self.entries.leg_mut(id, route) else { return };
+        let Some(leg) = self.entries.leg_mut(id, route) else { return false };
         if must_wait {
             // Another event is isolated, or is published first; this one blocks its key meanwhile.
             self.crash_isolation.wait(id, route);
@@ -92,6 +93,7 @@ impl Board {
             self.record(id, now);
         }
         self.block_key(id, route, key_hash, no);
+        !must_wait
     }
 
     /// Tells whether another event is isolated. It does not count if it is behind this one in the
@@ -169,7 +171,18 @@ impl Board {
         let Some(leg) = entry.legs.iter_mut().find(|l| l.route == route) else { return };
         leg.apply(LegEvent::StartRecorded);
         leg.history().start_recorded = true;
+        let is_keyless = entry.message.key.is_none();
+        let before = self.queues[route].ready.len();
         self.make_ready(id, route, key_hash);
+        // It goes first, so that it is found however a pause or a limit keeps the others.
+        let ready = &mut self.queues[route].ready;
+        if is_keyless && key_hash.is_some() {
+            ready.push_front(Ready::Single(id));
+        } else if ready.len() > before
+            && let Some(last) = ready.pop_back()
+        {
+            ready.push_front(last);
+        }
     }
 
     /// A publish of the event has ended, with whatever outcome: the event did not end the process.

@@ -203,6 +203,12 @@ impl RouteLeg {
         }
     }
 
+    /// Tells whether the database knows the start of the event: recorded after a crash, or marked as
+    /// done on an at-most-once route.
+    pub(crate) fn has_begun(&self) -> bool {
+        self.done_first || self.history.as_ref().is_some_and(|history| history.start_recorded)
+    }
+
     pub(crate) fn history(&mut self) -> &mut AttemptHistory {
         self.history.get_or_insert_default()
     }

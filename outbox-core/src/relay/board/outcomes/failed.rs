@@ -103,6 +103,7 @@ impl Board {
         let history = leg.history();
         history.count_failure(failed.text.clone(), queue.opened_at, now);
         self.stats.retried += 1;
+        queue.retried += 1;
         let policy = self.routes[route].policy_for(&entry.message);
         let decision = policy.decide(history.attempts_finished, history.failing_for);
         let opened = !failed.others_succeeded && queue.breaker.failed(breaker_key, failure, now);
@@ -273,6 +274,8 @@ impl Board {
             if counted {
                 history.attempts_finished = history.attempts_finished.saturating_sub(1);
                 self.stats.retried = self.stats.retried.saturating_sub(1);
+                let queue = &mut self.queues[route];
+                queue.retried = queue.retried.saturating_sub(1);
                 leg.written = false;
                 if entry.has_rows {
                     self.record(id, now);

@@ -226,7 +226,9 @@ impl Board {
             LegState::Waiting => {
                 let queue = &self.queues[route];
                 let key_queue = entry.key_hash.and_then(|hash| queue.key_queues.get(&hash));
-                queue.breaker.is_open() || key_queue.is_some_and(KeyQueue::is_blocked)
+                queue.breaker.is_open()
+                    || self.controls.is_paused(route)
+                    || key_queue.is_some_and(KeyQueue::is_blocked)
             }
         }
     }
@@ -250,7 +252,7 @@ impl Board {
             {
                 let route = &self.routes[leg.route];
                 let parks = route.when_dead == WhenDead::Park
-                    && entry.key_hash.is_some()
+                    && entry.message.key.is_some()
                     && reason != DeadReason::Expired;
                 update.letters.push(NewLetter { route: route.name.clone(), reason, parks });
             }
@@ -318,6 +320,7 @@ impl Board {
     ) {
         let Some(entry) = self.entries.get_mut(id) else { return };
         let (key_hash, no) = (entry.key_hash, entry.partition);
+        let has_key = entry.message.key.is_some();
         let Some(leg) = entry.legs.iter_mut().find(|l| l.route == route && !l.state().is_final())
         else {
             return;
@@ -332,8 +335,9 @@ impl Board {
         }
         self.stats.dead += 1;
         if let Some(hash) = key_hash {
-            let parks =
-                self.routes[route].when_dead == WhenDead::Park && reason != DeadReason::Expired;
+            let parks = has_key
+                && self.routes[route].when_dead == WhenDead::Park
+                && reason != DeadReason::Expired;
             let key_queue = self.queues[route].key_queue(hash, no);
             if let Ok(at) = key_queue.waiting.binary_search(&id) {
                 key_queue.waiting.remove(at);

@@ -28,7 +28,7 @@ impl Board {
             .any(|notice| matches!(notice, Notice::RouteDown { .. }));
         let queue = &mut self.queues[route];
         let report = queue.failures_logged.failed(now);
-        queue.last_failure = Some((class, text.clone()));
+        queue.last_failure = Some((class, text.clone(), now));
         if let Some(report) = report.filter(|report| !is_reported || *report != Report::First) {
             let next = self.next_of(id, route, now);
             self.notices.push(Notice::PublishFailed { route, report, class, text, next });
@@ -41,7 +41,7 @@ impl Board {
             let report = queue.failures_logged.due(now);
             let is_down =
                 queue.outages_logged.due(now).is_some() && queue.outages_logged.is_failing();
-            let Some((class, text)) = &queue.last_failure else { continue };
+            let Some((class, text, _)) = &queue.last_failure else { continue };
             let (class, text) = (*class, text.clone());
             if is_down {
                 self.notices.push(Notice::RouteDown { route, class, text: text.clone() });
@@ -85,7 +85,7 @@ impl Board {
         if queue.outages_logged.is_failing() {
             return;
         }
-        queue.last_failure = Some((class, text.to_owned()));
+        queue.last_failure = Some((class, text.to_owned(), now));
         if queue.outages_logged.failed(now).is_some() {
             self.notices.push(Notice::RouteDown { route, class, text: text.to_owned() });
         }

@@ -84,6 +84,8 @@ pub(crate) struct KeyQueue {
     /// The head, while it waits for its timer, for a record, or for its turn alone.
     pub(crate) blocked: Option<EventId>,
     pub(crate) parked: Option<Parked>,
+    /// Whether an operator's pause holds its head.
+    pub(crate) is_held: bool,
     pub(crate) evicted_from: Option<EvictedFrom>,
 }
 
@@ -96,6 +98,7 @@ impl KeyQueue {
             in_ready: false,
             blocked: None,
             parked: None,
+            is_held: false,
             evicted_from: None,
         }
     }
@@ -111,6 +114,17 @@ impl KeyQueue {
             // The blocked event is no longer the head.
             self.blocked = None;
         }
+        if self.waiting.front() == Some(&id) {
+            // The held event is no longer the head.
+            self.is_held = false;
+        }
+    }
+
+    /// Tells whether an event would be the next of the key, were it not for a pause.
+    pub(crate) fn would_be_next(&self, id: EventId) -> bool {
+        self.parked.is_none()
+            && self.in_flight.is_none()
+            && self.waiting.front().is_none_or(|first| id < *first)
     }
 
     /// Adds itself to the route's ready keys, if its head may be published.
@@ -125,9 +139,9 @@ impl KeyQueue {
         }
     }
 
-    /// Tells whether the key waits for its head or is parked.
+    /// Tells whether the key waits for its head or for an operator.
     pub(crate) fn is_blocked(&self) -> bool {
-        self.blocked.is_some() || self.parked.is_some()
+        self.blocked.is_some() || self.parked.is_some() || self.is_held
     }
 
     fn is_idle(&self) -> bool {
@@ -170,7 +184,11 @@ pub(crate) struct RouteQueue {
     /// What to log about outages of its destination.
     pub(crate) outages_logged: FailureReports,
     /// The last failure.
-    pub(crate) last_failure: Option<(FailureClass, String)>,
+    pub(crate) last_failure: Option<(FailureClass, String, Instant)>,
+    /// Counted failures.
+    pub(crate) retried: u64,
+    /// Keys that may be held by a pause.
+    pub(crate) held_keys: FastMap<u64, ()>,
 }
 
 impl RouteQueue {
@@ -184,6 +202,12 @@ impl RouteQueue {
     /// in memory.
     pub(crate) fn has_room(&self, events: usize, bytes: usize) -> bool {
         self.events <= events / 2 && self.bytes <= bytes / 2
+    }
+
+    /// Tells whether the route takes events that a pause holds: a quarter of its memory is for them,
+    /// and with half of it free the route is read on.
+    pub(crate) fn has_room_for_held(&self, events: usize, bytes: usize) -> bool {
+        self.events <= events / 4 && self.bytes <= bytes / 4
     }
 
     /// Counts an event out.

@@ -3,7 +3,7 @@
 
 use crate::relay::board::{
     Board, RouteNo,
-    entries::{LegEvent, LegState},
+    entries::{LegEvent, LegState, RouteLeg},
     queues::{EvictedFrom, KeyQueue, Parked},
 };
 use crate::{
@@ -178,7 +178,12 @@ impl Board {
     fn evict_blocked(&mut self, route: RouteNo, hash: u64) {
         let Some(key_queue) = self.queues[route].key_queues.get_mut(&hash) else { return };
         let keep = usize::from(key_queue.blocked.is_some());
-        let tail: Vec<EventId> = key_queue.waiting.drain(keep..).collect();
+        // An event that has begun stays: the database counts its start.
+        let entries = &self.entries;
+        let has_begun = |id: &EventId| entries.leg(*id, route).is_some_and(RouteLeg::has_begun);
+        let (begun, tail): (Vec<EventId>, Vec<EventId>) =
+            key_queue.waiting.drain(keep..).partition(has_begun);
+        key_queue.waiting.extend(begun);
         let Some(first) = tail.first().copied() else { return };
         match key_queue.evicted_from.as_mut() {
             Some(evicted_from) => *evicted_from = EvictedFrom::at(evicted_from.first.min(first)),

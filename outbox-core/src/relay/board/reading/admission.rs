@@ -15,7 +15,6 @@ use crate::{
     },
 };
 use std::time::Instant;
-use xxhash_rust::xxh3::xxh3_64;
 
 /// The read that an event comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -107,7 +106,7 @@ impl Board {
             self.entries.bury(stored.id, stored.partition);
             return;
         }
-        let key_hash = message.key.as_deref().map(|k| xxh3_64(k.as_bytes()));
+        let key_hash = self.queue_hash(&message, stored.partition, stored.id);
         let entry = EventEntry {
             bytes: memory_of(&message),
             left_out: stored.left_out.is_some(),
@@ -215,15 +214,25 @@ impl Board {
         let Some(entry) = self.entries.get_mut(id) else { return };
         let (no, bytes) = (entry.partition, entry.bytes);
         let Some(partition) = self.partitions.get_mut(&no) else { return };
-        let queue = &mut self.queues[route];
+        let held = self.controls.holds(&entry.message.topic, entry.key_hash);
+        let (queue, per_route) = (&mut self.queues[route], self.config.per_route);
         let most = self.routes[route].max_in_memory;
         // Crowded as long as events of the route are evicted, or this one would have to be soon.
-        let crowded =
-            !queue.evicted_from.is_empty() || !queue.has_room(self.config.per_route, most);
-        let RouteQueue { key_queues, evicted_from, ready, events, bytes: bytes_in_memory, .. } =
-            queue;
+        let crowded = !queue.evicted_from.is_empty() || !queue.has_room(per_route, most);
+        let room_for_held = !crowded && queue.has_room_for_held(per_route, most);
+        let RouteQueue {
+            key_queues,
+            evicted_from,
+            ready,
+            events,
+            bytes: bytes_in_memory,
+            held_keys,
+            ..
+        } = queue;
         let mut key_queue =
             entry.key_hash.map(|hash| key_queues.entry(hash).or_insert_with(|| KeyQueue::new(no)));
+        // Whether the event holds its key from now on.
+        let holds = held && key_queue.as_ref().is_some_and(|keys| is_next(keys, id, source));
         // An event without its payload is never in memory: a rescan reads it again. If its key
         // evicts it anyway, the route does not count as full, so that the rescan goes on with the
         // other keys.
@@ -232,8 +241,9 @@ impl Board {
             let evicted_from = key_queue.as_ref().and_then(|keys| keys.evicted_from.as_ref());
             evicted_from.is_some_and(|evicted_from| is_still_evicted(evicted_from, id, source))
         };
-        let full = *events >= self.config.per_route
+        let full = *events >= per_route
             || (*events > 0 && *bytes_in_memory + bytes > most)
+            || (holds && held_keys.len() >= per_route)
             || (lacks_payload && !key_evicts());
         // Later events of its key are in memory: it has to be published before them, with or
         // without room.
@@ -254,6 +264,7 @@ impl Board {
                 // head is a dead letter, nothing: the room is for keys that move.
                 let most = match crowded {
                     true if key_queue.parked.is_some() => 0,
+                    _ if (holds || key_queue.is_held) && !room_for_held => 0,
                     true if key_queue.blocked.is_some() => 1,
                     _ => self.config.per_key,
                 };
@@ -274,10 +285,15 @@ impl Board {
                 None => {}
                 Some((hash, key_queue)) => {
                     key_queue.insert(id);
+                    key_queue.is_held |= holds;
                     key_queue.make_ready(hash, ready);
                 }
             }
             queue.take_capacity(bytes);
+            if let Some(hash) = entry.key_hash.filter(|_| holds) {
+                queue.held_keys.insert(hash, ());
+                queue.evict_blocked |= !queue.has_room_for_held(per_route, most);
+            }
             if queue.breaker.is_open() {
                 queue.breaker.new_key(queue.ready.len(), now);
             }
@@ -285,20 +301,40 @@ impl Board {
         }
         leg.apply(LegEvent::Evicted);
         self.stats.evicted += u64::from(source != ReadSource::Rescan);
+        let evicted = Evicted { id, no, key_hash: entry.key_hash, holds };
+        self.note_evicted(&evicted, route, on_route, on_key);
+    }
+
+    /// Notes from where on a route or a key is evicted.
+    fn note_evicted(
+        &mut self,
+        evicted: &Evicted,
+        route: RouteNo,
+        on_route: Result<(), Refusal>,
+        on_key: Result<(), Refusal>,
+    ) {
+        let Evicted { id, no, key_hash, holds } = *evicted;
+        let Some(partition) = self.partitions.get_mut(&no) else { return };
+        let queue = &mut self.queues[route];
         partition.evicted.insert(id);
         if on_route == Err(Refusal::BeginsEviction) {
             queue.evicted_from.insert(no, EvictedFrom::at(id));
             queue.evict_blocked = true;
-        } else if on_route.is_ok()
-            && on_key == Err(Refusal::BeginsEviction)
-            && let Some(hash) = entry.key_hash
-        {
-            queue.key_queue(hash, no).evicted_from = Some(EvictedFrom::at(id));
-            partition.evicted_keys.insert((route, hash));
         }
-        if let Some(hash) = entry.key_hash {
-            queue.drop_idle(hash);
+        let Some(hash) = key_hash else { return };
+        if on_route.is_ok() {
+            let key_queue = queue.key_queue(hash, no);
+            if on_key == Err(Refusal::BeginsEviction) {
+                key_queue.evicted_from = Some(EvictedFrom::at(id));
+                partition.evicted_keys.insert((route, hash));
+            }
+            if holds {
+                // It is the first that is evicted: a rescan waits for the end of the pause.
+                key_queue.is_held = true;
+                queue.held_keys.insert(hash, ());
+            }
         }
+        queue.drop_idle(hash);
     }
 
     /// Gives up an event whose row does not decode, on all routes for which it waits. All of its
@@ -375,6 +411,24 @@ pub(super) fn is_still_evicted(
 ) -> bool {
     let loads = source == ReadSource::Rescan && evicted_from.rescan == RescanState::Loading;
     id >= evicted_from.first && !loads
+}
+
+/// Tells whether an event would be the next of its key, were it not for a pause: neither another
+/// one in memory nor an evicted one is before it.
+fn is_next(key_queue: &KeyQueue, id: EventId, source: ReadSource) -> bool {
+    let is_first = |evicted_from: &EvictedFrom| {
+        id <= evicted_from.first || !is_still_evicted(evicted_from, id, source)
+    };
+    key_queue.would_be_next(id) && key_queue.evicted_from.as_ref().is_none_or(is_first)
+}
+
+/// An event that is not taken into memory.
+struct Evicted {
+    id: EventId,
+    no: PartitionNo,
+    key_hash: Option<u64>,
+    /// Whether it holds its key.
+    holds: bool,
 }
 
 /// Why an event is not taken into memory.

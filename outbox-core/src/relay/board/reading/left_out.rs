@@ -8,7 +8,6 @@ use crate::{
     relay::board::{Board, RouteNo},
 };
 use std::time::Instant;
-use xxhash_rust::xxh3::xxh3_64;
 
 /// Events of a read that wait for left-out payloads, and for events that committed late.
 #[derive(Debug)]
@@ -172,7 +171,7 @@ impl Board {
                 row.is_some_and(|row| row.state == RouteState::Waiting)
             }
         };
-        let hash = message.key.as_deref().map(|key| xxh3_64(key.as_bytes()));
+        let hash = self.queue_hash(message, event.partition, event.id);
         let has_place = |route: RouteNo| {
             let queue = &self.queues[route];
             let is_full = queue.events >= self.config.per_route;

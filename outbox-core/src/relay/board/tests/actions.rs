@@ -198,6 +198,7 @@ impl Model {
     pub(super) fn start_next_relay(&mut self, crashed: bool) {
         self.stopping = false;
         self.board = Board::new(self.config, self.routes[..self.has_routes].into(), no_jitter);
+        self.pass_controls_on();
         self.pending.clear();
         self.writes.clear();
         self.timers.clear();
@@ -219,6 +220,7 @@ impl Model {
             76..77 if self.failing && self.rng.u8(0..20) == 0 => self.crash(),
             80..81 if self.relays_leave && producing => self.shut_down(),
             81..83 if self.relays_leave && producing => self.release_one(),
+            83..86 if self.operates && producing => self.operate(),
             _ => {
                 let by = Duration::from_millis(self.rng.u64(0..40));
                 self.advance(by);
@@ -251,6 +253,7 @@ impl Model {
             self.step(true);
         }
         self.failing = false;
+        self.end_controls();
         self.end_deployments();
         let mut left = 400_000;
         while !self.table.is_empty()

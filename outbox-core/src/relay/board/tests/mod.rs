@@ -4,6 +4,7 @@
 
 mod actions;
 mod arriving;
+mod controls;
 mod rollouts;
 mod store;
 
@@ -98,6 +99,10 @@ struct Model {
     has_third: bool,
     /// Events that became dead letters because no route took them.
     unroutable: HashSet<EventId>,
+    /// Whether an operator pauses and slows down.
+    operates: bool,
+    /// What the operator has set, each with the instant at which it ends by itself.
+    controls: Vec<(crate::outbox::Control, Option<Instant>)>,
 }
 
 /// Tells whether destinations may reject an event for itself, as long as failures are simulated.
@@ -172,6 +177,8 @@ impl Model {
             deploys: false,
             has_third: false,
             unroutable: HashSet::new(),
+            operates: false,
+            controls: Vec::new(),
         };
         model.rejecting = vec![start; routes_count];
         for no in 0..PARTITIONS {

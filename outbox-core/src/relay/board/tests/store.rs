@@ -131,6 +131,7 @@ impl Model {
         for batch in self.board.next_batches(self.now) {
             for ((id, _), m) in batch.events.iter().zip(&batch.messages) {
                 assert_eq!(m.payload, self.messages[id].payload, "{id} without its payload");
+                self.check_controls(batch.route, *id, m);
                 if let Some(key) = &m.key {
                     assert!(
                         self.in_flight.insert((batch.route, key.clone())),

@@ -1,9 +1,11 @@
 //! What running relays, consumers and coordinators write about themselves, for operators: a row each,
 //! written after a renewal of the lease by a statement apart.
 
-use crate::outbox::StoreError;
+use super::shown::shown;
+use crate::{failure::FailureClass, outbox::StoreError};
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
+use std::time::Duration;
 
 /// The last failure of a route or handler.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -14,6 +16,26 @@ pub struct LastFailure {
     pub class: String,
     /// Milliseconds from the failure to the write of the row.
     pub ago_ms: u64,
+}
+
+impl LastFailure {
+    /// Longest text, in bytes.
+    pub const LONGEST: usize = 300;
+
+    /// Makes one of an error's text: without control characters and secrets, cut at a character.
+    #[must_use]
+    pub fn new(text: &str, class: FailureClass, ago: Duration) -> Self {
+        Self {
+            text: shown(text, Self::LONGEST),
+            class: class.as_str().to_owned(),
+            ago_ms: millis(ago),
+        }
+    }
+}
+
+/// Gives whole milliseconds.
+pub(crate) fn millis(span: Duration) -> u64 {
+    u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// A route of a running relay.

@@ -1,0 +1,120 @@
+//! Held events: where they wait, and how they go on.
+
+use crate::relay::board::{
+    Board, RouteNo,
+    entries::{LegState, RouteLeg},
+    queues::Ready,
+};
+use crate::{
+    event::{EventId, Message},
+    outbox::{Controls, PartitionNo},
+};
+use std::time::Instant;
+use xxhash_rust::xxh3::xxh3_64;
+
+impl Board {
+    /// Starts nothing before the controls have come.
+    pub(crate) fn wait_for_controls(&mut self) {
+        self.controls.known = false;
+    }
+
+    /// Takes the controls in force.
+    pub(crate) fn set_controls(&mut self, controls: &Controls, now: Instant) {
+        self.controls.set(controls, &self.routes, now);
+        self.resume_held();
+    }
+
+    /// Ends the pauses whose time is over.
+    pub(in crate::relay::board) fn end_pauses(&mut self, now: Instant) {
+        if self.controls.end_due(now) {
+            self.resume_held();
+        }
+    }
+
+    /// Lets the keys of held events go on. Those that are still held stop again at their heads.
+    fn resume_held(&mut self) {
+        for queue in &mut self.queues {
+            for (hash, ()) in std::mem::take(&mut queue.held_keys) {
+                let Some(key_queue) = queue.key_queues.get_mut(&hash) else { continue };
+                key_queue.is_held = false;
+                key_queue.make_ready(hash, &mut queue.ready);
+                queue.drop_idle(hash);
+            }
+        }
+        self.rescan_where_room();
+    }
+
+    /// Gives the hash of the key queue of an event: of its key, or, while its topic is paused, of a
+    /// queue for events without a key.
+    pub(in crate::relay::board) fn queue_hash(
+        &self,
+        message: &Message,
+        partition: PartitionNo,
+        id: EventId,
+    ) -> Option<u64> {
+        match &message.key {
+            Some(key) => Some(xxh3_64(key.as_bytes())),
+            None => self.controls.keyless_queue(&message.topic, partition, id),
+        }
+    }
+
+    /// Tells whether an event that could start is held on a route.
+    pub(in crate::relay::board) fn is_held(&self, id: EventId, route: RouteNo) -> bool {
+        let Some(entry) = self.entries.get(id) else { return false };
+        self.controls.holds(&entry.message.topic, entry.key_hash)
+            && !self.entries.leg(id, route).is_some_and(RouteLeg::has_begun)
+    }
+
+    /// Holds a key whose head is held, until a pause ends.
+    pub(in crate::relay::board) fn hold_key(&mut self, hash: u64, route: RouteNo) {
+        let (events, bytes) = (self.config.per_route, self.routes[route].max_in_memory);
+        let queue = &mut self.queues[route];
+        if let Some(key_queue) = queue.key_queues.get_mut(&hash) {
+            key_queue.is_held = true;
+            queue.held_keys.insert(hash, ());
+            queue.evict_blocked |= !queue.has_room_for_held(events, bytes);
+        }
+    }
+
+    /// Moves an event without a key to a key queue, on each route on which it waits.
+    pub(in crate::relay::board) fn hold_keyless(&mut self, id: EventId) {
+        let Some(entry) = self.entries.get_mut(id) else { return };
+        let (topic, no) = (&entry.message.topic, entry.partition);
+        let Some(hash) = self.controls.keyless_queue(topic, no, id) else { return };
+        entry.key_hash = Some(hash);
+        for leg in &entry.legs {
+            let waits = match leg.state() {
+                LegState::Waiting
+                | LegState::Starting
+                | LegState::Retrying
+                | LegState::Unproven => true,
+                LegState::InFlight | LegState::Evicted | LegState::Confirmed | LegState::Dead => {
+                    false
+                }
+            };
+            if waits {
+                let queue = &mut self.queues[leg.route];
+                queue.key_queue(hash, no).insert(id);
+                queue.make_ready(hash);
+            }
+        }
+    }
+
+    /// Tells whether the database knows the start of a ready event already.
+    pub(in crate::relay::board) fn is_begun(&self, ready: Ready, route: RouteNo) -> bool {
+        let id = match ready {
+            Ready::Single(id) => Some(id),
+            Ready::Key(hash) => {
+                let key_queue = self.queues[route].key_queues.get(&hash);
+                key_queue.and_then(|keys| keys.waiting.front().copied())
+            }
+        };
+        id.and_then(|id| self.entries.leg(id, route)).is_some_and(RouteLeg::has_begun)
+    }
+
+    /// Tells whether the first ready event of a route has begun.
+    pub(in crate::relay::board) fn first_is_begun(&self, route: RouteNo) -> bool {
+        let first = self.queues[route].ready.front();
+        first.is_some_and(|ready| self.is_begun(*ready, route))
+    }
+}
