@@ -79,17 +79,23 @@ pub(super) async fn life(
     write_lanes(text, &answers, output)
 }
 
-/// Shows everything about a text, over all databases.
+/// Shows everything about a text, over all databases: what each knows under the text, and what the
+/// others have of it. Commands and replies of a saga have its id as their key.
 pub(super) async fn follow(
     global: &Global,
     text: &str,
     output: &mut Output,
 ) -> Result<ExitCode, CliError> {
-    let answers = ask_all(global, async |outbox: &Outbox| {
-        let subjects = subjects(outbox, text).await?;
-        known(outbox, subjects).await
-    })
-    .await?;
+    let named = ask_all(global, async |outbox: &Outbox| subjects(outbox, text).await).await?;
+    let mut everywhere = BTreeSet::new();
+    for OrderedSubject(_, subject) in named.list.iter().flat_map(|(_, subjects)| subjects) {
+        if let Subject::Saga(id) = subject {
+            everywhere.insert(Subject::Key(id.to_string()).into());
+        }
+        everywhere.insert(subject.clone().into());
+    }
+    let ask = async |outbox: &Outbox| known(outbox, everywhere.clone()).await;
+    let answers = ask_all(global, ask).await?;
     write_lanes(text, &answers, output)
 }
 
@@ -119,7 +125,7 @@ async fn known(outbox: &Outbox, subjects: BTreeSet<OrderedSubject>) -> Result<Kn
 }
 
 /// A subject, ordered by its text.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 struct OrderedSubject(String, Subject);
 
 impl From<Subject> for OrderedSubject {

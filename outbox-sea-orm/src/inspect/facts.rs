@@ -26,7 +26,16 @@ pub(super) async fn facts(outbox: &Outbox, subject: &Subject) -> Result<Option<F
     match subject {
         Subject::Message(id) => message(outbox, &mut facts, *id).await?,
         Subject::Key(key) => of_key(outbox, &mut facts, key).await?,
-        Subject::Saga(id) => facts.saga = saga(outbox, *id).await?,
+        Subject::Saga(id) => {
+            facts.saga = saga(outbox, *id).await?;
+            let waits = |saga: &SagaFacts| {
+                saga.instance.steps.iter().any(|step| step.state.awaits_reply())
+            };
+            if facts.saga.as_ref().is_some_and(waits) {
+                // Its commands have its id as their key.
+                of_key(outbox, &mut facts, &id.to_string()).await?;
+            }
+        }
     }
     if facts.is_empty() && facts.not_searched.is_empty() {
         return Ok(None);

@@ -81,6 +81,12 @@ impl Location {
         let databases: String = SERVICES.iter().copied().map(database).collect();
         let path = folder.join("outbox.toml");
         fs::write(&path, format!("[contexts.shop]\ndatabases = [\n{databases}]\n"))?;
+        // As it would be with passwords: `outbox` warns of a file that others can read.
+        #[cfg(unix)]
+        {
+            use std::os::unix::fs::PermissionsExt;
+            fs::set_permissions(&path, fs::Permissions::from_mode(0o600))?;
+        }
         Ok(Some(path))
     }
 

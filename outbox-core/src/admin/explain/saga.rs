@@ -1,7 +1,7 @@
 //! Why a saga stands still.
 
 use super::{
-    Answer, Facts, SagaFacts,
+    Answer, Facts, SagaFacts, event, letter,
     route::resume,
     words::{argument, because, clock, control, count, due, error, name},
 };
@@ -161,7 +161,16 @@ fn waits_for_reply(facts: &Facts, saga: &SagaFacts) -> Option<Clause> {
         name(&step.step),
         clock(saga.changed_at, facts.now),
     );
-    Some((text, Vec::new()))
+    // Its command may stand still here; or it is with the participant, whose outbox tells more.
+    let command = facts.event.as_ref().map(|waiting| event::event(facts, waiting));
+    let open = || facts.letters.iter().find(|letter| letter.resolution.is_none());
+    let command = command.or_else(|| open().map(|open| letter::open(facts, open)));
+    Some(match command {
+        None => (text, Vec::new()),
+        Some(Answer { sentence, commands }) => {
+            (format!("{text}. Its command: {}", sentence.trim_end_matches('.')), commands)
+        }
+    })
 }
 
 fn retrying(facts: &Facts, saga: &SagaFacts) -> Option<Clause> {

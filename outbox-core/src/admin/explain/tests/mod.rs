@@ -9,7 +9,7 @@ use super::*;
 use crate::{
     admin::{
         Bounded, Control, ControlAction, ControlScope, Controls, DeferredView, RelayView,
-        live::{LastFailure, RelayLive, RouteLive},
+        LastFailure, RelayLive, RouteLive,
     },
     event::{LetterId, MessageId, SagaId, Timestamp},
     failure::DeadReason,

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::{
-    admin::{ConsumerView, live::SagasLive},
+    admin::{ConsumerView, SagasLive},
     saga::{BlockedOn, CommandState, SagaState, StepProgress, StepState},
 };
 use std::num::NonZeroU32;

@@ -5,7 +5,7 @@ use super::{
     *,
 };
 use crate::{
-    admin::{ConsumerView, live::SagasLive},
+    admin::{ConsumerView, SagasLive},
     failure::{ConsumerOrigin, Resolution},
     outbox::Awaited,
     saga::{BlockedOn, SagaState, StepProgress, StepState},
