@@ -49,15 +49,18 @@ pub(super) async fn letter_groups(
         m.cmp(n).then_with(|| (&a.0, &a.3).cmp(&(&b.0, &b.3)))
     });
     groups.truncate(MOST_GROUPS);
-    let group = |((route, of_consumer, reason, error), (count, first_at, last_at))| LetterGroup {
-        filter: selecting(filter, &route, of_consumer, reason, up_to),
-        count: Bounded { count, or_more },
-        route,
-        reason,
-        error,
-        first_at,
-        last_at,
-    };
+    let group =
+        |((route, of_consumer, reason, error), (count, first_at, last_at)): (Cause, Extent)| {
+            LetterGroup {
+                filter: selecting(filter, &route, of_consumer, reason, up_to),
+                count: Bounded { count, or_more },
+                route,
+                reason,
+                error,
+                first_at,
+                last_at,
+            }
+        };
     Ok(groups.into_iter().map(group).collect())
 }
 
