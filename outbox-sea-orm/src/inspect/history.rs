@@ -74,6 +74,11 @@ async fn message(outbox: &Outbox, id: MessageId) -> Result<History, StoreError> 
         ));
     }
     let letters = letters::of_message(outbox, id, event.rows.as_ref().map(|row| row.id)).await?;
+    if let (None, None, Some(letter)) = (&event.rows, &archived.rows, letters.rows.first()) {
+        let text = format!("It was saved as `{}` on topic `{}`.", letter.event_type, letter.topic);
+        let (at, service) = (Some(letter.created_at), letter.source.clone());
+        history.entries.push(entry(at, service, id, HistoryKind::Created, text));
+    }
     letters.rows.iter().for_each(|letter| add_letter(&mut history, letter));
     let deferred = lists::deferred_message(outbox, id).await?;
     deferred.rows.iter().for_each(|delivery| add_delivery(&mut history, delivery));

@@ -30,6 +30,7 @@ pub(super) struct LetterHistory {
     pub(super) source: String,
     pub(super) topic: String,
     pub(super) event_type: String,
+    pub(super) created_at: Timestamp,
     pub(super) errors: Vec<AttemptError>,
 }
 
@@ -42,7 +43,7 @@ async fn read(
     let sql = format!(
         "SELECT letter_id, message_id, message_key, route, CASE WHEN origin = {ORIGIN_CONSUMER} THEN 1 ELSE 0 END, \
          reason, attempts, {}, CASE WHEN parks THEN 1 ELSE 0 END, dead_at, resolution, resolved_at, resolved_by, {}, \
-         source, topic, event_type FROM {{letters}} WHERE {condition} ORDER BY letter_id LIMIT ?",
+         source, topic, event_type, created_at FROM {{letters}} WHERE {condition} ORDER BY letter_id LIMIT ?",
         short(outbox, "errors"),
         short(outbox, "resolution_reason")
     );
@@ -84,6 +85,7 @@ fn letter(row: &QueryResult) -> Result<LetterHistory, StoreError> {
         source: name(row, 14)?,
         topic: name(row, 15)?,
         event_type: name(row, 16)?,
+        created_at: instant(row, 17)?,
         errors,
     })
 }

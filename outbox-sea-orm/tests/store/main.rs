@@ -16,6 +16,8 @@ mod fixture;
 #[cfg(test)]
 mod consumers;
 #[cfg(test)]
+mod inspect;
+#[cfg(test)]
 mod letters;
 #[cfg(test)]
 mod acts;

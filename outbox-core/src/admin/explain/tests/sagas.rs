@@ -118,7 +118,7 @@ fn a_saga_that_runs_or_is_due() {
 
 #[test]
 fn a_saga_that_waits_at_a_step() {
-    let us = |hour| at(hour).as_micros();
+    let us = |hour: &str| at(hour).as_micros();
     let waits = |reply: &str, state| {
         let command = Some(command(2, us(reply)));
         vec![StepProgress { command, ..step("charge", state) }]
