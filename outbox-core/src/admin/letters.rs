@@ -303,7 +303,7 @@ mod tests {
     #[test]
     fn a_filter_is_said_in_words_and_comes_back_from_its_json() {
         let hour = Duration::from_hours(1);
-        let at = |seconds| Timestamp::from_micros(seconds * 1_000_000);
+        let at = |seconds: i64| Timestamp::from_micros(seconds * 1_000_000);
         let every = DeadLetterFilter {
             dead_at: Some(at(0)..at(1)),
             route: Some("billing".into()),

@@ -135,7 +135,8 @@ async fn without_a_canary_chunks_of_200_go_through_without_waiting() {
     let begin = tokio::time::Instant::now();
     assert_eq!(applied(&store, false).await.unwrap(), AuditOutcome::Done);
     assert_eq!(begin.elapsed(), Duration::ZERO);
-    assert_eq!((store.state().chunks.as_slice(), store.state().watched), (&[200, 200, 50][..], 0));
+    let state = store.state();
+    assert_eq!((state.chunks.as_slice(), state.watched), (&[200, 200, 50][..], 0));
 }
 
 #[tokio::test(start_paused = true)]
@@ -187,7 +188,8 @@ async fn an_act_is_cancelled_between_chunks_and_in_a_watch() {
         cancel.request(Duration::ZERO);
     }
     assert_eq!(applied(&store, false).await.unwrap(), AuditOutcome::Cancelled);
-    assert_eq!((store.state().chunks.len(), store.state().outcome), (0, None), "nothing is done");
+    let state = store.state();
+    assert_eq!((state.chunks.len(), state.outcome), (0, None), "nothing is done");
 }
 
 #[tokio::test(start_paused = true)]
