@@ -15,6 +15,8 @@ mod ends;
 #[cfg(test)]
 mod operator;
 #[cfg(test)]
+mod pauses;
+#[cfg(test)]
 mod numbers;
 #[cfg(test)]
 mod claims;

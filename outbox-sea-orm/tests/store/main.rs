@@ -8,6 +8,8 @@ mod bytes;
 #[cfg(test)]
 mod connections;
 #[cfg(test)]
+mod controls;
+#[cfg(test)]
 mod dedup;
 #[cfg(test)]
 mod entities;
@@ -19,6 +21,8 @@ mod consumers;
 mod letters;
 #[cfg(test)]
 mod migration;
+#[cfg(test)]
+mod operated;
 #[cfg(test)]
 mod outbox;
 #[cfg(test)]
