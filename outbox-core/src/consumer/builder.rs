@@ -8,7 +8,7 @@ use super::{
         EventHandler, EventHandlers, HandlerEntry, HandlerLayer, HandlerOptions, HandlerSet,
         Layers, UnhandledPolicy,
     },
-    instance::{Instance, Isolation},
+    instance::{Instance, Isolation, OperatorState},
     intake::{Dispatcher, KillSwitch, Reader, Switch, close_all},
     retrier::Retrier,
     settings::{AckMode, DeadLetters, Settings, deferred_beside},
@@ -358,10 +358,8 @@ impl<S: ConsumerStore> ConsumerBuilder<S> {
         }
         let span = tracing::info_span!(parent: None, "consumer", name = self.name);
         let shutdown = Shutdown::default();
-        let stats = Arc::new(watch::Sender::new(ConsumerStats {
-            isolating: true,
-            ..ConsumerStats::default()
-        }));
+        let isolating = ConsumerStats { isolating: true, ..ConsumerStats::default() };
+        let stats = Arc::new(watch::Sender::new(isolating));
         let mut settings = self.settings;
         if settings.ack != AckMode::AfterHandlers {
             // No batches: each delivery is acknowledged by itself, before or during its handlers.
@@ -387,6 +385,7 @@ impl<S: ConsumerStore> ConsumerBuilder<S> {
         let worker = Arc::new(Worker {
             consumer: self.name.into(),
             by: id.as_str().into(),
+            operator: OperatorState::new(self.store.operator()),
             store: self.store,
             declared: self.handlers.iter().map(HandlerEntry::declared).collect(),
             handlers: self.handlers,

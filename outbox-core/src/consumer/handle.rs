@@ -60,7 +60,7 @@ pub struct ConsumerStats {
     /// Whether deliveries are stored before they are run: an instance of this consumer has ended without deregistering,
     /// and a delivery may have ended it; or it is not known yet whether the other instances are alive.
     pub isolating: bool,
-    /// Whether the kill switch has paused it.
+    /// Whether the kill switch or an operator has paused it.
     pub paused: bool,
 }
 

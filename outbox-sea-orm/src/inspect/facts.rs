@@ -28,9 +28,8 @@ pub(super) async fn facts(outbox: &Outbox, subject: &Subject) -> Result<Option<F
         Subject::Key(key) => of_key(outbox, &mut facts, key).await?,
         Subject::Saga(id) => {
             facts.saga = saga(outbox, *id).await?;
-            let waits = |saga: &SagaFacts| {
-                saga.instance.steps.iter().any(|step| step.state.awaits_reply())
-            };
+            let waits =
+                |saga: &SagaFacts| saga.instance.steps.iter().any(|step| step.state.awaits_reply());
             if facts.saga.as_ref().is_some_and(waits) {
                 // Its commands have its id as their key.
                 of_key(outbox, &mut facts, &id.to_string()).await?;

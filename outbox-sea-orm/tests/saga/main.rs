@@ -17,6 +17,8 @@ mod operator;
 #[cfg(test)]
 mod erasure;
 #[cfg(test)]
+mod pauses;
+#[cfg(test)]
 mod numbers;
 #[cfg(test)]
 mod claims;

@@ -17,7 +17,7 @@ use tests::{
     on_every_database, wait_until,
 };
 
-fn message() -> Message {
+pub(crate) fn message() -> Message {
     Message::new(MessageParts {
         id: MessageId::generate(),
         source: "/shop".into(),
@@ -36,7 +36,7 @@ fn message() -> Message {
     })
 }
 
-async fn put(outbox: &Outbox, message: &Message, due_in: Option<Duration>) -> bool {
+pub(crate) async fn put(outbox: &Outbox, message: &Message, due_in: Option<Duration>) -> bool {
     let tx = Store::begin(outbox).await.unwrap();
     let delivery = DeferredDelivery {
         consumer: "c",

@@ -8,6 +8,8 @@ mod bytes;
 #[cfg(test)]
 mod connections;
 #[cfg(test)]
+mod controls;
+#[cfg(test)]
 mod dedup;
 #[cfg(test)]
 mod entities;
@@ -25,6 +27,8 @@ mod acts;
 mod erasure;
 #[cfg(test)]
 mod migration;
+#[cfg(test)]
+mod operated;
 #[cfg(test)]
 mod outbox;
 #[cfg(test)]

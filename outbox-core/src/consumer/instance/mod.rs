@@ -1,8 +1,10 @@
 //! The instance: an actor that keeps this process's row and reads the rows of the consumer's other instances.
 
 mod isolation;
+mod operator;
 mod peers;
 
+pub(super) use operator::OperatorState;
 pub(super) use peers::{Peers, Unknown, after_unknown, claimed_names, known_of, knows};
 
 use super::work::Worker;
@@ -12,6 +14,7 @@ use crate::{
     runtime::Shutdown,
 };
 use isolation::CrashIsolation;
+use operator::InstanceOperator;
 use std::{
     collections::BTreeSet,
     convert::Infallible,
@@ -142,6 +145,7 @@ impl<S: ConsumerStore> Instance<S> {
     pub(super) async fn run(self) -> Result<(), Infallible> {
         let lease = self.worker.settings.lease;
         let (mut registered, mut logged, mut failures) = (false, IsolationLog::Off, 0);
+        let mut operator = InstanceOperator::new(&self.worker, &self.id);
         loop {
             let mut wait = lease / 3;
             match self.refresh(&mut registered, &mut logged).await {
@@ -152,13 +156,14 @@ impl<S: ConsumerStore> Instance<S> {
                     log_refresh_failure(failures, &error);
                 }
             }
+            operator.begin(failures == 0).await;
             self.worker.isolation.first_read.send_replace(true);
             self.worker.report_due();
             tokio::select! {
                 biased;
                 () = self.worker.shutdown.requested() => break,
                 () = self.done.requested() => return Ok(()),
-                () = sleep(wait) => {}
+                () = operator.serve(failures == 0, wait) => {}
             }
         }
         // The last renewal: other instances count this one as alive until its handlers had their time.
@@ -230,6 +235,7 @@ impl<S: ConsumerStore> Instance<S> {
                         "the instance could not deregister; other instances store deliveries before they run them for a while"
                     );
                 }
+                self.worker.delete_live(&self.id).await;
             }
             _ = futures_util::future::join(shutdown.expired(), sleep(DEREGISTER_GRACE)) => {
                 tracing::warn!("the instance could not deregister in time; other instances store deliveries before they run them for a while");

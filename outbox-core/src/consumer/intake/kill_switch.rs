@@ -64,6 +64,8 @@ pub(in crate::consumer) enum GateState {
     Probe,
     /// None before the instant, or while a probe is under way (`None`).
     Closed(Option<Instant>),
+    /// None before the instant, or before an operator ends the pause (`None`).
+    Paused(Option<Instant>),
 }
 
 /// The state of a kill switch.

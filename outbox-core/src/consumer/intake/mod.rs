@@ -95,22 +95,8 @@ impl<S: ConsumerStore> Dispatcher<S> {
             () = shutdown.requested() => {}
             () = self.worker.isolation.first_read() => {}
         }
-        let settings = self.worker.settings;
-        let mut state = State {
-            worker: self.worker,
-            queues: KeyQueues::new(Capacity {
-                concurrency: settings.concurrency.saturating_mul(settings.batch),
-                prefetch: settings.prefetch,
-                per_key: settings.prefetch_per_key,
-            }),
-            tasks: Tasks::default(),
-            ack_deadlines: AckDeadlines::default(),
-            next_deadline: None,
-            working: 0,
-            outages: 0,
-            probing: false,
-            stopping: false,
-        };
+        let mut pauses = self.worker.operator.changes();
+        let mut state = State::new(self.worker);
         let mut drained = false;
         loop {
             let gate = state.start_ready();
@@ -120,10 +106,13 @@ impl<S: ConsumerStore> Dispatcher<S> {
                 self.done.request(Duration::MAX);
                 return Ok(());
             }
-            let is_closed = matches!(gate, GateState::Closed(_));
+            let is_closed = matches!(gate, GateState::Closed(_) | GateState::Paused(_));
             let receives = !drained
                 && (state.stopping || (!state.probing && !is_closed && state.queues.has_room()));
-            let opens = if let GateState::Closed(Some(until)) = gate { Some(until) } else { None };
+            let opens = match gate {
+                GateState::Closed(until) | GateState::Paused(until) => until,
+                GateState::Open | GateState::Probe => None,
+            };
             tokio::select! {
                 biased;
                 () = shutdown.requested(), if !state.stopping => {
@@ -137,6 +126,7 @@ impl<S: ConsumerStore> Dispatcher<S> {
                     None => drained = true,
                 },
                 () = until(opens), if opens.is_some() => {}
+                Ok(()) = pauses.changed() => {}
                 () = until(state.next_deadline), if state.next_deadline.is_some() => state.nack_late(),
             }
         }
@@ -150,6 +140,25 @@ async fn until(instant: Option<Instant>) {
 }
 
 impl<S: ConsumerStore> State<S> {
+    fn new(worker: Arc<Worker<S>>) -> Self {
+        let settings = worker.settings;
+        Self {
+            worker,
+            queues: KeyQueues::new(Capacity {
+                concurrency: settings.concurrency.saturating_mul(settings.batch),
+                prefetch: settings.prefetch,
+                per_key: settings.prefetch_per_key,
+            }),
+            tasks: Tasks::default(),
+            ack_deadlines: AckDeadlines::default(),
+            next_deadline: None,
+            working: 0,
+            outages: 0,
+            probing: false,
+            stopping: false,
+        }
+    }
+
     fn accept(&mut self, delivery: Delivery) {
         self.worker.count(|s| s.received += 1);
         if self.stopping {
@@ -206,7 +215,7 @@ impl<S: ConsumerStore> State<S> {
             let most = match gate {
                 GateState::Open => worker.settings.batch,
                 GateState::Probe => 1,
-                GateState::Closed(_) => 0,
+                GateState::Closed(_) | GateState::Paused(_) => 0,
             };
             let free = !self.probing && self.working < worker.settings.concurrency;
             let now = now();
@@ -252,7 +261,7 @@ impl<S: ConsumerStore> State<S> {
         };
         self.working -= 1;
         self.worker.count(|s| s.in_flight -= keys.len());
-        if self.worker.gate() == GateState::Closed(None) {
+        if self.worker.switch_gate() == GateState::Closed(None) {
             // The probe ended without a run, so that nothing is known yet.
             self.worker.with_switch(Switch::probe_inconclusive);
         }
@@ -324,16 +333,26 @@ impl<S: ConsumerStore> State<S> {
 }
 
 impl<S: ConsumerStore> Worker<S> {
-    /// Tells what the kill switch lets start.
+    /// Tells what an operator and the kill switch let start.
     pub(super) fn gate(&self) -> GateState {
-        let gate = match &self.switch {
-            Some(switch) => switch.lock().unwrap_or_else(PoisonError::into_inner).gate(now()),
-            None => return GateState::Open,
+        let gate = match self.operator.paused(now()) {
+            Some(until) => GateState::Paused(until),
+            None => self.switch_gate(),
         };
-        self.stats.send_if_modified(|stats| {
-            std::mem::replace(&mut stats.paused, gate != GateState::Open) != stats.paused
-        });
+        // Before the first read of the controls it waits for that, and is not paused.
+        let is_paused = gate != GateState::Open && !self.operator.is_unknown();
+        if self.stats.borrow().paused != is_paused {
+            self.count(|stats| stats.paused = is_paused);
+        }
         gate
+    }
+
+    /// Tells what the kill switch lets start.
+    fn switch_gate(&self) -> GateState {
+        match &self.switch {
+            Some(switch) => switch.lock().unwrap_or_else(PoisonError::into_inner).gate(now()),
+            None => GateState::Open,
+        }
     }
 
     /// Writes an inbox row and rolls back; a server that opens transactions may still take no writes.

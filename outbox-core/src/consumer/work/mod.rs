@@ -23,7 +23,7 @@ pub(super) use run::DeliverySource;
 use super::{
     handle::ConsumerStats,
     handler::{HandlerEntry, Layers},
-    instance::Isolation,
+    instance::{Isolation, OperatorState},
     intake::Switch,
     settings::{AckMode, Settings},
 };
@@ -84,6 +84,7 @@ pub(super) struct Worker<S: ConsumerStore> {
     pub(super) stored: Wake,
     pub(super) stats: Arc<watch::Sender<ConsumerStats>>,
     pub(super) isolation: Isolation,
+    pub(super) operator: OperatorState,
     pub(super) reports: ConsumerReports,
     pub(super) shutdown: Shutdown,
 }

@@ -4,7 +4,7 @@
 use super::{HandlerOutcome, Worker};
 use crate::{
     event::Message,
-    failure::{Report, ReportBook},
+    failure::{FailureClass, Report, ReportBook},
     outbox::ConsumerStore,
     runtime::now,
 };
@@ -82,6 +82,7 @@ impl<S: ConsumerStore> Worker<S> {
         let message_id = message.map(|message| tracing::field::display(message.id));
         let event_type = message.map(|message| message.event_type.as_str());
         let key_hash = message.and_then(Message::key_hash);
+        self.note_for_operator(kind, error);
         match self.reports.failed((kind, handler.into()), error, now()) {
             Some(Report::Repeated { failures, within }) => {
                 self.report_repeated((kind, handler), failures, within, error)
@@ -107,6 +108,17 @@ impl<S: ConsumerStore> Worker<S> {
                 "{what}"
             ),
         }
+    }
+
+    /// Notes a failure of a handler for the consumer's live row.
+    fn note_for_operator(&self, kind: FailureKind, error: &str) {
+        let class = match kind {
+            FailureKind::HandlerFailed => FailureClass::Transient,
+            FailureKind::HandlerRejected | FailureKind::Undecodable => FailureClass::Permanent,
+            _ => return,
+        };
+        let handled = self.stats.borrow().handled;
+        self.operator.note_failure(class, error, handled);
     }
 
     /// Tells whether the caller logs an observation about a handler now: the first at once; further ones are

@@ -63,6 +63,12 @@ impl ControlReader {
         if !changed {
             return None;
         }
+        if self.known.is_some() || !read.0.is_empty() {
+            tracing::info!(
+                controls = read.0.len(),
+                "what operators have paused or slowed down has changed"
+            );
+        }
         self.known = Some(read.clone());
         Some(read)
     }

@@ -2,11 +2,12 @@
 
 use super::{
     handle::SagasStats,
+    operator::{Operated, SagasOperator},
     worker::{DriveOutcome, Worker},
 };
 use crate::{
     failure::{backoff, full_text},
-    outbox::StoreError,
+    outbox::{SagasLive, StoreError},
     runtime::{
         Exit, Tasks, Wake,
         fault::{FaultPoint, fault_point},
@@ -63,6 +64,7 @@ enum TaskOutcome {
     Driven(DriveOutcome),
     Released,
     Pruned,
+    Operated(Box<Operated>),
 }
 
 /// The job of a task.
@@ -73,6 +75,7 @@ enum Job {
     Prune,
     Drive,
     Release,
+    Operate,
 }
 
 /// The state of the coordinator from its start or restart on.
@@ -93,6 +96,9 @@ struct State<S: SagaSource> {
     /// Whether a task deletes old ended sagas.
     pruning: bool,
     failures: u32,
+    operator: SagasOperator,
+    /// Whether a task reads the controls.
+    operating: bool,
     stopping: bool,
 }
 
@@ -102,6 +108,8 @@ impl<S: SagaSource> Coordinator<S> {
         let shutdown = self.worker.shutdown.clone();
         let mut state = State {
             definitions: self.worker.registry.definition_ids().into(),
+            operator: SagasOperator::new(self.worker.store.operator(), self.worker.lease),
+            operating: false,
             coordinator: self,
             tasks: Tasks::default(),
             claimed_sagas: VecDeque::new(),
@@ -114,12 +122,15 @@ impl<S: SagaSource> Coordinator<S> {
             failures: 0,
             stopping: false,
         };
+        state.operate(now());
         loop {
             state.start_ready();
             if state.stopping && state.tasks.is_empty() {
+                state.operator.leave().await;
                 return Ok(());
             }
             let next = state.claim_at.min(state.scan_at);
+            let next = state.operator.next_at(state.operating).map_or(next, |at| at.min(next));
             tokio::select! {
                 biased;
                 () = shutdown.requested(), if !state.stopping => state.stop(),
@@ -137,6 +148,7 @@ impl<S: SagaSource> State<S> {
     fn on_tick(&mut self) {
         let at = now();
         self.coordinator.worker.report_due();
+        self.operate(at);
         if self.claim_at <= at {
             self.more_due = true;
             self.claim_at = at + self.coordinator.poll;
@@ -160,6 +172,22 @@ impl<S: SagaSource> State<S> {
         }
     }
 
+    /// Reads the controls and writes the live row, when it is time.
+    fn operate(&mut self, at: Instant) {
+        let (definitions, driving) = (&self.definitions, self.in_flight as u64);
+        let live = || {
+            let definitions =
+                definitions.iter().map(|(name, version)| (name.to_string(), *version));
+            SagasLive { definitions: definitions.collect(), driving, ..SagasLive::default() }
+        };
+        if let Some(task) = self.operator.task(self.operating, at, live) {
+            self.operating = true;
+            self.tasks.spawn(Job::Operate, async move {
+                TaskOutcome::Operated(Box::new(task.run().await))
+            });
+        }
+    }
+
     fn start_ready(&mut self) {
         while self.in_flight < self.coordinator.concurrency
             && let Some(claim) = self.claimed_sagas.pop_front()
@@ -173,11 +201,12 @@ impl<S: SagaSource> State<S> {
         let room = (2 * self.coordinator.concurrency)
             .saturating_sub(self.in_flight + self.claimed_sagas.len());
         let low = 2 * self.claimed_sagas.len() <= self.coordinator.concurrency;
-        if self.more_due && !self.stopping && self.claiming.is_none() && low && room > 0 {
+        let may_claim = self.operator.is_known() && !self.stopping && self.claiming.is_none();
+        let definitions = self.operator.claimable(&self.definitions, now());
+        if self.more_due && may_claim && low && room > 0 && !definitions.is_empty() {
             self.more_due = false;
             self.claiming = Some(room);
             let worker = Arc::clone(&self.coordinator.worker);
-            let definitions = Arc::clone(&self.definitions);
             let limit = u32::try_from(room).unwrap_or(u32::MAX);
             self.tasks.spawn(Job::Claim, async move {
                 TaskOutcome::Claimed(worker.store.claim(&definitions, worker.lease, limit).await)
@@ -194,6 +223,7 @@ impl<S: SagaSource> State<S> {
         match job {
             Job::Drive => self.in_flight -= 1,
             Job::Prune => self.pruning = false,
+            Job::Operate => self.operating = false,
             Job::Claim | Job::Scan | Job::Release => {}
         }
         let requested = if job == Job::Claim { self.claiming.take() } else { None };
@@ -209,6 +239,12 @@ impl<S: SagaSource> State<S> {
             Exit::Finished(TaskOutcome::Missing(found)) => self.missing(found),
             Exit::Finished(TaskOutcome::Driven(end)) => self.driven(end),
             Exit::Finished(TaskOutcome::Released | TaskOutcome::Pruned) => {}
+            Exit::Finished(TaskOutcome::Operated(operated)) => {
+                if self.operator.done(*operated, &self.coordinator.worker.reports.work) {
+                    self.more_due = true;
+                    self.release_paused();
+                }
+            }
             Exit::Panicked(cause) => {
                 tracing::error!(cause, "driving a saga panicked; its claim runs out")
             }
@@ -227,7 +263,9 @@ impl<S: SagaSource> State<S> {
         self.count(|stats| stats.claimed += claims.len() as u64);
         self.claimed_sagas.extend(claims);
         if self.stopping {
-            self.release();
+            self.release_all();
+        } else {
+            self.release_paused();
         }
     }
 
@@ -267,11 +305,26 @@ impl<S: SagaSource> State<S> {
 
     fn stop(&mut self) {
         self.stopping = true;
-        self.release();
+        self.release_all();
     }
 
-    fn release(&mut self) {
-        let claims: Vec<SagaClaim> = self.claimed_sagas.drain(..).collect();
+    fn release_all(&mut self) {
+        let claims = self.claimed_sagas.drain(..).collect();
+        self.release(claims);
+    }
+
+    /// Releases claimed sagas whose definition is paused; those that are driven go on.
+    fn release_paused(&mut self) {
+        let at = now();
+        let (paused, rest): (Vec<_>, Vec<_>) = self
+            .claimed_sagas
+            .drain(..)
+            .partition(|claim| self.operator.is_paused(&claim.definition, at));
+        self.claimed_sagas.extend(rest);
+        self.release(paused);
+    }
+
+    fn release(&mut self, claims: Vec<SagaClaim>) {
         if claims.is_empty() {
             return;
         }

@@ -12,6 +12,7 @@ mod attempt;
 mod transition;
 mod commit;
 mod hooks;
+mod operator;
 mod start;
 mod reports;
 mod stuck;

@@ -8,8 +8,8 @@ mod walk;
 use super::*;
 use crate::{
     admin::{
-        Bounded, Control, ControlAction, ControlScope, Controls, DeferredView, RelayView,
-        LastFailure, RelayLive, RouteLive,
+        Bounded, Control, ControlAction, ControlScope, Controls, DeferredView, LastFailure,
+        RelayLive, RelayView, RouteLive,
     },
     event::{LetterId, MessageId, SagaId, Timestamp},
     failure::DeadReason,
