@@ -91,28 +91,53 @@ async fn message(outbox: &Outbox, id: MessageId) -> Result<History, StoreError> 
         history.entries.push(entry(None, row.consumer.clone(), id, HistoryKind::Received, text));
     }
 
-    let gone = &mut history.gone;
-    if !event.whole {
-        gone.push("The outbox was searched at the beginning of each partition and around the time that the id carries.".to_owned());
+    let found = Found {
+        outbox: event.rows.is_some() || archived.rows.is_some(),
+        outbox_whole: event.whole,
+        archive_whole: archived.whole,
+        letters_whole: letters.whole,
+        inbox: !inbox.rows.is_empty(),
+        inbox_whole: inbox.whole && deferred.whole,
+    };
+    add_gone(outbox, &mut history.gone, &found);
+    Ok(history)
+}
+
+/// What of a message was found, and which tables were searched whole.
+struct Found {
+    outbox: bool,
+    outbox_whole: bool,
+    archive_whole: bool,
+    letters_whole: bool,
+    inbox: bool,
+    inbox_whole: bool,
+}
+
+fn add_gone(outbox: &Outbox, gone: &mut Vec<String>, found: &Found) {
+    if !found.outbox_whole {
+        gone.push(
+            "The outbox was searched at the beginning of each partition and around the time that the id carries."
+                .to_owned(),
+        );
     }
-    if event.rows.is_none() && archived.rows.is_none() {
+    if !found.outbox {
         gone.push(
             "Its event is not in the outbox: a relay deletes an event that every route has confirmed, \
              unless it keeps finished events in the archive."
                 .to_owned(),
         );
     }
-    if !archived.whole {
+    if !found.archive_whole {
         gone.push("The archive was searched around the time that the id carries.".to_owned());
     }
-    letters_gone(gone, letters.whole);
-    if inbox.rows.is_empty() {
+    letters_gone(gone, found.letters_whole);
+    if !found.inbox {
         gone.push(format!(
             "No inbox of this database has it; rows of the inbox are deleted after {}.",
             retention(outbox.inbox_retention())
         ));
     }
-    if !inbox.whole || !deferred.whole {
+    if !found.inbox_whole {
         gone.push(
             "More than 200 handlers and senders: the inbox was not searched for all of them."
                 .to_owned(),
@@ -122,7 +147,6 @@ async fn message(outbox: &Outbox, id: MessageId) -> Result<History, StoreError> 
         "The events that its handlers emitted were not searched: no index has the cause."
             .to_owned(),
     );
-    Ok(history)
 }
 
 async fn of_key(outbox: &Outbox, key: &str, limit: u32) -> Result<History, StoreError> {

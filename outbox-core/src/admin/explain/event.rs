@@ -3,7 +3,7 @@
 use super::{
     Answer, EventFacts, Facts, LetterFacts, RouteFacts,
     route::{self, Cause},
-    words::{because, clock, control, due, name},
+    words::{cause, clock, control, due, name},
 };
 use crate::{
     admin::{ControlScope, RelayView, ScheduledView},
@@ -164,10 +164,10 @@ fn parked(facts: &Facts, event: &EventFacts) -> Option<Answer> {
     let letter = event.parked_by.as_ref()?;
     let key = event.key.as_deref().unwrap_or_default();
     let LetterFacts { id, message, reason, .. } = letter;
-    let error = because(letter.last_error.as_deref());
+    let error = cause(letter.last_error.as_deref());
     let sentence = format!(
         "Event {} waits for route `{}`: event {message}, which comes before it in key {}, is a dead letter there \
-         since {} (letter {id}, {reason}){error}, and parks the key until somebody redrives or discards it.",
+         since {} (letter {id}, {reason}{error}), and parks the key until somebody redrives or discards it.",
         event.message,
         name(&letter.route),
         name(key),

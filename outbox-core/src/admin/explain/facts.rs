@@ -175,8 +175,8 @@ pub struct DeferredFacts {
     pub claimed: Option<(String, Timestamp)>,
     /// The first delivery of its key for the handler, where that is another one.
     pub ahead: Option<MessageId>,
-    /// Since when it waits for an instance that knows it, and the type or saga; `None` in the second
-    /// place where only the handler is missing.
+    /// Since when it waits for an instance that knows it, and the type or saga, which is `None` where
+    /// only the handler is missing.
     pub awaits: Option<(Timestamp, Option<Awaited>)>,
 }
 

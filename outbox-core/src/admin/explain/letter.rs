@@ -3,7 +3,7 @@
 use super::{
     Answer, Facts, LetterFacts,
     event::behind,
-    words::{because, clock, count, error, name},
+    words::{cause, clock, count, error, name},
 };
 use crate::{
     admin::{InboxView, Subject},
@@ -19,11 +19,11 @@ pub(super) fn open(facts: &Facts, letter: &LetterFacts) -> Answer {
     };
     let noun = if letter.consumer.is_some() { "Message" } else { "Event" };
     let sentence = format!(
-        "{noun} {message} is a dead letter{} since {} (letter {id}, {reason}{attempts}){}, and waits until somebody \
+        "{noun} {message} is a dead letter{} since {} (letter {id}, {reason}{attempts}{}), and waits until somebody \
          redrives or discards it.",
         given_up_by(letter),
         clock(letter.dead_at, facts.now),
-        because(letter.last_error.as_deref()),
+        cause(letter.last_error.as_deref()),
     );
     let mut answer = resolving(Answer::new(sentence), *id);
     if letter.parks {

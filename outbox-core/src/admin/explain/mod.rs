@@ -54,10 +54,10 @@ impl Answer {
 /// deferred delivery; it is finished, or resolved.
 #[must_use]
 pub fn explain(facts: &Facts) -> Explanation {
-    let Answer { sentence, commands } = answer(facts);
-    let searched = facts.not_searched.iter().map(|left_out| format!(" {left_out}"));
-    let known = facts.is_empty();
-    let sentence = sentence + &searched.filter(|_| known).collect::<String>();
+    let Answer { mut sentence, commands } = answer(facts);
+    if facts.is_empty() {
+        sentence.extend(facts.not_searched.iter().map(|left_out| format!(" {left_out}")));
+    }
     Explanation { sentence, facts: listed::listed(facts), commands }
 }
 

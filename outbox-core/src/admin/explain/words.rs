@@ -46,6 +46,11 @@ pub(super) fn because(text: Option<&str>) -> String {
     text.map(error).filter(|text| !text.is_empty()).map_or_else(String::new, |e| format!(" ({e})"))
 }
 
+/// Writes an error behind a colon; nothing where there is none.
+pub(super) fn cause(text: Option<&str>) -> String {
+    text.map(error).filter(|text| !text.is_empty()).map_or_else(String::new, |e| format!(": {e}"))
+}
+
 /// Writes an argument of a command line, quoted for a shell where it has to be.
 pub(super) fn argument(text: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:@+=,%".contains(c);

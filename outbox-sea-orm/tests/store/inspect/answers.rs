@@ -45,7 +45,7 @@ on_every_database! {
         let relay = refusing_relay(&outbox, 2).await;
         let letter = dead_letter(&outbox).await;
         let dead = answers(&outbox, &subject, &format!("Event {id} is a dead letter of route `billing` since ")).await;
-        assert!(dead.contains(&format!("(letter {letter}, exhausted after 2 attempts) (503  [2J ]0;owned), and waits until somebody redrives or discards it.")), "{dead}");
+        assert!(dead.contains(&format!("(letter {letter}, exhausted after 2 attempts: 503  [2J ]0;owned), and waits until somebody redrives or discards it.")), "{dead}");
         assert!(dead.ends_with("1 later event of key 7 waits behind it."), "{dead}");
         let parked = sentence(&outbox, &Subject::Message(later)).await;
         assert!(parked.contains(&format!("event {id}, which comes before it in key 7, is a dead letter there since")), "{parked}");

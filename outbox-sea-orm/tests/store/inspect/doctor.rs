@@ -88,7 +88,7 @@ on_every_database! {
         assert_eq!(of(&found, "schema-version").0, Severity::Info);
         assert_eq!(of(&found, "partitions-owned").0, Severity::Warning);
         let (severity, what) = of(&found, "partition-balance");
-        assert!(severity == Severity::Info && what.contains("has 1100 of the waiting events") || what.contains("has 1101"), "{what}");
+        assert!(severity == Severity::Info && (what.contains("has 1100") || what.contains("has 1101")), "{what}");
     }
 
     async fn the_rights_of_an_application_are_told(temp: &TempDatabase) {
@@ -100,7 +100,8 @@ on_every_database! {
         options.sqlx_logging(false).max_connections(2);
         let db = sea_orm::Database::connect(options).await.unwrap();
         let outbox = Outbox::builder(db).source("/shop").build().await.unwrap();
-        assert_eq!(of(&findings(&outbox).await, "role-rights").0, Severity::Ok);
+        // MariaDB shows open transactions to an administrator alone.
+        assert_eq!(of(&outbox.findings().await.unwrap(), "role-rights").0, Severity::Ok);
         if temp.database() == Database::Postgres {
             let admin = temp.connect().await;
             admin.execute_unprepared("REVOKE DELETE ON outbox_events FROM PUBLIC").await.unwrap();

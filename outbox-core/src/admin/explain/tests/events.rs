@@ -90,12 +90,6 @@ fn an_event_without_a_relay() {
 
 #[test]
 fn an_event_that_waits_for_a_route() {
-    let failed = |due: &str| RouteFacts {
-        attempts: 3,
-        due_at: Some(at(due)),
-        last_error: Some("503".to_owned()),
-        ..row("billing", RouteState::Waiting)
-    };
     check(vec![
         (
             waiting(|facts, _| {
@@ -127,6 +121,18 @@ fn an_event_that_waits_for_a_route() {
                  1 later event of key 7 waits behind it."
             ),
         ),
+    ]);
+}
+
+#[test]
+fn an_event_that_is_retried_on_a_route() {
+    let failed = |due: &str| RouteFacts {
+        attempts: 3,
+        due_at: Some(at(due)),
+        last_error: Some("503".to_owned()),
+        ..row("billing", RouteState::Waiting)
+    };
+    check(vec![
         (
             waiting(|_, event| event.routes = vec![failed("14:10:12")]),
             format!(
@@ -258,7 +264,7 @@ fn an_event_behind_another_one_of_its_key() {
             parked,
             format!(
                 "Event {X} waits for route `billing`: event {AHEAD}, which comes before it in key 7, is a dead letter there \
-                 since 14:03 UTC (letter 17, exhausted) (503), and parks the key until somebody redrives or discards it."
+                 since 14:03 UTC (letter 17, exhausted: 503), and parks the key until somebody redrives or discards it."
             ),
         ),
         (

@@ -77,7 +77,7 @@ fn a_dead_letter() {
                 facts.behind = Bounded { count: 10_000, or_more: true };
             }),
             format!(
-                "Event {X} is a dead letter of route `billing` since 14:03 UTC (letter 17, exhausted after 10 attempts) (503), \
+                "Event {X} is a dead letter of route `billing` since 14:03 UTC (letter 17, exhausted after 10 attempts: 503), \
                  and waits until somebody redrives or discards it. 10000+ later events of key 7 wait behind it."
             ),
         ),
@@ -95,7 +95,7 @@ fn a_dead_letter() {
             letter(|_, letter| (letter.consumer, letter.attempts) = (Some(send), 1)),
             format!(
                 "Message {X} is a dead letter of handler `send` of consumer `mail` since 14:03 UTC (letter 17, exhausted \
-                 after 1 attempt) (503), and waits until somebody redrives or discards it."
+                 after 1 attempt: 503), and waits until somebody redrives or discards it."
             ),
         ),
         (
@@ -190,7 +190,6 @@ fn what_is_over_and_what_is_unknown() {
 #[test]
 fn a_deferred_delivery() {
     let is = format!("Message {X} is deferred for handler `send` of consumer `mail`:");
-    let version_2 = || Awaited::Type { name: "order.placed".to_owned(), version: 2 };
     check(vec![
         (delivered(|_, _| ()), format!("{is} it is due in 60 s.")),
         (
@@ -215,6 +214,14 @@ fn a_deferred_delivery() {
             delivered(|_, d| d.view.due_at = None),
             format!("{is} it is the next of key 7, and is due with the next claim."),
         ),
+    ]);
+}
+
+#[test]
+fn a_deferred_delivery_that_nobody_runs() {
+    let is = format!("Message {X} is deferred for handler `send` of consumer `mail`:");
+    let version_2 = || Awaited::Type { name: "order.placed".to_owned(), version: 2 };
+    check(vec![
         (
             delivered(|facts, _| {
                 facts.controls = Controls(vec![pause(ControlScope::Consumer, "mail")]);

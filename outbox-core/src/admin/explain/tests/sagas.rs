@@ -123,19 +123,6 @@ fn a_saga_that_waits_at_a_step() {
         let command = Some(command(2, us(reply)));
         vec![StepProgress { command, ..step("charge", state) }]
     };
-    let blocked_on = |since| {
-        Some(BlockedOn {
-            entity: "account/7".to_owned(),
-            holder: "h".to_owned(),
-            since_us: us(since),
-        })
-    };
-    let blocked =
-        StepProgress { blocked_on: blocked_on("14:02:00"), ..step("charge", StepState::Pending) };
-    let failing = |state| {
-        let retry_at_us = us("14:12:00");
-        vec![StepProgress { failures: 3, retry_at_us, ..step("charge", state) }]
-    };
     check(vec![
         (
             saga(waits("14:20:00", StepState::Waiting), |_, _| ()),
@@ -158,6 +145,26 @@ fn a_saga_that_waits_at_a_step() {
                  (2 commands sent), and at 14:20 UTC it sends the command again."
             ),
         ),
+    ]);
+}
+
+#[test]
+fn a_saga_that_is_blocked_or_retries() {
+    let us = |hour: &str| at(hour).as_micros();
+    let blocked_on = |since| {
+        Some(BlockedOn {
+            entity: "account/7".to_owned(),
+            holder: "h".to_owned(),
+            since_us: us(since),
+        })
+    };
+    let blocked =
+        StepProgress { blocked_on: blocked_on("14:02:00"), ..step("charge", StepState::Pending) };
+    let failing = |state| {
+        let retry_at_us = us("14:12:00");
+        vec![StepProgress { failures: 3, retry_at_us, ..step("charge", state) }]
+    };
+    check(vec![
         (
             saga(vec![blocked], |_, _| ()),
             format!(
