@@ -104,8 +104,8 @@ impl ActStore for Outbox {
 
     async fn failed_again(&self, plan: PlanId) -> Result<u64, StoreError> {
         let stored = self.read_plan(&**self.work(), plan, false).await?;
-        let Some(StoredAudit { began_at, .. }) = stored.audit else { return Ok(0) };
-        let (selected, of_plan) = stored.selection.resolved(0, LetterId(stored.after), began_at);
+        // Not since the audit's beginning: the first chunk resolves letters before it writes that.
+        let (selected, of_plan) = stored.selection.resolved(0, LetterId(stored.after));
         let schema = self.schema();
         // Columns without a table's name are those of the inner one.
         let of = |same: &str| {
@@ -192,7 +192,7 @@ impl Outbox {
         if plan.act == Act::Purge {
             self.delete_content(tx, &resolved).await?;
         }
-        let since = plan.selection.resolved(plan.after, chunk.last, plan.selection.planned_at);
+        let since = plan.selection.resolved(plan.after, chunk.last);
         let decided = self.count_letters_where(tx, since).await?;
         let still_open = format!("letter_id IN ({}) AND resolution IS NULL", marks(&chunk.open));
         let refused = match chunk.open.as_slice() {

@@ -29,10 +29,10 @@ impl Selection {
         self.condition(after, up_to, false)
     }
 
-    /// Writes the condition of the letters between two that were resolved since a time.
-    pub(super) fn resolved(&self, after: i64, up_to: LetterId, since: i64) -> (String, Vec<Value>) {
+    /// Writes the condition of the letters between two that were resolved since the plan.
+    pub(super) fn resolved(&self, after: i64, up_to: LetterId) -> (String, Vec<Value>) {
         let (condition, mut values) = self.condition(after, up_to, true);
-        values.push(Value::from(since));
+        values.push(Value::from(self.planned_at));
         (format!("{condition} AND resolved_at >= ?"), values)
     }
 
@@ -69,7 +69,6 @@ pub(super) struct StoredPlan {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct StoredAudit {
     pub(super) id: i64,
-    pub(super) began_at: i64,
     pub(super) counts: AuditCounts,
     pub(super) outcome: AuditOutcome,
 }
@@ -164,9 +163,8 @@ impl Outbox {
         audit: i64,
     ) -> Result<Option<StoredAudit>, StoreError> {
         let schema = self.schema();
-        let sql = schema.filled(
-            "SELECT began_at, done, skipped, refused, outcome FROM {audit} WHERE audit_id = ?",
-        );
+        let sql =
+            schema.filled("SELECT done, skipped, refused, outcome FROM {audit} WHERE audit_id = ?");
         let row = conn
             .query_one_raw(schema.statement(&sql, vec![Value::from(audit)]))
             .await
@@ -175,9 +173,8 @@ impl Outbox {
         let count = |index| column::<i64>(&row, index).map(i64::unsigned_abs);
         Ok(Some(StoredAudit {
             id: audit,
-            began_at: column(&row, 0)?,
-            counts: AuditCounts { done: count(1)?, skipped: count(2)?, refused: count(3)? },
-            outcome: outcome(&column::<String>(&row, 4)?)?,
+            counts: AuditCounts { done: count(0)?, skipped: count(1)?, refused: count(2)? },
+            outcome: outcome(&column::<String>(&row, 3)?)?,
         }))
     }
 
@@ -218,7 +215,6 @@ mod tests {
     fn plan(audit: Option<(AuditOutcome, u64)>, expires_at: i64) -> StoredPlan {
         let audit = audit.map(|(outcome, done)| StoredAudit {
             id: 1,
-            began_at: 0,
             counts: AuditCounts { done, skipped: 2, refused: 1 },
             outcome,
         });
@@ -273,11 +269,11 @@ mod tests {
             "1 = 1 AND letter_id <= ? AND resolution IS NULL AND letter_id > ? AND dead_at <= ?"
         );
         assert_eq!(values, [9_i64, 3, 4_000_000].map(Value::from));
-        let (condition, values) = selection.resolved(3, LetterId(4), 5);
+        let (condition, values) = selection.resolved(3, LetterId(4));
         assert_eq!(
             condition,
             "1 = 1 AND letter_id <= ? AND letter_id > ? AND dead_at <= ? AND resolved_at >= ?"
         );
-        assert_eq!(values, [4_i64, 3, 4_000_000, 5].map(Value::from));
+        assert_eq!(values, [4_i64, 3, 4_000_000, 5_000_000].map(Value::from));
     }
 }
