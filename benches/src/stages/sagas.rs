@@ -142,7 +142,8 @@ pub(crate) async fn steps(environment: &Environment, load: Load) -> Result<Steps
 /// Runs sagas in turn beside one saga in flight and beside many. The tables have the same size: the
 /// other sagas are completed where they are not in flight.
 pub(crate) async fn in_flight(many: u32, load: Load) -> Result<InFlight> {
-    let places = [Environment::shared(40).await?, Environment::shared(40).await?];
+    // Each opens as many again for the steps, and the server takes 100 in all.
+    let places = [Environment::shared(20).await?, Environment::shared(20).await?];
     for (environment, in_flight) in places.iter().zip([1, many]) {
         let sagas = coordinator(&environment.outbox, load.at_once).await?;
         let mut stats = sagas.stats();

@@ -421,14 +421,14 @@ async fn a_consumer_does_not_start_with_a_subscriber_that_is_configured_wrongly(
 }
 
 /// A subscriber whose `close` never returns.
-struct Unheard {
+struct Unanswered {
     closes: bool,
     asked: Arc<AtomicUsize>,
     said: Arc<AtomicUsize>,
 }
 
 #[async_trait::async_trait]
-impl Subscriber for Unheard {
+impl Subscriber for Unanswered {
     async fn next(&mut self) -> Result<Option<Delivery>, SubscribeError> {
         self.asked.fetch_add(1, Ordering::Relaxed);
         if self.closes { Ok(None) } else { std::future::pending().await }
@@ -445,10 +445,10 @@ async fn hanging_closes_run_at_once_and_end_with_the_shutdown() {
     for (closes, within, took) in [(false, 5, 5), (false, 0, 1), (true, 5, 5), (true, 0, 0)] {
         let (store, [asked, said]) =
             (MemoryStore::default(), [0, 0].map(|none| Arc::new(AtomicUsize::new(none))));
-        let unheard = || Unheard { closes, asked: asked.clone(), said: said.clone() };
+        let unanswered = || Unanswered { closes, asked: asked.clone(), said: said.clone() };
         let consumer = Consumer::builder("receipts", &store).on("write", write);
         let handle =
-            consumer.subscribe(unheard()).subscribe(unheard()).start().await.expect("starts");
+            consumer.subscribe(unanswered()).subscribe(unanswered()).start().await.expect("starts");
         // By then the consumer reads both, or both are closed and `close` has hung for a while.
         tokio::time::sleep(Duration::from_secs(2)).await;
         assert_eq!(

@@ -174,16 +174,16 @@ on_every_database! {
         assert_eq!(letters.len(), MANY);
 
         // Listeners.
-        let (mut left, mut heard) = (letters.clone(), Vec::new());
+        let (mut left, mut read) = (letters.clone(), Vec::new());
         while !left.is_empty() {
             let some = store.settler.letters(&left).await.unwrap();
             let bytes: usize = some.iter().map(|letter| letter.message.as_ref().unwrap().payload.len()).sum();
             assert!(bytes <= RESULT, "{bytes} in one result");
             let last = some.last().expect("the first is always given").id;
-            heard.extend(some.into_iter().map(|letter| letter.id));
+            read.extend(some.into_iter().map(|letter| letter.id));
             left.retain(|id| *id > last);
         }
-        assert_eq!(heard, letters);
+        assert_eq!(read, letters);
 
         // Operators.
         let (mut after, mut seen) = (None, Vec::new());

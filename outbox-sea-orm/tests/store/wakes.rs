@@ -12,7 +12,7 @@ const SOON: Duration = Duration::from_secs(20);
 
 /// A relay of another process, that listens.
 struct Other {
-    heard: watch::Receiver<u64>,
+    woken: watch::Receiver<u64>,
     listening: tokio::task::JoinHandle<String>,
 }
 
@@ -22,12 +22,12 @@ impl Other {
             open_relay_store(db, schema, &StoreOptions::new(LEASE)).await.unwrap();
         let listener = store.listener.expect("PostgreSQL carries wakes");
         let wake = Wake::default();
-        let mut heard = wake.listen();
+        let mut woken = wake.listen();
         let listening =
             tokio::spawn(async move { listener.listen(&wake).await.unwrap_err().to_string() });
         // It wakes once when it listens, for whatever was rung before.
-        tests::in_time(SOON, "a ring is heard", heard.changed()).await.unwrap();
-        Self { heard, listening }
+        tests::in_time(SOON, "a wake comes", woken.changed()).await.unwrap();
+        Self { woken, listening }
     }
 }
 
@@ -44,12 +44,12 @@ async fn a_ring_is_heard_by_other_processes_of_the_same_outbox_only() {
     // not.
     let notifier = Notifier::new(&temp.connect().await, &schema);
     notifier.notify();
-    tests::in_time(SOON, "a ring is heard", here.heard.changed()).await.unwrap();
+    tests::in_time(SOON, "a wake comes", here.woken.changed()).await.unwrap();
     // Rings of the other outbox come by the same server, so that this one would have come before.
     let other = Notifier::new(&temp.connect().await, &elsewhere);
-    assert!(!there.heard.has_changed().unwrap());
+    assert!(!there.woken.has_changed().unwrap());
     other.notify();
-    tests::in_time(SOON, "a ring is heard", there.heard.changed()).await.unwrap();
+    tests::in_time(SOON, "a wake comes", there.woken.changed()).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -65,16 +65,16 @@ async fn thousands_of_rings_are_a_few_notifications() {
         notifier.notify();
         tokio::task::yield_now().await;
     }
-    let rang_for = started.elapsed();
+    let notified_for = started.elapsed();
     listener.recv().await.unwrap();
     // One more, from here on another connection, comes after all of them.
     db.execute_unprepared("SELECT pg_notify('outbox_wake', 'last')").await.unwrap();
-    let mut heard = 1_u128;
+    let mut woken = 1_u128;
     while listener.recv().await.unwrap().payload() != "last" {
-        heard += 1;
+        woken += 1;
     }
-    let most = rang_for.as_millis() / 5 + 2;
-    assert!(heard <= most, "{heard} notifications in {rang_for:?}");
+    let most = notified_for.as_millis() / 5 + 2;
+    assert!(woken <= most, "{woken} notifications in {notified_for:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -85,7 +85,7 @@ async fn a_listener_whose_connection_is_ended_says_so_and_a_notifier_reconnects(
     let mut other = Other::listens(&db, &schema).await;
     let notifier = Notifier::new(&db, &schema);
     notifier.notify();
-    tests::in_time(SOON, "a ring is heard", other.heard.changed()).await.unwrap();
+    tests::in_time(SOON, "a wake comes", other.woken.changed()).await.unwrap();
     let end_all = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity \
                    WHERE datname = current_database() AND pid <> pg_backend_pid()";
     db.execute_unprepared(end_all).await.unwrap();
@@ -96,13 +96,13 @@ async fn a_listener_whose_connection_is_ended_says_so_and_a_notifier_reconnects(
     let rings = async {
         loop {
             notifier.notify();
-            if tokio::time::timeout(Duration::from_millis(100), again.heard.changed()).await.is_ok()
+            if tokio::time::timeout(Duration::from_millis(100), again.woken.changed()).await.is_ok()
             {
                 break;
             }
         }
     };
-    tests::in_time(SOON, "a ring is heard again", rings).await;
+    tests::in_time(SOON, "a wake comes again", rings).await;
 }
 
 #[tokio::test]

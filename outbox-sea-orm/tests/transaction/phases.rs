@@ -136,16 +136,16 @@ on_every_database! {
     }
 
     async fn listeners_hear_of_events_of_their_type_after_the_commit(db: &TempDatabase) {
-        let (log, heard) = (Log::default(), Log::default());
-        let (first, second) = (heard.clone(), heard.clone());
+        let (log, seen) = (Log::default(), Log::default());
+        let (first, second) = (seen.clone(), seen.clone());
         let shop = Shop::open_with(db, |_| (), |outbox: OutboxBuilder| outbox
             .listen(Phase::AfterCommit, move |event: OrderPlaced| {
-                let heard = first.clone();
-                async move { heard.note(format!("placed {}", event.total)) }
+                let seen = first.clone();
+                async move { seen.note(format!("placed {}", event.total)) }
             })
             .listen(Phase::AfterRollback, move |event: OrderPlaced| {
-                let heard = second.clone();
-                async move { heard.note(format!("not placed {}", event.total)) }
+                let seen = second.clone();
+                async move { seen.note(format!("not placed {}", event.total)) }
             })).await;
         let tx = shop.outbox.begin().await.unwrap();
         tx.after_commit(log.noting("hook"));
@@ -154,17 +154,17 @@ on_every_database! {
         place(&nested, 2).await.unwrap();
         nested.commit().await.unwrap();
         tx.emit(crate::shop::OrderNoted { order_id: 1, note: "of another type" }).unwrap();
-        assert!(heard.take().is_empty());
+        assert!(seen.take().is_empty());
         tx.commit().await.unwrap();
-        assert_eq!(heard.take(), ["placed 1", "placed 2"]);
+        assert_eq!(seen.take(), ["placed 1", "placed 2"]);
         let tx = shop.outbox.begin().await.unwrap();
         place(&tx, 3).await.unwrap();
         tx.rollback().await.unwrap();
-        assert_eq!(heard.take(), ["not placed 3"]);
+        assert_eq!(seen.take(), ["not placed 3"]);
         let tx = shop.outbox.begin().await.unwrap();
         place(&tx, 4).await.unwrap();
         drop(tx);
-        let told = async || heard.0.lock().unwrap().as_slice() == ["not placed 4"];
+        let told = async || seen.0.lock().unwrap().as_slice() == ["not placed 4"];
         wait_until(Duration::from_secs(5), "the listener of a dropped transaction is told", told).await;
     }
 
@@ -184,13 +184,13 @@ on_every_database! {
     }
 }
 
-/// Events are heard and written in the order of their emission, whichever handle took them; a
+/// Events are seen and written in the order of their emission, whichever handle took them; a
 /// nested rollback takes its own.
 #[test]
 fn events_keep_the_order_of_their_emission_across_handles() {
     on_sqlite(async |db| {
-        let heard = Log::default();
-        let log = heard.clone();
+        let seen = Log::default();
+        let log = seen.clone();
         let listening = |outbox: OutboxBuilder| {
             outbox.listen(Phase::AfterCommit, move |event: OrderPlaced| {
                 let log = log.clone();
@@ -213,7 +213,7 @@ fn events_keep_the_order_of_their_emission_across_handles() {
         emit(&tx, 6);
         undone.rollback().await.unwrap();
         tx.commit().await.unwrap();
-        assert_eq!(heard.take(), ["1", "2", "3", "4", "6"]);
+        assert_eq!(seen.take(), ["1", "2", "3", "4", "6"]);
         let backend = ConnectionTrait::get_database_backend(&shop.db);
         let rows = "SELECT CAST(payload AS TEXT) FROM outbox_events ORDER BY event_id";
         let rows =
@@ -310,7 +310,7 @@ fn listeners_go_on_when_the_caller_of_commit_is_gone() {
         let commit = tx.commit();
         tokio::select! {
             _ = commit => panic!("the listener waits"),
-            heard = hear.recv() => assert_eq!(heard, Some(9)),
+            seen = hear.recv() => assert_eq!(seen, Some(9)),
         }
         gate.notify_one();
         assert_eq!(hear.recv().await, Some(-9));

@@ -32,8 +32,9 @@ const STEPS: [&str; 3] = ["reserve", "charge", "send"];
 const WARM_UP: u32 = 60;
 /// How long a round may take.
 const TIME_LIMIT: Duration = Duration::from_secs(180);
-/// Connections to each of the databases: as many as both sides together use.
-const CONNECTIONS: u32 = 40;
+/// Connections of a service's pool. Our services open a second one of that size for handlers and
+/// steps, and the server takes 100 in all.
+const CONNECTIONS: u32 = 20;
 /// The reply topic.
 const REPLIES: &str = "replies";
 /// Records of a saga's log: its start, two of each step, its end.

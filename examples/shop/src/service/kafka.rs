@@ -1,6 +1,6 @@
 //! A Kafka broker, and the topics of this shop.
 
-use super::{Location, wire::heard};
+use super::{Location, wire::subscriptions};
 use crate::{Release, story::Faults};
 use outbox_kafka::{KafkaPublisher, KafkaSubscriber, Topic};
 use outbox_sea_orm::transport::Publisher;
@@ -9,7 +9,7 @@ use std::{collections::BTreeSet, sync::Arc, time::Duration};
 /// Partitions of each topic.
 const PARTITIONS: u16 = 4;
 /// The retention of the records of a temporary shop, in milliseconds.
-const PASSES_AFTER: &str = "3600000";
+const RETENTION_MS: &str = "3600000";
 
 /// A Kafka broker, and the topics of this shop.
 pub struct Kafka {
@@ -38,11 +38,11 @@ impl Kafka {
     /// Makes a service's group member, which reads the topics that the service subscribes to.
     pub fn subscriber(&self, service: &str) -> anyhow::Result<KafkaSubscriber> {
         let member = KafkaSubscriber::new(&self.url, self.name(service))?.declare(self.topics());
-        let heard = heard(self.release)
+        let topics = subscriptions(self.release)
             .into_iter()
-            .filter(|(whose, _)| *whose == service)
+            .filter(|(subscriber, _)| *subscriber == service)
             .flat_map(|(_, topics)| topics);
-        Ok(heard.fold(member, |member, topic| member.topic(self.name(topic))).build()?)
+        Ok(topics.fold(member, |member, topic| member.topic(self.name(topic))).build()?)
     }
 
     /// Makes the sending half of a service.
@@ -59,13 +59,13 @@ impl Kafka {
     }
 
     fn topics(&self) -> Vec<Topic> {
-        let names: BTreeSet<&str> = heard(self.release)
+        let names: BTreeSet<&str> = subscriptions(self.release)
             .into_iter()
             .flat_map(|(_, topics)| topics.iter().copied())
             .collect();
         let topic = |name: &str| Topic::new(self.name(name)).partitions(PARTITIONS);
         let kept = |topic: Topic| {
-            if self.is_temporary { topic.set("retention.ms", PASSES_AFTER) } else { topic }
+            if self.is_temporary { topic.set("retention.ms", RETENTION_MS) } else { topic }
         };
         names.into_iter().map(topic).map(kept).collect()
     }

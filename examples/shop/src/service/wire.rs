@@ -19,7 +19,7 @@ use outbox_amqp::{AmqpPublisher, AmqpSubscriber, Exchange, Queue, Topology};
 
 /// The topics that each service subscribes to at a broker.
 #[cfg(any(feature = "amqp", feature = "kafka"))]
-pub(super) fn heard(release: Release) -> [(&'static str, &'static [&'static str]); 4] {
+pub(super) fn subscriptions(release: Release) -> [(&'static str, &'static [&'static str]); 4] {
     let by_shipping: &[_] = match release {
         Release::This => &["shipping", "orders"],
         Release::Next => &["shipping", "orders", GIFTS],
@@ -153,7 +153,7 @@ impl Rabbit {
     /// Gives the topology: each service has a queue of the topics that it subscribes to.
     fn topology(&self) -> Topology {
         let (exchange, dead) = (self.name("exchange"), self.name("dead"));
-        let queues = heard(self.release).map(|(service, topics)| {
+        let queues = subscriptions(self.release).map(|(service, topics)| {
             let queue = Queue::quorum(self.name(service)).dead_letter_to(&dead);
             topics.iter().fold(queue, |queue, topic| queue.bind(&exchange, *topic))
         });

@@ -127,7 +127,7 @@ async fn listened(shop: &Shop, id: i64) -> anyhow::Result<()> {
         let of_order = notice::Entity::find().filter(notice::Column::OrderId.eq(id));
         of_order.all(&shop.shipping.database.observer).await
     };
-    until(WAIT_LIMIT, "those who listen have heard", async || {
+    until(WAIT_LIMIT, "the subscribers have received it", async || {
         Ok(order(shop, id).await?.status == Status::Shipped && !notices().await?.is_empty())
     })
     .await?;

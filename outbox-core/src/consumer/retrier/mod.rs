@@ -59,16 +59,16 @@ impl<S: ConsumerStore> Retrier<S> {
     }
 
     pub(super) async fn run(self) -> Result<(), Infallible> {
-        let at_once = self.worker.settings.deferred_concurrency();
-        let permits = Arc::new(Semaphore::new(at_once));
+        let concurrency = self.worker.settings.deferred_concurrency();
+        let permits = Arc::new(Semaphore::new(concurrency));
         let mut tasks: Tasks<(), ()> = Tasks::default();
         let mut wakes = self.worker.stored.listen();
         let (mut failures, mut prune_at, mut handover) = (0, now(), Handover::default());
         loop {
             let mut wait = POLL;
-            if tasks.len() < at_once && self.worker.gate() == GateState::Open {
+            if tasks.len() < concurrency && self.worker.gate() == GateState::Open {
                 wakes.mark_unchanged();
-                match self.claim(at_once - tasks.len()).await {
+                match self.claim(concurrency - tasks.len()).await {
                     Ok(claimed) => {
                         failures = 0;
                         for stored in claimed {
@@ -88,7 +88,7 @@ impl<S: ConsumerStore> Retrier<S> {
             }
             if failures == 0 && self.worker.gate() == GateState::Open {
                 match self
-                    .claim_handed_over(at_once.saturating_sub(tasks.len()), &mut handover)
+                    .claim_handed_over(concurrency.saturating_sub(tasks.len()), &mut handover)
                     .await
                 {
                     Ok(claimed) => {
@@ -112,13 +112,13 @@ impl<S: ConsumerStore> Retrier<S> {
                 biased;
                 () = self.worker.shutdown.requested() => break,
                 () = self.done.requested() => break,
-                Some(((), exit)) = tasks.next() => note(&exit),
+                Some(((), exit)) = tasks.next() => log_panic(&exit),
                 _ = wakes.changed(), if failures == 0 => {}
                 () = tokio::time::sleep(wait) => {}
             }
         }
         while let Some(((), exit)) = tasks.next().await {
-            note(&exit);
+            log_panic(&exit);
         }
         Ok(())
     }
@@ -228,7 +228,7 @@ impl<S: ConsumerStore> Retrier<S> {
     }
 }
 
-fn note(exit: &Exit<()>) {
+fn log_panic(exit: &Exit<()>) {
     if let Exit::Panicked(text) = exit {
         tracing::error!(panic = text, "the run of a stored delivery panicked");
     }

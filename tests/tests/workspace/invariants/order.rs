@@ -97,3 +97,27 @@ fn the_architecture_names_every_module_and_no_other() {
     let silent = there.difference(&named).map(|module| format!("{module} is not named"));
     none("ARCHITECTURE.md", gone.chain(silent).collect());
 }
+
+/// The files of a numbered list of ARCHITECTURE.md, from a heading or sentence on.
+fn reading_list(architecture: &str, from: &str) -> Vec<String> {
+    let (_, rest) = architecture.split_once(from).unwrap_or_else(|| panic!("no `{from}`"));
+    let lines = rest.lines().skip_while(|line| !line.starts_with("1. "));
+    let entries = lines.take_while(|line| line.starts_with(|c: char| c.is_ascii_digit()));
+    entries.filter_map(|line| line.split('`').nth(1)).map(str::to_owned).collect()
+}
+
+#[test]
+fn the_way_of_an_event_opens_at_most_25_files_and_of_a_failing_one_12_more() {
+    let architecture = files().iter().find(|file| file.path == "ARCHITECTURE.md");
+    let text = &architecture.expect("ARCHITECTURE.md is there").text;
+    let lists = [("## Reading order", 25), ("An event that fails goes on", 12)];
+    let mut named = BTreeSet::new();
+    for (from, most) in lists {
+        let list = reading_list(text, from);
+        assert!((2..=most).contains(&list.len()), "{from}: {} files, {most} at most", list.len());
+        let missing = list.iter().filter(|path| !files().iter().any(|file| file.path == **path));
+        none("a file of the reading order is missing", missing.cloned().collect());
+        let twice = list.into_iter().filter(|path| !named.insert(path.clone()));
+        none("a file is named twice", twice.collect());
+    }
+}
