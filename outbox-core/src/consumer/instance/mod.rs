@@ -144,7 +144,7 @@ impl<S: ConsumerStore> Instance<S> {
         let (mut registered, mut logged, mut failures) = (false, IsolationLog::Off, 0);
         loop {
             let mut wait = lease / 3;
-            match self.refresh(&mut registered, &mut logged).await {
+            match self.worker.heartbeats.polled(self.refresh(&mut registered, &mut logged)).await {
                 Ok(()) => failures = 0,
                 Err(error) => {
                     failures += 1;

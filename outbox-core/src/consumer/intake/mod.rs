@@ -152,6 +152,7 @@ async fn until(instant: Option<Instant>) {
 impl<S: ConsumerStore> State<S> {
     fn accept(&mut self, delivery: Delivery) {
         self.worker.count(|s| s.received += 1);
+        self.worker.metrics.received(&delivery);
         if self.stopping {
             return self.nack_all(vec![delivery]);
         }

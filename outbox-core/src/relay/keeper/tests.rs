@@ -85,6 +85,7 @@ fn keeper<S: LeaseStore + ParkStore>(
         owned: watch::Sender::new(Vec::new()),
         dispatcher,
         releases,
+        heartbeats: Arc::default(),
         work: crate::failure::BackgroundWork::default(),
     };
     (keeper, leases, mailbox, release)
