@@ -10,4 +10,6 @@ mod endpoints;
 #[cfg(test)]
 mod page;
 #[cfg(test)]
+mod spans;
+#[cfg(test)]
 mod world;
