@@ -73,8 +73,6 @@ impl ConsumerMetrics {
 
     /// Counts a dead letter that was written.
     pub(super) fn dead_letter(&self, reason: DeadReason) {
-        self.metrics
-            .counter(&metric::DEAD_LETTERS, ["", &self.consumer, reason.as_str()])
-            .add(1);
+        self.metrics.counter(&metric::DEAD_LETTERS, ["", &self.consumer, reason.as_str()]).add(1);
     }
 }

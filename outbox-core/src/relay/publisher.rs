@@ -227,7 +227,8 @@ impl RunningBatch {
                     let text =
                         format!("no answer by the deadline of the route, within {after:.1?}");
                     results.extend(
-                        self.sent.failed(&text, TIMEOUT, |text| Attempt::Unanswered { text, after }),
+                        self.sent
+                            .failed(&text, TIMEOUT, |text| Attempt::Unanswered { text, after }),
                     );
                     return BatchProgress { number: self.number, results, rest: None };
                 }

@@ -21,7 +21,7 @@ pub struct Health {
 #[non_exhaustive]
 pub struct HealthReason {
     /// The part, such as ``consumer `mails` ``.
-    pub part: Arc<str>,
+    pub part: String,
     /// What it lacks: `ended`, `database`, `lease` or `poll`.
     pub lacks: &'static str,
     /// The reason in words.
@@ -82,7 +82,7 @@ pub fn health(parts: &[PartFacts]) -> Health {
 
 /// Lists what a part lacks: nothing else where it has ended, since the rest follows from that.
 fn lacks(facts: &PartFacts) -> impl Iterator<Item = HealthReason> {
-    let reason = |lacks, text| HealthReason { part: facts.part.clone(), lacks, text };
+    let reason = |lacks, text| HealthReason { part: facts.part.to_string(), lacks, text };
     let runs = facts.running;
     let ended = (!runs).then(|| reason("ended", "its actors have ended".to_owned()));
     let database = match facts.database {
@@ -100,7 +100,9 @@ fn lacks(facts: &PartFacts) -> impl Iterator<Item = HealthReason> {
     let poll = poll.map(|time| format!("a poll of its database has lasted for {time:.0?}"));
     let others = [("database", database), ("lease", lease), ("poll", poll)];
     let others = others.into_iter().filter_map(move |(lacks, text)| Some((lacks, text?)));
-    ended.into_iter().chain(others.filter(move |_| runs).map(move |(lacks, text)| reason(lacks, text)))
+    ended
+        .into_iter()
+        .chain(others.filter(move |_| runs).map(move |(lacks, text)| reason(lacks, text)))
 }
 
 #[cfg(test)]
@@ -144,11 +146,7 @@ mod tests {
                 true,
                 &["database", "lease", "poll"],
             ),
-            (
-                PartFacts { running: false, lease: LeaseFact::Missing, ..well() },
-                false,
-                &["ended"],
-            ),
+            (PartFacts { running: false, lease: LeaseFact::Missing, ..well() }, false, &["ended"]),
         ] {
             let health = health(&[well(), facts.clone()]);
             let found: Vec<&str> = health.reasons.iter().map(|reason| reason.lacks).collect();

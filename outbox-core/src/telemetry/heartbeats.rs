@@ -11,7 +11,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// An instant that an actor notes and a handle reads, in microseconds from the start; 0 for never.
+/// An instant that an actor notes and a handle reads: microseconds from the start, and one more; 0
+/// for never.
 #[derive(Debug, Default)]
 struct Beat(AtomicU64);
 
@@ -79,11 +80,11 @@ impl Heartbeats {
 
     fn note(&self, beat: &Beat) {
         let micros = now().saturating_duration_since(self.started).as_micros();
-        beat.0.store(u64::try_from(micros).unwrap_or(u64::MAX).max(1), Relaxed);
+        beat.0.store(u64::try_from(micros).unwrap_or(u64::MAX).saturating_add(1), Relaxed);
     }
 
     fn since(&self, beat: &Beat) -> Option<Duration> {
-        let at = Some(beat.0.load(Relaxed)).filter(|at| *at > 0)?;
+        let at = beat.0.load(Relaxed).checked_sub(1)?;
         let age = now().saturating_duration_since(self.started);
         Some(age.saturating_sub(Duration::from_micros(at)))
     }

@@ -19,8 +19,8 @@ pub mod prometheus;
 mod spans;
 
 pub use health::{DatabaseFact, Health, HealthReason, LeaseFact, PartFacts, health};
-pub(crate) use heartbeats::Heartbeats;
 pub use heartbeats::HealthCheck;
+pub(crate) use heartbeats::Heartbeats;
 pub(crate) use metrics::HandleCache;
 pub use metrics::{
     Counter, Gauge, Histogram, MetricSnapshot, Metrics, Series, SeriesValue, Snapshot,

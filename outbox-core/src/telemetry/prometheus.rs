@@ -146,6 +146,9 @@ mod tests {
         ] {
             assert!(text.lines().any(|is| is == line), "{line} is missing:\n{text}");
         }
-        assert!(Metrics::new().snapshot().metrics.is_empty() && render(&Metrics::new().snapshot()).is_empty());
+        assert!(
+            Metrics::new().snapshot().metrics.is_empty()
+                && render(&Metrics::new().snapshot()).is_empty()
+        );
     }
 }

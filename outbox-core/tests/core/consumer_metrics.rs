@@ -97,8 +97,11 @@ async fn deliveries_and_runs_are_counted_by_what_became_of_them() {
     );
     let letters = metric::DEAD_LETTERS.description().name;
     assert_eq!(
-        ["rejected", "undecodable"]
-            .map(|reason| value(&metrics, letters, &[(attribute::REASON, reason)])),
+        ["rejected", "undecodable"].map(|reason| value(
+            &metrics,
+            letters,
+            &[(attribute::REASON, reason)]
+        )),
         [Some(1.0), Some(1.0)]
     );
 }

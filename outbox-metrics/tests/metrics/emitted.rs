@@ -142,7 +142,8 @@ fn consumer(world: &World) {
     ] {
         assert_eq!(value(name, &[]), Some(expected), "{name}");
     }
-    let dead = |reason| value(metric::DEAD_LETTERS.description().name, &[(attribute::REASON, reason)]);
+    let dead =
+        |reason| value(metric::DEAD_LETTERS.description().name, &[(attribute::REASON, reason)]);
     assert_eq!((dead("rejected"), dead("undecodable")), (Some(1.0), Some(1.0)));
 }
 

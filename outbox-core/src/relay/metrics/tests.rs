@@ -190,17 +190,13 @@ async fn a_batch_is_in_flight_until_its_deadline_or_until_the_lease_is_lost() {
 #[test]
 fn what_a_board_shows_is_counted_and_a_new_board_begins_anew() {
     let (metrics, now) = (Metrics::new(), Instant::now());
-    let routes: Arc<[Route]> = ["mails", "bills"]
-        .map(|name| Route::new(name, everything(), ByKey))
-        .into_iter()
-        .collect();
+    let routes: Arc<[Route]> =
+        ["mails", "bills"].map(|name| Route::new(name, everything(), ByKey)).into_iter().collect();
     let shown = |name: &str, labels: &[(&str, &str)]| {
         metrics.snapshot().value(name, labels).map(SeriesValue::number)
     };
     let lost = || shown(metric::LEASES_LOST.description().name, &[]);
-    let open = |route| {
-        shown(metric::BREAKER_OPEN.description().name, &[(attribute::ROUTE, route)])
-    };
+    let open = |route| shown(metric::BREAKER_OPEN.description().name, &[(attribute::ROUTE, route)]);
     for expected in [2.0, 4.0] {
         let board_metrics = BoardMetrics::new(&metrics, &routes);
         let mut board = Board::new(RelaySettings::default(), routes.clone(), |up_to| up_to);
