@@ -10,9 +10,13 @@ use std::{
 };
 use tests::{equals, wait_until};
 use tracing::{
-    Event, Metadata, Subscriber,
+    Subscriber,
     field::{Field, Visit},
     span::{Attributes, Id, Record},
+};
+use tracing_subscriber::{
+    Layer,
+    layer::{Context, SubscriberExt},
 };
 
 const CONTEXT: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
@@ -40,44 +44,39 @@ impl Opened {
     }
 }
 
-/// Keeps the framework's spans. The id of a span is its place.
+/// Keeps the framework's spans, each with its id, which a later one may have again.
 #[derive(Debug, Clone, Default)]
-struct Spans(Arc<Mutex<Vec<Opened>>>);
+struct Spans(Arc<Mutex<Vec<(Id, Opened)>>>);
 
 impl Spans {
     fn all(&self, name: &str) -> Vec<Opened> {
-        self.0.lock().unwrap().iter().filter(|span| span.name == name).cloned().collect()
+        let spans = self.0.lock().unwrap();
+        spans.iter().map(|(_, span)| span).filter(|span| span.name == name).cloned().collect()
     }
 }
 
-impl Subscriber for Spans {
-    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
-        metadata.is_span() && metadata.target().starts_with("outbox_core")
+impl<S: Subscriber> Layer<S> for Spans {
+    fn on_new_span(&self, attributes: &Attributes<'_>, id: &Id, _: Context<'_, S>) {
+        if attributes.metadata().target().starts_with("outbox_core") {
+            let mut span = Opened { name: attributes.metadata().name(), fields: BTreeMap::new() };
+            attributes.record(&mut span);
+            self.0.lock().unwrap().push((id.clone(), span));
+        }
     }
 
-    fn new_span(&self, attributes: &Attributes<'_>) -> Id {
-        let mut span = Opened { name: attributes.metadata().name(), fields: BTreeMap::new() };
-        attributes.record(&mut span);
+    fn on_record(&self, id: &Id, values: &Record<'_>, _: Context<'_, S>) {
         let mut spans = self.0.lock().unwrap();
-        spans.push(span);
-        Id::from_u64(spans.len() as u64)
+        if let Some((_, span)) = spans.iter_mut().rev().find(|(known, _)| known == id) {
+            values.record(span);
+        }
     }
-
-    fn record(&self, span: &Id, values: &Record<'_>) {
-        let place = usize::try_from(span.into_u64()).unwrap() - 1;
-        values.record(&mut self.0.lock().unwrap()[place]);
-    }
-
-    fn record_follows_from(&self, _: &Id, _: &Id) {}
-    fn event(&self, _: &Event<'_>) {}
-    fn enter(&self, _: &Id) {}
-    fn exit(&self, _: &Id) {}
 }
 
 #[tokio::test]
 async fn a_message_is_created_sent_and_processed_in_spans_and_an_empty_read_makes_none() {
     let spans = Spans::default();
-    let _listens = tracing::subscriber::set_default(spans.clone());
+    let _listens =
+        tracing::subscriber::set_default(tracing_subscriber::registry().with(spans.clone()));
     let world = World::open().await;
     let tx = world.outbox.begin().await.unwrap();
     let traced = EnqueueOptions::new().header(TRACEPARENT, CONTEXT);
