@@ -10,6 +10,7 @@ use super::{
     },
     instance::{Instance, Isolation, OperatorState},
     intake::{Dispatcher, KillSwitch, Reader, Switch, close_all},
+    metrics::ConsumerMetrics,
     retrier::Retrier,
     settings::{AckMode, DeadLetters, Settings, deferred_beside},
     work::{Commands, ConsumerReports, PeerCache, Worker},
@@ -19,10 +20,11 @@ use crate::{
     failure::{DeadLetter, DeadLetterListener, RetryPolicy},
     outbox::ConsumerStore,
     runtime::{
-        ConnectionUse, Restarts, Shutdown, Supervisor, TIME_LIMIT, Wake, mailbox, now,
-        reserve_connections, spawn,
+        ConnectionGrant, ConnectionUse, Restarts, Shutdown, Supervisor, TIME_LIMIT, Wake, mailbox,
+        now, reserve_connections, spawn,
     },
     saga::{SagaSource, Sagas},
+    telemetry::{HealthCheck, Heartbeats, Metrics},
     transport::Subscriber,
 };
 use std::{
@@ -85,6 +87,7 @@ pub struct ConsumerBuilder<S: ConsumerStore> {
     prefetch_per_key: Option<usize>,
     switch: Option<KillSwitch>,
     dead_letter_listeners: Vec<DeadLetterListener>,
+    metrics: Metrics,
 }
 
 impl<S: ConsumerStore> std::fmt::Debug for ConsumerBuilder<S> {
@@ -127,6 +130,7 @@ impl<S: ConsumerStore> ConsumerBuilder<S> {
             prefetch_per_key: None,
             switch: None,
             dead_letter_listeners: Vec::new(),
+            metrics: Metrics::global(),
         }
     }
 
@@ -337,6 +341,18 @@ impl<S: ConsumerStore> ConsumerBuilder<S> {
         self
     }
 
+    /// Counts into this registry; into that of the process unless set.
+    pub fn metrics(mut self, metrics: Metrics) -> Self {
+        self.metrics = metrics;
+        self
+    }
+
+    /// Reserves the connections of the deliveries that are handled at once.
+    fn reserve(&self) -> ConnectionGrant {
+        let part = format!("consumer `{}`", self.name);
+        reserve_connections(self.store.connections(), &part, self.concurrency, CONNECTIONS)
+    }
+
     /// Starts receiving. The consumer runs until it is shut down or all its subscribers are closed; stored deliveries
     /// then wait for the next start.
     ///
@@ -365,14 +381,7 @@ impl<S: ConsumerStore> ConsumerBuilder<S> {
             // No batches: each delivery is acknowledged by itself, before or during its handlers.
             settings.batch = 1;
         }
-        let taken = span.in_scope(|| {
-            reserve_connections(
-                self.store.connections(),
-                &format!("consumer `{}`", self.name),
-                self.concurrency,
-                CONNECTIONS,
-            )
-        });
+        let taken = span.in_scope(|| self.reserve());
         settings.concurrency = taken.concurrency;
         let most = settings.concurrency.saturating_mul(settings.batch);
         settings.prefetch = self.prefetch.unwrap_or_else(|| most.saturating_mul(PREFETCH_PER_SLOT));
@@ -382,8 +391,14 @@ impl<S: ConsumerStore> ConsumerBuilder<S> {
         let redelivers =
             self.subscribers.iter().map(|subscriber| subscriber.redelivers_within()).max();
         let redelivery_delay = redelivers.unwrap_or_default().saturating_sub(settings.lease);
+        let (consumer, heartbeats): (Arc<str>, _) =
+            (self.name.into(), Arc::new(Heartbeats::default()));
+        let check = format!("consumer `{consumer}`");
+        let check = HealthCheck::new(check, heartbeats.clone(), settings.lease);
         let worker = Arc::new(Worker {
-            consumer: self.name.into(),
+            metrics: ConsumerMetrics::new(self.metrics, &consumer),
+            heartbeats: heartbeats.clone(),
+            consumer,
             by: id.as_str().into(),
             operator: OperatorState::new(self.store.operator()),
             store: self.store,
@@ -431,11 +446,11 @@ impl<S: ConsumerStore> ConsumerBuilder<S> {
         let exits = supervisor.exits();
         let stopping = shutdown.clone();
         let running = async move {
-            let outcome = supervisor.run().await;
+            let outcome = heartbeats.while_running(supervisor.run()).await;
             tokio::join!(close_all(subscribers, &stopping), last.deregister());
             outcome
         };
         let task = span.in_scope(|| spawn(running.in_current_span()));
-        Ok(Consumer::running(shutdown, task, stats.subscribe(), exits))
+        Ok(Consumer::running(shutdown, task, stats.subscribe(), exits, check))
     }
 }

@@ -4,6 +4,7 @@ use super::{builder::ConsumerBuilder, fault::ConsumerFault};
 use crate::{
     outbox::ConsumerStore,
     runtime::{Exit, ExitCounts, Running, Shutdown, SupervisorError, Task},
+    telemetry::{Health, HealthCheck},
 };
 use std::time::Duration;
 use tokio::sync::watch;
@@ -83,6 +84,7 @@ pub struct Consumer {
     task: Task<Result<(), SupervisorError>>,
     stats: watch::Receiver<ConsumerStats>,
     exits: watch::Receiver<ExitCounts>,
+    health: HealthCheck,
 }
 
 impl Consumer {
@@ -97,8 +99,9 @@ impl Consumer {
         task: Task<Result<(), SupervisorError>>,
         stats: watch::Receiver<ConsumerStats>,
         exits: watch::Receiver<ExitCounts>,
+        health: HealthCheck,
     ) -> Self {
-        Self { shutdown, task, stats, exits }
+        Self { shutdown, task, stats, exits, health }
     }
 
     /// Stops receiving, returns deliveries that have not been started, and waits for running handlers. At the deadline
@@ -142,6 +145,18 @@ impl Consumer {
     #[must_use]
     pub fn stats(&self) -> watch::Receiver<ConsumerStats> {
         self.stats.clone()
+    }
+
+    /// Gives the consumer's health: whether its actors run and its database answers.
+    #[must_use]
+    pub fn health(&self) -> Health {
+        self.health.health()
+    }
+
+    /// Gives a check of the consumer's health that outlives this handle.
+    #[must_use]
+    pub fn health_check(&self) -> HealthCheck {
+        self.health.clone()
     }
 
     /// Shows the exits of its actors, counted.

@@ -41,6 +41,7 @@ mod commands;
 mod handle;
 mod handler;
 mod instance;
+mod metrics;
 mod retrier;
 mod work;
 

@@ -10,6 +10,7 @@ use crate::{
     event::Message,
     failure::DeadLetter,
     runtime::{Restarts, Shutdown, Supervisor, spawn},
+    telemetry::{HealthCheck, Heartbeats, Metrics},
     transport::{PublishError, Publisher, Receipt, Route, Selector},
 };
 use std::{future::Future, sync::Arc, time::Duration};
@@ -22,6 +23,7 @@ pub struct RelayBuilder<'a> {
     routes: Vec<Route>,
     config: RelaySettings,
     observers: Observers,
+    metrics: Metrics,
 }
 
 impl<'a> RelayBuilder<'a> {
@@ -31,6 +33,7 @@ impl<'a> RelayBuilder<'a> {
             routes: Vec::new(),
             config: RelaySettings::default(),
             observers: Observers::default(),
+            metrics: Metrics::global(),
         }
     }
 
@@ -110,6 +113,12 @@ impl<'a> RelayBuilder<'a> {
         self
     }
 
+    /// Counts into this registry; into that of the process unless set.
+    pub fn metrics(mut self, metrics: Metrics) -> Self {
+        self.metrics = metrics;
+        self
+    }
+
     /// Opens the store on connections of its own and starts the actors.
     ///
     /// A destination that is down does not keep the relay from starting: the relay logs a warning
@@ -148,6 +157,9 @@ impl<'a> RelayBuilder<'a> {
         let (stats, stats_rx) = watch::channel(RelayStats::default());
         let shutdown = Shutdown::default();
         let wake = self.source.wake_handle();
+        let heartbeats = Arc::new(Heartbeats::default());
+        let lease = self.config.lease;
+        let check = HealthCheck::new("relay", heartbeats.clone(), lease).with_lease(lease);
         let parts = Arc::new(RelayParts {
             store,
             routes,
@@ -156,11 +168,13 @@ impl<'a> RelayBuilder<'a> {
             shutdown: shutdown.clone(),
             observers: Arc::new(self.observers),
             stats,
+            metrics: self.metrics,
+            heartbeats: heartbeats.clone(),
         });
         let supervisor = Supervisor::new(shutdown.clone(), Restarts::default())
             .actor("relay", move || run(parts.clone()));
-        let task = spawn(supervisor.run());
-        Ok(Relay::running(task, shutdown, stats_rx, wake))
+        let task = spawn(async move { heartbeats.while_running(supervisor.run()).await });
+        Ok(Relay::running(task, shutdown, stats_rx, wake, check))
     }
 }
 

@@ -4,6 +4,7 @@
 use super::{
     board::{Board, Notice, ReadJob, RelayStats, RouteBatch, Timer, Writes},
     messages::{DispatcherMsg, DispatcherStopped, Gained, Lease, ReleaseMsg},
+    metrics::BoardMetrics,
 };
 use crate::{
     failure::{BackgroundWork, Report},
@@ -45,6 +46,7 @@ pub(crate) struct Dispatcher {
     pub(crate) timer_actor: mpsc::Sender<Vec<Timer>>,
     pub(crate) keeper: mpsc::Sender<ReleaseMsg>,
     pub(crate) stats: watch::Sender<RelayStats>,
+    pub(crate) metrics: BoardMetrics,
     pub(crate) work: BackgroundWork,
 }
 
@@ -280,6 +282,7 @@ impl Dispatcher {
 
     fn show(&self) {
         let stats = self.board.stats();
+        self.metrics.show(&stats, |route| self.board.breaker_is_open(route));
         self.stats.send_if_modified(|shown| {
             let changed = *shown != stats;
             *shown = stats;

@@ -4,6 +4,7 @@ use super::{RelayBuilder, RelaySource, RelayStats, fault::RelayFault};
 use crate::{
     outbox::StoreError,
     runtime::{Exit, Running, Shutdown, SupervisorError, Task, Wake},
+    telemetry::{Health, HealthCheck},
 };
 use std::time::Duration;
 use tokio::sync::watch;
@@ -33,6 +34,7 @@ pub struct Relay {
     shutdown: Shutdown,
     stats: watch::Receiver<RelayStats>,
     wake: Wake,
+    health: HealthCheck,
 }
 
 impl Relay {
@@ -41,8 +43,9 @@ impl Relay {
         shutdown: Shutdown,
         stats: watch::Receiver<RelayStats>,
         wake: Wake,
+        health: HealthCheck,
     ) -> Self {
-        Self { task, shutdown, stats, wake }
+        Self { task, shutdown, stats, wake, health }
     }
 
     /// Sets up a relay on an outbox.
@@ -54,6 +57,19 @@ impl Relay {
     #[must_use]
     pub fn stats(&self) -> watch::Receiver<RelayStats> {
         self.stats.clone()
+    }
+
+    /// Gives the relay's health: whether its actors run, its database answers, and it has a lease or
+    /// waits for its turn.
+    #[must_use]
+    pub fn health(&self) -> Health {
+        self.health.health()
+    }
+
+    /// Gives a check of the relay's health that outlives this handle.
+    #[must_use]
+    pub fn health_check(&self) -> HealthCheck {
+        self.health.clone()
     }
 
     /// Makes the relay read now.

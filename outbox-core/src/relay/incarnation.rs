@@ -7,6 +7,7 @@ use super::{
     dispatcher::Dispatcher,
     keeper::Keeper,
     messages::{DispatcherMsg, Lease},
+    metrics::{BoardMetrics, RouteMetrics},
     observers::{Observers, notify_dead_letters},
     operator::Operator,
     publisher::RoutePublisher,
@@ -20,6 +21,7 @@ use crate::{
     maintenance::janitor::Janitor,
     outbox::{RelayStore, StoreError, WakeListener},
     runtime::{Exit, Shutdown, Tasks, Wake, now},
+    telemetry::{Heartbeats, Metrics},
     transport::{Route, route_set_hash},
 };
 use std::{sync::Arc, time::Duration};
@@ -53,6 +55,8 @@ pub(crate) struct RelayParts {
     pub(crate) shutdown: Shutdown,
     pub(crate) observers: Arc<Observers>,
     pub(crate) stats: watch::Sender<RelayStats>,
+    pub(crate) metrics: Metrics,
+    pub(crate) heartbeats: Arc<Heartbeats>,
 }
 
 /// An actor that ended while the relay was running.
@@ -122,6 +126,7 @@ fn start(parts: &Arc<RelayParts>, relay: RelayId) -> Tasks<String, Result<(), Bo
             lease: lease.clone(),
             shutdown: parts.shutdown.clone(),
             observers: parts.observers.clone(),
+            metrics: RouteMetrics::new(&parts.metrics, route),
             stop_at: None,
         };
         actors.spawn(format!("publisher of route `{}`", route.name), async {
@@ -140,6 +145,7 @@ fn start(parts: &Arc<RelayParts>, relay: RelayId) -> Tasks<String, Result<(), Bo
         live: parts.store.live.clone(),
         dispatcher: dispatcher_tx.clone(),
         releases,
+        heartbeats: parts.heartbeats.clone(),
         work: BackgroundWork::default(),
     };
     actors.spawn("keeper".to_owned(), async {
@@ -157,12 +163,14 @@ fn start(parts: &Arc<RelayParts>, relay: RelayId) -> Tasks<String, Result<(), Bo
         dispatcher: dispatcher_tx.clone(),
         letters: letters_tx,
         lease: lease.clone(),
+        metrics: parts.metrics.clone(),
         work: BackgroundWork::default(),
     };
     actors.spawn("settler".to_owned(), async { Ok(settler.run().await?) });
     let (store, dispatcher) = (parts.store.reader.clone(), dispatcher_tx.clone());
+    let heartbeats = parts.heartbeats.clone();
     actors.spawn("reader".to_owned(), async {
-        reader::run(store, reads, dispatcher).await;
+        reader::run(store, reads, dispatcher, heartbeats).await;
         Ok(())
     });
     actors.spawn("timer actor".to_owned(), async {
@@ -203,6 +211,7 @@ fn start(parts: &Arc<RelayParts>, relay: RelayId) -> Tasks<String, Result<(), Bo
         timer_actor: timers_tx,
         keeper: keeper_tx,
         stats: parts.stats.clone(),
+        metrics: BoardMetrics::new(&parts.metrics, &parts.routes),
         work: BackgroundWork::default(),
     };
     actors.spawn("dispatcher".to_owned(), async { Ok(dispatcher.run().await?) });

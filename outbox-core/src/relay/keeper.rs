@@ -15,6 +15,7 @@ use crate::{
         fault::{FaultPoint, fault_point},
         now,
     },
+    telemetry::Heartbeats,
 };
 use std::{
     collections::{BTreeMap, HashSet, VecDeque},
@@ -46,6 +47,7 @@ pub(crate) struct Keeper {
     pub(crate) live: Option<Arc<dyn LiveStore>>,
     pub(crate) dispatcher: mpsc::Sender<DispatcherMsg>,
     pub(crate) releases: mpsc::Receiver<ReleaseMsg>,
+    pub(crate) heartbeats: Arc<Heartbeats>,
     pub(crate) work: BackgroundWork,
 }
 
@@ -124,8 +126,10 @@ impl Keeper {
         state: &mut LeaseState,
         begun: Instant,
     ) -> Result<bool, RenewError> {
-        let renewal = self.store.renew(&self.relay, self.routes, self.lease).await?;
+        let renewed = self.store.renew(&self.relay, self.routes, self.lease).await;
+        let renewal = self.heartbeats.noted(renewed)?;
         let plan = plan_ownership(&self.relay, self.routes, &renewal.view);
+        self.heartbeats.renewed(plan.waits_for.is_some());
         // Lost partitions are reported first: the renewed lease does not cover them. After a pause
         // longer than the lease the relay learns both from one answer.
         self.apply_ownership(state, &plan).await?;

@@ -8,6 +8,7 @@ mod handle;
 mod incarnation;
 mod keeper;
 mod messages;
+mod metrics;
 mod observers;
 mod operator;
 mod publisher;

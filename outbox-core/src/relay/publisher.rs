@@ -4,10 +4,12 @@
 use super::{
     board::{Attempt, RouteBatch, RouteNo},
     messages::{DispatcherMsg, DispatcherStopped, Lease},
+    metrics::{BatchMetrics, CANCELLED, RouteMetrics, TIMEOUT},
     observers::Observers,
 };
 use crate::{
     event::{EventId, Message},
+    failure::FailureClass,
     runtime::{
         Shutdown, catch_unwind,
         fault::{FaultPoint, fault_point},
@@ -27,6 +29,7 @@ use tokio::{
     sync::{mpsc, watch},
     time::{sleep_until, timeout_at},
 };
+use tracing::Instrument;
 
 /// The last part of a shutdown's time, one in so many, is kept for settling and releasing.
 const SETTLE_SHARE: u32 = 4;
@@ -46,6 +49,7 @@ pub(crate) struct RoutePublisher {
     pub(crate) lease: watch::Receiver<Lease>,
     pub(crate) shutdown: Shutdown,
     pub(crate) observers: Arc<Observers>,
+    pub(crate) metrics: Arc<RouteMetrics>,
     /// The instant at which a shutdown ends batches in flight; set by its request.
     pub(crate) stop_at: Option<Instant>,
 }
@@ -120,11 +124,14 @@ impl RoutePublisher {
         let (messages, outcomes) = (batch.messages(), batch.outcomes());
         let publisher = self.route.publisher.clone();
         let (route, observers) = (self.route.name.clone(), self.observers.clone());
+        let (events, metrics) =
+            (events.into(), BatchMetrics::start(&self.metrics, messages.clone()));
         let sent =
-            SentBatch { route, events: events.into(), messages, outcomes, observers, begun: now() };
+            SentBatch { route, events, messages, outcomes, observers, metrics, begun: now() };
+        let work = async move { catch_unwind(publisher.publish_batch(&mut batch)).await };
         RunningBatch {
             number,
-            work: async move { catch_unwind(publisher.publish_batch(&mut batch)).await }.boxed(),
+            work: work.instrument(sent.metrics.span()).boxed(),
             deadline: sent.begun + self.route.deadline,
             sent,
         }
@@ -145,6 +152,7 @@ impl RoutePublisher {
     async fn cancel(&self, sent: &mut HashMap<u64, SentBatch>) -> Result<(), DispatcherStopped> {
         for (_, batch) in sent.drain() {
             let mut results = batch.reported();
+            batch.metrics.failed(batch.missing().map(|(_, index)| index), CANCELLED);
             results.extend(batch.missing().map(|(id, _)| (id, Attempt::Cancelled)));
             self.send_results(results, true).await?;
         }
@@ -176,6 +184,7 @@ struct SentBatch {
     messages: Arc<[Message]>,
     outcomes: Outcomes,
     observers: Arc<Observers>,
+    metrics: Arc<BatchMetrics>,
     begun: Instant,
 }
 
@@ -218,13 +227,15 @@ impl RunningBatch {
                     let text =
                         format!("no answer by the deadline of the route, within {after:.1?}");
                     results.extend(
-                        self.sent.failed(&text, |text| Attempt::Unanswered { text, after }),
+                        self.sent
+                            .failed(&text, TIMEOUT, |text| Attempt::Unanswered { text, after }),
                     );
                     return BatchProgress { number: self.number, results, rest: None };
                 }
             };
             let is_alone = self.sent.events.len() == 1;
-            results.extend(self.sent.failed(&failure, |text| match is_alone {
+            let class = FailureClass::Transient.as_str();
+            results.extend(self.sent.failed(&failure, class, |text| match is_alone {
                 true => failed(&PublishError::transient(text)),
                 false => Attempt::Unclear { text },
             }));
@@ -236,9 +247,11 @@ impl RunningBatch {
 impl SentBatch {
     /// Takes the outcomes that were reported since, and notifies the observers.
     fn reported(&self) -> PublishResults {
+        let outcomes = self.outcomes.take();
+        self.metrics.reported(&outcomes);
         let take =
             |(index, outcome): (usize, _)| (self.events[index].0, self.observed(index, outcome));
-        self.outcomes.take().into_iter().map(take).collect()
+        outcomes.into_iter().map(take).collect()
     }
 
     /// Gives the events without an outcome, each with its index.
@@ -247,7 +260,13 @@ impl SentBatch {
     }
 
     /// Fails the events without an outcome, and notifies the observers.
-    fn failed(&self, text: &str, attempt: impl Fn(String) -> Attempt) -> PublishResults {
+    fn failed(
+        &self,
+        text: &str,
+        outcome: &'static str,
+        attempt: impl Fn(String) -> Attempt,
+    ) -> PublishResults {
+        self.metrics.failed(self.missing().map(|(_, index)| index), outcome);
         let error = PublishError::transient(text);
         let fail = |(id, index): (EventId, usize)| {
             self.notify_failed(index, &error);

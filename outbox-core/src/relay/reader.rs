@@ -7,6 +7,7 @@ use super::{
 use crate::{
     outbox::{EventReader, StoreError},
     runtime::fault::{FaultPoint, fault_point},
+    telemetry::Heartbeats,
 };
 use std::sync::Arc;
 use tokio::sync::mpsc;
@@ -16,9 +17,10 @@ pub(crate) async fn run(
     store: Arc<dyn EventReader>,
     mut jobs: mpsc::Receiver<ReadJob>,
     dispatcher: mpsc::Sender<DispatcherMsg>,
+    heartbeats: Arc<Heartbeats>,
 ) {
     while let Some(job) = jobs.recv().await {
-        let answer = read(&*store, job).await;
+        let answer = heartbeats.polled(read(&*store, job)).await;
         fault_point(FaultPoint::AfterRead);
         if dispatcher.send(DispatcherMsg::Read(answer)).await.is_err() {
             return;

@@ -4,6 +4,7 @@
 use super::{
     board::Writes,
     messages::{Backoff, DispatcherMsg, DispatcherStopped, Lease, OwnedEvent},
+    metrics::{count_detached, count_letters},
 };
 use crate::{
     event::{EventId, LetterId, RelayId},
@@ -12,6 +13,7 @@ use crate::{
         DetachedLetter, Epoch, Fence, PartitionNo, RouteUpdate, SettleStore, Settled, StoreError,
     },
     runtime::fault::{FaultPoint, fault_point},
+    telemetry::Metrics,
 };
 use std::{
     collections::{BTreeMap, HashSet, VecDeque},
@@ -54,6 +56,7 @@ pub(crate) struct Settler {
     pub(crate) dispatcher: mpsc::Sender<DispatcherMsg>,
     pub(crate) letters: mpsc::Sender<Vec<LetterId>>,
     pub(crate) lease: watch::Receiver<Lease>,
+    pub(crate) metrics: Metrics,
     pub(crate) work: BackgroundWork,
 }
 
@@ -132,6 +135,7 @@ impl Settler {
         };
         fault_point(FaultPoint::AfterRecord);
         self.work.succeeded("settle events");
+        count_letters(&self.metrics, &updates, &settled);
         if !settled.letters.is_empty() {
             let ids = settled.letters.iter().map(|(_, _, id)| *id).collect();
             let message = DispatcherMsg::LettersWritten(settled.letters.clone());
@@ -150,6 +154,7 @@ impl Settler {
                 Err(error) => self.pause_after(error, &mut backoff, &mut refusals).await?,
             }
         };
+        count_detached(&self.metrics, &letters);
         self.notify_listeners(ids);
         Ok(())
     }

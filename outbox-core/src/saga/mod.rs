@@ -61,5 +61,6 @@ pub use store::{
 pub(crate) use coordinator::ReplyFailure;
 #[cfg(feature = "testing")]
 pub(crate) use coordinator::{
-    DriveOutcome, IsolationGate, Registry, SagaReports, TestAction, TestHook, TestPoint, Worker,
+    DriveOutcome, IsolationGate, Registry, SagaMetrics, SagaReports, TestAction, TestHook,
+    TestPoint, Worker,
 };

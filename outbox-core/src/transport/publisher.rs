@@ -5,6 +5,7 @@ use crate::{
     event::Message,
     failure::{BoxError, FailureClass},
     runtime::catch_unwind,
+    telemetry::SYSTEM,
 };
 use async_trait::async_trait;
 use futures_util::{StreamExt, stream::FuturesUnordered};
@@ -53,6 +54,11 @@ pub trait Publisher: Send + Sync + 'static {
     /// publisher does not say. Relays on one outbox must agree on the destinations of their routes, and compare them by a hash.
     fn destination(&self) -> Option<String> {
         None
+    }
+
+    /// Names the messaging system for spans and metrics, as OpenTelemetry does: `rabbitmq`, `kafka`; `outbox` by default.
+    fn system(&self) -> &'static str {
+        SYSTEM
     }
 
     /// Tells how long the publisher itself waits for the confirmation of one message; `None`, the default, where it leaves

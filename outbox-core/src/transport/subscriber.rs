@@ -1,6 +1,6 @@
 //! The receiving half of a transport.
 
-use crate::{event::Message, failure::BoxError};
+use crate::{event::Message, failure::BoxError, telemetry::SYSTEM};
 use async_trait::async_trait;
 use bytes::Bytes;
 use std::time::{Duration, Instant};
@@ -44,6 +44,12 @@ pub trait Subscriber: Send + 'static {
     fn redelivers_within(&self) -> Duration {
         Duration::ZERO
     }
+
+    /// Names the messaging system for metrics, as OpenTelemetry does: `rabbitmq`, `kafka`; `outbox`
+    /// by default.
+    fn system(&self) -> &'static str {
+        SYSTEM
+    }
 }
 
 #[async_trait]
@@ -62,6 +68,10 @@ impl<S: Subscriber + ?Sized> Subscriber for Box<S> {
 
     fn redelivers_within(&self) -> Duration {
         (**self).redelivers_within()
+    }
+
+    fn system(&self) -> &'static str {
+        (**self).system()
     }
 }
 
@@ -123,6 +133,8 @@ pub struct Delivery {
     /// From when on and until when its sender waits for the ack decision; `None` where no sender
     /// waits, or the transport does not know for how long.
     pub awaited: Option<(Instant, Instant)>,
+    /// The messaging system that it came from, for metrics.
+    pub(crate) system: &'static str,
     handle: Box<dyn Acknowledge>,
 }
 
@@ -143,7 +155,15 @@ impl Delivery {
         attempt: Option<u32>,
         handle: Box<dyn Acknowledge>,
     ) -> Self {
-        Self { message, attempt, raw: None, comes_back_in_order: false, awaited: None, handle }
+        Self {
+            message,
+            attempt,
+            raw: None,
+            comes_back_in_order: false,
+            awaited: None,
+            system: SYSTEM,
+            handle,
+        }
     }
 
     /// Adds the bytes that came, to be kept where the message cannot be read.

@@ -7,6 +7,7 @@ mod consumer_deaths;
 mod consumer_flow;
 mod consumer_forms;
 mod consumer_limits;
+mod consumer_metrics;
 mod consumer_options;
 mod consumer_renames;
 mod consumer_stored;

@@ -279,6 +279,10 @@ impl Publisher for AmqpPublisher {
         }
     }
 
+    fn system(&self) -> &'static str {
+        "rabbitmq"
+    }
+
     fn limits(&self) -> Limits {
         let encoding = if self.config.structured { Encoding::Structured } else { Encoding::Body };
         self.config.limits.encoding(encoding)

@@ -334,6 +334,10 @@ impl Subscriber for AmqpSubscriber {
             }
         }
     }
+
+    fn system(&self) -> &'static str {
+        "rabbitmq"
+    }
 }
 
 struct AckHandle {

@@ -354,6 +354,10 @@ impl Publisher for HttpPublisher {
         }
     }
 
+    fn system(&self) -> &'static str {
+        "http"
+    }
+
     fn limits(&self) -> Limits {
         let encoding = if self.config.structured { Encoding::Structured } else { Encoding::Body };
         self.config.limits.encoding(encoding)

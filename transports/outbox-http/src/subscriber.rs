@@ -48,4 +48,8 @@ impl Subscriber for HttpSubscriber {
         }
         Ok(None)
     }
+
+    fn system(&self) -> &'static str {
+        "http"
+    }
 }

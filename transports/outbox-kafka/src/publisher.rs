@@ -291,6 +291,10 @@ impl Publisher for KafkaPublisher {
         }
     }
 
+    fn system(&self) -> &'static str {
+        "kafka"
+    }
+
     fn limits(&self) -> Limits {
         let encoding =
             if self.config.structured { Encoding::StructuredRecord } else { Encoding::Record };

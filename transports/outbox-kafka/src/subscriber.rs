@@ -327,6 +327,10 @@ impl Subscriber for KafkaSubscriber {
             joined.member.leave_group().await;
         }
     }
+
+    fn system(&self) -> &'static str {
+        "kafka"
+    }
 }
 
 impl KafkaSubscriber {

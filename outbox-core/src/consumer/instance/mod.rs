@@ -148,7 +148,7 @@ impl<S: ConsumerStore> Instance<S> {
         let mut operator = InstanceOperator::new(&self.worker, &self.id);
         loop {
             let mut wait = lease / 3;
-            match self.refresh(&mut registered, &mut logged).await {
+            match self.worker.heartbeats.polled(self.refresh(&mut registered, &mut logged)).await {
                 Ok(()) => failures = 0,
                 Err(error) => {
                     failures += 1;

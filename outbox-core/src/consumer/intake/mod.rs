@@ -161,6 +161,7 @@ impl<S: ConsumerStore> State<S> {
 
     fn accept(&mut self, delivery: Delivery) {
         self.worker.count(|s| s.received += 1);
+        self.worker.metrics.received(&delivery);
         if self.stopping {
             return self.nack_all(vec![delivery]);
         }

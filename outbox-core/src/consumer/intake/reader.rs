@@ -69,8 +69,9 @@ impl Reader {
             // The dispatcher has ended.
             let Ok(permit) = permit else { return Ok(()) };
             match next {
-                Ok(Some(delivery)) => {
+                Ok(Some(mut delivery)) => {
                     failures = 0;
+                    delivery.system = subscriber.system();
                     if let Some(Report::Recovered { failures, after }) = reports.succeeded(now()) {
                         tracing::info!(
                             consumer = &*self.consumer,

@@ -11,7 +11,10 @@ use crate::{
     event::Message,
     failure::{FailureClass, full_text},
     outbox::{ConsumerStore, StoreError, roll_back},
-    runtime::fault::{FaultPoint, fault_point},
+    runtime::{
+        fault::{FaultPoint, fault_point},
+        now,
+    },
     telemetry::{handle_span, process_span},
     transport::Delivery,
 };
@@ -114,9 +117,17 @@ impl<S: ConsumerStore> Worker<S> {
             let nested = self.store.begin_nested(tx).await?;
             fault_point(FaultPoint::BeforeInbox);
             let source = DeliverySource::Transport(attempt);
-            let span = handle_span(&entry.name, &item.message);
+            let (span, begun) = (handle_span(&entry.name, &item.message), now());
             let run = self.run_in(nested, entry, &item.message, 1, &source, None).instrument(span);
-            match self.watched(entry, &item.message, run).await {
+            let ran = self.watched(entry, &item.message, run).await;
+            let outcome = match &ran {
+                Ok((_, outcome)) => outcome.error_type(),
+                Err(run) => run.error_type(),
+            };
+            if let Some(outcome) = outcome {
+                self.metrics.ran(&entry.name, &item.message, outcome, begun);
+            }
+            match ran {
                 Ok((nested, HandlerOutcome::Done)) => {
                     self.store.commit(nested).await?;
                     self.feed_kill_switch(false);

@@ -54,6 +54,7 @@ impl<S: ConsumerStore> Worker<S> {
                 fault_point(FaultPoint::AfterDeadLetter);
                 if let Some(letter) = written {
                     self.count(|s| s.dead_lettered += 1);
+                    self.metrics.dead_letter(letter.reason);
                     log_letter(&letter);
                     let letter = Arc::new(letter);
                     for listener in &self.dead_letter_listeners {

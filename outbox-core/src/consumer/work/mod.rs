@@ -25,6 +25,7 @@ use super::{
     handler::{HandlerEntry, Layers},
     instance::{Isolation, OperatorState},
     intake::Switch,
+    metrics::ConsumerMetrics,
     settings::{AckMode, Settings},
 };
 use crate::{
@@ -36,7 +37,7 @@ use crate::{
         fault::{FaultPoint, fault_point},
         now,
     },
-    telemetry::{attribute, metric, process_span},
+    telemetry::{Heartbeats, attribute, process_span},
     transport::{AckDecision, Delivery, cloudevents},
 };
 use deferred::StoredFirst;
@@ -86,6 +87,8 @@ pub(super) struct Worker<S: ConsumerStore> {
     pub(super) isolation: Isolation,
     pub(super) operator: OperatorState,
     pub(super) reports: ConsumerReports,
+    pub(super) metrics: ConsumerMetrics,
+    pub(super) heartbeats: Arc<Heartbeats>,
     pub(super) shutdown: Shutdown,
 }
 
@@ -102,7 +105,11 @@ pub(super) enum DeliveryResult {
 
 impl<S: ConsumerStore> Worker<S> {
     pub(super) fn count(&self, change: impl FnOnce(&mut ConsumerStats)) {
-        self.stats.send_modify(change);
+        self.stats.send_modify(|stats| {
+            let before = *stats;
+            change(stats);
+            self.metrics.changed(&before, stats);
+        });
     }
 
     /// Handles a delivery and acknowledges, rejects or returns it.
@@ -146,7 +153,7 @@ impl<S: ConsumerStore> Worker<S> {
                 Err(error) => self.return_for(delivery, &error).await,
             },
         };
-        span.record(metric::PROCESS_DURATION, now().duration_since(begun).as_secs_f64());
+        span.record(attribute::PROCESS_SECONDS, now().duration_since(begun).as_secs_f64());
         result
     }
 

@@ -23,6 +23,21 @@ pub enum HandlerOutcome {
     Unknown(Awaited),
 }
 
+impl HandlerOutcome {
+    /// Gives what `error.type` says of the run: nothing of one that succeeded; `None` where the handler did not
+    /// run.
+    pub(super) const fn error_type(&self) -> Option<&'static str> {
+        match self {
+            Self::Done => Some(""),
+            Self::Failed(_) => Some("failed"),
+            Self::Rejected(_) => Some("rejected"),
+            Self::Undecodable(_) => Some("undecodable"),
+            Self::Snoozed(_) => Some("snoozed"),
+            Self::Unknown(_) => None,
+        }
+    }
+}
+
 /// The runs of one handler with one message so far, the last one included, as the retry policy sees them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RetryState {

@@ -2,7 +2,8 @@
 
 use super::{DeliverySource, Worker, reports::FailureKind, run::RunResult};
 use crate::{
-    consumer::handler::HandlerEntry, event::Message, outbox::ConsumerStore, telemetry::handle_span,
+    consumer::handler::HandlerEntry, event::Message, outbox::ConsumerStore, runtime::now,
+    telemetry::handle_span,
 };
 use std::{pin::pin, time::Duration};
 use tracing::Instrument;
@@ -35,9 +36,13 @@ impl<S: ConsumerStore> Worker<S> {
         attempt: u32,
         source: &DeliverySource<'_>,
     ) -> RunResult {
-        let span = handle_span(&entry.name, message);
-        self.watched(entry, message, self.run(entry, message, attempt, source).instrument(span))
-            .await
+        let (span, begun) = (handle_span(&entry.name, message), now());
+        let run = self.run(entry, message, attempt, source).instrument(span);
+        let ran = self.watched(entry, message, run).await;
+        if let Some(outcome) = ran.error_type() {
+            self.metrics.ran(&entry.name, message, outcome, begun);
+        }
+        ran
     }
 
     /// Waits for a run, and logs one that takes long: with the hash of source and key, never the key, which

@@ -55,6 +55,15 @@ impl RunResult {
             Self::Disturbed(error)
         }
     }
+
+    /// Gives what `error.type` says of the run, as [`HandlerOutcome::error_type`] does.
+    pub(super) const fn error_type(&self) -> Option<&'static str> {
+        match self {
+            Self::Completed(outcome) => outcome.error_type(),
+            Self::Disturbed(_) => Some("disturbed"),
+            Self::Duplicate | Self::QueuedBehind | Self::ClaimLost | Self::StoreFailed(_) => None,
+        }
+    }
 }
 
 /// Where the delivery of a run comes from, and who keeps it while the handler runs.

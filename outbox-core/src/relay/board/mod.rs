@@ -271,6 +271,11 @@ impl Board {
         }
     }
 
+    /// Tells whether the breaker of a route is not closed.
+    pub(crate) fn breaker_is_open(&self, route: RouteNo) -> bool {
+        self.queues[route].breaker.is_open()
+    }
+
     /// Gives the state of an event, by all who keep something of it. See [`EventState`].
     fn state_of(&self, partition: PartitionNo, id: EventId) -> EventState {
         let by_partition = || self.partitions.get(&partition)?.state_of(id);

@@ -29,6 +29,7 @@ async fn partitions_are_handed_back_to_a_busy_keeper_as_soon_as_it_has_time() {
         timer_actor,
         keeper,
         stats: watch::Sender::new(RelayStats::default()),
+        metrics: BoardMetrics::new(&crate::telemetry::Metrics::new(), &[]),
         work: crate::failure::BackgroundWork::default(),
     };
     let gained = |no| Gained {

@@ -87,6 +87,7 @@ fn keeper<S: LeaseStore + ParkStore>(
         live: None,
         dispatcher,
         releases,
+        heartbeats: Arc::default(),
         work: crate::failure::BackgroundWork::default(),
     };
     (keeper, leases, mailbox, release)

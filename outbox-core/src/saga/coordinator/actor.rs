@@ -209,7 +209,8 @@ impl<S: SagaSource> State<S> {
             let worker = Arc::clone(&self.coordinator.worker);
             let limit = u32::try_from(room).unwrap_or(u32::MAX);
             self.tasks.spawn(Job::Claim, async move {
-                TaskOutcome::Claimed(worker.store.claim(&definitions, worker.lease, limit).await)
+                let claim = worker.store.claim(&definitions, worker.lease, limit);
+                TaskOutcome::Claimed(worker.heartbeats.polled(claim).await)
             });
         }
         self.coordinator.stats.send_if_modified(|stats| {

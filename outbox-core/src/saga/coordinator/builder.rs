@@ -4,6 +4,7 @@ use super::{
     actor::Coordinator,
     crash_isolation::IsolationGate,
     handle::{Sagas, SagasError, SagasStats},
+    metrics::SagaMetrics,
     registry::Registry,
     reports::SagaReports,
     start::SagaClient,
@@ -19,6 +20,7 @@ use crate::{
         definition::{Saga, SagaFault},
         store::SagaSource,
     },
+    telemetry::{HealthCheck, Heartbeats, Metrics},
 };
 use serde::{Serialize, de::DeserializeOwned};
 use std::{
@@ -51,6 +53,7 @@ pub struct SagasBuilder<S: SagaSource> {
     restarts: Restarts,
     reply_to: Option<Arc<str>>,
     on_stuck: Vec<StuckListener>,
+    metrics: Metrics,
 }
 
 impl<S: SagaSource> SagasBuilder<S> {
@@ -66,6 +69,7 @@ impl<S: SagaSource> SagasBuilder<S> {
             restarts: Restarts::default(),
             reply_to: None,
             on_stuck: Vec::new(),
+            metrics: Metrics::global(),
         }
     }
 
@@ -149,6 +153,12 @@ impl<S: SagaSource> SagasBuilder<S> {
         self
     }
 
+    /// Counts into this registry; into that of the process unless set.
+    pub fn metrics(mut self, metrics: Metrics) -> Self {
+        self.metrics = metrics;
+        self
+    }
+
     /// Makes a client, which starts sagas of these definitions and drives none: other processes
     /// drive them. Transactions of this process can start them too, as they can after
     /// [`start`](Self::start).
@@ -191,12 +201,16 @@ impl<S: SagaSource> SagasBuilder<S> {
         let shutdown = Shutdown::default();
         let (stats, _) = watch::channel(SagasStats::default());
         let stats = Arc::new(stats);
+        let heartbeats = Arc::new(Heartbeats::default());
+        let check = HealthCheck::new("sagas", heartbeats.clone(), self.lease);
         let worker = Arc::new(Worker {
             store: self.store,
             registry: self.registry,
             lease: self.lease,
             step_timeout: self.step_timeout,
             stats: Arc::clone(&stats),
+            metrics: SagaMetrics::new(self.metrics),
+            heartbeats: Arc::clone(&heartbeats),
             reply_to: self.reply_to,
             ahead_us: AtomicI64::new(0),
             shutdown: shutdown.clone(),
@@ -220,11 +234,11 @@ impl<S: SagaSource> SagasBuilder<S> {
         let (outcome_sender, ended) = watch::channel(None);
         let work = async move {
             let _taken = taken;
-            let outcome = supervisor.run().await;
+            let outcome = heartbeats.while_running(supervisor.run()).await;
             outcome_sender.send_replace(Some(outcome));
         };
         span.in_scope(|| spawn(work.in_current_span())).detach();
-        Ok(Sagas::running(worker, shutdown, stats, exits, ended))
+        Ok(Sagas::running(worker, shutdown, check, stats, exits, ended))
     }
 
     fn faults(&self) -> Vec<SagaFault> {

@@ -91,6 +91,7 @@ impl<S: SagaStore> Worker<S> {
         let (before, seq) = (&open.instance, open.seq);
         let change = Change { id: claim.id, before, instance, data, seq, records, due };
         self.notify_if_stuck(&tx, (claim.id, &claim.definition), open, instance);
+        self.count_change(&tx, &claim.definition.0, open, (instance, records.len()));
         if let Err(error) = self.store.record(&tx, &change).await {
             roll_back(&self.store, tx).await;
             return Err(error);

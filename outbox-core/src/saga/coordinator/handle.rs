@@ -11,6 +11,7 @@ use crate::{
     outbox::StoreError,
     runtime::{ExitCounts, Running, Shutdown, SupervisorError},
     saga::{definition::SagaFault, store::SagaSource},
+    telemetry::{Health, HealthCheck},
 };
 use std::{sync::Arc, time::Duration};
 use tokio::sync::watch;
@@ -86,6 +87,7 @@ pub struct Sagas<S: SagaSource>(Arc<Inner<S>>);
 struct Inner<S: SagaSource> {
     worker: Arc<Worker<S>>,
     shutdown: Shutdown,
+    health: HealthCheck,
     stats: Arc<watch::Sender<SagasStats>>,
     exits: watch::Receiver<ExitCounts>,
     ended: watch::Receiver<Option<Result<(), SupervisorError>>>,
@@ -109,11 +111,12 @@ impl<S: SagaSource> Sagas<S> {
     pub(super) fn running(
         worker: Arc<Worker<S>>,
         shutdown: Shutdown,
+        health: HealthCheck,
         stats: Arc<watch::Sender<SagasStats>>,
         exits: watch::Receiver<ExitCounts>,
         ended: watch::Receiver<Option<Result<(), SupervisorError>>>,
     ) -> Self {
-        Self(Arc::new(Inner { worker, shutdown, stats, exits, ended }))
+        Self(Arc::new(Inner { worker, shutdown, health, stats, exits, ended }))
     }
 
     /// Sets sagas up on a store.
@@ -159,6 +162,18 @@ impl<S: SagaSource> Sagas<S> {
     #[must_use]
     pub fn stats(&self) -> watch::Receiver<SagasStats> {
         self.0.stats.subscribe()
+    }
+
+    /// Gives the health of the coordinator: whether it runs and its database answers.
+    #[must_use]
+    pub fn health(&self) -> Health {
+        self.0.health.health()
+    }
+
+    /// Gives a check of the coordinator's health that outlives this handle.
+    #[must_use]
+    pub fn health_check(&self) -> HealthCheck {
+        self.0.health.clone()
     }
 
     /// Watches the counted exits of its actors.

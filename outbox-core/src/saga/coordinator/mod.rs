@@ -8,6 +8,7 @@ mod worker;
 mod crash_isolation;
 mod blocked;
 mod lost_connections;
+mod metrics;
 mod attempt;
 mod transition;
 mod commit;
@@ -23,6 +24,8 @@ pub use builder::SagasBuilder;
 #[cfg(feature = "testing")]
 pub(crate) use crash_isolation::IsolationGate;
 pub use handle::{Sagas, SagasError, SagasStats};
+#[cfg(feature = "testing")]
+pub(crate) use metrics::SagaMetrics;
 #[cfg(feature = "testing")]
 pub(crate) use registry::Registry;
 pub use replies::Replies;

@@ -174,6 +174,7 @@ impl<S: SagaSource> Replies<S> {
         let change =
             Change { id: id.saga, before, instance: &instance, data, seq, records: &records, due };
         worker.notify_if_stuck(tx, (id.saga, definition), open, &instance);
+        worker.count_change(tx, &definition.0, open, (&instance, records.len()));
         worker.store.record(tx, &change).await?;
         worker.store.wake_after_commit(tx);
         Ok(())

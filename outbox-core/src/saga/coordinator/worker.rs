@@ -6,6 +6,7 @@ use super::{
     crash_isolation::{IsolationGate, IsolationMode, NextAction},
     handle::SagasStats,
     lost_connections::{LostConnections, write_failure},
+    metrics::SagaMetrics,
     registry::Registry,
     reports::SagaReports,
     stuck::StuckListener,
@@ -22,6 +23,7 @@ use crate::{
         record::Record,
         store::{OpenSaga, SagaClaim, SagaStore},
     },
+    telemetry::Heartbeats,
 };
 use futures_util::future::join_all;
 use std::{
@@ -50,6 +52,8 @@ pub(crate) struct Worker<S: SagaStore> {
     /// The time limit of attempts whose step has none of its own.
     pub(crate) step_timeout: Option<Duration>,
     pub(crate) stats: Arc<watch::Sender<SagasStats>>,
+    pub(crate) metrics: SagaMetrics,
+    pub(crate) heartbeats: Arc<Heartbeats>,
     /// The topic for replies of participants.
     pub(crate) reply_to: Option<Arc<str>>,
     /// How far a test's clock is ahead of the database's, in microseconds.

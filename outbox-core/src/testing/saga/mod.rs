@@ -26,7 +26,7 @@ use crate::{
     runtime::Shutdown,
     saga::{
         DriveOutcome, IsolationGate, Json, NewSaga, Operation, Registry, Replies, Saga, SagaAdmin,
-        SagaClaim, SagaReports, SagaSource, SagaState, Shape, TestHook, Worker,
+        SagaClaim, SagaMetrics, SagaReports, SagaSource, SagaState, Shape, TestHook, Worker,
     },
 };
 use participants::{MakeReply, Participants, ReceivedReply};
@@ -309,6 +309,8 @@ where
             lease: Duration::ZERO,
             step_timeout: None,
             stats: Arc::default(),
+            metrics: SagaMetrics::default(),
+            heartbeats: Arc::default(),
             reply_to: Some("replies".into()),
             ahead_us: AtomicI64::new(0),
             shutdown: Shutdown::default(),

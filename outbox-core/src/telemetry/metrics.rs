@@ -1,0 +1,401 @@
+//! The registry of metrics: counters, gauges and histograms by fixed names and label sets.
+//!
+//! An actor looks the handle of a label set up once, and keeps it: a change is an atomic addition.
+
+use super::names::{CounterMetric, Description, GaugeMetric, HistogramMetric, SECONDS};
+use std::{
+    array,
+    collections::BTreeMap,
+    sync::{
+        Arc, LazyLock, Mutex, MutexGuard, PoisonError, RwLock,
+        atomic::{AtomicI64, AtomicU64, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+
+/// Label sets of one metric at most: enough for some hundred topics, small enough for a scrape every
+/// few seconds. Topics of received messages come from outside.
+const MAX_SERIES: usize = 400;
+/// What all labels say of what is counted beyond [`MAX_SERIES`].
+const OTHER: &str = "_other";
+/// Bytes of a label's value at most.
+const MAX_VALUE: usize = 255;
+/// Upper bounds of a histogram's buckets, s, and in nanoseconds.
+///
+/// # Source
+/// OpenTelemetry semantic conventions for messaging, advice for durations. Handlers may run for
+/// minutes, so two were added.
+const BOUNDS: [(f64, u64); 16] = [
+    (0.005, 5_000_000),
+    (0.01, 10_000_000),
+    (0.025, 25_000_000),
+    (0.05, 50_000_000),
+    (0.075, 75_000_000),
+    (0.1, 100_000_000),
+    (0.25, 250_000_000),
+    (0.5, 500_000_000),
+    (0.75, 750_000_000),
+    (1.0, 1_000_000_000),
+    (2.5, 2_500_000_000),
+    (5.0, 5_000_000_000),
+    (7.5, 7_500_000_000),
+    (10.0, 10_000_000_000),
+    (60.0, 60_000_000_000),
+    (300.0, 300_000_000_000),
+];
+/// Buckets with that above the last bound.
+const BUCKETS: usize = BOUNDS.len() + 1;
+
+/// The metrics of a process, or of a part of it. Clones share them.
+///
+/// Relays, consumers and sagas count into [`global`](Self::global) unless they are given another
+/// registry. Each metric has 400 label sets at most; further ones are counted under `_other`.
+#[derive(Debug, Clone, Default)]
+pub struct Metrics(Arc<Mutex<Families>>);
+
+type Families = BTreeMap<&'static str, Family>;
+type Labels = Box<[Box<str>]>;
+
+#[derive(Debug)]
+struct Family {
+    description: &'static Description,
+    series: BTreeMap<Labels, Cell>,
+}
+
+/// The value of one label set.
+#[derive(Debug, Clone)]
+enum Cell {
+    Counter(Arc<AtomicU64>),
+    Gauge(Arc<AtomicI64>),
+    Histogram(Arc<Buckets>),
+}
+
+#[derive(Debug, Default)]
+struct Buckets {
+    counts: [AtomicU64; BUCKETS],
+    sum_ns: AtomicU64,
+}
+
+impl Metrics {
+    /// Makes an empty registry, for a program that keeps its parts apart, and for tests.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Gives the registry of the process.
+    #[must_use]
+    pub fn global() -> Self {
+        static GLOBAL: LazyLock<Metrics> = LazyLock::new(Metrics::new);
+        GLOBAL.clone()
+    }
+
+    /// Gives the counter of a label set. An empty value leaves its label out.
+    #[must_use]
+    pub fn counter<const N: usize>(
+        &self,
+        metric: &'static CounterMetric<N>,
+        values: [&str; N],
+    ) -> Counter {
+        match self.cell(&metric.0, values, || Cell::Counter(Arc::default())) {
+            Cell::Counter(count) => Counter(count),
+            Cell::Gauge(_) | Cell::Histogram(_) => Counter::default(),
+        }
+    }
+
+    /// Gives a gauge of a label set. Several gauges of one set are added up.
+    #[must_use]
+    pub fn gauge<const N: usize>(
+        &self,
+        metric: &'static GaugeMetric<N>,
+        values: [&str; N],
+    ) -> Gauge {
+        match self.cell(&metric.0, values, || Cell::Gauge(Arc::default())) {
+            Cell::Gauge(sum) => Gauge { sum, own: AtomicI64::new(0) },
+            Cell::Counter(_) | Cell::Histogram(_) => Gauge::default(),
+        }
+    }
+
+    /// Gives the histogram of a label set.
+    #[must_use]
+    pub fn histogram<const N: usize>(
+        &self,
+        metric: &'static HistogramMetric<N>,
+        values: [&str; N],
+    ) -> Histogram {
+        match self.cell(&metric.0, values, || Cell::Histogram(Arc::default())) {
+            Cell::Histogram(buckets) => Histogram(buckets),
+            Cell::Counter(_) | Cell::Gauge(_) => Histogram::default(),
+        }
+    }
+
+    /// Reads all metrics of which a value is known. A gauge that nobody keeps any more is left out.
+    #[must_use]
+    pub fn snapshot(&self) -> Snapshot {
+        let mut families = self.lock();
+        let mut metrics = Vec::new();
+        for Family { description, series } in families.values_mut() {
+            series.retain(|_, cell| cell.is_kept());
+            let read = |(values, cell): (&Labels, &Cell)| Series {
+                labels: labels(description, values),
+                value: cell.read(description),
+            };
+            let series: Vec<Series> = series.iter().map(read).collect();
+            if !series.is_empty() {
+                metrics.push(MetricSnapshot { description, series });
+            }
+        }
+        Snapshot { metrics }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Families> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn cell<const N: usize>(
+        &self,
+        description: &'static Description,
+        values: [&str; N],
+        new: impl FnOnce() -> Cell,
+    ) -> Cell {
+        let key: Labels = values.map(|value| cut(value).into()).into();
+        let mut families = self.lock();
+        let family = families
+            .entry(description.name)
+            .or_insert_with(|| Family { description, series: BTreeMap::new() });
+        // The last set is for all further ones.
+        let is_beyond = |family: &Family| {
+            family.series.len() + 1 >= MAX_SERIES && !family.series.contains_key(&key)
+        };
+        if is_beyond(family) {
+            family.series.retain(|_, cell| cell.is_kept());
+        }
+        let is_full = is_beyond(family);
+        let key = if is_full { [OTHER; N].map(Box::from).into() } else { key };
+        family.series.entry(key).or_insert_with(new).clone()
+    }
+}
+
+impl Cell {
+    /// Tells whether the value still counts: of a gauge, whether anybody keeps it.
+    fn is_kept(&self) -> bool {
+        match self {
+            Self::Gauge(sum) => Arc::strong_count(sum) > 1,
+            Self::Counter(_) | Self::Histogram(_) => true,
+        }
+    }
+
+    fn read(&self, description: &Description) -> SeriesValue {
+        match self {
+            Self::Counter(count) => SeriesValue::Counter(count.load(Relaxed)),
+            Self::Gauge(sum) => {
+                let micros = description.unit == SECONDS;
+                let value = exact(sum.load(Relaxed));
+                SeriesValue::Gauge(if micros { value / 1e6 } else { value })
+            }
+            Self::Histogram(buckets) => buckets.read(),
+        }
+    }
+}
+
+impl Buckets {
+    fn read(&self) -> SeriesValue {
+        let mut count = 0;
+        let counts: Vec<u64> = self
+            .counts
+            .iter()
+            .map(|bucket| {
+                count += bucket.load(Relaxed);
+                count
+            })
+            .collect();
+        let buckets = BOUNDS.iter().zip(counts).map(|((bound, _), count)| (*bound, count));
+        let sum = Duration::from_nanos(self.sum_ns.load(Relaxed)).as_secs_f64();
+        SeriesValue::Histogram { buckets: buckets.collect(), count, sum }
+    }
+}
+
+/// A counter of one label set. Clones count into one value.
+#[derive(Debug, Clone, Default)]
+pub struct Counter(Arc<AtomicU64>);
+
+impl Counter {
+    /// Adds to it.
+    pub fn add(&self, count: u64) {
+        self.0.fetch_add(count, Relaxed);
+    }
+}
+
+/// A part of the gauge of one label set: what all parts say is added up. Dropped, its part is taken
+/// away.
+#[derive(Debug, Default)]
+pub struct Gauge {
+    sum: Arc<AtomicI64>,
+    own: AtomicI64,
+}
+
+impl Gauge {
+    /// Sets the part.
+    pub fn set(&self, value: i64) {
+        let before = self.own.swap(value, Relaxed);
+        self.sum.fetch_add(value.wrapping_sub(before), Relaxed);
+    }
+
+    /// Sets the part to a count.
+    pub fn set_count(&self, count: u64) {
+        self.set(i64::try_from(count).unwrap_or(i64::MAX));
+    }
+
+    /// Sets the part to a time, of a gauge in seconds.
+    pub fn set_duration(&self, time: Duration) {
+        self.set(i64::try_from(time.as_micros()).unwrap_or(i64::MAX));
+    }
+
+    /// Adds to the part; a negative number is taken away.
+    pub fn add(&self, change: i64) {
+        self.own.fetch_add(change, Relaxed);
+        self.sum.fetch_add(change, Relaxed);
+    }
+}
+
+impl Drop for Gauge {
+    fn drop(&mut self) {
+        self.set(0);
+    }
+}
+
+/// A histogram of one label set. Clones count into one value.
+#[derive(Debug, Clone, Default)]
+pub struct Histogram(Arc<Buckets>);
+
+impl Histogram {
+    /// Counts a duration.
+    pub fn record(&self, time: Duration) {
+        let nanos = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
+        let bucket = BOUNDS.partition_point(|(_, bound)| *bound < nanos);
+        self.0.counts[bucket].fetch_add(1, Relaxed);
+        self.0.sum_ns.fetch_add(nanos, Relaxed);
+    }
+}
+
+/// All metrics at one instant.
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub struct Snapshot {
+    /// The metrics of which a value is known, by name.
+    pub metrics: Vec<MetricSnapshot>,
+}
+
+/// One metric at one instant.
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub struct MetricSnapshot {
+    /// What it is.
+    pub description: &'static Description,
+    /// Its label sets.
+    pub series: Vec<Series>,
+}
+
+/// One label set at one instant.
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub struct Series {
+    /// The labels that are set, with their values.
+    pub labels: Vec<(&'static str, String)>,
+    /// The value.
+    pub value: SeriesValue,
+}
+
+/// The value of one label set.
+#[derive(Debug, Clone, PartialEq)]
+pub enum SeriesValue {
+    /// Of a counter.
+    Counter(u64),
+    /// Of a gauge.
+    Gauge(f64),
+    /// Of a histogram.
+    Histogram {
+        /// How many durations were at most so long, s, by rising bounds.
+        buckets: Vec<(f64, u64)>,
+        /// How many there were.
+        count: u64,
+        /// Their sum, s.
+        sum: f64,
+    },
+}
+
+impl SeriesValue {
+    /// Gives the value as one number: of a histogram, how many durations there were.
+    #[must_use]
+    pub fn number(&self) -> f64 {
+        match self {
+            Self::Counter(count) | Self::Histogram { count, .. } => exact(*count),
+            Self::Gauge(value) => *value,
+        }
+    }
+}
+
+impl Snapshot {
+    /// Gives the value of a metric's label set, given by the labels that are set, in any order.
+    #[must_use]
+    pub fn value(&self, metric: &str, labels: &[(&str, &str)]) -> Option<&SeriesValue> {
+        let metric = self.metrics.iter().find(|it| it.description.name == metric)?;
+        let is_it = |series: &&Series| {
+            let has = |(name, value): &(&str, &str)| {
+                series.labels.iter().any(|(known, is)| known == name && is == value)
+            };
+            series.labels.len() == labels.len() && labels.iter().all(has)
+        };
+        metric.series.iter().find(is_it).map(|series| &series.value)
+    }
+}
+
+/// Handles that an actor keeps by the label values that vary. Beyond 400 it keeps no more, and looks
+/// them up each time.
+#[derive(Debug)]
+pub(crate) struct HandleCache<const N: usize, H>(RwLock<Vec<([Box<str>; N], H)>>);
+
+impl<const N: usize, H> Default for HandleCache<N, H> {
+    fn default() -> Self {
+        Self(RwLock::default())
+    }
+}
+
+impl<const N: usize, H: Clone> HandleCache<N, H> {
+    /// Gives the handle of some label values, which is made the first time.
+    pub(crate) fn get(&self, values: [&str; N], make: impl FnOnce() -> H) -> H {
+        let is = |known: &[Box<str>; N]| known.iter().zip(values).all(|(is, value)| **is == *value);
+        let handles = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, handle)) = handles.iter().find(|(known, _)| is(known)) {
+            return handle.clone();
+        }
+        drop(handles);
+        let handle = make();
+        let mut handles = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        if handles.len() < MAX_SERIES {
+            handles.push((array::from_fn(|at| values[at].into()), handle.clone()));
+        }
+        handle
+    }
+}
+
+/// Lists the labels that are set.
+fn labels(description: &Description, values: &Labels) -> Vec<(&'static str, String)> {
+    let all = description.labels.iter().zip(values);
+    all.filter(|(_, value)| !value.is_empty())
+        .map(|(name, value)| (*name, value.to_string()))
+        .collect()
+}
+
+/// Cuts a value that is too long.
+fn cut(value: &str) -> &str {
+    &value[..value.floor_char_boundary(MAX_VALUE)]
+}
+
+/// Gives a number as a float; beyond 2^53 it is rounded.
+fn exact(number: impl Into<i128>) -> f64 {
+    number.into() as f64
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,34 @@
+//! Telemetry: spans, metrics and health, without any SDK.
+//!
+//! Spans go to [`tracing`]. Metrics go to a registry of this crate, [`Metrics`]: relays, consumers
+//! and sagas count into it, and a program reads its [`Snapshot`], as [Prometheus
+//! text](prometheus::render) or otherwise. Health is a pure function of facts that the running parts
+//! show.
+//!
+//! No identity of an event and no key is ever a label of a metric, and no metric costs a statement
+//! for each event.
+//!
+//! # Source
+//! OpenTelemetry semantic conventions for messaging; W3C Trace Context.
+
+mod health;
+mod heartbeats;
+mod metrics;
+mod names;
+pub mod prometheus;
+mod spans;
+
+pub use health::{DatabaseFact, Health, HealthReason, LeaseFact, PartFacts, health};
+pub use heartbeats::HealthCheck;
+pub(crate) use heartbeats::Heartbeats;
+pub(crate) use metrics::HandleCache;
+pub use metrics::{
+    Counter, Gauge, Histogram, MetricSnapshot, Metrics, Series, SeriesValue, Snapshot,
+};
+pub use names::{
+    CounterMetric, Description, GaugeMetric, HistogramMetric, MetricKind, SYSTEM, TRACEPARENT,
+    TRACESTATE, attribute, metric,
+};
+pub(crate) use names::{PROCESS, RECEIVE, SEND};
+pub(crate) use spans::single_topic;
+pub use spans::{create_span, handle_span, process_span, send_span};
