@@ -310,7 +310,7 @@ pub trait InspectStore: Send + Sync + 'static {
     async fn history(&self, subject: &Subject, limit: u32) -> Result<History, StoreError>;
 
     /// Gives the facts about a subject that explain why it stands still; `None` if the store has
-    /// nothing of it.
+    /// nothing of it, which [`Facts::nothing`] explains.
     async fn facts(&self, subject: &Subject) -> Result<Option<Facts>, StoreError>;
 
     /// Groups dead letters by their cause, the largest group first. Reads at most the newest 10,000

@@ -122,7 +122,7 @@ fn add_gone(outbox: &Outbox, gone: &mut Vec<String>, found: &Found) {
     }
     if !found.outbox {
         gone.push(
-            "Its event is not in the outbox: a relay deletes an event that every route has confirmed, \
+            "Its event is not in the outbox: a relay deletes an event that every route has confirmed or given up, \
              unless it keeps finished events in the archive."
                 .to_owned(),
         );

@@ -182,5 +182,5 @@ fn maybe_name(row: &QueryResult, index: usize) -> Result<Option<String>, StoreEr
 
 /// Shows an error or a reason.
 fn shown(text: &str) -> String {
-    safe_text(text.trim(), LONGEST_ERROR)
+    safe_text(text.trim(), LONGEST_ERROR).trim().to_owned()
 }

@@ -166,15 +166,18 @@ fn limited(facts: &Facts, _: Option<&RelayView>, candidate: &Candidate<'_>) -> O
     let live = candidate.live?;
     // The limit holds up only what waits.
     let rate = live.limit.or_else(|| facts.controls.rate(candidate.route))?;
-    let ahead = live.waiting.max(1);
-    if candidate.row.is_some_and(|row| row.due_at.is_some_and(|at| at > facts.now)) {
+    let later = candidate.row.is_some_and(|row| row.due_at.is_some_and(|at| at > facts.now));
+    if later || live.waiting == 0 {
         return None;
     }
-    let lasts = if rate > 0.0 { ahead as f64 / rate } else { 0.0 };
+    let lasts = if rate > 0.0 { live.waiting as f64 / rate } else { 0.0 };
     let lasts = Duration::try_from_secs_f64(lasts).unwrap_or(Duration::MAX);
     let text = format!(
         "it is limited to {rate} events a second, and {} in memory, which takes {}",
-        if live.waiting == 1 { "1 event waits".into() } else { format!("{ahead} events wait") },
+        match live.waiting {
+            1 => "1 event waits".to_owned(),
+            waiting => format!("{waiting} events wait"),
+        },
         span(lasts)
     );
     Some((text, Some(resume(ControlScope::Route, candidate.route))))
