@@ -53,3 +53,8 @@ pub mod __private {
     pub use serde_json;
     pub use std::sync::Arc;
 }
+
+/// The code of the README, which the doc tests compile.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct ReadmeExamples;

@@ -14,6 +14,19 @@ use std::time::Duration;
 pub use outbox_core::failure::BoxError;
 
 /// An error of a transaction or of an outbox.
+///
+/// ```
+/// # use outbox_sea_orm::prelude::*;
+/// fn status(error: &OutboxError) -> u16 {
+///     match error {
+///         OutboxError::Duplicate { same_bytes: true, .. } => 200, // the request is a repeat
+///         OutboxError::Duplicate { .. } => 409,
+///         OutboxError::Limit(_) | OutboxError::Encode(_) => 422,
+///         OutboxError::Begin(_) => 503,
+///         _ => 500,
+///     }
+/// }
+/// ```
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum OutboxError {

@@ -184,3 +184,8 @@ pub mod transport {
         Acknowledge, Encoding, MemorySubscriber, SubscribeError, TopicRule,
     };
 }
+
+/// The code of the README, which the doc tests compile.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct ReadmeExamples;

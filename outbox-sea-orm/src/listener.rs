@@ -105,6 +105,18 @@ impl<E: Send + 'static> Listener<E> {
     }
 
     /// Sets the retry policy. In the phase before commit the first failure counts.
+    ///
+    /// ```
+    /// # use outbox_sea_orm::{listener::Listener, prelude::*};
+    /// # use std::time::Duration;
+    /// # #[derive(Clone, serde::Serialize, serde::Deserialize, OutboxEvent)]
+    /// # #[outbox(type = "order.placed", topic = "orders")]
+    /// # struct OrderPlaced { #[outbox(key)] order_id: i64 }
+    /// # async fn refresh_screen(_: OrderPlaced) -> Result<(), std::io::Error> { Ok(()) }
+    /// let once = Listener::new(refresh_screen)
+    ///     .retry(RetryPolicy::attempts(1, Duration::ZERO)) // the caller of `commit` waits
+    ///     .timeout(Duration::from_secs(2));
+    /// ```
     #[must_use]
     pub fn retry(mut self, policy: RetryPolicy) -> Self {
         self.policy = policy;
@@ -112,6 +124,17 @@ impl<E: Send + 'static> Listener<E> {
     }
 
     /// Sets what runs when the attempts are exhausted, in place of a log line.
+    ///
+    /// ```
+    /// # use outbox_sea_orm::{listener::Listener, prelude::*};
+    /// # #[derive(Clone, serde::Serialize, serde::Deserialize, OutboxEvent)]
+    /// # #[outbox(type = "order.placed", topic = "orders")]
+    /// # struct OrderPlaced { #[outbox(key)] order_id: i64 }
+    /// # async fn refresh_screen(_: OrderPlaced) -> Result<(), std::io::Error> { Ok(()) }
+    /// let listener = Listener::new(refresh_screen).recover(|order: OrderPlaced, error| async move {
+    ///     eprintln!("the screen does not show order {}: {error}", order.order_id);
+    /// });
+    /// ```
     #[must_use]
     pub fn recover<F, Fut>(mut self, recover: F) -> Self
     where

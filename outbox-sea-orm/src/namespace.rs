@@ -9,6 +9,14 @@ pub(crate) const MAX_PREFIX: usize = 40;
 /// Prefix of the tables of one outbox; the default has none.
 ///
 /// With `shop` the events are in `shop_outbox_events`, by default in `outbox_events`.
+///
+/// ```
+/// # use outbox_sea_orm::Namespace;
+/// let shop: Namespace = "shop".parse()?;
+/// assert_eq!(shop.prefix(), Some("shop"));
+/// assert!(Namespace::new("drop table").is_err());
+/// # Ok::<(), outbox_sea_orm::NamespaceError>(())
+/// ```
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub struct Namespace(Option<Box<str>>);
 

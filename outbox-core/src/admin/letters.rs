@@ -11,6 +11,17 @@ use serde::{Deserialize, Serialize};
 use std::{fmt, ops::Range, time::Duration};
 
 /// Selects dead letters. All conditions that are set must hold.
+///
+/// ```
+/// # use outbox_core::{admin::DeadLetterFilter, failure::DeadReason};
+/// # use std::time::Duration;
+/// let filter = DeadLetterFilter::all()
+///     .topic("orders")
+///     .route("billing")
+///     .reason(DeadReason::Exhausted)
+///     .older_than(Duration::from_hours(1));
+/// assert!(!filter.include_resolved, "open letters only");
+/// ```
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct DeadLetterFilter {
@@ -43,6 +54,11 @@ pub struct DeadLetterFilter {
 impl DeadLetterFilter {
     /// Selects every open letter. A call of its own, so that an operator does not redrive all letters by omitting a
     /// condition.
+    ///
+    /// ```
+    /// # use outbox_core::admin::DeadLetterFilter;
+    /// let every_letter = DeadLetterFilter { include_resolved: true, ..DeadLetterFilter::all() };
+    /// ```
     #[must_use]
     pub fn all() -> Self {
         Self::default()
@@ -91,6 +107,11 @@ impl DeadLetterFilter {
     }
 
     /// Only of this consumer's handler.
+    ///
+    /// ```
+    /// # use outbox_core::admin::DeadLetterFilter;
+    /// let of_handler = DeadLetterFilter::all().handler("receipts", "send-receipt");
+    /// ```
     #[must_use]
     pub fn handler(mut self, consumer: impl Into<String>, handler: impl Into<String>) -> Self {
         (self.consumer, self.handler) = (Some(consumer.into()), Some(handler.into()));
@@ -149,6 +170,14 @@ impl fmt::Display for DeadLetterFilter {
 #[async_trait]
 pub trait AdminStore: Send + Sync + 'static {
     /// Gives statistics; no count scans a whole table.
+    ///
+    /// ```
+    /// # use outbox_core::{admin::AdminStore, outbox::StoreError};
+    /// # async fn example(outbox: &dyn AdminStore) -> Result<(), StoreError> {
+    /// let stats = outbox.stats().await?;
+    /// println!("{} events wait, {} dead letters are open", stats.pending, stats.dead);
+    /// # Ok(()) }
+    /// ```
     async fn stats(&self) -> Result<OutboxStats, StoreError>;
 
     /// Gives the identity of the newest letter; `None` when there never was one, or all are deleted.
@@ -156,6 +185,21 @@ pub trait AdminStore: Send + Sync + 'static {
 
     /// Gives letters by identity, from the one after `after`, at most `limit` and as many as fit one result by their
     /// bytes (4 MiB here). So fewer than `limit` letters do not mean that there are no more; an empty result does.
+    ///
+    /// ```
+    /// # use outbox_core::{admin::{AdminStore, DeadLetterFilter}, outbox::StoreError};
+    /// # async fn example(outbox: &dyn AdminStore) -> Result<(), StoreError> {
+    /// let mut after = None;
+    /// loop {
+    ///     let page = outbox.dead_letters(&DeadLetterFilter::all().topic("orders"), after, 100).await?;
+    ///     let Some(last) = page.last() else { break };
+    ///     after = Some(last.id);
+    ///     for letter in &page {
+    ///         println!("{} {} after {} attempts", letter.id, letter.reason, letter.attempts);
+    ///     }
+    /// }
+    /// # Ok(()) }
+    /// ```
     async fn dead_letters(
         &self,
         filter: &DeadLetterFilter,
@@ -169,6 +213,14 @@ pub trait AdminStore: Send + Sync + 'static {
     /// The message of a consumer's letter is stored for its handler, due now; a message that cannot be read is left out. A
     /// consumer's letter that is older than the inbox retention is refused unless forced: the inbox no longer shows whether
     /// the handler has had the same message since, by another letter or delivery.
+    ///
+    /// ```
+    /// # use outbox_core::{admin::{AdminStore, OperatorNote}, event::LetterId, outbox::StoreError};
+    /// # async fn example(outbox: &dyn AdminStore) -> Result<(), StoreError> {
+    /// let redriven = outbox.redrive(&[LetterId(7)], &OperatorNote::new("ann", "billing is repaired")).await?;
+    /// assert!(redriven.len() <= 1, "empty where another operator was faster");
+    /// # Ok(()) }
+    /// ```
     async fn redrive(
         &self,
         letters: &[LetterId],
@@ -177,6 +229,15 @@ pub trait AdminStore: Send + Sync + 'static {
 
     /// Discards open letters: marks them, and unparks keys that wait behind them. Gives the letters that this call
     /// discarded.
+    ///
+    /// ```
+    /// # use outbox_core::{admin::{AdminStore, OperatorNote}, event::LetterId, outbox::StoreError};
+    /// # async fn example(outbox: &dyn AdminStore) -> Result<(), StoreError> {
+    /// let note = OperatorNote::new("ann", "the order was a test");
+    /// let discarded = outbox.discard(&[LetterId(7), LetterId(8)], &note).await?;
+    /// # let _ = discarded;
+    /// # Ok(()) }
+    /// ```
     async fn discard(
         &self,
         letters: &[LetterId],
@@ -186,6 +247,14 @@ pub trait AdminStore: Send + Sync + 'static {
     /// Discards open letters as [`discard`](Self::discard) does, and deletes the content of these and of resolved ones:
     /// payload, headers and errors. The letters stay, with operator and reason, until their retention is over; keys that
     /// wait behind them are unparked. Gives the letters that this call discarded.
+    ///
+    /// ```
+    /// # use outbox_core::{admin::{AdminStore, OperatorNote}, event::LetterId, outbox::StoreError};
+    /// # async fn example(outbox: &dyn AdminStore) -> Result<(), StoreError> {
+    /// let note = OperatorNote::new("ann", "the customer asked to be forgotten");
+    /// outbox.purge(&[LetterId(7)], &note).await?; // the row stays, its content is deleted
+    /// # Ok(()) }
+    /// ```
     async fn purge(
         &self,
         letters: &[LetterId],
@@ -195,6 +264,18 @@ pub trait AdminStore: Send + Sync + 'static {
     /// Sends the event of a letter again with other content, as a new event with a new message id and the header
     /// `causationid` naming the old one, and marks the letter. The message of a consumer's letter is stored for its handler
     /// under a new message id. `None` for a letter that was resolved already.
+    ///
+    /// ```
+    /// # use outbox_core::{admin::{AdminStore, OperatorNote}, event::LetterId, outbox::StoreError};
+    /// # async fn example(outbox: &dyn AdminStore) -> Result<(), StoreError> {
+    /// let corrected = bytes::Bytes::from_static(br#"{"order_id":7,"total":90}"#);
+    /// let note = OperatorNote::new("ann", "the total was negative");
+    /// match outbox.resend(LetterId(7), corrected, &note).await? {
+    ///     Some(id) => println!("sent again as {id}"),
+    ///     None => println!("another operator has resolved the letter"),
+    /// }
+    /// # Ok(()) }
+    /// ```
     ///
     /// # Errors
     /// [`StoreError::Refused`] for content that could not be saved as an event either; the letter stays open.
@@ -224,6 +305,16 @@ const PAGE: u32 = 200;
 ///
 /// Letters that are written after the start are left alone: an event that its destination rejects again is not redriven
 /// again.
+///
+/// ```
+/// # use outbox_core::{admin::{AdminStore, DeadLetterFilter, OperatorNote, redrive_all}, outbox::StoreError};
+/// # async fn example(outbox: &dyn AdminStore) -> Result<(), StoreError> {
+/// let filter = DeadLetterFilter::all().route("billing");
+/// let note = OperatorNote::new("ann", "billing is repaired");
+/// let done = redrive_all(outbox, &filter, &note, |progress| println!("{progress:?}")).await?;
+/// println!("{} of {} letters were redriven", done.redriven, done.seen);
+/// # Ok(()) }
+/// ```
 ///
 /// # Errors
 /// [`StoreError`] of the first batch that failed; those before it are redriven, and calling again goes on.
@@ -256,6 +347,16 @@ pub async fn redrive_all(
 /// [`include_resolved`](DeadLetterFilter::include_resolved).
 ///
 /// Letters that are written after the start are left alone.
+///
+/// ```
+/// # use outbox_core::{admin::{AdminStore, DeadLetterFilter, OperatorNote, purge_all}, outbox::StoreError};
+/// # use std::time::Duration;
+/// # async fn example(outbox: &dyn AdminStore) -> Result<(), StoreError> {
+/// let a_year = Duration::from_hours(365 * 24);
+/// let note = OperatorNote::new("nightly-cleanup", "content is kept for a year");
+/// purge_all(outbox, &DeadLetterFilter::all(), a_year, &note, |_| {}).await?;
+/// # Ok(()) }
+/// ```
 ///
 /// # Errors
 /// [`StoreError`] of the first batch that failed; those before it are purged, and calling again goes on.

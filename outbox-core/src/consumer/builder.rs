@@ -139,6 +139,23 @@ impl<S: ConsumerStore> ConsumerBuilder<S> {
     ///
     /// The name is stored with each inbox row; under a new name, the handler runs again for old messages that are
     /// delivered again.
+    ///
+    /// ```
+    /// # use outbox_core::{consumer::{ConsumerBuilder, HandlerContext, HandlerError}, outbox::ConsumerStore};
+    /// # struct OrderPlaced { order_id: i64 }
+    /// # impl outbox_core::event::EventContract for OrderPlaced { const TYPES: &'static [outbox_core::event::EventType] = &[]; }
+    /// # impl outbox_core::event::DecodeEvent for OrderPlaced {
+    /// #     fn decode(_: &outbox_core::event::Message) -> Result<Self, outbox_core::event::DecodeError> { Ok(Self { order_id: 7 }) }
+    /// # }
+    /// # struct Sql;
+    /// async fn send_receipt(order: OrderPlaced, cx: &HandlerContext<Sql>) -> Result<(), HandlerError> {
+    ///     println!("a receipt for order {}, attempt {}", order.order_id, cx.attempt());
+    ///     Ok(())
+    /// }
+    /// # fn example<S: ConsumerStore<Tx = Sql>>(consumer: ConsumerBuilder<S>) -> ConsumerBuilder<S> {
+    /// consumer.on("send-receipt", send_receipt)
+    /// # }
+    /// ```
     pub fn on<E, H>(self, name: impl AsRef<str>, handler: H) -> Self
     where
         E: DecodeEvent + Send + 'static,
@@ -148,6 +165,22 @@ impl<S: ConsumerStore> ConsumerBuilder<S> {
     }
 
     /// Adds a handler as [`on`](Self::on) does, with options of its own.
+    ///
+    /// ```
+    /// # use outbox_core::{consumer::{ConsumerBuilder, HandlerContext, HandlerError, HandlerOptions}, outbox::ConsumerStore};
+    /// # use std::time::Duration;
+    /// # struct OrderPlaced { order_id: i64 }
+    /// # impl outbox_core::event::EventContract for OrderPlaced { const TYPES: &'static [outbox_core::event::EventType] = &[]; }
+    /// # impl outbox_core::event::DecodeEvent for OrderPlaced {
+    /// #     fn decode(_: &outbox_core::event::Message) -> Result<Self, outbox_core::event::DecodeError> { Ok(Self { order_id: 7 }) }
+    /// # }
+    /// # struct Sql;
+    /// # async fn print_label(_: OrderPlaced, _: &HandlerContext<Sql>) -> Result<(), HandlerError> { Ok(()) }
+    /// # fn example<S: ConsumerStore<Tx = Sql>>(consumer: ConsumerBuilder<S>) -> ConsumerBuilder<S> {
+    /// let options = HandlerOptions::new().timeout(Duration::from_secs(20)).renamed_from("label");
+    /// consumer.on_with("print-label", options, print_label)
+    /// # }
+    /// ```
     pub fn on_with<E, H>(
         mut self,
         name: impl AsRef<str>,
@@ -165,6 +198,14 @@ impl<S: ConsumerStore> ConsumerBuilder<S> {
     /// Sets the time limit of handlers that have none of their own, 5 min unless set. At its limit a run is dropped:
     /// its transaction rolls back, and it counts as a failed attempt. After a tenth of that time the run is logged, and
     /// counted in [`ConsumerStats::slow`].
+    ///
+    /// ```
+    /// # use outbox_core::{consumer::ConsumerBuilder, outbox::ConsumerStore};
+    /// # use std::time::Duration;
+    /// # fn example<S: ConsumerStore>(consumer: ConsumerBuilder<S>) -> ConsumerBuilder<S> {
+    /// consumer.timeout(Duration::from_secs(30))
+    /// # }
+    /// ```
     pub fn timeout(mut self, limit: Duration) -> Self {
         self.settings.timeout = Some(limit);
         self
@@ -189,6 +230,13 @@ impl<S: ConsumerStore> ConsumerBuilder<S> {
     /// with [`reply_to`](crate::saga::SagasBuilder::reply_to). A reply that belongs to no saga or does not decode becomes
     /// a dead letter with the reason; a reply to a version of a saga that is not registered here is
     /// [kept](Self::keep_unknown) for an instance that has it.
+    ///
+    /// ```
+    /// # use outbox_core::{consumer::{Consumer, ConsumerBuilder}, outbox::ConsumerStore, saga::{SagaSource, Sagas}};
+    /// # fn example<S: ConsumerStore + SagaSource>(outbox: &S, sagas: &Sagas<S>) -> ConsumerBuilder<S> {
+    /// Consumer::builder("checkout", outbox).replies(sagas)
+    /// # }
+    /// ```
     pub fn replies(mut self, sagas: &Sagas<S>) -> Self
     where
         S: SagaSource,
@@ -199,6 +247,14 @@ impl<S: ConsumerStore> ConsumerBuilder<S> {
 
     /// Adds a layer around every handler, inside those that were added before. Panics are caught and spans opened
     /// without one.
+    ///
+    /// ```
+    /// # use outbox_core::{consumer::{ConcurrencyLimit, ConsumerBuilder, Timeout}, outbox::ConsumerStore};
+    /// # use std::time::Duration;
+    /// # fn example<S: ConsumerStore>(consumer: ConsumerBuilder<S>) -> ConsumerBuilder<S> {
+    /// consumer.layer(ConcurrencyLimit::new(8)).layer(Timeout(Duration::from_secs(10)))
+    /// # }
+    /// ```
     pub fn layer(mut self, layer: impl HandlerLayer<S::Tx>) -> Self {
         self.layers.push(Arc::new(layer));
         self
@@ -212,6 +268,13 @@ impl<S: ConsumerStore> ConsumerBuilder<S> {
 
     /// Sets the policy for messages whose type no handler takes, here or in another instance of this consumer; such
     /// a message is acknowledged unless set.
+    ///
+    /// ```
+    /// # use outbox_core::{consumer::{ConsumerBuilder, UnhandledPolicy}, outbox::ConsumerStore};
+    /// # fn example<S: ConsumerStore>(consumer: ConsumerBuilder<S>) -> ConsumerBuilder<S> {
+    /// consumer.unhandled(UnhandledPolicy::DeadLetter) // every message of the queue is for this consumer
+    /// # }
+    /// ```
     pub fn unhandled(mut self, policy: UnhandledPolicy) -> Self {
         self.settings.unhandled = policy;
         self
@@ -224,18 +287,40 @@ impl<S: ConsumerStore> ConsumerBuilder<S> {
     /// this consumer takes, and a reply to a version of a saga that is not registered here. Such a delivery is stored, and
     /// claimed by instances that know it, whenever they start. When its time is over and no instance knows it, it becomes a
     /// dead letter.
+    ///
+    /// ```
+    /// # use outbox_core::{consumer::ConsumerBuilder, outbox::ConsumerStore};
+    /// # use std::time::Duration;
+    /// # fn example<S: ConsumerStore>(consumer: ConsumerBuilder<S>) -> ConsumerBuilder<S> {
+    /// consumer.keep_unknown(Duration::from_hours(8)) // the longest rollout
+    /// # }
+    /// ```
     pub fn keep_unknown(mut self, longest: Duration) -> Self {
         self.settings.keep_unknown = longest;
         self
     }
 
     /// Sets when deliveries are acknowledged; after their handlers unless set.
+    ///
+    /// ```
+    /// # use outbox_core::{consumer::{AckMode, ConsumerBuilder}, outbox::ConsumerStore};
+    /// # fn example<S: ConsumerStore>(consumer: ConsumerBuilder<S>) -> ConsumerBuilder<S> {
+    /// consumer.acknowledge(AckMode::Manual) // each handler calls `cx.ack_after_commit()`
+    /// # }
+    /// ```
     pub fn acknowledge(mut self, mode: AckMode) -> Self {
         self.settings.ack = mode;
         self
     }
 
     /// Sets where the messages go that the consumer gives up; into its database unless set.
+    ///
+    /// ```
+    /// # use outbox_core::{consumer::{ConsumerBuilder, DeadLetters}, outbox::ConsumerStore};
+    /// # fn example<S: ConsumerStore>(consumer: ConsumerBuilder<S>) -> ConsumerBuilder<S> {
+    /// consumer.dead_letters(DeadLetters::Transport) // into the broker's dead-letter queue
+    /// # }
+    /// ```
     pub fn dead_letters(mut self, to: DeadLetters) -> Self {
         self.settings.letters = to;
         self
@@ -243,6 +328,16 @@ impl<S: ConsumerStore> ConsumerBuilder<S> {
 
     /// Adds a listener for dead letters, which is called after each was written, before the delivery is acknowledged. A
     /// call that is lost with the process is not repeated; the letter stays.
+    ///
+    /// ```
+    /// # use outbox_core::{consumer::ConsumerBuilder, outbox::ConsumerStore};
+    /// # async fn page_the_operator(_: String) {}
+    /// # fn example<S: ConsumerStore>(consumer: ConsumerBuilder<S>) -> ConsumerBuilder<S> {
+    /// consumer.on_dead_letter(|letter| async move {
+    ///     page_the_operator(format!("letter {}: {}", letter.id, letter.reason)).await;
+    /// })
+    /// # }
+    /// ```
     pub fn on_dead_letter<F>(
         mut self,
         listener: impl Fn(Arc<DeadLetter>) -> F + Send + Sync + 'static,
@@ -261,6 +356,13 @@ impl<S: ConsumerStore> ConsumerBuilder<S> {
     /// and sagas that were started before leave, and 16 at most; with a pool of 10 it is 4. Where the application uses the pool
     /// too, as on SQLite, a quarter is left to that first. A start that allows more transactions at once than the pool has
     /// connections logs a warning, with both numbers.
+    ///
+    /// ```
+    /// # use outbox_core::{consumer::ConsumerBuilder, outbox::ConsumerStore};
+    /// # fn example<S: ConsumerStore>(consumer: ConsumerBuilder<S>) -> ConsumerBuilder<S> {
+    /// consumer.concurrency(8) // and two stored deliveries beside them
+    /// # }
+    /// ```
     pub fn concurrency(mut self, deliveries: usize) -> Self {
         self.concurrency = Some(deliveries.max(1));
         self
@@ -272,6 +374,13 @@ impl<S: ConsumerStore> ConsumerBuilder<S> {
     /// Each delivery has its own outcome: one that fails is taken out and handled by itself. Faster by far where commits
     /// are expensive; locks are held until the whole batch is done. Only for deliveries that are acknowledged
     /// [after their handlers](AckMode::AfterHandlers).
+    ///
+    /// ```
+    /// # use outbox_core::{consumer::ConsumerBuilder, outbox::ConsumerStore};
+    /// # fn example<S: ConsumerStore>(consumer: ConsumerBuilder<S>) -> ConsumerBuilder<S> {
+    /// consumer.batched(50).concurrency(2) // two transactions of 50 deliveries each
+    /// # }
+    /// ```
     pub fn batched(mut self, deliveries: usize) -> Self {
         self.settings.batch = deliveries.max(1);
         self
@@ -300,6 +409,14 @@ impl<S: ConsumerStore> ConsumerBuilder<S> {
     ///
     /// During waits that fit the [limit](Self::max_unacked_time) the delivery stays unacknowledged; for longer ones it is
     /// stored in the database and acknowledged. After the last attempt the message becomes a dead letter.
+    ///
+    /// ```
+    /// # use outbox_core::{consumer::ConsumerBuilder, failure::RetryPolicy, outbox::ConsumerStore};
+    /// # use std::time::Duration;
+    /// # fn example<S: ConsumerStore>(consumer: ConsumerBuilder<S>) -> ConsumerBuilder<S> {
+    /// consumer.retry(RetryPolicy::attempts(8, Duration::from_secs(2))) // its later waits are stored
+    /// # }
+    /// ```
     pub fn retry(mut self, policy: RetryPolicy) -> Self {
         self.settings.retry = policy;
         self
@@ -336,6 +453,13 @@ impl<S: ConsumerStore> ConsumerBuilder<S> {
     }
 
     /// Pauses the consumer while most runs of its handlers fail; there is no kill switch unless set.
+    ///
+    /// ```
+    /// # use outbox_core::{consumer::{ConsumerBuilder, KillSwitch}, outbox::ConsumerStore};
+    /// # fn example<S: ConsumerStore>(consumer: ConsumerBuilder<S>) -> ConsumerBuilder<S> {
+    /// consumer.kill_switch(KillSwitch::default().window(50))
+    /// # }
+    /// ```
     pub fn kill_switch(mut self, switch: KillSwitch) -> Self {
         self.switch = Some(switch);
         self

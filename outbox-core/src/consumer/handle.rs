@@ -10,6 +10,14 @@ use std::time::Duration;
 use tokio::sync::watch;
 
 /// Counts of a consumer since its start, and its present state.
+///
+/// ```
+/// # use outbox_core::consumer::Consumer;
+/// # fn example(consumer: &Consumer) {
+/// let stats = *consumer.stats().borrow();
+/// println!("{} handled, {} in flight, {} dead letters", stats.handled, stats.in_flight, stats.dead_lettered);
+/// # }
+/// ```
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ConsumerStats {
@@ -66,6 +74,15 @@ pub struct ConsumerStats {
 }
 
 /// Why a consumer did not start, or did not end well.
+///
+/// ```
+/// # use outbox_core::{consumer::{ConsumerBuilder, ConsumerError}, outbox::ConsumerStore};
+/// # async fn example<S: ConsumerStore>(consumer: ConsumerBuilder<S>) {
+/// if let Err(ConsumerError::Invalid(faults)) = consumer.start().await {
+///     faults.iter().for_each(|fault| println!("{fault}")); // all of them at once
+/// }
+/// # }
+/// ```
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ConsumerError {
@@ -90,6 +107,13 @@ pub struct Consumer {
 impl Consumer {
     /// Sets up a consumer of a service's events. Its name is stored with each inbox row: keep it when the code around it
     /// moves.
+    ///
+    /// ```
+    /// # use outbox_core::{consumer::{Consumer, ConsumerBuilder}, outbox::ConsumerStore, transport::Subscriber};
+    /// # fn example<S: ConsumerStore>(outbox: &S, queue: impl Subscriber) -> ConsumerBuilder<S> {
+    /// Consumer::builder("receipts", outbox).subscribe(queue)
+    /// # }
+    /// ```
     pub fn builder<S: ConsumerStore>(name: impl Into<String>, store: &S) -> ConsumerBuilder<S> {
         ConsumerBuilder::new(name.into(), store)
     }
@@ -107,6 +131,14 @@ impl Consumer {
     /// Stops receiving, returns deliveries that have not been started, and waits for running handlers. At the deadline
     /// it drops handlers that still run: their transactions roll back, and their messages are delivered again. Then it
     /// closes the subscriptions, for which it takes the rest of the time, and 1 s in any case.
+    ///
+    /// ```
+    /// # use outbox_core::consumer::{Consumer, ConsumerError};
+    /// # use std::time::Duration;
+    /// # async fn example(consumer: Consumer) -> Result<(), ConsumerError> {
+    /// consumer.shutdown(Duration::from_secs(10)).await // handlers that run may end in this time
+    /// # }
+    /// ```
     ///
     /// # Errors
     /// [`ConsumerError::Stopped`] when handlers had to be dropped, or when the consumer had failed before.
@@ -126,6 +158,15 @@ impl Consumer {
 
     /// Waits until the consumer has ended: it was shut down, all its subscribers are closed, or it failed.
     ///
+    /// ```
+    /// # use outbox_core::consumer::{Consumer, ConsumerError};
+    /// # async fn example(consumer: Consumer) -> Result<(), ConsumerError> {
+    /// let shutdown = consumer.shutdown_signal(); // for the task that stops the process
+    /// # let _ = shutdown;
+    /// consumer.finished().await
+    /// # }
+    /// ```
+    ///
     /// # Errors
     /// [`ConsumerError::Stopped`] with the cause.
     ///
@@ -142,6 +183,15 @@ impl Consumer {
     }
 
     /// Shows the consumer's counts and state.
+    ///
+    /// ```
+    /// # use outbox_core::consumer::Consumer;
+    /// # async fn example(consumer: &Consumer) {
+    /// let mut stats = consumer.stats();
+    /// let _ = stats.wait_for(|stats| stats.paused).await;
+    /// println!("the kill switch has paused the consumer");
+    /// # }
+    /// ```
     #[must_use]
     pub fn stats(&self) -> watch::Receiver<ConsumerStats> {
         self.stats.clone()

@@ -5,6 +5,13 @@ use crate::failure::RetryPolicy;
 use std::time::Duration;
 
 /// When a delivery is acknowledged.
+///
+/// ```
+/// # use outbox_core::{consumer::{AckMode, ConsumerBuilder}, outbox::ConsumerStore};
+/// # fn example<S: ConsumerStore>(metrics: ConsumerBuilder<S>) -> ConsumerBuilder<S> {
+/// metrics.acknowledge(AckMode::Before) // a measurement may be lost, and is never counted twice
+/// # }
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum AckMode {
     /// After its handlers' transactions are committed, or it is stored for later, or a dead letter is written: at
@@ -22,6 +29,13 @@ pub enum AckMode {
 }
 
 /// Where the messages go that a consumer gives up.
+///
+/// ```
+/// # use outbox_core::{consumer::{ConsumerBuilder, DeadLetters}, outbox::ConsumerStore};
+/// # fn example<S: ConsumerStore>(consumer: ConsumerBuilder<S>) -> ConsumerBuilder<S> {
+/// consumer.dead_letters(DeadLetters::Transport) // the broker's queue is where our operators look
+/// # }
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum DeadLetters {
     /// Into the dead letters of its own database, to be listed and redriven there; the delivery is acknowledged.

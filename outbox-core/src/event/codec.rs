@@ -11,6 +11,16 @@ use serde_json::error::Category;
 use std::fmt;
 
 /// An event that could not be turned into a message.
+///
+/// ```
+/// # use outbox_core::event::{EncodeError, encode_json};
+/// #[derive(serde::Serialize)]
+/// struct Price { euros: f64 }
+///
+/// let error = encode_json("price.changed", &Price { euros: f64::NAN }).unwrap_err();
+/// assert!(matches!(error, EncodeError::Json { .. }));
+/// assert!(error.to_string().contains("euros"), "it names the field");
+/// ```
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum EncodeError {

@@ -46,6 +46,24 @@ impl CorrelationContext {
     }
 
     /// Makes the context of a received message: with its correlation id, or, where it has none, with its own id.
+    ///
+    /// ```
+    /// # use outbox_core::event::{CorrelationContext, Message};
+    /// # struct OrderPlaced { order_id: i64 }
+    /// # impl outbox_core::event::OutboxEvent for OrderPlaced {
+    /// #     fn meta(&self) -> outbox_core::event::EventMeta<'_> {
+    /// #         outbox_core::event::EventMeta::new("order.placed").topic("orders").key(Some(self.order_id.to_string()))
+    /// #     }
+    /// #     fn payload(&self) -> Result<bytes::Bytes, outbox_core::event::EncodeError> {
+    /// #         Ok(format!(r#"{{"order_id":{}}}"#, self.order_id).into())
+    /// #     }
+    /// # }
+    /// let message = Message::for_test(&OrderPlaced { order_id: 7 })?;
+    /// let context = CorrelationContext::of(&message);
+    /// assert_eq!(context.correlation(), message.id.to_string(), "the first of its chain");
+    /// assert_eq!(context.causation(), Some(message.id));
+    /// # Ok::<(), outbox_core::event::EncodeError>(())
+    /// ```
     #[must_use]
     pub fn of(message: &Message) -> Self {
         let carried = message.headers.get(CORRELATION);

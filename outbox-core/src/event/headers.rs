@@ -24,6 +24,16 @@ const RESERVED: &[&str] = &[
 const MAX_NAME: usize = 64;
 
 /// Extra attributes of an event: CloudEvents extensions, sorted by name.
+///
+/// ```
+/// # use outbox_core::event::{HeaderError, Headers};
+/// let mut headers = Headers::new();
+/// headers.insert("tenant", "acme")?;
+/// assert_eq!(headers.get("tenant"), Some("acme"));
+/// assert!(matches!(headers.insert("Tenant-Id", "acme"), Err(HeaderError::Name(_))));
+/// assert!(matches!(headers.insert("source", "shop"), Err(HeaderError::Reserved(_))));
+/// # Ok::<(), HeaderError>(())
+/// ```
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Headers(BTreeMap<String, String>);
 

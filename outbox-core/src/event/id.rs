@@ -4,6 +4,14 @@ use std::{fmt, str::FromStr, sync::Arc, time::Duration};
 use uuid::Uuid;
 
 /// Public identity of a message: UUID version 7, the same on every repeat.
+///
+/// ```
+/// # use outbox_core::event::MessageId;
+/// let id = MessageId::generate();
+/// assert_eq!(id.to_string().parse::<MessageId>()?, id);
+/// assert!(id < MessageId::generate(), "sorted by the time of their making");
+/// # Ok::<(), uuid::Error>(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct MessageId(Uuid);
 
@@ -61,6 +69,13 @@ impl fmt::Display for LetterId {
 }
 
 /// Identity of one saga: UUID version 7, made when it is started.
+///
+/// ```
+/// # use outbox_core::event::SagaId;
+/// let id = SagaId::generate();
+/// assert_eq!(id.to_string().parse::<SagaId>()?, id); // as an operator types it
+/// # Ok::<(), uuid::Error>(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct SagaId(Uuid);
 

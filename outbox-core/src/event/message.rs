@@ -10,6 +10,23 @@ use xxhash_rust::xxh3::xxh3_64;
 pub const TOMBSTONE: &str = "tombstone";
 
 /// An event as it travels: attributes, headers and payload. Cloning is cheap; the content is shared.
+///
+/// ```
+/// # use outbox_core::event::Message;
+/// # struct OrderPlaced { order_id: i64 }
+/// # impl outbox_core::event::OutboxEvent for OrderPlaced {
+/// #     fn meta(&self) -> outbox_core::event::EventMeta<'_> {
+/// #         outbox_core::event::EventMeta::new("order.placed").topic("orders").key(Some(self.order_id.to_string()))
+/// #     }
+/// #     fn payload(&self) -> Result<bytes::Bytes, outbox_core::event::EncodeError> {
+/// #         Ok(format!(r#"{{"order_id":{}}}"#, self.order_id).into())
+/// #     }
+/// # }
+/// # fn example(message: &Message) {
+/// let tenant = message.headers.get("tenant");
+/// println!("{} {} with key {:?} for {tenant:?}", message.event_type, message.id, message.key);
+/// # }
+/// ```
 #[derive(Debug, Clone, PartialEq)]
 pub struct Message(Arc<MessageParts>);
 
@@ -74,6 +91,23 @@ impl Message {
 
     /// Makes a message of an event for a unit test, from the source `test`, as a consumer would receive it.
     ///
+    /// ```
+    /// # use outbox_core::event::Message;
+    /// # struct OrderPlaced { order_id: i64 }
+    /// # impl outbox_core::event::OutboxEvent for OrderPlaced {
+    /// #     fn meta(&self) -> outbox_core::event::EventMeta<'_> {
+    /// #         outbox_core::event::EventMeta::new("order.placed").topic("orders").key(Some(self.order_id.to_string()))
+    /// #     }
+    /// #     fn payload(&self) -> Result<bytes::Bytes, outbox_core::event::EncodeError> {
+    /// #         Ok(format!(r#"{{"order_id":{}}}"#, self.order_id).into())
+    /// #     }
+    /// # }
+    /// let message = Message::for_test(&OrderPlaced { order_id: 7 })?;
+    /// assert_eq!((message.source.as_str(), message.key.as_deref()), ("test", Some("7")));
+    /// assert_eq!(message.payload, r#"{"order_id":7}"#);
+    /// # Ok::<(), outbox_core::event::EncodeError>(())
+    /// ```
+    ///
     /// # Errors
     /// [`EncodeError`] when the event could not be saved.
     pub fn for_test(event: &dyn OutboxEvent) -> Result<Self, EncodeError> {
@@ -113,6 +147,19 @@ impl Message {
     /// Tells whether it is a tombstone, which says that the entity of its key is deleted: it has no content, and the
     /// header [`TOMBSTONE`]. Kafka carries
     /// it as a record without a value, by which a compacted topic drops the key.
+    ///
+    /// ```
+    /// # use outbox_core::event::{EncodeError, EventMeta, Message, OutboxEvent};
+    /// struct CustomerDeleted(i64);
+    /// impl OutboxEvent for CustomerDeleted {
+    ///     fn meta(&self) -> EventMeta<'_> {
+    ///         EventMeta::new("customer.deleted").key(Some(self.0.to_string())).tombstone()
+    ///     }
+    ///     fn payload(&self) -> Result<bytes::Bytes, EncodeError> { Ok(bytes::Bytes::new()) }
+    /// }
+    /// assert!(Message::for_test(&CustomerDeleted(7))?.is_tombstone());
+    /// # Ok::<(), EncodeError>(())
+    /// ```
     #[must_use]
     pub fn is_tombstone(&self) -> bool {
         self.payload.is_empty() && self.headers.get(TOMBSTONE) == Some("true")
@@ -161,6 +208,22 @@ pub struct NewEvent {
 
 impl NewEvent {
     /// Encodes an event and checks its envelope.
+    ///
+    /// ```
+    /// # use outbox_core::event::NewEvent;
+    /// # struct OrderPlaced { order_id: i64 }
+    /// # impl outbox_core::event::OutboxEvent for OrderPlaced {
+    /// #     fn meta(&self) -> outbox_core::event::EventMeta<'_> {
+    /// #         outbox_core::event::EventMeta::new("order.placed").topic("orders").key(Some(self.order_id.to_string()))
+    /// #     }
+    /// #     fn payload(&self) -> Result<bytes::Bytes, outbox_core::event::EncodeError> {
+    /// #         Ok(format!(r#"{{"order_id":{}}}"#, self.order_id).into())
+    /// #     }
+    /// # }
+    /// let event = NewEvent::encode(&OrderPlaced { order_id: 7 })?;
+    /// assert_eq!((event.topic.as_str(), event.key.as_deref()), ("orders", Some("7")));
+    /// # Ok::<(), outbox_core::event::EncodeError>(())
+    /// ```
     ///
     /// # Errors
     /// [`EncodeError`] when the content has no encoding or an attribute breaks its rule; nothing has been saved then.

@@ -47,6 +47,21 @@ use std::{any::Any, borrow::Cow, time::Duration};
 /// A fact that happened, ready to be saved in the transaction of the data it speaks of.
 ///
 /// Usually derived; see the `OutboxEvent` derive. The trait is object-safe, so that `&dyn OutboxEvent` can be emitted.
+///
+/// ```
+/// # use outbox_core::event::{EncodeError, EventMeta, OutboxEvent, encode_json};
+/// #[derive(serde::Serialize)]
+/// struct OrderPlaced { order_id: i64, total: i64 }
+///
+/// impl OutboxEvent for OrderPlaced {
+///     fn meta(&self) -> EventMeta<'_> {
+///         EventMeta::new("order.placed").topic("orders").key(Some(self.order_id.to_string()))
+///     }
+///     fn payload(&self) -> Result<bytes::Bytes, EncodeError> {
+///         encode_json("order.placed", self)
+///     }
+/// }
+/// ```
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not an outbox event",
     note = "add `#[derive(serde::Serialize, OutboxEvent)]` and `#[outbox(type = \"..\")]` to it"
@@ -105,6 +120,17 @@ pub struct EventType {
 /// The envelope of one event as its type describes it.
 ///
 /// Built as `EventMeta::new("order.placed").topic("orders").key(Some("7"))`.
+///
+/// ```
+/// # use outbox_core::event::EventMeta;
+/// # use std::time::Duration;
+/// let meta = EventMeta::new("price.changed")
+///     .topic("prices")
+///     .key(Some("sku-7"))
+///     .header("currency", Some("EUR"))
+///     .ttl(Duration::from_secs(30)); // an older price is worth nothing
+/// assert_eq!((meta.version, meta.content_type), (1, "application/json"));
+/// ```
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct EventMeta<'a> {
@@ -187,6 +213,11 @@ impl<'a> EventMeta<'a> {
     }
 
     /// Makes the event a tombstone, without content, since the entity of its key is deleted; see [`Message::is_tombstone`]. It needs a key.
+    ///
+    /// ```
+    /// # use outbox_core::event::EventMeta;
+    /// let gone = EventMeta::new("customer.deleted").topic("customers").key(Some("7")).tombstone();
+    /// ```
     #[must_use]
     pub fn tombstone(self) -> Self {
         self.header(TOMBSTONE, Some("true"))

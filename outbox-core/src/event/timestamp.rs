@@ -4,6 +4,16 @@ use std::{fmt, time::Duration};
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
 /// An instant: microseconds since 1970-01-01 UTC. Always read off the database's clock.
+///
+/// ```
+/// # use outbox_core::event::Timestamp;
+/// # use std::time::Duration;
+/// let placed: Timestamp = "2026-11-22T10:00:00Z".parse()?;
+/// let paid: Timestamp = "2026-11-22T10:01:30Z".parse()?;
+/// assert_eq!(paid.since(placed), Duration::from_secs(90));
+/// assert_eq!(paid.to_string(), "2026-11-22T10:01:30Z");
+/// # Ok::<(), outbox_core::event::NoInstant>(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Timestamp(i64);
 

@@ -5,6 +5,12 @@ use serde::{Deserialize, Serialize};
 use std::{fmt, str::FromStr};
 
 /// What a failure shows of the message and of its destination.
+///
+/// ```
+/// # use outbox_core::{failure::FailureClass, transport::PublishError};
+/// let error = PublishError::unavailable("connection refused");
+/// assert_eq!(error.class(), FailureClass::Unavailable); // no attempt is counted
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum FailureClass {
@@ -45,6 +51,15 @@ impl FromStr for FailureClass {
 }
 
 /// One failed attempt, as it is stored with the event: data, bounded, without payload.
+///
+/// ```
+/// # use outbox_core::failure::{AttemptError, FailureClass};
+/// let mut history = Vec::new();
+/// for attempt in 1..=20 {
+///     AttemptError::push(&mut history, AttemptError::new(attempt, FailureClass::Transient, "busy"));
+/// }
+/// assert_eq!((history.len(), history[0].attempt, history[9].attempt), (10, 1, 20));
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AttemptError {
     /// Which attempt, from 1.

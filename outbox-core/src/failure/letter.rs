@@ -53,6 +53,12 @@ pub(crate) fn log_letter(letter: &DeadLetter) {
 }
 
 /// Why an event became a dead letter.
+///
+/// ```
+/// # use outbox_core::{admin::DeadLetterFilter, failure::DeadReason};
+/// let crashed = DeadLetterFilter::all().reason(DeadReason::Crashed);
+/// assert_eq!(DeadReason::Crashed.to_string(), "crashed");
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[non_exhaustive]
 #[serde(rename_all = "snake_case")]
@@ -139,6 +145,17 @@ pub struct ConsumerOrigin {
 }
 
 /// An event that was given up, with its whole history.
+///
+/// ```
+/// # use outbox_core::failure::DeadLetter;
+/// # fn example(letter: &DeadLetter) {
+/// let Some(message) = &letter.message else { return };
+/// println!("{} ({}) failed {} times on {}", message.event_type, message.id, letter.attempts, letter.route);
+/// for error in &letter.errors {
+///     println!("  attempt {} at {}: {} ({})", error.attempt, error.at(), error.text, error.class);
+/// }
+/// # }
+/// ```
 #[derive(Debug, Clone, Serialize)]
 #[non_exhaustive]
 pub struct DeadLetter {

@@ -3,6 +3,12 @@
 use crate::failure::{BoxError, FailureClass};
 
 /// A failure of the store.
+///
+/// ```
+/// # use outbox_core::{failure::FailureClass, outbox::StoreError};
+/// let busy = StoreError::Busy("deadlock detected".into());
+/// assert_eq!(busy.class(), FailureClass::Transient); // the same work may succeed later
+/// ```
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum StoreError {

@@ -513,6 +513,15 @@ pub trait Store: Clone + Send + Sync + 'static {
 
 /// Figures of an outbox for operators and gauges. No count walks a whole table: `pending` stops at
 /// its limit.
+///
+/// ```
+/// # use outbox_core::outbox::OutboxStats;
+/// # use std::time::Duration;
+/// fn is_healthy(stats: &OutboxStats) -> bool {
+///     stats.dead == 0 && stats.oldest_pending.is_none_or(|age| age < Duration::from_mins(5))
+/// }
+/// assert!(is_healthy(&OutboxStats::default()));
+/// ```
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 pub struct OutboxStats {
     /// Events that wait to be published, counted up to [`OutboxStats::PENDING_LIMIT`].

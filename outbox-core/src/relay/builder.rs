@@ -17,6 +17,19 @@ use std::{future::Future, sync::Arc, time::Duration};
 use tokio::sync::watch;
 
 /// Sets up a relay. See [`Relay::builder`].
+///
+/// ```
+/// # use outbox_core::{relay::{Relay, RelayError, RelaySource}, transport::{Publisher, everything, topic}};
+/// # use std::time::Duration;
+/// # async fn example(outbox: &dyn RelaySource, billing: impl Publisher, audit: impl Publisher) -> Result<(), RelayError> {
+/// let relay = Relay::builder(outbox)
+///     .route("billing", topic("orders"), billing)
+///     .route("audit", everything(), audit)
+///     .start()
+///     .await?;
+/// relay.shutdown(Duration::from_secs(10)).await?;
+/// # Ok(()) }
+/// ```
 #[must_use = "a relay publishes nothing before `start`"]
 pub struct RelayBuilder<'a> {
     source: &'a dyn RelaySource,
@@ -71,18 +84,42 @@ impl<'a> RelayBuilder<'a> {
     /// dead letter, 10 min unless set: for a relay with that route, which a deployment starts.
     /// While a relay with other routes waits for its turn it is up to an hour. Zero lets it become
     /// a dead letter at once, unless such a relay waits.
+    ///
+    /// ```
+    /// # use outbox_core::relay::RelayBuilder;
+    /// # use std::time::Duration;
+    /// # fn example(relay: RelayBuilder<'_>) -> RelayBuilder<'_> {
+    /// relay.unroutable_after(Duration::from_mins(30)) // our rollouts take longer
+    /// # }
+    /// ```
     pub fn unroutable_after(mut self, after: Duration) -> Self {
         self.config.unroutable_after = after;
         self
     }
 
     /// Changes further settings.
+    ///
+    /// ```
+    /// # use outbox_core::relay::RelayBuilder;
+    /// # fn example(relay: RelayBuilder<'_>) -> RelayBuilder<'_> {
+    /// relay.configure(|settings| settings.read_batch = 1_024)
+    /// # }
+    /// ```
     pub fn configure(mut self, change: impl FnOnce(&mut RelaySettings)) -> Self {
         change(&mut self.config);
         self
     }
 
     /// Adds a listener for confirmations, each with the destination's receipt. It must not block.
+    ///
+    /// ```
+    /// # use outbox_core::relay::RelayBuilder;
+    /// # fn example(relay: RelayBuilder<'_>) -> RelayBuilder<'_> {
+    /// relay.on_delivered(|message, receipt| {
+    ///     println!("{} is at {:?}, position {:?}", message.id, receipt.destination, receipt.position);
+    /// })
+    /// # }
+    /// ```
     pub fn on_delivered(
         mut self,
         listener: impl Fn(&Message, &Receipt) + Send + Sync + 'static,
@@ -92,6 +129,15 @@ impl<'a> RelayBuilder<'a> {
     }
 
     /// Adds a listener for failed attempts, each with its number from 1. It must not block.
+    ///
+    /// ```
+    /// # use outbox_core::relay::RelayBuilder;
+    /// # fn example(relay: RelayBuilder<'_>) -> RelayBuilder<'_> {
+    /// relay.on_failed(|message, error, attempt| {
+    ///     println!("attempt {attempt} at {} failed: {}", message.id, error.full_text());
+    /// })
+    /// # }
+    /// ```
     pub fn on_failed(
         mut self,
         listener: impl Fn(&Message, &PublishError, u32) + Send + Sync + 'static,
@@ -102,6 +148,16 @@ impl<'a> RelayBuilder<'a> {
 
     /// Adds a listener for dead letters, called after each was written. If the process dies before
     /// the call, it is not repeated; the letter itself is in the database.
+    ///
+    /// ```
+    /// # use outbox_core::relay::RelayBuilder;
+    /// # async fn page_the_operator(_: String) {}
+    /// # fn example(relay: RelayBuilder<'_>) -> RelayBuilder<'_> {
+    /// relay.on_dead_letter(|letter| async move {
+    ///     page_the_operator(format!("{} on {}: {}", letter.id, letter.route, letter.reason)).await;
+    /// })
+    /// # }
+    /// ```
     pub fn on_dead_letter<F>(
         mut self,
         listener: impl Fn(Arc<DeadLetter>) -> F + Send + Sync + 'static,

@@ -10,6 +10,17 @@ use std::time::Duration;
 use tokio::sync::watch;
 
 /// Why a relay did not start, or did not end well.
+///
+/// ```
+/// # use outbox_core::relay::{RelayBuilder, RelayError};
+/// # async fn example(relay: RelayBuilder<'_>) {
+/// match relay.start().await {
+///     Err(RelayError::Invalid(faults)) => faults.iter().for_each(|fault| println!("{fault}")),
+///     Err(other) => println!("{other}"),
+///     Ok(relay) => println!("running {relay:?}"),
+/// }
+/// # }
+/// ```
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum RelayError {
@@ -54,6 +65,14 @@ impl Relay {
     }
 
     /// Shows the counters, up to 50 ms old.
+    ///
+    /// ```
+    /// # use outbox_core::relay::Relay;
+    /// # fn example(relay: &Relay) {
+    /// let stats = *relay.stats().borrow();
+    /// println!("{} events were delivered, {} are in memory", stats.delivered, stats.in_memory);
+    /// # }
+    /// ```
     #[must_use]
     pub fn stats(&self) -> watch::Receiver<RelayStats> {
         self.stats.clone()
@@ -80,6 +99,17 @@ impl Relay {
     /// Stops reading, lets publishes in flight end, settles, releases the partitions; all that
     /// within the time.
     ///
+    /// ```
+    /// # use outbox_core::relay::{Relay, RelayError};
+    /// # use std::time::Duration;
+    /// # async fn example(relay: Relay) {
+    /// match relay.shutdown(Duration::from_secs(10)).await {
+    ///     Ok(()) => println!("everything in flight is settled"),
+    ///     Err(error) => println!("{error}: the next relay publishes the rest again"),
+    /// }
+    /// # }
+    /// ```
+    ///
     /// # Errors
     /// [`RelayError::Stopped`] when the relay had given up before, or was aborted at the deadline;
     /// the next relay delivers unsettled events again.
@@ -98,6 +128,15 @@ impl Relay {
     }
 
     /// Waits until the relay has ended: it was shut down, or it gave up.
+    ///
+    /// ```
+    /// # use outbox_core::relay::{Relay, RelayError};
+    /// # async fn example(relay: Relay) -> Result<(), RelayError> {
+    /// let shutdown = relay.shutdown_signal(); // for the task that stops the process
+    /// # let _ = shutdown;
+    /// relay.finished().await
+    /// # }
+    /// ```
     ///
     /// # Errors
     /// [`RelayError::Stopped`] with the cause.

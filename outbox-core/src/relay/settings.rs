@@ -3,6 +3,16 @@
 use std::time::Duration;
 
 /// Settings of a relay. The defaults are meant to be kept.
+///
+/// ```
+/// # use outbox_core::relay::RelayBuilder;
+/// # fn example(relay: RelayBuilder<'_>) -> RelayBuilder<'_> {
+/// relay.configure(|settings| {
+///     settings.per_route = 2_048;
+///     settings.read_batch = 1_024;
+/// })
+/// # }
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct RelaySettings {

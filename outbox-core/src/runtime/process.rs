@@ -37,6 +37,13 @@ impl std::fmt::Debug for Running {
 impl Running {
     /// Describes a part of your own: its name for logs, the signal that asks it to stop, and the
     /// future that ends when it has stopped. A panic of that future counts as an error.
+    ///
+    /// ```
+    /// # use outbox_core::runtime::{Running, Shutdown};
+    /// # async fn serve(_: Shutdown) -> Result<(), std::io::Error> { Ok(()) }
+    /// let shutdown = Shutdown::default();
+    /// let server = Running::new("the HTTP server", shutdown.clone(), serve(shutdown));
+    /// ```
     pub fn new<E: Into<BoxError>>(
         name: impl Into<String>,
         shutdown: Shutdown,

@@ -6,6 +6,18 @@ use std::{fmt, str::FromStr, time::Duration};
 ///
 /// The default is a route's: 1 s doubling to 5 min, full jitter, given up 24 h after the first
 /// counted failure.
+///
+/// ```
+/// # use outbox_core::failure::RetryPolicy;
+/// # use std::time::Duration;
+/// let policy = RetryPolicy::default()
+///     .backoff(Duration::from_millis(200))
+///     .factor(3.0)
+///     .max_backoff(Duration::from_secs(5))
+///     .give_up_after(Duration::from_hours(2));
+/// assert_eq!(policy.wait_after(2), Duration::from_millis(600));
+/// assert_eq!(policy.wait_after(9), Duration::from_secs(5));
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq)]
 #[non_exhaustive]
 pub struct RetryPolicy {
@@ -45,6 +57,13 @@ impl Default for RetryPolicy {
 
 impl RetryPolicy {
     /// A fixed number of attempts with the given first wait, doubling, at most 5 min apart.
+    ///
+    /// ```
+    /// # use outbox_core::failure::RetryPolicy;
+    /// # use std::time::Duration;
+    /// let three = RetryPolicy::attempts(3, Duration::from_secs(1));
+    /// assert_eq!(three.longest(), Some(Duration::from_secs(1 + 2)));
+    /// ```
     #[must_use]
     pub fn attempts(max_attempts: u32, backoff: Duration) -> Self {
         Self {
@@ -92,6 +111,11 @@ impl RetryPolicy {
     }
 
     /// Never gives up.
+    ///
+    /// ```
+    /// # use outbox_core::failure::RetryPolicy;
+    /// assert_eq!(RetryPolicy::default().endless().longest(), None);
+    /// ```
     #[must_use]
     pub fn endless(mut self) -> Self {
         self.max_attempts = None;
@@ -103,6 +127,15 @@ impl RetryPolicy {
     ///
     /// `attempts` counts those finished, the failed one included; `failing_for` is how long
     /// failures have been counted.
+    ///
+    /// ```
+    /// # use outbox_core::failure::{Decision, RetryPolicy};
+    /// # use std::time::Duration;
+    /// let policy = RetryPolicy::attempts(3, Duration::from_secs(1));
+    /// let failing_for = Duration::from_secs(2);
+    /// assert_eq!(policy.decide(1, failing_for), Decision::RetryWithin(Duration::from_secs(1)));
+    /// assert_eq!(policy.decide(3, failing_for), Decision::GiveUp);
+    /// ```
     #[must_use]
     pub fn decide(&self, attempts: u32, failing_for: Duration) -> Decision {
         if self.max_attempts.is_some_and(|max| attempts >= max)

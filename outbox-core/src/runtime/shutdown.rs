@@ -8,6 +8,19 @@ use std::{
 use tokio::sync::watch;
 
 /// Asks every holder of a clone to stop by a deadline. Cloning is cheap.
+///
+/// ```
+/// # use outbox_core::runtime::Shutdown;
+/// # use std::time::Duration;
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let shutdown = Shutdown::default();
+/// let of_the_task = shutdown.clone();
+/// shutdown.request(Duration::from_secs(10));
+/// of_the_task.requested().await; // in the task's `select!`
+/// assert!(of_the_task.time_left() <= Some(Duration::from_secs(10)));
+/// # Ok(()) }
+/// ```
 #[derive(Debug, Clone)]
 pub struct Shutdown(Arc<watch::Sender<Option<Instant>>>);
 

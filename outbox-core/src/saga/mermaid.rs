@@ -12,6 +12,15 @@ use super::{
 use std::fmt::Write;
 
 /// Draws a definition: steps downwards, groups beside each other, compensations by dotted arrows.
+///
+/// ```
+/// # use outbox_core::saga::{Saga, StepContext, StepError, draw};
+/// # struct Sql;
+/// # #[derive(serde::Serialize, serde::Deserialize)] struct PlaceOrder;
+/// # impl PlaceOrder { async fn charge(&mut self, _: &StepContext<Sql>) -> Result<(), StepError> { Ok(()) } }
+/// let saga = Saga::<PlaceOrder, Sql>::builder("place-order", 1).step("charge", PlaceOrder::charge).build();
+/// assert!(draw(saga.shape()).starts_with("flowchart TD"));
+/// ```
 #[must_use]
 pub fn draw(shape: &Shape) -> String {
     Drawing::of(shape, |_| String::new()).text

@@ -282,6 +282,15 @@ impl Record {
 }
 
 /// An entry of the log.
+///
+/// ```
+/// # use outbox_core::saga::LogEntry;
+/// # fn example(log: &[LogEntry]) {
+/// for entry in log {
+///     println!("{} {} {}", entry.at, entry.record.kind(), entry.record.step().unwrap_or("-"));
+/// }
+/// # }
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct LogEntry {
     /// Its number in the log, from 1, without gaps.

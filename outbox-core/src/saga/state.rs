@@ -25,6 +25,12 @@ use std::{fmt, str::FromStr};
 ///      v
 ///   compensated
 /// ```
+///
+/// ```
+/// # use outbox_core::saga::SagaState;
+/// assert_eq!("stuck".parse(), Ok(SagaState::Stuck));
+/// assert!(SagaState::Compensated.is_final() && !SagaState::Stuck.is_final());
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum SagaState {
@@ -85,6 +91,14 @@ impl FromStr for SagaState {
 
 /// The state of a saga and of its steps. Steps are kept by name, since a later definition may order
 /// them otherwise.
+///
+/// ```
+/// # use outbox_core::saga::{Instance, StepState};
+/// # fn example(instance: &Instance) {
+/// let waits = instance.steps.iter().filter(|step| step.state == StepState::Waiting);
+/// println!("{:?}, {} steps wait for replies", instance.state, waits.count());
+/// # }
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Instance {
     /// The saga's state.

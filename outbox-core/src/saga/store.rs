@@ -35,6 +35,18 @@ pub struct NewSaga {
 }
 
 /// The outcome of a start.
+///
+/// ```
+/// # use outbox_core::saga::Started;
+/// fn status(started: Started) -> u16 {
+///     match started {
+///         Started::New { .. } => 201,
+///         Started::Running { .. } => 202,
+///         Started::AlreadyEnded { .. } => 200,
+///         _ => 500,
+///     }
+/// }
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Started {
@@ -251,6 +263,15 @@ pub trait SagaSource: SagaStore {
 }
 
 /// Selects sagas that match everything that is set.
+///
+/// ```
+/// # use outbox_core::saga::{SagaFilter, SagaState};
+/// let stuck_orders = SagaFilter {
+///     name: Some("place-order".to_owned()),
+///     state: Some(SagaState::Stuck),
+///     ..SagaFilter::default()
+/// };
+/// ```
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct SagaFilter {
     /// Of this name.
@@ -262,6 +283,14 @@ pub struct SagaFilter {
 }
 
 /// A saga as operators see it.
+///
+/// ```
+/// # use outbox_core::saga::SagaView;
+/// # fn example(saga: &SagaView) {
+/// let (name, version) = &saga.definition;
+/// println!("{name} v{version} {} is {} since {}", saga.correlation, saga.instance.state, saga.changed_at);
+/// # }
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct SagaView {
     /// Its identity.
@@ -287,6 +316,17 @@ fn definition<S: Serializer>(
 }
 
 /// What an operator does with a saga.
+///
+/// ```
+/// # use outbox_core::{admin::OperatorNote, event::SagaId, outbox::StoreError, saga::{Operation, SagaAdmin}};
+/// # async fn example(outbox: &dyn SagaAdmin, saga: SagaId) -> Result<(), StoreError> {
+/// let note = OperatorNote::new("ann", "the carrier took the parcel by phone");
+/// let skip = Operation::Skip("ship".to_owned());
+/// if !outbox.operate(saga, &skip, &note).await? {
+///     println!("the saga is not stuck at this step any more");
+/// }
+/// # Ok(()) }
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Operation {
     /// Start compensating, also where the saga is running; not past its pivot.
@@ -318,6 +358,14 @@ impl Operation {
 }
 
 /// Sagas counted by state, up to [`SagaCounts::LIMIT`] each.
+///
+/// ```
+/// # use outbox_core::saga::SagaCounts;
+/// fn alert(counts: &SagaCounts) -> bool {
+///     counts.stuck > 0 // an operator has to decide
+/// }
+/// assert!(!alert(&SagaCounts::default()));
+/// ```
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 pub struct SagaCounts {
     /// Sagas that run their steps.
@@ -334,6 +382,20 @@ impl SagaCounts {
 }
 
 /// What an operator sees of sagas and does with them. Stores implement it.
+///
+/// ```
+/// # use outbox_core::{outbox::StoreError, saga::{SagaAdmin, SagaFilter, SagaState}};
+/// # async fn example(outbox: &dyn SagaAdmin) -> Result<(), StoreError> {
+/// println!("{} sagas are stuck", outbox.saga_counts().await?.stuck);
+/// let stuck = SagaFilter { state: Some(SagaState::Stuck), ..SagaFilter::default() };
+/// for saga in outbox.sagas(&stuck, None, 20).await? {
+///     println!("{} {} since {}", saga.id, saga.correlation, saga.changed_at);
+///     for entry in outbox.saga_log(saga.id).await? {
+///         println!("  {} {}", entry.at, entry.record.kind());
+///     }
+/// }
+/// # Ok(()) }
+/// ```
 #[async_trait]
 pub trait SagaAdmin: Send + Sync + 'static {
     /// Counts the sagas that have not ended; no count walks a whole table.

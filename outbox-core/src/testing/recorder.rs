@@ -19,6 +19,27 @@ type Script = Box<dyn Fn(&Message, u32) -> Result<(), PublishError> + Send + Syn
 ///
 /// It is a [`Publisher`] for tests of the relay, can be fed by hand from a handler ([`record`](Self::record)), and can drain a
 /// [`Subscriber`] ([`drain`](Self::drain)). Waiting is by a signal, never by sleeping.
+///
+/// ```
+/// # use outbox_core::{event::Message, testing::Recorder, transport::Publisher};
+/// # use std::time::Duration;
+/// # struct OrderPlaced { order_id: i64 }
+/// # impl outbox_core::event::OutboxEvent for OrderPlaced {
+/// #     fn meta(&self) -> outbox_core::event::EventMeta<'_> {
+/// #         outbox_core::event::EventMeta::new("order.placed").topic("orders").key(Some(self.order_id.to_string()))
+/// #     }
+/// #     fn payload(&self) -> Result<bytes::Bytes, outbox_core::event::EncodeError> {
+/// #         Ok(format!(r#"{{"order_id":{}}}"#, self.order_id).into())
+/// #     }
+/// # }
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let recorder = Recorder::new();
+/// recorder.publish(&Message::for_test(&OrderPlaced { order_id: 7 })?).await?; // a relay's route does this
+/// let delivered = recorder.wait_for(1, Duration::from_secs(5)).await?;
+/// assert_eq!(delivered[0].event_type, "order.placed");
+/// # Ok(()) }
+/// ```
 #[derive(Clone)]
 pub struct Recorder(Arc<Shared>);
 
@@ -67,6 +88,30 @@ impl Recorder {
 
     /// Makes one that confirms what the script lets pass. The script is given the message and which attempt at it this is,
     /// from 1; what it refuses is not recorded as delivered.
+    ///
+    /// ```
+    /// # use outbox_core::{event::Message, testing::Recorder, transport::{PublishError, Publisher}};
+    /// # struct OrderPlaced { order_id: i64 }
+    /// # impl outbox_core::event::OutboxEvent for OrderPlaced {
+    /// #     fn meta(&self) -> outbox_core::event::EventMeta<'_> {
+    /// #         outbox_core::event::EventMeta::new("order.placed").topic("orders").key(Some(self.order_id.to_string()))
+    /// #     }
+    /// #     fn payload(&self) -> Result<bytes::Bytes, outbox_core::event::EncodeError> {
+    /// #         Ok(format!(r#"{{"order_id":{}}}"#, self.order_id).into())
+    /// #     }
+    /// # }
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let recorder = Recorder::scripted(|_, attempt| match attempt {
+    ///     1 => Err(PublishError::transient("the destination is busy")),
+    ///     _ => Ok(()),
+    /// });
+    /// let message = Message::for_test(&OrderPlaced { order_id: 7 })?;
+    /// assert!(recorder.publish(&message).await.is_err());
+    /// assert!(recorder.publish(&message).await.is_ok());
+    /// assert_eq!((recorder.attempts(message.id), recorder.times(message.id)), (2, 1));
+    /// # Ok(()) }
+    /// ```
     #[must_use]
     pub fn scripted(
         script: impl Fn(&Message, u32) -> Result<(), PublishError> + Send + Sync + 'static,
@@ -94,6 +139,18 @@ impl Recorder {
     }
 
     /// Acknowledges and records everything that a subscriber gives, until it is closed; what cannot be read is rejected.
+    ///
+    /// ```
+    /// # use outbox_core::{testing::Recorder, transport::Memory};
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let (publisher, mut subscriber) = Memory::channel();
+    /// drop(publisher); // closes the subscriber
+    /// let recorder = Recorder::new();
+    /// recorder.drain(&mut subscriber).await?;
+    /// assert_eq!(recorder.count(), 0);
+    /// # Ok(()) }
+    /// ```
     ///
     /// # Errors
     /// [`SubscribeError`] when the connection is lost.
@@ -174,6 +231,15 @@ impl Recorder {
     }
 
     /// Gives the keys whose first deliveries did not follow their `sequence`, or where one had none.
+    ///
+    /// ```
+    /// # use outbox_core::testing::{Recorder, transport::numbered};
+    /// let recorder = Recorder::new();
+    /// for n in [1, 3, 2] {
+    ///     recorder.record(&numbered(n, "order-7"));
+    /// }
+    /// assert_eq!(recorder.keys_out_of_order(), ["order-7"]);
+    /// ```
     #[must_use]
     pub fn keys_out_of_order(&self) -> Vec<String> {
         let ordered = |messages: &[Message]| {
@@ -214,6 +280,18 @@ impl Recorder {
     }
 
     /// Waits until the deliveries are as wished, and gives them. `expected` says what in a failure's words.
+    ///
+    /// ```
+    /// # use outbox_core::testing::{Late, Recorder};
+    /// # use std::time::Duration;
+    /// # async fn example(recorder: &Recorder) -> Result<(), Late> {
+    /// let shipped = |messages: &[outbox_core::event::Message]| {
+    ///     messages.iter().any(|message| message.event_type == "order.shipped")
+    /// };
+    /// recorder.wait_until("a shipped order", Duration::from_secs(10), shipped).await?;
+    /// assert!(recorder.keys_out_of_order().is_empty());
+    /// # Ok(()) }
+    /// ```
     ///
     /// # Errors
     /// [`Late`] when that takes longer than `within`.

@@ -11,6 +11,19 @@ type Outcome = Result<Receipt, PublishError>;
 ///
 /// The relay takes reported outcomes while the other messages are in flight, and keeps them when the deadline of the route
 /// ends the call: one message that hangs delays no other.
+///
+/// ```
+/// # use outbox_core::transport::{Batch, PublishError, Receipt};
+/// # async fn send(_: &outbox_core::event::Message) -> bool { true }
+/// async fn publish_batch(batch: &mut Batch) {
+///     for (index, message) in batch.messages().iter().enumerate() {
+///         if send(message).await {
+///             batch.done(index, Ok(Receipt::new())); // counts at once
+///         }
+///     }
+///     batch.rest(|| Err(PublishError::unavailable("the connection was lost")));
+/// }
+/// ```
 #[derive(Debug)]
 pub struct Batch {
     messages: Arc<[Message]>,
@@ -144,6 +157,14 @@ impl Outcomes {
 
 /// Publishes messages at once, as the relay does, and waits for all of them: one outcome each, in their order. A message
 /// of which the publisher reports nothing counts as a transient failure.
+///
+/// ```
+/// # use outbox_core::{event::Message, transport::{Publisher, publish_all}};
+/// # async fn example(publisher: &dyn Publisher, messages: &[Message]) {
+/// let outcomes = publish_all(publisher, messages).await;
+/// assert_eq!(outcomes.len(), messages.len());
+/// # }
+/// ```
 pub async fn publish_all<P: Publisher + ?Sized>(
     publisher: &P,
     messages: &[Message],

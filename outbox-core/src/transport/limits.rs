@@ -4,6 +4,12 @@ use super::{cloudevents, nearest::nearest};
 use crate::event::{EventId, Message, MessageParts, NewEvent, Timestamp};
 
 /// The limits of a destination.
+///
+/// ```
+/// # use outbox_core::transport::Limits;
+/// let limits = Limits::default().max_payload(262_144).max_batch(10);
+/// assert_eq!((limits.max_payload, limits.max_batch), (Some(262_144), 10));
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Limits {
@@ -284,6 +290,23 @@ impl Limits {
     }
 
     /// Checks an event that would go to the route.
+    ///
+    /// ```
+    /// # use outbox_core::{event::NewEvent, transport::{LimitError, Limits}};
+    /// # struct OrderPlaced { order_id: i64 }
+    /// # impl outbox_core::event::OutboxEvent for OrderPlaced {
+    /// #     fn meta(&self) -> outbox_core::event::EventMeta<'_> {
+    /// #         outbox_core::event::EventMeta::new("order.placed").topic("orders").key(Some(self.order_id.to_string()))
+    /// #     }
+    /// #     fn payload(&self) -> Result<bytes::Bytes, outbox_core::event::EncodeError> {
+    /// #         Ok(format!(r#"{{"order_id":{}}}"#, self.order_id).into())
+    /// #     }
+    /// # }
+    /// let event = NewEvent::encode(&OrderPlaced { order_id: 7 })?;
+    /// let too_long = Limits::default().max_payload(4).check("billing", &event);
+    /// assert!(matches!(too_long, Err(LimitError::TooLong { what: "payload", limit: 4, .. })));
+    /// # Ok::<(), outbox_core::event::EncodeError>(())
+    /// ```
     ///
     /// # Errors
     /// [`LimitError`] naming the first thing that is too long or not taken.

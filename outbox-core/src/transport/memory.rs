@@ -36,6 +36,28 @@ pub struct MemorySubscriber(mpsc::Receiver<Delivery>);
 
 impl Memory {
     /// Makes both halves.
+    ///
+    /// ```
+    /// # use outbox_core::transport::{Memory, Publisher, Subscriber};
+    /// # use outbox_core::event::Message;
+    /// # struct OrderPlaced { order_id: i64 }
+    /// # impl outbox_core::event::OutboxEvent for OrderPlaced {
+    /// #     fn meta(&self) -> outbox_core::event::EventMeta<'_> {
+    /// #         outbox_core::event::EventMeta::new("order.placed").topic("orders").key(Some(self.order_id.to_string()))
+    /// #     }
+    /// #     fn payload(&self) -> Result<bytes::Bytes, outbox_core::event::EncodeError> {
+    /// #         Ok(format!(r#"{{"order_id":{}}}"#, self.order_id).into())
+    /// #     }
+    /// # }
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let (publisher, mut subscriber) = Memory::channel();
+    /// let message = Message::for_test(&OrderPlaced { order_id: 7 })?;
+    /// let handled = async { subscriber.next().await?.expect("one message").ack().await };
+    /// let (confirmed, handled) = tokio::join!(publisher.publish(&message), handled);
+    /// assert_eq!(confirmed?.position, Some(1));
+    /// # Ok(handled?) }
+    /// ```
     #[must_use]
     pub fn channel() -> (Self, MemorySubscriber) {
         let (sender, receiver) = mpsc::channel(CAPACITY);

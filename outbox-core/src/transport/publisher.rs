@@ -13,6 +13,21 @@ use std::time::Duration;
 
 /// Publishes messages to one destination.
 ///
+/// ```
+/// # use outbox_core::{event::Message, transport::{PublishError, Publisher, Receipt}};
+/// struct Spool(std::path::PathBuf);
+///
+/// #[async_trait::async_trait]
+/// impl Publisher for Spool {
+///     async fn publish(&self, message: &Message) -> Result<Receipt, PublishError> {
+///         let file = self.0.join(message.id.to_string()); // a repeat writes the same file
+///         let written = std::fs::write(&file, &message.payload);
+///         written.map_err(|e| PublishError::unavailable("the spool takes no files").caused_by(e))?;
+///         Ok(Receipt::new().to(file.display().to_string()))
+///     }
+/// }
+/// ```
+///
 /// # Cancel safety
 /// The relay may drop a call at its deadline; the message then counts as not confirmed and is published again.
 #[async_trait]
@@ -74,6 +89,12 @@ pub trait Publisher: Send + Sync + 'static {
 }
 
 /// A confirmation of the destination.
+///
+/// ```
+/// # use outbox_core::transport::Receipt;
+/// let receipt = Receipt::new().to("orders[3]").at(41_208);
+/// assert_eq!((receipt.destination.as_deref(), receipt.position), (Some("orders[3]"), Some(41_208)));
+/// ```
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Receipt {
@@ -115,6 +136,19 @@ impl Receipt {
 }
 
 /// A publish that was not confirmed.
+///
+/// ```
+/// # use outbox_core::transport::PublishError;
+/// # use std::time::Duration;
+/// fn classify(status: u16) -> PublishError {
+///     match status {
+///         422 => PublishError::permanent("the receiver rejects the order"),
+///         429 => PublishError::transient("too many requests").retry_after(Duration::from_secs(5)),
+///         _ => PublishError::unavailable(format!("status {status}")),
+///     }
+/// }
+/// assert_eq!(classify(429).asked_to_wait(), Some(Duration::from_secs(5)));
+/// ```
 #[derive(Debug, thiserror::Error)]
 #[error("{text}")]
 pub struct PublishError {

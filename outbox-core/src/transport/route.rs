@@ -36,6 +36,13 @@ pub enum WhenDead {
 }
 
 /// Which events a route takes.
+///
+/// ```
+/// # use outbox_core::transport::topic;
+/// let invoices = topic("orders").or_topic("refunds").of_type("order.placed").of_type("refund.issued");
+/// assert!(invoices.takes_envelope("refunds", "refund.issued"));
+/// assert!(!invoices.takes_envelope("refunds", "refund.requested"));
+/// ```
 #[derive(Clone, Default)]
 pub struct Selector {
     topics: Vec<String>,
@@ -46,18 +53,35 @@ pub struct Selector {
 type Predicate = Arc<dyn Fn(&Message) -> bool + Send + Sync>;
 
 /// Takes the events of a topic.
+///
+/// ```
+/// # use outbox_core::transport::topic;
+/// let orders = topic("orders");
+/// assert!(orders.takes_envelope("orders", "order.placed"));
+/// assert!(!orders.takes_envelope("payments", "payment.captured"));
+/// ```
 #[must_use]
 pub fn topic(name: impl Into<String>) -> Selector {
     Selector { topics: vec![name.into()], ..Selector::default() }
 }
 
 /// Takes the events of a type.
+///
+/// ```
+/// # use outbox_core::transport::event_type;
+/// assert!(event_type("order.placed").takes_envelope("any-topic", "order.placed"));
+/// ```
 #[must_use]
 pub fn event_type(name: impl Into<String>) -> Selector {
     Selector { types: vec![name.into()], ..Selector::default() }
 }
 
 /// Takes every event.
+///
+/// ```
+/// # use outbox_core::transport::everything;
+/// assert!(everything().takes_envelope("orders", "order.placed")); // such as the route of an audit
+/// ```
 #[must_use]
 pub fn everything() -> Selector {
     Selector::default()
@@ -65,6 +89,12 @@ pub fn everything() -> Selector {
 
 impl Selector {
     /// Takes a further topic too.
+    ///
+    /// ```
+    /// # use outbox_core::transport::topic;
+    /// let money = topic("payments").or_topic("refunds");
+    /// assert!(money.takes_envelope("refunds", "refund.issued"));
+    /// ```
     #[must_use]
     pub fn or_topic(mut self, name: impl Into<String>) -> Self {
         self.topics.push(name.into());
@@ -72,6 +102,13 @@ impl Selector {
     }
 
     /// Takes, of the topics chosen so far, only the given types (call it once for each).
+    ///
+    /// ```
+    /// # use outbox_core::transport::topic;
+    /// let selector = topic("orders").of_type("order.placed").of_type("order.cancelled");
+    /// assert!(selector.takes_envelope("orders", "order.cancelled"));
+    /// assert!(!selector.takes_envelope("orders", "order.shipped"));
+    /// ```
     #[must_use]
     pub fn of_type(mut self, name: impl Into<String>) -> Self {
         self.types.push(name.into());
@@ -82,6 +119,22 @@ impl Selector {
     ///
     /// Relays on one database must agree on their routes, and code cannot be compared: give the predicate a version and
     /// raise it at every change.
+    ///
+    /// ```
+    /// # use outbox_core::{event::Message, transport::topic};
+    /// # struct OrderPlaced { order_id: i64 }
+    /// # impl outbox_core::event::OutboxEvent for OrderPlaced {
+    /// #     fn meta(&self) -> outbox_core::event::EventMeta<'_> {
+    /// #         outbox_core::event::EventMeta::new("order.placed").topic("orders").key(Some(self.order_id.to_string()))
+    /// #     }
+    /// #     fn payload(&self) -> Result<bytes::Bytes, outbox_core::event::EncodeError> {
+    /// #         Ok(format!(r#"{{"order_id":{}}}"#, self.order_id).into())
+    /// #     }
+    /// # }
+    /// let selector = topic("orders").only_if(1, |message| message.headers.get("tenant") == Some("acme"));
+    /// assert!(!selector.takes(&Message::for_test(&OrderPlaced { order_id: 7 })?), "no tenant");
+    /// # Ok::<(), outbox_core::event::EncodeError>(())
+    /// ```
     #[must_use]
     pub fn only_if(
         mut self,
@@ -129,6 +182,17 @@ impl fmt::Debug for Selector {
 }
 
 /// One destination of a relay.
+///
+/// ```
+/// # use outbox_core::{failure::RetryPolicy, relay::RelayBuilder, transport::{Publisher, Route, topic}};
+/// # use std::time::Duration;
+/// # fn example<'a>(relay: RelayBuilder<'a>, billing: impl Publisher) -> RelayBuilder<'a> {
+/// let route = Route::new("billing", topic("orders"), billing)
+///     .retry(RetryPolicy::default().max_backoff(Duration::from_mins(1)))
+///     .park_when_dead();
+/// relay.add_route(route)
+/// # }
+/// ```
 #[derive(Clone)]
 pub struct Route {
     pub(crate) name: Arc<str>,
@@ -151,6 +215,17 @@ impl Route {
     }
 
     /// Makes a route over a publisher that is shared with others.
+    ///
+    /// ```
+    /// # use outbox_core::transport::{Publisher, Route, topic};
+    /// # use std::sync::Arc;
+    /// # fn example(rabbit: Arc<dyn Publisher>) -> [Route; 2] {
+    /// [
+    ///     Route::shared("orders", topic("orders"), rabbit.clone()).park_when_dead(),
+    ///     Route::shared("metrics", topic("metrics"), rabbit).at_most_once(),
+    /// ]
+    /// # }
+    /// ```
     pub fn shared(
         name: impl Into<Arc<str>>,
         selector: Selector,
@@ -179,6 +254,14 @@ impl Route {
     }
 
     /// Sets the retry policy of one event type on this route. It wins over the event's own and the route's.
+    ///
+    /// ```
+    /// # use outbox_core::{failure::RetryPolicy, transport::Route};
+    /// # use std::time::Duration;
+    /// # fn example(route: Route) -> Route {
+    /// route.retry_type("order.placed", RetryPolicy::attempts(5, Duration::from_secs(10)))
+    /// # }
+    /// ```
     #[must_use]
     pub fn retry_type(mut self, event_type: impl Into<String>, policy: RetryPolicy) -> Self {
         self.type_policies.push((event_type.into(), policy));
@@ -186,6 +269,13 @@ impl Route {
     }
 
     /// Publishes at most once: may lose, never repeats.
+    ///
+    /// ```
+    /// # use outbox_core::transport::{Publisher, Route, topic};
+    /// # fn example(screen: impl Publisher) -> Route {
+    /// Route::new("screen", topic("prices"), screen).at_most_once() // a stale price is worth nothing
+    /// # }
+    /// ```
     #[must_use]
     pub fn at_most_once(mut self) -> Self {
         self.guarantee = Guarantee::AtMostOnce;
@@ -193,6 +283,13 @@ impl Route {
     }
 
     /// Lets the rest of a key wait when its head becomes a dead letter.
+    ///
+    /// ```
+    /// # use outbox_core::transport::{Publisher, Route, topic};
+    /// # fn example(ledger: impl Publisher) -> Route {
+    /// Route::new("ledger", topic("bookings"), ledger).park_when_dead() // no booking overtakes a lost one
+    /// # }
+    /// ```
     #[must_use]
     pub fn park_when_dead(mut self) -> Self {
         self.when_dead = WhenDead::Park;
@@ -202,6 +299,14 @@ impl Route {
     /// Sets how long one publish may take until it is confirmed, [30 s](DEFAULT_PUBLISH_DEADLINE) unless set. It ends
     /// each message on its own: what was confirmed by then stands. A message that was not counts an attempt where others
     /// were confirmed meanwhile; where none was, the destination counts as down. It is published alone from then on.
+    ///
+    /// ```
+    /// # use outbox_core::transport::Route;
+    /// # use std::time::Duration;
+    /// # fn example(route: Route) -> Route {
+    /// route.deadline(Duration::from_mins(2)) // a slow partner; its publisher's timeout is shorter
+    /// # }
+    /// ```
     #[must_use]
     pub fn deadline(mut self, deadline: Duration) -> Self {
         self.deadline = deadline;
@@ -210,6 +315,13 @@ impl Route {
 
     /// Sets how many bytes of events of this route a relay keeps in memory, from 1, [32 MiB](DEFAULT_MAX_IN_MEMORY) unless
     /// set; one event is kept whatever its size. The relay reads further events again when there is room.
+    ///
+    /// ```
+    /// # use outbox_core::transport::Route;
+    /// # fn example(route: Route) -> Route {
+    /// route.max_in_memory(128 << 20) // events with scans
+    /// # }
+    /// ```
     #[must_use]
     pub fn max_in_memory(mut self, bytes: usize) -> Self {
         self.max_in_memory = bytes;
@@ -222,6 +334,14 @@ impl Route {
     /// A permanent failure makes an event a dead letter at once only while the destination accepts others: where it is
     /// rejected between two confirmations of others and once more. Where nothing is confirmed, the destination is wrong, not the events: they
     /// wait, in order. Under a retry policy without an end an event that alone is rejected stays, with a warning.
+    ///
+    /// ```
+    /// # use outbox_core::transport::Route;
+    /// # use std::time::Duration;
+    /// # fn example(route: Route) -> Route {
+    /// route.give_up_rejected(Duration::from_hours(1))
+    /// # }
+    /// ```
     #[must_use]
     pub fn give_up_rejected(mut self, after: Duration) -> Self {
         self.give_up_rejected = after;
@@ -229,6 +349,14 @@ impl Route {
     }
 
     /// Sets the limits of the destination, in place of the publisher's.
+    ///
+    /// ```
+    /// # use outbox_core::transport::{Limits, Publisher, Route, topic};
+    /// # fn example(billing: impl Publisher) -> Route {
+    /// let limits = Limits::default().max_payload(262_144).max_in_flight(1);
+    /// Route::new("billing", topic("orders"), billing).limits(limits)
+    /// # }
+    /// ```
     #[must_use]
     pub fn limits(mut self, limits: Limits) -> Self {
         self.limits = limits;

@@ -6,6 +6,19 @@ use bytes::Bytes;
 use std::time::{Duration, Instant};
 
 /// Receives messages of one destination.
+///
+/// ```
+/// # use outbox_core::transport::{SubscribeError, Subscriber};
+/// # async fn example(mut subscriber: impl Subscriber) -> Result<(), SubscribeError> {
+/// while let Some(delivery) = subscriber.next().await? {
+///     match &delivery.message {
+///         Ok(message) if message.event_type == "order.placed" => delivery.ack().await?,
+///         Ok(_) => delivery.nack(true).await?,
+///         Err(_) => delivery.reject("it cannot be read").await?,
+///     }
+/// }
+/// # Ok(()) }
+/// ```
 #[async_trait]
 pub trait Subscriber: Send + 'static {
     /// Gives the next delivery; `None` when closed.
@@ -119,6 +132,16 @@ pub trait Acknowledge: Send + Sync + 'static {
 /// One message with the handle that takes its ack decision. A delivery that is dropped without one
 /// counts as `nack(true)` where the transport notices the drop; else the broker redelivers the
 /// message when the connection ends.
+///
+/// ```
+/// # use outbox_core::{transport::Delivery, transport::SubscribeError};
+/// # async fn example(delivery: Delivery) -> Result<(), SubscribeError> {
+/// match delivery.attempt {
+///     Some(attempt) if attempt > 5 => delivery.reject("delivered too often").await,
+///     _ => delivery.ack().await,
+/// }
+/// # }
+/// ```
 pub struct Delivery {
     /// The message, or why it cannot be read.
     pub message: Result<Message, String>,

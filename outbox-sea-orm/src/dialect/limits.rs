@@ -18,6 +18,15 @@ const NETWORK_SLACK: Duration = Duration::from_secs(1);
 /// The process itself waits for the responses to its own BEGIN, COMMIT, ROLLBACK and inbox
 /// statements for the longer of `idle` and `lock_wait`, and a second; then it closes the
 /// connection. That holds for every transaction of an [`Outbox`](crate::Outbox).
+///
+/// ```
+/// # use outbox_sea_orm::TransactionLimits;
+/// # use std::time::Duration;
+/// let limits = TransactionLimits::new()
+///     .idle(Duration::from_secs(30))
+///     .lock_wait(Duration::from_secs(5))
+///     .statement(Duration::from_mins(1));
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[must_use]
 pub struct TransactionLimits {

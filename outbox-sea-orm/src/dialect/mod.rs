@@ -35,6 +35,15 @@ use sea_orm::{ConnectionTrait, DbBackend, DbErr, Statement};
 use std::{sync::Arc, time::Duration};
 
 /// The databases, as far as their SQL differs.
+///
+/// ```
+/// # use outbox_sea_orm::{Dialect, Namespace, Schema};
+/// for dialect in [Dialect::Postgres, Dialect::MySql, Dialect::MariaDb, Dialect::Sqlite] {
+///     let sql = Schema::sql(dialect, &Namespace::default(), 16, 0, Schema::VERSION)?;
+///     assert!(sql.contains("outbox_events"));
+/// }
+/// # Ok::<(), sea_orm::DbErr>(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Dialect {
     /// PostgreSQL 13 and later.

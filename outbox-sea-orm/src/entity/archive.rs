@@ -3,6 +3,18 @@
 use sea_orm::entity::prelude::*;
 
 /// One archived event.
+///
+/// ```
+/// # use outbox_sea_orm::entity::archive;
+/// # use sea_orm::{ColumnTrait, DatabaseConnection, DbErr, EntityTrait, QueryFilter, QueryOrder};
+/// # async fn example(db: &DatabaseConnection) -> Result<(), DbErr> {
+/// let history = archive::Entity::find()
+///     .filter(archive::Column::MessageKey.eq("order-7"))
+///     .order_by_asc(archive::Column::EventId)
+///     .all(db)
+///     .await?;
+/// # let _ = history; Ok(()) }
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, DeriveEntityModel)]
 #[sea_orm(table_name = "outbox_archive")]
 pub struct Model {

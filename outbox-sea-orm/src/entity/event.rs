@@ -3,6 +3,15 @@
 use sea_orm::entity::prelude::*;
 
 /// One event that some route has not confirmed.
+///
+/// ```
+/// # use outbox_sea_orm::entity::event;
+/// # use sea_orm::{ColumnTrait, DatabaseConnection, DbErr, EntityTrait, PaginatorTrait, QueryFilter};
+/// # async fn example(db: &DatabaseConnection) -> Result<(), DbErr> {
+/// let waiting = event::Entity::find().filter(event::Column::Topic.eq("orders")).count(db).await?;
+/// println!("{waiting} events of orders wait");
+/// # Ok(()) }
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, DeriveEntityModel)]
 #[sea_orm(table_name = "outbox_events")]
 pub struct Model {

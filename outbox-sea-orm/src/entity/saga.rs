@@ -3,6 +3,14 @@
 use sea_orm::entity::prelude::*;
 
 /// One saga.
+///
+/// ```
+/// # use outbox_sea_orm::entity::saga;
+/// # use sea_orm::{ColumnTrait, DatabaseConnection, DbErr, EntityTrait, QueryFilter};
+/// # async fn example(db: &DatabaseConnection) -> Result<(), DbErr> {
+/// let stuck = saga::Entity::find().filter(saga::Column::State.eq("stuck")).all(db).await?;
+/// # let _ = stuck; Ok(()) }
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, DeriveEntityModel)]
 #[sea_orm(table_name = "outbox_sagas")]
 pub struct Model {

@@ -3,6 +3,14 @@
 use sea_orm::entity::prelude::*;
 
 /// One event that enters the outbox when it is due.
+///
+/// ```
+/// # use outbox_sea_orm::entity::scheduled;
+/// # use sea_orm::{DatabaseConnection, DbErr, EntityTrait, QueryOrder};
+/// # async fn example(db: &DatabaseConnection) -> Result<(), DbErr> {
+/// let next = scheduled::Entity::find().order_by_asc(scheduled::Column::DeliverAt).one(db).await?;
+/// # let _ = next; Ok(()) }
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, DeriveEntityModel)]
 #[sea_orm(table_name = "outbox_scheduled")]
 pub struct Model {

@@ -1,6 +1,14 @@
 //! The phases of a transaction's end, in which listeners run.
 
 /// How a transaction ended.
+///
+/// ```
+/// # use outbox_sea_orm::prelude::*;
+/// fn is_certain(outcome: Outcome) -> bool {
+///     matches!(outcome, Outcome::Committed | Outcome::RolledBack)
+/// }
+/// assert!(!is_certain(Outcome::Unknown)); // the response to COMMIT was lost
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Outcome {
     /// Data and events are in the database.
@@ -12,6 +20,20 @@ pub enum Outcome {
 }
 
 /// A phase in which listeners of an event type run.
+///
+/// ```
+/// # use outbox_sea_orm::prelude::*;
+/// # #[derive(Clone, serde::Serialize, serde::Deserialize, OutboxEvent)]
+/// # #[outbox(type = "order.placed", topic = "orders")]
+/// # struct OrderPlaced { #[outbox(key)] order_id: i64 }
+/// async fn check_stock(order: OrderPlaced) -> Result<(), BoxError> {
+///     if order.order_id < 0 { Err("there is no such order".into()) } else { Ok(()) }
+/// }
+/// # async fn example(db: sea_orm::DatabaseConnection) -> Result<(), OutboxError> {
+/// let outbox = Outbox::builder(db).listen(Phase::BeforeCommit, check_stock).build().await?;
+/// # let _ = outbox;
+/// # Ok(()) }
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Phase {

@@ -64,6 +64,13 @@ impl OutboxMigration {
     /// them all brings older tables up to date, wherever in the list they stand. The `down` of the
     /// first one drops all tables with their rows; the `down` of the others does nothing, since a
     /// later version only adds.
+    ///
+    /// ```
+    /// # use outbox_sea_orm::OutboxMigration;
+    /// let shop = OutboxMigration::all("shop".parse()?, 16);
+    /// assert_eq!(shop[0].name(), "shop_m0001_outbox");
+    /// # Ok::<(), outbox_sea_orm::NamespaceError>(())
+    /// ```
     #[must_use]
     pub fn all(namespace: Namespace, partitions: u16) -> Vec<Box<dyn MigrationTrait>> {
         Self::of(&namespace, partitions, VERSIONS)

@@ -34,6 +34,22 @@ const LARGEST_PAYLOAD: usize = 512 * 1024 * 1024;
 const DEDUP_RETENTION: Duration = Duration::from_hours(7 * 24);
 
 /// Configures an [`Outbox`]. Made by [`Outbox::builder`].
+///
+/// ```
+/// # use outbox_sea_orm::prelude::*;
+/// # use std::time::Duration;
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let db = sea_orm::Database::connect("sqlite::memory:").await?;
+/// let outbox = Outbox::builder(db)
+///     .source("shop")
+///     .namespace("shop")
+///     .inbox_retention(Duration::from_hours(30 * 24))
+///     .install()
+///     .await?;
+/// assert_eq!(outbox.source(), "shop");
+/// # Ok(()) }
+/// ```
 #[must_use = "call `build()` or `install()`"]
 pub struct OutboxBuilder {
     db: DatabaseConnection,
@@ -92,6 +108,14 @@ impl OutboxBuilder {
 
     /// Sets the former source of this service, which its new one replaces in this outbox. An
     /// instance that starts with the former source after that is refused.
+    ///
+    /// ```
+    /// # use outbox_sea_orm::prelude::*;
+    /// # async fn example(db: sea_orm::DatabaseConnection) -> Result<(), OutboxError> {
+    /// let outbox = Outbox::builder(db).source("web-shop").rename_source("shop").build().await?;
+    /// # let _ = outbox;
+    /// # Ok(()) }
+    /// ```
     pub fn rename_source(mut self, former: impl Into<String>) -> Self {
         self.source.former = Some(former.into());
         self
@@ -117,6 +141,20 @@ impl OutboxBuilder {
     /// must happen goes through the outbox.
     ///
     /// It gets the events of [`emit`](crate::OutboxTransaction::emit) whose type has no lifetimes.
+    ///
+    /// ```
+    /// # use outbox_sea_orm::prelude::*;
+    /// # #[derive(Clone, serde::Serialize, serde::Deserialize, OutboxEvent)]
+    /// # #[outbox(type = "order.placed", topic = "orders")]
+    /// # struct OrderPlaced { #[outbox(key)] order_id: i64 }
+    /// # async fn example(db: sea_orm::DatabaseConnection) -> Result<(), OutboxError> {
+    /// async fn refresh_screen(order: OrderPlaced) {
+    ///     println!("order {} is saved", order.order_id);
+    /// }
+    /// let outbox = Outbox::builder(db).listen(Phase::AfterCommit, refresh_screen).build().await?;
+    /// # let _ = outbox;
+    /// # Ok(()) }
+    /// ```
     pub fn listen<E, M>(mut self, phase: Phase, handler: impl IntoListener<E, M>) -> Self
     where
         E: OutboxEvent + Clone + 'static,
@@ -156,6 +194,16 @@ impl OutboxBuilder {
 
     /// Sets what relays do with finished events: they delete them, the default, or archive them in
     /// `outbox_archive` for a time.
+    ///
+    /// ```
+    /// # use outbox_sea_orm::{Retention, prelude::*};
+    /// # use std::time::Duration;
+    /// # async fn example(db: sea_orm::DatabaseConnection) -> Result<(), OutboxError> {
+    /// let a_month = Retention::Keep(Duration::from_hours(30 * 24)); // in `outbox_archive`
+    /// let outbox = Outbox::builder(db).retention(a_month).build().await?;
+    /// # let _ = outbox;
+    /// # Ok(()) }
+    /// ```
     pub fn retention(mut self, retention: Retention) -> Self {
         self.retention = retention;
         self
@@ -200,6 +248,15 @@ impl OutboxBuilder {
     /// SeaORM prepares its statements under names, so the pooler has to carry them over: PgBouncer
     /// does since 1.21, with `max_prepared_statements` above 0. [`build`](Self::build) and
     /// [`install`](Self::install) refuse another one.
+    ///
+    /// ```
+    /// # use outbox_sea_orm::prelude::*;
+    /// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+    /// let pgbouncer = sea_orm::Database::connect("postgres://shop@127.0.0.1:6432/shop").await?;
+    /// let outbox = Outbox::builder(pgbouncer).behind_pooler().build().await?;
+    /// # let _ = outbox;
+    /// # Ok(()) }
+    /// ```
     pub fn behind_pooler(mut self) -> Self {
         self.behind_pooler = true;
         self
@@ -212,6 +269,16 @@ impl OutboxBuilder {
     /// the application's and as large as that, when a consumer, a coordinator or an operator first
     /// needs one. On MySQL and MariaDB a hook that runs after each connect of the application's
     /// pool does not run for them.
+    ///
+    /// ```
+    /// # use outbox_sea_orm::{TransactionLimits, prelude::*};
+    /// # use std::time::Duration;
+    /// # async fn example(db: sea_orm::DatabaseConnection) -> Result<(), OutboxError> {
+    /// let limits = TransactionLimits::new().lock_wait(Duration::from_secs(5));
+    /// let outbox = Outbox::builder(db).transaction_limits(limits).build().await?;
+    /// # let _ = outbox;
+    /// # Ok(()) }
+    /// ```
     pub fn transaction_limits(mut self, limits: TransactionLimits) -> Self {
         self.work_limits = limits;
         self
@@ -230,6 +297,19 @@ impl OutboxBuilder {
 
     /// Creates the tables where they are missing, brings older ones up to date, and opens the
     /// outbox.
+    ///
+    /// ```
+    /// # use outbox_sea_orm::prelude::*;
+    /// # async fn example(db: sea_orm::DatabaseConnection) -> Result<Outbox, OutboxError> {
+    /// match Outbox::builder(db).source("shop").install().await {
+    ///     Err(OutboxError::Install(why)) => {
+    ///         eprintln!("for a database administrator: {why}"); // with the SQL
+    ///         Err(OutboxError::Install(why))
+    ///     }
+    ///     other => other,
+    /// }
+    /// # }
+    /// ```
     ///
     /// # Errors
     /// As [`build`](Self::build); [`OutboxError::Install`] where the role of this program may not

@@ -59,6 +59,17 @@ impl Outbox {
 
     /// Saves an event as [`enqueue`](Self::enqueue) does, with options.
     ///
+    /// ```
+    /// # use outbox_sea_orm::prelude::*;
+    /// # use sea_orm::DatabaseTransaction;
+    /// # use std::time::Duration;
+    /// # async fn example(outbox: &Outbox, txn: &DatabaseTransaction, reminder: impl OutboxEvent) -> Result<(), OutboxError> {
+    /// let tomorrow = EnqueueOptions::new().deliver_in(Duration::from_hours(24));
+    /// let scheduled: MessageId = outbox.enqueue_with(txn, &reminder, tomorrow).await?;
+    /// # let _ = scheduled;
+    /// # Ok(()) }
+    /// ```
+    ///
     /// # Errors
     /// Those of [`enqueue`](Self::enqueue), and [`OutboxError::Duplicate`]; roll back then.
     ///
@@ -84,6 +95,23 @@ impl Outbox {
     }
 
     /// Saves several events in an ordinary SeaORM transaction, in one INSERT, in their order.
+    ///
+    /// ```
+    /// # use outbox_sea_orm::prelude::*;
+    /// # use sea_orm::TransactionTrait;
+    /// # #[derive(Clone, serde::Serialize, serde::Deserialize, OutboxEvent)]
+    /// # #[outbox(type = "order.placed", topic = "orders")]
+    /// # struct OrderPlaced { #[outbox(key)] order_id: i64 }
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let outbox = Outbox::builder(sea_orm::Database::connect("sqlite::memory:").await?).install().await?;
+    /// let orders = [OrderPlaced { order_id: 7 }, OrderPlaced { order_id: 8 }];
+    /// let txn = outbox.connection().begin().await?;
+    /// let ids = outbox.enqueue_many(&txn, &orders).await?;
+    /// txn.commit().await?;
+    /// assert_eq!(ids.len(), 2);
+    /// # Ok(()) }
+    /// ```
     ///
     /// # Errors
     /// Those of [`enqueue`](Self::enqueue); nothing is written when one event cannot travel.
@@ -113,6 +141,16 @@ impl Outbox {
 
     /// Cancels a scheduled event; `false` when it has entered the outbox, or was never scheduled.
     ///
+    /// ```
+    /// # use outbox_sea_orm::prelude::*;
+    /// # use sea_orm::DatabaseTransaction;
+    /// # async fn example(outbox: &Outbox, txn: &DatabaseTransaction, reminder: MessageId) -> Result<(), OutboxError> {
+    /// if !outbox.cancel(txn, reminder).await? {
+    ///     println!("the reminder is on its way");
+    /// }
+    /// # Ok(()) }
+    /// ```
+    ///
     /// # Errors
     /// [`OutboxError::Database`] when the database refused.
     ///
@@ -131,6 +169,20 @@ impl Outbox {
     /// For hooks such as `ActiveModelBehavior::after_save`, which get a connection and cannot say
     /// more of it. Where it is no transaction, data and event are not atomic: prefer
     /// [`enqueue`](Self::enqueue).
+    ///
+    /// ```
+    /// # use outbox_sea_orm::prelude::*;
+    /// # use sea_orm::{ConnectionTrait, DbErr};
+    /// # #[derive(Clone, serde::Serialize, serde::Deserialize, OutboxEvent)]
+    /// # #[outbox(type = "order.placed", topic = "orders")]
+    /// # struct OrderPlaced { #[outbox(key)] order_id: i64 }
+    /// # static OUTBOX: std::sync::OnceLock<Outbox> = std::sync::OnceLock::new();
+    /// async fn after_save<C: ConnectionTrait>(order_id: i64, db: &C) -> Result<(), DbErr> {
+    ///     let Some(outbox) = OUTBOX.get() else { return Ok(()) };
+    ///     let saved = outbox.enqueue_unchecked(db, &OrderPlaced { order_id }).await;
+    ///     saved.map(drop).map_err(|error| DbErr::Custom(error.to_string()))
+    /// }
+    /// ```
     ///
     /// # Errors
     /// Those of [`enqueue`](Self::enqueue).

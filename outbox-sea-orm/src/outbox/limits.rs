@@ -55,6 +55,20 @@ impl RouteLimits {
 
     /// Adds all routes of a relay. From now on the outbox refuses an event that no known route
     /// takes by its topic and type when it is saved; predicates do not count.
+    ///
+    /// ```
+    /// # use outbox_sea_orm::{RouteLimits, prelude::*};
+    /// # #[derive(Clone, serde::Serialize, serde::Deserialize, OutboxEvent)]
+    /// # #[outbox(type = "order.placed", topic = "orders")]
+    /// # struct OrderPlaced { #[outbox(key)] order_id: i64 }
+    /// let limits = RouteLimits::default();
+    /// let (publisher, _subscriber) = Memory::channel();
+    /// limits.set_all(&[Route::new("billing", topic("orders"), publisher)]);
+    /// # let encode = |event: &OrderPlaced| outbox_core::event::NewEvent::encode(event);
+    /// let event = encode(&OrderPlaced { order_id: 7 })?;
+    /// assert!(limits.check(&event).is_ok());
+    /// # Ok::<(), outbox_core::event::EncodeError>(())
+    /// ```
     pub fn set_all(&self, routes: &[Route]) {
         for route in routes {
             let selector = route.selector().clone();

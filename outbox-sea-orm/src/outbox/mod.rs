@@ -98,6 +98,13 @@ impl Outbox {
     /// Opens the outbox of a database, with everything at its default, as tools do. Its tables must
     /// be there.
     ///
+    /// ```
+    /// # use outbox_sea_orm::{admin::AdminStore, prelude::*};
+    /// # async fn example(db: sea_orm::DatabaseConnection) -> Result<(), Box<dyn std::error::Error>> {
+    /// println!("{:?}", Outbox::new(db).await?.stats().await?); // a tool, which needs no source
+    /// # Ok(()) }
+    /// ```
+    ///
     /// # Errors
     /// [`OutboxError::Store`] when the tables are missing or are not those of this version.
     pub async fn new(db: DatabaseConnection) -> Result<Self, OutboxError> {
@@ -109,6 +116,24 @@ impl Outbox {
     /// On SQLite it is a writing one from its beginning (`BEGIN IMMEDIATE`), because one that reads
     /// first and then writes fails when another has written in between.
     ///
+    /// ```
+    /// # use outbox_sea_orm::{admin::AdminStore, prelude::*};
+    /// # use sea_orm::ConnectionTrait;
+    /// # #[derive(Clone, serde::Serialize, serde::Deserialize, OutboxEvent)]
+    /// # #[outbox(type = "order.placed", topic = "orders")]
+    /// # struct OrderPlaced { #[outbox(key)] order_id: i64 }
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let outbox = Outbox::builder(sea_orm::Database::connect("sqlite::memory:").await?).install().await?;
+    /// # outbox.connection().execute_unprepared("CREATE TABLE orders (id INTEGER)").await?;
+    /// let tx = outbox.begin().await?;
+    /// tx.execute_unprepared("INSERT INTO orders VALUES (7)").await?; // any SeaORM call
+    /// tx.emit(OrderPlaced { order_id: 7 })?;
+    /// tx.commit().await?;
+    /// assert_eq!(outbox.stats().await?.pending, 1);
+    /// # Ok(()) }
+    /// ```
+    ///
     /// # Errors
     /// [`OutboxError::Begin`] when there is no connection.
     ///
@@ -119,6 +144,19 @@ impl Outbox {
     }
 
     /// Opens a transaction with an isolation level, an access mode or, on SQLite, a mode.
+    ///
+    /// ```
+    /// # use outbox_sea_orm::prelude::*;
+    /// # use sea_orm::{IsolationLevel, TransactionOptions};
+    /// # async fn example(outbox: &Outbox) -> Result<(), OutboxError> {
+    /// let options = TransactionOptions {
+    ///     isolation_level: Some(IsolationLevel::Serializable),
+    ///     ..TransactionOptions::default()
+    /// };
+    /// let tx = outbox.begin_with(options).await?;
+    /// # tx.commit().await
+    /// # }
+    /// ```
     ///
     /// # Errors
     /// [`OutboxError::Begin`] when there is no connection.
@@ -237,6 +275,16 @@ impl Outbox {
     ///
     /// Commits of an [`OutboxTransaction`] do so by themselves; after an ordinary SeaORM
     /// transaction it saves the wait for the next poll.
+    ///
+    /// ```
+    /// # use outbox_sea_orm::prelude::*;
+    /// # use sea_orm::DatabaseTransaction;
+    /// # async fn example(outbox: &Outbox, txn: DatabaseTransaction, event: impl OutboxEvent) -> Result<(), OutboxError> {
+    /// outbox.enqueue(&txn, &event).await?;
+    /// txn.commit().await?; // the outbox does not see this commit
+    /// outbox.wake();
+    /// # Ok(()) }
+    /// ```
     pub fn wake(&self) {
         self.0.wake.wake();
         self.0.notifier.notify();
@@ -263,6 +311,14 @@ impl Outbox {
     }
 
     /// The connection pool.
+    ///
+    /// ```
+    /// # use outbox_sea_orm::prelude::*;
+    /// # use sea_orm::{ConnectionTrait, DbErr};
+    /// # async fn example(outbox: &Outbox) -> Result<(), DbErr> {
+    /// outbox.connection().execute_unprepared("DELETE FROM sessions").await?; // no transaction, no events
+    /// # Ok(()) }
+    /// ```
     #[must_use]
     pub fn connection(&self) -> &DatabaseConnection {
         &self.0.db
@@ -300,6 +356,15 @@ impl Outbox {
     }
 
     /// The limits of the routes that are known in this process.
+    ///
+    /// ```
+    /// # use outbox_sea_orm::prelude::*;
+    /// # use outbox_core::transport::Limits;
+    /// # fn example(outbox: &Outbox) {
+    /// let billing = Limits::default().max_payload(262_144); // its relay is another process
+    /// outbox.limits().set("billing", billing, |event| event.topic == "orders");
+    /// # }
+    /// ```
     #[must_use]
     pub fn limits(&self) -> &RouteLimits {
         &self.0.limits

@@ -12,6 +12,14 @@ use serde::{Serialize, de::DeserializeOwned};
 const MAX_RESPONSE: usize = 960 * 1024;
 
 /// The response to a request that is processed once.
+///
+/// ```
+/// # use outbox_sea_orm::Responded;
+/// fn status<A>(response: &Responded<A>) -> u16 {
+///     if response.is_first() { 201 } else { 200 }
+/// }
+/// assert_eq!(status(&Responded::First(7)), 201);
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Responded<A> {
     /// The work was done now, and is committed with this response.
@@ -22,6 +30,11 @@ pub enum Responded<A> {
 
 impl<A> Responded<A> {
     /// Gives the response.
+    ///
+    /// ```
+    /// # use outbox_sea_orm::Responded;
+    /// assert_eq!(Responded::Again("receipt 4711").into_inner(), "receipt 4711");
+    /// ```
     pub fn into_inner(self) -> A {
         match self {
             Self::First(response) | Self::Again(response) => response,

@@ -86,6 +86,15 @@ use crate::{Outbox, OutboxTransaction};
 pub type Saga<D> = outbox_core::saga::Saga<D, OutboxTransaction>;
 
 /// The steps of a saga while it is defined.
+///
+/// ```
+/// # use outbox_sea_orm::{prelude::*, saga::SagaBuilder};
+/// # #[derive(serde::Serialize, serde::Deserialize)] struct PlaceOrder;
+/// fn with_shipping(saga: SagaBuilder<PlaceOrder>) -> Saga<PlaceOrder> {
+///     saga.step("ship", PlaceOrder::ship).pivot().build()
+/// }
+/// # impl PlaceOrder { async fn ship(&mut self, _: &StepContext) -> Result<(), StepError> { Ok(()) } }
+/// ```
 pub type SagaBuilder<D> = outbox_core::saga::SagaBuilder<D, OutboxTransaction>;
 
 /// The step that was added last, to set how it is done and undone.
@@ -93,21 +102,82 @@ pub type StepBuilder<D, O, Place = Single> =
     outbox_core::saga::StepBuilder<D, OutboxTransaction, O, Place>;
 
 /// A group of steps that run beside each other.
+///
+/// ```
+/// # use outbox_sea_orm::prelude::*;
+/// # #[derive(serde::Serialize, serde::Deserialize)] struct Trip;
+/// # impl Trip {
+/// #     async fn flight(&self, _: &StepContext) -> Result<i64, StepError> { Ok(200) }
+/// #     async fn hotel(&self, _: &StepContext) -> Result<i64, StepError> { Ok(100) }
+/// # }
+/// let trip = Saga::<Trip>::builder("trip", 1)
+///     .parallel("bookings")
+///     .branch("flight", Trip::flight)
+///     .branch("hotel", Trip::hotel)
+///     .build();
+/// assert!(trip.faults().is_empty());
+/// ```
 pub type GroupBuilder<D> = outbox_core::saga::GroupBuilder<D, OutboxTransaction>;
 
 /// Starts sagas that other processes drive.
+///
+/// ```
+/// # use outbox_sea_orm::{prelude::*, saga::SagaClient};
+/// # #[derive(serde::Serialize, serde::Deserialize)] struct PlaceOrder { order_id: i64 }
+/// async fn web_process(outbox: &Outbox, order: Saga<PlaceOrder>) -> Result<SagaClient, SagasError> {
+///     Sagas::builder(outbox).register(order).client() // another process drives them
+/// }
+/// ```
 pub type SagaClient = outbox_core::saga::SagaClient<Outbox>;
 
 /// A start that is awaited.
 pub type Start<'a, D> = outbox_core::saga::Start<'a, Outbox, D>;
 
 /// The sagas of a service.
+///
+/// ```
+/// # use outbox_sea_orm::prelude::*;
+/// # use std::time::Duration;
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// #[derive(serde::Serialize, serde::Deserialize)]
+/// struct PlaceOrder { order_id: i64 }
+///
+/// #[saga(name = "place-order")]
+/// impl PlaceOrder {
+///     #[step]
+///     async fn ship(&mut self, _cx: &StepContext) -> Result<(), StepError> { Ok(()) }
+/// }
+/// # let outbox = Outbox::builder(sea_orm::Database::connect("sqlite::memory:").await?).install().await?;
+/// let sagas = Sagas::builder(&outbox).register(PlaceOrder::saga()).start().await?;
+/// sagas.shutdown(Duration::from_secs(10)).await?;
+/// # Ok(()) }
+/// ```
 pub type Sagas = outbox_core::saga::Sagas<Outbox>;
 
 /// Configures the sagas of a service.
+///
+/// ```
+/// # use outbox_sea_orm::{prelude::*, saga::SagasBuilder};
+/// fn configured(outbox: &Outbox) -> SagasBuilder {
+///     Sagas::builder(outbox).concurrency(4).on_stuck(|saga| println!("stuck: {}", saga.reason))
+/// }
+/// ```
 pub type SagasBuilder = outbox_core::saga::SagasBuilder<Outbox>;
 
 /// The context of a step: its transaction, its saga and its attempt.
+///
+/// ```
+/// # use outbox_sea_orm::prelude::*;
+/// # use sea_orm::ConnectionTrait;
+/// # struct PlaceOrder { order_id: i64 }
+/// # impl PlaceOrder {
+/// async fn reserve(&mut self, cx: &StepContext) -> Result<(), StepError> {
+///     cx.tx.execute_unprepared("UPDATE stock SET reserved = reserved + 1").await?; // any SeaORM call
+///     Ok(())
+/// }
+/// # }
+/// ```
 pub type StepContext = outbox_core::saga::StepContext<OutboxTransaction>;
 
 impl OutboxTransaction {

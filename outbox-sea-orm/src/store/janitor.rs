@@ -109,6 +109,7 @@ impl SqlStore {
             return Ok(0);
         }
         let sql = self.list_sql("due, locked", held.len(), |dialect, n| {
+            // Skipped: a producer that cancels a scheduled event holds its row.
             due(dialect, n, "{for_update}{skip_locked}")
         });
         let mut args = Vec::new();

@@ -55,6 +55,8 @@ impl LeaseStore for SqlStore {
             let registered = self.register(&mut tx, relay, routes, lease).await;
             tx.end(registered).await?;
         }
+        // One snapshot, bounded in all its parts: a renewal that read every decision and every
+        // parked key grew with them, and the lease ran out during its own renewal.
         let rows = self.keeper.query(&self.sql("view", 1, view), &[me.clone(), me]).await?;
         let mut renewal = Renewal { known, ..Renewal::default() };
         let mut urgent = 0;

@@ -4,6 +4,13 @@ use crate::schema::{AUDIT_RETENTION, LETTER_RETENTION};
 use std::time::Duration;
 
 /// What happens to an event that is finished.
+///
+/// ```
+/// # use outbox_sea_orm::Retention;
+/// # use std::time::Duration;
+/// let audit = Retention::Keep(Duration::from_hours(30 * 24)); // in `outbox_archive`
+/// assert_eq!(Retention::default(), Retention::Delete);
+/// ```
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Retention {
     /// It is deleted.

@@ -67,9 +67,13 @@ impl PartitionRecorder<'_, '_> {
         ids.dedup();
         // A missing event was finished by this very record, whose response was lost.
         let keys: HashMap<i64, Option<String>> = self.keys(&ids).await?;
+        // Before the rows are written, which would show the redriven route as dead again: a record
+        // that was made once more undid a redrive, and one failure had two letters.
         let void = self.redriven_since(updates, &ids).await?;
         let updates: Vec<&RouteUpdate> =
             updates.iter().copied().filter(|v| !void.contains(&v.id.0)).collect();
+        // In this order: a letter takes its attempts and errors from the route's row and its
+        // content from the event's row, and `finish` deletes both.
         self.upsert_route_rows(&updates, &keys).await?;
         self.write_letters(&updates, &ids, &keys, settled).await?;
         settled.deleted += self.finish(&ids).await?;

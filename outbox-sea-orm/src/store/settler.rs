@@ -40,6 +40,8 @@ impl SettleStore for SqlStore {
         fence: &Fence,
         ids: &[(PartitionNo, EventId)],
     ) -> Result<Settled, StoreError> {
+        // One statement where the database can write it: it locks, checks the fence and deletes in
+        // one round trip, and nearly every event ends here.
         let keep = self.options.retention != Retention::Delete;
         match self.dialect().finish_at_once(keep) {
             Some(sql) => {
@@ -138,6 +140,8 @@ impl SqlStore {
         let partitions = numbers(fence.partitions.iter().map(|(p, _)| *p));
         let mut args = vec![Arg::Text(Some(fence.relay.as_str()))];
         bind_partitions(self.dialect(), &mut args, &partitions);
+        // Before any other row and in one order, as every writer of these rows does, operators
+        // included: so no two of them can wait for each other.
         for row in tx
             .query(&self.list_sql("lock owned", partitions.len(), Dialect::lock_owned), &args)
             .await?

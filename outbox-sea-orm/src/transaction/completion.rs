@@ -24,6 +24,19 @@ impl OutboxTransaction {
     ///
     /// On a nested transaction it only merges into the transaction around it.
     ///
+    /// ```
+    /// # use outbox_sea_orm::prelude::*;
+    /// # async fn example(tx: OutboxTransaction) -> Result<(), OutboxError> {
+    /// match tx.commit().await {
+    ///     Err(error @ OutboxError::OutcomeUnknown(_)) => {
+    ///         println!("{error}: repeat with the same dedup key");
+    ///         Err(error)
+    ///     }
+    ///     other => other, // an error: nothing was saved
+    /// }
+    /// # }
+    /// ```
+    ///
     /// # Errors
     /// On every error everything is rolled back; only after [`OutboxError::OutcomeUnknown`] it may
     /// be committed.
@@ -45,6 +58,13 @@ impl OutboxTransaction {
     }
 
     /// Rolls back: data and events are gone.
+    ///
+    /// ```
+    /// # use outbox_sea_orm::prelude::*;
+    /// # async fn example(tx: OutboxTransaction) -> Result<(), OutboxError> {
+    /// tx.rollback().await // as dropping it does, but waits for the database
+    /// # }
+    /// ```
     ///
     /// # Errors
     /// [`OutboxError::Database`] when the database did not respond; it rolls back by itself then.
@@ -73,6 +93,8 @@ impl OutboxTransaction {
         let shared = &self.shared;
         let mut notified = 0;
         loop {
+            // In a loop, since a hook may emit events and register hooks, and listeners may emit
+            // too: each round takes what the last one added, until there is nothing new.
             drop(shared.turn(0).await?);
             let (hooks, (notifications, next)) = {
                 let mut state = shared.state.lock();
@@ -96,6 +118,8 @@ impl OutboxTransaction {
                     .map_err(OutboxError::BeforeCommit)?;
             }
         }
+        // After the hooks, whose statements may have failed, and before the events, which are
+        // written last: so writers of one key that `emit` are in order by their row locks.
         self.verify().await?;
         let events = {
             let mut state = shared.state.lock();
@@ -126,6 +150,8 @@ async fn send_commit(shared: Shared) -> Result<(), OutboxError> {
     let result = deadline.wait_for("COMMIT", txn.commit()).await;
     let outcome = match result.as_ref().map_err(TxEffect::of) {
         Ok(()) => Outcome::Committed,
+        // COMMIT was sent, so a lost connection tells nothing: neither the phase after a commit nor
+        // that after a rollback may run.
         Err(TxEffect::Lost) => Outcome::Unknown,
         Err(_) => Outcome::RolledBack,
     };
@@ -135,6 +161,8 @@ async fn send_commit(shared: Shared) -> Result<(), OutboxError> {
     if let Err(error) = &result {
         state.lock().note(Err(error));
     }
+    // Also when the outcome is unknown: a wake in vain costs one read, and a missing one the wait
+    // for the next poll.
     if outcome != Outcome::RolledBack && state.lock().wrote() {
         outbox.wake();
     }

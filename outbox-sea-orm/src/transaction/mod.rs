@@ -179,6 +179,21 @@ impl OutboxTransaction {
     ///
     /// Gives the message's id. In a nested transaction the event goes when that is rolled back.
     ///
+    /// ```
+    /// # use outbox_sea_orm::{admin::AdminStore, prelude::*};
+    /// # #[derive(Clone, serde::Serialize, serde::Deserialize, OutboxEvent)]
+    /// # #[outbox(type = "order.placed", topic = "orders")]
+    /// # struct OrderPlaced { #[outbox(key)] order_id: i64 }
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let outbox = Outbox::builder(sea_orm::Database::connect("sqlite::memory:").await?).install().await?;
+    /// let tx = outbox.begin().await?;
+    /// tx.emit(OrderPlaced { order_id: 7 })?;
+    /// tx.rollback().await?;
+    /// assert_eq!(outbox.stats().await?.pending, 0, "the event is gone with its data");
+    /// # Ok(()) }
+    /// ```
+    ///
     /// # Errors
     /// [`OutboxError::Encode`] or [`OutboxError::Limit`] when the event could not travel; the
     /// transaction goes on. [`OutboxError::Ended`] and [`OutboxError::Aborted`] when it has ended.
@@ -187,6 +202,14 @@ impl OutboxTransaction {
     }
 
     /// Saves an event with the transaction as [`emit`](Self::emit) does, with options.
+    ///
+    /// ```
+    /// # use outbox_sea_orm::prelude::*;
+    /// # use std::time::Duration;
+    /// # fn example(tx: &OutboxTransaction, reminder: impl OutboxEvent) -> Result<(), OutboxError> {
+    /// tx.emit_with(reminder, EnqueueOptions::new().deliver_in(Duration::from_hours(24)))?;
+    /// # Ok(()) }
+    /// ```
     ///
     /// # Errors
     /// Those of [`emit`](Self::emit). A dedup key that was used before fails the commit.
@@ -268,17 +291,48 @@ impl OutboxTransaction {
     /// gone by then.
     ///
     /// It dies with the process: what must happen goes through the outbox.
+    ///
+    /// ```
+    /// # use outbox_sea_orm::prelude::*;
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let outbox = Outbox::builder(sea_orm::Database::connect("sqlite::memory:").await?).install().await?;
+    /// let (sender, receiver) = tokio::sync::oneshot::channel();
+    /// let tx = outbox.begin().await?;
+    /// tx.after_commit(move || drop(sender.send("refresh the screen")));
+    /// tx.commit().await?;
+    /// assert_eq!(receiver.await?, "refresh the screen");
+    /// # Ok(()) }
+    /// ```
     pub fn after_commit(&self, hook: impl FnOnce() + Send + 'static) {
         self.register(|hooks| hooks.after_commit(hook));
     }
 
     /// Runs a hook after a rollback, whatever caused it: an error, a panic, a dropped future. One
     /// registered in a nested transaction runs when that is rolled back.
+    ///
+    /// ```
+    /// # use outbox_sea_orm::prelude::*;
+    /// # fn example(tx: &OutboxTransaction, upload: std::path::PathBuf) {
+    /// tx.after_rollback(move || drop(std::fs::remove_file(upload))); // nothing refers to the file
+    /// # }
+    /// ```
     pub fn after_rollback(&self, hook: impl FnOnce() + Send + 'static) {
         self.register(|hooks| hooks.after_rollback(hook));
     }
 
     /// Runs a hook after the end, with the outcome.
+    ///
+    /// ```
+    /// # use outbox_sea_orm::prelude::*;
+    /// # fn example(tx: &OutboxTransaction) {
+    /// tx.after_completion(|outcome| match outcome {
+    ///     Outcome::Committed => println!("the order is placed"),
+    ///     Outcome::RolledBack => println!("nothing was saved"),
+    ///     _ => println!("the response to COMMIT was lost: ask the database"),
+    /// });
+    /// # }
+    /// ```
     pub fn after_completion(&self, hook: impl FnOnce(Outcome) + Send + 'static) {
         self.register(|hooks| hooks.after_completion(hook));
     }
@@ -345,6 +399,15 @@ impl OutboxTransaction {
     }
 
     /// The outbox that the transaction belongs to.
+    ///
+    /// ```
+    /// # use outbox_sea_orm::prelude::*;
+    /// struct Orders { outbox: Outbox }
+    ///
+    /// fn orders_of(tx: &OutboxTransaction) -> Orders {
+    ///     Orders { outbox: tx.outbox().clone() } // its methods join the transaction
+    /// }
+    /// ```
     #[must_use]
     pub fn outbox(&self) -> &Outbox {
         &self.shared.outbox

@@ -31,6 +31,8 @@ struct OpenTransaction {
 /// Runs work in which functions without a transaction parameter join the transaction.
 pub(crate) async fn within<F: Future>(tx: &OutboxTransaction, work: F) -> F::Output {
     let outer = CURRENT.try_with(Arc::clone).ok();
+    // Weak: a future that is kept beyond the end must not keep the transaction, and with it a
+    // connection, alive.
     let current = OpenTransaction { shared: Arc::downgrade(&tx.shared), frame: tx.frame.id, outer };
     CURRENT.scope(Arc::new(current), work).await
 }

@@ -42,6 +42,7 @@ impl<T: Send + 'static> Future for RunToCompletion<T> {
 
 impl<T: Send + 'static> Drop for RunToCompletion<T> {
     fn drop(&mut self) {
+        // Work that was never polled has sent nothing: dropping it does nothing at all.
         if let Some(work) = self.work.take().filter(|_| self.begun) {
             self.runtime.spawn(work);
         }

@@ -23,6 +23,24 @@ impl OutboxTransaction {
     /// statements and events; committed, it leaves them to this transaction. While it is open this
     /// handle takes no statements.
     ///
+    /// ```
+    /// # use outbox_sea_orm::{admin::AdminStore, prelude::*};
+    /// # #[derive(Clone, serde::Serialize, serde::Deserialize, OutboxEvent)]
+    /// # #[outbox(type = "order.placed", topic = "orders")]
+    /// # struct OrderPlaced { #[outbox(key)] order_id: i64 }
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let outbox = Outbox::builder(sea_orm::Database::connect("sqlite::memory:").await?).install().await?;
+    /// let tx = outbox.begin().await?;
+    /// tx.emit(OrderPlaced { order_id: 7 })?;
+    /// let bonus = tx.begin().await?; // a savepoint
+    /// bonus.emit(OrderPlaced { order_id: 8 })?;
+    /// bonus.rollback().await?; // takes back what was done since
+    /// tx.commit().await?;
+    /// assert_eq!(outbox.stats().await?.pending, 1);
+    /// # Ok(()) }
+    /// ```
+    ///
     /// # Errors
     /// [`OutboxError::NestedOpen`] when one is open already, and the errors of [`emit`](Self::emit)
     /// and the database.
@@ -56,6 +74,19 @@ impl OutboxTransaction {
     /// The outbox does not see its statements: if they end the transaction, by a dropped nested
     /// `begin` or a deadlock whose error is swallowed, the commit is refused.
     ///
+    /// ```
+    /// # use outbox_sea_orm::prelude::*;
+    /// # use sea_orm::{DatabaseTransaction, DbErr};
+    /// async fn audit(txn: &DatabaseTransaction, text: &str) -> Result<(), DbErr> {
+    ///     // .. older code that names the concrete type ..
+    /// #   let _ = (txn, text);
+    ///     Ok(())
+    /// }
+    /// # async fn example(tx: &OutboxTransaction) -> Result<(), OutboxError> {
+    /// audit(tx.sea_orm().await?, "an order is placed").await?;
+    /// # Ok(()) }
+    /// ```
+    ///
     /// # Errors
     /// [`OutboxError::NestedOpen`], [`OutboxError::Ended`] and [`OutboxError::Aborted`] when the
     /// handle is not usable.
@@ -83,6 +114,8 @@ impl OutboxTransaction {
     pub(super) async fn verify(&self) -> Result<(), OutboxError> {
         let mut turn = self.shared.turn(self.frame.id).await?;
         let (id, state) = (self.frame.id, self.shared.state.clone());
+        // Code that has the driver's transaction may have ended more than it began: this savepoint,
+        // set before, is gone then, and nothing is committed in parts.
         if mem::take(state.lock().frame(id)?.driver_exposed()) {
             let release = format!("RELEASE SAVEPOINT {}", exposed_name(id));
             let released = self
@@ -98,6 +131,8 @@ impl OutboxTransaction {
         }
         let commit_unverified = state.lock().commit_unverified();
         let dialect = self.shared.outbox.schema().dialect();
+        // PostgreSQL answers the COMMIT of a failed transaction with ROLLBACK and no error. Any
+        // statement before it fails instead; it is sent only where one has failed or has not ended.
         if commit_unverified && dialect.commit_may_silently_roll_back() {
             let probe = self.shared.run_bounded(&mut turn, "a savepoint", |txn| async move {
                 txn.execute_unprepared("SELECT 1").await

@@ -17,6 +17,25 @@ const SECOND_CONNECTION_TIMEOUT: Duration = Duration::from_secs(2);
 /// (`tx = self.outbox`) joins the transaction of that outbox that is open around the call: of
 /// another such function, [`Outbox::transaction`], a handler, a step of a saga, a hook before
 /// commit. A spawned task joins nothing. Implemented by those two and by references to them.
+///
+/// ```
+/// # use outbox_sea_orm::prelude::*;
+/// # #[derive(Clone, serde::Serialize, serde::Deserialize, OutboxEvent)]
+/// # #[outbox(type = "order.placed", topic = "orders")]
+/// # struct OrderPlaced { #[outbox(key)] order_id: i64 }
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let outbox = Outbox::builder(sea_orm::Database::connect("sqlite::memory:").await?).install().await?;
+/// #[transactional_outbox]
+/// async fn place(tx: &OutboxTransaction, order_id: i64) -> Result<(), OutboxError> {
+///     tx.emit(OrderPlaced { order_id }).map(drop)
+/// }
+/// place(&outbox, 7).await?; // in a transaction of its own
+/// let tx = outbox.begin().await?;
+/// place(&tx, 8).await?; // in the caller's
+/// tx.commit().await?;
+/// # Ok(()) }
+/// ```
 #[diagnostic::on_unimplemented(
     message = "`{Self}` can neither begin nor join an outbox transaction",
     label = "neither an `Outbox` nor an `OutboxTransaction`",
@@ -220,6 +239,8 @@ impl<'a> Scope<'a> {
         match tx.commit().await {
             Ok(()) => (ScopeResult::AsReturned, false),
             Err(error) => {
+                // Never repeated: the first run may be committed, and only the caller knows whether
+                // a dedup key makes the second one safe.
                 let unknown = matches!(error, OutboxError::OutcomeUnknown(_));
                 let conflict = state.lock().conflict();
                 (ScopeResult::NotCommitted(error), whole && conflict && !unknown)

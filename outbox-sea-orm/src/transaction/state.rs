@@ -134,6 +134,8 @@ impl State {
         if matches!(effect, TxEffect::Conflict | TxEffect::Busy | TxEffect::Lost) {
             self.disturbance.get_or_insert_with(|| error.clone());
         }
+        // The first cause stays: what follows on a lost or aborted transaction only says that it
+        // has ended.
         if effect.ends_transaction() && self.terminal.is_none() {
             self.terminal = Some(Terminal::Aborted(error.clone()));
         }

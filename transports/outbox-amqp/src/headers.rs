@@ -273,6 +273,16 @@ pub(crate) fn attempt(
 }
 
 /// One entry of RabbitMQ's header `x-death`: a queue that dead-lettered a message.
+///
+/// ```
+/// # use outbox_amqp::Death;
+/// # use outbox_core::event::Message;
+/// # fn example(message: &Message) {
+/// for death in Death::all_of(message) {
+///     println!("{} times from {}: {}", death.count, death.queue, death.reason);
+/// }
+/// # }
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Death {

@@ -59,3 +59,8 @@ pub use headers::Death;
 pub use publisher::AmqpPublisher;
 pub use subscriber::AmqpSubscriber;
 pub use topology::{Exchange, Queue, Topology};
+
+/// The code of the README, which the doc tests compile.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct ReadmeExamples;

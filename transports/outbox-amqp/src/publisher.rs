@@ -129,6 +129,13 @@ impl AmqpPublisher {
     }
 
     /// Publishes straight to a queue, by the default exchange.
+    ///
+    /// ```
+    /// # use outbox_amqp::AmqpPublisher;
+    /// let publisher = AmqpPublisher::new("amqp://guest:guest@127.0.0.1:5672")?.queue("billing");
+    /// # publisher.build()?;
+    /// # Ok::<(), outbox_amqp::ConfigError>(())
+    /// ```
     #[must_use]
     pub fn queue(self, name: impl Into<String>) -> Self {
         let name = name.into();
@@ -140,6 +147,18 @@ impl AmqpPublisher {
     /// `order.placed`; for the reply to a saga's command it is the topic that the saga has named
     /// (`reply_to`), so that one binding by that topic routes all replies to a queue, those of the
     /// framework (`outbox.saga.done`) among them.
+    ///
+    /// ```
+    /// # use outbox_amqp::AmqpPublisher;
+    /// let by_tenant = AmqpPublisher::new("amqp://guest:guest@127.0.0.1:5672")?
+    ///     .exchange("orders")
+    ///     .routing_key(|message| {
+    ///         let tenant = message.headers.get("tenant").unwrap_or("none");
+    ///         format!("{tenant}.{}", message.event_type)
+    ///     });
+    /// # by_tenant.build()?;
+    /// # Ok::<(), outbox_amqp::ConfigError>(())
+    /// ```
     #[must_use]
     pub fn routing_key(self, key: impl Fn(&Message) -> String + Send + Sync + 'static) -> Self {
         self.with(|config| config.routing_key = Arc::new(key))
@@ -147,6 +166,16 @@ impl AmqpPublisher {
 
     /// Declares exchanges, queues and bindings at each new connection, and again when the server
     /// reports one of them missing.
+    ///
+    /// ```
+    /// # use outbox_amqp::{AmqpPublisher, Exchange, Queue, Topology};
+    /// let shop = Topology::new()
+    ///     .exchange(Exchange::topic("shop"))
+    ///     .queue(Queue::quorum("payments").bind("shop", "payment.*"));
+    /// let publisher = AmqpPublisher::new("amqps://shop@rabbit.example")?.exchange("shop").declare(shop);
+    /// # publisher.build()?;
+    /// # Ok::<(), outbox_amqp::ConfigError>(())
+    /// ```
     #[must_use]
     pub fn declare(self, topology: Topology) -> Self {
         self.with(|config| config.topology = topology)
@@ -175,12 +204,30 @@ impl AmqpPublisher {
 
     /// Sets the limits that enqueue and relay apply: 128 MiB of body, 255 bytes of topic, type and
     /// key, and four batches of 256, unless set.
+    ///
+    /// ```
+    /// # use outbox_amqp::AmqpPublisher;
+    /// # use outbox_core::transport::Limits;
+    /// let publisher = AmqpPublisher::new("amqp://guest:guest@127.0.0.1:5672")?
+    ///     .exchange("orders")
+    ///     .with_limits(Limits::default().max_payload(1 << 20).max_batch(64));
+    /// # publisher.build()?;
+    /// # Ok::<(), outbox_amqp::ConfigError>(())
+    /// ```
     #[must_use]
     pub fn with_limits(self, limits: Limits) -> Self {
         self.with(|config| config.limits = limits)
     }
 
     /// Checks the configuration. Opens no connection.
+    ///
+    /// ```
+    /// # use outbox_amqp::AmqpPublisher;
+    /// let url = "amqp://guest:guest@127.0.0.1:5672";
+    /// let built = AmqpPublisher::new(url)?.exchange("e".repeat(256)).build();
+    /// assert!(built.is_err(), "a name has at most 255 bytes");
+    /// # Ok::<(), outbox_amqp::ConfigError>(())
+    /// ```
     ///
     /// # Errors
     /// [`ConfigError`] with all faults.

@@ -154,6 +154,13 @@ impl AmqpSubscriber {
     /// They are in memory until they have their ack decision, and RabbitMQ bounds them by number
     /// alone: with payloads of 960 KiB, the most that an outbox takes unless set, 128 are 120 MiB.
     /// Set fewer for queues with larger payloads.
+    ///
+    /// ```
+    /// # use outbox_amqp::AmqpSubscriber;
+    /// let large_payloads = AmqpSubscriber::new("amqp://guest:guest@127.0.0.1:5672", "scans")?.prefetch(8);
+    /// # large_payloads.build()?;
+    /// # Ok::<(), outbox_amqp::ConfigError>(())
+    /// ```
     #[must_use]
     pub fn prefetch(mut self, messages: u16) -> Self {
         self.config.prefetch = messages;
@@ -169,6 +176,13 @@ impl AmqpSubscriber {
 
     /// Also reads messages that are no CloudEvents: id, type and time from their properties, the
     /// source as given here, and their headers as far as they have legal names.
+    ///
+    /// ```
+    /// # use outbox_amqp::AmqpSubscriber;
+    /// let legacy = AmqpSubscriber::new("amqp://guest:guest@127.0.0.1:5672", "legacy")?.plain("/legacy");
+    /// # legacy.build()?;
+    /// # Ok::<(), outbox_amqp::ConfigError>(())
+    /// ```
     #[must_use]
     pub fn plain(mut self, source: impl Into<String>) -> Self {
         self.config.read_options.plain_source = Some(source.into());

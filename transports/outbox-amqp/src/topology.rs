@@ -36,6 +36,15 @@ pub struct Topology {
 
 /// An exchange: publishers send messages to it, and it routes them to queues by its kind and
 /// bindings.
+///
+/// ```
+/// # use outbox_amqp::{Exchange, Queue, Topology};
+/// let topology = Topology::new()
+///     .exchange(Exchange::fanout("unrouted"))
+///     .exchange(Exchange::topic("orders").alternate("unrouted")) // nothing is returned
+///     .queue(Queue::quorum("unrouted").bind("unrouted", ""));
+/// # let _ = topology;
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Exchange {
     name: String,
@@ -45,6 +54,17 @@ pub struct Exchange {
 }
 
 /// A queue: messages wait in it for a consumer.
+///
+/// ```
+/// # use outbox_amqp::Queue;
+/// # use std::time::Duration;
+/// let billing = Queue::quorum("billing")
+///     .bind("orders", "order.placed")
+///     .bind("orders", "order.cancelled")
+///     .dead_letter_to("billing.dead")
+///     .max_length(100_000);
+/// # let _ = billing;
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Queue {
     name: String,

@@ -30,6 +30,15 @@ pub enum Classification {
 }
 
 /// Says what a status code means.
+///
+/// ```
+/// # use outbox_core::failure::FailureClass;
+/// # use outbox_http::{Classification, classify};
+/// # use http::StatusCode;
+/// assert_eq!(classify(StatusCode::NO_CONTENT), Classification::Delivered);
+/// assert_eq!(classify(StatusCode::NOT_FOUND), Classification::Failed(FailureClass::Permanent));
+/// assert_eq!(classify(StatusCode::UNAUTHORIZED), Classification::Failed(FailureClass::Unavailable));
+/// ```
 #[must_use]
 pub fn classify(status: StatusCode) -> Classification {
     use FailureClass::{Permanent, Transient, Unavailable};

@@ -80,3 +80,8 @@ pub use subscriber::HttpSubscriber;
 
 /// Header in which a receiver gives the reason why it refused a message.
 pub const REASON_HEADER: &str = "outbox-reason";
+
+/// The code of the README, which the doc tests compile.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct ReadmeExamples;

@@ -122,6 +122,18 @@ impl HttpPublisher {
     /// Signs every request with a secret `whsec_...`. Called again, it signs with each secret, so
     /// that keys can be rotated without a gap: add the new one here, then at the receiver, then
     /// remove the old one.
+    ///
+    /// ```
+    /// # use outbox_http::HttpPublisher;
+    /// # const OLD: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
+    /// # const NEW: &str = "whsec_YW5vdGhlciBrZXkgb2YgMjQgYnl0ZXMu";
+    /// let publisher = HttpPublisher::new("https://billing.example/events")?
+    ///     .signed(OLD)
+    ///     .signed(NEW) // until every receiver verifies with the new one
+    ///     .build()?;
+    /// # let _ = publisher;
+    /// # Ok::<(), outbox_http::ConfigError>(())
+    /// ```
     #[must_use]
     pub fn signed(self, secret: impl AsRef<str>) -> Self {
         self.with(|config| {
@@ -157,6 +169,15 @@ impl HttpPublisher {
     }
 
     /// Adds a header to every request, such as `authorization`. Its value is treated as a secret.
+    ///
+    /// ```
+    /// # use outbox_http::HttpPublisher;
+    /// # fn example(token: &str) -> Result<HttpPublisher, outbox_http::ConfigError> {
+    /// HttpPublisher::new("https://gateway.example/events")?
+    ///     .header("authorization", format!("Bearer {token}"))
+    ///     .build()
+    /// # }
+    /// ```
     #[must_use]
     pub fn header(self, name: impl AsRef<str>, value: impl AsRef<str>) -> Self {
         self.with(|config| {
@@ -173,6 +194,15 @@ impl HttpPublisher {
     }
 
     /// Allows the addresses of a subnet such as `10.1.0.0/16`, though they are not public.
+    ///
+    /// ```
+    /// # use outbox_http::HttpPublisher;
+    /// let inside_the_cluster = HttpPublisher::new("http://billing.svc.cluster.local/events")?
+    ///     .allow_subnet("10.0.0.0/8")
+    ///     .build()?;
+    /// # let _ = inside_the_cluster;
+    /// # Ok::<(), outbox_http::ConfigError>(())
+    /// ```
     #[must_use]
     pub fn allow_subnet(self, subnet: impl AsRef<str>) -> Self {
         let text = subnet.as_ref();
@@ -183,6 +213,13 @@ impl HttpPublisher {
     }
 
     /// Allows this host's own addresses, `127.0.0.0/8` and `::1`.
+    ///
+    /// ```
+    /// # use outbox_http::HttpPublisher;
+    /// let publisher = HttpPublisher::new("http://127.0.0.1:3000/events")?.allow_loopback().build()?;
+    /// # let _ = publisher;
+    /// # Ok::<(), outbox_http::ConfigError>(())
+    /// ```
     #[must_use]
     pub fn allow_loopback(self) -> Self {
         self.with(|config| config.guard.allow_loopback())
@@ -224,12 +261,29 @@ impl HttpPublisher {
 
     /// Sets the limits that enqueue and relay apply: longest payload and texts, batch, batches in
     /// flight. No limit of size, and four batches of 64, unless set.
+    ///
+    /// ```
+    /// # use outbox_core::transport::Limits;
+    /// # use outbox_http::HttpPublisher;
+    /// let limits = Limits::default().max_payload(262_144).max_in_flight(1);
+    /// let publisher = HttpPublisher::new("https://billing.example/events")?.with_limits(limits).build()?;
+    /// # let _ = publisher;
+    /// # Ok::<(), outbox_http::ConfigError>(())
+    /// ```
     #[must_use]
     pub fn with_limits(self, limits: Limits) -> Self {
         self.with(|config| config.limits = limits)
     }
 
     /// Checks the configuration. Opens no connection.
+    ///
+    /// ```
+    /// # use outbox_http::HttpPublisher;
+    /// let publisher = HttpPublisher::new("https://billing.example/events")?;
+    /// let error = publisher.signed("not a secret").allow_subnet("10.0.0.0/99").build().unwrap_err();
+    /// assert_eq!(error.faults().len(), 2, "all faults at once");
+    /// # Ok::<(), outbox_http::ConfigError>(())
+    /// ```
     ///
     /// # Errors
     /// [`ConfigError`] with all faults.

@@ -19,6 +19,14 @@ use subtle::{Choice, ConstantTimeEq};
 const MAX_SIGNATURES: usize = 16;
 
 /// A symmetric signing key. Never shown.
+///
+/// ```
+/// # use outbox_http::{Secret, SecretError};
+/// let secret = Secret::parse("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw")?;
+/// assert_eq!(format!("{secret:?}"), "Secret(..)");
+/// assert!(matches!(Secret::parse("hunter2"), Err(SecretError::Prefix)));
+/// # Ok::<(), SecretError>(())
+/// ```
 #[derive(Clone)]
 pub struct Secret(Hmac<Sha256>);
 
@@ -61,6 +69,14 @@ impl Secret {
 
     /// Signs the content and gives the signature as it travels: `v1,` and base64. `timestamp` is in
     /// seconds since 1970.
+    ///
+    /// ```
+    /// # use outbox_http::{Secret, SecretError};
+    /// # fn example(secret: &Secret, id: &str, now: u64, body: &[u8]) -> String {
+    /// let signature = secret.sign(id, now, body); // for `webhook-signature`
+    /// assert!(signature.starts_with("v1,"));
+    /// # signature }
+    /// ```
     #[must_use]
     pub fn sign(&self, id: &str, timestamp: u64, body: &[u8]) -> String {
         format!("v1,{}", STANDARD.encode(self.code(id, &timestamp.to_string(), body)))

@@ -21,6 +21,16 @@ pub(crate) struct PendingRequest {
 /// The sender of each waits for the response: `ack` becomes 204, `nack` 503, `reject` 422, a
 /// delivery that is dropped 503. When the subscriber is dropped, the receiver responds with 503 to
 /// every pending and every later request.
+///
+/// ```
+/// # use outbox_core::transport::{SubscribeError, Subscriber};
+/// # use outbox_http::HttpSubscriber;
+/// # async fn example(mut subscriber: HttpSubscriber) -> Result<(), SubscribeError> {
+/// while let Some(delivery) = subscriber.next().await? {
+///     delivery.ack().await?; // the sender gets 204; a consumer does this after its commit
+/// }
+/// # Ok(()) }
+/// ```
 #[derive(Debug)]
 pub struct HttpSubscriber(pub(crate) mpsc::Receiver<PendingRequest>);
 

@@ -157,6 +157,16 @@ pub(crate) fn texts(headers: Option<&impl Headers>) -> Result<Vec<(String, Strin
 }
 
 /// Why a record is a dead letter, after Kafka Connect's headers.
+///
+/// ```
+/// # use outbox_core::event::Message;
+/// # use outbox_kafka::DeadLetterCause;
+/// # fn example(message: &Message) {
+/// if let Some(cause) = DeadLetterCause::of(message) {
+///     println!("{}[{}] at {}: {}", cause.topic, cause.partition, cause.offset, cause.message);
+/// }
+/// # }
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct DeadLetterCause {

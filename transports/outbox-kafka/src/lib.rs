@@ -73,3 +73,8 @@ pub use headers::DeadLetterCause;
 pub use publisher::KafkaPublisher;
 pub use subscriber::KafkaSubscriber;
 pub use topics::Topic;
+
+/// The code of the README, which the doc tests compile.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct ReadmeExamples;

@@ -115,6 +115,13 @@ impl KafkaPublisher {
     }
 
     /// Publishes everything to one topic.
+    ///
+    /// ```
+    /// # use outbox_kafka::KafkaPublisher;
+    /// let publisher = KafkaPublisher::new("127.0.0.1:9092")?.topic("shop.events");
+    /// # publisher.build()?;
+    /// # Ok::<(), outbox_kafka::ConfigError>(())
+    /// ```
     #[must_use]
     pub fn topic(self, name: impl Into<String>) -> Self {
         let name = name.into();
@@ -125,6 +132,14 @@ impl KafkaPublisher {
     }
 
     /// Sets the topic of a message: its own, unless set.
+    ///
+    /// ```
+    /// # use outbox_kafka::KafkaPublisher;
+    /// let publisher = KafkaPublisher::new("127.0.0.1:9092")?
+    ///     .topic_of(|message| format!("shop.{}", message.topic));
+    /// # publisher.build()?;
+    /// # Ok::<(), outbox_kafka::ConfigError>(())
+    /// ```
     #[must_use]
     pub fn topic_of(self, topic: impl Fn(&Message) -> String + Send + Sync + 'static) -> Self {
         self.with(|config| {
@@ -135,6 +150,14 @@ impl KafkaPublisher {
 
     /// Sets the record key of a message, by which Kafka chooses the partition: its own key, unless
     /// set. Records without a key go to any partition.
+    ///
+    /// ```
+    /// # use outbox_kafka::KafkaPublisher;
+    /// let by_tenant = KafkaPublisher::new("127.0.0.1:9092")?
+    ///     .record_key(|message| message.headers.get("tenant").map(|tenant| tenant.as_bytes().to_vec()));
+    /// # by_tenant.build()?;
+    /// # Ok::<(), outbox_kafka::ConfigError>(())
+    /// ```
     #[must_use]
     pub fn record_key(
         self,
@@ -152,6 +175,19 @@ impl KafkaPublisher {
     /// Sets a setting of librdkafka, such as `compression.type`, `security.protocol` or
     /// `sasl.username`. [`build`](Self::build) refuses those on which the guarantees depend
     /// (`acks`, `enable.idempotence`).
+    ///
+    /// ```
+    /// # use outbox_kafka::KafkaPublisher;
+    /// # const PASSWORD: &str = "secret";
+    /// let publisher = KafkaPublisher::new("kafka.example:9092")?
+    ///     .set("security.protocol", "SASL_PLAINTEXT")
+    ///     .set("sasl.mechanism", "PLAIN")
+    ///     .set("sasl.username", "shop")
+    ///     .set("sasl.password", PASSWORD)
+    ///     .build()?;
+    /// # let _ = publisher;
+    /// # Ok::<(), outbox_kafka::ConfigError>(())
+    /// ```
     #[must_use]
     pub fn set(self, name: impl Into<String>, value: impl Into<String>) -> Self {
         self.with(|config| config.cluster.set(name.into(), value.into()))
@@ -179,6 +215,13 @@ impl KafkaPublisher {
     }
 
     /// Checks the configuration. Opens no connection.
+    ///
+    /// ```
+    /// # use outbox_kafka::KafkaPublisher;
+    /// let error = KafkaPublisher::new("127.0.0.1:9092")?.set("acks", "1").build().unwrap_err();
+    /// assert_eq!(error.faults().len(), 1, "the guarantees depend on it: {error}");
+    /// # Ok::<(), outbox_kafka::ConfigError>(())
+    /// ```
     ///
     /// # Errors
     /// [`ConfigError`] with all faults.

@@ -145,6 +145,13 @@ impl KafkaSubscriber {
     }
 
     /// Subscribes to one more topic.
+    ///
+    /// ```
+    /// # use outbox_kafka::KafkaSubscriber;
+    /// let subscriber = KafkaSubscriber::new("127.0.0.1:9092", "billing")?.topic("orders").topic("refunds");
+    /// # subscriber.build()?;
+    /// # Ok::<(), outbox_kafka::ConfigError>(())
+    /// ```
     #[must_use]
     pub fn topic(mut self, name: impl Into<String>) -> Self {
         self.config.topics.push(name.into());
@@ -162,6 +169,15 @@ impl KafkaSubscriber {
     /// cause (`__connect.errors.topic`, `.partition`, `.offset`, `.exception.class.name`,
     /// `.exception.message`; [`DeadLetterCause::of`] reads them). The group's position moves past a
     /// record when the brokers have confirmed its dead letter.
+    ///
+    /// ```
+    /// # use outbox_kafka::KafkaSubscriber;
+    /// let subscriber = KafkaSubscriber::new("127.0.0.1:9092", "billing")?
+    ///     .topic("orders")
+    ///     .dead_letters("orders.billing.dead");
+    /// # subscriber.build()?;
+    /// # Ok::<(), outbox_kafka::ConfigError>(())
+    /// ```
     #[must_use]
     pub fn dead_letters(mut self, topic: impl Into<String>) -> Self {
         self.config.dead_letter_topic = Some(topic.into());
@@ -170,6 +186,13 @@ impl KafkaSubscriber {
 
     /// Makes it a static member: when it restarts under the same name within the session timeout,
     /// it has its partitions again without a rebalance. The name must be unique within the group.
+    ///
+    /// ```
+    /// # use outbox_kafka::KafkaSubscriber;
+    /// # fn example(pod: &str) -> Result<KafkaSubscriber, outbox_kafka::ConfigError> {
+    /// KafkaSubscriber::new("127.0.0.1:9092", "billing")?.topic("orders").instance(pod).build()
+    /// # }
+    /// ```
     #[must_use]
     pub fn instance(mut self, name: impl Into<String>) -> Self {
         self.config.instance = Some(name.into());
@@ -189,6 +212,13 @@ impl KafkaSubscriber {
     /// partitions are paused. Of the records of one key at most a quarter of that number count, so
     /// that a stuck key leaves room to the others; at twice the number the partitions are paused in
     /// any case.
+    ///
+    /// ```
+    /// # use outbox_kafka::KafkaSubscriber;
+    /// let large = KafkaSubscriber::new("127.0.0.1:9092", "scans")?.topic("scans").prefetch(50);
+    /// # large.build()?;
+    /// # Ok::<(), outbox_kafka::ConfigError>(())
+    /// ```
     #[must_use]
     pub fn prefetch(mut self, records: usize) -> Self {
         self.config.member.prefetch = records;
@@ -196,6 +226,16 @@ impl KafkaSubscriber {
     }
 
     /// Sets how long a revoked partition waits for ack decisions, 10 s unless set.
+    ///
+    /// ```
+    /// # use outbox_kafka::KafkaSubscriber;
+    /// # use std::time::Duration;
+    /// let slow_handlers = KafkaSubscriber::new("127.0.0.1:9092", "reports")?
+    ///     .topic("requests")
+    ///     .drain(Duration::from_secs(60));
+    /// # slow_handlers.build()?;
+    /// # Ok::<(), outbox_kafka::ConfigError>(())
+    /// ```
     #[must_use]
     pub fn drain(mut self, longest: Duration) -> Self {
         self.config.member.drain = longest;

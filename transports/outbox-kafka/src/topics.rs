@@ -20,6 +20,13 @@ use std::{collections::BTreeSet, time::Duration};
 /// A topic, which keeps records in the order of each partition.
 ///
 /// A topic that exists already keeps its settings.
+///
+/// ```
+/// # use outbox_kafka::Topic;
+/// let orders = Topic::new("orders").partitions(12).replication(3).set("retention.ms", "604800000");
+/// let customers = Topic::new("customers").partitions(12).set("cleanup.policy", "compact");
+/// # let _ = (orders, customers);
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Topic {
     name: String,

@@ -54,6 +54,13 @@ impl<S: ConsumerStore> ConsumerBuilder<S> {
     ///
     /// A message names its source itself: let only trusted services publish, by HTTP's signatures or the
     /// broker's permissions.
+    ///
+    /// ```
+    /// # use outbox_core::{consumer::ConsumerBuilder, outbox::ConsumerStore};
+    /// # fn example<S: ConsumerStore>(payments: ConsumerBuilder<S>) -> ConsumerBuilder<S> {
+    /// payments.commands_from("shop", "checkout.replies").commands_from("kiosk", "kiosk.replies")
+    /// # }
+    /// ```
     pub fn commands_from(mut self, source: impl Into<String>, topic: impl Into<String>) -> Self {
         self.commands.add(source.into(), topic.into());
         self

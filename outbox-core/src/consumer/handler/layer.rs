@@ -72,6 +72,21 @@ impl<Tx> std::fmt::Debug for Next<'_, Tx> {
 impl<Tx: Send + Sync + 'static> Next<'_, Tx> {
     /// Runs it.
     ///
+    /// ```
+    /// # use outbox_core::consumer::{HandlerContext, HandlerError, HandlerLayer, Next};
+    /// struct LogFailures;
+    ///
+    /// impl<Tx: Send + Sync + 'static> HandlerLayer<Tx> for LogFailures {
+    ///     async fn handle(&self, cx: &HandlerContext<Tx>, next: Next<'_, Tx>) -> Result<(), HandlerError> {
+    ///         let result = next.run(cx).await;
+    ///         if let Err(error) = &result {
+    ///             println!("{} failed with {}: {error}", cx.handler(), cx.message().id);
+    ///         }
+    ///         result
+    ///     }
+    /// }
+    /// ```
+    ///
     /// # Errors
     /// The error of a layer inside, or of the handler.
     ///
@@ -88,6 +103,14 @@ impl<Tx: Send + Sync + 'static> Next<'_, Tx> {
 }
 
 /// A layer that fails a run that takes too long: the transaction rolls back, and the handler is tried again.
+///
+/// ```
+/// # use outbox_core::{consumer::{ConsumerBuilder, Timeout}, outbox::ConsumerStore};
+/// # use std::time::Duration;
+/// # fn example<S: ConsumerStore>(consumer: ConsumerBuilder<S>) -> ConsumerBuilder<S> {
+/// consumer.layer(Timeout(Duration::from_secs(10)))
+/// # }
+/// ```
 #[derive(Debug, Clone, Copy)]
 pub struct Timeout(pub Duration);
 
@@ -116,6 +139,16 @@ impl<Tx: Send + Sync + 'static> HandlerLayer<Tx> for Timeout {
 ///
 /// The others wait inside their transactions: to hold back before these are opened, see
 /// [`ConsumerBuilder::concurrency`](super::super::ConsumerBuilder::concurrency).
+///
+/// ```
+/// # use outbox_core::{consumer::{ConcurrencyLimit, ConsumerBuilder}, outbox::ConsumerStore};
+/// # fn example<S: ConsumerStore>(receipts: ConsumerBuilder<S>, invoices: ConsumerBuilder<S>) {
+/// let printer = ConcurrencyLimit::new(2);
+/// let receipts = receipts.layer(printer.clone());
+/// let invoices = invoices.layer(printer); // two of both together
+/// # let _ = (receipts, invoices);
+/// # }
+/// ```
 #[derive(Debug, Clone)]
 pub struct ConcurrencyLimit(Arc<Semaphore>);
 

@@ -94,6 +94,18 @@ impl<Tx> HandlerContext<Tx> {
     }
 
     /// Gives the message, with its headers.
+    ///
+    /// ```
+    /// # use outbox_core::consumer::{HandlerContext, HandlerError};
+    /// # struct OrderPlaced;
+    /// # struct Sql;
+    /// async fn bill(order: OrderPlaced, cx: &HandlerContext<Sql>) -> Result<(), HandlerError> {
+    ///     let tenant = cx.message().headers.get("tenant").unwrap_or("none");
+    ///     println!("{} of {} for tenant {tenant}", cx.message().event_type, cx.message().source);
+    /// #   let _ = order;
+    ///     Ok(())
+    /// }
+    /// ```
     #[must_use]
     pub const fn message(&self) -> &Message {
         &self.message
@@ -149,6 +161,21 @@ impl<Tx> HandlerContext<Tx> {
     /// before its commit loses the message. To acknowledge after the commit, call
     /// [`ack_after_commit`](Self::ack_after_commit). Where a transaction is rolled back whose message was acknowledged in it, the
     /// message becomes a dead letter ([`NotRetried`](crate::failure::DeadReason::NotRetried)), and an error is logged.
+    ///
+    /// ```
+    /// # use outbox_core::consumer::{HandlerContext, HandlerError};
+    /// # struct ReportRequested;
+    /// # struct Sql;
+    /// # async fn write_report(_: ReportRequested) {}
+    /// async fn report(request: ReportRequested, cx: &HandlerContext<Sql>) -> Result<(), HandlerError> {
+    ///     let Some(delivery) = cx.take_delivery() else { return Ok(()) };
+    ///     tokio::spawn(async move {
+    ///         write_report(request).await; // longer than any handler may take
+    ///         let _ = delivery.ack().await;
+    ///     });
+    ///     Ok(())
+    /// }
+    /// ```
     #[must_use]
     pub fn take_delivery(&self) -> Option<Delivery> {
         self.slot.as_ref()?.give()
@@ -159,6 +186,24 @@ impl<Tx> HandlerContext<Tx> {
 ///
 /// Every error converts into one that is tried again, so that `?` works; `HandlerError` itself is no
 /// [`std::error::Error`] for that reason.
+///
+/// ```
+/// # use outbox_core::consumer::{HandlerContext, HandlerError};
+/// # use std::time::Duration;
+/// # struct Charge { cents: i64, due_in: Duration }
+/// # struct Sql;
+/// # async fn capture(_: i64) -> Result<(), std::io::Error> { Ok(()) }
+/// async fn charge(command: Charge, cx: &HandlerContext<Sql>) -> Result<(), HandlerError> {
+///     if command.cents <= 0 {
+///         return Err(HandlerError::reject("an amount is positive")); // a dead letter at once
+///     }
+///     if !command.due_in.is_zero() {
+///         return Err(HandlerError::snooze(command.due_in)); // later; no failure is counted
+///     }
+/// #   let _ = cx;
+///     Ok(capture(command.cents).await?) // an error is tried again
+/// }
+/// ```
 pub struct HandlerError(Kind);
 
 /// The kind of a handler's error.

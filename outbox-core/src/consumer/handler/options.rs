@@ -47,6 +47,11 @@ impl HandlerOptions {
     /// message at the same time may both run it; one of them commits. In a file that is not in WAL mode, which a relay sets, a
     /// handler that has read keeps writers waiting all the same. Commands of sagas, batches, [renamed](Self::renamed_from)
     /// handlers and the other databases take their locks as usual.
+    ///
+    /// ```
+    /// # use outbox_core::consumer::HandlerOptions;
+    /// let waits_for_a_service = HandlerOptions::new().deferred_lock();
+    /// ```
     pub const fn deferred_lock(mut self) -> Self {
         self.deferred_lock = true;
         self
@@ -66,6 +71,11 @@ impl HandlerOptions {
     ///
     /// Leave it out again when all instances have run with it for as long as a message may be
     /// [delivered again](crate::consumer::ConsumerBuilder::redelivery_window).
+    ///
+    /// ```
+    /// # use outbox_core::consumer::HandlerOptions;
+    /// let options = HandlerOptions::new().renamed_from("mail-receipt"); // now `send-receipt`
+    /// ```
     pub const fn renamed_from(mut self, name: &'static str) -> Self {
         self.renamed_from = Some(name);
         self

@@ -79,6 +79,20 @@ impl<Tx> HandlerContext<Tx> {
     ///
     /// A handler that takes both the commands that do a step and those that undo it tells them apart by
     /// [`phase`](crate::saga::CommandId::phase).
+    ///
+    /// ```
+    /// # use outbox_core::{consumer::{HandlerContext, HandlerError}, saga::CommandPhase};
+    /// # struct Room;
+    /// # struct Sql;
+    /// async fn reserve_or_free(room: Room, cx: &HandlerContext<Sql>) -> Result<(), HandlerError> {
+    ///     match cx.command_id().map(|command| command.phase) {
+    ///         Some(CommandPhase::Undo) => println!("the room is free again"),
+    ///         _ => println!("the room is reserved"),
+    ///     }
+    /// #   let _ = room;
+    ///     Ok(())
+    /// }
+    /// ```
     #[must_use]
     pub fn command_id(&self) -> Option<&CommandId> {
         self.reply.command.as_ref().map(|command| &command.id)
@@ -126,6 +140,24 @@ impl<Tx> HandlerContext<Tx> {
     ///
     /// On a message that is no command the event is emitted as it is, and the handler's writes stay.
     ///
+    /// ```
+    /// # use outbox_core::{consumer::{HandlerContext, HandlerError}, event::OutboxEvent};
+    /// # struct Charge { cents: i64 }
+    /// # struct Sql;
+    /// # fn declined(_: &str) -> impl OutboxEvent + use<> { Declined }
+    /// # struct Declined;
+    /// # impl OutboxEvent for Declined {
+    /// #     fn meta(&self) -> outbox_core::event::EventMeta<'_> { outbox_core::event::EventMeta::new("payment.declined") }
+    /// #     fn payload(&self) -> Result<bytes::Bytes, outbox_core::event::EncodeError> { Ok("{}".into()) }
+    /// # }
+    /// async fn charge(command: Charge, cx: &HandlerContext<Sql>) -> Result<(), HandlerError> {
+    ///     if command.cents > 100_000 {
+    ///         cx.reject(declined("over the limit"))?; // what was written is rolled back
+    ///     }
+    ///     Ok(())
+    /// }
+    /// ```
+    ///
     /// # Errors
     /// Those of [`reply`](Self::reply).
     pub fn reject(&self, event: impl OutboxEvent) -> Result<(), ReplyError> {
@@ -134,6 +166,18 @@ impl<Tx> HandlerContext<Tx> {
 
     /// Rejects a command as [`reject`](Self::reject) does, with a reason as text: [`REJECTED`](crate::saga::REJECTED), with
     /// `{"reason": ".."}`.
+    ///
+    /// ```
+    /// # use outbox_core::consumer::{HandlerContext, HandlerError};
+    /// # struct Reserve { nights: u32 }
+    /// # struct Sql;
+    /// async fn reserve(command: Reserve, cx: &HandlerContext<Sql>) -> Result<(), HandlerError> {
+    ///     if command.nights > 30 {
+    ///         return Ok(cx.reject_with_reason("no more than 30 nights at once")?);
+    ///     }
+    ///     Ok(())
+    /// }
+    /// ```
     ///
     /// # Errors
     /// [`ReplyError::NoCommand`] on a message that is none, [`ReplyError::AlreadyReplied`] after another reply.

@@ -14,6 +14,13 @@ use std::{marker::PhantomData, sync::Arc};
 ///
 /// A message that another instance takes is stored for it, whatever the policy is. Under
 /// [`AckMode::Manual`](crate::consumer::AckMode::Manual) nothing is stored: such a message is returned.
+///
+/// ```
+/// # use outbox_core::{consumer::{ConsumerBuilder, UnhandledPolicy}, outbox::ConsumerStore};
+/// # fn example<S: ConsumerStore>(payments: ConsumerBuilder<S>) -> ConsumerBuilder<S> {
+/// payments.unhandled(UnhandledPolicy::Defer) // a new type may arrive before its release has started
+/// # }
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum UnhandledPolicy {
     /// Acknowledges and counts it, with one warning in the log for each type. The default: a topic carries more

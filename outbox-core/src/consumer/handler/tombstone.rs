@@ -9,6 +9,17 @@ use crate::{
 
 /// Says that the entity of a key is deleted: a record of Kafka without a value, or an event of a type that is marked
 /// `#[outbox(tombstone)]`, over any transport.
+///
+/// ```
+/// # use outbox_core::consumer::{HandlerContext, HandlerError, Tombstone};
+/// # struct Sql;
+/// async fn forget_customer(gone: Tombstone, cx: &HandlerContext<Sql>) -> Result<(), HandlerError> {
+///     let customer = gone.key.ok_or_else(|| HandlerError::reject("a customer has a key"))?;
+///     println!("deletes customer {customer} of {}", gone.topic);
+/// #   let _ = &cx.tx;
+///     Ok(())
+/// }
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Tombstone {

@@ -8,6 +8,16 @@ use std::{
 /// When a consumer pauses because most runs of its handlers fail, and for how long.
 ///
 /// Without one, a handler whose dependency is down turns a whole queue into dead letters.
+///
+/// ```
+/// # use outbox_core::consumer::KillSwitch;
+/// # use std::time::Duration;
+/// let switch = KillSwitch::default()
+///     .window(50)
+///     .threshold(0.5)
+///     .pause(Duration::from_secs(10), Duration::from_mins(5));
+/// assert_eq!((switch.window, switch.threshold), (50, 0.5));
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq)]
 #[non_exhaustive]
 pub struct KillSwitch {

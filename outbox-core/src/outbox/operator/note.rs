@@ -1,6 +1,12 @@
 //! Who operates, and why.
 
 /// The operator and the reason of an operation; stored with it.
+///
+/// ```
+/// # use outbox_core::admin::OperatorNote;
+/// let note = OperatorNote::new("ann", "billing is repaired");
+/// assert_eq!((note.by.as_str(), note.force), ("ann", false));
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OperatorNote {
     /// The operator, such as a login name.

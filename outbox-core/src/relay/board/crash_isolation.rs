@@ -50,6 +50,8 @@ impl CrashIsolation {
         if self.isolated.is_some() {
             return None;
         }
+        // The fewest first: an innocent event is cleared by its publish, and the event that ends
+        // the process again holds up none of them.
         self.waiting.iter().min_by_key(|(id, route)| crashes(*id, *route)).copied()
     }
 

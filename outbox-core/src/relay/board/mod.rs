@@ -164,6 +164,15 @@ impl Writes {
 }
 
 /// Counters for operators and gauges.
+///
+/// ```
+/// # use outbox_core::relay::Relay;
+/// # async fn example(relay: &Relay) {
+/// let mut stats = relay.stats();
+/// let _ = stats.wait_for(|stats| stats.open_breakers > 0).await;
+/// println!("a destination is down");
+/// # }
+/// ```
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct RelayStats {

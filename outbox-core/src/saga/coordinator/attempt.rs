@@ -244,6 +244,8 @@ impl<S: SagaStore> Worker<S> {
             CommandPhase::Undo => (StepState::Cancelling, open.instance.step(&shape.name)),
         };
         let sent = known.and_then(|known| known.command.as_ref());
+        // Repeats stay in their round: a reply to any of them is the step's, and the participant's
+        // barrier knows them by it. Only an operator's retry may begin another one.
         let round = sent.map_or(NonZeroU32::MIN, |sent| sent.round);
         let before = sent
             .filter(|_| known.is_some_and(|known| known.state == state))
@@ -264,6 +266,7 @@ impl<S: SagaStore> Worker<S> {
         self.store.append(&cx.tx, &[command]).await?;
         let wait = reply_timeout(shape.timeout.unwrap_or(self.lease), sends);
         let wait_us = i64::try_from(wait.as_micros()).unwrap_or(i64::MAX);
+        // By the database's clock, since another instance may find the reply overdue.
         let reply_due_us = open.when.now_us.saturating_add(wait_us);
         let (pivot, compensates) = (shape.pivot, shape.compensates);
         let step = shape.name.to_string();

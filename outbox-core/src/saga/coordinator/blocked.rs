@@ -48,6 +48,8 @@ impl<S: SagaStore> Worker<S> {
         let known = instance.step(&step.name).and_then(|known| known.blocked_on.as_ref());
         let since_us =
             known.filter(|known| known.entity == entity).map_or(now_us, |known| known.since_us);
+        // The lock's row is held shared until the commit: a release comes before, and is seen here,
+        // or after, and sees the wait. Otherwise a wake could be lost between the two.
         let Some(holder) =
             self.store.holder_for_share(tx, &entity).await?.filter(|holder| *holder != saga)
         else {

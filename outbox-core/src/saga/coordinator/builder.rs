@@ -41,6 +41,21 @@ const RETENTION: Duration = Duration::from_hours(90 * 24);
 const POLL: Duration = Duration::from_secs(1);
 
 /// Sets up sagas. See [`Sagas::builder`].
+///
+/// ```
+/// # use outbox_core::saga::{Saga, SagaSource, Sagas, SagasError};
+/// # use std::time::Duration;
+/// # #[derive(serde::Serialize, serde::Deserialize)] struct PlaceOrder;
+/// # async fn example<S: SagaSource>(outbox: S, version_1: Saga<PlaceOrder, S::Tx>, version_2: Saga<PlaceOrder, S::Tx>) -> Result<(), SagasError> {
+/// let sagas = Sagas::builder(&outbox)
+///     .register(version_1) // until its last saga has ended
+///     .register(version_2)
+///     .retention(Duration::from_hours(365 * 24))
+///     .start()
+///     .await?;
+/// # sagas.shutdown(Duration::from_secs(10)).await
+/// # }
+/// ```
 #[must_use = "no saga is driven before `start`"]
 pub struct SagasBuilder<S: SagaSource> {
     store: S,
@@ -117,6 +132,15 @@ impl<S: SagaSource> SagasBuilder<S> {
     /// Sets the topic for the replies to the commands of this service's sagas; required where a
     /// definition has remote steps. A consumer of this service has to receive the replies:
     /// [`ConsumerBuilder::replies`](crate::consumer::ConsumerBuilder::replies).
+    ///
+    /// ```
+    /// # use outbox_core::{consumer::{Consumer, ConsumerError}, outbox::ConsumerStore, saga::{SagaSource, SagasBuilder}, transport::Subscriber};
+    /// # async fn example<S: SagaSource + ConsumerStore>(outbox: S, sagas: SagasBuilder<S>, queue: impl Subscriber) -> Result<(), Box<dyn std::error::Error>> {
+    /// let sagas = sagas.reply_to("checkout.replies").start().await?;
+    /// let consumer = Consumer::builder("checkout", &outbox).replies(&sagas).subscribe(queue).start().await?;
+    /// # let _ = consumer;
+    /// # Ok(()) }
+    /// ```
     pub fn reply_to(mut self, topic: impl AsRef<str>) -> Self {
         self.reply_to = Some(topic.as_ref().into());
         self
@@ -125,6 +149,15 @@ impl<S: SagaSource> SagasBuilder<S> {
     /// Calls this for every saga that gets stuck, in the process that has recorded it, after the
     /// commit. It must not block. Where the process ends before the call, there is no other one:
     /// [`sagas`](crate::saga::SagaAdmin::sagas) finds all stuck sagas.
+    ///
+    /// ```
+    /// # use outbox_core::saga::{SagaSource, SagasBuilder};
+    /// # fn example<S: SagaSource>(sagas: SagasBuilder<S>) -> SagasBuilder<S> {
+    /// sagas.on_stuck(|saga| {
+    ///     println!("saga {} is stuck at {:?}: {}", saga.id, saga.step, saga.reason);
+    /// })
+    /// # }
+    /// ```
     pub fn on_stuck(mut self, listener: impl Fn(&StuckSaga) + Send + Sync + 'static) -> Self {
         self.on_stuck.push(Arc::new(listener));
         self
@@ -135,6 +168,14 @@ impl<S: SagaSource> SagasBuilder<S> {
     /// attempt to make its command. At the limit the coordinator drops the attempt, its transaction
     /// rolls back, and it counts as failed. After a tenth of the limit the coordinator logs it, and
     /// [`SagasStats::slow`] counts it.
+    ///
+    /// ```
+    /// # use outbox_core::saga::{SagaSource, SagasBuilder};
+    /// # use std::time::Duration;
+    /// # fn example<S: SagaSource>(sagas: SagasBuilder<S>) -> SagasBuilder<S> {
+    /// sagas.step_timeout(Duration::from_secs(30))
+    /// # }
+    /// ```
     pub fn step_timeout(mut self, limit: Duration) -> Self {
         self.step_timeout = Some(limit);
         self
@@ -163,6 +204,15 @@ impl<S: SagaSource> SagasBuilder<S> {
     /// drive them. Transactions of this process can start them too, as they can after
     /// [`start`](Self::start).
     ///
+    /// ```
+    /// # use outbox_core::saga::{Saga, SagaSource, Sagas, SagasError, Started};
+    /// # #[derive(serde::Serialize, serde::Deserialize)] struct PlaceOrder { order_id: i64 }
+    /// # async fn example<S: SagaSource>(outbox: S, tx: S::Tx, definition: Saga<PlaceOrder, S::Tx>) -> Result<(), SagasError> {
+    /// let client = Sagas::builder(&outbox).register(definition).client()?; // in the web process
+    /// client.start(&tx, PlaceOrder { order_id: 7 }).correlation("order-7").await?;
+    /// # Ok(()) }
+    /// ```
+    ///
     /// # Errors
     /// [`SagasError::Invalid`] with all faults of all definitions.
     pub fn client(self) -> Result<SagaClient<S>, SagasError> {
@@ -181,6 +231,17 @@ impl<S: SagaSource> SagasBuilder<S> {
     }
 
     /// Starts the coordinator.
+    ///
+    /// ```
+    /// # use outbox_core::saga::{SagaSource, SagasBuilder, SagasError};
+    /// # async fn example<S: SagaSource>(sagas: SagasBuilder<S>) {
+    /// match sagas.start().await {
+    ///     Ok(sagas) => println!("running {sagas:?}"),
+    ///     Err(SagasError::Invalid(faults)) => faults.iter().for_each(|fault| println!("{fault}")),
+    ///     Err(other) => println!("{other}"),
+    /// }
+    /// # }
+    /// ```
     ///
     /// # Errors
     /// [`SagasError::Invalid`] with all faults of all definitions.

@@ -35,6 +35,8 @@ impl<S: SagaStore> Worker<S> {
         let change = (open, &next.instance, data);
         match self.run_hook(tx, claim, steps, change, &next.records).await {
             AfterHook::Continue(tx) => self.commit(tx, claim, open, &next).await,
+            // In another transaction: an error inside the first one may have ended it, as every
+            // error does at PostgreSQL, and what the hook has written must not stay.
             AfterHook::Failed(tx, records, polls) => {
                 roll_back(&self.store, tx).await;
                 let tx = self.store.begin().await?;

@@ -46,6 +46,8 @@ impl IsolationMode {
         planned: Vec<usize>,
     ) -> NextAction {
         let unfinished = |step: &usize| instance.unfinished_attempts(&shape.steps[*step].name) > 0;
+        // Of a group the step with an unfinished attempt comes first: it is the one in which the
+        // process may have crashed.
         let isolated = planned.iter().copied().find(unfinished);
         match (self, isolated.or(planned.first().copied())) {
             (Self::Recorded { step, .. }, _) if planned.contains(step) => {

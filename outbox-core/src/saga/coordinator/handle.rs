@@ -17,6 +17,16 @@ use std::{sync::Arc, time::Duration};
 use tokio::sync::watch;
 
 /// What a coordinator has done since its start.
+///
+/// ```
+/// # use outbox_core::saga::{SagaSource, Sagas};
+/// # fn example<S: SagaSource>(sagas: &Sagas<S>) {
+/// let stats = *sagas.stats().borrow();
+/// if stats.missing_definitions > 0 {
+///     println!("sagas of versions that this release does not register wait");
+/// }
+/// # }
+/// ```
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct SagasStats {
@@ -82,6 +92,15 @@ pub enum SagasError {
 }
 
 /// The sagas of a service: starts them, and drives them until its shutdown. Cloning is cheap.
+///
+/// ```
+/// # use outbox_core::saga::{SagaSource, Sagas, SagasError};
+/// # #[derive(serde::Serialize, serde::Deserialize)] struct PlaceOrder { order_id: i64 }
+/// # async fn example<S: SagaSource>(sagas: &Sagas<S>, tx: S::Tx) -> Result<(), SagasError> {
+/// let started = sagas.start(&tx, PlaceOrder { order_id: 7 }).correlation("order-7").await?;
+/// println!("saga {} {}", started.id(), if started.is_new() { "is new" } else { "was there" });
+/// # Ok(()) }
+/// ```
 pub struct Sagas<S: SagaSource>(Arc<Inner<S>>);
 
 struct Inner<S: SagaSource> {
@@ -127,6 +146,15 @@ impl<S: SagaSource> Sagas<S> {
     /// Gives the saga that has locked an entity, by
     /// [`StepContext::lock`](crate::saga::StepContext::lock): for code outside sagas that must know
     /// whether what it reads is final. A saga may lock the entity a moment later.
+    ///
+    /// ```
+    /// # use outbox_core::{outbox::StoreError, saga::{SagaSource, Sagas}};
+    /// # async fn example<S: SagaSource>(sagas: &Sagas<S>, tx: &S::Tx) -> Result<(), StoreError> {
+    /// if let Some(saga) = sagas.holder(tx, "account/7").await? {
+    ///     println!("the balance may change yet: saga {saga} has locked the account");
+    /// }
+    /// # Ok(()) }
+    /// ```
     ///
     /// # Errors
     /// The database's error.

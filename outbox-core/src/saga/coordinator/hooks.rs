@@ -81,6 +81,8 @@ impl<S: SagaStore> Worker<S> {
             Ok(Err(panic)) => format!("a panic: {panic}"),
             Err(limit) => limit.to_string(),
         };
+        // Stuck all the same: an operator has to see the saga, and a hook that is retried would
+        // hide it from them for as long as it fails.
         if hook == Hook::Stuck {
             log_failed_stuck_hook(claim, open, &failed);
             return AfterHook::Failed(tx, records.to_vec(), LockPolls::default());

@@ -158,6 +158,16 @@ impl<'a, S: SagaStore, D: 'static> Start<'a, S, D> {
 impl<S: SagaStore, D> Start<'_, S, D> {
     /// Sets the saga's correlation id, such as `order-7`: 1 to 200 bytes without control
     /// characters. Unless set, it is the saga's identity.
+    ///
+    /// ```
+    /// # use outbox_core::saga::{SagaSource, Sagas, SagasError};
+    /// # #[derive(serde::Serialize, serde::Deserialize)] struct PlaceOrder { order_id: i64 }
+    /// # async fn example<S: SagaSource>(sagas: &Sagas<S>, tx: &S::Tx) -> Result<(), SagasError> {
+    /// let first = sagas.start(tx, PlaceOrder { order_id: 7 }).correlation("order-7").await?;
+    /// let again = sagas.start(tx, PlaceOrder { order_id: 7 }).correlation("order-7").await?;
+    /// assert_eq!(first.id(), again.id());
+    /// # Ok(()) }
+    /// ```
     pub fn correlation(mut self, id: impl Into<String>) -> Self {
         self.correlation = Some(id.into());
         self
@@ -167,6 +177,17 @@ impl<S: SagaStore, D> Start<'_, S, D> {
     /// for as long as it would be otherwise, under its correlation id followed by `#` and the
     /// identity of the new one. While one runs or is stuck, the start fails with
     /// [`SagasError::StillRuns`].
+    ///
+    /// ```
+    /// # use outbox_core::saga::{SagaSource, Sagas, SagasError};
+    /// # #[derive(serde::Serialize, serde::Deserialize)] struct Renew { contract: i64 }
+    /// # async fn example<S: SagaSource>(sagas: &Sagas<S>, tx: S::Tx) -> Result<(), SagasError> {
+    /// match sagas.start(&tx, Renew { contract: 7 }).correlation("contract-7").again().await {
+    ///     Err(SagasError::StillRuns { id }) => println!("{id} has not ended"),
+    ///     other => println!("started {}", other?.id()),
+    /// }
+    /// # Ok(()) }
+    /// ```
     pub fn again(mut self) -> Self {
         self.again = true;
         self

@@ -11,6 +11,14 @@ use crate::{
 use std::sync::Arc;
 
 /// A saga that waits for an operator's decision.
+///
+/// ```
+/// # use outbox_core::saga::StuckSaga;
+/// fn alert(saga: &StuckSaga) -> String {
+///     let doing = if saga.backward { "undo" } else { "do" };
+///     format!("{} cannot {doing} {:?}: {}", saga.correlation, saga.step, saga.reason)
+/// }
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct StuckSaga {

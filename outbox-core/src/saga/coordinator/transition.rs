@@ -57,6 +57,9 @@ pub(super) fn transition(
     let when = When { overdue: false, ..open.when };
     let next = loop {
         match plan(shape, &instance, when) {
+            // The end with a hook is left to the next transaction. In that of the last step a
+            // failing hook would roll the step back, and each of its retries would do the step
+            // again.
             Plan::Append(next) if Hook::of(&next).is_some_and(&has) => break Plan::Append(next),
             Plan::Append(next) => match instance.after(&next) {
                 Some(after) => {

@@ -312,6 +312,9 @@ impl<S: SagaStore> Worker<S> {
                     lost.clear();
                     Ok(advance)
                 }
+                // The step's own writes may be what ends the connection or what the database
+                // rejects. When that counted as the store's failure, such a saga ran its step for
+                // ever.
                 Err(error) => match lost.classify(task, write_failure(error)) {
                     AttemptFailure::Store(error) => Err(error),
                     failure => self.record_failures(claim, steps, vec![(task, failure)]).await,
@@ -324,6 +327,8 @@ impl<S: SagaStore> Worker<S> {
             let task = Task { step: *step, undo, parallel: true };
             self.branch((claim, lost), steps, &open, task)
         });
+        // All of the group end before anything is decided: another step of it may have been done,
+        // and is undone with the others.
         let (mut failures, mut store_error) = (Vec::new(), None);
         let mut advance = Advance::Continue;
         for ended in join_all(branches).await {
@@ -370,6 +375,8 @@ impl<S: SagaStore> Worker<S> {
         let Some((tx, now)) = self.open(tx, claim).await? else {
             return Ok(Branch::Stopped(DriveOutcome::Lost));
         };
+        // The saga compensates by now. The step is rolled back and so never done; a record here
+        // would be one that does not apply.
         if now.instance.after_all(&records).is_err() {
             roll_back(&self.store, tx).await;
             return Ok(Branch::Recorded);

@@ -22,6 +22,24 @@ const UNDO_ATTEMPTS: u32 = 10;
 const BACKOFF: Duration = Duration::from_secs(1);
 
 /// A definition that has no step yet. See [`Saga::builder`].
+///
+/// ```
+/// # use outbox_core::saga::{Saga, StepContext, StepError};
+/// # struct Sql;
+/// # #[derive(serde::Serialize, serde::Deserialize)] struct PlaceOrder { order_id: i64 }
+/// # impl PlaceOrder {
+/// #     async fn reserve(&mut self, _: &StepContext<Sql>) -> Result<i64, StepError> { Ok(self.order_id) }
+/// #     async fn release(&mut self, _: i64, _: &StepContext<Sql>) -> Result<(), StepError> { Ok(()) }
+/// #     async fn charge(&mut self, _: &StepContext<Sql>) -> Result<(), StepError> { Ok(()) }
+/// #     async fn ship(&mut self, _: &StepContext<Sql>) -> Result<(), StepError> { Ok(()) }
+/// # }
+/// let saga: Saga<PlaceOrder, Sql> = Saga::builder("place-order", 1)
+///     .step("reserve", PlaceOrder::reserve).compensate(PlaceOrder::release)
+///     .step("charge", PlaceOrder::charge).pivot() // from here on only forward
+///     .step("ship", PlaceOrder::ship)
+///     .build();
+/// assert!(saga.faults().is_empty());
+/// ```
 #[must_use = "a saga is defined by `build`"]
 pub struct SagaBuilder<D, Tx> {
     name: Arc<str>,
@@ -159,6 +177,21 @@ impl<D: 'static, Tx: 'static> SagaBuilder<D, Tx> {
     /// Runs this hook in the transaction that records that the saga is compensated, also where
     /// nothing had to be undone, as [`on_completed`](Self::on_completed) does.
     /// [`StepContext::reason`] says why the saga compensated.
+    ///
+    /// ```
+    /// # use outbox_core::saga::{SagaBuilder, StepContext, StepError};
+    /// # struct PlaceOrder;
+    /// # struct Sql;
+    /// # impl PlaceOrder {
+    /// async fn mark_as_cancelled(&self, cx: &StepContext<Sql>) -> Result<(), StepError> {
+    ///     println!("cancelled: {}", cx.reason().unwrap_or_default());
+    ///     Ok(())
+    /// }
+    /// # }
+    /// # fn example(saga: SagaBuilder<PlaceOrder, Sql>) -> SagaBuilder<PlaceOrder, Sql> {
+    /// saga.on_compensated(PlaceOrder::mark_as_cancelled)
+    /// # }
+    /// ```
     pub fn on_compensated<F>(mut self, hook: F) -> Self
     where
         F: for<'a> BranchFn<'a, D, (), StepContext<Tx>>,
@@ -202,6 +235,29 @@ impl<D: 'static, Tx: 'static> SagaBuilder<D, Tx> {
     /// - Each step uses a connection of its own, beside those of other sagas.
     /// - After a crash the coordinator attempts one step of the group alone first
     ///   ([`after_crash`](crate::saga::after_crash)).
+    ///
+    /// ```
+    /// # use outbox_core::saga::{Saga, StepContext, StepError};
+    /// # struct Sql;
+    /// # #[derive(serde::Serialize, serde::Deserialize)] struct Trip { price: i64 }
+    /// # impl Trip {
+    /// #     async fn flight(&self, _: &StepContext<Sql>) -> Result<i64, StepError> { Ok(200) }
+    /// #     async fn hotel(&self, _: &StepContext<Sql>) -> Result<i64, StepError> { Ok(100) }
+    /// async fn add_up(&mut self, (flight, hotel): (i64, i64), _: &StepContext<Sql>) -> Result<(), StepError> {
+    ///     self.price = flight + hotel;
+    ///     Ok(())
+    /// }
+    /// # }
+    /// # let saga: Saga<Trip, Sql> =
+    /// Saga::builder("trip", 1)
+    ///     .parallel("bookings")
+    ///     .branch("flight", Trip::flight)
+    ///     .branch("hotel", Trip::hotel)
+    ///     .merge("add-up", Trip::add_up)
+    ///     .build()
+    /// # ;
+    /// # assert!(saga.faults().is_empty());
+    /// ```
     pub fn parallel(self, group: impl AsRef<str>) -> GroupBuilder<D, Tx> {
         GroupBuilder { saga: self, group: group.as_ref().into() }
     }
@@ -254,6 +310,25 @@ impl<D: 'static, Tx: 'static> SagaBuilder<D, Tx> {
 
 impl<D: 'static, Tx: 'static, O, Place: Local> StepBuilder<D, Tx, O, Place> {
     /// Sets the compensation, which takes the step's output.
+    ///
+    /// ```
+    /// # use outbox_core::saga::{Saga, StepContext, StepError};
+    /// # struct Sql;
+    /// # #[derive(serde::Serialize, serde::Deserialize)] struct PlaceOrder;
+    /// # impl PlaceOrder {
+    /// async fn charge(&mut self, cx: &StepContext<Sql>) -> Result<i64, StepError> {
+    /// #   let _ = cx;
+    ///     Ok(4711) // the payment's id is stored
+    /// }
+    /// async fn refund(&mut self, payment: i64, cx: &StepContext<Sql>) -> Result<(), StepError> {
+    ///     println!("refunds payment {payment}: {}", cx.reason().unwrap_or_default());
+    ///     Ok(())
+    /// }
+    /// # }
+    /// # let saga: Saga<PlaceOrder, Sql> =
+    /// Saga::builder("place-order", 1).step("charge", PlaceOrder::charge).compensate(PlaceOrder::refund).build()
+    /// # ;
+    /// ```
     pub fn compensate<F>(mut self, compensation: F) -> Self
     where
         O: DeserializeOwned + 'static,
@@ -278,6 +353,13 @@ impl<D: 'static, Tx: 'static, O, Place: Local> StepBuilder<D, Tx, O, Place> {
 impl<D: 'static, Tx: 'static, O, Place> StepBuilder<D, Tx, O, Place> {
     /// Sets how often the coordinator retries the step: 3 times with a wait doubling from 1 s
     /// unless set, and without end past the pivot.
+    ///
+    /// ```
+    /// # use outbox_core::saga::StepBuilder;
+    /// # fn example<D: 'static, Tx: 'static, O>(step: StepBuilder<D, Tx, O>) -> StepBuilder<D, Tx, O> {
+    /// step.retries(10) // eleven attempts in all
+    /// # }
+    /// ```
     pub fn retries(self, times: u32) -> Self {
         self.retry(RetryPolicy::attempts(times.saturating_add(1), BACKOFF))
     }
@@ -290,6 +372,13 @@ impl<D: 'static, Tx: 'static, O, Place> StepBuilder<D, Tx, O, Place> {
 
     /// Sets the retry policy of the compensation: 10 attempts with a wait doubling from 1 s unless
     /// set. After the last one the saga is stuck.
+    ///
+    /// ```
+    /// # use outbox_core::{failure::RetryPolicy, saga::StepBuilder};
+    /// # fn example<D: 'static, Tx: 'static, O>(step: StepBuilder<D, Tx, O>) -> StepBuilder<D, Tx, O> {
+    /// step.compensate_retry(RetryPolicy::default().endless()) // never stuck over a refund
+    /// # }
+    /// ```
     pub fn compensate_retry(mut self, policy: RetryPolicy) -> Self {
         self.last().shape.undo_retry = policy;
         self
@@ -312,12 +401,27 @@ impl<D: 'static, Tx: 'static, O, Place> StepBuilder<D, Tx, O, Place> {
 
     /// Makes the step the pivot, the point of no return: once it is done, the saga only goes
     /// forward.
+    ///
+    /// ```
+    /// # use outbox_core::saga::StepBuilder;
+    /// # fn example<D: 'static, Tx: 'static, O>(ship: StepBuilder<D, Tx, O>) -> StepBuilder<D, Tx, O> {
+    /// ship.pivot() // the parcel is on its way: later steps are retried without end
+    /// # }
+    /// ```
     pub fn pivot(mut self) -> Self {
         self.last().shape.pivot = true;
         self
     }
 
     /// Skips the step where this condition holds for the saga's data.
+    ///
+    /// ```
+    /// # use outbox_core::saga::StepBuilder;
+    /// # struct PlaceOrder { total: i64 }
+    /// # fn example<Tx: 'static, O>(step: StepBuilder<PlaceOrder, Tx, O>) -> StepBuilder<PlaceOrder, Tx, O> {
+    /// step.skip_if(|order| order.total == 0) // nothing to charge
+    /// # }
+    /// ```
     pub fn skip_if(mut self, condition: impl Fn(&D) -> bool + Send + Sync + 'static) -> Self {
         self.step_fns().skip_if = Some(Box::new(condition));
         self.last().shape.conditional = true;

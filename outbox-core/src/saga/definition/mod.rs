@@ -28,6 +28,14 @@ use step_fns::StepFns;
 ///
 /// A definition is registered under its name and version. Sagas that run finish on the version that
 /// they were started with: register the old version beside the new one until none of it is left.
+///
+/// ```
+/// # use outbox_core::saga::Saga;
+/// # fn example<D, Tx>(saga: &Saga<D, Tx>) {
+/// let shape = saga.shape();
+/// println!("{} version {} has {} steps", shape.name, shape.version, shape.steps.len());
+/// # }
+/// ```
 pub struct Saga<D, Tx> {
     shape: Shape,
     faults: Vec<SagaFault>,
@@ -62,6 +70,13 @@ impl<D, Tx> fmt::Debug for Saga<D, Tx> {
 }
 
 /// A type whose impl block is a saga: implemented by `#[saga]`.
+///
+/// ```
+/// # use outbox_core::saga::{SagaData, SagaSource, Sagas, SagasBuilder};
+/// fn with_orders<S: SagaSource, D: SagaData<S::Tx>>(sagas: SagasBuilder<S>) -> SagasBuilder<S> {
+///     sagas.register(D::saga()) // `PlaceOrder::saga()`, of the type under `#[saga]`
+/// }
+/// ```
 pub trait SagaData<Tx>: Serialize + DeserializeOwned + Send + Sync + 'static {
     /// Gives the definition.
     fn saga() -> Saga<Self, Tx>;

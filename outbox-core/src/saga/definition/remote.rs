@@ -45,6 +45,28 @@ impl<D: 'static, Tx: 'static> SagaBuilder<D, Tx> {
     /// - Replies of any consumer count, unless [`of`](StepBuilder::of) names one.
     /// - A command undoes it too ([`compensate_remote`](StepBuilder::compensate_remote)).
     /// - [`retry`](StepBuilder::retry) is for failures of the function itself.
+    ///
+    /// ```
+    /// # use outbox_core::{event::OutboxEvent, saga::{SagaBuilder, StepBuilder, StepContext, StepError}};
+    /// # use std::time::Duration;
+    /// # struct Sql;
+    /// # struct Checkout { order_id: i64 }
+    /// # struct Charge { order_id: i64 }
+    /// # impl OutboxEvent for Charge {
+    /// #     fn meta(&self) -> outbox_core::event::EventMeta<'_> { outbox_core::event::EventMeta::new("payment.charge") }
+    /// #     fn payload(&self) -> Result<bytes::Bytes, outbox_core::event::EncodeError> { Ok("{}".into()) }
+    /// # }
+    /// # impl Checkout {
+    /// async fn charge(&mut self, _: &StepContext<Sql>) -> Result<Charge, StepError> {
+    ///     Ok(Charge { order_id: self.order_id }) // the command
+    /// }
+    /// # }
+    /// # fn example(saga: SagaBuilder<Checkout, Sql>) {
+    /// # let _ =
+    /// saga.remote_step("charge", Checkout::charge).of("payments").timeout(Duration::from_secs(30))
+    /// # ;
+    /// # }
+    /// ```
     pub fn remote_step<C, F>(
         self,
         name: impl AsRef<str>,
@@ -101,6 +123,13 @@ impl<D: 'static, Tx: 'static, O, Place: Remote> StepBuilder<D, Tx, O, Place> {
     /// [`Consumer::builder`](crate::consumer::Consumer::builder). The saga ignores a reply of another
     /// consumer, to the command or to the one that undoes it, and warns of it once in the log.
     /// Unless a consumer is named, replies of any consumer count.
+    ///
+    /// ```
+    /// # use outbox_core::saga::{Remote, StepBuilder};
+    /// # fn example<D: 'static, Tx: 'static, O, Place: Remote>(charge: StepBuilder<D, Tx, O, Place>) -> StepBuilder<D, Tx, O, Place> {
+    /// charge.of("payments").from_source("/payments")
+    /// # }
+    /// ```
     pub fn of(mut self, consumer: &'static str) -> Self {
         if let Some(remote) = &mut self.last().shape.remote {
             remote.consumer = Some(consumer);
@@ -120,6 +149,26 @@ impl<D: 'static, Tx: 'static, O, Place: Remote> StepBuilder<D, Tx, O, Place> {
     /// Sets the command that undoes the step; the saga sends it again until there is a reply. The
     /// function takes the step's output, or `None` where no reply came in time. The command then
     /// tells the participant never to do the step, which consumers ensure by themselves.
+    ///
+    /// ```
+    /// # use outbox_core::{event::OutboxEvent, saga::{Remote, StepBuilder, StepContext, StepError}};
+    /// # struct Sql;
+    /// # struct Checkout { order_id: i64 }
+    /// # #[derive(serde::Serialize, serde::Deserialize)] struct Captured { payment: i64 }
+    /// # struct Refund { order_id: i64, payment: Option<i64> }
+    /// # impl OutboxEvent for Refund {
+    /// #     fn meta(&self) -> outbox_core::event::EventMeta<'_> { outbox_core::event::EventMeta::new("payment.refund") }
+    /// #     fn payload(&self) -> Result<bytes::Bytes, outbox_core::event::EncodeError> { Ok("{}".into()) }
+    /// # }
+    /// # impl Checkout {
+    /// async fn refund(&mut self, captured: Option<Captured>, _: &StepContext<Sql>) -> Result<Refund, StepError> {
+    ///     Ok(Refund { order_id: self.order_id, payment: captured.map(|captured| captured.payment) })
+    /// }
+    /// # }
+    /// # fn example<Place: Remote>(charge: StepBuilder<Checkout, Sql, Captured, Place>) -> StepBuilder<Checkout, Sql, Captured, Place> {
+    /// charge.compensate_remote(Checkout::refund)
+    /// # }
+    /// ```
     pub fn compensate_remote<C, F>(mut self, undo: F) -> Self
     where
         O: DeserializeOwned + 'static,

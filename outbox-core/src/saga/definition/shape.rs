@@ -63,6 +63,15 @@ pub struct StepShape {
 }
 
 /// A saga's definition as data, without its functions.
+///
+/// ```
+/// # use outbox_core::saga::Shape;
+/// # fn example(shape: &Shape) {
+/// for step in &shape.steps {
+///     println!("{}{}", step.name, if step.pivot { " (pivot)" } else { "" });
+/// }
+/// # }
+/// ```
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct Shape {

@@ -13,6 +13,20 @@ use std::{fmt, future::Future, sync::Arc};
 ///
 /// What is written through [`tx`](Self::tx) commits together with the saga's progress, or not at
 /// all.
+///
+/// ```
+/// # use outbox_core::saga::{StepContext, StepError};
+/// # struct Sql;
+/// # struct PlaceOrder { order_id: i64 }
+/// # impl PlaceOrder {
+/// async fn reserve(&mut self, cx: &StepContext<Sql>) -> Result<(), StepError> {
+///     println!("step {} of saga {}, attempt {}", cx.step(), cx.saga(), cx.attempt());
+///     // .. write through `cx.tx` ..
+/// #   let _ = &cx.tx;
+///     Ok(())
+/// }
+/// # }
+/// ```
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct StepContext<Tx> {
@@ -82,6 +96,18 @@ impl<Tx> StepContext<Tx> {
     /// | an operator | "cancelled: " and the operator's reason |
     ///
     /// Of a stuck saga it is the last error of its step.
+    ///
+    /// ```
+    /// # use outbox_core::saga::{StepContext, StepError};
+    /// # struct Sql;
+    /// # struct PlaceOrder { order_id: i64 }
+    /// # impl PlaceOrder {
+    /// async fn cancelled(&self, cx: &StepContext<Sql>) -> Result<(), StepError> {
+    ///     println!("order {} is cancelled: {}", self.order_id, cx.reason().unwrap_or("unknown"));
+    ///     Ok(())
+    /// }
+    /// # }
+    /// ```
     #[must_use]
     pub fn reason(&self) -> Option<&str> {
         self.reason.as_deref()
@@ -95,6 +121,21 @@ impl<Tx> StepContext<Tx> {
     /// as not done, and is not undone, though the service may have done its part. Make the call in
     /// a step that the coordinator repeats until the service answers (past the pivot, or without a
     /// limit of attempts), or make it a remote step.
+    ///
+    /// ```
+    /// # use outbox_core::saga::{StepContext, StepError};
+    /// # struct Sql;
+    /// # struct Carrier;
+    /// # impl Carrier { async fn order(&self, _: &str, _: i64) -> Result<(), std::io::Error> { Ok(()) } }
+    /// # struct PlaceOrder { order_id: i64 }
+    /// # impl PlaceOrder {
+    /// async fn ship(&mut self, cx: &StepContext<Sql>) -> Result<(), StepError> {
+    /// #   let carrier = Carrier;
+    ///     carrier.order(&cx.idempotency_key(), self.order_id).await?; // the same key at each attempt
+    ///     Ok(())
+    /// }
+    /// # }
+    /// ```
     #[must_use]
     pub fn idempotency_key(&self) -> String {
         format!("{}/{}{}", self.saga, self.step, if self.undoes { "/undo" } else { "" })
@@ -113,6 +154,21 @@ impl<Tx> StepContext<Tx> {
     ///
     /// An entity is a name of 1 to 255 bytes without control characters, the same for all sagas of
     /// one outbox.
+    ///
+    /// ```
+    /// # use outbox_core::saga::{StepContext, StepError};
+    /// # struct Sql;
+    /// # struct Transfer { from: i64, to: i64 }
+    /// # impl Transfer {
+    /// async fn reserve(&mut self, cx: &StepContext<Sql>) -> Result<(), StepError> {
+    ///     let (first, second) = (self.from.min(self.to), self.from.max(self.to));
+    ///     cx.lock(format!("account/{first}")).await?; // the same order everywhere
+    ///     cx.lock(format!("account/{second}")).await?;
+    ///     // .. only now read the balances through `cx.tx` ..
+    ///     Ok(())
+    /// }
+    /// # }
+    /// ```
     ///
     /// # Errors
     /// One that makes the saga wait, where another saga holds the lock; an abort, where the name is
@@ -133,6 +189,20 @@ impl<Tx> StepContext<Tx> {
 
     /// Locks an entity for this saga as [`lock`](Self::lock) does; gives `false`, without a wait,
     /// where another saga holds the lock: for steps that then abort or do something else.
+    ///
+    /// ```
+    /// # use outbox_core::saga::{StepContext, StepError};
+    /// # struct Sql;
+    /// # struct Book { room: i64 }
+    /// # impl Book {
+    /// async fn choose_room(&mut self, cx: &StepContext<Sql>) -> Result<(), StepError> {
+    ///     if !cx.try_lock(format!("room/{}", self.room)).await? {
+    ///         return Err(StepError::abort("the room is being booked")); // does not wait
+    ///     }
+    ///     Ok(())
+    /// }
+    /// # }
+    /// ```
     ///
     /// # Errors
     /// As those of [`lock`](Self::lock), but for the first.
@@ -159,6 +229,22 @@ impl<Tx> StepContext<Tx> {
 ///
 /// Every error converts into one that the coordinator retries, so that `?` works; `StepError`
 /// itself is no [`std::error::Error`] for that reason.
+///
+/// ```
+/// # use outbox_core::saga::{StepContext, StepError};
+/// # struct Sql;
+/// # struct PlaceOrder { total: i64 }
+/// # async fn capture(_: i64) -> Result<i64, std::io::Error> { Ok(7) }
+/// # impl PlaceOrder {
+/// async fn charge(&mut self, cx: &StepContext<Sql>) -> Result<i64, StepError> {
+///     if self.total > 100_000 {
+///         return Err(StepError::abort("over the limit")); // the saga compensates
+///     }
+/// #   let _ = cx;
+///     Ok(capture(self.total).await?) // an error is tried again
+/// }
+/// # }
+/// ```
 pub struct StepError(pub(in crate::saga) Failure);
 
 /// What the coordinator does about a failed step.

@@ -26,6 +26,38 @@ use tokio::sync::watch;
 /// same inbox row exclude each other, as a unique index does: the second waits until the first has ended.
 ///
 /// Clones share the content.
+///
+/// ```
+/// # use outbox_core::{consumer::{Consumer, HandlerContext, HandlerError}, event::Message, testing::{MemoryStore, MemoryTx}};
+/// # use outbox_core::transport::{Memory, Publisher};
+/// # struct OrderPlaced { order_id: i64 }
+/// # impl outbox_core::event::OutboxEvent for OrderPlaced {
+/// #     fn meta(&self) -> outbox_core::event::EventMeta<'_> {
+/// #         outbox_core::event::EventMeta::new("order.placed").topic("orders").key(Some(self.order_id.to_string()))
+/// #     }
+/// #     fn payload(&self) -> Result<bytes::Bytes, outbox_core::event::EncodeError> {
+/// #         Ok(format!(r#"{{"order_id":{}}}"#, self.order_id).into())
+/// #     }
+/// # }
+/// # impl outbox_core::event::EventContract for OrderPlaced { const TYPES: &'static [outbox_core::event::EventType] = &[outbox_core::event::EventType { name: "order.placed", version: 1, topic: "orders" }]; }
+/// # impl outbox_core::event::DecodeEvent for OrderPlaced {
+/// #     fn decode(_: &Message) -> Result<Self, outbox_core::event::DecodeError> { Ok(Self { order_id: 7 }) }
+/// # }
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// async fn bill(order: OrderPlaced, cx: &HandlerContext<MemoryTx>) -> Result<(), HandlerError> {
+///     cx.tx.insert(format!("bill for order {}", order.order_id));
+///     Ok(())
+/// }
+/// let (store, (publisher, subscriber)) = (MemoryStore::default(), Memory::channel());
+/// let consumer = Consumer::builder("billing", &store).on("bill", bill).subscribe(subscriber).start().await?;
+/// let message = Message::for_test(&OrderPlaced { order_id: 7 })?;
+/// publisher.publish(&message).await?;
+/// publisher.publish(&message).await?; // a repeat
+/// assert_eq!(store.rows(), ["bill for order 7"]);
+/// # consumer.shutdown(std::time::Duration::from_secs(5)).await?;
+/// # Ok(()) }
+/// ```
 #[derive(Debug, Clone, Default)]
 pub struct MemoryStore(Arc<Shared>);
 
@@ -63,6 +95,18 @@ struct State {
 }
 
 /// An open transaction of a [`MemoryStore`]. Dropped, it rolls back.
+///
+/// ```
+/// # use outbox_core::{outbox::Store, testing::MemoryStore};
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let store = MemoryStore::default();
+/// let tx = store.begin().await?;
+/// tx.insert("a bill");
+/// drop(tx); // rolls back
+/// assert!(store.rows().is_empty());
+/// # Ok(()) }
+/// ```
 #[derive(Debug)]
 pub struct MemoryTx {
     store: Arc<Shared>,
@@ -88,6 +132,16 @@ type OwnedKey = (String, String, String, MessageId);
 
 impl MemoryStore {
     /// Takes the store down or up again. While it is down, every call but rollback fails as unavailable.
+    ///
+    /// ```
+    /// # use outbox_core::{outbox::Store, testing::MemoryStore};
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let store = MemoryStore::default();
+    /// store.set_down(true);
+    /// assert!(store.begin().await.is_err());
+    /// # Ok(()) }
+    /// ```
     pub fn set_down(&self, down: bool) {
         self.0.state().down = down;
         self.0.ended.send_replace(());

@@ -16,6 +16,20 @@ where
     /// Sets the reply to a remote step: this event, made of the command. Unless set, the
     /// participant sends the standard reply, which has no value and fits steps that await none.
     ///
+    /// ```
+    /// # use outbox_core::{event::OutboxEvent, saga::{SagaAdmin, SagaSource}, testing::saga::SagaKit};
+    /// # #[derive(serde::Serialize, serde::Deserialize)] struct Checkout { order_id: i64 }
+    /// # struct PaymentCaptured { payment: i64 }
+    /// # impl OutboxEvent for PaymentCaptured {
+    /// #     fn meta(&self) -> outbox_core::event::EventMeta<'_> { outbox_core::event::EventMeta::new("payment.captured") }
+    /// #     fn payload(&self) -> Result<bytes::Bytes, outbox_core::event::EncodeError> { Ok("{}".into()) }
+    /// # }
+    /// # async fn example<S: SagaSource + SagaAdmin>(kit: SagaKit<S, Checkout>) {
+    /// let kit = kit.replying("charge", |_command| PaymentCaptured { payment: 4711 });
+    /// kit.given(Checkout { order_id: 7 }).run().await.expect_done_remotely(&["charge"]);
+    /// # }
+    /// ```
+    ///
     /// # Panics
     /// When there is no such step.
     #[must_use]
@@ -38,6 +52,17 @@ where
 
     /// Runs a saga for each remote step and each [`RemoteFault`], with that fault at that step. The
     /// saga must be completed or compensated, with every remote step done, or none.
+    ///
+    /// ```
+    /// # use outbox_core::{saga::{SagaAdmin, SagaSource}, testing::saga::SagaKit};
+    /// # #[derive(serde::Serialize, serde::Deserialize)] struct Checkout { order_id: i64 }
+    /// # async fn example<S: SagaSource + SagaAdmin>(kit: SagaKit<S, Checkout>) {
+    /// kit.inject_every_fault(|order_id| Checkout { order_id }, async |run| {
+    ///     println!("{:?} after {:?} of waits", run.state(), run.waited);
+    /// })
+    /// .await;
+    /// # }
+    /// ```
     ///
     /// # Panics
     /// When a saga ends otherwise; and when the check does.
@@ -116,6 +141,15 @@ where
     D: Serialize + DeserializeOwned + Send + Sync + 'static,
 {
     /// Sets the fault of the commands for a remote step, or of the replies.
+    ///
+    /// ```
+    /// # use outbox_core::{saga::{SagaAdmin, SagaSource}, testing::saga::{RemoteFault, SagaKit}};
+    /// # #[derive(serde::Serialize, serde::Deserialize)] struct Checkout { order_id: i64 }
+    /// # async fn example<S: SagaSource + SagaAdmin>(kit: SagaKit<S, Checkout>) {
+    /// let run = kit.given(Checkout { order_id: 7 }).with_fault("charge", RemoteFault::ReplyLost).run().await;
+    /// run.expect_compensated().expect_done_remotely(&[]); // no reply in time: it is undone
+    /// # }
+    /// ```
     #[track_caller]
     pub fn with_fault(mut self, step: &str, fault: RemoteFault) -> Self {
         let step = self.known_step(step).to_owned();

@@ -52,6 +52,17 @@ const RUNS: u32 = 10_000;
 const MAX_RECORDS: u32 = 1_000;
 
 /// Drives sagas of one definition. No coordinator may run on the same store.
+///
+/// ```
+/// # use outbox_core::{saga::{Saga, SagaAdmin, SagaSource}, testing::saga::SagaKit};
+/// # #[derive(serde::Serialize, serde::Deserialize)] struct PlaceOrder { order_id: i64 }
+/// # async fn example<S: SagaSource + SagaAdmin>(outbox: S, place_order: fn() -> Saga<PlaceOrder, S::Tx>) {
+/// let kit = SagaKit::new(&outbox, place_order);
+/// let order = |order_id| PlaceOrder { order_id };
+/// kit.given(order(7)).failing("charge", 2).run().await.expect_completed(); // two retries
+/// kit.given(order(8)).aborting("charge").run().await.expect_compensated().expect_undone(&["reserve"]);
+/// # }
+/// ```
 pub struct SagaKit<S: SagaSource, D> {
     store: S,
     make: Box<dyn Fn() -> Saga<D, S::Tx> + Send + Sync>,
@@ -108,6 +119,19 @@ where
     /// past the pivot the saga must be stuck there. `data` takes a number that is new for each
     /// saga.
     ///
+    /// ```
+    /// # use outbox_core::{saga::{SagaAdmin, SagaSource}, testing::saga::SagaKit};
+    /// # #[derive(serde::Serialize, serde::Deserialize)] struct PlaceOrder { order_id: i64 }
+    /// # async fn reserved_units() -> i64 { 0 }
+    /// # async fn example<S: SagaSource + SagaAdmin>(kit: SagaKit<S, PlaceOrder>) {
+    /// let order = |order_id| PlaceOrder { order_id };
+    /// kit.fail_every_step(order, async |run| {
+    ///     assert_eq!(reserved_units().await, 0, "with {:?}", run.instance);
+    /// })
+    /// .await;
+    /// # }
+    /// ```
+    ///
     /// # Panics
     /// When a saga ends otherwise; and when the check does.
     pub async fn fail_every_step(
@@ -155,6 +179,19 @@ where
 
     /// Runs sagas in which the process crashes before the commit of a step, at each step and each
     /// compensation in turn: the next process attempts all of them again.
+    ///
+    /// ```
+    /// # use outbox_core::{saga::{SagaAdmin, SagaSource}, testing::saga::SagaKit};
+    /// # #[derive(serde::Serialize, serde::Deserialize)] struct PlaceOrder { order_id: i64 }
+    /// # async fn charges_of(_: i64) -> i64 { 1 }
+    /// # async fn example<S: SagaSource + SagaAdmin>(kit: SagaKit<S, PlaceOrder>) {
+    /// kit.crash_before_every_commit(|order_id| PlaceOrder { order_id }, async |run| {
+    ///     let order: PlaceOrder = run.data();
+    ///     assert!(charges_of(order.order_id).await <= 1, "no step has its effect twice");
+    /// })
+    /// .await;
+    /// # }
+    /// ```
     ///
     /// # Panics
     /// When a saga ends otherwise than without it; and when the check does.

@@ -10,6 +10,13 @@ use std::time::Duration;
 
 /// A saga that was driven until it ended or was stuck. An expectation that does not hold panics
 /// with the saga's state.
+///
+/// ```
+/// # use outbox_core::testing::saga::SagaRun;
+/// # fn example(run: &SagaRun) {
+/// run.expect_stuck_at("ship").expect_done(&["reserve", "charge"]);
+/// # }
+/// ```
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct SagaRun {

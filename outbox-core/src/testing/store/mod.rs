@@ -263,6 +263,11 @@ macro_rules! store_suite {
 }
 
 /// Makes a small event of a key.
+///
+/// ```
+/// # use outbox_core::testing::store::event;
+/// assert_eq!(event("order-7").event_type, "order.placed");
+/// ```
 #[must_use]
 pub fn event(key: &str) -> NewEvent {
     NewEvent {

@@ -256,6 +256,13 @@ macro_rules! transport_suite {
 }
 
 /// Makes the `n`th message of a key, small.
+///
+/// ```
+/// # use outbox_core::testing::transport::numbered;
+/// let second = numbered(2, "order-7");
+/// assert_eq!(second.key.as_deref(), Some("order-7"));
+/// assert_eq!(second.payload, r#"{"n":2}"#);
+/// ```
 #[must_use]
 pub fn numbered(n: i64, key: &str) -> Message {
     let mut parts = full().into_parts();

@@ -10,6 +10,22 @@ use std::{
 };
 
 /// Resolves names to addresses; the system's resolver unless a publisher is given another.
+///
+/// ```
+/// # use outbox_http::{HttpPublisher, Resolver};
+/// # use std::net::IpAddr;
+/// struct Pinned(IpAddr);
+///
+/// #[async_trait::async_trait]
+/// impl Resolver for Pinned {
+///     async fn resolve(&self, _host: &str) -> std::io::Result<Vec<IpAddr>> {
+///         Ok(vec![self.0])
+///     }
+/// }
+/// # fn example(publisher: HttpPublisher) -> HttpPublisher {
+/// publisher.resolver(Pinned(IpAddr::from([203, 0, 113, 7])))
+/// # }
+/// ```
 #[async_trait]
 pub trait Resolver: Send + Sync + 'static {
     /// Gives all addresses of a host name.

@@ -47,6 +47,13 @@ const V6: &[([u16; 8], u32, &str)] = &[
 /// An IPv4 address inside an IPv6 one (mapped, NAT64, 6to4, Teredo) counts as not public: no public
 /// destination is named so.
 ///
+/// ```
+/// # use outbox_http::forbidden;
+/// assert_eq!(forbidden("10.1.2.3".parse()?), Some("private"));
+/// assert_eq!(forbidden("1.1.1.1".parse()?), None);
+/// # Ok::<(), std::net::AddrParseError>(())
+/// ```
+///
 /// # Source
 /// IANA IPv4 and IPv6 Special-Purpose Address Registries; RFC 6890.
 #[must_use]

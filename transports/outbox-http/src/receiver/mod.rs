@@ -57,6 +57,15 @@ const RETRY_AFTER: Duration = Duration::from_secs(1);
 /// | not binary or JSON, or compressed | 415 |
 /// | attributes missing or unreadable, or `webhook-id` is not the event's `id` | 400 |
 ///
+/// ```
+/// # use outbox_http::{ConfigError, HttpReceiver, HttpSubscriber};
+/// # use axum::Router;
+/// # fn example(secret: &str, shop: Router) -> Result<(Router, HttpSubscriber), ConfigError> {
+/// let (events, subscriber) = HttpReceiver::builder().path("/events").verify(secret).build()?;
+/// let app = shop.merge(events); // beside the routes of the service
+/// # Ok((app, subscriber)) }
+/// ```
+///
 /// # Slow senders
 /// The receiver refuses a request without signature headers before it reads the body. Where it has
 /// to read the body to verify the sender, the pending body takes no permit of the verified
@@ -96,6 +105,19 @@ impl HttpReceiver {
 }
 
 /// Configures what a receiver accepts and refuses.
+///
+/// ```
+/// # use outbox_http::{ConfigError, HttpReceiver};
+/// # use std::time::Duration;
+/// # const SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
+/// let receiver = HttpReceiver::builder()
+///     .path("/events")
+///     .verify(SECRET)
+///     .max_body(256 * 1024)
+///     .respond_within(Duration::from_secs(5));
+/// # receiver.build()?;
+/// # Ok::<(), ConfigError>(())
+/// ```
 #[derive(Debug)]
 #[must_use = "nothing is received before `build`"]
 pub struct ReceiverBuilder {
@@ -116,6 +138,15 @@ impl ReceiverBuilder {
 
     /// Accepts messages signed with the secret `whsec_...`. Called again, it accepts those signed
     /// with any of the secrets.
+    ///
+    /// ```
+    /// # use outbox_http::{ConfigError, HttpReceiver};
+    /// # const OLD: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
+    /// # const NEW: &str = "whsec_YW5vdGhlciBrZXkgb2YgMjQgYnl0ZXMu";
+    /// let (router, subscriber) = HttpReceiver::builder().verify(OLD).verify(NEW).build()?;
+    /// # let (_, _) = (router, subscriber);
+    /// # Ok::<(), ConfigError>(())
+    /// ```
     pub fn verify(mut self, secret: impl AsRef<str>) -> Self {
         self.secrets_given += 1;
         match Secret::parse(secret.as_ref()) {
@@ -129,6 +160,13 @@ impl ReceiverBuilder {
 
     /// Accepts every message from any sender. For tests, and for networks in which only trusted
     /// hosts reach this port.
+    ///
+    /// ```
+    /// # use outbox_http::{ConfigError, HttpReceiver};
+    /// let (router, subscriber) = HttpReceiver::builder().unsigned().build()?; // in a test
+    /// # let (_, _) = (router, subscriber);
+    /// # Ok::<(), ConfigError>(())
+    /// ```
     pub fn unsigned(mut self) -> Self {
         self.unsigned = true;
         self
@@ -174,6 +212,15 @@ impl ReceiverBuilder {
     /// Together with [`verify`](Self::verify) it is a fault: no signature covers the headers of
     /// such a request, so that an attacker with a recorded request could change its type.
     /// [`webhook`](Self::webhook) accepts signed bodies.
+    ///
+    /// ```
+    /// # use outbox_core::transport::cloudevents::PlainJson;
+    /// # use outbox_http::{ConfigError, HttpReceiver};
+    /// let legacy = PlainJson::new("x-event-type", "/legacy");
+    /// let (router, subscriber) = HttpReceiver::builder().unsigned().plain_json(legacy).build()?;
+    /// # let (_, _) = (router, subscriber);
+    /// # Ok::<(), ConfigError>(())
+    /// ```
     pub fn plain_json(mut self, plain: PlainJson) -> Self {
         self.rules.plain_json = Some(plain);
         self

@@ -49,6 +49,8 @@ impl Board {
                     batches.push(batch);
                 }
             }
+            // After every other event of its route: where the last recorded start of an event ends
+            // the process again, the others have been published before.
             if !self.release_last() {
                 return batches;
             }
@@ -159,6 +161,7 @@ impl Board {
                 return Next::Skip;
             };
             let partition = key_queue.partition;
+            // Not at each event that leaves the queue: one rescan then refills half of it.
             let is_half_empty = key_queue.waiting.len() <= self.config.per_key / 2;
             if let Some(evicted_from) = key_queue.evicted_from.filter(|_| is_half_empty)
                 && self.queues[route]
@@ -218,6 +221,8 @@ impl Board {
             return Next::Skip;
         }
         let start_recorded = leg.history.as_ref().is_some_and(|p| p.start_recorded);
+        // Before the recorded starts of a crash: the mark as done is the record of the start too,
+        // and an event that ended its process is never tried again here.
         if self.routes[route].guarantee == Guarantee::AtMostOnce {
             if !start_recorded {
                 self.mark_done_first(id, route, now);

@@ -163,6 +163,8 @@ impl Entries {
 
     /// Takes the next event whose confirmations are to be recorded now.
     pub(super) fn take_record_due(&mut self, now: Instant) -> Option<EventId> {
+        // Most of them were confirmed on their other routes meanwhile and need no record: it is
+        // cheaper to skip them here than to remove them at each confirmation.
         while let Some((_, id)) = self.partially_confirmed.pop_front_if(|(at, _)| *at <= now) {
             if self.get(id).is_some_and(EventEntry::is_partially_confirmed) {
                 return Some(id);

@@ -31,6 +31,8 @@ impl Board {
             Attempt::Unanswered { text, .. } | Attempt::Unclear { text } => {
                 Some((FailureClass::Transient, text, false))
             }
+            // It may have reached the destination, and the mark forbids another attempt: the letter
+            // tells the operator.
             Attempt::Cancelled => {
                 Some((FailureClass::Transient, "given up before an answer came".to_owned(), false))
             }

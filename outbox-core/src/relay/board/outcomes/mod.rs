@@ -67,6 +67,8 @@ impl Board {
     ) {
         let queue = &mut self.queues[route];
         queue.batches = queue.batches.saturating_sub(usize::from(is_last));
+        // The confirmations first, whatever their place in the results: they are the evidence by
+        // which the failures beside them are judged.
         let confirmed = results.iter().filter(|(_, a)| matches!(a, Attempt::Confirmed)).count();
         if confirmed > 0 {
             queue.answers.confirmed(confirmed, now);
@@ -82,6 +84,7 @@ impl Board {
             // about the destination.
             self.queues[route].breaker.probe_inconclusive(now);
         }
+        // This process gets through to the destination: the next suspected event may have its turn.
         if confirmed > 0 {
             self.release_next();
         }
@@ -285,6 +288,8 @@ impl Board {
             let key_queue = self.queues[route].key_queue(hash, no);
             key_queue.in_flight = None;
             key_queue.insert(id);
+            // Only the head blocks the key. An earlier event that committed late may have come
+            // meanwhile, and it is published first.
             key_queue.blocked = key_queue.waiting.front().copied().filter(|head| *head == id);
             self.queues[route].make_ready(hash);
             self.key_blocked(route, hash);

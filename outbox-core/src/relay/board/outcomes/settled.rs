@@ -24,6 +24,8 @@ impl Board {
                 continue;
             }
             let is_reading = self.positions.is_reading();
+            // Kept for the read under way, whose snapshot may be older than this record: a redriven
+            // event that was delivered and recorded meanwhile was published again without it.
             self.entries.recorded(*id, is_reading);
             let Some(entry) = self.entries.get_mut(*id) else { continue };
             entry.pending_writes = entry.pending_writes.saturating_sub(1);
@@ -33,6 +35,8 @@ impl Board {
                 .filter(|l| l.state() == LegState::Starting && l.written)
                 .map(|l| l.route)
                 .collect();
+            // Of several records only the last one shows that the start is written. When any of
+            // them counted, the letter of an unknown route let the event start unrecorded.
             if entry.pending_writes == 0 {
                 self.unpark_recorded(*id);
                 starting.into_iter().for_each(|route| self.on_start_recorded(*id, route));

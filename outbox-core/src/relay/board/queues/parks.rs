@@ -126,6 +126,8 @@ impl Board {
             self.parks.unparking.push((route, hash));
         }
         heads.into_iter().for_each(|(partition, id)| self.refetch(partition, id));
+        // Not before the redriven heads are fetched, again where their rows were stale: without
+        // that the next event of the key went first, in one of 250 random worlds of the model.
         if self.positions.nothing_wanted() {
             self.unpark();
         }

@@ -143,6 +143,8 @@ impl Board {
                 continue;
             };
             let payload_bytes = usize::try_from(size).unwrap_or(usize::MAX);
+            // One payload at least, whatever its size, or an event that is larger than a read would
+            // stop its partition for ever.
             if payload_bytes > *bytes && !self.positions.missing_payloads.is_empty() {
                 *bytes = 0;
                 return at;

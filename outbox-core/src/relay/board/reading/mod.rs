@@ -270,6 +270,8 @@ impl Board {
             self.rescan_where_room();
         }
         let sweep_due = self.positions.next_sweep.is_none_or(|at| at <= now);
+        // While events are evicted, a look-back without a window would return all of their ids at
+        // each sweep: the sweep goes in pages then (`plan_sweep`).
         let is_sweep = look_back_due && sweep_due && !self.anything_evicted();
         let window = if is_sweep { u32::MAX } else { self.config.order_window };
         let full = self.partitions.values().filter(|p| p.full && !p.releasing).count();
@@ -450,6 +452,8 @@ impl Board {
         }
         let mut bytes = self.positions.size.budget(1, self.room_in_bytes()).bytes;
         let (mut cut, parts) = (false, read.len());
+        // Each partition is the first in its turn: the bytes of one read may suffice for one large
+        // payload only, and the same partition would get it each time.
         self.positions.turn = (self.positions.turn + 1) % parts;
         for n in 0..parts {
             let (_, rows) = &mut read[(self.positions.turn + n) % parts];

@@ -94,6 +94,8 @@ impl Board {
         }
         let mut partition = Partition::new(epoch);
         if crashed {
+            // No more than the crashed owner may have had in flight: a record for each event of a
+            // backlog would cost a write each, for events that were never started.
             partition.recorded_starts_left =
                 self.routes.iter().map(|r| r.limits.max_batch * r.limits.max_in_flight).sum();
         }

@@ -37,6 +37,8 @@ impl Board {
         if partition.rescan_began.is_none() {
             partition.rescan_began = Some(from);
             self.each_evicted(no, |evicted_from, _| {
+                // An eviction that began before this page is loaded in part only, and stays: its
+                // later events would be published before the earlier ones that are still evicted.
                 evicted_from.rescan = match evicted_from.first >= from {
                     true => RescanState::Loading,
                     false => RescanState::Partial,

@@ -70,6 +70,7 @@ impl ReadSize {
             FailureClass::Unavailable => MIN_BYTES_UNSURE.min(self.bytes),
             FailureClass::Transient | FailureClass::Permanent => MIN_BYTES,
         };
+        // Remembered: otherwise the next read had the size that had just failed.
         self.failed = Some((self.bytes, now));
         self.bytes = (self.bytes / 2).max(least);
     }
