@@ -3,8 +3,8 @@
 use crate::outbox::{LEASE, owner_of_all};
 use outbox_core::{
     admin::{
-        ControlAction, ControlScope, ControlStore, LastFailure, Live, LiveStore, OperatorNote,
-        RelayLive, RouteLive,
+        ControlAction, ControlScope, ControlStore, LastFailure, Live, OperatorNote, RelayLive,
+        RouteLive,
     },
     failure::FailureClass,
     outbox::{Store, StoreError},

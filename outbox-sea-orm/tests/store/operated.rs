@@ -83,16 +83,11 @@ async fn save(outbox: &Outbox, first: u64, events: u64) {
 }
 
 async fn relay(outbox: &Outbox, routes: &[(&'static str, &Seen)]) -> Relay {
-    let builder = Relay::builder(outbox).lease(LEASE).poll(Duration::from_millis(100));
-    let add = |builder: outbox_core::relay::RelayBuilder<'_>,
-               (name, seen): &(&'static str, &Seen)| {
-        builder.route(*name, everything(), (*seen).clone())
-    };
-    let mut with_routes = builder;
-    for route in routes {
-        with_routes = add(with_routes, route);
+    let mut builder = Relay::builder(outbox).lease(LEASE).poll(Duration::from_millis(100));
+    for (name, seen) in routes {
+        builder = builder.route(*name, everything(), (*seen).clone());
     }
-    with_routes.start().await.unwrap()
+    builder.start().await.unwrap()
 }
 
 async fn route_live(outbox: &Outbox, route: &str) -> Option<RouteLive> {
