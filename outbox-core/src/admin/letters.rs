@@ -166,7 +166,8 @@ impl fmt::Display for DeadLetterFilter {
     }
 }
 
-/// The operator's operations. Implemented by stores.
+/// The operator's operations. Implemented by stores. A call that changes something has one row of the
+/// [audit](super::ActStore::audit), written in its transactions.
 #[async_trait]
 pub trait AdminStore: Send + Sync + 'static {
     /// Gives statistics; no count scans a whole table.

@@ -414,7 +414,7 @@ pub trait SagaAdmin: Send + Sync + 'static {
     async fn saga_log(&self, saga: SagaId) -> Result<Vec<LogEntry>, StoreError>;
 
     /// Applies an operation, where the saga's state allows it, and records the operator and the
-    /// reason; `false` where it does not, as after another operator was faster.
+    /// reason, in the saga's log and in the audit; `false` where it does not, as after another operator was faster.
     async fn operate(
         &self,
         saga: SagaId,

@@ -36,6 +36,10 @@ pub(crate) fn condition(
         });
         values.push(Value::from(route));
     }
+    if filter.handler.is_some() && filter.consumer.is_none() {
+        // Handlers of two consumers may have one name.
+        parts.push("1 = 0".to_owned());
+    }
     if filter.route.is_some() {
         parts.push(format!("origin = {ORIGIN_RELAY}"));
     }
@@ -63,4 +67,18 @@ pub(crate) fn condition(
         values.push(Value::from(after.0));
     }
     (parts.join(" AND "), values)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_handler_without_its_consumer_selects_nothing() {
+        let handler = DeadLetterFilter { handler: Some("h".into()), ..DeadLetterFilter::all() };
+        assert_eq!(condition(&handler, None).0, "1 = 1 AND 1 = 0 AND resolution IS NULL");
+        let of_consumer = condition(&handler.consumer("c"), None);
+        let expected = "1 = 1 AND origin = 'consumer' AND route = ? AND resolution IS NULL";
+        assert_eq!(of_consumer, (expected.to_owned(), vec![Value::from("c/h")]));
+    }
 }

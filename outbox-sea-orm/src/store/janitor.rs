@@ -90,7 +90,8 @@ impl SqlStore {
              WHERE a.audit_id = {{plans}}.audit_id AND a.outcome = 'running')"
         );
         deleted += self.delete("prune plans", limit, "{plans}", "plan_id", &plans).await?;
-        deleted += self.delete("prune live", limit, "{live}", "id", &live::ended()).await?;
+        // Not counted, as those of relays.
+        self.delete("prune live", limit, "{live}", "id", &live::ended()).await?;
         let samples = format!("at_us < {{now}} - {SAMPLES}");
         deleted +=
             self.delete("prune samples", limit, "{samples}", "at_us, route", &samples).await?;

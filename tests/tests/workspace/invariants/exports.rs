@@ -12,13 +12,18 @@ use super::{
 use std::collections::BTreeMap;
 
 /// Names that several items have.
-const EXCEPTIONS: [(&str, &str); 4] = [
+const EXCEPTIONS: [(&str, &str); 6] = [
     ("ConfigFault", "each transport has faults of its own, and no program imports two of them"),
+    (
+        "History",
+        "what an operator sees of a message, and what a store knows of a delivery's attempts",
+    ),
     ("Model", "SeaORM's name for a row; each entity is a module of its own"),
     (
         "install",
         "`migration::next::install` is the same for the next version, for tests of upgrades",
     ),
+    ("Plan", "what an operator's act will do, and what a coordinator does next with a saga"),
     ("Relation", "SeaORM's name for an entity's relations; each entity is a module of its own"),
 ];
 
