@@ -164,14 +164,6 @@ pub mod runtime {
     pub use outbox_core::runtime::{ExitCounts, ProcessError, Restarts, SupervisorError, Wake};
 }
 
-/// What relays, consumers and sagas count, and their health. The crate `outbox-metrics` serves both.
-pub mod telemetry {
-    pub use outbox_core::telemetry::Metrics;
-
-    #[doc(hidden)]
-    pub use outbox_core::telemetry::{Health, HealthCheck, HealthReason};
-}
-
 /// Routes, publishers and subscribers.
 pub mod transport {
     pub use outbox_core::transport::{

@@ -2,12 +2,14 @@
 //!
 //! An actor looks the handle of a label set up once, and keeps it: a change is an atomic addition.
 
-use super::names::{CounterMetric, Description, GaugeMetric, HistogramMetric, SECONDS};
+use super::{
+    names::{CounterMetric, Description, GaugeMetric, HistogramMetric, SECONDS},
+    snapshot::{MetricSnapshot, Series, SeriesValue, Snapshot, exact},
+};
 use std::{
-    array,
     collections::BTreeMap,
     sync::{
-        Arc, LazyLock, Mutex, MutexGuard, PoisonError, RwLock,
+        Arc, LazyLock, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicI64, AtomicU64, Ordering::Relaxed},
     },
     time::Duration,
@@ -15,7 +17,7 @@ use std::{
 
 /// Label sets of one metric at most: enough for some hundred topics, small enough for a scrape every
 /// few seconds. Topics of received messages come from outside.
-const MAX_SERIES: usize = 400;
+pub(super) const MAX_SERIES: usize = 400;
 /// What all labels say of what is counted beyond [`MAX_SERIES`].
 const OTHER: &str = "_other";
 /// Bytes of a label's value at most.
@@ -278,107 +280,6 @@ impl Histogram {
     }
 }
 
-/// All metrics at one instant.
-#[derive(Debug, Clone, PartialEq)]
-#[non_exhaustive]
-pub struct Snapshot {
-    /// The metrics of which a value is known, by name.
-    pub metrics: Vec<MetricSnapshot>,
-}
-
-/// One metric at one instant.
-#[derive(Debug, Clone, PartialEq)]
-#[non_exhaustive]
-pub struct MetricSnapshot {
-    /// What it is.
-    pub description: &'static Description,
-    /// Its label sets.
-    pub series: Vec<Series>,
-}
-
-/// One label set at one instant.
-#[derive(Debug, Clone, PartialEq)]
-#[non_exhaustive]
-pub struct Series {
-    /// The labels that are set, with their values.
-    pub labels: Vec<(&'static str, String)>,
-    /// The value.
-    pub value: SeriesValue,
-}
-
-/// The value of one label set.
-#[derive(Debug, Clone, PartialEq)]
-pub enum SeriesValue {
-    /// Of a counter.
-    Counter(u64),
-    /// Of a gauge.
-    Gauge(f64),
-    /// Of a histogram.
-    Histogram {
-        /// How many durations were at most so long, s, by rising bounds.
-        buckets: Vec<(f64, u64)>,
-        /// How many there were.
-        count: u64,
-        /// Their sum, s.
-        sum: f64,
-    },
-}
-
-impl SeriesValue {
-    /// Gives the value as one number: of a histogram, how many durations there were.
-    #[must_use]
-    pub fn number(&self) -> f64 {
-        match self {
-            Self::Counter(count) | Self::Histogram { count, .. } => exact(*count),
-            Self::Gauge(value) => *value,
-        }
-    }
-}
-
-impl Snapshot {
-    /// Gives the value of a metric's label set, given by the labels that are set, in any order.
-    #[must_use]
-    pub fn value(&self, metric: &str, labels: &[(&str, &str)]) -> Option<&SeriesValue> {
-        let metric = self.metrics.iter().find(|it| it.description.name == metric)?;
-        let is_it = |series: &&Series| {
-            let has = |(name, value): &(&str, &str)| {
-                series.labels.iter().any(|(known, is)| known == name && is == value)
-            };
-            series.labels.len() == labels.len() && labels.iter().all(has)
-        };
-        metric.series.iter().find(is_it).map(|series| &series.value)
-    }
-}
-
-/// Handles that an actor keeps by the label values that vary. Beyond 400 it keeps no more, and looks
-/// them up each time.
-#[derive(Debug)]
-pub(crate) struct HandleCache<const N: usize, H>(RwLock<Vec<([Box<str>; N], H)>>);
-
-impl<const N: usize, H> Default for HandleCache<N, H> {
-    fn default() -> Self {
-        Self(RwLock::default())
-    }
-}
-
-impl<const N: usize, H: Clone> HandleCache<N, H> {
-    /// Gives the handle of some label values, which is made the first time.
-    pub(crate) fn get(&self, values: [&str; N], make: impl FnOnce() -> H) -> H {
-        let is = |known: &[Box<str>; N]| known.iter().zip(values).all(|(is, value)| **is == *value);
-        let handles = self.0.read().unwrap_or_else(PoisonError::into_inner);
-        if let Some((_, handle)) = handles.iter().find(|(known, _)| is(known)) {
-            return handle.clone();
-        }
-        drop(handles);
-        let handle = make();
-        let mut handles = self.0.write().unwrap_or_else(PoisonError::into_inner);
-        if handles.len() < MAX_SERIES {
-            handles.push((array::from_fn(|at| values[at].into()), handle.clone()));
-        }
-        handle
-    }
-}
-
 /// Lists the labels that are set.
 fn labels(description: &Description, values: &Labels) -> Vec<(&'static str, String)> {
     let all = description.labels.iter().zip(values);
@@ -390,11 +291,6 @@ fn labels(description: &Description, values: &Labels) -> Vec<(&'static str, Stri
 /// Cuts a value that is too long.
 fn cut(value: &str) -> &str {
     &value[..value.floor_char_boundary(MAX_VALUE)]
-}
-
-/// Gives a number as a float; beyond 2^53 it is rounded.
-fn exact(number: impl Into<i128>) -> f64 {
-    number.into() as f64
 }
 
 #[cfg(test)]

@@ -11,24 +11,25 @@
 //! # Source
 //! OpenTelemetry semantic conventions for messaging; W3C Trace Context.
 
+mod cache;
 mod health;
 mod heartbeats;
 mod metrics;
 mod names;
 pub mod prometheus;
+mod snapshot;
 mod spans;
 
+pub(crate) use cache::HandleCache;
 pub use health::{DatabaseFact, Health, HealthReason, LeaseFact, PartFacts, health};
 pub use heartbeats::HealthCheck;
 pub(crate) use heartbeats::Heartbeats;
-pub(crate) use metrics::HandleCache;
-pub use metrics::{
-    Counter, Gauge, Histogram, MetricSnapshot, Metrics, Series, SeriesValue, Snapshot,
-};
+pub use metrics::{Counter, Gauge, Histogram, Metrics};
 pub use names::{
     CounterMetric, Description, GaugeMetric, HistogramMetric, MetricKind, SYSTEM, TRACEPARENT,
     TRACESTATE, attribute, metric,
 };
 pub(crate) use names::{PROCESS, RECEIVE, SEND};
+pub use snapshot::{MetricSnapshot, Series, SeriesValue, Snapshot};
 pub(crate) use spans::single_topic;
 pub use spans::{create_span, handle_span, process_span, send_span};

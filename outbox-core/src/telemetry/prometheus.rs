@@ -5,8 +5,8 @@
 //! for names and units.
 
 use super::{
-    metrics::{MetricSnapshot, Series, SeriesValue, Snapshot},
     names::{Description, MetricKind, SECONDS},
+    snapshot::{MetricSnapshot, Series, SeriesValue, Snapshot},
 };
 use std::fmt::Write;
 

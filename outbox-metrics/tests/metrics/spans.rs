@@ -95,26 +95,7 @@ async fn a_message_is_created_sent_and_processed_in_spans_and_an_empty_read_make
     let create = [("otel.name", "create orders"), ("otel.kind", "producer")];
     assert!(spans.all("create").iter().any(|span| span.has(&create)), "{spans:?}");
     let sent = spans.all("send");
-    for expected in [
-        [
-            ("otel.name", "send orders"),
-            ("otel.kind", "client"),
-            (attribute::ROUTE, "mails"),
-            (attribute::SYSTEM, "outbox"),
-            (attribute::BATCH_SIZE, "1"),
-            (attribute::LINKS, CONTEXT),
-        ],
-        [
-            ("otel.name", "send losses"),
-            ("otel.kind", "client"),
-            (attribute::ROUTE, "losses"),
-            (attribute::OPERATION_TYPE, "send"),
-            (attribute::DESTINATION, "losses"),
-            (attribute::ERROR_TYPE, "transient"),
-        ],
-    ] {
-        assert!(sent.iter().any(|span| span.has(&expected)), "{expected:?} in {sent:?}");
-    }
+    check_sent(&sent);
     let snapshot = world.metrics.snapshot();
     let timed = snapshot
         .metrics
@@ -138,4 +119,28 @@ async fn a_message_is_created_sent_and_processed_in_spans_and_an_empty_read_make
     let span = span.unwrap_or_else(|| panic!("{process:?} in {processed:?}"));
     assert!(span.fields.contains_key(attribute::PROCESS_SECONDS), "{span:?}");
     assert!(!span.fields.contains_key(attribute::ERROR_TYPE), "{span:?}");
+}
+
+/// Checks the spans of published batches: of one that was confirmed, and of one that failed.
+fn check_sent(sent: &[Opened]) {
+    for expected in [
+        [
+            ("otel.name", "send orders"),
+            ("otel.kind", "client"),
+            (attribute::ROUTE, "mails"),
+            (attribute::SYSTEM, "outbox"),
+            (attribute::BATCH_SIZE, "1"),
+            (attribute::LINKS, CONTEXT),
+        ],
+        [
+            ("otel.name", "send losses"),
+            ("otel.kind", "client"),
+            (attribute::ROUTE, "losses"),
+            (attribute::OPERATION_TYPE, "send"),
+            (attribute::DESTINATION, "losses"),
+            (attribute::ERROR_TYPE, "transient"),
+        ],
+    ] {
+        assert!(sent.iter().any(|span| span.has(&expected)), "{expected:?} in {sent:?}");
+    }
 }

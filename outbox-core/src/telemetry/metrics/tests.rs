@@ -95,21 +95,3 @@ fn a_histogram_counts_each_duration_in_the_bucket_of_its_length() {
     assert_eq!(counted, [2, 3, 3, 4, 4]);
     assert!(BOUNDS.iter().all(|(s, ns)| Duration::from_nanos(*ns).as_secs_f64() == *s));
 }
-
-#[test]
-fn a_cache_makes_each_handle_once_and_stays_bounded() {
-    let (cache, mut made) = (HandleCache::<2, usize>::default(), 0);
-    for _ in 0..2 {
-        for topic in ["orders", "payments"] {
-            cache.get(["mails", topic], || {
-                made += 1;
-                made
-            });
-        }
-    }
-    assert_eq!((made, cache.get(["mails", "payments"], || 0)), (2, 2));
-    for number in 0..10_000 {
-        cache.get(["mails", &number.to_string()], || 0);
-    }
-    assert_eq!(cache.0.read().unwrap().len(), MAX_SERIES);
-}
