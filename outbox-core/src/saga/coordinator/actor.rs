@@ -174,6 +174,8 @@ impl<S: SagaSource> State<S> {
             .saturating_sub(self.in_flight + self.claimed_sagas.len());
         let low = 2 * self.claimed_sagas.len() <= self.coordinator.concurrency;
         if self.more_due && !self.stopping && self.claiming.is_none() && low && room > 0 {
+            // Before the claim and not after it: a start that wakes the coordinator meanwhile may
+            // be missing from its result.
             self.more_due = false;
             self.claiming = Some(room);
             let worker = Arc::clone(&self.coordinator.worker);
@@ -226,6 +228,8 @@ impl<S: SagaSource> State<S> {
         fault_point(FaultPoint::AfterSagaClaim);
         self.count(|stats| stats.claimed += claims.len() as u64);
         self.claimed_sagas.extend(claims);
+        // The stop came while the claim was under way. Kept, these sagas would wait until it runs
+        // out.
         if self.stopping {
             self.release();
         }
