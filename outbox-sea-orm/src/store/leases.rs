@@ -325,6 +325,8 @@ impl SqlStore {
         let mut held = Vec::new();
         for row in tx.query(&sql, &args).await? {
             let number: i16 = column(&row, 0)?;
+            // By the epoch too: a partition that was lost and gained again meanwhile is not
+            // released by a call that was made before.
             if partitions.contains(&(partition(number), Epoch(column(&row, 1)?))) {
                 held.push(number);
             }

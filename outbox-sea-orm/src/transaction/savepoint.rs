@@ -50,6 +50,8 @@ impl OutboxTransaction {
     pub async fn begin(&self) -> Result<Self, OutboxError> {
         let mut turn = self.shared.turn(self.frame.id).await?;
         let state = self.shared.state.clone();
+        // In the bookkeeping before the statement: a caller that is dropped meanwhile leaves an
+        // abandoned frame, and the next turn undoes its savepoint.
         let id = state.lock().open(self.frame.id)?;
         let frame = FrameHandle {
             id,

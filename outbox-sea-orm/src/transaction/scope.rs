@@ -251,6 +251,8 @@ impl<'a> Scope<'a> {
 
 impl Drop for Scope<'_> {
     fn drop(&mut self) {
+        // Dropped half-way the function has done a part of its work, which the whole must not
+        // commit.
         if let Stage::Joined { tx, ended: false } = &self.stage {
             tx.mark_failed(self.function);
         }

@@ -204,6 +204,8 @@ impl<S: SagaSource> State<S> {
         let may_claim = self.operator.is_known() && !self.stopping && self.claiming.is_none();
         let definitions = self.operator.claimable(&self.definitions, now());
         if self.more_due && may_claim && low && room > 0 && !definitions.is_empty() {
+            // Before the claim and not after it: a start that wakes the coordinator meanwhile may
+            // be missing from its result.
             self.more_due = false;
             self.claiming = Some(room);
             let worker = Arc::clone(&self.coordinator.worker);
@@ -263,6 +265,8 @@ impl<S: SagaSource> State<S> {
         fault_point(FaultPoint::AfterSagaClaim);
         self.count(|stats| stats.claimed += claims.len() as u64);
         self.claimed_sagas.extend(claims);
+        // The stop came while the claim was under way. Kept, these sagas would wait until it runs
+        // out.
         if self.stopping {
             self.release_all();
         } else {

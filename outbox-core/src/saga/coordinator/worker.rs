@@ -229,6 +229,7 @@ impl<S: SagaStore> Worker<S> {
         match mode.next(steps.shape(), &open.instance, numbers) {
             NextAction::Run(numbers) => {
                 let advanced = self.run_all(tx, (claim, lost), steps, open, &numbers, undo).await?;
+                // The attempt has not ended this process, so the saga is cleared.
                 *mode = IsolationMode::Normal;
                 Ok(advanced)
             }

@@ -98,6 +98,8 @@ impl Board {
                 }
             }
         }
+        // Behind the others: an event that waits for its turn alone must not keep shared batches
+        // from forming.
         self.queues[route].ready.extend(solo_later);
         self.controls.started(route, started, now);
         if batch.events.is_empty() {
@@ -261,6 +263,8 @@ impl Board {
                 continue;
             };
             let due = leg.history.as_ref().and_then(|p| p.due_at).is_none_or(|at| at <= now);
+            // A timer outlives its retry: the breaker or a confirmation of another event may have
+            // made this one ready before, and it may wait for a later retry by now.
             if !due || !matches!(leg.state(), LegState::Retrying | LegState::Unproven) {
                 continue;
             }

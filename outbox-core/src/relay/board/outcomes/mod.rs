@@ -350,6 +350,8 @@ impl Board {
             if key_queue.blocked == Some(id) {
                 key_queue.blocked = None;
             }
+            // Until the letter is written in any case: after a crash before that, the next relay
+            // would publish this event behind the next one of its key.
             key_queue.parked = Some(Parked { head: Some(id), letter: None, until_written: !parks });
             self.key_blocked(route, hash);
         }

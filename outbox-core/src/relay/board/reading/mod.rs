@@ -302,6 +302,8 @@ impl Board {
         }
         let rows = plan.partitions.iter().map(|p| p.limit as usize).sum();
         plan.payload_limit = budget.payload_limit(rows);
+        // Before the read and not after it: a wake that comes meanwhile may be for an event that
+        // the read does not see.
         self.positions.woken = false;
         Some(ReadJob::Main { plan, epochs, is_sweep })
     }
