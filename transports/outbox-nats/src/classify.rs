@@ -41,7 +41,9 @@ impl Failure {
 
     /// The message is larger than the server takes.
     pub(crate) fn too_large(size: usize, limit: usize) -> Self {
-        Self::permanent(format!("the message has {size} bytes with its headers, of at most {limit}"))
+        Self::permanent(format!(
+            "the message has {size} bytes with its headers, of at most {limit}"
+        ))
     }
 
     /// No stream has the subject. One may be created, so the failure is transient.
@@ -118,7 +120,8 @@ impl Failure {
             FailureClass::Unavailable => Self::unavailable(text),
             FailureClass::Transient if error.error_code() == ErrorCode::STREAM_STORE_FAILED => {
                 Self::transient(format!(
-                    "{text}; the stream is full or cannot be written: raise its limits, or consume or purge it"
+                    "{text}; the stream is full or cannot be written: raise its limits, or consume \
+                     or purge it"
                 ))
             }
             FailureClass::Transient => Self::transient(text),
@@ -213,7 +216,8 @@ mod tests {
     use FailureClass::{Permanent, Transient, Unavailable};
 
     fn refused(code: usize, err_code: u64, description: &str) -> Failure {
-        let error = serde_json::json!({ "code": code, "err_code": err_code, "description": description });
+        let error =
+            serde_json::json!({ "code": code, "err_code": err_code, "description": description });
         Failure::refused(&serde_json::from_value(error).expect("an error of JetStream"))
     }
 

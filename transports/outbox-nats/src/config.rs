@@ -57,16 +57,17 @@ impl outbox_core::transport::TransportFault for ConfigFault {
 }
 
 /// The rule for subjects that a message is published to.
-pub(crate) const SUBJECT_RULE: &str = "must be a subject of NATS: words with `.` between them, none empty, \
-     without spaces, control characters, `*` and `>`, with a first word that does not begin with `$`";
+pub(crate) const SUBJECT_RULE: &str = "must be a subject of NATS: words with `.` between them, \
+     none empty, without spaces, control characters, `*` and `>`, with a first word that does not \
+     begin with `$`";
 
 /// The rule for subjects of a stream and filters of a consumer, which may hold wildcards.
-const PATTERN_RULE: &str = "must be a subject of NATS: words with `.` between them, none empty and without spaces; \
-     `*` stands for a whole word, and `>` for all words at the end";
+const PATTERN_RULE: &str = "must be a subject of NATS: words with `.` between them, none empty and \
+     without spaces; `*` stands for a whole word, and `>` for all words at the end";
 
 /// The rule for names of streams and consumers.
-const NAME_RULE: &str =
-    "must have 1 to 255 bytes, without spaces, control characters, `.`, `*`, `>`, `/` and `\\`";
+const NAME_RULE: &str = "must have 1 to 255 bytes, without spaces, control characters, `.`, `*`, \
+     `>`, `/` and `\\`";
 
 /// Longest subject in bytes: a topic has 255, and the server takes 4 KiB for subject, reply subject
 /// and sizes together.

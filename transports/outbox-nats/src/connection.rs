@@ -78,7 +78,9 @@ impl Servers {
                 Some((user_info, host)) => (Some(user_info), host),
                 None => (None, rest.trim_end_matches('/')),
             };
-            if !["nats", "tls"].contains(&scheme) || host.is_empty() || host.contains(['/', '?', '#'])
+            if !["nats", "tls"].contains(&scheme)
+                || host.is_empty()
+                || host.contains(['/', '?', '#'])
             {
                 return Err(ConfigFault::Url.into());
             }
@@ -220,7 +222,8 @@ impl Connector {
         {
             tracing::warn!(
                 host = address.host(),
-                "events go unencrypted: the URL is nats, the server asks for no TLS and the host is not loopback"
+                "events go unencrypted: the URL is nats, the server asks for no TLS and the host is \
+                 not loopback"
             );
         }
     }

@@ -187,8 +187,8 @@ fn with_message_id<'h>(mut headers: Vec<(&'h str, &'h str)>) -> Vec<(&'h str, &'
     headers
 }
 
-/// Lists the attributes of a message that is no CloudEvent: its identity by the server's header, its
-/// type by the header `type` or the subject, and the headers that have legal names.
+/// Lists the attributes of a message that is no CloudEvent: its identity by the server's header,
+/// its type by the header `type` or the subject, and the headers that have legal names.
 fn plain(
     options: &ReadOptions,
     headers: &[(&str, &str)],
@@ -197,7 +197,8 @@ fn plain(
     let Some(source) = &options.plain_source else {
         return Err(match options.plain_json {
             None => {
-                "it has no attributes of CloudEvents; NatsSubscriber::plain or plain_json would read it"
+                "it has no attributes of CloudEvents; NatsSubscriber::plain or plain_json would read \
+                 it"
             }
             Some(_) => "it has neither attributes of CloudEvents nor the header for its type",
         }

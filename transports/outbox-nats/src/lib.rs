@@ -42,26 +42,27 @@
 //! of the consumer recognises it.
 //!
 //! # Order
-//! A relay has one message of a key in flight, so a stream has the messages of a key in their order.
-//! A consumer receives them in that order, and so again what a subscriber has returned: after a lost
-//! connection the subscriber returns what it had before it receives anything else. There is one
-//! exception. Messages of a process that has died come again when their ack wait is over
-//! ([`DurableConsumer::ack_wait`], 30 s unless set), and another process that shares the consumer may
-//! receive later ones of their keys before. A consumer that must not see this sets
-//! [`DurableConsumer::max_ack_pending`] to 1, at the price of one message at a time.
+//! A relay has one message of a key in flight, so a stream has the messages of a key in their
+//! order. A consumer receives them in that order, and so again what a subscriber has returned:
+//! after a lost connection the subscriber returns what it had before it receives anything else.
+//! There are two exceptions. Messages of a process that has died, and messages that were on their
+//! way when a connection was lost, come again when their ack wait is over
+//! ([`DurableConsumer::ack_wait`], 30 s unless set); later ones of their keys may be received
+//! before. A consumer that must not see this sets [`DurableConsumer::max_ack_pending`] to 1, at the
+//! price of one message at a time.
 //!
 //! # Redelivery
 //! A message without an ack decision is delivered again after its ack wait. The subscriber sends a
 //! sign of life (in progress) for every delivery that it has, so a handler may take as long as its
 //! consumer allows. JetStream counts deliveries. A durable consumer that others have created with a
-//! limit (`max_deliver`) stops delivering a message silently when it is reached; one that is declared
-//! here has none, since the consumer of the framework writes dead letters itself.
+//! limit (`max_deliver`) stops delivering a message silently when it is reached; one that is
+//! declared here has none, since the consumer of the framework writes dead letters itself.
 //!
 //! # Streams and consumers
 //! Publishers and subscribers can declare from code what they need ([`Stream`],
-//! [`DurableConsumer`]). They declare it at every new connection, and so restore it on a server that
-//! comes back without it. What exists with other settings is never changed: the error says what
-//! differs and what to do.
+//! [`DurableConsumer`]). They declare it at every new connection, and so restore it on a server
+//! that comes back without it. What exists with other settings is never changed: the error says
+//! what differs and what to do.
 //!
 //! # Limits
 //! The server announces how many bytes it takes as one message, headers included (`max_payload`, 1

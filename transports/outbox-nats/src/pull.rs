@@ -205,7 +205,8 @@ impl Pull {
             "idle_heartbeat": nanoseconds(IDLE_HEARTBEAT),
         });
         let (to, request) = (self.requests.clone(), Bytes::from(request.to_string()));
-        let sent = self.intake.connection.client.publish_with_reply(to, self.inbox.clone(), request);
+        let sent =
+            self.intake.connection.client.publish_with_reply(to, self.inbox.clone(), request);
         let sent = self.intake.connection.request("took no request for messages", sent).await?;
         sent.map_err(|error| Failure::unavailable(one_line(&error.to_string())))
     }
@@ -378,8 +379,18 @@ mod tests {
             (409, "Server Shutdown", Status::Ended, None),
             (409, "Consumer Deleted", Status::Lost(String::new()), lost("deleted")),
             (409, "Consumer is push based", Status::Lost(String::new()), lost("durable pull")),
-            (409, "Exceeded MaxRequestBatch of 5", Status::Lost(String::new()), lost("of 5); set a smaller")),
-            (409, "Exceeded MaxWaiting", Status::Lost(String::new()), lost("raise its max_waiting")),
+            (
+                409,
+                "Exceeded MaxRequestBatch of 5",
+                Status::Lost(String::new()),
+                lost("of 5); set a smaller"),
+            ),
+            (
+                409,
+                "Exceeded MaxWaiting",
+                Status::Lost(String::new()),
+                lost("raise its max_waiting"),
+            ),
             (503, "", Status::Lost(String::new()), lost("missing")),
             (400, "Bad Request", Status::Lost(String::new()), lost("400 Bad Request")),
         ] {

@@ -276,8 +276,8 @@ impl Config {
         let inbox = connection.client.new_inbox();
         let subscribed = connection.client.subscribe(inbox.clone());
         let subscription = connection.request("gives no messages", subscribed).await?;
-        let subscription = subscription
-            .map_err(|error| Failure::unavailable(one_line(&error.to_string())))?;
+        let subscription =
+            subscription.map_err(|error| Failure::unavailable(one_line(&error.to_string())))?;
         let (sender, deliveries) = mpsc::unbounded_channel();
         let unacked = Arc::new(Unacked::default());
         let pull = Pull {

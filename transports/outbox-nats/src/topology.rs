@@ -9,10 +9,10 @@ use crate::{
 use async_nats::jetstream::{
     self, ErrorCode,
     consumer::{AckPolicy, DeliverPolicy, pull},
-    context::{CreateStreamErrorKind, GetStreamErrorKind},
-    stream::{
-        self, ConsumerInfoError, ConsumerInfoErrorKind, DiscardPolicy, RetentionPolicy, StorageType,
+    context::{
+        ConsumerInfoError, ConsumerInfoErrorKind, CreateStreamErrorKind, GetStreamErrorKind,
     },
+    stream::{self, DiscardPolicy, RetentionPolicy, StorageType},
 };
 use outbox_core::transport::{one_line, printable};
 use std::{
@@ -178,10 +178,10 @@ impl Stream {
             ),
         ];
         let problems = wrong.into_iter().filter(|(is_wrong, _)| *is_wrong);
-        faults.extend(problems.map(|(_, problem)| ConfigFault::Stream {
-            stream: printable(&self.name),
-            problem,
-        }));
+        faults.extend(
+            problems
+                .map(|(_, problem)| ConfigFault::Stream { stream: printable(&self.name), problem }),
+        );
     }
 
     fn config(&self) -> stream::Config {
@@ -518,7 +518,10 @@ mod tests {
             (stream().in_memory(), "storage is File, declared is Memory"),
             (stream().work_queue(), "retention is "),
             (stream().max_age(Duration::from_secs(3_600)), "max_age is "),
-            (stream().duplicate_window(Duration::from_secs(9)), "duplicate_window is 120s, declared is 9s"),
+            (
+                stream().duplicate_window(Duration::from_secs(9)),
+                "duplicate_window is 120s, declared is 9s",
+            ),
             (stream().max_messages(6), "max_messages is "),
             (stream().max_bytes(6), "max_bytes is None"),
             (stream().drop_oldest(), "discard is "),
@@ -533,7 +536,8 @@ mod tests {
     #[test]
     fn a_consumer_that_cannot_work_is_told() {
         let mut faults = Vec::new();
-        let wrong = DurableConsumer::new().filter("a..b").ack_wait(Duration::ZERO).max_ack_pending(0);
+        let wrong =
+            DurableConsumer::new().filter("a..b").ack_wait(Duration::ZERO).max_ack_pending(0);
         wrong.faults(&mut faults);
         assert_eq!(faults.len(), 3, "{faults:?}");
         faults.clear();

@@ -23,8 +23,7 @@ impl Nats {
     /// Makes one for the shop with its databases at a location: shops at other locations have
     /// streams of their own.
     pub fn new(url: String, location: &Location, faults: Faults) -> Self {
-        let (prefix, is_temporary) =
-            (format!("shop-{}", location.name()), location.is_temporary());
+        let (prefix, is_temporary) = (format!("shop-{}", location.name()), location.is_temporary());
         Self { url, prefix, is_temporary, faults }
     }
 
@@ -48,14 +47,14 @@ impl Nats {
         format!("{}-{service}", self.prefix)
     }
 
-    /// Gives a stream for each service, of the topics that it subscribes to. The topics are those of
-    /// the next release too, so that both releases declare the same streams.
+    /// Gives a stream for each service, of the topics that it subscribes to. The topics are those
+    /// of the next release too, so that both releases declare the same streams.
     fn streams(&self) -> Vec<Stream> {
         let stream = |(service, topics): (&str, &[&str])| {
             let stream = Stream::new(self.name(service));
-            let stream = topics.iter().fold(stream, |stream, topic| {
-                stream.subject(format!("{}.{topic}", self.prefix))
-            });
+            let stream = topics
+                .iter()
+                .fold(stream, |stream, topic| stream.subject(format!("{}.{topic}", self.prefix)));
             if self.is_temporary { stream.max_age(PASS_AFTER) } else { stream }
         };
         heard(Release::Next).into_iter().map(stream).collect()

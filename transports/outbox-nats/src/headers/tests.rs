@@ -38,7 +38,8 @@ fn both_modes_read_back_and_have_the_message_id_and_their_size() {
         let id = encoded.headers.get(MESSAGE_ID).map(|id| id.as_str().to_owned());
         assert_eq!(id, Some(message.id.to_string()));
         assert_eq!(encoded.headers.get("ce-id").is_some(), !structured);
-        let headers: usize = texts(Some(&encoded.headers)).map(|(n, v)| n.len() + v.len() + 4).sum();
+        let headers: usize =
+            texts(Some(&encoded.headers)).map(|(n, v)| n.len() + v.len() + 4).sum();
         assert_eq!(encoded.size, 12 + headers + encoded.body.len());
         assert_eq!(
             read_back(&encoded).map(Message::into_parts),
@@ -70,7 +71,8 @@ fn attributes_with_control_characters_are_refused() {
             .iter()
             .map(|(name, value)| ([PREFIX, name].concat(), encode(value).into_owned()))
             .collect();
-        let list: Vec<_> = list.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+        let list: Vec<_> =
+            list.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
         read_with(&ReadOptions::default(), &list, "")
     });
 }

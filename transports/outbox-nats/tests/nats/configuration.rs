@@ -18,7 +18,11 @@ fn all_faults_are_reported_at_once() {
         .timeout(Duration::ZERO)
         .credentials("no credentials")
         .trust("no certificate")
-        .declare([Stream::new("A.B").subject("a"), Stream::new("S"), Stream::new("S").subject("s")]);
+        .declare([
+            Stream::new("A.B").subject("a"),
+            Stream::new("S"),
+            Stream::new("S").subject("s"),
+        ]);
     let error = publisher.build().expect_err("wrong in many ways");
     assert_eq!(error.faults().len(), 6, "{error}");
     for part in [
@@ -90,10 +94,9 @@ fn relays_compare_the_servers_and_no_secret() {
 async fn a_login_by_password_or_token_is_accepted_and_a_wrong_one_makes_the_server_unavailable() {
     let by_password = nats::start_with(&["--user", "ann", "--pass", "p@ss:word"]).await;
     let by_token = nats::start_with(&["--auth", "t0ken"]).await;
-    for (server, right, wrong) in [
-        (&by_password, "ann:p%40ss%3Aword@", "ann:other@"),
-        (&by_token, "t0ken@", "other@"),
-    ] {
+    for (server, right, wrong) in
+        [(&by_password, "ann:p%40ss%3Aword@", "ann:other@"), (&by_token, "t0ken@", "other@")]
+    {
         let url = |login: &str| server.url().replace("nats://", &format!("nats://{login}"));
         assert!(NatsPublisher::connect(url(right)).await.is_ok(), "{right}");
         for login in [wrong, ""] {

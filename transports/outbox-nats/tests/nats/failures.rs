@@ -42,7 +42,9 @@ async fn a_subject_without_a_stream_may_get_one_and_the_error_says_how() {
     let error = failure(&alone).await;
     assert_eq!(error.class(), Transient);
     assert!(
-        error.to_string().contains("no stream takes the subject `orders` (503 no responders); create it"),
+        error
+            .to_string()
+            .contains("no stream takes the subject `orders` (503 no responders); create it"),
         "{error}"
     );
     publisher(&server).publish(&full()).await.expect("declared and confirmed");
@@ -117,7 +119,11 @@ async fn an_illegal_subject_is_refused_when_the_event_is_emitted_or_can_never_go
         assert!(error.to_string().contains("must be a subject of NATS"), "{error}");
     }
     let mapped = publisher.subject(|message| format!("orders.{}", message.event_type));
-    assert_eq!(mapped.limits().check("r", &event("a b", 1)), Ok(()), "the topic is not the subject");
+    assert_eq!(
+        mapped.limits().check("r", &event("a b", 1)),
+        Ok(()),
+        "the topic is not the subject"
+    );
     mapped.publish(&message_with(|m| m.topic = "a b".into())).await.expect("confirmed");
 }
 
