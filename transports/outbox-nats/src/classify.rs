@@ -141,7 +141,7 @@ fn class_of(code: ErrorCode) -> FailureClass {
         | ErrorCode::INSUFFICIENT_RESOURCES
         | ErrorCode::MEMORY_RESOURCES_EXCEEDED
         | ErrorCode::STORAGE_RESOURCES_EXCEEDED
-        | ErrorCode::NOT_ENABLED_FOR_ACCOUNT
+        | ErrorCode::JETSTREAM_NOT_ENABLED_FOR_ACCOUNT
         | ErrorCode::JETSTREAM_NOT_ENABLED
         | ErrorCode::CLUSTER_NOT_AVAILABLE
         | ErrorCode::CLUSTER_NOT_LEADER => FailureClass::Unavailable,
