@@ -8,10 +8,11 @@
 use crate::{
     classify::{Failure, Health},
     config::{ConfigError, ConfigFault},
+    quiet::{self, ConnectionThread},
     topology::{self, Stream},
 };
 use async_nats::{Client, ConnectOptions, ServerAddr, jetstream};
-use outbox_core::{runtime::spawn, transport::is_loopback};
+use outbox_core::transport::is_loopback;
 use percent_encoding::percent_decode_str;
 use rustls::{
     ClientConfig,
@@ -27,7 +28,7 @@ use std::{
     },
     time::Duration,
 };
-use tokio::{runtime::Handle, sync::watch, time::timeout};
+use tokio::{sync::watch, time::timeout};
 
 /// How long the server may take for one reply, unless set.
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -174,15 +175,16 @@ impl Connector {
             report.send_modify(|health| health.observe(&event));
             std::future::ready(())
         });
-        let client = match timeout(*within, options.connect(addresses.as_slice())).await {
-            Ok(Ok(client)) => client,
+        let connecting = quiet::connect(options, addresses.clone(), *within);
+        let (client, thread) = match timeout(*within, connecting).await {
+            Ok(Ok(connected)) => connected,
             Ok(Err(error)) => return Err(Failure::from_connect(&error)),
             Err(_) => return Err(Failure::timed_out("did not accept the connection", *within)),
         };
         self.warn_if_unencrypted(&client);
         let mut context = jetstream::new(client.clone());
         context.set_timeout(*within);
-        Ok(NatsConnection { client, context, health, timeout: *within })
+        Ok(NatsConnection { client, context, health, timeout: *within, _thread: thread })
     }
 
     fn options(&self) -> Result<ConnectOptions, Failure> {
@@ -229,12 +231,14 @@ impl Connector {
     }
 }
 
-/// A connection, until it is lost.
+/// A connection, until it is lost. On drop it still sends what the library has, such as ack
+/// decisions.
 pub(crate) struct NatsConnection {
     pub(crate) client: Client,
     pub(crate) context: jetstream::Context,
     health: watch::Receiver<Health>,
     pub(crate) timeout: Duration,
+    _thread: ConnectionThread,
 }
 
 impl NatsConnection {
@@ -288,22 +292,6 @@ impl NatsConnection {
             }
             failure = self.lost() => Err(failure),
         }
-    }
-}
-
-impl Drop for NatsConnection {
-    /// Lets the library send what it still has, such as ack decisions: it would end without, when
-    /// its last handle is dropped.
-    fn drop(&mut self) {
-        if self.is_lost() || Handle::try_current().is_err() {
-            return;
-        }
-        let (client, within) = (self.client.clone(), self.timeout);
-        spawn(async move {
-            // It fails where the connection is lost meanwhile.
-            let _ = timeout(within, client.flush()).await;
-        })
-        .detach();
     }
 }
 

@@ -70,8 +70,8 @@
 //! is emitted, where its route is known.
 //!
 //! # Logs
-//! The client library logs under the target `async_nats`, without payloads. It is given addresses
-//! without the login, which it would log.
+//! The client library logs logins and whole messages at TRACE. This crate mutes it: it connects,
+//! reads and writes on a thread of its own for each connection. Its errors say what matters.
 //!
 //! # Source
 //! NATS client protocol, JetStream's interface of streams, consumers and acknowledgements
@@ -79,6 +79,7 @@
 
 mod classify;
 mod config;
+mod quiet;
 mod connection;
 mod headers;
 mod publisher;

@@ -24,8 +24,9 @@ use std::{
     time::Duration,
 };
 use tokio::{
-    sync::{Notify, mpsc},
-    time::{Instant, MissedTickBehavior, interval, sleep_until},
+    sync::{Notify, mpsc, oneshot},
+    task::unconstrained,
+    time::{Instant, MissedTickBehavior, interval, sleep_until, timeout},
 };
 
 /// How long the server keeps one request for messages; the task then sends the next one.
@@ -40,43 +41,80 @@ const SIGNS_OF_LIFE: u32 = 3;
 /// Least time between two of them, whatever the consumer's settings are.
 const SHORTEST_INTERVAL: Duration = Duration::from_millis(100);
 
+/// How long a subscription that ends waits for a message that the server may have sent already.
+const ON_THE_WAY: Duration = Duration::from_millis(20);
+
 /// Which delivery: its position in the stream, and how often the server has delivered it.
 type DeliveryId = (u64, u32);
 
 /// The deliveries without an ack decision, each with the subject that takes it.
 #[derive(Default)]
 pub(crate) struct Unacked {
-    replies: Mutex<BTreeMap<DeliveryId, Subject>>,
-    /// Signalled when one is removed.
-    freed: Notify,
+    book: Mutex<Book>,
+    /// Signalled when one is removed or dropped.
+    changed: Notify,
+}
+
+#[derive(Default)]
+struct Book {
+    replies: BTreeMap<DeliveryId, Subject>,
+    /// Deliveries that were dropped, for the subscription's task to return.
+    dropped: Vec<DeliveryId>,
+    /// Whether that task has ended.
+    is_over: bool,
 }
 
 impl Unacked {
-    fn locked(&self) -> MutexGuard<'_, BTreeMap<DeliveryId, Subject>> {
-        self.replies.lock().unwrap_or_else(PoisonError::into_inner)
+    fn locked(&self) -> MutexGuard<'_, Book> {
+        self.book.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn add(&self, id: DeliveryId, reply: Subject) {
-        self.locked().insert(id, reply);
+        self.locked().replies.insert(id, reply);
     }
 
     fn remove(&self, id: DeliveryId) {
-        self.locked().remove(&id);
-        self.freed.notify_one();
+        self.locked().replies.remove(&id);
+        self.changed.notify_one();
+    }
+
+    /// Notes that a delivery was dropped. Gives its subject where the task has ended, and the caller
+    /// returns it.
+    fn drop_delivery(&self, id: DeliveryId) -> Option<Subject> {
+        let mut book = self.locked();
+        if book.is_over {
+            return book.replies.remove(&id);
+        }
+        book.dropped.push(id);
+        self.changed.notify_one();
+        None
+    }
+
+    /// Notes that the task ends: later drops return their deliveries themselves.
+    fn end(&self) {
+        self.locked().is_over = true;
+    }
+
+    /// Takes the subjects of dropped deliveries, in the order of the stream.
+    fn take_dropped(&self) -> Vec<Subject> {
+        let mut book = self.locked();
+        let mut dropped = std::mem::take(&mut book.dropped);
+        dropped.sort_unstable();
+        dropped.iter().filter_map(|id| book.replies.remove(id)).collect()
     }
 
     fn len(&self) -> usize {
-        self.locked().len()
+        self.locked().replies.len()
     }
 
     /// Gives all subjects, in the order of the stream.
     fn replies(&self) -> Vec<Subject> {
-        self.locked().values().cloned().collect()
+        self.locked().replies.values().cloned().collect()
     }
 
     /// Takes all subjects, in the order of the stream: after the end of their connection.
     pub(crate) fn take(&self) -> Vec<Subject> {
-        std::mem::take(&mut *self.locked()).into_values().collect()
+        std::mem::take(&mut self.locked().replies).into_values().collect()
     }
 }
 
@@ -118,7 +156,7 @@ impl Intake {
     }
 }
 
-/// A subscription's task. It ends when the other end of `deliveries` is dropped, or with a failure,
+/// A subscription's task. It ends when the other end of `stopped` is dropped, or with a failure,
 /// which is its last item.
 pub(crate) struct Pull {
     pub(crate) intake: Intake,
@@ -128,70 +166,90 @@ pub(crate) struct Pull {
     pub(crate) inbox: String,
     pub(crate) subscription: async_nats::Subscriber,
     pub(crate) deliveries: mpsc::UnboundedSender<Result<Received, Failure>>,
+    /// Gives the deliveries that were not given out when the subscriber is gone.
+    pub(crate) stopped: oneshot::Receiver<Vec<Received>>,
     /// Most messages without an ack decision.
     pub(crate) prefetch: usize,
     pub(crate) ack_wait: Duration,
+    /// How many messages the server may still send for the last request.
+    pub(crate) requested: usize,
 }
 
 impl Pull {
     pub(crate) async fn run(mut self) {
-        if let Some(failure) = self.receive().await {
-            // The subscriber may be gone too.
-            let _ = self.deliveries.send(Err(failure));
-            return;
-        }
-        // Messages that the server has sent already go back at once, instead of after the ack wait.
-        let Self { intake, mut subscription, .. } = self;
-        let rest = async {
-            if subscription.drain().await.is_ok() {
-                while let Some(message) = subscription.next().await {
-                    drop(intake.received(message));
-                }
+        let ended = self.receive().await;
+        let connection = self.intake.connection.clone();
+        match ended {
+            Ok(rest) => {
+                // Where the connection is lost or silent, the server delivers them again.
+                let _ = connection.request("ended no subscription", self.end(rest)).await;
             }
-        };
-        // Where the connection is lost or silent, the server delivers them again.
-        let _ = intake.connection.request("ended no subscription", rest).await;
+            // The subscriber may be gone too.
+            Err(failure) => drop(self.deliveries.send(Err(failure))),
+        }
+        self.intake.unacked.end();
+        // The next subscription returns what is left of a lost connection.
+        if !connection.is_lost() {
+            let _ = return_all(&connection, &self.intake.unacked.take_dropped()).await;
+        }
     }
 
-    /// Receives until the subscriber is gone (`None`) or something fails.
-    async fn receive(&mut self) -> Option<Failure> {
+    /// Ends the subscription, and returns what was not given out, and what the server has sent
+    /// already: at once instead of after the ack wait.
+    ///
+    /// The subscription ends before anything is returned. nats-server 2.9 may lose the place of a
+    /// message that it delivers again in the moment in which the subscription ends: it then skips
+    /// that message until its ack wait is over, and delivers another one twice.
+    async fn end(&mut self, mut rest: Vec<Received>) {
+        while self.requested > 0 {
+            let Ok(Some(message)) = timeout(ON_THE_WAY, self.subscription.next()).await else {
+                break;
+            };
+            self.requested = self.requested.saturating_sub(1);
+            rest.extend(self.intake.received(message));
+        }
+        if self.subscription.drain().await.is_ok() {
+            while let Some(message) = self.subscription.next().await {
+                rest.extend(self.intake.received(message));
+            }
+        }
+        drop(rest);
+    }
+
+    /// Receives until the subscriber is gone, and gives what it has left, or until something fails.
+    async fn receive(&mut self) -> Result<Vec<Received>, Failure> {
         let mut signs = interval((self.ack_wait / SIGNS_OF_LIFE).max(SHORTEST_INTERVAL));
         signs.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        // How many messages the server may still send for the last request.
-        let mut requested = 0;
         let mut silent_until = deadline();
         loop {
             let room = self.prefetch.saturating_sub(self.intake.unacked.len());
-            if requested == 0 && room > 0 {
-                if let Err(failure) = self.request(room).await {
-                    return Some(failure);
-                }
-                (requested, silent_until) = (room, deadline());
+            if self.requested == 0 && room > 0 {
+                self.request(room).await?;
+                (self.requested, silent_until) = (room, deadline());
             }
             tokio::select! {
-                () = self.deliveries.closed() => return None,
-                failure = self.intake.connection.lost() => return Some(failure),
+                rest = &mut self.stopped => return Ok(rest.unwrap_or_default()),
+                failure = self.intake.connection.lost() => return Err(failure),
                 message = self.subscription.next() => {
-                    let Some(message) = message else { return Some(Failure::lost(None)) };
+                    let message = message.ok_or_else(|| Failure::lost(None))?;
                     silent_until = deadline();
                     match Status::of(&message) {
                         Status::Message => {
-                            requested = requested.saturating_sub(1);
+                            self.requested = self.requested.saturating_sub(1);
                             self.deliver(message);
                         }
                         Status::Heartbeat => {}
-                        Status::Ended => requested = 0,
-                        Status::Lost(text) => return Some(Failure::unavailable(text)),
+                        Status::Ended => self.requested = 0,
+                        Status::Lost(text) => return Err(Failure::unavailable(text)),
                     }
                 }
-                () = self.intake.unacked.freed.notified(), if requested == 0 => {}
-                _ = signs.tick() => {
-                    if let Err(failure) = self.sign_of_life().await {
-                        return Some(failure);
-                    }
+                () = self.intake.unacked.changed.notified() => {
+                    let dropped = self.intake.unacked.take_dropped();
+                    return_all(&self.intake.connection, &dropped).await?;
                 }
-                () = sleep_until(silent_until), if requested > 0 => {
-                    return Some(Failure::timed_out("sent no idle heartbeat", SILENT_FOR));
+                _ = signs.tick() => self.sign_of_life().await?,
+                () = sleep_until(silent_until), if self.requested > 0 => {
+                    return Err(Failure::timed_out("sent no idle heartbeat", SILENT_FOR));
                 }
             }
         }
@@ -233,8 +291,8 @@ impl Pull {
     }
 }
 
-/// Returns messages of a connection that was lost, in the order of the stream: the server delivers
-/// them again before all later ones.
+/// Returns messages, in the order of the stream: the server delivers them again before all later
+/// ones.
 pub(crate) async fn return_all(
     connection: &NatsConnection,
     replies: &[Subject],
@@ -355,11 +413,15 @@ impl Acknowledge for AckHandle {
 impl Drop for AckHandle {
     /// Returns the message, unless it has its ack decision.
     fn drop(&mut self) {
-        if !self.is_decided && !self.connection.is_lost() {
-            let client = &self.connection.client;
+        if self.is_decided || self.connection.is_lost() {
+            return;
+        }
+        if let Some(reply) = self.unacked.drop_delivery(self.id) {
             // The first poll hands it to the library; the drop does not wait until it is written.
-            let _ = client.publish(self.reply.clone(), AckKind::Nak(None).into()).now_or_never();
-            self.unacked.remove(self.id);
+            // It takes part in no fair scheduling, in which it might not be polled at all.
+            let client = &self.connection.client;
+            let returned = client.publish(reply, AckKind::Nak(None).into());
+            let _ = unconstrained(returned).now_or_never();
         }
     }
 }
@@ -410,8 +472,18 @@ mod tests {
         }
         unacked.remove((2, 1));
         assert_eq!(unacked.len(), 3);
-        let taken: Vec<String> = unacked.take().iter().map(ToString::to_string).collect();
-        assert_eq!(taken, ["reply.1", "reply.3", "reply.10"]);
+        assert_eq!((unacked.drop_delivery((3, 1)), unacked.drop_delivery((1, 2))), (None, None));
+        let texts = |subjects: Vec<Subject>| -> Vec<String> {
+            subjects.iter().map(ToString::to_string).collect()
+        };
+        assert_eq!(texts(unacked.take_dropped()), ["reply.1", "reply.3"]);
+        unacked.end();
+        let late = unacked.drop_delivery((10, 1)).map(|reply| reply.to_string());
+        assert_eq!(late.as_deref(), Some("reply.10"), "the task has ended");
+        for (sequence, attempt) in [(3, 1), (1, 2), (10, 1)] {
+            unacked.add((sequence, attempt), Subject::from(format!("reply.{sequence}")));
+        }
+        assert_eq!(texts(unacked.take()), ["reply.1", "reply.3", "reply.10"]);
         assert_eq!(unacked.len(), 0);
     }
 }

@@ -17,7 +17,10 @@ use outbox_core::{
     transport::{Delivery, SubscribeError, Subscriber, cloudevents::PlainJson, one_line},
 };
 use std::{fmt, mem, sync::Arc, time::Duration};
-use tokio::{sync::mpsc, time::sleep};
+use tokio::{
+    sync::{mpsc, oneshot},
+    time::sleep,
+};
 
 /// Messages that the subscriber has before their ack decisions: more than a consumer queues for one
 /// key, so that a stuck key does not take all of them, and few enough to share a stream.
@@ -87,7 +90,23 @@ struct Subscription {
     deliveries: mpsc::UnboundedReceiver<Result<Received, Failure>>,
     connection: Arc<NatsConnection>,
     unacked: Arc<Unacked>,
-    task: Task<()>,
+    /// Tells the task that the subscription is over, and gives it what was not given out.
+    stop: Option<oneshot::Sender<Vec<Received>>>,
+    task: Option<Task<()>>,
+}
+
+impl Drop for Subscription {
+    fn drop(&mut self) {
+        self.deliveries.close();
+        let mut rest = Vec::new();
+        while let Ok(received) = self.deliveries.try_recv() {
+            rest.extend(received);
+        }
+        if let Some(stop) = self.stop.take() {
+            // Where the task has ended, the handles return what is left.
+            let _ = stop.send(rest);
+        }
+    }
 }
 
 impl Subscription {
@@ -279,6 +298,7 @@ impl Config {
         let subscription =
             subscription.map_err(|error| Failure::unavailable(one_line(&error.to_string())))?;
         let (sender, deliveries) = mpsc::unbounded_channel();
+        let (stop, stopped) = oneshot::channel();
         let unacked = Arc::new(Unacked::default());
         let pull = Pull {
             intake: Intake {
@@ -290,10 +310,13 @@ impl Config {
             inbox,
             subscription,
             deliveries: sender,
+            stopped,
             prefetch: self.prefetch,
             ack_wait,
+            requested: 0,
         };
-        Ok(Subscription { deliveries, connection, unacked, task: spawn(pull.run()) })
+        let (stop, task) = (Some(stop), Some(spawn(pull.run())));
+        Ok(Subscription { deliveries, connection, unacked, stop, task })
     }
 
     fn delivery(&self, received: Received) -> Delivery {
@@ -360,10 +383,12 @@ impl Subscriber for NatsSubscriber {
     }
 
     async fn close(&mut self) {
-        if let State::Open(subscription) = mem::replace(&mut self.state, State::Closed) {
-            let Subscription { deliveries, connection, task, .. } = subscription;
-            drop(deliveries);
-            task.await;
+        if let State::Open(mut subscription) = mem::replace(&mut self.state, State::Closed) {
+            let (connection, task) = (subscription.connection.clone(), subscription.task.take());
+            drop(subscription);
+            if let Some(task) = task {
+                task.await;
+            }
             // It fails where the connection is lost; the server then delivers again what is left.
             let _ = connection.request("flushed nothing", connection.client.flush()).await;
         }
