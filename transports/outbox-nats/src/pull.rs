@@ -13,7 +13,7 @@ use async_nats::{
 };
 use async_trait::async_trait;
 use bytes::Bytes;
-use futures_util::{FutureExt, StreamExt};
+use futures_util::{FutureExt, StreamExt, future::join_all};
 use outbox_core::{
     runtime::now,
     transport::{Acknowledge, SubscribeError, one_line},
@@ -194,13 +194,9 @@ impl Pull {
         }
     }
 
-    /// Ends the subscription, and returns what was not given out, and what the server has sent
-    /// already: at once instead of after the ack wait.
-    ///
-    /// The subscription ends before anything is returned. nats-server 2.9 may lose the place of a
-    /// message that it delivers again in the moment in which the subscription ends: it then skips
-    /// that message until its ack wait is over, and delivers another one twice.
-    async fn end(&mut self, mut rest: Vec<Received>) {
+    /// Ends the subscription. What was not given out, and what the server has sent already, is
+    /// returned then: at once instead of after the ack wait.
+    async fn end(&mut self, mut rest: Vec<Received>) -> Result<(), async_nats::SubscribeError> {
         while self.requested > 0 {
             let Ok(Some(message)) = timeout(ON_THE_WAY, self.subscription.next()).await else {
                 break;
@@ -208,12 +204,24 @@ impl Pull {
             self.requested = self.requested.saturating_sub(1);
             rest.extend(self.intake.received(message));
         }
-        if self.subscription.drain().await.is_ok() {
-            while let Some(message) = self.subscription.next().await {
-                rest.extend(self.intake.received(message));
-            }
+        // It fails where the connection is lost.
+        let _ = self.subscription.drain().await;
+        while let Some(message) = self.subscription.next().await {
+            rest.extend(self.intake.received(message));
         }
-        drop(rest);
+        // The server still has the request, and nobody to answer it. nats-server 2.9 looks for a
+        // request with a receiver only after it has taken a message to deliver again, and forgets
+        // that message until its ack wait is over where it finds none. One more request, which ends
+        // soon, makes it clear the former one away before anything is returned.
+        let client = self.intake.connection.client.clone();
+        self.inbox = client.new_inbox();
+        self.subscription = client.subscribe(self.inbox.clone()).await?;
+        if self.request(1, ON_THE_WAY, None).await.is_ok()
+            && let Some(message) = self.subscription.next().await
+        {
+            rest.extend(self.intake.received(message));
+        }
+        Ok(())
     }
 
     /// Receives until the subscriber is gone, and gives what it has left, or until something fails.
@@ -224,7 +232,7 @@ impl Pull {
         loop {
             let room = self.prefetch.saturating_sub(self.intake.unacked.len());
             if self.requested == 0 && room > 0 {
-                self.request(room).await?;
+                self.request(room, REQUEST_EXPIRES, Some(IDLE_HEARTBEAT)).await?;
                 (self.requested, silent_until) = (room, deadline());
             }
             tokio::select! {
@@ -245,7 +253,7 @@ impl Pull {
                 }
                 () = self.intake.unacked.changed.notified() => {
                     let dropped = self.intake.unacked.take_dropped();
-                    return_all(&self.intake.connection, &dropped).await?;
+                    send(&self.intake.connection, &dropped, || AckKind::Nak(None)).await?;
                 }
                 _ = signs.tick() => self.sign_of_life().await?,
                 () = sleep_until(silent_until), if self.requested > 0 => {
@@ -256,30 +264,29 @@ impl Pull {
     }
 
     /// Requests messages.
-    async fn request(&self, batch: usize) -> Result<(), Failure> {
+    async fn request(
+        &self,
+        batch: usize,
+        expires: Duration,
+        idle_heartbeat: Option<Duration>,
+    ) -> Result<(), Failure> {
         let request = serde_json::json!({
             "batch": batch,
-            "expires": nanoseconds(REQUEST_EXPIRES),
-            "idle_heartbeat": nanoseconds(IDLE_HEARTBEAT),
+            "expires": nanoseconds(expires),
+            "idle_heartbeat": idle_heartbeat.map_or(0, nanoseconds),
         });
         let (to, request) = (self.requests.clone(), Bytes::from(request.to_string()));
-        let sent =
-            self.intake.connection.client.publish_with_reply(to, self.inbox.clone(), request);
-        let sent = self.intake.connection.request("took no request for messages", sent).await?;
+        let connection = &self.intake.connection;
+        let sent = connection.client.publish_with_reply(to, self.inbox.clone(), request);
+        let sent = connection.request("took no request for messages", sent).await?;
         sent.map_err(|error| Failure::unavailable(one_line(&error.to_string())))
     }
 
     /// Tells the server that all deliveries are still at work, so that it delivers none of them
     /// again.
     async fn sign_of_life(&self) -> Result<(), Failure> {
-        let send = async {
-            for reply in self.intake.unacked.replies() {
-                self.intake.connection.client.publish(reply, AckKind::Progress.into()).await?;
-            }
-            Ok::<(), async_nats::PublishError>(())
-        };
-        let sent = self.intake.connection.request("took no sign of life", send).await?;
-        sent.map_err(|error| Failure::unavailable(one_line(&error.to_string())))
+        let replies = self.intake.unacked.replies();
+        send(&self.intake.connection, &replies, || AckKind::Progress).await
     }
 
     fn deliver(&self, message: Message) {
@@ -291,20 +298,33 @@ impl Pull {
     }
 }
 
-/// Returns messages, in the order of the stream: the server delivers them again before all later
-/// ones.
+/// Sends something about several deliveries, and does not wait for the server.
+async fn send(
+    connection: &NatsConnection,
+    replies: &[Subject],
+    what: impl Fn() -> AckKind,
+) -> Result<(), Failure> {
+    let send = async {
+        for reply in replies {
+            connection.client.publish(reply.clone(), what().into()).await?;
+        }
+        Ok::<(), async_nats::PublishError>(())
+    };
+    let sent = connection.request("took no ack decision", send).await?;
+    sent.map_err(|error| Failure::unavailable(one_line(&error.to_string())))
+}
+
+/// Returns messages, in the order of the stream, and waits until the server has taken them: it
+/// reads decisions and requests side by side, and delivers what was returned before all later ones.
 pub(crate) async fn return_all(
     connection: &NatsConnection,
     replies: &[Subject],
 ) -> Result<(), Failure> {
-    let send = async {
-        for reply in replies {
-            connection.client.publish(reply.clone(), AckKind::Nak(None).into()).await?;
-        }
-        Ok::<(), async_nats::PublishError>(())
-    };
-    let sent = connection.request("took no returned message", send).await?;
-    sent.map_err(|error| Failure::unavailable(one_line(&error.to_string())))
+    let requests = replies
+        .iter()
+        .map(|reply| connection.client.request(reply.clone(), AckKind::Nak(None).into()));
+    // It fails for a message of a consumer that is no longer there.
+    connection.request("took no returned message", join_all(requests)).await.map(drop)
 }
 
 /// Gives the instant until which the server may be silent from now on.
