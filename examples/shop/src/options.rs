@@ -22,7 +22,8 @@ a relay, received once.
                    pressed: time to look at them with the command line `outbox`
   --data DIR       keeps the SQLite files in this folder; otherwise they are gone at the end
   --database URL   a database on a PostgreSQL (postgres://..) or MySQL or MariaDB (mysql://..) server instead
-  --broker URL     a RabbitMQ (amqp://.., with --features amqp) or a Kafka (kafka://.., with --features kafka) in place of HTTP
+  --broker URL     a RabbitMQ (amqp://.., with --features amqp), a Kafka (kafka://.., with --features kafka) or a NATS
+                   (nats://.., with --features nats) in place of HTTP
   --help           this text
 ";
 
@@ -124,6 +125,8 @@ fn broker(url: String) -> Result<String, String> {
         ("amqp", cfg!(feature = "amqp")),
         ("amqps", cfg!(feature = "amqp")),
         ("kafka", cfg!(feature = "kafka")),
+        ("nats", cfg!(feature = "nats")),
+        ("tls", cfg!(feature = "nats")),
     ];
     match known.iter().find(|(scheme, _)| url.starts_with(&format!("{scheme}://"))) {
         Some((_, true)) => Ok(url),
@@ -131,7 +134,7 @@ fn broker(url: String) -> Result<String, String> {
             Err(format!("this program was built without the feature for {scheme}"))
         }
         // Not quoted: it may hold a password.
-        None => Err("--broker is a URL that starts with amqp:// or kafka://".to_owned()),
+        None => Err("--broker is a URL that starts with amqp://, kafka:// or nats://".to_owned()),
     }
 }
 
@@ -211,7 +214,7 @@ mod tests {
                 "--declines is a number from 0 to 100000, not `none`",
                 "`--colour` is not an option",
                 "--database is a URL that starts with postgres:// or mysql://",
-                "--broker is a URL that starts with amqp:// or kafka://",
+                "--broker is a URL that starts with amqp://, kafka:// or nats://",
                 "--data needs a value, such as --data ./data",
                 "--serve places no orders: leave --orders out",
             ]

@@ -46,7 +46,7 @@ impl Location {
     }
 
     /// Gives a name that is unique to this location.
-    #[cfg(any(feature = "amqp", feature = "kafka"))]
+    #[cfg(any(feature = "amqp", feature = "kafka", feature = "nats"))]
     pub fn name(&self) -> String {
         use std::hash::{DefaultHasher, Hash, Hasher};
         let mut hasher = DefaultHasher::new();
@@ -61,7 +61,7 @@ impl Location {
     }
 
     /// Tells whether it is deleted with the run.
-    #[cfg(any(feature = "amqp", feature = "kafka"))]
+    #[cfg(any(feature = "amqp", feature = "kafka", feature = "nats"))]
     pub const fn is_temporary(&self) -> bool {
         matches!(self, Self::Temporary(_))
     }

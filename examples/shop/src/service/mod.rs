@@ -3,12 +3,16 @@
 mod database;
 #[cfg(feature = "kafka")]
 mod kafka;
+#[cfg(feature = "nats")]
+mod nats;
 mod server;
 mod wire;
 
 pub use database::{Database, Location};
 #[cfg(feature = "kafka")]
 pub use kafka::Kafka;
+#[cfg(feature = "nats")]
+pub use nats::Nats;
 #[cfg(feature = "amqp")]
 pub use wire::Rabbit;
 pub use wire::Wire;

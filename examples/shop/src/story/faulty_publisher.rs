@@ -1,5 +1,5 @@
-//! A publisher that injects the fault that is on. Kafka's clients connect to the addresses that the
-//! brokers advertise, so a proxy on the network would be passed by.
+//! A publisher that injects the fault that is on. Clients of Kafka and NATS connect to the addresses
+//! that the servers advertise, so a proxy on the network would be passed by.
 
 use super::faults::{Fault, Faults};
 use async_trait::async_trait;

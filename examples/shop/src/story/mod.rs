@@ -4,7 +4,7 @@
 #[cfg(feature = "amqp")]
 mod broker;
 mod customers;
-#[cfg(feature = "kafka")]
+#[cfg(any(feature = "kafka", feature = "nats"))]
 mod faulty_publisher;
 mod faults;
 mod figures;
@@ -159,6 +159,11 @@ async fn wire(
                 faults.clone(),
                 options.release,
             )),
+            None,
+        )),
+        #[cfg(feature = "nats")]
+        Some(url) if url.starts_with("nats://") || url.starts_with("tls://") => Ok((
+            Wire::Nats(crate::service::Nats::new(url.clone(), location, faults.clone())),
             None,
         )),
         Some(url) => by_rabbit(url, location, options, faults).await,

@@ -16,6 +16,7 @@ const CRATES: [(&str, &str); 7] = [
     ("outbox_http", "transports/outbox-http"),
     ("outbox_amqp", "transports/outbox-amqp"),
     ("outbox_kafka", "transports/outbox-kafka"),
+    ("outbox_nats", "transports/outbox-nats"),
 ];
 /// The crate that users depend on.
 const FACADE: &str = "outbox_sea_orm";

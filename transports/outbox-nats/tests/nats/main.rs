@@ -1,0 +1,10 @@
+//! The NATS transport against real servers, a private one for each test.
+
+mod configuration;
+mod conformance;
+mod failures;
+mod faults;
+mod receiving;
+mod secrets;
+mod support;
+mod wire;
