@@ -21,7 +21,8 @@ a relay, received once.
   --serve          places no orders: serves until Ctrl-C
   --data DIR       keeps the SQLite files in this folder; otherwise they are gone at the end
   --database URL   a database on a PostgreSQL (postgres://..) or MySQL or MariaDB (mysql://..) server instead
-  --broker URL     a RabbitMQ (amqp://.., with --features amqp) or a Kafka (kafka://.., with --features kafka) in place of HTTP
+  --broker URL     a RabbitMQ (amqp://.., with --features amqp), a Kafka (kafka://.., with --features kafka) or a Redis
+                   (redis://.., with --features redis) in place of HTTP
   --help           this text
 ";
 
@@ -123,6 +124,8 @@ fn broker(url: String) -> Result<String, String> {
         ("amqp", cfg!(feature = "amqp")),
         ("amqps", cfg!(feature = "amqp")),
         ("kafka", cfg!(feature = "kafka")),
+        ("redis", cfg!(feature = "redis")),
+        ("rediss", cfg!(feature = "redis")),
     ];
     match known.iter().find(|(scheme, _)| url.starts_with(&format!("{scheme}://"))) {
         Some((_, true)) => Ok(url),
@@ -130,7 +133,7 @@ fn broker(url: String) -> Result<String, String> {
             Err(format!("this program was built without the feature for {scheme}"))
         }
         // Not quoted: it may hold a password.
-        None => Err("--broker is a URL that starts with amqp:// or kafka://".to_owned()),
+        None => Err("--broker is a URL that starts with amqp://, kafka:// or redis://".to_owned()),
     }
 }
 
@@ -213,7 +216,7 @@ mod tests {
                 "--orders is a number from 1 to 100000, not `none`",
                 "`--colour` is not an option",
                 "--database is a URL that starts with postgres:// or mysql://",
-                "--broker is a URL that starts with amqp:// or kafka://",
+                "--broker is a URL that starts with amqp://, kafka:// or redis://",
                 "--data needs a value, such as --data ./data",
                 "--serve places no orders, so --faults has nothing to disturb",
             ]

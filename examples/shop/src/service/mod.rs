@@ -3,12 +3,16 @@
 mod database;
 #[cfg(feature = "kafka")]
 mod kafka;
+#[cfg(feature = "redis")]
+mod redis;
 mod server;
 mod wire;
 
 pub use database::{Database, Location};
 #[cfg(feature = "kafka")]
 pub use kafka::Kafka;
+#[cfg(feature = "redis")]
+pub use redis::Redis;
 #[cfg(feature = "amqp")]
 pub use wire::Rabbit;
 pub use wire::Wire;

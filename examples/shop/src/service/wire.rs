@@ -12,13 +12,15 @@ use std::sync::Arc;
 use super::Kafka;
 #[cfg(feature = "amqp")]
 use super::Location;
-#[cfg(any(feature = "amqp", feature = "kafka"))]
+#[cfg(feature = "redis")]
+use super::Redis;
+#[cfg(any(feature = "amqp", feature = "kafka", feature = "redis"))]
 use crate::{Release, events::REPLIES, next::GIFTS};
 #[cfg(feature = "amqp")]
 use outbox_amqp::{AmqpPublisher, AmqpSubscriber, Exchange, Queue, Topology};
 
 /// The topics that each service subscribes to at a broker.
-#[cfg(any(feature = "amqp", feature = "kafka"))]
+#[cfg(any(feature = "amqp", feature = "kafka", feature = "redis"))]
 pub(super) fn heard(release: Release) -> [(&'static str, &'static [&'static str]); 4] {
     let by_shipping: &[_] = match release {
         Release::This => &["shipping", "orders"],
@@ -42,6 +44,9 @@ pub enum Wire {
     /// Through a topic of Kafka for each topic, with a consumer group of each service.
     #[cfg(feature = "kafka")]
     Kafka(Kafka),
+    /// Through a stream of Redis for each topic, with a consumer group of each service.
+    #[cfg(feature = "redis")]
+    Redis(Redis),
 }
 
 /// The receiving half of a service: routes to add to its server, and a subscriber.
@@ -65,6 +70,8 @@ impl Wire {
             }
             #[cfg(feature = "kafka")]
             Self::Kafka(kafka) => (Router::new(), Box::new(kafka.subscriber(service)?)),
+            #[cfg(feature = "redis")]
+            Self::Redis(redis) => (Router::new(), Box::new(redis.subscriber(service)?)),
         })
     }
 
@@ -83,6 +90,8 @@ impl Wire {
             }
             #[cfg(feature = "kafka")]
             Self::Kafka(kafka) => kafka.publisher(link.timeout)?,
+            #[cfg(feature = "redis")]
+            Self::Redis(redis) => redis.publisher(link.timeout)?,
         })
     }
 
@@ -94,6 +103,8 @@ impl Wire {
             Self::Rabbit(_) => "through RabbitMQ",
             #[cfg(feature = "kafka")]
             Self::Kafka(_) => "through Kafka",
+            #[cfg(feature = "redis")]
+            Self::Redis(_) => "through Redis",
         }
     }
 
@@ -105,6 +116,8 @@ impl Wire {
             Self::Rabbit(_) => "RabbitMQ",
             #[cfg(feature = "kafka")]
             Self::Kafka(_) => "Kafka",
+            #[cfg(feature = "redis")]
+            Self::Redis(_) => "Redis",
         }
     }
 
@@ -116,6 +129,8 @@ impl Wire {
             Self::Rabbit(_) => "RabbitMQ",
             #[cfg(feature = "kafka")]
             Self::Kafka(_) => "Kafka",
+            #[cfg(feature = "redis")]
+            Self::Redis(_) => "Redis",
         }
     }
 }

@@ -4,7 +4,7 @@
 #[cfg(feature = "amqp")]
 mod broker;
 mod customers;
-#[cfg(feature = "kafka")]
+#[cfg(any(feature = "kafka", feature = "redis"))]
 mod faulty_publisher;
 mod faults;
 mod figures;
@@ -153,6 +153,16 @@ async fn wire(
         #[cfg(feature = "kafka")]
         Some(url) if url.starts_with("kafka://") => Ok((
             Wire::Kafka(crate::service::Kafka::new(
+                url.clone(),
+                location,
+                faults.clone(),
+                options.release,
+            )),
+            None,
+        )),
+        #[cfg(feature = "redis")]
+        Some(url) if url.starts_with("redis") => Ok((
+            Wire::Redis(crate::service::Redis::new(
                 url.clone(),
                 location,
                 faults.clone(),

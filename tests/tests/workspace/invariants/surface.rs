@@ -8,13 +8,14 @@ use super::{
 use std::{collections::BTreeSet, fs};
 
 const FOLDER: &str = "docs/surface";
-const CRATES: [(&str, &str); 6] = [
+const CRATES: [(&str, &str); 7] = [
     ("outbox_core", "outbox-core"),
     ("outbox_macros", "outbox-macros"),
     ("outbox_sea_orm", "outbox-sea-orm"),
     ("outbox_http", "transports/outbox-http"),
     ("outbox_amqp", "transports/outbox-amqp"),
     ("outbox_kafka", "transports/outbox-kafka"),
+    ("outbox_redis", "transports/outbox-redis"),
 ];
 /// The crate that users depend on.
 const FACADE: &str = "outbox_sea_orm";

@@ -44,7 +44,7 @@ struct Exception {
     reason: &'static str,
 }
 
-const EXCEPTIONS: [Exception; 7] = [
+const EXCEPTIONS: [Exception; 8] = [
     Exception {
         place: "",
         name: "RouteLeg",
@@ -72,6 +72,11 @@ const EXCEPTIONS: [Exception; 7] = [
     },
     Exception {
         place: "transports/outbox-amqp/src/connection.rs",
+        name: "ring",
+        reason: "the crate of that name: rustls::crypto::ring",
+    },
+    Exception {
+        place: "transports/outbox-redis/src/connection.rs",
         name: "ring",
         reason: "the crate of that name: rustls::crypto::ring",
     },
