@@ -35,7 +35,7 @@ pub(crate) struct Failure {
 type Row = (&'static str, &'static str, FailureClass, Kind, &'static str);
 
 /// The server's errors. The first row that fits counts; an error without a row is transient.
-const TABLE: [Row; 28] = {
+const TABLE: [Row; 29] = {
     use FailureClass::{Permanent, Transient, Unavailable};
     use Kind::{GroupExists, NoGroup, NoPermission, Other};
     [
@@ -61,6 +61,7 @@ const TABLE: [Row; 28] = {
         ("ERR", "invalid bulk length", Permanent, Other, TOO_LARGE),
         ("ERR", "too large to be stored", Permanent, Other, TOO_LARGE),
         ("ERR", "string exceeds maximum allowed size", Permanent, Other, TOO_LARGE),
+        ("ERR", "unauthenticated", Unavailable, NoPermission, "name user and password in the URL"),
         ("ERR", "invalid password", Unavailable, NoPermission, "check the password in the URL"),
         ("ERR", "without any password", Unavailable, NoPermission, "the server has no password"),
         ("ERR", "unknown command", Unavailable, Other, "Redis 6.2 or Valkey is needed"),
@@ -132,13 +133,9 @@ impl Failure {
             return Self::from_server(code, error.detail().unwrap_or_default());
         }
         if error.kind() == ErrorKind::AuthenticationFailed {
-            let text = shown(error.detail().unwrap_or("no reason given"));
-            return Self {
-                kind: Kind::NoPermission,
-                ..Self::unavailable(format!(
-                    "the server refuses user and password of the URL: {text}"
-                ))
-            };
+            // The library keeps the server's own words to itself.
+            let text = "the server refuses user and password of the URL";
+            return Self { kind: Kind::NoPermission, ..Self::unavailable(text) };
         }
         Self::lost(format!("no connection to the server: {}", shown(&error.to_string())))
     }
@@ -203,6 +200,7 @@ mod tests {
             ("ERR", "Protocol error: invalid bulk length", Permanent, Kind::Other),
             ("ERR", "Elements are too large to be stored", Permanent, Kind::Other),
             ("ERR", "invalid password", Unavailable, Kind::NoPermission),
+            ("ERR", "unauthenticated bulk length", Unavailable, Kind::NoPermission),
             ("ERR", "unknown command 'XADD'", Unavailable, Kind::Other),
             ("ERR", "max number of clients reached", Unavailable, Kind::Other),
             ("ERR", "DB index is out of range", Unavailable, Kind::Other),

@@ -11,6 +11,7 @@ use async_trait::async_trait;
 use futures_util::future::join;
 use outbox_core::{
     event::MessageId,
+    runtime::{Exit, spawn},
     transport::{
         Acknowledge, Delivery, SubscribeError, Subscriber, cloudevents::PlainJson, one_line,
         printable,
@@ -19,8 +20,9 @@ use outbox_core::{
 use std::{collections::BTreeSet, fmt, sync::Arc, time::Duration};
 use tokio::time::sleep;
 
-/// Entries that may wait for the consumer, unless set: enough to keep it busy.
-const PREFETCH: usize = 256;
+/// Entries that may wait for the consumer, unless set: enough to keep it busy, and few enough to
+/// share a group's entries.
+const PREFETCH: usize = 128;
 /// How long an entry belongs to a consumer that died, unless set: ten missed looks of the member.
 const CLAIM_AFTER: Duration = Duration::from_secs(30);
 /// The shortest such time that a member can keep.
@@ -168,7 +170,7 @@ impl RedisSubscriber {
         self
     }
 
-    /// Sets how many entries may wait for the consumer, 256 unless set; while that many wait, none
+    /// Sets how many entries may wait for the consumer, 128 unless set; while that many wait, none
     /// are read. Of the entries of one key at most a quarter of that number count, so that a stuck
     /// key leaves room to the others; at twice the number none are read in any case, nor while they
     /// have more than 32 MiB.
@@ -365,8 +367,8 @@ impl AckHandle {
     /// no reply is requeued.
     async fn dead_letter(
         mut self: Box<Self>,
-        class: &str,
-        reason: &str,
+        class: &'static str,
+        reason: String,
     ) -> Result<(), SubscribeError> {
         let connection = self.connection()?;
         let Some(tag) = self.tag else { return Ok(()) };
@@ -378,7 +380,7 @@ impl AckHandle {
                 group: self.membership.group.name.clone(),
                 deliveries: self.deliveries,
                 class: class.to_owned(),
-                message: reason.to_owned(),
+                message: reason,
             };
             let added = add(&connection, dead, &cause.fields(&self.fields)).await;
             if let Err(failure) = added {
@@ -388,11 +390,24 @@ impl AckHandle {
             tracing::warn!(
                 stream,
                 entry = %tag.id,
-                reason = one_line(reason),
+                reason = one_line(&reason),
                 "an entry was rejected and there is no dead-letter stream; it is acknowledged"
             );
         }
         self.acknowledge(&connection).await
+    }
+}
+
+/// Carries an ack decision out to its end, also where its caller is dropped: the entry would be
+/// delivered again, though the server may have acknowledged it.
+async fn carried_out(
+    decision: impl Future<Output = Result<(), SubscribeError>> + Send + 'static,
+) -> Result<(), SubscribeError> {
+    match spawn(decision).await {
+        Exit::Finished(result) => result,
+        Exit::Panicked(_) | Exit::Cancelled => {
+            Err(SubscribeError("the ack decision was not carried out".into()))
+        }
     }
 }
 
@@ -409,8 +424,11 @@ async fn refused(failure: Failure, what: &str) -> SubscribeError {
 #[async_trait]
 impl Acknowledge for AckHandle {
     async fn ack(mut self: Box<Self>) -> Result<(), SubscribeError> {
-        let connection = self.connection()?;
-        self.acknowledge(&connection).await
+        carried_out(async move {
+            let connection = self.connection()?;
+            self.acknowledge(&connection).await
+        })
+        .await
     }
 
     async fn nack(self: Box<Self>, requeue: bool) -> Result<(), SubscribeError> {
@@ -418,11 +436,12 @@ impl Acknowledge for AckHandle {
             // The drop requeues it.
             return Ok(());
         }
-        self.dead_letter("NotHandled", "it was not handled and not requeued").await
+        carried_out(self.dead_letter("NotHandled", "it was not handled and not requeued".into()))
+            .await
     }
 
     async fn reject(self: Box<Self>, reason: &str) -> Result<(), SubscribeError> {
-        self.dead_letter("Rejected", reason).await
+        carried_out(self.dead_letter("Rejected", reason.to_owned())).await
     }
 }
 
