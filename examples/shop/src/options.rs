@@ -22,8 +22,8 @@ a relay, received once.
                    pressed: time to look at them with the command line `outbox`
   --data DIR       keeps the SQLite files in this folder; otherwise they are gone at the end
   --database URL   a database on a PostgreSQL (postgres://..) or MySQL or MariaDB (mysql://..) server instead
-  --broker URL     a RabbitMQ (amqp://.., with --features amqp), a Kafka (kafka://.., with --features kafka) or a NATS
-                   (nats://.., with --features nats) in place of HTTP
+  --broker URL     a RabbitMQ (amqp://.., with --features amqp), a Kafka (kafka://.., with --features kafka), a NATS
+                   (nats://.., with --features nats) or a Redis (redis://.., with --features redis) in place of HTTP
   --help           this text
 ";
 
@@ -127,6 +127,8 @@ fn broker(url: String) -> Result<String, String> {
         ("kafka", cfg!(feature = "kafka")),
         ("nats", cfg!(feature = "nats")),
         ("tls", cfg!(feature = "nats")),
+        ("redis", cfg!(feature = "redis")),
+        ("rediss", cfg!(feature = "redis")),
     ];
     match known.iter().find(|(scheme, _)| url.starts_with(&format!("{scheme}://"))) {
         Some((_, true)) => Ok(url),
@@ -134,7 +136,10 @@ fn broker(url: String) -> Result<String, String> {
             Err(format!("this program was built without the feature for {scheme}"))
         }
         // Not quoted: it may hold a password.
-        None => Err("--broker is a URL that starts with amqp://, kafka:// or nats://".to_owned()),
+        None => {
+            Err("--broker is a URL that starts with amqp://, kafka://, nats:// or redis://"
+                .to_owned())
+        }
     }
 }
 
@@ -214,7 +219,7 @@ mod tests {
                 "--declines is a number from 0 to 100000, not `none`",
                 "`--colour` is not an option",
                 "--database is a URL that starts with postgres:// or mysql://",
-                "--broker is a URL that starts with amqp://, kafka:// or nats://",
+                "--broker is a URL that starts with amqp://, kafka://, nats:// or redis://",
                 "--data needs a value, such as --data ./data",
                 "--serve places no orders: leave --orders out",
             ]

@@ -5,6 +5,8 @@ mod database;
 mod kafka;
 #[cfg(feature = "nats")]
 mod nats;
+#[cfg(feature = "redis")]
+mod redis;
 mod server;
 mod wire;
 
@@ -13,6 +15,8 @@ pub use database::{Database, Location};
 pub use kafka::Kafka;
 #[cfg(feature = "nats")]
 pub use nats::Nats;
+#[cfg(feature = "redis")]
+pub use redis::Redis;
 #[cfg(feature = "amqp")]
 pub use wire::Rabbit;
 pub use wire::Wire;

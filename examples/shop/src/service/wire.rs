@@ -14,13 +14,15 @@ use super::Kafka;
 use super::Location;
 #[cfg(feature = "nats")]
 use super::Nats;
-#[cfg(any(feature = "amqp", feature = "kafka", feature = "nats"))]
+#[cfg(feature = "redis")]
+use super::Redis;
+#[cfg(any(feature = "amqp", feature = "kafka", feature = "nats", feature = "redis"))]
 use crate::{Release, events::REPLIES, next::GIFTS};
 #[cfg(feature = "amqp")]
 use outbox_amqp::{AmqpPublisher, AmqpSubscriber, Exchange, Queue, Topology};
 
 /// The topics that each service subscribes to at a broker.
-#[cfg(any(feature = "amqp", feature = "kafka", feature = "nats"))]
+#[cfg(any(feature = "amqp", feature = "kafka", feature = "nats", feature = "redis"))]
 pub(super) fn subscriptions(release: Release) -> [(&'static str, &'static [&'static str]); 4] {
     let by_shipping: &[_] = match release {
         Release::This => &["shipping", "orders"],
@@ -47,6 +49,9 @@ pub enum Wire {
     /// Through a stream of NATS for each service, with a durable consumer.
     #[cfg(feature = "nats")]
     Nats(Nats),
+    /// Through a stream of Redis for each topic, with a consumer group of each service.
+    #[cfg(feature = "redis")]
+    Redis(Redis),
 }
 
 /// The receiving half of a service: routes to add to its server, and a subscriber.
@@ -72,6 +77,8 @@ impl Wire {
             Self::Kafka(kafka) => (Router::new(), Box::new(kafka.subscriber(service)?)),
             #[cfg(feature = "nats")]
             Self::Nats(nats) => (Router::new(), Box::new(nats.subscriber(service)?)),
+            #[cfg(feature = "redis")]
+            Self::Redis(redis) => (Router::new(), Box::new(redis.subscriber(service)?)),
         })
     }
 
@@ -92,6 +99,8 @@ impl Wire {
             Self::Kafka(kafka) => kafka.publisher(link.timeout)?,
             #[cfg(feature = "nats")]
             Self::Nats(nats) => nats.publisher(link.timeout)?,
+            #[cfg(feature = "redis")]
+            Self::Redis(redis) => redis.publisher(link.timeout)?,
         })
     }
 
@@ -105,6 +114,8 @@ impl Wire {
             Self::Kafka(_) => "through Kafka",
             #[cfg(feature = "nats")]
             Self::Nats(_) => "through NATS",
+            #[cfg(feature = "redis")]
+            Self::Redis(_) => "through Redis",
         }
     }
 
@@ -118,6 +129,8 @@ impl Wire {
             Self::Kafka(_) => "Kafka",
             #[cfg(feature = "nats")]
             Self::Nats(_) => "NATS",
+            #[cfg(feature = "redis")]
+            Self::Redis(_) => "Redis",
         }
     }
 
@@ -131,6 +144,8 @@ impl Wire {
             Self::Kafka(_) => "Kafka",
             #[cfg(feature = "nats")]
             Self::Nats(_) => "NATS",
+            #[cfg(feature = "redis")]
+            Self::Redis(_) => "Redis",
         }
     }
 }

@@ -4,7 +4,7 @@
 #[cfg(feature = "amqp")]
 mod broker;
 mod customers;
-#[cfg(any(feature = "kafka", feature = "nats"))]
+#[cfg(any(feature = "kafka", feature = "nats", feature = "redis"))]
 mod faulty_publisher;
 mod faults;
 mod figures;
@@ -162,8 +162,17 @@ async fn wire(
             None,
         )),
         #[cfg(feature = "nats")]
-        Some(url) if url.starts_with("nats://") || url.starts_with("tls://") => Ok((
-            Wire::Nats(crate::service::Nats::new(url.clone(), location, faults.clone())),
+        Some(url) if url.starts_with("nats://") || url.starts_with("tls://") => {
+            Ok((Wire::Nats(crate::service::Nats::new(url.clone(), location, faults.clone())), None))
+        }
+        #[cfg(feature = "redis")]
+        Some(url) if url.starts_with("redis") => Ok((
+            Wire::Redis(crate::service::Redis::new(
+                url.clone(),
+                location,
+                faults.clone(),
+                options.release,
+            )),
             None,
         )),
         Some(url) => by_rabbit(url, location, options, faults).await,

@@ -8,7 +8,7 @@ use super::{
 use std::{collections::BTreeSet, fs};
 
 const FOLDER: &str = "docs/surface";
-const CRATES: [(&str, &str); 7] = [
+const CRATES: [(&str, &str); 9] = [
     ("outbox_core", "outbox-core"),
     ("outbox_macros", "outbox-macros"),
     ("outbox_sea_orm", "outbox-sea-orm"),
@@ -17,6 +17,7 @@ const CRATES: [(&str, &str); 7] = [
     ("outbox_amqp", "transports/outbox-amqp"),
     ("outbox_kafka", "transports/outbox-kafka"),
     ("outbox_nats", "transports/outbox-nats"),
+    ("outbox_redis", "transports/outbox-redis"),
 ];
 /// The crate that users depend on.
 const FACADE: &str = "outbox_sea_orm";

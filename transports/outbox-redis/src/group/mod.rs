@@ -1,0 +1,15 @@
+//! A consumer of a consumer group: the commands, what it has in memory, and the task that reads.
+
+mod commands;
+mod handoff;
+mod member;
+mod membership;
+mod pending;
+mod replies;
+
+pub(crate) use commands::{Group, add};
+pub(crate) use handoff::Received;
+pub(crate) use member::{Member, NOTICED_WITHIN};
+pub(crate) use membership::{MemberOptions, Membership};
+pub(crate) use pending::DeliveryTag;
+pub(crate) use replies::added;
