@@ -9,6 +9,7 @@ mod consumer_forms;
 mod consumer_limits;
 mod consumer_metrics;
 mod consumer_options;
+mod consumer_pauses;
 mod consumer_renames;
 mod consumer_stored;
 mod consumer_versions;

@@ -144,6 +144,18 @@ impl KeyQueue {
         self.blocked.is_some() || self.parked.is_some() || self.is_held
     }
 
+    /// Gives how many events may wait. In a crowded route a blocked key keeps its head only, and a
+    /// parked key, whose head is a dead letter, nothing: the room is for keys that move. Without
+    /// room for held events a held key keeps nothing either.
+    pub(crate) fn capacity(&self, crowded: bool, held_out: bool, per_key: usize) -> usize {
+        match crowded {
+            true if self.parked.is_some() => 0,
+            _ if held_out => 0,
+            true if self.blocked.is_some() => 1,
+            _ => per_key,
+        }
+    }
+
     fn is_idle(&self) -> bool {
         self.waiting.is_empty()
             && self.in_flight.is_none()

@@ -260,16 +260,9 @@ impl Board {
             None => Ok(()),
             Some(_) if overdue => Ok(()),
             Some(key_queue) => {
-                // In a crowded route a blocked key keeps its head only, and a parked key, whose
-                // head is a dead letter, nothing: the room is for keys that move.
-                let most = match crowded {
-                    true if key_queue.parked.is_some() => 0,
-                    _ if (holds || key_queue.is_held) && !room_for_held => 0,
-                    true if key_queue.blocked.is_some() => 1,
-                    _ => self.config.per_key,
-                };
-                let full = key_queue.waiting.len() >= most;
-                let full = full || on_route.is_err();
+                let held_out = (holds || key_queue.is_held) && !room_for_held;
+                let most = key_queue.capacity(crowded, held_out, self.config.per_key);
+                let full = key_queue.waiting.len() >= most || on_route.is_err();
                 check_capacity(key_queue.evicted_from.as_mut(), id, source, full)
             }
         };

@@ -220,7 +220,7 @@ impl Model {
             76..77 if self.failing && self.rng.u8(0..20) == 0 => self.crash(),
             80..81 if self.relays_leave && producing => self.shut_down(),
             81..83 if self.relays_leave && producing => self.release_one(),
-            83..86 if self.operates && producing => self.operate(),
+            83..86 if self.operator.is_some() && producing => self.operate(),
             _ => {
                 let by = Duration::from_millis(self.rng.u64(0..40));
                 self.advance(by);

@@ -3,60 +3,65 @@
 use super::*;
 use crate::outbox::{Control, ControlAction, ControlScope, Controls};
 
+/// What the operator of a model has set, each with the instant at which it ends by itself.
+#[derive(Default)]
+pub(super) struct Operator(Vec<(Control, Option<Instant>)>);
+
 impl Model {
     /// Makes a model whose operator pauses routes, topics and keys, and slows routes down.
     fn with_operator(seed: u64, routes: usize) -> Self {
         let mut model = Self::new(seed, routes);
-        (model.operates, model.has_third) = (true, true);
+        (model.operator, model.has_third) = (Some(Operator::default()), true);
         model
     }
 
     /// The operator sets a control, or ends one.
     pub(super) fn operate(&mut self) {
-        if self.rng.u8(0..5) < 2 {
-            if !self.controls.is_empty() {
-                self.controls.swap_remove(self.rng.usize(0..self.controls.len()));
+        let Some(Operator(controls)) = &mut self.operator else { return };
+        let rng = &mut self.rng;
+        if rng.u8(0..5) < 2 {
+            if !controls.is_empty() {
+                controls.swap_remove(rng.usize(0..controls.len()));
             }
-        } else {
-            let lasts = self.rng.bool().then(|| Duration::from_millis(self.rng.u64(1..2_000)));
-            let (scope, name) = match self.rng.u8(0..4) {
-                0 | 1 => {
-                    let route = self.rng.usize(0..self.routes.len());
-                    (ControlScope::Route, self.routes[route].name.to_string())
-                }
-                2 => (ControlScope::Topic, ["a", "b", "c"][self.rng.usize(0..3)].to_owned()),
-                _ => (ControlScope::Key, format!("k{}", self.rng.u8(1..10))),
-            };
-            let action = match scope {
-                ControlScope::Route if self.rng.bool() => {
-                    ControlAction::Rate([0.5, 7.0, 100.0, 3_000.0][self.rng.usize(0..4)])
-                }
-                _ => ControlAction::Pause,
-            };
-            self.controls.retain(|(other, _)| {
-                (other.scope, &other.name, other.action.as_str()) != (scope, &name, action.as_str())
-            });
-            self.controls
-                .push((control(scope, &name, action), lasts.map(|lasts| self.now + lasts)));
+            return self.pass_controls_on();
         }
+        let lasts = rng.bool().then(|| Duration::from_millis(rng.u64(1..2_000)));
+        let (scope, name) = match rng.u8(0..4) {
+            0 | 1 => {
+                let route = rng.usize(0..self.routes.len());
+                (ControlScope::Route, self.routes[route].name.to_string())
+            }
+            2 => (ControlScope::Topic, ["a", "b", "c"][rng.usize(0..3)].to_owned()),
+            _ => (ControlScope::Key, format!("k{}", rng.u8(1..10))),
+        };
+        let action = match scope {
+            ControlScope::Route if rng.bool() => {
+                ControlAction::Rate([0.5, 7.0, 100.0, 3_000.0][rng.usize(0..4)])
+            }
+            _ => ControlAction::Pause,
+        };
+        controls.retain(|(other, _)| {
+            (other.scope, &other.name, other.action.as_str()) != (scope, &name, action.as_str())
+        });
+        controls.push((control(scope, &name, action), lasts.map(|lasts| self.now + lasts)));
         self.pass_controls_on();
     }
 
     /// Gives the board the controls that are in force.
     pub(super) fn pass_controls_on(&mut self) {
-        let now = self.now;
-        self.controls.retain(|(_, until)| until.is_none_or(|until| now < until));
-        let in_force = self.controls.iter().map(|(control, until)| Control {
+        let (now, Some(Operator(controls))) = (self.now, &mut self.operator) else { return };
+        controls.retain(|(_, until)| until.is_none_or(|until| now < until));
+        let in_force = controls.iter().map(|(control, until)| Control {
             ends_in: until.map(|until| until.saturating_duration_since(now)),
             ..control.clone()
         });
-        if self.operates {
-            self.board.set_controls(&Controls(in_force.collect()), now);
-        }
+        self.board.set_controls(&Controls(in_force.collect()), now);
     }
 
     pub(super) fn end_controls(&mut self) {
-        self.controls.clear();
+        if let Some(Operator(controls)) = &mut self.operator {
+            controls.clear();
+        }
         self.pass_controls_on();
     }
 
@@ -65,7 +70,7 @@ impl Model {
         if self.board.entries.leg(id, route).is_some_and(entries::RouteLeg::has_begun) {
             return;
         }
-        for (control, until) in &self.controls {
+        for (control, until) in self.operator.iter().flat_map(|operator| &operator.0) {
             let names = match control.scope {
                 ControlScope::Route => *control.name == *self.routes[route].name,
                 ControlScope::Topic => control.name == message.topic,

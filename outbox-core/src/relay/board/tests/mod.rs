@@ -99,10 +99,8 @@ struct Model {
     has_third: bool,
     /// Events that became dead letters because no route took them.
     unroutable: HashSet<EventId>,
-    /// Whether an operator pauses and slows down.
-    operates: bool,
-    /// What the operator has set, each with the instant at which it ends by itself.
-    controls: Vec<(crate::outbox::Control, Option<Instant>)>,
+    /// The operator, if one pauses and slows down.
+    operator: Option<controls::Operator>,
 }
 
 /// Tells whether destinations may reject an event for itself, as long as failures are simulated.
@@ -168,7 +166,7 @@ impl Model {
             all: BTreeMap::new(),
             messages: BTreeMap::new(),
             in_flight: HashSet::new(),
-            rejecting: Vec::new(),
+            rejecting: vec![start; routes_count],
             failing: true,
             crashes: 0,
             relays_leave: false,
@@ -177,10 +175,8 @@ impl Model {
             deploys: false,
             has_third: false,
             unroutable: HashSet::new(),
-            operates: false,
-            controls: Vec::new(),
+            operator: None,
         };
-        model.rejecting = vec![start; routes_count];
         for no in 0..PARTITIONS {
             model.gain(PartitionNo(no), false);
         }
