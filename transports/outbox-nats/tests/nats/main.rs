@@ -7,4 +7,5 @@ mod faults;
 mod receiving;
 mod secrets;
 mod support;
+mod tls;
 mod wire;
