@@ -47,8 +47,8 @@ impl outbox_core::transport::TransportFault for ConfigFault {
     const TRANSPORT: &'static str = "Redis";
 }
 
-/// Longest name of a stream, a group or a consumer, in bytes. The server takes names up to its limit
-/// of a string; a longer name than this is a mistake.
+/// Longest name of a stream, a group or a consumer, in bytes. The server takes names up to its
+/// limit of a string; a longer name than this is a mistake.
 pub(crate) const MAX_NAME: usize = 65_535;
 
 /// The rule for names.

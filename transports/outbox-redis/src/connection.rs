@@ -176,8 +176,8 @@ impl Connector {
     }
 
     async fn connect_for(&self, reply_within: Duration) -> Result<RedisConnection, Failure> {
-        // The library's own limit of a reply, half a second unless set, would cut a blocked read off
-        // and leave the entries that it was given pending.
+        // The library's own limit of a reply, half a second unless set, would cut a blocked read
+        // off and leave the entries that it was given pending.
         let config = AsyncConnectionConfig::new().set_response_timeout(Some(reply_within));
         let open = async {
             let stream = self.stream().await?;

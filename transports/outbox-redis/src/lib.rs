@@ -1,10 +1,10 @@
-//! Events over Redis and Valkey Streams: one XADD an event, consumer groups with acknowledgement and
-//! claims. Redis 6.2 and later, Valkey.
+//! Events over Redis and Valkey Streams: one XADD an event, consumer groups with acknowledgement
+//! and claims. Redis 6.2 and later, Valkey.
 //!
 //! One message is one entry of a stream, a CloudEvent in binary mode (attributes in fields `ce_..`,
-//! the media type in `content-type`, the payload untouched in `data`) or in structured mode (one JSON
-//! object in `data`, its media type in `content-type`). CloudEvents has no binding for Redis; these
-//! fields are those of its Kafka binding.
+//! the media type in `content-type`, the payload untouched in `data`) or in structured mode (one
+//! JSON object in `data`, its media type in `content-type`). CloudEvents has no binding for Redis;
+//! these fields are those of its Kafka binding.
 //!
 //! | outcome | class |
 //! | --- | --- |
@@ -13,8 +13,8 @@
 //! | OOM, BUSY, NOREPLICAS, TRYAGAIN; WRONGTYPE, where the stream's key holds something else; an error that is not known | transient |
 //! | connection refused, lost, or silent for the timeout; TLS; NOAUTH, WRONGPASS, NOPERM; LOADING, READONLY, MISCONF, MASTERDOWN; CLUSTERDOWN, MOVED, ASK, CROSSSLOT | unavailable |
 //!
-//! Where the connection is lost or silent after an XADD was sent, the entry may have been added: the
-//! relay publishes it again, with the same id and the same bytes, and the inbox of its receiver
+//! Where the connection is lost or silent after an XADD was sent, the entry may have been added:
+//! the relay publishes it again, with the same id and the same bytes, and the inbox of its receiver
 //! suppresses the repeat.
 //!
 //! Both halves are used like every other transport's:
@@ -47,8 +47,8 @@
 //! [`RedisPublisher::max_len`] or [`RedisPublisher::max_age`] is set.
 //!
 //! # Order
-//! A stream keeps the order of its entries, and a subscriber delivers those of one key one after the
-//! other. Between several consumers of a group Redis divides entries, not keys: two of them may
+//! A stream keeps the order of its entries, and a subscriber delivers those of one key one after
+//! the other. Between several consumers of a group Redis divides entries, not keys: two of them may
 //! handle two entries of one key at the same time, and what one of them leaves behind when it dies
 //! is handled later than entries that came after it. Where the order of a key matters, let one
 //! consumer at a time read a stream, and spread keys over several streams for more of them:
@@ -77,13 +77,13 @@
 //! never handled, because its consumer died before, is counted too.
 //!
 //! A group that does not exist is made, with its stream, at the oldest entry
-//! ([`RedisSubscriber::start_at_end`]: at the end). One that is deleted while it is read (NOGROUP) is
-//! made again the same way, so that nothing is lost: all entries of the stream are delivered once
-//! more, and the inbox suppresses those that it knows.
+//! ([`RedisSubscriber::start_at_end`]: at the end). One that is deleted while it is read (NOGROUP)
+//! is made again the same way, so that nothing is lost: all entries of the stream are delivered
+//! once more, and the inbox suppresses those that it knows.
 //!
 //! The name of a consumer is its own unless [`RedisSubscriber::consumer`] sets it, and stays in the
-//! group when its process ends: deleting it would lose entries that are just being delivered. Remove
-//! names without pending entries by XGROUP DELCONSUMER.
+//! group when its process ends: deleting it would lose entries that are just being delivered.
+//! Remove names without pending entries by XGROUP DELCONSUMER.
 //!
 //! # Dead letters
 //! `reject` and `nack(false)` add the entry to the dead-letter stream

@@ -29,11 +29,12 @@ type ChooseStream = Arc<dyn Fn(&Message) -> String + Send + Sync>;
 
 /// Publishes messages to streams of Redis or Valkey.
 ///
-/// A message is delivered when the server has replied to its XADD; the [crate](crate) says what that
-/// reply is worth. The publishes share one connection, over which their commands go one behind the
-/// other without waiting for replies. [`new`](Self::new) makes the publisher without a connection,
-/// and the methods that follow configure it; [`build`](Self::build) reports every configuration
-/// fault at once. It connects at the first publish, and again when the connection was lost.
+/// A message is delivered when the server has replied to its XADD; the [crate](crate) says what
+/// that reply is worth. The publishes share one connection, over which their commands go one behind
+/// the other without waiting for replies. [`new`](Self::new) makes the publisher without a
+/// connection, and the methods that follow configure it; [`build`](Self::build) reports every
+/// configuration fault at once. It connects at the first publish, and again when the connection was
+/// lost.
 ///
 /// The receipt names the stream, and as position the milliseconds of the entry's id.
 ///
@@ -129,9 +130,9 @@ impl RedisPublisher {
         self.with(|config| config.stream = StreamChoice::Fixed(name.into()))
     }
 
-    /// Sets the stream of a message: the one with the name of its topic, unless set. A function that
-    /// chooses one of several streams by the key keeps the order of each key, and each stream may
-    /// have its own consumer.
+    /// Sets the stream of a message: the one with the name of its topic, unless set. A function
+    /// that chooses one of several streams by the key keeps the order of each key, and each stream
+    /// may have its own consumer.
     #[must_use]
     pub fn stream_of(self, stream: impl Fn(&Message) -> String + Send + Sync + 'static) -> Self {
         self.with(|config| config.stream = StreamChoice::Chosen(Arc::new(stream)))
@@ -183,9 +184,9 @@ impl RedisPublisher {
         self.with(|config| config.server.roots.push(pem.as_ref().to_vec()))
     }
 
-    /// Sets the limits that enqueue and relay apply: 512 MiB of payload, key and attributes, and four
-    /// batches of 256, unless set. Set a smaller one where the server's `proto-max-bulk-len` is
-    /// smaller: it closes the connection over a larger payload.
+    /// Sets the limits that enqueue and relay apply: 512 MiB of payload, key and attributes, and
+    /// four batches of 256, unless set. Set a smaller one where the server's `proto-max-bulk-len`
+    /// is smaller: it closes the connection over a larger payload.
     #[must_use]
     pub fn with_limits(self, limits: Limits) -> Self {
         self.with(|config| config.limits = limits)
@@ -236,8 +237,8 @@ impl Publisher for RedisPublisher {
         add(&connection, Ok(command)).await
     }
 
-    /// Each message is a command of its own, so that each has its outcome when its reply comes; what
-    /// the server says of one is not said of the others, as it would be of a MULTI.
+    /// Each message is a command of its own, so that each has its outcome when its reply comes;
+    /// what the server says of one is not said of the others, as it would be of a MULTI.
     async fn publish_batch(&self, batch: &mut Batch) {
         let messages = batch.messages();
         let connection = match self.acquire().await {

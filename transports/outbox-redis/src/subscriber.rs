@@ -1,4 +1,5 @@
-//! The receiving half: a consumer of a consumer group that acknowledges entries after ack decisions.
+//! The receiving half: a consumer of a consumer group that acknowledges entries after ack
+//! decisions.
 
 use crate::{
     classify::{Failure, Kind},
@@ -35,12 +36,12 @@ const MAX_MESSAGE: usize = 512 * 1024 * 1024;
 
 /// Receives the entries of streams as a consumer of a consumer group.
 ///
-/// Of entries with the same key one is in flight at a time, in the order of their stream; entries of
-/// other keys are in flight beside it. `ack` acknowledges the entry (XACK). `nack(true)` and a
-/// delivery that is dropped requeue it: it stays pending with this consumer, which delivers it again
-/// from memory before any later one of its key. `reject` and `nack(false)` add it to the dead-letter
-/// stream, if there is one ([`dead_letters`](Self::dead_letters)), and acknowledge it; without one
-/// they acknowledge it with a warning in the log.
+/// Of entries with the same key one is in flight at a time, in the order of their stream; entries
+/// of other keys are in flight beside it. `ack` acknowledges the entry (XACK). `nack(true)` and a
+/// delivery that is dropped requeue it: it stays pending with this consumer, which delivers it
+/// again from memory before any later one of its key. `reject` and `nack(false)` add it to the
+/// dead-letter stream, if there is one ([`dead_letters`](Self::dead_letters)), and acknowledge it;
+/// without one they acknowledge it with a warning in the log.
 ///
 /// Entries of a consumer that died are claimed by the others of its group after
 /// [`claim_after`](Self::claim_after). When the connection is lost, `next` fails once for each
@@ -87,9 +88,9 @@ impl fmt::Debug for RedisSubscriber {
 }
 
 impl RedisSubscriber {
-    /// Makes a consumer of a group for the server at a URL: `redis://user:password@host:port/database`,
-    /// or `rediss://` for TLS. It connects at the first call of `next`. Name the streams with
-    /// [`stream`](Self::stream).
+    /// Makes a consumer of a group for the server at a URL:
+    /// `redis://user:password@host:port/database`, or `rediss://` for TLS. It connects at the first
+    /// call of `next`. Name the streams with [`stream`](Self::stream).
     ///
     /// # Errors
     /// [`ConfigError`] when the text is no such URL.
@@ -122,9 +123,9 @@ impl RedisSubscriber {
     }
 
     /// Names the consumer within its group. Unless set, each subscriber has a name of its own, made
-    /// when it is made, and its entries wait for [`claim_after`](Self::claim_after) when its process
-    /// dies. A process that comes back under the same name, such as that of its pod, takes its
-    /// entries at once.
+    /// when it is made, and its entries wait for [`claim_after`](Self::claim_after) when its
+    /// process dies. A process that comes back under the same name, such as that of its pod, takes
+    /// its entries at once.
     ///
     /// Two subscribers that run at the same time must not have the same name: each would take what
     /// the other one handles.
@@ -134,8 +135,8 @@ impl RedisSubscriber {
         self
     }
 
-    /// Makes a group that does not exist at the end of its stream: it receives the entries from then
-    /// on. Unless set, it begins with the oldest entry.
+    /// Makes a group that does not exist at the end of its stream: it receives the entries from
+    /// then on. Unless set, it begins with the oldest entry.
     #[must_use]
     pub fn start_at_end(mut self) -> Self {
         self.config.group.starts_at_end = true;
@@ -152,8 +153,8 @@ impl RedisSubscriber {
         self
     }
 
-    /// Deletes each entry from its stream when it is acknowledged (XDEL). Only for a stream with one
-    /// group: the other groups lose the entry too.
+    /// Deletes each entry from its stream when it is acknowledged (XDEL). Only for a stream with
+    /// one group: the other groups lose the entry too.
     #[must_use]
     pub fn delete_acknowledged(mut self) -> Self {
         self.config.deletes = true;
@@ -162,8 +163,8 @@ impl RedisSubscriber {
 
     /// Sets after which time other consumers claim the entries of one that no longer renews its
     /// claims, because it died or its connection is lost; 30 s unless set, and 500 ms at least. It
-    /// renews them three times in that time, so that a slow handler keeps its entry. All consumers of
-    /// a group should have the same time.
+    /// renews them three times in that time, so that a slow handler keeps its entry. All consumers
+    /// of a group should have the same time.
     #[must_use]
     pub fn claim_after(mut self, time: Duration) -> Self {
         self.config.options.lease = time;
@@ -219,8 +220,8 @@ impl RedisSubscriber {
         Ok(self)
     }
 
-    /// Stops receiving: `next` gives `None`. Other consumers may claim the entries that wait at once;
-    /// deliveries in flight may still be acknowledged.
+    /// Stops receiving: `next` gives `None`. Other consumers may claim the entries that wait at
+    /// once; deliveries in flight may still be acknowledged.
     pub fn stop(&mut self) {
         self.state = State::Closed;
     }

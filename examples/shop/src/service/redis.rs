@@ -22,8 +22,8 @@ impl Redis {
         Self { url, prefix: format!("shop:{}:", location.name()), faults, release }
     }
 
-    /// Makes a service's consumer, which reads the streams of the topics that the service subscribes
-    /// to. A topic has one reader, so that what is acknowledged can be deleted.
+    /// Makes a service's consumer, which reads the streams of the topics that the service
+    /// subscribes to. A topic has one reader, so that what is acknowledged can be deleted.
     pub fn subscriber(&self, service: &str) -> anyhow::Result<RedisSubscriber> {
         let consumer = RedisSubscriber::new(&self.url, service)?
             .dead_letters(format!("{}dead", self.prefix))

@@ -28,8 +28,8 @@ fn millis(time: Duration) -> u64 {
 
 impl Group {
     /// Makes the group on each stream that does not have it, and the streams that do not exist.
-    /// `last_seen` gives the last entry that was read of a stream: a group that is made again at the
-    /// end of its stream goes on there.
+    /// `last_seen` gives the last entry that was read of a stream: a group that is made again at
+    /// the end of its stream goes on there.
     pub(crate) async fn create(
         &self,
         connection: &RedisConnection,
@@ -97,8 +97,8 @@ impl Group {
         }
     }
 
-    /// Claims entries that are pending with this consumer already, and gives them with their fields.
-    /// Each claim counts as a delivery.
+    /// Claims entries that are pending with this consumer already, and gives them with their
+    /// fields. Each claim counts as a delivery.
     pub(crate) async fn claim(
         &self,
         connection: &RedisConnection,

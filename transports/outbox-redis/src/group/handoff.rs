@@ -59,6 +59,10 @@ pub(crate) struct State {
 }
 
 impl State {
+    fn is_connected(&self) -> bool {
+        self.connection.as_ref().is_some_and(|connection| connection.is_usable())
+    }
+
     fn is_full(&self) -> bool {
         let (waiting, excess) = (self.pending.waiting(), self.pending.excess());
         waiting - excess >= self.prefetch
@@ -112,8 +116,8 @@ impl Handoff {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Waits for the next entry that may be handled; `None` when the subscriber is closed. Gives how
-    /// often the entry was delivered.
+    /// Waits for the next entry that may be handled; `None` when the subscriber is closed. Gives
+    /// how often the entry was delivered.
     ///
     /// # Errors
     /// Why the member has lost its connection.
@@ -127,11 +131,15 @@ impl Handoff {
                 if state.closing {
                     return Ok(None);
                 }
-                if state.connection.is_some()
+                // Without a connection no ack decision of it could be taken.
+                if state.is_connected()
                     && let Some(next) = state.pending.next()
                 {
                     self.wake_member(&state);
                     return Ok(Some(next));
+                }
+                if state.connection.is_some() && !state.is_connected() {
+                    self.member_wake.notify_one();
                 }
                 if let Some(error) = state.error.take() {
                     return Err(error);

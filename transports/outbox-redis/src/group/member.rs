@@ -36,8 +36,8 @@ const MAX_BACKOFF: Duration = Duration::from_secs(2);
 /// How late a member claims an entry whose lease has ended.
 pub(crate) const NOTICED_WITHIN: Duration = UPKEEP_INTERVAL.saturating_add(MAX_BACKOFF);
 
-/// The callers' handle of a member. When it is dropped, the member releases the entries that are not
-/// in flight and ends.
+/// The callers' handle of a member. When it is dropped, the member releases the entries that are
+/// not in flight and ends.
 pub(crate) struct Member(Arc<Membership>);
 
 impl Drop for Member {
@@ -174,6 +174,9 @@ impl MemberTask {
         loop {
             if membership.handoff.state().closing {
                 return Ok(());
+            }
+            if !session.commands.is_usable() {
+                return Err(Failure::lost("the connection was lost"));
             }
             if reading.is_none() {
                 let room = membership.handoff.state().room(membership.group.streams.len());

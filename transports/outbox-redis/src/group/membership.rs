@@ -1,5 +1,5 @@
-//! What a consumer of a group does with its entries: it takes them, renews their leases, claims those
-//! of consumers that died, and releases its own.
+//! What a consumer of a group does with its entries: it takes them, renews their leases, claims
+//! those of consumers that died, and releases its own.
 
 use super::{
     commands::Group,

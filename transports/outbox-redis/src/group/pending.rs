@@ -216,8 +216,8 @@ impl<R: Clone + Weight> PendingEntries<R> {
         all.filter(|(_, ids)| !ids.is_empty()).collect()
     }
 
-    /// Notes which of the entries that were to be renewed are still this consumer's. A waiting entry
-    /// that is not is forgotten.
+    /// Notes which of the entries that were to be renewed are still this consumer's. A waiting
+    /// entry that is not is forgotten.
     pub(crate) fn renewed(
         &mut self,
         stream: usize,

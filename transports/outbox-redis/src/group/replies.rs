@@ -270,7 +270,8 @@ mod tests {
         };
         let entries = Value::Array(vec![entry_of("1-0", &["a", "b"]), Value::Nil]);
         let parts = vec![text("0-0"), entries];
-        // Redis 6.2 gives nil for an entry that is no longer in the stream, Redis 7 the ids of such.
+        // Redis 6.2 gives nil for an entry that is no longer in the stream, Redis 7 the ids of
+        // such.
         let old = with(parts.clone(), None);
         assert_eq!((old.entries, old.deleted), (vec![expected(1, &[("a", "b")])], 0));
         let new = with(parts, Some(Value::Array(vec![text("3-0")])));

@@ -1,5 +1,5 @@
-//! The relay before Redis: a server without memory, and one that is killed under load. SQLite stands
-//! for every database.
+//! The relay before Redis: a server without memory, and one that is killed under load. SQLite
+//! stands for every database.
 
 use crate::support::{SOON, client, durable, publisher, subscriber};
 use outbox_core::{

@@ -1,4 +1,5 @@
-//! Servers of each test's own, messages to send, and a client of the test's own beside the transport.
+//! Servers of each test's own, messages to send, and a client of the test's own beside the
+//! transport.
 
 use outbox_core::{
     event::{Message, MessageParts},

@@ -148,8 +148,8 @@ fn act() -> impl Strategy<Value = Act> {
 }
 
 proptest! {
-    /// Whatever happens: a key is never in flight twice, nothing goes before an earlier waiting entry
-    /// of its key, and the counts are those of the entries.
+    /// Whatever happens: a key is never in flight twice, nothing goes before an earlier waiting
+    /// entry of its key, and the counts are those of the entries.
     #[test]
     fn order_holds_and_the_counts_are_right(acts in proptest::collection::vec(act(), 0..200)) {
         let (begun, mut at) = (now(), Duration::ZERO);
