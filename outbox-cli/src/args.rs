@@ -6,6 +6,7 @@ use outbox_core::{
     failure::DeadReason,
     saga::SagaState,
 };
+use outbox_sea_orm::Dialect;
 use std::{path::PathBuf, time::Duration};
 
 const EXIT_CODES: &str = "Exit codes: 0 done; 1 nothing found, or something is wrong (doctor, \
@@ -401,9 +402,9 @@ pub(crate) enum Migrate {
     Check,
     /// Writes the SQL that a database administrator runs.
     Sql {
-        /// The database: sqlite, postgres or mysql.
-        #[arg(long, value_enum)]
-        dialect: Kind,
+        /// The database: postgres, mysql, mariadb or sqlite.
+        #[arg(long, value_parser = dialect)]
+        dialect: Dialect,
         /// Version of the present tables; 0 for none.
         #[arg(long, default_value_t = 0)]
         from: i32,
@@ -414,17 +415,6 @@ pub(crate) enum Migrate {
         #[arg(long, default_value_t = 16)]
         partitions: u16,
     },
-}
-
-/// A kind of database.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Kind {
-    /// SQLite.
-    Sqlite,
-    /// PostgreSQL.
-    Postgres,
-    /// MySQL and MariaDB.
-    Mysql,
 }
 
 fn duration(text: &str) -> Result<Duration, String> {
@@ -442,6 +432,10 @@ fn reason(text: &str) -> Result<DeadReason, String> {
 fn saga_state(text: &str) -> Result<SagaState, String> {
     text.parse()
         .map_err(|()| "no state: running, compensating, stuck, completed or compensated".to_owned())
+}
+
+fn dialect(text: &str) -> Result<Dialect, String> {
+    text.parse().map_err(|()| "no dialect: postgres, mysql, mariadb or sqlite".to_owned())
 }
 
 fn scope(text: &str) -> Result<ControlScope, String> {

@@ -76,7 +76,7 @@ pub(super) async fn life(
         known(outbox, [subject.clone().into()].into()).await
     })
     .await?;
-    write_lanes(text, &answers, output)
+    write_by_time(text, &answers, output)
 }
 
 /// Shows everything about a text, over all databases: what each knows under the text, and what the
@@ -96,7 +96,7 @@ pub(super) async fn follow(
     }
     let ask = async |outbox: &Outbox| known(outbox, everywhere.clone()).await;
     let answers = ask_all(global, ask).await?;
-    write_lanes(text, &answers, output)
+    write_by_time(text, &answers, output)
 }
 
 /// Gives what a text names in a database.
@@ -147,7 +147,7 @@ impl Ord for OrderedSubject {
 }
 
 /// Writes the entries of all databases in order of time, one lane a service.
-fn write_lanes(
+fn write_by_time(
     text: &str,
     answers: &Answers<Known>,
     output: &mut Output,

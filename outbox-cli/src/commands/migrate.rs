@@ -1,12 +1,12 @@
 //! `migrate`: the outbox's tables.
 
 use crate::{
-    args::{Global, Kind, Migrate},
+    args::{Global, Migrate},
     config, database,
     error::CliError,
     output::{Output, warn},
 };
-use outbox_sea_orm::{Dialect, Namespace, Outbox, Schema};
+use outbox_sea_orm::{Namespace, Outbox, Schema};
 use std::process::ExitCode;
 
 /// Runs a command about the tables.
@@ -20,11 +20,6 @@ pub(super) async fn run(
         Migrate::Status => check(global, output).await.map(|_| ExitCode::SUCCESS),
         Migrate::Check => check(global, output).await,
         Migrate::Sql { dialect, from, to, partitions } => {
-            let dialect = match dialect {
-                Kind::Sqlite => Dialect::Sqlite,
-                Kind::Postgres => Dialect::Postgres,
-                Kind::Mysql => Dialect::MySql,
-            };
             let namespace = match global.namespace.as_deref() {
                 None | Some("") => Namespace::default(),
                 Some(prefix) => {

@@ -32,7 +32,7 @@ pub(crate) use read::{ROWS_SLACK, column, kind};
 pub(crate) use tables::Tables;
 
 use sea_orm::{ConnectionTrait, DbBackend, DbErr, Statement};
-use std::{sync::Arc, time::Duration};
+use std::{str::FromStr, sync::Arc, time::Duration};
 
 /// The databases, as far as their SQL differs.
 ///
@@ -54,6 +54,21 @@ pub enum Dialect {
     MariaDb,
     /// SQLite 3.35 and later.
     Sqlite,
+}
+
+impl FromStr for Dialect {
+    type Err = ();
+
+    /// Reads `postgres`, `mysql`, `mariadb` or `sqlite`.
+    fn from_str(s: &str) -> Result<Self, ()> {
+        match s {
+            "postgres" => Ok(Self::Postgres),
+            "mysql" => Ok(Self::MySql),
+            "mariadb" => Ok(Self::MariaDb),
+            "sqlite" => Ok(Self::Sqlite),
+            _ => Err(()),
+        }
+    }
 }
 
 /// A table as the migration describes it.

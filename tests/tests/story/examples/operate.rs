@@ -102,7 +102,7 @@ async fn an_operator_sees_why_an_order_stands_still_and_what_moves_it() {
     .await;
     has(&shop.told(&["follow", "order-7"]), &["accept", "reserve", "take"]);
     let drawn = shop.told(&["sagas", "show", "order-7", "--mermaid"]);
-    has(&drawn, &["flowchart TD", "place-order v1", "reserve_stock", "take_payment"]);
+    has(&drawn, &["flowchart TD", "place-order v1", "reserve-stock", "take-payment"]);
 
     let groups = shop.told(&["dead-letters", "groups"]);
     has(&groups, &["shipping/tell-customer", "a notice needs a customer with a name"]);

@@ -20,22 +20,13 @@ struct Exception {
     reason: &'static str,
 }
 
-const EXCEPTIONS: [Exception; 2] = [
-    Exception {
-        member: "outbox-sea-orm",
-        from: "transaction",
-        to: "outbox",
-        reason: "an outbox opens transactions, and each of them writes its events by the outbox \
+const EXCEPTIONS: [Exception; 1] = [Exception {
+    member: "outbox-sea-orm",
+    from: "transaction",
+    to: "outbox",
+    reason: "an outbox opens transactions, and each of them writes its events by the outbox \
                  that it belongs to and gives that outbox to its user",
-    },
-    Exception {
-        member: "outbox-core",
-        from: "saga",
-        to: "admin",
-        reason: "a saga records who decided about it and why, as the operator's note says, and \
-                 the operator's interface shows sagas",
-    },
-];
+}];
 
 /// The uses by which one room knows another, as `path:line`, by the two rooms.
 type Arrows = BTreeMap<(String, String), Vec<String>>;

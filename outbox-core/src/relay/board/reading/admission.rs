@@ -220,15 +220,9 @@ impl Board {
         // Crowded as long as events of the route are evicted, or this one would have to be soon.
         let crowded = !queue.evicted_from.is_empty() || !queue.has_room(per_route, most);
         let room_for_held = !crowded && queue.has_room_for_held(per_route, most);
-        let RouteQueue {
-            key_queues,
-            evicted_from,
-            ready,
-            events,
-            bytes: bytes_in_memory,
-            held_keys,
-            ..
-        } = queue;
+        let too_many_held = queue.held_keys.len() >= per_route;
+        let RouteQueue { key_queues, evicted_from, ready, events, bytes: bytes_in_memory, .. } =
+            queue;
         let mut key_queue =
             entry.key_hash.map(|hash| key_queues.entry(hash).or_insert_with(|| KeyQueue::new(no)));
         // Whether the event holds its key from now on.
@@ -243,7 +237,7 @@ impl Board {
         };
         let full = *events >= per_route
             || (*events > 0 && *bytes_in_memory + bytes > most)
-            || (holds && held_keys.len() >= per_route)
+            || (holds && too_many_held)
             || (lacks_payload && !key_evicts());
         // Later events of its key are in memory: it has to be published before them, with or
         // without room.

@@ -141,10 +141,9 @@ impl Model {
             ..RelaySettings::default()
         };
         let board = Board::new(config, routes.clone(), no_jitter);
-        let routes_count = routes.len();
-        let delivered = routes.iter().map(|_| Vec::new()).collect();
-        let start = Instant::now();
+        let (routes_count, start) = (routes.len(), Instant::now());
         let mut model = Self {
+            delivered: routes.iter().map(|_| Vec::new()).collect(),
             rng,
             now: start,
             board,
@@ -162,7 +161,6 @@ impl Model {
             pending: Vec::new(),
             writes: VecDeque::new(),
             timers: BTreeSet::new(),
-            delivered,
             all: BTreeMap::new(),
             messages: BTreeMap::new(),
             in_flight: HashSet::new(),
