@@ -96,16 +96,14 @@ pub use store::{StoreOptions, open_relay_store};
 /// What an operator sees of events and dead letters, and does with them.
 pub mod admin {
     pub use outbox_core::{
-        admin::{
-            AdminStore, ControlAction, ControlScope, ControlStore, DeadLetterFilter, OperatorNote,
-            purge_all, redrive_all,
-        },
+        admin::{AdminStore, DeadLetterFilter, OperatorNote, purge_all, redrive_all},
         outbox::OutboxStats,
     };
 
     #[doc(hidden)]
     pub use outbox_core::admin::{
-        Control, ControlFault, Controls, Live, LiveStore, OperatorRows, Progress,
+        Control, ControlAction, ControlFault, ControlScope, ControlStore, Controls, Live,
+        LiveStore, OperatorRows, Progress,
     };
 }
 
