@@ -39,19 +39,26 @@ struct NotedFailure {
     handled: u64,
 }
 
+/// The failures of handlers: how many, and the last one.
+#[derive(Debug, Default)]
+struct Failures {
+    count: u64,
+    last: Option<NotedFailure>,
+}
+
 /// What the consumer's operator has set, and what the operator is to see: set by the instance and the
 /// workers, read by all.
 pub(in crate::consumer) struct OperatorState {
     rows: Option<Arc<dyn OperatorRows>>,
     pause: watch::Sender<Pause>,
-    last_failure: Mutex<Option<NotedFailure>>,
+    failures: Mutex<Failures>,
 }
 
 impl OperatorState {
     /// Begins with the rows of the store, if it has any.
     pub(in crate::consumer) fn new(rows: Option<Arc<dyn OperatorRows>>) -> Self {
         let pause = if rows.is_some() { Pause::Unknown } else { Pause::No };
-        Self { rows, pause: watch::Sender::new(pause), last_failure: Mutex::new(None) }
+        Self { rows, pause: watch::Sender::new(pause), failures: Mutex::default() }
     }
 
     /// Tells whether nothing may start now; `Some` with the instant at which that ends by itself.
@@ -77,16 +84,19 @@ impl OperatorState {
     /// Notes a failure of a handler, for the operator.
     pub(in crate::consumer) fn note_failure(&self, class: FailureClass, text: &str, handled: u64) {
         let text = text.to_owned();
-        let failure = NotedFailure { text, class, at: now(), handled };
-        *self.last_failure.lock().unwrap_or_else(PoisonError::into_inner) = Some(failure);
+        let mut failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
+        failures.count += 1;
+        failures.last = Some(NotedFailure { text, class, at: now(), handled });
     }
 
-    /// Gives the last failure, unless a message was handled after it.
-    fn last_failure(&self, handled: u64, now: Instant) -> Option<LastFailure> {
-        let last = self.last_failure.lock().unwrap_or_else(PoisonError::into_inner);
-        let last = last.as_ref().filter(|last| last.handled == handled)?;
-        let ago = now.saturating_duration_since(last.at);
-        Some(LastFailure::new(&last.text, last.class, ago))
+    /// Gives the number of failures, and the last one, unless a message was handled after it.
+    fn failures(&self, handled: u64, now: Instant) -> (u64, Option<LastFailure>) {
+        let failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
+        let last = failures.last.as_ref().filter(|last| last.handled == handled);
+        let shown = last.map(|last| {
+            LastFailure::new(&last.text, last.class, now.saturating_duration_since(last.at))
+        });
+        (failures.count, shown)
     }
 
     fn apply(&self, controls: &Controls, consumer: &str) {
@@ -183,15 +193,16 @@ impl<S: ConsumerStore> InstanceOperator<S> {
     fn live(&self) -> ConsumerLive {
         let (worker, now) = (&self.worker, now());
         let stats = *worker.stats.borrow();
+        let (failed, last_failure) = worker.operator.failures(stats.handled, now);
         ConsumerLive {
             handlers: worker.declared.iter().map(|handler| handler.name.clone()).collect(),
             omitted: 0,
             in_flight: stats.in_flight as u64,
             handled: stats.handled,
-            failed: stats.retried + stats.dead_lettered,
+            failed,
             paused: worker.operator.paused(now).is_some(),
             isolating: stats.isolating,
-            last_failure: worker.operator.last_failure(stats.handled, now),
+            last_failure,
         }
     }
 }
