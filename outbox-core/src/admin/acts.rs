@@ -217,7 +217,7 @@ pub trait ActStore: Send + Sync + 'static {
     ///
     /// # Errors
     /// [`StoreError::Refused`] for a filter [without a condition](DeadLetterFilter::is_empty), unless
-    /// `all` is set, and for [one letter](DeadLetterFilter::letter) that does not exist or is
+    /// `all` is set, and for [one letter](DeadLetterFilter::letter()) that does not exist or is
     /// resolved.
     async fn plan(
         &self,
