@@ -78,6 +78,10 @@ fn publisher(part: &RoutePart) -> Result<Arc<dyn Publisher>, String> {
         "amqp" | "amqps" => amqp(part),
         #[cfg(feature = "kafka")]
         "kafka" => kafka(part),
+        #[cfg(feature = "nats")]
+        "nats" | "tls" => nats(part),
+        #[cfg(feature = "redis")]
+        "redis" | "rediss" => redis(part),
         _ => Err(format!(
             "no transport of this program takes {}: it has {}",
             without_password(&part.url),
@@ -95,6 +99,12 @@ const SCHEMES: &[&str] = &[
     "amqps",
     #[cfg(feature = "kafka")]
     "kafka",
+    #[cfg(feature = "nats")]
+    "nats",
+    #[cfg(feature = "redis")]
+    "redis",
+    #[cfg(feature = "redis")]
+    "rediss",
 ];
 
 /// Refuses settings that the transport of the URL does not have: a signature that is never made
@@ -168,6 +178,32 @@ fn kafka(part: &RoutePart) -> Result<Arc<dyn Publisher>, String> {
     }
     if part.structured {
         publisher = publisher.structured();
+    }
+    publisher.build().map(|built| Arc::new(built) as Arc<dyn Publisher>).map_err(|e| e.to_string())
+}
+
+#[cfg(feature = "nats")]
+fn nats(part: &RoutePart) -> Result<Arc<dyn Publisher>, String> {
+    let mut publisher =
+        outbox_nats::NatsPublisher::new(&part.url).map_err(|error| error.to_string())?;
+    if part.structured {
+        publisher = publisher.structured();
+    }
+    if let Some(timeout) = part.timeout {
+        publisher = publisher.timeout(timeout.0);
+    }
+    publisher.build().map(|built| Arc::new(built) as Arc<dyn Publisher>).map_err(|e| e.to_string())
+}
+
+#[cfg(feature = "redis")]
+fn redis(part: &RoutePart) -> Result<Arc<dyn Publisher>, String> {
+    let mut publisher =
+        outbox_redis::RedisPublisher::new(&part.url).map_err(|error| error.to_string())?;
+    if part.structured {
+        publisher = publisher.structured();
+    }
+    if let Some(timeout) = part.timeout {
+        publisher = publisher.timeout(timeout.0);
     }
     publisher.build().map(|built| Arc::new(built) as Arc<dyn Publisher>).map_err(|e| e.to_string())
 }
