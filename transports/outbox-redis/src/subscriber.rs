@@ -2,34 +2,28 @@
 //! decisions.
 
 use crate::{
-    classify::{Failure, Kind},
     config::{ConfigError, ConfigFault, name_fault},
-    connection::{Connector, RedisConnection, ServerUrl},
-    group::{DeliveryTag, Group, Member, MemberOptions, Membership, NOTICED_WITHIN, Received, add},
-    headers::{self, DeadEntry, Field, ReadOptions},
+    connection::{Connector, ServerUrl},
+    group::{
+        AckHandle, AckRules, DeliveryTag, Group, Member, MemberOptions, Membership, NOTICED_WITHIN,
+        Received,
+    },
+    headers::{self, ReadOptions},
 };
 use async_trait::async_trait;
-use futures_util::future::join;
 use outbox_core::{
     event::MessageId,
-    runtime::{Exit, spawn},
-    transport::{
-        Acknowledge, Delivery, SubscribeError, Subscriber, cloudevents::PlainJson, one_line,
-        printable,
-    },
+    transport::{Delivery, SubscribeError, Subscriber, cloudevents::PlainJson, printable},
 };
 use std::{collections::BTreeSet, fmt, sync::Arc, time::Duration};
-use tokio::time::sleep;
 
 /// Entries that may wait for the consumer, unless set: enough to keep it busy, and few enough to
 /// share a group's entries.
 const PREFETCH: usize = 128;
-/// How long an entry belongs to a consumer that died, unless set: ten missed looks of the member.
+/// How long an entry belongs to a consumer that died, unless set: three renewals of its claims.
 const CLAIM_AFTER: Duration = Duration::from_secs(30);
 /// The shortest such time that a member can keep.
 const SHORTEST_CLAIM_AFTER: Duration = Duration::from_millis(500);
-/// How long an ack decision that the server refuses takes.
-const REFUSED_PAUSE: Duration = Duration::from_secs(1);
 /// Largest payload in bytes that the subscriber reads: what the server takes unless configured
 /// otherwise.
 const MAX_MESSAGE: usize = 512 * 1024 * 1024;
@@ -66,8 +60,7 @@ pub struct RedisSubscriber {
 struct Config {
     server: ServerUrl,
     group: Group,
-    dead_letter_stream: Option<Arc<str>>,
-    deletes: bool,
+    ack_rules: AckRules,
     options: MemberOptions,
 }
 
@@ -103,8 +96,7 @@ impl RedisSubscriber {
                 streams: Vec::new(),
                 starts_at_end: false,
             },
-            dead_letter_stream: None,
-            deletes: false,
+            ack_rules: AckRules::default(),
             options: MemberOptions {
                 prefetch: PREFETCH,
                 lease: CLAIM_AFTER,
@@ -149,7 +141,7 @@ impl RedisSubscriber {
     /// its dead letter.
     #[must_use]
     pub fn dead_letters(mut self, stream: impl Into<String>) -> Self {
-        self.config.dead_letter_stream = Some(stream.into().into());
+        self.config.ack_rules.dead_letter_stream = Some(stream.into().into());
         self
     }
 
@@ -157,7 +149,7 @@ impl RedisSubscriber {
     /// one group: the other groups lose the entry too.
     #[must_use]
     pub fn delete_acknowledged(mut self) -> Self {
-        self.config.deletes = true;
+        self.config.ack_rules.deletes = true;
         self
     }
 
@@ -235,7 +227,7 @@ impl Config {
             .chain(streams.iter().map(|stream| ("stream", stream)))
             .filter_map(|(what, name)| name_fault(what, name))
             .collect();
-        let dead_letters = self.dead_letter_stream.as_deref();
+        let dead_letters = self.ack_rules.dead_letter_stream.as_deref();
         faults.extend(dead_letters.and_then(|stream| name_fault("dead-letter stream", stream)));
         let mut seen = BTreeSet::new();
         let twice = streams.iter().filter(|stream| !seen.insert(stream.as_str()));
@@ -268,8 +260,7 @@ impl Config {
             deliveries,
             fields,
             membership: membership.clone(),
-            dead_letter_stream: self.dead_letter_stream.clone(),
-            deletes: self.deletes,
+            rules: self.ack_rules.clone(),
         };
         let delivery = Delivery::new(message, Some(deliveries), Box::new(handle));
         match unread {
@@ -313,144 +304,6 @@ impl Subscriber for RedisSubscriber {
     async fn close(&mut self) {
         if let State::Open(member) = std::mem::replace(&mut self.state, State::Closed) {
             member.leave().await;
-        }
-    }
-}
-
-struct AckHandle {
-    /// Taken by the ack decision.
-    tag: Option<DeliveryTag>,
-    deliveries: u32,
-    fields: Arc<[Field]>,
-    membership: Arc<Membership>,
-    dead_letter_stream: Option<Arc<str>>,
-    deletes: bool,
-}
-
-impl AckHandle {
-    fn connection(&self) -> Result<Arc<RedisConnection>, SubscribeError> {
-        let connection = self.membership.handoff.state().connection.clone();
-        let connection = connection.filter(|connection| connection.is_usable());
-        let lost = "the connection is lost; the entry is delivered again";
-        connection.ok_or_else(|| SubscribeError(lost.into()))
-    }
-
-    /// Acknowledges the entry. One whose acknowledgement has no reply is requeued.
-    async fn acknowledge(&mut self, connection: &RedisConnection) -> Result<(), SubscribeError> {
-        let Some(tag) = self.tag else { return Ok(()) };
-        let group = &self.membership.group;
-        let ids = [tag.id];
-        let ack = group.acknowledge(connection, tag.stream, &ids);
-        let acknowledged = if self.deletes {
-            let (acknowledged, deleted) =
-                join(ack, group.delete(connection, tag.stream, tag.id)).await;
-            if let Err(failure) = deleted {
-                tracing::debug!(error = failure.text, "deleting an acknowledged entry failed");
-            }
-            acknowledged
-        } else {
-            ack.await
-        };
-        let removed = match acknowledged {
-            Ok(removed) => removed,
-            Err(failure) => return Err(refused(failure, "").await),
-        };
-        self.tag = None;
-        self.membership.handoff.done(&tag);
-        if removed > 0 {
-            return Ok(());
-        }
-        let late = "the entry was no longer pending: another consumer has claimed and acknowledged it, or the group was made again";
-        Err(SubscribeError(late.into()))
-    }
-
-    /// Adds the entry to the dead-letter stream and acknowledges it; an entry whose dead letter has
-    /// no reply is requeued.
-    async fn dead_letter(
-        mut self: Box<Self>,
-        class: &'static str,
-        reason: String,
-    ) -> Result<(), SubscribeError> {
-        let connection = self.connection()?;
-        let Some(tag) = self.tag else { return Ok(()) };
-        let stream = &self.membership.group.streams[tag.stream];
-        if let Some(dead) = &self.dead_letter_stream {
-            let cause = DeadEntry {
-                stream: stream.clone(),
-                entry: tag.id.to_string(),
-                group: self.membership.group.name.clone(),
-                deliveries: self.deliveries,
-                class: class.to_owned(),
-                message: reason,
-            };
-            let added = add(&connection, dead, &cause.fields(&self.fields)).await;
-            if let Err(failure) = added {
-                return Err(refused(failure, "the dead letter: ").await);
-            }
-        } else {
-            tracing::warn!(
-                stream,
-                entry = %tag.id,
-                reason = one_line(&reason),
-                "an entry was rejected and there is no dead-letter stream; it is acknowledged"
-            );
-        }
-        self.acknowledge(&connection).await
-    }
-}
-
-/// Carries an ack decision out to its end, also where its caller is dropped: the entry would be
-/// delivered again, though the server may have acknowledged it.
-async fn carried_out(
-    decision: impl Future<Output = Result<(), SubscribeError>> + Send + 'static,
-) -> Result<(), SubscribeError> {
-    match spawn(decision).await {
-        Exit::Finished(result) => result,
-        Exit::Panicked(_) | Exit::Cancelled => {
-            Err(SubscribeError("the ack decision was not carried out".into()))
-        }
-    }
-}
-
-/// Makes the error of an ack decision that the server did not take. Where the server is there and
-/// refuses, waits: the entry is requeued, and would come back and be refused as fast as it is
-/// handled.
-async fn refused(failure: Failure, what: &str) -> SubscribeError {
-    if failure.kind != Kind::Lost {
-        sleep(REFUSED_PAUSE).await;
-    }
-    SubscribeError(format!("{what}{}", failure.text).into())
-}
-
-#[async_trait]
-impl Acknowledge for AckHandle {
-    async fn ack(mut self: Box<Self>) -> Result<(), SubscribeError> {
-        carried_out(async move {
-            let connection = self.connection()?;
-            self.acknowledge(&connection).await
-        })
-        .await
-    }
-
-    async fn nack(self: Box<Self>, requeue: bool) -> Result<(), SubscribeError> {
-        if requeue {
-            // The drop requeues it.
-            return Ok(());
-        }
-        carried_out(self.dead_letter("NotHandled", "it was not handled and not requeued".into()))
-            .await
-    }
-
-    async fn reject(self: Box<Self>, reason: &str) -> Result<(), SubscribeError> {
-        carried_out(self.dead_letter("Rejected", reason.to_owned())).await
-    }
-}
-
-impl Drop for AckHandle {
-    /// Requeues the entry, unless it has its ack decision.
-    fn drop(&mut self) {
-        if let Some(tag) = self.tag.take() {
-            self.membership.requeue(tag);
         }
     }
 }

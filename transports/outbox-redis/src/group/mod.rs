@@ -6,8 +6,10 @@ mod member;
 mod membership;
 mod pending;
 mod replies;
+mod ack_handle;
 
-pub(crate) use commands::{Group, add};
+pub(crate) use ack_handle::{AckHandle, AckRules};
+pub(crate) use commands::Group;
 pub(crate) use handoff::Received;
 pub(crate) use member::{Member, NOTICED_WITHIN};
 pub(crate) use membership::{MemberOptions, Membership};
