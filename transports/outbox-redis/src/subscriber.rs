@@ -137,8 +137,8 @@ impl RedisSubscriber {
 
     /// Adds rejected entries to a stream, as they came, with fields for the cause (`dead_stream`,
     /// `dead_entry`, `dead_group`, `dead_deliveries`, `dead_class`, `dead_message`;
-    /// [`DeadEntry::of`] reads them). An entry is acknowledged when the server has replied to
-    /// its dead letter.
+    /// [`DeadEntry::of`](crate::DeadEntry::of) reads them). An entry is acknowledged when the server
+    /// has replied to its dead letter.
     #[must_use]
     pub fn dead_letters(mut self, stream: impl Into<String>) -> Self {
         self.config.ack_rules.dead_letter_stream = Some(stream.into().into());
