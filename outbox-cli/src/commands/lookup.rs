@@ -146,7 +146,7 @@ impl Ord for OrderedSubject {
     }
 }
 
-/// Writes the entries of all databases in order of time, one lane a service.
+/// Writes the entries of all databases in order of time, each with its service.
 fn write_by_time(
     text: &str,
     answers: &Answers<Known>,

@@ -3,6 +3,7 @@
 use super::*;
 use crate::{
     admin::{ConsumerView, SagasLive},
+    failure::Resolution,
     saga::{BlockedOn, CommandState, SagaState, StepProgress, StepState},
 };
 use std::num::NonZeroU32;
@@ -146,6 +147,49 @@ fn a_saga_that_waits_at_a_step() {
             ),
         ),
     ]);
+}
+
+#[test]
+fn a_saga_whose_command_stands_still_here() {
+    let us = |hour: &str| at(hour).as_micros();
+    let waits = || {
+        let command = Some(command(2, us("14:20:00")));
+        vec![StepProgress { command, ..step("charge", StepState::Waiting) }]
+    };
+    let asked = format!(
+        "{SAGA} waits for the reply to step `charge` since 14:03 UTC (2 commands sent), and at 14:20 UTC it gives up \
+         and compensates. Its command:"
+    );
+    let after = |facts: &Facts| {
+        let explanation = explain(facts);
+        let behind = explanation.sentence.strip_prefix(&asked).unwrap_or_else(|| {
+            panic!("{}", explanation.sentence);
+        });
+        (behind.to_owned(), explanation.commands)
+    };
+
+    let (sentence, commands) = after(&saga(waits(), |facts, _| {
+        facts.relays = vec![relay("a", vec![open_route("billing")])];
+        facts.event = Some(an_event());
+    }));
+    assert!(sentence.contains("waits for route `billing`: its breaker is open"), "{sentence}");
+    assert!(sentence.ends_with('.') && !sentence.ends_with(".."), "{sentence}");
+    assert!(commands.is_empty(), "the relay probes by itself: {commands:?}");
+
+    let (sentence, commands) = after(&saga(waits(), |facts, _| facts.letters = vec![a_letter()]));
+    assert!(sentence.contains("is a dead letter of route `billing`"), "{sentence}");
+    assert_eq!(commands, ["outbox dead-letters redrive 17", "outbox dead-letters discard 17"]);
+
+    let resolved = saga(waits(), |facts, _| {
+        let resolution = Some(Resolution {
+            action: "redriven".to_owned(),
+            at: at("14:04:00"),
+            by: "ann".to_owned(),
+            reason: "mended".to_owned(),
+        });
+        facts.letters = vec![LetterFacts { resolution, ..a_letter() }];
+    });
+    assert!(!explain(&resolved).sentence.contains("Its command"), "nothing of it waits here");
 }
 
 #[test]
