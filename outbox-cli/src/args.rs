@@ -108,6 +108,7 @@ pub(crate) enum Command {
 #[derive(Debug, Args)]
 pub(crate) struct Text {
     /// An id of a message or saga, a key, or a saga's correlation id.
+    #[arg(allow_hyphen_values = true)]
     pub(crate) text: String,
 }
 
@@ -237,6 +238,7 @@ impl LetterFilter {
 #[derive(Debug, Args)]
 pub(crate) struct LetterAct {
     /// Numbers of letters; without them the filter selects.
+    #[arg(conflicts_with_all = ["LetterFilter", "all", "canary"])]
     pub(crate) letters: Vec<i64>,
     #[command(flatten)]
     pub(crate) filter: LetterFilter,
@@ -306,6 +308,7 @@ pub(crate) enum Sagas {
         /// The saga's id or correlation id.
         saga: String,
         /// The step.
+        #[arg(allow_hyphen_values = true)]
         step: String,
         #[command(flatten)]
         note: Note,
@@ -315,6 +318,7 @@ pub(crate) enum Sagas {
         /// The saga's id or correlation id.
         saga: String,
         /// The step.
+        #[arg(allow_hyphen_values = true)]
         step: String,
         #[command(flatten)]
         note: Note,
@@ -358,6 +362,7 @@ pub(crate) struct Scoped {
     #[arg(value_parser = scope)]
     pub(crate) scope: ControlScope,
     /// Its name, or the key.
+    #[arg(allow_hyphen_values = true)]
     pub(crate) name: String,
     #[command(flatten)]
     pub(crate) note: Note,

@@ -1,7 +1,11 @@
 //! Which databases a command is about: from the command line, the configuration file or the
 //! environment.
 
-use crate::{args::Global, error::CliError, output};
+use crate::{
+    args::Global,
+    error::CliError,
+    output::{self, quoted},
+};
 use serde::Deserialize;
 use std::{
     collections::BTreeMap,
@@ -64,13 +68,36 @@ pub(crate) fn targets(global: &Global) -> Result<Vec<Target>, CliError> {
 /// Gives the one database that a command acts on.
 pub(crate) fn target(global: &Global) -> Result<Target, CliError> {
     let mut all = select(global, Use::Act)?;
-    match (all.len(), all.pop()) {
-        (1, Some(only)) => Ok(only),
-        _ => Err(CliError::Usage(format!(
-            "name the database to act on with --on: {}",
-            names(all.iter().map(|target| &target.name))
-        ))),
+    if all.len() == 1
+        && let Some(only) = all.pop()
+    {
+        return Ok(only);
     }
+    Err(CliError::Usage(format!(
+        "name the database to act on with --on: {}",
+        names(all.iter().map(|target| &target.name))
+    )))
+}
+
+/// Gives the options that select a database again, for a command that is printed; `URL` stands for one
+/// that may have a password.
+pub(crate) fn selecting(global: &Global, name: &str, databases: usize) -> String {
+    let url = global.database.iter().find(|url| name_of(url) == name).map(|url| {
+        let parsed = Url::parse(url).ok();
+        let is_open = parsed.is_some_and(|url| url.password().is_none() && url.query().is_none());
+        if is_open { url.as_str() } else { "URL" }
+    });
+    let file = global.config.as_ref().map(|path| path.display().to_string());
+    let of_context = global.database.is_empty() && databases > 1;
+    let options = [
+        ("database", url),
+        ("namespace", global.namespace.as_deref()),
+        ("config", file.as_deref()),
+        ("context", global.context.as_deref()),
+        ("on", (of_context || global.on.is_some()).then_some(name)),
+    ];
+    let given = options.into_iter().filter_map(|(option, value)| Some((option, value?)));
+    given.map(|(option, value)| format!(" --{option}={}", quoted(value))).collect()
 }
 
 /// Whether a command changes something: then no context counts that the operator has not named,
@@ -191,12 +218,15 @@ fn warn_of_readers(path: &Path) {
 #[cfg(not(unix))]
 fn warn_of_readers(_path: &Path) {}
 
-/// Gives the last part of a URL's path, without the ending of a file.
+/// Gives the last part of a URL's path, without the ending of a file; its host where it has no path.
+/// Never a part that may have a password.
 fn name_of(url: &str) -> String {
-    let path = url.split(['?', '#']).next().unwrap_or_default();
-    let last = path.rsplit(['/', ':']).next().unwrap_or_default();
-    let name = last.rsplit_once('.').map_or(last, |(stem, _)| stem);
-    if name.is_empty() { "database".to_owned() } else { name.to_owned() }
+    let parsed = Url::parse(url).ok().filter(|_| url.contains("://"));
+    let name = parsed.as_ref().and_then(|url| {
+        let last = url.path().rsplit('/').find(|part| !part.is_empty());
+        last.map(|last| last.rsplit_once('.').map_or(last, |(stem, _)| stem)).or(url.host_str())
+    });
+    name.filter(|name| !name.is_empty()).unwrap_or("database").to_owned()
 }
 
 /// Gives a URL without its password and without its query, which may have one too.
@@ -245,8 +275,44 @@ mod tests {
             ("postgres://me:secret@db:5432/orders?sslmode=require", "orders"),
             ("sqlite:///var/lib/shop/stock.db?mode=rw", "stock"),
             ("sqlite::memory:", "database"),
+            ("postgres://me:secret@db", "db"),
+            ("postgres://me:secret@db:5432/", "db"),
+            ("postgres://me:se?cret@db/orders", "database"),
         ] {
             assert_eq!(name_of(url), name, "{url}");
+        }
+    }
+
+    #[test]
+    fn an_act_on_several_databases_names_all_of_them() {
+        let global = |urls: &[&str]| {
+            let mut line = vec!["outbox", "audit"];
+            urls.iter().for_each(|url| line.extend(["--database", url]));
+            <crate::Cli as clap::Parser>::parse_from(line).global
+        };
+        let refused = target(&global(&["sqlite:///a.db", "sqlite:///b.db"])).unwrap_err();
+        assert!(refused.to_string().ends_with("with --on: a, b"), "{refused}");
+        assert_eq!(target(&global(&["sqlite:///a.db"])).unwrap().name, "a");
+    }
+
+    #[test]
+    fn printed_commands_ask_the_same_database_and_have_no_password() {
+        for (line, options) in [
+            (&["--database", "sqlite:///a.db"][..], " --database=sqlite:///a.db"),
+            (&["--database", "postgres://me:secret@db/a"], " --database=URL"),
+            (&["--database", "sqlite:///a.db?key=secret"], " --database=URL"),
+            (
+                &["--database", "sqlite:///a.db", "--namespace", "n"],
+                " --database=sqlite:///a.db --namespace=n",
+            ),
+            (
+                &["--config", "my file", "--context", "live"],
+                " --config='my file' --context=live --on=a",
+            ),
+        ] {
+            let all = ["outbox", "audit"].iter().chain(line).copied();
+            let global = <crate::Cli as clap::Parser>::parse_from(all).global;
+            assert_eq!(selecting(&global, "a", 2), options, "{line:?}");
         }
     }
 

@@ -173,22 +173,41 @@ impl Outbox {
         let audited = AuditedAct { act: act.as_str(), target: &target, note, plan: None };
         let mut audit = Audit::new(self.schema(), audited);
         let (mut resolved, chunks) = (Vec::new(), self.short_transactions(ids).await?);
+        let mut outcome = Ok(());
         for (at, chunk) in chunks.iter().enumerate() {
-            let tx = self.begin_read_committed().await?;
-            let these = self.act_in(&tx, act, chunk, note).await?;
-            let mut done = these.len();
-            if act == Act::Purge {
-                // Also of letters that were resolved before.
-                done = self.delete_content(&tx, chunk).await?;
+            let is_last = at + 1 == chunks.len();
+            match self.act_on_chunk(act, chunk, note, (&mut audit, is_last)).await {
+                Ok(these) => resolved.extend(these),
+                Err(error) => {
+                    audit.cancelled(&**self.work()).await;
+                    outcome = Err(error);
+                    break;
+                }
             }
-            audit.count(&tx, done, at + 1 == chunks.len()).await.map_err(database)?;
-            tx.commit().await?;
-            resolved.extend(these);
         }
         if act == Act::Redrive && !resolved.is_empty() {
             self.wake();
         }
-        Ok(resolved)
+        outcome.map(|()| resolved)
+    }
+
+    async fn act_on_chunk(
+        &self,
+        act: Act,
+        chunk: &[LetterId],
+        note: &OperatorNote,
+        (audit, is_last): (&mut Audit<'_>, bool),
+    ) -> Result<Vec<LetterId>, StoreError> {
+        let tx = self.begin_read_committed().await?;
+        let these = self.act_in(&tx, act, chunk, note).await?;
+        let mut done = these.len();
+        if act == Act::Purge {
+            // Also of letters that were resolved before.
+            done = self.delete_content(&tx, chunk).await?;
+        }
+        audit.count(&tx, done, is_last).await.map_err(database)?;
+        tx.commit().await?;
+        Ok(these)
     }
 }
 

@@ -91,7 +91,12 @@ async fn on_letters(
     let what =
         format!("{} {}", if letters.len() == 1 { "letter" } else { "letters" }, named.join(", "));
     if arguments.plan {
-        output.line(format!("{} {what}", verb(act)))?;
+        let plan = format!("{} {what}", verb(act));
+        if output.json {
+            output.document(&Answer { database: &target.name, result: plan })?;
+        } else {
+            output.line(plan)?;
+        }
         return Ok(ExitCode::SUCCESS);
     }
     confirm(global, target, &format!("{} {what}?", verb(act)))?;
@@ -108,7 +113,10 @@ async fn on_letters(
         ..Applied::default()
     };
     write_done(output, target, act, &Done { plan: None, outcome: AuditOutcome::Done, applied })?;
-    Ok(ExitCode::from(u8::from(resolved.is_empty())))
+    if act == Act::Purge && applied.skipped > 0 && !output.json {
+        output.line("the content of letters that were resolved before is deleted too")?;
+    }
+    Ok(ExitCode::from(u8::from(resolved.is_empty() && act != Act::Purge)))
 }
 
 /// Asks whether an act is to be done. Without a terminal `--yes` is needed.

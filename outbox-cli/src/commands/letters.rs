@@ -5,7 +5,7 @@ use crate::{
     args::{DeadLetters, Global, LetterFilter, Note, Paging},
     config, database,
     error::CliError,
-    output::{Answer, Output, Table, ago, cut, instant, shown},
+    output::{Answer, Output, Table, ago, cut, instant, quoted, shown},
 };
 use outbox_core::{
     admin::{Act, AdminStore, DeadLetterFilter, InspectStore, LetterGroup},
@@ -13,7 +13,7 @@ use outbox_core::{
     failure::DeadLetter,
 };
 use outbox_sea_orm::Outbox;
-use std::{io::Read, path::Path, process::ExitCode};
+use std::{collections::BTreeSet, io::Read, path::Path, process::ExitCode};
 
 /// Longest text of a stranger in a table, in characters.
 const LONGEST_TEXT: usize = 60;
@@ -105,7 +105,8 @@ async fn groups(
     let filter = filter.to_filter();
     let answers =
         ask_all(global, async |outbox: &Outbox| outbox.letter_groups(&filter).await).await?;
-    answers.write(output, |output, _, groups| {
+    let databases = answers.list.len();
+    answers.write(output, |output, target, groups| {
         let mut table = Table::new(&["#letters", "by", "reason", "error", "first", "last"]);
         for group in groups {
             table.row([
@@ -118,35 +119,47 @@ async fn groups(
             ]);
         }
         table.write(output, "no dead letter is open")?;
-        groups.iter().try_for_each(|group| write_command(output, group))
+        let selecting = config::selecting(global, &target.name, databases);
+        let commands: BTreeSet<String> =
+            groups.iter().map(|group| redrive_command(group, &selecting)).collect();
+        if !commands.is_empty() {
+            output.line("Redrive all of a route or handler and reason, whatever their error:")?;
+        }
+        commands.iter().try_for_each(|command| output.line(format!("$ {}", shown(command))))
     })?;
     Ok(answers.exit_code(true))
 }
 
-/// Writes the command that redrives a group.
-fn write_command(output: &mut Output, group: &LetterGroup) -> Result<(), CliError> {
-    let DeadLetterFilter { route, consumer, handler, reason, .. } = &group.filter;
-    let mut command = "outbox dead-letters redrive --canary".to_owned();
-    for (option, value) in [
-        ("--route", route.clone()),
-        ("--consumer", consumer.clone()),
-        ("--handler", handler.clone()),
-        ("--reason", reason.map(|reason| reason.to_string())),
-    ] {
-        if let Some(value) = value {
-            command.push_str(&format!(" {option} {}", quoted(&value)));
-        }
-    }
-    output.line(format!("$ {}", shown(&command)))
-}
-
-/// Quotes a value for a shell, where it needs that.
-fn quoted(value: &str) -> String {
-    let is_plain = |c: char| c.is_ascii_alphanumeric() || "-_./:@".contains(c);
-    if !value.is_empty() && value.chars().all(is_plain) {
-        return value.to_owned();
-    }
-    format!("'{}'", value.replace('\'', "'\\''"))
+/// Gives the command that redrives the letters of a group's route or handler and reason, with the
+/// conditions of the list; an error is no condition.
+fn redrive_command(group: &LetterGroup, selecting: &str) -> String {
+    let DeadLetterFilter {
+        topic,
+        event_type,
+        key,
+        route,
+        consumer,
+        handler,
+        reason,
+        older_than,
+        ..
+    } = &group.filter;
+    let age = older_than.map(|age| humantime::format_duration(age).to_string());
+    let reason = reason.map(|reason| reason.to_string());
+    let options = [
+        ("topic", topic),
+        ("type", event_type),
+        ("key", key),
+        ("route", route),
+        ("consumer", consumer),
+        ("handler", handler),
+        ("reason", &reason),
+        ("older-than", &age),
+    ];
+    let given = options.into_iter().filter_map(|(option, value)| Some((option, value.as_ref()?)));
+    let given: String =
+        given.map(|(option, value)| format!(" --{option}={}", quoted(value))).collect();
+    format!("outbox{selecting} dead-letters redrive --canary{given}")
 }
 
 /// Reads one letter, resolved or not.
@@ -279,22 +292,4 @@ fn read_payload(path: &Path) -> Result<Vec<u8>, CliError> {
     };
     read.map_err(|error| CliError::Usage(format!("{}: {error}", path.display())))?;
     Ok(content)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_value_is_quoted_for_the_shell_where_it_needs_that() {
-        for (value, quote) in [
-            ("billing", "billing"),
-            ("a/b-c_d.e:f@g", "a/b-c_d.e:f@g"),
-            ("", "''"),
-            ("two words", "'two words'"),
-            ("it's; rm", "'it'\\''s; rm'"),
-        ] {
-            assert_eq!(quoted(value), quote);
-        }
-    }
 }

@@ -3,6 +3,7 @@
 use super::{Answers, ask_all};
 use crate::{
     args::Global,
+    config,
     error::CliError,
     output::{Output, Table, cut, instant, shown},
 };
@@ -207,7 +208,9 @@ pub(super) async fn explain(
         Ok(explained)
     })
     .await?;
-    answers.write(output, |output, _, explained| {
+    let databases = answers.list.len();
+    answers.write(output, |output, target, explained| {
+        let selecting = config::selecting(global, &target.name, databases);
         if explained.is_empty() {
             output.line(nothing(text))?;
         }
@@ -217,7 +220,8 @@ pub(super) async fn explain(
                 output.line(format!("    {}: {}", shown(name), cut(value, LONGEST_LINE)))?;
             }
             for command in &explanation.commands {
-                output.line(format!("    $ {}", shown(command)))?;
+                let command = command.replacen("outbox", &format!("outbox{selecting}"), 1);
+                output.line(format!("    $ {}", shown(&command)))?;
             }
         }
         Ok(())

@@ -5,7 +5,7 @@ mod text;
 mod time;
 
 pub(crate) use table::Table;
-pub(crate) use text::{cut, shown};
+pub(crate) use text::{cut, quoted, shown};
 pub(crate) use time::{ago, instant, span};
 
 use crate::error::CliError;
@@ -34,8 +34,8 @@ impl Output {
 
     /// Writes a document for programs.
     pub(crate) fn document(&mut self, value: &impl Serialize) -> Result<(), CliError> {
-        serde_json::to_writer_pretty(&mut self.to, value).map_err(io::Error::from)?;
-        Ok(writeln!(self.to)?)
+        let json = serde_json::to_string_pretty(value).map_err(io::Error::from)?;
+        Ok(writeln!(self.to, "{}", text::escaped_json(&json))?)
     }
 
     /// Clears the screen of a terminal, else separates what follows by an empty line.

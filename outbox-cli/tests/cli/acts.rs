@@ -69,6 +69,18 @@ on_every_database! {
         assert_eq!(world.outbox.stats().await.unwrap().dead, 1);
     }
 
+    async fn a_key_of_a_negative_number_is_paused_and_options_that_do_nothing_are_refused(temp: &TempDatabase) {
+        let world = World::open(temp).await;
+        on(&world.url, &["--yes", "pause", "key", "-7", "--for", "1h"]).exits(0);
+        on(&world.url, &["--yes", "resume", "key", "-7"]).exits(0);
+        on(&world.url, &["explain", "-7", "--json"]).exits(1);
+        for with in [&["--topic", "orders"][..], &["--all"], &["--canary"]] {
+            let all = [&["--yes", "dead-letters", "discard", "1"][..], with].concat();
+            let ran = on(&world.url, &all).exits(2);
+            assert!(ran.err.contains("cannot be used with"), "{}", ran.err);
+        }
+    }
+
     async fn a_route_is_paused_limited_and_resumed_with_who_and_why(temp: &TempDatabase) {
         let world = World::open(temp).await;
         on(&world.url, &["--yes", "pause", "route", "billing", "--for", "1h", "--why", "they migrate"]).exits(0);

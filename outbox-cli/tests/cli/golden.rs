@@ -37,7 +37,7 @@ async fn storied(temp: &TempDatabase) -> World {
     world
 }
 
-/// Replaces what differs from run to run: ids, instants, spans; and the spaces between columns.
+/// Replaces what differs from run to run: ids, instants, spans, the database; and the spaces between columns.
 fn steady(text: &str) -> String {
     let line = |line: &str| {
         let words: Vec<&str> = line.split_whitespace().collect();
@@ -49,6 +49,7 @@ fn steady(text: &str) -> String {
             let core = words[at].trim_matches(|c| "(),;\"`.".contains(c));
             let steady = match core {
                 core if is_uuid(core) => "<id>",
+                core if core.starts_with("--database=") => "--database=<url>",
                 core if is_instant(core) => "<time>",
                 core if core.parse::<u64>().is_ok() && words.get(at + 1).is_some_and(is_unit) => {
                     "<n>"

@@ -111,7 +111,7 @@ pub enum AuditOutcome {
     Running,
     /// It has done all.
     Done,
-    /// The operator stopped it.
+    /// It ended before it had done all: the operator stopped it, or a chunk of it failed.
     Cancelled,
     /// The canary stopped it: a letter of the same group failed again.
     Stopped,

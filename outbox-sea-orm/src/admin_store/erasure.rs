@@ -104,6 +104,22 @@ impl EraseStore for Outbox {
         let (none, running) = (AuditCounts::default(), AuditOutcome::Running);
         let audit = self.schema().insert_audit(&tx, &act, none, running).await.map_err(database)?;
         tx.commit().await?;
+        let erased = self.erase_tables(key, note, audit).await;
+        let outcome = if erased.is_ok() { AuditOutcome::Done } else { AuditOutcome::Cancelled };
+        let ended = self.schema().end_audit(&**self.work(), audit, outcome).await;
+        let erased = erased?;
+        ended.map_err(database)?;
+        Ok(erased)
+    }
+}
+
+impl Outbox {
+    async fn erase_tables(
+        &self,
+        key: &str,
+        note: &OperatorNote,
+        audit: i64,
+    ) -> Result<Vec<TableErasure>, StoreError> {
         let mut tables = Vec::new();
         for keyed in Keyed::ALL {
             let erased = self.erase_table(keyed, key, note, audit).await?;
@@ -114,13 +130,9 @@ impl EraseStore for Outbox {
         let responses = self.erase_response(key, audit).await?;
         tables.push(self.table("outbox_responses", responses, exactly(0)));
         tables.push(self.table("outbox_events", 0, self.waiting_events(key).await?));
-        let done = AuditOutcome::Done;
-        self.schema().end_audit(&**self.work(), audit, done).await.map_err(database)?;
         Ok(tables)
     }
-}
 
-impl Outbox {
     fn table(&self, name: &str, erased: u64, left: Bounded) -> TableErasure {
         TableErasure { table: self.schema().namespace().name(name), erased, left }
     }

@@ -126,6 +126,17 @@ impl<'a> Audit<'a> {
         Self { schema, act, row: None }
     }
 
+    /// Ends the row of an act that has failed after its first transactions. Where that fails too, the
+    /// row says that the act is running.
+    pub(crate) async fn cancelled<C: ConnectionTrait>(&self, conn: &C) {
+        if let Some(row) = self.row
+            && let Err(error) = self.schema.end_audit(conn, row, AuditOutcome::Cancelled).await
+        {
+            let error = &error as &dyn std::error::Error;
+            tracing::warn!(audit = row, error, "the end of an operator's act could not be audited");
+        }
+    }
+
     /// Counts what a transaction has changed, inside of it; the last one ends the act.
     pub(crate) async fn count<C: ConnectionTrait>(
         &mut self,

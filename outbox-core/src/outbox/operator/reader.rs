@@ -43,6 +43,10 @@ impl ControlReader {
             Ok(read) => read,
             Err(late) => Err(StoreError::Unavailable(late.into())),
         };
+        // Before the outcome: a read that fails at once is not repeated at each wake either.
+        let since_last = now().saturating_duration_since(self.read_at);
+        self.read_at = now();
+        self.pause = next_pause(self.pause, false, since_last);
         let read = match read {
             Ok(controls) => {
                 self.work.succeeded("read the controls");
@@ -58,11 +62,10 @@ impl ControlReader {
             }
         };
         let changed = self.known.as_ref().is_none_or(|known| !known.is_same(&read));
-        self.pause = next_pause(self.pause, changed, now().saturating_duration_since(self.read_at));
-        self.read_at = now();
         if !changed {
             return None;
         }
+        self.pause = PAUSES.0;
         if self.known.is_some() || !read.0.is_empty() {
             tracing::info!(
                 controls = read.0.len(),
@@ -105,6 +108,55 @@ fn next_pause(pause: Duration, changed: bool, since_last: Duration) -> Duration 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::outbox::{ControlAction, ControlScope, OperatorNote};
+
+    /// A store that is down.
+    struct Down;
+
+    fn down<T>() -> Result<T, StoreError> {
+        Err(StoreError::Unavailable("the server is away".into()))
+    }
+
+    #[async_trait::async_trait]
+    impl ControlStore for Down {
+        async fn controls(&self) -> Result<Controls, StoreError> {
+            down()
+        }
+
+        async fn set_control(
+            &self,
+            _: ControlScope,
+            _: &str,
+            _: ControlAction,
+            _: Option<Duration>,
+            _: &OperatorNote,
+        ) -> Result<(), StoreError> {
+            down()
+        }
+
+        async fn end_controls(
+            &self,
+            _: ControlScope,
+            _: &str,
+            _: &OperatorNote,
+        ) -> Result<u64, StoreError> {
+            down()
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_read_that_fails_is_not_repeated_at_each_wake() {
+        let (wake, mut wakes) = watch::channel(0);
+        let mut reader = ControlReader::new(Arc::new(Down));
+        let begun = now();
+        for n in 0..10 {
+            wake.send_replace(n);
+            reader.woken(Some(&mut wakes)).await;
+            assert_eq!(reader.read(Duration::from_secs(1)).await, None);
+        }
+        let took = now().duration_since(begun);
+        assert!(took >= 7 * PAUSES.1, "ten reads on wakes took {took:?}");
+    }
 
     #[test]
     fn the_pause_grows_while_wakes_bring_nothing() {

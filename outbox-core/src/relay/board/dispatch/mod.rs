@@ -100,7 +100,13 @@ impl Board {
         }
         // Behind the others: an event that waits for its turn alone must not keep shared batches
         // from forming.
-        self.queues[route].ready.extend(solo_later);
+        for ready in solo_later {
+            // One that has begun goes on under a pause: it is found in front of what may not start.
+            match startable.is_some() && self.is_begun(ready, route) {
+                true => self.queues[route].ready.push_front(ready),
+                false => self.queues[route].ready.push_back(ready),
+            }
+        }
         self.controls.started(route, started, now);
         if batch.events.is_empty() {
             return None;
