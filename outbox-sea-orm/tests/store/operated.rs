@@ -82,6 +82,22 @@ async fn save(outbox: &Outbox, first: u64, events: u64) {
     }
 }
 
+/// Saves orders of one key, with the numbers from 1 on.
+async fn save_orders(outbox: &Outbox, orders: u64) {
+    let event = |number: u64| NewEvent {
+        event_type: "order.placed".into(),
+        topic: "orders".into(),
+        key: Some("k".into()),
+        payload: number.to_string().into(),
+        ..event("")
+    };
+    let events: Vec<NewEvent> = (1..=orders).map(event).collect();
+    let tx = outbox.begin().await.unwrap();
+    outbox.schema().append(&tx, "/shop", &events).await.unwrap();
+    tx.commit().await.unwrap();
+    outbox.wake();
+}
+
 async fn relay(outbox: &Outbox, routes: &[(&'static str, &Seen)]) -> Relay {
     let mut builder = Relay::builder(outbox).lease(LEASE).poll(Duration::from_millis(100));
     for (name, seen) in routes {
@@ -275,5 +291,34 @@ on_every_database! {
         wait_until(SOON, "its live row says so", async || equals(paused().await, Some((false, 6, vec!["h".to_owned()])))).await;
         consumer.shutdown(SOON).await.unwrap();
         assert!(live(&outbox, "consumer").await.is_empty(), "a consumer that ends deletes its row");
+    }
+
+    async fn a_consumer_that_is_paused_in_the_relays_process_costs_its_events_no_attempt(temp: &TempDatabase) {
+        let outbox = installed(temp).await;
+        outbox.set_control(ControlScope::Consumer, "c", PAUSE, None, &ann()).await.unwrap();
+        let handled: Arc<Mutex<Vec<u64>>> = Arc::default();
+        let notes = handled.clone();
+        let note = move |order: Order, _: &HandlerContext<OutboxTransaction>| {
+            notes.lock().unwrap().push(order.0);
+            std::future::ready(Ok::<(), std::io::Error>(()))
+        };
+        let (publisher, subscriber) = Memory::channel();
+        let builder = Consumer::builder("c", &outbox).on("h", note).subscribe(subscriber);
+        let consumer = builder.lease(LEASE).start().await.unwrap();
+        let mut stats = consumer.stats();
+        in_time(SOON, "it obeys", stats.wait_for(|stats| stats.paused)).await.unwrap();
+        save_orders(&outbox, 3).await;
+        let relay = Relay::builder(&outbox).lease(LEASE).route("here", everything(), publisher);
+        let relay = relay.start().await.unwrap();
+        // The consumer returns what it cannot begin with in time.
+        in_time(SOON, "they are returned", stats.wait_for(|stats| stats.returned >= 3)).await.unwrap();
+
+        outbox.end_controls(ControlScope::Consumer, "c", &ann()).await.unwrap();
+        let mut delivered = relay.stats();
+        in_time(SOON, "they go", delivered.wait_for(|stats| stats.delivered == 3)).await.unwrap();
+        no_failures(&relay);
+        assert_eq!(*handled.lock().unwrap(), [1, 2, 3]);
+        relay.shutdown(SOON).await.unwrap();
+        consumer.shutdown(SOON).await.unwrap();
     }
 }

@@ -28,6 +28,10 @@ impl Board {
         let failure = match attempt {
             Attempt::Confirmed => None,
             Attempt::Failed { class, text, responded, .. } => Some((class, text, responded)),
+            // The mark of the attempt is written, and forbids another one.
+            Attempt::Busy { .. } => {
+                Some((FailureClass::Transient, "the destination was busy".to_owned(), true))
+            }
             Attempt::Unanswered { text, .. } | Attempt::Unclear { text } => {
                 Some((FailureClass::Transient, text, false))
             }
