@@ -21,8 +21,9 @@ pub use instance::{
 pub use lease::{LeaseView, OwnershipPlan, PartitionOwner, RelayRow, plan_ownership};
 pub(crate) use operator::ControlReader;
 pub use operator::{
-    ConsumerLive, Control, ControlAction, ControlFault, ControlScope, ControlStore, Controls,
-    LastFailure, Live, LiveStore, OperatorNote, OperatorRows, RelayLive, RouteLive, SagasLive,
+    Bounded, ConsumerLive, Control, ControlAction, ControlFault, ControlScope, ControlStore,
+    Controls, LastFailure, Live, LiveStore, OperatorNote, OperatorRows, RelayLive, RouteLive,
+    SagasLive, Sample, SampleBasis, SampleFigures, SampleWriter, SampledRelay,
 };
 pub use partition::{DEFAULT_PARTITIONS, Epoch, PartitionNo, partition_of};
 pub use received::{
