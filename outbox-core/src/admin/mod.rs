@@ -14,8 +14,8 @@ mod samples;
 
 pub use crate::outbox::{
     Bounded, ConsumerLive, Control, ControlAction, ControlFault, ControlScope, ControlStore,
-    Controls, LastFailure, Live, LiveStore, OperatorNote, OperatorRows, RelayLive, RouteLive,
-    SagasLive, Sample, SampleFigures,
+    Controls, HandoverTimes, LastFailure, Live, LiveStore, OperatorNote, OperatorRows, RelayLive,
+    RouteLive, SagasLive, Sample, SampleFigures,
 };
 pub use acts::{
     Act, ActStore, Applied, AuditEntry, AuditOutcome, Canary, CanaryStep, Plan, PlanId, apply,

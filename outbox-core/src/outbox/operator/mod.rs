@@ -8,6 +8,7 @@ mod live;
 mod bounded;
 mod samples;
 mod shown;
+mod times;
 
 pub use bounded::Bounded;
 pub use control::{Control, ControlAction, ControlFault, ControlScope, ControlStore, Controls};
@@ -15,6 +16,7 @@ pub use live::{ConsumerLive, LastFailure, Live, LiveStore, RelayLive, RouteLive,
 pub use note::OperatorNote;
 pub(crate) use reader::ControlReader;
 pub use samples::{Sample, SampleBasis, SampleFigures, SampleWriter, SampledRelay};
+pub use times::HandoverTimes;
 
 use crate::runtime::Wake;
 

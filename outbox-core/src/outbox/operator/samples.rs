@@ -31,6 +31,8 @@ pub struct SampleFigures {
     pub delivered: u64,
     /// Counted failures.
     pub failed: u64,
+    /// Events that became dead letters.
+    pub dead: u64,
     /// Events in the relays' memory that wait for the route.
     pub waiting: u64,
     /// Events in the outbox, of all routes, counted up to 10,000.
