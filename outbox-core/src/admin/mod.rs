@@ -10,10 +10,12 @@ mod explain;
 mod doctor;
 mod acts;
 mod erase;
+mod samples;
 
 pub use crate::outbox::{
-    ConsumerLive, Control, ControlAction, ControlFault, ControlScope, ControlStore, Controls,
-    LastFailure, Live, LiveStore, OperatorNote, OperatorRows, RelayLive, RouteLive, SagasLive,
+    Bounded, ConsumerLive, Control, ControlAction, ControlFault, ControlScope, ControlStore,
+    Controls, HandoverTimes, LastFailure, Live, LiveStore, OperatorNote, OperatorRows, RelayLive,
+    RouteLive, SagasLive, Sample, SampleFigures,
 };
 pub use acts::{
     Act, ActStore, Applied, AuditEntry, AuditOutcome, Canary, CanaryStep, Plan, PlanId, apply,
@@ -26,8 +28,8 @@ pub use explain::{
     RouteFacts, SagaFacts, explain, safe_text,
 };
 pub use inspect::{
-    Bounded, ConsumerView, DeferredView, Found, History, HistoryEntry, HistoryKind, InboxView,
-    InspectStore, LetterGroup, ListStore, Overview, Page, RelayView, ScheduledView, Subject,
-    SubjectError,
+    ConsumerView, DeferredView, Found, History, HistoryEntry, HistoryKind, InboxView, InspectStore,
+    LetterGroup, ListStore, Overview, Page, RelayView, ScheduledView, Subject, SubjectError,
 };
 pub use letters::{AdminStore, DeadLetterFilter, Progress, purge_all, redrive_all};
+pub use samples::SampleStore;
