@@ -13,6 +13,8 @@ pub(crate) enum Loss {
     None,
     /// The connection is gone, for a reason that has nothing to do with what was sent.
     Ended,
+    /// The connection was gone before the message was sent.
+    Unsent,
     /// The connection is gone without a word: whatever was sent last may be why.
     Abrupt,
     /// The server has ended the connection over something that was sent.
@@ -26,15 +28,12 @@ pub(crate) struct Failure {
     pub(crate) loss: Loss,
     /// Whether the server has responded, though it refuses this client.
     responded: bool,
-    /// Whether another client has taken the session over.
-    pub(crate) taken_over: bool,
     pub(crate) text: String,
 }
 
 /// No subscription matched the topic: the server has dropped the message.
 const NO_MATCHING_SUBSCRIBERS: u8 = 0x10;
 const NOT_AUTHORIZED: u8 = 0x87;
-const SESSION_TAKEN_OVER: u8 = 0x8e;
 
 /// Reason codes with the standard's names and what to do about them.
 ///
@@ -89,7 +88,7 @@ fn reason(code: u8, words: Option<&str>) -> String {
 impl Failure {
     fn new(class: FailureClass, text: impl Into<String>) -> Self {
         let text = text.into();
-        Self { class, loss: Loss::None, responded: false, taken_over: false, text }
+        Self { class, loss: Loss::None, responded: false, text }
     }
 
     /// No retry of this message can succeed.
@@ -193,14 +192,19 @@ impl Failure {
             0x81 | 0x82 | 0x90 | 0x94 | 0x95 | 0x99 | 0x9a | 0x9b => Loss::Refused,
             _ => Loss::Ended,
         };
-        Self { loss, taken_over: code == SESSION_TAKEN_OVER, ..Self::unavailable(text) }
+        Self { loss, ..Self::unavailable(text) }
+    }
+
+    /// Says that the message was not sent before its connection was lost.
+    pub(crate) fn unsent(self) -> Self {
+        Self { loss: Loss::Unsent, ..self }
     }
 
     /// Says that a message was sent over a connection of its own, and the connection ended: the
     /// message is the cause where the server says so, and probably where it says nothing.
     pub(crate) fn of_one_message(self) -> Self {
         let class = match self.loss {
-            Loss::None | Loss::Ended => return self,
+            Loss::None | Loss::Ended | Loss::Unsent => return self,
             Loss::Abrupt => FailureClass::Transient,
             Loss::Refused => FailureClass::Permanent,
         };

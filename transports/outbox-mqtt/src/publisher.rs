@@ -177,8 +177,8 @@ impl MqttPublisher {
     }
 
     /// Publishes one message. Where the connection is lost meanwhile, the message is published once
-    /// more with no other beside it, unless it may not arrive twice: one message that ends its
-    /// connection fails then, and those that were beside it are confirmed.
+    /// more with no other beside it, unless it was sent and may not arrive twice: one message that
+    /// ends its connection fails then, and those that were beside it are confirmed.
     async fn deliver(&self, message: &Message, once: bool) -> Result<Receipt, Failure> {
         let slot = self.connection().map_err(|error| Failure::unavailable(error.to_string()))?;
         let begun = now();
@@ -186,8 +186,13 @@ impl MqttPublisher {
             let _beside_others = self.alone.read().await;
             self.send(slot, message, begun).await
         };
+        let goes_again = |failure: &Failure| match failure.loss {
+            Loss::Unsent => true,
+            Loss::Abrupt | Loss::Refused => !once,
+            Loss::None | Loss::Ended => false,
+        };
         match first {
-            Err(failure) if !once && matches!(failure.loss, Loss::Abrupt | Loss::Refused) => {
+            Err(failure) if goes_again(&failure) => {
                 let lost = now();
                 let _alone = self.alone.write().await;
                 self.send(slot, message, lost).await.map_err(Failure::of_one_message)

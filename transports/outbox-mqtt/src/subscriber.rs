@@ -1,7 +1,7 @@
 //! The receiving half: a session that the server keeps, acknowledged after ack decisions.
 
 use crate::{
-    classify::Failure,
+    classify::{Failure, Loss},
     config::{ConfigError, ConfigFault, client_fault, filter_fault, group_fault, topic_fault},
     connection::{Client, Connector, ServerUrl},
     headers::ReadOptions,
@@ -11,14 +11,20 @@ use crate::{
 };
 use async_trait::async_trait;
 use futures_util::{FutureExt, future::BoxFuture};
-use outbox_core::transport::{
-    Delivery, SubscribeError, Subscriber, cloudevents::PlainJson, printable,
+use outbox_core::{
+    runtime::now,
+    transport::{Delivery, SubscribeError, Subscriber, cloudevents::PlainJson, printable},
 };
 use rumqttc::mqttbytes::{
     QoS,
     v5::{RetainForwardRule, SubscribeFilter},
 };
-use std::{collections::BTreeSet, fmt, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeSet,
+    fmt,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 use tokio::time::sleep;
 
 /// Messages that the server may send before it waits for acknowledgements, unless set: enough to
@@ -28,9 +34,11 @@ const RECEIVE_MAXIMUM: u16 = 128;
 const NEVER_EXPIRES: u32 = u32::MAX;
 /// First wait before connecting again; it doubles.
 const MIN_BACKOFF: Duration = Duration::from_millis(50);
-/// Longest such wait: how late the subscriber notices a recovery at worst. So long it waits too
-/// after another client has taken its session: two that have the same id take turns then.
+/// Longest such wait: how late the subscriber notices a recovery at worst.
 const MAX_BACKOFF: Duration = Duration::from_secs(2);
+/// A connection that held for so long was no quarrel of two clients about one id, in which each
+/// ends the connection of the other.
+const HELD: Duration = Duration::from_secs(10);
 
 /// Receives the messages of topics over a session that the server keeps under a client id.
 ///
@@ -78,6 +86,7 @@ struct Config {
 struct Open {
     session: Arc<Session>,
     inbound: Arc<Inbound>,
+    since: Instant,
 }
 
 enum State {
@@ -262,7 +271,7 @@ impl MqttSubscriber {
                     }
                     Err(failure) => {
                         self.state = State::Idle;
-                        return Err(self.lost(&failure));
+                        return Err(self.lost(failure));
                     }
                 },
             }
@@ -297,13 +306,18 @@ impl MqttSubscriber {
     }
 
     /// Notes a failure, and how long to wait before the next attempt.
-    fn lost(&mut self, failure: &Failure) -> SubscribeError {
-        self.backoff = if failure.taken_over {
-            MAX_BACKOFF
-        } else {
-            (self.backoff * 2).clamp(MIN_BACKOFF, MAX_BACKOFF)
+    fn lost(&mut self, failure: Failure) -> SubscribeError {
+        self.backoff = (self.backoff * 2).clamp(MIN_BACKOFF, MAX_BACKOFF);
+        // A server need not say why it ends a connection, and Mosquitto does not.
+        let text = match failure.loss {
+            Loss::Abrupt => format!(
+                "{}; where this happens again and again, another client has the client id `{}`: give each one its own",
+                failure.text,
+                printable(&self.config.client.id)
+            ),
+            _ => failure.text,
         };
-        SubscribeError(failure.text.clone().into())
+        SubscribeError(text.into())
     }
 }
 
@@ -361,7 +375,7 @@ impl Config {
         session
             .subscribe(self.filters.iter().map(|filter| self.subscription(filter)).collect())
             .await?;
-        Ok(Open { session: Arc::new(session), inbound })
+        Ok(Open { session: Arc::new(session), inbound, since: now() })
     }
 
     fn subscription(&self, filter: &str) -> SubscribeFilter {
@@ -408,14 +422,14 @@ impl Subscriber for MqttSubscriber {
         self.connect().await?;
         let State::Open(open) = &self.state else { return Ok(None) };
         match open.inbound.next().await {
-            Ok(next) => {
-                self.backoff = Duration::ZERO;
-                Ok(Some(self.config.delivery(open, next)))
-            }
+            Ok(next) => Ok(Some(self.config.delivery(open, next))),
             Err(failure) => {
+                if now().saturating_duration_since(open.since) >= HELD {
+                    self.backoff = Duration::ZERO;
+                }
                 self.carried = open.inbound.take_handled();
                 self.state = State::Idle;
-                Err(self.lost(&failure))
+                Err(self.lost(failure))
             }
         }
     }

@@ -36,15 +36,15 @@ fn error(what: &str, failure: &Failure) -> SubscribeError {
 }
 
 impl AckHandle {
-    /// Lets the server forget the message. MQTT has no answer to an acknowledgement: where one is
-    /// lost with its connection, the message comes again.
-    fn acknowledge(&mut self) -> Result<(), SubscribeError> {
+    /// Lets the server forget the message, unless its acknowledgement has to wait for those of
+    /// earlier ones.
+    async fn acknowledge(&mut self) -> Result<(), SubscribeError> {
         if let Some(failure) = self.session.failure() {
             return Err(error("", &failure));
         }
         let Some(tag) = self.tag.take() else { return Ok(()) };
         let due = self.inbound.done(tag);
-        self.session.acknowledge(due).map_err(|failure| error("", &failure))
+        self.session.acknowledge(due).await.map_err(|failure| error("", &failure))
     }
 
     /// Publishes the message to the topic of dead letters, and lets the server forget the original
@@ -74,7 +74,7 @@ impl AckHandle {
                 "a message was rejected and there is no topic for dead letters; it is acknowledged"
             );
         }
-        self.acknowledge()
+        self.acknowledge().await
     }
 }
 
@@ -94,7 +94,7 @@ async fn carried_out(
 #[async_trait]
 impl Acknowledge for AckHandle {
     async fn ack(mut self: Box<Self>) -> Result<(), SubscribeError> {
-        self.acknowledge()
+        self.acknowledge().await
     }
 
     async fn nack(self: Box<Self>, requeue: bool) -> Result<(), SubscribeError> {

@@ -137,18 +137,18 @@ impl Session {
         let room = timeout(self.timeout, Arc::clone(&self.window).acquire_owned());
         let permit = tokio::select! {
             permit = room => permit,
-            failure = self.lost() => return Err(failure),
+            failure = self.lost() => return Err(failure.unsent()),
         };
         let Ok(Ok(permit)) = permit else {
             // Nothing was confirmed for so long: a new connection starts with an empty window.
             let failure = Failure::timed_out("confirmed none of its messages", self.timeout);
-            let _ = self.commands.send(Command::End(failure.clone()));
-            return Err(failure);
+            let _ = self.commands.send(Command::End(failure));
+            return Err(self.lost().await);
         };
         let (outcome, confirmed) = oneshot::channel();
         let command = Command::Publish(publish, InFlight { outcome, _permit: permit });
         if self.commands.send(command).is_err() {
-            return Err(self.lost().await);
+            return Err(self.lost().await.unsent());
         }
         match timeout(self.timeout, confirmed).await {
             Ok(Ok(Ok(answer))) => {
@@ -181,16 +181,24 @@ impl Session {
         refused.map_or(Ok(()), Err)
     }
 
-    /// Tells the server to forget messages.
-    fn acknowledge(&self, ids: Vec<u16>) -> Result<(), Failure> {
-        if let Some(failure) = self.failure() {
-            return Err(failure);
+    /// Tells the server to forget messages, and waits until it has. The protocol has no answer to an
+    /// acknowledgement, but one to a ping that is sent behind it.
+    async fn acknowledge(&self, ids: Vec<u16>) -> Result<(), Failure> {
+        if ids.is_empty() {
+            return Ok(());
         }
-        let sent = self.commands.send(Command::Acknowledge(ids));
-        sent.map_err(|_| self.failure().unwrap_or_else(|| Failure::lost("it was closed")))
+        let (done, answered) = oneshot::channel();
+        if self.commands.send(Command::Acknowledge(ids, done)).is_err() {
+            return Err(self.lost().await);
+        }
+        match timeout(self.timeout, answered).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(_)) => Err(self.lost().await),
+            Err(_) => Err(Failure::timed_out("answered no acknowledgement", self.timeout)),
+        }
     }
 
-    /// Ends the connection orderly, and waits until what was to be sent is sent.
+    /// Ends the connection orderly, and waits until the server has taken what was sent.
     pub(crate) async fn close(&self) {
         if self.commands.send(Command::Close).is_ok() {
             // A server that takes nothing is not waited for.
@@ -213,6 +221,7 @@ async fn handshake(
     stream.flush().await.map_err(io)?;
     bytes.clear();
     loop {
+        packets::check_first(&bytes)?;
         if let Some(frame) = packets::next_frame(&mut bytes)? {
             return Ok((stream, packets::read_welcome(frame)?, bytes));
         }

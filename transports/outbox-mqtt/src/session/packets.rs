@@ -70,26 +70,34 @@ pub(super) fn next_frame(bytes: &mut BytesMut) -> Result<Option<BytesMut>, Failu
     Err(malformed("the length of a packet is too long"))
 }
 
+/// The first byte of the answer to CONNECT.
+const CONNACK: u8 = 0x20;
+/// The first byte of a packet that ends a connection.
+const DISCONNECT: u8 = 0xe0;
+
+/// Checks the first byte that a server sends: another protocol's may look like a long packet.
+pub(super) fn check_first(bytes: &[u8]) -> Result<(), Failure> {
+    match bytes.first() {
+        None | Some(&(CONNACK | DISCONNECT)) => Ok(()),
+        Some(_) => Err(malformed("its first packet is no CONNACK")),
+    }
+}
+
 /// Decodes the first packet of a server.
 ///
 /// # Errors
 /// What the server says where it does not accept the connection.
 pub(super) fn read_welcome(mut frame: BytesMut) -> Result<Welcome, Failure> {
-    const CONNACK: u8 = 0x20;
-    match frame.first() {
-        Some(&CONNACK) => {}
-        Some(0xe0) => {
-            let answer = read_answer(&frame, false)?;
-            return Err(Failure::from_disconnect(answer.code, answer.words.as_deref()));
-        }
-        _ => return Err(malformed("its first packet is no CONNACK")),
+    check_first(&frame)?;
+    if frame.first() == Some(&DISCONNECT) {
+        let answer = read_answer(&frame, false)?;
+        return Err(Failure::from_disconnect(answer.code, answer.words.as_deref()));
     }
     // A server of MQTT 3.1.1 answers without properties: 1 means "unacceptable protocol version".
     let (_, body) = split(&frame).ok_or_else(|| malformed("a CONNACK without a body"))?;
-    match (body.first(), body.get(1)) {
-        (Some(_), Some(0)) if body.len() == 2 => return Err(Failure::from_connack(0x84, None)),
-        (Some(_), Some(1)) if body.len() == 2 => return Err(Failure::from_connack(0x84, None)),
-        (Some(_), Some(&code)) if code != 0 => {
+    match body.get(1) {
+        Some(0 | 1) if body.len() == 2 => return Err(Failure::from_connack(0x84, None)),
+        Some(&code) if code != 0 => {
             let words = body.get(2..).and_then(reason_string);
             return Err(Failure::from_connack(code, words.as_deref()));
         }

@@ -11,7 +11,7 @@ use rumqttc::mqttbytes::v5::{
     Disconnect, DisconnectReasonCode, Packet, PubAck, Publish, Subscribe,
 };
 use std::{
-    collections::HashMap,
+    collections::{HashMap, VecDeque},
     future::pending,
     sync::Arc,
     time::{Duration, Instant},
@@ -26,13 +26,15 @@ use tokio::{
 const MAX_UNWRITTEN: usize = 1 << 20;
 /// How often a keep alive's time is looked at.
 const TICKS: u32 = 4;
+/// How long a server may take to end a connection that it was told to end.
+const CLOSED_WITHIN: Duration = Duration::from_secs(5);
 
 /// What the handles of a connection ask of it.
 pub(super) enum Command {
     Publish(Publish, InFlight),
     Subscribe(Subscribe, oneshot::Sender<Vec<u8>>),
-    /// The server may forget these messages.
-    Acknowledge(Vec<u16>),
+    /// The server may forget these messages; says when it has.
+    Acknowledge(Vec<u16>, oneshot::Sender<()>),
     /// Ends it orderly.
     Close,
     /// Ends it for a reason.
@@ -68,17 +70,20 @@ pub(super) struct SessionTask {
     unwritten: BytesMut,
     /// Whether the stream may have kept bytes back.
     unflushed: bool,
-    /// What is in the way of the end is only what is unwritten.
-    closing: bool,
+    /// Since when the server is waited for, which ends the connection after DISCONNECT.
+    closing_at: Option<Instant>,
     inbound: Option<Arc<Inbound>>,
     in_flight: HashMap<u16, InFlight>,
     subscribing: HashMap<u16, oneshot::Sender<Vec<u8>>>,
+    /// Who waits for the answer to each ping that is out.
+    pings: VecDeque<Vec<oneshot::Sender<()>>>,
+    /// Who waits for the answer to the next one.
+    for_next_ping: Vec<oneshot::Sender<()>>,
     last_id: u16,
     /// Zero where nothing is watched.
     keep_alive: Duration,
     heard_at: Instant,
     sent_at: Instant,
-    pinged_at: Option<Instant>,
 }
 
 impl SessionTask {
@@ -95,15 +100,16 @@ impl SessionTask {
             received,
             unwritten: BytesMut::new(),
             unflushed: false,
-            closing: false,
+            closing_at: None,
             inbound,
             in_flight: HashMap::new(),
             subscribing: HashMap::new(),
+            pings: VecDeque::new(),
+            for_next_ping: Vec::new(),
             last_id: 0,
             keep_alive,
             heard_at: now(),
             sent_at: now(),
-            pinged_at: None,
         }
     }
 
@@ -125,9 +131,7 @@ impl SessionTask {
         }
         while let Ok(command) = commands.try_recv() {
             if let Command::Publish(_, in_flight) = command {
-                // It was not sent, so the failure is not about it.
-                let unsent = Failure::ended(failure.text.clone());
-                let _ = in_flight.outcome.send(Err(unsent));
+                let _ = in_flight.outcome.send(Err(failure.clone().unsent()));
             }
         }
         if let Some(inbound) = &self.inbound {
@@ -136,29 +140,33 @@ impl SessionTask {
     }
 
     async fn work(&mut self, commands: &mut mpsc::UnboundedReceiver<Command>) -> End {
-        let tick = (self.keep_alive / TICKS).max(Duration::from_millis(100));
+        // Without a keep alive there is still the end to be looked at.
+        let tick = if self.keep_alive.is_zero() { CLOSED_WITHIN } else { self.keep_alive / TICKS };
         let mut ticks = interval(tick);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             if let Err(failure) = self.take_packets() {
                 return failure;
             }
-            if self.closing && self.unwritten.is_empty() && !self.unflushed {
-                // The server may be gone.
-                let _ = self.writer.shutdown().await;
-                return End::Closed;
-            }
             let inbound = self.inbound.clone();
             let is_full = inbound.as_ref().is_some_and(|inbound| inbound.is_full());
+            if is_full {
+                // The answers stand behind messages that are not read before something is handled.
+                self.let_go();
+            }
             let room = async {
                 match &inbound {
                     Some(inbound) if is_full => inbound.room().await,
                     _ => pending().await,
                 }
             };
+            let is_overdue = self.closing_at.is_some_and(|at| now() - at >= CLOSED_WITHIN);
+            if is_overdue {
+                return End::Closed;
+            }
             let has_bytes = !self.unwritten.is_empty();
             let writes = has_bytes || self.unflushed;
-            let takes_commands = !self.closing && self.unwritten.len() < MAX_UNWRITTEN;
+            let takes_commands = self.closing_at.is_none() && self.unwritten.len() < MAX_UNWRITTEN;
             let (writer, unwritten) = (&mut self.writer, &mut self.unwritten);
             let writing = async {
                 if has_bytes {
@@ -169,7 +177,8 @@ impl SessionTask {
             };
             tokio::select! {
                 read = self.reader.read_buf(&mut self.received), if !is_full => match read {
-                    Ok(0) if self.closing => return End::Closed,
+                    // It has taken all that was sent before the end.
+                    Ok(0) if self.closing_at.is_some() => return End::Closed,
                     Ok(0) => return Failure::lost("the server closed it").into(),
                     Ok(_) => self.heard_at = now(),
                     Err(error) => return Failure::lost(error).into(),
@@ -212,11 +221,18 @@ impl SessionTask {
                 self.subscribing.insert(subscribe.pkid, outcome);
                 packets::write(&Packet::Subscribe(subscribe), &mut self.unwritten)?;
             }
-            Some(Command::Acknowledge(ids)) => self.acknowledge(ids)?,
+            Some(Command::Acknowledge(ids, done)) => {
+                self.acknowledge(ids)?;
+                self.for_next_ping.push(done);
+                // One at a time: those that come meanwhile share the next one.
+                if self.pings.is_empty() {
+                    self.ping()?;
+                }
+            }
             Some(Command::End(failure)) => return Err(failure),
             // The last handle was dropped.
             Some(Command::Close) | None => {
-                self.closing = true;
+                self.closing_at = Some(now());
                 let goodbye = Disconnect::new(DisconnectReasonCode::NormalDisconnection);
                 packets::write(&Packet::Disconnect(goodbye), &mut self.unwritten)?;
             }
@@ -278,7 +294,15 @@ impl SessionTask {
                         let _ = outcome.send(codes);
                     }
                 }
-                Incoming::PingResp => self.pinged_at = None,
+                Incoming::PingResp => {
+                    for done in self.pings.pop_front().unwrap_or_default() {
+                        // Its caller may have given up.
+                        let _ = done.send(());
+                    }
+                    if !self.for_next_ping.is_empty() && self.pings.is_empty() {
+                        self.ping()?;
+                    }
+                }
                 Incoming::Disconnect(answer) => {
                     let words = answer.words.as_deref();
                     return Err(Failure::from_disconnect(answer.code, words).into());
@@ -304,11 +328,25 @@ impl SessionTask {
             )));
         }
         let idle = now.saturating_duration_since(self.sent_at.min(self.heard_at));
-        let may_ping = self.pinged_at.is_none_or(|at| now - at >= self.keep_alive / 2);
-        if idle >= self.keep_alive / 2 && may_ping {
-            self.pinged_at = Some(now);
-            packets::write(&Packet::PingReq, &mut self.unwritten)?;
+        if idle >= self.keep_alive / 2 && self.unwritten.is_empty() {
+            self.ping()?;
         }
         Ok(())
+    }
+
+    /// Tells those who wait for an answer that there will be none for now: what they sent is on its
+    /// way.
+    fn let_go(&mut self) {
+        let waiting = self.pings.iter_mut().flat_map(std::mem::take);
+        for done in waiting.chain(self.for_next_ping.drain(..)) {
+            // Its caller may have given up.
+            let _ = done.send(());
+        }
+    }
+
+    /// Sends a ping; whoever waits for the next one waits for its answer.
+    fn ping(&mut self) -> Result<(), Failure> {
+        self.pings.push_back(std::mem::take(&mut self.for_next_ping));
+        packets::write(&Packet::PingReq, &mut self.unwritten)
     }
 }

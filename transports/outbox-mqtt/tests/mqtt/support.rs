@@ -175,3 +175,27 @@ impl Client {
         self.until(|packet| matches!(packet, Packet::PubAck(_)).then_some(())).await;
     }
 }
+
+/// Starts a server with users and their rights; without rules a user may do everything.
+pub(crate) async fn users(rules: &str, users: &[(&str, &str)]) -> (Server, TempDir) {
+    let folder = tempfile::tempdir().expect("a folder");
+    let visible = |mode| fs::Permissions::from_mode(mode);
+    fs::set_permissions(folder.path(), visible(0o755)).expect("its owner may open it");
+    let path = |name: &str| folder.path().join(name);
+    for (n, (user, password)) in users.iter().enumerate() {
+        let mut command = std::process::Command::new("mosquitto_passwd");
+        command.args(if n == 0 { &["-b", "-c"][..] } else { &["-b"][..] });
+        let status = command.arg(path("passwords")).args([user, password]).status();
+        assert!(status.expect("mosquitto_passwd comes with the server").success());
+    }
+    fs::set_permissions(path("passwords"), visible(0o644)).expect("the server may read it");
+    let mut more =
+        format!("allow_anonymous false\npassword_file {}\n", path("passwords").display());
+    if !rules.is_empty() {
+        fs::write(path("rules"), rules).expect("written");
+        more.push_str(&format!("acl_file {}\n", path("rules").display()));
+    }
+    fs::write(path("more.conf"), more).expect("written");
+    let server = mosquitto::start_with(&["-c", &path("more.conf").to_string_lossy()]).await;
+    (server, folder)
+}
