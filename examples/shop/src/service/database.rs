@@ -67,7 +67,7 @@ impl Location {
     }
 
     /// Tells whether it is deleted with the run.
-    #[cfg(any(feature = "amqp", feature = "kafka", feature = "nats"))]
+    #[cfg(any(feature = "amqp", feature = "kafka", feature = "mqtt", feature = "nats"))]
     pub const fn is_temporary(&self) -> bool {
         matches!(self, Self::Temporary(_))
     }

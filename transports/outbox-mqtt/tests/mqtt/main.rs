@@ -6,6 +6,7 @@ mod failures;
 mod fake;
 mod faults;
 mod groups;
+mod outbox;
 mod receiving;
 mod restart;
 mod secrets;
