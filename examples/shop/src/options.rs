@@ -23,7 +23,8 @@ a relay, received once.
   --data DIR       keeps the SQLite files in this folder; otherwise they are gone at the end
   --database URL   a database on a PostgreSQL (postgres://..) or MySQL or MariaDB (mysql://..) server instead
   --broker URL     a RabbitMQ (amqp://.., with --features amqp), a Kafka (kafka://.., with --features kafka), a NATS
-                   (nats://.., with --features nats) or a Redis (redis://.., with --features redis) in place of HTTP
+                   (nats://.., with --features nats), a Redis (redis://.., with --features redis) or an MQTT server
+                   (mqtt://.., with --features mqtt) in place of HTTP
   --help           this text
 ";
 
@@ -125,6 +126,8 @@ fn broker(url: String) -> Result<String, String> {
         ("amqp", cfg!(feature = "amqp")),
         ("amqps", cfg!(feature = "amqp")),
         ("kafka", cfg!(feature = "kafka")),
+        ("mqtt", cfg!(feature = "mqtt")),
+        ("mqtts", cfg!(feature = "mqtt")),
         ("nats", cfg!(feature = "nats")),
         ("tls", cfg!(feature = "nats")),
         ("redis", cfg!(feature = "redis")),
@@ -136,10 +139,10 @@ fn broker(url: String) -> Result<String, String> {
             Err(format!("this program was built without the feature for {scheme}"))
         }
         // Not quoted: it may hold a password.
-        None => {
-            Err("--broker is a URL that starts with amqp://, kafka://, nats:// or redis://"
-                .to_owned())
-        }
+        None => Err(
+            "--broker is a URL that starts with amqp://, kafka://, mqtt://, nats:// or redis://"
+                .to_owned(),
+        ),
     }
 }
 
@@ -219,7 +222,7 @@ mod tests {
                 "--declines is a number from 0 to 100000, not `none`",
                 "`--colour` is not an option",
                 "--database is a URL that starts with postgres:// or mysql://",
-                "--broker is a URL that starts with amqp://, kafka://, nats:// or redis://",
+                "--broker is a URL that starts with amqp://, kafka://, mqtt://, nats:// or redis://",
                 "--data needs a value, such as --data ./data",
                 "--serve places no orders: leave --orders out",
             ]

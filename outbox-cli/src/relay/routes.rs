@@ -78,6 +78,8 @@ fn publisher(part: &RoutePart) -> Result<Arc<dyn Publisher>, String> {
         "amqp" | "amqps" => amqp(part),
         #[cfg(feature = "kafka")]
         "kafka" => kafka(part),
+        #[cfg(feature = "mqtt")]
+        "mqtt" | "mqtts" => mqtt(part),
         #[cfg(feature = "nats")]
         "nats" | "tls" => nats(part),
         #[cfg(feature = "redis")]
@@ -99,6 +101,10 @@ const SCHEMES: &[&str] = &[
     "amqps",
     #[cfg(feature = "kafka")]
     "kafka",
+    #[cfg(feature = "mqtt")]
+    "mqtt",
+    #[cfg(feature = "mqtt")]
+    "mqtts",
     #[cfg(feature = "nats")]
     "nats",
     #[cfg(feature = "redis")]
@@ -178,6 +184,19 @@ fn kafka(part: &RoutePart) -> Result<Arc<dyn Publisher>, String> {
     }
     if part.structured {
         publisher = publisher.structured();
+    }
+    publisher.build().map(|built| Arc::new(built) as Arc<dyn Publisher>).map_err(|e| e.to_string())
+}
+
+#[cfg(feature = "mqtt")]
+fn mqtt(part: &RoutePart) -> Result<Arc<dyn Publisher>, String> {
+    let mut publisher =
+        outbox_mqtt::MqttPublisher::new(&part.url).map_err(|error| error.to_string())?;
+    if part.structured {
+        publisher = publisher.structured();
+    }
+    if let Some(timeout) = part.timeout {
+        publisher = publisher.timeout(timeout.0);
     }
     publisher.build().map(|built| Arc::new(built) as Arc<dyn Publisher>).map_err(|e| e.to_string())
 }

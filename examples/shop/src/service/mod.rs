@@ -3,6 +3,8 @@
 mod database;
 #[cfg(feature = "kafka")]
 mod kafka;
+#[cfg(feature = "mqtt")]
+mod mqtt;
 #[cfg(feature = "nats")]
 mod nats;
 #[cfg(feature = "redis")]
@@ -13,6 +15,8 @@ mod wire;
 pub use database::{Database, Location};
 #[cfg(feature = "kafka")]
 pub use kafka::Kafka;
+#[cfg(feature = "mqtt")]
+pub use mqtt::Mqtt;
 #[cfg(feature = "nats")]
 pub use nats::Nats;
 #[cfg(feature = "redis")]

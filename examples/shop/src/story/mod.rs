@@ -4,7 +4,7 @@
 #[cfg(feature = "amqp")]
 mod broker;
 mod customers;
-#[cfg(any(feature = "kafka", feature = "nats", feature = "redis"))]
+#[cfg(any(feature = "kafka", feature = "mqtt", feature = "nats", feature = "redis"))]
 mod faulty_publisher;
 mod faults;
 mod figures;
@@ -154,6 +154,16 @@ async fn wire(
         #[cfg(feature = "kafka")]
         Some(url) if url.starts_with("kafka://") => Ok((
             Wire::Kafka(crate::service::Kafka::new(
+                url.clone(),
+                location,
+                faults.clone(),
+                options.release,
+            )),
+            None,
+        )),
+        #[cfg(feature = "mqtt")]
+        Some(url) if url.starts_with("mqtt") => Ok((
+            Wire::Mqtt(crate::service::Mqtt::new(
                 url.clone(),
                 location,
                 faults.clone(),
