@@ -5,8 +5,10 @@ use crate::{
     destination::{Answer, Destination, act},
 };
 use sea_orm::{ConnectionTrait, DatabaseConnection, DbErr, Statement, TransactionTrait};
+use std::time::Duration;
 
 const MAX_ATTEMPTS: i32 = 5;
+const POLL: Duration = Duration::from_millis(20);
 
 /// Saves the events with their orders, and polls until nothing is left to send.
 pub(crate) async fn run(db: &DatabaseConnection, destination: &Destination) -> Result<(), DbErr> {
@@ -23,7 +25,9 @@ pub(crate) async fn run(db: &DatabaseConnection, destination: &Destination) -> R
         }
     }
     txn.commit().await?;
-    while poll(db, destination).await? {}
+    while poll(db, destination).await? {
+        tokio::time::sleep(POLL).await;
+    }
     Ok(())
 }
 

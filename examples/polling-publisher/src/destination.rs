@@ -4,11 +4,15 @@ use crate::{EVENTS, ORDERS};
 use sea_orm::{ConnectionTrait, DatabaseConnection, DbErr, Statement};
 use std::{
     fmt,
-    sync::atomic::{AtomicU32, Ordering},
+    sync::{
+        OnceLock,
+        atomic::{AtomicU32, Ordering},
+    },
+    time::{Duration, Instant},
 };
 
-/// Requests that the destination does not take while it is down: more than a poller has attempts for.
-const DOWN_FOR: u32 = 40;
+/// How long the destination is down: longer than a poller has attempts for.
+const DOWN_FOR: Duration = Duration::from_secs(5);
 /// The order of which something is lost or refused.
 const UNLUCKY: i64 = 2;
 
@@ -48,21 +52,23 @@ pub(crate) enum Answer {
 #[derive(Debug)]
 pub(crate) struct Destination {
     night: Night,
-    requests: AtomicU32,
+    begun: OnceLock<Instant>,
     unlucky: AtomicU32,
 }
 
 impl Destination {
     pub(crate) fn new(night: Night) -> Self {
-        Self { night, requests: AtomicU32::new(0), unlucky: AtomicU32::new(0) }
+        Self { night, begun: OnceLock::new(), unlucky: AtomicU32::new(0) }
     }
 
     pub(crate) fn answer(&self, order_id: i64, what: &str) -> Answer {
-        let nth = self.requests.fetch_add(1, Ordering::Relaxed);
+        let begun = *self.begun.get_or_init(Instant::now);
         let is_unlucky = order_id == UNLUCKY && what == EVENTS[0];
         match self.night {
-            Night::Down if nth < DOWN_FOR => Answer::Down,
-            Night::AnswerLost if is_unlucky && self.unlucky.fetch_add(1, Ordering::Relaxed) == 0 => {
+            Night::Down if begun.elapsed() < DOWN_FOR => Answer::Down,
+            Night::AnswerLost
+                if is_unlucky && self.unlucky.fetch_add(1, Ordering::Relaxed) == 0 =>
+            {
                 Answer::Lost
             }
             Night::Refused if is_unlucky => Answer::Refused,
@@ -72,7 +78,11 @@ impl Destination {
 }
 
 /// Does what a request asks for.
-pub(crate) async fn act<C: ConnectionTrait>(db: &C, order_id: i64, what: &str) -> Result<(), DbErr> {
+pub(crate) async fn act<C: ConnectionTrait>(
+    db: &C,
+    order_id: i64,
+    what: &str,
+) -> Result<(), DbErr> {
     let sql = "INSERT INTO effects (order_id, what) VALUES (?, ?)";
     let backend = ConnectionTrait::get_database_backend(db);
     db.execute_raw(Statement::from_sql_and_values(backend, sql, [order_id.into(), what.into()]))

@@ -40,6 +40,8 @@ async fn main() -> Result<(), Box<dyn Error>> {
             println!("    {way:<14}{}", destination::report(&db).await?);
         }
     }
-    println!("\nThe relay waits out the first, the inbox knows the second, and behind the third only its own order waits.");
+    println!(
+        "\nThe relay waits out the first, the inbox knows the second, and behind the third only its own order waits."
+    );
     Ok(())
 }

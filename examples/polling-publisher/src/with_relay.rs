@@ -37,8 +37,8 @@ struct Way {
 #[async_trait]
 impl Publisher for Way {
     async fn publish(&self, message: &Message) -> Result<Receipt, PublishError> {
-        let event: OrderChanged =
-            message.decode().map_err(|error| PublishError::permanent(error.to_string()))?;
+        let event: OrderChanged = serde_json::from_slice(&message.payload)
+            .map_err(|error| PublishError::permanent("no event of ours").caused_by(error))?;
         match self.destination.answer(event.order_id, &event.what) {
             Answer::Done => self.to.publish(message).await,
             Answer::Lost => {

@@ -113,7 +113,10 @@ mod tests {
             assert!(check(name).is_ok(), "{name}");
         }
         for name in ["", "Orders", "1st", "../up", "a/b", "outbox-core", "test", &"a".repeat(41)] {
-            assert!(check(name).unwrap_err().to_string().contains("no name of a service"), "{name}");
+            assert!(
+                check(name).unwrap_err().to_string().contains("no name of a service"),
+                "{name}"
+            );
         }
     }
 

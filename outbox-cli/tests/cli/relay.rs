@@ -9,7 +9,12 @@ use outbox_http::HttpReceiver;
 use outbox_sea_orm::admin::AdminStore;
 use rustix::process::Signal;
 use std::{fs, net::SocketAddr};
-use tests::{databases::{Database, TempDatabase}, equals, on_every_database, processes::Process, wait_until};
+use tests::{
+    databases::{Database, TempDatabase},
+    equals, on_every_database,
+    processes::Process,
+    wait_until,
+};
 use tokio::{net::TcpListener, task::JoinSet};
 
 /// A receiver on loopback that records what it gets; dropped, it ends.
@@ -95,7 +100,8 @@ async fn a_relay_process_serves_its_metrics_and_its_health() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("relay.toml");
     let listen = free_address();
-    fs::write(&path, file(&world, &billing, &format!("\n[metrics]\nlisten = '{listen}'\n"))).unwrap();
+    fs::write(&path, file(&world, &billing, &format!("\n[metrics]\nlisten = '{listen}'\n")))
+        .unwrap();
     let mut relay = Process::start(&mut command(&["relay", path.to_str().unwrap()]));
     world.place("order-1", "a chair").await;
     wait_until(SOON, "the event is published", async || equals(billing.received.count(), 1)).await;
@@ -107,7 +113,8 @@ async fn a_relay_process_serves_its_metrics_and_its_health() {
     wait_until(SOON, "the relay is ready", async || equals(get("/ready").await.0, 200)).await;
     assert_eq!(get("/live").await.0, 200);
     let (_, metrics) = get("/metrics").await;
-    let sent = metrics.lines().find(|line| line.starts_with("messaging_client_sent_messages_total"));
+    let sent =
+        metrics.lines().find(|line| line.starts_with("messaging_client_sent_messages_total"));
     assert!(sent.is_some_and(|line| line.contains("billing") && line.ends_with(" 1")), "{metrics}");
     assert!(relay.terminate(SOON).await.success());
 }
@@ -121,7 +128,8 @@ async fn an_address_of_metrics_that_is_taken_is_told() {
     let listen = taken.local_addr().unwrap();
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("relay.toml");
-    fs::write(&path, file(&world, &billing, &format!("\n[metrics]\nlisten = '{listen}'\n"))).unwrap();
+    fs::write(&path, file(&world, &billing, &format!("\n[metrics]\nlisten = '{listen}'\n")))
+        .unwrap();
     let ran = run(command(&["relay", path.to_str().unwrap()])).exits(2);
     assert!(ran.err.contains(&format!("[metrics] cannot be served on {listen}")), "{}", ran.err);
 }

@@ -67,6 +67,17 @@ async fn polling_publisher_shows_what_three_nights_do_to_a_poller_and_to_a_relay
 }
 
 #[tokio::test]
+async fn webhooks_out_disables_a_broken_endpoint_and_replays_in_order() {
+    assert_eq!(
+        printed("webhooks-out").await,
+        [
+            "customer-bolt is disabled; acme has [1, 2, 3], bolt []",
+            "enabled again, 1 replayed; bolt has [1, 2, 3]",
+        ]
+    );
+}
+
+#[tokio::test]
 async fn custom_transport_carries_its_events_as_lines_of_a_file() {
     let mut lines = printed("custom-transport").await;
     assert_eq!(lines.pop().as_deref(), Some("lines in the file: 3"));

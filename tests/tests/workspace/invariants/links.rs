@@ -50,7 +50,8 @@ fn leads_nowhere(document: &File, target: &str) -> bool {
         return false;
     }
     let (path, fragment) = target.split_once('#').unwrap_or((target, ""));
-    let path = if path.is_empty() { document.path.clone().into() } else { resolve(&document.path, path) };
+    let path =
+        if path.is_empty() { document.path.clone().into() } else { resolve(&document.path, path) };
     let found = files().iter().find(|file| Path::new(&file.path) == path);
     let Some(found) = found else {
         // A folder, or a file that is no text.

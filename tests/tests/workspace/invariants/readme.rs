@@ -69,7 +69,8 @@ fn the_tests_that_readme_and_guide_name_are_there() {
         let names = page.text.split('`').skip(1).step_by(2);
         names.filter(|name| name.matches('_').count() >= 4 && !name.contains(['.', '/', ' ', '(']))
     });
-    let names: Vec<&str> = names.filter(|name| name.chars().all(|c| c != '=' && c != '-')).collect();
+    let names: Vec<&str> =
+        names.filter(|name| name.chars().all(|c| c != '=' && c != '-')).collect();
     assert!(names.len() >= 60, "the promises name their tests");
     let is_there = |name: &str| sources().any(|file| file.text.contains(&format!("fn {name}(")));
     let metrics = &files().iter().find(|file| file.path == "docs/metrics.md").expect("a page").text;
