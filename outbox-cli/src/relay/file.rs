@@ -2,15 +2,23 @@
 
 use crate::error::CliError;
 use serde::{Deserialize, Deserializer, de::Error};
-use std::{collections::BTreeMap, path::Path, time::Duration};
+use std::{collections::BTreeMap, net::SocketAddr, path::Path, time::Duration};
 
 /// The file.
 #[derive(Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct File {
     pub(super) outbox: OutboxPart,
+    pub(super) metrics: Option<MetricsPart>,
     #[serde(default)]
     pub(super) route: Vec<RoutePart>,
+}
+
+/// Where metrics and health are served.
+#[derive(Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct MetricsPart {
+    pub(super) listen: SocketAddr,
 }
 
 /// The outbox.
