@@ -46,7 +46,13 @@ impl Location {
     }
 
     /// Gives a name that is unique to this location.
-    #[cfg(any(feature = "amqp", feature = "kafka", feature = "nats", feature = "redis"))]
+    #[cfg(any(
+        feature = "amqp",
+        feature = "kafka",
+        feature = "nats",
+        feature = "redis",
+        feature = "sqs"
+    ))]
     pub fn name(&self) -> String {
         use std::hash::{DefaultHasher, Hash, Hasher};
         let mut hasher = DefaultHasher::new();

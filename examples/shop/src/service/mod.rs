@@ -7,6 +7,8 @@ mod kafka;
 mod nats;
 #[cfg(feature = "redis")]
 mod redis;
+#[cfg(feature = "sqs")]
+mod sqs;
 mod server;
 mod wire;
 
@@ -17,6 +19,8 @@ pub use kafka::Kafka;
 pub use nats::Nats;
 #[cfg(feature = "redis")]
 pub use redis::Redis;
+#[cfg(feature = "sqs")]
+pub use sqs::Sqs;
 #[cfg(feature = "amqp")]
 pub use wire::Rabbit;
 pub use wire::Wire;

@@ -16,13 +16,27 @@ use super::Location;
 use super::Nats;
 #[cfg(feature = "redis")]
 use super::Redis;
-#[cfg(any(feature = "amqp", feature = "kafka", feature = "nats", feature = "redis"))]
+#[cfg(feature = "sqs")]
+use super::Sqs;
+#[cfg(any(
+    feature = "amqp",
+    feature = "kafka",
+    feature = "nats",
+    feature = "redis",
+    feature = "sqs"
+))]
 use crate::{Release, events::REPLIES, next::GIFTS};
 #[cfg(feature = "amqp")]
 use outbox_amqp::{AmqpPublisher, AmqpSubscriber, Exchange, Queue, Topology};
 
 /// The topics that each service subscribes to at a broker.
-#[cfg(any(feature = "amqp", feature = "kafka", feature = "nats", feature = "redis"))]
+#[cfg(any(
+    feature = "amqp",
+    feature = "kafka",
+    feature = "nats",
+    feature = "redis",
+    feature = "sqs"
+))]
 pub(super) fn subscriptions(release: Release) -> [(&'static str, &'static [&'static str]); 4] {
     let by_shipping: &[_] = match release {
         Release::This => &["shipping", "orders"],
@@ -52,6 +66,9 @@ pub enum Wire {
     /// Through a stream of Redis for each topic, with a consumer group of each service.
     #[cfg(feature = "redis")]
     Redis(Redis),
+    /// Through a FIFO queue of SQS for each service.
+    #[cfg(feature = "sqs")]
+    Sqs(Sqs),
 }
 
 /// The receiving half of a service: routes to add to its server, and a subscriber.
@@ -79,6 +96,8 @@ impl Wire {
             Self::Nats(nats) => (Router::new(), Box::new(nats.subscriber(service)?)),
             #[cfg(feature = "redis")]
             Self::Redis(redis) => (Router::new(), Box::new(redis.subscriber(service)?)),
+            #[cfg(feature = "sqs")]
+            Self::Sqs(sqs) => (Router::new(), Box::new(sqs.subscriber(service)?)),
         })
     }
 
@@ -101,6 +120,8 @@ impl Wire {
             Self::Nats(nats) => nats.publisher(link.timeout)?,
             #[cfg(feature = "redis")]
             Self::Redis(redis) => redis.publisher(link.timeout)?,
+            #[cfg(feature = "sqs")]
+            Self::Sqs(sqs) => sqs.publisher(link.timeout)?,
         })
     }
 
@@ -116,6 +137,8 @@ impl Wire {
             Self::Nats(_) => "through NATS",
             #[cfg(feature = "redis")]
             Self::Redis(_) => "through Redis",
+            #[cfg(feature = "sqs")]
+            Self::Sqs(_) => "through SQS",
         }
     }
 
@@ -131,6 +154,8 @@ impl Wire {
             Self::Nats(_) => "NATS",
             #[cfg(feature = "redis")]
             Self::Redis(_) => "Redis",
+            #[cfg(feature = "sqs")]
+            Self::Sqs(_) => "SQS",
         }
     }
 
@@ -146,6 +171,8 @@ impl Wire {
             Self::Nats(_) => "NATS",
             #[cfg(feature = "redis")]
             Self::Redis(_) => "Redis",
+            #[cfg(feature = "sqs")]
+            Self::Sqs(_) => "SQS",
         }
     }
 }
