@@ -23,8 +23,9 @@ a relay, received once.
   --data DIR       keeps the SQLite files in this folder; otherwise they are gone at the end
   --database URL   a database on a PostgreSQL (postgres://..) or MySQL or MariaDB (mysql://..) server instead
   --broker URL     a RabbitMQ (amqp://.., with --features amqp), a Kafka (kafka://.., with --features kafka), a NATS
-                   (nats://.., with --features nats), a Redis (redis://.., with --features redis) or an MQTT server
-                   (mqtt://.., with --features mqtt) in place of HTTP
+                   (nats://.., with --features nats), a Redis (redis://.., with --features redis), an MQTT server
+                   (mqtt://.., with --features mqtt) or an SQS (sqs://REGION or sqs+http://.., with --features sqs) in
+                   place of HTTP
   --help           this text
 ";
 
@@ -132,6 +133,9 @@ fn broker(url: String) -> Result<String, String> {
         ("tls", cfg!(feature = "nats")),
         ("redis", cfg!(feature = "redis")),
         ("rediss", cfg!(feature = "redis")),
+        ("sqs", cfg!(feature = "sqs")),
+        ("sqs+http", cfg!(feature = "sqs")),
+        ("sqs+https", cfg!(feature = "sqs")),
     ];
     match known.iter().find(|(scheme, _)| url.starts_with(&format!("{scheme}://"))) {
         Some((_, true)) => Ok(url),
@@ -140,7 +144,7 @@ fn broker(url: String) -> Result<String, String> {
         }
         // Not quoted: it may hold a password.
         None => Err(
-            "--broker is a URL that starts with amqp://, kafka://, mqtt://, nats:// or redis://"
+            "--broker is a URL that starts with amqp://, kafka://, mqtt://, nats://, redis:// or sqs://"
                 .to_owned(),
         ),
     }
@@ -222,7 +226,7 @@ mod tests {
                 "--declines is a number from 0 to 100000, not `none`",
                 "`--colour` is not an option",
                 "--database is a URL that starts with postgres:// or mysql://",
-                "--broker is a URL that starts with amqp://, kafka://, mqtt://, nats:// or redis://",
+                "--broker is a URL that starts with amqp://, kafka://, mqtt://, nats://, redis:// or sqs://",
                 "--data needs a value, such as --data ./data",
                 "--serve places no orders: leave --orders out",
             ]

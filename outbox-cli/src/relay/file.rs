@@ -70,9 +70,9 @@ pub(super) struct RoutePart {
     pub(super) allow_subnets: Vec<String>,
     /// RabbitMQ: the exchange.
     pub(super) exchange: Option<String>,
-    /// RabbitMQ: the queue, in place of an exchange.
+    /// RabbitMQ: the queue, in place of an exchange. SQS: the queue, in place of that of the topic.
     pub(super) queue: Option<String>,
-    /// Kafka: the one topic for all events of the route.
+    /// Kafka and SNS: the one topic for all events of the route.
     pub(super) topic: Option<String>,
 }
 

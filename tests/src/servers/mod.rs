@@ -7,6 +7,7 @@
 mod home;
 mod probe;
 
+pub mod aws;
 pub mod kafka;
 pub mod mariadb;
 pub mod mosquitto;

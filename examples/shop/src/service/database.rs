@@ -51,7 +51,8 @@ impl Location {
         feature = "kafka",
         feature = "mqtt",
         feature = "nats",
-        feature = "redis"
+        feature = "redis",
+        feature = "sqs"
     ))]
     pub fn name(&self) -> String {
         use std::hash::{DefaultHasher, Hash, Hasher};

@@ -9,6 +9,8 @@ mod mqtt;
 mod nats;
 #[cfg(feature = "redis")]
 mod redis;
+#[cfg(feature = "sqs")]
+mod sqs;
 mod server;
 mod wire;
 
@@ -21,6 +23,8 @@ pub use mqtt::Mqtt;
 pub use nats::Nats;
 #[cfg(feature = "redis")]
 pub use redis::Redis;
+#[cfg(feature = "sqs")]
+pub use sqs::Sqs;
 #[cfg(feature = "amqp")]
 pub use wire::Rabbit;
 pub use wire::Wire;

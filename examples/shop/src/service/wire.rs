@@ -18,12 +18,15 @@ use super::Mqtt;
 use super::Nats;
 #[cfg(feature = "redis")]
 use super::Redis;
+#[cfg(feature = "sqs")]
+use super::Sqs;
 #[cfg(any(
     feature = "amqp",
     feature = "kafka",
     feature = "mqtt",
     feature = "nats",
-    feature = "redis"
+    feature = "redis",
+    feature = "sqs"
 ))]
 use crate::{Release, events::REPLIES, next::GIFTS};
 #[cfg(feature = "amqp")]
@@ -35,7 +38,8 @@ use outbox_amqp::{AmqpPublisher, AmqpSubscriber, Exchange, Queue, Topology};
     feature = "kafka",
     feature = "mqtt",
     feature = "nats",
-    feature = "redis"
+    feature = "redis",
+    feature = "sqs"
 ))]
 pub(super) fn subscriptions(release: Release) -> [(&'static str, &'static [&'static str]); 4] {
     let by_shipping: &[_] = match release {
@@ -69,6 +73,9 @@ pub enum Wire {
     /// Through a stream of Redis for each topic, with a consumer group of each service.
     #[cfg(feature = "redis")]
     Redis(Redis),
+    /// Through a FIFO queue of SQS for each service.
+    #[cfg(feature = "sqs")]
+    Sqs(Sqs),
 }
 
 /// The receiving half of a service: routes to add to its server, and a subscriber.
@@ -98,6 +105,8 @@ impl Wire {
             Self::Nats(nats) => (Router::new(), Box::new(nats.subscriber(service)?)),
             #[cfg(feature = "redis")]
             Self::Redis(redis) => (Router::new(), Box::new(redis.subscriber(service)?)),
+            #[cfg(feature = "sqs")]
+            Self::Sqs(sqs) => (Router::new(), Box::new(sqs.subscriber(service)?)),
         })
     }
 
@@ -122,6 +131,8 @@ impl Wire {
             Self::Nats(nats) => nats.publisher(link.timeout)?,
             #[cfg(feature = "redis")]
             Self::Redis(redis) => redis.publisher(link.timeout)?,
+            #[cfg(feature = "sqs")]
+            Self::Sqs(sqs) => sqs.publisher(link.timeout)?,
         })
     }
 
@@ -139,6 +150,8 @@ impl Wire {
             Self::Nats(_) => "through NATS",
             #[cfg(feature = "redis")]
             Self::Redis(_) => "through Redis",
+            #[cfg(feature = "sqs")]
+            Self::Sqs(_) => "through SQS",
         }
     }
 
@@ -156,6 +169,8 @@ impl Wire {
             Self::Nats(_) => "NATS",
             #[cfg(feature = "redis")]
             Self::Redis(_) => "Redis",
+            #[cfg(feature = "sqs")]
+            Self::Sqs(_) => "SQS",
         }
     }
 
@@ -173,6 +188,8 @@ impl Wire {
             Self::Nats(_) => "NATS",
             #[cfg(feature = "redis")]
             Self::Redis(_) => "Redis",
+            #[cfg(feature = "sqs")]
+            Self::Sqs(_) => "SQS",
         }
     }
 }

@@ -4,7 +4,7 @@
 #[cfg(feature = "amqp")]
 mod broker;
 mod customers;
-#[cfg(any(feature = "kafka", feature = "mqtt", feature = "nats", feature = "redis"))]
+#[cfg(any(feature = "kafka", feature = "mqtt", feature = "nats", feature = "redis", feature = "sqs"))]
 mod faulty_publisher;
 mod faults;
 mod figures;
@@ -185,6 +185,10 @@ async fn wire(
             )),
             None,
         )),
+        #[cfg(feature = "sqs")]
+        Some(url) if url.starts_with("sqs") => {
+            Ok((Wire::Sqs(crate::service::Sqs::new(url.clone(), location, faults.clone())), None))
+        }
         Some(url) => by_rabbit(url, location, options, faults).await,
     }
 }
