@@ -1,0 +1,1 @@
+//! Times, counts and texts, as pages show them.
