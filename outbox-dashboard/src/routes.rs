@@ -1,8 +1,8 @@
-//! The one list of routes: method, path, permission, handler. The router is built from it, so that
+//! The one list of routes: method, path, needs, handler. The router is built from it, so that
 //! no handler is without a rule.
 
 use crate::{
-    access::{self, Permission},
+    access::{self, Needs},
     act, api,
     builder::Shared,
     live, page,
@@ -19,36 +19,38 @@ use http::Method;
 pub(crate) struct Entry {
     pub(crate) method: Method,
     pub(crate) path: &'static str,
-    /// What the visitor must be allowed to.
-    pub(crate) permission: Permission,
+    /// What the visitor needs.
+    pub(crate) needs: Needs,
     handler: MethodRouter<Shared>,
 }
 
 impl Entry {
     /// A route that reads.
-    pub(crate) fn get<H, T>(path: &'static str, permission: Permission, handler: H) -> Self
+    pub(crate) fn get<H, T>(path: &'static str, needs: Needs, handler: H) -> Self
     where
         H: Handler<T, Shared>,
         T: 'static,
     {
-        Self { method: Method::GET, path, permission, handler: routing::get(handler) }
+        Self { method: Method::GET, path, needs, handler: routing::get(handler) }
     }
 
     /// A route that changes something.
-    pub(crate) fn post<H, T>(path: &'static str, permission: Permission, handler: H) -> Self
+    pub(crate) fn post<H, T>(path: &'static str, needs: Needs, handler: H) -> Self
     where
         H: Handler<T, Shared>,
         T: 'static,
     {
-        Self { method: Method::POST, path, permission, handler: routing::post(handler) }
+        Self { method: Method::POST, path, needs, handler: routing::post(handler) }
     }
 }
 
-/// All routes.
+/// All routes. The page at the root is also `/follow`: under a prefix, a relative link cannot name
+/// the prefix without a slash behind it.
 pub(crate) fn entries() -> Vec<Entry> {
-    use Permission::{Public, Read};
+    use Needs::{Public, Read};
     let mut entries = vec![
         Entry::get("/", Read, page::follow::page),
+        Entry::get("/follow", Read, page::follow::page),
         Entry::get("/overview", Read, page::overview::page),
         Entry::get("/routes", Read, page::routes::page),
         Entry::get("/letters", Read, page::letters::page),
@@ -66,11 +68,11 @@ pub(crate) fn entries() -> Vec<Entry> {
     entries
 }
 
-/// Builds the router: each route with the rule of its permission around its handler.
+/// Builds the router: each route with its rule around its handler.
 pub(crate) fn router(app: Shared) -> Router {
     let mut router = Router::new();
-    for Entry { path, permission, handler, .. } in entries() {
-        let rule = from_fn_with_state((app.clone(), permission), access::check);
+    for Entry { path, needs, handler, .. } in entries() {
+        let rule = from_fn_with_state((app.clone(), needs), access::check);
         router = router.route(path, handler.route_layer(rule));
     }
     let router = router.fallback(page::not_found).with_state(app.clone());

@@ -1,8 +1,6 @@
-//! The pages that read.
+//! The pages that read. Each asks the databases for its view, and draws it.
 
-pub(crate) mod layout;
-pub(crate) mod text;
-pub(crate) mod assets;
+pub(crate) mod frame;
 pub(crate) mod follow;
 pub(crate) mod overview;
 pub(crate) mod routes;
@@ -10,8 +8,11 @@ pub(crate) mod letters;
 pub(crate) mod letter;
 pub(crate) mod sagas;
 pub(crate) mod saga;
-pub(crate) mod waiting;
-pub(crate) mod audit;
-pub(crate) mod doctor;
+pub(crate) mod lists;
 
-pub(crate) use layout::{Layout, Tab, html, not_found};
+pub(crate) use frame::{
+    asking::ask_all,
+    assets, given, text,
+    layout::{Body, Layout, Notice, Tab, View, html, not_found, shell},
+};
+pub(crate) use lists::{audit, doctor, waiting};

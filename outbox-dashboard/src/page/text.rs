@@ -1,1 +1,0 @@
-//! Times, counts and texts, as pages show them.
