@@ -4,21 +4,21 @@
   const by = (id) => doc.getElementById(id);
   const main = by('main');
   const status = by('live');
-  const url = main.dataset.live;
+  const url = main.dataset.liveUrl;
   let source = null;
   let last = '';
 
   // A part is left alone while somebody works in it.
   const busy = (part) => {
     const picked = doc.getSelection();
-    return part.contains(doc.activeElement) || part.querySelector('details.act[open]')
+    return part.contains(doc.activeElement) || part.querySelector('details.control[open]')
       || (picked && !picked.isCollapsed && part.contains(picked.anchorNode));
   };
   const swap = (html) => {
     const box = doc.createElement('template');
     box.innerHTML = html;
     for (const fresh of box.content.querySelectorAll('[data-live]')) {
-      const old = by(fresh.id);
+      const old = main.querySelector('[data-live="' + fresh.dataset.live + '"]');
       if (!old || busy(old)) continue;
       for (const open of old.querySelectorAll('details[open][id]')) {
         const same = fresh.querySelector('#' + CSS.escape(open.id));

@@ -8,7 +8,9 @@ use crate::{
     store::{Database, DashboardStore},
 };
 use axum::Router;
+use outbox_core::saga::Shape;
 use std::{
+    collections::BTreeSet,
     fmt, io,
     net::{IpAddr, SocketAddr},
     sync::Arc,
@@ -83,6 +85,8 @@ pub struct DashboardBuilder {
     databases: Vec<Database>,
     environment: Option<Environment>,
     access: Option<Access>,
+    shapes: Vec<Shape>,
+    sensitive: BTreeSet<String>,
 }
 
 impl DashboardBuilder {
@@ -98,6 +102,28 @@ impl DashboardBuilder {
     #[must_use]
     pub fn environment(mut self, name: impl Into<String>, colour: Colour) -> Self {
         self.environment = Some(Environment { name: name.into(), colour });
+        self
+    }
+
+    /// Draws sagas of a definition with all of its steps: only the service that has the definition
+    /// knows those that are still ahead.
+    ///
+    /// ```
+    /// # use outbox_dashboard::DashboardBuilder;
+    /// # fn example<D, Tx>(builder: DashboardBuilder, place_order: &outbox_core::saga::Saga<D, Tx>) -> DashboardBuilder {
+    /// builder.saga(place_order.shape())
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn saga(mut self, shape: &Shape) -> Self {
+        self.shapes.push(shape.clone());
+        self
+    }
+
+    /// Never shows the content of events of a type.
+    #[must_use]
+    pub fn sensitive(mut self, event_type: impl Into<String>) -> Self {
+        self.sensitive.insert(event_type.into());
         self
     }
 
@@ -122,6 +148,8 @@ impl DashboardBuilder {
             databases: self.databases,
             environment: self.environment,
             access: self.access.unwrap_or_else(Access::loopback),
+            shapes: self.shapes,
+            sensitive: self.sensitive,
             live: LiveReaders::default(),
             running: Running::default(),
         };
@@ -148,6 +176,7 @@ impl DashboardBuilder {
                 faults.push(format!("two databases are named {name:?}"));
             }
         }
+        faults.extend(self.access.iter().flat_map(Access::faults));
         if self.environment.as_ref().is_some_and(|e| e.name.len() > LONGEST_NAME) {
             faults.push(format!("the environment's name has more than {LONGEST_NAME} bytes"));
         }
@@ -160,6 +189,10 @@ pub(crate) struct App {
     pub(crate) databases: Vec<Database>,
     pub(crate) environment: Option<Environment>,
     pub(crate) access: Access,
+    /// Definitions of sagas.
+    pub(crate) shapes: Vec<Shape>,
+    /// Types of events whose content is not shown.
+    pub(crate) sensitive: BTreeSet<String>,
     pub(crate) live: LiveReaders,
     /// Plans that this process applies.
     pub(crate) running: Running,
@@ -172,15 +205,6 @@ impl App {
     /// Gives the database of this name.
     pub(crate) fn database(&self, name: &str) -> Option<&Database> {
         self.databases.iter().find(|database| &*database.name == name)
-    }
-
-    /// Gives the databases that a page shows: the one of this name, or all; none for a name that
-    /// no database has.
-    pub(crate) fn selected(&self, name: Option<&str>) -> Vec<Database> {
-        match name.filter(|name| !name.is_empty()) {
-            Some(name) => self.database(name).cloned().into_iter().collect(),
-            None => self.databases.clone(),
-        }
     }
 }
 

@@ -1,7 +1,7 @@
 //! What a database must answer.
 
 use outbox_core::admin::{
-    ActStore, AdminStore, ControlStore, DoctorStore, InspectStore, ListStore,
+    ActStore, AdminStore, ControlStore, DoctorStore, InspectStore, ListStore, PlanStore,
 };
 use outbox_core::saga::SagaAdmin;
 use std::sync::Arc;
@@ -9,12 +9,12 @@ use std::sync::Arc;
 /// All that the page asks of a database. Every outbox of `outbox-sea-orm` has it, and every store
 /// that implements the traits.
 pub trait DashboardStore:
-    InspectStore + ListStore + AdminStore + ActStore + ControlStore + DoctorStore + SagaAdmin
+    InspectStore + ListStore + AdminStore + ActStore + PlanStore + ControlStore + DoctorStore + SagaAdmin
 {
 }
 
 impl<T> DashboardStore for T where
-    T: InspectStore + ListStore + AdminStore + ActStore + ControlStore + DoctorStore + SagaAdmin
+    T: InspectStore + ListStore + AdminStore + ActStore + PlanStore + ControlStore + DoctorStore + SagaAdmin
 {
 }
 

@@ -12,7 +12,7 @@ pub(crate) mod lists;
 
 pub(crate) use frame::{
     asking::ask_all,
-    assets, given, text,
+    assets, given, layout, text,
     layout::{Body, Layout, Notice, Tab, View, html, not_found, shell},
 };
 pub(crate) use lists::{audit, doctor, waiting};

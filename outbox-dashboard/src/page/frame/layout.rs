@@ -44,6 +44,8 @@ const TABS: [(Tab, &str, &str); 8] = [
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Notice {
     pub(crate) text: Markup,
+    /// The same as it is, not for HTML.
+    pub(crate) plain: String,
     /// Whether it is an error.
     pub(crate) bad: bool,
 }
@@ -51,12 +53,16 @@ pub(crate) struct Notice {
 impl Notice {
     /// Something that is wrong.
     pub(crate) fn bad(text: impl AsRef<str>) -> Self {
-        Self { text: super::text::text(text.as_ref()), bad: true }
+        Self::new(text.as_ref(), true)
     }
 
     /// Something worth knowing.
     pub(crate) fn info(text: impl AsRef<str>) -> Self {
-        Self { text: super::text::text(text.as_ref()), bad: false }
+        Self::new(text.as_ref(), false)
+    }
+
+    fn new(plain: &str, bad: bool) -> Self {
+        Self { text: super::text::text(plain), plain: plain.to_owned(), bad }
     }
 }
 
