@@ -211,7 +211,7 @@ impl App {
 /// The outbox's web page, to nest in an axum application or to serve by itself.
 #[derive(Clone)]
 pub struct Dashboard {
-    app: Shared,
+    pub(crate) app: Shared,
 }
 
 impl fmt::Debug for Dashboard {

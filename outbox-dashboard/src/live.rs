@@ -73,12 +73,6 @@ impl LiveReaders {
     fn lock(&self) -> MutexGuard<'_, HashMap<Key, watch::Sender<Frame>>> {
         self.readers.lock().unwrap_or_else(PoisonError::into_inner)
     }
-
-    /// Counts the readers.
-    #[cfg(test)]
-    pub(crate) fn count(&self) -> usize {
-        self.lock().len()
-    }
 }
 
 /// Streams the body of a page, each time that it has changed.
@@ -264,4 +258,58 @@ fn events(
             }
         }
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Dashboard, Grant, Role};
+    use futures_util::StreamExt;
+    use outbox_sea_orm::prelude::Outbox;
+    use ::tests::{
+        databases::{Database, TempDatabase},
+        equals, wait_until,
+    };
+
+    #[test]
+    fn the_way_to_the_root_is_relative_or_it_is_not_taken() {
+        for (asked, way) in [
+            (None, "./"),
+            (Some("../../"), "../../"),
+            (Some("outbox/"), "outbox/"),
+            (Some("/outbox/"), "./"),
+            (Some("//evil/"), "./"),
+            (Some("a//b/"), "./"),
+            (Some("javascript:/"), "./"),
+            (Some("x"), "./"),
+        ] {
+            assert_eq!(root(asked), way, "{asked:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_hundred_open_pages_have_one_reader_and_none_has_none() {
+        let temp = TempDatabase::create(Database::Sqlite).await;
+        let outbox = Outbox::builder(temp.connect().await).source("/shop").install().await.unwrap();
+        let app = Dashboard::builder().database("orders", outbox).build().unwrap().app;
+        let visit = Visit { grant: Grant::new("ann", Role::Reader), root: "./".to_owned() };
+        let open = async |page: &str| {
+            let uri = "/live/overview?root=.%2F".parse().unwrap();
+            let (page, headers) = (Path(page.to_owned()), HeaderMap::new());
+            let answer = stream(State(app.clone()), visit.clone(), page, uri, headers).await.unwrap();
+            let mut events = answer.into_body().into_data_stream();
+            assert!(events.next().await.unwrap().unwrap().starts_with(b"event: body\n"));
+            events
+        };
+        let mut pages = Vec::new();
+        for _ in 0..100 {
+            pages.push(open("overview").await);
+        }
+        assert_eq!(app.live.lock().len(), 1);
+        pages.push(open("routes").await);
+        assert_eq!(app.live.lock().len(), 2);
+        drop(pages);
+        let soon = Duration::from_secs(30);
+        wait_until(soon, "no reader is left", async || equals(app.live.lock().len(), 0)).await;
+    }
 }

@@ -280,3 +280,167 @@ fn draw_step(svg: &mut String, Placed { step, x, y, .. }: &Placed) {
         );
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use outbox_core::{
+        outbox::OperatorNote,
+        saga::{Json, Operation, Record, Saga, StepContext, StepError},
+    };
+
+    struct Sql;
+
+    #[derive(serde::Serialize, serde::Deserialize)]
+    struct Trip;
+
+    impl Trip {
+        async fn flight(&self, _: &StepContext<Sql>) -> Result<i64, StepError> {
+            Ok(200)
+        }
+
+        async fn cancel(&mut self, _: i64, _: &StepContext<Sql>) -> Result<(), StepError> {
+            Ok(())
+        }
+
+        async fn hotel(&self, _: &StepContext<Sql>) -> Result<i64, StepError> {
+            Ok(100)
+        }
+
+        async fn add_up(&mut self, _: (i64, i64), _: &StepContext<Sql>) -> Result<(), StepError> {
+            Ok(())
+        }
+
+        async fn pay(&mut self, _: &StepContext<Sql>) -> Result<(), StepError> {
+            Ok(())
+        }
+    }
+
+    fn trip() -> Shape {
+        let saga = Saga::<Trip, Sql>::builder("trip", 1)
+            .parallel("bookings")
+            .branch("flight", Trip::flight)
+            .compensate(Trip::cancel)
+            .branch("hotel", Trip::hotel)
+            .merge("add-up", Trip::add_up)
+            .step("pay", Trip::pay)
+            .pivot()
+            .build();
+        saga.shape().clone()
+    }
+
+    fn done(step: &str, compensates: bool) -> Record {
+        let (step, output) = (step.to_owned(), Json::of(&200).unwrap());
+        Record::Done { step, output, data: None, pivot: false, compensates, attempt: 1 }
+    }
+
+    fn after(records: &[Record]) -> Instance {
+        records.iter().fold(Instance::default(), |instance, record| {
+            instance.after(record).unwrap_or_else(|| panic!("{record:?} does not apply"))
+        })
+    }
+
+    fn names(layers: &[Vec<Step>]) -> Vec<Vec<&str>> {
+        layers.iter().map(|layer| layer.iter().map(|step| &*step.name).collect()).collect()
+    }
+
+    #[test]
+    fn a_definition_has_a_layer_a_stage_and_one_that_is_not_known_a_layer_a_step() {
+        let instance = after(&[done("flight", true)]);
+        let drawn = layers(Some(&trip()), &instance);
+        assert_eq!(names(&drawn), [vec!["flight", "hotel"], vec!["add-up"], vec!["pay"]]);
+        assert!(!drawn[0][0].ahead && drawn[0][1].ahead && drawn[2][0].pivot);
+        assert_eq!(names(&layers(None, &instance)), [vec!["flight"]]);
+    }
+
+    #[test]
+    fn a_step_that_only_an_older_definition_had_is_drawn_behind() {
+        let instance = after(&[done("flight", true), done("insurance", false)]);
+        let drawn = layers(Some(&trip()), &instance);
+        assert_eq!(names(&drawn).last(), Some(&vec!["insurance"]));
+    }
+
+    #[test]
+    fn steps_and_compensations_say_where_they_stand() {
+        let stuck = |step: &str| Record::Stuck {
+            step: Some(step.to_owned()),
+            reason: "closed".to_owned(),
+            pivot: false,
+        };
+        let failed = Record::Failed {
+            step: "hotel".to_owned(),
+            attempt: 1,
+            error: "closed".to_owned(),
+            wait_us: 1,
+            retry_at_us: 1,
+        };
+        let compensates =
+            Record::CompensationStarted { reason: "no room".to_owned(), by: None };
+        let undone =
+            Record::Undone { step: "flight".to_owned(), data: None, attempt: 1 };
+        let flight = done("flight", true);
+        for (records, hotel, flight_undo) in [
+            (vec![flight.clone()], (Tone::Idle, "not yet"), (Tone::Idle, "can be undone")),
+            (
+                vec![flight.clone(), failed.clone()],
+                (Tone::Warn, "retries, 1 failed"),
+                (Tone::Idle, "can be undone"),
+            ),
+            (
+                vec![flight.clone(), failed.clone(), stuck("hotel")],
+                (Tone::Bad, "stuck"),
+                (Tone::Idle, "can be undone"),
+            ),
+            (
+                vec![flight.clone(), compensates.clone()],
+                (Tone::Idle, "not yet"),
+                (Tone::Idle, "to undo"),
+            ),
+            (
+                vec![flight.clone(), compensates.clone(), stuck("flight")],
+                (Tone::Idle, "not yet"),
+                (Tone::Bad, "undo is stuck"),
+            ),
+            (
+                vec![flight, compensates, undone],
+                (Tone::Idle, "not yet"),
+                (Tone::Good, "undone"),
+            ),
+        ] {
+            let drawn = layers(Some(&trip()), &after(&records));
+            let step = |name: &str| {
+                drawn.iter().flatten().find(|step| step.name == name).cloned().unwrap()
+            };
+            assert_eq!((step("hotel").tone, &*step("hotel").word), hotel, "{records:?}");
+            assert_eq!(step("flight").undo, Some(flight_undo), "{records:?}");
+        }
+    }
+
+    #[test]
+    fn steps_of_a_layer_stand_above_each_other_and_layers_beside_each_other() {
+        let (placed, ..) = place(layers(Some(&trip()), &Instance::default()));
+        for one in &placed {
+            for other in placed.iter().filter(|other| *other != one) {
+                let apart_x = (one.x - other.x).abs() >= STEP.0 + ROOMS.2;
+                let (above, below) = if one.y < other.y { (one, other) } else { (other, one) };
+                let apart_y = below.y - above.y >= height_of(&above.step) + ROOMS.1;
+                assert!(
+                    if one.layer == other.layer { apart_y } else { apart_x },
+                    "{one:?} {other:?}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn names_are_escaped_and_the_picture_says_itself_in_words() {
+        let mut instance = after(&[done("<script>\u{202e}", false)]);
+        let svg = draw(None, &instance);
+        assert!(svg.as_str().contains("&lt;script&gt;\\u{202e}: done"), "{}", svg.as_str());
+        assert!(!svg.as_str().contains("<script") && !svg.as_str().contains("style="));
+        let note = OperatorNote::new("ann", "by hand");
+        let cancelled = instance.after(&Operation::Cancel.record(&note));
+        instance = cancelled.unwrap();
+        assert!(draw(Some(&trip()), &instance).as_str().contains("The saga is compensating."));
+    }
+}

@@ -13,6 +13,6 @@ pub(crate) mod lists;
 pub(crate) use frame::{
     asking::ask_all,
     assets, given, layout, text,
-    layout::{Body, Layout, Notice, Tab, View, html, not_found, shell},
+    layout::{Body, Layout, Notice, Tab, View, not_found, shell},
 };
 pub(crate) use lists::{audit, doctor, waiting};
