@@ -7,6 +7,7 @@ pub(crate) mod filter;
 mod plans;
 mod planning;
 mod acts;
+mod plan_states;
 mod erasure;
 
 use crate::{

@@ -18,8 +18,8 @@ a relay, received once.
   --no-stock N     of them, how many are for something that is sold out
   --faults         payments (or the broker) refuses, falls silent, loses answers and vanishes while orders come in, and
                    the process that carries their sagas dies
-  --serve          places no orders: serves until Ctrl-C; with --faults some orders, and payments refuses them until Enter is
-                   pressed: time to look at them with the command line `outbox`
+  --serve          places no orders: serves until Ctrl-C, also the page of the operators; with --faults some orders, and
+                   payments refuses them until Enter is pressed: time to look at them there, or with the command line `outbox`
   --data DIR       keeps the SQLite files in this folder; otherwise they are gone at the end
   --database URL   a database on a PostgreSQL (postgres://..) or MySQL or MariaDB (mysql://..) server instead
   --broker URL     a RabbitMQ (amqp://.., with --features amqp), a Kafka (kafka://.., with --features kafka), a NATS

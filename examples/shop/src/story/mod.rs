@@ -19,7 +19,7 @@ pub use figures::Figures;
 use crate::{
     Release,
     events::REPLIES,
-    next,
+    next, operations,
     options::Options,
     orders, payments,
     service::{Link, Location, Service, To, Wire},
@@ -249,13 +249,15 @@ pub async fn run(shop: &mut Shop, options: &Options) -> anyhow::Result<()> {
 pub async fn serve(shop: &mut Shop, location: &Location, options: &Options) -> anyhow::Result<()> {
     shop.relay_orders().await?;
     shop.relay_others().await?;
+    let operations = operations::serve(shop)?;
     if options.faults {
-        return standstill::run(shop, location, options).await;
+        return standstill::run(shop, location, options, &operations).await;
     }
     let (url, order) = (shop.orders.url(), r#"{"customer":"ada","product":"lamp","total":1999}"#);
     println!("\nPlace an order, then look at it; Ctrl-C stops the shop.\n");
     println!("  curl -s {url}/orders -H 'content-type: application/json' -d '{order}'");
     println!("  curl -s {url}/orders/1\n");
+    operations::print_address(&operations);
     stop_signal().await?;
     println!("stopping");
     Ok(())
