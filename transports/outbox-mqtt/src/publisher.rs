@@ -6,7 +6,7 @@ use crate::{
     config::{ConfigError, TOPIC_RULE, client_fault, is_topic},
     connection::{Client, ConnectionSlot, ServerUrl},
     headers,
-    session::MAX_PACKET,
+    session::{MAX_PACKET, Session, topic_of},
 };
 use async_trait::async_trait;
 use futures_util::{StreamExt, stream::FuturesUnordered};
@@ -184,7 +184,7 @@ impl MqttPublisher {
         let begun = now();
         let first = {
             let _beside_others = self.alone.read().await;
-            self.send(slot, message, begun).await
+            self.send(slot.acquire(begun), message).await
         };
         let goes_again = |failure: &Failure| match failure.loss {
             Loss::Unsent => true,
@@ -195,7 +195,8 @@ impl MqttPublisher {
             Err(failure) if goes_again(&failure) => {
                 let lost = now();
                 let _alone = self.alone.write().await;
-                self.send(slot, message, lost).await.map_err(Failure::of_one_message)
+                let blameless = slot.acquire_blameless(lost);
+                self.send(blameless, message).await.map_err(Failure::of_one_message)
             }
             outcome => outcome,
         }
@@ -203,17 +204,16 @@ impl MqttPublisher {
 
     async fn send(
         &self,
-        slot: &ConnectionSlot,
+        session: impl Future<Output = Result<Arc<Session>, Failure>>,
         message: &Message,
-        arrived: std::time::Instant,
     ) -> Result<Receipt, Failure> {
         let publish = self.config.encode(message)?;
-        let session = slot.acquire(arrived).await?;
+        let session = session.await?;
         let (size, most) = (publish.size() + PACKET_ID, session.announced.max_packet);
         if size > most {
             return Err(Failure::too_large(size, most));
         }
-        let topic = crate::session::topic_of(&publish.topic);
+        let topic = topic_of(&publish.topic);
         session.publish(publish).await?;
         Ok(Receipt::new().to(topic))
     }
