@@ -209,18 +209,14 @@ impl MqttPublisher {
     ) -> Result<Receipt, Failure> {
         let publish = self.config.encode(message)?;
         let session = session.await?;
-        let (size, most) = (publish.size() + PACKET_ID, session.announced.max_packet);
-        if size > most {
-            return Err(Failure::too_large(size, most));
-        }
         let topic = topic_of(&publish.topic);
         session.publish(publish).await?;
         Ok(Receipt::new().to(topic))
     }
 }
 
-/// Bytes of the number that a packet gets when it is sent.
-const PACKET_ID: usize = 2;
+/// Bytes of a packet beside the JSON object of structured mode: topic, properties and header.
+const ENVELOPE: usize = 512;
 
 #[async_trait]
 impl Publisher for MqttPublisher {
@@ -243,7 +239,8 @@ impl Publisher for MqttPublisher {
         let encoding = if self.config.structured { Encoding::Structured } else { Encoding::Record };
         let limits = self.config.limits.unwrap_or_else(|| {
             let known = self.connection().map(ConnectionSlot::max_packet);
-            Limits::default().max_message(known.unwrap_or(MAX_PACKET))
+            let envelope = if self.config.structured { ENVELOPE } else { 0 };
+            Limits::default().max_message(known.unwrap_or(MAX_PACKET).saturating_sub(envelope))
         });
         let limits = limits.encoding(encoding);
         match self.config.topic {
@@ -299,7 +296,7 @@ impl Config {
         let limits = self.limits.unwrap_or_default();
         for (what, size, limit) in [
             ("payload", message.payload.len(), limits.max_payload),
-            ("message", publish.size() + PACKET_ID, limits.max_message),
+            ("message", publish.size(), limits.max_message),
         ] {
             if let Some(limit) = limit.filter(|limit| size > *limit) {
                 return Err(Failure::permanent(format!(

@@ -44,7 +44,7 @@ struct Exception {
     reason: &'static str,
 }
 
-const EXCEPTIONS: [Exception; 10] = [
+const EXCEPTIONS: [Exception; 11] = [
     Exception {
         place: "",
         name: "RouteLeg",
@@ -87,6 +87,11 @@ const EXCEPTIONS: [Exception; 10] = [
     },
     Exception {
         place: "transports/outbox-redis/src/connection.rs",
+        name: "ring",
+        reason: "the crate of that name: rustls::crypto::ring",
+    },
+    Exception {
+        place: "transports/outbox-mqtt/src/connection.rs",
         name: "ring",
         reason: "the crate of that name: rustls::crypto::ring",
     },

@@ -149,12 +149,19 @@ impl Session {
     }
 
     /// Publishes a message and waits for its confirmation. The time for it begins when the server
-    /// has room for the message.
+    /// has room for the message. One that is larger than the server takes is not sent: the server
+    /// would end the connection.
     ///
     /// # Cancel safety
     /// A message of a call that is dropped may have been sent.
-    pub(crate) async fn publish(&self, publish: Publish) -> Result<(), Failure> {
+    pub(crate) async fn publish(&self, mut publish: Publish) -> Result<(), Failure> {
         let topic = topic_of(&publish.topic);
+        // Any number has the same size; the task gives it its own.
+        publish.pkid = publish.pkid.max(1);
+        let (size, most) = (publish.size(), self.announced.max_packet);
+        if size > most {
+            return Err(Failure::too_large(size, most));
+        }
         let room = timeout(self.timeout, Arc::clone(&self.window).acquire_owned());
         let permit = tokio::select! {
             permit = room => permit,
