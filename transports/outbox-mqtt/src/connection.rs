@@ -288,8 +288,29 @@ impl ConnectionSlot {
     /// # Cancel safety
     /// A call that is dropped leaves no connection.
     pub(crate) async fn acquire(&self, arrived: Instant) -> Result<Arc<Session>, Failure> {
+        self.acquire_if(arrived, |_| true).await
+    }
+
+    /// Gives an open connection on which no message was refused, or opens one: what happens on it
+    /// to one message is about that message.
+    ///
+    /// # Cancel safety
+    /// A call that is dropped leaves no connection.
+    pub(crate) async fn acquire_blameless(
+        &self,
+        arrived: Instant,
+    ) -> Result<Arc<Session>, Failure> {
+        self.acquire_if(arrived, |open| !open.has_refused()).await
+    }
+
+    async fn acquire_if(
+        &self,
+        arrived: Instant,
+        may_be_used: impl Fn(&Session) -> bool,
+    ) -> Result<Arc<Session>, Failure> {
         let mut state = self.state.lock().await;
-        if let Some(open) = state.open.as_ref().filter(|open| open.failure().is_none()) {
+        let usable = |open: &&Arc<Session>| open.failure().is_none() && may_be_used(open);
+        if let Some(open) = state.open.as_ref().filter(usable) {
             return Ok(open.clone());
         }
         state.open = None;

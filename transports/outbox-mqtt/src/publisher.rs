@@ -6,7 +6,7 @@ use crate::{
     config::{ConfigError, TOPIC_RULE, client_fault, is_topic},
     connection::{Client, ConnectionSlot, ServerUrl},
     headers,
-    session::MAX_PACKET,
+    session::{MAX_PACKET, Session, topic_of},
 };
 use async_trait::async_trait;
 use futures_util::{StreamExt, stream::FuturesUnordered};
@@ -184,7 +184,7 @@ impl MqttPublisher {
         let begun = now();
         let first = {
             let _beside_others = self.alone.read().await;
-            self.send(slot, message, begun).await
+            self.send(slot.acquire(begun), message).await
         };
         let goes_again = |failure: &Failure| match failure.loss {
             Loss::Unsent => true,
@@ -195,7 +195,8 @@ impl MqttPublisher {
             Err(failure) if goes_again(&failure) => {
                 let lost = now();
                 let _alone = self.alone.write().await;
-                self.send(slot, message, lost).await.map_err(Failure::of_one_message)
+                let blameless = slot.acquire_blameless(lost);
+                self.send(blameless, message).await.map_err(Failure::of_one_message)
             }
             outcome => outcome,
         }
@@ -203,24 +204,19 @@ impl MqttPublisher {
 
     async fn send(
         &self,
-        slot: &ConnectionSlot,
+        session: impl Future<Output = Result<Arc<Session>, Failure>>,
         message: &Message,
-        arrived: std::time::Instant,
     ) -> Result<Receipt, Failure> {
         let publish = self.config.encode(message)?;
-        let session = slot.acquire(arrived).await?;
-        let (size, most) = (publish.size() + PACKET_ID, session.announced.max_packet);
-        if size > most {
-            return Err(Failure::too_large(size, most));
-        }
-        let topic = crate::session::topic_of(&publish.topic);
+        let session = session.await?;
+        let topic = topic_of(&publish.topic);
         session.publish(publish).await?;
         Ok(Receipt::new().to(topic))
     }
 }
 
-/// Bytes of the number that a packet gets when it is sent.
-const PACKET_ID: usize = 2;
+/// Bytes of a packet beside the JSON object of structured mode: topic, properties and header.
+const ENVELOPE: usize = 512;
 
 #[async_trait]
 impl Publisher for MqttPublisher {
@@ -243,7 +239,8 @@ impl Publisher for MqttPublisher {
         let encoding = if self.config.structured { Encoding::Structured } else { Encoding::Record };
         let limits = self.config.limits.unwrap_or_else(|| {
             let known = self.connection().map(ConnectionSlot::max_packet);
-            Limits::default().max_message(known.unwrap_or(MAX_PACKET))
+            let envelope = if self.config.structured { ENVELOPE } else { 0 };
+            Limits::default().max_message(known.unwrap_or(MAX_PACKET).saturating_sub(envelope))
         });
         let limits = limits.encoding(encoding);
         match self.config.topic {
@@ -299,7 +296,7 @@ impl Config {
         let limits = self.limits.unwrap_or_default();
         for (what, size, limit) in [
             ("payload", message.payload.len(), limits.max_payload),
-            ("message", publish.size() + PACKET_ID, limits.max_message),
+            ("message", publish.size(), limits.max_message),
         ] {
             if let Some(limit) = limit.filter(|limit| size > *limit) {
                 return Err(Failure::permanent(format!(

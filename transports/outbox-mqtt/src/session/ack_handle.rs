@@ -1,7 +1,10 @@
 //! The ack decision of one delivery.
 
 use super::{Inbound, Session, inbound::Unread, pending::Tag};
-use crate::{classify::Failure, headers::DeadMessage};
+use crate::{
+    classify::{Failure, Loss},
+    headers::DeadMessage,
+};
 use async_trait::async_trait;
 use outbox_core::{
     runtime::{Exit, spawn},
@@ -9,6 +12,10 @@ use outbox_core::{
 };
 use rumqttc::mqttbytes::{QoS, v5::Publish};
 use std::{sync::Arc, time::Duration};
+use tokio::time::sleep;
+
+/// How long a message is kept back whose dead letter the server refuses.
+const REFUSED_PAUSE: Duration = Duration::from_secs(1);
 
 /// What becomes of messages by their ack decisions.
 #[derive(Debug, Clone)]
@@ -65,8 +72,13 @@ impl AckHandle {
             let properties = cause.properties(&self.unread.properties);
             let payload = self.unread.payload.clone();
             let letter = Publish::new(dead.as_ref(), QoS::AtLeastOnce, payload, Some(properties));
-            let published = self.session.publish(letter).await;
-            published.map_err(|failure| error("the dead letter: ", &failure))?;
+            if let Err(failure) = self.session.publish(letter).await {
+                if failure.loss == Loss::None {
+                    // The message would come back and be refused as fast as it is handled.
+                    sleep(REFUSED_PAUSE).await;
+                }
+                return Err(error("the dead letter: ", &failure));
+            }
         } else {
             tracing::warn!(
                 topic,

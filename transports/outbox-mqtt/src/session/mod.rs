@@ -20,7 +20,13 @@ use bytes::BytesMut;
 use outbox_core::runtime::spawn;
 use packets::Welcome;
 use rumqttc::mqttbytes::v5::{Connect, ConnectAuth, Packet, Publish, Subscribe, SubscribeFilter};
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 use task::{Command, InFlight, SessionTask};
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, split},
@@ -80,6 +86,8 @@ pub(crate) struct Session {
     window: Arc<Semaphore>,
     pub(crate) announced: Announced,
     timeout: Duration,
+    /// Whether the server has refused a message: it may end the connection over it later.
+    has_refused: AtomicBool,
 }
 
 impl Session {
@@ -111,13 +119,26 @@ impl Session {
         let task = SessionTask::new(reader, writer, rest, inbound, keep_alive);
         spawn(task.run(mailbox, report)).detach();
         let window = Arc::new(Semaphore::new(announced.window.into()));
-        Ok(Self { commands, end, window, announced, timeout: within })
+        Ok(Self {
+            commands,
+            end,
+            window,
+            announced,
+            timeout: within,
+            has_refused: AtomicBool::new(false),
+        })
     }
 
     /// Gives why it was lost, where it was.
     pub(crate) fn failure(&self) -> Option<Failure> {
         let lost = self.end.borrow().clone();
         lost.or_else(|| self.commands.is_closed().then(|| Failure::lost("it was closed")))
+    }
+
+    /// Tells whether the server has refused a message. Mosquitto confirms one with a refusal and may
+    /// end the connection a moment later, when another message is in flight.
+    pub(crate) fn has_refused(&self) -> bool {
+        self.has_refused.load(Ordering::Relaxed)
     }
 
     /// Waits until it is lost.
@@ -128,12 +149,19 @@ impl Session {
     }
 
     /// Publishes a message and waits for its confirmation. The time for it begins when the server
-    /// has room for the message.
+    /// has room for the message. One that is larger than the server takes is not sent: the server
+    /// would end the connection.
     ///
     /// # Cancel safety
     /// A message of a call that is dropped may have been sent.
-    pub(crate) async fn publish(&self, publish: Publish) -> Result<(), Failure> {
+    pub(crate) async fn publish(&self, mut publish: Publish) -> Result<(), Failure> {
         let topic = topic_of(&publish.topic);
+        // Any number has the same size; the task gives it its own.
+        publish.pkid = publish.pkid.max(1);
+        let (size, most) = (publish.size(), self.announced.max_packet);
+        if size > most {
+            return Err(Failure::too_large(size, most));
+        }
         let room = timeout(self.timeout, Arc::clone(&self.window).acquire_owned());
         let permit = tokio::select! {
             permit = room => permit,
@@ -154,7 +182,10 @@ impl Session {
             Ok(Ok(Ok(answer))) => {
                 match Failure::from_puback(answer.code, answer.words.as_deref(), &topic) {
                     None => Ok(()),
-                    Some(failure) => Err(failure),
+                    Some(failure) => {
+                        self.has_refused.store(true, Ordering::Relaxed);
+                        Err(failure)
+                    }
                 }
             }
             Ok(Ok(Err(failure))) => Err(failure),

@@ -19,7 +19,7 @@ use std::{
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf},
     sync::{OwnedSemaphorePermit, mpsc, oneshot, watch},
-    time::{MissedTickBehavior, interval},
+    time::{Interval, MissedTickBehavior, interval},
 };
 
 /// Bytes that may wait to be written before no further command is taken.
@@ -145,64 +145,63 @@ impl SessionTask {
         let mut ticks = interval(tick);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            if let Err(failure) = self.take_packets() {
-                return failure;
-            }
-            let inbound = self.inbound.clone();
-            let is_full = inbound.as_ref().is_some_and(|inbound| inbound.is_full());
-            if is_full {
-                // The answers stand behind messages that are not read before something is handled.
-                self.let_go();
-            }
-            let room = async {
-                match &inbound {
-                    Some(inbound) if is_full => inbound.room().await,
-                    _ => pending().await,
-                }
-            };
-            let is_overdue = self.closing_at.is_some_and(|at| now() - at >= CLOSED_WITHIN);
-            if is_overdue {
-                return End::Closed;
-            }
-            let has_bytes = !self.unwritten.is_empty();
-            let writes = has_bytes || self.unflushed;
-            let takes_commands = self.closing_at.is_none() && self.unwritten.len() < MAX_UNWRITTEN;
-            let (writer, unwritten) = (&mut self.writer, &mut self.unwritten);
-            let writing = async {
-                if has_bytes {
-                    writer.write_buf(unwritten).await.map(|_| true)
-                } else {
-                    writer.flush().await.map(|()| false)
-                }
-            };
-            tokio::select! {
-                read = self.reader.read_buf(&mut self.received), if !is_full => match read {
-                    // It has taken all that was sent before the end.
-                    Ok(0) if self.closing_at.is_some() => return End::Closed,
-                    Ok(0) => return Failure::lost("the server closed it").into(),
-                    Ok(_) => self.heard_at = now(),
-                    Err(error) => return Failure::lost(error).into(),
-                },
-                written = writing, if writes => match written {
-                    Ok(unflushed) => {
-                        self.unflushed = unflushed;
-                        self.sent_at = now();
-                    }
-                    Err(error) => return self.gone(error).into(),
-                },
-                command = commands.recv(), if takes_commands => {
-                    if let Err(failure) = self.obey(command) {
-                        return failure.into();
-                    }
-                }
-                () = room => self.heard_at = now(),
-                _ = ticks.tick() => {
-                    if let Err(failure) = self.watch(is_full) {
-                        return failure.into();
-                    }
-                }
+            if let Err(end) = self.turn(commands, &mut ticks).await {
+                return end;
             }
         }
+    }
+
+    /// Takes what has come, and does the next thing that can be done.
+    async fn turn(
+        &mut self,
+        commands: &mut mpsc::UnboundedReceiver<Command>,
+        ticks: &mut Interval,
+    ) -> Result<(), End> {
+        self.take_packets()?;
+        if self.closing_at.is_some_and(|at| now() - at >= CLOSED_WITHIN) {
+            return Err(End::Closed);
+        }
+        let inbound = self.inbound.clone();
+        let is_full =
+            self.closing_at.is_none() && inbound.as_ref().is_some_and(|inbound| inbound.is_full());
+        if is_full {
+            // The answers stand behind messages that are not read before something is handled.
+            self.answer_waiting();
+        }
+        let room = async {
+            match &inbound {
+                Some(inbound) if is_full => inbound.room().await,
+                _ => pending().await,
+            }
+        };
+        let has_bytes = !self.unwritten.is_empty();
+        let writes = has_bytes || self.unflushed;
+        let takes_commands = self.closing_at.is_none() && self.unwritten.len() < MAX_UNWRITTEN;
+        let (writer, unwritten) = (&mut self.writer, &mut self.unwritten);
+        let writing = async {
+            if has_bytes {
+                writer.write_buf(unwritten).await.map(|_| true)
+            } else {
+                writer.flush().await.map(|()| false)
+            }
+        };
+        tokio::select! {
+            read = self.reader.read_buf(&mut self.received), if !is_full => match read {
+                // It has taken all that was sent before the end.
+                Ok(0) if self.closing_at.is_some() => return Err(End::Closed),
+                Ok(0) => return Err(Failure::lost("the server closed it").into()),
+                Ok(_) => self.heard_at = now(),
+                Err(error) => return Err(Failure::lost(error).into()),
+            },
+            written = writing, if writes => match written {
+                Ok(unflushed) => (self.unflushed, self.sent_at) = (unflushed, now()),
+                Err(error) => return Err(self.gone(error).into()),
+            },
+            command = commands.recv(), if takes_commands => self.obey(command)?,
+            () = room => self.heard_at = now(),
+            _ = ticks.tick() => self.watch(is_full)?,
+        }
+        Ok(())
     }
 
     /// Gives why a connection takes nothing more: the server's own words may have come before.
@@ -233,8 +232,8 @@ impl SessionTask {
             // The last handle was dropped.
             Some(Command::Close) | None => {
                 self.closing_at = Some(now());
-                let goodbye = Disconnect::new(DisconnectReasonCode::NormalDisconnection);
-                packets::write(&Packet::Disconnect(goodbye), &mut self.unwritten)?;
+                let disconnect = Disconnect::new(DisconnectReasonCode::NormalDisconnection);
+                packets::write(&Packet::Disconnect(disconnect), &mut self.unwritten)?;
             }
         }
         Ok(())
@@ -336,7 +335,7 @@ impl SessionTask {
 
     /// Tells those who wait for an answer that there will be none for now: what they sent is on its
     /// way.
-    fn let_go(&mut self) {
+    fn answer_waiting(&mut self) {
         let waiting = self.pings.iter_mut().flat_map(std::mem::take);
         for done in waiting.chain(self.for_next_ping.drain(..)) {
             // Its caller may have given up.

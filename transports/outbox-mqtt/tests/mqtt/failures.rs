@@ -190,6 +190,30 @@ async fn a_connection_that_is_closed_without_a_word_over_one_message_costs_that_
     assert!(fake.came.try_recv().is_err(), "it was sent once");
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_refuses_a_message_and_then_ends_the_connection_blames_no_other() {
+    // It refuses the culprit, and closes when the next message comes over the same connection.
+    let doomed = Arc::new(std::sync::Mutex::new(false));
+    let fake = Fake::start(WELCOME, move |publish| {
+        let mut doomed = doomed.lock().expect("no panic under the lock");
+        match &publish.payload[..] {
+            b"poison" => {
+                *doomed = true;
+                puback(publish, 0x95)
+            }
+            _ if std::mem::take(&mut *doomed) => Reaction::Close,
+            _ => puback(publish, 0),
+        }
+    })
+    .await;
+    let publisher = MqttPublisher::new(fake.url()).expect("a URL");
+    let mut batch: Vec<_> = (1..=20).map(|n| numbered(n, &format!("k{n}"))).collect();
+    batch.insert(3, message_with(|m| m.payload = "poison".into()));
+    let outcomes = timeout(SOON, publish_all(&publisher, &batch)).await.expect("in time");
+    let expected: Vec<_> = (0..21).map(|place| (place == 3).then_some(Permanent)).collect();
+    assert_eq!(classes(&outcomes), expected, "{outcomes:?}");
+}
+
 #[tokio::test]
 async fn no_more_is_in_flight_than_the_server_allows() {
     const WINDOW: usize = 3;
