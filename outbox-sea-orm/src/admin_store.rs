@@ -202,8 +202,12 @@ impl Outbox {
         let these = self.act_in(&tx, act, chunk, note).await?;
         let mut done = these.len();
         if act == Act::Purge {
-            // Also of letters that were resolved before.
-            done = self.delete_content(&tx, chunk).await?;
+            self.delete_content(&tx, &these).await?;
+            // Also of letters that were resolved before: a repeat finds nothing of them, and is not
+            // audited.
+            let before: Vec<LetterId> =
+                chunk.iter().copied().filter(|id| !these.contains(id)).collect();
+            done += self.delete_left_content(&tx, &before).await?;
         }
         audit.count(&tx, done, is_last).await.map_err(database)?;
         tx.commit().await?;

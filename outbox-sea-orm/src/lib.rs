@@ -119,8 +119,11 @@ pub mod consumer {
 
     #[doc(hidden)]
     pub use outbox_core::{
-        consumer::{ConsumerFault, EventHandlers, HandlerFn, HandlerSet, ReplyError},
-        outbox::{ConsumerStore, Store},
+        consumer::{
+            ConsumerFault, EventHandlers, HandlerFn, HandlerSet, HandlerTrials, ReplyError, Trial,
+            TrialEvent, TrialRefusal, TrialResult,
+        },
+        outbox::{ConsumerStore, Store, TableChange},
     };
 }
 

@@ -13,7 +13,6 @@ use super::{
     metrics::ConsumerMetrics,
     retrier::Retrier,
     settings::{AckMode, DeadLetters, Settings, deferred_beside},
-    trial::HandlerTrials,
     work::{Commands, ConsumerReports, PeerCache, Worker},
 };
 use crate::{
@@ -538,12 +537,11 @@ impl<S: ConsumerStore> ConsumerBuilder<S> {
             dead_letter_listeners: self.dead_letter_listeners,
             switch: self.switch.map(|settings| SyncMutex::new(Switch::new(settings))),
             stored: Wake::default(),
-            stats: stats.clone(),
+            stats,
             isolation: Isolation::new(redelivery_delay),
             reports: ConsumerReports::default(),
             shutdown: shutdown.clone(),
         });
-        let trials = HandlerTrials::of(&worker);
         // The key queues bound the waiting deliveries; the mailbox holds one of each reader at most.
         let (address, incoming) = mailbox(self.subscribers.len());
         let (open, done) =
@@ -577,6 +575,6 @@ impl<S: ConsumerStore> ConsumerBuilder<S> {
             outcome
         };
         let task = span.in_scope(|| spawn(running.in_current_span()));
-        Ok(Consumer::running(shutdown, task, stats.subscribe(), exits, check, trials))
+        Ok(Consumer::running(&worker, task, exits, check))
     }
 }

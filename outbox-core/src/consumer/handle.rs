@@ -1,12 +1,12 @@
 //! The handle of a running consumer.
 
-use super::{builder::ConsumerBuilder, fault::ConsumerFault, trial::HandlerTrials};
+use super::{builder::ConsumerBuilder, fault::ConsumerFault, trial::HandlerTrials, work::Worker};
 use crate::{
     outbox::ConsumerStore,
     runtime::{Exit, ExitCounts, Running, Shutdown, SupervisorError, Task},
     telemetry::{Health, HealthCheck},
 };
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 use tokio::sync::watch;
 
 /// Counts of a consumer since its start, and its present state.
@@ -119,15 +119,14 @@ impl Consumer {
         ConsumerBuilder::new(name.into(), store)
     }
 
-    pub(super) fn running(
-        shutdown: Shutdown,
+    pub(super) fn running<S: ConsumerStore>(
+        worker: &Arc<Worker<S>>,
         task: Task<Result<(), SupervisorError>>,
-        stats: watch::Receiver<ConsumerStats>,
         exits: watch::Receiver<ExitCounts>,
         health: HealthCheck,
-        trials: HandlerTrials,
     ) -> Self {
-        Self { shutdown, task, stats, exits, health, trials }
+        let (shutdown, stats) = (worker.shutdown.clone(), worker.stats.subscribe());
+        Self { shutdown, task, stats, exits, health, trials: HandlerTrials::of(worker) }
     }
 
     /// Stops receiving, returns deliveries that have not been started, and waits for running handlers. At the deadline

@@ -69,12 +69,32 @@ impl Outbox {
         tx: &OutboxTransaction,
         ids: &[LetterId],
     ) -> Result<usize, StoreError> {
+        self.delete_content_where(tx, ids, "").await
+    }
+
+    /// Deletes the content of resolved letters that still have some. Gives how many had.
+    pub(super) async fn delete_left_content(
+        &self,
+        tx: &OutboxTransaction,
+        ids: &[LetterId],
+    ) -> Result<usize, StoreError> {
+        let bytes = self.schema().dialect().bytes_of(&["payload"]);
+        let left = format!(" AND ({bytes} > 0 OR headers <> '{{}}' OR errors <> '[]')");
+        self.delete_content_where(tx, ids, &left).await
+    }
+
+    async fn delete_content_where(
+        &self,
+        tx: &OutboxTransaction,
+        ids: &[LetterId],
+        condition: &str,
+    ) -> Result<usize, StoreError> {
         if ids.is_empty() {
             return Ok(0);
         }
         let sql = self.schema().filled(&format!(
             "UPDATE {{letters}} SET payload = {}, headers = '{{}}', errors = '[]' \
-             WHERE letter_id IN ({}) AND resolution IS NOT NULL",
+             WHERE letter_id IN ({}) AND resolution IS NOT NULL{condition}",
             self.schema().dialect().no_bytes(),
             marks(ids)
         ));

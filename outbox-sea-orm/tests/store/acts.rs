@@ -76,26 +76,26 @@ impl World {
     }
 
     /// Buries so many events, each of a key of its own.
-    async fn bury_many(&self, count: usize) -> Vec<LetterId> {
+    pub(crate) async fn bury_many(&self, count: usize) -> Vec<LetterId> {
         let events: Vec<NewEvent> = (0..count).map(|n| event(&format!("key-{n}"))).collect();
         let letters = self.bury(&events).await;
         assert_eq!(letters.len(), count);
         letters
     }
 
-    async fn plan(&self, act: Act) -> Plan {
+    pub(crate) async fn plan(&self, act: Act) -> Plan {
         self.outbox.plan(act, &on_orders(), false).await.unwrap()
     }
 
-    async fn apply(&self, plan: PlanId) -> Result<AuditOutcome, StoreError> {
+    pub(crate) async fn apply(&self, plan: PlanId) -> Result<AuditOutcome, StoreError> {
         apply(&self.outbox, plan, &ann(), None, &Shutdown::default(), |_| {}).await
     }
 
-    async fn open_letters(&self) -> i64 {
+    pub(crate) async fn open_letters(&self) -> i64 {
         self.number("SELECT count(*) FROM outbox_dead_letters WHERE resolution IS NULL").await
     }
 
-    async fn waiting(&self) -> i64 {
+    pub(crate) async fn waiting(&self) -> i64 {
         self.number("SELECT count(*) FROM outbox_events").await
     }
 
@@ -131,11 +131,11 @@ impl World {
     }
 }
 
-fn ann() -> OperatorNote {
+pub(crate) fn ann() -> OperatorNote {
     OperatorNote::new("ann", "the bank is back")
 }
 
-fn on_orders() -> DeadLetterFilter {
+pub(crate) fn on_orders() -> DeadLetterFilter {
     DeadLetterFilter::all().topic("orders")
 }
 
@@ -162,7 +162,7 @@ pub(crate) fn received(key: &str) -> Message {
 }
 
 /// Gives the text of a refusal.
-fn refusal<T: std::fmt::Debug>(result: Result<T, StoreError>) -> String {
+pub(crate) fn refusal<T: std::fmt::Debug>(result: Result<T, StoreError>) -> String {
     match result.unwrap_err() {
         StoreError::Refused(why) => why.to_string(),
         other => panic!("{other:?}"),
@@ -170,7 +170,7 @@ fn refusal<T: std::fmt::Debug>(result: Result<T, StoreError>) -> String {
 }
 
 /// Gives what an entry of the audit counts: done, skipped, refused.
-fn counts(entry: &AuditEntry) -> (u64, u64, u64) {
+pub(crate) fn counts(entry: &AuditEntry) -> (u64, u64, u64) {
     (entry.done, entry.skipped, entry.refused)
 }
 

@@ -24,6 +24,8 @@ mod letters;
 #[cfg(test)]
 mod acts;
 #[cfg(test)]
+mod act_faults;
+#[cfg(test)]
 mod erasure;
 #[cfg(test)]
 mod migration;
@@ -33,6 +35,8 @@ mod operated;
 mod outbox;
 #[cfg(test)]
 mod plans;
+#[cfg(test)]
+mod samples;
 #[cfg(test)]
 mod sources;
 #[cfg(test)]
