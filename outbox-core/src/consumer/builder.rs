@@ -381,6 +381,14 @@ impl<S: ConsumerStore> ConsumerBuilder<S> {
         self
     }
 
+    /// Lets deliveries share transactions before their handlers are known to be fast, for tests.
+    #[cfg(feature = "testing")]
+    #[doc(hidden)]
+    pub fn batch_eagerly(mut self) -> Self {
+        self.settings.batching = Batching::Eager;
+        self
+    }
+
     /// Handles up to so many deliveries in one transaction, behind a savepoint each, whatever their handlers are; zero
     /// counts as one. A batch counts as one of those that are [handled at once](Self::concurrency): set that low.
     ///

@@ -43,13 +43,7 @@ impl BatchPlan {
     /// Begins with one delivery, which may be of any size.
     pub(in crate::consumer) const fn of(first: Candidate, has_one_writer: bool) -> Self {
         let max_time = if has_one_writer { MAX_TIME_OF_ONE_WRITER } else { MAX_TIME };
-        Self {
-            deliveries: 1,
-            limit: first.limit,
-            time: first.time,
-            max_time,
-            bytes: first.bytes,
-        }
+        Self { deliveries: 1, limit: first.limit, time: first.time, max_time, bytes: first.bytes }
     }
 
     /// Adds a delivery where it fits; tells whether it does.
@@ -108,7 +102,12 @@ mod tests {
             (vec![candidate(1, 500, 200); 100], false, 1),
             (vec![candidate(8, 500, 200); 100], false, 8),
             // The smallest limit of all that are in it counts.
-            ([vec![candidate(MAX_BATCH, 500, 200); 5], vec![candidate(6, 500, 200); 100]].concat(), false, 6),
+            (
+                [vec![candidate(MAX_BATCH, 500, 200); 5], vec![candidate(6, 500, 200); 100]]
+                    .concat(),
+                false,
+                6,
+            ),
         ] {
             let mut plan = BatchPlan::of(candidates[0], one_writer);
             let mut taken = 1;
@@ -122,7 +121,9 @@ mod tests {
     #[test]
     fn a_delivery_that_does_not_fit_leaves_the_room_to_others() {
         let mut plan = BatchPlan::of(candidate(MAX_BATCH, 500, 200), false);
-        assert!(plan.add(candidate(MAX_BATCH, 500, 200)) && plan.add(candidate(MAX_BATCH, 500, 200)));
+        assert!(
+            plan.add(candidate(MAX_BATCH, 500, 200)) && plan.add(candidate(MAX_BATCH, 500, 200))
+        );
         assert!(!plan.add(candidate(2, 500, 200)), "its handler allows two");
         assert!(!plan.add(candidate(MAX_BATCH, 500, 2 << 20)), "it is too large");
         assert!(!plan.is_full() && plan.add(candidate(MAX_BATCH, 500, 200)));

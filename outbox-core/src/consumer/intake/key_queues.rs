@@ -279,7 +279,9 @@ mod tests {
     #[test]
     fn a_batch_takes_what_it_wants_and_what_runs_again_comes_first() {
         let mut queues = KeyQueues::new(capacity(4, 16, 16));
-        for (key, n) in [(Some(1), 10), (Some(1), 11), (None, 30), (Some(2), 20), (None, 31), (None, 33)] {
+        for (key, n) in
+            [(Some(1), 10), (Some(1), 11), (None, 30), (Some(2), 20), (None, 31), (None, 33)]
+        {
             queues.push(key, n);
         }
         let odd_to_31 = |n: &u32| match n {

@@ -192,17 +192,12 @@ impl<S: ConsumerStore> Worker<S> {
 
     /// Runs one handler with its layers; gives the transaction back, with the reason why the batch cannot be
     /// committed, if there is one.
-    async fn run_shared(
-        &self,
-        tx: S::Tx,
-        item: &mut Item<'_, S>,
-    ) -> (S::Tx, Result<(), String>) {
+    async fn run_shared(&self, tx: S::Tx, item: &mut Item<'_, S>) -> (S::Tx, Result<(), String>) {
         let (entry, message) = (item.entry, item.message.clone());
         self.store.correlate(&tx, CorrelationContext::of(&message));
         let writes = self.store.writes(&tx);
         let handling = handle_span(&entry.name, &message);
-        let cx =
-            HandlerContext::new(tx, message, entry.name.clone(), 1, item.delivery.attempt);
+        let cx = HandlerContext::new(tx, message, entry.name.clone(), 1, item.delivery.attempt);
         let next = Next { layers: &self.layers, handler: entry.handle(&cx) };
         let handler = catch_unwind(self.store.within(&cx.tx, Box::pin(next.run(&cx))));
         let handling = handler.instrument(handling);
@@ -258,7 +253,10 @@ impl<S: ConsumerStore> Worker<S> {
     fn note_rolled_back(&self, items: &[Item<'_, S>], broken: &Broken) {
         let (culprit, reason) = match broken {
             Broken::NotBegun(error) => {
-                tracing::debug!(error = full_text(error), "a transaction of several deliveries was not begun");
+                tracing::debug!(
+                    error = full_text(error),
+                    "a transaction of several deliveries was not begun"
+                );
                 return;
             }
             Broken::By(at, reason) => (Some(*at), reason.clone()),
@@ -271,6 +269,7 @@ impl<S: ConsumerStore> Worker<S> {
         self.count(|s| s.batches_rolled_back += 1);
         for (at, item) in items.iter().enumerate() {
             item.span.record(attribute::ERROR_TYPE, "batch");
+            if at == 0 { eprintln!("BROKEN {reason} {}", items.len()); }
             let time = item.took.or_else(|| Some(now().duration_since(item.begun?)));
             let mut pace = item.entry.pace();
             if let Some(time) = time {
