@@ -54,7 +54,7 @@ impl Schema {
         keys: &[Key<'_>],
     ) -> Result<HashSet<RowKey>, DbErr> {
         let keep = micros(self.inbox_retention);
-        let keys = padded(keys);
+        let keys = padded(&keys.iter().collect::<Vec<_>>());
         let sql = self.filled(&format!(
             "INSERT INTO {{inbox}} (consumer, handler, source, message_id, keep_until) \
              SELECT v.column1, v.column2, v.column3, v.column4, {{now}} + {keep} FROM (VALUES {}) AS v \
@@ -90,12 +90,13 @@ impl Schema {
         if keys.is_empty() {
             return Ok(HashSet::new());
         }
-        let mut bound = Vec::with_capacity(keys.len() * 4);
-        keys.iter().for_each(|(key, _)| bound.extend(values(key)));
+        let written_keys = padded(&keys);
+        let mut bound = Vec::with_capacity(written_keys.len() * 4);
+        written_keys.iter().for_each(|(key, _)| bound.extend(values(key)));
         let keep = micros(self.inbox_retention);
         let insert = format!(
             "INSERT IGNORE INTO {{inbox}} (consumer, handler, source, message_id, keep_until) VALUES {}",
-            rows(&format!("(?, ?, ?, ?, {{now}} + {keep})"), keys.len())
+            rows(&format!("(?, ?, ?, ?, {{now}} + {keep})"), written_keys.len())
         );
         if self.dialect == Dialect::MySql {
             // It cannot return what it has written. So it has to write all that were unknown just before.
@@ -158,9 +159,9 @@ impl Schema {
 
 /// Fills up to a power of two with the last key, whose row exists then: so that there are few
 /// statements.
-fn padded<'a, 'k>(keys: &'a [Key<'k>]) -> Vec<&'a Key<'k>> {
+fn padded<'a, 'k>(keys: &[&'a Key<'k>]) -> Vec<&'a Key<'k>> {
     let missing = keys.len().next_power_of_two() - keys.len();
-    keys.iter().chain(keys.last().into_iter().cycle().take(missing)).collect()
+    keys.iter().chain(keys.last().into_iter().cycle().take(missing)).copied().collect()
 }
 
 fn row_key(key: &InboxKey<'_>) -> RowKey {

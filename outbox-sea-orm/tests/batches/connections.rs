@@ -13,7 +13,11 @@ use tests::{
 
 /// Ends all sessions of the database but its own.
 async fn end_sessions(temp: &TempDatabase) {
-    let db = temp.connect_with(|options| { options.max_connections(1); }).await;
+    let db = temp
+        .connect_with(|options| {
+            options.max_connections(1);
+        })
+        .await;
     let (list, end) = match db.get_database_backend() {
         DbBackend::Postgres => (
             "SELECT pid::bigint FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid() \

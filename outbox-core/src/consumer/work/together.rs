@@ -269,7 +269,6 @@ impl<S: ConsumerStore> Worker<S> {
         self.count(|s| s.batches_rolled_back += 1);
         for (at, item) in items.iter().enumerate() {
             item.span.record(attribute::ERROR_TYPE, "batch");
-            if at == 0 { eprintln!("BROKEN {reason} {}", items.len()); }
             let time = item.took.or_else(|| Some(now().duration_since(item.begun?)));
             let mut pace = item.entry.pace();
             if let Some(time) = time {
