@@ -97,11 +97,23 @@ pub(crate) enum Command {
     /// Tables of the outbox.
     #[command(subcommand)]
     Migrate(Migrate),
+    /// Writes a new service that builds and passes its tests: events, relay, consumer and saga.
+    New(New),
     /// Writes the completions of a shell.
     Completions {
         /// The shell.
         shell: clap_complete::Shell,
     },
+}
+
+/// A new service.
+#[derive(Debug, Args)]
+pub(crate) struct New {
+    /// Its name, and that of its folder: small letters, digits and `-`.
+    pub(crate) name: String,
+    /// A folder with the framework's source, to depend on in place of the published packages.
+    #[arg(long, value_name = "FOLDER")]
+    pub(crate) source: Option<PathBuf>,
 }
 
 /// What is asked about.

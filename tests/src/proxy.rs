@@ -1,5 +1,5 @@
-//! A network between a test and a server that can fail silently: it forwards nothing and closes
-//! nothing.
+//! A network between a test and a server that can fail: silently, where it forwards nothing and
+//! closes nothing, or by cutting all connections off.
 
 use std::net::SocketAddr;
 use tokio::{
@@ -16,9 +16,19 @@ use tokio::{
 #[derive(Debug)]
 pub struct Proxy {
     address: SocketAddr,
-    there: watch::Sender<bool>,
+    network: watch::Sender<Network>,
     /// Ends what it forwards.
     _tasks: JoinSet<()>,
+}
+
+/// What the network does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Network {
+    There,
+    /// It forwards nothing and closes nothing.
+    Silent,
+    /// It closes everything.
+    Cut,
 }
 
 impl Proxy {
@@ -30,7 +40,7 @@ impl Proxy {
         let (_, server, _) = parts(url);
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("there is a free port");
         let address = listener.local_addr().expect("it listens");
-        let (there, network) = watch::channel(true);
+        let (sender, network) = watch::channel(Network::There);
         let (server, mut tasks) = (server.to_owned(), JoinSet::new());
         tasks.spawn(async move {
             let mut forwarded = JoinSet::new();
@@ -38,7 +48,7 @@ impl Proxy {
                 forwarded.spawn(forward(client, server.clone(), network.clone()));
             }
         });
-        Self { address, there, _tasks: tasks }
+        Self { address, network: sender, _tasks: tasks }
     }
 
     /// Gives the URL under which the server is reached through it.
@@ -54,12 +64,17 @@ impl Proxy {
     /// The network fails silently: both sides keep their connections and receive nothing more. New
     /// connections are accepted, and receive nothing either.
     pub fn vanish(&self) {
-        self.there.send_replace(false);
+        self.network.send_replace(Network::Silent);
+    }
+
+    /// The network closes all connections, and new ones at once.
+    pub fn cut(&self) {
+        self.network.send_replace(Network::Cut);
     }
 
     /// The network works again; bytes that were sent meanwhile arrive.
     pub fn come_back(&self) {
-        self.there.send_replace(true);
+        self.network.send_replace(Network::There);
     }
 }
 
@@ -71,28 +86,37 @@ fn parts(url: &str) -> (&str, &str, &str) {
     (&url[..host_at], &url[host_at..path_at], &url[path_at..])
 }
 
-async fn forward(client: TcpStream, server: String, network: watch::Receiver<bool>) {
-    let mut there = network.clone();
-    if there.wait_for(|there| *there).await.is_err() {
+async fn forward(client: TcpStream, server: String, network: watch::Receiver<Network>) {
+    if !is_there(&mut network.clone()).await {
         return;
     }
     let Ok(server) = TcpStream::connect(server).await else { return };
     let ((from_client, to_client), (from_server, to_server)) =
         (client.into_split(), server.into_split());
-    // Where one side ends, both are closed.
+    let mut cut = network.clone();
+    // Where one side ends, or the network is cut, both are closed.
     tokio::select! {
         () = copy(from_client, to_server, network.clone()) => {}
         () = copy(from_server, to_client, network) => {}
+        _ = cut.wait_for(|network| *network == Network::Cut) => {}
     }
 }
 
-async fn copy(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, mut network: watch::Receiver<bool>) {
+/// Waits while the network is silent, and tells whether it is there then.
+async fn is_there(network: &mut watch::Receiver<Network>) -> bool {
+    let spoken = network.wait_for(|network| *network != Network::Silent).await;
+    spoken.is_ok_and(|network| *network == Network::There)
+}
+
+async fn copy(
+    mut from: OwnedReadHalf,
+    mut to: OwnedWriteHalf,
+    mut network: watch::Receiver<Network>,
+) {
     let mut bytes = vec![0; 16 * 1024];
     loop {
         let read = from.read(&mut bytes).await.unwrap_or(0);
-        if network.wait_for(|there| *there).await.is_err()
-            || read == 0
-            || to.write_all(&bytes[..read]).await.is_err()
+        if !is_there(&mut network).await || read == 0 || to.write_all(&bytes[..read]).await.is_err()
         {
             return;
         }
@@ -130,6 +154,28 @@ mod tests {
         );
         proxy.come_back();
         wait_until(Duration::from_secs(10), "it arrives", heard).await;
+        assert_eq!(bytes, *b"b");
+    }
+
+    #[tokio::test]
+    async fn a_network_that_is_cut_closes_what_is_open_and_what_comes_until_it_is_back() {
+        let server = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let proxy = Proxy::before(&format!("test://{}", server.local_addr().unwrap())).await;
+        let mut client = TcpStream::connect(proxy.address).await.unwrap();
+        let (mut served, _) = server.accept().await.unwrap();
+        let mut bytes = [0; 1];
+        client.write_all(b"a").await.unwrap();
+        served.read_exact(&mut bytes).await.unwrap();
+        proxy.cut();
+        assert_eq!(client.read(&mut bytes).await.unwrap_or(0), 0, "closed");
+        assert_eq!(served.read(&mut bytes).await.unwrap_or(0), 0, "closed on this side too");
+        let mut other = TcpStream::connect(proxy.address).await.unwrap();
+        assert_eq!(other.read(&mut bytes).await.unwrap_or(0), 0, "closed at once");
+        proxy.come_back();
+        let mut back = TcpStream::connect(proxy.address).await.unwrap();
+        back.write_all(b"b").await.unwrap();
+        let (mut served, _) = server.accept().await.unwrap();
+        served.read_exact(&mut bytes).await.unwrap();
         assert_eq!(bytes, *b"b");
     }
 }

@@ -6,6 +6,8 @@
 //! continues by the replies. `notices.rs` is choreographed: it subscribes to events. `service/`
 //! runs them, `story/` shows what happens.
 //!
+//! `operations.rs` has what operators look at while the shop serves.
+//!
 //! `next/` has the changes of the next release: the programs `shop` and `shop-next` run side by
 //! side during a rollout.
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "an example speaks to its reader")]
@@ -14,6 +16,7 @@
 mod events;
 mod next;
 mod notices;
+mod operations;
 mod options;
 mod orders;
 mod payments;

@@ -18,12 +18,14 @@ a relay, received once.
   --no-stock N     of them, how many are for something that is sold out
   --faults         payments (or the broker) refuses, falls silent, loses answers and vanishes while orders come in, and
                    the process that carries their sagas dies
-  --serve          places no orders: serves until Ctrl-C; with --faults some orders, and payments refuses them until Enter is
-                   pressed: time to look at them with the command line `outbox`
+  --serve          places no orders: serves until Ctrl-C, also the page of the operators; with --faults some orders, and
+                   payments refuses them until Enter is pressed: time to look at them there, or with the command line `outbox`
   --data DIR       keeps the SQLite files in this folder; otherwise they are gone at the end
   --database URL   a database on a PostgreSQL (postgres://..) or MySQL or MariaDB (mysql://..) server instead
   --broker URL     a RabbitMQ (amqp://.., with --features amqp), a Kafka (kafka://.., with --features kafka), a NATS
-                   (nats://.., with --features nats) or a Redis (redis://.., with --features redis) in place of HTTP
+                   (nats://.., with --features nats), a Redis (redis://.., with --features redis), an MQTT server
+                   (mqtt://.., with --features mqtt) or an SQS (sqs://REGION or sqs+http://.., with --features sqs) in
+                   place of HTTP
   --help           this text
 ";
 
@@ -125,10 +127,15 @@ fn broker(url: String) -> Result<String, String> {
         ("amqp", cfg!(feature = "amqp")),
         ("amqps", cfg!(feature = "amqp")),
         ("kafka", cfg!(feature = "kafka")),
+        ("mqtt", cfg!(feature = "mqtt")),
+        ("mqtts", cfg!(feature = "mqtt")),
         ("nats", cfg!(feature = "nats")),
         ("tls", cfg!(feature = "nats")),
         ("redis", cfg!(feature = "redis")),
         ("rediss", cfg!(feature = "redis")),
+        ("sqs", cfg!(feature = "sqs")),
+        ("sqs+http", cfg!(feature = "sqs")),
+        ("sqs+https", cfg!(feature = "sqs")),
     ];
     match known.iter().find(|(scheme, _)| url.starts_with(&format!("{scheme}://"))) {
         Some((_, true)) => Ok(url),
@@ -136,10 +143,10 @@ fn broker(url: String) -> Result<String, String> {
             Err(format!("this program was built without the feature for {scheme}"))
         }
         // Not quoted: it may hold a password.
-        None => {
-            Err("--broker is a URL that starts with amqp://, kafka://, nats:// or redis://"
-                .to_owned())
-        }
+        None => Err(
+            "--broker is a URL that starts with amqp://, kafka://, mqtt://, nats://, redis:// or sqs://"
+                .to_owned(),
+        ),
     }
 }
 
@@ -219,7 +226,7 @@ mod tests {
                 "--declines is a number from 0 to 100000, not `none`",
                 "`--colour` is not an option",
                 "--database is a URL that starts with postgres:// or mysql://",
-                "--broker is a URL that starts with amqp://, kafka://, nats:// or redis://",
+                "--broker is a URL that starts with amqp://, kafka://, mqtt://, nats://, redis:// or sqs://",
                 "--data needs a value, such as --data ./data",
                 "--serve places no orders: leave --orders out",
             ]

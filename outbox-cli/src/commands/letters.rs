@@ -8,7 +8,7 @@ use crate::{
     output::{Answer, Output, Table, ago, cut, instant, quoted, shown},
 };
 use outbox_core::{
-    admin::{Act, AdminStore, DeadLetterFilter, InspectStore, LetterGroup},
+    admin::{Act, AdminStore, DeadLetterFilter, InspectStore, LetterGroup, letter_by_id},
     event::LetterId,
     failure::DeadLetter,
 };
@@ -66,7 +66,7 @@ async fn list(
             table.row([
                 letter.id.to_string(),
                 instant(letter.dead_at),
-                given_up_by(letter),
+                letter.given_up_by(),
                 message.map(|message| message.event_type.clone()).unwrap_or_default(),
                 message.and_then(|message| message.key.clone()).unwrap_or_default(),
                 letter
@@ -87,14 +87,6 @@ async fn list(
         write_next(output, letters.len(), limit, last)
     })?;
     Ok(answers.exit_code(true))
-}
-
-fn given_up_by(letter: &DeadLetter) -> String {
-    match &letter.consumer_origin {
-        Some(by) => format!("{}/{}", by.consumer, by.handler),
-        None if letter.route.is_empty() => "no route".to_owned(),
-        None => letter.route.clone(),
-    }
 }
 
 async fn groups(
@@ -162,27 +154,13 @@ fn redrive_command(group: &LetterGroup, selecting: &str) -> String {
     format!("outbox{selecting} dead-letters redrive --canary{given}")
 }
 
-/// Reads one letter, resolved or not.
-async fn one(
-    outbox: &Outbox,
-    letter: LetterId,
-) -> Result<Option<DeadLetter>, outbox_core::outbox::StoreError> {
-    let filter = DeadLetterFilter {
-        up_to: Some(letter),
-        include_resolved: true,
-        ..DeadLetterFilter::default()
-    };
-    let before = LetterId(letter.0.saturating_sub(1));
-    Ok(outbox.dead_letters(&filter, Some(before), 1).await?.pop())
-}
-
 async fn show(
     global: &Global,
     letter: LetterId,
     output: &mut Output,
 ) -> Result<ExitCode, CliError> {
     let answers = ask_all(global, async |outbox: &Outbox| {
-        Ok(one(outbox, letter).await?.into_iter().collect::<Vec<_>>())
+        Ok(letter_by_id(outbox, letter).await?.into_iter().collect::<Vec<_>>())
     })
     .await?;
     answers.write(output, |output, _, letters| match letters.as_slice() {
@@ -199,7 +177,7 @@ fn write_letter(output: &mut Output, letter: &DeadLetter) -> Result<(), CliError
         letter.id,
         letter.reason,
         letter.attempts,
-        shown(&given_up_by(letter)),
+        shown(&letter.given_up_by()),
         letter.dead_at
     ))?;
     if let Some(resolution) = &letter.resolution {
@@ -263,12 +241,12 @@ async fn resend(
     let target = config::target(global)?;
     let content = read_payload(payload)?;
     let outbox = database::open(&target).await?;
-    let Some(old) = one(&outbox, letter).await? else {
+    let Some(old) = letter_by_id(&outbox, letter).await? else {
         return Err(CliError::NotFound(format!("there is no dead letter {letter}")));
     };
     let question = format!(
         "Send letter {letter} ({}) again with {} bytes, as a new event?",
-        given_up_by(&old),
+        old.given_up_by(),
         content.len()
     );
     act::confirm(global, &target, &question)?;

@@ -8,13 +8,15 @@ use crate::{
     output::{Output, Table, cut, instant, shown},
 };
 use outbox_core::{
-    admin::{Explanation, Found, HistoryEntry, InspectStore, Subject, explain as explain_facts},
+    admin::{
+        Explanation, Found, History, HistoryEntry, InspectStore, Subject, explain as explain_facts,
+        history_of, named_subjects, subjects_everywhere,
+    },
     event::MessageId,
-    outbox::StoreError,
 };
 use outbox_sea_orm::Outbox;
 use serde::Serialize;
-use std::{collections::BTreeSet, process::ExitCode};
+use std::process::ExitCode;
 
 /// Entries of one history at most.
 const MOST_ENTRIES: u32 = 1_000;
@@ -56,13 +58,6 @@ struct Line<'a> {
     entry: &'a HistoryEntry,
 }
 
-/// What was found about a text in one database.
-#[derive(Debug, Default, Serialize)]
-struct Known {
-    entries: Vec<HistoryEntry>,
-    gone: Vec<String>,
-}
-
 /// Shows the life of one message.
 pub(super) async fn life(
     global: &Global,
@@ -74,7 +69,7 @@ pub(super) async fn life(
     })?;
     let subject = Subject::Message(message);
     let answers = ask_all(global, async |outbox: &Outbox| {
-        known(outbox, [subject.clone().into()].into()).await
+        history_of(outbox, std::slice::from_ref(&subject), MOST_ENTRIES).await
     })
     .await?;
     write_by_time(text, &answers, output)
@@ -87,70 +82,17 @@ pub(super) async fn follow(
     text: &str,
     output: &mut Output,
 ) -> Result<ExitCode, CliError> {
-    let named = ask_all(global, async |outbox: &Outbox| subjects(outbox, text).await).await?;
-    let mut everywhere = BTreeSet::new();
-    for OrderedSubject(_, subject) in named.list.iter().flat_map(|(_, subjects)| subjects) {
-        if let Subject::Saga(id) = subject {
-            everywhere.insert(Subject::Key(id.to_string()).into());
-        }
-        everywhere.insert(subject.clone().into());
-    }
-    let ask = async |outbox: &Outbox| known(outbox, everywhere.clone()).await;
+    let named = ask_all(global, async |outbox: &Outbox| named_subjects(outbox, text).await).await?;
+    let everywhere = subjects_everywhere(named.list.into_iter().flat_map(|(_, named)| named));
+    let ask = async |outbox: &Outbox| history_of(outbox, &everywhere, MOST_ENTRIES).await;
     let answers = ask_all(global, ask).await?;
     write_by_time(text, &answers, output)
-}
-
-/// Gives what a text names in a database.
-async fn subjects(outbox: &Outbox, text: &str) -> Result<BTreeSet<OrderedSubject>, StoreError> {
-    if let Ok(subject) = text.parse::<Subject>() {
-        return Ok([subject.into()].into());
-    }
-    let found = outbox.find(text).await?;
-    Ok(found.into_iter().map(|found| found.subject.into()).collect())
-}
-
-async fn known(outbox: &Outbox, subjects: BTreeSet<OrderedSubject>) -> Result<Known, StoreError> {
-    let mut known = Known::default();
-    for OrderedSubject(_, subject) in &subjects {
-        let history = outbox.history(subject, MOST_ENTRIES).await?;
-        for entry in history.entries {
-            if !known.entries.contains(&entry) {
-                known.entries.push(entry);
-            }
-        }
-        known.gone.extend(history.gone);
-    }
-    known.gone.sort();
-    known.gone.dedup();
-    Ok(known)
-}
-
-/// A subject, ordered by its text.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-struct OrderedSubject(String, Subject);
-
-impl From<Subject> for OrderedSubject {
-    fn from(subject: Subject) -> Self {
-        Self(subject.to_string(), subject)
-    }
-}
-
-impl PartialOrd for OrderedSubject {
-    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl Ord for OrderedSubject {
-    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
-        self.0.cmp(&other.0)
-    }
 }
 
 /// Writes the entries of all databases in order of time, each with its service.
 fn write_by_time(
     text: &str,
-    answers: &Answers<Known>,
+    answers: &Answers<History>,
     output: &mut Output,
 ) -> Result<ExitCode, CliError> {
     let mut lines: Vec<Line<'_>> = Vec::new();
@@ -200,7 +142,7 @@ pub(super) async fn explain(
 ) -> Result<ExitCode, CliError> {
     let answers = ask_all(global, async |outbox: &Outbox| {
         let mut explained = Vec::new();
-        for OrderedSubject(_, subject) in subjects(outbox, text).await? {
+        for subject in named_subjects(outbox, text).await? {
             if let Some(facts) = outbox.facts(&subject).await? {
                 explained.push(Explained { subject, explanation: explain_facts(&facts) });
             }

@@ -8,6 +8,7 @@ mod lists;
 mod sagas;
 mod controls;
 mod migrate;
+mod new;
 
 use crate::{
     args::{Cli, Command, Global, Note},
@@ -45,6 +46,7 @@ pub(crate) async fn run(cli: Cli, output: &mut Output) -> Result<ExitCode, CliEr
         Command::Doctor => lists::doctor(&global, output).await,
         Command::Audit(paging) => lists::audit(&global, &paging, output).await,
         Command::Migrate(command) => migrate::run(&global, command, output).await,
+        Command::New(new) => new::new(&new, output),
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "outbox", &mut std::io::stdout());
             Ok(ExitCode::SUCCESS)

@@ -8,6 +8,7 @@ use crate::{
     output::{Answer, Output, Table, cut, instant, shown},
 };
 use outbox_core::{
+    admin::sagas_named,
     event::SagaId,
     outbox::StoreError,
     saga::{LogEntry, Operation, SagaAdmin, SagaFilter, SagaView},
@@ -90,26 +91,6 @@ struct Shown {
     log: Vec<LogEntry>,
 }
 
-/// Finds sagas by id or correlation id.
-async fn find(outbox: &Outbox, text: &str) -> Result<Vec<SagaView>, StoreError> {
-    if let Ok(id) = text.parse::<SagaId>()
-        && let Some(saga) = by_id(outbox, id).await?
-    {
-        return Ok(vec![saga]);
-    }
-    let filter = SagaFilter { correlation: Some(text.to_owned()), ..SagaFilter::default() };
-    outbox.sagas(&filter, None, 10).await
-}
-
-/// Reads one saga: the list is ordered by id, so that it is the first one after the id before it.
-async fn by_id(outbox: &Outbox, id: SagaId) -> Result<Option<SagaView>, StoreError> {
-    let number = id.as_uuid().as_u128();
-    let before =
-        number.checked_sub(1).map(|before| SagaId::from_uuid(uuid::Uuid::from_u128(before)));
-    let first = outbox.sagas(&SagaFilter::default(), before, 1).await?.pop();
-    Ok(first.filter(|saga| saga.id == id))
-}
-
 async fn show(
     global: &Global,
     text: &str,
@@ -118,7 +99,7 @@ async fn show(
 ) -> Result<ExitCode, CliError> {
     let answers = ask_all(global, async |outbox: &Outbox| {
         let mut all = Vec::new();
-        for saga in find(outbox, text).await? {
+        for saga in sagas_named(outbox, text).await? {
             let log = outbox.saga_log(saga.id).await?;
             all.push(Shown { saga, log });
         }
@@ -157,32 +138,16 @@ fn write_timeline(output: &mut Output, Shown { saga, log }: &Shown) -> Result<()
         output.line(format!("locks      {}", shown(&saga.instance.locks.join(", "))))?;
     }
     for entry in log {
-        let record = serde_json::to_value(&entry.record).unwrap_or_default();
         let step = entry.record.step().unwrap_or_default();
         output.line(format!(
             "{:<27}  {:<22} {:<16} {}",
             entry.at.to_string(),
             entry.record.kind(),
             shown(step),
-            cut(&details(&record), LONGEST_RECORD)
+            cut(&entry.details(), LONGEST_RECORD)
         ))?;
     }
     Ok(())
-}
-
-/// Gives the parts of a record that say something beside its kind and step.
-fn details(record: &serde_json::Value) -> String {
-    let fields = record.as_object().and_then(|kinds| kinds.values().next()?.as_object());
-    let Some(fields) = fields else { return String::new() };
-    let says = |(name, value): (&String, &serde_json::Value)| match name.as_str() {
-        "step" | "data" | "pivot" | "compensates" => None,
-        _ if value.is_null() => None,
-        name => Some(match value {
-            serde_json::Value::String(text) => format!("{name}: {text}"),
-            value => format!("{name}: {value}"),
-        }),
-    };
-    fields.iter().filter_map(says).collect::<Vec<_>>().join("  ")
 }
 
 /// Draws the steps of a saga of which something is recorded; its definition is known to its service
@@ -227,7 +192,7 @@ async fn operate(
 ) -> Result<ExitCode, CliError> {
     let target = config::target(global)?;
     let outbox = database::open(&target).await?;
-    let saga = match find(&outbox, text).await?.as_slice() {
+    let saga = match sagas_named(&outbox, text).await?.as_slice() {
         [] => return Err(CliError::NotFound(format!("no saga is known as {text}"))),
         [saga] => saga.clone(),
         several => {

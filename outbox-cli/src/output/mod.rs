@@ -2,11 +2,13 @@
 
 mod table;
 mod text;
-mod time;
 
 pub(crate) use table::Table;
-pub(crate) use text::{cut, quoted, shown};
-pub(crate) use time::{ago, instant, span};
+pub(crate) use outbox_core::admin::{
+    ago_text as ago, cut_text as cut, instant_text as instant, shown_text as shown,
+    span_text as span,
+};
+pub(crate) use text::quoted;
 
 use crate::error::CliError;
 use serde::Serialize;

@@ -2,15 +2,23 @@
 
 use crate::error::CliError;
 use serde::{Deserialize, Deserializer, de::Error};
-use std::{collections::BTreeMap, path::Path, time::Duration};
+use std::{collections::BTreeMap, net::SocketAddr, path::Path, time::Duration};
 
 /// The file.
 #[derive(Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct File {
     pub(super) outbox: OutboxPart,
+    pub(super) metrics: Option<MetricsPart>,
     #[serde(default)]
     pub(super) route: Vec<RoutePart>,
+}
+
+/// Where metrics and health are served.
+#[derive(Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct MetricsPart {
+    pub(super) listen: SocketAddr,
 }
 
 /// The outbox.
@@ -62,9 +70,9 @@ pub(super) struct RoutePart {
     pub(super) allow_subnets: Vec<String>,
     /// RabbitMQ: the exchange.
     pub(super) exchange: Option<String>,
-    /// RabbitMQ: the queue, in place of an exchange.
+    /// RabbitMQ: the queue, in place of an exchange. SQS: the queue, in place of that of the topic.
     pub(super) queue: Option<String>,
-    /// Kafka: the one topic for all events of the route.
+    /// Kafka and SNS: the one topic for all events of the route.
     pub(super) topic: Option<String>,
 }
 

@@ -2,6 +2,7 @@
 //! the relay in order.
 
 mod file;
+mod metrics;
 mod routes;
 
 use crate::{
@@ -58,7 +59,7 @@ enum End {
 async fn serve(path: &Path, mut file: File) -> Result<ExitCode, CliError> {
     let mut signals = Signals::new()?;
     loop {
-        let relay = start(&file).await?;
+        let (relay, _metrics) = start(&file).await?;
         let stopped = relay.shutdown_signal();
         let mut finished = std::pin::pin!(relay.finished());
         let end = loop {
@@ -91,7 +92,8 @@ async fn serve(path: &Path, mut file: File) -> Result<ExitCode, CliError> {
     }
 }
 
-async fn start(file: &File) -> Result<Relay, CliError> {
+/// Starts a relay, and the server of its metrics where the file asks for it.
+async fn start(file: &File) -> Result<(Relay, Option<metrics::Server>), CliError> {
     let target = target(file);
     let db = database::connect(&target).await?;
     let mut builder = Outbox::builder(db).namespace(&target.namespace);
@@ -106,7 +108,12 @@ async fn start(file: &File) -> Result<Relay, CliError> {
     for route in routes::build(file)? {
         relay = relay.add_route(route);
     }
-    relay.start().await.map_err(|error| CliError::Relay(Box::new(error)))
+    let relay = relay.start().await.map_err(|error| CliError::Relay(Box::new(error)))?;
+    let metrics = match &file.metrics {
+        Some(part) => Some(metrics::Server::start(part.listen, &relay, outbox).await?),
+        None => None,
+    };
+    Ok((relay, metrics))
 }
 
 /// The signals that a relay process obeys.

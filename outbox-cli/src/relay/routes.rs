@@ -78,10 +78,16 @@ fn publisher(part: &RoutePart) -> Result<Arc<dyn Publisher>, String> {
         "amqp" | "amqps" => amqp(part),
         #[cfg(feature = "kafka")]
         "kafka" => kafka(part),
+        #[cfg(feature = "mqtt")]
+        "mqtt" | "mqtts" => mqtt(part),
         #[cfg(feature = "nats")]
         "nats" | "tls" => nats(part),
         #[cfg(feature = "redis")]
         "redis" | "rediss" => redis(part),
+        #[cfg(feature = "sqs")]
+        "sqs" | "sqs+http" | "sqs+https" => sqs(part),
+        #[cfg(feature = "sqs")]
+        "sns" | "sns+http" | "sns+https" => sns(part),
         _ => Err(format!(
             "no transport of this program takes {}: it has {}",
             without_password(&part.url),
@@ -99,12 +105,28 @@ const SCHEMES: &[&str] = &[
     "amqps",
     #[cfg(feature = "kafka")]
     "kafka",
+    #[cfg(feature = "mqtt")]
+    "mqtt",
+    #[cfg(feature = "mqtt")]
+    "mqtts",
     #[cfg(feature = "nats")]
     "nats",
     #[cfg(feature = "redis")]
     "redis",
     #[cfg(feature = "redis")]
     "rediss",
+    #[cfg(feature = "sqs")]
+    "sqs",
+    #[cfg(feature = "sqs")]
+    "sqs+http",
+    #[cfg(feature = "sqs")]
+    "sqs+https",
+    #[cfg(feature = "sqs")]
+    "sns",
+    #[cfg(feature = "sqs")]
+    "sns+http",
+    #[cfg(feature = "sqs")]
+    "sns+https",
 ];
 
 /// Refuses settings that the transport of the URL does not have: a signature that is never made
@@ -112,14 +134,16 @@ const SCHEMES: &[&str] = &[
 fn refuse_foreign_settings(part: &RoutePart, scheme: &str) -> Result<(), String> {
     let is_http = matches!(scheme, "http" | "https");
     let is_amqp = matches!(scheme, "amqp" | "amqps");
+    let has_queue = is_amqp || scheme.starts_with("sqs");
+    let has_topic = scheme == "kafka" || scheme.starts_with("sns");
     let foreign = [
         ("signed", !part.signed.is_empty() && !is_http),
         ("headers", !part.headers.is_empty() && !is_http),
         ("allow_loopback", part.allow_loopback && !is_http),
         ("allow_subnets", !part.allow_subnets.is_empty() && !is_http),
         ("exchange", part.exchange.is_some() && !is_amqp),
-        ("queue", part.queue.is_some() && !is_amqp),
-        ("topic", part.topic.is_some() && scheme != "kafka"),
+        ("queue", part.queue.is_some() && !has_queue),
+        ("topic", part.topic.is_some() && !has_topic),
     ];
     match foreign.iter().find(|(_, set)| *set) {
         Some((name, _)) => Err(format!("`{name}` is no setting of {scheme}")),
@@ -182,6 +206,19 @@ fn kafka(part: &RoutePart) -> Result<Arc<dyn Publisher>, String> {
     publisher.build().map(|built| Arc::new(built) as Arc<dyn Publisher>).map_err(|e| e.to_string())
 }
 
+#[cfg(feature = "mqtt")]
+fn mqtt(part: &RoutePart) -> Result<Arc<dyn Publisher>, String> {
+    let mut publisher =
+        outbox_mqtt::MqttPublisher::new(&part.url).map_err(|error| error.to_string())?;
+    if part.structured {
+        publisher = publisher.structured();
+    }
+    if let Some(timeout) = part.timeout {
+        publisher = publisher.timeout(timeout.0);
+    }
+    publisher.build().map(|built| Arc::new(built) as Arc<dyn Publisher>).map_err(|e| e.to_string())
+}
+
 #[cfg(feature = "nats")]
 fn nats(part: &RoutePart) -> Result<Arc<dyn Publisher>, String> {
     let mut publisher =
@@ -201,6 +238,33 @@ fn redis(part: &RoutePart) -> Result<Arc<dyn Publisher>, String> {
         outbox_redis::RedisPublisher::new(&part.url).map_err(|error| error.to_string())?;
     if part.structured {
         publisher = publisher.structured();
+    }
+    if let Some(timeout) = part.timeout {
+        publisher = publisher.timeout(timeout.0);
+    }
+    publisher.build().map(|built| Arc::new(built) as Arc<dyn Publisher>).map_err(|e| e.to_string())
+}
+
+#[cfg(feature = "sqs")]
+fn sqs(part: &RoutePart) -> Result<Arc<dyn Publisher>, String> {
+    let mut publisher =
+        outbox_sqs::SqsPublisher::new(&part.url).map_err(|error| error.to_string())?;
+    if let Some(queue) = &part.queue {
+        publisher = publisher.queue(queue);
+    }
+    // The body is the event's JSON object, whatever `structured` says.
+    if let Some(timeout) = part.timeout {
+        publisher = publisher.timeout(timeout.0);
+    }
+    publisher.build().map(|built| Arc::new(built) as Arc<dyn Publisher>).map_err(|e| e.to_string())
+}
+
+#[cfg(feature = "sqs")]
+fn sns(part: &RoutePart) -> Result<Arc<dyn Publisher>, String> {
+    let mut publisher =
+        outbox_sqs::SnsPublisher::new(&part.url).map_err(|error| error.to_string())?;
+    if let Some(topic) = &part.topic {
+        publisher = publisher.topic(topic);
     }
     if let Some(timeout) = part.timeout {
         publisher = publisher.timeout(timeout.0);

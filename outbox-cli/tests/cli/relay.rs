@@ -9,7 +9,12 @@ use outbox_http::HttpReceiver;
 use outbox_sea_orm::admin::AdminStore;
 use rustix::process::Signal;
 use std::{fs, net::SocketAddr};
-use tests::{databases::TempDatabase, equals, on_every_database, processes::Process, wait_until};
+use tests::{
+    databases::{Database, TempDatabase},
+    equals, on_every_database,
+    processes::Process,
+    wait_until,
+};
 use tokio::{net::TcpListener, task::JoinSet};
 
 /// A receiver on loopback that records what it gets; dropped, it ends.
@@ -31,6 +36,12 @@ impl Billing {
         tasks.spawn(async move { records.drain(&mut subscriber).await.unwrap() });
         Self { address, received, _tasks: tasks }
     }
+}
+
+/// An address on which nobody listens.
+fn free_address() -> SocketAddr {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.local_addr().unwrap()
 }
 
 fn file(world: &World, billing: &Billing, more: &str) -> String {
@@ -79,6 +90,48 @@ on_every_database! {
         assert!(status.success(), "{status}: {}", fs::read_to_string(&log).unwrap());
         assert_eq!(world.outbox.stats().await.unwrap().pending, 0);
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_relay_process_serves_its_metrics_and_its_health() {
+    let temp = TempDatabase::create(Database::Sqlite).await;
+    let world = World::open(&temp).await;
+    let billing = Billing::open().await;
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("relay.toml");
+    let listen = free_address();
+    fs::write(&path, file(&world, &billing, &format!("\n[metrics]\nlisten = '{listen}'\n")))
+        .unwrap();
+    let mut relay = Process::start(&mut command(&["relay", path.to_str().unwrap()]));
+    world.place("order-1", "a chair").await;
+    wait_until(SOON, "the event is published", async || equals(billing.received.count(), 1)).await;
+
+    let get = async |path: &str| {
+        let response = reqwest::get(format!("http://{listen}{path}")).await.unwrap();
+        (response.status().as_u16(), response.text().await.unwrap())
+    };
+    wait_until(SOON, "the relay is ready", async || equals(get("/ready").await.0, 200)).await;
+    assert_eq!(get("/live").await.0, 200);
+    let (_, metrics) = get("/metrics").await;
+    let sent =
+        metrics.lines().find(|line| line.starts_with("messaging_client_sent_messages_total"));
+    assert!(sent.is_some_and(|line| line.contains("billing") && line.ends_with(" 1")), "{metrics}");
+    assert!(relay.terminate(SOON).await.success());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_address_of_metrics_that_is_taken_is_told() {
+    let temp = TempDatabase::create(Database::Sqlite).await;
+    let world = World::open(&temp).await;
+    let billing = Billing::open().await;
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let listen = taken.local_addr().unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("relay.toml");
+    fs::write(&path, file(&world, &billing, &format!("\n[metrics]\nlisten = '{listen}'\n")))
+        .unwrap();
+    let ran = run(command(&["relay", path.to_str().unwrap()])).exits(2);
+    assert!(ran.err.contains(&format!("[metrics] cannot be served on {listen}")), "{}", ran.err);
 }
 
 #[test]

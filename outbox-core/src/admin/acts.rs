@@ -166,6 +166,22 @@ pub struct AuditEntry {
     pub plan: Option<PlanId>,
 }
 
+/// A plan as it stands.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct PlanState {
+    /// The plan. Count, first letters and notes are those of its letters that are open now and that
+    /// no chunk has looked at.
+    #[serde(flatten)]
+    pub plan: Plan,
+    /// The filter of its letters, to plan again.
+    #[serde(skip)]
+    pub filter: DeadLetterFilter,
+    /// Whether it is void: it has expired before its first chunk.
+    pub expired: bool,
+    /// Its row of the audit; `None` before its first chunk.
+    pub audit: Option<AuditEntry>,
+}
+
 /// How a canary goes on: 1 letter, 10, 100, then the rest, each step only if no letter of the plan
 /// failed again since. Between the chunks of the rest it counts without waiting.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -258,6 +274,18 @@ pub trait ActStore: Send + Sync + 'static {
 
     /// Lists the audit, the newest first, from the one before `before`.
     async fn audit(&self, before: Option<i64>, limit: u32) -> Result<Vec<AuditEntry>, StoreError>;
+}
+
+/// Reads plans that are stored, for those who have not made them: a page that is loaded again, an
+/// operator who was sent its address.
+#[async_trait]
+pub trait PlanStore: Send + Sync + 'static {
+    /// Gives a plan as it stands; `None` for one that does not exist, or has expired and was deleted.
+    async fn plan_state(&self, plan: PlanId) -> Result<Option<PlanState>, StoreError>;
+
+    /// Gives the row of the audit of a plan, by its key alone, to show progress; `None` before its
+    /// first chunk.
+    async fn plan_audit(&self, plan: PlanId) -> Result<Option<AuditEntry>, StoreError>;
 }
 
 /// Applies a plan in chunks of 200 letters, or in the steps of a canary, until it is complete,

@@ -1,6 +1,6 @@
 //! The handle of a running consumer.
 
-use super::{builder::ConsumerBuilder, fault::ConsumerFault};
+use super::{builder::ConsumerBuilder, fault::ConsumerFault, trial::HandlerTrials};
 use crate::{
     outbox::ConsumerStore,
     runtime::{Exit, ExitCounts, Running, Shutdown, SupervisorError, Task},
@@ -117,7 +117,7 @@ pub enum ConsumerError {
 /// Handled by themselves are deliveries with several handlers, repeats that the broker counts, commands and replies of sagas, stored ones, those that are
 /// not acknowledged [after their handlers](super::AckMode::AfterHandlers), those around which a layer
 /// [waits](super::HandlerLayer::waits), and those of a handler whose median run takes longer than 5 ms or is not known
-/// yet, that [says so](super::HandlerOptions::alone), [writes nothing](super::HandlerOptions::no_writes), was
+/// yet, that [says so](super::HandlerOptions::alone), [writes nothing](super::HandlerOptions::no_writes), [must not be tried](super::HandlerOptions::no_try), was
 /// [renamed](super::HandlerOptions::renamed_from), or [takes SQLite's lock late](super::HandlerOptions::deferred_lock).
 /// [`ConsumerBuilder::alone`] turns it off.
 #[derive(Debug)]
@@ -127,6 +127,7 @@ pub struct Consumer {
     stats: watch::Receiver<ConsumerStats>,
     exits: watch::Receiver<ExitCounts>,
     health: HealthCheck,
+    trials: HandlerTrials,
 }
 
 impl Consumer {
@@ -149,8 +150,9 @@ impl Consumer {
         stats: watch::Receiver<ConsumerStats>,
         exits: watch::Receiver<ExitCounts>,
         health: HealthCheck,
+        trials: HandlerTrials,
     ) -> Self {
-        Self { shutdown, task, stats, exits, health }
+        Self { shutdown, task, stats, exits, health, trials }
     }
 
     /// Stops receiving, returns deliveries that have not been started, and waits for running handlers. At the deadline
@@ -232,6 +234,20 @@ impl Consumer {
     #[must_use]
     pub fn health_check(&self) -> HealthCheck {
         self.health.clone()
+    }
+
+    /// Gives what tries its handlers, which outlives this handle; see
+    /// [`try_handle`](Self::try_handle).
+    ///
+    /// ```
+    /// # use outbox_core::consumer::{Consumer, HandlerTrials};
+    /// # fn example(consumer: &Consumer) -> HandlerTrials {
+    /// consumer.trials() // for the operator's page of this service
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn trials(&self) -> HandlerTrials {
+        self.trials.clone()
     }
 
     /// Shows the exits of its actors, counted.

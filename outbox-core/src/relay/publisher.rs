@@ -305,6 +305,9 @@ impl SentBatch {
 }
 
 fn failed(error: &PublishError) -> Attempt {
+    if let (true, Some(wait)) = (error.is_busy(), error.asked_to_wait()) {
+        return Attempt::Busy { wait };
+    }
     Attempt::Failed {
         class: error.class(),
         text: error.full_text(),

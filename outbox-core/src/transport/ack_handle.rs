@@ -36,6 +36,10 @@ impl Acknowledge for AckHandle {
         self.decide(AckDecision::Nack)
     }
 
+    async fn busy(self: Box<Self>) -> Result<(), SubscribeError> {
+        self.decide(AckDecision::Busy)
+    }
+
     async fn reject(self: Box<Self>, reason: &str) -> Result<(), SubscribeError> {
         self.decide(AckDecision::Reject(reason.to_owned()))
     }

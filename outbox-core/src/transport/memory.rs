@@ -23,6 +23,10 @@ const CAPACITY: usize = 256;
 /// for its turn does not look like one whose publish hangs.
 const ACK_DEADLINE: Duration = Duration::from_secs(8);
 
+/// How long a message that the subscriber has not begun with waits before it comes again: shorter
+/// than what a consumer that returns it has still in hand, so that it does not fall idle.
+const BUSY_WAIT: Duration = Duration::from_secs(1);
+
 /// The publishing half. A publish is confirmed when the subscriber has acknowledged it.
 #[derive(Debug, Clone)]
 pub struct Memory {
@@ -80,6 +84,9 @@ impl Publisher for Memory {
             }
             Ok(AckDecision::Nack) => {
                 Err(PublishError::transient("the subscriber could not handle the message"))
+            }
+            Ok(AckDecision::Busy) => {
+                Err(PublishError::busy("the subscriber has not begun with the message", BUSY_WAIT))
             }
             Ok(AckDecision::Reject(reason)) => {
                 Err(PublishError::permanent(format!("the subscriber rejected it: {reason}")))

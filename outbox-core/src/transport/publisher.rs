@@ -154,6 +154,7 @@ impl Receipt {
 pub struct PublishError {
     class: FailureClass,
     responded: bool,
+    busy: bool,
     text: String,
     retry_after: Option<Duration>,
     source: Option<BoxError>,
@@ -165,6 +166,7 @@ impl PublishError {
         Self {
             class: FailureClass::Permanent,
             responded: true,
+            busy: false,
             text: text.into(),
             retry_after: None,
             source: None,
@@ -179,6 +181,13 @@ impl PublishError {
     /// Makes the error of a destination that is down.
     pub fn unavailable(text: impl Into<String>) -> Self {
         Self { class: FailureClass::Unavailable, responded: false, ..Self::permanent(text) }
+    }
+
+    /// Makes the error of a destination that has not begun with the message and asks to wait, as one
+    /// does that is paused: the relay counts no attempt, and its breaker stays closed. Only for a
+    /// destination that is trusted to say so, since it may do so without end.
+    pub fn busy(text: impl Into<String>, wait: Duration) -> Self {
+        Self { busy: true, ..Self::transient(text).retry_after(wait) }
     }
 
     /// Adds that the destination has responded, as one does that refuses the sender: the next key is probed at once
@@ -214,6 +223,12 @@ impl PublishError {
     #[must_use]
     pub const fn has_responded(&self) -> bool {
         self.responded
+    }
+
+    /// Tells whether the destination has not begun with the message.
+    #[must_use]
+    pub const fn is_busy(&self) -> bool {
+        self.busy
     }
 
     /// Gives how long the destination asked to wait.

@@ -106,6 +106,9 @@ pub enum AckDecision {
     Reject(String),
     /// The message was not handled; the sender or the broker delivers it again.
     Nack,
+    /// The receiver has not begun with the message, since it is paused or has too much to do: as
+    /// `Nack`, and no failure of the message. A sender that understands this counts no attempt.
+    Busy,
 }
 
 /// Passes the ack decision of one delivery to its sender or broker. Implemented by transports,
@@ -120,6 +123,12 @@ pub trait Acknowledge: Send + Sync + 'static {
 
     /// The message can never be handled.
     async fn reject(self: Box<Self>, reason: &str) -> Result<(), SubscribeError>;
+
+    /// The receiver has not begun with the message. As `nack(true)`, unless the transport can tell
+    /// its sender that this is no failure of the message.
+    async fn busy(self: Box<Self>) -> Result<(), SubscribeError> {
+        self.nack(true).await
+    }
 
     /// Tells whether the sender has stopped waiting for the ack decision and will send the message
     /// again: a consumer then starts no handler. `false` by default, as where a broker keeps the
@@ -242,6 +251,15 @@ impl Delivery {
     /// As [`ack`](Self::ack).
     pub async fn nack(self, requeue: bool) -> Result<(), SubscribeError> {
         self.handle.nack(requeue).await
+    }
+
+    /// Says that the receiver has not begun with the message, which comes again: no failure of the
+    /// message.
+    ///
+    /// # Errors
+    /// As [`ack`](Self::ack).
+    pub async fn busy(self) -> Result<(), SubscribeError> {
+        self.handle.busy().await
     }
 
     /// Says that the message can never be handled, and why.

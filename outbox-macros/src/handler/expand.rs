@@ -69,6 +69,9 @@ fn options(handler: &Handler, root: &TokenStream) -> TokenStream {
     if handler.options.alone.is_given() {
         printed.extend(quote!(.alone()));
     }
+    if let Some(reason) = handler.options.no_try.get() {
+        printed.extend(quote!(.no_try(#reason)));
+    }
     if let Some(before) = handler.options.renamed_from.get() {
         printed.extend(quote!(.renamed_from(#before)));
     }

@@ -35,6 +35,10 @@ const CHUNK: u32 = 200;
 /// between two looks.
 const NEWEST: u32 = 10_000;
 
+/// The columns of a row of the audit, as [`entry`] reads them.
+pub(super) const AUDIT_COLUMNS: &str =
+    "audit_id, began_at, done_by, reason, act, target, done, skipped, refused, outcome, plan_id";
+
 /// The letters of one chunk.
 struct Chunk {
     /// Those that are open.
@@ -130,8 +134,7 @@ impl ActStore for Outbox {
     async fn audit(&self, before: Option<i64>, limit: u32) -> Result<Vec<AuditEntry>, StoreError> {
         let schema = self.schema();
         let sql = schema.filled(
-            "SELECT audit_id, began_at, done_by, reason, act, target, done, skipped, refused, outcome, plan_id \
-             FROM {audit} WHERE audit_id < ? ORDER BY audit_id DESC LIMIT ?",
+            &format!("SELECT {AUDIT_COLUMNS} FROM {{audit}} WHERE audit_id < ? ORDER BY audit_id DESC LIMIT ?"),
         );
         let bound = vec![
             Value::from(before.unwrap_or(i64::MAX)),
@@ -277,7 +280,8 @@ impl Outbox {
     }
 }
 
-fn entry(row: &QueryResult) -> Result<AuditEntry, StoreError> {
+/// Reads a row of the audit.
+pub(super) fn entry(row: &QueryResult) -> Result<AuditEntry, StoreError> {
     let count = |index| column::<i64>(row, index).map(i64::unsigned_abs);
     Ok(AuditEntry {
         id: column(row, 0)?,

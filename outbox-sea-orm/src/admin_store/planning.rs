@@ -2,7 +2,7 @@
 
 use super::{
     column,
-    plans::{Selection, refusal},
+    plans::{Selection, StoredPlan, refusal},
 };
 use crate::{
     dialect::{ORIGIN_CONSUMER, ORIGIN_RELAY},
@@ -61,8 +61,8 @@ impl Outbox {
             self.check_letter(&**self.work(), letter).await?;
         }
         let selection = self.select(filter).await?;
-        let counts = self.count_letters(&selection).await?;
-        let first = self.first_letters(&selection).await?;
+        let counts = self.count_letters(&selection, 0).await?;
+        let first = self.first_letters(&selection, 0).await?;
         let (id, expires_at) = self.insert_plan(act, &selection).await?;
         Ok(Plan {
             id,
@@ -72,6 +72,21 @@ impl Outbox {
             first,
             notes: notes(act, &counts, self.inbox_retention()),
             expires_at,
+        })
+    }
+
+    /// Says again what a stored plan will do, with the letters that no chunk has looked at.
+    pub(super) async fn plan_of(&self, stored: &StoredPlan) -> Result<Plan, StoreError> {
+        let StoredPlan { id, act, selection, after, expires_at, .. } = stored;
+        let counts = self.count_letters(selection, *after).await?;
+        Ok(Plan {
+            id: *id,
+            act: *act,
+            selection: selection.filter.to_string(),
+            count: counts.letters,
+            first: self.first_letters(selection, *after).await?,
+            notes: notes(*act, &counts, self.inbox_retention()),
+            expires_at: Timestamp::from_micros(*expires_at),
         })
     }
 
@@ -92,9 +107,9 @@ impl Outbox {
         Ok(Selection { filter, up_to, planned_at: column(&row, 0)? })
     }
 
-    async fn count_letters(&self, selection: &Selection) -> Result<Counts, StoreError> {
+    async fn count_letters(&self, selection: &Selection, after: i64) -> Result<Counts, StoreError> {
         let schema = self.schema();
-        let (condition, values) = selection.open(0, selection.up_to);
+        let (condition, values) = selection.open(after, selection.up_to);
         let keep = micros(self.inbox_retention());
         let received = format!("x.origin = {ORIGIN_CONSUMER}");
         let count = |of: &str| format!("count(CASE WHEN {of} THEN 1 END)");
@@ -123,9 +138,13 @@ impl Outbox {
         })
     }
 
-    async fn first_letters(&self, selection: &Selection) -> Result<Vec<LetterId>, StoreError> {
+    async fn first_letters(
+        &self,
+        selection: &Selection,
+        after: i64,
+    ) -> Result<Vec<LetterId>, StoreError> {
         let schema = self.schema();
-        let (condition, values) = selection.open(0, selection.up_to);
+        let (condition, values) = selection.open(after, selection.up_to);
         let sql = schema.filled(&format!(
             "SELECT letter_id FROM {{letters}} WHERE {condition} ORDER BY letter_id LIMIT {FIRST}"
         ));

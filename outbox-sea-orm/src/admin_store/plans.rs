@@ -112,14 +112,28 @@ pub(super) fn refusal(text: String) -> StoreError {
 }
 
 impl Outbox {
-    /// Reads a plan with its row of the audit; `lock` locks it until the transaction ends, so that
-    /// two that apply it take turns.
+    /// Reads a plan that must exist; see [`find_plan`](Self::find_plan).
     pub(super) async fn read_plan<C: ConnectionTrait>(
         &self,
         conn: &C,
         plan: PlanId,
         lock: bool,
     ) -> Result<StoredPlan, StoreError> {
+        self.find_plan(conn, plan, lock).await?.ok_or_else(|| {
+            let text =
+                format!("plan {plan} does not exist, or has expired and was deleted: plan again");
+            refusal(text)
+        })
+    }
+
+    /// Reads a plan with its row of the audit; `lock` locks it until the transaction ends, so that
+    /// two that apply it take turns.
+    pub(super) async fn find_plan<C: ConnectionTrait>(
+        &self,
+        conn: &C,
+        plan: PlanId,
+        lock: bool,
+    ) -> Result<Option<StoredPlan>, StoreError> {
         let schema = self.schema();
         let lock = if lock { "{for_update}" } else { "" };
         let sql = schema.filled(&format!(
@@ -130,11 +144,7 @@ impl Outbox {
             .query_one_raw(schema.statement(&sql, vec![Value::from(plan.0)]))
             .await
             .map_err(database)?;
-        let Some(row) = row else {
-            let text =
-                format!("plan {plan} does not exist, or has expired and was deleted: plan again");
-            return Err(refusal(text));
-        };
+        let Some(row) = row else { return Ok(None) };
         let (act, filter): (String, String) = (column(&row, 0)?, column(&row, 1)?);
         let unknown =
             |what: &str| StoreError::Mismatch(format!("the {what} of plan {plan} cannot be read"));
@@ -142,7 +152,7 @@ impl Outbox {
             Some(audit) => self.read_audit(conn, audit).await?,
             None => None,
         };
-        Ok(StoredPlan {
+        Ok(Some(StoredPlan {
             id: plan,
             act: act.parse().map_err(|()| unknown("act"))?,
             selection: Selection {
@@ -154,7 +164,7 @@ impl Outbox {
             expires_at: column(&row, 5)?,
             audit,
             now: column(&row, 7)?,
-        })
+        }))
     }
 
     async fn read_audit<C: ConnectionTrait>(

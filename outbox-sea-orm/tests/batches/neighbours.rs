@@ -72,6 +72,7 @@ on_every_database! {
             ("usual", options, true),
             ("alone", options.alone(), false),
             ("elsewhere", options.no_writes(), false),
+            ("untried", options.no_try("it charges a card"), false),
             ("late", options.deferred_lock(), false),
             ("renamed", options.renamed_from("before"), false),
         ] {

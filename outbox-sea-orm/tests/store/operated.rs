@@ -7,21 +7,31 @@ use crate::{
 };
 use async_trait::async_trait;
 use outbox_core::{
-    admin::{ControlAction, ControlScope, ControlStore, Live, RelayLive, RouteLive},
+    admin::{
+        AdminStore, ControlAction, ControlScope, ControlStore, DeadLetterFilter, Live, RelayLive,
+        RouteLive,
+    },
     consumer::{Consumer, ConsumerStats, HandlerContext},
     event::{DecodeError, DecodeEvent, EventContract, EventType, Message, MessageParts, NewEvent},
+    failure::RetryPolicy,
     relay::{Relay, RelayStats},
     testing::store::event,
-    transport::{Memory, PublishError, Publisher, Receipt, everything},
+    transport::{Memory, PublishError, Publisher, Receipt, Route, everything},
 };
 use outbox_sea_orm::{Outbox, OutboxTransaction};
 use std::{
     collections::BTreeMap,
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
     time::Duration,
 };
-use tests::{databases::TempDatabase, equals, in_time, on_every_database, wait_until};
-use tokio::time::Instant;
+use tests::{
+    databases::{Database, TempDatabase},
+    equals, in_time, on_every_database, wait_until,
+};
+use tokio::{sync::watch, time::Instant};
 
 const SOON: Duration = Duration::from_secs(60);
 /// Renewed each second.
@@ -82,6 +92,22 @@ async fn save(outbox: &Outbox, first: u64, events: u64) {
     }
 }
 
+/// Saves orders, each of a key of its own.
+async fn save_orders(outbox: &Outbox, orders: u64) {
+    let event = |number: u64| NewEvent {
+        event_type: "order.placed".into(),
+        topic: "orders".into(),
+        key: Some(number.to_string()),
+        payload: number.to_string().into(),
+        ..event("")
+    };
+    let events: Vec<NewEvent> = (1..=orders).map(event).collect();
+    let tx = outbox.begin().await.unwrap();
+    outbox.schema().append(&tx, "/shop", &events).await.unwrap();
+    tx.commit().await.unwrap();
+    outbox.wake();
+}
+
 async fn relay(outbox: &Outbox, routes: &[(&'static str, &Seen)]) -> Relay {
     let mut builder = Relay::builder(outbox).lease(LEASE).poll(Duration::from_millis(100));
     for (name, seen) in routes {
@@ -131,7 +157,55 @@ fn order(number: u64) -> Message {
     Message::new(MessageParts { payload, ..message().into_parts() })
 }
 
+/// Fails for event 0 until it is mended.
+#[derive(Clone, Default)]
+struct Broken(Seen, Arc<AtomicBool>);
+
+#[async_trait]
+impl Publisher for Broken {
+    async fn publish(&self, message: &Message) -> Result<Receipt, PublishError> {
+        match number(message) {
+            0 if !self.1.load(Relaxed) => Err(PublishError::transient("the ledger is closed")),
+            _ => self.0.publish(message).await,
+        }
+    }
+}
+
 on_every_database! {
+    async fn a_redriven_head_of_a_parked_key_goes_with_the_wake_and_not_with_the_next_renewal(temp: &TempDatabase) {
+        let outbox = installed(temp).await;
+        let ledger = Broken::default();
+        let route = Route::new("ledger", everything(), ledger.clone()).park_when_dead();
+        let route = route.retry(RetryPolicy::attempts(1, Duration::from_millis(10)));
+        // Renewed every 40 s: more than the test waits.
+        let builder = Relay::builder(&outbox).lease(Duration::from_mins(2)).poll(Duration::from_millis(100));
+        let relay = builder.add_route(route).start().await.unwrap();
+        let events = (0..3).map(|number| NewEvent {
+            key: Some("k".to_owned()),
+            payload: number.to_string().into(),
+            ..event("")
+        });
+        let tx = outbox.begin().await.unwrap();
+        outbox.schema().append(&tx, "/shop", &events.collect::<Vec<_>>()).await.unwrap();
+        tx.commit().await.unwrap();
+        outbox.wake();
+        let letters = async || outbox.dead_letters(&DeadLetterFilter::all(), None, 10).await.unwrap();
+        wait_until(SOON, "the head is a dead letter", async || letters().await.len() == 1).await;
+        assert_eq!(ledger.0.count(|_| true), 0, "its key waits");
+
+        let begun = Instant::now();
+        ledger.1.store(true, Relaxed);
+        let letter = letters().await[0].id;
+        assert_eq!(outbox.redrive(&[letter], &ann()).await.unwrap(), [letter]);
+        wait_until(SOON, "the whole key goes", async || equals(ledger.0.count(|_| true), 3)).await;
+        let took = begun.elapsed();
+        assert!(took < Duration::from_secs(20), "a renewal would have come first: {took:?}");
+        ledger.0.is_whole(3);
+        // The next renewal reports the key again, and nothing goes twice.
+        relay.shutdown(SOON).await.unwrap();
+        assert_eq!(ledger.0.count(|_| true), 3);
+    }
+
     async fn a_paused_route_stands_still_under_load_and_goes_on_in_order(temp: &TempDatabase) {
         let outbox = installed(temp).await;
         let (billing, ledger) = (Seen::default(), Seen::default());
@@ -276,4 +350,32 @@ on_every_database! {
         consumer.shutdown(SOON).await.unwrap();
         assert!(live(&outbox, "consumer").await.is_empty(), "a consumer that ends deletes its row");
     }
+}
+
+/// The sender of a delivery waits 8 s in process, so this takes as long.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_busy_consumer_in_the_relays_process_does_not_begin_with_costs_no_attempt() {
+    let temp = TempDatabase::create(Database::Sqlite).await;
+    let outbox = installed(&temp).await;
+    let (release, released) = watch::channel(false);
+    let work = move |_: Order, _: &HandlerContext<OutboxTransaction>| {
+        let mut released = released.clone();
+        async move { released.wait_for(|released| *released).await.map(|_| ()) }
+    };
+    let (publisher, subscriber) = Memory::channel();
+    let builder = Consumer::builder("c", &outbox).on("h", work).subscribe(subscriber);
+    let consumer = builder.lease(LEASE).concurrency(1).start().await.unwrap();
+    let mut stats = consumer.stats();
+    save_orders(&outbox, 4).await;
+    let relay = Relay::builder(&outbox).lease(LEASE).route("here", everything(), publisher);
+    let relay = relay.start().await.unwrap();
+    in_time(SOON, "three wait too long", stats.wait_for(|stats| stats.late >= 3)).await.unwrap();
+
+    release.send_replace(true);
+    let mut delivered = relay.stats();
+    in_time(SOON, "they go", delivered.wait_for(|stats| stats.delivered == 4)).await.unwrap();
+    no_failures(&relay);
+    assert_eq!(stats.borrow().handled, 4);
+    relay.shutdown(SOON).await.unwrap();
+    consumer.shutdown(SOON).await.unwrap();
 }

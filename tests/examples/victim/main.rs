@@ -12,6 +12,8 @@ mod handlers;
 #[path = "../../tests/story/support/kafka.rs"]
 mod kafka;
 mod link;
+#[path = "../../tests/story/support/mqtt.rs"]
+mod mqtt;
 #[path = "../../tests/story/support/config.rs"]
 mod config;
 mod run;

@@ -6,6 +6,7 @@ use crate::{
     handlers,
     kafka::member,
     link::Link,
+    mqtt::session,
 };
 use async_trait::async_trait;
 use outbox_amqp::AmqpSubscriber;
@@ -64,19 +65,22 @@ pub(crate) async fn run(config: VictimConfig) -> ExitCode {
     }
     let outbox =
         Outbox::builder(db).source("story").transaction_limits(limits).build().await.unwrap();
-    let (relay, consumer) = match (&config.queue, &config.kafka, config.http) {
-        (Some(queue), _, _) => {
+    let (relay, consumer) = match (&config.queue, &config.kafka, &config.mqtt, config.http) {
+        (Some(queue), _, _, _) => {
             let subscriber = AmqpSubscriber::new(rabbitmq::shared_url(), queue).unwrap();
             (None, Some(receive(&config, &outbox, subscriber).await))
         }
-        (None, Some((url, topic)), _) => {
+        (None, Some((url, topic)), _, _) => {
             (None, Some(receive(&config, &outbox, member(url, topic)).await))
         }
-        (None, None, Some(address)) => {
+        (None, None, Some((url, topic)), _) => {
+            (None, Some(receive(&config, &outbox, session(url, topic)).await))
+        }
+        (None, None, None, Some(address)) => {
             (None, Some(receive(&config, &outbox, serve(address).await).await))
         }
-        (None, None, None) if config.routes.is_empty() => (None, None),
-        (None, None, None) => relay(&config, &outbox).await,
+        (None, None, None, None) if config.routes.is_empty() => (None, None),
+        (None, None, None, None) => relay(&config, &outbox).await,
     };
     println!("up");
     for n in 1..=config.produces {

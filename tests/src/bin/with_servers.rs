@@ -26,7 +26,7 @@ async fn main() -> ExitCode {
     let names = parts.next().unwrap_or_default();
     let Some([program, rest @ ..]) = parts.next() else {
         eprintln!(
-            "usage: with-servers [postgres|mariadb|redis|amqp|kafka|mqtt|nats].. -- COMMAND [ARGUMENT].."
+            "usage: with-servers [postgres|mariadb|redis|amqp|kafka|mqtt|nats|sqs].. -- COMMAND [ARGUMENT].."
         );
         return ExitCode::from(2);
     };
@@ -60,6 +60,7 @@ async fn start(name: &str) -> Option<(&'static str, Server)> {
         "kafka" => ("OUTBOX_TEST_KAFKA_URL", servers::kafka::start().await),
         "mqtt" => ("OUTBOX_TEST_MQTT_URL", servers::mosquitto::start().await),
         "nats" => ("OUTBOX_TEST_NATS_URL", servers::nats::start().await),
+        "sqs" => ("OUTBOX_TEST_SQS_URL", servers::aws::start().await),
         _ => return None,
     })
 }

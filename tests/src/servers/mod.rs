@@ -7,6 +7,7 @@
 mod home;
 mod probe;
 
+pub mod aws;
 pub mod kafka;
 pub mod mariadb;
 pub mod mosquitto;
@@ -20,7 +21,7 @@ use crate::{processes::Process, wait::Steps};
 use home::ServerHome;
 use probe::Probe;
 use rustix::process::Signal;
-use std::{process::Command, time::Duration};
+use std::{path::Path, process::Command, time::Duration};
 
 /// How long a server may take until it answers: RabbitMQ beside two compilations needs a sixth of it.
 const READY_WITHIN: Duration = Duration::from_mins(2);
@@ -87,6 +88,12 @@ impl Server {
     #[must_use]
     pub fn url(&self) -> String {
         (self.recipe.url)(self.port())
+    }
+
+    /// Gives the folder with its data.
+    #[must_use]
+    pub fn folder(&self) -> &Path {
+        self.home.folder()
     }
 
     /// Tells whether it answers a client now, in its own protocol, within a second.

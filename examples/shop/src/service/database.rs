@@ -46,7 +46,14 @@ impl Location {
     }
 
     /// Gives a name that is unique to this location.
-    #[cfg(any(feature = "amqp", feature = "kafka", feature = "nats", feature = "redis"))]
+    #[cfg(any(
+        feature = "amqp",
+        feature = "kafka",
+        feature = "mqtt",
+        feature = "nats",
+        feature = "redis",
+        feature = "sqs"
+    ))]
     pub fn name(&self) -> String {
         use std::hash::{DefaultHasher, Hash, Hasher};
         let mut hasher = DefaultHasher::new();
@@ -61,7 +68,7 @@ impl Location {
     }
 
     /// Tells whether it is deleted with the run.
-    #[cfg(any(feature = "amqp", feature = "kafka", feature = "nats"))]
+    #[cfg(any(feature = "amqp", feature = "kafka", feature = "mqtt", feature = "nats"))]
     pub const fn is_temporary(&self) -> bool {
         matches!(self, Self::Temporary(_))
     }

@@ -3,26 +3,36 @@
 mod database;
 #[cfg(feature = "kafka")]
 mod kafka;
+#[cfg(feature = "mqtt")]
+mod mqtt;
 #[cfg(feature = "nats")]
 mod nats;
 #[cfg(feature = "redis")]
 mod redis;
+#[cfg(feature = "sqs")]
+mod sqs;
 mod server;
 mod wire;
 
 pub use database::{Database, Location};
 #[cfg(feature = "kafka")]
 pub use kafka::Kafka;
+#[cfg(feature = "mqtt")]
+pub use mqtt::Mqtt;
 #[cfg(feature = "nats")]
 pub use nats::Nats;
 #[cfg(feature = "redis")]
 pub use redis::Redis;
+#[cfg(feature = "sqs")]
+pub use sqs::Sqs;
+pub use server::Server;
 #[cfg(feature = "amqp")]
 pub use wire::Rabbit;
 pub use wire::Wire;
 
 use anyhow::Context;
 use axum::Router;
+use outbox_metrics::HealthCheck;
 use outbox_sea_orm::{
     consumer::{Consumer, ConsumerBuilder, ConsumerStats},
     prelude::*,
@@ -30,7 +40,6 @@ use outbox_sea_orm::{
     saga::SagasError,
     transport::{Limits, Selector},
 };
-use server::Server;
 use std::time::Duration;
 use tokio::sync::watch;
 
@@ -111,6 +120,14 @@ impl Service {
     /// Gives its address for the other services.
     pub fn url(&self) -> String {
         format!("http://{}", self.server.address())
+    }
+
+    /// Gives the health of its parts.
+    pub fn health_checks(&self) -> Vec<HealthCheck> {
+        let relay = self.relay.as_ref().map(Relay::health_check);
+        let consumer = self.consumer.as_ref().map(Consumer::health_check);
+        let sagas = self.sagas.as_ref().map(Sagas::health_check);
+        [relay, consumer, sagas].into_iter().flatten().collect()
     }
 
     /// Starts the relay: events go to the other services as soon as they are committed.

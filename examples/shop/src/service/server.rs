@@ -72,6 +72,8 @@ async fn serve(
         // An error means that the server was dropped.
         let _ = stopped.await;
     };
+    // The page of the operators looks where a request comes from.
+    let app = app.into_make_service_with_connect_info::<SocketAddr>();
     axum::serve(listener, app).with_graceful_shutdown(stopped).await
 }
 

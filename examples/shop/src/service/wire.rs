@@ -12,17 +12,35 @@ use std::sync::Arc;
 use super::Kafka;
 #[cfg(feature = "amqp")]
 use super::Location;
+#[cfg(feature = "mqtt")]
+use super::Mqtt;
 #[cfg(feature = "nats")]
 use super::Nats;
 #[cfg(feature = "redis")]
 use super::Redis;
-#[cfg(any(feature = "amqp", feature = "kafka", feature = "nats", feature = "redis"))]
+#[cfg(feature = "sqs")]
+use super::Sqs;
+#[cfg(any(
+    feature = "amqp",
+    feature = "kafka",
+    feature = "mqtt",
+    feature = "nats",
+    feature = "redis",
+    feature = "sqs"
+))]
 use crate::{Release, events::REPLIES, next::GIFTS};
 #[cfg(feature = "amqp")]
 use outbox_amqp::{AmqpPublisher, AmqpSubscriber, Exchange, Queue, Topology};
 
 /// The topics that each service subscribes to at a broker.
-#[cfg(any(feature = "amqp", feature = "kafka", feature = "nats", feature = "redis"))]
+#[cfg(any(
+    feature = "amqp",
+    feature = "kafka",
+    feature = "mqtt",
+    feature = "nats",
+    feature = "redis",
+    feature = "sqs"
+))]
 pub(super) fn subscriptions(release: Release) -> [(&'static str, &'static [&'static str]); 4] {
     let by_shipping: &[_] = match release {
         Release::This => &["shipping", "orders"],
@@ -46,12 +64,18 @@ pub enum Wire {
     /// Through a topic of Kafka for each topic, with a consumer group of each service.
     #[cfg(feature = "kafka")]
     Kafka(Kafka),
+    /// Through a topic of MQTT for each topic, with a session of each service.
+    #[cfg(feature = "mqtt")]
+    Mqtt(Mqtt),
     /// Through a stream of NATS for each service, with a durable consumer.
     #[cfg(feature = "nats")]
     Nats(Nats),
     /// Through a stream of Redis for each topic, with a consumer group of each service.
     #[cfg(feature = "redis")]
     Redis(Redis),
+    /// Through a FIFO queue of SQS for each service.
+    #[cfg(feature = "sqs")]
+    Sqs(Sqs),
 }
 
 /// The receiving half of a service: routes to add to its server, and a subscriber.
@@ -75,10 +99,14 @@ impl Wire {
             }
             #[cfg(feature = "kafka")]
             Self::Kafka(kafka) => (Router::new(), Box::new(kafka.subscriber(service)?)),
+            #[cfg(feature = "mqtt")]
+            Self::Mqtt(mqtt) => (Router::new(), Box::new(mqtt.subscriber(service)?)),
             #[cfg(feature = "nats")]
             Self::Nats(nats) => (Router::new(), Box::new(nats.subscriber(service)?)),
             #[cfg(feature = "redis")]
             Self::Redis(redis) => (Router::new(), Box::new(redis.subscriber(service)?)),
+            #[cfg(feature = "sqs")]
+            Self::Sqs(sqs) => (Router::new(), Box::new(sqs.subscriber(service)?)),
         })
     }
 
@@ -97,10 +125,14 @@ impl Wire {
             }
             #[cfg(feature = "kafka")]
             Self::Kafka(kafka) => kafka.publisher(link.timeout)?,
+            #[cfg(feature = "mqtt")]
+            Self::Mqtt(mqtt) => mqtt.publisher(link.timeout)?,
             #[cfg(feature = "nats")]
             Self::Nats(nats) => nats.publisher(link.timeout)?,
             #[cfg(feature = "redis")]
             Self::Redis(redis) => redis.publisher(link.timeout)?,
+            #[cfg(feature = "sqs")]
+            Self::Sqs(sqs) => sqs.publisher(link.timeout)?,
         })
     }
 
@@ -112,10 +144,14 @@ impl Wire {
             Self::Rabbit(_) => "through RabbitMQ",
             #[cfg(feature = "kafka")]
             Self::Kafka(_) => "through Kafka",
+            #[cfg(feature = "mqtt")]
+            Self::Mqtt(_) => "through MQTT",
             #[cfg(feature = "nats")]
             Self::Nats(_) => "through NATS",
             #[cfg(feature = "redis")]
             Self::Redis(_) => "through Redis",
+            #[cfg(feature = "sqs")]
+            Self::Sqs(_) => "through SQS",
         }
     }
 
@@ -127,10 +163,14 @@ impl Wire {
             Self::Rabbit(_) => "RabbitMQ",
             #[cfg(feature = "kafka")]
             Self::Kafka(_) => "Kafka",
+            #[cfg(feature = "mqtt")]
+            Self::Mqtt(_) => "the MQTT server",
             #[cfg(feature = "nats")]
             Self::Nats(_) => "NATS",
             #[cfg(feature = "redis")]
             Self::Redis(_) => "Redis",
+            #[cfg(feature = "sqs")]
+            Self::Sqs(_) => "SQS",
         }
     }
 
@@ -142,10 +182,14 @@ impl Wire {
             Self::Rabbit(_) => "RabbitMQ",
             #[cfg(feature = "kafka")]
             Self::Kafka(_) => "Kafka",
+            #[cfg(feature = "mqtt")]
+            Self::Mqtt(_) => "the MQTT server",
             #[cfg(feature = "nats")]
             Self::Nats(_) => "NATS",
             #[cfg(feature = "redis")]
             Self::Redis(_) => "Redis",
+            #[cfg(feature = "sqs")]
+            Self::Sqs(_) => "SQS",
         }
     }
 }

@@ -68,7 +68,7 @@ impl Faults {
     }
 
     /// Puts the fault between a publisher and its broker.
-    #[cfg(any(feature = "kafka", feature = "nats", feature = "redis"))]
+    #[cfg(any(feature = "kafka", feature = "mqtt", feature = "nats", feature = "redis", feature = "sqs"))]
     pub fn before<P>(
         &self,
         to: P,
@@ -78,7 +78,7 @@ impl Faults {
     }
 
     /// Gives the fault that is on.
-    #[cfg(any(feature = "kafka", feature = "nats", feature = "redis"))]
+    #[cfg(any(feature = "kafka", feature = "mqtt", feature = "nats", feature = "redis", feature = "sqs"))]
     pub fn now(&self) -> Option<Fault> {
         *self.on.borrow()
     }

@@ -4,7 +4,7 @@
 #[cfg(feature = "amqp")]
 mod broker;
 mod customers;
-#[cfg(any(feature = "kafka", feature = "nats", feature = "redis"))]
+#[cfg(any(feature = "kafka", feature = "mqtt", feature = "nats", feature = "redis", feature = "sqs"))]
 mod faulty_publisher;
 mod faults;
 mod figures;
@@ -19,7 +19,7 @@ pub use figures::Figures;
 use crate::{
     Release,
     events::REPLIES,
-    next,
+    next, operations,
     options::Options,
     orders, payments,
     service::{Link, Location, Service, To, Wire},
@@ -161,6 +161,16 @@ async fn wire(
             )),
             None,
         )),
+        #[cfg(feature = "mqtt")]
+        Some(url) if url.starts_with("mqtt") => Ok((
+            Wire::Mqtt(crate::service::Mqtt::new(
+                url.clone(),
+                location,
+                faults.clone(),
+                options.release,
+            )),
+            None,
+        )),
         #[cfg(feature = "nats")]
         Some(url) if url.starts_with("nats://") || url.starts_with("tls://") => {
             Ok((Wire::Nats(crate::service::Nats::new(url.clone(), location, faults.clone())), None))
@@ -175,6 +185,10 @@ async fn wire(
             )),
             None,
         )),
+        #[cfg(feature = "sqs")]
+        Some(url) if url.starts_with("sqs") => {
+            Ok((Wire::Sqs(crate::service::Sqs::new(url.clone(), location, faults.clone())), None))
+        }
         Some(url) => by_rabbit(url, location, options, faults).await,
     }
 }
@@ -235,13 +249,15 @@ pub async fn run(shop: &mut Shop, options: &Options) -> anyhow::Result<()> {
 pub async fn serve(shop: &mut Shop, location: &Location, options: &Options) -> anyhow::Result<()> {
     shop.relay_orders().await?;
     shop.relay_others().await?;
+    let operations = operations::serve(shop)?;
     if options.faults {
-        return standstill::run(shop, location, options).await;
+        return standstill::run(shop, location, options, &operations).await;
     }
     let (url, order) = (shop.orders.url(), r#"{"customer":"ada","product":"lamp","total":1999}"#);
     println!("\nPlace an order, then look at it; Ctrl-C stops the shop.\n");
     println!("  curl -s {url}/orders -H 'content-type: application/json' -d '{order}'");
     println!("  curl -s {url}/orders/1\n");
+    operations::print_address(&operations);
     stop_signal().await?;
     println!("stopping");
     Ok(())

@@ -1,8 +1,13 @@
-//! Orders that stand still, to be looked at with the command line `outbox`: payments refuses whatever
+//! Orders that stand still, to be looked at on the page and with the command line `outbox`: payments refuses whatever
 //! comes until somebody presses Enter, and shipping cannot notify a customer without a name.
 
 use super::{Customers, Shop, WAIT_LIMIT, faults::Fault, stop_signal, until};
-use crate::{options::Options, orders::NewOrder, service::Location};
+use crate::{
+    operations,
+    options::Options,
+    orders::NewOrder,
+    service::{Location, Server},
+};
 use outbox_sea_orm::admin::AdminStore;
 use std::path::Path;
 use tokio::io::{AsyncBufReadExt, BufReader, stdin};
@@ -13,7 +18,12 @@ const REFUSED: u32 = 12;
 const NAMELESS: u32 = 2;
 
 /// Places the orders, says where to look, and serves until a signal asks the process to stop.
-pub async fn run(shop: &Shop, location: &Location, options: &Options) -> anyhow::Result<()> {
+pub async fn run(
+    shop: &Shop,
+    location: &Location,
+    options: &Options,
+    operations: &Server,
+) -> anyhow::Result<()> {
     let customers = Customers::of(&shop.orders.url(), options)?;
     shop.faults.set(Some(Fault::Refuses));
     customers.place(0..REFUSED).await?;
@@ -27,7 +37,7 @@ pub async fn run(shop: &Shop, location: &Location, options: &Options) -> anyhow:
     .await?;
     let failures = shop.orders.failed.clone();
     until(WAIT_LIMIT, "payments refuses", async || Ok(*failures.borrow() > 0)).await?;
-    print_where_to_look(location)?;
+    print_where_to_look(location, operations)?;
     let mut lines = BufReader::new(stdin()).lines();
     tokio::select! {
         stopped = stop_signal() => return Ok(stopped?),
@@ -44,11 +54,12 @@ pub async fn run(shop: &Shop, location: &Location, options: &Options) -> anyhow:
     Ok(())
 }
 
-fn print_where_to_look(location: &Location) -> anyhow::Result<()> {
+fn print_where_to_look(location: &Location, operations: &Server) -> anyhow::Result<()> {
     println!(
         "\n{REFUSED} orders stand still: payments refuses whatever comes, until you press Enter here."
     );
-    println!("{NAMELESS} notices are dead letters: their customers have no name.");
+    println!("{NAMELESS} notices are dead letters: their customers have no name.\n");
+    operations::print_address(operations);
     let Some(config) = location.write_contexts()? else {
         println!("\nLook with: outbox --database URL --namespace SERVICE overview");
         return Ok(());

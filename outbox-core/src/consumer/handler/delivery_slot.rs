@@ -110,6 +110,10 @@ impl Acknowledge for ByHandler {
         self.inner.nack(requeue).await
     }
 
+    async fn busy(self: Box<Self>) -> Result<(), SubscribeError> {
+        self.inner.busy().await
+    }
+
     async fn reject(self: Box<Self>, reason: &str) -> Result<(), SubscribeError> {
         self.inner.reject(reason).await
     }

@@ -19,6 +19,7 @@ pub struct HandlerOptions {
     pub(in crate::consumer) renamed_from: Option<&'static str>,
     pub(in crate::consumer) no_writes: bool,
     pub(in crate::consumer) alone: bool,
+    pub(in crate::consumer) no_try: Option<&'static str>,
 }
 
 impl HandlerOptions {
@@ -30,6 +31,7 @@ impl HandlerOptions {
             renamed_from: None,
             no_writes: false,
             alone: false,
+            no_try: None,
         }
     }
 
@@ -81,6 +83,18 @@ impl HandlerOptions {
     /// effects elsewhere may happen twice, so it runs [alone](Self::alone).
     pub const fn no_writes(mut self) -> Self {
         self.no_writes = true;
+        self
+    }
+
+    /// Says that the handler must not be [tried](crate::consumer::Consumer::try_handle), and why: it does something by another
+    /// connection or by the network that a rollback does not undo. It runs [alone](Self::alone) for the same reason.
+    ///
+    /// ```
+    /// # use outbox_core::consumer::HandlerOptions;
+    /// let options = HandlerOptions::new().no_try("it charges the card");
+    /// ```
+    pub const fn no_try(mut self, reason: &'static str) -> Self {
+        self.no_try = Some(reason);
         self
     }
 

@@ -152,9 +152,10 @@ impl<S: Store> HandlerEntry<S> {
     /// where it has more than one inbox row, where the transaction begins in another way, and where it locks a row of the
     /// barrier or of a saga, for which the saga would wait.
     pub(in crate::consumer) const fn may_share(&self) -> bool {
-        let HandlerOptions { alone, no_writes, deferred_lock, renamed_from, timeout: _ } =
+        let HandlerOptions { alone, no_writes, no_try, deferred_lock, renamed_from, timeout: _ } =
             self.options;
-        let plain = !alone && !no_writes && !deferred_lock && renamed_from.is_none();
+        let is_inside = !alone && !no_writes && no_try.is_none();
+        let plain = is_inside && !deferred_lock && renamed_from.is_none();
         plain && !self.handles_commands && !matches!(self.accepts, Accepts::Replies(..))
     }
 

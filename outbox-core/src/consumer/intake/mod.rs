@@ -365,7 +365,7 @@ impl<S: ConsumerStore> State<S> {
         let worker = self.worker.clone();
         self.tasks.spawn(Work::Returning, async move {
             for delivery in deliveries {
-                worker.acknowledge(delivery, AckDecision::Nack).await;
+                worker.acknowledge(delivery, AckDecision::Busy).await;
             }
             Vec::new()
         });

@@ -387,6 +387,10 @@ impl<S: ConsumerStore> Worker<S> {
                 self.count(|s| s.returned += 1);
                 (delivery.nack(true).await, DeliveryResult::Returned)
             }
+            AckDecision::Busy => {
+                self.count(|s| s.returned += 1);
+                (delivery.busy().await, DeliveryResult::Returned)
+            }
         };
         if let Err(error) = passed_on {
             self.report(Failing::of(FailureKind::NotAcknowledged, &full_text(&error)));

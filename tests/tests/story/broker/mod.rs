@@ -2,4 +2,5 @@
 
 mod deaths;
 mod kafka;
+mod mqtt;
 mod once;

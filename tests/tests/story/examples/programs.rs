@@ -48,6 +48,36 @@ async fn delivery_guarantees_shows_one_fault_under_three_guarantees() {
 }
 
 #[tokio::test]
+async fn polling_publisher_shows_what_three_nights_do_to_a_poller_and_to_a_relay() {
+    let lines = printed("polling-publisher").await;
+    assert_eq!(
+        lines[..9],
+        [
+            "The destination is down for a while",
+            "    by hand       0 of 8 done once, 0 twice, 0 paid before placed",
+            "    with a relay  8 of 8 done once, 0 twice, 0 paid before placed",
+            "The answer to \"order 2 is placed\" is lost",
+            "    by hand       7 of 8 done once, 1 twice, 0 paid before placed",
+            "    with a relay  8 of 8 done once, 0 twice, 0 paid before placed",
+            "\"Order 2 is placed\" is refused for ever",
+            "    by hand       7 of 8 done once, 0 twice, 1 paid before placed",
+            "    with a relay  6 of 8 done once, 0 twice, 0 paid before placed",
+        ]
+    );
+}
+
+#[tokio::test]
+async fn webhooks_out_disables_a_broken_endpoint_and_replays_in_order() {
+    assert_eq!(
+        printed("webhooks-out").await,
+        [
+            "customer-bolt is disabled; acme has [1, 2, 3], bolt []",
+            "enabled again, 1 replayed; bolt has [1, 2, 3]",
+        ]
+    );
+}
+
+#[tokio::test]
 async fn custom_transport_carries_its_events_as_lines_of_a_file() {
     let mut lines = printed("custom-transport").await;
     assert_eq!(lines.pop().as_deref(), Some("lines in the file: 3"));

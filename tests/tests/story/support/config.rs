@@ -23,6 +23,8 @@ pub(crate) struct VictimConfig {
     pub(crate) queue: Option<String>,
     /// The Kafka broker and the topic of it from which its consumer receives, in the same way.
     pub(crate) kafka: Option<(String, String)>,
+    /// The MQTT server and the topic of it from which its consumer receives, in the same way.
+    pub(crate) mqtt: Option<(String, String)>,
     /// The address at which its consumer receives by HTTP, in the same way.
     pub(crate) http: Option<SocketAddr>,
     /// The fault point to stop at for ever, and at which reach of it, from 1.

@@ -7,6 +7,7 @@ pub(crate) mod effects;
 pub(crate) mod event;
 pub(crate) mod handlers;
 pub(crate) mod kafka;
+pub(crate) mod mqtt;
 pub(crate) mod logs;
 pub(crate) mod config;
 pub(crate) mod queue;

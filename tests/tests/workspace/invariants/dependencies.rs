@@ -4,7 +4,7 @@ use super::tree::{files, libraries, manifests, none};
 use std::collections::BTreeSet;
 
 /// Databases, brokers and HTTP: what the core names none of.
-const OUTSIDE_WORLD: [&str; 24] = [
+const OUTSIDE_WORLD: [&str; 26] = [
     "sea-orm",
     "sea-orm-migration",
     "sea-query",
@@ -25,6 +25,8 @@ const OUTSIDE_WORLD: [&str; 24] = [
     "rskafka",
     "async-nats",
     "redis",
+    "aws-sdk-sns",
+    "aws-sdk-sqs",
     "fred",
     "rumqttc",
     "paho-mqtt",

@@ -9,6 +9,7 @@ mod dependencies;
 mod exports;
 mod lexer;
 mod licences;
+mod links;
 mod logs;
 mod names;
 mod order;

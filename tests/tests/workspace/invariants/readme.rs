@@ -1,13 +1,9 @@
-//! The README's code compiles, and the tests that the documents name exist.
+//! The code of README and guide compiles, and the tests that the documents name exist.
 
 use super::{
     lexer::tokens,
     tree::{File, files, none, sources},
 };
-
-fn readme() -> &'static File {
-    files().iter().find(|file| file.path == "README.md").expect("there is a README")
-}
 
 /// The tokens of a piece of code, without the commas that a formatter puts before closing brackets.
 fn code(text: &str) -> Vec<String> {
@@ -31,38 +27,60 @@ fn blocks(text: &str) -> Vec<&str> {
         .collect()
 }
 
+/// README, guide and the pages beside it that have code.
+fn pages() -> impl Iterator<Item = &'static File> {
+    files().iter().filter(|file| {
+        file.path == "README.md"
+            || file.path == "docs/sagas.md"
+            || (file.path.starts_with("docs/guide/") && file.path.ends_with(".md"))
+    })
+}
+
 #[test]
-fn the_readmes_code_is_compiled() {
+fn the_code_of_readme_and_guide_is_compiled() {
     let compiled: Vec<Vec<String>> = sources()
         .filter(|file| file.path.starts_with("tests/examples/readme/"))
         .map(|file| code(&file.text))
         .collect();
-    let more = files().iter().find(|file| file.path == "docs/sagas.md").expect("there is a page");
-    let blocks: Vec<&str> = blocks(&readme().text).into_iter().chain(blocks(&more.text)).collect();
-    assert!(blocks.len() >= 7, "the README has code");
-    let strange = |block: &&str| {
+    // A page whose code is a whole program is followed by `tests/guide/follow`, which builds it.
+    let is_followed = |block: &&str| block.starts_with("// src/");
+    let blocks = pages().flat_map(|page| {
+        blocks(&page.text)
+            .into_iter()
+            .filter(|block| !is_followed(block))
+            .map(|block| (&*page.path, block))
+    });
+    let blocks: Vec<(&str, &str)> = blocks.collect();
+    assert!(blocks.len() >= 25, "README and guide have code");
+    let is_strange = |block: &str| {
         let block = code(block);
         !compiled.iter().any(|all| all.windows(block.len()).any(|part| part == block))
     };
-    let found = blocks.into_iter().filter(strange).map(str::to_owned).collect();
-    none("of the README, and not in tests/examples/readme", found);
+    let found = blocks.into_iter().filter(|(_, block)| is_strange(block));
+    none(
+        "of README or guide, and not in tests/examples/readme",
+        found.map(|(page, block)| format!("{page}: {block}")).collect(),
+    );
 }
 
 #[test]
-fn the_tests_that_the_readme_names_are_there() {
-    let table = readme()
-        .text
-        .lines()
-        .filter(|line| line.starts_with("| ") && line.matches('|').count() == 4);
-    let names = table
-        .flat_map(|line| line.split('`').skip(1).step_by(2))
-        .filter(|name| name.matches('_').count() >= 4);
-    let names: Vec<&str> = names.collect();
-    assert!(names.len() >= 12, "the promises name their tests");
+fn the_tests_that_readme_and_guide_name_are_there() {
+    let names = pages().flat_map(|page| {
+        let names = page.text.split('`').skip(1).step_by(2);
+        names.filter(|name| name.matches('_').count() >= 4 && !name.contains(['.', '/', ' ', '(']))
+    });
+    let names: Vec<&str> =
+        names.filter(|name| name.chars().all(|c| c != '=' && c != '-')).collect();
+    assert!(names.len() >= 60, "the promises name their tests");
     let is_there = |name: &str| sources().any(|file| file.text.contains(&format!("fn {name}(")));
+    let metrics = &files().iter().find(|file| file.path == "docs/metrics.md").expect("a page").text;
     none(
-        "a test that the README names is gone",
-        names.into_iter().filter(|name| !is_there(name)).map(str::to_owned).collect(),
+        "a test that README or guide name is gone",
+        names
+            .into_iter()
+            .filter(|name| !is_there(name) && !metrics.contains(name))
+            .map(str::to_owned)
+            .collect(),
     );
 }
 

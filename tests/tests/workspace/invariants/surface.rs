@@ -8,7 +8,7 @@ use super::{
 use std::{collections::BTreeSet, fs};
 
 const FOLDER: &str = "docs/surface";
-const CRATES: [(&str, &str); 9] = [
+const CRATES: [(&str, &str); 11] = [
     ("outbox_core", "outbox-core"),
     ("outbox_macros", "outbox-macros"),
     ("outbox_sea_orm", "outbox-sea-orm"),
@@ -18,6 +18,8 @@ const CRATES: [(&str, &str); 9] = [
     ("outbox_kafka", "transports/outbox-kafka"),
     ("outbox_nats", "transports/outbox-nats"),
     ("outbox_redis", "transports/outbox-redis"),
+    ("outbox_mqtt", "transports/outbox-mqtt"),
+    ("outbox_sqs", "transports/outbox-sqs"),
 ];
 /// The crate that users depend on.
 const FACADE: &str = "outbox_sea_orm";

@@ -44,7 +44,7 @@ struct Exception {
     reason: &'static str,
 }
 
-const EXCEPTIONS: [Exception; 10] = [
+const EXCEPTIONS: [Exception; 11] = [
     Exception {
         place: "",
         name: "RouteLeg",
@@ -89,6 +89,11 @@ const EXCEPTIONS: [Exception; 10] = [
         place: "transports/outbox-redis/src/connection.rs",
         name: "ring",
         reason: "the crate of that name: rustls::crypto::ring",
+    },
+    Exception {
+        place: "transports/outbox-sqs/src/connection.rs",
+        name: "ring",
+        reason: "the crate of that name: the SDK's CryptoMode::Ring",
     },
     Exception {
         place: "transports/outbox-http/src/client.rs",

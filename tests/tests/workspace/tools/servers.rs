@@ -111,6 +111,12 @@ async fn a_private_nats_stops_dies_and_freezes() {
 }
 
 #[tokio::test]
+async fn the_private_emulators_of_sqs_stop_die_and_freeze() {
+    starts_stops_and_restarts(&mut servers::aws::start().await).await;
+    starts_stops_and_restarts(&mut servers::aws::start_moto().await).await;
+}
+
+#[tokio::test]
 async fn a_private_mosquitto_stops_dies_and_freezes() {
     starts_stops_and_restarts(&mut servers::mosquitto::start().await).await;
 }

@@ -160,7 +160,7 @@ impl AcceptRules {
             Some(Ok(AckDecision::Reject(reason))) => {
                 Err(Refusal::new(StatusCode::UNPROCESSABLE_ENTITY, reason))
             }
-            Some(Ok(AckDecision::Nack)) => {
+            Some(Ok(AckDecision::Nack | AckDecision::Busy)) => {
                 Err(Refusal::retry_later("the message could not be handled", self.retry_after))
             }
             Some(Err(_)) => Err(Refusal::retry_later(

@@ -28,6 +28,10 @@ impl Board {
         let failure = match attempt {
             Attempt::Confirmed => None,
             Attempt::Failed { class, text, responded, .. } => Some((class, text, responded)),
+            // The mark of the attempt is written, and forbids another one.
+            Attempt::Busy { .. } => {
+                Some((FailureClass::Transient, "the destination was busy".to_owned(), true))
+            }
             Attempt::Unanswered { text, .. } | Attempt::Unclear { text } => {
                 Some((FailureClass::Transient, text, false))
             }
@@ -56,6 +60,7 @@ impl Board {
                 let letter = DetachedLetter { partition: no, id, message, letter, errors };
                 self.writes.letters.push(letter);
                 self.stats.dead += 1;
+                self.queues[route].dead += 1;
                 let breaker_key = key_hash.unwrap_or(id.0.cast_unsigned());
                 let breaker = &mut self.queues[route].breaker;
                 let opened = match class {

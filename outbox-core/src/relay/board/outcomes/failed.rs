@@ -129,6 +129,18 @@ impl Board {
         }
     }
 
+    /// The destination has not begun with the event, which is tried again after a wait. Nothing is
+    /// counted: a consumer that is paused for a day would make dead letters otherwise.
+    pub(super) fn busy(&mut self, id: EventId, route: RouteNo, wait: Duration, now: Instant) {
+        self.clear_hang(id, route);
+        let wait = wait / 2 + (self.jitter)(wait / 2);
+        self.retry_in(id, route, LegEvent::ToRetry, wait, now);
+        if self.entries.get(id).is_some_and(|entry| entry.has_rows) {
+            // The recorded start has ended without a crash.
+            self.record(id, now);
+        }
+    }
+
     /// The destination has rejected the event: that makes a dead letter only if the destination is
     /// proven to accept others.
     fn rejected(&mut self, failed: FailedPublish) {

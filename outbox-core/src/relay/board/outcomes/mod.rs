@@ -39,6 +39,11 @@ pub(crate) enum Attempt {
         /// Whether the destination has responded.
         responded: bool,
     },
+    /// The destination has not begun with the message.
+    Busy {
+        /// How long it asks to wait.
+        wait: Duration,
+    },
     /// The destination gave no answer by the deadline.
     Unanswered {
         /// The error.
@@ -118,6 +123,7 @@ impl Board {
                     now,
                 );
             }
+            Attempt::Busy { wait } => self.busy(id, route, wait, now),
             Attempt::Unanswered { text, after } => self.unanswered(id, route, text, after, now),
             Attempt::Failed { class, text, retry_after, responded } => {
                 self.clear_hang(id, route);
@@ -339,6 +345,7 @@ impl Board {
             AttemptError::push(&mut history.errors, error);
         }
         self.stats.dead += 1;
+        self.queues[route].dead += 1;
         if let Some(hash) = key_hash {
             let parks = has_key
                 && self.routes[route].when_dead == WhenDead::Park

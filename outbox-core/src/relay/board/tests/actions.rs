@@ -130,6 +130,7 @@ impl Model {
                 _ if down => failed(FailureClass::Unavailable),
                 0 if self.failing => failed(FailureClass::Transient),
                 1 if self.failing => Attempt::Cancelled,
+                4 if self.failing => Attempt::Busy { wait: Duration::from_secs(1) },
                 2 if self.failing && is_always_rejected(id) => failed(FailureClass::Permanent),
                 3 if self.failing => Attempt::Unclear { text: "panicked".into() },
                 _ if self.failing && id.0 % 21 == 0 => failed(FailureClass::Permanent),

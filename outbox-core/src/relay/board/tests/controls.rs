@@ -404,3 +404,29 @@ fn a_route_that_is_down_says_since_when_and_why() {
         ("closed", None, None)
     );
 }
+
+#[test]
+fn a_destination_that_has_not_begun_costs_no_attempt_for_a_day_and_the_key_keeps_its_order() {
+    let mut one = Paused::one_route();
+    one.read(&[("orders", Some("7")), ("orders", Some("7")), ("orders", Some("8"))]);
+    let (begun, mut busy) = (one.now, 0);
+    while one.now < begun + Duration::from_hours(25) {
+        let starts = one.starts();
+        assert!(!starts.contains(&2), "behind the first of its key");
+        busy += starts.len();
+        let answer = |id: &i64| (EventId(*id), Attempt::Busy { wait: Duration::from_mins(1) });
+        one.board.published(0, starts.iter().map(answer).collect(), true, one.now);
+        one.now += Duration::from_mins(1);
+        let due = one.board.take_timers();
+        one.board.timers_fired(&due, one.now);
+    }
+    assert!(busy > 2_000, "{busy}");
+    let stats = one.board.stats();
+    assert_eq!((stats.retried, stats.dead), (0, 0));
+    assert_eq!(one.board.live(one.now).routes[0].breaker, "closed");
+    let mut first = one.starts();
+    first.sort_unstable();
+    assert_eq!(first, [1, 3]);
+    one.confirm(0, &[1, 3]);
+    assert_eq!(one.starts(), [2]);
+}

@@ -1,0 +1,315 @@
+//! Bodies of pages by server-sent events: one reader a page and query for all that have it open,
+//! which ends when nobody looks.
+//!
+//! # Source
+//! HTML Living Standard, section 9.2, server-sent events
+
+use crate::{
+    access::Refusal,
+    act::plans,
+    builder::{App, Shared},
+    page::{
+        audit, follow,
+        given::Asked,
+        layout::{Body, View},
+        letters, overview, routes, saga, sagas, waiting,
+    },
+    visit::Visit,
+};
+use axum::{
+    body::{Body as HttpBody, Bytes},
+    extract::{Path, State},
+    response::{IntoResponse, Response},
+};
+use futures_util::stream;
+use http::{HeaderMap, HeaderValue, StatusCode, Uri, header};
+use std::{
+    collections::HashMap,
+    hash::{DefaultHasher, Hash, Hasher},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+use tokio::{sync::watch, time::sleep};
+
+/// How often a page is read again: a person sees no difference to less, and a database should not.
+const READ_EVERY: Duration = Duration::from_secs(2);
+/// How often a comment is sent where nothing changes: proxies close what is silent for a minute.
+const PING_EVERY: Duration = Duration::from_secs(15);
+/// Most pages and queries that are read at once; each asks the databases every other second.
+const MOST_READERS: usize = 64;
+/// Most streams of one reader.
+const MOST_STREAMS: usize = 500;
+/// Longest way to the root that a stream may name, in bytes.
+const LONGEST_ROOT: usize = 100;
+/// Longest query of a stream, in bytes.
+const LONGEST_QUERY: usize = 4 * 1024;
+
+/// What a reader reads: the page, its query, and for whom.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct Key {
+    page: String,
+    query: String,
+    root: String,
+    may: String,
+}
+
+/// The last state of a page.
+#[derive(Debug, Clone, Default)]
+struct Frame {
+    /// The hash of the body, which is the id of its event; empty before the first read.
+    id: String,
+    /// The event as it is sent.
+    event: Bytes,
+}
+
+/// The readers of open pages.
+#[derive(Debug, Default)]
+pub(crate) struct LiveReaders {
+    readers: Mutex<HashMap<Key, watch::Sender<Frame>>>,
+}
+
+impl LiveReaders {
+    /// A reader is only inserted and removed under the lock, so that a panic leaves it whole.
+    fn lock(&self) -> MutexGuard<'_, HashMap<Key, watch::Sender<Frame>>> {
+        self.readers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Streams the body of a page, each time that it has changed.
+pub(crate) async fn stream(
+    State(app): State<Shared>,
+    visit: Visit,
+    Path(page): Path<String>,
+    uri: Uri,
+    headers: HeaderMap,
+) -> Result<Response, Refusal> {
+    let asked = Asked::of(&uri)?;
+    let query = uri.query().unwrap_or_default();
+    if query.len() > LONGEST_QUERY {
+        return Err(Refusal::bad(format!("the query has more than {LONGEST_QUERY} bytes")));
+    }
+    let seen = headers.get("last-event-id").and_then(|id| id.to_str().ok());
+    let seen = seen.or_else(|| asked.get("last")).unwrap_or_default().to_owned();
+    let view = View { root: root(asked.get("root")), may: visit.grant.may.clone() };
+    let key = Key {
+        page,
+        // What was seen last is not what is asked for.
+        query: query.split('&').filter(|part| !part.starts_with("last=")).collect::<Vec<_>>().join("&"),
+        root: view.root.clone(),
+        may: format!("{:?}", view.may),
+    };
+    let frames = watch_page(&app, key, view).await?;
+    let headers = [
+        (header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream")),
+        (header::CACHE_CONTROL, HeaderValue::from_static("no-store")),
+        // nginx would keep events back until its buffer is full.
+        (header::HeaderName::from_static("x-accel-buffering"), HeaderValue::from_static("no")),
+    ];
+    Ok((headers, HttpBody::from_stream(events(frames, seen))).into_response())
+}
+
+/// Gives the way to the root, where it is one: relative, and nothing that a link could be forged
+/// with.
+fn root(asked: Option<&str>) -> String {
+    let is_way = |way: &&str| {
+        way.len() <= LONGEST_ROOT
+            && way.ends_with('/')
+            && !way.starts_with('/')
+            && !way.contains("//")
+            && way.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.~%/".contains(&b))
+    };
+    asked.filter(is_way).unwrap_or("./").to_owned()
+}
+
+/// Joins the reader of a page, or starts it after a first read, which tells what is wrong with the
+/// query.
+async fn watch_page(
+    app: &Shared,
+    key: Key,
+    view: View,
+) -> Result<watch::Receiver<Frame>, Refusal> {
+    if let Some(frames) = joined(&app.live.lock(), &key)? {
+        return Ok(frames);
+    }
+    let first = frame(&draw(app, &key, &view).await?);
+    let mut readers = app.live.lock();
+    // Another stream may have started it meanwhile.
+    if let Some(frames) = joined(&readers, &key)? {
+        return Ok(frames);
+    }
+    if readers.len() >= MOST_READERS {
+        return Err(too_many());
+    }
+    let (sender, frames) = watch::channel(first);
+    readers.insert(key.clone(), sender.clone());
+    tokio::spawn(read(Arc::clone(app), key, view, sender));
+    Ok(frames)
+}
+
+fn joined(
+    readers: &HashMap<Key, watch::Sender<Frame>>,
+    key: &Key,
+) -> Result<Option<watch::Receiver<Frame>>, Refusal> {
+    let Some(sender) = readers.get(key) else { return Ok(None) };
+    if sender.receiver_count() >= MOST_STREAMS {
+        return Err(too_many());
+    }
+    Ok(Some(sender.subscribe()))
+}
+
+fn too_many() -> Refusal {
+    Refusal::new(StatusCode::SERVICE_UNAVAILABLE, "Too many pages are live")
+        .because("the dashboard keeps a bounded number of pages live at once")
+        .to_do("Close some, or load this page again to see it as it is.")
+}
+
+/// Reads a page until nobody looks.
+async fn read(app: Shared, key: Key, view: View, sender: watch::Sender<Frame>) {
+    loop {
+        sleep(READ_EVERY).await;
+        {
+            let mut readers = app.live.lock();
+            // Nobody can join while the map is locked.
+            if sender.receiver_count() == 0 {
+                readers.remove(&key);
+                return;
+            }
+        }
+        let Ok(body) = draw(&app, &key, &view).await else {
+            // What the page shows is gone, such as a saga after its retention: it stays as it was.
+            continue;
+        };
+        let next = frame(&body);
+        sender.send_if_modified(|frame| {
+            let is_new = frame.id != next.id;
+            if is_new {
+                *frame = next;
+            }
+            is_new
+        });
+    }
+}
+
+/// Draws the body of a page.
+async fn draw(app: &App, key: &Key, view: &View) -> Result<Body, Refusal> {
+    let uri = format!("/?{}", key.query).parse::<Uri>();
+    let asked = Asked::of(&uri.map_err(|_| Refusal::bad("the query cannot be read"))?)?;
+    let given = |name| asked.get(name).ok_or_else(|| Refusal::bad(format!("`{name}` is missing")));
+    match &*key.page {
+        "follow" => follow::body(app, view, &asked).await,
+        "overview" => overview::body(app, view, &asked).await,
+        "routes" => routes::body(app, view, &asked).await,
+        "letters" => letters::body(app, view, &asked).await,
+        "sagas" => sagas::body(app, view, &asked).await,
+        "saga" => saga::body(app, view, given("id")?, &asked).await,
+        "waiting" => waiting::body(app, view, &asked).await,
+        "audit" => audit::body(app, view, &asked).await,
+        "plan" => plans::live_body(app, view, given("db")?, given("id")?).await,
+        _ => Err(Refusal::not_found("There is no such live page")),
+    }
+}
+
+/// Writes the event of a body.
+fn frame(body: &Body) -> Frame {
+    let html = body.html.to_string();
+    let mut hasher = DefaultHasher::new();
+    html.hash(&mut hasher);
+    let id = format!("{:016x}", hasher.finish());
+    let mut event = format!("event: body\nid: {id}\n");
+    for line in html.split(['\n', '\r']).filter(|line| !line.is_empty()) {
+        event.push_str("data: ");
+        event.push_str(line);
+        event.push('\n');
+    }
+    event.push('\n');
+    Frame { id, event: event.into() }
+}
+
+/// What a stream sends next.
+struct Stream {
+    frames: watch::Receiver<Frame>,
+    seen: String,
+    is_first: bool,
+}
+
+/// Gives the events of a stream: the present body, unless it was seen, and each one after it.
+fn events(
+    frames: watch::Receiver<Frame>,
+    seen: String,
+) -> impl stream::Stream<Item = Result<Bytes, std::convert::Infallible>> {
+    let state = Stream { frames, seen, is_first: true };
+    stream::unfold(state, |mut state| async move {
+        loop {
+            if !state.is_first {
+                tokio::select! {
+                    changed = state.frames.changed() => changed.ok()?,
+                    () = sleep(PING_EVERY) => return Some((Ok(Bytes::from_static(b":\n\n")), state)),
+                }
+            }
+            let frame = state.frames.borrow_and_update().clone();
+            let is_seen = frame.id == state.seen;
+            // The response begins at once, also where there is nothing to say.
+            if std::mem::take(&mut state.is_first) && is_seen {
+                return Some((Ok(Bytes::from_static(b":\n\n")), state));
+            }
+            if !is_seen {
+                state.seen.clone_from(&frame.id);
+                return Some((Ok(frame.event), state));
+            }
+        }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Dashboard, Grant, Role};
+    use futures_util::StreamExt;
+    use outbox_sea_orm::prelude::Outbox;
+    use ::tests::{
+        databases::{Database, TempDatabase},
+        equals, wait_until,
+    };
+
+    #[test]
+    fn the_way_to_the_root_is_relative_or_it_is_not_taken() {
+        for (asked, way) in [
+            (None, "./"),
+            (Some("../../"), "../../"),
+            (Some("outbox/"), "outbox/"),
+            (Some("/outbox/"), "./"),
+            (Some("//evil/"), "./"),
+            (Some("a//b/"), "./"),
+            (Some("javascript:/"), "./"),
+            (Some("x"), "./"),
+        ] {
+            assert_eq!(root(asked), way, "{asked:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_hundred_open_pages_have_one_reader_and_none_has_none() {
+        let temp = TempDatabase::create(Database::Sqlite).await;
+        let outbox = Outbox::builder(temp.connect().await).source("/shop").install().await.unwrap();
+        let app = Dashboard::builder().database("orders", outbox).build().unwrap().app;
+        let visit = Visit { grant: Grant::new("ann", Role::Reader), root: "./".to_owned() };
+        let open = async |page: &str| {
+            let uri = "/live/overview?root=.%2F".parse().unwrap();
+            let (page, headers) = (Path(page.to_owned()), HeaderMap::new());
+            let answer = stream(State(app.clone()), visit.clone(), page, uri, headers).await.unwrap();
+            let mut events = answer.into_body().into_data_stream();
+            assert!(events.next().await.unwrap().unwrap().starts_with(b"event: body\n"));
+            events
+        };
+        let mut pages = Vec::new();
+        for _ in 0..100 {
+            pages.push(open("overview").await);
+        }
+        assert_eq!(app.live.lock().len(), 1);
+        pages.push(open("routes").await);
+        assert_eq!(app.live.lock().len(), 2);
+        drop(pages);
+        let soon = Duration::from_secs(30);
+        wait_until(soon, "no reader is left", async || equals(app.live.lock().len(), 0)).await;
+    }
+}

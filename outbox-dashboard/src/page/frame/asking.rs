@@ -1,0 +1,66 @@
+//! Asks databases for a page: all at once, each within a time, and a database that is away gives a
+//! notice.
+
+use super::layout::Notice;
+use crate::store::{Database, DashboardStore};
+use futures_util::future::join_all;
+use outbox_core::{admin::cut_text, outbox::StoreError};
+use std::{sync::Arc, time::Duration};
+
+/// How long a database may take to answer a page: an operator wants to know soon that it is away,
+/// and the other databases' answers wait for it.
+const ANSWER_WITHIN: Duration = Duration::from_secs(5);
+/// Longest error of a database in a notice, in characters.
+const LONGEST_ERROR: usize = 300;
+
+/// The answers of the databases, in their order, and who did not answer.
+#[derive(Debug)]
+pub(crate) struct Answers<T> {
+    pub(crate) list: Vec<(Database, T)>,
+    pub(crate) notices: Vec<Notice>,
+}
+
+/// Asks databases at the same time.
+pub(crate) async fn ask_all<T, F>(
+    databases: &[Database],
+    ask: impl Fn(Arc<dyn DashboardStore>) -> F,
+) -> Answers<T>
+where
+    F: Future<Output = Result<T, StoreError>>,
+{
+    let answers = join_all(databases.iter().map(|database| {
+        let answer = ask(Arc::clone(&database.store));
+        async move { (database, tokio::time::timeout(ANSWER_WITHIN, answer).await) }
+    }));
+    let mut all = Answers { list: Vec::new(), notices: Vec::new() };
+    for (database, answer) in answers.await {
+        let why = match answer {
+            Ok(Ok(answer)) => {
+                all.list.push((database.clone(), answer));
+                continue;
+            }
+            Ok(Err(error)) => with_causes(&error),
+            Err(_) => format!("no answer within {} s", ANSWER_WITHIN.as_secs()),
+        };
+        all.notices.push(Notice::bad(format!(
+            "Database {} cannot be asked, and is missing here: {why}",
+            database.name
+        )));
+    }
+    all
+}
+
+/// Writes an error with its causes.
+pub(crate) fn with_causes(error: &StoreError) -> String {
+    let mut text = error.to_string();
+    let mut cause = std::error::Error::source(error);
+    while let Some(error) = cause {
+        let next = error.to_string();
+        // Some libraries repeat their cause in their own text.
+        if !text.contains(&next) {
+            text = format!("{text}: {next}");
+        }
+        cause = error.source();
+    }
+    cut_text(&text, LONGEST_ERROR)
+}

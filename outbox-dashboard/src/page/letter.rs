@@ -1,0 +1,285 @@
+//! One dead letter with its history and its content, why it stands still, and what can be done.
+
+use super::{
+    Body, Layout, Notice, Tab, View, ask_all,
+    given::Asked,
+    letters::reason,
+    shell,
+    text::{Markup, ago, cell, host_now, lines, number, query, text},
+};
+use crate::{
+    access::Refusal,
+    act::forms,
+    builder::{App, Shared},
+    visit::Visit,
+};
+use askama::Template;
+use axum::{
+    extract::{Path, State},
+    response::Response,
+};
+use outbox_core::{
+    admin::{Subject, explain, letter_by_id},
+    event::{LetterId, Message, Timestamp},
+    failure::DeadLetter,
+};
+
+/// Longest content that is shown, in bytes.
+const LONGEST_CONTENT: usize = 64 * 1024;
+
+/// An attempt that failed.
+struct Failure {
+    attempt: u32,
+    at: Markup,
+    class: Markup,
+    text: Markup,
+}
+
+/// The content of a message.
+struct Content {
+    kind: Markup,
+    bytes: String,
+    /// `None` where its type is not to be shown.
+    text: Option<Markup>,
+    is_cut: bool,
+}
+
+#[derive(Template)]
+#[template(path = "letter.html")]
+struct LetterBody<'a> {
+    view: &'a View,
+    id: LetterId,
+    db: Markup,
+    notices: Vec<Notice>,
+    state: Markup,
+    sentence: Option<Markup>,
+    facts: Vec<(Markup, Markup)>,
+    /// What the message has beside its content.
+    attributes: Vec<(&'static str, Markup)>,
+    headers: Vec<(Markup, Markup)>,
+    failures: Vec<Failure>,
+    resolution: Option<(Markup, Markup, Markup)>,
+    previous: Option<(LetterId, String)>,
+    content: Option<Content>,
+    follow: Option<String>,
+    acts: Markup,
+    group: String,
+}
+
+/// Shows the page.
+pub(crate) async fn page(
+    State(app): State<Shared>,
+    visit: Visit,
+    Path(id): Path<String>,
+    asked: Asked,
+) -> Result<Response, Refusal> {
+    let not_a_letter = || {
+        Refusal::not_found("There is no such letter")
+            .because("a dead letter has a number")
+            .link("letters", "Dead letters")
+    };
+    let id = LetterId(id.parse().map_err(|_| not_a_letter())?);
+    let view = View::of(&visit);
+    let databases = asked.databases(&app)?;
+    let answers = ask_all(&databases, |store| async move {
+        let Some(letter) = letter_by_id(&*store, id).await? else { return Ok(None) };
+        // Its open letter is what explains it, whatever became of the event elsewhere.
+        let subject = letter.message.as_ref().map(|message| Subject::Message(message.id));
+        let facts = match &subject {
+            Some(subject) if letter.resolution.is_none() => store.facts(subject).await?,
+            _ => None,
+        };
+        Ok(Some((letter, facts)))
+    });
+    let answers = answers.await;
+    let mut found = answers.list.into_iter().filter_map(|(db, found)| Some((db, found?)));
+    let Some((database, (letter, facts))) = found.next() else {
+        return Err(match answers.notices.first() {
+            None => not_a_letter().because("it was never written, or its retention is over"),
+            Some(notice) => Refusal::new(http::StatusCode::SERVICE_UNAVAILABLE, "A database is away")
+                .because(notice.plain.clone())
+                .to_do("Load the page again when it is back."),
+        });
+    };
+    let mut notices = answers.notices;
+    for (other, _) in found {
+        notices.push(Notice::info(format!("Database {} has a letter {id} too.", other.name)));
+    }
+    let explanation = facts.map(|facts| explain(&facts));
+    let now = host_now();
+    let message = letter.message.as_ref();
+    let db = &*database.name;
+    let of_group = [
+        ("db", Some(db)),
+        ("route", Some(&*letter.route).filter(|_| letter.consumer_origin.is_none())),
+        ("consumer", letter.consumer_origin.as_ref().map(|by| &*by.consumer)),
+        ("handler", letter.consumer_origin.as_ref().map(|by| &*by.handler)),
+        ("reason", Some(letter.reason.as_str())),
+    ];
+    let body = LetterBody {
+        view: &view,
+        id,
+        db: cell(db, 60),
+        notices,
+        state: reason(&letter),
+        sentence: explanation.as_ref().map(|explanation| text(&explanation.sentence)),
+        facts: explanation
+            .iter()
+            .flat_map(|explanation| &explanation.facts)
+            .map(|(name, value)| (text(name), text(value)))
+            .collect(),
+        attributes: attributes(&letter, now),
+        headers: message
+            .map(|m| m.headers.iter().map(|(n, v)| (cell(n, 60), cell(v, 300))).collect())
+            .unwrap_or_default(),
+        failures: letter
+            .errors
+            .iter()
+            .map(|error| Failure {
+                attempt: error.attempt,
+                at: ago(error.at(), now),
+                class: text(error.class.as_str()),
+                text: text(&error.text),
+            })
+            .collect(),
+        resolution: letter
+            .resolution
+            .as_ref()
+            .map(|r| (ago(r.at, now), cell(&r.by, 60), text(&r.reason))),
+        previous: letter
+            .previous
+            .map(|previous| (previous, format!("letters/{previous}{}", query(&[("db", Some(db))])))),
+        content: message.map(|message| content(&app, message)),
+        follow: message.map(|message| {
+            let id = message.id.to_string();
+            query(&[("q", Some(message.key.as_deref().unwrap_or(&id)))])
+        }),
+        acts: forms::letter(&view, db, &letter),
+        group: query(&of_group),
+    };
+    let body = Body::draw(format!("Letter {id}"), &body);
+    Ok(shell(&Layout::new(&app, &visit, Tab::Letters, body.title.clone()), &body))
+}
+
+fn attributes(letter: &DeadLetter, now: Timestamp) -> Vec<(&'static str, Markup)> {
+    let mut all = vec![
+        ("given up by", cell(&letter.given_up_by(), 200)),
+        ("given up", ago(letter.dead_at, now)),
+        ("attempts", text(&letter.attempts.to_string())),
+    ];
+    if letter.parks && letter.resolution.is_none() {
+        all.push(("order", text("later events of its key wait until it is resolved")));
+    }
+    let Some(message) = &letter.message else { return all };
+    all.extend([
+        ("message", text(&message.id.to_string())),
+        ("type", cell(&format!("{} v{}", message.event_type, message.event_version), 255)),
+        ("topic", cell(&message.topic, 255)),
+        ("source", cell(&message.source, 255)),
+        ("saved", ago(message.created_at, now)),
+    ]);
+    if let Some(key) = &message.key {
+        all.push(("key", cell(key, 255)));
+    }
+    if let Some(at) = message.expires_at {
+        all.push(("expires", ago(at, now)));
+    }
+    all
+}
+
+/// Gives the content to show, cut at a character.
+fn content(app: &App, message: &Message) -> Content {
+    let payload = &message.payload;
+    let is_cut = payload.len() > LONGEST_CONTENT;
+    let is_hidden = app.sensitive.contains(&message.event_type);
+    let part = &payload[..payload.len().min(LONGEST_CONTENT)];
+    Content {
+        kind: cell(&message.content_type, 100),
+        bytes: number(payload.len() as u64),
+        text: (!is_hidden).then(|| lines(&shown_content(part, is_cut))),
+        is_cut,
+    }
+}
+
+/// Gives the text of a content: JSON that is whole and in one line is laid out in lines.
+fn shown_content(part: &[u8], is_cut: bool) -> String {
+    let text = String::from_utf8_lossy(part);
+    let text = if is_cut { text.trim_end_matches('\u{fffd}') } else { &text };
+    // Numbers keep their digits and members their order, which a parsed value would lose.
+    let laid_out = (!is_cut && !text.contains('\n')).then(|| lay_out(text)).flatten();
+    laid_out.unwrap_or_else(|| text.to_owned())
+}
+
+/// Lays JSON out in lines without a change of its tokens; `None` for what is no JSON.
+fn lay_out(json: &str) -> Option<String> {
+    let _: &serde_json::value::RawValue = serde_json::from_str(json).ok()?;
+    let (mut out, mut depth, mut in_string, mut escaped) = (String::new(), 0_usize, false, false);
+    let line = |out: &mut String, depth: usize| {
+        out.push('\n');
+        out.extend(std::iter::repeat_n("  ", depth));
+    };
+    let mut tokens = json.trim().chars().peekable();
+    while let Some(c) = tokens.next() {
+        if in_string {
+            out.push(c);
+            in_string = escaped || c != '"';
+            escaped = c == '\\' && !escaped;
+            continue;
+        }
+        match c {
+            '"' => {
+                in_string = true;
+                out.push(c);
+            }
+            '{' | '[' => {
+                out.push(c);
+                while tokens.next_if(|c| c.is_ascii_whitespace()).is_some() {}
+                if let Some(close) = tokens.next_if(|c| matches!(c, '}' | ']')) {
+                    out.push(close);
+                } else {
+                    depth += 1;
+                    line(&mut out, depth);
+                }
+            }
+            '}' | ']' => {
+                depth = depth.saturating_sub(1);
+                line(&mut out, depth);
+                out.push(c);
+            }
+            ',' => {
+                out.push(c);
+                line(&mut out, depth);
+            }
+            ':' => out.push_str(": "),
+            c if c.is_ascii_whitespace() => {}
+            c => out.push(c),
+        }
+    }
+    Some(out)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn json_is_laid_out_without_a_change_of_its_tokens() {
+        for (json, shown) in [
+            ("{\"a\":1.10,\"b\":[1,2],\"c\":{}}", "{\n  \"a\": 1.10,\n  \"b\": [\n    1,\n    2\n  ],\n  \"c\": {}\n}"),
+            ("{\"text\":\"a,{b}\\\"c:\\\\\"}", "{\n  \"text\": \"a,{b}\\\"c:\\\\\"\n}"),
+            ("[ ]", "[]"),
+            ("12345678901234567890.0", "12345678901234567890.0"),
+            ("no json, {at} all", "no json, {at} all"),
+            ("{\"a\":\n1}", "{\"a\":\n1}"),
+        ] {
+            assert_eq!(shown_content(json.as_bytes(), false), shown);
+        }
+    }
+
+    #[test]
+    fn a_content_that_is_cut_ends_at_a_character() {
+        let text = "grün".as_bytes();
+        assert_eq!(shown_content(&text[..3], true), "gr");
+        assert_eq!(shown_content(&[b'a', 0xff, b'b'], false), "a\u{fffd}b");
+    }
+}

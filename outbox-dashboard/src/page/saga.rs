@@ -1,0 +1,181 @@
+//! One saga: why it stands still, its definition with the instance on it, its timeline, and what can
+//! be done.
+
+use super::{
+    Body, Layout, Notice, Tab, View, ask_all,
+    given::Asked,
+    shell,
+    text::{Markup, Tone, clock, cell, number, query, state, text},
+};
+use crate::{
+    access::Refusal,
+    act::forms,
+    builder::{App, Shared},
+    draw::saga::{draw, saga_state},
+    store::DashboardStore,
+    visit::Visit,
+};
+use askama::Template;
+use axum::{
+    extract::{Path, State},
+    response::Response,
+};
+use outbox_core::{
+    admin::{Explanation, Subject, explain, saga_by_id},
+    event::{SagaId, Timestamp},
+    outbox::StoreError,
+    saga::{LogEntry, Record, SagaView},
+};
+
+/// Records that the page shows, the last ones: some 40 KiB.
+const SHOWN: usize = 150;
+/// Longest details of a record, in characters.
+const LONGEST_DETAILS: usize = 200;
+
+struct RecordRow {
+    seq: u64,
+    at: Markup,
+    kind: Markup,
+    step: Markup,
+    details: Markup,
+}
+
+#[derive(Template)]
+#[template(path = "saga.html")]
+struct SagaBody<'a> {
+    view: &'a View,
+    notices: Vec<Notice>,
+    definition: Markup,
+    db: Markup,
+    state: Markup,
+    sentence: Option<Markup>,
+    is_urgent: bool,
+    graph: Markup,
+    has_shape: bool,
+    facts: Vec<(&'static str, Markup)>,
+    records: Vec<RecordRow>,
+    left_out: String,
+    follow: String,
+    acts: Markup,
+}
+
+/// Shows the page.
+pub(crate) async fn page(
+    State(app): State<Shared>,
+    visit: Visit,
+    Path(id): Path<String>,
+    asked: Asked,
+) -> Result<Response, Refusal> {
+    let body = body(&app, &View::of(&visit), &id, &asked).await?;
+    let layout = Layout::new(&app, &visit, Tab::Sagas, body.title.clone())
+        .live("saga", &[("id", Some(&*id)), ("db", asked.get("db"))]);
+    Ok(shell(&layout, &body))
+}
+
+/// What a database knows of a saga.
+#[derive(Debug)]
+struct Known {
+    saga: SagaView,
+    log: Vec<LogEntry>,
+    explanation: Option<Explanation>,
+    now: Timestamp,
+}
+
+async fn known(store: &dyn DashboardStore, id: SagaId) -> Result<Option<Known>, StoreError> {
+    let Some(saga) = saga_by_id(store, id).await? else { return Ok(None) };
+    let log = store.saga_log(id).await?;
+    let facts = store.facts(&Subject::Saga(id)).await?;
+    let now = facts.as_ref().map_or_else(super::text::host_now, |facts| facts.now);
+    Ok(Some(Known { saga, log, explanation: facts.map(|facts| explain(&facts)), now }))
+}
+
+/// Draws the body.
+pub(crate) async fn body(
+    app: &App,
+    view: &View,
+    id: &str,
+    asked: &Asked,
+) -> Result<Body, Refusal> {
+    let none = |why: &str| {
+        Refusal::not_found("There is no such saga").because(why).link("sagas", "All sagas")
+    };
+    let id: SagaId = id.parse().map_err(|_| none("the id of a saga is a UUID"))?;
+    let databases = asked.databases(app)?;
+    let answers = ask_all(&databases, |store| async move { known(&*store, id).await }).await;
+    let found = answers.list.into_iter().find_map(|(db, known)| Some((db, known?)));
+    let Some((database, known)) = found else {
+        return Err(match answers.notices.first() {
+            None => none("it was never started here, or it has ended and its retention is over"),
+            Some(notice) => Refusal::new(http::StatusCode::SERVICE_UNAVAILABLE, "A database is away")
+                .because(notice.plain.clone())
+                .to_do("Load the page again when it is back."),
+        });
+    };
+    let Known { saga, log, explanation, now } = &known;
+    let (name, version) = &saga.definition;
+    let shape = app.shapes.iter().find(|shape| shape.name == *name && shape.version == *version);
+    let (tone, word) = saga_state(saga.instance.state);
+    let left_out = log.len().saturating_sub(SHOWN);
+    let body = SagaBody {
+        view,
+        notices: answers.notices,
+        definition: cell(&format!("{name} v{version}"), 80),
+        db: cell(&database.name, 60),
+        state: state(tone, word),
+        sentence: explanation.as_ref().map(|explanation| text(&explanation.sentence)),
+        is_urgent: explanation.as_ref().is_some_and(|e| !e.commands.is_empty()),
+        graph: draw(shape, &saga.instance),
+        has_shape: shape.is_some(),
+        facts: facts(saga, *now),
+        records: log[left_out..].iter().map(|entry| record_row(entry, *now)).collect(),
+        left_out: if left_out > 0 { number(left_out as u64) } else { String::new() },
+        follow: query(&[("q", Some(&saga.id.to_string()))]),
+        acts: forms::saga(view, &database.name, saga),
+    };
+    Ok(Body::draw(format!("Saga {name}"), &body))
+}
+
+fn facts(saga: &SagaView, now: Timestamp) -> Vec<(&'static str, Markup)> {
+    let mut all = vec![
+        ("id", text(&saga.id.to_string())),
+        ("correlation id", cell(&saga.correlation, 255)),
+        ("started", super::text::ago(saga.started_at, now)),
+        ("last record", super::text::ago(saga.changed_at, now)),
+    ];
+    if let Some(reason) = &saga.instance.reason {
+        all.push(("why", text(reason)));
+    }
+    if !saga.instance.locks.is_empty() {
+        all.push(("locks", cell(&saga.instance.locks.join(", "), 300)));
+    }
+    all
+}
+
+fn record_row(entry: &LogEntry, now: Timestamp) -> RecordRow {
+    let tone = match &entry.record {
+        Record::Done { .. } | Record::Completed => Tone::Good,
+        Record::Stuck { .. } | Record::Rejected { .. } => Tone::Bad,
+        Record::Failed { .. }
+        | Record::TimedOut { .. }
+        | Record::BlockedOnLock { .. }
+        | Record::CompensationStarted { .. }
+        | Record::LateReply { .. } => Tone::Warn,
+        Record::Started { .. }
+        | Record::CommandSent { .. }
+        | Record::AttemptStarted { .. }
+        | Record::Resumed { .. }
+        | Record::RetriedFrom { .. } => Tone::Busy,
+        Record::SkippedByCondition { .. }
+        | Record::SkippedByOperator { .. }
+        | Record::Locked { .. }
+        | Record::Undone { .. }
+        | Record::Compensated => Tone::Idle,
+    };
+    RecordRow {
+        seq: entry.seq,
+        at: clock(entry.at, now),
+        kind: state(tone, &entry.record.kind().replace('_', " ")),
+        step: entry.record.step().map(|step| cell(step, 60)).unwrap_or_default(),
+        details: cell(&entry.details(), LONGEST_DETAILS),
+    }
+}

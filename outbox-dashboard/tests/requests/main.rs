@@ -1,0 +1,13 @@
+//! The dashboard by requests to its router, without a socket: what operators do, who may, and the
+//! documents for programs.
+
+mod client;
+mod world;
+mod access;
+mod letters;
+mod plans;
+mod resend;
+mod controls;
+mod sagas;
+mod pages;
+mod live;

@@ -1,0 +1,36 @@
+//! Plans as they stand, read by those who have not made them.
+
+use super::acts::{AUDIT_COLUMNS, entry};
+use crate::{error::database, outbox::Outbox};
+use async_trait::async_trait;
+use outbox_core::{
+    admin::{AuditEntry, PlanId, PlanState, PlanStore},
+    outbox::StoreError,
+};
+use sea_orm::{ConnectionTrait, Value};
+
+#[async_trait]
+impl PlanStore for Outbox {
+    async fn plan_state(&self, plan: PlanId) -> Result<Option<PlanState>, StoreError> {
+        let Some(stored) = self.find_plan(&**self.work(), plan, false).await? else {
+            return Ok(None);
+        };
+        Ok(Some(PlanState {
+            plan: self.plan_of(&stored).await?,
+            expired: stored.audit.is_none() && stored.expires_at <= stored.now,
+            audit: self.plan_audit(plan).await?,
+            filter: stored.selection.filter,
+        }))
+    }
+
+    async fn plan_audit(&self, plan: PlanId) -> Result<Option<AuditEntry>, StoreError> {
+        let schema = self.schema();
+        let sql = schema.filled(&format!(
+            "SELECT {AUDIT_COLUMNS} FROM {{audit}} WHERE audit_id = \
+             (SELECT p.audit_id FROM {{plans}} p WHERE p.plan_id = ?)"
+        ));
+        let statement = schema.statement(&sql, vec![Value::from(plan.0)]);
+        let row = self.work().query_one_raw(statement).await.map_err(database)?;
+        row.as_ref().map(entry).transpose()
+    }
+}

@@ -1,0 +1,352 @@
+//! The task of a connection: it reads, writes, and watches whether the server lives.
+
+use super::{
+    ByteStream, Inbound,
+    packets::{self, Answer, Incoming},
+};
+use crate::classify::Failure;
+use bytes::BytesMut;
+use outbox_core::runtime::now;
+use rumqttc::mqttbytes::v5::{
+    Disconnect, DisconnectReasonCode, Packet, PubAck, Publish, Subscribe,
+};
+use std::{
+    collections::{HashMap, VecDeque},
+    future::pending,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf},
+    sync::{OwnedSemaphorePermit, mpsc, oneshot, watch},
+    time::{MissedTickBehavior, interval},
+};
+
+/// Bytes that may wait to be written before no further command is taken.
+const MAX_UNWRITTEN: usize = 1 << 20;
+/// How often a keep alive's time is looked at.
+const TICKS: u32 = 4;
+/// How long a server may take to end a connection that it was told to end.
+const CLOSED_WITHIN: Duration = Duration::from_secs(5);
+
+/// What the handles of a connection ask of it.
+pub(super) enum Command {
+    Publish(Publish, InFlight),
+    Subscribe(Subscribe, oneshot::Sender<Vec<u8>>),
+    /// The server may forget these messages; says when it has.
+    Acknowledge(Vec<u16>, oneshot::Sender<()>),
+    /// Ends it orderly.
+    Close,
+    /// Ends it for a reason.
+    End(Failure),
+}
+
+/// A message that was sent and is not confirmed yet.
+pub(super) struct InFlight {
+    pub(super) outcome: oneshot::Sender<Result<Answer, Failure>>,
+    /// Its place in the window, which the server frees and not the caller.
+    pub(super) _permit: OwnedSemaphorePermit,
+}
+
+/// Why the task ends.
+enum End {
+    Closed,
+    Failed(Failure),
+}
+
+impl From<Failure> for End {
+    fn from(failure: Failure) -> Self {
+        Self::Failed(failure)
+    }
+}
+
+type Stream = Box<dyn ByteStream>;
+
+/// The state of a connection.
+pub(super) struct SessionTask {
+    reader: ReadHalf<Stream>,
+    writer: WriteHalf<Stream>,
+    received: BytesMut,
+    unwritten: BytesMut,
+    /// Whether the stream may have kept bytes back.
+    unflushed: bool,
+    /// Since when the server is waited for, which ends the connection after DISCONNECT.
+    closing_at: Option<Instant>,
+    inbound: Option<Arc<Inbound>>,
+    in_flight: HashMap<u16, InFlight>,
+    subscribing: HashMap<u16, oneshot::Sender<Vec<u8>>>,
+    /// Who waits for the answer to each ping that is out.
+    pings: VecDeque<Vec<oneshot::Sender<()>>>,
+    /// Who waits for the answer to the next one.
+    for_next_ping: Vec<oneshot::Sender<()>>,
+    last_id: u16,
+    /// Zero where nothing is watched.
+    keep_alive: Duration,
+    heard_at: Instant,
+    sent_at: Instant,
+}
+
+impl SessionTask {
+    pub(super) fn new(
+        reader: ReadHalf<Stream>,
+        writer: WriteHalf<Stream>,
+        received: BytesMut,
+        inbound: Option<Arc<Inbound>>,
+        keep_alive: Duration,
+    ) -> Self {
+        Self {
+            reader,
+            writer,
+            received,
+            unwritten: BytesMut::new(),
+            unflushed: false,
+            closing_at: None,
+            inbound,
+            in_flight: HashMap::new(),
+            subscribing: HashMap::new(),
+            pings: VecDeque::new(),
+            for_next_ping: Vec::new(),
+            last_id: 0,
+            keep_alive,
+            heard_at: now(),
+            sent_at: now(),
+        }
+    }
+
+    /// Works until the connection ends, and then fails whatever waits for it.
+    pub(super) async fn run(
+        mut self,
+        mut commands: mpsc::UnboundedReceiver<Command>,
+        report: watch::Sender<Option<Failure>>,
+    ) {
+        let failure = match self.work(&mut commands).await {
+            End::Closed => Failure::ended("the connection is closed"),
+            End::Failed(failure) => failure,
+        };
+        report.send_replace(Some(failure.clone()));
+        commands.close();
+        for (_, in_flight) in self.in_flight.drain() {
+            // The caller may have given up.
+            let _ = in_flight.outcome.send(Err(failure.clone()));
+        }
+        while let Ok(command) = commands.try_recv() {
+            if let Command::Publish(_, in_flight) = command {
+                let _ = in_flight.outcome.send(Err(failure.clone().unsent()));
+            }
+        }
+        if let Some(inbound) = &self.inbound {
+            inbound.end(failure);
+        }
+    }
+
+    async fn work(&mut self, commands: &mut mpsc::UnboundedReceiver<Command>) -> End {
+        // Without a keep alive there is still the end to be looked at.
+        let tick = if self.keep_alive.is_zero() { CLOSED_WITHIN } else { self.keep_alive / TICKS };
+        let mut ticks = interval(tick);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            if let Err(failure) = self.take_packets() {
+                return failure;
+            }
+            let inbound = self.inbound.clone();
+            let is_full = inbound.as_ref().is_some_and(|inbound| inbound.is_full());
+            if is_full {
+                // The answers stand behind messages that are not read before something is handled.
+                self.let_go();
+            }
+            let room = async {
+                match &inbound {
+                    Some(inbound) if is_full => inbound.room().await,
+                    _ => pending().await,
+                }
+            };
+            let is_overdue = self.closing_at.is_some_and(|at| now() - at >= CLOSED_WITHIN);
+            if is_overdue {
+                return End::Closed;
+            }
+            let has_bytes = !self.unwritten.is_empty();
+            let writes = has_bytes || self.unflushed;
+            let takes_commands = self.closing_at.is_none() && self.unwritten.len() < MAX_UNWRITTEN;
+            let (writer, unwritten) = (&mut self.writer, &mut self.unwritten);
+            let writing = async {
+                if has_bytes {
+                    writer.write_buf(unwritten).await.map(|_| true)
+                } else {
+                    writer.flush().await.map(|()| false)
+                }
+            };
+            tokio::select! {
+                read = self.reader.read_buf(&mut self.received), if !is_full => match read {
+                    // It has taken all that was sent before the end.
+                    Ok(0) if self.closing_at.is_some() => return End::Closed,
+                    Ok(0) => return Failure::lost("the server closed it").into(),
+                    Ok(_) => self.heard_at = now(),
+                    Err(error) => return Failure::lost(error).into(),
+                },
+                written = writing, if writes => match written {
+                    Ok(unflushed) => {
+                        self.unflushed = unflushed;
+                        self.sent_at = now();
+                    }
+                    Err(error) => return self.gone(error).into(),
+                },
+                command = commands.recv(), if takes_commands => {
+                    if let Err(failure) = self.obey(command) {
+                        return failure.into();
+                    }
+                }
+                () = room => self.heard_at = now(),
+                _ = ticks.tick() => {
+                    if let Err(failure) = self.watch(is_full) {
+                        return failure.into();
+                    }
+                }
+            }
+        }
+    }
+
+    /// Gives why a connection takes nothing more: the server's own words may have come before.
+    fn gone(&mut self, error: std::io::Error) -> Failure {
+        match self.take_packets() {
+            Err(End::Failed(failure)) => failure,
+            _ => Failure::lost(error),
+        }
+    }
+
+    fn obey(&mut self, command: Option<Command>) -> Result<(), Failure> {
+        match command {
+            Some(Command::Publish(publish, in_flight)) => self.publish(publish, in_flight),
+            Some(Command::Subscribe(mut subscribe, outcome)) => {
+                subscribe.pkid = self.free_id();
+                self.subscribing.insert(subscribe.pkid, outcome);
+                packets::write(&Packet::Subscribe(subscribe), &mut self.unwritten)?;
+            }
+            Some(Command::Acknowledge(ids, done)) => {
+                self.acknowledge(ids)?;
+                self.for_next_ping.push(done);
+                // One at a time: those that come meanwhile share the next one.
+                if self.pings.is_empty() {
+                    self.ping()?;
+                }
+            }
+            Some(Command::End(failure)) => return Err(failure),
+            // The last handle was dropped.
+            Some(Command::Close) | None => {
+                self.closing_at = Some(now());
+                let goodbye = Disconnect::new(DisconnectReasonCode::NormalDisconnection);
+                packets::write(&Packet::Disconnect(goodbye), &mut self.unwritten)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn publish(&mut self, mut publish: Publish, in_flight: InFlight) {
+        if in_flight.outcome.is_closed() {
+            // Its caller has given up: it need not be sent.
+            return;
+        }
+        publish.pkid = self.free_id();
+        let id = publish.pkid;
+        match packets::write(&Packet::Publish(publish), &mut self.unwritten) {
+            Ok(()) => _ = self.in_flight.insert(id, in_flight),
+            Err(failure) => _ = in_flight.outcome.send(Err(failure)),
+        }
+    }
+
+    fn acknowledge(&mut self, ids: Vec<u16>) -> Result<(), Failure> {
+        for id in ids {
+            packets::write(&Packet::PubAck(PubAck::new(id, None)), &mut self.unwritten)?;
+        }
+        Ok(())
+    }
+
+    /// Gives a number that no packet in flight has. The window has far fewer than there are.
+    fn free_id(&mut self) -> u16 {
+        loop {
+            self.last_id = self.last_id.checked_add(1).unwrap_or(1);
+            let is_taken = self.in_flight.contains_key(&self.last_id)
+                || self.subscribing.contains_key(&self.last_id);
+            if !is_taken {
+                return self.last_id;
+            }
+        }
+    }
+
+    /// Takes all packets that are there.
+    fn take_packets(&mut self) -> Result<(), End> {
+        while let Some(frame) = packets::next_frame(&mut self.received)? {
+            match packets::read(frame)? {
+                Incoming::Publish(publish) => {
+                    let Some(inbound) = &self.inbound else {
+                        return Err(Failure::ended("the server sent a message unasked").into());
+                    };
+                    let acknowledged = inbound.accept(publish)?;
+                    self.acknowledge(acknowledged)?;
+                }
+                Incoming::PubAck(answer) => {
+                    // An answer to nothing is ignored: the server has had its say.
+                    if let Some(in_flight) = self.in_flight.remove(&answer.id) {
+                        let _ = in_flight.outcome.send(Ok(answer));
+                    }
+                }
+                Incoming::SubAck { id, codes } => {
+                    if let Some(outcome) = self.subscribing.remove(&id) {
+                        let _ = outcome.send(codes);
+                    }
+                }
+                Incoming::PingResp => {
+                    for done in self.pings.pop_front().unwrap_or_default() {
+                        // Its caller may have given up.
+                        let _ = done.send(());
+                    }
+                    if !self.for_next_ping.is_empty() && self.pings.is_empty() {
+                        self.ping()?;
+                    }
+                }
+                Incoming::Disconnect(answer) => {
+                    let words = answer.words.as_deref();
+                    return Err(Failure::from_disconnect(answer.code, words).into());
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Pings a server that is silent, and gives up one that stays so: within one and a half times
+    /// the keep alive, as the server does with its clients.
+    fn watch(&mut self, is_full: bool) -> Result<(), Failure> {
+        if self.keep_alive.is_zero() {
+            return Ok(());
+        }
+        let now = now();
+        let silent = now.saturating_duration_since(self.heard_at);
+        // What is not read cannot be heard.
+        if !is_full && silent > self.keep_alive + self.keep_alive / 2 {
+            return Err(Failure::ended(format!(
+                "the server was silent for {silent:?}, longer than the keep alive of {:?}",
+                self.keep_alive
+            )));
+        }
+        let idle = now.saturating_duration_since(self.sent_at.min(self.heard_at));
+        if idle >= self.keep_alive / 2 && self.unwritten.is_empty() {
+            self.ping()?;
+        }
+        Ok(())
+    }
+
+    /// Tells those who wait for an answer that there will be none for now: what they sent is on its
+    /// way.
+    fn let_go(&mut self) {
+        let waiting = self.pings.iter_mut().flat_map(std::mem::take);
+        for done in waiting.chain(self.for_next_ping.drain(..)) {
+            // Its caller may have given up.
+            let _ = done.send(());
+        }
+    }
+
+    /// Sends a ping; whoever waits for the next one waits for its answer.
+    fn ping(&mut self) -> Result<(), Failure> {
+        self.pings.push_back(std::mem::take(&mut self.for_next_ping));
+        packets::write(&Packet::PingReq, &mut self.unwritten)
+    }
+}

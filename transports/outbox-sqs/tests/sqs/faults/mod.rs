@@ -1,0 +1,5 @@
+//! The network is cut, the service forgets, a process is killed.
+
+mod cut;
+mod killed;
+mod relay;
