@@ -11,7 +11,6 @@ use syn::{Attribute, LitStr, Token, parse::ParseStream};
 
 /// Longest name of a handler in bytes: what the inbox takes.
 const MAX_NAME: usize = 100;
-const KNOWN: &[&str] =
 const KNOWN: &[&str] = &[
     "timeout",
     "no_timeout",
