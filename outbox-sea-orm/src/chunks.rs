@@ -42,6 +42,17 @@ pub(crate) fn chunks_by_size<T>(
     })
 }
 
+/// Cuts a list into parts of a power of two, the largest first, where `cuts`: so that there are few
+/// different statements.
+pub(crate) fn powers_of_two<T>(mut items: &[T], cuts: bool) -> impl Iterator<Item = &[T]> {
+    std::iter::from_fn(move || {
+        let largest = items.len().checked_ilog2().map(|log| 1 << log)?;
+        let (part, rest) = items.split_at(if cuts { largest } else { items.len() });
+        items = rest;
+        Some(part)
+    })
+}
+
 /// Gives the bytes of an event's row in a statement.
 pub(crate) fn event_size(event: &NewEvent) -> usize {
     let texts = [&event.topic, &event.event_type, &event.content_type]
@@ -73,6 +84,22 @@ fn headers_size(headers: &Headers) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_list_is_cut_into_few_sizes_or_left_whole() {
+        for (items, expected) in [
+            (0, &[][..]),
+            (1, &[1]),
+            (7, &[4, 2, 1]),
+            (64, &[64]),
+            (500, &[256, 128, 64, 32, 16, 4]),
+        ] {
+            let items = vec![(); items];
+            let sizes = |cuts| powers_of_two(&items, cuts).map(<[()]>::len).collect::<Vec<_>>();
+            assert_eq!(sizes(true), expected);
+            assert_eq!(sizes(false), if items.is_empty() { vec![] } else { vec![items.len()] });
+        }
+    }
 
     #[test]
     fn a_chunk_has_the_items_that_fit_by_rows_and_bytes_and_one_at_least() {

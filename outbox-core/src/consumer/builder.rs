@@ -1,6 +1,7 @@
 //! The builder of a consumer.
 
 use super::{
+    batch::Batching,
     commands::CommandSources,
     fault::of_consumer,
     handle::{Consumer, ConsumerError, ConsumerStats},
@@ -39,9 +40,6 @@ const CONNECTIONS: ConnectionUse = ConnectionUse {
     share_divisor: 2,
     connections: |concurrency| concurrency.saturating_add(deferred_beside(concurrency)),
 };
-/// Deliveries that may wait for each that may run, unless set: a hot key delays the others later, and memory
-/// use stays small.
-const PREFETCH_PER_SLOT: usize = 4;
 /// Keys that may be stuck before no slot is left, unless set: several rarely are stuck at a time.
 const STUCK_KEYS: usize = 4;
 /// How long a delivery stays unacknowledged unless set: the waits of the default retry policy, and far below
@@ -121,7 +119,7 @@ impl<S: ConsumerStore> ConsumerBuilder<S> {
                 lease: LEASE,
                 redelivery_window: REDELIVERY_WINDOW,
                 concurrency: 1,
-                batch: 1,
+                batching: Batching::usual(),
                 prefetch: 0,
                 prefetch_per_key: 0,
             },
@@ -368,12 +366,36 @@ impl<S: ConsumerStore> ConsumerBuilder<S> {
         self
     }
 
-    /// Handles up to so many deliveries in one transaction, behind a savepoint each; one unless set, and zero counts as
-    /// one. A batch counts as one of those that are [handled at once](Self::concurrency): set that low.
+    /// Gives each delivery a transaction of its own, whatever is ready beside it. Unless set, those that are ready
+    /// [share transactions](Consumer#transactions-of-several-deliveries) where their handlers are fast;
+    /// [`HandlerOptions::alone`] says so for one handler.
     ///
-    /// Each delivery has its own outcome: one that fails is taken out and handled by itself. Faster by far where commits
-    /// are expensive; locks are held until the whole batch is done. Only for deliveries that are acknowledged
-    /// [after their handlers](AckMode::AfterHandlers).
+    /// ```
+    /// # use outbox_core::{consumer::ConsumerBuilder, outbox::ConsumerStore};
+    /// # fn example<S: ConsumerStore>(consumer: ConsumerBuilder<S>) -> ConsumerBuilder<S> {
+    /// consumer.alone() // its handlers call other services
+    /// # }
+    /// ```
+    pub fn alone(mut self) -> Self {
+        self.settings.batching = Batching::Alone;
+        self
+    }
+
+    /// Lets deliveries share transactions before their handlers are known to be fast, for tests.
+    #[cfg(feature = "testing")]
+    #[doc(hidden)]
+    pub fn batch_eagerly(mut self) -> Self {
+        self.settings.batching = Batching::Eager;
+        self
+    }
+
+    /// Handles up to so many deliveries in one transaction, behind a savepoint each, whatever their handlers are; zero
+    /// counts as one. A batch counts as one of those that are [handled at once](Self::concurrency): set that low.
+    ///
+    /// Each delivery has its own outcome: one that fails is taken out and handled by itself, so that a handler which fails
+    /// often keeps large batches. Where failures are rare, the transactions that deliveries
+    /// [share](Consumer#transactions-of-several-deliveries) unless this is set are faster. Only for deliveries that are
+    /// acknowledged [after their handlers](AckMode::AfterHandlers).
     ///
     /// ```
     /// # use outbox_core::{consumer::ConsumerBuilder, outbox::ConsumerStore};
@@ -382,7 +404,10 @@ impl<S: ConsumerStore> ConsumerBuilder<S> {
     /// # }
     /// ```
     pub fn batched(mut self, deliveries: usize) -> Self {
-        self.settings.batch = deliveries.max(1);
+        self.settings.batching = match deliveries {
+            0 | 1 => Batching::Alone,
+            deliveries => Batching::Savepoints(deliveries),
+        };
         self
     }
 
@@ -501,14 +526,16 @@ impl<S: ConsumerStore> ConsumerBuilder<S> {
         let isolating = ConsumerStats { isolating: true, ..ConsumerStats::default() };
         let stats = Arc::new(watch::Sender::new(isolating));
         let mut settings = self.settings;
-        if settings.ack != AckMode::AfterHandlers {
-            // No batches: each delivery is acknowledged by itself, before or during its handlers.
-            settings.batch = 1;
+        let layers_wait = self.layers.iter().any(|layer| layer.waits_any());
+        if settings.ack != AckMode::AfterHandlers
+            || (settings.batching.is_optimistic() && layers_wait)
+        {
+            // Each delivery is acknowledged by itself, before or during its handlers, or waits for others.
+            settings.batching = Batching::Alone;
         }
         let taken = span.in_scope(|| self.reserve());
         settings.concurrency = taken.concurrency;
-        let most = settings.concurrency.saturating_mul(settings.batch);
-        settings.prefetch = self.prefetch.unwrap_or_else(|| most.saturating_mul(PREFETCH_PER_SLOT));
+        settings.prefetch = self.prefetch.unwrap_or_else(|| settings.usual_prefetch());
         settings.prefetch_per_key =
             self.prefetch_per_key.unwrap_or_else(|| (settings.prefetch / STUCK_KEYS).max(1));
         let id = RelayId::generate();

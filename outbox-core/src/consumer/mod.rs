@@ -34,6 +34,7 @@
 
 mod builder;
 mod settings;
+mod batch;
 mod fault;
 mod intake;
 mod barrier;

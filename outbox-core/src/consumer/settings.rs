@@ -1,6 +1,6 @@
 //! The settings of a consumer.
 
-use super::handler::UnhandledPolicy;
+use super::{batch::Batching, handler::UnhandledPolicy};
 use crate::failure::RetryPolicy;
 use std::time::Duration;
 
@@ -47,6 +47,10 @@ pub enum DeadLetters {
     Transport,
 }
 
+/// Deliveries that may wait for each that may run, unless set: a hot key delays the others later, and memory
+/// use stays small.
+const PREFETCH_PER_SLOT: usize = 4;
+
 /// How a consumer works.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Settings {
@@ -60,7 +64,7 @@ pub(super) struct Settings {
     pub(super) lease: Duration,
     pub(super) redelivery_window: Duration,
     pub(super) concurrency: usize,
-    pub(super) batch: usize,
+    pub(super) batching: Batching,
     pub(super) prefetch: usize,
     pub(super) prefetch_per_key: usize,
 }
@@ -71,11 +75,26 @@ impl Settings {
         deferred_beside(self.concurrency)
     }
 
+    /// How many deliveries may run at once, those of one transaction counted each.
+    pub(super) const fn most_running(&self) -> usize {
+        self.concurrency.saturating_mul(self.batching.most())
+    }
+
+    /// How many deliveries may wait unless set: of those that share transactions optimistically, as many as where none
+    /// does, since a batch takes what is ready and waits for no more.
+    pub(super) const fn usual_prefetch(&self) -> usize {
+        let running = match self.batching {
+            Batching::Savepoints(deliveries) => self.concurrency.saturating_mul(deliveries),
+            _ => self.concurrency,
+        };
+        running.saturating_mul(PREFETCH_PER_SLOT)
+    }
+
     /// How many deliveries may be started at once that are delivered again when the process dies: none where they are
     /// acknowledged first, and none where the handlers acknowledge, which is their own responsibility.
     pub(super) fn max_in_flight(&self) -> usize {
         match self.ack {
-            AckMode::AfterHandlers => self.concurrency.saturating_mul(self.batch),
+            AckMode::AfterHandlers => self.most_running(),
             AckMode::Before | AckMode::Manual => 0,
         }
     }

@@ -138,6 +138,31 @@ pub trait ConsumerStore:
         order_hash: Option<i64>,
     ) -> Result<Admission, StoreError>;
 
+    /// Writes the inbox rows of several messages in the transaction, in the order of the keys; each with an `order_hash` as in
+    /// [`admit`](Self::admit). Tells of each whether its row was written. Where it was not, the message is a duplicate, also of
+    /// one before it in `keys`, or has to wait; a single [`admit`](Self::admit) tells which. By default one after the other; a
+    /// store that can write them in one statement overrides it.
+    async fn admit_all(
+        &self,
+        tx: &Self::Tx,
+        keys: &[(super::InboxKey<'_>, Option<i64>)],
+    ) -> Result<Vec<bool>, StoreError> {
+        let mut admitted = Vec::with_capacity(keys.len());
+        for (key, order_hash) in keys {
+            admitted.push(self.admit(tx, key.clone(), *order_hash).await? == Admission::New);
+        }
+        Ok(admitted)
+    }
+
+    /// Checks that the work of all handlers so far is still in the transaction, and that the next one starts as in a transaction
+    /// of its own: called between handlers that share a transaction. Fails where a statement has failed, also where the handler
+    /// has handled the error, since the database may have rolled back more than that statement; and where a transaction that the
+    /// handler opened inside is still open. By default it fails where the transaction was
+    /// [disturbed](Store::disturbance).
+    async fn check_intact(&self, tx: &Self::Tx) -> Result<(), StoreError> {
+        self.disturbance(tx).map_or(Ok(()), Err)
+    }
+
     /// Gives the decision of [`admit`](Self::admit), without writing, and opens a transaction that takes the
     /// database's only write lock with its first write. `None`, the default, where there is no such lock.
     async fn begin_with_deferred_lock(

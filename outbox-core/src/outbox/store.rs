@@ -508,6 +508,12 @@ pub trait Store: Clone + Send + Sync + 'static {
         false
     }
 
+    /// Tells whether the application waits for the only writer to end; `false`, the default, where
+    /// there are several or the store does not know. Consumers then keep their transactions short.
+    fn has_waiting_writer(&self) -> bool {
+        false
+    }
+
     /// Gives how long a transaction may be idle before the database ends it; `None`, the default,
     /// without a limit.
     fn idle_limit(&self) -> Option<Duration> {

@@ -2,6 +2,7 @@
 #![cfg(feature = "testing")]
 
 mod consumer_answers;
+mod consumer_batches;
 mod consumer_commands;
 mod consumer_deaths;
 mod consumer_flow;

@@ -66,6 +66,9 @@ fn options(handler: &Handler, root: &TokenStream) -> TokenStream {
     if handler.options.no_writes.is_given() {
         printed.extend(quote!(.no_writes()));
     }
+    if handler.options.alone.is_given() {
+        printed.extend(quote!(.alone()));
+    }
     if let Some(reason) = handler.options.no_try.get() {
         printed.extend(quote!(.no_try(#reason)));
     }

@@ -63,6 +63,17 @@ impl Dialect {
         self.is_mysql()
     }
 
+    /// Tells whether the driver takes tens of milliseconds for each further statement text beyond
+    /// those that a connection keeps.
+    ///
+    /// # Source
+    /// sqlx 0.9 with MariaDB 10.11: of the 101st text of a connection on, closing one statement and
+    /// preparing the next are two packets, and the second waits 44 ms for the acknowledgement of the
+    /// first.
+    pub(crate) const fn caches_few_statements(self) -> bool {
+        self.is_mysql()
+    }
+
     /// Tells whether an upsert can have a condition and a RETURNING clause.
     pub(crate) const fn upserts_by_condition(self) -> bool {
         !self.is_mysql()

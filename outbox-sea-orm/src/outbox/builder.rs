@@ -23,7 +23,10 @@ use outbox_core::{
     saga::SagaStarts,
 };
 use sea_orm::{DatabaseConnection, DatabaseConnectionType, DbErr};
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, atomic::AtomicUsize},
+    time::Duration,
+};
 
 /// Most bytes of a payload unless set: with its envelope it fits into the 1 MiB that brokers and
 /// databases take unless configured otherwise.
@@ -348,6 +351,7 @@ impl OutboxBuilder {
         Ok(Outbox(Arc::new(Inner {
             heartbeat_pool: Arc::new(heartbeat_pool),
             transaction_tasks: TransactionTasks::default(),
+            waiting_writers: AtomicUsize::default(),
             connections: work.connections(),
             work: Arc::new(work),
             notifier,

@@ -58,6 +58,18 @@ impl ConsumerStore for Outbox {
         tx.bounded("the inbox", self.0.schema.admit(tx, key, order_hash)).await.map_err(database)
     }
 
+    async fn admit_all(
+        &self,
+        tx: &OutboxTransaction,
+        keys: &[(InboxKey<'_>, Option<i64>)],
+    ) -> Result<Vec<bool>, StoreError> {
+        tx.bounded("the inbox", self.0.schema.admit_all(tx, keys)).await.map_err(database)
+    }
+
+    async fn check_intact(&self, tx: &OutboxTransaction) -> Result<(), StoreError> {
+        Ok(tx.check_intact().await?)
+    }
+
     async fn begin_with_deferred_lock(
         &self,
         key: InboxKey<'_>,

@@ -44,7 +44,14 @@ use sea_orm::{
     ConnectionTrait, DatabaseConnection, DbBackend, IsolationLevel, SqliteTransactionMode,
     TransactionOptions,
 };
-use std::{fmt, sync::Arc, time::Duration};
+use std::{
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
 
 /// Most bytes of all headers, names and values: more than any server or broker takes beside a
 /// payload.
@@ -87,6 +94,24 @@ struct Inner {
     /// One connection for heartbeats and short lookups, which must not wait for the connections of
     /// handlers.
     heartbeat_pool: Arc<WorkPool>,
+    /// Transactions of the application that are being opened.
+    waiting_writers: AtomicUsize,
+}
+
+/// Counts a transaction of the application while it is being opened.
+struct WaitingWriter<'a>(&'a AtomicUsize);
+
+impl<'a> WaitingWriter<'a> {
+    fn count(waiting: &'a AtomicUsize) -> Self {
+        waiting.fetch_add(1, Ordering::Relaxed);
+        Self(waiting)
+    }
+}
+
+impl Drop for WaitingWriter<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 impl Outbox {
@@ -178,6 +203,7 @@ impl Outbox {
     ) -> Result<OutboxTransaction, OutboxError> {
         let read_only = options.access_mode == Some(sea_orm::AccessMode::ReadOnly);
         self.adapt(&mut options);
+        let _waiting = (!read_only).then(|| WaitingWriter::count(&self.0.waiting_writers));
         OutboxTransaction::open(self.clone(), options, read_only).await
     }
 
@@ -447,6 +473,10 @@ impl Store for Outbox {
 
     fn has_one_writer(&self) -> bool {
         self.schema().dialect().has_one_writer()
+    }
+
+    fn has_waiting_writer(&self) -> bool {
+        self.has_one_writer() && self.0.waiting_writers.load(Ordering::Relaxed) > 0
     }
 
     fn idle_limit(&self) -> Option<Duration> {

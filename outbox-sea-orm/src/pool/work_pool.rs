@@ -5,10 +5,13 @@
 //! do not reach the application. A pool of the driver takes a connection back only after a ping,
 //! which never ends where the network drops everything. So when a response is overdue the whole
 //! pool is closed: statements on its other connections end as usual, the connections that hang are
-//! closed, and the next transaction opens a new pool.
+//! closed, and the next transaction opens a new pool. Connections are handed out without a ping: see
+//! `OpenPool::begin`.
 
 use super::error_class::response_timeout;
-use crate::dialect::{Dialect, PoolOptions, TransactionLimits, close_pool, used_connections};
+use crate::dialect::{
+    Dialect, PoolOptions, TransactionLimits, TxEffect, close_pool, used_connections,
+};
 use async_trait::async_trait;
 use outbox_core::runtime::{Connections, now};
 use sea_orm::{
@@ -176,7 +179,7 @@ impl WorkPool {
         options: TransactionOptions,
     ) -> Result<(DatabaseTransaction, ResponseDeadline), DbErr> {
         self.run_on_pool(|pool| async move {
-            let txn = pool.db.begin_with_options(options).await?;
+            let txn = pool.begin(options).await?;
             let deadline =
                 ResponseDeadline { within: self.limits.response(), from: Some(pool.share()) };
             if self.limits_per_transaction.load(Ordering::Relaxed) {
@@ -261,6 +264,16 @@ fn acquire_timeout(db: &DatabaseConnection) -> Duration {
     PoolOptions::of(db).map_or(ACQUIRE_TIMEOUT, |options| options.acquire_timeout)
 }
 
+/// Tells the largest number of connections of a pool.
+fn max_connections(db: &DatabaseConnection) -> u32 {
+    PoolOptions::of(db).map_or(0, |options| options.max_connections)
+}
+
+/// Tells whether the connection was lost that the pool gave; not whether the pool had none to give.
+fn is_lost_connection(error: &DbErr) -> bool {
+    matches!(error, DbErr::Query(_) | DbErr::Exec(_)) && TxEffect::of(error) == TxEffect::Lost
+}
+
 /// Tells whether a pooler has refused the settings of a new connection.
 fn is_settings_refused(error: &DbErr) -> bool {
     let (DbErr::Conn(RuntimeErr::SqlxError(error))
@@ -276,6 +289,21 @@ impl OpenPool {
     fn share(self: &Arc<Self>) -> PoolShare {
         self.in_use.fetch_add(1, Ordering::Relaxed);
         PoolShare(Arc::clone(self))
+    }
+
+    /// Opens a transaction.
+    ///
+    /// A pool of our own hands connections out without a ping, which would be a round trip before
+    /// each transaction. So one may have been lost while it was idle: BEGIN fails on it, has done
+    /// nothing, and is sent over another connection.
+    async fn begin(&self, options: TransactionOptions) -> Result<DatabaseTransaction, DbErr> {
+        let mut others = if self.shared { 0 } else { max_connections(&self.db) };
+        loop {
+            match self.db.begin_with_options(options).await {
+                Err(error) if others > 0 && is_lost_connection(&error) => others -= 1,
+                begun => return begun,
+            }
+        }
     }
 
     fn is_closed(&self) -> bool {
@@ -295,6 +323,23 @@ impl OpenPool {
     }
 }
 
+/// Runs a statement in a transaction of its own, whose BEGIN shows whether the connection is alive; on
+/// the application's pool, which pings, by itself.
+macro_rules! alone {
+    ($pool:expr, $conn:ident => $statement:expr) => {{
+        let pool = $pool;
+        if pool.shared {
+            let $conn = &pool.db;
+            return $statement.await;
+        }
+        let txn = pool.begin(TransactionOptions::default()).await?;
+        let $conn = &txn;
+        let done = $statement.await?;
+        txn.commit().await?;
+        Ok(done)
+    }};
+}
+
 #[async_trait]
 impl ConnectionTrait for WorkPool {
     fn get_database_backend(&self) -> DbBackend {
@@ -304,19 +349,20 @@ impl ConnectionTrait for WorkPool {
     async fn execute_raw(&self, stmt: Statement) -> Result<ExecResult, DbErr> {
         self.run_on_pool(|pool| {
             let stmt = stmt.clone();
-            async move { pool.db.execute_raw(stmt).await }
+            async move { alone!(pool, conn => conn.execute_raw(stmt)) }
         })
         .await
     }
 
     async fn execute_unprepared(&self, sql: &str) -> Result<ExecResult, DbErr> {
-        self.run_on_pool(|pool| async move { pool.db.execute_unprepared(sql).await }).await
+        self.run_on_pool(|pool| async move { alone!(pool, conn => conn.execute_unprepared(sql)) })
+            .await
     }
 
     async fn query_one_raw(&self, stmt: Statement) -> Result<Option<QueryResult>, DbErr> {
         self.run_on_pool(|pool| {
             let stmt = stmt.clone();
-            async move { pool.db.query_one_raw(stmt).await }
+            async move { alone!(pool, conn => conn.query_one_raw(stmt)) }
         })
         .await
     }
@@ -324,7 +370,7 @@ impl ConnectionTrait for WorkPool {
     async fn query_all_raw(&self, stmt: Statement) -> Result<Vec<QueryResult>, DbErr> {
         self.run_on_pool(|pool| {
             let stmt = stmt.clone();
-            async move { pool.db.query_all_raw(stmt).await }
+            async move { alone!(pool, conn => conn.query_all_raw(stmt)) }
         })
         .await
     }

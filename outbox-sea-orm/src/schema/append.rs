@@ -2,7 +2,7 @@
 
 use super::{Schema, micros, rows};
 use crate::{
-    chunks::{STATEMENT_BYTES, chunks_by_size, event_size},
+    chunks::{STATEMENT_BYTES, chunks_by_size, event_size, powers_of_two},
     dialect::{Dialect, EVENT_COLUMNS, Tables},
 };
 use outbox_core::{
@@ -32,7 +32,7 @@ pub(super) fn append_sql(dialect: Dialect, tables: &Tables, n: usize) -> Arc<str
 #[doc(hidden)]
 impl Schema {
     /// Saves events, in the order of their places, in one INSERT (or one for every 500, and for
-    /// every 960 KiB).
+    /// every 960 KiB; on MySQL and MariaDB in a few, each of a power of two).
     ///
     /// `source` is the service that emits them.
     ///
@@ -44,7 +44,9 @@ impl Schema {
         source: &str,
         events: &[NewEvent],
     ) -> Result<(), DbErr> {
-        for chunk in chunks_by_size(events, CHUNK, STATEMENT_BYTES, event_size) {
+        let chunks = chunks_by_size(events, CHUNK, STATEMENT_BYTES, event_size);
+        let keeps_few = self.dialect.caches_few_statements();
+        for chunk in chunks.flat_map(|chunk| powers_of_two(chunk, keeps_few)) {
             let sql = match chunk.len() {
                 1 => Arc::clone(&self.append_one),
                 n => append_sql(self.dialect, &self.tables, n),

@@ -7,6 +7,7 @@ mod dedup;
 mod append;
 mod schedule;
 mod inbox;
+mod admissions;
 mod barrier;
 mod deferred;
 mod deferred_claims;
@@ -94,6 +95,7 @@ pub struct Schema {
     tables: Tables,
     partitions: u16,
     letter_retention: Duration,
+    inbox_retention: Duration,
     append_one: Arc<str>,
     receive: Arc<str>,
     admit: Arc<str>,
@@ -182,6 +184,7 @@ impl Schema {
             tables,
             partitions,
             letter_retention: retentions.letters,
+            inbox_retention: retentions.inbox,
         }))
     }
 

@@ -12,7 +12,10 @@ use crate::{
     listener::{QueuedNotification, TIME_LIMIT, limited},
     pool::ResponseDeadline,
 };
-use outbox_core::runtime::fault::{FaultPoint, fault_point};
+use outbox_core::{
+    event::CorrelationContext,
+    runtime::fault::{FaultPoint, fault_point},
+};
 use sea_orm::DatabaseTransaction;
 use std::sync::Arc;
 use tokio::runtime::Handle;
@@ -105,14 +108,16 @@ impl OutboxTransaction {
             if hooks.is_empty() && notifications.is_empty() {
                 break;
             }
-            for hook in hooks {
+            for (correlation, hook) in hooks {
+                self.correlate_as(correlation);
                 let ran =
                     limited("a hook before commit", Some(TIME_LIMIT), within(self, hook(self)))
                         .await;
                 ran.map_err(OutboxError::BeforeCommit)?;
             }
             notified = next;
-            for notification in notifications {
+            for (correlation, notification) in notifications {
+                self.correlate_as(correlation);
                 within(self, notification.before_commit())
                     .await
                     .map_err(OutboxError::BeforeCommit)?;
@@ -133,6 +138,13 @@ impl OutboxTransaction {
         }
         fault_point(FaultPoint::BeforeCommit);
         Ok(())
+    }
+
+    /// Sets the correlation that was kept for a hook or a listener.
+    fn correlate_as(&self, kept: Option<CorrelationContext>) {
+        if let Some(correlation) = kept {
+            self.correlate(correlation);
+        }
     }
 
     /// Takes the state that handles share; `None` while a nested handle is alive, whose drop rolls

@@ -286,7 +286,7 @@ impl OutboxTransaction {
     where
         F: for<'t> FnOnce(&'t Self) -> BoxFuture<'t, Result<(), BoxError>> + Send + 'static,
     {
-        self.register(|hooks| hooks.before_commit.push(Box::new(hook)));
+        self.register(|hooks| hooks.before_commit.push((None, Box::new(hook))));
     }
 
     /// Runs a hook after data and events are in the database, also when the caller of `commit` is
@@ -391,6 +391,19 @@ impl OutboxTransaction {
         if let Err(error) = ping.await {
             tracing::debug!(%error, "an idle transaction could not be kept awake");
         }
+    }
+
+    /// Checks that all its work is still in it, and that the next handler starts as in a transaction
+    /// of its own. Drives a statement whose caller was dropped to its end.
+    pub(crate) async fn check_intact(&self) -> Result<(), OutboxError> {
+        drop(self.shared.turn(self.frame.id).await?);
+        let exposed = {
+            let mut state = self.shared.state.lock();
+            state.seal(self.frame.id)?;
+            *state.frame(self.frame.id)?.driver_exposed()
+        };
+        // Code that had the driver's own transaction may have ended it.
+        if exposed { self.verify().await } else { Ok(()) }
     }
 
     /// Gives the failure by which the database rolled the transaction back in favour of another

@@ -3,6 +3,7 @@
 use super::OutboxTransaction;
 use crate::{error::BoxError, listener::phase::Outcome};
 use futures_util::future::BoxFuture;
+use outbox_core::event::CorrelationContext;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 pub(super) type BeforeHook =
@@ -11,7 +12,8 @@ pub(super) type BeforeHook =
 /// The hooks of one transaction, or of one savepoint of it.
 #[derive(Default)]
 pub(super) struct Hooks {
-    pub(super) before_commit: Vec<BeforeHook>,
+    /// With the correlation that was kept for each.
+    pub(super) before_commit: Vec<(Option<CorrelationContext>, BeforeHook)>,
     after: Vec<After>,
 }
 
@@ -32,6 +34,13 @@ impl Hooks {
 
     pub(super) fn after_completion(&mut self, hook: impl FnOnce(Outcome) + Send + 'static) {
         self.after.push(After::Completion(Box::new(hook)));
+    }
+
+    /// Keeps a correlation for the hooks before commit that have none.
+    pub(super) fn seal(&mut self, correlation: &CorrelationContext) {
+        for (kept, _) in &mut self.before_commit {
+            kept.get_or_insert_with(|| correlation.clone());
+        }
     }
 
     /// Adds the hooks of an inner transaction that has committed.

@@ -19,6 +19,8 @@ pub(super) struct Frame {
     pub(super) hooks: Hooks,
     /// The correlation of its events.
     correlation: Option<CorrelationContext>,
+    /// The correlations of its events up to a place, where handlers share the transaction.
+    sealed: Vec<(u64, CorrelationContext)>,
     /// A joined function that failed; the frame can only be rolled back.
     failed: Option<&'static str>,
     /// Its handle was dropped without commit; its savepoint is undone before the next statement.
@@ -28,6 +30,9 @@ pub(super) struct Frame {
     /// What was done in it, where the transaction is tried.
     effects: Effects,
 }
+
+/// A notification with the correlation that was kept for it.
+pub(super) type SealedNotification = (Option<CorrelationContext>, QueuedNotification);
 
 /// How the transaction ended.
 enum Terminal {
@@ -54,6 +59,8 @@ pub(super) struct State {
     read_only: bool,
     /// The failure by which another transaction, or a lost connection, has ended it.
     disturbance: Option<DbErr>,
+    /// The first statement that failed, also one that was undone with its savepoint.
+    failed: Option<DbErr>,
     /// Whether it is tried and never committed, and the calls that were refused.
     trial: Option<Vec<String>>,
 }
@@ -72,6 +79,7 @@ impl State {
             isolation,
             read_only,
             disturbance: None,
+            failed: None,
             trial: None,
         }
     }
@@ -144,6 +152,22 @@ impl State {
         self.commit_unverified
     }
 
+    /// Ends the part of the transaction that one handler had for itself: what it left for the commit
+    /// keeps the correlation of its events.
+    ///
+    /// # Errors
+    /// The first statement that failed, whatever became of it; a joined function that failed.
+    pub(super) fn seal(&mut self, id: FrameId) -> Result<(), OutboxError> {
+        let (failed, emitted) = (self.failed.clone(), self.emitted);
+        let frame = self.frame(id)?;
+        frame.check()?;
+        if let Some(error) = failed {
+            return Err(OutboxError::Aborted(error));
+        }
+        frame.seal(emitted);
+        Ok(())
+    }
+
     /// Tells whether events were written.
     pub(super) const fn wrote(&self) -> bool {
         self.wrote
@@ -165,6 +189,7 @@ impl State {
             self.commit_unverified = false;
             return;
         };
+        self.failed.get_or_insert_with(|| error.clone());
         let effect = TxEffect::of(error);
         self.conflict |= matches!(effect, TxEffect::Conflict | TxEffect::Busy);
         if matches!(effect, TxEffect::Conflict | TxEffect::Busy | TxEffect::Lost) {
@@ -324,16 +349,34 @@ impl Frame {
     }
 
     /// Gives the notifications from a place on, in order, and the place behind them.
-    pub(super) fn notifications_from(&mut self, place: u64) -> (Vec<QueuedNotification>, u64) {
+    pub(super) fn notifications_from(&mut self, place: u64) -> (Vec<SealedNotification>, u64) {
         self.notifications.sort_by_key(|(place, _)| *place);
         let next = self.notifications.last().map_or(place, |(last, _)| place.max(last + 1));
         let notifications = self
             .notifications
             .iter()
             .filter(|(at, _)| *at >= place)
-            .map(|(_, notification)| notification.clone())
+            .map(|(at, notification)| (self.sealed_correlation(*at), notification.clone()))
             .collect();
         (notifications, next)
+    }
+
+    /// Keeps the present correlation for the hooks and notifications of the commit so far.
+    fn seal(&mut self, emitted: u64) {
+        let Some(correlation) = &self.correlation else { return };
+        self.hooks.seal(correlation);
+        if self.notifications.iter().any(|(place, _)| !self.is_sealed(*place)) {
+            self.sealed.push((emitted, correlation.clone()));
+        }
+    }
+
+    fn is_sealed(&self, place: u64) -> bool {
+        self.sealed.last().is_some_and(|(end, _)| place < *end)
+    }
+
+    fn sealed_correlation(&self, place: u64) -> Option<CorrelationContext> {
+        let sealed = self.sealed.iter().find(|(end, _)| place < *end);
+        sealed.map(|(_, correlation)| correlation.clone())
     }
 
     /// Tells which joined function failed.

@@ -33,6 +33,13 @@ pub trait HandlerLayer<Tx: Send + Sync + 'static>: Send + Sync + 'static {
         cx: &HandlerContext<Tx>,
         next: Next<'_, Tx>,
     ) -> impl Future<Output = Result<(), HandlerError>> + Send;
+
+    /// Tells whether the layer may wait for other runs; `false` by default. Each delivery then has a transaction of its
+    /// own: in a shared one the layer would wait while the transaction holds the locks of other handlers, for which
+    /// the runs that it waits for may wait in turn.
+    fn waits(&self) -> bool {
+        false
+    }
 }
 
 /// A layer of any type.
@@ -42,6 +49,8 @@ pub(in crate::consumer) trait AnyLayer<Tx>: Send + Sync {
         cx: &'a HandlerContext<Tx>,
         next: Next<'a, Tx>,
     ) -> BoxFuture<'a, Result<(), HandlerError>>;
+
+    fn waits_any(&self) -> bool;
 }
 
 impl<Tx: Send + Sync + 'static, L: HandlerLayer<Tx>> AnyLayer<Tx> for L {
@@ -51,6 +60,10 @@ impl<Tx: Send + Sync + 'static, L: HandlerLayer<Tx>> AnyLayer<Tx> for L {
         next: Next<'a, Tx>,
     ) -> BoxFuture<'a, Result<(), HandlerError>> {
         Box::pin(self.handle(cx, next))
+    }
+
+    fn waits_any(&self) -> bool {
+        self.waits()
     }
 }
 
@@ -169,5 +182,9 @@ impl<Tx: Send + Sync + 'static> HandlerLayer<Tx> for ConcurrencyLimit {
         // It is never closed.
         let _permit = self.0.acquire().await?;
         next.run(cx).await
+    }
+
+    fn waits(&self) -> bool {
+        true
     }
 }

@@ -18,6 +18,7 @@ pub struct HandlerOptions {
     pub(in crate::consumer) deferred_lock: bool,
     pub(in crate::consumer) renamed_from: Option<&'static str>,
     pub(in crate::consumer) no_writes: bool,
+    pub(in crate::consumer) alone: bool,
     pub(in crate::consumer) no_try: Option<&'static str>,
 }
 
@@ -29,6 +30,7 @@ impl HandlerOptions {
             deferred_lock: false,
             renamed_from: None,
             no_writes: false,
+            alone: false,
             no_try: None,
         }
     }
@@ -64,15 +66,28 @@ impl HandlerOptions {
         self
     }
 
+    /// Runs the handler in a transaction of its own for each delivery: for one that waits for others, or has effects outside
+    /// of the database. Fast handlers of a consumer [share transactions](crate::consumer::Consumer#transactions-of-several-deliveries)
+    /// otherwise: then a handler keeps its locks until its neighbours are done, and runs once more where one of them fails.
+    ///
+    /// ```
+    /// # use outbox_core::consumer::HandlerOptions;
+    /// let calls_a_service = HandlerOptions::new().alone();
+    /// ```
+    pub const fn alone(mut self) -> Self {
+        self.alone = true;
+        self
+    }
+
     /// Says that the handler writes nothing through its transaction and emits nothing, which is then not warned of. Its
-    /// effects elsewhere may happen twice.
+    /// effects elsewhere may happen twice, so it runs [alone](Self::alone).
     pub const fn no_writes(mut self) -> Self {
         self.no_writes = true;
         self
     }
 
     /// Says that the handler must not be [tried](crate::consumer::Consumer::try_handle), and why: it does something by another
-    /// connection or by the network that a rollback does not undo.
+    /// connection or by the network that a rollback does not undo. It runs [alone](Self::alone) for the same reason.
     ///
     /// ```
     /// # use outbox_core::consumer::HandlerOptions;

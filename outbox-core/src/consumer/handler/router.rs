@@ -2,13 +2,17 @@
 
 use super::{EventHandler, HandlerContext, HandlerError, HandlerOptions, Tombstone, WriteWatch};
 use crate::{
+    consumer::batch::Pace,
     event::{DecodeError, DecodeEvent, EventType, Message},
     failure::full_text,
     outbox::{Awaited, DeclaredHandler, DeclaredSaga, DeclaredType, Store},
     saga::{Replies, ReplyFailure, SagaSource, is_reply},
 };
 use futures_util::future::BoxFuture;
-use std::{marker::PhantomData, sync::Arc};
+use std::{
+    marker::PhantomData,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
 
 /// What the consumer does with a message whose type no handler takes, neither here nor in another instance.
 ///
@@ -50,6 +54,7 @@ pub(in crate::consumer) struct HandlerEntry<S: Store> {
     pub(in crate::consumer) name: Arc<str>,
     pub(in crate::consumer) options: HandlerOptions,
     pub(in crate::consumer) write_watch: WriteWatch,
+    pace: Mutex<Pace>,
     /// Whether it handles commands of sagas; to any other handler they are events.
     pub(in crate::consumer) handles_commands: bool,
     accepts: Accepts,
@@ -77,6 +82,7 @@ impl<S: Store> HandlerEntry<S> {
             name: name.into(),
             options,
             write_watch,
+            pace: Mutex::default(),
             handles_commands: false,
             accepts: Accepts::Types(E::TYPES),
             handler,
@@ -115,6 +121,7 @@ impl<S: Store> HandlerEntry<S> {
             name: REPLIES.into(),
             options,
             write_watch,
+            pace: Mutex::default(),
             handles_commands: false,
             accepts,
             handler: Box::new(replies),
@@ -139,6 +146,22 @@ impl<S: Store> HandlerEntry<S> {
             Accepts::Types(types) => types.iter().any(|t| t.name == message.event_type),
             Accepts::Replies(..) => is_reply(&message.headers),
         }
+    }
+
+    /// Tells whether its deliveries may share a transaction with others. Not so where the handler's effects are elsewhere,
+    /// where it has more than one inbox row, where the transaction begins in another way, and where it locks a row of the
+    /// barrier or of a saga, for which the saga would wait.
+    pub(in crate::consumer) const fn may_share(&self) -> bool {
+        let HandlerOptions { alone, no_writes, no_try, deferred_lock, renamed_from, timeout: _ } =
+            self.options;
+        let is_inside = !alone && !no_writes && no_try.is_none();
+        let plain = is_inside && !deferred_lock && renamed_from.is_none();
+        plain && !self.handles_commands && !matches!(self.accepts, Accepts::Replies(..))
+    }
+
+    /// Gives its pace, locked.
+    pub(in crate::consumer) fn pace(&self) -> MutexGuard<'_, Pace> {
+        self.pace.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Gives its names in the inbox and in stored deliveries: the former one, then its own.

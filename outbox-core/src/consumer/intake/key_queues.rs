@@ -29,6 +29,16 @@ pub(super) struct Capacity {
     pub(super) per_key: usize,
 }
 
+/// What becomes of a ready delivery that is offered to a batch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Pick {
+    Take,
+    /// It stays ready.
+    Leave,
+    /// It stays ready, and so do all behind it.
+    Stop,
+}
+
 /// Deliveries in memory for each slot, where keys have more waiting than their slots: as many as a broker
 /// sends ahead.
 const IN_MEMORY_PER_SLOT: usize = 4;
@@ -91,6 +101,42 @@ impl<K: Eq + Hash + Clone, T> KeyQueues<K, T> {
         self.waiting -= 1;
         self.running += 1;
         Some(next)
+    }
+
+    /// Starts further deliveries that may start, in order of arrival, as `pick` says; each counts as running from
+    /// now on.
+    pub(super) fn start_some(&mut self, mut pick: impl FnMut(&T) -> Pick) -> Vec<(Option<K>, T)> {
+        let mut taken = Vec::new();
+        let mut ready = std::mem::take(&mut self.ready).into_iter();
+        for (key, item) in ready.by_ref() {
+            let picked = match self.running < self.capacity.concurrency {
+                true => pick(&item),
+                false => Pick::Stop,
+            };
+            match picked {
+                Pick::Take => {
+                    self.running += 1;
+                    taken.push((key, item));
+                }
+                Pick::Leave => self.ready.push_back((key, item)),
+                Pick::Stop => {
+                    self.ready.push_back((key, item));
+                    break;
+                }
+            }
+        }
+        self.ready.extend(ready);
+        self.waiting -= taken.len();
+        taken
+    }
+
+    /// Puts running deliveries back, in their order, before all that are ready: they have to start again.
+    pub(super) fn restart(&mut self, items: Vec<(Option<K>, T)>) {
+        self.running -= items.len();
+        self.waiting += items.len();
+        for item in items.into_iter().rev() {
+            self.ready.push_front(item);
+        }
     }
 
     /// Notes that a running delivery is acknowledged: the next of its key is ready.
@@ -230,10 +276,36 @@ mod tests {
         assert!(!queues.has_room());
     }
 
+    #[test]
+    fn a_batch_takes_what_it_wants_and_what_runs_again_comes_first() {
+        let mut queues = KeyQueues::new(capacity(4, 16, 16));
+        for (key, n) in
+            [(Some(1), 10), (Some(1), 11), (None, 30), (Some(2), 20), (None, 31), (None, 33)]
+        {
+            queues.push(key, n);
+        }
+        let odd_to_31 = |n: &u32| match n {
+            31.. => Pick::Stop,
+            n if n % 20 == 10 => Pick::Take,
+            _ => Pick::Leave,
+        };
+        let batch = queues.start_some(odd_to_31);
+        assert_eq!(batch, [(Some(1), 10), (None, 30)], "one of a key, and none behind the stop");
+        queues.restart(batch);
+        assert_eq!(start_all(&mut queues), [10, 30, 20, 31], "no more than may run");
+        assert_eq!(queues.start_some(|_| Pick::Take), [], "all slots are taken");
+        queues.finish(Some(1));
+        queues.finish(None);
+        assert_eq!(queues.start_some(|_| Pick::Take), [(None, 33), (Some(1), 11)]);
+        assert!(queues.is_empty());
+    }
+
     #[derive(Debug, Clone)]
     enum Act {
         Arrive(Option<u8>),
         Start,
+        StartSome(u32),
+        Restart(usize),
         Finish(usize),
         Nack(usize),
         TakeIf(u32),
@@ -244,6 +316,8 @@ mod tests {
         prop_oneof![
             6 => proptest::option::of(0u8..3).prop_map(Act::Arrive),
             6 => Just(Act::Start),
+            3 => (1u32..5).prop_map(Act::StartSome),
+            2 => (0usize..4).prop_map(Act::Restart),
             4 => (0usize..8).prop_map(Act::Finish),
             1 => (0usize..8).prop_map(Act::Nack),
             1 => (1u32..5).prop_map(Act::TakeIf),
@@ -269,6 +343,34 @@ mod tests {
                         }
                         running.push((key, n));
                     },
+                    Act::StartSome(one_of) => {
+                        let some = queues.start_some(|n| match n % 7 {
+                            6 => Pick::Stop,
+                            _ if n % one_of == 0 => Pick::Take,
+                            _ => Pick::Leave,
+                        });
+                        for (key, n) in some {
+                            if let Some(k) = key {
+                                prop_assert!(running.iter().all(|(other, _)| *other != Some(k)));
+                                prop_assert!(last_started.insert(k, n).is_none_or(|before| before < n));
+                            }
+                            running.push((key, n));
+                        }
+                    }
+                    Act::Restart(from) if from < running.len() => {
+                        let back = running.split_off(from);
+                        for (key, n) in &back {
+                            // It starts again.
+                            if let Some(k) = key {
+                                match n.checked_sub(1) {
+                                    Some(before) => last_started.insert(*k, before),
+                                    None => last_started.remove(k),
+                                };
+                            }
+                            prop_assert!(queues.ready.iter().all(|(_, other)| other != n));
+                        }
+                        queues.restart(back);
+                    }
                     Act::Finish(i) if i < running.len() => { queues.finish(running.remove(i).0); left += 1; }
                     Act::Nack(i) if i < running.len() => {
                         let (key, n) = running.remove(i);
@@ -286,7 +388,7 @@ mod tests {
                         prop_assert!(waits.into_iter().all(|n| n % one_of != 0), "all that match are taken");
                     }
                     Act::Drain => left += queues.drain().len(),
-                    Act::Finish(_) | Act::Nack(_) => {}
+                    Act::Finish(_) | Act::Nack(_) | Act::Restart(_) => {}
                 }
                 prop_assert!(running.len() <= 3);
                 prop_assert_eq!(queues.running, running.len());

@@ -9,7 +9,10 @@ pub use kill_switch::KillSwitch;
 pub(super) use kill_switch::{GateState, Switch};
 pub(super) use reader::{Incoming, Reader, close_all};
 
-use super::work::{DeliveryResult, Worker};
+use super::{
+    batch::{BatchPlan, Batching, Sharing},
+    work::{DeliveryResult, Worked, Worker},
+};
 use crate::{
     event::MessageId,
     failure::{FailureClass, backoff, full_text},
@@ -18,7 +21,7 @@ use crate::{
     transport::{AckDecision, Delivery},
 };
 use ack_deadline::AckDeadlines;
-use key_queues::{Capacity, KeyQueues};
+use key_queues::{Capacity, KeyQueues, Pick};
 use std::{
     convert::Infallible,
     sync::{
@@ -30,6 +33,13 @@ use std::{
 
 /// The key by which deliveries are ordered: source and message key.
 type OrderKey = (String, String);
+
+/// A delivery that waits.
+struct Waiting {
+    delivery: Delivery,
+    /// How it may share its transaction; `None` where it runs alone.
+    sharing: Option<Sharing>,
+}
 
 /// A task of the dispatcher.
 enum Work {
@@ -64,8 +74,8 @@ impl<S: ConsumerStore> Clone for Dispatcher<S> {
 /// The state of one run of the dispatcher.
 struct State<S: ConsumerStore> {
     worker: Arc<Worker<S>>,
-    queues: KeyQueues<OrderKey, Delivery>,
-    tasks: Tasks<Work, Vec<DeliveryResult>>,
+    queues: KeyQueues<OrderKey, Waiting>,
+    tasks: Tasks<Work, Vec<Worked>>,
     ack_deadlines: AckDeadlines,
     /// When the first ack deadline of a waiting delivery passes.
     next_deadline: Option<Instant>,
@@ -145,7 +155,7 @@ impl<S: ConsumerStore> State<S> {
         Self {
             worker,
             queues: KeyQueues::new(Capacity {
-                concurrency: settings.concurrency.saturating_mul(settings.batch),
+                concurrency: settings.most_running(),
                 prefetch: settings.prefetch,
                 per_key: settings.prefetch_per_key,
             }),
@@ -173,15 +183,16 @@ impl<S: ConsumerStore> State<S> {
         }
         self.next_deadline =
             self.next_deadline.into_iter().chain(self.ack_deadlines.latest_start(&delivery)).min();
-        self.queues.push(key, delivery);
+        let sharing = self.worker.sharing(&delivery);
+        self.queues.push(key, Waiting { delivery, sharing });
     }
 
     /// Returns waiting deliveries that cannot be acknowledged in time, with those of their keys behind.
     fn nack_late(&mut self) {
         let now = now();
         let (ack_deadlines, mut next) = (&self.ack_deadlines, None::<Instant>);
-        let late = self.queues.take_if(|delivery| {
-            let last = ack_deadlines.latest_start(delivery);
+        let late = self.queues.take_if(|waiting| {
+            let last = ack_deadlines.latest_start(&waiting.delivery);
             let is_late = last.is_some_and(|last| last <= now);
             if !is_late {
                 next = next.into_iter().chain(last).min();
@@ -190,22 +201,48 @@ impl<S: ConsumerStore> State<S> {
         });
         self.next_deadline = next;
         self.worker.count(|s| s.late += late.len() as u64);
-        self.nack_all(late);
+        self.nack_waiting(late);
     }
 
     /// Gives the next delivery that may start. Returns deliveries whose senders have stopped waiting by
     /// their end, with those of their keys behind.
-    fn next(&mut self, now: Instant) -> Option<(Option<OrderKey>, Delivery)> {
+    fn next(&mut self, now: Instant) -> Option<(Option<OrderKey>, Waiting)> {
         loop {
-            let (key, delivery) = self.queues.start()?;
-            if !self.ack_deadlines.is_late(&delivery, now) {
-                return Some((key, delivery));
+            let (key, waiting) = self.queues.start()?;
+            if !self.ack_deadlines.is_late(&waiting.delivery, now) {
+                return Some((key, waiting));
             }
-            let mut late = vec![delivery];
+            let mut late = vec![waiting];
             late.extend(self.queues.finish_nacked(key));
             self.worker.count(|s| s.late += late.len() as u64);
-            self.nack_all(late);
+            self.nack_waiting(late);
         }
+    }
+
+    /// Gives the deliveries that start next in one task, where `is_open` as many as may share a transaction.
+    fn next_together(&mut self, is_open: bool, now: Instant) -> Vec<(Option<OrderKey>, Waiting)> {
+        if let (Batching::Savepoints(most), true) = (self.worker.settings.batching, is_open) {
+            return (0..most).map_while(|_| self.next(now)).collect();
+        }
+        let mut batch: Vec<_> = self.next(now).into_iter().collect();
+        let Some((_, Waiting { sharing: Some(first), .. })) = batch.first() else { return batch };
+        let worker = Arc::clone(&self.worker);
+        if !is_open || !worker.batches_now() {
+            return batch;
+        }
+        let mut plan = BatchPlan::of(worker.candidate(first), worker.store.has_one_writer());
+        let ack_deadlines = &self.ack_deadlines;
+        batch.extend(self.queues.start_some(|waiting| match &waiting.sharing {
+            _ if plan.is_full() => Pick::Stop,
+            Some(sharing)
+                if !ack_deadlines.is_late(&waiting.delivery, now)
+                    && plan.add(worker.candidate(sharing)) =>
+            {
+                Pick::Take
+            }
+            _ => Pick::Leave,
+        }));
+        batch
     }
 
     /// Starts all deliveries that may start, and gives the state of the kill switch.
@@ -213,15 +250,14 @@ impl<S: ConsumerStore> State<S> {
         let worker = self.worker.clone();
         loop {
             let gate = worker.gate();
-            let most = match gate {
-                GateState::Open => worker.settings.batch,
-                GateState::Probe => 1,
-                GateState::Closed(_) | GateState::Paused(_) => 0,
-            };
-            let free = !self.probing && self.working < worker.settings.concurrency;
+            let may_start = matches!(gate, GateState::Open | GateState::Probe)
+                && !self.probing
+                && self.working < worker.settings.concurrency;
             let now = now();
-            let batch: Vec<_> =
-                if free { (0..most).map_while(|_| self.next(now)).collect() } else { Vec::new() };
+            let batch = match may_start {
+                true => self.next_together(gate == GateState::Open, now),
+                false => Vec::new(),
+            };
             if batch.is_empty() {
                 return gate;
             }
@@ -230,21 +266,12 @@ impl<S: ConsumerStore> State<S> {
             }
             worker.count(|s| s.in_flight += batch.len());
             self.working += 1;
-            let (keys, mut deliveries): (Vec<_>, Vec<_>) = batch.into_iter().unzip();
-            let worker = worker.clone();
-            self.tasks.spawn(Work::Deliveries(keys, now), async move {
-                match (deliveries.pop(), deliveries.is_empty()) {
-                    (Some(delivery), true) => vec![worker.work(delivery).await],
-                    (last, _) => {
-                        deliveries.extend(last);
-                        worker.work_batch(deliveries).await
-                    }
-                }
-            });
+            let (keys, deliveries): (Vec<_>, Vec<_>) = batch.into_iter().unzip();
+            self.tasks.spawn(Work::Deliveries(keys, now), work(worker.clone(), deliveries));
         }
     }
 
-    fn finish(&mut self, work: Work, exit: Exit<Vec<DeliveryResult>>) {
+    fn finish(&mut self, work: Work, exit: Exit<Vec<Worked>>) {
         let keys = match work {
             Work::Returning => return,
             Work::Probe => {
@@ -274,20 +301,28 @@ impl<S: ConsumerStore> State<S> {
                 Vec::new().into_iter()
             }
         };
-        let mut down = false;
+        let (mut down, mut alone) = (false, Vec::new());
         for key in keys {
-            match results.next().unwrap_or(DeliveryResult::Returned) {
-                DeliveryResult::Acknowledged => {
+            match results.next().unwrap_or(Worked::Ended(DeliveryResult::Returned)) {
+                Worked::Ended(DeliveryResult::Acknowledged) => {
                     self.outages = 0;
                     self.queues.finish(key);
                 }
-                DeliveryResult::Returned => self.nack_key(key),
-                DeliveryResult::StoreDown => {
+                Worked::Ended(DeliveryResult::Returned) => self.nack_key(key),
+                Worked::Ended(DeliveryResult::StoreDown) => {
                     self.nack_key(key);
                     down = true;
                 }
+                Worked::RunsAlone(delivery) if self.stopping || self.probing => {
+                    self.nack_all(vec![delivery]);
+                    self.nack_key(key);
+                }
+                Worked::RunsAlone(delivery) => {
+                    alone.push((key, Waiting { delivery, sharing: None }));
+                }
             }
         }
+        self.queues.restart(alone);
         if down {
             self.pause_until_store_up();
         }
@@ -296,14 +331,14 @@ impl<S: ConsumerStore> State<S> {
     /// Returns the deliveries that wait behind a returned one of their key.
     fn nack_key(&mut self, key: Option<OrderKey>) {
         let behind = self.queues.finish_nacked(key);
-        self.nack_all(behind);
+        self.nack_waiting(behind);
     }
 
     /// Starts nothing until the database takes a transaction. Returns waiting deliveries: another instance
     /// may reach its database.
     fn pause_until_store_up(&mut self) {
         let waiting = self.queues.drain();
-        self.nack_all(waiting);
+        self.nack_waiting(waiting);
         if self.probing || self.stopping {
             return;
         }
@@ -316,7 +351,11 @@ impl<S: ConsumerStore> State<S> {
     fn stop(&mut self) {
         self.stopping = true;
         let waiting = self.queues.drain();
-        self.nack_all(waiting);
+        self.nack_waiting(waiting);
+    }
+
+    fn nack_waiting(&mut self, waiting: Vec<Waiting>) {
+        self.nack_all(waiting.into_iter().map(|waiting| waiting.delivery).collect());
     }
 
     fn nack_all(&mut self, deliveries: Vec<Delivery>) {
@@ -377,8 +416,25 @@ impl<S: ConsumerStore> Worker<S> {
     }
 }
 
+/// Handles deliveries of different keys: one by itself, or several in one transaction.
+async fn work<S: ConsumerStore>(
+    worker: Arc<Worker<S>>,
+    mut deliveries: Vec<Waiting>,
+) -> Vec<Worked> {
+    if deliveries.len() == 1
+        && let Some(waiting) = deliveries.pop()
+    {
+        return vec![Worked::Ended(worker.work(waiting.delivery).await)];
+    }
+    if let Batching::Savepoints(_) = worker.settings.batching {
+        let deliveries = deliveries.into_iter().map(|waiting| waiting.delivery).collect();
+        return worker.work_batch(deliveries).await.into_iter().map(Worked::Ended).collect();
+    }
+    worker.work_together(deliveries.into_iter().map(|w| (w.delivery, w.sharing)).collect()).await
+}
+
 /// Returns when the database takes writes again, or when the consumer stops.
-async fn probe<S: ConsumerStore>(worker: Arc<Worker<S>>, outages: u32) -> Vec<DeliveryResult> {
+async fn probe<S: ConsumerStore>(worker: Arc<Worker<S>>, outages: u32) -> Vec<Worked> {
     for failures in outages.. {
         tokio::select! {
             () = tokio::time::sleep(backoff(failures)) => {}

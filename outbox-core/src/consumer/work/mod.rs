@@ -13,6 +13,7 @@ mod overdue;
 mod reports;
 mod run;
 mod stored;
+mod together;
 
 pub(super) use command::Commands;
 pub(super) use handover::PeerCache;
@@ -90,6 +91,14 @@ pub(super) struct Worker<S: ConsumerStore> {
     pub(super) metrics: ConsumerMetrics,
     pub(super) heartbeats: Arc<Heartbeats>,
     pub(super) shutdown: Shutdown,
+}
+
+/// What became of a delivery in a task of the dispatcher.
+#[derive(Debug)]
+pub(super) enum Worked {
+    Ended(DeliveryResult),
+    /// It was in a transaction with others, and is handled by itself now.
+    RunsAlone(Delivery),
 }
 
 /// How the handling of a delivery ended.

@@ -1,6 +1,6 @@
 //! Overdue runs: logged once, and counted while they last.
 
-use super::{DeliverySource, Worker, reports::FailureKind, run::RunResult};
+use super::{DeliverySource, HandlerOutcome, Worker, reports::FailureKind, run::RunResult};
 use crate::{
     consumer::handler::HandlerEntry, event::Message, outbox::ConsumerStore, runtime::now,
     telemetry::handle_span,
@@ -39,6 +39,9 @@ impl<S: ConsumerStore> Worker<S> {
         let (span, begun) = (handle_span(&entry.name, message), now());
         let run = self.run(entry, message, attempt, source).instrument(span);
         let ran = self.watched(entry, message, run).await;
+        if let RunResult::Completed(outcome) = &ran {
+            entry.pace().note_alone(*outcome == HandlerOutcome::Done);
+        }
         if let Some(outcome) = ran.error_type() {
             self.metrics.ran(&entry.name, message, outcome, begun);
         }

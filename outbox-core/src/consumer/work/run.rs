@@ -316,7 +316,9 @@ impl<S: ConsumerStore> Worker<S> {
         let ended =
             watched(catch_unwind(handling), watch, slow, || self.store.keep_alive(&cx.tx)).await;
         fault_point(FaultPoint::AfterHandler);
-        self.log_long_lock(entry, message, now().duration_since(begun));
+        let took = now().duration_since(begun);
+        self.log_long_lock(entry, message, took);
+        entry.pace().note_time(took);
         let too_long = ended.is_err();
         let outcome = match ended {
             Ok(Ok(Ok(()))) => HandlerOutcome::Done,
@@ -347,7 +349,7 @@ impl<S: ConsumerStore> Worker<S> {
     }
 
     /// Warns of a handler whose runs write nothing through their transaction.
-    fn watch_writes(&self, entry: &HandlerEntry<S>, wrote: bool) {
+    pub(super) fn watch_writes(&self, entry: &HandlerEntry<S>, wrote: bool) {
         if entry.write_watch.note(wrote) && !entry.options.no_writes {
             tracing::warn!(
                 consumer = &*self.consumer,

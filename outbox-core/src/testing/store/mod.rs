@@ -76,7 +76,8 @@ pub use received::{
     a_message_is_admitted_unless_known_or_behind_others_of_its_own_key,
     a_postponed_delivery_keeps_its_history, a_received_message_that_is_given_up_is_kept_whole,
     a_stored_delivery_tells_that_its_time_ran_out, a_transaction_inside_another_goes_alone,
-    no_two_claim_the_same, what_is_put_behind_a_head_that_goes_is_found,
+    no_two_claim_the_same, of_messages_that_are_admitted_together_each_is_told_whether_it_is_new,
+    what_is_put_behind_a_head_that_goes_is_found,
 };
 #[doc(hidden)]
 pub use recording::{
@@ -235,6 +236,7 @@ macro_rules! store_suite {
             a_delivery_that_is_stored_already_stays_as_it_is
             a_key_is_handled_from_its_head_and_other_keys_beside_it
             a_message_is_admitted_unless_known_or_behind_others_of_its_own_key
+            of_messages_that_are_admitted_together_each_is_told_whether_it_is_new
             a_claim_that_ran_out_is_anothers
             no_two_claim_the_same
             a_postponed_delivery_keeps_its_history

@@ -179,6 +179,55 @@ pub async fn a_key_is_handled_from_its_head_and_other_keys_beside_it<F: StoreFix
     assert_eq!(admit(&store, &after).await, Admission::New);
 }
 
+/// One answer for each key, in their order; of equal ones the first is new. Nothing is written of the others, nor of any where
+/// the transaction rolls back.
+pub async fn of_messages_that_are_admitted_together_each_is_told_whether_it_is_new<
+    F: StoreFixture,
+>() {
+    let fixture = F::create(false).await;
+    let store = fixture.consumer().await;
+    let (known, busy, new) = (message(Some("a")), message(Some("busy")), message(Some("a")));
+    assert!(put(&store, &busy, LATER).await);
+    let (behind, keyless) = (message(Some("busy")), message(None));
+    // More than one statement may take, and no power of two.
+    let many: Vec<Message> = (0..300).map(|_| message(Some("b"))).collect();
+    let key = |handler, message: &Message| {
+        let (consumer, source) = ("c", "/elsewhere");
+        (InboxKey { consumer, handler, source, message_id: message.id }, order_hash(message))
+    };
+    let tx = store.begin().await.expect("a transaction opens");
+    assert_eq!(store.admit_all(&tx, &[]).await.expect("admitted"), Vec::<bool>::new());
+    assert_eq!(store.admit_all(&tx, &[key("h", &known)]).await.expect("admitted"), [true]);
+    store.commit(tx).await.expect("a commit succeeds");
+    let mut keys = vec![
+        key("h", &new),
+        key("h", &known),
+        key("h", &behind),
+        key("h", &keyless),
+        key("h", &new),
+        key("g", &known),
+        key("g", &behind),
+    ];
+    keys.extend(many.iter().map(|message| key("h", message)));
+    let mut expected = vec![true, false, false, true, false, true, true];
+    expected.extend(vec![true; many.len()]);
+    for rolls_back in [true, false] {
+        let tx = store.begin().await.expect("a transaction opens");
+        assert_eq!(store.admit_all(&tx, &keys).await.expect("admitted"), expected);
+        if rolls_back {
+            store.rollback(tx).await.expect("a rollback succeeds");
+        } else {
+            store.commit(tx).await.expect("a commit succeeds");
+        }
+    }
+    let tx = store.begin().await.expect("a transaction opens");
+    let again = store.admit_all(&tx, &keys).await.expect("admitted");
+    assert!(again.iter().all(|is_new| !is_new), "each is known, or waits");
+    let waits = store.admit(&tx, key("h", &behind).0, order_hash(&behind)).await.expect("admitted");
+    assert_eq!(waits, Admission::QueueBehind, "nothing was written of it");
+    store.rollback(tx).await.expect("a rollback succeeds");
+}
+
 /// A message is new, a duplicate, or queued behind others of its key.
 pub async fn a_message_is_admitted_unless_known_or_behind_others_of_its_own_key<F: StoreFixture>() {
     let fixture = F::create(false).await;

@@ -102,7 +102,7 @@ impl Dialect {
                     }
                     options = options.options(settings);
                 }
-                let mut pool = pool.options().clone().min_connections(0);
+                let mut pool = pool.options().clone().min_connections(0).test_before_acquire(false);
                 if let Some(max_connections) = max_connections {
                     pool = pool.max_connections(max_connections);
                 }
@@ -115,8 +115,12 @@ impl Dialect {
                 let pool = application.get_mysql_connection_pool();
                 let options = (*pool.connect_options()).clone();
                 let settings = self.limits_of_transaction(limits);
-                let mut made =
-                    pool.options().clone().min_connections(0).after_connect(move |conn, _| {
+                let mut made = pool
+                    .options()
+                    .clone()
+                    .min_connections(0)
+                    .test_before_acquire(false)
+                    .after_connect(move |conn, _| {
                         let settings = settings.clone();
                         Box::pin(async move {
                             use sea_orm::sqlx::{AssertSqlSafe, raw_sql};
