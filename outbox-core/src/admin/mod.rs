@@ -10,6 +10,8 @@ mod explain;
 mod doctor;
 mod acts;
 mod erase;
+mod gauges;
+mod tail;
 
 pub use crate::outbox::{
     ConsumerLive, Control, ControlAction, ControlFault, ControlScope, ControlStore, Controls,
@@ -25,9 +27,11 @@ pub use explain::{
     AheadFacts, DeferredFacts, EventFacts, Explanation, Facts, InstanceFacts, LetterFacts,
     RouteFacts, SagaFacts, explain, safe_text,
 };
+pub use gauges::DatabaseGauges;
 pub use inspect::{
     Bounded, ConsumerView, DeferredView, Found, History, HistoryEntry, HistoryKind, InboxView,
     InspectStore, LetterGroup, ListStore, Overview, Page, RelayView, ScheduledView, Subject,
     SubjectError,
 };
 pub use letters::{AdminStore, DeadLetterFilter, Progress, purge_all, redrive_all};
+pub use tail::{Tail, TailEntry, TailEvent, TailKind, TailRead, TailStore};

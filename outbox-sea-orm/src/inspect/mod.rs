@@ -9,6 +9,7 @@ mod lists;
 mod find;
 mod history;
 mod facts;
+mod tail;
 
 use crate::{
     error::database,
