@@ -22,7 +22,6 @@
 //! The answers name topics, routes, consumers and handlers, and no content: serve them on a port
 //! that only the monitoring can reach. `docs/metrics.md` lists the metrics.
 
-mod database;
 mod router;
 
 pub use outbox_core::telemetry::{Health, HealthCheck, Metrics};

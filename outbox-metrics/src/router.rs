@@ -1,6 +1,5 @@
 //! The router, and its builder.
 
-use crate::database::Database;
 use axum::{
     Json, Router,
     extract::State,
@@ -9,7 +8,7 @@ use axum::{
     routing::get,
 };
 use outbox_core::{
-    admin::AdminStore,
+    admin::{AdminStore, DatabaseGauges},
     telemetry::{Health, HealthCheck, Metrics, PartFacts, health, prometheus},
 };
 use std::{fmt, sync::Arc};
@@ -25,7 +24,7 @@ use std::{fmt, sync::Arc};
 pub struct MetricsRouter {
     metrics: Metrics,
     checks: Vec<HealthCheck>,
-    databases: Vec<Database>,
+    databases: Vec<DatabaseGauges>,
 }
 
 impl fmt::Debug for MetricsRouter {
@@ -62,7 +61,7 @@ impl MetricsRouter {
     /// every 15 s at most; while the database does not answer they are left out. One process is
     /// enough for each database.
     pub fn database(mut self, name: impl Into<String>, store: impl AdminStore) -> Self {
-        self.databases.push(Database::new(name.into(), Box::new(store)));
+        self.databases.push(DatabaseGauges::new(name, store));
         self
     }
 

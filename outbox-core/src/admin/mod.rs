@@ -14,6 +14,8 @@ mod samples;
 mod lookup;
 mod text;
 mod documents;
+mod gauges;
+mod tail;
 
 pub use crate::outbox::{
     Bounded, ConsumerLive, Control, ControlAction, ControlFault, ControlScope, ControlStore,
@@ -31,6 +33,7 @@ pub use explain::{
     AheadFacts, DeferredFacts, EventFacts, Explanation, Facts, InstanceFacts, LetterFacts,
     RouteFacts, SagaFacts, explain, safe_text,
 };
+pub use gauges::DatabaseGauges;
 pub use inspect::{
     ConsumerView, DeferredView, Found, History, HistoryEntry, HistoryKind, InboxView, InspectStore,
     LetterGroup, ListStore, Overview, Page, RelayView, ScheduledView, Subject, SubjectError,
@@ -41,3 +44,4 @@ pub use lookup::{
 pub use text::{ago_text, cut_text, instant_text, is_unseen, shown_text, span_text};
 pub use letters::{AdminStore, DeadLetterFilter, Progress, purge_all, redrive_all};
 pub use samples::SampleStore;
+pub use tail::{Tail, TailEntry, TailEvent, TailKind, TailRead, TailStore};

@@ -7,7 +7,7 @@ use crate::{
     outbox::{DetachedLetter, HandoverTimes, RouteUpdate, Settled},
     runtime::now,
     telemetry::{
-        Counter, Gauge, HandleCache, Histogram, Metrics, SEND, attribute, metric, send_span,
+        Counter, Gauge, HandleCache, Histogram, Metrics, SEND, metric, record_error, send_span,
         single_topic,
     },
     transport::{PublishError, Receipt, Route},
@@ -176,7 +176,7 @@ impl Drop for BatchMetrics {
         self.route.in_flight.add(-count(&self.messages));
         let failure = *self.failure.get_mut().unwrap_or_else(PoisonError::into_inner);
         if failure != CONFIRMED {
-            self.span.record(attribute::ERROR_TYPE, failure);
+            record_error(&self.span, failure);
         }
         self.route.took(single_topic(&self.messages).unwrap_or_default(), failure, self.begun);
     }

@@ -8,8 +8,9 @@ use super::{
 };
 use std::{
     collections::BTreeMap,
+    fmt,
     sync::{
-        Arc, LazyLock, Mutex, MutexGuard, PoisonError,
+        Arc, LazyLock, Mutex, MutexGuard, OnceLock, PoisonError,
         atomic::{AtomicI64, AtomicU64, Ordering::Relaxed},
     },
     time::Duration,
@@ -53,9 +54,26 @@ const BUCKETS: usize = BOUNDS.len() + 1;
 /// Relays, consumers and sagas count into [`global`](Self::global) unless they are given another
 /// registry. Each metric has 400 label sets at most; further ones are counted under `_other`.
 #[derive(Debug, Clone, Default)]
-pub struct Metrics(Arc<Mutex<Families>>);
+pub struct Metrics(Arc<Mutex<Registry>>);
 
-type Families = BTreeMap<&'static str, Family>;
+#[derive(Debug, Default)]
+struct Registry {
+    families: BTreeMap<&'static str, Family>,
+    sink: Option<Box<dyn DurationSink>>,
+}
+
+/// Takes the durations of histograms one by one, as they are recorded: for a system of metrics that
+/// keeps histograms of its own. Counters and gauges it reads from the [`Snapshot`].
+pub trait DurationSink: fmt::Debug + Send + Sync + 'static {
+    /// Gives what takes the durations of one label set. It is called by those that record, and has to
+    /// be fast.
+    fn series(
+        &self,
+        metric: &'static Description,
+        labels: &[(&'static str, String)],
+    ) -> Box<dyn Fn(Duration) + Send + Sync>;
+}
+
 type Labels = Box<[Box<str>]>;
 
 #[derive(Debug)]
@@ -72,10 +90,17 @@ enum Cell {
     Histogram(Arc<Buckets>),
 }
 
-#[derive(Debug, Default)]
+#[derive(Default)]
 struct Buckets {
     counts: [AtomicU64; BUCKETS],
     sum_ns: AtomicU64,
+    forward: OnceLock<Box<dyn Fn(Duration) + Send + Sync>>,
+}
+
+impl fmt::Debug for Buckets {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Buckets").field("counts", &self.counts).finish_non_exhaustive()
+    }
 }
 
 impl Metrics {
@@ -134,23 +159,39 @@ impl Metrics {
     /// Reads all metrics of which a value is known. A gauge that nobody keeps any more is left out.
     #[must_use]
     pub fn snapshot(&self) -> Snapshot {
-        let mut families = self.lock();
-        let mut metrics = Vec::new();
-        for Family { description, series } in families.values_mut() {
-            series.retain(|_, cell| cell.is_kept());
-            let read = |(values, cell): (&Labels, &Cell)| Series {
-                labels: labels(description, values),
-                value: cell.read(description),
-            };
-            let series: Vec<Series> = series.iter().map(read).collect();
-            if !series.is_empty() {
-                metrics.push(MetricSnapshot { description, series });
-            }
-        }
-        Snapshot { metrics }
+        let mut registry = self.lock();
+        let read = |family: &mut Family| MetricSnapshot {
+            description: family.description,
+            series: family.read(),
+        };
+        let metrics = registry.families.values_mut().map(read);
+        Snapshot { metrics: metrics.filter(|metric| !metric.series.is_empty()).collect() }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Families> {
+    /// Reads one metric, of which [`snapshot`](Self::snapshot) would have the same.
+    #[must_use]
+    pub fn read(&self, metric: &Description) -> Vec<Series> {
+        self.lock().families.get_mut(metric.name).map(Family::read).unwrap_or_default()
+    }
+
+    /// Gives the durations of all histograms to a sink as well, from now on. `false` where the registry
+    /// has one already, which stays.
+    #[must_use = "a registry has one sink"]
+    pub fn forward_durations(&self, sink: impl DurationSink) -> bool {
+        let mut registry = self.lock();
+        if registry.sink.is_some() {
+            return false;
+        }
+        for Family { description, series } in registry.families.values() {
+            for (values, cell) in series {
+                cell.forward(description, values, &sink);
+            }
+        }
+        registry.sink = Some(Box::new(sink));
+        true
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Registry> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -161,7 +202,8 @@ impl Metrics {
         new: impl FnOnce() -> Cell,
     ) -> Cell {
         let key: Labels = values.map(|value| cut(value).into()).into();
-        let mut families = self.lock();
+        let mut registry = self.lock();
+        let Registry { families, sink } = &mut *registry;
         let family = families
             .entry(description.name)
             .or_insert_with(|| Family { description, series: BTreeMap::new() });
@@ -174,7 +216,22 @@ impl Metrics {
         }
         let is_full = is_beyond(family);
         let key = if is_full { [OTHER; N].map(Box::from).into() } else { key };
-        family.series.entry(key).or_insert_with(new).clone()
+        let cell = family.series.entry(key.clone()).or_insert_with(new);
+        if let Some(sink) = sink {
+            cell.forward(description, &key, &**sink);
+        }
+        cell.clone()
+    }
+}
+
+impl Family {
+    fn read(&mut self) -> Vec<Series> {
+        self.series.retain(|_, cell| cell.is_kept());
+        let read = |(values, cell): (&Labels, &Cell)| Series {
+            labels: labels(self.description, values),
+            value: cell.read(self.description),
+        };
+        self.series.iter().map(read).collect()
     }
 }
 
@@ -184,6 +241,18 @@ impl Cell {
         match self {
             Self::Gauge(sum) => Arc::strong_count(sum) > 1,
             Self::Counter(_) | Self::Histogram(_) => true,
+        }
+    }
+
+    /// Gives the durations of a histogram to a sink as well, unless they go there already.
+    fn forward(
+        &self,
+        description: &'static Description,
+        values: &Labels,
+        sink: &(impl DurationSink + ?Sized),
+    ) {
+        if let Self::Histogram(buckets) = self {
+            buckets.forward.get_or_init(|| sink.series(description, &labels(description, values)));
         }
     }
 
@@ -271,12 +340,21 @@ impl Drop for Gauge {
 pub struct Histogram(Arc<Buckets>);
 
 impl Histogram {
+    /// Lists the upper bounds of the buckets of all histograms, s. What is longer than the last one is
+    /// counted in a bucket without a bound.
+    pub fn bounds() -> impl Iterator<Item = f64> {
+        BOUNDS.iter().map(|(bound, _)| *bound)
+    }
+
     /// Counts a duration.
     pub fn record(&self, time: Duration) {
         let nanos = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
         let bucket = BOUNDS.partition_point(|(_, bound)| *bound < nanos);
         self.0.counts[bucket].fetch_add(1, Relaxed);
         self.0.sum_ns.fetch_add(nanos, Relaxed);
+        if let Some(forward) = self.0.forward.get() {
+            forward(time);
+        }
     }
 }
 

@@ -1,6 +1,7 @@
 //! Telemetry: spans, metrics and health, without any SDK.
 //!
-//! Spans go to [`tracing`]. Metrics go to a registry of this crate, [`Metrics`]: relays, consumers
+//! Spans go to [`tracing`]; a [`TraceBackend`] puts them in traces that go on in other processes.
+//! Metrics go to a registry of this crate, [`Metrics`]: relays, consumers
 //! and sagas count into it, and a program reads its [`Snapshot`], as [Prometheus
 //! text](prometheus::render) or otherwise. Health is a pure function of facts that the running parts
 //! show.
@@ -19,12 +20,13 @@ mod names;
 pub mod prometheus;
 mod snapshot;
 mod spans;
+mod traces;
 
 pub(crate) use cache::HandleCache;
 pub use health::{DatabaseFact, Health, HealthReason, LeaseFact, PartFacts, health};
 pub use heartbeats::HealthCheck;
 pub(crate) use heartbeats::Heartbeats;
-pub use metrics::{Counter, Gauge, Histogram, Metrics};
+pub use metrics::{Counter, DurationSink, Gauge, Histogram, Metrics};
 pub use names::{
     CounterMetric, Description, GaugeMetric, HistogramMetric, MetricKind, SYSTEM, TRACEPARENT,
     TRACESTATE, attribute, metric,
@@ -32,4 +34,5 @@ pub use names::{
 pub(crate) use names::{PROCESS, RECEIVE, SEND};
 pub use snapshot::{MetricSnapshot, Series, SeriesValue, Snapshot};
 pub(crate) use spans::single_topic;
-pub use spans::{create_span, handle_span, process_span, send_span};
+pub use spans::{create_span, handle_span, process_span, record_error, send_span};
+pub use traces::{TraceBackend, TraceContext, current_context, install_traces, keep_context};

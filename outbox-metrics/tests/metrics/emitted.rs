@@ -1,45 +1,8 @@
 //! Each metric of the page is emitted, with its labels and the right value.
 
-use crate::{
-    page::rows,
-    world::{OrderLost, OrderPlaced, PlaceOrder, SOON, World},
-};
-use outbox_core::{
-    admin::AdminStore,
-    telemetry::{attribute, metric},
-    transport::Publisher,
-};
+use crate::{page::rows, world::World};
+use outbox_core::telemetry::{attribute, metric};
 use std::collections::BTreeSet;
-use tests::{equals, wait_until};
-
-/// Lets each of the metrics happen.
-async fn work(world: &World) {
-    let tx = world.outbox.begin().await.unwrap();
-    for order_id in 1..=3 {
-        tx.emit(OrderPlaced { order_id }).unwrap();
-        tx.start_saga(PlaceOrder { order_id }).await.unwrap();
-    }
-    tx.emit(OrderLost { order_id: 4 }).unwrap();
-    tx.commit().await.unwrap();
-    let settled = || async {
-        let (consumer, sagas) = (*world.consumer.stats().borrow(), *world.sagas.stats().borrow());
-        let relay = *world.relay.stats().borrow();
-        let seen = (relay.delivered, relay.dead, consumer.handled, consumer.dead_lettered);
-        equals((seen, sagas.idle, sagas.in_flight), ((6, 1, 2, 2), 3, 0))
-    };
-    wait_until(SOON, "events and sagas have ended", settled).await;
-    // A message that comes twice.
-    let handled = world.copies.messages();
-    let first = handled.iter().find(|message| message.key.as_deref() == Some("1")).unwrap();
-    world.mails.publish(first).await.unwrap();
-    let repeated = || async {
-        let stats = *world.consumer.stats().borrow();
-        equals((stats.duplicates, stats.in_flight), (1, 0))
-    };
-    wait_until(SOON, "the repeat was recognised", repeated).await;
-    let quiet = || async { equals(world.outbox.stats().await.unwrap().pending, 0) };
-    wait_until(SOON, "nothing waits", quiet).await;
-}
 
 /// Gives the labels with which a metric was emitted.
 fn emitted(world: &World, metric: &str) -> BTreeSet<String> {
@@ -52,7 +15,7 @@ fn emitted(world: &World, metric: &str) -> BTreeSet<String> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn each_metric_of_the_page_is_emitted_with_its_labels_and_its_value() {
     let world = World::open().await;
-    work(&world).await;
+    world.work().await;
     let (status, content_type, text) = world.get("/metrics").await;
     assert_eq!((status, &*content_type), (200, "text/plain; version=0.0.4; charset=utf-8"));
 

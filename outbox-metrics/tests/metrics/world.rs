@@ -2,19 +2,24 @@
 
 use async_trait::async_trait;
 use outbox_core::{
+    admin::AdminStore,
     consumer::{Consumer, HandlerError},
     relay::Relay,
     telemetry::{Metrics, SeriesValue},
     testing::Recorder,
     transport::{
-        Acknowledge, Delivery, Memory, PublishError, Route, SubscribeError, Subscriber, topic,
+        Acknowledge, Delivery, Memory, PublishError, Publisher, Route, SubscribeError, Subscriber,
+        topic,
     },
 };
 use outbox_metrics::MetricsRouter;
 use outbox_sea_orm::prelude::*;
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
-use tests::databases::{Database, TempDatabase};
+use tests::{
+    databases::{Database, TempDatabase},
+    equals, wait_until,
+};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
@@ -179,6 +184,35 @@ impl World {
             server,
             _database: database,
         }
+    }
+
+    /// Lets each of the metrics happen.
+    pub(crate) async fn work(&self) {
+        let tx = self.outbox.begin().await.unwrap();
+        for order_id in 1..=3 {
+            tx.emit(OrderPlaced { order_id }).unwrap();
+            tx.start_saga(PlaceOrder { order_id }).await.unwrap();
+        }
+        tx.emit(OrderLost { order_id: 4 }).unwrap();
+        tx.commit().await.unwrap();
+        let settled = || async {
+            let (consumer, sagas) = (*self.consumer.stats().borrow(), *self.sagas.stats().borrow());
+            let relay = *self.relay.stats().borrow();
+            let seen = (relay.delivered, relay.dead, consumer.handled, consumer.dead_lettered);
+            equals((seen, sagas.idle, sagas.in_flight), ((6, 1, 2, 2), 3, 0))
+        };
+        wait_until(SOON, "events and sagas have ended", settled).await;
+        // A message that comes twice.
+        let handled = self.copies.messages();
+        let first = handled.iter().find(|message| message.key.as_deref() == Some("1")).unwrap();
+        self.mails.publish(first).await.unwrap();
+        let repeated = || async {
+            let stats = *self.consumer.stats().borrow();
+            equals((stats.duplicates, stats.in_flight), (1, 0))
+        };
+        wait_until(SOON, "the repeat was recognised", repeated).await;
+        let quiet = || async { equals(self.outbox.stats().await.unwrap().pending, 0) };
+        wait_until(SOON, "nothing waits", quiet).await;
     }
 
     /// Asks the router for a path; gives the status, the type of the content, and the content.

@@ -53,7 +53,7 @@ pub(crate) struct Searched<T> {
 
 /// Rows in the order of their ids: a partition of the outbox, or the archive.
 #[derive(Debug, Clone, Copy)]
-enum Place {
+pub(super) enum Place {
     Partition(i16),
     Archive,
 }
@@ -85,7 +85,7 @@ impl Place {
     }
 
     /// Reads the rows of a window of ids for which a condition on `w` holds.
-    async fn window(
+    pub(super) async fn window(
         self,
         outbox: &Outbox,
         (bound, id, rows): (WindowEdge, i64, i64),
@@ -184,7 +184,7 @@ impl Place {
 
 /// Whether a window begins at an id, or ends before it.
 #[derive(Debug, Clone, Copy)]
-enum WindowEdge {
+pub(super) enum WindowEdge {
     From,
     Before,
 }

@@ -10,6 +10,7 @@ mod find;
 mod history;
 mod facts;
 mod samples;
+mod tail;
 
 use crate::{
     error::database,

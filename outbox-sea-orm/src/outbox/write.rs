@@ -3,7 +3,7 @@
 use super::{EnqueueOptions, OnDuplicate, Outbox, options::DeliverWhen};
 use crate::{DedupReservation, DeliverAt, error::OutboxError, transaction::note_events};
 use outbox_core::event::{EncodeError, MessageId, NewEvent, OutboxEvent, TextRule};
-use outbox_core::telemetry::create_span;
+use outbox_core::telemetry::{create_span, keep_context};
 use sea_orm::ConnectionTrait;
 use xxhash_rust::xxh3::xxh3_64;
 
@@ -52,7 +52,9 @@ impl Pending {
                 }));
             }
         }
-        create_span(&event.topic, &event.event_type).in_scope(|| outbox.check(&event))?;
+        let span = create_span(&event.topic, &event.event_type);
+        keep_context(&span, &mut event.headers);
+        span.in_scope(|| outbox.check(&event))?;
         Ok(Self { event, options })
     }
 

@@ -13,6 +13,7 @@ use lapin::{
 };
 use outbox_core::{
     event::{Message, Timestamp},
+    telemetry::{TraceContext, current_context},
     transport::{
         cloudevents::{self, Fallback, PlainJson},
         printable,
@@ -47,12 +48,20 @@ pub(crate) struct EncodedMessage {
 /// Encodes a message, in structured mode where the configuration says so or where binary mode
 /// cannot carry it: a subscriber would read a payload that is itself a CloudEvent as this message,
 /// and all headers have to fit in one frame.
+///
+/// The context of the span in which it is sent goes into headers without a prefix; that in which the
+/// event was created is an attribute.
 pub(crate) fn write(message: &Message, structured: bool, frame_max: usize) -> EncodedMessage {
+    let (mut trace, mut trace_size) = (FieldTable::default(), 0);
+    for (name, value) in current_context().iter().flat_map(TraceContext::headers) {
+        trace_size += name.len() + value.len() + 6;
+        trace.insert(ShortString::from(name), AMQPValue::LongString(LongString::from(value)));
+    }
     let binary = || {
         let list = cloudevents::attributes(message);
         let content_type = short(message.content_type.as_str())?;
-        let mut headers = FieldTable::default();
-        let mut size = FRAME_OVERHEAD + 2 * MAX_NAME;
+        let mut headers = trace.clone();
+        let mut size = FRAME_OVERHEAD + 2 * MAX_NAME + trace_size;
         for (name, value) in list.into_iter().filter(|(name, _)| !carries_content_type(name)) {
             let name = short([PREFIX, name].concat())?;
             size += name.as_str().len() + value.len() + 6;
@@ -80,11 +89,15 @@ pub(crate) fn write(message: &Message, structured: bool, frame_max: usize) -> En
             body: message.payload.clone(),
         },
         None => EncodedMessage {
-            properties: properties
+            properties: with_trace(properties, trace)
                 .with_content_type(ShortString::from(cloudevents::JSON_MEDIA_TYPE)),
             body: cloudevents::to_json(message),
         },
     }
+}
+
+fn with_trace(properties: BasicProperties, trace: FieldTable) -> BasicProperties {
+    if trace.inner().is_empty() { properties } else { properties.with_headers(trace) }
 }
 
 /// Microseconds of a second: the property counts seconds.

@@ -13,6 +13,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, header::CONTENT_TYPE};
 use outbox_core::{
     event::Message,
     runtime::wall_clock,
+    telemetry::{TraceContext, current_context},
     transport::{Encoding, Limits, PublishError, Publisher, Receipt, cloudevents},
 };
 use reqwest::Url;
@@ -360,12 +361,25 @@ impl HttpPublisher {
                 headers.insert(HeaderName::from_static(name), value);
             }
         }
+        self.trace(&mut headers);
         Ok(client
             .inner
             .post(self.config.url.clone())
             .headers(self.config.headers.clone())
             .headers(headers)
             .body(body))
+    }
+
+    /// Adds the context of the span in which the request is sent, unless the configuration has headers
+    /// of that name. The context in which the event was created is an attribute.
+    fn trace(&self, headers: &mut HeaderMap) {
+        for (name, value) in current_context().iter().flat_map(TraceContext::headers) {
+            if !self.config.headers.contains_key(name)
+                && let Ok(value) = HeaderValue::from_str(value)
+            {
+                headers.insert(HeaderName::from_static(name), value);
+            }
+        }
     }
 
     /// Signs the attributes as the receiver will read them.

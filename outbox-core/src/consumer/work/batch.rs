@@ -77,7 +77,7 @@ impl<S: ConsumerStore> Worker<S> {
         if item.done {
             return self.acknowledge(item.delivery, AckDecision::Ack).await;
         }
-        let span = process_span(&self.consumer, &item.message);
+        let span = process_span(&self.consumer, &item.message, item.delivery.attempt);
         self.process(item.message, item.delivery, item.failed).instrument(span).await
     }
 
@@ -90,7 +90,7 @@ impl<S: ConsumerStore> Worker<S> {
         *begun = true;
         let mut handled = 0;
         for item in items.iter_mut() {
-            let span = process_span(&self.consumer, &item.message);
+            let span = process_span(&self.consumer, &item.message, item.delivery.attempt);
             match self.handle_inside(&tx, item).instrument(span).await {
                 Ok(n) => handled += n,
                 Err(error) => {

@@ -38,7 +38,7 @@ use crate::{
         fault::{FaultPoint, fault_point},
         now,
     },
-    telemetry::{Heartbeats, attribute, process_span},
+    telemetry::{Heartbeats, attribute, process_span, record_error},
     transport::{AckDecision, Delivery, cloudevents},
 };
 use deferred::StoredFirst;
@@ -125,7 +125,7 @@ impl<S: ConsumerStore> Worker<S> {
     pub(super) async fn work(&self, delivery: Delivery) -> DeliveryResult {
         match readable(&delivery) {
             Ok(message) => {
-                let span = process_span(&self.consumer, &message);
+                let span = process_span(&self.consumer, &message, delivery.attempt);
                 self.count_tombstone(&message);
                 self.process(message, delivery, Vec::new()).instrument(span).await
             }
@@ -155,7 +155,7 @@ impl<S: ConsumerStore> Worker<S> {
             AckMode::AfterHandlers => match self.handle_all(&message, attempt, ran, begun).await {
                 Ok(decision) => {
                     if decision != AckDecision::Ack {
-                        span.record(attribute::ERROR_TYPE, "handler");
+                        record_error(&span, "handler");
                     }
                     self.acknowledge(delivery, decision).await
                 }
@@ -168,7 +168,7 @@ impl<S: ConsumerStore> Worker<S> {
 
     /// Returns a delivery because the database failed.
     async fn return_for(&self, delivery: Delivery, error: &StoreError) -> DeliveryResult {
-        Span::current().record(attribute::ERROR_TYPE, error.class().as_str());
+        record_error(&Span::current(), error.class().as_str());
         if error.class() == FailureClass::Transient {
             self.report(Failing::of(FailureKind::DatabaseBusy, &full_text(error)));
             self.pause_before_nack().await;

@@ -46,7 +46,8 @@ impl<S: ConsumerStore> Worker<S> {
                     .await;
             }
         };
-        let span = process_span(&self.consumer, message);
+        let attempt = stored.history.attempts.saturating_add(1);
+        let span = process_span(&self.consumer, message, Some(attempt));
         if stored.expired {
             let text = "its time ran out while it was stored".to_owned();
             return self

@@ -11,7 +11,7 @@ use crate::{
         publisher::RoutePublisher,
     },
     runtime::Shutdown,
-    telemetry::{SeriesValue, Snapshot},
+    telemetry::{SeriesValue, Snapshot, attribute},
     testing::transport::numbered,
     transport::{Publisher, everything},
 };

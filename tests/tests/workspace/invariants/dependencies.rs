@@ -110,11 +110,12 @@ fn transports_know_neither_sql_nor_each_other() {
 
 #[test]
 fn dependencies_point_at_the_core_and_macros_at_nothing() {
-    let may: [(&str, &[&str]); 5] = [
+    let may: [(&str, &[&str]); 6] = [
         ("outbox-macros", &[]),
         ("outbox-core", &["outbox-macros"]),
         ("outbox-sea-orm", &["outbox-core", "outbox-macros"]),
         ("outbox-metrics", &["outbox-core"]),
+        ("outbox-otel", &["outbox-core"]),
         ("tests", &[]),
     ];
     let manifests = manifests();

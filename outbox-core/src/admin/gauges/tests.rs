@@ -1,13 +1,13 @@
 use super::*;
-use async_trait::async_trait;
-use bytes::Bytes;
-use outbox_core::{
+use crate::{
     admin::{DeadLetterFilter, OperatorNote},
     event::{LetterId, MessageId},
     failure::DeadLetter,
     outbox::StoreError,
     telemetry::SeriesValue,
 };
+use async_trait::async_trait;
+use bytes::Bytes;
 use std::sync::{
     Arc,
     atomic::{AtomicUsize, Ordering::Relaxed},
@@ -66,7 +66,7 @@ impl AdminStore for EveryOther {
 #[tokio::test(start_paused = true)]
 async fn a_database_is_asked_every_fifteen_seconds_at_most_and_left_out_while_it_fails() {
     let (metrics, asked) = (Metrics::new(), Arc::new(AtomicUsize::new(0)));
-    let database = Database::new("shop".to_owned(), Box::new(EveryOther(asked.clone())));
+    let database = DatabaseGauges::new("shop", EveryOther(asked.clone()));
     let value = |metric: &str| {
         let snapshot = metrics.snapshot();
         snapshot.value(metric, &[(metric_label(), "shop")]).map(SeriesValue::number)

@@ -1,13 +1,16 @@
 //! The gauges of one database, read when the metrics are asked for.
 
-use outbox_core::{
-    admin::AdminStore,
+use super::AdminStore;
+use crate::{
     failure::{FailureReports, full_text},
     outbox::OutboxStats,
     runtime::now,
     telemetry::{Gauge, Metrics, metric},
 };
-use std::time::{Duration, Instant};
+use std::{
+    fmt,
+    time::{Duration, Instant},
+};
 use tokio::{sync::Mutex, time::timeout};
 
 /// Shortest pause between two reads: the counts cost up to 100,000 rows of an index each, and a
@@ -17,8 +20,9 @@ const READ_INTERVAL: Duration = Duration::from_secs(15);
 /// metrics are shown all the same.
 const READ_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// One database with its gauges.
-pub(crate) struct Database {
+/// The gauges of one database: how many of its events wait, are retried or are dead letters, and for
+/// how long the oldest waits. What serves or exports metrics refreshes them.
+pub struct DatabaseGauges {
     name: String,
     store: Box<dyn AdminStore>,
     /// Held during a read: one read serves all who ask meanwhile.
@@ -58,13 +62,24 @@ impl Gauges {
     }
 }
 
-impl Database {
-    pub(crate) fn new(name: String, store: Box<dyn AdminStore>) -> Self {
-        Self { name, store, last: Mutex::default() }
+impl fmt::Debug for DatabaseGauges {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("DatabaseGauges").field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
+impl DatabaseGauges {
+    /// Names a database; nothing is read yet.
+    pub fn new(name: impl Into<String>, store: impl AdminStore) -> Self {
+        Self { name: name.into(), store: Box::new(store), last: Mutex::default() }
     }
 
-    /// Reads the statistics, unless that was done less than [`READ_INTERVAL`] ago.
-    pub(crate) async fn refresh(&self, metrics: &Metrics) {
+    /// Reads the statistics, unless that was done less than 15 s ago, and sets the gauges. They are
+    /// left out while the database does not answer.
+    ///
+    /// # Cancel safety
+    /// Dropped, the next call reads 15 s later.
+    pub async fn refresh(&self, metrics: &Metrics) {
         let mut last = self.last.lock().await;
         let time = now();
         if last.at.is_some_and(|at| time.saturating_duration_since(at) < READ_INTERVAL) {
