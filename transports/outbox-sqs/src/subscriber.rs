@@ -261,7 +261,7 @@ impl Config {
             decisions: taken,
         };
         // It ends with the last delivery.
-        drop(spawn(acks.run()));
+        spawn(acks.run()).detach();
         let poll = Poll {
             store: store.clone(),
             directory: directory.clone(),

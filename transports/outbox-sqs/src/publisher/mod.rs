@@ -1,5 +1,6 @@
 //! The sending half: batches to queues and topics, with an outcome for each entry.
 
+mod gather;
 mod plan;
 mod request;
 mod sns;
@@ -19,6 +20,7 @@ use crate::{
     topology::{Directory, Topology},
 };
 use futures_util::{StreamExt, future::join_all, stream::FuturesUnordered};
+use gather::Gather;
 use outbox_core::{
     event::Message,
     failure::FailureClass,
@@ -46,6 +48,7 @@ enum Service {
 }
 
 /// Which queue or topic a message goes to.
+#[derive(Clone)]
 enum PlaceChoice {
     /// The one with the name of its topic, which is made FIFO where that is set.
     Topic {
@@ -56,6 +59,7 @@ enum PlaceChoice {
 }
 
 /// What both publishers configure.
+#[derive(Clone)]
 struct Config {
     service: Service,
     url: ServiceUrl,
@@ -110,7 +114,7 @@ impl Config {
     }
 
     /// Checks the configuration. Opens no connection.
-    fn sending(&self) -> Result<Sending, ConfigError> {
+    fn sending(&self) -> Result<Arc<Sending>, ConfigError> {
         let mut faults = Vec::new();
         if let PlaceChoice::Fixed(name) = &self.place {
             let name = self.named(name.clone());
@@ -129,10 +133,12 @@ impl Config {
         }
         self.topology.faults(&mut faults);
         match self.url.clients(&mut faults) {
-            Some(clients) if faults.is_empty() => Ok(Sending {
+            Some(clients) if faults.is_empty() => Ok(Arc::new(Sending {
+                config: self.clone(),
                 directory: Directory::new(clients, &self.url, self.topology.clone()),
                 permits: Semaphore::new(MAX_REQUESTS),
-            }),
+                gather: Gather::new(),
+            })),
             _ => Err(ConfigError::new(faults)),
         }
     }
@@ -232,18 +238,16 @@ fn group_of(message: &Message) -> String {
 
 /// What sends, made from a configuration that is right.
 struct Sending {
+    config: Config,
     directory: Directory,
     permits: Semaphore,
+    gather: Gather,
 }
 
 impl Sending {
     /// Sends messages and reports the outcome of each as soon as it is there.
-    async fn send(
-        &self,
-        config: &Config,
-        messages: &[Message],
-        mut report: impl FnMut(usize, Outcome),
-    ) {
+    async fn send(&self, messages: &[Message], mut report: impl FnMut(usize, Outcome)) {
+        let config = &self.config;
         let mut all = Vec::with_capacity(messages.len());
         for (index, message) in messages.iter().enumerate() {
             match config.outgoing(index, message) {
@@ -262,7 +266,7 @@ impl Sending {
             }
             let mut sending: FuturesUnordered<_> = requests(&items, &round, config.max_request)
                 .into_iter()
-                .map(|request| self.request(config, &all, request))
+                .map(|request| self.request(&all, request))
                 .collect();
             while let Some(outcomes) = sending.next().await {
                 for (index, outcome) in outcomes {
@@ -277,13 +281,8 @@ impl Sending {
 
     /// Sends one request. Where the service refuses it as a whole for what is in it, each entry goes
     /// alone: one that is refused takes no other with it.
-    async fn request(
-        &self,
-        config: &Config,
-        all: &[Outgoing],
-        request: Vec<usize>,
-    ) -> Vec<(usize, Outcome)> {
-        let failure = match self.attempt(config, all, &request).await {
+    async fn request(&self, all: &[Outgoing], request: Vec<usize>) -> Vec<(usize, Outcome)> {
+        let failure = match self.attempt(all, &request).await {
             Ok(outcomes) => return request.into_iter().zip(outcomes).collect(),
             Err(failure) => failure,
         };
@@ -291,19 +290,15 @@ impl Sending {
             return request.into_iter().map(|index| (index, Err(failure.clone()))).collect();
         }
         let alone = request.iter().map(|&index| async move {
-            let outcome = self.attempt(config, all, &[index]).await;
+            let outcome = self.attempt(all, &[index]).await;
             (index, outcome.and_then(|mut outcomes| outcomes.pop().unwrap_or_else(unanswered)))
         });
         join_all(alone).await
     }
 
     /// Sends one request, and gives the outcome of each entry, in their order.
-    async fn attempt(
-        &self,
-        config: &Config,
-        all: &[Outgoing],
-        request: &[usize],
-    ) -> Result<Vec<Outcome>, Failure> {
+    async fn attempt(&self, all: &[Outgoing], request: &[usize]) -> Result<Vec<Outcome>, Failure> {
+        let config = &self.config;
         let entries: Vec<&Outgoing> = request.iter().map(|index| &all[*index]).collect();
         let Some(place) = entries.first().map(|first| first.place.as_str()) else {
             return Ok(Vec::new());

@@ -1,6 +1,6 @@
 //! Publishing to topics of SNS.
 
-use super::{Config, PlaceChoice, Sending, Service};
+use super::{Config, Outcome, PlaceChoice, Sending, Service, gather};
 use crate::{
     config::ConfigError,
     topology::{SnsTopic, SqsQueue},
@@ -37,7 +37,7 @@ const MAX_REQUEST: usize = 262_144;
 /// ```
 pub struct SnsPublisher {
     config: Config,
-    sending: OnceLock<Result<Sending, ConfigError>>,
+    sending: OnceLock<Result<Arc<Sending>, ConfigError>>,
 }
 
 impl fmt::Debug for SnsPublisher {
@@ -166,34 +166,18 @@ impl SnsPublisher {
         self
     }
 
-    fn sending(&self) -> Result<&Sending, ConfigError> {
+    fn sending(&self) -> Result<&Arc<Sending>, ConfigError> {
         self.sending.get_or_init(|| self.config.sending()).as_ref().map_err(Clone::clone)
-    }
-
-    async fn send(
-        &self,
-        messages: &[Message],
-        mut report: impl FnMut(usize, Result<Receipt, PublishError>) + Send,
-    ) {
-        match self.sending() {
-            Ok(sending) => {
-                let report =
-                    |index, outcome: super::Outcome| report(index, outcome.map_err(Into::into));
-                sending.send(&self.config, messages, report).await;
-            }
-            Err(error) => (0..messages.len()).for_each(|index| {
-                report(index, Err(PublishError::unavailable(error.to_string())));
-            }),
-        }
     }
 }
 
 #[async_trait]
 impl Publisher for SnsPublisher {
+    /// Shares a request with other messages that are published at the same time.
     async fn publish(&self, message: &Message) -> Result<Receipt, PublishError> {
-        let mut outcome = None;
-        self.send(std::slice::from_ref(message), |_, said| outcome = Some(said)).await;
-        outcome.unwrap_or_else(|| Err(PublishError::transient("the message was not sent")))
+        let sending =
+            self.sending().map_err(|error| PublishError::unavailable(error.to_string()))?;
+        Ok(gather::publish(sending, message).await?)
     }
 
     /// Requests of up to ten entries are in flight side by side, and each entry has its outcome as
@@ -201,8 +185,15 @@ impl Publisher for SnsPublisher {
     /// messages of one key to a FIFO topic, which the relay never sends at once, a later one goes
     /// when the earlier one is confirmed, and fails where that one has.
     async fn publish_batch(&self, batch: &mut Batch) {
+        let sending = match self.sending() {
+            Ok(sending) => sending,
+            Err(error) => {
+                return batch.rest(|| Err(PublishError::unavailable(error.to_string())));
+            }
+        };
         let messages = batch.messages();
-        self.send(&messages, |index, outcome| batch.done(index, outcome)).await;
+        let report = |index, outcome: Outcome| batch.done(index, outcome.map_err(Into::into));
+        sending.send(&messages, report).await;
     }
 
     fn limits(&self) -> Limits {

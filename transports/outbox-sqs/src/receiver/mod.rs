@@ -66,13 +66,12 @@ impl Store {
         loop {
             {
                 let mut inner = self.lock();
-                if let Some(next) = inner.held.next(now()) {
-                    return Ok(next);
+                let next = inner.held.next(now());
+                let ended = next.map(Ok).or_else(|| inner.failure.take().map(Err));
+                inner.is_wanted = ended.is_none();
+                if let Some(ended) = ended {
+                    return ended;
                 }
-                if let Some(failure) = inner.failure.take() {
-                    return Err(failure);
-                }
-                inner.is_wanted = true;
             }
             self.wanted.notify_one();
             self.arrived.notified().await;

