@@ -37,5 +37,5 @@ pub use inspect::{
 pub use lookup::{
     history_of, letter_by_id, named_subjects, saga_by_id, sagas_named, subjects_everywhere,
 };
-pub use text::{ago_text, cut_text, instant_text, is_unseen, shown_text, span_text};
+pub use text::{ago_text, cut_text, escaped_json, instant_text, is_unseen, shown_text, span_text};
 pub use letters::{AdminStore, DeadLetterFilter, Progress, purge_all, redrive_all};
