@@ -170,6 +170,7 @@ pub fn transactional_outbox(options: TokenStream, item: TokenStream) -> TokenStr
 /// | `no_timeout` | that a run may take as long as it takes |
 /// | `deferred_lock` | that on SQLite the transaction takes the file's write lock with its first write, and not when it begins |
 /// | `no_writes` | that it writes nothing through its transaction, of which it would be warned after a hundred runs |
+/// | `no_try = "it charges the card"` | that an operator must not try it on a dead letter, and why: it does something that a rollback does not undo |
 /// | `renamed_from = "old-name"` | the name that it had before: what is stored or was received under that is its own |
 ///
 /// A method takes `&self`, the event by value, and `&HandlerContext`; it returns `Result<(), E>`,

@@ -15,7 +15,7 @@ use crate::{
     error::database,
     outbox::Outbox,
     schema::{
-        Audit, AuditedAct,
+        Audit, AuditedAct, OLDEST_EVENT,
         letter_rows::{self, id_and_size, letter},
     },
 };
@@ -43,8 +43,7 @@ impl AdminStore for Outbox {
             "SELECT (SELECT count(*) FROM (SELECT 1 FROM {{events}} LIMIT {limit}) a) AS pending, \
              (SELECT count(*) FROM (SELECT 1 FROM {{retries}} WHERE state = 'waiting' LIMIT {limit}) b) AS retrying, \
              (SELECT count(*) FROM (SELECT 1 FROM {{letters}} WHERE resolution IS NULL LIMIT {limit}) c) AS dead, \
-             {{now}} - (SELECT min(d.oldest) FROM (SELECT (SELECT e.created_at FROM {{events}} e \
-             WHERE e.partition_no = p.partition_no ORDER BY e.event_id LIMIT 1) AS oldest FROM {{partitions}} p) d) AS age"
+             {{now}} - ({OLDEST_EVENT}) AS age"
         ));
         let statement = self.schema().statement(&sql, Vec::new());
         let row = self.work().query_one_raw(statement).await.map_err(database)?;

@@ -161,6 +161,15 @@ pub enum OutboxError {
         /// How long the function waited.
         waited: Duration,
     },
+    /// A transaction of its own inside of a try of a handler, which could not roll it back.
+    #[error(
+        "`{call}` opens a transaction of its own, which a try of a handler could not roll back: it is refused; write through \
+         `cx.tx`, or say `no_try` where the handler needs it"
+    )]
+    InTrial {
+        /// The call: `outbox.begin()`, or the name of the function.
+        call: &'static str,
+    },
     /// An error of the store.
     #[error(transparent)]
     Store(#[from] StoreError),

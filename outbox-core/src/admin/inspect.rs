@@ -1,7 +1,7 @@
 //! What an operator can ask of a store. No query scans: counts are bounded, and lists are read page
 //! by page.
 
-use super::{ConsumerLive, Controls, DeadLetterFilter, Facts, RelayLive, SagasLive};
+use super::{Bounded, ConsumerLive, Controls, DeadLetterFilter, Facts, RelayLive, SagasLive};
 use crate::{
     event::{MessageId, SagaId, Timestamp},
     failure::DeadReason,
@@ -11,21 +11,6 @@ use crate::{
 use async_trait::async_trait;
 use serde::Serialize;
 use std::{fmt, str::FromStr};
-
-/// A count that stops at a limit.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
-pub struct Bounded {
-    /// The count.
-    pub count: u64,
-    /// Whether there may be more.
-    pub or_more: bool,
-}
-
-impl fmt::Display for Bounded {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}{}", self.count, if self.or_more { "+" } else { "" })
-    }
-}
 
 /// A relay as operators see it.
 #[derive(Debug, Clone, PartialEq, Serialize)]

@@ -10,32 +10,32 @@ mod explain;
 mod doctor;
 mod acts;
 mod erase;
-mod lookup;
-mod text;
-mod documents;
+mod samples;
+mod faces;
 
 pub use crate::outbox::{
-    ConsumerLive, Control, ControlAction, ControlFault, ControlScope, ControlStore, Controls,
-    LastFailure, Live, LiveStore, OperatorNote, OperatorRows, RelayLive, RouteLive, SagasLive,
+    Bounded, ConsumerLive, Control, ControlAction, ControlFault, ControlScope, ControlStore,
+    Controls, HandoverTimes, LastFailure, Live, LiveStore, OperatorNote, OperatorRows, RelayLive,
+    RouteLive, SagasLive, Sample, SampleFigures,
 };
 pub use acts::{
     Act, ActStore, Applied, AuditEntry, AuditOutcome, Canary, CanaryStep, Plan, PlanId, PlanState,
     PlanStore, apply, next_step,
 };
-pub use documents::{ActDone, Answer, DatabaseEntry, ExplainedSubject, SagaHistory};
 pub use doctor::{DoctorStore, Finding, Severity};
+pub use faces::{
+    ActDone, Answer, DatabaseEntry, ExplainedSubject, SagaHistory, ago_text, cut_text, escaped_json,
+    history_of, instant_text, is_unseen, letter_by_id, named_subjects, saga_by_id, sagas_named,
+    shown_text, span_text, subjects_everywhere,
+};
 pub use erase::{EraseStore, ErasurePlan, TableErasure};
 pub use explain::{
     AheadFacts, DeferredFacts, EventFacts, Explanation, Facts, InstanceFacts, LetterFacts,
     RouteFacts, SagaFacts, explain, safe_text,
 };
 pub use inspect::{
-    Bounded, ConsumerView, DeferredView, Found, History, HistoryEntry, HistoryKind, InboxView,
-    InspectStore, LetterGroup, ListStore, Overview, Page, RelayView, ScheduledView, Subject,
-    SubjectError,
+    ConsumerView, DeferredView, Found, History, HistoryEntry, HistoryKind, InboxView, InspectStore,
+    LetterGroup, ListStore, Overview, Page, RelayView, ScheduledView, Subject, SubjectError,
 };
-pub use lookup::{
-    history_of, letter_by_id, named_subjects, saga_by_id, sagas_named, subjects_everywhere,
-};
-pub use text::{ago_text, cut_text, escaped_json, instant_text, is_unseen, shown_text, span_text};
 pub use letters::{AdminStore, DeadLetterFilter, Progress, purge_all, redrive_all};
+pub use samples::SampleStore;

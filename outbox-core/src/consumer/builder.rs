@@ -13,6 +13,7 @@ use super::{
     metrics::ConsumerMetrics,
     retrier::Retrier,
     settings::{AckMode, DeadLetters, Settings, deferred_beside},
+    trial::HandlerTrials,
     work::{Commands, ConsumerReports, PeerCache, Worker},
 };
 use crate::{
@@ -542,6 +543,7 @@ impl<S: ConsumerStore> ConsumerBuilder<S> {
             reports: ConsumerReports::default(),
             shutdown: shutdown.clone(),
         });
+        let trials = HandlerTrials::of(&worker);
         // The key queues bound the waiting deliveries; the mailbox holds one of each reader at most.
         let (address, incoming) = mailbox(self.subscribers.len());
         let (open, done) =
@@ -575,6 +577,6 @@ impl<S: ConsumerStore> ConsumerBuilder<S> {
             outcome
         };
         let task = span.in_scope(|| spawn(running.in_current_span()));
-        Ok(Consumer::running(shutdown, task, stats.subscribe(), exits, check))
+        Ok(Consumer::running(shutdown, task, stats.subscribe(), exits, check, trials))
     }
 }

@@ -1,6 +1,6 @@
 //! The handle of a running consumer.
 
-use super::{builder::ConsumerBuilder, fault::ConsumerFault};
+use super::{builder::ConsumerBuilder, fault::ConsumerFault, trial::HandlerTrials};
 use crate::{
     outbox::ConsumerStore,
     runtime::{Exit, ExitCounts, Running, Shutdown, SupervisorError, Task},
@@ -102,6 +102,7 @@ pub struct Consumer {
     stats: watch::Receiver<ConsumerStats>,
     exits: watch::Receiver<ExitCounts>,
     health: HealthCheck,
+    trials: HandlerTrials,
 }
 
 impl Consumer {
@@ -124,8 +125,9 @@ impl Consumer {
         stats: watch::Receiver<ConsumerStats>,
         exits: watch::Receiver<ExitCounts>,
         health: HealthCheck,
+        trials: HandlerTrials,
     ) -> Self {
-        Self { shutdown, task, stats, exits, health }
+        Self { shutdown, task, stats, exits, health, trials }
     }
 
     /// Stops receiving, returns deliveries that have not been started, and waits for running handlers. At the deadline
@@ -207,6 +209,20 @@ impl Consumer {
     #[must_use]
     pub fn health_check(&self) -> HealthCheck {
         self.health.clone()
+    }
+
+    /// Gives what tries its handlers, which outlives this handle; see
+    /// [`try_handle`](Self::try_handle).
+    ///
+    /// ```
+    /// # use outbox_core::consumer::{Consumer, HandlerTrials};
+    /// # fn example(consumer: &Consumer) -> HandlerTrials {
+    /// consumer.trials() // for the operator's page of this service
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn trials(&self) -> HandlerTrials {
+        self.trials.clone()
     }
 
     /// Shows the exits of its actors, counted.

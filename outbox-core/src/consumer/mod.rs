@@ -43,6 +43,7 @@ mod handler;
 mod instance;
 mod metrics;
 mod retrier;
+mod trial;
 mod work;
 
 #[cfg(feature = "testing")]
@@ -57,4 +58,5 @@ pub use handler::{
 };
 pub use intake::KillSwitch;
 pub use settings::{AckMode, DeadLetters};
+pub use trial::{HandlerTrials, Trial, TrialEvent, TrialRefusal, TrialResult};
 pub use work::{HandlerOutcome, NextAction, RetryState, Wait, next_action};

@@ -11,6 +11,7 @@ mod received;
 mod rollback;
 mod status;
 mod store;
+mod trial;
 
 pub use barrier::{BarrierStore, CommandKey, CommandOutcome, RecordedCommand, StoredReply};
 pub use error::StoreError;
@@ -21,8 +22,9 @@ pub use instance::{
 pub use lease::{LeaseView, OwnershipPlan, PartitionOwner, RelayRow, plan_ownership};
 pub(crate) use operator::ControlReader;
 pub use operator::{
-    ConsumerLive, Control, ControlAction, ControlFault, ControlScope, ControlStore, Controls,
-    LastFailure, Live, LiveStore, OperatorNote, OperatorRows, RelayLive, RouteLive, SagasLive,
+    Bounded, ConsumerLive, Control, ControlAction, ControlFault, ControlScope, ControlStore,
+    Controls, HandoverTimes, LastFailure, Live, LiveStore, OperatorNote, OperatorRows, RelayLive,
+    RouteLive, SagasLive, Sample, SampleBasis, SampleFigures, SampleWriter, SampledRelay,
 };
 pub use partition::{DEFAULT_PARTITIONS, Epoch, PartitionNo, partition_of};
 pub use received::{
@@ -37,3 +39,4 @@ pub use store::{
     ReadPlan, RelayStore, Renewal, RouteUpdate, SettleStore, Settled, Store, StoredEvent,
     UNPARKED_LIMIT, UnparkedKey, WakeListener,
 };
+pub use trial::{TableChange, TrialEffects, TrialStore};

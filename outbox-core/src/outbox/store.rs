@@ -1,7 +1,8 @@
 //! What a store must do: one trait for each caller. All instants are the database's own.
 
 use super::{
-    ControlStore, Epoch, LeaseView, LiveStore, OperatorRows, PartitionNo, RouteRow, StoreError,
+    ControlStore, Epoch, LeaseView, LiveStore, OperatorRows, PartitionNo, RouteRow, SampleWriter,
+    StoreError, TrialStore,
 };
 use crate::{
     event::{CorrelationContext, EventId, LetterId, Message, MessageId, NewEvent, RelayId},
@@ -286,6 +287,14 @@ pub trait ParkStore: Send + Sync + 'static {
         limit: u32,
     ) -> Result<Vec<ParkedKey>, StoreError>;
 
+    /// Reads the unparked keys that the next renewal will report, by letter, at most
+    /// [`UNPARKED_LIMIT`]: for a relay that was woken, which needs not wait for that. By default
+    /// there are none.
+    async fn unparked_keys(&self, relay: &RelayId) -> Result<Vec<UnparkedKey>, StoreError> {
+        let _ = relay;
+        Ok(Vec::new())
+    }
+
     /// Deletes the rows of unparked keys that a renewal has reported; rows that are gone already
     /// are skipped.
     async fn delete_unparked(&self, letters: &[LetterId]) -> Result<(), StoreError>;
@@ -347,6 +356,8 @@ pub struct RelayStore {
     pub controls: Option<Arc<dyn ControlStore>>,
     /// Where the relay writes about itself; without it operators see its lease only.
     pub live: Option<Arc<dyn LiveStore>>,
+    /// Where the relay writes samples of its routes; without it there are none.
+    pub samples: Option<Arc<dyn SampleWriter>>,
 }
 
 /// Receives wakes of other processes through the database.
@@ -379,6 +390,7 @@ impl RelayStore {
             listener: None,
             controls: None,
             live: None,
+            samples: None,
         }
     }
 
@@ -400,6 +412,13 @@ impl RelayStore {
     #[must_use]
     pub fn with_live(mut self, live: Arc<dyn LiveStore>) -> Self {
         self.live = Some(live);
+        self
+    }
+
+    /// Lets the relay write samples of its routes.
+    #[must_use]
+    pub fn with_samples(mut self, samples: Arc<dyn SampleWriter>) -> Self {
+        self.samples = Some(samples);
         self
     }
 }
@@ -475,6 +494,11 @@ pub trait Store: Clone + Send + Sync + 'static {
     /// Gives the rows that consumers and coordinators share with operators; by default there are
     /// none, and nothing can be paused.
     fn operator(&self) -> Option<Arc<dyn OperatorRows>> {
+        None
+    }
+
+    /// Gives what opens transactions in which handlers are tried; by default no handler can be.
+    fn trials(&self) -> Option<Arc<dyn TrialStore<Self::Tx>>> {
         None
     }
 

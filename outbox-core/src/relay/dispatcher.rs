@@ -191,6 +191,7 @@ impl Dispatcher {
             DispatcherMsg::Recorded(events) => self.board.recorded(&events, time),
             DispatcherMsg::TimersFired(timers) => self.board.timers_fired(&timers, time),
             DispatcherMsg::Controls(controls) => self.board.set_controls(&controls, time),
+            DispatcherMsg::Unparked(keys) => self.board.unparked(keys),
             // The operator actor may have ended meanwhile.
             DispatcherMsg::Describe(to) => _ = to.send(self.board.live(time)),
         }

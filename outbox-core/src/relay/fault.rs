@@ -8,6 +8,8 @@ use std::{collections::HashSet, time::Duration};
 const MAX_NAME: usize = 63;
 /// The rule for a route's name, which has no spaces either.
 const NAME: TextRule = TextRule::up_to(MAX_NAME);
+/// Shortest time of a sample: a row takes two statements.
+const SHORTEST_SAMPLE: Duration = Duration::from_millis(100);
 
 /// A fault of a relay's configuration.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -65,12 +67,16 @@ pub(super) fn of_relay(routes: &[Route], config: &RelaySettings) -> Vec<RelayFau
 }
 
 fn of_config(config: &RelaySettings) -> impl Iterator<Item = String> {
-    let RelaySettings { lease, poll, .. } = *config;
+    let RelaySettings { lease, poll, sample_every, .. } = *config;
     let lease = (lease < Duration::from_millis(300)).then(|| {
         format!("a lease of {lease:?} is too short to be renewed in time; 300 ms at least")
     });
     let poll = (poll.is_zero() || poll > Duration::from_hours(1))
         .then(|| format!("a poll of {poll:?} is out of range; up to an hour"));
+    let samples =
+        (sample_every < SHORTEST_SAMPLE || sample_every > Duration::from_hours(1)).then(|| {
+            format!("a `sample_every` of {sample_every:?} is out of range; 100 ms to an hour")
+        });
     let counts = [
         ("per_route", config.per_route),
         ("per_key", config.per_key),
@@ -80,7 +86,7 @@ fn of_config(config: &RelaySettings) -> impl Iterator<Item = String> {
         .into_iter()
         .filter(|(_, value)| *value < 2)
         .map(|(what, _)| format!("`{what}` must be at least 2"));
-    lease.into_iter().chain(poll).chain(counts)
+    lease.into_iter().chain(poll).chain(samples).chain(counts)
 }
 
 fn of_publisher(route: &Route) -> Option<RelayFault> {

@@ -3,13 +3,13 @@
 
 use super::{
     RelaySettings, RelayStats,
-    board::Board,
+    board::{Board, RouteBatch},
     dispatcher::Dispatcher,
     keeper::Keeper,
     messages::{DispatcherMsg, Lease},
     metrics::{BoardMetrics, RouteMetrics},
     observers::{Observers, notify_dead_letters},
-    operator::Operator,
+    operator::{Operator, Watched},
     publisher::RoutePublisher,
     reader,
     settler::Settler,
@@ -114,25 +114,7 @@ fn start(parts: &Arc<RelayParts>, relay: RelayId) -> Tasks<String, Result<(), Bo
     let (waits_tx, waits_for) = watch::channel(None);
     let mut actors: Tasks<String, Result<(), BoxError>> = Tasks::default();
 
-    let mut publishers = Vec::new();
-    for (number, route) in parts.routes.iter().enumerate() {
-        let (sender, batches) = mpsc::channel(route.limits.max_in_flight.max(1));
-        publishers.push(sender);
-        let publisher = RoutePublisher {
-            number,
-            route: route.clone(),
-            batches,
-            dispatcher: dispatcher_tx.clone(),
-            lease: lease.clone(),
-            shutdown: parts.shutdown.clone(),
-            observers: parts.observers.clone(),
-            metrics: RouteMetrics::new(&parts.metrics, route),
-            stop_at: None,
-        };
-        actors.spawn(format!("publisher of route `{}`", route.name), async {
-            Ok(publisher.run().await?)
-        });
-    }
+    let (publishers, route_metrics) = start_publishers(parts, &dispatcher_tx, &lease, &mut actors);
     let keeper = Keeper {
         relay: relay.clone(),
         routes: route_set_hash(&parts.routes),
@@ -152,8 +134,9 @@ fn start(parts: &Arc<RelayParts>, relay: RelayId) -> Tasks<String, Result<(), Bo
         keeper.run().await;
         Ok(())
     });
-    let (to, watched) = (dispatcher_tx.clone(), (lease.clone(), waits_for));
-    if let Some(operator) = Operator::new(parts, &relay, to, watched) {
+    let (lease_of, owned_of) = (lease.clone(), owned.clone());
+    let watched = Watched { lease: lease_of, owned: owned_of, waits_for, routes: route_metrics };
+    if let Some(operator) = Operator::new(parts, &relay, dispatcher_tx.clone(), watched) {
         actors.spawn("operator actor".to_owned(), async { Ok(operator.run().await?) });
     }
     let settler = Settler {
@@ -216,6 +199,37 @@ fn start(parts: &Arc<RelayParts>, relay: RelayId) -> Tasks<String, Result<(), Bo
     };
     actors.spawn("dispatcher".to_owned(), async { Ok(dispatcher.run().await?) });
     actors
+}
+
+/// Starts a publisher for each route; gives their channels and metrics.
+fn start_publishers(
+    parts: &RelayParts,
+    dispatcher: &mpsc::Sender<DispatcherMsg>,
+    lease: &watch::Receiver<Lease>,
+    actors: &mut Tasks<String, Result<(), BoxError>>,
+) -> (Vec<mpsc::Sender<(u64, RouteBatch)>>, Vec<Arc<RouteMetrics>>) {
+    let (mut publishers, mut all_metrics) = (Vec::new(), Vec::new());
+    for (number, route) in parts.routes.iter().enumerate() {
+        let (sender, batches) = mpsc::channel(route.limits.max_in_flight.max(1));
+        let metrics = RouteMetrics::new(&parts.metrics, route);
+        publishers.push(sender);
+        all_metrics.push(metrics.clone());
+        let publisher = RoutePublisher {
+            number,
+            route: route.clone(),
+            batches,
+            dispatcher: dispatcher.clone(),
+            lease: lease.clone(),
+            shutdown: parts.shutdown.clone(),
+            observers: parts.observers.clone(),
+            metrics,
+            stop_at: None,
+        };
+        actors.spawn(format!("publisher of route `{}`", route.name), async {
+            Ok(publisher.run().await?)
+        });
+    }
+    (publishers, all_metrics)
 }
 
 /// Makes the board. It knows which destinations are down, and starts nothing before it knows the

@@ -48,6 +48,9 @@ pub(crate) enum DispatcherMsg {
     TimersFired(Vec<Timer>),
     /// From the operator actor: these controls are in force.
     Controls(Controls),
+    /// From the operator actor: operators have unparked these keys. The next renewal reports them
+    /// again.
+    Unparked(Vec<UnparkedKey>),
     /// From the operator actor: describe the routes.
     Describe(oneshot::Sender<RelayLive>),
 }

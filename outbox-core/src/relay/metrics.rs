@@ -4,7 +4,7 @@
 use super::RelayStats;
 use crate::{
     event::Message,
-    outbox::{DetachedLetter, RouteUpdate, Settled},
+    outbox::{DetachedLetter, HandoverTimes, RouteUpdate, Settled},
     runtime::now,
     telemetry::{
         Counter, Gauge, HandleCache, Histogram, Metrics, SEND, attribute, metric, send_span,
@@ -64,6 +64,7 @@ pub(crate) struct RouteMetrics {
     /// By topic and outcome.
     sent: HandleCache<2, Counter>,
     durations: HandleCache<2, Histogram>,
+    handovers: Mutex<HandoverTimes>,
 }
 
 impl RouteMetrics {
@@ -75,9 +76,20 @@ impl RouteMetrics {
             repeats: metrics.counter(&metric::SENT_REPEATS, [&*name]),
             sent: HandleCache::default(),
             durations: HandleCache::default(),
+            handovers: Mutex::default(),
             metrics: metrics.clone(),
             route: name,
         })
+    }
+
+    /// Gives the confirmed events by the time that their handover took.
+    pub(crate) fn handovers(&self) -> HandoverTimes {
+        self.handovers.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn confirmed(&self, begun: Instant, events: u64) {
+        let time = now().saturating_duration_since(begun);
+        self.handovers.lock().unwrap_or_else(PoisonError::into_inner).record(time, events);
     }
 
     fn sent(&self, topic: &str, outcome: &str, count: u64) {
@@ -124,6 +136,10 @@ impl BatchMetrics {
         };
         let repeats = outcomes.iter().filter(|(_, outcome)| is_repeat(outcome)).count();
         self.route.repeats.add(repeats as u64);
+        let confirmed = outcomes.iter().filter(|(_, outcome)| outcome.is_ok()).count();
+        if confirmed > 0 {
+            self.route.confirmed(self.begun, confirmed as u64);
+        }
         self.count(outcomes.iter().map(|(index, outcome)| (*index, error_type(outcome))));
     }
 

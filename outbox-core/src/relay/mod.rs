@@ -13,6 +13,7 @@ mod observers;
 mod operator;
 mod publisher;
 mod reader;
+mod sampler;
 mod settings;
 mod settler;
 mod timers;

@@ -1,15 +1,22 @@
 //! The operator actor: reads what operators have paused or slowed down, and writes what the relay
-//! knows of itself, after each renewal. It works beside the keeper, so that neither delays a renewal.
+//! knows of itself, after each renewal; it runs the sampler. It works beside the keeper, so that
+//! none of this delays a renewal.
 
 use super::{
     incarnation::RelayParts,
     messages::{DispatcherMsg, DispatcherStopped, Lease},
+    metrics::RouteMetrics,
+    sampler::Sampler,
 };
 use crate::{
     event::RelayId,
     failure::BackgroundWork,
-    outbox::{ControlReader, Live, LiveStore, RelayLive, RouteLive, StoreError},
+    outbox::{
+        ControlReader, Epoch, Live, LiveStore, ParkStore, PartitionNo, RelayLive, RouteLive,
+        StoreError,
+    },
     runtime::{Shutdown, now},
+    transport::WhenDead,
 };
 use std::{
     sync::Arc,
@@ -24,17 +31,31 @@ use tokio::{
 /// before.
 const FIRST_READ_AGAIN: Duration = Duration::from_millis(500);
 
-/// The lease by the last renewal, and the relay with other routes for which this one waits.
-type Watched = (watch::Receiver<Lease>, watch::Receiver<Option<RelayId>>);
+/// The partition whose owner writes samples.
+const ELECTS: PartitionNo = PartitionNo(0);
+
+/// What the actor watches of the others.
+pub(super) struct Watched {
+    /// The lease by the last renewal.
+    pub(super) lease: watch::Receiver<Lease>,
+    /// The relay's partitions, by the last renewal.
+    pub(super) owned: watch::Receiver<Vec<(PartitionNo, Epoch)>>,
+    /// The relay with other routes for which this one waits.
+    pub(super) waits_for: watch::Receiver<Option<RelayId>>,
+    /// The metrics of the routes.
+    pub(super) routes: Vec<Arc<RouteMetrics>>,
+}
 
 /// The operator actor with its stores and channels.
 pub(super) struct Operator {
     relay: RelayId,
     controls: Option<ControlReader>,
     live: Option<Arc<dyn LiveStore>>,
+    sampler: Option<Sampler>,
+    /// Where the parked keys are; `None` where no route parks any.
+    parks: Option<Arc<dyn ParkStore>>,
     dispatcher: mpsc::Sender<DispatcherMsg>,
-    lease: watch::Receiver<Lease>,
-    waits_for: watch::Receiver<Option<RelayId>>,
+    watched: Watched,
     wake: watch::Receiver<u64>,
     /// How long a statement may take.
     within: Duration,
@@ -50,18 +71,25 @@ impl Operator {
         parts: &RelayParts,
         relay: &RelayId,
         dispatcher: mpsc::Sender<DispatcherMsg>,
-        (lease, waits_for): Watched,
+        watched: Watched,
     ) -> Option<Self> {
         let (controls, live) = (parts.store.controls.clone(), parts.store.live.clone());
-        (controls.is_some() || live.is_some()).then(|| Self {
+        let within = parts.config.lease / 3;
+        let parks_keys = parts.routes.iter().any(|route| route.when_dead == WhenDead::Park);
+        let sampler =
+            parts.store.samples.clone().map(|samples| {
+                Sampler::new(samples, relay.clone(), parts.config.sample_every, within)
+            });
+        (controls.is_some() || live.is_some() || sampler.is_some()).then(|| Self {
             relay: relay.clone(),
             controls: controls.map(ControlReader::new),
             live,
+            sampler,
+            parks: parks_keys.then(|| parts.store.parks.clone()),
             dispatcher,
-            lease,
-            waits_for,
+            watched,
             wake: parts.wake.listen(),
-            within: parts.config.lease / 3,
+            within,
             shutdown: parts.shutdown.clone(),
             work: BackgroundWork::default(),
             before: None,
@@ -81,7 +109,7 @@ impl Operator {
     async fn work(&mut self) -> Result<(), DispatcherStopped> {
         self.read_controls().await?;
         loop {
-            let (controls, wake) = (&self.controls, &mut self.wake);
+            let (controls, wake, sampler) = (&self.controls, &mut self.wake, &self.sampler);
             let woken = async {
                 match controls {
                     Some(controls) if controls.is_known() => controls.woken(Some(wake)).await,
@@ -89,16 +117,30 @@ impl Operator {
                     None => std::future::pending().await,
                 }
             };
+            let sample_due = async {
+                match sampler {
+                    Some(sampler) => sampler.due().await,
+                    None => std::future::pending().await,
+                }
+            };
             tokio::select! {
                 biased;
-                renewed = self.lease.changed() => {
+                renewed = self.watched.lease.changed() => {
                     if renewed.is_err() {
                         return Ok(());
                     }
                     self.read_controls().await?;
                     self.write_live().await?;
+                    if let Some(sampler) = &mut self.sampler {
+                        let owned = self.watched.owned.borrow();
+                        sampler.elect(owned.iter().any(|(partition, _)| *partition == ELECTS));
+                    }
                 }
-                () = woken => self.read_controls().await?,
+                () = woken => {
+                    self.read_controls().await?;
+                    self.read_unparked().await?;
+                }
+                () = sample_due => self.sample().await?,
             }
         }
     }
@@ -112,13 +154,34 @@ impl Operator {
         }
     }
 
+    /// Reads the keys that operators have unparked since the last renewal: a redriven event does not
+    /// wait for the next one.
+    async fn read_unparked(&mut self) -> Result<(), DispatcherStopped> {
+        let Some(parks) = &self.parks else { return Ok(()) };
+        let read = match timeout(self.within, parks.unparked_keys(&self.relay)).await {
+            Ok(read) => read,
+            Err(late) => Err(StoreError::Unavailable(late.into())),
+        };
+        match read {
+            Ok(keys) => {
+                self.work.succeeded("read the unparked keys");
+                if keys.is_empty() {
+                    Ok(())
+                } else {
+                    self.send(DispatcherMsg::Unparked(keys)).await
+                }
+            }
+            Err(error) => {
+                self.work.failed("read the unparked keys", &error);
+                Ok(())
+            }
+        }
+    }
+
     /// Writes the live row.
     async fn write_live(&mut self) -> Result<(), DispatcherStopped> {
         let Some(store) = self.live.clone() else { return Ok(()) };
-        let (to, described) = oneshot::channel();
-        self.send(DispatcherMsg::Describe(to)).await?;
-        let mut live = described.await.map_err(|_| DispatcherStopped)?;
-        live.waits_for = self.waits_for.borrow().as_ref().map(ToString::to_string);
+        let mut live = self.describe().await?;
         let at = now();
         let before = self.before.replace((at, delivered(&live).collect()));
         if let Some((then, delivered)) = before {
@@ -134,6 +197,27 @@ impl Operator {
             Err(error) => self.work.failed("write the relay's live row", &error),
         }
         Ok(())
+    }
+
+    /// Writes the samples of a minute.
+    async fn sample(&mut self) -> Result<(), DispatcherStopped> {
+        let own = self.describe().await?;
+        if let Some(sampler) = &mut self.sampler {
+            sampler.sample(own).await;
+        }
+        Ok(())
+    }
+
+    /// Describes the relay, but for its rates.
+    async fn describe(&self) -> Result<RelayLive, DispatcherStopped> {
+        let (to, described) = oneshot::channel();
+        self.send(DispatcherMsg::Describe(to)).await?;
+        let mut live = described.await.map_err(|_| DispatcherStopped)?;
+        live.waits_for = self.watched.waits_for.borrow().as_ref().map(ToString::to_string);
+        for (route, metrics) in live.routes.iter_mut().zip(&self.watched.routes) {
+            route.handovers = metrics.handovers();
+        }
+        Ok(live)
     }
 
     async fn send(&self, message: DispatcherMsg) -> Result<(), DispatcherStopped> {

@@ -35,6 +35,9 @@ pub struct RelaySettings {
     /// deployment is over in ten minutes. While a relay with other routes waits for its turn it is
     /// up to an hour.
     pub unroutable_after: Duration,
+    /// How often one relay of the database writes a row of samples for each route, for the overview
+    /// of a day. A minute gives 1,440 points.
+    pub sample_every: Duration,
 }
 
 impl Default for RelaySettings {
@@ -47,6 +50,7 @@ impl Default for RelaySettings {
             per_key: 1_024,
             read_batch: 4_096,
             unroutable_after: Duration::from_mins(10),
+            sample_every: Duration::from_mins(1),
         }
     }
 }

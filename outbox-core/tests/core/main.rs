@@ -12,6 +12,7 @@ mod consumer_options;
 mod consumer_pauses;
 mod consumer_renames;
 mod consumer_stored;
+mod consumer_trials;
 mod consumer_versions;
 mod consumer_tombstones;
 mod support;

@@ -66,6 +66,9 @@ fn options(handler: &Handler, root: &TokenStream) -> TokenStream {
     if handler.options.no_writes.is_given() {
         printed.extend(quote!(.no_writes()));
     }
+    if let Some(reason) = handler.options.no_try.get() {
+        printed.extend(quote!(.no_try(#reason)));
+    }
     if let Some(before) = handler.options.renamed_from.get() {
         printed.extend(quote!(.renamed_from(#before)));
     }

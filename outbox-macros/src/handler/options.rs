@@ -11,7 +11,8 @@ use syn::{Attribute, LitStr, Token, parse::ParseStream};
 
 /// Longest name of a handler in bytes: what the inbox takes.
 const MAX_NAME: usize = 100;
-const KNOWN: &[&str] = &["timeout", "no_timeout", "deferred_lock", "no_writes", "renamed_from"];
+const KNOWN: &[&str] =
+    &["timeout", "no_timeout", "deferred_lock", "no_writes", "no_try", "renamed_from"];
 
 /// The options behind the name in `#[on("bill-order", ..)]`.
 #[derive(Default)]
@@ -20,6 +21,8 @@ pub(super) struct OnOptions {
     pub(super) no_timeout: Slot<Span>,
     pub(super) deferred_lock: Slot<Span>,
     pub(super) no_writes: Slot<Span>,
+    /// Why it must not be tried.
+    pub(super) no_try: Slot<LitStr>,
     /// The name that the handler had before.
     pub(super) renamed_from: Slot<LitStr>,
 }
@@ -45,6 +48,7 @@ impl OnOptions {
                 "no_timeout" => options.no_timeout.fill(name, flag(name, input)),
                 "deferred_lock" => options.deferred_lock.fill(name, flag(name, input)),
                 "no_writes" => options.no_writes.fill(name, flag(name, input)),
+                "no_try" => options.no_try.fill(name, attr::string(name, input)),
                 "renamed_from" => {
                     options.renamed_from.fill(name, attr::string(name, input).and_then(checked))
                 }
@@ -65,9 +69,12 @@ impl OnOptions {
 
     /// Tells whether any option was given.
     pub(super) fn is_given(&self) -> bool {
-        let Self { timeout, no_timeout, deferred_lock, no_writes, renamed_from } = self;
+        let Self { timeout, no_timeout, deferred_lock, no_writes, no_try, renamed_from } = self;
         let flags = [no_timeout, deferred_lock, no_writes];
-        timeout.is_given() || renamed_from.is_given() || flags.iter().any(|flag| flag.is_given())
+        timeout.is_given()
+            || no_try.is_given()
+            || renamed_from.is_given()
+            || flags.iter().any(|flag| flag.is_given())
     }
 }
 

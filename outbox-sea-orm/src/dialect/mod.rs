@@ -267,6 +267,11 @@ impl Dialect {
         }
     }
 
+    /// Tells whether limits that are set in a transaction outlast it, on its connection.
+    pub(crate) const fn keeps_limits_of_transaction(self) -> bool {
+        self.is_mysql()
+    }
+
     /// Gives a query whose result is not 0 on a database that no relay can work on, and the reason.
     pub(crate) const fn unsupported_check(self) -> Option<(&'static str, &'static str)> {
         match self {

@@ -9,6 +9,7 @@ mod lists;
 mod find;
 mod history;
 mod facts;
+mod samples;
 
 use crate::{
     error::database,

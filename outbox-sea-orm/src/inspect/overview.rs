@@ -1,7 +1,10 @@
 //! One database at a glance: relays, partitions, running parts and controls.
 
 use super::{column, counted, flag, instant, maybe_instant, name, now, query, short, shown};
-use crate::{outbox::Outbox, schema::decode::span};
+use crate::{
+    outbox::Outbox,
+    schema::{decode::span, live::RENEWED_WITHIN},
+};
 use outbox_core::{
     admin::{
         AdminStore, ConsumerView, Control, ControlAction, Controls, InstanceFacts, Live, Overview,
@@ -16,8 +19,6 @@ use sea_orm::{QueryResult, Value};
 const MOST: i64 = 200;
 /// Most instances that one read gives: each row has up to 64 KiB.
 const MOST_INSTANCES: i64 = 60;
-/// A part that has written nothing for so long, in microseconds, does not count as running.
-const RENEWED_WITHIN: i64 = 60_000_000;
 /// A part that has written nothing for so long, in microseconds, is not shown.
 const SHOWN_FOR: i64 = 3_600_000_000;
 

@@ -28,13 +28,13 @@ use crate::{
     listener::Listeners,
     pool::WorkPool,
     schema::Retentions,
-    transaction::{OutboxTransaction, TransactionTasks, within},
+    transaction::{OutboxTransaction, TransactionTasks, refuse_in_trial, within},
 };
 use async_trait::async_trait;
 use futures_util::future::BoxFuture;
 use outbox_core::{
     event::{CorrelationContext, NewEvent},
-    outbox::{InboxKey, OperatorRows, Store, StoreError},
+    outbox::{InboxKey, OperatorRows, Store, StoreError, TrialStore},
     runtime::{Connections, Wake},
     saga::SagaStarts,
     transport::LimitError,
@@ -167,6 +167,7 @@ impl Outbox {
         &self,
         options: TransactionOptions,
     ) -> Result<OutboxTransaction, OutboxError> {
+        refuse_in_trial(self, "outbox.begin()")?;
         Ok(self.open(options).await?.registered())
     }
 
@@ -257,6 +258,7 @@ impl Outbox {
         F: AsyncFnOnce(&OutboxTransaction) -> Result<T, E>,
         E: From<OutboxError>,
     {
+        refuse_in_trial(self, "outbox.transaction()")?;
         let tx = self.open(TransactionOptions::default()).await?;
         match within(&tx, work(&tx)).await {
             Ok(value) => {
@@ -456,6 +458,10 @@ impl Store for Outbox {
     }
 
     fn operator(&self) -> Option<Arc<dyn OperatorRows>> {
+        Some(Arc::new(self.clone()))
+    }
+
+    fn trials(&self) -> Option<Arc<dyn TrialStore<OutboxTransaction>>> {
         Some(Arc::new(self.clone()))
     }
 

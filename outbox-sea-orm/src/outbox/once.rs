@@ -2,7 +2,10 @@
 
 use super::{Outbox, write::DEDUP_KEY};
 use crate::{
-    DedupReservation, OutboxTransaction, error::OutboxError, schema::micros, transaction::within,
+    DedupReservation, OutboxTransaction,
+    error::OutboxError,
+    schema::micros,
+    transaction::{refuse_in_trial, within},
 };
 use outbox_core::{event::MessageId, saga::Json};
 use sea_orm::{ConnectionTrait, TransactionOptions, Value};
@@ -106,6 +109,7 @@ impl Outbox {
             payload_hash: 0,
             keep: self.0.dedup_retention,
         };
+        refuse_in_trial(self, "outbox.respond_once()")?;
         let tx = self.open(TransactionOptions::default()).await?;
         match self.stored_response(&tx, &reservation).await {
             Ok(None) => {}

@@ -1,7 +1,7 @@
 //! Writes encoded events into the tables.
 
 use super::{EnqueueOptions, OnDuplicate, Outbox, options::DeliverWhen};
-use crate::{DedupReservation, DeliverAt, error::OutboxError};
+use crate::{DedupReservation, DeliverAt, error::OutboxError, transaction::note_events};
 use outbox_core::event::{EncodeError, MessageId, NewEvent, OutboxEvent, TextRule};
 use outbox_core::telemetry::create_span;
 use sea_orm::ConnectionTrait;
@@ -70,6 +70,7 @@ impl Outbox {
         mut events: Vec<Pending>,
     ) -> Result<(), OutboxError> {
         self.reserve(connection, &mut events).await?;
+        note_events(self, events.iter().map(|pending| &pending.event));
         let (mut now, mut later) = (Vec::with_capacity(events.len()), Vec::new());
         for Pending { event, options } in events {
             match options.deliver_when {

@@ -8,6 +8,9 @@ use sea_orm::{ConnectionTrait, DbErr, Value};
 /// Rows that are older, in microseconds, are of parts that have ended: a day.
 const ENDED_AFTER: i64 = 86_400_000_000;
 
+/// A part that has written nothing for so long, in microseconds, does not count as running.
+pub(crate) const RENEWED_WITHIN: i64 = 60_000_000;
+
 /// Deletes the row of a part that has ended: takes its identity.
 pub(crate) const DELETE: &str = "DELETE FROM {live} WHERE id = ?";
 

@@ -44,6 +44,10 @@ use std::{sync::Arc, time::Duration};
 /// overflows.
 const LONGEST: i64 = 9_000_000_000_000_000;
 
+/// Reads when the oldest event was made, by a step into each partition.
+pub(crate) const OLDEST_EVENT: &str = "SELECT min(d.oldest) FROM (SELECT (SELECT e.created_at FROM {events} e \
+     WHERE e.partition_no = p.partition_no ORDER BY e.event_id LIMIT 1) AS oldest FROM {partitions} p) d";
+
 /// How long the inbox keeps received messages unless set: longer than any retry policy lasts.
 pub(crate) const INBOX_RETENTION: Duration = Duration::from_hours(14 * 24);
 

@@ -125,6 +125,31 @@ impl ParkStore for SqlStore {
         self.keeper.query(&sql, &args).await?.iter().map(park).collect()
     }
 
+    async fn unparked_keys(&self, relay: &RelayId) -> Result<Vec<UnparkedKey>, StoreError> {
+        let sql = self.sql("unparked", 1, || {
+            format!(
+                "SELECT s.partition_no, s.event_id, s.route, s.message_key, s.letter_id, \
+                 CASE WHEN s.redriven THEN 1 ELSE 0 END FROM {{unparked}} s \
+                 JOIN {{partitions}} q ON q.partition_no = s.partition_no \
+                 WHERE q.owner = ? ORDER BY s.letter_id LIMIT {UNPARKED_LIMIT}"
+            )
+        });
+        let key = |row: &QueryResult| {
+            let route: String = column(row, 2)?;
+            Ok(UnparkedKey {
+                partition: partition(column(row, 0)?),
+                event: EventId(column(row, 1)?),
+                route: route.into(),
+                key: column(row, 3)?,
+                letter: LetterId(column(row, 4)?),
+                redriven: column::<i32>(row, 5)? != 0,
+            })
+        };
+        // Not the keeper's connection: it delays no renewal.
+        let rows = self.janitor.query(&sql, &[Arg::Text(Some(relay.as_str()))]).await?;
+        rows.iter().map(key).collect()
+    }
+
     async fn delete_unparked(&self, letters: &[LetterId]) -> Result<(), StoreError> {
         if letters.is_empty() {
             return Ok(());

@@ -10,6 +10,7 @@ mod options;
 mod reader;
 mod record;
 mod recheck;
+mod samples;
 mod settler;
 
 pub use options::{Retention, StoreOptions};
@@ -55,7 +56,7 @@ pub async fn open_relay_store(
         .then(|| PgWakeListener::new(db, schema))
         .flatten();
     let store = Arc::new(SqlStore::new(schema, &connector, options));
-    let store = RelayStore::shared(&store).with_live(store);
+    let store = RelayStore::shared(&store).with_live(store.clone()).with_samples(store);
     Ok(match listener {
         Some(listener) => store.with_listener(listener),
         None => store,

@@ -89,7 +89,7 @@ impl OutboxTransaction {
     }
 
     /// Does everything that comes before COMMIT and may still fail.
-    async fn prepare(&self) -> Result<(), OutboxError> {
+    pub(super) async fn prepare(&self) -> Result<(), OutboxError> {
         let shared = &self.shared;
         let mut notified = 0;
         loop {

@@ -11,6 +11,7 @@ mod scope;
 mod session;
 mod state;
 mod stream;
+mod trial;
 
 pub use crate::listener::phase::{Outcome, Phase};
 pub(crate) use open::{TransactionTasks, within};
@@ -18,6 +19,7 @@ pub use scope::{Entry, Propagation, Transactional, TxSource};
 pub(crate) use scope::{Scope, ScopeResult};
 pub(crate) use session::run_callback;
 pub use stream::TransactionRows;
+pub(crate) use trial::{note_events, refuse_in_trial};
 
 use crate::{
     EnqueueOptions, Outbox,
@@ -344,7 +346,11 @@ impl OutboxTransaction {
         if let Some(hooks) = state.hooks(self.frame.id) {
             return add(hooks);
         }
+        let state_is_trial = state.is_trial();
         drop(state);
+        if state_is_trial {
+            return;
+        }
         let mut late = Hooks::default();
         add(&mut late);
         late.run(Outcome::RolledBack);

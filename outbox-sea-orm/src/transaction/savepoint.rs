@@ -98,6 +98,9 @@ impl OutboxTransaction {
     pub async fn sea_orm(&self) -> Result<&DatabaseTransaction, OutboxError> {
         let mut turn = self.shared.turn(self.frame.id).await?;
         let (id, state) = (self.frame.id, self.shared.state.clone());
+        if let Some(effects) = state.lock().effects(id) {
+            effects.changed(None, None);
+        }
         if !*state.lock().frame(id)?.driver_exposed() {
             let set = move |txn: Arc<DatabaseTransaction>| async move {
                 txn.execute_unprepared(&format!("SAVEPOINT {}", exposed_name(id))).await?;

@@ -1,7 +1,7 @@
 //! How a function takes part in a transaction: it opens one, joins the caller's, or sets a
 //! savepoint in it.
 
-use super::{OutboxTransaction, open::joinable};
+use super::{OutboxTransaction, open::joinable, refuse_in_trial};
 use crate::{Outbox, error::OutboxError};
 use sea_orm::{AccessMode, IsolationLevel, TransactionOptions};
 use std::{fmt, ops::Deref, sync::Arc, time::Duration};
@@ -267,6 +267,7 @@ impl OutboxTransaction {
 }
 
 async fn open(outbox: &Outbox, entry: Entry) -> Result<OutboxTransaction, OutboxError> {
+    refuse_in_trial(outbox, entry.function)?;
     let access_mode = entry.read_only.then_some(AccessMode::ReadOnly);
     outbox
         .open(TransactionOptions {
@@ -281,6 +282,7 @@ async fn open(outbox: &Outbox, entry: Entry) -> Result<OutboxTransaction, Outbox
 /// one.
 async fn open_second(outbox: &Outbox, entry: Entry) -> Result<OutboxTransaction, OutboxError> {
     let function = entry.function;
+    refuse_in_trial(outbox, function)?;
     if outbox.schema().dialect().has_one_writer() {
         return Err(OutboxError::SelfDeadlock { function });
     }

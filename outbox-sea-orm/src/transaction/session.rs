@@ -17,29 +17,47 @@ impl ConnectionTrait for OutboxTransaction {
 
     async fn execute_raw(&self, stmt: Statement) -> Result<ExecResult, DbErr> {
         self.note_write(&stmt.sql)?;
-        self.shared.statement(self.frame.id, |txn| async move { txn.execute_raw(stmt).await }).await
+        let change = self.trial_change(&stmt.sql)?;
+        let done = self
+            .shared
+            .statement(self.frame.id, |txn| async move { txn.execute_raw(stmt).await })
+            .await?;
+        self.note_change(change, Some(done.rows_affected()));
+        Ok(done)
     }
 
     async fn execute_unprepared(&self, sql: &str) -> Result<ExecResult, DbErr> {
         self.note_write(sql)?;
+        let change = self.trial_change(sql)?;
         let sql = sql.to_owned();
-        self.shared
+        let done = self
+            .shared
             .statement(self.frame.id, |txn| async move { txn.execute_unprepared(&sql).await })
-            .await
+            .await?;
+        self.note_change(change, Some(done.rows_affected()));
+        Ok(done)
     }
 
     async fn query_one_raw(&self, stmt: Statement) -> Result<Option<QueryResult>, DbErr> {
         self.note_write(&stmt.sql)?;
-        self.shared
+        let change = self.trial_change(&stmt.sql)?;
+        let row = self
+            .shared
             .statement(self.frame.id, |txn| async move { txn.query_one_raw(stmt).await })
-            .await
+            .await?;
+        self.note_change(change, Some(u64::from(row.is_some())));
+        Ok(row)
     }
 
     async fn query_all_raw(&self, stmt: Statement) -> Result<Vec<QueryResult>, DbErr> {
         self.note_write(&stmt.sql)?;
-        self.shared
+        let change = self.trial_change(&stmt.sql)?;
+        let rows = self
+            .shared
             .statement(self.frame.id, |txn| async move { txn.query_all_raw(stmt).await })
-            .await
+            .await?;
+        self.note_change(change, Some(rows.len() as u64));
+        Ok(rows)
     }
 
     fn support_returning(&self) -> bool {

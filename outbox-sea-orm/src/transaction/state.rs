@@ -1,7 +1,7 @@
 //! The state of a transaction: pure bookkeeping, changed under a lock that is never held across an
 //! await.
 
-use super::phases::Hooks;
+use super::{phases::Hooks, trial::Effects};
 use crate::{dialect::TxEffect, error::OutboxError, listener::QueuedNotification, outbox::Pending};
 use outbox_core::event::CorrelationContext;
 use sea_orm::{DbErr, IsolationLevel};
@@ -25,6 +25,8 @@ pub(super) struct Frame {
     abandoned: bool,
     /// A savepoint was set in it, and the driver's own transaction was exposed.
     driver_exposed: bool,
+    /// What was done in it, where the transaction is tried.
+    effects: Effects,
 }
 
 /// How the transaction ended.
@@ -52,6 +54,8 @@ pub(super) struct State {
     read_only: bool,
     /// The failure by which another transaction, or a lost connection, has ended it.
     disturbance: Option<DbErr>,
+    /// Whether it is tried and never committed, and the calls that were refused.
+    trial: Option<Vec<String>>,
 }
 
 impl State {
@@ -68,7 +72,39 @@ impl State {
             isolation,
             read_only,
             disturbance: None,
+            trial: None,
         }
+    }
+
+    /// Makes it a try: what is done is noted, and nothing runs after its end.
+    pub(super) fn begin_trial(&mut self) {
+        self.trial = Some(Vec::new());
+    }
+
+    /// Tells whether it is a try.
+    pub(super) const fn is_trial(&self) -> bool {
+        self.trial.is_some()
+    }
+
+    /// Notes a call that was refused, of which a try names so many.
+    pub(super) fn refused(&mut self, call: &str, most: usize) {
+        if let Some(refused) = self.trial.as_mut().filter(|refused| refused.len() < most)
+            && !refused.iter().any(|known| known == call)
+        {
+            refused.push(call.to_owned());
+        }
+    }
+
+    /// Gives what was done in a frame of a try, to add to it.
+    pub(super) fn effects(&mut self, id: FrameId) -> Option<&mut Effects> {
+        self.trial.as_ref()?;
+        self.frames.iter_mut().find(|f| f.id == id && !f.abandoned).map(|f| &mut f.effects)
+    }
+
+    /// Takes what was done in a try, and the calls that were refused.
+    pub(super) fn take_effects(&mut self) -> (Effects, Vec<String>) {
+        let effects = self.frames.first_mut().map(|frame| std::mem::take(&mut frame.effects));
+        (effects.unwrap_or_default(), self.trial.clone().unwrap_or_default())
     }
 
     /// Notes a statement that writes.
@@ -229,11 +265,12 @@ impl State {
             frame.abandoned = true;
             ended.add(std::mem::take(&mut frame.hooks), std::mem::take(&mut frame.notifications));
             frame.events.clear();
+            frame.effects = Effects::default();
         }
         if at == 0 {
             self.terminal.get_or_insert(Terminal::Ended);
         }
-        ended
+        if self.is_trial() { EndedFrames::default() } else { ended }
     }
 
     /// Gives the outermost savepoint that must be undone before anything else.
@@ -263,6 +300,7 @@ impl State {
             outer.events.extend(inner.events);
             outer.notifications.extend(inner.notifications);
             outer.hooks.absorb(inner.hooks);
+            outer.effects.absorb(inner.effects);
         }
     }
 
@@ -273,7 +311,7 @@ impl State {
             ended.add(frame.hooks, frame.notifications);
         }
         self.terminal.get_or_insert(Terminal::Ended);
-        ended
+        if self.is_trial() { EndedFrames::default() } else { ended }
     }
 }
 

@@ -47,6 +47,9 @@ struct StreamTurn<'a> {
 
 impl OutboxTransaction {
     pub(super) async fn rows(&self, statement: Statement) -> Result<TransactionRows<'_>, DbErr> {
+        // How many rows a stream changes is not known.
+        let change = self.trial_change(&statement.sql)?;
+        self.note_change(change, None);
         let mut turn = self.shared.turn(self.frame.id).await?;
         let (send, rows) = mpsc::channel(AHEAD);
         let (txn, state) = (self.shared.txn.clone(), self.shared.state.clone());

@@ -7,17 +7,24 @@ use crate::{
 };
 use async_trait::async_trait;
 use outbox_core::{
-    admin::{ControlAction, ControlScope, ControlStore, Live, RelayLive, RouteLive},
+    admin::{
+        AdminStore, ControlAction, ControlScope, ControlStore, DeadLetterFilter, Live, RelayLive,
+        RouteLive,
+    },
     consumer::{Consumer, ConsumerStats, HandlerContext},
     event::{DecodeError, DecodeEvent, EventContract, EventType, Message, MessageParts, NewEvent},
+    failure::RetryPolicy,
     relay::{Relay, RelayStats},
     testing::store::event,
-    transport::{Memory, PublishError, Publisher, Receipt, everything},
+    transport::{Memory, PublishError, Publisher, Receipt, Route, everything},
 };
 use outbox_sea_orm::{Outbox, OutboxTransaction};
 use std::{
     collections::BTreeMap,
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
     time::Duration,
 };
 use tests::{databases::TempDatabase, equals, in_time, on_every_database, wait_until};
@@ -131,7 +138,55 @@ fn order(number: u64) -> Message {
     Message::new(MessageParts { payload, ..message().into_parts() })
 }
 
+/// Fails for event 0 until it is mended.
+#[derive(Clone, Default)]
+struct Broken(Seen, Arc<AtomicBool>);
+
+#[async_trait]
+impl Publisher for Broken {
+    async fn publish(&self, message: &Message) -> Result<Receipt, PublishError> {
+        match number(message) {
+            0 if !self.1.load(Relaxed) => Err(PublishError::transient("the ledger is closed")),
+            _ => self.0.publish(message).await,
+        }
+    }
+}
+
 on_every_database! {
+    async fn a_redriven_head_of_a_parked_key_goes_with_the_wake_and_not_with_the_next_renewal(temp: &TempDatabase) {
+        let outbox = installed(temp).await;
+        let ledger = Broken::default();
+        let route = Route::new("ledger", everything(), ledger.clone()).park_when_dead();
+        let route = route.retry(RetryPolicy::attempts(1, Duration::from_millis(10)));
+        // Renewed every 40 s: more than the test waits.
+        let builder = Relay::builder(&outbox).lease(Duration::from_mins(2)).poll(Duration::from_millis(100));
+        let relay = builder.add_route(route).start().await.unwrap();
+        let events = (0..3).map(|number| NewEvent {
+            key: Some("k".to_owned()),
+            payload: number.to_string().into(),
+            ..event("")
+        });
+        let tx = outbox.begin().await.unwrap();
+        outbox.schema().append(&tx, "/shop", &events.collect::<Vec<_>>()).await.unwrap();
+        tx.commit().await.unwrap();
+        outbox.wake();
+        let letters = async || outbox.dead_letters(&DeadLetterFilter::all(), None, 10).await.unwrap();
+        wait_until(SOON, "the head is a dead letter", async || letters().await.len() == 1).await;
+        assert_eq!(ledger.0.count(|_| true), 0, "its key waits");
+
+        let begun = Instant::now();
+        ledger.1.store(true, Relaxed);
+        let letter = letters().await[0].id;
+        assert_eq!(outbox.redrive(&[letter], &ann()).await.unwrap(), [letter]);
+        wait_until(SOON, "the whole key goes", async || equals(ledger.0.count(|_| true), 3)).await;
+        let took = begun.elapsed();
+        assert!(took < Duration::from_secs(20), "a renewal would have come first: {took:?}");
+        ledger.0.is_whole(3);
+        // The next renewal reports the key again, and nothing goes twice.
+        relay.shutdown(SOON).await.unwrap();
+        assert_eq!(ledger.0.count(|_| true), 3);
+    }
+
     async fn a_paused_route_stands_still_under_load_and_goes_on_in_order(temp: &TempDatabase) {
         let outbox = installed(temp).await;
         let (billing, ledger) = (Seen::default(), Seen::default());

@@ -24,3 +24,5 @@ mod polls;
 mod shop;
 #[cfg(test)]
 mod streams;
+#[cfg(test)]
+mod trials;

@@ -18,12 +18,19 @@ pub struct HandlerOptions {
     pub(in crate::consumer) deferred_lock: bool,
     pub(in crate::consumer) renamed_from: Option<&'static str>,
     pub(in crate::consumer) no_writes: bool,
+    pub(in crate::consumer) no_try: Option<&'static str>,
 }
 
 impl HandlerOptions {
     /// Starts with the consumer's settings.
     pub const fn new() -> Self {
-        Self { timeout: None, deferred_lock: false, renamed_from: None, no_writes: false }
+        Self {
+            timeout: None,
+            deferred_lock: false,
+            renamed_from: None,
+            no_writes: false,
+            no_try: None,
+        }
     }
 
     /// Sets after which time a run is dropped: its transaction rolls back, and it counts as a failed attempt.
@@ -61,6 +68,18 @@ impl HandlerOptions {
     /// effects elsewhere may happen twice.
     pub const fn no_writes(mut self) -> Self {
         self.no_writes = true;
+        self
+    }
+
+    /// Says that the handler must not be [tried](crate::consumer::Consumer::try_handle), and why: it does something by another
+    /// connection or by the network that a rollback does not undo.
+    ///
+    /// ```
+    /// # use outbox_core::consumer::HandlerOptions;
+    /// let options = HandlerOptions::new().no_try("it charges the card");
+    /// ```
+    pub const fn no_try(mut self, reason: &'static str) -> Self {
+        self.no_try = Some(reason);
         self
     }
 

@@ -40,7 +40,7 @@ impl Commands {
     }
 
     /// Tells whether a handler takes a message as an event or as a command, or rejects it.
-    pub(super) fn role<S: ConsumerStore>(
+    pub(in crate::consumer) fn role<S: ConsumerStore>(
         &self,
         entry: &HandlerEntry<S>,
         message: &Message,

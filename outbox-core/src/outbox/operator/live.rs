@@ -1,7 +1,7 @@
 //! What running relays, consumers and coordinators write about themselves, for operators: a row each,
 //! written after a renewal of the lease by a statement apart.
 
-use super::shown::shown;
+use super::{HandoverTimes, shown::shown};
 use crate::{failure::FailureClass, outbox::StoreError};
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
@@ -57,6 +57,9 @@ pub struct RouteLive {
     pub delivered: u64,
     /// Counted failures since the relay's start.
     pub retried: u64,
+    /// Events that became dead letters since the relay's start.
+    #[serde(default)]
+    pub dead: u64,
     /// Events confirmed a second, since the row was written before.
     pub rate: f64,
     /// The last failure, until an event is confirmed after it.
@@ -65,6 +68,9 @@ pub struct RouteLive {
     pub paused: bool,
     /// The limit that the relay obeys, in events a second.
     pub limit: Option<f64>,
+    /// The confirmed events by the time that their handover took, since the relay's start.
+    #[serde(default, skip_serializing_if = "HandoverTimes::is_empty")]
+    pub handovers: HandoverTimes,
 }
 
 /// A running relay.

@@ -5,12 +5,18 @@ mod note;
 mod control;
 mod reader;
 mod live;
+mod bounded;
+mod samples;
 mod shown;
+mod times;
 
+pub use bounded::Bounded;
 pub use control::{Control, ControlAction, ControlFault, ControlScope, ControlStore, Controls};
 pub use live::{ConsumerLive, LastFailure, Live, LiveStore, RelayLive, RouteLive, SagasLive};
 pub use note::OperatorNote;
 pub(crate) use reader::ControlReader;
+pub use samples::{Sample, SampleBasis, SampleFigures, SampleWriter, SampledRelay};
+pub use times::HandoverTimes;
 
 use crate::runtime::Wake;
 

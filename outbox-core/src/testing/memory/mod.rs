@@ -5,11 +5,12 @@ mod deliveries;
 mod handover;
 mod instances;
 mod operator;
+mod trial;
 
 use crate::{
     event::{CorrelationContext, MessageId, NewEvent},
     failure::DeadLetter,
-    outbox::{InboxKey, Live, OperatorRows, RecordedCommand, Store, StoreError},
+    outbox::{InboxKey, Live, OperatorRows, RecordedCommand, Store, StoreError, TrialStore},
     runtime::Wake,
 };
 use async_trait::async_trait;
@@ -378,6 +379,10 @@ impl Store for MemoryStore {
     }
 
     fn operator(&self) -> Option<Arc<dyn OperatorRows>> {
+        Some(Arc::new(self.clone()))
+    }
+
+    fn trials(&self) -> Option<Arc<dyn TrialStore<MemoryTx>>> {
         Some(Arc::new(self.clone()))
     }
 

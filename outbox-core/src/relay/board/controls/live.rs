@@ -3,12 +3,13 @@
 use crate::relay::board::{Board, RouteNo, entries::LegState, queues::RouteQueue};
 use crate::{
     failure::BreakerState,
-    outbox::{LastFailure, RelayLive, RouteLive},
+    outbox::{HandoverTimes, LastFailure, RelayLive, RouteLive},
 };
 use std::time::{Duration, Instant};
 
 impl Board {
-    /// Describes the routes as they are now. The rates are not the board's to know.
+    /// Describes the routes as they are now. Rates and times of handovers are not the board's to
+    /// know.
     pub(crate) fn live(&self, now: Instant) -> RelayLive {
         let mut in_flight = vec![0; self.queues.len()];
         for (_, entry) in self.entries.iter() {
@@ -63,10 +64,12 @@ impl Board {
             waiting: (queue.events as u64).saturating_sub(in_flight),
             delivered: queue.answers.successes(),
             retried: queue.retried,
+            dead: queue.dead,
             rate: 0.0,
             last_failure,
             paused: self.controls.is_paused(route),
             limit: self.controls.limit(route),
+            handovers: HandoverTimes::default(),
         }
     }
 }

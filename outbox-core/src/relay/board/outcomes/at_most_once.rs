@@ -56,6 +56,7 @@ impl Board {
                 let letter = DetachedLetter { partition: no, id, message, letter, errors };
                 self.writes.letters.push(letter);
                 self.stats.dead += 1;
+                self.queues[route].dead += 1;
                 let breaker_key = key_hash.unwrap_or(id.0.cast_unsigned());
                 let breaker = &mut self.queues[route].breaker;
                 let opened = match class {

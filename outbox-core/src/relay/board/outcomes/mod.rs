@@ -339,6 +339,7 @@ impl Board {
             AttemptError::push(&mut history.errors, error);
         }
         self.stats.dead += 1;
+        self.queues[route].dead += 1;
         if let Some(hash) = key_hash {
             let parks = has_key
                 && self.routes[route].when_dead == WhenDead::Park

@@ -199,6 +199,8 @@ pub(crate) struct RouteQueue {
     pub(crate) last_failure: Option<(FailureClass, String, Instant)>,
     /// Counted failures.
     pub(crate) retried: u64,
+    /// Events that became dead letters.
+    pub(crate) dead: u64,
     /// Keys that may be held by a pause.
     pub(crate) held_keys: FastMap<u64, ()>,
 }

@@ -36,9 +36,20 @@ impl Board {
     ) {
         self.other_routes_wait = other_routes_wait;
         self.fetch_due(due);
+        self.unparked(unparked);
+    }
+
+    /// Takes keys that operators have unparked. They are reported until the keeper has deleted their
+    /// rows; what is known is ignored.
+    pub(crate) fn unparked(&mut self, unparked: Vec<UnparkedKey>) {
         for park in unparked {
             if let Some(epoch) = self.epoch(park.partition) {
-                self.parks.unparked.push((epoch, park));
+                let is_same = |(known, other): &(Epoch, UnparkedKey)| {
+                    *known == epoch && other.letter == park.letter
+                };
+                if !self.parks.unparked.iter().any(is_same) {
+                    self.parks.unparked.push((epoch, park));
+                }
             }
         }
         self.open_unparked();
