@@ -9,12 +9,26 @@ use std::sync::Arc;
 /// All that the page asks of a database. Every outbox of `outbox-sea-orm` has it, and every store
 /// that implements the traits.
 pub trait DashboardStore:
-    InspectStore + ListStore + AdminStore + ActStore + PlanStore + ControlStore + DoctorStore + SagaAdmin
+    InspectStore
+    + ListStore
+    + AdminStore
+    + ActStore
+    + PlanStore
+    + ControlStore
+    + DoctorStore
+    + SagaAdmin
 {
 }
 
 impl<T> DashboardStore for T where
-    T: InspectStore + ListStore + AdminStore + ActStore + PlanStore + ControlStore + DoctorStore + SagaAdmin
+    T: InspectStore
+        + ListStore
+        + AdminStore
+        + ActStore
+        + PlanStore
+        + ControlStore
+        + DoctorStore
+        + SagaAdmin
 {
 }
 

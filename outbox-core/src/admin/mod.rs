@@ -11,11 +11,9 @@ mod doctor;
 mod acts;
 mod erase;
 mod samples;
-mod lookup;
-mod text;
-mod documents;
 mod gauges;
 mod tail;
+mod faces;
 
 pub use crate::outbox::{
     Bounded, ConsumerLive, Control, ControlAction, ControlFault, ControlScope, ControlStore,
@@ -26,8 +24,12 @@ pub use acts::{
     Act, ActStore, Applied, AuditEntry, AuditOutcome, Canary, CanaryStep, Plan, PlanId, PlanState,
     PlanStore, apply, next_step,
 };
-pub use documents::{ActDone, Answer, DatabaseEntry, ExplainedSubject, SagaHistory};
 pub use doctor::{DoctorStore, Finding, Severity};
+pub use faces::{
+    ActDone, Answer, DatabaseEntry, ExplainedSubject, SagaHistory, ago_text, cut_text, escaped_json,
+    history_of, instant_text, is_unseen, letter_by_id, named_subjects, saga_by_id, sagas_named,
+    shown_text, span_text, subjects_everywhere,
+};
 pub use erase::{EraseStore, ErasurePlan, TableErasure};
 pub use explain::{
     AheadFacts, DeferredFacts, EventFacts, Explanation, Facts, InstanceFacts, LetterFacts,
@@ -38,10 +40,6 @@ pub use inspect::{
     ConsumerView, DeferredView, Found, History, HistoryEntry, HistoryKind, InboxView, InspectStore,
     LetterGroup, ListStore, Overview, Page, RelayView, ScheduledView, Subject, SubjectError,
 };
-pub use lookup::{
-    history_of, letter_by_id, named_subjects, saga_by_id, sagas_named, subjects_everywhere,
-};
-pub use text::{ago_text, cut_text, instant_text, is_unseen, shown_text, span_text};
 pub use letters::{AdminStore, DeadLetterFilter, Progress, purge_all, redrive_all};
 pub use samples::SampleStore;
 pub use tail::{Tail, TailEntry, TailEvent, TailKind, TailRead, TailStore};

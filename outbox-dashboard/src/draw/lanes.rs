@@ -11,11 +11,13 @@ const LANE: i32 = 40;
 /// Room for the names of the lanes.
 const NAMES: i32 = 168;
 /// Room above the lanes, for the spans of time.
-const ABOVE: i32 = 24;
+const ABOVE: i32 = 20;
 /// Widest picture.
 const WIDEST: i32 = 1_120;
 /// Room behind the last mark.
 const BEHIND: i32 = 24;
+/// Width of a step, where the picture has room.
+const STEP: i32 = 12;
 /// Longest name of a lane, in characters: what fits its room.
 const LONGEST_NAME: usize = 22;
 /// A gap of at least so many seconds is told.
@@ -87,7 +89,7 @@ fn places(marks: &[Mark]) -> Vec<Place> {
     // A few marks are not drawn out over the whole width.
     let (room, last) = (WIDEST - NAMES - BEHIND, step.max(1));
     for place in &mut placed {
-        place.x = NAMES + 12 + if last * 6 <= room { place.x * 6 } else { place.x * room / last };
+        place.x = NAMES + 12 + if last * STEP <= room { place.x * STEP } else { place.x * room / last };
     }
     placed
 }

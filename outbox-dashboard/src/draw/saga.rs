@@ -14,6 +14,8 @@ const STEP: (i32, i32) = (152, 56);
 const UNDO: i32 = 28;
 /// Room between a step and its compensation, between steps of a layer, and between layers.
 const ROOMS: (i32, i32, i32) = (10, 20, 44);
+/// Room above and below all, for the mark of the pivot.
+const EDGE: i32 = 12;
 /// Radius of the beginning and the end.
 const END: i32 = 12;
 /// Longest name in a step, in characters: what fits its width.
@@ -133,32 +135,45 @@ const fn height_of(step: &Step) -> i32 {
     if step.undo.is_some() { STEP.1 + ROOMS.0 + UNDO } else { STEP.1 }
 }
 
-/// Places the layers: each is centred on the axis of the picture.
-fn place(layers: Vec<Vec<Step>>) -> (Vec<Placed>, i32, i32) {
-    let height = |layer: &Vec<Step>| {
-        let gaps = i32::try_from(layer.len()).unwrap_or(0) - 1;
-        layer.iter().map(height_of).sum::<i32>() + gaps * ROOMS.1
-    };
-    let tallest = layers.iter().map(height).max().unwrap_or(STEP.1).max(STEP.1);
-    let mut placed = Vec::new();
-    let mut x = 2 * END + 4 + ROOMS.2;
+/// The steps with their places, and the picture's width up to its end, its height and its axis.
+struct Layout {
+    placed: Vec<Placed>,
+    end_x: i32,
+    height: i32,
+    axis: i32,
+}
+
+/// Places the layers: the boxes of each are centred on one axis, and compensations hang below them.
+fn place(layers: Vec<Vec<Step>>) -> Layout {
+    let (mut placed, mut x) = (Vec::new(), 2 * END + 4 + ROOMS.2);
     for (number, layer) in layers.into_iter().enumerate() {
-        let mut y = 4 + (tallest - height(&layer)) / 2;
+        let from = placed.len();
+        let mut y = 0;
         for step in layer {
             let below = y + height_of(&step) + ROOMS.1;
             placed.push(Placed { step, layer: number, x, y });
             y = below;
         }
+        let here = &mut placed[from..];
+        let middle = match &*here {
+            [] => 0,
+            [first, ..] => (first.y + here[here.len() - 1].y + STEP.1) / 2,
+        };
+        here.iter_mut().for_each(|placed| placed.y -= middle);
         x += STEP.0 + ROOMS.2;
     }
-    (placed, x, tallest + 8)
+    let top = placed.iter().map(|placed| placed.y).min().unwrap_or(0).min(-STEP.1 / 2);
+    let bottom = placed.iter().map(|placed| placed.y + height_of(&placed.step)).max();
+    let bottom = bottom.unwrap_or(0).max(STEP.1 / 2);
+    let axis = EDGE - top;
+    placed.iter_mut().for_each(|placed| placed.y += axis);
+    Layout { placed, end_x: x, height: bottom - top + 2 * EDGE, axis }
 }
 
 /// Draws a saga.
 pub(crate) fn draw(shape: Option<&Shape>, instance: &Instance) -> Markup {
-    let (placed, end_x, height) = place(layers(shape, instance));
+    let Layout { placed, end_x, height, axis: centre } = place(layers(shape, instance));
     let axis = |placed: &Placed| placed.y + STEP.1 / 2;
-    let centre = height / 2;
     let width = end_x + 120;
     let mut svg = format!(
         "<svg class=\"saga\" width=\"{width}\" height=\"{height}\" viewBox=\"0 0 {width} {height}\" role=\"img\" \
@@ -247,15 +262,17 @@ fn draw_step(svg: &mut String, Placed { step, x, y, .. }: &Placed) {
         STEP.1
     );
     if step.pivot {
-        let _ = write!(svg, "<path class=\"flag\" d=\"M{} {y}h44v18h-44z\"/>", x + STEP.0 - 50);
         let _ = write!(
             svg,
-            "<text class=\"flag\" x=\"{}\" y=\"{}\">pivot</text>",
-            x + STEP.0 - 28,
-            y + 13
+            "<rect class=\"flag\" x=\"{}\" y=\"{}\" width=\"44\" height=\"18\" rx=\"9\"/>\
+             <text class=\"flag\" x=\"{}\" y=\"{}\">pivot</text>",
+            x + STEP.0 - 56,
+            y - 9,
+            x + STEP.0 - 34,
+            y + 4
         );
     }
-    let (left, name_y) = (x + 12, y + if step.pivot { 34 } else { 24 });
+    let (left, name_y) = (x + 12, y + 24);
     let _ = write!(
         svg,
         "<text class=\"name\" x=\"{left}\" y=\"{name_y}\">{}</text><text class=\"word\" x=\"{left}\" y=\"{}\">{}</text></g>",
@@ -418,7 +435,11 @@ mod tests {
 
     #[test]
     fn steps_of_a_layer_stand_above_each_other_and_layers_beside_each_other() {
-        let (placed, ..) = place(layers(Some(&trip()), &Instance::default()));
+        let Layout { placed, height, axis, .. } = place(layers(Some(&trip()), &Instance::default()));
+        for alone in placed.iter().filter(|placed| placed.layer > 0) {
+            assert_eq!(alone.y + STEP.1 / 2, axis, "a step alone stands on the axis");
+        }
+        assert!(placed.iter().all(|one| one.y > 0 && one.y + height_of(&one.step) < height));
         for one in &placed {
             for other in placed.iter().filter(|other| *other != one) {
                 let apart_x = (one.x - other.x).abs() >= STEP.0 + ROOMS.2;

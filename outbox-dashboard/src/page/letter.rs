@@ -5,7 +5,7 @@ use super::{
     given::Asked,
     letters::reason,
     shell,
-    text::{Markup, ago, cell, host_now, lines, number, query, text},
+    text::{Markup, ago, cell, host_now, lines, number, query, sentence, text},
 };
 use crate::{
     access::Refusal,
@@ -122,7 +122,7 @@ pub(crate) async fn page(
         db: cell(db, 60),
         notices,
         state: reason(&letter),
-        sentence: explanation.as_ref().map(|explanation| text(&explanation.sentence)),
+        sentence: explanation.as_ref().map(|explanation| sentence(&explanation.sentence)),
         facts: explanation
             .iter()
             .flat_map(|explanation| &explanation.facts)

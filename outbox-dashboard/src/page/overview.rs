@@ -4,7 +4,7 @@ use super::{
     Body, Layout, Notice, Tab, View, ask_all,
     given::Asked,
     shell,
-    text::{Markup, Tone, bounded, cell, query, state, up_to},
+    text::{Markup, Tone, bounded, cell, escaped, query, state, up_to},
 };
 use crate::{
     access::Refusal,
@@ -42,15 +42,13 @@ struct Row {
     source: Markup,
     waiting: String,
     oldest: String,
-    retrying: String,
-    dead: String,
-    is_dead: bool,
-    running: String,
-    compensating: String,
-    stuck: String,
-    is_stuck: bool,
-    deferred: String,
-    scheduled: String,
+    retrying: Markup,
+    dead: Markup,
+    running: Markup,
+    compensating: Markup,
+    stuck: Markup,
+    deferred: Markup,
+    scheduled: Markup,
     relays: Markup,
     /// The query that selects the database.
     db: String,
@@ -86,12 +84,12 @@ pub(crate) async fn body(app: &App, view: &View, asked: &Asked) -> Result<Body, 
         view,
         notices: answers.notices,
         standing: answers.list.iter().flat_map(|(db, o)| standing(&db.name, o)).collect(),
-        rows: answers.list.iter().map(|(db, overview)| row(&db.name, overview)).collect(),
+        rows: answers.list.iter().map(|(db, overview)| row(view, &db.name, overview)).collect(),
     };
     Ok(Body::draw("Overview", &body))
 }
 
-fn row(name: &str, overview: &Overview) -> Row {
+fn row(view: &View, name: &str, overview: &Overview) -> Row {
     let Overview { events, sagas, .. } = overview;
     let live = overview.relays.iter().filter(|relay| relay.live).count();
     let relays = match (live, overview.unowned) {
@@ -99,22 +97,33 @@ fn row(name: &str, overview: &Overview) -> Row {
         (live, 0) => state(Tone::Good, &format!("{live} live")),
         (live, unowned) => state(Tone::Warn, &format!("{live} live, {unowned} partitions unowned")),
     };
-    let saga = |count| up_to(count, SagaCounts::LIMIT);
     let event = |count| up_to(count, OutboxStats::PENDING_LIMIT);
+    // What is zero leads nowhere.
+    let link = |count: &str, path: &str, rest: &[(&str, Option<&str>)], class: &str| {
+        if count == "0" {
+            return Markup::escaped("<span class=\"zero\">0</span>".to_owned());
+        }
+        let mut parts = vec![("db", Some(name))];
+        parts.extend_from_slice(rest);
+        let href = format!("{}{path}{}", view.root, query(&parts));
+        Markup::escaped(format!("<a class=\"{class}\" href=\"{}\">{count}</a>", escaped(&href)))
+    };
+    let sagas_in = |count, state: &str, class: &str| {
+        let count = up_to(count, SagaCounts::LIMIT);
+        link(&count, "sagas", &[("state", Some(state))], class)
+    };
     Row {
         name: name.to_owned(),
         source: cell(&overview.source, 40),
         waiting: event(events.pending),
         oldest: events.oldest_pending.map(span_text).unwrap_or_default(),
-        retrying: event(events.retrying),
-        dead: event(events.dead),
-        is_dead: events.dead > 0,
-        running: saga(sagas.running),
-        compensating: saga(sagas.compensating),
-        stuck: saga(sagas.stuck),
-        is_stuck: sagas.stuck > 0,
-        deferred: bounded(overview.deferred),
-        scheduled: bounded(overview.scheduled),
+        retrying: link(&event(events.retrying), "routes", &[], "warned"),
+        dead: link(&event(events.dead), "letters", &[], "badly"),
+        running: sagas_in(sagas.running, "running", ""),
+        compensating: sagas_in(sagas.compensating, "compensating", "warned"),
+        stuck: sagas_in(sagas.stuck, "stuck", "badly"),
+        deferred: link(&bounded(overview.deferred), "waiting", &[], ""),
+        scheduled: link(&bounded(overview.scheduled), "waiting", &[], ""),
         relays,
         db: query(&[("db", Some(name))]),
     }
@@ -136,6 +145,7 @@ pub(crate) fn standing(name: &str, overview: &Overview) -> Vec<Standing> {
     if !overview.relays.iter().any(|relay| relay.live) {
         let waiting = match events.pending {
             0 => "nothing waits now".to_owned(),
+            1 => "one event waits".to_owned(),
             n => format!("{} events wait", up_to(n, OutboxStats::PENDING_LIMIT)),
         };
         let text = format!("No relay is live: no event leaves this outbox ({waiting}). Start one.");
@@ -174,11 +184,17 @@ pub(crate) fn standing(name: &str, overview: &Overview) -> Vec<Standing> {
         };
         let text = format!(
             "{} {} {does} {until}, by {}: {}",
-            control.scope, control.name, control.by, control.reason
+            capitalised(control.scope.as_str()), control.name, control.by, control.reason
         );
         add(tone, word, text, here("routes", &[]));
     }
     all
+}
+
+/// Begins a word with a capital letter.
+fn capitalised(word: &str) -> String {
+    let mut letters = word.chars();
+    letters.next().into_iter().flat_map(char::to_uppercase).chain(letters).collect()
 }
 
 /// Gives the routes of live relays, with the age of what is known of them.
@@ -204,7 +220,10 @@ fn cut_off(route: &RouteLive, written_ago: Duration) -> Option<String> {
     });
     let probe = route.probe_in_ms.map_or_else(String::new, |ms| {
         let left = Duration::from_millis(ms).saturating_sub(written_ago);
-        format!(", next probe in {}", span_text(left))
+        match left.is_zero() {
+            true => ", next probe now".to_owned(),
+            false => format!(", next probe in {}", span_text(left)),
+        }
     });
     let why = route.last_failure.as_ref().map_or_else(String::new, |failure| {
         format!(": {}", outbox_core::admin::cut_text(&failure.text, LONGEST_ERROR))

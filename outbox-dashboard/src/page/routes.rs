@@ -246,7 +246,10 @@ fn route_row(
     let note = match (route.probe_in_ms, route.open_for_ms) {
         _ if !is_live || route.paused => String::new(),
         (Some(probe), _) => {
-            format!("probe in {}", span_text(ms(probe).saturating_sub(written_ago)))
+            match ms(probe).saturating_sub(written_ago) {
+                Duration::ZERO => "probes now".to_owned(),
+                left => format!("probe in {}", span_text(left)),
+            }
         }
         (None, Some(open)) => format!("for {}", span_text(ms(open) + written_ago)),
         (None, None) => String::new(),

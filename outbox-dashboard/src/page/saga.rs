@@ -5,7 +5,7 @@ use super::{
     Body, Layout, Notice, Tab, View, ask_all,
     given::Asked,
     shell,
-    text::{Markup, Tone, clock, cell, number, query, state, text},
+    text::{Markup, Tone, clock, cell, number, query, sentence, state, text},
 };
 use crate::{
     access::Refusal,
@@ -122,7 +122,7 @@ pub(crate) async fn body(
         definition: cell(&format!("{name} v{version}"), 80),
         db: cell(&database.name, 60),
         state: state(tone, word),
-        sentence: explanation.as_ref().map(|explanation| text(&explanation.sentence)),
+        sentence: explanation.as_ref().map(|explanation| sentence(&explanation.sentence)),
         is_urgent: explanation.as_ref().is_some_and(|e| !e.commands.is_empty()),
         graph: draw(shape, &saga.instance),
         has_shape: shape.is_some(),

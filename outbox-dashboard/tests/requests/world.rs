@@ -68,7 +68,9 @@ impl World {
     pub(crate) async fn with_letters(temp: &TempDatabase, letters: u64) -> Self {
         let world = Self::open(temp).await;
         for number in 0..letters {
-            world.place(&format!("order-{number}"), "two chairs").await;
+            // Five failures in a row over several keys would open the breaker.
+            let order = if letters < 5 { number } else { 0 };
+            world.place(&format!("order-{order}"), "two chairs").await;
         }
         world.bury(letters).await;
         world

@@ -4,7 +4,7 @@ use crate::{
     draw::lanes::{self, Mark},
     page::{
         Notice, ask_all,
-        text::{Markup, Tone, clock, host_now, query, state, text},
+        text::{Markup, Tone, clock, host_now, query, sentence, state, text},
     },
     store::{Database, DashboardStore},
 };
@@ -152,9 +152,9 @@ fn sentences(known: &[(Database, Known)]) -> Vec<Sentence> {
                 Subject::Key(_) => 1,
                 Subject::Message(_) => 2,
             };
-            let sentence = Sentence {
+            let told = Sentence {
                 database: database.name.to_string(),
-                text: text(&explanation.sentence),
+                text: sentence(&explanation.sentence),
                 is_urgent: !explanation.commands.is_empty(),
                 facts: explanation
                     .facts
@@ -164,9 +164,8 @@ fn sentences(known: &[(Database, Known)]) -> Vec<Sentence> {
                 commands: explanation.commands,
                 id: 0,
             };
-            let is_told = |(_, _, told): &(bool, u8, Sentence)| told.text == sentence.text;
-            if !ranked.iter().any(is_told) {
-                ranked.push((!sentence.is_urgent, kind, sentence));
+            if !ranked.iter().any(|(_, _, before)| before.text == told.text) {
+                ranked.push((!told.is_urgent, kind, told));
             }
         }
     }
@@ -185,7 +184,7 @@ fn nothing(searched: &str, now: Timestamp) -> Sentence {
     let explanation = explain(&Facts::nothing(subject, now));
     Sentence {
         database: String::new(),
-        text: text(&explanation.sentence),
+        text: sentence(&explanation.sentence),
         is_urgent: false,
         facts: Vec::new(),
         commands: Vec::new(),
@@ -228,7 +227,7 @@ fn row(entry: &HistoryEntry, now: Timestamp) -> Entry {
         at: entry.at.map(|at| clock(at, now)).unwrap_or_default(),
         service: crate::page::text::cell(&entry.service, 40),
         kind: state(tone, word),
-        text: text(&cut_text(&entry.text, LONGEST_LINE)),
+        text: sentence(&cut_text(&entry.text, LONGEST_LINE)),
         message: entry.message.map(|message| {
             let id = message.to_string();
             let tail = id.rsplit('-').next().unwrap_or_default().to_owned();

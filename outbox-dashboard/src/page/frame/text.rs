@@ -72,6 +72,24 @@ pub(crate) fn text(text: &str) -> Markup {
     cell(text, LONGEST)
 }
 
+/// Writes a sentence: names in backquotes become code.
+pub(crate) fn sentence(text: &str) -> Markup {
+    let shown = cut_text(text, LONGEST);
+    let mut html = String::from("<bdi>");
+    let mut parts = shown.split('`').peekable();
+    let mut is_code = false;
+    while let Some(part) = parts.next() {
+        // A last backquote that nothing closes is one.
+        match (is_code, parts.peek()) {
+            (true, Some(_)) => html.push_str(&format!("<code>{}</code>", escaped(part))),
+            (true, None) => html.push_str(&format!("`{}", escaped(part))),
+            (false, _) => html.push_str(&escaped(part)),
+        }
+        is_code = !is_code;
+    }
+    Markup(html + "</bdi>")
+}
+
 /// Writes a text of a stranger that has lines: line ends and tabs stay.
 pub(crate) fn lines(text: &str) -> Markup {
     let mut html = String::with_capacity(text.len());
@@ -216,6 +234,18 @@ mod tests {
             assert_eq!(text(written).as_str(), html);
         }
         assert_eq!(cell("<abcdef>", 4).as_str(), "<bdi title=\"&lt;abcdef&gt;\">&lt;ab…</bdi>");
+    }
+
+    #[test]
+    fn names_in_a_sentence_are_code_and_still_text() {
+        for (written, html) in [
+            ("route `billing` waits", "<bdi>route <code>billing</code> waits</bdi>"),
+            ("`<b>` and `c`", "<bdi><code>&lt;b&gt;</code> and <code>c</code></bdi>"),
+            ("one ` alone", "<bdi>one ` alone</bdi>"),
+            ("", "<bdi></bdi>"),
+        ] {
+            assert_eq!(sentence(written).as_str(), html);
+        }
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! What the operator's faces ask in the same way: what a text names, its histories over several
 //! databases, one letter, one saga.
 
-use super::{AdminStore, DeadLetterFilter, History, InspectStore, Subject};
+use crate::admin::{AdminStore, DeadLetterFilter, History, InspectStore, Subject};
 use crate::{
     event::{LetterId, SagaId},
     failure::DeadLetter,
@@ -159,7 +159,7 @@ impl LogEntry {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use crate::admin::*;
     use crate::event::MessageId;
 
     #[test]

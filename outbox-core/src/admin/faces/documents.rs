@@ -1,7 +1,7 @@
 //! The documents for programs: what the command line writes with `--json`, and what the JSON API of
 //! the dashboard answers.
 
-use super::{Applied, AuditOutcome, Explanation, HistoryEntry, PlanId, Subject};
+use crate::admin::{Applied, AuditOutcome, Explanation, HistoryEntry, PlanId, Subject};
 use crate::saga::{LogEntry, SagaView};
 use serde::Serialize;
 

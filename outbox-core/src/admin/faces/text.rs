@@ -54,6 +54,27 @@ pub fn cut_text(text: &str, most: usize) -> String {
     cut
 }
 
+/// Writes as escapes of JSON what a terminal would obey, or a page would not show, inside of the texts
+/// of a document. The document means the same.
+///
+/// ```
+/// # use outbox_core::admin::escaped_json;
+/// assert_eq!(escaped_json("{\"a\":\"b\u{202e}c\"}"), "{\"a\":\"b\\u202ec\"}");
+/// ```
+#[must_use]
+pub fn escaped_json(json: &str) -> String {
+    let mut escaped = String::with_capacity(json.len());
+    for c in json.chars() {
+        if (c.is_control() && c != '\n') || is_unseen(c) {
+            // All of these have four digits. Writing into a string does not fail.
+            let _ = write!(escaped, "\\u{:04x}", u32::from(c));
+        } else {
+            escaped.push(c);
+        }
+    }
+    escaped
+}
+
 /// Writes a span in its two largest units: `3 min`, `2 h 5 min`, `4 d`.
 #[must_use]
 pub fn span_text(span: Duration) -> String {
@@ -137,5 +158,15 @@ mod tests {
         assert_eq!(ago_text(Timestamp::from_micros(1_699_999_940_500_000), now), "1 min ago");
         assert_eq!(ago_text(Timestamp::from_micros(1_700_000_060_500_000), now), "in 1 min");
         assert_eq!(instant_text(now), "2023-11-14T22:13:20Z");
+    }
+
+    #[test]
+    fn a_document_has_the_same_texts_and_nothing_that_a_terminal_obeys() {
+        let value = serde_json::json!({ "a\u{9b}": ["\u{7f}\u{202e}\u{feff}", "grün \n €"] });
+        let json = serde_json::to_string_pretty(&value).unwrap();
+        let escaped = escaped_json(&json);
+        assert_eq!(serde_json::from_str::<serde_json::Value>(&escaped).unwrap(), value);
+        let obeyed = |c: char| (c.is_control() && c != '\n') || is_unseen(c);
+        assert!(!escaped.contains(obeyed), "{escaped:?}");
     }
 }

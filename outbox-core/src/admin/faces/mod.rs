@@ -1,0 +1,11 @@
+//! What command line, page and JSON API do alike.
+
+mod lookup;
+mod text;
+mod documents;
+
+pub use documents::{ActDone, Answer, DatabaseEntry, ExplainedSubject, SagaHistory};
+pub use lookup::{
+    history_of, letter_by_id, named_subjects, saga_by_id, sagas_named, subjects_everywhere,
+};
+pub use text::{ago_text, cut_text, escaped_json, instant_text, is_unseen, shown_text, span_text};
