@@ -93,7 +93,7 @@ impl<S: ConsumerStore> Worker<S> {
         for (delivery, sharing) in batch {
             match sharing {
                 Some(Sharing { handler, message }) => {
-                    let span = process_span(&self.consumer, &message);
+                    let span = process_span(&self.consumer, &message, delivery.attempt);
                     let entry = &self.handlers[handler];
                     let (begun, took, wrote) = (None, None, None);
                     items.push(Item { delivery, message, entry, span, begun, took, wrote });
