@@ -24,8 +24,8 @@ pub use acts::{
     Act, ActStore, Applied, AuditEntry, AuditOutcome, Canary, CanaryStep, Plan, PlanId, PlanState,
     PlanStore, apply, next_step,
 };
-pub use documents::{ActDone, Answer, DatabaseEntry, ExplainedSubject, SagaHistory};
 pub use doctor::{DoctorStore, Finding, Severity};
+pub use documents::{ActDone, Answer, DatabaseEntry, ExplainedSubject, SagaHistory};
 pub use erase::{EraseStore, ErasurePlan, TableErasure};
 pub use explain::{
     AheadFacts, DeferredFacts, EventFacts, Explanation, Facts, InstanceFacts, LetterFacts,
@@ -35,9 +35,9 @@ pub use inspect::{
     ConsumerView, DeferredView, Found, History, HistoryEntry, HistoryKind, InboxView, InspectStore,
     LetterGroup, ListStore, Overview, Page, RelayView, ScheduledView, Subject, SubjectError,
 };
+pub use letters::{AdminStore, DeadLetterFilter, Progress, purge_all, redrive_all};
 pub use lookup::{
     history_of, letter_by_id, named_subjects, saga_by_id, sagas_named, subjects_everywhere,
 };
-pub use text::{ago_text, cut_text, instant_text, is_unseen, shown_text, span_text};
-pub use letters::{AdminStore, DeadLetterFilter, Progress, purge_all, redrive_all};
 pub use samples::SampleStore;
+pub use text::{ago_text, cut_text, instant_text, is_unseen, shown_text, span_text};
