@@ -366,18 +366,21 @@ impl<S: ConsumerStore> ConsumerBuilder<S> {
         self
     }
 
-    /// Gives each delivery a transaction of its own, whatever is ready beside it. Unless set, those that are ready
-    /// [share transactions](Consumer#transactions-of-several-deliveries) where their handlers are fast;
-    /// [`HandlerOptions::alone`] says so for one handler.
+    /// Lets deliveries that are ready [share transactions](Consumer#transactions-of-several-deliveries) where their handlers
+    /// are fast; each has its own unless this is set. What fails is handled by itself. [`HandlerOptions::alone`] keeps a
+    /// handler out of it.
+    ///
+    /// Not for handlers that wait for rows which other transactions lock for long: until that wait ends, the deliveries that
+    /// shared the transaction wait too.
     ///
     /// ```
     /// # use outbox_core::{consumer::ConsumerBuilder, outbox::ConsumerStore};
     /// # fn example<S: ConsumerStore>(consumer: ConsumerBuilder<S>) -> ConsumerBuilder<S> {
-    /// consumer.alone() // its handlers call other services
+    /// consumer.optimistic_batches() // a queue of many small messages
     /// # }
     /// ```
-    pub fn alone(mut self) -> Self {
-        self.settings.batching = Batching::Alone;
+    pub fn optimistic_batches(mut self) -> Self {
+        self.settings.batching = Batching::Optimistic;
         self
     }
 
@@ -393,8 +396,7 @@ impl<S: ConsumerStore> ConsumerBuilder<S> {
     /// counts as one. A batch counts as one of those that are [handled at once](Self::concurrency): set that low.
     ///
     /// Each delivery has its own outcome: one that fails is taken out and handled by itself, so that a handler which fails
-    /// often keeps large batches. Where failures are rare, the transactions that deliveries
-    /// [share](Consumer#transactions-of-several-deliveries) unless this is set are faster. Only for deliveries that are
+    /// often keeps large batches. Where failures are rare, [`optimistic_batches`](Self::optimistic_batches) are faster. Only for deliveries that are
     /// acknowledged [after their handlers](AckMode::AfterHandlers).
     ///
     /// ```

@@ -102,8 +102,8 @@ pub enum ConsumerError {
 ///
 /// # Transactions of several deliveries
 ///
-/// A consumer takes the deliveries that are ready and waits for no more. Where their handlers are fast, up to 64 of them
-/// share one transaction: the inbox rows are written in one statement, then the handlers run one after the other, then
+/// With [`optimistic_batches`](ConsumerBuilder::optimistic_batches) a consumer takes the deliveries that are ready and waits
+/// for no more. Where their handlers are fast, up to 64 of them share one transaction: the inbox rows are written in one statement, then the handlers run one after the other, then
 /// what they emitted is written in one statement. Each commits together with its inbox row, as if it were alone.
 ///
 /// If anything in it fails, all of it is rolled back, nothing is counted, and each of its deliveries is handled by itself:
@@ -111,7 +111,7 @@ pub enum ConsumerError {
 /// often is soon handled by itself again.
 ///
 /// A handler may notice it in three ways. It sees uncommitted rows of its neighbours. Its locks are held until the last
-/// of them is done, 100 ms by the handlers' median times, and 1 s at most. And it runs once more after a failure of another one: its
+/// of them is done, 100 ms by the handlers' median times; after 1 s it is rolled back, as soon as the statement that runs then has ended. And it runs once more after a failure of another one: its
 /// effects in the database are undone before, and effects elsewhere happen twice, as after a crash.
 ///
 /// Handled by themselves are deliveries with several handlers, repeats that the broker counts, commands and replies of sagas, stored ones, those that are
@@ -119,7 +119,6 @@ pub enum ConsumerError {
 /// [waits](super::HandlerLayer::waits), and those of a handler whose median run takes longer than 5 ms or is not known
 /// yet, that [says so](super::HandlerOptions::alone), [writes nothing](super::HandlerOptions::no_writes), [must not be tried](super::HandlerOptions::no_try), was
 /// [renamed](super::HandlerOptions::renamed_from), or [takes SQLite's lock late](super::HandlerOptions::deferred_lock).
-/// [`ConsumerBuilder::alone`] turns it off.
 #[derive(Debug)]
 pub struct Consumer {
     shutdown: Shutdown,

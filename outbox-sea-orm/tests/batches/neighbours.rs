@@ -39,12 +39,14 @@ on_every_database! {
     async fn handlers_share_transactions_when_they_are_known_to_be_fast(db: &TempDatabase) {
         let (world, actor) = (World::open(db).await, Actor::default());
         let sent = messages(|_| What::Emits, 200);
-        // As it is without any setting, but for the number of slots: few of them are busy sooner.
-        let consumer = world.consumer("c", &actor).concurrency(1).prefetch(64);
-        let stats = handle(&world, consumer, &sent).await;
+        let consumer = || world.consumer("c", &actor).concurrency(1).prefetch(64);
+        let stats = handle(&world, consumer().optimistic_batches(), &sent).await;
         assert_eq!((stats.handled, actor.runs.lock().unwrap().len()), (200, 200), "{stats:?}");
         assert!((1..192).contains(&stats.batches), "the first ones run alone: {stats:?}");
         assert_eq!(world.left("c").await.told.len(), 200);
+        // Unless it is asked for, each has its own.
+        let stats = handle(&world, consumer(), &messages(|_| What::Emits, 100)).await;
+        assert_eq!((stats.handled, stats.batches), (100, 0));
     }
 
     async fn a_handler_that_waits_keeps_its_neighbours_for_a_second_at_most(db: &TempDatabase) {

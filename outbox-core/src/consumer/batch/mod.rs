@@ -67,9 +67,9 @@ impl Batching {
         #[cfg(feature = "testing")]
         match std::env::var("OUTBOX_TEST_BATCHES").as_deref() {
             Ok("eager") => return Self::Eager,
-            Ok("alone") => return Self::Alone,
+            Ok("optimistic") => return Self::Optimistic,
             _ => {}
         }
-        Self::Optimistic
+        Self::Alone
     }
 }
