@@ -201,13 +201,16 @@ fn start(parts: &Arc<RelayParts>, relay: RelayId) -> Tasks<String, Result<(), Bo
     actors
 }
 
+/// The channel of a route's publisher: batches with the terms of their leases.
+type BatchSender = mpsc::Sender<(u64, RouteBatch)>;
+
 /// Starts a publisher for each route; gives their channels and metrics.
 fn start_publishers(
     parts: &RelayParts,
     dispatcher: &mpsc::Sender<DispatcherMsg>,
     lease: &watch::Receiver<Lease>,
     actors: &mut Tasks<String, Result<(), BoxError>>,
-) -> (Vec<mpsc::Sender<(u64, RouteBatch)>>, Vec<Arc<RouteMetrics>>) {
+) -> (Vec<BatchSender>, Vec<Arc<RouteMetrics>>) {
     let (mut publishers, mut all_metrics) = (Vec::new(), Vec::new());
     for (number, route) in parts.routes.iter().enumerate() {
         let (sender, batches) = mpsc::channel(route.limits.max_in_flight.max(1));
