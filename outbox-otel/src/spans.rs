@@ -104,7 +104,7 @@ impl TraceBackend for OpenTelemetry {
     fn place(&self, span: &Span, parent: Option<&TraceContext>, links: &[TraceContext]) {
         let parent = parent.and_then(|parent| self.read(parent));
         // An error means that no layer of OpenTelemetry has the span.
-        let _ = span.set_parent(parent.unwrap_or_else(Context::new));
+        let _ = span.set_parent(parent.unwrap_or_default());
         for link in links.iter().filter_map(|link| self.read(link)) {
             span.add_link(span_context(&link));
         }

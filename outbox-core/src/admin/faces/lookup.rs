@@ -160,7 +160,7 @@ impl LogEntry {
 #[cfg(test)]
 mod tests {
     use crate::admin::*;
-    use crate::event::MessageId;
+    use crate::event::{MessageId, SagaId};
 
     #[test]
     fn a_saga_is_asked_for_by_its_key_too_and_each_thing_once() {
