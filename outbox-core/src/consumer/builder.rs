@@ -79,7 +79,7 @@ pub struct ConsumerBuilder<S: ConsumerStore> {
     pub(super) commands: CommandSources,
     layers: Layers<S::Tx>,
     subscribers: Vec<Box<dyn Subscriber>>,
-    settings: Settings,
+    pub(super) settings: Settings,
     concurrency: Option<usize>,
     prefetch: Option<usize>,
     prefetch_per_key: Option<usize>,
@@ -366,53 +366,6 @@ impl<S: ConsumerStore> ConsumerBuilder<S> {
         self
     }
 
-    /// Lets deliveries that are ready [share transactions](Consumer#transactions-of-several-deliveries) where their handlers
-    /// are fast; each has its own unless this is set. What fails is handled by itself. [`HandlerOptions::alone`] keeps a
-    /// handler out of it.
-    ///
-    /// Not for handlers that wait for rows which other transactions lock for long: until that wait ends, the deliveries that
-    /// shared the transaction wait too.
-    ///
-    /// ```
-    /// # use outbox_core::{consumer::ConsumerBuilder, outbox::ConsumerStore};
-    /// # fn example<S: ConsumerStore>(consumer: ConsumerBuilder<S>) -> ConsumerBuilder<S> {
-    /// consumer.optimistic_batches() // a queue of many small messages
-    /// # }
-    /// ```
-    pub fn optimistic_batches(mut self) -> Self {
-        self.settings.batching = Batching::Optimistic;
-        self
-    }
-
-    /// Lets deliveries share transactions before their handlers are known to be fast, for tests.
-    #[cfg(feature = "testing")]
-    #[doc(hidden)]
-    pub fn batch_eagerly(mut self) -> Self {
-        self.settings.batching = Batching::Eager;
-        self
-    }
-
-    /// Handles up to so many deliveries in one transaction, behind a savepoint each, whatever their handlers are; zero
-    /// counts as one. A batch counts as one of those that are [handled at once](Self::concurrency): set that low.
-    ///
-    /// Each delivery has its own outcome: one that fails is taken out and handled by itself, so that a handler which fails
-    /// often keeps large batches. Where failures are rare, [`optimistic_batches`](Self::optimistic_batches) are faster. Only for deliveries that are
-    /// acknowledged [after their handlers](AckMode::AfterHandlers).
-    ///
-    /// ```
-    /// # use outbox_core::{consumer::ConsumerBuilder, outbox::ConsumerStore};
-    /// # fn example<S: ConsumerStore>(consumer: ConsumerBuilder<S>) -> ConsumerBuilder<S> {
-    /// consumer.batched(50).concurrency(2) // two transactions of 50 deliveries each
-    /// # }
-    /// ```
-    pub fn batched(mut self, deliveries: usize) -> Self {
-        self.settings.batching = match deliveries {
-            0 | 1 => Batching::Alone,
-            deliveries => Batching::Savepoints(deliveries),
-        };
-        self
-    }
-
     /// Sets how many deliveries may wait, unacknowledged, beside those that are handled, for a slot or
     /// for earlier ones of their key: four times as many unless set; zero counts as one. How many a broker sends is the subscriber's setting.
     pub fn prefetch(mut self, deliveries: usize) -> Self {
@@ -529,12 +482,7 @@ impl<S: ConsumerStore> ConsumerBuilder<S> {
         let stats = Arc::new(watch::Sender::new(isolating));
         let mut settings = self.settings;
         let layers_wait = self.layers.iter().any(|layer| layer.waits_any());
-        if settings.ack != AckMode::AfterHandlers
-            || (settings.batching.is_optimistic() && layers_wait)
-        {
-            // Each delivery is acknowledged by itself, before or during its handlers, or waits for others.
-            settings.batching = Batching::Alone;
-        }
+        settings.batching = settings.batching.allowed(settings.ack, layers_wait);
         let taken = span.in_scope(|| self.reserve());
         settings.concurrency = taken.concurrency;
         settings.prefetch = self.prefetch.unwrap_or_else(|| settings.usual_prefetch());

@@ -7,6 +7,7 @@ mod columns;
 mod drivers;
 mod error_codes;
 mod fenced;
+mod inbox;
 mod limits;
 mod measure;
 mod mysql;

@@ -5,7 +5,6 @@ use super::{
     inbox::{check, values},
     micros, rows,
 };
-use crate::dialect::Dialect;
 use outbox_core::outbox::InboxKey;
 use sea_orm::{ConnectionTrait, DbErr, QueryResult, Value, prelude::Uuid};
 use std::collections::{BTreeSet, HashSet};
@@ -53,15 +52,9 @@ impl Schema {
         conn: &C,
         keys: &[Key<'_>],
     ) -> Result<HashSet<RowKey>, DbErr> {
-        let keep = micros(self.inbox_retention);
         let keys = padded(&keys.iter().collect::<Vec<_>>());
-        let sql = self.filled(&format!(
-            "INSERT INTO {{inbox}} (consumer, handler, source, message_id, keep_until) \
-             SELECT v.column1, v.column2, v.column3, v.column4, {{now}} + {keep} FROM (VALUES {}) AS v \
-             WHERE NOT EXISTS (SELECT 1 FROM {{deferred}} d WHERE d.consumer = v.column1 AND d.handler = v.column2 \
-             AND d.order_hash = v.column5) ON CONFLICT DO NOTHING RETURNING handler, source, message_id",
-            rows(self.dialect.inbox_marks(), keys.len())
-        ));
+        let keep = micros(self.inbox_retention);
+        let sql = self.filled(&self.dialect.insert_unless_deferred(keys.len(), keep));
         let mut bound = Vec::with_capacity(keys.len() * 5);
         for (key, order_hash) in keys {
             bound.extend(values(key));
@@ -82,7 +75,7 @@ impl Schema {
             order_hash.is_none_or(|hash| !deferred.contains(&(key.handler.to_owned(), hash)))
         };
         let mut keys: Vec<&Key<'_>> = keys.iter().filter(is_first).collect();
-        if self.dialect == Dialect::MySql {
+        if !self.dialect.returns_written() {
             let known = self.known(conn, &keys).await?;
             let mut seen = known.clone();
             keys.retain(|(key, _)| seen.insert(row_key(key)));
@@ -94,14 +87,10 @@ impl Schema {
         let mut bound = Vec::with_capacity(written_keys.len() * 4);
         written_keys.iter().for_each(|(key, _)| bound.extend(values(key)));
         let keep = micros(self.inbox_retention);
-        let insert = format!(
-            "INSERT IGNORE INTO {{inbox}} (consumer, handler, source, message_id, keep_until) VALUES {}",
-            rows(&format!("(?, ?, ?, ?, {{now}} + {keep})"), written_keys.len())
-        );
-        if self.dialect == Dialect::MySql {
+        let insert = self.filled(&self.dialect.insert_inbox_rows(written_keys.len(), keep));
+        if !self.dialect.returns_written() {
             // It cannot return what it has written. So it has to write all that were unknown just before.
-            let sql = self.filled(&insert);
-            let inserted = conn.execute_raw(self.statement(&sql, bound)).await?.rows_affected();
+            let inserted = conn.execute_raw(self.statement(&insert, bound)).await?.rows_affected();
             if usize::try_from(inserted).ok() != Some(keys.len()) {
                 return Err(DbErr::Custom(
                     "another transaction received some of these messages meanwhile".into(),
@@ -109,8 +98,7 @@ impl Schema {
             }
             return Ok(keys.into_iter().map(|(key, _)| row_key(key)).collect());
         }
-        let sql = self.filled(&format!("{insert} RETURNING handler, source, message_id"));
-        written(&conn.query_all_raw(self.statement(&sql, bound)).await?)
+        written(&conn.query_all_raw(self.statement(&insert, bound)).await?)
     }
 
     /// Gives the handlers and order hashes, of these keys, with deferred deliveries.
@@ -173,15 +161,4 @@ fn written(rows: &[QueryResult]) -> Result<HashSet<RowKey>, DbErr> {
         Ok((row.try_get_by_index(0)?, row.try_get_by_index(1)?, row.try_get_by_index(2)?))
     };
     rows.iter().map(key).collect()
-}
-
-impl Dialect {
-    /// Writes the values of an inbox row and its order hash, typed where the database would take
-    /// them for texts.
-    const fn inbox_marks(self) -> &'static str {
-        match self {
-            Self::Postgres => "(?, ?, ?, ?::uuid, ?::bigint)",
-            Self::MySql | Self::MariaDb | Self::Sqlite => "(?, ?, ?, ?, ?)",
-        }
-    }
 }

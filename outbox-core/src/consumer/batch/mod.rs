@@ -4,12 +4,14 @@
 //! A batch is optimistic: if anything in it fails, all of it is rolled back, nothing is counted, and each
 //! of its deliveries runs alone, as if there had been no batch.
 
+mod choice;
 mod pace;
 mod plan;
 
 pub(super) use pace::Pace;
 pub(super) use plan::{BatchPlan, Candidate, Sharing, may_share};
 
+use super::settings::AckMode;
 use std::time::Duration;
 
 /// Most deliveries of one transaction: a commit costs about as much as a few statements, so that more save nothing.
@@ -60,6 +62,15 @@ impl Batching {
     /// Tells whether a handler shares a transaction before its pace is known.
     pub(super) const fn is_eager(self) -> bool {
         !matches!(self, Self::Alone | Self::Savepoints(_) | Self::Optimistic)
+    }
+
+    /// Gives each delivery its own transaction where it is acknowledged by itself, before or during its handlers, and
+    /// where a layer around the handlers waits for others, unless savepoints were asked for.
+    pub(super) const fn allowed(self, ack: AckMode, layers_wait: bool) -> Self {
+        match ack {
+            AckMode::AfterHandlers if !layers_wait || !self.is_optimistic() => self,
+            _ => Self::Alone,
+        }
     }
 
     /// Gives the mode of a consumer whose builder says nothing.

@@ -169,7 +169,8 @@ mod tests {
                 let (mut pace, mut cost, mut n) = (known(Duration::from_millis(1)), 0.0, 0_u32);
                 const DELIVERIES: u32 = 20_000;
                 // Irregular, so that the failures do not fall on the same place of each batch.
-                let fails = |n: u32| n.wrapping_mul(2_654_435_761) % 1_000_003 % one_in == 0;
+                let fails =
+                    |n: u32| (n.wrapping_mul(2_654_435_761) % 1_000_003).is_multiple_of(one_in);
                 while n < DELIVERIES {
                     let batch = u32::try_from(pace.limit(false)).expect("small");
                     let failed = (n..n + batch).filter(|n| fails(*n)).count();

@@ -325,6 +325,31 @@ mod tests {
         ]
     }
 
+    /// A delivery that starts: no other of its key runs, and none behind it was started before.
+    fn note_start(
+        (key, n): (Option<u8>, u32),
+        running: &mut Vec<(Option<u8>, u32)>,
+        last_started: &mut HashMap<u8, u32>,
+    ) -> Result<(), TestCaseError> {
+        if let Some(k) = key {
+            prop_assert!(running.iter().all(|(other, _)| *other != Some(k)));
+            prop_assert!(last_started.insert(k, n).is_none_or(|before| before < n));
+        }
+        running.push((key, n));
+        Ok(())
+    }
+
+    /// Deliveries that start again, each before those behind it.
+    fn note_restart(back: &[(Option<u8>, u32)], last_started: &mut HashMap<u8, u32>) {
+        for (key, n) in back {
+            let Some(key) = key else { continue };
+            match n.checked_sub(1) {
+                Some(before) => last_started.insert(*key, before),
+                None => last_started.remove(key),
+            };
+        }
+    }
+
     proptest! {
         /// Whatever happens: nothing is lost or doubled, a key never runs twice at once, never out of order, never more
         /// than the limit.
@@ -336,12 +361,8 @@ mod tests {
             for act in acts {
                 match act {
                     Act::Arrive(key) => { queues.push(key, arrived); arrived += 1; }
-                    Act::Start => if let Some((key, n)) = queues.start() {
-                        if let Some(k) = key {
-                            prop_assert!(running.iter().all(|(other, _)| *other != Some(k)));
-                            prop_assert!(last_started.insert(k, n).is_none_or(|before| before < n));
-                        }
-                        running.push((key, n));
+                    Act::Start => if let Some(one) = queues.start() {
+                        note_start(one, &mut running, &mut last_started)?;
                     },
                     Act::StartSome(one_of) => {
                         let some = queues.start_some(|n| match n % 7 {
@@ -349,26 +370,13 @@ mod tests {
                             _ if n % one_of == 0 => Pick::Take,
                             _ => Pick::Leave,
                         });
-                        for (key, n) in some {
-                            if let Some(k) = key {
-                                prop_assert!(running.iter().all(|(other, _)| *other != Some(k)));
-                                prop_assert!(last_started.insert(k, n).is_none_or(|before| before < n));
-                            }
-                            running.push((key, n));
+                        for one in some {
+                            note_start(one, &mut running, &mut last_started)?;
                         }
                     }
                     Act::Restart(from) if from < running.len() => {
                         let back = running.split_off(from);
-                        for (key, n) in &back {
-                            // It starts again.
-                            if let Some(k) = key {
-                                match n.checked_sub(1) {
-                                    Some(before) => last_started.insert(*k, before),
-                                    None => last_started.remove(k),
-                                };
-                            }
-                            prop_assert!(queues.ready.iter().all(|(_, other)| other != n));
-                        }
+                        note_restart(&back, &mut last_started);
                         queues.restart(back);
                     }
                     Act::Finish(i) if i < running.len() => { queues.finish(running.remove(i).0); left += 1; }

@@ -242,7 +242,8 @@ impl<S: ConsumerStore> Worker<S> {
             let mut pace = item.entry.pace();
             pace.note_time(took);
             pace.note_committed(1);
-            tracing::debug!(parent: &item.span, handler = &*item.entry.name, attempt = 1, "handled");
+            let handler = &*item.entry.name;
+            item.span.in_scope(|| tracing::debug!(handler, attempt = 1, "handled"));
         }
         if handled > 0 {
             self.count(|s| (s.handled, s.batches) = (s.handled + handled, s.batches + 1));
