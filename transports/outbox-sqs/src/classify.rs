@@ -125,93 +125,138 @@ fn code_name(code: &str) -> &str {
     code.strip_prefix("AWS.SimpleQueueService.").unwrap_or(code)
 }
 
+/// What error codes have in common.
+struct Meaning {
+    codes: &'static [&'static str],
+    class: FailureClass,
+    kind: Kind,
+    /// What to do about it.
+    advice: &'static str,
+}
+
+const fn unavailable(codes: &'static [&'static str], kind: Kind, advice: &'static str) -> Meaning {
+    Meaning { codes, class: FailureClass::Unavailable, kind, advice }
+}
+
+/// What to do where the service throttles.
+const SLOW_DOWN: &str = "the service asks to send less for now";
+
+/// The codes that are known, without the prefix that SQS puts before some of them.
+const MEANINGS: [Meaning; 10] = [
+    unavailable(
+        &["NonExistentQueue", "QueueDoesNotExist", "QueueDeletedRecently"],
+        Kind::Missing,
+        "create the queue, or declare it with `declare`",
+    ),
+    unavailable(
+        &["NotFound", "NotFoundException", "ResourceNotFoundException"],
+        Kind::Missing,
+        "create the topic, or declare it with `declare`",
+    ),
+    unavailable(
+        &[
+            "AccessDenied",
+            "AccessDeniedException",
+            "AuthorizationError",
+            "AuthorizationErrorException",
+            "NotAuthorized",
+        ],
+        Kind::Refused,
+        "allow the action to this user or role, and to the queue by its policy",
+    ),
+    unavailable(
+        &["ExpiredToken", "ExpiredTokenException", "TokenRefreshRequired"],
+        Kind::Refused,
+        "the session has ended: renew the token, or give a provider that renews it by `credentials`",
+    ),
+    unavailable(
+        &[
+            "InvalidClientTokenId",
+            "InvalidAccessKeyId",
+            "UnrecognizedClientException",
+            "MissingAuthenticationToken",
+            "MissingAuthenticationTokenException",
+            "AuthFailure",
+            "OptInRequired",
+        ],
+        Kind::Refused,
+        "name an access key of the account that is active",
+    ),
+    unavailable(
+        &[
+            "SignatureDoesNotMatch",
+            "InvalidSignatureException",
+            "InvalidSignature",
+            "IncompleteSignature",
+            "InvalidSecurity",
+            "RequestExpired",
+            "RequestTimeTooSkewed",
+        ],
+        Kind::Refused,
+        "the secret is another key's or is shortened, or the clock of this machine is wrong",
+    ),
+    unavailable(
+        &[
+            "Throttling",
+            "ThrottlingException",
+            "ThrottledException",
+            "Throttled",
+            "RequestThrottled",
+            "RequestThrottledException",
+            "RequestLimitExceeded",
+            "TooManyRequestsException",
+            "BandwidthLimitExceeded",
+            "SlowDown",
+            "PriorRequestNotComplete",
+        ],
+        Kind::Refused,
+        SLOW_DOWN,
+    ),
+    unavailable(
+        &["OverLimit", "QuotaExceeded", "LimitExceeded", "LimitExceededException"],
+        Kind::Refused,
+        "a quota of the account or the queue is used up",
+    ),
+    unavailable(
+        &["QueueNameExists", "QueueAlreadyExists"],
+        Kind::Other,
+        "the queue exists with other settings and stays as it is: declare those, or delete it",
+    ),
+    Meaning {
+        codes: &[
+            "InvalidMessageContents",
+            "BatchRequestTooLong",
+            "InvalidParameterValue",
+            "InvalidParameterValueException",
+            "InvalidParameter",
+            "InvalidParameterException",
+            "ParameterValueInvalid",
+            "ValidationError",
+            "ValidationException",
+            "InvalidAttributeValue",
+            "MissingParameter",
+            "MissingRequiredParameterException",
+        ],
+        class: FailureClass::Permanent,
+        kind: Kind::Other,
+        advice: "",
+    },
+];
+
 /// Tells what an error code means, and what to do about it. Codes that are not known go by the
 /// HTTP status, and else are transient.
 fn meaning(code: &str, status: u16) -> (FailureClass, Kind, &'static str) {
-    use FailureClass::{Permanent, Transient, Unavailable};
-    match code {
-        "NonExistentQueue" | "QueueDoesNotExist" | "QueueDeletedRecently" => {
-            (Unavailable, Kind::Missing, "create the queue, or declare it with `declare`")
-        }
-        "NotFound" | "NotFoundException" | "ResourceNotFoundException" => {
-            (Unavailable, Kind::Missing, "create the topic, or declare it with `declare`")
-        }
-        "AccessDenied"
-        | "AccessDeniedException"
-        | "AuthorizationError"
-        | "AuthorizationErrorException"
-        | "NotAuthorized" => (
-            Unavailable,
-            Kind::Refused,
-            "allow the action to this user or role, and to the queue by its policy",
-        ),
-        "ExpiredToken" | "ExpiredTokenException" | "TokenRefreshRequired" => (
-            Unavailable,
-            Kind::Refused,
-            "the session has ended: renew the token, or give a provider that renews it by \
-             `credentials`",
-        ),
-        "InvalidClientTokenId"
-        | "InvalidAccessKeyId"
-        | "UnrecognizedClientException"
-        | "MissingAuthenticationToken"
-        | "MissingAuthenticationTokenException"
-        | "AuthFailure"
-        | "OptInRequired" => {
-            (Unavailable, Kind::Refused, "name an access key of the account that is active")
-        }
-        "SignatureDoesNotMatch"
-        | "InvalidSignatureException"
-        | "InvalidSignature"
-        | "IncompleteSignature"
-        | "InvalidSecurity"
-        | "SignatureDoesNotMatchException" => {
-            (Unavailable, Kind::Refused, "the secret is another key's, or it is shortened")
-        }
-        "RequestExpired" | "RequestTimeTooSkewed" => {
-            (Unavailable, Kind::Refused, "set the clock of this machine")
-        }
-        "Throttling"
-        | "ThrottlingException"
-        | "ThrottledException"
-        | "Throttled"
-        | "RequestThrottled"
-        | "RequestThrottledException"
-        | "RequestLimitExceeded"
-        | "TooManyRequestsException"
-        | "BandwidthLimitExceeded"
-        | "SlowDown"
-        | "PriorRequestNotComplete" => {
-            (Unavailable, Kind::Refused, "the service asks to send less for now")
-        }
-        "OverLimit" | "QuotaExceeded" | "LimitExceeded" | "LimitExceededException" => {
-            (Unavailable, Kind::Refused, "a quota of the account or the queue is used up")
-        }
-        code if code.to_ascii_lowercase().starts_with("kms") => (
-            Unavailable,
-            Kind::Refused,
-            "mend the KMS key of the queue or topic, or the right to use it",
-        ),
-        "QueueNameExists" | "QueueAlreadyExists" => (
-            Unavailable,
-            Kind::Other,
-            "the queue exists with other settings and stays as it is: declare those, or delete it",
-        ),
-        "InvalidMessageContents"
-        | "BatchRequestTooLong"
-        | "InvalidParameterValue"
-        | "InvalidParameterValueException"
-        | "InvalidParameter"
-        | "InvalidParameterException"
-        | "ParameterValueInvalid"
-        | "ValidationError"
-        | "ValidationException"
-        | "InvalidAttributeValue"
-        | "MissingParameter"
-        | "MissingRequiredParameterException" => (Permanent, Kind::Other, ""),
-        _ if status >= 500 => (Unavailable, Kind::Other, ""),
-        _ if status == 429 => (Unavailable, Kind::Refused, "the service asks to send less for now"),
-        _ => (Transient, Kind::Other, ""),
+    if let Some(known) = MEANINGS.iter().find(|known| known.codes.contains(&code)) {
+        return (known.class, known.kind, known.advice);
+    }
+    if code.to_ascii_lowercase().starts_with("kms") {
+        let advice = "mend the KMS key of the queue or topic, or the right to use it";
+        return (FailureClass::Unavailable, Kind::Refused, advice);
+    }
+    match status {
+        429 => (FailureClass::Unavailable, Kind::Refused, SLOW_DOWN),
+        500.. => (FailureClass::Unavailable, Kind::Other, ""),
+        _ => (FailureClass::Transient, Kind::Other, ""),
     }
 }
 

@@ -157,7 +157,7 @@ impl SqsSubscriber {
     }
 
     /// Sets how long the service waits for a message before it replies that there is none, in whole
-    /// seconds; 20 s unless set, which is the most.
+    /// seconds; 20 s unless set, which is the most, and a second at least.
     #[must_use]
     pub fn wait_time(mut self, time: Duration) -> Self {
         self.config.wait = time;
@@ -227,7 +227,11 @@ impl Config {
         let second = Duration::from_secs(1);
         for (is_wrong, what, rule) in [
             (self.prefetch == 0, "the prefetch", "must be at least 1"),
-            (self.wait > LONGEST_WAIT, "the wait time", "must be at most 20 s"),
+            (
+                !(second..=LONGEST_WAIT).contains(&self.wait),
+                "the wait time",
+                "must be a second to 20 s",
+            ),
             (
                 !(second..=LONGEST_VISIBILITY).contains(&self.visibility),
                 "the visibility timeout",

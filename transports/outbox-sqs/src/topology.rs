@@ -223,9 +223,13 @@ impl Directory {
         }
     }
 
-    /// Forgets everything, after a failure that says that something is missing.
-    pub(crate) async fn forget(&self) {
-        *self.known.lock().await = Known::default();
+    /// Forgets everything, after a failure that says that a place is missing which was found before.
+    /// One that was never there is no reason to look for the others again.
+    pub(crate) async fn forget(&self, name: &str) {
+        let mut known = self.known.lock().await;
+        if known.places.contains_key(name) {
+            *known = Known::default();
+        }
     }
 
     async fn url_of(&self, name: &str) -> Result<String, Failure> {

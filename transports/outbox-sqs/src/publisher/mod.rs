@@ -313,7 +313,7 @@ impl Sending {
             }
         };
         if result.as_ref().is_err_and(|failure| failure.kind == Kind::Missing) {
-            self.directory.forget().await;
+            self.directory.forget(place).await;
         }
         result
     }

@@ -2,7 +2,7 @@
 
 use super::{AckDecision, Received, Tag};
 use crate::{
-    classify::Failure,
+    classify::{Failure, Kind},
     config::is_fifo,
     headers::{DeadMessage, MAX_ATTRIBUTES, STRING},
     topology::Directory,
@@ -135,6 +135,9 @@ impl AckHandle {
             request = request.message_group_id(group).message_deduplication_id(&self.received.id);
         }
         let sent = self.directory.clients.request("did not confirm", request.send()).await;
+        if sent.as_ref().is_err_and(|failure| failure.kind == Kind::Missing) {
+            self.directory.forget(dead).await;
+        }
         sent.map(drop).map_err(|failure| failure.at("queue", dead))
     }
 }

@@ -77,7 +77,7 @@ impl Poll {
                 Ok(()) => backoff = Duration::ZERO,
                 Err(failure) => {
                     if failure.kind == Kind::Missing {
-                        self.directory.forget().await;
+                        self.directory.forget(&self.queue).await;
                     }
                     self.store.fail(failure);
                     backoff = (backoff * 2).clamp(MIN_BACKOFF, MAX_BACKOFF);

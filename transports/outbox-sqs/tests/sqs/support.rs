@@ -20,8 +20,12 @@ pub(crate) const QUIET: Duration = Duration::from_millis(1_500);
 pub(crate) const STANDARD: &str = "orders";
 /// A queue of a test that keeps the order of each key.
 pub(crate) const FIFO: &str = "orders.fifo";
-/// How long a message is invisible: short, so that a test need not wait for long.
-pub(crate) const VISIBILITY: Duration = Duration::from_secs(2);
+/// How long a message is invisible: short, so that a test need not wait for long, and longer than a
+/// busy machine leaves an emulator without a turn.
+pub(crate) const VISIBILITY: Duration = Duration::from_secs(5);
+/// How long an emulator may take for one reply: its first one took over ten seconds beside sixteen
+/// busy processes.
+const UNHURRIED: Duration = Duration::from_mins(1);
 
 /// The emulator that a test uses where one is enough.
 pub(crate) async fn start() -> Server {
@@ -30,7 +34,8 @@ pub(crate) async fn start() -> Server {
 
 /// A publisher to a queue, which it declares.
 pub(crate) fn publisher_at(url: &str, queue: &str) -> SqsPublisher {
-    SqsPublisher::new(url).expect("a URL").queue(queue).declare([SqsQueue::new(queue)])
+    let publisher = SqsPublisher::new(url).expect("a URL").timeout(UNHURRIED);
+    publisher.queue(queue).declare([SqsQueue::new(queue)])
 }
 
 /// A subscriber of a queue, which it declares.
@@ -40,6 +45,7 @@ pub(crate) fn subscriber_at(url: &str, queue: &str) -> SqsSubscriber {
         .declare([SqsQueue::new(queue)])
         .visibility_timeout(VISIBILITY)
         .wait_time(Duration::from_secs(1))
+        .timeout(UNHURRIED)
 }
 
 /// A publisher to the queue without an order.
@@ -57,6 +63,7 @@ pub(crate) fn topic_publisher(server: &Server, topic: &str, queue: &str) -> SnsP
     SnsPublisher::new(server.url())
         .expect("a URL")
         .topic(topic)
+        .timeout(UNHURRIED)
         .declare([SnsTopic::new(topic).deliver_to(queue)])
 }
 

