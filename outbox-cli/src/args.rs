@@ -104,6 +104,12 @@ pub(crate) enum Command {
         /// The shell.
         shell: clap_complete::Shell,
     },
+    /// Follows events over all databases as they are created, confirmed or given up.
+    Tail(Tail),
+    /// Erases what is stored under a key, such as a person's.
+    Erase(Erase),
+    /// Measures this database by tables of its own, which it drops at the end.
+    Bench(Bench),
 }
 
 /// A new service.
@@ -432,6 +438,59 @@ pub(crate) enum Migrate {
         #[arg(long, default_value_t = 16)]
         partitions: u16,
     },
+}
+
+/// What `tail` follows.
+#[derive(Debug, Args)]
+pub(crate) struct Tail {
+    /// Only of this topic.
+    #[arg(long)]
+    pub(crate) topic: Option<String>,
+    /// Only of this key.
+    #[arg(long)]
+    pub(crate) key: Option<String>,
+    /// Pause between two looks.
+    #[arg(long, default_value = "250ms", value_parser = duration)]
+    pub(crate) every: Duration,
+    /// Ends after so long; without it Ctrl-C ends it.
+    #[arg(long = "for", value_name = "TIME", value_parser = duration)]
+    pub(crate) lasts: Option<Duration>,
+    /// Ends after so many lines.
+    #[arg(long)]
+    pub(crate) lines: Option<u64>,
+}
+
+/// An erasure.
+#[derive(Debug, Args)]
+pub(crate) struct Erase {
+    /// The key: of events, of requests (their dedup key) and of sagas (their correlation id).
+    #[arg(allow_hyphen_values = true)]
+    pub(crate) key: String,
+    /// Only writes the plan.
+    #[arg(long)]
+    pub(crate) plan: bool,
+    #[command(flatten)]
+    pub(crate) note: Note,
+}
+
+/// A measurement.
+#[derive(Debug, Args)]
+pub(crate) struct Bench {
+    /// Events to write, 100 to 100,000.
+    #[arg(long, default_value_t = 5_000, value_parser = clap::value_parser!(u32).range(100..=100_000))]
+    pub(crate) events: u32,
+    /// Transactions at once, 1 to 64.
+    #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=64))]
+    pub(crate) writers: u32,
+    /// Bytes of each event's content, 16 to 65,536.
+    #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u32).range(16..=65_536))]
+    pub(crate) bytes: u32,
+    /// Longest time of each stage; what is not done by then counts as far as it is done.
+    #[arg(long, default_value = "30s", value_parser = duration)]
+    pub(crate) limit: Duration,
+    /// Drops the tables that a measurement has left which was killed.
+    #[arg(long)]
+    pub(crate) replace: bool,
 }
 
 fn duration(text: &str) -> Result<Duration, String> {

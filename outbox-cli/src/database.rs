@@ -12,10 +12,18 @@ const MAX_CONNECTIONS: u32 = 4;
 
 /// Connects to a database.
 pub(crate) async fn connect(target: &Target) -> Result<DatabaseConnection, CliError> {
+    connect_with(target, MAX_CONNECTIONS).await
+}
+
+/// Connects to a database by so many connections at most.
+pub(crate) async fn connect_with(
+    target: &Target,
+    connections: u32,
+) -> Result<DatabaseConnection, CliError> {
     let mut options = ConnectOptions::new(&target.url);
     options
         .sqlx_logging(false)
-        .max_connections(MAX_CONNECTIONS)
+        .max_connections(connections)
         .connect_timeout(CONNECT_WITHIN)
         .acquire_timeout(CONNECT_WITHIN);
     Database::connect(options).await.map_err(|error| open_error(target, error))

@@ -1,6 +1,7 @@
 //! The commands. Each asks every database of the command line, and writes the answers.
 
 mod overview;
+mod top;
 mod lookup;
 mod letters;
 mod act;
@@ -9,6 +10,9 @@ mod sagas;
 mod controls;
 mod migrate;
 mod new;
+mod tail;
+mod erase;
+mod bench;
 
 use crate::{
     args::{Cli, Command, Global, Note},
@@ -22,34 +26,69 @@ use clap::CommandFactory;
 use outbox_core::{admin::OperatorNote, outbox::StoreError};
 use outbox_sea_orm::Outbox;
 use serde::Serialize;
-use std::process::ExitCode;
+use std::{pin::Pin, process::ExitCode};
+
+/// The work of a command. It has no type of its own: the compiler gives up on a future that has those
+/// of all commands inside of it.
+type Work<'w> = Pin<Box<dyn Future<Output = Result<ExitCode, CliError>> + 'w>>;
 
 /// Runs a command.
 pub(crate) async fn run(cli: Cli, output: &mut Output) -> Result<ExitCode, CliError> {
     let Cli { global, command } = cli;
+    work(&global, command, output).await
+}
+
+fn work<'w>(global: &'w Global, command: Command, output: &'w mut Output) -> Work<'w> {
     match command {
-        Command::Overview => overview::overview(&global, output).await,
-        Command::Top(top) => overview::top(&global, &top, output).await,
-        Command::Find(text) => lookup::find(&global, &text.text, output).await,
-        Command::Life(text) => lookup::life(&global, &text.text, output).await,
-        Command::Follow(text) => lookup::follow(&global, &text.text, output).await,
-        Command::Explain(text) => lookup::explain(&global, &text.text, output).await,
-        Command::DeadLetters(command) => letters::run(&global, command, output).await,
-        Command::Deferred(deferred) => lists::deferred(&global, &deferred, output).await,
-        Command::Scheduled(paging) => lists::scheduled(&global, &paging, output).await,
-        Command::Inbox(text) => lists::inbox(&global, &text.text, output).await,
-        Command::Sagas(command) => sagas::run(&global, command, output).await,
-        Command::Pause(pause) => controls::pause(&global, &pause, output).await,
-        Command::Resume(scoped) => controls::resume(&global, &scoped, output).await,
-        Command::Rate(rate) => controls::rate(&global, &rate, output).await,
-        Command::Relay(relay) => relay::run(&relay, output).await,
-        Command::Doctor => lists::doctor(&global, output).await,
-        Command::Audit(paging) => lists::audit(&global, &paging, output).await,
-        Command::Migrate(command) => migrate::run(&global, command, output).await,
-        Command::New(new) => new::new(&new, output),
-        Command::Completions { shell } => {
+        Command::Overview => Box::pin(overview::overview(global, output)),
+        Command::Top(top) => Box::pin(async move { top::top(global, &top, output).await }),
+        Command::Find(text) => {
+            Box::pin(async move { lookup::find(global, &text.text, output).await })
+        }
+        Command::Life(text) => {
+            Box::pin(async move { lookup::life(global, &text.text, output).await })
+        }
+        Command::Follow(text) => {
+            Box::pin(async move { lookup::follow(global, &text.text, output).await })
+        }
+        Command::Explain(text) => {
+            Box::pin(async move { lookup::explain(global, &text.text, output).await })
+        }
+        Command::DeadLetters(command) => Box::pin(letters::run(global, command, output)),
+        Command::Deferred(deferred) => {
+            Box::pin(async move { lists::deferred(global, &deferred, output).await })
+        }
+        Command::Scheduled(paging) => {
+            Box::pin(async move { lists::scheduled(global, &paging, output).await })
+        }
+        Command::Inbox(text) => {
+            Box::pin(async move { lists::inbox(global, &text.text, output).await })
+        }
+        Command::Sagas(command) => Box::pin(sagas::run(global, command, output)),
+        Command::Pause(pause) => {
+            Box::pin(async move { controls::pause(global, &pause, output).await })
+        }
+        Command::Resume(scoped) => {
+            Box::pin(async move { controls::resume(global, &scoped, output).await })
+        }
+        Command::Rate(rate) => Box::pin(async move { controls::rate(global, &rate, output).await }),
+        Command::Relay(relay) => Box::pin(async move { relay::run(&relay, output).await }),
+        Command::Doctor => Box::pin(lists::doctor(global, output)),
+        Command::Audit(paging) => {
+            Box::pin(async move { lists::audit(global, &paging, output).await })
+        }
+        Command::Migrate(command) => Box::pin(migrate::run(global, command, output)),
+        Command::New(new) => Box::pin(async move { new::new(&new, output) }),
+        Command::Completions { shell } => Box::pin(async move {
             clap_complete::generate(shell, &mut Cli::command(), "outbox", &mut std::io::stdout());
             Ok(ExitCode::SUCCESS)
+        }),
+        Command::Tail(tail) => Box::pin(async move { tail::tail(global, &tail, output).await }),
+        Command::Erase(erase) => {
+            Box::pin(async move { erase::erase(global, &erase, output).await })
+        }
+        Command::Bench(bench) => {
+            Box::pin(async move { bench::bench(global, &bench, output).await })
         }
     }
 }

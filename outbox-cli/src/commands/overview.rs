@@ -1,9 +1,8 @@
-//! `overview` and `top`.
+//! `overview`.
 
 use super::ask_all;
 use crate::{
-    args::{Global, Top},
-    config::Target,
+    args::Global,
     error::CliError,
     output::{Output, Table, ago, cut, shown, span},
 };
@@ -21,55 +20,68 @@ pub(super) async fn overview(global: &Global, output: &mut Output) -> Result<Exi
     Ok(answers.exit_code(true))
 }
 
-/// Shows the overview again and again.
-pub(super) async fn top(
-    global: &Global,
-    top: &Top,
-    output: &mut Output,
-) -> Result<ExitCode, CliError> {
-    let mut looks = 0;
-    loop {
-        let answers = ask_all(global, async |outbox: &Outbox| outbox.overview().await).await?;
-        output.next_screen()?;
-        let write_one = |output: &mut Output, target: &Target, overview: &Overview| {
-            output.line(format!("{target}  {}", overview.now))?;
-            write(output, overview)
-        };
-        for (target, overview) in &answers.list {
-            write_one(output, target, overview)?;
-        }
-        looks += 1;
-        if top.times.is_some_and(|times| looks >= times) {
-            return Ok(answers.exit_code(true));
-        }
-        tokio::select! {
-            () = tokio::time::sleep(top.every) => {}
-            _ = tokio::signal::ctrl_c() => return Ok(answers.exit_code(true)),
-        }
-    }
+/// How a line is shown on a terminal that is redrawn.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Mood {
+    /// The name of a database, or the heading of a table.
+    Heading,
+    /// All is well.
+    Plain,
+    /// Somebody has paused it, or it has no relay.
+    Notice,
+    /// It stands still, or failed.
+    Alarm,
 }
 
-fn write(output: &mut Output, overview: &Overview) -> Result<(), CliError> {
+/// A line of an overview.
+#[derive(Debug, Clone)]
+pub(super) struct Line {
+    pub(super) text: String,
+    pub(super) mood: Mood,
+}
+
+fn line(mood: Mood, text: String) -> Line {
+    Line { text, mood }
+}
+
+fn alarm_if(alarm: bool) -> Mood {
+    if alarm { Mood::Alarm } else { Mood::Plain }
+}
+
+/// Writes an overview.
+pub(super) fn write(output: &mut Output, overview: &Overview) -> Result<(), CliError> {
+    lines(overview).into_iter().try_for_each(|line| output.line(line.text))
+}
+
+/// Gives an overview in lines.
+pub(super) fn lines(overview: &Overview) -> Vec<Line> {
+    let mut lines = Vec::new();
     let events = &overview.events;
     let oldest = match events.oldest_pending {
         Some(age) => format!(", the oldest for {}", span(age)),
         None => String::new(),
     };
-    output.line(format!(
-        "events    {} waiting{oldest}; {} retrying",
-        events.pending, events.retrying
-    ))?;
-    output.line(format!(
-        "          {} scheduled, {} deferred by consumers, {} open dead letters",
-        overview.scheduled, overview.deferred, events.dead
-    ))?;
+    lines.push(line(
+        Mood::Plain,
+        format!("events    {} waiting{oldest}; {} retrying", events.pending, events.retrying),
+    ));
+    lines.push(line(
+        alarm_if(events.dead > 0),
+        format!(
+            "          {} scheduled, {} deferred by consumers, {} open dead letters",
+            overview.scheduled, overview.deferred, events.dead
+        ),
+    ));
     let sagas = &overview.sagas;
-    output.line(format!(
-        "sagas     {} running, {} compensating, {} stuck",
-        sagas.running, sagas.compensating, sagas.stuck
-    ))?;
-    write_relays(output, overview)?;
-    write_consumers(output, overview)?;
+    lines.push(line(
+        alarm_if(sagas.stuck > 0),
+        format!(
+            "sagas     {} running, {} compensating, {} stuck",
+            sagas.running, sagas.compensating, sagas.stuck
+        ),
+    ));
+    relays(&mut lines, overview);
+    consumers(&mut lines, overview);
     for control in &overview.controls.0 {
         let does = match control.action {
             ControlAction::Pause => "is paused".to_owned(),
@@ -79,32 +91,40 @@ fn write(output: &mut Output, overview: &Overview) -> Result<(), CliError> {
             Some(until) => format!("until {until}"),
             None => "until somebody resumes it".to_owned(),
         };
-        output.line(format!(
-            "control   {} {} {does} {until}, by {}: {}",
-            control.scope,
-            shown(&control.name),
-            shown(&control.by),
-            cut(&control.reason, LONGEST_ERROR)
-        ))?;
+        lines.push(line(
+            Mood::Notice,
+            format!(
+                "control   {} {} {does} {until}, by {}: {}",
+                control.scope,
+                shown(&control.name),
+                shown(&control.by),
+                cut(&control.reason, LONGEST_ERROR)
+            ),
+        ));
     }
-    Ok(())
+    lines
 }
 
-fn write_relays(output: &mut Output, overview: &Overview) -> Result<(), CliError> {
+fn relays(lines: &mut Vec<Line>, overview: &Overview) {
     if overview.relays.is_empty() {
-        return output.line("relays    none is running: events wait until one does");
+        let text = "relays    none is running: events wait until one does";
+        return lines.push(line(Mood::Notice, text.to_owned()));
     }
     if overview.unowned > 0 {
-        output.line(format!("relays    {} partitions have no relay", overview.unowned))?;
+        let text = format!("relays    {} partitions have no relay", overview.unowned);
+        lines.push(line(Mood::Notice, text));
     }
     for relay in &overview.relays {
         let state = if relay.live { "live" } else { "gone, its lease has run out" };
-        output.line(format!(
-            "relay     {}  {state}, {} partitions, started {}",
-            shown(&relay.id),
-            relay.partitions.len(),
-            ago(relay.started_at, overview.now)
-        ))?;
+        lines.push(line(
+            alarm_if(!relay.live),
+            format!(
+                "relay     {}  {state}, {} partitions, started {}",
+                shown(&relay.id),
+                relay.partitions.len(),
+                ago(relay.started_at, overview.now)
+            ),
+        ));
     }
     let mut table = Table::new(&[
         "route",
@@ -116,17 +136,22 @@ fn write_relays(output: &mut Output, overview: &Overview) -> Result<(), CliError
         "#retried",
         "last failure",
     ]);
-    let mut routes = 0;
+    let mut moods = vec![Mood::Heading];
     for (relay, live) in
         overview.relays.iter().filter_map(|relay| Some((relay, relay.state.as_ref()?)))
     {
         for route in &live.routes {
             let written_ago = relay.written_at.map_or(Duration::ZERO, |at| overview.now.since(at));
             table.row(route_cells(route, written_ago));
-            routes += 1;
+            moods.push(match (&*route.breaker, route.paused) {
+                (_, true) => Mood::Notice,
+                (state, _) => alarm_if(state != "closed"),
+            });
         }
     }
-    if routes > 0 { table.write(output, "") } else { Ok(()) }
+    if moods.len() > 1 {
+        lines.extend(table.lines().into_iter().zip(moods).map(|(text, mood)| line(mood, text)));
+    }
 }
 
 fn route_cells(route: &RouteLive, written_ago: Duration) -> [String; 8] {
@@ -157,19 +182,23 @@ fn route_cells(route: &RouteLive, written_ago: Duration) -> [String; 8] {
     ]
 }
 
-fn write_consumers(output: &mut Output, overview: &Overview) -> Result<(), CliError> {
+fn consumers(lines: &mut Vec<Line>, overview: &Overview) {
     for consumer in &overview.consumers {
         let live = &consumer.state;
         let paused = if live.paused { ", paused" } else { "" };
         let gone = if consumer.live { "" } else { ", not renewed for a minute" };
-        output.line(format!(
-            "consumer  {}  {} handlers, {} in flight, {} handled, {} failed{paused}{gone}",
-            shown(&consumer.name),
-            live.handlers.len() + live.omitted,
-            live.in_flight,
-            live.handled,
-            live.failed
-        ))?;
+        let mood = if live.paused { Mood::Notice } else { alarm_if(!consumer.live) };
+        lines.push(line(
+            mood,
+            format!(
+                "consumer  {}  {} handlers, {} in flight, {} handled, {} failed{paused}{gone}",
+                shown(&consumer.name),
+                live.handlers.len() + live.omitted,
+                live.in_flight,
+                live.handled,
+                live.failed
+            ),
+        ));
     }
     for coordinator in &overview.coordinators {
         let live = &coordinator.state;
@@ -177,12 +206,14 @@ fn write_consumers(output: &mut Output, overview: &Overview) -> Result<(), CliEr
             [] => String::new(),
             paused => format!(", paused: {}", shown(&paused.join(", "))),
         };
-        output.line(format!(
-            "sagas by  {}  {} definitions, driving {}{paused}",
-            shown(&coordinator.id),
-            live.definitions.len() + live.omitted,
-            live.driving
-        ))?;
+        lines.push(line(
+            if live.paused.is_empty() { Mood::Plain } else { Mood::Notice },
+            format!(
+                "sagas by  {}  {} definitions, driving {}{paused}",
+                shown(&coordinator.id),
+                live.definitions.len() + live.omitted,
+                live.driving
+            ),
+        ));
     }
-    Ok(())
 }

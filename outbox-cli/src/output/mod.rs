@@ -40,6 +40,13 @@ impl Output {
         Ok(writeln!(self.to, "{}", text::escaped_json(&json))?)
     }
 
+    /// Writes a document in one line, of a command that writes many.
+    pub(crate) fn document_line(&mut self, value: &impl Serialize) -> Result<(), CliError> {
+        let json = serde_json::to_string(value).map_err(io::Error::from)?;
+        writeln!(self.to, "{}", text::escaped_json(&json))?;
+        Ok(self.to.flush()?)
+    }
+
     /// Clears the screen of a terminal, else separates what follows by an empty line.
     pub(crate) fn next_screen(&mut self) -> Result<(), CliError> {
         let clear = if io::stdout().is_terminal() { "\x1b[2J\x1b[H" } else { "\n" };

@@ -36,9 +36,11 @@ impl Table {
         if self.rows == 0 {
             return output.line(empty);
         }
-        for line in self.table.to_string().lines() {
-            output.line(line.trim_end())?;
-        }
-        Ok(())
+        self.lines().into_iter().try_for_each(|line| output.line(line))
+    }
+
+    /// Gives the heading and the rows, a line each.
+    pub(crate) fn lines(&self) -> Vec<String> {
+        self.table.to_string().lines().map(|line| line.trim_end().to_owned()).collect()
     }
 }

@@ -98,6 +98,40 @@ on_every_database! {
         }
     }
 
+    async fn a_key_is_erased_after_its_plan_and_what_still_waits_is_left(temp: &TempDatabase) {
+        let world = World::open(temp).await;
+        for order in ["order-1", "order-1", "order-2"] {
+            world.place(order, "secret").await;
+        }
+        world.bury(3, "503 from billing").await;
+        world.place("order-1", "secret").await;
+        let plan = on(&world.url, &["--json", "erase", "order-1", "--plan"]).exits(0).json();
+        let of = |answer: &serde_json::Value, table: &str, count: &str| {
+            let tables = answer["tables"].as_array().or(answer.as_array()).unwrap().clone();
+            let found = tables.iter().find(|it| it["table"].as_str().unwrap().ends_with(table));
+            let counted = &found.unwrap()[count];
+            counted["count"].as_u64().or(counted.as_u64()).unwrap()
+        };
+        let found = &plan["result"];
+        assert_eq!((of(found, "dead_letters", "erased"), of(found, "events", "left")), (2, 1));
+        let ran = on(&world.url, &["erase", "order-1"]).exits(4);
+        assert!(ran.err.contains("--yes") && ran.out.contains("1 events still wait"), "{ran:?}");
+        assert_eq!(world.outbox.stats().await.unwrap().dead, 3, "nothing was done");
+
+        let ran = on(&world.url, &["--yes", "erase", "order-1", "--why", "asked for"]).exits(0);
+        assert!(ran.out.contains("erased: 2 rows"), "{}", ran.out);
+        let shown = on(&world.url, &["dead-letters", "show", "1"]).exits(0).out;
+        assert!(!shown.contains("secret"), "{shown}");
+        let stats = world.outbox.stats().await.unwrap();
+        assert_eq!((stats.dead, stats.pending), (1, 1), "another key's, and what waits");
+        let ran = on(&world.url, &["--yes", "erase", "order-1"]).exits(1);
+        assert!(ran.err.contains("still in use"), "{}", ran.err);
+        on(&world.url, &["--yes", "erase", "nobody"]).exits(1);
+        on(&world.url, &["erase", "nobody", "--plan"]).exits(1);
+        let audit = on(&world.url, &["audit"]).exits(0).out;
+        assert!(audit.contains("erase") && audit.contains("asked for"), "{audit}");
+    }
+
     async fn a_stuck_saga_is_shown_skipped_and_not_skipped_twice(temp: &TempDatabase) {
         let world = World::open(temp).await;
         world.get_stuck("order-7").await;

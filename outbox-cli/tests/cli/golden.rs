@@ -6,7 +6,7 @@ use std::{collections::BTreeSet, env, fs, path::PathBuf};
 use tests::{databases::TempDatabase, on_every_database};
 
 /// The commands, each with the name of its file.
-const COMMANDS: [(&str, &[&str]); 14] = [
+const COMMANDS: [(&str, &[&str]); 15] = [
     ("overview", &["overview"]),
     ("find-key", &["find", "order-1"]),
     ("follow-key", &["follow", "order-1"]),
@@ -21,6 +21,7 @@ const COMMANDS: [(&str, &[&str]); 14] = [
     ("sagas-list", &["sagas", "list"]),
     ("sagas-show", &["sagas", "show", "order-7"]),
     ("audit", &["audit"]),
+    ("erase", &["erase", "order-2", "--plan"]),
 ];
 
 async fn storied(temp: &TempDatabase) -> World {

@@ -11,4 +11,10 @@ mod program;
 #[cfg(test)]
 mod relay;
 #[cfg(test)]
+mod tail;
+#[cfg(test)]
+mod terminal;
+#[cfg(test)]
+mod bench;
+#[cfg(test)]
 mod world;

@@ -116,17 +116,7 @@ impl Services {
         let to_payments = HttpPublisher::new(format!("{}/events", serve(router).await)).unwrap();
         let to_payments = to_payments.signed(SECRET).allow_loopback().build().unwrap();
 
-        let name = format!("outbox-test.otel.{}", MessageId::generate());
-        let queue = |name: &str| Queue::classic(name).expires(UNUSED_EXPIRY);
-        let (exchange, tap) = (format!("{name}.exchange"), format!("{name}.tap"));
-        let topology = Topology::new()
-            .exchange(Exchange::topic(&exchange))
-            .queue(queue(&name).bind(&exchange, "payments"))
-            .queue(queue(&tap).bind(&exchange, "payments"));
-        let to_shipping = AmqpPublisher::new(rabbitmq::shared_url()).unwrap().exchange(&exchange);
-        let to_shipping = to_shipping.routing_key(|message| message.topic.clone());
-        let to_shipping = to_shipping.declare(topology.clone()).build().unwrap();
-        let by_amqp = AmqpSubscriber::new(rabbitmq::shared_url(), &name).unwrap();
+        let (to_shipping, by_amqp, tap) = through_rabbitmq();
 
         let relays = vec![
             Relay::builder(orders)
@@ -152,7 +142,7 @@ impl Services {
                 .unwrap(),
             Consumer::builder("shipping", shipping)
                 .on("ship", ship(handled.clone()))
-                .subscribe(by_amqp.declare(topology).build().unwrap())
+                .subscribe(by_amqp)
                 .metrics(metrics)
                 .start()
                 .await
@@ -211,6 +201,23 @@ impl Services {
             consumer.shutdown(SOON).await.unwrap();
         }
     }
+}
+
+/// Makes both ends of a queue of the shared RabbitMQ, and names another one that has a copy of each
+/// message.
+fn through_rabbitmq() -> (AmqpPublisher, AmqpSubscriber, String) {
+    let name = format!("outbox-test.otel.{}", MessageId::generate());
+    let queue = |name: &str| Queue::classic(name).expires(UNUSED_EXPIRY);
+    let (exchange, tap) = (format!("{name}.exchange"), format!("{name}.tap"));
+    let topology = Topology::new()
+        .exchange(Exchange::topic(&exchange))
+        .queue(queue(&name).bind(&exchange, "payments"))
+        .queue(queue(&tap).bind(&exchange, "payments"));
+    let publisher = AmqpPublisher::new(rabbitmq::shared_url()).unwrap().exchange(&exchange);
+    let publisher = publisher.routing_key(|message| message.topic.clone());
+    let publisher = publisher.declare(topology.clone()).build().unwrap();
+    let subscriber = AmqpSubscriber::new(rabbitmq::shared_url(), &name).unwrap();
+    (publisher, subscriber.declare(topology).build().unwrap(), tap)
 }
 
 type Handled = Arc<Mutex<BTreeMap<&'static str, Vec<String>>>>;

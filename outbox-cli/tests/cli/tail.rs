@@ -1,0 +1,103 @@
+//! What `tail` writes while events come and go.
+
+use crate::{
+    program::command,
+    world::{SOON, World},
+};
+use outbox_core::testing::Recorder;
+use outbox_sea_orm::{admin::AdminStore, prelude::*};
+use serde_json::Value;
+use std::{
+    io::{BufRead, BufReader, Read},
+    process::{Child, Stdio},
+};
+use tests::{databases::TempDatabase, equals, on_every_database, wait_until};
+
+/// A running `tail`, which has begun to follow.
+struct Tail(Child);
+
+impl Tail {
+    fn start(url: &str, arguments: &[&str]) -> Self {
+        let mut all = vec!["--database", url, "tail", "--every", "20ms", "--for", "30s"];
+        all.extend(arguments);
+        let mut tail = command(&all);
+        let mut tail = tail.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut line = String::new();
+        BufReader::new(tail.stderr.take().unwrap()).read_line(&mut line).unwrap();
+        assert!(line.contains("following"), "{line}");
+        Self(tail)
+    }
+
+    /// Waits for its end, and gives what it wrote.
+    fn finish(mut self) -> String {
+        let mut out = String::new();
+        self.0.stdout.take().unwrap().read_to_string(&mut out).unwrap();
+        assert_eq!(self.0.wait().unwrap().code(), Some(0), "{out}");
+        out
+    }
+}
+
+impl Drop for Tail {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+    }
+}
+
+/// Runs a relay that delivers all, until nothing waits.
+async fn deliver(world: &World) {
+    let relay = Relay::builder(&world.outbox).route("billing", topic("orders"), Recorder::new());
+    let relay = relay.start().await.unwrap();
+    wait_until(SOON, "nothing waits", async || {
+        equals(world.outbox.stats().await.unwrap().pending, 0)
+    })
+    .await;
+    relay.shutdown(SOON).await.unwrap();
+}
+
+on_every_database! {
+    async fn events_are_followed_from_their_creation_to_their_end(temp: &TempDatabase) {
+        let world = World::open(temp).await;
+        let old = world.place("order-0", "old").await;
+        let tail = Tail::start(&world.url, &["--lines", "6", "--json"]);
+        let text = Tail::start(&world.url, &["--lines", "2", "--key", "order-1"]);
+        let first = world.place("order-1", "x").await;
+        // It waits until the events have been seen: what comes and goes between two looks is not.
+        let seen = Tail::start(&world.url, &["--lines", "1", "--key", "order-2"]);
+        let second = world.place("order-2", "x").await;
+        let line = seen.finish();
+        assert!(line.contains("created") && line.contains(&second.to_string()), "{line}");
+        deliver(&world).await;
+        world.place("order-3", "x").await;
+        let out = tail.finish();
+        let lines: Vec<Value> =
+            out.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        let of = |kind: &str| -> Vec<String> {
+            let is_it = |line: &&Value| line["result"]["kind"] == kind;
+            let key = |line: &Value| line["result"]["key"].as_str().unwrap().to_owned();
+            lines.iter().filter(is_it).map(key).collect()
+        };
+        assert_eq!(of("created"), ["order-1", "order-2", "order-3"], "{out}");
+        let mut confirmed = of("confirmed");
+        confirmed.sort();
+        assert_eq!(confirmed, ["order-0", "order-1", "order-2"], "{out}");
+        assert!(!out.contains("secret") && out.contains(&old.to_string()), "{out}");
+        let text = text.finish();
+        let lines: Vec<&str> = text.lines().collect();
+        let [created, confirmed] = lines[..] else { panic!("{text}") };
+        assert!(created.contains("created    ") && created.contains(&first.to_string()), "{text}");
+        assert!(confirmed.contains("confirmed  ") && confirmed.contains("order.placed"), "{text}");
+    }
+
+    async fn an_event_that_is_given_up_is_dead_and_says_by_whom_and_why(temp: &TempDatabase) {
+        let world = World::open(temp).await;
+        let tail = Tail::start(&world.url, &["--lines", "2"]);
+        let seen = Tail::start(&world.url, &["--lines", "1"]);
+        world.place("order-1", "x").await;
+        seen.finish();
+        world.bury(1, "503 from billing").await;
+        let out = tail.finish();
+        let lines: Vec<&str> = out.lines().collect();
+        assert!(lines[0].contains("created"), "{out}");
+        assert!(lines[1].contains("dead ") && lines[1].contains("letter 1 by billing: "), "{out}");
+    }
+}

@@ -1,0 +1,99 @@
+//! `top` on a terminal.
+
+use crate::{
+    program::{command, on},
+    world::World,
+};
+use rustix::{
+    fs::{Mode, OFlags, open},
+    pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt},
+    termios::{Winsize, tcsetwinsize},
+};
+use std::{
+    fs::File,
+    io::{Read, Write},
+    process::{Child, Stdio},
+};
+use tests::databases::{Database, TempDatabase};
+
+/// A program on a terminal of its own.
+struct Terminal {
+    master: File,
+    child: Child,
+    /// What the program has written so far.
+    written: Vec<u8>,
+}
+
+impl Terminal {
+    fn start(arguments: &[&str]) -> Self {
+        let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
+        grantpt(&master).unwrap();
+        unlockpt(&master).unwrap();
+        let size = Winsize { ws_row: 30, ws_col: 120, ws_xpixel: 0, ws_ypixel: 0 };
+        tcsetwinsize(&master, size).unwrap();
+        let name = ptsname(&master, Vec::new()).unwrap();
+        let slave = || {
+            let flags = OFlags::RDWR | OFlags::NOCTTY;
+            Stdio::from(open(&*name, flags, Mode::empty()).unwrap())
+        };
+        let mut program = command(arguments);
+        program.env("TERM", "xterm").stdin(slave()).stdout(slave()).stderr(slave());
+        let child = program.spawn().unwrap();
+        // Its ends of the terminal are closed here, so that the last read ends with the program.
+        drop(program);
+        Self { master: master.into(), child, written: Vec::new() }
+    }
+
+    /// Reads until a text was written; the test's time limit ends a wait for one that never is.
+    fn wait_for(&mut self, text: &str) {
+        let mut buffer = [0; 4096];
+        while !String::from_utf8_lossy(&self.written).contains(text) {
+            let read = self.master.read(&mut buffer).expect("the program writes");
+            self.written.extend_from_slice(&buffer[..read]);
+        }
+    }
+
+    fn press(&mut self, keys: &str) {
+        self.master.write_all(keys.as_bytes()).unwrap();
+    }
+}
+
+impl Drop for Terminal {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[tokio::test]
+async fn top_draws_a_screen_that_obeys_keys_and_leaves_the_terminal_as_it_was() {
+    let temp = TempDatabase::create(Database::Sqlite).await;
+    let world = World::open(&temp).await;
+    world.place("order-1", "x").await;
+    let mut top = Terminal::start(&["--database", &world.url, "top", "--every", "50ms"]);
+    top.wait_for("q ends");
+    // Blanks are not written.
+    top.wait_for("waiting,");
+    world.place("order-2", "x").await;
+    // The screen writes what has changed: the number, in the second line behind `events`.
+    top.wait_for("\u{1b}[2;11H\u{1b}[22m2");
+    top.press(" ");
+    top.wait_for("paused");
+    top.press("q");
+    // Back from the alternate screen.
+    top.wait_for("\u{1b}[?1049l");
+    assert_eq!(top.child.wait().unwrap().code(), Some(0));
+}
+
+#[tokio::test]
+async fn without_a_terminal_top_writes_the_overview_as_text_or_as_documents() {
+    let temp = TempDatabase::create(Database::Sqlite).await;
+    let world = World::open(&temp).await;
+    world.place("order-1", "x").await;
+    let twice = ["top", "--times", "2", "--every", "10ms"];
+    let text = on(&world.url, &twice).exits(0).out;
+    assert_eq!(text.matches("events    1 waiting").count(), 2, "{text}");
+    assert!(!text.contains('\u{1b}'), "{text:?}");
+    let document = on(&world.url, &["--json", "top", "--times", "1"]).exits(0).json();
+    assert_eq!(document[0]["result"]["events"]["pending"], 1, "{document}");
+}
