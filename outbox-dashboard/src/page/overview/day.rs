@@ -160,8 +160,8 @@ fn figures(samples: &[Sample], at: Timestamp) -> Vec<Figure> {
         figure(
             "Handover, the slowest route",
             vec![
-                line("half within", "busy", &|part| of(part.p50_ms)),
-                line("99 of 100 within", "warn", &|part| of(part.p99_ms)),
+                line("p50", "busy", &|part| of(part.p50_ms)),
+                line("p99", "warn", &|part| of(part.p99_ms)),
             ],
             &millis,
         ),
@@ -230,14 +230,7 @@ mod tests {
         let keys: Vec<&str> = day.iter().flat_map(|f| &f.keys).map(|(_, key)| &**key).collect();
         assert_eq!(
             keys,
-            [
-                "delivered 10.0/s",
-                "failed 0.0/s",
-                "events 7",
-                "age 5 s",
-                "half within 20 ms",
-                "99 of 100 within 400 ms"
-            ]
+            ["delivered 10.0/s", "failed 0.0/s", "events 7", "age 5 s", "p50 20 ms", "p99 400 ms"]
         );
     }
 
