@@ -4,11 +4,12 @@ use crate::{
     access::Access,
     act::Running,
     live::LiveReaders,
+    page::overview::Days,
     routes,
     store::{Database, DashboardStore},
 };
 use axum::Router;
-use outbox_core::saga::Shape;
+use outbox_core::{consumer::HandlerTrials, failure::DeadLetter, saga::Shape};
 use std::{
     collections::BTreeSet,
     fmt, io,
@@ -87,6 +88,7 @@ pub struct DashboardBuilder {
     access: Option<Access>,
     shapes: Vec<Shape>,
     sensitive: BTreeSet<String>,
+    tries: Vec<(String, HandlerTrials)>,
 }
 
 impl DashboardBuilder {
@@ -134,6 +136,29 @@ impl DashboardBuilder {
         self
     }
 
+    /// Lets operators try letters of a consumer of this process before they redrive them: its
+    /// handler runs in a transaction that is rolled back. `database` is the consumer's, by its name
+    /// here.
+    ///
+    /// ```
+    /// # use outbox_core::consumer::Consumer;
+    /// # fn example(
+    /// #     orders: impl outbox_dashboard::DashboardStore,
+    /// #     consumer: &Consumer,
+    /// # ) -> Result<(), outbox_dashboard::DashboardError> {
+    /// let dashboard = outbox_dashboard::Dashboard::builder()
+    ///     .database("orders", orders)
+    ///     .tries("orders", consumer.trials())
+    ///     .build()?;
+    /// # drop(dashboard);
+    /// # Ok(()) }
+    /// ```
+    #[must_use]
+    pub fn tries(mut self, database: impl Into<String>, trials: HandlerTrials) -> Self {
+        self.tries.push((database.into(), trials));
+        self
+    }
+
     /// Builds the page.
     ///
     /// # Errors
@@ -150,6 +175,8 @@ impl DashboardBuilder {
             access: self.access.unwrap_or_else(Access::loopback),
             shapes: self.shapes,
             sensitive: self.sensitive,
+            days: Days::default(),
+            tries: self.tries,
             live: LiveReaders::default(),
             running: Running::default(),
         };
@@ -177,6 +204,12 @@ impl DashboardBuilder {
             }
         }
         faults.extend(self.access.iter().flat_map(Access::faults));
+        for (name, trials) in &self.tries {
+            if !self.databases.iter().any(|database| *database.name == **name) {
+                let consumer = trials.consumer();
+                faults.push(format!("consumer {consumer:?} is tried on {name:?}, which is no database"));
+            }
+        }
         if self.environment.as_ref().is_some_and(|e| e.name.len() > LONGEST_NAME) {
             faults.push(format!("the environment's name has more than {LONGEST_NAME} bytes"));
         }
@@ -193,6 +226,10 @@ pub(crate) struct App {
     pub(crate) shapes: Vec<Shape>,
     /// Types of events whose content is not shown.
     pub(crate) sensitive: BTreeSet<String>,
+    /// The last days of the databases, as they were read last.
+    pub(crate) days: Days,
+    /// What tries the letters of consumers in this process, each with its database.
+    pub(crate) tries: Vec<(String, HandlerTrials)>,
     pub(crate) live: LiveReaders,
     /// Plans that this process applies.
     pub(crate) running: Running,
@@ -202,6 +239,11 @@ pub(crate) struct App {
 pub(crate) type Shared = Arc<App>;
 
 impl App {
+    /// Tells whether the content of a letter is not to be shown.
+    pub(crate) fn hides(&self, letter: &DeadLetter) -> bool {
+        letter.message.as_ref().is_some_and(|message| self.sensitive.contains(&message.event_type))
+    }
+
     /// Gives the database of this name.
     pub(crate) fn database(&self, name: &str) -> Option<&Database> {
         self.databases.iter().find(|database| &*database.name == name)

@@ -94,7 +94,11 @@ pub(crate) async fn stream(
     let key = Key {
         page,
         // What was seen last is not what is asked for.
-        query: query.split('&').filter(|part| !part.starts_with("last=")).collect::<Vec<_>>().join("&"),
+        query: query
+            .split('&')
+            .filter(|part| !part.starts_with("last="))
+            .collect::<Vec<_>>()
+            .join("&"),
         root: view.root.clone(),
         may: format!("{:?}", view.may),
     };
@@ -123,11 +127,7 @@ fn root(asked: Option<&str>) -> String {
 
 /// Joins the reader of a page, or starts it after a first read, which tells what is wrong with the
 /// query.
-async fn watch_page(
-    app: &Shared,
-    key: Key,
-    view: View,
-) -> Result<watch::Receiver<Frame>, Refusal> {
+async fn watch_page(app: &Shared, key: Key, view: View) -> Result<watch::Receiver<Frame>, Refusal> {
     if let Some(frames) = joined(&app.live.lock(), &key)? {
         return Ok(frames);
     }
@@ -264,12 +264,12 @@ fn events(
 mod tests {
     use super::*;
     use crate::{Dashboard, Grant, Role};
-    use futures_util::StreamExt;
-    use outbox_sea_orm::prelude::Outbox;
     use ::tests::{
         databases::{Database, TempDatabase},
         equals, wait_until,
     };
+    use futures_util::StreamExt;
+    use outbox_sea_orm::prelude::Outbox;
 
     #[test]
     fn the_way_to_the_root_is_relative_or_it_is_not_taken() {
@@ -296,7 +296,8 @@ mod tests {
         let open = async |page: &str| {
             let uri = "/live/overview?root=.%2F".parse().unwrap();
             let (page, headers) = (Path(page.to_owned()), HeaderMap::new());
-            let answer = stream(State(app.clone()), visit.clone(), page, uri, headers).await.unwrap();
+            let answer =
+                stream(State(app.clone()), visit.clone(), page, uri, headers).await.unwrap();
             let mut events = answer.into_body().into_data_stream();
             assert!(events.next().await.unwrap().unwrap().starts_with(b"event: body\n"));
             events

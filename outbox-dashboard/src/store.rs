@@ -2,6 +2,7 @@
 
 use outbox_core::admin::{
     ActStore, AdminStore, ControlStore, DoctorStore, InspectStore, ListStore, PlanStore,
+    SampleStore,
 };
 use outbox_core::saga::SagaAdmin;
 use std::sync::Arc;
@@ -17,6 +18,7 @@ pub trait DashboardStore:
     + ControlStore
     + DoctorStore
     + SagaAdmin
+    + SampleStore
 {
 }
 
@@ -29,6 +31,7 @@ impl<T> DashboardStore for T where
         + ControlStore
         + DoctorStore
         + SagaAdmin
+        + SampleStore
 {
 }
 

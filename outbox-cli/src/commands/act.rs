@@ -11,12 +11,14 @@ use crate::{
 };
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use outbox_core::{
-    admin::{Act, ActStore, AdminStore, Applied, AuditOutcome, Canary, OperatorNote, Plan, apply},
+    admin::{
+        Act, ActDone, ActStore, AdminStore, Applied, AuditOutcome, Canary, OperatorNote, Plan,
+        apply,
+    },
     event::LetterId,
     runtime::Shutdown,
 };
 use outbox_sea_orm::Outbox;
-use serde::Serialize;
 use std::{
     io::{IsTerminal, Write, stderr, stdin},
     process::ExitCode,
@@ -25,15 +27,6 @@ use std::{
 
 /// Pause between two lines of progress where there is no terminal.
 const PROGRESS_EVERY: Duration = Duration::from_secs(10);
-
-/// What an act has done, for programs.
-#[derive(Debug, Serialize)]
-struct Done {
-    plan: Option<i64>,
-    outcome: AuditOutcome,
-    #[serde(flatten)]
-    applied: Applied,
-}
 
 /// Plans an act, asks, and applies it.
 pub(super) async fn run(
@@ -66,7 +59,7 @@ pub(super) async fn run(
     confirm(global, &target, &format!("{} {} letters?", verb(act), plan.count))?;
     let canary = arguments.canary.map(|watch| Canary { watch });
     let (outcome, applied) = apply_plan(&outbox, &plan, &by, canary).await?;
-    let done = Done { plan: Some(plan.id.0), outcome, applied };
+    let done = ActDone { plan: Some(plan.id), outcome, applied };
     write_done(output, &target, act, &done)?;
     Ok(match outcome {
         AuditOutcome::Done => ExitCode::SUCCESS,
@@ -106,14 +99,9 @@ async fn on_letters(
         Act::Purge => outbox.purge(&letters, by).await?,
         other => return Err(CliError::Usage(format!("{other} takes no numbers of letters"))),
     };
-    let applied = Applied {
-        done: resolved.len() as u64,
-        skipped: (letters.len() - resolved.len()) as u64,
-        complete: true,
-        ..Applied::default()
-    };
-    write_done(output, target, act, &Done { plan: None, outcome: AuditOutcome::Done, applied })?;
-    if act == Act::Purge && applied.skipped > 0 && !output.json {
+    let done = ActDone::on_letters(letters.len(), resolved.len());
+    write_done(output, target, act, &done)?;
+    if act == Act::Purge && done.applied.skipped > 0 && !output.json {
         output.line("the content of letters that were resolved before is deleted too")?;
     }
     Ok(ExitCode::from(u8::from(resolved.is_empty() && act != Act::Purge)))
@@ -223,7 +211,12 @@ const fn verb(act: Act) -> &'static str {
     }
 }
 
-fn write_done(output: &mut Output, target: &Target, act: Act, done: &Done) -> Result<(), CliError> {
+fn write_done(
+    output: &mut Output,
+    target: &Target,
+    act: Act,
+    done: &ActDone,
+) -> Result<(), CliError> {
     if output.json {
         return output.document(&Answer { database: &target.name, result: done });
     }

@@ -9,13 +9,12 @@ use crate::{
 };
 use outbox_core::{
     admin::{
-        Explanation, Found, History, HistoryEntry, InspectStore, Subject, explain as explain_facts,
-        history_of, named_subjects, subjects_everywhere,
+        DatabaseEntry, ExplainedSubject, Found, History, InspectStore, Subject,
+        explain as explain_facts, history_of, named_subjects, subjects_everywhere,
     },
     event::MessageId,
 };
 use outbox_sea_orm::Outbox;
-use serde::Serialize;
 use std::process::ExitCode;
 
 /// Entries of one history at most.
@@ -48,14 +47,6 @@ pub(super) async fn find(
 
 fn nothing(text: &str) -> String {
     format!("nothing here is known as {}", cut(text, 100))
-}
-
-/// One entry, with the database that has it.
-#[derive(Debug, Serialize)]
-struct Line<'a> {
-    database: &'a str,
-    #[serde(flatten)]
-    entry: &'a HistoryEntry,
 }
 
 /// Shows the life of one message.
@@ -95,9 +86,11 @@ fn write_by_time(
     answers: &Answers<History>,
     output: &mut Output,
 ) -> Result<ExitCode, CliError> {
-    let mut lines: Vec<Line<'_>> = Vec::new();
+    let mut lines: Vec<DatabaseEntry<'_>> = Vec::new();
     for (target, known) in &answers.list {
-        lines.extend(known.entries.iter().map(|entry| Line { database: &target.name, entry }));
+        lines.extend(
+            known.entries.iter().map(|entry| DatabaseEntry { database: &target.name, entry }),
+        );
     }
     // Stable: entries without an instant stay behind the one before them.
     lines.sort_by_key(|line| line.entry.at);
@@ -110,7 +103,7 @@ fn write_by_time(
         output.line(nothing(text))?;
     }
     let width = lines.iter().map(|line| line.entry.service.chars().count()).max().unwrap_or(0);
-    for Line { entry, .. } in &lines {
+    for DatabaseEntry { entry, .. } in &lines {
         let at = entry.at.map(|at| at.to_string()).unwrap_or_default();
         output.line(format!(
             "{at:<27}  {:<width$}  {}",
@@ -126,14 +119,6 @@ fn write_by_time(
     Ok(answers.exit_code(found))
 }
 
-/// Why one subject stands still.
-#[derive(Debug, Serialize)]
-struct Explained {
-    subject: Subject,
-    #[serde(flatten)]
-    explanation: Explanation,
-}
-
 /// Says why what a text names stands still.
 pub(super) async fn explain(
     global: &Global,
@@ -144,7 +129,7 @@ pub(super) async fn explain(
         let mut explained = Vec::new();
         for subject in named_subjects(outbox, text).await? {
             if let Some(facts) = outbox.facts(&subject).await? {
-                explained.push(Explained { subject, explanation: explain_facts(&facts) });
+                explained.push(ExplainedSubject { subject, explanation: explain_facts(&facts) });
             }
         }
         Ok(explained)
@@ -156,7 +141,7 @@ pub(super) async fn explain(
         if explained.is_empty() {
             output.line(nothing(text))?;
         }
-        for Explained { explanation, .. } in explained {
+        for ExplainedSubject { explanation, .. } in explained {
             output.line(shown(&explanation.sentence))?;
             for (name, value) in &explanation.facts {
                 output.line(format!("    {}: {}", shown(name), cut(value, LONGEST_LINE)))?;

@@ -8,13 +8,12 @@ use crate::{
     output::{Answer, Output, Table, cut, instant, shown},
 };
 use outbox_core::{
-    admin::sagas_named,
+    admin::{SagaHistory, sagas_named},
     event::SagaId,
     outbox::StoreError,
-    saga::{LogEntry, Operation, SagaAdmin, SagaFilter, SagaView},
+    saga::{Operation, SagaAdmin, SagaFilter, SagaView},
 };
 use outbox_sea_orm::Outbox;
-use serde::Serialize;
 use std::process::ExitCode;
 
 /// Longest text of a stranger in a table, in characters.
@@ -84,13 +83,6 @@ async fn list(
     Ok(answers.exit_code(true))
 }
 
-/// A saga with its log.
-#[derive(Debug, Serialize)]
-struct Shown {
-    saga: SagaView,
-    log: Vec<LogEntry>,
-}
-
 async fn show(
     global: &Global,
     text: &str,
@@ -101,7 +93,7 @@ async fn show(
         let mut all = Vec::new();
         for saga in sagas_named(outbox, text).await? {
             let log = outbox.saga_log(saga.id).await?;
-            all.push(Shown { saga, log });
+            all.push(SagaHistory { saga, log });
         }
         Ok(all)
     })
@@ -122,7 +114,10 @@ async fn show(
     Ok(answers.exit_code(found))
 }
 
-fn write_timeline(output: &mut Output, Shown { saga, log }: &Shown) -> Result<(), CliError> {
+fn write_timeline(
+    output: &mut Output,
+    SagaHistory { saga, log }: &SagaHistory,
+) -> Result<(), CliError> {
     let (name, version) = &saga.definition;
     output.line(format!(
         "{} v{version}  {}  {}  {}",

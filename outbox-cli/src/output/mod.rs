@@ -3,14 +3,16 @@
 mod table;
 mod text;
 
-pub(crate) use table::Table;
+pub(crate) use outbox_core::admin::Answer;
 pub(crate) use outbox_core::admin::{
     ago_text as ago, cut_text as cut, instant_text as instant, shown_text as shown,
     span_text as span,
 };
+pub(crate) use table::Table;
 pub(crate) use text::quoted;
 
 use crate::error::CliError;
+use outbox_core::admin::escaped_json;
 use serde::Serialize;
 use std::{
     fmt::Display,
@@ -37,7 +39,7 @@ impl Output {
     /// Writes a document for programs.
     pub(crate) fn document(&mut self, value: &impl Serialize) -> Result<(), CliError> {
         let json = serde_json::to_string_pretty(value).map_err(io::Error::from)?;
-        Ok(writeln!(self.to, "{}", text::escaped_json(&json))?)
+        Ok(writeln!(self.to, "{}", escaped_json(&json))?)
     }
 
     /// Writes a document in one line, of a command that writes many.
@@ -53,15 +55,6 @@ impl Output {
         write!(self.to, "{clear}")?;
         Ok(self.to.flush()?)
     }
-}
-
-/// The answer of one database, in a document.
-#[derive(Debug, Serialize)]
-pub(crate) struct Answer<'a, T> {
-    /// The database's name.
-    pub(crate) database: &'a str,
-    /// Its answer.
-    pub(crate) result: T,
 }
 
 /// Writes an error with its causes to the standard error.

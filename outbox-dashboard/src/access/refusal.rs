@@ -97,6 +97,7 @@ impl Refusal {
         sentence(&self.title) + &why.unwrap_or_default()
     }
 
+    #[cfg(test)]
     pub(crate) const fn status(&self) -> StatusCode {
         self.status
     }

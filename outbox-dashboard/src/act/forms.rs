@@ -25,8 +25,9 @@ fn draw(form: &impl Template) -> Markup {
     }
 }
 
-/// What can be done with one letter; nothing for one that is resolved.
-pub(crate) fn letter(view: &View, db: &str, letter: &DeadLetter) -> Markup {
+/// What can be done with one letter; nothing for one that is resolved. `can_try` says that its
+/// handler runs in this process.
+pub(crate) fn letter(view: &View, db: &str, letter: &DeadLetter, can_try: bool) -> Markup {
     let may = |permission| view.allows(permission);
     let form = LetterForm {
         root: &view.root,
@@ -36,10 +37,11 @@ pub(crate) fn letter(view: &View, db: &str, letter: &DeadLetter) -> Markup {
         discard: may(Permission::Discard),
         purge: may(Permission::Purge),
         resend: may(Permission::Resend),
+        can_try: can_try && may(Permission::Try),
         is_of_consumer: letter.consumer_origin.is_some(),
         parks: letter.parks,
     };
-    let is_any = form.redrive || form.discard || form.purge || form.resend;
+    let is_any = form.redrive || form.discard || form.purge || form.resend || form.can_try;
     if letter.resolution.is_some() || !is_any { Markup::default() } else { draw(&form) }
 }
 
@@ -53,6 +55,7 @@ struct LetterForm<'a> {
     discard: bool,
     purge: bool,
     resend: bool,
+    can_try: bool,
     is_of_consumer: bool,
     parks: bool,
 }

@@ -14,6 +14,7 @@
 //! | `plans/{id}/apply` | `canary=1`, `watch` in seconds, `force=1` |
 //! | `plans/{id}/cancel` | no `why` |
 //! | `letters/{id}/redrive`, `discard`, `purge` | `force=1` |
+//! | `letters/{id}/try` | no `why`: it changes nothing |
 //! | `letters/{id}/resend` | `payload`, `confirm=1` after the comparison |
 //! | `controls` | `do` (`pause`, `resume`, `rate`), `scope`, `name`, `lasts` (`1h`), `per_second` |
 //! | `sagas/{id}/resume`, `retry-from`, `skip`, `cancel` | `step` for the second and third |
@@ -28,7 +29,12 @@ mod resend;
 mod controls;
 mod sagas;
 
+pub(crate) use controls::{Change, apply as change_control};
+pub(crate) use fields::{database, note, read as read_field, span as read_span};
+pub(crate) use letters::{find as find_letter, on_letters, trials, try_handler, why_not};
+pub(crate) use resend::sent;
 pub(crate) use running::Running;
+pub(crate) use sagas::{apply as operate, saga_id};
 
 use crate::{
     access::{
@@ -55,6 +61,7 @@ pub(crate) fn entries() -> Vec<Entry> {
         Entry::post("/letters/{id}/redrive", Act(Permission::Redrive), letters::redrive),
         Entry::post("/letters/{id}/discard", Act(Permission::Discard), letters::discard),
         Entry::post("/letters/{id}/purge", Act(Permission::Purge), letters::purge),
+        Entry::post("/letters/{id}/try", Act(Permission::Try), letters::try_letter),
         Entry::get("/letters/{id}/resend", Act(Permission::Resend), resend::edit),
         Entry::post("/letters/{id}/resend", Act(Permission::Resend), resend::resend),
         Entry::post("/controls", Act(Permission::Control), controls::set),

@@ -27,7 +27,7 @@ use std::time::Duration;
 
 /// How long a request waits for the first chunk, or for the end of one that was cancelled, before
 /// the page shows how far it is.
-const SOON: Duration = Duration::from_secs(2);
+pub(crate) const SOON: Duration = Duration::from_secs(2);
 /// How long a canary watches each of its steps, unless the form says otherwise; as the command line.
 const WATCH: Duration = Duration::from_secs(10);
 /// Longest watch: a page that nobody closes should end.
@@ -315,7 +315,7 @@ async fn draw(app: &App, database: &Database, plan: PlanId, view: &View) -> Resu
 }
 
 /// Reads the number of a letter.
-pub(super) fn letter_id(text: &str) -> Result<LetterId, Refusal> {
+pub(crate) fn letter_id(text: &str) -> Result<LetterId, Refusal> {
     match read::<i64>("letter", text, "a number") {
         Ok(number) if number > 0 => Ok(LetterId(number)),
         Ok(_) | Err(_) => Err(Refusal::not_found("A dead letter has a number")),

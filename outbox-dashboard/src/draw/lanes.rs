@@ -89,7 +89,8 @@ fn places(marks: &[Mark]) -> Vec<Place> {
     // A few marks are not drawn out over the whole width.
     let (room, last) = (WIDEST - NAMES - BEHIND, step.max(1));
     for place in &mut placed {
-        place.x = NAMES + 12 + if last * STEP <= room { place.x * STEP } else { place.x * room / last };
+        place.x =
+            NAMES + 12 + if last * STEP <= room { place.x * STEP } else { place.x * room / last };
     }
     placed
 }
@@ -103,8 +104,9 @@ pub(crate) fn draw(marks: &[Mark]) -> Markup {
     let width = placed.iter().map(|place| place.x).max().unwrap_or(0) + BEHIND;
     let width = width.max(480);
     let lane_count = i32::try_from(lanes.len()).unwrap_or(i32::MAX / LANE);
-    let height = ABOVE + LANE * lane_count;
-    let y = |lane: usize| ABOVE + LANE * i32::try_from(lane).unwrap_or(0) + LANE / 2;
+    let above = if gaps(marks).iter().any(|gap| *gap >= TOLD_GAP) { ABOVE } else { 0 };
+    let height = above + LANE * lane_count;
+    let y = |lane: usize| above + LANE * i32::try_from(lane).unwrap_or(0) + LANE / 2;
     let mut svg = format!(
         "<svg class=\"lanes\" width=\"{width}\" height=\"{height}\" viewBox=\"0 0 {width} {height}\" role=\"img\" \
          aria-label=\"{} entries of {} services in order of time; the table below has them all\">",

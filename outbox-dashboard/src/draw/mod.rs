@@ -2,4 +2,5 @@
 //! sheet's, by class, as the page allows no inline style.
 
 pub(crate) mod lanes;
+pub(crate) mod chart;
 pub(crate) mod saga;

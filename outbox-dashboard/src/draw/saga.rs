@@ -58,9 +58,8 @@ fn layers(shape: Option<&Shape>, instance: &Instance) -> Vec<Vec<Step>> {
             ..described(&step.name, known, instance, step.compensates)
         });
     }
-    let is_drawn = |layers: &[Vec<Step>], name: &str| {
-        layers.iter().flatten().any(|step| step.name == name)
-    };
+    let is_drawn =
+        |layers: &[Vec<Step>], name: &str| layers.iter().flatten().any(|step| step.name == name);
     // Steps that an older definition had, and all of them where there is no definition.
     for known in &instance.steps {
         if !is_drawn(&layers, &known.step) {
@@ -391,10 +390,8 @@ mod tests {
             wait_us: 1,
             retry_at_us: 1,
         };
-        let compensates =
-            Record::CompensationStarted { reason: "no room".to_owned(), by: None };
-        let undone =
-            Record::Undone { step: "flight".to_owned(), data: None, attempt: 1 };
+        let compensates = Record::CompensationStarted { reason: "no room".to_owned(), by: None };
+        let undone = Record::Undone { step: "flight".to_owned(), data: None, attempt: 1 };
         let flight = done("flight", true);
         for (records, hotel, flight_undo) in [
             (vec![flight.clone()], (Tone::Idle, "not yet"), (Tone::Idle, "can be undone")),
@@ -418,11 +415,7 @@ mod tests {
                 (Tone::Idle, "not yet"),
                 (Tone::Bad, "undo is stuck"),
             ),
-            (
-                vec![flight, compensates, undone],
-                (Tone::Idle, "not yet"),
-                (Tone::Good, "undone"),
-            ),
+            (vec![flight, compensates, undone], (Tone::Idle, "not yet"), (Tone::Good, "undone")),
         ] {
             let drawn = layers(Some(&trip()), &after(&records));
             let step = |name: &str| {
@@ -435,7 +428,8 @@ mod tests {
 
     #[test]
     fn steps_of_a_layer_stand_above_each_other_and_layers_beside_each_other() {
-        let Layout { placed, height, axis, .. } = place(layers(Some(&trip()), &Instance::default()));
+        let Layout { placed, height, axis, .. } =
+            place(layers(Some(&trip()), &Instance::default()));
         for alone in placed.iter().filter(|placed| placed.layer > 0) {
             assert_eq!(alone.y + STEP.1 / 2, axis, "a step alone stands on the axis");
         }

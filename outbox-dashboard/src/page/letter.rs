@@ -9,7 +9,7 @@ use super::{
 };
 use crate::{
     access::Refusal,
-    act::forms,
+    act::{self, forms},
     builder::{App, Shared},
     visit::Visit,
 };
@@ -96,15 +96,18 @@ pub(crate) async fn page(
     let Some((database, (letter, facts))) = found.next() else {
         return Err(match answers.notices.first() {
             None => not_a_letter().because("it was never written, or its retention is over"),
-            Some(notice) => Refusal::new(http::StatusCode::SERVICE_UNAVAILABLE, "A database is away")
-                .because(notice.plain.clone())
-                .to_do("Load the page again when it is back."),
+            Some(notice) => {
+                Refusal::new(http::StatusCode::SERVICE_UNAVAILABLE, "A database is away")
+                    .because(notice.plain.clone())
+                    .to_do("Load the page again when it is back.")
+            }
         });
     };
     let mut notices = answers.notices;
     for (other, _) in found {
         notices.push(Notice::info(format!("Database {} has a letter {id} too.", other.name)));
     }
+    notices.extend(act::sent(&view, &letter, asked.get("sent")));
     let explanation = facts.map(|facts| explain(&facts));
     let now = host_now();
     let message = letter.message.as_ref();
@@ -146,15 +149,15 @@ pub(crate) async fn page(
             .resolution
             .as_ref()
             .map(|r| (ago(r.at, now), cell(&r.by, 60), text(&r.reason))),
-        previous: letter
-            .previous
-            .map(|previous| (previous, format!("letters/{previous}{}", query(&[("db", Some(db))])))),
+        previous: letter.previous.map(|previous| {
+            (previous, format!("letters/{previous}{}", query(&[("db", Some(db))])))
+        }),
         content: message.map(|message| content(&app, message)),
         follow: message.map(|message| {
             let id = message.id.to_string();
             query(&[("q", Some(message.key.as_deref().unwrap_or(&id)))])
         }),
-        acts: forms::letter(&view, db, &letter),
+        acts: forms::letter(&view, db, &letter, act::trials(&app, db, &letter).is_some()),
         group: query(&of_group),
     };
     let body = Body::draw(format!("Letter {id}"), &body);
@@ -265,7 +268,10 @@ mod tests {
     #[test]
     fn json_is_laid_out_without_a_change_of_its_tokens() {
         for (json, shown) in [
-            ("{\"a\":1.10,\"b\":[1,2],\"c\":{}}", "{\n  \"a\": 1.10,\n  \"b\": [\n    1,\n    2\n  ],\n  \"c\": {}\n}"),
+            (
+                "{\"a\":1.10,\"b\":[1,2],\"c\":{}}",
+                "{\n  \"a\": 1.10,\n  \"b\": [\n    1,\n    2\n  ],\n  \"c\": {}\n}",
+            ),
             ("{\"text\":\"a,{b}\\\"c:\\\\\"}", "{\n  \"text\": \"a,{b}\\\"c:\\\\\"\n}"),
             ("[ ]", "[]"),
             ("12345678901234567890.0", "12345678901234567890.0"),

@@ -94,7 +94,15 @@ fn wanted(asked: &Asked) -> Result<Wanted, Refusal> {
 
 /// The parts of the query that say which letters.
 const KEPT: [&str; 10] = [
-    "topic", "type", "key", "route", "consumer", "handler", "reason", "older-than", "resolved",
+    "topic",
+    "type",
+    "key",
+    "route",
+    "consumer",
+    "handler",
+    "reason",
+    "older-than",
+    "resolved",
     "list",
 ];
 

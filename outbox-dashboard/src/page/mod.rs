@@ -12,7 +12,8 @@ pub(crate) mod lists;
 
 pub(crate) use frame::{
     asking::ask_all,
-    assets, given, layout, text,
+    assets, given, layout,
     layout::{Body, Layout, Notice, Tab, View, not_found, shell},
+    text,
 };
 pub(crate) use lists::{audit, doctor, waiting};

@@ -1,7 +1,12 @@
-//! All databases at a glance, and what stands still.
+//! All databases at a glance, what stands still, and the last day.
+
+mod day;
+
+pub(crate) use day::Days;
 
 use super::{
-    Body, Layout, Notice, Tab, View, ask_all,
+    Body, Layout, Notice, Tab, View,
+    frame::asking::ask_each,
     given::Asked,
     shell,
     text::{Markup, Tone, bounded, cell, escaped, query, state, up_to},
@@ -13,13 +18,14 @@ use crate::{
 };
 use askama::Template;
 use axum::{extract::State, response::Response};
+use day::Figure;
 use outbox_core::{
     admin::{ControlAction, Overview, RouteLive, span_text},
     event::Timestamp,
     outbox::OutboxStats,
     saga::SagaCounts,
 };
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 /// Longest error in a line, in characters.
 const LONGEST_ERROR: usize = 120;
@@ -61,6 +67,7 @@ struct OverviewBody<'a> {
     notices: Vec<Notice>,
     standing: Vec<Standing>,
     rows: Vec<Row>,
+    days: Vec<(String, Arc<[Figure]>)>,
 }
 
 /// Shows the page.
@@ -79,12 +86,23 @@ pub(crate) async fn page(
 /// Draws the body.
 pub(crate) async fn body(app: &App, view: &View, asked: &Asked) -> Result<Body, Refusal> {
     let databases = asked.databases(app)?;
-    let answers = ask_all(&databases, |store| async move { store.overview().await }).await;
+    let answers = ask_each(&databases, |database| async move {
+        let overview = database.store.overview().await?;
+        let day = app.days.of(&database, overview.now).await?;
+        Ok((overview, day))
+    });
+    let answers = answers.await;
+    let overviews = || answers.list.iter().map(|(db, (overview, _))| (&*db.name, overview));
     let body = OverviewBody {
         view,
+        standing: overviews().flat_map(|(name, overview)| standing(name, overview)).collect(),
+        rows: overviews().map(|(name, overview)| row(view, name, overview)).collect(),
+        days: answers
+            .list
+            .iter()
+            .map(|(db, (_, day))| (db.name.to_string(), Arc::clone(day)))
+            .collect(),
         notices: answers.notices,
-        standing: answers.list.iter().flat_map(|(db, o)| standing(&db.name, o)).collect(),
-        rows: answers.list.iter().map(|(db, overview)| row(view, &db.name, overview)).collect(),
     };
     Ok(Body::draw("Overview", &body))
 }
@@ -167,7 +185,8 @@ pub(crate) fn standing(name: &str, overview: &Overview) -> Vec<Standing> {
     }
     if overview.sagas.stuck > 0 {
         let stuck = up_to(overview.sagas.stuck, SagaCounts::LIMIT);
-        let (noun, verb) = if overview.sagas.stuck == 1 { ("saga", "is") } else { ("sagas", "are") };
+        let (noun, verb) =
+            if overview.sagas.stuck == 1 { ("saga", "is") } else { ("sagas", "are") };
         let text = format!("{stuck} {noun} {verb} stuck until somebody resumes, skips or cancels.");
         add(Tone::Bad, "stuck", text, here("sagas", &[("state", Some("stuck"))]));
     }
@@ -184,7 +203,10 @@ pub(crate) fn standing(name: &str, overview: &Overview) -> Vec<Standing> {
         };
         let text = format!(
             "{} {} {does} {until}, by {}: {}",
-            capitalised(control.scope.as_str()), control.name, control.by, control.reason
+            capitalised(control.scope.as_str()),
+            control.name,
+            control.by,
+            control.reason
         );
         add(tone, word, text, here("routes", &[]));
     }

@@ -17,8 +17,7 @@ use askama::Template;
 use axum::{extract::State, response::Response};
 use outbox_core::{
     admin::{
-        Control, ControlAction, ControlScope, Controls, LastFailure, Overview, RouteLive,
-        span_text,
+        Control, ControlAction, ControlScope, Controls, LastFailure, Overview, RouteLive, span_text,
     },
     outbox::PartitionNo,
 };
@@ -189,10 +188,7 @@ fn part(view: &View, name: &str, overview: &Overview) -> Part {
                     in_flight: number(live.in_flight),
                     handled: number(live.handled),
                     failed: number(live.failed),
-                    failure: failure(
-                        live.last_failure.as_ref(),
-                        now.since(consumer.written_at),
-                    ),
+                    failure: failure(live.last_failure.as_ref(), now.since(consumer.written_at)),
                     control,
                 }
             })
@@ -245,12 +241,10 @@ fn route_row(
     };
     let note = match (route.probe_in_ms, route.open_for_ms) {
         _ if !is_live || route.paused => String::new(),
-        (Some(probe), _) => {
-            match ms(probe).saturating_sub(written_ago) {
-                Duration::ZERO => "probes now".to_owned(),
-                left => format!("probe in {}", span_text(left)),
-            }
-        }
+        (Some(probe), _) => match ms(probe).saturating_sub(written_ago) {
+            Duration::ZERO => "probes now".to_owned(),
+            left => format!("probe in {}", span_text(left)),
+        },
         (None, Some(open)) => format!("for {}", span_text(ms(open) + written_ago)),
         (None, None) => String::new(),
     };
@@ -274,7 +268,8 @@ fn route_row(
 fn failure(failure: Option<&LastFailure>, written_ago: Duration) -> Markup {
     let Some(failure) = failure else { return Markup::default() };
     let before = span_text(Duration::from_millis(failure.ago_ms) + written_ago);
-    let told = format!("{} ({before} ago)", outbox_core::admin::cut_text(&failure.text, LONGEST_ERROR));
+    let told =
+        format!("{} ({before} ago)", outbox_core::admin::cut_text(&failure.text, LONGEST_ERROR));
     cell(&told, LONGEST_ERROR + 30)
 }
 
@@ -337,15 +332,11 @@ mod tests {
 
     #[test]
     fn partitions_are_written_as_ranges() {
-        let written = |numbers: &[u16]| {
-            ranges(&numbers.iter().copied().map(PartitionNo).collect::<Vec<_>>())
-        };
-        for (numbers, text) in [
-            (&[][..], ""),
-            (&[3], "3"),
-            (&[0, 1, 2, 3], "0-3"),
-            (&[5, 1, 0, 4, 9], "0-1, 4-5, 9"),
-        ] {
+        let written =
+            |numbers: &[u16]| ranges(&numbers.iter().copied().map(PartitionNo).collect::<Vec<_>>());
+        for (numbers, text) in
+            [(&[][..], ""), (&[3], "3"), (&[0, 1, 2, 3], "0-3"), (&[5, 1, 0, 4, 9], "0-1, 4-5, 9")]
+        {
             assert_eq!(written(numbers), text);
         }
     }

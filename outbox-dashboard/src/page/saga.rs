@@ -5,7 +5,7 @@ use super::{
     Body, Layout, Notice, Tab, View, ask_all,
     given::Asked,
     shell,
-    text::{Markup, Tone, clock, cell, number, query, sentence, state, text},
+    text::{Markup, Tone, cell, clock, number, query, sentence, state, text},
 };
 use crate::{
     access::Refusal,
@@ -90,12 +90,7 @@ async fn known(store: &dyn DashboardStore, id: SagaId) -> Result<Option<Known>, 
 }
 
 /// Draws the body.
-pub(crate) async fn body(
-    app: &App,
-    view: &View,
-    id: &str,
-    asked: &Asked,
-) -> Result<Body, Refusal> {
+pub(crate) async fn body(app: &App, view: &View, id: &str, asked: &Asked) -> Result<Body, Refusal> {
     let none = |why: &str| {
         Refusal::not_found("There is no such saga").because(why).link("sagas", "All sagas")
     };
@@ -106,9 +101,11 @@ pub(crate) async fn body(
     let Some((database, known)) = found else {
         return Err(match answers.notices.first() {
             None => none("it was never started here, or it has ended and its retention is over"),
-            Some(notice) => Refusal::new(http::StatusCode::SERVICE_UNAVAILABLE, "A database is away")
-                .because(notice.plain.clone())
-                .to_do("Load the page again when it is back."),
+            Some(notice) => {
+                Refusal::new(http::StatusCode::SERVICE_UNAVAILABLE, "A database is away")
+                    .because(notice.plain.clone())
+                    .to_do("Load the page again when it is back.")
+            }
         });
     };
     let Known { saga, log, explanation, now } = &known;

@@ -11,3 +11,5 @@ mod controls;
 mod sagas;
 mod pages;
 mod live;
+mod schema;
+mod api;

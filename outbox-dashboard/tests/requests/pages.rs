@@ -15,7 +15,12 @@ const PAGES: [(&str, &[&str]); 11] = [
     ("/", &["What stands still", "3 dead letters wait for a decision", "1 saga is stuck"]),
     (
         "/follow?q=order-1",
-        &["is a dead letter of route `billing`", "Redrive letter", "class=\"lanes\"", "dead letter"],
+        &[
+            "is a dead letter of route `billing`",
+            "Redrive letter",
+            "class=\"lanes\"",
+            "dead letter",
+        ],
     ),
     ("/overview", &["/shop", "none is live", "No relay is live"]),
     ("/routes", &["No relay is running", "Nothing is paused or limited"]),
@@ -83,7 +88,10 @@ async fn several_databases_are_one_view_and_each_is_one_click_away() {
     let client = client_of(&orders, &billing);
     let page = client.get("/follow?q=order-1").await;
     // What the one has given up, and what waits in the other.
-    page.says(200, &["Redrive letter", "waits: its partition", ">orders<", ">billing<", "production"]);
+    page.says(
+        200,
+        &["Redrive letter", "waits: its partition", ">orders<", ">billing<", "production"],
+    );
     page.says(200, &["href=\"?db=billing&amp;q=order-1\""]);
     let billing_only = client.get("/follow?q=order-1&db=billing").await;
     assert!(!billing_only.body.contains("Redrive letter"), "{}", billing_only.body);

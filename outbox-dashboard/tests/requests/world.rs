@@ -8,6 +8,7 @@ use outbox_core::{
 };
 use outbox_dashboard::{Access, Dashboard};
 use outbox_sea_orm::{
+    EnqueueOptions,
     admin::AdminStore,
     event::SagaId,
     prelude::*,
@@ -80,6 +81,15 @@ impl World {
     pub(crate) async fn place(&self, order: &str, note: &str) {
         let tx = self.outbox.begin().await.unwrap();
         tx.emit(OrderPlaced { order: order.to_owned(), note: note.to_owned() }).unwrap();
+        tx.commit().await.unwrap();
+    }
+
+    /// Saves an event for tomorrow.
+    pub(crate) async fn schedule(&self, order: &str) {
+        let tx = self.outbox.begin().await.unwrap();
+        let event = OrderPlaced { order: order.to_owned(), note: String::new() };
+        let tomorrow = EnqueueOptions::new().deliver_in(Duration::from_hours(24));
+        tx.emit_with(event, tomorrow).unwrap();
         tx.commit().await.unwrap();
     }
 

@@ -14,8 +14,9 @@ use crate::{
     access::Refusal,
     builder::{App, Shared},
     page::{
+        Notice,
         layout::{Body, Layout, Tab, View, shell},
-        text::{Markup, query, text},
+        text::{Markup, escaped, query, text},
     },
     visit::Visit,
 };
@@ -26,7 +27,7 @@ use axum::{
 };
 use content::{editable, restored};
 use difference::{Row, rows};
-use outbox_core::failure::DeadLetter;
+use outbox_core::{event::MessageId, failure::DeadLetter};
 
 /// Shows the form with the content of a letter.
 pub(crate) async fn edit(
@@ -42,7 +43,7 @@ pub(crate) async fn edit(
         db: &database.name,
         id: letter.id.to_string(),
         event: of_letter(&letter),
-        content: editable(&letter)?.to_owned(),
+        content: shown(&app, &letter)?.to_owned(),
     };
     let title = format!("Edit and resend letter {}", letter.id);
     let layout = Layout::new(&app, &visit, Tab::Letters, &title);
@@ -59,7 +60,7 @@ pub(crate) async fn resend(
     let database = fields.database(&app)?;
     let note = fields.note(&visit.grant)?;
     let letter = open(&fields, &app, &id).await?;
-    let old = editable(&letter)?;
+    let old = shown(&app, &letter)?;
     let new = restored(old, fields.get("payload").unwrap_or_default());
     let back =
         |refusal: Refusal| refusal.link(path(database, letter.id), "The letter as it is now");
@@ -92,6 +93,29 @@ pub(crate) async fn resend(
         }
         None => Err(back(Refusal::conflict(why_not(&find(database, letter.id).await?)))),
     }
+}
+
+/// Gives the content of a letter, where its type may be shown and a form can edit it.
+fn shown<'a>(app: &App, letter: &'a DeadLetter) -> Result<&'a str, Refusal> {
+    if app.hides(letter) {
+        return Err(Refusal::conflict("the content of this type of event is not shown here")
+            .to_do("Use `outbox dead-letters resend NUMBER --payload FILE`."));
+    }
+    editable(letter)
+}
+
+/// Says on the page of a letter under which id it was sent again, after it was. What the address
+/// says of a letter that was not sent again is nothing.
+pub(crate) fn sent(view: &View, letter: &DeadLetter, id: Option<&str>) -> Option<Notice> {
+    let id: MessageId = id?.parse().ok()?;
+    letter.resolution.as_ref().filter(|resolution| resolution.action == "resent")?;
+    let plain = format!("Its new content goes as event {id}.");
+    // A UUID needs no escapes.
+    let link = format!(
+        "Its new content goes as event <a href=\"{}follow?q={id}\">{id}</a>.",
+        escaped(&view.root)
+    );
+    Some(Notice { text: Markup::escaped(link), plain, bad: false })
 }
 
 /// Reads the letter, which must be open.

@@ -6,7 +6,7 @@ use crate::{
         Notice, ask_all,
         text::{Markup, Tone, clock, host_now, query, sentence, state, text},
     },
-    store::{Database, DashboardStore},
+    store::{DashboardStore, Database},
 };
 use outbox_core::{
     admin::{
@@ -99,11 +99,7 @@ pub(super) async fn find(
     if sentences.is_empty() && notices.is_empty() {
         sentences.push(nothing(searched, now));
     }
-    let mut gone: Vec<&str> =
-        known.list.iter().flat_map(|(_, known)| &known.history.gone).map(String::as_str).collect();
-    gone.sort_unstable();
-    gone.dedup();
-    let gone = gone.into_iter().map(text).collect();
+    let gone = gone(&known.list);
     let mut entries: Vec<&HistoryEntry> = Vec::new();
     for entry in known.list.iter().flat_map(|(_, known)| &known.history.entries) {
         if !entries.contains(&entry) {
@@ -174,6 +170,18 @@ fn sentences(known: &[(Database, Known)]) -> Vec<Sentence> {
     numbered.map(|(id, (_, _, sentence))| Sentence { id, ..sentence }).collect()
 }
 
+/// Gives what is gone, of the databases that know something; of all where none does.
+fn gone(known: &[(Database, Known)]) -> Vec<Markup> {
+    let is_known = |known: &Known| !known.history.entries.is_empty() || !known.facts.is_empty();
+    let is_any = known.iter().any(|(_, known)| is_known(known));
+    let those = known.iter().filter(|(_, known)| is_known(known) || !is_any);
+    let mut gone: Vec<&str> =
+        those.flat_map(|(_, known)| &known.history.gone).map(String::as_str).collect();
+    gone.sort_unstable();
+    gone.dedup();
+    gone.into_iter().map(text).collect()
+}
+
 /// Says that nothing is known, and why that may be.
 fn nothing(searched: &str, now: Timestamp) -> Sentence {
     let subject = searched
@@ -193,8 +201,8 @@ fn nothing(searched: &str, now: Timestamp) -> Sentence {
 }
 
 /// Gives what an entry means, and its word.
-const fn meaning(kind: HistoryKind) -> (Tone, &'static str) {
-    match kind {
+fn meaning(entry: &HistoryEntry) -> (Tone, &'static str) {
+    match entry.kind {
         HistoryKind::Created => (Tone::Idle, "saved"),
         HistoryKind::Scheduled => (Tone::Idle, "scheduled"),
         HistoryKind::Failed => (Tone::Warn, "failed"),
@@ -205,9 +213,19 @@ const fn meaning(kind: HistoryKind) -> (Tone, &'static str) {
         HistoryKind::Received => (Tone::Good, "handled"),
         HistoryKind::Deferred => (Tone::Warn, "deferred"),
         HistoryKind::SagaStarted => (Tone::Busy, "saga began"),
-        HistoryKind::SagaRecord => (Tone::Busy, "saga"),
+        HistoryKind::SagaRecord => (of_record(&entry.text), "saga"),
         HistoryKind::SagaEnded => (Tone::Good, "saga ended"),
         _ => (Tone::Idle, "noted"),
+    }
+}
+
+/// Gives what a record of a saga means, by its kind, with which its text begins.
+fn of_record(text: &str) -> Tone {
+    match text.split(' ').next().unwrap_or_default() {
+        "done" | "undone" | "resumed" => Tone::Good,
+        "failed" | "timed_out" | "blocked_on_lock" | "compensation_started" => Tone::Warn,
+        "stuck" | "rejected" => Tone::Bad,
+        _ => Tone::Busy,
     }
 }
 
@@ -215,14 +233,14 @@ fn mark(entry: &HistoryEntry) -> Mark {
     Mark {
         lane: entry.service.clone(),
         at: entry.at,
-        tone: meaning(entry.kind).0,
+        tone: meaning(entry).0,
         message: entry.message.map(|message| message.to_string()),
         title: entry.text.clone(),
     }
 }
 
 fn row(entry: &HistoryEntry, now: Timestamp) -> Entry {
-    let (tone, word) = meaning(entry.kind);
+    let (tone, word) = meaning(entry);
     Entry {
         at: entry.at.map(|at| clock(at, now)).unwrap_or_default(),
         service: crate::page::text::cell(&entry.service, 40),

@@ -2,7 +2,7 @@
 //! notice.
 
 use super::layout::Notice;
-use crate::store::{Database, DashboardStore};
+use crate::store::{DashboardStore, Database};
 use futures_util::future::join_all;
 use outbox_core::{admin::cut_text, outbox::StoreError};
 use std::{sync::Arc, time::Duration};
@@ -28,8 +28,19 @@ pub(crate) async fn ask_all<T, F>(
 where
     F: Future<Output = Result<T, StoreError>>,
 {
+    ask_each(databases, |database| ask(database.store)).await
+}
+
+/// Asks databases at the same time, each under its name.
+pub(crate) async fn ask_each<T, F>(
+    databases: &[Database],
+    ask: impl Fn(Database) -> F,
+) -> Answers<T>
+where
+    F: Future<Output = Result<T, StoreError>>,
+{
     let answers = join_all(databases.iter().map(|database| {
-        let answer = ask(Arc::clone(&database.store));
+        let answer = ask(database.clone());
         async move { (database, tokio::time::timeout(ANSWER_WITHIN, answer).await) }
     }));
     let mut all = Answers { list: Vec::new(), notices: Vec::new() };

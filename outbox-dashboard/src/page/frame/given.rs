@@ -52,7 +52,10 @@ impl Asked {
     }
 
     /// Gives parts of the query for a link that keeps them.
-    pub(crate) fn parts<'a>(&'a self, names: &[&'static str]) -> Vec<(&'static str, Option<&'a str>)> {
+    pub(crate) fn parts<'a>(
+        &'a self,
+        names: &[&'static str],
+    ) -> Vec<(&'static str, Option<&'a str>)> {
         names.iter().map(|name| (*name, self.get(name))).collect()
     }
 }
@@ -76,9 +79,14 @@ mod tests {
     #[test]
     fn a_query_is_bounded_and_an_empty_part_is_none() {
         let all = asked("key=&route=+billing+&after=7&bad=x").unwrap();
-        assert_eq!((all.get("key"), all.get("route"), all.get("none")), (None, Some("billing"), None));
+        assert_eq!(
+            (all.get("key"), all.get("route"), all.get("none")),
+            (None, Some("billing"), None)
+        );
         assert_eq!(all.read::<i64>("after", "a number").unwrap(), Some(7));
         assert!(all.read::<i64>("bad", "a number").is_err());
-        assert!(asked("key=a%00b").is_err() && asked(&format!("key={}", "x".repeat(1_025))).is_err());
+        assert!(
+            asked("key=a%00b").is_err() && asked(&format!("key={}", "x".repeat(1_025))).is_err()
+        );
     }
 }

@@ -181,7 +181,12 @@ impl Layout {
     /// Adds the links by which the page is shown for one database or for all, with these other
     /// parts of its query.
     #[must_use]
-    pub(crate) fn choose_db(mut self, app: &App, db: Option<&str>, rest: &[(&str, Option<&str>)]) -> Self {
+    pub(crate) fn choose_db(
+        mut self,
+        app: &App,
+        db: Option<&str>,
+        rest: &[(&str, Option<&str>)],
+    ) -> Self {
         if app.databases.len() < 2 {
             return self;
         }

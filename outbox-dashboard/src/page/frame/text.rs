@@ -261,7 +261,10 @@ mod tests {
         }
         assert_eq!(up_to(10_000, 10_000), "10,000+");
         assert_eq!(up_to(9_999, 10_000), "9,999");
-        assert_eq!((rate(0.25), rate(99.96), rate(1234.5)), ("0.2".into(), "100.0".into(), "1234".into()));
+        assert_eq!(
+            (rate(0.25), rate(99.96), rate(1234.5)),
+            ("0.2".into(), "100.0".into(), "1234".into())
+        );
     }
 
     #[test]
@@ -279,7 +282,10 @@ mod tests {
 
     #[test]
     fn a_query_has_what_is_given_and_is_encoded() {
-        assert_eq!(query(&[("db", None), ("key", Some("a/b c&d")), ("x", Some(""))]), "?key=a%2Fb%20c%26d");
+        assert_eq!(
+            query(&[("db", None), ("key", Some("a/b c&d")), ("x", Some(""))]),
+            "?key=a%2Fb%20c%26d"
+        );
         assert_eq!(query(&[]), "");
     }
 }

@@ -7,7 +7,7 @@ use crate::{
         Body, Layout, Notice, Tab, ask_all,
         given::Asked,
         shell,
-        text::{Markup, Tone, state, text},
+        text::{Markup, Tone, sentence, state, text},
     },
     store::Database,
     visit::Visit,
@@ -73,8 +73,8 @@ fn row(finding: &Finding) -> Row {
     Row {
         severity: state(tone, &finding.severity.to_string()),
         check: finding.check,
-        what: text(&finding.what),
-        to_do: text(&finding.to_do),
+        what: sentence(&finding.what),
+        to_do: sentence(&finding.to_do),
         seen_by: text(&finding.seen_by),
     }
 }

@@ -1,5 +1,9 @@
 //! One dead letter: redriven, discarded, purged. Who comes second is told what the first one did.
 
+mod tries;
+
+pub(crate) use tries::{run as try_handler, trials, try_letter};
+
 use super::{fields::Fields, plans::letter_id, see};
 use crate::{
     access::Refusal,

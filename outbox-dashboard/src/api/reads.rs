@@ -1,0 +1,261 @@
+//! Questions. A database that cannot be asked makes the answer an error: a program would take what
+//! is left for the whole.
+
+use super::body::respond;
+use crate::{
+    access::Refusal,
+    act::{filter, plans},
+    builder::{App, Shared},
+    page::{ask_all, given::Asked},
+    store::{DashboardStore, Database},
+};
+use axum::{
+    extract::{Path, State},
+    response::Response,
+};
+use http::StatusCode;
+use outbox_core::{
+    admin::{
+        Answer, DatabaseEntry, ExplainedSubject, History, Page, SagaHistory, Subject,
+        explain as explain_facts, history_of, letter_by_id, named_subjects, sagas_named,
+        subjects_everywhere,
+    },
+    event::{LetterId, Message, MessageId, MessageParts, SagaId},
+    failure::DeadLetter,
+    outbox::StoreError,
+    saga::{SagaFilter, SagaState},
+};
+use serde::Serialize;
+use std::sync::Arc;
+
+/// Rows of a page, unless asked otherwise; as the command line.
+const ROWS: u32 = 50;
+/// Most rows of a page.
+const MOST_ROWS: u32 = 1_000;
+/// What stands in place of a content that is not shown: JSON, as most contents are.
+const HIDDEN: &[u8] = b"\"(hidden)\"";
+/// Entries of one history at most.
+const MOST_ENTRIES: u32 = 1_000;
+
+type Store = Arc<dyn DashboardStore>;
+
+/// Asks the databases of a request; all have to answer.
+async fn ask<T, F>(
+    databases: &[Database],
+    ask: impl Fn(Store) -> F,
+) -> Result<Vec<(Database, T)>, Refusal>
+where
+    F: Future<Output = Result<T, StoreError>>,
+{
+    let answers = ask_all(databases, ask).await;
+    match answers.notices.as_slice() {
+        [] => Ok(answers.list),
+        failed => {
+            let why: Vec<&str> = failed.iter().map(|notice| notice.plain.as_str()).collect();
+            Err(Refusal::new(StatusCode::SERVICE_UNAVAILABLE, "A database is away")
+                .because(why.join(" "))
+                .to_do("Ask for one of the others by `db`, or try again."))
+        }
+    }
+}
+
+/// Asks, and answers with a list of databases and their answers.
+async fn each<T, F>(
+    app: &Shared,
+    asked: &Asked,
+    question: impl Fn(Store) -> F,
+) -> Result<Response, Refusal>
+where
+    T: Serialize,
+    F: Future<Output = Result<T, StoreError>>,
+{
+    let answers = ask(&asked.databases(app)?, question).await?;
+    let answers: Vec<Answer<'_, &T>> = answers
+        .iter()
+        .map(|(database, result)| Answer { database: &database.name, result })
+        .collect();
+    respond(StatusCode::OK, &answers)
+}
+
+fn text(asked: &Asked) -> Result<&str, Refusal> {
+    asked.get("q").ok_or_else(|| Refusal::bad("`q` is missing: say what is looked for"))
+}
+
+fn message(asked: &Asked) -> Result<MessageId, Refusal> {
+    text(asked)?.parse().map_err(|_| Refusal::bad("`q` is the id of a message, a UUID"))
+}
+
+fn limit(asked: &Asked) -> Result<u32, Refusal> {
+    match asked.read::<u32>("limit", "a number of rows")? {
+        None => Ok(ROWS),
+        Some(limit) if (1..=MOST_ROWS).contains(&limit) => Ok(limit),
+        Some(_) => Err(Refusal::bad(format!("`limit` is a number from 1 to {MOST_ROWS}"))),
+    }
+}
+
+fn page(asked: &Asked) -> Result<Page, Refusal> {
+    Ok(Page { after: asked.read("after", "the number of a row")?, limit: limit(asked)? })
+}
+
+/// Takes the content out of letters whose type is not shown.
+fn hide(app: &App, mut letters: Vec<DeadLetter>) -> Vec<DeadLetter> {
+    for letter in letters.iter_mut().filter(|letter| app.hides(letter)) {
+        if let Some(message) = &mut letter.message {
+            let parts = message.clone().into_parts();
+            *message = Message::new(MessageParts { payload: HIDDEN.into(), ..parts });
+        }
+    }
+    letters
+}
+
+pub(super) async fn overview(State(app): State<Shared>, asked: Asked) -> Result<Response, Refusal> {
+    each(&app, &asked, |store| async move { store.overview().await }).await
+}
+
+pub(super) async fn find(State(app): State<Shared>, asked: Asked) -> Result<Response, Refusal> {
+    let text = text(&asked)?;
+    each(&app, &asked, |store| async move { store.find(text).await }).await
+}
+
+pub(super) async fn life(State(app): State<Shared>, asked: Asked) -> Result<Response, Refusal> {
+    let subjects = [Subject::Message(message(&asked)?)];
+    by_time(&asked.databases(&app)?, &subjects).await
+}
+
+pub(super) async fn follow(State(app): State<Shared>, asked: Asked) -> Result<Response, Refusal> {
+    let (databases, text) = (asked.databases(&app)?, text(&asked)?);
+    let named = ask(&databases, |store| async move { named_subjects(&*store, text).await }).await?;
+    let subjects = subjects_everywhere(named.into_iter().flat_map(|(_, named)| named));
+    by_time(&databases, &subjects).await
+}
+
+/// Answers with the histories of all databases, in order of time.
+async fn by_time(databases: &[Database], subjects: &[Subject]) -> Result<Response, Refusal> {
+    let question = |store: Store| async move { history_of(&*store, subjects, MOST_ENTRIES).await };
+    let histories: Vec<(Database, History)> = ask(databases, question).await?;
+    let mut entries: Vec<DatabaseEntry<'_>> = Vec::new();
+    for (database, history) in &histories {
+        let of_database = |entry| DatabaseEntry { database: &database.name, entry };
+        entries.extend(history.entries.iter().map(of_database));
+    }
+    // Stable: entries without an instant stay behind the one before them.
+    entries.sort_by_key(|entry| entry.entry.at);
+    respond(StatusCode::OK, &entries)
+}
+
+pub(super) async fn explain(State(app): State<Shared>, asked: Asked) -> Result<Response, Refusal> {
+    let text = text(&asked)?;
+    each(&app, &asked, |store| async move {
+        let mut explained = Vec::new();
+        for subject in named_subjects(&*store, text).await? {
+            if let Some(facts) = store.facts(&subject).await? {
+                explained.push(ExplainedSubject { subject, explanation: explain_facts(&facts) });
+            }
+        }
+        Ok(explained)
+    })
+    .await
+}
+
+pub(super) async fn letters(State(app): State<Shared>, asked: Asked) -> Result<Response, Refusal> {
+    let (filter, page) = (filter::from(|name| asked.get(name))?, page(&asked)?);
+    let (filter, after) = (&filter, page.after.map(LetterId));
+    let hide = |letters| hide(&app, letters);
+    each(&app, &asked, |store| async move {
+        Ok(hide(store.dead_letters(filter, after, page.limit).await?))
+    })
+    .await
+}
+
+pub(super) async fn groups(State(app): State<Shared>, asked: Asked) -> Result<Response, Refusal> {
+    let filter = &filter::from(|name| asked.get(name))?;
+    each(&app, &asked, |store| async move { store.letter_groups(filter).await }).await
+}
+
+pub(super) async fn letter(
+    State(app): State<Shared>,
+    Path(id): Path<String>,
+    asked: Asked,
+) -> Result<Response, Refusal> {
+    let id = plans::letter_id(&id)?;
+    let hide = |letters| hide(&app, letters);
+    each(&app, &asked, |store| async move {
+        Ok(hide(letter_by_id(&*store, id).await?.into_iter().collect()))
+    })
+    .await
+}
+
+pub(super) async fn deferred(State(app): State<Shared>, asked: Asked) -> Result<Response, Refusal> {
+    let (consumer, page) = (asked.get("consumer"), page(&asked)?);
+    each(&app, &asked, |store| async move { store.deferred(consumer, page).await }).await
+}
+
+pub(super) async fn scheduled(
+    State(app): State<Shared>,
+    asked: Asked,
+) -> Result<Response, Refusal> {
+    let page = page(&asked)?;
+    each(&app, &asked, |store| async move { store.scheduled(page).await }).await
+}
+
+pub(super) async fn inbox(State(app): State<Shared>, asked: Asked) -> Result<Response, Refusal> {
+    let message = message(&asked)?;
+    each(&app, &asked, |store| async move { store.inbox(message).await }).await
+}
+
+pub(super) async fn sagas(State(app): State<Shared>, asked: Asked) -> Result<Response, Refusal> {
+    let state = asked.get("state").map(|state| {
+        let known = SagaState::ALL.into_iter().find(|known| known.as_str() == state);
+        known.ok_or_else(|| {
+            Refusal::bad("`state` is running, compensating, stuck, completed or compensated")
+        })
+    });
+    let filter = &SagaFilter {
+        name: asked.get("name").map(str::to_owned),
+        state: state.transpose()?,
+        correlation: asked.get("correlation").map(str::to_owned),
+    };
+    let after: Option<SagaId> = asked.read("after", "the id of a saga")?;
+    let limit = limit(&asked)?;
+    each(&app, &asked, |store| async move { store.sagas(filter, after, limit).await }).await
+}
+
+pub(super) async fn saga(
+    State(app): State<Shared>,
+    Path(id): Path<String>,
+    asked: Asked,
+) -> Result<Response, Refusal> {
+    let id = id.as_str();
+    each(&app, &asked, |store| async move {
+        let mut all = Vec::new();
+        for saga in sagas_named(&*store, id).await? {
+            let log = store.saga_log(saga.id).await?;
+            all.push(SagaHistory { saga, log });
+        }
+        Ok(all)
+    })
+    .await
+}
+
+pub(super) async fn controls(State(app): State<Shared>, asked: Asked) -> Result<Response, Refusal> {
+    each(&app, &asked, |store| async move { Ok(store.controls().await?.0) }).await
+}
+
+pub(super) async fn doctor(State(app): State<Shared>, asked: Asked) -> Result<Response, Refusal> {
+    each(&app, &asked, |store| async move { store.findings().await }).await
+}
+
+pub(super) async fn audit(State(app): State<Shared>, asked: Asked) -> Result<Response, Refusal> {
+    let page = page(&asked)?;
+    each(&app, &asked, |store| async move { store.audit(page.after, page.limit).await }).await
+}
+
+pub(super) async fn plan(
+    State(app): State<Shared>,
+    Path(id): Path<String>,
+    asked: Asked,
+) -> Result<Response, Refusal> {
+    let database = crate::act::database(&app, asked.get("db"))?;
+    let result = plans::state(database, plans::plan_id(&id)?).await?;
+    respond(StatusCode::OK, &Answer { database: &database.name, result })
+}

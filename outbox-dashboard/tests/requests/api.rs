@@ -1,0 +1,262 @@
+//! The documents for programs: those of the command line, as the OpenAPI document tells them.
+
+use crate::{
+    client::{Answer, Client},
+    schema::check,
+    world::World,
+};
+use outbox_core::admin::{AdminStore, OperatorNote, letter_by_id};
+use outbox_core::event::LetterId;
+use serde_json::{Value, json};
+use std::{collections::BTreeSet, fs, path::PathBuf};
+use tests::{
+    databases::{Database, TempDatabase},
+    equals, on_every_database, wait_until,
+};
+
+/// The questions of the command line whose documents were committed, and those of the API.
+const QUESTIONS: [(&str, &str, &str); 14] = [
+    ("overview", "/api/overview", "/api/overview"),
+    ("find-key", "/api/find", "/api/find?q=order-1"),
+    ("follow-key", "/api/follow", "/api/follow?q=order-1"),
+    ("explain-key", "/api/explain", "/api/explain?q=order-1"),
+    ("explain-waiting", "/api/explain", "/api/explain?q=order-9"),
+    ("explain-saga", "/api/explain", "/api/explain?q=order-7"),
+    ("dead-letters-list", "/api/dead-letters", "/api/dead-letters"),
+    ("dead-letters-groups", "/api/dead-letters/groups", "/api/dead-letters/groups"),
+    ("dead-letters-show", "/api/dead-letters/{id}", "/api/dead-letters/1"),
+    ("deferred", "/api/deferred", "/api/deferred"),
+    ("scheduled", "/api/scheduled", "/api/scheduled"),
+    ("sagas-list", "/api/sagas", "/api/sagas"),
+    ("sagas-show", "/api/sagas/{id}", "/api/sagas/order-7"),
+    ("audit", "/api/audit", "/api/audit"),
+];
+
+/// Writes the names and kinds of a document, as the tests of the command line do.
+fn shape(value: &Value, path: &str, lines: &mut BTreeSet<String>) {
+    let kind = match value {
+        Value::Object(fields) => {
+            for (name, value) in fields {
+                shape(value, &format!("{path}.{name}"), lines);
+            }
+            return;
+        }
+        Value::Array(items) => {
+            for item in items {
+                shape(item, &format!("{path}[]"), lines);
+            }
+            "list"
+        }
+        Value::Null => "null",
+        Value::Bool(_) => "boolean",
+        Value::Number(_) => "number",
+        Value::String(_) => "text",
+    };
+    lines.insert(format!("{path}: {kind}\n"));
+}
+
+fn of_command_line(name: &str) -> String {
+    let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../outbox-cli/tests/cli/golden");
+    fs::read_to_string(folder.join(format!("{name}.json.txt"))).unwrap()
+}
+
+/// Tells the story whose documents the command line's tests have committed.
+async fn storied(temp: &TempDatabase) -> World {
+    let world = World::open(temp).await;
+    for order in ["order-1", "order-2", "order-2"] {
+        world.place(order, "two chairs").await;
+    }
+    world.bury(3).await;
+    world.place("order-9", "a table").await;
+    world.schedule("order-8").await;
+    world.stuck_saga().await;
+    let note = OperatorNote::new("ann", "a duplicate");
+    world.outbox.discard(&[LetterId(3)], &note).await.unwrap();
+    world
+}
+
+async fn openapi(client: &Client) -> Value {
+    let answer = client.get("/api/openapi.json").await;
+    answer.says(200, &[]);
+    answer.json()
+}
+
+fn is_problem(answer: &Answer, status: u16, says: &str) {
+    answer.says(status, &[says]);
+    assert_eq!(answer.headers["content-type"], "application/problem+json");
+    assert_eq!(answer.json()["status"], status);
+}
+
+on_every_database! {
+    async fn every_question_has_the_document_of_the_command_line_and_fits_its_schema(temp: &TempDatabase) {
+        let world = storied(temp).await;
+        let client = world.client();
+        let openapi = openapi(&client).await;
+        for (name, path, url) in QUESTIONS {
+            let answer = client.get(url).await;
+            answer.says(200, &[]);
+            assert_eq!(answer.headers["content-type"], "application/json");
+            let document = answer.json();
+            let mut lines = BTreeSet::new();
+            shape(&document, "", &mut lines);
+            assert_eq!(lines.into_iter().collect::<String>(), of_command_line(name), "{url}");
+            check(&openapi, "get", path, "200", &document);
+        }
+        let letter = letter_by_id(&world.outbox, LetterId(1)).await.unwrap().unwrap();
+        let message = letter.message.unwrap().id;
+        for (path, url) in [
+            ("/api/life", format!("/api/life?q={message}")),
+            ("/api/inbox", format!("/api/inbox?q={message}")),
+            ("/api/controls", "/api/controls".to_owned()),
+            ("/api/doctor", "/api/doctor".to_owned()),
+            ("/api/follow", "/api/follow?q=nothing-has-this-name".to_owned()),
+        ] {
+            check(&openapi, "get", path, "200", &client.get(&url).await.json());
+        }
+    }
+
+    async fn letters_are_acted_on_by_number_and_by_a_plan(temp: &TempDatabase) {
+        let world = World::with_letters(temp, 4).await;
+        let client = world.client();
+        let openapi = openapi(&client).await;
+        let named = json!({ "letters": [1, 1, 99], "why": "a duplicate" });
+        let done = client.post_json("/api/dead-letters/discard", &named).await.json();
+        check(&openapi, "post", "/api/dead-letters/discard", "200", &done);
+        assert_eq!(done, json!({ "database": "orders", "result": {
+            "plan": null, "outcome": "done", "done": 1, "skipped": 1, "refused": 0, "after": null, "complete": true,
+        } }));
+
+        let request = json!({ "act": "redrive", "route": "billing" });
+        let plan = client.post_json("/api/dead-letters/plan", &request).await.json();
+        check(&openapi, "post", "/api/dead-letters/plan", "200", &plan);
+        assert_eq!((&plan["result"]["count"]["count"], &plan["result"]["first"]), (&json!(3), &json!([2, 3, 4])));
+        let page = format!("/api/plans/{}", plan["result"]["id"]);
+        check(&openapi, "get", "/api/plans/{id}", "200", &client.get(&page).await.json());
+        let apply = json!({ "why": "repaired", "canary": "1h" });
+        let answer = client.post_json(&format!("{page}/apply"), &apply).await;
+        answer.says(202, &["\"outcome\":\"running\"", "\"done\":1"]);
+        check(&openapi, "post", "/api/plans/{id}/apply", "202", &answer.json());
+        let answer = client.send(http::Method::POST, &format!("{page}/cancel"), None, "").await;
+        answer.says(200, &["\"outcome\":\"cancelled\"", "\"done\":1"]);
+        check(&openapi, "post", "/api/plans/{id}/cancel", "200", &answer.json());
+        let state = client.get(&page).await.json();
+        check(&openapi, "get", "/api/plans/{id}", "200", &state);
+        assert_eq!(state["result"]["audit"]["outcome"], "cancelled");
+        let again = client.post_json(&format!("{page}/apply"), &apply).await;
+        is_problem(&again, 409, "has ended as cancelled");
+        let acts: Vec<_> = world.audit().await.into_iter().map(|row| (row.act, row.by, row.reason)).collect();
+        let row = |act: &str, why: &str| (act.to_owned(), "loopback".to_owned(), why.to_owned());
+        assert_eq!(acts, [row("discard", "a duplicate"), row("redrive", "repaired")]);
+    }
+
+    async fn a_letter_is_sent_again_a_route_paused_and_a_saga_moved(temp: &TempDatabase) {
+        let world = World::with_letters(temp, 1).await;
+        let saga = world.stuck_saga().await;
+        let client = world.client();
+        let openapi = openapi(&client).await;
+        let content = json!({ "payload_base64": "e30=", "why": "it was wrong" });
+        let sent = client.post_json("/api/dead-letters/1/resend", &content).await.json();
+        check(&openapi, "post", "/api/dead-letters/{id}/resend", "200", &sent);
+        let late = client.post_json("/api/dead-letters/1/resend", &content).await;
+        is_problem(&late, 409, "letter 1 was resent by loopback");
+        check(&openapi, "post", "/api/dead-letters/{id}/resend", "409", &late.json());
+
+        let pause = json!({ "scope": "route", "name": "billing", "why": "they migrate", "lasts": "1h" });
+        let paused = client.post_json("/api/controls/pause", &pause).await.json();
+        check(&openapi, "post", "/api/controls/pause", "200", &paused);
+        let rate = json!({ "route": "billing", "per_second": 2.5, "why": "slowly" });
+        let limited = client.post_json("/api/controls/rate", &rate).await.json();
+        check(&openapi, "post", "/api/controls/rate", "200", &limited);
+        assert_eq!(limited["result"].as_array().unwrap().len(), 2);
+        let resume = json!({ "scope": "route", "name": "billing", "why": "done" });
+        let resumed = client.post_json("/api/controls/resume", &resume).await.json();
+        check(&openapi, "post", "/api/controls/resume", "200", &resumed);
+        assert_eq!(resumed["result"], 2);
+
+        let skip = json!({ "step": "hand-over", "why": "by hand" });
+        let moved = client.post_json(&format!("/api/sagas/{saga}/skip"), &skip).await.json();
+        check(&openapi, "post", "/api/sagas/{id}/skip", "200", &moved);
+        assert_eq!(moved["result"], saga.to_string());
+        let late = client.post_json(&format!("/api/sagas/{saga}/skip"), &skip).await;
+        is_problem(&late, 409, "does not allow that");
+    }
+}
+
+#[tokio::test]
+async fn what_is_wrong_is_a_problem_document_that_says_what() {
+    let temp = TempDatabase::create(Database::Sqlite).await;
+    let world = World::with_letters(&temp, 1).await;
+    let client = world.client();
+    let openapi = openapi(&client).await;
+    for (path, says, status) in [
+        ("/api/find", "`q` is missing", 400),
+        ("/api/life?q=order-1", "a UUID", 400),
+        ("/api/dead-letters?limit=0", "from 1 to 1000", 400),
+        ("/api/dead-letters?limit=many", "`limit`", 400),
+        ("/api/dead-letters?reason=sad", "such as `rejected`", 400),
+        ("/api/sagas?state=lost", "`state` is running", 400),
+        ("/api/overview?db=stock", "no such database", 404),
+        ("/api/dead-letters/x", "has a number", 404),
+        ("/api/plans/7", "There is no plan 7", 404),
+        ("/api/nothing", "no such page", 404),
+    ] {
+        let answer = client.get(path).await;
+        is_problem(&answer, status, says);
+        check(&openapi, "get", "/api/overview", &status.to_string(), &answer.json());
+    }
+    for (path, document, says) in [
+        ("/api/dead-letters/redrive", json!({ "letters": [1] }), "missing field `why`"),
+        ("/api/dead-letters/redrive", json!({ "letters": [1], "why": " " }), "a reason is missing"),
+        ("/api/dead-letters/redrive", json!({ "letters": [], "why": "x" }), "1 to 1000 numbers"),
+        (
+            "/api/dead-letters/redrive",
+            json!({ "letters": [1], "why": "x", "by": "eve" }),
+            "unknown field `by`",
+        ),
+        ("/api/dead-letters/1/resend", json!({ "why": "x" }), "one of `payload`"),
+        ("/api/dead-letters/plan", json!({ "act": "dance" }), "`act` is `redrive`"),
+        (
+            "/api/controls/pause",
+            json!({ "scope": "world", "name": "x", "why": "x" }),
+            "`scope` is `route`",
+        ),
+    ] {
+        let answer = client.post_json(path, &document).await;
+        is_problem(&answer, 400, says);
+    }
+    let form = client.post("/api/dead-letters/redrive", &[("why", "x")]).await;
+    is_problem(&form, 415, "cannot be read");
+    let huge = json!({ "payload": "x".repeat(600 * 1024), "why": "x" });
+    is_problem(&client.post_json("/api/dead-letters/1/resend", &huge).await, 413, "cannot be read");
+    assert_eq!((world.dead_and_pending().await, world.audit().await), ((1, 0), Vec::new()));
+}
+
+#[tokio::test]
+async fn the_documents_of_several_databases_are_one_list_and_one_that_is_away_is_an_error() {
+    let (one, two) = (
+        TempDatabase::create(Database::Sqlite).await,
+        TempDatabase::create(Database::Postgres).await,
+    );
+    let (orders, stock) = (World::with_letters(&one, 1).await, World::open(&two).await);
+    let dashboard = outbox_dashboard::Dashboard::builder()
+        .database("orders", orders.outbox.clone())
+        .database("stock", stock.outbox.clone());
+    let client = Client::of(dashboard.build().unwrap().router());
+    let both = client.get("/api/dead-letters").await.json();
+    let count = |at: usize| both[at]["result"].as_array().unwrap().len();
+    assert_eq!((&both[0]["database"], &both[1]["database"]), (&json!("orders"), &json!("stock")));
+    assert_eq!((count(0), count(1)), (1, 0));
+    let no_database =
+        client.post_json("/api/dead-letters/redrive", &json!({ "letters": [1], "why": "x" })).await;
+    is_problem(&no_database, 400, "several databases");
+
+    stock.outbox.connection().close_by_ref().await.unwrap();
+    drop(two);
+    wait_until(crate::world::SOON, "a database that is away is told", async || {
+        equals(client.get("/api/overview").await.status.as_u16(), 503)
+    })
+    .await;
+    let answer = client.get("/api/overview").await;
+    is_problem(&answer, 503, "stock");
+    client.get("/api/overview?db=orders").await.says(200, &[]);
+}
