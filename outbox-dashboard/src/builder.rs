@@ -6,7 +6,7 @@ use crate::{
     live::LiveReaders,
     page::overview::Days,
     routes,
-    store::{Database, DashboardStore},
+    store::{DashboardStore, Database},
 };
 use axum::Router;
 use outbox_core::{consumer::HandlerTrials, failure::DeadLetter, saga::Shape};
@@ -207,7 +207,9 @@ impl DashboardBuilder {
         for (name, trials) in &self.tries {
             if !self.databases.iter().any(|database| *database.name == **name) {
                 let consumer = trials.consumer();
-                faults.push(format!("consumer {consumer:?} is tried on {name:?}, which is no database"));
+                faults.push(format!(
+                    "consumer {consumer:?} is tried on {name:?}, which is no database"
+                ));
             }
         }
         if self.environment.as_ref().is_some_and(|e| e.name.len() > LONGEST_NAME) {

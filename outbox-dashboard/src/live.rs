@@ -23,6 +23,7 @@ use axum::{
 };
 use futures_util::stream;
 use http::{HeaderMap, HeaderValue, StatusCode, Uri, header};
+use outbox_core::runtime::spawn;
 use std::{
     collections::HashMap,
     hash::{DefaultHasher, Hash, Hasher},
@@ -142,7 +143,7 @@ async fn watch_page(app: &Shared, key: Key, view: View) -> Result<watch::Receive
     }
     let (sender, frames) = watch::channel(first);
     readers.insert(key.clone(), sender.clone());
-    tokio::spawn(read(Arc::clone(app), key, view, sender));
+    spawn(read(Arc::clone(app), key, view, sender)).detach();
     Ok(frames)
 }
 

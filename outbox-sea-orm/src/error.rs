@@ -167,7 +167,7 @@ pub enum OutboxError {
          `cx.tx`, or say `no_try` where the handler needs it"
     )]
     InTrial {
-        /// The call: `outbox.begin()`, or the name of the function.
+        /// The call: `Outbox::begin`, or the name of the function.
         call: &'static str,
     },
     /// An error of the store.

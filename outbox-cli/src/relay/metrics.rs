@@ -1,14 +1,15 @@
 //! Metrics and health of a relay process, over HTTP.
 
 use crate::error::CliError;
+use outbox_core::runtime::{Task, spawn};
 use outbox_metrics::MetricsRouter;
 use outbox_sea_orm::{Outbox, relay::Relay};
 use std::net::SocketAddr;
-use tokio::{net::TcpListener, task::JoinHandle};
+use tokio::net::TcpListener;
 
 /// Serves `/metrics`, `/live` and `/ready` of one relay. Dropped, it stops.
 pub(super) struct Server {
-    running: JoinHandle<()>,
+    running: Task<()>,
 }
 
 impl Server {
@@ -23,7 +24,7 @@ impl Server {
         })?;
         let router =
             MetricsRouter::new().check(relay.health_check()).database("outbox", outbox).build();
-        let running = tokio::spawn(async move {
+        let running = spawn(async move {
             if let Err(error) = axum::serve(listener, router).await {
                 crate::output::warn(&format!("metrics and health are served no longer: {error}"));
             }

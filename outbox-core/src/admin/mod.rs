@@ -25,15 +25,15 @@ pub use acts::{
     PlanStore, apply, next_step,
 };
 pub use doctor::{DoctorStore, Finding, Severity};
-pub use faces::{
-    ActDone, Answer, DatabaseEntry, ExplainedSubject, SagaHistory, ago_text, cut_text, escaped_json,
-    history_of, instant_text, is_unseen, letter_by_id, named_subjects, saga_by_id, sagas_named,
-    shown_text, span_text, subjects_everywhere,
-};
 pub use erase::{EraseStore, ErasurePlan, TableErasure};
 pub use explain::{
     AheadFacts, DeferredFacts, EventFacts, Explanation, Facts, InstanceFacts, LetterFacts,
     RouteFacts, SagaFacts, explain, safe_text,
+};
+pub use faces::{
+    ActDone, Answer, DatabaseEntry, ExplainedSubject, SagaHistory, ago_text, cut_text,
+    escaped_json, history_of, instant_text, is_unseen, letter_by_id, named_subjects, saga_by_id,
+    sagas_named, shown_text, span_text, subjects_everywhere,
 };
 pub use gauges::DatabaseGauges;
 pub use inspect::{

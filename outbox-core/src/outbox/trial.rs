@@ -24,7 +24,7 @@ pub struct TrialEffects {
     pub tables: Vec<TableChange>,
     /// The events that a commit would have saved, in order.
     pub events: Vec<NewEvent>,
-    /// Calls that were refused, as a rollback would not undo them: `outbox.begin()`, or the name of
+    /// Calls that were refused, as a rollback would not undo them: `Outbox::begin`, or the name of
     /// a function.
     pub refused: Vec<String>,
     /// Why the transaction could not have been committed, where it was asked to.

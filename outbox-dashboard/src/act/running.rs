@@ -5,7 +5,7 @@ use crate::{access::Refusal, store::Database};
 use http::StatusCode;
 use outbox_core::{
     admin::{ActStore, Applied, AuditOutcome, Canary, OperatorNote, PlanId, apply},
-    runtime::Shutdown,
+    runtime::{Shutdown, spawn},
 };
 use std::{
     collections::HashMap,
@@ -80,13 +80,14 @@ impl Running {
         let (sender, standing) = watch::channel(Standing::default());
         let application = Application { cancel: Shutdown::default(), standing };
         let (cancel, store) = (application.cancel.clone(), Arc::clone(&database.store));
-        tokio::spawn(async move {
+        spawn(async move {
             let ends = Ends(sender);
             let tell = |applied| ends.0.send_modify(|standing| standing.applied = Some(applied));
             let store: &dyn ActStore = &*store;
             let end = apply(store, plan, &note, canary, &cancel, tell).await;
             ends.0.send_modify(|standing| standing.end = Some(end.map_err(Refusal::from)));
-        });
+        })
+        .detach();
         applications.insert(key, application.clone());
         Ok(application)
     }

@@ -90,7 +90,9 @@ impl Browser {
         let found = self.client.find(Locator::Css(css)).await;
         match found {
             Ok(found) => found,
-            Err(error) => panic!("no {css} on {}: {error}\n{}", self.url().await, self.text().await),
+            Err(error) => {
+                panic!("no {css} on {}: {error}\n{}", self.url().await, self.text().await)
+            }
         }
     }
 
@@ -112,9 +114,8 @@ impl Browser {
 
     /// Clicks the link or button of this text.
     pub(crate) async fn press(&self, text: &str) {
-        let path = format!(
-            "//*[self::a or self::button or self::summary][normalize-space(.)='{text}']"
-        );
+        let path =
+            format!("//*[self::a or self::button or self::summary][normalize-space(.)='{text}']");
         let all = self.client.find_all(Locator::XPath(&path)).await.unwrap();
         for element in all {
             if element.is_displayed().await.unwrap() {
@@ -148,7 +149,8 @@ impl Browser {
 
     /// Gives the texts of all drawings.
     pub(crate) async fn text_of_svg(&self) -> String {
-        let script = "return [...document.querySelectorAll('svg')].map(e => e.textContent).join(' ')";
+        let script =
+            "return [...document.querySelectorAll('svg')].map(e => e.textContent).join(' ')";
         self.run(script, Vec::new()).await.as_str().unwrap_or_default().to_owned()
     }
 
@@ -174,7 +176,8 @@ impl Browser {
     pub(crate) async fn wait_for_text_in(&self, css: &str, text: &str) {
         wait_until(SOON, &format!("{text:?} stands in {css}"), async || {
             // While a page loads there is no document to ask.
-            let script = "const e = document.querySelector(arguments[0]); return e ? e.innerText : ''";
+            let script =
+                "const e = document.querySelector(arguments[0]); return e ? e.innerText : ''";
             match self.client.execute(script, vec![json!(css)]).await {
                 Ok(Value::String(seen)) if seen.contains(text) => Ok(()),
                 Ok(seen) => Err(seen.to_string()),

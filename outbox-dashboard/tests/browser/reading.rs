@@ -28,7 +28,11 @@ async fn pages(orders: &Service) -> Vec<Page> {
     let stuck = saga_of(&orders.outbox, "order-7").await;
     vec![
         page("home", "/", &["staging", "What stands still", "orders", "newsletters"]),
-        page("follow-saga", "/?q=order-7", &["ship", "stuck", "the carrier is closed", "hand-over"]),
+        page(
+            "follow-saga",
+            "/?q=order-7",
+            &["ship", "stuck", "the carrier is closed", "hand-over"],
+        ),
         page("follow-letter", "/?q=order-1", &["dead letter", "503 from billing"]),
         page("follow-nothing", "/?q=no-such-order", &["no-such-order"]),
         page("overview", "/overview", &["orders", "billing"]),
@@ -37,7 +41,11 @@ async fn pages(orders: &Service) -> Vec<Page> {
         page("letters-of-route", "/letters?route=billing", &["order-1", "order.placed"]),
         page("letter", "/letters/1?db=orders", &["order-1", "two chairs", "503 from billing"]),
         page("sagas", "/sagas", &["ship", "order-5", "completed", "stuck", "compensated"]),
-        page("saga", format!("/sagas/{stuck}?db=orders"), &["ship", "hand-over", "the carrier is closed"]),
+        page(
+            "saga",
+            format!("/sagas/{stuck}?db=orders"),
+            &["ship", "hand-over", "the carrier is closed"],
+        ),
         page("waiting", "/waiting", &["order-80", "order-90", "the scanner is offline"]),
         page("audit", "/audit", &["ann", "a duplicate, refunded by hand", "discard"]),
         page("doctor", "/doctor", &["orders"]),

@@ -11,15 +11,8 @@ use syn::{Attribute, LitStr, Token, parse::ParseStream};
 
 /// Longest name of a handler in bytes: what the inbox takes.
 const MAX_NAME: usize = 100;
-const KNOWN: &[&str] = &[
-    "timeout",
-    "no_timeout",
-    "deferred_lock",
-    "no_writes",
-    "no_try",
-    "alone",
-    "renamed_from",
-];
+const KNOWN: &[&str] =
+    &["timeout", "no_timeout", "deferred_lock", "no_writes", "no_try", "alone", "renamed_from"];
 
 /// The options behind the name in `#[on("bill-order", ..)]`.
 #[derive(Default)]

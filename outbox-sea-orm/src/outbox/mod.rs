@@ -192,7 +192,7 @@ impl Outbox {
         &self,
         options: TransactionOptions,
     ) -> Result<OutboxTransaction, OutboxError> {
-        refuse_in_trial(self, "outbox.begin()")?;
+        refuse_in_trial(self, "Outbox::begin")?;
         Ok(self.open(options).await?.registered())
     }
 
@@ -284,7 +284,7 @@ impl Outbox {
         F: AsyncFnOnce(&OutboxTransaction) -> Result<T, E>,
         E: From<OutboxError>,
     {
-        refuse_in_trial(self, "outbox.transaction()")?;
+        refuse_in_trial(self, "Outbox::transaction")?;
         let tx = self.open(TransactionOptions::default()).await?;
         match within(&tx, work(&tx)).await {
             Ok(value) => {

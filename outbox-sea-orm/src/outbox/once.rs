@@ -109,7 +109,7 @@ impl Outbox {
             payload_hash: 0,
             keep: self.0.dedup_retention,
         };
-        refuse_in_trial(self, "outbox.respond_once()")?;
+        refuse_in_trial(self, "Outbox::respond_once")?;
         let tx = self.open(TransactionOptions::default()).await?;
         match self.stored_response(&tx, &reservation).await {
             Ok(None) => {}

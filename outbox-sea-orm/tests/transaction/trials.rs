@@ -259,7 +259,7 @@ on_every_database! {
         let world = World::open(db).await;
         for (handler, refused, text) in [
             ("apart", vec!["note_apart"], "`note_apart` opens a transaction of its own"),
-            ("begins", vec!["outbox.transaction()", "outbox.begin()"], "`outbox.begin()` opens a transaction of its own"),
+            ("begins", vec!["Outbox::transaction", "Outbox::begin"], "`Outbox::begin` opens a transaction of its own"),
             ("alters", vec!["the statement `create`"], "refuses the statement `create`"),
         ] {
             let trial = world.try_handler(handler).await.unwrap();

@@ -132,7 +132,7 @@ fn plain(
 /// The message that a dead letter was, and why it could not be handled.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct DeadMessage {
+pub struct MqttDeadMessage {
     /// The topic of the original message.
     pub topic: String,
     /// The client id of the subscriber that could not handle it.
@@ -143,7 +143,7 @@ pub struct DeadMessage {
     pub message: String,
 }
 
-impl DeadMessage {
+impl MqttDeadMessage {
     /// Reads it from a message that is a dead letter; `None` for any other message.
     #[must_use]
     pub fn of(message: &Message) -> Option<Self> {

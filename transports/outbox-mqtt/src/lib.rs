@@ -81,7 +81,7 @@
 //! # Dead letters
 //! `reject` and `nack(false)` publish the message to the topic of
 //! [`MqttSubscriber::dead_letters`], with properties for the cause, and acknowledge it when that is
-//! confirmed. A subscriber of that topic reads the cause with [`DeadMessage::of`]. The consumer of
+//! confirmed. A subscriber of that topic reads the cause with [`MqttDeadMessage::of`]. The consumer of
 //! the framework writes dead letters to its database, and rejects nothing.
 //!
 //! # One message that ends its connection
@@ -112,6 +112,6 @@ mod session;
 mod subscriber;
 
 pub use config::{ConfigError, ConfigFault};
-pub use headers::DeadMessage;
+pub use headers::MqttDeadMessage;
 pub use publisher::MqttPublisher;
 pub use subscriber::MqttSubscriber;

@@ -199,7 +199,7 @@ impl MqttSubscriber {
 
     /// Publishes rejected messages to a topic, as they came, with user properties for the cause
     /// (`dead_topic`, `dead_client`, `dead_class`, `dead_message`;
-    /// [`DeadMessage::of`](crate::DeadMessage::of) reads them). The original is acknowledged when
+    /// [`MqttDeadMessage::of`](crate::MqttDeadMessage::of) reads them). The original is acknowledged when
     /// the server has confirmed the letter; where nothing subscribes to the topic, it is returned.
     #[must_use]
     pub fn dead_letters(mut self, topic: impl Into<String>) -> Self {

@@ -23,9 +23,9 @@ pub use mqtt::Mqtt;
 pub use nats::Nats;
 #[cfg(feature = "redis")]
 pub use redis::Redis;
+pub use server::Server;
 #[cfg(feature = "sqs")]
 pub use sqs::Sqs;
-pub use server::Server;
 #[cfg(feature = "amqp")]
 pub use wire::Rabbit;
 pub use wire::Wire;

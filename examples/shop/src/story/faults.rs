@@ -68,7 +68,13 @@ impl Faults {
     }
 
     /// Puts the fault between a publisher and its broker.
-    #[cfg(any(feature = "kafka", feature = "mqtt", feature = "nats", feature = "redis", feature = "sqs"))]
+    #[cfg(any(
+        feature = "kafka",
+        feature = "mqtt",
+        feature = "nats",
+        feature = "redis",
+        feature = "sqs"
+    ))]
     pub fn before<P>(
         &self,
         to: P,
@@ -78,7 +84,13 @@ impl Faults {
     }
 
     /// Gives the fault that is on.
-    #[cfg(any(feature = "kafka", feature = "mqtt", feature = "nats", feature = "redis", feature = "sqs"))]
+    #[cfg(any(
+        feature = "kafka",
+        feature = "mqtt",
+        feature = "nats",
+        feature = "redis",
+        feature = "sqs"
+    ))]
     pub fn now(&self) -> Option<Fault> {
         *self.on.borrow()
     }

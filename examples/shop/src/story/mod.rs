@@ -4,7 +4,13 @@
 #[cfg(feature = "amqp")]
 mod broker;
 mod customers;
-#[cfg(any(feature = "kafka", feature = "mqtt", feature = "nats", feature = "redis", feature = "sqs"))]
+#[cfg(any(
+    feature = "kafka",
+    feature = "mqtt",
+    feature = "nats",
+    feature = "redis",
+    feature = "sqs"
+))]
 mod faulty_publisher;
 mod faults;
 mod figures;

@@ -76,7 +76,7 @@ pub struct Trial {
     pub events: Vec<TrialEvent>,
     /// How many events it would have emitted.
     pub emitted: u64,
-    /// Calls that were refused, as a rollback would not undo them: `outbox.begin()`, or the name of
+    /// Calls that were refused, as a rollback would not undo them: `Outbox::begin`, or the name of
     /// a `requires_new` function.
     pub refused: Vec<String>,
     /// How long it ran, in milliseconds.

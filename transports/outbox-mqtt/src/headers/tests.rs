@@ -105,7 +105,7 @@ fn attributes_with_control_characters_are_refused() {
 
 #[test]
 fn the_cause_of_a_dead_letter_replaces_the_one_of_an_earlier_death() {
-    let cause = |topic: &str| DeadMessage {
+    let cause = |topic: &str| MqttDeadMessage {
         topic: topic.into(),
         client: "billing-1".into(),
         class: "Rejected".into(),
@@ -116,8 +116,8 @@ fn the_cause_of_a_dead_letter_replaces_the_one_of_an_earlier_death() {
     let second = cause("orders/dead").properties(&first);
     assert_eq!(first.user_properties.len(), second.user_properties.len());
     let message = read_default(&second, &body).expect("readable");
-    assert_eq!(DeadMessage::of(&message), Some(cause("orders/dead")));
-    assert_eq!(DeadMessage::of(&full()), None);
+    assert_eq!(MqttDeadMessage::of(&message), Some(cause("orders/dead")));
+    assert_eq!(MqttDeadMessage::of(&full()), None);
 }
 
 #[test]

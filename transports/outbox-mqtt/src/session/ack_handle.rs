@@ -3,7 +3,7 @@
 use super::{Inbound, Session, inbound::Unread, pending::Tag};
 use crate::{
     classify::{Failure, Loss},
-    headers::DeadMessage,
+    headers::MqttDeadMessage,
 };
 use async_trait::async_trait;
 use outbox_core::{
@@ -63,7 +63,7 @@ impl AckHandle {
     ) -> Result<(), SubscribeError> {
         let topic = super::topic_of(&self.unread.topic);
         if let Some(dead) = &self.rules.dead_letter_topic {
-            let cause = DeadMessage {
+            let cause = MqttDeadMessage {
                 topic,
                 client: self.rules.client.to_string(),
                 class: class.to_owned(),

@@ -8,7 +8,7 @@ use outbox_core::{
     failure::full_text,
     transport::{Delivery, Publisher, Subscriber, publish_all},
 };
-use outbox_mqtt::{DeadMessage, MqttSubscriber};
+use outbox_mqtt::{MqttDeadMessage, MqttSubscriber};
 use rumqttc::mqttbytes::v5::PublishProperties;
 use std::time::{Duration, Instant};
 use tests::servers::{Server, mosquitto};
@@ -165,7 +165,7 @@ async fn a_rejected_message_is_a_dead_letter_with_its_cause_and_may_die_again() 
     {
         let letter = next(&mut letters).await;
         let message = letter.message.as_ref().expect("readable");
-        let cause = DeadMessage::of(message).expect("it is a dead letter");
+        let cause = MqttDeadMessage::of(message).expect("it is a dead letter");
         assert_eq!((cause.topic.as_str(), cause.client.as_str()), (TOPIC, CLIENT));
         assert_eq!((cause.class.as_str(), cause.message.as_str()), (class, reason));
         if class == "Rejected" {
@@ -177,7 +177,8 @@ async fn a_rejected_message_is_a_dead_letter_with_its_cause_and_may_die_again() 
         }
     }
     let again = next(&mut letters).await;
-    let cause = DeadMessage::of(again.message.as_ref().expect("readable")).expect("a dead letter");
+    let cause =
+        MqttDeadMessage::of(again.message.as_ref().expect("readable")).expect("a dead letter");
     assert_eq!((cause.topic.as_str(), cause.message.as_str()), ("dead", "again"));
 }
 

@@ -25,23 +25,7 @@ impl Board {
     ) {
         let Some(entry) = self.entries.get_mut(id) else { return };
         let (key_hash, no, bytes) = (entry.key_hash, entry.partition, entry.bytes);
-        let failure = match attempt {
-            Attempt::Confirmed => None,
-            Attempt::Failed { class, text, responded, .. } => Some((class, text, responded)),
-            // The mark of the attempt is written, and forbids another one.
-            Attempt::Busy { .. } => {
-                Some((FailureClass::Transient, "the destination was busy".to_owned(), true))
-            }
-            Attempt::Unanswered { text, .. } | Attempt::Unclear { text } => {
-                Some((FailureClass::Transient, text, false))
-            }
-            // It may have reached the destination, and the mark forbids another attempt: the letter
-            // tells the operator.
-            Attempt::Cancelled => {
-                Some((FailureClass::Transient, "given up before an answer came".to_owned(), false))
-            }
-        };
-        let failure = failure.map(|(class, text, responded)| {
+        let failure = failure_of(attempt).map(|(class, text, responded)| {
             let permanent = class == FailureClass::Permanent;
             (class, text, self.failure(route, responded || permanent))
         });
@@ -98,6 +82,26 @@ impl Board {
                 self.report_down(route, class, &text, now);
             }
             self.report_failure((id, route), class, text, notices, now);
+        }
+    }
+}
+
+/// Gives the class of a failed attempt, its text, and whether the destination has responded.
+fn failure_of(attempt: Attempt) -> Option<(FailureClass, String, bool)> {
+    match attempt {
+        Attempt::Confirmed => None,
+        Attempt::Failed { class, text, responded, .. } => Some((class, text, responded)),
+        // The mark of the attempt is written, and forbids another one.
+        Attempt::Busy { .. } => {
+            Some((FailureClass::Transient, "the destination was busy".to_owned(), true))
+        }
+        Attempt::Unanswered { text, .. } | Attempt::Unclear { text } => {
+            Some((FailureClass::Transient, text, false))
+        }
+        // It may have reached the destination, and the mark forbids another attempt: the letter
+        // tells the operator.
+        Attempt::Cancelled => {
+            Some((FailureClass::Transient, "given up before an answer came".to_owned(), false))
         }
     }
 }
