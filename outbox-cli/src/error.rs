@@ -30,6 +30,9 @@ pub enum CliError {
     /// A relay did not start or did not end well.
     #[error("the relay did not run")]
     Relay(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// The page could not be served.
+    #[error("the page is not served")]
+    Serve(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// The output could not be written.
     #[error("the output cannot be written")]
     Output(#[from] std::io::Error),
@@ -43,7 +46,11 @@ impl CliError {
             Self::NotFound(_) => 1,
             Self::Usage(_) => 2,
             Self::Store(StoreError::Refused(_)) | Self::NotConfirmed(_) => 4,
-            Self::Open { .. } | Self::Store(_) | Self::Relay(_) | Self::Output(_) => 3,
+            Self::Open { .. }
+            | Self::Store(_)
+            | Self::Relay(_)
+            | Self::Serve(_)
+            | Self::Output(_) => 3,
         })
     }
 }

@@ -15,7 +15,7 @@ use crate::{
     database,
     error::CliError,
     output::{Answer, Output, report},
-    relay,
+    relay, serve,
 };
 use clap::CommandFactory;
 use outbox_core::{admin::OperatorNote, outbox::StoreError};
@@ -42,6 +42,8 @@ pub(crate) async fn run(cli: Cli, output: &mut Output) -> Result<ExitCode, CliEr
         Command::Resume(scoped) => controls::resume(&global, &scoped, output).await,
         Command::Rate(rate) => controls::rate(&global, &rate, output).await,
         Command::Relay(relay) => relay::run(&relay, output).await,
+        // Boxed: the types of a server's futures nest too deeply for one of the whole program.
+        Command::Serve(arguments) => Box::pin(serve::run(&global, &arguments, output)).await,
         Command::Doctor => lists::doctor(&global, output).await,
         Command::Audit(paging) => lists::audit(&global, &paging, output).await,
         Command::Migrate(command) => migrate::run(&global, command, output).await,

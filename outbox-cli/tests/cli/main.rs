@@ -11,4 +11,6 @@ mod program;
 #[cfg(test)]
 mod relay;
 #[cfg(test)]
+mod serve;
+#[cfg(test)]
 mod world;
