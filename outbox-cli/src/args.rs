@@ -7,7 +7,7 @@ use outbox_core::{
     saga::SagaState,
 };
 use outbox_sea_orm::Dialect;
-use std::{path::PathBuf, time::Duration};
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 const EXIT_CODES: &str = "Exit codes: 0 done; 1 nothing found, or something is wrong (doctor, \
     migrate check); 2 wrong arguments or configuration; 3 a database could not be asked; 4 refused \
@@ -90,6 +90,8 @@ pub(crate) enum Command {
     Rate(Rate),
     /// Runs a relay from a TOML file until it is stopped.
     Relay(Relay),
+    /// Serves the web page of the operators until it is stopped.
+    Serve(Serve),
     /// Examines the outbox, its database and its surroundings.
     Doctor,
     /// Lists the acts of operators, the newest first.
@@ -409,6 +411,21 @@ pub(crate) struct Relay {
     #[arg(long)]
     pub(crate) check: bool,
 }
+
+/// The web page.
+#[derive(Debug, Args)]
+#[command(after_help = LOGINS)]
+pub(crate) struct Serve {
+    /// Where it listens. Without logins only an address of this machine is served.
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8899")]
+    pub(crate) listen: SocketAddr,
+}
+
+const LOGINS: &str = "Logins: without them the page is for this machine alone, and whoever is on it \
+    may do everything. The configuration file names a file of logins that nobody else may read \
+    ([serve] logins = \"logins.toml\"): [[user]] with name, password and role, for people, and \
+    [[token]] with name, token and role, for programs. A role is \"reader\", \"operator\" or a list of \
+    acts. Passwords and tokens travel as they are: put a proxy with TLS before it.";
 
 /// What can be done with the tables.
 #[derive(Debug, Subcommand)]

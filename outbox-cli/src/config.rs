@@ -40,6 +40,16 @@ struct File {
     default: Option<String>,
     #[serde(default)]
     contexts: BTreeMap<String, Context>,
+    #[serde(default)]
+    serve: Serve,
+}
+
+/// How the page is served.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Serve {
+    /// The file of logins, seen from the folder of this file.
+    logins: Option<PathBuf>,
 }
 
 /// Databases that belong together.
@@ -63,6 +73,11 @@ struct Entry {
 /// Gives the databases that a command reads.
 pub(crate) fn targets(global: &Global) -> Result<Vec<Target>, CliError> {
     select(global, Use::Read)
+}
+
+/// Gives the databases that people read and act on, on a page.
+pub(crate) fn served(global: &Global) -> Result<Vec<Target>, CliError> {
+    select(global, Use::Act)
 }
 
 /// Gives the one database that a command acts on.
@@ -110,9 +125,9 @@ enum Use {
 
 fn select(global: &Global, to: Use) -> Result<Vec<Target>, CliError> {
     let mut targets = if global.database.is_empty() {
-        match (&global.context, std::env::var("DATABASE_URL")) {
-            (None, Ok(url)) if !url.is_empty() => given(&[url], global),
-            _ => from_file(global, to)?,
+        match url_of_environment(global) {
+            Some(url) => given(&[url], global),
+            None => from_file(global, to)?,
         }
     } else {
         given(&global.database, global)
@@ -138,7 +153,39 @@ fn given(urls: &[String], global: &Global) -> Vec<Target> {
     urls.iter().map(target).collect()
 }
 
-fn from_file(global: &Global, to: Use) -> Result<Vec<Target>, CliError> {
+/// What a page shows of the context.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Environment {
+    pub(crate) name: String,
+    pub(crate) production: bool,
+}
+
+/// Gives the context that counts, if one does.
+pub(crate) fn environment(global: &Global) -> Result<Option<Environment>, CliError> {
+    if url_of_environment(global).is_some() || !global.database.is_empty() {
+        return Ok(None);
+    }
+    let (_, file) = read(global)?;
+    let name = context_name(&file, global.context.as_deref(), Use::Act)?;
+    let production = file.contexts.get(&name).is_some_and(|context| context.production);
+    Ok(Some(Environment { name, production }))
+}
+
+/// Gives the file of logins that the configuration file names.
+pub(crate) fn logins(global: &Global) -> Result<Option<PathBuf>, CliError> {
+    let (path, file) = read(global)?;
+    let folder = path.as_deref().and_then(Path::parent).unwrap_or(Path::new(""));
+    Ok(file.serve.logins.map(|logins| folder.join(logins)))
+}
+
+/// Gives the variable `DATABASE_URL`, where it counts.
+fn url_of_environment(global: &Global) -> Option<String> {
+    let url = std::env::var("DATABASE_URL").ok().filter(|url| !url.is_empty());
+    url.filter(|_| global.context.is_none())
+}
+
+/// Reads the configuration file; an empty one where there is none.
+fn read(global: &Global) -> Result<(Option<PathBuf>, File), CliError> {
     let path = global.config.clone().or_else(usual_file);
     let text = match &path {
         Some(path) => match std::fs::read_to_string(path) {
@@ -150,13 +197,18 @@ fn from_file(global: &Global, to: Use) -> Result<Vec<Target>, CliError> {
         },
         None => String::new(),
     };
-    if let Some(path) = path.as_deref().filter(|_| !text.is_empty()) {
-        warn_of_readers(path);
-    }
-    let file: File = toml::from_str(&text).map_err(|error| {
-        let path = path.unwrap_or_default();
+    let file = toml::from_str(&text).map_err(|error| {
+        let path = path.clone().unwrap_or_default();
         CliError::Usage(format!("{}: {}", path.display(), error.message()))
     })?;
+    Ok((path, file))
+}
+
+fn from_file(global: &Global, to: Use) -> Result<Vec<Target>, CliError> {
+    let (path, file) = read(global)?;
+    if let Some(path) = path.as_deref().filter(|path| path.exists()) {
+        warn_of_readers(path);
+    }
     let name = context_name(&file, global.context.as_deref(), to)?;
     let context = file.contexts.get(&name).ok_or_else(|| {
         CliError::Usage(format!("no context is called `{name}`: {}", names(file.contexts.keys())))

@@ -33,6 +33,9 @@ pub enum CliError {
     /// A measurement failed; its tables are dropped.
     #[error("the measurement failed; its tables are dropped")]
     Bench(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// The page could not be served.
+    #[error("the page is not served")]
+    Serve(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// The output could not be written.
     #[error("the output cannot be written")]
     Output(#[from] std::io::Error),
@@ -50,6 +53,7 @@ impl CliError {
             | Self::Store(_)
             | Self::Relay(_)
             | Self::Bench(_)
+            | Self::Serve(_)
             | Self::Output(_) => 3,
         })
     }

@@ -19,6 +19,7 @@ mod error;
 mod output;
 mod commands;
 mod relay;
+mod serve;
 
 pub use args::Cli;
 pub use error::CliError;

@@ -20,7 +20,7 @@ use crate::{
     database,
     error::CliError,
     output::{Answer, Output, report},
-    relay,
+    relay, serve,
 };
 use clap::CommandFactory;
 use outbox_core::{admin::OperatorNote, outbox::StoreError};
@@ -73,6 +73,9 @@ fn work<'w>(global: &'w Global, command: Command, output: &'w mut Output) -> Wor
         }
         Command::Rate(rate) => Box::pin(async move { controls::rate(global, &rate, output).await }),
         Command::Relay(relay) => Box::pin(async move { relay::run(&relay, output).await }),
+        Command::Serve(arguments) => {
+            Box::pin(async move { serve::run(global, &arguments, output).await })
+        }
         Command::Doctor => Box::pin(lists::doctor(global, output)),
         Command::Audit(paging) => {
             Box::pin(async move { lists::audit(global, &paging, output).await })

@@ -1,6 +1,9 @@
 //! What each command writes, compared with what was committed; `SNAPSHOTS=overwrite` accepts it.
 
-use crate::{program::on, world::World};
+use crate::{
+    program::{command, on, run},
+    world::World,
+};
 use serde_json::Value;
 use std::{collections::BTreeSet, env, fs, path::PathBuf};
 use tests::{databases::TempDatabase, on_every_database};
@@ -149,4 +152,11 @@ on_every_database! {
             .collect();
         assert!(differences.is_empty(), "SNAPSHOTS=overwrite accepts it:\n{}", differences.join("\n"));
     }
+}
+
+#[test]
+fn the_help_of_the_page_is_what_it_was_before() {
+    let help = run(command(&["serve", "--help"])).exits(0).out;
+    let difference = compare("serve-help.txt", &help);
+    assert!(difference.is_none(), "SNAPSHOTS=overwrite accepts it:\n{}", difference.unwrap());
 }

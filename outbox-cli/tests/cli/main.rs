@@ -17,4 +17,6 @@ mod terminal;
 #[cfg(test)]
 mod bench;
 #[cfg(test)]
+mod serve;
+#[cfg(test)]
 mod world;
