@@ -161,7 +161,7 @@ fn joined(
 fn too_many() -> Refusal {
     Refusal::new(StatusCode::SERVICE_UNAVAILABLE, "Too many pages are live")
         .because("the dashboard keeps a bounded number of pages live at once")
-        .to_do("Close some, or load this page again to see it as it is.")
+        .advising("Close some, or load this page again to see it as it is.")
 }
 
 /// Reads a page until nobody looks.

@@ -113,6 +113,6 @@ pub(crate) async fn report(db: &DatabaseConnection) -> Result<String, DbErr> {
         }
         overtakes += u32::from(of_order.first().is_some_and(|first| *first == EVENTS[1]));
     }
-    let all = ORDERS * EVENTS.len() as i64;
+    let all = ORDERS.unsigned_abs() * EVENTS.len() as u64;
     Ok(format!("{once} of {all} done once, {twice} twice, {overtakes} paid before placed"))
 }

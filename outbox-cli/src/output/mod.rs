@@ -45,7 +45,7 @@ impl Output {
     /// Writes a document in one line, of a command that writes many.
     pub(crate) fn document_line(&mut self, value: &impl Serialize) -> Result<(), CliError> {
         let json = serde_json::to_string(value).map_err(io::Error::from)?;
-        writeln!(self.to, "{}", text::escaped_json(&json))?;
+        writeln!(self.to, "{}", escaped_json(&json))?;
         Ok(self.to.flush()?)
     }
 

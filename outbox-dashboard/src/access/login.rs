@@ -198,7 +198,7 @@ impl Access {
             Kind::Own(login) => login(parts).ok_or_else(|| {
                 Refusal::forbidden("You are not let in")
                     .because("the service that this page is part of does not know you")
-                    .to_do("Log in to the service first, then come back.")
+                    .advising("Log in to the service first, then come back.")
             }),
         }
     }
@@ -288,7 +288,7 @@ fn no_login(logins: &[Login], why: &str) -> Refusal {
     let schemes: BTreeSet<Scheme> = logins.iter().map(|login| login.scheme).collect();
     Refusal::unauthorized(schemes.into_iter().map(Scheme::challenge).collect())
         .because(why)
-        .to_do("Load the page again and log in, or ask whoever runs this dashboard for a login.")
+        .advising("Load the page again and log in, or ask whoever runs this dashboard for a login.")
 }
 
 fn not_local(why: NotLocal) -> Refusal {
@@ -296,19 +296,19 @@ fn not_local(why: NotLocal) -> Refusal {
     match why {
         NotLocal::PeerUnknown => refusal
             .because("this dashboard has no login, and the server does not say who asks")
-            .to_do(
+            .advising(
                 "Serve the router by into_make_service_with_connect_info::<SocketAddr>(), or give \
                  the dashboard a login with Dashboard::builder().access(..).",
             ),
-        NotLocal::Peer => {
-            refusal.because("this dashboard has no login, and you ask from another machine").to_do(
+        NotLocal::Peer => refusal
+            .because("this dashboard has no login, and you ask from another machine")
+            .advising(
                 "Use an SSH tunnel, or give the dashboard a login with \
                  Dashboard::builder().access(..).",
-            )
-        }
+            ),
         NotLocal::Proxied => refusal
             .because("this dashboard has no login, and a proxy has forwarded the request")
-            .to_do(
+            .advising(
                 "Give the dashboard a login with Dashboard::builder().access(..): behind a proxy \
                  everybody seems to be on this machine.",
             ),
@@ -316,7 +316,7 @@ fn not_local(why: NotLocal) -> Refusal {
             .because(
                 "this dashboard has no login, and the name in the address is not this machine's",
             )
-            .to_do("Open it as localhost or 127.0.0.1, or give it a login."),
+            .advising("Open it as localhost or 127.0.0.1, or give it a login."),
     }
 }
 

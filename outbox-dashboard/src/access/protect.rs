@@ -60,7 +60,9 @@ async fn around(State(app): State<Shared>, request: Request, next: Next) -> Resp
 fn forged() -> Refusal {
     Refusal::forbidden("That came from another page")
         .because("a page of another site made this request, so that nothing was done")
-        .to_do("Do it on the dashboard itself. Behind a proxy, let it pass the header `Host` on.")
+        .advising(
+            "Do it on the dashboard itself. Behind a proxy, let it pass the header `Host` on.",
+        )
 }
 
 /// Takes the refusal out of a response; makes one of an error that axum itself has answered.
@@ -79,15 +81,15 @@ fn refusal_of(response: &mut Response) -> Option<Refusal> {
     }
     let refusal = match status {
         StatusCode::NOT_FOUND => Refusal::not_found("There is no such page")
-            .to_do("Look for it from the start: an id, a key or a saga's correlation id finds it.")
+            .advising("Look for it from the start: an id, a key or a saga's correlation id finds it.")
             .link("", "Start"),
         StatusCode::METHOD_NOT_ALLOWED => {
             Refusal::new(status, "That page is not asked that way")
-                .to_do("Go back, load the page again, and use its buttons.")
+                .advising("Go back, load the page again, and use its buttons.")
         }
         StatusCode::PAYLOAD_TOO_LARGE => Refusal::new(status, "That is too large")
             .because(format!("a request may have {} KiB", LARGEST_BODY / 1024))
-            .to_do("Use `outbox dead-letters resend` for a larger content."),
+            .advising("Use `outbox dead-letters resend` for a larger content."),
         StatusCode::UNSUPPORTED_MEDIA_TYPE => Refusal::new(status, "That is no form")
             .because("a form has the type application/x-www-form-urlencoded, and a document of the API application/json"),
         status => Refusal::new(status, status.canonical_reason().unwrap_or("That did not work")),

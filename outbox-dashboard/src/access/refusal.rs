@@ -24,7 +24,11 @@ const RETRY_AFTER: HeaderValue = HeaderValue::from_static("2");
 /// Why a request was not answered as it was meant. It travels to the outermost layer as an extension
 /// of the response, which knows whether a page or a document was asked for.
 #[derive(Debug, Clone)]
-pub(crate) struct Refusal {
+pub(crate) struct Refusal(Box<Told>);
+
+/// What the visitor is told.
+#[derive(Debug, Clone)]
+struct Told {
     status: StatusCode,
     title: String,
     why: Option<String>,
@@ -37,7 +41,14 @@ pub(crate) struct Refusal {
 impl Refusal {
     pub(crate) fn new(status: StatusCode, title: impl Into<String>) -> Self {
         let title = title.into();
-        Self { status, title, why: None, to_do: None, link: None, challenges: Vec::new() }
+        Self(Box::new(Told {
+            status,
+            title,
+            why: None,
+            to_do: None,
+            link: None,
+            challenges: Vec::new(),
+        }))
     }
 
     /// A request that is wrong in itself.
@@ -60,46 +71,48 @@ impl Refusal {
     }
 
     pub(super) fn unauthorized(challenges: Vec<HeaderValue>) -> Self {
-        Self { challenges, ..Self::new(StatusCode::UNAUTHORIZED, "Log in first") }
+        let mut refusal = Self::new(StatusCode::UNAUTHORIZED, "Log in first");
+        refusal.0.challenges = challenges;
+        refusal
     }
 
     /// A visitor who may not do this.
     pub(super) fn denied(who: &str, permission: Permission) -> Self {
         Self::forbidden("You may not do that")
             .because(format!("{who} has no permission to {permission}"))
-            .to_do("Ask whoever runs this dashboard for the permission, or somebody who has it.")
+            .advising("Ask whoever runs this dashboard for the permission, or somebody who has it.")
     }
 
     /// Says why.
     #[must_use]
     pub(crate) fn because(mut self, why: impl Into<String>) -> Self {
-        self.why = Some(why.into());
+        self.0.why = Some(why.into());
         self
     }
 
     /// Says what to do.
     #[must_use]
-    pub(crate) fn to_do(mut self, to_do: impl Into<String>) -> Self {
-        self.to_do = Some(to_do.into());
+    pub(crate) fn advising(mut self, to_do: impl Into<String>) -> Self {
+        self.0.to_do = Some(to_do.into());
         self
     }
 
     /// Says where to go on.
     #[must_use]
     pub(crate) fn link(mut self, path: impl Into<String>, text: impl Into<String>) -> Self {
-        self.link = Some((path.into(), text.into()));
+        self.0.link = Some((path.into(), text.into()));
         self
     }
 
     /// Says in a sentence or two what was refused, and why.
     pub(crate) fn told(&self) -> String {
-        let why = self.why.as_deref().map(|why| format!(" {}", sentence(why)));
-        sentence(&self.title) + &why.unwrap_or_default()
+        let why = self.0.why.as_deref().map(|why| format!(" {}", sentence(why)));
+        sentence(&self.0.title) + &why.unwrap_or_default()
     }
 
     #[cfg(test)]
     pub(crate) const fn status(&self) -> StatusCode {
-        self.status
+        self.0.status
     }
 
     /// Draws the page, or writes the document where `is_api`.
@@ -111,12 +124,12 @@ impl Refusal {
         is_api: bool,
     ) -> Response {
         let mut response = if is_api { self.document() } else { self.page(app, grant, root) };
-        *response.status_mut() = self.status;
+        *response.status_mut() = self.0.status;
         let headers = response.headers_mut();
-        for challenge in &self.challenges {
+        for challenge in &self.0.challenges {
             headers.append(header::WWW_AUTHENTICATE, challenge.clone());
         }
-        if self.status == StatusCode::SERVICE_UNAVAILABLE {
+        if self.0.status == StatusCode::SERVICE_UNAVAILABLE {
             headers.insert(header::RETRY_AFTER, RETRY_AFTER);
         }
         response
@@ -125,10 +138,10 @@ impl Refusal {
     fn document(&self) -> Response {
         let problem = Problem {
             r#type: "about:blank",
-            title: &self.title,
-            status: self.status.as_u16(),
-            detail: self.why.as_deref(),
-            to_do: self.to_do.as_deref(),
+            title: &self.0.title,
+            status: self.0.status.as_u16(),
+            detail: self.0.why.as_deref(),
+            to_do: self.0.to_do.as_deref(),
         };
         let mut response = axum::Json(problem).into_response();
         let problem_json = HeaderValue::from_static("application/problem+json");
@@ -139,16 +152,16 @@ impl Refusal {
     fn page(&self, app: &App, grant: Option<Grant>, root: String) -> Response {
         let grant = grant.unwrap_or_else(|| Grant::new("", Role::Reader));
         let visit = Visit { grant, root };
-        let layout = Layout::new(app, &visit, Tab::None, &self.title);
+        let layout = Layout::new(app, &visit, Tab::None, &self.0.title);
         let told = |words: &Option<String>| words.as_deref().map(|words| text(&sentence(words)));
         let body = RefusalBody {
             root: &visit.root,
-            title: &self.title,
-            why: told(&self.why),
-            to_do: told(&self.to_do),
-            link: self.link.as_ref(),
+            title: &self.0.title,
+            why: told(&self.0.why),
+            to_do: told(&self.0.to_do),
+            link: self.0.link.as_ref(),
         };
-        shell(&layout, &Body::draw(&self.title, &body).with_status(self.status))
+        shell(&layout, &Body::draw(&self.0.title, &body).with_status(self.0.status))
     }
 }
 
@@ -184,7 +197,7 @@ fn sentence(text: &str) -> String {
 
 impl IntoResponse for Refusal {
     fn into_response(self) -> Response {
-        let mut response = self.status.into_response();
+        let mut response = self.0.status.into_response();
         response.extensions_mut().insert(self);
         response
     }
@@ -196,22 +209,22 @@ impl From<StoreError> for Refusal {
         match &error {
             StoreError::Unavailable(_) => unavailable("The database cannot be reached")
                 .because(with_causes(&error))
-                .to_do("Load the page again when it is back: whether an act that was under way is done, the audit says then."),
+                .advising("Load the page again when it is back: whether an act that was under way is done, the audit says then."),
             StoreError::Busy(_) => unavailable("The database is busy")
                 .because(with_causes(&error))
-                .to_do("Nothing was changed. Try again in a moment."),
+                .advising("Nothing was changed. Try again in a moment."),
             // What refused says it in full: a rule of the outbox, not the database.
             StoreError::Refused(why) => Self::conflict(full_text(&**why)),
             StoreError::Mismatch(_) => {
                 Self::new(StatusCode::INTERNAL_SERVER_ERROR, "The outbox does not fit this program")
                     .because(with_causes(&error))
-                    .to_do("Run `outbox migrate status` and `outbox doctor` on this database.")
+                    .advising("Run `outbox migrate status` and `outbox doctor` on this database.")
             }
             // Whatever else a store may say one day.
             StoreError::Unusable(_) | _ => {
                 Self::new(StatusCode::INTERNAL_SERVER_ERROR, "The database cannot be used")
                     .because(with_causes(&error))
-                    .to_do("Run `outbox doctor` on this database.")
+                    .advising("Run `outbox doctor` on this database.")
             }
         }
     }
@@ -243,10 +256,10 @@ mod tests {
         ] {
             let refusal = Refusal::from(error);
             assert_eq!(refusal.status(), status);
-            assert!(refusal.to_do.is_some() && refusal.why.is_some(), "{refusal:?}");
+            assert!(refusal.0.to_do.is_some() && refusal.0.why.is_some(), "{refusal:?}");
         }
         let refused = Refusal::from(StoreError::Refused("letter 7 was discarded by bob".into()));
         assert_eq!(refused.status(), StatusCode::CONFLICT);
-        assert_eq!(refused.why.as_deref(), Some("letter 7 was discarded by bob"));
+        assert_eq!(refused.0.why.as_deref(), Some("letter 7 was discarded by bob"));
     }
 }

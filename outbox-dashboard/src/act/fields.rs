@@ -43,7 +43,7 @@ fn unreadable(status: StatusCode, why: String) -> Refusal {
         StatusCode::PAYLOAD_TOO_LARGE => "Use `outbox dead-letters resend` for a larger content.",
         _ => "Go back, load the page again, and use its buttons.",
     };
-    Refusal::new(status, "That form cannot be read").because(why).to_do(to_do)
+    Refusal::new(status, "That form cannot be read").because(why).advising(to_do)
 }
 
 impl Fields {
@@ -124,7 +124,7 @@ pub(crate) fn checked_reason(why: Option<&str>) -> Result<String, Refusal> {
     let why = why.map(str::trim).filter(|why| !why.is_empty());
     let Some(why) = why else {
         return Err(Refusal::bad("a reason is missing")
-            .to_do("Go back and say why, for those who read the audit: nothing was changed."));
+            .advising("Go back and say why, for those who read the audit: nothing was changed."));
     };
     if why.chars().count() > LONGEST_REASON {
         return Err(Refusal::bad(format!("a reason has {LONGEST_REASON} characters at most")));

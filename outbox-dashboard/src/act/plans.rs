@@ -118,7 +118,7 @@ pub(crate) async fn state(database: &Database, plan: PlanId) -> Result<PlanState
     database.store.plan_state(plan).await?.ok_or_else(|| {
         Refusal::not_found(format!("There is no plan {plan}"))
             .because("it does not exist, or has expired and was deleted")
-            .to_do("Plan again: that counts the letters as they are now.")
+            .advising("Plan again: that counts the letters as they are now.")
             .link(format!("letters{}", query(&[("db", Some(&database.name))])), "Dead letters")
     })
 }

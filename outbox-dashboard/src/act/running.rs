@@ -72,7 +72,7 @@ impl Running {
         {
             return Err(Refusal::new(StatusCode::SERVICE_UNAVAILABLE, "Too much is under way")
                 .because(format!("{MOST_RUNNING} plans are being applied"))
-                .to_do("Wait until one has ended, or cancel one; the plan stays as it is."));
+                .advising("Wait until one has ended, or cancel one; the plan stays as it is."));
         }
         if applications.len() >= MOST_RUNNING + MOST_FAILED {
             applications.retain(|_, application| application.is_running());
@@ -113,7 +113,7 @@ impl Drop for Ends {
             if is_open {
                 let title = "The task that applied the plan ended unexpectedly";
                 standing.end = Some(Err(Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, title)
-                    .to_do("Apply the plan again: it goes on after the last chunk.")));
+                    .advising("Apply the plan again: it goes on after the last chunk.")));
             }
             is_open
         });

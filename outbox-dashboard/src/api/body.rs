@@ -27,7 +27,7 @@ impl<T: DeserializeOwned> FromRequest<Shared> for Document<T> {
             };
             Refusal::new(status, "That document cannot be read")
                 .because(error.body_text())
-                .to_do("openapi.json says what it has to be.")
+                .advising("openapi.json says what it has to be.")
         })
     }
 }

@@ -54,7 +54,7 @@ where
             let why: Vec<&str> = failed.iter().map(|notice| notice.plain.as_str()).collect();
             Err(Refusal::new(StatusCode::SERVICE_UNAVAILABLE, "A database is away")
                 .because(why.join(" "))
-                .to_do("Ask for one of the others by `db`, or try again."))
+                .advising("Ask for one of the others by `db`, or try again."))
         }
     }
 }

@@ -104,7 +104,7 @@ pub(crate) async fn body(app: &App, view: &View, id: &str, asked: &Asked) -> Res
             Some(notice) => {
                 Refusal::new(http::StatusCode::SERVICE_UNAVAILABLE, "A database is away")
                     .because(notice.plain.clone())
-                    .to_do("Load the page again when it is back.")
+                    .advising("Load the page again when it is back.")
             }
         });
     };

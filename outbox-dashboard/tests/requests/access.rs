@@ -24,7 +24,7 @@ async fn without_a_login_only_this_machine_gets_in_and_is_told_what_to_do() {
     let (_temp, world) = world().await;
     world.client().get("/letters").await.says(200, &[]);
     for client in [
-        world.client().from_peer("10.0.0.7:5000"),
+        world.client().of_peer("10.0.0.7:5000"),
         world.client().with("x-forwarded-for", "10.0.0.7"),
         world.client().with("host", "rebound.example"),
     ] {
@@ -72,7 +72,7 @@ async fn a_login_is_asked_for_and_its_name_is_in_the_audit() {
             .with_bearer([("robot", TOKEN, Role::acts([Permission::Discard]))])
     };
     // From anywhere: the login counts.
-    let client = || world.client_with(access()).from_peer("10.0.0.7:5000");
+    let client = || world.client_with(access()).of_peer("10.0.0.7:5000");
     let asked = client().get("/letters").await;
     asked.says(401, &["Log in first"]);
     let challenges: Vec<_> = asked.headers.get_all("www-authenticate").iter().collect();

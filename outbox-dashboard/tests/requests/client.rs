@@ -30,7 +30,7 @@ impl Client {
     }
 
     /// Asks from another machine.
-    pub(crate) fn from_peer(mut self, peer: &str) -> Self {
+    pub(crate) fn of_peer(mut self, peer: &str) -> Self {
         self.peer = peer.parse().unwrap();
         self
     }

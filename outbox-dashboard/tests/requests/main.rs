@@ -1,15 +1,27 @@
 //! The dashboard by requests to its router, without a socket: what operators do, who may, and the
 //! documents for programs.
 
+#[cfg(test)]
 mod client;
+#[cfg(test)]
 mod world;
+#[cfg(test)]
 mod access;
+#[cfg(test)]
 mod letters;
+#[cfg(test)]
 mod plans;
+#[cfg(test)]
 mod resend;
+#[cfg(test)]
 mod controls;
+#[cfg(test)]
 mod sagas;
+#[cfg(test)]
 mod pages;
+#[cfg(test)]
 mod live;
+#[cfg(test)]
 mod schema;
+#[cfg(test)]
 mod api;

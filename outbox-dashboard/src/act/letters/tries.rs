@@ -98,7 +98,7 @@ fn not_here(letter: &DeadLetter) -> Refusal {
             "the handlers of consumer {} do not run in this process",
             origin.consumer
         ))
-        .to_do("Nest the dashboard in the service, and give it `consumer.trials()` by `tries`."),
+        .advising("Nest the dashboard in the service, and give it `consumer.trials()` by `tries`."),
         None => Refusal::conflict("a route gave this event up: there is no handler to try"),
     }
 }

@@ -32,7 +32,7 @@ pub(super) fn editable(letter: &DeadLetter) -> Result<&str, Refusal> {
 
 fn refused(why: &str) -> Refusal {
     Refusal::conflict(format!("the content cannot be edited in a browser: {why}"))
-        .to_do("Use `outbox dead-letters resend NUMBER --payload FILE`.")
+        .advising("Use `outbox dead-letters resend NUMBER --payload FILE`.")
 }
 
 /// How the lines of a text end.

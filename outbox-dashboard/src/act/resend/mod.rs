@@ -66,7 +66,9 @@ pub(crate) async fn resend(
         |refusal: Refusal| refusal.link(path(database, letter.id), "The letter as it is now");
     if new == old {
         let same = "the content is the one that the letter has";
-        return Err(back(Refusal::conflict(same).to_do("Redrive it: that sends the same event.")));
+        return Err(back(
+            Refusal::conflict(same).advising("Redrive it: that sends the same event."),
+        ));
     }
     if !fields.is_set("confirm") {
         let body = CompareBody {
@@ -99,7 +101,7 @@ pub(crate) async fn resend(
 fn shown<'a>(app: &App, letter: &'a DeadLetter) -> Result<&'a str, Refusal> {
     if app.hides(letter) {
         return Err(Refusal::conflict("the content of this type of event is not shown here")
-            .to_do("Use `outbox dead-letters resend NUMBER --payload FILE`."));
+            .advising("Use `outbox dead-letters resend NUMBER --payload FILE`."));
     }
     editable(letter)
 }

@@ -249,6 +249,6 @@ pub(crate) fn html(template: &impl Template) -> Response {
 /// The answer for a path that nothing has.
 pub(crate) async fn not_found() -> Refusal {
     Refusal::not_found("There is no such page")
-        .to_do("Look for it from the start: an id, a key or a saga's correlation id finds it.")
+        .advising("Look for it from the start: an id, a key or a saga's correlation id finds it.")
         .link("follow", "Start")
 }

@@ -40,11 +40,14 @@ pub(crate) struct Figure {
 /// The days that were read last, so that live pages do not read thousands of samples every other
 /// second.
 #[derive(Debug, Default)]
-pub(crate) struct Days(Mutex<HashMap<Arc<str>, (Instant, Arc<[Figure]>)>>);
+pub(crate) struct Days(Mutex<ByDatabase>);
+
+/// What was read of each database, and when.
+type ByDatabase = HashMap<Arc<str>, (Instant, Arc<[Figure]>)>;
 
 impl Days {
     /// Entries are only inserted whole, so that a panic leaves them as they were.
-    fn lock(&self) -> MutexGuard<'_, HashMap<Arc<str>, (Instant, Arc<[Figure]>)>> {
+    fn lock(&self) -> MutexGuard<'_, ByDatabase> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
