@@ -148,7 +148,12 @@ async fn a_letter_is_edited_compared_and_sent_again_and_a_topic_is_paused() {
     assert_eq!((stats.dead, stats.pending), (0, 1));
 
     browser.goto(&served.url("/routes")).await;
-    browser.fill_form("select[name=scope]", &[("scope", "topic"), ("name", "orders"), ("why", "they migrate")]).await;
+    browser
+        .fill_form(
+            "select[name=scope]",
+            &[("scope", "topic"), ("name", "orders"), ("why", "they migrate")],
+        )
+        .await;
     browser.click("form:has(select[name=scope]) button[value=pause]").await;
     browser.wait_for_text("they migrate").await;
     let (act, ..) = last_act(&service).await;

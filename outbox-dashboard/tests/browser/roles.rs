@@ -25,10 +25,18 @@ fn acts(saga: &str) -> Vec<(Permission, String, &'static str)> {
         (Permission::Redrive, "/letters/1/redrive?db=orders".into(), "why=w"),
         (Permission::Discard, "/letters/1/discard?db=orders".into(), "why=w"),
         (Permission::Purge, "/letters/1/purge?db=orders".into(), "why=w"),
-        (Permission::Resend, "/letters/1/resend?db=orders".into(), "why=w&payload=%7B%7D&confirm=1"),
+        (
+            Permission::Resend,
+            "/letters/1/resend?db=orders".into(),
+            "why=w&payload=%7B%7D&confirm=1",
+        ),
         (Permission::Control, "/controls".into(), "do=pause&scope=topic&name=t&why=w&db=orders"),
         (Permission::Control, "/controls".into(), "do=resume&scope=topic&name=t&why=w&db=orders"),
-        (Permission::Control, "/controls".into(), "do=rate&scope=route&name=r&per_second=9&why=w&db=orders"),
+        (
+            Permission::Control,
+            "/controls".into(),
+            "do=rate&scope=route&name=r&per_second=9&why=w&db=orders",
+        ),
         (Permission::SagaResume, saga("resume"), "why=w"),
         (Permission::SagaRetryFrom, saga("retry-from"), "why=w&step=hand-over"),
         (Permission::SagaSkip, saga("skip"), "why=w&step=hand-over"),
@@ -67,9 +75,14 @@ async fn a_reader_sees_no_act_and_is_refused_each_and_one_act_is_no_other() {
     let plain = served.url("/letters");
     browser.goto(&served.url_as("rita", PASSWORD, "/letters")).await;
     browser.goto(&plain).await;
-    browser.wait_for_text("503 from billing").await;
+    browser.wait_for_text("# from billing").await;
     browser.wait_for_text_in(".who", "rita").await;
-    for path in ["/letters?route=billing", "/letters/1?db=orders", "/routes", &format!("/sagas/{saga}?db=orders")] {
+    for path in [
+        "/letters?route=billing",
+        "/letters/1?db=orders",
+        "/routes",
+        &format!("/sagas/{saga}?db=orders"),
+    ] {
         browser.goto(&served.url(path)).await;
         assert_eq!(browser.count("form[method=post]").await, 0, "{path} has a form for a reader");
     }

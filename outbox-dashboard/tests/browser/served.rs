@@ -22,9 +22,9 @@ pub(crate) fn over<'a>(
     services: impl IntoIterator<Item = (&'a str, &'a Service)>,
 ) -> DashboardBuilder {
     let builder = Dashboard::builder().environment("staging", Colour::Amber);
-    services.into_iter().fold(builder, |builder, (name, service)| {
-        builder.database(name, service.outbox.clone())
-    })
+    services
+        .into_iter()
+        .fold(builder, |builder, (name, service)| builder.database(name, service.outbox.clone()))
 }
 
 impl Served {

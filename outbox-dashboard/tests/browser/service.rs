@@ -172,8 +172,7 @@ impl Service {
     /// Runs a statement.
     pub(crate) async fn sql(&self, sql: &str, values: Vec<Value>) {
         let db = self.outbox.connection();
-        let statement =
-            Statement::from_sql_and_values(db.get_database_backend(), sql, values);
+        let statement = Statement::from_sql_and_values(db.get_database_backend(), sql, values);
         db.execute_raw(statement).await.unwrap();
     }
 }
