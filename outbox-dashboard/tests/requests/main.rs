@@ -7,6 +7,7 @@ mod access;
 mod letters;
 mod plans;
 mod resend;
+mod tries;
 mod controls;
 mod sagas;
 mod pages;
