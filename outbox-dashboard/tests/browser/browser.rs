@@ -85,15 +85,39 @@ impl Browser {
         self.client.current_url().await.unwrap()
     }
 
-    /// Finds the one element, or the first of several.
+    /// Finds the first such element, as soon as there is one.
     pub(crate) async fn find(&self, css: &str) -> Element {
-        let found = self.client.find(Locator::Css(css)).await;
-        match found {
-            Ok(found) => found,
-            Err(error) => {
-                panic!("no {css} on {}: {error}\n{}", self.url().await, self.text().await)
+        let mut found = None;
+        wait_until(SOON, &format!("{css} is on the page"), async || {
+            match self.client.find(Locator::Css(css)).await {
+                Ok(element) => {
+                    found = Some(element);
+                    Ok(())
+                }
+                Err(error) => Err(self.told(&error).await),
             }
-        }
+        })
+        .await;
+        found.expect("it was waited for")
+    }
+
+    /// Clicks what a path finds, as soon as it can be clicked: live updates replace elements.
+    async fn click_path(&self, path: &str) {
+        wait_until(SOON, &format!("{path} is clicked"), async || {
+            let clicked = async { self.client.find(Locator::XPath(path)).await?.click().await };
+            match clicked.await {
+                Ok(()) => Ok(()),
+                Err(error) => Err(self.told(&error).await),
+            }
+        })
+        .await;
+    }
+
+    /// Gives the first line of an error, and what stands on the page.
+    async fn told(&self, error: &CmdError) -> String {
+        let text = self.client.execute("return document.body.innerText", Vec::new()).await;
+        let text = text.ok().and_then(|text| text.as_str().map(str::to_owned)).unwrap_or_default();
+        format!("{}\n{text}", error.to_string().lines().next().unwrap_or_default())
     }
 
     /// Counts the elements.
@@ -114,25 +138,14 @@ impl Browser {
 
     /// Clicks the link or button of this text.
     pub(crate) async fn press(&self, text: &str) {
-        let path =
-            format!("//*[self::a or self::button or self::summary][normalize-space(.)='{text}']");
-        let all = self.client.find_all(Locator::XPath(&path)).await.unwrap();
-        for element in all {
-            if element.is_displayed().await.unwrap() {
-                return element.click().await.unwrap();
-            }
-        }
-        panic!("no link or button {text:?} on {}:\n{}", self.url().await, self.text().await);
+        let is = format!("[normalize-space(.)='{text}'][not(ancestor::details[not(@open)])]");
+        self.click_path(&format!("//*[self::a or self::button]{is}")).await;
     }
 
     /// Opens the first row in which a text stands.
     pub(crate) async fn open_row(&self, text: &str) {
-        let path = format!("//*[@data-row][contains(., '{text}')]//a[@data-go]");
-        let link = self.client.find(Locator::XPath(&path)).await;
-        match link {
-            Ok(link) => link.click().await.unwrap(),
-            Err(error) => panic!("no row {text:?}: {error}\n{}", self.text().await),
-        }
+        let row = format!("//*[@data-row][contains(., '{text}')]");
+        self.click_path(&format!("{row}//a[@data-go]")).await;
     }
 
     /// Clicks the first such element.

@@ -75,7 +75,7 @@ async fn a_reader_sees_no_act_and_is_refused_each_and_one_act_is_no_other() {
     let plain = served.url("/letters");
     browser.goto(&served.url_as("rita", PASSWORD, "/letters")).await;
     browser.goto(&plain).await;
-    browser.wait_for_text("503 from billing").await;
+    browser.wait_for_text("# from billing").await;
     browser.wait_for_text_in(".who", "rita").await;
     for path in [
         "/letters?route=billing",

@@ -24,7 +24,7 @@ pub(crate) enum Fate {
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
-struct Ship {
+pub(crate) struct Ship {
     order: String,
     fate: Fate,
 }
@@ -62,7 +62,7 @@ impl Ship {
     }
 }
 
-fn definition() -> Saga<Ship> {
+pub(crate) fn definition() -> Saga<Ship> {
     let hourly = RetryPolicy::attempts(5, Duration::from_hours(1));
     Saga::builder("ship", 1)
         .step("pack", Ship::pack)

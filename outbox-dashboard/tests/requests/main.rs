@@ -14,6 +14,8 @@ mod plans;
 #[cfg(test)]
 mod resend;
 #[cfg(test)]
+mod tries;
+#[cfg(test)]
 mod controls;
 #[cfg(test)]
 mod sagas;

@@ -30,6 +30,12 @@ pub(crate) struct OrderPlaced {
     note: String,
 }
 
+impl OrderPlaced {
+    pub(crate) fn of(order: &str) -> Self {
+        Self { order: order.to_owned(), note: "two chairs".to_owned() }
+    }
+}
+
 #[derive(Debug, Clone, Serialize, Deserialize)]
 struct Ship {
     order: String,

@@ -37,7 +37,7 @@ struct Sample {
 
 impl OutboxEvent for Sample {
     fn meta(&self) -> EventMeta<'_> {
-        EventMeta::new("outbox.bench").topic(TOPIC).key(Some(self.key.to_string()))
+        EventMeta::new("bench.sample").topic(TOPIC).key(Some(self.key.to_string()))
     }
 
     fn payload(&self) -> Result<bytes::Bytes, EncodeError> {

