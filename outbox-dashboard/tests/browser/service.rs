@@ -82,14 +82,15 @@ impl Destination {
 /// The outbox of a service, on a database of its own.
 pub(crate) struct Service {
     pub(crate) outbox: Outbox,
-    pub(crate) temp: TempDatabase,
+    /// Dropped with the service.
+    _temp: TempDatabase,
 }
 
 impl Service {
     pub(crate) async fn open(database: Database, source: &str) -> Self {
         let temp = TempDatabase::create(database).await;
         let outbox = Outbox::builder(temp.connect().await).source(source).install().await.unwrap();
-        Self { outbox, temp }
+        Self { outbox, _temp: temp }
     }
 
     /// Saves an event.
