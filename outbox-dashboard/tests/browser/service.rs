@@ -82,7 +82,7 @@ impl Destination {
 /// The outbox of a service, on a database of its own.
 pub(crate) struct Service {
     pub(crate) outbox: Outbox,
-    /// Dropped, it drops the database.
+    /// Dropped with the service.
     _temp: TempDatabase,
 }
 
