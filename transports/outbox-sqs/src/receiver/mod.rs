@@ -13,7 +13,10 @@ pub(crate) use poll::{Poll, Stop};
 
 use crate::classify::Failure;
 use outbox_core::runtime::now;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::{
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::Instant,
+};
 use tokio::sync::Notify;
 
 /// Most entries of a request.
@@ -50,6 +53,18 @@ impl Store {
         self.arrived.notify_one();
         self.wanted.notify_one();
         changed
+    }
+
+    /// Adds messages that were received. Whoever waits has one now, and asks again for the next: the
+    /// task may look for that before the waiting caller has run.
+    fn add(&self, messages: Vec<(String, Received)>, until: Instant) {
+        let mut inner = self.lock();
+        inner.is_wanted &= messages.is_empty();
+        for (receipt, received) in messages {
+            inner.held.add(receipt, until, received);
+        }
+        drop(inner);
+        self.arrived.notify_one();
     }
 
     /// Notes a failure to receive.
@@ -91,11 +106,5 @@ impl Store {
             }
             self.wanted.notified().await;
         }
-    }
-
-    /// Tells whoever waits that a poll has ended without a message: one that is still wanted is
-    /// polled for again.
-    fn nothing_came(&self) {
-        self.arrived.notify_one();
     }
 }

@@ -112,10 +112,6 @@ impl Poll {
         let reply = clients.request_for("gave no messages", self.reply_within(), request.send());
         let reply = reply.await.map_err(|failure| failure.at("queue", &self.queue))?;
         let messages = reply.messages.unwrap_or_default();
-        if messages.is_empty() {
-            self.store.nothing_came();
-            return Ok(());
-        }
         // The service counts from when it found them, which is not known: behind its wait for
         // messages, and before the way of its reply, for which a third of the time is left.
         let until = (now() + self.visibility * 2 / 3).max(started + self.visibility);
@@ -126,11 +122,8 @@ impl Poll {
                 None => tracing::warn!("a message without a receipt handle was ignored"),
             }
         }
-        self.store.change(|held| {
-            for (receipt, message) in received {
-                held.add(receipt, until, message);
-            }
-        });
+        // Without messages it wakes whoever waits, who asks again.
+        self.store.add(received, until);
         Ok(())
     }
 

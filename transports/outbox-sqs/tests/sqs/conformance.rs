@@ -62,7 +62,8 @@ mod fifo {
 }
 
 /// The second opinion, a slow one: for a receive of ten among a thousand messages moto takes a third
-/// of a second. So the suite is run without its thousands of messages, and nobody is in a hurry.
+/// of a second, and it kept two cores busy for minutes over three hundred one by one. So it has the
+/// cases with few messages.
 mod moto {
     use super::*;
     use std::time::Duration;
@@ -106,9 +107,7 @@ mod moto {
         a_batch_has_one_result_each_in_its_order
         a_wait_for_a_delivery_that_is_given_up_loses_nothing
         a_publish_that_is_given_up_disturbs_no_other
-        messages_of_one_key_arrive_in_their_order
         a_subscriber_that_closes_leaves_no_publish_hanging
         unacknowledged_messages_are_delivered_to_the_next_subscriber
-        subscribers_that_come_and_go_lose_nothing
     }
 }

@@ -4,7 +4,7 @@ use crate::support::{
     FIFO, STANDARD, client, full, message_with, next, publisher, publisher_at, start, subscriber,
 };
 use aws_sdk_sqs::types::Message as Raw;
-use outbox_core::transport::{Publisher, cloudevents::PlainJson};
+use outbox_core::transport::{Publisher, Subscriber, cloudevents::PlainJson};
 use std::collections::BTreeMap;
 
 fn attributes(message: &Raw) -> BTreeMap<&str, &str> {
@@ -88,6 +88,7 @@ async fn messages_of_others_are_read_where_configured_and_else_delivered_as_unre
     }
     sources.sort_unstable();
     assert_eq!(sources, ["/legacy", "/services/shop"]);
+    reading.close().await;
 
     client.send(STANDARD, "no event", &[]).await;
     let mut other = subscriber(&server);
