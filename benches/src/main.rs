@@ -22,7 +22,7 @@ use figures::Report;
 use stages::{
     costs,
     drain::{self, Drain},
-    idle, memory, slow,
+    idle, memory, operate, slow,
 };
 use std::{
     process::ExitCode,
@@ -76,6 +76,10 @@ async fn measure(args: &Args) -> Result<Report> {
         Bench::Publish => gate::publish(args.broker, events, rounds, sides).await?,
         Bench::Consume => {
             gate::consume(args.broker, args.events.unwrap_or(gate::MESSAGES), rounds, sides).await?
+        }
+        Bench::Operate => {
+            let rows = args.events.unwrap_or(operate::ROWS);
+            report::operate(rows, &operate::run(rows, rounds).await?)
         }
         Bench::Slow => report::slow(&slow::run(args.events.unwrap_or(400)).await?),
         Bench::Gate => gate::a3().await?,

@@ -15,6 +15,7 @@ use crate::{
         kafka::Produced,
         latency::Latencies,
         memory::Memory,
+        operate::Asked as Question,
         publish::Published,
         sagas::{InFlight, Steps},
         slow::Slow,
@@ -261,6 +262,24 @@ pub(crate) fn idle(idle: &Idle) -> Report {
     report.one("idle: relay's CPU, % of a core", idle.client_cpu, Below(1.0));
     report.one("idle: server's CPU, % of a core", idle.server_cpu, Informational);
     report.one("idle: statements a second", idle.statements_a_second, AtMost(2.0));
+    report
+}
+
+/// Reports what an operator's questions cost. Those that read the newest 10,000 letters, or run some
+/// twenty queries, may take longer than a page.
+pub(crate) fn operate(rows: u32, questions: &[Question]) -> Report {
+    let mut report = Report::default();
+    let floor = questions.first().map(|floor| floor.took.clone()).unwrap_or_default();
+    for Question { name, took, at_most } in questions {
+        let name = format!("operate, {rows} rows: {name}");
+        let target = at_most.map_or(Informational, AtMost);
+        report.rounds(format!("{name}, ms"), took, target);
+        report.rounds(
+            format!("{name}, in multiples of a look-up by key"),
+            &took.over(&floor),
+            Informational,
+        );
+    }
     report
 }
 

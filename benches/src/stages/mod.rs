@@ -8,6 +8,7 @@ pub(crate) mod idle;
 pub(crate) mod kafka;
 pub(crate) mod latency;
 pub(crate) mod memory;
+pub(crate) mod operate;
 pub(crate) mod publish;
 pub(crate) mod sagas;
 pub(crate) mod slow;
