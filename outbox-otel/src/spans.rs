@@ -18,7 +18,7 @@ const SPANS: &str = "outbox_core::telemetry";
 const STATEMENTS: &str = "sea_orm";
 
 /// Gives the layer that takes the spans of a program to a tracer, for
-/// [`tracing_subscriber::registry`], and installs OpenTelemetry as the tracing system of the process:
+/// [`tracing_subscriber::registry`](fn@tracing_subscriber::registry), and installs OpenTelemetry as the tracing system of the process:
 /// from then on events carry the context in which they were created.
 ///
 /// It takes what [`span_filter`] says; other layers, such as one that prints log lines, have filters of
