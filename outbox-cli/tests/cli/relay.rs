@@ -94,6 +94,8 @@ on_every_database! {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_relay_process_serves_its_metrics_and_its_health() {
+    // The client wants a provider of TLS, though it speaks none here.
+    let _ = rustls::crypto::ring::default_provider().install_default();
     let temp = TempDatabase::create(Database::Sqlite).await;
     let world = World::open(&temp).await;
     let billing = Billing::open().await;

@@ -46,8 +46,21 @@ impl Terminal {
 
     /// Reads until a text was written; the test's time limit ends a wait for one that never is.
     fn wait_for(&mut self, text: &str) {
+        self.wait_until(|written| written.contains(text));
+    }
+
+    /// Reads until a text was written at a line and column.
+    fn wait_for_at(&mut self, place: (u16, u16), text: &str) {
+        let moves = format!("\u{1b}[{};{}H", place.0, place.1);
+        self.wait_until(|written| {
+            let mut behind = written.split(&moves).skip(1);
+            behind.any(|behind| without_styles(behind).starts_with(text))
+        });
+    }
+
+    fn wait_until(&mut self, is_there: impl Fn(&str) -> bool) {
         let mut buffer = [0; 4096];
-        while !String::from_utf8_lossy(&self.written).contains(text) {
+        while !is_there(&String::from_utf8_lossy(&self.written)) {
             let read = self.master.read(&mut buffer).expect("the program writes");
             self.written.extend_from_slice(&buffer[..read]);
         }
@@ -65,6 +78,17 @@ impl Drop for Terminal {
     }
 }
 
+/// A text behind the changes of style with which it begins: they depend on what was written before.
+fn without_styles(mut text: &str) -> &str {
+    while let Some(behind) = text.strip_prefix("\u{1b}[")
+        && let Some((style, rest)) = behind.split_once('m')
+        && style.chars().all(|c| c.is_ascii_digit() || c == ';')
+    {
+        text = rest;
+    }
+    text
+}
+
 #[tokio::test]
 async fn top_draws_a_screen_that_obeys_keys_and_leaves_the_terminal_as_it_was() {
     let temp = TempDatabase::create(Database::Sqlite).await;
@@ -76,7 +100,7 @@ async fn top_draws_a_screen_that_obeys_keys_and_leaves_the_terminal_as_it_was() 
     top.wait_for("waiting,");
     world.place("order-2", "x").await;
     // The screen writes what has changed: the number, in the second line behind `events`.
-    top.wait_for("\u{1b}[2;11H\u{1b}[22m2");
+    top.wait_for_at((2, 11), "2");
     top.press(" ");
     top.wait_for("paused");
     top.press("q");

@@ -9,7 +9,9 @@ use outbox_core::runtime::{Exit, spawn};
 #[cfg(feature = "sqlx-postgres")]
 use sea_orm::RuntimeErr;
 use sea_orm::{ConnectionTrait, DatabaseConnection, DbErr, Statement, sqlx};
-use std::{sync::Arc, time::Duration};
+#[cfg(any(feature = "sqlx-postgres", feature = "sqlx-mysql"))]
+use std::sync::Arc;
+use std::time::Duration;
 
 /// The database of the connections.
 #[derive(Clone)]

@@ -91,7 +91,7 @@ const EXCEPTIONS: [Exception; 14] = [
         reason: "the crate of that name: rustls::crypto::ring",
     },
     Exception {
-        place: "outbox-cli/src/relay/mod.rs",
+        place: "outbox-cli/",
         name: "ring",
         reason: "the crate of that name: rustls::crypto::ring",
     },
