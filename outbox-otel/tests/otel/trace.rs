@@ -3,12 +3,16 @@
 use crate::{
     collector::{Collector, Span},
     services::Services,
+    world::SOON,
 };
 use opentelemetry_proto::tonic::trace::v1::span::SpanKind;
 use outbox_core::telemetry::{Metrics, TRACEPARENT, attribute};
 use outbox_otel::Otlp;
+use tests::{equals, wait_until};
 use tracing_subscriber::layer::SubscriberExt;
 
+/// Those of the request, of two events that are created, sent, processed and handled.
+const SPANS: usize = 9;
 const CLIENT_TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
 const CLIENT_SPAN: &str = "00f067aa0ba902b7";
 
@@ -31,7 +35,12 @@ async fn an_order_is_followed_from_its_request_over_http_and_rabbitmq_to_its_par
     let (request, message) = (services.request(), services.message().await);
     let (paid, shipped) = (services.handled("payments"), services.handled("shipping"));
     services.stop().await;
-    otlp.flush().await.unwrap();
+    // A span ends with the last task that has it, which may be after its consumer.
+    wait_until(SOON, "the spans have arrived", async || {
+        otlp.flush().await.unwrap();
+        equals(collector.spans().len(), SPANS)
+    })
+    .await;
 
     // The business transaction: in the trace of the client, and kept with the event.
     let posted = collector.span("POST /orders", |_| true);
@@ -64,7 +73,7 @@ async fn an_order_is_followed_from_its_request_over_http_and_rabbitmq_to_its_par
 
     // Nothing else: a read that finds nothing, a renewed lease or a statement makes no span.
     let names: Vec<String> = collector.spans().into_iter().map(|span| span.name).collect();
-    assert_eq!(names.len(), 9, "{names:?}");
+    assert_eq!(names.len(), SPANS, "{names:?}");
     otlp.shutdown().await.unwrap();
 }
 

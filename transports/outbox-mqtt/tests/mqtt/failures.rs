@@ -194,7 +194,9 @@ async fn a_connection_that_is_closed_without_a_word_over_one_message_costs_that_
 async fn a_server_that_refuses_a_message_and_then_ends_the_connection_blames_no_other() {
     // It refuses the culprit, and closes when the next message comes over the same connection.
     let doomed = Arc::new(std::sync::Mutex::new(false));
-    let fake = Fake::start(WELCOME, move |publish| {
+    let of_new = doomed.clone();
+    let anew = move || *of_new.lock().expect("no panic under the lock") = false;
+    let fake = Fake::start_anew(WELCOME, anew, move |publish| {
         let mut doomed = doomed.lock().expect("no panic under the lock");
         match &publish.payload[..] {
             b"poison" => {

@@ -45,6 +45,15 @@ impl Fake {
         welcome: &'static [u8],
         react: impl Fn(&Publish) -> Reaction + Send + Sync + 'static,
     ) -> Self {
+        Self::start_anew(welcome, || {}, react).await
+    }
+
+    /// As `start`, with what happens at each new connection.
+    pub(crate) async fn start_anew(
+        welcome: &'static [u8],
+        connected: impl Fn() + Send + 'static,
+        react: impl Fn(&Publish) -> Reaction + Send + Sync + 'static,
+    ) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = listener.local_addr().expect("an address");
         let (report, came) = mpsc::unbounded_channel();
@@ -52,6 +61,7 @@ impl Fake {
         task.spawn(async move {
             let mut clients = JoinSet::new();
             while let Ok((stream, _)) = listener.accept().await {
+                connected();
                 let (react, report) = (react.clone(), report.clone());
                 clients.spawn(async move {
                     // A client that is gone is no matter of the server.
