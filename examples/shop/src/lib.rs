@@ -24,11 +24,13 @@ mod service;
 mod shipping;
 mod stock;
 mod story;
+mod telemetry;
 
 use options::{Command, Options, USAGE};
 use service::Location;
 use std::process::ExitCode;
 use story::{Figures, Shop};
+use telemetry::Telemetry;
 
 /// A release of the shop.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -56,11 +58,6 @@ pub async fn main(release: Release) -> ExitCode {
             return MISUSED.into();
         }
     };
-    // RUST_LOG=debug shows the log lines of the outbox.
-    if std::env::var_os("RUST_LOG").is_some() {
-        let filter = tracing_subscriber::EnvFilter::from_default_env();
-        tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
-    }
     match run(options).await {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
@@ -76,8 +73,12 @@ async fn run(options: Options) -> anyhow::Result<bool> {
     // The HTTP client of the customers needs a provider of cryptography, though nothing here is
     // encrypted.
     let _ = rustls::crypto::ring::default_provider().install_default();
+    let telemetry = Telemetry::start()?;
     let location = Location::choose(options.database.clone(), options.data.clone())?;
     let mut shop = Shop::open(&location, &options).await?;
+    for service in shop.services() {
+        telemetry.database(service.name, &service.outbox);
+    }
     let [orders, payments, stock, shipping] = shop.services().map(|service| service.url());
     println!(
         "orders at {orders}, payments at {payments}, stock at {stock}, shipping at {shipping}"
@@ -89,6 +90,7 @@ async fn run(options: Options) -> anyhow::Result<bool> {
         story::run(&mut shop, &options).await
     };
     shop.stop().await?;
+    telemetry.stop().await?;
     let figures = Figures::read(&shop).await?;
     println!("\n{figures}");
     ended?;

@@ -7,6 +7,7 @@
 use bytes::Bytes;
 use outbox_core::{
     event::{Message, Timestamp},
+    telemetry::{TraceContext, current_context},
     transport::{
         cloudevents::{self, Fallback, PlainJson},
         printable,
@@ -25,7 +26,19 @@ const DEAD_LETTER_PREFIX: &str = "__connect.errors.";
 
 /// Encodes a message, in structured mode where the configuration says so or where the payload is
 /// itself a CloudEvent, which a subscriber would read as this message.
+///
+/// The context of the span in which it is sent goes into headers without a prefix; that in which the
+/// event was created is an attribute.
 pub(crate) fn write(message: &Message, structured: bool) -> (OwnedHeaders, Bytes) {
+    let (headers, body) = write_event(message, structured);
+    let headers = current_context()
+        .iter()
+        .flat_map(TraceContext::headers)
+        .fold(headers, |headers, (key, value)| headers.insert(Header { key, value: Some(value) }));
+    (headers, body)
+}
+
+fn write_event(message: &Message, structured: bool) -> (OwnedHeaders, Bytes) {
     let insert = |headers: OwnedHeaders, key: &str, value: &str| {
         headers.insert(Header { key, value: Some(value) })
     };

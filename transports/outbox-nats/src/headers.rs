@@ -8,6 +8,7 @@ use async_nats::{HeaderMap, HeaderName, HeaderValue};
 use bytes::Bytes;
 use outbox_core::{
     event::{Message, Timestamp},
+    telemetry::{TraceContext, current_context},
     transport::{
         cloudevents::{self, Fallback, PlainJson},
         printable,
@@ -43,6 +44,9 @@ pub(crate) struct EncodedMessage {
 /// Encodes a message, in structured mode where the configuration says so or where the payload is
 /// itself a CloudEvent, which a subscriber would read as this message. `Err` names the attribute
 /// that no header can carry.
+///
+/// The context of the span in which it is sent goes into headers without a prefix; that in which the
+/// event was created is an attribute.
 pub(crate) fn write(message: &Message, structured: bool) -> Result<EncodedMessage, String> {
     let mut headers = HeaderMap::new();
     let mut size = ENVELOPE;
@@ -65,6 +69,9 @@ pub(crate) fn write(message: &Message, structured: bool) -> Result<EncodedMessag
         }
         message.payload.clone()
     };
+    for (name, value) in current_context().iter().flat_map(TraceContext::headers) {
+        add(name, value)?;
+    }
     size += body.len();
     Ok(EncodedMessage { headers, body, size })
 }

@@ -160,6 +160,8 @@ pub async fn start(database: Database, wire: &Wire, release: Release) -> anyhow:
     };
     let api =
         Router::new().route("/orders", post(post_order)).route("/orders/{id}", get(get_order));
+    #[cfg(feature = "otel")]
+    let api = api.layer(axum::middleware::from_fn(crate::telemetry::traced));
     let api = api.with_state(Orders { outbox: outbox.clone(), sagas: sagas.clone(), release });
     Ok(Service::start("orders", outbox, database, consumer, api.merge(events))
         .await?

@@ -1,8 +1,9 @@
 //! Arbitrary headers are a message or a clear error, and an encoded message reads back.
 
 use super::*;
-use outbox_core::testing::transport::{
-    attributes_with_control_characters_are_refused as refused, full,
+use outbox_core::{
+    telemetry::{TraceBackend, install_traces},
+    testing::transport::{attributes_with_control_characters_are_refused as refused, full},
 };
 use proptest::{collection::vec, option, prelude::*};
 
@@ -136,5 +137,40 @@ proptest! {
         let options = ReadOptions { plain_json: Some(PlainJson::new("type", "/plain")) };
         let record = Record { timestamp, ..record(key.as_deref()) };
         let _ = read(&options, record, Some(&headers(&list)), body.into());
+    }
+}
+
+/// A tracing system in which every span has one context.
+#[derive(Debug)]
+struct OneContext;
+
+const HOP: &str = "00-11111111111111111111111111111111-2222222222222222-01";
+
+impl TraceBackend for OneContext {
+    fn context(&self, _: &tracing::Span) -> Option<TraceContext> {
+        Some(TraceContext { traceparent: HOP.to_owned(), tracestate: Some("vendor=1".to_owned()) })
+    }
+
+    fn place(&self, _: &tracing::Span, _: Option<&TraceContext>, _: &[TraceContext]) {}
+}
+
+#[test]
+fn the_hop_is_in_headers_of_its_own_and_the_start_stays_in_its_attribute() {
+    install_traces(OneContext);
+    let message = full();
+    let created = message.headers.get("traceparent").expect("the message has a context").to_owned();
+    for structured in [false, true] {
+        let (headers, body) =
+            tracing::subscriber::with_default(tracing_subscriber::registry(), || {
+                tracing::info_span!("send").in_scope(|| write(&message, structured))
+            });
+        let list = texts(Some(&headers)).expect("texts");
+        let value = |name: &str| {
+            list.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
+        };
+        assert_eq!((value("traceparent"), value("tracestate")), (Some(HOP), Some("vendor=1")));
+        assert_eq!(value("ce_traceparent"), (!structured).then_some(&*created));
+        let back = read(&ReadOptions::default(), record(None), Some(&headers), body);
+        assert_eq!(back.expect("readable").headers.get("traceparent"), Some(&*created));
     }
 }

@@ -1,8 +1,9 @@
 //! Arbitrary headers are a message or a clear error, and an encoded message reads back.
 
 use super::*;
-use outbox_core::testing::transport::{
-    attributes_with_control_characters_are_refused as refused, full,
+use outbox_core::{
+    telemetry::{TraceBackend, install_traces},
+    testing::transport::{attributes_with_control_characters_are_refused as refused, full},
 };
 use proptest::{collection::vec, prelude::*};
 
@@ -153,5 +154,38 @@ proptest! {
                 prop_assert!(text.len() < 300, "{}", text);
             }
         }
+    }
+}
+
+/// A tracing system in which every span has one context.
+#[derive(Debug)]
+struct OneContext;
+
+const HOP: &str = "00-11111111111111111111111111111111-2222222222222222-01";
+
+impl TraceBackend for OneContext {
+    fn context(&self, _: &tracing::Span) -> Option<TraceContext> {
+        Some(TraceContext { traceparent: HOP.to_owned(), tracestate: Some("vendor=1".to_owned()) })
+    }
+
+    fn place(&self, _: &tracing::Span, _: Option<&TraceContext>, _: &[TraceContext]) {}
+}
+
+#[test]
+fn the_hop_is_in_headers_of_its_own_and_the_start_stays_in_its_attribute() {
+    install_traces(OneContext);
+    let message = full();
+    let created = message.headers.get("traceparent").expect("the message has a context").to_owned();
+    for structured in [false, true] {
+        let encoded = tracing::subscriber::with_default(tracing_subscriber::registry(), || {
+            tracing::info_span!("send").in_scope(|| write(&message, structured))
+        });
+        let encoded = encoded.expect("encoded");
+        let value = |name: &str| encoded.headers.get(name).map(|value| value.as_str().to_owned());
+        assert_eq!(value("traceparent").as_deref(), Some(HOP));
+        assert_eq!(value("tracestate").as_deref(), Some("vendor=1"));
+        assert_eq!(value("ce-traceparent"), (!structured).then(|| created.clone()));
+        let back = read_back(&encoded).expect("readable");
+        assert_eq!(back.headers.get("traceparent"), Some(&*created));
     }
 }
