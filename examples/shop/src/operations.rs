@@ -1,13 +1,15 @@
 //! What operators look at: the page over all databases, beside metrics and health, at an address of
 //! its own.
 
-use crate::{service::Server, story::Shop};
+use crate::{orders::PlaceOrder, service::Server, story::Shop};
 use outbox_dashboard::{Colour, Dashboard};
 use outbox_metrics::MetricsRouter;
 
 /// Serves `/outbox`, `/metrics`, `/live` and `/ready` until it is dropped.
 pub fn serve(shop: &Shop) -> anyhow::Result<Server> {
-    let mut page = Dashboard::builder().environment("shop", Colour::Green);
+    let mut page = Dashboard::builder()
+        .environment("shop", Colour::Green)
+        .saga(PlaceOrder::saga().shape());
     let mut metrics = MetricsRouter::new();
     for service in shop.services() {
         page = page.database(service.name, service.outbox.clone());
