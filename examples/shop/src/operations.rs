@@ -4,12 +4,13 @@
 use crate::{orders::PlaceOrder, service::Server, story::Shop};
 use outbox_dashboard::{Colour, Dashboard};
 use outbox_metrics::MetricsRouter;
+use outbox_sea_orm::{OutboxTransaction, saga::SagaData};
 
 /// Serves `/outbox`, `/metrics`, `/live` and `/ready` until it is dropped.
 pub fn serve(shop: &Shop) -> anyhow::Result<Server> {
     let mut page = Dashboard::builder()
         .environment("shop", Colour::Green)
-        .saga(PlaceOrder::saga().shape());
+        .saga(<PlaceOrder as SagaData<OutboxTransaction>>::saga().shape());
     let mut metrics = MetricsRouter::new();
     for service in shop.services() {
         page = page.database(service.name, service.outbox.clone());
