@@ -9,7 +9,7 @@ use sea_orm::{ConnectionTrait, DatabaseTransaction, TransactionTrait};
 use std::time::{Duration, Instant};
 use tests::{
     databases::{Database, TempDatabase, waiting_for_locks},
-    on_every_database, wait_until,
+    equals, on_every_database, wait_until,
 };
 
 fn config(db: &TempDatabase, route: VictimRoute) -> VictimConfig {
@@ -107,6 +107,8 @@ on_servers! {
         // The lease is so long that the settle's own timeout does not end it before the process is
         // suspended.
         let mut zombie = victim(&VictimConfig { lease_ms: 3_000, ..zombie }).await;
+        // Before that it may wait for another lock, of its start.
+        wait_until(SOON, "it owns all partitions", async || equals(world.shares().await, [16])).await;
         wait_until(SOON, "the settle waits for the lock", async || waiting_for_locks(&world.db).await > 0).await;
         zombie.pause();
         let stands_still = Instant::now();
