@@ -2,6 +2,7 @@
 
 use super::{
     Body, Layout, Notice, Tab, View, ask_all,
+    frame::json::lay_out,
     given::Asked,
     letters::reason,
     shell,
@@ -213,68 +214,14 @@ fn shown_content(part: &[u8], is_cut: bool) -> String {
     laid_out.unwrap_or_else(|| text.to_owned())
 }
 
-/// Lays JSON out in lines without a change of its tokens; `None` for what is no JSON.
-fn lay_out(json: &str) -> Option<String> {
-    let _: &serde_json::value::RawValue = serde_json::from_str(json).ok()?;
-    let (mut out, mut depth, mut in_string, mut escaped) = (String::new(), 0_usize, false, false);
-    let line = |out: &mut String, depth: usize| {
-        out.push('\n');
-        out.extend(std::iter::repeat_n("  ", depth));
-    };
-    let mut tokens = json.trim().chars().peekable();
-    while let Some(c) = tokens.next() {
-        if in_string {
-            out.push(c);
-            in_string = escaped || c != '"';
-            escaped = c == '\\' && !escaped;
-            continue;
-        }
-        match c {
-            '"' => {
-                in_string = true;
-                out.push(c);
-            }
-            '{' | '[' => {
-                out.push(c);
-                while tokens.next_if(|c| c.is_ascii_whitespace()).is_some() {}
-                if let Some(close) = tokens.next_if(|c| matches!(c, '}' | ']')) {
-                    out.push(close);
-                } else {
-                    depth += 1;
-                    line(&mut out, depth);
-                }
-            }
-            '}' | ']' => {
-                depth = depth.saturating_sub(1);
-                line(&mut out, depth);
-                out.push(c);
-            }
-            ',' => {
-                out.push(c);
-                line(&mut out, depth);
-            }
-            ':' => out.push_str(": "),
-            c if c.is_ascii_whitespace() => {}
-            c => out.push(c),
-        }
-    }
-    Some(out)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn json_is_laid_out_without_a_change_of_its_tokens() {
+    fn json_of_one_line_is_laid_out_and_other_text_stays_as_it_is() {
         for (json, shown) in [
-            (
-                "{\"a\":1.10,\"b\":[1,2],\"c\":{}}",
-                "{\n  \"a\": 1.10,\n  \"b\": [\n    1,\n    2\n  ],\n  \"c\": {}\n}",
-            ),
-            ("{\"text\":\"a,{b}\\\"c:\\\\\"}", "{\n  \"text\": \"a,{b}\\\"c:\\\\\"\n}"),
-            ("[ ]", "[]"),
-            ("12345678901234567890.0", "12345678901234567890.0"),
+            ("{\"a\":1.10}", "{\n  \"a\": 1.10\n}"),
             ("no json, {at} all", "no json, {at} all"),
             ("{\"a\":\n1}", "{\"a\":\n1}"),
         ] {

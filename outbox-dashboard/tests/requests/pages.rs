@@ -193,6 +193,23 @@ async fn links_hold_where_the_dashboard_is_nested_and_files_are_kept_by_the_brow
 }
 
 #[tokio::test]
+async fn a_content_of_any_depth_costs_its_page_nothing() {
+    let temp = TempDatabase::create(Database::Sqlite).await;
+    let world = World::open(&temp).await;
+    // 64 KiB, which the page shows whole.
+    let nested = "[".repeat(32_768) + &"]".repeat(32_768);
+    let letter = world.letter_with(nested.into_bytes()).await;
+    let client = world.client();
+    let page = client.get(&format!("/letters/{letter}")).await;
+    page.says(200, &["[[[[", "]]]]"]);
+    assert!(page.body.len() < 128 * 1024, "{} bytes", page.body.len());
+    let form = [("payload", "[]"), ("why", "a mistake")];
+    let compared = client.post(&format!("/letters/{letter}/resend"), &form).await;
+    compared.says(200, &["removed:", "added:"]);
+    assert!(compared.body.len() < 128 * 1024, "{} bytes", compared.body.len());
+}
+
+#[tokio::test]
 async fn a_sensitive_content_is_not_shown() {
     let temp = TempDatabase::create(Database::Sqlite).await;
     let world = World::with_letters(&temp, 1).await;
