@@ -1,14 +1,14 @@
 //! Builds the page: its databases, its environment, and who may see and do what.
 
 use crate::{
-    access::Access,
+    access::{Access, ServedByItself},
     act::Running,
     live::LiveReaders,
     page::overview::Days,
     routes,
     store::{DashboardStore, Database},
 };
-use axum::Router;
+use axum::{Extension, Router};
 use outbox_core::{consumer::HandlerTrials, failure::DeadLetter, saga::Shape};
 use std::{
     collections::BTreeSet,
@@ -129,7 +129,8 @@ impl DashboardBuilder {
         self
     }
 
-    /// Says who may see and do what. By default whoever comes from this machine may do all.
+    /// Says who may see and do what. Unless it is said, whoever comes from this machine may read, and
+    /// may do all where the page is [served by itself](Dashboard::serve).
     #[must_use]
     pub fn access(mut self, access: Access) -> Self {
         self.access = Some(access);
@@ -172,7 +173,7 @@ impl DashboardBuilder {
         let app = App {
             databases: self.databases,
             environment: self.environment,
-            access: self.access.unwrap_or_else(Access::loopback),
+            access: self.access.unwrap_or_else(Access::unset),
             shapes: self.shapes,
             sensitive: self.sensitive,
             days: Days::default(),
@@ -271,14 +272,21 @@ impl Dashboard {
         DashboardBuilder::default()
     }
 
-    /// Gives the router, to nest under any path. With the default access the application must be
-    /// served with `into_make_service_with_connect_info::<SocketAddr>()`, as the page looks where a
-    /// request comes from.
+    /// Gives the router, to nest under any path. Without a login the application must be served with
+    /// `into_make_service_with_connect_info::<SocketAddr>()`, as the page looks where a request comes
+    /// from; unless [`Access::loopback`] is said, this machine reads then, and nobody acts.
     pub fn router(&self) -> Router {
+        if self.app.access.is_unset() {
+            tracing::info!(
+                "a dashboard without a login is part of a service: this machine reads, and nobody acts; \
+                 give it `Access::loopback()` or a login"
+            );
+        }
         routes::router(Arc::clone(&self.app))
     }
 
-    /// Serves the page at the root of an address.
+    /// Serves the page at the root of an address. At one that is loopback, whoever is on this
+    /// machine may do all, unless an [`Access`] is given.
     ///
     /// # Errors
     /// [`DashboardError::NoLogin`] for an address that is not loopback, where the access is by
@@ -291,7 +299,8 @@ impl Dashboard {
         if !is_loopback(address.ip()) && !self.app.access.has_login() {
             return Err(DashboardError::NoLogin(address));
         }
-        let service = self.router().into_make_service_with_connect_info::<SocketAddr>();
+        let router = routes::router(Arc::clone(&self.app)).layer(Extension(ServedByItself));
+        let service = router.into_make_service_with_connect_info::<SocketAddr>();
         Ok(axum::serve(listener, service).await?)
     }
 }

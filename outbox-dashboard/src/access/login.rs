@@ -2,7 +2,7 @@
 
 use super::{
     Grant, Refusal, Role,
-    loopback::{self, NotLocal},
+    loopback::{self, NotLocal, ServedByItself},
 };
 use axum::http::{HeaderValue, header, request::Parts};
 use base64::{Engine, prelude::BASE64_STANDARD};
@@ -20,11 +20,13 @@ const LOOPBACK: &str = "loopback";
 /// The login of a service that the dashboard is part of.
 type OwnLogin = Arc<dyn Fn(&Parts) -> Option<Grant> + Send + Sync>;
 
-/// Who gets in. Unless told otherwise, a dashboard serves [this machine alone](Self::loopback).
+/// Who gets in. Unless told otherwise, a dashboard serves this machine alone: as operator where
+/// [`serve`](crate::Dashboard::serve) serves it by itself, and as reader where its
+/// [`router`](crate::Dashboard::router) is part of a service, which a proxy may stand before.
 ///
 /// | by | who | for |
 /// | --- | --- | --- |
-/// | [`loopback`](Self::loopback) | everybody on this machine | development, an SSH tunnel |
+/// | [`loopback`](Self::loopback) | everybody on this machine, as operator | development, an SSH tunnel |
 /// | [`basic`](Self::basic) | people with a name and a password, which their browser asks for | a few operators, behind TLS |
 /// | [`bearer`](Self::bearer) | programs with a token | the JSON API |
 /// | [`custom`](Self::custom) | whomever the service has let in | single sign-on, sessions |
@@ -43,6 +45,8 @@ pub struct Access(Kind);
 #[derive(Clone)]
 enum Kind {
     Loopback,
+    /// Nothing was said.
+    Unset,
     Logins(Vec<Login>),
     Own(OwnLogin),
 }
@@ -93,9 +97,34 @@ impl Access {
     /// A request must come from a loopback address, must ask for one (or for `localhost`, or a name
     /// under it), and must not have passed a proxy. A nested router learns the peer's address by
     /// `into_make_service_with_connect_info::<SocketAddr>()`; without it, nobody gets in.
+    ///
+    /// A proxy on this machine that adds no header cannot be told from a visitor: behind any proxy,
+    /// give the dashboard a login.
     #[must_use]
     pub fn loopback() -> Self {
         Self(Kind::Loopback)
+    }
+
+    /// The access of a dashboard to which none was given.
+    pub(crate) fn unset() -> Self {
+        Self(Kind::Unset)
+    }
+
+    /// Tells whether no access was given.
+    pub(crate) const fn is_unset(&self) -> bool {
+        matches!(self.0, Kind::Unset)
+    }
+
+    /// Says in the refusal of an act how a dashboard to which no access was given allows it.
+    pub(super) fn explain(&self, refusal: Refusal) -> Refusal {
+        match self.0 {
+            Kind::Unset => refusal.advising(
+                "This dashboard is part of a service and has no login, so that this machine reads \
+                 and nobody acts: give it `Access::loopback()`, or a login, with \
+                 Dashboard::builder().access(..).",
+            ),
+            Kind::Loopback | Kind::Logins(_) | Kind::Own(_) => refusal,
+        }
     }
 
     /// Lets people in by name, password and role; their browser asks for both. Browsers send both
@@ -131,7 +160,7 @@ impl Access {
                 all.extend(more);
                 Self(Kind::Logins(all))
             }
-            Kind::Loopback | Kind::Own(_) => Self(Kind::Logins(more.collect())),
+            Kind::Loopback | Kind::Unset | Kind::Own(_) => Self(Kind::Logins(more.collect())),
         }
     }
 
@@ -156,7 +185,7 @@ impl Access {
 
     /// Tells whether it has a login, so that an address that others reach may be served.
     pub(crate) const fn has_login(&self) -> bool {
-        !matches!(self.0, Kind::Loopback)
+        !matches!(self.0, Kind::Loopback | Kind::Unset)
     }
 
     /// Says all that is wrong with it.
@@ -190,9 +219,10 @@ impl Access {
     /// Finds out who asks.
     pub(super) fn grant(&self, parts: &Parts) -> Result<Grant, Refusal> {
         match &self.0 {
-            Kind::Loopback => match loopback::check(parts) {
-                Ok(()) => Ok(Grant::new(LOOPBACK, Role::Operator)),
-                Err(why) => Err(not_local(why)),
+            Kind::Loopback => on_this_machine(parts, Role::Operator),
+            Kind::Unset => match parts.extensions.get::<ServedByItself>() {
+                Some(ServedByItself) => on_this_machine(parts, Role::Operator),
+                None => on_this_machine(parts, Role::Reader),
             },
             Kind::Logins(logins) => find(logins, parts),
             Kind::Own(login) => login(parts).ok_or_else(|| {
@@ -208,6 +238,7 @@ impl fmt::Debug for Access {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.0 {
             Kind::Loopback => f.write_str("Access::Loopback"),
+            Kind::Unset => f.write_str("Access::Unset"),
             Kind::Logins(logins) => {
                 f.debug_list().entries(logins.iter().map(|login| &login.grant)).finish()
             }
@@ -291,6 +322,11 @@ fn no_login(logins: &[Login], why: &str) -> Refusal {
         .advising("Load the page again and log in, or ask whoever runs this dashboard for a login.")
 }
 
+/// Lets a request in that was made on this machine.
+fn on_this_machine(parts: &Parts, may: Role) -> Result<Grant, Refusal> {
+    loopback::check(parts).map(|()| Grant::new(LOOPBACK, may)).map_err(not_local)
+}
+
 fn not_local(why: NotLocal) -> Refusal {
     let refusal = Refusal::forbidden("Only this machine gets in");
     match why {
@@ -317,6 +353,9 @@ fn not_local(why: NotLocal) -> Refusal {
                 "this dashboard has no login, and the name in the address is not this machine's",
             )
             .advising("Open it as localhost or 127.0.0.1, or give it a login."),
+        NotLocal::Origin => refusal
+            .because("this dashboard has no login, and a page of another machine asks")
+            .advising("Open the dashboard itself, as localhost or 127.0.0.1, or give it a login."),
     }
 }
 

@@ -13,6 +13,7 @@ mod tests;
 
 pub use grant::{Grant, Permission, Role};
 pub use login::Access;
+pub(crate) use loopback::ServedByItself;
 pub(crate) use protect::protect;
 pub(crate) use refusal::Refusal;
 pub(crate) use rule::{Needs, check};

@@ -27,7 +27,7 @@ pub(super) fn is_forged(method: &Method, uri: &Uri, headers: &HeaderMap) -> bool
 }
 
 /// Gives host and port of an origin, as `Host` has them; `None` for `null` and what is no origin.
-fn host_of_origin(origin: &str) -> Option<String> {
+pub(super) fn host_of_origin(origin: &str) -> Option<String> {
     let origin: Uri = origin.parse().ok()?;
     origin.scheme()?;
     origin.authority().map(|authority| authority.as_str().to_owned())

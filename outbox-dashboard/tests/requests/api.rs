@@ -7,6 +7,7 @@ use crate::{
 };
 use outbox_core::admin::{AdminStore, OperatorNote, letter_by_id};
 use outbox_core::event::LetterId;
+use outbox_dashboard::Access;
 use serde_json::{Value, json};
 use std::{collections::BTreeSet, fs, path::PathBuf};
 use tests::{
@@ -239,6 +240,7 @@ async fn the_documents_of_several_databases_are_one_list_and_one_that_is_away_is
     );
     let (orders, stock) = (World::with_letters(&one, 1).await, World::open(&two).await);
     let dashboard = outbox_dashboard::Dashboard::builder()
+        .access(Access::loopback())
         .database("orders", orders.outbox.clone())
         .database("stock", stock.outbox.clone());
     let client = Client::of(dashboard.build().unwrap().router());
