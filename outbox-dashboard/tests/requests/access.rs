@@ -215,7 +215,7 @@ async fn each_answer_keeps_a_browser_from_doing_more_than_it_should() {
             "{policy}"
         );
         assert_eq!(header("x-content-type-options"), Some("nosniff"), "{path}");
-        assert_eq!(header("referrer-policy"), Some("no-referrer"), "{path}");
+        assert_eq!(header("referrer-policy"), Some("same-origin"), "{path}");
         let is_kept = path.starts_with("/assets/");
         assert_eq!(header("cache-control") == Some("no-store"), !is_kept, "{path}");
     }
