@@ -23,7 +23,7 @@ use axum::{
 };
 use futures_util::stream;
 use http::{HeaderMap, HeaderValue, StatusCode, Uri, header};
-use outbox_core::runtime::spawn;
+use outbox_core::runtime::{now, spawn};
 use std::{
     collections::HashMap,
     hash::{DefaultHasher, Hash, Hasher},
@@ -34,6 +34,10 @@ use tokio::{sync::watch, time::sleep};
 
 /// How often a page is read again: a person sees no difference to less, and a database should not.
 const READ_EVERY: Duration = Duration::from_secs(2);
+/// How many times as long as a read took its reader pauses: a database that is slow has other work.
+const PAUSE_SHARE: u32 = 10;
+/// Longest pause: somebody looks at the page.
+const LONGEST_PAUSE: Duration = Duration::from_mins(1);
 /// How often a comment is sent where nothing changes: proxies close what is silent for a minute.
 const PING_EVERY: Duration = Duration::from_secs(15);
 /// Most pages and queries that are read at once; each asks the databases every other second.
@@ -166,8 +170,9 @@ fn too_many() -> Refusal {
 
 /// Reads a page until nobody looks.
 async fn read(app: Shared, key: Key, view: View, sender: watch::Sender<Frame>) {
+    let mut took = Duration::ZERO;
     loop {
-        sleep(READ_EVERY).await;
+        sleep(pause(took)).await;
         {
             let mut readers = app.live.lock();
             // Nobody can join while the map is locked.
@@ -176,7 +181,10 @@ async fn read(app: Shared, key: Key, view: View, sender: watch::Sender<Frame>) {
                 return;
             }
         }
-        let Ok(body) = draw(&app, &key, &view).await else {
+        let begun = now();
+        let drawn = draw(&app, &key, &view).await;
+        took = now().saturating_duration_since(begun);
+        let Ok(body) = drawn else {
             // What the page shows is gone, such as a saga after its retention: it stays as it was.
             continue;
         };
@@ -191,6 +199,11 @@ async fn read(app: Shared, key: Key, view: View, sender: watch::Sender<Frame>) {
     }
 }
 
+/// Gives the pause after a read that took so long.
+fn pause(took: Duration) -> Duration {
+    took.saturating_mul(PAUSE_SHARE).clamp(READ_EVERY, LONGEST_PAUSE)
+}
+
 /// Draws the body of a page.
 async fn draw(app: &App, key: &Key, view: &View) -> Result<Body, Refusal> {
     let uri = format!("/?{}", key.query).parse::<Uri>();
@@ -200,7 +213,9 @@ async fn draw(app: &App, key: &Key, view: &View) -> Result<Body, Refusal> {
         "follow" => follow::body(app, view, &asked).await,
         "overview" => overview::body(app, view, &asked).await,
         "routes" => routes::body(app, view, &asked).await,
-        "letters" => letters::body(app, view, &asked).await,
+        "letters" if letters::is_list(&asked)? => letters::body(app, view, &asked).await,
+        "letters" => Err(Refusal::bad("groups of letters are not live, as they read thousands")
+            .advising("Ask for the list, by a condition or `list=1`.")),
         "sagas" => sagas::body(app, view, &asked).await,
         "saga" => saga::body(app, view, given("id")?, &asked).await,
         "waiting" => waiting::body(app, view, &asked).await,
@@ -285,6 +300,20 @@ mod tests {
             (Some("x"), "./"),
         ] {
             assert_eq!(root(asked), way, "{asked:?}");
+        }
+    }
+
+    #[test]
+    fn a_slow_read_makes_its_reader_pause_for_longer_and_never_for_good() {
+        for (took, expected) in [
+            (Duration::ZERO, READ_EVERY),
+            (Duration::from_millis(200), READ_EVERY),
+            (Duration::from_millis(300), Duration::from_secs(3)),
+            (Duration::from_secs(5), Duration::from_secs(50)),
+            (Duration::from_secs(7), LONGEST_PAUSE),
+            (Duration::MAX, LONGEST_PAUSE),
+        ] {
+            assert_eq!(pause(took), expected, "{took:?}");
         }
     }
 

@@ -92,6 +92,12 @@ fn wanted(asked: &Asked) -> Result<Wanted, Refusal> {
     Ok(Wanted { filter, is_list, after })
 }
 
+/// Tells whether letters are asked for one by one: groups read thousands of them, and are not read
+/// again every other second.
+pub(crate) fn is_list(asked: &Asked) -> Result<bool, Refusal> {
+    Ok(wanted(asked)?.is_list)
+}
+
 /// The parts of the query that say which letters.
 const KEPT: [&str; 10] = [
     "topic",
@@ -115,8 +121,7 @@ pub(crate) async fn page(
     let body = body(&app, &View::of(&visit), &asked).await?;
     let layout = Layout::new(&app, &visit, Tab::Letters, body.title.clone());
     let layout = layout.choose_db(&app, asked.get("db"), &asked.parts(&KEPT));
-    // Groups read thousands of letters: they are not asked for again every other second.
-    let layout = match wanted(&asked)?.is_list {
+    let layout = match is_list(&asked)? {
         true => {
             let mut parts = asked.parts(&KEPT);
             parts.extend(asked.parts(&["db", "after"]));

@@ -156,6 +156,7 @@ async fn a_wrong_address_says_what_is_wrong_with_it() {
         (long.as_str(), 400, "more than 1024 bytes"),
         ("/follow?q=a%00b", 400, "NUL"),
         ("/live/nothing", 404, "no such live page"),
+        ("/live/letters?root=./", 400, "groups of letters are not live"),
         ("/follow?q=nothing-like-it", 200, "Nothing of key nothing-like-it waits"),
         ("/follow?q=00000000-0000-0000-0000-000000000007", 200, "Nothing is stored of message"),
     ] {

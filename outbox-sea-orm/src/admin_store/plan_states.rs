@@ -12,7 +12,7 @@ use sea_orm::{ConnectionTrait, Value};
 #[async_trait]
 impl PlanStore for Outbox {
     async fn plan_state(&self, plan: PlanId) -> Result<Option<PlanState>, StoreError> {
-        let Some(stored) = self.find_plan(&**self.work(), plan, false).await? else {
+        let Some(stored) = self.find_plan(self.reads(), plan, false).await? else {
             return Ok(None);
         };
         Ok(Some(PlanState {
@@ -30,7 +30,7 @@ impl PlanStore for Outbox {
              (SELECT p.audit_id FROM {{plans}} p WHERE p.plan_id = ?)"
         ));
         let statement = schema.statement(&sql, vec![Value::from(plan.0)]);
-        let row = self.work().query_one_raw(statement).await.map_err(database)?;
+        let row = self.reads().query_one_raw(statement).await.map_err(database)?;
         row.as_ref().map(entry).transpose()
     }
 }

@@ -2,7 +2,7 @@
 
 use super::{
     column, events,
-    events::{EventRow, RouteHistory},
+    events::{EventRow, RouteHistory, RoutesByEvent, Searched},
     instant, letters,
     letters::LetterHistory,
     lists,
@@ -12,7 +12,7 @@ use super::{
 use crate::outbox::Outbox;
 use outbox_core::{
     admin::{History, HistoryEntry, HistoryKind, Subject},
-    event::{MessageId, SagaId, Timestamp},
+    event::{EventId, MessageId, SagaId, Timestamp},
     failure::AttemptError,
     outbox::{ConsumerStore, RouteState, StoreError},
     saga::Record,
@@ -59,7 +59,11 @@ async fn message(outbox: &Outbox, id: MessageId) -> Result<History, StoreError> 
     let event = events::event(outbox, id).await?;
     let archived = events::archived(outbox, id).await?;
     for row in event.rows.iter().chain(&archived.rows) {
-        add_event(outbox, &mut history, row).await?;
+        let routes = match row.finished_at {
+            Some(_) => Vec::new(),
+            None => events::routes(outbox, row.partition, row.id).await?,
+        };
+        add_event(&mut history, row, &routes);
     }
     if let Some(scheduled) = lists::scheduled_message(outbox, id).await? {
         let text =
@@ -152,8 +156,15 @@ fn add_gone(outbox: &Outbox, gone: &mut Vec<String>, found: &Found) {
 async fn of_key(outbox: &Outbox, key: &str, limit: u32) -> Result<History, StoreError> {
     let mut history = History::default();
     let found = events::of_this_key(outbox, key, i64::from(limit)).await?;
+    // A key has one partition.
+    let ids: Vec<EventId> = found.rows.iter().map(|row| row.id).collect();
+    let routes = match found.rows.first() {
+        Some(first) => events::routes_of(outbox, first.partition, &ids).await?,
+        None => Searched { rows: RoutesByEvent::new(), whole: true },
+    };
     for row in &found.rows {
-        add_event(outbox, &mut history, row).await?;
+        let none = Vec::new();
+        add_event(&mut history, row, routes.rows.get(&row.id).unwrap_or(&none));
     }
     let letters = letters::of_key(outbox, key).await?;
     letters.rows.iter().for_each(|letter| add_letter(&mut history, letter));
@@ -165,6 +176,9 @@ async fn of_key(outbox: &Outbox, key: &str, limit: u32) -> Result<History, Store
         gone.push(
             "Events behind the first 10,000 of the key's partition were not searched.".to_owned(),
         );
+    }
+    if !routes.whole {
+        gone.push("Of the attempts of these events, not all were read.".to_owned());
     }
     letters_gone(gone, letters.whole);
     if !deferred.whole {
@@ -193,11 +207,7 @@ fn entry(
     HistoryEntry { at, service, message: Some(message), kind, text }
 }
 
-async fn add_event(
-    outbox: &Outbox,
-    history: &mut History,
-    row: &EventRow,
-) -> Result<(), StoreError> {
+fn add_event(history: &mut History, row: &EventRow, routes: &[RouteHistory]) {
     let (topic, id) = (safe_text(&row.topic, super::LONGEST_NAME), row.message);
     let text = format!("It was saved as `{}` on topic `{topic}`.", row.event_type);
     let service = || row.source.clone();
@@ -205,17 +215,16 @@ async fn add_event(
     if let Some(at) = row.finished_at {
         let text = "Every route has confirmed it, and it is in the archive.".to_owned();
         history.entries.push(entry(Some(at), service(), id, HistoryKind::Archived, text));
-        return Ok(());
+        return;
     }
-    for RouteHistory { facts, errors } in events::routes(outbox, row.partition, row.id).await? {
+    for RouteHistory { facts, errors } in routes {
         let by = format!("route `{}`", facts.route);
-        add_errors(history, &row.source, id, &by, &errors);
+        add_errors(history, &row.source, id, &by, errors);
         if facts.state == RouteState::Done {
             let text = format!("Route `{}` has confirmed it.", facts.route);
             history.entries.push(entry(None, service(), id, HistoryKind::Confirmed, text));
         }
     }
-    Ok(())
 }
 
 fn add_errors(

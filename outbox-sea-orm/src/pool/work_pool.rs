@@ -182,12 +182,18 @@ impl WorkPool {
             let txn = pool.begin(options).await?;
             let deadline =
                 ResponseDeadline { within: self.limits.response(), from: Some(pool.share()) };
-            if self.limits_per_transaction.load(Ordering::Relaxed) {
-                txn.execute_unprepared(&self.dialect.limits_of_transaction(&self.limits)).await?;
-            }
+            self.limit(&txn).await?;
             Ok((txn, deadline))
         })
         .await
+    }
+
+    /// Sets the limits of a transaction, where its connection has none.
+    async fn limit(&self, txn: &DatabaseTransaction) -> Result<(), DbErr> {
+        if self.limits_per_transaction.load(Ordering::Relaxed) {
+            txn.execute_unprepared(&self.dialect.limits_of_transaction(&self.limits)).await?;
+        }
+        Ok(())
     }
 
     /// Runs work on the open pool. An overdue response closes that pool.
@@ -323,16 +329,19 @@ impl OpenPool {
     }
 }
 
-/// Runs a statement in a transaction of its own, whose BEGIN shows whether the connection is alive; on
-/// the application's pool, which pings, by itself.
+/// Runs a statement in a transaction of its own, whose BEGIN shows whether the connection is alive, and
+/// which has the limits; on the application's pool, which pings, by itself.
 macro_rules! alone {
-    ($pool:expr, $conn:ident => $statement:expr) => {{
-        let pool = $pool;
+    ($work:expr, $pool:expr, $conn:ident => $statement:expr) => {{
+        let (work, pool) = ($work, $pool);
         if pool.shared {
             let $conn = &pool.db;
             return $statement.await;
         }
+        // Its connection is in use, and not stuck.
+        let _share = pool.share();
         let txn = pool.begin(TransactionOptions::default()).await?;
+        work.limit(&txn).await?;
         let $conn = &txn;
         let done = $statement.await?;
         txn.commit().await?;
@@ -349,20 +358,22 @@ impl ConnectionTrait for WorkPool {
     async fn execute_raw(&self, stmt: Statement) -> Result<ExecResult, DbErr> {
         self.run_on_pool(|pool| {
             let stmt = stmt.clone();
-            async move { alone!(pool, conn => conn.execute_raw(stmt)) }
+            async move { alone!(self, pool, conn => conn.execute_raw(stmt)) }
         })
         .await
     }
 
     async fn execute_unprepared(&self, sql: &str) -> Result<ExecResult, DbErr> {
-        self.run_on_pool(|pool| async move { alone!(pool, conn => conn.execute_unprepared(sql)) })
-            .await
+        self.run_on_pool(
+            |pool| async move { alone!(self, pool, conn => conn.execute_unprepared(sql)) },
+        )
+        .await
     }
 
     async fn query_one_raw(&self, stmt: Statement) -> Result<Option<QueryResult>, DbErr> {
         self.run_on_pool(|pool| {
             let stmt = stmt.clone();
-            async move { alone!(pool, conn => conn.query_one_raw(stmt)) }
+            async move { alone!(self, pool, conn => conn.query_one_raw(stmt)) }
         })
         .await
     }
@@ -370,7 +381,7 @@ impl ConnectionTrait for WorkPool {
     async fn query_all_raw(&self, stmt: Statement) -> Result<Vec<QueryResult>, DbErr> {
         self.run_on_pool(|pool| {
             let stmt = stmt.clone();
-            async move { alone!(pool, conn => conn.query_all_raw(stmt)) }
+            async move { alone!(self, pool, conn => conn.query_all_raw(stmt)) }
         })
         .await
     }
