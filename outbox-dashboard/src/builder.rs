@@ -6,12 +6,12 @@ use crate::{
     live::LiveReaders,
     page::overview::Days,
     routes,
+    sensitive::Sensitive,
     store::{DashboardStore, Database},
 };
 use axum::{Extension, Router};
-use outbox_core::{consumer::HandlerTrials, failure::DeadLetter, saga::Shape};
+use outbox_core::{consumer::HandlerTrials, saga::Shape};
 use std::{
-    collections::BTreeSet,
     fmt, io,
     net::{IpAddr, SocketAddr},
     sync::Arc,
@@ -87,7 +87,7 @@ pub struct DashboardBuilder {
     environment: Option<Environment>,
     access: Option<Access>,
     shapes: Vec<Shape>,
-    sensitive: BTreeSet<String>,
+    sensitive: Sensitive,
     tries: Vec<(String, HandlerTrials)>,
 }
 
@@ -122,10 +122,15 @@ impl DashboardBuilder {
         self
     }
 
-    /// Never shows the content of events of a type.
+    /// Does not show the content of events of a type: payload, headers, and the errors of attempts,
+    /// which may quote them.
+    ///
+    /// Shown are keys and ids, and what is known without a type: the last failure that a relay or a
+    /// consumer tells of itself, the causes of groups of letters of several types, letters whose
+    /// message does not decode, and what sagas record of their steps.
     #[must_use]
     pub fn sensitive(mut self, event_type: impl Into<String>) -> Self {
-        self.sensitive.insert(event_type.into());
+        self.sensitive.add(event_type.into());
         self
     }
 
@@ -228,7 +233,7 @@ pub(crate) struct App {
     /// Definitions of sagas.
     pub(crate) shapes: Vec<Shape>,
     /// Types of events whose content is not shown.
-    pub(crate) sensitive: BTreeSet<String>,
+    pub(crate) sensitive: Sensitive,
     /// The last days of the databases, as they were read last.
     pub(crate) days: Days,
     /// What tries the letters of consumers in this process, each with its database.
@@ -242,11 +247,6 @@ pub(crate) struct App {
 pub(crate) type Shared = Arc<App>;
 
 impl App {
-    /// Tells whether the content of a letter is not to be shown.
-    pub(crate) fn hides(&self, letter: &DeadLetter) -> bool {
-        letter.message.as_ref().is_some_and(|message| self.sensitive.contains(&message.event_type))
-    }
-
     /// Gives the database of this name.
     pub(crate) fn database(&self, name: &str) -> Option<&Database> {
         self.databases.iter().find(|database| &*database.name == name)

@@ -12,6 +12,7 @@ use crate::{
     access::Refusal,
     act::{self, forms},
     builder::{App, Shared},
+    store::DashboardStore,
     visit::Visit,
 };
 use askama::Template;
@@ -20,9 +21,10 @@ use axum::{
     response::Response,
 };
 use outbox_core::{
-    admin::{Subject, explain, letter_by_id},
+    admin::{Facts, Subject, explain, letter_by_id},
     event::{LetterId, Message, Timestamp},
     failure::DeadLetter,
+    outbox::StoreError,
 };
 
 /// Longest content that is shown, in bytes.
@@ -82,17 +84,8 @@ pub(crate) async fn page(
     let id = LetterId(id.parse().map_err(|_| not_a_letter())?);
     let view = View::of(&visit);
     let databases = asked.databases(&app)?;
-    let answers = ask_all(&databases, |store| async move {
-        let Some(letter) = letter_by_id(&*store, id).await? else { return Ok(None) };
-        // Its open letter is what explains it, whatever became of the event elsewhere.
-        let subject = letter.message.as_ref().map(|message| Subject::Message(message.id));
-        let facts = match &subject {
-            Some(subject) if letter.resolution.is_none() => store.facts(subject).await?,
-            _ => None,
-        };
-        Ok(Some((letter, facts)))
-    });
-    let answers = answers.await;
+    let app = &*app;
+    let answers = ask_all(&databases, |store| async move { known(app, &*store, id).await }).await;
     let mut found = answers.list.into_iter().filter_map(|(db, found)| Some((db, found?)));
     let Some((database, (letter, facts))) = found.next() else {
         return Err(match answers.notices.first() {
@@ -165,6 +158,23 @@ pub(crate) async fn page(
     Ok(shell(&Layout::new(&app, &visit, Tab::Letters, body.title.clone()), &body))
 }
 
+/// Reads a letter, and while it is open the facts that explain it, without what is not to be shown.
+async fn known(
+    app: &App,
+    store: &dyn DashboardStore,
+    id: LetterId,
+) -> Result<Option<(DeadLetter, Option<Facts>)>, StoreError> {
+    let Some(letter) = letter_by_id(store, id).await? else { return Ok(None) };
+    // Its open letter is what explains it, whatever became of the event elsewhere.
+    let subject = letter.message.as_ref().map(|message| Subject::Message(message.id));
+    let facts = match &subject {
+        Some(subject) if letter.resolution.is_none() => store.facts(subject).await?,
+        _ => None,
+    };
+    let facts = facts.map(|facts| app.sensitive.facts(facts));
+    Ok(Some((app.sensitive.without_texts(letter), facts)))
+}
+
 fn attributes(letter: &DeadLetter, now: Timestamp) -> Vec<(&'static str, Markup)> {
     let mut all = vec![
         ("given up by", cell(&letter.given_up_by(), 200)),
@@ -195,7 +205,7 @@ fn attributes(letter: &DeadLetter, now: Timestamp) -> Vec<(&'static str, Markup)
 fn content(app: &App, message: &Message) -> Content {
     let payload = &message.payload;
     let is_cut = payload.len() > LONGEST_CONTENT;
-    let is_hidden = app.sensitive.contains(&message.event_type);
+    let is_hidden = app.sensitive.has(&message.event_type);
     let part = &payload[..payload.len().min(LONGEST_CONTENT)];
     Content {
         kind: cell(&message.content_type, 100),

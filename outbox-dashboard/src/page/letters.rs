@@ -136,9 +136,9 @@ pub(crate) async fn page(
 pub(crate) async fn body(app: &App, view: &View, asked: &Asked) -> Result<Body, Refusal> {
     let (databases, wanted) = (asked.databases(app)?, wanted(asked)?);
     let (parts, notices) = if wanted.is_list {
-        lists(view, &databases, asked, &wanted).await
+        lists(app, view, &databases, asked, &wanted).await
     } else {
-        groups(view, &databases, &wanted.filter).await
+        groups(app, view, &databases, &wanted.filter).await
     };
     let conditions = filter::conditions(&wanted.filter);
     let mut with_resolved = kept(asked, None);
@@ -174,13 +174,14 @@ fn kept<'a>(asked: &'a Asked, but: Option<&str>) -> Vec<(&'static str, Option<&'
 }
 
 async fn groups(
+    app: &App,
     view: &View,
     databases: &[Database],
     filter: &DeadLetterFilter,
 ) -> (Vec<Part>, Vec<Notice>) {
     let answers = ask_all(databases, |store| {
         let filter = filter.clone();
-        async move { store.letter_groups(&filter).await }
+        async move { Ok(app.sensitive.groups(store.letter_groups(&filter).await?)) }
     });
     let (answers, now) = (answers.await, host_now());
     let part = |(database, groups): (Database, Vec<LetterGroup>)| Part {
@@ -213,6 +214,7 @@ fn group_row(db: &str, group: &LetterGroup, now: Timestamp) -> GroupRow {
 }
 
 async fn lists(
+    app: &App,
     view: &View,
     databases: &[Database],
     asked: &Asked,
@@ -220,7 +222,10 @@ async fn lists(
 ) -> (Vec<Part>, Vec<Notice>) {
     let answers = ask_all(databases, |store| {
         let (filter, after) = (wanted.filter.clone(), wanted.after);
-        async move { store.dead_letters(&filter, after, SHOWN).await }
+        async move {
+            let letters = store.dead_letters(&filter, after, SHOWN).await?.into_iter();
+            Ok(letters.map(|letter| app.sensitive.without_texts(letter)).collect::<Vec<_>>())
+        }
     });
     let (answers, now) = (answers.await, host_now());
     let part = |(database, letters): (Database, Vec<DeadLetter>)| {

@@ -89,7 +89,7 @@ fn of_letter(letter: &letters::LetterHistory, what: &str) -> Found {
     Found {
         subject: Subject::Message(facts.message),
         what: format!("{state} {what}, {}", facts.id),
-        name: named(&letter.topic, &letter.event_type),
+        name: named(&letter.topic, &facts.event_type),
         at: Some(facts.dead_at),
     }
 }
@@ -137,11 +137,11 @@ async fn key(outbox: &Outbox, key: &str, kind: Option<&str>) -> Result<Vec<Found
         });
     }
     let letters = letters::of_key(outbox, key).await?.rows;
-    if let Some(letter) = letters.iter().find(|l| is_kind(&l.topic, &l.event_type)) {
+    if let Some(letter) = letters.iter().find(|l| is_kind(&l.topic, &l.facts.event_type)) {
         found.push(Found {
             subject: subject(),
             what: "a key with dead letters".to_owned(),
-            name: named(&letter.topic, &letter.event_type),
+            name: named(&letter.topic, &letter.facts.event_type),
             at: Some(letter.facts.dead_at),
         });
     }
