@@ -34,6 +34,10 @@ impl FromRequest<Shared> for Fields {
             fields = form.map_err(|error| unreadable(error.status(), error.body_text()))?.0;
         }
         fields.extend(query.0);
+        // A content is bytes, whatever they are.
+        for (name, value) in fields.iter().filter(|(name, _)| name != "payload") {
+            text(name, value)?;
+        }
         Ok(Self(fields))
     }
 }
@@ -88,6 +92,14 @@ impl Fields {
 pub(crate) fn read<T: FromStr>(name: &str, text: &str, what: &str) -> Result<T, Refusal> {
     let is_wrong = |_| Refusal::bad(format!("`{name}` is {what}, and not {text:?}"));
     text.trim().parse().map_err(is_wrong)
+}
+
+/// Checks a text that a database is asked with.
+pub(crate) fn text<'a>(name: &str, text: &'a str) -> Result<&'a str, Refusal> {
+    match text.contains('\0') {
+        true => Err(Refusal::bad(format!("`{name}` has a NUL, which no text of a database has"))),
+        false => Ok(text),
+    }
 }
 
 /// Reads a span of time.

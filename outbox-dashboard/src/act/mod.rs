@@ -30,7 +30,9 @@ mod controls;
 mod sagas;
 
 pub(crate) use controls::{Change, apply as change_control};
-pub(crate) use fields::{database, note, read as read_field, span as read_span};
+pub(crate) use fields::{
+    database, note, read as read_field, span as read_span, text as read_text,
+};
 pub(crate) use letters::{find as find_letter, on_letters, trials, try_handler, why_not};
 pub(crate) use resend::sent;
 pub(crate) use running::Running;

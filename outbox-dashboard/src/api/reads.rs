@@ -4,7 +4,7 @@
 use super::body::respond;
 use crate::{
     access::Refusal,
-    act::{filter, plans},
+    act::{filter, plans, read_text},
     builder::{App, Shared},
     page::{ask_all, given::Asked},
     store::{DashboardStore, Database},
@@ -46,15 +46,7 @@ where
     F: Future<Output = Result<T, StoreError>>,
 {
     let answers = ask_all(databases, ask).await;
-    match answers.notices.as_slice() {
-        [] => Ok(answers.list),
-        failed => {
-            let why: Vec<&str> = failed.iter().map(|notice| notice.plain.as_str()).collect();
-            Err(Refusal::new(StatusCode::SERVICE_UNAVAILABLE, "A database is away")
-                .because(why.join(" "))
-                .advising("Ask for one of the others by `db`, or try again."))
-        }
-    }
+    answers.refusal().map_or(Ok(answers.list), Err)
 }
 
 /// Asks, and answers with a list of databases and their answers.
@@ -136,8 +128,9 @@ async fn by_time(
         let of_database = |entry| DatabaseEntry { database: &database.name, entry };
         entries.extend(history.entries.iter().map(of_database));
     }
-    // Stable: entries without an instant stay behind the one before them.
-    entries.sort_by_key(|entry| entry.entry.at);
+    // As each store has them: those without an instant come last. Stable, so that entries of one
+    // instant stay as they are.
+    entries.sort_by_key(|entry| (entry.entry.at.is_none(), entry.entry.at));
     respond(StatusCode::OK, &entries)
 }
 
@@ -227,7 +220,7 @@ pub(super) async fn saga(
     Path(id): Path<String>,
     asked: Asked,
 ) -> Result<Response, Refusal> {
-    let id = id.as_str();
+    let id = read_text("id", &id)?;
     each(&app, &asked, |store| async move {
         let mut all = Vec::new();
         for saga in sagas_named(&*store, id).await? {

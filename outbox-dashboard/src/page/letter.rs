@@ -86,16 +86,11 @@ pub(crate) async fn page(
     let databases = asked.databases(&app)?;
     let app = &*app;
     let answers = ask_all(&databases, |store| async move { known(app, &*store, id).await }).await;
+    let missing = answers.refusal();
     let mut found = answers.list.into_iter().filter_map(|(db, found)| Some((db, found?)));
     let Some((database, (letter, facts))) = found.next() else {
-        return Err(match answers.notices.first() {
-            None => not_a_letter().because("it was never written, or its retention is over"),
-            Some(notice) => {
-                Refusal::new(http::StatusCode::SERVICE_UNAVAILABLE, "A database is away")
-                    .because(notice.plain.clone())
-                    .advising("Load the page again when it is back.")
-            }
-        });
+        let gone = || not_a_letter().because("it was never written, or its retention is over");
+        return Err(missing.unwrap_or_else(gone));
     };
     let mut notices = answers.notices;
     for (other, _) in found {

@@ -101,16 +101,11 @@ pub(crate) async fn body(app: &App, view: &View, id: &str, asked: &Asked) -> Res
     let id: SagaId = id.parse().map_err(|_| none("the id of a saga is a UUID"))?;
     let databases = asked.databases(app)?;
     let answers = ask_all(&databases, |store| async move { known(app, &*store, id).await }).await;
+    let missing = answers.refusal();
     let found = answers.list.into_iter().find_map(|(db, known)| Some((db, known?)));
     let Some((database, known)) = found else {
-        return Err(match answers.notices.first() {
-            None => none("it was never started here, or it has ended and its retention is over"),
-            Some(notice) => {
-                Refusal::new(http::StatusCode::SERVICE_UNAVAILABLE, "A database is away")
-                    .because(notice.plain.clone())
-                    .advising("Load the page again when it is back.")
-            }
-        });
+        let gone = "it was never started here, or it has ended and its retention is over";
+        return Err(missing.unwrap_or_else(|| none(gone)));
     };
     let Known { saga, log, explanation, now } = &known;
     let (name, version) = &saga.definition;
