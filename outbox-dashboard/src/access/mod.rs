@@ -1,6 +1,7 @@
 //! Who may do what: logins, grants, the rule around each handler, and what protects all of them.
 
 mod grant;
+mod secrets;
 mod login;
 mod loopback;
 mod origin;
