@@ -131,6 +131,12 @@ pub(crate) fn note(grant: &Grant, why: Option<&str>, force: bool) -> Result<Oper
     Ok(OperatorNote { force, ..OperatorNote::new(by, reason) })
 }
 
+/// Makes the note of a cancellation, which asks for no reason: it is in a hurry.
+pub(crate) fn note_of_cancel(grant: &Grant, why: Option<&str>) -> Result<OperatorNote, Refusal> {
+    let why = why.filter(|why| !why.trim().is_empty());
+    note(grant, Some(why.unwrap_or("no reason was asked for")), false)
+}
+
 /// Checks an operator's reason: it is kept for others to read.
 pub(crate) fn checked_reason(why: Option<&str>) -> Result<String, Refusal> {
     let why = why.map(str::trim).filter(|why| !why.is_empty());

@@ -150,7 +150,8 @@ on_every_database! {
         is_problem(&again, 409, "has ended as cancelled");
         let acts: Vec<_> = world.audit().await.into_iter().map(|row| (row.act, row.by, row.reason)).collect();
         let row = |act: &str, why: &str| (act.to_owned(), "loopback".to_owned(), why.to_owned());
-        assert_eq!(acts, [row("discard", "a duplicate"), row("redrive", "repaired")]);
+        let cancelled = row("cancel plan", "no reason was asked for");
+        assert_eq!(acts, [row("discard", "a duplicate"), row("redrive", "repaired"), cancelled]);
     }
 
     async fn a_letter_is_sent_again_a_route_paused_and_a_saga_moved(temp: &TempDatabase) {
