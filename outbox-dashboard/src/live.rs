@@ -23,7 +23,10 @@ use axum::{
 };
 use futures_util::stream;
 use http::{HeaderMap, HeaderValue, StatusCode, Uri, header};
-use outbox_core::runtime::{now, spawn};
+use outbox_core::{
+    admin::cut_text,
+    runtime::{now, spawn},
+};
 use std::{
     collections::HashMap,
     hash::{DefaultHasher, Hash, Hasher},
@@ -54,6 +57,8 @@ const MOST_READERS: usize = 64;
 const MOST_STREAMS: usize = 500;
 /// Longest way to the root that a stream may name, in bytes.
 const LONGEST_ROOT: usize = 100;
+/// Longest reason why a page is not as it is now, in characters: it stands in the page's head.
+const LONGEST_REASON: usize = 160;
 /// Longest query of a stream, in bytes.
 const LONGEST_QUERY: usize = 4 * 1024;
 
@@ -210,11 +215,12 @@ async fn read(reader: Reader, view: View) {
         let begun = now();
         let drawn = draw(app, key, &view).await;
         took = now().saturating_duration_since(begun);
-        let Ok(body) = drawn else {
+        let next = match drawn {
+            Ok(body) => frame(&body),
             // What the page shows is gone, such as a saga after its retention: it stays as it was.
-            continue;
+            Err(refusal) if refusal.status() == StatusCode::NOT_FOUND => continue,
+            Err(refusal) => stale(&refusal),
         };
-        let next = frame(&body);
         sender.send_if_modified(|frame| {
             let is_new = frame.id != next.id;
             if is_new {
@@ -265,6 +271,13 @@ fn frame(body: &Body) -> Frame {
     }
     event.push('\n');
     Frame { id, event: event.into() }
+}
+
+/// Writes the event that says why a page is no longer as it is now. It has no id of its own: what the
+/// browser has seen is the body before it.
+fn stale(refusal: &Refusal) -> Frame {
+    let why = cut_text(&refusal.told(), LONGEST_REASON);
+    Frame { event: format!("event: stale\ndata: {why}\n\n").into(), id: format!("stale {why}") }
 }
 
 /// What a stream sends next.

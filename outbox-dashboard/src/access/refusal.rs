@@ -123,7 +123,6 @@ impl Refusal {
         sentence(&self.0.title) + &why.unwrap_or_default()
     }
 
-    #[cfg(test)]
     pub(crate) const fn status(&self) -> StatusCode {
         self.0.status
     }
