@@ -74,27 +74,7 @@ impl AdminStore for Outbox {
         after: Option<LetterId>,
         limit: u32,
     ) -> Result<Vec<DeadLetter>, StoreError> {
-        let (condition, mut values) = condition(filter, after);
-        let sizes = letter_rows::sizes(
-            self.schema().dialect(),
-            &format!("{condition} ORDER BY letter_id LIMIT ?"),
-        );
-        values.push(Value::from(i64::from(limit.min(LONGEST_PAGE))));
-        let query = self.schema().statement(&self.schema().filled(&sizes), values);
-        let rows = self.reads().query_all_raw(query).await.map_err(database)?;
-        let there: Vec<(i64, usize)> = rows.iter().map(id_and_size).collect::<Result<_, _>>()?;
-        let page = &there[..fitting_count(there.iter().map(|(_, size)| *size), RESULT_BYTES)];
-        let ids: Vec<LetterId> = page.iter().map(|(id, _)| LetterId(*id)).collect();
-        if ids.is_empty() {
-            return Ok(Vec::new());
-        }
-        let sql =
-            letter_rows::select(&format!("letter_id IN ({}) ORDER BY letter_id", marks(&ids)));
-        let query = self
-            .schema()
-            .statement(&self.schema().filled(&sql), resolutions::values(&ids).collect());
-        let rows = self.reads().query_all_raw(query).await.map_err(database)?;
-        rows.iter().map(letter).collect()
+        self.list_letters(filter, after, limit, true).await
     }
 
     async fn redrive(
@@ -161,6 +141,40 @@ impl AdminStore for Outbox {
 }
 
 impl Outbox {
+    /// Lists letters, as many as fit one result by the bytes of what is read of them.
+    pub(crate) async fn list_letters(
+        &self,
+        filter: &DeadLetterFilter,
+        after: Option<LetterId>,
+        limit: u32,
+        with_payload: bool,
+    ) -> Result<Vec<DeadLetter>, StoreError> {
+        let (schema, dialect) = (self.schema(), self.schema().dialect());
+        let (condition, mut values) = condition(filter, after);
+        let condition = format!("{condition} ORDER BY letter_id LIMIT ?");
+        values.push(Value::from(i64::from(limit.min(LONGEST_PAGE))));
+        let sizes = match with_payload {
+            true => letter_rows::sizes(dialect, &condition),
+            false => letter_rows::sizes_without_payload(dialect, &condition),
+        };
+        let query = schema.statement(&schema.filled(&sizes), values);
+        let rows = self.reads().query_all_raw(query).await.map_err(database)?;
+        let there: Vec<(i64, usize)> = rows.iter().map(id_and_size).collect::<Result<_, _>>()?;
+        let page = &there[..fitting_count(there.iter().map(|(_, size)| *size), RESULT_BYTES)];
+        let ids: Vec<LetterId> = page.iter().map(|(id, _)| LetterId(*id)).collect();
+        if ids.is_empty() {
+            return Ok(Vec::new());
+        }
+        let these = format!("letter_id IN ({}) ORDER BY letter_id", marks(&ids));
+        let sql = match with_payload {
+            true => letter_rows::select(&these),
+            false => letter_rows::select_without_payload(dialect, &these),
+        };
+        let query = schema.statement(&schema.filled(&sql), resolutions::values(&ids).collect());
+        let rows = self.reads().query_all_raw(query).await.map_err(database)?;
+        rows.iter().map(letter).collect()
+    }
+
     /// Acts on letters in short transactions, with one row of the audit. Gives the letters that it
     /// has resolved.
     async fn act_on_letters(

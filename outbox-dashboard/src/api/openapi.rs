@@ -102,7 +102,14 @@ fn operation_id(operation: &Operation) -> String {
 fn in_query(parameter: Parameter) -> Vec<Value> {
     let optional = |name: &str, schema: Value| json!({ "name": name, "in": "query", "required": false, "schema": schema });
     let text = || json!({ "type": "string", "maxLength": 1024 });
-    let limit = || optional("limit", json!({ "type": "integer", "minimum": 1, "maximum": 1_000 }));
+    let limit = || {
+        let mut limit =
+            optional("limit", json!({ "type": "integer", "minimum": 1, "maximum": 1_000 }));
+        limit["description"] = json!(
+            "A page may be shorter, by its bytes: ask on from its last row, until one is empty."
+        );
+        limit
+    };
     match parameter {
         Parameter::Db => vec![optional("db", text())],
         Parameter::Q => vec![json!({

@@ -10,7 +10,7 @@ use crate::{
     access::Refusal,
     act::{filter, forms},
     builder::{App, Shared},
-    store::Database,
+    store::{DashboardStore, Database},
     visit::Visit,
 };
 use askama::Template;
@@ -19,6 +19,7 @@ use outbox_core::{
     admin::{DeadLetterFilter, LetterGroup},
     event::{LetterId, Timestamp},
     failure::DeadLetter,
+    outbox::StoreError,
 };
 
 /// Letters of one page and database.
@@ -222,24 +223,18 @@ async fn lists(
 ) -> (Vec<Part>, Vec<Notice>) {
     let answers = ask_all(databases, |store| {
         let (filter, after) = (wanted.filter.clone(), wanted.after);
-        async move {
-            let letters = store.dead_letters(&filter, after, SHOWN).await?.into_iter();
-            Ok(letters.map(|letter| app.sensitive.without_texts(letter)).collect::<Vec<_>>())
-        }
+        async move { listed(app, &*store, &filter, after).await }
     });
     let (answers, now) = (answers.await, host_now());
-    let part = |(database, letters): (Database, Vec<DeadLetter>)| {
+    let part = |(database, (letters, has_more)): (Database, (Vec<DeadLetter>, bool))| {
         let last = letters.last().map(|letter| letter.id.to_string());
         let mut next = vec![("db", Some(&*database.name))];
         next.extend(asked.parts(&KEPT));
         next.push(("after", last.as_deref()));
-        // A page may end before its limit, by bytes: only an empty one says that there are no more,
-        // and a short one rarely has a successor.
-        let is_full = letters.len() >= SHOWN as usize / 2;
         Part {
             db: query(&[("db", Some(&database.name))]),
             groups: Vec::new(),
-            next: is_full.then(|| query(&next)),
+            next: has_more.then(|| query(&next)),
             plan: match letters.is_empty() || wanted.filter.include_resolved {
                 true => Markup::default(),
                 false => forms::plan(view, &database.name, &wanted.filter),
@@ -249,6 +244,25 @@ async fn lists(
         }
     };
     (answers.list.into_iter().map(part).collect(), answers.notices)
+}
+
+/// Reads the letters of a page, without what it does not show, and tells whether there are more: a page
+/// may end before its limit, by its bytes.
+async fn listed(
+    app: &App,
+    store: &dyn DashboardStore,
+    filter: &DeadLetterFilter,
+    after: Option<LetterId>,
+) -> Result<(Vec<DeadLetter>, bool), StoreError> {
+    let mut letters = store.letters_without_payload(filter, after, SHOWN + 1).await?;
+    let has_more = match letters.last() {
+        None => false,
+        Some(_) if letters.len() > SHOWN as usize => true,
+        Some(last) => !store.letters_without_payload(filter, Some(last.id), 1).await?.is_empty(),
+    };
+    letters.truncate(SHOWN as usize);
+    let letters = letters.into_iter().map(|letter| app.sensitive.without_texts(letter));
+    Ok((letters.collect(), has_more))
 }
 
 fn letter_row(letter: &DeadLetter, now: Timestamp) -> LetterRow {

@@ -10,12 +10,14 @@ use crate::{
     access::Refusal,
     builder::{App, Shared},
     draw::saga::saga_state,
+    store::{DashboardStore, Database},
     visit::Visit,
 };
 use askama::Template;
 use axum::{extract::State, response::Response};
 use outbox_core::{
     event::SagaId,
+    outbox::StoreError,
     saga::{SagaFilter, SagaState, SagaView},
 };
 
@@ -82,18 +84,17 @@ pub(crate) async fn body(app: &App, view: &View, asked: &Asked) -> Result<Body, 
     };
     let answers = ask_all(&databases, |store| {
         let filter = filter.clone();
-        async move { store.sagas(&filter, after, SHOWN).await }
+        async move { listed(&*store, &filter, after).await }
     });
     let answers = answers.await;
-    let part = |(database, sagas): &(crate::store::Database, Vec<SagaView>)| {
+    let part = |(database, (sagas, has_more)): &(Database, (Vec<SagaView>, bool))| {
         let name = database.name.to_string();
         let mut next = vec![("db", Some(name.as_str()))];
         next.extend(asked.parts(&["state", "name", "correlation"]));
         let last = sagas.last().map(|saga| saga.id.to_string());
         next.push(("after", last.as_deref()));
         Part {
-            // A page may end before its limit, by bytes: only an empty one is the last.
-            next: (sagas.len() >= SHOWN as usize).then(|| query(&next)),
+            next: has_more.then(|| query(&next)),
             db: query(&[("db", Some(&name))]),
             rows: sagas.iter().map(row).collect(),
             name,
@@ -113,6 +114,23 @@ pub(crate) async fn body(app: &App, view: &View, asked: &Asked) -> Result<Body, 
         is_narrowed: filter != SagaFilter::default(),
     };
     Ok(Body::draw("Sagas", &body))
+}
+
+/// Reads the sagas of a page, and tells whether there are more: a page may end before its limit, by its
+/// bytes.
+async fn listed(
+    store: &dyn DashboardStore,
+    filter: &SagaFilter,
+    after: Option<SagaId>,
+) -> Result<(Vec<SagaView>, bool), StoreError> {
+    let mut sagas = store.sagas(filter, after, SHOWN + 1).await?;
+    let has_more = match sagas.last() {
+        None => false,
+        Some(_) if sagas.len() > SHOWN as usize => true,
+        Some(last) => !store.sagas(filter, Some(last.id), 1).await?.is_empty(),
+    };
+    sagas.truncate(SHOWN as usize);
+    Ok((sagas, has_more))
 }
 
 fn row(saga: &SagaView) -> Row {

@@ -343,3 +343,25 @@ async fn what_has_no_instant_comes_last_in_a_history() {
     assert!(is_timed.is_sorted_by(|before, after| before >= after), "{entries:#}");
     consumer.shutdown(crate::world::SOON).await.unwrap();
 }
+
+#[tokio::test]
+async fn a_program_gets_all_rows_by_asking_on_until_a_page_is_empty() {
+    let temp = TempDatabase::create(Database::Sqlite).await;
+    let world = World::open(&temp).await;
+    for _ in 0..20 {
+        world.place("order-0", &"x".repeat(400 * 1024)).await;
+    }
+    world.bury(20).await;
+    let (client, mut after, mut pages) = (world.client(), 0, Vec::new());
+    loop {
+        let page = client.get(&format!("/api/dead-letters?limit=50&after={after}")).await.json();
+        let letters = page[0]["result"].as_array().unwrap();
+        pages.push(letters.len());
+        let Some(last) = letters.last() else { break };
+        after = last["id"].as_i64().unwrap();
+    }
+    assert_eq!((pages.iter().sum::<usize>(), pages.last()), (20, Some(&0)), "{pages:?}");
+    assert!(pages.len() > 2, "a page ends by its bytes: {pages:?}");
+    let limit = &openapi(&client).await["paths"]["/api/dead-letters"]["get"]["parameters"];
+    assert!(limit.to_string().contains("until one is empty"), "{limit}");
+}

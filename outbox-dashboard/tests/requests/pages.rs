@@ -279,3 +279,48 @@ async fn of_a_sensitive_type_neither_content_nor_headers_nor_errors_are_shown() 
         assert!(shown.contains(secret), "{secret:?} would be shown");
     }
 }
+
+/// Goes through a list by its links, and gives the rows of each page.
+async fn rows_of_pages(client: &Client, path: &str) -> Vec<usize> {
+    let base = url::Url::parse("http://x").unwrap().join(path).unwrap();
+    let (mut path, mut rows) = (path.to_owned(), Vec::new());
+    loop {
+        let page = client.get(&path).await;
+        page.says(200, &[]);
+        rows.push(page.body.matches("<tr data-row>").count());
+        let Some((before, _)) = page.body.split_once("\" rel=\"next\"") else { return rows };
+        let link = before.rsplit_once("href=\"").unwrap().1.replace("&#38;", "&");
+        let next = base.join(&link).unwrap();
+        path = format!("{}?{}", next.path(), next.query().unwrap());
+        assert!(rows.len() < 10, "it does not end: {rows:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_list_goes_on_by_its_links_to_the_end_however_large_its_rows_are() {
+    let temp = TempDatabase::create(Database::Sqlite).await;
+    let world = World::open(&temp).await;
+    for _ in 0..20 {
+        world.place("order-0", &"x".repeat(400 * 1024)).await;
+    }
+    world.bury(20).await;
+    let client = world.client();
+    // Eight MiB of contents, of which a list shows nothing.
+    assert_eq!(rows_of_pages(&client, "/letters?list=1").await, [20]);
+    for (more, pages) in [(30, vec![50]), (1, vec![50, 1])] {
+        let open = world.dead_and_pending().await.0;
+        for _ in 0..more {
+            world.place("order-0", "two chairs").await;
+        }
+        world.bury(open + more).await;
+        assert_eq!(rows_of_pages(&client, "/letters?list=1").await, pages);
+    }
+    // Twelve sagas, of which eight fit one result.
+    let sagas = "INSERT INTO outbox_sagas (saga_id, name, version, correlation_id, state, progress, data, seq, \
+        epoch, started_at, changed_at, ended_at) \
+        WITH RECURSIVE n(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n WHERE n < 12) \
+        SELECT randomblob(16), 'ship', 1, 'order-' || n, 'completed', hex(zeroblob(250000)), 'null', 1, 0, 1, 1, 1 \
+        FROM n";
+    world.outbox.connection().execute_unprepared(sagas).await.unwrap();
+    assert_eq!(rows_of_pages(&client, "/sagas").await, [8, 4]);
+}

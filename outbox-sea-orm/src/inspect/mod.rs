@@ -25,7 +25,8 @@ use outbox_core::{
         Bounded, DeadLetterFilter, DeferredView, Facts, Found, History, InboxView, InspectStore,
         LetterGroup, ListStore, Overview, Page, ScheduledView, Subject, safe_text,
     },
-    event::{MessageId, Timestamp},
+    event::{LetterId, MessageId, Timestamp},
+    failure::DeadLetter,
     outbox::StoreError,
 };
 pub(crate) use overview::{coordinators, instances, partition_owners, relays, running_parts};
@@ -85,6 +86,15 @@ impl ListStore for Outbox {
 
     async fn inbox(&self, message: MessageId) -> Result<Vec<InboxView>, StoreError> {
         Ok(lists::inbox(self, message).await?.rows)
+    }
+
+    async fn letters_without_payload(
+        &self,
+        filter: &DeadLetterFilter,
+        after: Option<LetterId>,
+        limit: u32,
+    ) -> Result<Vec<DeadLetter>, StoreError> {
+        self.list_letters(filter, after, limit, false).await
     }
 }
 

@@ -17,7 +17,16 @@ const LAYOUT: Layout = Layout { event: 2, created_at: AFTER, expires_at: AFTER +
 
 /// Writes the read of ids and bytes of letters for which a condition holds.
 pub(crate) fn sizes(dialect: Dialect, condition: &str) -> String {
-    format!("SELECT letter_id, {} FROM {{letters}} WHERE {condition}", dialect.bytes_of(CONTENT))
+    sizes_of(dialect, CONTENT, condition)
+}
+
+/// Writes the read of ids, and of bytes without those of payloads.
+pub(crate) fn sizes_without_payload(dialect: Dialect, condition: &str) -> String {
+    sizes_of(dialect, &["headers", "errors"], condition)
+}
+
+fn sizes_of(dialect: Dialect, columns: &[&str], condition: &str) -> String {
+    format!("SELECT letter_id, {} FROM {{letters}} WHERE {condition}", dialect.bytes_of(columns))
 }
 
 /// Reads a row of [`sizes`].
