@@ -5,6 +5,8 @@ use std::fmt::Write;
 
 /// Width and height of the picture in its own units; the style sheet stretches it.
 const SIZE: (f64, f64) = (288.0, 64.0);
+/// Parts at the end that are now: the present one may have no value yet.
+const NOW: usize = 2;
 /// Vertical lines: every six hours of a day.
 const QUARTERS: u32 = 4;
 
@@ -23,9 +25,10 @@ impl Line {
         self.values.iter().flatten().copied().filter(|value| value.is_finite())
     }
 
-    /// Gives the newest value.
-    pub(crate) fn last(&self) -> Option<f64> {
-        self.known().last()
+    /// Gives the value of now: the newest of the last parts. An older one is not what is now.
+    pub(crate) fn now(&self) -> Option<f64> {
+        let newest = self.values.iter().rev().take(NOW);
+        newest.flatten().copied().find(|value| value.is_finite())
     }
 
     /// Gives the highest value.

@@ -3,7 +3,7 @@
 use crate::{
     draw::chart::{self, Line},
     page::text::{Markup, number, rate},
-    store::{DashboardStore, Database},
+    store::Database,
 };
 use outbox_core::{
     admin::{Sample, span_text},
@@ -12,7 +12,7 @@ use outbox_core::{
     runtime::now,
 };
 use std::{
-    collections::HashMap,
+    collections::{BTreeSet, HashMap},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
@@ -23,8 +23,12 @@ const DAY: Duration = Duration::from_hours(24);
 const PARTS: usize = 288;
 /// Samples of one read, as many as a store gives.
 const READ: u32 = 10_000;
-/// Reads of one day at most: a day of 35 routes.
+/// Reads of one day at most, beside the one of its newest minutes: a day of 31 routes.
 const MOST_READS: u32 = 5;
+/// Samples that are drawn at most: each read asks for the last minute of the one before again.
+const MOST_SAMPLES: u64 = 45_000;
+/// The minutes in which the routes are counted that write samples now.
+const NEWEST: Duration = Duration::from_mins(2);
 /// How long a day is kept: samples come once a minute.
 const KEPT: Duration = Duration::from_secs(30);
 
@@ -63,19 +67,39 @@ impl Days {
         {
             return Ok(day);
         }
-        let day: Arc<[Figure]> = figures(&samples(&*database.store, at).await?, at).into();
+        let read = |since, limit| database.store.samples(since, limit);
+        let day: Arc<[Figure]> = figures(&samples(read, at).await?, at).into();
         self.lock().insert(Arc::clone(&database.name), (now(), Arc::clone(&day)));
         Ok(day)
     }
 }
 
-/// Reads the samples of the last day.
-async fn samples(store: &dyn DashboardStore, at: Timestamp) -> Result<Vec<Sample>, StoreError> {
-    let day = i64::try_from(DAY.as_micros()).unwrap_or(i64::MAX);
-    let mut since = Timestamp::from_micros(at.as_micros().saturating_sub(day));
+fn before(at: Timestamp, span: Duration) -> Timestamp {
+    let span = i64::try_from(span.as_micros()).unwrap_or(i64::MAX);
+    Timestamp::from_micros(at.as_micros().saturating_sub(span))
+}
+
+/// Gives the part of a day whose samples are read, where so many routes write one a minute.
+fn read_back(routes: usize) -> Duration {
+    let minutes = MOST_SAMPLES / u64::try_from(routes).unwrap_or(u64::MAX).max(1);
+    Duration::from_mins(minutes).min(DAY)
+}
+
+/// Reads the samples of the last day; of more than are drawn, the oldest are left out. The newest
+/// minutes are read first, and are there whatever the others are: what is said of now is of now.
+async fn samples<F>(
+    read: impl Fn(Timestamp, u32) -> F,
+    at: Timestamp,
+) -> Result<Vec<Sample>, StoreError>
+where
+    F: Future<Output = Result<Vec<Sample>, StoreError>>,
+{
+    let newest = read(before(at, NEWEST), READ).await?;
+    let routes: BTreeSet<&str> = newest.iter().map(|sample| sample.route.as_str()).collect();
+    let mut since = before(at, read_back(routes.len()));
     let mut all: Vec<Sample> = Vec::new();
     for _ in 0..MOST_READS {
-        let read = store.samples(since, READ).await?;
+        let read = read(since, READ).await?;
         let is_full = read.len() >= READ as usize;
         // A full answer may lack routes of its last minute, which is asked for again.
         let last = read.last().map(|sample| sample.at).filter(|last| is_full && *last > since);
@@ -86,6 +110,9 @@ async fn samples(store: &dyn DashboardStore, at: Timestamp) -> Result<Vec<Sample
         all.extend(read.into_iter().filter(|sample| sample.at < last));
         since = last;
     }
+    // Where more routes wrote samples earlier, the reads have ended before these.
+    let last = all.last().map(|sample| sample.at);
+    all.extend(newest.into_iter().filter(|sample| last.is_none_or(|last| sample.at > last)));
     Ok(all)
 }
 
@@ -174,9 +201,9 @@ fn figures(samples: &[Sample], at: Timestamp) -> Vec<Figure> {
 fn figure(title: &'static str, lines: Vec<Line>, written: &dyn Fn(f64) -> String) -> Figure {
     let told = |value: Option<f64>| value.map_or_else(|| "none".to_owned(), written);
     let keys =
-        lines.iter().map(|line| (line.class, format!("{} {}", line.name, told(line.last()))));
+        lines.iter().map(|line| (line.class, format!("{} {}", line.name, told(line.now()))));
     let say = lines.iter().map(|line| {
-        format!("{}: now {}, at most {}", line.name, told(line.last()), told(line.highest()))
+        format!("{}: now {}, at most {}", line.name, told(line.now()), told(line.highest()))
     });
     let say = format!("{title} over 24 hours. {}", say.collect::<Vec<_>>().join("; "));
     Figure { title, keys: keys.collect(), chart: chart::draw(&lines, &say, written) }
@@ -237,11 +264,51 @@ mod tests {
         );
     }
 
+    /// Samples of so many routes in each minute from one to another, in the order of a store.
+    fn minutes(
+        range: std::ops::Range<i64>,
+        routes: usize,
+        backlog: u64,
+    ) -> impl Iterator<Item = Sample> {
+        range.flat_map(move |minute| {
+            (0..routes).map(move |route| sample(minute, &format!("route-{route:03}"), 60, backlog))
+        })
+    }
+
+    #[tokio::test]
+    async fn what_is_said_of_now_is_of_now_however_many_routes_there_are() {
+        for (early, late, hours) in [(1, 1, 24), (31, 31, 24), (60, 60, 12), (300, 300, 2), (60, 1, 13)]
+        {
+            let mut stored: Vec<Sample> = minutes(0..1_430, early, 100).collect();
+            stored.extend(minutes(1_430..1_440, late, 7));
+            let reads = std::cell::Cell::new(0);
+            let read = |since: Timestamp, limit: u32| {
+                reads.set(reads.get() + 1);
+                let from = stored.partition_point(|sample| sample.at < since);
+                let limit = usize::try_from(limit.min(READ)).unwrap();
+                std::future::ready(Ok(stored[from..].iter().take(limit).cloned().collect::<Vec<_>>()))
+            };
+            let at = Timestamp::from_micros(1_440 * MINUTE);
+            let samples = samples(read, at).await.unwrap();
+            let routes = format!("{early} routes, then {late}");
+            assert_eq!(figures(&samples, at)[1].keys[0], ("busy", "events 7".to_owned()), "{routes}");
+            assert!(samples.is_sorted_by_key(|sample| sample.at), "{routes}");
+            let mut seen: Vec<i64> = samples.iter().map(|sample| sample.at.as_micros()).collect();
+            seen.dedup();
+            assert!(seen.len() >= hours * 60 - 1, "{routes}: {} minutes", seen.len());
+            assert!(reads.get() <= MOST_READS + 1, "{routes}: {} reads", reads.get());
+        }
+    }
+
     #[test]
     fn a_day_without_samples_has_no_figure_and_old_ones_are_left_out() {
         let at = Timestamp::from_micros(3_000 * MINUTE);
         assert!(figures(&[], at).is_empty());
         let day = figures(&[sample(1, "billing", 600, 1)], at);
         assert_eq!(day[0].keys[0], ("good", "delivered none".to_owned()));
+        // Those of a relay that has ended are drawn, and are not now.
+        let day = figures(&[sample(2_900, "billing", 600, 1)], at);
+        assert_eq!(day[0].keys[0], ("good", "delivered none".to_owned()));
+        assert!(day[0].chart.as_str().contains("at most 10.0/s"), "{}", day[0].chart.as_str());
     }
 }
