@@ -2,11 +2,13 @@
 
 use super::{
     Grant, Refusal, Role,
+    attempts::Attempts,
     loopback::{self, NotLocal, ServedByItself},
     secrets::{self, AccessFault, Given, Login},
 };
-use axum::http::request::Parts;
-use std::{fmt, sync::Arc};
+use axum::{extract::ConnectInfo, http::request::Parts};
+use outbox_core::runtime::now;
+use std::{fmt, net::SocketAddr, sync::Arc};
 
 /// Who acts without a login, in the audit.
 const LOOPBACK: &str = "loopback";
@@ -38,6 +40,7 @@ pub struct Access {
     way: Way,
     /// Logins by password and by token, beside that way.
     logins: Vec<Login>,
+    attempts: Arc<Attempts>,
 }
 
 /// How somebody gets in who has none of the logins.
@@ -96,7 +99,7 @@ impl Access {
     ) -> Self {
         let login =
             |(who, secret, may): (N, S, Role)| Login::basic(who.into(), secret.as_ref(), may);
-        Self { way: Way::No, logins: logins.into_iter().map(login).collect() }
+        Self { logins: logins.into_iter().map(login).collect(), ..Self::by(Way::No) }
     }
 
     /// Lets programs in by a token and role; the name is for the audit.
@@ -157,15 +160,18 @@ impl Access {
         }
     }
 
-    const fn by(way: Way) -> Self {
-        Self { way, logins: Vec::new() }
+    fn by(way: Way) -> Self {
+        Self { way, logins: Vec::new(), attempts: Arc::default() }
     }
 
     /// Finds out who asks. Whoever gives a login that is none is let in by the service alone, and not
     /// because of this machine: a program with a wrong token must not act under another name.
     pub(super) fn grant(&self, parts: &Parts) -> Result<Grant, Refusal> {
         let given = Given::of(parts).filter(|_| !self.logins.is_empty());
-        if let Some(login) = given.as_ref().and_then(|given| given.find(&self.logins)) {
+        let peer = parts.extensions.get::<ConnectInfo<SocketAddr>>().map(|peer| peer.0);
+        let wait = peer.and_then(|peer| self.attempts.wait(peer.ip(), now()));
+        let looked_at = given.as_ref().filter(|_| wait.is_none());
+        if let Some(login) = looked_at.and_then(|given| given.find(&self.logins)) {
             return Ok(login.grant.clone());
         }
         let refused = match (&self.way, &given) {
@@ -181,13 +187,21 @@ impl Access {
             (Way::Unset, _) => return on_this_machine(parts, role_unless_said(parts)),
             (Way::No | Way::Loopback, _) => self.no_login("this page asks for a login"),
         };
-        if given.is_none() {
-            return Err(refused);
+        match (given, wait) {
+            (None, _) => Err(refused),
+            (Some(_), Some(wait)) => Err(Refusal::too_often(wait)),
+            (Some(_), None) => Err(self.failed(peer)),
         }
-        let peer = parts.extensions.get::<axum::extract::ConnectInfo<std::net::SocketAddr>>();
-        let peer = peer.map(|peer| tracing::field::display(peer.0));
+    }
+
+    /// Notes a failed login, and refuses it.
+    fn failed(&self, peer: Option<SocketAddr>) -> Refusal {
+        if let Some(peer) = peer {
+            self.attempts.failed(peer.ip(), now());
+        }
+        let peer = peer.map(tracing::field::display);
         tracing::warn!(peer, "a login of the dashboard was refused");
-        Err(self.no_login("no login has this name and password, or this token"))
+        self.no_login("no login has this name and password, or this token")
     }
 
     fn no_login(&self, why: &str) -> Refusal {
@@ -270,12 +284,8 @@ fn not_local(why: NotLocal) -> Refusal {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use axum::{
-        extract::ConnectInfo,
-        http::{Request, StatusCode, header},
-    };
+    use axum::http::{Request, StatusCode, header};
     use base64::{Engine, prelude::BASE64_STANDARD};
-    use std::net::SocketAddr;
 
     fn parts(authorization: &str) -> Parts {
         let request = Request::builder().header(header::AUTHORIZATION, authorization);
@@ -364,6 +374,33 @@ mod tests {
             assert_eq!(seen, expected.map(str::to_owned), "{access:?} {peer} {headers:?}");
         }
         assert!(custom.has_login() && local.has_login() && !Access::loopback().has_login());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_address_whose_logins_fail_waits_with_a_right_one_too_and_no_other_address_does() {
+        let access = access();
+        let asked = |peer: &str, token: &str| {
+            let peer: SocketAddr = peer.parse().unwrap();
+            let mut parts = parts(&format!("Bearer {token}"));
+            parts.extensions.insert(ConnectInfo(peer));
+            access.grant(&parts).map(|grant| grant.who).map_err(|refusal| refusal.status())
+        };
+        let (right, guesser) = ("7d3f0c6b1f5e4b0f9a41", "10.0.0.7:5000");
+        for number in 0..11 {
+            assert_eq!(asked(guesser, "a guess"), Err(StatusCode::UNAUTHORIZED), "guess {number}");
+        }
+        for token in ["a guess", right] {
+            assert_eq!(asked(guesser, token), Err(StatusCode::TOO_MANY_REQUESTS));
+            assert_eq!(asked("10.0.0.7:5001", token), Err(StatusCode::TOO_MANY_REQUESTS));
+        }
+        assert_eq!(asked("10.0.0.8:5000", right), Ok("monitor".to_owned()));
+        tokio::time::advance(std::time::Duration::from_secs(1)).await;
+        assert_eq!(asked(guesser, right), Ok("monitor".to_owned()));
+        // A request without a login is none that has failed.
+        let mut none = parts("");
+        none.headers.clear();
+        none.extensions.insert(ConnectInfo(guesser.parse::<SocketAddr>().unwrap()));
+        assert_eq!(access.grant(&none).unwrap_err().status(), StatusCode::UNAUTHORIZED);
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 mod grant;
 mod secrets;
+mod attempts;
 mod login;
 mod loopback;
 mod origin;

@@ -17,9 +17,10 @@ use axum::response::{IntoResponse, Response};
 use http::{HeaderValue, StatusCode, header};
 use outbox_core::{failure::full_text, outbox::StoreError};
 use serde::Serialize;
+use std::time::Duration;
 
 /// When to try again where a database is busy or away, in seconds.
-const RETRY_AFTER: HeaderValue = HeaderValue::from_static("2");
+const RETRY_AFTER: u64 = 2;
 
 /// Why a request was not answered as it was meant. It travels to the outermost layer as an extension
 /// of the response, which knows whether a page or a document was asked for.
@@ -36,6 +37,8 @@ struct Told {
     /// Where to go on, relative to the root, with the link's text.
     link: Option<(String, String)>,
     challenges: Vec<HeaderValue>,
+    /// When to ask again, in seconds.
+    retry_after: Option<u64>,
 }
 
 impl Refusal {
@@ -48,6 +51,7 @@ impl Refusal {
             to_do: None,
             link: None,
             challenges: Vec::new(),
+            retry_after: None,
         }))
     }
 
@@ -73,6 +77,19 @@ impl Refusal {
     pub(super) fn unauthorized(challenges: Vec<HeaderValue>) -> Self {
         let mut refusal = Self::new(StatusCode::UNAUTHORIZED, "Log in first");
         refusal.0.challenges = challenges;
+        refusal
+    }
+
+    /// A login from an address from which too many have failed.
+    pub(super) fn too_often(wait: Duration) -> Self {
+        let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
+        let mut refusal = Self::new(StatusCode::TOO_MANY_REQUESTS, "Too many logins have failed")
+            .because(
+                "logins from your address have failed one after another, and this one was not \
+                 looked at",
+            )
+            .advising(format!("Wait {seconds} s, then log in again."));
+        refusal.0.retry_after = Some(seconds);
         refusal
     }
 
@@ -141,8 +158,9 @@ impl Refusal {
         for challenge in &self.0.challenges {
             headers.append(header::WWW_AUTHENTICATE, challenge.clone());
         }
-        if self.0.status == StatusCode::SERVICE_UNAVAILABLE {
-            headers.insert(header::RETRY_AFTER, RETRY_AFTER);
+        let soon = (self.0.status == StatusCode::SERVICE_UNAVAILABLE).then_some(RETRY_AFTER);
+        if let Some(seconds) = self.0.retry_after.or(soon) {
+            headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
         }
         response
     }

@@ -10,9 +10,9 @@ use crate::{
 };
 use askama::Template;
 use outbox_core::{
-    admin::{ControlScope, Controls, DeadLetterFilter, cut_text},
+    admin::{ControlScope, Controls, DeadLetterFilter, OperatorNote, cut_text},
     failure::DeadLetter,
-    saga::{SagaState, SagaView},
+    saga::{Operation, SagaView},
 };
 
 fn draw(form: &impl Template) -> Markup {
@@ -138,30 +138,34 @@ struct AnyControlForm<'a> {
     db: &'a str,
 }
 
-/// What can be done with a saga in its present state.
+/// What can be done with a saga in its present state: what the store would refuse is not offered.
 pub(crate) fn saga(view: &View, db: &str, saga: &SagaView) -> Markup {
-    let may = |permission| view.allows(permission);
-    let stuck_at = saga.instance.stuck_at.as_deref();
-    let is_stuck = saga.instance.state == SagaState::Stuck;
+    let instance = &saga.instance;
+    let note = OperatorNote::new("", "");
+    let may = |permission, operation: Operation| {
+        view.allows(permission) && instance.after(&operation.record(&note)).is_some()
+    };
+    let stuck_at = instance.stuck_at.as_deref();
+    let steps = instance.steps.iter().map(|step| step.step.as_str());
+    let steps = stuck_at.into_iter().chain(steps.filter(|step| stuck_at != Some(*step)));
+    let retry_from = |step: &&str| {
+        may(Permission::SagaRetryFrom, Operation::RetryFrom((*step).to_owned()))
+    };
     let form = SagaForm {
         root: &view.root,
         db,
         id: saga.id.to_string(),
-        steps: saga.instance.steps.iter().map(|step| step.step.as_str()).collect(),
+        steps: steps.filter(retry_from).collect(),
         stuck_at,
-        resume: is_stuck && may(Permission::SagaResume),
-        retry_from: is_stuck && may(Permission::SagaRetryFrom),
-        skip: is_stuck && stuck_at.is_some() && may(Permission::SagaSkip),
-        // Also where it is stuck; the store refuses it past the pivot.
-        cancel: !saga.instance.state.is_final()
-            && saga.instance.state != SagaState::Compensating
-            && may(Permission::SagaCancel),
+        resume: may(Permission::SagaResume, Operation::Resume),
+        skip: stuck_at
+            .is_some_and(|step| may(Permission::SagaSkip, Operation::Skip(step.to_owned()))),
+        cancel: may(Permission::SagaCancel, Operation::Cancel),
+        no_way_back: view.allows(Permission::SagaCancel)
+            && !instance.state.is_final()
+            && instance.past_pivot(),
     };
-    if form.resume || form.retry_from || form.skip || form.cancel {
-        draw(&form)
-    } else {
-        Markup::default()
-    }
+    if form.is_any() || form.no_way_back { draw(&form) } else { Markup::default() }
 }
 
 #[derive(Template)]
@@ -170,16 +174,71 @@ struct SagaForm<'a> {
     root: &'a str,
     db: &'a str,
     id: String,
+    /// The steps from which it can be retried, first the one at which it is stuck.
     steps: Vec<&'a str>,
     stuck_at: Option<&'a str>,
     resume: bool,
-    retry_from: bool,
     skip: bool,
     cancel: bool,
+    /// Whether it only goes forward, so that it cannot be cancelled.
+    no_way_back: bool,
 }
 
 impl SagaForm<'_> {
-    fn is_other(&self, step: &str) -> bool {
-        self.stuck_at != Some(step)
+    fn retry_from(&self) -> bool {
+        !self.steps.is_empty()
+    }
+
+    fn is_any(&self) -> bool {
+        self.resume || self.retry_from() || self.skip || self.cancel
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::access::Role;
+    use outbox_core::{
+        event::{SagaId, Timestamp},
+        saga::{Instance, SagaState},
+    };
+
+    #[test]
+    fn what_the_state_of_a_saga_does_not_allow_is_not_offered_and_the_page_says_why() {
+        let view = View { root: "./".to_owned(), may: Role::Operator };
+        let stuck = |instance: Instance| Instance {
+            state: SagaState::Stuck,
+            stuck_at: Some("ship".to_owned()),
+            ..instance
+        };
+        let new = Instance::default();
+        let past_pivot = Instance { forward_only: true, ..new.clone() };
+        let backward = Instance { backward: true, ..new.clone() };
+        let state = |state| Instance { state, ..new.clone() };
+        let all = ["Resume:", "Retry from", "Skip ship", "Cancel:", "cannot be cancelled"];
+        for (instance, offered) in [
+            (new.clone(), &["Cancel:"][..]),
+            (past_pivot.clone(), &["cannot be cancelled"]),
+            (stuck(new.clone()), &["Resume:", "Retry from", "Skip ship", "Cancel:"]),
+            (stuck(past_pivot), &["Resume:", "Retry from", "Skip ship", "cannot be cancelled"]),
+            // No step of it is to be undone.
+            (stuck(backward), &["Resume:"]),
+            (state(SagaState::Compensating), &[]),
+            (state(SagaState::Completed), &[]),
+        ] {
+            let saga = SagaView {
+                id: SagaId::generate(),
+                definition: ("place-order".into(), 1),
+                correlation: "order-7".to_owned(),
+                instance,
+                started_at: Timestamp::from_micros(1),
+                changed_at: Timestamp::from_micros(1),
+            };
+            let form = super::saga(&view, "orders", &saga);
+            for text in all {
+                let is_there = form.as_str().contains(text);
+                assert_eq!(is_there, offered.contains(&text), "{text}: {:?}", saga.instance);
+            }
+        }
     }
 }

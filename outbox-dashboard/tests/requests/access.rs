@@ -135,6 +135,16 @@ async fn a_login_is_asked_for_and_its_name_is_in_the_audit() {
     let stranger = client().with("authorization", &basic("eve"));
     stranger.get("/letters").await.says(401, &["no login has this name"]);
     client().get("/assets/style.css").await.says(200, &[]);
+    let guesser = world.client_with(access()).of_peer("10.0.0.9:5000");
+    let guesser = guesser.with("authorization", &basic("eve"));
+    for _ in 0..11 {
+        guesser.get("/letters").await.says(401, &[]);
+    }
+    for path in ["/letters", "/api/dead-letters"] {
+        let late = guesser.get(path).await;
+        late.says(429, &["Too many logins have failed", "then log in again"]);
+        assert!(late.headers["retry-after"].to_str().unwrap().parse::<u64>().unwrap() <= 1);
+    }
 
     let rita = client().with("authorization", &basic("rita"));
     rita.get("/letters").await.says(200, &[]);

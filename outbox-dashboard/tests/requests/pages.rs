@@ -61,7 +61,8 @@ on_every_database! {
         let saga = world.stuck_saga().await;
         let page = world.client().get(&format!("/sagas/{saga}")).await;
         page.says(200, &["is stuck at step <code>hand-over</code>", "the carrier is closed", "class=\"saga\"", "pack: done", "hand-over: stuck"]);
-        page.says(200, &["Resume: go on where it is stuck", ">started<", ">stuck<"]);
+        page.says(200, &["Resume: go on where it is stuck", ">started<", ">stuck<", "It cannot be cancelled: its pivot"]);
+        assert!(!page.body.contains("Cancel: compensate"), "what would be refused is not offered");
         let follow = world.client().get(&format!("/follow?q={saga}")).await;
         follow.says(200, &["is stuck at step", "Resume the saga", "Skip step hand-over", &format!("href=\"./sagas/{saga}?db=orders#acts\"")]);
     }
