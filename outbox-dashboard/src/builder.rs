@@ -134,8 +134,8 @@ impl DashboardBuilder {
         self
     }
 
-    /// Says who may see and do what. Unless it is said, whoever comes from this machine may read, and
-    /// may do all where the page is [served by itself](Dashboard::serve).
+    /// Says who may see and do what. Unless it is said, whoever comes from this machine may read,
+    /// and may do all where the page is [served by itself](Dashboard::serve).
     #[must_use]
     pub fn access(mut self, access: Access) -> Self {
         self.access = Some(access);
@@ -272,9 +272,10 @@ impl Dashboard {
         DashboardBuilder::default()
     }
 
-    /// Gives the router, to nest under any path. Without a login the application must be served with
-    /// `into_make_service_with_connect_info::<SocketAddr>()`, as the page looks where a request comes
-    /// from; unless [`Access::loopback`] is said, this machine reads then, and nobody acts.
+    /// Gives the router, to nest under any path. Without a login the application must be served
+    /// with `into_make_service_with_connect_info::<SocketAddr>()`, as the page looks where a
+    /// request comes from; unless [`Access::loopback`] is said, this machine reads then, and nobody
+    /// acts.
     pub fn router(&self) -> Router {
         if self.app.access.is_unset() {
             tracing::info!(

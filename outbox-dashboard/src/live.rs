@@ -46,8 +46,8 @@ const PAUSE_SHARE: u32 = 10;
 const LONGEST_PAUSE: Duration = Duration::from_mins(1);
 /// How often a comment is sent where nothing changes: proxies close what is silent for a minute.
 const PING_EVERY: Duration = Duration::from_secs(15);
-/// Longest time of a stream. The browser opens it again by itself, and then the rule of the route asks
-/// again whether its visitor may still look.
+/// Longest time of a stream. The browser opens it again by itself, and then the rule of the route
+/// asks again whether its visitor may still look.
 const LONGEST_STREAM: Duration = Duration::from_mins(5);
 /// When the browser opens a stream again that has ended, in milliseconds.
 const REOPEN_MS: u32 = 1_000;
@@ -164,8 +164,8 @@ async fn watch_page(app: &Shared, key: Key, view: View) -> Result<watch::Receive
     Ok(frames)
 }
 
-/// What a reader's task owns. Its place in the map is empty when the task has ended, also by a panic:
-/// its streams end then, and whoever opens one again starts another reader.
+/// What a reader's task owns. Its place in the map is empty when the task has ended, also by a
+/// panic: its streams end then, and whoever opens one again starts another reader.
 struct Reader {
     app: Shared,
     key: Key,
@@ -273,8 +273,8 @@ fn frame(body: &Body) -> Frame {
     Frame { id, event: event.into() }
 }
 
-/// Writes the event that says why a page is no longer as it is now. It has no id of its own: what the
-/// browser has seen is the body before it.
+/// Writes the event that says why a page is no longer as it is now. It has no id of its own: what
+/// the browser has seen is the body before it.
 fn stale(refusal: &Refusal) -> Frame {
     let why = cut_text(&refusal.told(), LONGEST_REASON);
     Frame { event: format!("event: stale\ndata: {why}\n\n").into(), id: format!("stale {why}") }
@@ -288,8 +288,8 @@ struct Stream {
     ends_at: Instant,
 }
 
-/// Gives the events of a stream until its time is over: the present body, unless it was seen, and each
-/// one after it.
+/// Gives the events of a stream until its time is over: the present body, unless it was seen, and
+/// each one after it.
 fn events(
     frames: watch::Receiver<Frame>,
     seen: String,

@@ -54,8 +54,8 @@ pub(crate) fn powers_of_two<T>(mut items: &[T], cuts: bool) -> impl Iterator<Ite
     })
 }
 
-/// Writes the condition that a column has one of these values, which are padded with the last one up
-/// to a power of two: so that there are few different statements.
+/// Writes the condition that a column has one of these values, which are padded with the last one
+/// up to a power of two: so that there are few different statements.
 pub(crate) fn one_of(column: &str, mut values: Vec<Value>) -> (String, Vec<Value>) {
     let padded = values.len().next_power_of_two();
     if let Some(last) = values.last().cloned() {

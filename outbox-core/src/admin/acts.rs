@@ -287,9 +287,9 @@ pub trait PlanStore: Send + Sync + 'static {
     /// first chunk.
     async fn plan_audit(&self, plan: PlanId) -> Result<Option<AuditEntry>, StoreError>;
 
-    /// Cancels a plan that is applied, after its present chunk, whoever applies it; a row of the audit
-    /// of its own says who has cancelled it (`cancel plan`). Gives `false` for a plan that has not
-    /// begun, or has ended before.
+    /// Cancels a plan that is applied, after its present chunk, whoever applies it; a row of the
+    /// audit of its own says who has cancelled it (`cancel plan`). Gives `false` for a plan that
+    /// has not begun, or has ended before.
     ///
     /// # Errors
     /// [`StoreError::Refused`] for a plan that does not exist.

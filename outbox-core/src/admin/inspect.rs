@@ -325,10 +325,10 @@ pub trait ListStore: Send + Sync + 'static {
     /// Gives the rows of the inbox of a message, in every handler.
     async fn inbox(&self, message: MessageId) -> Result<Vec<InboxView>, StoreError>;
 
-    /// Lists dead letters as [`AdminStore::dead_letters`](super::AdminStore::dead_letters) does, with
-    /// empty payloads: by identity, from the one after `after`, at most `limit`, and as many as fit one
-    /// result by the bytes of their headers and errors. Only an empty result says that there are no
-    /// more.
+    /// Lists dead letters as [`AdminStore::dead_letters`](super::AdminStore::dead_letters) does,
+    /// with empty payloads: by identity, from the one after `after`, at most `limit`, and as many
+    /// as fit one result by the bytes of their headers and errors. Only an empty result says that
+    /// there are no more.
     async fn letters_without_payload(
         &self,
         filter: &DeadLetterFilter,

@@ -7,8 +7,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// Failed logins of an address that cost it nothing: a password that was mistyped, an old one that a
-/// browser sends with each request of a page.
+/// Failed logins of an address that cost it nothing: a password that was mistyped, an old one that
+/// a browser sends with each request of a page.
 const FREE: u32 = 10;
 /// The wait after the first failed login beyond those; it doubles with each one more.
 const FIRST_WAIT: Duration = Duration::from_secs(1);
@@ -19,7 +19,8 @@ const LONGEST_WAIT: Duration = Duration::from_mins(1);
 const REMEMBERED: Duration = Duration::from_mins(15);
 /// Most addresses that are remembered, some 200 KiB.
 const MOST: usize = 4_096;
-/// Bits of an IPv6 address that tell networks apart: who has one such network has all its addresses.
+/// Bits of an IPv6 address that tell networks apart: who has one such network has all its
+/// addresses.
 const NETWORK: u128 = !0 << 64;
 
 /// The addresses from which logins have failed. Others never wait.
@@ -45,8 +46,8 @@ impl Failures {
 }
 
 impl Attempts {
-    /// Gives how long an address has to wait until its next login is looked at; `None` where it need
-    /// not. What it sends until then is not looked at, or a guesser would learn from it.
+    /// Gives how long an address has to wait until its next login is looked at; `None` where it
+    /// need not. What it sends until then is not looked at, or a guesser would learn from it.
     pub(super) fn wait(&self, peer: IpAddr, now: Instant) -> Option<Duration> {
         let failures = self.lock().get(&network(peer)).copied()?;
         let left = (failures.last + failures.wait()).saturating_duration_since(now);

@@ -111,8 +111,8 @@ impl Access {
     }
 
     /// Lets programs in by a token too, beside whom it lets in otherwise: people with a password,
-    /// whoever is on this machine, or whom the service knows. Only the service may let in somebody who
-    /// gives a token that is none of these.
+    /// whoever is on this machine, or whom the service knows. Only the service may let in somebody
+    /// who gives a token that is none of these.
     #[must_use]
     pub fn with_bearer<N: Into<String>, S: AsRef<str>>(
         mut self,
@@ -164,8 +164,8 @@ impl Access {
         Self { way, logins: Vec::new(), attempts: Arc::default() }
     }
 
-    /// Finds out who asks. Whoever gives a login that is none is let in by the service alone, and not
-    /// because of this machine: a program with a wrong token must not act under another name.
+    /// Finds out who asks. Whoever gives a login that is none is let in by the service alone, and
+    /// not because of this machine: a program with a wrong token must not act under another name.
     pub(super) fn grant(&self, parts: &Parts) -> Result<Grant, Refusal> {
         let given = Given::of(parts).filter(|_| !self.logins.is_empty());
         let peer = parts.extensions.get::<ConnectInfo<SocketAddr>>().map(|peer| peer.0);

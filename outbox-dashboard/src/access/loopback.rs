@@ -7,8 +7,8 @@ use axum::{
 };
 use std::net::{IpAddr, SocketAddr};
 
-/// Headers that a proxy adds, beside those that begin with [`FORWARDED`]: then the peer is the proxy,
-/// and who asks is unknown.
+/// Headers that a proxy adds, beside those that begin with [`FORWARDED`]: then the peer is the
+/// proxy, and who asks is unknown.
 const OF_PROXIES: [&str; 5] =
     ["forwarded", "via", "x-real-ip", "x-client-ip", "x-original-forwarded-for"];
 /// How the names of the other headers of proxies begin.

@@ -7,7 +7,8 @@ use sha2::{Digest, Sha256};
 use std::collections::BTreeSet;
 use subtle::{Choice, ConditionallySelectable, ConstantTimeEq};
 
-/// Fewest characters of a password: what a person can keep, and a guesser on the network cannot try.
+/// Fewest characters of a password: what a person can keep, and a guesser on the network cannot
+/// try.
 const SHORTEST_PASSWORD: usize = 12;
 /// Fewest characters of a token: a program reads it from a file, so that it costs nothing.
 const SHORTEST_TOKEN: usize = 20;
@@ -126,8 +127,8 @@ impl Given {
         is_bearer.then_some(Self { scheme: Scheme::Bearer, secret })
     }
 
-    /// Finds the login that it is. It is compared with every login, whichever fits, so that the time
-    /// says nothing.
+    /// Finds the login that it is. It is compared with every login, whichever fits, so that the
+    /// time says nothing.
     pub(super) fn find<'a>(&self, logins: &'a [Login]) -> Option<&'a Login> {
         let digest: [u8; 32] = Sha256::digest(&self.secret).into();
         let mut fits = u64::MAX;

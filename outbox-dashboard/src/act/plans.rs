@@ -124,8 +124,8 @@ pub(crate) async fn state(database: &Database, plan: PlanId) -> Result<PlanState
     })
 }
 
-/// Ends a plan that is applied: here after its present chunk, elsewhere before the next one. The audit
-/// says who has.
+/// Ends a plan that is applied: here after its present chunk, elsewhere before the next one. The
+/// audit says who has.
 pub(crate) async fn stop(
     app: &App,
     database: &Database,

@@ -45,8 +45,8 @@ pub(crate) struct Application {
     standing: watch::Receiver<Standing>,
 }
 
-/// Runs an act to its end in a task of its own, also where the request that asked for it is gone: what
-/// a client that hangs up leaves half done would say "running" in the audit for good.
+/// Runs an act to its end in a task of its own, also where the request that asked for it is gone:
+/// what a client that hangs up leaves half done would say "running" in the audit for good.
 pub(super) async fn to_its_end<T: Send + 'static>(
     act: impl Future<Output = T> + Send + 'static,
 ) -> Result<T, Refusal> {

@@ -246,8 +246,8 @@ async fn lists(
     (answers.list.into_iter().map(part).collect(), answers.notices)
 }
 
-/// Reads the letters of a page, without what it does not show, and tells whether there are more: a page
-/// may end before its limit, by its bytes.
+/// Reads the letters of a page, without what it does not show, and tells whether there are more: a
+/// page may end before its limit, by its bytes.
 async fn listed(
     app: &App,
     store: &dyn DashboardStore,

@@ -116,8 +116,8 @@ pub(crate) async fn body(app: &App, view: &View, asked: &Asked) -> Result<Body, 
     Ok(Body::draw("Sagas", &body))
 }
 
-/// Reads the sagas of a page, and tells whether there are more: a page may end before its limit, by its
-/// bytes.
+/// Reads the sagas of a page, and tells whether there are more: a page may end before its limit, by
+/// its bytes.
 async fn listed(
     store: &dyn DashboardStore,
     filter: &SagaFilter,

@@ -211,6 +211,13 @@ async fn what_is_wrong_is_a_problem_document_that_says_what() {
         is_problem(&answer, status, says);
         check(&openapi, "get", "/api/overview", &status.to_string(), &answer.json());
     }
+}
+
+#[tokio::test]
+async fn an_act_whose_document_is_wrong_is_refused_and_nothing_is_done() {
+    let temp = TempDatabase::create(Database::Sqlite).await;
+    let world = World::with_letters(&temp, 1).await;
+    let client = world.client();
     for (path, document, says) in [
         ("/api/dead-letters/redrive", json!({ "letters": [1] }), "missing field `why`"),
         ("/api/dead-letters/redrive", json!({ "letters": [1], "why": " " }), "a reason is missing"),

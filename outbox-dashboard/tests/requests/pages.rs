@@ -216,8 +216,8 @@ async fn a_content_of_any_depth_costs_its_page_nothing() {
     assert!(compared.body.len() < 128 * 1024, "{} bytes", compared.body.len());
 }
 
-/// What is known of an event only to who may see its content: of its payload, its headers, the errors
-/// of its route, and those of its handler.
+/// What is known of an event only to who may see its content: of its payload, its headers, the
+/// errors of its route, and those of its handler.
 const CONTENT: [&str; 4] = ["two chairs", "acme", "503 from billing", "the scanner is offline"];
 
 async fn fails(_: OrderPlaced, _: &HandlerContext) -> Result<(), HandlerError> {

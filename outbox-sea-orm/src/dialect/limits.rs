@@ -5,10 +5,11 @@ use std::time::Duration;
 /// Time that a response may take beyond the server's own limits: the way there and back.
 const NETWORK_SLACK: Duration = Duration::from_secs(1);
 
-/// Longest statement of an operator's read, and longest time in which its transaction is idle: a page
-/// waits 5 s for all of its statements, and the command line may wait a while longer.
+/// Longest statement of an operator's read, and longest time in which its transaction is idle: a
+/// page waits 5 s for all of its statements, and the command line may wait a while longer.
 const LONGEST_READ: Duration = Duration::from_secs(10);
-/// Longest wait of an operator's read for a lock, which only a change of the tables makes it wait for.
+/// Longest wait of an operator's read for a lock, which only a change of the tables makes it wait
+/// for.
 const LONGEST_READ_LOCK: Duration = Duration::from_secs(5);
 
 /// Limits of the transactions that the framework opens itself: those of handlers, stored
@@ -78,8 +79,8 @@ impl TransactionLimits {
         self
     }
 
-    /// Gives the limits of operators' reads. Whoever asked may be gone, and the statement goes on: the
-    /// server has to end it.
+    /// Gives the limits of operators' reads. Whoever asked may be gone, and the statement goes on:
+    /// the server has to end it.
     pub(crate) fn of_reads(self) -> Self {
         Self {
             idle: self.idle.min(LONGEST_READ),

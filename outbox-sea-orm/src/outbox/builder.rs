@@ -273,8 +273,8 @@ impl OutboxBuilder {
     ///
     /// These transactions have connections of their own: a second pool, opened with the options of
     /// the application's and as large as that, when a consumer, a coordinator or an operator first
-    /// needs one. What operators ask has two further connections. On MySQL and MariaDB a hook that runs after each connect of the application's
-    /// pool does not run for them.
+    /// needs one. What operators ask has two further connections. On MySQL and MariaDB a hook that
+    /// runs after each connect of the application's pool does not run for them.
     ///
     /// ```
     /// # use outbox_sea_orm::{TransactionLimits, prelude::*};

@@ -94,8 +94,8 @@ struct Inner {
     /// One connection for heartbeats and short lookups, which must not wait for the connections of
     /// handlers.
     heartbeat_pool: Arc<WorkPool>,
-    /// Connections for what operators ask, which must not take those of handlers: whoever asked may be
-    /// gone, and the statement still runs.
+    /// Connections for what operators ask, which must not take those of handlers: whoever asked may
+    /// be gone, and the statement still runs.
     read_pool: WorkPool,
     /// Transactions of the application that are being opened.
     waiting_writers: AtomicUsize,

@@ -329,8 +329,8 @@ impl OpenPool {
     }
 }
 
-/// Runs a statement in a transaction of its own, whose BEGIN shows whether the connection is alive, and
-/// which has the limits; on the application's pool, which pings, by itself.
+/// Runs a statement in a transaction of its own, whose BEGIN shows whether the connection is alive,
+/// and which has the limits; on the application's pool, which pings, by itself.
 macro_rules! alone {
     ($work:expr, $pool:expr, $conn:ident => $statement:expr) => {{
         let (work, pool) = ($work, $pool);

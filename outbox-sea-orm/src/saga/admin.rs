@@ -188,8 +188,8 @@ impl Outbox {
     }
 }
 
-/// Writes the condition of a filter. Under `names`, all that there are, a correlation id has one row
-/// for each at most, which an index finds; without a name the whole table would be read.
+/// Writes the condition of a filter. Under `names`, all that there are, a correlation id has one
+/// row for each at most, which an index finds; without a name the whole table would be read.
 fn condition(
     filter: &SagaFilter,
     names: Option<&[String]>,

@@ -27,8 +27,8 @@ pub(crate) struct Answers<T> {
 }
 
 impl<T> Answers<T> {
-    /// Gives the refusal of a question that some database has not answered: it is the question's or the
-    /// outbox's fault, which no repeat mends, or a database is away, busy or slow.
+    /// Gives the refusal of a question that some database has not answered: it is the question's or
+    /// the outbox's fault, which no repeat mends, or a database is away, busy or slow.
     pub(crate) fn refusal(&self) -> Option<Refusal> {
         if self.failures.is_empty() {
             return None;

@@ -2,8 +2,8 @@
 
 use serde_json::value::RawValue;
 
-/// Levels up to which a line is indented: a reader sees no difference beyond, and the indentation of
-/// a deep text would be larger than the text by the square of its depth.
+/// Levels up to which a line is indented: a reader sees no difference beyond, and the indentation
+/// of a deep text would be larger than the text by the square of its depth.
 const DEEPEST: usize = 40;
 /// Longest text in lines, in bytes: eight times the longest content that a page shows.
 const LONGEST: usize = 512 * 1024;
