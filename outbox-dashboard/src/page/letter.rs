@@ -141,16 +141,16 @@ pub(crate) async fn page(
         previous: letter.previous.map(|previous| {
             (previous, format!("letters/{previous}{}", query(&[("db", Some(db))])))
         }),
-        content: message.map(|message| content(&app, message)),
+        content: message.map(|message| content(app, message)),
         follow: message.map(|message| {
             let id = message.id.to_string();
             query(&[("q", Some(message.key.as_deref().unwrap_or(&id)))])
         }),
-        acts: forms::letter(&view, db, &letter, act::trials(&app, db, &letter).is_some()),
+        acts: forms::letter(&view, db, &letter, act::trials(app, db, &letter).is_some()),
         group: query(&of_group),
     };
     let body = Body::draw(format!("Letter {id}"), &body);
-    Ok(shell(&Layout::new(&app, &visit, Tab::Letters, body.title.clone()), &body))
+    Ok(shell(&Layout::new(app, &visit, Tab::Letters, body.title.clone()), &body))
 }
 
 /// Reads a letter, and while it is open the facts that explain it, without what is not to be shown.

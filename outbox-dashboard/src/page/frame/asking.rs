@@ -35,7 +35,7 @@ impl<T> Answers<T> {
         }
         let for_good = self.failures.iter().find_map(|(database, error)| {
             let error = error.as_ref()?;
-            (error.class() == FailureClass::Permanent).then(|| (database, error))
+            (error.class() == FailureClass::Permanent).then_some((database, error))
         });
         if let Some((database, error)) = for_good {
             return Some(Refusal::of_question(&database.name, error));
