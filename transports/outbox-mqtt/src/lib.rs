@@ -115,3 +115,8 @@ pub use config::{ConfigError, ConfigFault};
 pub use headers::MqttDeadMessage;
 pub use publisher::MqttPublisher;
 pub use subscriber::MqttSubscriber;
+
+/// The code of the README, which the doc tests compile.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct ReadmeExamples;

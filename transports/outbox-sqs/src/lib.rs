@@ -115,3 +115,8 @@ pub use headers::DeadMessage;
 pub use publisher::{SnsPublisher, SqsPublisher};
 pub use subscriber::SqsSubscriber;
 pub use topology::{SnsTopic, SqsQueue};
+
+/// The code of the README, which the doc tests compile.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct ReadmeExamples;
