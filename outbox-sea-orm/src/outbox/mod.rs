@@ -13,6 +13,7 @@ mod consumer_store;
 mod relay_source;
 mod relay_watch;
 mod source;
+mod waiting_limit;
 mod write;
 
 pub use builder::OutboxBuilder;
@@ -52,6 +53,7 @@ use std::{
     },
     time::Duration,
 };
+use waiting_limit::WaitingLimit;
 
 /// Most bytes of all headers, names and values: more than any server or broker takes beside a
 /// payload.
@@ -90,6 +92,7 @@ struct Inner {
     transaction_tasks: TransactionTasks,
     saga_starts: SagaStarts,
     relay_watch: RelayWatch,
+    waiting_limit: Option<WaitingLimit>,
     connections: Option<Connections>,
     /// One connection for heartbeats and short lookups, which must not wait for the connections of
     /// handlers.

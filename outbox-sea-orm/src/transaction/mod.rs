@@ -14,7 +14,7 @@ mod stream;
 mod trial;
 
 pub use crate::listener::phase::{Outcome, Phase};
-pub(crate) use open::{TransactionTasks, within};
+pub(crate) use open::{TransactionTasks, is_in_work, within};
 pub use scope::{Entry, Propagation, Transactional, TxSource};
 pub(crate) use scope::{Scope, ScopeResult};
 pub(crate) use session::run_callback;
@@ -78,6 +78,8 @@ struct Shared {
     txn: Arc<DatabaseTransaction>,
     state: SharedState,
     outbox: Outbox,
+    /// Whether it is the framework's own, for a handler, a step or an operator.
+    is_work: bool,
     /// Counts it for its task, where the application opened it itself.
     registration: Option<TaskRegistration>,
 }
@@ -133,7 +135,7 @@ impl OutboxTransaction {
                 }
             }
         };
-        Self::opened(outbox, (isolation, read_only), begin).await
+        Self::opened(outbox, false, (isolation, read_only), begin).await
     }
 
     /// Counts it for the current task.
@@ -152,11 +154,13 @@ impl OutboxTransaction {
         options: TransactionOptions,
     ) -> Result<Self, OutboxError> {
         let (isolation, work) = (options.isolation_level, outbox.work().clone());
-        Self::opened(outbox, (isolation, false), async move { work.begin(options).await }).await
+        let begin = async move { work.begin(options).await };
+        Self::opened(outbox, true, (isolation, false), begin).await
     }
 
     async fn opened(
         outbox: Outbox,
+        is_work: bool,
         (isolation, read_only): (Option<IsolationLevel>, bool),
         begin: impl Future<Output = Result<(DatabaseTransaction, ResponseDeadline), DbErr>>
         + Send
@@ -172,7 +176,8 @@ impl OutboxTransaction {
             runtime: queue.runtime().clone(),
             owned: true,
         };
-        let shared = Shared { queue, txn: Arc::new(txn), state, outbox, registration: None };
+        let txn = Arc::new(txn);
+        let shared = Shared { queue, txn, state, outbox, is_work, registration: None };
         Ok(Self { shared: Arc::new(shared), frame })
     }
 
@@ -197,8 +202,8 @@ impl OutboxTransaction {
     /// ```
     ///
     /// # Errors
-    /// [`OutboxError::Encode`] or [`OutboxError::Limit`] when the event could not travel; the
-    /// transaction goes on. [`OutboxError::Ended`] and [`OutboxError::Aborted`] when it has ended.
+    /// [`OutboxError::Encode`] or [`OutboxError::Limit`] when the event could not travel, and
+    /// [`OutboxError::TooManyWaiting`]; the transaction goes on. [`OutboxError::Ended`] and [`OutboxError::Aborted`] when it has ended.
     pub fn emit<E: OutboxEvent>(&self, event: E) -> Result<MessageId, OutboxError> {
         self.emit_with(event, EnqueueOptions::new())
     }
@@ -221,6 +226,7 @@ impl OutboxTransaction {
         options: EnqueueOptions,
     ) -> Result<MessageId, OutboxError> {
         self.check_write().map_err(OutboxError::Database)?;
+        self.shared.outbox.check_waiting(self.shared.is_work)?;
         let mut encoded = NewEvent::encode(&event)?;
         self.apply_correlation(&mut encoded);
         let pending = Pending::checked(encoded, options, &self.shared.outbox)?;
