@@ -37,13 +37,13 @@ pub(crate) struct Asked {
 }
 
 /// What the questions are about.
-struct Known {
+pub(super) struct Known {
     /// A waiting event.
     event: MessageId,
     /// The event of a dead letter.
-    dead: MessageId,
+    pub(super) dead: MessageId,
     /// A letter in the middle.
-    letter: i64,
+    pub(super) letter: i64,
 }
 
 /// Fills the outbox, and asks each question in each round. The first one is the floor.
@@ -122,7 +122,7 @@ async fn sentence(environment: &Environment, subject: &Subject) -> Result<usize>
 }
 
 /// Fills the tables, then vacuums and analyzes.
-async fn fill_all(environment: &Environment, rows: u32) -> Result<Known> {
+pub(super) async fn fill_all(environment: &Environment, rows: u32) -> Result<Known> {
     let (inbox, letters) = (rows / PARTS, rows / PARTS * 2);
     fill(environment, rows - inbox - letters).await?;
     let letters_sql = "INSERT INTO outbox_dead_letters (origin, partition_no, event_id, message_id, source, topic, event_type, \
