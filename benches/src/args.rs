@@ -19,6 +19,7 @@ pub(crate) const USAGE: &str = "usage: benches <name> [options]
   asks      steps a second that another service does, in process and over RabbitMQ, beside hand-written SQL that does the
             same transactions
   operate   what an operator's questions cost, in milliseconds, beside a look-up by key, with 10,000,000 rows
+  pages     what each page of the web page takes with 10,000,000 rows, and what open live pages cost
   slow      messages whose handler takes 2 s, in process and over HTTP: how often they are delivered and run
   gate a3   all but RabbitMQ and sagas, beside its targets; fails when one is missed
   gate b    what concerns RabbitMQ, likewise
@@ -26,7 +27,7 @@ pub(crate) const USAGE: &str = "usage: benches <name> [options]
   gate e1   what concerns sagas, likewise
   gate e2   what concerns steps that other services do, likewise
 
-  --events N   waiting events of drain, costs, memory, publish, consume; sagas of asks; messages of slow; rows of operate
+  --events N   waiting events of drain, costs, memory, publish, consume; sagas of asks; messages of slow; rows of operate and pages
   --rounds N   rounds, each with ours and the floor
   --seconds N  length of one round of write, latency and idle
   --broker rabbitmq|kafka|kafka-in-memory   of publish and consume; the latter two are brokers of the run's own
@@ -47,6 +48,7 @@ pub(crate) enum Bench {
     Sagas,
     Asks,
     Operate,
+    Pages,
     Slow,
     Gate,
     GateB,
@@ -105,6 +107,7 @@ impl Args {
             Some("sagas") => Bench::Sagas,
             Some("asks") => Bench::Asks,
             Some("operate") => Bench::Operate,
+            Some("pages") => Bench::Pages,
             Some("slow") => Bench::Slow,
             Some("gate") => match words.next().as_deref() {
                 Some("a3") => Bench::Gate,

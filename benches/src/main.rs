@@ -22,7 +22,7 @@ use figures::Report;
 use stages::{
     costs,
     drain::{self, Drain},
-    idle, memory, operate, slow,
+    idle, memory, operate, pages, slow,
 };
 use std::{
     process::ExitCode,
@@ -80,6 +80,10 @@ async fn measure(args: &Args) -> Result<Report> {
         Bench::Operate => {
             let rows = args.events.unwrap_or(operate::ROWS);
             report::operate(rows, &operate::run(rows, rounds).await?)
+        }
+        Bench::Pages => {
+            let rows = args.events.unwrap_or(operate::ROWS);
+            report::pages(rows, &pages::run(rows, rounds).await?)
         }
         Bench::Slow => report::slow(&slow::run(args.events.unwrap_or(400)).await?),
         Bench::Gate => gate::a3().await?,

@@ -16,6 +16,7 @@ use crate::{
         latency::Latencies,
         memory::Memory,
         operate::Asked as Question,
+        pages::{Page, Viewed},
         publish::Published,
         sagas::{InFlight, Steps},
         slow::Slow,
@@ -280,6 +281,24 @@ pub(crate) fn operate(rows: u32, questions: &[Question]) -> Report {
             Informational,
         );
     }
+    report
+}
+
+/// Reports what the web page costs.
+pub(crate) fn pages(rows: u32, viewed: &Viewed) -> Report {
+    let mut report = Report::default();
+    for Page { name, took, size } in &viewed.pages {
+        let name = format!("pages, {rows} rows: {name}");
+        report.rounds(format!("{name}, ms"), took, AtMost(100.0));
+        report.rounds(format!("{name}, KiB"), size, AtMost(100.0));
+    }
+    let [one, all] = viewed.statements;
+    report.one("pages: statements a second of one live page", one, Informational);
+    // The samples and the first read of each stream fall into either span.
+    report.one("pages: those of 100 live pages, as a multiple", all / one, AtMost(1.1));
+    report.one("pages: one live page, % of a core", viewed.cpu[0], Informational);
+    report.one("pages: 100 live pages, % of a core", viewed.cpu[1], AtMost(5.0));
+    report.one("pages: 1,000 views, CPU seconds of the program", viewed.views, Informational);
     report
 }
 

@@ -9,6 +9,7 @@ pub(crate) mod kafka;
 pub(crate) mod latency;
 pub(crate) mod memory;
 pub(crate) mod operate;
+pub(crate) mod pages;
 pub(crate) mod publish;
 pub(crate) mod sagas;
 pub(crate) mod slow;
