@@ -243,7 +243,9 @@ pub(crate) type Shared = Arc<App>;
 impl App {
     /// Tells whether the content of a letter is not to be shown.
     pub(crate) fn hides(&self, letter: &DeadLetter) -> bool {
-        letter.message.as_ref().is_some_and(|message| self.sensitive.contains(&message.event_type))
+        letter.message.as_ref().is_some_and(|message| {
+            message.is_sensitive() || self.sensitive.contains(&message.event_type)
+        })
     }
 
     /// Gives the database of this name.

@@ -20,7 +20,7 @@ use outbox_core::{
         explain as explain_facts, history_of, letter_by_id, named_subjects, sagas_named,
         subjects_everywhere,
     },
-    event::{LetterId, Message, MessageId, MessageParts, SagaId},
+    event::{LetterId, MessageId, SagaId},
     failure::DeadLetter,
     outbox::StoreError,
     saga::{SagaFilter, SagaState},
@@ -32,8 +32,6 @@ use std::sync::Arc;
 const ROWS: u32 = 50;
 /// Most rows of a page.
 const MOST_ROWS: u32 = 1_000;
-/// What stands in place of a content that is not shown: JSON, as most contents are.
-const HIDDEN: &[u8] = b"\"(hidden)\"";
 /// Entries of one history at most.
 const MOST_ENTRIES: u32 = 1_000;
 
@@ -98,14 +96,9 @@ fn page(asked: &Asked) -> Result<Page, Refusal> {
 }
 
 /// Takes the content out of letters whose type is not shown.
-fn hide(app: &App, mut letters: Vec<DeadLetter>) -> Vec<DeadLetter> {
-    for letter in letters.iter_mut().filter(|letter| app.hides(letter)) {
-        if let Some(message) = &mut letter.message {
-            let parts = message.clone().into_parts();
-            *message = Message::new(MessageParts { payload: HIDDEN.into(), ..parts });
-        }
-    }
-    letters
+fn hide(app: &App, letters: Vec<DeadLetter>) -> Vec<DeadLetter> {
+    let shown = |letter| if app.hides(&letter) { letter.without_content() } else { letter };
+    letters.into_iter().map(shown).collect()
 }
 
 pub(super) async fn overview(State(app): State<Shared>, asked: Asked) -> Result<Response, Refusal> {
