@@ -1,6 +1,6 @@
 //! Opens the outbox of a database.
 
-use crate::{config::Target, error::CliError};
+use crate::{config::Target, error::CliError, urls::check_database};
 use outbox_sea_orm::Outbox;
 use sea_orm::{ConnectOptions, Database, DatabaseConnection};
 use std::time::Duration;
@@ -20,6 +20,9 @@ pub(crate) async fn connect_with(
     target: &Target,
     connections: u32,
 ) -> Result<DatabaseConnection, CliError> {
+    check_database(&target.url).map_err(|why| {
+        CliError::Usage(format!("the URL of the database `{}`: {why}", target.name))
+    })?;
     let mut options = ConnectOptions::new(&target.url);
     options
         .sqlx_logging(false)

@@ -13,6 +13,7 @@
 //! | 5 | the act was cancelled, or stopped by its canary |
 
 mod args;
+mod urls;
 mod config;
 mod database;
 mod error;

@@ -1,6 +1,6 @@
 //! The file of a relay process.
 
-use crate::error::CliError;
+use crate::{error::CliError, urls::check_database};
 use serde::{Deserialize, Deserializer, de::Error};
 use std::{collections::BTreeMap, net::SocketAddr, path::Path, time::Duration};
 
@@ -148,6 +148,7 @@ impl File {
             let at = line.map(|line| format!("line {line}: ")).unwrap_or_default();
             format!("{at}{}", error.message())
         })?;
+        check_database(&file.outbox.database).map_err(|why| format!("`database`: {why}"))?;
         if file.route.is_empty() {
             return Err("it has no [[route]]: every event would be a dead letter".to_owned());
         }
@@ -181,6 +182,15 @@ mod tests {
             let why = File::parse(&format!("{outbox}{more}")).unwrap_err();
             assert!(why.contains(told), "{told}: {why}");
             assert!(!why.contains("memory"), "{why}");
+        }
+    }
+
+    #[test]
+    fn the_url_of_a_database_is_checked_with_the_file_and_not_quoted() {
+        let route = "[[route]]\nname = 'a'\nurl = 'http://a'\n";
+        for url in ["mariadb://me:secret@db/orders", "postgres://me:s/ecret@db/orders"] {
+            let why = File::parse(&format!("[outbox]\ndatabase = '{url}'\n{route}")).unwrap_err();
+            assert!(why.starts_with("`database`: ") && !why.contains("ecret"), "{why}");
         }
     }
 }

@@ -33,11 +33,20 @@ pub(crate) async fn run(arguments: &Arguments, output: &mut Output) -> Result<Ex
         ))?;
         return Ok(ExitCode::SUCCESS);
     }
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    tracing_subscriber::fmt().with_env_filter(log_filter()).with_writer(std::io::stderr).init();
     // The program has no other use of TLS before this; a provider that is set already is the same.
     let _ = rustls::crypto::ring::default_provider().install_default();
     serve(&arguments.file, file).await
+}
+
+/// Gives what is logged: by `RUST_LOG`, but not the spans in which SeaORM shows the URL that it
+/// connects to.
+fn log_filter() -> EnvFilter {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    ["postgres", "mysql", "sqlite"].iter().fold(filter, |filter, driver| {
+        let quiet = format!("sea_orm::driver::sqlx_{driver}=debug").parse();
+        filter.add_directive(quiet.expect("a target and a level"))
+    })
 }
 
 fn target(file: &File) -> Target {

@@ -137,15 +137,36 @@ async fn an_address_of_metrics_that_is_taken_is_told() {
 }
 
 #[test]
+fn a_relay_logs_no_password_of_its_database_at_any_level() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("relay.toml");
+    // A port that nothing listens on.
+    let text = "[outbox]\ndatabase = 'postgres://me:secret@127.0.0.1:1/orders'\n\
+                [[route]]\nname = 'a'\nurl = 'http://a/events'\n";
+    fs::write(&path, text).unwrap();
+    let mut relay = command(&["relay", path.to_str().unwrap()]);
+    relay.env("RUST_LOG", "trace");
+    let ran = run(relay).exits(3);
+    assert!(ran.err.contains("cannot be opened") && !ran.err.contains("secret"), "{}", ran.err);
+}
+
+#[test]
 fn all_faults_of_a_file_are_told_at_once() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("relay.toml");
     let text = "[outbox]\ndatabase = 'sqlite::memory:'\n\
                 [[route]]\nname = 'a'\nurl = 'gopher://me:secret@a'\n\
-                [[route]]\nname = 'b'\nurl = 'http://b/events'\nexchange = 'orders'\n";
+                [[route]]\nname = 'b'\nurl = 'http://b/events'\nexchange = 'orders'\n\
+                [[route]]\nname = 'c'\nurl = 'me:secret@mq'\n\
+                [[route]]\nname = 'd'\nurl = 'me:secret@mq://h'\nexchange = 'orders'\n";
     fs::write(&path, text).unwrap();
     let ran = run(command(&["relay", path.to_str().unwrap(), "--check"])).exits(2);
-    for told in ["route `a`: no transport", "route `b`: `exchange` is no setting of http"] {
+    for told in [
+        "route `a`: no transport of this program takes gopher://",
+        "route `b`: `exchange` is no setting of http",
+        "route `c`: the URL has no scheme",
+        "route `d`: the URL has no scheme",
+    ] {
         assert!(ran.err.contains(told), "{told}: {}", ran.err);
     }
     assert!(!ran.err.contains("secret"), "{}", ran.err);
