@@ -4,6 +4,7 @@
 use crate::{
     args::Global,
     error::CliError,
+    file_fault::without_value,
     output::{self, quoted},
     urls::{name_of, without_password},
 };
@@ -197,7 +198,7 @@ fn read(global: &Global) -> Result<(Option<PathBuf>, File), CliError> {
     };
     let file = toml::from_str(&text).map_err(|error| {
         let path = path.clone().unwrap_or_default();
-        CliError::Usage(format!("{}: {}", path.display(), error.message()))
+        CliError::Usage(format!("{}: {}", path.display(), without_value(&text, &error)))
     })?;
     Ok((path, file))
 }

@@ -14,6 +14,7 @@
 
 mod args;
 mod urls;
+mod file_fault;
 mod config;
 mod database;
 mod error;

@@ -41,6 +41,16 @@ fn a_url_that_is_not_taken_is_refused_before_anything_quotes_it() {
 }
 
 #[test]
+fn a_value_of_the_wrong_type_in_the_configuration_file_is_told_without_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("config.toml");
+    fs::write(&path, "[contexts.a]\ndatabases = 'postgres://me:secret@db/a'\n").unwrap();
+    let ran = run(command(&["--config", path.to_str().unwrap(), "overview"])).exits(2);
+    let told = "config.toml: line 2: invalid type: string, expected a sequence";
+    assert!(ran.err.contains(told) && !ran.err.contains("secret"), "{}", ran.err);
+}
+
+#[test]
 fn a_context_that_others_can_read_is_warned_of_and_acts_need_its_name_among_several() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("config.toml");

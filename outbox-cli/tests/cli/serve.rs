@@ -101,6 +101,11 @@ fn mistakes_in_the_logins_are_told_without_a_secret() {
             "unknown field `passwort`",
         ),
         ("[[user]]\nname = 'ann'\npassword = 'secret", "logins.toml"),
+        (
+            "[[user]]\nname = 'ann'\npassword = ['secret']\nrole = 'reader'",
+            "line 3: invalid type: sequence, expected a string",
+        ),
+        ("user = 'secret'", "line 1: invalid type: string, expected a sequence"),
     ] {
         write(&logins, text);
         let ran = serve().exits(2);
