@@ -183,16 +183,15 @@ fn url_of_environment(global: &Global) -> Option<String> {
     url.filter(|_| global.context.is_none())
 }
 
-/// Reads the configuration file; an empty one where there is none.
+/// Reads the configuration file; an empty one where there is none. One that is there and cannot be
+/// read may name logins, without which the page must not be served.
 fn read(global: &Global) -> Result<(Option<PathBuf>, File), CliError> {
     let path = global.config.clone().or_else(usual_file);
     let text = match &path {
         Some(path) => match std::fs::read_to_string(path) {
             Ok(text) => text,
-            Err(error) if global.config.is_some() => {
-                return Err(CliError::Usage(format!("{}: {error}", path.display())));
-            }
-            Err(_) => String::new(),
+            Err(_) if global.config.is_none() && is_missing(path) => String::new(),
+            Err(error) => return Err(CliError::Usage(format!("{}: {error}", path.display()))),
         },
         None => String::new(),
     };
@@ -201,6 +200,12 @@ fn read(global: &Global) -> Result<(Option<PathBuf>, File), CliError> {
         CliError::Usage(format!("{}: {}", path.display(), without_value(&text, &error)))
     })?;
     Ok((path, file))
+}
+
+/// Whether nothing has this name, not even a link that leads nowhere.
+fn is_missing(path: &Path) -> bool {
+    let found = std::fs::symlink_metadata(path);
+    found.is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound)
 }
 
 fn from_file(global: &Global, to: Use) -> Result<Vec<Target>, CliError> {

@@ -5,7 +5,11 @@ use crate::{
     world::{SOON, World},
 };
 use rustix::process::Signal;
-use std::{fs, os::unix::fs::PermissionsExt, path::Path};
+use std::{
+    fs,
+    os::unix::fs::{PermissionsExt, symlink},
+    path::Path,
+};
 use tests::{databases::TempDatabase, on_every_database, processes::Process};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -81,6 +85,28 @@ fn an_address_that_others_reach_is_not_served_without_a_login() {
     run(command(&["--database", &url, "--yes", "migrate", "up"])).exits(0);
     let ran = run(command(&["--database", &url, "serve", "--listen", "0.0.0.0:0"])).exits(3);
     assert!(ran.err.contains("can be reached from other machines"), "{}", ran.err);
+}
+
+#[test]
+fn the_page_is_not_served_where_the_file_that_may_name_logins_cannot_be_read() {
+    let folder = tempfile::tempdir().unwrap();
+    let url = format!("sqlite://{}?mode=rwc", folder.path().join("a.db").display());
+    run(command(&["--database", &url, "--yes", "migrate", "up"])).exits(0);
+    let config = folder.path().join("outbox").join("config.toml");
+    let make: [(&str, fn(&Path)); 3] = [
+        ("a folder", |path| fs::create_dir_all(path).unwrap()),
+        ("no UTF-8", |path| fs::write(path, [0xff, 0xfe]).unwrap()),
+        ("a link to nowhere", |path| symlink("/nowhere/at/all", path).unwrap()),
+    ];
+    for (what, make) in make {
+        fs::create_dir_all(config.parent().unwrap()).unwrap();
+        make(&config);
+        let mut serve = command(&["--database", &url, "serve", "--listen", "127.0.0.1:0"]);
+        serve.env("XDG_CONFIG_HOME", folder.path());
+        let ran = run(serve).exits(2);
+        assert!(ran.err.contains("outbox/config.toml: "), "{what}: {}", ran.err);
+        fs::remove_dir_all(config.parent().unwrap()).unwrap();
+    }
 }
 
 #[test]
