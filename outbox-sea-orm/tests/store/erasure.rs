@@ -38,7 +38,7 @@ fn shown(tables: &[TableErasure]) -> Vec<(&str, u64, u64)> {
 
 impl World {
     /// Archives so many events of a key.
-    async fn archive(&self, key: &str, count: usize) {
+    pub(crate) async fn archive(&self, key: &str, count: usize) {
         let keep = StoreOptions::new(LEASE).retention(Retention::Keep(Duration::from_hours(1)));
         let (db, schema) = (self.outbox.connection(), self.outbox.schema());
         let store = open_relay_store(db, schema, &keep).await.unwrap();
