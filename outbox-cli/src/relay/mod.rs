@@ -13,8 +13,9 @@ use crate::{
     output::{Output, shown, warn},
 };
 use file::File;
+use metrics::Listener;
 use outbox_sea_orm::{Outbox, relay::Relay};
-use std::{path::Path, process::ExitCode, time::Duration};
+use std::{path::Path, process::ExitCode, sync::Arc, time::Duration};
 use tracing_subscriber::EnvFilter;
 
 /// How long a relay may take to publish what it has in hand when it is stopped.
@@ -61,14 +62,17 @@ fn target(file: &File) -> Target {
 /// Why a relay ends.
 enum End {
     Stop,
-    Reload(Box<File>),
+    Reload(Box<File>, Option<Arc<Listener>>),
 }
 
 /// Runs relay after relay, one for each content of the file.
 async fn serve(path: &Path, mut file: File) -> Result<ExitCode, CliError> {
     let mut signals = Signals::new()?;
+    // Before the relay: one that cannot be looked at does not start.
+    let mut listener = Listener::of(file.metrics.as_ref(), None)?;
     loop {
-        let (relay, _metrics) = start(&file).await?;
+        let (relay, outbox) = start(&file).await?;
+        let _metrics = listener.as_ref().map(|it| it.serve(&relay, outbox)).transpose()?;
         let stopped = relay.shutdown_signal();
         let mut finished = std::pin::pin!(relay.finished());
         let end = loop {
@@ -83,8 +87,8 @@ async fn serve(path: &Path, mut file: File) -> Result<ExitCode, CliError> {
                         warn(&format!("the relay goes on with its former file: {error}"));
                     }
                     (true, Ok(new)) if new == file => {}
-                    (true, Ok(new)) => match routes::build(&new) {
-                        Ok(_) => break End::Reload(Box::new(new)),
+                    (true, Ok(new)) => match prepare(&new, listener.as_ref()) {
+                        Ok(next) => break End::Reload(Box::new(new), next),
                         Err(error) => {
                             warn(&format!("the relay goes on with its former file: {error}"));
                         }
@@ -96,13 +100,23 @@ async fn serve(path: &Path, mut file: File) -> Result<ExitCode, CliError> {
         finished.await.map_err(|error| CliError::Relay(Box::new(error)))?;
         match end {
             End::Stop => return Ok(ExitCode::SUCCESS),
-            End::Reload(new) => file = *new,
+            End::Reload(new, next) => (file, listener) = (*new, next),
         }
     }
 }
 
-/// Starts a relay, and the server of its metrics where the file asks for it.
-async fn start(file: &File) -> Result<(Relay, Option<metrics::Server>), CliError> {
+/// Finds what is wrong with a new file while the former relay goes on; gives where its metrics are
+/// served.
+fn prepare(
+    file: &File,
+    former: Option<&Arc<Listener>>,
+) -> Result<Option<Arc<Listener>>, CliError> {
+    routes::build(file)?;
+    Listener::of(file.metrics.as_ref(), former)
+}
+
+/// Starts a relay.
+async fn start(file: &File) -> Result<(Relay, Outbox), CliError> {
     let target = target(file);
     let db = database::connect(&target).await?;
     let mut builder = Outbox::builder(db).namespace(&target.namespace);
@@ -118,11 +132,7 @@ async fn start(file: &File) -> Result<(Relay, Option<metrics::Server>), CliError
         relay = relay.add_route(route);
     }
     let relay = relay.start().await.map_err(|error| CliError::Relay(Box::new(error)))?;
-    let metrics = match &file.metrics {
-        Some(part) => Some(metrics::Server::start(part.listen, &relay, outbox).await?),
-        None => None,
-    };
-    Ok((relay, metrics))
+    Ok((relay, outbox))
 }
 
 /// The signals that a relay process obeys.
