@@ -36,6 +36,9 @@ pub enum CliError {
     /// The page could not be served.
     #[error("the page is not served")]
     Serve(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// The process cannot listen for signals.
+    #[error("the process cannot listen for signals")]
+    Signals(#[source] std::io::Error),
     /// The output could not be written.
     #[error("the output cannot be written")]
     Output(#[from] std::io::Error),
@@ -54,6 +57,7 @@ impl CliError {
             | Self::Relay(_)
             | Self::Bench(_)
             | Self::Serve(_)
+            | Self::Signals(_)
             | Self::Output(_) => 3,
         })
     }

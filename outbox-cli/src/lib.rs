@@ -19,6 +19,7 @@ mod config;
 mod database;
 mod error;
 mod output;
+mod signals;
 mod commands;
 mod relay;
 mod serve;

@@ -11,6 +11,7 @@ use crate::{
     database,
     error::CliError,
     output::{Output, shown, warn},
+    signals::{Asks, Signals},
 };
 use file::File;
 use metrics::Listener;
@@ -81,13 +82,13 @@ async fn serve(path: &Path, mut file: File) -> Result<ExitCode, CliError> {
                     ended.map_err(|error| CliError::Relay(Box::new(error)))?;
                     return Err(CliError::Relay("it ended by itself".into()));
                 }
-                reload = signals.next() => match (reload, File::read(path)) {
-                    (false, _) => break End::Stop,
-                    (true, Err(error)) => {
+                asks = signals.next() => match (asks, File::read(path)) {
+                    (Asks::Stop, _) => break End::Stop,
+                    (Asks::HangUp, Err(error)) => {
                         warn(&format!("the relay goes on with its former file: {error}"));
                     }
-                    (true, Ok(new)) if new == file => {}
-                    (true, Ok(new)) => match prepare(&new, listener.as_ref()) {
+                    (Asks::HangUp, Ok(new)) if new == file => {}
+                    (Asks::HangUp, Ok(new)) => match prepare(&new, listener.as_ref()) {
                         Ok(next) => break End::Reload(Box::new(new), next),
                         Err(error) => {
                             warn(&format!("the relay goes on with its former file: {error}"));
@@ -133,49 +134,4 @@ async fn start(file: &File) -> Result<(Relay, Outbox), CliError> {
     }
     let relay = relay.start().await.map_err(|error| CliError::Relay(Box::new(error)))?;
     Ok((relay, outbox))
-}
-
-/// The signals that a relay process obeys.
-#[cfg(unix)]
-struct Signals {
-    terminate: tokio::signal::unix::Signal,
-    interrupt: tokio::signal::unix::Signal,
-    hang_up: tokio::signal::unix::Signal,
-}
-
-#[cfg(unix)]
-impl Signals {
-    fn new() -> Result<Self, CliError> {
-        use tokio::signal::unix::{SignalKind, signal};
-        Ok(Self {
-            terminate: signal(SignalKind::terminate())?,
-            interrupt: signal(SignalKind::interrupt())?,
-            hang_up: signal(SignalKind::hangup())?,
-        })
-    }
-
-    /// Waits for a signal; `true` for the one that reads the file again.
-    async fn next(&mut self) -> bool {
-        tokio::select! {
-            _ = self.terminate.recv() => false,
-            _ = self.interrupt.recv() => false,
-            _ = self.hang_up.recv() => true,
-        }
-    }
-}
-
-#[cfg(not(unix))]
-struct Signals;
-
-#[cfg(not(unix))]
-impl Signals {
-    fn new() -> Result<Self, CliError> {
-        Ok(Self)
-    }
-
-    async fn next(&mut self) -> bool {
-        // A process that cannot listen for Ctrl-C stops.
-        let _ = tokio::signal::ctrl_c().await;
-        false
-    }
 }

@@ -8,6 +8,7 @@ use crate::{
     database,
     error::CliError,
     output::{Output, report},
+    signals::Signals,
 };
 use outbox_dashboard::{Access, Colour, Dashboard};
 use std::process::ExitCode;
@@ -20,6 +21,7 @@ pub(crate) async fn run(
     output: &mut Output,
 ) -> Result<ExitCode, CliError> {
     let dashboard = build(global).await?;
+    let mut signals = Signals::new()?;
     let listener = TcpListener::bind(arguments.listen).await;
     let listener = listener
         .map_err(|error| CliError::Usage(format!("{} is not free: {error}", arguments.listen)))?;
@@ -27,7 +29,7 @@ pub(crate) async fn run(
     output.line(format!("the page is at http://{address}/"))?;
     tokio::select! {
         ended = dashboard.serve(listener) => ended.map_err(not_served)?,
-        stopped = stop_signal() => stopped.map_err(not_served)?,
+        () = signals.stop() => {}
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -57,19 +59,4 @@ async fn build(global: &Global) -> Result<Dashboard, CliError> {
         None => Access::loopback(),
     };
     builder.access(access).build().map_err(not_served)
-}
-
-/// Waits for Ctrl-C or, where there is one, SIGTERM.
-async fn stop_signal() -> std::io::Result<()> {
-    #[cfg(unix)]
-    {
-        let terminate = tokio::signal::unix::SignalKind::terminate();
-        let mut terminate = tokio::signal::unix::signal(terminate)?;
-        tokio::select! {
-            interrupted = tokio::signal::ctrl_c() => interrupted,
-            _ = terminate.recv() => Ok(()),
-        }
-    }
-    #[cfg(not(unix))]
-    tokio::signal::ctrl_c().await
 }

@@ -6,12 +6,17 @@ use crate::{
 };
 use outbox_core::testing::Recorder;
 use outbox_sea_orm::{admin::AdminStore, prelude::*};
+use rustix::process::{Pid, Signal, kill_process};
+use sea_orm::{ConnectionTrait, TransactionTrait};
 use serde_json::Value;
 use std::{
     io::{BufRead, BufReader, Read},
     process::{Child, Stdio},
 };
-use tests::{databases::TempDatabase, equals, on_every_database, wait_until};
+use tests::{
+    databases::{Database, TempDatabase, waiting_for_locks},
+    equals, on_every_database, wait_until,
+};
 
 /// A running `tail`, which has begun to follow.
 struct Tail(Child);
@@ -52,6 +57,26 @@ async fn deliver(world: &World) {
     })
     .await;
     relay.shutdown(SOON).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_signal_ends_tail_also_while_a_database_is_slow_to_answer() {
+    let temp = TempDatabase::create(Database::Postgres).await;
+    let world = World::open(&temp).await;
+    let db = world.outbox.connection();
+    for signal in [Signal::INT, Signal::TERM, Signal::HUP] {
+        let tail = Tail::start(&world.url, &[]);
+        let lock = db.begin().await.unwrap();
+        lock.execute_unprepared("LOCK TABLE outbox_events").await.unwrap();
+        wait_until(SOON, "a look waits for the lock", async || {
+            equals(waiting_for_locks(db).await, 1)
+        })
+        .await;
+        kill_process(Pid::from_child(&tail.0), signal).unwrap();
+        assert_eq!(tail.finish(), "", "{signal:?}");
+        lock.rollback().await.unwrap();
+        wait_until(SOON, "the look is over", async || equals(waiting_for_locks(db).await, 0)).await;
+    }
 }
 
 on_every_database! {
