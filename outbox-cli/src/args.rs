@@ -119,7 +119,8 @@ pub(crate) enum Command {
 pub(crate) struct New {
     /// Its name, and that of its folder: small letters, digits and `-`.
     pub(crate) name: String,
-    /// A folder with the framework's source, to depend on in place of the published packages.
+    /// The folder of the framework's source, on which the service depends: its packages are in no
+    /// registry yet.
     #[arg(long, value_name = "FOLDER")]
     pub(crate) source: Option<PathBuf>,
 }

@@ -51,6 +51,17 @@ fn a_value_of_the_wrong_type_in_the_configuration_file_is_told_without_it() {
 }
 
 #[test]
+fn a_new_service_without_the_framework_s_source_is_refused_and_nothing_is_written() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut new = command(&["new", "orders"]);
+    new.current_dir(folder.path());
+    let ran = run(new).exits(2);
+    assert!(ran.err.contains("in no registry yet"), "{}", ran.err);
+    assert!(ran.err.contains("--source FOLDER"), "{}", ran.err);
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
+}
+
+#[test]
 fn a_context_that_others_can_read_is_warned_of_and_acts_need_its_name_among_several() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("config.toml");
