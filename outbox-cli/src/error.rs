@@ -30,8 +30,8 @@ pub enum CliError {
     /// A relay did not start or did not end well.
     #[error("the relay did not run")]
     Relay(#[source] Box<dyn std::error::Error + Send + Sync>),
-    /// A measurement failed; its tables are dropped.
-    #[error("the measurement failed; its tables are dropped")]
+    /// A measurement failed.
+    #[error("the measurement failed")]
     Bench(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// The page could not be served.
     #[error("the page is not served")]

@@ -23,7 +23,7 @@ struct Tail(Child);
 
 impl Tail {
     fn start(url: &str, arguments: &[&str]) -> Self {
-        let mut all = vec!["--database", url, "tail", "--every", "20ms", "--for", "30s"];
+        let mut all = vec!["--database", url, "tail", "--every", "50ms", "--for", "30s"];
         all.extend(arguments);
         let mut tail = command(&all);
         let mut tail = tail.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
@@ -111,6 +111,16 @@ on_every_database! {
         let [created, confirmed] = lines[..] else { panic!("{text}") };
         assert!(created.contains("created    ") && created.contains(&first.to_string()), "{text}");
         assert!(confirmed.contains("confirmed  ") && confirmed.contains("order.placed"), "{text}");
+    }
+
+    async fn a_key_is_compared_as_it_is_and_shown_without_what_a_terminal_obeys(temp: &TempDatabase) {
+        let world = World::open(temp).await;
+        let key = " order\u{202e}7 ";
+        let tail = Tail::start(&world.url, &["--lines", "1", "--key", key]);
+        world.place("order7", "x").await;
+        let id = world.place(key, "x").await;
+        let line = tail.finish();
+        assert!(line.contains(&id.to_string()) && line.contains("order\\u{202e}7"), "{line}");
     }
 
     async fn an_event_that_is_given_up_is_dead_and_says_by_whom_and_why(temp: &TempDatabase) {

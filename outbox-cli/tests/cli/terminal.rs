@@ -173,7 +173,7 @@ async fn without_a_terminal_top_writes_the_overview_as_text_or_as_documents() {
     let temp = TempDatabase::create(Database::Sqlite).await;
     let world = World::open(&temp).await;
     world.place("order-1", "x").await;
-    let twice = ["top", "--times", "2", "--every", "10ms"];
+    let twice = ["top", "--times", "2", "--every", "50ms"];
     let text = on(&world.url, &twice).exits(0).out;
     assert_eq!(text.matches("events    1 waiting").count(), 2, "{text}");
     assert!(!text.contains('\u{1b}'), "{text:?}");

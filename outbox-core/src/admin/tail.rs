@@ -32,11 +32,11 @@ pub struct TailEvent {
     pub id: EventId,
     /// The message.
     pub message: MessageId,
-    /// Its topic.
+    /// Its topic, as it is stored.
     pub topic: String,
     /// Its type.
     pub event_type: String,
-    /// Its key.
+    /// Its key, as it is stored.
     pub key: Option<String>,
     /// When it was saved.
     pub created_at: Timestamp,
@@ -105,11 +105,11 @@ pub struct TailEntry {
     pub kind: TailKind,
     /// The message; `None` of a dead letter that does not decode.
     pub message: Option<MessageId>,
-    /// Its topic; empty if unknown.
+    /// Its topic, as it is stored; empty if unknown.
     pub topic: String,
     /// Its type; empty if unknown.
     pub event_type: String,
-    /// Its key.
+    /// Its key, as it is stored: it may have marks that a terminal obeys.
     pub key: Option<String>,
     /// Of a dead letter its number, who gave it up, and why.
     pub detail: Option<String>,

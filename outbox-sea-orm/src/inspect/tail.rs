@@ -3,7 +3,7 @@
 use super::{
     column,
     events::{EventRow, Place, WindowEdge},
-    flag, number, query, shown,
+    flag, number, query,
 };
 use crate::{dialect::ORIGIN_RELAY, outbox::Outbox, schema::stored};
 use async_trait::async_trait;
@@ -119,9 +119,9 @@ fn event(row: EventRow) -> TailEvent {
         partition: row.partition,
         id: row.id,
         message: row.message,
-        topic: shown(&row.topic),
+        topic: row.topic,
         event_type: row.event_type,
-        key: row.key.as_deref().map(shown),
+        key: row.key,
         created_at: row.created_at,
         finished_at: row.finished_at,
     }
