@@ -1,5 +1,5 @@
-//! The signals that a command obeys. Whoever waits for one makes a [`Signals`] before its work begins:
-//! from the first on, a signal does not end the process by itself any more.
+//! The signals that a command obeys. Whoever waits for one makes a [`Signals`] before its work
+//! begins: from the first on, a signal does not end the process by itself any more.
 
 use crate::error::CliError;
 

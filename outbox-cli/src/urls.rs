@@ -22,8 +22,8 @@ pub(crate) fn check_database(url: &str) -> Result<(), String> {
     }
 }
 
-/// Gives the last part of a URL's path, without the ending of a file; its host where it has no path.
-/// Never a part that may have a password.
+/// Gives the last part of a URL's path, without the ending of a file; its host where it has no
+/// path. Never a part that may have a password.
 pub(crate) fn name_of(url: &str) -> String {
     let parsed = Url::parse(url).ok().filter(|parsed| url.contains("://") && !is_cut_short(parsed));
     let name = parsed.as_ref().and_then(|url| {

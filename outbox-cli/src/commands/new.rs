@@ -90,8 +90,8 @@ fn is_dependency(name: &str) -> bool {
     dependencies.lines().filter_map(|line| line.split_once(" = ")).any(|(of, _)| of == name)
 }
 
-/// Makes the secret with which the service signs and verifies webhooks where it is given none. One of
-/// the template would be that of all services.
+/// Makes the secret with which the service signs and verifies webhooks where it is given none. One
+/// of the template would be that of all services.
 fn secret() -> Result<String, CliError> {
     let mut bytes = [0; 32];
     let random = rustls::crypto::ring::default_provider().secure_random;

@@ -9,10 +9,10 @@ use rustix::process::Signal;
 use sea_orm::{ConnectionTrait, DatabaseConnection, Statement};
 use std::fs;
 use tests::{
+    Proxy,
     databases::{Database, TempDatabase},
     equals, on_every_database,
     processes::Process,
-    proxy::Proxy,
     wait_until,
 };
 

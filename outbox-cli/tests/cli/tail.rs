@@ -113,7 +113,9 @@ on_every_database! {
         assert!(confirmed.contains("confirmed  ") && confirmed.contains("order.placed"), "{text}");
     }
 
-    async fn a_key_is_compared_as_it_is_and_shown_without_what_a_terminal_obeys(temp: &TempDatabase) {
+    async fn a_key_is_compared_as_it_is_and_shown_without_what_a_terminal_obeys(
+        temp: &TempDatabase
+    ) {
         let world = World::open(temp).await;
         let key = " order\u{202e}7 ";
         let tail = Tail::start(&world.url, &["--lines", "1", "--key", key]);

@@ -15,10 +15,11 @@ use std::collections::{BTreeMap, BTreeSet};
 const LOOK_BACK: u32 = 1_000;
 /// Events that are followed until they have ended, some 4 MB; of more, the oldest are given up.
 const MOST_FOLLOWED: usize = 10_000;
-/// Events of one partition, or of the archive, that one look reads: those that it reads again and 500
-/// new ones. With no more than the former, a look would end before the first new one.
+/// Events of one partition, or of the archive, that one look reads: those that it reads again and
+/// 500 new ones. With no more than the former, a look would end before the first new one.
 const MOST_READ: u32 = LOOK_BACK + 500;
-/// Dead letters that one look reads. They have their content, so the store limits them in bytes too.
+/// Dead letters that one look reads. They have their content, so the store limits them in bytes
+/// too.
 const MOST_LETTERS: u32 = 500;
 /// Dead letters that were shown and are remembered, beside those of events that are followed.
 const MOST_SHOWN: usize = 1_000;
@@ -229,9 +230,9 @@ impl Tail {
         followed.chain(passed).collect()
     }
 
-    /// Gives the letters of ended events that no read of letters has shown or will show: they became
-    /// visible after letters with higher numbers, or were there at the start. A redrive before the
-    /// start is no news.
+    /// Gives the letters of ended events that no read of letters has shown or will show: they
+    /// became visible after letters with higher numbers, or were there at the start. A redrive
+    /// before the start is no news.
     fn missed(&self, given_up: &[TailLetter], letters: &[DeadLetter]) -> Vec<LetterId> {
         let cursor = letters.last().map(|letter| letter.id).or(self.letter);
         let read: BTreeSet<LetterId> = letters.iter().map(|letter| letter.id).collect();

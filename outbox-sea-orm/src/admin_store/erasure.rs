@@ -1,8 +1,8 @@
 //! The erasure of what is stored under a key, in short transactions.
 //!
-//! Rows move while it walks: a scheduled event comes due, an event is archived or given up, a deferred
-//! delivery is given up. It takes the tables from which rows move before those to which they do, and
-//! counts what is in use before these: so a row is found in one of them, or told.
+//! Rows move while it walks: a scheduled event comes due, an event is archived or given up, a
+//! deferred delivery is given up. It takes the tables from which rows move before those to which
+//! they do, and counts what is in use before these: so a row is found in one of them, or told.
 
 mod keys;
 mod walk;
@@ -228,7 +228,8 @@ impl Outbox {
     }
 
     /// Empties the sagas that had ended when their replies were looked for, each in a transaction;
-    /// gives how many, and how many are left. One that has ended since is left, for its replies are.
+    /// gives how many, and how many are left. One that has ended since is left, for its replies
+    /// are.
     async fn erase_sagas(&self, keys: &Keys, audit: i64) -> Result<(u64, u64), StoreError> {
         let (mut ended, mut left, mut after) = (0, 0, None);
         loop {

@@ -92,8 +92,8 @@ impl TailStore for Outbox {
         for chunk in events.chunks(CHUNK) {
             let marks = vec!["?"; chunk.len()].join(", ");
             let sql = format!(
-                "SELECT event_id, letter_id, CASE WHEN resolution = 'redriven' THEN 1 ELSE 0 END FROM {{letters}} \
-                 WHERE event_id IN ({marks}) AND origin = {ORIGIN_RELAY}"
+                "SELECT event_id, letter_id, CASE WHEN resolution = 'redriven' THEN 1 ELSE 0 END \
+                 FROM {{letters}} WHERE event_id IN ({marks}) AND origin = {ORIGIN_RELAY}"
             );
             let values = chunk.iter().map(|id| Value::from(id.0)).collect();
             for row in query(self, &sql, values).await? {

@@ -119,7 +119,8 @@ on_every_database! {
         world.let_fail(1, "ship", -1).await;
         world.let_fail(1, "refund", 99).await;
         let tx = world.outbox.begin().await.unwrap();
-        let stuck = sagas.start(&tx, PlaceOrder::number(1)).correlation("order-1").again().await.unwrap().id();
+        let again = sagas.start(&tx, PlaceOrder::number(1)).correlation("order-1").again();
+        let stuck = again.await.unwrap().id();
         tx.commit().await.unwrap();
         world.reaches(stuck, SagaState::Stuck).await;
         sagas.shutdown(SOON).await.unwrap();
@@ -139,8 +140,8 @@ on_every_database! {
         };
 
         let plan = world.outbox.plan_erasure("order-1").await.unwrap();
-        let note = plan.notes.iter().find(|note| note.starts_with("In the databases of other services"));
-        let note = note.expect("the sagas are named");
+        let names = |note: &&String| note.starts_with("In the databases of other services");
+        let note = plan.notes.iter().find(names).expect("the sagas are named");
         assert!(note.contains(&ended.to_string()) && !note.contains(&stuck.to_string()), "{note}");
         let erased = world.outbox.erase("order-1", &ann()).await.unwrap();
         for tables in [&plan.tables, &erased] {

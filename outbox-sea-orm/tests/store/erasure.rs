@@ -119,8 +119,8 @@ fn address() -> Result<String, OutboxError> {
     Ok("7 Elm Street".to_owned())
 }
 
-/// Lets a statement run whenever rows of a table are deleted: as a relay or consumer that moves rows
-/// at just that moment.
+/// Lets a statement run whenever rows of a table are deleted: as a relay or consumer that moves
+/// rows at just that moment.
 async fn when_deleted(world: &World, database: Database, table: &str, statement: &str) {
     let begin = format!("CREATE TRIGGER then_{table} AFTER DELETE ON outbox_{table} FOR EACH ROW");
     match database {
@@ -128,8 +128,8 @@ async fn when_deleted(world: &World, database: Database, table: &str, statement:
         Database::MariaDb => world.run(&format!("{begin} {statement}")).await,
         Database::Postgres => {
             let body = format!("BEGIN {statement}; RETURN NULL; END");
-            let function = format!("CREATE FUNCTION then_{table}() RETURNS trigger LANGUAGE plpgsql");
-            world.run(&format!("{function} AS $$ {body} $$")).await;
+            let function = format!("CREATE FUNCTION then_{table}() RETURNS trigger");
+            world.run(&format!("{function} LANGUAGE plpgsql AS $$ {body} $$")).await;
             world.run(&format!("{begin} EXECUTE FUNCTION then_{table}()")).await;
         }
     }

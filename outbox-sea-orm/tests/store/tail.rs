@@ -58,7 +58,9 @@ on_every_database! {
         }
     }
 
-    async fn more_waiting_events_of_one_partition_than_a_look_reads_are_all_followed(temp: &TempDatabase) {
+    async fn more_waiting_events_of_one_partition_than_a_look_reads_are_all_followed(
+        temp: &TempDatabase
+    ) {
         let world = World::open(temp).await;
         let mut tail = Tail::start(&world.outbox).await.unwrap();
         for round in 1..=2 {
@@ -79,7 +81,9 @@ on_every_database! {
         assert_eq!(counts(&look(&mut tail, &world).await), [0, 0, MANY]);
     }
 
-    async fn an_event_whose_letter_is_resolved_between_two_looks_is_dead_all_the_same(temp: &TempDatabase) {
+    async fn an_event_whose_letter_is_resolved_between_two_looks_is_dead_all_the_same(
+        temp: &TempDatabase
+    ) {
         let world = World::open(temp).await;
         let mut tail = Tail::start(&world.outbox).await.unwrap();
         world.append(1).await;
@@ -93,7 +97,9 @@ on_every_database! {
         assert!(detail.starts_with(&format!("letter {} by billing: ", letters[0])), "{detail}");
     }
 
-    async fn an_event_that_was_redriven_between_two_looks_is_followed_to_its_confirmation(temp: &TempDatabase) {
+    async fn an_event_that_was_redriven_between_two_looks_is_followed_to_its_confirmation(
+        temp: &TempDatabase
+    ) {
         let world = World::open(temp).await;
         let mut tail = Tail::start(&world.outbox).await.unwrap();
         world.append(1).await;

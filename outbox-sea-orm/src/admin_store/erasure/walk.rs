@@ -59,8 +59,8 @@ pub(super) struct Window {
 }
 
 impl Outbox {
-    /// Reads the rows of some keys that an erasure takes, in a window of ids after one; `None` where
-    /// no row is behind it.
+    /// Reads the rows of some keys that an erasure takes, in a window of ids after one; `None`
+    /// where no row is behind it.
     pub(super) async fn window(
         &self,
         keyed: Keyed,
