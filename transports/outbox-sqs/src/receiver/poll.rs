@@ -4,7 +4,7 @@ use super::{MAX_ENTRIES, Received, Store};
 use crate::{
     classify::{Failure, Kind},
     headers::{self, DeadMessage, ReadOptions},
-    topology::Directory,
+    topology::{Directory, PlaceKind},
 };
 use aws_sdk_sqs::types::{
     ChangeMessageVisibilityBatchRequestEntry, Message, MessageSystemAttributeName as System,
@@ -77,7 +77,7 @@ impl Poll {
                 Ok(()) => backoff = Duration::ZERO,
                 Err(failure) => {
                     if failure.kind == Kind::Missing {
-                        self.directory.forget(&self.queue).await;
+                        self.directory.forget(PlaceKind::Queue, &self.queue).await;
                     }
                     self.store.fail(failure);
                     backoff = (backoff * 2).clamp(MIN_BACKOFF, MAX_BACKOFF);
