@@ -7,6 +7,7 @@ mod support;
 
 mod configuration;
 mod conformance;
+mod extending;
 mod failures;
 mod faults;
 mod fifo;
