@@ -48,6 +48,14 @@ pub(super) struct InFlight {
     pub(super) _permit: OwnedSemaphorePermit,
 }
 
+/// Messages whose acknowledgements go out before a ping: the server has forgotten them when it
+/// answers that.
+struct Acknowledged {
+    ids: Vec<u16>,
+    /// Who waits for that, if anybody does.
+    done: Option<oneshot::Sender<()>>,
+}
+
 /// Why the task ends.
 enum End {
     Closed,
@@ -75,10 +83,10 @@ pub(super) struct SessionTask {
     inbound: Option<Arc<Inbound>>,
     in_flight: HashMap<u16, InFlight>,
     subscribing: HashMap<u16, oneshot::Sender<Vec<u8>>>,
-    /// Who waits for the answer to each ping that is out.
-    pings: VecDeque<Vec<oneshot::Sender<()>>>,
-    /// Who waits for the answer to the next one.
-    for_next_ping: Vec<oneshot::Sender<()>>,
+    /// What went out before each ping that is out.
+    pings: VecDeque<Vec<Acknowledged>>,
+    /// What goes out before the next one.
+    for_next_ping: Vec<Acknowledged>,
     last_id: u16,
     /// Zero where nothing is watched.
     keep_alive: Duration,
@@ -221,8 +229,7 @@ impl SessionTask {
                 packets::write(&Packet::Subscribe(subscribe), &mut self.unwritten)?;
             }
             Some(Command::Acknowledge(ids, done)) => {
-                self.acknowledge(ids)?;
-                self.for_next_ping.push(done);
+                self.acknowledge(ids, Some(done))?;
                 // One at a time: those that come meanwhile share the next one.
                 if self.pings.is_empty() {
                     self.ping()?;
@@ -252,9 +259,16 @@ impl SessionTask {
         }
     }
 
-    fn acknowledge(&mut self, ids: Vec<u16>) -> Result<(), Failure> {
-        for id in ids {
-            packets::write(&Packet::PubAck(PubAck::new(id, None)), &mut self.unwritten)?;
+    fn acknowledge(
+        &mut self,
+        ids: Vec<u16>,
+        done: Option<oneshot::Sender<()>>,
+    ) -> Result<(), Failure> {
+        for id in &ids {
+            packets::write(&Packet::PubAck(PubAck::new(*id, None)), &mut self.unwritten)?;
+        }
+        if !ids.is_empty() {
+            self.for_next_ping.push(Acknowledged { ids, done });
         }
         Ok(())
     }
@@ -280,7 +294,7 @@ impl SessionTask {
                         return Err(Failure::ended("the server sent a message unasked").into());
                     };
                     let acknowledged = inbound.accept(publish)?;
-                    self.acknowledge(acknowledged)?;
+                    self.acknowledge(acknowledged, None)?;
                 }
                 Incoming::PubAck(answer) => {
                     // An answer to nothing is ignored: the server has had its say.
@@ -294,10 +308,8 @@ impl SessionTask {
                     }
                 }
                 Incoming::PingResp => {
-                    for done in self.pings.pop_front().unwrap_or_default() {
-                        // Its caller may have given up.
-                        let _ = done.send(());
-                    }
+                    let forgotten = self.pings.pop_front().unwrap_or_default();
+                    self.forgotten(forgotten);
                     if !self.for_next_ping.is_empty() && self.pings.is_empty() {
                         self.ping()?;
                     }
@@ -333,17 +345,29 @@ impl SessionTask {
         Ok(())
     }
 
-    /// Tells those who wait for an answer that there will be none for now: what they sent is on its
-    /// way.
-    fn answer_waiting(&mut self) {
-        let waiting = self.pings.iter_mut().flat_map(std::mem::take);
-        for done in waiting.chain(self.for_next_ping.drain(..)) {
+    /// Notes that the server has forgotten messages, and tells those who wait for that.
+    fn forgotten(&self, forgotten: Vec<Acknowledged>) {
+        for Acknowledged { ids, done } in forgotten {
+            if let Some(inbound) = &self.inbound {
+                inbound.forgotten(&ids);
+            }
             // Its caller may have given up.
-            let _ = done.send(());
+            let _ = done.map(|done| done.send(()));
         }
     }
 
-    /// Sends a ping; whoever waits for the next one waits for its answer.
+    /// Tells those who wait for an answer that there will be none for now: what they sent is on its
+    /// way. Should it not arrive, their messages are not delivered again.
+    fn answer_waiting(&mut self) {
+        for sent in self.pings.iter_mut().flatten().chain(&mut self.for_next_ping) {
+            let is_told = sent.done.take().is_some_and(|done| done.send(()).is_ok());
+            if let Some(inbound) = self.inbound.as_ref().filter(|_| is_told) {
+                inbound.reported(&sent.ids);
+            }
+        }
+    }
+
+    /// Sends a ping, behind what was acknowledged.
     fn ping(&mut self) -> Result<(), Failure> {
         self.pings.push_back(std::mem::take(&mut self.for_next_ping));
         packets::write(&Packet::PingReq, &mut self.unwritten)
