@@ -13,7 +13,10 @@ use rumqttc::mqttbytes::v5::{
 use std::{
     collections::{HashMap, VecDeque},
     future::pending,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     time::{Duration, Instant},
 };
 use tokio::{
@@ -88,7 +91,8 @@ pub(super) struct SessionTask {
     /// What goes out before the next one.
     for_next_ping: Vec<Acknowledged>,
     last_id: u16,
-    /// Zero where nothing is watched.
+    /// How many messages the server has answered.
+    answered: Arc<AtomicU64>,
     keep_alive: Duration,
     heard_at: Instant,
     sent_at: Instant,
@@ -100,6 +104,7 @@ impl SessionTask {
         writer: WriteHalf<Stream>,
         received: BytesMut,
         inbound: Option<Arc<Inbound>>,
+        answered: Arc<AtomicU64>,
         keep_alive: Duration,
     ) -> Self {
         Self {
@@ -115,6 +120,7 @@ impl SessionTask {
             pings: VecDeque::new(),
             for_next_ping: Vec::new(),
             last_id: 0,
+            answered,
             keep_alive,
             heard_at: now(),
             sent_at: now(),
@@ -148,9 +154,8 @@ impl SessionTask {
     }
 
     async fn work(&mut self, commands: &mut mpsc::UnboundedReceiver<Command>) -> End {
-        // Without a keep alive there is still the end to be looked at.
-        let tick = if self.keep_alive.is_zero() { CLOSED_WITHIN } else { self.keep_alive / TICKS };
-        let mut ticks = interval(tick);
+        // However long the keep alive is, there is still the end to be looked at.
+        let mut ticks = interval((self.keep_alive / TICKS).min(CLOSED_WITHIN));
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             if let Err(end) = self.turn(commands, &mut ticks).await {
@@ -253,7 +258,7 @@ impl SessionTask {
         }
         publish.pkid = self.free_id();
         let id = publish.pkid;
-        match packets::write(&Packet::Publish(publish), &mut self.unwritten) {
+        match packets::write_message(publish, &mut self.unwritten) {
             Ok(()) => _ = self.in_flight.insert(id, in_flight),
             Err(failure) => _ = in_flight.outcome.send(Err(failure)),
         }
@@ -299,6 +304,7 @@ impl SessionTask {
                 Incoming::PubAck(answer) => {
                     // An answer to nothing is ignored: the server has had its say.
                     if let Some(in_flight) = self.in_flight.remove(&answer.id) {
+                        self.answered.fetch_add(1, Ordering::Relaxed);
                         let _ = in_flight.outcome.send(Ok(answer));
                     }
                 }
@@ -326,9 +332,6 @@ impl SessionTask {
     /// Pings a server that is silent, and gives up one that stays so: within one and a half times
     /// the keep alive, as the server does with its clients.
     fn watch(&mut self, is_full: bool) -> Result<(), Failure> {
-        if self.keep_alive.is_zero() {
-            return Ok(());
-        }
         let now = now();
         let silent = now.saturating_duration_since(self.heard_at);
         // What is not read cannot be heard.
