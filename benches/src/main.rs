@@ -89,6 +89,7 @@ async fn measure(args: &Args) -> Result<Report> {
         Bench::Gate => gate::a3().await?,
         Bench::GateB => gate::b().await?,
         Bench::GateC1 => gate::c1().await?,
+        Bench::GateC2 => gate::c2().await?,
         Bench::GateE1 => gate::e1().await?,
         Bench::GateE2 => gate::e2().await?,
     })

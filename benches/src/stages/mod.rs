@@ -1,6 +1,7 @@
 //! The benchmarks.
 
 pub(crate) mod asks;
+pub(crate) mod brokers;
 pub(crate) mod consume;
 pub(crate) mod costs;
 pub(crate) mod drain;
