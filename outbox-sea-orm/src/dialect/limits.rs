@@ -1,5 +1,6 @@
 //! The limits of transactions that the server enforces.
 
+use super::{Dialect, mysql, postgres};
 use std::time::Duration;
 
 /// Time that a response may take beyond the server's own limits: the way there and back.
@@ -72,5 +73,98 @@ impl TransactionLimits {
     /// How long the process waits for a response of the server.
     pub(crate) fn response(&self) -> Duration {
         self.idle.max(self.lock_wait) + NETWORK_SLACK
+    }
+}
+
+/// A setting of a session: its name with its value.
+type Setting = (&'static str, String);
+
+impl Dialect {
+    /// Lists the limits of a connection for handlers, steps and operators: names with their values.
+    pub(crate) fn limits_of_session(self, limits: &TransactionLimits) -> Vec<Setting> {
+        match self {
+            Self::Postgres => postgres::limits(limits),
+            Self::MySql => mysql::limits(limits, false),
+            Self::MariaDb => mysql::limits(limits, true),
+            Self::Sqlite => Vec::new(),
+        }
+    }
+
+    /// Writes the statement that sets these limits: for the open transaction where the database
+    /// can, else for the session. It is empty where there are none.
+    pub(crate) fn limits_of_transaction(self, limits: &TransactionLimits) -> String {
+        self.set(&self.limits_of_session(limits))
+    }
+
+    /// Writes the statement that puts other limits in the place of these, as
+    /// [`limits_of_transaction`](Self::limits_of_transaction) does. It sets those alone that
+    /// differ, and is empty where none does.
+    pub(crate) fn change_of_limits(
+        self,
+        from: &TransactionLimits,
+        to: &TransactionLimits,
+    ) -> String {
+        let before = self.limits_of_session(from);
+        let mut settings = self.limits_of_session(to);
+        settings.retain(|setting| !before.contains(setting));
+        self.set(&settings)
+    }
+
+    fn set(self, settings: &[Setting]) -> String {
+        let written = |scope: &str, between: &str| {
+            let settings = settings.iter().map(|(name, value)| format!("{scope} {name} = {value}"));
+            settings.collect::<Vec<_>>().join(between)
+        };
+        match self {
+            _ if settings.is_empty() => String::new(),
+            Self::Postgres => written("SET LOCAL", "; "),
+            // One statement, which sets all of them or none.
+            Self::MySql | Self::MariaDb => format!("SET {}", written("SESSION", ", ")),
+            Self::Sqlite => String::new(),
+        }
+    }
+
+    /// Tells whether limits that are set in a transaction outlast it, on its connection.
+    pub(crate) const fn keeps_limits_of_transaction(self) -> bool {
+        self.is_mysql()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn other_limits_set_what_differs_and_are_put_back_by_the_same_names() {
+        let usual = TransactionLimits::new();
+        let short = usual.lock_wait(Duration::from_secs(1));
+        let both = short.statement(Duration::from_secs(5));
+        for (dialect, from, to, expected) in [
+            (Dialect::Postgres, usual, short, "SET LOCAL lock_timeout = 1000"),
+            (
+                Dialect::Postgres,
+                usual,
+                both,
+                "SET LOCAL statement_timeout = 5000; SET LOCAL lock_timeout = 1000",
+            ),
+            (Dialect::MariaDb, usual, short, "SET SESSION innodb_lock_wait_timeout = 1"),
+            (
+                Dialect::MariaDb,
+                both,
+                usual,
+                "SET SESSION innodb_lock_wait_timeout = 15, SESSION max_statement_time = 300",
+            ),
+            (
+                Dialect::MySql,
+                both,
+                usual,
+                "SET SESSION innodb_lock_wait_timeout = 15, SESSION max_execution_time = 300000",
+            ),
+            (Dialect::MariaDb, usual, usual, ""),
+            (Dialect::Postgres, short, short, ""),
+            (Dialect::Sqlite, usual, both, ""),
+        ] {
+            assert_eq!(dialect.change_of_limits(&from, &to), expected, "{dialect:?}");
+        }
     }
 }

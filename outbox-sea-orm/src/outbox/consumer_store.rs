@@ -82,7 +82,7 @@ impl ConsumerStore for Outbox {
         // another connection would then make its own write fail.
         let admission =
             self.0.schema.admission(&*self.0.work, key, order_hash).await.map_err(database)?;
-        Ok(Some((admission, self.begin_work_deferred().await?)))
+        Ok(Some((admission, self.begin_work_deferred(None).await?)))
     }
 
     async fn is_received(&self, key: InboxKey<'_>) -> Result<bool, StoreError> {

@@ -3,6 +3,7 @@
 
 mod connector;
 mod relay_connection;
+mod run_to_completion;
 mod work_pool;
 mod pooler;
 mod error_class;
@@ -15,4 +16,5 @@ pub(crate) use error_class::{
 };
 pub(crate) use pooler::{POOLER_REQUIREMENT, check as check_pooler, is_mixed_statement_error};
 pub(crate) use relay_connection::{RelayConnection, Tx};
-pub(crate) use work_pool::{ResponseDeadline, WorkPool};
+pub(crate) use run_to_completion::RunToCompletion;
+pub(crate) use work_pool::{Begun, ResponseDeadline, WorkPool};

@@ -75,6 +75,15 @@ impl ResponseDeadline {
     }
 }
 
+/// A transaction that was begun, with what it needs until its end.
+pub(crate) struct Begun {
+    pub(crate) txn: DatabaseTransaction,
+    pub(crate) deadline: ResponseDeadline,
+    /// The statement that gives the session its usual limits back; `None` where it has them, or has
+    /// them again when the transaction ends.
+    pub(crate) reset: Option<String>,
+}
+
 /// Opens transactions for the framework, and runs its statements outside of one.
 pub(crate) struct WorkPool {
     application: DatabaseConnection,
@@ -170,24 +179,39 @@ impl WorkPool {
         self.dialect.ends_idle_transactions()
     }
 
-    /// Opens a transaction.
+    /// Opens a transaction with the usual limits, or with others.
     ///
     /// # Errors
     /// The database's error, or that it did not respond.
     pub(crate) async fn begin(
         &self,
         options: TransactionOptions,
-    ) -> Result<(DatabaseTransaction, ResponseDeadline), DbErr> {
+        limits: Option<TransactionLimits>,
+    ) -> Result<Begun, DbErr> {
         self.run_on_pool(|pool| async move {
             let txn = pool.begin(options).await?;
             let deadline =
                 ResponseDeadline { within: self.limits.response(), from: Some(pool.share()) };
-            if self.limits_per_transaction.load(Ordering::Relaxed) {
-                txn.execute_unprepared(&self.dialect.limits_of_transaction(&self.limits)).await?;
+            let (set, reset) = self.statements(limits.as_ref());
+            if !set.is_empty() {
+                txn.execute_unprepared(&set).await?;
             }
-            Ok((txn, deadline))
+            Ok(Begun { txn, deadline, reset })
         })
         .await
+    }
+
+    /// Writes the statement that sets the limits of one transaction, empty where they are set, and
+    /// the one that puts the session's back.
+    fn statements(&self, limits: Option<&TransactionLimits>) -> (String, Option<String>) {
+        let (dialect, usual) = (self.dialect, &self.limits);
+        if self.limits_per_transaction.load(Ordering::Relaxed) {
+            return (dialect.limits_of_transaction(limits.unwrap_or(usual)), None);
+        }
+        let Some(limits) = limits else { return (String::new(), None) };
+        let reset = dialect.change_of_limits(limits, usual);
+        let outlast = dialect.keeps_limits_of_transaction() && !reset.is_empty();
+        (dialect.change_of_limits(usual, limits), outlast.then_some(reset))
     }
 
     /// Runs work on the open pool. An overdue response closes that pool.

@@ -2,7 +2,6 @@
 
 mod open;
 mod statement_queue;
-mod run_to_completion;
 mod bounded;
 mod savepoint;
 mod phases;
@@ -25,13 +24,12 @@ use crate::{
     EnqueueOptions, Outbox,
     error::{BoxError, OutboxError},
     outbox::Pending,
-    pool::{ResponseDeadline, response_timeout},
+    pool::{Begun, RunToCompletion, TransactionLimits, response_timeout},
 };
 use futures_util::future::BoxFuture;
 use open::TaskRegistration;
 use outbox_core::event::{CorrelationContext, MessageId, NewEvent, OutboxEvent};
 use phases::Hooks;
-use run_to_completion::RunToCompletion;
 use sea_orm::{
     ConnectionTrait, DatabaseTransaction, DbErr, IsolationLevel, TransactionOptions,
     TransactionTrait,
@@ -124,7 +122,11 @@ impl OutboxTransaction {
             let within = work.begins_within();
             let mut beginning = Box::pin(async move { db.begin_with_options(options).await });
             match tokio::time::timeout(within, &mut beginning).await {
-                Ok(begun) => begun.map(|txn| (txn, work.deadline_of_application())),
+                Ok(begun) => begun.map(|txn| Begun {
+                    txn,
+                    deadline: work.deadline_of_application(),
+                    reset: None,
+                }),
                 Err(_) => {
                     // The response may still come, and would leave a connection of the application
                     // inside a transaction.
@@ -146,34 +148,47 @@ impl OutboxTransaction {
     }
 
     /// Opens a transaction for a handler, a step or an operator, over the framework's own
-    /// connections, as [`open`](Self::open) does.
+    /// connections, as [`open`](Self::open) does; with limits of its own, where it needs some.
     pub(crate) async fn open_for_work(
         outbox: Outbox,
         options: TransactionOptions,
+        limits: Option<TransactionLimits>,
     ) -> Result<Self, OutboxError> {
         let (isolation, work) = (options.isolation_level, outbox.work().clone());
-        Self::opened(outbox, (isolation, false), async move { work.begin(options).await }).await
+        let begin = async move { work.begin(options, limits).await };
+        Self::opened(outbox, (isolation, false), begin).await
     }
 
     async fn opened(
         outbox: Outbox,
         (isolation, read_only): (Option<IsolationLevel>, bool),
-        begin: impl Future<Output = Result<(DatabaseTransaction, ResponseDeadline), DbErr>>
-        + Send
-        + 'static,
+        begin: impl Future<Output = Result<Begun, DbErr>> + Send + 'static,
     ) -> Result<Self, OutboxError> {
-        let (txn, deadline) =
-            RunToCompletion::new(begin, Handle::current()).await.map_err(OutboxError::Begin)?;
-        let state = SharedState(Arc::new(Mutex::new(State::new(isolation, read_only))));
-        let queue = StatementQueue::new(deadline);
+        // Made where BEGIN ends: where the caller is gone by then, a transaction is dropped that
+        // puts its session's limits back.
+        let opening = async move {
+            let begun = begin.await?;
+            Ok::<_, DbErr>(Self::of(begun, outbox, State::new(isolation, read_only)))
+        };
+        RunToCompletion::on_current(opening).await.map_err(OutboxError::Begin)
+    }
+
+    /// Makes the handle of a transaction that was begun.
+    fn of(Begun { txn, deadline, reset }: Begun, outbox: Outbox, state: State) -> Self {
+        let (txn, state) = (Arc::new(txn), SharedState(Arc::new(Mutex::new(state))));
+        let mut queue = StatementQueue::new(deadline);
+        if let Some(reset) = reset {
+            let txn = Arc::clone(&txn);
+            queue.end_with(async move { txn.execute_unprepared(&reset).await.map(drop) });
+        }
         let frame = FrameHandle {
             id: 0,
             state: state.clone(),
             runtime: queue.runtime().clone(),
             owned: true,
         };
-        let shared = Shared { queue, txn: Arc::new(txn), state, outbox, registration: None };
-        Ok(Self { shared: Arc::new(shared), frame })
+        let shared = Shared { queue, txn, state, outbox, registration: None };
+        Self { shared: Arc::new(shared), frame }
     }
 
     /// Saves an event with the transaction: encoded now, written in one INSERT with all others just

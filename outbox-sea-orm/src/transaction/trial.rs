@@ -2,17 +2,14 @@
 //! and no hook or listener runs after them.
 
 use super::{OutboxTransaction, open::joinable, state::FrameId, within};
-use crate::{
-    Outbox, TransactionLimits,
-    error::{OutboxError, database},
-};
+use crate::{Outbox, error::OutboxError};
 use async_trait::async_trait;
 use outbox_core::{
     event::NewEvent,
     failure::full_text,
     outbox::{StoreError, TableChange, TrialEffects, TrialStore},
 };
-use sea_orm::{ConnectionTrait, DbErr};
+use sea_orm::DbErr;
 use std::{collections::BTreeMap, time::Duration};
 
 /// Longest wait for a lock in a try: others must not wait long behind what it has locked either.
@@ -220,10 +217,9 @@ impl TrialStore<OutboxTransaction> for Outbox {
     async fn begin_trial(&self, limit: Duration) -> Result<OutboxTransaction, StoreError> {
         // SQLite's write lock is taken by the first write: a handler that only reads, or waits for
         // something else first, keeps no writer waiting.
-        let tx = self.begin_work_deferred().await?;
+        let limits = self.work().limits().lock_wait(LOCK_WAIT).statement(limit);
+        let tx = self.begin_work_deferred(Some(limits)).await?;
         tx.shared.state.lock().begin_trial();
-        let limits = TransactionLimits::new().lock_wait(LOCK_WAIT).statement(limit);
-        tx.set_limits(&limits).await.map_err(database)?;
         Ok(tx)
     }
 
@@ -242,26 +238,9 @@ impl TrialStore<OutboxTransaction> for Outbox {
             ["events", "scheduled", "dedup"].map(|table| schema.filled(&format!("{{{table}}}")));
         let is_own = |table: &str| own.iter().any(|own| bare(own).as_deref() == Some(table));
         let (tables, events) = effects.shown(is_own);
-        if schema.dialect().keeps_limits_of_transaction() {
-            // An error of it says that the connection is lost, which is closed then.
-            let limits = *self.work().limits();
-            if let Err(error) = tx.set_limits(&limits).await {
-                tracing::debug!(%error, "the limits of a connection could not be set back");
-            }
-        }
         tx.rollback_quietly().await;
         let not_committable = prepared.err().map(|error| full_text(&error));
         Ok(TrialEffects { tables, events, refused, not_committable })
-    }
-}
-
-impl OutboxTransaction {
-    async fn set_limits(&self, limits: &TransactionLimits) -> Result<(), DbErr> {
-        let sql = self.outbox().schema().dialect().limits_of_transaction(limits);
-        match sql.is_empty() {
-            true => Ok(()),
-            false => self.execute_unprepared(&sql).await.map(|_| ()),
-        }
     }
 }
 

@@ -1,6 +1,9 @@
 //! Handlers that an operator tries on a dead letter: what they did is shown, and nothing stays.
 
-use crate::shop::{AppError, OrderPlaced, Shop, new_order, order, place};
+use crate::{
+    polls::polled,
+    shop::{AppError, OrderPlaced, Shop, new_order, order, place},
+};
 use outbox_core::{
     consumer::{Trial, TrialEvent, TrialRefusal, TrialResult},
     event::{EventId, LetterId, Timestamp},
@@ -8,7 +11,9 @@ use outbox_core::{
     outbox::{Store, TableChange},
 };
 use outbox_sea_orm::prelude::*;
-use sea_orm::{ActiveModelTrait, ConnectionTrait, EntityTrait, Statement, TransactionTrait};
+use sea_orm::{
+    ActiveModelTrait, ConnectionTrait, DbBackend, EntityTrait, Statement, TransactionTrait,
+};
 use std::{
     sync::{Arc, Mutex},
     time::Duration,
@@ -226,6 +231,16 @@ fn letter(consumer: &str, handler: &str, reason: DeadReason) -> DeadLetter {
     .with_consumer_origin(Some(origin))
 }
 
+/// Gives the session of a transaction, with how long it waits for a lock.
+async fn session(tx: &OutboxTransaction) -> String {
+    let sql = match tx.get_database_backend() {
+        DbBackend::Postgres => "SELECT pg_backend_pid() || '/' || current_setting('lock_timeout')",
+        _ => "SELECT CAST(CONCAT(CONNECTION_ID(), '/', @@innodb_lock_wait_timeout) AS CHAR)",
+    };
+    let query = Statement::from_string(tx.get_database_backend(), sql);
+    tx.query_one_raw(query).await.unwrap().unwrap().try_get_by_index(0).unwrap()
+}
+
 on_every_database! {
     async fn a_try_shows_tables_events_and_time_and_leaves_nothing(db: &TempDatabase) {
         let world = World::open(db).await;
@@ -308,14 +323,40 @@ on_every_database! {
         assert_eq!(trial.result, TrialResult::Failed, "{trial:?}");
         assert!((900..4_000).contains(&trial.took_ms), "it waits for a lock for a second: {trial:?}");
         other.rollback().await.unwrap();
-        if db.database() == Database::MariaDb {
-            // The limit belongs to the connection there, and is set back.
-            let tx = Store::begin(&world.shop.outbox).await.unwrap();
-            let sql = "SELECT CAST(@@innodb_lock_wait_timeout AS SIGNED)";
-            let row = tx.query_one_raw(Statement::from_string(world.shop.db.get_database_backend(), sql)).await;
-            assert_eq!(row.unwrap().unwrap().try_get_by_index::<i64>(0).unwrap(), 15);
-            tx.rollback().await.unwrap();
+    }
+
+    async fn a_try_that_hits_a_lock_leaves_its_connection_with_the_usual_limits(db: &TempDatabase) {
+        if db.database() == Database::Sqlite {
+            // A file has no limits that are set in a transaction.
+            return;
         }
+        let shop = Shop::open_with(db, |pool| _ = pool.max_connections(1), |outbox| outbox).await;
+        let trials = Store::trials(&shop.outbox).expect("its transactions can be tried");
+        new_order(1).insert(&shop.db).await.unwrap();
+        let tx = Store::begin(&shop.outbox).await.unwrap();
+        let usual = session(&tx).await;
+        tx.rollback().await.unwrap();
+        let onlooker = db.connect().await;
+        let other = onlooker.begin().await.unwrap();
+        other.execute_unprepared("UPDATE shop_order SET total = 5").await.unwrap();
+        for end in ["ended", "dropped", "its statement dropped"] {
+            let tx = trials.begin_trial(Duration::from_secs(5)).await.unwrap();
+            assert_ne!(session(&tx).await, usual, "a try has limits of its own");
+            let waits = tx.execute_unprepared("UPDATE shop_order SET total = 6");
+            if end == "its statement dropped" {
+                assert!(polled(waits, 1).await.is_none(), "it waits for the lock");
+            } else {
+                waits.await.unwrap_err();
+            }
+            match end {
+                "ended" => drop(trials.end_trial(tx, false).await.unwrap()),
+                _ => drop(tx),
+            }
+            let next = Store::begin(&shop.outbox).await.unwrap();
+            assert_eq!(session(&next).await, usual, "{end}: the one connection is as it was");
+            next.rollback().await.unwrap();
+        }
+        other.rollback().await.unwrap();
     }
 
     async fn a_letter_that_must_not_or_cannot_be_tried_is_refused_with_the_reason(db: &TempDatabase) {
