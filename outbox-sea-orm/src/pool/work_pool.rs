@@ -6,9 +6,9 @@
 //! which never ends where the network drops everything. So when a response is overdue the whole
 //! pool is closed: statements on its other connections end as usual, the connections that hang are
 //! closed, and the next transaction opens a new pool. Connections are handed out without a ping: see
-//! `OpenPool::begin`.
+//! `OpenPool::send_begin`.
 
-use super::error_class::response_timeout;
+use super::{error_class::response_timeout, run_to_completion::RunToCompletion};
 use crate::dialect::{
     Dialect, PoolOptions, TransactionLimits, TxEffect, close_pool, used_connections,
 };
@@ -24,7 +24,7 @@ use std::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, AtomicUsize, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 /// Longest wait for a free connection where the pool does not tell its own: the drivers' default.
@@ -109,6 +109,13 @@ struct OpenPool {
     in_use: AtomicUsize,
 }
 
+/// How long work on a pool may take.
+#[derive(Clone, Copy)]
+struct Bound {
+    within: Duration,
+    until: Instant,
+}
+
 /// One transaction's share of a pool.
 struct PoolShare(Arc<OpenPool>);
 
@@ -188,8 +195,8 @@ impl WorkPool {
         options: TransactionOptions,
         limits: Option<TransactionLimits>,
     ) -> Result<Begun, DbErr> {
-        self.run_on_pool(|pool| async move {
-            let txn = pool.begin(options).await?;
+        self.run_on_pool(|pool, bound| async move {
+            let txn = pool.begin(options, bound).await?;
             let deadline =
                 ResponseDeadline { within: self.limits.response(), from: Some(pool.share()) };
             let (set, reset) = self.statements(limits.as_ref());
@@ -215,7 +222,7 @@ impl WorkPool {
     }
 
     /// Runs work on the open pool. An overdue response closes that pool.
-    async fn run_on_pool<T, F>(&self, work: impl Fn(Arc<OpenPool>) -> F) -> Result<T, DbErr>
+    async fn run_on_pool<T, F>(&self, work: impl Fn(Arc<OpenPool>, Bound) -> F) -> Result<T, DbErr>
     where
         F: Future<Output = Result<T, DbErr>>,
     {
@@ -223,8 +230,9 @@ impl WorkPool {
         loop {
             let pool = self.current();
             let within = acquire_timeout(&pool.db) + self.limits.response();
-            let mut running = pin!(work(Arc::clone(&pool)));
-            match tokio::time::timeout_at((begun + within).into(), running.as_mut()).await {
+            let bound = Bound { within, until: begun + within };
+            let mut running = pin!(work(Arc::clone(&pool), bound));
+            match tokio::time::timeout_at(bound.until.into(), running.as_mut()).await {
                 // Another transaction has closed the pool meanwhile, since its response was
                 // overdue.
                 Ok(Err(DbErr::ConnectionAcquire(_))) if pool.is_closed() => {}
@@ -245,10 +253,7 @@ impl WorkPool {
                     return Err(error);
                 }
                 Ok(Ok(done)) => return Ok(done),
-                Err(_) => {
-                    pool.close();
-                    return Err(response_timeout("the database", within));
-                }
+                Err(_) => return Err(pool.overdue(bound)),
             }
         }
     }
@@ -315,12 +320,35 @@ impl OpenPool {
         PoolShare(Arc::clone(self))
     }
 
-    /// Opens a transaction.
+    /// Opens a transaction. BEGIN runs to its end, within the bound, even when the caller is
+    /// dropped: the driver forgets one that is dropped half-way, and whoever got its connection next
+    /// would be inside a transaction before its own BEGIN.
+    ///
+    /// # Cancel safety
+    /// Dropped, it leaves no connection inside a transaction.
+    async fn begin(
+        self: &Arc<Self>,
+        options: TransactionOptions,
+        bound: Bound,
+    ) -> Result<DatabaseTransaction, DbErr> {
+        let pool = Arc::clone(self);
+        let begin = async move {
+            // Dropped after the pool is closed, so that its connection does not return to the pool.
+            let mut begin = pin!(pool.send_begin(options));
+            match tokio::time::timeout_at(bound.until.into(), begin.as_mut()).await {
+                Ok(begun) => begun,
+                Err(_) => Err(pool.overdue(bound)),
+            }
+        };
+        RunToCompletion::on_current(begin).await
+    }
+
+    /// Sends BEGIN.
     ///
     /// A pool of our own hands connections out without a ping, which would be a round trip before
     /// each transaction. So one may have been lost while it was idle: BEGIN fails on it, has done
     /// nothing, and is sent over another connection.
-    async fn begin(&self, options: TransactionOptions) -> Result<DatabaseTransaction, DbErr> {
+    async fn send_begin(&self, options: TransactionOptions) -> Result<DatabaseTransaction, DbErr> {
         let mut others = if self.shared { 0 } else { max_connections(&self.db) };
         loop {
             match self.db.begin_with_options(options).await {
@@ -328,6 +356,12 @@ impl OpenPool {
                 begun => return begun,
             }
         }
+    }
+
+    /// Closes the pool, since a response is overdue; gives the error.
+    fn overdue(&self, bound: Bound) -> DbErr {
+        self.close();
+        response_timeout("the database", bound.within)
     }
 
     fn is_closed(&self) -> bool {
@@ -350,13 +384,13 @@ impl OpenPool {
 /// Runs a statement in a transaction of its own, whose BEGIN shows whether the connection is alive; on
 /// the application's pool, which pings, by itself.
 macro_rules! alone {
-    ($pool:expr, $conn:ident => $statement:expr) => {{
+    ($pool:ident, $bound:ident, $conn:ident => $statement:expr) => {{
         let pool = $pool;
         if pool.shared {
             let $conn = &pool.db;
             return $statement.await;
         }
-        let txn = pool.begin(TransactionOptions::default()).await?;
+        let txn = pool.begin(TransactionOptions::default(), $bound).await?;
         let $conn = &txn;
         let done = $statement.await?;
         txn.commit().await?;
@@ -371,30 +405,32 @@ impl ConnectionTrait for WorkPool {
     }
 
     async fn execute_raw(&self, stmt: Statement) -> Result<ExecResult, DbErr> {
-        self.run_on_pool(|pool| {
+        self.run_on_pool(|pool, bound| {
             let stmt = stmt.clone();
-            async move { alone!(pool, conn => conn.execute_raw(stmt)) }
+            async move { alone!(pool, bound, conn => conn.execute_raw(stmt)) }
         })
         .await
     }
 
     async fn execute_unprepared(&self, sql: &str) -> Result<ExecResult, DbErr> {
-        self.run_on_pool(|pool| async move { alone!(pool, conn => conn.execute_unprepared(sql)) })
-            .await
+        self.run_on_pool(|pool, bound| async move {
+            alone!(pool, bound, conn => conn.execute_unprepared(sql))
+        })
+        .await
     }
 
     async fn query_one_raw(&self, stmt: Statement) -> Result<Option<QueryResult>, DbErr> {
-        self.run_on_pool(|pool| {
+        self.run_on_pool(|pool, bound| {
             let stmt = stmt.clone();
-            async move { alone!(pool, conn => conn.query_one_raw(stmt)) }
+            async move { alone!(pool, bound, conn => conn.query_one_raw(stmt)) }
         })
         .await
     }
 
     async fn query_all_raw(&self, stmt: Statement) -> Result<Vec<QueryResult>, DbErr> {
-        self.run_on_pool(|pool| {
+        self.run_on_pool(|pool, bound| {
             let stmt = stmt.clone();
-            async move { alone!(pool, conn => conn.query_all_raw(stmt)) }
+            async move { alone!(pool, bound, conn => conn.query_all_raw(stmt)) }
         })
         .await
     }
