@@ -4,6 +4,7 @@
 mod connector;
 mod relay_connection;
 mod run_to_completion;
+mod open_pool;
 mod work_pool;
 mod pooler;
 mod error_class;

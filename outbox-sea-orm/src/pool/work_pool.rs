@@ -8,23 +8,24 @@
 //! closed, and the next transaction opens a new pool. Connections are handed out without a ping: see
 //! `OpenPool::send_begin`.
 
-use super::{error_class::response_timeout, run_to_completion::RunToCompletion};
-use crate::dialect::{
-    Dialect, PoolOptions, TransactionLimits, TxEffect, close_pool, used_connections,
+use super::{
+    error_class::response_timeout,
+    open_pool::{Bound, OpenPool, PoolShare},
 };
+use crate::dialect::{Dialect, PoolOptions, TransactionLimits};
 use async_trait::async_trait;
 use outbox_core::runtime::{Connections, now};
 use sea_orm::{
     ConnectionTrait, DatabaseConnection, DatabaseTransaction, DbBackend, DbErr, ExecResult,
-    QueryResult, RuntimeErr, Statement, TransactionOptions, TransactionTrait,
+    QueryResult, RuntimeErr, Statement, TransactionOptions,
 };
 use std::{
     pin::pin,
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
+        atomic::{AtomicBool, Ordering},
     },
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 /// Longest wait for a free connection where the pool does not tell its own: the drivers' default.
@@ -68,7 +69,7 @@ impl ResponseDeadline {
 
     /// Closes the connection, since a response is overdue; gives the error.
     pub(crate) fn close(&self, what: &'static str) -> DbErr {
-        if let Some(PoolShare(pool)) = &self.from {
+        if let Some(pool) = &self.from {
             pool.close();
         }
         response_timeout(what, self.within)
@@ -95,41 +96,6 @@ pub(crate) struct WorkPool {
     /// Largest number of connections; `None` for that of the application's pool.
     max_connections: Option<u32>,
     pool: Mutex<Option<Arc<OpenPool>>>,
-}
-
-/// A pool of the driver, until a response on it is overdue.
-struct OpenPool {
-    db: DatabaseConnection,
-    /// Whether it is the application's, where the database needs no second one.
-    shared: bool,
-    /// Whether its connections are opened without settings, since a pooler refuses them.
-    without_settings: bool,
-    closed: AtomicBool,
-    /// Transactions that are open on it.
-    in_use: AtomicUsize,
-}
-
-/// How long work on a pool may take.
-#[derive(Clone, Copy)]
-struct Bound {
-    within: Duration,
-    until: Instant,
-}
-
-/// One transaction's share of a pool.
-struct PoolShare(Arc<OpenPool>);
-
-impl Clone for PoolShare {
-    fn clone(&self) -> Self {
-        self.0.in_use.fetch_add(1, Ordering::Relaxed);
-        Self(Arc::clone(&self.0))
-    }
-}
-
-impl Drop for PoolShare {
-    fn drop(&mut self) {
-        self.0.in_use.fetch_sub(1, Ordering::Relaxed);
-    }
 }
 
 impl WorkPool {
@@ -278,29 +244,13 @@ impl WorkPool {
         );
         let shared = db.is_none();
         let db = db.unwrap_or_else(|| self.application.clone());
-        OpenPool {
-            db,
-            shared,
-            without_settings: without_settings || shared,
-            closed: AtomicBool::new(false),
-            in_use: AtomicUsize::new(0),
-        }
+        OpenPool::new(db, shared, without_settings || shared)
     }
 }
 
 /// Tells how long a pool waits for a free connection.
 fn acquire_timeout(db: &DatabaseConnection) -> Duration {
     PoolOptions::of(db).map_or(ACQUIRE_TIMEOUT, |options| options.acquire_timeout)
-}
-
-/// Tells the largest number of connections of a pool.
-fn max_connections(db: &DatabaseConnection) -> u32 {
-    PoolOptions::of(db).map_or(0, |options| options.max_connections)
-}
-
-/// Tells whether the connection was lost that the pool gave; not whether the pool had none to give.
-fn is_lost_connection(error: &DbErr) -> bool {
-    matches!(error, DbErr::Query(_) | DbErr::Exec(_)) && TxEffect::of(error) == TxEffect::Lost
 }
 
 /// Tells whether a pooler has refused the settings of a new connection.
@@ -312,73 +262,6 @@ fn is_settings_refused(error: &DbErr) -> bool {
         return false;
     };
     error.as_database_error().is_some_and(|e| e.message().contains("startup parameter"))
-}
-
-impl OpenPool {
-    fn share(self: &Arc<Self>) -> PoolShare {
-        self.in_use.fetch_add(1, Ordering::Relaxed);
-        PoolShare(Arc::clone(self))
-    }
-
-    /// Opens a transaction. BEGIN runs to its end, within the bound, even when the caller is
-    /// dropped: the driver forgets one that is dropped half-way, and whoever got its connection next
-    /// would be inside a transaction before its own BEGIN.
-    ///
-    /// # Cancel safety
-    /// Dropped, it leaves no connection inside a transaction.
-    async fn begin(
-        self: &Arc<Self>,
-        options: TransactionOptions,
-        bound: Bound,
-    ) -> Result<DatabaseTransaction, DbErr> {
-        let pool = Arc::clone(self);
-        let begin = async move {
-            // Dropped after the pool is closed, so that its connection does not return to the pool.
-            let mut begin = pin!(pool.send_begin(options));
-            match tokio::time::timeout_at(bound.until.into(), begin.as_mut()).await {
-                Ok(begun) => begun,
-                Err(_) => Err(pool.overdue(bound)),
-            }
-        };
-        RunToCompletion::on_current(begin).await
-    }
-
-    /// Sends BEGIN.
-    ///
-    /// A pool of our own hands connections out without a ping, which would be a round trip before
-    /// each transaction. So one may have been lost while it was idle: BEGIN fails on it, has done
-    /// nothing, and is sent over another connection.
-    async fn send_begin(&self, options: TransactionOptions) -> Result<DatabaseTransaction, DbErr> {
-        let mut others = if self.shared { 0 } else { max_connections(&self.db) };
-        loop {
-            match self.db.begin_with_options(options).await {
-                Err(error) if others > 0 && is_lost_connection(&error) => others -= 1,
-                begun => return begun,
-            }
-        }
-    }
-
-    /// Closes the pool, since a response is overdue; gives the error.
-    fn overdue(&self, bound: Bound) -> DbErr {
-        self.close();
-        response_timeout("the database", bound.within)
-    }
-
-    fn is_closed(&self) -> bool {
-        self.closed.load(Ordering::Acquire)
-    }
-
-    /// Closes the pool: it closes connections that return to it from now on.
-    fn close(&self) {
-        if !self.shared && !self.closed.swap(true, Ordering::AcqRel) {
-            close_pool(&self.db);
-        }
-    }
-
-    /// Tells whether the pool counts connections as used that no transaction has: their ping hangs.
-    fn has_stuck_connections(&self) -> bool {
-        !self.shared && used_connections(&self.db) > self.in_use.load(Ordering::Relaxed)
-    }
 }
 
 /// Runs a statement in a transaction of its own, whose BEGIN shows whether the connection is alive; on
