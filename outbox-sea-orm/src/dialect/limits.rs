@@ -6,6 +6,11 @@ use std::time::Duration;
 /// Time that a response may take beyond the server's own limits: the way there and back.
 const NETWORK_SLACK: Duration = Duration::from_secs(1);
 
+/// Shortest limit: MySQL and MariaDB count in whole seconds, and take zero for none.
+const SHORTEST: Duration = Duration::from_secs(1);
+/// Longest limit: PostgreSQL takes no more milliseconds than fit 31 bits.
+const LONGEST: Duration = Duration::from_hours(24 * 24);
+
 /// Limits of the transactions that the framework opens itself: those of handlers, stored
 /// deliveries, steps of sagas and operators. The server ends a transaction that exceeds them, so
 /// that a frozen process, or one without a network, holds no lock for longer.
@@ -49,24 +54,24 @@ impl TransactionLimits {
         Self::default()
     }
 
-    /// Sets how long a transaction may be idle, at least 1 s; 15 s unless set. A live process keeps
-    /// its own awake while a handler or step waits for something else, so this ends those of frozen
+    /// Sets how long a transaction may be idle, 1 s to 24 days; 15 s unless set. A live process
+    /// keeps its own awake while a handler or step waits for something else, so this ends those of frozen
     /// and vanished ones.
     pub fn idle(mut self, longest: Duration) -> Self {
-        self.idle = longest.max(Duration::from_secs(1));
+        self.idle = longest.clamp(SHORTEST, LONGEST);
         self
     }
 
-    /// Sets how long a statement waits for a lock, at least 1 s; 15 s unless set.
+    /// Sets how long a statement waits for a lock, 1 s to 24 days; 15 s unless set.
     pub fn lock_wait(mut self, longest: Duration) -> Self {
-        self.lock_wait = longest.max(Duration::from_secs(1));
+        self.lock_wait = longest.clamp(SHORTEST, LONGEST);
         self
     }
 
-    /// Sets how long a statement may run, at least 1 s; 5 min unless set. Where the application's
+    /// Sets how long a statement may run, 1 s to 24 days; 5 min unless set. Where the application's
     /// own `statement_timeout` is part of its PostgreSQL connection options, that one stays.
     pub fn statement(mut self, longest: Duration) -> Self {
-        self.statement = longest.max(Duration::from_secs(1));
+        self.statement = longest.clamp(SHORTEST, LONGEST);
         self
     }
 
@@ -133,6 +138,21 @@ impl Dialect {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_limit_is_one_that_every_server_takes() {
+        for (longest, expected) in [
+            (Duration::ZERO, 1_000),
+            (Duration::from_millis(1_500), 1_500),
+            (Duration::MAX, 2_073_600_000),
+        ] {
+            let limits = TransactionLimits::new().idle(longest).lock_wait(longest);
+            for (name, value) in Dialect::Postgres.limits_of_session(&limits.statement(longest)) {
+                assert_eq!(value.parse::<i32>(), Ok(expected), "{name}");
+            }
+            assert!(limits.response() > limits.idle);
+        }
+    }
 
     #[test]
     fn other_limits_set_what_differs_and_are_put_back_by_the_same_names() {
