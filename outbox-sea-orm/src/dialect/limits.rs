@@ -55,8 +55,8 @@ impl TransactionLimits {
     }
 
     /// Sets how long a transaction may be idle, 1 s to 24 days; 15 s unless set. A live process
-    /// keeps its own awake while a handler or step waits for something else, so this ends those of frozen
-    /// and vanished ones.
+    /// keeps its own awake while a handler or step waits for something else, so this ends those of
+    /// frozen and vanished ones.
     pub fn idle(mut self, longest: Duration) -> Self {
         self.idle = longest.clamp(SHORTEST, LONGEST);
         self

@@ -16,6 +16,7 @@ mod read;
 mod rights;
 mod sqlite;
 mod tables;
+mod trials;
 mod doctor;
 
 pub(crate) use added::{AddedColumn, AddedIndex};

@@ -119,6 +119,40 @@ impl Billing {
         Ok(())
     }
 
+    #[on("deferred")]
+    async fn deferred(&self, _: OrderPlaced, cx: &HandlerContext) -> Result<(), AppError> {
+        // Its order does not exist, which is checked at the commit.
+        cx.tx.execute_unprepared("INSERT INTO line (shop_order) VALUES (-1)").await?;
+        Ok(())
+    }
+
+    #[on("hangs-before-commit")]
+    async fn hangs(&self, _: OrderPlaced, cx: &HandlerContext) -> Result<(), AppError> {
+        cx.tx.before_commit(|_| Box::pin(std::future::pending()));
+        Ok(())
+    }
+
+    #[on("calls")]
+    async fn calls(&self, placed: OrderPlaced, cx: &HandlerContext) -> Result<(), AppError> {
+        place(&cx.tx, placed.total).await?;
+        cx.tx.execute_unprepared("CALL book()").await?;
+        Ok(())
+    }
+
+    #[on("commits")]
+    async fn commits(&self, placed: OrderPlaced, cx: &HandlerContext) -> Result<(), AppError> {
+        place(&cx.tx, placed.total).await?;
+        cx.tx.sea_orm().await?.execute_unprepared("COMMIT").await?;
+        Ok(())
+    }
+
+    #[on("several")]
+    async fn several(&self, placed: OrderPlaced, cx: &HandlerContext) -> Result<(), AppError> {
+        place(&cx.tx, placed.total).await?;
+        cx.tx.execute_unprepared("DELETE FROM shop_order; COMMIT").await?;
+        Ok(())
+    }
+
     #[on("driver")]
     async fn driver(&self, placed: OrderPlaced, cx: &HandlerContext) -> Result<(), AppError> {
         new_order(placed.total).insert(cx.tx.sea_orm().await?).await?;
@@ -276,6 +310,7 @@ on_every_database! {
             ("apart", vec!["note_apart"], "`note_apart` opens a transaction of its own"),
             ("begins", vec!["Outbox::transaction", "Outbox::begin"], "`Outbox::begin` opens a transaction of its own"),
             ("alters", vec!["the statement `create`"], "refuses the statement `create`"),
+            ("several", vec!["several statements in one text"], "run each by itself"),
         ] {
             let trial = world.try_handler(handler).await.unwrap();
             assert_eq!(trial.result, TrialResult::Failed, "{handler}");
@@ -287,6 +322,60 @@ on_every_database! {
         // Outside of a try they are as they were.
         let tx = world.shop.outbox.begin().await.unwrap();
         tx.rollback().await.unwrap();
+    }
+
+    async fn a_handler_that_ends_its_transaction_is_told_of(db: &TempDatabase) {
+        let handlers: &[&str] = match db.database() {
+            // Its driver cannot go on with a connection whose transaction was ended like that.
+            Database::Sqlite => return,
+            Database::Postgres => &["commits"],
+            Database::MariaDb => &["commits", "calls"],
+        };
+        let world = World::open(db).await;
+        if db.database() == Database::MariaDb {
+            let book = "CREATE PROCEDURE book() BEGIN DELETE FROM line WHERE id = 1; COMMIT; END";
+            for sql in ["CREATE TABLE line (id INT)", book] {
+                world.shop.db.execute_unprepared(sql).await.unwrap();
+            }
+        }
+        for (before, handler) in (0..).zip(handlers) {
+            let trial = world.try_handler(handler).await.unwrap();
+            assert_eq!(trial.result, TrialResult::Failed, "{handler}: {trial:?}");
+            let told = |text: &String| text.contains("has ended its transaction");
+            assert!(told(&trial.text) && trial.notes.iter().any(told), "{handler}: {trial:?}");
+            let saved = (before + 1, 0);
+            assert_eq!(world.shop.saved().await, saved, "{handler}: its order alone stays");
+        }
+    }
+
+    async fn what_would_fail_at_the_commit_alone_is_shown_or_told_of(db: &TempDatabase) {
+        let world = World::open(db).await;
+        let key = match db.database() {
+            Database::MariaDb => return, // It has no such constraint.
+            Database::Postgres => "BIGINT",
+            Database::Sqlite => "INTEGER",
+        };
+        let late = "REFERENCES shop_order (id) DEFERRABLE INITIALLY DEFERRED";
+        let table = format!("CREATE TABLE line (shop_order {key} {late})");
+        world.shop.db.execute_unprepared(&table).await.unwrap();
+        let trial = world.try_handler("deferred").await.unwrap();
+        if db.database() == Database::Sqlite {
+            assert_eq!(trial.result, TrialResult::Done, "{trial:?}");
+            assert!(trial.notes.iter().any(|note| note.contains("DEFERRABLE")), "{trial:?}");
+        } else {
+            assert_eq!(trial.result, TrialResult::Failed, "{trial:?}");
+            assert!(trial.text.contains("refused to commit"), "{}", trial.text);
+        }
+        world.is_untouched().await;
+    }
+
+    async fn what_comes_before_the_commit_has_the_time_limit_of_a_try(db: &TempDatabase) {
+        let world = World::open(db).await;
+        let trial = world.try_handler("hangs-before-commit").await.unwrap();
+        assert_eq!(trial.result, TrialResult::Failed, "{trial:?}");
+        let late = "what comes before the commit did not end within 5s";
+        assert!(trial.text.contains(late), "{}", trial.text);
+        world.is_untouched().await;
     }
 
     async fn a_handler_that_fails_shows_why(db: &TempDatabase) {
