@@ -111,8 +111,10 @@ pub enum ConsumerError {
 /// often is soon handled by itself again.
 ///
 /// A handler may notice it in three ways. It sees uncommitted rows of its neighbours. Its locks are held until the last
-/// of them is done, 100 ms by the handlers' median times; after 1 s it is rolled back, as soon as the statement that runs then has ended. And it runs once more after a failure of another one: its
-/// effects in the database are undone before, and effects elsewhere happen twice, as after a crash.
+/// of them is done, 100 ms by the handlers' median times; after 1 s it is rolled back. No statement
+/// in it waits for a lock, or lasts, for longer than 1 s, so that its locks are free after 2 s
+/// whatever a handler waits for. And it runs once more after a failure of another one: its effects
+/// in the database are undone before, and effects elsewhere happen twice, as after a crash.
 ///
 /// Handled by themselves are deliveries with several handlers, repeats that the broker counts, commands and replies of sagas, stored ones, those that are
 /// not acknowledged [after their handlers](super::AckMode::AfterHandlers), those around which a layer

@@ -21,6 +21,8 @@ const LONGEST: Duration = Duration::from_hours(24 * 24);
 /// | [`lock_wait`](Self::lock_wait) | `lock_timeout` | `innodb_lock_wait_timeout` | the same | the pool's `busy_timeout` |
 /// | [`statement`](Self::statement) | `statement_timeout` | `max_statement_time` | `max_execution_time` (reads) | none |
 ///
+/// Transactions that several deliveries share have 1 s for a lock and for a statement, if not less.
+///
 /// The process itself waits for the responses to its own BEGIN, COMMIT, ROLLBACK and inbox
 /// statements for the longer of `idle` and `lock_wait`, and a second; then it closes the
 /// connection. That holds for every transaction of an [`Outbox`](crate::Outbox).

@@ -66,6 +66,10 @@ impl ConsumerStore for Outbox {
         tx.bounded("the inbox", self.0.schema.admit_all(tx, keys)).await.map_err(database)
     }
 
+    async fn begin_shared(&self, limit: Duration) -> Result<OutboxTransaction, StoreError> {
+        Ok(self.begin_work_within(limit).await?)
+    }
+
     async fn check_intact(&self, tx: &OutboxTransaction) -> Result<(), StoreError> {
         Ok(tx.check_intact().await?)
     }

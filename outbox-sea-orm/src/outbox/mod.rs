@@ -212,6 +212,18 @@ impl Outbox {
         self.begin_work_with(TransactionOptions::default(), None).await
     }
 
+    /// Opens a transaction of the framework's own whose statements last, and wait for locks, for so
+    /// long at most, if not for less.
+    pub(crate) async fn begin_work_within(
+        &self,
+        limit: Duration,
+    ) -> Result<OutboxTransaction, OutboxError> {
+        let usual = *self.work().limits();
+        let limits =
+            usual.lock_wait(usual.lock_wait.min(limit)).statement(usual.statement.min(limit));
+        self.begin_work_with(TransactionOptions::default(), Some(limits)).await
+    }
+
     /// Opens a transaction of the framework's own at READ COMMITTED, so that each of its statements
     /// sees what others have committed: for claims and operators.
     pub(crate) async fn begin_read_committed(&self) -> Result<OutboxTransaction, OutboxError> {

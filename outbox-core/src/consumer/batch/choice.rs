@@ -8,9 +8,6 @@ impl<S: ConsumerStore> ConsumerBuilder<S> {
     /// are fast; each has its own unless this is set. What fails is handled by itself. [`HandlerOptions::alone`](crate::consumer::HandlerOptions::alone) keeps a
     /// handler out of it.
     ///
-    /// Not for handlers that wait for rows which other transactions lock for long: until that wait ends, the deliveries that
-    /// shared the transaction wait too.
-    ///
     /// ```
     /// # use outbox_core::{consumer::ConsumerBuilder, outbox::ConsumerStore};
     /// # fn example<S: ConsumerStore>(consumer: ConsumerBuilder<S>) -> ConsumerBuilder<S> {

@@ -127,9 +127,10 @@ impl<S: ConsumerStore> Worker<S> {
     /// Runs the handlers in one transaction and commits it.
     async fn run_together(&self, items: &mut [Item<'_, S>]) -> Result<(), Broken> {
         // Before its time begins: a batch that waits for a connection says nothing of its handlers.
-        let tx = self.store.begin().await.map_err(Broken::NotBegun)?;
-        // Not the commit: one that is dropped half-way may have succeeded all the same. Dropped before, the
-        // transaction rolls back on its own, also behind a statement that waits for a lock.
+        let tx = self.store.begin_shared(TIME_LIMIT).await.map_err(Broken::NotBegun)?;
+        // Not the commit: one that is dropped half-way may have succeeded all the same. Dropped
+        // before, the transaction rolls back on its own, behind a statement that is under way, whose
+        // time the store has limited.
         match tokio::time::timeout(TIME_LIMIT, self.run_all(tx, items)).await {
             Ok(Ok(Some(tx))) => self.store.commit(tx).await.map_err(Broken::Store),
             Ok(Ok(None)) => Ok(()),
