@@ -102,9 +102,11 @@ pub enum ConsumerError {
 ///
 /// # Transactions of several deliveries
 ///
-/// With [`optimistic_batches`](ConsumerBuilder::optimistic_batches) a consumer takes the deliveries that are ready and waits
-/// for no more. Where their handlers are fast, up to 64 of them share one transaction: the inbox rows are written in one statement, then the handlers run one after the other, then
-/// what they emitted is written in one statement. Each commits together with its inbox row, as if it were alone.
+/// A consumer takes the deliveries that are ready and waits for no more. Where their handlers are
+/// fast, up to 64 of them share one transaction: the inbox rows are written in one statement, then
+/// the handlers run one after the other, then what they emitted is written in one statement. Each
+/// commits together with its inbox row, as if it were alone.
+/// [`one_by_one`](ConsumerBuilder::one_by_one) gives each its own.
 ///
 /// If anything in it fails, all of it is rolled back, nothing is counted, and each of its deliveries is handled by itself:
 /// attempts, retries, dead letters and order are those of single runs, whatever its neighbours did. A handler that fails

@@ -52,7 +52,7 @@ async fn begins_over_another_connection(db: &TempDatabase) {
         let actor = Actor::default();
         let consumer = || {
             let consumer = world.consumer(name, &actor).concurrency(4).prefetch(64);
-            if batched { consumer.batch_eagerly() } else { consumer }
+            if batched { consumer.batch_eagerly() } else { consumer.one_by_one() }
         };
         let messages =
             |from| (from..from + 20).map(|n| message(n, None, What::Ends)).collect::<Vec<_>>();

@@ -48,12 +48,12 @@ on_every_database! {
         let (world, actor) = (World::open(db).await, Actor::default());
         let sent = messages(|_| What::Emits, 200);
         let consumer = || world.consumer("c", &actor).concurrency(1).prefetch(64);
-        let stats = handle(&world, consumer().optimistic_batches(), &sent).await;
+        let stats = handle(&world, consumer(), &sent).await;
         assert_eq!((stats.handled, actor.runs.lock().unwrap().len()), (200, 200), "{stats:?}");
         assert!((1..192).contains(&stats.batches), "the first ones run alone: {stats:?}");
         assert_eq!(world.left("c").await.told.len(), 200);
-        // Unless it is asked for, each has its own.
-        let stats = handle(&world, consumer(), &messages(|_| What::Emits, 100)).await;
+        // Where it is asked for, each has its own.
+        let stats = handle(&world, consumer().one_by_one(), &messages(|_| What::Emits, 100)).await;
         assert_eq!((stats.handled, stats.batches), (100, 0));
     }
 
