@@ -2,7 +2,6 @@
 
 mod open;
 mod statement_queue;
-mod run_to_completion;
 mod bounded;
 mod savepoint;
 mod phases;
@@ -10,6 +9,7 @@ mod completion;
 mod scope;
 mod session;
 mod state;
+mod statement;
 mod stream;
 mod trial;
 
@@ -25,13 +25,12 @@ use crate::{
     EnqueueOptions, Outbox,
     error::{BoxError, OutboxError},
     outbox::Pending,
-    pool::{ResponseDeadline, response_timeout},
+    pool::{Begun, RunToCompletion, TransactionLimits, response_timeout},
 };
 use futures_util::future::BoxFuture;
 use open::TaskRegistration;
 use outbox_core::event::{CorrelationContext, MessageId, NewEvent, OutboxEvent};
 use phases::Hooks;
-use run_to_completion::RunToCompletion;
 use sea_orm::{
     ConnectionTrait, DatabaseTransaction, DbErr, IsolationLevel, TransactionOptions,
     TransactionTrait,
@@ -126,7 +125,11 @@ impl OutboxTransaction {
             let within = work.begins_within();
             let mut beginning = Box::pin(async move { db.begin_with_options(options).await });
             match tokio::time::timeout(within, &mut beginning).await {
-                Ok(begun) => begun.map(|txn| (txn, work.deadline_of_application())),
+                Ok(begun) => begun.map(|txn| Begun {
+                    txn,
+                    deadline: work.deadline_of_application(),
+                    reset: None,
+                }),
                 Err(_) => {
                     // The response may still come, and would leave a connection of the application
                     // inside a transaction.
@@ -148,13 +151,14 @@ impl OutboxTransaction {
     }
 
     /// Opens a transaction for a handler, a step or an operator, over the framework's own
-    /// connections, as [`open`](Self::open) does.
+    /// connections, as [`open`](Self::open) does; with limits of its own, where it needs some.
     pub(crate) async fn open_for_work(
         outbox: Outbox,
         options: TransactionOptions,
+        limits: Option<TransactionLimits>,
     ) -> Result<Self, OutboxError> {
         let (isolation, work) = (options.isolation_level, outbox.work().clone());
-        let begin = async move { work.begin(options).await };
+        let begin = async move { work.begin(options, limits).await };
         Self::opened(outbox, true, (isolation, false), begin).await
     }
 
@@ -162,23 +166,39 @@ impl OutboxTransaction {
         outbox: Outbox,
         is_work: bool,
         (isolation, read_only): (Option<IsolationLevel>, bool),
-        begin: impl Future<Output = Result<(DatabaseTransaction, ResponseDeadline), DbErr>>
-        + Send
-        + 'static,
+        begin: impl Future<Output = Result<Begun, DbErr>> + Send + 'static,
     ) -> Result<Self, OutboxError> {
-        let (txn, deadline) =
-            RunToCompletion::new(begin, Handle::current()).await.map_err(OutboxError::Begin)?;
-        let state = SharedState(Arc::new(Mutex::new(State::new(isolation, read_only))));
-        let queue = StatementQueue::new(deadline);
+        // Made where BEGIN ends: where the caller is gone by then, a transaction is dropped that
+        // puts its session's limits back.
+        let opening = async move {
+            let begun = begin.await?;
+            let state = State::new(isolation, read_only);
+            Ok::<_, DbErr>(Self::of(begun, outbox, is_work, state))
+        };
+        RunToCompletion::on_current(opening).await.map_err(OutboxError::Begin)
+    }
+
+    /// Makes the handle of a transaction that was begun.
+    fn of(
+        Begun { txn, deadline, reset }: Begun,
+        outbox: Outbox,
+        is_work: bool,
+        state: State,
+    ) -> Self {
+        let (txn, state) = (Arc::new(txn), SharedState(Arc::new(Mutex::new(state))));
+        let mut queue = StatementQueue::new(deadline);
+        if let Some(reset) = reset {
+            let txn = Arc::clone(&txn);
+            queue.end_with(async move { txn.execute_unprepared(&reset).await.map(drop) });
+        }
         let frame = FrameHandle {
             id: 0,
             state: state.clone(),
             runtime: queue.runtime().clone(),
             owned: true,
         };
-        let txn = Arc::new(txn);
         let shared = Shared { queue, txn, state, outbox, is_work, registration: None };
-        Ok(Self { shared: Arc::new(shared), frame })
+        Self { shared: Arc::new(shared), frame }
     }
 
     /// Saves an event with the transaction: encoded now, written in one INSERT with all others just

@@ -14,6 +14,7 @@ use crate::{
     event::EventId,
     failure::{AttemptError, DeadReason, FailureClass},
     outbox::{NewLetter, PartitionNo, RouteUpdate},
+    runtime::later,
     transport::WhenDead,
 };
 use failed::FailedPublish;
@@ -285,7 +286,7 @@ impl Board {
         let Some(entry) = self.entries.get_mut(id) else { return };
         let (key_hash, no) = (entry.key_hash, entry.partition);
         let Some(leg) = entry.legs.iter_mut().find(|l| l.route == route) else { return };
-        let at = now + wait;
+        let at = later(now, wait);
         leg.apply(pause);
         leg.written = false;
         leg.history().due_at = Some(at);
