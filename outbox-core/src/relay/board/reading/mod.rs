@@ -9,18 +9,20 @@ mod rescan;
 mod sizes;
 mod unrouted;
 
-use admission::ReadSource;
 use left_out::Stash;
 pub(crate) use partitions::Partition;
 use sizes::ReadSize;
 pub(crate) use unrouted::UnroutedReports;
 
-use crate::relay::board::{Board, entries::EventState, queues::RouteQueue};
+use crate::relay::board::{
+    Board,
+    entries::EventState,
+    queues::{ReadSource, RouteQueue},
+};
 use crate::{
     event::EventId,
     failure::FailureClass,
     outbox::{DueRetry, Epoch, PartitionNo, PartitionRead, PartitionRows, ReadPlan, StoredEvent},
-    transport::Route,
 };
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -234,26 +236,13 @@ impl Board {
 
     /// Gives how many more events may be in memory: as many as the emptiest route takes.
     fn room(&self) -> usize {
-        let capacity = |(q, route): (&RouteQueue, &Route)| {
-            if q.has_room(self.config.per_route, route.max_in_memory) {
-                self.config.per_route - q.events
-            } else {
-                0
-            }
-        };
-        self.queues
-            .iter()
-            .zip(&*self.routes)
-            .map(capacity)
-            .max()
-            .unwrap_or(self.config.read_batch)
-            .min(self.config.read_batch)
+        let room = self.queues.iter().map(RouteQueue::room).max();
+        room.unwrap_or(self.config.read_batch).min(self.config.read_batch)
     }
 
     /// Gives how many more bytes may be in memory: as many as the emptiest route takes.
     pub(super) fn room_in_bytes(&self) -> usize {
-        let left = |(q, route): (&RouteQueue, &Route)| route.max_in_memory.saturating_sub(q.bytes);
-        self.queues.iter().zip(&*self.routes).map(left).max().unwrap_or_default()
+        self.queues.iter().map(RouteQueue::room_in_bytes).max().unwrap_or_default()
     }
 
     /// Plans a read past the cursors of all partitions.

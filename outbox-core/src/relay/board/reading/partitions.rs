@@ -1,7 +1,10 @@
 //! One owned partition: its read positions, and its publishes and writes under way.
 
 use super::evicted::Evicted;
-use crate::relay::board::{Board, FastMap, RouteNo, entries::EventState};
+use crate::relay::board::{
+    Board, FastMap, RouteNo,
+    entries::{EventState, LegState, RouteLeg},
+};
 use crate::{
     event::EventId,
     outbox::{Epoch, PartitionNo},
@@ -112,8 +115,13 @@ impl Board {
         for (route, queue) in self.queues.iter_mut().enumerate() {
             queue.drop_partition(no);
             for (_, entry) in self.entries.iter().filter(|(_, h)| h.partition == no) {
-                for leg in entry.legs.iter().filter(|l| l.route == route && !l.state().is_final()) {
-                    queue.release_leg(leg, entry.bytes);
+                let takes_room = |leg: &&RouteLeg| {
+                    leg.route == route
+                        && !leg.state().is_final()
+                        && leg.state() != LegState::Evicted
+                };
+                for _ in entry.legs.iter().filter(takes_room) {
+                    queue.release_capacity(entry.bytes);
                 }
             }
         }
@@ -122,7 +130,7 @@ impl Board {
         self.writes.record.retain(|(_, v)| v.partition != no);
         self.positions.partition_lost(no);
         for queue in &mut self.queues {
-            queue.solo.retain(|id| self.entries.contains(id));
+            queue.retain_solo(|id| self.entries.contains(id));
         }
         self.drop_lost_isolated();
         self.rescan_where_room();
