@@ -281,10 +281,10 @@ impl Board {
     pub(crate) fn stats(&self) -> RelayStats {
         RelayStats {
             in_memory: self.entries.len(),
-            in_flight: self.partitions.values().map(|p| p.in_flight).sum(),
+            in_flight: self.partitions.values().map(Partition::in_flight).sum(),
             partitions: self.partitions.len(),
             open_breakers: self.destinations.iter().filter(|d| d.breaker().is_open()).count(),
-            unrouted: self.partitions.values().map(|p| p.unrouted.len()).sum(),
+            unrouted: self.partitions.values().map(Partition::unrouted).sum(),
             ..self.stats
         }
     }

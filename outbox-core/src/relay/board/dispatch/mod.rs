@@ -153,7 +153,7 @@ impl Board {
                 self.queues[route].block_head(hash, head);
                 return Next::Skip;
             }
-            if self.partitions.get(&partition).is_none_or(|p| p.releasing && !done_first) {
+            if self.partitions.get(&partition).is_none_or(|p| p.is_releasing() && !done_first) {
                 self.queues[route].return_head(hash, head);
                 return Next::Skip;
             }
@@ -183,8 +183,10 @@ impl Board {
         };
         // An event that is marked as done is published even while its partition is released: no
         // other relay would.
-        let Some(partition) =
-            self.partitions.get_mut(&entry.partition).filter(|p| !p.releasing || leg.done_first)
+        let Some(partition) = self
+            .partitions
+            .get_mut(&entry.partition)
+            .filter(|p| !p.is_releasing() || leg.done_first)
         else {
             return Next::Skip;
         };
@@ -201,10 +203,10 @@ impl Board {
                 return Next::Recorded;
             }
             leg.apply(LegEvent::Published);
-            partition.in_flight += 1;
+            partition.publish_started();
             return Next::Publish(id, entry.message.clone(), 1);
         }
-        let must_record = partition.recorded_starts_left > 0
+        let must_record = partition.records_starts()
             || leg.history.as_ref().is_some_and(|h| h.attempts_started > 0);
         if must_record && !start_recorded {
             return match self.record_start(id, route, now) {
@@ -213,7 +215,7 @@ impl Board {
             };
         }
         leg.apply(LegEvent::Published);
-        partition.in_flight += 1;
+        partition.publish_started();
         let attempt = leg.history.as_ref().map_or(0, |p| p.attempts_finished) + 1;
         let redriven = leg.history.as_ref().is_some_and(|p| p.redriven);
         let message = if redriven { with_redriven(&entry.message) } else { entry.message.clone() };

@@ -30,14 +30,16 @@ impl Board {
         leg.done_first = true;
         leg.written = false;
         if let Some(partition) = self.partitions.get_mut(&no) {
-            partition.unpublished_done += 1;
+            partition.marked_done();
         }
         // The mark is the row of the route where the event has to stay for other routes; else its
         // DELETE is the mark, and costs no row.
         if entry.has_rows || !others_done {
             self.record(id, now);
-        } else if let Some(partition) = self.partitions.get_mut(&no).filter(|p| p.epoch == epoch) {
-            partition.pending_writes += 1;
+        } else if let Some(partition) =
+            self.partitions.get_mut(&no).filter(|p| p.epoch() == epoch)
+        {
+            partition.write_pending();
             self.writes.finish.push((no, epoch, id));
             // The event is deleted: no leg of it has to be recorded.
             entry.legs.iter_mut().for_each(|l| l.written = true);
@@ -187,7 +189,7 @@ impl Board {
         history.attempts_started = 0;
         leg.written = false;
         if let Some(partition) = self.partitions.get_mut(&entry.partition) {
-            partition.recorded_starts_left = partition.recorded_starts_left.saturating_sub(1);
+            partition.start_survived();
         }
         self.end_isolation(id, route);
     }

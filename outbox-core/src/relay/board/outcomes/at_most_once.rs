@@ -64,7 +64,7 @@ impl Board {
             leg.written = true;
         }
         if let Some(partition) = self.partitions.get_mut(&no) {
-            partition.unpublished_done = partition.unpublished_done.saturating_sub(1);
+            partition.done_published();
         }
         let is_over = entry.row_finished
             || (entry.pending_writes == 0

@@ -153,7 +153,7 @@ impl Board {
         };
         leg.apply(LegEvent::PublishEnded);
         if let Some(partition) = self.partitions.get_mut(&entry.partition) {
-            partition.in_flight = partition.in_flight.saturating_sub(1);
+            partition.publish_ended();
         }
         self.survived(id, route);
         self.queues[route].solo_ended(id);
@@ -206,8 +206,10 @@ impl Board {
                 self.record(id, now);
             } else {
                 let (no, epoch) = (entry.partition, entry.epoch);
-                if let Some(partition) = self.partitions.get_mut(&no).filter(|p| p.epoch == epoch) {
-                    partition.pending_writes += 1;
+                if let Some(partition) =
+                    self.partitions.get_mut(&no).filter(|p| p.epoch() == epoch)
+                {
+                    partition.write_pending();
                     self.writes.finish.push((no, epoch, id));
                 }
             }

@@ -58,9 +58,9 @@ impl Board {
 
     /// Notes that a write has ended; `false` if the partition is owned under another epoch by now.
     fn write_done(&mut self, no: PartitionNo, epoch: Epoch) -> bool {
-        match self.partitions.get_mut(&no).filter(|p| p.epoch == epoch) {
+        match self.partitions.get_mut(&no).filter(|p| p.epoch() == epoch) {
             Some(partition) => {
-                partition.pending_writes = partition.pending_writes.saturating_sub(1);
+                partition.write_done();
                 true
             }
             None => false,

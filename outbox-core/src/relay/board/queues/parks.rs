@@ -85,10 +85,8 @@ impl Board {
     fn open_unparked(&mut self) {
         let mut heads = Vec::new();
         for (epoch, park) in std::mem::take(&mut self.parks.unparked) {
-            let Some(partition) = self.partitions.get(&park.partition).filter(|p| p.epoch == epoch)
-            else {
-                continue;
-            };
+            let owned = self.partitions.get(&park.partition);
+            let Some(partition) = owned.filter(|p| p.epoch() == epoch) else { continue };
             let Some(route) = self.routes.iter().position(|r| r.name == park.route) else {
                 continue;
             };
@@ -98,7 +96,7 @@ impl Board {
             // Not yet, if the read has not come to the redriven head: it comes in order, behind the
             // earlier events of its key. Nor if the letter of the present head is still being
             // written: whether the decision is about that letter is not known before.
-            let is_ahead = park.redriven && partition.full && partition.cursor < park.event;
+            let is_ahead = park.redriven && partition.is_full() && partition.cursor() < park.event;
             if is_ahead || parked.letter.is_none() {
                 self.parks.unparked.push((epoch, park));
                 continue;
@@ -151,8 +149,8 @@ impl Board {
             return;
         };
         if let Some(partition) = self.partitions.get_mut(&no) {
-            partition.evicted_keys.insert((route, hash));
-            tail.iter().for_each(|id| partition.evicted.insert(*id));
+            partition.evict_key(route, hash);
+            tail.iter().for_each(|id| partition.evict(*id));
         }
         for id in tail {
             let Some(entry) = self.entries.get_mut(id) else { continue };

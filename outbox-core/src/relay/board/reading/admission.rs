@@ -21,7 +21,7 @@ impl Board {
     /// Takes in an event that was read.
     pub(crate) fn admit(&mut self, stored: StoredEvent, source: ReadSource, now: Instant) {
         let Some(partition) = self.partitions.get(&stored.partition) else { return };
-        let epoch = partition.epoch;
+        let epoch = partition.epoch();
         match self.state_of(stored.partition, stored.id) {
             EventState::Settled | EventState::BeingBuried => {
                 if stored.rows.iter().any(|row| row.redriven && row.state == RouteState::Waiting) {
@@ -217,7 +217,7 @@ impl Board {
         };
         match self.queues[route].admit(&candidate) {
             Admitted::Queued => {
-                partition.evicted.remove(id);
+                partition.load(id);
                 if let Some(at) = due_at {
                     leg.apply(LegEvent::ToRetry);
                     self.timers.push(Timer { at, id, route });
@@ -227,9 +227,9 @@ impl Board {
             Admitted::Evicted { begins_on_key } => {
                 leg.apply(LegEvent::Evicted);
                 self.stats.evicted += u64::from(source != ReadSource::Rescan);
-                partition.evicted.insert(id);
+                partition.evict(id);
                 if let Some(hash) = entry.key_hash.filter(|_| begins_on_key) {
-                    partition.evicted_keys.insert((route, hash));
+                    partition.evict_key(route, hash);
                 }
             }
         }
@@ -287,9 +287,9 @@ impl Board {
     /// Adds a record to the writes, unless its partition is owned under another epoch by now.
     pub(crate) fn push_record(&mut self, epoch: Epoch, update: RouteUpdate) {
         if let Some(partition) =
-            self.partitions.get_mut(&update.partition).filter(|p| p.epoch == epoch)
+            self.partitions.get_mut(&update.partition).filter(|p| p.epoch() == epoch)
         {
-            partition.pending_writes += 1;
+            partition.write_pending();
             self.writes.record.push((epoch, update));
         }
     }

@@ -58,7 +58,7 @@ impl Board {
             .map(|(_, (id, _))| *id)
             .collect();
         ids.iter().for_each(|id| _ = self.positions.wanted.remove(id));
-        let epochs = self.partitions.iter().map(|(no, p)| (*no, p.epoch)).collect();
+        let epochs = self.partitions.iter().map(|(no, p)| (*no, p.epoch())).collect();
         let payload_limit = if sized { u32::MAX } else { budget.payload_limit(ids.len()) };
         Some(ReadJob::Fetch { ids, epochs, payload_limit })
     }

@@ -4,13 +4,14 @@
 mod admission;
 mod evicted;
 mod left_out;
+mod partition;
 mod partitions;
 mod rescan;
 mod sizes;
 mod unrouted;
 
 use left_out::Stash;
-pub(crate) use partitions::Partition;
+pub(crate) use partition::Partition;
 use sizes::ReadSize;
 pub(crate) use unrouted::UnroutedReports;
 
@@ -173,7 +174,7 @@ impl Board {
             let wanted = (retry.partition, retry.id);
             // Not before the partition has been read to its end: a fetched event would be published
             // before earlier events of its key that the read has not come to.
-            let caught_up = self.partitions.get(&retry.partition).is_some_and(|p| !p.full);
+            let caught_up = self.partitions.get(&retry.partition).is_some_and(|p| !p.is_full());
             if !known && caught_up {
                 self.positions.wanted.entry(wanted).or_insert(None);
             }
@@ -195,7 +196,7 @@ impl Board {
     /// Gives the instant of the next read.
     pub(crate) fn next_read_at(&self) -> Option<Instant> {
         let p = &self.positions;
-        let any = self.partitions.values().any(|partition| !partition.releasing);
+        let any = self.partitions.values().any(|partition| !partition.is_releasing());
         if p.reading.is_some() || self.writes_are_behind() || !any {
             return None;
         }
@@ -250,7 +251,7 @@ impl Board {
         let room = self.room();
         let poll = self.positions.next_poll.is_none_or(|at| at <= now);
         let look_back_due = self.positions.next_look_back.is_none_or(|at| at <= now);
-        let more = self.partitions.values().any(|p| p.full && !p.releasing);
+        let more = self.partitions.values().any(|p| p.is_full() && !p.is_releasing());
         if room == 0 || !(poll || look_back_due || more || self.positions.woken) {
             return None;
         }
@@ -263,7 +264,8 @@ impl Board {
         // each sweep: the sweep goes in pages then (`plan_sweep`).
         let is_sweep = look_back_due && sweep_due && !self.anything_evicted();
         let window = if is_sweep { u32::MAX } else { self.config.order_window };
-        let full = self.partitions.values().filter(|p| p.full && !p.releasing).count();
+        let full =
+            self.partitions.values().filter(|p| p.is_full() && !p.is_releasing()).count();
         let budget = self.positions.size.budget(room, self.room_in_bytes());
         let (share, idle_limit) = (
             budget.rows / full.max(1),
@@ -275,16 +277,16 @@ impl Board {
             payload_limit: 0,
         };
         let mut epochs = Vec::with_capacity(self.partitions.len());
-        for (no, p) in self.partitions.iter().filter(|(_, p)| !p.releasing) {
-            let limit = if p.full { share.max(idle_limit) } else { idle_limit };
+        for (no, p) in self.partitions.iter().filter(|(_, p)| !p.is_releasing()) {
+            let limit = if p.is_full() { share.max(idle_limit) } else { idle_limit };
             let limit = u32::try_from(limit).unwrap_or(PAGE);
             plan.partitions.push(PartitionRead {
                 partition: *no,
-                after: p.cursor,
+                after: p.cursor(),
                 limit,
                 look_back: look_back_due,
             });
-            epochs.push(p.epoch);
+            epochs.push(p.epoch());
         }
         if plan.partitions.is_empty() {
             return None;
@@ -304,18 +306,17 @@ impl Board {
             return None;
         }
         let window = i64::from(self.config.order_window);
-        let end = |cursor: EventId| EventId(cursor.0.saturating_sub(window));
-        let behind =
-            self.partitions.iter().filter(|(_, p)| !p.releasing && p.swept_to < end(p.cursor));
-        let Some((no, p)) = behind.min_by_key(|(_, p)| p.swept_to) else {
-            for p in self.partitions.values_mut() {
-                p.swept_to = EventId(0);
-            }
+        let left = |(no, p): (&PartitionNo, &Partition)| {
+            let (from, to) = p.left_to_sweep(window)?;
+            Some((*no, p.epoch(), from, to))
+        };
+        let behind = self.partitions.iter().filter_map(left);
+        let Some((partition, epoch, from, to)) = behind.min_by_key(|(_, _, from, _)| *from) else {
+            self.partitions.values_mut().for_each(Partition::restart_sweep);
             self.positions.next_sweep = Some(now + self.config.poll);
             return None;
         };
-        let from = EventId(p.swept_to.0 + 1);
-        Some(ReadJob::Ids { partition: *no, epoch: p.epoch, from, to: end(p.cursor), limit: PAGE })
+        Some(ReadJob::Ids { partition, epoch, from, to, limit: PAGE })
     }
 
     /// Notes that the read failed: after a pause all partitions are read from their beginning, with
@@ -467,11 +468,7 @@ impl Board {
         let window = i64::from(self.config.order_window);
         for (no, last, rows) in read {
             let Some(partition) = self.partitions.get_mut(&no) else { continue };
-            partition.full = rows.full;
-            if let Some(last) = last {
-                partition.cursor = partition.cursor.max(last);
-                partition.evicted.keep_from(EventId(partition.cursor.0.saturating_sub(window)));
-            }
+            partition.read(last, rows.full, window);
             for event in rows.past {
                 self.admit(event, ReadSource::Forward, now);
             }
@@ -486,8 +483,8 @@ impl Board {
             self.positions.wanted.entry((no, id)).or_insert(None);
         }
         if let Some(partition) = self.partitions.get_mut(&no) {
-            partition.swept_to =
-                if ids.len() < limit as usize { to } else { ids.last().copied().unwrap_or(to) };
+            let is_end = ids.len() < limit as usize;
+            partition.swept(if is_end { to } else { ids.last().copied().unwrap_or(to) });
         }
     }
 }

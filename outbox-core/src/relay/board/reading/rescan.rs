@@ -21,21 +21,19 @@ impl Board {
         let most = self.config.read_batch.min(PAGE as usize);
         let budget = self.positions.size.budget(most, self.room_in_bytes());
         let page = u32::try_from(budget.rows).unwrap_or(PAGE);
-        let ready =
-            |p: &Partition| !p.releasing && p.rescan_at.is_some_and(|from| from <= p.cursor);
-        let (no, partition) = self.partitions.iter_mut().find(|(_, p)| ready(p))?;
-        let (no, from) = (*no, partition.rescan_at?);
+        let next = |(no, p): (&PartitionNo, &Partition)| Some((*no, p.next_page()?));
+        let (no, from) = self.partitions.iter().find_map(next)?;
+        let partition = self.partitions.get_mut(&no)?;
         let payload_limit = budget.payload_limit(budget.rows);
         let job = ReadJob::Page {
             partition: no,
-            epoch: partition.epoch,
+            epoch: partition.epoch(),
             from,
-            to: partition.cursor,
+            to: partition.cursor(),
             limit: page,
             payload_limit,
         };
-        if partition.rescan_began.is_none() {
-            partition.rescan_began = Some(from);
+        if partition.page_planned() {
             self.each_evicted(no, |evicted_from, _| evicted_from.rescan_begins(from));
         }
         Some(job)
@@ -75,7 +73,7 @@ impl Board {
         for event in events {
             self.admit(event, ReadSource::Rescan, now);
         }
-        if self.partitions.get(&no).is_none_or(|p| p.rescan_began.is_none()) {
+        if self.partitions.get(&no).is_none_or(|p| !p.is_rescanning()) {
             return;
         }
         let mut has_room = false;
@@ -87,9 +85,9 @@ impl Board {
         }
         if let Some(partition) = self.partitions.get_mut(&no) {
             if whole || !has_room {
-                (partition.rescan_at, partition.rescan_began) = (None, None);
+                partition.end_rescan();
             } else {
-                partition.rescan_at = Some(EventId(last.0 + 1));
+                partition.rescan_on(last);
             }
         }
         if whole {
@@ -106,8 +104,8 @@ impl Board {
                 each(evicted_from, room);
             }
         }
-        for (route, hash) in &partition.evicted_keys {
-            if let Some((evicted_from, room)) = self.queues[*route].key_eviction(*hash) {
+        for (route, hash) in partition.evicted_keys() {
+            if let Some((evicted_from, room)) = self.queues[route].key_eviction(hash) {
                 each(evicted_from, room);
             }
         }
@@ -136,16 +134,14 @@ impl Board {
         let Some(partition) = self.partitions.get_mut(&no) else { return };
         let queues = &mut self.queues;
         queues.iter_mut().for_each(|queue| queue.end_eviction(no, to));
-        partition.evicted_keys.retain(|(route, hash)| !queues[*route].end_key_eviction(*hash, to));
-        if partition.evicted_keys.is_empty()
-            && !self.queues.iter().any(|queue| queue.has_evicted_of(no))
-        {
-            partition.evicted.clear();
+        partition.retain_evicted_keys(|route, hash| !queues[route].end_key_eviction(hash, to));
+        if !partition.has_evicted_keys() && !queues.iter().any(|queue| queue.has_evicted_of(no)) {
+            partition.nothing_evicted();
         }
     }
 
     pub(super) fn anything_evicted(&self) -> bool {
         self.queues.iter().any(RouteQueue::has_evicted)
-            || self.partitions.values().any(|p| !p.evicted_keys.is_empty())
+            || self.partitions.values().any(Partition::has_evicted_keys)
     }
 }
