@@ -21,6 +21,7 @@
 
 mod builder;
 mod store;
+mod sensitive;
 mod routes;
 mod access;
 mod visit;

@@ -10,6 +10,11 @@ const NETWORK_SLACK: Duration = Duration::from_secs(1);
 const SHORTEST: Duration = Duration::from_secs(1);
 /// Longest limit: PostgreSQL takes no more milliseconds than fit 31 bits.
 const LONGEST: Duration = Duration::from_hours(24 * 24);
+/// Longest statement of an operator's read, and longest time in which its transaction is idle: a page
+/// waits 5 s for all of its statements, and the command line may wait a while longer.
+const LONGEST_READ: Duration = Duration::from_secs(10);
+/// Longest wait of an operator's read for a lock, which only a change of the tables makes it wait for.
+const LONGEST_READ_LOCK: Duration = Duration::from_secs(5);
 
 /// Limits of the transactions that the framework opens itself: those of handlers, stored
 /// deliveries, steps of sagas and operators. The server ends a transaction that exceeds them, so
@@ -26,6 +31,9 @@ const LONGEST: Duration = Duration::from_hours(24 * 24);
 /// The process itself waits for the responses to its own BEGIN, COMMIT, ROLLBACK and inbox
 /// statements for the longer of `idle` and `lock_wait`, and a second; then it closes the
 /// connection. That holds for every transaction of an [`Outbox`](crate::Outbox).
+///
+/// What an operator asks has shorter ones, where these are longer: 10 s for a statement, 5 s for a
+/// lock.
 ///
 /// ```
 /// # use outbox_sea_orm::TransactionLimits;
@@ -75,6 +83,16 @@ impl TransactionLimits {
     pub fn statement(mut self, longest: Duration) -> Self {
         self.statement = longest.clamp(SHORTEST, LONGEST);
         self
+    }
+
+    /// Gives the limits of operators' reads. Whoever asked may be gone, and the statement goes on: the
+    /// server has to end it.
+    pub(crate) fn of_reads(self) -> Self {
+        Self {
+            idle: self.idle.min(LONGEST_READ),
+            lock_wait: self.lock_wait.min(LONGEST_READ_LOCK),
+            statement: self.statement.min(LONGEST_READ),
+        }
     }
 
     /// How long the process waits for a response of the server.
@@ -187,6 +205,22 @@ mod tests {
             (Dialect::Sqlite, usual, both, ""),
         ] {
             assert_eq!(dialect.change_of_limits(&from, &to), expected, "{dialect:?}");
+        }
+    }
+
+    #[test]
+    fn a_read_of_an_operator_ends_soon_and_never_later_than_other_statements() {
+        let of = |idle, lock_wait, statement| TransactionLimits {
+            idle: Duration::from_secs(idle),
+            lock_wait: Duration::from_secs(lock_wait),
+            statement: Duration::from_secs(statement),
+        };
+        for (limits, expected) in [
+            (TransactionLimits::default(), of(10, 5, 10)),
+            (of(2, 20, 3), of(2, 5, 3)),
+            (of(60, 1, 600), of(10, 1, 10)),
+        ] {
+            assert_eq!(limits.of_reads(), expected, "{limits:?}");
         }
     }
 }

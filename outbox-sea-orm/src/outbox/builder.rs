@@ -38,6 +38,9 @@ const LARGEST_PAYLOAD: usize = 512 * 1024 * 1024;
 const MOST_WAITING: u64 = i64::MAX.unsigned_abs();
 /// How long a dedup key is kept: longer than any client repeats a request.
 const DEDUP_RETENTION: Duration = Duration::from_hours(7 * 24);
+/// Connections for what operators ask: a second one, so that one slow statement does not make every
+/// page wait for it.
+const READ_CONNECTIONS: u32 = 2;
 
 /// Configures an [`Outbox`]. Made by [`Outbox::builder`].
 ///
@@ -295,7 +298,7 @@ impl OutboxBuilder {
     ///
     /// These transactions have connections of their own: a second pool, opened with the options of
     /// the application's and as large as that, when a consumer, a coordinator or an operator first
-    /// needs one. On MySQL and MariaDB a hook that runs after each connect of the application's
+    /// needs one. What operators ask has two further connections. On MySQL and MariaDB a hook that runs after each connect of the application's
     /// pool does not run for them.
     ///
     /// ```
@@ -371,10 +374,12 @@ impl OutboxBuilder {
             Notifier::new(&self.db, &schema)
         };
         let pool =
-            || WorkPool::new(&self.db, schema.dialect(), self.work_limits, self.behind_pooler);
-        let (work, heartbeat_pool) = (pool(), pool().at_most(1));
+            |limits| WorkPool::new(&self.db, schema.dialect(), limits, self.behind_pooler);
+        let (work, heartbeat_pool) = (pool(self.work_limits), pool(self.work_limits).at_most(1));
+        let read_pool = pool(self.work_limits.of_reads()).at_most(READ_CONNECTIONS);
         Ok(Outbox(Arc::new(Inner {
             heartbeat_pool: Arc::new(heartbeat_pool),
+            read_pool,
             transaction_tasks: TransactionTasks::default(),
             waiting_writers: AtomicUsize::default(),
             connections: work.connections(),

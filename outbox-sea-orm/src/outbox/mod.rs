@@ -97,6 +97,9 @@ struct Inner {
     /// One connection for heartbeats and short lookups, which must not wait for the connections of
     /// handlers.
     heartbeat_pool: Arc<WorkPool>,
+    /// Connections for what operators ask, which must not take those of handlers: whoever asked may be
+    /// gone, and the statement still runs.
+    read_pool: WorkPool,
     /// Transactions of the application that are being opened.
     waiting_writers: AtomicUsize,
 }
@@ -389,6 +392,11 @@ impl Outbox {
     /// The framework's own connections.
     pub(crate) fn work(&self) -> &Arc<WorkPool> {
         &self.0.work
+    }
+
+    /// The connections for what operators ask.
+    pub(crate) fn reads(&self) -> &WorkPool {
+        &self.0.read_pool
     }
 
     /// The tables.

@@ -187,6 +187,15 @@ impl WorkPool {
         (dialect.change_of_limits(usual, limits), outlast.then_some(reset))
     }
 
+    /// Sets the limits of a transaction, where its connection has none.
+    async fn limit(&self, txn: &DatabaseTransaction) -> Result<(), DbErr> {
+        let (set, _) = self.statements(None);
+        if !set.is_empty() {
+            txn.execute_unprepared(&set).await?;
+        }
+        Ok(())
+    }
+
     /// Runs work on the open pool. An overdue response closes that pool.
     async fn run_on_pool<T, F>(&self, work: impl Fn(Arc<OpenPool>, Bound) -> F) -> Result<T, DbErr>
     where
@@ -264,16 +273,19 @@ fn is_settings_refused(error: &DbErr) -> bool {
     error.as_database_error().is_some_and(|e| e.message().contains("startup parameter"))
 }
 
-/// Runs a statement in a transaction of its own, whose BEGIN shows whether the connection is alive; on
-/// the application's pool, which pings, by itself.
+/// Runs a statement in a transaction of its own, whose BEGIN shows whether the connection is alive, and
+/// which has the limits; on the application's pool, which pings, by itself.
 macro_rules! alone {
-    ($pool:ident, $bound:ident, $conn:ident => $statement:expr) => {{
-        let pool = $pool;
+    ($work:expr, $pool:ident, $bound:ident, $conn:ident => $statement:expr) => {{
+        let (work, pool) = ($work, $pool);
         if pool.shared {
             let $conn = &pool.db;
             return $statement.await;
         }
+        // Its connection is in use, and not stuck.
+        let _share = pool.share();
         let txn = pool.begin(TransactionOptions::default(), $bound).await?;
+        work.limit(&txn).await?;
         let $conn = &txn;
         let done = $statement.await?;
         txn.commit().await?;
@@ -290,14 +302,14 @@ impl ConnectionTrait for WorkPool {
     async fn execute_raw(&self, stmt: Statement) -> Result<ExecResult, DbErr> {
         self.run_on_pool(|pool, bound| {
             let stmt = stmt.clone();
-            async move { alone!(pool, bound, conn => conn.execute_raw(stmt)) }
+            async move { alone!(self, pool, bound, conn => conn.execute_raw(stmt)) }
         })
         .await
     }
 
     async fn execute_unprepared(&self, sql: &str) -> Result<ExecResult, DbErr> {
         self.run_on_pool(|pool, bound| async move {
-            alone!(pool, bound, conn => conn.execute_unprepared(sql))
+            alone!(self, pool, bound, conn => conn.execute_unprepared(sql))
         })
         .await
     }
@@ -305,7 +317,7 @@ impl ConnectionTrait for WorkPool {
     async fn query_one_raw(&self, stmt: Statement) -> Result<Option<QueryResult>, DbErr> {
         self.run_on_pool(|pool, bound| {
             let stmt = stmt.clone();
-            async move { alone!(pool, bound, conn => conn.query_one_raw(stmt)) }
+            async move { alone!(self, pool, bound, conn => conn.query_one_raw(stmt)) }
         })
         .await
     }
@@ -313,7 +325,7 @@ impl ConnectionTrait for WorkPool {
     async fn query_all_raw(&self, stmt: Statement) -> Result<Vec<QueryResult>, DbErr> {
         self.run_on_pool(|pool, bound| {
             let stmt = stmt.clone();
-            async move { alone!(pool, bound, conn => conn.query_all_raw(stmt)) }
+            async move { alone!(self, pool, bound, conn => conn.query_all_raw(stmt)) }
         })
         .await
     }
