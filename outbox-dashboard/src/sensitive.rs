@@ -4,15 +4,13 @@
 use outbox_core::{
     admin::{DeferredView, Facts, History, HistoryKind, LetterFacts, LetterGroup, RouteFacts},
     consumer::Trial,
-    event::{Headers, Message, MessageParts},
+    event::{Message, MessageParts},
     failure::DeadLetter,
 };
 use std::collections::BTreeSet;
 
 /// What stands in place of an error that is not shown.
 const HIDDEN: &str = "(hidden)";
-/// What stands in place of a content that is not shown: JSON, as most contents are.
-const HIDDEN_CONTENT: &[u8] = b"\"(hidden)\"";
 /// What stands in place of the entry of an attempt that failed.
 const HIDDEN_ATTEMPT: &str = "An attempt failed; errors of this type of event are not shown.";
 
@@ -32,34 +30,27 @@ impl Sensitive {
 
     /// Tells whether the content of a letter is not to be shown.
     pub(crate) fn hides(&self, letter: &DeadLetter) -> bool {
-        letter.message.as_ref().is_some_and(|message| self.has(&message.event_type))
+        letter.message.as_ref().is_some_and(|message| self.hides_message(message))
+    }
+
+    /// Tells whether the content of a message is not to be shown: by its type, or by its own mark.
+    pub(crate) fn hides_message(&self, message: &Message) -> bool {
+        message.is_sensitive() || self.has(&message.event_type)
     }
 
     /// Takes headers and errors out of a letter, and leaves the content.
     pub(crate) fn without_texts(&self, letter: DeadLetter) -> DeadLetter {
-        self.without(letter, |parts| MessageParts { headers: Headers::new(), ..parts })
+        let content = letter.message.as_ref().map(|message| message.payload.clone());
+        let mut shown = self.without_content(letter);
+        shown.message = shown.message.zip(content).map(|(message, payload)| {
+            Message::new(MessageParts { payload, ..message.into_parts() })
+        });
+        shown
     }
 
     /// Takes content, headers and errors out of a letter.
     pub(crate) fn without_content(&self, letter: DeadLetter) -> DeadLetter {
-        self.without(letter, |parts| MessageParts {
-            payload: HIDDEN_CONTENT.into(),
-            headers: Headers::new(),
-            ..parts
-        })
-    }
-
-    fn without(
-        &self,
-        mut letter: DeadLetter,
-        change: impl FnOnce(MessageParts) -> MessageParts,
-    ) -> DeadLetter {
-        if !self.hides(&letter) {
-            return letter;
-        }
-        letter.message = letter.message.map(|message| Message::new(change(message.into_parts())));
-        letter.errors.iter_mut().for_each(|error| HIDDEN.clone_into(&mut error.text));
-        letter
+        if self.hides(&letter) { letter.without_content() } else { letter }
     }
 
     /// Takes the errors of events of these types out of facts.

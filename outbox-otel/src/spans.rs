@@ -16,6 +16,8 @@ const CORE: &str = "outbox_core";
 const SPANS: &str = "outbox_core::telemetry";
 /// Opens a span for each statement, also for those by which a relay polls.
 const STATEMENTS: &str = "sea_orm";
+/// Opens a span for each connection to RabbitMQ, which lasts as long as that.
+const AMQP_CONNECTIONS: &str = "lapin";
 
 /// Gives the layer that takes the spans of a program to a tracer, for
 /// [`tracing_subscriber::registry`](fn@tracing_subscriber::registry), and installs OpenTelemetry as the tracing system of the process:
@@ -23,6 +25,11 @@ const STATEMENTS: &str = "sea_orm";
 ///
 /// It takes what [`span_filter`] says; other layers, such as one that prints log lines, have filters of
 /// their own.
+///
+/// Install the subscriber for the whole process, as `init` does. A subscriber of one thread
+/// ([`set_default`](tracing::subscriber::set_default)) loses spans: a database's driver may drop the last reference to a
+/// handler's span on a thread of its own, where that subscriber is not known, and the span of the message around it
+/// never ends.
 ///
 /// ```no_run
 /// # fn example(provider: &opentelemetry_sdk::trace::SdkTracerProvider) {
@@ -49,14 +56,15 @@ where
 
 /// Says which spans go to OpenTelemetry: those of a message's life, which are at DEBUG, and what the
 /// program itself opens at INFO or above. The framework's spans around its log lines, which last as long
-/// as a relay or a consumer, stay out, and so do SeaORM's: a relay that polls would make a trace of each
-/// read.
+/// as a relay or a consumer, stay out, and so do those of RabbitMQ's client, which last as long as a
+/// connection, and SeaORM's: a relay that polls would make a trace of each read.
 #[must_use]
 pub fn span_filter() -> Targets {
     Targets::new()
         .with_default(Level::INFO)
         .with_target(CORE, LevelFilter::OFF)
         .with_target(STATEMENTS, LevelFilter::OFF)
+        .with_target(AMQP_CONNECTIONS, LevelFilter::OFF)
         .with_target(SPANS, Level::DEBUG)
 }
 

@@ -16,7 +16,7 @@ pub fn serve(shop: &Shop) -> anyhow::Result<Server> {
         .saga(<PlaceOrder as SagaData<OutboxTransaction>>::saga().shape());
     let mut metrics = MetricsRouter::new();
     for service in shop.services() {
-        page = page.database(service.name, service.outbox.clone());
+        page = service.add_trials(page.database(service.name, service.outbox.clone()));
         metrics = metrics.database(service.name, service.outbox.clone());
         metrics = service.health_checks().into_iter().fold(metrics, MetricsRouter::check);
     }

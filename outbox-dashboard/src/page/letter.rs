@@ -200,7 +200,7 @@ fn attributes(letter: &DeadLetter, now: Timestamp) -> Vec<(&'static str, Markup)
 fn content(app: &App, message: &Message) -> Content {
     let payload = &message.payload;
     let is_cut = payload.len() > LONGEST_CONTENT;
-    let is_hidden = app.sensitive.has(&message.event_type);
+    let is_hidden = app.sensitive.hides_message(message);
     let part = &payload[..payload.len().min(LONGEST_CONTENT)];
     Content {
         kind: cell(&message.content_type, 100),

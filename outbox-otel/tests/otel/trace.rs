@@ -29,7 +29,9 @@ async fn an_order_is_followed_from_its_request_over_http_and_rabbitmq_to_its_par
     let metrics = Metrics::new();
     let otlp = Otlp::builder("shop").endpoint(&collector.url).metrics(metrics).start().unwrap();
     let subscriber = tracing_subscriber::registry().with(otlp.layer());
-    let _listens = tracing::subscriber::set_default(subscriber);
+    // Of the process: SQLite's threads may drop the last reference to the span of a handler, and only a
+    // subscriber that they know closes the span around it.
+    tracing::subscriber::set_global_default(subscriber).expect("this process has no other one");
     let services = Services::open().await;
     services.order(&format!("00-{CLIENT_TRACE}-{CLIENT_SPAN}-01")).await;
     let (request, message) = (services.request(), services.message().await);

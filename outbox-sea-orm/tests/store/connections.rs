@@ -7,7 +7,8 @@ use outbox_core::{
     event::RelayId,
     failure::DeadReason,
     outbox::{
-        Fence, NewLetter, PartitionNo, RelayStore, RouteRow, RouteState, RouteUpdate, Store,
+        Fence, NewLetter, PartitionNo, RelayStore, RetrierStore, RouteRow, RouteState, RouteUpdate,
+        Store,
         StoreError,
     },
     testing::store::{PARTITIONS, event},
@@ -27,7 +28,7 @@ use std::{
     time::{Duration, Instant},
 };
 use tests::{
-    databases::{Database, TempDatabase, waiting_for_locks},
+    databases::{Database, TempDatabase, open_transactions, waiting_for_locks},
     on_every_database, wait_until,
 };
 use tokio::sync::Notify;
@@ -106,6 +107,26 @@ on_every_database! {
         let db = temp.connect().await;
         let schema = installed(&db, &Namespace::default()).await;
         cancel_everything(&db, &schema).await;
+    }
+
+    async fn a_single_statement_that_is_dropped_at_any_point_leaves_no_session_in_a_transaction(temp: &TempDatabase) {
+        let db = temp.connect_with(|options| { options.max_connections(1); }).await;
+        installed(&db, &Namespace::default()).await;
+        let outbox = Outbox::builder(db).source("/shop").build().await.unwrap();
+        let onlooker = temp.connect().await;
+        let mut dropped = 0;
+        for polls in 0..60 {
+            let statement = RetrierStore::prune_inbox(&outbox, 10);
+            dropped += usize::from(drop_after(polls % 12, statement).await.is_none());
+            let at_rest = async || open_transactions(&onlooker).await == 0;
+            wait_until(Duration::from_secs(10), "no session is inside a transaction", at_rest).await;
+            // MariaDB refuses the isolation of this one on a session that is inside a transaction.
+            let next = RetrierStore::begin_stored(&outbox).await;
+            let next = next.unwrap_or_else(|error| panic!("dropped after {polls} polls: {error:?}"));
+            next.execute_unprepared("SELECT 1").await.unwrap();
+            next.rollback().await.unwrap();
+        }
+        assert!(dropped > 10, "{dropped}");
     }
 
     async fn a_settle_that_waits_too_long_for_a_lock_says_that_the_database_is_busy(temp: &TempDatabase) {

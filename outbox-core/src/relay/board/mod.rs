@@ -6,11 +6,13 @@
 //!             full: evicted; a rescan reads on from the first evicted id when there is room
 //! ```
 //!
-//! The state has owners with private fields: `entries/` the events in memory and their states,
-//! `crash_isolation.rs` the events that are published alone, `controls/` what an operator has paused
-//! or slowed down, `queues/` what a route's destination answered and the decisions about parked keys,
-//! `reading/` the positions and what a read waits for. `dispatch/` decides what may be published now, `outcomes/` what follows from the answers.
-//! `Board::state_of` gives the state of one event, with a drawing in `entries/state.rs`.
+//! The state has owners with private fields, which the board composes: `entries/` the events in
+//! memory and their states, `crash_isolation.rs` the events that are published alone, `controls/`
+//! what an operator has paused or slowed down, `queues/` the order of the events on each route, the
+//! room for them and the decisions about parked keys, `outcomes/` what each destination answered,
+//! `reading/` the positions and what a read waits for. `dispatch/` decides what may be published
+//! now, `outcomes/` what follows from the answers. `Board::state_of` gives the state of one event,
+//! with a drawing in `entries/state.rs`.
 
 mod entries;
 mod reading;
@@ -33,7 +35,8 @@ use crate::{
 use controls::BoardControls;
 use crash_isolation::CrashIsolation;
 use entries::{Entries, EventState};
-use queues::{Parks, RouteQueue};
+use outcomes::Destination;
+use queues::{Parks, QueueLimits, RouteQueue};
 use reading::Partition;
 use std::{
     collections::{BTreeMap, HashMap},
@@ -209,6 +212,7 @@ pub(crate) struct Board {
     config: RelaySettings,
     routes: Arc<[Route]>,
     queues: Vec<RouteQueue>,
+    destinations: Vec<Destination>,
     entries: Entries,
     partitions: BTreeMap<PartitionNo, Partition>,
     writes: Writes,
@@ -232,11 +236,16 @@ impl Board {
         routes: Arc<[Route]>,
         jitter: fn(Duration) -> Duration,
     ) -> Self {
-        let queues = routes.iter().map(|_| RouteQueue::default()).collect();
+        let limits = |route: &Route| QueueLimits {
+            events: config.per_route,
+            bytes: route.max_in_memory,
+            per_key: config.per_key,
+        };
         Self {
             config,
             controls: BoardControls::new(routes.len()),
-            queues,
+            queues: routes.iter().map(|route| RouteQueue::new(limits(route))).collect(),
+            destinations: routes.iter().map(|_| Destination::default()).collect(),
             routes,
             entries: Entries::default(),
             partitions: BTreeMap::new(),
@@ -272,17 +281,17 @@ impl Board {
     pub(crate) fn stats(&self) -> RelayStats {
         RelayStats {
             in_memory: self.entries.len(),
-            in_flight: self.partitions.values().map(|p| p.in_flight).sum(),
+            in_flight: self.partitions.values().map(Partition::in_flight).sum(),
             partitions: self.partitions.len(),
-            open_breakers: self.queues.iter().filter(|q| q.breaker.is_open()).count(),
-            unrouted: self.partitions.values().map(|p| p.unrouted.len()).sum(),
+            open_breakers: self.destinations.iter().filter(|d| d.breaker().is_open()).count(),
+            unrouted: self.partitions.values().map(Partition::unrouted).sum(),
             ..self.stats
         }
     }
 
     /// Tells whether the breaker of a route is not closed.
     pub(crate) fn breaker_is_open(&self, route: RouteNo) -> bool {
-        self.queues[route].breaker.is_open()
+        self.destinations[route].breaker().is_open()
     }
 
     /// Gives the state of an event, by all who keep something of it. See [`EventState`].

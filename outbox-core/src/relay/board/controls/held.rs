@@ -34,12 +34,7 @@ impl Board {
     /// Lets the keys of held events go on. Those that are still held stop again at their heads.
     fn resume_held(&mut self) {
         for queue in &mut self.queues {
-            for (hash, ()) in std::mem::take(&mut queue.held_keys) {
-                let Some(key_queue) = queue.key_queues.get_mut(&hash) else { continue };
-                key_queue.is_held = false;
-                key_queue.make_ready(hash, &mut queue.ready);
-                queue.drop_idle(hash);
-            }
+            queue.resume_held();
         }
         self.rescan_where_room();
     }
@@ -65,17 +60,6 @@ impl Board {
             && !self.entries.leg(id, route).is_some_and(RouteLeg::has_begun)
     }
 
-    /// Holds a key whose head is held, until a pause ends.
-    pub(in crate::relay::board) fn hold_key(&mut self, hash: u64, route: RouteNo) {
-        let (events, bytes) = (self.config.per_route, self.routes[route].max_in_memory);
-        let queue = &mut self.queues[route];
-        if let Some(key_queue) = queue.key_queues.get_mut(&hash) {
-            key_queue.is_held = true;
-            queue.held_keys.insert(hash, ());
-            queue.evict_blocked |= !queue.has_room_for_held(events, bytes);
-        }
-    }
-
     /// Moves an event without a key to a key queue, on each route on which it waits.
     pub(in crate::relay::board) fn hold_keyless(&mut self, id: EventId) {
         let Some(entry) = self.entries.get_mut(id) else { return };
@@ -93,28 +77,20 @@ impl Board {
                 }
             };
             if waits {
-                let queue = &mut self.queues[leg.route];
-                queue.key_queue(hash, no).insert(id);
-                queue.make_ready(hash);
+                self.queues[leg.route].move_to_key(hash, no, id);
             }
         }
     }
 
     /// Tells whether the database knows the start of a ready event already.
     pub(in crate::relay::board) fn is_begun(&self, ready: Ready, route: RouteNo) -> bool {
-        let id = match ready {
-            Ready::Single(id) => Some(id),
-            Ready::Key(hash) => {
-                let key_queue = self.queues[route].key_queues.get(&hash);
-                key_queue.and_then(|keys| keys.waiting.front().copied())
-            }
-        };
+        let id = self.queues[route].event_of(ready);
         id.and_then(|id| self.entries.leg(id, route)).is_some_and(RouteLeg::has_begun)
     }
 
     /// Tells whether the first ready event of a route has begun.
     pub(in crate::relay::board) fn first_is_begun(&self, route: RouteNo) -> bool {
-        let first = self.queues[route].ready.front();
-        first.is_some_and(|ready| self.is_begun(*ready, route))
+        let first = self.queues[route].first_ready();
+        first.and_then(|id| self.entries.leg(id, route)).is_some_and(RouteLeg::has_begun)
     }
 }

@@ -1,6 +1,6 @@
 //! What the board tells of its routes to operators.
 
-use crate::relay::board::{Board, RouteNo, entries::LegState, queues::RouteQueue};
+use crate::relay::board::{Board, RouteNo, entries::LegState};
 use crate::{
     failure::BreakerState,
     outbox::{HandoverTimes, LastFailure, RelayLive, RouteLive},
@@ -17,10 +17,10 @@ impl Board {
                 in_flight[leg.route] += 1;
             }
         }
-        let routes = self.queues.iter().zip(in_flight).enumerate();
+        let routes = in_flight.into_iter().enumerate();
         RelayLive {
             routes: routes
-                .map(|(route, (queue, in_flight))| self.route_live(route, queue, in_flight, now))
+                .map(|(route, in_flight)| self.route_live(route, in_flight, now))
                 .collect(),
             omitted: 0,
             in_memory: self.entries.len() as u64,
@@ -28,43 +28,32 @@ impl Board {
         }
     }
 
-    fn route_live(
-        &self,
-        route: RouteNo,
-        queue: &RouteQueue,
-        in_flight: u64,
-        now: Instant,
-    ) -> RouteLive {
+    fn route_live(&self, route: RouteNo, in_flight: u64, now: Instant) -> RouteLive {
+        let (queue, destination) = (&self.queues[route], &self.destinations[route]);
+        let breaker = destination.breaker();
         let millis = |span: Duration| u64::try_from(span.as_millis()).unwrap_or(u64::MAX);
-        let confirmed_at = queue.answers.confirmed_at();
-        let last_failure = queue
-            .last_failure
-            .as_ref()
+        let confirmed_at = destination.answers().confirmed_at();
+        let last_failure = destination
+            .last_failure()
             .filter(|(_, _, at)| confirmed_at.is_none_or(|confirmed| confirmed <= *at))
             .map(|(class, text, at)| {
                 LastFailure::new(text, *class, now.saturating_duration_since(*at))
             });
         RouteLive {
             route: self.routes[route].name.to_string(),
-            breaker: match queue.breaker.state() {
+            breaker: match breaker.state() {
                 BreakerState::Closed => "closed",
                 BreakerState::Open { .. } => "open",
                 BreakerState::Probing => "half_open",
             }
             .to_owned(),
-            probe_in_ms: queue
-                .breaker
-                .probe_at()
-                .map(|at| millis(at.saturating_duration_since(now))),
-            open_for_ms: queue
-                .breaker
-                .opened_at()
-                .map(|at| millis(now.saturating_duration_since(at))),
+            probe_in_ms: breaker.probe_at().map(|at| millis(at.saturating_duration_since(now))),
+            open_for_ms: breaker.opened_at().map(|at| millis(now.saturating_duration_since(at))),
             in_flight,
-            waiting: (queue.events as u64).saturating_sub(in_flight),
-            delivered: queue.answers.successes(),
-            retried: queue.retried,
-            dead: queue.dead,
+            waiting: (queue.events() as u64).saturating_sub(in_flight),
+            delivered: destination.answers().successes(),
+            retried: destination.retried(),
+            dead: destination.dead(),
             rate: 0.0,
             last_failure,
             paused: self.controls.is_paused(route),

@@ -5,7 +5,7 @@ mod starts;
 use crate::relay::board::{
     Board, RouteNo, Timer,
     entries::{LegEvent, LegState},
-    queues::{BatchFit, Ready},
+    queues::{BatchFit, KeyHead, Ready},
 };
 use crate::{
     event::{EventId, Message},
@@ -60,27 +60,28 @@ impl Board {
     fn next_batch(&mut self, route: RouteNo, now: Instant) -> Option<RouteBatch> {
         let limits = self.routes[route].limits;
         let queue = &self.queues[route];
-        if queue.batches >= limits.max_in_flight || queue.ready.is_empty() {
+        if queue.batches() >= limits.max_in_flight || !queue.has_ready() {
             return None;
         }
-        let room = queue.breaker.allows(now).unwrap_or(limits.max_batch).min(limits.max_batch);
+        let allowed = self.destinations[route].breaker().allows(now);
+        let room = allowed.unwrap_or(limits.max_batch).min(limits.max_batch);
         let mut batch = RouteBatch { route, events: Vec::new(), messages: Vec::new() };
         let (mut bytes, mut solo_later) = (0, Vec::new());
         let (startable, mut started) = (self.controls.startable(route, now), 0);
         while batch.events.len() < room && bytes < BATCH_BYTES {
-            let Some(ready) = self.queues[route].ready.pop_front() else { break };
+            let Some(ready) = self.queues[route].next_ready() else { break };
             let is_begun = startable.is_some() && self.is_begun(ready, route);
             if startable.is_some_and(|most| started >= most) && !is_begun {
-                self.queues[route].ready.push_front(ready);
+                self.queues[route].put_first(ready);
                 break;
             }
-            let batch_fit = self.batch_fit(ready, route);
+            let batch_fit = self.queues[route].batch_fit(ready);
             if batch_fit == BatchFit::SoloLater {
                 solo_later.push(ready);
                 continue;
             }
             if batch_fit == BatchFit::Solo && !batch.events.is_empty() {
-                self.queues[route].ready.push_front(ready);
+                self.queues[route].put_first(ready);
                 break;
             }
             let next = match ready {
@@ -93,7 +94,7 @@ impl Board {
                 batch.events.push((id, attempt));
                 batch.messages.push(message);
                 if batch_fit == BatchFit::Solo {
-                    self.queues[route].solo.started(id);
+                    self.queues[route].solo_started(id);
                     break;
                 }
             }
@@ -103,33 +104,17 @@ impl Board {
         for ready in solo_later {
             // One that has begun goes on under a pause: it is found in front of what may not start.
             match startable.is_some() && self.is_begun(ready, route) {
-                true => self.queues[route].ready.push_front(ready),
-                false => self.queues[route].ready.push_back(ready),
+                true => self.queues[route].put_first(ready),
+                false => self.queues[route].put_last(ready),
             }
         }
         self.controls.started(route, started, now);
         if batch.events.is_empty() {
             return None;
         }
-        let queue = &mut self.queues[route];
-        queue.breaker.probe_started();
-        queue.batches += 1;
+        self.destinations[route].batch_started();
+        self.queues[route].batch_started();
         Some(batch)
-    }
-
-    /// Tells in which batch a ready event may be published.
-    fn batch_fit(&self, ready: Ready, route: RouteNo) -> BatchFit {
-        let queue = &self.queues[route];
-        if queue.solo.is_empty() {
-            return BatchFit::Shared;
-        }
-        match ready {
-            Ready::Single(id) => queue.solo.batch_fit(id),
-            Ready::Key(hash) => {
-                let head = queue.key_queues.get(&hash).and_then(|keys| keys.waiting.front());
-                head.map_or(BatchFit::Shared, |id| queue.solo.batch_fit(*id))
-            }
-        }
     }
 
     /// Starts an event without a key.
@@ -144,11 +129,7 @@ impl Board {
             // It waits in a key queue since its topic was paused, unless it has begun.
             Some(_) if !self.is_begun(Ready::Single(id), route) => Next::Skip,
             Some(hash) => {
-                if let Some(key_queue) = self.queues[route].key_queues.get_mut(&hash)
-                    && let Ok(at) = key_queue.waiting.binary_search(&id)
-                {
-                    key_queue.waiting.remove(at);
-                }
+                self.queues[route].take_waiting(hash, id);
                 self.start(id, route, now)
             }
         }
@@ -157,50 +138,33 @@ impl Board {
     /// Starts the head of a key.
     fn start_key(&mut self, hash: u64, route: RouteNo, now: Instant) -> Next {
         loop {
-            let Some(key_queue) = self.queues[route].key_queues.get_mut(&hash) else {
-                return Next::Skip;
-            };
-            key_queue.in_ready = false;
-            if key_queue.is_blocked() || key_queue.in_flight.is_some() {
-                return Next::Skip;
-            }
-            let Some(id) = key_queue.waiting.pop_front() else {
-                self.queues[route].drop_idle(hash);
-                return Next::Skip;
-            };
-            let partition = key_queue.partition;
-            // Not at each event that leaves the queue: one rescan then refills half of it.
-            let is_half_empty = key_queue.waiting.len() <= self.config.per_key / 2;
-            if let Some(evicted_from) = key_queue.evicted_from.filter(|_| is_half_empty)
-                && self.queues[route]
-                    .has_room(self.config.per_route, self.routes[route].max_in_memory)
+            let Some(head) = self.queues[route].take_head(hash) else { return Next::Skip };
+            let KeyHead { id, partition, rescan_from } = head;
+            if let Some(first) = rescan_from
                 && let Some(p) = self.partitions.get_mut(&partition)
             {
-                p.rescan_from(evicted_from.first);
+                p.rescan_from(first);
             }
             let leg = self.entries.leg(id, route);
             let done_first = leg.is_some_and(|l| l.done_first);
             if leg.is_some_and(|l| {
                 matches!(l.state(), LegState::Retrying | LegState::Unproven | LegState::Starting)
             }) {
-                let key_queue = self.queues[route].key_queue(hash, partition);
-                key_queue.waiting.push_front(id);
-                key_queue.blocked = Some(id);
+                self.queues[route].block_head(hash, head);
                 return Next::Skip;
             }
-            if self.partitions.get(&partition).is_none_or(|p| p.releasing && !done_first) {
-                self.queues[route].key_queue(hash, partition).waiting.push_front(id);
+            if self.partitions.get(&partition).is_none_or(|p| p.is_releasing() && !done_first) {
+                self.queues[route].return_head(hash, head);
                 return Next::Skip;
             }
             if self.is_held(id, route) {
-                self.queues[route].key_queue(hash, partition).waiting.push_front(id);
-                self.hold_key(hash, route);
+                self.queues[route].hold_head(hash, head);
                 return Next::Skip;
             }
             let next = self.start(id, route, now);
             match next {
                 Next::Publish(..) => {
-                    self.queues[route].key_queue(hash, partition).in_flight = Some(id);
+                    self.queues[route].head_started(hash, head);
                     return next;
                 }
                 Next::Recorded => return next,
@@ -219,8 +183,10 @@ impl Board {
         };
         // An event that is marked as done is published even while its partition is released: no
         // other relay would.
-        let Some(partition) =
-            self.partitions.get_mut(&entry.partition).filter(|p| !p.releasing || leg.done_first)
+        let Some(partition) = self
+            .partitions
+            .get_mut(&entry.partition)
+            .filter(|p| !p.is_releasing() || leg.done_first)
         else {
             return Next::Skip;
         };
@@ -237,10 +203,10 @@ impl Board {
                 return Next::Recorded;
             }
             leg.apply(LegEvent::Published);
-            partition.in_flight += 1;
+            partition.publish_started();
             return Next::Publish(id, entry.message.clone(), 1);
         }
-        let must_record = partition.recorded_starts_left > 0
+        let must_record = partition.records_starts()
             || leg.history.as_ref().is_some_and(|h| h.attempts_started > 0);
         if must_record && !start_recorded {
             return match self.record_start(id, route, now) {
@@ -249,7 +215,7 @@ impl Board {
             };
         }
         leg.apply(LegEvent::Published);
-        partition.in_flight += 1;
+        partition.publish_started();
         let attempt = leg.history.as_ref().map_or(0, |p| p.attempts_finished) + 1;
         let redriven = leg.history.as_ref().is_some_and(|p| p.redriven);
         let message = if redriven { with_redriven(&entry.message) } else { entry.message.clone() };
@@ -275,23 +241,7 @@ impl Board {
                 continue;
             }
             leg.apply(LegEvent::RetryDue);
-            self.make_ready(timer.id, timer.route, key_hash);
-        }
-    }
-
-    /// Makes a waiting event ready. One with a key is in its key queue already.
-    pub(crate) fn make_ready(&mut self, id: EventId, route: RouteNo, key_hash: Option<u64>) {
-        let queue = &mut self.queues[route];
-        match key_hash {
-            None => queue.ready.push_back(Ready::Single(id)),
-            Some(hash) => {
-                if let Some(key_queue) = queue.key_queues.get_mut(&hash)
-                    && key_queue.blocked == Some(id)
-                {
-                    key_queue.blocked = None;
-                }
-                queue.make_ready(hash);
-            }
+            self.queues[timer.route].make_ready(timer.id, key_hash);
         }
     }
 
@@ -302,13 +252,8 @@ impl Board {
             let queue = &self.queues[*route];
             // Without room for a batch the end of one in flight comes first, and wakes the
             // dispatcher.
-            let has_room = queue.batches < self.routes[*route].limits.max_in_flight;
-            has_room
-                && self.controls.is_known()
-                && queue
-                    .ready
-                    .iter()
-                    .any(|ready| self.batch_fit(*ready, *route) != BatchFit::SoloLater)
+            let has_room = queue.batches() < self.routes[*route].limits.max_in_flight;
+            has_room && self.controls.is_known() && queue.has_startable()
         };
         let starts =
             (0..self.queues.len()).filter(can_start).filter_map(|route| self.next_start(route));
@@ -323,7 +268,7 @@ impl Board {
             return None;
         }
         let refill_at = self.controls.refill_at(route).filter(|_| !is_begun);
-        let breaker = &self.queues[route].breaker;
+        let breaker = self.destinations[route].breaker();
         match breaker.probe_at() {
             Some(at) => Some(refill_at.map_or(at, |refill| refill.max(at))),
             None => refill_at.filter(|_| !breaker.is_open()),

@@ -4,7 +4,6 @@
 use crate::relay::board::{
     Board, RouteNo,
     entries::{EventEntry, LegEvent, LegState},
-    queues::Ready,
 };
 use crate::{
     event::EventId,
@@ -31,14 +30,16 @@ impl Board {
         leg.done_first = true;
         leg.written = false;
         if let Some(partition) = self.partitions.get_mut(&no) {
-            partition.unpublished_done += 1;
+            partition.marked_done();
         }
         // The mark is the row of the route where the event has to stay for other routes; else its
         // DELETE is the mark, and costs no row.
         if entry.has_rows || !others_done {
             self.record(id, now);
-        } else if let Some(partition) = self.partitions.get_mut(&no).filter(|p| p.epoch == epoch) {
-            partition.pending_writes += 1;
+        } else if let Some(partition) =
+            self.partitions.get_mut(&no).filter(|p| p.epoch() == epoch)
+        {
+            partition.write_pending();
             self.writes.finish.push((no, epoch, id));
             // The event is deleted: no leg of it has to be recorded.
             entry.legs.iter_mut().for_each(|l| l.written = true);
@@ -116,7 +117,7 @@ impl Board {
     /// most likely while it connects, with the first event that it tries, and the next process
     /// would begin with the same event.
     fn others_go_first(&self, route: RouteNo) -> bool {
-        self.queues[route].answers.successes() == 0 && !self.is_route_idle(route)
+        self.destinations[route].answers().successes() == 0 && !self.is_route_idle(route)
     }
 
     /// Tells whether no event of a route is in flight, starting or ready.
@@ -125,8 +126,8 @@ impl Board {
         let starting = |entry: &EventEntry| {
             entry.legs.iter().any(|l| l.route == route && l.state() == LegState::Starting)
         };
-        queue.batches == 0
-            && queue.ready.is_empty()
+        queue.batches() == 0
+            && !queue.has_ready()
             && !self.entries.iter().any(|(_, entry)| starting(entry))
     }
 
@@ -141,7 +142,7 @@ impl Board {
         let Some((id, route)) = self.next_isolated() else { return false };
         self.crash_isolation.remove_waiting(id, route);
         let key_hash = self.entries.get(id).and_then(|entry| entry.key_hash);
-        self.make_ready(id, route, key_hash);
+        self.queues[route].make_ready(id, key_hash);
         true
     }
 
@@ -161,10 +162,7 @@ impl Board {
         no: PartitionNo,
     ) {
         if let Some(hash) = key_hash {
-            let key_queue = self.queues[route].key_queue(hash, no);
-            key_queue.insert(id);
-            key_queue.blocked = Some(id);
-            self.key_blocked(route, hash);
+            self.queues[route].block(hash, no, id);
         }
     }
 
@@ -176,17 +174,7 @@ impl Board {
         leg.apply(LegEvent::StartRecorded);
         leg.history().start_recorded = true;
         let is_keyless = entry.message.key.is_none();
-        let before = self.queues[route].ready.len();
-        self.make_ready(id, route, key_hash);
-        // It goes first, so that it is found however a pause or a limit keeps the others.
-        let ready = &mut self.queues[route].ready;
-        if is_keyless && key_hash.is_some() {
-            ready.push_front(Ready::Single(id));
-        } else if ready.len() > before
-            && let Some(last) = ready.pop_back()
-        {
-            ready.push_front(last);
-        }
+        self.queues[route].make_first(id, key_hash, is_keyless);
     }
 
     /// A publish of the event has ended, with whatever outcome: the event did not end the process.
@@ -201,7 +189,7 @@ impl Board {
         history.attempts_started = 0;
         leg.written = false;
         if let Some(partition) = self.partitions.get_mut(&entry.partition) {
-            partition.recorded_starts_left = partition.recorded_starts_left.saturating_sub(1);
+            partition.start_survived();
         }
         self.end_isolation(id, route);
     }

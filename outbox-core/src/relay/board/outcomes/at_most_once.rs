@@ -44,16 +44,16 @@ impl Board {
                 let letter = DetachedLetter { partition: no, id, message, letter, errors };
                 self.writes.letters.push(letter);
                 self.stats.dead += 1;
-                self.queues[route].dead += 1;
+                let destination = &mut self.destinations[route];
+                destination.count_dead();
                 let breaker_key = key_hash.unwrap_or(id.0.cast_unsigned());
-                let breaker = &mut self.queues[route].breaker;
                 let opened = match class {
                     FailureClass::Unavailable => {
-                        breaker.unavailable(failure, now);
+                        destination.unavailable(failure, now);
                         true
                     }
                     FailureClass::Transient | FailureClass::Permanent => {
-                        breaker.failed(breaker_key, failure, now)
+                        destination.event_failed(breaker_key, failure, now)
                     }
                 };
                 failed = Some((class, text, opened));
@@ -64,7 +64,7 @@ impl Board {
             leg.written = true;
         }
         if let Some(partition) = self.partitions.get_mut(&no) {
-            partition.unpublished_done = partition.unpublished_done.saturating_sub(1);
+            partition.done_published();
         }
         let is_over = entry.row_finished
             || (entry.pending_writes == 0

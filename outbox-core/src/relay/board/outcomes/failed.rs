@@ -12,6 +12,8 @@ use std::time::{Duration, Instant};
 
 /// Pause after a connection broke under one event while others were confirmed.
 const SHORT_RETRY: Duration = Duration::from_millis(200);
+/// Longest wait that a destination may ask for: one that needs more asks again.
+const LONGEST_ASKED: Duration = Duration::from_hours(24);
 /// How often a destination may be down for an event, with confirmations of others in between,
 /// before that counts as the event's own failure.
 const MAX_UNAVAILABLE: u8 = 3;
@@ -36,7 +38,7 @@ impl Board {
     /// Takes a failed publish.
     pub(super) fn failed(&mut self, failed: FailedPublish) {
         let (id, route, now) = (failed.id, failed.route, failed.now);
-        self.queues[route].answers.failed(id, now);
+        self.destinations[route].failed(id, now);
         let Some(class) = self.own_class(&failed) else { return };
         let (text, notices) = (failed.text.clone(), self.notices.len());
         match class {
@@ -51,7 +53,7 @@ impl Board {
     /// confirms others in between, is not down: the failure is the event's own. `None` if the relay
     /// no longer has the event.
     fn own_class(&mut self, failed: &FailedPublish) -> Option<FailureClass> {
-        let successes = self.queues[failed.route].answers.successes();
+        let successes = self.destinations[failed.route].answers().successes();
         let history = self.history(failed.id, failed.route)?;
         if failed.class != FailureClass::Unavailable {
             return Some(failed.class);
@@ -78,7 +80,7 @@ impl Board {
         }
         if failed.responded {
             let limit = self.give_up_rejected(id, route);
-            let others = self.queues[route].answers.others_than(id);
+            let others = self.destinations[route].answers().others_than(id);
             let Some(history) = self.history(id, route) else { return };
             let rejection = history.rejection.get_or_insert_with(|| Rejection::starting(now));
             if limit.is_some_and(|limit| rejection.is_over(limit, others, now)) {
@@ -90,7 +92,7 @@ impl Board {
         }
         let failure = self.failure(route, failed.responded);
         self.report_down(route, failed.class, &failed.text, now);
-        self.queues[route].breaker.unavailable(failure, now);
+        self.destinations[route].unavailable(failure, now);
         self.requeue(id, route, now);
     }
 
@@ -98,18 +100,19 @@ impl Board {
     fn failed_transiently(&mut self, failed: FailedPublish) {
         let FailedPublish { id, route, now, .. } = failed;
         let failure = self.failure(route, false);
-        let queue = &mut self.queues[route];
+        let destination = &mut self.destinations[route];
         let Some(entry) = self.entries.get_mut(id) else { return };
         let breaker_key = entry.key_hash.unwrap_or(id.0.cast_unsigned());
         let Some(leg) = entry.legs.iter_mut().find(|l| l.route == route) else { return };
         let history = leg.history();
-        history.count_failure(failed.text.clone(), queue.opened_at, now);
+        history.count_failure(failed.text.clone(), destination.opened_at(), now);
         self.stats.retried += 1;
-        queue.retried += 1;
+        destination.count_retried();
         let policy = self.routes[route].policy_for(&entry.message);
         let decision = policy.decide(history.attempts_finished, history.failing_for);
-        let opened = !failed.others_succeeded && queue.breaker.failed(breaker_key, failure, now);
-        queue.failure_streak.insert(id);
+        let opened =
+            !failed.others_succeeded && destination.event_failed(breaker_key, failure, now);
+        destination.add_to_streak(id);
         match decision {
             Decision::GiveUp if !opened => {
                 self.give_up(id, route, DeadReason::Exhausted, None, now)
@@ -118,7 +121,8 @@ impl Board {
             // dead letter would be one of the outage.
             Decision::GiveUp => self.retry_in(id, route, LegEvent::ToRetry, SHORT_RETRY, now),
             Decision::RetryWithin(longest) => {
-                let wait = (self.jitter)(longest).max(failed.retry_after.unwrap_or_default());
+                let asked = failed.retry_after.unwrap_or_default().min(LONGEST_ASKED);
+                let wait = (self.jitter)(longest).max(asked);
                 self.retry_in(id, route, LegEvent::ToRetry, wait, now);
                 self.record(id, now);
             }
@@ -130,10 +134,12 @@ impl Board {
     }
 
     /// The destination has not begun with the event, which is tried again after a wait. Nothing is
-    /// counted: a consumer that is paused for a day would make dead letters otherwise.
+    /// counted: a consumer that is paused for a day would make dead letters otherwise. There is a
+    /// wait in any case, so that the publish is not repeated without a pause.
     pub(super) fn busy(&mut self, id: EventId, route: RouteNo, wait: Duration, now: Instant) {
         self.clear_hang(id, route);
-        let wait = wait / 2 + (self.jitter)(wait / 2);
+        let wait = wait.min(LONGEST_ASKED);
+        let wait = (wait / 2 + (self.jitter)(wait / 2)).max(SHORT_RETRY);
         self.retry_in(id, route, LegEvent::ToRetry, wait, now);
         if self.entries.get(id).is_some_and(|entry| entry.has_rows) {
             // The recorded start has ended without a crash.
@@ -148,7 +154,7 @@ impl Board {
         let (limit, usual) =
             (self.give_up_rejected(id, route), self.routes[route].give_up_rejected);
         let failure = self.failure(route, true);
-        let others = self.queues[route].answers.others_than(id);
+        let others = self.destinations[route].answers().others_than(id);
         let Some(history) = self.history(id, route) else { return };
         let error = AttemptError::new(
             history.attempts_finished + 1,
@@ -176,10 +182,10 @@ impl Board {
         }
         let Some(entry) = self.entries.get(id) else { return };
         let breaker_key = entry.key_hash.unwrap_or(id.0.cast_unsigned());
-        let queue = &mut self.queues[route];
-        queue.failure_streak.insert(id);
-        queue.unproven_rejections.insert(id);
-        let opened = !failed.others_succeeded && queue.breaker.failed(breaker_key, failure, now);
+        let destination = &mut self.destinations[route];
+        destination.add_unproven(id);
+        let opened =
+            !failed.others_succeeded && destination.event_failed(breaker_key, failure, now);
         self.retry_in(id, route, LegEvent::RejectedUnproven, pause, now);
         if opened {
             self.report_down(route, FailureClass::Permanent, &failed.text, now);
@@ -202,8 +208,8 @@ impl Board {
         // In any case, before it is known whose failure it is: events that shared their batches
         // with one that hung were repeated with it, 40 times in one test.
         self.publish_singly(id, route);
-        let confirmed = self.queues[route].answers.confirmed_at();
-        let is_down = self.queues[route].breaker.is_open();
+        let confirmed = self.destinations[route].answers().confirmed_at();
+        let is_down = self.destinations[route].breaker().is_open();
         let Some(history) = self.history(id, route) else { return };
         let since = *history.hangs_since.get_or_insert(begun);
         let is_fresh =
@@ -225,13 +231,13 @@ impl Board {
     /// Publishes the event in batches of its own from now on.
     pub(super) fn publish_singly(&mut self, id: EventId, route: RouteNo) {
         if self.history(id, route).is_some() {
-            self.queues[route].solo.add(id);
+            self.queues[route].publish_singly(id);
         }
     }
 
     /// The destination has responded for an event whose publishes hung before.
     pub(super) fn clear_hang(&mut self, id: EventId, route: RouteNo) {
-        if self.queues[route].solo.remove(id)
+        if self.queues[route].publish_shared(id)
             && let Some(history) = self.history(id, route)
         {
             history.hangs_since = None;
@@ -240,10 +246,7 @@ impl Board {
 
     /// Another event was confirmed: events that were rejected meanwhile are tried once more.
     pub(super) fn retry_unproven(&mut self, route: RouteNo, now: Instant) {
-        if self.queues[route].unproven_rejections.is_empty() {
-            return;
-        }
-        for id in std::mem::take(&mut self.queues[route].unproven_rejections) {
+        for id in self.destinations[route].take_unproven() {
             let Some(entry) = self.entries.get_mut(id) else { continue };
             let key_hash = entry.key_hash;
             let Some(leg) = entry.legs.iter_mut().find(|l| l.route == route) else { continue };
@@ -255,31 +258,22 @@ impl Board {
             if is_unproven {
                 history.due_at = None;
                 leg.apply(LegEvent::RetryDue);
-                self.make_ready(id, route, key_hash);
+                self.queues[route].make_ready(id, key_hash);
             }
         }
-    }
-
-    /// The destination confirms: the breaker closes.
-    pub(super) fn route_confirms(&mut self, route: RouteNo, now: Instant) {
-        self.report_up(route, now);
-        let queue = &mut self.queues[route];
-        queue.breaker.succeeded();
-        queue.failure_streak.clear();
     }
 
     /// Opens the breaker of a destination that is down when the relay starts.
     pub(crate) fn start_with_outage(&mut self, route: RouteNo, text: &str, now: Instant) {
         let failure = self.failure(route, false);
         self.report_down(route, FailureClass::Unavailable, text, now);
-        self.queues[route].breaker.unavailable(failure, now);
+        self.destinations[route].unavailable(failure, now);
     }
 
     /// The failures of the streak were the destination's: their attempts do not count, and the
     /// events wait for the breaker instead of their own retry.
     fn refund_attempts(&mut self, route: RouteNo, now: Instant) {
-        self.queues[route].opened_at = Some(now);
-        for id in std::mem::take(&mut self.queues[route].failure_streak) {
+        for id in self.destinations[route].take_streak(now) {
             let Some(entry) = self.entries.get_mut(id) else { continue };
             let key_hash = entry.key_hash;
             let Some(leg) = entry.legs.iter_mut().find(|l| l.route == route) else { continue };
@@ -294,21 +288,20 @@ impl Board {
             if counted {
                 history.attempts_finished = history.attempts_finished.saturating_sub(1);
                 self.stats.retried = self.stats.retried.saturating_sub(1);
-                let queue = &mut self.queues[route];
-                queue.retried = queue.retried.saturating_sub(1);
+                self.destinations[route].refund_retried();
                 leg.written = false;
                 if entry.has_rows {
                     self.record(id, now);
                 }
             }
-            self.make_ready(id, route, key_hash);
+            self.queues[route].make_ready(id, key_hash);
         }
     }
 
     /// Describes a failure for the breaker of a route.
     pub(super) fn failure(&self, route: RouteNo, responded: bool) -> Failure {
         let jitter = (self.jitter)(Duration::from_secs(1)).as_secs_f64();
-        Failure { responded, waiting: self.queues[route].ready.len() + 1, jitter }
+        Failure { responded, waiting: self.queues[route].ready_len() + 1, jitter }
     }
 
     /// Gives after how long an event is given up if only it is rejected; `None` if its retry policy

@@ -1,5 +1,7 @@
 //! Outcomes of publishes: the next state of the event, of its key and of its route.
 
+mod destination;
+mod answers;
 mod at_most_once;
 mod failed;
 mod reports;
@@ -8,14 +10,16 @@ mod settled;
 use crate::relay::board::{
     Board, RouteNo, Timer,
     entries::{EventEntry, LegEvent, LegState},
-    queues::{KeyQueue, Parked},
 };
 use crate::{
     event::EventId,
     failure::{AttemptError, DeadReason, FailureClass},
     outbox::{NewLetter, PartitionNo, RouteUpdate},
+    runtime::later,
     transport::WhenDead,
 };
+use answers::RouteAnswers;
+pub(crate) use destination::Destination;
 use failed::FailedPublish;
 use std::time::{Duration, Instant};
 
@@ -70,24 +74,22 @@ impl Board {
         is_last: bool,
         now: Instant,
     ) {
-        let queue = &mut self.queues[route];
-        queue.batches = queue.batches.saturating_sub(usize::from(is_last));
+        if is_last {
+            self.queues[route].batch_ended();
+        }
         // The confirmations first, whatever their place in the results: they are the evidence by
         // which the failures beside them are judged.
         let confirmed = results.iter().filter(|(_, a)| matches!(a, Attempt::Confirmed)).count();
         if confirmed > 0 {
-            queue.answers.confirmed(confirmed, now);
-            self.route_confirms(route, now);
+            self.route_confirms(route, confirmed, now);
         }
         for (id, attempt) in results {
             if self.clear_in_flight(id, route) {
                 self.publish_ended((id, route), attempt, confirmed > 0, now);
             }
         }
-        if self.queues[route].batches == 0 {
-            // The events of the probe were cancelled, or another relay owns them: it tells nothing
-            // about the destination.
-            self.queues[route].breaker.probe_inconclusive(now);
+        if self.queues[route].batches() == 0 {
+            self.destinations[route].last_batch_ended(now);
         }
         // This process gets through to the destination: the next suspected event may have its turn.
         if confirmed > 0 {
@@ -152,10 +154,10 @@ impl Board {
         };
         leg.apply(LegEvent::PublishEnded);
         if let Some(partition) = self.partitions.get_mut(&entry.partition) {
-            partition.in_flight = partition.in_flight.saturating_sub(1);
+            partition.publish_ended();
         }
         self.survived(id, route);
-        self.queues[route].solo.clear_in_flight(id);
+        self.queues[route].solo_ended(id);
         true
     }
 
@@ -174,7 +176,7 @@ impl Board {
             history.due_at = None;
         }
         let (key_hash, no, bytes) = (entry.key_hash, entry.partition, entry.bytes);
-        self.queues[route].solo.remove(id);
+        self.queues[route].publish_shared(id);
         self.release_capacity(route, no, bytes);
         if let Some(hash) = key_hash {
             self.queues[route].clear_in_flight(hash, id);
@@ -186,17 +188,9 @@ impl Board {
     pub(crate) fn release_capacity(&mut self, route: RouteNo, no: PartitionNo, bytes: usize) {
         let queue = &mut self.queues[route];
         queue.release_capacity(bytes);
-        if !queue.evicted_from.is_empty()
-            && queue.has_room(self.config.per_route, self.routes[route].max_in_memory)
-        {
-            // Each partition is rescanned when one of its own events has ended; all of them when
-            // the queue runs dry.
-            for (partition, evicted_from) in &queue.evicted_from {
-                if (*partition == no || queue.events < 64)
-                    && let Some(p) = self.partitions.get_mut(partition)
-                {
-                    p.rescan_from(evicted_from.first);
-                }
+        for (partition, first) in queue.rescans_after(no) {
+            if let Some(p) = self.partitions.get_mut(&partition) {
+                p.rescan_from(first);
             }
         }
     }
@@ -213,8 +207,10 @@ impl Board {
                 self.record(id, now);
             } else {
                 let (no, epoch) = (entry.partition, entry.epoch);
-                if let Some(partition) = self.partitions.get_mut(&no).filter(|p| p.epoch == epoch) {
-                    partition.pending_writes += 1;
+                if let Some(partition) =
+                    self.partitions.get_mut(&no).filter(|p| p.epoch() == epoch)
+                {
+                    partition.write_pending();
                     self.writes.finish.push((no, epoch, id));
                 }
             }
@@ -233,11 +229,9 @@ impl Board {
             LegState::Retrying | LegState::Unproven | LegState::Evicted => true,
             LegState::Starting | LegState::InFlight | LegState::Confirmed | LegState::Dead => false,
             LegState::Waiting => {
-                let queue = &self.queues[route];
-                let key_queue = entry.key_hash.and_then(|hash| queue.key_queues.get(&hash));
-                queue.breaker.is_open()
+                self.destinations[route].breaker().is_open()
                     || self.controls.is_paused(route)
-                    || key_queue.is_some_and(KeyQueue::is_blocked)
+                    || entry.key_hash.is_some_and(|hash| self.queues[route].is_blocked(hash))
             }
         }
     }
@@ -285,20 +279,13 @@ impl Board {
         let Some(entry) = self.entries.get_mut(id) else { return };
         let (key_hash, no) = (entry.key_hash, entry.partition);
         let Some(leg) = entry.legs.iter_mut().find(|l| l.route == route) else { return };
-        let at = now + wait;
+        let at = later(now, wait);
         leg.apply(pause);
         leg.written = false;
         leg.history().due_at = Some(at);
         self.timers.push(Timer { at, id, route });
         if let Some(hash) = key_hash {
-            let key_queue = self.queues[route].key_queue(hash, no);
-            key_queue.in_flight = None;
-            key_queue.insert(id);
-            // Only the head blocks the key. An earlier event that committed late may have come
-            // meanwhile, and it is published first.
-            key_queue.blocked = key_queue.waiting.front().copied().filter(|head| *head == id);
-            self.queues[route].make_ready(hash);
-            self.key_blocked(route, hash);
+            self.queues[route].wait_for_retry(hash, no, id);
         }
     }
 
@@ -307,16 +294,11 @@ impl Board {
     fn requeue(&mut self, id: EventId, route: RouteNo, now: Instant) {
         let Some(entry) = self.entries.get(id) else { return };
         let (key_hash, no) = (entry.key_hash, entry.partition);
-        if let Some(hash) = key_hash {
-            let key_queue = self.queues[route].key_queue(hash, no);
-            key_queue.in_flight = None;
-            key_queue.insert(id);
-        }
         if entry.has_rows && entry.legs.iter().any(|l| l.route == route && !l.written) {
             // The recorded start has ended without a crash.
             self.record(id, now);
         }
-        self.make_ready(id, route, key_hash);
+        self.queues[route].requeue(id, no, key_hash);
     }
 
     /// Gives an event up on one route, with a dead letter. Its key is parked until the letter is
@@ -345,22 +327,14 @@ impl Board {
             AttemptError::push(&mut history.errors, error);
         }
         self.stats.dead += 1;
-        self.queues[route].dead += 1;
+        self.destinations[route].count_dead();
         if let Some(hash) = key_hash {
             let parks = has_key
                 && self.routes[route].when_dead == WhenDead::Park
                 && reason != DeadReason::Expired;
-            let key_queue = self.queues[route].key_queue(hash, no);
-            if let Ok(at) = key_queue.waiting.binary_search(&id) {
-                key_queue.waiting.remove(at);
-            }
-            if key_queue.blocked == Some(id) {
-                key_queue.blocked = None;
-            }
             // Until the letter is written in any case: after a crash before that, the next relay
             // would publish this event behind the next one of its key.
-            key_queue.parked = Some(Parked { head: Some(id), letter: None, until_written: !parks });
-            self.key_blocked(route, hash);
+            self.queues[route].park(hash, no, id, !parks);
         }
         self.finish_leg(id, route, LegEvent::GivenUp, now);
     }

@@ -1,5 +1,6 @@
 //! The log lines of failed attempts and of destinations that are down.
 
+use super::destination::{Destination, DueReports};
 use crate::relay::board::{
     Board, Notice, RouteNo,
     entries::{LegState, RouteLeg},
@@ -26,9 +27,7 @@ impl Board {
             .iter()
             .skip(since)
             .any(|notice| matches!(notice, Notice::RouteDown { .. }));
-        let queue = &mut self.queues[route];
-        let report = queue.failures_logged.failed(now);
-        queue.last_failure = Some((class, text.clone(), now));
+        let report = self.destinations[route].report_failure(class, &text, now);
         if let Some(report) = report.filter(|report| !is_reported || *report != Report::First) {
             let next = self.next_of(id, route, now);
             self.notices.push(Notice::PublishFailed { route, report, class, text, next });
@@ -37,17 +36,14 @@ impl Board {
 
     /// Logs failures that were only counted so far, if their minute is over.
     pub(crate) fn report_due(&mut self, now: Instant) {
-        for (route, queue) in self.queues.iter_mut().enumerate() {
-            let report = queue.failures_logged.due(now);
-            let is_down =
-                queue.outages_logged.due(now).is_some() && queue.outages_logged.is_failing();
-            let Some((class, text, _)) = &queue.last_failure else { continue };
-            let (class, text) = (*class, text.clone());
+        for (route, destination) in self.destinations.iter_mut().enumerate() {
+            let Some(due) = destination.due_reports(now) else { continue };
+            let DueReports { failures, is_down, class, text } = due;
             if is_down {
                 self.notices.push(Notice::RouteDown { route, class, text: text.clone() });
             }
-            if let Some(report) = report {
-                let next = match queue.breaker.is_open() {
+            if let Some(report) = failures {
+                let next = match destination.breaker().is_open() {
                     true => "the relay probes the destination, and no attempt is counted",
                     false => "each event is tried again by its retry policy",
                 };
@@ -64,13 +60,7 @@ impl Board {
 
     /// Gives the instant at which counted failures are logged next.
     pub(crate) fn next_report(&self) -> Option<Instant> {
-        let due = |queue: &crate::relay::board::queues::RouteQueue| {
-            [queue.failures_logged.due_at(), queue.outages_logged.due_at()]
-                .into_iter()
-                .flatten()
-                .min()
-        };
-        self.queues.iter().filter_map(due).min()
+        self.destinations.iter().filter_map(Destination::next_report).min()
     }
 
     /// Logs that a destination is down; at most once a minute if it keeps recovering.
@@ -81,21 +71,15 @@ impl Board {
         text: &str,
         now: Instant,
     ) {
-        let queue = &mut self.queues[route];
-        if queue.outages_logged.is_failing() {
-            return;
-        }
-        queue.last_failure = Some((class, text.to_owned(), now));
-        if queue.outages_logged.failed(now).is_some() {
+        if self.destinations[route].report_down(class, text, now) {
             self.notices.push(Notice::RouteDown { route, class, text: text.to_owned() });
         }
     }
 
-    /// Logs that a destination confirms again.
-    pub(super) fn report_up(&mut self, route: RouteNo, now: Instant) {
-        if let Some(Report::Recovered { after, .. }) =
-            self.queues[route].outages_logged.succeeded(now)
-        {
+    /// Takes confirmations of a destination, and logs that it confirms again.
+    pub(super) fn route_confirms(&mut self, route: RouteNo, events: usize, now: Instant) {
+        let report = self.destinations[route].confirmed(events, now);
+        if let Some(Report::Recovered { after, .. }) = report {
             self.notices.push(Notice::RouteUp { route, after });
         }
     }

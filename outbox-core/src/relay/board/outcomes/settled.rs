@@ -58,9 +58,9 @@ impl Board {
 
     /// Notes that a write has ended; `false` if the partition is owned under another epoch by now.
     fn write_done(&mut self, no: PartitionNo, epoch: Epoch) -> bool {
-        match self.partitions.get_mut(&no).filter(|p| p.epoch == epoch) {
+        match self.partitions.get_mut(&no).filter(|p| p.epoch() == epoch) {
             Some(partition) => {
-                partition.pending_writes = partition.pending_writes.saturating_sub(1);
+                partition.write_done();
                 true
             }
             None => false,
@@ -79,16 +79,7 @@ impl Board {
         let Some(hash) = entry.key_hash else { return };
         // A leg that was given up during this record is not written yet: the next record writes it.
         for leg in entry.legs.iter().filter(|l| l.state() == LegState::Dead && l.written) {
-            let queue = &mut self.queues[leg.route];
-            let Some(key_queue) = queue.key_queues.get_mut(&hash) else { continue };
-            let Some(parked) = key_queue.parked.filter(|p| p.head == Some(id)) else { continue };
-            // No letter came back: an operator had resolved it before the settler repeated the
-            // record, and the record was void.
-            if parked.until_written || parked.letter.is_none() {
-                key_queue.parked = None;
-                queue.make_ready(hash);
-                queue.drop_idle(hash);
-            }
+            self.queues[leg.route].letter_recorded(hash, id);
         }
     }
 }

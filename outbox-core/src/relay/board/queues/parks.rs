@@ -4,7 +4,6 @@
 use crate::relay::board::{
     Board, RouteNo,
     entries::{LegEvent, LegState, RouteLeg},
-    queues::{EvictedFrom, KeyQueue, Parked},
 };
 use crate::{
     event::{EventId, LetterId},
@@ -39,8 +38,8 @@ impl Board {
         self.unparked(unparked);
     }
 
-    /// Takes keys that operators have unparked. They are reported until the keeper has deleted their
-    /// rows; what is known is ignored.
+    /// Takes keys that operators have unparked. They are reported until the keeper has deleted
+    /// their rows; what is known is ignored.
     pub(crate) fn unparked(&mut self, unparked: Vec<UnparkedKey>) {
         for park in unparked {
             if let Some(epoch) = self.epoch(park.partition) {
@@ -59,25 +58,13 @@ impl Board {
     pub(crate) fn park_gained(&mut self, partition: PartitionNo, parked_keys: &[ParkedKeyHash]) {
         let queues = &mut self.queues;
         // Letters of an earlier ownership of the partition: its key queues were dropped.
-        self.parks
-            .more_parked
-            .retain(|(route, hash, _)| queues[*route].key_queues.contains_key(hash));
+        self.parks.more_parked.retain(|(route, hash, _)| queues[*route].has_key(*hash));
         for park in parked_keys {
             let Some(route) = self.routes.iter().position(|r| r.name == park.route) else {
                 continue;
             };
-            let key_queue = queues[route].key_queue(park.key_hash, partition);
-            match key_queue.parked {
-                None => {
-                    key_queue.parked = Some(Parked {
-                        head: None,
-                        letter: Some(park.letter),
-                        until_written: false,
-                    });
-                }
-                Some(_) => {
-                    self.parks.more_parked.insert((route, park.key_hash, park.letter));
-                }
+            if !queues[route].park_behind(park.key_hash, partition, park.letter) {
+                self.parks.more_parked.insert((route, park.key_hash, park.letter));
             }
         }
     }
@@ -90,12 +77,7 @@ impl Board {
             let Some(hash) = self.entries.get(*id).and_then(|entry| entry.key_hash) else {
                 continue;
             };
-            let key_queue = self.queues[route].key_queues.get_mut(&hash);
-            if let Some(parked) =
-                key_queue.and_then(|keys| keys.parked.as_mut()).filter(|p| p.head == Some(*id))
-            {
-                parked.letter = Some(*letter);
-            }
+            self.queues[route].letter_written(hash, *id, *letter);
         }
     }
 
@@ -103,20 +85,18 @@ impl Board {
     fn open_unparked(&mut self) {
         let mut heads = Vec::new();
         for (epoch, park) in std::mem::take(&mut self.parks.unparked) {
-            let Some(partition) = self.partitions.get(&park.partition).filter(|p| p.epoch == epoch)
-            else {
-                continue;
-            };
+            let owned = self.partitions.get(&park.partition);
+            let Some(partition) = owned.filter(|p| p.epoch() == epoch) else { continue };
             let Some(route) = self.routes.iter().position(|r| r.name == park.route) else {
                 continue;
             };
             let hash = xxh3_64(park.key.as_bytes());
-            let key_queue = self.queues[route].key_queues.get_mut(&hash);
-            let Some(parked) = key_queue.and_then(|keys| keys.parked.as_mut()) else { continue };
+            let queue = &mut self.queues[route];
+            let Some(parked) = queue.parked(hash) else { continue };
             // Not yet, if the read has not come to the redriven head: it comes in order, behind the
             // earlier events of its key. Nor if the letter of the present head is still being
             // written: whether the decision is about that letter is not known before.
-            let is_ahead = park.redriven && partition.full && partition.cursor < park.event;
+            let is_ahead = park.redriven && partition.is_full() && partition.cursor() < park.event;
             if is_ahead || parked.letter.is_none() {
                 self.parks.unparked.push((epoch, park));
                 continue;
@@ -128,7 +108,7 @@ impl Board {
             let of_key = (route, hash, LetterId(i64::MIN))..=(route, hash, LetterId(i64::MAX));
             if let Some(next) = self.parks.more_parked.range(of_key).next().copied() {
                 self.parks.more_parked.remove(&next);
-                parked.letter = Some(next.2);
+                queue.park_on(hash, next.2);
                 continue;
             }
             if park.redriven {
@@ -147,12 +127,7 @@ impl Board {
     /// Opens the keys whose redriven heads have been fetched.
     pub(crate) fn unpark(&mut self) {
         for (route, hash) in std::mem::take(&mut self.parks.unparking) {
-            let queue = &mut self.queues[route];
-            if let Some(key_queue) = queue.key_queues.get_mut(&hash) {
-                key_queue.parked = None;
-                queue.make_ready(hash);
-                queue.drop_idle(hash);
-            }
+            self.queues[route].unpark(hash);
         }
     }
 
@@ -160,51 +135,22 @@ impl Board {
     /// again when the key moves.
     pub(crate) fn evict_blocked_keys(&mut self) {
         for route in 0..self.queues.len() {
-            if !std::mem::take(&mut self.queues[route].evict_blocked) {
-                continue;
-            }
-            let blocked: Vec<u64> = self.queues[route]
-                .key_queues
-                .iter()
-                .filter(|(_, key_queue)| can_evict(key_queue))
-                .map(|(h, _)| *h)
-                .collect();
-            for hash in blocked {
+            for hash in self.queues[route].take_keys_to_evict() {
                 self.evict_blocked(route, hash);
             }
         }
     }
 
-    /// Notes that a key is blocked from now on: in a full route it has to evict all but its head.
-    pub(crate) fn key_blocked(&mut self, route: RouteNo, hash: u64) {
-        let most = self.routes[route].max_in_memory;
-        let queue = &mut self.queues[route];
-        if !queue.evicted_from.is_empty()
-            && !queue.has_room(self.config.per_route, most)
-            && queue.key_queues.get(&hash).is_some_and(can_evict)
-        {
-            queue.evict_blocked = true;
-        }
-    }
-
     /// Evicts the waiting events of a blocked key, all but the head.
     fn evict_blocked(&mut self, route: RouteNo, hash: u64) {
-        let Some(key_queue) = self.queues[route].key_queues.get_mut(&hash) else { return };
-        let keep = usize::from(key_queue.blocked.is_some());
-        // An event that has begun stays: the database counts its start.
         let entries = &self.entries;
-        let has_begun = |id: &EventId| entries.leg(*id, route).is_some_and(RouteLeg::has_begun);
-        let (begun, tail): (Vec<EventId>, Vec<EventId>) =
-            key_queue.waiting.drain(keep..).partition(has_begun);
-        key_queue.waiting.extend(begun);
-        let Some(first) = tail.first().copied() else { return };
-        match key_queue.evicted_from.as_mut() {
-            Some(evicted_from) => *evicted_from = EvictedFrom::at(evicted_from.first.min(first)),
-            None => key_queue.evicted_from = Some(EvictedFrom::at(first)),
-        }
-        if let Some(partition) = self.partitions.get_mut(&key_queue.partition) {
-            partition.evicted_keys.insert((route, hash));
-            tail.iter().for_each(|id| partition.evicted.insert(*id));
+        let has_begun = |id: EventId| entries.leg(id, route).is_some_and(RouteLeg::has_begun);
+        let Some((no, tail)) = self.queues[route].evict_behind_head(hash, has_begun) else {
+            return;
+        };
+        if let Some(partition) = self.partitions.get_mut(&no) {
+            partition.evict_key(route, hash);
+            tail.iter().for_each(|id| partition.evict(*id));
         }
         for id in tail {
             let Some(entry) = self.entries.get_mut(id) else { continue };
@@ -232,9 +178,4 @@ impl Board {
         }
         // Else the event is partially confirmed: its entry is dropped when that is recorded.
     }
-}
-
-/// Tells whether a key is blocked and has waiting events behind its head.
-fn can_evict(key_queue: &KeyQueue) -> bool {
-    key_queue.is_blocked() && key_queue.waiting.len() > usize::from(key_queue.blocked.is_some())
 }

@@ -5,7 +5,7 @@ use crate::{event::EventId, relay::board::FastMap};
 
 /// The events of one route that are published in batches of their own.
 #[derive(Debug, Default)]
-pub(crate) struct SoloEvents {
+pub(super) struct SoloEvents {
     all: FastMap<EventId, ()>,
     in_flight: Option<EventId>,
 }
@@ -22,21 +22,21 @@ pub(crate) enum BatchFit {
 }
 
 impl SoloEvents {
-    pub(crate) fn is_empty(&self) -> bool {
+    pub(super) fn is_empty(&self) -> bool {
         self.all.is_empty()
     }
 
-    pub(crate) fn add(&mut self, id: EventId) {
+    pub(super) fn add(&mut self, id: EventId) {
         self.all.insert(id, ());
     }
 
     /// Allows an event in shared batches again; tells whether it was published alone.
-    pub(crate) fn remove(&mut self, id: EventId) -> bool {
+    pub(super) fn remove(&mut self, id: EventId) -> bool {
         self.clear_in_flight(id);
         !self.all.is_empty() && self.all.remove(&id).is_some()
     }
 
-    pub(crate) fn batch_fit(&self, id: EventId) -> BatchFit {
+    pub(super) fn batch_fit(&self, id: EventId) -> BatchFit {
         match self.in_flight {
             _ if !self.all.contains_key(&id) => BatchFit::Shared,
             None => BatchFit::Solo,
@@ -44,20 +44,20 @@ impl SoloEvents {
         }
     }
 
-    pub(crate) fn started(&mut self, id: EventId) {
+    pub(super) fn started(&mut self, id: EventId) {
         if self.all.contains_key(&id) {
             self.in_flight = Some(id);
         }
     }
 
-    pub(crate) fn clear_in_flight(&mut self, id: EventId) {
+    pub(super) fn clear_in_flight(&mut self, id: EventId) {
         if self.in_flight == Some(id) {
             self.in_flight = None;
         }
     }
 
     /// Drops the events that are no longer in memory.
-    pub(crate) fn retain(&mut self, mut in_memory: impl FnMut(EventId) -> bool) {
+    pub(super) fn retain(&mut self, mut in_memory: impl FnMut(EventId) -> bool) {
         self.all.retain(|id, ()| in_memory(*id));
         self.in_flight = self.in_flight.filter(|id| in_memory(*id));
     }

@@ -1,11 +1,11 @@
 //! Payloads that a read left out for their size: they are fetched before any later event of the
 //! read is admitted.
 
-use super::{PAGE, ReadJob, ReadSource, admission::is_still_evicted, unrouted::is_to_be_routed};
+use super::{PAGE, ReadJob, unrouted::is_to_be_routed};
 use crate::{
     event::EventId,
     outbox::{PartitionNo, PartitionRows, RouteState, StoredEvent},
-    relay::board::{Board, RouteNo},
+    relay::board::{Board, RouteNo, queues::ReadSource},
 };
 use std::time::Instant;
 
@@ -58,7 +58,7 @@ impl Board {
             .map(|(_, (id, _))| *id)
             .collect();
         ids.iter().for_each(|id| _ = self.positions.wanted.remove(id));
-        let epochs = self.partitions.iter().map(|(no, p)| (*no, p.epoch)).collect();
+        let epochs = self.partitions.iter().map(|(no, p)| (*no, p.epoch())).collect();
         let payload_limit = if sized { u32::MAX } else { budget.payload_limit(ids.len()) };
         Some(ReadJob::Fetch { ids, epochs, payload_limit })
     }
@@ -174,20 +174,8 @@ impl Board {
             }
         };
         let hash = self.queue_hash(message, event.partition, event.id);
-        let has_place = |route: RouteNo| {
-            let queue = &self.queues[route];
-            let is_full = queue.events >= self.config.per_route;
-            let key_queue = hash.and_then(|hash| queue.key_queues.get(&hash));
-            let is_evicted = |evicted_from| is_still_evicted(evicted_from, event.id, source);
-            let overdue =
-                key_queue.and_then(|keys| keys.waiting.back()).is_some_and(|last| event.id < *last);
-            overdue
-                || !(is_full
-                    || queue.evicted_from.get(&event.partition).is_some_and(is_evicted)
-                    || key_queue
-                        .and_then(|keys| keys.evicted_from.as_ref())
-                        .is_some_and(is_evicted))
-        };
+        let has_place =
+            |route: RouteNo| self.queues[route].may_take(event.id, event.partition, hash, source);
         (0..self.routes.len()).any(|route| takes(route) && has_place(route))
     }
 }

@@ -4,28 +4,28 @@
 mod admission;
 mod evicted;
 mod left_out;
+mod partition;
 mod partitions;
+mod positions;
 mod rescan;
 mod sizes;
 mod unrouted;
 
-use admission::ReadSource;
 use left_out::Stash;
-pub(crate) use partitions::Partition;
-use sizes::ReadSize;
+pub(crate) use partition::Partition;
+pub(crate) use positions::{Positions, ReadAnswer, ReadJob};
 pub(crate) use unrouted::UnroutedReports;
 
-use crate::relay::board::{Board, entries::EventState, queues::RouteQueue};
+use crate::relay::board::{
+    Board,
+    queues::{ReadSource, RouteQueue},
+};
 use crate::{
     event::EventId,
     failure::FailureClass,
     outbox::{DueRetry, Epoch, PartitionNo, PartitionRead, PartitionRows, ReadPlan, StoredEvent},
-    transport::Route,
 };
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 /// Shortest pause after a read that found a few events: those of other processes may come without a
 /// wake.
@@ -39,120 +39,6 @@ const PAGE: u32 = 1_000;
 const SWEEP_REST_FACTOR: u32 = 9;
 /// First pause after a failed read.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
-
-/// One read for the reader to make.
-#[derive(Debug, Clone)]
-pub(crate) enum ReadJob {
-    /// Reads past the cursors of all partitions.
-    Main { plan: ReadPlan, epochs: Vec<Epoch>, is_sweep: bool },
-    /// Reads events by id, of partitions that are owned under these epochs.
-    Fetch {
-        ids: Vec<(PartitionNo, EventId)>,
-        epochs: BTreeMap<PartitionNo, Epoch>,
-        payload_limit: u32,
-    },
-    /// Reads evicted events of one partition again.
-    Page {
-        partition: PartitionNo,
-        epoch: Epoch,
-        from: EventId,
-        to: EventId,
-        limit: u32,
-        payload_limit: u32,
-    },
-    /// Reads ids of one partition.
-    Ids { partition: PartitionNo, epoch: Epoch, from: EventId, to: EventId, limit: u32 },
-}
-
-/// The answer to a read.
-#[derive(Debug)]
-pub(crate) enum ReadAnswer {
-    /// To `Main`.
-    Main(Vec<PartitionRows>),
-    /// To `Fetch` and `Page`.
-    Events(Vec<StoredEvent>),
-    /// To `Ids`.
-    Ids(Vec<EventId>),
-}
-
-/// The state of reading.
-#[derive(Debug, Default)]
-pub(crate) struct Positions {
-    /// The read under way.
-    reading: Option<ReadJob>,
-    started: Option<Instant>,
-    /// Events of the last read, which wait for payloads that it left out, or for earlier events.
-    stash: Option<Stash>,
-    /// The payloads that the stash waits for.
-    missing_payloads: BTreeMap<(PartitionNo, EventId), Option<StoredEvent>>,
-    /// Fetched events, until all wanted ones before them have come.
-    fetched_events: BTreeMap<(PartitionNo, EventId), StoredEvent>,
-    /// Ids to fetch: of late events, of due ones, and of those whose payload was left out, with its
-    /// size.
-    wanted: BTreeMap<(PartitionNo, EventId), Option<u64>>,
-    /// Ids to fetch by a read that begins after the present one has ended.
-    wanted_next: BTreeSet<(PartitionNo, EventId)>,
-    size: ReadSize,
-    /// The partition whose large payloads are read first; each has its turn.
-    turn: usize,
-    woken: bool,
-    idle: Duration,
-    next_poll: Option<Instant>,
-    /// The instant at which every partition is looked back over, whatever else there is to read.
-    next_look_back: Option<Instant>,
-    next_sweep: Option<Instant>,
-    paused_until: Option<Instant>,
-    pause: Duration,
-}
-
-impl Positions {
-    /// Tells whether events of a read are still to be admitted: they may show rows of before a
-    /// write.
-    pub(crate) fn is_reading(&self) -> bool {
-        self.reading.is_some() || self.stash.is_some() || !self.fetched_events.is_empty()
-    }
-
-    /// Gives the state of an event that is not admitted yet.
-    pub(crate) fn state_of(&self, partition: PartitionNo, id: EventId) -> Option<EventState> {
-        let place = (partition, id);
-        if self.fetched_events.contains_key(&place)
-            || self.stash.as_ref().is_some_and(|stash| stash.contains(partition, id))
-        {
-            return Some(EventState::Stashed);
-        }
-        let wanted = self.wanted.contains_key(&place) || self.wanted_next.contains(&place);
-        wanted.then_some(EventState::Wanted)
-    }
-
-    pub(crate) fn wake(&mut self) {
-        self.woken = true;
-    }
-
-    pub(crate) fn nothing_wanted(&self) -> bool {
-        self.wanted.is_empty()
-            && self.wanted_next.is_empty()
-            && !matches!(self.reading, Some(ReadJob::Fetch { .. }))
-    }
-
-    /// Moves the ids that were to be fetched after the present read to the wanted ones.
-    fn want_next(&mut self) {
-        for id in std::mem::take(&mut self.wanted_next) {
-            self.wanted.entry(id).or_insert(None);
-        }
-    }
-
-    pub(crate) fn partition_lost(&mut self, no: PartitionNo) {
-        match &mut self.stash {
-            Some(Stash::Forward(read)) => read.retain(|(p, _)| *p != no),
-            Some(Stash::Page { partition, .. }) if *partition == no => self.stash = None,
-            Some(Stash::Page { .. }) | None => {}
-        }
-        self.wanted.retain(|(p, _), _| *p != no);
-        self.wanted_next.retain(|(p, _)| *p != no);
-        self.missing_payloads.retain(|(p, _), _| *p != no);
-        self.fetched_events.retain(|(p, _), _| *p != no);
-    }
-}
 
 impl Board {
     /// Notes a wake.
@@ -171,7 +57,7 @@ impl Board {
             let wanted = (retry.partition, retry.id);
             // Not before the partition has been read to its end: a fetched event would be published
             // before earlier events of its key that the read has not come to.
-            let caught_up = self.partitions.get(&retry.partition).is_some_and(|p| !p.full);
+            let caught_up = self.partitions.get(&retry.partition).is_some_and(|p| !p.is_full());
             if !known && caught_up {
                 self.positions.wanted.entry(wanted).or_insert(None);
             }
@@ -193,7 +79,7 @@ impl Board {
     /// Gives the instant of the next read.
     pub(crate) fn next_read_at(&self) -> Option<Instant> {
         let p = &self.positions;
-        let any = self.partitions.values().any(|partition| !partition.releasing);
+        let any = self.partitions.values().any(|partition| !partition.is_releasing());
         if p.reading.is_some() || self.writes_are_behind() || !any {
             return None;
         }
@@ -234,26 +120,13 @@ impl Board {
 
     /// Gives how many more events may be in memory: as many as the emptiest route takes.
     fn room(&self) -> usize {
-        let capacity = |(q, route): (&RouteQueue, &Route)| {
-            if q.has_room(self.config.per_route, route.max_in_memory) {
-                self.config.per_route - q.events
-            } else {
-                0
-            }
-        };
-        self.queues
-            .iter()
-            .zip(&*self.routes)
-            .map(capacity)
-            .max()
-            .unwrap_or(self.config.read_batch)
-            .min(self.config.read_batch)
+        let room = self.queues.iter().map(RouteQueue::room).max();
+        room.unwrap_or(self.config.read_batch).min(self.config.read_batch)
     }
 
     /// Gives how many more bytes may be in memory: as many as the emptiest route takes.
     pub(super) fn room_in_bytes(&self) -> usize {
-        let left = |(q, route): (&RouteQueue, &Route)| route.max_in_memory.saturating_sub(q.bytes);
-        self.queues.iter().zip(&*self.routes).map(left).max().unwrap_or_default()
+        self.queues.iter().map(RouteQueue::room_in_bytes).max().unwrap_or_default()
     }
 
     /// Plans a read past the cursors of all partitions.
@@ -261,7 +134,7 @@ impl Board {
         let room = self.room();
         let poll = self.positions.next_poll.is_none_or(|at| at <= now);
         let look_back_due = self.positions.next_look_back.is_none_or(|at| at <= now);
-        let more = self.partitions.values().any(|p| p.full && !p.releasing);
+        let more = self.partitions.values().any(|p| p.is_full() && !p.is_releasing());
         if room == 0 || !(poll || look_back_due || more || self.positions.woken) {
             return None;
         }
@@ -274,7 +147,8 @@ impl Board {
         // each sweep: the sweep goes in pages then (`plan_sweep`).
         let is_sweep = look_back_due && sweep_due && !self.anything_evicted();
         let window = if is_sweep { u32::MAX } else { self.config.order_window };
-        let full = self.partitions.values().filter(|p| p.full && !p.releasing).count();
+        let full =
+            self.partitions.values().filter(|p| p.is_full() && !p.is_releasing()).count();
         let budget = self.positions.size.budget(room, self.room_in_bytes());
         let (share, idle_limit) = (
             budget.rows / full.max(1),
@@ -286,16 +160,16 @@ impl Board {
             payload_limit: 0,
         };
         let mut epochs = Vec::with_capacity(self.partitions.len());
-        for (no, p) in self.partitions.iter().filter(|(_, p)| !p.releasing) {
-            let limit = if p.full { share.max(idle_limit) } else { idle_limit };
+        for (no, p) in self.partitions.iter().filter(|(_, p)| !p.is_releasing()) {
+            let limit = if p.is_full() { share.max(idle_limit) } else { idle_limit };
             let limit = u32::try_from(limit).unwrap_or(PAGE);
             plan.partitions.push(PartitionRead {
                 partition: *no,
-                after: p.cursor,
+                after: p.cursor(),
                 limit,
                 look_back: look_back_due,
             });
-            epochs.push(p.epoch);
+            epochs.push(p.epoch());
         }
         if plan.partitions.is_empty() {
             return None;
@@ -315,18 +189,17 @@ impl Board {
             return None;
         }
         let window = i64::from(self.config.order_window);
-        let end = |cursor: EventId| EventId(cursor.0.saturating_sub(window));
-        let behind =
-            self.partitions.iter().filter(|(_, p)| !p.releasing && p.swept_to < end(p.cursor));
-        let Some((no, p)) = behind.min_by_key(|(_, p)| p.swept_to) else {
-            for p in self.partitions.values_mut() {
-                p.swept_to = EventId(0);
-            }
+        let left = |(no, p): (&PartitionNo, &Partition)| {
+            let (from, to) = p.left_to_sweep(window)?;
+            Some((*no, p.epoch(), from, to))
+        };
+        let behind = self.partitions.iter().filter_map(left);
+        let Some((partition, epoch, from, to)) = behind.min_by_key(|(_, _, from, _)| *from) else {
+            self.partitions.values_mut().for_each(Partition::restart_sweep);
             self.positions.next_sweep = Some(now + self.config.poll);
             return None;
         };
-        let from = EventId(p.swept_to.0 + 1);
-        Some(ReadJob::Ids { partition: *no, epoch: p.epoch, from, to: end(p.cursor), limit: PAGE })
+        Some(ReadJob::Ids { partition, epoch, from, to, limit: PAGE })
     }
 
     /// Notes that the read failed: after a pause all partitions are read from their beginning, with
@@ -478,11 +351,7 @@ impl Board {
         let window = i64::from(self.config.order_window);
         for (no, last, rows) in read {
             let Some(partition) = self.partitions.get_mut(&no) else { continue };
-            partition.full = rows.full;
-            if let Some(last) = last {
-                partition.cursor = partition.cursor.max(last);
-                partition.evicted.keep_from(EventId(partition.cursor.0.saturating_sub(window)));
-            }
+            partition.read(last, rows.full, window);
             for event in rows.past {
                 self.admit(event, ReadSource::Forward, now);
             }
@@ -497,8 +366,8 @@ impl Board {
             self.positions.wanted.entry((no, id)).or_insert(None);
         }
         if let Some(partition) = self.partitions.get_mut(&no) {
-            partition.swept_to =
-                if ids.len() < limit as usize { to } else { ids.last().copied().unwrap_or(to) };
+            let is_end = ids.len() < limit as usize;
+            partition.swept(if is_end { to } else { ids.last().copied().unwrap_or(to) });
         }
     }
 }

@@ -1,89 +1,15 @@
-//! One owned partition: its read positions, and its publishes and writes under way.
+//! The owned partitions: how they are gained, lost and released.
 
-use super::evicted::Evicted;
-use crate::relay::board::{Board, FastMap, RouteNo, entries::EventState};
+use super::Partition;
+use crate::relay::board::{
+    Board,
+    entries::{LegState, RouteLeg},
+};
 use crate::{
     event::EventId,
     outbox::{Epoch, PartitionNo},
 };
-use std::{collections::HashSet, time::Instant};
-
-/// One owned partition.
-#[derive(Debug)]
-pub(crate) struct Partition {
-    pub(crate) epoch: Epoch,
-    /// The last id that was read; events up to it that commit later are found by order window and
-    /// sweep.
-    pub(crate) cursor: EventId,
-    /// Whether the limit cut the last read.
-    pub(crate) full: bool,
-    /// Whether the keeper wants to release it: the board starts none of its events any more.
-    pub(crate) releasing: bool,
-    /// Events handed to publishers.
-    pub(crate) in_flight: usize,
-    /// Writes that the settler has not confirmed yet.
-    pub(crate) pending_writes: usize,
-    /// Events that are marked as done on an at-most-once route and whose publish there has not
-    /// ended.
-    pub(crate) unpublished_done: usize,
-    /// Keys with evicted events.
-    pub(crate) evicted_keys: HashSet<(RouteNo, u64)>,
-    /// Ids of evicted events.
-    pub(crate) evicted: Evicted,
-    /// Ids of events that wait for a route which this relay does not have.
-    pub(crate) unrouted: FastMap<EventId, ()>,
-    /// The id from which the next page of a rescan is read; `None` without a rescan.
-    pub(super) rescan_at: Option<EventId>,
-    /// The id at which the present rescan began; `None` until its first page.
-    pub(super) rescan_began: Option<EventId>,
-    /// The last id that the sweep has come to.
-    pub(super) swept_to: EventId,
-    /// How many more events are started only after their start is recorded: as many as the former
-    /// owner may have had in flight when it crashed.
-    pub(crate) recorded_starts_left: usize,
-}
-
-impl Partition {
-    fn new(epoch: Epoch) -> Self {
-        Self {
-            epoch,
-            cursor: EventId(0),
-            full: true,
-            releasing: false,
-            in_flight: 0,
-            pending_writes: 0,
-            unpublished_done: 0,
-            evicted_keys: HashSet::new(),
-            evicted: Evicted::default(),
-            unrouted: FastMap::default(),
-            rescan_at: None,
-            rescan_began: None,
-            swept_to: EventId(0),
-            recorded_starts_left: 0,
-        }
-    }
-
-    /// Gives the state of an event of which only its id is kept.
-    pub(crate) fn state_of(&self, id: EventId) -> Option<EventState> {
-        if self.unrouted.contains_key(&id) {
-            return Some(EventState::Unrouted);
-        }
-        self.evicted.contains(id).then_some(EventState::Evicted)
-    }
-
-    pub(crate) fn is_quiet(&self) -> bool {
-        self.in_flight == 0 && self.pending_writes == 0 && self.unpublished_done == 0
-    }
-
-    /// Asks for a rescan from an id on. If the present one is beyond that id already, a new one
-    /// begins.
-    pub(crate) fn rescan_from(&mut self, id: EventId) {
-        if self.rescan_at.is_none_or(|next| id < next) {
-            self.rescan_at = Some(id);
-            self.rescan_began = None;
-        }
-    }
-}
+use std::time::Instant;
 
 impl Board {
     /// Takes a partition in; it is read from its beginning. `crashed` says that its former owner
@@ -92,14 +18,13 @@ impl Board {
         if self.partitions.contains_key(&no) {
             self.lose(no);
         }
-        let mut partition = Partition::new(epoch);
-        if crashed {
-            // No more than the crashed owner may have had in flight: a record for each event of a
-            // backlog would cost a write each, for events that were never started.
-            partition.recorded_starts_left =
-                self.routes.iter().map(|r| r.limits.max_batch * r.limits.max_in_flight).sum();
-        }
-        self.partitions.insert(no, partition);
+        // No more than the crashed owner may have had in flight: a record for each event of a
+        // backlog would cost a write each, for events that were never started.
+        let recorded_starts: usize = match crashed {
+            true => self.routes.iter().map(|r| r.limits.max_batch * r.limits.max_in_flight).sum(),
+            false => 0,
+        };
+        self.partitions.insert(no, Partition::new(epoch, recorded_starts));
         self.positions.wake();
     }
 
@@ -112,8 +37,13 @@ impl Board {
         for (route, queue) in self.queues.iter_mut().enumerate() {
             queue.drop_partition(no);
             for (_, entry) in self.entries.iter().filter(|(_, h)| h.partition == no) {
-                for leg in entry.legs.iter().filter(|l| l.route == route && !l.state().is_final()) {
-                    queue.release_leg(leg, entry.bytes);
+                let takes_room = |leg: &&RouteLeg| {
+                    leg.route == route
+                        && !leg.state().is_final()
+                        && leg.state() != LegState::Evicted
+                };
+                for _ in entry.legs.iter().filter(takes_room) {
+                    queue.release_capacity(entry.bytes);
                 }
             }
         }
@@ -122,7 +52,7 @@ impl Board {
         self.writes.record.retain(|(_, v)| v.partition != no);
         self.positions.partition_lost(no);
         for queue in &mut self.queues {
-            queue.solo.retain(|id| self.entries.contains(id));
+            queue.retain_solo(|id| self.entries.contains(id));
         }
         self.drop_lost_isolated();
         self.rescan_where_room();
@@ -139,7 +69,7 @@ impl Board {
     /// Starts no more events of a partition that the keeper wants to release.
     pub(crate) fn release(&mut self, no: PartitionNo) {
         if let Some(partition) = self.partitions.get_mut(&no) {
-            partition.releasing = true;
+            partition.release();
         }
     }
 
@@ -150,8 +80,8 @@ impl Board {
         let done: Vec<_> = self
             .partitions
             .iter()
-            .filter(|(_, p)| p.releasing && p.is_quiet())
-            .map(|(no, p)| (*no, p.epoch))
+            .filter(|(_, p)| p.is_releasing() && p.is_quiet())
+            .map(|(no, p)| (*no, p.epoch()))
             .collect();
         for (no, _) in &done {
             self.lose(*no);
@@ -173,8 +103,9 @@ impl Board {
     /// Not earlier: most of the events are confirmed on their other routes a moment later and need
     /// no record.
     fn record_partial_of_released(&mut self, now: Instant) {
-        let is_quiet =
-            |no: &PartitionNo| self.partitions.get(no).is_some_and(|p| p.releasing && p.is_quiet());
+        let is_quiet = |no: &PartitionNo| {
+            self.partitions.get(no).is_some_and(|p| p.is_releasing() && p.is_quiet())
+        };
         if !self.partitions.keys().any(is_quiet) {
             return;
         }
@@ -190,32 +121,25 @@ impl Board {
 
     /// Starts no more events of any partition.
     pub(crate) fn release_all(&mut self) {
-        for partition in self.partitions.values_mut() {
-            partition.releasing = true;
-        }
+        self.partitions.values_mut().for_each(Partition::release);
     }
 
     /// Tells whether more writes are pending than events may be in memory: reading waits then.
     /// Events that no route takes are never in memory, so that a backlog of them would be read
     /// faster than its rows are written.
     pub(super) fn writes_are_behind(&self) -> bool {
-        let pending_writes: usize = self.partitions.values().map(|p| p.pending_writes).sum();
+        let pending_writes: usize = self.partitions.values().map(Partition::pending_writes).sum();
         pending_writes > self.config.per_route.saturating_mul(2 * (self.routes.len() + 1))
     }
 
     /// Gives the epoch under which a partition is owned.
     pub(crate) fn epoch(&self, no: PartitionNo) -> Option<Epoch> {
-        self.partitions.get(&no).map(|p| p.epoch)
+        self.partitions.get(&no).map(Partition::epoch)
     }
 
     /// Reads every partition from its beginning again, after a failed read.
     pub(crate) fn restart_reading(&mut self) {
-        for partition in self.partitions.values_mut() {
-            partition.cursor = EventId(0);
-            partition.full = true;
-            partition.swept_to = EventId(0);
-            (partition.rescan_at, partition.rescan_began) = (None, None);
-        }
+        self.partitions.values_mut().for_each(Partition::restart_reading);
         self.positions.wake();
     }
 }

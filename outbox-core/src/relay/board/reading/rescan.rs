@@ -4,13 +4,13 @@
 //! Loading has to begin at the first evicted event and to stop at the first one without room.
 //! Otherwise a later event of a key would be published before an earlier one that is still evicted.
 
-use super::{PAGE, Partition, ReadJob, Stash, admission::ReadSource};
+use super::{PAGE, Partition, ReadJob, Stash};
 use crate::{
     event::EventId,
     outbox::{PartitionNo, StoredEvent},
     relay::board::{
-        Board, RouteNo,
-        queues::{EvictedFrom, RescanState, RouteQueue},
+        Board,
+        queues::{EvictedFrom, ReadSource, RouteQueue},
     },
 };
 use std::time::Instant;
@@ -21,29 +21,20 @@ impl Board {
         let most = self.config.read_batch.min(PAGE as usize);
         let budget = self.positions.size.budget(most, self.room_in_bytes());
         let page = u32::try_from(budget.rows).unwrap_or(PAGE);
-        let ready =
-            |p: &Partition| !p.releasing && p.rescan_at.is_some_and(|from| from <= p.cursor);
-        let (no, partition) = self.partitions.iter_mut().find(|(_, p)| ready(p))?;
-        let (no, from) = (*no, partition.rescan_at?);
+        let next = |(no, p): (&PartitionNo, &Partition)| Some((*no, p.next_page()?));
+        let (no, from) = self.partitions.iter().find_map(next)?;
+        let partition = self.partitions.get_mut(&no)?;
         let payload_limit = budget.payload_limit(budget.rows);
         let job = ReadJob::Page {
             partition: no,
-            epoch: partition.epoch,
+            epoch: partition.epoch(),
             from,
-            to: partition.cursor,
+            to: partition.cursor(),
             limit: page,
             payload_limit,
         };
-        if partition.rescan_began.is_none() {
-            partition.rescan_began = Some(from);
-            self.each_evicted(no, |evicted_from, _| {
-                // An eviction that began before this page is loaded in part only, and stays: its
-                // later events would be published before the earlier ones that are still evicted.
-                evicted_from.rescan = match evicted_from.first >= from {
-                    true => RescanState::Loading,
-                    false => RescanState::Partial,
-                };
-            });
+        if partition.page_planned() {
+            self.each_evicted(no, |evicted_from, _| evicted_from.rescan_begins(from));
         }
         Some(job)
     }
@@ -82,21 +73,21 @@ impl Board {
         for event in events {
             self.admit(event, ReadSource::Rescan, now);
         }
-        if self.partitions.get(&no).is_none_or(|p| p.rescan_began.is_none()) {
+        if self.partitions.get(&no).is_none_or(|p| !p.is_rescanning()) {
             return;
         }
         let mut has_room = false;
         self.each_evicted(no, |evicted_from, _| {
-            has_room |= evicted_from.rescan == RescanState::Loading;
+            has_room |= evicted_from.is_loading();
         });
         if whole {
             self.end_rescan(no, to);
         }
         if let Some(partition) = self.partitions.get_mut(&no) {
             if whole || !has_room {
-                (partition.rescan_at, partition.rescan_began) = (None, None);
+                partition.end_rescan();
             } else {
-                partition.rescan_at = Some(EventId(last.0 + 1));
+                partition.rescan_on(last);
             }
         }
         if whole {
@@ -108,25 +99,14 @@ impl Board {
     /// has room.
     fn each_evicted(&mut self, no: PartitionNo, mut each: impl FnMut(&mut EvictedFrom, bool)) {
         let Some(partition) = self.partitions.get(&no) else { return };
-        let (per_route, per_key, routes) =
-            (self.config.per_route, self.config.per_key, &self.routes);
-        let has_room = |q: &RouteQueue, r: RouteNo| q.has_room(per_route, routes[r].max_in_memory);
-        for (route, queue) in self.queues.iter_mut().enumerate() {
-            let room = has_room(queue, route);
-            if let Some(evicted_from) = queue.evicted_from.get_mut(&no) {
+        for queue in &mut self.queues {
+            if let Some((evicted_from, room)) = queue.eviction(no) {
                 each(evicted_from, room);
             }
         }
-        for (route, hash) in &partition.evicted_keys {
-            let queue = &mut self.queues[*route];
-            let room = has_room(queue, *route);
-            if let Some(key_queue) = queue.key_queues.get_mut(hash)
-                && let is_blocked = key_queue.is_blocked()
-                && let Some(evicted_from) = key_queue.evicted_from.as_mut()
-            {
-                // A blocked key is read again when it moves: before that its events would only be
-                // evicted again.
-                each(evicted_from, room && !is_blocked && key_queue.waiting.len() <= per_key / 2);
+        for (route, hash) in partition.evicted_keys() {
+            if let Some((evicted_from, room)) = self.queues[route].key_eviction(hash) {
+                each(evicted_from, room);
             }
         }
     }
@@ -138,7 +118,8 @@ impl Board {
             let mut from: Option<EventId> = None;
             self.each_evicted(no, |evicted_from, room| {
                 if room {
-                    from = Some(from.map_or(evicted_from.first, |f| f.min(evicted_from.first)));
+                    let first = evicted_from.first();
+                    from = Some(from.map_or(first, |from| from.min(first)));
                 }
             });
             if let (Some(from), Some(partition)) = (from, self.partitions.get_mut(&no)) {
@@ -151,32 +132,16 @@ impl Board {
     /// are over.
     fn end_rescan(&mut self, no: PartitionNo, to: EventId) {
         let Some(partition) = self.partitions.get_mut(&no) else { return };
-        let is_loaded = |c: &EvictedFrom| c.rescan == RescanState::Loading && c.first.0 <= to.0 + 1;
-        for queue in &mut self.queues {
-            if queue.evicted_from.get(&no).is_some_and(is_loaded) {
-                queue.evicted_from.remove(&no);
-            }
-        }
         let queues = &mut self.queues;
-        partition.evicted_keys.retain(|(route, hash)| {
-            let queue = &mut queues[*route];
-            let Some(key_queue) = queue.key_queues.get_mut(hash) else { return false };
-            if key_queue.evicted_from.as_ref().is_none_or(is_loaded) {
-                key_queue.evicted_from = None;
-                queue.drop_idle(*hash);
-                return false;
-            }
-            true
-        });
-        if partition.evicted_keys.is_empty()
-            && self.queues.iter().all(|q| !q.evicted_from.contains_key(&no))
-        {
-            partition.evicted.clear();
+        queues.iter_mut().for_each(|queue| queue.end_eviction(no, to));
+        partition.retain_evicted_keys(|route, hash| !queues[route].end_key_eviction(hash, to));
+        if !partition.has_evicted_keys() && !queues.iter().any(|queue| queue.has_evicted_of(no)) {
+            partition.nothing_evicted();
         }
     }
 
     pub(super) fn anything_evicted(&self) -> bool {
-        self.queues.iter().any(|q| !q.evicted_from.is_empty())
-            || self.partitions.values().any(|p| !p.evicted_keys.is_empty())
+        self.queues.iter().any(RouteQueue::has_evicted)
+            || self.partitions.values().any(Partition::has_evicted_keys)
     }
 }

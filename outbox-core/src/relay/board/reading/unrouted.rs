@@ -200,9 +200,9 @@ impl Board {
         );
         let waits = decision != Unrouted::GivenUp;
         if waits {
-            owned.unrouted.insert(id, ());
+            owned.wait_for_route(id);
         } else {
-            owned.unrouted.remove(&id);
+            owned.end_wait_for_route(id);
         }
         if let (Unrouted::WaitsFor { next, .. }, None) = (decision, &missing.wait_row) {
             self.report_unrouted(id, &missing.text, next);
@@ -226,7 +226,7 @@ impl Board {
         now: Instant,
     ) {
         if let Some(owned) = self.partitions.get_mut(&partition) {
-            owned.unrouted.remove(&id);
+            owned.end_wait_for_route(id);
         }
         let mut rows = vec![ended_wait()];
         for leg in legs.iter_mut().filter(|leg| !leg.written) {

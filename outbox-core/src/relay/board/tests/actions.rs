@@ -234,14 +234,7 @@ impl Model {
     fn state(&self) -> String {
         let mut text = String::new();
         for (queue, route) in self.board.queues.iter().zip(&*self.routes) {
-            let RouteQueue {
-                events, bytes, ready, evicted_from, evict_blocked, key_queues, ..
-            } = queue;
-            text += &format!(
-                "\n{}: {events} events, {bytes} bytes of {}, evict {evict_blocked}, ready {ready:?}, \
-                 evicted from {evicted_from:?}, {key_queues:?}",
-                route.name, route.max_in_memory
-            );
+            text += &format!("\n{}: {queue:?}", route.name);
         }
         for (no, partition) in &self.board.partitions {
             text += &format!("\n{no:?}: {partition:?}");
