@@ -175,6 +175,7 @@ mod tests {
             at: at.map(Timestamp::from_micros),
             service: "/shop".to_owned(),
             message: None,
+            event_type: None,
             kind: HistoryKind::Created,
             text: text.to_owned(),
         };
