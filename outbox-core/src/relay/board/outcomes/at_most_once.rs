@@ -1,7 +1,7 @@
 //! At-most-once routes: the database marks an event as done before it is published, and it is never
 //! published again.
 
-use crate::relay::board::{Attempt, Board, RouteNo, entries::LegEvent};
+use crate::relay::board::{Attempt, Board, RouteNo};
 use crate::{
     event::EventId,
     failure::{AttemptError, DeadReason, FailureClass},
@@ -24,7 +24,7 @@ impl Board {
         now: Instant,
     ) {
         let Some(entry) = self.entries.get_mut(id) else { return };
-        let (key_hash, no, bytes) = (entry.key_hash, entry.partition, entry.bytes);
+        let (key_hash, no, bytes) = (entry.key_hash(), entry.partition(), entry.bytes());
         let failure = failure_of(attempt).map(|(class, text, responded)| {
             let permanent = class == FailureClass::Permanent;
             (class, text, self.failure(route, responded || permanent))
@@ -40,7 +40,7 @@ impl Board {
                     parks: false,
                 };
                 let errors = vec![AttemptError::new(1, class, text.clone())];
-                let message = entry.message.clone();
+                let message = entry.message().clone();
                 let letter = DetachedLetter { partition: no, id, message, letter, errors };
                 self.writes.letters.push(letter);
                 self.stats.dead += 1;
@@ -59,21 +59,18 @@ impl Board {
                 failed = Some((class, text, opened));
             }
         }
-        if let Some(leg) = entry.legs.iter_mut().find(|l| l.route == route) {
-            leg.apply(LegEvent::Confirmed);
-            leg.written = true;
+        if let Some(leg) = entry.leg_mut(route) {
+            leg.end_at_most_once();
         }
         if let Some(partition) = self.partitions.get_mut(&no) {
             partition.done_published();
         }
-        let is_over = entry.row_finished
-            || (entry.pending_writes == 0
-                && entry.legs.iter().all(|l| l.state().is_final() && l.written));
+        let is_settled = entry.is_settled();
         self.release_capacity(route, no, bytes);
         if let Some(hash) = key_hash {
             self.queues[route].clear_in_flight(hash, id);
         }
-        if is_over {
+        if is_settled {
             self.drop_entry(id);
         }
         if let Some((class, text, opened)) = failed {
