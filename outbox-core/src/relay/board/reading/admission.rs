@@ -8,7 +8,7 @@ use crate::relay::board::{
     queues::{Admitted, Candidate, ReadSource},
 };
 use crate::{
-    event::EventId,
+    event::{EventId, Message},
     failure::{AttemptError, DeadReason, FailureClass},
     outbox::{
         Epoch, NewLetter, PartitionNo, RouteOutcome, RouteRow, RouteState, RouteUpdate,
@@ -50,17 +50,48 @@ impl Board {
         };
         let owned_event = (stored.partition, epoch, stored.id);
         let (to_be_routed, has_rows) = (is_to_be_routed(&stored.rows), !stored.rows.is_empty());
-        let SplitRows { mut legs, orphans, wait_row } = split_rows(&self.routes, stored.rows, now);
+        let mut rows = split_rows(&self.routes, stored.rows, now);
         if to_be_routed {
-            legs.extend(
-                (0..self.routes.len())
-                    .filter(|&r| self.routes[r].selector.takes(&message))
-                    .map(RouteLeg::new),
-            );
+            let takes = |route: &RouteNo| self.routes[*route].selector.takes(&message);
+            rows.legs.extend((0..self.routes.len()).filter(takes).map(RouteLeg::new));
         }
-        let has_no_route = to_be_routed && legs.is_empty();
-        let all_final = legs.iter().all(|l| l.state().is_final());
-        let mut pending_writes = 0;
+        let has_no_route = to_be_routed && rows.legs.is_empty();
+        let Some(pending_writes) =
+            self.settle_rows(owned_event, &message, &mut rows, has_no_route, now)
+        else {
+            return;
+        };
+        let key_hash = self.queue_hash(&message, stored.partition, stored.id);
+        let entry = EventEntry::new(NewEntry {
+            lacks_payload: stored.left_out.is_some(),
+            message,
+            partition: stored.partition,
+            epoch,
+            key_hash,
+            expires_at: stored.expires_in.map(|d| now + d),
+            legs: rows.legs,
+            has_rows,
+            pending_writes,
+        });
+        self.entries.insert(stored.id, entry);
+        self.queue_on_routes(stored.id, source, now);
+    }
+
+    /// Lets an event wait for the routes that are missing, or ends that wait, and finishes an event
+    /// for which no route waits. Gives how many records of it are being written; `None` if it gets
+    /// no entry.
+    fn settle_rows(
+        &mut self,
+        owned_event: (PartitionNo, Epoch, EventId),
+        message: &Message,
+        rows: &mut SplitRows,
+        has_no_route: bool,
+        now: Instant,
+    ) -> Option<u32> {
+        let (partition, epoch, id) = owned_event;
+        let all_final = rows.legs.iter().all(|leg| leg.state().is_final());
+        let (orphans, wait_row) = (std::mem::take(&mut rows.orphans), rows.wait_row.take());
+        let (mut is_written, mut waits) = (false, false);
         if has_no_route || !orphans.is_empty() {
             let missing = match has_no_route {
                 true => {
@@ -72,44 +103,25 @@ impl Board {
                 }
                 false => MissingRoutes::routes(orphans, wait_row),
             };
-            let (is_written, waits) = self.wait_for_route(owned_event, missing);
-            pending_writes += u32::from(is_written);
-            if all_final {
-                if !waits {
-                    self.entries.bury(stored.id, stored.partition);
-                }
-                return;
-            }
+            (is_written, waits) = self.wait_for_route(owned_event, missing);
         } else if wait_row.is_some() {
-            self.routes_found(owned_event, &mut legs, now);
-            pending_writes += 1;
+            self.routes_found(owned_event, &mut rows.legs, now);
+            is_written = true;
         } else if all_final {
             // All rows are final, but the event still exists: the settle that wrote the rows did
             // not come to the event. An empty update makes the store delete it.
-            let (partition, id) = (stored.partition, stored.id);
             self.push_record(
                 epoch,
                 RouteUpdate { partition, id, rows: Vec::new(), letters: Vec::new() },
             );
         }
-        if all_final {
-            self.entries.bury(stored.id, stored.partition);
-            return;
+        if !all_final {
+            return Some(u32::from(is_written));
         }
-        let key_hash = self.queue_hash(&message, stored.partition, stored.id);
-        let entry = EventEntry::new(NewEntry {
-            lacks_payload: stored.left_out.is_some(),
-            message,
-            partition: stored.partition,
-            epoch,
-            key_hash,
-            expires_at: stored.expires_in.map(|d| now + d),
-            legs,
-            has_rows,
-            pending_writes,
-        });
-        self.entries.insert(stored.id, entry);
-        self.queue_on_routes(stored.id, source, now);
+        if !waits {
+            self.entries.bury(id, partition);
+        }
+        None
     }
 
     /// Takes in an event that is in memory already: evicted legs may have room now, dead ones may
