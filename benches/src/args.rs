@@ -19,17 +19,21 @@ pub(crate) const USAGE: &str = "usage: benches <name> [options]
   asks      steps a second that another service does, in process and over RabbitMQ, beside hand-written SQL that does the
             same transactions
   operate   what an operator's questions cost, in milliseconds, beside a look-up by key, with 10,000,000 rows
+  pages     what each page of the web page takes with 10,000,000 rows, and what open live pages cost
   slow      messages whose handler takes 2 s, in process and over HTTP: how often they are delivered and run
   gate a3   all but RabbitMQ and sagas, beside its targets; fails when one is missed
   gate b    what concerns RabbitMQ, likewise
   gate c1   what concerns Kafka, likewise, on brokers of its own: one that keeps what it has, and one that does not
+  gate c2   what concerns NATS, Redis and MQTT, likewise, on brokers of its own; not SQS, whose emulators say nothing of
+            its speed
   gate e1   what concerns sagas, likewise
   gate e2   what concerns steps that other services do, likewise
 
-  --events N   waiting events of drain, costs, memory, publish, consume; sagas of asks; messages of slow; rows of operate
+  --events N   waiting events of drain, costs, memory, publish, consume; sagas of asks; messages of slow; rows of operate and pages
   --rounds N   rounds, each with ours and the floor
   --seconds N  length of one round of write, latency and idle
-  --broker rabbitmq|kafka|kafka-in-memory   of publish and consume; the latter two are brokers of the run's own
+  --broker rabbitmq|kafka|kafka-in-memory|nats|redis|mqtt   of publish and consume; all but the first are brokers of the
+            run's own
   --pinned     drain with a transaction open elsewhere
   --only ours|floor   one side alone, for a profiler";
 
@@ -47,10 +51,12 @@ pub(crate) enum Bench {
     Sagas,
     Asks,
     Operate,
+    Pages,
     Slow,
     Gate,
     GateB,
     GateC1,
+    GateC2,
     GateE1,
     GateE2,
 }
@@ -68,6 +74,9 @@ pub(crate) enum Sides {
 pub(crate) enum Broker {
     RabbitMq,
     Kafka(Kept),
+    Nats,
+    Redis,
+    Mqtt,
 }
 
 /// Where a broker keeps its records.
@@ -105,11 +114,13 @@ impl Args {
             Some("sagas") => Bench::Sagas,
             Some("asks") => Bench::Asks,
             Some("operate") => Bench::Operate,
+            Some("pages") => Bench::Pages,
             Some("slow") => Bench::Slow,
             Some("gate") => match words.next().as_deref() {
                 Some("a3") => Bench::Gate,
                 Some("b") => Bench::GateB,
                 Some("c1") => Bench::GateC1,
+                Some("c2") => Bench::GateC2,
                 Some("e1") => Bench::GateE1,
                 Some("e2") => Bench::GateE2,
                 _ => bail!("{USAGE}"),
@@ -132,6 +143,9 @@ impl Args {
                         "rabbitmq" => Broker::RabbitMq,
                         "kafka" => Broker::Kafka(Kept::File),
                         "kafka-in-memory" => Broker::Kafka(Kept::Memory),
+                        "nats" => Broker::Nats,
+                        "redis" => Broker::Redis,
+                        "mqtt" => Broker::Mqtt,
                         _ => bail!("{USAGE}"),
                     };
                 }

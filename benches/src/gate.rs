@@ -1,13 +1,15 @@
 //! Gate A3: every promised figure with its target, in about ten minutes. Gate B: those of RabbitMQ.
-//! Gate E1: those of sagas. Gate E2: those of remote steps. Gate C1: those of Kafka.
+//! Gate E1: those of sagas. Gate E2: those of remote steps. Gate C1: those of Kafka. Gate C2: those
+//! of NATS, Redis and MQTT.
 
 use crate::{
     args::{Args, Broker, Kept, Sides},
     environment::Environment,
     figures::Report,
+    load::{broker::Broker as _, mqtt::Mqtt, nats::Nats, redis::Redis},
     report,
     stages::{
-        asks, consume, costs,
+        asks, brokers, consume, costs,
         drain::{self, Drain, Drained},
         idle, kafka,
         latency::{Latency, LatencyRun},
@@ -28,7 +30,8 @@ const KAFKA_IN_MEMORY: &str = "Kafka (nisshi 0.8.1, in memory)";
 const ROUNDS: usize = 7;
 const MANY: u32 = 1_000_000;
 const SOME: u32 = 100_000;
-/// Waiting events where the broker inserts a row for each header: they take a quarter of a minute.
+/// Waiting events where the broker inserts a row for each header, or allows twenty messages without
+/// a confirmation: they take a quarter of a minute.
 const FEW: u32 = 20_000;
 /// Messages of one round of receiving: they take a second or two.
 pub(crate) const MESSAGES: u32 = 10_000;
@@ -85,6 +88,16 @@ pub(crate) async fn c1() -> Result<Report> {
     Ok(report)
 }
 
+/// Runs the benchmarks of NATS, Redis and MQTT, on private brokers.
+pub(crate) async fn c2() -> Result<Report> {
+    let mut report = Report::default();
+    for (broker, events) in [(Broker::Nats, SOME), (Broker::Redis, SOME), (Broker::Mqtt, FEW)] {
+        report.absorb(publish(broker, events, ROUNDS, Sides::Both).await?);
+        report.absorb(consume(broker, MESSAGES, ROUNDS, Sides::Both).await?);
+    }
+    Ok(report)
+}
+
 /// Measures publishing to a broker.
 pub(crate) async fn publish(
     broker: Broker,
@@ -92,11 +105,21 @@ pub(crate) async fn publish(
     rounds: usize,
     sides: Sides,
 ) -> Result<Report> {
-    let Broker::Kafka(kept) = broker else {
-        return Ok(report::published(RABBIT, events, &publish::run(events, rounds, sides).await?));
+    let (name, published) = match broker {
+        Broker::Kafka(kept) => {
+            let (name, server) = start(kept).await;
+            let produced = kafka::publish(&server, events, rounds, sides).await?;
+            return Ok(report::produced(name, kept, events, &produced));
+        }
+        Broker::RabbitMq => {
+            let published = publish::run(events, rounds, sides).await?;
+            return Ok(report::published(RABBIT, events, &published, report::PUBLISH));
+        }
+        Broker::Nats => (Nats::NAME, brokers::publish::<Nats>(events, rounds, sides).await?),
+        Broker::Redis => (Redis::NAME, brokers::publish::<Redis>(events, rounds, sides).await?),
+        Broker::Mqtt => (Mqtt::NAME, brokers::publish::<Mqtt>(events, rounds, sides).await?),
     };
-    let (name, server) = start(kept).await;
-    Ok(report::produced(name, kept, events, &kafka::publish(&server, events, rounds, sides).await?))
+    Ok(report::published(name, events, &published, report::PUBLISH_DIRECTLY))
 }
 
 /// Measures receiving from a broker.
@@ -106,15 +129,21 @@ pub(crate) async fn consume(
     rounds: usize,
     sides: Sides,
 ) -> Result<Report> {
-    let Broker::Kafka(kept) = broker else {
-        return Ok(report::consumed(
-            RABBIT,
-            messages,
-            &consume::run(messages, rounds, sides).await?,
-        ));
+    let (name, received) = match broker {
+        Broker::Kafka(kept) => {
+            let (name, server) = start(kept).await;
+            let consumed = kafka::consume(&server, messages, rounds, sides).await?;
+            return Ok(report::consumed(name, messages, &consumed));
+        }
+        Broker::RabbitMq => {
+            let consumed = consume::run(messages, rounds, sides).await?;
+            return Ok(report::consumed(RABBIT, messages, &consumed));
+        }
+        Broker::Nats => (Nats::NAME, brokers::consume::<Nats>(messages, rounds, sides).await?),
+        Broker::Redis => (Redis::NAME, brokers::consume::<Redis>(messages, rounds, sides).await?),
+        Broker::Mqtt => (Mqtt::NAME, brokers::consume::<Mqtt>(messages, rounds, sides).await?),
     };
-    let (name, server) = start(kept).await;
-    Ok(report::consumed(name, messages, &kafka::consume(&server, messages, rounds, sides).await?))
+    Ok(report::received(name, messages, &received))
 }
 
 async fn start(kept: Kept) -> (&'static str, Server) {

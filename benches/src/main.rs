@@ -22,7 +22,7 @@ use figures::Report;
 use stages::{
     costs,
     drain::{self, Drain},
-    idle, memory, operate, slow,
+    idle, memory, operate, pages, slow,
 };
 use std::{
     process::ExitCode,
@@ -81,10 +81,15 @@ async fn measure(args: &Args) -> Result<Report> {
             let rows = args.events.unwrap_or(operate::ROWS);
             report::operate(rows, &operate::run(rows, rounds).await?)
         }
+        Bench::Pages => {
+            let rows = args.events.unwrap_or(operate::ROWS);
+            report::pages(rows, &pages::run(rows, rounds).await?)
+        }
         Bench::Slow => report::slow(&slow::run(args.events.unwrap_or(400)).await?),
         Bench::Gate => gate::a3().await?,
         Bench::GateB => gate::b().await?,
         Bench::GateC1 => gate::c1().await?,
+        Bench::GateC2 => gate::c2().await?,
         Bench::GateE1 => gate::e1().await?,
         Bench::GateE2 => gate::e2().await?,
     })

@@ -8,6 +8,7 @@ use crate::{
     },
     stages::{
         asks::Asked,
+        brokers::Received,
         consume::{BATCH, Consumed},
         costs::Costs,
         drain::Drained,
@@ -16,6 +17,7 @@ use crate::{
         latency::Latencies,
         memory::Memory,
         operate::Asked as Question,
+        pages::{Page, Viewed},
         publish::Published,
         sagas::{InFlight, Steps},
         slow::Slow,
@@ -29,15 +31,31 @@ const DRAIN: f64 = 0.6;
 const WRITE_ONE: f64 = 0.9;
 
 /// The target of publishing to a broker, as a share of the hand-written loop.
-const PUBLISH: f64 = 0.8;
+pub(crate) const PUBLISH: f64 = 0.8;
+/// The same for NATS, Redis and MQTT.
+pub(crate) const PUBLISH_DIRECTLY: f64 = 0.9;
+/// The target of receiving from these, as a multiple of the loop by hand that does each once.
+const RECEIVE: f64 = 1.5;
 
-pub(crate) fn published(broker: &str, events: u32, published: &Published) -> Report {
+/// Reports receiving from NATS, Redis and MQTT.
+pub(crate) fn received(broker: &str, messages: u32, received: &Received) -> Report {
+    let mut report = Report::default();
+    let name = format!("{broker}, {messages} received");
+    report.rounds(format!("{name}: by hand, each once, messages/s"), &received.once, Informational);
+    report.rounds(format!("{name}: ours, messages/s"), &received.ours, Informational);
+    let share = received.ours.over(&received.once);
+    let name = format!("{name}: multiple of the loop by hand that does each once");
+    report.rounds(name, &share, AtLeast(RECEIVE));
+    report
+}
+
+pub(crate) fn published(broker: &str, events: u32, published: &Published, target: f64) -> Report {
     let mut report = Report::default();
     let name = format!("{broker}, {events} waiting");
     report.rounds(format!("{name}: by hand, events/s"), &published.baseline, Informational);
     report.rounds(format!("{name}: ours, events/s"), &published.ours, Informational);
     let share = published.ours.over(&published.baseline);
-    report.rounds(format!("{name}: share of the loop by hand"), &share, AtLeast(PUBLISH));
+    report.rounds(format!("{name}: share of the loop by hand"), &share, AtLeast(target));
     report
 }
 
@@ -280,6 +298,24 @@ pub(crate) fn operate(rows: u32, questions: &[Question]) -> Report {
             Informational,
         );
     }
+    report
+}
+
+/// Reports what the web page costs.
+pub(crate) fn pages(rows: u32, viewed: &Viewed) -> Report {
+    let mut report = Report::default();
+    for Page { name, took, size } in &viewed.pages {
+        let name = format!("pages, {rows} rows: {name}");
+        report.rounds(format!("{name}, ms"), took, AtMost(100.0));
+        report.rounds(format!("{name}, KiB"), size, AtMost(100.0));
+    }
+    let [one, all] = viewed.statements;
+    report.one("pages: statements a second of one live page", one, Informational);
+    // The samples and the first read of each stream fall into either span.
+    report.one("pages: those of 100 live pages, as a multiple", all / one, AtMost(1.1));
+    report.one("pages: one live page, % of a core", viewed.cpu[0], Informational);
+    report.one("pages: 100 live pages, % of a core", viewed.cpu[1], AtMost(5.0));
+    report.one("pages: 1,000 views, CPU seconds of the program", viewed.views, Informational);
     report
 }
 

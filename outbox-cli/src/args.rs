@@ -13,6 +13,9 @@ const EXIT_CODES: &str = "Exit codes: 0 done; 1 nothing found, or something is w
     migrate check); 2 wrong arguments or configuration; 3 a database could not be asked; 4 refused \
     or not confirmed; 5 cancelled, or stopped by the canary.";
 
+/// Shortest pause between two looks.
+const SHORTEST_PAUSE: Duration = Duration::from_millis(50);
+
 /// The command line `outbox`.
 #[derive(Debug, Parser)]
 #[command(
@@ -119,7 +122,8 @@ pub(crate) enum Command {
 pub(crate) struct New {
     /// Its name, and that of its folder: small letters, digits and `-`.
     pub(crate) name: String,
-    /// A folder with the framework's source, to depend on in place of the published packages.
+    /// The folder of the framework's source, on which the service depends: its packages are in no
+    /// registry yet.
     #[arg(long, value_name = "FOLDER")]
     pub(crate) source: Option<PathBuf>,
 }
@@ -135,8 +139,8 @@ pub(crate) struct Text {
 /// How often `top` asks.
 #[derive(Debug, Args)]
 pub(crate) struct Top {
-    /// Pause between two looks.
-    #[arg(long, default_value = "1s", value_parser = duration)]
+    /// Pause between two looks, at least 50ms.
+    #[arg(long, default_value = "1s", value_parser = pause)]
     pub(crate) every: Duration,
     /// Ends after so many looks.
     #[arg(long)]
@@ -466,8 +470,8 @@ pub(crate) struct Tail {
     /// Only of this key.
     #[arg(long)]
     pub(crate) key: Option<String>,
-    /// Pause between two looks.
-    #[arg(long, default_value = "250ms", value_parser = duration)]
+    /// Pause between two looks, at least 50ms.
+    #[arg(long, default_value = "250ms", value_parser = pause)]
     pub(crate) every: Duration,
     /// Ends after so long; without it Ctrl-C ends it.
     #[arg(long = "for", value_name = "TIME", value_parser = duration)]
@@ -514,6 +518,14 @@ fn duration(text: &str) -> Result<Duration, String> {
     humantime::parse_duration(text).map_err(|error| format!("{error}; write 90s, 5m or 2h"))
 }
 
+/// Reads a pause between two looks: without one, the looks would keep a database busy.
+fn pause(text: &str) -> Result<Duration, String> {
+    match duration(text)? {
+        pause if pause < SHORTEST_PAUSE => Err("write at least 50ms".to_owned()),
+        pause => Ok(pause),
+    }
+}
+
 fn reason(text: &str) -> Result<DeadReason, String> {
     text.parse().map_err(|()| {
         "no reason: rejected, exhausted, expired, unroutable, crashed, undecodable, not_retried or \
@@ -539,6 +551,16 @@ fn scope(text: &str) -> Result<ControlScope, String> {
 mod tests {
     use super::*;
     use clap::CommandFactory;
+
+    #[test]
+    fn looks_have_a_pause() {
+        for (every, is_taken) in [("0s", false), ("49ms", false), ("50ms", true), ("1m", true)] {
+            for command in ["top", "tail"] {
+                let line = ["outbox", command, "--every", every];
+                assert_eq!(Cli::try_parse_from(line).is_ok(), is_taken, "{command} {every}");
+            }
+        }
+    }
 
     #[test]
     fn the_arguments_are_consistent() {

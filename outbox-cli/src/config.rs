@@ -4,7 +4,9 @@
 use crate::{
     args::Global,
     error::CliError,
+    file_fault::without_value,
     output::{self, quoted},
+    urls::{name_of, without_password},
 };
 use serde::Deserialize;
 use std::{
@@ -12,7 +14,6 @@ use std::{
     fmt,
     path::{Path, PathBuf},
 };
-use url::Url;
 
 /// A database with an outbox.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -98,9 +99,7 @@ pub(crate) fn target(global: &Global) -> Result<Target, CliError> {
 /// that may have a password.
 pub(crate) fn selecting(global: &Global, name: &str, databases: usize) -> String {
     let url = global.database.iter().find(|url| name_of(url) == name).map(|url| {
-        let parsed = Url::parse(url).ok();
-        let is_open = parsed.is_some_and(|url| url.password().is_none() && url.query().is_none());
-        if is_open { url.as_str() } else { "URL" }
+        if without_password(url) == *url { url.as_str() } else { "URL" }
     });
     let file = global.config.as_ref().map(|path| path.display().to_string());
     let of_context = global.database.is_empty() && databases > 1;
@@ -184,24 +183,29 @@ fn url_of_environment(global: &Global) -> Option<String> {
     url.filter(|_| global.context.is_none())
 }
 
-/// Reads the configuration file; an empty one where there is none.
+/// Reads the configuration file; an empty one where there is none. One that is there and cannot be
+/// read may name logins, without which the page must not be served.
 fn read(global: &Global) -> Result<(Option<PathBuf>, File), CliError> {
     let path = global.config.clone().or_else(usual_file);
     let text = match &path {
         Some(path) => match std::fs::read_to_string(path) {
             Ok(text) => text,
-            Err(error) if global.config.is_some() => {
-                return Err(CliError::Usage(format!("{}: {error}", path.display())));
-            }
-            Err(_) => String::new(),
+            Err(_) if global.config.is_none() && is_missing(path) => String::new(),
+            Err(error) => return Err(CliError::Usage(format!("{}: {error}", path.display()))),
         },
         None => String::new(),
     };
     let file = toml::from_str(&text).map_err(|error| {
         let path = path.clone().unwrap_or_default();
-        CliError::Usage(format!("{}: {}", path.display(), error.message()))
+        CliError::Usage(format!("{}: {}", path.display(), without_value(&text, &error)))
     })?;
     Ok((path, file))
+}
+
+/// Whether nothing has this name, not even a link that leads nowhere.
+fn is_missing(path: &Path) -> bool {
+    let found = std::fs::symlink_metadata(path);
+    found.is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound)
 }
 
 fn from_file(global: &Global, to: Use) -> Result<Vec<Target>, CliError> {
@@ -270,69 +274,12 @@ fn warn_of_readers(path: &Path) {
 #[cfg(not(unix))]
 fn warn_of_readers(_path: &Path) {}
 
-/// Gives the last part of a URL's path, without the ending of a file; its host where it has no path.
-/// Never a part that may have a password.
-fn name_of(url: &str) -> String {
-    let parsed = Url::parse(url).ok().filter(|_| url.contains("://"));
-    let name = parsed.as_ref().and_then(|url| {
-        let last = url.path().rsplit('/').find(|part| !part.is_empty());
-        last.map(|last| last.rsplit_once('.').map_or(last, |(stem, _)| stem)).or(url.host_str())
-    });
-    name.filter(|name| !name.is_empty()).unwrap_or("database").to_owned()
-}
-
-/// Gives a URL without its password and without its query, which may have one too.
-pub(crate) fn without_password(url: &str) -> String {
-    let parsed = Url::parse(url).ok().filter(|_| url.contains("://"));
-    let Some(mut parsed) = parsed else {
-        // No URL of a server: a password can only stand before an `@`.
-        let behind = url.rsplit_once('@').map_or(url, |(_, behind)| behind);
-        return behind.split('?').next().unwrap_or_default().to_owned();
-    };
-    if parsed.password().is_some() {
-        // A URL without a host cannot have one, and has none here.
-        let _ = parsed.set_password(Some("***"));
-    }
-    parsed.set_query(None);
-    parsed.to_string()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn file(text: &str) -> File {
         toml::from_str(text).unwrap()
-    }
-
-    #[test]
-    fn a_password_is_never_shown() {
-        for (url, shown) in [
-            ("postgres://me:secret@db:5432/orders", "postgres://me:***@db:5432/orders"),
-            ("postgres://me@db/orders?password=secret", "postgres://me@db/orders"),
-            ("mysql://db/orders", "mysql://db/orders"),
-            ("sqlite:///tmp/orders.db?mode=rw", "sqlite:///tmp/orders.db"),
-            ("no url at all", "no url at all"),
-            ("me:secret@db", "db"),
-            ("sqlite::memory:", "sqlite::memory:"),
-        ] {
-            let without = without_password(url);
-            assert_eq!(without, shown, "{url}");
-        }
-    }
-
-    #[test]
-    fn a_database_has_the_last_part_of_its_url_as_its_name() {
-        for (url, name) in [
-            ("postgres://me:secret@db:5432/orders?sslmode=require", "orders"),
-            ("sqlite:///var/lib/shop/stock.db?mode=rw", "stock"),
-            ("sqlite::memory:", "database"),
-            ("postgres://me:secret@db", "db"),
-            ("postgres://me:secret@db:5432/", "db"),
-            ("postgres://me:se?cret@db/orders", "database"),
-        ] {
-            assert_eq!(name_of(url), name, "{url}");
-        }
     }
 
     #[test]
@@ -352,6 +299,7 @@ mod tests {
         for (line, options) in [
             (&["--database", "sqlite:///a.db"][..], " --database=sqlite:///a.db"),
             (&["--database", "postgres://me:secret@db/a"], " --database=URL"),
+            (&["--database", "postgres://me:12/secret@db/a"], ""),
             (&["--database", "sqlite:///a.db?key=secret"], " --database=URL"),
             (
                 &["--database", "sqlite:///a.db", "--namespace", "n"],

@@ -1,6 +1,6 @@
 //! Opens the outbox of a database.
 
-use crate::{config::Target, error::CliError};
+use crate::{config::Target, error::CliError, urls::check_database};
 use outbox_sea_orm::Outbox;
 use sea_orm::{ConnectOptions, Database, DatabaseConnection};
 use std::time::Duration;
@@ -20,6 +20,7 @@ pub(crate) async fn connect_with(
     target: &Target,
     connections: u32,
 ) -> Result<DatabaseConnection, CliError> {
+    check(target)?;
     let mut options = ConnectOptions::new(&target.url);
     options
         .sqlx_logging(false)
@@ -27,6 +28,13 @@ pub(crate) async fn connect_with(
         .connect_timeout(CONNECT_WITHIN)
         .acquire_timeout(CONNECT_WITHIN);
     Database::connect(options).await.map_err(|error| open_error(target, error))
+}
+
+/// Checks the URL of a database, which is not opened.
+pub(crate) fn check(target: &Target) -> Result<(), CliError> {
+    check_database(&target.url).map_err(|why| {
+        CliError::Usage(format!("the URL of the database `{}`: {why}", target.name))
+    })
 }
 
 /// Opens the outbox of a database; its tables must exist.

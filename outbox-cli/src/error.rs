@@ -30,12 +30,15 @@ pub enum CliError {
     /// A relay did not start or did not end well.
     #[error("the relay did not run")]
     Relay(#[source] Box<dyn std::error::Error + Send + Sync>),
-    /// A measurement failed; its tables are dropped.
-    #[error("the measurement failed; its tables are dropped")]
+    /// A measurement failed.
+    #[error("the measurement failed")]
     Bench(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// The page could not be served.
     #[error("the page is not served")]
     Serve(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// The process cannot listen for signals.
+    #[error("the process cannot listen for signals")]
+    Signals(#[source] std::io::Error),
     /// The output could not be written.
     #[error("the output cannot be written")]
     Output(#[from] std::io::Error),
@@ -54,6 +57,7 @@ impl CliError {
             | Self::Relay(_)
             | Self::Bench(_)
             | Self::Serve(_)
+            | Self::Signals(_)
             | Self::Output(_) => 3,
         })
     }

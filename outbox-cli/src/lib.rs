@@ -13,10 +13,13 @@
 //! | 5 | the act was cancelled, or stopped by its canary |
 
 mod args;
+mod urls;
+mod file_fault;
 mod config;
 mod database;
 mod error;
 mod output;
+mod signals;
 mod commands;
 mod relay;
 mod serve;

@@ -7,38 +7,73 @@
   const url = main.dataset.liveUrl;
   let source = null;
   let last = '';
+  let late = 0;
+  let again = 0;
 
   // A part is left alone while somebody works in it.
   const busy = (part) => {
     const picked = doc.getSelection();
-    return part.contains(doc.activeElement) || part.querySelector('details.control[open]')
+    const focused = doc.activeElement;
+    return (focused !== part && part.contains(focused)) || part.querySelector('details.control[open]')
       || (picked && !picked.isCollapsed && part.contains(picked.anchorNode));
+  };
+  const parts = (root) => [...root.querySelectorAll('[data-live]')];
+  const names = (root) => parts(root).map((part) => part.dataset.live).join();
+  const keep = (old, fresh) => {
+    for (const open of old.querySelectorAll('details[open][id]')) {
+      const same = fresh.querySelector('#' + CSS.escape(open.id));
+      if (same) same.open = true;
+    }
   };
   const swap = (html) => {
     const box = doc.createElement('template');
     box.innerHTML = html;
-    for (const fresh of box.content.querySelectorAll('[data-live]')) {
-      const old = main.querySelector('[data-live="' + fresh.dataset.live + '"]');
-      if (!old || busy(old)) continue;
-      for (const open of old.querySelectorAll('details[open][id]')) {
-        const same = fresh.querySelector('#' + CSS.escape(open.id));
-        if (same) same.open = true;
-      }
-      if (old.outerHTML !== fresh.outerHTML) old.replaceWith(fresh);
+    // Parts have come or gone, as those of a database that answers again: all is new.
+    const differ = names(box.content) !== names(main);
+    let left = differ && busy(main);
+    if (differ && !left) {
+      keep(main, box.content);
+      main.replaceChildren(box.content);
     }
+    for (const fresh of parts(box.content)) {
+      const old = main.querySelector('[data-live="' + fresh.dataset.live + '"]');
+      if (!old) continue;
+      keep(old, fresh);
+      if (old.outerHTML === fresh.outerHTML) continue;
+      if (busy(old)) left = true;
+      else old.replaceWith(fresh);
+    }
+    clearTimeout(again);
+    if (left) again = setTimeout(() => swap(html), 2000);
   };
-  const say = (word) => { status.dataset.state = word; status.textContent = word; };
+  const say = (word, why) => {
+    clearTimeout(late);
+    const text = why ? word + ': ' + why : word;
+    status.dataset.state = word;
+    if (status.textContent !== text) status.textContent = text;
+  };
+  const shut = (word) => {
+    if (source) source.close();
+    source = null;
+    say(word);
+  };
+  const close = () => shut('paused');
   const open = () => {
     if (source || doc.hidden) return;
     source = new EventSource(url + '&last=' + last);
     source.onopen = () => say('live');
-    source.onerror = () => say(source.readyState === 2 ? 'not live' : 'reconnecting');
-    source.addEventListener('body', (event) => { last = event.lastEventId; swap(event.data); });
-  };
-  const close = () => {
-    if (source) source.close();
-    source = null;
-    say('paused');
+    source.onerror = () => {
+      clearTimeout(late);
+      // A stream that has ended is soon open again; one that was refused may be let in later.
+      if (source.readyState < 2) late = setTimeout(() => say('reconnecting'), 3000);
+      else { shut('not live'); setTimeout(open, 30000); }
+    };
+    source.addEventListener('body', (event) => {
+      last = event.lastEventId;
+      say('live');
+      swap(event.data);
+    });
+    source.addEventListener('stale', (event) => say('stale', event.data));
   };
   if (url && window.EventSource) {
     status.hidden = false;

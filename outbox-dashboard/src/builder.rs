@@ -1,17 +1,17 @@
 //! Builds the page: its databases, its environment, and who may see and do what.
 
 use crate::{
-    access::Access,
+    access::{Access, ServedByItself},
     act::Running,
     live::LiveReaders,
     page::overview::Days,
     routes,
+    sensitive::Sensitive,
     store::{DashboardStore, Database},
 };
-use axum::Router;
-use outbox_core::{consumer::HandlerTrials, failure::DeadLetter, saga::Shape};
+use axum::{Extension, Router};
+use outbox_core::{consumer::HandlerTrials, saga::Shape};
 use std::{
-    collections::BTreeSet,
     fmt, io,
     net::{IpAddr, SocketAddr},
     sync::Arc,
@@ -87,7 +87,7 @@ pub struct DashboardBuilder {
     environment: Option<Environment>,
     access: Option<Access>,
     shapes: Vec<Shape>,
-    sensitive: BTreeSet<String>,
+    sensitive: Sensitive,
     tries: Vec<(String, HandlerTrials)>,
 }
 
@@ -122,14 +122,20 @@ impl DashboardBuilder {
         self
     }
 
-    /// Never shows the content of events of a type.
+    /// Does not show the content of events of a type: payload, headers, and the errors of attempts,
+    /// which may quote them.
+    ///
+    /// Shown are keys and ids, and what is known without a type: the last failure that a relay or a
+    /// consumer tells of itself, the causes of groups of letters of several types, letters whose
+    /// message does not decode, and what sagas record of their steps.
     #[must_use]
     pub fn sensitive(mut self, event_type: impl Into<String>) -> Self {
-        self.sensitive.insert(event_type.into());
+        self.sensitive.add(event_type.into());
         self
     }
 
-    /// Says who may see and do what. By default whoever comes from this machine may do all.
+    /// Says who may see and do what. Unless it is said, whoever comes from this machine may read, and
+    /// may do all where the page is [served by itself](Dashboard::serve).
     #[must_use]
     pub fn access(mut self, access: Access) -> Self {
         self.access = Some(access);
@@ -172,7 +178,7 @@ impl DashboardBuilder {
         let app = App {
             databases: self.databases,
             environment: self.environment,
-            access: self.access.unwrap_or_else(Access::loopback),
+            access: self.access.unwrap_or_else(Access::unset),
             shapes: self.shapes,
             sensitive: self.sensitive,
             days: Days::default(),
@@ -227,7 +233,7 @@ pub(crate) struct App {
     /// Definitions of sagas.
     pub(crate) shapes: Vec<Shape>,
     /// Types of events whose content is not shown.
-    pub(crate) sensitive: BTreeSet<String>,
+    pub(crate) sensitive: Sensitive,
     /// The last days of the databases, as they were read last.
     pub(crate) days: Days,
     /// What tries the letters of consumers in this process, each with its database.
@@ -241,11 +247,6 @@ pub(crate) struct App {
 pub(crate) type Shared = Arc<App>;
 
 impl App {
-    /// Tells whether the content of a letter is not to be shown.
-    pub(crate) fn hides(&self, letter: &DeadLetter) -> bool {
-        letter.message.as_ref().is_some_and(|message| self.sensitive.contains(&message.event_type))
-    }
-
     /// Gives the database of this name.
     pub(crate) fn database(&self, name: &str) -> Option<&Database> {
         self.databases.iter().find(|database| &*database.name == name)
@@ -271,14 +272,21 @@ impl Dashboard {
         DashboardBuilder::default()
     }
 
-    /// Gives the router, to nest under any path. With the default access the application must be
-    /// served with `into_make_service_with_connect_info::<SocketAddr>()`, as the page looks where a
-    /// request comes from.
+    /// Gives the router, to nest under any path. Without a login the application must be served with
+    /// `into_make_service_with_connect_info::<SocketAddr>()`, as the page looks where a request comes
+    /// from; unless [`Access::loopback`] is said, this machine reads then, and nobody acts.
     pub fn router(&self) -> Router {
+        if self.app.access.is_unset() {
+            tracing::info!(
+                "a dashboard without a login is part of a service: this machine reads, and nobody acts; \
+                 give it `Access::loopback()` or a login"
+            );
+        }
         routes::router(Arc::clone(&self.app))
     }
 
-    /// Serves the page at the root of an address.
+    /// Serves the page at the root of an address. At one that is loopback, whoever is on this
+    /// machine may do all, unless an [`Access`] is given.
     ///
     /// # Errors
     /// [`DashboardError::NoLogin`] for an address that is not loopback, where the access is by
@@ -291,7 +299,8 @@ impl Dashboard {
         if !is_loopback(address.ip()) && !self.app.access.has_login() {
             return Err(DashboardError::NoLogin(address));
         }
-        let service = self.router().into_make_service_with_connect_info::<SocketAddr>();
+        let router = routes::router(Arc::clone(&self.app)).layer(Extension(ServedByItself));
+        let service = router.into_make_service_with_connect_info::<SocketAddr>();
         Ok(axum::serve(listener, service).await?)
     }
 }

@@ -21,6 +21,7 @@
 
 mod builder;
 mod store;
+mod sensitive;
 mod routes;
 mod access;
 mod visit;
@@ -33,3 +34,8 @@ mod api;
 pub use access::{Access, Grant, Permission, Role};
 pub use builder::{Colour, Dashboard, DashboardBuilder, DashboardError};
 pub use store::DashboardStore;
+
+/// The code of the README, which the doc tests compile.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct ReadmeExamples;

@@ -23,25 +23,42 @@ use axum::{
 };
 use futures_util::stream;
 use http::{HeaderMap, HeaderValue, StatusCode, Uri, header};
-use outbox_core::runtime::spawn;
+use outbox_core::{
+    admin::cut_text,
+    runtime::{now, spawn},
+};
 use std::{
     collections::HashMap,
     hash::{DefaultHasher, Hash, Hasher},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
+    time::{Duration, Instant},
 };
-use tokio::{sync::watch, time::sleep};
+use tokio::{
+    sync::watch,
+    time::{sleep, sleep_until},
+};
 
 /// How often a page is read again: a person sees no difference to less, and a database should not.
 const READ_EVERY: Duration = Duration::from_secs(2);
+/// How many times as long as a read took its reader pauses: a database that is slow has other work.
+const PAUSE_SHARE: u32 = 10;
+/// Longest pause: somebody looks at the page.
+const LONGEST_PAUSE: Duration = Duration::from_mins(1);
 /// How often a comment is sent where nothing changes: proxies close what is silent for a minute.
 const PING_EVERY: Duration = Duration::from_secs(15);
+/// Longest time of a stream. The browser opens it again by itself, and then the rule of the route asks
+/// again whether its visitor may still look.
+const LONGEST_STREAM: Duration = Duration::from_mins(5);
+/// When the browser opens a stream again that has ended, in milliseconds.
+const REOPEN_MS: u32 = 1_000;
 /// Most pages and queries that are read at once; each asks the databases every other second.
 const MOST_READERS: usize = 64;
 /// Most streams of one reader.
 const MOST_STREAMS: usize = 500;
 /// Longest way to the root that a stream may name, in bytes.
 const LONGEST_ROOT: usize = 100;
+/// Longest reason why a page is not as it is now, in characters: it stands in the page's head.
+const LONGEST_REASON: usize = 160;
 /// Longest query of a stream, in bytes.
 const LONGEST_QUERY: usize = 4 * 1024;
 
@@ -143,8 +160,25 @@ async fn watch_page(app: &Shared, key: Key, view: View) -> Result<watch::Receive
     }
     let (sender, frames) = watch::channel(first);
     readers.insert(key.clone(), sender.clone());
-    spawn(read(Arc::clone(app), key, view, sender)).detach();
+    spawn(read(Reader { app: Arc::clone(app), key, sender }, view)).detach();
     Ok(frames)
+}
+
+/// What a reader's task owns. Its place in the map is empty when the task has ended, also by a panic:
+/// its streams end then, and whoever opens one again starts another reader.
+struct Reader {
+    app: Shared,
+    key: Key,
+    sender: watch::Sender<Frame>,
+}
+
+impl Drop for Reader {
+    fn drop(&mut self) {
+        let mut readers = self.app.live.lock();
+        if readers.get(&self.key).is_some_and(|there| there.same_channel(&self.sender)) {
+            readers.remove(&self.key);
+        }
+    }
 }
 
 fn joined(
@@ -165,22 +199,28 @@ fn too_many() -> Refusal {
 }
 
 /// Reads a page until nobody looks.
-async fn read(app: Shared, key: Key, view: View, sender: watch::Sender<Frame>) {
+async fn read(reader: Reader, view: View) {
+    let Reader { app, key, sender } = &reader;
+    let mut took = Duration::ZERO;
     loop {
-        sleep(READ_EVERY).await;
+        sleep(pause(took)).await;
         {
             let mut readers = app.live.lock();
             // Nobody can join while the map is locked.
             if sender.receiver_count() == 0 {
-                readers.remove(&key);
+                readers.remove(key);
                 return;
             }
         }
-        let Ok(body) = draw(&app, &key, &view).await else {
+        let begun = now();
+        let drawn = draw(app, key, &view).await;
+        took = now().saturating_duration_since(begun);
+        let next = match drawn {
+            Ok(body) => frame(&body),
             // What the page shows is gone, such as a saga after its retention: it stays as it was.
-            continue;
+            Err(refusal) if refusal.status() == StatusCode::NOT_FOUND => continue,
+            Err(refusal) => stale(&refusal),
         };
-        let next = frame(&body);
         sender.send_if_modified(|frame| {
             let is_new = frame.id != next.id;
             if is_new {
@@ -189,6 +229,11 @@ async fn read(app: Shared, key: Key, view: View, sender: watch::Sender<Frame>) {
             is_new
         });
     }
+}
+
+/// Gives the pause after a read that took so long.
+fn pause(took: Duration) -> Duration {
+    took.saturating_mul(PAUSE_SHARE).clamp(READ_EVERY, LONGEST_PAUSE)
 }
 
 /// Draws the body of a page.
@@ -200,7 +245,9 @@ async fn draw(app: &App, key: &Key, view: &View) -> Result<Body, Refusal> {
         "follow" => follow::body(app, view, &asked).await,
         "overview" => overview::body(app, view, &asked).await,
         "routes" => routes::body(app, view, &asked).await,
-        "letters" => letters::body(app, view, &asked).await,
+        "letters" if letters::is_list(&asked)? => letters::body(app, view, &asked).await,
+        "letters" => Err(Refusal::bad("groups of letters are not live, as they read thousands")
+            .advising("Ask for the list, by a condition or `list=1`.")),
         "sagas" => sagas::body(app, view, &asked).await,
         "saga" => saga::body(app, view, given("id")?, &asked).await,
         "waiting" => waiting::body(app, view, &asked).await,
@@ -216,7 +263,7 @@ fn frame(body: &Body) -> Frame {
     let mut hasher = DefaultHasher::new();
     html.hash(&mut hasher);
     let id = format!("{:016x}", hasher.finish());
-    let mut event = format!("event: body\nid: {id}\n");
+    let mut event = format!("event: body\nid: {id}\nretry: {REOPEN_MS}\n");
     for line in html.split(['\n', '\r']).filter(|line| !line.is_empty()) {
         event.push_str("data: ");
         event.push_str(line);
@@ -226,23 +273,34 @@ fn frame(body: &Body) -> Frame {
     Frame { id, event: event.into() }
 }
 
+/// Writes the event that says why a page is no longer as it is now. It has no id of its own: what the
+/// browser has seen is the body before it.
+fn stale(refusal: &Refusal) -> Frame {
+    let why = cut_text(&refusal.told(), LONGEST_REASON);
+    Frame { event: format!("event: stale\ndata: {why}\n\n").into(), id: format!("stale {why}") }
+}
+
 /// What a stream sends next.
 struct Stream {
     frames: watch::Receiver<Frame>,
     seen: String,
     is_first: bool,
+    ends_at: Instant,
 }
 
-/// Gives the events of a stream: the present body, unless it was seen, and each one after it.
+/// Gives the events of a stream until its time is over: the present body, unless it was seen, and each
+/// one after it.
 fn events(
     frames: watch::Receiver<Frame>,
     seen: String,
 ) -> impl stream::Stream<Item = Result<Bytes, std::convert::Infallible>> {
-    let state = Stream { frames, seen, is_first: true };
+    let state = Stream { frames, seen, is_first: true, ends_at: now() + LONGEST_STREAM };
     stream::unfold(state, |mut state| async move {
         loop {
             if !state.is_first {
                 tokio::select! {
+                    biased;
+                    () = sleep_until(state.ends_at.into()) => return None,
                     changed = state.frames.changed() => changed.ok()?,
                     () = sleep(PING_EVERY) => return Some((Ok(Bytes::from_static(b":\n\n")), state)),
                 }
@@ -270,6 +328,7 @@ mod tests {
         equals, wait_until,
     };
     use futures_util::StreamExt;
+    use outbox_core::runtime::Exit;
     use outbox_sea_orm::prelude::Outbox;
 
     #[test]
@@ -288,11 +347,70 @@ mod tests {
         }
     }
 
-    #[tokio::test]
-    async fn a_hundred_open_pages_have_one_reader_and_none_has_none() {
+    #[test]
+    fn a_slow_read_makes_its_reader_pause_for_longer_and_never_for_good() {
+        for (took, expected) in [
+            (Duration::ZERO, READ_EVERY),
+            (Duration::from_millis(200), READ_EVERY),
+            (Duration::from_millis(300), Duration::from_secs(3)),
+            (Duration::from_secs(5), Duration::from_secs(50)),
+            (Duration::from_secs(7), LONGEST_PAUSE),
+            (Duration::MAX, LONGEST_PAUSE),
+        ] {
+            assert_eq!(pause(took), expected, "{took:?}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_stream_ends_after_five_minutes_so_that_its_visitor_is_asked_about_again() {
+        let (sender, frames) = watch::channel(Frame::default());
+        let begun = now();
+        let mut stream = Box::pin(events(frames, String::new()));
+        let mut seen = 0;
+        while let Some(Ok(event)) = stream.next().await {
+            seen += 1;
+            // Also where the page changes all the time.
+            let id = format!("{seen}");
+            sender.send_replace(Frame { id, event });
+            sleep(Duration::from_secs(1)).await;
+        }
+        let (took, second) = (now() - begun, Duration::from_secs(1));
+        assert!((LONGEST_STREAM..=LONGEST_STREAM + second).contains(&took), "{took:?}");
+        assert!(seen > 290, "{seen} events");
+    }
+
+    async fn app() -> (TempDatabase, Shared) {
         let temp = TempDatabase::create(Database::Sqlite).await;
         let outbox = Outbox::builder(temp.connect().await).source("/shop").install().await.unwrap();
-        let app = Dashboard::builder().database("orders", outbox).build().unwrap().app;
+        (temp, Dashboard::builder().database("orders", outbox).build().unwrap().app)
+    }
+
+    #[tokio::test]
+    async fn a_reader_that_panics_leaves_no_place_behind_and_ends_its_streams() {
+        let (_temp, app) = app().await;
+        let (page, none) = ("overview".to_owned(), String::new);
+        let key = Key { page, query: none(), root: none(), may: none() };
+        let reader = || {
+            let (sender, frames) = watch::channel(Frame::default());
+            app.live.lock().insert(key.clone(), sender.clone());
+            (Reader { app: Arc::clone(&app), key: key.clone(), sender }, frames)
+        };
+        let (panics, mut frames) = reader();
+        let task = spawn(async move {
+            let _reader = panics;
+            panic!("a page that cannot be drawn");
+        });
+        assert!(matches!(task.await, Exit::Panicked(_)));
+        assert!(app.live.lock().is_empty() && frames.changed().await.is_err());
+        // One that ends late does not take the place of the next one.
+        let ((late, _frames), (_next, _its_frames)) = (reader(), reader());
+        drop(late);
+        assert_eq!(app.live.lock().len(), 1);
+    }
+
+    #[tokio::test]
+    async fn a_hundred_open_pages_have_one_reader_and_none_has_none() {
+        let (_temp, app) = app().await;
         let visit = Visit { grant: Grant::new("ann", Role::Reader), root: "./".to_owned() };
         let open = async |page: &str| {
             let uri = "/live/overview?root=.%2F".parse().unwrap();

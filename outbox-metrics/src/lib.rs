@@ -26,3 +26,8 @@ mod router;
 
 pub use outbox_core::telemetry::{Health, HealthCheck, Metrics};
 pub use router::MetricsRouter;
+
+/// The code of the README, which the doc tests compile.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct ReadmeExamples;

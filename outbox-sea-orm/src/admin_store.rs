@@ -46,7 +46,7 @@ impl AdminStore for Outbox {
              {{now}} - ({OLDEST_EVENT}) AS age"
         ));
         let statement = self.schema().statement(&sql, Vec::new());
-        let row = self.work().query_one_raw(statement).await.map_err(database)?;
+        let row = self.reads().query_one_raw(statement).await.map_err(database)?;
         let Some(row) = row else { return Ok(OutboxStats::default()) };
         let count = |i| column::<i64>(&row, i).map(i64::unsigned_abs);
         let age: Option<i64> = column(&row, 3)?;
@@ -61,7 +61,7 @@ impl AdminStore for Outbox {
     async fn newest_letter(&self) -> Result<Option<LetterId>, StoreError> {
         let sql = self.schema().filled("SELECT max(letter_id) FROM {letters}");
         let row = self
-            .work()
+            .reads()
             .query_one_raw(self.schema().statement(&sql, Vec::new()))
             .await
             .map_err(database)?;
@@ -81,7 +81,7 @@ impl AdminStore for Outbox {
         );
         values.push(Value::from(i64::from(limit.min(LONGEST_PAGE))));
         let query = self.schema().statement(&self.schema().filled(&sizes), values);
-        let rows = self.work().query_all_raw(query).await.map_err(database)?;
+        let rows = self.reads().query_all_raw(query).await.map_err(database)?;
         let there: Vec<(i64, usize)> = rows.iter().map(id_and_size).collect::<Result<_, _>>()?;
         let page = &there[..fitting_count(there.iter().map(|(_, size)| *size), RESULT_BYTES)];
         let ids: Vec<LetterId> = page.iter().map(|(id, _)| LetterId(*id)).collect();
@@ -93,7 +93,7 @@ impl AdminStore for Outbox {
         let query = self
             .schema()
             .statement(&self.schema().filled(&sql), resolutions::values(&ids).collect());
-        let rows = self.work().query_all_raw(query).await.map_err(database)?;
+        let rows = self.reads().query_all_raw(query).await.map_err(database)?;
         rows.iter().map(letter).collect()
     }
 

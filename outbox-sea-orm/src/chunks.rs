@@ -1,6 +1,7 @@
 //! The size of statements and results: bounded by bytes as well as by rows.
 
 use outbox_core::event::{Headers, Message, NewEvent};
+use sea_orm::Value;
 
 /// Most bytes of one statement, or one row: MySQL's smallest usual `max_allowed_packet` is 1 MiB,
 /// and an event may fill as much alone.
@@ -53,6 +54,16 @@ pub(crate) fn powers_of_two<T>(mut items: &[T], cuts: bool) -> impl Iterator<Ite
     })
 }
 
+/// Writes the condition that a column has one of these values, which are padded with the last one up
+/// to a power of two: so that there are few different statements.
+pub(crate) fn one_of(column: &str, mut values: Vec<Value>) -> (String, Vec<Value>) {
+    let padded = values.len().next_power_of_two();
+    if let Some(last) = values.last().cloned() {
+        values.resize(padded, last);
+    }
+    (format!("{column} IN ({})", vec!["?"; padded].join(", ")), values)
+}
+
 /// Gives the bytes of an event's row in a statement.
 pub(crate) fn event_size(event: &NewEvent) -> usize {
     let texts = [&event.topic, &event.event_type, &event.content_type]
@@ -98,6 +109,17 @@ mod tests {
             let sizes = |cuts| powers_of_two(&items, cuts).map(<[()]>::len).collect::<Vec<_>>();
             assert_eq!(sizes(true), expected);
             assert_eq!(sizes(false), if items.is_empty() { vec![] } else { vec![items.len()] });
+        }
+    }
+
+    #[test]
+    fn a_list_of_values_is_padded_to_a_power_of_two() {
+        for (values, condition, padded) in [
+            (&[7][..], "n IN (?)", &[7][..]),
+            (&[7, 8, 9], "n IN (?, ?, ?, ?)", &[7, 8, 9, 9]),
+        ] {
+            let of = |values: &[i64]| values.iter().copied().map(Value::from).collect::<Vec<_>>();
+            assert_eq!(one_of("n", of(values)), (condition.to_owned(), of(padded)));
         }
     }
 

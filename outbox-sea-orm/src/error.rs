@@ -64,6 +64,15 @@ pub enum OutboxError {
     /// A destination of the event would refuse it.
     #[error(transparent)]
     Limit(#[from] LimitError),
+    /// As many events wait for relays as
+    /// [`max_waiting`](crate::OutboxBuilder::max_waiting) allows; this one was not saved.
+    #[error(
+        "{limit} events wait already, as many as `max_waiting` allows, so this one is not saved: try again when relays have published          some; `outbox explain` says why they wait"
+    )]
+    TooManyWaiting {
+        /// How many may wait.
+        limit: u64,
+    },
     /// The dedup key has been used already; everything is rolled back.
     #[error("the dedup key `{dedup_key}` was used already, for message {message_id}")]
     Duplicate {

@@ -291,8 +291,8 @@ fn id(record: &rdkafka::message::BorrowedMessage<'_>) -> Option<String> {
     String::from_utf8(header.value?.to_vec()).ok()
 }
 
-/// Receives by our consumer with its defaults but the prefetch, or with batches of so many; the
-/// time runs from the first message to the last acknowledgement.
+/// Receives by our consumer one by one, or with batches of so many; the time runs from the first
+/// message to the last acknowledgement.
 pub(crate) async fn received_by_consumer(
     outbox: &Outbox,
     bus: &Bus,
@@ -302,7 +302,7 @@ pub(crate) async fn received_by_consumer(
     let subscriber = KafkaSubscriber::new(&bus.brokers, "bench")?.topic(&bus.topic).build()?;
     let consumer = Consumer::builder("bench", outbox).on("receive", receive).subscribe(subscriber);
     let consumer = match batch {
-        None => consumer,
+        None => consumer.one_by_one(),
         Some(batch) => consumer.batched(batch).concurrency(BATCHES).prefetch(batch * BATCHES),
     };
     let handle = consumer.start().await?;

@@ -159,8 +159,8 @@ pub(crate) async fn baseline(
     Ok(took)
 }
 
-/// Receives by our consumer with the concurrency of the baseline, or with batches of so many; the
-/// time runs until the last acknowledgement.
+/// Receives by our consumer one by one with the concurrency of the baseline, or with batches of so
+/// many; the time runs until the last acknowledgement.
 pub(crate) async fn by_consumer(
     outbox: &Outbox,
     queue: &Queue,
@@ -173,7 +173,7 @@ pub(crate) async fn by_consumer(
         .on("receive", receive)
         .subscribe(subscriber.prefetch(PREFETCH));
     let consumer = match batch {
-        None => consumer.concurrency(AT_ONCE as usize),
+        None => consumer.one_by_one().concurrency(AT_ONCE as usize),
         Some(batch) => consumer.batched(batch).concurrency(BATCHES).prefetch(batch * BATCHES),
     };
     let handle = consumer.start().await?;

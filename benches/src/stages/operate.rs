@@ -10,6 +10,7 @@ use anyhow::{Context, Result, ensure};
 use outbox_core::{
     admin::{AdminStore, DeadLetterFilter, DoctorStore, InspectStore, Subject, explain},
     event::MessageId,
+    saga::{SagaAdmin, SagaFilter},
 };
 use sea_orm::sqlx::{self, Row};
 use std::time::{Duration, Instant};
@@ -19,6 +20,8 @@ use uuid::Uuid;
 pub(crate) const ROWS: u32 = 10_000_000;
 /// Of so many rows one is an inbox row, two are dead letters and the others waiting events.
 const PARTS: u32 = 10;
+/// Of so many rows one is a saga, beside the others.
+const SAGAS: u32 = 100;
 /// Letters of a page.
 const PAGE: u32 = 100;
 /// Entries of a history.
@@ -37,13 +40,13 @@ pub(crate) struct Asked {
 }
 
 /// What the questions are about.
-struct Known {
+pub(super) struct Known {
     /// A waiting event.
     event: MessageId,
     /// The event of a dead letter.
-    dead: MessageId,
+    pub(super) dead: MessageId,
     /// A letter in the middle.
-    letter: i64,
+    pub(super) letter: i64,
 }
 
 /// Fills the outbox, and asks each question in each round. The first one is the floor.
@@ -72,7 +75,7 @@ pub(crate) async fn run(rows: u32, rounds: usize) -> Result<Vec<Asked>> {
 }
 
 /// The questions in the order of [`ask`].
-const NAMES: [(&str, Option<Duration>); 12] = [
+const NAMES: [(&str, Option<Duration>); 15] = [
     ("a look-up by key (floor)", None),
     ("overview", Some(ON_A_PAGE)),
     ("find a message", Some(ON_A_PAGE)),
@@ -83,6 +86,9 @@ const NAMES: [(&str, Option<Duration>); 12] = [
     ("explain a key", Some(ON_A_PAGE)),
     ("letters, a page", Some(ON_A_PAGE)),
     ("letters of a reason, a page", Some(ON_A_PAGE)),
+    ("sagas, a page", Some(ON_A_PAGE)),
+    ("the sagas of a correlation id", Some(ON_A_PAGE)),
+    ("sagas by state", Some(ON_A_PAGE)),
     ("groups of letters", Some(IN_A_WINDOW)),
     ("doctor", Some(IN_A_WINDOW)),
 ];
@@ -110,7 +116,14 @@ async fn ask(environment: &Environment, known: &Known, number: usize) -> Result<
             let rejected = all().reason(outbox_core::failure::DeadReason::Rejected);
             outbox.dead_letters(&rejected, None, PAGE).await?.len()
         }
-        10 => outbox.letter_groups(&all()).await?.len(),
+        10 => outbox.sagas(&SagaFilter::default(), None, PAGE).await?.len(),
+        11 => {
+            let correlation = Some("order-7".to_owned());
+            let filter = SagaFilter { correlation, ..SagaFilter::default() };
+            outbox.sagas(&filter, None, PAGE).await?.len()
+        }
+        12 => usize::try_from(outbox.saga_counts().await?.running)?,
+        13 => outbox.letter_groups(&all()).await?.len(),
         _ => outbox.findings().await?.len(),
     })
 }
@@ -122,7 +135,7 @@ async fn sentence(environment: &Environment, subject: &Subject) -> Result<usize>
 }
 
 /// Fills the tables, then vacuums and analyzes.
-async fn fill_all(environment: &Environment, rows: u32) -> Result<Known> {
+pub(super) async fn fill_all(environment: &Environment, rows: u32) -> Result<Known> {
     let (inbox, letters) = (rows / PARTS, rows / PARTS * 2);
     fill(environment, rows - inbox - letters).await?;
     let letters_sql = "INSERT INTO outbox_dead_letters (origin, partition_no, event_id, message_id, source, topic, event_type, \
@@ -138,6 +151,7 @@ async fn fill_all(environment: &Environment, rows: u32) -> Result<Known> {
     let inbox_sql = "INSERT INTO outbox_inbox (consumer, handler, source, message_id, keep_until) \
          SELECT 'receipts', 'h' || g % 3, 'bench', gen_random_uuid(), 4000000000000000 FROM generate_series(1, $1::bigint) g";
     sqlx::query(inbox_sql).bind(i64::from(inbox)).execute(&environment.pool).await?;
+    super::asks::fill(environment, rows / SAGAS).await?;
     sqlx::raw_sql("VACUUM (ANALYZE)").execute(&environment.pool).await?;
     let middle = i64::from(letters / 2);
     let dead = "SELECT message_id FROM outbox_dead_letters WHERE letter_id = $1";

@@ -2,7 +2,7 @@
 //! its own.
 
 use crate::{orders::PlaceOrder, service::Server, story::Shop};
-use outbox_dashboard::{Colour, Dashboard};
+use outbox_dashboard::{Access, Colour, Dashboard};
 use outbox_metrics::MetricsRouter;
 use outbox_sea_orm::{OutboxTransaction, saga::SagaData};
 
@@ -10,10 +10,12 @@ use outbox_sea_orm::{OutboxTransaction, saga::SagaData};
 pub fn serve(shop: &Shop) -> anyhow::Result<Server> {
     let mut page = Dashboard::builder()
         .environment("shop", Colour::Green)
+        // The walk redrives and pauses: whoever is on this machine may, as no proxy stands before it.
+        .access(Access::loopback())
         .saga(<PlaceOrder as SagaData<OutboxTransaction>>::saga().shape());
     let mut metrics = MetricsRouter::new();
     for service in shop.services() {
-        page = page.database(service.name, service.outbox.clone());
+        page = service.add_trials(page.database(service.name, service.outbox.clone()));
         metrics = metrics.database(service.name, service.outbox.clone());
         metrics = service.health_checks().into_iter().fold(metrics, MetricsRouter::check);
     }

@@ -12,7 +12,8 @@ use crate::{
     config::{self, Target},
     database,
     error::CliError,
-    output::{Answer, Output, shown},
+    output::{Answer, Output, report, shown, warn},
+    signals::Signals,
 };
 use outbox_sea_orm::{Namespace, Outbox, OutboxMigration};
 use sea_orm::DatabaseConnection;
@@ -68,24 +69,34 @@ pub(super) async fn bench(
         );
         confirm(global, &target, &what)?;
     }
+    let mut signals = Signals::new()?;
     let db = database::connect_with(&target, bench.writers + CONNECTIONS).await?;
     let outbox = tables(&target, &db, bench.replace).await?;
     let load = Load { events: bench.events, bytes: bench.bytes, writers: bench.writers };
-    // The tables are dropped however it ends, but for a kill.
-    let measured = tokio::select! {
-        measured = measure(&outbox, &load, bench.limit) => Some(measured),
-        _ = tokio::signal::ctrl_c() => None,
+    let measured = measure(&outbox, &load, bench.limit, &mut signals).await;
+    // However it ended, but for a kill.
+    let dropped = drop_tables(&target, &db).await;
+    if dropped.is_err() {
+        warn(&format!("the tables {NAMESPACE}_* are left: the next measurement needs --replace"));
+    }
+    let figures = match measured {
+        Ok(figures) => figures,
+        Err(error) => {
+            dropped.unwrap_or_else(|left| report(&left));
+            return Err(CliError::Bench(error));
+        }
     };
-    drop_tables(&target, &db).await?;
-    let Some(measured) = measured else {
+    match &figures {
+        None => {}
+        Some(figures) if output.json => {
+            output.document(&Answer { database: &target.name, result: figures })?;
+        }
+        Some(figures) => write(output, &target, figures)?,
+    }
+    dropped?;
+    if figures.is_none() {
         output.line("cancelled; the tables are dropped")?;
         return Ok(ExitCode::from(5));
-    };
-    let figures = measured.map_err(CliError::Bench)?;
-    if output.json {
-        output.document(&Answer { database: &target.name, result: &figures })?;
-    } else {
-        write(output, &target, &figures)?;
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -48,7 +48,10 @@ async fn list(
     output: &mut Output,
 ) -> Result<ExitCode, CliError> {
     let (filter, after, limit) = (filter.to_filter(), paging.after.map(LetterId), paging.limit);
-    let ask = async |outbox: &Outbox| outbox.dead_letters(&filter, after, limit).await;
+    let ask = async |outbox: &Outbox| {
+        let letters = outbox.dead_letters(&filter, after, limit).await?;
+        Ok(letters.into_iter().map(DeadLetter::for_operators).collect::<Vec<_>>())
+    };
     let answers = ask_all(global, ask).await?;
     answers.write(output, |output, _, letters| {
         let mut table = Table::new(&[
@@ -160,7 +163,8 @@ async fn show(
     output: &mut Output,
 ) -> Result<ExitCode, CliError> {
     let answers = ask_all(global, async |outbox: &Outbox| {
-        Ok(letter_by_id(outbox, letter).await?.into_iter().collect::<Vec<_>>())
+        let letter = letter_by_id(outbox, letter).await?;
+        Ok(letter.into_iter().map(DeadLetter::for_operators).collect::<Vec<_>>())
     })
     .await?;
     answers.write(output, |output, _, letters| match letters.as_slice() {

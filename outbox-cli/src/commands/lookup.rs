@@ -92,8 +92,7 @@ fn write_by_time(
             known.entries.iter().map(|entry| DatabaseEntry { database: &target.name, entry }),
         );
     }
-    // Stable: entries without an instant stay behind the one before them.
-    lines.sort_by_key(|line| line.entry.at);
+    by_time(&mut lines);
     let found = !lines.is_empty();
     if output.json {
         output.document(&lines)?;
@@ -117,6 +116,11 @@ fn write_by_time(
         }
     }
     Ok(answers.exit_code(found))
+}
+
+/// Sorts by time; entries without an instant stand last, in their order.
+fn by_time(lines: &mut [DatabaseEntry<'_>]) {
+    lines.sort_by_key(|line| (line.entry.at.is_none(), line.entry.at));
 }
 
 /// Says why what a text names stands still.
@@ -155,4 +159,30 @@ pub(super) async fn explain(
     })?;
     let found = answers.list.iter().any(|(_, explained)| !explained.is_empty());
     Ok(answers.exit_code(found))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use outbox_core::{
+        admin::{HistoryEntry, HistoryKind},
+        event::Timestamp,
+    };
+
+    #[test]
+    fn entries_without_an_instant_stand_last_in_their_order() {
+        let entry = |(at, text): (Option<i64>, &str)| HistoryEntry {
+            at: at.map(Timestamp::from_micros),
+            service: "/shop".to_owned(),
+            message: None,
+            kind: HistoryKind::Created,
+            text: text.to_owned(),
+        };
+        let all = [(None, "c"), (Some(2), "b"), (None, "d"), (Some(1), "a")].map(entry);
+        let mut lines: Vec<DatabaseEntry<'_>> =
+            all.iter().map(|entry| DatabaseEntry { database: "orders", entry }).collect();
+        by_time(&mut lines);
+        let texts: Vec<&str> = lines.iter().map(|line| line.entry.text.as_str()).collect();
+        assert_eq!(texts, ["a", "b", "c", "d"]);
+    }
 }

@@ -6,6 +6,7 @@ use crate::{
     error::CliError,
     output::{Output, warn},
 };
+use outbox_core::failure::full_text;
 use outbox_sea_orm::{Namespace, Outbox, Schema};
 use std::process::ExitCode;
 
@@ -55,13 +56,7 @@ async fn check(global: &Global, output: &mut Output) -> Result<ExitCode, CliErro
                 .line(format!("{target}: version {}, as this program needs", Schema::VERSION))?,
             Err(error) => {
                 wrong = true;
-                let mut text = error.to_string();
-                let mut cause = std::error::Error::source(&error);
-                while let Some(error) = cause {
-                    text = format!("{text}: {error}");
-                    cause = error.source();
-                }
-                warn(&format!("{target}: {text}"));
+                warn(&format!("{target}: {}", full_text(&error)));
             }
         }
     }

@@ -99,8 +99,8 @@ fn work<'w>(global: &'w Global, command: Command, output: &'w mut Output) -> Wor
 /// The answers of all databases, in the order of the command line.
 struct Answers<T> {
     list: Vec<(Target, T)>,
-    /// Whether a database could not be asked, which was reported.
-    failed: bool,
+    /// The databases that could not be asked, and why.
+    failures: Vec<(Target, CliError)>,
 }
 
 impl<T: Serialize> Answers<T> {
@@ -130,7 +130,7 @@ impl<T: Serialize> Answers<T> {
 
     /// Gives the exit code of a read that found something or not.
     fn exit_code(&self, found: bool) -> ExitCode {
-        match (self.failed, found) {
+        match (!self.failures.is_empty(), found) {
             (true, _) => ExitCode::from(3),
             (false, true) => ExitCode::SUCCESS,
             (false, false) => ExitCode::from(1),
@@ -146,7 +146,7 @@ async fn ask_all<T>(
 ) -> Result<Answers<T>, CliError> {
     let targets = config::targets(global)?;
     let is_only = targets.len() == 1;
-    let mut answers = Answers { list: Vec::new(), failed: false };
+    let mut answers = Answers { list: Vec::new(), failures: Vec::new() };
     for target in targets {
         let answer = async { Ok::<T, CliError>(ask(&database::open(&target).await?).await?) };
         match answer.await {
@@ -154,7 +154,7 @@ async fn ask_all<T>(
             Err(error) if is_only => return Err(error),
             Err(error) => {
                 report(&error);
-                answers.failed = true;
+                answers.failures.push((target, error));
             }
         }
     }

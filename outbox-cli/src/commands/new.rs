@@ -28,6 +28,19 @@ const FILES: &[(&str, &str)] = template![
 
 /// Longest name of a service.
 const MAX_NAME: usize = 40;
+/// Names that Cargo refuses, and those of crates that are there without a dependency.
+const TAKEN: [&str; 10] = [
+    "alloc", "build", "core", "deps", "examples", "incremental", "outbox-core", "proc-macro", "std",
+    "test",
+];
+/// Rust's keywords, also those that are reserved.
+const KEYWORDS: [&str; 51] = [
+    "abstract", "as", "async", "await", "become", "box", "break", "const", "continue", "crate",
+    "do", "dyn", "else", "enum", "extern", "false", "final", "fn", "for", "gen", "if", "impl", "in",
+    "let", "loop", "macro", "match", "mod", "move", "mut", "override", "priv", "pub", "ref",
+    "return", "self", "static", "struct", "super", "trait", "true", "try", "type", "typeof",
+    "unsafe", "unsized", "use", "virtual", "where", "while", "yield",
+];
 
 /// Writes the service into a new folder of its name.
 pub(super) fn new(new: &New, output: &mut Output) -> Result<ExitCode, CliError> {
@@ -40,12 +53,13 @@ pub(super) fn new(new: &New, output: &mut Output) -> Result<ExitCode, CliError> 
         )));
     }
     let sources = Sources::of(new.source.as_deref())?;
+    let secret = secret()?;
     for (path, text) in FILES {
         let path = folder.join(path);
         if let Some(parent) = path.parent() {
             fs::create_dir_all(parent)?;
         }
-        fs::write(path, fill(text, &new.name, &sources))?;
+        fs::write(path, fill(text, &new.name, &sources, &secret))?;
     }
     output.line(format!(
         "{name}: {} files. Next:\n    cd {name}\n    cargo test\n    cargo run",
@@ -59,14 +73,34 @@ pub(super) fn new(new: &New, output: &mut Output) -> Result<ExitCode, CliError> 
 fn check(name: &str) -> Result<(), CliError> {
     let starts = name.starts_with(|c: char| c.is_ascii_lowercase());
     let is_plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
-    let taken = ["test", "core", "std", "alloc", "proc-macro", "outbox-core", "outbox-sea-orm"];
-    if starts && name.len() <= MAX_NAME && name.chars().all(is_plain) && !taken.contains(&name) {
+    let is_taken = TAKEN.contains(&name) || KEYWORDS.contains(&name) || is_dependency(name);
+    if starts && name.len() <= MAX_NAME && name.chars().all(is_plain) && !is_taken {
         return Ok(());
     }
     Err(CliError::Usage(format!(
-        "`{name}` is no name of a service: small letters, digits and `-`, at most {MAX_NAME}, a letter first, and no \
-         name of a crate that it uses"
+        "`{name}` is no name of a service: small letters, digits and `-`, at most {MAX_NAME}, a letter first, no \
+         keyword of Rust, and no name of a crate that it uses"
     )))
+}
+
+/// Whether the service depends on a crate of this name.
+fn is_dependency(name: &str) -> bool {
+    let manifest = include_str!("../../template/Cargo.toml.in");
+    let dependencies = manifest.split_once("[dependencies]").map_or("", |(_, behind)| behind);
+    dependencies.lines().filter_map(|line| line.split_once(" = ")).any(|(of, _)| of == name)
+}
+
+/// Makes the secret with which the service signs and verifies webhooks where it is given none. One
+/// of the template would be that of all services.
+fn secret() -> Result<String, CliError> {
+    let mut bytes = [0; 32];
+    let random = rustls::crypto::ring::default_provider().secure_random;
+    random.fill(&mut bytes).map_err(|_| {
+        CliError::Usage("the system gives no random numbers for the service's secret".to_owned())
+    })?;
+    // These digits are letters of base64, in which the secret is read.
+    let digits: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+    Ok(format!("whsec_{digits}"))
 }
 
 /// Where the service gets the framework from.
@@ -78,8 +112,11 @@ struct Sources {
 impl Sources {
     fn of(folder: Option<&Path>) -> Result<Self, CliError> {
         let Some(folder) = folder else {
-            let version = concat!("version = \"", env!("CARGO_PKG_VERSION"), "\"");
-            return Ok(Self { sea_orm: version.to_owned(), http: version.to_owned() });
+            return Err(CliError::Usage(
+                "the framework's packages are in no registry yet: give the folder of its source \
+                 with --source FOLDER"
+                    .to_owned(),
+            ));
         };
         let folder = fs::canonicalize(folder).unwrap_or_else(|_| folder.to_owned());
         let path = |of: &str| {
@@ -96,8 +133,9 @@ impl Sources {
     }
 }
 
-fn fill(text: &str, name: &str, sources: &Sources) -> String {
+fn fill(text: &str, name: &str, sources: &Sources, secret: &str) -> String {
     text.replace("{source_sea_orm}", &sources.sea_orm)
+        .replace("{webhook_secret}", secret)
         .replace("{source_http}", &sources.http)
         .replace("{crate_name}", &name.replace('-', "_"))
         .replace("{name}", name)
@@ -112,7 +150,19 @@ mod tests {
         for name in ["orders", "order-desk", "a1"] {
             assert!(check(name).is_ok(), "{name}");
         }
-        for name in ["", "Orders", "1st", "../up", "a/b", "outbox-core", "test", &"a".repeat(41)] {
+        for name in [
+            "",
+            "Orders",
+            "1st",
+            "../up",
+            "a/b",
+            "outbox-core",
+            "test",
+            "build",
+            "match",
+            "gen",
+            &"a".repeat(41),
+        ] {
             assert!(
                 check(name).unwrap_err().to_string().contains("no name of a service"),
                 "{name}"
@@ -120,14 +170,40 @@ mod tests {
         }
     }
 
+    fn filled(text: &str) -> String {
+        let sources = Sources { sea_orm: "version = \"1\"".into(), http: "version = \"1\"".into() };
+        fill(text, "order-desk", &sources, "whsec_secret")
+    }
+
+    #[test]
+    fn no_service_has_the_name_of_a_crate_that_it_depends_on() {
+        let manifest = FILES.iter().find(|(path, _)| *path == "Cargo.toml").unwrap().1;
+        let manifest: toml::Table = toml::from_str(&filled(manifest)).unwrap();
+        let mut names = Vec::new();
+        for part in ["dependencies", "dev-dependencies"] {
+            names.extend(manifest[part].as_table().unwrap().keys());
+        }
+        assert!(names.len() > 10, "{names:?}");
+        for name in names {
+            assert!(check(&name.replace('_', "-")).is_err(), "{name}");
+        }
+    }
+
+    #[test]
+    fn each_service_has_a_secret_of_its_own() {
+        let [first, second] = [secret().unwrap(), secret().unwrap()];
+        assert_ne!(first, second);
+        outbox_http::Secret::parse(&first).unwrap();
+    }
+
     #[test]
     fn nothing_of_the_template_is_left_unfilled() {
-        let sources = Sources { sea_orm: "version = \"1\"".into(), http: "version = \"1\"".into() };
         for (path, text) in FILES {
-            let filled = fill(text, "order-desk", &sources);
-            for hole in ["{name}", "{crate_name}", "{source_"] {
+            let filled = filled(text);
+            for hole in ["{name}", "{crate_name}", "{source_", "{webhook_secret}"] {
                 assert!(!filled.contains(hole), "{path}: {hole}");
             }
+            assert!(!filled.contains("whsec_M"), "{path}: one secret for all services");
         }
     }
 }

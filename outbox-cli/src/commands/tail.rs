@@ -6,6 +6,7 @@ use crate::{
     database,
     error::CliError,
     output::{Answer, Output, cut, report, shown, warn},
+    signals::Signals,
 };
 use outbox_core::{
     admin::{Tail, TailEntry, TailKind},
@@ -30,13 +31,28 @@ struct Followed {
     failing: bool,
 }
 
-/// Follows the events of all databases until Ctrl-C, or until the time or the lines are over.
+/// Follows the events of all databases until a signal, or until the time or the lines are over.
 pub(super) async fn tail(
     global: &Global,
     arguments: &Arguments,
     output: &mut Output,
 ) -> Result<ExitCode, CliError> {
+    let mut signals = Signals::new()?;
     let mut all = Vec::new();
+    // Also while a database is slow to answer.
+    tokio::select! {
+        ended = follow(global, arguments, &mut all, output) => ended?,
+        () = signals.stop() => {}
+    }
+    Ok(ExitCode::from(if all.iter().any(|followed| followed.failing) { 3 } else { 0 }))
+}
+
+async fn follow(
+    global: &Global,
+    arguments: &Arguments,
+    all: &mut Vec<Followed>,
+    output: &mut Output,
+) -> Result<(), CliError> {
     for target in config::targets(global)? {
         let outbox = database::open(&target).await?;
         let tail = Tail::start(&outbox).await?;
@@ -49,7 +65,7 @@ pub(super) async fn tail(
     let mut written = 0;
     let mut next = now();
     loop {
-        for followed in &mut all {
+        for followed in all.iter_mut() {
             for entry in followed.look().await {
                 let wanted = wants(arguments, &entry);
                 if wanted && arguments.lines.is_none_or(|lines| written < lines) {
@@ -61,19 +77,12 @@ pub(super) async fn tail(
         let is_over = end.is_some_and(|end| now() >= end)
             || arguments.lines.is_some_and(|lines| written >= lines);
         if is_over {
-            return Ok(exit_code(&all));
+            return Ok(());
         }
         next = (next + arguments.every).max(now());
         let until: Instant = end.map_or(next, |end| next.min(end));
-        tokio::select! {
-            () = sleep_until(until.into()) => {}
-            _ = tokio::signal::ctrl_c() => return Ok(exit_code(&all)),
-        }
+        sleep_until(until.into()).await;
     }
-}
-
-fn exit_code(all: &[Followed]) -> ExitCode {
-    ExitCode::from(if all.iter().any(|followed| followed.failing) { 3 } else { 0 })
 }
 
 impl Followed {

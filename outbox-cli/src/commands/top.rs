@@ -1,16 +1,20 @@
 //! `top`: on a terminal a screen that is redrawn and scrolled, elsewhere the overview again and again.
 
 use super::{
-    Answers, ask_all,
+    Answers,
     overview::{Line, Mood, lines},
 };
 use crate::{
     args::{Global, Top},
+    config::{self, Target},
+    database,
     error::CliError,
-    output::{Output, shown},
+    output::{Output, report, shown},
+    signals::Signals,
 };
 use outbox_core::{
     admin::{InspectStore, Overview},
+    failure::full_text,
     runtime::{now, thread},
 };
 use outbox_sea_orm::Outbox;
@@ -44,32 +48,98 @@ pub(super) async fn top(
     top: &Top,
     output: &mut Output,
 ) -> Result<ExitCode, CliError> {
+    // Before the screen is there, so that its terminal is left as it was.
+    let mut signals = Signals::new()?;
+    let mut watched = Watched::of(global)?;
     if top.times.is_some() || output.json || !stdout().is_terminal() {
-        return plain(global, top, output).await;
+        let mut failed = false;
+        tokio::select! {
+            ended = plain(&mut watched, top, output, &mut failed) => ended?,
+            () = signals.stop() => {}
+        }
+        return Ok(exit_code(failed));
     }
     let mut terminal = ratatui::try_init()?;
-    let ended = on_terminal(global, top, &mut terminal).await;
+    let ended = on_terminal(watched, top, &mut terminal, &mut signals).await;
     ratatui::restore();
     ended
 }
 
-async fn ask(global: &Global) -> Result<Answers<Overview>, CliError> {
-    ask_all(global, async |outbox: &Outbox| outbox.overview().await).await
+fn exit_code(failed: bool) -> ExitCode {
+    ExitCode::from(if failed { 3 } else { 0 })
 }
 
-/// Gives the lines of all databases, each under its name.
-fn all_lines(answers: &Answers<Overview>) -> Vec<Line> {
-    let of = |(target, overview): &(_, Overview)| {
-        let heading = format!("{}  {}", shown(&format!("{target}")), overview.now);
-        [Line { text: heading, mood: Mood::Heading }].into_iter().chain(lines(overview))
+/// The databases, which are opened at the first look; one that was away, at a later one.
+struct Watched(Vec<(Target, Option<Outbox>)>);
+
+/// What a look has found.
+type Look = (Watched, Answers<Overview>);
+
+impl Watched {
+    fn of(global: &Global) -> Result<Self, CliError> {
+        let targets = config::targets(global)?;
+        targets.iter().try_for_each(database::check)?;
+        Ok(Self(targets.into_iter().map(|target| (target, None)).collect()))
+    }
+
+    async fn look(&mut self) -> Answers<Overview> {
+        let mut answers = Answers { list: Vec::new(), failures: Vec::new() };
+        for (target, opened) in &mut self.0 {
+            match overview(target, opened).await {
+                Ok(overview) => answers.list.push((target.clone(), overview)),
+                Err(error) => answers.failures.push((target.clone(), error)),
+            }
+        }
+        answers
+    }
+
+    async fn look_at(mut self, at: Instant) -> Look {
+        sleep_until(at.into()).await;
+        let answers = self.look().await;
+        (self, answers)
+    }
+}
+
+async fn overview(target: &Target, opened: &mut Option<Outbox>) -> Result<Overview, CliError> {
+    let outbox = match opened {
+        Some(outbox) => outbox,
+        None => opened.insert(database::open(target).await?),
     };
-    answers.list.iter().flat_map(of).collect()
+    Ok(outbox.overview().await?)
 }
 
-async fn plain(global: &Global, top: &Top, output: &mut Output) -> Result<ExitCode, CliError> {
+/// Gives the lines of all databases, each under its name, those first that are away.
+fn all_lines(answers: &Answers<Overview>) -> Vec<Line> {
+    let heading = |text: String| Line { text, mood: Mood::Heading };
+    let away = answers.failures.iter().flat_map(|(target, error)| {
+        let why = Line { text: shown(&full_text(error)), mood: Mood::Alarm };
+        [heading(shown(&target.to_string())), why]
+    });
+    let of = |(target, overview): &(Target, Overview)| {
+        let name = format!("{}  {}", shown(&target.to_string()), overview.now);
+        [heading(name)].into_iter().chain(lines(overview))
+    };
+    away.chain(answers.list.iter().flat_map(of)).collect()
+}
+
+/// Writes the overview so many times. A database that is away is reported each time, and ends it
+/// where it is the only one.
+async fn plain(
+    watched: &mut Watched,
+    top: &Top,
+    output: &mut Output,
+    failed: &mut bool,
+) -> Result<(), CliError> {
     let mut looks = 0;
     loop {
-        let answers = ask(global).await?;
+        let mut answers = watched.look().await;
+        *failed = !answers.failures.is_empty();
+        if watched.0.len() == 1
+            && let Some((_, error)) = answers.failures.pop()
+        {
+            return Err(error);
+        }
+        answers.failures.drain(..).for_each(|(_, error)| report(&error));
         if output.json {
             answers.write(output, |_, _, _| Ok(()))?;
         } else {
@@ -78,41 +148,35 @@ async fn plain(global: &Global, top: &Top, output: &mut Output) -> Result<ExitCo
         }
         looks += 1;
         if top.times.is_some_and(|times| looks >= times) {
-            return Ok(answers.exit_code(true));
+            return Ok(());
         }
-        tokio::select! {
-            () = tokio::time::sleep(top.every) => {}
-            _ = tokio::signal::ctrl_c() => return Ok(answers.exit_code(true)),
-        }
+        tokio::time::sleep(top.every).await;
     }
 }
 
 async fn on_terminal(
-    global: &Global,
+    watched: Watched,
     top: &Top,
     terminal: &mut DefaultTerminal,
+    signals: &mut Signals,
 ) -> Result<ExitCode, CliError> {
     let (mut keys, mut screen) = (keys()?, Screen::default());
     // It goes on while keys come, so that a database that is slow does not hold them up.
-    let mut asking = Box::pin(ask_at(global, now()));
+    let mut looking = Box::pin(watched.look_at(now()));
     loop {
         terminal.draw(|frame| screen.draw(frame))?;
         tokio::select! {
             event = keys.recv() => match event {
                 Some(event) if screen.hears(&event) => {}
-                _ => return Ok(ExitCode::from(if screen.failed { 3 } else { 0 })),
+                _ => return Ok(exit_code(screen.failed)),
             },
-            answers = &mut asking, if !screen.paused => {
-                screen.show(answers);
-                asking = Box::pin(ask_at(global, now() + top.every));
+            () = signals.stop() => return Ok(exit_code(screen.failed)),
+            (watched, answers) = &mut looking, if !screen.paused => {
+                screen.show(&answers);
+                looking = Box::pin(watched.look_at(now() + top.every));
             }
         }
     }
-}
-
-async fn ask_at(global: &Global, at: Instant) -> Result<Answers<Overview>, CliError> {
-    sleep_until(at.into()).await;
-    ask(global).await
 }
 
 /// Reads keys on a thread of their own: the terminal has no other way to wait for them. The thread
@@ -144,23 +208,9 @@ struct Screen {
 }
 
 impl Screen {
-    fn show(&mut self, answers: Result<Answers<Overview>, CliError>) {
-        match answers {
-            Ok(answers) => {
-                self.failed = answers.failed;
-                self.lines = all_lines(&answers);
-            }
-            Err(error) => {
-                self.failed = true;
-                let mut text = error.to_string();
-                let mut cause = std::error::Error::source(&error);
-                while let Some(error) = cause {
-                    text = format!("{text}: {error}");
-                    cause = error.source();
-                }
-                self.lines = vec![Line { text: shown(&text), mood: Mood::Alarm }];
-            }
-        }
+    fn show(&mut self, answers: &Answers<Overview>) {
+        self.failed = !answers.failures.is_empty();
+        self.lines = all_lines(answers);
     }
 
     /// Obeys a key; `false` for one that ends.
@@ -276,8 +326,17 @@ mod tests {
         let mut screen = screen(50);
         drawn(&mut screen);
         screen.hears(&key(KeyCode::End));
-        screen.show(Err(CliError::Usage("the database \u{1b}[2J is away".to_owned())));
-        assert_eq!(drawn(&mut screen)[0], "the database \\u{1b}[2J is away");
+        let target = Target {
+            name: "orders".to_owned(),
+            url: "postgres://me:secret@db/orders".to_owned(),
+            namespace: String::new(),
+            production: false,
+        };
+        let why = CliError::NotFound("it \u{1b}[2J is away".to_owned());
+        screen.show(&Answers { list: Vec::new(), failures: vec![(target, why)] });
+        let rows = drawn(&mut screen);
+        assert_eq!(rows[0], "orders (postgres://me:***@db/orders)");
+        assert_eq!(rows[1], "it \\u{1b}[2J is away");
         assert!(screen.failed);
     }
 }

@@ -12,7 +12,7 @@ pub(crate) use table::Table;
 pub(crate) use text::quoted;
 
 use crate::error::CliError;
-use outbox_core::admin::escaped_json;
+use outbox_core::{admin::escaped_json, failure::full_text};
 use serde::Serialize;
 use std::{
     fmt::Display,
@@ -59,13 +59,7 @@ impl Output {
 
 /// Writes an error with its causes to the standard error.
 pub(crate) fn report(error: &CliError) {
-    let mut text = error.to_string();
-    let mut cause = std::error::Error::source(error);
-    while let Some(error) = cause {
-        text = format!("{text}: {error}");
-        cause = error.source();
-    }
-    warn(&text);
+    warn(&full_text(error));
 }
 
 /// Writes a line to the standard error. Where that cannot be written, nobody is there to read it.

@@ -1,6 +1,6 @@
 //! The file of a relay process.
 
-use crate::error::CliError;
+use crate::{error::CliError, file_fault::without_value, urls::check_database};
 use serde::{Deserialize, Deserializer, de::Error};
 use std::{collections::BTreeMap, net::SocketAddr, path::Path, time::Duration};
 
@@ -142,12 +142,8 @@ impl File {
     }
 
     fn parse(text: &str) -> Result<Self, String> {
-        // The error's own form quotes the line, which may have a secret.
-        let file: Self = toml::from_str(text).map_err(|error| {
-            let line = error.span().map(|span| text[..span.start].matches('\n').count() + 1);
-            let at = line.map(|line| format!("line {line}: ")).unwrap_or_default();
-            format!("{at}{}", error.message())
-        })?;
+        let file: Self = toml::from_str(text).map_err(|error| without_value(text, &error))?;
+        check_database(&file.outbox.database).map_err(|why| format!("`database`: {why}"))?;
         if file.route.is_empty() {
             return Err("it has no [[route]]: every event would be a dead letter".to_owned());
         }
@@ -177,10 +173,23 @@ mod tests {
             ("[[route]]\nname = 'a'\nurl = 'http://a'\nurls = 1\n", "line 6: unknown field `urls`"),
             ("[[route]]\nname = 'a'\nurl = 'http://a'\ntimeout = '10'\n", "write 90s, 5m or 2h"),
             ("[[route]]\nname = 'a'\nurl = '${NOT_SET_ANYWHERE}'\n", "NOT_SET_ANYWHERE is not set"),
+            (
+                "[[route]]\nname = 'a'\nurl = 'http://a'\nsigned = 'whsec_memory'\n",
+                "line 6: invalid type: string, expected a sequence",
+            ),
         ] {
             let why = File::parse(&format!("{outbox}{more}")).unwrap_err();
             assert!(why.contains(told), "{told}: {why}");
             assert!(!why.contains("memory"), "{why}");
+        }
+    }
+
+    #[test]
+    fn the_url_of_a_database_is_checked_with_the_file_and_not_quoted() {
+        let route = "[[route]]\nname = 'a'\nurl = 'http://a'\n";
+        for url in ["mariadb://me:secret@db/orders", "postgres://me:s/ecret@db/orders"] {
+            let why = File::parse(&format!("[outbox]\ndatabase = '{url}'\n{route}")).unwrap_err();
+            assert!(why.starts_with("`database`: ") && !why.contains("ecret"), "{why}");
         }
     }
 }

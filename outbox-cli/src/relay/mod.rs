@@ -11,10 +11,12 @@ use crate::{
     database,
     error::CliError,
     output::{Output, shown, warn},
+    signals::{Asks, Signals},
 };
 use file::File;
+use metrics::Listener;
 use outbox_sea_orm::{Outbox, relay::Relay};
-use std::{path::Path, process::ExitCode, time::Duration};
+use std::{path::Path, process::ExitCode, sync::Arc, time::Duration};
 use tracing_subscriber::EnvFilter;
 
 /// How long a relay may take to publish what it has in hand when it is stopped.
@@ -33,11 +35,20 @@ pub(crate) async fn run(arguments: &Arguments, output: &mut Output) -> Result<Ex
         ))?;
         return Ok(ExitCode::SUCCESS);
     }
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    tracing_subscriber::fmt().with_env_filter(log_filter()).with_writer(std::io::stderr).init();
     // The program has no other use of TLS before this; a provider that is set already is the same.
     let _ = rustls::crypto::ring::default_provider().install_default();
     serve(&arguments.file, file).await
+}
+
+/// Gives what is logged: by `RUST_LOG`, but not the spans in which SeaORM shows the URL that it
+/// connects to.
+fn log_filter() -> EnvFilter {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    ["postgres", "mysql", "sqlite"].iter().fold(filter, |filter, driver| {
+        let quiet = format!("sea_orm::driver::sqlx_{driver}=debug").parse();
+        filter.add_directive(quiet.expect("a target and a level"))
+    })
 }
 
 fn target(file: &File) -> Target {
@@ -52,14 +63,17 @@ fn target(file: &File) -> Target {
 /// Why a relay ends.
 enum End {
     Stop,
-    Reload(Box<File>),
+    Reload(Box<File>, Option<Arc<Listener>>),
 }
 
 /// Runs relay after relay, one for each content of the file.
 async fn serve(path: &Path, mut file: File) -> Result<ExitCode, CliError> {
     let mut signals = Signals::new()?;
+    // Before the relay: one that cannot be looked at does not start.
+    let mut listener = Listener::of(file.metrics.as_ref(), None)?;
     loop {
-        let (relay, _metrics) = start(&file).await?;
+        let (relay, outbox) = start(&file).await?;
+        let _metrics = listener.as_ref().map(|it| it.serve(&relay, outbox)).transpose()?;
         let stopped = relay.shutdown_signal();
         let mut finished = std::pin::pin!(relay.finished());
         let end = loop {
@@ -68,14 +82,14 @@ async fn serve(path: &Path, mut file: File) -> Result<ExitCode, CliError> {
                     ended.map_err(|error| CliError::Relay(Box::new(error)))?;
                     return Err(CliError::Relay("it ended by itself".into()));
                 }
-                reload = signals.next() => match (reload, File::read(path)) {
-                    (false, _) => break End::Stop,
-                    (true, Err(error)) => {
+                asks = signals.next() => match (asks, File::read(path)) {
+                    (Asks::Stop, _) => break End::Stop,
+                    (Asks::HangUp, Err(error)) => {
                         warn(&format!("the relay goes on with its former file: {error}"));
                     }
-                    (true, Ok(new)) if new == file => {}
-                    (true, Ok(new)) => match routes::build(&new) {
-                        Ok(_) => break End::Reload(Box::new(new)),
+                    (Asks::HangUp, Ok(new)) if new == file => {}
+                    (Asks::HangUp, Ok(new)) => match prepare(&new, listener.as_ref()) {
+                        Ok(next) => break End::Reload(Box::new(new), next),
                         Err(error) => {
                             warn(&format!("the relay goes on with its former file: {error}"));
                         }
@@ -87,13 +101,23 @@ async fn serve(path: &Path, mut file: File) -> Result<ExitCode, CliError> {
         finished.await.map_err(|error| CliError::Relay(Box::new(error)))?;
         match end {
             End::Stop => return Ok(ExitCode::SUCCESS),
-            End::Reload(new) => file = *new,
+            End::Reload(new, next) => (file, listener) = (*new, next),
         }
     }
 }
 
-/// Starts a relay, and the server of its metrics where the file asks for it.
-async fn start(file: &File) -> Result<(Relay, Option<metrics::Server>), CliError> {
+/// Finds what is wrong with a new file while the former relay goes on; gives where its metrics are
+/// served.
+fn prepare(
+    file: &File,
+    former: Option<&Arc<Listener>>,
+) -> Result<Option<Arc<Listener>>, CliError> {
+    routes::build(file)?;
+    Listener::of(file.metrics.as_ref(), former)
+}
+
+/// Starts a relay.
+async fn start(file: &File) -> Result<(Relay, Outbox), CliError> {
     let target = target(file);
     let db = database::connect(&target).await?;
     let mut builder = Outbox::builder(db).namespace(&target.namespace);
@@ -109,54 +133,5 @@ async fn start(file: &File) -> Result<(Relay, Option<metrics::Server>), CliError
         relay = relay.add_route(route);
     }
     let relay = relay.start().await.map_err(|error| CliError::Relay(Box::new(error)))?;
-    let metrics = match &file.metrics {
-        Some(part) => Some(metrics::Server::start(part.listen, &relay, outbox).await?),
-        None => None,
-    };
-    Ok((relay, metrics))
-}
-
-/// The signals that a relay process obeys.
-#[cfg(unix)]
-struct Signals {
-    terminate: tokio::signal::unix::Signal,
-    interrupt: tokio::signal::unix::Signal,
-    hang_up: tokio::signal::unix::Signal,
-}
-
-#[cfg(unix)]
-impl Signals {
-    fn new() -> Result<Self, CliError> {
-        use tokio::signal::unix::{SignalKind, signal};
-        Ok(Self {
-            terminate: signal(SignalKind::terminate())?,
-            interrupt: signal(SignalKind::interrupt())?,
-            hang_up: signal(SignalKind::hangup())?,
-        })
-    }
-
-    /// Waits for a signal; `true` for the one that reads the file again.
-    async fn next(&mut self) -> bool {
-        tokio::select! {
-            _ = self.terminate.recv() => false,
-            _ = self.interrupt.recv() => false,
-            _ = self.hang_up.recv() => true,
-        }
-    }
-}
-
-#[cfg(not(unix))]
-struct Signals;
-
-#[cfg(not(unix))]
-impl Signals {
-    fn new() -> Result<Self, CliError> {
-        Ok(Self)
-    }
-
-    async fn next(&mut self) -> bool {
-        // A process that cannot listen for Ctrl-C stops.
-        let _ = tokio::signal::ctrl_c().await;
-        false
-    }
+    Ok((relay, outbox))
 }

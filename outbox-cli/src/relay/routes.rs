@@ -1,7 +1,7 @@
 //! The routes of a relay's file.
 
 use super::file::{File, RetryPart, RoutePart};
-use crate::{config::without_password, error::CliError};
+use crate::error::CliError;
 use outbox_core::transport::Publisher;
 use outbox_http::HttpPublisher;
 use outbox_sea_orm::{
@@ -70,7 +70,8 @@ fn policy(part: &RetryPart) -> RetryPolicy {
 
 /// Makes the publisher for a URL, by its scheme.
 fn publisher(part: &RoutePart) -> Result<Arc<dyn Publisher>, String> {
-    let scheme = part.url.split_once("://").map_or("", |(scheme, _)| scheme);
+    let scheme = scheme_of(&part.url)
+        .ok_or_else(|| format!("the URL has no scheme: it is one of {}", SCHEMES.join(", ")))?;
     refuse_foreign_settings(part, scheme)?;
     match scheme {
         "http" | "https" => http(part),
@@ -89,11 +90,17 @@ fn publisher(part: &RoutePart) -> Result<Arc<dyn Publisher>, String> {
         #[cfg(feature = "sqs")]
         "sns" | "sns+http" | "sns+https" => sns(part),
         _ => Err(format!(
-            "no transport of this program takes {}: it has {}",
-            without_password(&part.url),
+            "no transport of this program takes {scheme}://..: it has {}",
             SCHEMES.join(", ")
         )),
     }
+}
+
+/// Gives the scheme of a URL. Errors show nothing else of it: user names of brokers may be tokens.
+fn scheme_of(url: &str) -> Option<&str> {
+    let (scheme, _) = url.split_once("://")?;
+    let is_part = |c: char| c.is_ascii_alphanumeric() || "+-.".contains(c);
+    (!scheme.is_empty() && scheme.chars().all(is_part)).then_some(scheme)
 }
 
 const SCHEMES: &[&str] = &[

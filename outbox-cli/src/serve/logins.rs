@@ -1,6 +1,6 @@
 //! The file of logins: people with passwords, programs with tokens, and what each may do.
 
-use crate::error::CliError;
+use crate::{error::CliError, file_fault::without_value};
 use outbox_dashboard::{Access, Permission, Role};
 use serde::Deserialize;
 use std::path::Path;
@@ -85,8 +85,7 @@ pub(crate) fn read(path: &Path) -> Result<Access, CliError> {
     if is_read_by_others(path) {
         return Err(fault("others can read it, and it has passwords: chmod 600 it".to_owned()));
     }
-    // The message alone: the rest of the error quotes the line, which may have a password.
-    let file: File = toml::from_str(&text).map_err(|error| fault(error.message().to_owned()))?;
+    let file: File = toml::from_str(&text).map_err(|error| fault(without_value(&text, &error)))?;
     let users = file.user.into_iter().map(|user| (user.name, user.password, user.role.0));
     let tokens = file.token.into_iter().map(|token| (token.name, token.token, token.role.0));
     Ok(Access::basic(users).with_bearer(tokens))

@@ -8,8 +8,9 @@ use crate::{
     database,
     error::CliError,
     output::{Output, report},
+    signals::Signals,
 };
-use outbox_dashboard::{Access, Colour, Dashboard};
+use outbox_dashboard::{Access, Colour, Dashboard, DashboardError};
 use std::process::ExitCode;
 use tokio::net::TcpListener;
 
@@ -20,14 +21,15 @@ pub(crate) async fn run(
     output: &mut Output,
 ) -> Result<ExitCode, CliError> {
     let dashboard = build(global).await?;
+    let mut signals = Signals::new()?;
     let listener = TcpListener::bind(arguments.listen).await;
     let listener = listener
         .map_err(|error| CliError::Usage(format!("{} is not free: {error}", arguments.listen)))?;
     let address = listener.local_addr().map_err(not_served)?;
     output.line(format!("the page is at http://{address}/"))?;
     tokio::select! {
-        ended = dashboard.serve(listener) => ended.map_err(not_served)?,
-        stopped = stop_signal() => stopped.map_err(not_served)?,
+        ended = dashboard.serve(listener) => ended.map_err(page_fault)?,
+        () = signals.stop() => {}
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -36,16 +38,28 @@ fn not_served(error: impl std::error::Error + Send + Sync + 'static) -> CliError
     CliError::Serve(Box::new(error))
 }
 
-/// Opens the databases. One that cannot be opened is reported, and the page shows the others; it is
-/// an error where it is the only one.
+/// Tells a mistake in the logins or the address from a page that could not be served.
+fn page_fault(error: DashboardError) -> CliError {
+    match error {
+        DashboardError::Config(faults) => CliError::Usage(faults.join("; ")),
+        DashboardError::NoLogin(address) => CliError::Usage(format!(
+            "{address} can be reached from other machines and there is no login: listen on 127.0.0.1, \
+             or name a file of logins in the configuration file ([serve] logins = \"logins.toml\")"
+        )),
+        error => not_served(error),
+    }
+}
+
+/// Opens the databases. One that cannot be opened is reported, and the page shows the others; the
+/// last one is an error where no other is open.
 async fn build(global: &Global) -> Result<Dashboard, CliError> {
     let targets = config::served(global)?;
-    let is_only = targets.len() == 1;
     let mut builder = Dashboard::builder();
-    for target in targets {
+    let (mut open, last) = (0, targets.len());
+    for (number, target) in (1..).zip(targets) {
         match database::open(&target).await {
-            Ok(outbox) => builder = builder.database(target.name, outbox),
-            Err(error) if is_only => return Err(error),
+            Ok(outbox) => (open, builder) = (open + 1, builder.database(target.name, outbox)),
+            Err(error) if open == 0 && number == last => return Err(error),
             Err(error) => report(&error),
         }
     }
@@ -56,20 +70,5 @@ async fn build(global: &Global) -> Result<Dashboard, CliError> {
         Some(file) => logins::read(&file)?,
         None => Access::loopback(),
     };
-    builder.access(access).build().map_err(not_served)
-}
-
-/// Waits for Ctrl-C or, where there is one, SIGTERM.
-async fn stop_signal() -> std::io::Result<()> {
-    #[cfg(unix)]
-    {
-        let terminate = tokio::signal::unix::SignalKind::terminate();
-        let mut terminate = tokio::signal::unix::signal(terminate)?;
-        tokio::select! {
-            interrupted = tokio::signal::ctrl_c() => interrupted,
-            _ = terminate.recv() => Ok(()),
-        }
-    }
-    #[cfg(not(unix))]
-    tokio::signal::ctrl_c().await
+    builder.access(access).build().map_err(page_fault)
 }

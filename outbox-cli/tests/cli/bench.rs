@@ -2,13 +2,28 @@
 
 use crate::{
     program::{command, on, run},
-    world::World,
+    world::{SOON, World},
 };
 use outbox_sea_orm::{Outbox, admin::AdminStore};
+use rustix::process::Signal;
+use sea_orm::{ConnectionTrait, DatabaseConnection, Statement};
 use std::fs;
-use tests::{databases::TempDatabase, on_every_database};
+use tests::{
+    Proxy,
+    databases::{Database, TempDatabase},
+    equals, on_every_database,
+    processes::Process,
+    wait_until,
+};
 
 const SMALL: [&str; 5] = ["bench", "--events", "100", "--writers", "2"];
+
+/// Whether a query about the tables of a measurement finds a row; `false` before there are tables.
+async fn finds(db: &DatabaseConnection, from: &str) -> bool {
+    let sql = format!("SELECT 1 FROM outbox_bench_outbox_{from} LIMIT 1");
+    let statement = Statement::from_string(db.get_database_backend(), sql);
+    db.query_one_raw(statement).await.is_ok_and(|row| row.is_some())
+}
 
 on_every_database! {
     async fn a_database_is_measured_by_tables_that_are_dropped_and_its_outbox_is_not_touched(
@@ -41,6 +56,26 @@ on_every_database! {
         }
     }
 
+    async fn a_signal_stops_the_relay_of_a_measurement_before_its_tables_are_dropped(
+        temp: &TempDatabase
+    ) {
+        let db = temp.connect().await;
+        let folder = tempfile::tempdir().unwrap();
+        let log = folder.path().join("log");
+        let arguments = ["--database", temp.url(), "bench", "--events", "1000"];
+        let mut bench = Process::start_logged(&mut command(&arguments), &log);
+        wait_until(SOON, "its relay runs", async || {
+            equals(finds(&db, "partitions WHERE owner IS NOT NULL").await, true)
+        })
+        .await;
+        bench.signal(Signal::INT);
+        let status = bench.wait(SOON).await;
+        let log = fs::read_to_string(&log).unwrap();
+        assert_eq!((status.code(), &*log), (Some(5), "cancelled; the tables are dropped\n"));
+        let left = Outbox::builder(db).namespace("outbox_bench").build().await;
+        assert!(left.is_err(), "its tables are gone");
+    }
+
     async fn tables_of_a_measurement_that_was_killed_are_kept_until_somebody_says_so(
         temp: &TempDatabase
     ) {
@@ -67,6 +102,25 @@ on_every_database! {
         let ran = with(&[]).exits(4);
         assert!(ran.err.contains("--yes"), "{}", ran.err);
         with(&["--yes"]).exits(0);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn why_a_measurement_failed_is_told_also_where_its_tables_cannot_be_dropped() {
+    let temp = TempDatabase::create(Database::Postgres).await;
+    let (db, proxy) = (temp.connect().await, Proxy::before(temp.url()).await);
+    let folder = tempfile::tempdir().unwrap();
+    let log = folder.path().join("log");
+    let url = proxy.url(temp.url());
+    let arguments = ["--database", &url, "bench", "--events", "100000", "--limit", "1m"];
+    let mut bench = Process::start_logged(&mut command(&arguments), &log);
+    wait_until(SOON, "events are written", async || equals(finds(&db, "events").await, true)).await;
+    proxy.cut();
+    let status = bench.wait(SOON).await;
+    let log = fs::read_to_string(&log).unwrap();
+    assert_eq!(status.code(), Some(3), "{log}");
+    for told in ["the measurement failed: ", "the tables outbox_bench_* are left"] {
+        assert!(log.contains(told), "{told}: {log}");
     }
 }
 

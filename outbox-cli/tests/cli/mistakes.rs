@@ -25,6 +25,43 @@ fn a_database_that_does_not_answer_is_named_without_its_password() {
 }
 
 #[test]
+fn a_url_that_is_not_taken_is_refused_before_anything_quotes_it() {
+    for (url, told) in [
+        ("postgres://me:s/ecret@db/orders", "`database`: invalid port number"),
+        ("mariadb://me:secret@db/orders", "`orders`: MariaDB has the scheme mysql://"),
+        ("oracle://me:secret@db/orders", "`orders`: `oracle` is no scheme of a database"),
+        ("host=db password=secret", "`database`: relative URL without a base"),
+    ] {
+        for arguments in [&["overview"][..], &["migrate", "check"], &["top", "--times", "1"]] {
+            let ran = on(url, arguments).exits(2);
+            assert!(ran.err.contains(told), "{told}: {}", ran.err);
+            assert!(!ran.err.contains("ecret"), "{}", ran.err);
+        }
+    }
+}
+
+#[test]
+fn a_value_of_the_wrong_type_in_the_configuration_file_is_told_without_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("config.toml");
+    fs::write(&path, "[contexts.a]\ndatabases = 'postgres://me:secret@db/a'\n").unwrap();
+    let ran = run(command(&["--config", path.to_str().unwrap(), "overview"])).exits(2);
+    let told = "config.toml: line 2: invalid type: string, expected a sequence";
+    assert!(ran.err.contains(told) && !ran.err.contains("secret"), "{}", ran.err);
+}
+
+#[test]
+fn a_new_service_without_the_framework_s_source_is_refused_and_nothing_is_written() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut new = command(&["new", "orders"]);
+    new.current_dir(folder.path());
+    let ran = run(new).exits(2);
+    assert!(ran.err.contains("in no registry yet"), "{}", ran.err);
+    assert!(ran.err.contains("--source FOLDER"), "{}", ran.err);
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
+}
+
+#[test]
 fn a_context_that_others_can_read_is_warned_of_and_acts_need_its_name_among_several() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("config.toml");

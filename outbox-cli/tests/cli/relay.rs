@@ -134,6 +134,72 @@ async fn an_address_of_metrics_that_is_taken_is_told() {
         .unwrap();
     let ran = run(command(&["relay", path.to_str().unwrap()])).exits(2);
     assert!(ran.err.contains(&format!("[metrics] cannot be served on {listen}")), "{}", ran.err);
+    assert!(!ran.err.contains("the relay starts"), "{}", ran.err);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reload_serves_the_metrics_where_it_can_before_the_former_relay_stops() {
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let temp = TempDatabase::create(Database::Sqlite).await;
+    let world = World::open(&temp).await;
+    let billing = Billing::open().await;
+    let folder = tempfile::tempdir().unwrap();
+    let (path, log) = (folder.path().join("relay.toml"), folder.path().join("log"));
+    let write = |listen: SocketAddr, more: &str| {
+        let part = format!("{more}\n[metrics]\nlisten = '{listen}'\n");
+        fs::write(&path, file(&world, &billing, &part)).unwrap();
+    };
+    let logged = async |text: &str, times: usize| {
+        wait_until(SOON, text, async || {
+            equals(fs::read_to_string(&log).unwrap().matches(text).count(), times)
+        })
+        .await;
+    };
+    let is_ready = async |listen: SocketAddr| {
+        let response = reqwest::get(format!("http://{listen}/ready")).await;
+        response.is_ok_and(|response| response.status().as_u16() == 200)
+    };
+    let ready = async |listen: SocketAddr| {
+        wait_until(SOON, "the relay is ready", async || equals(is_ready(listen).await, true)).await;
+    };
+    let (first, second) = (free_address(), free_address());
+    write(first, "");
+    let mut relay = Process::start_logged(&mut command(&["relay", path.to_str().unwrap()]), &log);
+    ready(first).await;
+
+    // An address that is taken is refused, and the relay goes on.
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let listen = taken.local_addr().unwrap();
+    write(listen, "");
+    relay.signal(Signal::HUP);
+    logged(&format!("its former file: [metrics] cannot be served on {listen}"), 1).await;
+    assert!(is_ready(first).await);
+
+    // The same address serves the next relay.
+    write(first, "timeout = '9s'");
+    relay.signal(Signal::HUP);
+    logged("the relay starts", 2).await;
+    ready(first).await;
+
+    write(second, "");
+    relay.signal(Signal::HUP);
+    ready(second).await;
+    assert!(!is_ready(first).await, "nothing listens there any more");
+    assert!(relay.terminate(SOON).await.success());
+}
+
+#[test]
+fn a_relay_logs_no_password_of_its_database_at_any_level() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("relay.toml");
+    // A port that nothing listens on.
+    let text = "[outbox]\ndatabase = 'postgres://me:secret@127.0.0.1:1/orders'\n\
+                [[route]]\nname = 'a'\nurl = 'http://a/events'\n";
+    fs::write(&path, text).unwrap();
+    let mut relay = command(&["relay", path.to_str().unwrap()]);
+    relay.env("RUST_LOG", "trace");
+    let ran = run(relay).exits(3);
+    assert!(ran.err.contains("cannot be opened") && !ran.err.contains("secret"), "{}", ran.err);
 }
 
 #[test]
@@ -142,10 +208,17 @@ fn all_faults_of_a_file_are_told_at_once() {
     let path = folder.path().join("relay.toml");
     let text = "[outbox]\ndatabase = 'sqlite::memory:'\n\
                 [[route]]\nname = 'a'\nurl = 'gopher://me:secret@a'\n\
-                [[route]]\nname = 'b'\nurl = 'http://b/events'\nexchange = 'orders'\n";
+                [[route]]\nname = 'b'\nurl = 'http://b/events'\nexchange = 'orders'\n\
+                [[route]]\nname = 'c'\nurl = 'me:secret@mq'\n\
+                [[route]]\nname = 'd'\nurl = 'me:secret@mq://h'\nexchange = 'orders'\n";
     fs::write(&path, text).unwrap();
     let ran = run(command(&["relay", path.to_str().unwrap(), "--check"])).exits(2);
-    for told in ["route `a`: no transport", "route `b`: `exchange` is no setting of http"] {
+    for told in [
+        "route `a`: no transport of this program takes gopher://",
+        "route `b`: `exchange` is no setting of http",
+        "route `c`: the URL has no scheme",
+        "route `d`: the URL has no scheme",
+    ] {
         assert!(ran.err.contains(told), "{told}: {}", ran.err);
     }
     assert!(!ran.err.contains("secret"), "{}", ran.err);

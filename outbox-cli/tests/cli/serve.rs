@@ -5,7 +5,11 @@ use crate::{
     world::{SOON, World},
 };
 use rustix::process::Signal;
-use std::{fs, os::unix::fs::PermissionsExt, path::Path};
+use std::{
+    fs,
+    os::unix::fs::{PermissionsExt, symlink},
+    path::Path,
+};
 use tests::{databases::TempDatabase, on_every_database, processes::Process};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -79,8 +83,31 @@ fn an_address_that_others_reach_is_not_served_without_a_login() {
     let folder = tempfile::tempdir().unwrap();
     let url = format!("sqlite://{}?mode=rwc", folder.path().join("a.db").display());
     run(command(&["--database", &url, "--yes", "migrate", "up"])).exits(0);
-    let ran = run(command(&["--database", &url, "serve", "--listen", "0.0.0.0:0"])).exits(3);
+    let ran = run(command(&["--database", &url, "serve", "--listen", "0.0.0.0:0"])).exits(2);
     assert!(ran.err.contains("can be reached from other machines"), "{}", ran.err);
+    assert!(ran.err.contains("[serve] logins = "), "{}", ran.err);
+}
+
+#[test]
+fn the_page_is_not_served_where_the_file_that_may_name_logins_cannot_be_read() {
+    let folder = tempfile::tempdir().unwrap();
+    let url = format!("sqlite://{}?mode=rwc", folder.path().join("a.db").display());
+    run(command(&["--database", &url, "--yes", "migrate", "up"])).exits(0);
+    let config = folder.path().join("outbox").join("config.toml");
+    let make: [(&str, fn(&Path)); 3] = [
+        ("a folder", |path| fs::create_dir_all(path).unwrap()),
+        ("no UTF-8", |path| fs::write(path, [0xff, 0xfe]).unwrap()),
+        ("a link to nowhere", |path| symlink("/nowhere/at/all", path).unwrap()),
+    ];
+    for (what, make) in make {
+        fs::create_dir_all(config.parent().unwrap()).unwrap();
+        make(&config);
+        let mut serve = command(&["--database", &url, "serve", "--listen", "127.0.0.1:0"]);
+        serve.env("XDG_CONFIG_HOME", folder.path());
+        let ran = run(serve).exits(2);
+        assert!(ran.err.contains("outbox/config.toml: "), "{what}: {}", ran.err);
+        fs::remove_dir_all(config.parent().unwrap()).unwrap();
+    }
 }
 
 #[test]
@@ -101,13 +128,18 @@ fn mistakes_in_the_logins_are_told_without_a_secret() {
             "unknown field `passwort`",
         ),
         ("[[user]]\nname = 'ann'\npassword = 'secret", "logins.toml"),
+        (
+            "[[user]]\nname = 'ann'\npassword = ['secret']\nrole = 'reader'",
+            "line 3: invalid type: sequence, expected a string",
+        ),
+        ("user = 'secret'", "line 1: invalid type: string, expected a sequence"),
     ] {
         write(&logins, text);
         let ran = serve().exits(2);
         assert!(ran.err.contains(told) && !ran.err.contains("secret"), "{told}: {}", ran.err);
     }
     write(&logins, "[[user]]\nname = 'ann'\npassword = 'secret'\nrole = 'reader'");
-    let ran = serve().exits(3);
+    let ran = serve().exits(2);
     assert!(ran.err.contains("fewer than") && !ran.err.contains("'secret'"), "{}", ran.err);
     fs::set_permissions(&logins, fs::Permissions::from_mode(0o644)).unwrap();
     let ran = serve().exits(2);

@@ -6,19 +6,24 @@ use crate::{
 };
 use outbox_core::testing::Recorder;
 use outbox_sea_orm::{admin::AdminStore, prelude::*};
+use rustix::process::{Pid, Signal, kill_process};
+use sea_orm::{ConnectionTrait, TransactionTrait};
 use serde_json::Value;
 use std::{
     io::{BufRead, BufReader, Read},
     process::{Child, Stdio},
 };
-use tests::{databases::TempDatabase, equals, on_every_database, wait_until};
+use tests::{
+    databases::{Database, TempDatabase, waiting_for_locks},
+    equals, on_every_database, wait_until,
+};
 
 /// A running `tail`, which has begun to follow.
 struct Tail(Child);
 
 impl Tail {
     fn start(url: &str, arguments: &[&str]) -> Self {
-        let mut all = vec!["--database", url, "tail", "--every", "20ms", "--for", "30s"];
+        let mut all = vec!["--database", url, "tail", "--every", "50ms", "--for", "30s"];
         all.extend(arguments);
         let mut tail = command(&all);
         let mut tail = tail.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
@@ -54,6 +59,26 @@ async fn deliver(world: &World) {
     relay.shutdown(SOON).await.unwrap();
 }
 
+#[tokio::test]
+async fn a_signal_ends_tail_also_while_a_database_is_slow_to_answer() {
+    let temp = TempDatabase::create(Database::Postgres).await;
+    let world = World::open(&temp).await;
+    let db = world.outbox.connection();
+    for signal in [Signal::INT, Signal::TERM, Signal::HUP] {
+        let tail = Tail::start(&world.url, &[]);
+        let lock = db.begin().await.unwrap();
+        lock.execute_unprepared("LOCK TABLE outbox_events").await.unwrap();
+        wait_until(SOON, "a look waits for the lock", async || {
+            equals(waiting_for_locks(db).await, 1)
+        })
+        .await;
+        kill_process(Pid::from_child(&tail.0), signal).unwrap();
+        assert_eq!(tail.finish(), "", "{signal:?}");
+        lock.rollback().await.unwrap();
+        wait_until(SOON, "the look is over", async || equals(waiting_for_locks(db).await, 0)).await;
+    }
+}
+
 on_every_database! {
     async fn events_are_followed_from_their_creation_to_their_end(temp: &TempDatabase) {
         let world = World::open(temp).await;
@@ -86,6 +111,18 @@ on_every_database! {
         let [created, confirmed] = lines[..] else { panic!("{text}") };
         assert!(created.contains("created    ") && created.contains(&first.to_string()), "{text}");
         assert!(confirmed.contains("confirmed  ") && confirmed.contains("order.placed"), "{text}");
+    }
+
+    async fn a_key_is_compared_as_it_is_and_shown_without_what_a_terminal_obeys(
+        temp: &TempDatabase
+    ) {
+        let world = World::open(temp).await;
+        let key = " order\u{202e}7 ";
+        let tail = Tail::start(&world.url, &["--lines", "1", "--key", key]);
+        world.place("order7", "x").await;
+        let id = world.place(key, "x").await;
+        let line = tail.finish();
+        assert!(line.contains(&id.to_string()) && line.contains("order\\u{202e}7"), "{line}");
     }
 
     async fn an_event_that_is_given_up_is_dead_and_says_by_whom_and_why(temp: &TempDatabase) {

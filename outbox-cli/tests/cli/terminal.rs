@@ -2,19 +2,24 @@
 
 use crate::{
     program::{command, on},
-    world::World,
+    world::{SOON, World},
 };
 use rustix::{
     fs::{Mode, OFlags, open},
+    process::{Pid, Signal, kill_process},
     pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt},
     termios::{Winsize, tcsetwinsize},
 };
+use sea_orm::ConnectionTrait;
 use std::{
-    fs::File,
+    fs::{self, File},
     io::{Read, Write},
     process::{Child, Stdio},
 };
-use tests::databases::{Database, TempDatabase};
+use tests::{
+    databases::{Database, TempDatabase},
+    processes::Process,
+};
 
 /// A program on a terminal of its own.
 struct Terminal {
@@ -110,11 +115,65 @@ async fn top_draws_a_screen_that_obeys_keys_and_leaves_the_terminal_as_it_was() 
 }
 
 #[tokio::test]
+async fn a_signal_that_stops_top_leaves_the_terminal_as_it_was() {
+    let temp = TempDatabase::create(Database::Sqlite).await;
+    let world = World::open(&temp).await;
+    for signal in [Signal::TERM, Signal::HUP, Signal::INT] {
+        let mut top = Terminal::start(&["--database", &world.url, "top", "--every", "50ms"]);
+        top.wait_for("waiting,");
+        kill_process(Pid::from_child(&top.child), signal).unwrap();
+        // Back from the alternate screen.
+        top.wait_for("\u{1b}[?1049l");
+        assert_eq!(top.child.wait().unwrap().code(), Some(0), "{signal:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_database_that_is_away_is_a_line_of_the_screen_and_the_others_are_shown() {
+    let temp = TempDatabase::create(Database::Sqlite).await;
+    let world = World::open(&temp).await;
+    // A port that nothing listens on.
+    let away = "postgres://me:secret@127.0.0.1:1/orders";
+    let mut top = Terminal::start(&["--database", away, "--database", &world.url, "top"]);
+    // Blanks are not written.
+    top.wait_for("(postgres://me:***@127.0.0.1:1/orders)");
+    top.wait_for("opened:");
+    top.wait_for("waiting,");
+    top.press("q");
+    top.wait_for("\u{1b}[?1049l");
+    assert_eq!(top.child.wait().unwrap().code(), Some(3));
+    let written = String::from_utf8_lossy(&top.written);
+    assert!(!written.contains("outbox: "), "a line over the screen: {written}");
+    assert!(!written.contains("secret"), "{written}");
+}
+
+#[tokio::test]
+async fn top_opens_a_database_once_and_not_with_each_look() {
+    let temp = TempDatabase::create(Database::Sqlite).await;
+    let world = World::open(&temp).await;
+    world.place("order-1", "x").await;
+    let copy = tempfile::tempdir().unwrap();
+    let (file, gone) = (copy.path().join("a.db"), copy.path().join("gone.db"));
+    let sql = format!("VACUUM INTO '{}'", file.display());
+    world.outbox.connection().execute_unprepared(&sql).await.unwrap();
+    let url = format!("sqlite://{}", file.display());
+    let mut top =
+        Process::start(&mut command(&["--database", &url, "top", "--every", "50ms"]));
+    top.wait_for_line(SOON, "events    1 waiting").await;
+    fs::rename(&file, &gone).unwrap();
+    // One of them may have been under way.
+    for _ in 0..3 {
+        top.wait_for_line(SOON, "events    1 waiting").await;
+    }
+    assert!(top.terminate(SOON).await.success());
+}
+
+#[tokio::test]
 async fn without_a_terminal_top_writes_the_overview_as_text_or_as_documents() {
     let temp = TempDatabase::create(Database::Sqlite).await;
     let world = World::open(&temp).await;
     world.place("order-1", "x").await;
-    let twice = ["top", "--times", "2", "--every", "10ms"];
+    let twice = ["top", "--times", "2", "--every", "50ms"];
     let text = on(&world.url, &twice).exits(0).out;
     assert_eq!(text.matches("events    1 waiting").count(), 2, "{text}");
     assert!(!text.contains('\u{1b}'), "{text:?}");

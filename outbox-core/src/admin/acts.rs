@@ -162,7 +162,7 @@ pub struct AuditEntry {
     pub refused: u64,
     /// How it ended.
     pub outcome: AuditOutcome,
-    /// The plan that it applied, where it had one.
+    /// The plan that it applied or cancelled, where it had one.
     pub plan: Option<PlanId>,
 }
 
@@ -276,8 +276,8 @@ pub trait ActStore: Send + Sync + 'static {
     async fn audit(&self, before: Option<i64>, limit: u32) -> Result<Vec<AuditEntry>, StoreError>;
 }
 
-/// Reads plans that are stored, for those who have not made them: a page that is loaded again, an
-/// operator who was sent its address.
+/// Reads plans that are stored, and cancels them, for those who have not made them: a page that is
+/// loaded again, an operator who was sent its address.
 #[async_trait]
 pub trait PlanStore: Send + Sync + 'static {
     /// Gives a plan as it stands; `None` for one that does not exist, or has expired and was deleted.
@@ -286,6 +286,14 @@ pub trait PlanStore: Send + Sync + 'static {
     /// Gives the row of the audit of a plan, by its key alone, to show progress; `None` before its
     /// first chunk.
     async fn plan_audit(&self, plan: PlanId) -> Result<Option<AuditEntry>, StoreError>;
+
+    /// Cancels a plan that is applied, after its present chunk, whoever applies it; a row of the audit
+    /// of its own says who has cancelled it (`cancel plan`). Gives `false` for a plan that has not
+    /// begun, or has ended before.
+    ///
+    /// # Errors
+    /// [`StoreError::Refused`] for a plan that does not exist.
+    async fn cancel_plan(&self, plan: PlanId, note: &OperatorNote) -> Result<bool, StoreError>;
 }
 
 /// Applies a plan in chunks of 200 letters, or in the steps of a canary, until it is complete,

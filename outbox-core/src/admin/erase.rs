@@ -39,6 +39,12 @@ pub struct ErasurePlan {
 /// | sagas | empties data, outputs, texts and log of those that have ended |
 /// | responses | deletes the one whose dedup key is the key |
 /// | events that wait | leaves them: they are still to be delivered |
+///
+/// A reply to a saga has the saga's id as its key. So the ids of the sagas that have ended count as
+/// keys too; in the databases of other services they are erased by a call each.
+///
+/// Relays and consumers go on meanwhile. What they move from one table to another is erased, or
+/// counted as left.
 #[async_trait]
 pub trait EraseStore: Send + Sync + 'static {
     /// Counts what an erasure would find. Reads whole tables where no index has the key, 5,000 rows

@@ -178,6 +178,9 @@ pub struct HistoryEntry {
     pub service: String,
     /// The message that it is about; `None` for a record of a saga.
     pub message: Option<MessageId>,
+    /// The type of the message, where the store knows it.
+    #[serde(skip)]
+    pub event_type: Option<String>,
     /// What happened.
     pub kind: HistoryKind,
     /// The same in a sentence.

@@ -42,4 +42,4 @@ pub use inspect::{
 };
 pub use letters::{AdminStore, DeadLetterFilter, Progress, purge_all, redrive_all};
 pub use samples::SampleStore;
-pub use tail::{Tail, TailEntry, TailEvent, TailKind, TailRead, TailStore};
+pub use tail::{Tail, TailEntry, TailEvent, TailKind, TailLetter, TailRead, TailStore};

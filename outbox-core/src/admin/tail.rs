@@ -12,11 +12,17 @@ use std::collections::{BTreeMap, BTreeSet};
 
 /// Ids before the newest one from which each look reads again: an event becomes visible with its
 /// transaction, after events with higher ids. A relay's own reads look back as far.
-const LOOK_BACK: i64 = 1_000;
+const LOOK_BACK: u32 = 1_000;
 /// Events that are followed until they have ended, some 4 MB; of more, the oldest are given up.
 const MOST_FOLLOWED: usize = 10_000;
-/// Events of one partition, and dead letters, that one look reads.
-const MOST_READ: u32 = 500;
+/// Events of one partition, or of the archive, that one look reads: those that it reads again and
+/// 500 new ones. With no more than the former, a look would end before the first new one.
+const MOST_READ: u32 = LOOK_BACK + 500;
+/// Dead letters that one look reads. They have their content, so the store limits them in bytes
+/// too.
+const MOST_LETTERS: u32 = 500;
+/// Dead letters that were shown and are remembered, beside those of events that are followed.
+const MOST_SHOWN: usize = 1_000;
 
 /// An event in the outbox or in the archive, without its content.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -27,11 +33,11 @@ pub struct TailEvent {
     pub id: EventId,
     /// The message.
     pub message: MessageId,
-    /// Its topic.
+    /// Its topic, as it is stored.
     pub topic: String,
     /// Its type.
     pub event_type: String,
-    /// Its key.
+    /// Its key, as it is stored.
     pub key: Option<String>,
     /// When it was saved.
     pub created_at: Timestamp,
@@ -48,6 +54,17 @@ pub struct TailRead {
     pub complete_to: Option<EventId>,
 }
 
+/// A dead letter of an event that a route has given up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TailLetter {
+    /// The event.
+    pub event: EventId,
+    /// The letter.
+    pub letter: LetterId,
+    /// Whether the event was redriven from it: then it is no end of the event.
+    pub redriven: bool,
+}
+
 /// What a store must do so that its events can be followed: reads by key, which walk no table.
 #[async_trait]
 pub trait TailStore: Send + Sync + 'static {
@@ -62,6 +79,10 @@ pub trait TailStore: Send + Sync + 'static {
         &self,
         events: &[(PartitionNo, EventId)],
     ) -> Result<Vec<EventId>, StoreError>;
+
+    /// Gives the letters of these events that relays have written, by number, also those that were
+    /// resolved.
+    async fn given_up(&self, events: &[EventId]) -> Result<Vec<TailLetter>, StoreError>;
 }
 
 /// What happened to an event.
@@ -70,7 +91,7 @@ pub trait TailStore: Send + Sync + 'static {
 pub enum TailKind {
     /// It was saved.
     Created,
-    /// All its routes have confirmed it.
+    /// All its routes have confirmed it; none has given it up, unless it was redriven.
     Confirmed,
     /// A route or a consumer has given it up.
     Dead,
@@ -85,11 +106,11 @@ pub struct TailEntry {
     pub kind: TailKind,
     /// The message; `None` of a dead letter that does not decode.
     pub message: Option<MessageId>,
-    /// Its topic; empty if unknown.
+    /// Its topic, as it is stored; empty if unknown.
     pub topic: String,
     /// Its type; empty if unknown.
     pub event_type: String,
-    /// Its key.
+    /// Its key, as it is stored: it may have marks that a terminal obeys.
     pub key: Option<String>,
     /// Of a dead letter its number, who gave it up, and why.
     pub detail: Option<String>,
@@ -115,13 +136,30 @@ pub struct Tail {
     /// Nothing up to here is shown as created.
     start: EventId,
     newest: EventId,
+    /// Letters up to here were there at the start.
+    start_letter: Option<LetterId>,
+    /// The last letter that was read.
     letter: Option<LetterId>,
     /// Ids in the window of looking back that were seen.
     seen: BTreeSet<EventId>,
     /// Events that wait.
     followed: BTreeMap<EventId, TailEvent>,
-    /// Those of them that a route has given up: their end is no confirmation.
-    given_up: BTreeSet<EventId>,
+    /// Letters that were shown, with their events: the newest ones, and those of `followed`.
+    shown: BTreeMap<LetterId, EventId>,
+}
+
+/// What one look has read.
+#[derive(Debug, Default)]
+struct Look {
+    read: TailRead,
+    /// Events that wait, of those that are followed.
+    waiting: BTreeSet<EventId>,
+    /// Letters of the events that have ended.
+    given_up: Vec<TailLetter>,
+    /// Letters behind the last one that was read.
+    letters: Vec<DeadLetter>,
+    /// Letters before that one that were not shown, each with its entry.
+    missed: Vec<(LetterId, EventId, TailEntry)>,
 }
 
 impl Tail {
@@ -135,10 +173,11 @@ impl Tail {
         let mut tail = Self {
             start,
             newest: start,
+            start_letter: letter,
             letter,
             seen: BTreeSet::new(),
             followed: BTreeMap::new(),
-            given_up: BTreeSet::new(),
+            shown: BTreeMap::new(),
         };
         // What waits already is not shown as created, and its end is.
         let old = store.events_after(EventId(0), MOST_READ).await?.events;
@@ -157,25 +196,59 @@ impl Tail {
         &mut self,
         store: &(impl AdminStore + TailStore),
     ) -> Result<Vec<TailEntry>, StoreError> {
-        let from = EventId(self.newest.0.saturating_sub(LOOK_BACK).max(self.start.0));
+        let from = window(self.newest).max(self.start);
         let read = store.events_after(from, MOST_READ).await?;
         let followed: Vec<_> =
             self.followed.values().map(|event| (event.partition, event.id)).collect();
-        let waiting: BTreeSet<EventId> =
+        let mut waiting: BTreeSet<EventId> =
             store.still_waiting(&followed).await?.into_iter().collect();
-        // Last: the transaction that ends an event writes its letter too.
-        let letters = store.dead_letters(&DeadLetterFilter::all(), self.letter, MOST_READ).await?;
-        Ok(self.note(read, &waiting, &letters))
+        // After that: the transaction that ends an event writes its letter too.
+        let given_up = store.given_up(&self.ended(&read, &waiting)).await?;
+        // What was redriven before the letters were read waits again.
+        let redriven = given_up.iter().filter(|letter| letter.redriven);
+        let redriven: Vec<_> = redriven
+            .filter_map(|letter| self.followed.get(&letter.event))
+            .map(|event| (event.partition, event.id))
+            .collect();
+        waiting.extend(store.still_waiting(&redriven).await?);
+        let every = DeadLetterFilter { include_resolved: true, ..DeadLetterFilter::all() };
+        let letters = store.dead_letters(&every, self.letter, MOST_LETTERS).await?;
+        let mut missed = Vec::new();
+        for id in self.missed(&given_up, &letters) {
+            let found = store.dead_letters(&every.clone().letter(id), None, 1).await?;
+            missed.extend(found.first().map(|letter| (id, letter.event_id, dead_entry(letter))));
+        }
+        Ok(self.note(Look { read, waiting, given_up, letters, missed }))
+    }
+
+    /// Gives the events that have ended: those that were followed before the look and wait no more,
+    /// and those that came and went since the last one.
+    fn ended(&self, read: &TailRead, waiting: &BTreeSet<EventId>) -> Vec<EventId> {
+        let followed = self.followed.keys().filter(|id| !waiting.contains(id)).copied();
+        let passed = read.events.iter().filter(|event| event.finished_at.is_some());
+        let passed = passed.map(|event| event.id).filter(|id| !self.seen.contains(id));
+        followed.chain(passed).collect()
+    }
+
+    /// Gives the letters of ended events that no read of letters has shown or will show: they
+    /// became visible after letters with higher numbers, or were there at the start. A redrive
+    /// before the start is no news.
+    fn missed(&self, given_up: &[TailLetter], letters: &[DeadLetter]) -> Vec<LetterId> {
+        let cursor = letters.last().map(|letter| letter.id).or(self.letter);
+        let read: BTreeSet<LetterId> = letters.iter().map(|letter| letter.id).collect();
+        let news = given_up.iter().filter(|it| !it.redriven || Some(it.letter) > self.start_letter);
+        news.map(|it| it.letter)
+            .filter(|id| Some(*id) <= cursor)
+            .filter(|id| !read.contains(id) && !self.shown.contains_key(id))
+            .collect()
     }
 
     /// Notes what a look has read; pure.
-    fn note(
-        &mut self,
-        read: TailRead,
-        waiting: &BTreeSet<EventId>,
-        letters: &[DeadLetter],
-    ) -> Vec<TailEntry> {
+    fn note(&mut self, look: Look) -> Vec<TailEntry> {
+        let Look { read, waiting, given_up, letters, missed } = look;
         let mut entries = Vec::new();
+        let given_up: BTreeSet<EventId> =
+            given_up.iter().filter(|letter| !letter.redriven).map(|letter| letter.event).collect();
         // Only what was followed before the look was asked for.
         let ended: Vec<EventId> =
             self.followed.keys().filter(|id| !waiting.contains(id)).copied().collect();
@@ -188,24 +261,27 @@ impl Tail {
             newest = newest.max(event.id);
             entries.push(entry(event, TailKind::Created, Some(event.created_at)));
         }
-        let by_routes = letters.iter().filter(|letter| letter.consumer_origin.is_none());
-        self.given_up.extend(by_routes.map(|letter| letter.event_id));
         for event in ended.iter().filter_map(|id| self.followed.remove(id)) {
-            if !self.given_up.contains(&event.id) {
+            if !given_up.contains(&event.id) {
                 let at = archived.get(&event.id).copied();
                 entries.push(entry(&event, TailKind::Confirmed, at));
             }
         }
-        for event in new.iter().filter(|event| event.finished_at.is_some()) {
+        let passed = new.iter().filter(|event| event.finished_at.is_some());
+        for event in passed.filter(|event| !given_up.contains(&event.id)) {
             entries.push(entry(event, TailKind::Confirmed, event.finished_at));
         }
         entries.extend(letters.iter().map(dead_entry));
         self.letter = letters.last().map(|letter| letter.id).or(self.letter);
         self.newest = read.complete_to.map_or(newest, |to| newest.min(to.max(self.newest)));
-        let window = self.newest.0.saturating_sub(LOOK_BACK);
-        self.seen = self.seen.split_off(&EventId(window));
+        self.seen = self.seen.split_off(&window(self.newest));
         self.follow(new.into_iter().filter(|event| event.finished_at.is_none()));
-        self.given_up.retain(|id| self.followed.contains_key(id));
+        self.shown.extend(letters.iter().map(|letter| (letter.id, letter.event_id)));
+        for (letter, event, entry) in missed {
+            self.shown.insert(letter, event);
+            entries.push(entry);
+        }
+        self.forget_letters();
         entries
     }
 
@@ -215,6 +291,20 @@ impl Tail {
             self.followed.pop_first();
         }
     }
+
+    /// Forgets the letters that were shown of events that are not followed, but for the newest.
+    fn forget_letters(&mut self) {
+        let oldest = self.shown.keys().rev().nth(MOST_SHOWN).copied();
+        if let Some(oldest) = oldest {
+            let followed = &self.followed;
+            self.shown.retain(|letter, event| *letter > oldest || followed.contains_key(event));
+        }
+    }
+}
+
+/// Gives the id behind which events are read again.
+fn window(newest: EventId) -> EventId {
+    EventId(newest.0.saturating_sub(i64::from(LOOK_BACK)))
 }
 
 fn entry(event: &TailEvent, kind: TailKind, at: Option<Timestamp>) -> TailEntry {

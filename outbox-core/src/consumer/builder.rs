@@ -409,9 +409,10 @@ impl<S: ConsumerStore> ConsumerBuilder<S> {
         self
     }
 
-    /// Sets how long an instance's claim on a stored delivery lasts, 30 s unless set, at least 100 ms. The instance extends
-    /// the claim while the handler runs; after a crash another instance claims the delivery when the claim has expired. An
-    /// instance that does not renew its row counts as alive for the same time; it renews the row every third of it.
+    /// Sets how long an instance's claim on a stored delivery lasts, 100 ms to 24 h, 30 s unless
+    /// set. The instance extends the claim while the handler runs; after a crash another instance
+    /// claims the delivery when the claim has expired. An instance that does not renew its row
+    /// counts as alive for the same time; it renews the row every third of it.
     ///
     /// When an instance ends without deregistering, a delivery may have ended its process, and is delivered again. The other
     /// instances, and one that is started in its place, then store each delivery before they run it, so that runs which never
@@ -421,7 +422,7 @@ impl<S: ConsumerStore> ConsumerBuilder<S> {
     /// RabbitMQ's quorum queues do, shows which one ends its process, and nothing is stored for that. Nothing is written for a
     /// delivery while all instances are alive.
     pub fn lease(mut self, lease: Duration) -> Self {
-        self.settings.lease = lease.max(Duration::from_millis(100));
+        self.settings.lease = lease.clamp(Duration::from_millis(100), Duration::from_hours(24));
         self
     }
 

@@ -102,17 +102,21 @@ pub enum ConsumerError {
 ///
 /// # Transactions of several deliveries
 ///
-/// With [`optimistic_batches`](ConsumerBuilder::optimistic_batches) a consumer takes the deliveries that are ready and waits
-/// for no more. Where their handlers are fast, up to 64 of them share one transaction: the inbox rows are written in one statement, then the handlers run one after the other, then
-/// what they emitted is written in one statement. Each commits together with its inbox row, as if it were alone.
+/// A consumer takes the deliveries that are ready and waits for no more. Where their handlers are
+/// fast, up to 64 of them share one transaction: the inbox rows are written in one statement, then
+/// the handlers run one after the other, then what they emitted is written in one statement. Each
+/// commits together with its inbox row, as if it were alone.
+/// [`one_by_one`](ConsumerBuilder::one_by_one) gives each its own.
 ///
 /// If anything in it fails, all of it is rolled back, nothing is counted, and each of its deliveries is handled by itself:
 /// attempts, retries, dead letters and order are those of single runs, whatever its neighbours did. A handler that fails
 /// often is soon handled by itself again.
 ///
 /// A handler may notice it in three ways. It sees uncommitted rows of its neighbours. Its locks are held until the last
-/// of them is done, 100 ms by the handlers' median times; after 1 s it is rolled back, as soon as the statement that runs then has ended. And it runs once more after a failure of another one: its
-/// effects in the database are undone before, and effects elsewhere happen twice, as after a crash.
+/// of them is done, 100 ms by the handlers' median times; after 1 s it is rolled back. No statement
+/// in it waits for a lock, or lasts, for longer than 1 s, so that its locks are free after 2 s
+/// whatever a handler waits for. And it runs once more after a failure of another one: its effects
+/// in the database are undone before, and effects elsewhere happen twice, as after a crash.
 ///
 /// Handled by themselves are deliveries with several handlers, repeats that the broker counts, commands and replies of sagas, stored ones, those that are
 /// not acknowledged [after their handlers](super::AckMode::AfterHandlers), those around which a layer

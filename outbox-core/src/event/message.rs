@@ -9,6 +9,9 @@ use xxhash_rust::xxh3::xxh3_64;
 /// Header of a tombstone, a message without content because the entity of its key is deleted: `true`.
 pub const TOMBSTONE: &str = "tombstone";
 
+/// Header of a message whose content operators are not shown: `true`.
+pub const SENSITIVE: &str = "sensitive";
+
 /// An event as it travels: attributes, headers and payload. Cloning is cheap; the content is shared.
 ///
 /// ```
@@ -163,6 +166,27 @@ impl Message {
     #[must_use]
     pub fn is_tombstone(&self) -> bool {
         self.payload.is_empty() && self.headers.get(TOMBSTONE) == Some("true")
+    }
+
+    /// Tells whether its content is not for operators' eyes: it has the header [`SENSITIVE`]. Command line and web page
+    /// show neither the payload nor other headers and errors of its dead letters.
+    ///
+    /// ```
+    /// # use outbox_core::event::{EncodeError, EventMeta, Message, OutboxEvent};
+    /// struct CardAdded { number: String }
+    /// impl OutboxEvent for CardAdded {
+    ///     fn meta(&self) -> EventMeta<'_> {
+    ///         EventMeta::new("payment.card_added").sensitive()
+    ///     }
+    ///     fn payload(&self) -> Result<bytes::Bytes, EncodeError> { Ok(self.number.clone().into()) }
+    /// }
+    /// let added = CardAdded { number: "4111 1111 1111 1111".to_owned() };
+    /// assert!(Message::for_test(&added)?.is_sensitive());
+    /// # Ok::<(), EncodeError>(())
+    /// ```
+    #[must_use]
+    pub fn is_sensitive(&self) -> bool {
+        self.headers.get(SENSITIVE) == Some("true")
     }
 
     /// Takes the content out, copying it only where it is shared.

@@ -25,7 +25,7 @@ pub use instant::NoInstant;
 pub use json::JsonError;
 pub(crate) use json::write as write_json;
 pub use key::KeyPart;
-pub use message::{Message, MessageParts, NewEvent, TOMBSTONE};
+pub use message::{Message, MessageParts, NewEvent, SENSITIVE, TOMBSTONE};
 #[doc(hidden)]
 pub use quoted::{one_line, printable};
 #[doc(hidden)]
@@ -221,6 +221,18 @@ impl<'a> EventMeta<'a> {
     #[must_use]
     pub fn tombstone(self) -> Self {
         self.header(TOMBSTONE, Some("true"))
+    }
+
+    /// Says that the content is not for operators' eyes; see [`Message::is_sensitive`]. It travels and is stored as it
+    /// is.
+    ///
+    /// ```
+    /// # use outbox_core::event::EventMeta;
+    /// let added = EventMeta::new("payment.card_added").topic("payments").sensitive();
+    /// ```
+    #[must_use]
+    pub fn sensitive(self) -> Self {
+        self.header(SENSITIVE, Some("true"))
     }
 
     /// Sets the media type of the payload.

@@ -2,12 +2,15 @@
 
 use super::AttemptError;
 use crate::{
-    event::{EventId, LetterId, Message, Timestamp, cloudevents},
+    event::{EventId, Headers, LetterId, Message, MessageParts, SENSITIVE, Timestamp, cloudevents},
     runtime::{TIME_LIMIT, catch_unwind},
 };
 use futures_util::future::BoxFuture;
 use serde::{Deserialize, Serialize, Serializer, ser::Error};
 use std::{fmt, str::FromStr, sync::Arc};
+
+/// What stands for a payload that is not shown, in JSON.
+const HIDDEN: &[u8] = b"\"(hidden)\"";
 
 /// A listener for dead letters.
 pub(crate) type DeadLetterListener =
@@ -229,6 +232,41 @@ impl DeadLetter {
         }
     }
 
+    /// Gives the letter as operators see it: where its message [is sensitive](Message::is_sensitive), without the
+    /// payload, the other headers and the texts of the errors, which may quote the payload.
+    ///
+    /// ```
+    /// # use outbox_core::failure::DeadLetter;
+    /// # fn example(letter: DeadLetter) -> Result<(), serde_json::Error> {
+    /// println!("{}", serde_json::to_string(&letter.for_operators())?);
+    /// # Ok(()) }
+    /// ```
+    #[must_use]
+    pub fn for_operators(self) -> Self {
+        match &self.message {
+            Some(message) if message.is_sensitive() => self.without_content(),
+            _ => self,
+        }
+    }
+
+    /// Gives the letter without payload, headers and texts of errors, which may quote the payload.
+    #[must_use]
+    pub fn without_content(mut self) -> Self {
+        if let Some(message) = &mut self.message {
+            let mut headers = Headers::default();
+            if message.is_sensitive() {
+                // As its type has it, so that the name and the value are legal.
+                headers.insert(SENSITIVE, "true").unwrap_or_default();
+            }
+            let parts = message.clone().into_parts();
+            *message = Message::new(MessageParts { payload: HIDDEN.into(), headers, ..parts });
+        }
+        for error in &mut self.errors {
+            "(hidden)".clone_into(&mut error.text);
+        }
+        self
+    }
+
     /// Sets the consumer that gave the message up.
     #[must_use]
     pub fn with_consumer_origin(mut self, origin: Option<ConsumerOrigin>) -> Self {
@@ -241,6 +279,37 @@ impl DeadLetter {
 mod shown {
     use super::*;
     use crate::testing::transport::full;
+
+    #[test]
+    fn of_a_sensitive_message_operators_see_neither_payload_nor_headers_nor_errors() {
+        let letter = |mark: Option<&str>| {
+            let parts = full().into_parts();
+            let mut headers = Headers::default();
+            headers.insert("tenant", "canary").unwrap();
+            if let Some(mark) = mark {
+                headers.insert(SENSITIVE, mark).unwrap();
+            }
+            let message = Message::new(MessageParts { payload: "canary".into(), headers, ..parts });
+            let class = super::super::FailureClass::Permanent;
+            let errors = vec![AttemptError::new(1, class, "canary".to_owned())];
+            let (id, at) = (LetterId(7), Timestamp::from_micros(0));
+            let reason = DeadReason::NotRetried;
+            let route = "billing".to_owned();
+            DeadLetter::new(id, EventId(9), Some(message), route, reason, 1, errors, true, at, None, None)
+        };
+        let count = |letter: DeadLetter| format!("{letter:?}").matches("canary").count();
+        let shown = |letter: &DeadLetter| serde_json::to_string(letter).unwrap();
+        let sensitive = letter(Some("true")).for_operators();
+        assert_eq!((count(sensitive.clone()), shown(&sensitive).contains("canary")), (0, false));
+        assert!(sensitive.message.as_ref().is_some_and(Message::is_sensitive), "it stays so");
+        assert!(shown(&sensitive).contains("(hidden)"));
+        for mark in [None, Some("false")] {
+            let open = letter(mark);
+            let same = format!("{:?}", open.clone().for_operators());
+            assert_eq!(same, format!("{open:?}"));
+            assert!(!shown(&open.without_content()).contains("canary"), "a list of types hides it");
+        }
+    }
 
     #[test]
     fn a_letter_is_shown_as_json_with_its_event_as_a_cloud_event() {

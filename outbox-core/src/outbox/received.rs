@@ -154,6 +154,14 @@ pub trait ConsumerStore:
         Ok(admitted)
     }
 
+    /// Opens a transaction that several deliveries share. Its caller gives it up after `limit`,
+    /// which ends no statement: so that what it has locked is free again soon after, no statement in it
+    /// should last, or wait for a lock, for longer than about that. By default it is an ordinary
+    /// transaction, as for a store whose transactions wait for nothing.
+    async fn begin_shared(&self, _limit: Duration) -> Result<Self::Tx, StoreError> {
+        self.begin().await
+    }
+
     /// Checks that the work of all handlers so far is still in the transaction, and that the next one starts as in a transaction
     /// of its own: called between handlers that share a transaction. Fails where a statement has failed, also where the handler
     /// has handled the error, since the database may have rolled back more than that statement; and where a transaction that the

@@ -27,8 +27,11 @@ pub struct TrialEffects {
     /// Calls that were refused, as a rollback would not undo them: `Outbox::begin`, or the name of
     /// a function.
     pub refused: Vec<String>,
-    /// Why the transaction could not have been committed, where it was asked to.
+    /// Why the transaction could not have been committed: where it was asked to, or where a
+    /// statement has ended it.
     pub not_committable: Option<String>,
+    /// What the store could not show, check or roll back, in sentences.
+    pub notes: Vec<String>,
 }
 
 /// Opens transactions in which handlers are tried.
@@ -39,8 +42,9 @@ pub trait TrialStore<Tx: Send + 'static>: Send + Sync + 'static {
     async fn begin_trial(&self, limit: Duration) -> Result<Tx, StoreError>;
 
     /// Rolls the transaction back, and gives what was done in it. With `is_done` it does first what
-    /// a commit does before COMMIT: hooks and listeners before the commit run, and the events are
-    /// written.
+    /// a commit does before COMMIT, for as long as the `limit` of the try: hooks and listeners
+    /// before the commit run, the events are written, and constraints are checked that wait for the
+    /// commit.
     ///
     /// # Cancel safety
     /// Dropped, the transaction is rolled back all the same.

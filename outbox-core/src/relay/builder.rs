@@ -68,7 +68,8 @@ impl<'a> RelayBuilder<'a> {
         self
     }
 
-    /// Sets how long the relay owns its partitions without renewing: the pause after a crash.
+    /// Sets how long the relay owns its partitions without renewing, 300 ms to 24 h: the pause
+    /// after a crash.
     pub fn lease(mut self, lease: Duration) -> Self {
         self.config.lease = lease;
         self

@@ -8,6 +8,8 @@ use std::{collections::HashSet, time::Duration};
 const MAX_NAME: usize = 63;
 /// The rule for a route's name, which has no spaces either.
 const NAME: TextRule = TextRule::up_to(MAX_NAME);
+/// Longest lease: nobody else publishes the events of a relay that has died before its end.
+const LONGEST_LEASE: Duration = Duration::from_hours(24);
 /// Shortest time of a sample: a row takes two statements.
 const SHORTEST_SAMPLE: Duration = Duration::from_millis(100);
 
@@ -68,9 +70,16 @@ pub(super) fn of_relay(routes: &[Route], config: &RelaySettings) -> Vec<RelayFau
 
 fn of_config(config: &RelaySettings) -> impl Iterator<Item = String> {
     let RelaySettings { lease, poll, sample_every, .. } = *config;
-    let lease = (lease < Duration::from_millis(300)).then(|| {
-        format!("a lease of {lease:?} is too short to be renewed in time; 300 ms at least")
-    });
+    let lease = match lease {
+        lease if lease < Duration::from_millis(300) => Some(format!(
+            "a lease of {lease:?} is too short to be renewed in time; 300 ms at least"
+        )),
+        lease if lease > LONGEST_LEASE => Some(format!(
+            "a lease of {lease:?} is too long, since the events of a relay that has died wait for \
+             its end; 24 h at most"
+        )),
+        _ => None,
+    };
     let poll = (poll.is_zero() || poll > Duration::from_hours(1))
         .then(|| format!("a poll of {poll:?} is out of range; up to an hour"));
     let samples =
@@ -93,4 +102,25 @@ fn of_publisher(route: &Route) -> Option<RelayFault> {
     let error = route.publisher.check().err()?;
     (error.class() == FailureClass::Permanent)
         .then(|| RelayFault::Publisher { route: route.name.to_string(), error: error.full_text() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lease_out_of_range_is_a_fault_that_says_the_range() {
+        for (lease, expected) in [
+            (Duration::from_millis(299), Some("300 ms at least")),
+            (Duration::from_millis(300), None),
+            (Duration::from_hours(24), None),
+            (Duration::from_hours(25), Some("24 h at most")),
+            (Duration::MAX, Some("24 h at most")),
+        ] {
+            let config = RelaySettings { lease, ..RelaySettings::default() };
+            let faults: Vec<String> = of_config(&config).collect();
+            let says = |range: &&str| faults.len() == 1 && faults[0].contains(range);
+            assert!(expected.as_ref().map_or(faults.is_empty(), says), "{lease:?}: {faults:?}");
+        }
+    }
 }

@@ -13,7 +13,7 @@ use crate::{
     runtime::{
         Shutdown, catch_unwind,
         fault::{FaultPoint, fault_point},
-        now,
+        later, now,
     },
     transport::{Batch, Guarantee, Outcomes, PublishError, Receipt, Route},
 };
@@ -132,7 +132,7 @@ impl RoutePublisher {
         RunningBatch {
             number,
             work: work.instrument(sent.metrics.span()).boxed(),
-            deadline: sent.begun + self.route.deadline,
+            deadline: later(sent.begun, self.route.deadline),
             sent,
         }
     }

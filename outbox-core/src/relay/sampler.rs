@@ -214,11 +214,15 @@ impl Base {
         base
     }
 
-    /// Takes new counters. Those of a relay that did not write for a while stay: it may write again.
+    /// Takes new counters. Those of a relay that did not write for a while stay, as it may write
+    /// again, and so do those of a route that a row has left out, as there was no room for it.
     fn replace(&mut self, counters: Counters, at: Instant) {
         self.at = at;
-        let read = counters.relays.into_iter().map(|(relay, routes)| (relay, (at, routes)));
-        self.relays.extend(read);
+        for (relay, routes) in counters.relays {
+            let (read, known) = self.relays.entry(relay).or_insert_with(|| (at, Routes::new()));
+            *read = at;
+            known.extend(routes);
+        }
         self.relays.retain(|_, (read, _)| at.saturating_duration_since(*read) < FORGOTTEN_AFTER);
     }
 
@@ -250,13 +254,16 @@ impl Base {
     }
 
     /// Gives what all relays have counted of a route since. A relay that was not there before has
-    /// started since.
+    /// started since. A relay that was, without this route, had no room for it in its row: it has
+    /// all of its routes from its start, so what it has counted until now is not known.
     fn counted(&self, counters: &Counters, route: &str) -> Counted {
         let mut sum = Counted::default();
         for (relay, routes) in &counters.relays {
             let Some(count) = routes.get(route) else { continue };
-            let before = self.relays.get(relay).and_then(|(_, routes)| routes.get(route));
-            sum.add_since(count, before.unwrap_or(&Counted::default()));
+            match self.relays.get(relay) {
+                None => sum.add_since(count, &Counted::default()),
+                Some((_, known)) => sum.add_since(count, known.get(route).unwrap_or(count)),
+            }
         }
         sum
     }

@@ -13,6 +13,7 @@ mod tasks;
 mod wake;
 mod watch;
 
+pub(crate) use clock::later;
 pub use clock::{now, wall_clock};
 pub use connections::Connections;
 pub(crate) use connections::{ConnectionGrant, ConnectionUse, reserve_connections};

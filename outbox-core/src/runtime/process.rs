@@ -4,7 +4,7 @@
 use super::{
     Shutdown, catch_unwind,
     full_text::{BoxError, full_text},
-    now,
+    later, now,
 };
 use futures_util::{
     FutureExt, Stream, StreamExt,
@@ -244,9 +244,7 @@ impl Default for StopOrder {
 impl StopOrder {
     fn begin(&mut self, within: Duration) {
         let now = now();
-        // The clock cannot represent a later deadline; a century serves.
-        self.deadline =
-            now.checked_add(within).unwrap_or_else(|| now + Duration::from_hours(24 * 36_525));
+        self.deadline = later(now, within);
         self.ask(now);
     }
 

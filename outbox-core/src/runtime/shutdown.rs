@@ -1,6 +1,6 @@
 //! A request to stop, with its deadline.
 
-use super::now;
+use super::{later, now};
 use std::{
     sync::Arc,
     time::{Duration, Instant},
@@ -33,9 +33,7 @@ impl Default for Shutdown {
 impl Shutdown {
     /// Asks to stop within a time from now. Of several requests the earliest deadline counts.
     pub fn request(&self, within: Duration) {
-        // `Instant` overflows: a century serves as no deadline.
-        let end =
-            now().checked_add(within).unwrap_or_else(|| now() + Duration::from_hours(24 * 36_525));
+        let end = later(now(), within);
         self.0.send_if_modified(|deadline| {
             let earlier = deadline.is_none_or(|set| end < set);
             if earlier {

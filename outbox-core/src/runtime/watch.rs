@@ -1,6 +1,6 @@
 //! Time limits of user code: of a handler, of a saga's step.
 
-use super::now;
+use super::{later, now};
 use std::{
     pin::pin,
     time::{Duration, Instant},
@@ -82,7 +82,7 @@ where
                 () = keep_alive() => {}
                 () = until(end) => {}
             }
-            keep_alive_at = watch.keep_alive_every.map(|every| now() + every);
+            keep_alive_at = watch.keep_alive_every.map(|every| later(now(), every));
         }
         let _ = &kept;
     }

@@ -185,7 +185,8 @@ impl PublishError {
 
     /// Makes the error of a destination that has not begun with the message and asks to wait, as one
     /// does that is paused: the relay counts no attempt, and its breaker stays closed. Only for a
-    /// destination that is trusted to say so, since it may do so without end.
+    /// destination that is trusted to say so, since it may do so without end. The relay waits for
+    /// about this time, 200 ms at least and 24 h at most.
     pub fn busy(text: impl Into<String>, wait: Duration) -> Self {
         Self { busy: true, ..Self::transient(text).retry_after(wait) }
     }
@@ -206,7 +207,7 @@ impl PublishError {
         self
     }
 
-    /// Adds how long the destination asks to wait.
+    /// Adds how long the destination asks to wait. The relay waits for 24 h at most.
     #[must_use]
     pub fn retry_after(mut self, wait: Duration) -> Self {
         self.retry_after = Some(wait);

@@ -1,32 +1,28 @@
-//! The logins of a dashboard.
+//! Who gets into a dashboard.
 
 use super::{
     Grant, Refusal, Role,
-    loopback::{self, NotLocal},
+    loopback::{self, NotLocal, ServedByItself},
+    secrets::{self, AccessFault, Given, Login},
 };
-use axum::http::{HeaderValue, header, request::Parts};
-use base64::{Engine, prelude::BASE64_STANDARD};
-use sha2::{Digest, Sha256};
-use std::{collections::BTreeSet, fmt, sync::Arc};
-use subtle::{Choice, ConditionallySelectable, ConstantTimeEq};
+use axum::http::request::Parts;
+use std::{fmt, sync::Arc};
 
-/// Fewest characters of a password: what a person can keep, and a guesser on the network cannot try.
-const SHORTEST_PASSWORD: usize = 12;
-/// Fewest characters of a token: a program reads it from a file, so that it costs nothing.
-const SHORTEST_TOKEN: usize = 20;
 /// Who acts without a login, in the audit.
 const LOOPBACK: &str = "loopback";
 
 /// The login of a service that the dashboard is part of.
 type OwnLogin = Arc<dyn Fn(&Parts) -> Option<Grant> + Send + Sync>;
 
-/// Who gets in. Unless told otherwise, a dashboard serves [this machine alone](Self::loopback).
+/// Who gets in. Unless told otherwise, a dashboard serves this machine alone: as operator where
+/// [`serve`](crate::Dashboard::serve) serves it by itself, and as reader where its
+/// [`router`](crate::Dashboard::router) is part of a service, which a proxy may stand before.
 ///
 /// | by | who | for |
 /// | --- | --- | --- |
-/// | [`loopback`](Self::loopback) | everybody on this machine | development, an SSH tunnel |
+/// | [`loopback`](Self::loopback) | everybody on this machine, as operator | development, an SSH tunnel |
 /// | [`basic`](Self::basic) | people with a name and a password, which their browser asks for | a few operators, behind TLS |
-/// | [`bearer`](Self::bearer) | programs with a token | the JSON API |
+/// | [`bearer`](Self::bearer), [`with_bearer`](Self::with_bearer) | programs with a token, also beside the others | the JSON API |
 /// | [`custom`](Self::custom) | whomever the service has let in | single sign-on, sessions |
 ///
 /// ```
@@ -38,52 +34,21 @@ type OwnLogin = Arc<dyn Fn(&Parts) -> Option<Grant> + Send + Sync>;
 /// .with_bearer([("monitor", "7d3f0c6b1f5e4b0f9a41", Role::Reader)]);
 /// ```
 #[derive(Clone)]
-pub struct Access(Kind);
+pub struct Access {
+    way: Way,
+    /// Logins by password and by token, beside that way.
+    logins: Vec<Login>,
+}
 
+/// How somebody gets in who has none of the logins.
 #[derive(Clone)]
-enum Kind {
+enum Way {
+    /// Not at all.
+    No,
     Loopback,
-    Logins(Vec<Login>),
+    /// Nothing was said.
+    Unset,
     Own(OwnLogin),
-}
-
-/// How a login is written in the header `authorization`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Scheme {
-    Basic,
-    Bearer,
-}
-
-/// A login. Its secret is not kept: a digest has the same length for each, so that a comparison
-/// takes the same time.
-#[derive(Clone)]
-struct Login {
-    scheme: Scheme,
-    digest: [u8; 32],
-    secret_length: usize,
-    grant: Grant,
-}
-
-/// What is wrong with the logins of a dashboard.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub(super) enum AccessFault {
-    /// There is no login.
-    #[error("no login is configured, so that nobody gets in: add one")]
-    NoLogin,
-    /// A name cannot be one.
-    #[error("the login {0:?} has a name that is empty, or has a colon or a control character")]
-    Name(String),
-    /// A name is given twice.
-    #[error("two logins are named {0:?}: the audit could not tell who acted")]
-    Repeated(String),
-    /// A password or token is too short.
-    #[error("the secret of the login {who:?} has fewer than {shortest} characters")]
-    Short {
-        /// The login.
-        who: String,
-        /// The fewest characters that are allowed.
-        shortest: usize,
-    },
 }
 
 impl Access {
@@ -93,9 +58,34 @@ impl Access {
     /// A request must come from a loopback address, must ask for one (or for `localhost`, or a name
     /// under it), and must not have passed a proxy. A nested router learns the peer's address by
     /// `into_make_service_with_connect_info::<SocketAddr>()`; without it, nobody gets in.
+    ///
+    /// A proxy on this machine that adds no header cannot be told from a visitor: behind any proxy,
+    /// give the dashboard a login.
     #[must_use]
     pub fn loopback() -> Self {
-        Self(Kind::Loopback)
+        Self::by(Way::Loopback)
+    }
+
+    /// The access of a dashboard to which none was given.
+    pub(crate) fn unset() -> Self {
+        Self::by(Way::Unset)
+    }
+
+    /// Tells whether no access was given.
+    pub(crate) const fn is_unset(&self) -> bool {
+        matches!(self.way, Way::Unset)
+    }
+
+    /// Says in the refusal of an act how a dashboard to which no access was given allows it.
+    pub(super) fn explain(&self, refusal: Refusal) -> Refusal {
+        match self.way {
+            Way::Unset => refusal.advising(
+                "This dashboard is part of a service and has no login, so that this machine reads \
+                 and nobody acts: give it `Access::loopback()`, or a login, with \
+                 Dashboard::builder().access(..).",
+            ),
+            Way::Loopback | Way::No | Way::Own(_) => refusal,
+        }
     }
 
     /// Lets people in by name, password and role; their browser asks for both. Browsers send both
@@ -106,7 +96,7 @@ impl Access {
     ) -> Self {
         let login =
             |(who, secret, may): (N, S, Role)| Login::basic(who.into(), secret.as_ref(), may);
-        Self(Kind::Logins(logins.into_iter().map(login).collect()))
+        Self { way: Way::No, logins: logins.into_iter().map(login).collect() }
     }
 
     /// Lets programs in by a token and role; the name is for the audit.
@@ -114,25 +104,21 @@ impl Access {
     pub fn bearer<N: Into<String>, S: AsRef<str>>(
         logins: impl IntoIterator<Item = (N, S, Role)>,
     ) -> Self {
-        Self(Kind::Logins(Vec::new())).with_bearer(logins)
+        Self::by(Way::No).with_bearer(logins)
     }
 
-    /// Lets programs in by a token too.
+    /// Lets programs in by a token too, beside whom it lets in otherwise: people with a password,
+    /// whoever is on this machine, or whom the service knows. Only the service may let in somebody who
+    /// gives a token that is none of these.
     #[must_use]
     pub fn with_bearer<N: Into<String>, S: AsRef<str>>(
-        self,
+        mut self,
         logins: impl IntoIterator<Item = (N, S, Role)>,
     ) -> Self {
         let login =
             |(who, secret, may): (N, S, Role)| Login::bearer(who.into(), secret.as_ref(), may);
-        let more = logins.into_iter().map(login);
-        match self.0 {
-            Kind::Logins(mut all) => {
-                all.extend(more);
-                Self(Kind::Logins(all))
-            }
-            Kind::Loopback | Kind::Own(_) => Self(Kind::Logins(more.collect())),
-        }
+        self.logins.extend(logins.into_iter().map(login));
+        self
     }
 
     /// Lets those in whom the service has let in: the function sees each request, with what the
@@ -151,12 +137,12 @@ impl Access {
     /// ```
     #[must_use]
     pub fn custom(login: impl Fn(&Parts) -> Option<Grant> + Send + Sync + 'static) -> Self {
-        Self(Kind::Own(Arc::new(login)))
+        Self::by(Way::Own(Arc::new(login)))
     }
 
     /// Tells whether it has a login, so that an address that others reach may be served.
     pub(crate) const fn has_login(&self) -> bool {
-        !matches!(self.0, Kind::Loopback)
+        !self.logins.is_empty() || !matches!(self.way, Way::Loopback | Way::Unset)
     }
 
     /// Says all that is wrong with it.
@@ -165,54 +151,62 @@ impl Access {
     }
 
     fn all_faults(&self) -> Vec<AccessFault> {
-        let Kind::Logins(logins) = &self.0 else { return Vec::new() };
-        let mut names = BTreeSet::new();
-        let mut faults = Vec::new();
-        if logins.is_empty() {
-            faults.push(AccessFault::NoLogin);
+        match self.way {
+            Way::No if self.logins.is_empty() => vec![AccessFault::NoLogin],
+            _ => secrets::faults(&self.logins),
         }
-        for Login { scheme, secret_length, grant, .. } in logins {
-            let who = &grant.who;
-            if who.is_empty() || who.contains(|c: char| c == ':' || c.is_control()) {
-                faults.push(AccessFault::Name(who.clone()));
-            }
-            if !names.insert(who) {
-                faults.push(AccessFault::Repeated(who.clone()));
-            }
-            let shortest = scheme.shortest();
-            if *secret_length < shortest {
-                faults.push(AccessFault::Short { who: who.clone(), shortest });
-            }
-        }
-        faults
     }
 
-    /// Finds out who asks.
+    const fn by(way: Way) -> Self {
+        Self { way, logins: Vec::new() }
+    }
+
+    /// Finds out who asks. Whoever gives a login that is none is let in by the service alone, and not
+    /// because of this machine: a program with a wrong token must not act under another name.
     pub(super) fn grant(&self, parts: &Parts) -> Result<Grant, Refusal> {
-        match &self.0 {
-            Kind::Loopback => match loopback::check(parts) {
-                Ok(()) => Ok(Grant::new(LOOPBACK, Role::Operator)),
-                Err(why) => Err(not_local(why)),
-            },
-            Kind::Logins(logins) => find(logins, parts),
-            Kind::Own(login) => login(parts).ok_or_else(|| {
-                Refusal::forbidden("You are not let in")
-                    .because("the service that this page is part of does not know you")
-                    .advising("Log in to the service first, then come back.")
-            }),
+        let given = Given::of(parts).filter(|_| !self.logins.is_empty());
+        if let Some(login) = given.as_ref().and_then(|given| given.find(&self.logins)) {
+            return Ok(login.grant.clone());
         }
+        let refused = match (&self.way, &given) {
+            (Way::Own(login), _) => match login(parts) {
+                Some(grant) => return Ok(grant),
+                None => not_known(),
+            },
+            (Way::Loopback, None) => match on_this_machine(parts, Role::Operator) {
+                Ok(grant) => return Ok(grant),
+                Err(refusal) if self.logins.is_empty() => refusal,
+                Err(_) => self.no_login("this page asks for a login"),
+            },
+            (Way::Unset, _) => return on_this_machine(parts, role_unless_said(parts)),
+            (Way::No | Way::Loopback, _) => self.no_login("this page asks for a login"),
+        };
+        if given.is_none() {
+            return Err(refused);
+        }
+        let peer = parts.extensions.get::<axum::extract::ConnectInfo<std::net::SocketAddr>>();
+        let peer = peer.map(|peer| tracing::field::display(peer.0));
+        tracing::warn!(peer, "a login of the dashboard was refused");
+        Err(self.no_login("no login has this name and password, or this token"))
+    }
+
+    fn no_login(&self, why: &str) -> Refusal {
+        Refusal::unauthorized(secrets::challenges(&self.logins)).because(why).advising(
+            "Load the page again and log in, or ask whoever runs this dashboard for a login.",
+        )
     }
 }
 
 impl fmt::Debug for Access {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.0 {
-            Kind::Loopback => f.write_str("Access::Loopback"),
-            Kind::Logins(logins) => {
-                f.debug_list().entries(logins.iter().map(|login| &login.grant)).finish()
-            }
-            Kind::Own(_) => f.write_str("Access::Custom"),
-        }
+        let way = match &self.way {
+            Way::No => "Logins",
+            Way::Loopback => "Loopback",
+            Way::Unset => "Unset",
+            Way::Own(_) => "Custom",
+        };
+        let logins: Vec<&Grant> = self.logins.iter().map(|login| &login.grant).collect();
+        f.debug_struct("Access").field("way", &way).field("logins", &logins).finish()
     }
 }
 
@@ -222,73 +216,23 @@ impl Default for Access {
     }
 }
 
-impl Scheme {
-    const fn shortest(self) -> usize {
-        match self {
-            Self::Basic => SHORTEST_PASSWORD,
-            Self::Bearer => SHORTEST_TOKEN,
-        }
-    }
-
-    const fn challenge(self) -> HeaderValue {
-        match self {
-            Self::Basic => HeaderValue::from_static("Basic realm=\"outbox\", charset=\"UTF-8\""),
-            Self::Bearer => HeaderValue::from_static("Bearer realm=\"outbox\""),
-        }
+/// Gives the role of whoever is on this machine where no access was given.
+fn role_unless_said(parts: &Parts) -> Role {
+    match parts.extensions.get::<ServedByItself>() {
+        Some(ServedByItself) => Role::Operator,
+        None => Role::Reader,
     }
 }
 
-impl Login {
-    fn basic(who: String, password: &str, may: Role) -> Self {
-        let digest = Sha256::digest(format!("{who}:{password}")).into();
-        let secret_length = password.chars().count();
-        Self { scheme: Scheme::Basic, digest, secret_length, grant: Grant { who, may } }
-    }
-
-    fn bearer(who: String, token: &str, may: Role) -> Self {
-        let secret_length = token.chars().count();
-        let digest = Sha256::digest(token).into();
-        Self { scheme: Scheme::Bearer, digest, secret_length, grant: Grant { who, may } }
-    }
+fn not_known() -> Refusal {
+    Refusal::forbidden("You are not let in")
+        .because("the service that this page is part of does not know you")
+        .advising("Log in to the service first, then come back.")
 }
 
-/// Finds the login of a request. It compares with every login, whichever fits, so that the time
-/// says nothing.
-fn find(logins: &[Login], parts: &Parts) -> Result<Grant, Refusal> {
-    let Some((scheme, secret)) = given(parts) else {
-        return Err(no_login(logins, "this page asks for a login"));
-    };
-    let digest: [u8; 32] = Sha256::digest(secret).into();
-    let mut fits = u64::MAX;
-    for (number, login) in (0_u64..).zip(logins) {
-        let is_it = login.digest.ct_eq(&digest) & Choice::from(u8::from(login.scheme == scheme));
-        fits.conditional_assign(&number, is_it);
-    }
-    let found = usize::try_from(fits).ok().and_then(|fits| logins.get(fits));
-    found.map(|login| login.grant.clone()).ok_or_else(|| {
-        let peer = parts.extensions.get::<axum::extract::ConnectInfo<std::net::SocketAddr>>();
-        let peer = peer.map(|peer| tracing::field::display(peer.0));
-        tracing::warn!(peer, "a login of the dashboard was refused");
-        no_login(logins, "no login has this name and password, or this token")
-    })
-}
-
-/// Reads what a request gives as its login.
-fn given(parts: &Parts) -> Option<(Scheme, Vec<u8>)> {
-    let value = parts.headers.get(header::AUTHORIZATION)?.to_str().ok()?;
-    let (scheme, value) = value.split_once(' ')?;
-    if scheme.eq_ignore_ascii_case("basic") {
-        return Some((Scheme::Basic, BASE64_STANDARD.decode(value.trim()).ok()?));
-    }
-    let is_bearer = scheme.eq_ignore_ascii_case("bearer");
-    is_bearer.then(|| (Scheme::Bearer, value.trim().as_bytes().to_vec()))
-}
-
-fn no_login(logins: &[Login], why: &str) -> Refusal {
-    let schemes: BTreeSet<Scheme> = logins.iter().map(|login| login.scheme).collect();
-    Refusal::unauthorized(schemes.into_iter().map(Scheme::challenge).collect())
-        .because(why)
-        .advising("Load the page again and log in, or ask whoever runs this dashboard for a login.")
+/// Lets a request in that was made on this machine.
+fn on_this_machine(parts: &Parts, may: Role) -> Result<Grant, Refusal> {
+    loopback::check(parts).map(|()| Grant::new(LOOPBACK, may)).map_err(not_local)
 }
 
 fn not_local(why: NotLocal) -> Refusal {
@@ -317,13 +261,21 @@ fn not_local(why: NotLocal) -> Refusal {
                 "this dashboard has no login, and the name in the address is not this machine's",
             )
             .advising("Open it as localhost or 127.0.0.1, or give it a login."),
+        NotLocal::Origin => refusal
+            .because("this dashboard has no login, and a page of another machine asks")
+            .advising("Open the dashboard itself, as localhost or 127.0.0.1, or give it a login."),
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use axum::http::{Request, StatusCode};
+    use axum::{
+        extract::ConnectInfo,
+        http::{Request, StatusCode, header},
+    };
+    use base64::{Engine, prelude::BASE64_STANDARD};
+    use std::net::SocketAddr;
 
     fn parts(authorization: &str) -> Parts {
         let request = Request::builder().header(header::AUTHORIZATION, authorization);
@@ -366,26 +318,52 @@ mod tests {
     }
 
     #[test]
-    fn logins_that_are_not_safe_are_refused_with_all_their_faults() {
-        let faults = Access::basic([
-            ("a:b", "correct horse battery", Role::Reader),
-            ("ann", "short", Role::Reader),
-            ("ann", "correct horse battery", Role::Reader),
-        ])
-        .with_bearer([("", "token", Role::Reader)])
-        .all_faults();
-        assert_eq!(
-            faults,
-            [
-                AccessFault::Name("a:b".into()),
-                AccessFault::Short { who: "ann".into(), shortest: SHORTEST_PASSWORD },
-                AccessFault::Repeated("ann".into()),
-                AccessFault::Name(String::new()),
-                AccessFault::Short { who: String::new(), shortest: SHORTEST_TOKEN },
-            ]
-        );
+    fn logins_that_are_not_safe_are_refused_and_none_is_none() {
+        assert_eq!(Access::basic([("ann", "short", Role::Reader)]).faults().len(), 1);
         assert_eq!(Access::bearer::<&str, &str>([]).all_faults(), [AccessFault::NoLogin]);
-        assert!(access().faults().is_empty() && Access::loopback().faults().is_empty());
+        let unsafe_token = [("monitor", "token", Role::Reader)];
+        assert_eq!(Access::custom(|_| None).with_bearer(unsafe_token).faults().len(), 1);
+        for access in [access(), Access::loopback(), Access::custom(|_| None)] {
+            assert!(access.faults().is_empty(), "{access:?}");
+        }
+    }
+
+    #[test]
+    fn a_token_is_a_login_beside_each_other_way_to_get_in() {
+        let tokens = [("monitor", "7d3f0c6b1f5e4b0f9a41", Role::Reader)];
+        let custom = Access::custom(|parts| {
+            let user = parts.headers.get("x-user")?.to_str().ok()?;
+            Some(Grant::new(user, Role::Operator))
+        });
+        let (custom, local) =
+            (custom.with_bearer(tokens.clone()), Access::loopback().with_bearer(tokens));
+        let right = ("authorization", "Bearer 7d3f0c6b1f5e4b0f9a41");
+        let wrong = ("authorization", "Bearer 7d3f0c6b1f5e4b0f9a42");
+        let (here, away) = ("127.0.0.1:5000", "10.0.0.7:5000");
+        let user = ("x-user", "ann");
+        for (access, peer, headers, expected) in [
+            (&custom, away, vec![right], Ok("monitor")),
+            (&custom, away, vec![user], Ok("ann")),
+            // The service may have tokens of its own.
+            (&custom, away, vec![user, wrong], Ok("ann")),
+            (&custom, away, vec![wrong], Err(StatusCode::UNAUTHORIZED)),
+            (&custom, away, vec![], Err(StatusCode::FORBIDDEN)),
+            (&local, away, vec![right], Ok("monitor")),
+            (&local, here, vec![], Ok("loopback")),
+            (&local, here, vec![wrong], Err(StatusCode::UNAUTHORIZED)),
+            (&local, away, vec![], Err(StatusCode::UNAUTHORIZED)),
+        ] {
+            let mut request = Request::builder().header(header::HOST, "127.0.0.1:8080");
+            for (name, value) in &headers {
+                request = request.header(*name, *value);
+            }
+            let peer: SocketAddr = peer.parse().unwrap();
+            let parts = request.extension(ConnectInfo(peer)).body(()).unwrap().into_parts().0;
+            let seen = access.grant(&parts).map(|grant| grant.who);
+            let seen = seen.map_err(|refusal| refusal.status());
+            assert_eq!(seen, expected.map(str::to_owned), "{access:?} {peer} {headers:?}");
+        }
+        assert!(custom.has_login() && local.has_login() && !Access::loopback().has_login());
     }
 
     #[test]

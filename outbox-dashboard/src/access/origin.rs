@@ -9,8 +9,9 @@ const SEC_FETCH_SITE: &str = "sec-fetch-site";
 /// Tells whether a page of another site may have made a request that changes something.
 ///
 /// Browsers set `Sec-Fetch-Site` on secure origins and on loopback, and no page can change it. On
-/// plain HTTP they set `Origin` alone, whose host must be the one that was asked. Programs set
-/// neither, and no browser gives them its login.
+/// plain HTTP they set `Origin` alone, whose host must be the one that was asked: the pages' policy of
+/// referrers lets them send it, and `null` is of no page of ours. Programs set neither, and no browser
+/// gives them its login.
 ///
 /// # Source
 /// F. Valsorda, "Cross-Site Request Forgery", 2025, and `CrossOriginProtection` of Go 1.25.
@@ -27,7 +28,7 @@ pub(super) fn is_forged(method: &Method, uri: &Uri, headers: &HeaderMap) -> bool
 }
 
 /// Gives host and port of an origin, as `Host` has them; `None` for `null` and what is no origin.
-fn host_of_origin(origin: &str) -> Option<String> {
+pub(super) fn host_of_origin(origin: &str) -> Option<String> {
     let origin: Uri = origin.parse().ok()?;
     origin.scheme()?;
     origin.authority().map(|authority| authority.as_str().to_owned())

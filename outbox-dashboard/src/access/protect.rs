@@ -23,10 +23,13 @@ const CONTENT_POLICY: &str = "default-src 'none'; style-src 'self'; script-src '
      base-uri 'none'";
 
 /// The headers of each answer; a handler may set another `cache-control`.
+///
+/// Not `no-referrer`: with it a browser sends `Origin: null` with the page's own forms, and over plain
+/// HTTP it says nothing else of where they come from, so that every act would be refused.
 const HEADERS: [(HeaderName, &str); 5] = [
     (header::CONTENT_SECURITY_POLICY, CONTENT_POLICY),
     (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
-    (header::REFERRER_POLICY, "no-referrer"),
+    (header::REFERRER_POLICY, "same-origin"),
     (HeaderName::from_static("cross-origin-opener-policy"), "same-origin"),
     (HeaderName::from_static("cross-origin-resource-policy"), "same-origin"),
 ];

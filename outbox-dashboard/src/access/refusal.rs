@@ -83,6 +83,19 @@ impl Refusal {
             .advising("Ask whoever runs this dashboard for the permission, or somebody who has it.")
     }
 
+    /// A question that a database refuses, or cannot answer.
+    pub(crate) fn of_question(database: &str, error: &StoreError) -> Self {
+        match error {
+            StoreError::Refused(why) => {
+                Self::bad(format!("database {database} refuses that: {}", full_text(&**why)))
+            }
+            error => {
+                let why = with_causes(error);
+                Self::from_store(error).because(format!("database {database}: {why}"))
+            }
+        }
+    }
+
     /// Says why.
     #[must_use]
     pub(crate) fn because(mut self, why: impl Into<String>) -> Self {
@@ -110,7 +123,6 @@ impl Refusal {
         sentence(&self.0.title) + &why.unwrap_or_default()
     }
 
-    #[cfg(test)]
     pub(crate) const fn status(&self) -> StatusCode {
         self.0.status
     }
@@ -205,25 +217,31 @@ impl IntoResponse for Refusal {
 
 impl From<StoreError> for Refusal {
     fn from(error: StoreError) -> Self {
+        Self::from_store(&error)
+    }
+}
+
+impl Refusal {
+    fn from_store(error: &StoreError) -> Self {
         let unavailable = |title| Self::new(StatusCode::SERVICE_UNAVAILABLE, title);
-        match &error {
+        match error {
             StoreError::Unavailable(_) => unavailable("The database cannot be reached")
-                .because(with_causes(&error))
+                .because(with_causes(error))
                 .advising("Load the page again when it is back: whether an act that was under way is done, the audit says then."),
             StoreError::Busy(_) => unavailable("The database is busy")
-                .because(with_causes(&error))
+                .because(with_causes(error))
                 .advising("Nothing was changed. Try again in a moment."),
             // What refused says it in full: a rule of the outbox, not the database.
             StoreError::Refused(why) => Self::conflict(full_text(&**why)),
             StoreError::Mismatch(_) => {
                 Self::new(StatusCode::INTERNAL_SERVER_ERROR, "The outbox does not fit this program")
-                    .because(with_causes(&error))
+                    .because(with_causes(error))
                     .advising("Run `outbox migrate status` and `outbox doctor` on this database.")
             }
             // Whatever else a store may say one day.
             StoreError::Unusable(_) | _ => {
                 Self::new(StatusCode::INTERNAL_SERVER_ERROR, "The database cannot be used")
-                    .because(with_causes(&error))
+                    .because(with_causes(error))
                     .advising("Run `outbox doctor` on this database.")
             }
         }
@@ -258,6 +276,9 @@ mod tests {
             assert_eq!(refusal.status(), status);
             assert!(refusal.0.to_do.is_some() && refusal.0.why.is_some(), "{refusal:?}");
         }
+        // Nothing was to be changed: the question is wrong.
+        let question = StoreError::Refused("an invalid byte sequence".into());
+        assert_eq!(Refusal::of_question("orders", &question).status(), StatusCode::BAD_REQUEST);
         let refused = Refusal::from(StoreError::Refused("letter 7 was discarded by bob".into()));
         assert_eq!(refused.status(), StatusCode::CONFLICT);
         assert_eq!(refused.0.why.as_deref(), Some("letter 7 was discarded by bob"));

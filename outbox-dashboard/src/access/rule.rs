@@ -67,7 +67,7 @@ pub(crate) async fn check(
             parts.extensions.insert(grant.clone());
             next.run(Request::from_parts(parts, body)).await
         }
-        Err(refusal) => refusal.into_response(),
+        Err(refusal) => app.access.explain(refusal).into_response(),
     };
     // For the page of a refusal, which says who is logged in.
     response.extensions_mut().insert(grant);

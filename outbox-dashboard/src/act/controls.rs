@@ -1,6 +1,9 @@
 //! Pauses and rates.
 
-use super::{fields::Fields, see};
+use super::{
+    fields::{Fields, text},
+    see,
+};
 use crate::{access::Refusal, builder::Shared, page::text::query, store::Database, visit::Visit};
 use axum::{extract::State, response::Response};
 use outbox_core::admin::{ControlAction, ControlScope, OperatorNote};
@@ -69,7 +72,7 @@ pub(crate) async fn apply(
     lasts: Option<Duration>,
     note: &OperatorNote,
 ) -> Result<u64, Refusal> {
-    let store = &database.store;
+    let (store, name) = (&database.store, text("name", name)?);
     match change {
         Change::Set(action) => {
             store.set_control(scope, name, action, lasts, note).await?;

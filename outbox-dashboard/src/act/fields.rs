@@ -34,6 +34,10 @@ impl FromRequest<Shared> for Fields {
             fields = form.map_err(|error| unreadable(error.status(), error.body_text()))?.0;
         }
         fields.extend(query.0);
+        // A content is bytes, whatever they are.
+        for (name, value) in fields.iter().filter(|(name, _)| name != "payload") {
+            text(name, value)?;
+        }
         Ok(Self(fields))
     }
 }
@@ -90,6 +94,14 @@ pub(crate) fn read<T: FromStr>(name: &str, text: &str, what: &str) -> Result<T, 
     text.trim().parse().map_err(is_wrong)
 }
 
+/// Checks a text that a database is asked with.
+pub(crate) fn text<'a>(name: &str, text: &'a str) -> Result<&'a str, Refusal> {
+    match text.contains('\0') {
+        true => Err(Refusal::bad(format!("`{name}` has a NUL, which no text of a database has"))),
+        false => Ok(text),
+    }
+}
+
 /// Reads a span of time.
 pub(crate) fn span(name: &str, text: &str) -> Result<Duration, Refusal> {
     humantime::parse_duration(text.trim()).map_err(|error| {
@@ -117,6 +129,12 @@ pub(crate) fn note(grant: &Grant, why: Option<&str>, force: bool) -> Result<Oper
     let reason = checked_reason(why)?;
     let by: String = shown_text(&grant.who).chars().take(LONGEST_NAME).collect();
     Ok(OperatorNote { force, ..OperatorNote::new(by, reason) })
+}
+
+/// Makes the note of a cancellation, which asks for no reason: it is in a hurry.
+pub(crate) fn note_of_cancel(grant: &Grant, why: Option<&str>) -> Result<OperatorNote, Refusal> {
+    let why = why.filter(|why| !why.trim().is_empty());
+    note(grant, Some(why.unwrap_or("no reason was asked for")), false)
 }
 
 /// Checks an operator's reason: it is kept for others to read.

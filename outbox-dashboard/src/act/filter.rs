@@ -1,7 +1,7 @@
 //! The conditions on dead letters, as URLs and forms have them: the same words as the options of
 //! `outbox dead-letters`.
 
-use super::fields::{Fields, read, span};
+use super::fields::{Fields, read, span, text};
 use crate::access::Refusal;
 use outbox_core::admin::DeadLetterFilter;
 
@@ -18,8 +18,10 @@ pub(crate) fn from_fields(fields: &Fields) -> Result<DeadLetterFilter, Refusal> 
 
 /// Reads the conditions from what gives each by its name.
 pub(crate) fn from<'a>(get: impl Fn(&str) -> Option<&'a str>) -> Result<DeadLetterFilter, Refusal> {
-    if let Some(name) = NAMES.iter().find(|name| get(name).is_some_and(|v| v.len() > LONGEST)) {
-        return Err(Refusal::bad(format!("`{name}` has more than {LONGEST} bytes")));
+    for (name, value) in NAMES.into_iter().filter_map(|name| Some((name, get(name)?))) {
+        if text(name, value)?.len() > LONGEST {
+            return Err(Refusal::bad(format!("`{name}` has more than {LONGEST} bytes")));
+        }
     }
     let text = |name| get(name).map(str::to_owned);
     let handler = text("handler");
@@ -107,9 +109,13 @@ mod tests {
     #[test]
     fn a_condition_that_is_wrong_is_refused() {
         let long = "x".repeat(LONGEST + 1);
-        for (name, value) in
-            [("reason", "sad"), ("older-than", "old"), ("handler", "send"), ("key", long.as_str())]
-        {
+        for (name, value) in [
+            ("reason", "sad"),
+            ("older-than", "old"),
+            ("handler", "send"),
+            ("key", long.as_str()),
+            ("key", "a\0b"),
+        ] {
             assert!(from(|asked| (asked == name).then_some(value)).is_err(), "{name}");
         }
     }

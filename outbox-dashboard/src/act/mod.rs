@@ -12,7 +12,7 @@
 //! | --- | --- |
 //! | `letters/plan` | `act` (`redrive`, `discard`, `purge`), the conditions of a [`filter`], `all=1` for none; no `why` |
 //! | `plans/{id}/apply` | `canary=1`, `watch` in seconds, `force=1` |
-//! | `plans/{id}/cancel` | no `why` |
+//! | `plans/{id}/cancel` | `why` may be left out |
 //! | `letters/{id}/redrive`, `discard`, `purge` | `force=1` |
 //! | `letters/{id}/try` | no `why`: it changes nothing |
 //! | `letters/{id}/resend` | `payload`, `confirm=1` after the comparison |
@@ -30,7 +30,9 @@ mod controls;
 mod sagas;
 
 pub(crate) use controls::{Change, apply as change_control};
-pub(crate) use fields::{database, note, read as read_field, span as read_span};
+pub(crate) use fields::{
+    database, note, note_of_cancel, read as read_field, span as read_span, text as read_text,
+};
 pub(crate) use letters::{find as find_letter, on_letters, trials, try_handler, why_not};
 pub(crate) use resend::sent;
 pub(crate) use running::Running;

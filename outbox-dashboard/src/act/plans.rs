@@ -1,7 +1,7 @@
 //! Plans: made from a form, shown, applied with their progress, and cancelled.
 
 use super::{
-    fields::{Fields, database, read},
+    fields::{Fields, database, note_of_cancel, read},
     filter, permission_of, see,
 };
 use crate::{
@@ -20,7 +20,7 @@ use axum::{
     response::Response,
 };
 use outbox_core::{
-    admin::{Act, Applied, AuditEntry, AuditOutcome, Canary, PlanId, PlanState},
+    admin::{Act, Applied, AuditEntry, AuditOutcome, Canary, OperatorNote, PlanId, PlanState},
     event::LetterId,
 };
 use std::time::Duration;
@@ -96,7 +96,8 @@ pub(crate) async fn cancel(
     let (database, plan) = (fields.database(&app)?, plan_id(&id)?);
     let state = state(database, plan).await?;
     visit.grant.check(permission_of(state.plan.act))?;
-    stop(&app, database, &state)
+    let note = note_of_cancel(&visit.grant, fields.get("why"))?;
+    stop(&app, database, plan, &note)
         .await
         .map_err(|refusal| refusal.link(path(database, plan), "The plan as it stands"))?;
     Ok(see(&visit, &path(database, plan)))
@@ -123,22 +124,36 @@ pub(crate) async fn state(database: &Database, plan: PlanId) -> Result<PlanState
     })
 }
 
-/// Ends a plan that is applied: here after its present chunk, elsewhere before the next one.
-pub(crate) async fn stop(app: &App, database: &Database, state: &PlanState) -> Result<(), Refusal> {
-    let plan = state.plan.id;
-    if let Some(here) = app.running.get(database, plan).filter(|here| here.is_running()) {
+/// Ends a plan that is applied: here after its present chunk, elsewhere before the next one. The audit
+/// says who has.
+pub(crate) async fn stop(
+    app: &App,
+    database: &Database,
+    plan: PlanId,
+    note: &OperatorNote,
+) -> Result<(), Refusal> {
+    let here = app.running.get(database, plan).filter(|here| here.is_running());
+    if let Some(here) = &here {
+        // A cancellation ends the row of the audit that comes with the first chunk.
+        here.begun(SOON).await;
+    }
+    let is_cancelled = database.store.cancel_plan(plan, note).await?;
+    if let Some(here) = &here {
         here.cancel();
         here.ended(SOON).await;
+    }
+    if is_cancelled {
         return Ok(());
     }
-    match &state.audit {
+    match database.store.plan_audit(plan).await? {
+        Some(audit) => {
+            Err(Refusal::conflict(format!("plan {plan} has ended as {}", audit.outcome.as_str())))
+        }
+        // It ends before its first chunk.
+        None if here.is_some() => Ok(()),
         None => {
             Err(Refusal::conflict(format!("plan {plan} has not begun: there is nothing to cancel")))
         }
-        Some(audit) if audit.outcome != AuditOutcome::Running => {
-            Err(Refusal::conflict(format!("plan {plan} has ended as {}", audit.outcome.as_str())))
-        }
-        Some(_) => Ok(database.store.end_plan(plan, AuditOutcome::Cancelled).await?),
     }
 }
 

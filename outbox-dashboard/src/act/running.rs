@@ -5,7 +5,7 @@ use crate::{access::Refusal, store::Database};
 use http::StatusCode;
 use outbox_core::{
     admin::{ActStore, Applied, AuditOutcome, Canary, OperatorNote, PlanId, apply},
-    runtime::{Shutdown, spawn},
+    runtime::{Exit, Shutdown, spawn},
 };
 use std::{
     collections::HashMap,
@@ -43,6 +43,21 @@ pub(crate) struct Standing {
 pub(crate) struct Application {
     cancel: Shutdown,
     standing: watch::Receiver<Standing>,
+}
+
+/// Runs an act to its end in a task of its own, also where the request that asked for it is gone: what
+/// a client that hangs up leaves half done would say "running" in the audit for good.
+pub(super) async fn to_its_end<T: Send + 'static>(
+    act: impl Future<Output = T> + Send + 'static,
+) -> Result<T, Refusal> {
+    match spawn(act).await {
+        Exit::Finished(done) => Ok(done),
+        Exit::Panicked(_) | Exit::Cancelled => {
+            let title = "The task of the act ended unexpectedly";
+            Err(Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, title)
+                .advising("What it has done, the audit says: look there before you act again."))
+        }
+    }
 }
 
 impl fmt::Debug for Running {

@@ -1,6 +1,9 @@
 //! What an operator does with a saga.
 
-use super::{fields::Fields, see};
+use super::{
+    fields::{Fields, text},
+    see,
+};
 use crate::{
     access::Refusal,
     builder::{App, Shared},
@@ -84,6 +87,9 @@ pub(crate) async fn apply(
     operation: &Operation,
     note: &OperatorNote,
 ) -> Result<(), Refusal> {
+    if let Operation::RetryFrom(step) | Operation::Skip(step) = operation {
+        text("step", step)?;
+    }
     if database.store.operate(saga, operation, note).await? {
         return Ok(());
     }

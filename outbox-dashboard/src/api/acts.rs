@@ -131,7 +131,7 @@ pub(super) async fn cancel(
     let (database, plan) = (database(&app, &asked)?, plans::plan_id(&id)?);
     let state = plans::state(database, plan).await?;
     visit.grant.check(permission_of(state.plan.act))?;
-    plans::stop(&app, database, &state).await?;
+    plans::stop(&app, database, plan, &act::note_of_cancel(&visit.grant, None)?).await?;
     let done = done(database, plan).await?;
     let goes_on = done.outcome == AuditOutcome::Running;
     answer(database, if goes_on { StatusCode::ACCEPTED } else { StatusCode::OK }, done)
@@ -205,8 +205,9 @@ async fn on_named(
     let mut letters: Vec<LetterId> = request.letters.into_iter().map(LetterId).collect();
     letters.sort_unstable();
     letters.dedup();
-    let resolved = on_letters(database, act, &letters, &note).await?;
-    answer(database, StatusCode::OK, ActDone::on_letters(letters.len(), resolved.len()))
+    let named = letters.len();
+    let resolved = on_letters(database, act, letters, note).await?;
+    answer(database, StatusCode::OK, ActDone::on_letters(named, resolved.len()))
 }
 
 /// Sends a letter again; one of both contents.

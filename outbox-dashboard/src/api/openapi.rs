@@ -64,7 +64,8 @@ fn described(operation: &Operation) -> Value {
         "401": problem("A login is missing."),
         "403": problem("The login may not do that, or a page of another site asked."),
         "404": problem("There is no such thing."),
-        "503": problem("A database cannot be reached, or is busy."),
+        "500": problem("The outbox of a database does not fit this program, or cannot be used."),
+        "503": problem("A database cannot be reached, is busy, or did not answer in time."),
     });
     if is_act {
         responses["409"] = problem("Nothing was changed: the state does not allow it.");

@@ -4,7 +4,7 @@
 use super::body::respond;
 use crate::{
     access::Refusal,
-    act::{filter, plans},
+    act::{filter, plans, read_text},
     builder::{App, Shared},
     page::{ask_all, given::Asked},
     store::{DashboardStore, Database},
@@ -20,7 +20,7 @@ use outbox_core::{
         explain as explain_facts, history_of, letter_by_id, named_subjects, sagas_named,
         subjects_everywhere,
     },
-    event::{LetterId, Message, MessageId, MessageParts, SagaId},
+    event::{LetterId, MessageId, SagaId},
     failure::DeadLetter,
     outbox::StoreError,
     saga::{SagaFilter, SagaState},
@@ -32,8 +32,6 @@ use std::sync::Arc;
 const ROWS: u32 = 50;
 /// Most rows of a page.
 const MOST_ROWS: u32 = 1_000;
-/// What stands in place of a content that is not shown: JSON, as most contents are.
-const HIDDEN: &[u8] = b"\"(hidden)\"";
 /// Entries of one history at most.
 const MOST_ENTRIES: u32 = 1_000;
 
@@ -48,15 +46,7 @@ where
     F: Future<Output = Result<T, StoreError>>,
 {
     let answers = ask_all(databases, ask).await;
-    match answers.notices.as_slice() {
-        [] => Ok(answers.list),
-        failed => {
-            let why: Vec<&str> = failed.iter().map(|notice| notice.plain.as_str()).collect();
-            Err(Refusal::new(StatusCode::SERVICE_UNAVAILABLE, "A database is away")
-                .because(why.join(" "))
-                .advising("Ask for one of the others by `db`, or try again."))
-        }
-    }
+    answers.refusal().map_or(Ok(answers.list), Err)
 }
 
 /// Asks, and answers with a list of databases and their answers.
@@ -97,15 +87,9 @@ fn page(asked: &Asked) -> Result<Page, Refusal> {
     Ok(Page { after: asked.read("after", "the number of a row")?, limit: limit(asked)? })
 }
 
-/// Takes the content out of letters whose type is not shown.
-fn hide(app: &App, mut letters: Vec<DeadLetter>) -> Vec<DeadLetter> {
-    for letter in letters.iter_mut().filter(|letter| app.hides(letter)) {
-        if let Some(message) = &mut letter.message {
-            let parts = message.clone().into_parts();
-            *message = Message::new(MessageParts { payload: HIDDEN.into(), ..parts });
-        }
-    }
-    letters
+/// Takes out of letters what is not to be shown.
+fn hide(app: &App, letters: impl IntoIterator<Item = DeadLetter>) -> Vec<DeadLetter> {
+    letters.into_iter().map(|letter| app.sensitive.without_content(letter)).collect()
 }
 
 pub(super) async fn overview(State(app): State<Shared>, asked: Asked) -> Result<Response, Refusal> {
@@ -119,36 +103,44 @@ pub(super) async fn find(State(app): State<Shared>, asked: Asked) -> Result<Resp
 
 pub(super) async fn life(State(app): State<Shared>, asked: Asked) -> Result<Response, Refusal> {
     let subjects = [Subject::Message(message(&asked)?)];
-    by_time(&asked.databases(&app)?, &subjects).await
+    by_time(&app, &asked.databases(&app)?, &subjects).await
 }
 
 pub(super) async fn follow(State(app): State<Shared>, asked: Asked) -> Result<Response, Refusal> {
     let (databases, text) = (asked.databases(&app)?, text(&asked)?);
     let named = ask(&databases, |store| async move { named_subjects(&*store, text).await }).await?;
     let subjects = subjects_everywhere(named.into_iter().flat_map(|(_, named)| named));
-    by_time(&databases, &subjects).await
+    by_time(&app, &databases, &subjects).await
 }
 
 /// Answers with the histories of all databases, in order of time.
-async fn by_time(databases: &[Database], subjects: &[Subject]) -> Result<Response, Refusal> {
-    let question = |store: Store| async move { history_of(&*store, subjects, MOST_ENTRIES).await };
+async fn by_time(
+    app: &App,
+    databases: &[Database],
+    subjects: &[Subject],
+) -> Result<Response, Refusal> {
+    let question = |store: Store| async move {
+        Ok(app.sensitive.history(history_of(&*store, subjects, MOST_ENTRIES).await?))
+    };
     let histories: Vec<(Database, History)> = ask(databases, question).await?;
     let mut entries: Vec<DatabaseEntry<'_>> = Vec::new();
     for (database, history) in &histories {
         let of_database = |entry| DatabaseEntry { database: &database.name, entry };
         entries.extend(history.entries.iter().map(of_database));
     }
-    // Stable: entries without an instant stay behind the one before them.
-    entries.sort_by_key(|entry| entry.entry.at);
+    // As each store has them: those without an instant come last. Stable, so that entries of one
+    // instant stay as they are.
+    entries.sort_by_key(|entry| (entry.entry.at.is_none(), entry.entry.at));
     respond(StatusCode::OK, &entries)
 }
 
 pub(super) async fn explain(State(app): State<Shared>, asked: Asked) -> Result<Response, Refusal> {
-    let text = text(&asked)?;
+    let (text, sensitive) = (text(&asked)?, &app.sensitive);
     each(&app, &asked, |store| async move {
         let mut explained = Vec::new();
         for subject in named_subjects(&*store, text).await? {
             if let Some(facts) = store.facts(&subject).await? {
+                let facts = sensitive.facts(facts);
                 explained.push(ExplainedSubject { subject, explanation: explain_facts(&facts) });
             }
         }
@@ -160,16 +152,19 @@ pub(super) async fn explain(State(app): State<Shared>, asked: Asked) -> Result<R
 pub(super) async fn letters(State(app): State<Shared>, asked: Asked) -> Result<Response, Refusal> {
     let (filter, page) = (filter::from(|name| asked.get(name))?, page(&asked)?);
     let (filter, after) = (&filter, page.after.map(LetterId));
-    let hide = |letters| hide(&app, letters);
-    each(&app, &asked, |store| async move {
-        Ok(hide(store.dead_letters(filter, after, page.limit).await?))
+    let app = &app;
+    each(app, &asked, |store| async move {
+        Ok(hide(app, store.dead_letters(filter, after, page.limit).await?))
     })
     .await
 }
 
 pub(super) async fn groups(State(app): State<Shared>, asked: Asked) -> Result<Response, Refusal> {
-    let filter = &filter::from(|name| asked.get(name))?;
-    each(&app, &asked, |store| async move { store.letter_groups(filter).await }).await
+    let (filter, sensitive) = (&filter::from(|name| asked.get(name))?, &app.sensitive);
+    each(&app, &asked, |store| async move {
+        Ok(sensitive.groups(store.letter_groups(filter).await?))
+    })
+    .await
 }
 
 pub(super) async fn letter(
@@ -178,16 +173,16 @@ pub(super) async fn letter(
     asked: Asked,
 ) -> Result<Response, Refusal> {
     let id = plans::letter_id(&id)?;
-    let hide = |letters| hide(&app, letters);
-    each(&app, &asked, |store| async move {
-        Ok(hide(letter_by_id(&*store, id).await?.into_iter().collect()))
-    })
-    .await
+    let app = &app;
+    each(app, &asked, |store| async move { Ok(hide(app, letter_by_id(&*store, id).await?)) }).await
 }
 
 pub(super) async fn deferred(State(app): State<Shared>, asked: Asked) -> Result<Response, Refusal> {
-    let (consumer, page) = (asked.get("consumer"), page(&asked)?);
-    each(&app, &asked, |store| async move { store.deferred(consumer, page).await }).await
+    let (consumer, page, sensitive) = (asked.get("consumer"), page(&asked)?, &app.sensitive);
+    each(&app, &asked, |store| async move {
+        Ok(sensitive.deferred(store.deferred(consumer, page).await?))
+    })
+    .await
 }
 
 pub(super) async fn scheduled(
@@ -225,7 +220,7 @@ pub(super) async fn saga(
     Path(id): Path<String>,
     asked: Asked,
 ) -> Result<Response, Refusal> {
-    let id = id.as_str();
+    let id = read_text("id", &id)?;
     each(&app, &asked, |store| async move {
         let mut all = Vec::new();
         for saga in sagas_named(&*store, id).await? {

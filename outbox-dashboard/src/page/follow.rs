@@ -80,7 +80,7 @@ pub(crate) async fn body(app: &App, view: &View, asked: &Asked) -> Result<Body, 
         return Ok(Body::draw("Follow", &body));
     };
     let rows = asked.read::<usize>("rows", "a number")?;
-    let found = found::find(&databases, text, rows).await;
+    let found = found::find(app, &databases, text, rows).await;
     let parts = [("q", Some(text)), ("db", asked.get("db")), ("rows", Some("1000"))];
     let body = FollowBody {
         view,

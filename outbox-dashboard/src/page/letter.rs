@@ -2,6 +2,7 @@
 
 use super::{
     Body, Layout, Notice, Tab, View, ask_all,
+    frame::json::lay_out,
     given::Asked,
     letters::reason,
     shell,
@@ -11,6 +12,7 @@ use crate::{
     access::Refusal,
     act::{self, forms},
     builder::{App, Shared},
+    store::DashboardStore,
     visit::Visit,
 };
 use askama::Template;
@@ -19,9 +21,10 @@ use axum::{
     response::Response,
 };
 use outbox_core::{
-    admin::{Subject, explain, letter_by_id},
+    admin::{Facts, Subject, explain, letter_by_id},
     event::{LetterId, Message, Timestamp},
     failure::DeadLetter,
+    outbox::StoreError,
 };
 
 /// Longest content that is shown, in bytes.
@@ -81,27 +84,13 @@ pub(crate) async fn page(
     let id = LetterId(id.parse().map_err(|_| not_a_letter())?);
     let view = View::of(&visit);
     let databases = asked.databases(&app)?;
-    let answers = ask_all(&databases, |store| async move {
-        let Some(letter) = letter_by_id(&*store, id).await? else { return Ok(None) };
-        // Its open letter is what explains it, whatever became of the event elsewhere.
-        let subject = letter.message.as_ref().map(|message| Subject::Message(message.id));
-        let facts = match &subject {
-            Some(subject) if letter.resolution.is_none() => store.facts(subject).await?,
-            _ => None,
-        };
-        Ok(Some((letter, facts)))
-    });
-    let answers = answers.await;
+    let app = &*app;
+    let answers = ask_all(&databases, |store| async move { known(app, &*store, id).await }).await;
+    let missing = answers.refusal();
     let mut found = answers.list.into_iter().filter_map(|(db, found)| Some((db, found?)));
     let Some((database, (letter, facts))) = found.next() else {
-        return Err(match answers.notices.first() {
-            None => not_a_letter().because("it was never written, or its retention is over"),
-            Some(notice) => {
-                Refusal::new(http::StatusCode::SERVICE_UNAVAILABLE, "A database is away")
-                    .because(notice.plain.clone())
-                    .advising("Load the page again when it is back.")
-            }
-        });
+        let gone = || not_a_letter().because("it was never written, or its retention is over");
+        return Err(missing.unwrap_or_else(gone));
     };
     let mut notices = answers.notices;
     for (other, _) in found {
@@ -164,6 +153,23 @@ pub(crate) async fn page(
     Ok(shell(&Layout::new(&app, &visit, Tab::Letters, body.title.clone()), &body))
 }
 
+/// Reads a letter, and while it is open the facts that explain it, without what is not to be shown.
+async fn known(
+    app: &App,
+    store: &dyn DashboardStore,
+    id: LetterId,
+) -> Result<Option<(DeadLetter, Option<Facts>)>, StoreError> {
+    let Some(letter) = letter_by_id(store, id).await? else { return Ok(None) };
+    // Its open letter is what explains it, whatever became of the event elsewhere.
+    let subject = letter.message.as_ref().map(|message| Subject::Message(message.id));
+    let facts = match &subject {
+        Some(subject) if letter.resolution.is_none() => store.facts(subject).await?,
+        _ => None,
+    };
+    let facts = facts.map(|facts| app.sensitive.facts(facts));
+    Ok(Some((app.sensitive.without_texts(letter), facts)))
+}
+
 fn attributes(letter: &DeadLetter, now: Timestamp) -> Vec<(&'static str, Markup)> {
     let mut all = vec![
         ("given up by", cell(&letter.given_up_by(), 200)),
@@ -194,7 +200,7 @@ fn attributes(letter: &DeadLetter, now: Timestamp) -> Vec<(&'static str, Markup)
 fn content(app: &App, message: &Message) -> Content {
     let payload = &message.payload;
     let is_cut = payload.len() > LONGEST_CONTENT;
-    let is_hidden = app.sensitive.contains(&message.event_type);
+    let is_hidden = app.sensitive.hides_message(message);
     let part = &payload[..payload.len().min(LONGEST_CONTENT)];
     Content {
         kind: cell(&message.content_type, 100),
@@ -213,68 +219,14 @@ fn shown_content(part: &[u8], is_cut: bool) -> String {
     laid_out.unwrap_or_else(|| text.to_owned())
 }
 
-/// Lays JSON out in lines without a change of its tokens; `None` for what is no JSON.
-fn lay_out(json: &str) -> Option<String> {
-    let _: &serde_json::value::RawValue = serde_json::from_str(json).ok()?;
-    let (mut out, mut depth, mut in_string, mut escaped) = (String::new(), 0_usize, false, false);
-    let line = |out: &mut String, depth: usize| {
-        out.push('\n');
-        out.extend(std::iter::repeat_n("  ", depth));
-    };
-    let mut tokens = json.trim().chars().peekable();
-    while let Some(c) = tokens.next() {
-        if in_string {
-            out.push(c);
-            in_string = escaped || c != '"';
-            escaped = c == '\\' && !escaped;
-            continue;
-        }
-        match c {
-            '"' => {
-                in_string = true;
-                out.push(c);
-            }
-            '{' | '[' => {
-                out.push(c);
-                while tokens.next_if(|c| c.is_ascii_whitespace()).is_some() {}
-                if let Some(close) = tokens.next_if(|c| matches!(c, '}' | ']')) {
-                    out.push(close);
-                } else {
-                    depth += 1;
-                    line(&mut out, depth);
-                }
-            }
-            '}' | ']' => {
-                depth = depth.saturating_sub(1);
-                line(&mut out, depth);
-                out.push(c);
-            }
-            ',' => {
-                out.push(c);
-                line(&mut out, depth);
-            }
-            ':' => out.push_str(": "),
-            c if c.is_ascii_whitespace() => {}
-            c => out.push(c),
-        }
-    }
-    Some(out)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn json_is_laid_out_without_a_change_of_its_tokens() {
+    fn json_of_one_line_is_laid_out_and_other_text_stays_as_it_is() {
         for (json, shown) in [
-            (
-                "{\"a\":1.10,\"b\":[1,2],\"c\":{}}",
-                "{\n  \"a\": 1.10,\n  \"b\": [\n    1,\n    2\n  ],\n  \"c\": {}\n}",
-            ),
-            ("{\"text\":\"a,{b}\\\"c:\\\\\"}", "{\n  \"text\": \"a,{b}\\\"c:\\\\\"\n}"),
-            ("[ ]", "[]"),
-            ("12345678901234567890.0", "12345678901234567890.0"),
+            ("{\"a\":1.10}", "{\n  \"a\": 1.10\n}"),
             ("no json, {at} all", "no json, {at} all"),
             ("{\"a\":\n1}", "{\"a\":\n1}"),
         ] {

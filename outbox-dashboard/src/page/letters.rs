@@ -92,6 +92,12 @@ fn wanted(asked: &Asked) -> Result<Wanted, Refusal> {
     Ok(Wanted { filter, is_list, after })
 }
 
+/// Tells whether letters are asked for one by one: groups read thousands of them, and are not read
+/// again every other second.
+pub(crate) fn is_list(asked: &Asked) -> Result<bool, Refusal> {
+    Ok(wanted(asked)?.is_list)
+}
+
 /// The parts of the query that say which letters.
 const KEPT: [&str; 10] = [
     "topic",
@@ -115,8 +121,7 @@ pub(crate) async fn page(
     let body = body(&app, &View::of(&visit), &asked).await?;
     let layout = Layout::new(&app, &visit, Tab::Letters, body.title.clone());
     let layout = layout.choose_db(&app, asked.get("db"), &asked.parts(&KEPT));
-    // Groups read thousands of letters: they are not asked for again every other second.
-    let layout = match wanted(&asked)?.is_list {
+    let layout = match is_list(&asked)? {
         true => {
             let mut parts = asked.parts(&KEPT);
             parts.extend(asked.parts(&["db", "after"]));
@@ -131,9 +136,9 @@ pub(crate) async fn page(
 pub(crate) async fn body(app: &App, view: &View, asked: &Asked) -> Result<Body, Refusal> {
     let (databases, wanted) = (asked.databases(app)?, wanted(asked)?);
     let (parts, notices) = if wanted.is_list {
-        lists(view, &databases, asked, &wanted).await
+        lists(app, view, &databases, asked, &wanted).await
     } else {
-        groups(view, &databases, &wanted.filter).await
+        groups(app, view, &databases, &wanted.filter).await
     };
     let conditions = filter::conditions(&wanted.filter);
     let mut with_resolved = kept(asked, None);
@@ -169,13 +174,14 @@ fn kept<'a>(asked: &'a Asked, but: Option<&str>) -> Vec<(&'static str, Option<&'
 }
 
 async fn groups(
+    app: &App,
     view: &View,
     databases: &[Database],
     filter: &DeadLetterFilter,
 ) -> (Vec<Part>, Vec<Notice>) {
     let answers = ask_all(databases, |store| {
         let filter = filter.clone();
-        async move { store.letter_groups(&filter).await }
+        async move { Ok(app.sensitive.groups(store.letter_groups(&filter).await?)) }
     });
     let (answers, now) = (answers.await, host_now());
     let part = |(database, groups): (Database, Vec<LetterGroup>)| Part {
@@ -208,6 +214,7 @@ fn group_row(db: &str, group: &LetterGroup, now: Timestamp) -> GroupRow {
 }
 
 async fn lists(
+    app: &App,
     view: &View,
     databases: &[Database],
     asked: &Asked,
@@ -215,7 +222,10 @@ async fn lists(
 ) -> (Vec<Part>, Vec<Notice>) {
     let answers = ask_all(databases, |store| {
         let (filter, after) = (wanted.filter.clone(), wanted.after);
-        async move { store.dead_letters(&filter, after, SHOWN).await }
+        async move {
+            let letters = store.dead_letters(&filter, after, SHOWN).await?.into_iter();
+            Ok(letters.map(|letter| app.sensitive.without_texts(letter)).collect::<Vec<_>>())
+        }
     });
     let (answers, now) = (answers.await, host_now());
     let part = |(database, letters): (Database, Vec<DeadLetter>)| {

@@ -118,7 +118,7 @@ pub(crate) async fn page(
     let body = body(&app, &View::of(&visit), &asked).await?;
     let layout = Layout::new(&app, &visit, Tab::Routes, body.title.clone())
         .choose_db(&app, asked.get("db"), &[])
-        .live("routes", &asked.parts(&["db"]));
+        .live("routes", &asked.parts(&["db", "scope", "name"]));
     Ok(shell(&layout, &body))
 }
 

@@ -81,10 +81,14 @@ struct Known {
     now: Timestamp,
 }
 
-async fn known(store: &dyn DashboardStore, id: SagaId) -> Result<Option<Known>, StoreError> {
+async fn known(
+    app: &App,
+    store: &dyn DashboardStore,
+    id: SagaId,
+) -> Result<Option<Known>, StoreError> {
     let Some(saga) = saga_by_id(store, id).await? else { return Ok(None) };
     let log = store.saga_log(id).await?;
-    let facts = store.facts(&Subject::Saga(id)).await?;
+    let facts = store.facts(&Subject::Saga(id)).await?.map(|facts| app.sensitive.facts(facts));
     let now = facts.as_ref().map_or_else(super::text::host_now, |facts| facts.now);
     Ok(Some(Known { saga, log, explanation: facts.map(|facts| explain(&facts)), now }))
 }
@@ -96,17 +100,12 @@ pub(crate) async fn body(app: &App, view: &View, id: &str, asked: &Asked) -> Res
     };
     let id: SagaId = id.parse().map_err(|_| none("the id of a saga is a UUID"))?;
     let databases = asked.databases(app)?;
-    let answers = ask_all(&databases, |store| async move { known(&*store, id).await }).await;
+    let answers = ask_all(&databases, |store| async move { known(app, &*store, id).await }).await;
+    let missing = answers.refusal();
     let found = answers.list.into_iter().find_map(|(db, known)| Some((db, known?)));
     let Some((database, known)) = found else {
-        return Err(match answers.notices.first() {
-            None => none("it was never started here, or it has ended and its retention is over"),
-            Some(notice) => {
-                Refusal::new(http::StatusCode::SERVICE_UNAVAILABLE, "A database is away")
-                    .because(notice.plain.clone())
-                    .advising("Load the page again when it is back.")
-            }
-        });
+        let gone = "it was never started here, or it has ended and its retention is over";
+        return Err(missing.unwrap_or_else(|| none(gone)));
     };
     let Known { saga, log, explanation, now } = &known;
     let (name, version) = &saga.definition;

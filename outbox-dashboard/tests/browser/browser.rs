@@ -18,7 +18,7 @@ use url::{ParseError, Url};
 pub(crate) const SOON: Duration = Duration::from_secs(30);
 
 /// How it is started: without a screen, and without any request of its own to another host.
-const ARGUMENTS: [&str; 10] = [
+const ARGUMENTS: [&str; 12] = [
     "--headless=new",
     // Tests run as root in containers, where Chromium's sandbox does not start.
     "--no-sandbox",
@@ -31,6 +31,9 @@ const ARGUMENTS: [&str; 10] = [
     // Containers have little of it, and a tab that is out of it crashes.
     "--disable-dev-shm-usage",
     "--hide-scrollbars",
+    // A name that is not this machine's, as operators reach a page over plain HTTP.
+    "--host-resolver-rules=MAP outbox.test 127.0.0.1",
+    "--disable-features=HttpsUpgrades,HttpsFirstBalancedModeAutoEnable",
 ];
 
 /// The key Enter, as WebDriver sends it.

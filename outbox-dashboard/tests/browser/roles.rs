@@ -136,3 +136,34 @@ async fn a_page_of_another_origin_posts_nothing_and_frames_nothing() {
     browser.wait_for_text("discarded").await;
     other.abort();
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn over_plain_http_at_a_name_of_the_network_the_forms_of_the_page_work_and_no_others() {
+    let (browser, service) =
+        tokio::join!(Browser::open(), Service::open(Database::Postgres, "/orders"));
+    service.bury(1..3).await;
+    let access = Access::basic([("ann", PASSWORD, Role::Operator)]);
+    let served = Served::to(served::over([("orders", &service)]), access).await;
+    let with_login = served.url_by_name("/letters").replace("//", &format!("//ann:{PASSWORD}@"));
+    browser.goto(&with_login).await;
+    browser.goto(&served.url_by_name("/letters/1?db=orders")).await;
+    // The browser says nothing of where a request comes from but its origin.
+    assert_eq!(browser.run("return window.isSecureContext", Vec::new()).await, false);
+    browser.fill("#why-1", "a duplicate").await;
+    browser.press("Discard").await;
+    browser.wait_for_text("discarded").await;
+    let acts = service.outbox.audit(None, 10).await.unwrap();
+    assert_eq!(acts.iter().map(|act| act.by.as_str()).collect::<Vec<_>>(), ["ann"]);
+
+    let form = served.url_by_name("/letters/2/discard?db=orders");
+    let evil = format!("<form id=f method=post action='{form}'><input name=why value=w></form>");
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let app = Router::new().route("/", get(move || async move { Html(evil) }));
+    let other = tokio::spawn(async move { axum::serve(listener, app).await.unwrap() });
+    browser.goto(&format!("http://outbox.test:{port}/")).await;
+    browser.run("document.querySelector('#f').submit()", Vec::new()).await;
+    browser.wait_for_text("came from another page").await;
+    assert_eq!(service.outbox.audit(None, 10).await.unwrap().len(), 1, "nothing more was done");
+    other.abort();
+}

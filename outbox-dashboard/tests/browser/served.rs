@@ -47,6 +47,11 @@ impl Served {
         format!("http://{}{path}", self.address)
     }
 
+    /// Gives the address of a page by a name that the browser does not take for this machine's.
+    pub(crate) fn url_by_name(&self, path: &str) -> String {
+        format!("http://outbox.test:{}{path}", self.address.port())
+    }
+
     /// Gives the address of a page, with the login that the browser sends.
     pub(crate) fn url_as(&self, who: &str, password: &str, path: &str) -> String {
         format!("http://{who}:{password}@{}{path}", self.address)

@@ -4,8 +4,13 @@ use crate::{
     browser::{Browser, ENTER, SOON},
     served::{self, Served},
     service::{Mood, Service},
+    ship::{self, saga_of},
 };
-use outbox_sea_orm::prelude::*;
+use outbox_sea_orm::{
+    admin::OperatorNote,
+    prelude::*,
+    saga::{Operation, SagaAdmin},
+};
 use sea_orm::ConnectOptions;
 use serde_json::json;
 use tests::{databases::Database, servers, wait_until};
@@ -106,8 +111,66 @@ async fn a_database_that_goes_away_is_told_on_the_open_page_which_shows_the_othe
     browser.goto(&served.url("/overview")).await;
     mark(&browser).await;
     server.start().await;
-    wait_until(SOON, "the page says that it is back", async || {
+    // A reader whose database was slow to fail pauses for longer.
+    wait_until(2 * SOON, "the page says that it is back", async || {
         !browser.text().await.contains("cannot be asked")
+    })
+    .await;
+    expect_same_document(&browser).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_open_page_says_when_it_is_stale_and_gets_the_parts_of_a_database_that_is_back() {
+    let (browser, mut server, billing) = tokio::join!(
+        Browser::open(),
+        servers::postgres::start(),
+        Service::open(Database::Sqlite, "/billing"),
+    );
+    let mut options = ConnectOptions::new(server.url());
+    options.sqlx_logging(false).acquire_timeout(std::time::Duration::from_secs(2));
+    let orders = sea_orm::Database::connect(options).await.unwrap();
+    let orders = Outbox::builder(orders).source("/orders").install().await.unwrap();
+    ship::tell(&orders).await;
+    let saga = saga_of(&orders, "order-7").await;
+    let both = served::over([("billing", &billing)]).database("orders", orders);
+    let served = Served::start(both).await;
+    browser.goto(&served.url(&format!("/sagas/{saga}?db=orders"))).await;
+    browser.wait_for_text_in("#live", "live").await;
+    mark(&browser).await;
+    server.kill().await;
+    browser.wait_for_text_in("#live", "stale: A database is away").await;
+    expect_same_document(&browser).await;
+    assert!(browser.text().await.contains("hand-over"), "what was shown stays");
+
+    browser.goto(&served.url("/sagas")).await;
+    mark(&browser).await;
+    let part_of_orders = "[data-live='sagas-orders']";
+    assert_eq!(browser.count(part_of_orders).await, 0);
+    server.start().await;
+    wait_until(2 * SOON, "the page has a part for the database", async || {
+        browser.count(part_of_orders).await == 1
+    })
+    .await;
+    browser.wait_for_text("order-7").await;
+    expect_same_document(&browser).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn acts_that_are_no_longer_possible_leave_the_open_page() {
+    let (browser, service) =
+        tokio::join!(Browser::open(), Service::open(Database::Postgres, "/orders"));
+    ship::tell(&service.outbox).await;
+    let saga = saga_of(&service.outbox, "order-11").await;
+    let served = Served::start(served::over([("orders", &service)])).await;
+    browser.goto(&served.url(&format!("/sagas/{saga}?db=orders"))).await;
+    browser.wait_for_text_in("#live", "live").await;
+    mark(&browser).await;
+    assert_eq!(browser.count("#acts form").await, 1);
+    let note = OperatorNote::new("bob", "the customer has cancelled");
+    assert!(service.outbox.operate(saga, &Operation::Cancel, &note).await.unwrap());
+    browser.wait_for_text("the customer has cancelled").await;
+    wait_until(SOON, "nothing can be done any more", async || {
+        browser.count("#acts").await == 0
     })
     .await;
     expect_same_document(&browser).await;

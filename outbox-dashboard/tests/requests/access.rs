@@ -1,10 +1,15 @@
 //! Who gets in, what a forged request does, and what protects each answer.
 
-use crate::world::World;
+use crate::{client::Client, world::World};
 use base64::{Engine, prelude::BASE64_STANDARD};
 use outbox_dashboard::{Access, Dashboard, DashboardError, Grant, Permission, Role};
+use serde_json::json;
+use std::net::SocketAddr;
 use tests::databases::{Database, TempDatabase};
-use tokio::net::TcpListener;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpStream},
+};
 
 const PASSWORD: &str = "correct horse battery";
 const TOKEN: &str = "7d3f0c6b1f5e4b0f9a41";
@@ -34,7 +39,57 @@ async fn without_a_login_only_this_machine_gets_in_and_is_told_what_to_do() {
         let act = client.post("/letters/1/discard", &[("why", "x")]).await;
         act.says(403, &["Only this machine gets in"]);
     }
+    let page_of_others = world.client().with("origin", "https://evil.example");
+    page_of_others.get("/letters").await.says(403, &["a page of another machine asks"]);
     assert_eq!(world.dead_and_pending().await, (1, 0));
+}
+
+#[tokio::test]
+async fn a_dashboard_in_a_service_that_says_nothing_of_access_is_read_here_and_not_acted_on() {
+    let (_temp, world) = world().await;
+    let dashboard = Dashboard::builder().database("orders", world.outbox.clone()).build().unwrap();
+    let client = Client::of(dashboard.router());
+    let page = client.get("/letters/1").await;
+    page.says(200, &["two chairs"]);
+    assert!(!page.body.contains("method=\"post\""), "{}", page.body);
+    for path in ["/letters/1/discard", "/letters/plan"] {
+        let act = client.post(path, &[("act", "discard"), ("all", "1"), ("why", "x")]).await;
+        act.says(403, &["loopback has no permission to", "give it `Access::loopback()`"]);
+    }
+    let act = client.post_json("/api/dead-letters/discard", &json!({ "letters": [1], "why": "x" }));
+    act.await.says(403, &["Access::loopback()"]);
+    assert_eq!((world.dead_and_pending().await, world.audit().await), ((1, 0), Vec::new()));
+    world.client().submit("/letters/1/discard", &[("why", "the service says so")]).await;
+}
+
+/// Sends a request as it is written, and gives the answer.
+async fn asked(address: SocketAddr, version: &str) -> String {
+    let request = format!(
+        "POST /letters/1/discard {version}\r\nHost: {address}\r\nConnection: close\r\n\
+         Content-Type: application/x-www-form-urlencoded\r\nContent-Length: 5\r\n\r\nwhy=x"
+    );
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    answer
+}
+
+#[tokio::test]
+async fn a_page_that_is_served_by_itself_is_acted_on_from_here_and_not_through_a_proxy_as_it_comes() {
+    let (_temp, world) = world().await;
+    let dashboard = Dashboard::builder().database("orders", world.outbox.clone()).build().unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let serving = tokio::spawn(async move { dashboard.serve(listener).await });
+    // As nginx asks an upstream unless it is told otherwise: for the upstream's own address.
+    let proxied = asked(address, "HTTP/1.0").await;
+    assert!(proxied.contains(" 403 ") && proxied.contains("a proxy has forwarded"), "{proxied}");
+    assert_eq!(world.dead_and_pending().await, (1, 0));
+    let direct = asked(address, "HTTP/1.1").await;
+    assert!(direct.contains(" 303 "), "{direct}");
+    assert_eq!(world.dead_and_pending().await, (0, 0));
+    serving.abort();
 }
 
 #[tokio::test]
@@ -121,6 +176,10 @@ async fn the_login_of_the_service_counts_and_who_may_plan_one_act_may_plan_no_ot
 #[tokio::test]
 async fn a_post_of_another_page_does_nothing() {
     let (_temp, world) = world().await;
+    let client = || {
+        let access = Access::basic([("ann", PASSWORD, Role::Operator)]);
+        world.client_with(access).with("authorization", &basic("ann"))
+    };
     let form = [("why", "forged")];
     for (name, value) in [
         ("sec-fetch-site", "cross-site"),
@@ -129,7 +188,7 @@ async fn a_post_of_another_page_does_nothing() {
         ("origin", "null"),
         ("origin", "http://127.0.0.1:9999"),
     ] {
-        let client = world.client().with(name, value);
+        let client = client().with(name, value);
         for path in ["/letters/1/discard", "/api/dead-letters/discard"] {
             let answer = client.post(path, &form).await;
             assert_eq!(answer.status, 403, "{name}: {value}: {}", answer.body);
@@ -138,10 +197,7 @@ async fn a_post_of_another_page_does_nothing() {
         client.get("/letters").await.says(200, &[]);
     }
     assert_eq!((world.dead_and_pending().await, world.audit().await), ((1, 0), Vec::new()));
-    let own = world
-        .client()
-        .with("origin", "http://127.0.0.1:8080")
-        .with("sec-fetch-site", "same-origin");
+    let own = client().with("origin", "http://127.0.0.1:8080").with("sec-fetch-site", "same-origin");
     own.submit("/letters/1/discard", &form).await;
 }
 
@@ -159,7 +215,7 @@ async fn each_answer_keeps_a_browser_from_doing_more_than_it_should() {
             "{policy}"
         );
         assert_eq!(header("x-content-type-options"), Some("nosniff"), "{path}");
-        assert_eq!(header("referrer-policy"), Some("no-referrer"), "{path}");
+        assert_eq!(header("referrer-policy"), Some("same-origin"), "{path}");
         let is_kept = path.starts_with("/assets/");
         assert_eq!(header("cache-control") == Some("no-store"), !is_kept, "{path}");
     }

@@ -3,12 +3,16 @@
 use crate::{
     client::{Answer, Client},
     schema::check,
-    world::World,
+    world::{OrderPlaced, World},
 };
 use outbox_core::admin::{AdminStore, OperatorNote, letter_by_id};
 use outbox_core::event::LetterId;
+use outbox_core::transport::{Memory, Publisher};
+use outbox_dashboard::Access;
+use outbox_sea_orm::prelude::*;
+use sea_orm::ConnectionTrait;
 use serde_json::{Value, json};
-use std::{collections::BTreeSet, fs, path::PathBuf};
+use std::{collections::BTreeSet, fs, path::PathBuf, time::Duration};
 use tests::{
     databases::{Database, TempDatabase},
     equals, on_every_database, wait_until,
@@ -146,7 +150,8 @@ on_every_database! {
         is_problem(&again, 409, "has ended as cancelled");
         let acts: Vec<_> = world.audit().await.into_iter().map(|row| (row.act, row.by, row.reason)).collect();
         let row = |act: &str, why: &str| (act.to_owned(), "loopback".to_owned(), why.to_owned());
-        assert_eq!(acts, [row("discard", "a duplicate"), row("redrive", "repaired")]);
+        let cancelled = row("cancel plan", "no reason was asked for");
+        assert_eq!(acts, [row("discard", "a duplicate"), row("redrive", "repaired"), cancelled]);
     }
 
     async fn a_letter_is_sent_again_a_route_paused_and_a_saga_moved(temp: &TempDatabase) {
@@ -199,6 +204,8 @@ async fn what_is_wrong_is_a_problem_document_that_says_what() {
         ("/api/dead-letters/x", "has a number", 404),
         ("/api/plans/7", "There is no plan 7", 404),
         ("/api/nothing", "no such page", 404),
+        ("/api/sagas/a%00b", "`id` has a NUL", 400),
+        ("/api/find?q=a%00b", "`q` has a NUL", 400),
     ] {
         let answer = client.get(path).await;
         is_problem(&answer, status, says);
@@ -220,6 +227,26 @@ async fn what_is_wrong_is_a_problem_document_that_says_what() {
             json!({ "scope": "world", "name": "x", "why": "x" }),
             "`scope` is `route`",
         ),
+        (
+            "/api/controls/pause",
+            json!({ "scope": "route", "name": "a\0b", "why": "x" }),
+            "`name` has a NUL",
+        ),
+        (
+            "/api/controls/rate",
+            json!({ "route": "a\0b", "per_second": 1.0, "why": "x" }),
+            "`name` has a NUL",
+        ),
+        (
+            "/api/dead-letters/plan",
+            json!({ "act": "redrive", "topic": "a\0b" }),
+            "`topic` has a NUL",
+        ),
+        (
+            "/api/sagas/00000000-0000-0000-0000-000000000007/skip",
+            json!({ "step": "a\0b", "why": "x" }),
+            "`step` has a NUL",
+        ),
     ] {
         let answer = client.post_json(path, &document).await;
         is_problem(&answer, 400, says);
@@ -239,6 +266,7 @@ async fn the_documents_of_several_databases_are_one_list_and_one_that_is_away_is
     );
     let (orders, stock) = (World::with_letters(&one, 1).await, World::open(&two).await);
     let dashboard = outbox_dashboard::Dashboard::builder()
+        .access(Access::loopback())
         .database("orders", orders.outbox.clone())
         .database("stock", stock.outbox.clone());
     let client = Client::of(dashboard.build().unwrap().router());
@@ -259,4 +287,59 @@ async fn the_documents_of_several_databases_are_one_list_and_one_that_is_away_is
     let answer = client.get("/api/overview").await;
     is_problem(&answer, 503, "stock");
     client.get("/api/overview?db=orders").await.says(200, &[]);
+}
+
+#[tokio::test]
+async fn what_no_repeat_mends_is_not_told_as_a_database_that_is_away() {
+    let temp = TempDatabase::create(Database::Sqlite).await;
+    let world = World::with_letters(&temp, 1).await;
+    let client = world.client();
+    let openapi = openapi(&client).await;
+    let db = world.outbox.connection();
+    for table in ["outbox_live", "outbox_dead_letters", "outbox_sagas"] {
+        db.execute_unprepared(&format!("DROP TABLE {table}")).await.unwrap();
+    }
+    for path in ["/api/overview", "/api/dead-letters", "/api/sagas"] {
+        let answer = client.get(path).await;
+        is_problem(&answer, 500, "database orders: ");
+        answer.says(500, &["run the migration", "outbox migrate status"]);
+        check(&openapi, "get", path, "500", &answer.json());
+    }
+    for page in ["/letters/1", "/sagas/00000000-0000-0000-0000-000000000007"] {
+        client.get(page).await.says(500, &["does not fit this program", "outbox migrate status"]);
+    }
+}
+
+async fn fails(_: OrderPlaced, _: &HandlerContext) -> Result<(), HandlerError> {
+    Err(HandlerError::retry("the scanner is offline"))
+}
+
+async fn works(_: OrderPlaced, _: &HandlerContext) -> Result<(), HandlerError> {
+    Ok(())
+}
+
+#[tokio::test]
+async fn what_has_no_instant_comes_last_in_a_history() {
+    let temp = TempDatabase::create(Database::Sqlite).await;
+    let world = World::open(&temp).await;
+    let (publisher, subscriber) = Memory::channel();
+    let consumer = Consumer::builder("warehouse", &world.outbox)
+        .on("pack", fails)
+        .on("count", works)
+        .retry(RetryPolicy::attempts(1, Duration::from_millis(1)));
+    let consumer = consumer.subscribe(subscriber).start().await.unwrap();
+    let message = Message::for_test(&OrderPlaced::of("order-1")).unwrap();
+    Publisher::publish(&publisher, &message).await.unwrap();
+    let (client, path) = (world.client(), format!("/api/life?q={}", message.id));
+    let mut entries = Value::Null;
+    wait_until(crate::world::SOON, "one handler is done, and one has given up", async || {
+        entries = client.get(&path).await.json();
+        let has = |kind: &str| entries.as_array().unwrap().iter().any(|entry| entry["kind"] == kind);
+        has("received") && has("dead_letter")
+    })
+    .await;
+    let is_timed: Vec<bool> =
+        entries.as_array().unwrap().iter().map(|entry| !entry["at"].is_null()).collect();
+    assert!(is_timed.is_sorted_by(|before, after| before >= after), "{entries:#}");
+    consumer.shutdown(crate::world::SOON).await.unwrap();
 }

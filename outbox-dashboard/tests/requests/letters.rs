@@ -1,8 +1,13 @@
 //! One letter: redriven, discarded, purged, once.
 
-use crate::world::World;
+use crate::world::{SOON, World};
 use outbox_core::admin::AuditOutcome;
-use tests::{databases::TempDatabase, on_every_database};
+use sea_orm::{ConnectionTrait, TransactionTrait};
+use serde_json::json;
+use tests::{
+    databases::{Database, TempDatabase},
+    equals, on_every_database, wait_until,
+};
 
 on_every_database! {
     async fn a_letter_is_redriven_once_and_the_second_tab_hears_by_whom(temp: &TempDatabase) {
@@ -38,7 +43,7 @@ on_every_database! {
 
 #[tokio::test]
 async fn an_act_needs_a_reason_a_letter_and_a_database_that_exist() {
-    let temp = TempDatabase::create(tests::databases::Database::Sqlite).await;
+    let temp = TempDatabase::create(Database::Sqlite).await;
     let world = World::with_letters(&temp, 1).await;
     let client = world.client();
     for (path, form, status, says) in [
@@ -64,4 +69,36 @@ async fn an_act_needs_a_reason_a_letter_and_a_database_that_exist() {
     let answer = client.post("/letters/1/resend", &[("payload", &huge), ("why", "x")]).await;
     answer.says(413, &["That form cannot be read", "outbox dead-letters resend"]);
     assert_eq!((world.dead_and_pending().await, world.audit().await), ((1, 0), Vec::new()));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_act_on_letters_goes_on_to_its_end_when_its_client_hangs_up() {
+    let temp = TempDatabase::create(Database::Postgres).await;
+    let world = World::open(&temp).await;
+    // More than one transaction copies.
+    for _ in 0..12 {
+        world.place("order-0", &"x".repeat(400 * 1024)).await;
+    }
+    world.bury(12).await;
+    // The second transaction waits.
+    let held = world.outbox.connection().begin().await.unwrap();
+    let last = "SELECT letter_id FROM outbox_dead_letters WHERE letter_id = 12 FOR UPDATE";
+    held.execute_unprepared(last).await.unwrap();
+    let client = world.client();
+    let document = json!({ "letters": (1..=12).collect::<Vec<_>>(), "why": "all of them are duplicates" });
+    let asked = tokio::spawn(async move {
+        client.post_json("/api/dead-letters/discard", &document).await;
+    });
+    wait_until(SOON, "the first transaction is done", async || {
+        equals(world.audit().await.len(), 1)
+    })
+    .await;
+    asked.abort();
+    assert!(asked.await.unwrap_err().is_cancelled(), "the client has hung up");
+    held.rollback().await.unwrap();
+    wait_until(SOON, "all are discarded, and the audit says so", async || {
+        let audit = world.audit().await;
+        equals((audit[0].done, audit[0].outcome), (12, AuditOutcome::Done))
+    })
+    .await;
 }

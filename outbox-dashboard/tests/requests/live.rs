@@ -5,6 +5,7 @@ use axum::{Router, body::Body, extract::ConnectInfo};
 use http::{Request, StatusCode};
 use http_body_util::BodyExt;
 use outbox_dashboard::Dashboard;
+use sea_orm::ConnectionTrait;
 use std::{net::SocketAddr, time::Duration};
 use tests::databases::{Database, TempDatabase};
 use tower::ServiceExt;
@@ -32,8 +33,8 @@ impl Events {
         Self { body: answer.into_body(), text: String::new() }
     }
 
-    /// Waits for the next event, and gives its id and its data; a comment has none.
-    async fn next(&mut self) -> (String, String) {
+    /// Waits for the next event, and gives it as it is written.
+    async fn written(&mut self) -> String {
         let event = tokio::time::timeout(SOON, async {
             loop {
                 if let Some((event, rest)) = self.text.split_once("\n\n") {
@@ -45,7 +46,12 @@ impl Events {
                 self.text.push_str(std::str::from_utf8(&frame).unwrap());
             }
         });
-        let event = event.await.expect("an event comes");
+        event.await.expect("an event comes")
+    }
+
+    /// Waits for the next event, and gives its id and its data; a comment has none.
+    async fn next(&mut self) -> (String, String) {
+        let event = self.written().await;
         let part = |name: &str| {
             let lines = event.lines().filter_map(|line| line.strip_prefix(name));
             lines.collect::<Vec<_>>().join("\n")
@@ -101,4 +107,22 @@ async fn a_forged_root_leads_nowhere() {
         assert!(!data.contains("evil") && !data.contains("script"), "{data}");
         assert!(data.contains("href=\"./letters/1?db=orders\""), "{data}");
     }
+}
+
+#[tokio::test]
+async fn a_page_that_cannot_be_read_again_says_why_until_it_can() {
+    let temp = TempDatabase::create(Database::Sqlite).await;
+    let world = World::open(&temp).await;
+    let saga = world.stuck_saga().await;
+    let router = router(&world).await;
+    let mut events =
+        Events::open(&router, &format!("/live/saga?id={saga}&root=./"), None).await;
+    let (seen, _) = events.next().await;
+    let db = world.outbox.connection();
+    db.execute_unprepared("ALTER TABLE outbox_sagas RENAME TO away").await.unwrap();
+    let stale = events.written().await;
+    assert!(stale.starts_with("event: stale\ndata: The outbox does not fit this program"), "{stale}");
+    assert!(!stale.contains("id: "), "what was seen is the body before it: {stale}");
+    db.execute_unprepared("ALTER TABLE away RENAME TO outbox_sagas").await.unwrap();
+    assert_eq!(events.next().await.0, seen, "it is as it was");
 }

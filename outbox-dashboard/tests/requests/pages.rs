@@ -1,10 +1,15 @@
 //! The pages that read: what they say, and what they do where strangers, mistakes and a database
 //! that is away come in.
 
-use crate::{client::Client, world::World};
-use http::StatusCode;
+use crate::{
+    client::Client,
+    world::{OrderPlaced, SOON, World},
+};
+use outbox_core::transport::{Memory, Publisher};
 use outbox_dashboard::{Colour, Dashboard};
+use outbox_sea_orm::{EnqueueOptions, prelude::*};
 use sea_orm::ConnectionTrait;
+use std::time::Duration;
 use tests::{
     databases::{Database, TempDatabase},
     on_every_database,
@@ -156,6 +161,7 @@ async fn a_wrong_address_says_what_is_wrong_with_it() {
         (long.as_str(), 400, "more than 1024 bytes"),
         ("/follow?q=a%00b", 400, "NUL"),
         ("/live/nothing", 404, "no such live page"),
+        ("/live/letters?root=./", 400, "groups of letters are not live"),
         ("/follow?q=nothing-like-it", 200, "Nothing of key nothing-like-it waits"),
         ("/follow?q=00000000-0000-0000-0000-000000000007", 200, "Nothing is stored of message"),
     ] {
@@ -193,13 +199,83 @@ async fn links_hold_where_the_dashboard_is_nested_and_files_are_kept_by_the_brow
 }
 
 #[tokio::test]
-async fn a_sensitive_content_is_not_shown() {
+async fn a_content_of_any_depth_costs_its_page_nothing() {
     let temp = TempDatabase::create(Database::Sqlite).await;
-    let world = World::with_letters(&temp, 1).await;
+    let world = World::open(&temp).await;
+    // 64 KiB, which the page shows whole.
+    let nested = "[".repeat(32_768) + &"]".repeat(32_768);
+    let letter = world.letter_with(nested.into_bytes()).await;
+    let client = world.client();
+    let page = client.get(&format!("/letters/{letter}")).await;
+    page.says(200, &["[[[[", "]]]]"]);
+    assert!(page.body.len() < 128 * 1024, "{} bytes", page.body.len());
+    let form = [("payload", "[]"), ("why", "a mistake")];
+    let compared = client.post(&format!("/letters/{letter}/resend"), &form).await;
+    compared.says(200, &["removed:", "added:"]);
+    assert!(compared.body.len() < 128 * 1024, "{} bytes", compared.body.len());
+}
+
+/// What is known of an event only to who may see its content: of its payload, its headers, the errors
+/// of its route, and those of its handler.
+const CONTENT: [&str; 4] = ["two chairs", "acme", "503 from billing", "the scanner is offline"];
+
+async fn fails(_: OrderPlaced, _: &HandlerContext) -> Result<(), HandlerError> {
+    Err(HandlerError::retry("the scanner is offline"))
+}
+
+/// An event that a route has given up, and one that a handler will try again in an hour.
+async fn given_up_and_deferred(temp: &TempDatabase) -> World {
+    let world = World::open(temp).await;
+    let tx = world.outbox.begin().await.unwrap();
+    let with_header = EnqueueOptions::new().header("tenant", "acme");
+    tx.emit_with(OrderPlaced::of("order-0"), with_header).unwrap();
+    tx.commit().await.unwrap();
+    world.bury(1).await;
+    let (publisher, subscriber) = Memory::channel();
+    let consumer = Consumer::builder("warehouse", &world.outbox)
+        .on("pack", fails)
+        .retry(RetryPolicy::attempts(8, Duration::from_hours(1)))
+        .max_unacked_time(Duration::ZERO);
+    let consumer = consumer.subscribe(subscriber).start().await.unwrap();
+    let message = Message::for_test(&OrderPlaced::of("order-1")).unwrap();
+    Publisher::publish(&publisher, &message).await.unwrap();
+    consumer.shutdown(SOON).await.unwrap();
+    world
+}
+
+#[tokio::test]
+async fn of_a_sensitive_type_neither_content_nor_headers_nor_errors_are_shown() {
+    let temp = TempDatabase::create(Database::Sqlite).await;
+    let world = given_up_and_deferred(&temp).await;
     let dashboard =
         Dashboard::builder().database("orders", world.outbox.clone()).sensitive("order.placed");
-    let page = Client::of(dashboard.build().unwrap().router()).get("/letters/1").await;
-    page.says(200, &["Events of this type are sensitive"]);
-    assert!(!page.body.contains("two chairs"));
-    assert_eq!(page.status, StatusCode::OK);
+    let (open, hides) = (world.client(), Client::of(dashboard.build().unwrap().router()));
+    hides.get("/letters/1").await.says(200, &["Events of this type are sensitive", "(hidden)"]);
+    let mut shown = String::new();
+    for path in [
+        "/letters/1",
+        "/letters?list=1",
+        "/letters?type=order.placed",
+        "/follow?q=order-0",
+        "/follow?q=order-1",
+        "/waiting",
+        "/api/dead-letters",
+        "/api/dead-letters/1",
+        "/api/dead-letters/groups?type=order.placed",
+        "/api/follow?q=order-0",
+        "/api/follow?q=order-1",
+        "/api/explain?q=order-0",
+        "/api/explain?q=order-1",
+        "/api/deferred",
+    ] {
+        let page = hides.get(path).await;
+        page.says(200, &[]);
+        for secret in CONTENT {
+            assert!(!page.body.contains(secret), "{path} says {secret:?}: {}", page.body);
+        }
+        shown.push_str(&open.get(path).await.body);
+    }
+    for secret in CONTENT {
+        assert!(shown.contains(secret), "{secret:?} would be shown");
+    }
 }

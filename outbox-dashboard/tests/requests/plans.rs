@@ -58,8 +58,10 @@ on_every_database! {
         let (_, cancelled) = client.submit(&page.replace('?', "/cancel?"), &[]).await;
         cancelled.says(200, &["cancelled</span>", "4 stay open"]);
         let audit = world.audit().await;
-        let [row] = audit.as_slice() else { panic!("{audit:?}") };
+        let [row, cancel] = audit.as_slice() else { panic!("{audit:?}") };
         assert_eq!((row.done, row.outcome, row.reason.as_str()), (1, AuditOutcome::Cancelled, "carefully"));
+        assert_eq!((cancel.act.as_str(), cancel.by.as_str(), cancel.plan), ("cancel plan", "loopback", row.plan));
+        client.get("/audit").await.says(200, &["cancel plan", "no reason was asked for"]);
         client.post(&page.replace('?', "/cancel?"), &[]).await.says(409, &["has ended as cancelled"]);
     }
 
@@ -72,9 +74,12 @@ on_every_database! {
 
         let (client, page) = (world.client(), format!("/plans/{}?db=orders", plan.id));
         client.get(&page).await.says(200, &["1 letters</b> discarded, 2 to go", "This process does not apply the plan", "By <bdi>bob</bdi>", "Go on with 2 letters"]);
-        let (_, cancelled) = client.submit(&page.replace('?', "/cancel?"), &[]).await;
+        let (_, cancelled) = client.submit(&page.replace('?', "/cancel?"), &[("why", "bob is on leave")]).await;
         cancelled.says(200, &["cancelled</span>", "2 stay open"]);
         assert_eq!(world.dead_and_pending().await.0, 2);
+        let rows = world.audit().await.into_iter().map(|row| (row.act, row.by, row.reason)).collect::<Vec<_>>();
+        let row = |act: &str, by: &str, why: &str| (act.to_owned(), by.to_owned(), why.to_owned());
+        assert_eq!(rows, [row("discard", "bob", "by the command line"), row("cancel plan", "loopback", "bob is on leave")]);
     }
 }
 

@@ -38,6 +38,7 @@ on_every_database! {
         let (consumer, _publisher) = consumer_with_a_letter(&world).await;
         let dashboard = Dashboard::builder()
             .database("orders", world.outbox.clone())
+            .access(Access::loopback())
             .tries("orders", consumer.trials())
             .build()
             .unwrap();

@@ -9,8 +9,8 @@ use outbox_core::{
 use outbox_dashboard::{Access, Dashboard};
 use outbox_sea_orm::{
     EnqueueOptions,
-    admin::AdminStore,
-    event::SagaId,
+    admin::{AdminStore, OperatorNote},
+    event::{LetterId, SagaId},
     prelude::*,
     saga::{SagaAdmin, SagaFilter},
 };
@@ -110,6 +110,18 @@ impl World {
         })
         .await;
         relay.shutdown(SOON).await.unwrap();
+    }
+
+    /// Gives up an event with this content, beside the letters that are open; gives its letter.
+    pub(crate) async fn letter_with(&self, content: Vec<u8>) -> LetterId {
+        let open = self.outbox.stats().await.unwrap().dead + 1;
+        self.place("order-0", "").await;
+        self.bury(open).await;
+        let first = self.outbox.newest_letter().await.unwrap().unwrap();
+        let note = OperatorNote::new("ann", "another content");
+        self.outbox.resend(first, content.into(), &note).await.unwrap().unwrap();
+        self.bury(open).await;
+        self.outbox.newest_letter().await.unwrap().unwrap()
     }
 
     /// Starts a saga that is stuck past its pivot.

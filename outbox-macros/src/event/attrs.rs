@@ -36,6 +36,7 @@ impl Place {
                 "upcast",
                 "encode_only",
                 "tombstone",
+                "sensitive",
                 "crate",
             ],
             Self::Enum => &[
@@ -48,6 +49,7 @@ impl Place {
                 "max_attempts",
                 "ttl",
                 "encode_only",
+                "sensitive",
                 "crate",
             ],
             Self::Variant => &[
@@ -62,6 +64,7 @@ impl Place {
                 "no_key",
                 "upcast",
                 "tombstone",
+                "sensitive",
             ],
         }
     }
@@ -114,6 +117,7 @@ pub(super) struct Said {
     pub(super) encode_only: Slot<Span>,
     pub(super) upcast: Slot<Vec<Step>>,
     pub(super) tombstone: Slot<Span>,
+    pub(super) sensitive: Slot<Span>,
     pub(super) root: Slot<syn::Path>,
 }
 
@@ -158,6 +162,7 @@ impl Said {
             "no_key" => self.no_key.fill(name, flag(name, input)),
             "encode_only" => self.encode_only.fill(name, flag(name, input)),
             "tombstone" => self.tombstone.fill(name, flag(name, input)),
+            "sensitive" => self.sensitive.fill(name, flag(name, input)),
             "upcast" => self.upcast.fill(name, Step::read_all(name, input)),
             _ => self.root.fill(name, path(name, input)),
         }

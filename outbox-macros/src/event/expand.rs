@@ -286,6 +286,9 @@ fn meta(contract: &Contract, value: impl Fn(&FieldRef) -> TokenStream) -> TokenS
     if contract.tombstone {
         meta.extend(quote!(.tombstone()));
     }
+    if contract.sensitive {
+        meta.extend(quote!(.sensitive()));
+    }
     meta
 }
 

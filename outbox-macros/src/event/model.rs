@@ -43,6 +43,8 @@ pub(super) struct Contract {
     pub(super) upcast: Vec<Step>,
     /// It has no content: the entity of its key is deleted.
     pub(super) tombstone: bool,
+    /// Operators are not shown its content.
+    pub(super) sensitive: bool,
 }
 
 /// A variant as an event type of its own.
@@ -257,6 +259,7 @@ impl Contract {
             field_headers,
             upcast,
             tombstone: own.tombstone.is_given(),
+            sensitive: own.sensitive.is_given() || common.sensitive.is_given(),
         }
     }
 }

@@ -102,12 +102,12 @@ impl ActStore for Outbox {
     }
 
     async fn plan_outcome(&self, plan: PlanId) -> Result<Option<AuditOutcome>, StoreError> {
-        let stored = self.read_plan(&**self.work(), plan, false).await?;
+        let stored = self.read_plan(self.reads(), plan, false).await?;
         Ok(stored.audit.map(|audit| audit.outcome))
     }
 
     async fn failed_again(&self, plan: PlanId) -> Result<u64, StoreError> {
-        let stored = self.read_plan(&**self.work(), plan, false).await?;
+        let stored = self.read_plan(self.reads(), plan, false).await?;
         // Not since the audit's beginning: the first chunk resolves letters before it writes that.
         let (selected, of_plan) = stored.selection.resolved(0, LetterId(stored.after));
         let schema = self.schema();
@@ -127,7 +127,7 @@ impl ActStore for Outbox {
         bound.extend(of_plan.iter().cloned());
         bound.extend(of_plan);
         let row =
-            self.work().query_one_raw(schema.statement(&sql, bound)).await.map_err(database)?;
+            self.reads().query_one_raw(schema.statement(&sql, bound)).await.map_err(database)?;
         row.map_or(Ok(0), |row| column::<i64>(&row, 0).map(i64::unsigned_abs))
     }
 
@@ -141,7 +141,7 @@ impl ActStore for Outbox {
             Value::from(i64::from(limit.min(LONGEST_PAGE))),
         ];
         let rows =
-            self.work().query_all_raw(schema.statement(&sql, bound)).await.map_err(database)?;
+            self.reads().query_all_raw(schema.statement(&sql, bound)).await.map_err(database)?;
         rows.iter().map(entry).collect()
     }
 }

@@ -124,7 +124,7 @@ impl Outbox {
             MOST + 1
         ));
         let row =
-            self.work().query_one_raw(schema.statement(&sql, values)).await.map_err(database)?;
+            self.reads().query_one_raw(schema.statement(&sql, values)).await.map_err(database)?;
         let Some(row) = row else { return Ok(Counts::default()) };
         let count = |index| column::<i64>(&row, index).map(i64::unsigned_abs);
         let letters = count(0)?;
@@ -149,7 +149,7 @@ impl Outbox {
             "SELECT letter_id FROM {{letters}} WHERE {condition} ORDER BY letter_id LIMIT {FIRST}"
         ));
         let rows =
-            self.work().query_all_raw(schema.statement(&sql, values)).await.map_err(database)?;
+            self.reads().query_all_raw(schema.statement(&sql, values)).await.map_err(database)?;
         rows.iter().map(|row| column(row, 0).map(LetterId)).collect()
     }
 

@@ -138,6 +138,15 @@ impl<'a> ErrorCode<'a> {
         matches!(self, Self::Postgres("42P05" | "26000"))
     }
 
+    /// Tells whether the transaction has no savepoint of this name, or there is no transaction.
+    pub(crate) fn is_missing_savepoint(self) -> bool {
+        match self {
+            Self::Postgres(state) => matches!(state, "3B001" | "25P01"),
+            Self::MySql(number) => number == 1305,
+            Self::Sqlite(_, text) => text.starts_with("no such savepoint"),
+        }
+    }
+
     fn meaning(self) -> (DbErrorClass, TxEffect) {
         match self {
             Self::Postgres(state) => of_postgres(state),
@@ -292,6 +301,21 @@ mod tests {
             (Sqlite(2067, "UNIQUE constraint failed"), Refused),
         ] {
             assert_eq!(code.class(), expected, "{code:?}");
+        }
+    }
+
+    #[test]
+    fn a_missing_savepoint_is_told_from_a_failed_transaction() {
+        for (code, is_missing) in [
+            (Postgres("3B001"), true),
+            (Postgres("25P01"), true),
+            (Postgres("25P02"), false),
+            (MySql(1305), true),
+            (MySql(1213), false),
+            (Sqlite(1, "no such savepoint: outbox_trial"), true),
+            (Sqlite(1, "no such table: outbox_meta"), false),
+        ] {
+            assert_eq!(code.is_missing_savepoint(), is_missing, "{code:?}");
         }
     }
 

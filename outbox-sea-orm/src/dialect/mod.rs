@@ -16,6 +16,7 @@ mod read;
 mod rights;
 mod sqlite;
 mod tables;
+mod trials;
 mod doctor;
 
 pub(crate) use added::{AddedColumn, AddedIndex};
@@ -231,46 +232,6 @@ impl Dialect {
             Self::MariaDb => mysql::settings(limit, true),
             Self::Sqlite => Vec::new(),
         }
-    }
-
-    /// Lists the limits of a connection for handlers, steps and operators: names with their values.
-    pub(crate) fn limits_of_session(
-        self,
-        limits: &TransactionLimits,
-    ) -> Vec<(&'static str, String)> {
-        match self {
-            Self::Postgres => postgres::limits(limits),
-            Self::MySql => mysql::limits(limits, false),
-            Self::MariaDb => mysql::limits(limits, true),
-            Self::Sqlite => Vec::new(),
-        }
-    }
-
-    /// Writes the statement that sets these limits: for the open transaction where the database
-    /// can, else for the session.
-    pub(crate) fn limits_of_transaction(self, limits: &TransactionLimits) -> String {
-        let settings = self.limits_of_session(limits);
-        let written = settings.iter().map(|(name, value)| format!("{name} = {value}"));
-        match self {
-            Self::Postgres => {
-                written.map(|setting| format!("SET LOCAL {setting}")).collect::<Vec<_>>().join("; ")
-            }
-            Self::MySql | Self::MariaDb => {
-                format!(
-                    "SET {}",
-                    written
-                        .map(|setting| format!("SESSION {setting}"))
-                        .collect::<Vec<_>>()
-                        .join(", ")
-                )
-            }
-            Self::Sqlite => String::new(),
-        }
-    }
-
-    /// Tells whether limits that are set in a transaction outlast it, on its connection.
-    pub(crate) const fn keeps_limits_of_transaction(self) -> bool {
-        self.is_mysql()
     }
 
     /// Gives a query whose result is not 0 on a database that no relay can work on, and the reason.

@@ -2,10 +2,11 @@
 //! that a message id carries, and in windows of ids.
 
 use super::{
-    WINDOW, column, instant, maybe_instant, maybe_name, message_id, name, number,
+    LONGEST_TEXT, WINDOW, column, instant, maybe_instant, maybe_name, message_id, name, number,
     overview::partition, query, short, shown,
 };
 use crate::{
+    chunks::{RESULT_BYTES, chunks_by_size, one_of},
     outbox::Outbox,
     schema::{
         decode::{count, history},
@@ -19,6 +20,7 @@ use outbox_core::{
     outbox::{PartitionNo, StoreError, partition_of},
 };
 use sea_orm::{QueryResult, Value};
+use std::collections::HashMap;
 
 /// Ids at the beginning of each partition that are searched first: what stands still is there.
 const FIRST: i64 = 1_000;
@@ -26,6 +28,8 @@ const FIRST: i64 = 1_000;
 const AROUND: (i64, i64) = (200, 800);
 /// Route rows of one event that are read: more than any relay has routes.
 const MOST_ROUTES: i64 = 200;
+/// Events whose route rows are read by one statement; each is a parameter.
+const CHUNK: usize = 256;
 
 /// The row of an event, without its content.
 #[derive(Debug, Clone)]
@@ -285,6 +289,14 @@ pub(super) struct RouteHistory {
     pub(super) errors: Vec<AttemptError>,
 }
 
+/// The columns of a route row, as [`route`] reads them.
+fn route_columns(outbox: &Outbox) -> String {
+    format!(
+        "route, state, attempts_started, attempts_finished, due_at, {}, CASE WHEN redriven THEN 1 ELSE 0 END, event_id",
+        short(outbox, "errors")
+    )
+}
+
 /// Reads the route rows of an event.
 pub(super) async fn routes(
     outbox: &Outbox,
@@ -292,25 +304,84 @@ pub(super) async fn routes(
     id: EventId,
 ) -> Result<Vec<RouteHistory>, StoreError> {
     let sql = format!(
-        "SELECT route, state, attempts_started, attempts_finished, due_at, {}, CASE WHEN redriven THEN 1 ELSE 0 END \
-         FROM {{retries}} WHERE partition_no = ? AND event_id = ? ORDER BY route LIMIT ?",
-        short(outbox, "errors")
+        "SELECT {} FROM {{retries}} WHERE partition_no = ? AND event_id = ? ORDER BY route LIMIT ?",
+        route_columns(outbox)
     );
     let values = vec![Value::from(stored(partition)), Value::from(id.0), Value::from(MOST_ROUTES)];
-    let route = |row: &QueryResult| {
-        let state: String = column(row, 1)?;
-        let mismatch = |()| StoreError::Mismatch(format!("a route's state is `{state}`"));
-        let errors = history(&column::<Option<String>>(row, 5)?.unwrap_or_default());
-        let facts = RouteFacts {
-            route: maybe_name(row, 0)?.unwrap_or_default(),
-            state: state.parse().map_err(mismatch)?,
-            started: count(column(row, 2)?),
-            attempts: count(column(row, 3)?),
-            due_at: maybe_instant(row, 4)?,
-            last_error: errors.last().map(|error| shown(&error.text)),
-            redriven: super::flag(row, 6)?,
-        };
-        Ok(RouteHistory { facts, errors })
-    };
     query(outbox, &sql, values).await?.iter().map(route).collect()
+}
+
+/// Route rows by their events.
+pub(super) type RoutesByEvent = HashMap<EventId, Vec<RouteHistory>>;
+
+/// Reads the route rows of many events of a partition, in a few statements: first which events have
+/// some and how many bytes, since most have none, and then these in results that are bounded.
+pub(super) async fn routes_of(
+    outbox: &Outbox,
+    partition: PartitionNo,
+    ids: &[EventId],
+) -> Result<Searched<RoutesByEvent>, StoreError> {
+    let (mut found, mut whole) = (RoutesByEvent::new(), true);
+    for chunk in ids.chunks(CHUNK) {
+        let sizes = sizes_of_routes(outbox, partition, chunk).await?;
+        whole &= sizes.whole;
+        for some in chunks_by_size(&sizes.rows, CHUNK, RESULT_BYTES, |(_, bytes)| *bytes) {
+            let ids = some.iter().map(|(id, _)| Value::from(id.0)).collect();
+            let (these, ids) = one_of("event_id", ids);
+            let sql = format!(
+                "SELECT {} FROM {{retries}} WHERE partition_no = ? AND {these} ORDER BY event_id, route",
+                route_columns(outbox)
+            );
+            let values = [Value::from(stored(partition))].into_iter().chain(ids).collect();
+            for row in &query(outbox, &sql, values).await? {
+                let of_event = found.entry(EventId(column(row, 7)?)).or_default();
+                of_event.push(route(row)?);
+            }
+        }
+    }
+    Ok(Searched { rows: found, whole })
+}
+
+/// Gives the events of a chunk that have route rows, each with the bytes of these, of the first
+/// [`WINDOW`] rows.
+async fn sizes_of_routes(
+    outbox: &Outbox,
+    partition: PartitionNo,
+    ids: &[EventId],
+) -> Result<Searched<Vec<(EventId, usize)>>, StoreError> {
+    let (these, ids) = one_of("event_id", ids.iter().map(|id| Value::from(id.0)).collect());
+    let bytes = outbox.schema().dialect().bytes_of(&["errors"]);
+    let sql = format!(
+        "SELECT event_id, {bytes} FROM {{retries}} WHERE partition_no = ? AND {these} \
+         ORDER BY event_id, route LIMIT {WINDOW}"
+    );
+    let values = [Value::from(stored(partition))].into_iter().chain(ids).collect();
+    let rows = query(outbox, &sql, values).await?;
+    let mut sizes: Vec<(EventId, usize)> = Vec::new();
+    for row in &rows {
+        let bytes = usize::try_from(column::<i64>(row, 1)?).unwrap_or(0);
+        // A longer one is left out.
+        let bytes = if bytes > LONGEST_TEXT { 0 } else { bytes };
+        match (sizes.last_mut(), EventId(column(row, 0)?)) {
+            (Some((last, sum)), id) if *last == id => *sum += bytes,
+            (_, id) => sizes.push((id, bytes)),
+        }
+    }
+    Ok(Searched { whole: i64::try_from(rows.len()).is_ok_and(|rows| rows < WINDOW), rows: sizes })
+}
+
+fn route(row: &QueryResult) -> Result<RouteHistory, StoreError> {
+    let state: String = column(row, 1)?;
+    let mismatch = |()| StoreError::Mismatch(format!("a route's state is `{state}`"));
+    let errors = history(&column::<Option<String>>(row, 5)?.unwrap_or_default());
+    let facts = RouteFacts {
+        route: maybe_name(row, 0)?.unwrap_or_default(),
+        state: state.parse().map_err(mismatch)?,
+        started: count(column(row, 2)?),
+        attempts: count(column(row, 3)?),
+        due_at: maybe_instant(row, 4)?,
+        last_error: errors.last().map(|error| shown(&error.text)),
+        redriven: super::flag(row, 6)?,
+    };
+    Ok(RouteHistory { facts, errors })
 }

@@ -142,7 +142,8 @@ async fn event_facts(outbox: &Outbox, event: EventRow) -> Result<EventFacts, Sto
             let rows = events::routes(outbox, first.partition, first.id).await?;
             let rows: Vec<RouteFacts> = rows.into_iter().map(|route| route.facts).collect();
             if holds_up(&rows, &routes) {
-                ahead = Some(AheadFacts { message: first.message, routes: rows });
+                let (message, event_type) = (first.message, first.event_type);
+                ahead = Some(AheadFacts { message, event_type, routes: rows });
             }
         }
         let letter = letters::parking(outbox, event.partition, key, event.id).await?;

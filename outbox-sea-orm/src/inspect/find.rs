@@ -1,7 +1,7 @@
 //! What a text names: by keys, indexes and windows, never by a scan.
 
 use super::{LONGEST_NAME, column, events, instant, letters, lists, name, query, safe_text};
-use crate::outbox::Outbox;
+use crate::{chunks::one_of, outbox::Outbox, saga::definition_names};
 use outbox_core::{
     admin::{Found, Subject},
     event::{MessageId, SagaId},
@@ -89,7 +89,7 @@ fn of_letter(letter: &letters::LetterHistory, what: &str) -> Found {
     Found {
         subject: Subject::Message(facts.message),
         what: format!("{state} {what}, {}", facts.id),
-        name: named(&letter.topic, &letter.event_type),
+        name: named(&letter.topic, &facts.event_type),
         at: Some(facts.dead_at),
     }
 }
@@ -137,11 +137,11 @@ async fn key(outbox: &Outbox, key: &str, kind: Option<&str>) -> Result<Vec<Found
         });
     }
     let letters = letters::of_key(outbox, key).await?.rows;
-    if let Some(letter) = letters.iter().find(|l| is_kind(&l.topic, &l.event_type)) {
+    if let Some(letter) = letters.iter().find(|l| is_kind(&l.topic, &l.facts.event_type)) {
         found.push(Found {
             subject: subject(),
             what: "a key with dead letters".to_owned(),
-            name: named(&letter.topic, &letter.event_type),
+            name: named(&letter.topic, &letter.facts.event_type),
             at: Some(letter.facts.dead_at),
         });
     }
@@ -150,24 +150,13 @@ async fn key(outbox: &Outbox, key: &str, kind: Option<&str>) -> Result<Vec<Found
 
 /// Finds sagas by their correlation id, under each name that there is.
 async fn by_correlation(outbox: &Outbox, text: &str) -> Result<Vec<Found>, StoreError> {
-    let mut names: Vec<String> = Vec::new();
-    while names.len() < MOST_NAMES {
-        let (condition, values) = match names.last() {
-            None => ("1 = 1", Vec::new()),
-            Some(last) => ("name > ?", vec![Value::from(last.as_str())]),
-        };
-        let sql = format!("SELECT name FROM {{sagas}} WHERE {condition} ORDER BY name LIMIT 1");
-        match query(outbox, &sql, values).await?.first() {
-            Some(row) => names.push(column(row, 0)?),
-            None => break,
-        }
-    }
+    let names = definition_names(outbox, MOST_NAMES).await?;
     let mut found = Vec::new();
     for some in names.chunks(MOST) {
-        let marks = vec!["?"; some.len()].join(", ");
-        let mut values: Vec<Value> = some.iter().map(|name| Value::from(name.as_str())).collect();
+        let names = some.iter().map(|name| Value::from(name.as_str()));
+        let (under_these, mut values) = one_of("name", names.collect());
         values.push(Value::from(text));
-        let condition = format!("name IN ({marks}) AND correlation_id = ?");
+        let condition = format!("{under_these} AND correlation_id = ?");
         found.extend(sagas(outbox, &condition, values).await?);
     }
     Ok(found)

@@ -2,7 +2,7 @@
 
 use super::{
     column, events,
-    events::{EventRow, RouteHistory},
+    events::{EventRow, RouteHistory, RoutesByEvent, Searched},
     instant, letters,
     letters::LetterHistory,
     lists,
@@ -12,7 +12,7 @@ use super::{
 use crate::outbox::Outbox;
 use outbox_core::{
     admin::{History, HistoryEntry, HistoryKind, Subject},
-    event::{MessageId, SagaId, Timestamp},
+    event::{EventId, MessageId, SagaId, Timestamp},
     failure::AttemptError,
     outbox::{ConsumerStore, RouteState, StoreError},
     saga::Record,
@@ -59,25 +59,26 @@ async fn message(outbox: &Outbox, id: MessageId) -> Result<History, StoreError> 
     let event = events::event(outbox, id).await?;
     let archived = events::archived(outbox, id).await?;
     for row in event.rows.iter().chain(&archived.rows) {
-        add_event(outbox, &mut history, row).await?;
+        let routes = match row.finished_at {
+            Some(_) => Vec::new(),
+            None => events::routes(outbox, row.partition, row.id).await?,
+        };
+        add_event(&mut history, row, &routes);
     }
     if let Some(scheduled) = lists::scheduled_message(outbox, id).await? {
         let text =
             format!("It is scheduled for {} on topic `{}`.", scheduled.deliver_at, scheduled.topic);
-        let service = outbox.source().to_owned();
-        history.entries.push(entry(
-            Some(scheduled.deliver_at),
-            service,
-            id,
-            HistoryKind::Scheduled,
-            text,
-        ));
+        let (at, service) = (Some(scheduled.deliver_at), outbox.source().to_owned());
+        let about = (id, Some(&*scheduled.event_type));
+        history.entries.push(entry(at, service, about, HistoryKind::Scheduled, text));
     }
     let letters = letters::of_message(outbox, id, event.rows.as_ref().map(|row| row.id)).await?;
     if let (None, None, Some(letter)) = (&event.rows, &archived.rows, letters.rows.first()) {
-        let text = format!("It was saved as `{}` on topic `{}`.", letter.event_type, letter.topic);
+        let event_type = &letter.facts.event_type;
+        let text = format!("It was saved as `{event_type}` on topic `{}`.", letter.topic);
         let (at, service) = (Some(letter.created_at), letter.source.clone());
-        history.entries.push(entry(at, service, id, HistoryKind::Created, text));
+        let about = (id, Some(&**event_type));
+        history.entries.push(entry(at, service, about, HistoryKind::Created, text));
     }
     letters.rows.iter().for_each(|letter| add_letter(&mut history, letter));
     let deferred = lists::deferred_message(outbox, id).await?;
@@ -88,7 +89,8 @@ async fn message(outbox: &Outbox, id: MessageId) -> Result<History, StoreError> 
             "Handler `{}` has handled it; a repeat is recognised until {}.",
             row.handler, row.keep_until
         );
-        history.entries.push(entry(None, row.consumer.clone(), id, HistoryKind::Received, text));
+        let about = (id, None);
+        history.entries.push(entry(None, row.consumer.clone(), about, HistoryKind::Received, text));
     }
 
     let found = Found {
@@ -152,8 +154,15 @@ fn add_gone(outbox: &Outbox, gone: &mut Vec<String>, found: &Found) {
 async fn of_key(outbox: &Outbox, key: &str, limit: u32) -> Result<History, StoreError> {
     let mut history = History::default();
     let found = events::of_this_key(outbox, key, i64::from(limit)).await?;
+    // A key has one partition.
+    let ids: Vec<EventId> = found.rows.iter().map(|row| row.id).collect();
+    let routes = match found.rows.first() {
+        Some(first) => events::routes_of(outbox, first.partition, &ids).await?,
+        None => Searched { rows: RoutesByEvent::new(), whole: true },
+    };
     for row in &found.rows {
-        add_event(outbox, &mut history, row).await?;
+        let none = Vec::new();
+        add_event(&mut history, row, routes.rows.get(&row.id).unwrap_or(&none));
     }
     let letters = letters::of_key(outbox, key).await?;
     letters.rows.iter().for_each(|letter| add_letter(&mut history, letter));
@@ -165,6 +174,9 @@ async fn of_key(outbox: &Outbox, key: &str, limit: u32) -> Result<History, Store
         gone.push(
             "Events behind the first 10,000 of the key's partition were not searched.".to_owned(),
         );
+    }
+    if !routes.whole {
+        gone.push("Of the attempts of these events, not all were read.".to_owned());
     }
     letters_gone(gone, letters.whole);
     if !deferred.whole {
@@ -183,45 +195,43 @@ fn letters_gone(gone: &mut Vec<String>, whole: bool) {
     }
 }
 
+/// Makes an entry about a message, whose type may be known.
 fn entry(
     at: Option<Timestamp>,
     service: String,
-    message: MessageId,
+    (message, event_type): (MessageId, Option<&str>),
     kind: HistoryKind,
     text: String,
 ) -> HistoryEntry {
-    HistoryEntry { at, service, message: Some(message), kind, text }
+    let event_type = event_type.map(str::to_owned);
+    HistoryEntry { at, service, message: Some(message), event_type, kind, text }
 }
 
-async fn add_event(
-    outbox: &Outbox,
-    history: &mut History,
-    row: &EventRow,
-) -> Result<(), StoreError> {
-    let (topic, id) = (safe_text(&row.topic, super::LONGEST_NAME), row.message);
+fn add_event(history: &mut History, row: &EventRow, routes: &[RouteHistory]) {
+    let (topic, about) =
+        (safe_text(&row.topic, super::LONGEST_NAME), (row.message, Some(&*row.event_type)));
     let text = format!("It was saved as `{}` on topic `{topic}`.", row.event_type);
     let service = || row.source.clone();
-    history.entries.push(entry(Some(row.created_at), service(), id, HistoryKind::Created, text));
+    history.entries.push(entry(Some(row.created_at), service(), about, HistoryKind::Created, text));
     if let Some(at) = row.finished_at {
         let text = "Every route has confirmed it, and it is in the archive.".to_owned();
-        history.entries.push(entry(Some(at), service(), id, HistoryKind::Archived, text));
-        return Ok(());
+        history.entries.push(entry(Some(at), service(), about, HistoryKind::Archived, text));
+        return;
     }
-    for RouteHistory { facts, errors } in events::routes(outbox, row.partition, row.id).await? {
+    for RouteHistory { facts, errors } in routes {
         let by = format!("route `{}`", facts.route);
-        add_errors(history, &row.source, id, &by, &errors);
+        add_errors(history, &row.source, about, &by, errors);
         if facts.state == RouteState::Done {
             let text = format!("Route `{}` has confirmed it.", facts.route);
-            history.entries.push(entry(None, service(), id, HistoryKind::Confirmed, text));
+            history.entries.push(entry(None, service(), about, HistoryKind::Confirmed, text));
         }
     }
-    Ok(())
 }
 
 fn add_errors(
     history: &mut History,
     service: &str,
-    message: MessageId,
+    about: (MessageId, Option<&str>),
     by: &str,
     errors: &[AttemptError],
 ) {
@@ -233,7 +243,7 @@ fn add_errors(
             error.class,
             shown(&error.text)
         );
-        let failed = entry(at, service.to_owned(), message, HistoryKind::Failed, text);
+        let failed = entry(at, service.to_owned(), about, HistoryKind::Failed, text);
         // A letter repeats the history of its route.
         if !history.entries.contains(&failed) {
             history.entries.push(failed);
@@ -247,13 +257,14 @@ fn add_letter(history: &mut History, letter: &LetterHistory) {
         Some(by) => (by.consumer.clone(), format!("handler `{}`", by.handler)),
         None => (letter.source.clone(), format!("route `{}`", facts.route)),
     };
-    add_errors(history, &service, facts.message, &by, &letter.errors);
+    let about = (facts.message, Some(&*facts.event_type));
+    add_errors(history, &service, about, &by, &letter.errors);
     let text = format!(
         "It became dead letter {} of {by}: {}, {} attempts.",
         facts.id, facts.reason, facts.attempts
     );
     let dead =
-        entry(Some(facts.dead_at), service.clone(), facts.message, HistoryKind::DeadLetter, text);
+        entry(Some(facts.dead_at), service.clone(), about, HistoryKind::DeadLetter, text);
     history.entries.push(dead);
     if let Some(resolution) = &facts.resolution {
         let text = format!(
@@ -264,26 +275,21 @@ fn add_letter(history: &mut History, letter: &LetterHistory) {
             resolution.reason
         );
         let at = Some(resolution.at);
-        history.entries.push(entry(at, service, facts.message, HistoryKind::Resolved, text));
+        history.entries.push(entry(at, service, about, HistoryKind::Resolved, text));
     }
 }
 
 fn add_delivery(history: &mut History, delivery: &DeferredHistory) {
     let (facts, view) = (&delivery.facts, &delivery.facts.view);
     let by = format!("handler `{}`", view.handler);
-    add_errors(history, &view.consumer, view.message, &by, &delivery.errors);
+    let about = (view.message, Some(&*view.event_type));
+    add_errors(history, &view.consumer, about, &by, &delivery.errors);
     let due = view
         .due_at
         .map_or_else(|| "behind others of its key".to_owned(), |at| format!("due at {at}"));
     let text = format!("It was deferred for {by}, {due}, after {} failures.", view.failures);
     let at = Some(facts.stored_at);
-    history.entries.push(entry(
-        at,
-        view.consumer.clone(),
-        view.message,
-        HistoryKind::Deferred,
-        text,
-    ));
+    history.entries.push(entry(at, view.consumer.clone(), about, HistoryKind::Deferred, text));
 }
 
 /// Reads the newest records of a saga.
@@ -308,6 +314,7 @@ async fn saga(outbox: &Outbox, id: SagaId, limit: u32) -> Result<History, StoreE
                 at: Some(instant(row, 3)?),
                 service: outbox.source().to_owned(),
                 message: None,
+                event_type: None,
                 kind: kind_of(&kind),
                 text: told(&kind, step.as_deref(), record.as_ref()),
             });

@@ -29,7 +29,6 @@ pub(super) struct LetterHistory {
     pub(super) facts: LetterFacts,
     pub(super) source: String,
     pub(super) topic: String,
-    pub(super) event_type: String,
     pub(super) created_at: Timestamp,
     pub(super) errors: Vec<AttemptError>,
 }
@@ -72,6 +71,7 @@ fn letter(row: &QueryResult) -> Result<LetterHistory, StoreError> {
         facts: LetterFacts {
             id: LetterId(column(row, 0)?),
             message: message_id(row, 1)?,
+            event_type: name(row, 16)?,
             key: column(row, 2)?,
             route,
             consumer,
@@ -84,7 +84,6 @@ fn letter(row: &QueryResult) -> Result<LetterHistory, StoreError> {
         },
         source: name(row, 14)?,
         topic: name(row, 15)?,
-        event_type: name(row, 16)?,
         created_at: instant(row, 17)?,
         errors,
     })

@@ -96,7 +96,7 @@ pub(crate) async fn query(
 ) -> Result<Vec<QueryResult>, StoreError> {
     let schema = outbox.schema();
     let statement = schema.statement(&schema.filled(sql), values);
-    outbox.work().query_all_raw(statement).await.map_err(failed)
+    outbox.reads().query_all_raw(statement).await.map_err(failed)
 }
 
 /// Reads a number; 0 where there is no row.

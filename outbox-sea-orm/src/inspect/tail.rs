@@ -3,13 +3,13 @@
 use super::{
     column,
     events::{EventRow, Place, WindowEdge},
-    number, query, shown,
+    flag, number, query,
 };
-use crate::{outbox::Outbox, schema::stored};
+use crate::{dialect::ORIGIN_RELAY, outbox::Outbox, schema::stored};
 use async_trait::async_trait;
 use outbox_core::{
-    admin::{TailEvent, TailRead, TailStore},
-    event::EventId,
+    admin::{TailEvent, TailLetter, TailRead, TailStore},
+    event::{EventId, LetterId},
     outbox::{PartitionNo, StoreError},
 };
 use sea_orm::Value;
@@ -86,6 +86,27 @@ impl TailStore for Outbox {
         }
         Ok(waiting)
     }
+
+    async fn given_up(&self, events: &[EventId]) -> Result<Vec<TailLetter>, StoreError> {
+        let mut letters = Vec::new();
+        for chunk in events.chunks(CHUNK) {
+            let marks = vec!["?"; chunk.len()].join(", ");
+            let sql = format!(
+                "SELECT event_id, letter_id, CASE WHEN resolution = 'redriven' THEN 1 ELSE 0 END \
+                 FROM {{letters}} WHERE event_id IN ({marks}) AND origin = {ORIGIN_RELAY}"
+            );
+            let values = chunk.iter().map(|id| Value::from(id.0)).collect();
+            for row in query(self, &sql, values).await? {
+                letters.push(TailLetter {
+                    event: EventId(column(&row, 0)?),
+                    letter: LetterId(column(&row, 1)?),
+                    redriven: flag(&row, 2)?,
+                });
+            }
+        }
+        letters.sort_by_key(|letter| letter.letter);
+        Ok(letters)
+    }
 }
 
 /// Lists the partitions as they are stored.
@@ -98,9 +119,9 @@ fn event(row: EventRow) -> TailEvent {
         partition: row.partition,
         id: row.id,
         message: row.message,
-        topic: shown(&row.topic),
+        topic: row.topic,
         event_type: row.event_type,
-        key: row.key.as_deref().map(shown),
+        key: row.key,
         created_at: row.created_at,
         finished_at: row.finished_at,
     }

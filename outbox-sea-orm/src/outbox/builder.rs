@@ -4,6 +4,7 @@ use super::{
     Inner, Outbox, RouteLimits,
     relay_watch::{DEFAULT_DELAY, RelayWatch},
     source::SourceSettings,
+    waiting_limit::WaitingLimit,
 };
 use crate::{
     MAX_PARTITIONS, Namespace, Notifier, Retention, Schema,
@@ -33,8 +34,13 @@ use std::{
 const MAX_PAYLOAD: usize = 960 * 1024;
 /// Highest setting of the most bytes of a payload: the databases take 1 GB of a value.
 const LARGEST_PAYLOAD: usize = 512 * 1024 * 1024;
+/// Highest setting of the most waiting events: the databases count in signed 64 bits.
+const MOST_WAITING: u64 = i64::MAX.unsigned_abs();
 /// How long a dedup key is kept: longer than any client repeats a request.
 const DEDUP_RETENTION: Duration = Duration::from_hours(7 * 24);
+/// Connections for what operators ask: a second one, so that one slow statement does not make every
+/// page wait for it.
+const READ_CONNECTIONS: u32 = 2;
 
 /// Configures an [`Outbox`]. Made by [`Outbox::builder`].
 ///
@@ -67,6 +73,7 @@ pub struct OutboxBuilder {
     retentions: Retentions,
     behind_pooler: bool,
     relay_check_delay: Duration,
+    max_waiting: Option<u64>,
     work_limits: TransactionLimits,
     pub(crate) drivers: Drivers,
 }
@@ -86,6 +93,7 @@ impl OutboxBuilder {
             retentions: Retentions::default(),
             behind_pooler: false,
             relay_check_delay: DEFAULT_DELAY,
+            max_waiting: None,
             work_limits: TransactionLimits::default(),
             drivers: Drivers::BUILT,
         }
@@ -189,6 +197,26 @@ impl OutboxBuilder {
         self
     }
 
+    /// Sets how many events may wait for relays, at least 1; without a limit by default.
+    ///
+    /// Once so many wait, the application's `emit` and `enqueue` give
+    /// [`OutboxError::TooManyWaiting`] until relays have published some: a destination that is away
+    /// for days does not fill the database. What handlers and steps of sagas emit is saved all the
+    /// same. Each process counts while it emits, once a second at most, so that a little more may
+    /// wait than the limit says.
+    ///
+    /// ```
+    /// # use outbox_sea_orm::prelude::*;
+    /// # async fn example(db: sea_orm::DatabaseConnection) -> Result<(), OutboxError> {
+    /// let outbox = Outbox::builder(db).source("shop").max_waiting(5_000_000).build().await?;
+    /// # let _ = outbox;
+    /// # Ok(()) }
+    /// ```
+    pub fn max_waiting(mut self, events: u64) -> Self {
+        self.max_waiting = Some(events);
+        self
+    }
+
     /// Sets how long a dedup key is kept; 7 days by default.
     pub fn dedup_retention(mut self, retention: Duration) -> Self {
         self.dedup_retention = retention;
@@ -270,7 +298,7 @@ impl OutboxBuilder {
     ///
     /// These transactions have connections of their own: a second pool, opened with the options of
     /// the application's and as large as that, when a consumer, a coordinator or an operator first
-    /// needs one. On MySQL and MariaDB a hook that runs after each connect of the application's
+    /// needs one. What operators ask has two further connections. On MySQL and MariaDB a hook that runs after each connect of the application's
     /// pool does not run for them.
     ///
     /// ```
@@ -346,10 +374,12 @@ impl OutboxBuilder {
             Notifier::new(&self.db, &schema)
         };
         let pool =
-            || WorkPool::new(&self.db, schema.dialect(), self.work_limits, self.behind_pooler);
-        let (work, heartbeat_pool) = (pool(), pool().at_most(1));
+            |limits| WorkPool::new(&self.db, schema.dialect(), limits, self.behind_pooler);
+        let (work, heartbeat_pool) = (pool(self.work_limits), pool(self.work_limits).at_most(1));
+        let read_pool = pool(self.work_limits.of_reads()).at_most(READ_CONNECTIONS);
         Ok(Outbox(Arc::new(Inner {
             heartbeat_pool: Arc::new(heartbeat_pool),
+            read_pool,
             transaction_tasks: TransactionTasks::default(),
             waiting_writers: AtomicUsize::default(),
             connections: work.connections(),
@@ -364,6 +394,7 @@ impl OutboxBuilder {
             saga_wake: Wake::default(),
             saga_starts: SagaStarts::default(),
             relay_watch: RelayWatch::new(self.relay_check_delay),
+            waiting_limit: self.max_waiting.map(WaitingLimit::new),
             dedup_retention: self.dedup_retention,
             listeners: self.listeners,
             limits: self.limits,
@@ -403,6 +434,9 @@ impl OutboxBuilder {
                 "the longest payload must have 1 to {LARGEST_PAYLOAD} bytes, not {}",
                 self.max_payload
             ));
+        }
+        if self.max_waiting.is_some_and(|events| !(1..=MOST_WAITING).contains(&events)) {
+            faults.push(format!("the most waiting events must be 1 to {MOST_WAITING}"));
         }
         let namespace = match self.namespace.as_str() {
             "" => Ok(Namespace::default()),

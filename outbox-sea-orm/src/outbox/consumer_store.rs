@@ -66,6 +66,10 @@ impl ConsumerStore for Outbox {
         tx.bounded("the inbox", self.0.schema.admit_all(tx, keys)).await.map_err(database)
     }
 
+    async fn begin_shared(&self, limit: Duration) -> Result<OutboxTransaction, StoreError> {
+        Ok(self.begin_work_within(limit).await?)
+    }
+
     async fn check_intact(&self, tx: &OutboxTransaction) -> Result<(), StoreError> {
         Ok(tx.check_intact().await?)
     }
@@ -82,7 +86,7 @@ impl ConsumerStore for Outbox {
         // another connection would then make its own write fail.
         let admission =
             self.0.schema.admission(&*self.0.work, key, order_hash).await.map_err(database)?;
-        Ok(Some((admission, self.begin_work_deferred().await?)))
+        Ok(Some((admission, self.begin_work_deferred(None).await?)))
     }
 
     async fn is_received(&self, key: InboxKey<'_>) -> Result<bool, StoreError> {

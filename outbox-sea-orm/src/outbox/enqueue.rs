@@ -39,7 +39,7 @@ impl Outbox {
     ///
     /// # Errors
     /// [`OutboxError::Encode`] or [`OutboxError::Limit`] when the event could not travel,
-    /// [`OutboxError::Database`] when the database refused.
+    /// [`OutboxError::TooManyWaiting`], and [`OutboxError::Database`] when the database refused.
     ///
     /// # Cancel safety
     /// As SeaORM's own: whether the event was written is unknown then, so roll back.

@@ -13,6 +13,7 @@ mod consumer_store;
 mod relay_source;
 mod relay_watch;
 mod source;
+mod waiting_limit;
 mod write;
 
 pub use builder::OutboxBuilder;
@@ -23,7 +24,7 @@ pub use options::{EnqueueOptions, OnDuplicate};
 pub(crate) use write::Pending;
 
 use crate::{
-    Notifier, Retention, Schema,
+    Notifier, Retention, Schema, TransactionLimits,
     error::OutboxError,
     listener::Listeners,
     pool::WorkPool,
@@ -52,6 +53,7 @@ use std::{
     },
     time::Duration,
 };
+use waiting_limit::WaitingLimit;
 
 /// Most bytes of all headers, names and values: more than any server or broker takes beside a
 /// payload.
@@ -90,10 +92,14 @@ struct Inner {
     transaction_tasks: TransactionTasks,
     saga_starts: SagaStarts,
     relay_watch: RelayWatch,
+    waiting_limit: Option<WaitingLimit>,
     connections: Option<Connections>,
     /// One connection for heartbeats and short lookups, which must not wait for the connections of
     /// handlers.
     heartbeat_pool: Arc<WorkPool>,
+    /// Connections for what operators ask, which must not take those of handlers: whoever asked may be
+    /// gone, and the statement still runs.
+    read_pool: WorkPool,
     /// Transactions of the application that are being opened.
     waiting_writers: AtomicUsize,
 }
@@ -209,37 +215,48 @@ impl Outbox {
 
     /// Opens a transaction of the framework's own: for a handler, a step of a saga.
     pub(crate) async fn begin_work(&self) -> Result<OutboxTransaction, OutboxError> {
-        self.begin_work_with(TransactionOptions::default()).await
+        self.begin_work_with(TransactionOptions::default(), None).await
+    }
+
+    /// Opens a transaction of the framework's own whose statements last, and wait for locks, for so
+    /// long at most, if not for less.
+    pub(crate) async fn begin_work_within(
+        &self,
+        limit: Duration,
+    ) -> Result<OutboxTransaction, OutboxError> {
+        let usual = *self.work().limits();
+        let limits =
+            usual.lock_wait(usual.lock_wait.min(limit)).statement(usual.statement.min(limit));
+        self.begin_work_with(TransactionOptions::default(), Some(limits)).await
     }
 
     /// Opens a transaction of the framework's own at READ COMMITTED, so that each of its statements
     /// sees what others have committed: for claims and operators.
     pub(crate) async fn begin_read_committed(&self) -> Result<OutboxTransaction, OutboxError> {
         let isolation_level = Some(IsolationLevel::ReadCommitted);
-        self.begin_work_with(TransactionOptions {
-            isolation_level,
-            ..TransactionOptions::default()
-        })
-        .await
+        let options = TransactionOptions { isolation_level, ..TransactionOptions::default() };
+        self.begin_work_with(options, None).await
     }
 
     /// Opens a transaction of the framework's own that takes SQLite's write lock with its first
-    /// write.
-    pub(crate) async fn begin_work_deferred(&self) -> Result<OutboxTransaction, OutboxError> {
+    /// write; with limits of its own, where it needs some.
+    pub(crate) async fn begin_work_deferred(
+        &self,
+        limits: Option<TransactionLimits>,
+    ) -> Result<OutboxTransaction, OutboxError> {
         let sqlite_transaction_mode = Some(SqliteTransactionMode::Deferred);
-        self.begin_work_with(TransactionOptions {
-            sqlite_transaction_mode,
-            ..TransactionOptions::default()
-        })
-        .await
+        let options =
+            TransactionOptions { sqlite_transaction_mode, ..TransactionOptions::default() };
+        self.begin_work_with(options, limits).await
     }
 
     async fn begin_work_with(
         &self,
         mut options: TransactionOptions,
+        limits: Option<TransactionLimits>,
     ) -> Result<OutboxTransaction, OutboxError> {
         self.adapt(&mut options);
-        OutboxTransaction::open_for_work(self.clone(), options).await
+        OutboxTransaction::open_for_work(self.clone(), options, limits).await
     }
 
     fn adapt(&self, options: &mut TransactionOptions) {
@@ -375,6 +392,11 @@ impl Outbox {
     /// The framework's own connections.
     pub(crate) fn work(&self) -> &Arc<WorkPool> {
         &self.0.work
+    }
+
+    /// The connections for what operators ask.
+    pub(crate) fn reads(&self) -> &WorkPool {
+        &self.0.read_pool
     }
 
     /// The tables.

@@ -17,13 +17,14 @@ pub(crate) struct Pending {
 }
 
 impl Pending {
-    /// Encodes an event and checks it against the rules of the envelope, of the outbox and of the
-    /// routes that take it.
+    /// Encodes an event and checks it against the limit of waiting events, the rules of the
+    /// envelope, of the outbox and of the routes that take it.
     pub(crate) fn new<E: OutboxEvent + ?Sized>(
         event: &E,
         options: EnqueueOptions,
         outbox: &Outbox,
     ) -> Result<Self, OutboxError> {
+        outbox.check_waiting(false)?;
         Self::checked(NewEvent::encode(&event)?, options, outbox)
     }
 

@@ -77,12 +77,22 @@ pub(crate) fn classify(error: &DbErr) -> DbErrorClass {
 /// Tells whether the database refuses a statement because the role lacks a right or the connection
 /// is read-only.
 pub(crate) fn is_denied(error: &DbErr) -> bool {
-    let (DbErr::Exec(RuntimeErr::SqlxError(error)) | DbErr::Query(RuntimeErr::SqlxError(error))) =
-        error
-    else {
-        return false;
-    };
-    code_of(error).is_some_and(ErrorCode::is_denied)
+    code_of_statement(error).is_some_and(ErrorCode::is_denied)
+}
+
+/// Tells whether a statement failed since a savepoint is not there, or no transaction is open.
+pub(crate) fn is_missing_savepoint(error: &DbErr) -> bool {
+    code_of_statement(error).is_some_and(ErrorCode::is_missing_savepoint)
+}
+
+/// Gives the code with which the database has refused a statement.
+fn code_of_statement(error: &DbErr) -> Option<ErrorCode<'_>> {
+    match error {
+        DbErr::Exec(RuntimeErr::SqlxError(error)) | DbErr::Query(RuntimeErr::SqlxError(error)) => {
+            code_of(error)
+        }
+        _ => None,
+    }
 }
 
 fn ended_idle(error: &sqlx::Error) -> bool {

@@ -3,6 +3,8 @@
 
 mod connector;
 mod relay_connection;
+mod run_to_completion;
+mod open_pool;
 mod work_pool;
 mod pooler;
 mod error_class;
@@ -11,8 +13,10 @@ pub use crate::dialect::TransactionLimits;
 pub(crate) use crate::dialect::{Arg, DriverConnection};
 pub(crate) use connector::Connector;
 pub(crate) use error_class::{
-    DbErrorClass, classify, driver_error, is_denied, response_timeout, store_error,
+    DbErrorClass, classify, driver_error, is_denied, is_missing_savepoint, response_timeout,
+    store_error,
 };
 pub(crate) use pooler::{POOLER_REQUIREMENT, check as check_pooler, is_mixed_statement_error};
 pub(crate) use relay_connection::{RelayConnection, Tx};
-pub(crate) use work_pool::{ResponseDeadline, WorkPool};
+pub(crate) use run_to_completion::RunToCompletion;
+pub(crate) use work_pool::{Begun, ResponseDeadline, WorkPool};

@@ -6,23 +6,24 @@
 //! which never ends where the network drops everything. So when a response is overdue the whole
 //! pool is closed: statements on its other connections end as usual, the connections that hang are
 //! closed, and the next transaction opens a new pool. Connections are handed out without a ping: see
-//! `OpenPool::begin`.
+//! `OpenPool::send_begin`.
 
-use super::error_class::response_timeout;
-use crate::dialect::{
-    Dialect, PoolOptions, TransactionLimits, TxEffect, close_pool, used_connections,
+use super::{
+    error_class::response_timeout,
+    open_pool::{Bound, OpenPool, PoolShare},
 };
+use crate::dialect::{Dialect, PoolOptions, TransactionLimits};
 use async_trait::async_trait;
 use outbox_core::runtime::{Connections, now};
 use sea_orm::{
     ConnectionTrait, DatabaseConnection, DatabaseTransaction, DbBackend, DbErr, ExecResult,
-    QueryResult, RuntimeErr, Statement, TransactionOptions, TransactionTrait,
+    QueryResult, RuntimeErr, Statement, TransactionOptions,
 };
 use std::{
     pin::pin,
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
+        atomic::{AtomicBool, Ordering},
     },
     time::Duration,
 };
@@ -68,11 +69,20 @@ impl ResponseDeadline {
 
     /// Closes the connection, since a response is overdue; gives the error.
     pub(crate) fn close(&self, what: &'static str) -> DbErr {
-        if let Some(PoolShare(pool)) = &self.from {
+        if let Some(pool) = &self.from {
             pool.close();
         }
         response_timeout(what, self.within)
     }
+}
+
+/// A transaction that was begun, with what it needs until its end.
+pub(crate) struct Begun {
+    pub(crate) txn: DatabaseTransaction,
+    pub(crate) deadline: ResponseDeadline,
+    /// The statement that gives the session its usual limits back; `None` where it has them, or has
+    /// them again when the transaction ends.
+    pub(crate) reset: Option<String>,
 }
 
 /// Opens transactions for the framework, and runs its statements outside of one.
@@ -86,34 +96,6 @@ pub(crate) struct WorkPool {
     /// Largest number of connections; `None` for that of the application's pool.
     max_connections: Option<u32>,
     pool: Mutex<Option<Arc<OpenPool>>>,
-}
-
-/// A pool of the driver, until a response on it is overdue.
-struct OpenPool {
-    db: DatabaseConnection,
-    /// Whether it is the application's, where the database needs no second one.
-    shared: bool,
-    /// Whether its connections are opened without settings, since a pooler refuses them.
-    without_settings: bool,
-    closed: AtomicBool,
-    /// Transactions that are open on it.
-    in_use: AtomicUsize,
-}
-
-/// One transaction's share of a pool.
-struct PoolShare(Arc<OpenPool>);
-
-impl Clone for PoolShare {
-    fn clone(&self) -> Self {
-        self.0.in_use.fetch_add(1, Ordering::Relaxed);
-        Self(Arc::clone(&self.0))
-    }
-}
-
-impl Drop for PoolShare {
-    fn drop(&mut self) {
-        self.0.in_use.fetch_sub(1, Ordering::Relaxed);
-    }
 }
 
 impl WorkPool {
@@ -170,28 +152,52 @@ impl WorkPool {
         self.dialect.ends_idle_transactions()
     }
 
-    /// Opens a transaction.
+    /// Opens a transaction with the usual limits, or with others.
     ///
     /// # Errors
     /// The database's error, or that it did not respond.
     pub(crate) async fn begin(
         &self,
         options: TransactionOptions,
-    ) -> Result<(DatabaseTransaction, ResponseDeadline), DbErr> {
-        self.run_on_pool(|pool| async move {
-            let txn = pool.begin(options).await?;
+        limits: Option<TransactionLimits>,
+    ) -> Result<Begun, DbErr> {
+        self.run_on_pool(|pool, bound| async move {
+            let txn = pool.begin(options, bound).await?;
             let deadline =
                 ResponseDeadline { within: self.limits.response(), from: Some(pool.share()) };
-            if self.limits_per_transaction.load(Ordering::Relaxed) {
-                txn.execute_unprepared(&self.dialect.limits_of_transaction(&self.limits)).await?;
+            let (set, reset) = self.statements(limits.as_ref());
+            if !set.is_empty() {
+                txn.execute_unprepared(&set).await?;
             }
-            Ok((txn, deadline))
+            Ok(Begun { txn, deadline, reset })
         })
         .await
     }
 
+    /// Writes the statement that sets the limits of one transaction, empty where they are set, and
+    /// the one that puts the session's back.
+    fn statements(&self, limits: Option<&TransactionLimits>) -> (String, Option<String>) {
+        let (dialect, usual) = (self.dialect, &self.limits);
+        if self.limits_per_transaction.load(Ordering::Relaxed) {
+            return (dialect.limits_of_transaction(limits.unwrap_or(usual)), None);
+        }
+        let Some(limits) = limits else { return (String::new(), None) };
+        let reset = dialect.change_of_limits(limits, usual);
+        let outlast = dialect.keeps_limits_of_transaction() && !reset.is_empty();
+        (dialect.change_of_limits(usual, limits), outlast.then_some(reset))
+    }
+
+    /// Sets the limits of a transaction, where its connection has none.
+    async fn limit(&self, txn: &DatabaseTransaction) -> Result<(), DbErr> {
+        let (set, _) = self.statements(None);
+        if !set.is_empty() {
+            txn.execute_unprepared(&set).await?;
+        }
+        Ok(())
+    }
+
     /// Runs work on the open pool. An overdue response closes that pool.
-    async fn run_on_pool<T, F>(&self, work: impl Fn(Arc<OpenPool>) -> F) -> Result<T, DbErr>
+    async fn run_on_pool<T, F>(&self, work: impl Fn(Arc<OpenPool>, Bound) -> F) -> Result<T, DbErr>
     where
         F: Future<Output = Result<T, DbErr>>,
     {
@@ -199,8 +205,9 @@ impl WorkPool {
         loop {
             let pool = self.current();
             let within = acquire_timeout(&pool.db) + self.limits.response();
-            let mut running = pin!(work(Arc::clone(&pool)));
-            match tokio::time::timeout_at((begun + within).into(), running.as_mut()).await {
+            let bound = Bound { within, until: begun + within };
+            let mut running = pin!(work(Arc::clone(&pool), bound));
+            match tokio::time::timeout_at(bound.until.into(), running.as_mut()).await {
                 // Another transaction has closed the pool meanwhile, since its response was
                 // overdue.
                 Ok(Err(DbErr::ConnectionAcquire(_))) if pool.is_closed() => {}
@@ -221,10 +228,7 @@ impl WorkPool {
                     return Err(error);
                 }
                 Ok(Ok(done)) => return Ok(done),
-                Err(_) => {
-                    pool.close();
-                    return Err(response_timeout("the database", within));
-                }
+                Err(_) => return Err(pool.overdue(bound)),
             }
         }
     }
@@ -249,29 +253,13 @@ impl WorkPool {
         );
         let shared = db.is_none();
         let db = db.unwrap_or_else(|| self.application.clone());
-        OpenPool {
-            db,
-            shared,
-            without_settings: without_settings || shared,
-            closed: AtomicBool::new(false),
-            in_use: AtomicUsize::new(0),
-        }
+        OpenPool::new(db, shared, without_settings || shared)
     }
 }
 
 /// Tells how long a pool waits for a free connection.
 fn acquire_timeout(db: &DatabaseConnection) -> Duration {
     PoolOptions::of(db).map_or(ACQUIRE_TIMEOUT, |options| options.acquire_timeout)
-}
-
-/// Tells the largest number of connections of a pool.
-fn max_connections(db: &DatabaseConnection) -> u32 {
-    PoolOptions::of(db).map_or(0, |options| options.max_connections)
-}
-
-/// Tells whether the connection was lost that the pool gave; not whether the pool had none to give.
-fn is_lost_connection(error: &DbErr) -> bool {
-    matches!(error, DbErr::Query(_) | DbErr::Exec(_)) && TxEffect::of(error) == TxEffect::Lost
 }
 
 /// Tells whether a pooler has refused the settings of a new connection.
@@ -285,54 +273,19 @@ fn is_settings_refused(error: &DbErr) -> bool {
     error.as_database_error().is_some_and(|e| e.message().contains("startup parameter"))
 }
 
-impl OpenPool {
-    fn share(self: &Arc<Self>) -> PoolShare {
-        self.in_use.fetch_add(1, Ordering::Relaxed);
-        PoolShare(Arc::clone(self))
-    }
-
-    /// Opens a transaction.
-    ///
-    /// A pool of our own hands connections out without a ping, which would be a round trip before
-    /// each transaction. So one may have been lost while it was idle: BEGIN fails on it, has done
-    /// nothing, and is sent over another connection.
-    async fn begin(&self, options: TransactionOptions) -> Result<DatabaseTransaction, DbErr> {
-        let mut others = if self.shared { 0 } else { max_connections(&self.db) };
-        loop {
-            match self.db.begin_with_options(options).await {
-                Err(error) if others > 0 && is_lost_connection(&error) => others -= 1,
-                begun => return begun,
-            }
-        }
-    }
-
-    fn is_closed(&self) -> bool {
-        self.closed.load(Ordering::Acquire)
-    }
-
-    /// Closes the pool: it closes connections that return to it from now on.
-    fn close(&self) {
-        if !self.shared && !self.closed.swap(true, Ordering::AcqRel) {
-            close_pool(&self.db);
-        }
-    }
-
-    /// Tells whether the pool counts connections as used that no transaction has: their ping hangs.
-    fn has_stuck_connections(&self) -> bool {
-        !self.shared && used_connections(&self.db) > self.in_use.load(Ordering::Relaxed)
-    }
-}
-
-/// Runs a statement in a transaction of its own, whose BEGIN shows whether the connection is alive; on
-/// the application's pool, which pings, by itself.
+/// Runs a statement in a transaction of its own, whose BEGIN shows whether the connection is alive, and
+/// which has the limits; on the application's pool, which pings, by itself.
 macro_rules! alone {
-    ($pool:expr, $conn:ident => $statement:expr) => {{
-        let pool = $pool;
+    ($work:expr, $pool:ident, $bound:ident, $conn:ident => $statement:expr) => {{
+        let (work, pool) = ($work, $pool);
         if pool.shared {
             let $conn = &pool.db;
             return $statement.await;
         }
-        let txn = pool.begin(TransactionOptions::default()).await?;
+        // Its connection is in use, and not stuck.
+        let _share = pool.share();
+        let txn = pool.begin(TransactionOptions::default(), $bound).await?;
+        work.limit(&txn).await?;
         let $conn = &txn;
         let done = $statement.await?;
         txn.commit().await?;
@@ -347,30 +300,32 @@ impl ConnectionTrait for WorkPool {
     }
 
     async fn execute_raw(&self, stmt: Statement) -> Result<ExecResult, DbErr> {
-        self.run_on_pool(|pool| {
+        self.run_on_pool(|pool, bound| {
             let stmt = stmt.clone();
-            async move { alone!(pool, conn => conn.execute_raw(stmt)) }
+            async move { alone!(self, pool, bound, conn => conn.execute_raw(stmt)) }
         })
         .await
     }
 
     async fn execute_unprepared(&self, sql: &str) -> Result<ExecResult, DbErr> {
-        self.run_on_pool(|pool| async move { alone!(pool, conn => conn.execute_unprepared(sql)) })
-            .await
+        self.run_on_pool(|pool, bound| async move {
+            alone!(self, pool, bound, conn => conn.execute_unprepared(sql))
+        })
+        .await
     }
 
     async fn query_one_raw(&self, stmt: Statement) -> Result<Option<QueryResult>, DbErr> {
-        self.run_on_pool(|pool| {
+        self.run_on_pool(|pool, bound| {
             let stmt = stmt.clone();
-            async move { alone!(pool, conn => conn.query_one_raw(stmt)) }
+            async move { alone!(self, pool, bound, conn => conn.query_one_raw(stmt)) }
         })
         .await
     }
 
     async fn query_all_raw(&self, stmt: Statement) -> Result<Vec<QueryResult>, DbErr> {
-        self.run_on_pool(|pool| {
+        self.run_on_pool(|pool, bound| {
             let stmt = stmt.clone();
-            async move { alone!(pool, conn => conn.query_all_raw(stmt)) }
+            async move { alone!(self, pool, bound, conn => conn.query_all_raw(stmt)) }
         })
         .await
     }

@@ -2,10 +2,11 @@
 
 use super::{
     claims::any_of,
+    definition_names,
     row::{column, count, id, id_value, instance, read, size, version},
 };
 use crate::{
-    chunks::{RESULT_BYTES, chunks_by_size, fitting_count},
+    chunks::{RESULT_BYTES, chunks_by_size, fitting_count, one_of},
     error::database,
     outbox::Outbox,
     schema::{Audit, AuditedAct},
@@ -25,6 +26,8 @@ use std::time::Duration;
 
 /// Most sagas of one page, whatever the caller asks for, since each is a parameter.
 const LONGEST_PAGE: u32 = 10_000;
+/// Most names of definitions under which a correlation id is listed: each costs a statement.
+const MOST_NAMES: usize = 1_000;
 
 #[async_trait]
 impl SagaAdmin for Outbox {
@@ -42,7 +45,7 @@ impl SagaAdmin for Outbox {
             of("stuck")
         );
         let statement = self.schema().statement(&self.schema().filled(&sql), Vec::new());
-        match self.work().query_one_raw(statement).await.map_err(database)? {
+        match self.reads().query_one_raw(statement).await.map_err(database)? {
             Some(row) => Ok(SagaCounts {
                 running: count(&row, 0)?,
                 compensating: count(&row, 1)?,
@@ -58,31 +61,22 @@ impl SagaAdmin for Outbox {
         after: Option<SagaId>,
         limit: u32,
     ) -> Result<Vec<SagaView>, StoreError> {
-        let mut parts = vec!["1 = 1"];
-        let mut values = Vec::new();
-        for (part, text) in [
-            ("name = ?", filter.name.as_deref()),
-            ("state = ?", filter.state.map(|s| s.as_str())),
-            ("correlation_id = ?", filter.correlation.as_deref()),
-        ] {
-            if let Some(text) = text {
-                parts.push(part);
-                values.push(Value::from(text));
-            }
+        let names = match (&filter.name, &filter.correlation) {
+            (None, Some(_)) => Some(self.all_names().await?),
+            _ => None,
+        };
+        if names.as_ref().is_some_and(Vec::is_empty) {
+            return Ok(Vec::new());
         }
-        if let Some(after) = after {
-            parts.push("saga_id > ?");
-            values.push(id_value(after));
-        }
+        let (condition, mut values) = condition(filter, names.as_deref(), after);
         values.push(Value::from(i64::from(limit.min(LONGEST_PAGE))));
         let schema = self.schema();
         let sql = schema.filled(&format!(
-            "SELECT saga_id, {} FROM {{sagas}} WHERE {} ORDER BY saga_id LIMIT ?",
+            "SELECT saga_id, {} FROM {{sagas}} WHERE {condition} ORDER BY saga_id LIMIT ?",
             schema.dialect().bytes_of(&["progress"]),
-            parts.join(" AND ")
         ));
         let rows =
-            self.work().query_all_raw(schema.statement(&sql, values)).await.map_err(database)?;
+            self.reads().query_all_raw(schema.statement(&sql, values)).await.map_err(database)?;
         let sizes: Vec<usize> = rows.iter().map(|row| size(row, 1)).collect::<Result<_, _>>()?;
         let page = rows.iter().take(fitting_count(sizes, RESULT_BYTES)).map(|row| id(row, 0));
         let page: Vec<SagaId> = page.collect::<Result<_, _>>()?;
@@ -95,12 +89,12 @@ impl SagaAdmin for Outbox {
              WHERE {these} ORDER BY saga_id"
         ));
         let rows =
-            self.work().query_all_raw(schema.statement(&sql, ids)).await.map_err(database)?;
+            self.reads().query_all_raw(schema.statement(&sql, ids)).await.map_err(database)?;
         rows.iter().map(view).collect()
     }
 
     async fn saga_log(&self, saga: SagaId) -> Result<Vec<LogEntry>, StoreError> {
-        self.read_log(&**self.work(), saga).await
+        self.read_log(self.reads(), saga).await
     }
 
     async fn operate(
@@ -142,6 +136,18 @@ impl SagaAdmin for Outbox {
 }
 
 impl Outbox {
+    /// Reads all names of definitions, so that a correlation id is found by the index of both.
+    async fn all_names(&self) -> Result<Vec<String>, StoreError> {
+        let names = definition_names(self, MOST_NAMES + 1).await?;
+        if names.len() > MOST_NAMES {
+            let why = format!(
+                "sagas of more than {MOST_NAMES} definitions are stored: name one beside the correlation id"
+            );
+            return Err(StoreError::Refused(why.into()));
+        }
+        Ok(names)
+    }
+
     /// Reads the log of a saga, in order, in results that are bounded by their bytes.
     pub(super) async fn read_log<C: ConnectionTrait>(
         &self,
@@ -182,6 +188,38 @@ impl Outbox {
     }
 }
 
+/// Writes the condition of a filter. Under `names`, all that there are, a correlation id has one row
+/// for each at most, which an index finds; without a name the whole table would be read.
+fn condition(
+    filter: &SagaFilter,
+    names: Option<&[String]>,
+    after: Option<SagaId>,
+) -> (String, Vec<Value>) {
+    let mut parts = vec!["1 = 1".to_owned()];
+    let mut values = Vec::new();
+    if let Some(names) = names {
+        let names = names.iter().map(|name| Value::from(name.as_str()));
+        let (under_these, of_names) = one_of("name", names.collect());
+        parts.push(under_these);
+        values.extend(of_names);
+    }
+    for (part, text) in [
+        ("name = ?", filter.name.as_deref()),
+        ("state = ?", filter.state.map(|s| s.as_str())),
+        ("correlation_id = ?", filter.correlation.as_deref()),
+    ] {
+        if let Some(text) = text {
+            parts.push(part.to_owned());
+            values.push(Value::from(text));
+        }
+    }
+    if let Some(after) = after {
+        parts.push("saga_id > ?".to_owned());
+        values.push(id_value(after));
+    }
+    (parts.join(" AND "), values)
+}
+
 /// Gives the name of an operation, and its target in words.
 fn audited(saga: SagaId, operation: &Operation) -> (&'static str, String) {
     match operation {
@@ -213,4 +251,37 @@ fn view(row: &QueryResult) -> Result<SagaView, StoreError> {
         started_at: Timestamp::from_micros(column(row, 5)?),
         changed_at: Timestamp::from_micros(column(row, 6)?),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_correlation_id_is_never_searched_without_the_names_that_its_index_begins_with() {
+        let of = |name: Option<&str>, correlation: Option<&str>| SagaFilter {
+            name: name.map(str::to_owned),
+            correlation: correlation.map(str::to_owned),
+            ..SagaFilter::default()
+        };
+        let names = ["place-order".to_owned(), "ship".to_owned()];
+        for (filter, names, expected, values) in [
+            (of(None, None), None, "1 = 1", &[][..]),
+            (
+                of(Some("ship"), Some("7")),
+                None,
+                "1 = 1 AND name = ? AND correlation_id = ?",
+                &["ship", "7"],
+            ),
+            (
+                of(None, Some("7")),
+                Some(&names[..]),
+                "1 = 1 AND name IN (?, ?) AND correlation_id = ?",
+                &["place-order", "ship", "7"],
+            ),
+        ] {
+            let values = values.iter().copied().map(Value::from).collect();
+            assert_eq!(condition(&filter, names, None), (expected.to_owned(), values));
+        }
+    }
 }

@@ -2,7 +2,7 @@
 
 use super::row::{column, id, id_value, size, version};
 use crate::{
-    chunks::{RESULT_BYTES, fitting_count},
+    chunks::{RESULT_BYTES, fitting_count, one_of},
     error::database,
     outbox::Outbox,
     schema::micros,
@@ -112,15 +112,9 @@ impl Outbox {
     }
 }
 
-/// Gives the condition that a saga is one of these, padded to a power of two by the last one, so
-/// that there are few statements.
+/// Gives the condition that a saga is one of these.
 pub(super) fn any_of(column: &str, sagas: impl Iterator<Item = SagaId>) -> (String, Vec<Value>) {
-    let mut ids: Vec<Value> = sagas.map(id_value).collect();
-    let padded = ids.len().next_power_of_two();
-    if let Some(last) = ids.last().cloned() {
-        ids.resize(padded, last);
-    }
-    (format!("{column} IN ({})", vec!["?"; padded].join(", ")), ids)
+    one_of(column, sagas.map(id_value).collect())
 }
 
 /// Reads a saga for its claim under the next odd epoch: an odd one before says that its claim was

@@ -61,8 +61,11 @@ mod admin;
 mod claims;
 mod erasure;
 mod locks;
+mod names;
 mod row;
 mod store;
+
+pub(crate) use names::definition_names;
 
 pub use outbox_core::saga::{
     DONE, Instance, LogEntry, Operation, REJECTED, Record, SagaAdmin, SagaCounts, SagaData,

@@ -3,14 +3,14 @@
 
 use super::{
     OutboxTransaction, Outcome, Shared, SharedState, bounded::Bounded, open::within,
-    run_to_completion::RunToCompletion, savepoint::nested_still_open, state::FrameId,
+    savepoint::nested_still_open, state::FrameId,
 };
 use crate::{
     Outbox,
     dialect::TxEffect,
     error::OutboxError,
     listener::{QueuedNotification, TIME_LIMIT, limited},
-    pool::ResponseDeadline,
+    pool::{ResponseDeadline, RunToCompletion},
 };
 use outbox_core::{
     event::CorrelationContext,
@@ -221,7 +221,8 @@ pub(super) fn abandon(id: FrameId, state: &SharedState, runtime: &Handle) {
 }
 
 impl Shared {
-    /// Waits for the last statement and gives the driver's transaction with what its end needs.
+    /// Waits for the last statement, puts the session's limits back, and gives the driver's
+    /// transaction with what its end needs.
     async fn into_parts(
         self,
     ) -> Result<(DatabaseTransaction, SharedState, Outbox, ResponseDeadline), OutboxError> {
@@ -229,8 +230,14 @@ impl Shared {
             run_after_phases(&self.state, Outcome::RolledBack).await;
             return Err(error);
         }
-        let Self { queue, txn, state, outbox, registration } = self;
+        let Self { mut queue, txn, state, outbox, registration } = self;
         drop(registration);
+        if let Err(error) = queue.run_last().await {
+            // The connection is closed, and COMMIT was not sent.
+            state.lock().abort(&error);
+            run_after_phases(&state, Outcome::RolledBack).await;
+            return Err(OutboxError::Aborted(error));
+        }
         let deadline = queue.deadline().clone();
         drop(queue);
         // Only statements share `txn`, and the last one has ended.

@@ -2,7 +2,6 @@
 
 mod open;
 mod statement_queue;
-mod run_to_completion;
 mod bounded;
 mod savepoint;
 mod phases;
@@ -10,11 +9,12 @@ mod completion;
 mod scope;
 mod session;
 mod state;
+mod statement;
 mod stream;
 mod trial;
 
 pub use crate::listener::phase::{Outcome, Phase};
-pub(crate) use open::{TransactionTasks, within};
+pub(crate) use open::{TransactionTasks, is_in_work, within};
 pub use scope::{Entry, Propagation, Transactional, TxSource};
 pub(crate) use scope::{Scope, ScopeResult};
 pub(crate) use session::run_callback;
@@ -25,13 +25,12 @@ use crate::{
     EnqueueOptions, Outbox,
     error::{BoxError, OutboxError},
     outbox::Pending,
-    pool::{ResponseDeadline, response_timeout},
+    pool::{Begun, RunToCompletion, TransactionLimits, response_timeout},
 };
 use futures_util::future::BoxFuture;
 use open::TaskRegistration;
 use outbox_core::event::{CorrelationContext, MessageId, NewEvent, OutboxEvent};
 use phases::Hooks;
-use run_to_completion::RunToCompletion;
 use sea_orm::{
     ConnectionTrait, DatabaseTransaction, DbErr, IsolationLevel, TransactionOptions,
     TransactionTrait,
@@ -78,6 +77,8 @@ struct Shared {
     txn: Arc<DatabaseTransaction>,
     state: SharedState,
     outbox: Outbox,
+    /// Whether it is the framework's own, for a handler, a step or an operator.
+    is_work: bool,
     /// Counts it for its task, where the application opened it itself.
     registration: Option<TaskRegistration>,
 }
@@ -124,7 +125,11 @@ impl OutboxTransaction {
             let within = work.begins_within();
             let mut beginning = Box::pin(async move { db.begin_with_options(options).await });
             match tokio::time::timeout(within, &mut beginning).await {
-                Ok(begun) => begun.map(|txn| (txn, work.deadline_of_application())),
+                Ok(begun) => begun.map(|txn| Begun {
+                    txn,
+                    deadline: work.deadline_of_application(),
+                    reset: None,
+                }),
                 Err(_) => {
                     // The response may still come, and would leave a connection of the application
                     // inside a transaction.
@@ -133,7 +138,7 @@ impl OutboxTransaction {
                 }
             }
         };
-        Self::opened(outbox, (isolation, read_only), begin).await
+        Self::opened(outbox, false, (isolation, read_only), begin).await
     }
 
     /// Counts it for the current task.
@@ -146,34 +151,54 @@ impl OutboxTransaction {
     }
 
     /// Opens a transaction for a handler, a step or an operator, over the framework's own
-    /// connections, as [`open`](Self::open) does.
+    /// connections, as [`open`](Self::open) does; with limits of its own, where it needs some.
     pub(crate) async fn open_for_work(
         outbox: Outbox,
         options: TransactionOptions,
+        limits: Option<TransactionLimits>,
     ) -> Result<Self, OutboxError> {
         let (isolation, work) = (options.isolation_level, outbox.work().clone());
-        Self::opened(outbox, (isolation, false), async move { work.begin(options).await }).await
+        let begin = async move { work.begin(options, limits).await };
+        Self::opened(outbox, true, (isolation, false), begin).await
     }
 
     async fn opened(
         outbox: Outbox,
+        is_work: bool,
         (isolation, read_only): (Option<IsolationLevel>, bool),
-        begin: impl Future<Output = Result<(DatabaseTransaction, ResponseDeadline), DbErr>>
-        + Send
-        + 'static,
+        begin: impl Future<Output = Result<Begun, DbErr>> + Send + 'static,
     ) -> Result<Self, OutboxError> {
-        let (txn, deadline) =
-            RunToCompletion::new(begin, Handle::current()).await.map_err(OutboxError::Begin)?;
-        let state = SharedState(Arc::new(Mutex::new(State::new(isolation, read_only))));
-        let queue = StatementQueue::new(deadline);
+        // Made where BEGIN ends: where the caller is gone by then, a transaction is dropped that
+        // puts its session's limits back.
+        let opening = async move {
+            let begun = begin.await?;
+            let state = State::new(isolation, read_only);
+            Ok::<_, DbErr>(Self::of(begun, outbox, is_work, state))
+        };
+        RunToCompletion::on_current(opening).await.map_err(OutboxError::Begin)
+    }
+
+    /// Makes the handle of a transaction that was begun.
+    fn of(
+        Begun { txn, deadline, reset }: Begun,
+        outbox: Outbox,
+        is_work: bool,
+        state: State,
+    ) -> Self {
+        let (txn, state) = (Arc::new(txn), SharedState(Arc::new(Mutex::new(state))));
+        let mut queue = StatementQueue::new(deadline);
+        if let Some(reset) = reset {
+            let txn = Arc::clone(&txn);
+            queue.end_with(async move { txn.execute_unprepared(&reset).await.map(drop) });
+        }
         let frame = FrameHandle {
             id: 0,
             state: state.clone(),
             runtime: queue.runtime().clone(),
             owned: true,
         };
-        let shared = Shared { queue, txn: Arc::new(txn), state, outbox, registration: None };
-        Ok(Self { shared: Arc::new(shared), frame })
+        let shared = Shared { queue, txn, state, outbox, is_work, registration: None };
+        Self { shared: Arc::new(shared), frame }
     }
 
     /// Saves an event with the transaction: encoded now, written in one INSERT with all others just
@@ -197,8 +222,8 @@ impl OutboxTransaction {
     /// ```
     ///
     /// # Errors
-    /// [`OutboxError::Encode`] or [`OutboxError::Limit`] when the event could not travel; the
-    /// transaction goes on. [`OutboxError::Ended`] and [`OutboxError::Aborted`] when it has ended.
+    /// [`OutboxError::Encode`] or [`OutboxError::Limit`] when the event could not travel, and
+    /// [`OutboxError::TooManyWaiting`]; the transaction goes on. [`OutboxError::Ended`] and [`OutboxError::Aborted`] when it has ended.
     pub fn emit<E: OutboxEvent>(&self, event: E) -> Result<MessageId, OutboxError> {
         self.emit_with(event, EnqueueOptions::new())
     }
@@ -221,6 +246,7 @@ impl OutboxTransaction {
         options: EnqueueOptions,
     ) -> Result<MessageId, OutboxError> {
         self.check_write().map_err(OutboxError::Database)?;
+        self.shared.outbox.check_waiting(self.shared.is_work)?;
         let mut encoded = NewEvent::encode(&event)?;
         self.apply_correlation(&mut encoded);
         let pending = Pending::checked(encoded, options, &self.shared.outbox)?;

@@ -52,6 +52,12 @@ pub(super) fn joinable(outbox: &Outbox) -> Option<OutboxTransaction> {
     None
 }
 
+/// Tells whether the current task runs in a transaction of the outbox that the framework opened for
+/// a handler, a step or an operator.
+pub(crate) fn is_in_work(outbox: &Outbox) -> bool {
+    joinable(outbox).is_some_and(|tx| tx.shared.is_work)
+}
+
 /// A task, or a thread that blocks on a future outside of any task.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 enum TaskOrThread {

@@ -5,6 +5,7 @@ use super::{phases::Hooks, trial::Effects};
 use crate::{dialect::TxEffect, error::OutboxError, listener::QueuedNotification, outbox::Pending};
 use outbox_core::event::CorrelationContext;
 use sea_orm::{DbErr, IsolationLevel};
+use std::time::Duration;
 
 /// Number of a frame: 0 is the transaction itself, others are savepoints, never used twice.
 pub(super) type FrameId = u32;
@@ -61,8 +62,16 @@ pub(super) struct State {
     disturbance: Option<DbErr>,
     /// The first statement that failed, also one that was undone with its savepoint.
     failed: Option<DbErr>,
-    /// Whether it is tried and never committed, and the calls that were refused.
-    trial: Option<Vec<String>>,
+    /// What is known of it where it is tried, and never committed.
+    trial: Option<Trial>,
+}
+
+/// A transaction that is tried.
+struct Trial {
+    /// How long its handler, and what comes before a commit, may take each.
+    limit: Duration,
+    /// The calls that were refused.
+    refused: Vec<String>,
 }
 
 impl State {
@@ -84,9 +93,15 @@ impl State {
         }
     }
 
-    /// Makes it a try: what is done is noted, and nothing runs after its end.
-    pub(super) fn begin_trial(&mut self) {
-        self.trial = Some(Vec::new());
+    /// Makes it a try: what is done is noted, and nothing runs after its end. What comes before a
+    /// commit may take so long.
+    pub(super) fn begin_trial(&mut self, limit: Duration) {
+        self.trial = Some(Trial { limit, refused: Vec::new() });
+    }
+
+    /// Gives the time limit of a try.
+    pub(super) fn trial_limit(&self) -> Duration {
+        self.trial.as_ref().map_or(Duration::MAX, |trial| trial.limit)
     }
 
     /// Tells whether it is a try.
@@ -96,7 +111,8 @@ impl State {
 
     /// Notes a call that was refused, of which a try names so many.
     pub(super) fn refused(&mut self, call: &str, most: usize) {
-        if let Some(refused) = self.trial.as_mut().filter(|refused| refused.len() < most)
+        if let Some(Trial { refused, .. }) = &mut self.trial
+            && refused.len() < most
             && !refused.iter().any(|known| known == call)
         {
             refused.push(call.to_owned());
@@ -112,7 +128,8 @@ impl State {
     /// Takes what was done in a try, and the calls that were refused.
     pub(super) fn take_effects(&mut self) -> (Effects, Vec<String>) {
         let effects = self.frames.first_mut().map(|frame| std::mem::take(&mut frame.effects));
-        (effects.unwrap_or_default(), self.trial.clone().unwrap_or_default())
+        let refused = self.trial.as_ref().map(|trial| trial.refused.clone());
+        (effects.unwrap_or_default(), refused.unwrap_or_default())
     }
 
     /// Notes a statement that writes.
@@ -145,6 +162,14 @@ impl State {
     /// was lost.
     pub(super) const fn disturbance(&self) -> Option<&DbErr> {
         self.disturbance.as_ref()
+    }
+
+    /// Tells whether the database has rolled it back, or has lost it.
+    pub(super) fn is_rolled_back(&self) -> bool {
+        match &self.terminal {
+            Some(Terminal::Aborted(error)) => TxEffect::of(error).ends_transaction(),
+            _ => false,
+        }
     }
 
     /// Tells whether a failed statement may have left the transaction unable to commit.

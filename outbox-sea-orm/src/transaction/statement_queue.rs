@@ -37,7 +37,12 @@ pub(super) struct StatementQueue {
     streaming: AtomicBool,
     /// Wakes the callers that wait for their turn when a stream takes it.
     stream_began: Notify,
+    /// The work that comes last, whatever becomes of the transaction.
+    last: SyncMutex<Option<Last>>,
 }
+
+/// What a session needs before another transaction gets its connection.
+type Last = BoxFuture<'static, Result<(), DbErr>>;
 
 /// The right to run statements; others wait.
 pub(super) struct Turn<'a>(MutexGuard<'a, Slot>);
@@ -70,7 +75,30 @@ impl StatementQueue {
             severed: AtomicBool::new(false),
             streaming: AtomicBool::new(false),
             stream_began: Notify::new(),
+            last: SyncMutex::new(None),
         }
+    }
+
+    /// Sets the work that comes last on the connection: by [`run_last`](Self::run_last), or on a
+    /// task when the queue is dropped before.
+    pub(super) fn end_with(
+        &mut self,
+        work: impl Future<Output = Result<(), DbErr>> + Send + 'static,
+    ) {
+        *self.last() = Some(Box::pin(work));
+    }
+
+    fn last(&mut self) -> &mut Option<Last> {
+        self.last.get_mut().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Runs the work that comes last, where there is some. Where it fails the connection is closed.
+    ///
+    /// # Cancel safety
+    /// None: it is driven to its end.
+    pub(super) async fn run_last(&mut self) -> Result<(), DbErr> {
+        let Some(last) = self.last().take() else { return Ok(()) };
+        end(last, &self.deadline).await
     }
 
     /// How long the process waits for responses.
@@ -179,6 +207,17 @@ impl Turn<'_> {
     }
 }
 
+/// Runs the work that comes last; closes the connection where that fails, also for another reason
+/// than an overdue response: the next transaction on it would work under limits of this one.
+async fn end(last: Last, deadline: &ResponseDeadline) -> Result<(), DbErr> {
+    const WHAT: &str = "the limits of a connection";
+    let ended = deadline.wait_for(WHAT, last).await;
+    if ended.is_err() {
+        drop(deadline.close(WHAT));
+    }
+    ended
+}
+
 /// Drives the work in the slot to its end.
 async fn finish(slot: &mut Slot) {
     poll_fn(|cx| poll(slot, cx)).await;
@@ -196,17 +235,31 @@ fn poll(slot: &mut Slot, cx: &mut Context<'_>) -> Poll<()> {
 
 impl Drop for StatementQueue {
     fn drop(&mut self) {
-        let Some(work) = self.slot.get_mut().take().filter(|_| !*self.severed.get_mut()) else {
+        if *self.severed.get_mut() {
             return;
-        };
+        }
+        let (work, last) = (self.slot.get_mut().take(), self.last().take());
+        if work.is_none() && last.is_none() {
+            return;
+        }
         let deadline = self.deadline.clone();
         self.runtime.spawn(async move {
-            let ended = async {
-                work.await;
-                Ok(())
-            };
-            if let Err(error) = deadline.wait_for("a statement whose caller is gone", ended).await {
-                tracing::warn!(%error, "a transaction was dropped while a statement of it was under way, and the statement got no response");
+            if let Some(work) = work {
+                let ended = async {
+                    work.await;
+                    Ok(())
+                };
+                if let Err(error) =
+                    deadline.wait_for("a statement whose caller is gone", ended).await
+                {
+                    tracing::warn!(%error, "a transaction was dropped while a statement of it was under way, and the statement got no response");
+                    return;
+                }
+            }
+            if let Some(last) = last
+                && let Err(error) = end(last, &deadline).await
+            {
+                tracing::debug!(%error, "the limits of a connection could not be set back");
             }
         });
     }
@@ -298,6 +351,45 @@ mod tests {
         drop(queue);
         gate.notify_one();
         done.notified().await;
+    }
+
+    #[tokio::test]
+    async fn the_last_work_of_a_dropped_queue_runs_once_and_behind_what_is_under_way() {
+        let (mut queue, gate, done) = (queue(), Arc::new(Notify::new()), Arc::new(Notify::new()));
+        let order = Arc::new(SyncMutex::new(Vec::new()));
+        let (say, log) = (done.clone(), order.clone());
+        queue.end_with(async move {
+            log.lock().unwrap().push("last");
+            say.notify_one();
+            Ok(())
+        });
+        let (wait, log) = (gate.clone(), order.clone());
+        let mut turn = queue.turn().await.unwrap();
+        let left = turn.run(async move {
+            wait.notified().await;
+            log.lock().unwrap().push("statement");
+        });
+        assert!(left.now_or_never().is_none());
+        drop(turn);
+        drop(queue);
+        gate.notify_one();
+        done.notified().await;
+        assert_eq!(*order.lock().unwrap(), ["statement", "last"]);
+    }
+
+    #[tokio::test]
+    async fn the_last_work_that_was_run_is_not_run_again_and_its_failure_reaches_the_caller() {
+        let (mut queue, runs) = (queue(), Arc::new(AtomicU32::new(0)));
+        let count = runs.clone();
+        queue.end_with(async move {
+            count.fetch_add(1, Ordering::Relaxed);
+            Err(DbErr::Custom("refused".to_owned()))
+        });
+        assert!(queue.run_last().await.is_err());
+        assert!(queue.run_last().await.is_ok(), "nothing is left of it");
+        drop(queue);
+        tokio::task::yield_now().await;
+        assert_eq!(runs.load(Ordering::Relaxed), 1);
     }
 
     #[tokio::test]

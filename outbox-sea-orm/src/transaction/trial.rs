@@ -1,10 +1,17 @@
 //! Transactions in which handlers are tried: what was done in them is noted, nothing is committed,
 //! and no hook or listener runs after them.
 
-use super::{OutboxTransaction, open::joinable, state::FrameId, within};
+use super::{
+    OutboxTransaction,
+    open::joinable,
+    state::FrameId,
+    statement::{Change, bare, change_of},
+    within,
+};
 use crate::{
-    Outbox, TransactionLimits,
+    Outbox,
     error::{OutboxError, database},
+    pool::is_missing_savepoint,
 };
 use async_trait::async_trait;
 use outbox_core::{
@@ -12,17 +19,23 @@ use outbox_core::{
     failure::full_text,
     outbox::{StoreError, TableChange, TrialEffects, TrialStore},
 };
-use sea_orm::{ConnectionTrait, DbErr};
+use sea_orm::{ConnectionTrait, DbErr, Statement};
 use std::{collections::BTreeMap, time::Duration};
+use tokio::time::timeout;
 
 /// Longest wait for a lock in a try: others must not wait long behind what it has locked either.
 const LOCK_WAIT: Duration = Duration::from_secs(1);
 /// Tables that a try names; the changes of further ones are counted together.
 const MOST_TABLES: usize = 200;
-/// Longest name of a table that is noted.
-const LONGEST_NAME: usize = 255;
 /// Refused calls that a try names.
 const MOST_REFUSED: usize = 20;
+/// The savepoint with which a try begins: when it is gone, so is the transaction.
+const SAVEPOINT: &str = "SAVEPOINT outbox_trial";
+/// Fails where it is gone.
+const PROBE: &str = "RELEASE SAVEPOINT outbox_trial; SAVEPOINT outbox_trial";
+/// What is said of a handler with a statement that ends transactions.
+const ENDED: &str = "a statement of the handler has ended its transaction, so that a part of what \
+    it did may be committed: look at the data, and give the handler the option `no_try`";
 
 /// What was done in a frame of a transaction that is tried.
 #[derive(Debug, Default)]
@@ -61,108 +74,6 @@ impl Effects {
     }
 }
 
-/// Which table a statement changes.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Change {
-    /// None: it only reads.
-    Reads,
-    /// This one, or one that the statement does not show.
-    Writes(Option<String>),
-    /// The statement cannot be rolled back on every database.
-    Refused(String),
-}
-
-/// Tells which table a statement changes, by its first words.
-pub(super) fn change_of(sql: &str) -> Change {
-    let mut words = Words(sql);
-    let verb = words.next_word().unwrap_or_default().to_ascii_lowercase();
-    match verb.as_str() {
-        "select" | "show" | "explain" | "describe" | "desc" | "pragma" | "set" | "values"
-        | "savepoint" | "release" => Change::Reads,
-        "insert" | "replace" | "merge" => Change::Writes(words.after("into")),
-        "delete" => Change::Writes(words.after("from")),
-        "update" => Change::Writes(words.name_after_options()),
-        // Some of them end the transaction on MySQL and MariaDB, without being asked to.
-        "create" | "drop" | "alter" | "truncate" | "rename" | "begin" | "start" | "commit"
-        | "lock" | "unlock" | "grant" | "revoke" => Change::Refused(verb),
-        _ => Change::Writes(None),
-    }
-}
-
-/// The words of a statement, one after another. Names in quotes are one word with their quotes.
-struct Words<'a>(&'a str);
-
-impl<'a> Words<'a> {
-    fn next_word(&mut self) -> Option<&'a str> {
-        let mut rest = self.0.trim_start_matches(|c: char| c.is_whitespace() || c == '(');
-        while let Some(comment) = rest.strip_prefix("/*") {
-            rest = comment.split_once("*/")?.1.trim_start();
-        }
-        let end = match rest.chars().next()? {
-            '"' | '`' | '[' => quoted_end(rest),
-            _ => rest.find(|c: char| c.is_whitespace() || "(),;".contains(c)).unwrap_or(rest.len()),
-        };
-        let (word, rest) = rest.split_at(end);
-        self.0 = rest;
-        Some(word).filter(|word| !word.is_empty())
-    }
-
-    /// Gives the name behind a word, which stands within the next few.
-    fn after(&mut self, word: &str) -> Option<String> {
-        for _ in 0..5 {
-            if self.next_word()?.eq_ignore_ascii_case(word) {
-                return self.name_after_options();
-            }
-        }
-        None
-    }
-
-    /// Gives the name behind options such as `ONLY`, `IGNORE` and `OR REPLACE`.
-    fn name_after_options(&mut self) -> Option<String> {
-        const OPTIONS: [&str; 9] = [
-            "only",
-            "ignore",
-            "low_priority",
-            "or",
-            "rollback",
-            "abort",
-            "replace",
-            "fail",
-            "quick",
-        ];
-        for _ in 0..4 {
-            let word = self.next_word()?;
-            if !OPTIONS.iter().any(|option| word.eq_ignore_ascii_case(option)) {
-                return bare(word);
-            }
-        }
-        None
-    }
-}
-
-/// Gives the end of a name in quotes, with the names that a dot joins to it.
-fn quoted_end(text: &str) -> usize {
-    let mut inside = None;
-    for (at, c) in text.char_indices() {
-        match (inside, c) {
-            (Some(close), c) if c == close => inside = None,
-            (Some(_), _) => {}
-            (None, '"' | '`') => inside = Some(c),
-            (None, '[') => inside = Some(']'),
-            (None, c) if c.is_whitespace() || "(),;".contains(c) => return at,
-            (None, _) => {}
-        }
-    }
-    text.len()
-}
-
-/// Gives a name without its quotes.
-fn bare(word: &str) -> Option<String> {
-    let name: String = word.chars().filter(|c| !"\"`[]".contains(*c)).collect();
-    (!name.is_empty() && name.len() <= LONGEST_NAME && !name.chars().any(char::is_control))
-        .then_some(name)
-}
-
 impl OutboxTransaction {
     /// Notes what a statement will change; refuses one that a rollback may not undo. Nothing is
     /// noted outside of a try.
@@ -171,14 +82,12 @@ impl OutboxTransaction {
         if !state.is_trial() {
             return Ok(None);
         }
-        match change_of(sql) {
+        match change_of(sql, self.outbox().schema().dialect().lexes_as_mysql()) {
             Change::Reads => Ok(None),
             Change::Writes(table) => Ok(Some(table)),
-            Change::Refused(verb) => {
-                state.refused(&format!("the statement `{verb}`"), MOST_REFUSED);
-                Err(DbErr::Custom(format!(
-                    "a try of a handler refuses the statement `{verb}`, which a rollback does not undo on every database"
-                )))
+            Change::Refused { what, why } => {
+                state.refused(&what, MOST_REFUSED);
+                Err(DbErr::Custom(format!("a try of a handler refuses {what}, {why}")))
             }
         }
     }
@@ -189,6 +98,54 @@ impl OutboxTransaction {
         if let Some(effects) = self.shared.state.lock().effects(self.frame.id) {
             effects.changed(table, rows);
         }
+    }
+
+    /// Does what a commit does before COMMIT, and what a database would check in it.
+    async fn prepare_trial(&self) -> Result<(), OutboxError> {
+        let limit = self.shared.state.lock().trial_limit();
+        match timeout(limit, within(self, self.prepare())).await {
+            Ok(prepared) => prepared?,
+            Err(_) => {
+                let text = format!("what comes before the commit did not end within {limit:?}");
+                return Err(OutboxError::BeforeCommit(text.into()));
+            }
+        }
+        let Some(check) = self.outbox().schema().dialect().check_constraints_now() else {
+            return Ok(());
+        };
+        self.run_on_driver(check).await?.map_err(OutboxError::Commit)
+    }
+
+    /// Runs a statement of the try itself: past the state of the transaction, which may be aborted.
+    async fn run_on_driver(&self, sql: &'static str) -> Result<Result<(), DbErr>, OutboxError> {
+        let mut turn = self.shared.take_turn().await?;
+        let ran = self.shared.run_bounded(&mut turn, "a try", |txn| async move {
+            txn.execute_unprepared(sql).await.map(drop)
+        });
+        Ok(ran.await)
+    }
+
+    /// Tells whether a statement has ended the transaction of a try: its savepoint is gone.
+    async fn has_ended_early(&self) -> bool {
+        // What the database has rolled back by itself has no savepoint either.
+        if self.shared.state.lock().is_rolled_back() {
+            return false;
+        }
+        let probed = self.run_on_driver(PROBE).await;
+        matches!(probed, Ok(Err(error)) if is_missing_savepoint(&error))
+    }
+
+    /// Gives what a commit may check that a try cannot, where there is something.
+    async fn unchecked(&self) -> Option<&'static str> {
+        let dialect = self.outbox().schema().dialect();
+        let (query, note) = dialect.checked_at_commit_alone()?;
+        let query = Statement::from_string(dialect.backend(), query);
+        let mut turn = self.shared.take_turn().await.ok()?;
+        let row = self.shared.run_bounded(&mut turn, "a try", |txn| async move {
+            txn.query_one_raw(query).await
+        });
+        let constraints: i64 = row.await.ok()??.try_get_by_index(0).ok()?;
+        (constraints > 0).then_some(note)
     }
 }
 
@@ -220,10 +177,10 @@ impl TrialStore<OutboxTransaction> for Outbox {
     async fn begin_trial(&self, limit: Duration) -> Result<OutboxTransaction, StoreError> {
         // SQLite's write lock is taken by the first write: a handler that only reads, or waits for
         // something else first, keeps no writer waiting.
-        let tx = self.begin_work_deferred().await?;
-        tx.shared.state.lock().begin_trial();
-        let limits = TransactionLimits::new().lock_wait(LOCK_WAIT).statement(limit);
-        tx.set_limits(&limits).await.map_err(database)?;
+        let limits = self.work().limits().lock_wait(LOCK_WAIT).statement(limit);
+        let tx = self.begin_work_deferred(Some(limits)).await?;
+        tx.run_on_driver(SAVEPOINT).await?.map_err(database)?;
+        tx.shared.state.lock().begin_trial(limit);
         Ok(tx)
     }
 
@@ -232,8 +189,10 @@ impl TrialStore<OutboxTransaction> for Outbox {
         tx: OutboxTransaction,
         is_done: bool,
     ) -> Result<TrialEffects, StoreError> {
-        let prepared = match is_done {
-            true => within(&tx, tx.prepare()).await,
+        // Before the events are written, which would be committed one by one then.
+        let has_ended = tx.has_ended_early().await;
+        let prepared = match is_done && !has_ended {
+            true => tx.prepare_trial().await,
             false => Ok(()),
         };
         let (effects, refused) = tx.shared.state.lock().take_effects();
@@ -242,60 +201,22 @@ impl TrialStore<OutboxTransaction> for Outbox {
             ["events", "scheduled", "dedup"].map(|table| schema.filled(&format!("{{{table}}}")));
         let is_own = |table: &str| own.iter().any(|own| bare(own).as_deref() == Some(table));
         let (tables, events) = effects.shown(is_own);
-        if schema.dialect().keeps_limits_of_transaction() {
-            // An error of it says that the connection is lost, which is closed then.
-            let limits = *self.work().limits();
-            if let Err(error) = tx.set_limits(&limits).await {
-                tracing::debug!(%error, "the limits of a connection could not be set back");
-            }
+        let mut not_committable = prepared.err().map(|error| full_text(&error));
+        let mut notes = Vec::new();
+        if has_ended || tx.has_ended_early().await {
+            not_committable = Some(ENDED.to_owned());
+            notes.push(ENDED.to_owned());
+        } else if is_done && not_committable.is_none() && !tables.is_empty() {
+            notes.extend(tx.unchecked().await.map(str::to_owned));
         }
         tx.rollback_quietly().await;
-        let not_committable = prepared.err().map(|error| full_text(&error));
-        Ok(TrialEffects { tables, events, refused, not_committable })
-    }
-}
-
-impl OutboxTransaction {
-    async fn set_limits(&self, limits: &TransactionLimits) -> Result<(), DbErr> {
-        let sql = self.outbox().schema().dialect().limits_of_transaction(limits);
-        match sql.is_empty() {
-            true => Ok(()),
-            false => self.execute_unprepared(&sql).await.map(|_| ()),
-        }
+        Ok(TrialEffects { tables, events, refused, not_committable, notes })
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_table_of_a_statement_is_found_by_its_first_words() {
-        let writes = |table: &str| Change::Writes(Some(table.to_owned()));
-        for (sql, expected) in [
-            ("INSERT INTO bills (id) VALUES (1)", writes("bills")),
-            ("insert ignore into `bills`(`id`) values (1)", writes("bills")),
-            ("INSERT OR REPLACE INTO \"bills\" VALUES (1)", writes("bills")),
-            ("REPLACE INTO bills VALUES (1)", writes("bills")),
-            ("UPDATE \"shop\".\"big bills\" SET a = 1", writes("shop.big bills")),
-            ("UPDATE ONLY bills SET a = 1", writes("bills")),
-            ("UPDATE OR IGNORE bills SET a = 1", writes("bills")),
-            (" \n/* why */ DELETE FROM ONLY [bills] WHERE a = 1", writes("bills")),
-            ("MERGE INTO bills USING other ON 1 = 1", writes("bills")),
-            ("SELECT 1", Change::Reads),
-            ("(SELECT 1) UNION (SELECT 2)", Change::Reads),
-            ("SET LOCAL lock_timeout = 1", Change::Reads),
-            ("WITH old AS (DELETE FROM bills RETURNING *) SELECT 1", Change::Writes(None)),
-            ("CALL book(7)", Change::Writes(None)),
-            ("UPDATE", Change::Writes(None)),
-            ("", Change::Writes(None)),
-            ("CREATE TABLE t (a int)", Change::Refused("create".to_owned())),
-            ("Commit", Change::Refused("commit".to_owned())),
-            ("TRUNCATE bills", Change::Refused("truncate".to_owned())),
-        ] {
-            assert_eq!(change_of(sql), expected, "{sql}");
-        }
-    }
 
     #[test]
     fn rows_are_added_up_by_table_and_a_number_that_is_not_known_stays_so() {

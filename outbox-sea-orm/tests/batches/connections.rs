@@ -2,14 +2,17 @@
 
 use crate::{
     script::{Actor, What},
-    world::{SOON, World, handle, message},
+    world::{Handle, Receiving, SOON, World, handle, message},
 };
-use outbox_core::outbox::Store;
+use outbox_core::{outbox::Store, transport::Delivery};
+use outbox_sea_orm::prelude::*;
 use sea_orm::{ConnectionTrait, DbBackend, Statement};
+use std::time::Duration;
 use tests::{
     databases::{Database, TempDatabase, run_on},
-    wait_until,
+    holds_within, wait_until,
 };
+use tokio::sync::{mpsc, oneshot};
 
 /// Ends all sessions of the database but its own.
 async fn end_sessions(temp: &TempDatabase) {
@@ -49,7 +52,7 @@ async fn begins_over_another_connection(db: &TempDatabase) {
         let actor = Actor::default();
         let consumer = || {
             let consumer = world.consumer(name, &actor).concurrency(4).prefetch(64);
-            if batched { consumer.batch_eagerly() } else { consumer }
+            if batched { consumer.batch_eagerly() } else { consumer.one_by_one() }
         };
         let messages =
             |from| (from..from + 20).map(|n| message(n, None, What::Ends)).collect::<Vec<_>>();
@@ -69,6 +72,46 @@ fn a_transaction_begins_over_another_connection_where_idle_ones_were_lost_on_pos
 #[test]
 fn a_transaction_begins_over_another_connection_where_idle_ones_were_lost_on_mariadb() {
     run_on(Database::MariaDb, begins_over_another_connection);
+}
+
+async fn waits_for_its_connection(temp: &TempDatabase) {
+    World::open(temp).await;
+    let db = temp.connect_with(|options| _ = options.max_connections(1)).await;
+    let outbox = Outbox::builder(db.clone()).source("batches").build().await.unwrap();
+    let (world, actor) = (World { db, outbox }, Actor::default());
+    let (sender, receiver) = mpsc::unbounded_channel();
+    let consumer = world.consumer("c", &actor).concurrency(1).prefetch(64).batch_eagerly();
+    let handle = consumer.subscribe(Receiving(receiver)).start().await.unwrap();
+    let mut stats = handle.stats();
+    stats.wait_for(|stats| !stats.isolating).await.unwrap();
+    let deliver = |n, what| {
+        let handle = Box::new(Handle(oneshot::channel().0));
+        sender.send(Delivery::new(Ok(message(n, None, what)), None, handle)).unwrap();
+    };
+    let runs = || actor.runs.lock().unwrap().len();
+    // It has the only connection, while the others arrive and another transaction waits for it.
+    deliver(0, What::Sleeps(300));
+    wait_until(SOON, "the first one runs", async || tests::equals(runs(), 1)).await;
+    (1..20).for_each(|n| deliver(n, What::Ends));
+    let held = Store::begin(&world.outbox).await.unwrap();
+    let others_run = holds_within(Duration::from_millis(1_500), async || runs() > 1).await;
+    assert!(!others_run, "they wait for the connection, for longer than a batch may take");
+    held.rollback().await.unwrap();
+    stats.wait_for(|stats| stats.handled == 20).await.unwrap();
+    let seen = *stats.borrow();
+    handle.shutdown(SOON).await.unwrap();
+    assert_eq!(seen.batches_rolled_back, 0, "{seen:?}");
+    assert!(seen.batches > 0, "{seen:?}");
+}
+
+#[test]
+fn a_batch_that_waits_for_its_connection_counts_as_no_failure_on_postgres() {
+    run_on(Database::Postgres, waits_for_its_connection);
+}
+
+#[test]
+fn a_batch_that_waits_for_its_connection_counts_as_no_failure_on_mariadb() {
+    run_on(Database::MariaDb, waits_for_its_connection);
 }
 
 #[test]

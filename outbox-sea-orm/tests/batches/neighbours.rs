@@ -2,12 +2,20 @@
 
 use crate::{
     script::{Actor, Script, What},
-    world::{World, handle, message},
+    world::{Handle, Receiving, SOON, World, handle, message},
 };
-use outbox_core::consumer::{ConcurrencyLimit, Consumer, HandlerOptions, Timeout};
+use outbox_core::{
+    consumer::{ConcurrencyLimit, Consumer, HandlerOptions, Timeout},
+    transport::Delivery,
+};
 use outbox_sea_orm::event::Message;
+use sea_orm::{ConnectionTrait, TransactionTrait};
 use std::{collections::BTreeMap, time::Duration};
-use tests::{databases::TempDatabase, on_every_database};
+use tests::{
+    databases::{Database, TempDatabase},
+    in_time, on_every_database, wait_until,
+};
+use tokio::sync::{mpsc, oneshot};
 
 fn messages(what: impl Fn(u32) -> What, n: u32) -> Vec<Message> {
     (0..n).map(|n| message(n, None, what(n))).collect()
@@ -40,12 +48,12 @@ on_every_database! {
         let (world, actor) = (World::open(db).await, Actor::default());
         let sent = messages(|_| What::Emits, 200);
         let consumer = || world.consumer("c", &actor).concurrency(1).prefetch(64);
-        let stats = handle(&world, consumer().optimistic_batches(), &sent).await;
+        let stats = handle(&world, consumer(), &sent).await;
         assert_eq!((stats.handled, actor.runs.lock().unwrap().len()), (200, 200), "{stats:?}");
         assert!((1..192).contains(&stats.batches), "the first ones run alone: {stats:?}");
         assert_eq!(world.left("c").await.told.len(), 200);
-        // Unless it is asked for, each has its own.
-        let stats = handle(&world, consumer(), &messages(|_| What::Emits, 100)).await;
+        // Where it is asked for, each has its own.
+        let stats = handle(&world, consumer().one_by_one(), &messages(|_| What::Emits, 100)).await;
         assert_eq!((stats.handled, stats.batches), (100, 0));
     }
 
@@ -56,6 +64,42 @@ on_every_database! {
         let stats = handle(&world, consumer, &sent).await;
         assert_eq!((stats.handled, stats.timed_out, attempts(&world, "c").await.len()), (20, 0, 20));
         assert!(stats.batches_rolled_back > 0, "{stats:?}");
+    }
+
+    async fn a_row_that_a_stranger_has_locked_keeps_no_neighbour_waiting(db: &TempDatabase) {
+        if db.database() == Database::Sqlite {
+            // Whoever has locked a row there has locked all of them.
+            return;
+        }
+        let (world, actor) = (World::open(db).await, Actor::default());
+        world.add_locks("c").await;
+        let (sender, receiver) = mpsc::unbounded_channel();
+        let consumer = world.consumer("c", &actor).concurrency(2).prefetch(64).batch_eagerly();
+        let running = consumer.subscribe(Receiving(receiver)).start().await.unwrap();
+        let mut stats = running.stats();
+        stats.wait_for(|stats| !stats.isolating).await.unwrap();
+        let deliver = |n, what| {
+            let handle = Box::new(Handle(oneshot::channel().0));
+            sender.send(Delivery::new(Ok(message(n, None, what)), None, handle)).unwrap();
+        };
+        let stranger = world.db.begin().await.unwrap();
+        let lock = "UPDATE locks SET n = n + 1 WHERE handler = 'c' AND id = 0";
+        stranger.execute_unprepared(lock).await.unwrap();
+        // While both slots are taken, ten others become ready, which share a transaction then.
+        (0..2).for_each(|n| deliver(n, What::Sleeps(300)));
+        let runs = || actor.runs.lock().unwrap().len();
+        wait_until(SOON, "both slots are taken", async || tests::equals(runs(), 2)).await;
+        let what = |n| if n == 6 { What::Locks(0, 0, false) } else { What::Ends };
+        (2..12).for_each(|n| deliver(n, what(n)));
+        stats.wait_for(|stats| stats.handled == 2).await.unwrap();
+        let others = stats.wait_for(|stats| stats.handled == 11);
+        in_time(Duration::from_secs(3), "the nine others are handled", others).await.unwrap();
+        assert!(stats.borrow().batches_rolled_back > 0, "{:?}", *stats.borrow());
+        stranger.rollback().await.unwrap();
+        stats.wait_for(|stats| stats.handled == 12).await.unwrap();
+        running.shutdown(SOON).await.unwrap();
+        let effects = attempts(&world, "c").await;
+        assert_eq!((effects.len(), world.left("c").await.locks), (12, vec![2, 0, 0]));
     }
 
     async fn a_time_limit_is_the_handlers_own_and_counted_when_it_runs_alone(db: &TempDatabase) {

@@ -5,11 +5,13 @@ use crate::{
     world::{SOON, World},
 };
 use outbox_core::{
-    admin::{ActStore, AuditOutcome, EraseStore, OperatorNote},
+    admin::{ActStore, AuditOutcome, EraseStore, OperatorNote, TableErasure},
     event::SagaId,
     saga::{Operation, SagaAdmin, SagaState},
+    testing::store::event,
 };
-use outbox_sea_orm::prelude::*;
+use outbox_sea_orm::{DeliverAt, prelude::*};
+use std::time::Duration;
 use tests::{databases::TempDatabase, on_every_database};
 
 fn ann() -> OperatorNote {
@@ -106,5 +108,50 @@ on_every_database! {
         let expected =
             [("key \"order-1\"", 2), ("key \"order-2\"", 0), ("key \"order-3\"", 1), ("key \"order-\"", 0)];
         assert_eq!(seen, expected);
+    }
+
+    async fn replies_to_the_sagas_of_a_key_that_have_ended_are_erased_with_it(temp: &TempDatabase) {
+        let world = World::open(temp).await;
+        let (db, schema) = (&world.db, world.outbox.schema());
+        let sagas = world.sagas(place_order(1)).await;
+        let ended = world.start(&sagas, PlaceOrder::number(1)).await;
+        world.reaches(ended, SagaState::Completed).await;
+        world.let_fail(1, "ship", -1).await;
+        world.let_fail(1, "refund", 99).await;
+        let tx = world.outbox.begin().await.unwrap();
+        let again = sagas.start(&tx, PlaceOrder::number(1)).correlation("order-1").again();
+        let stuck = again.await.unwrap().id();
+        tx.commit().await.unwrap();
+        world.reaches(stuck, SagaState::Stuck).await;
+        sagas.shutdown(SOON).await.unwrap();
+        // A reply has the saga's id as its key.
+        for saga in [ended, stuck] {
+            let reply = [(event(&saga.to_string()), DeliverAt::In(Duration::from_hours(1)))];
+            schema.schedule(db, "/payments", &reply).await.unwrap();
+        }
+        schema.append(db, "/payments", &[event(&ended.to_string())]).await.unwrap();
+        let scheduled = async |saga: SagaId| {
+            let count = "SELECT COUNT(*) FROM outbox_scheduled WHERE message_key";
+            world.number(&format!("{count} = '{saga}'")).await
+        };
+        let of = |tables: &[TableErasure], name: &str| {
+            let table = tables.iter().find(|table| table.table == name).unwrap();
+            (table.erased, table.left.count)
+        };
+
+        let plan = world.outbox.plan_erasure("order-1").await.unwrap();
+        let names = |note: &&String| note.starts_with("In the databases of other services");
+        let note = plan.notes.iter().find(names).expect("the sagas are named");
+        assert!(note.contains(&ended.to_string()) && !note.contains(&stuck.to_string()), "{note}");
+        let erased = world.outbox.erase("order-1", &ann()).await.unwrap();
+        for tables in [&plan.tables, &erased] {
+            assert_eq!(of(tables, "outbox_scheduled"), (1, 0), "{tables:?}");
+            assert_eq!(of(tables, "outbox_sagas"), (1, 1), "{tables:?}");
+            assert_eq!(of(tables, "outbox_events"), (0, 1), "{tables:?}");
+        }
+        assert_eq!((scheduled(ended).await, scheduled(stuck).await), (0, 1), "it still needs them");
+        // Where the saga is in another database, its id is the key.
+        let erased = world.outbox.erase(&stuck.to_string(), &ann()).await.unwrap();
+        assert_eq!(of(&erased, "outbox_scheduled"), (1, 0));
     }
 }

@@ -11,7 +11,10 @@ use outbox_core::{
 };
 use outbox_sea_orm::prelude::*;
 use std::time::Duration;
-use tests::{databases::TempDatabase, on_every_database, wait_until};
+use tests::{
+    databases::{Database, TempDatabase},
+    on_every_database, wait_until,
+};
 
 fn ann() -> OperatorNote {
     OperatorNote::new("ann", "the bank is back")
@@ -164,4 +167,37 @@ on_every_database! {
         assert_eq!(world.effects(saga).await, ["release", "reserve"]);
         sagas.shutdown(SOON).await.unwrap();
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn sagas_of_a_correlation_id_are_found_under_every_name_and_without_a_walk_over_all_sagas() {
+    let temp = TempDatabase::create(Database::Postgres).await;
+    let world = World::open(&temp).await;
+    let columns = "saga_id, name, version, correlation_id, state, progress, data, seq, epoch, started_at, \
+        changed_at, ended_at";
+    for (name, sagas) in [("place-order", 20_000), ("refund", 10), ("ship", 10)] {
+        let values = format!(
+            "SELECT gen_random_uuid(), '{name}', 1, 'order-' || n, 'completed', '{{}}', 'null', 1, 0, 1, 1, 1 \
+             FROM generate_series(1, {sagas}) AS n"
+        );
+        world.run(&format!("INSERT INTO outbox_sagas ({columns}) {values}")).await;
+    }
+    world.run("ANALYZE outbox_sagas").await;
+    let read = async |what: &str| {
+        world.number(&format!("SELECT {what} FROM pg_stat_user_tables WHERE relname = 'outbox_sagas'")).await
+    };
+    let rows = "COALESCE(seq_tup_read, 0) + COALESCE(idx_tup_fetch, 0)";
+    let (scans_before, rows_before) = (read("idx_scan").await, read(rows).await);
+    let filter = SagaFilter { correlation: Some("order-7".to_owned()), ..SagaFilter::default() };
+    let first = world.outbox.sagas(&filter, None, 2).await.unwrap();
+    let rest = world.outbox.sagas(&filter, Some(first[1].id), 2).await.unwrap();
+    let mut names: Vec<&str> = first.iter().chain(&rest).map(|saga| &*saga.definition.0).collect();
+    names.sort_unstable();
+    assert_eq!(names, ["place-order", "refund", "ship"]);
+    let nobody = SagaFilter { correlation: Some("order-0".to_owned()), ..SagaFilter::default() };
+    assert_eq!(world.outbox.sagas(&nobody, None, 2).await.unwrap(), []);
+    // A server counts what it has read some time later.
+    wait_until(SOON, "the scans are counted", async || read("idx_scan").await > scans_before).await;
+    let walked = read(rows).await - rows_before;
+    assert!(walked < 1_000, "{walked} rows of 20,020 were read");
 }

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use outbox_core::{
     admin::{
         Act, ActStore, AdminStore, Applied, AuditEntry, AuditOutcome, Bounded, Canary,
-        DeadLetterFilter, OperatorNote, Plan, PlanId, apply,
+        DeadLetterFilter, OperatorNote, Plan, PlanId, PlanStore, apply,
     },
     event::{LetterId, Message, MessageParts, NewEvent, Timestamp},
     failure::DeadReason,
@@ -376,6 +376,32 @@ on_every_database! {
         assert_eq!(world.audit().await[0].outcome, AuditOutcome::Cancelled, "it has ended before");
         let rest = world.plan(Act::Discard).await;
         assert_eq!((rest.count.count, world.apply(rest.id).await.unwrap()), (600, AuditOutcome::Done));
+    }
+
+    async fn who_cancels_the_plan_of_another_is_in_the_audit(temp: &TempDatabase) {
+        let world = World::open(temp).await;
+        world.bury_many(5).await;
+        let (plan, bob) = (world.plan(Act::Discard).await.id, OperatorNote::new("bob", "too early"));
+        assert!(!world.outbox.cancel_plan(plan, &bob).await.unwrap(), "it has not begun");
+        world.outbox.apply_chunk(plan, 2, &ann()).await.unwrap();
+        assert!(world.outbox.cancel_plan(plan, &bob).await.unwrap());
+        assert!(!world.outbox.cancel_plan(plan, &bob).await.unwrap(), "it was cancelled before");
+        let ended = refusal(world.apply(plan).await);
+        assert!(ended.contains("has ended as cancelled: discarded 2 letters"), "{ended}");
+        let audit = world.audit().await;
+        let said: Vec<_> = audit.iter().map(|row| (&*row.act, &*row.by, &*row.reason, row.plan)).collect();
+        let (applied, cancelled) =
+            (("discard", "ann", "the bank is back", Some(plan)), ("cancel plan", "bob", "too early", Some(plan)));
+        assert_eq!(said.len(), 2, "{said:?}");
+        assert!(said.contains(&applied) && said.contains(&cancelled), "{said:?}");
+        let row = audit.iter().find(|row| row.act == "cancel plan").unwrap();
+        assert_eq!((counts(row), row.outcome), ((1, 0, 0), AuditOutcome::Done));
+        assert!(row.target.starts_with(&format!("plan {plan}: discard open letters on topic ")), "{}", row.target);
+        assert_eq!(world.outbox.plan_outcome(plan).await.unwrap(), Some(AuditOutcome::Cancelled));
+        let of_plan = world.outbox.plan_audit(plan).await.unwrap().unwrap();
+        assert_eq!((&*of_plan.act, &*of_plan.by), ("discard", "ann"), "who applied it");
+        let unknown = refusal(world.outbox.cancel_plan(PlanId(99), &bob).await);
+        assert!(unknown.contains("plan 99 does not exist"), "{unknown}");
     }
 
     async fn an_empty_filter_is_refused_unless_all_is_said(temp: &TempDatabase) {

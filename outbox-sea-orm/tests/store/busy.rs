@@ -7,9 +7,10 @@ use outbox_core::{
         DecodeError, DecodeEvent, EventContract, EventType, Headers, Message, MessageId,
         MessageParts, Timestamp,
     },
-    outbox::Store,
+    outbox::{ConsumerStore, Store},
     transport::{Memory, Publisher},
 };
+use futures_util::FutureExt;
 use outbox_sea_orm::{Namespace, Outbox, OutboxTransaction, TransactionLimits};
 use sea_orm::{ConnectionTrait, DatabaseConnection, DbBackend, Statement, TransactionTrait};
 use std::{
@@ -163,6 +164,41 @@ on_every_database! {
             assert_eq!(lock_wait(&tx).await, own, "in one of the application's, behind a pooler: {behind_pooler}");
             tx.rollback().await.unwrap();
             assert_eq!(lock_wait(&db).await, own, "on its pool");
+        }
+    }
+
+    async fn a_shared_transaction_has_limits_that_its_connection_loses_again(temp: &TempDatabase) {
+        installed(&temp.connect().await, &Namespace::default()).await;
+        let db = temp.connect_with(|options| _ = options.max_connections(1)).await;
+        for behind_pooler in [false, true] {
+            let builder = Outbox::builder(db.clone()).source("/shop");
+            let builder = if behind_pooler { builder.behind_pooler() } else { builder };
+            let outbox = builder.build().await.unwrap();
+            let tx = Store::begin(&outbox).await.unwrap();
+            let usual = lock_wait(&tx).await;
+            outbox.commit(tx).await.unwrap();
+            for end in ["committed", "rolled back", "dropped", "given up"] {
+                let shared = outbox.begin_shared(Duration::from_secs(1)).await.unwrap();
+                let expected = match db.get_database_backend() {
+                    DbBackend::Postgres => "1s",
+                    DbBackend::MySql => "1",
+                    _ => usual.as_str(),
+                };
+                assert_eq!(lock_wait(&shared).await, expected);
+                match end {
+                    "committed" => outbox.commit(shared).await.unwrap(),
+                    "rolled back" => outbox.rollback(shared).await.unwrap(),
+                    "dropped" => drop(shared),
+                    // Its caller goes while the limits are put back, or before.
+                    _ => {
+                        let ended = outbox.commit(shared).now_or_never();
+                        assert!(ended.is_none_or(|ended| ended.is_ok()));
+                    }
+                }
+                let tx = Store::begin(&outbox).await.unwrap();
+                assert_eq!(lock_wait(&tx).await, usual, "{end}, behind a pooler: {behind_pooler}");
+                outbox.rollback(tx).await.unwrap();
+            }
         }
     }
 

@@ -3,14 +3,19 @@
 
 use crate::outbox::{LEASE, installed, owner_of_all, read_all, writing};
 use outbox_core::{
+    admin::AdminStore,
     event::RelayId,
     failure::DeadReason,
     outbox::{
-        Fence, NewLetter, PartitionNo, RelayStore, RouteRow, RouteState, RouteUpdate, StoreError,
+        Fence, NewLetter, PartitionNo, RelayStore, RetrierStore, RouteRow, RouteState, RouteUpdate,
+        Store,
+        StoreError,
     },
     testing::store::{PARTITIONS, event},
 };
-use outbox_sea_orm::{Namespace, Schema, StoreOptions, install, open_relay_store};
+use outbox_sea_orm::{
+    Namespace, Outbox, Schema, StoreOptions, TransactionLimits, install, open_relay_store,
+};
 use sea_orm::{ConnectionTrait, DatabaseConnection, DbBackend, Statement, TransactionTrait};
 use std::{
     future::Future,
@@ -23,7 +28,7 @@ use std::{
     time::{Duration, Instant},
 };
 use tests::{
-    databases::{Database, TempDatabase, waiting_for_locks},
+    databases::{Database, TempDatabase, open_transactions, waiting_for_locks},
     on_every_database, wait_until,
 };
 use tokio::sync::Notify;
@@ -102,6 +107,26 @@ on_every_database! {
         let db = temp.connect().await;
         let schema = installed(&db, &Namespace::default()).await;
         cancel_everything(&db, &schema).await;
+    }
+
+    async fn a_single_statement_that_is_dropped_at_any_point_leaves_no_session_in_a_transaction(temp: &TempDatabase) {
+        let db = temp.connect_with(|options| { options.max_connections(1); }).await;
+        installed(&db, &Namespace::default()).await;
+        let outbox = Outbox::builder(db).source("/shop").build().await.unwrap();
+        let onlooker = temp.connect().await;
+        let mut dropped = 0;
+        for polls in 0..60 {
+            let statement = RetrierStore::prune_inbox(&outbox, 10);
+            dropped += usize::from(drop_after(polls % 12, statement).await.is_none());
+            let at_rest = async || open_transactions(&onlooker).await == 0;
+            wait_until(Duration::from_secs(10), "no session is inside a transaction", at_rest).await;
+            // MariaDB refuses the isolation of this one on a session that is inside a transaction.
+            let next = RetrierStore::begin_stored(&outbox).await;
+            let next = next.unwrap_or_else(|error| panic!("dropped after {polls} polls: {error:?}"));
+            next.execute_unprepared("SELECT 1").await.unwrap();
+            next.rollback().await.unwrap();
+        }
+        assert!(dropped > 10, "{dropped}");
     }
 
     async fn a_settle_that_waits_too_long_for_a_lock_says_that_the_database_is_busy(temp: &TempDatabase) {
@@ -276,6 +301,30 @@ async fn journal_mode(database: &TempDatabase) -> String {
         .unwrap()
         .try_get_by_index(0)
         .unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_operators_have_asked_and_wait_for_no_more_takes_no_connection_of_a_handler() {
+    let temp = TempDatabase::create(Database::Postgres).await;
+    let db = temp.connect_with(|options| _ = options.max_connections(3)).await;
+    let limits = TransactionLimits::new().lock_wait(Duration::from_secs(2));
+    let outbox = Outbox::builder(db.clone()).transaction_limits(limits).install().await.unwrap();
+    let held = TransactionTrait::begin(&db).await.unwrap();
+    held.execute_unprepared("LOCK TABLE outbox_events IN ACCESS EXCLUSIVE MODE").await.unwrap();
+    // A page that gives up drops its question, which still waits at the server.
+    for _ in 0..6 {
+        let asked = tokio::time::timeout(Duration::from_millis(100), outbox.stats()).await;
+        assert!(asked.is_err(), "it waits for the lock: {asked:?}");
+    }
+    let begun = tokio::time::timeout(Duration::from_secs(1), Store::begin(&outbox)).await;
+    outbox.commit(begun.expect("a handler has a connection at once").unwrap()).await.unwrap();
+    let ended = outbox.stats().await;
+    assert!(matches!(ended, Err(StoreError::Busy(_))), "the server has ended it: {ended:?}");
+    held.rollback().await.unwrap();
+    wait_until(Duration::from_secs(30), "the next question is answered", async || {
+        outbox.stats().await.is_ok()
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

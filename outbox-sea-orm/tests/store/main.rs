@@ -40,6 +40,8 @@ mod samples;
 #[cfg(test)]
 mod sources;
 #[cfg(test)]
+mod tail;
+#[cfg(test)]
 mod upgrades;
 #[cfg(test)]
 mod pooler;

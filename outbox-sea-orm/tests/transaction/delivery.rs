@@ -1,12 +1,15 @@
 //! Options of an event: once a key, and later.
 
 use crate::shop::{OrderPlaced, Shop, new_order};
+use outbox_core::outbox::ConsumerStore;
 use outbox_sea_orm::{EnqueueOptions, OnDuplicate, prelude::*};
-use sea_orm::{ActiveModelTrait, TransactionTrait};
+use sea_orm::{ActiveModelTrait, ConnectionTrait, TransactionTrait};
 use std::time::Duration;
-use tests::{databases::TempDatabase, on_every_database};
+use tests::{databases::TempDatabase, on_every_database, wait_until};
 
 const EVENT: OrderPlaced = OrderPlaced { order_id: 1, total: 1 };
+
+const SOON: Duration = Duration::from_secs(20);
 
 fn once() -> EnqueueOptions {
     EnqueueOptions::new().dedup_key("order-1")
@@ -89,6 +92,44 @@ on_every_database! {
         tx.emit_with(EVENT, EnqueueOptions::new().dedup_key("k".repeat(255))).unwrap();
         tx.commit().await.unwrap();
         assert_eq!(shop.events().await, 1);
+    }
+
+    async fn while_too_many_events_wait_the_applications_next_are_refused_and_a_handlers_are_saved(db: &TempDatabase) {
+        let shop = Shop::open_with(db, |_| (), |outbox| outbox.max_waiting(3)).await;
+        let emits = async || {
+            let tx = shop.outbox.begin().await.unwrap();
+            let emitted = tx.emit(EVENT);
+            tx.rollback().await.unwrap();
+            match emitted {
+                Ok(_) => true,
+                Err(OutboxError::TooManyWaiting { limit: 3 }) => false,
+                Err(error) => panic!("{error}"),
+            }
+        };
+        for _ in 0..3 {
+            let tx = shop.outbox.begin().await.unwrap();
+            tx.emit(EVENT).unwrap();
+            tx.commit().await.unwrap();
+        }
+        wait_until(SOON, "an event is refused", async || !emits().await).await;
+        let txn = shop.db.begin().await.unwrap();
+        for refused in [
+            shop.outbox.enqueue(&txn, &EVENT).await.map(drop),
+            shop.outbox.enqueue_many(&txn, &[EVENT]).await.map(drop),
+            shop.outbox.enqueue_unchecked(&txn, &EVENT).await.map(drop),
+        ] {
+            let error = refused.unwrap_err().to_string();
+            assert!(error.starts_with("3 events wait already") && error.contains("outbox explain"), "{error}");
+        }
+        txn.rollback().await.unwrap();
+
+        let tx = ConsumerStore::begin(&shop.outbox).await.unwrap();
+        tx.emit(EVENT).unwrap();
+        ConsumerStore::commit(&shop.outbox, tx).await.unwrap();
+        assert_eq!(shop.events().await, 4, "a handler goes on with what was accepted before");
+
+        shop.db.execute_unprepared("DELETE FROM outbox_events").await.unwrap();
+        wait_until(SOON, "events are saved again", emits).await;
     }
 
     async fn an_event_for_later_waits_apart_and_may_be_taken_back(db: &TempDatabase) {

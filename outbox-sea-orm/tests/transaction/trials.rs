@@ -1,6 +1,9 @@
 //! Handlers that an operator tries on a dead letter: what they did is shown, and nothing stays.
 
-use crate::shop::{AppError, OrderPlaced, Shop, new_order, order, place};
+use crate::{
+    polls::polled,
+    shop::{AppError, OrderPlaced, Shop, new_order, order, place},
+};
 use outbox_core::{
     consumer::{Trial, TrialEvent, TrialRefusal, TrialResult},
     event::{EventId, LetterId, Timestamp},
@@ -8,7 +11,9 @@ use outbox_core::{
     outbox::{Store, TableChange},
 };
 use outbox_sea_orm::prelude::*;
-use sea_orm::{ActiveModelTrait, ConnectionTrait, EntityTrait, Statement, TransactionTrait};
+use sea_orm::{
+    ActiveModelTrait, ConnectionTrait, DbBackend, EntityTrait, Statement, TransactionTrait,
+};
 use std::{
     sync::{Arc, Mutex},
     time::Duration,
@@ -111,6 +116,40 @@ impl Billing {
     async fn alters(&self, _: OrderPlaced, cx: &HandlerContext) -> Result<(), AppError> {
         place(&cx.tx, 1).await?;
         cx.tx.execute_unprepared("CREATE TABLE side_effect (id INT)").await?;
+        Ok(())
+    }
+
+    #[on("deferred")]
+    async fn deferred(&self, _: OrderPlaced, cx: &HandlerContext) -> Result<(), AppError> {
+        // Its order does not exist, which is checked at the commit.
+        cx.tx.execute_unprepared("INSERT INTO line (shop_order) VALUES (-1)").await?;
+        Ok(())
+    }
+
+    #[on("hangs-before-commit")]
+    async fn hangs(&self, _: OrderPlaced, cx: &HandlerContext) -> Result<(), AppError> {
+        cx.tx.before_commit(|_| Box::pin(std::future::pending()));
+        Ok(())
+    }
+
+    #[on("calls")]
+    async fn calls(&self, placed: OrderPlaced, cx: &HandlerContext) -> Result<(), AppError> {
+        place(&cx.tx, placed.total).await?;
+        cx.tx.execute_unprepared("CALL book()").await?;
+        Ok(())
+    }
+
+    #[on("commits")]
+    async fn commits(&self, placed: OrderPlaced, cx: &HandlerContext) -> Result<(), AppError> {
+        place(&cx.tx, placed.total).await?;
+        cx.tx.sea_orm().await?.execute_unprepared("COMMIT").await?;
+        Ok(())
+    }
+
+    #[on("several")]
+    async fn several(&self, placed: OrderPlaced, cx: &HandlerContext) -> Result<(), AppError> {
+        place(&cx.tx, placed.total).await?;
+        cx.tx.execute_unprepared("DELETE FROM shop_order; COMMIT").await?;
         Ok(())
     }
 
@@ -226,6 +265,16 @@ fn letter(consumer: &str, handler: &str, reason: DeadReason) -> DeadLetter {
     .with_consumer_origin(Some(origin))
 }
 
+/// Gives the session of a transaction, with how long it waits for a lock.
+async fn session(tx: &OutboxTransaction) -> String {
+    let sql = match tx.get_database_backend() {
+        DbBackend::Postgres => "SELECT pg_backend_pid() || '/' || current_setting('lock_timeout')",
+        _ => "SELECT CAST(CONCAT(CONNECTION_ID(), '/', @@innodb_lock_wait_timeout) AS CHAR)",
+    };
+    let query = Statement::from_string(tx.get_database_backend(), sql);
+    tx.query_one_raw(query).await.unwrap().unwrap().try_get_by_index(0).unwrap()
+}
+
 on_every_database! {
     async fn a_try_shows_tables_events_and_time_and_leaves_nothing(db: &TempDatabase) {
         let world = World::open(db).await;
@@ -261,6 +310,7 @@ on_every_database! {
             ("apart", vec!["note_apart"], "`note_apart` opens a transaction of its own"),
             ("begins", vec!["Outbox::transaction", "Outbox::begin"], "`Outbox::begin` opens a transaction of its own"),
             ("alters", vec!["the statement `create`"], "refuses the statement `create`"),
+            ("several", vec!["several statements in one text"], "run each by itself"),
         ] {
             let trial = world.try_handler(handler).await.unwrap();
             assert_eq!(trial.result, TrialResult::Failed, "{handler}");
@@ -272,6 +322,60 @@ on_every_database! {
         // Outside of a try they are as they were.
         let tx = world.shop.outbox.begin().await.unwrap();
         tx.rollback().await.unwrap();
+    }
+
+    async fn a_handler_that_ends_its_transaction_is_told_of(db: &TempDatabase) {
+        let handlers: &[&str] = match db.database() {
+            // Its driver cannot go on with a connection whose transaction was ended like that.
+            Database::Sqlite => return,
+            Database::Postgres => &["commits"],
+            Database::MariaDb => &["commits", "calls"],
+        };
+        let world = World::open(db).await;
+        if db.database() == Database::MariaDb {
+            let book = "CREATE PROCEDURE book() BEGIN DELETE FROM line WHERE id = 1; COMMIT; END";
+            for sql in ["CREATE TABLE line (id INT)", book] {
+                world.shop.db.execute_unprepared(sql).await.unwrap();
+            }
+        }
+        for (before, handler) in (0..).zip(handlers) {
+            let trial = world.try_handler(handler).await.unwrap();
+            assert_eq!(trial.result, TrialResult::Failed, "{handler}: {trial:?}");
+            let told = |text: &String| text.contains("has ended its transaction");
+            assert!(told(&trial.text) && trial.notes.iter().any(told), "{handler}: {trial:?}");
+            let saved = (before + 1, 0);
+            assert_eq!(world.shop.saved().await, saved, "{handler}: its order alone stays");
+        }
+    }
+
+    async fn what_would_fail_at_the_commit_alone_is_shown_or_told_of(db: &TempDatabase) {
+        let world = World::open(db).await;
+        let key = match db.database() {
+            Database::MariaDb => return, // It has no such constraint.
+            Database::Postgres => "BIGINT",
+            Database::Sqlite => "INTEGER",
+        };
+        let late = "REFERENCES shop_order (id) DEFERRABLE INITIALLY DEFERRED";
+        let table = format!("CREATE TABLE line (shop_order {key} {late})");
+        world.shop.db.execute_unprepared(&table).await.unwrap();
+        let trial = world.try_handler("deferred").await.unwrap();
+        if db.database() == Database::Sqlite {
+            assert_eq!(trial.result, TrialResult::Done, "{trial:?}");
+            assert!(trial.notes.iter().any(|note| note.contains("DEFERRABLE")), "{trial:?}");
+        } else {
+            assert_eq!(trial.result, TrialResult::Failed, "{trial:?}");
+            assert!(trial.text.contains("refused to commit"), "{}", trial.text);
+        }
+        world.is_untouched().await;
+    }
+
+    async fn what_comes_before_the_commit_has_the_time_limit_of_a_try(db: &TempDatabase) {
+        let world = World::open(db).await;
+        let trial = world.try_handler("hangs-before-commit").await.unwrap();
+        assert_eq!(trial.result, TrialResult::Failed, "{trial:?}");
+        let late = "what comes before the commit did not end within 5s";
+        assert!(trial.text.contains(late), "{}", trial.text);
+        world.is_untouched().await;
     }
 
     async fn a_handler_that_fails_shows_why(db: &TempDatabase) {
@@ -308,14 +412,40 @@ on_every_database! {
         assert_eq!(trial.result, TrialResult::Failed, "{trial:?}");
         assert!((900..4_000).contains(&trial.took_ms), "it waits for a lock for a second: {trial:?}");
         other.rollback().await.unwrap();
-        if db.database() == Database::MariaDb {
-            // The limit belongs to the connection there, and is set back.
-            let tx = Store::begin(&world.shop.outbox).await.unwrap();
-            let sql = "SELECT CAST(@@innodb_lock_wait_timeout AS SIGNED)";
-            let row = tx.query_one_raw(Statement::from_string(world.shop.db.get_database_backend(), sql)).await;
-            assert_eq!(row.unwrap().unwrap().try_get_by_index::<i64>(0).unwrap(), 15);
-            tx.rollback().await.unwrap();
+    }
+
+    async fn a_try_that_hits_a_lock_leaves_its_connection_with_the_usual_limits(db: &TempDatabase) {
+        if db.database() == Database::Sqlite {
+            // A file has no limits that are set in a transaction.
+            return;
         }
+        let shop = Shop::open_with(db, |pool| _ = pool.max_connections(1), |outbox| outbox).await;
+        let trials = Store::trials(&shop.outbox).expect("its transactions can be tried");
+        new_order(1).insert(&shop.db).await.unwrap();
+        let tx = Store::begin(&shop.outbox).await.unwrap();
+        let usual = session(&tx).await;
+        tx.rollback().await.unwrap();
+        let onlooker = db.connect().await;
+        let other = onlooker.begin().await.unwrap();
+        other.execute_unprepared("UPDATE shop_order SET total = 5").await.unwrap();
+        for end in ["ended", "dropped", "its statement dropped"] {
+            let tx = trials.begin_trial(Duration::from_secs(5)).await.unwrap();
+            assert_ne!(session(&tx).await, usual, "a try has limits of its own");
+            let waits = tx.execute_unprepared("UPDATE shop_order SET total = 6");
+            if end == "its statement dropped" {
+                assert!(polled(waits, 1).await.is_none(), "it waits for the lock");
+            } else {
+                waits.await.unwrap_err();
+            }
+            match end {
+                "ended" => drop(trials.end_trial(tx, false).await.unwrap()),
+                _ => drop(tx),
+            }
+            let next = Store::begin(&shop.outbox).await.unwrap();
+            assert_eq!(session(&next).await, usual, "{end}: the one connection is as it was");
+            next.rollback().await.unwrap();
+        }
+        other.rollback().await.unwrap();
     }
 
     async fn a_letter_that_must_not_or_cannot_be_tried_is_refused_with_the_reason(db: &TempDatabase) {

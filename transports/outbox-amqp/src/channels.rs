@@ -5,6 +5,8 @@
 //! is. So each batch has a channel for itself, waits for all of its confirms, and then finds its
 //! returned messages by their ids.
 
+mod written;
+
 use crate::{
     classify::{Failure, LEADER_ELECTION_BACKOFF},
     connection::{AmqpConnection, Connector, quiet},
@@ -24,7 +26,7 @@ use std::{
     pin::Pin,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -32,6 +34,7 @@ use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore},
     time::{Instant, sleep, timeout_at},
 };
+use written::Written;
 
 /// Most abandoned channels, whose batch did not end: they stay open so that the library writes
 /// nothing to a closed channel. With more, something is wrong with the connection, and the pool
@@ -113,7 +116,7 @@ impl ChannelPool {
         let idle = locked(&open.idle).pop();
         let (channel, tag) = match idle {
             Some(idle) => idle,
-            None => (open.confirm_channel().await?, 0),
+            None => (open.confirm_channel().await.map_err(Failure::of_connecting)?, 0),
         };
         let tag = AtomicU64::new(tag);
         Ok(ConfirmChannel { open, channel, tag, finished: false, _permit: permit })
@@ -144,6 +147,7 @@ impl ChannelPool {
                 Ok(open)
             }
             Err(failure) => {
+                let failure = failure.of_connecting();
                 slot.failure = Some(failure.clone());
                 self.failures.fetch_add(1, Ordering::AcqRel);
                 Err(failure)
@@ -199,7 +203,7 @@ impl ChannelPool {
     ) -> Vec<Result<u64, Failure>> {
         let deadline = self.deadline();
         let may_lack_leader = channel.is_unused() && channel.open.declared_recently();
-        let mut outcomes = channel.publish_batch(batch, deadline).await;
+        let mut outcomes = channel.publish_batch(batch, deadline, self.connector.timeout).await;
         if once {
             // A nacked message may have reached another queue.
             return outcomes;
@@ -233,7 +237,7 @@ impl ChannelPool {
         deadline: Instant,
     ) -> Result<u64, Failure> {
         let (message, channel) = (encode(index)?, self.acquire().await?);
-        let outcomes = channel.publish_batch(vec![message], deadline).await;
+        let outcomes = channel.publish_batch(vec![message], deadline, self.connector.timeout).await;
         outcomes.into_iter().next().unwrap_or_else(|| Err(Failure::transient("no outcome")))
     }
 }
@@ -292,14 +296,15 @@ impl ConfirmChannel {
         usize::try_from(self.open.connection.frame_max()).unwrap_or(usize::MAX)
     }
 
-    /// Publishes the messages, waits for their confirms up to the deadline, and then sorts out
-    /// which were returned.
+    /// Publishes the messages, waits for their confirms up to the deadline and until nothing was
+    /// written for the time of one reply, and then sorts out which were returned.
     async fn publish_batch(
         mut self,
         batch: Vec<Outgoing>,
-        deadline: Instant,
+        mut deadline: Instant,
+        within: Duration,
     ) -> Vec<Result<u64, Failure>> {
-        let written = AtomicUsize::new(0);
+        let written = Written::default();
         let ids: Vec<MessageId> = batch.iter().map(|message| message.id).collect();
         let mut confirms: Vec<Option<(u64, lapin::Result<Confirmation>)>> =
             batch.iter().map(|_| None).collect();
@@ -314,9 +319,15 @@ impl ConfirmChannel {
                 .enumerate()
                 .map(|(index, message)| quiet(publish(index, message)).fuse())
                 .collect();
-            while let Ok(Some((index, tag, confirm))) = timeout_at(deadline, in_flight.next()).await
-            {
-                confirms[index] = Some((tag, confirm));
+            loop {
+                match timeout_at(deadline, in_flight.next()).await {
+                    Ok(Some((index, tag, confirm))) => confirms[index] = Some((tag, confirm)),
+                    Ok(None) => break,
+                    Err(_) => match written.later_than(deadline, within) {
+                        Some(later) => deadline = later,
+                        None => break,
+                    },
+                }
             }
             // Every confirm that came by the deadline counts: one that is not polled yet may carry
             // the return of a message whose own confirm was polled. It came before that one, so a
@@ -334,13 +345,13 @@ impl ConfirmChannel {
             }
         }
         self.finished = confirms.iter().all(|confirm| matches!(confirm, Some((_, Ok(_)))));
-        self.outcomes(&ids, confirms, written.into_inner())
+        self.outcomes(&ids, confirms, written.messages())
     }
 
     async fn publish(
         &self,
         message: Outgoing,
-        written: &AtomicUsize,
+        written: &Written,
     ) -> lapin::Result<Confirmation> {
         let Outgoing { exchange, routing_key, encoded, .. } = message;
         let mandatory = BasicPublishOptions { mandatory: true, ..Default::default() };
@@ -352,7 +363,7 @@ impl ConfirmChannel {
             encoded.properties,
         );
         let confirm = publish.await?;
-        written.fetch_add(1, Ordering::Relaxed);
+        written.add(now().into());
         confirm.await
     }
 

@@ -23,6 +23,10 @@ pub(crate) const LEADER_ELECTION_BACKOFF: [Duration; 6] = [
     Duration::from_millis(1_600),
 ];
 
+/// How the server begins to say that one message is too large. Behind the code of other refusals it
+/// quotes names, which may be anything.
+const MESSAGE_SIZE: &str = "PRECONDITION_FAILED - message size ";
+
 /// A failure that several messages may share.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Failure {
@@ -69,6 +73,11 @@ impl Failure {
     pub(crate) fn nacked() -> Self {
         let text = "the server refused the message (basic.nack): a queue is full, failed, or has no leader";
         Self { nacked: true, ..Self::transient(text) }
+    }
+
+    /// Says that a failure is one to connect or to declare: no message is the cause.
+    pub(crate) fn of_connecting(self) -> Self {
+        Self { class: FailureClass::Unavailable, single_message: false, ..self }
     }
 
     /// The server did not reply in time; `omission` says what it did not do.
@@ -131,7 +140,7 @@ impl Failure {
         let text = format!("the server closed with {} {reason}", error.get_id());
         match error.kind() {
             AMQPErrorKind::Soft(AMQPSoftError::PRECONDITIONFAILED)
-                if reason.contains("message size") =>
+                if reason.starts_with(MESSAGE_SIZE) =>
             {
                 Self { single_message: true, ..Self::permanent(text) }
             }
@@ -173,7 +182,9 @@ mod tests {
     #[test]
     fn a_failure_of_one_message_is_told_from_a_failure_of_the_client() {
         let size = "PRECONDITION_FAILED - message size 20 is larger than configured max size 10";
-        let table: [(AMQPErrorKind, &str, FailureClass, bool); 8] = [
+        let named = "PRECONDITION_FAILED - inequivalent arg 'x-expires' for queue 'message size 9'";
+        let table: [(AMQPErrorKind, &str, FailureClass, bool); 9] = [
+            (AMQPSoftError::PRECONDITIONFAILED.into(), named, Unavailable, false),
             (AMQPSoftError::PRECONDITIONFAILED.into(), size, Permanent, true),
             (
                 AMQPSoftError::PRECONDITIONFAILED.into(),
@@ -193,6 +204,15 @@ mod tests {
             let failure = from_server(kind, text);
             assert_eq!((failure.class, failure.single_message), (class, single_message), "{text}");
             assert!(failure.text.contains(text), "{}", failure.text);
+        }
+    }
+
+    #[test]
+    fn a_failure_to_connect_or_to_declare_is_of_no_message() {
+        let too_large = from_server(AMQPSoftError::CONTENTTOOLARGE.into(), "CONTENT_TOO_LARGE");
+        for failure in [too_large, Failure::permanent("cannot be encoded"), Failure::nacked()] {
+            let connecting = failure.of_connecting();
+            assert_eq!((connecting.class, connecting.single_message), (Unavailable, false));
         }
     }
 

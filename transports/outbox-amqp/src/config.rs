@@ -6,7 +6,8 @@
 pub enum ConfigFault {
     /// The text is no URL of RabbitMQ. The error does not quote it, since it may hold a password.
     #[error(
-        "the URL cannot be read; it is amqp://user:password@host:port/vhost, or amqps:// for TLS"
+        "the URL cannot be read; it is amqp://user:password@host:port/vhost, or amqps:// for TLS, \
+         with `%40` for an `@` and `%2F` for a `/` in the password or the vhost"
     )]
     Url,
     /// The name of an exchange or a queue, or a routing key, is not legal.

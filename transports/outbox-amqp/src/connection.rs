@@ -50,6 +50,11 @@ impl ServerUri {
     pub(crate) fn parse(url: &str) -> Result<Self, ConfigError> {
         // Without an authority the library uses its defaults for every part.
         let authority = url.split_once("://").map(|(_, rest)| rest).filter(|rest| !rest.is_empty());
+        // A password with a `/` that is not encoded ends before it, and its rest would be shown as
+        // the vhost: an `@` behind the authority says so.
+        let authority = authority.filter(|rest| {
+            !rest.split_once(['/', '?', '#']).is_some_and(|(_, behind)| behind.contains('@'))
+        });
         let mut uri: AMQPUri = authority.and_then(|_| url.parse().ok()).ok_or(ConfigFault::Url)?;
         // The library reads an IPv6 address as no host and then connects to this machine.
         if let Some(address) = ipv6_of(url) {
@@ -338,7 +343,16 @@ mod tests {
         assert_eq!(parsed("amqps://mq.example/%2f"), "mq.example:5671/");
         assert_eq!(parsed("amqp://localhost/"), "localhost:5672/");
         assert_eq!(parsed("amqp://u:p@[::1]:5673/v"), "::1:5673/v");
-        for wrong in ["http://h", "amqp:/", "", "amqp://h:port", "mailto:u:secret@h"] {
+        assert_eq!(parsed("amqp://h/a%40b"), "h:5672/a@b");
+        for wrong in [
+            "http://h",
+            "amqp:/",
+            "",
+            "amqp://h:port",
+            "mailto:u:secret@h",
+            "amqp://u:12/secret@h/v",
+            "amqp://u:12?secret@h",
+        ] {
             let error = ServerUri::parse(wrong).err().expect("no URL of RabbitMQ");
             assert!(!error.to_string().contains("secret"), "{error}");
         }

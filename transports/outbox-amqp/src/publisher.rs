@@ -190,7 +190,8 @@ impl AmqpPublisher {
     }
 
     /// Sets how long the server may take for one reply: to accept the connection, to open a
-    /// channel, to confirm a batch; 10 s unless set.
+    /// channel, to confirm a batch that was written; 10 s unless set. While the server takes one
+    /// message after the other, a batch is waited for.
     #[must_use]
     pub fn timeout(self, timeout: Duration) -> Self {
         self.with(|config| config.server.timeout = timeout)

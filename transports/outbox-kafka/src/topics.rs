@@ -2,13 +2,10 @@
 //! missing.
 
 use crate::{
-    classify::{Failure, classify},
+    classify::Failure,
     config::{ConfigFault, topic_fault},
 };
-use outbox_core::{
-    failure::FailureClass,
-    transport::{one_line, printable},
-};
+use outbox_core::transport::{one_line, printable};
 use rdkafka::{
     ClientConfig,
     admin::{AdminClient, AdminOptions, NewTopic, TopicReplication},
@@ -115,25 +112,40 @@ pub(crate) async fn declare(
     for result in created.map_err(|error| failure(&error.to_string()))? {
         match result {
             Ok(_) | Err((_, Code::TopicAlreadyExists)) => {}
-            Err((name, code)) => {
-                let text =
-                    format!("the topic `{}` could not be declared: {code}", printable(&name));
-                // A broker that refuses the settings refuses the configuration, not the message.
-                return Err(match classify(code) {
-                    FailureClass::Transient => Failure::transient(text),
-                    FailureClass::Permanent | FailureClass::Unavailable => {
-                        Failure::unavailable(text)
-                    }
-                });
-            }
+            Err((name, code)) => return Err(not_declared(&name, code)),
         }
     }
     Ok(())
 }
 
+/// Makes the failure of a topic that the brokers did not create. Whatever the code is, it is about
+/// the topic or the brokers: a message would lose its attempts over more replicas than there are
+/// brokers.
+fn not_declared(name: &str, code: Code) -> Failure {
+    Failure::unavailable(format!("the topic `{}` could not be declared: {code}", printable(name)))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use outbox_core::failure::FailureClass;
+
+    #[test]
+    fn a_topic_that_the_brokers_do_not_create_is_no_failure_of_a_message() {
+        for code in [
+            Code::InvalidReplicationFactor,
+            Code::InvalidPartitions,
+            Code::InvalidConfig,
+            Code::PolicyViolation,
+            Code::NotController,
+            Code::RequestTimedOut,
+            Code::ClusterAuthorizationFailed,
+        ] {
+            let failure = not_declared("orders", code);
+            assert_eq!(failure.class, FailureClass::Unavailable, "{failure:?}");
+            assert!(failure.text.contains("`orders` could not be declared"), "{failure:?}");
+        }
+    }
 
     #[test]
     fn every_fault_of_a_declaration_is_reported() {

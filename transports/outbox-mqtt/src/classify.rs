@@ -19,6 +19,9 @@ pub(crate) enum Loss {
     Abrupt,
     /// The server has ended the connection over something that was sent.
     Refused,
+    /// The server has ended the connection for a reason that may be what was sent, which then has
+    /// this class.
+    Unclear(FailureClass),
 }
 
 /// A failure that several messages may share.
@@ -121,6 +124,11 @@ impl Failure {
         Self { loss: Loss::Ended, ..Self::unavailable(text) }
     }
 
+    /// Says that a failure is one to connect: nothing was sent that could be the cause.
+    pub(crate) fn of_connecting(self) -> Self {
+        Self { class: FailureClass::Unavailable, loss: Loss::Ended, ..self }
+    }
+
     /// The server did not reply in time; `omission` says what it did not do.
     pub(crate) fn timed_out(omission: &str, waited: Duration) -> Self {
         Self::ended(format!("the server {omission} within {waited:?}"))
@@ -190,9 +198,15 @@ impl Failure {
         let text = format!("the server has ended the connection: {}", reason(code, words));
         let loss = match code {
             0x81 | 0x82 | 0x90 | 0x94 | 0x95 | 0x99 | 0x9a | 0x9b => Loss::Refused,
+            // Servers end the connection with these over one message too: over a topic that its
+            // user may not publish to, or by a rule of their own.
+            NOT_AUTHORIZED => Loss::Unclear(FailureClass::Unavailable),
+            0x80 | 0x83 => Loss::Unclear(FailureClass::Transient),
             _ => Loss::Ended,
         };
-        Self { loss, ..Self::unavailable(text) }
+        let ended = Self { loss, ..Self::unavailable(text) };
+        // A right may be missing for one topic alone: the other keys are probed at once.
+        if code == NOT_AUTHORIZED { ended.responded() } else { ended }
     }
 
     /// Says that the message was not sent before its connection was lost.
@@ -207,6 +221,7 @@ impl Failure {
             Loss::None | Loss::Ended | Loss::Unsent => return self,
             Loss::Abrupt => FailureClass::Transient,
             Loss::Refused => FailureClass::Permanent,
+            Loss::Unclear(class) => class,
         };
         let text = format!("{}, while this message alone was in flight", self.text);
         Self { class, text, ..self }
@@ -301,6 +316,35 @@ mod tests {
             let alone = failure.of_one_message();
             assert_eq!(alone.class, class, "{alone:?}");
             assert_eq!(alone.text.ends_with("alone was in flight"), class != Unavailable);
+        }
+    }
+
+    #[test]
+    fn a_connection_that_is_ended_for_an_unclear_reason_tells_of_a_message_that_was_alone() {
+        for (code, class, responded) in
+            [(0x80, Transient, false), (0x83, Transient, false), (0x87, Unavailable, true)]
+        {
+            let failure = Failure::from_disconnect(code, None);
+            assert_eq!(failure.class, Unavailable, "before it was alone: {failure:?}");
+            let alone = failure.clone().of_one_message();
+            assert_eq!(alone.class, class, "{alone:?}");
+            assert!(alone.text.ends_with("alone was in flight"), "{alone:?}");
+            assert_eq!(PublishError::from(alone).has_responded(), responded);
+            let connecting = failure.of_connecting().of_one_message();
+            assert_eq!((connecting.class, connecting.loss), (Unavailable, Loss::Ended));
+        }
+    }
+
+    #[test]
+    fn a_failure_to_connect_is_of_no_message() {
+        for failure in [
+            Failure::from_disconnect(0x81, None),
+            Failure::lost("reset"),
+            Failure::permanent("MQTT cannot carry the packet"),
+        ] {
+            let connecting = failure.of_connecting().of_one_message();
+            assert_eq!(connecting.class, Unavailable, "{connecting:?}");
+            assert!(!connecting.text.contains("alone"), "{connecting:?}");
         }
     }
 

@@ -49,7 +49,7 @@ impl outbox_core::transport::TransportFault for ConfigFault {
 }
 
 /// Most bytes of a text on the wire: its length has two bytes.
-const MAX_TEXT: usize = 65_535;
+pub(crate) const MAX_TEXT: usize = 65_535;
 
 /// The rule for topics that a message is published to.
 pub(crate) const TOPIC_RULE: &str = "must be a topic of MQTT: 1 to 65535 bytes without `+`, `#`, \
@@ -62,6 +62,10 @@ const FILTER_RULE: &str = "must be a filter of MQTT: 1 to 65535 bytes without co
 
 /// The rule for the name of a group.
 const GROUP_RULE: &str = "must have 1 to 65535 bytes without `/`, `+`, `#` and control characters";
+
+/// The rule for the user of a login.
+pub(crate) const USER_RULE: &str = "must have at most 65535 bytes without control characters and \
+     Unicode's non-characters";
 
 /// The rule for client ids.
 const CLIENT_RULE: &str = "must have 1 to 65535 bytes without control characters";

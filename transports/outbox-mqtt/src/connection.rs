@@ -2,7 +2,7 @@
 
 use crate::{
     classify::Failure,
-    config::{ConfigError, ConfigFault},
+    config::{ConfigError, ConfigFault, MAX_TEXT, USER_RULE, is_text},
     session::{ByteStream, Inbound, MAX_PACKET, Session},
 };
 use bytes::Bytes;
@@ -68,6 +68,20 @@ impl Login {
         Some(Self { user: Some(decoded(user)?), password })
     }
 
+    /// Gives what MQTT cannot carry of it, without quoting it.
+    fn faults(&self) -> impl Iterator<Item = ConfigFault> {
+        let user = self.user.as_ref().is_some_and(|user| !is_text(user));
+        let password = self.password.as_ref().is_some_and(|text| text.len() > MAX_TEXT);
+        let faults = [
+            (user, "the user of the URL", USER_RULE),
+            (password, "the password of the URL", "must have at most 65535 bytes"),
+        ];
+        let fault = |(is_wrong, what, rule): (bool, _, _)| {
+            is_wrong.then_some(ConfigFault::Range { what, rule })
+        };
+        faults.into_iter().filter_map(fault)
+    }
+
     fn auth(&self) -> ConnectAuth {
         match (self.user.clone(), self.password.clone().map(Bytes::from)) {
             (Some(username), Some(password)) => {
@@ -119,6 +133,7 @@ impl ServerUrl {
             let (what, rule) = ("the keep alive", "must have 1 to 65535 s");
             faults.push(ConfigFault::Range { what, rule });
         }
+        faults.extend(self.login.faults());
         let tls = if self.encrypted {
             match tls(&self.roots) {
                 Ok(tls) => Some(tls),
@@ -209,11 +224,20 @@ pub(crate) struct Connector {
 }
 
 impl Connector {
-    /// Connects and logs in, within the time for one reply each. Messages go to `inbound`.
+    /// Connects and logs in, within the time for one reply each. Messages go to `inbound`. A
+    /// failure is never that of the message for which this is done.
     ///
     /// # Cancel safety
     /// A call that is dropped leaves no connection.
     pub(crate) async fn connect(
+        &self,
+        client: &Client,
+        inbound: Option<Arc<Inbound>>,
+    ) -> Result<Session, Failure> {
+        self.open(client, inbound).await.map_err(Failure::of_connecting)
+    }
+
+    async fn open(
         &self,
         client: &Client,
         inbound: Option<Arc<Inbound>>,

@@ -9,8 +9,8 @@
 //! | --- | --- |
 //! | PUBACK with a reason code below 0x80, but for 0x10 | delivered |
 //! | topic name invalid (0x90), packet too large (0x95, or larger than the server's maximum packet size), payload format invalid (0x99); an illegal topic; the server ends the connection over a message that was sent alone | permanent |
-//! | no matching subscribers (0x10), quota exceeded (0x97), every other code from 0x80 on, not confirmed in time; the connection ends without a word while the message alone is in flight | transient |
-//! | connection refused, lost or silent; TLS; login refused; publishing not authorized (0x87); server busy or shutting down; a server without QoS 1 or MQTT 5 | unavailable |
+//! | no matching subscribers (0x10), quota exceeded (0x97), every other code from 0x80 on, not confirmed in time; the connection ends without a word, or with 0x80 or 0x83, while the message alone is in flight | transient |
+//! | connection refused, lost or silent; TLS; login refused; publishing not authorized (0x87), also where the server ends the connection over it; server busy or shutting down; a server without QoS 1 or MQTT 5 | unavailable |
 //!
 //! Both halves are used like every other transport's:
 //!
@@ -85,9 +85,9 @@
 //! the framework writes dead letters to its database, and rejects nothing.
 //!
 //! # One message that ends its connection
-//! A server ends the connection over what it takes for malformed, and all messages in flight fail
-//! with it. The publisher sends each of them once more, alone: the culprit is refused, and its
-//! neighbours are confirmed.
+//! A server ends the connection over what it takes for malformed or does not allow, and all messages
+//! in flight fail with it. The publisher sends each of them once more, alone: the culprit is
+//! refused, and its neighbours are confirmed.
 //!
 //! # Limits
 //! The server announces how large a packet may be (maximum packet size) and how many messages may be
@@ -115,3 +115,8 @@ pub use config::{ConfigError, ConfigFault};
 pub use headers::MqttDeadMessage;
 pub use publisher::MqttPublisher;
 pub use subscriber::MqttSubscriber;
+
+/// The code of the README, which the doc tests compile.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct ReadmeExamples;

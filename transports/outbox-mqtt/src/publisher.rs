@@ -128,15 +128,17 @@ impl MqttPublisher {
     }
 
     /// Sets how long the server may take for one reply: to accept the connection, to confirm a
-    /// message; 10 s unless set. Keep it below the route's deadline.
+    /// message that was sent; 10 s unless set. A message that is not sent yet because as many as
+    /// the server allows are without a confirmation waits as long as the server confirms others.
+    /// Keep it below the route's deadline.
     #[must_use]
     pub fn timeout(self, timeout: Duration) -> Self {
         self.with(|config| config.server.timeout = timeout)
     }
 
-    /// Sets the keep alive in whole seconds, 1 to 65,535 s; 15 s unless set, or what the server
-    /// asks for. The publisher pings a server that is silent for half of it, and gives the
-    /// connection up after one and a half times as long.
+    /// Sets the keep alive in whole seconds, 1 to 65,535 s; 15 s unless set, and less where the
+    /// server asks for less. The publisher pings a server that is silent for half of it, and gives
+    /// the connection up after one and a half times as long.
     #[must_use]
     pub fn keep_alive(self, time: Duration) -> Self {
         self.with(|config| config.server.keep_alive = time)
@@ -188,7 +190,7 @@ impl MqttPublisher {
         };
         let goes_again = |failure: &Failure| match failure.loss {
             Loss::Unsent => true,
-            Loss::Abrupt | Loss::Refused => !once,
+            Loss::Abrupt | Loss::Refused | Loss::Unclear(_) => !once,
             Loss::None | Loss::Ended => false,
         };
         match first {

@@ -172,7 +172,8 @@ impl MqttSubscriber {
     }
 
     /// Sets how many messages the server may send before it waits for acknowledgements, from 1; 128
-    /// unless set. While 32 MiB of them are not handled, nothing more is read.
+    /// unless set. While 32 MiB of them are not handled, 1 KiB beside each counted, nothing more is
+    /// read: of QoS 0 the server sends any number.
     #[must_use]
     pub fn receive_maximum(mut self, messages: u16) -> Self {
         self.config.client.receive_maximum = Some(messages);
@@ -230,9 +231,9 @@ impl MqttSubscriber {
         self
     }
 
-    /// Sets the keep alive in whole seconds, 1 to 65,535 s; 15 s unless set, or what the server
-    /// asks for. The subscriber pings a server that is silent for half of it, and gives the
-    /// connection up after one and a half times as long.
+    /// Sets the keep alive in whole seconds, 1 to 65,535 s; 15 s unless set, and less where the
+    /// server asks for less. The subscriber pings a server that is silent for half of it, and gives
+    /// the connection up after one and a half times as long.
     #[must_use]
     pub fn keep_alive(mut self, time: Duration) -> Self {
         self.config.server.keep_alive = time;

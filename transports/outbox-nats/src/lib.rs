@@ -91,3 +91,8 @@ pub use config::{ConfigError, ConfigFault};
 pub use publisher::NatsPublisher;
 pub use subscriber::NatsSubscriber;
 pub use topology::{DurableConsumer, Stream};
+
+/// The code of the README, which the doc tests compile.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct ReadmeExamples;

@@ -107,9 +107,11 @@ impl Failure {
 
     /// Classifies an error that the server sent: its code and its text.
     pub(crate) fn from_server(code: &str, text: &str) -> Self {
+        // An argument may be a payload with any of the parts.
+        let said = without_arguments(text);
         let fits = |row: &&Row| {
             let (known, part, ..) = row;
-            *known == code && (part.is_empty() || text.contains(part))
+            *known == code && (part.is_empty() || said.contains(part))
         };
         let row = TABLE.iter().find(fits);
         let (class, kind, remedy) = row
@@ -140,6 +142,11 @@ impl Failure {
         Self::lost(format!("no connection to the server: {}", shown(&error.to_string())))
     }
 
+    /// Says that a failure is one to connect: no message is the cause.
+    pub(crate) fn of_connecting(self) -> Self {
+        Self { class: FailureClass::Unavailable, ..self }
+    }
+
     /// Adds the stream that the failure is about.
     pub(crate) fn on_stream(mut self, stream: &str) -> Self {
         let stream = one_line(stream);
@@ -148,11 +155,14 @@ impl Failure {
     }
 }
 
-/// Shortens a text of the server for an error. Behind an unknown command the server quotes the
-/// arguments, which are payloads or passwords.
+/// Shortens a text of the server for an error.
 fn shown(text: &str) -> String {
-    let end = text.find(", with args").unwrap_or(text.len());
-    one_line(&text[..end])
+    one_line(without_arguments(text))
+}
+
+/// Cuts off the arguments that the server quotes behind an unknown command: payloads or passwords.
+fn without_arguments(text: &str) -> &str {
+    text.split_once(", with args").map_or(text, |(said, _)| said)
 }
 
 impl From<Failure> for PublishError {
@@ -236,6 +246,9 @@ mod tests {
             !failure.text.contains("canary") && !failure.text.contains("orders"),
             "{failure:?}"
         );
+        let text = "unknown command 'XADD', with args beginning with: 'orders' 'string exceeds \
+                    maximum allowed size'";
+        assert_eq!(Failure::from_server("ERR", text).class, Unavailable, "no payload decides");
         let failure = Failure::from_server("MISCONF", &format!("disk\r\n{}", "x".repeat(1000)));
         assert!(
             failure.text.len() < 400 && !failure.text.chars().any(char::is_control),
@@ -252,6 +265,17 @@ mod tests {
         assert_eq!(silent.text, "the server did not reply within 3s");
         let reset = Failure::from_redis(&io(std::io::ErrorKind::ConnectionReset), wait);
         assert_eq!((reset.class, reset.kind), (Unavailable, Kind::Lost));
+    }
+
+    #[test]
+    fn a_failure_to_connect_is_of_no_message() {
+        for (code, text) in [("ERR", "of a later server"), ("BUSY", "a script"), ("TRYAGAIN", "")] {
+            let failure = Failure::from_server(code, text);
+            assert_eq!(failure.class, Transient);
+            assert_eq!(failure.of_connecting().class, Unavailable);
+        }
+        let refused = Failure::from_server("WRONGPASS", "").of_connecting();
+        assert!(PublishError::from(refused).has_responded());
     }
 
     #[test]

@@ -18,9 +18,10 @@ use rustls::{
 };
 use rustls_platform_verifier::Verifier;
 use std::{
+    pin::pin,
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -177,8 +178,9 @@ impl Connector {
 
     async fn connect_for(&self, reply_within: Duration) -> Result<RedisConnection, Failure> {
         // The library's own limit of a reply, half a second unless set, would cut a blocked read
-        // off and leave the entries that it was given pending.
-        let config = AsyncConnectionConfig::new().set_response_timeout(Some(reply_within));
+        // off and leave the entries that it was given pending. It counts from when a command is
+        // called, also where the replies to many before it are still coming.
+        let config = AsyncConnectionConfig::new().set_response_timeout(None);
         let open = async {
             let stream = self.stream().await?;
             MultiplexedConnection::new_with_config(&self.server.settings, stream, config)
@@ -194,9 +196,10 @@ impl Connector {
                     driver.await;
                     ended.store(true, Ordering::Release);
                 });
-                Ok(RedisConnection { inner, driver, lost, timeout: reply_within })
+                let replies = AtomicU64::new(0);
+                Ok(RedisConnection { inner, driver, lost, replies, timeout: reply_within })
             }
-            Ok(Err(failure)) => Err(failure),
+            Ok(Err(failure)) => Err(failure.of_connecting()),
             Err(_) => Err(Failure::timed_out("did not accept the connection", self.timeout)),
         }
     }
@@ -227,6 +230,8 @@ pub(crate) struct RedisConnection {
     inner: MultiplexedConnection,
     driver: Task<()>,
     lost: Arc<AtomicBool>,
+    /// How many replies have come.
+    replies: AtomicU64,
     timeout: Duration,
 }
 
@@ -236,7 +241,8 @@ impl RedisConnection {
         !self.lost.load(Ordering::Acquire)
     }
 
-    /// Sends a command and waits for its reply.
+    /// Sends a command and waits for its reply, however long that takes while the server replies
+    /// to those before it. Where no reply comes for the time of one, the connection is lost.
     ///
     /// # Errors
     /// The server's error, or the loss of the connection: the command may have been carried out
@@ -245,19 +251,32 @@ impl RedisConnection {
     /// # Cancel safety
     /// The server may carry out the command of a call that is dropped.
     pub(crate) async fn send(&self, command: &Cmd) -> Result<Value, Failure> {
-        // Clones share the connection.
-        let mut inner = self.inner.clone();
-        match inner.send_packed_command(command).await {
+        let result = match self.reply(command).await {
             Ok(Value::ServerError(error)) => {
                 Err(Failure::from_server(error.code(), error.details().unwrap_or_default()))
             }
-            Ok(value) => Ok(value),
-            Err(error) => {
-                let failure = Failure::from_redis(&error, self.timeout);
-                if failure.kind == Kind::Lost {
-                    self.lost.store(true, Ordering::Release);
+            other => other,
+        };
+        match &result {
+            Err(failure) if failure.kind == Kind::Lost => self.lost.store(true, Ordering::Release),
+            _ => _ = self.replies.fetch_add(1, Ordering::Relaxed),
+        }
+        result
+    }
+
+    async fn reply(&self, command: &Cmd) -> Result<Value, Failure> {
+        // Clones share the connection.
+        let mut inner = self.inner.clone();
+        let mut reply = pin!(inner.send_packed_command(command));
+        loop {
+            let replies = self.replies.load(Ordering::Relaxed);
+            match timeout(self.timeout, reply.as_mut()).await {
+                Ok(reply) => {
+                    return reply.map_err(|error| Failure::from_redis(&error, self.timeout));
                 }
-                Err(failure)
+                // They come in the order of the commands: this one's turn is still to come.
+                Err(_) if self.replies.load(Ordering::Relaxed) != replies => {}
+                Err(_) => return Err(Failure::timed_out("did not reply", self.timeout)),
             }
         }
     }

@@ -124,3 +124,8 @@ pub use config::{ConfigError, ConfigFault};
 pub use headers::DeadEntry;
 pub use publisher::RedisPublisher;
 pub use subscriber::RedisSubscriber;
+
+/// The code of the README, which the doc tests compile.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct ReadmeExamples;

@@ -171,8 +171,8 @@ impl RedisPublisher {
         self.with(|config| config.structured = true)
     }
 
-    /// Sets how long the server may take for one reply; 10 s unless set. Keep it below the route's
-    /// deadline.
+    /// Sets how long the server may take for one reply; 10 s unless set. A message waits longer
+    /// while the replies to those before it come. Keep it below the route's deadline.
     #[must_use]
     pub fn timeout(self, timeout: Duration) -> Self {
         self.with(|config| config.server.timeout = timeout)

@@ -83,7 +83,8 @@ impl Failure {
         let text = said("the service replied", code, message);
         let (class, kind, advice) = meaning(name, status);
         let text = if advice.is_empty() { text } else { format!("{text}; {advice}") };
-        Self { class, kind, text }
+        let failure = Self { class, kind, text };
+        if message.starts_with(WRONG_TOPIC) { failure.of_place() } else { failure }
     }
 
     /// Classifies the failure of one entry of a batch. An entry that the service fails by itself is
@@ -98,6 +99,18 @@ impl Failure {
             class => class,
         };
         Self { class, kind, text }
+    }
+
+    /// Says that a failure is about a queue or a topic: no message is wrong, and none has an
+    /// attempt counted, though the service has replied.
+    #[must_use]
+    pub(crate) fn of_place(self) -> Self {
+        match self.class {
+            FailureClass::Unavailable => self,
+            FailureClass::Permanent | FailureClass::Transient => {
+                Self { class: FailureClass::Unavailable, kind: Kind::Refused, ..self }
+            }
+        }
     }
 
     /// Names the queue or topic.
@@ -138,6 +151,8 @@ const fn unavailable(codes: &'static [&'static str], kind: Kind, advice: &'stati
     Meaning { codes, class: FailureClass::Unavailable, kind, advice }
 }
 
+/// How SNS begins to say that a request names a topic that is none of this region.
+const WRONG_TOPIC: &str = "Invalid parameter: TopicArn";
 /// What to do where the service throttles.
 const SLOW_DOWN: &str = "the service asks to send less for now";
 
@@ -315,6 +330,31 @@ mod tests {
             assert_eq!((failure.class, failure.kind), (class, kind), "{code}");
             assert!(failure.text.contains(code), "{failure:?}");
         }
+    }
+
+    #[test]
+    fn a_failure_about_a_queue_or_a_topic_is_of_no_message() {
+        for (failure, class, responded) in [
+            (Failure::from_service("InvalidParameterValue", "retention", 400), Unavailable, true),
+            (Failure::from_service("InvalidAttributeValue", "", 400), Unavailable, true),
+            (Failure::from_service("OfALaterYear", "", 400), Unavailable, true),
+            (Failure::from_service("AccessDenied", "", 403), Unavailable, true),
+            (Failure::timed_out("did not reply", Duration::from_secs(1)), Unavailable, false),
+        ] {
+            let failure = failure.of_place();
+            assert_eq!(failure.class, class, "{failure:?}");
+            assert_eq!(PublishError::from(failure).has_responded(), responded);
+        }
+        let missing = Failure::from_service("NotFound", "", 404).of_place();
+        assert_eq!(missing.kind, Kind::Missing, "it may be declared again");
+        let topic = Failure::from_service(
+            "InvalidParameter",
+            "Invalid parameter: TopicArn Reason: An ARN must have at least 6 elements",
+            400,
+        );
+        assert_eq!(topic.class, Unavailable);
+        let message = "Invalid parameter: Message too long";
+        assert_eq!(Failure::from_service("InvalidParameter", message, 400).class, Permanent);
     }
 
     #[test]

@@ -10,7 +10,7 @@
 //! | the entry is among the successful ones | delivered, with the queue's or the topic's name |
 //! | larger than the limit here or at the service, a name that is none, an entry that is refused for what is in it (`SenderFault`) | permanent |
 //! | an entry that the service fails by itself; an error that is not known | transient |
-//! | connection refused, lost, or silent for the timeout; TLS; a queue or topic that is missing; access denied, a token that has expired, a key or signature that is refused; throttled, over quota; KMS; 5xx | unavailable |
+//! | connection refused, lost, or silent for the timeout; TLS; a queue or topic that is missing or that the service refuses to create or to find; access denied, a token that has expired, a key or signature that is refused; throttled, over quota; KMS; 5xx | unavailable |
 //!
 //! What is unavailable costs no attempt, and its error says what to do. Where the connection is lost
 //! or silent after a request was sent, its messages may have been stored: the relay publishes them
@@ -115,3 +115,8 @@ pub use headers::DeadMessage;
 pub use publisher::{SnsPublisher, SqsPublisher};
 pub use subscriber::SqsSubscriber;
 pub use topology::{SnsTopic, SqsQueue};
+
+/// The code of the README, which the doc tests compile.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct ReadmeExamples;

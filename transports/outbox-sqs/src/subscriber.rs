@@ -274,6 +274,7 @@ impl Config {
             wait: self.wait,
             visibility: self.visibility,
             read_options: self.read_options.clone(),
+            decisions: decisions.clone(),
             stop: stopped,
         };
         Ok(Subscription { store, directory, decisions, stop, polling: spawn(poll.run()) })

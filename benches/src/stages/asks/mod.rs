@@ -119,6 +119,16 @@ impl Work {
     }
 }
 
+/// Writes sagas that nobody runs, each with a correlation id of its own.
+pub(crate) async fn fill(environment: &Environment, sagas: u32) -> Result<()> {
+    ours::start_one(&environment.outbox).await?;
+    let copies = "INSERT INTO outbox_sagas (saga_id, name, version, correlation_id, state, progress, data, seq, epoch, due_at, \
+         deadline_at, started_at, changed_at) SELECT gen_random_uuid(), name, version, 'order-' || g, state, progress, data, seq, \
+         epoch, due_at, deadline_at, started_at, changed_at FROM outbox_sagas, generate_series(2, $1::bigint) g";
+    sqlx::query(copies).bind(i64::from(sagas)).execute(&environment.pool).await?;
+    Ok(())
+}
+
 /// Runs the steps by all in turn, in an order that changes from round to round.
 pub(crate) async fn run(load: Load) -> Result<Asked> {
     let services = Services {

@@ -47,6 +47,13 @@ pub(super) async fn coordinator(outbox: &Outbox, at_once: usize) -> Result<Sagas
     Ok(sagas.start().await?)
 }
 
+/// Writes a saga that nobody runs.
+pub(super) async fn start_one(outbox: &Outbox) -> Result<()> {
+    let starter = coordinator(outbox, 1).await?;
+    starter.shutdown(TIME_LIMIT).await?;
+    start(outbox, &starter, 1, |number| Dispatch { number }).await
+}
+
 /// Runs existing sagas by running services. The time runs from the start of the coordinator until
 /// the last saga is completed and the last message deleted.
 async fn carry<P: Publisher, S: Subscriber>(

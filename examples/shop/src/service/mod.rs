@@ -32,6 +32,7 @@ pub use wire::Wire;
 
 use anyhow::Context;
 use axum::Router;
+use outbox_dashboard::DashboardBuilder;
 use outbox_metrics::HealthCheck;
 use outbox_sea_orm::{
     consumer::{Consumer, ConsumerBuilder, ConsumerStats},
@@ -128,6 +129,14 @@ impl Service {
         let consumer = self.consumer.as_ref().map(Consumer::health_check);
         let sagas = self.sagas.as_ref().map(Sagas::health_check);
         [relay, consumer, sagas].into_iter().flatten().collect()
+    }
+
+    /// Lets the page of its operators try its handlers, in transactions that are rolled back.
+    pub fn add_trials(&self, page: DashboardBuilder) -> DashboardBuilder {
+        match &self.consumer {
+            Some(consumer) => page.tries(self.name, consumer.trials()),
+            None => page,
+        }
     }
 
     /// Starts the relay: events go to the other services as soon as they are committed.

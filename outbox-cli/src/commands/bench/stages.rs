@@ -1,6 +1,7 @@
 //! The stages of a measurement: writers, a relay that drains, single events.
 
 use super::Figures;
+use crate::signals::Signals;
 use async_trait::async_trait;
 use outbox_core::{
     event::{EncodeError, EventMeta, Message},
@@ -56,17 +57,42 @@ impl Publisher for Sink {
     }
 }
 
-/// Measures an outbox without rows.
+/// Measures an outbox without rows; `None` where a signal has stopped it. Nothing of it runs on.
 pub(super) async fn measure(
     outbox: &Outbox,
     load: &Load,
     limit: Duration,
-) -> Result<Figures, BoxError> {
-    let (writes, write_time) = write_all(outbox, load, limit).await?;
-    let written = writes.len() as u64;
+    signals: &mut Signals,
+) -> Result<Option<Figures>, BoxError> {
+    let written = tokio::select! {
+        written = write_all(outbox, load, limit) => written?,
+        () = signals.stop() => return Ok(None),
+    };
     let (sink, published) = watch::channel(0);
     let begun = now();
     let relay = Relay::builder(outbox).route("bench", topic(TOPIC), Sink(sink)).start().await?;
+    let measured = tokio::select! {
+        measured = drain(outbox, load, limit, written, (&relay, published, begun)) => {
+            measured.map(Some)
+        }
+        () = signals.stop() => Ok(None),
+    };
+    // Without its handle it would go on, and read tables that are dropped.
+    let stopped = relay.shutdown(SHUTDOWN).await;
+    let measured = measured?;
+    stopped?;
+    Ok(measured)
+}
+
+/// Measures a relay that has just started, with events that wait for it.
+async fn drain(
+    outbox: &Outbox,
+    load: &Load,
+    limit: Duration,
+    (writes, write_time): (Vec<Duration>, Duration),
+    (relay, published, begun): (&Relay, watch::Receiver<u64>, Instant),
+) -> Result<Figures, BoxError> {
+    let written = writes.len() as u64;
     let mut stats = relay.stats();
     let drained = timeout(limit, stats.wait_for(|stats| stats.delivered >= written)).await;
     let drain_time = now().duration_since(begun);
@@ -79,7 +105,6 @@ pub(super) async fn measure(
     } else {
         single(outbox, load.bytes, published, limit).await?
     };
-    relay.shutdown(SHUTDOWN).await?;
     Ok(Figures {
         events: load.events,
         bytes: load.bytes,

@@ -133,6 +133,8 @@ pub struct RouteFacts {
 pub struct AheadFacts {
     /// The message.
     pub message: MessageId,
+    /// Its type.
+    pub event_type: String,
     /// Its route rows.
     pub routes: Vec<RouteFacts>,
 }
@@ -144,6 +146,8 @@ pub struct LetterFacts {
     pub id: LetterId,
     /// The message.
     pub message: MessageId,
+    /// Its type.
+    pub event_type: String,
     /// Its key.
     pub key: Option<String>,
     /// The route that gave up; empty where no route took the event, and where a consumer gave up.

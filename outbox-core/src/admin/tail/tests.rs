@@ -5,10 +5,11 @@ fn tail(newest: i64) -> Tail {
     Tail {
         start: EventId(0),
         newest: EventId(newest),
+        start_letter: None,
         letter: None,
         seen: BTreeSet::new(),
         followed: BTreeMap::new(),
-        given_up: BTreeSet::new(),
+        shown: BTreeMap::new(),
     }
 }
 
@@ -51,9 +52,22 @@ fn look(
     letters: &[DeadLetter],
 ) -> Vec<(TailKind, String)> {
     let events = events.iter().map(|(id, finished)| event(*id, *finished)).collect();
-    let waiting = waiting.iter().copied().map(EventId).collect();
-    let entries = tail.note(TailRead { events, complete_to: None }, &waiting, letters);
+    let read = TailRead { events, complete_to: None };
+    let waiting: BTreeSet<EventId> = waiting.iter().copied().map(EventId).collect();
+    let ended = tail.ended(&read, &waiting);
+    let by_routes = letters.iter().filter(|letter| letter.consumer_origin.is_none());
+    let of_ended = by_routes.filter(|letter| ended.contains(&letter.event_id));
+    let given_up = of_ended.map(|it| of_letter(it.event_id.0, it.id.0, false)).collect();
+    let letters = letters.to_vec();
+    shown(tail.note(Look { read, waiting, given_up, letters, missed: Vec::new() }))
+}
+
+fn shown(entries: Vec<TailEntry>) -> Vec<(TailKind, String)> {
     entries.into_iter().map(|it| (it.kind, it.key.or(it.detail).unwrap_or_default())).collect()
+}
+
+fn of_letter(event: i64, letter: i64, redriven: bool) -> TailLetter {
+    TailLetter { event: EventId(event), letter: LetterId(letter), redriven }
 }
 
 fn is(kind: TailKind, ids: &[&str]) -> Vec<(TailKind, String)> {
@@ -70,11 +84,12 @@ fn an_event_is_created_once_and_confirmed_when_it_waits_no_more() {
     assert_eq!(seen, [is(Created, &["2"]), is(Confirmed, &["1"])].concat());
     assert_eq!(look(&mut tail, &[(2, None), (3, None)], &[2, 3], &[]), []);
     // 4 came and went: the archive has it. 3 is there too, with its time.
-    let entries = tail.note(
-        TailRead { events: vec![event(3, Some(30)), event(4, Some(40))], complete_to: None },
-        &BTreeSet::from([EventId(2)]),
-        &[],
-    );
+    let events = vec![event(3, Some(30)), event(4, Some(40))];
+    let entries = tail.note(Look {
+        read: TailRead { events, complete_to: None },
+        waiting: BTreeSet::from([EventId(2)]),
+        ..Look::default()
+    });
     let ended: Vec<_> = entries.iter().map(|it| (it.kind, it.key.as_deref(), it.at)).collect();
     let at = |micros| Some(Timestamp::from_micros(micros));
     assert_eq!(
@@ -98,8 +113,65 @@ fn an_event_that_a_route_gave_up_is_dead_and_not_confirmed() {
     let dead = ["letter 1 by billing: exhausted", "letter 2 by mails/send: exhausted"];
     assert_eq!(seen, [is(Confirmed, &["2"]), is(Dead, &dead)].concat());
     assert_eq!(tail.letter, Some(LetterId(2)));
-    assert_eq!(look(&mut tail, &[], &[], &[]), [], "its end is no confirmation");
-    assert!(tail.followed.is_empty() && tail.given_up.is_empty());
+    let given_up = vec![of_letter(1, 1, false)];
+    let end = Look { given_up, ..Look::default() };
+    assert_eq!(tail.note(end), [], "its end is no confirmation, and its letter was shown");
+    assert!(tail.followed.is_empty());
+}
+
+#[test]
+fn an_event_that_was_redriven_is_confirmed_in_the_end() {
+    use TailKind::{Confirmed, Created, Dead};
+    let mut tail = tail(0);
+    assert_eq!(look(&mut tail, &[(1, None)], &[], &[]), is(Created, &["1"]));
+    let dead = is(Dead, &["letter 1 by billing: exhausted"]);
+    assert_eq!(look(&mut tail, &[], &[1], &[letter(1, 1, false)]), dead);
+    let end = Look { given_up: vec![of_letter(1, 1, true)], ..Look::default() };
+    assert_eq!(shown(tail.note(end)), is(Confirmed, &["1"]));
+}
+
+#[test]
+fn an_event_that_came_and_was_given_up_between_two_looks_is_not_confirmed() {
+    use TailKind::{Created, Dead};
+    let mut tail = tail(0);
+    let seen = look(&mut tail, &[(1, Some(9))], &[], &[letter(1, 1, false)]);
+    let dead = is(Dead, &["letter 1 by billing: exhausted"]);
+    assert_eq!(seen, [is(Created, &["1"]), dead].concat());
+}
+
+#[test]
+fn a_letter_that_no_read_of_letters_has_is_shown_once_with_the_end_of_its_event() {
+    let mut tail = tail(0);
+    (tail.start_letter, tail.letter) = (Some(LetterId(5)), Some(LetterId(5)));
+    let all = [(1, None), (2, None), (3, None), (4, None)];
+    look(&mut tail, &all, &[], &[]);
+    look(&mut tail, &[], &[1, 2, 3, 4], &[letter(7, 9, false)]);
+    for (given_up, page, missed) in [
+        // This read of letters has it, or one before, or the next one.
+        (of_letter(1, 8, false), &[letter(8, 1, false)][..], &[][..]),
+        (of_letter(1, 7, false), &[], &[]),
+        (of_letter(1, 8, false), &[], &[]),
+        // 6 became visible after 7.
+        (of_letter(1, 6, false), &[], &[6]),
+        (of_letter(1, 6, true), &[], &[6]),
+        // It was there at the start, and the event waited for other routes.
+        (of_letter(1, 4, false), &[], &[4]),
+        // From it the event was redriven before the start.
+        (of_letter(1, 4, true), &[], &[]),
+    ] {
+        let missed: Vec<i64> = missed.to_vec();
+        let found: Vec<i64> = tail.missed(&[given_up], page).iter().map(|id| id.0).collect();
+        assert_eq!(found, missed, "{given_up:?}");
+    }
+    let given_up = vec![of_letter(1, 6, false)];
+    let entry = dead_entry(&letter(6, 1, false));
+    let missed = vec![(LetterId(6), EventId(1), entry)];
+    let waiting = [2, 3, 4].map(EventId).into();
+    let end = Look { given_up: given_up.clone(), missed, waiting, ..Look::default() };
+    let dead = is(TailKind::Dead, &["letter 6 by billing: exhausted"]);
+    assert_eq!(shown(tail.note(end)), dead);
+    assert_eq!(tail.letter, Some(LetterId(7)), "the next read goes on behind the last letter");
+    assert_eq!(tail.missed(&given_up, &[]), []);
 }
 
 #[test]
@@ -109,7 +181,7 @@ fn a_read_that_is_not_complete_is_continued_from_where_it_was() {
         events: vec![event(5, None), event(9_000, None)],
         complete_to: Some(EventId(5)),
     };
-    assert_eq!(tail.note(read, &BTreeSet::new(), &[]).len(), 2);
+    assert_eq!(tail.note(Look { read, ..Look::default() }).len(), 2);
     assert_eq!(tail.newest, EventId(5), "events between 5 and 9,000 may be missing");
     let entries = look(&mut tail, &[(6, None), (9_000, None)], &[5, 9_000], &[]);
     assert_eq!(entries, is(TailKind::Created, &["6"]));
@@ -122,8 +194,11 @@ fn what_is_kept_is_bounded() {
     for start in (0..30_000).step_by(500) {
         let events: Vec<(i64, Option<i64>)> = (start..start + 500).map(|id| (id, None)).collect();
         let waiting: Vec<i64> = (0..start).collect();
-        look(&mut tail, &events, &waiting, &[]);
+        let letters: Vec<DeadLetter> =
+            (start..start + 500).map(|id| letter(id, 100_000 + id, false)).collect();
+        look(&mut tail, &events, &waiting, &letters);
     }
     assert_eq!(tail.followed.len(), MOST_FOLLOWED);
+    assert_eq!(tail.shown.len(), MOST_SHOWN);
     assert!(tail.seen.len() <= 1_001, "{}", tail.seen.len());
 }

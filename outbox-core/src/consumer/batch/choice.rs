@@ -1,24 +1,22 @@
-//! How a user asks for batches.
+//! How a user sets which deliveries share a transaction.
 
 use super::Batching;
 use crate::{consumer::builder::ConsumerBuilder, outbox::ConsumerStore};
 
 impl<S: ConsumerStore> ConsumerBuilder<S> {
-    /// Lets deliveries that are ready [share transactions](crate::consumer::Consumer#transactions-of-several-deliveries) where their handlers
-    /// are fast; each has its own unless this is set. What fails is handled by itself. [`HandlerOptions::alone`](crate::consumer::HandlerOptions::alone) keeps a
-    /// handler out of it.
-    ///
-    /// Not for handlers that wait for rows which other transactions lock for long: until that wait ends, the deliveries that
-    /// shared the transaction wait too.
+    /// Gives each delivery a transaction of its own. Unless set, deliveries that are ready
+    /// [share transactions](crate::consumer::Consumer#transactions-of-several-deliveries) where
+    /// their handlers are fast. [`HandlerOptions::alone`](crate::consumer::HandlerOptions::alone)
+    /// keeps one handler out of it.
     ///
     /// ```
     /// # use outbox_core::{consumer::ConsumerBuilder, outbox::ConsumerStore};
     /// # fn example<S: ConsumerStore>(consumer: ConsumerBuilder<S>) -> ConsumerBuilder<S> {
-    /// consumer.optimistic_batches() // a queue of many small messages
+    /// consumer.one_by_one() // its handlers lock rows that others wait for
     /// # }
     /// ```
-    pub fn optimistic_batches(mut self) -> Self {
-        self.settings.batching = Batching::Optimistic;
+    pub fn one_by_one(mut self) -> Self {
+        self.settings.batching = Batching::Alone;
         self
     }
 
@@ -34,8 +32,9 @@ impl<S: ConsumerStore> ConsumerBuilder<S> {
     /// counts as one. A batch counts as one of those that are [handled at once](Self::concurrency): set that low.
     ///
     /// Each delivery has its own outcome: one that fails is taken out and handled by itself, so that a handler which fails
-    /// often keeps large batches. Where failures are rare, [`optimistic_batches`](Self::optimistic_batches) are faster. Only for deliveries that are
-    /// acknowledged [after their handlers](crate::consumer::AckMode::AfterHandlers).
+    /// often keeps large batches. Where failures are rare, the transactions that deliveries share
+    /// unless this is set are faster. Only for deliveries that are acknowledged
+    /// [after their handlers](crate::consumer::AckMode::AfterHandlers).
     ///
     /// ```
     /// # use outbox_core::{consumer::ConsumerBuilder, outbox::ConsumerStore};

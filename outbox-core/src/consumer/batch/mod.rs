@@ -78,9 +78,9 @@ impl Batching {
         #[cfg(feature = "testing")]
         match std::env::var("OUTBOX_TEST_BATCHES").as_deref() {
             Ok("eager") => return Self::Eager,
-            Ok("optimistic") => return Self::Optimistic,
+            Ok("alone") => return Self::Alone,
             _ => {}
         }
-        Self::Alone
+        Self::Optimistic
     }
 }

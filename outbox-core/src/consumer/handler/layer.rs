@@ -1,7 +1,7 @@
 //! Layers: what is done around every handler of a consumer.
 
 use super::{HandlerContext, HandlerError};
-use crate::runtime::now;
+use crate::runtime::{later, now};
 use futures_util::future::BoxFuture;
 use std::{sync::Arc, time::Duration};
 use tokio::sync::Semaphore;
@@ -140,7 +140,7 @@ impl<Tx: Send + Sync + 'static> HandlerLayer<Tx> for Timeout {
         cx: &HandlerContext<Tx>,
         next: Next<'_, Tx>,
     ) -> Result<(), HandlerError> {
-        let until = now() + self.0;
+        let until = later(now(), self.0);
         match tokio::time::timeout_at(until.into(), next.run(cx)).await {
             Ok(result) => result,
             Err(_) => Err(HandlerError::retry(TooLong { limit: self.0 })),

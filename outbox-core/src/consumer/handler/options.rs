@@ -67,8 +67,9 @@ impl HandlerOptions {
     }
 
     /// Runs the handler in a transaction of its own for each delivery: for one that waits for others, or has effects outside
-    /// of the database. Fast handlers of a consumer with [`optimistic_batches`](crate::consumer::ConsumerBuilder::optimistic_batches) share transactions
-    /// otherwise: then a handler keeps its locks until its neighbours are done, and runs once more where one of them fails.
+    /// of the database. Fast handlers share transactions otherwise, unless their consumer handles
+    /// its deliveries [one by one](crate::consumer::ConsumerBuilder::one_by_one): then a handler
+    /// keeps its locks until its neighbours are done, and runs once more where one of them fails.
     ///
     /// ```
     /// # use outbox_core::consumer::HandlerOptions;

@@ -1,5 +1,6 @@
 //! The kill switch: pauses a consumer while most runs of its handlers fail. Pure, fed with instants.
 
+use crate::runtime::later;
 use std::{
     collections::VecDeque,
     time::{Duration, Instant},
@@ -133,8 +134,8 @@ impl Switch {
                 false
             }
             Some(t) => {
-                t.pause = (t.pause * 2).min(self.settings.max_pause);
-                (t.until, t.probing) = (now + t.pause, false);
+                t.pause = t.pause.saturating_mul(2).min(self.settings.max_pause);
+                (t.until, t.probing) = (later(now, t.pause), false);
                 false
             }
             None => {
@@ -149,7 +150,8 @@ impl Switch {
                 let trips = failed && self.last.len() >= self.settings.window && most;
                 if trips {
                     let pause = self.settings.pause;
-                    self.tripped = Some(Tripped { until: now + pause, pause, probing: false });
+                    let until = later(now, pause);
+                    self.tripped = Some(Tripped { until, pause, probing: false });
                 }
                 trips
             }
@@ -205,6 +207,18 @@ mod tests {
         switch.note(false, now);
         assert_eq!(switch.gate(now), GateState::Open);
         assert!(!switch.note(true, now), "the window begins anew");
+    }
+
+    #[test]
+    fn a_pause_without_end_stays_closed() {
+        let now = Instant::now();
+        let settings = KillSwitch::default().window(1).threshold(1.0);
+        let mut switch = Switch::new(settings.pause(Duration::MAX, Duration::MAX));
+        assert!(switch.note(true, now));
+        switch.probe_started();
+        switch.note(true, now);
+        let year = Duration::from_hours(24 * 365);
+        assert!(matches!(switch.gate(now + year), GateState::Closed(Some(_))));
     }
 
     #[test]

@@ -196,8 +196,10 @@ impl Consumer {
     /// long it took. Hooks and listeners before the commit run, none after it. The handler has 5 s,
     /// and waits for locks for a second each.
     ///
-    /// Only what goes through `cx.tx` is rolled back. What leaves by another connection or by the
-    /// network has happened: say so with
+    /// Only what goes through `cx.tx` is rolled back. Statements through it that end a transaction,
+    /// or that no rollback undoes, are refused; a stored procedure that commits is not seen before
+    /// it has run, and a note tells of it. What leaves by another connection or by the network has
+    /// happened: say so with
     /// [`no_try`](super::HandlerOptions::no_try), and the handler is not tried. Inside of a try,
     /// `requires_new` and `begin` of the same outbox are refused.
     ///

@@ -111,10 +111,10 @@ impl<S: ConsumerStore> Worker<S> {
         };
         if is_done && is_rejection && is_command {
             // The savepoint around the handler is rolled back, and the rejection alone goes out.
-            trials.end_trial(tx, false).await?;
+            let TrialEffects { refused, notes, .. } = trials.end_trial(tx, false).await?;
             let ended = (TrialResult::Rejected, "it rejects the command".to_owned());
             let events = reply.into_iter().collect();
-            let effects = TrialEffects { events, ..TrialEffects::default() };
+            let effects = TrialEffects { events, refused, notes, ..TrialEffects::default() };
             return Ok(self.shown(entry, ended, effects, took));
         }
         let appended = match &reply {
@@ -123,7 +123,10 @@ impl<S: ConsumerStore> Worker<S> {
         };
         let effects = trials.end_trial(tx, is_done && appended.is_ok()).await?;
         let failure = appended.err().map(|error| full_text(&error));
-        if let Some(cause) = failure.or_else(|| effects.not_committable.clone()) {
+        // What a handler says that fails by itself says more.
+        if let Some(cause) = failure.or_else(|| effects.not_committable.clone())
+            && is_done
+        {
             (result, text) = (TrialResult::Failed, cause);
         }
         Ok(self.shown(entry, (result, text), effects, took))
@@ -151,6 +154,7 @@ impl<S: ConsumerStore> Worker<S> {
                     .to_owned(),
             );
         }
+        notes.extend(effects.notes);
         text.truncate(text.floor_char_boundary(LONGEST_TEXT));
         let event = |event: &NewEvent| TrialEvent {
             topic: event.topic.clone(),

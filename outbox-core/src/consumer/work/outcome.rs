@@ -210,6 +210,22 @@ mod tests {
     }
 
     #[test]
+    fn a_wait_without_end_is_stored_whatever_the_delivery_may_wait_for() {
+        let endless = policy().backoff(Duration::MAX).max_backoff(Duration::MAX).endless();
+        let failed = HandlerOutcome::Failed(String::new());
+        for left in [Duration::ZERO, SECOND, Duration::MAX] {
+            let state = RetryState { unacked_time_left: left, ..runs(1, 0) };
+            for (outcome, wait) in [
+                (HandlerOutcome::Snoozed(Duration::MAX), Wait::Exactly(Duration::MAX)),
+                (failed.clone(), Wait::Within(Duration::MAX)),
+            ] {
+                assert_eq!(next_action(&outcome, state, &endless), NextAction::Defer(wait));
+                assert!(wait.spread() <= Duration::MAX, "it has a jitter");
+            }
+        }
+    }
+
+    #[test]
     fn of_several_ack_decisions_the_one_that_gives_another_attempt_counts() {
         let reject = || AckDecision::Reject("x".into());
         assert_eq!(AckDecision::Ack.max(reject()), reject());

@@ -14,7 +14,7 @@ use crate::{
     },
     runtime::{
         fault::{FaultPoint, fault_point},
-        now,
+        later, now,
     },
     telemetry::process_span,
 };
@@ -67,12 +67,12 @@ impl<S: ConsumerStore> Worker<S> {
     /// Extends the claim until it is lost.
     pub(in crate::consumer) async fn renew_claim(&self, stored: &StoredDelivery) {
         let lease = self.settings.lease;
-        let mut claimed_until = now() + lease;
+        let mut claimed_until = later(now(), lease);
         loop {
             tokio::time::sleep(lease / 3).await;
             let asked_at = now();
             match self.store.extend_claim(&stored.claim, lease, false).await {
-                Ok(true) => claimed_until = asked_at + lease,
+                Ok(true) => claimed_until = later(asked_at, lease),
                 // The delivery was finished or released meanwhile, or another instance has claimed it.
                 Ok(false) => return,
                 // The run itself may keep the database busy, as each writer does on SQLite. Where another instance

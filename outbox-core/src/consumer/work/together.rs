@@ -126,9 +126,12 @@ impl<S: ConsumerStore> Worker<S> {
 
     /// Runs the handlers in one transaction and commits it.
     async fn run_together(&self, items: &mut [Item<'_, S>]) -> Result<(), Broken> {
-        // Not the commit: one that is dropped half-way may have succeeded all the same. Dropped before, the
-        // transaction rolls back on its own, also behind a statement that waits for a lock.
-        match tokio::time::timeout(TIME_LIMIT, self.run_all(items)).await {
+        // Before its time begins: a batch that waits for a connection says nothing of its handlers.
+        let tx = self.store.begin_shared(TIME_LIMIT).await.map_err(Broken::NotBegun)?;
+        // Not the commit: one that is dropped half-way may have succeeded all the same. Dropped
+        // before, the transaction rolls back on its own, behind a statement that is under way, whose
+        // time the store has limited.
+        match tokio::time::timeout(TIME_LIMIT, self.run_all(tx, items)).await {
             Ok(Ok(Some(tx))) => self.store.commit(tx).await.map_err(Broken::Store),
             Ok(Ok(None)) => Ok(()),
             Ok(Err(broken)) => Err(broken),
@@ -137,8 +140,11 @@ impl<S: ConsumerStore> Worker<S> {
     }
 
     /// Runs the handlers of those whose inbox rows are new; gives the transaction, unless none is.
-    async fn run_all(&self, items: &mut [Item<'_, S>]) -> Result<Option<S::Tx>, Broken> {
-        let mut tx = self.store.begin().await.map_err(Broken::NotBegun)?;
+    async fn run_all(
+        &self,
+        mut tx: S::Tx,
+        items: &mut [Item<'_, S>],
+    ) -> Result<Option<S::Tx>, Broken> {
         fault_point(FaultPoint::BeforeInbox);
         let new = match self.admit_together(&tx, items).await {
             Ok(new) => new,

@@ -153,6 +153,31 @@ async fn the_counters_of_other_relays_are_added_and_those_that_start_count_from_
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_route_that_a_row_leaves_out_for_a_while_did_not_start_since() {
+    let (store, mut sampler) = elected();
+    let left_out = || RelayLive { omitted: 1, ..RelayLive::default() };
+    let mut counts = Vec::new();
+    // By the minute: the rows of a relay that had room for its route at first, and of another that
+    // had none.
+    for (first, second) in [
+        (relay(9_000, 90), left_out()),
+        (relay(9_010, 90), left_out()),
+        (left_out(), relay(5_000, 50)),
+        (relay(9_025, 95), left_out()),
+        (left_out(), relay(5_004, 50)),
+        (relay(9_025, 95), relay(5_005, 51)),
+    ] {
+        store.set(|shown| {
+            shown.others = vec![other("first", true, first), other("second", true, second)];
+        });
+        next(&mut sampler, relay(0, 0)).await;
+        let figures = store.set(|shown| shown.written.pop()).map(|sample| sample.figures);
+        counts.extend(figures.map(|figures| (figures.delivered, figures.failed)));
+    }
+    assert_eq!(counts, [(10, 0), (0, 0), (15, 5), (4, 0), (1, 1)]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn the_owner_of_partition_0_writes_and_no_other() {
     let (store, mut sampler) = elected();
     next(&mut sampler, relay(0, 0)).await;

@@ -4,6 +4,7 @@ mod locks;
 mod network;
 mod random;
 mod remote;
+mod waits;
 
 use super::{
     Instance, Json, Operator, Plan, Record, Saga, SagaState, Shape, StepContext, StepError,

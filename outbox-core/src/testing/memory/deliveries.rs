@@ -9,7 +9,7 @@ use crate::{
         History, InboxKey, ReceivedLetter, RetrierStore, Store, StoreError, StoredDelivery,
         order_hash,
     },
-    runtime::{now, wall_clock},
+    runtime::{later, now, wall_clock},
 };
 use async_trait::async_trait;
 use std::{
@@ -40,7 +40,7 @@ impl Row {
                 order_hash(delivery.message),
             ),
             message: delivery.message.clone(),
-            due_at: delivery.due_in.map(|wait| now() + wait),
+            due_at: delivery.due_in.map(|wait| later(now(), wait)),
             started: delivery.history.attempts,
             history: delivery.history.clone(),
             claimed: None,
@@ -55,7 +55,7 @@ impl Row {
         query: &ClaimQuery<'_>,
         now: Instant,
     ) -> StoredDelivery {
-        self.claimed = Some((query.by.clone(), now + query.lease));
+        self.claimed = Some((query.by.clone(), later(now, query.lease)));
         StoredDelivery {
             claim: DeliveryClaim { id, by: query.by.clone() },
             handler: self.queue.1.as_str().into(),
@@ -265,7 +265,7 @@ impl RetrierStore for MemoryStore {
             ) == (key.consumer, key.handler, key.source, key.message_id);
             if is_it && is_head && row.started == 0 && row.claimed.is_none() {
                 row.started = 1;
-                row.claimed = Some((by.clone(), now() + lease));
+                row.claimed = Some((by.clone(), later(now(), lease)));
                 return Ok(Some(DeliveryClaim { id: *id, by: by.clone() }));
             }
         }
@@ -279,7 +279,7 @@ impl RetrierStore for MemoryStore {
         starts: bool,
     ) -> Result<bool, StoreError> {
         self.0.change(claim, |row| {
-            row.claimed = Some((claim.by.clone(), now() + lease));
+            row.claimed = Some((claim.by.clone(), later(now(), lease)));
             row.started += u32::from(starts);
         })
     }
@@ -309,7 +309,7 @@ impl RetrierStore for MemoryStore {
                 row.history = deferral.history.clone();
                 row.awaits = None;
             }
-            row.due_at = Some(now() + deferral.map_or(Duration::ZERO, |p| p.due_in));
+            row.due_at = Some(later(now(), deferral.map_or(Duration::ZERO, |p| p.due_in)));
             row.started = row.history.attempts;
             row.claimed = None;
         })

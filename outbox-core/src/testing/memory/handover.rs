@@ -6,7 +6,7 @@ use crate::{
         Awaited, AwaitedBy, ClaimQuery, Deferral, DeferredDelivery, DeliveryClaim,
         HandlerNameStore, HandoverStore, StoreError, StoredDelivery,
     },
-    runtime::now,
+    runtime::{later, now},
 };
 use async_trait::async_trait;
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
@@ -37,7 +37,7 @@ impl HandoverStore for MemoryStore {
     ) -> Result<bool, StoreError> {
         self.0.change(claim, |row| {
             row.history = deferral.history.clone();
-            row.due_at = Some(now() + deferral.due_in);
+            row.due_at = Some(later(now(), deferral.due_in));
             row.started = row.history.attempts;
             row.claimed = None;
             let since = row.awaits.as_ref().map_or_else(now, |(_, since)| *since);
@@ -121,7 +121,7 @@ impl HandlerNameStore for MemoryStore {
         let rows = state.deliveries.values_mut().filter(of_handler);
         let mut left = 0;
         for row in rows.filter(|row| row.awaits.is_none() && is_free(row)).take(limit as usize) {
-            (row.awaits, row.due_at) = (Some((None, now)), Some(now + due_in));
+            (row.awaits, row.due_at) = (Some((None, now)), Some(later(now, due_in)));
             left += 1;
         }
         Ok(left)

@@ -3,7 +3,7 @@
 use super::MemoryStore;
 use crate::{
     outbox::{DeclaredHandler, InstanceRow, InstanceStore, NewInstance, StoreError},
-    runtime::now,
+    runtime::{later, now},
 };
 use async_trait::async_trait;
 use std::time::{Duration, Instant};
@@ -38,7 +38,7 @@ impl InstanceStore for MemoryStore {
             max_in_flight: instance.max_in_flight,
             handlers: instance.handlers.to_vec(),
             renewed: 0,
-            until: now() + lease,
+            until: later(now(), lease),
         };
         self.0.writable()?.instances.insert(instance.id.clone(), row);
         Ok(())
@@ -49,7 +49,7 @@ impl InstanceStore for MemoryStore {
         let row = state.instances.get_mut(id);
         let is_there = row.is_some();
         if let Some(row) = row {
-            (row.renewed, row.until) = (row.renewed + 1, now() + lease);
+            (row.renewed, row.until) = (row.renewed + 1, later(now(), lease));
         }
         Ok(is_there)
     }

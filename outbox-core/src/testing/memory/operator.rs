@@ -7,7 +7,7 @@ use crate::{
         Control, ControlAction, ControlScope, ControlStore, Controls, Live, LiveStore,
         OperatorNote, OperatorRows, StoreError,
     },
-    runtime::{Wake, now},
+    runtime::{Wake, later, now},
 };
 use async_trait::async_trait;
 use std::time::{Duration, Instant};
@@ -68,7 +68,7 @@ impl ControlStore for MemoryStore {
             until: lasts.map(|_| Timestamp::from_micros(0)),
             ends_in: None,
         };
-        state.controls.push(Row(control, lasts.map(|lasts| now() + lasts)));
+        state.controls.push(Row(control, lasts.map(|lasts| later(now(), lasts))));
         drop(state);
         self.0.wake.wake();
         Ok(())

@@ -21,6 +21,7 @@ impl TrialStore<MemoryTx> for MemoryStore {
             events: staged.events,
             refused: Vec::new(),
             not_committable: (is_done && refuses).then(|| "a deadlock's victim".to_owned()),
+            notes: Vec::new(),
         })
     }
 }

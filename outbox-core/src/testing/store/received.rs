@@ -308,7 +308,7 @@ pub async fn a_postponed_delivery_keeps_its_history<F: StoreFixture>() {
     assert_eq!((third.started, third.history.attempts, third.history.failures), (1, 1, 1));
     assert_eq!((third.history.errors.len(), third.history.errors[0].text.as_str()), (1, "no"));
     assert!(third.history.failing_for > Duration::ZERO, "it has been failing since");
-    let forever = Deferral { due_in: LONG, history: &history };
+    let forever = Deferral { due_in: Duration::MAX, history: &history };
     assert!(store.reschedule(&third.claim, Some(forever)).await.expect("postponing succeeds"));
     assert!(claim(&store, "me", LONG).await.is_empty());
 }

@@ -4,7 +4,7 @@ mod tries;
 
 pub(crate) use tries::{run as try_handler, trials, try_letter};
 
-use super::{fields::Fields, plans::letter_id, see};
+use super::{fields::Fields, plans::letter_id, running::to_its_end, see};
 use crate::{
     access::Refusal,
     builder::{App, Shared},
@@ -22,6 +22,7 @@ use outbox_core::{
     failure::DeadLetter,
     outbox::StoreError,
 };
+use std::sync::Arc;
 
 /// Redrives a letter.
 pub(crate) async fn redrive(
@@ -63,7 +64,7 @@ async fn on_one(
     let (database, id) = (fields.database(app)?, letter_id(id)?);
     let note = fields.note(&visit.grant)?;
     let to_page = |refusal: Refusal| refusal.link(path(database, id), "The letter as it is now");
-    let done = on_letters(database, act, &[id], &note).await.map_err(Refusal::from);
+    let done = on_letters(database, act, vec![id], note).await;
     if done.map_err(to_page)?.is_empty() {
         let letter = find(database, id).await?;
         let is_purged = act == Act::Purge && letter.resolution.is_some();
@@ -74,19 +75,23 @@ async fn on_one(
     Ok(see(visit, &path(database, id)))
 }
 
-/// Acts on letters that are named. Gives those that it has resolved.
+/// Acts on letters that are named, to the end. Gives those that it has resolved.
 pub(crate) async fn on_letters(
     database: &Database,
     act: Act,
-    letters: &[LetterId],
-    note: &OperatorNote,
-) -> Result<Vec<LetterId>, StoreError> {
-    match act {
-        Act::Redrive => database.store.redrive(letters, note).await,
-        Act::Discard => database.store.discard(letters, note).await,
-        Act::Purge => database.store.purge(letters, note).await,
-        other => Err(StoreError::Refused(format!("{other} takes no letters by number").into())),
-    }
+    letters: Vec<LetterId>,
+    note: OperatorNote,
+) -> Result<Vec<LetterId>, Refusal> {
+    let store = Arc::clone(&database.store);
+    let resolved = to_its_end(async move {
+        match act {
+            Act::Redrive => store.redrive(&letters, &note).await,
+            Act::Discard => store.discard(&letters, &note).await,
+            Act::Purge => store.purge(&letters, &note).await,
+            other => Err(StoreError::Refused(format!("{other} takes no letters by number").into())),
+        }
+    });
+    Ok(resolved.await??)
 }
 
 /// Reads a letter that must exist.

@@ -74,10 +74,11 @@ pub(crate) async fn run(
     let Some(trials) = trials(app, &database.name, letter) else {
         return Err(not_here(letter));
     };
-    trials.try_handle(letter).await.map_err(|refused| match refused {
+    let tried = trials.try_handle(letter).await.map_err(|refused| match refused {
         TrialRefusal::Store(error) => Refusal::from(error),
         refused => Refusal::conflict(refused.to_string()),
-    })
+    });
+    tried.map(|trial| app.sensitive.trial(letter, trial))
 }
 
 /// Finds what tries the letters of a consumer of a database.

@@ -1,7 +1,9 @@
 //! The comparison of two contents, line by line.
 
-use crate::page::text::{Markup, lines};
-use serde::de::IgnoredAny;
+use crate::page::{
+    frame::json::lay_out,
+    text::{Markup, lines},
+};
 use similar::{ChangeTag, TextDiff};
 use std::time::Duration;
 
@@ -22,10 +24,11 @@ pub(super) struct Row {
     pub(super) text: Markup,
 }
 
-/// Compares two contents. JSON is compared one value a line, also where it was written in one line.
+/// Compares two contents. JSON is compared one value a line, also where it was written in one line:
+/// no token of it is changed for that, so that no difference is hidden.
 pub(super) fn rows(old: &str, new: &str) -> Vec<Row> {
-    let (old, new) = match (is_json(old), is_json(new)) {
-        (true, true) => (one_value_a_line(old), one_value_a_line(new)),
+    let (old, new) = match (lay_out(old), lay_out(new)) {
+        (Some(old), Some(new)) => (old, new),
         _ => (old.to_owned(), new.to_owned()),
     };
     let difference = TextDiff::configure().timeout(WITHIN).diff_lines(&old, &new);
@@ -48,59 +51,6 @@ pub(super) fn rows(old: &str, new: &str) -> Vec<Row> {
 
 fn row(class: &'static str, sign: &'static str, word: &'static str, text: &str) -> Row {
     Row { class, sign, word, text: lines(text) }
-}
-
-fn is_json(text: &str) -> bool {
-    serde_json::from_str::<IgnoredAny>(text).is_ok()
-}
-
-/// Lays JSON out, one value a line. It changes the space between values alone: a number, a repeated
-/// name or an escape stays as it is written, so that no difference is hidden.
-fn one_value_a_line(json: &str) -> String {
-    let mut laid = String::with_capacity(json.len() * 2);
-    let (mut depth, mut in_string, mut is_escaped) = (0_usize, false, false);
-    let new_line = |laid: &mut String, depth: usize| {
-        laid.push('\n');
-        laid.extend(std::iter::repeat_n("  ", depth.min(40)));
-    };
-    let mut last = ' ';
-    for c in json.chars() {
-        if in_string {
-            laid.push(c);
-            in_string = c != '"' || is_escaped;
-            is_escaped = c == '\\' && !is_escaped;
-            continue;
-        }
-        match c {
-            ' ' | '\t' | '\r' | '\n' => continue,
-            '{' | '[' => {
-                laid.push(c);
-                depth += 1;
-                new_line(&mut laid, depth);
-            }
-            '}' | ']' => {
-                depth = depth.saturating_sub(1);
-                if matches!(last, '{' | '[') {
-                    laid.truncate(laid.trim_end().len());
-                } else {
-                    new_line(&mut laid, depth);
-                }
-                laid.push(c);
-            }
-            ',' => {
-                laid.push(c);
-                new_line(&mut laid, depth);
-            }
-            ':' => laid.push_str(": "),
-            c => {
-                in_string = c == '"';
-                laid.push(c);
-            }
-        }
-        last = c;
-    }
-    laid.push('\n');
-    laid
 }
 
 #[cfg(test)]

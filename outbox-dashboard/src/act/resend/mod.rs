@@ -99,7 +99,7 @@ pub(crate) async fn resend(
 
 /// Gives the content of a letter, where its type may be shown and a form can edit it.
 fn shown<'a>(app: &App, letter: &'a DeadLetter) -> Result<&'a str, Refusal> {
-    if app.hides(letter) {
+    if app.sensitive.hides(letter) {
         return Err(Refusal::conflict("the content of this type of event is not shown here")
             .advising("Use `outbox dead-letters resend NUMBER --payload FILE`."));
     }

@@ -1,6 +1,7 @@
 //! What all databases know of a text.
 
 use crate::{
+    builder::App,
     draw::lanes::{self, Mark},
     page::{
         Notice, ask_all,
@@ -66,6 +67,7 @@ pub(crate) struct FoundEverywhere {
 
 /// Asks the databases what a text names, then all of them about what it names in any.
 pub(super) async fn find(
+    app: &App,
     databases: &[Database],
     searched: &str,
     rows: Option<usize>,
@@ -89,7 +91,7 @@ pub(super) async fn find(
     let subjects: Arc<[Subject]> = subjects.into();
     let known = ask_all(&there, |store| {
         let subjects = Arc::clone(&subjects);
-        async move { known(&*store, &subjects).await }
+        async move { known(app, &*store, &subjects).await }
     });
     let known = known.await;
     notices.extend(known.notices);
@@ -128,12 +130,17 @@ struct Known {
     history: History,
 }
 
-async fn known(store: &dyn DashboardStore, subjects: &[Subject]) -> Result<Known, StoreError> {
+async fn known(
+    app: &App,
+    store: &dyn DashboardStore,
+    subjects: &[Subject],
+) -> Result<Known, StoreError> {
     let mut facts = Vec::new();
     for subject in subjects {
-        facts.extend(store.facts(subject).await?);
+        facts.extend(store.facts(subject).await?.map(|facts| app.sensitive.facts(facts)));
     }
-    Ok(Known { facts, history: history_of(store, subjects, MOST_ENTRIES).await? })
+    let history = app.sensitive.history(history_of(store, subjects, MOST_ENTRIES).await?);
+    Ok(Known { facts, history })
 }
 
 /// Explains what was found: what somebody has to do something about comes first, then sagas, keys

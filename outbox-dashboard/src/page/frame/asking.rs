@@ -2,9 +2,13 @@
 //! notice.
 
 use super::layout::Notice;
-use crate::store::{DashboardStore, Database};
+use crate::{
+    access::Refusal,
+    store::{DashboardStore, Database},
+};
 use futures_util::future::join_all;
-use outbox_core::{admin::cut_text, outbox::StoreError};
+use http::StatusCode;
+use outbox_core::{admin::cut_text, failure::FailureClass, outbox::StoreError};
 use std::{sync::Arc, time::Duration};
 
 /// How long a database may take to answer a page: an operator wants to know soon that it is away,
@@ -18,6 +22,31 @@ const LONGEST_ERROR: usize = 300;
 pub(crate) struct Answers<T> {
     pub(crate) list: Vec<(Database, T)>,
     pub(crate) notices: Vec<Notice>,
+    /// Why a database did not answer, for each notice; `None` where its time was over.
+    failures: Vec<(Database, Option<StoreError>)>,
+}
+
+impl<T> Answers<T> {
+    /// Gives the refusal of a question that some database has not answered: it is the question's or the
+    /// outbox's fault, which no repeat mends, or a database is away, busy or slow.
+    pub(crate) fn refusal(&self) -> Option<Refusal> {
+        if self.failures.is_empty() {
+            return None;
+        }
+        let for_good = self.failures.iter().find_map(|(database, error)| {
+            let error = error.as_ref()?;
+            (error.class() == FailureClass::Permanent).then(|| (database, error))
+        });
+        if let Some((database, error)) = for_good {
+            return Some(Refusal::of_question(&database.name, error));
+        }
+        let why: Vec<&str> = self.notices.iter().map(|notice| notice.plain.as_str()).collect();
+        Some(
+            Refusal::new(StatusCode::SERVICE_UNAVAILABLE, "A database is away")
+                .because(why.join(" "))
+                .advising("Ask again when it is back, or ask for one of the others by `db`."),
+        )
+    }
 }
 
 /// Asks databases at the same time.
@@ -43,20 +72,21 @@ where
         let answer = ask(database.clone());
         async move { (database, tokio::time::timeout(ANSWER_WITHIN, answer).await) }
     }));
-    let mut all = Answers { list: Vec::new(), notices: Vec::new() };
+    let mut all = Answers { list: Vec::new(), notices: Vec::new(), failures: Vec::new() };
     for (database, answer) in answers.await {
-        let why = match answer {
+        let (why, error) = match answer {
             Ok(Ok(answer)) => {
                 all.list.push((database.clone(), answer));
                 continue;
             }
-            Ok(Err(error)) => with_causes(&error),
-            Err(_) => format!("no answer within {} s", ANSWER_WITHIN.as_secs()),
+            Ok(Err(error)) => (with_causes(&error), Some(error)),
+            Err(_) => (format!("no answer within {} s", ANSWER_WITHIN.as_secs()), None),
         };
         all.notices.push(Notice::bad(format!(
             "Database {} cannot be asked, and is missing here: {why}",
             database.name
         )));
+        all.failures.push((database.clone(), error));
     }
     all
 }

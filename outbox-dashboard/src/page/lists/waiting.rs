@@ -86,7 +86,7 @@ pub(crate) async fn body(app: &App, view: &View, asked: &Asked) -> Result<Body, 
         let consumer = consumer.map(str::to_owned);
         async move {
             let deferred = store.deferred(consumer.as_deref(), deferred).await?;
-            Ok((deferred, store.scheduled(scheduled).await?))
+            Ok((app.sensitive.deferred(deferred), store.scheduled(scheduled).await?))
         }
     });
     let (answers, now) = (answers.await, host_now());

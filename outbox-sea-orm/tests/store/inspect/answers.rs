@@ -3,9 +3,14 @@
 use super::*;
 use crate::outbox::{LEASE, owner_of_all};
 use outbox_core::{
-    admin::{AdminStore, DeadLetterFilter, HistoryKind, Live, OperatorNote, RelayLive, RouteLive},
+    admin::{
+        AdminStore, DeadLetterFilter, HistoryEntry, HistoryKind, Live, OperatorNote, RelayLive,
+        RouteLive,
+    },
+    event::NewEvent,
     testing::store::event,
 };
+use std::collections::BTreeSet;
 
 fn ann() -> OperatorNote {
     OperatorNote::new("ann", "not wanted")
@@ -198,6 +203,28 @@ on_every_database! {
         let found = outbox.find(&id.to_string()).await.unwrap();
         assert_eq!(found.iter().map(|f| f.what.clone()).collect::<Vec<_>>(), [format!("an open dead letter, {letter}")]);
         assert_eq!(outbox.find("7").await.unwrap().last().unwrap().what, "a key with dead letters");
+    }
+
+    async fn the_history_of_a_key_has_the_attempts_of_all_its_events(temp: &TempDatabase) {
+        // More events than one statement asks about.
+        const EVENTS: usize = 300;
+        let outbox = installed(temp).await;
+        let events: Vec<NewEvent> = (0..EVENTS).map(|_| event("7")).collect();
+        outbox.schema().append(outbox.connection(), "/shop", &events).await.unwrap();
+        let routes = "(SELECT 'billing' AS route UNION ALL SELECT 'ledger') r";
+        let sql = format!(
+            "INSERT INTO outbox_retries (partition_no, event_id, route, state, attempts_started, attempts_finished, due_at, \
+             failing_us, errors, redriven) SELECT e.partition_no, e.event_id, r.route, 'waiting', 0, 1, 1, 0, ?, ? \
+             FROM outbox_events e CROSS JOIN {routes}"
+        );
+        let errors = serde_json::json!([{ "attempt": 1, "class": "transient", "text": "503", "at": 1 }]);
+        run(&outbox, &sql, vec![errors.to_string().into(), false.into()]).await;
+        let history = outbox.history(&Subject::Key("7".into()), 1_000).await.unwrap();
+        let failed = |entry: &&HistoryEntry| entry.kind == HistoryKind::Failed;
+        let failed: Vec<&HistoryEntry> = history.entries.iter().filter(failed).collect();
+        let messages: BTreeSet<_> = failed.iter().map(|entry| entry.message).collect();
+        assert_eq!((failed.len(), messages.len()), (2 * EVENTS, EVENTS));
+        assert!(!history.gone.iter().any(|gone| gone.contains("attempts")), "{:?}", history.gone);
     }
 
     async fn one_event_among_thousands_of_a_partition_is_found_by_the_time_of_its_id(temp: &TempDatabase) {

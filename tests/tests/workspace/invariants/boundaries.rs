@@ -64,6 +64,7 @@ fn only_the_runtime_starts_tasks() {
     // BEGIN and COMMIT run on tasks of their own, on the caller's runtime, so that dropping the caller's future cannot
     // interrupt them.
     const TRANSACTION: &str = "outbox-sea-orm/src/transaction/";
+    const TO_COMPLETION: &str = "outbox-sea-orm/src/pool/run_to_completion.rs";
     const STARTS: [&str; 9] = [
         "tokio::spawn",
         "task::spawn",
@@ -77,9 +78,10 @@ fn only_the_runtime_starts_tasks() {
     ];
     module_does(&STARTS, RUNTIME);
     module_does(&STARTS, TRANSACTION);
+    module_does(&STARTS, TO_COMPLETION);
     none(
         "starts a task; take outbox_core::runtime's",
-        outside(&STARTS, libraries(), &[RUNTIME, TRANSACTION]),
+        outside(&STARTS, libraries(), &[RUNTIME, TRANSACTION, TO_COMPLETION]),
     );
 }
 

@@ -6,8 +6,11 @@ use std::{
     path::{Component, Path, PathBuf},
 };
 
+/// The documents in one page for language models.
+const FOR_MODELS: &str = "docs/llms.txt";
+
 fn documents() -> impl Iterator<Item = &'static File> {
-    files().iter().filter(|file| file.path.ends_with(".md"))
+    files().iter().filter(|file| file.path.ends_with(".md") || file.path == FOR_MODELS)
 }
 
 /// The targets of a document's links, without those in blocks of code.
@@ -75,17 +78,16 @@ fn every_link_of_a_document_leads_somewhere() {
 }
 
 #[test]
-fn the_guides_table_of_contents_has_all_of_its_pages() {
-    let in_guide = |file: &&File| file.path.starts_with("docs/guide/");
-    let summary = documents().find(|file| file.path == "docs/guide/SUMMARY.md");
-    let listed: BTreeSet<PathBuf> = links(&summary.expect("a table of contents").text)
-        .into_iter()
-        .map(|link| resolve("docs/guide/SUMMARY.md", link))
-        .collect();
+fn the_guides_tables_of_contents_have_all_of_its_pages() {
     let pages: BTreeSet<PathBuf> = documents()
-        .filter(in_guide)
-        .filter(|file| !file.path.ends_with("SUMMARY.md"))
         .map(|file| PathBuf::from(&file.path))
+        .filter(|path| path.starts_with("docs/guide") && !path.ends_with("SUMMARY.md"))
         .collect();
-    assert_eq!(listed, pages);
+    for contents in ["docs/guide/SUMMARY.md", FOR_MODELS] {
+        let found = documents().find(|file| file.path == contents).expect("a table of contents");
+        let linked = links(&found.text).into_iter().map(|link| resolve(contents, link));
+        let listed: BTreeSet<PathBuf> =
+            linked.filter(|path| path.starts_with("docs/guide")).collect();
+        assert_eq!(listed, pages, "{contents}");
+    }
 }

@@ -8,12 +8,13 @@ use super::{
 use std::{collections::BTreeSet, fs};
 
 const FOLDER: &str = "docs/surface";
-const CRATES: [(&str, &str); 12] = [
+const CRATES: [(&str, &str); 13] = [
     ("outbox_core", "outbox-core"),
     ("outbox_macros", "outbox-macros"),
     ("outbox_sea_orm", "outbox-sea-orm"),
     ("outbox_metrics", "outbox-metrics"),
     ("outbox_otel", "outbox-otel"),
+    ("outbox_dashboard", "outbox-dashboard"),
     ("outbox_http", "transports/outbox-http"),
     ("outbox_amqp", "transports/outbox-amqp"),
     ("outbox_kafka", "transports/outbox-kafka"),

@@ -50,7 +50,9 @@ impl AckHandle {
             return Err(error("", &failure));
         }
         let Some(tag) = self.tag.take() else { return Ok(()) };
-        let due = self.inbound.done(tag);
+        let Some(due) = self.inbound.done(tag) else {
+            return Err(error("", &self.session.lost().await));
+        };
         self.session.acknowledge(due).await.map_err(|failure| error("", &failure))
     }
 

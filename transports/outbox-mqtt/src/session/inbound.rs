@@ -1,7 +1,7 @@
 //! The state that a connection's task shares with the subscriber and the ack decisions: messages
 //! that came and are not acknowledged.
 
-use super::pending::{Arrival, Next, Pending, Tag};
+use super::pending::{Arrival, IdInUse, Next, Pending, Tag};
 use crate::{
     classify::Failure,
     headers::{self, ReadOptions},
@@ -23,9 +23,11 @@ use std::{
 };
 use tokio::{sync::Notify, time::sleep_until};
 
-/// Most bytes of messages that are not handled. The server counts messages alone: beyond this the
-/// connection reads nothing until something is handled.
+/// Most bytes of messages that are not handled. The server counts messages alone, and those of
+/// QoS 0 not at all: beyond this the connection reads nothing until something is handled.
 const MAX_BYTES: usize = 32 << 20;
+/// Bytes that a message takes beside those of its packet: its entry, its parsed attributes.
+const OVERHEAD: usize = 1_024;
 
 /// Messages that were handled on a connection that was lost before the server knew, by the numbers
 /// under which the server sends them again.
@@ -96,7 +98,7 @@ impl Inbound {
             return Err(Failure::ended(text));
         }
         let (id, is_repeat) = ((publish.pkid != 0).then_some(publish.pkid), publish.dup);
-        let size = publish.size();
+        let size = publish.size() + OVERHEAD;
         let record = self.read(publish);
         let message = record.message.as_ref().ok();
         let key = message.and_then(|message| message.key.as_deref()).map(|key| {
@@ -106,9 +108,11 @@ impl Inbound {
         });
         let message = message.map(|message| message.id);
         let arrival = Arrival { id, message, key, size, is_repeat, record };
-        let acknowledged = self.state().pending.insert(arrival);
+        let inserted = self.state().pending.insert(arrival);
         self.arrived.notify_one();
-        Ok(acknowledged)
+        inserted.map_err(|IdInUse(id)| {
+            Failure::ended(format!("the server gave the packet identifier {id} to two messages"))
+        })
     }
 
     fn read(&self, publish: Publish) -> Received {
@@ -151,8 +155,9 @@ impl Inbound {
         }
     }
 
-    /// Notes that a message is handled. Gives the numbers to acknowledge.
-    pub(super) fn done(&self, tag: Tag) -> Vec<u16> {
+    /// Notes that a message is handled. Gives the numbers to acknowledge; `None` where the
+    /// connection is lost and the server sends the message again.
+    pub(super) fn done(&self, tag: Tag) -> Option<Vec<u16>> {
         let acknowledged = self.state().pending.done(tag);
         // A later message of its key may be ready now.
         self.arrived.notify_one();
@@ -165,6 +170,16 @@ impl Inbound {
         let due = (!delay.is_zero()).then(|| now() + delay);
         self.state().pending.requeue(tag, due);
         self.arrived.notify_one();
+    }
+
+    /// Notes that the ack decisions of messages are reported as carried out.
+    pub(super) fn reported(&self, ids: &[u16]) {
+        self.state().pending.reported(ids);
+    }
+
+    /// Notes that the server has forgotten messages.
+    pub(super) fn forgotten(&self, ids: &[u16]) {
+        self.state().pending.forgotten(ids);
     }
 
     /// Tells whether nothing more should be read for now.
@@ -186,5 +201,27 @@ impl Inbound {
     /// Takes what was handled and not acknowledged, for the next connection.
     pub(crate) fn take_handled(&self) -> Carried {
         self.state().pending.take_handled()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn messages_that_the_server_does_not_count_are_bounded_though_they_have_few_bytes() {
+        let options = InboundOptions {
+            read: ReadOptions::default(),
+            max_payload: 1_000,
+            in_order: true,
+        };
+        let inbound = Inbound::new(options, Carried::new());
+        let mut messages = 0;
+        while !inbound.is_full() && messages < 1_000_000 {
+            let publish = Publish::new("t", QoS::AtMostOnce, "x", None);
+            assert_eq!(inbound.accept(publish), Ok(Vec::new()));
+            messages += 1;
+        }
+        assert!((20_000..=32_768).contains(&messages), "{messages}");
     }
 }

@@ -21,16 +21,17 @@ use outbox_core::runtime::spawn;
 use packets::Welcome;
 use rumqttc::mqttbytes::v5::{Connect, ConnectAuth, Packet, Publish, Subscribe, SubscribeFilter};
 use std::{
+    pin::pin,
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
 use task::{Command, InFlight, SessionTask};
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, split},
-    sync::{Semaphore, mpsc, oneshot, watch},
+    sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch},
     time::timeout,
 };
 
@@ -77,6 +78,16 @@ impl Announced {
             keep_alive: properties.and_then(|p| p.server_keep_alive),
         })
     }
+
+    /// Gives how often both sides hear from each other, in seconds: as often as this client wants
+    /// to, and more often where the server does. A server that does not ask for it, or only for
+    /// less, is watched all the same.
+    fn keep_alive(&self, ours: u16) -> u16 {
+        match self.keep_alive {
+            None | Some(0) => ours,
+            Some(servers) => servers.min(ours),
+        }
+    }
 }
 
 /// The handle of a connection. When the last one is dropped, the connection is ended orderly.
@@ -84,6 +95,8 @@ pub(crate) struct Session {
     commands: mpsc::UnboundedSender<Command>,
     end: watch::Receiver<Option<Failure>>,
     window: Arc<Semaphore>,
+    /// How many messages the server has answered.
+    answered: Arc<AtomicU64>,
     pub(crate) announced: Announced,
     timeout: Duration,
     /// Whether the server has refused a message: it may end the connection over it later.
@@ -110,19 +123,21 @@ impl Session {
             Err(_) => return Err(Failure::timed_out("did not accept the connection", within)),
         };
         let announced = Announced::of(&welcome)?;
-        let keep_alive = announced.keep_alive.unwrap_or(keep_alive);
+        let keep_alive = Duration::from_secs(announced.keep_alive(keep_alive).into());
         // Publishes are bounded by the window, ack decisions by what the server may send.
         let (commands, mailbox) = mpsc::unbounded_channel();
         let (report, end) = watch::channel(None);
         let (reader, writer) = split(stream);
-        let keep_alive = Duration::from_secs(keep_alive.into());
-        let task = SessionTask::new(reader, writer, rest, inbound, keep_alive);
+        let answered = Arc::<AtomicU64>::default();
+        let task =
+            SessionTask::new(reader, writer, rest, inbound, Arc::clone(&answered), keep_alive);
         spawn(task.run(mailbox, report)).detach();
         let window = Arc::new(Semaphore::new(announced.window.into()));
         Ok(Self {
             commands,
             end,
             window,
+            answered,
             announced,
             timeout: within,
             has_refused: AtomicBool::new(false),
@@ -162,17 +177,7 @@ impl Session {
         if size > most {
             return Err(Failure::too_large(size, most));
         }
-        let room = timeout(self.timeout, Arc::clone(&self.window).acquire_owned());
-        let permit = tokio::select! {
-            permit = room => permit,
-            failure = self.lost() => return Err(failure.unsent()),
-        };
-        let Ok(Ok(permit)) = permit else {
-            // Nothing was confirmed for so long: a new connection starts with an empty window.
-            let failure = Failure::timed_out("confirmed none of its messages", self.timeout);
-            let _ = self.commands.send(Command::End(failure));
-            return Err(self.lost().await);
-        };
+        let permit = self.room().await?;
         let (outcome, confirmed) = oneshot::channel();
         let command = Command::Publish(publish, InFlight { outcome, _permit: permit });
         if self.commands.send(command).is_err() {
@@ -191,6 +196,31 @@ impl Session {
             Ok(Ok(Err(failure))) => Err(failure),
             Ok(Err(_)) => Err(self.lost().await),
             Err(_) => Err(Failure::not_confirmed(self.timeout)),
+        }
+    }
+
+    /// Waits until the server has room for a message, however long that takes while it answers
+    /// others. Where it answers none of those that it has for the time of one reply, the connection
+    /// is ended: a new one starts with an empty window.
+    async fn room(&self) -> Result<OwnedSemaphorePermit, Failure> {
+        // One future, which keeps its place among those that wait.
+        let mut room = pin!(Arc::clone(&self.window).acquire_owned());
+        loop {
+            let answered = self.answered.load(Ordering::Relaxed);
+            let permit = tokio::select! {
+                permit = timeout(self.timeout, room.as_mut()) => permit,
+                failure = self.lost() => return Err(failure.unsent()),
+            };
+            match permit {
+                Ok(Ok(permit)) => return Ok(permit),
+                Err(_) if self.answered.load(Ordering::Relaxed) != answered => {}
+                Ok(Err(_)) | Err(_) => {
+                    let text = "confirmed none of its messages";
+                    let failure = Failure::timed_out(text, self.timeout);
+                    let _ = self.commands.send(Command::End(failure));
+                    return Err(self.lost().await);
+                }
+            }
         }
     }
 
@@ -260,6 +290,27 @@ async fn handshake(
             return Err(Failure::ended(
                 "the server closed the connection before it accepted it; see its log",
             ));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_server_that_wants_to_hear_less_is_watched_as_often_as_without_its_wish() {
+        let announced = |keep_alive| Announced {
+            session_present: false,
+            max_packet: MAX_PACKET,
+            window: 1,
+            session_expiry: None,
+            keep_alive,
+        };
+        for (servers, expected) in
+            [(None, 15), (Some(0), 15), (Some(5), 5), (Some(15), 15), (Some(65_535), 15)]
+        {
+            assert_eq!(announced(servers).keep_alive(15), expected, "{servers:?}");
         }
     }
 }

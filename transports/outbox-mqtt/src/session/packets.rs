@@ -195,15 +195,30 @@ fn text(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
     rest.split_at_checked(usize::from(u16::from_be_bytes([length[0], length[1]])))
 }
 
-/// Encodes a packet behind what waits to be sent.
+/// Encodes a packet of the connection's own behind what waits to be sent.
 ///
 /// # Errors
-/// The library cannot encode it, which its caller has to exclude.
+/// The library cannot encode it, which its caller has to exclude: the connection ends, and no
+/// message is the cause.
 pub(super) fn write(packet: &Packet, out: &mut BytesMut) -> Result<(), Failure> {
+    encode(packet, out)
+        .map_err(|error| Failure::ended(format!("MQTT cannot carry the packet: {error}")))
+}
+
+/// Encodes a message as [`write`] does.
+///
+/// # Errors
+/// The library cannot encode it: this message never goes.
+pub(super) fn write_message(message: Publish, out: &mut BytesMut) -> Result<(), Failure> {
+    encode(&Packet::Publish(message), out)
+        .map_err(|error| Failure::permanent(format!("MQTT cannot carry the message: {error}")))
+}
+
+fn encode(packet: &Packet, out: &mut BytesMut) -> Result<(), String> {
     let before = out.len();
     packet.write(out, None).map(drop).map_err(|error| {
         out.truncate(before);
-        Failure::permanent(format!("MQTT cannot carry the message: {error}"))
+        error.to_string()
     })
 }
 
@@ -215,6 +230,7 @@ pub(crate) fn topic_of(topic: &Bytes) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use outbox_core::failure::FailureClass;
     use proptest::{collection::vec, prelude::*};
     use rumqttc::mqttbytes::{QoS, v5::PublishProperties};
 
@@ -277,6 +293,19 @@ mod tests {
         assert_eq!(welcome.properties.and_then(|p| p.receive_max), Some(20));
     }
 
+    #[test]
+    fn a_packet_that_cannot_be_encoded_is_a_failure_of_no_message_unless_it_is_one() {
+        // A number has to be there.
+        let message = || Publish::new("t", QoS::AtLeastOnce, "x", None);
+        let mut out = frame(b"before");
+        let packet = Packet::Publish(message());
+        let of_connection = write(&packet, &mut out).expect_err("no number");
+        assert_eq!(of_connection.class, FailureClass::Unavailable, "{of_connection:?}");
+        let of_message = write_message(message(), &mut out).expect_err("no number");
+        assert_eq!(of_message.class, FailureClass::Permanent, "{of_message:?}");
+        assert_eq!(out, frame(b"before"), "nothing of it is sent");
+    }
+
     proptest! {
         /// No bytes of a server make the reader panic, and what it cannot read is an error.
         #[test]
@@ -307,7 +336,7 @@ mod tests {
             let mut sent = Publish::new(topic, QoS::AtLeastOnce, payload, properties);
             (sent.pkid, sent.dup) = (id, dup);
             let mut bytes = BytesMut::new();
-            write(&Packet::Publish(sent.clone()), &mut bytes).expect("encoded");
+            write_message(sent.clone(), &mut bytes).expect("encoded");
             prop_assert_eq!(bytes.len(), sent.size());
             // In two parts, as a network may deliver it.
             let mut arrived = bytes.split_to(bytes.len() / 2);

@@ -10,20 +10,34 @@
 
 use outbox_core::event::MessageId;
 use std::{
-    collections::{BTreeMap, HashMap, HashSet},
+    collections::{BTreeSet, HashMap, VecDeque},
     time::Instant,
 };
 
 /// Identifies a received message on its connection, in the order of arrival.
 pub(super) type Tag = u64;
 
-/// The messages of a connection that the server has not been told to forget.
+/// The messages of a connection that the server has not been told to forget. What is done about
+/// one of them does not depend on how many there are.
 #[derive(Debug)]
 pub(super) struct Pending<R> {
-    entries: BTreeMap<Tag, Entry<R>>,
+    entries: HashMap<Tag, Entry<R>>,
     last: Tag,
     in_order: bool,
     bytes: usize,
+    /// Those that may be given out.
+    ready: BTreeSet<Tag>,
+    /// Returned ones, which are not to be given out before that.
+    delayed: BTreeSet<(Instant, Tag)>,
+    /// Those of each key that are not handled, in the order of arrival: the first one is ready,
+    /// delayed or in flight.
+    keys: HashMap<u64, VecDeque<Tag>>,
+    /// Those that the server waits for, in the order of arrival, where acknowledgements keep it.
+    unacknowledged: VecDeque<Tag>,
+    /// The same, by the server's numbers.
+    by_id: HashMap<u16, Tag>,
+    /// Messages whose acknowledgement is on its way: the server may not have it yet.
+    leaving: HashMap<u16, Leaving>,
     /// Messages that were handled on an earlier connection, which was lost before the server knew.
     handled: HashMap<u16, MessageId>,
 }
@@ -40,11 +54,23 @@ struct Entry<R> {
 
 #[derive(Debug)]
 enum State<R> {
-    /// Not given out, or returned and not to be given out again before that.
-    Waiting(R, Option<Instant>),
+    /// Not given out, or returned.
+    Waiting(R),
     InFlight(R),
     Handled,
 }
+
+/// A message that the server was told to forget.
+#[derive(Debug)]
+struct Leaving {
+    message: MessageId,
+    /// Whether its ack decision was reported as carried out: it must not be delivered again then.
+    is_reported: bool,
+}
+
+/// The server has given the number of a message that is pending to another one.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct IdInUse(pub(super) u16);
 
 /// A message that came.
 #[derive(Debug)]
@@ -70,65 +96,115 @@ pub(super) enum Next<R> {
 
 impl<R: Clone> Pending<R> {
     pub(super) fn new(in_order: bool, handled: HashMap<u16, MessageId>) -> Self {
-        Self { entries: BTreeMap::new(), last: 0, in_order, bytes: 0, handled }
+        Self {
+            entries: HashMap::new(),
+            last: 0,
+            in_order,
+            bytes: 0,
+            ready: BTreeSet::new(),
+            delayed: BTreeSet::new(),
+            keys: HashMap::new(),
+            unacknowledged: VecDeque::new(),
+            by_id: HashMap::new(),
+            leaving: HashMap::new(),
+            handled,
+        }
     }
 
     /// Adds a message. Gives the numbers to acknowledge: it may be one that was handled already.
-    pub(super) fn insert(&mut self, arrival: Arrival<R>) -> Vec<u16> {
+    /// One that is pending under its number is there: a server that repeats it on the same
+    /// connection would have it delivered beside itself, and without a bound.
+    ///
+    /// # Errors
+    /// Its number is that of another message.
+    pub(super) fn insert(&mut self, arrival: Arrival<R>) -> Result<Vec<u16>, IdInUse> {
         let Arrival { id, message, key, size, is_repeat, record } = arrival;
-        self.last += 1;
+        if let Some(id) = id {
+            let pending = self.by_id.get(&id).and_then(|tag| self.entries.get(tag));
+            if let Some(pending) = pending {
+                let is_same = pending.message == message;
+                return if is_same { Ok(Vec::new()) } else { Err(IdInUse(id)) };
+            }
+            let left = self.leaving.remove(&id);
+            if let Some(left) = left.filter(|left| is_repeat && Some(left.message) == message) {
+                self.leaving.insert(id, left);
+                return Ok(vec![id]);
+            }
+        }
         let known = id.and_then(|id| self.handled.remove(&id));
         let is_handled = is_repeat && known.is_some() && known == message;
-        let state = if is_handled {
-            State::Handled
-        } else {
-            self.bytes += size;
-            State::Waiting(record, None)
-        };
-        self.entries.insert(self.last, Entry { id, message, key, size, state });
-        if is_handled { self.acknowledged(self.last) } else { Vec::new() }
+        self.last += 1;
+        let tag = self.last;
+        if let Some(id) = id {
+            self.by_id.insert(id, tag);
+            self.unacknowledged.extend(self.in_order.then_some(tag));
+        }
+        let state = if is_handled { State::Handled } else { State::Waiting(record) };
+        self.entries.insert(tag, Entry { id, message, key, size, state });
+        if is_handled {
+            return Ok(self.acknowledged(tag, None));
+        }
+        self.bytes += size;
+        match key {
+            Some(key) => {
+                let queue = self.keys.entry(key).or_default();
+                queue.push_back(tag);
+                self.ready.extend((queue.len() == 1).then_some(tag));
+            }
+            None => _ = self.ready.insert(tag),
+        }
+        Ok(Vec::new())
     }
 
     /// Gives out the earliest message that may be delivered.
     pub(super) fn next(&mut self, now: Instant) -> Next<R> {
-        let (mut busy, mut earliest) = (HashSet::new(), None::<Instant>);
-        for (tag, entry) in &mut self.entries {
-            let is_free = entry.key.is_none_or(|key| !busy.contains(&key));
-            match &entry.state {
-                State::Handled => continue,
-                State::Waiting(record, due) if is_free => match due {
-                    Some(due) if *due > now => {
-                        earliest = Some(earliest.map_or(*due, |earliest| earliest.min(*due)));
-                    }
-                    _ => {
-                        let record = record.clone();
-                        entry.state = State::InFlight(record.clone());
-                        return Next::Ready(*tag, record);
-                    }
-                },
-                State::Waiting(..) | State::InFlight(_) => {}
-            }
-            busy.extend(entry.key);
+        while let Some(&(due, tag)) = self.delayed.first()
+            && due <= now
+        {
+            self.delayed.pop_first();
+            self.ready.insert(tag);
         }
-        earliest.map_or(Next::Nothing, Next::NotBefore)
+        while let Some(tag) = self.ready.pop_first() {
+            let Some(entry) = self.entries.get_mut(&tag) else { continue };
+            if let State::Waiting(record) = &entry.state {
+                let record = record.clone();
+                entry.state = State::InFlight(record.clone());
+                return Next::Ready(tag, record);
+            }
+        }
+        self.delayed.first().map_or(Next::Nothing, |(due, _)| Next::NotBefore(*due))
     }
 
-    /// Notes that a message in flight is handled. Gives the numbers to acknowledge.
-    pub(super) fn done(&mut self, tag: Tag) -> Vec<u16> {
-        let Some(entry) = self.entries.get_mut(&tag) else { return Vec::new() };
+    /// Notes that a message in flight is handled. Gives the numbers to acknowledge; `None` where
+    /// the messages were taken for the next connection, to which the server sends this one again.
+    pub(super) fn done(&mut self, tag: Tag) -> Option<Vec<u16>> {
+        let entry = self.entries.get_mut(&tag)?;
         if !matches!(entry.state, State::InFlight(_)) {
-            return Vec::new();
+            return Some(Vec::new());
         }
         entry.state = State::Handled;
         self.bytes -= entry.size;
-        self.acknowledged(tag)
+        if let Some(key) = entry.key
+            && let Some(queue) = self.keys.get_mut(&key)
+        {
+            queue.pop_front();
+            self.ready.extend(queue.front());
+            if queue.is_empty() {
+                self.keys.remove(&key);
+            }
+        }
+        Some(self.acknowledged(tag, Some(tag)))
     }
 
     /// Returns a message in flight, to be delivered again, not before `due`.
     pub(super) fn requeue(&mut self, tag: Tag, due: Option<Instant>) {
         let Some(entry) = self.entries.get_mut(&tag) else { return };
         if let State::InFlight(record) = &entry.state {
-            entry.state = State::Waiting(record.clone(), due);
+            entry.state = State::Waiting(record.clone());
+            match due {
+                Some(due) => _ = self.delayed.insert((due, tag)),
+                None => _ = self.ready.insert(tag),
+            }
         }
     }
 
@@ -137,152 +213,69 @@ impl<R: Clone> Pending<R> {
         self.bytes
     }
 
-    /// Takes the messages that are handled and not acknowledged, by their numbers: the server will
-    /// send them again under these.
-    pub(super) fn take_handled(&mut self) -> HashMap<u16, MessageId> {
-        let handled = |entry: &Entry<R>| matches!(entry.state, State::Handled);
-        let known = self.entries.values().filter(|entry| handled(entry));
-        let mut all: HashMap<u16, MessageId> =
-            known.filter_map(|entry| Some((entry.id?, entry.message?))).collect();
-        all.extend(self.handled.drain());
-        self.entries.clear();
-        self.bytes = 0;
-        all
+    /// Notes that the ack decisions of messages are reported as carried out, though the server may
+    /// not have the acknowledgements yet.
+    pub(super) fn reported(&mut self, ids: &[u16]) {
+        for id in ids {
+            if let Some(leaving) = self.leaving.get_mut(id) {
+                leaving.is_reported = true;
+            }
+        }
     }
 
-    /// Removes what may be acknowledged now that a message is handled.
-    fn acknowledged(&mut self, tag: Tag) -> Vec<u16> {
-        if !self.in_order {
-            let entry = self.entries.remove(&tag);
-            return entry.and_then(|entry| entry.id).into_iter().collect();
+    /// Notes that the server has forgotten messages.
+    pub(super) fn forgotten(&mut self, ids: &[u16]) {
+        for id in ids {
+            self.leaving.remove(id);
         }
-        if self.entries.get(&tag).is_some_and(|entry| entry.id.is_none()) {
-            self.entries.remove(&tag);
+    }
+
+    /// Takes the messages that are handled, as far as the server is not known to have forgotten
+    /// them, by their numbers: it will send them again under these. One whose ack decision is not
+    /// reported yet, and so fails, is none of them.
+    pub(super) fn take_handled(&mut self) -> HashMap<u16, MessageId> {
+        let next = Self::new(self.in_order, HashMap::new());
+        let Self { entries, leaving, handled, .. } = std::mem::replace(self, next);
+        let is_handled = |entry: &Entry<R>| matches!(entry.state, State::Handled);
+        let waiting = entries.into_values().filter(is_handled);
+        let waiting = waiting.filter_map(|entry| Some((entry.id?, entry.message?)));
+        let leaving = leaving.into_iter().filter(|(_, leaving)| leaving.is_reported);
+        let leaving = leaving.map(|(id, leaving)| (id, leaving.message));
+        waiting.chain(leaving).chain(handled).collect()
+    }
+
+    /// Removes what may be acknowledged now that a message is handled. The ack decision of one,
+    /// where it is given, waits for the server; those of the others are reported.
+    fn acknowledged(&mut self, tag: Tag, deciding: Option<Tag>) -> Vec<u16> {
+        let is_qos_1 = self.entries.get(&tag).is_some_and(|entry| entry.id.is_some());
+        if !self.in_order || !is_qos_1 {
+            return self.remove(tag, deciding != Some(tag)).into_iter().collect();
         }
-        let open = |entry: &Entry<R>| entry.id.is_some() && !matches!(entry.state, State::Handled);
-        let first_open = self.entries.iter().find(|(_, entry)| open(entry)).map(|(tag, _)| *tag);
-        let is_due = |tag: &Tag, entry: &Entry<R>| {
-            entry.id.is_some() && first_open.is_none_or(|open| *tag < open)
-        };
-        let due: Vec<Tag> =
-            self.entries.iter().filter(|(tag, e)| is_due(tag, e)).map(|(tag, _)| *tag).collect();
-        due.iter().filter_map(|tag| self.entries.remove(tag)?.id).collect()
+        let mut ids = Vec::new();
+        while let Some(first) = self.unacknowledged.front().copied()
+            && self.is_handled(first)
+        {
+            self.unacknowledged.pop_front();
+            ids.extend(self.remove(first, deciding != Some(first)));
+        }
+        ids
+    }
+
+    fn is_handled(&self, tag: Tag) -> bool {
+        self.entries.get(&tag).is_none_or(|entry| matches!(entry.state, State::Handled))
+    }
+
+    /// Removes a message that is handled, and gives its number.
+    fn remove(&mut self, tag: Tag, is_reported: bool) -> Option<u16> {
+        let entry = self.entries.remove(&tag)?;
+        let id = entry.id?;
+        self.by_id.remove(&id);
+        if let Some(message) = entry.message {
+            self.leaving.insert(id, Leaving { message, is_reported });
+        }
+        Some(id)
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use std::time::Duration;
-
-    fn arrival(id: u16, key: u64) -> Arrival<u16> {
-        Arrival {
-            id: Some(id),
-            message: Some(message(id)),
-            key: Some(key),
-            size: 10,
-            is_repeat: false,
-            record: id,
-        }
-    }
-
-    fn message(id: u16) -> MessageId {
-        format!("00000000-0000-7000-8000-00000000{id:04x}").parse().expect("an id")
-    }
-
-    fn pending(in_order: bool, arrivals: &[(u16, u64)]) -> Pending<u16> {
-        let mut pending = Pending::new(in_order, HashMap::new());
-        for (id, key) in arrivals {
-            assert_eq!(pending.insert(arrival(*id, *key)), [] as [u16; 0]);
-        }
-        pending
-    }
-
-    fn given(pending: &mut Pending<u16>, now: Instant) -> Option<(Tag, u16)> {
-        match pending.next(now) {
-            Next::Ready(tag, id) => Some((tag, id)),
-            _ => None,
-        }
-    }
-
-    #[test]
-    fn one_message_of_a_key_is_in_flight_and_a_returned_one_goes_first() {
-        let now = Instant::now();
-        let mut pending = pending(true, &[(1, 7), (2, 7), (3, 8), (4, 7)]);
-        assert_eq!(given(&mut pending, now), Some((1, 1)));
-        assert_eq!(given(&mut pending, now), Some((3, 3)));
-        assert_eq!(pending.next(now), Next::Nothing);
-        pending.requeue(1, None);
-        assert_eq!(given(&mut pending, now), Some((1, 1)));
-        assert_eq!(pending.done(1), [1]);
-        assert_eq!(given(&mut pending, now), Some((2, 2)));
-        assert_eq!(pending.bytes(), 30);
-    }
-
-    #[test]
-    fn a_returned_message_waits_for_its_delay_and_its_key_with_it() {
-        let (now, delay) = (Instant::now(), Duration::from_secs(1));
-        let mut pending = pending(true, &[(1, 7), (2, 7), (3, 8)]);
-        assert_eq!(given(&mut pending, now), Some((1, 1)));
-        pending.requeue(1, Some(now + delay));
-        assert_eq!(given(&mut pending, now), Some((3, 3)));
-        assert_eq!(pending.next(now), Next::NotBefore(now + delay));
-        assert_eq!(given(&mut pending, now + delay), Some((1, 1)));
-    }
-
-    #[test]
-    fn acknowledgements_keep_the_order_of_arrival_unless_told_otherwise() {
-        let now = Instant::now();
-        let arrivals = [(11, 1), (12, 2), (13, 3), (14, 4)];
-        let mut strict = pending(true, &arrivals);
-        let mut free = pending(false, &arrivals);
-        for _ in 0..4 {
-            given(&mut strict, now);
-            given(&mut free, now);
-        }
-        for (tag, in_order, at_once) in
-            [(2, vec![], 12), (3, vec![], 13), (1, vec![11, 12, 13], 11), (4, vec![14], 14)]
-        {
-            assert_eq!(strict.done(tag), in_order, "{tag}");
-            assert_eq!(free.done(tag), [at_once], "{tag}");
-        }
-        assert_eq!((strict.done(4), strict.bytes(), free.bytes()), (vec![], 0, 0));
-    }
-
-    #[test]
-    fn a_message_of_qos_0_is_never_acknowledged_and_holds_nothing_up() {
-        let now = Instant::now();
-        let mut pending = pending(true, &[]);
-        pending.insert(Arrival { id: None, ..arrival(1, 1) });
-        pending.insert(arrival(2, 2));
-        let (first, second) = (given(&mut pending, now), given(&mut pending, now));
-        assert_eq!((first, second), (Some((1, 1)), Some((2, 2))));
-        assert_eq!(pending.done(2), [2], "the one before it is of QoS 0");
-        assert_eq!(pending.done(1), [] as [u16; 0]);
-        assert!(pending.entries.is_empty());
-    }
-
-    #[test]
-    fn what_was_handled_before_a_loss_is_acknowledged_when_it_comes_again_and_not_delivered() {
-        let now = Instant::now();
-        let mut before = pending(true, &[(1, 1), (2, 2), (3, 3)]);
-        for _ in 0..3 {
-            given(&mut before, now);
-        }
-        assert_eq!(before.done(2), [] as [u16; 0]);
-        assert_eq!(before.done(3), [] as [u16; 0]);
-        let handled = before.take_handled();
-        assert_eq!(handled.len(), 2);
-        let mut after = Pending::new(true, handled);
-        let again = |id| Arrival { is_repeat: true, ..arrival(id, u64::from(id)) };
-        assert_eq!(after.insert(again(1)), [] as [u16; 0]);
-        assert_eq!(after.insert(again(2)), [] as [u16; 0]);
-        // Another message under the number of one that was handled.
-        let other = Arrival { message: Some(message(9)), is_repeat: false, ..arrival(3, 3) };
-        assert_eq!(after.insert(other), [] as [u16; 0]);
-        assert_eq!(given(&mut after, now), Some((1, 1)));
-        assert_eq!(given(&mut after, now), Some((3, 3)));
-        assert_eq!(after.done(1), [1, 2]);
-        assert_eq!(after.done(3), [3]);
-    }
-}
+mod tests;

@@ -13,7 +13,10 @@ use rumqttc::mqttbytes::v5::{
 use std::{
     collections::{HashMap, VecDeque},
     future::pending,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     time::{Duration, Instant},
 };
 use tokio::{
@@ -48,6 +51,14 @@ pub(super) struct InFlight {
     pub(super) _permit: OwnedSemaphorePermit,
 }
 
+/// Messages whose acknowledgements go out before a ping: the server has forgotten them when it
+/// answers that.
+struct Acknowledged {
+    ids: Vec<u16>,
+    /// Who waits for that, if anybody does.
+    done: Option<oneshot::Sender<()>>,
+}
+
 /// Why the task ends.
 enum End {
     Closed,
@@ -75,12 +86,13 @@ pub(super) struct SessionTask {
     inbound: Option<Arc<Inbound>>,
     in_flight: HashMap<u16, InFlight>,
     subscribing: HashMap<u16, oneshot::Sender<Vec<u8>>>,
-    /// Who waits for the answer to each ping that is out.
-    pings: VecDeque<Vec<oneshot::Sender<()>>>,
-    /// Who waits for the answer to the next one.
-    for_next_ping: Vec<oneshot::Sender<()>>,
+    /// What went out before each ping that is out.
+    pings: VecDeque<Vec<Acknowledged>>,
+    /// What goes out before the next one.
+    for_next_ping: Vec<Acknowledged>,
     last_id: u16,
-    /// Zero where nothing is watched.
+    /// How many messages the server has answered.
+    answered: Arc<AtomicU64>,
     keep_alive: Duration,
     heard_at: Instant,
     sent_at: Instant,
@@ -92,6 +104,7 @@ impl SessionTask {
         writer: WriteHalf<Stream>,
         received: BytesMut,
         inbound: Option<Arc<Inbound>>,
+        answered: Arc<AtomicU64>,
         keep_alive: Duration,
     ) -> Self {
         Self {
@@ -107,6 +120,7 @@ impl SessionTask {
             pings: VecDeque::new(),
             for_next_ping: Vec::new(),
             last_id: 0,
+            answered,
             keep_alive,
             heard_at: now(),
             sent_at: now(),
@@ -140,9 +154,8 @@ impl SessionTask {
     }
 
     async fn work(&mut self, commands: &mut mpsc::UnboundedReceiver<Command>) -> End {
-        // Without a keep alive there is still the end to be looked at.
-        let tick = if self.keep_alive.is_zero() { CLOSED_WITHIN } else { self.keep_alive / TICKS };
-        let mut ticks = interval(tick);
+        // However long the keep alive is, there is still the end to be looked at.
+        let mut ticks = interval((self.keep_alive / TICKS).min(CLOSED_WITHIN));
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             if let Err(end) = self.turn(commands, &mut ticks).await {
@@ -221,8 +234,7 @@ impl SessionTask {
                 packets::write(&Packet::Subscribe(subscribe), &mut self.unwritten)?;
             }
             Some(Command::Acknowledge(ids, done)) => {
-                self.acknowledge(ids)?;
-                self.for_next_ping.push(done);
+                self.acknowledge(ids, Some(done))?;
                 // One at a time: those that come meanwhile share the next one.
                 if self.pings.is_empty() {
                     self.ping()?;
@@ -246,15 +258,22 @@ impl SessionTask {
         }
         publish.pkid = self.free_id();
         let id = publish.pkid;
-        match packets::write(&Packet::Publish(publish), &mut self.unwritten) {
+        match packets::write_message(publish, &mut self.unwritten) {
             Ok(()) => _ = self.in_flight.insert(id, in_flight),
             Err(failure) => _ = in_flight.outcome.send(Err(failure)),
         }
     }
 
-    fn acknowledge(&mut self, ids: Vec<u16>) -> Result<(), Failure> {
-        for id in ids {
-            packets::write(&Packet::PubAck(PubAck::new(id, None)), &mut self.unwritten)?;
+    fn acknowledge(
+        &mut self,
+        ids: Vec<u16>,
+        done: Option<oneshot::Sender<()>>,
+    ) -> Result<(), Failure> {
+        for id in &ids {
+            packets::write(&Packet::PubAck(PubAck::new(*id, None)), &mut self.unwritten)?;
+        }
+        if !ids.is_empty() {
+            self.for_next_ping.push(Acknowledged { ids, done });
         }
         Ok(())
     }
@@ -280,11 +299,12 @@ impl SessionTask {
                         return Err(Failure::ended("the server sent a message unasked").into());
                     };
                     let acknowledged = inbound.accept(publish)?;
-                    self.acknowledge(acknowledged)?;
+                    self.acknowledge(acknowledged, None)?;
                 }
                 Incoming::PubAck(answer) => {
                     // An answer to nothing is ignored: the server has had its say.
                     if let Some(in_flight) = self.in_flight.remove(&answer.id) {
+                        self.answered.fetch_add(1, Ordering::Relaxed);
                         let _ = in_flight.outcome.send(Ok(answer));
                     }
                 }
@@ -294,10 +314,8 @@ impl SessionTask {
                     }
                 }
                 Incoming::PingResp => {
-                    for done in self.pings.pop_front().unwrap_or_default() {
-                        // Its caller may have given up.
-                        let _ = done.send(());
-                    }
+                    let forgotten = self.pings.pop_front().unwrap_or_default();
+                    self.forgotten(forgotten);
                     if !self.for_next_ping.is_empty() && self.pings.is_empty() {
                         self.ping()?;
                     }
@@ -314,9 +332,6 @@ impl SessionTask {
     /// Pings a server that is silent, and gives up one that stays so: within one and a half times
     /// the keep alive, as the server does with its clients.
     fn watch(&mut self, is_full: bool) -> Result<(), Failure> {
-        if self.keep_alive.is_zero() {
-            return Ok(());
-        }
         let now = now();
         let silent = now.saturating_duration_since(self.heard_at);
         // What is not read cannot be heard.
@@ -333,17 +348,29 @@ impl SessionTask {
         Ok(())
     }
 
-    /// Tells those who wait for an answer that there will be none for now: what they sent is on its
-    /// way.
-    fn answer_waiting(&mut self) {
-        let waiting = self.pings.iter_mut().flat_map(std::mem::take);
-        for done in waiting.chain(self.for_next_ping.drain(..)) {
+    /// Notes that the server has forgotten messages, and tells those who wait for that.
+    fn forgotten(&self, forgotten: Vec<Acknowledged>) {
+        for Acknowledged { ids, done } in forgotten {
+            if let Some(inbound) = &self.inbound {
+                inbound.forgotten(&ids);
+            }
             // Its caller may have given up.
-            let _ = done.send(());
+            let _ = done.map(|done| done.send(()));
         }
     }
 
-    /// Sends a ping; whoever waits for the next one waits for its answer.
+    /// Tells those who wait for an answer that there will be none for now: what they sent is on its
+    /// way. Should it not arrive, their messages are not delivered again.
+    fn answer_waiting(&mut self) {
+        for sent in self.pings.iter_mut().flatten().chain(&mut self.for_next_ping) {
+            let is_told = sent.done.take().is_some_and(|done| done.send(()).is_ok());
+            if let Some(inbound) = self.inbound.as_ref().filter(|_| is_told) {
+                inbound.reported(&sent.ids);
+            }
+        }
+    }
+
+    /// Sends a ping, behind what was acknowledged.
     fn ping(&mut self) -> Result<(), Failure> {
         self.pings.push_back(std::mem::take(&mut self.for_next_ping));
         packets::write(&Packet::PingReq, &mut self.unwritten)

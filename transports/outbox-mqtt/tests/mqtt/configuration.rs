@@ -132,12 +132,34 @@ async fn a_server_without_mqtt_5_or_without_qos_1_is_named() {
         (&[0x20, 3, 0, 0x84, 0][..], "MQTT 5 is needed"),
         (&[0x20, 5, 0, 0, 2, 0x24, 0][..], "takes no QoS 1"),
         (&b"HTTP/1.1 400 Bad Request\r\n\r\n"[..], "no MQTT 5"),
+        // Before it has seen a message.
+        (&[0xe0, 2, 0x81, 0][..], "malformed packet"),
+        (&[0xe0, 2, 0x83, 0][..], "implementation specific error"),
     ] {
         let fake = Fake::start(welcome, |publish| puback(publish, 0)).await;
         let error = failure(&MqttPublisher::new(fake.url()).expect("a URL")).await;
         assert_eq!(error.class(), FailureClass::Unavailable, "{error}");
         assert!(error.to_string().contains(part), "{part}: {error}");
+        assert!(!error.to_string().contains("alone"), "no message is the cause: {error}");
     }
+}
+
+#[test]
+fn a_login_that_mqtt_cannot_carry_is_a_fault_and_is_not_quoted() {
+    let long = "x".repeat(65_536);
+    for (login, part) in [
+        ("can%00ary".to_owned(), "the user of the URL"),
+        ("can%0Aary:p".to_owned(), "the user of the URL"),
+        (format!("{long}:p"), "the user of the URL"),
+        (format!("ann:{long}"), "the password of the URL"),
+    ] {
+        let publisher = MqttPublisher::new(format!("mqtt://{login}@127.0.0.1")).expect("a URL");
+        let error = publisher.build().expect_err("it cannot be sent");
+        assert_eq!(error.faults().len(), 1, "{error}");
+        let text = error.to_string();
+        assert!(text.contains(part) && !text.contains("ary") && text.len() < 300, "{text}");
+    }
+    assert!(MqttPublisher::new("mqtt://ann:p%00@127.0.0.1").expect("a URL").build().is_ok());
 }
 
 #[tokio::test]

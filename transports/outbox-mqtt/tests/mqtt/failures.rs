@@ -1,7 +1,7 @@
 //! Which failure is which: every row of the table, and the outcomes of a batch.
 
 use crate::{
-    fake::{Fake, Reaction, WELCOME, puback},
+    fake::{Fake, Reaction, WELCOME, disconnect, puback},
     support::{
         QUIET, SOON, configured, failure, full, message_with, numbered, publisher, subscribed,
     },
@@ -191,6 +191,48 @@ async fn a_connection_that_is_closed_without_a_word_over_one_message_costs_that_
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_connection_that_is_ended_with_an_unclear_code_over_one_message_fails_that_one_alone() {
+    for (code, class, responded) in
+        [(0x80, Transient, false), (0x83, Transient, false), (0x87, Unavailable, true)]
+    {
+        let fake = Fake::start(WELCOME, move |publish| match &publish.payload[..] {
+            b"poison" => disconnect(code),
+            _ => puback(publish, 0),
+        })
+        .await;
+        let publisher = MqttPublisher::new(fake.url()).expect("a URL");
+        let mut batch: Vec<_> = (1..=20).map(|n| numbered(n, &format!("k{n}"))).collect();
+        batch.insert(3, message_with(|m| m.payload = "poison".into()));
+        let outcomes = timeout(SOON, publish_all(&publisher, &batch)).await.expect("in time");
+        let expected: Vec<_> = (0..21).map(|place| (place == 3).then_some(class)).collect();
+        assert_eq!(classes(&outcomes), expected, "{code:02x}: {outcomes:?}");
+        let error = outcomes[3].as_ref().expect_err("refused");
+        assert_eq!(error.has_responded(), responded, "{error:?}");
+        assert!(error.to_string().contains("while this message alone was in flight"), "{error}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn messages_that_wait_longer_than_the_timeout_end_no_connection_that_confirms_others() {
+    const TIMEOUT: Duration = Duration::from_secs(1);
+    let welcome: &[u8] = &[0x20, 6, 0, 0, 3, 0x21, 0, 1];
+    let connections = Arc::new(AtomicUsize::new(0));
+    let counted = connections.clone();
+    let anew = move || _ = counted.fetch_add(1, Ordering::Relaxed);
+    let fake = Fake::start_anew(welcome, anew, |publish| match puback(publish, 0) {
+        Reaction::Send(answer) => Reaction::Late(TIMEOUT / 5, answer),
+        other => other,
+    })
+    .await;
+    let publisher = MqttPublisher::new(fake.url()).expect("a URL").timeout(TIMEOUT);
+    // One after the other, the last one after twice the timeout.
+    let batch: Vec<_> = (1..=10).map(|n| numbered(n, &format!("k{n}"))).collect();
+    let outcomes = timeout(SOON, publish_all(&publisher, &batch)).await.expect("in time");
+    assert!(outcomes.iter().all(Result::is_ok), "{outcomes:?}");
+    assert_eq!(connections.load(Ordering::Relaxed), 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_server_that_refuses_a_message_and_then_ends_the_connection_blames_no_other() {
     // It refuses the culprit, and closes when the next message comes over the same connection.
     let doomed = Arc::new(std::sync::Mutex::new(false));
@@ -232,7 +274,7 @@ async fn no_more_is_in_flight_than_the_server_allows() {
         }
         let answers = held.drain(..).flat_map(|publish| match puback(&publish, 0) {
             Reaction::Send(bytes) => bytes,
-            Reaction::Close => Vec::new(),
+            _ => Vec::new(),
         });
         Reaction::Send(answers.collect())
     })

@@ -1,14 +1,17 @@
 //! Ack decisions, order of keys, sessions, dead letters.
 
-use crate::support::{
-    CLIENT, Client, SOON, TOPIC, connected, lost, message_with, next, nothing_comes, number,
-    publish, publisher, subscribed, subscriber,
+use crate::{
+    fake::Forgetful,
+    support::{
+        CLIENT, Client, SOON, TOPIC, connected, lost, message_with, next, next_at_last,
+        nothing_comes, number, publish, publisher, subscribed, subscriber,
+    },
 };
 use outbox_core::{
     failure::full_text,
     transport::{Delivery, Publisher, Subscriber, publish_all},
 };
-use outbox_mqtt::{MqttDeadMessage, MqttSubscriber};
+use outbox_mqtt::{MqttDeadMessage, MqttPublisher, MqttSubscriber};
 use rumqttc::mqttbytes::v5::PublishProperties;
 use std::time::{Duration, Instant};
 use tests::servers::{Server, mosquitto};
@@ -113,6 +116,28 @@ async fn what_was_handled_behind_a_slow_message_is_not_delivered_again_after_a_l
     subscriber.close().await;
     let mut next_process = subscribed(&server).await;
     nothing_comes(&mut next_process).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_acknowledged_does_not_come_again_though_the_connection_is_lost_on_the_way() {
+    let server = Forgetful::start().await;
+    let publisher = MqttPublisher::new(server.url()).expect("a URL");
+    for n in 1..=3 {
+        publish(&publisher, &format!("k{n}"), n..=n).await;
+    }
+    let subscriber = MqttSubscriber::new(server.url(), CLIENT).expect("a URL").topic(TOPIC);
+    let mut subscriber = connected(subscriber).await;
+    let slow = next(&mut subscriber).await;
+    for n in 2..=3 {
+        let delivery = next(&mut subscriber).await;
+        assert_eq!(number(&delivery), n);
+        delivery.ack().await.expect("taken, and kept back behind the first one");
+    }
+    slow.ack().await.expect_err("the acknowledgements of all three are lost");
+    let again = next_at_last(&mut subscriber).await;
+    assert_eq!(number(&again), 1);
+    again.ack().await.expect("acknowledged");
+    nothing_comes(&mut subscriber).await;
 }
 
 /// With two messages at most without an acknowledgement, holds the first and acknowledges the

@@ -9,10 +9,22 @@ use outbox_core::{
     transport::{Limits, PublishError, Publisher, publish_all},
 };
 use outbox_redis::{RedisPublisher, RedisSubscriber};
-use std::time::Duration;
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
 use tests::{
     servers::{Server, redis as server},
     wait_until,
+};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpStream},
+    task::JoinSet,
+    time::sleep,
 };
 
 fn url_as(server: &Server, user: &str) -> String {
@@ -198,7 +210,7 @@ async fn a_server_that_is_silent_or_gone_is_unavailable_and_found_again_without_
 async fn many_publishes_share_the_wait_for_a_server_that_accepts_nothing() {
     const TIMEOUT: Duration = Duration::from_millis(500);
     // Connections are accepted by the system and never served.
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
     let url = format!("redis://{}", listener.local_addr().expect("an address"));
     let publisher = RedisPublisher::new(url).expect("a URL").timeout(TIMEOUT);
     let batch: Vec<_> = (0..50).map(|n| numbered(n, &format!("k{n}"))).collect();
@@ -208,4 +220,78 @@ async fn many_publishes_share_the_wait_for_a_server_that_accepts_nothing() {
     for outcome in outcomes {
         assert_eq!(outcome.expect_err("not served").class(), Unavailable);
     }
+}
+
+/// A server that takes its time for each XADD, ended when it is dropped.
+struct SlowServer {
+    url: String,
+    connections: Arc<AtomicUsize>,
+    _task: JoinSet<()>,
+}
+
+impl SlowServer {
+    async fn start(each: Duration) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let url = format!("redis://{}", listener.local_addr().expect("an address"));
+        let (connections, mut task) = (Arc::<AtomicUsize>::default(), JoinSet::new());
+        let counted = connections.clone();
+        task.spawn(async move {
+            let mut clients = JoinSet::new();
+            while let Ok((stream, _)) = listener.accept().await {
+                counted.fetch_add(1, Ordering::Relaxed);
+                // A client that is gone is no matter of the server.
+                clients.spawn(async move { drop(serve(stream, each).await) });
+            }
+        });
+        Self { url, connections, _task: task }
+    }
+}
+
+async fn serve(mut stream: TcpStream, each: Duration) -> std::io::Result<()> {
+    let mut bytes = Vec::new();
+    loop {
+        while let Some(command) = take_command(&mut bytes) {
+            if command == "XADD" {
+                sleep(each).await;
+                stream.write_all(b"$3\r\n1-0\r\n").await?;
+            } else {
+                stream.write_all(b"+OK\r\n").await?;
+            }
+        }
+        if stream.read_buf(&mut bytes).await? == 0 {
+            return Ok(());
+        }
+    }
+}
+
+/// Takes a whole command off the bytes that were received, and gives its name.
+fn take_command(bytes: &mut Vec<u8>) -> Option<String> {
+    let header = |from: usize| {
+        let rest = bytes.get(from..)?;
+        let end = from + rest.windows(2).position(|two| two == b"\r\n")?;
+        let number = std::str::from_utf8(bytes.get(from + 1..end)?).ok()?;
+        Some((number.parse::<usize>().ok()?, end + 2))
+    };
+    let (parts, mut at) = header(0)?;
+    let mut name = None;
+    for _ in 0..parts {
+        let (length, begin) = header(at)?;
+        let part = bytes.get(begin..begin + length + 2)?;
+        name.get_or_insert_with(|| String::from_utf8_lossy(&part[..length]).into_owned());
+        at = begin + length + 2;
+    }
+    bytes.drain(..at);
+    name
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn messages_that_wait_longer_than_the_timeout_end_no_connection_that_replies_to_others() {
+    const TIMEOUT: Duration = Duration::from_secs(1);
+    let server = SlowServer::start(TIMEOUT / 5).await;
+    let publisher = RedisPublisher::new(&server.url).expect("a URL").timeout(TIMEOUT);
+    // One after the other, the last one after twice the timeout.
+    let batch: Vec<_> = (1..=10).map(|n| numbered(n, &format!("k{n}"))).collect();
+    let outcomes = publish_all(&publisher.stream(STREAM), &batch).await;
+    assert!(outcomes.iter().all(Result::is_ok), "{outcomes:?}");
+    assert_eq!(server.connections.load(Ordering::Relaxed), 1);
 }

@@ -17,7 +17,7 @@ use crate::{
     },
     connection::ServiceUrl,
     headers::{self, EncodedMessage, MOST_COPIES},
-    topology::{Directory, Topology},
+    topology::{Directory, PlaceKind, Topology},
 };
 use futures_util::{StreamExt, future::join_all, stream::FuturesUnordered};
 use gather::Gather;
@@ -106,10 +106,10 @@ impl Config {
         })
     }
 
-    const fn what(&self) -> &'static str {
+    const fn kind(&self) -> PlaceKind {
         match self.service {
-            Service::Sqs => "queue",
-            Service::Sns => "topic",
+            Service::Sqs => PlaceKind::Queue,
+            Service::Sns => PlaceKind::Topic,
         }
     }
 
@@ -191,7 +191,7 @@ impl Config {
         if is_legal {
             return Ok(name);
         }
-        let (what, name) = (self.what(), printable(&name));
+        let (what, name) = (self.kind().as_str(), printable(&name));
         Err(Failure::permanent(format!("the {what} `{name}` {rule}")))
     }
 
@@ -313,7 +313,7 @@ impl Sending {
             }
         };
         if result.as_ref().is_err_and(|failure| failure.kind == Kind::Missing) {
-            self.directory.forget(place).await;
+            self.directory.forget(config.kind(), place).await;
         }
         result
     }

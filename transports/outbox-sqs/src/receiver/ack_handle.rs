@@ -5,7 +5,7 @@ use crate::{
     classify::{Failure, Kind},
     config::is_fifo,
     headers::{DeadMessage, MAX_ATTRIBUTES, STRING},
-    topology::Directory,
+    topology::{Directory, PlaceKind},
 };
 use async_trait::async_trait;
 use aws_sdk_sqs::types::MessageAttributeValue;
@@ -136,7 +136,7 @@ impl AckHandle {
         }
         let sent = self.directory.clients.request("did not confirm", request.send()).await;
         if sent.as_ref().is_err_and(|failure| failure.kind == Kind::Missing) {
-            self.directory.forget(dead).await;
+            self.directory.forget(PlaceKind::Queue, dead).await;
         }
         sent.map(drop).map_err(|failure| failure.at("queue", dead))
     }

@@ -2,14 +2,18 @@
 //! messages that have none yet.
 
 use super::{
-    MAX_ENTRIES, Store, Tag,
+    Held, MAX_ENTRIES, Store, Tag,
     poll::{change_visibility, make_visible},
 };
 use crate::{classify::Failure, topology::Directory};
 use aws_sdk_sqs::types::DeleteMessageBatchRequestEntry;
 use futures_util::{FutureExt, StreamExt, future::BoxFuture, stream::FuturesUnordered};
-use outbox_core::runtime::now;
-use std::{sync::Arc, time::Duration};
+use outbox_core::{failure::FailureClass, runtime::now};
+use std::{
+    collections::VecDeque,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 use tokio::{
     sync::{mpsc, oneshot},
     time::{MissedTickBehavior, interval},
@@ -33,6 +37,8 @@ pub(crate) enum AckDecision {
     Delete(Tag, Reply),
     /// It is delivered again, after a delay. Nobody waits where the delivery was dropped.
     Return(Tag, Duration, Option<Reply>),
+    /// All messages that were not handed out are returned.
+    ReturnWaiting,
     /// Answered when everything before it is carried out.
     Flush(Reply),
 }
@@ -54,11 +60,30 @@ enum Ended {
 
 type Running = FuturesUnordered<BoxFuture<'static, Ended>>;
 
+/// Messages that are to be visible again.
+#[derive(Debug)]
+enum Return {
+    /// One message, with those behind it in its group.
+    One(Tag, Duration, Option<Reply>),
+    /// All that were not handed out.
+    Waiting,
+}
+
+/// Messages that are no longer held, to be made visible after a delay.
+#[derive(Debug)]
+struct Returned {
+    receipts: Vec<String>,
+    delay: Duration,
+    reply: Option<Reply>,
+}
+
 /// What is to be done and what is under way.
 #[derive(Default)]
 struct Work {
     deletes: Vec<(Tag, Reply)>,
-    returns: Vec<(Tag, Duration, Option<Reply>)>,
+    /// Returns of messages that are held as yet.
+    returns: Vec<Return>,
+    returned: VecDeque<Returned>,
     flushes: Vec<Reply>,
     running: Running,
     requests: usize,
@@ -69,13 +94,46 @@ impl Work {
     fn add(&mut self, decision: AckDecision) {
         match decision {
             AckDecision::Delete(tag, reply) => self.deletes.push((tag, reply)),
-            AckDecision::Return(tag, delay, reply) => self.returns.push((tag, delay, reply)),
+            AckDecision::Return(tag, delay, reply) => {
+                self.returns.push(Return::One(tag, delay, reply));
+            }
+            AckDecision::ReturnWaiting => self.returns.push(Return::Waiting),
             AckDecision::Flush(reply) => self.flushes.push(reply),
         }
     }
 
+    /// Tells whether extensions may begin. While returns wait for those that are under way, none
+    /// do: as long as one of them is always under way, no return would be carried out.
+    fn may_extend(&self) -> bool {
+        self.returns.is_empty()
+    }
+
+    /// Takes messages that are to be returned from those that are held. It waits for extensions
+    /// that are under way, which could arrive behind the return and undo it; later ones leave out
+    /// what is no longer held.
+    fn take_back(&mut self, store: &Store) {
+        if self.extensions > 0 || self.returns.is_empty() {
+            return;
+        }
+        let returns = std::mem::take(&mut self.returns);
+        let taken = returns.into_iter().map(|to_return| match to_return {
+            Return::One(tag, delay, reply) => {
+                let receipts = store.change(|held| held.take_back(tag));
+                Returned { receipts, delay, reply }
+            }
+            Return::Waiting => {
+                let receipts = store.change(Held::take_waiting);
+                Returned { receipts, delay: Duration::ZERO, reply: None }
+            }
+        });
+        self.returned.extend(taken);
+    }
+
     fn is_idle(&self) -> bool {
-        self.deletes.is_empty() && self.returns.is_empty() && self.requests == 0
+        self.deletes.is_empty()
+            && self.returns.is_empty()
+            && self.returned.is_empty()
+            && self.requests == 0
     }
 }
 
@@ -94,7 +152,7 @@ impl Acks {
                     Ended::Decisions => work.requests -= 1,
                     Ended::Extension => work.extensions -= 1,
                 },
-                _ = extend.tick() => self.extend(&mut work),
+                _ = extend.tick(), if work.may_extend() => self.extend(&mut work),
             }
             self.start(&mut work);
             if work.is_idle() {
@@ -112,10 +170,10 @@ impl Acks {
             work.running.push(self.delete(deletes));
             work.requests += 1;
         }
-        // An extension that is under way could arrive after the return, and undo it.
-        while work.requests < MAX_REQUESTS && work.extensions == 0 {
-            let Some((tag, delay, reply)) = work.returns.pop() else { break };
-            work.running.push(self.take_back(tag, delay, reply));
+        work.take_back(&self.store);
+        while work.requests < MAX_REQUESTS {
+            let Some(returned) = work.returned.pop_front() else { break };
+            work.running.push(self.make_visible(returned));
             work.requests += 1;
         }
     }
@@ -157,16 +215,10 @@ impl Acks {
         .boxed()
     }
 
-    fn take_back(
-        &self,
-        tag: Tag,
-        delay: Duration,
-        reply: Option<Reply>,
-    ) -> BoxFuture<'static, Ended> {
-        let (store, directory, queue) =
-            (self.store.clone(), self.directory.clone(), self.queue.clone());
+    fn make_visible(&self, returned: Returned) -> BoxFuture<'static, Ended> {
+        let (directory, queue) = (self.directory.clone(), self.queue.clone());
+        let Returned { receipts, delay, reply } = returned;
         async move {
-            let receipts = store.change(|held| held.take_back(tag));
             let returned = make_visible(&directory, &queue, &receipts, delay).await;
             match reply {
                 Some(reply) => drop(reply.send(returned)),
@@ -193,25 +245,36 @@ impl Acks {
                     chunk.iter().map(|(_, receipt)| receipt.clone()).collect();
                 let until = now() + visibility;
                 let changed = change_visibility(&directory, &queue, &receipts, visibility).await;
-                match changed {
-                    Ok(refused) => store.change(|held| {
-                        for (number, (tag, _)) in chunk.iter().enumerate() {
-                            if refused.iter().any(|(at, _)| *at == number) {
-                                held.lose(*tag);
-                            } else {
-                                held.extend(*tag, until);
-                            }
-                        }
-                    }),
-                    Err(failure) => tracing::debug!(
+                if let Ok(refused) = &changed {
+                    let tags: Vec<Tag> = chunk.iter().map(|(tag, _)| *tag).collect();
+                    store.change(|held| note_extension(held, &tags, refused, until));
+                }
+                let failed = match &changed {
+                    Ok(refused) => refused.first().map(|(_, failure)| failure),
+                    Err(failure) => Some(failure),
+                };
+                if let Some(failure) = failed {
+                    tracing::debug!(
                         error = failure.text,
                         "extending the visibility of messages failed"
-                    ),
+                    );
                 }
                 Ended::Extension
             };
             work.running.push(extension.boxed());
             work.extensions += 1;
+        }
+    }
+}
+
+/// Notes how the extension of some messages ended. One that is refused for good is another's; one
+/// that fails for now is tried again at the next tick, as long as its time is not up.
+fn note_extension(held: &mut Held, tags: &[Tag], refused: &[(usize, Failure)], until: Instant) {
+    for (number, tag) in tags.iter().enumerate() {
+        match refused.iter().find(|(at, _)| *at == number) {
+            None => held.extend(*tag, until),
+            Some((_, failure)) if failure.class == FailureClass::Permanent => held.lose(*tag),
+            Some(_) => {}
         }
     }
 }
@@ -243,4 +306,67 @@ async fn delete_messages(
         Some((entry.id().parse().ok()?, failure.at("queue", queue)))
     });
     Ok(refused.collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::receiver::Received;
+
+    const VISIBILITY: Duration = Duration::from_secs(30);
+
+    /// Holds messages without a group, and hands so many of them out.
+    fn holding(messages: u32, handed_out: u32) -> (Store, Vec<Tag>) {
+        let (store, until) = (Store::default(), now() + VISIBILITY);
+        let received = |n: u32| Received {
+            id: n.to_string(),
+            group: None,
+            deliveries: 1,
+            body: String::new(),
+            attributes: Vec::new(),
+            message: Err("not read".to_owned()),
+        };
+        store.add((1..=messages).map(|n| (format!("r{n}"), received(n))).collect(), until);
+        let next = |_| store.change(|held| held.next(now())).expect("one waits").0;
+        let tags = (0..handed_out).map(next).collect();
+        (store, tags)
+    }
+
+    fn undecided(store: &Store) -> Vec<String> {
+        store.change(|held| held.undecided()).into_iter().map(|(_, receipt)| receipt).collect()
+    }
+
+    #[test]
+    fn what_is_to_be_returned_is_in_no_later_extension_and_waits_for_those_under_way() {
+        let (store, tags) = holding(4, 2);
+        let mut work = Work { extensions: 1, ..Work::default() };
+        work.add(AckDecision::Return(tags[0], VISIBILITY, None));
+        work.add(AckDecision::ReturnWaiting);
+        work.take_back(&store);
+        assert!(work.returned.is_empty(), "the extension could arrive behind it");
+        assert!(!work.may_extend(), "a next one would keep it from ever being returned");
+        assert!(!work.is_idle());
+        work.extensions = 0;
+        work.take_back(&store);
+        assert!(work.may_extend());
+        assert_eq!(undecided(&store), ["r2"], "before a request for the others has begun");
+        assert!(!work.is_idle(), "the requests are still to come");
+        let of_each = |returned: &Returned| (returned.receipts.join(","), returned.delay);
+        let returned: Vec<_> = work.returned.iter().map(of_each).collect();
+        let expected = [("r1".to_owned(), VISIBILITY), ("r3,r4".to_owned(), Duration::ZERO)];
+        assert_eq!(returned, expected);
+    }
+
+    #[test]
+    fn an_extension_that_is_refused_for_now_is_tried_again_and_one_that_is_refused_for_good_not() {
+        let (store, tags) = holding(4, 4);
+        let refused = [
+            (0, Failure::from_entry("InternalError", "", false)),
+            (1, Failure::from_entry("RequestThrottled", "", true)),
+            (2, Failure::from_entry("ReceiptHandleIsInvalid", "", true)),
+        ];
+        let until = now() + 2 * VISIBILITY;
+        store.change(|held| note_extension(held, &tags, &refused, until));
+        assert_eq!(undecided(&store), ["r1", "r2", "r4"]);
+    }
 }

@@ -1,10 +1,10 @@
 //! The task that receives: long polls one after the other, as there is room.
 
-use super::{MAX_ENTRIES, Received, Store};
+use super::{AckDecision, MAX_ENTRIES, Received, Store};
 use crate::{
     classify::{Failure, Kind},
     headers::{self, DeadMessage, ReadOptions},
-    topology::Directory,
+    topology::{Directory, PlaceKind},
 };
 use aws_sdk_sqs::types::{
     ChangeMessageVisibilityBatchRequestEntry, Message, MessageSystemAttributeName as System,
@@ -15,7 +15,7 @@ use outbox_core::{
 };
 use std::{pin::pin, sync::Arc, time::Duration};
 use tokio::{
-    sync::watch,
+    sync::{mpsc, watch},
     time::{sleep, timeout},
 };
 
@@ -47,6 +47,7 @@ pub(crate) struct Poll {
     /// How long a message is invisible to others.
     pub(crate) visibility: Duration,
     pub(crate) read_options: ReadOptions,
+    pub(crate) decisions: mpsc::UnboundedSender<AckDecision>,
     pub(crate) stop: watch::Receiver<Stop>,
 }
 
@@ -65,7 +66,7 @@ impl Poll {
                 biased;
                 received = &mut receiving => received,
                 _ = stop.changed() => {
-                    self.return_waiting().await;
+                    self.return_waiting();
                     // A poll that is given up may still take messages from the queue.
                     let closing = *stop.borrow() == Stop::Closing;
                     let within = if closing { CLOSES_WITHIN } else { self.reply_within() };
@@ -77,7 +78,7 @@ impl Poll {
                 Ok(()) => backoff = Duration::ZERO,
                 Err(failure) => {
                     if failure.kind == Kind::Missing {
-                        self.directory.forget(&self.queue).await;
+                        self.directory.forget(PlaceKind::Queue, &self.queue).await;
                     }
                     self.store.fail(failure);
                     backoff = (backoff * 2).clamp(MIN_BACKOFF, MAX_BACKOFF);
@@ -89,7 +90,7 @@ impl Poll {
                 }
             }
         }
-        self.return_waiting().await;
+        self.return_waiting();
     }
 
     fn reply_within(&self) -> Duration {
@@ -158,14 +159,11 @@ impl Poll {
         }
     }
 
-    /// Returns what was not handed out, at once instead of when its time is up.
-    async fn return_waiting(&self) {
-        let receipts = self.store.change(super::Held::take_waiting);
-        if let Err(failure) =
-            make_visible(&self.directory, &self.queue, &receipts, Duration::ZERO).await
-        {
-            tracing::debug!(error = failure.text, "returning messages failed");
-        }
+    /// Has what was not handed out returned, at once instead of when its time is up. The task with
+    /// the ack decisions does it: an extension of these messages may be under way, and undo it.
+    fn return_waiting(&self) {
+        // It fails where that task has ended: their time is up soon.
+        let _ = self.decisions.send(AckDecision::ReturnWaiting);
     }
 }
 

@@ -6,7 +6,7 @@ use crate::support::{
 };
 use axum::{Router, http::StatusCode, routing::post};
 use outbox_core::{
-    failure::FailureClass::{self, Permanent, Transient, Unavailable},
+    failure::FailureClass::{self, Permanent, Unavailable},
     transport::{Limits, PublishError, Publisher, publish_all},
 };
 use outbox_sqs::{SnsPublisher, SqsPublisher, SqsQueue, SqsSubscriber};
@@ -67,7 +67,7 @@ async fn each_refusal_of_the_service_has_its_class_and_says_what_to_do() {
         (429, "{}", Unavailable, true, "asks to send less"),
         (500, r#"{"__type":"InternalFailure"}"#, Unavailable, false, "InternalFailure"),
         (503, "down for maintenance", Unavailable, false, "the service replied"),
-        (400, r#"{"__type":"OfALaterYear","message":"?"}"#, Transient, false, "OfALaterYear"),
+        (400, r#"{"__type":"OfALaterYear","message":"?"}"#, Unavailable, true, "OfALaterYear"),
     ] {
         let url = replying(status, body).await;
         let publisher = SqsPublisher::new(&url).expect("a URL").queue(STANDARD);
@@ -77,6 +77,28 @@ async fn each_refusal_of_the_service_has_its_class_and_says_what_to_do() {
         let mut subscriber = SqsSubscriber::new(&url, STANDARD).expect("a URL");
         let error = next_failure(&mut subscriber).await;
         assert!(error.contains(part), "{part}: {error}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_declaration_that_the_service_refuses_is_no_fault_of_the_messages() {
+    let body = r#"{"__type":"InvalidAttributeValue","message":"no such setting"}"#;
+    let url = replying(400, body).await;
+    let publisher = SqsPublisher::new(&url).expect("a URL").queue(STANDARD);
+    let publisher = publisher.declare([SqsQueue::new(STANDARD).retention(Duration::from_hours(1))]);
+    let error = failure(&publisher).await;
+    assert_eq!((error.class(), error.has_responded()), (Unavailable, true), "{error}");
+    assert!(error.to_string().contains("queue `orders`: the service replied"), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_queue_and_its_dead_letters_are_declared_in_any_order_with_their_own_settings() {
+    let server = start().await;
+    let queue = || SqsQueue::new(STANDARD).dead_letters("dead", 2);
+    let dead = || SqsQueue::new("dead").retention(Duration::from_hours(1));
+    for declared in [[queue(), dead()], [dead(), queue()]] {
+        let publisher = publisher(&server).declare(declared);
+        publisher.publish(&full()).await.expect("confirmed");
     }
 }
 

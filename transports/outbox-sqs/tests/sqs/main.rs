@@ -2,10 +2,12 @@
 //! service refuses, and what becomes of it when the service is gone. Neither emulator is Amazon's
 //! own, and both forget everything when they end.
 
+mod fake;
 mod support;
 
 mod configuration;
 mod conformance;
+mod extending;
 mod failures;
 mod faults;
 mod fifo;

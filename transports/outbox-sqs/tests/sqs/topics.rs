@@ -1,8 +1,11 @@
 //! Topics of SNS: a copy to each queue, with raw delivery.
 
-use crate::support::{
-    FIFO, SOON, client, failure, full, message_with, next, number, numbered, publish, publisher_at,
-    start, subscriber_at, topic_publisher,
+use crate::{
+    fake::{Fake, Reaction},
+    support::{
+        FIFO, SOON, client, failure, full, message_with, next, number, numbered, publish,
+        publisher_at, start, subscriber_at, topic_publisher,
+    },
 };
 use outbox_core::{
     failure::FailureClass::{Permanent, Unavailable},
@@ -18,6 +21,8 @@ use outbox_core::{
     transport::{PublishError, Publisher, publish_all},
 };
 use outbox_sqs::{SnsPublisher, SnsTopic, SqsQueue};
+use serde_json::json;
+use std::sync::Mutex;
 use tests::servers::aws;
 
 /// As much as a topic takes unless its settings say otherwise; bytes go as base64.
@@ -151,6 +156,80 @@ async fn a_queue_with_another_policy_stays_as_it_is_and_the_error_says_what_it_l
     assert_eq!(error.class(), Unavailable);
     for part in ["`guarded`", "its policy does not name the topic", "allow sqs:SendMessage"] {
         assert!(error.to_string().contains(part), "{part}: {error}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_policy_for_a_topic_whose_name_begins_alike_lets_no_other_topic_send() {
+    let server = start().await;
+    let longer = topic_publisher(&server, "events-v2", "guarded");
+    longer.publish(&full()).await.expect("confirmed, and its policy is set");
+    let error = failure(&topic_publisher(&server, "events", "guarded")).await;
+    assert_eq!(error.class(), Unavailable, "SNS would discard what is confirmed");
+    for part in ["`guarded`", "its policy does not name the topic", ":events as aws:SourceArn"] {
+        assert!(error.to_string().contains(part), "{part}: {error}");
+    }
+    longer.publish(&numbered(2, "k")).await.expect("the policy is as it was");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_queue_may_have_the_name_of_a_topic_and_receives_from_all_that_deliver_to_it() {
+    let server = start().await;
+    let topics = ["orders", "paid"].map(|topic| SnsTopic::new(topic).deliver_to("orders"));
+    let publisher = SnsPublisher::new(server.url())
+        .expect("a URL")
+        .declare(topics)
+        .topic_of(|message| message.key.clone().unwrap_or_default());
+    publish(&publisher, "orders", [1]).await;
+    publish(&publisher, "paid", [2]).await;
+    let mut subscriber = subscriber_at(&server.url(), "orders");
+    let mut came = Vec::new();
+    for _ in 1..=2 {
+        let delivery = next(&mut subscriber).await;
+        came.push(number(&delivery));
+        delivery.ack().await.expect("acknowledged");
+    }
+    came.sort_unstable();
+    assert_eq!(came, [1, 2]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_queue_whose_policy_another_program_sets_at_the_same_moment_is_not_published_to() {
+    const QUEUE: &str = "arn:aws:sqs:us-east-1:000000000000:billing";
+    const TOPIC: &str = "arn:aws:sns:us-east-1:000000000000:events";
+    // It takes each policy, and has the other program's afterwards.
+    let policy = Mutex::new(String::new());
+    let mut fake = Fake::start(move |action, request| {
+        let mut policy = policy.lock().expect("no panic under the lock");
+        match action {
+            "CreateTopic" => Reaction::xml(action, "TopicArn", TOPIC),
+            "Subscribe" => Reaction::xml(action, "SubscriptionArn", TOPIC),
+            "SetQueueAttributes" => {
+                let ours = request["Attributes"]["Policy"].as_str().unwrap_or_default();
+                assert!(ours.contains(TOPIC), "{request}");
+                *policy = ours.replace(TOPIC, &format!("{TOPIC}-of-others"));
+                Reaction::json(&json!({}))
+            }
+            "GetQueueAttributes" if request["AttributeNames"][0] == "QueueArn" => {
+                Reaction::json(&json!({ "Attributes": { "QueueArn": QUEUE } }))
+            }
+            "GetQueueAttributes" if policy.is_empty() => Reaction::json(&json!({})),
+            _ => Reaction::json(&json!({ "Attributes": { "Policy": policy.as_str() } })),
+        }
+    })
+    .await;
+    let topic = SnsTopic::new("events").deliver_to("billing");
+    let publisher = SnsPublisher::new(fake.url("sns")).expect("a URL").topic("events");
+    let publisher = publisher.declare([topic]);
+    let first = failure(&publisher).await;
+    assert!(first.to_string().contains("another program has set its own"), "{first}");
+    let second = failure(&publisher).await;
+    for error in [first, second] {
+        assert_eq!(error.class(), Unavailable, "{error}");
+        assert!(error.to_string().contains("queue `billing`: its policy does not name"), "{error}");
+    }
+    while let Ok((action, _)) = fake.came.try_recv() {
+        assert_ne!(action, "PublishBatch", "SNS would discard it");
     }
 }
 

@@ -252,7 +252,10 @@ fn an_event_that_an_operator_holds_up() {
 
 #[test]
 fn an_event_behind_another_one_of_its_key() {
-    let ahead = |routes| Some(AheadFacts { message: message(2), routes });
+    let ahead = |routes| {
+        let event_type = "order.placed".to_owned();
+        Some(AheadFacts { message: message(2), event_type, routes })
+    };
     let parking = LetterFacts { message: message(2), parks: true, ..a_letter() };
     let parked = waiting(|_, event| event.parked_by = Some(parking));
     assert_eq!(

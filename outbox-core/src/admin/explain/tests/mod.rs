@@ -117,6 +117,7 @@ fn a_letter() -> LetterFacts {
     LetterFacts {
         id: LetterId(17),
         message: message(1),
+        event_type: "order.placed".to_owned(),
         key: Some("7".to_owned()),
         route: "billing".to_owned(),
         consumer: None,

@@ -115,8 +115,11 @@ fn every_state_of_an_event_has_an_explanation() {
                     event.routes.clone_from(routes);
                     if n % 5 == 0 {
                         let routes = rows("billing").swap_remove(n % 6);
-                        event.ahead =
-                            Some(AheadFacts { message: message(2), routes: vec![routes] });
+                        event.ahead = Some(AheadFacts {
+                            message: message(2),
+                            event_type: "order.placed".to_owned(),
+                            routes: vec![routes],
+                        });
                     }
                     event.expires_at = (n % 7 == 0).then_some(now());
                 });

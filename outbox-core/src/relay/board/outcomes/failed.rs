@@ -12,6 +12,8 @@ use std::time::{Duration, Instant};
 
 /// Pause after a connection broke under one event while others were confirmed.
 const SHORT_RETRY: Duration = Duration::from_millis(200);
+/// Longest wait that a destination may ask for: one that needs more asks again.
+const LONGEST_ASKED: Duration = Duration::from_hours(24);
 /// How often a destination may be down for an event, with confirmations of others in between,
 /// before that counts as the event's own failure.
 const MAX_UNAVAILABLE: u8 = 3;
@@ -113,7 +115,8 @@ impl Board {
             // dead letter would be one of the outage.
             Decision::GiveUp => self.retry_in(id, route, LegEvent::ToRetry, SHORT_RETRY, now),
             Decision::RetryWithin(longest) => {
-                let wait = (self.jitter)(longest).max(failed.retry_after.unwrap_or_default());
+                let asked = failed.retry_after.unwrap_or_default().min(LONGEST_ASKED);
+                let wait = (self.jitter)(longest).max(asked);
                 self.retry_in(id, route, LegEvent::ToRetry, wait, now);
                 self.record(id, now);
             }
@@ -125,10 +128,12 @@ impl Board {
     }
 
     /// The destination has not begun with the event, which is tried again after a wait. Nothing is
-    /// counted: a consumer that is paused for a day would make dead letters otherwise.
+    /// counted: a consumer that is paused for a day would make dead letters otherwise. There is a
+    /// wait in any case, so that the publish is not repeated without a pause.
     pub(super) fn busy(&mut self, id: EventId, route: RouteNo, wait: Duration, now: Instant) {
         self.clear_hang(id, route);
-        let wait = wait / 2 + (self.jitter)(wait / 2);
+        let wait = wait.min(LONGEST_ASKED);
+        let wait = (wait / 2 + (self.jitter)(wait / 2)).max(SHORT_RETRY);
         self.retry_in(id, route, LegEvent::ToRetry, wait, now);
         if self.entries.get(id).is_some_and(EventEntry::has_rows) {
             // The recorded start has ended without a crash.

@@ -15,6 +15,7 @@ use crate::{
     event::EventId,
     failure::{AttemptError, DeadReason, FailureClass},
     outbox::PartitionNo,
+    runtime::later,
     transport::WhenDead,
 };
 pub(crate) use destination::Destination;
@@ -252,7 +253,7 @@ impl Board {
         let Some(entry) = self.entries.get_mut(id) else { return };
         let (key_hash, no) = (entry.key_hash(), entry.partition());
         let Some(leg) = entry.leg_mut(route) else { return };
-        let at = now + wait;
+        let at = later(now, wait);
         leg.apply(pause);
         leg.retry_at(at);
         self.timers.push(Timer { at, id, route });

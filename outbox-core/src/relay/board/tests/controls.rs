@@ -131,23 +131,23 @@ fn relays_that_leave_while_an_operator_pauses_repeat_nothing_and_lose_nothing() 
 }
 
 const NO: PartitionNo = PartitionNo(0);
-const SECOND: Duration = Duration::from_secs(1);
+pub(super) const SECOND: Duration = Duration::from_secs(1);
 
 /// A board with one partition.
-struct Paused {
-    board: Board,
-    now: Instant,
+pub(super) struct Paused {
+    pub(super) board: Board,
+    pub(super) now: Instant,
     last: i64,
 }
 
 impl Paused {
-    fn new(config: RelaySettings, routes: Vec<Route>) -> Self {
+    pub(super) fn new(config: RelaySettings, routes: Vec<Route>) -> Self {
         let mut board = Board::new(config, routes.into(), no_jitter);
         board.gain(NO, Epoch(1), false);
         Self { board, now: Instant::now(), last: 0 }
     }
 
-    fn one_route() -> Self {
+    pub(super) fn one_route() -> Self {
         Self::new(RelaySettings::default(), vec![Route::new("billing", everything(), Nowhere)])
     }
 
@@ -156,7 +156,7 @@ impl Paused {
     }
 
     /// Reads events, each with a topic and a key.
-    fn read(&mut self, events: &[(&str, Option<&str>)]) {
+    pub(super) fn read(&mut self, events: &[(&str, Option<&str>)]) {
         self.board.wake();
         let Some(ReadJob::Main { plan, .. }) = self.board.next_read(self.now) else {
             panic!("it reads")
@@ -173,7 +173,7 @@ impl Paused {
     }
 
     /// Gives the events that start now.
-    fn starts(&mut self) -> Vec<i64> {
+    pub(super) fn starts(&mut self) -> Vec<i64> {
         let batches = self.board.next_batches(self.now);
         let turn = self.board.next_instant();
         assert!(turn.is_none_or(|at| at > self.now), "it asks for a turn at once, for ever");

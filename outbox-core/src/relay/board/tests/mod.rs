@@ -7,6 +7,7 @@ mod arriving;
 mod controls;
 mod rollouts;
 mod store;
+mod waits;
 
 use super::*;
 use crate::{

@@ -11,7 +11,7 @@ use tokio::runtime::Handle;
 use tracing::Instrument;
 
 /// Such work, as a future of its result.
-pub(super) struct RunToCompletion<T: Send + 'static> {
+pub(crate) struct RunToCompletion<T: Send + 'static> {
     /// The work; `None` when it has ended or panicked.
     work: Option<BoxFuture<'static, T>>,
     /// Whether it was polled.
@@ -21,8 +21,13 @@ pub(super) struct RunToCompletion<T: Send + 'static> {
 
 impl<T: Send + 'static> RunToCompletion<T> {
     /// Wraps a future, which may be driven to its end on the runtime.
-    pub(super) fn new(work: impl Future<Output = T> + Send + 'static, runtime: Handle) -> Self {
+    pub(crate) fn new(work: impl Future<Output = T> + Send + 'static, runtime: Handle) -> Self {
         Self { work: Some(Box::pin(work.in_current_span())), begun: false, runtime }
+    }
+
+    /// Wraps a future, which may be driven to its end on the runtime that this is called in.
+    pub(crate) fn on_current(work: impl Future<Output = T> + Send + 'static) -> Self {
+        Self::new(work, Handle::current())
     }
 }
 
