@@ -155,8 +155,8 @@ pub trait ConsumerStore:
     }
 
     /// Opens a transaction that several deliveries share. Its caller gives it up after `limit`,
-    /// which ends no statement: so that what it has locked is free again soon after, no statement in it
-    /// should last, or wait for a lock, for longer than about that. By default it is an ordinary
+    /// which ends no statement: so that what it has locked is free again soon after, no statement
+    /// in it should last, or wait for a lock, for longer than about that. By default it is an ordinary
     /// transaction, as for a store whose transactions wait for nothing.
     async fn begin_shared(&self, _limit: Duration) -> Result<Self::Tx, StoreError> {
         self.begin().await

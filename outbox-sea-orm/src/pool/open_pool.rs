@@ -72,8 +72,8 @@ impl OpenPool {
     }
 
     /// Opens a transaction. BEGIN runs to its end, within the bound, even when the caller is
-    /// dropped: the driver forgets one that is dropped half-way, and whoever got its connection next
-    /// would be inside a transaction before its own BEGIN.
+    /// dropped: the driver forgets one that is dropped half-way, and whoever got its connection
+    /// next would be inside a transaction before its own BEGIN.
     ///
     /// # Cancel safety
     /// Dropped, it leaves no connection inside a transaction.
@@ -137,15 +137,15 @@ fn max_connections(db: &DatabaseConnection) -> u32 {
     PoolOptions::of(db).map_or(0, |options| options.max_connections)
 }
 
-/// Tells whether BEGIN failed for its connection alone, so that it may be sent over another one; not
-/// whether the pool had none to give.
+/// Tells whether BEGIN failed for its connection alone, so that it may be sent over another one;
+/// not whether the pool had none to give.
 fn may_begin_elsewhere(error: &DbErr) -> bool {
     matches!(error, DbErr::Query(_) | DbErr::Exec(_))
         && is_of_connection(classify(error), TxEffect::of(error))
 }
 
-/// Tells whether a failure is one of the connection. An answer can say so, too: MySQL ends a session
-/// that was idle for `wait_timeout`, and answers the next statement with error 4031.
+/// Tells whether a failure is one of the connection. An answer can say so, too: MySQL ends a
+/// session that was idle for `wait_timeout`, and answers the next statement with error 4031.
 const fn is_of_connection(class: DbErrorClass, effect: TxEffect) -> bool {
     matches!(effect, TxEffect::Lost) || matches!(class, DbErrorClass::Unavailable)
 }

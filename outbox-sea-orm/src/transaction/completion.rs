@@ -230,7 +230,7 @@ impl Shared {
             run_after_phases(&self.state, Outcome::RolledBack).await;
             return Err(error);
         }
-        let Self { mut queue, txn, state, outbox, registration } = self;
+        let Self { mut queue, txn, state, outbox, is_work: _, registration } = self;
         drop(registration);
         if let Err(error) = queue.run_last().await {
             // The connection is closed, and COMMIT was not sent.

@@ -189,11 +189,16 @@ impl TrialStore<OutboxTransaction> for Outbox {
         tx: OutboxTransaction,
         is_done: bool,
     ) -> Result<TrialEffects, StoreError> {
+        // First the savepoints inside of that of the try, which the probe releases.
+        let verified = match is_done {
+            true => tx.verify().await,
+            false => Ok(()),
+        };
         // Before the events are written, which would be committed one by one then.
         let has_ended = tx.has_ended_early().await;
-        let prepared = match is_done && !has_ended {
-            true => tx.prepare_trial().await,
-            false => Ok(()),
+        let prepared = match verified {
+            Ok(()) if is_done && !has_ended => tx.prepare_trial().await,
+            verified => verified,
         };
         let (effects, refused) = tx.shared.state.lock().take_effects();
         let schema = self.schema();
@@ -203,7 +208,7 @@ impl TrialStore<OutboxTransaction> for Outbox {
         let (tables, events) = effects.shown(is_own);
         let mut not_committable = prepared.err().map(|error| full_text(&error));
         let mut notes = Vec::new();
-        if has_ended || tx.has_ended_early().await {
+        if has_ended || (is_done && tx.has_ended_early().await) {
             not_committable = Some(ENDED.to_owned());
             notes.push(ENDED.to_owned());
         } else if is_done && not_committable.is_none() && !tables.is_empty() {

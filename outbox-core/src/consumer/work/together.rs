@@ -129,8 +129,8 @@ impl<S: ConsumerStore> Worker<S> {
         // Before its time begins: a batch that waits for a connection says nothing of its handlers.
         let tx = self.store.begin_shared(TIME_LIMIT).await.map_err(Broken::NotBegun)?;
         // Not the commit: one that is dropped half-way may have succeeded all the same. Dropped
-        // before, the transaction rolls back on its own, behind a statement that is under way, whose
-        // time the store has limited.
+        // before, the transaction rolls back on its own, behind a statement that is under way,
+        // whose time the store has limited.
         match tokio::time::timeout(TIME_LIMIT, self.run_all(tx, items)).await {
             Ok(Ok(Some(tx))) => self.store.commit(tx).await.map_err(Broken::Store),
             Ok(Ok(None)) => Ok(()),

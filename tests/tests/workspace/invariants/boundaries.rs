@@ -1,6 +1,9 @@
 //! Boundaries: work that one module does and no other.
 
-use super::tree::{File, libraries, none};
+use super::{
+    code::item_ends,
+    tree::{File, libraries, none},
+};
 
 /// Lists where shipped code has one of these pieces outside the given places.
 fn outside(
@@ -196,4 +199,36 @@ fn no_row_of_an_event_is_ever_updated() {
         lines.map(|text| format!("{}:{}", file.path, text.line)).collect::<Vec<_>>()
     });
     none("an event is finished or left alone; its row is never updated", found.collect());
+}
+
+/// The owners of the state of a relay's board, each with the file in which it keeps what must hold
+/// among its fields.
+const OWNERS: [(&str, &str); 9] = [
+    ("entries/entry.rs", "EventEntry"),
+    ("entries/leg.rs", "RouteLeg"),
+    ("entries/history.rs", "AttemptHistory"),
+    ("reading/partition.rs", "Partition"),
+    ("queues/key_queue.rs", "KeyQueue"),
+    ("queues/eviction.rs", "EvictedFrom"),
+    ("queues/memory.rs", "RouteMemory"),
+    ("queues/route_queue/mod.rs", "RouteQueue"),
+    ("outcomes/destination.rs", "Destination"),
+];
+
+#[test]
+fn the_owners_of_the_board_keep_their_fields_to_themselves() {
+    let mut open = Vec::new();
+    for (file, owner) in OWNERS {
+        let path = format!("outbox-core/src/relay/board/{file}");
+        let found = libraries().find(|found| found.path == path);
+        let code = found.unwrap_or_else(|| panic!("{path} is gone")).shipped();
+        let all = code.tokens();
+        let named =
+            (1..all.len()).find(|at| all[at - 1].text == "struct" && all[*at].text == owner);
+        let begins = named.unwrap_or_else(|| panic!("{path} no longer has {owner}"));
+        let fields = &all[begins..item_ends(all, begins)];
+        let public = fields.iter().filter(|token| token.text == "pub");
+        open.extend(public.map(|token| format!("{path}:{}: {owner}", token.line)));
+    }
+    none("a field that other rooms could write; add a method that says what happened", open);
 }

@@ -81,8 +81,7 @@ const FLAT: [(&str, &str, &str); 14] = [
 
 /// Functions that were longer when the rule came, with their lines: none of them may grow. A file is
 /// named by the end of its path.
-const LONG: [(&str, &str, usize); 25] = [
-    ("outbox-core/src/relay/board/outcomes/at_most_once.rs", "published_at_most_once", 68),
+const LONG: [(&str, &str, usize); 23] = [
     (
         "outbox-dashboard/tests/browser/strangers.rs",
         "no_text_of_a_stranger_runs_or_turns_the_page_around",
@@ -99,7 +98,6 @@ const LONG: [(&str, &str, usize); 25] = [
     ("work/mod.rs", "handle", 95),
     ("work/run.rs", "run", 74),
     ("work/stored.rs", "run_stored", 77),
-    ("outbox-core/src/relay/board/reading/admission.rs", "admit", 90),
     ("outbox-core/src/relay/board/tests/mod.rs", "with_memory", 64),
     ("outbox-core/src/relay/dispatcher.rs", "run", 73),
     ("outbox-core/src/relay/incarnation.rs", "start", 114),

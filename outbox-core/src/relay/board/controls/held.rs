@@ -56,17 +56,17 @@ impl Board {
     /// Tells whether an event that could start is held on a route.
     pub(in crate::relay::board) fn is_held(&self, id: EventId, route: RouteNo) -> bool {
         let Some(entry) = self.entries.get(id) else { return false };
-        self.controls.holds(&entry.message.topic, entry.key_hash)
+        self.controls.holds(&entry.message().topic, entry.key_hash())
             && !self.entries.leg(id, route).is_some_and(RouteLeg::has_begun)
     }
 
     /// Moves an event without a key to a key queue, on each route on which it waits.
     pub(in crate::relay::board) fn hold_keyless(&mut self, id: EventId) {
         let Some(entry) = self.entries.get_mut(id) else { return };
-        let (topic, no) = (&entry.message.topic, entry.partition);
+        let (topic, no) = (&entry.message().topic, entry.partition());
         let Some(hash) = self.controls.keyless_queue(topic, no, id) else { return };
-        entry.key_hash = Some(hash);
-        for leg in &entry.legs {
+        entry.move_to_key(hash);
+        for leg in entry.legs() {
             let waits = match leg.state() {
                 LegState::Waiting
                 | LegState::Starting
@@ -77,7 +77,7 @@ impl Board {
                 }
             };
             if waits {
-                self.queues[leg.route].move_to_key(hash, no, id);
+                self.queues[leg.route()].move_to_key(hash, no, id);
             }
         }
     }

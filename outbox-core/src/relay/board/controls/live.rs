@@ -13,8 +13,8 @@ impl Board {
     pub(crate) fn live(&self, now: Instant) -> RelayLive {
         let mut in_flight = vec![0; self.queues.len()];
         for (_, entry) in self.entries.iter() {
-            for leg in entry.legs.iter().filter(|leg| leg.state() == LegState::InFlight) {
-                in_flight[leg.route] += 1;
+            for leg in entry.legs().iter().filter(|leg| leg.state() == LegState::InFlight) {
+                in_flight[leg.route()] += 1;
             }
         }
         let routes = in_flight.into_iter().enumerate();

@@ -4,7 +4,7 @@ mod starts;
 
 use crate::relay::board::{
     Board, RouteNo, Timer,
-    entries::{LegEvent, LegState},
+    entries::{LegEvent, LegState, RouteLeg},
     queues::{BatchFit, KeyHead, Ready},
 };
 use crate::{
@@ -120,7 +120,7 @@ impl Board {
     /// Starts an event without a key.
     fn start_single(&mut self, id: EventId, route: RouteNo, now: Instant) -> Next {
         let Some(entry) = self.entries.get(id) else { return Next::Skip };
-        match entry.key_hash {
+        match entry.key_hash() {
             None if self.is_held(id, route) => {
                 self.hold_keyless(id);
                 Next::Skip
@@ -146,7 +146,7 @@ impl Board {
                 p.rescan_from(first);
             }
             let leg = self.entries.leg(id, route);
-            let done_first = leg.is_some_and(|l| l.done_first);
+            let done_first = leg.is_some_and(RouteLeg::is_done_first);
             if leg.is_some_and(|l| {
                 matches!(l.state(), LegState::Retrying | LegState::Unproven | LegState::Starting)
             }) {
@@ -176,25 +176,21 @@ impl Board {
     /// Starts an event on a route, unless its start or its end has to be recorded first.
     fn start(&mut self, id: EventId, route: RouteNo, now: Instant) -> Next {
         let Some(entry) = self.entries.get_mut(id) else { return Next::Skip };
-        let Some(leg) =
-            entry.legs.iter_mut().find(|l| l.route == route && l.state() == LegState::Waiting)
-        else {
-            return Next::Skip;
-        };
+        let (no, is_expired) = (entry.partition(), entry.is_expired(now));
+        let waiting = entry.leg_mut(route).filter(|leg| leg.state() == LegState::Waiting);
+        let Some(leg) = waiting else { return Next::Skip };
         // An event that is marked as done is published even while its partition is released: no
         // other relay would.
-        let Some(partition) = self
-            .partitions
-            .get_mut(&entry.partition)
-            .filter(|p| !p.is_releasing() || leg.done_first)
-        else {
+        let done_first = leg.is_done_first();
+        let owned = self.partitions.get_mut(&no);
+        let Some(partition) = owned.filter(|p| !p.is_releasing() || done_first) else {
             return Next::Skip;
         };
-        if !leg.done_first && entry.expires_at.is_some_and(|at| at <= now) {
+        if !done_first && is_expired {
             self.expire(id, route, now);
             return Next::Skip;
         }
-        let start_recorded = leg.history.as_ref().is_some_and(|p| p.start_recorded);
+        let start_recorded = leg.is_start_recorded();
         // Before the recorded starts of a crash: the mark as done is the record of the start too,
         // and an event that ended its process is never tried again here.
         if self.routes[route].guarantee == Guarantee::AtMostOnce {
@@ -204,10 +200,9 @@ impl Board {
             }
             leg.apply(LegEvent::Published);
             partition.publish_started();
-            return Next::Publish(id, entry.message.clone(), 1);
+            return Next::Publish(id, entry.message().clone(), 1);
         }
-        let must_record = partition.records_starts()
-            || leg.history.as_ref().is_some_and(|h| h.attempts_started > 0);
+        let must_record = partition.records_starts() || leg.attempts_started() > 0;
         if must_record && !start_recorded {
             return match self.record_start(id, route, now) {
                 true => Next::Recorded,
@@ -216,9 +211,9 @@ impl Board {
         }
         leg.apply(LegEvent::Published);
         partition.publish_started();
-        let attempt = leg.history.as_ref().map_or(0, |p| p.attempts_finished) + 1;
-        let redriven = leg.history.as_ref().is_some_and(|p| p.redriven);
-        let message = if redriven { with_redriven(&entry.message) } else { entry.message.clone() };
+        let (attempt, redriven) = (leg.attempt(), leg.is_redriven());
+        let message = entry.message();
+        let message = if redriven { with_redriven(message) } else { message.clone() };
         Next::Publish(id, message, attempt)
     }
 
@@ -230,11 +225,9 @@ impl Board {
     pub(crate) fn timers_fired(&mut self, timers: &[Timer], now: Instant) {
         for timer in timers {
             let Some(entry) = self.entries.get_mut(timer.id) else { continue };
-            let key_hash = entry.key_hash;
-            let Some(leg) = entry.legs.iter_mut().find(|l| l.route == timer.route) else {
-                continue;
-            };
-            let due = leg.history.as_ref().and_then(|p| p.due_at).is_none_or(|at| at <= now);
+            let key_hash = entry.key_hash();
+            let Some(leg) = entry.leg_mut(timer.route) else { continue };
+            let due = leg.due_at().is_none_or(|at| at <= now);
             // A timer outlives its retry: the breaker or a confirmation of another event may have
             // made this one ready before, and it may wait for a later retry by now.
             if !due || !matches!(leg.state(), LegState::Retrying | LegState::Unproven) {

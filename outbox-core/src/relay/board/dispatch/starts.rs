@@ -3,7 +3,7 @@
 
 use crate::relay::board::{
     Board, RouteNo,
-    entries::{EventEntry, LegEvent, LegState},
+    entries::{EventEntry, LegState, RouteLeg},
 };
 use crate::{
     event::EventId,
@@ -22,27 +22,25 @@ impl Board {
         now: Instant,
     ) {
         let Some(entry) = self.entries.get_mut(id) else { return };
-        let (key_hash, no, epoch) = (entry.key_hash, entry.partition, entry.epoch);
-        let others_done =
-            entry.legs.iter().all(|l| l.route == route || l.state() == LegState::Confirmed);
-        let Some(leg) = entry.legs.iter_mut().find(|l| l.route == route) else { return };
-        leg.apply(LegEvent::StartToRecord);
-        leg.done_first = true;
-        leg.written = false;
+        let (key_hash, no, epoch) = (entry.key_hash(), entry.partition(), entry.epoch());
+        let is_done =
+            |leg: &RouteLeg| leg.route() == route || leg.state() == LegState::Confirmed;
+        let others_done = entry.legs().iter().all(is_done);
+        let Some(leg) = entry.leg_mut(route) else { return };
+        leg.mark_done_first();
         if let Some(partition) = self.partitions.get_mut(&no) {
             partition.marked_done();
         }
         // The mark is the row of the route where the event has to stay for other routes; else its
         // DELETE is the mark, and costs no row.
-        if entry.has_rows || !others_done {
+        if entry.has_rows() || !others_done {
             self.record(id, now);
         } else if let Some(partition) =
             self.partitions.get_mut(&no).filter(|p| p.epoch() == epoch)
         {
             partition.write_pending();
             self.writes.finish.push((no, epoch, id));
-            // The event is deleted: no leg of it has to be recorded.
-            entry.legs.iter_mut().for_each(|l| l.written = true);
+            entry.delete_first();
         }
         self.block_key(id, route, key_hash, no);
     }
@@ -50,15 +48,11 @@ impl Board {
     /// Notes that the event is deleted; `true` if an at-most-once publish of it starts only now.
     pub(in crate::relay::board) fn done_first_finished(&mut self, id: EventId) -> bool {
         let Some(entry) = self.entries.get_mut(id) else { return false };
-        let Some(route) = entry
-            .legs
-            .iter()
-            .find(|l| l.done_first && l.state() == LegState::Starting)
-            .map(|l| l.route)
-        else {
+        let starts = |leg: &&RouteLeg| leg.is_done_first() && leg.state() == LegState::Starting;
+        let Some(route) = entry.legs().iter().find(starts).map(RouteLeg::route) else {
             return false;
         };
-        entry.row_finished = true;
+        entry.deleted_first();
         self.on_start_recorded(id, route);
         true
     }
@@ -71,10 +65,11 @@ impl Board {
         route: RouteNo,
         now: Instant,
     ) -> bool {
-        let Some(entry) = self.entries.get_mut(id) else { return false };
-        let (key_hash, no) = (entry.key_hash, entry.partition);
-        let Some(leg) = entry.legs.iter_mut().find(|l| l.route == route) else { return false };
-        let started = leg.history().attempts_started;
+        let Some(entry) = self.entries.get(id) else { return false };
+        let (key_hash, no) = (entry.key_hash(), entry.partition());
+        let Some(started) = entry.leg(route).map(RouteLeg::attempts_started) else {
+            return false;
+        };
         // The limit was three, until a test killed processes from outside 330 times: two to ten
         // innocent events of 80,000 became dead letters.
         if started >= MAX_CRASHES {
@@ -92,9 +87,7 @@ impl Board {
             if started > 0 {
                 self.crash_isolation.isolate(id, route);
             }
-            leg.apply(LegEvent::StartToRecord);
-            leg.history().attempts_started += 1;
-            leg.written = false;
+            leg.record_start();
             self.record(id, now);
         }
         self.block_key(id, route, key_hash, no);
@@ -108,8 +101,8 @@ impl Board {
         let Some((other, its_route)) = self.crash_isolation.other(id, route) else { return false };
         let Some(entry) = self.entries.get(other) else { return false };
         let in_flight =
-            entry.legs.iter().any(|l| l.route == its_route && l.state() == LegState::InFlight);
-        in_flight || its_route != route || key_hash.is_none() || entry.key_hash != key_hash
+            entry.leg(its_route).is_some_and(|leg| leg.state() == LegState::InFlight);
+        in_flight || its_route != route || key_hash.is_none() || entry.key_hash() != key_hash
     }
 
     /// Tells whether other events are published before one that has a single start left: as long as
@@ -124,7 +117,7 @@ impl Board {
     fn is_route_idle(&self, route: RouteNo) -> bool {
         let queue = &self.queues[route];
         let starting = |entry: &EventEntry| {
-            entry.legs.iter().any(|l| l.route == route && l.state() == LegState::Starting)
+            entry.leg(route).is_some_and(|leg| leg.state() == LegState::Starting)
         };
         queue.batches() == 0
             && !queue.has_ready()
@@ -141,15 +134,14 @@ impl Board {
     pub(in crate::relay::board) fn release_next(&mut self) -> bool {
         let Some((id, route)) = self.next_isolated() else { return false };
         self.crash_isolation.remove_waiting(id, route);
-        let key_hash = self.entries.get(id).and_then(|entry| entry.key_hash);
+        let key_hash = self.entries.get(id).and_then(EventEntry::key_hash);
         self.queues[route].make_ready(id, key_hash);
         true
     }
 
     fn next_isolated(&self) -> Option<(EventId, RouteNo)> {
         self.crash_isolation.next(|id, route| {
-            let leg = self.entries.leg(id, route);
-            leg.and_then(|l| l.history.as_ref()).map_or(0, |history| history.attempts_started)
+            self.entries.leg(id, route).map_or(0, RouteLeg::attempts_started)
         })
     }
 
@@ -169,26 +161,19 @@ impl Board {
     /// The start is recorded: the event may be published.
     pub(in crate::relay::board) fn on_start_recorded(&mut self, id: EventId, route: RouteNo) {
         let Some(entry) = self.entries.get_mut(id) else { return };
-        let key_hash = entry.key_hash;
-        let Some(leg) = entry.legs.iter_mut().find(|l| l.route == route) else { return };
-        leg.apply(LegEvent::StartRecorded);
-        leg.history().start_recorded = true;
-        let is_keyless = entry.message.key.is_none();
+        let (key_hash, is_keyless) = (entry.key_hash(), entry.message().key.is_none());
+        let Some(leg) = entry.leg_mut(route) else { return };
+        leg.start_recorded();
         self.queues[route].make_first(id, key_hash, is_keyless);
     }
 
     /// A publish of the event has ended, with whatever outcome: the event did not end the process.
     pub(in crate::relay::board) fn survived(&mut self, id: EventId, route: RouteNo) {
         let Some(entry) = self.entries.get_mut(id) else { return };
-        let Some(leg) = entry.legs.iter_mut().find(|l| l.route == route) else { return };
-        let Some(history) = leg.history.as_mut().filter(|h| h.start_recorded) else { return };
-        history.start_recorded = false;
-        if leg.done_first {
+        if !entry.leg_mut(route).is_some_and(RouteLeg::survived) {
             return;
         }
-        history.attempts_started = 0;
-        leg.written = false;
-        if let Some(partition) = self.partitions.get_mut(&entry.partition) {
+        if let Some(partition) = self.partitions.get_mut(&entry.partition()) {
             partition.start_survived();
         }
         self.end_isolation(id, route);

@@ -1,4 +1,4 @@
-//! An event on one route: its state, a pure transition function, and its failed attempts.
+//! An event on one route: its state, a pure transition function, and whether that is recorded.
 //!
 //! ```text
 //!             .--- StartToRecord --> Starting --- StartRecorded ---.
@@ -18,13 +18,14 @@
 //! is a new leg, made of its row. The database knows three of the states, by
 //! [`row_after`](crate::outbox::row_after): all that are not final are waiting there.
 
+use super::AttemptHistory;
 use crate::relay::board::RouteNo;
 use crate::{
-    failure::{AttemptError, DeadReason, FailureClass, Rejection},
+    failure::{AttemptError, DeadReason},
     outbox::{RouteOutcome, RouteRow, RouteState, row_after},
     transport::Route,
 };
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 /// The state of an event on one route.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -115,57 +116,13 @@ pub(crate) enum LegEvent {
 /// An event on one route.
 #[derive(Debug)]
 pub(crate) struct RouteLeg {
-    pub(crate) route: RouteNo,
+    route: RouteNo,
     state: LegState,
     /// Whether the state is recorded in the database, or does not have to be.
-    pub(crate) written: bool,
+    written: bool,
     /// Whether it is marked as done before it is published: at most once.
-    pub(crate) done_first: bool,
-    pub(crate) history: Option<Box<AttemptHistory>>,
-}
-
-/// The failed attempts of an event on one route.
-#[derive(Debug, Default, Clone)]
-pub(crate) struct AttemptHistory {
-    pub(crate) attempts_started: u32,
-    pub(crate) attempts_finished: u32,
-    pub(crate) failing_for: Duration,
-    pub(crate) errors: Vec<AttemptError>,
-    pub(crate) redriven: bool,
-    /// The instant of the last counted failure in this process.
-    pub(crate) failed_at: Option<Instant>,
-    /// The instant of its retry, while it waits for one.
-    pub(crate) due_at: Option<Instant>,
-    /// Its rejections, of which the destination may be the cause.
-    pub(crate) rejection: Option<Rejection>,
-    /// The start of its first publish that got no answer.
-    pub(crate) hangs_since: Option<Instant>,
-    /// Whether [`Notice::StaysRejected`](crate::relay::board::Notice::StaysRejected) was given for
-    /// it.
-    pub(crate) stay_reported: bool,
-    /// How often its destination was down for it, with confirmations of other events in between.
-    pub(crate) unavailable_count: u8,
-    /// The route's successes at the last of these.
-    pub(crate) successes_seen: u64,
-    /// Whether the database has recorded the start of the present attempt.
-    pub(crate) start_recorded: bool,
-    /// Why it was given up, until the dead letter is recorded.
-    pub(crate) reason: Option<DeadReason>,
-}
-
-impl AttemptHistory {
-    /// Counts a failed attempt. Time with the breaker open, from `opened` on, is the destination's
-    /// failure, not the event's.
-    pub(crate) fn count_failure(&mut self, text: String, opened: Option<Instant>, now: Instant) {
-        self.attempts_finished += 1;
-        let error = AttemptError::new(self.attempts_finished, FailureClass::Transient, text);
-        AttemptError::push(&mut self.errors, error);
-        if let Some(before) = self.failed_at.replace(now)
-            && opened.is_none_or(|opened| opened < before)
-        {
-            self.failing_for += now.saturating_duration_since(before);
-        }
-    }
+    done_first: bool,
+    history: Option<Box<AttemptHistory>>,
 }
 
 impl RouteLeg {
@@ -179,20 +136,31 @@ impl RouteLeg {
             RouteState::Done => LegState::Confirmed,
             RouteState::Dead => LegState::Dead,
         };
-        let history = AttemptHistory {
-            attempts_started: row.attempts_started,
-            attempts_finished: row.attempts_finished,
-            failing_for: row.failing_for,
-            errors: row.errors,
-            redriven: row.redriven,
-            due_at: row.due_in.map(|d| now + d),
-            ..AttemptHistory::default()
-        };
-        Self { route, state, written: true, done_first: false, history: Some(Box::new(history)) }
+        let history = Some(Box::new(AttemptHistory::from_row(row, now)));
+        Self { route, state, written: true, done_first: false, history }
+    }
+
+    pub(crate) const fn route(&self) -> RouteNo {
+        self.route
     }
 
     pub(crate) const fn state(&self) -> LegState {
         self.state
+    }
+
+    /// Tells whether the state is recorded in the database, or does not have to be.
+    pub(crate) const fn is_written(&self) -> bool {
+        self.written
+    }
+
+    /// Tells whether it has ended, and that is recorded.
+    pub(crate) const fn is_settled(&self) -> bool {
+        self.state.is_final() && self.written
+    }
+
+    /// Tells whether it is marked as done before it is published: at most once.
+    pub(crate) const fn is_done_first(&self) -> bool {
+        self.done_first
     }
 
     /// Changes the state by what has happened.
@@ -203,28 +171,153 @@ impl RouteLeg {
         }
     }
 
-    /// Tells whether the database knows the start of the event: recorded after a crash, or marked as
-    /// done on an at-most-once route.
+    /// Tells whether the database knows the start of the event: recorded after a crash, or marked
+    /// as done on an at-most-once route.
     pub(crate) fn has_begun(&self) -> bool {
-        self.done_first || self.history.as_ref().is_some_and(|history| history.start_recorded)
+        self.done_first || self.is_start_recorded()
     }
 
+    /// Tells whether the database has recorded the start of the present attempt.
+    pub(crate) fn is_start_recorded(&self) -> bool {
+        self.history.as_ref().is_some_and(|history| history.is_start_recorded())
+    }
+
+    /// Gives how many of its attempts may have ended their process.
+    pub(crate) fn attempts_started(&self) -> u32 {
+        self.history.as_ref().map_or(0, |history| history.attempts_started())
+    }
+
+    /// Gives the number of its present attempt, from 1.
+    pub(crate) fn attempt(&self) -> u32 {
+        self.history.as_ref().map_or(1, |history| history.attempt())
+    }
+
+    /// Tells whether an operator redrove it.
+    pub(crate) fn is_redriven(&self) -> bool {
+        self.history.as_ref().is_some_and(|history| history.is_redriven())
+    }
+
+    /// Gives the instant of its retry, while it waits for one.
+    pub(crate) fn due_at(&self) -> Option<Instant> {
+        self.history.as_ref()?.due_at()
+    }
+
+    /// Gives its attempts, to note what a failure says of it.
     pub(crate) fn history(&mut self) -> &mut AttemptHistory {
         self.history.get_or_insert_default()
     }
 
-    /// Gives the row to record.
-    pub(crate) fn row(&self, routes: &[Route], now: Instant) -> RouteRow {
-        let mut row = RouteRow::waiting(routes[self.route].name.clone());
-        let mut due_in = None;
-        if let Some(history) = &self.history {
-            row.attempts_started = history.attempts_started;
-            row.attempts_finished = history.attempts_finished;
-            row.failing_for = history.failing_for;
-            row.errors.clone_from(&history.errors);
-            row.redriven = history.redriven;
-            due_in = history.due_at.map(|at| at.saturating_duration_since(now));
+    /// Notes that it is to be marked as done before it is published: at most once.
+    pub(crate) fn mark_done_first(&mut self) {
+        self.apply(LegEvent::StartToRecord);
+        self.done_first = true;
+        self.written = false;
+    }
+
+    /// Notes that its start is to be recorded before it is published.
+    pub(crate) fn record_start(&mut self) {
+        self.apply(LegEvent::StartToRecord);
+        self.history().count_start();
+        self.written = false;
+    }
+
+    /// Notes that its start is recorded.
+    pub(crate) fn start_recorded(&mut self) {
+        self.apply(LegEvent::StartRecorded);
+        self.history().start_recorded();
+    }
+
+    /// Notes that a publish has ended, with whatever outcome: it did not end the process. Tells
+    /// whether its start was recorded because it might have.
+    pub(crate) fn survived(&mut self) -> bool {
+        let Some(history) = &mut self.history else { return false };
+        if !history.end_start() || self.done_first {
+            return false;
         }
+        history.forget_starts();
+        self.written = false;
+        true
+    }
+
+    /// Notes when it is retried.
+    pub(crate) fn retry_at(&mut self, at: Instant) {
+        self.written = false;
+        self.history().set_due(Some(at));
+    }
+
+    /// Notes that another event was confirmed; tells whether it is retried now.
+    pub(crate) fn other_confirmed(&mut self, now: Instant) -> bool {
+        let is_unproven = self.state == LegState::Unproven;
+        self.history().other_confirmed(now);
+        if is_unproven {
+            self.history().set_due(None);
+            self.apply(LegEvent::RetryDue);
+        }
+        is_unproven
+    }
+
+    /// Notes that its failure was the destination's: it is retried when the breaker lets it. Tells
+    /// whether its attempt was counted; `None` if it waits for no retry.
+    pub(crate) fn refund(&mut self) -> Option<bool> {
+        let is_counted = match self.state {
+            LegState::Retrying => true,
+            LegState::Unproven => false,
+            LegState::Waiting
+            | LegState::Starting
+            | LegState::InFlight
+            | LegState::Evicted
+            | LegState::Confirmed
+            | LegState::Dead => return None,
+        };
+        self.apply(LegEvent::RetryDue);
+        self.history().set_due(None);
+        if is_counted {
+            self.history().refund();
+            self.written = false;
+        }
+        Some(is_counted)
+    }
+
+    /// Notes why it is given up.
+    pub(crate) fn give_up(&mut self, reason: DeadReason, error: Option<AttemptError>) {
+        self.history().give_up(reason, error);
+    }
+
+    /// Ends it for good.
+    pub(crate) fn end(&mut self, end: LegEvent) {
+        self.apply(end);
+        self.written = false;
+        if let Some(history) = &mut self.history {
+            history.set_due(None);
+        }
+    }
+
+    /// Ends it on an at-most-once route, which has recorded its end before the publish.
+    pub(crate) fn end_at_most_once(&mut self) {
+        self.apply(LegEvent::Confirmed);
+        self.written = true;
+    }
+
+    /// Notes that its state is recorded, or does not have to be.
+    pub(super) fn recorded(&mut self) {
+        self.written = true;
+    }
+
+    /// Takes why it was given up, for its dead letter.
+    pub(super) fn take_reason(&mut self) -> Option<DeadReason> {
+        let history = self.history.as_mut().filter(|_| self.state == LegState::Dead)?;
+        history.take_reason()
+    }
+
+    /// Gives the row to record, and counts as recorded.
+    pub(crate) fn take_row(&mut self, routes: &[Route], now: Instant) -> RouteRow {
+        self.written = true;
+        self.row(routes, now)
+    }
+
+    fn row(&self, routes: &[Route], now: Instant) -> RouteRow {
+        let mut row = RouteRow::waiting(routes[self.route].name.clone());
+        let due_in = self.history.as_ref().and_then(|history| history.fill(&mut row, now));
         let outcome = match self.state {
             _ if self.done_first => RouteOutcome::Confirmed,
             LegState::Confirmed => RouteOutcome::Confirmed,
@@ -290,21 +383,5 @@ mod tests {
                 assert_eq!(from.after(event), to, "{from:?} with {event:?}");
             }
         }
-    }
-
-    #[test]
-    fn a_retry_counts_and_keeps_its_errors() {
-        let (mut history, start) = (AttemptHistory::default(), Instant::now());
-        for attempt in 0..=20 {
-            let now = start + Duration::from_secs(3) * attempt;
-            history.count_failure(format!("no {attempt}"), None, now);
-        }
-        assert_eq!(
-            (history.attempts_finished, history.failing_for),
-            (21, Duration::from_secs(60)),
-            "the first failure begins the time"
-        );
-        let kept: Vec<u32> = history.errors.iter().map(|e| e.attempt).collect();
-        assert_eq!(kept, [1, 13, 14, 15, 16, 17, 18, 19, 20, 21]);
     }
 }

@@ -3,10 +3,12 @@
 
 mod entry;
 mod leg;
+mod history;
 mod state;
 
-pub(super) use entry::EventEntry;
-pub(super) use leg::{AttemptHistory, LegEvent, LegState, RouteLeg};
+pub(super) use entry::{EventEntry, NewEntry};
+pub(super) use history::AttemptHistory;
+pub(super) use leg::{LegEvent, LegState, RouteLeg};
 pub(super) use state::EventState;
 
 use crate::relay::board::{FastMap, RouteNo};
@@ -63,12 +65,12 @@ impl Entries {
 
     /// Gives an event on one route.
     pub(super) fn leg(&self, id: EventId, route: RouteNo) -> Option<&RouteLeg> {
-        self.get(id)?.legs.iter().find(|leg| leg.route == route)
+        self.get(id)?.leg(route)
     }
 
     /// Gives an event on one route, to change it.
     pub(super) fn leg_mut(&mut self, id: EventId, route: RouteNo) -> Option<&mut RouteLeg> {
-        self.get_mut(id)?.legs.iter_mut().find(|leg| leg.route == route)
+        self.get_mut(id)?.leg_mut(route)
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = (EventId, &EventEntry)> {
@@ -127,7 +129,7 @@ impl Entries {
     /// written.
     pub(super) fn is_stale(&self, id: EventId) -> bool {
         self.recorded_during_read.contains_key(&id)
-            || self.get(id).is_some_and(|entry| entry.pending_writes > 0)
+            || self.get(id).is_some_and(EventEntry::has_pending_writes)
     }
 
     /// Forgets what was written during a read: its events are dropped.
@@ -147,7 +149,7 @@ impl Entries {
 
     /// Drops the events of a partition that the relay has lost.
     pub(super) fn drop_partition(&mut self, no: PartitionNo) {
-        self.in_memory.retain(|_, entry| entry.partition != no);
+        self.in_memory.retain(|_, entry| entry.partition() != no);
         self.buried.retain(|_, partition| *partition != no);
     }
 

@@ -1,7 +1,7 @@
 //! At-most-once routes: the database marks an event as done before it is published, and it is never
 //! published again.
 
-use crate::relay::board::{Attempt, Board, RouteNo, entries::LegEvent};
+use crate::relay::board::{Attempt, Board, RouteNo};
 use crate::{
     event::EventId,
     failure::{AttemptError, DeadReason, FailureClass},
@@ -23,57 +23,28 @@ impl Board {
         attempt: Attempt,
         now: Instant,
     ) {
-        let Some(entry) = self.entries.get_mut(id) else { return };
-        let (key_hash, no, bytes) = (entry.key_hash, entry.partition, entry.bytes);
-        let failure = failure_of(attempt).map(|(class, text, responded)| {
-            let permanent = class == FailureClass::Permanent;
-            (class, text, self.failure(route, responded || permanent))
-        });
-        let Some(entry) = self.entries.get_mut(id) else { return };
-        let mut failed = None;
-        match failure {
-            None => self.stats.delivered += 1,
-            Some((class, text, failure)) => {
-                let letter = NewLetter {
-                    route: self.routes[route].name.clone(),
-                    reason: DeadReason::NotRetried,
-                    parks: false,
-                };
-                let errors = vec![AttemptError::new(1, class, text.clone())];
-                let message = entry.message.clone();
-                let letter = DetachedLetter { partition: no, id, message, letter, errors };
-                self.writes.letters.push(letter);
-                self.stats.dead += 1;
-                let destination = &mut self.destinations[route];
-                destination.count_dead();
-                let breaker_key = key_hash.unwrap_or(id.0.cast_unsigned());
-                let opened = match class {
-                    FailureClass::Unavailable => {
-                        destination.unavailable(failure, now);
-                        true
-                    }
-                    FailureClass::Transient | FailureClass::Permanent => {
-                        destination.event_failed(breaker_key, failure, now)
-                    }
-                };
-                failed = Some((class, text, opened));
-            }
+        if !self.entries.contains(id) {
+            return;
         }
-        if let Some(leg) = entry.legs.iter_mut().find(|l| l.route == route) {
-            leg.apply(LegEvent::Confirmed);
-            leg.written = true;
+        let failed = failure_of(attempt).map(|(class, text, responded)| {
+            let opened = self.not_retried((id, route), class, &text, responded, now);
+            (class, text, opened)
+        });
+        self.stats.delivered += u64::from(failed.is_none());
+        let Some(entry) = self.entries.get_mut(id) else { return };
+        let (key_hash, no, bytes) = (entry.key_hash(), entry.partition(), entry.bytes());
+        if let Some(leg) = entry.leg_mut(route) {
+            leg.end_at_most_once();
         }
         if let Some(partition) = self.partitions.get_mut(&no) {
             partition.done_published();
         }
-        let is_over = entry.row_finished
-            || (entry.pending_writes == 0
-                && entry.legs.iter().all(|l| l.state().is_final() && l.written));
+        let is_settled = entry.is_settled();
         self.release_capacity(route, no, bytes);
         if let Some(hash) = key_hash {
             self.queues[route].clear_in_flight(hash, id);
         }
-        if is_over {
+        if is_settled {
             self.drop_entry(id);
         }
         if let Some((class, text, opened)) = failed {
@@ -82,6 +53,45 @@ impl Board {
                 self.report_down(route, class, &text, now);
             }
             self.report_failure((id, route), class, text, notices, now);
+        }
+    }
+
+    /// Makes a dead letter of an event whose publish has failed; tells whether that has opened the
+    /// breaker of its route, or kept it open.
+    fn not_retried(
+        &mut self,
+        (id, route): (EventId, RouteNo),
+        class: FailureClass,
+        text: &str,
+        responded: bool,
+        now: Instant,
+    ) -> bool {
+        let failure = self.failure(route, responded || class == FailureClass::Permanent);
+        let Some(entry) = self.entries.get(id) else { return false };
+        let letter = NewLetter {
+            route: self.routes[route].name.clone(),
+            reason: DeadReason::NotRetried,
+            parks: false,
+        };
+        self.writes.letters.push(DetachedLetter {
+            partition: entry.partition(),
+            id,
+            message: entry.message().clone(),
+            letter,
+            errors: vec![AttemptError::new(1, class, text.to_owned())],
+        });
+        self.stats.dead += 1;
+        let breaker_key = entry.key_hash().unwrap_or(id.0.cast_unsigned());
+        let destination = &mut self.destinations[route];
+        destination.count_dead();
+        match class {
+            FailureClass::Unavailable => {
+                destination.unavailable(failure, now);
+                true
+            }
+            FailureClass::Transient | FailureClass::Permanent => {
+                destination.event_failed(breaker_key, failure, now)
+            }
         }
     }
 }

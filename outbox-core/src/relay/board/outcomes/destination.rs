@@ -2,7 +2,7 @@
 //! not the events', and what is logged of both. Whether an event may go for another reason is its
 //! queue's to know.
 
-use super::RouteAnswers;
+use super::answers::RouteAnswers;
 use crate::{
     event::EventId,
     failure::{Breaker, Failure, FailureClass, FailureReports, Report},

@@ -2,11 +2,11 @@
 
 use crate::relay::board::{
     Board, Notice, RouteNo,
-    entries::{AttemptHistory, LegEvent, LegState, RouteLeg},
+    entries::{AttemptHistory, EventEntry, LegEvent, RouteLeg},
 };
 use crate::{
     event::EventId,
-    failure::{AttemptError, DeadReason, Decision, Failure, FailureClass, Rejected, Rejection},
+    failure::{AttemptError, DeadReason, Decision, Failure, FailureClass, Rejected},
 };
 use std::time::{Duration, Instant};
 
@@ -58,15 +58,10 @@ impl Board {
         if failed.class != FailureClass::Unavailable {
             return Some(failed.class);
         }
-        if history.successes_seen != successes || history.unavailable_count == 0 {
-            history.unavailable_count += 1;
-        }
-        history.successes_seen = successes;
-        if history.unavailable_count <= MAX_UNAVAILABLE {
-            return Some(FailureClass::Unavailable);
-        }
-        history.unavailable_count = 0;
-        Some(FailureClass::Transient)
+        Some(match history.unavailable(successes, MAX_UNAVAILABLE) {
+            true => FailureClass::Transient,
+            false => FailureClass::Unavailable,
+        })
     }
 
     /// The destination is down, or claims so for this event only.
@@ -82,10 +77,9 @@ impl Board {
             let limit = self.give_up_rejected(id, route);
             let others = self.destinations[route].answers().others_than(id);
             let Some(history) = self.history(id, route) else { return };
-            let rejection = history.rejection.get_or_insert_with(|| Rejection::starting(now));
+            let rejection = history.rejection(now);
             if limit.is_some_and(|limit| rejection.is_over(limit, others, now)) {
-                let error =
-                    AttemptError::new(history.attempts_finished + 1, failed.class, failed.text);
+                let error = AttemptError::new(history.attempt(), failed.class, failed.text);
                 self.give_up(id, route, DeadReason::Rejected, Some(error), now);
                 return;
             }
@@ -102,14 +96,14 @@ impl Board {
         let failure = self.failure(route, false);
         let destination = &mut self.destinations[route];
         let Some(entry) = self.entries.get_mut(id) else { return };
-        let breaker_key = entry.key_hash.unwrap_or(id.0.cast_unsigned());
-        let Some(leg) = entry.legs.iter_mut().find(|l| l.route == route) else { return };
-        let history = leg.history();
-        history.count_failure(failed.text.clone(), destination.opened_at(), now);
+        let breaker_key = entry.key_hash().unwrap_or(id.0.cast_unsigned());
+        let policy = self.routes[route].policy_for(entry.message());
+        let Some(leg) = entry.leg_mut(route) else { return };
+        let (text, opened_at) = (failed.text.clone(), destination.opened_at());
+        let (attempts, failing_for) = leg.history().count_failure(text, opened_at, now);
         self.stats.retried += 1;
         destination.count_retried();
-        let policy = self.routes[route].policy_for(&entry.message);
-        let decision = policy.decide(history.attempts_finished, history.failing_for);
+        let decision = policy.decide(attempts, failing_for);
         let opened =
             !failed.others_succeeded && destination.event_failed(breaker_key, failure, now);
         destination.add_to_streak(id);
@@ -141,7 +135,7 @@ impl Board {
         let wait = wait.min(LONGEST_ASKED);
         let wait = (wait / 2 + (self.jitter)(wait / 2)).max(SHORT_RETRY);
         self.retry_in(id, route, LegEvent::ToRetry, wait, now);
-        if self.entries.get(id).is_some_and(|entry| entry.has_rows) {
+        if self.entries.get(id).is_some_and(EventEntry::has_rows) {
             // The recorded start has ended without a crash.
             self.record(id, now);
         }
@@ -157,11 +151,11 @@ impl Board {
         let others = self.destinations[route].answers().others_than(id);
         let Some(history) = self.history(id, route) else { return };
         let error = AttemptError::new(
-            history.attempts_finished + 1,
+            history.attempt(),
             FailureClass::Permanent,
             failed.text.clone(),
         );
-        let rejection = history.rejection.get_or_insert_with(|| Rejection::starting(now));
+        let rejection = history.rejection(now);
         // By the answers to other events, not by a number of attempts: when the third rejection
         // made a dead letter, an address that answered 404 to everything buried 60 events of 60.
         let pause = match rejection.rejected(others, now) {
@@ -176,12 +170,12 @@ impl Board {
             }
         };
         let stays = limit.is_none() && rejection.is_over(usual, others, now);
-        AttemptError::push(&mut history.errors, error);
-        if stays && !std::mem::replace(&mut history.stay_reported, true) {
+        history.add_error(error);
+        if stays && history.report_stay() {
             self.notices.push(Notice::StaysRejected { route, id, text: failed.text.clone() });
         }
         let Some(entry) = self.entries.get(id) else { return };
-        let breaker_key = entry.key_hash.unwrap_or(id.0.cast_unsigned());
+        let breaker_key = entry.key_hash().unwrap_or(id.0.cast_unsigned());
         let destination = &mut self.destinations[route];
         destination.add_unproven(id);
         let opened =
@@ -211,7 +205,7 @@ impl Board {
         let confirmed = self.destinations[route].answers().confirmed_at();
         let is_down = self.destinations[route].breaker().is_open();
         let Some(history) = self.history(id, route) else { return };
-        let since = *history.hangs_since.get_or_insert(begun);
+        let since = history.hangs_since(begun);
         let is_fresh =
             |at: Instant| at >= since && now.saturating_duration_since(at) < EVIDENCE_AGE;
         let is_own = !is_down && confirmed.is_some_and(|at| at >= begun || is_fresh(at));
@@ -240,7 +234,7 @@ impl Board {
         if self.queues[route].publish_shared(id)
             && let Some(history) = self.history(id, route)
         {
-            history.hangs_since = None;
+            history.end_hang();
         }
     }
 
@@ -248,16 +242,8 @@ impl Board {
     pub(super) fn retry_unproven(&mut self, route: RouteNo, now: Instant) {
         for id in self.destinations[route].take_unproven() {
             let Some(entry) = self.entries.get_mut(id) else { continue };
-            let key_hash = entry.key_hash;
-            let Some(leg) = entry.legs.iter_mut().find(|l| l.route == route) else { continue };
-            let is_unproven = leg.state() == LegState::Unproven;
-            let Some(history) = leg.history.as_mut() else { continue };
-            if let Some(rejection) = history.rejection.as_mut() {
-                rejection.other_confirmed(now);
-            }
-            if is_unproven {
-                history.due_at = None;
-                leg.apply(LegEvent::RetryDue);
+            let key_hash = entry.key_hash();
+            if entry.leg_mut(route).is_some_and(|leg| leg.other_confirmed(now)) {
                 self.queues[route].make_ready(id, key_hash);
             }
         }
@@ -275,22 +261,13 @@ impl Board {
     fn refund_attempts(&mut self, route: RouteNo, now: Instant) {
         for id in self.destinations[route].take_streak(now) {
             let Some(entry) = self.entries.get_mut(id) else { continue };
-            let key_hash = entry.key_hash;
-            let Some(leg) = entry.legs.iter_mut().find(|l| l.route == route) else { continue };
-            let counted = match leg.state() {
-                LegState::Retrying => true,
-                LegState::Unproven => false,
-                _ => continue,
-            };
-            leg.apply(LegEvent::RetryDue);
-            let history = leg.history();
-            history.due_at = None;
-            if counted {
-                history.attempts_finished = history.attempts_finished.saturating_sub(1);
+            let (key_hash, has_rows) = (entry.key_hash(), entry.has_rows());
+            let refunded = entry.leg_mut(route).and_then(RouteLeg::refund);
+            let Some(is_counted) = refunded else { continue };
+            if is_counted {
                 self.stats.retried = self.stats.retried.saturating_sub(1);
                 self.destinations[route].refund_retried();
-                leg.written = false;
-                if entry.has_rows {
+                if has_rows {
                     self.record(id, now);
                 }
             }
@@ -308,7 +285,7 @@ impl Board {
     /// has no end.
     fn give_up_rejected(&self, id: EventId, route: RouteNo) -> Option<Duration> {
         let entry = self.entries.get(id)?;
-        let policy = self.routes[route].policy_for(&entry.message);
+        let policy = self.routes[route].policy_for(entry.message());
         let is_endless = policy.max_attempts.is_none() && policy.give_up_after.is_none();
         (!is_endless).then_some(self.routes[route].give_up_rejected)
     }

@@ -9,16 +9,15 @@ mod settled;
 
 use crate::relay::board::{
     Board, RouteNo, Timer,
-    entries::{EventEntry, LegEvent, LegState},
+    entries::{EventEntry, LegEvent, LegState, RouteLeg},
 };
 use crate::{
     event::EventId,
     failure::{AttemptError, DeadReason, FailureClass},
-    outbox::{NewLetter, PartitionNo, RouteUpdate},
+    outbox::PartitionNo,
     runtime::later,
     transport::WhenDead,
 };
-use answers::RouteAnswers;
 pub(crate) use destination::Destination;
 use failed::FailedPublish;
 use std::time::{Duration, Instant};
@@ -147,13 +146,10 @@ impl Board {
     /// Notes that a publish has ended; `false` if the relay no longer owns the event.
     fn clear_in_flight(&mut self, id: EventId, route: RouteNo) -> bool {
         let Some(entry) = self.entries.get_mut(id) else { return false };
-        let Some(leg) =
-            entry.legs.iter_mut().find(|l| l.route == route && l.state() == LegState::InFlight)
-        else {
-            return false;
-        };
+        let in_flight = entry.leg_mut(route).filter(|leg| leg.state() == LegState::InFlight);
+        let Some(leg) = in_flight else { return false };
         leg.apply(LegEvent::PublishEnded);
-        if let Some(partition) = self.partitions.get_mut(&entry.partition) {
+        if let Some(partition) = self.partitions.get_mut(&entry.partition()) {
             partition.publish_ended();
         }
         self.survived(id, route);
@@ -169,13 +165,9 @@ impl Board {
     /// Ends a leg for good, and makes the next event of the key ready.
     fn finish_leg(&mut self, id: EventId, route: RouteNo, end: LegEvent, now: Instant) {
         let Some(entry) = self.entries.get_mut(id) else { return };
-        let Some(leg) = entry.legs.iter_mut().find(|l| l.route == route) else { return };
-        leg.apply(end);
-        leg.written = false;
-        if let Some(history) = leg.history.as_mut() {
-            history.due_at = None;
-        }
-        let (key_hash, no, bytes) = (entry.key_hash, entry.partition, entry.bytes);
+        let Some(leg) = entry.leg_mut(route) else { return };
+        leg.end(end);
+        let (key_hash, no, bytes) = (entry.key_hash(), entry.partition(), entry.bytes());
         self.queues[route].publish_shared(id);
         self.release_capacity(route, no, bytes);
         if let Some(hash) = key_hash {
@@ -202,11 +194,11 @@ impl Board {
     /// [`PARTIAL_RECORD_DELAY`] in any case.
     fn resolve(&mut self, id: EventId, now: Instant) {
         let Some(entry) = self.entries.get(id) else { return };
-        if entry.legs.iter().all(|l| l.state().is_final()) {
-            if entry.has_rows || entry.legs.iter().any(|l| l.state() == LegState::Dead) {
+        if entry.is_over() {
+            if entry.has_rows() || entry.legs().iter().any(|l| l.state() == LegState::Dead) {
                 self.record(id, now);
             } else {
-                let (no, epoch) = (entry.partition, entry.epoch);
+                let (no, epoch) = (entry.partition(), entry.epoch());
                 if let Some(partition) =
                     self.partitions.get_mut(&no).filter(|p| p.epoch() == epoch)
                 {
@@ -214,9 +206,7 @@ impl Board {
                     self.writes.finish.push((no, epoch, id));
                 }
             }
-        } else if entry.has_rows
-            || entry.legs.iter().any(|l| self.is_delayed(entry, l.route, l.state()))
-        {
+        } else if entry.has_rows() || entry.legs().iter().any(|l| self.is_delayed(entry, l)) {
             self.record(id, now);
         } else {
             self.entries.record_at(now + PARTIAL_RECORD_DELAY, id);
@@ -224,14 +214,15 @@ impl Board {
     }
 
     /// Tells whether a leg waits for a retry, for its key, for a breaker or for a rescan.
-    fn is_delayed(&self, entry: &EventEntry, route: RouteNo, state: LegState) -> bool {
-        match state {
+    fn is_delayed(&self, entry: &EventEntry, leg: &RouteLeg) -> bool {
+        let route = leg.route();
+        match leg.state() {
             LegState::Retrying | LegState::Unproven | LegState::Evicted => true,
             LegState::Starting | LegState::InFlight | LegState::Confirmed | LegState::Dead => false,
             LegState::Waiting => {
                 self.destinations[route].breaker().is_open()
                     || self.controls.is_paused(route)
-                    || entry.key_hash.is_some_and(|hash| self.queues[route].is_blocked(hash))
+                    || entry.key_hash().is_some_and(|hash| self.queues[route].is_blocked(hash))
             }
         }
     }
@@ -246,24 +237,7 @@ impl Board {
     /// Records the route rows of an event: all its legs the first time, then those that changed.
     pub(crate) fn record(&mut self, id: EventId, now: Instant) {
         let Some(entry) = self.entries.get_mut(id) else { return };
-        let mut update =
-            RouteUpdate { partition: entry.partition, id, rows: Vec::new(), letters: Vec::new() };
-        for leg in entry.legs.iter_mut().filter(|l| !entry.has_rows || !l.written) {
-            update.rows.push(leg.row(&self.routes, now));
-            if leg.state() == LegState::Dead
-                && let Some(reason) = leg.history.as_mut().and_then(|p| p.reason.take())
-            {
-                let route = &self.routes[leg.route];
-                let parks = route.when_dead == WhenDead::Park
-                    && entry.message.key.is_some()
-                    && reason != DeadReason::Expired;
-                update.letters.push(NewLetter { route: route.name.clone(), reason, parks });
-            }
-            leg.written = true;
-        }
-        entry.has_rows = true;
-        entry.pending_writes += 1;
-        let epoch = entry.epoch;
+        let (epoch, update) = (entry.epoch(), entry.take_record(id, &self.routes, now));
         self.push_record(epoch, update);
     }
 
@@ -277,12 +251,11 @@ impl Board {
         now: Instant,
     ) {
         let Some(entry) = self.entries.get_mut(id) else { return };
-        let (key_hash, no) = (entry.key_hash, entry.partition);
-        let Some(leg) = entry.legs.iter_mut().find(|l| l.route == route) else { return };
+        let (key_hash, no) = (entry.key_hash(), entry.partition());
+        let Some(leg) = entry.leg_mut(route) else { return };
         let at = later(now, wait);
         leg.apply(pause);
-        leg.written = false;
-        leg.history().due_at = Some(at);
+        leg.retry_at(at);
         self.timers.push(Timer { at, id, route });
         if let Some(hash) = key_hash {
             self.queues[route].wait_for_retry(hash, no, id);
@@ -293,8 +266,8 @@ impl Board {
     /// have their turn first.
     fn requeue(&mut self, id: EventId, route: RouteNo, now: Instant) {
         let Some(entry) = self.entries.get(id) else { return };
-        let (key_hash, no) = (entry.key_hash, entry.partition);
-        if entry.has_rows && entry.legs.iter().any(|l| l.route == route && !l.written) {
+        let (key_hash, no) = (entry.key_hash(), entry.partition());
+        if entry.has_rows() && entry.leg(route).is_some_and(|leg| !leg.is_written()) {
             // The recorded start has ended without a crash.
             self.record(id, now);
         }
@@ -312,20 +285,11 @@ impl Board {
         now: Instant,
     ) {
         let Some(entry) = self.entries.get_mut(id) else { return };
-        let (key_hash, no) = (entry.key_hash, entry.partition);
-        let has_key = entry.message.key.is_some();
-        let Some(leg) = entry.legs.iter_mut().find(|l| l.route == route && !l.state().is_final())
-        else {
-            return;
-        };
-        let history = leg.history();
-        history.reason = Some(reason);
-        if reason == DeadReason::Rejected {
-            history.attempts_finished += 1;
-        }
-        if let Some(error) = error {
-            AttemptError::push(&mut history.errors, error);
-        }
+        let (key_hash, no) = (entry.key_hash(), entry.partition());
+        let has_key = entry.message().key.is_some();
+        let open = entry.leg_mut(route).filter(|leg| !leg.state().is_final());
+        let Some(leg) = open else { return };
+        leg.give_up(reason, error);
         self.stats.dead += 1;
         self.destinations[route].count_dead();
         if let Some(hash) = key_hash {

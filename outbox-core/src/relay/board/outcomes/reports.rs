@@ -86,7 +86,7 @@ impl Board {
 
     fn next_of(&self, id: EventId, route: RouteNo, now: Instant) -> String {
         let leg = self.entries.leg(id, route);
-        let due_at = leg.and_then(|leg| leg.history.as_ref()?.due_at);
+        let due_at = leg.and_then(RouteLeg::due_at);
         let wait = due_at.map(|at| at.saturating_duration_since(now)).unwrap_or_default();
         match leg.map(RouteLeg::state) {
             Some(LegState::Retrying) => format!("the event is tried again in {wait:.1?}"),

@@ -1,6 +1,9 @@
 //! Confirmed writes: entries that may be dropped, and starts that may be published.
 
-use crate::relay::board::{Board, entries::LegState};
+use crate::relay::board::{
+    Board,
+    entries::{LegState, RouteLeg},
+};
 use crate::{
     event::EventId,
     outbox::{Epoch, PartitionNo},
@@ -28,27 +31,24 @@ impl Board {
             // event that was delivered and recorded meanwhile was published again without it.
             self.entries.recorded(*id, is_reading);
             let Some(entry) = self.entries.get_mut(*id) else { continue };
-            entry.pending_writes = entry.pending_writes.saturating_sub(1);
-            let starting: Vec<_> = entry
-                .legs
-                .iter()
-                .filter(|l| l.state() == LegState::Starting && l.written)
-                .map(|l| l.route)
-                .collect();
+            entry.write_done();
+            let starts =
+                |leg: &&RouteLeg| leg.state() == LegState::Starting && leg.is_written();
+            let starting: Vec<_> =
+                entry.legs().iter().filter(starts).map(RouteLeg::route).collect();
             // Of several records only the last one shows that the start is written. When any of
             // them counted, the letter of an unknown route let the event start unrecorded.
-            if entry.pending_writes == 0 {
+            if !entry.has_pending_writes() {
                 self.unpark_recorded(*id);
                 starting.into_iter().for_each(|route| self.on_start_recorded(*id, route));
             }
-            let Some(entry) = self.entries.get_mut(*id) else { continue };
+            let Some(entry) = self.entries.get(*id) else { continue };
             if !entry.is_unused() {
                 continue;
             }
-            let all_final = entry.legs.iter().all(|l| l.state().is_final());
-            if !entry.legs.iter().all(|l| l.written) {
+            if !entry.is_recorded() {
                 self.record(*id, now);
-            } else if all_final {
+            } else if entry.is_over() {
                 self.drop_entry(*id);
             } else {
                 self.entries.drop_recorded(*id, is_reading);
@@ -76,10 +76,11 @@ impl Board {
     /// decide about them.
     fn unpark_recorded(&mut self, id: EventId) {
         let Some(entry) = self.entries.get(id) else { return };
-        let Some(hash) = entry.key_hash else { return };
+        let Some(hash) = entry.key_hash() else { return };
         // A leg that was given up during this record is not written yet: the next record writes it.
-        for leg in entry.legs.iter().filter(|l| l.state() == LegState::Dead && l.written) {
-            self.queues[leg.route].letter_recorded(hash, id);
+        let is_dead = |leg: &&RouteLeg| leg.state() == LegState::Dead && leg.is_written();
+        for leg in entry.legs().iter().filter(is_dead) {
+            self.queues[leg.route()].letter_recorded(hash, id);
         }
     }
 }

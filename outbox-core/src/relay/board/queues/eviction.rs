@@ -113,3 +113,39 @@ pub(super) fn check_capacity(
     }
     Err(Refusal::Evicted)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{
+        ReadSource::{Forward, LookBack, Rescan},
+        RescanState::{Full, Loading, Partial},
+        *,
+    };
+
+    #[test]
+    fn an_eviction_lets_in_what_is_before_it_and_what_a_rescan_loads_in_order() {
+        let ok: Result<(), Refusal> = Ok(());
+        let out = Err(Refusal::Evicted);
+        // The eviction begins at 10. How far its rescan is, an event, its read, whether there is no
+        // room; then what becomes of the event and of the eviction.
+        for (rescan, id, source, full, expected, first, after) in [
+            (Partial, 9, Forward, false, ok, 10, Partial),
+            (Partial, 9, Forward, true, out, 9, Partial),
+            (Loading, 9, Rescan, true, out, 9, Partial),
+            (Partial, 10, Forward, false, out, 10, Partial),
+            (Partial, 10, Rescan, false, out, 10, Partial),
+            (Loading, 10, LookBack, false, out, 10, Loading),
+            (Loading, 10, Rescan, false, ok, 11, Loading),
+            (Loading, 12, Rescan, true, out, 12, Full),
+            (Full, 12, Rescan, false, out, 10, Full),
+        ] {
+            let mut evicted_from = EvictedFrom { first: EventId(10), rescan };
+            let seen = check_capacity(Some(&mut evicted_from), EventId(id), source, full);
+            let eviction = EvictedFrom { first: EventId(first), rescan: after };
+            let case = format!("{rescan:?}, {id} by {source:?}, full: {full}");
+            assert_eq!((seen, evicted_from), (expected, eviction), "{case}");
+        }
+        let none = |full| check_capacity(None, EventId(1), Forward, full);
+        assert_eq!((none(false), none(true)), (ok, Err(Refusal::BeginsEviction)));
+    }
+}

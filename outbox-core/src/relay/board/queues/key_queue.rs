@@ -329,3 +329,33 @@ impl KeyQueue {
             && self.evicted_from.is_none()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_that_waits_is_not_ready_and_one_that_goes_on_is_listed_once() {
+        type Change = fn(&mut KeyQueue);
+        let changes: [(Change, Change); 4] = [
+            (|keys| keys.block(EventId(2)), |keys| keys.unblock(EventId(2))),
+            (|keys| assert!(keys.park_behind(LetterId(1))), |keys| keys.unpark()),
+            (|keys| keys.hold(), |keys| keys.end_hold()),
+            (|keys| keys.started(EventId(1)), |keys| keys.ended(EventId(1))),
+        ];
+        for (case, (stop, go_on)) in changes.into_iter().enumerate() {
+            let (mut keys, mut ready) = (KeyQueue::new(PartitionNo(0)), VecDeque::new());
+            keys.insert(EventId(3));
+            keys.insert(EventId(2));
+            stop(&mut keys);
+            keys.make_ready(7, &mut ready);
+            assert!(ready.is_empty() && !keys.turn_comes(), "{case}: {keys:?}");
+            go_on(&mut keys);
+            keys.make_ready(7, &mut ready);
+            keys.make_ready(7, &mut ready);
+            assert_eq!(ready, [Ready::Key(7)], "{case}: {keys:?}");
+            assert!(keys.turn_comes());
+            assert_eq!(keys.take_head(), Some(EventId(2)), "{case}: in the order of the ids");
+        }
+    }
+}

@@ -3,7 +3,7 @@
 
 use crate::relay::board::{
     Board, RouteNo,
-    entries::{LegEvent, LegState, RouteLeg},
+    entries::{EventEntry, LegEvent, RouteLeg},
 };
 use crate::{
     event::{EventId, LetterId},
@@ -74,7 +74,7 @@ impl Board {
     pub(crate) fn letters_written(&mut self, letters: &[(EventId, Arc<str>, LetterId)]) {
         for (id, route, letter) in letters {
             let Some(route) = self.routes.iter().position(|r| r.name == *route) else { continue };
-            let Some(hash) = self.entries.get(*id).and_then(|entry| entry.key_hash) else {
+            let Some(hash) = self.entries.get(*id).and_then(EventEntry::key_hash) else {
                 continue;
             };
             self.queues[route].letter_written(hash, *id, *letter);
@@ -154,11 +154,10 @@ impl Board {
         }
         for id in tail {
             let Some(entry) = self.entries.get_mut(id) else { continue };
-            let bytes = entry.bytes;
-            for leg in entry.legs.iter_mut().filter(|l| l.route == route) {
+            if let Some(leg) = entry.leg_mut(route) {
                 leg.apply(LegEvent::Evicted);
             }
-            self.queues[route].release_capacity(bytes);
+            self.queues[route].release_capacity(entry.bytes());
             self.stats.evicted += 1;
             self.end_isolation(id, route);
             self.drop_evicted(id);
@@ -168,12 +167,7 @@ impl Board {
     /// Drops the entry of an evicted event, unless routes of it have ended and that is not
     /// recorded.
     fn drop_evicted(&mut self, id: EventId) {
-        let Some(entry) = self.entries.get(id) else { return };
-        if entry
-            .legs
-            .iter()
-            .all(|l| l.state().is_final() == l.written || l.state() == LegState::Evicted)
-        {
+        if self.entries.get(id).is_some_and(|entry| !entry.has_unrecorded_end()) {
             self.entries.drop_if_unused(id);
         }
         // Else the event is partially confirmed: its entry is dropped when that is recorded.

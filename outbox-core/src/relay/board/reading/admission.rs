@@ -4,7 +4,7 @@
 use super::unrouted::{MissingRoutes, SplitRows, is_to_be_routed, split_rows};
 use crate::relay::board::{
     Board, RouteNo, Timer,
-    entries::{EventEntry, EventState, LegEvent, LegState, RouteLeg},
+    entries::{EventEntry, EventState, LegEvent, LegState, NewEntry, RouteLeg},
     queues::{Admitted, Candidate, ReadSource},
 };
 use crate::{
@@ -50,17 +50,48 @@ impl Board {
         };
         let owned_event = (stored.partition, epoch, stored.id);
         let (to_be_routed, has_rows) = (is_to_be_routed(&stored.rows), !stored.rows.is_empty());
-        let SplitRows { mut legs, orphans, wait_row } = split_rows(&self.routes, stored.rows, now);
+        let mut rows = split_rows(&self.routes, stored.rows, now);
         if to_be_routed {
-            legs.extend(
-                (0..self.routes.len())
-                    .filter(|&r| self.routes[r].selector.takes(&message))
-                    .map(RouteLeg::new),
-            );
+            let takes = |route: &RouteNo| self.routes[*route].selector.takes(&message);
+            rows.legs.extend((0..self.routes.len()).filter(takes).map(RouteLeg::new));
         }
-        let has_no_route = to_be_routed && legs.is_empty();
-        let all_final = legs.iter().all(|l| l.state().is_final());
-        let mut pending_writes = 0;
+        let has_no_route = to_be_routed && rows.legs.is_empty();
+        let Some(pending_writes) =
+            self.settle_rows(owned_event, &message, &mut rows, has_no_route, now)
+        else {
+            return;
+        };
+        let key_hash = self.queue_hash(&message, stored.partition, stored.id);
+        let entry = EventEntry::new(NewEntry {
+            lacks_payload: stored.left_out.is_some(),
+            message,
+            partition: stored.partition,
+            epoch,
+            key_hash,
+            expires_at: stored.expires_in.map(|d| now + d),
+            legs: rows.legs,
+            has_rows,
+            pending_writes,
+        });
+        self.entries.insert(stored.id, entry);
+        self.queue_on_routes(stored.id, source, now);
+    }
+
+    /// Lets an event wait for the routes that are missing, or ends that wait, and finishes an event
+    /// for which no route waits. Gives how many records of it are being written; `None` if it gets
+    /// no entry.
+    fn settle_rows(
+        &mut self,
+        owned_event: (PartitionNo, Epoch, EventId),
+        message: &Message,
+        rows: &mut SplitRows,
+        has_no_route: bool,
+        now: Instant,
+    ) -> Option<u32> {
+        let (partition, epoch, id) = owned_event;
+        let all_final = rows.legs.iter().all(|leg| leg.state().is_final());
+        let (orphans, wait_row) = (std::mem::take(&mut rows.orphans), rows.wait_row.take());
+        let (mut is_written, mut waits) = (false, false);
         if has_no_route || !orphans.is_empty() {
             let missing = match has_no_route {
                 true => {
@@ -72,46 +103,25 @@ impl Board {
                 }
                 false => MissingRoutes::routes(orphans, wait_row),
             };
-            let (is_written, waits) = self.wait_for_route(owned_event, missing);
-            pending_writes += u32::from(is_written);
-            if all_final {
-                if !waits {
-                    self.entries.bury(stored.id, stored.partition);
-                }
-                return;
-            }
+            (is_written, waits) = self.wait_for_route(owned_event, missing);
         } else if wait_row.is_some() {
-            self.routes_found(owned_event, &mut legs, now);
-            pending_writes += 1;
+            self.routes_found(owned_event, &mut rows.legs, now);
+            is_written = true;
         } else if all_final {
             // All rows are final, but the event still exists: the settle that wrote the rows did
             // not come to the event. An empty update makes the store delete it.
-            let (partition, id) = (stored.partition, stored.id);
             self.push_record(
                 epoch,
                 RouteUpdate { partition, id, rows: Vec::new(), letters: Vec::new() },
             );
         }
-        if all_final {
-            self.entries.bury(stored.id, stored.partition);
-            return;
+        if !all_final {
+            return Some(u32::from(is_written));
         }
-        let key_hash = self.queue_hash(&message, stored.partition, stored.id);
-        let entry = EventEntry {
-            bytes: memory_of(&message),
-            left_out: stored.left_out.is_some(),
-            message,
-            partition: stored.partition,
-            epoch,
-            key_hash,
-            expires_at: stored.expires_in.map(|d| now + d),
-            legs,
-            has_rows,
-            pending_writes,
-            row_finished: false,
-        };
-        self.entries.insert(stored.id, entry);
-        self.queue_on_routes(stored.id, source, now);
+        if !waits {
+            self.entries.bury(id, partition);
+        }
+        None
     }
 
     /// Takes in an event that is in memory already: evicted legs may have room now, dead ones may
@@ -137,31 +147,10 @@ impl Board {
             if row.state != RouteState::Waiting || !row.redriven {
                 continue;
             }
-            match entry.legs.iter_mut().find(|l| l.route == route) {
-                Some(leg) if leg.state().is_final() && leg.written && !is_stale => {
-                    *leg = RouteLeg::from_row(route, row, now)
-                }
-                Some(leg) => {
-                    must_refetch |= is_stale && leg.state().is_final();
-                    continue;
-                }
-                None if is_stale => {
-                    must_refetch = true;
-                    continue;
-                }
-                None => entry.legs.push(RouteLeg::from_row(route, row, now)),
-            }
             // Queued below like an evicted leg.
-            if let Some(leg) = entry.legs.iter_mut().find(|l| l.route == route) {
-                leg.apply(LegEvent::Evicted);
-            }
+            must_refetch |= entry.redriven(route, row, is_stale, now);
         }
-        let mut returning = Vec::new();
-        for leg in entry.legs.iter_mut().filter(|l| l.state() == LegState::Evicted) {
-            leg.apply(LegEvent::ReadAgain);
-            returning.push(leg.route);
-        }
-        let epoch = entry.epoch;
+        let (returning, epoch) = (entry.read_again(), entry.epoch());
         for route in returning {
             self.queue_or_evict(stored.id, route, source, now);
         }
@@ -170,8 +159,8 @@ impl Board {
             let owned_event = (stored.partition, epoch, stored.id);
             let missing = MissingRoutes::routes(orphans, wait_row);
             let (is_written, _) = self.wait_for_route(owned_event, missing);
-            if let Some(entry) = self.entries.get_mut(stored.id) {
-                entry.pending_writes += u32::from(is_written);
+            if let Some(entry) = self.entries.get_mut(stored.id).filter(|_| is_written) {
+                entry.write_pending();
             }
         }
         if must_refetch {
@@ -182,16 +171,12 @@ impl Board {
     /// Queues a new event on each route for which it waits.
     fn queue_on_routes(&mut self, id: EventId, source: ReadSource, now: Instant) {
         let Some(entry) = self.entries.get(id) else { return };
-        if let [leg] = entry.legs.as_slice() {
-            let route = leg.route;
+        if let [leg] = entry.legs() {
+            let route = leg.route();
             self.queue_or_evict(id, route, source, now);
         } else {
-            let waiting: Vec<RouteNo> = entry
-                .legs
-                .iter()
-                .filter(|l| l.state() == LegState::Waiting)
-                .map(|l| l.route)
-                .collect();
+            let waiting = entry.legs().iter().filter(|leg| leg.state() == LegState::Waiting);
+            let waiting: Vec<RouteNo> = waiting.map(RouteLeg::route).collect();
             for route in waiting {
                 self.queue_or_evict(id, route, source, now);
             }
@@ -202,19 +187,21 @@ impl Board {
     /// Puts an event in its key queue, or evicts it if there is no room.
     fn queue_or_evict(&mut self, id: EventId, route: RouteNo, source: ReadSource, now: Instant) {
         let Some(entry) = self.entries.get_mut(id) else { return };
-        let Some(partition) = self.partitions.get_mut(&entry.partition) else { return };
-        let Some(leg) = entry.legs.iter_mut().find(|l| l.route == route) else { return };
-        let due_at = leg.history.as_ref().and_then(|p| p.due_at).filter(|at| *at > now);
-        let candidate = Candidate {
+        let key_hash = entry.key_hash();
+        let Some(partition) = self.partitions.get_mut(&entry.partition()) else { return };
+        let mut candidate = Candidate {
             id,
-            partition: entry.partition,
-            key_hash: entry.key_hash,
-            bytes: entry.bytes,
+            partition: entry.partition(),
+            key_hash,
+            bytes: entry.bytes(),
             source,
-            is_held: self.controls.holds(&entry.message.topic, entry.key_hash),
-            lacks_payload: entry.left_out,
-            waits_for_retry: due_at.is_some(),
+            is_held: self.controls.holds(&entry.message().topic, key_hash),
+            lacks_payload: entry.lacks_payload(),
+            waits_for_retry: false,
         };
+        let Some(leg) = entry.leg_mut(route) else { return };
+        let due_at = leg.due_at().filter(|at| *at > now);
+        candidate.waits_for_retry = due_at.is_some();
         match self.queues[route].admit(&candidate) {
             Admitted::Queued => {
                 partition.load(id);
@@ -228,7 +215,7 @@ impl Board {
                 leg.apply(LegEvent::Evicted);
                 self.stats.evicted += u64::from(source != ReadSource::Rescan);
                 partition.evict(id);
-                if let Some(hash) = entry.key_hash.filter(|_| begins_on_key) {
+                if let Some(hash) = key_hash.filter(|_| begins_on_key) {
                     partition.evict_key(route, hash);
                 }
             }
@@ -295,8 +282,3 @@ impl Board {
     }
 }
 
-/// Gives the bytes of a message in memory.
-fn memory_of(message: &Message) -> usize {
-    let headers: usize = message.headers.iter().map(|(name, value)| name.len() + value.len()).sum();
-    message.payload.len() + headers + message.key.as_ref().map_or(0, String::len)
-}

@@ -18,6 +18,7 @@ pub(crate) use unrouted::UnroutedReports;
 
 use crate::relay::board::{
     Board,
+    entries::RouteLeg,
     queues::{ReadSource, RouteQueue},
 };
 use crate::{
@@ -50,9 +51,10 @@ impl Board {
     pub(crate) fn fetch_due(&mut self, due: Vec<DueRetry>) {
         for retry in due {
             let known = self.entries.get(retry.id).is_some_and(|entry| {
-                entry.legs.iter().any(|l| {
-                    self.routes[l.route].name == retry.route && !(l.state().is_final() && l.written)
-                })
+                let is_due = |leg: &RouteLeg| {
+                    self.routes[leg.route()].name == retry.route && !leg.is_settled()
+                };
+                entry.legs().iter().any(is_due)
             });
             let wanted = (retry.partition, retry.id);
             // Not before the partition has been read to its end: a fetched event would be published

@@ -36,14 +36,14 @@ impl Board {
         }
         for (route, queue) in self.queues.iter_mut().enumerate() {
             queue.drop_partition(no);
-            for (_, entry) in self.entries.iter().filter(|(_, h)| h.partition == no) {
+            for (_, entry) in self.entries.iter().filter(|(_, h)| h.partition() == no) {
                 let takes_room = |leg: &&RouteLeg| {
-                    leg.route == route
+                    leg.route() == route
                         && !leg.state().is_final()
                         && leg.state() != LegState::Evicted
                 };
-                for _ in entry.legs.iter().filter(takes_room) {
-                    queue.release_capacity(entry.bytes);
+                for _ in entry.legs().iter().filter(takes_room) {
+                    queue.release_capacity(entry.bytes());
                 }
             }
         }
@@ -103,16 +103,16 @@ impl Board {
     /// Not earlier: most of the events are confirmed on their other routes a moment later and need
     /// no record.
     fn record_partial_of_released(&mut self, now: Instant) {
-        let is_quiet = |no: &PartitionNo| {
-            self.partitions.get(no).is_some_and(|p| p.is_releasing() && p.is_quiet())
+        let is_quiet = |no: PartitionNo| {
+            self.partitions.get(&no).is_some_and(|p| p.is_releasing() && p.is_quiet())
         };
-        if !self.partitions.keys().any(is_quiet) {
+        if !self.partitions.keys().copied().any(is_quiet) {
             return;
         }
         let mut partially_confirmed: Vec<EventId> = self
             .entries
             .iter()
-            .filter(|(_, h)| h.is_partially_confirmed() && is_quiet(&h.partition))
+            .filter(|(_, h)| h.is_partially_confirmed() && is_quiet(h.partition()))
             .map(|(id, _)| id)
             .collect();
         partially_confirmed.sort_unstable();

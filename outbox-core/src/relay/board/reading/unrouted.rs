@@ -229,9 +229,8 @@ impl Board {
             owned.end_wait_for_route(id);
         }
         let mut rows = vec![ended_wait()];
-        for leg in legs.iter_mut().filter(|leg| !leg.written) {
-            rows.push(leg.row(&self.routes, now));
-            leg.written = true;
+        for leg in legs.iter_mut().filter(|leg| !leg.is_written()) {
+            rows.push(leg.take_row(&self.routes, now));
         }
         self.push_record(epoch, RouteUpdate { partition, id, rows, letters: Vec::new() });
     }
