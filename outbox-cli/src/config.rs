@@ -98,9 +98,11 @@ pub(crate) fn target(global: &Global) -> Result<Target, CliError> {
 /// Gives the options that select a database again, for a command that is printed; `URL` stands for one
 /// that may have a password.
 pub(crate) fn selecting(global: &Global, name: &str, databases: usize) -> String {
-    let url = global.database.iter().find(|url| name_of(url) == name).map(|url| {
-        if without_password(url) == *url { url.as_str() } else { "URL" }
-    });
+    let url = global
+        .database
+        .iter()
+        .find(|url| name_of(url) == name)
+        .map(|url| if without_password(url) == *url { url.as_str() } else { "URL" });
     let file = global.config.as_ref().map(|path| path.display().to_string());
     let of_context = global.database.is_empty() && databases > 1;
     let options = [

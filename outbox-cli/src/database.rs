@@ -32,9 +32,8 @@ pub(crate) async fn connect_with(
 
 /// Checks the URL of a database, which is not opened.
 pub(crate) fn check(target: &Target) -> Result<(), CliError> {
-    check_database(&target.url).map_err(|why| {
-        CliError::Usage(format!("the URL of the database `{}`: {why}", target.name))
-    })
+    check_database(&target.url)
+        .map_err(|why| CliError::Usage(format!("the URL of the database `{}`: {why}", target.name)))
 }
 
 /// Opens the outbox of a database; its tables must exist.

@@ -114,10 +114,9 @@ mod tests {
 
     #[test]
     fn a_list_of_values_is_padded_to_a_power_of_two() {
-        for (values, condition, padded) in [
-            (&[7][..], "n IN (?)", &[7][..]),
-            (&[7, 8, 9], "n IN (?, ?, ?, ?)", &[7, 8, 9, 9]),
-        ] {
+        for (values, condition, padded) in
+            [(&[7][..], "n IN (?)", &[7][..]), (&[7, 8, 9], "n IN (?, ?, ?, ?)", &[7, 8, 9, 9])]
+        {
             let of = |values: &[i64]| values.iter().copied().map(Value::from).collect::<Vec<_>>();
             assert_eq!(one_of("n", of(values)), (condition.to_owned(), of(padded)));
         }

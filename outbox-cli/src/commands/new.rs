@@ -30,14 +30,22 @@ const FILES: &[(&str, &str)] = template![
 const MAX_NAME: usize = 40;
 /// Names that Cargo refuses, and those of crates that are there without a dependency.
 const TAKEN: [&str; 10] = [
-    "alloc", "build", "core", "deps", "examples", "incremental", "outbox-core", "proc-macro", "std",
+    "alloc",
+    "build",
+    "core",
+    "deps",
+    "examples",
+    "incremental",
+    "outbox-core",
+    "proc-macro",
+    "std",
     "test",
 ];
 /// Rust's keywords, also those that are reserved.
 const KEYWORDS: [&str; 51] = [
     "abstract", "as", "async", "await", "become", "box", "break", "const", "continue", "crate",
-    "do", "dyn", "else", "enum", "extern", "false", "final", "fn", "for", "gen", "if", "impl", "in",
-    "let", "loop", "macro", "match", "mod", "move", "mut", "override", "priv", "pub", "ref",
+    "do", "dyn", "else", "enum", "extern", "false", "final", "fn", "for", "gen", "if", "impl",
+    "in", "let", "loop", "macro", "match", "mod", "move", "mut", "override", "priv", "pub", "ref",
     "return", "self", "static", "struct", "super", "trait", "true", "try", "type", "typeof",
     "unsafe", "unsized", "use", "virtual", "where", "while", "yield",
 ];

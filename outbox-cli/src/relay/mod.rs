@@ -108,10 +108,7 @@ async fn serve(path: &Path, mut file: File) -> Result<ExitCode, CliError> {
 
 /// Finds what is wrong with a new file while the former relay goes on; gives where its metrics are
 /// served.
-fn prepare(
-    file: &File,
-    former: Option<&Arc<Listener>>,
-) -> Result<Option<Arc<Listener>>, CliError> {
+fn prepare(file: &File, former: Option<&Arc<Listener>>) -> Result<Option<Arc<Listener>>, CliError> {
     routes::build(file)?;
     Listener::of(file.metrics.as_ref(), former)
 }

@@ -157,8 +157,7 @@ async fn top_opens_a_database_once_and_not_with_each_look() {
     let sql = format!("VACUUM INTO '{}'", file.display());
     world.outbox.connection().execute_unprepared(&sql).await.unwrap();
     let url = format!("sqlite://{}", file.display());
-    let mut top =
-        Process::start(&mut command(&["--database", &url, "top", "--every", "50ms"]));
+    let mut top = Process::start(&mut command(&["--database", &url, "top", "--every", "50ms"]));
     top.wait_for_line(SOON, "events    1 waiting").await;
     fs::rename(&file, &gone).unwrap();
     // One of them may have been under way.

@@ -295,7 +295,19 @@ mod shown {
             let (id, at) = (LetterId(7), Timestamp::from_micros(0));
             let reason = DeadReason::NotRetried;
             let route = "billing".to_owned();
-            DeadLetter::new(id, EventId(9), Some(message), route, reason, 1, errors, true, at, None, None)
+            DeadLetter::new(
+                id,
+                EventId(9),
+                Some(message),
+                route,
+                reason,
+                1,
+                errors,
+                true,
+                at,
+                None,
+                None,
+            )
         };
         let count = |letter: DeadLetter| format!("{letter:?}").matches("canary").count();
         let shown = |letter: &DeadLetter| serde_json::to_string(letter).unwrap();

@@ -57,7 +57,8 @@ impl Attempts {
     /// Counts a failed login.
     pub(super) fn failed(&self, peer: IpAddr, now: Instant) {
         let (peer, mut all) = (network(peer), self.lock());
-        let is_old = |failures: &Failures| now.saturating_duration_since(failures.last) > REMEMBERED;
+        let is_old =
+            |failures: &Failures| now.saturating_duration_since(failures.last) > REMEMBERED;
         if all.len() >= MOST && !all.contains_key(&peer) {
             all.retain(|_, failures| !is_old(failures));
             if all.len() >= MOST

@@ -148,9 +148,8 @@ pub(crate) fn saga(view: &View, db: &str, saga: &SagaView) -> Markup {
     let stuck_at = instance.stuck_at.as_deref();
     let steps = instance.steps.iter().map(|step| step.step.as_str());
     let steps = stuck_at.into_iter().chain(steps.filter(|step| stuck_at != Some(*step)));
-    let retry_from = |step: &&str| {
-        may(Permission::SagaRetryFrom, Operation::RetryFrom((*step).to_owned()))
-    };
+    let retry_from =
+        |step: &&str| may(Permission::SagaRetryFrom, Operation::RetryFrom((*step).to_owned()));
     let form = SagaForm {
         root: &view.root,
         db,

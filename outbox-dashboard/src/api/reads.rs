@@ -161,9 +161,11 @@ pub(super) async fn letters(State(app): State<Shared>, asked: Asked) -> Result<R
 
 pub(super) async fn groups(State(app): State<Shared>, asked: Asked) -> Result<Response, Refusal> {
     let (filter, sensitive) = (&filter::from(|name| asked.get(name))?, &app.sensitive);
-    each(&app, &asked, |store| async move {
-        Ok(sensitive.groups(store.letter_groups(filter).await?))
-    })
+    each(
+        &app,
+        &asked,
+        |store| async move { Ok(sensitive.groups(store.letter_groups(filter).await?)) },
+    )
     .await
 }
 

@@ -169,10 +169,8 @@ async fn acts_that_are_no_longer_possible_leave_the_open_page() {
     let note = OperatorNote::new("bob", "the customer has cancelled");
     assert!(service.outbox.operate(saga, &Operation::Cancel, &note).await.unwrap());
     browser.wait_for_text("the customer has cancelled").await;
-    wait_until(SOON, "nothing can be done any more", async || {
-        browser.count("#acts").await == 0
-    })
-    .await;
+    wait_until(SOON, "nothing can be done any more", async || browser.count("#acts").await == 0)
+        .await;
     expect_same_document(&browser).await;
 }
 

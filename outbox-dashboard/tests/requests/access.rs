@@ -56,7 +56,8 @@ async fn a_dashboard_in_a_service_that_says_nothing_of_access_is_read_here_and_n
         let act = client.post(path, &[("act", "discard"), ("all", "1"), ("why", "x")]).await;
         act.says(403, &["loopback has no permission to", "give it `Access::loopback()`"]);
     }
-    let act = client.post_json("/api/dead-letters/discard", &json!({ "letters": [1], "why": "x" }));
+    let body = json!({ "letters": [1], "why": "x" });
+    let act = client.post_json("/api/dead-letters/discard", &body);
     act.await.says(403, &["Access::loopback()"]);
     assert_eq!((world.dead_and_pending().await, world.audit().await), ((1, 0), Vec::new()));
     world.client().submit("/letters/1/discard", &[("why", "the service says so")]).await;
@@ -76,7 +77,8 @@ async fn asked(address: SocketAddr, version: &str) -> String {
 }
 
 #[tokio::test]
-async fn a_page_that_is_served_by_itself_is_acted_on_from_here_and_not_through_a_proxy_as_it_comes() {
+async fn a_page_that_is_served_by_itself_is_acted_on_from_here_and_not_through_a_proxy_as_it_comes()
+{
     let (_temp, world) = world().await;
     let dashboard = Dashboard::builder().database("orders", world.outbox.clone()).build().unwrap();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -207,7 +209,8 @@ async fn a_post_of_another_page_does_nothing() {
         client.get("/letters").await.says(200, &[]);
     }
     assert_eq!((world.dead_and_pending().await, world.audit().await), ((1, 0), Vec::new()));
-    let own = client().with("origin", "http://127.0.0.1:8080").with("sec-fetch-site", "same-origin");
+    let own =
+        client().with("origin", "http://127.0.0.1:8080").with("sec-fetch-site", "same-origin");
     own.submit("/letters/1/discard", &form).await;
 }
 

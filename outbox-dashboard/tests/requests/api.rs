@@ -341,7 +341,8 @@ async fn what_has_no_instant_comes_last_in_a_history() {
     let mut entries = Value::Null;
     wait_until(crate::world::SOON, "one handler is done, and one has given up", async || {
         entries = client.get(&path).await.json();
-        let has = |kind: &str| entries.as_array().unwrap().iter().any(|entry| entry["kind"] == kind);
+        let has =
+            |kind: &str| entries.as_array().unwrap().iter().any(|entry| entry["kind"] == kind);
         has("received") && has("dead_letter")
     })
     .await;

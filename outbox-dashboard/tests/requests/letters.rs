@@ -85,7 +85,8 @@ async fn an_act_on_letters_goes_on_to_its_end_when_its_client_hangs_up() {
     let last = "SELECT letter_id FROM outbox_dead_letters WHERE letter_id = 12 FOR UPDATE";
     held.execute_unprepared(last).await.unwrap();
     let client = world.client();
-    let document = json!({ "letters": (1..=12).collect::<Vec<_>>(), "why": "all of them are duplicates" });
+    let document =
+        json!({ "letters": (1..=12).collect::<Vec<_>>(), "why": "all of them are duplicates" });
     let asked = tokio::spawn(async move {
         client.post_json("/api/dead-letters/discard", &document).await;
     });

@@ -115,13 +115,15 @@ async fn a_page_that_cannot_be_read_again_says_why_until_it_can() {
     let world = World::open(&temp).await;
     let saga = world.stuck_saga().await;
     let router = router(&world).await;
-    let mut events =
-        Events::open(&router, &format!("/live/saga?id={saga}&root=./"), None).await;
+    let mut events = Events::open(&router, &format!("/live/saga?id={saga}&root=./"), None).await;
     let (seen, _) = events.next().await;
     let db = world.outbox.connection();
     db.execute_unprepared("ALTER TABLE outbox_sagas RENAME TO away").await.unwrap();
     let stale = events.written().await;
-    assert!(stale.starts_with("event: stale\ndata: The outbox does not fit this program"), "{stale}");
+    assert!(
+        stale.starts_with("event: stale\ndata: The outbox does not fit this program"),
+        "{stale}"
+    );
     assert!(!stale.contains("id: "), "what was seen is the body before it: {stale}");
     db.execute_unprepared("ALTER TABLE away RENAME TO outbox_sagas").await.unwrap();
     assert_eq!(events.next().await.0, seen, "it is as it was");

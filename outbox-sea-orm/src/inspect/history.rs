@@ -263,8 +263,7 @@ fn add_letter(history: &mut History, letter: &LetterHistory) {
         "It became dead letter {} of {by}: {}, {} attempts.",
         facts.id, facts.reason, facts.attempts
     );
-    let dead =
-        entry(Some(facts.dead_at), service.clone(), about, HistoryKind::DeadLetter, text);
+    let dead = entry(Some(facts.dead_at), service.clone(), about, HistoryKind::DeadLetter, text);
     history.entries.push(dead);
     if let Some(resolution) = &facts.resolution {
         let text = format!(

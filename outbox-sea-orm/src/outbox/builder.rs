@@ -373,8 +373,7 @@ impl OutboxBuilder {
         } else {
             Notifier::new(&self.db, &schema)
         };
-        let pool =
-            |limits| WorkPool::new(&self.db, schema.dialect(), limits, self.behind_pooler);
+        let pool = |limits| WorkPool::new(&self.db, schema.dialect(), limits, self.behind_pooler);
         let (work, heartbeat_pool) = (pool(self.work_limits), pool(self.work_limits).at_most(1));
         let read_pool = pool(self.work_limits.of_reads()).at_most(READ_CONNECTIONS);
         Ok(Outbox(Arc::new(Inner {

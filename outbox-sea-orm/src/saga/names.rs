@@ -18,9 +18,8 @@ pub(crate) async fn definition_names(
             None => ("1 = 1", Vec::new()),
             Some(last) => ("name > ?", vec![Value::from(last.as_str())]),
         };
-        let sql = schema.filled(&format!(
-            "SELECT name FROM {{sagas}} WHERE {condition} ORDER BY name LIMIT 1"
-        ));
+        let sql = schema
+            .filled(&format!("SELECT name FROM {{sagas}} WHERE {condition} ORDER BY name LIMIT 1"));
         let statement = schema.statement(&sql, values);
         match outbox.reads().query_one_raw(statement).await.map_err(database)? {
             Some(row) => names.push(column(&row, 0)?),

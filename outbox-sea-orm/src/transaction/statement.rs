@@ -388,9 +388,9 @@ mod tests {
 
     #[test]
     fn no_text_is_too_strange() {
-        for sql in [
-            "'", "\"", "`", "$", "$a", "$$", "$é$", "/*", "--", "#", "\\", "E'", "é'ö", ";;;", "[",
-        ] {
+        for sql in
+            ["'", "\"", "`", "$", "$a", "$$", "$é$", "/*", "--", "#", "\\", "E'", "é'ö", ";;;", "["]
+        {
             for as_mysql in [false, true] {
                 let _: Change = change_of(sql, as_mysql);
                 assert!(!Code::of(sql, as_mysql).has_several, "{sql}");

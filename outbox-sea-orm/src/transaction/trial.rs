@@ -141,9 +141,9 @@ impl OutboxTransaction {
         let (query, note) = dialect.checked_at_commit_alone()?;
         let query = Statement::from_string(dialect.backend(), query);
         let mut turn = self.shared.take_turn().await.ok()?;
-        let row = self.shared.run_bounded(&mut turn, "a try", |txn| async move {
-            txn.query_one_raw(query).await
-        });
+        let row = self
+            .shared
+            .run_bounded(&mut turn, "a try", |txn| async move { txn.query_one_raw(query).await });
         let constraints: i64 = row.await.ok()??.try_get_by_index(0).ok()?;
         (constraints > 0).then_some(note)
     }

@@ -64,8 +64,7 @@ async fn compare(world: &World, case: u64, sent: &[Sent]) -> Result<(u64, u64), 
         world.add_locks(name).await;
         let actor = Actor::default();
         let consumer = world.consumer(name, &actor).concurrency(3).prefetch(64);
-        let consumer =
-            if is_batched { consumer.batch_eagerly() } else { consumer.one_by_one() };
+        let consumer = if is_batched { consumer.batch_eagerly() } else { consumer.one_by_one() };
         let stats = handle(world, consumer, &messages).await;
         if is_batched {
             batches = (stats.batches, stats.batches_rolled_back);

@@ -184,7 +184,11 @@ async fn sagas_of_a_correlation_id_are_found_under_every_name_and_without_a_walk
     }
     world.run("ANALYZE outbox_sagas").await;
     let read = async |what: &str| {
-        world.number(&format!("SELECT {what} FROM pg_stat_user_tables WHERE relname = 'outbox_sagas'")).await
+        world
+            .number(&format!(
+                "SELECT {what} FROM pg_stat_user_tables WHERE relname = 'outbox_sagas'"
+            ))
+            .await
     };
     let rows = "COALESCE(seq_tup_read, 0) + COALESCE(idx_tup_fetch, 0)";
     let (scans_before, rows_before) = (read("idx_scan").await, read(rows).await);

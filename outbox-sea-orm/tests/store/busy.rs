@@ -1,6 +1,7 @@
 //! A database that others keep busy is waited for: nothing is counted, and nothing taken for down.
 
 use crate::outbox::installed;
+use futures_util::FutureExt;
 use outbox_core::{
     consumer::{Consumer, EventHandler, HandlerContext, HandlerError, HandlerOptions},
     event::{
@@ -10,7 +11,6 @@ use outbox_core::{
     outbox::{ConsumerStore, Store},
     transport::{Memory, Publisher},
 };
-use futures_util::FutureExt;
 use outbox_sea_orm::{Namespace, Outbox, OutboxTransaction, TransactionLimits};
 use sea_orm::{ConnectionTrait, DatabaseConnection, DbBackend, Statement, TransactionTrait};
 use std::{

@@ -8,8 +8,7 @@ use outbox_core::{
     failure::DeadReason,
     outbox::{
         Fence, NewLetter, PartitionNo, RelayStore, RetrierStore, RouteRow, RouteState, RouteUpdate,
-        Store,
-        StoreError,
+        Store, StoreError,
     },
     testing::store::{PARTITIONS, event},
 };

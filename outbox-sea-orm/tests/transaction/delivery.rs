@@ -1,7 +1,7 @@
 //! Options of an event: once a key, and later.
 
 use crate::shop::{OrderPlaced, Shop, new_order};
-use outbox_core::outbox::ConsumerStore;
+use outbox_core::outbox::Store;
 use outbox_sea_orm::{EnqueueOptions, OnDuplicate, prelude::*};
 use sea_orm::{ActiveModelTrait, ConnectionTrait, TransactionTrait};
 use std::time::Duration;
@@ -123,9 +123,9 @@ on_every_database! {
         }
         txn.rollback().await.unwrap();
 
-        let tx = ConsumerStore::begin(&shop.outbox).await.unwrap();
+        let tx = Store::begin(&shop.outbox).await.unwrap();
         tx.emit(EVENT).unwrap();
-        ConsumerStore::commit(&shop.outbox, tx).await.unwrap();
+        Store::commit(&shop.outbox, tx).await.unwrap();
         assert_eq!(shop.events().await, 4, "a handler goes on with what was accepted before");
 
         shop.db.execute_unprepared("DELETE FROM outbox_events").await.unwrap();

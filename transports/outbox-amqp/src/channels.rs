@@ -348,11 +348,7 @@ impl ConfirmChannel {
         self.outcomes(&ids, confirms, written.messages())
     }
 
-    async fn publish(
-        &self,
-        message: Outgoing,
-        written: &Written,
-    ) -> lapin::Result<Confirmation> {
+    async fn publish(&self, message: Outgoing, written: &Written) -> lapin::Result<Confirmation> {
         let Outgoing { exchange, routing_key, encoded, .. } = message;
         let mandatory = BasicPublishOptions { mandatory: true, ..Default::default() };
         let publish = self.channel.basic_publish(

@@ -15,7 +15,8 @@ const LONGEST: usize = 512 * 1024;
 pub(crate) fn lay_out(json: &str) -> Option<String> {
     // Its reader does not call itself, so that no depth is too much for the stack.
     let _: &RawValue = serde_json::from_str(json).ok()?;
-    let (mut out, mut depth, mut in_string, mut is_escaped) = (String::new(), 0_usize, false, false);
+    let (mut out, mut depth, mut in_string, mut is_escaped) =
+        (String::new(), 0_usize, false, false);
     let mut tokens = json.trim().chars().peekable();
     while let Some(c) = tokens.next() {
         if out.len() > LONGEST {

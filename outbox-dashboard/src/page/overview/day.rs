@@ -200,8 +200,7 @@ fn figures(samples: &[Sample], at: Timestamp) -> Vec<Figure> {
 
 fn figure(title: &'static str, lines: Vec<Line>, written: &dyn Fn(f64) -> String) -> Figure {
     let told = |value: Option<f64>| value.map_or_else(|| "none".to_owned(), written);
-    let keys =
-        lines.iter().map(|line| (line.class, format!("{} {}", line.name, told(line.now()))));
+    let keys = lines.iter().map(|line| (line.class, format!("{} {}", line.name, told(line.now()))));
     let say = lines.iter().map(|line| {
         format!("{}: now {}, at most {}", line.name, told(line.now()), told(line.highest()))
     });
@@ -277,7 +276,8 @@ mod tests {
 
     #[tokio::test]
     async fn what_is_said_of_now_is_of_now_however_many_routes_there_are() {
-        for (early, late, hours) in [(1, 1, 24), (31, 31, 24), (60, 60, 12), (300, 300, 2), (60, 1, 13)]
+        for (early, late, hours) in
+            [(1, 1, 24), (31, 31, 24), (60, 60, 12), (300, 300, 2), (60, 1, 13)]
         {
             let mut stored: Vec<Sample> = minutes(0..1_430, early, 100).collect();
             stored.extend(minutes(1_430..1_440, late, 7));
@@ -286,12 +286,20 @@ mod tests {
                 reads.set(reads.get() + 1);
                 let from = stored.partition_point(|sample| sample.at < since);
                 let limit = usize::try_from(limit.min(READ)).unwrap();
-                std::future::ready(Ok(stored[from..].iter().take(limit).cloned().collect::<Vec<_>>()))
+                std::future::ready(Ok(stored[from..]
+                    .iter()
+                    .take(limit)
+                    .cloned()
+                    .collect::<Vec<_>>()))
             };
             let at = Timestamp::from_micros(1_440 * MINUTE);
             let samples = samples(read, at).await.unwrap();
             let routes = format!("{early} routes, then {late}");
-            assert_eq!(figures(&samples, at)[1].keys[0], ("busy", "events 7".to_owned()), "{routes}");
+            assert_eq!(
+                figures(&samples, at)[1].keys[0],
+                ("busy", "events 7".to_owned()),
+                "{routes}"
+            );
             assert!(samples.is_sorted_by_key(|sample| sample.at), "{routes}");
             let mut seen: Vec<i64> = samples.iter().map(|sample| sample.at.as_micros()).collect();
             seen.dedup();

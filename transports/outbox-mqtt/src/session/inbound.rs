@@ -210,11 +210,8 @@ mod tests {
 
     #[test]
     fn messages_that_the_server_does_not_count_are_bounded_though_they_have_few_bytes() {
-        let options = InboundOptions {
-            read: ReadOptions::default(),
-            max_payload: 1_000,
-            in_order: true,
-        };
+        let options =
+            InboundOptions { read: ReadOptions::default(), max_payload: 1_000, in_order: true };
         let inbound = Inbound::new(options, Carried::new());
         let mut messages = 0;
         while !inbound.is_full() && messages < 1_000_000 {

@@ -190,7 +190,8 @@ impl Directory {
         let mut settings = Vec::new();
         if let Some((dead, after)) = &queue.dead_letters {
             let url = urls.get(dead);
-            let url = url.ok_or_else(|| Failure::unavailable("its dead-letter queue is missing"))?;
+            let url =
+                url.ok_or_else(|| Failure::unavailable("its dead-letter queue is missing"))?;
             let arn = self.attribute(url, QueueAttributeName::QueueArn).await?;
             let arn =
                 arn.ok_or_else(|| Failure::unavailable("the dead-letter queue has no ARN"))?;
@@ -268,12 +269,7 @@ impl Directory {
     }
 
     /// Lets topics send to a queue that has no policy, and tells whether it had none.
-    async fn set_policy(
-        &self,
-        queue: &str,
-        topics: &[String],
-        url: &str,
-    ) -> Result<bool, Failure> {
+    async fn set_policy(&self, queue: &str, topics: &[String], url: &str) -> Result<bool, Failure> {
         let known = self.attribute(url, QueueAttributeName::Policy).await?;
         if let Some(known) = known.filter(|known| !known.is_empty()) {
             let refused = topics.iter().find(|topic| !policy::allows(&known, topic));

@@ -23,8 +23,7 @@ impl Board {
     ) {
         let Some(entry) = self.entries.get_mut(id) else { return };
         let (key_hash, no, epoch) = (entry.key_hash(), entry.partition(), entry.epoch());
-        let is_done =
-            |leg: &RouteLeg| leg.route() == route || leg.state() == LegState::Confirmed;
+        let is_done = |leg: &RouteLeg| leg.route() == route || leg.state() == LegState::Confirmed;
         let others_done = entry.legs().iter().all(is_done);
         let Some(leg) = entry.leg_mut(route) else { return };
         leg.mark_done_first();
@@ -35,8 +34,7 @@ impl Board {
         // DELETE is the mark, and costs no row.
         if entry.has_rows() || !others_done {
             self.record(id, now);
-        } else if let Some(partition) =
-            self.partitions.get_mut(&no).filter(|p| p.epoch() == epoch)
+        } else if let Some(partition) = self.partitions.get_mut(&no).filter(|p| p.epoch() == epoch)
         {
             partition.write_pending();
             self.writes.finish.push((no, epoch, id));
@@ -100,8 +98,7 @@ impl Board {
     fn is_other_isolated(&self, id: EventId, route: RouteNo, key_hash: Option<u64>) -> bool {
         let Some((other, its_route)) = self.crash_isolation.other(id, route) else { return false };
         let Some(entry) = self.entries.get(other) else { return false };
-        let in_flight =
-            entry.leg(its_route).is_some_and(|leg| leg.state() == LegState::InFlight);
+        let in_flight = entry.leg(its_route).is_some_and(|leg| leg.state() == LegState::InFlight);
         in_flight || its_route != route || key_hash.is_none() || entry.key_hash() != key_hash
     }
 
@@ -140,9 +137,8 @@ impl Board {
     }
 
     fn next_isolated(&self) -> Option<(EventId, RouteNo)> {
-        self.crash_isolation.next(|id, route| {
-            self.entries.leg(id, route).map_or(0, RouteLeg::attempts_started)
-        })
+        self.crash_isolation
+            .next(|id, route| self.entries.leg(id, route).map_or(0, RouteLeg::attempts_started))
     }
 
     /// Keeps an event at the head of its key until it may be published.

@@ -175,9 +175,8 @@ impl EventEntry {
             update.rows.push(leg.take_row(routes, now));
             if let Some(reason) = leg.take_reason() {
                 let route = &routes[leg.route()];
-                let parks = route.when_dead == WhenDead::Park
-                    && has_key
-                    && reason != DeadReason::Expired;
+                let parks =
+                    route.when_dead == WhenDead::Park && has_key && reason != DeadReason::Expired;
                 update.letters.push(NewLetter { route: route.name.clone(), reason, parks });
             }
         }

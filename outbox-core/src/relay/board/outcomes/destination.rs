@@ -183,8 +183,7 @@ impl Destination {
     /// over.
     pub(super) fn due_reports(&mut self, now: Instant) -> Option<DueReports> {
         let failures = self.failures_logged.due(now);
-        let is_down =
-            self.outages_logged.due(now).is_some() && self.outages_logged.is_failing();
+        let is_down = self.outages_logged.due(now).is_some() && self.outages_logged.is_failing();
         let (class, text, _) = self.last_failure.as_ref()?;
         (is_down || failures.is_some()).then(|| DueReports {
             failures,

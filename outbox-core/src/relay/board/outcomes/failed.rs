@@ -150,11 +150,8 @@ impl Board {
         let failure = self.failure(route, true);
         let others = self.destinations[route].answers().others_than(id);
         let Some(history) = self.history(id, route) else { return };
-        let error = AttemptError::new(
-            history.attempt(),
-            FailureClass::Permanent,
-            failed.text.clone(),
-        );
+        let error =
+            AttemptError::new(history.attempt(), FailureClass::Permanent, failed.text.clone());
         let rejection = history.rejection(now);
         // By the answers to other events, not by a number of attempts: when the third rejection
         // made a dead letter, an address that answered 404 to everything buried 60 events of 60.

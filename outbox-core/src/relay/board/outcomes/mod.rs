@@ -199,8 +199,7 @@ impl Board {
                 self.record(id, now);
             } else {
                 let (no, epoch) = (entry.partition(), entry.epoch());
-                if let Some(partition) =
-                    self.partitions.get_mut(&no).filter(|p| p.epoch() == epoch)
+                if let Some(partition) = self.partitions.get_mut(&no).filter(|p| p.epoch() == epoch)
                 {
                     partition.write_pending();
                     self.writes.finish.push((no, epoch, id));

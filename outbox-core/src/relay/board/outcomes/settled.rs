@@ -32,8 +32,7 @@ impl Board {
             self.entries.recorded(*id, is_reading);
             let Some(entry) = self.entries.get_mut(*id) else { continue };
             entry.write_done();
-            let starts =
-                |leg: &&RouteLeg| leg.state() == LegState::Starting && leg.is_written();
+            let starts = |leg: &&RouteLeg| leg.state() == LegState::Starting && leg.is_written();
             let starting: Vec<_> =
                 entry.legs().iter().filter(starts).map(RouteLeg::route).collect();
             // Of several records only the last one shows that the start is written. When any of

@@ -149,8 +149,7 @@ impl Board {
         // each sweep: the sweep goes in pages then (`plan_sweep`).
         let is_sweep = look_back_due && sweep_due && !self.anything_evicted();
         let window = if is_sweep { u32::MAX } else { self.config.order_window };
-        let full =
-            self.partitions.values().filter(|p| p.is_full() && !p.is_releasing()).count();
+        let full = self.partitions.values().filter(|p| p.is_full() && !p.is_releasing()).count();
         let budget = self.positions.size.budget(room, self.room_in_bytes());
         let (share, idle_limit) = (
             budget.rows / full.max(1),

@@ -50,8 +50,8 @@ impl RouteQueue {
         let crowded = self.has_evicted() || !self.memory.has_room();
         let room_for_held = !crowded && self.memory.has_room_for_held();
         let Self { ready, key_queues, memory, evicted_from, held_keys, .. } = self;
-        let mut key_queue = key_hash
-            .map(|hash| key_queues.entry(hash).or_insert_with(|| KeyQueue::new(partition)));
+        let mut key_queue =
+            key_hash.map(|hash| key_queues.entry(hash).or_insert_with(|| KeyQueue::new(partition)));
         // Whether the event holds its key from now on.
         let holds =
             event.is_held && key_queue.as_ref().is_some_and(|keys| keys.is_next(id, source));

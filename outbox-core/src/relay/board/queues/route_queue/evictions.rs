@@ -1,11 +1,7 @@
 //! The room of a route, its evicted events, and when these are read again.
 
 use super::RouteQueue;
-use crate::{
-    event::EventId,
-    outbox::PartitionNo,
-    relay::board::queues::EvictedFrom,
-};
+use crate::{event::EventId, outbox::PartitionNo, relay::board::queues::EvictedFrom};
 use std::collections::hash_map::Entry;
 
 /// Events in memory of a route whose queue has run dry, at most: all of its partitions are
