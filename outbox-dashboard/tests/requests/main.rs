@@ -27,3 +27,5 @@ mod live;
 mod schema;
 #[cfg(test)]
 mod api;
+#[cfg(test)]
+mod described;
