@@ -128,11 +128,6 @@ impl Failure {
         Self { code: None, class: FailureClass::Unavailable, text: text.into() }
     }
 
-    /// A later retry of this message may succeed.
-    pub(crate) fn transient(text: impl Into<String>) -> Self {
-        Self { code: None, class: FailureClass::Transient, text: text.into() }
-    }
-
     /// No retry of this message can succeed.
     pub(crate) fn permanent(text: impl Into<String>) -> Self {
         Self { code: None, class: FailureClass::Permanent, text: text.into() }
