@@ -1,6 +1,6 @@
 //! The errors of the caller's transaction.
 
-use crate::pool::{DbErrorClass, classify};
+use crate::pool::{DbErrorClass, classify, store_error};
 use outbox_core::{
     consumer::ReplyError,
     event::{EncodeError, MessageId},
@@ -249,6 +249,8 @@ impl From<OutboxError> for StoreError {
     fn from(error: OutboxError) -> Self {
         match error {
             OutboxError::Store(e) => e,
+            // A table is missing, which a migration mends.
+            OutboxError::Database(e) if classify(&e) == DbErrorClass::Missing => store_error(e),
             other => match other.class() {
                 FailureClass::Unavailable => Self::Unavailable(other.into()),
                 FailureClass::Transient => Self::Busy(other.into()),
