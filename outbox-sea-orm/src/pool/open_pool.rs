@@ -73,7 +73,8 @@ impl OpenPool {
 
     /// Opens a transaction. BEGIN runs to its end, within the bound, even when the caller is
     /// dropped: the driver forgets one that is dropped half-way, and whoever got its connection
-    /// next would be inside a transaction before its own BEGIN.
+    /// next would be inside a transaction before its own BEGIN. One that gets no connection since
+    /// they are stuck closes the pool itself: its caller may be gone.
     ///
     /// # Cancel safety
     /// Dropped, it leaves no connection inside a transaction.
@@ -87,6 +88,12 @@ impl OpenPool {
             // Dropped after the pool is closed, so that its connection does not return to the pool.
             let mut begin = pin!(pool.send_begin(options));
             match tokio::time::timeout_at(bound.until.into(), begin.as_mut()).await {
+                Ok(Err(error @ DbErr::ConnectionAcquire(_))) => {
+                    if pool.has_stuck_connections() {
+                        pool.close();
+                    }
+                    Err(error)
+                }
                 Ok(begun) => begun,
                 Err(_) => Err(pool.overdue(bound)),
             }

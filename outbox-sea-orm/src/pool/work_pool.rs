@@ -208,7 +208,7 @@ impl WorkPool {
             let bound = Bound { within, until: begun + within };
             let mut running = pin!(work(Arc::clone(&pool), bound));
             match tokio::time::timeout_at(bound.until.into(), running.as_mut()).await {
-                // Another transaction has closed the pool meanwhile, since its response was
+                // The pool was closed meanwhile: its connections are stuck, or a response on it was
                 // overdue.
                 Ok(Err(DbErr::ConnectionAcquire(_))) if pool.is_closed() => {}
                 Ok(Err(error)) if is_settings_refused(&error) && !pool.without_settings => {
@@ -220,14 +220,7 @@ impl WorkPool {
                     }
                     pool.close();
                 }
-                Ok(Err(error)) => {
-                    if matches!(error, DbErr::ConnectionAcquire(_)) && pool.has_stuck_connections()
-                    {
-                        pool.close();
-                    }
-                    return Err(error);
-                }
-                Ok(Ok(done)) => return Ok(done),
+                Ok(done) => return done,
                 Err(_) => return Err(pool.overdue(bound)),
             }
         }
@@ -282,9 +275,9 @@ macro_rules! alone {
             let $conn = &pool.db;
             return $statement.await;
         }
-        // Its connection is in use, and not stuck.
-        let _share = pool.share();
         let txn = pool.begin(TransactionOptions::default(), $bound).await?;
+        // Its connection is in use, and not stuck; what waits for a connection has none yet.
+        let _share = pool.share();
         work.limit(&txn).await?;
         let $conn = &txn;
         let done = $statement.await?;
@@ -334,5 +327,85 @@ impl ConnectionTrait for WorkPool {
 impl std::fmt::Debug for WorkPool {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("WorkPool").field("limits", &self.limits).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use sea_orm::{
+        SqlxPostgresConnector,
+        sqlx::postgres::{PgConnectOptions, PgPoolOptions, PgSslMode},
+    };
+    use std::{
+        io::{Read, Write},
+        net::TcpListener,
+        thread,
+    };
+    use tokio::{task::yield_now, time::timeout};
+
+    /// What PostgreSQL sends to a client that it lets in without a password: so, its number, ready.
+    const LETS_IN: &[u8] = b"R\0\0\0\x08\0\0\0\0K\0\0\0\x0c\0\0\0\x01\0\0\0\x01Z\0\0\0\x05I";
+
+    /// A pool of one connection to a server that lets everybody in and then says nothing more.
+    fn pool_to_a_silent_server() -> WorkPool {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("there is a free port");
+        let port = listener.local_addr().expect("it listens").port();
+        thread::spawn(move || {
+            let mut open = Vec::new();
+            for mut client in listener.incoming().flatten() {
+                let mut startup = [0; 4096];
+                if client.read(&mut startup).is_ok() && client.write_all(LETS_IN).is_ok() {
+                    open.push(client);
+                }
+            }
+        });
+        let server = PgConnectOptions::new_without_pgpass()
+            .host("127.0.0.1")
+            .port(port)
+            .username("shop")
+            .ssl_mode(PgSslMode::Disable);
+        let options =
+            PgPoolOptions::new().max_connections(1).acquire_timeout(Duration::from_millis(300));
+        let db = SqlxPostgresConnector::from_sqlx_postgres_pool(options.connect_lazy_with(server));
+        WorkPool::new(&db, Dialect::Postgres, TransactionLimits::default(), false)
+    }
+
+    async fn is_closed_soon(pool: &OpenPool) {
+        let closed = async {
+            while !pool.is_closed() {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        timeout(Duration::from_secs(10), closed).await.expect("its connections are stuck");
+    }
+
+    #[tokio::test]
+    async fn a_pool_with_a_stuck_connection_is_closed_however_many_statements_wait_for_one() {
+        let work = Arc::new(pool_to_a_silent_server());
+        let pool = work.current();
+        let _stuck = pool.db.get_postgres_connection_pool().acquire().await.expect("it lets in");
+        let waiting: Vec<_> = (0..3)
+            .map(|_| {
+                let work = Arc::clone(&work);
+                tokio::spawn(async move { work.execute_unprepared("SELECT 1").await.map(drop) })
+            })
+            .collect();
+        is_closed_soon(&pool).await;
+        waiting.iter().for_each(tokio::task::JoinHandle::abort);
+    }
+
+    #[tokio::test]
+    async fn a_begin_whose_caller_is_gone_closes_a_pool_with_a_stuck_connection() {
+        let work = Arc::new(pool_to_a_silent_server());
+        let pool = work.current();
+        let _stuck = pool.db.get_postgres_connection_pool().acquire().await.expect("it lets in");
+        let caller = tokio::spawn({
+            let work = Arc::clone(&work);
+            async move { work.begin(TransactionOptions::default(), None).await.map(drop) }
+        });
+        yield_now().await;
+        caller.abort();
+        is_closed_soon(&pool).await;
     }
 }
