@@ -67,7 +67,8 @@ pub enum OutboxError {
     /// As many events wait for relays as
     /// [`max_waiting`](crate::OutboxBuilder::max_waiting) allows; this one was not saved.
     #[error(
-        "{limit} events wait already, as many as `max_waiting` allows, so this one is not saved: try again when relays have published          some; `outbox explain` says why they wait"
+        "{limit} events wait already, as many as `max_waiting` allows, so this one is not saved: try again when relays have published \
+         some; `outbox explain` says why they wait"
     )]
     TooManyWaiting {
         /// How many may wait.
@@ -278,5 +279,11 @@ mod tests {
         assert_eq!(error, DbErr::RecordNotInserted);
         let error: DbErr = OutboxError::RollbackOnly { function: "charge" }.into();
         assert!(error.to_string().contains("`charge` failed"), "{error}");
+    }
+
+    #[test]
+    fn a_refusal_of_too_many_waiting_events_is_one_line_of_single_spaces() {
+        let text = OutboxError::TooManyWaiting { limit: 3 }.to_string();
+        assert!(text.contains("have published some;") && !text.contains("  "), "{text}");
     }
 }

@@ -202,8 +202,9 @@ impl OutboxBuilder {
     /// Once so many wait, the application's `emit` and `enqueue` give
     /// [`OutboxError::TooManyWaiting`] until relays have published some: a destination that is away
     /// for days does not fill the database. What handlers and steps of sagas emit is saved all the
-    /// same. Each process counts while it emits, once a second at most, so that a little more may
-    /// wait than the limit says.
+    /// same. Each process counts while it emits, once a second at most and less often where a count
+    /// is slow, so that more may wait than the limit says. A count that fails is warned of; until
+    /// one succeeds, what the last one said holds.
     ///
     /// ```
     /// # use outbox_sea_orm::prelude::*;

@@ -92,7 +92,7 @@ struct Inner {
     transaction_tasks: TransactionTasks,
     saga_starts: SagaStarts,
     relay_watch: RelayWatch,
-    waiting_limit: Option<WaitingLimit>,
+    waiting_limit: Option<Arc<WaitingLimit>>,
     connections: Option<Connections>,
     /// One connection for heartbeats and short lookups, which must not wait for the connections of
     /// handlers.
