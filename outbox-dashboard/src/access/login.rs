@@ -169,9 +169,13 @@ impl Access {
     pub(super) fn grant(&self, parts: &Parts) -> Result<Grant, Refusal> {
         let given = Given::of(parts).filter(|_| !self.logins.is_empty());
         let peer = parts.extensions.get::<ConnectInfo<SocketAddr>>().map(|peer| peer.0);
-        let wait = peer.and_then(|peer| self.attempts.wait(peer.ip(), now()));
+        let claimed = peer.map(|peer| peer.ip()).zip(given.as_ref().and_then(Given::name));
+        let wait = claimed.and_then(|(peer, name)| self.attempts.wait(peer, Some(name), now()));
         let looked_at = given.as_ref().filter(|_| wait.is_none());
         if let Some(login) = looked_at.and_then(|given| given.find(&self.logins)) {
+            if let Some((peer, name)) = claimed {
+                self.attempts.succeeded(peer, name);
+            }
             return Ok(login.grant.clone());
         }
         let refused = match (&self.way, &given) {
@@ -190,17 +194,28 @@ impl Access {
         match (given, wait) {
             (None, _) => Err(refused),
             (Some(_), Some(wait)) => Err(Refusal::too_often(wait)),
-            (Some(_), None) => Err(self.failed(peer)),
+            (Some(given), None) => Err(self.failed(peer, &given)),
         }
     }
 
-    /// Notes a failed login, and refuses it.
-    fn failed(&self, peer: Option<SocketAddr>) -> Refusal {
-        if let Some(peer) = peer {
-            self.attempts.failed(peer.ip(), now());
+    /// Notes a failed login, and refuses it. Lines about an address become as rare as the logins of
+    /// a name, since tokens and other names do not wait.
+    fn failed(&self, peer: Option<SocketAddr>, given: &Given) -> Refusal {
+        let (now, mut is_told) = (now(), true);
+        if let Some(peer) = peer.map(|peer| peer.ip()) {
+            if let Some(name) = given.name() {
+                let is_kept = given.names_one_of(&self.logins);
+                self.attempts.failed(peer, Some(name), is_kept, now);
+            }
+            is_told = self.attempts.wait(peer, None, now).is_none();
+            if is_told {
+                self.attempts.failed(peer, None, true, now);
+            }
         }
-        let peer = peer.map(tracing::field::display);
-        tracing::warn!(peer, "a login of the dashboard was refused");
+        if is_told {
+            let peer = peer.map(tracing::field::display);
+            tracing::warn!(peer, "a login of the dashboard was refused");
+        }
         self.no_login("no login has this name and password, or this token")
     }
 
@@ -313,6 +328,7 @@ mod tests {
             (basic("7d3f0c6b1f5e4b0f9a41"), None),
             ("Bearer ann:correct horse battery".to_owned(), None),
             ("Bearer ".to_owned(), None),
+            ("Bearer".to_owned(), None),
             ("Basic %%%".to_owned(), None),
             ("Digest x".to_owned(), None),
             ("7d3f0c6b1f5e4b0f9a41".to_owned(), None),
@@ -349,6 +365,7 @@ mod tests {
             (custom.with_bearer(tokens.clone()), Access::loopback().with_bearer(tokens));
         let right = ("authorization", "Bearer 7d3f0c6b1f5e4b0f9a41");
         let wrong = ("authorization", "Bearer 7d3f0c6b1f5e4b0f9a42");
+        let (empty, unreadable) = (("authorization", "Bearer"), ("authorization", "Basic %%%"));
         let (here, away) = ("127.0.0.1:5000", "10.0.0.7:5000");
         let user = ("x-user", "ann");
         for (access, peer, headers, expected) in [
@@ -356,11 +373,16 @@ mod tests {
             (&custom, away, vec![user], Ok("ann")),
             // The service may have tokens of its own.
             (&custom, away, vec![user, wrong], Ok("ann")),
+            (&custom, away, vec![user, unreadable], Ok("ann")),
             (&custom, away, vec![wrong], Err(StatusCode::UNAUTHORIZED)),
+            (&custom, away, vec![unreadable], Err(StatusCode::UNAUTHORIZED)),
             (&custom, away, vec![], Err(StatusCode::FORBIDDEN)),
             (&local, away, vec![right], Ok("monitor")),
             (&local, here, vec![], Ok("loopback")),
             (&local, here, vec![wrong], Err(StatusCode::UNAUTHORIZED)),
+            // A program whose token was not filled in does not act as somebody else.
+            (&local, here, vec![empty], Err(StatusCode::UNAUTHORIZED)),
+            (&local, here, vec![unreadable], Err(StatusCode::UNAUTHORIZED)),
             (&local, away, vec![], Err(StatusCode::UNAUTHORIZED)),
         ] {
             let mut request = Request::builder().header(header::HOST, "127.0.0.1:8080");
@@ -376,31 +398,64 @@ mod tests {
         assert!(custom.has_login() && local.has_login() && !Access::loopback().has_login());
     }
 
+    /// Asks from an address: `Err` has the status.
+    fn asked(access: &Access, peer: &str, authorization: &str) -> Result<String, StatusCode> {
+        let peer: SocketAddr = peer.parse().unwrap();
+        let mut parts = parts(authorization);
+        parts.extensions.insert(ConnectInfo(peer));
+        access.grant(&parts).map(|grant| grant.who).map_err(|refusal| refusal.status())
+    }
+
+    fn basic(name: &str, password: &str) -> String {
+        format!("Basic {}", BASE64_STANDARD.encode(format!("{name}:{password}")))
+    }
+
+    const GUESSER: &str = "10.0.0.7:5000";
+
     #[tokio::test(start_paused = true)]
-    async fn an_address_whose_logins_fail_waits_with_a_right_one_too_and_no_other_address_does() {
+    async fn a_name_whose_logins_fail_waits_with_a_right_one_too_and_at_no_other_address() {
         let access = access();
-        let asked = |peer: &str, token: &str| {
-            let peer: SocketAddr = peer.parse().unwrap();
-            let mut parts = parts(&format!("Bearer {token}"));
-            parts.extensions.insert(ConnectInfo(peer));
-            access.grant(&parts).map(|grant| grant.who).map_err(|refusal| refusal.status())
-        };
-        let (right, guesser) = ("7d3f0c6b1f5e4b0f9a41", "10.0.0.7:5000");
+        let (guess, right) = (basic("ann", "a guess"), basic("ann", "correct horse battery"));
         for number in 0..11 {
-            assert_eq!(asked(guesser, "a guess"), Err(StatusCode::UNAUTHORIZED), "guess {number}");
+            let seen = asked(&access, GUESSER, &guess);
+            assert_eq!(seen, Err(StatusCode::UNAUTHORIZED), "guess {number}");
         }
-        for token in ["a guess", right] {
-            assert_eq!(asked(guesser, token), Err(StatusCode::TOO_MANY_REQUESTS));
-            assert_eq!(asked("10.0.0.7:5001", token), Err(StatusCode::TOO_MANY_REQUESTS));
+        for login in [&guess, &right] {
+            for peer in [GUESSER, "10.0.0.7:5001"] {
+                assert_eq!(asked(&access, peer, login), Err(StatusCode::TOO_MANY_REQUESTS));
+            }
         }
-        assert_eq!(asked("10.0.0.8:5000", right), Ok("monitor".to_owned()));
+        assert_eq!(asked(&access, "10.0.0.8:5000", &right), Ok("ann".to_owned()));
         tokio::time::advance(std::time::Duration::from_secs(1)).await;
-        assert_eq!(asked(guesser, right), Ok("monitor".to_owned()));
+        assert_eq!(asked(&access, GUESSER, &right), Ok("ann".to_owned()));
+        // The right one has reset the count.
+        for number in 0..11 {
+            let seen = asked(&access, GUESSER, &guess);
+            assert_eq!(seen, Err(StatusCode::UNAUTHORIZED), "guess {number} after a right one");
+        }
         // A request without a login is none that has failed.
         let mut none = parts("");
         none.headers.clear();
-        none.extensions.insert(ConnectInfo(guesser.parse::<SocketAddr>().unwrap()));
+        none.extensions.insert(ConnectInfo(GUESSER.parse::<SocketAddr>().unwrap()));
         assert_eq!(access.grant(&none).unwrap_err().status(), StatusCode::UNAUTHORIZED);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_guesser_of_one_name_delays_neither_another_name_nor_a_token_of_the_same_address() {
+        let access = access();
+        for number in 0..100 {
+            let _ = asked(&access, GUESSER, &basic("ann", &format!("guess {number}")));
+            let _ = asked(&access, GUESSER, &format!("Bearer guess {number}"));
+            let _ = asked(&access, GUESSER, &basic(&format!("name {number}"), "a guess"));
+        }
+        let ann = asked(&access, GUESSER, &basic("ann", "correct horse battery"));
+        assert_eq!(ann, Err(StatusCode::TOO_MANY_REQUESTS));
+        let bob = asked(&access, GUESSER, &basic("bob", "staple of the paper"));
+        assert_eq!(bob, Ok("bob".to_owned()));
+        let monitor = asked(&access, GUESSER, "Bearer 7d3f0c6b1f5e4b0f9a41");
+        assert_eq!(monitor, Ok("monitor".to_owned()));
+        let guess = asked(&access, GUESSER, "Bearer a guess");
+        assert_eq!(guess, Err(StatusCode::UNAUTHORIZED));
     }
 
     #[test]

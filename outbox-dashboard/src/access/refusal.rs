@@ -80,13 +80,13 @@ impl Refusal {
         refusal
     }
 
-    /// A login from an address from which too many have failed.
+    /// A login of a name of which too many have failed from its address.
     pub(super) fn too_often(wait: Duration) -> Self {
         let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
         let mut refusal = Self::new(StatusCode::TOO_MANY_REQUESTS, "Too many logins have failed")
             .because(
-                "logins from your address have failed one after another, and this one was not \
-                 looked at",
+                "logins of this name from your address have failed one after another, and this \
+                 one was not looked at",
             )
             .advising(format!("Wait {seconds} s, then log in again."));
         refusal.0.retry_after = Some(seconds);

@@ -110,21 +110,40 @@ pub(super) fn challenges(logins: &[Login]) -> Vec<HeaderValue> {
 
 /// What a request gives as its login.
 pub(super) struct Given {
-    scheme: Scheme,
+    /// `None` where it cannot be read: then it is no login.
+    scheme: Option<Scheme>,
     secret: Vec<u8>,
 }
 
 impl Given {
+    /// Gives what the header says; `None` without one.
     pub(super) fn of(parts: &Parts) -> Option<Self> {
-        let value = parts.headers.get(header::AUTHORIZATION)?.to_str().ok()?;
+        let value = parts.headers.get(header::AUTHORIZATION)?;
+        let read = value.to_str().ok().and_then(Self::read);
+        Some(read.unwrap_or(Self { scheme: None, secret: Vec::new() }))
+    }
+
+    fn read(value: &str) -> Option<Self> {
         let (scheme, value) = value.split_once(' ')?;
         if scheme.eq_ignore_ascii_case("basic") {
             let secret = BASE64_STANDARD.decode(value.trim()).ok()?;
-            return Some(Self { scheme: Scheme::Basic, secret });
+            return Some(Self { scheme: Some(Scheme::Basic), secret });
         }
         let is_bearer = scheme.eq_ignore_ascii_case("bearer");
         let secret = value.trim().as_bytes().to_vec();
-        is_bearer.then_some(Self { scheme: Scheme::Bearer, secret })
+        is_bearer.then_some(Self { scheme: Some(Scheme::Bearer), secret })
+    }
+
+    /// Gives the name that it claims. A token has none, and is too long to be guessed.
+    pub(super) fn name(&self) -> Option<&[u8]> {
+        let is_basic = self.scheme == Some(Scheme::Basic);
+        self.secret.split(|byte| *byte == b':').next().filter(|_| is_basic)
+    }
+
+    /// Tells whether a login has the name that it claims.
+    pub(super) fn names_one_of(&self, logins: &[Login]) -> bool {
+        let is_it = |login: &Login| self.name() == Some(login.grant.who.as_bytes());
+        logins.iter().any(|login| login.scheme == Scheme::Basic && is_it(login))
     }
 
     /// Finds the login that it is. It is compared with every login, whichever fits, so that the
@@ -133,7 +152,7 @@ impl Given {
         let digest: [u8; 32] = Sha256::digest(&self.secret).into();
         let mut fits = u64::MAX;
         for (number, login) in (0_u64..).zip(logins) {
-            let is_scheme = Choice::from(u8::from(login.scheme == self.scheme));
+            let is_scheme = Choice::from(u8::from(Some(login.scheme) == self.scheme));
             fits.conditional_assign(&number, login.digest.ct_eq(&digest) & is_scheme);
         }
         usize::try_from(fits).ok().and_then(|fits| logins.get(fits))

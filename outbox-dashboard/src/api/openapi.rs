@@ -64,7 +64,7 @@ fn described(operation: &Operation) -> Value {
         "401": problem("A login is missing."),
         "403": problem("The login may not do that, or a page of another site asked."),
         "404": problem("There is no such thing."),
-        "429": problem("Too many logins of the address have failed: `Retry-After` says when to try again."),
+        "429": problem("Too many logins of this name and address have failed: `Retry-After` says when to try again."),
         "500": problem("The outbox of a database does not fit this program, or cannot be used."),
         "503": problem("A database cannot be reached, is busy, or did not answer in time."),
     });
