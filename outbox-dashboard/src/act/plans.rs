@@ -137,12 +137,14 @@ pub(crate) async fn stop(
         // A cancellation ends the row of the audit that comes with the first chunk.
         here.begun(SOON).await;
     }
-    let is_cancelled = database.store.cancel_plan(plan, note).await?;
+    // Before it ends here: of a plan that has ended the audit does not say who has cancelled it.
+    let written = database.store.cancel_plan(plan, note).await;
     if let Some(here) = &here {
+        // Also where the database refuses that row: the letters that are left stay as they are.
         here.cancel();
         here.ended(SOON).await;
     }
-    if is_cancelled {
+    if written? {
         return Ok(());
     }
     match database.store.plan_audit(plan).await? {

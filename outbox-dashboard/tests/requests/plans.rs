@@ -2,6 +2,7 @@
 
 use crate::{client::Client, world::World};
 use outbox_core::admin::AuditOutcome;
+use sea_orm::ConnectionTrait;
 use tests::{
     databases::{Database, TempDatabase},
     equals, on_every_database, wait_until,
@@ -81,6 +82,28 @@ on_every_database! {
         let row = |act: &str, by: &str, why: &str| (act.to_owned(), by.to_owned(), why.to_owned());
         assert_eq!(rows, [row("discard", "bob", "by the command line"), row("cancel plan", "loopback", "bob is on leave")]);
     }
+}
+
+#[tokio::test]
+async fn a_cancellation_that_the_database_refuses_stops_the_plan_that_runs_here() {
+    let temp = TempDatabase::create(Database::Sqlite).await;
+    let world = World::with_letters(&temp, 5).await;
+    let client = world.client();
+    let (page, _) = client.submit("/letters/plan", &ALL_OF_BILLING).await;
+    let form = [("why", "carefully"), ("canary", "1"), ("watch", "3600")];
+    client.submit(&page.replace('?', "/apply?"), &form).await;
+    let refuses = "CREATE TRIGGER refusing BEFORE INSERT ON outbox_audit WHEN NEW.act = 'cancel plan' \
+                   BEGIN SELECT RAISE(ABORT, 'the audit is full'); END";
+    world.outbox.connection().execute_unprepared(refuses).await.unwrap();
+    let refused = client.post(&page.replace('?', "/cancel?"), &[]).await;
+    let is_error = refused.status.is_client_error() || refused.status.is_server_error();
+    assert!(is_error, "{}: {}", refused.status, refused.body);
+    wait_until(crate::world::SOON, "the plan has stopped", async || {
+        let outcomes = world.audit().await.into_iter().map(|row| row.outcome);
+        equals(outcomes.collect::<Vec<_>>(), [AuditOutcome::Cancelled])
+    })
+    .await;
+    assert_eq!(world.dead_and_pending().await, (4, 1), "the rest stays open");
 }
 
 #[tokio::test]
