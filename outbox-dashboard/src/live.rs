@@ -72,12 +72,14 @@ struct Key {
 }
 
 /// The last state of a page.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 struct Frame {
-    /// The hash of the body, which is the id of its event; empty before the first read.
+    /// The hash of the body, which is the id of its event.
     id: String,
     /// The event as it is sent.
     event: Bytes,
+    /// When the last read of it began, also of one that has changed nothing.
+    drawn_at: Instant,
 }
 
 /// The readers of open pages.
@@ -144,17 +146,23 @@ fn root(asked: Option<&str>) -> String {
 }
 
 /// Joins the reader of a page, or starts it after a first read, which tells what is wrong with the
-/// query.
+/// query. A reader that pauses is joined after a read too: its last state would turn back the page
+/// that the browser has just loaded.
 async fn watch_page(app: &Shared, key: Key, view: View) -> Result<watch::Receiver<Frame>, Refusal> {
-    if let Some(frames) = joined(&app.live.lock(), &key)? {
+    if let Some((_, frames)) = joined(&app.live.lock(), &key)?
+        && is_young(&frames)
+    {
         return Ok(frames);
     }
-    let first = frame(&draw(app, &key, &view).await?);
+    let begun = now();
+    let drawn = draw(app, &key, &view).await;
     let mut readers = app.live.lock();
-    // Another stream may have started it meanwhile.
-    if let Some(frames) = joined(&readers, &key)? {
+    // It pauses, or another stream has started it meanwhile.
+    if let Some((sender, frames)) = joined(&readers, &key)? {
+        publish(sender, drawn, begun);
         return Ok(frames);
     }
+    let first = frame(&drawn?, begun);
     if readers.len() >= MOST_READERS {
         return Err(too_many());
     }
@@ -181,15 +189,23 @@ impl Drop for Reader {
     }
 }
 
-fn joined(
-    readers: &HashMap<Key, watch::Sender<Frame>>,
+/// A reader, and what one more stream of it receives.
+type Joined<'a> = (&'a watch::Sender<Frame>, watch::Receiver<Frame>);
+
+fn joined<'a>(
+    readers: &'a HashMap<Key, watch::Sender<Frame>>,
     key: &Key,
-) -> Result<Option<watch::Receiver<Frame>>, Refusal> {
+) -> Result<Option<Joined<'a>>, Refusal> {
     let Some(sender) = readers.get(key) else { return Ok(None) };
     if sender.receiver_count() >= MOST_STREAMS {
         return Err(too_many());
     }
-    Ok(Some(sender.subscribe()))
+    Ok(Some((sender, sender.subscribe())))
+}
+
+/// Tells whether the last state of a page is as young as one that is read all the time.
+fn is_young(frames: &watch::Receiver<Frame>) -> bool {
+    now().saturating_duration_since(frames.borrow().drawn_at) <= READ_EVERY
 }
 
 fn too_many() -> Refusal {
@@ -215,20 +231,31 @@ async fn read(reader: Reader, view: View) {
         let begun = now();
         let drawn = draw(app, key, &view).await;
         took = now().saturating_duration_since(begun);
-        let next = match drawn {
-            Ok(body) => frame(&body),
-            // What the page shows is gone, such as a saga after its retention: it stays as it was.
-            Err(refusal) if refusal.status() == StatusCode::NOT_FOUND => continue,
-            Err(refusal) => stale(&refusal),
-        };
-        sender.send_if_modified(|frame| {
-            let is_new = frame.id != next.id;
-            if is_new {
-                *frame = next;
-            }
-            is_new
-        });
+        publish(sender, drawn, begun);
     }
+}
+
+/// Puts what a read has drawn in place of the last state, and tells the streams if it has changed.
+fn publish(sender: &watch::Sender<Frame>, drawn: Result<Body, Refusal>, begun: Instant) {
+    let next = match drawn {
+        Ok(body) => frame(&body, begun),
+        // What the page shows is gone, such as a saga after its retention: it stays as it was.
+        Err(refusal) if refusal.status() == StatusCode::NOT_FOUND => return,
+        Err(refusal) => stale(&refusal, begun),
+    };
+    sender.send_if_modified(|frame| {
+        // Another read, which has begun later, has ended before.
+        if next.drawn_at < frame.drawn_at {
+            return false;
+        }
+        let is_new = frame.id != next.id;
+        if is_new {
+            *frame = next;
+        } else {
+            frame.drawn_at = next.drawn_at;
+        }
+        is_new
+    });
 }
 
 /// Gives the pause after a read that took so long.
@@ -258,7 +285,7 @@ async fn draw(app: &App, key: &Key, view: &View) -> Result<Body, Refusal> {
 }
 
 /// Writes the event of a body.
-fn frame(body: &Body) -> Frame {
+fn frame(body: &Body, drawn_at: Instant) -> Frame {
     let html = body.html.to_string();
     let mut hasher = DefaultHasher::new();
     html.hash(&mut hasher);
@@ -270,14 +297,15 @@ fn frame(body: &Body) -> Frame {
         event.push('\n');
     }
     event.push('\n');
-    Frame { id, event: event.into() }
+    Frame { id, event: event.into(), drawn_at }
 }
 
 /// Writes the event that says why a page is no longer as it is now. It has no id of its own: what
 /// the browser has seen is the body before it.
-fn stale(refusal: &Refusal) -> Frame {
+fn stale(refusal: &Refusal, drawn_at: Instant) -> Frame {
     let why = cut_text(&refusal.told(), LONGEST_REASON);
-    Frame { event: format!("event: stale\ndata: {why}\n\n").into(), id: format!("stale {why}") }
+    let event = format!("event: stale\ndata: {why}\n\n").into();
+    Frame { id: format!("stale {why}"), event, drawn_at }
 }
 
 /// What a stream sends next.
@@ -361,17 +389,20 @@ mod tests {
         }
     }
 
+    fn frame_of(id: &str) -> Frame {
+        Frame { id: id.to_owned(), event: Bytes::new(), drawn_at: now() }
+    }
+
     #[tokio::test(start_paused = true)]
     async fn a_stream_ends_after_five_minutes_so_that_its_visitor_is_asked_about_again() {
-        let (sender, frames) = watch::channel(Frame::default());
+        let (sender, frames) = watch::channel(frame_of(""));
         let begun = now();
         let mut stream = Box::pin(events(frames, String::new()));
         let mut seen = 0;
         while let Some(Ok(event)) = stream.next().await {
             seen += 1;
             // Also where the page changes all the time.
-            let id = format!("{seen}");
-            sender.send_replace(Frame { id, event });
+            sender.send_replace(Frame { event, ..frame_of(&seen.to_string()) });
             sleep(Duration::from_secs(1)).await;
         }
         let (took, second) = (now() - begun, Duration::from_secs(1));
@@ -391,7 +422,7 @@ mod tests {
         let (page, none) = ("overview".to_owned(), String::new);
         let key = Key { page, query: none(), root: none(), may: none() };
         let reader = || {
-            let (sender, frames) = watch::channel(Frame::default());
+            let (sender, frames) = watch::channel(frame_of(""));
             app.live.lock().insert(key.clone(), sender.clone());
             (Reader { app: Arc::clone(&app), key: key.clone(), sender }, frames)
         };
@@ -405,6 +436,38 @@ mod tests {
         // One that ends late does not take the place of the next one.
         let ((late, _frames), (_next, _its_frames)) = (reader(), reader());
         drop(late);
+        assert_eq!(app.live.lock().len(), 1);
+    }
+
+    #[tokio::test]
+    async fn a_stream_that_joins_a_reader_that_pauses_gets_the_page_as_it_is_now() {
+        let (_temp, app) = app().await;
+        let (page, query) = ("letters".to_owned(), "list=1".to_owned());
+        let key = Key { page, query, root: "./".to_owned(), may: String::new() };
+        let join = async || {
+            let view = View { root: "./".to_owned(), may: Role::Reader };
+            watch_page(&app, key.clone(), view).await.unwrap()
+        };
+        let (sender, mut others) = watch::channel(frame_of("before"));
+        app.live.lock().insert(key.clone(), sender.clone());
+        assert_eq!(join().await.borrow().id, "before", "it was drawn just now");
+        assert!(!others.has_changed().unwrap());
+        let pauses = || {
+            let long_ago = now().checked_sub(LONGEST_PAUSE).unwrap();
+            sender.send_if_modified(|frame| {
+                frame.drawn_at = long_ago;
+                false
+            });
+        };
+        pauses();
+        let frames = join().await;
+        assert_ne!(frames.borrow().id, "before", "it was drawn a minute ago");
+        assert!(others.has_changed().unwrap(), "the other streams get it too");
+        others.mark_unchanged();
+        // A read that changes nothing is sent to nobody, and the page is as young as that.
+        pauses();
+        assert!(!is_young(&frames) && is_young(&join().await));
+        assert!(!others.has_changed().unwrap());
         assert_eq!(app.live.lock().len(), 1);
     }
 
