@@ -1,6 +1,6 @@
 //! The settings of a consumer.
 
-use super::{batch::Batching, handler::UnhandledPolicy};
+use super::{batch::Batching, handler::UnhandledPolicy, intake::most_waiting};
 use crate::failure::RetryPolicy;
 use std::time::Duration;
 
@@ -92,9 +92,11 @@ impl Settings {
 
     /// How many deliveries may be started at once that are delivered again when the process dies: none where they are
     /// acknowledged first, and none where the handlers acknowledge, which is their own responsibility.
+    /// A transaction takes no more deliveries than wait when it begins.
     pub(super) fn max_in_flight(&self) -> usize {
+        let together = self.batching.most().min(most_waiting(self.prefetch));
         match self.ack {
-            AckMode::AfterHandlers => self.most_running(),
+            AckMode::AfterHandlers => self.concurrency.saturating_mul(together),
             AckMode::Before | AckMode::Manual => 0,
         }
     }
@@ -103,4 +105,50 @@ impl Settings {
 /// How many stored deliveries run at once beside others: a quarter, since they are those that fail.
 pub(super) fn deferred_beside(concurrency: usize) -> usize {
     (concurrency / 4).max(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn settings(concurrency: usize, batching: Batching, prefetch: Option<usize>) -> Settings {
+        let mut settings = Settings {
+            unhandled: UnhandledPolicy::Defer,
+            keep_unknown: Duration::ZERO,
+            ack: AckMode::AfterHandlers,
+            letters: DeadLetters::Stored,
+            retry: RetryPolicy::attempts(3, Duration::from_secs(1)),
+            timeout: None,
+            max_unacked_time: Duration::ZERO,
+            lease: Duration::ZERO,
+            redelivery_window: Duration::ZERO,
+            concurrency,
+            batching,
+            prefetch: 0,
+            prefetch_per_key: 1,
+        };
+        settings.prefetch = prefetch.unwrap_or_else(|| settings.usual_prefetch());
+        settings
+    }
+
+    #[test]
+    fn no_more_deliveries_are_in_flight_than_can_wait_for_each_transaction() {
+        for (concurrency, batching, prefetch, expected) in [
+            (8, Batching::Alone, None, 8),
+            // 4 and 8 are fetched ahead, and 16 and 32 wait at most.
+            (1, Batching::Optimistic, None, 16),
+            (2, Batching::Optimistic, None, 2 * 32),
+            (8, Batching::Optimistic, None, 8 * 64),
+            (8, Batching::Optimistic, Some(1), 8 * 4),
+            (8, Batching::Optimistic, Some(0), 8 * 4),
+            (2, Batching::Savepoints(50), None, 2 * 50),
+            (2, Batching::Savepoints(50), Some(5), 2 * 20),
+        ] {
+            let settings = settings(concurrency, batching, prefetch);
+            assert_eq!(settings.max_in_flight(), expected, "{settings:?}");
+            for ack in [AckMode::Before, AckMode::Manual] {
+                assert_eq!(Settings { ack, ..settings }.max_in_flight(), 0, "{ack:?}");
+            }
+        }
+    }
 }

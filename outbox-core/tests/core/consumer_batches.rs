@@ -10,6 +10,7 @@ use outbox_core::{
     event::Message,
     outbox::{InstanceStore, NewInstance},
     testing::MemoryStore,
+    transport::{AckDecision, AckHandle},
 };
 use std::{
     sync::{
@@ -201,4 +202,34 @@ async fn deliveries_of_a_batch_that_the_store_fails_are_returned_and_wait_for_it
     store.set_down(false);
     assert_eq!(queue.deliver(Ok(order(20)), None).wait().await, AckResult::Ack);
     assert_eq!(stop(handle).await.dead_lettered, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_batch_that_is_not_begun_since_the_store_is_down_returns_all_its_deliveries_at_once() {
+    let store = MemoryStore::default();
+    let (queue, consumer) = consumer(&store);
+    let (first, down) = (queue.deliver(Ok(order(0)), None).wait(), store.clone());
+    // A task of its own, so that the store is down before the batch of the others begins.
+    let first = tokio::spawn(async move {
+        let acked = first.await;
+        down.set_down(true);
+        acked
+    });
+    let others: Vec<_> = (1..10)
+        .map(|n| {
+            let (handle, decision) = AckHandle::new("the test does not wait");
+            queue.deliver_with(order(n), handle);
+            decision
+        })
+        .collect();
+    let handle = consumer.on("write", write_slowly).start().await.expect("starts");
+    assert_eq!(first.await.expect("no panic"), AckResult::Ack);
+    let decisions: Vec<_> = join_all(others).await.into_iter().flatten().collect();
+    // Those that had to wait for the run of another one would be returned as not begun.
+    let returned = decisions.iter().filter(|decision| matches!(decision, AckDecision::Nack));
+    assert_eq!(returned.count(), 9, "{decisions:?}");
+    until(&handle, |stats| stats.store_down).await;
+    store.set_down(false);
+    let stats = stop(handle).await;
+    assert_eq!((stats.handled, stats.returned, stats.batches_rolled_back), (1, 9, 0));
 }

@@ -175,6 +175,12 @@ impl Queue {
         PendingAck(receiver)
     }
 
+    /// Delivers with an acknowledgement of the test's own.
+    pub(crate) fn deliver_with(&self, message: Message, handle: impl Acknowledge + 'static) {
+        let delivery = Delivery::new(Ok(message), None, Box::new(handle));
+        self.0.send(Ok(delivery)).expect("the subscriber lives");
+    }
+
     /// Lets the connection break once.
     pub(crate) fn break_connection(&self) {
         self.0.send(Err("reset by peer".into())).expect("the subscriber lives");

@@ -43,6 +43,11 @@ pub(super) enum Pick {
 /// sends ahead.
 const IN_MEMORY_PER_SLOT: usize = 4;
 
+/// Gives how many deliveries wait at most, of all keys, where so many are fetched ahead.
+pub(in crate::consumer) fn most_waiting(prefetch: usize) -> usize {
+    prefetch.max(1).saturating_mul(IN_MEMORY_PER_SLOT)
+}
+
 impl<K: Eq + Hash + Clone, T> KeyQueues<K, T> {
     pub(super) fn new(capacity: Capacity) -> Self {
         let Capacity { concurrency, prefetch, per_key } = capacity;
@@ -69,8 +74,7 @@ impl<K: Eq + Hash + Clone, T> KeyQueues<K, T> {
     /// Tells whether one more delivery may arrive.
     pub(super) fn has_room(&self) -> bool {
         let Capacity { prefetch, .. } = self.capacity;
-        self.waiting - self.over_limit < prefetch
-            && self.waiting < prefetch.saturating_mul(IN_MEMORY_PER_SLOT)
+        self.waiting - self.over_limit < prefetch && self.waiting < most_waiting(prefetch)
     }
 
     /// Tells whether the deliveries of a key take all slots that they may.

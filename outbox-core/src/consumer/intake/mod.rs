@@ -5,6 +5,7 @@ mod key_queues;
 mod kill_switch;
 mod reader;
 
+pub(super) use key_queues::most_waiting;
 pub use kill_switch::KillSwitch;
 pub(super) use kill_switch::{GateState, Switch};
 pub(super) use reader::{Incoming, Reader, close_all};

@@ -1,7 +1,8 @@
 //! Several deliveries in one transaction without savepoints: all inbox rows in one statement, then the
 //! handlers one after the other, then one commit.
 //!
-//! If anything fails, all of it is rolled back, and the dispatcher starts each delivery again by itself. What
+//! Where the database opens no transaction and is not just busy, all deliveries are returned, as single ones are.
+//! If anything else fails, all of it is rolled back, and the dispatcher starts each delivery again by itself. What
 //! the run did is not counted then: not as an attempt, not for the kill switch, not in statistics. So a
 //! statement that failed ends the batch also where the handler has handled the error: the database may
 //! have undone the neighbours' work with it.
@@ -13,7 +14,7 @@ use crate::{
         handler::{HandlerContext, HandlerEntry, HandlerError, Next},
     },
     event::{CorrelationContext, Message},
-    failure::full_text,
+    failure::{FailureClass, full_text},
     outbox::{ConsumerStore, InboxKey, StoreError, order_hash, roll_back},
     runtime::{
         catch_unwind,
@@ -107,6 +108,10 @@ impl<S: ConsumerStore> Worker<S> {
                 self.note_committed(&items);
                 join_all(items.into_iter().map(|item| self.end_committed(item))).await
             }
+            // Each would find the same outage by itself, one after the other.
+            Err(Broken::NotBegun(error)) if error.class() != FailureClass::Transient => {
+                self.return_all(items, &error).await
+            }
             Err(broken) => {
                 self.note_rolled_back(&items, &broken);
                 items.into_iter().map(|item| Worked::RunsAlone(item.delivery)).collect()
@@ -114,6 +119,14 @@ impl<S: ConsumerStore> Worker<S> {
         };
         let mut ended = ended.into_iter();
         worked.into_iter().filter_map(|worked| worked.or_else(|| ended.next())).collect()
+    }
+
+    /// Returns deliveries since the database opens no transaction, as single runs do.
+    async fn return_all(&self, items: Vec<Item<'_, S>>, error: &StoreError) -> Vec<Worked> {
+        let returned = items
+            .into_iter()
+            .map(|item| self.return_for(item.delivery, error).instrument(item.span));
+        join_all(returned).await.into_iter().map(Worked::Ended).collect()
     }
 
     /// Acknowledges a delivery that was committed; one that the inbox did not take runs alone.
