@@ -67,6 +67,12 @@ impl Sensitive {
         facts
     }
 
+    /// Takes errors out of the facts of a letter: all of them where the letter itself is not shown,
+    /// whichever way is the reason, as facts know types alone.
+    pub(crate) fn facts_of_letter(&self, letter: &DeadLetter, facts: Facts) -> Facts {
+        if self.hides(letter) { without_errors(facts) } else { self.facts(facts) }
+    }
+
     fn letter_facts(&self, letter: &mut LetterFacts) {
         if self.has(&letter.event_type) {
             letter.last_error = None;
@@ -81,7 +87,7 @@ impl Sensitive {
 
     fn deferred_view(&self, delivery: &mut DeferredView) {
         if self.has(&delivery.event_type) {
-            delivery.last_error = delivery.last_error.as_ref().map(|_| HIDDEN.to_owned());
+            hide_error(delivery);
         }
     }
 
@@ -119,4 +125,20 @@ impl Sensitive {
         }
         trial
     }
+}
+
+/// Takes all errors out of facts.
+fn without_errors(mut facts: Facts) -> Facts {
+    facts.letters.iter_mut().for_each(|letter| letter.last_error = None);
+    if let Some(event) = &mut facts.event {
+        let ahead = event.ahead.iter_mut().flat_map(|ahead| &mut ahead.routes);
+        event.routes.iter_mut().chain(ahead).for_each(|route| route.last_error = None);
+        event.parked_by.iter_mut().for_each(|letter| letter.last_error = None);
+    }
+    facts.deferred.iter_mut().for_each(|delivery| hide_error(&mut delivery.view));
+    facts
+}
+
+fn hide_error(delivery: &mut DeferredView) {
+    delivery.last_error = delivery.last_error.as_ref().map(|_| HIDDEN.to_owned());
 }

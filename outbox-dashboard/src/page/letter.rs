@@ -166,7 +166,7 @@ async fn known(
         Some(subject) if letter.resolution.is_none() => store.facts(subject).await?,
         _ => None,
     };
-    let facts = facts.map(|facts| app.sensitive.facts(facts));
+    let facts = facts.map(|facts| app.sensitive.facts_of_letter(&letter, facts));
     Ok(Some((app.sensitive.without_texts(letter), facts)))
 }
 

@@ -224,12 +224,15 @@ async fn fails(_: OrderPlaced, _: &HandlerContext) -> Result<(), HandlerError> {
     Err(HandlerError::retry("the scanner is offline"))
 }
 
-/// An event that a route has given up, and one that a handler will try again in an hour.
-async fn given_up_and_deferred(temp: &TempDatabase) -> World {
+/// An event that a route has given up, and one that a handler will try again in an hour, with these
+/// headers.
+async fn given_up_and_deferred(temp: &TempDatabase, headers: &[(&str, &str)]) -> World {
     let world = World::open(temp).await;
     let tx = world.outbox.begin().await.unwrap();
-    let with_header = EnqueueOptions::new().header("tenant", "acme");
-    tx.emit_with(OrderPlaced::of("order-0"), with_header).unwrap();
+    let with_headers = headers
+        .iter()
+        .fold(EnqueueOptions::new(), |options, (name, value)| options.header(*name, *value));
+    tx.emit_with(OrderPlaced::of("order-0"), with_headers).unwrap();
     tx.commit().await.unwrap();
     world.bury(1).await;
     let (publisher, subscriber) = Memory::channel();
@@ -238,46 +241,74 @@ async fn given_up_and_deferred(temp: &TempDatabase) -> World {
         .retry(RetryPolicy::attempts(8, Duration::from_hours(1)))
         .max_unacked_time(Duration::ZERO);
     let consumer = consumer.subscribe(subscriber).start().await.unwrap();
-    let message = Message::for_test(&OrderPlaced::of("order-1")).unwrap();
-    Publisher::publish(&publisher, &message).await.unwrap();
+    let mut parts = Message::for_test(&OrderPlaced::of("order-1")).unwrap().into_parts();
+    for (name, value) in headers {
+        parts.headers.insert(*name, *value).unwrap();
+    }
+    Publisher::publish(&publisher, &Message::new(parts)).await.unwrap();
     consumer.shutdown(SOON).await.unwrap();
     world
+}
+
+/// Where something of an event could be seen.
+const OF_AN_EVENT: [&str; 14] = [
+    "/letters/1",
+    "/letters?list=1",
+    "/letters?type=order.placed",
+    "/follow?q=order-0",
+    "/follow?q=order-1",
+    "/waiting",
+    "/api/dead-letters",
+    "/api/dead-letters/1",
+    "/api/dead-letters/groups?type=order.placed",
+    "/api/follow?q=order-0",
+    "/api/follow?q=order-1",
+    "/api/explain?q=order-0",
+    "/api/explain?q=order-1",
+    "/api/deferred",
+];
+
+/// Checks that the answers have nothing of the content.
+async fn hides_content(client: &Client) {
+    client.get("/letters/1").await.says(200, &["Events of this type are sensitive", "(hidden)"]);
+    for path in OF_AN_EVENT {
+        let page = client.get(path).await;
+        page.says(200, &[]);
+        for secret in CONTENT {
+            assert!(!page.body.contains(secret), "{path} says {secret:?}: {}", page.body);
+        }
+    }
 }
 
 #[tokio::test]
 async fn of_a_sensitive_type_neither_content_nor_headers_nor_errors_are_shown() {
     let temp = TempDatabase::create(Database::Sqlite).await;
-    let world = given_up_and_deferred(&temp).await;
+    let world = given_up_and_deferred(&temp, &[("tenant", "acme")]).await;
     let dashboard =
         Dashboard::builder().database("orders", world.outbox.clone()).sensitive("order.placed");
     let (open, hides) = (world.client(), Client::of(dashboard.build().unwrap().router()));
-    hides.get("/letters/1").await.says(200, &["Events of this type are sensitive", "(hidden)"]);
+    hides_content(&hides).await;
     let mut shown = String::new();
-    for path in [
-        "/letters/1",
-        "/letters?list=1",
-        "/letters?type=order.placed",
-        "/follow?q=order-0",
-        "/follow?q=order-1",
-        "/waiting",
-        "/api/dead-letters",
-        "/api/dead-letters/1",
-        "/api/dead-letters/groups?type=order.placed",
-        "/api/follow?q=order-0",
-        "/api/follow?q=order-1",
-        "/api/explain?q=order-0",
-        "/api/explain?q=order-1",
-        "/api/deferred",
-    ] {
-        let page = hides.get(path).await;
-        page.says(200, &[]);
-        for secret in CONTENT {
-            assert!(!page.body.contains(secret), "{path} says {secret:?}: {}", page.body);
-        }
+    for path in OF_AN_EVENT {
         shown.push_str(&open.get(path).await.body);
     }
     for secret in CONTENT {
         assert!(shown.contains(secret), "{secret:?} would be shown");
+    }
+}
+
+#[tokio::test]
+async fn of_a_marked_event_neither_content_nor_headers_nor_errors_are_shown() {
+    let temp = TempDatabase::create(Database::Sqlite).await;
+    let headers = [("tenant", "acme"), (outbox_core::event::SENSITIVE, "true")];
+    let world = given_up_and_deferred(&temp, &headers).await;
+    // Its type is given to no dashboard.
+    let client = world.client();
+    hides_content(&client).await;
+    for path in ["/letters", "/api/dead-letters/groups"] {
+        let page = client.get(path).await;
+        page.says(200, &[]);
+        assert!(!page.body.contains("503 from billing"), "{path}: {}", page.body);
     }
 }
 
