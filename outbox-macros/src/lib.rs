@@ -71,7 +71,7 @@ use proc_macro::TokenStream;
 /// | `no_key` | struct, variant | says that there is no key; variants must when others have one |
 /// | `encode_only` | struct, enum | no `DecodeEvent` |
 /// | `tombstone` | struct, variant | the event has no content: the entity of its key is deleted. Kafka carries it as a record without a value, other transports with an empty body; a consumer hears of it with `on_tombstone`. A struct needs no `Serialize` then |
-/// | `sensitive` | struct, enum, variant | operators are not shown the content: command line and web page hide the payload, the headers and the errors of its dead letters. It travels and is stored as it is |
+/// | `sensitive` | struct, enum, variant | operators are not shown the content: command line and web page hide the payload and the headers of its dead letters, and the texts of its errors everywhere. It travels and is stored as it is |
 /// | `crate = path` | struct, enum | where the framework is, if the manifest does not say: by default `outbox-sea-orm` or `outbox-core` among the dependencies, by any name |
 /// | `key` | field | the ordering key, a type that is `KeyPart` |
 /// | `header = "tenant"` | field | a header with the field's value, a type that is `KeyPart` |

@@ -169,7 +169,7 @@ impl Message {
     }
 
     /// Tells whether its content is not for operators' eyes: it has the header [`SENSITIVE`]. Command line and web page
-    /// show neither the payload nor other headers and errors of its dead letters.
+    /// show neither the payload nor other headers of its dead letters, and no text of an error of it.
     ///
     /// ```
     /// # use outbox_core::event::{EncodeError, EventMeta, Message, OutboxEvent};

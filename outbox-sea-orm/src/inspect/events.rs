@@ -2,16 +2,13 @@
 //! that a message id carries, and in windows of ids.
 
 use super::{
-    LONGEST_TEXT, WINDOW, column, instant, maybe_instant, maybe_name, message_id, name, number,
-    overview::partition, query, short, shown,
+    LONGEST_TEXT, WINDOW, column, errors, instant, marked, maybe_instant, maybe_name, message_id,
+    name, number, overview::partition, query, short, shown,
 };
 use crate::{
     chunks::{RESULT_BYTES, chunks_by_size, one_of},
     outbox::Outbox,
-    schema::{
-        decode::{count, history},
-        stored,
-    },
+    schema::{decode::count, stored},
 };
 use outbox_core::{
     admin::{Bounded, RouteFacts},
@@ -289,11 +286,14 @@ pub(super) struct RouteHistory {
     pub(super) errors: Vec<AttemptError>,
 }
 
-/// The columns of a route row, as [`route`] reads them.
+/// The columns of a route row `r`, as [`route`] reads them. One whose event is gone meanwhile
+/// counts as marked.
 fn route_columns(outbox: &Outbox) -> String {
     format!(
-        "route, state, attempts_started, attempts_finished, due_at, {}, CASE WHEN redriven THEN 1 ELSE 0 END, event_id",
-        short(outbox, "errors")
+        "route, state, attempts_started, attempts_finished, due_at, {}, CASE WHEN redriven THEN 1 ELSE 0 END, event_id, \
+         COALESCE((SELECT {} FROM {{events}} e WHERE e.partition_no = r.partition_no AND e.event_id = r.event_id), 1)",
+        short(outbox, "errors"),
+        marked("e.headers")
     )
 }
 
@@ -304,7 +304,7 @@ pub(super) async fn routes(
     id: EventId,
 ) -> Result<Vec<RouteHistory>, StoreError> {
     let sql = format!(
-        "SELECT {} FROM {{retries}} WHERE partition_no = ? AND event_id = ? ORDER BY route LIMIT ?",
+        "SELECT {} FROM {{retries}} r WHERE partition_no = ? AND event_id = ? ORDER BY route LIMIT ?",
         route_columns(outbox)
     );
     let values = vec![Value::from(stored(partition)), Value::from(id.0), Value::from(MOST_ROUTES)];
@@ -329,7 +329,7 @@ pub(super) async fn routes_of(
             let ids = some.iter().map(|(id, _)| Value::from(id.0)).collect();
             let (these, ids) = one_of("event_id", ids);
             let sql = format!(
-                "SELECT {} FROM {{retries}} WHERE partition_no = ? AND {these} ORDER BY event_id, route",
+                "SELECT {} FROM {{retries}} r WHERE partition_no = ? AND {these} ORDER BY event_id, route",
                 route_columns(outbox)
             );
             let values = [Value::from(stored(partition))].into_iter().chain(ids).collect();
@@ -373,7 +373,7 @@ async fn sizes_of_routes(
 fn route(row: &QueryResult) -> Result<RouteHistory, StoreError> {
     let state: String = column(row, 1)?;
     let mismatch = |()| StoreError::Mismatch(format!("a route's state is `{state}`"));
-    let errors = history(&column::<Option<String>>(row, 5)?.unwrap_or_default());
+    let errors = errors(row, 5, 8)?;
     let facts = RouteFacts {
         route: maybe_name(row, 0)?.unwrap_or_default(),
         state: state.parse().map_err(mismatch)?,

@@ -1,12 +1,13 @@
 //! Dead letters by their cause.
 
-use super::{WINDOW, column, flag, instant, letters::reason, name, query, short, shown};
+use super::{
+    WINDOW, column, errors, flag, instant, letters::reason, marked, name, query, short, shown,
+};
 use crate::{
     admin_store::filter::condition,
     chunks::{RESULT_BYTES, chunks_by_size},
     dialect::ORIGIN_CONSUMER,
     outbox::Outbox,
-    schema::decode::history,
 };
 use outbox_core::{
     admin::{Bounded, DeadLetterFilter, LetterGroup},
@@ -103,14 +104,15 @@ async fn causes(
     letters: &[(i64, usize)],
 ) -> Result<Vec<(Cause, Timestamp)>, StoreError> {
     let sql = format!(
-        "SELECT route, CASE WHEN origin = {ORIGIN_CONSUMER} THEN 1 ELSE 0 END, reason, {}, dead_at \
+        "SELECT route, CASE WHEN origin = {ORIGIN_CONSUMER} THEN 1 ELSE 0 END, reason, {}, dead_at, {} \
          FROM {{letters}} WHERE letter_id IN ({})",
         short(outbox, "errors"),
+        marked("headers"),
         vec!["?"; letters.len()].join(", ")
     );
     let values = letters.iter().map(|(id, _)| Value::from(*id)).collect();
     let cause = |row: &QueryResult| {
-        let errors = history(&column::<Option<String>>(row, 3)?.unwrap_or_default());
+        let errors = errors(row, 3, 5)?;
         let error = errors.last().map(|error| without_details(&error.text)).unwrap_or_default();
         let cause = (name(row, 0)?, flag(row, 1)?, reason(&column::<String>(row, 2)?)?, error);
         Ok((cause, instant(row, 4)?))

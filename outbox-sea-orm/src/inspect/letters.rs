@@ -1,16 +1,13 @@
 //! Dead letters of a message or a key, without their content.
 
 use super::{
-    WINDOW, column, events::Searched, flag, instant, maybe_instant, message_id, name, query, short,
-    shown,
+    WINDOW, column, errors, events::Searched, flag, instant, marked, maybe_instant, message_id,
+    name, query, short, shown,
 };
 use crate::{
     dialect::ORIGIN_CONSUMER,
     outbox::Outbox,
-    schema::{
-        decode::{count, history},
-        stored,
-    },
+    schema::{decode::count, stored},
 };
 use outbox_core::{
     admin::LetterFacts,
@@ -42,9 +39,10 @@ async fn read(
     let sql = format!(
         "SELECT letter_id, message_id, message_key, route, CASE WHEN origin = {ORIGIN_CONSUMER} THEN 1 ELSE 0 END, \
          reason, attempts, {}, CASE WHEN parks THEN 1 ELSE 0 END, dead_at, resolution, resolved_at, resolved_by, {}, \
-         source, topic, event_type, created_at FROM {{letters}} WHERE {condition} ORDER BY letter_id LIMIT ?",
+         source, topic, event_type, created_at, {} FROM {{letters}} WHERE {condition} ORDER BY letter_id LIMIT ?",
         short(outbox, "errors"),
-        short(outbox, "resolution_reason")
+        short(outbox, "resolution_reason"),
+        marked("headers")
     );
     values.push(Value::from(MOST));
     query(outbox, &sql, values).await?.iter().map(letter).collect()
@@ -66,7 +64,7 @@ fn letter(row: &QueryResult) -> Result<LetterHistory, StoreError> {
             reason: column::<Option<String>>(row, 13)?.map(|r| shown(&r)).unwrap_or_default(),
         }),
     };
-    let errors = history(&column::<Option<String>>(row, 7)?.unwrap_or_default());
+    let errors = errors(row, 7, 18)?;
     Ok(LetterHistory {
         facts: LetterFacts {
             id: LetterId(column(row, 0)?),

@@ -1,13 +1,10 @@
 //! Lists, page by page: deferred deliveries, scheduled events, the inbox of a message.
 
 use super::{
-    LONGEST_PAGE, WINDOW, column, events::Searched, instant, maybe_instant, maybe_name, message_id,
-    name, query, short, shown,
+    LONGEST_PAGE, WINDOW, column, errors, events::Searched, instant, marked, maybe_instant,
+    maybe_name, message_id, name, query, short, shown,
 };
-use crate::{
-    outbox::Outbox,
-    schema::decode::{count, history},
-};
+use crate::{outbox::Outbox, schema::decode::count};
 use outbox_core::{
     admin::{DeferredFacts, DeferredView, InboxView, Page, ScheduledView},
     event::{MessageId, Timestamp},
@@ -43,16 +40,17 @@ async fn read(
 ) -> Result<Vec<DeferredHistory>, StoreError> {
     let sql = format!(
         "SELECT stored_id, consumer, handler, message_id, topic, event_type, message_key, due_at, failures, {}, \
-         awaits_kind, awaits, awaits_version, awaits_since, stored_at, claimed_by, claimed_until, order_hash \
+         awaits_kind, awaits, awaits_version, awaits_since, stored_at, claimed_by, claimed_until, order_hash, {} \
          FROM {{deferred}} WHERE {condition} ORDER BY stored_id LIMIT ?",
-        short(outbox, "errors")
+        short(outbox, "errors"),
+        marked("headers")
     );
     values.push(Value::from(i64::from(limit.min(CHUNK))));
     query(outbox, &sql, values).await?.iter().map(delivery).collect()
 }
 
 fn delivery(row: &QueryResult) -> Result<DeferredHistory, StoreError> {
-    let errors = history(&column::<Option<String>>(row, 9)?.unwrap_or_default());
+    let errors = errors(row, 9, 18)?;
     let awaits_since = maybe_instant(row, 13)?;
     let (kind, what): (Option<String>, Option<String>) = (column(row, 10)?, column(row, 11)?);
     let version: Option<i32> = column(row, 12)?;

@@ -16,6 +16,7 @@ use crate::{
     error::database,
     outbox::Outbox,
     pool::{DbErrorClass, classify},
+    schema::decode::history as errors_of,
 };
 use async_trait::async_trait;
 pub(crate) use letters::oldest_open;
@@ -25,8 +26,8 @@ use outbox_core::{
         Bounded, DeadLetterFilter, DeferredView, Facts, Found, History, InboxView, InspectStore,
         LetterGroup, ListStore, Overview, Page, ScheduledView, Subject, safe_text,
     },
-    event::{LetterId, MessageId, Timestamp},
-    failure::DeadLetter,
+    event::{LetterId, MessageId, SENSITIVE, Timestamp},
+    failure::{AttemptError, DeadLetter},
     outbox::StoreError,
 };
 pub(crate) use overview::{coordinators, instances, partition_owners, relays, running_parts};
@@ -41,6 +42,8 @@ pub(crate) const LONGEST_TEXT: usize = 64 * 1024;
 const LONGEST_ERROR: usize = 300;
 /// Longest name or key that a view shows, in bytes.
 const LONGEST_NAME: usize = 255;
+/// What stands for the error of a message that is marked as sensitive.
+const HIDDEN: &str = "(hidden)";
 /// Most rows of a page: with the longest texts of [`safe_text`] it has 4 MiB at most.
 const LONGEST_PAGE: u32 = 1_000;
 
@@ -190,6 +193,26 @@ pub(crate) fn name(row: &QueryResult, index: usize) -> Result<String, StoreError
 fn maybe_name(row: &QueryResult, index: usize) -> Result<Option<String>, StoreError> {
     let text: Option<String> = column(row, index)?;
     Ok(text.map(|text| safe_text(&text, LONGEST_NAME)))
+}
+
+/// Writes whether a message is marked as sensitive, as 1 or 0, by the column of its headers. They
+/// are stored as a JSON object without spaces, in which no text has a bare quote.
+fn marked(headers: &str) -> String {
+    format!("CASE WHEN {headers} LIKE '%\"{SENSITIVE}\":\"true\"%' THEN 1 ELSE 0 END")
+}
+
+/// Reads a history of errors, with the mark of its message beside it. The errors of one that is
+/// marked as sensitive keep attempt, class and time, and not the texts, which may quote it.
+fn errors(
+    row: &QueryResult,
+    errors: usize,
+    marked: usize,
+) -> Result<Vec<AttemptError>, StoreError> {
+    let mut errors = errors_of(&column::<Option<String>>(row, errors)?.unwrap_or_default());
+    if flag(row, marked)? {
+        errors.iter_mut().for_each(|error| HIDDEN.clone_into(&mut error.text));
+    }
+    Ok(errors)
 }
 
 /// Shows an error or a reason.

@@ -4,6 +4,7 @@ mod answers;
 mod doctor;
 mod harm;
 mod lists;
+mod sensitive;
 
 use async_trait::async_trait;
 use outbox_core::{
