@@ -16,7 +16,19 @@ pub(crate) struct Ran {
 
 /// Prepares the program: nothing of this machine's environment decides what it does.
 pub(crate) fn command(arguments: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_outbox"));
+    prepared(Command::new(env!("CARGO_BIN_EXE_outbox")), arguments)
+}
+
+/// Prepares the program with SIGHUP ignored, as `nohup` starts it, or not: otherwise it is as whoever
+/// runs the tests has started them.
+pub(crate) fn command_at_hang_up(is_ignored: bool, arguments: &[&str]) -> Command {
+    let mut command = Command::new("env");
+    let signal = if is_ignored { "--ignore-signal=HUP" } else { "--default-signal=HUP" };
+    command.args([signal, env!("CARGO_BIN_EXE_outbox")]);
+    prepared(command, arguments)
+}
+
+fn prepared(mut command: Command, arguments: &[&str]) -> Command {
     command.args(arguments).stdin(Stdio::null());
     for variable in ["DATABASE_URL", "OUTBOX_CONTEXT", "OUTBOX_CONFIG", "OUTBOX_OPERATOR"] {
         command.env_remove(variable);

@@ -1,7 +1,7 @@
 //! `outbox serve`: the page over the databases of the command line.
 
 use crate::{
-    program::{command, run},
+    program::{command, command_at_hang_up, run},
     world::{SOON, World},
 };
 use rustix::process::Signal;
@@ -9,8 +9,13 @@ use std::{
     fs,
     os::unix::fs::{PermissionsExt, symlink},
     path::Path,
+    time::Duration,
 };
-use tests::{databases::TempDatabase, on_every_database, processes::Process};
+use tests::{
+    databases::{Database, TempDatabase},
+    on_every_database,
+    processes::Process,
+};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
@@ -26,7 +31,12 @@ fn write(path: &Path, text: &str) {
 async fn serve(arguments: &[&str]) -> (Process, String) {
     let mut all = arguments.to_vec();
     all.extend(["serve", "--listen", "127.0.0.1:0"]);
-    let mut page = Process::start(&mut command(&all));
+    let page = Process::start(&mut command(&all));
+    served(page).await
+}
+
+/// Waits until a process serves the page, and gives it and its address.
+async fn served(mut page: Process) -> (Process, String) {
     let line = page.wait_for_line(SOON, "the page is at http://").await;
     let address = line.split("http://").nth(1).unwrap().trim_end_matches('/').to_owned();
     (page, address)
@@ -76,6 +86,25 @@ on_every_database! {
         let response = get(&address, "/", right).await;
         assert!(response.starts_with("HTTP/1.1 200") && response.contains("live"), "{response}");
     }
+}
+
+#[tokio::test]
+async fn the_page_ends_with_its_terminal_unless_it_was_started_to_outlive_it() {
+    let temp = TempDatabase::create(Database::Sqlite).await;
+    let world = World::open(&temp).await;
+    let start = |is_ignored| {
+        let arguments = ["--database", world.url.as_str(), "serve", "--listen", "127.0.0.1:0"];
+        Process::start(&mut command_at_hang_up(is_ignored, &arguments))
+    };
+    let (mut page, _) = served(start(false)).await;
+    page.signal(Signal::HUP);
+    assert!(page.wait(SOON).await.success());
+    let (mut page, address) = served(start(true)).await;
+    page.signal(Signal::HUP);
+    // Time enough to end.
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    assert!(get(&address, "/", "").await.starts_with("HTTP/1.1 200"));
+    assert!(page.terminate(SOON).await.success());
 }
 
 #[test]
