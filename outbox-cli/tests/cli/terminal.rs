@@ -1,7 +1,7 @@
 //! `top` on a terminal.
 
 use crate::{
-    program::{command, on},
+    program::{command, command_at_hang_up, on},
     world::{SOON, World},
 };
 use rustix::{
@@ -41,7 +41,7 @@ impl Terminal {
             let flags = OFlags::RDWR | OFlags::NOCTTY;
             Stdio::from(open(&*name, flags, Mode::empty()).unwrap())
         };
-        let mut program = command(arguments);
+        let mut program = command_at_hang_up(false, arguments);
         program.env("TERM", "xterm").stdin(slave()).stdout(slave()).stderr(slave());
         let child = program.spawn().unwrap();
         // Its ends of the terminal are closed here, so that the last read ends with the program.
@@ -118,8 +118,10 @@ async fn top_draws_a_screen_that_obeys_keys_and_leaves_the_terminal_as_it_was() 
 async fn a_signal_that_stops_top_leaves_the_terminal_as_it_was() {
     let temp = TempDatabase::create(Database::Sqlite).await;
     let world = World::open(&temp).await;
+    world.place("order-1", "x").await;
     for signal in [Signal::TERM, Signal::HUP, Signal::INT] {
         let mut top = Terminal::start(&["--database", &world.url, "top", "--every", "50ms"]);
+        // Where no event waits, no comma follows.
         top.wait_for("waiting,");
         kill_process(Pid::from_child(&top.child), signal).unwrap();
         // Back from the alternate screen.
@@ -132,6 +134,7 @@ async fn a_signal_that_stops_top_leaves_the_terminal_as_it_was() {
 async fn a_database_that_is_away_is_a_line_of_the_screen_and_the_others_are_shown() {
     let temp = TempDatabase::create(Database::Sqlite).await;
     let world = World::open(&temp).await;
+    world.place("order-1", "x").await;
     // A port that nothing listens on.
     let away = "postgres://me:secret@127.0.0.1:1/orders";
     let mut top = Terminal::start(&["--database", away, "--database", &world.url, "top"]);
