@@ -44,8 +44,8 @@ impl Signals {
         }
     }
 
-    /// Waits for a signal that ends a command which has no file to read again: any, but not that the
-    /// terminal was closed where the process was started to outlive it.
+    /// Waits for a signal that ends a command which has no file to read again: any, but not SIGHUP
+    /// where the process was started to outlive its terminal.
     pub(crate) async fn stop(&mut self) {
         while self.next().await == Asks::HangUp && self.outlives_terminal {}
     }

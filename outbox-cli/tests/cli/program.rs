@@ -19,8 +19,8 @@ pub(crate) fn command(arguments: &[&str]) -> Command {
     prepared(Command::new(env!("CARGO_BIN_EXE_outbox")), arguments)
 }
 
-/// Prepares the program with SIGHUP ignored, as `nohup` starts it, or not: otherwise it is as whoever
-/// runs the tests has started them.
+/// Prepares the program with SIGHUP ignored, as `nohup` starts it, or not: otherwise it is as
+/// whoever runs the tests has started them.
 pub(crate) fn command_at_hang_up(is_ignored: bool, arguments: &[&str]) -> Command {
     let mut command = Command::new("env");
     let signal = if is_ignored { "--ignore-signal=HUP" } else { "--default-signal=HUP" };
