@@ -83,7 +83,7 @@ impl Outbox {
         let waiting = self.waiting_events(keys).await?;
         let deferred = self.walk_table(Keyed::Deferred, keys, purpose).await?;
         // Before the letters: a delivery that is given up may do so too.
-        let claimed = self.claimed(keys).await?;
+        let left = self.left_deferred(keys, purpose).await?;
         let letters = self.walk_table(Keyed::Letters, keys, purpose).await?;
         let archive = self.walk_table(Keyed::Archive, keys, purpose).await?;
         let (ended, running) = match purpose {
@@ -97,7 +97,7 @@ impl Outbox {
         let named = |keyed: Keyed| keyed.names().0;
         Ok(vec![
             self.table(named(Keyed::Scheduled), scheduled, exactly(0)),
-            self.table(named(Keyed::Deferred), deferred, claimed),
+            self.table(named(Keyed::Deferred), deferred, left),
             self.table(named(Keyed::Letters), letters, exactly(0)),
             self.table(named(Keyed::Archive), archive, exactly(0)),
             self.table("outbox_sagas", ended, exactly(running)),

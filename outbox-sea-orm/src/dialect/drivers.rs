@@ -7,7 +7,7 @@ mod target;
 pub(crate) use connection::{Arg, DriverConnection};
 #[cfg(feature = "sqlx-postgres")]
 pub(crate) use pool::postgres_options;
-pub(crate) use pool::{PoolOptions, close_pool, used_connections};
+pub(crate) use pool::{PoolOptions, close_pool, limits_like_own, used_connections};
 pub(crate) use target::DriverTarget;
 
 use sea_orm::DbBackend;

@@ -24,8 +24,11 @@ const LONGEST_READ_LOCK: Duration = Duration::from_secs(5);
 /// | | PostgreSQL | MariaDB | MySQL | SQLite |
 /// | --- | --- | --- | --- | --- |
 /// | [`idle`](Self::idle) | `idle_in_transaction_session_timeout` | `idle_transaction_timeout` | none | none |
-/// | [`lock_wait`](Self::lock_wait) | `lock_timeout` | `innodb_lock_wait_timeout` | the same | the pool's `busy_timeout` |
+/// | [`lock_wait`](Self::lock_wait) | `lock_timeout` | `innodb_lock_wait_timeout` and `lock_wait_timeout` | the same | the pool's `busy_timeout` |
 /// | [`statement`](Self::statement) | `statement_timeout` | `max_statement_time` | `max_execution_time` (reads) | none |
+///
+/// MySQL ends no write that lasts long: there a statement that writes, and waits for no lock, keeps
+/// its transaction until it has ended.
 ///
 /// Transactions that several deliveries share have 1 s for a lock and for a statement, if not less.
 ///
@@ -80,10 +83,19 @@ impl TransactionLimits {
     }
 
     /// Sets how long a statement may run, 1 s to 24 days; 5 min unless set. Where the application's
-    /// own `statement_timeout` is part of its PostgreSQL connection options, that one stays.
+    /// own `statement_timeout` is part of its PostgreSQL connection options, that one counts in place
+    /// of this, also where it is shorter; `0` there is no limit.
     pub fn statement(mut self, longest: Duration) -> Self {
         self.statement = longest.clamp(SHORTEST, LONGEST);
         self
+    }
+
+    /// Takes the limit of a statement from the options of a PostgreSQL connection, where they set one.
+    pub(crate) fn with_postgres_options(self, options: &str) -> Self {
+        match statement_timeout(options) {
+            Some(statement) => Self { statement, ..self },
+            None => self,
+        }
     }
 
     /// Gives the limits of operators' reads. Whoever asked may be gone, and the statement goes on: the
@@ -100,6 +112,29 @@ impl TransactionLimits {
     pub(crate) fn response(&self) -> Duration {
         self.idle.max(self.lock_wait) + NETWORK_SLACK
     }
+}
+
+/// Reads the limit of a statement from the options of a PostgreSQL connection, of which the last one
+/// counts. Zero is none, which is the longest.
+fn statement_timeout(options: &str) -> Option<Duration> {
+    let (_, rest) = options.rsplit_once("statement_timeout")?;
+    let value = rest.strip_prefix('=')?.trim_start_matches(['\'', '"']);
+    let (number, rest) =
+        value.split_at(value.find(|c: char| !c.is_ascii_digit()).unwrap_or(value.len()));
+    let number: u64 = number.parse().ok()?;
+    // A space inside of a value is escaped.
+    let rest = rest.strip_prefix("\\ ").unwrap_or(rest);
+    let unit = &rest[..rest.find(|c: char| !c.is_ascii_alphabetic()).unwrap_or(rest.len())];
+    let limit = match unit {
+        "us" => Duration::from_micros(number),
+        "" | "ms" => Duration::from_millis(number),
+        "s" => Duration::from_secs(number),
+        "min" => Duration::from_secs(number.saturating_mul(60)),
+        "h" => Duration::from_secs(number.saturating_mul(60 * 60)),
+        "d" => Duration::from_secs(number.saturating_mul(24 * 60 * 60)),
+        _ => return None,
+    };
+    Some(if number == 0 { LONGEST } else { limit.clamp(Duration::from_millis(1), LONGEST) })
 }
 
 /// A setting of a session: its name with its value.
@@ -188,24 +223,58 @@ mod tests {
                 both,
                 "SET LOCAL statement_timeout = 5000; SET LOCAL lock_timeout = 1000",
             ),
-            (Dialect::MariaDb, usual, short, "SET SESSION innodb_lock_wait_timeout = 1"),
+            (
+                Dialect::MariaDb,
+                usual,
+                short,
+                "SET SESSION innodb_lock_wait_timeout = 1, SESSION lock_wait_timeout = 1",
+            ),
             (
                 Dialect::MariaDb,
                 both,
                 usual,
-                "SET SESSION innodb_lock_wait_timeout = 15, SESSION max_statement_time = 300",
+                "SET SESSION innodb_lock_wait_timeout = 15, SESSION lock_wait_timeout = 15, \
+                 SESSION max_statement_time = 300",
             ),
             (
                 Dialect::MySql,
                 both,
                 usual,
-                "SET SESSION innodb_lock_wait_timeout = 15, SESSION max_execution_time = 300000",
+                "SET SESSION innodb_lock_wait_timeout = 15, SESSION lock_wait_timeout = 15, \
+                 SESSION max_execution_time = 300000",
             ),
             (Dialect::MariaDb, usual, usual, ""),
             (Dialect::Postgres, short, short, ""),
             (Dialect::Sqlite, usual, both, ""),
         ] {
             assert_eq!(dialect.change_of_limits(&from, &to), expected, "{dialect:?}");
+        }
+    }
+
+    #[test]
+    fn the_application_s_own_limit_of_a_statement_counts_and_is_never_loosened() {
+        let usual = TransactionLimits::new();
+        let (minute, second) = (Duration::from_mins(1), Duration::from_secs(1));
+        for (options, statement) in [
+            ("", usual.statement),
+            ("-c lock_timeout=5", usual.statement),
+            ("-c statement_timeout=soon", usual.statement),
+            ("-c statement_timeout=60000 -c lock_timeout=5", minute),
+            ("-c statement_timeout=5 -c statement_timeout=1min", minute),
+            ("-c statement_timeout=60\\ s", minute),
+            ("--statement_timeout='60s'", minute),
+            ("-c statement_timeout=500", Duration::from_millis(500)),
+            ("-c statement_timeout=10us", Duration::from_millis(1)),
+            ("-c statement_timeout=0", LONGEST),
+            ("-c statement_timeout=18446744073709551615d", LONGEST),
+        ] {
+            let limits = usual.with_postgres_options(options);
+            assert_eq!(limits, TransactionLimits { statement, ..usual }, "{options}");
+            assert_eq!(limits.of_reads().statement, statement.min(LONGEST_READ), "{options}");
+            // As a transaction that deliveries share sets it.
+            let shared = TransactionLimits { statement: statement.min(second), ..limits };
+            let set = Dialect::Postgres.change_of_limits(&limits, &shared);
+            assert_eq!(set.is_empty(), statement < second, "{options}: {set}");
         }
     }
 

@@ -24,7 +24,8 @@ pub(crate) use columns::{EVENT_COLUMNS, ORIGIN_CONSUMER, ORIGIN_RELAY};
 #[cfg(feature = "sqlx-postgres")]
 pub(crate) use drivers::postgres_options;
 pub(crate) use drivers::{
-    Arg, DriverConnection, DriverTarget, Drivers, PoolOptions, close_pool, used_connections,
+    Arg, DriverConnection, DriverTarget, Drivers, PoolOptions, close_pool, limits_like_own,
+    used_connections,
 };
 pub(crate) use error_codes::{DbErrorClass, ErrorCode, TxEffect};
 pub use limits::TransactionLimits;

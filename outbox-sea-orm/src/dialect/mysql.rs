@@ -87,9 +87,12 @@ pub(super) fn settings(limit: Duration, mariadb: bool) -> Vec<String> {
 }
 
 /// Limits of a connection for handlers, steps and operators. MySQL has none for an idle
-/// transaction, and one for reads alone.
+/// transaction, and one for reads alone. A wait for a change of a table has a limit of its own, a
+/// year or a day unless set.
 pub(super) fn limits(limits: &TransactionLimits, mariadb: bool) -> Vec<(&'static str, String)> {
-    let mut settings = vec![("innodb_lock_wait_timeout", limits.lock_wait.as_secs().to_string())];
+    let lock_wait = limits.lock_wait.as_secs().to_string();
+    let mut settings =
+        vec![("innodb_lock_wait_timeout", lock_wait.clone()), ("lock_wait_timeout", lock_wait)];
     if mariadb {
         settings.push(("max_statement_time", limits.statement.as_secs().to_string()));
         settings.push(("idle_transaction_timeout", limits.idle.as_secs().to_string()));

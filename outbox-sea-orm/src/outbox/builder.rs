@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{
     MAX_PARTITIONS, Namespace, Notifier, Retention, Schema,
-    dialect::Drivers,
+    dialect::{Drivers, limits_like_own},
     error::OutboxError,
     listener::{IntoListener, Listeners},
     pool::{
@@ -375,8 +375,9 @@ impl OutboxBuilder {
             Notifier::new(&self.db, &schema)
         };
         let pool = |limits| WorkPool::new(&self.db, schema.dialect(), limits, self.behind_pooler);
-        let (work, heartbeat_pool) = (pool(self.work_limits), pool(self.work_limits).at_most(1));
-        let read_pool = pool(self.work_limits.of_reads()).at_most(READ_CONNECTIONS);
+        let limits = limits_like_own(&self.db, self.work_limits);
+        let (work, heartbeat_pool) = (pool(limits), pool(limits).at_most(1));
+        let read_pool = pool(limits.of_reads()).at_most(READ_CONNECTIONS);
         Ok(Outbox(Arc::new(Inner {
             heartbeat_pool: Arc::new(heartbeat_pool),
             read_pool,

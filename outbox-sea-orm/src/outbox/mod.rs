@@ -225,8 +225,10 @@ impl Outbox {
         limit: Duration,
     ) -> Result<OutboxTransaction, OutboxError> {
         let usual = *self.work().limits();
+        let limits = usual.lock_wait(usual.lock_wait.min(limit)).statement(limit);
+        // The application's own limit may be shorter than a setting of it.
         let limits =
-            usual.lock_wait(usual.lock_wait.min(limit)).statement(usual.statement.min(limit));
+            TransactionLimits { statement: usual.statement.min(limits.statement), ..limits };
         self.begin_work_with(TransactionOptions::default(), Some(limits)).await
     }
 

@@ -1,6 +1,6 @@
 //! Reads of what an erasure takes and leaves: tables in windows of ids, and counts.
 
-use super::keys::Keys;
+use super::{Purpose, keys::Keys};
 use crate::{
     admin_store::column,
     error::database,
@@ -102,19 +102,29 @@ impl Outbox {
         Ok(Some(Window { rows, last }))
     }
 
-    /// Counts the deferred deliveries that an erasure leaves, as an instance runs them.
-    pub(super) async fn claimed(&self, keys: &Keys) -> Result<Bounded, StoreError> {
-        let mut claimed = 0;
+    /// Counts the deferred deliveries that an erasure leaves, as an instance runs them. After the
+    /// erasure these are all that are there: an instance may have run one during the walk, and put
+    /// it back since.
+    pub(super) async fn left_deferred(
+        &self,
+        keys: &Keys,
+        purpose: Purpose<'_>,
+    ) -> Result<Bounded, StoreError> {
+        let is_left = match purpose {
+            Purpose::Plan => "claimed_until >= {now}",
+            Purpose::Erase { .. } => "1 = 1",
+        };
+        let mut left = 0;
         for keys in keys.chunks() {
             let sql = format!(
                 "SELECT count(*) FROM (SELECT 1 FROM {{deferred}} WHERE message_key IN ({}) \
-                 AND claimed_until >= {{now}} LIMIT {}) c",
+                 AND {is_left} LIMIT {}) c",
                 marks(keys),
                 MOST + 1
             );
-            claimed += self.count(&sql, texts(keys).collect()).await?;
+            left += self.count(&sql, texts(keys).collect()).await?;
         }
-        Ok(bounded(claimed))
+        Ok(bounded(left))
     }
 
     /// Counts the events that wait to be delivered: those of a key are all in one partition.

@@ -50,6 +50,20 @@ pub(crate) fn postgres_options(
     is_postgres.then(|| db.get_postgres_connection_pool().connect_options())
 }
 
+/// Gives the limits of transactions on connections like those of the application's pool, whose own
+/// limit of a statement counts where its options set one.
+pub(crate) fn limits_like_own(
+    db: &DatabaseConnection,
+    limits: TransactionLimits,
+) -> TransactionLimits {
+    #[cfg(feature = "sqlx-postgres")]
+    if let Some(options) = postgres_options(db) {
+        return options.get_options().map_or(limits, |set| limits.with_postgres_options(set));
+    }
+    let _ = db;
+    limits
+}
+
 /// Closes a pool to a server: it closes connections that return to it from now on. The future that
 /// is dropped would wait for them.
 pub(crate) fn close_pool(db: &DatabaseConnection) {
@@ -96,11 +110,7 @@ impl Dialect {
                 let pool = application.get_postgres_connection_pool();
                 let mut options = (*pool.connect_options()).clone();
                 if with_limits {
-                    let mut settings = self.limits_of_session(limits);
-                    if options.get_options().is_some_and(|set| set.contains("statement_timeout")) {
-                        settings.retain(|(name, _)| *name != "statement_timeout");
-                    }
-                    options = options.options(settings);
+                    options = options.options(self.limits_of_session(limits));
                 }
                 let mut pool = pool.options().clone().min_connections(0).test_before_acquire(false);
                 if let Some(max_connections) = max_connections {
