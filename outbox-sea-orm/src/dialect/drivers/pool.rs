@@ -152,3 +152,35 @@ impl Dialect {
         }
     }
 }
+
+#[cfg(all(test, feature = "sqlx-postgres"))]
+mod tests {
+    use super::*;
+    use sea_orm::{
+        SqlxPostgresConnector,
+        sqlx::postgres::{PgConnectOptions, PgPoolOptions},
+    };
+
+    #[tokio::test]
+    async fn an_own_pool_has_the_application_s_limit_of_a_statement_and_reads_a_short_one() {
+        for (own, statement, of_reads) in
+            [(None, "300000", "10000"), (Some("500"), "500", "500"), (Some("1min"), "60000", "10000")]
+        {
+            let mut options = PgConnectOptions::new_without_pgpass();
+            if let Some(own) = own {
+                options = options.options([("statement_timeout", own)]);
+            }
+            let pool = PgPoolOptions::new().connect_lazy_with(options);
+            let db = SqlxPostgresConnector::from_sqlx_postgres_pool(pool);
+            let limits = limits_like_own(&db, TransactionLimits::default());
+            for (limits, expected) in [(limits, statement), (limits.of_reads(), of_reads)] {
+                let made = Dialect::Postgres.own_pool(&db, &limits, true, None);
+                let set = made.and_then(|made| postgres_options(&made)).expect("a pool of its own");
+                let set = set.get_options().expect("limits");
+                // The last one counts.
+                let last = set.rsplit("statement_timeout=").next().unwrap_or_default();
+                assert_eq!(last.split(' ').next(), Some(expected), "{own:?}: {set}");
+            }
+        }
+    }
+}
