@@ -155,7 +155,8 @@ async fn top_opens_a_database_once_and_not_with_each_look() {
     let temp = TempDatabase::create(Database::Postgres).await;
     let world = World::open(&temp).await;
     world.place("order-1", "x").await;
-    let mut top = Process::start(&mut command(&["--database", &world.url, "top", "--every", "50ms"]));
+    let mut top =
+        Process::start(&mut command(&["--database", &world.url, "top", "--every", "50ms"]));
     for _ in 0..2 {
         top.wait_for_line(SOON, "events    1 waiting").await;
     }

@@ -163,9 +163,11 @@ mod tests {
 
     #[tokio::test]
     async fn an_own_pool_has_the_application_s_limit_of_a_statement_and_reads_a_short_one() {
-        for (own, statement, of_reads) in
-            [(None, "300000", "10000"), (Some("500"), "500", "500"), (Some("1min"), "60000", "10000")]
-        {
+        for (own, statement, of_reads) in [
+            (None, "300000", "10000"),
+            (Some("500"), "500", "500"),
+            (Some("1min"), "60000", "10000"),
+        ] {
             let mut options = PgConnectOptions::new_without_pgpass();
             if let Some(own) = own {
                 options = options.options([("statement_timeout", own)]);
