@@ -33,7 +33,6 @@ mod tests {
 
     #[derive(Debug, Default, Deserialize)]
     #[serde(deny_unknown_fields, default)]
-    #[expect(dead_code, reason = "what is read does not matter, but what is not")]
     struct File {
         text: String,
         list: Vec<String>,

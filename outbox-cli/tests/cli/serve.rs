@@ -117,13 +117,16 @@ fn an_address_that_others_reach_is_not_served_without_a_login() {
     assert!(ran.err.contains("[serve] logins = "), "{}", ran.err);
 }
 
+/// Makes something in the place of a file.
+type Make = fn(&Path);
+
 #[test]
 fn the_page_is_not_served_where_the_file_that_may_name_logins_cannot_be_read() {
     let folder = tempfile::tempdir().unwrap();
     let url = format!("sqlite://{}?mode=rwc", folder.path().join("a.db").display());
     run(command(&["--database", &url, "--yes", "migrate", "up"])).exits(0);
     let config = folder.path().join("outbox").join("config.toml");
-    let make: [(&str, fn(&Path)); 3] = [
+    let make: [(&str, Make); 3] = [
         ("a folder", |path| fs::create_dir_all(path).unwrap()),
         ("no UTF-8", |path| fs::write(path, [0xff, 0xfe]).unwrap()),
         ("a link to nowhere", |path| symlink("/nowhere/at/all", path).unwrap()),
