@@ -98,11 +98,10 @@ pub(crate) struct Args {
     pub(crate) broker: Broker,
 }
 
-impl Args {
-    /// Reads the arguments after the program's name.
-    pub(crate) fn read(words: impl Iterator<Item = String>) -> Result<Self> {
-        let mut words = words.peekable();
-        let bench = match words.next().as_deref() {
+impl Bench {
+    /// Reads the name of a benchmark, or of a gate.
+    fn read(words: &mut impl Iterator<Item = String>) -> Result<Self> {
+        Ok(match words.next().as_deref() {
             Some("write") => Bench::Write,
             Some("drain") => Bench::Drain,
             Some("costs") => Bench::Costs,
@@ -126,7 +125,15 @@ impl Args {
                 _ => bail!("{USAGE}"),
             },
             _ => bail!("{USAGE}"),
-        };
+        })
+    }
+}
+
+impl Args {
+    /// Reads the arguments after the program's name.
+    pub(crate) fn read(words: impl Iterator<Item = String>) -> Result<Self> {
+        let mut words = words.peekable();
+        let bench = Bench::read(&mut words)?;
         let (events, rounds, round) = (None, None, None);
         let (sides, broker) = (Sides::Both, Broker::RabbitMq);
         let mut args = Self { bench, events, rounds, round, pinned: false, sides, broker };
