@@ -162,7 +162,9 @@ async fn top_opens_a_database_once_and_not_with_each_look() {
     }
     // From here on the server lets nobody in; who is in stays.
     let closed = format!("ALTER DATABASE {} WITH ALLOW_CONNECTIONS false", temp.name());
-    world.outbox.connection().execute_unprepared(&closed).await.unwrap();
+    let server = Database::Postgres.server_url().unwrap();
+    let another = sea_orm::Database::connect(server).await.unwrap();
+    another.execute_unprepared(&closed).await.unwrap();
     // One of them may have been under way.
     for _ in 0..3 {
         top.wait_for_line(SOON, "events    1 waiting").await;

@@ -239,8 +239,10 @@ fn a_deferred_handler_of_sqlite_keeps_no_writer_waiting_while_it_waits_itself() 
         let message = message();
         let others_write = async {
             handler.begun.acquire().await.unwrap().forget();
-            db.execute_unprepared("PRAGMA busy_timeout = 0").await.unwrap();
-            db.execute_unprepared(COUNT).await.expect("nobody holds the write lock");
+            // What the consumer writes about itself takes moments; the handler would keep the lock until
+            // it gets the permit.
+            db.execute_unprepared("PRAGMA busy_timeout = 2000").await.unwrap();
+            db.execute_unprepared(COUNT).await.expect("the handler does not hold the write lock");
             handler.gate.add_permits(1);
         };
         let (published, ()) = tokio::join!(publisher.publish(&message), others_write);
