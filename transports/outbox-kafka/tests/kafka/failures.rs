@@ -141,17 +141,6 @@ async fn a_silent_broker_is_reported_in_time() {
 }
 
 #[tokio::test]
-async fn a_declaration_that_the_brokers_refuse_is_no_fault_of_the_messages() {
-    let topic = name("refused");
-    // More replicas than there are brokers.
-    let declared = [Topic::new(&topic).replication(9)];
-    let publisher = KafkaPublisher::new(url()).expect("brokers").topic(&topic).declare(declared);
-    let error = failure(&publisher).await;
-    assert_eq!(error.class(), Unavailable, "{error}");
-    assert!(error.to_string().contains("could not be declared"), "{error}");
-}
-
-#[tokio::test]
 async fn a_deleted_topic_is_declared_again() {
     let topic = name("deleted");
     let publisher = publisher(&topic, 1).timeout(Duration::from_secs(5));
