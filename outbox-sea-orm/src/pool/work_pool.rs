@@ -208,9 +208,9 @@ impl WorkPool {
             let bound = Bound { within, until: begun + within };
             let mut running = pin!(work(Arc::clone(&pool), bound));
             match tokio::time::timeout_at(bound.until.into(), running.as_mut()).await {
-                // The pool was closed meanwhile: its connections are stuck, or a response on it was
+                // Another transaction has closed the pool meanwhile, since its response was
                 // overdue.
-                Ok(Err(DbErr::ConnectionAcquire(_))) if pool.is_closed() => {}
+                Ok(Err(DbErr::ConnectionAcquire(_))) if pool.is_closed() && !pool.is_stuck() => {}
                 Ok(Err(error)) if is_settings_refused(&error) && !pool.without_settings => {
                     if !self.limits_per_transaction.swap(true, Ordering::Relaxed) {
                         tracing::info!(
