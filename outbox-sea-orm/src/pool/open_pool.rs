@@ -25,8 +25,6 @@ pub(super) struct OpenPool {
     /// Whether its connections are opened without settings, since a pooler refuses them.
     pub(super) without_settings: bool,
     closed: AtomicBool,
-    /// Whether that was since its connections were stuck.
-    is_stuck: AtomicBool,
     /// Transactions that are open on it.
     in_use: AtomicUsize,
 }
@@ -64,9 +62,8 @@ impl PoolShare {
 impl OpenPool {
     /// Takes a pool of the driver.
     pub(super) fn new(db: DatabaseConnection, shared: bool, without_settings: bool) -> Self {
-        let (closed, is_stuck) = (AtomicBool::new(false), AtomicBool::new(false));
-        let in_use = AtomicUsize::new(0);
-        Self { db, shared, without_settings, closed, is_stuck, in_use }
+        let (closed, in_use) = (AtomicBool::new(false), AtomicUsize::new(0));
+        Self { db, shared, without_settings, closed, in_use }
     }
 
     pub(super) fn share(self: &Arc<Self>) -> PoolShare {
@@ -93,7 +90,6 @@ impl OpenPool {
             match tokio::time::timeout_at(bound.until.into(), begin.as_mut()).await {
                 Ok(Err(error @ DbErr::ConnectionAcquire(_))) => {
                     if pool.has_stuck_connections() {
-                        pool.is_stuck.store(true, Ordering::Release);
                         pool.close();
                     }
                     Err(error)
@@ -124,12 +120,6 @@ impl OpenPool {
     pub(super) fn overdue(&self, bound: Bound) -> DbErr {
         self.close();
         response_timeout("the database", bound.within)
-    }
-
-    /// Tells whether it was closed since its connections were stuck. Whoever waited for one has waited
-    /// long enough, as a database that is away looks the same.
-    pub(super) fn is_stuck(&self) -> bool {
-        self.is_stuck.load(Ordering::Acquire)
     }
 
     pub(super) fn is_closed(&self) -> bool {

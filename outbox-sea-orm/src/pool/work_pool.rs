@@ -16,8 +16,8 @@ use crate::dialect::{Dialect, PoolOptions, TransactionLimits};
 use async_trait::async_trait;
 use outbox_core::runtime::{Connections, now};
 use sea_orm::{
-    ConnectionTrait, DatabaseConnection, DatabaseTransaction, DbBackend, DbErr, ExecResult,
-    QueryResult, RuntimeErr, Statement, TransactionOptions,
+    ConnAcquireErr, ConnectionTrait, DatabaseConnection, DatabaseTransaction, DbBackend, DbErr,
+    ExecResult, QueryResult, RuntimeErr, Statement, TransactionOptions,
 };
 use std::{
     pin::pin,
@@ -208,9 +208,10 @@ impl WorkPool {
             let bound = Bound { within, until: begun + within };
             let mut running = pin!(work(Arc::clone(&pool), bound));
             match tokio::time::timeout_at(bound.until.into(), running.as_mut()).await {
-                // Another transaction has closed the pool meanwhile, since its response was
-                // overdue.
-                Ok(Err(DbErr::ConnectionAcquire(_))) if pool.is_closed() && !pool.is_stuck() => {}
+                // Another transaction has closed the pool meanwhile. Not where this one has waited as
+                // long as a connection may take: a database that is away looks like stuck ones.
+                Ok(Err(DbErr::ConnectionAcquire(ConnAcquireErr::ConnectionClosed)))
+                    if pool.is_closed() => {}
                 Ok(Err(error)) if is_settings_refused(&error) && !pool.without_settings => {
                     if !self.limits_per_transaction.swap(true, Ordering::Relaxed) {
                         tracing::info!(
