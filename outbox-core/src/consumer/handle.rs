@@ -113,8 +113,8 @@ pub enum ConsumerError {
 /// often is soon handled by itself again.
 ///
 /// A handler may notice it in three ways. It sees uncommitted rows of its neighbours. Its locks are held until the last
-/// of them is done, 100 ms by the handlers' median times; after 1 s it is rolled back. No statement
-/// in it waits for a lock, or lasts, for longer than 1 s, so that its locks are free after 2 s
+/// of them is done, 100 ms by the handlers' median times; after 3 s it is rolled back. No statement
+/// in it waits for a lock, or lasts, for longer than 1 s, so that its locks are free after 4 s
 /// whatever a handler waits for; only MySQL does not end a write that lasts longer and waits for no
 /// lock. And it runs once more after a failure of another one: its effects in the database are
 /// undone before, and effects elsewhere happen twice, as after a crash.

@@ -57,9 +57,9 @@ on_every_database! {
         assert_eq!((stats.handled, stats.batches), (100, 0));
     }
 
-    async fn a_handler_that_waits_keeps_its_neighbours_for_a_second_at_most(db: &TempDatabase) {
+    async fn a_handler_that_waits_keeps_its_neighbours_for_three_seconds_at_most(db: &TempDatabase) {
         let (world, actor) = (World::open(db).await, Actor::default());
-        let sent = messages(|n| if n == 5 { What::Sleeps(1_400) } else { What::Ends }, 20);
+        let sent = messages(|n| if n == 5 { What::Sleeps(3_400) } else { What::Ends }, 20);
         let consumer = world.consumer("c", &actor).concurrency(1).prefetch(64).batch_eagerly();
         let stats = handle(&world, consumer, &sent).await;
         assert_eq!((stats.handled, stats.timed_out, attempts(&world, "c").await.len()), (20, 0, 20));

@@ -26,9 +26,13 @@ const MAX_TIME_OF_ONE_WRITER: Duration = Duration::from_millis(20);
 /// A handler whose median run takes longer waits for something, and runs alone: a shared commit would save
 /// little.
 const SLOW: Duration = Duration::from_millis(5);
-/// After this time a batch is rolled back: a handler in it waits for a lock, or for another service. Ten times
-/// what its handlers should take.
-pub(super) const TIME_LIMIT: Duration = Duration::from_secs(1);
+/// Longest statement of a batch, and longest wait for a lock in it. Ten times what its handlers should take.
+pub(super) const STATEMENT_LIMIT: Duration = Duration::from_secs(1);
+/// After this time a batch is rolled back whatever is under way: a handler in it waits for another service.
+/// Longer than a statement may take, so that a wait for a lock ends first and the rollback is awaited: on
+/// InnoDB, inserts that wait for an inbox row when its transaction is rolled back inherit a lock of the gap
+/// behind it, and would keep all later inbox rows out until their own handlers end.
+pub(super) const TIME_LIMIT: Duration = Duration::from_secs(3);
 
 /// When deliveries share a transaction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -10,7 +10,7 @@
 use super::{AckDecision, Worked, Worker};
 use crate::{
     consumer::{
-        batch::{Candidate, Sharing, TIME_LIMIT, may_share},
+        batch::{Candidate, STATEMENT_LIMIT, Sharing, TIME_LIMIT, may_share},
         handler::{HandlerContext, HandlerEntry, HandlerError, Next},
     },
     event::{CorrelationContext, Message},
@@ -140,7 +140,7 @@ impl<S: ConsumerStore> Worker<S> {
     /// Runs the handlers in one transaction and commits it.
     async fn run_together(&self, items: &mut [Item<'_, S>]) -> Result<(), Broken> {
         // Before its time begins: a batch that waits for a connection says nothing of its handlers.
-        let tx = self.store.begin_shared(TIME_LIMIT).await.map_err(Broken::NotBegun)?;
+        let tx = self.store.begin_shared(STATEMENT_LIMIT).await.map_err(Broken::NotBegun)?;
         // Not the commit: one that is dropped half-way may have succeeded all the same. Dropped
         // before, the transaction rolls back on its own, behind a statement that is under way,
         // whose time the store has limited.
