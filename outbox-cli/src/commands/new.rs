@@ -155,7 +155,7 @@ mod tests {
 
     #[test]
     fn a_name_is_that_of_a_package() {
-        for name in ["orders", "order-desk", "a1"] {
+        for name in ["orders", "order-intake", "a1"] {
             assert!(check(name).is_ok(), "{name}");
         }
         for name in [
@@ -180,7 +180,7 @@ mod tests {
 
     fn filled(text: &str) -> String {
         let sources = Sources { sea_orm: "version = \"1\"".into(), http: "version = \"1\"".into() };
-        fill(text, "order-desk", &sources, "whsec_secret")
+        fill(text, "order-intake", &sources, "whsec_secret")
     }
 
     #[test]

@@ -114,9 +114,9 @@ pub enum ConsumerError {
 ///
 /// A handler may notice it in three ways. It sees uncommitted rows of its neighbours. Its locks are held until the last
 /// of them is done, 100 ms by the handlers' median times; after 3 s it is rolled back. No statement
-/// in it waits for a lock, or lasts, for longer than 1 s, so that its locks are free after 4 s
-/// whatever a handler waits for; only MySQL does not end a write that lasts longer and waits for no
-/// lock. And it runs once more after a failure of another one: its effects in the database are
+/// in it waits for a lock, or lasts, for longer than 1 s (MariaDB may notice the end of a wait a
+/// second late), so that its locks are free after 4 s, on MariaDB 5 s, whatever a handler waits for;
+/// only MySQL does not end a write that lasts longer and waits for no lock. And it runs once more after a failure of another one: its effects in the database are
 /// undone before, and effects elsewhere happen twice, as after a crash.
 ///
 /// Handled by themselves are deliveries with several handlers, repeats that the broker counts, commands and replies of sagas, stored ones, those that are

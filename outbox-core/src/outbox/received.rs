@@ -154,9 +154,10 @@ pub trait ConsumerStore:
         Ok(admitted)
     }
 
-    /// Opens a transaction that several deliveries share. Its caller gives it up after `limit`,
-    /// which ends no statement: so that what it has locked is free again soon after, no statement
-    /// in it should last, or wait for a lock, for longer than about that. By default it is an ordinary
+    /// Opens a transaction that several deliveries share. No statement in it should last, or wait
+    /// for a lock, for longer than about `limit`. Its caller gives the transaction up later than
+    /// that, which ends no statement: one that waits for a lock has to fail first, so that the
+    /// transaction is rolled back before its deliveries run again. By default it is an ordinary
     /// transaction, as for a store whose transactions wait for nothing.
     async fn begin_shared(&self, _limit: Duration) -> Result<Self::Tx, StoreError> {
         self.begin().await

@@ -11,6 +11,7 @@
 use super::{
     error_class::response_timeout,
     open_pool::{Bound, OpenPool, PoolShare},
+    run_to_completion::RunToCompletion,
 };
 use crate::dialect::{Dialect, PoolOptions, TransactionLimits};
 use async_trait::async_trait;
@@ -187,15 +188,6 @@ impl WorkPool {
         (dialect.change_of_limits(usual, limits), outlast.then_some(reset))
     }
 
-    /// Sets the limits of a transaction, where its connection has none.
-    async fn limit(&self, txn: &DatabaseTransaction) -> Result<(), DbErr> {
-        let (set, _) = self.statements(None);
-        if !set.is_empty() {
-            txn.execute_unprepared(&set).await?;
-        }
-        Ok(())
-    }
-
     /// Runs work on the open pool. An overdue response closes that pool.
     async fn run_on_pool<T, F>(&self, work: impl Fn(Arc<OpenPool>, Bound) -> F) -> Result<T, DbErr>
     where
@@ -209,9 +201,11 @@ impl WorkPool {
             let mut running = pin!(work(Arc::clone(&pool), bound));
             match tokio::time::timeout_at(bound.until.into(), running.as_mut()).await {
                 // Another transaction has closed the pool meanwhile. Not where this one has waited as
-                // long as a connection may take: a database that is away looks like stuck ones.
+                // long as a connection may take: a database that is away looks like stuck ones. And
+                // not where less time is left than that: it would run out in the wait for a
+                // connection, close the new pool under others, and be told as a slow response.
                 Ok(Err(DbErr::ConnectionAcquire(ConnAcquireErr::ConnectionClosed)))
-                    if pool.is_closed() => {}
+                    if pool.is_closed() && now() + acquire_timeout(&pool.db) < bound.until => {}
                 Ok(Err(error)) if is_settings_refused(&error) && !pool.without_settings => {
                     if !self.limits_per_transaction.swap(true, Ordering::Relaxed) {
                         tracing::info!(
@@ -269,21 +263,37 @@ fn is_settings_refused(error: &DbErr) -> bool {
 
 /// Runs a statement in a transaction of its own, whose BEGIN shows whether the connection is alive,
 /// and which has the limits; on the application's pool, which pings, by itself.
+///
+/// It comes to its end, within the bound, even when the caller is dropped: MySQL's driver loses
+/// count of the responses to a statement that is dropped while it is prepared, and the connection
+/// would never return to the pool.
 macro_rules! alone {
     ($work:expr, $pool:ident, $bound:ident, $conn:ident => $statement:expr) => {{
-        let (work, pool) = ($work, $pool);
+        let (pool, (set, _)) = ($pool, $work.statements(None));
         if pool.shared {
             let $conn = &pool.db;
             return $statement.await;
         }
-        let txn = pool.begin(TransactionOptions::default(), $bound).await?;
-        // Its connection is in use, and not stuck; what waits for a connection has none yet.
-        let _share = pool.share();
-        work.limit(&txn).await?;
-        let $conn = &txn;
-        let done = $statement.await?;
-        txn.commit().await?;
-        Ok(done)
+        RunToCompletion::on_current(async move {
+            let txn = pool.begin(TransactionOptions::default(), $bound).await?;
+            // Its connection is in use, and not stuck; what waits for a connection has none yet.
+            let _share = pool.share();
+            // Dropped after the pool is closed, so that its connection does not return to the pool.
+            let mut running = pin!(async move {
+                if !set.is_empty() {
+                    txn.execute_unprepared(&set).await?;
+                }
+                let $conn = &txn;
+                let done = $statement.await?;
+                txn.commit().await?;
+                Ok(done)
+            });
+            match tokio::time::timeout_at($bound.until.into(), running.as_mut()).await {
+                Ok(done) => done,
+                Err(_) => Err(pool.overdue($bound)),
+            }
+        })
+        .await
     }};
 }
 
@@ -302,8 +312,9 @@ impl ConnectionTrait for WorkPool {
     }
 
     async fn execute_unprepared(&self, sql: &str) -> Result<ExecResult, DbErr> {
-        self.run_on_pool(|pool, bound| async move {
-            alone!(self, pool, bound, conn => conn.execute_unprepared(sql))
+        self.run_on_pool(|pool, bound| {
+            let sql = sql.to_owned();
+            async move { alone!(self, pool, bound, conn => conn.execute_unprepared(&sql)) }
         })
         .await
     }
@@ -394,6 +405,17 @@ mod tests {
             .collect();
         is_closed_soon(&pool).await;
         waiting.iter().for_each(tokio::task::JoinHandle::abort);
+    }
+
+    #[tokio::test]
+    async fn whoever_has_waited_for_a_stuck_connection_is_told_so_and_waits_for_no_other_pool() {
+        let work = pool_to_a_silent_server();
+        let pool = work.current();
+        let _stuck = pool.db.get_postgres_connection_pool().acquire().await.expect("it lets in");
+        let told = timeout(Duration::from_secs(10), work.execute_unprepared("SELECT 1")).await;
+        let error = told.expect("at once, not after another BEGIN").map(drop).unwrap_err();
+        assert!(matches!(error, DbErr::ConnectionAcquire(ConnAcquireErr::Timeout)), "{error}");
+        assert!(pool.is_closed());
     }
 
     #[tokio::test]

@@ -93,8 +93,8 @@ on_every_database! {
         (2..12).for_each(|n| deliver(n, what(n)));
         stats.wait_for(|stats| stats.handled == 2).await.unwrap();
         let others = stats.wait_for(|stats| stats.handled == 11);
-        // MariaDB looks once a second whether a wait for a lock is over. Without a limit of its own, the
-        // transaction would wait for 15 s.
+        // MariaDB checks only once a second whether a wait for a lock has passed its limit of 1 s. Without
+        // that limit, which batches have, the statement would wait for 15 s.
         in_time(Duration::from_secs(6), "the nine others are handled", others).await.unwrap();
         assert!(stats.borrow().batches_rolled_back > 0, "{:?}", *stats.borrow());
         stranger.rollback().await.unwrap();

@@ -64,7 +64,7 @@ on_servers! {
         // This transaction is late for certain: a relay that lags behind the sixteen writers sees
         // none of theirs late. A thousand later events have some of its partition among them, whose
         // position is past it then.
-        let late = world.db.begin().await.unwrap();
+        let late = begin_late(&world, db).await;
         enqueue_next(&world, &late, 0).await;
         let left = Arc::new(AtomicI64::new(EVENTS - EACH.cast_signed()));
         let writers: Vec<_> =
@@ -101,6 +101,14 @@ on_servers! {
     }
 }
 
+/// Opens a transaction that stays open while others write. On MariaDB at READ COMMITTED: at
+/// REPEATABLE READ InnoDB may lock the gap before its own row while rows beside it are purged, and
+/// whoever inserts there would wait for 50 s. What is shown here is the relay.
+async fn begin_late(world: &World, db: &TempDatabase) -> DatabaseTransaction {
+    let isolation = (db.database() == Database::MariaDb).then_some(IsolationLevel::ReadCommitted);
+    world.db.begin_with_config(isolation, None).await.unwrap()
+}
+
 /// Keeps a transaction open while so many later events pass, then commits it, and right after it the next of its key.
 async fn overtaken_by(
     db: &TempDatabase,
@@ -110,11 +118,7 @@ async fn overtaken_by(
     let source = world.source();
     let running = relay(&source, LEASE).route("a", everything(), destination.publisher("a"));
     let running = running.start().await.unwrap();
-    // InnoDB may give a transaction at REPEATABLE READ a lock of the gap before its own row, while rows
-    // beside it are purged, and others would wait for it for 50 s when they insert there. What is shown
-    // here is the relay.
-    let isolation = (db.database() == Database::MariaDb).then_some(IsolationLevel::ReadCommitted);
-    let open = world.db.begin_with_config(isolation, None).await.unwrap();
+    let open = begin_late(&world, db).await;
     world.outbox.enqueue(&open, &Sample::new("open", 1)).await.unwrap();
     // Enough keys for every partition.
     let mut expected = keys(100, later / 100);
