@@ -9,7 +9,7 @@
 //!    -> broker / HTTP -> subscriber -> inbox (handler's transaction) -> handler -> ack
 //! ```
 //!
-//! This crate names no database, no broker and no HTTP. Applications depend on `outbox-sea-orm`, which lists what they
+//! This crate names no database, no broker and no HTTP. Applications depend on `outbox-saga-sea-orm`, which lists what they
 //! need of it; stores and transports depend on this crate.
 
 pub mod consumer;

@@ -7,7 +7,7 @@ use outbox_core::admin::{
 use outbox_core::saga::SagaAdmin;
 use std::sync::Arc;
 
-/// All that the page asks of a database. Every outbox of `outbox-sea-orm` has it, and every store
+/// All that the page asks of a database. Every outbox of `outbox-saga-sea-orm` has it, and every store
 /// that implements the traits.
 pub trait DashboardStore:
     InspectStore

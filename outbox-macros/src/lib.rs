@@ -72,7 +72,7 @@ use proc_macro::TokenStream;
 /// | `encode_only` | struct, enum | no `DecodeEvent` |
 /// | `tombstone` | struct, variant | the event has no content: the entity of its key is deleted. Kafka carries it as a record without a value, other transports with an empty body; a consumer hears of it with `on_tombstone`. A struct needs no `Serialize` then |
 /// | `sensitive` | struct, enum, variant | operators are not shown the content: command line and web page hide the payload and the headers of its dead letters, and the texts of its errors everywhere. It travels and is stored as it is |
-/// | `crate = path` | struct, enum | where the framework is, if the manifest does not say: by default `outbox-sea-orm` or `outbox-core` among the dependencies, by any name |
+/// | `crate = path` | struct, enum | where the framework is, if the manifest does not say: by default `outbox-saga-sea-orm` or `outbox-saga-core` among the dependencies, by any name |
 /// | `key` | field | the ordering key, a type that is `KeyPart` |
 /// | `header = "tenant"` | field | a header with the field's value, a type that is `KeyPart` |
 ///

@@ -28,8 +28,9 @@ const FILES: &[(&str, &str)] = template![
 
 /// Longest name of a service.
 const MAX_NAME: usize = 40;
-/// Names that Cargo refuses, and those of crates that are there without a dependency.
-const TAKEN: [&str; 10] = [
+/// Names that Cargo refuses, those of crates that are there without a dependency, and those that code
+/// gives to the framework's crates: a library of the service would have the same one.
+const TAKEN: [&str; 13] = [
     "alloc",
     "build",
     "core",
@@ -37,6 +38,9 @@ const TAKEN: [&str; 10] = [
     "examples",
     "incremental",
     "outbox-core",
+    "outbox-http",
+    "outbox-saga-core",
+    "outbox-sea-orm",
     "proc-macro",
     "std",
     "test",
@@ -165,6 +169,8 @@ mod tests {
             "../up",
             "a/b",
             "outbox-core",
+            "outbox-saga-core",
+            "outbox-saga-sea-orm",
             "test",
             "build",
             "match",
@@ -193,7 +199,9 @@ mod tests {
         }
         assert!(names.len() > 10, "{names:?}");
         for name in names {
-            assert!(check(&name.replace('_', "-")).is_err(), "{name}");
+            let name = name.replace('_', "-");
+            let in_code = name.replace("outbox-saga-", "outbox-");
+            assert!(check(&name).is_err() && check(&in_code).is_err(), "{name}");
         }
     }
 

@@ -12,9 +12,6 @@ use proc_macro2::TokenStream;
 use quote::{ToTokens, quote};
 use syn::{ItemImpl, parse::Parser};
 
-/// The crates that have transactions.
-const TRANSACTIONS: &[&str] = &["outbox-sea-orm"];
-
 /// Makes an impl block a saga, or gives its faults beside a stand-in for the definition.
 pub(crate) fn attribute(options: TokenStream, item: TokenStream) -> TokenStream {
     let mut block: ItemImpl = match syn::parse2(item.clone()) {
@@ -28,7 +25,7 @@ pub(crate) fn attribute(options: TokenStream, item: TokenStream) -> TokenStream 
     });
     let options = faults.take(options).unwrap_or_default();
     let model = Model::take(&mut block, &options, &mut faults);
-    let root = faults.take(paths::private(options.root.get(), TRANSACTIONS));
+    let root = faults.take(paths::private(options.root.get(), paths::TRANSACTIONS));
     match (faults.into_errors(), model, root) {
         (None, Some(model), Some(root)) => {
             let definition = expand::definition(&block, &model, &root);

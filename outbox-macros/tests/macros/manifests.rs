@@ -14,7 +14,8 @@ fn found_in_the_manifest_of_the_environment() {
         }
     } else {
         // Of this very package.
-        let path = crate::paths::private(None, &["outbox-core"]).expect("a development dependency");
+        let path =
+            crate::paths::private(None, &[crate::paths::CORE]).expect("a development dependency");
         assert_eq!(path.to_string().replace(' ', ""), "::outbox_core::__private");
     }
 }
@@ -51,23 +52,34 @@ const SEA_ORM: &str = "::outbox_sea_orm::__private";
 
 #[test]
 fn a_dependency_is_found_by_its_name() {
-    assert_eq!(found("[dependencies]\noutbox-core = \"0.1\"", None), CORE);
-    assert_eq!(found("[dependencies]\noutbox-sea-orm = \"0.1\"", None), SEA_ORM);
-    assert_eq!(found("[dev-dependencies]\noutbox-core = \"0.1\"", None), CORE);
-    assert_eq!(found("[target.'cfg(unix)'.dependencies]\noutbox-core = \"0.1\"", None), CORE);
+    assert_eq!(found("[dependencies]\noutbox-saga-core = \"0.1\"", None), CORE);
+    assert_eq!(found("[dependencies]\noutbox-saga-sea-orm = \"0.1\"", None), SEA_ORM);
+    assert_eq!(found("[dev-dependencies]\noutbox-saga-core = \"0.1\"", None), CORE);
+    assert_eq!(found("[target.'cfg(unix)'.dependencies]\noutbox-saga-core = \"0.1\"", None), CORE);
 }
 
 #[test]
 fn a_renamed_dependency_is_found_by_its_new_name() {
-    let renamed = "[dependencies]\nmy-events = { package = \"outbox-core\", version = \"0.1\" }";
+    let renamed =
+        "[dependencies]\nmy-events = { package = \"outbox-saga-core\", version = \"0.1\" }";
     assert_eq!(found(renamed, None), "::my_events::__private");
+    // Also one that is given the name of its library, or of another one.
+    let short =
+        "[dependencies]\noutbox-core = { package = \"outbox-saga-core\", version = \"0.1\" }";
+    assert_eq!(found(short, None), CORE);
+    let crossed =
+        "[dependencies]\noutbox-core = { package = \"outbox-saga-sea-orm\", version = \"0.1\" }";
+    assert_eq!(found(crossed, None), CORE);
 }
 
 #[test]
 fn a_dependency_inherited_from_the_workspace_is_found_renamed_or_not() {
-    let workspace = "[workspace.dependencies]\noutbox-core = \"0.1\"\nkept = { package = \"outbox-sea-orm\", version = \"0.1\" }";
-    assert_eq!(found("[dependencies]\noutbox-core = { workspace = true }", Some(workspace)), CORE);
-    assert_eq!(found("[dependencies]\noutbox-core.workspace = true", Some(workspace)), CORE);
+    let workspace = "[workspace.dependencies]\noutbox-saga-core = \"0.1\"\nkept = { package = \"outbox-saga-sea-orm\", version = \"0.1\" }";
+    assert_eq!(
+        found("[dependencies]\noutbox-saga-core = { workspace = true }", Some(workspace)),
+        CORE
+    );
+    assert_eq!(found("[dependencies]\noutbox-saga-core.workspace = true", Some(workspace)), CORE);
     assert_eq!(
         found("[dependencies]\nkept.workspace = true", Some(workspace)),
         "::kept::__private"
@@ -76,22 +88,41 @@ fn a_dependency_inherited_from_the_workspace_is_found_renamed_or_not() {
 
 #[test]
 fn of_two_the_normal_dependency_is_taken_and_then_the_one_of_applications() {
-    let both = "[dependencies]\noutbox-core = \"0.1\"\noutbox-sea-orm = \"0.1\"";
+    let both = "[dependencies]\noutbox-saga-core = \"0.1\"\noutbox-saga-sea-orm = \"0.1\"";
     assert_eq!(found(both, None), SEA_ORM);
-    let events =
-        "[dependencies]\noutbox-core = \"0.1\"\n[dev-dependencies]\noutbox-sea-orm = \"0.1\"";
+    let events = "[dependencies]\noutbox-saga-core = \"0.1\"\n[dev-dependencies]\noutbox-saga-sea-orm = \"0.1\"";
     assert_eq!(found(events, None), CORE);
-    let application =
-        "[dependencies]\noutbox-sea-orm = \"0.1\"\n[dev-dependencies]\noutbox-core = \"0.1\"";
+    let application = "[dependencies]\noutbox-saga-sea-orm = \"0.1\"\n[dev-dependencies]\noutbox-saga-core = \"0.1\"";
     assert_eq!(found(application, None), SEA_ORM);
-    let by_target = "[target.'cfg(unix)'.dependencies]\noutbox-core = \"0.1\"\n[dev-dependencies]\noutbox-sea-orm = \"0.1\"";
+    let renamed = "[dependencies]\nevents = { package = \"outbox-saga-core\", version = \"0.1\" }\n[dev-dependencies]\noutbox-saga-sea-orm = \"0.1\"";
+    assert_eq!(found(renamed, None), "::events::__private");
+    let by_target = "[target.'cfg(unix)'.dependencies]\noutbox-saga-core = \"0.1\"\n[dev-dependencies]\noutbox-saga-sea-orm = \"0.1\"";
     assert_eq!(found(by_target, None), CORE);
 }
 
 #[test]
 fn the_framework_itself_is_found_by_its_own_name() {
-    let own = "[package]\nname = \"outbox-core\"\nversion = \"0.1.0\"\nedition = \"2024\"";
+    let own = "[package]\nname = \"outbox-saga-core\"\nversion = \"0.1.0\"\nedition = \"2024\"";
     assert_eq!(found(own, None), CORE);
+}
+
+#[test]
+fn a_member_of_this_workspace_finds_the_framework_by_the_names_of_its_libraries() {
+    let workspace = "[workspace.dependencies]\noutbox-saga-core = { path = \"../outbox-core\", version = \"0.1.0\" }\noutbox-saga-sea-orm = { path = \"../outbox-sea-orm\", version = \"0.1.0\" }";
+    let example = "[dependencies]\noutbox-saga-core.workspace = true\noutbox-saga-sea-orm = { workspace = true, features = [\"sqlx-sqlite\"] }";
+    assert_eq!(found(example, Some(workspace)), SEA_ORM);
+    // A published package asks for another one by its path alone, for its tests.
+    let transport = "[dependencies]\noutbox-saga-core.workspace = true\n[dev-dependencies]\noutbox-saga-sea-orm = { path = \"../outbox-sea-orm\" }";
+    assert_eq!(found(transport, Some(workspace)), CORE);
+    // The store is a development dependency of itself, and the core its normal one.
+    let store = "[package]\nname = \"outbox-saga-sea-orm\"\nversion = \"0.1.0\"\nedition = \"2024\"\n[dependencies]\noutbox-saga-core.workspace = true\n[dev-dependencies]\noutbox-saga-sea-orm = { path = \".\" }";
+    assert_eq!(found(store, Some(workspace)), CORE);
+}
+
+#[test]
+fn a_package_of_the_former_names_is_another_ones_and_is_not_taken() {
+    let strangers = found("[dependencies]\noutbox-core = \"0.1\"\noutbox-sea-orm = \"0.1\"", None);
+    assert!(strangers.starts_with("add `outbox-saga-sea-orm`"), "{strangers}");
 }
 
 #[test]
@@ -99,6 +130,6 @@ fn a_manifest_without_the_framework_gets_advice() {
     let advice = found("[dependencies]\nserde = \"1\"", None);
     assert_eq!(
         advice,
-        "add `outbox-sea-orm` or `outbox-core` to the dependencies in Cargo.toml, or say where it is: `crate = path`"
+        "add `outbox-saga-sea-orm` or `outbox-saga-core` to the dependencies in Cargo.toml, or say where it is: `crate = path`"
     );
 }

@@ -38,8 +38,8 @@ impl Drivers {
             _ => return None,
         };
         let missing = format!(
-            "the connection is one to {name}, and outbox-sea-orm was built without its driver: add the feature \"{feature}\" of \
-             outbox-sea-orm to Cargo.toml"
+            "the connection is one to {name}, and outbox-saga-sea-orm was built without its driver: add the feature \"{feature}\" of \
+             outbox-saga-sea-orm to Cargo.toml"
         );
         (!is_built).then_some(missing)
     }
@@ -62,7 +62,7 @@ mod tests {
         ] {
             let text = none.missing_for(backend).expect("it is missing");
             assert!(
-                text.contains(&format!("add the feature \"{feature}\" of outbox-sea-orm")),
+                text.contains(&format!("add the feature \"{feature}\" of outbox-saga-sea-orm")),
                 "{text}"
             );
             assert_eq!(all.missing_for(backend), None);

@@ -64,7 +64,7 @@ fn print_where_to_look(location: &Location, operations: &Server) -> anyhow::Resu
         println!("\nLook with: outbox --database URL --namespace SERVICE overview");
         return Ok(());
     };
-    let outbox = format!("cargo run -p outbox-cli -- --config {}", shown(&config));
+    let outbox = format!("cargo run -p outbox-saga-cli -- --config {}", shown(&config));
     println!("\nIn another terminal:\n");
     for command in [
         "overview",

@@ -13,6 +13,7 @@ mod links;
 mod logs;
 mod names;
 mod order;
+mod packages;
 mod readme;
 mod sizes;
 mod surface;
