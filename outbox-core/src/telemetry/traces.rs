@@ -46,7 +46,7 @@ impl TraceContext {
     }
 }
 
-/// A tracing system that takes the framework's spans: the crate `outbox-saga-otel` has one for
+/// A tracing system that takes the framework's spans: the package `outbox-saga-otel` has one for
 /// OpenTelemetry. Without one the spans go to [`tracing`] alone, and no message gets a context.
 pub trait TraceBackend: fmt::Debug + Send + Sync + 'static {
     /// Gives the context of a span; `None` where the system does not have the span.
