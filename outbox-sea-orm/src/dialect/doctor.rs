@@ -115,6 +115,31 @@ impl Dialect {
         }
     }
 
+    /// Gives the query for the isolation at which the transactions of a connection begin unless
+    /// they say otherwise, and for the longest wait for a lock, in seconds; nothing where no
+    /// isolation makes those that save events wait for each other.
+    pub(crate) const fn default_isolation(self) -> Option<&'static str> {
+        match self {
+            Self::MySql => Some(
+                "SELECT CAST(@@transaction_isolation AS CHAR), CAST(@@innodb_lock_wait_timeout AS SIGNED)",
+            ),
+            // It has the other name from 11.1 on, beside this one.
+            Self::MariaDb => Some(
+                "SELECT CAST(@@tx_isolation AS CHAR), CAST(@@innodb_lock_wait_timeout AS SIGNED)",
+            ),
+            Self::Postgres | Self::Sqlite => None,
+        }
+    }
+
+    /// Tells whether a transaction at this isolation may lock the gap beside a row that it wrote.
+    ///
+    /// # Source
+    /// Seen with MariaDB 10.11 in `information_schema.innodb_locks`: at REPEATABLE READ a transaction
+    /// that had saved one event had `X,GAP` before its row once rows beside it were purged.
+    pub(crate) fn isolation_locks_gaps(level: &str) -> bool {
+        !matches!(level, "READ-COMMITTED" | "READ-UNCOMMITTED")
+    }
+
     /// Tells what an old transaction keeps from being cleaned up.
     pub(crate) const fn pinned_by_transactions(self) -> &'static str {
         match self {

@@ -2,6 +2,8 @@
 
 use super::{Checked, finding, fine, or_fine};
 use crate::{
+    dialect::Dialect,
+    error::database,
     inspect::{column, now, query},
     migration::VERSION,
     outbox::Outbox,
@@ -12,7 +14,7 @@ use outbox_core::{
     outbox::StoreError,
     runtime::wall_clock,
 };
-use sea_orm::{QueryResult, Value};
+use sea_orm::{ConnectionTrait, QueryResult, Value};
 use std::time::Duration;
 
 /// A transaction that is open for longer is worth a warning, and hurts, in seconds.
@@ -152,6 +154,32 @@ pub(super) async fn open_transaction(outbox: &Outbox) -> Checked {
         severity,
         format!("a transaction of {who} is open for {age} s: {}", dialect.pinned_by_transactions()),
         "end it, and find out what keeps it open",
+        sql,
+    )])
+}
+
+/// Transactions of the application do not make others wait that save events.
+pub(super) async fn default_isolation(outbox: &Outbox) -> Checked {
+    const CHECK: &str = "default-isolation";
+    let Some(sql) = outbox.schema().dialect().default_isolation() else { return Ok(Vec::new()) };
+    // Over the application's own pool: its options may set the isolation, and no other pool has them.
+    let statement = outbox.schema().statement(sql, Vec::new());
+    let rows = outbox.connection().query_all_raw(statement).await.map_err(database)?;
+    let Some(row) = rows.first() else { return Ok(Vec::new()) };
+    let (level, longest): (String, i64) = (column(row, 0)?, column(row, 1)?);
+    let level = safe_text(&level, 40);
+    if !Dialect::isolation_locks_gaps(&level) {
+        return Ok(fine(CHECK, format!("transactions begin at {level}"), sql));
+    }
+    Ok(vec![finding(
+        CHECK,
+        Severity::Info,
+        format!(
+            "transactions begin at {level}: one that has saved an event and stays open may lock the gap beside its row, \
+             and others that save events wait for its end, {longest} s at most"
+        ),
+        "set transaction-isolation = READ-COMMITTED on the server, or say isolation = ReadCommitted where a \
+         transaction stays open",
         sql,
     )])
 }

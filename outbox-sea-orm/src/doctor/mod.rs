@@ -19,11 +19,12 @@ type Checked = Result<Vec<Finding>, StoreError>;
 #[async_trait]
 impl DoctorStore for Outbox {
     async fn findings(&self) -> Result<Vec<Finding>, StoreError> {
-        let checks: [(&'static str, BoxFuture<'_, Checked>); 15] = [
+        let checks: [(&'static str, BoxFuture<'_, Checked>); 16] = [
             ("schema-version", Box::pin(database::schema_version(self))),
             ("role-rights", Box::pin(database::role_rights(self))),
             ("durability", Box::pin(database::durability(self))),
             ("open-transaction", Box::pin(database::open_transaction(self))),
+            ("default-isolation", Box::pin(database::default_isolation(self))),
             ("dead-rows", Box::pin(database::dead_rows(self))),
             ("clock-skew", Box::pin(database::clock_skew(self))),
             ("partitions-owned", Box::pin(relays::partitions_owned(self))),

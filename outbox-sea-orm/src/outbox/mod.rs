@@ -145,7 +145,10 @@ impl Outbox {
     /// Opens a transaction.
     ///
     /// On SQLite it is a writing one from its beginning (`BEGIN IMMEDIATE`), because one that reads
-    /// first and then writes fails when another has written in between.
+    /// first and then writes fails when another has written in between. Elsewhere it has the isolation
+    /// that the connection begins with. On MariaDB and MySQL that is REPEATABLE READ unless the server
+    /// is set otherwise: one that saves an event and stays open may make others that save events wait
+    /// for its end, which READ COMMITTED, by [`begin_with`](Self::begin_with), does not.
     ///
     /// ```
     /// # use outbox_sea_orm::{admin::AdminStore, prelude::*};

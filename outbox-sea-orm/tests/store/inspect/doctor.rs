@@ -50,6 +50,26 @@ on_every_database! {
         relay.shutdown(SOON).await.unwrap();
     }
 
+    async fn an_isolation_at_which_those_that_save_events_wait_for_each_other_is_found(temp: &TempDatabase) {
+        let db = temp.connect_with(|options| _ = options.max_connections(1)).await;
+        let outbox = Outbox::builder(db.clone()).source("/shop").partitions(PARTITIONS).install().await.unwrap();
+        if temp.database() != Database::MariaDb {
+            assert!(findings(&outbox).await.iter().all(|finding| finding.check != "default-isolation"));
+            return;
+        }
+        for (level, found) in [
+            ("READ COMMITTED", (Severity::Ok, "transactions begin at READ-COMMITTED")),
+            ("REPEATABLE READ", (Severity::Info, "transactions begin at REPEATABLE-READ: one that has saved an event and stays open may lock the gap beside its row, and others that save events wait for its end, 7 s at most")),
+            ("SERIALIZABLE", (Severity::Info, "transactions begin at SERIALIZABLE: one that has saved an event and stays open may lock the gap beside its row, and others that save events wait for its end, 7 s at most")),
+        ] {
+            // The only connection of the application's pool, as its options would set it.
+            for set in [&*format!("SET SESSION TRANSACTION ISOLATION LEVEL {level}"), "SET SESSION innodb_lock_wait_timeout = 7"] {
+                db.execute_unprepared(set).await.unwrap();
+            }
+            assert_eq!(of(&findings(&outbox).await, "default-isolation"), found);
+        }
+    }
+
     async fn what_is_overlooked_or_handled_by_nobody_is_found(temp: &TempDatabase) {
         let outbox = installed(temp).await;
         defer(&outbox, "9", Some(SOON)).await;
