@@ -1,6 +1,11 @@
 //! Opens the outbox of a database.
 
-use crate::{config::Target, error::CliError, urls::check_database};
+use crate::{
+    config::Target,
+    error::CliError,
+    output::warn,
+    urls::{check_database, without_unknown},
+};
 use outbox_sea_orm::Outbox;
 use sea_orm::{ConnectOptions, Database, DatabaseConnection};
 use std::time::Duration;
@@ -21,7 +26,14 @@ pub(crate) async fn connect_with(
     connections: u32,
 ) -> Result<DatabaseConnection, CliError> {
     check(target)?;
-    let mut options = ConnectOptions::new(&target.url);
+    let (url, ignored) = without_unknown(&target.url);
+    for parameter in ignored {
+        let name = &target.name;
+        warn(&format!(
+            "the URL of the database `{name}` has a parameter {parameter}: it is ignored"
+        ));
+    }
+    let mut options = ConnectOptions::new(url);
     options
         .sqlx_logging(false)
         .max_connections(connections)

@@ -1,12 +1,39 @@
 //! URLs of databases: which are taken, what they are called, and what is shown of them.
 
-use url::Url;
+use std::borrow::Cow;
+use url::{Url, form_urlencoded};
 
 /// What stands in place of a secret.
 const HIDDEN: &str = "***";
 /// The URLs that are taken.
 const FORMS: &str = "postgres://USER:PASSWORD@HOST/DATABASE, mysql://.. (MariaDB too) or \
     sqlite://FILE";
+/// The parameters that the driver of PostgreSQL takes, beside `options[..]`.
+///
+/// # Source
+/// sqlx-postgres 0.9, `src/options/parse.rs`.
+const OF_POSTGRES: [&str; 18] = [
+    "sslmode",
+    "ssl-mode",
+    "sslrootcert",
+    "ssl-root-cert",
+    "ssl-ca",
+    "sslcert",
+    "ssl-cert",
+    "sslkey",
+    "ssl-key",
+    "statement-cache-capacity",
+    "host",
+    "hostaddr",
+    "port",
+    "dbname",
+    "user",
+    "password",
+    "application_name",
+    "options",
+];
+/// Longest name of a parameter that is shown, in bytes.
+const LONGEST_NAME: usize = 40;
 
 /// Checks the URL of a database before SeaORM does, whose errors quote all of it. The fault has
 /// nothing of the URL but its scheme.
@@ -20,6 +47,47 @@ pub(crate) fn check_database(url: &str) -> Result<(), String> {
         (scheme, true) => Err(format!("`{scheme}` is no scheme of a database; write {FORMS}")),
         (_, false) => Err(format!("it has no scheme; write {FORMS}")),
     }
+}
+
+/// Gives a URL without the parameters that the driver of PostgreSQL does not know, and how to call
+/// each of them. The driver ignores them too, but logs them with their values, and one may be a
+/// password. The driver of MySQL ignores others without a word, and that of SQLite refuses them
+/// without their values.
+pub(crate) fn without_unknown(url: &str) -> (String, Vec<String>) {
+    let as_it_is = (url.to_owned(), Vec::new());
+    let Ok(mut parsed) = Url::parse(url) else { return as_it_is };
+    let Some(query) = parsed.query().filter(|_| parsed.scheme().starts_with("postgres")) else {
+        return as_it_is;
+    };
+    let is_known = |pair: &&str| {
+        name_in(pair).is_none_or(|name| {
+            OF_POSTGRES.iter().any(|known| *known == name) || name.starts_with("options[")
+        })
+    };
+    let (known, unknown): (Vec<&str>, Vec<&str>) = query.split('&').partition(is_known);
+    if unknown.is_empty() {
+        return as_it_is;
+    }
+    // A name may be a part of the password, where that is cut short.
+    let is_whole = !is_cut_short(&parsed);
+    let call = |pair: &&str| match name_in(pair) {
+        Some(name) if is_whole && pair.contains('=') && is_plain(&name) => format!("`{name}`"),
+        _ => "without a name that can be shown".to_owned(),
+    };
+    let (kept, names) = (known.join("&"), unknown.iter().map(call).collect());
+    parsed.set_query(Some(&*kept).filter(|kept| !kept.is_empty()));
+    (parsed.to_string(), names)
+}
+
+/// Gives the name in a part of a query; nothing where the part is empty.
+fn name_in(pair: &str) -> Option<Cow<'_, str>> {
+    form_urlencoded::parse(pair.as_bytes()).next().map(|(name, _)| name)
+}
+
+/// Whether a name of a parameter can be shown as it is.
+fn is_plain(name: &str) -> bool {
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "-_.[]".contains(c);
+    name.len() <= LONGEST_NAME && name.chars().all(is_plain)
 }
 
 /// Gives the last part of a URL's path, without the ending of a file; its host where it has no
@@ -99,6 +167,43 @@ mod tests {
             ("postgres://me:12/secret?@db", "database"),
         ] {
             assert_eq!(name_of(url), name, "{url}");
+        }
+    }
+
+    #[test]
+    fn what_the_driver_would_log_with_its_value_is_taken_out_and_named_without_it() {
+        let unnamed = "without a name that can be shown";
+        for (url, kept, names) in [
+            (
+                "postgres://me:pw@db/orders?sslmode=require&passwrod=secret",
+                "postgres://me:pw@db/orders?sslmode=require",
+                vec!["`passwrod`"],
+            ),
+            (
+                "postgresql://db/orders?channel_binding=require&target_session_attrs=any",
+                "postgresql://db/orders",
+                vec!["`channel_binding`", "`target_session_attrs`"],
+            ),
+            (
+                "postgres://db/orders?options=-c%20a%3Db&x%1B=secret&options[search_path]=shop",
+                "postgres://db/orders?options=-c%20a%3Db&options[search_path]=shop",
+                vec![unnamed],
+            ),
+            // What the driver would take for parameters is the password.
+            ("postgres://me:12?sec&r=et@db/orders", "postgres://me:12", vec![unnamed, unnamed]),
+            ("postgres://db/orders?secret", "postgres://db/orders", vec![unnamed]),
+        ] {
+            let names: Vec<String> = names.into_iter().map(str::to_owned).collect();
+            assert_eq!(without_unknown(url), (kept.to_owned(), names), "{url}");
+        }
+        for url in [
+            "postgres://me:pw@db/orders?password=secret&ssl-mode=disable&&user=me%40db",
+            "postgres://DB/orders",
+            "mysql://me:pw@db/orders?passwrod=secret",
+            "sqlite:///tmp/orders.db?passwrod=secret",
+            "no url",
+        ] {
+            assert_eq!(without_unknown(url), (url.to_owned(), Vec::new()), "{url}");
         }
     }
 

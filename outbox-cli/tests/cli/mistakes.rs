@@ -25,6 +25,14 @@ fn a_database_that_does_not_answer_is_named_without_its_password() {
 }
 
 #[test]
+fn a_parameter_that_no_driver_knows_is_told_without_its_value() {
+    let url = "postgres://me@127.0.0.1:1/orders?passwrod=secret&sslmode=disable";
+    let ran = on(url, &["overview"]).exits(3);
+    let told = "the URL of the database `orders` has a parameter `passwrod`: it is ignored";
+    assert!(ran.err.contains(told) && !ran.err.contains("secret"), "{}", ran.err);
+}
+
+#[test]
 fn a_url_that_is_not_taken_is_refused_before_anything_quotes_it() {
     for (url, told) in [
         ("postgres://me:s/ecret@db/orders", "`database`: invalid port number"),
