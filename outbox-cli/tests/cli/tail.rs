@@ -2,9 +2,13 @@
 
 use crate::{
     program::command,
-    world::{SOON, World},
+    world::{OrderPlaced, SOON, World},
 };
-use outbox_core::testing::Recorder;
+use outbox_core::{
+    failure::DeadReason,
+    outbox::{ConsumerStore, History, ReceivedLetter, Store},
+    testing::Recorder,
+};
 use outbox_sea_orm::{admin::AdminStore, prelude::*};
 use rustix::process::{Pid, Signal, kill_process};
 use sea_orm::{ConnectionTrait, TransactionTrait};
@@ -57,6 +61,22 @@ async fn deliver(world: &World) {
     })
     .await;
     relay.shutdown(SOON).await.unwrap();
+}
+
+/// Gives a message up, as a consumer does, in a transaction that stays open.
+async fn give_up(world: &World) -> OutboxTransaction {
+    let event = OrderPlaced { order: "order-1".to_owned(), note: String::new() };
+    let (message, history) = (Message::for_test(&event).unwrap(), History::default());
+    let letter = ReceivedLetter {
+        consumer: "mail",
+        handler: "send",
+        message: Ok(&message),
+        reason: DeadReason::NotRetried,
+        history: &history,
+    };
+    let tx = Store::begin(&world.outbox).await.unwrap();
+    world.outbox.write_dead_letter(&tx, &letter).await.unwrap();
+    tx
 }
 
 #[tokio::test]
@@ -123,6 +143,25 @@ on_every_database! {
         let id = world.place(key, "x").await;
         let line = tail.finish();
         assert!(line.contains(&id.to_string()) && line.contains("order\\u{202e}7"), "{line}");
+    }
+
+    async fn a_dead_letter_that_commits_after_later_ones_is_shown(temp: &TempDatabase) {
+        // SQLite has one writer.
+        if temp.database() == Database::Sqlite {
+            return;
+        }
+        let world = World::open(temp).await;
+        let mut tail = Tail::start(&world.url, &["--lines", "2"]);
+        let mut out = BufReader::new(tail.0.stdout.take().unwrap());
+        let late = give_up(&world).await;
+        let other = give_up(&world).await;
+        world.outbox.commit(other).await.unwrap();
+        let (mut first, mut second) = (String::new(), String::new());
+        out.read_line(&mut first).unwrap();
+        assert!(first.contains("dead ") && first.contains("letter 2 by mail/send: "), "{first}");
+        world.outbox.commit(late).await.unwrap();
+        out.read_line(&mut second).unwrap();
+        assert!(second.contains("dead ") && second.contains("letter 1 by mail/send: "), "{second}");
     }
 
     async fn an_event_that_is_given_up_is_dead_and_says_by_whom_and_why(temp: &TempDatabase) {

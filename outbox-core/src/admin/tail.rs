@@ -13,6 +13,9 @@ use std::collections::{BTreeMap, BTreeSet};
 /// Ids before the newest one from which each look reads again: an event becomes visible with its
 /// transaction, after events with higher ids. A relay's own reads look back as far.
 const LOOK_BACK: u32 = 1_000;
+/// Ids of letters before the last one that was read from which each look reads again, without their
+/// content: a letter becomes visible with its transaction too.
+const LETTERS_BACK: u32 = 1_000;
 /// Events that are followed until they have ended, some 4 MB; of more, the oldest are given up.
 const MOST_FOLLOWED: usize = 10_000;
 /// Events of one partition, or of the archive, that one look reads: those that it reads again and
@@ -83,6 +86,14 @@ pub trait TailStore: Send + Sync + 'static {
     /// Gives the letters of these events that relays have written, by number, also those that were
     /// resolved.
     async fn given_up(&self, events: &[EventId]) -> Result<Vec<TailLetter>, StoreError>;
+
+    /// Gives the numbers of letters above one up to another, in order, also of those that were
+    /// resolved: without a limit, since the caller chooses how far they are apart.
+    async fn letters_between(
+        &self,
+        above: LetterId,
+        up_to: LetterId,
+    ) -> Result<Vec<LetterId>, StoreError>;
 }
 
 /// What happened to an event.
@@ -120,7 +131,8 @@ pub struct TailEntry {
 ///
 /// An event that is created and confirmed between two looks leaves a row in the archive only; without
 /// the archive it is not seen. One whose transaction commits when a thousand later ids are visible is
-/// not seen either.
+/// not seen either, and neither is a dead letter of a consumer, or of an event that is not followed,
+/// whose transaction commits so late.
 ///
 /// ```
 /// # use outbox_core::{admin::{AdminStore, Tail, TailStore}, outbox::StoreError};
@@ -140,6 +152,8 @@ pub struct Tail {
     start_letter: Option<LetterId>,
     /// The last letter that was read.
     letter: Option<LetterId>,
+    /// Letters in the window of looking back that were seen.
+    seen_letters: BTreeSet<LetterId>,
     /// Ids in the window of looking back that were seen.
     seen: BTreeSet<EventId>,
     /// Events that wait.
@@ -158,7 +172,7 @@ struct Look {
     given_up: Vec<TailLetter>,
     /// Letters behind the last one that was read.
     letters: Vec<DeadLetter>,
-    /// Letters before that one that were not shown, each with its entry.
+    /// Letters up to that one that were not shown, each with its entry.
     missed: Vec<(LetterId, EventId, TailEntry)>,
 }
 
@@ -170,11 +184,13 @@ impl Tail {
     pub async fn start(store: &(impl AdminStore + TailStore)) -> Result<Self, StoreError> {
         let start = store.newest_event().await?;
         let letter = store.newest_letter().await?;
+        let seen_letters = letters_in_window(store, letter).await?.into_iter().collect();
         let mut tail = Self {
             start,
             newest: start,
             start_letter: letter,
             letter,
+            seen_letters,
             seen: BTreeSet::new(),
             followed: BTreeMap::new(),
             shown: BTreeMap::new(),
@@ -213,8 +229,11 @@ impl Tail {
         waiting.extend(store.still_waiting(&redriven).await?);
         let every = DeadLetterFilter { include_resolved: true, ..DeadLetterFilter::all() };
         let letters = store.dead_letters(&every, self.letter, MOST_LETTERS).await?;
+        let in_window = letters_in_window(store, self.letter).await?;
+        let mut unread = self.missed(&given_up, &letters);
+        unread.extend(self.late(&in_window));
         let mut missed = Vec::new();
-        for id in self.missed(&given_up, &letters) {
+        for id in unread {
             let found = store.dead_letters(&every.clone().letter(id), None, 1).await?;
             missed.extend(found.first().map(|letter| (id, letter.event_id, dead_entry(letter))));
         }
@@ -233,7 +252,7 @@ impl Tail {
     /// Gives the letters of ended events that no read of letters has shown or will show: they
     /// became visible after letters with higher numbers, or were there at the start. A redrive
     /// before the start is no news.
-    fn missed(&self, given_up: &[TailLetter], letters: &[DeadLetter]) -> Vec<LetterId> {
+    fn missed(&self, given_up: &[TailLetter], letters: &[DeadLetter]) -> BTreeSet<LetterId> {
         let cursor = letters.last().map(|letter| letter.id).or(self.letter);
         let read: BTreeSet<LetterId> = letters.iter().map(|letter| letter.id).collect();
         let news = given_up.iter().filter(|it| !it.redriven || Some(it.letter) > self.start_letter);
@@ -241,6 +260,14 @@ impl Tail {
             .filter(|id| Some(*id) <= cursor)
             .filter(|id| !read.contains(id) && !self.shown.contains_key(id))
             .collect()
+    }
+
+    /// Gives the first letters of the window that became visible after letters with higher numbers:
+    /// as many as one look reads, the others are for the next look.
+    fn late(&self, in_window: &[LetterId]) -> Vec<LetterId> {
+        let is_new =
+            |id: &LetterId| !self.seen_letters.contains(id) && !self.shown.contains_key(id);
+        in_window.iter().copied().filter(is_new).take(MOST_LETTERS as usize).collect()
     }
 
     /// Notes what a look has read; pure.
@@ -273,14 +300,18 @@ impl Tail {
         }
         entries.extend(letters.iter().map(dead_entry));
         self.letter = letters.last().map(|letter| letter.id).or(self.letter);
+        self.seen_letters.extend(letters.iter().map(|letter| letter.id));
         self.newest = read.complete_to.map_or(newest, |to| newest.min(to.max(self.newest)));
         self.seen = self.seen.split_off(&window(self.newest));
         self.follow(new.into_iter().filter(|event| event.finished_at.is_none()));
         self.shown.extend(letters.iter().map(|letter| (letter.id, letter.event_id)));
         for (letter, event, entry) in missed {
+            self.seen_letters.insert(letter);
             self.shown.insert(letter, event);
             entries.push(entry);
         }
+        let oldest = letter_window(self.letter);
+        self.seen_letters.retain(|letter| *letter > oldest);
         self.forget_letters();
         entries
     }
@@ -305,6 +336,22 @@ impl Tail {
 /// Gives the id behind which events are read again.
 fn window(newest: EventId) -> EventId {
     EventId(newest.0.saturating_sub(i64::from(LOOK_BACK)))
+}
+
+/// Gives the number behind which letters are read again.
+fn letter_window(newest: Option<LetterId>) -> LetterId {
+    LetterId(newest.map_or(0, |newest| newest.0.saturating_sub(i64::from(LETTERS_BACK))))
+}
+
+/// Reads the numbers of the letters that are visible up to the last one that was read.
+async fn letters_in_window(
+    store: &impl TailStore,
+    newest: Option<LetterId>,
+) -> Result<Vec<LetterId>, StoreError> {
+    match newest {
+        Some(newest) => store.letters_between(letter_window(Some(newest)), newest).await,
+        None => Ok(Vec::new()),
+    }
 }
 
 fn entry(event: &TailEvent, kind: TailKind, at: Option<Timestamp>) -> TailEntry {

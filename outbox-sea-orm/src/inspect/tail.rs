@@ -107,6 +107,16 @@ impl TailStore for Outbox {
         letters.sort_by_key(|letter| letter.letter);
         Ok(letters)
     }
+
+    async fn letters_between(
+        &self,
+        above: LetterId,
+        up_to: LetterId,
+    ) -> Result<Vec<LetterId>, StoreError> {
+        let sql = "SELECT letter_id FROM {letters} WHERE letter_id > ? AND letter_id <= ? ORDER BY letter_id";
+        let rows = query(self, sql, vec![Value::from(above.0), Value::from(up_to.0)]).await?;
+        rows.iter().map(|row| column(row, 0).map(LetterId)).collect()
+    }
 }
 
 /// Lists the partitions as they are stored.

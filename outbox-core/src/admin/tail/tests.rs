@@ -7,6 +7,7 @@ fn tail(newest: i64) -> Tail {
         newest: EventId(newest),
         start_letter: None,
         letter: None,
+        seen_letters: BTreeSet::new(),
         seen: BTreeSet::new(),
         followed: BTreeMap::new(),
         shown: BTreeMap::new(),
@@ -171,7 +172,24 @@ fn a_letter_that_no_read_of_letters_has_is_shown_once_with_the_end_of_its_event(
     let dead = is(TailKind::Dead, &["letter 6 by billing: exhausted"]);
     assert_eq!(shown(tail.note(end)), dead);
     assert_eq!(tail.letter, Some(LetterId(7)), "the next read goes on behind the last letter");
-    assert_eq!(tail.missed(&given_up, &[]), []);
+    assert!(tail.missed(&given_up, &[]).is_empty());
+}
+
+#[test]
+fn a_letter_that_becomes_visible_after_later_ones_is_shown_once() {
+    let mut tail = tail(0);
+    (tail.start_letter, tail.letter) = (Some(LetterId(5)), Some(LetterId(5)));
+    tail.seen_letters = [1, 3, 5].map(LetterId).into();
+    look(&mut tail, &[], &[], &[letter(9, 0, true)]);
+    // The transaction of 4 was open at the start, that of 7 when 9 was read.
+    let visible = [1, 3, 4, 5, 7, 9].map(LetterId);
+    assert_eq!(tail.late(&visible), [4, 7].map(LetterId));
+    let missed = [4, 7].map(|id| (LetterId(id), EventId(0), dead_entry(&letter(id, 0, true))));
+    let entries = tail.note(Look { missed: missed.into(), ..Look::default() });
+    let dead = ["letter 4 by mails/send: exhausted", "letter 7 by mails/send: exhausted"];
+    assert_eq!(shown(entries), is(TailKind::Dead, &dead));
+    assert_eq!(tail.late(&visible), []);
+    assert_eq!(tail.letter, Some(LetterId(9)), "the next read goes on behind the last letter");
 }
 
 #[test]
@@ -200,5 +218,8 @@ fn what_is_kept_is_bounded() {
     }
     assert_eq!(tail.followed.len(), MOST_FOLLOWED);
     assert_eq!(tail.shown.len(), MOST_SHOWN);
+    assert_eq!(tail.seen_letters.len(), 1_000);
+    let late: Vec<LetterId> = (0..1_000).map(LetterId).collect();
+    assert_eq!(tail.late(&late), late[..500], "the others are for the next look");
     assert!(tail.seen.len() <= 1_001, "{}", tail.seen.len());
 }
