@@ -16,7 +16,7 @@
 //! meets, for a repeated command, an undoing without a doing, and a doing after its undoing.
 
 use crate::{
-    event::{Headers, Message, MessageId, NewEvent, TextRule},
+    event::{Headers, Message, MessageId, NewEvent, SENSITIVE, TextRule},
     outbox::{CommandOutcome, RecordedCommand, StoredReply},
     saga::{CommandHash, CommandId, CommandPhase, DONE, REJECTED, UNDONE, reply_to},
 };
@@ -33,6 +33,8 @@ pub(super) struct Command {
     pub(super) undoing: CommandHash,
     /// Whether its content differs from that of the command which the saga sent first.
     pub(super) is_changed: bool,
+    /// Whether its message is sensitive: then the reply is too, which may quote it.
+    is_sensitive: bool,
 }
 
 /// What the consumer does about a command.
@@ -79,7 +81,8 @@ impl Command {
             CommandPhase::Do => (first.or(Some(own)), first.is_some_and(|first| first != own)),
             CommandPhase::Undo => (first, false),
         };
-        Ok(Some(Self { id, reply_to: topic.to_owned(), doing, undoing, is_changed }))
+        let (reply_to, is_sensitive) = (topic.to_owned(), message.is_sensitive());
+        Ok(Some(Self { id, reply_to, doing, undoing, is_changed, is_sensitive }))
     }
 
     /// Gives the topic on which the saga expects the reply.
@@ -91,6 +94,9 @@ impl Command {
     pub(super) fn reply_event(&self, consumer: &str, reply: StoredReply) -> NewEvent {
         let StoredReply { event_type, event_version, content_type, payload, mut headers } = reply;
         self.id.write_reply(&mut headers, consumer);
+        if self.is_sensitive {
+            headers.keep(SENSITIVE, "true".to_owned());
+        }
         NewEvent {
             message_id: MessageId::generate(),
             event_type,
@@ -368,6 +374,27 @@ mod tests {
         };
         id.write_command(&mut headers, Some("orders.replies"), Some("7"));
         assert!(Command::read(&message(headers)).expect_err("no hash").contains("sagacommand"));
+    }
+
+    #[test]
+    fn the_reply_to_a_sensitive_command_is_sensitive() {
+        let id = CommandId {
+            saga: SagaId::generate(),
+            step: "charge".into(),
+            round: NonZeroU32::MIN,
+            phase: CommandPhase::Do,
+        };
+        for (mark, expected) in [(None, None), (Some("false"), None), (Some("true"), Some("true"))]
+        {
+            let mut headers = Headers::new();
+            id.write_command(&mut headers, Some("orders.replies"), None);
+            if let Some(mark) = mark {
+                headers.insert(SENSITIVE, mark).expect("it is legal");
+            }
+            let command = Command::read(&message(headers)).expect("whole").expect("a command");
+            let reply = command.reply_event("billing", rejection("no"));
+            assert_eq!(reply.headers.get(SENSITIVE), expected, "{mark:?}");
+        }
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Dead letters: messages that were given up, kept with their whole history.
 
-use super::AttemptError;
+use super::{AttemptError, loggable_text};
 use crate::{
     event::{EventId, Headers, LetterId, Message, MessageParts, SENSITIVE, Timestamp, cloudevents},
     runtime::{TIME_LIMIT, catch_unwind},
@@ -33,7 +33,7 @@ pub(crate) async fn notify_dead_letter(listener: &DeadLetterListener, letter: &A
     }
 }
 
-/// Logs a letter that was written.
+/// Logs a letter that was written; of a sensitive message without the text of its last error.
 pub(crate) fn log_letter(letter: &DeadLetter) {
     let (message, last, received) =
         (letter.message.as_ref(), letter.errors.last(), letter.consumer_origin.as_ref());
@@ -49,7 +49,7 @@ pub(crate) fn log_letter(letter: &DeadLetter) {
         handler = received.map(|by| by.handler.as_str()).filter(|handler| !handler.is_empty()),
         reason = letter.reason.as_str(),
         attempts = letter.attempts,
-        error = last.map(|error| error.text.as_str()),
+        error = last.map(|error| loggable_text(&error.text, error.class, message)),
         key_waits = letter.parks,
         "an event is a dead letter: fix the cause, then redrive or discard it"
     );

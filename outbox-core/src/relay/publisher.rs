@@ -9,7 +9,7 @@ use super::{
 };
 use crate::{
     event::{EventId, Message},
-    failure::FailureClass,
+    failure::{FailureClass, HIDDEN_TEXT, loggable_text},
     runtime::{
         Shutdown, catch_unwind,
         fault::{FaultPoint, fault_point},
@@ -215,7 +215,7 @@ impl RunningBatch {
                     fault_point(FaultPoint::AfterPublish);
                     "the publisher reported no outcome of this message".to_owned()
                 }
-                Ok(Err(panic)) => format!("the publisher panicked: {panic}"),
+                Ok(Err(panic)) => self.sent.panic_text(&panic),
                 Err(_) if now() < self.deadline => {
                     if results.is_empty() {
                         continue;
@@ -252,6 +252,14 @@ impl SentBatch {
         let take =
             |(index, outcome): (usize, _)| (self.events[index].0, self.observed(index, outcome));
         outcomes.into_iter().map(take).collect()
+    }
+
+    /// Describes a panic of the publisher. It may quote any event of the batch, and is kept with each
+    /// of them: so it is hidden where one is sensitive, until that one is published by itself.
+    fn panic_text(&self, panic: &str) -> String {
+        let is_hidden =
+            self.messages.len() > 1 && self.messages.iter().any(|message| message.is_sensitive());
+        format!("the publisher panicked: {}", if is_hidden { HIDDEN_TEXT } else { panic })
     }
 
     /// Gives the events without an outcome, each with its index.
@@ -297,7 +305,7 @@ impl SentBatch {
             event_type = message.event_type,
             attempt,
             class = %error.class(),
-            error = error.full_text(),
+            error = loggable_text(&error.full_text(), error.class(), Some(message)),
             "an attempt to publish has failed"
         );
         self.observers.failed(message, error, attempt);

@@ -7,7 +7,7 @@ pub(super) use handover::KEEP_ORPHANED;
 
 use super::{instance::claimed_names, intake::GateState, work::Worker};
 use crate::{
-    failure::{backoff, full_text},
+    failure::{backoff, full_text, loggable_text},
     outbox::{ClaimQuery, ConsumerStore, StoreError, StoredDelivery},
     runtime::{
         Exit, Shutdown, Tasks,
@@ -202,8 +202,9 @@ impl<S: ConsumerStore> Retrier<S> {
             },
         };
         if let Err(error) = done {
+            let message = stored.message.as_ref().ok();
             tracing::warn!(
-                error = full_text(&error),
+                error = loggable_text(&full_text(&error), error.class(), message),
                 "the database failed; releasing a stored delivery"
             );
             self.release(stored).await;

@@ -9,7 +9,7 @@ use super::{
 use crate::{
     consumer::handler::{DeliverySlot, HandlerEntry},
     event::Message,
-    failure::{DeadReason, full_text},
+    failure::{DeadReason, FailureClass, full_text, loggable_text},
     outbox::{ConsumerStore, History, StoreError},
     transport::Delivery,
 };
@@ -30,7 +30,7 @@ impl<S: ConsumerStore> Worker<S> {
             if let Err(error) = self.run_once(entry, message, attempt).await {
                 tracing::error!(
                     handler = &*entry.name,
-                    error = full_text(&error),
+                    error = loggable_text(&full_text(&error), error.class(), Some(message)),
                     "a message is lost: the database failed"
                 );
                 result = DeliveryResult::StoreDown;
@@ -136,7 +136,11 @@ impl<S: ConsumerStore> Worker<S> {
             self.log_outcome(&entry.name, message, 1, &outcome);
             let of_handler = match outcome {
                 HandlerOutcome::Rejected(reason) | HandlerOutcome::Undecodable(reason) => {
-                    AckDecision::Reject(reason)
+                    AckDecision::Reject(loggable_text(
+                        &reason,
+                        FailureClass::Permanent,
+                        Some(message),
+                    ))
                 }
                 HandlerOutcome::Done if request.ack_after_commit => AckDecision::Ack,
                 // Where a handler succeeds without acknowledging, the broker delivers the message again, and
@@ -181,7 +185,7 @@ impl<S: ConsumerStore> Worker<S> {
             consumer = &*self.consumer,
             handler = &*entry.name,
             message_id = %message.id,
-            error = text,
+            error = loggable_text(&text, FailureClass::Permanent, Some(message)),
             "a handler acknowledged its delivery before its transaction was committed, and that was rolled back: the message \
              becomes a dead letter; let the handler call `ack_after_commit()`"
         );
@@ -197,7 +201,7 @@ impl<S: ConsumerStore> Worker<S> {
                 consumer = &*self.consumer,
                 handler = &*entry.name,
                 message_id = %message.id,
-                error = full_text(&error),
+                error = loggable_text(&full_text(&error), error.class(), Some(message)),
                 "the dead letter could not be written: the message is lost"
             );
         }

@@ -9,7 +9,7 @@ use super::{
 };
 use crate::{
     event::Message,
-    failure::{FailureClass, full_text},
+    failure::{FailureClass, full_text, loggable_text},
     outbox::{ConsumerStore, StoreError, roll_back},
     runtime::{
         fault::{FaultPoint, fault_point},
@@ -56,7 +56,10 @@ impl<S: ConsumerStore> Worker<S> {
         let down = match outcome {
             Ok(()) => false,
             Err(error) => {
-                tracing::debug!(error = full_text(&error), "a batch was not committed");
+                // It may be about any of them.
+                let about = items.iter().map(|item| &item.message).find(|it| it.is_sensitive());
+                let text = loggable_text(&full_text(&error), error.class(), about);
+                tracing::debug!(error = text, "a batch was not committed");
                 items.iter_mut().for_each(|item| (item.done, item.failed) = (false, Vec::new()));
                 !begun && error.class() == FailureClass::Unavailable
             }

@@ -6,7 +6,10 @@ use super::{
 };
 use crate::{
     consumer::settings::DeadLetters,
-    failure::{DeadLetter, DeadReason, full_text, log_letter, notify_dead_letter},
+    failure::{
+        DeadLetter, DeadReason, FailureClass, full_text, log_letter, loggable_text,
+        notify_dead_letter,
+    },
     outbox::{ConsumerStore, DeliveryClaim, History, ReceivedLetter, StoreError, roll_back},
     runtime::fault::{FaultPoint, fault_point},
     transport::Delivery,
@@ -26,7 +29,7 @@ impl<S: ConsumerStore> Worker<S> {
         text: String,
     ) -> Result<AckDecision, StoreError> {
         if self.settings.letters == DeadLetters::Transport && claim.is_none() {
-            return Ok(AckDecision::Reject(text));
+            return Ok(rejected(letter, &text));
         }
         self.give_up_stored(letter, claim, text).await
     }
@@ -43,7 +46,7 @@ impl<S: ConsumerStore> Worker<S> {
         let mut written = self.retry_while_busy(|| self.write_dead_letter(letter, claim)).await;
         if let (Err(StoreError::Refused(cause)), Ok(message)) = (&written, letter.message) {
             tracing::error!(
-                error = full_text(&**cause),
+                error = loggable_text(&full_text(&**cause), FailureClass::Permanent, Some(message)),
                 "the database refused a dead letter; its body alone is kept"
             );
             let bare = ReceivedLetter { message: Err(Some(&message.payload)), ..letter.clone() };
@@ -64,11 +67,12 @@ impl<S: ConsumerStore> Worker<S> {
                 Ok(AckDecision::Ack)
             }
             Err(StoreError::Refused(cause)) if claim.is_none() => {
+                let message = letter.message.ok();
                 tracing::error!(
-                    error = full_text(&*cause),
+                    error = loggable_text(&full_text(&*cause), FailureClass::Permanent, message),
                     "the database refused a dead letter; the message is rejected"
                 );
-                Ok(AckDecision::Reject(text))
+                Ok(rejected(letter, &text))
             }
             Err(error) => Err(error),
         }
@@ -125,4 +129,10 @@ impl<S: ConsumerStore> Worker<S> {
             Err(error) => self.return_for(delivery, &error).await,
         }
     }
+}
+
+/// Rejects a delivery in place of a letter, with its reason as brokers keep and log it.
+fn rejected(letter: &ReceivedLetter<'_>, reason: &str) -> AckDecision {
+    let message = letter.message.ok();
+    AckDecision::Reject(loggable_text(reason, FailureClass::Permanent, message))
 }

@@ -4,7 +4,7 @@ use super::{AckDecision, Worker, permanent};
 use crate::{
     consumer::handler::HandlerEntry,
     event::Message,
-    failure::{DeadReason, full_text},
+    failure::{DeadReason, FailureClass, full_text, loggable_text},
     outbox::{ConsumerStore, DeferredDelivery, History, StoreError, StoredDelivery, roll_back},
     runtime::fault::{FaultPoint, fault_point},
 };
@@ -47,9 +47,10 @@ impl<S: ConsumerStore> Worker<S> {
                 Ok(StoredFirst::Stored)
             }
             Err(StoreError::Refused(cause)) => {
+                let text = full_text(&*cause);
                 tracing::warn!(
                     handler = &*entry.name,
-                    error = full_text(&*cause),
+                    error = loggable_text(&text, FailureClass::Permanent, Some(message)),
                     "the database refused to store a delivery before it is run; it is run without being counted"
                 );
                 Ok(StoredFirst::Refused)
@@ -125,7 +126,11 @@ impl<S: ConsumerStore> Worker<S> {
             Err(StoreError::Refused(cause)) => {
                 let text =
                     format!("the database refused to store it for later: {}", full_text(&*cause));
-                tracing::error!(handler = &*entry.name, error = text, "a delivery is given up");
+                tracing::error!(
+                    handler = &*entry.name,
+                    error = loggable_text(&text, FailureClass::Permanent, Some(message)),
+                    "a delivery is given up"
+                );
                 let mut history = history.clone();
                 history.errors.push(permanent(&text));
                 let letter =

@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     event::Message,
-    failure::{FailureClass, full_text},
+    failure::{FailureClass, full_text, loggable_text},
     outbox::{ConsumerStore, StoreError},
     runtime::now,
 };
@@ -89,7 +89,7 @@ impl<S: ConsumerStore> Worker<S> {
     ) -> Again {
         let again = disturbances.next(error.class(), max_unacked, now());
         self.count(|s| s.disturbed += 1);
-        let error = full_text(error);
+        let (class, error) = (error.class(), full_text(error));
         self.report(Failing {
             kind: FailureKind::Disturbed,
             handler,
@@ -103,7 +103,7 @@ impl<S: ConsumerStore> Worker<S> {
                 handler,
                 message_id = %message.id,
                 times = disturbances.count,
-                error,
+                error = loggable_text(&error, class, Some(message)),
                 "a run lost its connection to the database again, though a transaction could begin between: it counts as a \
                  failed attempt, since a statement of the handler may end the connection"
             );

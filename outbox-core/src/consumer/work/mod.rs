@@ -174,7 +174,11 @@ impl<S: ConsumerStore> Worker<S> {
             self.pause_before_nack().await;
             return self.acknowledge(delivery, AckDecision::Nack).await;
         }
-        self.report(Failing::of(FailureKind::DatabaseFailed, &full_text(error)));
+        // An error of the connection says nothing of the message.
+        let is_of_message = error.class() == FailureClass::Permanent;
+        let message = delivery.message.as_ref().ok().filter(|_| is_of_message);
+        let error = full_text(error);
+        self.report(Failing { message, ..Failing::of(FailureKind::DatabaseFailed, &error) });
         self.acknowledge(delivery, AckDecision::Nack).await;
         DeliveryResult::StoreDown
     }

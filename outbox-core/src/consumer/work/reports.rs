@@ -4,7 +4,7 @@
 use super::{HandlerOutcome, Worker};
 use crate::{
     event::Message,
-    failure::{FailureClass, Report, ReportBook},
+    failure::{FailureClass, Report, ReportBook, loggable_text},
     outbox::ConsumerStore,
     runtime::now,
 };
@@ -48,6 +48,20 @@ impl FailureKind {
             Self::LockHeld => "a handler held the database's only write lock",
         }
     }
+
+    const fn class(self) -> FailureClass {
+        match self {
+            Self::HandlerRejected | Self::Undecodable | Self::Unreadable => FailureClass::Permanent,
+            Self::HandlerFailed | Self::Slow | Self::Overdue | Self::LockHeld => {
+                FailureClass::Transient
+            }
+            Self::Disturbed
+            | Self::Returned
+            | Self::DatabaseBusy
+            | Self::DatabaseFailed
+            | Self::NotAcknowledged => FailureClass::Unavailable,
+        }
+    }
 }
 
 /// The failures that a consumer has logged, by kind and handler.
@@ -76,6 +90,8 @@ impl<S: ConsumerStore> Worker<S> {
     /// Logs a failure.
     pub(super) fn report(&self, failing: Failing<'_>) {
         let Failing { kind, handler, message, attempt, error } = failing;
+        let error = loggable_text(error, kind.class(), message);
+        let error = error.as_str();
         let (consumer, what) = (&*self.consumer, kind.what());
         let handler_name = Some(handler).filter(|handler| !handler.is_empty());
         let attempt = Some(attempt).filter(|attempt| *attempt > 0);
@@ -112,13 +128,11 @@ impl<S: ConsumerStore> Worker<S> {
 
     /// Notes a failure of a handler for the consumer's live row.
     fn note_for_operator(&self, kind: FailureKind, error: &str) {
-        let class = match kind {
-            FailureKind::HandlerFailed => FailureClass::Transient,
-            FailureKind::HandlerRejected | FailureKind::Undecodable => FailureClass::Permanent,
-            _ => return,
-        };
-        let handled = self.stats.borrow().handled;
-        self.operator.note_failure(class, error, handled);
+        use FailureKind::{HandlerFailed, HandlerRejected, Undecodable};
+        if matches!(kind, HandlerFailed | HandlerRejected | Undecodable) {
+            let handled = self.stats.borrow().handled;
+            self.operator.note_failure(kind.class(), error, handled);
+        }
     }
 
     /// Tells whether the caller logs an observation about a handler now: the first at once; further ones are

@@ -7,7 +7,7 @@ use super::{
 use crate::{
     consumer::{handler::UnhandledPolicy, retrier::KEEP_ORPHANED},
     event::{Message, jitter},
-    failure::{DeadReason, FailureClass, full_text},
+    failure::{DeadReason, FailureClass, full_text, loggable_text},
     outbox::{
         Awaited, ConsumerStore, Deferral, DeferredDelivery, DeliveryClaim, History, StoreError,
         StoredDelivery, roll_back,
@@ -119,7 +119,7 @@ impl<S: ConsumerStore> Worker<S> {
         match self.give_up(&letter, Some(&stored.claim), text).await {
             Err(error) if error.class() == FailureClass::Permanent => {
                 tracing::error!(
-                    error = full_text(&error),
+                    error = loggable_text(&full_text(&error), error.class(), message),
                     "the database refused a dead letter; it is written again later"
                 );
                 let deferral = Deferral { due_in: REFUSED_WAIT, history };
@@ -252,7 +252,11 @@ impl<S: ConsumerStore> Worker<S> {
     ) -> Result<(), StoreError> {
         let StoreError::Refused(cause) = error else { return Err(error) };
         let text = format!("the database refused to store it for later: {}", full_text(&*cause));
-        tracing::error!(handler = &*stored.handler, error = text, "a stored delivery is given up");
+        tracing::error!(
+            handler = &*stored.handler,
+            error = loggable_text(&text, FailureClass::Permanent, Some(message)),
+            "a stored delivery is given up"
+        );
         history.errors.push(permanent(&text));
         self.dead_letter_stored(stored, Some(message), DeadReason::NotRetried, &history, text).await
     }

@@ -14,7 +14,7 @@ use crate::{
         handler::{HandlerContext, HandlerEntry, HandlerError, Next},
     },
     event::{CorrelationContext, Message},
-    failure::{FailureClass, full_text},
+    failure::{FailureClass, full_text, loggable_text},
     outbox::{ConsumerStore, InboxKey, StoreError, order_hash, roll_back},
     runtime::{
         catch_unwind,
@@ -299,6 +299,10 @@ impl<S: ConsumerStore> Worker<S> {
             }
         }
         let handler = culprit.map(|at| &*items[at].entry.name);
+        // The database's error may be about any of them.
+        let about = items.iter().map(|item| &item.message).find(|message| message.is_sensitive());
+        let about = culprit.map_or(about, |at| Some(&items[at].message));
+        let reason = loggable_text(&reason, FailureClass::Transient, about);
         tracing::debug!(
             consumer = &*self.consumer,
             handler,

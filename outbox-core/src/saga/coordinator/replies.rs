@@ -10,6 +10,7 @@ use crate::{
         EventType, Message,
         command::{CommandId, CommandPhase, DONE, REJECTED, replied_by},
     },
+    failure::{FailureClass, loggable_text},
     outbox::{Awaited, DeclaredSaga, DeclaredType, StoreError},
     saga::{
         definition::{InvalidReply, Steps},
@@ -211,7 +212,10 @@ fn decode<Tx: 'static>(
     if message.event_type == REJECTED || is(remote.rejects) {
         let reason =
             serde_json::from_slice::<Rejection>(&message.payload).ok().map(|body| body.reason);
-        return Ok(Reply::Rejected(match reason {
+        // The saga's records and log lines keep it.
+        let hidden =
+            |reason: String| loggable_text(&reason, FailureClass::Permanent, Some(message));
+        return Ok(Reply::Rejected(match reason.map(hidden) {
             Some(reason) if message.event_type == REJECTED => reason,
             Some(reason) => format!("{}: {reason}", message.event_type),
             None => message.event_type.clone(),

@@ -67,13 +67,12 @@ async fn defer_quoting(outbox: &Outbox, key: &str, mark: Option<&str>) -> Messag
     id
 }
 
-/// Gives all that is told of subjects, of the groups and of the deferred deliveries; not what relays
-/// write about themselves, which is of no event.
+/// Gives all that is told of subjects, of the groups and of the deferred deliveries, what relays
+/// tell of themselves included.
 async fn told(outbox: &Outbox, subjects: &[Subject]) -> String {
     let mut told = String::new();
     for subject in subjects {
-        let mut facts = outbox.facts(subject).await.unwrap();
-        facts.iter_mut().for_each(|facts| facts.relays.clear());
+        let facts = outbox.facts(subject).await.unwrap();
         told += &format!("{facts:#?} {:#?}", outbox.history(subject, 100).await.unwrap());
         told += &facts.map(|facts| explain(&facts).sentence).unwrap_or_default();
     }

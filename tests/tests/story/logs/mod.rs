@@ -4,6 +4,7 @@ mod consumer;
 mod quiet;
 mod relay;
 mod sagas;
+mod sensitive;
 mod waiting;
 mod write_lock;
 

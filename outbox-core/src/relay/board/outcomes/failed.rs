@@ -6,7 +6,7 @@ use crate::relay::board::{
 };
 use crate::{
     event::EventId,
-    failure::{AttemptError, DeadReason, Decision, Failure, FailureClass, Rejected},
+    failure::{AttemptError, DeadReason, Decision, Failure, FailureClass, Rejected, loggable_text},
 };
 use std::time::{Duration, Instant};
 
@@ -27,6 +27,8 @@ pub(super) struct FailedPublish {
     pub(super) route: RouteNo,
     pub(super) class: FailureClass,
     pub(super) text: String,
+    /// The text for log lines and live rows.
+    pub(super) loggable: String,
     pub(super) retry_after: Option<Duration>,
     pub(super) responded: bool,
     /// Whether other events of the same results were confirmed.
@@ -40,7 +42,7 @@ impl Board {
         let (id, route, now) = (failed.id, failed.route, failed.now);
         self.destinations[route].failed(id, now);
         let Some(class) = self.own_class(&failed) else { return };
-        let (text, notices) = (failed.text.clone(), self.notices.len());
+        let (text, notices) = (failed.loggable.clone(), self.notices.len());
         match class {
             FailureClass::Unavailable => self.failed_as_unavailable(failed),
             FailureClass::Transient => self.failed_transiently(failed),
@@ -85,7 +87,7 @@ impl Board {
             }
         }
         let failure = self.failure(route, failed.responded);
-        self.report_down(route, failed.class, &failed.text, now);
+        self.report_down(route, failed.class, &failed.loggable, now);
         self.destinations[route].unavailable(failure, now);
         self.requeue(id, route, now);
     }
@@ -122,7 +124,7 @@ impl Board {
             }
         }
         if opened {
-            self.report_down(route, FailureClass::Transient, &failed.text, now);
+            self.report_down(route, FailureClass::Transient, &failed.loggable, now);
             self.refund_attempts(route, now);
         }
     }
@@ -169,7 +171,8 @@ impl Board {
         let stays = limit.is_none() && rejection.is_over(usual, others, now);
         history.add_error(error);
         if stays && history.report_stay() {
-            self.notices.push(Notice::StaysRejected { route, id, text: failed.text.clone() });
+            let text = failed.loggable.clone();
+            self.notices.push(Notice::StaysRejected { route, id, text });
         }
         let Some(entry) = self.entries.get(id) else { return };
         let breaker_key = entry.key_hash().unwrap_or(id.0.cast_unsigned());
@@ -179,7 +182,7 @@ impl Board {
             !failed.others_succeeded && destination.event_failed(breaker_key, failure, now);
         self.retry_in(id, route, LegEvent::RejectedUnproven, pause, now);
         if opened {
-            self.report_down(route, FailureClass::Permanent, &failed.text, now);
+            self.report_down(route, FailureClass::Permanent, &failed.loggable, now);
             self.refund_attempts(route, now);
         }
     }
@@ -207,16 +210,24 @@ impl Board {
             |at: Instant| at >= since && now.saturating_duration_since(at) < EVIDENCE_AGE;
         let is_own = !is_down && confirmed.is_some_and(|at| at >= begun || is_fresh(at));
         let class = if is_own { FailureClass::Transient } else { FailureClass::Unavailable };
+        let loggable = self.loggable(id, class, &text);
         self.failed(FailedPublish {
             id,
             route,
             class,
             text,
+            loggable,
             retry_after: None,
             responded: false,
             others_succeeded: false,
             now,
         });
+    }
+
+    /// Gives the text of an event's failure for log lines and live rows; before the event is given
+    /// up, which may be the end of its entry.
+    pub(super) fn loggable(&self, id: EventId, class: FailureClass, text: &str) -> String {
+        loggable_text(text, class, self.entries.get(id).map(EventEntry::message))
     }
 
     /// Publishes the event in batches of its own from now on.
