@@ -3,14 +3,14 @@
 
 use super::{
     fill::PARTITIONS,
-    ours::MeteredOutbox,
-    receive::{AT_ONCE, EFFECT, OrderReceived, acked, message, receive},
+    ours,
+    receive::{AT_ONCE, EFFECT, OrderReceived, acked, publish_messages, receive},
 };
 use anyhow::{Context, Result, ensure};
 use futures_util::future::BoxFuture;
 use outbox_core::{
     consumer::Consumer,
-    transport::{Publisher, Subscriber, publish_all},
+    transport::{Publisher, Subscriber},
 };
 use outbox_sea_orm::Outbox;
 use sea_orm::sqlx::{self, Connection as _, PgConnection, PgPool, Row, postgres::PgRow};
@@ -85,28 +85,29 @@ pub(crate) fn properties(row: &PgRow) -> [(&'static str, String); 4] {
     ]
 }
 
-/// Drains by a hand-written loop: SELECT, publish, DELETE, partition after partition, with as many
-/// in flight as our publisher has by its defaults.
-pub(crate) async fn drained_by_hand<B: Broker>(database: &str, broker: &B) -> Result<Duration> {
-    let limits = broker.publisher()?.limits();
-    let batch = i64::try_from(limits.max_batch * limits.max_in_flight)?;
-    let begun = Instant::now();
-    let mut database = PgConnection::connect(database).await?;
-    let mut sender = broker.sender().await?;
+/// What a loop by hand reads: the events of a partition behind a position, so many.
+const SELECT: &str = "SELECT event_id, message_id, event_type, message_key, content_type, payload \
+    FROM outbox_events WHERE partition_no = $1 AND event_id > $2 ORDER BY event_id LIMIT $3";
+
+/// Drains by a hand-written loop: SELECT, publish, DELETE, partition after partition. The statement
+/// takes partition, position and limit, and gives the id of an event first.
+pub(crate) async fn drain_partitions(
+    database: &mut PgConnection,
+    select: &'static str,
+    batch: i64,
+    sender: &mut impl Sender,
+) -> Result<()> {
     let mut positions = [0_i64; PARTITIONS as usize];
     let mut found = true;
     while found {
         found = false;
         for (partition, position) in (0_i16..).zip(&mut positions) {
-            let rows = sqlx::query(
-                "SELECT event_id, message_id, event_type, message_key, content_type, payload \
-                 FROM outbox_events WHERE partition_no = $1 AND event_id > $2 ORDER BY event_id LIMIT $3",
-            )
-            .bind(partition)
-            .bind(*position)
-            .bind(batch)
-            .fetch_all(&mut database)
-            .await?;
+            let rows = sqlx::query(select)
+                .bind(partition)
+                .bind(*position)
+                .bind(batch)
+                .fetch_all(&mut *database)
+                .await?;
             let Some(last) = rows.last() else { continue };
             found = true;
             *position = last.get(0);
@@ -115,10 +116,21 @@ pub(crate) async fn drained_by_hand<B: Broker>(database: &str, broker: &B) -> Re
             sqlx::query("DELETE FROM outbox_events WHERE partition_no = $1 AND event_id = ANY($2)")
                 .bind(partition)
                 .bind(&ids)
-                .execute(&mut database)
+                .execute(&mut *database)
                 .await?;
         }
     }
+    Ok(())
+}
+
+/// Drains by a loop by hand, with as many in flight as our publisher has by its defaults.
+pub(crate) async fn drained_by_hand<B: Broker>(database: &str, broker: &B) -> Result<Duration> {
+    let limits = broker.publisher()?.limits();
+    let batch = i64::try_from(limits.max_batch * limits.max_in_flight)?;
+    let begun = Instant::now();
+    let mut database = PgConnection::connect(database).await?;
+    let mut sender = broker.sender().await?;
+    drain_partitions(&mut database, SELECT, batch, &mut sender).await?;
     let took = begun.elapsed();
     database.close().await?;
     Ok(took)
@@ -131,27 +143,12 @@ pub(crate) async fn drained_by_relay<B: Broker>(
     events: u32,
     broker: &B,
 ) -> Result<(Duration, String)> {
-    let publisher = broker.publisher()?;
-    let metered = MeteredOutbox::new(outbox, u64::from(events));
-    let begun = Instant::now();
-    let relay = metered.start(publisher).await?;
-    metered.all().await?;
-    let took = begun.elapsed();
-    relay.shutdown(Duration::from_secs(10)).await?;
-    Ok((took, metered.meter().to_string()))
+    ours::drain_to(outbox, events, broker.publisher()?).await
 }
 
 /// Fills the place, keys in turn, payloads of the usual size.
 pub(crate) async fn fill<B: Broker>(broker: &B, messages: u32) -> Result<()> {
-    let publisher = broker.publisher()?;
-    let numbers: Vec<u32> = (0..messages).collect();
-    for batch in numbers.chunks(1_000) {
-        let batch = batch.iter().map(|number| message(*number)).collect::<Result<Vec<_>>>()?;
-        for outcome in publish_all(&publisher, &batch).await {
-            outcome?;
-        }
-    }
-    Ok(())
+    publish_messages(&broker.publisher()?, messages).await
 }
 
 /// Receives by a hand-written loop that does each message once: so many tasks that take one, insert

@@ -6,9 +6,10 @@
 //! end.
 
 use super::{
+    broker::{Sender, drain_partitions},
     fill::PARTITIONS,
-    ours::MeteredOutbox,
-    receive::{AT_ONCE, BATCHES, EFFECT, OrderReceived, acked, message, receive},
+    ours,
+    receive::{AT_ONCE, BATCHES, EFFECT, OrderReceived, acked, publish_messages, receive},
 };
 use anyhow::{Context, Result, ensure};
 use futures_util::future::join_all;
@@ -71,15 +72,7 @@ impl Bus {
 
     /// Makes the topic and fills it, keys in turn, payloads of the usual size.
     pub(crate) async fn fill(&self, messages: u32) -> Result<()> {
-        let publisher = self.publisher()?;
-        let numbers: Vec<u32> = (0..messages).collect();
-        for batch in numbers.chunks(1_000) {
-            let batch = batch.iter().map(|number| message(*number)).collect::<Result<Vec<_>>>()?;
-            for outcome in publish_all(&publisher, &batch).await {
-                outcome?;
-            }
-        }
-        Ok(())
+        publish_messages(&self.publisher()?, messages).await
     }
 
     /// Fails where the topic does not have so many records.
@@ -160,6 +153,35 @@ fn headers(texts: &[(&str, &str)]) -> OwnedHeaders {
     })
 }
 
+/// What the baseline reads: the attributes of its headers too.
+const SELECT: &str = "SELECT event_id, message_id, event_type, message_key, content_type, payload, source, topic, \
+    event_version, aggregate_type, created_at \
+    FROM outbox_events WHERE partition_no = $1 AND event_id > $2 ORDER BY event_id LIMIT $3";
+
+/// The baseline's producer, which waits for the delivery reports.
+struct Producer<'a> {
+    producer: FutureProducer,
+    topic: &'a str,
+    headers: Headers,
+}
+
+impl Sender for Producer<'_> {
+    async fn send(&mut self, rows: &[PgRow]) -> Result<()> {
+        let mut reports = Vec::with_capacity(rows.len());
+        for row in rows {
+            let record = FutureRecord::to(self.topic)
+                .key(row.get::<&str, _>(3))
+                .payload(row.get::<&[u8], _>(5));
+            let sent = self.producer.send_result(record.headers(self.headers.of(row)?));
+            reports.push(sent.map_err(|(error, _)| error)?);
+        }
+        for report in join_all(reports).await {
+            report?.map_err(|(error, _)| error)?;
+        }
+        Ok(())
+    }
+}
+
 /// Drains by a hand-written loop: SELECT, produce with delivery reports, DELETE, partition after
 /// partition.
 pub(crate) async fn baseline(database: &str, bus: &Bus, headers: Headers) -> Result<Duration> {
@@ -171,43 +193,8 @@ pub(crate) async fn baseline(database: &str, bus: &Bus, headers: Headers) -> Res
     client.set("enable.idempotence", "true").set("acks", "all").set("linger.ms", "0");
     client.set("partitioner", "murmur2_random");
     let producer: FutureProducer = client.create()?;
-    let mut positions = [0_i64; PARTITIONS as usize];
-    let mut found = true;
-    while found {
-        found = false;
-        for (partition, position) in (0_i16..).zip(&mut positions) {
-            let rows = sqlx::query(
-                "SELECT event_id, message_id, event_type, message_key, content_type, payload, source, topic, \
-                 event_version, aggregate_type, created_at \
-                 FROM outbox_events WHERE partition_no = $1 AND event_id > $2 ORDER BY event_id LIMIT $3",
-            )
-            .bind(partition)
-            .bind(*position)
-            .bind(batch)
-            .fetch_all(&mut database)
-            .await?;
-            let Some(last) = rows.last() else { continue };
-            found = true;
-            *position = last.get(0);
-            let mut reports = Vec::with_capacity(rows.len());
-            for row in &rows {
-                let record = FutureRecord::to(&bus.topic)
-                    .key(row.get::<&str, _>(3))
-                    .payload(row.get::<&[u8], _>(5));
-                let sent = producer.send_result(record.headers(headers.of(row)?));
-                reports.push(sent.map_err(|(error, _)| error)?);
-            }
-            for report in join_all(reports).await {
-                report?.map_err(|(error, _)| error)?;
-            }
-            let ids: Vec<i64> = rows.iter().map(|row| row.get(0)).collect();
-            sqlx::query("DELETE FROM outbox_events WHERE partition_no = $1 AND event_id = ANY($2)")
-                .bind(partition)
-                .bind(&ids)
-                .execute(&mut database)
-                .await?;
-        }
-    }
+    let mut sender = Producer { producer, topic: &bus.topic, headers };
+    drain_partitions(&mut database, SELECT, batch, &mut sender).await?;
     let took = begun.elapsed();
     database.close().await?;
     Ok(took)
@@ -219,14 +206,7 @@ pub(crate) async fn by_relay(
     events: u32,
     bus: &Bus,
 ) -> Result<(Duration, String)> {
-    let publisher = bus.publisher()?;
-    let metered = MeteredOutbox::new(outbox, u64::from(events));
-    let begun = Instant::now();
-    let relay = metered.start(publisher).await?;
-    metered.all().await?;
-    let took = begun.elapsed();
-    relay.shutdown(Duration::from_secs(10)).await?;
-    Ok((took, metered.meter().to_string()))
+    ours::drain_to(outbox, events, bus.publisher()?).await
 }
 
 /// Receives by a hand-written loop: so many tasks that take a record and insert one row. With

@@ -91,19 +91,29 @@ impl<'a> MeteredOutbox<'a> {
     }
 }
 
-/// Drains the outbox; the time runs from before the relay is started until the last event is finished.
+/// Drains the outbox to a publisher; the time runs from before the relay is started until the last event is finished
+/// in the database.
+pub(crate) async fn drain_to(
+    outbox: &Outbox,
+    events: u32,
+    publisher: impl Publisher,
+) -> Result<(Duration, String)> {
+    let metered = MeteredOutbox::new(outbox, u64::from(events));
+    let begun = Instant::now();
+    let relay = metered.start(publisher).await?;
+    metered.all().await?;
+    let took = begun.elapsed();
+    relay.shutdown(Duration::from_secs(10)).await?;
+    Ok((took, metered.meter().to_string()))
+}
+
+/// Drains the outbox to a checker.
 pub(crate) async fn drain(
     outbox: &Outbox,
     events: u32,
     checker: &Arc<Checker>,
 ) -> Result<(Duration, String)> {
-    let metered = MeteredOutbox::new(outbox, u64::from(events));
-    let begun = Instant::now();
-    let relay = metered.start(CheckingPublisher(Arc::clone(checker))).await?;
-    metered.all().await?;
-    let took = begun.elapsed();
-    relay.shutdown(Duration::from_secs(10)).await?;
-    Ok((took, metered.meter().to_string()))
+    drain_to(outbox, events, CheckingPublisher(Arc::clone(checker))).await
 }
 
 #[async_trait]

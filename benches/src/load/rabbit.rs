@@ -1,7 +1,10 @@
 //! RabbitMQ as the destination: a queue for each round, a hand-written loop, and our relay with its
 //! defaults.
 
-use super::{fill::PARTITIONS, ours::MeteredOutbox};
+use super::{
+    broker::{Sender, drain_partitions},
+    ours,
+};
 use anyhow::{Context, Result, ensure};
 use futures_util::future::join_all;
 use lapin::{
@@ -12,7 +15,7 @@ use lapin::{
 use outbox_amqp::AmqpPublisher;
 use outbox_core::{event::MessageId, transport::Publisher};
 use outbox_sea_orm::Outbox;
-use sea_orm::sqlx::{self, Connection as _, PgConnection, Row};
+use sea_orm::sqlx::{Connection as _, PgConnection, Row, postgres::PgRow};
 use std::time::{Duration, Instant};
 use tests::{holds_within, servers::rabbitmq};
 
@@ -83,6 +86,26 @@ impl Queue {
     }
 }
 
+/// What the baseline reads: the time of an event too.
+const SELECT: &str = "SELECT event_id, message_id, event_type, message_key, content_type, payload, created_at \
+    FROM outbox_events WHERE partition_no = $1 AND event_id > $2 ORDER BY event_id LIMIT $3";
+
+/// The baseline's channel with confirms: it sends all messages before it waits for the first one.
+struct Confirmed<'a> {
+    channel: &'a Channel,
+    queue: &'a str,
+}
+
+impl Sender for Confirmed<'_> {
+    async fn send(&mut self, rows: &[PgRow]) -> Result<()> {
+        let (channel, queue) = (self.channel, self.queue);
+        for confirmed in join_all(rows.iter().map(|row| publish(channel, queue, row))).await {
+            ensure!(confirmed? == Confirmation::Ack(None), "a message was not confirmed");
+        }
+        Ok(())
+    }
+}
+
 /// Drains by a hand-written loop: SELECT, publish with confirms, DELETE, partition after partition.
 /// A message has the properties that such a loop would set, and no attributes of CloudEvents.
 pub(crate) async fn baseline(database: &str, queue: &Queue) -> Result<Duration> {
@@ -92,48 +115,15 @@ pub(crate) async fn baseline(database: &str, queue: &Queue) -> Result<Duration> 
         Connection::connect(&rabbitmq::shared_url(), ConnectionProperties::default()).await?;
     let channel = connection.create_channel().await?;
     channel.confirm_select(ConfirmSelectOptions::default()).await?;
-    let mut positions = [0_i64; PARTITIONS as usize];
-    let mut found = true;
-    while found {
-        found = false;
-        for (partition, position) in (0_i16..).zip(&mut positions) {
-            let rows = sqlx::query(
-                "SELECT event_id, message_id, event_type, message_key, content_type, payload, created_at \
-                 FROM outbox_events WHERE partition_no = $1 AND event_id > $2 ORDER BY event_id LIMIT $3",
-            )
-            .bind(partition)
-            .bind(*position)
-            .bind(batch)
-            .fetch_all(&mut database)
-            .await?;
-            let Some(last) = rows.last() else { continue };
-            found = true;
-            *position = last.get(0);
-            // It sends all messages before it waits for the first confirm.
-            for confirmed in
-                join_all(rows.iter().map(|row| publish(&channel, &queue.name, row))).await
-            {
-                ensure!(confirmed? == Confirmation::Ack(None), "a message was not confirmed");
-            }
-            let ids: Vec<i64> = rows.iter().map(|row| row.get(0)).collect();
-            sqlx::query("DELETE FROM outbox_events WHERE partition_no = $1 AND event_id = ANY($2)")
-                .bind(partition)
-                .bind(&ids)
-                .execute(&mut database)
-                .await?;
-        }
-    }
+    let mut sender = Confirmed { channel: &channel, queue: &queue.name };
+    drain_partitions(&mut database, SELECT, batch, &mut sender).await?;
     let took = begun.elapsed();
     connection.close(200, ShortString::default()).await?;
     database.close().await?;
     Ok(took)
 }
 
-async fn publish(
-    channel: &Channel,
-    queue: &str,
-    row: &sqlx::postgres::PgRow,
-) -> Result<Confirmation> {
+async fn publish(channel: &Channel, queue: &str, row: &PgRow) -> Result<Confirmation> {
     let mut headers = FieldTable::default();
     headers.insert("key".into(), AMQPValue::LongString(LongString::from(row.get::<&str, _>(3))));
     let id: sea_orm::prelude::Uuid = row.get(1);
@@ -157,11 +147,5 @@ pub(crate) async fn by_relay(
     queue: &Queue,
 ) -> Result<(Duration, String)> {
     let publisher = AmqpPublisher::new(rabbitmq::shared_url())?.queue(&queue.name).build()?;
-    let metered = MeteredOutbox::new(outbox, u64::from(events));
-    let begun = Instant::now();
-    let relay = metered.start(publisher).await?;
-    metered.all().await?;
-    let took = begun.elapsed();
-    relay.shutdown(Duration::from_secs(10)).await?;
-    Ok((took, metered.meter().to_string()))
+    ours::drain_to(outbox, events, publisher).await
 }

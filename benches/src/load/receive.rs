@@ -17,7 +17,7 @@ use outbox_amqp::{AmqpPublisher, AmqpSubscriber};
 use outbox_core::{
     consumer::{Consumer, HandlerContext},
     event::{Headers, Message, MessageId, MessageParts, Timestamp},
-    transport::publish_all,
+    transport::{Publisher, publish_all},
 };
 use outbox_sea_orm::{Outbox, OutboxEvent, OutboxTransaction};
 use sea_orm::{
@@ -62,18 +62,23 @@ pub(crate) struct OrderReceived {
 
 /// Fills a queue, keys in turn, payloads of the usual size.
 pub(crate) async fn fill(queue: &Queue, messages: u32) -> Result<()> {
-    let publisher = AmqpPublisher::new(rabbitmq::shared_url())?.queue(queue.name());
+    publish_messages(&AmqpPublisher::new(rabbitmq::shared_url())?.queue(queue.name()), messages)
+        .await
+}
+
+/// Publishes messages, keys in turn, payloads of the usual size.
+pub(crate) async fn publish_messages(publisher: &impl Publisher, messages: u32) -> Result<()> {
     let numbers: Vec<u32> = (0..messages).collect();
     for batch in numbers.chunks(1_000) {
         let batch = batch.iter().map(|number| message(*number)).collect::<Result<Vec<_>>>()?;
-        for outcome in publish_all(&publisher, &batch).await {
+        for outcome in publish_all(publisher, &batch).await {
             outcome?;
         }
     }
     Ok(())
 }
 
-pub(crate) fn message(number: u32) -> Result<Message> {
+fn message(number: u32) -> Result<Message> {
     let customer = key(usize::try_from(number)? % KEYS);
     let order = |note| OrderReceived { customer: customer.clone(), total: number.into(), note };
     let frame = order(String::new()).payload()?.len();

@@ -1,7 +1,7 @@
 //! Dead letters: groups first; with a condition, the letters.
 
 use super::{
-    Body, Layout, Notice, Tab, View, ask_all,
+    Body, Layout, Notice, Tab, View, ask_all, cut_to_page,
     given::Asked,
     shell,
     text::{CELL, Markup, Tone, ago, bounded, cell, host_now, query, state},
@@ -246,21 +246,17 @@ async fn lists(
     (answers.list.into_iter().map(part).collect(), answers.notices)
 }
 
-/// Reads the letters of a page, without what it does not show, and tells whether there are more: a
-/// page may end before its limit, by its bytes.
+/// Reads the letters of a page, without what it does not show, and tells whether there are more.
 async fn listed(
     app: &App,
     store: &dyn DashboardStore,
     filter: &DeadLetterFilter,
     after: Option<LetterId>,
 ) -> Result<(Vec<DeadLetter>, bool), StoreError> {
-    let mut letters = store.letters_without_payload(filter, after, SHOWN + 1).await?;
-    let has_more = match letters.last() {
-        None => false,
-        Some(_) if letters.len() > SHOWN as usize => true,
-        Some(last) => !store.letters_without_payload(filter, Some(last.id), 1).await?.is_empty(),
-    };
-    letters.truncate(SHOWN as usize);
+    let letters = store.letters_without_payload(filter, after, SHOWN + 1).await?;
+    let last = letters.last().map(|letter| letter.id);
+    let next = store.letters_without_payload(filter, last, 1);
+    let (letters, has_more) = cut_to_page(letters, SHOWN, next).await?;
     let letters = letters.into_iter().map(|letter| app.sensitive.without_texts(letter));
     Ok((letters.collect(), has_more))
 }

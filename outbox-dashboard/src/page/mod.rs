@@ -11,7 +11,7 @@ pub(crate) mod saga;
 pub(crate) mod lists;
 
 pub(crate) use frame::{
-    asking::ask_all,
+    asking::{ask_all, cut_to_page},
     assets, given, layout,
     layout::{Body, Layout, Notice, Tab, View, not_found, shell},
     text,

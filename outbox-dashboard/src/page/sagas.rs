@@ -1,7 +1,7 @@
 //! The list of sagas.
 
 use super::{
-    Body, Layout, Notice, Tab, View, ask_all,
+    Body, Layout, Notice, Tab, View, ask_all, cut_to_page,
     given::Asked,
     shell,
     text::{CELL, Markup, ago, cell, host_now, query, state},
@@ -116,21 +116,15 @@ pub(crate) async fn body(app: &App, view: &View, asked: &Asked) -> Result<Body, 
     Ok(Body::draw("Sagas", &body))
 }
 
-/// Reads the sagas of a page, and tells whether there are more: a page may end before its limit, by
-/// its bytes.
+/// Reads the sagas of a page, and tells whether there are more.
 async fn listed(
     store: &dyn DashboardStore,
     filter: &SagaFilter,
     after: Option<SagaId>,
 ) -> Result<(Vec<SagaView>, bool), StoreError> {
-    let mut sagas = store.sagas(filter, after, SHOWN + 1).await?;
-    let has_more = match sagas.last() {
-        None => false,
-        Some(_) if sagas.len() > SHOWN as usize => true,
-        Some(last) => !store.sagas(filter, Some(last.id), 1).await?.is_empty(),
-    };
-    sagas.truncate(SHOWN as usize);
-    Ok((sagas, has_more))
+    let sagas = store.sagas(filter, after, SHOWN + 1).await?;
+    let last = sagas.last().map(|saga| saga.id);
+    cut_to_page(sagas, SHOWN, store.sagas(filter, last, 1)).await
 }
 
 fn row(saga: &SagaView) -> Row {

@@ -3,8 +3,8 @@
 
 use super::reports::{Failing, FailureKind};
 use super::{
-    AckDecision, DeliveryResult, DeliverySource, HandlerOutcome, RunResult, Worker, permanent,
-    text_of,
+    AckDecision, DeliveryResult, DeliverySource, HandlerOutcome, RunResult, Worker,
+    dead_letter::rejection, permanent, text_of,
 };
 use crate::{
     consumer::handler::{DeliverySlot, HandlerEntry},
@@ -136,11 +136,7 @@ impl<S: ConsumerStore> Worker<S> {
             self.log_outcome(&entry.name, message, 1, &outcome);
             let of_handler = match outcome {
                 HandlerOutcome::Rejected(reason) | HandlerOutcome::Undecodable(reason) => {
-                    AckDecision::Reject(loggable_text(
-                        &reason,
-                        FailureClass::Permanent,
-                        Some(message),
-                    ))
+                    rejection(&reason, Some(message))
                 }
                 HandlerOutcome::Done if request.ack_after_commit => AckDecision::Ack,
                 // Where a handler succeeds without acknowledging, the broker delivers the message again, and

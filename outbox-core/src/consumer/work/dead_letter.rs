@@ -6,6 +6,7 @@ use super::{
 };
 use crate::{
     consumer::settings::DeadLetters,
+    event::Message,
     failure::{
         DeadLetter, DeadReason, FailureClass, full_text, log_letter, loggable_text,
         notify_dead_letter,
@@ -29,7 +30,7 @@ impl<S: ConsumerStore> Worker<S> {
         text: String,
     ) -> Result<AckDecision, StoreError> {
         if self.settings.letters == DeadLetters::Transport && claim.is_none() {
-            return Ok(rejected(letter, &text));
+            return Ok(rejection(&text, letter.message.ok()));
         }
         self.give_up_stored(letter, claim, text).await
     }
@@ -49,7 +50,13 @@ impl<S: ConsumerStore> Worker<S> {
                 error = loggable_text(&full_text(&**cause), FailureClass::Permanent, Some(message)),
                 "the database refused a dead letter; its body alone is kept"
             );
-            let bare = ReceivedLetter { message: Err(Some(&message.payload)), ..letter.clone() };
+            // Without its headers nothing says that it is sensitive.
+            let mut history = letter.history.clone();
+            for error in &mut history.errors {
+                error.text = loggable_text(&error.text, error.class, Some(message));
+            }
+            let raw = Err(Some(&message.payload));
+            let bare = ReceivedLetter { message: raw, history: &history, ..letter.clone() };
             written = self.retry_while_busy(|| self.write_dead_letter(&bare, claim)).await;
         }
         match written {
@@ -72,7 +79,7 @@ impl<S: ConsumerStore> Worker<S> {
                     error = loggable_text(&full_text(&*cause), FailureClass::Permanent, message),
                     "the database refused a dead letter; the message is rejected"
                 );
-                Ok(rejected(letter, &text))
+                Ok(rejection(&text, message))
             }
             Err(error) => Err(error),
         }
@@ -131,8 +138,7 @@ impl<S: ConsumerStore> Worker<S> {
     }
 }
 
-/// Rejects a delivery in place of a letter, with its reason as brokers keep and log it.
-fn rejected(letter: &ReceivedLetter<'_>, reason: &str) -> AckDecision {
-    let message = letter.message.ok();
+/// Rejects a delivery in place of a letter, with the reason as brokers may keep and log it.
+pub(super) fn rejection(reason: &str, message: Option<&Message>) -> AckDecision {
     AckDecision::Reject(loggable_text(reason, FailureClass::Permanent, message))
 }

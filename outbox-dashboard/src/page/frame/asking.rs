@@ -91,6 +91,22 @@ where
     all
 }
 
+/// Cuts what was read, by one more than a page shows, to the page, and tells whether there is more: a
+/// read may end before its limit, by its bytes, and then what is next is read too.
+pub(crate) async fn cut_to_page<T>(
+    mut read: Vec<T>,
+    shown: u32,
+    next: impl Future<Output = Result<Vec<T>, StoreError>>,
+) -> Result<(Vec<T>, bool), StoreError> {
+    let has_more = match read.len() {
+        0 => false,
+        found if found > shown as usize => true,
+        _ => !next.await?.is_empty(),
+    };
+    read.truncate(shown as usize);
+    Ok((read, has_more))
+}
+
 /// Writes an error with its causes.
 pub(crate) fn with_causes(error: &StoreError) -> String {
     let mut text = error.to_string();

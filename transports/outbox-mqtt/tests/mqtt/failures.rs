@@ -26,6 +26,17 @@ fn classes(outcomes: &[Result<Receipt, PublishError>]) -> Vec<Option<FailureClas
     outcomes.iter().map(|outcome| outcome.as_ref().err().map(PublishError::class)).collect()
 }
 
+/// Publishes a message among twenty others that the server treats apart by its content `poison`;
+/// gives its error. Fails where another one fails, or that one with another class.
+async fn poison_among_others(publisher: &MqttPublisher, class: FailureClass) -> PublishError {
+    let mut batch: Vec<_> = (1..=20).map(|n| numbered(n, &format!("k{n}"))).collect();
+    batch.insert(3, message_with(|m| m.payload = "poison".into()));
+    let mut outcomes = timeout(SOON, publish_all(publisher, &batch)).await.expect("in time");
+    let expected: Vec<_> = (0..21).map(|place| (place == 3).then_some(class)).collect();
+    assert_eq!(classes(&outcomes), expected, "{outcomes:?}");
+    outcomes.swap_remove(3).expect_err("it has failed")
+}
+
 #[tokio::test]
 async fn a_topic_without_a_subscription_may_get_one_and_the_error_says_so() {
     let server = mosquitto::start().await;
@@ -174,11 +185,7 @@ async fn a_connection_that_is_closed_without_a_word_over_one_message_costs_that_
     })
     .await;
     let publisher = MqttPublisher::new(fake.url()).expect("a URL");
-    let mut batch: Vec<_> = (1..=20).map(|n| numbered(n, &format!("k{n}"))).collect();
-    batch.insert(3, message_with(|m| m.payload = "poison".into()));
-    let outcomes = timeout(SOON, publish_all(&publisher, &batch)).await.expect("in time");
-    let expected: Vec<_> = (0..21).map(|place| (place == 3).then_some(Transient)).collect();
-    assert_eq!(classes(&outcomes), expected, "{outcomes:?}");
+    poison_among_others(&publisher, Transient).await;
 
     // What may not arrive twice is sent once.
     while fake.came.try_recv().is_ok() {}
@@ -201,12 +208,7 @@ async fn a_connection_that_is_ended_with_an_unclear_code_over_one_message_fails_
         })
         .await;
         let publisher = MqttPublisher::new(fake.url()).expect("a URL");
-        let mut batch: Vec<_> = (1..=20).map(|n| numbered(n, &format!("k{n}"))).collect();
-        batch.insert(3, message_with(|m| m.payload = "poison".into()));
-        let outcomes = timeout(SOON, publish_all(&publisher, &batch)).await.expect("in time");
-        let expected: Vec<_> = (0..21).map(|place| (place == 3).then_some(class)).collect();
-        assert_eq!(classes(&outcomes), expected, "{code:02x}: {outcomes:?}");
-        let error = outcomes[3].as_ref().expect_err("refused");
+        let error = poison_among_others(&publisher, class).await;
         assert_eq!(error.has_responded(), responded, "{error:?}");
         assert!(error.to_string().contains("while this message alone was in flight"), "{error}");
     }
@@ -251,11 +253,7 @@ async fn a_server_that_refuses_a_message_and_then_ends_the_connection_blames_no_
     })
     .await;
     let publisher = MqttPublisher::new(fake.url()).expect("a URL");
-    let mut batch: Vec<_> = (1..=20).map(|n| numbered(n, &format!("k{n}"))).collect();
-    batch.insert(3, message_with(|m| m.payload = "poison".into()));
-    let outcomes = timeout(SOON, publish_all(&publisher, &batch)).await.expect("in time");
-    let expected: Vec<_> = (0..21).map(|place| (place == 3).then_some(Permanent)).collect();
-    assert_eq!(classes(&outcomes), expected, "{outcomes:?}");
+    poison_among_others(&publisher, Permanent).await;
 }
 
 #[tokio::test]
