@@ -50,6 +50,22 @@ pub(crate) const fn classify(code: Code) -> FailureClass {
     }
 }
 
+/// Tells whether the brokers may accept a moment later a commit that they have refused: the group is
+/// in a rebalance, or its coordinator is away, starts or is late.
+pub(crate) const fn commit_may_pass(code: Code) -> bool {
+    matches!(
+        code,
+        Code::RebalanceInProgress
+            | Code::CoordinatorLoadInProgress
+            | Code::CoordinatorNotAvailable
+            | Code::NotCoordinator
+            | Code::WaitingForCoordinator
+            | Code::RequestTimedOut
+            | Code::OperationTimedOut
+            | Code::BrokerTransportFailure
+    )
+}
+
 /// The errors that a client has had from its brokers since one of them last confirmed a record.
 #[derive(Debug, Default)]
 pub(crate) struct Health {
@@ -169,6 +185,25 @@ mod tests {
             (Code::Fatal, Unavailable),
         ] {
             assert_eq!(classify(code), expected, "{code:?}");
+        }
+    }
+
+    #[test]
+    fn a_commit_is_repeated_where_the_group_is_not_ready_and_not_where_the_member_is_out_of_it() {
+        for (code, expected) in [
+            (Code::RebalanceInProgress, true),
+            (Code::CoordinatorLoadInProgress, true),
+            (Code::NotCoordinator, true),
+            (Code::RequestTimedOut, true),
+            (Code::BrokerTransportFailure, true),
+            (Code::IllegalGeneration, false),
+            (Code::UnknownMemberId, false),
+            (Code::FencedInstanceId, false),
+            (Code::GroupAuthorizationFailed, false),
+            (Code::UnknownTopicOrPartition, false),
+            (Code::Fatal, false),
+        ] {
+            assert_eq!(commit_may_pass(code), expected, "{code:?}");
         }
     }
 

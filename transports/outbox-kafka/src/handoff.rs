@@ -78,6 +78,8 @@ pub(crate) enum WaitingFor {
     Decision,
     /// Room for more records.
     Room,
+    /// Nothing but the end of its wait.
+    Nothing,
 }
 
 impl State {
@@ -107,7 +109,7 @@ impl State {
     /// Tells whether to wake the thread: a wake costs more than the rest of an ack.
     fn wakes_thread(&self) -> bool {
         match self.waiting_for {
-            None => false,
+            None | Some(WaitingFor::Nothing) => false,
             Some(WaitingFor::Decision) => true,
             Some(WaitingFor::Room) => self.is_half_empty() || self.closing,
         }

@@ -61,6 +61,7 @@ mod headers;
 mod tombstone;
 mod offsets;
 mod handoff;
+mod commits;
 mod member;
 mod producer;
 mod publisher;

@@ -6,6 +6,8 @@
 //! limit, and after the commit of its position.
 
 use crate::{
+    classify::commit_may_pass,
+    commits::{commit, commit_and_wait, partition_list},
     handoff::{Handoff, RawRecord, Received, WaitingFor},
     headers::{self, ReadOptions, Record},
     offsets::{DeliveryTag, TopicPartition},
@@ -20,7 +22,7 @@ use outbox_core::{
 use rdkafka::{
     ClientConfig, ClientContext, Message as _, Offset, TopicPartitionList,
     config::{FromClientConfigAndContext, RDKafkaLogLevel},
-    consumer::{BaseConsumer, CommitMode, Consumer, ConsumerContext, Rebalance},
+    consumer::{BaseConsumer, Consumer, ConsumerContext, Rebalance},
     error::{KafkaError, KafkaResult},
     message::BorrowedMessage,
     types::RDKafkaErrorCode as Code,
@@ -149,6 +151,7 @@ impl ConsumerContext for ConsumerCallbacks {
         }
     }
 
+    /// The outcome of one of the library's own commits.
     fn commit_callback(&self, result: KafkaResult<()>, offsets: &TopicPartitionList) {
         if let Err(error) = result {
             tracing::debug!(%error, "committing positions failed; retrying");
@@ -173,13 +176,23 @@ impl ConsumerCallbacks {
             }
             state = self.handoff.wait(state, WaitingFor::Decision, left.min(POLL_TIMEOUT));
         }
-        let moved = state.offsets.take_moved();
-        drop(state);
-        if !consumer.assignment_lost() {
-            commit(consumer, &self.handoff, &moved, CommitMode::Sync);
-        }
-        let mut state = self.handoff.state();
+        // Also those that were taken before: a commit under way may be refused, and nobody would
+        // repeat it. Forgotten under the same lock: an ack decision fails rather than count and
+        // never be committed.
+        let positions = state.offsets.unconfirmed(partitions);
         partitions.iter().for_each(|partition| state.offsets.revoke(partition));
+        drop(state);
+        if consumer.assignment_lost() {
+            return;
+        }
+        let committed = commit_and_wait(consumer, &self.handoff, &positions, commit_may_pass);
+        if let Err(error) = committed {
+            tracing::warn!(
+                %error,
+                ?positions,
+                "the last positions of revoked partitions were not committed; records are delivered again"
+            );
+        }
     }
 }
 
@@ -188,37 +201,6 @@ fn partitions_of(list: &TopicPartitionList) -> Vec<TopicPartition> {
         .iter()
         .map(|element| (Arc::from(element.topic()), element.partition()))
         .collect()
-}
-
-fn partition_list<'p>(
-    partitions: impl Iterator<Item = (&'p TopicPartition, Offset)>,
-) -> TopicPartitionList {
-    let mut list = TopicPartitionList::new();
-    for ((topic, partition), offset) in partitions {
-        if let Err(error) = list.add_partition_offset(topic, *partition, offset) {
-            tracing::warn!(%error, topic = &**topic, partition, "invalid offset");
-        }
-    }
-    list
-}
-
-/// Commits positions; the member retries failed ones later.
-fn commit(
-    consumer: &BaseConsumer<ConsumerCallbacks>,
-    handoff: &Handoff,
-    moved: &[(TopicPartition, i64)],
-    mode: CommitMode,
-) {
-    if moved.is_empty() {
-        return;
-    }
-    let positions = partition_list(
-        moved.iter().map(|(partition, position)| (partition, Offset::Offset(*position))),
-    );
-    if let Err(error) = consumer.commit(&positions, mode) {
-        tracing::debug!(%error, "committing positions failed; retrying");
-        handoff.commit_failed(moved.iter().map(|(partition, _)| partition));
-    }
 }
 
 /// The loop of the member's thread.
@@ -252,9 +234,22 @@ impl PollLoop {
                 poll_timeout = Duration::ZERO;
             }
             if self.handoff.state().closing {
+                self.settle();
                 return;
             }
             self.commit();
+        }
+    }
+
+    /// Commits what is done before the member leaves. In a rebalance the brokers accept a commit of
+    /// the next generation only, and the library learns of no generation any more once it leaves.
+    fn settle(&self) {
+        let state = self.handoff.state();
+        let positions = state.offsets.unconfirmed(state.offsets.partitions());
+        drop(state);
+        let may_pass = |code| code == Code::IllegalGeneration || commit_may_pass(code);
+        if let Err(error) = commit_and_wait(&self.consumer, &self.handoff, &positions, may_pass) {
+            tracing::debug!(%error, "committing positions failed; retrying");
         }
     }
 
@@ -359,6 +354,6 @@ impl PollLoop {
         }
         self.committed_at = now();
         let moved = self.handoff.state().offsets.take_moved();
-        commit(&self.consumer, &self.handoff, &moved, CommitMode::Async);
+        commit(&self.consumer, &self.handoff, &moved);
     }
 }

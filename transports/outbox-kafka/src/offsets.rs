@@ -58,6 +58,8 @@ struct Partition<R> {
     position: Option<i64>,
     /// The position that was last taken to be committed.
     committing: Option<i64>,
+    /// The position that the brokers are known to have committed.
+    confirmed: Option<i64>,
     /// The partition is about to be revoked: nothing more of it is delivered.
     draining: bool,
 }
@@ -104,6 +106,7 @@ impl<R: Clone + Weight> OffsetTracker<R> {
             in_flight: 0,
             position: None,
             committing: None,
+            confirmed: None,
             draining: false,
         };
         self.partitions.insert(id, partition);
@@ -253,6 +256,27 @@ impl<R: Clone + Weight> OffsetTracker<R> {
     pub(crate) fn commit_failed(&mut self, id: &TopicPartition) {
         if let Some(partition) = self.partitions.get_mut(id) {
             partition.committing = None;
+        }
+    }
+
+    /// Lists the positions of partitions that the brokers are not known to have committed, whether
+    /// they were taken to be committed or not.
+    pub(crate) fn unconfirmed<'p>(
+        &self,
+        ids: impl IntoIterator<Item = &'p TopicPartition>,
+    ) -> Vec<(TopicPartition, i64)> {
+        let position_of = |id: &TopicPartition| {
+            let partition = self.partitions.get(id)?;
+            let position = partition.position?;
+            (partition.confirmed != Some(position)).then(|| (id.clone(), position))
+        };
+        ids.into_iter().filter_map(position_of).collect()
+    }
+
+    /// Records that the brokers have committed a position.
+    pub(crate) fn confirm(&mut self, id: &TopicPartition, position: i64) {
+        if let Some(partition) = self.partitions.get_mut(id) {
+            partition.confirmed = Some(position);
         }
     }
 

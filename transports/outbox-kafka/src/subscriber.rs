@@ -41,8 +41,10 @@ const DEFAULTS: [(&str, &str); 5] = [
 ];
 
 /// Settings on which the guarantees depend.
-const FIXED: [(&str, &str, &str); 3] = [
-    ("enable.auto.commit", "false", "a record counts as handled after its ack decision"),
+const FIXED: [(&str, &str, &str); 4] = [
+    // The library commits what the member stores, and the member stores what has its ack decision.
+    ("enable.auto.commit", "true", "a record counts as handled after its ack decision"),
+    ("auto.commit.interval.ms", "1000", "a commit that was refused is repeated within a second"),
     ("enable.auto.offset.store", "false", "a record counts as handled after its ack decision"),
     ("enable.partition.eof", "false", "the end of a partition is no record"),
 ];
@@ -52,10 +54,10 @@ const FIXED: [(&str, &str, &str); 3] = [
 /// Of records with the same key one is in flight at a time, in the order of their partition;
 /// records of other keys and partitions are in flight beside it. `ack` moves the group's position
 /// past a record once all records before it are done; the member commits positions every 100 ms,
-/// and before it releases a partition. `nack(true)` and a delivery that is dropped requeue the
-/// record, to be delivered before any later one of its key. `reject` and `nack(false)` publish it
-/// to the dead-letter topic, if there is one ([`dead_letters`](Self::dead_letters)); else they move
-/// past it with a warning in the log.
+/// and before it releases a partition, and repeats within a second what the brokers refuse.
+/// `nack(true)` and a delivery that is dropped requeue the record, to be delivered before any later
+/// one of its key. `reject` and `nack(false)` publish it to the dead-letter topic, if there is one
+/// ([`dead_letters`](Self::dead_letters)); else they move past it with a warning in the log.
 ///
 /// In a rebalance the member delivers no more records of a revoked partition; in-flight records
 /// have 10 s for their ack decisions, then the member commits the position and releases the

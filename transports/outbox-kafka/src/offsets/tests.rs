@@ -63,6 +63,31 @@ fn a_position_stands_before_the_first_record_that_is_not_done() {
 }
 
 #[test]
+fn a_position_that_was_taken_is_unconfirmed_until_the_brokers_have_it() {
+    let mut tracker = with(2);
+    for offset in [0, 1] {
+        tracker.push(&id(0), offset, None, offset);
+    }
+    let both = [id(0), id(1)];
+    assert_eq!(tracker.unconfirmed(&both), [], "nothing is done");
+    let out = delivered(&mut tracker);
+    assert!(tracker.done(&out[0].0));
+    assert_eq!(tracker.take_moved(), [(id(0), 1)]);
+    assert_eq!(tracker.unconfirmed(&both), [(id(0), 1)], "nobody says how that commit ended");
+    assert_eq!(tracker.unconfirmed(&[id(1)]), [], "only of those that are asked for");
+    tracker.confirm(&id(0), 1);
+    assert_eq!(tracker.unconfirmed(&both), []);
+    assert!(tracker.done(&out[1].0));
+    assert_eq!(tracker.unconfirmed(&both), [(id(0), 2)], "it has moved since");
+    tracker.confirm(&id(0), 2);
+    tracker.assign(id(0));
+    assert_eq!(tracker.unconfirmed(&both), [], "another ownership starts from scratch");
+    tracker.revoke(&id(0));
+    tracker.confirm(&id(0), 2);
+    assert_eq!(tracker.unconfirmed(&both), [], "a partition of another member");
+}
+
+#[test]
 fn a_requeued_record_is_delivered_again_before_any_later_one_of_its_key() {
     let mut tracker = with(1);
     for (offset, key) in [(0, Some(1)), (1, Some(1)), (2, Some(2))] {

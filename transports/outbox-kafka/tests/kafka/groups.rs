@@ -2,17 +2,23 @@
 
 use crate::support::{SOON, name, next, number, numbered, publisher, subscriber, url};
 use outbox_core::{
-    event::Message,
+    event::{Message, MessageId},
+    failure::full_text,
+    runtime::now,
     testing::Recorder,
-    transport::{Publisher, Subscriber, publish_all},
+    transport::{Delivery, Publisher, Subscriber, publish_all},
 };
-use outbox_kafka::KafkaSubscriber;
+use outbox_kafka::{KafkaPublisher, KafkaSubscriber};
 use rdkafka::{
     ClientConfig,
     admin::{AdminClient, AdminOptions},
     client::DefaultClientContext,
 };
-use std::{collections::BTreeSet, time::Duration};
+use std::{
+    collections::{BTreeSet, HashMap},
+    sync::{Arc, Mutex},
+    time::{Duration, Instant},
+};
 use tokio::{sync::watch, time::timeout};
 
 /// How long a test waits for a delivery that must not come.
@@ -27,74 +33,148 @@ pub(crate) async fn delete(topic: &str) {
     assert!(deleted.iter().all(Result::is_ok), "{deleted:?}");
 }
 
-/// Handles deliveries, several at once, until it is asked to stop; then acknowledges those in
-/// flight and leaves the group.
-async fn serve(
-    mut member: KafkaSubscriber,
-    recorder: Recorder,
-    taken: watch::Sender<usize>,
-    mut stop: watch::Receiver<bool>,
-) {
-    let mut handling = tokio::task::JoinSet::new();
-    loop {
-        tokio::select! {
-            biased;
-            _ = stop.wait_for(|stop| *stop) => break,
-            next = member.next() => if let Ok(Some(delivery)) = next {
-                taken.send_modify(|taken| *taken += 1);
-                let recorder = recorder.clone();
-                handling.spawn(async move { recorder.take(delivery).await });
-            }
-        }
-        while handling.try_join_next().is_some() {}
-    }
-    handling.join_all().await;
-    member.stop();
+/// A delivery that a member handled.
+struct Handled {
+    id: MessageId,
+    member: usize,
+    at: Duration,
+    /// The outcome of its ack.
+    ack: Result<(), String>,
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn members_that_join_and_leave_under_load_lose_nothing_double_nothing_and_keep_the_order() {
-    const PARTITIONS: u16 = 12;
+/// What the members of a group did, and when.
+#[derive(Clone)]
+struct Group {
+    recorder: Recorder,
+    began: Instant,
+    handled: Arc<Mutex<Vec<Handled>>>,
+    events: Arc<Mutex<Vec<String>>>,
+}
+
+impl Group {
+    fn new() -> Self {
+        let (handled, events) = (Arc::default(), Arc::default());
+        Self { recorder: Recorder::new(), began: now(), handled, events }
+    }
+
+    fn time(&self) -> Duration {
+        now().saturating_duration_since(self.began)
+    }
+
+    fn note(&self, member: usize, what: &str) {
+        let event = format!("member {member} {what} after {:?}", self.time());
+        self.events.lock().expect("no member has panicked").push(event);
+    }
+
+    async fn take(&self, member: usize, delivery: Delivery) {
+        let message = delivery.message.clone().expect("readable");
+        let at = self.time();
+        self.recorder.record(&message);
+        let ack = delivery.ack().await.map_err(|error| full_text(&error));
+        let handled = Handled { id: message.id, member, at, ack };
+        self.handled.lock().expect("no member has panicked").push(handled);
+    }
+
+    /// Handles deliveries, several at once, until it is asked to stop; then acknowledges those in
+    /// flight and leaves the group.
+    async fn serve(
+        self,
+        number: usize,
+        mut member: KafkaSubscriber,
+        taken: watch::Sender<usize>,
+        mut stop: watch::Receiver<bool>,
+    ) {
+        self.note(number, "joins");
+        let mut handling = tokio::task::JoinSet::new();
+        loop {
+            tokio::select! {
+                biased;
+                _ = stop.wait_for(|stop| *stop) => break,
+                next = member.next() => if let Ok(Some(delivery)) = next {
+                    if taken.send_replace(1) == 0 {
+                        self.note(number, "takes its first record");
+                    }
+                    let group = self.clone();
+                    handling.spawn(async move { group.take(number, delivery).await });
+                }
+            }
+            while handling.try_join_next().is_some() {}
+        }
+        handling.join_all().await;
+        self.note(number, "leaves");
+        member.stop();
+    }
+
+    /// Lists each message that was handled more than once: where it is stored, and which member
+    /// handled it when and with which outcome of the ack.
+    fn repeated(&self, stored: &HashMap<MessageId, String>) -> Vec<String> {
+        let handled = self.handled.lock().expect("no member has panicked");
+        let times = |id: MessageId| {
+            let times = handled.iter().filter(|one| one.id == id).map(|one| {
+                let ack = one.ack.as_ref().err().map_or("acknowledged", String::as_str);
+                format!("by member {} after {:?} ({ack})", one.member, one.at)
+            });
+            times.collect::<Vec<_>>().join(", ")
+        };
+        let repeated = self.recorder.repeated().into_iter();
+        let mut lines: Vec<String> =
+            repeated.map(|(id, _)| format!("{} {}", stored[&id], times(id))).collect();
+        lines.sort();
+        lines
+    }
+
+    fn events(&self) -> String {
+        self.events.lock().expect("no member has panicked").join("\n")
+    }
+}
+
+/// Publishes until members no longer come and go, and tells where each message is stored. Goes on
+/// until every member was under load: one that joins waits for a rebalance first.
+async fn publish_while(
+    publisher: &KafkaPublisher,
+    gone: watch::Receiver<bool>,
+) -> HashMap<MessageId, String> {
     const KEYS: i64 = 40;
     const EACH: i64 = 100;
     /// Between two batches while members still come and go: a load, and no flood.
     const PAUSE: Duration = Duration::from_millis(100);
+    let (mut stored, mut n) = (HashMap::new(), 0);
+    while n < EACH || !*gone.borrow() {
+        n += 1;
+        let batch: Vec<Message> = (0..KEYS).map(|key| numbered(n, &format!("k{key}"))).collect();
+        let outcomes = publish_all(publisher, &batch).await;
+        for (message, outcome) in batch.iter().zip(outcomes) {
+            let receipt = outcome.expect("confirmed");
+            let partition = receipt.destination.expect("it names the partition");
+            let offset = receipt.position.expect("it names the offset");
+            stored.insert(message.id, format!("{partition} at {offset}"));
+        }
+        if n >= EACH {
+            tokio::time::sleep(PAUSE).await;
+        }
+    }
+    stored
+}
+
+// Nobody crashes, and every ack is in time: whatever comes twice was committed too late or not at
+// all.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn members_that_join_and_leave_under_load_lose_nothing_double_nothing_and_keep_the_order() {
+    const PARTITIONS: u16 = 12;
     let topic = name("members");
     let publisher = publisher(&topic, PARTITIONS);
-    let recorder = Recorder::new();
-    let gone = watch::channel(false).0;
-    // Goes on until every member was under load: one that joins waits for a rebalance first.
-    let publish = async {
-        let mut n = 0;
-        while n < EACH || !*gone.borrow() {
-            n += 1;
-            let batch: Vec<Message> =
-                (0..KEYS).map(|key| numbered(n, &format!("k{key}"))).collect();
-            let outcomes = publish_all(&publisher, &batch).await;
-            assert!(outcomes.iter().all(Result::is_ok), "{outcomes:?}");
-            if n >= EACH {
-                tokio::time::sleep(PAUSE).await;
-            }
-        }
-        usize::try_from(KEYS * n).expect("few")
+    let group = Group::new();
+    let member = |number, taken, stop| {
+        let subscriber = subscriber(&topic, PARTITIONS);
+        tokio::spawn(group.clone().serve(number, subscriber, taken, stop))
     };
-    let stay = watch::channel(false).0;
-    let staying = tokio::spawn(serve(
-        subscriber(&topic, PARTITIONS),
-        recorder.clone(),
-        watch::channel(0).0,
-        stay.subscribe(),
-    ));
+    let (gone, stay) = (watch::channel(false).0, watch::channel(false).0);
+    let staying = member(0, watch::channel(0).0, stay.subscribe());
     let come_and_go = async {
-        for _ in 0..4 {
+        for number in 1..=4 {
             let (stop, taken) = (watch::channel(false).0, watch::channel(0).0);
             let mut takes_part = taken.subscribe();
-            let passing = tokio::spawn(serve(
-                subscriber(&topic, PARTITIONS),
-                recorder.clone(),
-                taken,
-                stop.subscribe(),
-            ));
+            let passing = member(number, taken, stop.subscribe());
             tokio::time::sleep(Duration::from_millis(700)).await;
             takes_part.wait_for(|taken| *taken > 0).await.expect("the member serves");
             stop.send_replace(true);
@@ -102,13 +182,24 @@ async fn members_that_join_and_leave_under_load_lose_nothing_double_nothing_and_
         }
         gone.send_replace(true);
     };
-    let (all, ()) =
+    let publish = publish_while(&publisher, gone.subscribe());
+    let (stored, ()) =
         timeout(SOON, async { tokio::join!(publish, come_and_go) }).await.expect("all take part");
-    recorder.wait_for(all, SOON).await.expect("all come");
+    let came = group.recorder.wait_for_distinct(stored.len(), SOON).await;
     stay.send_replace(true);
     staying.await.expect("ended");
-    assert_eq!((recorder.distinct(), recorder.repeated()), (all, Vec::new()));
-    assert_eq!(recorder.keys_out_of_order(), Vec::<String>::new());
+    came.unwrap_or_else(|late| panic!("{late}; {}", group.events()));
+    assert_eq!(group.recorder.distinct(), stored.len());
+    let repeated = group.repeated(&stored);
+    assert!(
+        repeated.is_empty(),
+        "of {} messages {} were handled more than once:\n{}\n{}",
+        stored.len(),
+        repeated.len(),
+        repeated.join("\n"),
+        group.events()
+    );
+    assert_eq!(group.recorder.keys_out_of_order(), Vec::<String>::new());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -187,10 +278,7 @@ async fn a_revoked_partition_waits_for_records_in_flight_and_a_later_ack_fails()
     let again = timeout(SOON, again).await.expect("it comes again");
     assert_eq!(number(&again), 1);
     let error = held.ack().await.expect_err("too late");
-    assert!(
-        outbox_core::failure::full_text(&error).contains("revoked before the ack decision"),
-        "{error:?}"
-    );
+    assert!(full_text(&error).contains("revoked before the ack decision"), "{error:?}");
     again.ack().await.expect("accepted");
 }
 

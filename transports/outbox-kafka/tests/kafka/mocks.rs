@@ -1,22 +1,30 @@
 //! Errors that no healthy broker gives, injected by librdkafka's own mock of one.
 
-use crate::support::{SOON, failure, full, name};
+use crate::support::{SOON, failure, full, name, next};
 use outbox_core::{
     failure::FailureClass::{Permanent, Transient, Unavailable},
-    transport::Publisher,
+    transport::{Publisher, Subscriber},
 };
-use outbox_kafka::KafkaPublisher;
+use outbox_kafka::{KafkaPublisher, KafkaSubscriber};
 use rdkafka::{
+    ClientConfig, Offset, TopicPartitionList,
+    consumer::{BaseConsumer, Consumer as _},
     mocking::MockCluster,
     producer::DefaultProducerContext,
     types::{RDKafkaApiKey, RDKafkaRespErr},
 };
 use std::time::Duration;
 
-fn mock() -> (MockCluster<'static, DefaultProducerContext>, KafkaPublisher) {
+type Mock = MockCluster<'static, DefaultProducerContext>;
+
+fn mock() -> (Mock, KafkaPublisher) {
+    mock_with(&name("mock"))
+}
+
+/// A mock with a topic of one partition, and a publisher to it.
+fn mock_with(topic: &str) -> (Mock, KafkaPublisher) {
     let mock = MockCluster::new(1).expect("a mock");
-    let topic = name("mock");
-    mock.create_topic(&topic, 1, 1).expect("a topic");
+    mock.create_topic(topic, 1, 1).expect("a topic");
     let publisher = KafkaPublisher::new(mock.bootstrap_servers()).expect("brokers").topic(topic);
     (mock, publisher.timeout(Duration::from_secs(3)))
 }
@@ -86,4 +94,63 @@ async fn what_a_client_recovers_from_is_never_the_end_of_a_message() {
         };
         tokio::time::timeout(SOON, again).await.expect("confirmed again");
     }
+}
+
+/// What brokers reply to a commit while a generation of the group ends and the next one begins.
+const REBALANCES: RDKafkaRespErr = RDKafkaRespErr::RD_KAFKA_RESP_ERR_REBALANCE_IN_PROGRESS;
+
+/// Publishes a record, and makes the only member of the group that has the topic's name.
+async fn member(mock: &Mock, publisher: &KafkaPublisher, topic: &str) -> KafkaSubscriber {
+    publisher.publish(&full()).await.expect("confirmed");
+    KafkaSubscriber::new(mock.bootstrap_servers(), topic).expect("brokers").topic(topic)
+}
+
+/// Asks for the position of the group that has the topic's name.
+struct Positions(BaseConsumer, String);
+
+impl Positions {
+    fn of(mock: &Mock, topic: &str) -> Self {
+        let mut config = ClientConfig::new();
+        config.set("bootstrap.servers", mock.bootstrap_servers()).set("group.id", topic);
+        Self(config.create().expect("a client"), topic.to_owned())
+    }
+
+    fn committed(&self) -> Offset {
+        let mut partition = TopicPartitionList::new();
+        partition.add_partition(&self.1, 0);
+        let committed = tokio::task::block_in_place(|| self.0.committed_offsets(partition, SOON));
+        let committed = committed.expect("the mock replies");
+        committed.find_partition(&self.1, 0).expect("it was asked for").offset()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_position_whose_commit_was_refused_is_committed_though_no_other_record_is_handled() {
+    let topic = name("refused-commit");
+    let (mock, publisher) = mock_with(&topic);
+    let mut member = member(&mock, &publisher, &topic).await;
+    let delivery = next(&mut member).await;
+    let positions = Positions::of(&mock, &topic);
+    assert_eq!(positions.committed(), Offset::Invalid, "nothing is done");
+    mock.request_errors(RDKafkaApiKey::OffsetCommit, &[REBALANCES]);
+    delivery.ack().await.expect("accepted");
+    let committed = async {
+        while positions.committed() != Offset::Offset(1) {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(SOON, committed).await.expect("it is committed again");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_member_that_leaves_repeats_its_last_commit_while_the_group_is_in_a_rebalance() {
+    let topic = name("last-commit");
+    let (mock, publisher) = mock_with(&topic);
+    let mut member = member(&mock, &publisher, &topic).await;
+    let delivery = next(&mut member).await;
+    mock.request_errors(RDKafkaApiKey::OffsetCommit, &[REBALANCES; 4]);
+    delivery.ack().await.expect("accepted");
+    member.close().await;
+    let position = Positions::of(&mock, &topic).committed();
+    assert_eq!(position, Offset::Offset(1), "its successor would receive the record again");
 }
