@@ -72,7 +72,7 @@ impl ConnectionTrait for OutboxTransaction {
 impl OutboxTransaction {
     /// Counts a statement that may write (`WITH` too, since a common table expression can), and
     /// refuses one that does in a read-only transaction: SQLite would not.
-    fn note_write(&self, sql: &str) -> Result<(), DbErr> {
+    pub(super) fn note_write(&self, sql: &str) -> Result<(), DbErr> {
         const READ: [&str; 5] = ["select", "show", "explain", "pragma", "set"];
         const WRITE: [&str; 9] = [
             "insert", "update", "delete", "replace", "merge", "create", "drop", "alter", "truncate",

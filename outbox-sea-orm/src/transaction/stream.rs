@@ -47,6 +47,8 @@ struct StreamTurn<'a> {
 
 impl OutboxTransaction {
     pub(super) async fn rows(&self, statement: Statement) -> Result<TransactionRows<'_>, DbErr> {
+        // `INSERT .. RETURNING` gives rows too.
+        self.note_write(&statement.sql)?;
         // How many rows a stream changes is not known.
         let change = self.trial_change(&statement.sql)?;
         self.note_change(change, None);

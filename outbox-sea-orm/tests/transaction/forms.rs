@@ -384,6 +384,14 @@ impl Reports {
     }
 
     #[transactional_outbox(tx = self.outbox, read_only)]
+    async fn that_streams_a_write(&self) -> Result<(), AppError> {
+        let backend = sea_orm::ConnectionTrait::get_database_backend(tx);
+        let write = sea_orm::Statement::from_string(backend, "DELETE FROM orders RETURNING id");
+        drop(sea_orm::StreamTrait::stream_raw(tx, write).await?);
+        Ok(())
+    }
+
+    #[transactional_outbox(tx = self.outbox, read_only)]
     async fn that_emits(&self) -> Result<(), AppError> {
         tx.emit(OrderPlaced { order_id: 1, total: 1 })?;
         Ok(())
@@ -407,7 +415,12 @@ on_every_database! {
         let shop = Shop::open(db).await;
         let reports = Reports { outbox: shop.outbox.clone() };
         assert_eq!(reports.orders().await.unwrap(), 0);
-        for refused in [reports.that_writes().await, reports.that_emits().await, reports.read_and_written().await.map(drop)] {
+        for refused in [
+            reports.that_writes().await,
+            reports.that_streams_a_write().await,
+            reports.that_emits().await,
+            reports.read_and_written().await.map(drop),
+        ] {
             let error = refused.unwrap_err();
             assert!(format!("{error:?}").contains("`read_only`"), "{error:?}");
         }
