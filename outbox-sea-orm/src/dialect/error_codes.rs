@@ -127,9 +127,11 @@ impl<'a> ErrorCode<'a> {
         }
     }
 
-    /// Tells whether the server ended the session, since its transaction was idle for too long.
-    pub(crate) fn is_idle_timeout(self) -> bool {
-        self == Self::Postgres("25P03")
+    /// Tells whether the server ended the session, since its transaction was idle for too long
+    /// (idle_in_transaction_session_timeout) or open for too long (transaction_timeout, since
+    /// PostgreSQL 17).
+    pub(crate) fn is_transaction_timeout(self) -> bool {
+        matches!(self, Self::Postgres("25P03" | "25P04"))
     }
 
     /// Tells whether the name of a prepared statement is taken (duplicate_prepared_statement) or
@@ -162,8 +164,9 @@ fn of_postgres(state: &str) -> (DbErrorClass, TxEffect) {
         "55P03" => (Busy, TxEffect::Busy),
         // Cancelled by a statement timeout or by an operator: the connection stays.
         "57014" => (Busy, Statement),
-        // Shut down, crashed, not yet up, idle too long, in a transaction or not.
-        "57P01" | "57P02" | "57P03" | "57P05" | "25P03" => (Unavailable, Lost),
+        // Shut down, crashed, not yet up, idle too long, in a transaction or not, a transaction that
+        // was open too long.
+        "57P01" | "57P02" | "57P03" | "57P05" | "25P03" | "25P04" => (Unavailable, Lost),
         // A server that became a replica.
         "25006" => (Unavailable, Statement),
         "42P01" => (Missing, Statement),
@@ -261,11 +264,13 @@ mod tests {
             (Postgres("57P02"), Unavailable),
             (Postgres("57P03"), Unavailable),
             (Postgres("25P03"), Unavailable),
+            (Postgres("25P04"), Unavailable),
             (Postgres("08006"), Unavailable),
             (Postgres("53300"), Unavailable),
             (Postgres("25006"), Unavailable),
             (Postgres("42P01"), Missing),
             (Postgres("23505"), Refused),
+            (Postgres("23001"), Refused),
             (Postgres("22021"), Refused),
             (Postgres("54000"), Refused),
             (Postgres("P0001"), Refused),
@@ -305,6 +310,15 @@ mod tests {
     }
 
     #[test]
+    fn a_session_that_ended_with_its_transaction_is_told_from_one_of_a_server_that_ends() {
+        for (state, expected) in
+            [("25P03", true), ("25P04", true), ("57P05", false), ("57P01", false), ("57014", false)]
+        {
+            assert_eq!(Postgres(state).is_transaction_timeout(), expected, "{state}");
+        }
+    }
+
+    #[test]
     fn a_missing_savepoint_is_told_from_a_failed_transaction() {
         for (code, is_missing) in [
             (Postgres("3B001"), true),
@@ -330,6 +344,7 @@ mod tests {
             ("08006", TxEffect::Lost),
             ("55P03", TxEffect::Busy),
             ("25P03", TxEffect::Lost),
+            ("25P04", TxEffect::Lost),
             ("23505", TxEffect::Statement),
             ("", TxEffect::Statement),
         ] {

@@ -60,10 +60,10 @@ pub(crate) fn classify(error: &DbErr) -> DbErrorClass {
             }
             class => class,
         },
-        // Idle for too long inside a transaction: the server ended this session, and the database
-        // works.
+        // A transaction that was idle or open for too long: the server ended this session, and the
+        // database works.
         DbErr::Exec(RuntimeErr::SqlxError(e)) | DbErr::Query(RuntimeErr::SqlxError(e))
-            if ended_idle(e) =>
+            if ended_with_transaction(e) =>
         {
             DbErrorClass::Busy
         }
@@ -95,8 +95,8 @@ fn code_of_statement(error: &DbErr) -> Option<ErrorCode<'_>> {
     }
 }
 
-fn ended_idle(error: &sqlx::Error) -> bool {
-    code_of(error).is_some_and(ErrorCode::is_idle_timeout)
+fn ended_with_transaction(error: &sqlx::Error) -> bool {
+    code_of(error).is_some_and(ErrorCode::is_transaction_timeout)
 }
 
 /// Makes the store's error of a class.
