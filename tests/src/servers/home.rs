@@ -2,7 +2,9 @@
 
 use rustix::process::geteuid;
 use std::{
-    env, fs,
+    env,
+    ffi::OsStr,
+    fs,
     net::TcpListener,
     os::unix::{
         fs::{PermissionsExt, chown},
@@ -18,6 +20,9 @@ use tempfile::TempDir;
 /// itself.
 const LOWEST_PORT: u16 = 15_000;
 const HIGHEST_PORT: u16 = 31_999;
+
+/// Variable with folders of programs that come before the installed ones; `tests/run --current` sets it.
+const PROGRAMS: &str = "OUTBOX_TEST_PROGRAMS";
 
 /// Lines of the log that are shown when a server does not start.
 const LOG_LINES_SHOWN: usize = 30;
@@ -94,22 +99,32 @@ impl ServerHome {
     }
 }
 
-/// Gives the path of an installed program.
+/// Gives the path of a program: in a folder that `OUTBOX_TEST_PROGRAMS` names, or where it is installed.
 ///
 /// # Panics
 /// When it is not installed; the message names the package.
 pub(super) fn installed(program: &str, package: &str) -> PathBuf {
-    // Debian keeps PostgreSQL's programs, and RabbitMQ's behind a script that insists on a user, outside the PATH.
-    let versions = fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
-    let mut folders: Vec<PathBuf> = versions.map(|version| version.path().join("bin")).collect();
-    folders.sort();
-    folders.reverse();
-    folders.push("/usr/lib/rabbitmq/bin".into());
-    folders.extend(env::split_paths(&env::var_os("PATH").unwrap_or_default()));
-    // Servers are outside the PATH of ordinary users.
-    folders.push("/usr/sbin".into());
+    let (first, path) = (env::var_os(PROGRAMS), env::var_os("PATH"));
+    let folders = folders(&first.unwrap_or_default(), &path.unwrap_or_default());
     let found = folders.into_iter().map(|folder| folder.join(program)).find(|path| path.is_file());
     found.unwrap_or_else(|| panic!("{program} is not installed: apt-get install {package}"))
+}
+
+/// Lists the folders of programs in the order in which they are searched; both arguments are lists as in the PATH.
+fn folders(first: &OsStr, path: &OsStr) -> Vec<PathBuf> {
+    // Debian keeps PostgreSQL's programs, and RabbitMQ's behind a script that insists on a user, outside the PATH.
+    let versions = fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
+    let mut versions: Vec<PathBuf> = versions.map(|version| version.path().join("bin")).collect();
+    versions.sort();
+    // An empty part of a list would be the folder that the test runs in.
+    let mut folders: Vec<PathBuf> =
+        env::split_paths(first).filter(|folder| !folder.as_os_str().is_empty()).collect();
+    folders.extend(versions.into_iter().rev());
+    folders.push("/usr/lib/rabbitmq/bin".into());
+    folders.extend(env::split_paths(path));
+    // Servers are outside the PATH of ordinary users.
+    folders.push("/usr/sbin".into());
+    folders
 }
 
 /// Looks a user up.
@@ -138,6 +153,18 @@ mod tests {
         let ports = free_ports();
         assert!(ports[0] != ports[1] && ports[1] != ports[2] && ports[0] != ports[2]);
         assert!(ports.iter().all(|port| (LOWEST_PORT..=HIGHEST_PORT).contains(port)));
+    }
+
+    #[test]
+    fn programs_of_the_variable_come_before_all_installed_ones() {
+        let folders = |first: &str| folders(OsStr::new(first), OsStr::new("/some/bin"));
+        assert_eq!(
+            folders("/current/bin:/other")[..2],
+            ["/current/bin", "/other"].map(PathBuf::from)
+        );
+        let usual = folders("");
+        assert_eq!(usual, folders("/current/bin")[1..], "an empty list adds no folder");
+        assert_eq!(usual[usual.len() - 2..], ["/some/bin", "/usr/sbin"].map(PathBuf::from));
     }
 
     #[test]

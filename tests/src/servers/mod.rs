@@ -6,6 +6,7 @@
 
 mod home;
 mod probe;
+mod record;
 
 pub mod aws;
 pub mod kafka;
@@ -111,6 +112,7 @@ impl Server {
         if let Some(server) = commands.last_mut() {
             server.args(&self.settings);
         }
+        let program = commands.last().map(|command| command.get_program().to_owned());
         for mut command in commands {
             self.home.run_as_account(&mut command);
             self.processes.push(Process::start_logged(&mut command, &self.home.log()));
@@ -125,6 +127,9 @@ impl Server {
                 self.recipe.name,
                 self.home.log_end()
             );
+        }
+        if let Some(program) = program {
+            record::add(self.recipe.name, &program);
         }
     }
 

@@ -12,6 +12,7 @@ mod licences;
 mod links;
 mod logs;
 mod names;
+mod needs;
 mod order;
 mod packages;
 mod readme;

@@ -3,7 +3,11 @@
 use sea_orm::{
     ConnectOptions, ConnectionTrait, Database, DatabaseConnection, DbBackend, Statement,
 };
-use std::time::Duration;
+use std::{
+    env, fs,
+    os::unix::fs::{PermissionsExt, symlink},
+    time::Duration,
+};
 use tests::{
     processes::{Process, program},
     servers::{self, Server},
@@ -149,4 +153,23 @@ async fn a_command_with_servers_finds_their_urls() {
     assert!(status.success());
     assert!(lines[0].starts_with("redis://127.0.0.1:"), "{lines:?}");
     assert!(lines[1].starts_with("nats://127.0.0.1:"), "{lines:?}");
+}
+
+#[tokio::test]
+async fn a_server_is_started_from_the_programs_of_the_variable_and_recorded_with_its_program() {
+    let lists = ["OUTBOX_TEST_PROGRAMS", "PATH"].map(|name| env::var_os(name).unwrap_or_default());
+    let mut programs = lists.iter().flat_map(env::split_paths).map(|bin| bin.join("redis-server"));
+    let installed = programs.find(|program| program.is_file()).expect("it is installed");
+    let folder = tempfile::tempdir().unwrap();
+    // The user that the server runs as has to reach it.
+    fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    let (link, record) = (folder.path().join("redis-server"), folder.path().join("record"));
+    symlink(installed, &link).unwrap();
+    let mut command = program("with-servers");
+    command.args(["redis", "--", "true"]);
+    command.env("OUTBOX_TEST_PROGRAMS", folder.path()).env("OUTBOX_TEST_SERVERS", &record);
+    let (status, lines) = Process::start(&mut command).finish(SOON).await;
+    assert!(status.success(), "{lines:?}");
+    let recorded = fs::read_to_string(record).unwrap();
+    assert_eq!(recorded, format!("Redis\t{}\n", link.display()));
 }
