@@ -50,7 +50,7 @@ pub(crate) struct Global {
     /// The configuration file; ~/.config/outbox/config.toml unless given.
     #[arg(long, global = true, value_name = "FILE", env = "OUTBOX_CONFIG")]
     pub(crate) config: Option<PathBuf>,
-    /// Writes JSON for programs.
+    /// Writes JSON for programs, as `outbox schema` says.
     #[arg(long, global = true)]
     pub(crate) json: bool,
     /// Does not ask before an act.
@@ -115,6 +115,11 @@ pub(crate) enum Command {
     Erase(Erase),
     /// Measures this database by tables of its own, which it drops at the end.
     Bench(Bench),
+    /// Writes the JSON schema of what a command writes with --json.
+    Schema {
+        /// The words of the command, such as `dead-letters list`; without them all are named.
+        command: Vec<String>,
+    },
 }
 
 /// A new service.

@@ -95,7 +95,12 @@ pub(super) async fn bench(
     }
     dropped?;
     if figures.is_none() {
-        output.line("cancelled; the tables are dropped")?;
+        let cancelled = "cancelled; the tables are dropped";
+        if output.json {
+            warn(cancelled);
+        } else {
+            output.line(cancelled)?;
+        }
         return Ok(ExitCode::from(5));
     }
     Ok(ExitCode::SUCCESS)

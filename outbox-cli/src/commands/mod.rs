@@ -13,6 +13,7 @@ mod new;
 mod tail;
 mod erase;
 mod bench;
+mod schema;
 
 use crate::{
     args::{Cli, Command, Global, Note},
@@ -35,6 +36,11 @@ type Work<'w> = Pin<Box<dyn Future<Output = Result<ExitCode, CliError>> + 'w>>;
 /// Runs a command.
 pub(crate) async fn run(cli: Cli, output: &mut Output) -> Result<ExitCode, CliError> {
     let Cli { global, command } = cli;
+    if global.json
+        && let Some(name) = schema::without_document(&command)
+    {
+        return Err(CliError::Usage(format!("`{name}` writes no document: leave --json out")));
+    }
     work(&global, command, output).await
 }
 
@@ -93,6 +99,7 @@ fn work<'w>(global: &'w Global, command: Command, output: &'w mut Output) -> Wor
         Command::Bench(bench) => {
             Box::pin(async move { bench::bench(global, &bench, output).await })
         }
+        Command::Schema { command } => Box::pin(async move { schema::schema(&command, output) }),
     }
 }
 

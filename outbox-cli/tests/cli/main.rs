@@ -19,4 +19,6 @@ mod bench;
 #[cfg(test)]
 mod serve;
 #[cfg(test)]
+mod schemas;
+#[cfg(test)]
 mod world;

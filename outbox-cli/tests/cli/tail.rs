@@ -23,10 +23,10 @@ use tests::{
 };
 
 /// A running `tail`, which has begun to follow.
-struct Tail(Child);
+pub(crate) struct Tail(Child);
 
 impl Tail {
-    fn start(url: &str, arguments: &[&str]) -> Self {
+    pub(crate) fn start(url: &str, arguments: &[&str]) -> Self {
         let mut all = vec!["--database", url, "tail", "--every", "50ms", "--for", "30s"];
         all.extend(arguments);
         let mut tail = command(&all);
@@ -38,7 +38,7 @@ impl Tail {
     }
 
     /// Waits for its end, and gives what it wrote.
-    fn finish(mut self) -> String {
+    pub(crate) fn finish(mut self) -> String {
         let mut out = String::new();
         self.0.stdout.take().unwrap().read_to_string(&mut out).unwrap();
         assert_eq!(self.0.wait().unwrap().code(), Some(0), "{out}");

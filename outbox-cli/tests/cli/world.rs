@@ -87,13 +87,14 @@ impl World {
 
     /// Starts a saga that is stuck past its pivot.
     pub(crate) async fn get_stuck(&self, order: &str) {
+        let before = self.outbox.saga_counts().await.unwrap().stuck;
         let sagas = Sagas::builder(&self.outbox).register(ship()).poll(Duration::from_millis(50));
         let sagas = sagas.start().await.unwrap();
         let tx = self.outbox.begin().await.unwrap();
         sagas.start(&tx, Ship { order: order.to_owned() }).correlation(order).await.unwrap();
         tx.commit().await.unwrap();
         wait_until(SOON, "the saga is stuck", async || {
-            equals(self.outbox.saga_counts().await.unwrap().stuck, 1)
+            equals(self.outbox.saga_counts().await.unwrap().stuck, before + 1)
         })
         .await;
         sagas.shutdown(SOON).await.unwrap();

@@ -2,7 +2,7 @@
 
 use crate::{
     client::{Answer, Client},
-    schema::check,
+    schema::{check, differences},
     world::{OrderPlaced, World},
 };
 use outbox_core::admin::{AdminStore, OperatorNote, letter_by_id};
@@ -83,6 +83,40 @@ async fn openapi(client: &Client) -> Value {
     let answer = client.get("/api/openapi.json").await;
     answer.says(200, &[]);
     answer.json()
+}
+
+/// Schemas of what the command line does not write.
+const OF_THE_API: [&str; 10] = [
+    "ActOnLetters",
+    "ApplyRequest",
+    "PauseRequest",
+    "PlanRequest",
+    "PlanState",
+    "Problem",
+    "RateRequest",
+    "ResendRequest",
+    "ResumeRequest",
+    "Trial",
+];
+
+#[tokio::test]
+async fn the_documents_are_described_as_those_of_the_command_line() {
+    let temp = TempDatabase::create(Database::Sqlite).await;
+    let openapi = openapi(&World::open(&temp).await.client()).await;
+    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../outbox-cli/schema/common.json");
+    let common: Value = serde_json::from_str(&fs::read_to_string(path).unwrap()).unwrap();
+    let (mut compared, mut all) = (0, Vec::new());
+    for (name, theirs) in openapi["components"]["schemas"].as_object().unwrap() {
+        if OF_THE_API.contains(&name.as_str()) {
+            continue;
+        }
+        let ours = &common["$defs"][name];
+        assert!(ours.is_object(), "the command line has it: {name}");
+        differences((&openapi, theirs), (&common, ours), name, &mut all);
+        compared += 1;
+    }
+    assert!(compared > 15, "{compared}");
+    assert!(all.is_empty(), "schemas.rs and common.json say the same: {all:#?}");
 }
 
 fn is_problem(answer: &Answer, status: u16, says: &str) {
