@@ -17,16 +17,18 @@ pub(super) struct Documents {
 }
 
 impl Documents {
-    /// Runs a command, which is named by its words, and checks what it writes. Exit code 1 says that
-    /// nothing was found, or that something is wrong: the document is there all the same.
+    /// Runs a command, which is named by its words, and gives what it writes, checked. Exit code 1
+    /// says that nothing was found, or that something is wrong: the document is there all the same.
     #[track_caller]
-    pub(super) fn ask(&mut self, url: &str, words: &str, arguments: &[&str]) {
+    pub(super) fn ask(&mut self, url: &str, words: &str, arguments: &[&str]) -> Value {
         let mut all = vec!["--json", "--yes"];
         all.extend(words.split(' '));
         all.extend(arguments);
         let ran = on(url, &all);
         assert!(ran.code <= 1 && !ran.out.is_empty(), "{words} {arguments:?}: {ran:?}");
-        self.check(words, &ran.json());
+        let document = ran.json();
+        self.check(words, &document);
+        document
     }
 
     /// Checks a document of a command, and notes which properties it has.

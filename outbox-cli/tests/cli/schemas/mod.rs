@@ -218,6 +218,9 @@ fn act(world: &World, documents: &mut Documents) {
     let file = folder.path().join("content.json");
     fs::write(&file, r#"{"order":"order-2","note":"mended"}"#).unwrap();
     let content = file.to_str().unwrap();
+    let received = ["--consumer", "warehouse"];
+    let letters = documents.ask(&world.url, "dead-letters list", &received);
+    let letter = &letters[0]["result"][0]["id"].to_string();
     let all: [(&str, &[&str]); 20] = [
         ("pause", &["route", "billing", "--for", "1h", "--why", "they migrate"]),
         ("rate", &["billing", "100"]),
@@ -228,8 +231,8 @@ fn act(world: &World, documents: &mut Documents) {
         ("dead-letters redrive", &["--route", "billing", "--plan"]),
         ("dead-letters redrive", &["--route", "billing", "--why", "it is repaired"]),
         ("dead-letters discard", &["--consumer", "warehouse", "--plan"]),
-        ("dead-letters discard", &["5"]),
-        ("dead-letters purge", &["5"]),
+        ("dead-letters discard", &[letter]),
+        ("dead-letters purge", &[letter]),
         ("sagas resume", &["order-17"]),
         ("sagas retry-from", &["order-27", "hand-over"]),
         ("sagas skip", &["order-37", "hand-over", "--why", "by hand"]),

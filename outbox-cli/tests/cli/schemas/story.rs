@@ -47,7 +47,7 @@ fn message(order: &str) -> Message {
     Message::for_test(&event).unwrap()
 }
 
-/// Leaves dead letters of a route (2 to 4, where 4 was redriven from 1) and of a consumer (5), a
+/// Leaves dead letters of a route, the last of which was redriven from 1, and of a consumer, a
 /// scheduled event, stuck sagas, and the message that a consumer has received, which it gives.
 pub(super) async fn tell(world: &World) -> MessageId {
     for order in ["order-1", "order-2", "order-2"] {
