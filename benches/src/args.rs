@@ -19,6 +19,8 @@ pub(crate) const USAGE: &str = "usage: benches <name> [options]
   asks      steps a second that another service does, in process and over RabbitMQ, beside hand-written SQL that does the
             same transactions
   operate   what an operator's questions cost, in milliseconds, beside a look-up by key, with 10,000,000 rows
+  redrive   dead letters a second that a redrive puts back while the relay drains 40 times as many events, and the relay's
+            rate beside its rate alone
   pages     what each page of the web page takes with 10,000,000 rows, and what open live pages cost
   slow      messages whose handler takes 2 s, in process and over HTTP: how often they are delivered and run
   gate a3   all but RabbitMQ and sagas, beside its targets; fails when one is missed
@@ -29,7 +31,8 @@ pub(crate) const USAGE: &str = "usage: benches <name> [options]
   gate e1   what concerns sagas, likewise
   gate e2   what concerns steps that other services do, likewise
 
-  --events N   waiting events of drain, costs, memory, publish, consume; sagas of asks; messages of slow; rows of operate and pages
+  --events N   waiting events of drain, costs, memory, publish, consume; sagas of asks; messages of slow; rows of operate and pages;
+                waiting events of redrive
   --rounds N   rounds, each with ours and the floor
   --seconds N  length of one round of write, latency and idle
   --broker rabbitmq|kafka|kafka-in-memory|nats|redis|mqtt   of publish and consume; all but the first are brokers of the
@@ -51,6 +54,7 @@ pub(crate) enum Bench {
     Sagas,
     Asks,
     Operate,
+    Redrive,
     Pages,
     Slow,
     Gate,
@@ -113,6 +117,7 @@ impl Bench {
             Some("sagas") => Bench::Sagas,
             Some("asks") => Bench::Asks,
             Some("operate") => Bench::Operate,
+            Some("redrive") => Bench::Redrive,
             Some("pages") => Bench::Pages,
             Some("slow") => Bench::Slow,
             Some("gate") => match words.next().as_deref() {

@@ -22,12 +22,15 @@ use figures::Report;
 use stages::{
     costs,
     drain::{self, Drain},
-    idle, memory, operate, pages, slow,
+    idle, memory, operate, pages, redrive, slow,
 };
 use std::{
     process::ExitCode,
     time::{Duration, Instant},
 };
+
+/// Rounds of a redrive unless the command line says otherwise: each fills the outbox twice.
+const REDRIVES: usize = 3;
 
 #[tokio::main]
 async fn main() -> ExitCode {
@@ -80,6 +83,10 @@ async fn measure(args: &Args) -> Result<Report> {
         Bench::Operate => {
             let rows = args.events.unwrap_or(operate::ROWS);
             report::operate(rows, &operate::run(rows, rounds).await?)
+        }
+        Bench::Redrive => {
+            let events = args.events.unwrap_or(redrive::EVENTS);
+            report::redrive(events, &redrive::run(events, args.rounds.unwrap_or(REDRIVES)).await?)
         }
         Bench::Pages => {
             let rows = args.events.unwrap_or(operate::ROWS);

@@ -19,6 +19,7 @@ use crate::{
         operate::Asked as Question,
         pages::{Page, Viewed},
         publish::Published,
+        redrive::Redriven,
         sagas::{InFlight, Steps},
         slow::Slow,
         write::Written,
@@ -298,6 +299,18 @@ pub(crate) fn operate(rows: u32, questions: &[Question]) -> Report {
             Informational,
         );
     }
+    report
+}
+
+/// Reports a redrive beside a relay that drains.
+pub(crate) fn redrive(events: u32, redriven: &Redriven) -> Report {
+    let mut report = Report::default();
+    let name = format!("redrive of {} letters, {events} waiting", redriven.letters);
+    report.rounds(format!("{name}: letters/s"), &redriven.redrive, AtLeast(5_000.0));
+    report.rounds(format!("{name}: relay alone, events/s"), &redriven.alone, Informational);
+    report.rounds(format!("{name}: relay beside it, events/s"), &redriven.beside, Informational);
+    let share = redriven.beside.over(&redriven.alone);
+    report.rounds(format!("{name}: relay's share of its rate alone"), &share, AtLeast(0.9));
     report
 }
 

@@ -12,6 +12,7 @@ pub(crate) mod memory;
 pub(crate) mod operate;
 pub(crate) mod pages;
 pub(crate) mod publish;
+pub(crate) mod redrive;
 pub(crate) mod sagas;
 pub(crate) mod slow;
 pub(crate) mod write;

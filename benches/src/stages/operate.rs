@@ -138,16 +138,7 @@ async fn sentence(environment: &Environment, subject: &Subject) -> Result<usize>
 pub(super) async fn fill_all(environment: &Environment, rows: u32) -> Result<Known> {
     let (inbox, letters) = (rows / PARTS, rows / PARTS * 2);
     fill(environment, rows - inbox - letters).await?;
-    let letters_sql = "INSERT INTO outbox_dead_letters (origin, partition_no, event_id, message_id, source, topic, event_type, \
-         event_version, aggregate_type, message_key, content_type, payload, headers, created_at, route, reason, attempts, errors, \
-         parks, dead_at) \
-         SELECT 'relay', (g % 16)::smallint, g + 1000000000, gen_random_uuid(), 'bench', 'orders', 'order.placed', 1, 'order', \
-         'k' || g % 10000, 'application/json', convert_to('{\"order_id\":' || g || '}', 'UTF8'), '{}', n.us, 'billing', \
-         CASE WHEN g % 5 = 0 THEN 'rejected' ELSE 'exhausted' END, 3, \
-         '[{\"attempt\":3,\"at\":1,\"class\":\"transient\",\"text\":\"order ' || g || ': answer ' || g % 7 || '\"}]', false, n.us \
-         FROM generate_series(1, $1::bigint) g, \
-         (SELECT (extract(epoch FROM statement_timestamp()) * 1000000)::bigint AS us) n";
-    sqlx::query(letters_sql).bind(i64::from(letters)).execute(&environment.pool).await?;
+    fill_letters(environment, letters).await?;
     let inbox_sql = "INSERT INTO outbox_inbox (consumer, handler, source, message_id, keep_until) \
          SELECT 'receipts', 'h' || g % 3, 'bench', gen_random_uuid(), 4000000000000000 FROM generate_series(1, $1::bigint) g";
     sqlx::query(inbox_sql).bind(i64::from(inbox)).execute(&environment.pool).await?;
@@ -163,4 +154,19 @@ pub(super) async fn fill_all(environment: &Environment, rows: u32) -> Result<Kno
         dead: MessageId::from_uuid(dead),
         letter: middle,
     })
+}
+
+/// Inserts open letters of the route `billing`, whose events are gone.
+pub(super) async fn fill_letters(environment: &Environment, letters: u32) -> Result<()> {
+    let letters_sql = "INSERT INTO outbox_dead_letters (origin, partition_no, event_id, message_id, source, topic, event_type, \
+         event_version, aggregate_type, message_key, content_type, payload, headers, created_at, route, reason, attempts, errors, \
+         parks, dead_at) \
+         SELECT 'relay', (g % 16)::smallint, g + 1000000000, gen_random_uuid(), 'bench', 'orders', 'order.placed', 1, 'order', \
+         'k' || g % 10000, 'application/json', convert_to('{\"order_id\":' || g || '}', 'UTF8'), '{}', n.us, 'billing', \
+         CASE WHEN g % 5 = 0 THEN 'rejected' ELSE 'exhausted' END, 3, \
+         '[{\"attempt\":3,\"at\":1,\"class\":\"transient\",\"text\":\"order ' || g || ': answer ' || g % 7 || '\"}]', false, n.us \
+         FROM generate_series(1, $1::bigint) g, \
+         (SELECT (extract(epoch FROM statement_timestamp()) * 1000000)::bigint AS us) n";
+    sqlx::query(letters_sql).bind(i64::from(letters)).execute(&environment.pool).await?;
+    Ok(())
 }
