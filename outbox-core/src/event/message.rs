@@ -170,7 +170,8 @@ impl Message {
 
     /// Tells whether its content is not for operators' eyes: it has the header [`SENSITIVE`]. Command line and web page
     /// show neither the payload nor other headers of its dead letters, and no text of an error of it. Log lines, live
-    /// rows and rejections have the class of its failures in place of their texts, which may quote it.
+    /// rows and rejections have the class of its failures in place of their texts, which may quote it; of a destination
+    /// that is not reached they have the text.
     ///
     /// ```
     /// # use outbox_core::event::{EncodeError, EventMeta, Message, OutboxEvent};

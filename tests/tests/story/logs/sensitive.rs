@@ -38,6 +38,16 @@ impl Publisher for Quoting {
     }
 }
 
+/// A destination that nobody reaches.
+struct Unreachable;
+
+#[async_trait]
+impl Publisher for Unreachable {
+    async fn publish(&self, _: &Message) -> Result<Receipt, PublishError> {
+        Err(PublishError::unavailable("connection refused"))
+    }
+}
+
 /// Waits until a running part tells operators of a failure, without the content.
 async fn wait_for_live_row(world: &World) {
     wait_until(SOON, "a live row tells of the failure", async || {
@@ -74,6 +84,22 @@ fn what_a_destination_says_of_a_sensitive_event_is_in_its_letter_alone() {
         wait_for_live_row(world).await;
         relay.shutdown(SOON).await.unwrap();
         assert_in_letters(world, 1).await;
+        logs.assert_never(&[CANARY]);
+    });
+}
+
+#[test]
+fn why_the_destination_of_a_sensitive_event_is_not_reached_is_told() {
+    with_logs(async |world: &World, logs: &Logs| {
+        let source = world.source();
+        let route = Route::new("billing", everything(), Unreachable);
+        let relay = relay(&source, LEASE).add_route(route).start().await.unwrap();
+        let tx = world.outbox.begin().await.unwrap();
+        tx.emit(CardAdded { customer: 7, number: CANARY.to_owned() }).unwrap();
+        tx.commit().await.unwrap();
+        let line = logs.wait_for("a publish has failed").await;
+        assert_eq!(line.field("error"), "connection refused", "{line:?}");
+        relay.shutdown(SOON).await.unwrap();
         logs.assert_never(&[CANARY]);
     });
 }

@@ -28,7 +28,7 @@ impl Board {
         }
         let failed = failure_of(attempt).map(|(class, text, responded)| {
             let opened = self.not_retried((id, route), class, &text, responded, now);
-            (class, self.loggable(id, class, &text), opened)
+            (class, self.loggable(id, class, responded, &text), opened)
         });
         self.stats.delivered += u64::from(failed.is_none());
         let Some(entry) = self.entries.get_mut(id) else { return };

@@ -210,7 +210,7 @@ impl Board {
             |at: Instant| at >= since && now.saturating_duration_since(at) < EVIDENCE_AGE;
         let is_own = !is_down && confirmed.is_some_and(|at| at >= begun || is_fresh(at));
         let class = if is_own { FailureClass::Transient } else { FailureClass::Unavailable };
-        let loggable = self.loggable(id, class, &text);
+        let loggable = self.loggable(id, class, false, &text);
         self.failed(FailedPublish {
             id,
             route,
@@ -225,8 +225,18 @@ impl Board {
     }
 
     /// Gives the text of an event's failure for log lines and live rows; before the event is given
-    /// up, which may be the end of its entry.
-    pub(super) fn loggable(&self, id: EventId, class: FailureClass, text: &str) -> String {
+    /// up, which may be the end of its entry. Where nobody has responded the text is about the
+    /// connection, and quotes no event.
+    pub(super) fn loggable(
+        &self,
+        id: EventId,
+        class: FailureClass,
+        responded: bool,
+        text: &str,
+    ) -> String {
+        if class == FailureClass::Unavailable && !responded {
+            return text.to_owned();
+        }
         loggable_text(text, class, self.entries.get(id).map(EventEntry::message))
     }
 

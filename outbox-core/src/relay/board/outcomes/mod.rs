@@ -114,7 +114,7 @@ impl Board {
             }
             Attempt::Cancelled => self.requeue(id, route, now),
             Attempt::Unclear { text } => {
-                let text = self.loggable(id, FailureClass::Transient, &text);
+                let text = self.loggable(id, FailureClass::Transient, false, &text);
                 self.publish_singly(id, route);
                 self.requeue(id, route, now);
                 self.report_failure(
@@ -129,7 +129,7 @@ impl Board {
             Attempt::Unanswered { text, after } => self.unanswered(id, route, text, after, now),
             Attempt::Failed { class, text, retry_after, responded } => {
                 self.clear_hang(id, route);
-                let loggable = self.loggable(id, class, &text);
+                let loggable = self.loggable(id, class, responded, &text);
                 let failed = FailedPublish {
                     id,
                     route,
