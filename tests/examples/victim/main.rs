@@ -9,6 +9,7 @@
 mod event;
 #[path = "../../tests/story/support/handlers.rs"]
 mod handlers;
+#[cfg(feature = "kafka")]
 #[path = "../../tests/story/support/kafka.rs"]
 mod kafka;
 mod link;

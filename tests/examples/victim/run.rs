@@ -1,10 +1,11 @@
 //! What a victim runs: a producer, a relay, a consumer, or a lock on the whole SQLite file.
 
+#[cfg(feature = "kafka")]
+use crate::kafka::member;
 use crate::{
     config::{VictimConfig, VictimRoute},
     event::Sample,
     handlers,
-    kafka::member,
     link::Link,
     mqtt::session,
 };
@@ -70,6 +71,9 @@ pub(crate) async fn run(config: VictimConfig) -> ExitCode {
             let subscriber = AmqpSubscriber::new(rabbitmq::shared_url(), queue).unwrap();
             (None, Some(receive(&config, &outbox, subscriber).await))
         }
+        #[cfg(not(feature = "kafka"))]
+        (None, Some(_), _, _) => panic!("built without the feature `kafka`"),
+        #[cfg(feature = "kafka")]
         (None, Some((url, topic)), _, _) => {
             (None, Some(receive(&config, &outbox, member(url, topic)).await))
         }

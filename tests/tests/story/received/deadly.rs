@@ -1,21 +1,12 @@
 //! A message that crashes its process at each run of its handler, over transports that do not count
 //! deliveries.
 
-use crate::support::{Broker, LATE, SOON, VictimConfig, World, kafka, message, supervised, victim};
+use crate::support::{Broker, LATE, SOON, VictimConfig, World, message, supervised, victim};
 use futures_util::future::join_all;
 use outbox_http::HttpPublisher;
-use outbox_kafka::KafkaPublisher;
-use outbox_sea_orm::{
-    event::{Message, MessageId},
-    transport::{Publisher, publish_all},
-};
-use std::{
-    net::{SocketAddr, TcpListener},
-    time::Duration,
-};
-use tests::{
-    databases::TempDatabase, on_every_database, servers::kafka as kafka_broker, wait_until,
-};
+use outbox_sea_orm::{event::Message, transport::Publisher};
+use std::net::{SocketAddr, TcpListener};
+use tests::{databases::TempDatabase, on_every_database, wait_until};
 
 /// Keys, and messages of each key; the seventh of all crashes the process.
 const KEYS: u64 = 4;
@@ -82,18 +73,6 @@ on_every_database! {
         one_is_buried_and_the_others_are_handled(&world).await;
     }
 
-    async fn a_record_that_ends_its_process_is_buried_after_a_few_lives(db: &TempDatabase) {
-        let (world, url) = (World::open(db).await, kafka_broker::shared_url());
-        let topic = format!("outbox-test.story.{}", MessageId::generate());
-        let publisher = KafkaPublisher::new(&url).unwrap().topic(&topic).declare([kafka::declared(&topic)]);
-        let outcomes = publish_all(&publisher.timeout(Duration::from_secs(5)), &messages()).await;
-        assert!(outcomes.iter().all(Result::is_ok), "{outcomes:?}");
-        let config = VictimConfig { kafka: Some((url, topic)), ..config(db) };
-        let deaths = supervised(&config, async || is_over(&world).await).await;
-        assert!(deaths <= DEATHS, "{deaths} deaths");
-        one_is_buried_and_the_others_are_handled(&world).await;
-    }
-
     async fn one_of_three_instances_after_the_other_dies_of_a_message_until_it_is_buried(db: &TempDatabase) {
         let (world, broker) = (World::open(db).await, Broker::classic());
         broker.publish(&messages()).await;
@@ -120,5 +99,29 @@ on_every_database! {
         second.terminate(SOON).await;
         broker.is_empty().await;
         assert_eq!((world.count("story_effects").await, world.count("outbox_dead_letters").await), (both, 0));
+    }
+}
+
+#[cfg(feature = "kafka")]
+mod records {
+    use super::*;
+    use crate::support::kafka;
+    use outbox_kafka::KafkaPublisher;
+    use outbox_sea_orm::{event::MessageId, transport::publish_all};
+    use std::time::Duration;
+    use tests::servers::kafka as kafka_broker;
+
+    on_every_database! {
+        async fn a_record_that_ends_its_process_is_buried_after_a_few_lives(db: &TempDatabase) {
+            let (world, url) = (World::open(db).await, kafka_broker::shared_url());
+            let topic = format!("outbox-test.story.{}", MessageId::generate());
+            let publisher = KafkaPublisher::new(&url).unwrap().topic(&topic).declare([kafka::declared(&topic)]);
+            let outcomes = publish_all(&publisher.timeout(Duration::from_secs(5)), &messages()).await;
+            assert!(outcomes.iter().all(Result::is_ok), "{outcomes:?}");
+            let config = VictimConfig { kafka: Some((url, topic)), ..config(db) };
+            let deaths = supervised(&config, async || is_over(&world).await).await;
+            assert!(deaths <= DEATHS, "{deaths} deaths");
+            one_is_buried_and_the_others_are_handled(&world).await;
+        }
     }
 }

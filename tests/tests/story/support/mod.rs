@@ -6,6 +6,7 @@ pub(crate) mod destination;
 pub(crate) mod effects;
 pub(crate) mod event;
 pub(crate) mod handlers;
+#[cfg(feature = "kafka")]
 pub(crate) mod kafka;
 pub(crate) mod mqtt;
 pub(crate) mod logs;
