@@ -87,3 +87,27 @@ async fn custom_transport_carries_its_events_as_lines_of_a_file() {
         (1..=3).map(|order| format!("handled order.placed: order {order}")).collect::<Vec<_>>()
     );
 }
+
+#[tokio::test]
+async fn tenants_shows_that_a_rejected_event_of_one_tenant_stops_no_other() {
+    assert_eq!(
+        printed("tenants").await,
+        [
+            "acme    [1, 2, 3] billed, 0 dead letters",
+            "bolt    [1, 3] billed, 1 dead letters",
+            "coyote  [1, 2, 3] billed, 0 dead letters",
+        ]
+    );
+}
+
+#[tokio::test]
+async fn from_a_hand_made_table_loses_no_event_and_lets_none_be_overtaken_over_a_kill() {
+    assert_eq!(
+        printed("from-a-hand-made-table").await,
+        [
+            "killed after delivery 20 of 48",
+            "waiting: 0 in the old table, 0 in the outbox",
+            "received: 48 of 48, 0 overtaken",
+        ]
+    );
+}
