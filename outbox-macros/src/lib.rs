@@ -252,3 +252,8 @@ pub fn event_handler(options: TokenStream, item: TokenStream) -> TokenStream {
 pub fn saga(options: TokenStream, item: TokenStream) -> TokenStream {
     saga::attribute(options.into(), item.into()).into()
 }
+
+/// The code of the README, which the doc tests compile.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct ReadmeExamples;

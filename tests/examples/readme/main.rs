@@ -166,6 +166,7 @@ fn main() {
         in_any_transaction(&db, &outbox, new()).await?;
         phases(db, &outbox.begin().await?).await?;
         saga::sagas(outbox.clone(), outbox.begin().await?).await?;
+        saga::page(outbox.clone(), outbox.clone())?;
         others::orders(outbox.clone(), Memory::channel().1).await?;
         around::tested().await?;
         others::over_rabbitmq(outbox.clone(), "amqp://").await?;

@@ -1,6 +1,11 @@
 //! The README's saga.
 
-use super::shop::{order, receipt};
+use super::{
+    Done,
+    shop::{order, receipt},
+};
+use axum::Router;
+use outbox_dashboard::{Colour, Dashboard};
 use outbox_sea_orm::prelude::*;
 use sea_orm::{ActiveModelTrait, ActiveValue::Set, EntityTrait};
 use serde::{Deserialize, Serialize};
@@ -104,4 +109,18 @@ pub(crate) async fn sagas(outbox: Outbox, tx: OutboxTransaction) -> super::Done 
 
 pub(crate) async fn started(outbox: &Outbox) -> Result<Sagas, Box<dyn std::error::Error>> {
     Ok(Sagas::builder(outbox).register(PlaceOrder::saga()).start().await?)
+}
+
+/// The page of the operators, which draws the saga.
+pub(crate) fn page(orders: Outbox, billing: Outbox) -> Done {
+    let dashboard = Dashboard::builder()
+        .database("orders", orders) // an `Outbox`, or any store with the operator's traits
+        .database("billing", billing)
+        .environment("production", Colour::Red) // on every page
+        .saga(PlaceOrder::saga().shape()) // draws the steps that are still ahead, too
+        .sensitive("payment.card_added") // neither its content nor its errors are shown
+        .build()?;
+    let app = Router::new().nest("/outbox", dashboard.router());
+    drop::<Router>(app);
+    Ok(())
 }

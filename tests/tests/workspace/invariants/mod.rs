@@ -7,6 +7,7 @@ mod code;
 mod declaration;
 mod dependencies;
 mod exports;
+mod guide;
 mod lexer;
 mod licences;
 mod links;

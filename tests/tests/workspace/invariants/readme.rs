@@ -47,7 +47,8 @@ fn the_code_of_readme_and_guide_is_compiled() {
         .collect();
     // A page whose code is a whole program is followed by `tests/guide/follow`, which builds it.
     let is_followed = |block: &&str| block.starts_with("// src/");
-    let blocks = pages().flat_map(|page| {
+    let dashboard = files().iter().filter(|file| file.path == "docs/dashboard.md");
+    let blocks = pages().chain(dashboard).flat_map(|page| {
         blocks(&page.text)
             .into_iter()
             .filter(|block| !is_followed(block))
