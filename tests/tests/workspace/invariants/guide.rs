@@ -84,6 +84,18 @@ fn every_block_of_code_has_a_language_and_those_of_rust_are_compiled() {
     none("a block of code that no test looks at", faults);
 }
 
+#[test]
+fn the_page_of_the_tables_names_each_table() {
+    let page = &file("docs/guide/reference/sql.md").text;
+    let tables = file("outbox-sea-orm/src/dialect/tables.rs").text.split("quoted(\"").skip(1);
+    let tables: Vec<&str> = tables.filter_map(|rest| rest.split('"').next()).collect();
+    assert!(tables.len() >= 20, "the tables were found: {tables:?}");
+    // One is an index that a statement names.
+    let tables = tables.into_iter().filter(|name| *name != "outbox_events_place");
+    let silent = tables.filter(|name| !page.contains(&format!("`{name}`")));
+    none("no row of docs/guide/reference/sql.md", silent.map(str::to_owned).collect());
+}
+
 /// The commands of cargo in a document, in its blocks of `sh` and between backticks.
 fn cargo_commands(text: &'static str) -> Vec<&'static str> {
     let of_blocks = blocks(text).into_iter().filter(|(_, language, _)| *language == "sh");
