@@ -14,7 +14,7 @@ use super::{
     metrics::ConsumerMetrics,
     retrier::Retrier,
     settings::{AckMode, DeadLetters, Settings, deferred_beside},
-    work::{Commands, ConsumerReports, PeerCache, Worker},
+    work::{Commands, ConsumerReports, Decoding, PeerCache, Worker},
 };
 use crate::{
     event::{DecodeEvent, RelayId},
@@ -282,7 +282,8 @@ impl<S: ConsumerStore> ConsumerBuilder<S> {
     /// and the decision to roll it back.
     ///
     /// An instance does not know a newer version of a type that its handlers take, a type that only another instance of
-    /// this consumer takes, and a reply to a version of a saga that is not registered here. Such a delivery is stored, and
+    /// this consumer takes, a reply to a version of a saga that is not registered here, and a payload whose codec or key it
+    /// does not have. Such a delivery is stored, and
     /// claimed by instances that know it, whenever they start. When its time is over and no instance knows it, it becomes a
     /// dead letter.
     ///
@@ -503,6 +504,7 @@ impl<S: ConsumerStore> ConsumerBuilder<S> {
             consumer,
             by: id.as_str().into(),
             operator: OperatorState::new(self.store.operator()),
+            decoding: Decoding::new(self.store.payload_codecs()),
             store: self.store,
             declared: self.handlers.iter().map(HandlerEntry::declared).collect(),
             handlers: self.handlers,

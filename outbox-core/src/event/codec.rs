@@ -40,6 +40,16 @@ pub enum EncodeError {
         /// The encoder's error.
         source: BoxError,
     },
+    /// The payload codec of the outbox has failed, or has named a key that cannot travel.
+    #[error("the payload codec `{codec}` cannot encode the event `{event_type}`")]
+    Codec {
+        /// Type name of the event.
+        event_type: String,
+        /// Name of the codec.
+        codec: String,
+        /// The codec's error.
+        source: BoxError,
+    },
     /// The envelope breaks a rule: an empty type, a key too long, an illegal header name.
     #[error("the event `{event_type}` has an invalid {field}: {reason}")]
     Envelope {

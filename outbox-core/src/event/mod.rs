@@ -10,6 +10,7 @@ mod instant;
 mod json;
 mod key;
 mod message;
+mod payload_codec;
 mod quoted;
 mod text;
 mod timestamp;
@@ -26,6 +27,10 @@ pub use json::JsonError;
 pub(crate) use json::write as write_json;
 pub use key::KeyPart;
 pub use message::{Message, MessageParts, NewEvent, SENSITIVE, TOMBSTONE};
+pub use payload_codec::{
+    CodecContext, CodecFault, EncodedPayload, PAYLOAD_CODEC, PAYLOAD_KEY, PayloadCodec,
+    PayloadCodecs, PayloadEncoding, PayloadFault,
+};
 #[doc(hidden)]
 pub use quoted::{one_line, printable};
 #[doc(hidden)]

@@ -1,5 +1,6 @@
 //! The failures of a store.
 
+use super::Awaited;
 use crate::failure::{BoxError, FailureClass};
 
 /// A failure of the store.
@@ -30,6 +31,9 @@ pub enum StoreError {
     /// setting does not fit, a file is damaged. An operator has to repair it.
     #[error("the database cannot be used")]
     Unusable(#[source] BoxError),
+    /// What the database has can only be read by an instance that knows this; nothing was done.
+    #[error("what is stored can only be read with {0}, which this instance does not have")]
+    Unknown(Awaited),
 }
 
 impl StoreError {
@@ -38,7 +42,7 @@ impl StoreError {
     pub const fn class(&self) -> FailureClass {
         match self {
             Self::Unavailable(_) => FailureClass::Unavailable,
-            Self::Busy(_) => FailureClass::Transient,
+            Self::Busy(_) | Self::Unknown(_) => FailureClass::Transient,
             Self::Mismatch(_) | Self::Refused(_) | Self::Unusable(_) => FailureClass::Permanent,
         }
     }

@@ -1,5 +1,6 @@
 //! What a store must do for deliveries that one instance of a consumer cannot run and another one
-//! may: the consumer defers them, and they wait for an instance that knows their type or saga.
+//! may: the consumer defers them, and they wait for an instance that knows their type or saga, or
+//! has the key of their payload.
 
 use super::{
     ClaimQuery, Deferral, DeferredDelivery, DeliveryClaim, Store, StoreError, StoredDelivery,
@@ -25,6 +26,11 @@ pub enum Awaited {
         /// Version of the definition, from 1.
         version: u32,
     },
+    /// A key of a payload codec.
+    Key {
+        /// Name of the codec and id of the key, parted by the first slash.
+        name: String,
+    },
 }
 
 impl Awaited {
@@ -34,12 +40,28 @@ impl Awaited {
         Self::Type { name: message.event_type.clone(), version: message.event_version }
     }
 
-    /// Gives the kind as it is stored: `type` or `saga`.
+    /// Gives what an instance has to have to decode a payload: a codec, with one of its keys.
+    #[must_use]
+    pub fn key(codec: &str, key_id: &str) -> Self {
+        Self::Key { name: format!("{codec}/{key_id}") }
+    }
+
+    /// Gives codec and key id, where a key is awaited.
+    #[must_use]
+    pub fn codec_and_key(&self) -> Option<(&str, &str)> {
+        match self {
+            Self::Key { name } => name.split_once('/'),
+            Self::Type { .. } | Self::Saga { .. } => None,
+        }
+    }
+
+    /// Gives the kind as it is stored: `type`, `saga` or `key`.
     #[must_use]
     pub const fn kind(&self) -> &'static str {
         match self {
             Self::Type { .. } => "type",
             Self::Saga { .. } => "saga",
+            Self::Key { .. } => "key",
         }
     }
 
@@ -47,16 +69,17 @@ impl Awaited {
     #[must_use]
     pub fn name(&self) -> &str {
         match self {
-            Self::Type { name, .. } | Self::Saga { name, .. } => name,
+            Self::Type { name, .. } | Self::Saga { name, .. } | Self::Key { name } => name,
         }
     }
 
-    /// Gives the version.
+    /// Gives the version; a key has none, and 0 is stored for it.
     #[must_use]
     pub fn version(&self) -> u32 {
         match self {
             Self::Type { version, .. } => u32::from(*version),
             Self::Saga { version, .. } => *version,
+            Self::Key { .. } => 0,
         }
     }
 
@@ -66,6 +89,7 @@ impl Awaited {
         match kind {
             "type" => Some(Self::Type { name, version: version.try_into().ok()? }),
             "saga" => Some(Self::Saga { name, version }),
+            "key" => Some(Self::Key { name }).filter(|key| key.codec_and_key().is_some()),
             _ => None,
         }
     }
@@ -76,6 +100,12 @@ impl fmt::Display for Awaited {
         match self {
             Self::Type { name, version } => write!(f, "version {version} of the type `{name}`"),
             Self::Saga { name, version } => write!(f, "version {version} of the saga `{name}`"),
+            Self::Key { name } => match name.split_once('/') {
+                Some((codec, key_id)) if !key_id.is_empty() => {
+                    write!(f, "the key `{key_id}` of the payload codec `{codec}`")
+                }
+                _ => write!(f, "the payload codec `{}`", name.trim_end_matches('/')),
+            },
         }
     }
 }
@@ -159,3 +189,28 @@ pub trait HandlerNameStore: Store {
 
 /// At which number the counting of deferred deliveries stops.
 pub const COUNTED_DELIVERIES: u32 = 10_000;
+
+#[cfg(test)]
+mod tests {
+    use super::Awaited;
+
+    #[test]
+    fn what_is_awaited_reads_back_from_its_stored_form() {
+        let (name, version) = ("order.placed".to_owned(), 2);
+        for (awaited, words) in [
+            (Awaited::Type { name: name.clone(), version }, "version 2 of the type `order.placed`"),
+            (Awaited::Saga { name, version: 2 }, "version 2 of the saga `order.placed`"),
+            (Awaited::key("aead", "arn:kms/7"), "the key `arn:kms/7` of the payload codec `aead`"),
+            (Awaited::key("zip", ""), "the payload codec `zip`"),
+        ] {
+            assert_eq!(awaited.to_string(), words);
+            let stored =
+                Awaited::from_stored(awaited.kind(), awaited.name().into(), awaited.version());
+            assert_eq!(stored, Some(awaited));
+        }
+        assert_eq!(Awaited::key("aead", "a/b").codec_and_key(), Some(("aead", "a/b")));
+        for (kind, name, version) in [("type", "a", 70_000), ("key", "a", 0), ("new", "a", 1)] {
+            assert_eq!(Awaited::from_stored(kind, name.into(), version), None, "{kind}");
+        }
+    }
+}

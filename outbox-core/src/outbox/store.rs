@@ -5,7 +5,9 @@ use super::{
     StoreError, TrialStore,
 };
 use crate::{
-    event::{CorrelationContext, EventId, LetterId, Message, MessageId, NewEvent, RelayId},
+    event::{
+        CorrelationContext, EventId, LetterId, Message, MessageId, NewEvent, PayloadCodecs, RelayId,
+    },
     failure::{AttemptError, DeadLetter, DeadReason},
     runtime::{Connections, Wake},
 };
@@ -500,6 +502,13 @@ pub trait Store: Clone + Send + Sync + 'static {
     /// Gives what opens transactions in which handlers are tried; by default no handler can be.
     fn trials(&self) -> Option<Arc<dyn TrialStore<Self::Tx>>> {
         None
+    }
+
+    /// Gives the codecs with which payloads are decoded before a handler sees them. The store itself
+    /// encodes what it writes. By default there are none, and a message that is encoded waits for an
+    /// instance that has its codec.
+    fn payload_codecs(&self) -> PayloadCodecs {
+        PayloadCodecs::NONE
     }
 
     /// Tells whether an open transaction blocks all other writers of the database; `false` by

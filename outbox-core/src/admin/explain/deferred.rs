@@ -105,7 +105,8 @@ fn unknown(facts: &Facts, delivery: &DeferredFacts) -> Option<Clause> {
     }
 }
 
-/// Tells whether a handler knows a type, or a saga.
+/// Tells whether a handler knows a type, or a saga. Which keys its instance has, no row tells; one
+/// that has an awaited key claims the delivery within a second.
 fn knows(declared: &DeclaredHandler, awaited: &Awaited) -> bool {
     match awaited {
         Awaited::Type { name, version } => {
@@ -114,6 +115,7 @@ fn knows(declared: &DeclaredHandler, awaited: &Awaited) -> bool {
         Awaited::Saga { name, version } => {
             declared.sagas.iter().any(|known| known.name == *name && known.version == *version)
         }
+        Awaited::Key { .. } => false,
     }
 }
 

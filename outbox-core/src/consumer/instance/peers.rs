@@ -1,7 +1,7 @@
 //! The declarations of a consumer's instances, and what follows for a delivery that one of them does not know: pure.
 
 use crate::{
-    event::Message,
+    event::{Message, PayloadCodecs},
     outbox::{Awaited, AwaitedBy, DeclaredHandler, DeclaredType, InstanceRow},
     saga::is_reply,
 };
@@ -45,7 +45,8 @@ impl Peers {
 
     /// Tells whether another instance can run a delivery that waits for this.
     pub(in crate::consumer) fn know(&self, handler: &str, awaited: Option<&Awaited>) -> bool {
-        knows(&self.handlers, handler, awaited)
+        // Which keys another instance has is not declared; it claims the delivery where it has one.
+        knows(&self.handlers, &PayloadCodecs::NONE, handler, awaited)
     }
 
     /// Tells whether another instance has a handler of exactly this name.
@@ -73,8 +74,11 @@ fn takes(handler: &DeclaredHandler, message: &Message) -> bool {
     }
 }
 
-fn reads(handler: &DeclaredHandler, awaited: &Awaited) -> bool {
+fn reads(handler: &DeclaredHandler, codecs: &PayloadCodecs, awaited: &Awaited) -> bool {
     match awaited {
+        Awaited::Key { .. } => {
+            awaited.codec_and_key().is_some_and(|(codec, key_id)| codecs.has_key(codec, key_id))
+        }
         Awaited::Type { name, version } => {
             handler.types.iter().any(|t| t.name == *name && t.version >= *version)
         }
@@ -84,25 +88,27 @@ fn reads(handler: &DeclaredHandler, awaited: &Awaited) -> bool {
     }
 }
 
-/// Tells whether an instance with these declarations can run a delivery that waits for this. A delivery under no name
-/// is for any handler that reads it.
+/// Tells whether an instance with these declarations and codecs can run a delivery that waits for this. A delivery under
+/// no name is for any handler that reads it.
 pub(in crate::consumer) fn knows(
     declared: &[DeclaredHandler],
+    codecs: &PayloadCodecs,
     handler: &str,
     awaited: Option<&Awaited>,
 ) -> bool {
     declared.iter().any(|known| {
         let is_it = handler.is_empty() || names(known).any(|name| name == handler);
-        is_it && awaited.is_none_or(|awaited| reads(known, awaited))
+        is_it && awaited.is_none_or(|awaited| reads(known, codecs, awaited))
     })
 }
 
-/// Gives the waiting deliveries, by what they wait for, that an instance with these declarations can run.
+/// Gives the waiting deliveries, by what they wait for, that an instance with these declarations and codecs can run.
 pub(in crate::consumer) fn known_of(
     declared: &[DeclaredHandler],
+    codecs: &PayloadCodecs,
     mut awaited: Vec<AwaitedBy>,
 ) -> Vec<AwaitedBy> {
-    awaited.retain(|by| knows(declared, &by.handler, by.awaited.as_ref()));
+    awaited.retain(|by| knows(declared, codecs, &by.handler, by.awaited.as_ref()));
     awaited
 }
 
@@ -142,6 +148,7 @@ mod tests {
         event::{Headers, MessageId, MessageParts, SagaId, Timestamp},
         outbox::DeclaredSaga,
         saga::{CommandId, CommandPhase},
+        testing::FlippingCodec,
     };
     use std::num::NonZeroU32;
 
@@ -209,7 +216,7 @@ mod tests {
     }
 
     #[test]
-    fn only_an_instance_that_declares_handler_type_and_version_knows_a_delivery() {
+    fn only_an_instance_that_declares_handler_type_and_version_or_has_the_key_knows_a_delivery() {
         let renamed = DeclaredHandler {
             renamed_from: Some("old".into()),
             ..handler("new", &[("order.placed", 2)])
@@ -219,6 +226,7 @@ mod tests {
             handler("bill", &[("order.paid", 1)]),
             replies(&[("checkout", 1), ("checkout", 3)]),
         ];
+        let codecs = PayloadCodecs::NONE.decode_with(FlippingCodec::new("flip", ["k1"]));
         for (handler, awaited, expected) in [
             ("new", of_type("order.placed", 1), true),
             ("new", of_type("order.placed", 2), true),
@@ -238,9 +246,13 @@ mod tests {
             ("saga-replies", of_saga("order.placed", 1), false),
             ("saga-replies", of_type("payment.taken", 2), false),
             ("saga-replies", None, true),
+            ("bill", Some(Awaited::key("flip", "k1")), true),
+            ("bill", Some(Awaited::key("flip", "k2")), false),
+            ("bill", Some(Awaited::key("other", "k1")), false),
+            ("gone", Some(Awaited::key("flip", "k1")), false),
         ] {
             assert_eq!(
-                knows(&declared, handler, awaited.as_ref()),
+                knows(&declared, &codecs, handler, awaited.as_ref()),
                 expected,
                 "{handler} {awaited:?}"
             );

@@ -44,10 +44,14 @@ impl<S: ConsumerStore> Retrier<S> {
             since.is_none_or(|at| now().duration_since(at) >= pause)
         };
         let mut claimed = Vec::new();
-        // Another version that runs beside this one hands deliveries over at any time.
-        let pause = if worker.peer_cache.peers().differ() { POLL } else { SCAN_INTERVAL };
+        // Another version that runs beside this one hands deliveries over at any time, and a key may
+        // come at any time.
+        let codecs = worker.decoding.codecs();
+        let is_often = worker.peer_cache.peers().differ() || !codecs.is_empty();
+        let pause = if is_often { POLL } else { SCAN_INTERVAL };
         if free > 0 && is_over(handover.scanned_at, pause) {
-            let awaited = known_of(&worker.declared, worker.store.awaited(&worker.consumer).await?);
+            let awaited = worker.store.awaited(&worker.consumer).await?;
+            let awaited = known_of(&worker.declared, codecs, awaited);
             if !awaited.is_empty() {
                 claimed =
                     worker.store.claim_awaited(&self.query(&self.handlers, free), &awaited).await?;

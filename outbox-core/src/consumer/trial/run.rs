@@ -6,11 +6,11 @@ use crate::{
         barrier::{Command, default_reply, provisional_outcome},
         commands::MessageRole,
         handler::{HandlerContext, HandlerEntry, HandlerError, Kind, Next, PendingReply},
-        work::Worker,
+        work::{HandlerOutcome, Worker},
     },
     event::{CorrelationContext, Message, NewEvent},
     failure::{DeadLetter, DeadReason, full_text},
-    outbox::{ConsumerStore, StoredReply, TrialEffects, TrialStore},
+    outbox::{Awaited, ConsumerStore, StoredReply, TrialEffects, TrialStore},
     runtime::{catch_unwind, now},
 };
 use async_trait::async_trait;
@@ -32,21 +32,23 @@ pub(in crate::consumer) trait Tries: Send + Sync {
 impl<S: ConsumerStore> Tries for Worker<S> {
     async fn try_letter(self: Arc<Self>, letter: DeadLetter) -> Result<Trial, TrialRefusal> {
         let entry = entry_of(&self.consumer, &self.handlers, &letter)?;
-        let message = letter.message.as_ref().ok_or(TrialRefusal::NoMessage)?;
+        let stored = letter.message.as_ref().ok_or(TrialRefusal::NoMessage)?;
         let trials = self.store.trials().ok_or(TrialRefusal::Unsupported)?;
         if self.shutdown.is_requested() {
             return Err(TrialRefusal::Ended);
         }
         let attempt = letter.attempts.saturating_add(1);
-        match self.commands.role(entry, message) {
-            MessageRole::Event => self.try_handler(&*trials, entry, message, None, attempt).await,
+        let not_run = |ended| self.shown(entry, ended, TrialEffects::default(), Duration::ZERO);
+        let message = match self.decoded(stored).await {
+            Ok(message) => message,
+            Err(outcome) => return Ok(not_run(not_decoded(outcome))),
+        };
+        match self.commands.role(entry, &message) {
+            MessageRole::Event => self.try_handler(&*trials, entry, &message, None, attempt).await,
             MessageRole::Command(command) => {
-                self.try_handler(&*trials, entry, message, Some(command), attempt).await
+                self.try_handler(&*trials, entry, &message, Some(command), attempt).await
             }
-            MessageRole::Rejected(reason) => {
-                let ended = (TrialResult::Rejected, reason);
-                Ok(self.shown(entry, ended, TrialEffects::default(), Duration::ZERO))
-            }
+            MessageRole::Rejected(reason) => Ok(not_run((TrialResult::Rejected, reason))),
         }
     }
 }
@@ -176,6 +178,20 @@ impl<S: ConsumerStore> Worker<S> {
     }
 }
 
+/// Says why a message whose payload is not decoded is not tried.
+fn not_decoded(outcome: HandlerOutcome) -> (TrialResult, String) {
+    match outcome {
+        HandlerOutcome::Unknown(awaited) => (TrialResult::Unknown, not_known(&awaited)),
+        HandlerOutcome::Undecodable(reason) => (TrialResult::Undecodable, reason),
+        HandlerOutcome::Failed(text) => (TrialResult::Failed, text),
+        other => (TrialResult::Failed, format!("its payload was not decoded: {other:?}")),
+    }
+}
+
+fn not_known(awaited: &Awaited) -> String {
+    format!("{awaited} is not known to this instance")
+}
+
 /// Says what a handler's error means.
 fn returned(error: HandlerError) -> (TrialResult, String) {
     match error.into_kind() {
@@ -183,8 +199,6 @@ fn returned(error: HandlerError) -> (TrialResult, String) {
         Kind::Reject(reason) => (TrialResult::Rejected, reason),
         Kind::Undecodable(reason) => (TrialResult::Undecodable, reason),
         Kind::Snooze(wait) => (TrialResult::Snoozed, format!("it asks to run again in {wait:?}")),
-        Kind::Unknown(awaited) => {
-            (TrialResult::Unknown, format!("{awaited} is not known to this instance"))
-        }
+        Kind::Unknown(awaited) => (TrialResult::Unknown, not_known(&awaited)),
     }
 }

@@ -1,6 +1,6 @@
 //! Deliveries that this instance does not know: handed over to an instance that knows them.
 
-use super::{AckDecision, HandlerOutcome, Worker, permanent};
+use super::{AckDecision, HandlerOutcome, Worker, decoding::proves_unknown, permanent};
 use crate::{
     consumer::{
         handler::{HandlerEntry, UnhandledPolicy},
@@ -217,8 +217,7 @@ impl<S: ConsumerStore> Worker<S> {
     ) -> Result<AckDecision, StoreError> {
         let peers = self.peer_cache.peers();
         let unknown = match awaited {
-            // This instance declares it and does not know it: so would the others.
-            Some(awaited) if knows(&self.declared, handler, Some(awaited)) => Unknown::GiveUp,
+            Some(awaited) if self.knows_in_vain(handler, awaited, history) => Unknown::GiveUp,
             _ => after_unknown(None, self.settings.keep_unknown, peers.know(handler, awaited)),
         };
         let refusal = match unknown {
@@ -256,6 +255,12 @@ impl<S: ConsumerStore> Worker<S> {
         self.give_up(&letter, None, text).await
     }
 
+    /// Tells whether this instance declares what it did not know all the same: so would the others.
+    fn knows_in_vain(&self, handler: &str, awaited: &Awaited, history: &History) -> bool {
+        proves_unknown(awaited, history.attempts)
+            && knows(&self.declared, self.decoding.codecs(), handler, Some(awaited))
+    }
+
     async fn hand_over_once(
         &self,
         delivery: &DeferredDelivery<'_>,
@@ -281,7 +286,7 @@ impl<S: ConsumerStore> Worker<S> {
     ) -> Result<(), StoreError> {
         let (peers, handler) = (self.peer_cache.peers(), &*stored.handler);
         let unknown = match awaited {
-            Some(awaited) if knows(&self.declared, handler, Some(awaited)) => Unknown::GiveUp,
+            Some(awaited) if self.knows_in_vain(handler, awaited, &history) => Unknown::GiveUp,
             _ => after_unknown(stored.awaited_for, longest, peers.know(handler, awaited)),
         };
         if let Unknown::Wait(due_in) = unknown {

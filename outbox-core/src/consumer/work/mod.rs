@@ -4,6 +4,7 @@ mod ack_modes;
 mod batch;
 mod command;
 mod dead_letter;
+mod decoding;
 mod deferred;
 mod disturbed;
 mod handover;
@@ -16,6 +17,7 @@ mod stored;
 mod together;
 
 pub(super) use command::Commands;
+pub(super) use decoding::Decoding;
 pub(super) use handover::PeerCache;
 pub use outcome::{HandlerOutcome, NextAction, RetryState, Wait, next_action};
 pub(super) use reports::ConsumerReports;
@@ -74,6 +76,7 @@ pub(super) struct Worker<S: ConsumerStore> {
     /// The handlers as this instance declares them in its row.
     pub(super) declared: Arc<[DeclaredHandler]>,
     pub(super) commands: Commands,
+    pub(super) decoding: Decoding,
     pub(super) peer_cache: PeerCache,
     pub(super) started_at: Instant,
     pub(super) layers: Layers<S::Tx>,

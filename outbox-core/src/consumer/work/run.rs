@@ -209,13 +209,19 @@ impl<S: ConsumerStore> Worker<S> {
             Err(failed) => return Ok(failed),
         };
         self.store.correlate(&tx, CorrelationContext::of(message));
-        match self.commands.role(entry, message) {
+        // Behind the inbox, which knows a duplicate without its content. Only the role of a command and
+        // the handler see the clear message.
+        let clear = match self.decoded(message).await {
+            Ok(clear) => clear,
+            Err(outcome) => return Ok((tx, outcome)),
+        };
+        match self.commands.role(entry, &clear) {
             MessageRole::Command(command) => {
-                self.run_command(tx, entry, message, command, attempt, source).await
+                self.run_command(tx, entry, &clear, command, attempt, source).await
             }
             MessageRole::Event => {
                 let (mut tx, outcome, pending) =
-                    self.call(tx, entry, message, None, attempt, source).await?;
+                    self.call(tx, entry, &clear, None, attempt, source).await?;
                 if known.is_some() && outcome == HandlerOutcome::Done {
                     tx = match self.admit(tx, entry, message, source, None).await? {
                         Ok(tx) => tx,
@@ -406,6 +412,9 @@ impl<S: ConsumerStore> Worker<S> {
         tx: S::Tx,
         error: StoreError,
     ) -> Result<(S::Tx, HandlerOutcome), RunResult> {
+        if let StoreError::Unknown(awaited) = error {
+            return Ok((tx, HandlerOutcome::Unknown(awaited)));
+        }
         // The database refused this message, whose attributes its sender has chosen: the consumer goes
         // on with other messages.
         if matches!(error, StoreError::Refused(_)) {

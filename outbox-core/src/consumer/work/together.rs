@@ -64,7 +64,7 @@ impl<S: ConsumerStore> Worker<S> {
         let mut takers = self.handlers.iter().enumerate().filter(|(_, entry)| entry.takes(message));
         let (handler, entry) = takers.next()?;
         let shares = may_share(1 + takers.count(), delivery.attempt) && entry.may_share();
-        (shares && cloudevents::check(message).is_ok())
+        (shares && cloudevents::check(message).is_ok() && self.decoding.can_read(message))
             .then(|| Sharing { handler, message: message.clone() })
     }
 
@@ -212,8 +212,12 @@ impl<S: ConsumerStore> Worker<S> {
     /// Runs one handler with its layers; gives the transaction back, with the reason why the batch cannot be
     /// committed, if there is one.
     async fn run_shared(&self, tx: S::Tx, item: &mut Item<'_, S>) -> (S::Tx, Result<(), String>) {
-        let (entry, message) = (item.entry, item.message.clone());
-        self.store.correlate(&tx, CorrelationContext::of(&message));
+        let entry = item.entry;
+        self.store.correlate(&tx, CorrelationContext::of(&item.message));
+        // Run alone, it waits for its key or becomes a dead letter.
+        let Ok(message) = self.decoded(&item.message).await else {
+            return (tx, Err("its payload is not decoded".to_owned()));
+        };
         let writes = self.store.writes(&tx);
         let handling = handle_span(&entry.name, &message);
         let cx = HandlerContext::new(tx, message, entry.name.clone(), 1, item.delivery.attempt);
