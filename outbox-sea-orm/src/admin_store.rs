@@ -115,6 +115,15 @@ impl AdminStore for Outbox {
                 letter.id
             )));
         };
+        if let Some(encoding) = message.encoding() {
+            return Err(StoreError::Refused(
+                format!(
+                    "its content is encoded by {encoding}, and belongs to its own message id: emit the corrected event in the \
+                     service, which has the codec, and discard the letter"
+                )
+                .into(),
+            ));
+        }
         let event = changed_copy(message, payload);
         self.check(&event).map_err(|error| StoreError::Refused(error.into()))?;
         if self.resolve(&tx, &[letter.id], "resent", note).await?.is_empty() {

@@ -55,7 +55,7 @@ pub enum OutboxError {
     /// Repeating it is safe with a `dedup_key`.
     #[error("it is unknown whether the transaction is committed")]
     OutcomeUnknown(#[source] DbErr),
-    /// The event has no encoding, or its envelope breaks a rule.
+    /// The event has no encoding, its envelope breaks a rule, or the payload codec has failed.
     #[error(transparent)]
     Encode(#[from] EncodeError),
     /// A handler's reply to a command of a saga was refused.

@@ -130,14 +130,16 @@ pub mod consumer {
 /// Events, and the messages that carry them.
 pub mod event {
     pub use outbox_core::event::{
-        CorrelationContext, EncodeError, EventMeta, Headers, KeyPart, LetterId, Message, MessageId,
-        OutboxEvent, SagaId, Timestamp,
+        CodecContext, CodecFault, CorrelationContext, EncodeError, EncodedPayload, EventMeta,
+        Headers, KeyPart, LetterId, Message, MessageId, OutboxEvent, PayloadCodec, SagaId,
+        Timestamp,
     };
 
     #[doc(hidden)]
     pub use outbox_core::event::{
         CorrelationError, DecodeError, DecodeEvent, EventContract, EventId, EventType, HeaderError,
-        JsonError, MessageParts, NewEvent, NoInstant, Upcast, UpcastError, encode_json,
+        JsonError, MessageParts, NewEvent, NoInstant, PAYLOAD_CODEC, PAYLOAD_KEY, PayloadEncoding,
+        Upcast, UpcastError, encode_json,
     };
 }
 
@@ -168,7 +170,7 @@ pub mod runtime {
 /// Routes, publishers and subscribers.
 pub mod transport {
     pub use outbox_core::transport::{
-        Batch, Delivery, LimitError, Limits, Memory, PublishError, Publisher, Receipt, Route,
+        Batch, Decoded, Delivery, LimitError, Limits, Memory, PublishError, Publisher, Receipt, Route,
         Selector, Subscriber, event_type, everything, publish_all, topic,
     };
 

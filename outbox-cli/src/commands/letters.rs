@@ -8,8 +8,10 @@ use crate::{
     output::{Answer, Output, Table, ago, cut, instant, quoted, shown},
 };
 use outbox_core::{
-    admin::{Act, AdminStore, DeadLetterFilter, InspectStore, LetterGroup, letter_by_id},
-    event::LetterId,
+    admin::{
+        Act, AdminStore, DeadLetterFilter, InspectStore, LetterGroup, encoded_text, letter_by_id,
+    },
+    event::{LetterId, Message},
     failure::DeadLetter,
 };
 use outbox_sea_orm::Outbox;
@@ -221,13 +223,21 @@ fn write_letter(output: &mut Output, letter: &DeadLetter) -> Result<(), CliError
     for (name, value) in message.headers.iter() {
         output.line(format!("header     {}: {}", shown(name), shown(value)))?;
     }
+    write_content(output, message)
+}
+
+/// Writes the content, as text where no codec has encoded it.
+fn write_content(output: &mut Output, message: &Message) -> Result<(), CliError> {
     let payload = &message.payload;
-    let text = String::from_utf8_lossy(&payload[..payload.len().min(LONGEST_PAYLOAD)]);
     output.line(format!(
         "content    {} ({} bytes)",
         shown(&message.content_type),
         payload.len()
     ))?;
+    if let Some(encoding) = message.encoding() {
+        return output.line(encoded_text(encoding));
+    }
+    let text = String::from_utf8_lossy(&payload[..payload.len().min(LONGEST_PAYLOAD)]);
     output.line(shown(&text))?;
     if payload.len() > LONGEST_PAYLOAD {
         output.line(format!("(cut after {LONGEST_PAYLOAD} bytes)"))?;

@@ -32,8 +32,8 @@ pub use explain::{
 };
 pub use faces::{
     ActDone, Answer, DatabaseEntry, ExplainedSubject, SagaHistory, ago_text, cut_text,
-    escaped_json, history_of, instant_text, is_unseen, letter_by_id, named_subjects, saga_by_id,
-    sagas_named, shown_text, span_text, subjects_everywhere,
+    encoded_text, escaped_json, history_of, instant_text, is_unseen, letter_by_id, named_subjects,
+    saga_by_id, sagas_named, shown_text, span_text, subjects_everywhere,
 };
 pub use gauges::DatabaseGauges;
 pub use inspect::{

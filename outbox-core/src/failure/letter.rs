@@ -5,6 +5,7 @@ use crate::{
     event::{EventId, Headers, LetterId, Message, MessageParts, SENSITIVE, Timestamp, cloudevents},
     runtime::{TIME_LIMIT, catch_unwind},
 };
+use base64::{Engine, engine::general_purpose::STANDARD};
 use futures_util::future::BoxFuture;
 use serde::{Deserialize, Serialize, Serializer, ser::Error};
 use std::{fmt, str::FromStr, sync::Arc};
@@ -166,7 +167,8 @@ pub struct DeadLetter {
     pub id: LetterId,
     /// Place of the event in its outbox; zero where a received message had none.
     pub event_id: EventId,
-    /// The event; `None` where its row or the received message does not decode. Serialised as a CloudEvent, with its content.
+    /// The event; `None` where its row or the received message does not decode. Serialised as a CloudEvent, with its content;
+    /// what a payload codec has encoded stays so, as `data_base64`.
     #[serde(serialize_with = "as_cloud_event")]
     pub message: Option<Message>,
     /// The route that gave up; empty where no route takes it, and where a consumer gave up.
@@ -196,7 +198,15 @@ fn as_cloud_event<S: Serializer>(
     let event = message
         .as_ref()
         .map(|message| serde_json::from_slice::<serde_json::Value>(&cloudevents::to_json(message)));
-    event.transpose().map_err(S::Error::custom)?.serialize(serializer)
+    let mut event = event.transpose().map_err(S::Error::custom)?;
+    // What a codec has encoded may happen to be a text, and says nothing as one.
+    if let Some(message) = message.as_ref().filter(|message| message.encoding().is_some())
+        && let Some(members) = event.as_mut().and_then(serde_json::Value::as_object_mut)
+        && members.remove("data").is_some()
+    {
+        members.insert("data_base64".to_owned(), STANDARD.encode(&message.payload).into());
+    }
+    event.serialize(serializer)
 }
 
 impl DeadLetter {
@@ -278,7 +288,10 @@ impl DeadLetter {
 #[cfg(test)]
 mod shown {
     use super::*;
-    use crate::testing::transport::full;
+    use crate::{
+        event::{PAYLOAD_CODEC, PAYLOAD_KEY},
+        testing::transport::full,
+    };
 
     #[test]
     fn of_a_sensitive_message_operators_see_neither_payload_nor_headers_nor_errors() {
@@ -320,6 +333,37 @@ mod shown {
             let same = format!("{:?}", open.clone().for_operators());
             assert_eq!(same, format!("{open:?}"));
             assert!(!shown(&open.without_content()).contains("canary"), "a list of types hides it");
+        }
+    }
+
+    #[test]
+    fn an_encoded_content_is_bytes_in_json_whatever_it_looks_like() {
+        for looks_like in [&b"true"[..], b"\xff\x00", b"plain"] {
+            let mut parts = full().into_parts();
+            parts.content_type = "text/plain".into();
+            parts.payload = looks_like.to_vec().into();
+            parts.headers.insert(PAYLOAD_CODEC, "aead").unwrap();
+            parts.headers.insert(PAYLOAD_KEY, "k1").unwrap();
+            let letter = DeadLetter::new(
+                LetterId(7),
+                EventId(9),
+                Some(Message::new(parts)),
+                "billing".into(),
+                DeadReason::NotRetried,
+                1,
+                Vec::new(),
+                true,
+                Timestamp::from_micros(0),
+                None,
+                None,
+            );
+            let json = serde_json::to_value(&letter).unwrap();
+            let message = &json["message"];
+            assert_eq!(message["data_base64"], STANDARD.encode(looks_like));
+            assert_eq!(
+                (&message["payloadcodec"], &message["payloadkey"], message.get("data")),
+                (&"aead".into(), &"k1".into(), None)
+            );
         }
     }
 

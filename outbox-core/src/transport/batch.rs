@@ -97,6 +97,11 @@ impl Batch {
         outcomes
     }
 
+    /// Makes a batch of other forms of its messages, in their order, whose outcomes are reported to this one at once.
+    pub(super) fn in_another_form(&self, messages: Vec<Message>) -> Self {
+        Self { messages: messages.into(), outcomes: self.outcomes.clone(), once: self.once }
+    }
+
     /// Gives a second handle on the outcomes, which outlives a cancelled call.
     pub(crate) fn outcomes(&self) -> Outcomes {
         self.outcomes.clone()

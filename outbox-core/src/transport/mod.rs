@@ -3,6 +3,7 @@
 mod ack_handle;
 mod batch;
 mod config;
+mod decoded;
 mod limits;
 mod loopback;
 mod memory;
@@ -19,6 +20,7 @@ pub use ack_handle::AckHandle;
 pub(crate) use batch::Outcomes;
 pub use batch::{Batch, publish_all};
 pub use config::{ConfigError, TransportFault};
+pub use decoded::Decoded;
 pub use limits::{Encoding, LimitError, Limits, TopicRule};
 #[doc(hidden)]
 pub use loopback::is_loopback;

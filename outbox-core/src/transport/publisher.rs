@@ -43,16 +43,7 @@ pub trait Publisher: Send + Sync + 'static {
     ///
     /// By default a [`publish`](Self::publish) for each, all of them concurrently; one that panics fails alone.
     async fn publish_batch(&self, batch: &mut Batch) {
-        let messages = batch.messages();
-        let publish =
-            |(index, message)| async move { (index, catch_unwind(self.publish(message)).await) };
-        let mut publishing: FuturesUnordered<_> =
-            messages.iter().enumerate().map(publish).collect();
-        while let Some((index, outcome)) = publishing.next().await {
-            let panicked =
-                |text| Err(PublishError::transient(format!("the publisher panicked: {text}")));
-            batch.done(index, outcome.unwrap_or_else(panicked));
-        }
+        publish_each(self, batch).await;
     }
 
     /// Checks the configuration, without asking the destination, so that a mistake is found before the first event. The
@@ -85,6 +76,19 @@ pub trait Publisher: Send + Sync + 'static {
     /// Gives the limits of the destination; checked at enqueue where the route is known there.
     fn limits(&self) -> Limits {
         Limits::default()
+    }
+}
+
+/// Publishes each message of a batch by itself, all of them concurrently.
+pub(super) async fn publish_each<P: Publisher + ?Sized>(publisher: &P, batch: &mut Batch) {
+    let messages = batch.messages();
+    let publish =
+        |(index, message)| async move { (index, catch_unwind(publisher.publish(message)).await) };
+    let mut publishing: FuturesUnordered<_> = messages.iter().enumerate().map(publish).collect();
+    while let Some((index, outcome)) = publishing.next().await {
+        let panicked =
+            |text| Err(PublishError::transient(format!("the publisher panicked: {text}")));
+        batch.done(index, outcome.unwrap_or_else(panicked));
     }
 }
 

@@ -29,6 +29,8 @@ fn draw(form: &impl Template) -> Markup {
 /// handler runs in this process.
 pub(crate) fn letter(view: &View, db: &str, letter: &DeadLetter, can_try: bool) -> Markup {
     let may = |permission| view.allows(permission);
+    // Its content belongs to its message id.
+    let is_encoded = letter.message.as_ref().is_some_and(|message| message.encoding().is_some());
     let form = LetterForm {
         root: &view.root,
         db,
@@ -36,7 +38,7 @@ pub(crate) fn letter(view: &View, db: &str, letter: &DeadLetter, can_try: bool) 
         redrive: may(Permission::Redrive),
         discard: may(Permission::Discard),
         purge: may(Permission::Purge),
-        resend: may(Permission::Resend),
+        resend: may(Permission::Resend) && !is_encoded,
         can_try: can_try && may(Permission::Try),
         is_of_consumer: letter.consumer_origin.is_some(),
         parks: letter.parks,

@@ -21,7 +21,7 @@ use axum::{
     response::Response,
 };
 use outbox_core::{
-    admin::{Facts, Subject, explain, letter_by_id},
+    admin::{Facts, Subject, encoded_text, explain, letter_by_id},
     event::{LetterId, Message, Timestamp},
     failure::DeadLetter,
     outbox::StoreError,
@@ -42,8 +42,10 @@ struct Failure {
 struct Content {
     kind: Markup,
     bytes: String,
-    /// `None` where its type is not to be shown.
+    /// `None` where it is not shown.
     text: Option<Markup>,
+    /// Says that a codec has encoded it, where it has.
+    encoded: Option<Markup>,
     is_cut: bool,
 }
 
@@ -202,10 +204,12 @@ fn content(app: &App, message: &Message) -> Content {
     let is_cut = payload.len() > LONGEST_CONTENT;
     let is_hidden = app.sensitive.hides_message(message);
     let part = &payload[..payload.len().min(LONGEST_CONTENT)];
+    let encoding = message.encoding().filter(|_| !is_hidden);
     Content {
         kind: cell(&message.content_type, 100),
         bytes: number(payload.len() as u64),
-        text: (!is_hidden).then(|| lines(&shown_content(part, is_cut))),
+        text: (!is_hidden && encoding.is_none()).then(|| lines(&shown_content(part, is_cut))),
+        encoded: encoding.map(|encoding| text(&encoded_text(encoding))),
         is_cut,
     }
 }

@@ -18,7 +18,7 @@ use crate::{
     transaction::{Phase, TransactionTasks},
 };
 use outbox_core::{
-    event::{OutboxEvent, TextRule},
+    event::{OutboxEvent, PayloadCodec, PayloadCodecs, TextRule},
     outbox::DEFAULT_PARTITIONS,
     runtime::Wake,
     saga::SagaStarts,
@@ -67,6 +67,7 @@ pub struct OutboxBuilder {
     partitions: u16,
     listeners: Listeners,
     limits: RouteLimits,
+    codecs: PayloadCodecs,
     max_payload: usize,
     dedup_retention: Duration,
     retention: Retention,
@@ -87,6 +88,7 @@ impl OutboxBuilder {
             partitions: DEFAULT_PARTITIONS,
             listeners: Listeners::default(),
             limits: RouteLimits::default(),
+            codecs: PayloadCodecs::NONE,
             max_payload: MAX_PAYLOAD,
             dedup_retention: DEDUP_RETENTION,
             retention: Retention::default(),
@@ -177,6 +179,42 @@ impl OutboxBuilder {
     /// Sets limits of routes, which another part of the program may fill.
     pub fn limits(mut self, limits: RouteLimits) -> Self {
         self.limits = limits;
+        self
+    }
+
+    /// Encodes the payload of each event that this outbox saves, such as to encrypt it, and decodes that
+    /// of messages just before a handler or a saga of this outbox sees them. What lies between carries
+    /// the encoded form: tables, archive, brokers, dead letters, the pages of operators. See
+    /// [`PayloadCodec`].
+    ///
+    /// The envelope stays clear, with its key and its headers, and so does what else the tables keep:
+    /// data and outputs of sagas, stored responses, and the texts of errors. Limits of sizes hold for
+    /// the encoded form.
+    ///
+    /// ```
+    /// # use outbox_sea_orm::{event::PayloadCodec, prelude::*};
+    /// # async fn example(db: sea_orm::DatabaseConnection, aead: impl PayloadCodec, former: impl PayloadCodec) -> Result<(), OutboxError> {
+    /// let outbox = Outbox::builder(db)
+    ///     .source("shop")
+    ///     .payload_codec(aead)
+    ///     .payload_decoder(former) // its messages may still be on their way
+    ///     .build()
+    ///     .await?;
+    /// # let _ = outbox;
+    /// # Ok(()) }
+    /// ```
+    pub fn payload_codec(mut self, codec: impl PayloadCodec) -> Self {
+        self.codecs = self.codecs.encode_with(codec);
+        self
+    }
+
+    /// Decodes payloads of one more codec, under its own name, and encodes none with it: the next one
+    /// before a rollout, and the former one after it.
+    ///
+    /// A message whose codec or key this instance does not have waits for one that has it, for
+    /// [`keep_unknown`](crate::consumer::ConsumerBuilder::keep_unknown).
+    pub fn payload_decoder(mut self, codec: impl PayloadCodec) -> Self {
+        self.codecs = self.codecs.decode_with(codec);
         self
     }
 
@@ -399,6 +437,7 @@ impl OutboxBuilder {
             dedup_retention: self.dedup_retention,
             listeners: self.listeners,
             limits: self.limits,
+            codecs: self.codecs,
             max_payload: self.max_payload,
             db: self.db,
         })))
@@ -436,6 +475,7 @@ impl OutboxBuilder {
                 self.max_payload
             ));
         }
+        faults.extend(self.codecs.faults());
         if self.max_waiting.is_some_and(|events| !(1..=MOST_WAITING).contains(&events)) {
             faults.push(format!("the most waiting events must be 1 to {MOST_WAITING}"));
         }

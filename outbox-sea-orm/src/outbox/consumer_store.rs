@@ -25,7 +25,8 @@ impl BarrierStore for Outbox {
         command: Option<CommandHash>,
         outcome: CommandOutcome,
     ) -> Result<Option<RecordedCommand>, StoreError> {
-        self.0.schema.record_command(tx, key, command, outcome).await
+        let recorded = self.0.schema.record_command(tx, key, command, outcome).await?;
+        recorded.map(|recorded| self.with_clear_reply(key, recorded)).transpose()
     }
 
     async fn store_reply(
@@ -35,7 +36,8 @@ impl BarrierStore for Outbox {
         outcome: CommandOutcome,
         answer: &StoredReply,
     ) -> Result<(), StoreError> {
-        self.0.schema.store_reply(tx, key, outcome, answer).await
+        let answer = self.encoded_reply(key, answer)?;
+        self.0.schema.store_reply(tx, key, outcome, &answer).await
     }
 
     async fn remove_command(

@@ -10,6 +10,7 @@ mod once;
 mod options;
 mod enqueue;
 mod consumer_store;
+mod stored_reply;
 mod relay_source;
 mod relay_watch;
 mod source;
@@ -34,7 +35,7 @@ use crate::{
 use async_trait::async_trait;
 use futures_util::future::BoxFuture;
 use outbox_core::{
-    event::{CorrelationContext, NewEvent},
+    event::{CorrelationContext, NewEvent, PayloadCodecs},
     outbox::{InboxKey, OperatorRows, Store, StoreError, TrialStore},
     runtime::{Connections, Wake},
     saga::SagaStarts,
@@ -83,6 +84,7 @@ struct Inner {
     dedup_retention: Duration,
     listeners: Listeners,
     limits: RouteLimits,
+    codecs: PayloadCodecs,
     max_payload: usize,
     notifier: Notifier,
     retention: Retention,
@@ -425,6 +427,11 @@ impl Outbox {
         &self.0.limits
     }
 
+    /// The codecs of payloads.
+    pub(crate) fn codecs(&self) -> &PayloadCodecs {
+        &self.0.codecs
+    }
+
     /// Checks an event against the limits of this outbox, and of every route that takes it.
     pub(crate) fn check(&self, event: &NewEvent) -> Result<(), LimitError> {
         let headers = event.headers.iter().map(|(name, value)| name.len() + value.len()).sum();
@@ -516,6 +523,10 @@ impl Store for Outbox {
 
     fn operator(&self) -> Option<Arc<dyn OperatorRows>> {
         Some(Arc::new(self.clone()))
+    }
+
+    fn payload_codecs(&self) -> PayloadCodecs {
+        self.0.codecs.clone()
     }
 
     fn trials(&self) -> Option<Arc<dyn TrialStore<OutboxTransaction>>> {

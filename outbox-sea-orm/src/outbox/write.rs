@@ -14,6 +14,9 @@ pub(super) const DEDUP_KEY: TextRule = TextRule::up_to(255);
 pub(crate) struct Pending {
     event: NewEvent,
     options: EnqueueOptions,
+    /// Hash of the clear content, where the event has a dedup key: a codec encodes the same content
+    /// otherwise each time.
+    content_hash: i64,
 }
 
 impl Pending {
@@ -28,7 +31,8 @@ impl Pending {
         Self::checked(NewEvent::encode(&event)?, options, outbox)
     }
 
-    /// Checks an event that was encoded elsewhere.
+    /// Checks an event that was made elsewhere, and encodes its payload: each event that this outbox
+    /// saves passes here.
     pub(crate) fn checked(
         mut event: NewEvent,
         mut options: EnqueueOptions,
@@ -55,8 +59,14 @@ impl Pending {
         }
         let span = create_span(&event.topic, &event.event_type);
         keep_context(&span, &mut event.headers);
+        let content_hash = match options.dedup_key {
+            Some(_) => xxh3_64(&event.payload).cast_signed(),
+            None => 0,
+        };
+        // Before the limits, which are those of what travels.
+        outbox.codecs().encode(outbox.source(), &mut event)?;
         span.in_scope(|| outbox.check(&event))?;
-        Ok(Self { event, options })
+        Ok(Self { event, options, content_hash })
     }
 
     pub(crate) const fn message_id(&self) -> MessageId {
@@ -75,7 +85,7 @@ impl Outbox {
         self.reserve(connection, &mut events).await?;
         note_events(self, events.iter().map(|pending| &pending.event));
         let (mut now, mut later) = (Vec::with_capacity(events.len()), Vec::new());
-        for Pending { event, options } in events {
+        for Pending { event, options, .. } in events {
             match options.deliver_when {
                 DeliverWhen::Now => now.push(event),
                 DeliverWhen::At(at) => later.push((event, DeliverAt::At(at))),
@@ -128,7 +138,7 @@ impl Outbox {
         Some(DedupReservation {
             key: pending.options.dedup_key.clone()?,
             message_id: pending.event.message_id,
-            payload_hash: xxh3_64(&pending.event.payload).cast_signed(),
+            payload_hash: pending.content_hash,
             keep: self.0.dedup_retention,
         })
     }

@@ -8,4 +8,6 @@ pub use documents::{ActDone, Answer, DatabaseEntry, ExplainedSubject, SagaHistor
 pub use lookup::{
     history_of, letter_by_id, named_subjects, saga_by_id, sagas_named, subjects_everywhere,
 };
-pub use text::{ago_text, cut_text, escaped_json, instant_text, is_unseen, shown_text, span_text};
+pub use text::{
+    ago_text, cut_text, encoded_text, escaped_json, instant_text, is_unseen, shown_text, span_text,
+};

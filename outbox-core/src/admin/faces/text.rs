@@ -1,7 +1,10 @@
 //! How the operator's faces write what strangers wrote, and times.
 
-use crate::event::Timestamp;
+use crate::event::{PayloadEncoding, Timestamp};
 use std::{fmt::Write, time::Duration};
+
+/// Longest name of codec and key as shown, in characters: a stranger may have written them.
+const LONGEST_ENCODING: usize = 240;
 
 /// Writes control characters and characters that change the direction of text as escapes, so that a
 /// terminal or a page shows them and does not obey them.
@@ -52,6 +55,25 @@ pub fn cut_text(text: &str, most: usize) -> String {
     let mut cut: String = shown.chars().take(most.saturating_sub(1)).collect();
     cut.push('…');
     cut
+}
+
+/// Says in place of a content that a payload codec has encoded it, and who can read it.
+///
+/// ```
+/// # use outbox_core::{admin::encoded_text, event::Message};
+/// # fn example(message: &Message) {
+/// match message.encoding() {
+///     Some(encoding) => println!("{}", encoded_text(encoding)),
+///     None => println!("{}", String::from_utf8_lossy(&message.payload)),
+/// }
+/// # }
+/// ```
+#[must_use]
+pub fn encoded_text(encoding: PayloadEncoding<'_>) -> String {
+    format!(
+        "It is encoded by {}: only a service that has both reads it. A try of its handler, in that service, decodes it.",
+        cut_text(&encoding.to_string(), LONGEST_ENCODING)
+    )
 }
 
 /// Writes as escapes of JSON what a terminal would obey, or a page would not show, inside of the texts

@@ -13,6 +13,12 @@ pub(super) fn editable(letter: &DeadLetter) -> Result<&str, Refusal> {
     let Some(message) = &letter.message else {
         return Err(refused("its event cannot be read"));
     };
+    if message.encoding().is_some() {
+        return Err(Refusal::conflict(
+            "the content cannot be edited: a payload codec has encoded it, for its own message id",
+        )
+        .advising("Emit the corrected event in the service, and discard the letter."));
+    }
     let payload = &message.payload;
     if payload.len() > LONGEST {
         return Err(refused(&format!(
